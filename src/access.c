@@ -1,0 +1,89 @@
+/*-------------------------------------------------------------------------
+ *
+ * access.c
+ *		What the SQL-callable functions and the guards share: whose a
+ *		migration is, what its status is called, cancelling its batches.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "access.h"
+
+#include <signal.h>
+
+#include "catalog/pg_authid.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+
+#include "locks.h"
+#include "txn.h"
+
+const char *
+bbm_status_word(int status)
+{
+	static const char *const words[] = {"paused", "active", "finished", "failed", "running"};
+
+	return status >= 0 && status < lengthof(words) ? words[status] : "unknown";
+}
+
+/* Raises an error unless the acting user has the rights of this owner. */
+void
+bbm_check_owner(Oid owner, const char *name)
+{
+	if (!has_privs_of_role(bbm_acting_user(), owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for migration \"%s\"", name ? name : ""),
+				 errdetail("Only a member of its owner may define, start, pause or change it."),
+				 errhint("Its owner is in the column owner of batched_background_migrations.")));
+}
+
+/* May the calling role know of this owner's migrations?  Looks through SECURITY DEFINER. */
+bool
+bbm_role_may_see(Oid owner)
+{
+	Oid			caller = GetOuterUserId();
+
+	return has_privs_of_role(caller, owner) || has_privs_of_role(caller, ROLE_PG_MONITOR);
+}
+
+/*
+ * Cancels the batches of a migration that live processes run; returns how many
+ * there are.  A process may have gone on to another batch by the time the
+ * signal arrives: that one is given back then, which costs its time and no
+ * attempt.  Needs a transaction and SPI; the caller has checked the right to.
+ */
+int
+bbm_cancel_running(int64 migration_id)
+{
+	List	   *running = bbm_jobs_running(migration_id, InvalidOid, CurrentMemoryContext);
+	int			n = 0;
+	ListCell   *cell;
+
+	foreach(cell, running)
+	{
+		BbmRunningJob *job = lfirst(cell);
+
+		if (job->migration_id == migration_id && job->pid != MyProcPid &&
+			bbm_token_alive(bbm_space(), job->token))
+		{
+			kill(job->pid, SIGINT);
+			n++;
+		}
+	}
+	return n;
+}
+
+/* The migration of that name, which the acting user must own; needs SPI. */
+BbmMigration *
+bbm_get_migration(const char *name)
+{
+	BbmMigration *migration = bbm_migration_by_name(name, CurrentMemoryContext);
+
+	if (migration == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("migration \"%s\" does not exist", name),
+				 errhint("bbm_status() lists those you may see.")));
+	bbm_check_owner(migration->owner, name);
+	return migration;
+}

@@ -1,0 +1,19 @@
+/*-------------------------------------------------------------------------
+ *
+ * access.h
+ *		What the SQL-callable functions and the guards share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_ACCESS_H
+#define BBM_ACCESS_H
+
+#include "catalog.h"
+
+extern const char *bbm_status_word(int status);
+extern void bbm_check_owner(Oid owner, const char *name);
+extern bool bbm_role_may_see(Oid owner);
+extern int	bbm_cancel_running(int64 migration_id);
+extern BbmMigration *bbm_get_migration(const char *name);
+
+#endif							/* BBM_ACCESS_H */

@@ -1,0 +1,308 @@
+/*-------------------------------------------------------------------------
+ *
+ * api_run.c
+ *		CALL bbm_run and bbm_launch_worker: running without the launcher.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "access.h"
+#include "catalog.h"
+#include "engine.h"
+#include "record.h"
+#include "shmem.h"
+#include "txn.h"
+#include "worker.h"
+
+PG_FUNCTION_INFO_V1(bbm_run);
+PG_FUNCTION_INFO_V1(bbm_launch_worker);
+
+#define BBM_PROGRESS_MS 5000
+#define BBM_POLL_MS 200
+
+/*
+ * A job could reset the role of a session that merely switched to the owner,
+ * so the session must have logged in as it.
+ */
+static void
+check_session_owns(const BbmMigration *migration)
+{
+	if (GetSessionUserId() != migration->owner || GetUserId() != migration->owner)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("cannot run migration \"%s\" in this session", migration->name),
+				 errdetail("Its job runs as role \"%s\", which this session did not log in as.",
+						   GetUserNameFromId(migration->owner, true) ? GetUserNameFromId(migration->owner, true) : "?"),
+				 errhint("Log in as that role, or start it for the background workers with bbm_start.")));
+}
+
+typedef struct RunState
+{
+	int64		id;				/* in */
+	MemoryContext context;
+	BbmMigration *migration;	/* out; NULL when it is gone */
+	BbmProgress progress;
+} RunState;
+
+static void
+read_state(void *arg)
+{
+	RunState   *state = arg;
+
+	state->migration = bbm_migration_by_id(state->id, state->context);
+	if (state->migration)
+		bbm_migration_progress(state->id, state->context, &state->progress);
+}
+
+static void
+start_it(void *arg)
+{
+	(void) bbm_migration_set_status(*(int64 *) arg, BBM_ACTIVE);
+}
+
+/* Runs fn in a transaction of this session; its error is ours. */
+static void
+run_or_throw(BbmTxnFn fn, void *arg)
+{
+	ErrorData  *error = bbm_txn_run(fn, arg, true);
+
+	if (error)
+		ThrowErrorData(error);
+}
+
+/* What its status means for who waits for it; true while it goes on. */
+static bool
+goes_on(const RunState *state, const char *name)
+{
+	if (state->migration == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("migration \"%s\" was dropped while it ran", name)));
+	switch (state->migration->status)
+	{
+		case BBM_FINISHED:
+			ereport(NOTICE,
+					(errmsg("migration \"%s\" is finished: " INT64_FORMAT " rows in " INT64_FORMAT " jobs",
+							name, state->progress.rows, state->progress.jobs)));
+			return false;
+		case BBM_FAILED:
+			ereport(ERROR,
+					(errcode(state->progress.sqlstate && strlen(state->progress.sqlstate) == 5 ?
+							 MAKE_SQLSTATE(state->progress.sqlstate[0], state->progress.sqlstate[1], state->progress.sqlstate[2],
+										   state->progress.sqlstate[3], state->progress.sqlstate[4]) : ERRCODE_INTERNAL_ERROR),
+					 errmsg("migration \"%s\" failed: %s", name, state->progress.error ? state->progress.error : "unknown error"),
+					 errhint("bbm_jobs shows which job; when it is mended, run the migration again.")));
+			return false;
+		case BBM_PAUSED:
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("migration \"%s\" was paused while it ran", name),
+					 errdetail("%s percent are done.", state->progress.percent),
+					 errhint("Start it, or run it again, to go on where it stopped.")));
+			return false;
+		default:
+			return true;
+	}
+}
+
+/* Drives the engine until the migration has ended. */
+static void
+drive(BbmEngine *engine, RunState *state, const char *name)
+{
+	TimestampTz report_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_PROGRESS_MS);
+
+	for (;;)
+	{
+		TimestampTz due;
+		TimestampTz now;
+
+		CHECK_FOR_INTERRUPTS();
+		if (bbm_engine_step(engine, &due) == BBM_STEP_WORKED)
+		{
+			now = GetCurrentTimestamp();
+			if (engine->cancelled)
+				ereport(ERROR,
+						(errcode(ERRCODE_QUERY_CANCELED),
+						 errmsg("canceling statement due to user request"),
+						 errdetail("The batch in flight was given back; migration \"%s\" stays started.", name),
+						 errhint("Pause it if nobody else is to go on with it.")));
+			if (now < report_at)
+				continue;
+			run_or_throw(read_state, state);
+			if (state->migration && state->migration->status == BBM_RUNNING)
+				ereport(NOTICE,
+						(errmsg("migration \"%s\": %s percent, " INT64_FORMAT " rows in " INT64_FORMAT " jobs",
+								name, state->progress.percent, state->progress.rows, state->progress.jobs)));
+			report_at = TimestampTzPlusMilliseconds(now, BBM_PROGRESS_MS);
+			continue;
+		}
+
+		/* nothing for us now: it has ended, or others run the rest, or a retry is not due */
+		run_or_throw(read_state, state);
+		if (!goes_on(state, name))
+			return;
+		due = Min(due, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_POLL_MS));
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due), 1), PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}
+
+static void
+run_one(int64 id, MemoryContext context)
+{
+	RunState	state = {.id = id, .context = context};
+	BbmEngine  *engine;
+	bool		transient;
+
+	run_or_throw(read_state, &state);
+	if (state.migration == NULL)
+		return;
+	if (state.migration->status == BBM_FINISHED)
+	{
+		(void) goes_on(&state, state.migration->name);
+		return;
+	}
+	check_session_owns(state.migration);
+	run_or_throw(start_it, &id);
+	engine = bbm_engine_begin(state.migration->owner, id, &transient);
+	if (engine == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot run migration \"%s\" now", state.migration->name),
+				 errhint("The server log says why.")));
+	(void) bbm_slot_take(BBM_KIND_FOREGROUND, state.migration->owner);
+	PG_TRY();
+	{
+		drive(engine, &state, state.migration->name);
+	}
+	PG_FINALLY();
+	{
+		/* whatever is left is for others */
+		bbm_engine_end(engine);
+		bbm_slot_release(true);
+		bbm_demand_wake(MyDatabaseId, GetSessionUserId());
+	}
+	PG_END_TRY();
+}
+
+typedef struct FindArgs
+{
+	const char *name;			/* or NULL for all of the session's role */
+	MemoryContext context;
+	List	   *ids;
+} FindArgs;
+
+static void
+find(void *arg)
+{
+	FindArgs   *args = arg;
+	List	   *migrations;
+	ListCell   *cell;
+
+	if (args->name)
+	{
+		migrations = list_make1(bbm_get_migration(args->name));
+		check_session_owns(linitial(migrations));
+	}
+	else
+		migrations = bbm_migrations_with_status(list_make3_int(BBM_PAUSED, BBM_ACTIVE, BBM_RUNNING),
+												CurrentMemoryContext);
+	foreach(cell, migrations)
+	{
+		BbmMigration *migration = lfirst(cell);
+		MemoryContext old = MemoryContextSwitchTo(args->context);
+		int64	   *id = palloc(sizeof(int64));
+
+		*id = migration->id;
+		if (migration->owner == GetSessionUserId())
+			args->ids = lappend(args->ids, id);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/*
+ * CALL bbm_run(): the engine in this session's own transactions, beside or
+ * without background workers, with the same guarantees.
+ */
+Datum
+bbm_run(PG_FUNCTION_ARGS)
+{
+	MemoryContext context;
+	FindArgs	args = {0};
+	ListCell   *cell;
+
+	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
+		castNode(CallContext, fcinfo->context)->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("bbm_run cannot be called inside a transaction block"),
+				 errdetail("It commits after each batch."),
+				 errhint("CALL it by itself, outside BEGIN … COMMIT and outside a function.")));
+
+	/* outlives the transactions, not the call */
+	context = AllocSetContextCreate(PortalContext ? PortalContext : TopMemoryContext, "bbm_run",
+									ALLOCSET_DEFAULT_SIZES);
+	args.name = PG_ARGISNULL(0) ? NULL :
+		MemoryContextStrdup(context, text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	args.context = context;
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	MemoryContextSwitchTo(context);
+	run_or_throw(find, &args);
+	foreach(cell, args.ids)
+		run_one(*(int64 *) lfirst(cell), context);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * A worker for this database and the session's role, with or without the
+ * library preloaded.
+ */
+Datum
+bbm_launch_worker(PG_FUNCTION_ARGS)
+{
+	BbmWorkerStart start = {.kind = BBM_KIND_LAUNCHED, .database = MyDatabaseId, .owner = GetSessionUserId()};
+	BackgroundWorker worker;
+	BackgroundWorkerHandle *handle;
+	pid_t		pid;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("idle_timeout must not be null")));
+	(void) bbm_catalog();
+	start.idle_ms = (int64) (DatumGetFloat8(DirectFunctionCall2(interval_part, CStringGetTextDatum("epoch"),
+																PG_GETARG_DATUM(0))) * 1000);
+	if (start.idle_ms < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("idle_timeout must not be negative"),
+				 errhint("Zero makes the worker leave as soon as it finds nothing to do.")));
+	bbm_worker_describe(&worker, "bbm_worker_main", 0, &start);
+	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("could not start a worker: out of background worker slots"),
+				 errhint("You might need to increase max_worker_processes.")));
+	if (WaitForBackgroundWorkerStartup(handle, &pid) != BGWH_STARTED)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("the worker did not come up"),
+				 errhint("The server log says why.")));
+	PG_RETURN_INT32(pid);
+}

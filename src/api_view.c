@@ -1,0 +1,186 @@
+/*-------------------------------------------------------------------------
+ *
+ * api_view.c
+ *		What the views and functions that people look at are made of.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "access.h"
+#include "catalog.h"
+#include "guc.h"
+#include "locks.h"
+#include "shmem.h"
+
+PG_FUNCTION_INFO_V1(bbm_may_see);
+PG_FUNCTION_INFO_V1(bbm_status_name);
+PG_FUNCTION_INFO_V1(bbm_waiting_on);
+PG_FUNCTION_INFO_V1(bbm_live_workers);
+
+Datum
+bbm_may_see(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(bbm_role_may_see(PG_GETARG_OID(0)));
+}
+
+Datum
+bbm_status_name(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(bbm_status_word(PG_GETARG_INT16(0))));
+}
+
+/* From the slots: true when a process is at it; then *what is what it waits for, if anything. */
+static bool
+from_slots(int64 id, Oid owner, char *what, bool *demanded)
+{
+	bool		at_it = false;
+
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < bbm_shared->nslots; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (!slot->in_use || slot->database != MyDatabaseId || slot->migration_id != id)
+			continue;
+		/* one that works outweighs those that wait */
+		if (!at_it || slot->waiting_on[0] == '\0')
+			strlcpy(what, slot->waiting_on, BBM_WAITING_LENGTH);
+		at_it = true;
+		if (what[0] == '\0')
+			break;
+	}
+	*demanded = false;
+	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
+	{
+		BbmDemand  *demand = &bbm_shared->demands[i];
+
+		if (demand->in_use && demand->database == MyDatabaseId && demand->owner == owner && demand->due != DT_NOEND)
+			*demanded = true;
+	}
+	LWLockRelease(bbm_shared->lock);
+	return at_it;
+}
+
+/* Without shared memory the job table tells. */
+static bool
+runs_somewhere(int64 id)
+{
+	bool		runs = false;
+	ListCell   *cell;
+
+	SPI_connect();
+	foreach(cell, bbm_jobs_running(id, InvalidOid, CurrentMemoryContext))
+	{
+		BbmRunningJob *job = lfirst(cell);
+
+		if (job->migration_id == id && bbm_token_alive(bbm_space(), job->token))
+			runs = true;
+	}
+	SPI_finish();
+	return runs;
+}
+
+Datum
+bbm_waiting_on(PG_FUNCTION_ARGS)
+{
+	int64		id = PG_GETARG_INT64(0);
+	char	   *home = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char		what[BBM_WAITING_LENGTH] = "";
+	bool		demanded;
+
+	if (home == NULL || strcmp(home, bbm_home()) != 0)
+		PG_RETURN_TEXT_P(cstring_to_text("a start here: this is a copy of a migration that was started elsewhere"));
+	if (bbm_shared == NULL)
+	{
+		if (runs_somewhere(id))
+			PG_RETURN_NULL();
+		PG_RETURN_TEXT_P(cstring_to_text("a worker: the library is not preloaded, so CALL bbm_run or use bbm_launch_worker"));
+	}
+	if (from_slots(id, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2), what, &demanded))
+	{
+		if (what[0] == '\0')
+			PG_RETURN_NULL();
+		PG_RETURN_TEXT_P(cstring_to_text(what));
+	}
+	if (!bbm_enabled)
+		PG_RETURN_TEXT_P(cstring_to_text("bbm.enabled, which is off"));
+	PG_RETURN_TEXT_P(cstring_to_text(demanded ? "a worker" : "the next look"));
+}
+
+static const char *
+kind_word(BbmKind kind)
+{
+	static const char *const words[] = {"worker", "launched worker", "foreground", "scout"};
+
+	return words[kind];
+}
+
+static void
+put_worker(ReturnSetInfo *rsinfo, int pid, const char *kind, Oid database, Oid owner, int64 migration,
+		   int64 job, TimestampTz since, const char *waiting_on)
+{
+	Datum		values[8] = {
+		Int32GetDatum(pid), CStringGetTextDatum(kind), ObjectIdGetDatum(database), ObjectIdGetDatum(owner),
+		Int64GetDatum(migration), Int64GetDatum(job), TimestampTzGetDatum(since), CStringGetTextDatum(waiting_on)
+	};
+	bool		nulls[8] = {
+		false, false, !OidIsValid(database), !OidIsValid(owner), migration == 0, job == 0, since == 0,
+		waiting_on[0] == '\0'
+	};
+
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+Datum
+bbm_live_workers(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	BbmSlot    *slots;
+	int			nslots;
+	int			launcher;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (bbm_shared == NULL)
+	{
+		ListCell   *cell;
+
+		SPI_connect();
+		foreach(cell, bbm_jobs_running(0, InvalidOid, CurrentMemoryContext))
+		{
+			BbmRunningJob *job = lfirst(cell);
+
+			if (bbm_token_alive(bbm_space(), job->token))
+				put_worker(rsinfo, job->pid, "worker", MyDatabaseId, job->owner, job->migration_id, job->id, 0, "");
+		}
+		SPI_finish();
+		return (Datum) 0;
+	}
+
+	/* copied first: nothing that allocates may run under the lock */
+	nslots = bbm_shared->nslots;
+	slots = palloc(nslots * sizeof(BbmSlot));
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	memcpy(slots, bbm_shared->slots, nslots * sizeof(BbmSlot));
+	launcher = bbm_shared->launcher_pid;
+	LWLockRelease(bbm_shared->lock);
+
+	if (launcher != 0)
+		put_worker(rsinfo, launcher, "launcher", InvalidOid, InvalidOid, 0, 0, 0, "");
+	for (int i = 0; i < nslots; i++)
+	{
+		BbmSlot    *slot = &slots[i];
+
+		if (slot->in_use && slot->pid != 0)
+			put_worker(rsinfo, slot->pid, kind_word(slot->kind), slot->database, slot->owner, slot->migration_id,
+					   slot->job_id, slot->since, slot->waiting_on);
+	}
+	return (Datum) 0;
+}

@@ -1,0 +1,270 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.c
+ *		Finding the extension in this database, and running our statements.
+ *
+ * NOTES
+ *	  The extension may be created, dropped, created again and updated while a
+ *	  worker lives.  What was found is kept until a relcache invalidation of
+ *	  our table (or of all) says that it may have changed; then it is looked up
+ *	  again, and the statements prepared for another one are prepared anew.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "catalog.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xlog.h"
+#include "catalog/dependency.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "sql.h"
+#include "txn.h"
+
+#define MIGRATIONS_TABLE "batched_background_migrations"
+#define JOBS_TABLE "batched_background_migration_jobs"
+
+static BbmCatalog found;
+static bool found_valid = false;
+static uint64 generation = 0;
+
+static void
+forget_found(Datum arg, Oid relid)
+{
+	if (!OidIsValid(relid) || relid == found.migrations)
+		found_valid = false;
+}
+
+/* Reads schema and version of our extension; false when it is not in this database. */
+static bool
+read_extension(Oid *extension, Oid *schema, char **version)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		exists;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
+				CStringGetDatum("bbm"));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	exists = HeapTupleIsValid(tuple);
+	if (exists)
+	{
+		Form_pg_extension form = (Form_pg_extension) GETSTRUCT(tuple);
+		bool		isnull;
+		Datum		datum = heap_getattr(tuple, Anum_pg_extension_extversion,
+										 RelationGetDescr(rel), &isnull);
+
+		*extension = form->oid;
+		*schema = form->extnamespace;
+		*version = isnull ? pstrdup("") : text_to_cstring(DatumGetTextPP(datum));
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return exists;
+}
+
+/* A table of that name that the extension really has, or InvalidOid. */
+static Oid
+member_table(Oid extension, Oid schema, const char *name)
+{
+	Oid			relid = get_relname_relid(name, schema);
+
+	if (OidIsValid(relid) && getExtensionOfObject(RelationRelationId, relid) == extension &&
+		get_rel_relkind(relid) == RELKIND_RELATION)
+		return relid;
+	return InvalidOid;
+}
+
+static Oid
+table_owner(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			owner = InvalidOid;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+		ReleaseSysCache(tuple);
+	}
+	return owner;
+}
+
+/*
+ * Where the extension is, or NULL when this database has none, whatever its
+ * version.  Needs a transaction.
+ */
+const BbmCatalog *
+bbm_catalog_find(void)
+{
+	static bool registered = false;
+	BbmCatalog	now = {0};
+	Oid			schema;
+
+	if (found_valid)
+		return &found;
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(forget_found, (Datum) 0);
+		registered = true;
+	}
+	if (!read_extension(&now.extension, &schema, &now.version))
+		return NULL;
+	now.migrations = member_table(now.extension, schema, MIGRATIONS_TABLE);
+	now.jobs = member_table(now.extension, schema, JOBS_TABLE);
+	if (!OidIsValid(now.migrations) || !OidIsValid(now.jobs))
+		return NULL;
+	now.owner = table_owner(now.migrations);
+	now.schema = MemoryContextStrdup(TopMemoryContext,
+									 quote_identifier(get_namespace_name(schema)));
+	now.version = MemoryContextStrdup(TopMemoryContext, now.version);
+	if (found.schema)
+	{
+		pfree(found.schema);
+		pfree(found.version);
+	}
+	if (found.migrations != now.migrations || found.jobs != now.jobs)
+		generation++;
+	found = now;
+	found_valid = true;
+	return &found;
+}
+
+/*
+ * Looks again at the next use.  ALTER EXTENSION UPDATE need not touch our
+ * table, so a process that stays asks from time to time.
+ */
+void
+bbm_catalog_forget(void)
+{
+	found_valid = false;
+}
+
+/* Is the SQL of the same version as this library? */
+bool
+bbm_catalog_matches(const BbmCatalog *catalog)
+{
+	return strcmp(catalog->version, BBM_VERSION) == 0;
+}
+
+/* The same for callers that cannot go on without: raises an error. */
+const BbmCatalog *
+bbm_catalog(void)
+{
+	const BbmCatalog *catalog = bbm_catalog_find();
+
+	if (catalog == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"bbm\" does not exist in this database"),
+				 errhint("Run CREATE EXTENSION bbm.")));
+	if (!bbm_catalog_matches(catalog))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"bbm\" has version %s, but the library is %s",
+						catalog->version, BBM_VERSION),
+				 errhint("Run ALTER EXTENSION bbm UPDATE, or install the library that belongs to it.")));
+	return catalog;
+}
+
+/* The space our locks are in.  Needs a transaction. */
+Oid
+bbm_space(void)
+{
+	return bbm_catalog()->migrations;
+}
+
+/* What the column "home" says of a migration that was started here. */
+const char *
+bbm_home(void)
+{
+	static char home[64] = "";
+
+	if (home[0] == '\0')
+		snprintf(home, sizeof(home), UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId);
+	return home;
+}
+
+/* The statement's text with the schema put in. */
+static char *
+sql_text(const BbmSql *sql, const char *schema)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (const char *c = sql->text; *c; c++)
+	{
+		if (*c == '@')
+			appendStringInfoString(&buf, schema);
+		else
+			appendStringInfoChar(&buf, *c);
+	}
+	return buf.data;
+}
+
+void
+bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
+{
+	const BbmCatalog *catalog = bbm_catalog();
+	BbmClimb	climb;
+	int			result;
+
+	bbm_climb(&climb, catalog->owner, engine);
+	if (sql->plan && sql->generation != generation)
+	{
+		SPI_freeplan(sql->plan);
+		sql->plan = NULL;
+	}
+	if (sql->plan == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare(sql_text(sql, catalog->schema), sql->nargs, sql->types);
+
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare \"%s\": %s", sql->text, SPI_result_code_string(SPI_result));
+		sql->plan = plan;
+		sql->generation = generation;
+	}
+	result = SPI_execute_plan(sql->plan, values, nulls, false, 0);
+	if (result < 0)
+		elog(ERROR, "could not run \"%s\": %s", sql->text, SPI_result_code_string(result));
+	bbm_descend(&climb);
+}
+
+Datum
+bbm_sql_get(uint64 row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
+}
+
+/* 0 when NULL; int2 and int4 columns are cast in the statement. */
+int64
+bbm_sql_int64(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		datum = bbm_sql_get(row, column, &isnull);
+
+	return isnull ? 0 : DatumGetInt64(datum);
+}
+
+/* NULL when NULL. */
+char *
+bbm_sql_text(uint64 row, int column, MemoryContext context)
+{
+	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+
+	return value ? MemoryContextStrdup(context, value) : NULL;
+}

@@ -1,0 +1,150 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.h
+ *		All SQL over our own tables, to and from structs.
+ *
+ * Every function that reads or writes needs a transaction and SPI connected,
+ * runs its statement as the extension's owner, and allocates what it returns
+ * in the memory context it is given.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_CATALOG_H
+#define BBM_CATALOG_H
+
+#include "bbm.h"
+
+#include "nodes/pg_list.h"
+
+/* Where the extension is in this database. */
+typedef struct BbmCatalog
+{
+	Oid			extension;
+	Oid			owner;			/* of the tables: who may write them */
+	Oid			migrations;		/* batched_background_migrations; also the space of our locks */
+	Oid			jobs;			/* batched_background_migration_jobs */
+	char	   *schema;			/* quoted */
+	char	   *version;		/* what the SQL is */
+} BbmCatalog;
+
+/* catalog.c */
+extern const BbmCatalog *bbm_catalog_find(void);
+extern const BbmCatalog *bbm_catalog(void);
+extern void bbm_catalog_forget(void);
+extern bool bbm_catalog_matches(const BbmCatalog *catalog);
+extern const char *bbm_home(void);
+extern Oid	bbm_space(void);
+
+/* catalog_migrations.c */
+typedef struct BbmRunnable
+{
+	int64		id;
+	BbmStatus	status;
+	int			workers;
+	int			others;			/* other processes at it; the engine's */
+	int			turn;			/* the same */
+} BbmRunnable;
+
+/* What bbm_create writes and bbm_alter changes; unset fields are NULL. */
+typedef struct BbmDefinition
+{
+	const char *name;
+	const char *table_name;
+	const char *column_name;
+	const char *job;
+	const char *strategy;
+	const char *search_path;
+	const char *owner;
+	const int64 *min_value;
+	const int64 *max_value;
+	const int  *batch_size;
+	const int  *sub_batch_size;
+	const int  *workers;
+	const int  *max_attempts;
+	const bool *share_table;
+	const bool *synchronous;
+} BbmDefinition;
+
+extern BbmMigration *bbm_migration_by_name(const char *name, MemoryContext context);
+extern BbmMigration *bbm_migration_by_id(int64 id, MemoryContext context);
+extern List *bbm_migrations_runnable(Oid owner, MemoryContext context);
+extern List *bbm_migrations_with_status(List *statuses, MemoryContext context);
+extern List *bbm_runnable_owners(MemoryContext context);
+extern bool bbm_migration_lock(int64 id, BbmStatus *status);
+extern void bbm_migration_take_up(int64 id, int64 total, Oid table);
+extern void bbm_migration_finish(int64 id);
+extern void bbm_migration_fail(int64 id, int code, const ErrorData *error);
+extern bool bbm_migration_set_status(int64 id, BbmStatus status);
+extern int64 bbm_migration_insert(const BbmDefinition *definition, Oid owner, BbmStatus status);
+extern void bbm_migration_alter(int64 id, const BbmDefinition *definition);
+extern void bbm_migration_delete(int64 id);
+
+/* How far a migration is, in words. */
+typedef struct BbmProgress
+{
+	char	   *percent;
+	int64		rows;
+	int64		jobs;
+	char	   *sqlstate;		/* of the error that failed it, or NULL */
+	char	   *error;
+} BbmProgress;
+
+extern void bbm_migration_progress(int64 id, MemoryContext context, BbmProgress *progress);
+extern void bbm_event_add(int64 migration_id, const char *name, const char *event, BbmStatus status,
+						  Oid owner, const char *detail);
+extern void bbm_events_prune(void);
+
+/* catalog_jobs.c */
+typedef struct BbmClaimState
+{
+	BbmStatus	status;
+	TimestampTz updated_at;
+	int64		min_value;
+	int64		max_value;
+	int			batch_size;
+	bool		has_last;		/* a job has been cut ... */
+	int64		last;			/* ... up to here */
+	bool		open_jobs;		/* some job of some migration is not finished */
+} BbmClaimState;
+
+typedef struct BbmRunningJob
+{
+	int64		id;
+	int64		migration_id;
+	int			attempts;
+	int			pid;
+	int32		token;
+	bool		share_table;
+	Oid			owner;
+} BbmRunningJob;
+
+typedef struct BbmUnfinished
+{
+	int64		jobs;			/* new or failed */
+	int64		failed;
+	TimestampTz due;			/* the earliest; DT_NOEND without jobs */
+} BbmUnfinished;
+
+typedef struct BbmCost
+{
+	int64		rows;
+	double		ms;
+	int64		wal;
+} BbmCost;
+
+extern bool bbm_claim_state(int64 migration_id, BbmClaimState *state);
+extern List *bbm_jobs_running(int64 migration_id, Oid table, MemoryContext context);
+extern void bbm_job_insert(BbmJob *job, int32 token);
+extern bool bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, BbmJob *job);
+extern void bbm_job_orphan(int64 id, TimestampTz due);
+extern void bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished);
+extern bool bbm_job_lock(const BbmJob *job);
+extern void bbm_job_progress(const BbmJob *job, int64 cursor, const BbmCost *cost);
+extern void bbm_job_finish(const BbmJob *job, const BbmCost *cost);
+extern bool bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due);
+extern bool bbm_job_give_back(const BbmJob *job, const ErrorData *error, TimestampTz due);
+extern int64 bbm_jobs_refresh(int64 migration_id);
+extern bool bbm_jobs_idle(int64 migration_id, int n);
+extern void bbm_jobs_merge(int64 migration_id, int retention, bool by_key);
+
+#endif							/* BBM_CATALOG_H */

@@ -1,0 +1,364 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog_jobs.c
+ *		SQL over batched_background_migration_jobs.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "catalog.h"
+
+#include "miscadmin.h"
+
+#include "guc.h"
+#include "sql.h"
+
+/*
+ * All that a claim needs to decide, in one statement.  The caller holds the
+ * migration's lock, so the state is the committed one and no other claim moves
+ * the cursor.  False when the migration is gone.
+ */
+bool
+bbm_claim_state(int64 migration_id, BbmClaimState *state)
+{
+	static BbmSql sql = {
+		"SELECT m.status::bigint, m.updated_at, m.min_value, m.max_value, m.batch_size::bigint, "
+		"(SELECT j.max_value FROM @.batched_background_migration_jobs j "
+		" WHERE j.batched_background_migration_id = m.id ORDER BY j.max_value DESC LIMIT 1), "
+		"EXISTS (SELECT 1 FROM @.batched_background_migration_jobs j WHERE j.status <> 2) "
+		"FROM @.batched_background_migrations m WHERE m.id = $1",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+	Datum		last;
+	bool		isnull;
+
+	bbm_sql_run(&sql, values, NULL, false);
+	if (SPI_processed == 0)
+		return false;
+	state->status = (BbmStatus) bbm_sql_int64(0, 1);
+	state->updated_at = bbm_sql_int64(0, 2);
+	state->min_value = bbm_sql_int64(0, 3);
+	state->max_value = bbm_sql_int64(0, 4);
+	state->batch_size = bbm_sql_int64(0, 5);
+	last = bbm_sql_get(0, 6, &isnull);
+	state->has_last = !isnull;
+	state->last = isnull ? 0 : DatumGetInt64(last);
+	state->open_jobs = DatumGetBool(bbm_sql_get(0, 7, &isnull));
+	return true;
+}
+
+/* A list of BbmRunningJob: those of this migration (0: of all), and of others on this table. */
+List *
+bbm_jobs_running(int64 migration_id, Oid table, MemoryContext context)
+{
+	static BbmSql sql = {
+		"SELECT j.id, j.batched_background_migration_id, j.attempts::bigint, "
+		"j.worker_pid::bigint, j.worker_token::bigint, m.share_table, m.owner_oid "
+		"FROM @.batched_background_migration_jobs j "
+		"JOIN @.batched_background_migrations m ON m.id = j.batched_background_migration_id "
+		"WHERE j.status = 4 AND (m.id = $1 OR m.table_oid = $2 OR $1 = 0) ORDER BY j.id",
+		2, {INT8OID, OIDOID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(table)};
+	List	   *list = NIL;
+	MemoryContext old;
+
+	bbm_sql_run(&sql, values, NULL, false);
+	old = MemoryContextSwitchTo(context);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		BbmRunningJob *job = palloc(sizeof(BbmRunningJob));
+		bool		isnull;
+
+		job->id = bbm_sql_int64(i, 1);
+		job->migration_id = bbm_sql_int64(i, 2);
+		job->attempts = bbm_sql_int64(i, 3);
+		job->pid = bbm_sql_int64(i, 4);
+		job->token = bbm_sql_int64(i, 5);
+		job->share_table = DatumGetBool(bbm_sql_get(i, 6, &isnull));
+		job->owner = DatumGetObjectId(bbm_sql_get(i, 7, &isnull));
+		list = lappend(list, job);
+	}
+	MemoryContextSwitchTo(old);
+	return list;
+}
+
+/* A new job, claimed by this process; fills in its id. */
+void
+bbm_job_insert(BbmJob *job, int32 token)
+{
+	static BbmSql sql = {
+		"INSERT INTO @.batched_background_migration_jobs (batched_background_migration_id, min_value, "
+		"max_value, key_count, worker_pid, worker_token, started_at, updated_at, status, attempts, claim_no) "
+		"VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 4, 1, 1) RETURNING id",
+		7, {INT8OID, INT8OID, INT8OID, INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(job->migration_id), Int64GetDatum(job->min_value), Int64GetDatum(job->max_value),
+		Int64GetDatum(job->key_count), Int32GetDatum(MyProcPid), Int32GetDatum(token),
+		TimestampTzGetDatum(GetCurrentTimestamp())
+	};
+
+	bbm_sql_run(&sql, values, NULL, true);
+	job->id = bbm_sql_int64(0, 1);
+	job->attempts = 1;
+	job->claim_no = 1;
+	job->has_cursor = false;
+}
+
+/*
+ * Claims the lowest due job of the migration with this status (new or failed).
+ * A row that somebody has locked is passed over: its worker is at its end.
+ */
+bool
+bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, BbmJob *job)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs j SET status = 4, attempts = attempts + 1, "
+		"claim_no = claim_no + 1, worker_pid = $4, worker_token = $5, started_at = $3, updated_at = $3 "
+		"WHERE j.id = (SELECT o.id FROM @.batched_background_migration_jobs o "
+		" WHERE o.status = $2::smallint AND o.status <> 2 AND o.batched_background_migration_id = $1 "
+		" AND (o.next_attempt_at IS NULL OR o.next_attempt_at <= $3) "
+		" ORDER BY o.id LIMIT 1 FOR UPDATE SKIP LOCKED) "
+		"RETURNING id, min_value, max_value, cursor_value, attempts::bigint, claim_no::bigint, key_count",
+		5, {INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(migration_id), Int32GetDatum(status), TimestampTzGetDatum(now),
+		Int32GetDatum(MyProcPid), Int32GetDatum(token)
+	};
+	Datum		cursor;
+	bool		isnull;
+
+	bbm_sql_run(&sql, values, NULL, true);
+	if (SPI_processed == 0)
+		return false;
+	job->id = bbm_sql_int64(0, 1);
+	job->migration_id = migration_id;
+	job->min_value = bbm_sql_int64(0, 2);
+	job->max_value = bbm_sql_int64(0, 3);
+	cursor = bbm_sql_get(0, 4, &isnull);
+	job->has_cursor = !isnull;
+	job->cursor = isnull ? 0 : DatumGetInt64(cursor);
+	job->attempts = bbm_sql_int64(0, 5);
+	job->claim_no = bbm_sql_int64(0, 6);
+	job->key_count = bbm_sql_int64(0, 7);
+	return true;
+}
+
+/*
+ * The worker of a running job is gone: the job has failed and may be tried
+ * again when due.  Raising claim_no makes the token of that worker stale, in
+ * case it is only hard to see.
+ */
+void
+bbm_job_orphan(int64 id, TimestampTz due)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 3, claim_no = claim_no + 1, "
+		"next_attempt_at = $2, failure_error_code = 0, updated_at = clock_timestamp(), "
+		"error_sqlstate = '57P02', error_message = 'the worker that ran this job is gone', "
+		"error_detail = format('It was process %s.', worker_pid), error_hint = NULL, error_context = NULL "
+		"WHERE id = $1 AND status = 4",
+		2, {INT8OID, TIMESTAMPTZOID}
+	};
+	Datum		values[] = {Int64GetDatum(id), TimestampTzGetDatum(due)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+void
+bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished)
+{
+	static BbmSql sql = {
+		"SELECT count(*), count(*) FILTER (WHERE status = 3), min(coalesce(next_attempt_at, '-infinity')) "
+		"FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND status IN (1, 3) AND status <> 2",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	unfinished->jobs = bbm_sql_int64(0, 1);
+	unfinished->failed = bbm_sql_int64(0, 2);
+	unfinished->due = unfinished->jobs > 0 ? bbm_sql_int64(0, 3) : DT_NOEND;
+}
+
+/*
+ * Locks the row of a job we claimed, until the end of the transaction.  False
+ * when it is not ours any more.
+ */
+bool
+bbm_job_lock(const BbmJob *job)
+{
+	static BbmSql sql = {
+		"SELECT 1 FROM @.batched_background_migration_jobs "
+		"WHERE id = $1 AND claim_no = $2 AND status = 4 FOR UPDATE",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(job->id), Int32GetDatum(job->claim_no)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+	return SPI_processed > 0;
+}
+
+/* Part of a job is done, up to and including "cursor".  Caller has bbm_job_lock. */
+void
+bbm_job_progress(const BbmJob *job, int64 cursor, const BbmCost *cost)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET cursor_value = $2, updated_at = clock_timestamp(), "
+		"row_count = row_count + $3, run_ms = run_ms + $4, wal_bytes = wal_bytes + $5 WHERE id = $1",
+		5, {INT8OID, INT8OID, INT8OID, FLOAT8OID, INT8OID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(job->id), Int64GetDatum(cursor), Int64GetDatum(cost->rows),
+		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal)
+	};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/* Caller has bbm_job_lock. */
+void
+bbm_job_finish(const BbmJob *job, const BbmCost *cost)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 2, finished_at = $2, updated_at = $2, "
+		"row_count = row_count + $3, run_ms = run_ms + $4, wal_bytes = wal_bytes + $5, "
+		"failure_error_code = NULL, next_attempt_at = NULL WHERE id = $1",
+		5, {INT8OID, TIMESTAMPTZOID, INT8OID, FLOAT8OID, INT8OID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(job->id), TimestampTzGetDatum(GetCurrentTimestamp()), Int64GetDatum(cost->rows),
+		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal)
+	};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+static void
+error_values(const ErrorData *error, Datum *values, char *nulls)
+{
+	const char *texts[] = {
+		unpack_sql_state(error->sqlerrcode), error->message, error->detail, error->hint, error->context
+	};
+
+	for (int i = 0; i < lengthof(texts); i++)
+	{
+		nulls[i] = texts[i] ? ' ' : 'n';
+		values[i] = texts[i] ? CStringGetTextDatum(texts[i]) : (Datum) 0;
+	}
+}
+
+/* The attempt failed.  False when the job is not ours any more. */
+bool
+bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 3, failure_error_code = $3::smallint, "
+		"next_attempt_at = $4, updated_at = clock_timestamp(), error_sqlstate = $5, error_message = $6, "
+		"error_detail = $7, error_hint = $8, error_context = $9 WHERE id = $1 AND claim_no = $2 AND status = 4",
+		9, {INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+	};
+	Datum		values[9] = {
+		Int64GetDatum(job->id), Int32GetDatum(job->claim_no), Int32GetDatum(code), TimestampTzGetDatum(due)
+	};
+	char		nulls[10] = "         ";
+
+	error_values(error, &values[4], &nulls[4]);
+	bbm_sql_run(&sql, values, nulls, true);
+	return SPI_processed > 0;
+}
+
+/* The attempt was given up and does not count.  False when the job is not ours any more. */
+bool
+bbm_job_give_back(const BbmJob *job, const ErrorData *error, TimestampTz due)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = greatest(attempts - 1, 0), "
+		"next_attempt_at = $3, updated_at = clock_timestamp(), error_sqlstate = $4, error_message = $5, "
+		"error_detail = $6, error_hint = $7, error_context = $8 WHERE id = $1 AND claim_no = $2 AND status = 4",
+		8, {INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+	};
+	Datum		values[8] = {
+		Int64GetDatum(job->id), Int32GetDatum(job->claim_no), TimestampTzGetDatum(due)
+	};
+	char		nulls[9] = "        ";
+
+	error_values(error, &values[3], &nulls[3]);
+	bbm_sql_run(&sql, values, nulls, true);
+	return SPI_processed > 0;
+}
+
+/* Failed jobs get fresh attempts; returns how many. */
+int64
+bbm_jobs_refresh(int64 migration_id)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = 0, next_attempt_at = NULL, "
+		"failure_error_code = NULL, updated_at = clock_timestamp() "
+		"WHERE batched_background_migration_id = $1 AND status = 3",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+	return SPI_processed;
+}
+
+/* Did the last n jobs of the migration all end without changing a row? */
+bool
+bbm_jobs_idle(int64 migration_id, int n)
+{
+	static BbmSql sql = {
+		"SELECT count(*) FROM (SELECT status, row_count FROM @.batched_background_migration_jobs "
+		" WHERE batched_background_migration_id = $1 ORDER BY id DESC LIMIT $2) j "
+		"WHERE status = 2 AND row_count = 0",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(n)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	return bbm_sql_int64(0, 1) >= n;
+}
+
+/*
+ * Merges finished neighbours older than the newest "retention" jobs into one
+ * row each, so that the table stays small however long the migration is.
+ * Neighbours touch in the key; or, without keys, are all the same.  Finished
+ * rows are nobody's, and the caller holds the migration's lock, so that two
+ * workers do not merge at once.
+ */
+void
+bbm_jobs_merge(int64 migration_id, int retention, bool by_key)
+{
+	static BbmSql sql = {
+		"WITH old AS MATERIALIZED ("
+		" SELECT id, min_value, max_value, key_count, row_count, run_ms, wal_bytes, merged_jobs, "
+		"  started_at, finished_at FROM @.batched_background_migration_jobs "
+		" WHERE batched_background_migration_id = $1 AND status = 2 AND id < "
+		"  (SELECT id FROM @.batched_background_migration_jobs WHERE batched_background_migration_id = $1 "
+		"   ORDER BY id DESC OFFSET $2 LIMIT 1) "
+		" ORDER BY id LIMIT 10000), "
+		"edges AS (SELECT *, CASE WHEN NOT $3 THEN 0 "
+		"  WHEN min_value::numeric = lag(max_value) OVER (ORDER BY min_value) + 1 THEN 0 ELSE 1 END AS edge FROM old), "
+		"islands AS (SELECT *, sum(edge) OVER (ORDER BY min_value, id) AS island FROM edges), "
+		"merged AS (SELECT min(id) AS id, max(max_value) AS max_value, min(min_value) AS min_value, "
+		"  sum(key_count)::bigint AS key_count, sum(row_count)::bigint AS row_count, sum(run_ms) AS run_ms, "
+		"  sum(wal_bytes)::bigint AS wal_bytes, sum(merged_jobs)::integer AS merged_jobs, "
+		"  min(started_at) AS started_at, max(finished_at) AS finished_at, array_agg(id) AS ids "
+		" FROM islands GROUP BY island HAVING count(*) > 1), "
+		"gone AS (DELETE FROM @.batched_background_migration_jobs j "
+		" USING (SELECT id AS kept, unnest(ids) AS id FROM merged) m WHERE j.id = m.id AND j.id <> m.kept) "
+		"UPDATE @.batched_background_migration_jobs j SET min_value = merged.min_value, "
+		" max_value = merged.max_value, key_count = merged.key_count, row_count = merged.row_count, "
+		" run_ms = merged.run_ms, wal_bytes = merged.wal_bytes, merged_jobs = merged.merged_jobs, "
+		" started_at = merged.started_at, finished_at = merged.finished_at, cursor_value = NULL, "
+		" updated_at = clock_timestamp() FROM merged WHERE j.id = merged.id",
+		3, {INT8OID, INT4OID, BOOLOID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(retention), BoolGetDatum(by_key)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}

@@ -1,0 +1,432 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog_migrations.c
+ *		SQL over batched_background_migrations and bbm_events.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "catalog.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_authid.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+#include "guc.h"
+#include "locks.h"
+#include "sql.h"
+#include "txn.h"
+
+#define MIGRATION_COLUMNS \
+	"id, name, status::bigint, updated_at, min_value, max_value, batch_size::bigint, " \
+	"sub_batch_size::bigint, job_signature_name, table_name, column_name, batching_strategy, " \
+	"workers::bigint, max_attempts::bigint, share_table, synchronous, job_search_path, " \
+	"owner_oid, home, table_oid, total_tuple_count IS NOT NULL"
+
+static Oid
+get_oid(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		datum = bbm_sql_get(row, column, &isnull);
+
+	return isnull ? InvalidOid : DatumGetObjectId(datum);
+}
+
+static bool
+get_bool(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		datum = bbm_sql_get(row, column, &isnull);
+
+	return !isnull && DatumGetBool(datum);
+}
+
+/* A row of MIGRATION_COLUMNS. */
+static BbmMigration *
+read_migration(uint64 row, MemoryContext context)
+{
+	BbmMigration *m = MemoryContextAllocZero(context, sizeof(BbmMigration));
+
+	m->id = bbm_sql_int64(row, 1);
+	m->name = bbm_sql_text(row, 2, context);
+	m->status = (BbmStatus) bbm_sql_int64(row, 3);
+	m->updated_at = bbm_sql_int64(row, 4);
+	m->min_value = bbm_sql_int64(row, 5);
+	m->max_value = bbm_sql_int64(row, 6);
+	m->batch_size = bbm_sql_int64(row, 7);
+	m->sub_batch_size = bbm_sql_int64(row, 8);
+	m->job = bbm_sql_text(row, 9, context);
+	m->table_name = bbm_sql_text(row, 10, context);
+	m->column_name = bbm_sql_text(row, 11, context);
+	m->strategy = bbm_sql_text(row, 12, context);
+	m->workers = bbm_sql_int64(row, 13);
+	m->max_attempts = bbm_sql_int64(row, 14);
+	m->share_table = get_bool(row, 15);
+	m->synchronous = get_bool(row, 16);
+	m->search_path = bbm_sql_text(row, 17, context);
+	m->owner = get_oid(row, 18);
+	m->home = bbm_sql_text(row, 19, context);
+	m->table_oid = get_oid(row, 20);
+	m->counted = get_bool(row, 21);
+	return m;
+}
+
+/* NULL when there is none. */
+BbmMigration *
+bbm_migration_by_name(const char *name, MemoryContext context)
+{
+	static BbmSql sql = {
+		"SELECT " MIGRATION_COLUMNS " FROM @.batched_background_migrations WHERE name = $1",
+		1, {TEXTOID}
+	};
+	Datum		values[] = {CStringGetTextDatum(name)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	return SPI_processed == 0 ? NULL : read_migration(0, context);
+}
+
+/* NULL when there is none. */
+BbmMigration *
+bbm_migration_by_id(int64 id, MemoryContext context)
+{
+	static BbmSql sql = {
+		"SELECT " MIGRATION_COLUMNS " FROM @.batched_background_migrations WHERE id = $1",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(id)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	return SPI_processed == 0 ? NULL : read_migration(0, context);
+}
+
+/* A list of BbmRunnable: the owner's migrations that a worker here may work on, by id. */
+List *
+bbm_migrations_runnable(Oid owner, MemoryContext context)
+{
+	static BbmSql sql = {
+		"SELECT id, status::bigint, workers::bigint FROM @.batched_background_migrations "
+		"WHERE status IN (1, 4) AND owner_oid = $1 AND home = $2 ORDER BY id",
+		2, {OIDOID, TEXTOID}
+	};
+	Datum		values[] = {ObjectIdGetDatum(owner), CStringGetTextDatum(bbm_home())};
+	List	   *list = NIL;
+	MemoryContext old;
+
+	bbm_sql_run(&sql, values, NULL, false);
+	old = MemoryContextSwitchTo(context);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		BbmRunnable *runnable = palloc(sizeof(BbmRunnable));
+
+		runnable->id = bbm_sql_int64(i, 1);
+		runnable->status = (BbmStatus) bbm_sql_int64(i, 2);
+		runnable->workers = bbm_sql_int64(i, 3);
+		list = lappend(list, runnable);
+	}
+	MemoryContextSwitchTo(old);
+	return list;
+}
+
+/* A list of BbmMigration with one of these statuses, by id. */
+List *
+bbm_migrations_with_status(List *statuses, MemoryContext context)
+{
+	static BbmSql sql = {
+		"SELECT " MIGRATION_COLUMNS " FROM @.batched_background_migrations "
+		"WHERE status = ANY ($1) ORDER BY id",
+		1, {INT2ARRAYOID}
+	};
+	Datum		elements[5];
+	int			n = 0;
+	Datum		values[1];
+	List	   *list = NIL;
+	ListCell   *cell;
+	MemoryContext old;
+
+	foreach(cell, statuses)
+		elements[n++] = Int16GetDatum(lfirst_int(cell));
+	values[0] = PointerGetDatum(construct_array(elements, n, INT2OID, 2, true, TYPALIGN_SHORT));
+	bbm_sql_run(&sql, values, NULL, false);
+	old = MemoryContextSwitchTo(context);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		list = lappend(list, read_migration(i, context));
+	MemoryContextSwitchTo(old);
+	return list;
+}
+
+/* OIDs of those whose migrations a worker here may work on. */
+List *
+bbm_runnable_owners(MemoryContext context)
+{
+	static BbmSql sql = {
+		"SELECT DISTINCT owner_oid FROM @.batched_background_migrations "
+		"WHERE status IN (1, 4) AND home = $1 AND owner_oid IS NOT NULL",
+		1, {TEXTOID}
+	};
+	Datum		values[] = {CStringGetTextDatum(bbm_home())};
+	List	   *list = NIL;
+	MemoryContext old;
+
+	bbm_sql_run(&sql, values, NULL, false);
+	old = MemoryContextSwitchTo(context);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		list = lappend_oid(list, get_oid(i, 1));
+	MemoryContextSwitchTo(old);
+	return list;
+}
+
+/*
+ * Takes the row's lock and then the migration's, in the order that everybody
+ * does who changes a status, and reads the status that is committed now.
+ * False when the migration is gone.  Waits at most lock_timeout.
+ */
+bool
+bbm_migration_lock(int64 id, BbmStatus *status)
+{
+	static BbmSql row = {
+		"SELECT 1 FROM @.batched_background_migrations WHERE id = $1 FOR NO KEY UPDATE",
+		1, {INT8OID}
+	};
+	static BbmSql read = {
+		"SELECT status::bigint FROM @.batched_background_migrations WHERE id = $1",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(id)};
+
+	bbm_sql_run(&row, values, NULL, true);
+	if (SPI_processed == 0)
+		return false;
+	bbm_lock_migration(bbm_space(), id);
+	bbm_sql_run(&read, values, NULL, false);
+	if (SPI_processed == 0)
+		return false;
+	*status = (BbmStatus) bbm_sql_int64(0, 1);
+	return true;
+}
+
+/* Active becomes running.  Caller has bbm_migration_lock. */
+void
+bbm_migration_take_up(int64 id, int64 total, Oid table)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migrations SET status = 4, "
+		"started_at = coalesce(started_at, clock_timestamp()), finished_at = NULL, "
+		"total_tuple_count = coalesce(total_tuple_count, $2), table_oid = $3 WHERE id = $1",
+		3, {INT8OID, INT8OID, OIDOID}
+	};
+	Datum		values[] = {Int64GetDatum(id), Int64GetDatum(total), ObjectIdGetDatum(table)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/* Caller has bbm_migration_lock and has checked that nothing is left. */
+void
+bbm_migration_finish(int64 id)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migrations SET status = 2, finished_at = clock_timestamp() "
+		"WHERE id = $1",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(id)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/* Caller has bbm_migration_lock. */
+void
+bbm_migration_fail(int64 id, int code, const ErrorData *error)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migrations SET status = 3, failure_error_code = $2::smallint, "
+		"error_sqlstate = $3, error_message = $4, error_detail = $5, error_hint = $6 WHERE id = $1",
+		6, {INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(id), Int32GetDatum(code),
+		CStringGetTextDatum(unpack_sql_state(error->sqlerrcode)),
+		CStringGetTextDatum(error->message ? error->message : ""),
+		CStringGetTextDatum(error->detail ? error->detail : ""),
+		CStringGetTextDatum(error->hint ? error->hint : "")
+	};
+	char		nulls[] = "      ";
+
+	nulls[4] = error->detail ? ' ' : 'n';
+	nulls[5] = error->hint ? ' ' : 'n';
+	bbm_sql_run(&sql, values, nulls, true);
+}
+
+/*
+ * What a user's UPDATE … SET status does, guards included; the caller has
+ * checked that its user may.  True when the status is now another.
+ */
+bool
+bbm_migration_set_status(int64 id, BbmStatus status)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migrations m SET status = $2::smallint "
+		"FROM (SELECT o.id, o.status FROM @.batched_background_migrations o WHERE o.id = $1 FOR NO KEY UPDATE) old "
+		"WHERE m.id = old.id RETURNING m.status <> old.status",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(id), Int32GetDatum((int) status)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	return SPI_processed > 0 && get_bool(0, 1);
+}
+
+static Datum
+text_or_null(const char *value, char *null)
+{
+	*null = value ? ' ' : 'n';
+	return value ? CStringGetTextDatum(value) : (Datum) 0;
+}
+
+static Datum
+int_or_null(const int *value, char *null)
+{
+	*null = value ? ' ' : 'n';
+	return value ? Int32GetDatum(*value) : (Datum) 0;
+}
+
+static Datum
+int64_or_null(const int64 *value, char *null)
+{
+	*null = value ? ' ' : 'n';
+	return value ? Int64GetDatum(*value) : (Datum) 0;
+}
+
+static Datum
+bool_or_null(const bool *value, char *null)
+{
+	*null = value ? ' ' : 'n';
+	return value ? BoolGetDatum(*value) : (Datum) 0;
+}
+
+/* Writes a checked definition; returns its id. */
+int64
+bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
+{
+	static BbmSql sql = {
+		"INSERT INTO @.batched_background_migrations (name, table_name, column_name, job_signature_name, "
+		"batching_strategy, job_search_path, min_value, max_value, batch_size, sub_batch_size, workers, "
+		"max_attempts, share_table, synchronous, status, owner) "
+		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::smallint, $13, $14, $15::smallint, "
+		"(SELECT rolname FROM pg_roles WHERE oid = $16)) RETURNING id",
+		16, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID,
+			INT4OID, INT4OID, BOOLOID, BOOLOID, INT4OID, OIDOID}
+	};
+	char		nulls[17] = "                ";
+	Datum		values[] = {
+		text_or_null(d->name, &nulls[0]), text_or_null(d->table_name, &nulls[1]),
+		text_or_null(d->column_name, &nulls[2]), text_or_null(d->job, &nulls[3]),
+		text_or_null(d->strategy, &nulls[4]), text_or_null(d->search_path, &nulls[5]),
+		int64_or_null(d->min_value, &nulls[6]), int64_or_null(d->max_value, &nulls[7]),
+		int_or_null(d->batch_size, &nulls[8]), int_or_null(d->sub_batch_size, &nulls[9]),
+		int_or_null(d->workers, &nulls[10]), int_or_null(d->max_attempts, &nulls[11]),
+		bool_or_null(d->share_table, &nulls[12]), bool_or_null(d->synchronous, &nulls[13]),
+		Int32GetDatum((int) status), ObjectIdGetDatum(owner)
+	};
+
+	bbm_sql_run(&sql, values, nulls, false);
+	return bbm_sql_int64(0, 1);
+}
+
+/* Changes what is set in the definition. */
+void
+bbm_migration_alter(int64 id, const BbmDefinition *d)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migrations SET name = coalesce($2, name), "
+		"job_signature_name = coalesce($3, job_signature_name), "
+		"batch_size = coalesce($4, batch_size), sub_batch_size = coalesce($5, sub_batch_size), "
+		"max_value = coalesce($6, max_value), workers = coalesce($7, workers), "
+		"max_attempts = coalesce($8::smallint, max_attempts), "
+		"share_table = coalesce($9, share_table), synchronous = coalesce($10, synchronous), "
+		"owner = coalesce($11::name, owner), job_search_path = coalesce($12, job_search_path) WHERE id = $1",
+		12, {INT8OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT8OID, INT4OID, INT4OID, BOOLOID, BOOLOID,
+			TEXTOID, TEXTOID}
+	};
+	char		nulls[13] = "            ";
+	Datum		values[] = {
+		Int64GetDatum(id), text_or_null(d->name, &nulls[1]), text_or_null(d->job, &nulls[2]),
+		int_or_null(d->batch_size, &nulls[3]), int_or_null(d->sub_batch_size, &nulls[4]),
+		int64_or_null(d->max_value, &nulls[5]), int_or_null(d->workers, &nulls[6]),
+		int_or_null(d->max_attempts, &nulls[7]), bool_or_null(d->share_table, &nulls[8]),
+		bool_or_null(d->synchronous, &nulls[9]), text_or_null(d->owner, &nulls[10]),
+		text_or_null(d->search_path, &nulls[11])
+	};
+
+	bbm_sql_run(&sql, values, nulls, false);
+}
+
+/* Its jobs go with it.  Waits for a batch in flight. */
+void
+bbm_migration_delete(int64 id)
+{
+	static BbmSql sql = {
+		"DELETE FROM @.batched_background_migrations WHERE id = $1",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(id)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+}
+
+/* What bbm_status() says of it, as the extension's owner sees it. */
+void
+bbm_migration_progress(int64 id, MemoryContext context, BbmProgress *progress)
+{
+	static BbmSql sql = {
+		"SELECT coalesce(s.percent, 0)::text, s.rows_done, s.jobs_finished, m.error_sqlstate, m.error_message "
+		"FROM @.batched_background_migrations m CROSS JOIN LATERAL @.bbm_status(m.name) s WHERE m.id = $1",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(id)};
+
+	memset(progress, 0, sizeof(BbmProgress));
+	bbm_sql_run(&sql, values, NULL, false);
+	if (SPI_processed == 0)
+		return;
+	progress->percent = bbm_sql_text(0, 1, context);
+	progress->rows = bbm_sql_int64(0, 2);
+	progress->jobs = bbm_sql_int64(0, 3);
+	progress->sqlstate = bbm_sql_text(0, 4, context);
+	progress->error = bbm_sql_text(0, 5, context);
+}
+
+void
+bbm_event_add(int64 migration_id, const char *name, const char *event, BbmStatus status,
+			  Oid owner, const char *detail)
+{
+	static BbmSql sql = {
+		"INSERT INTO @.bbm_events (migration_id, name, event, status, role, owner_oid, detail) "
+		"VALUES ($1, $2, $3, @.bbm_status_name($4::smallint), "
+		"coalesce((SELECT rolname FROM pg_roles WHERE oid = $5), $5::text::name), $6, $7)",
+		7, {INT8OID, TEXTOID, TEXTOID, INT4OID, OIDOID, OIDOID, TEXTOID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(migration_id), CStringGetTextDatum(name), CStringGetTextDatum(event),
+		Int32GetDatum((int) status), ObjectIdGetDatum(bbm_acting_user()), ObjectIdGetDatum(owner),
+		detail ? CStringGetTextDatum(detail) : (Datum) 0
+	};
+
+	bbm_sql_run(&sql, values, detail ? "       " : "      n", true);
+}
+
+/* Forgets events past bbm.event_retention, a bounded number at a time. */
+void
+bbm_events_prune(void)
+{
+	static BbmSql sql = {
+		"DELETE FROM @.bbm_events WHERE id IN (SELECT id FROM @.bbm_events "
+		"WHERE at < now() - make_interval(mins => $1) ORDER BY at LIMIT 1000 FOR UPDATE SKIP LOCKED)",
+		1, {INT4OID}
+	};
+	Datum		values[] = {Int32GetDatum(bbm_event_retention)};
+
+	if (bbm_event_retention >= 0)
+		bbm_sql_run(&sql, values, NULL, true);
+}

@@ -1,0 +1,38 @@
+/*-------------------------------------------------------------------------
+ *
+ * claim.h
+ *		The first transaction of a job: taking it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_CLAIM_H
+#define BBM_CLAIM_H
+
+#include "strategy.h"
+
+typedef enum BbmClaimResult
+{
+	BBM_CLAIM_JOB,				/* "job" is ours */
+	BBM_CLAIM_CHANGED,			/* paused, gone or altered: look at the migration again */
+	BBM_CLAIM_LATER,			/* not before "due", for "reason" */
+	BBM_CLAIM_OTHERS,			/* the rest is being run by others */
+	BBM_CLAIM_DONE,				/* nothing is left */
+	BBM_CLAIM_USED_UP			/* a job has no attempts left */
+} BbmClaimResult;
+
+typedef struct BbmClaim
+{
+	BbmTarget  *target;			/* in */
+	int32		token;
+	BbmClaimResult result;		/* out */
+	BbmJob		job;
+	bool		new_range;		/* it was cut just now */
+	TimestampTz due;
+	char		reason[128];
+} BbmClaim;
+
+/* A BbmTxnFn with a BbmClaim. */
+extern void bbm_claim(void *arg);
+extern bool bbm_nothing_left(BbmTarget *target);
+
+#endif							/* BBM_CLAIM_H */

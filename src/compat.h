@@ -1,0 +1,112 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *		The only file that looks at PG_VERSION_NUM.
+ *
+ * Each difference between the supported majors is an inline function or a
+ * macro with the newest server's meaning.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_COMPAT_H
+#define BBM_COMPAT_H
+
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "catalog/pg_database.h"
+#include "commands/event_trigger.h"
+#include "executor/executor.h"
+#include "nodes/parsenodes.h"
+#include "nodes/plannodes.h"
+#include "parser/parse_func.h"
+#include "postmaster/bgworker.h"
+#include "utils/acl.h"
+
+#if PG_VERSION_NUM < 150000
+#error "bbm needs PostgreSQL 15 or later"
+#endif
+
+/* 17 lets a background worker log in as a role without LOGIN. */
+#if PG_VERSION_NUM >= 170000
+#define BBM_CONNECT_FLAGS BGWORKER_BYPASS_ROLELOGINCHECK
+#define BBM_OWNER_NEEDS_LOGIN false
+#else
+#define BBM_CONNECT_FLAGS 0
+#define BBM_OWNER_NEEDS_LOGIN true
+#endif
+
+/* 19 lets DROP DATABASE and its like terminate a worker; before, our hook asks it to leave. */
+#ifdef BGWORKER_INTERRUPTIBLE
+#define BBM_WORKER_INTERRUPTIBLE BGWORKER_INTERRUPTIBLE
+#else
+#define BBM_WORKER_INTERRUPTIBLE 0
+#endif
+
+/* 17 has a time limit for transactions that ends the session: not for ours. */
+#define BBM_HAS_TRANSACTION_TIMEOUT (PG_VERSION_NUM >= 170000)
+
+static inline IndexScanDesc
+bbm_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nkeys)
+{
+#if PG_VERSION_NUM >= 190000
+	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0, SO_NONE);
+#elif PG_VERSION_NUM >= 180000
+	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0);
+#else
+	return index_beginscan(heap, index, snapshot, nkeys, 0);
+#endif
+}
+
+/* Raises an error unless the current user may do what the plan does to its relations. */
+static inline void
+bbm_check_permissions(PlannedStmt *stmt)
+{
+#if PG_VERSION_NUM >= 160000
+	ExecCheckPermissions(stmt->rtable, stmt->permInfos, true);
+#else
+	ExecCheckRTPerms(stmt->rtable, true);
+#endif
+}
+
+static inline bool
+bbm_owns_database(Oid database, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, database, role);
+#else
+	return pg_database_ownercheck(database, role);
+#endif
+}
+
+static inline FuncDetailCode
+bbm_func_detail(List *name, int nargs, Oid *argtypes, Oid *funcid, Oid *rettype)
+{
+	bool		retset;
+	int			nvargs;
+	Oid			vatype;
+	Oid		   *true_typeids;
+	List	   *defaults;
+
+#if PG_VERSION_NUM >= 190000
+	int			fgc_flags;
+
+	return func_get_detail(name, NIL, NIL, nargs, argtypes, false, false, false, &fgc_flags,
+						   funcid, rettype, &retset, &nvargs, &vatype, &true_typeids, &defaults);
+#else
+	return func_get_detail(name, NIL, NIL, nargs, argtypes, false, false, false,
+						   funcid, rettype, &retset, &nvargs, &vatype, &true_typeids, &defaults);
+#endif
+}
+
+static inline bool
+bbm_may_execute(Oid function, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK;
+#else
+	return pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK;
+#endif
+}
+
+#endif							/* BBM_COMPAT_H */

@@ -1,0 +1,609 @@
+/*-------------------------------------------------------------------------
+ *
+ * engine.c
+ *		Which migration next, and the life of a job from claim to record.
+ *
+ * NOTES
+ *	  A step does one thing for one migration: take it up, run a job of it, or
+ *	  finish it.  A migration keeps the process for a slice of time; then those
+ *	  with the fewest processes on them come first, so that a small migration
+ *	  does not wait for a large one.
+ *
+ *	  Between steps nothing is held: no transaction, no snapshot, no lock but
+ *	  the token that says we live.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "engine.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "tcop/tcopprot.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "claim.h"
+#include "execute.h"
+#include "guc.h"
+#include "locks.h"
+#include "record.h"
+#include "shmem.h"
+#include "target.h"
+#include "txn.h"
+
+#define BBM_SLICE_MS 1000
+/* A claim that met a lock looks again after this. */
+#define BBM_HELD_MS 200
+
+/* Jobs between two merges of old ones. */
+#define BBM_MERGE_INTERVAL 256
+
+/* What came of trying one migration. */
+typedef struct Outcome
+{
+	BbmStepResult result;
+	TimestampTz due;
+} Outcome;
+
+static const Outcome WORKED = {BBM_STEP_WORKED, 0};
+static const Outcome NOTHING = {BBM_STEP_IDLE, DT_NOEND};
+
+static Outcome
+wait_ms(int64 ms)
+{
+	Outcome		outcome = {BBM_STEP_WAIT, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms)};
+
+	return outcome;
+}
+
+/* ----------------------------------------------------------------
+ * Beginning and end
+ * ----------------------------------------------------------------
+ */
+
+static void
+take_token(void *arg)
+{
+	BbmEngine  *engine = arg;
+
+	engine->space = bbm_space();
+	engine->token = bbm_token_take(engine->space);
+}
+
+/*
+ * An engine for this owner's migrations, or for one alone.  Called between
+ * transactions of the driver; NULL, with a LOG line, when the extension is not
+ * here or is of another version, or (*transient) cannot be looked at now.
+ */
+BbmEngine *
+bbm_engine_begin(Oid owner, int64 only, bool *transient)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "bbm engine", ALLOCSET_DEFAULT_SIZES);
+	BbmEngine  *engine = MemoryContextAllocZero(context, sizeof(BbmEngine));
+	ErrorData  *error;
+
+	engine->owner = owner;
+	engine->only = only;
+	engine->context = context;
+	engine->step = AllocSetContextCreate(context, "bbm step", ALLOCSET_DEFAULT_SIZES);
+	error = bbm_txn_run(take_token, engine, false);
+	if (error)
+	{
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("cannot run migrations in database with OID %u: %s", MyDatabaseId, error->message),
+				 error->hint ? errhint("%s", error->hint) : 0));
+		*transient = bbm_error_class(error->sqlerrcode) == BBM_ERROR_TRANSIENT;
+		MemoryContextDelete(context);
+		return NULL;
+	}
+	return engine;
+}
+
+static void
+forget_target(BbmEngine *engine, int64 id)
+{
+	ListCell   *cell;
+
+	foreach(cell, engine->targets)
+	{
+		BbmTarget  *target = lfirst(cell);
+
+		if (target->migration->id == id)
+		{
+			engine->targets = foreach_delete_current(engine->targets, cell);
+			bbm_target_close(target);
+		}
+	}
+}
+
+/* Lets go of all it holds.  Between transactions. */
+void
+bbm_engine_end(BbmEngine *engine)
+{
+	while (engine->targets)
+		forget_target(engine, ((BbmTarget *) linitial(engine->targets))->migration->id);
+	bbm_token_drop(engine->space, engine->token);
+	bbm_slot_report(0, 0);
+	MemoryContextDelete(engine->context);
+}
+
+bool
+bbm_engine_slice_over(const BbmEngine *engine)
+{
+	return GetCurrentTimestamp() >= engine->slice_end;
+}
+
+/* ----------------------------------------------------------------
+ * One migration
+ * ----------------------------------------------------------------
+ */
+
+/* Takes over an error that is no fault of the migration: look again in a moment. */
+static Outcome
+held(BbmEngine *engine, const char *name, ErrorData *error)
+{
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		engine->cancelled = error;
+	bbm_slot_wait("a lock on the migration");
+	ereport(DEBUG1,
+			(errmsg_internal("migration \"%s\": %s", name, error->message)));
+	return wait_ms(BBM_HELD_MS);
+}
+
+static void
+find_extension(void *arg)
+{
+	*(bool *) arg = bbm_catalog_find() != NULL;
+}
+
+/* DROP EXTENSION may come between any two transactions; what fails then is no fault of a migration. */
+static bool
+extension_is_here(void)
+{
+	bool		here = false;
+
+	return bbm_txn_run(find_extension, &here, false) == NULL && here;
+}
+
+/* An error outside a batch: the migration fails with it, unless it passes by itself. */
+static Outcome
+fail_or_hold(BbmEngine *engine, int64 id, const char *name, ErrorData *error)
+{
+	int			step_code = bbm_failing_code;
+
+	if (!extension_is_here())
+		return NOTHING;
+	if (bbm_error_class(error->sqlerrcode) == BBM_ERROR_TRANSIENT)
+		return held(engine, name, error);
+	if (!bbm_record_migration_failed(id, name, bbm_error_code(error->sqlerrcode, step_code), error))
+		return wait_ms(BBM_HELD_MS);
+	return WORKED;
+}
+
+typedef struct OpenArgs
+{
+	BbmEngine  *engine;
+	int64		id;
+	char	   *name;
+	BbmTarget  *target;
+	int64		estimate;
+} OpenArgs;
+
+/* Reads the row and resolves it.  What changes after is seen by the claim, through updated_at. */
+static void
+open_target(void *arg)
+{
+	OpenArgs   *args = arg;
+	BbmMigration *migration = bbm_migration_by_id(args->id, args->engine->step);
+
+	if (migration == NULL || migration->owner != args->engine->owner || migration->home == NULL ||
+		strcmp(migration->home, bbm_home()) != 0 ||
+		(migration->status != BBM_ACTIVE && migration->status != BBM_RUNNING))
+		return;
+	args->name = migration->name;
+	args->target = bbm_target_open(migration);
+	if (!migration->counted)
+		args->estimate = bbm_target_estimate(args->target);
+}
+
+/*
+ * Active becomes running.  The row's lock keeps other changes of status out
+ * until we commit; one that committed before is seen here.
+ */
+static void
+take_up(void *arg)
+{
+	OpenArgs   *args = arg;
+	BbmStatus	status;
+
+	if (bbm_migration_lock(args->id, &status) && status == BBM_ACTIVE)
+		bbm_migration_take_up(args->id, args->estimate, args->target->relid);
+}
+
+/* The migration's target as of now, taken up; NULL with an outcome when there is none. */
+static BbmTarget *
+target_for(BbmEngine *engine, int64 id, Outcome *outcome)
+{
+	OpenArgs	args = {engine, id, "", NULL, 0};
+	ErrorData  *error;
+	ListCell   *cell;
+
+	foreach(cell, engine->targets)
+	{
+		BbmTarget  *target = lfirst(cell);
+
+		if (target->migration->id == id)
+			return target;
+	}
+
+	error = bbm_txn_run(open_target, &args, false);
+	if (error)
+	{
+		*outcome = fail_or_hold(engine, id, args.name, error);
+		return NULL;
+	}
+	*outcome = NOTHING;
+	if (args.target == NULL)
+		return NULL;
+	if (args.target->migration->status == BBM_RUNNING)
+	{
+		MemoryContext old = MemoryContextSwitchTo(engine->context);
+
+		engine->targets = lappend(engine->targets, args.target);
+		MemoryContextSwitchTo(old);
+		return args.target;
+	}
+
+	error = bbm_txn_run(take_up, &args, false);
+	if (error)
+		*outcome = fail_or_hold(engine, id, args.name, error);
+	else
+	{
+		ereport(LOG, (errmsg("migration \"%s\" is running", args.name)));
+		bbm_state_changed();
+		*outcome = WORKED;
+	}
+	/* the row has changed; the next step reads it anew */
+	bbm_target_close(args.target);
+	return NULL;
+}
+
+typedef struct FinishArgs
+{
+	BbmTarget  *target;
+	bool		finished;
+} FinishArgs;
+
+/*
+ * The row's lock and the migration's are held from the look to the commit: no
+ * pause, no claim and no change of max_value comes in between.
+ */
+static void
+finish(void *arg)
+{
+	FinishArgs *args = arg;
+	BbmStatus	status;
+
+	args->finished = bbm_migration_lock(args->target->migration->id, &status) &&
+		status == BBM_RUNNING && bbm_nothing_left(args->target);
+	if (args->finished)
+	{
+		bbm_migration_finish(args->target->migration->id);
+		bbm_events_prune();
+		/* whoever sees it finished may rely on every batch before it */
+		ForceSyncCommit();
+	}
+}
+
+static Outcome
+finish_migration(BbmEngine *engine, BbmTarget *target)
+{
+	FinishArgs	args = {target, false};
+	ErrorData  *error = bbm_txn_run(finish, &args, false);
+
+	if (error)
+		return fail_or_hold(engine, target->migration->id, target->migration->name, error);
+	if (args.finished)
+		ereport(LOG, (errmsg("migration \"%s\" is finished", target->migration->name)));
+	forget_target(engine, engine->current);
+	bbm_state_changed();
+	return WORKED;
+}
+
+/* Merging old jobs is housekeeping: under the migration's lock, and never worth an error. */
+static void
+merge_jobs(void *arg)
+{
+	BbmTarget  *target = arg;
+
+	bbm_lock_migration(bbm_space(), target->migration->id);
+	/* the null strategy looks back at the last jobs one by one */
+	bbm_jobs_merge(target->migration->id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS),
+				   bbm_strategy_is_keyed(target->strategy));
+}
+
+static void
+merge_if_due(BbmTarget *target, const BbmJob *job)
+{
+	ErrorData  *error;
+
+	if (bbm_job_retention < 0 || job->id % BBM_MERGE_INTERVAL != 0)
+		return;
+	error = bbm_txn_run(merge_jobs, target, false);
+	if (error)
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("migration \"%s\": could not merge old jobs: %s",
+						target->migration->name, error->message)));
+}
+
+static void
+log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
+{
+	if (bbm_log_min_duration >= 0 && cost->ms >= bbm_log_min_duration)
+		ereport(LOG,
+				(errmsg("migration \"%s\": job " INT64_FORMAT " took %.3f ms, rows " INT64_FORMAT
+						", WAL bytes " INT64_FORMAT ", range " INT64_FORMAT " to " INT64_FORMAT,
+						target->migration->name, job->id, cost->ms, cost->rows, cost->wal,
+						job->min_value, job->max_value)));
+}
+
+/* Says where we are in every message of a batch. */
+static void
+job_context(void *arg)
+{
+	BbmWork    *work = arg;
+
+	errcontext("migration \"%s\", job " INT64_FORMAT " (" INT64_FORMAT " to " INT64_FORMAT ")",
+			   work->target->migration->name, work->job->id, work->job->min_value, work->job->max_value);
+}
+
+/* Runs a claimed job to its end, in one commit or several; false when the migration has failed. */
+static bool
+run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job)
+{
+	BbmWork		work = {.target = target, .job = job, .result = BBM_WORK_PART};
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_context, .arg = &work};
+	ErrorData  *error = NULL;
+
+	bbm_slot_report(target->migration->id, job->id);
+	pgstat_report_activity(STATE_RUNNING, target->migration->job);
+	while (work.result == BBM_WORK_PART && error == NULL)
+	{
+		error_context_stack = &callback;
+		error = bbm_txn_run(bbm_work, &work, target->migration->synchronous);
+		error_context_stack = callback.previous;
+		if (error == NULL && work.result == BBM_WORK_PART)
+		{
+			job->cursor = work.next_cursor;
+			job->has_cursor = true;
+		}
+		if (error == NULL)
+			log_job(target, job, &work.cost);
+	}
+	pgstat_report_activity(STATE_IDLE, NULL);
+
+	if (error)
+	{
+		int			step_code = bbm_failing_code;
+
+		if (!extension_is_here())
+			return false;
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			engine->cancelled = error;
+		return bbm_record_failure(target, job, error, step_code);
+	}
+	if (work.result == BBM_WORK_PAUSED)
+		bbm_record_give_back(target, job, bbm_make_error(ERRCODE_QUERY_CANCELED, "the migration was paused", NULL));
+	else if (work.result == BBM_WORK_LOST)
+		ereport(LOG,
+				(errmsg("migration \"%s\": job " INT64_FORMAT " was taken over by another worker",
+						target->migration->name, job->id)));
+	bbm_state_changed();
+	return true;
+}
+
+/* There is work in ranges that nobody has cut: whoever could help may come. */
+static void
+call_for_help(BbmEngine *engine)
+{
+	int			wanted = 0;
+	ListCell   *cell;
+
+	if (engine->raised || engine->only != 0)
+		return;
+	engine->raised = true;
+	foreach(cell, engine->runnable)
+		wanted += ((BbmRunnable *) lfirst(cell))->workers;
+	bbm_demand_raise(MyDatabaseId, engine->owner, wanted);
+}
+
+/* Does the next thing for one migration. */
+static Outcome
+work_on(BbmEngine *engine, int64 id)
+{
+	Outcome		outcome;
+	BbmClaim	claim = {0};
+	ErrorData  *error;
+
+	engine->current = id;
+	claim.target = target_for(engine, id, &outcome);
+	if (claim.target == NULL)
+		return outcome;
+	claim.token = engine->token;
+	error = bbm_txn_run(bbm_claim, &claim, false);
+	if (error)
+		return fail_or_hold(engine, id, claim.target->migration->name, error);
+
+	switch (claim.result)
+	{
+		case BBM_CLAIM_JOB:
+			if (claim.new_range)
+				call_for_help(engine);
+			if (run_job(engine, claim.target, &claim.job))
+				merge_if_due(claim.target, &claim.job);
+			else
+				forget_target(engine, id);
+			return WORKED;
+		case BBM_CLAIM_DONE:
+			return finish_migration(engine, claim.target);
+		case BBM_CLAIM_CHANGED:
+			/* read it anew, once; a row that is gone or paused then has no target */
+			forget_target(engine, id);
+			claim.target = target_for(engine, id, &outcome);
+			return claim.target ? WORKED : outcome;
+		case BBM_CLAIM_USED_UP:
+			error = bbm_make_error(ERRCODE_CRASH_SHUTDOWN,
+								   "the workers that ran a job are gone, and it has no attempts left",
+								   "See the server log for why they ended, then bbm_retry.");
+			bbm_record_migration_failed(id, claim.target->migration->name, BBM_CODE_ATTEMPTS, error);
+			forget_target(engine, id);
+			return WORKED;
+		case BBM_CLAIM_OTHERS:
+			return NOTHING;
+		case BBM_CLAIM_LATER:
+			break;
+	}
+	bbm_slot_report(id, 0);
+	bbm_slot_wait(claim.reason);
+	outcome.result = BBM_STEP_WAIT;
+	outcome.due = claim.due;
+	return outcome;
+}
+
+/* ----------------------------------------------------------------
+ * All migrations
+ * ----------------------------------------------------------------
+ */
+
+static void
+read_runnable(void *arg)
+{
+	BbmEngine  *engine = arg;
+
+	engine->runnable = bbm_migrations_runnable(engine->owner, engine->context);
+}
+
+/*
+ * Reads anew which migrations there are.  False when that cannot be told now;
+ * *due says when to try again, never if the extension is gone or not ours.
+ */
+static bool
+refresh(BbmEngine *engine, TimestampTz *due)
+{
+	ErrorData  *error;
+
+	list_free_deep(engine->runnable);
+	engine->runnable = NIL;
+	engine->raised = false;
+	engine->wakes = bbm_demand_wakes(MyDatabaseId, engine->owner);
+	engine->slice_end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_SLICE_MS);
+	if (engine->only != 0)
+	{
+		MemoryContext old = MemoryContextSwitchTo(engine->context);
+		BbmRunnable *runnable = palloc0(sizeof(BbmRunnable));
+
+		runnable->id = engine->only;
+		engine->runnable = list_make1(runnable);
+		MemoryContextSwitchTo(old);
+		return true;
+	}
+	bbm_catalog_forget();
+	error = bbm_txn_run(read_runnable, engine, false);
+	if (error == NULL)
+		return true;
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("cannot read the migrations of database with OID %u: %s", MyDatabaseId, error->message),
+			 error->hint ? errhint("%s", error->hint) : 0));
+	if (bbm_error_class(error->sqlerrcode) == BBM_ERROR_TRANSIENT)
+		*due = wait_ms(BBM_HELD_MS).due;
+	return false;
+}
+
+static int
+fewest_others(const ListCell *a, const ListCell *b)
+{
+	const BbmRunnable *x = lfirst(a);
+	const BbmRunnable *y = lfirst(b);
+
+	return x->others != y->others ? x->others - y->others : x->turn - y->turn;
+}
+
+/* Those to try: the ones with the fewest other processes first, then in turn after the current one. */
+static List *
+order_of_trial(BbmEngine *engine)
+{
+	List	   *order = NIL;
+	int			n = list_length(engine->runnable);
+	int			start = 0;
+	ListCell   *cell;
+
+	foreach(cell, engine->runnable)
+	{
+		BbmRunnable *runnable = lfirst(cell);
+
+		runnable->others = bbm_slots_on(runnable->id);
+		if (runnable->id == engine->current)
+			start = foreach_current_index(cell) + 1;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		BbmRunnable *runnable = list_nth(engine->runnable, (start + i) % n);
+
+		runnable->turn = i;
+		order = lappend(order, runnable);
+	}
+	list_sort(order, fewest_others);
+	return order;
+}
+
+/*
+ * Does the next thing there is to do.  Between transactions of the driver.
+ */
+BbmStepResult
+bbm_engine_step(BbmEngine *engine, TimestampTz *due)
+{
+	MemoryContext old;
+	bool		keep = engine->current != 0 && !bbm_engine_slice_over(engine);
+	BbmStepResult result = BBM_STEP_IDLE;
+	ListCell   *cell;
+	List	   *order;
+
+	MemoryContextReset(engine->step);
+	old = MemoryContextSwitchTo(engine->step);
+	engine->cancelled = NULL;
+	*due = DT_NOEND;
+
+	if (keep)
+	{
+		Outcome		outcome = work_on(engine, engine->current);
+
+		if (outcome.result == BBM_STEP_WORKED)
+		{
+			MemoryContextSwitchTo(old);
+			return BBM_STEP_WORKED;
+		}
+	}
+
+	order = refresh(engine, due) ? order_of_trial(engine) : NIL;
+	foreach(cell, order)
+	{
+		Outcome		outcome = work_on(engine, ((BbmRunnable *) lfirst(cell))->id);
+
+		if (outcome.result == BBM_STEP_WORKED)
+		{
+			MemoryContextSwitchTo(old);
+			return BBM_STEP_WORKED;
+		}
+		*due = Min(*due, outcome.due);
+	}
+	engine->current = 0;
+	if (*due != DT_NOEND)
+		result = BBM_STEP_WAIT;
+	MemoryContextSwitchTo(old);
+	return result;
+}

@@ -1,0 +1,44 @@
+/*-------------------------------------------------------------------------
+ *
+ * engine.h
+ *		One engine for background workers and foreground sessions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_ENGINE_H
+#define BBM_ENGINE_H
+
+#include "bbm.h"
+
+#include "nodes/pg_list.h"
+
+typedef struct BbmEngine
+{
+	Oid			owner;			/* whose migrations */
+	int64		only;			/* this one alone, or 0 */
+	int32		token;			/* names the lock that says we live */
+	Oid			space;			/* the token's */
+	MemoryContext context;		/* lives as long as the engine */
+	MemoryContext step;			/* reset before each step */
+	List	   *targets;		/* BbmTarget, resolved so far */
+	List	   *runnable;		/* BbmRunnable, as last read */
+	int64		current;		/* id of the one at hand, or 0 */
+	TimestampTz slice_end;		/* when others get their turn */
+	uint64		wakes;			/* events seen before "runnable" was read */
+	bool		raised;			/* others were called for help in this slice */
+	ErrorData  *cancelled;		/* a batch was cancelled; the foreground passes it on */
+} BbmEngine;
+
+typedef enum BbmStepResult
+{
+	BBM_STEP_WORKED,			/* there may be more at once */
+	BBM_STEP_WAIT,				/* nothing before "due" */
+	BBM_STEP_IDLE				/* nothing until an event */
+} BbmStepResult;
+
+extern BbmEngine *bbm_engine_begin(Oid owner, int64 only, bool *transient);
+extern BbmStepResult bbm_engine_step(BbmEngine *engine, TimestampTz *due);
+extern bool bbm_engine_slice_over(const BbmEngine *engine);
+extern void bbm_engine_end(BbmEngine *engine);
+
+#endif							/* BBM_ENGINE_H */

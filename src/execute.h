@@ -1,0 +1,33 @@
+/*-------------------------------------------------------------------------
+ *
+ * execute.h
+ *		The second transaction of a job: the batch and its record.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_EXECUTE_H
+#define BBM_EXECUTE_H
+
+#include "strategy.h"
+
+typedef enum BbmWorkResult
+{
+	BBM_WORK_FINISHED,			/* the job is finished */
+	BBM_WORK_PART,				/* a sub-batch is; the job's cursor has moved */
+	BBM_WORK_LOST,				/* somebody else has the job now */
+	BBM_WORK_PAUSED				/* the migration is not to run any more */
+} BbmWorkResult;
+
+typedef struct BbmWork
+{
+	BbmTarget  *target;			/* in */
+	BbmJob	   *job;
+	BbmWorkResult result;		/* out */
+	int64		next_cursor;	/* what a part has reached */
+	BbmCost		cost;
+} BbmWork;
+
+/* A BbmTxnFn with a BbmWork. */
+extern void bbm_work(void *arg);
+
+#endif							/* BBM_EXECUTE_H */

@@ -1,0 +1,546 @@
+/*-------------------------------------------------------------------------
+ *
+ * guards.c
+ *		The triggers of our tables: who may write what, and what follows.
+ *
+ * NOTES
+ *	  A plain UPDATE is as good as a function, so the rules are here and the
+ *	  functions rely on them.  Our engine's own statements pass (they are told
+ *	  apart by a flag in this process that no SQL can set).
+ *
+ *	  The row that a BEFORE trigger sees is locked already.  It then takes the
+ *	  migration's lock, in the order that everybody keeps, and holds it until
+ *	  the transaction ends: a claim waits for a steering transaction that has
+ *	  not ended, and sees what it has committed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type_d.h"
+#include "commands/async.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "access.h"
+#include "catalog.h"
+#include "hooks.h"
+#include "locks.h"
+#include "record.h"
+#include "txn.h"
+
+PG_FUNCTION_INFO_V1(bbm_migration_guard);
+PG_FUNCTION_INFO_V1(bbm_migration_event);
+PG_FUNCTION_INFO_V1(bbm_job_guard);
+PG_FUNCTION_INFO_V1(bbm_truncate_guard);
+
+/* A tuple under change. */
+typedef struct Row
+{
+	HeapTuple	tuple;
+	TupleDesc	desc;
+} Row;
+
+static Datum
+get(Row row, const char *column, bool *isnull)
+{
+	int			attnum = SPI_fnumber(row.desc, column);
+
+	if (attnum <= 0)
+		elog(ERROR, "column \"%s\" is missing", column);
+	return SPI_getbinval(row.tuple, row.desc, attnum, isnull);
+}
+
+static int64
+get_int(Row row, const char *column)
+{
+	bool		isnull;
+	Datum		datum = get(row, column, &isnull);
+
+	if (isnull)
+		return 0;
+	switch (TupleDescAttr(row.desc, SPI_fnumber(row.desc, column) - 1)->atttypid)
+	{
+		case INT2OID:
+			return DatumGetInt16(datum);
+		case INT4OID:
+			return DatumGetInt32(datum);
+		case OIDOID:
+			return DatumGetObjectId(datum);
+		default:
+			return DatumGetInt64(datum);
+	}
+}
+
+static bool
+is_null(Row row, const char *column)
+{
+	bool		isnull;
+
+	(void) get(row, column, &isnull);
+	return isnull;
+}
+
+/* NULL when NULL. */
+static char *
+get_text(Row row, const char *column)
+{
+	return SPI_getvalue(row.tuple, row.desc, SPI_fnumber(row.desc, column));
+}
+
+static void
+set(Row *row, const char *column, Datum value, bool isnull)
+{
+	int			attnum = SPI_fnumber(row->desc, column);
+
+	row->tuple = heap_modify_tuple_by_cols(row->tuple, row->desc, 1, &attnum, &value, &isnull);
+}
+
+static void
+set_status(Row *row, BbmStatus status)
+{
+	set(row, "status", Int16GetDatum((int16) status), false);
+}
+
+static Datum
+name_datum(const char *text)
+{
+	Name		name = palloc0(NAMEDATALEN);
+
+	namestrcpy(name, text);
+	return NameGetDatum(name);
+}
+
+/* ----------------------------------------------------------------
+ * What the row itself shows
+ * ----------------------------------------------------------------
+ */
+
+static void
+out_of_range(Row row, const char *column, const char *detail, const char *hint)
+{
+	char	   *value = get_text(row, column);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid %s: %s", column, value ? value : "null"),
+			 errdetail("%s", detail),
+			 errhint("%s", hint)));
+}
+
+static void
+check_name(Row row)
+{
+	char	   *name = get_text(row, "name");
+
+	/* its NOT NULL constraint has the word */
+	if (name == NULL)
+		return;
+	if (name[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("the name of a migration must not be empty"),
+				 errdetail("It is what the functions and the log call it."),
+				 errhint("Give it a name of 1 to %d bytes.", BBM_MAX_NAME_LENGTH)));
+	if (strlen(name) > BBM_MAX_NAME_LENGTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_NAME_TOO_LONG),
+				 errmsg("the name of a migration is too long"),
+				 errdetail("It has %zu bytes.", strlen(name)),
+				 errhint("Give it a name of 1 to %d bytes.", BBM_MAX_NAME_LENGTH)));
+}
+
+static void
+check_row(Row row)
+{
+	int64		status = get_int(row, "status");
+
+	check_name(row);
+	if (status < BBM_PAUSED || status > BBM_RUNNING)
+		out_of_range(row, "status", "The codes are 0 paused, 1 active, 2 finished, 3 failed, 4 running.",
+					 "Set 1 to start a migration, 0 to pause it.");
+	if (get_int(row, "batch_size") <= 0)
+		out_of_range(row, "batch_size", "A batch has at least one key.", "Use a number from 1 to 2147483647.");
+	if (!is_null(row, "sub_batch_size") && get_int(row, "sub_batch_size") <= 0)
+		out_of_range(row, "sub_batch_size", "A commit has at least one key.",
+					 "Use a number from 1 to 2147483647, or NULL for one commit a job.");
+	if (get_int(row, "workers") < 1 || get_int(row, "workers") > BBM_MAX_WORKERS_PER_MIGRATION)
+		out_of_range(row, "workers", "It is how many jobs of the migration may run at once.",
+					 "Use a number from 1 to 256; bbm.max_workers limits the whole server.");
+	if (get_int(row, "max_attempts") < 1 || get_int(row, "max_attempts") > BBM_MAX_ATTEMPTS)
+		out_of_range(row, "max_attempts", "It is how often a job may be executed before the migration fails.",
+					 "Use a number from 1 to 100.");
+	if (get_int(row, "min_value") > get_int(row, "max_value"))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("min_value is above max_value"),
+				 errdetail("The range is " INT64_FORMAT " to " INT64_FORMAT ".",
+						   get_int(row, "min_value"), get_int(row, "max_value")),
+				 errhint("Both are inclusive; a range of one key has the same value twice.")));
+}
+
+/* ----------------------------------------------------------------
+ * Ownership
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * A row may be written for oneself or for a role one is a member of; that
+ * includes a superuser who loads a dump.  A copied row may name a role that is
+ * not here: it waits, and belongs to nobody until started.
+ */
+static void
+set_owner(Row *row, bool copied)
+{
+	char	   *name = get_text(*row, "owner");
+	Oid			owner = name ? get_role_oid(name, true) : bbm_acting_user();
+
+	if (!OidIsValid(owner) && !(copied && superuser_arg(bbm_acting_user())))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role \"%s\" does not exist", name),
+				 errhint("The owner is the role that the job runs as.")));
+	if (OidIsValid(owner))
+	{
+		bbm_check_owner(owner, get_text(*row, "name"));
+		set(row, "owner", name_datum(GetUserNameFromId(owner, false)), false);
+	}
+	set(row, "owner_oid", ObjectIdGetDatum(owner), false);
+}
+
+static Datum
+guard_insert(Row row)
+{
+	char	   *home = get_text(row, "home");
+
+	check_row(row);
+	set_owner(&row, home != NULL);
+	/*
+	 * A row that knows where it was started comes from a dump.  Even loaded
+	 * into the same database it is a copy: what it works on may still be
+	 * loading.
+	 */
+	if (home && strncmp(home, "copy of ", 8) != 0)
+		set(&row, "home", CStringGetTextDatum(psprintf("copy of %s", home)), false);
+	else if (!home && (get_int(row, "status") == BBM_ACTIVE || get_int(row, "status") == BBM_RUNNING))
+		set(&row, "home", CStringGetTextDatum(bbm_home()), false);
+	return PointerGetDatum(row.tuple);
+}
+
+static bool
+at_home(Row row)
+{
+	char	   *home = get_text(row, "home");
+
+	return home != NULL && strcmp(home, bbm_home()) == 0;
+}
+
+/* Started here, which makes a copy a migration of this database. */
+static void
+settle_here(Row *row)
+{
+	if (!at_home(*row))
+	{
+		bool		foreign = !is_null(*row, "home");
+
+		set(row, "home", CStringGetTextDatum(bbm_home()), false);
+		/* another cluster's OIDs say nothing here */
+		if (foreign)
+			set_owner(row, false);
+	}
+}
+
+static void
+clear_error(Row *row)
+{
+	static const char *const columns[] = {
+		"failure_error_code", "error_sqlstate", "error_message", "error_detail", "error_hint"
+	};
+
+	for (int i = 0; i < lengthof(columns); i++)
+		set(row, columns[i], (Datum) 0, true);
+}
+
+/* The rules for a status that a user sets. */
+static void
+guard_status(Row old, Row *new)
+{
+	BbmStatus	from = (BbmStatus) get_int(old, "status");
+	int			to = (int) get_int(*new, "status");
+	bool		copy = !is_null(old, "home") && !at_home(old);
+	char	   *name = get_text(*new, "name");
+
+	/* a copy was never started here, whatever its status says */
+	if (copy && to == BBM_ACTIVE && from != BBM_FINISHED)
+	{
+		settle_here(new);
+		clear_error(new);
+		return;
+	}
+	switch (bbm_transition(from, to))
+	{
+		case BBM_KEEP:
+			set_status(new, from);
+			break;
+		case BBM_KEEP_FINISHED:
+			set_status(new, BBM_FINISHED);
+			ereport(WARNING,
+					(errcode(ERRCODE_WARNING),
+					 errmsg("migration \"%s\" is finished and stays so", name),
+					 errhint("To do it again, define another one.")));
+			break;
+		case BBM_REFUSE:
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("status %d of migration \"%s\" cannot be set", to, name),
+					 errdetail("The workers set 2 (finished), 3 (failed) and 4 (running)."),
+					 errhint("Set 1 to start a migration, 0 to pause it.")));
+			break;
+		case BBM_CHANGE:
+			if (to == BBM_ACTIVE)
+			{
+				settle_here(new);
+				clear_error(new);
+			}
+			break;
+	}
+}
+
+static Datum
+guard_update(Row old, Row new)
+{
+	bool		renamed;
+	bool		restatus;
+
+	bbm_check_owner((Oid) get_int(old, "owner_oid"), get_text(old, "name"));
+	check_name(new);
+	if (get_int(new, "id") != get_int(old, "id"))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the id of a migration cannot be changed"),
+				 errhint("Its name can.")));
+
+	/* recorded by us alone */
+	set(&new, "home", is_null(old, "home") ? (Datum) 0 : CStringGetTextDatum(get_text(old, "home")),
+		is_null(old, "home"));
+	set(&new, "owner_oid", ObjectIdGetDatum((Oid) get_int(old, "owner_oid")), is_null(old, "owner_oid"));
+	set(&new, "table_oid", ObjectIdGetDatum((Oid) get_int(old, "table_oid")), is_null(old, "table_oid"));
+	if (is_null(new, "owner") || strcmp(get_text(new, "owner"), get_text(old, "owner")) != 0)
+		set_owner(&new, false);
+
+	guard_status(old, &new);
+	check_row(new);
+	set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
+
+	/*
+	 * A new name locks the row against the key share lock of a claim's foreign
+	 * key, so then the migration's lock is left to the claim; it needs none.
+	 */
+	renamed = strcmp(get_text(new, "name"), get_text(old, "name")) != 0;
+	restatus = get_int(new, "status") != get_int(old, "status");
+	if (restatus || !renamed)
+		bbm_lock_migration(bbm_space(), get_int(new, "id"));
+	return PointerGetDatum(new.tuple);
+}
+
+static void
+check_called(FunctionCallInfo fcinfo, const char *function)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by trigger manager", function)));
+}
+
+/* BEFORE INSERT OR UPDATE OR DELETE ON batched_background_migrations FOR EACH ROW */
+Datum
+bbm_migration_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	Row			old;
+	Row			new;
+
+	check_called(fcinfo, "bbm_migration_guard");
+	old.desc = new.desc = RelationGetDescr(data->tg_relation);
+	old.tuple = data->tg_trigtuple;
+	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
+		return guard_insert(old);
+	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
+	{
+		bbm_check_owner((Oid) get_int(old, "owner_oid"), get_text(old, "name"));
+		/* the DELETE waits for a batch in flight, which is to make way */
+		SPI_connect();
+		(void) bbm_cancel_running(get_int(old, "id"));
+		SPI_finish();
+		return PointerGetDatum(old.tuple);
+	}
+	new.tuple = data->tg_newtuple;
+	if (bbm_engine_writes())
+	{
+		set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
+		return PointerGetDatum(new.tuple);
+	}
+	return guard_update(old, new);
+}
+
+/* ----------------------------------------------------------------
+ * What follows from a change
+ * ----------------------------------------------------------------
+ */
+
+static const char *
+event_word(BbmStatus status)
+{
+	switch (status)
+	{
+		case BBM_PAUSED:
+			return "paused";
+		case BBM_ACTIVE:
+			return "started";
+		case BBM_FINISHED:
+			return "finished";
+		case BBM_FAILED:
+			return "failed";
+		case BBM_RUNNING:
+			return "running";
+	}
+	return "altered";
+}
+
+/* Writes the event's row and its notification. */
+static void
+tell_event(Row row, const char *event)
+{
+	BbmStatus	status = (BbmStatus) get_int(row, "status");
+	char	   *name = get_text(row, "name");
+	char	   *detail = status == BBM_FAILED ? get_text(row, "error_message") : NULL;
+	StringInfoData json;
+
+	bbm_event_add(get_int(row, "id"), name, event, status, (Oid) get_int(row, "owner_oid"), detail);
+
+	initStringInfo(&json);
+	appendStringInfo(&json, "{\"id\": " INT64_FORMAT ", \"name\": ", get_int(row, "id"));
+	escape_json(&json, name);
+	appendStringInfoString(&json, ", \"event\": ");
+	escape_json(&json, event);
+	appendStringInfoString(&json, ", \"status\": ");
+	escape_json(&json, bbm_status_word(status));
+	appendStringInfoString(&json, ", \"role\": ");
+	escape_json(&json, GetUserNameFromId(bbm_acting_user(), true) ? GetUserNameFromId(bbm_acting_user(), true) : "");
+	appendStringInfoChar(&json, '}');
+	Async_Notify("bbm", json.data);
+	bbm_tell_at_commit();
+}
+
+/* AFTER INSERT OR UPDATE OR DELETE ON batched_background_migrations FOR EACH ROW */
+Datum
+bbm_migration_event(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	Row			old;
+	Row			now;
+
+	check_called(fcinfo, "bbm_migration_event");
+	old.desc = now.desc = RelationGetDescr(data->tg_relation);
+	old.tuple = now.tuple = data->tg_trigtuple;
+	SPI_connect();
+	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
+		tell_event(old, "dropped");
+	else if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
+		tell_event(now, is_null(now, "home") || at_home(now) ? "created" : "copied");
+	else
+	{
+		int64		from = get_int(old, "status");
+		int64		to;
+
+		now.tuple = data->tg_newtuple;
+		to = get_int(now, "status");
+		if (from != to || (at_home(now) && !at_home(old)))
+			tell_event(now, event_word((BbmStatus) to));
+		else if (!bbm_engine_writes() && get_int(old, "updated_at") != get_int(now, "updated_at"))
+			tell_event(now, "altered");
+		/* a failed one that is started, now or after a pause, gets fresh attempts */
+		if (to == BBM_ACTIVE && from != to && (from == BBM_FAILED || !is_null(old, "failure_error_code")))
+			(void) bbm_jobs_refresh(get_int(now, "id"));
+	}
+	SPI_finish();
+
+	if (!TRIGGER_FIRED_BY_DELETE(data->tg_event) && at_home(now) &&
+		(get_int(now, "status") == BBM_ACTIVE || get_int(now, "status") == BBM_RUNNING) &&
+		!bbm_engine_writes())
+		bbm_wake_at_commit((Oid) get_int(now, "owner_oid"));
+	return PointerGetDatum(NULL);
+}
+
+/* ----------------------------------------------------------------
+ * The workers' own table
+ * ----------------------------------------------------------------
+ */
+
+static void
+refuse_job_write(const char *what, const BbmMigration *migration)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot %s jobs of migration \"%s\"", what, migration->name),
+			 errdetail("Its jobs are written by its workers, and it is %s.", bbm_status_word(migration->status)),
+			 errhint("Pause it first, or use bbm_retry to run failed jobs again and bbm_drop to be rid of it.")));
+}
+
+/* BEFORE INSERT OR UPDATE OR DELETE ON batched_background_migration_jobs FOR EACH ROW */
+Datum
+bbm_job_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	bool		update = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
+	bool		insert = TRIGGER_FIRED_BY_INSERT(data->tg_event);
+	Row			row;
+	BbmMigration *migration;
+	bool		copy;
+
+	check_called(fcinfo, "bbm_job_guard");
+	row.desc = RelationGetDescr(data->tg_relation);
+	row.tuple = update ? data->tg_newtuple : data->tg_trigtuple;
+	if (bbm_engine_writes())
+		return PointerGetDatum(row.tuple);
+
+	SPI_connect();
+	migration = bbm_migration_by_id(get_int(row, "batched_background_migration_id"), CurrentMemoryContext);
+	/* a dump loads the jobs of a copy; DELETE of a migration takes its jobs along */
+	copy = migration && migration->home && strcmp(migration->home, bbm_home()) != 0;
+	if (migration && !copy && insert)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot insert jobs of migration \"%s\"", migration->name),
+				 errdetail("Its workers cut the ranges and write the jobs."),
+				 errhint("Start the migration with UPDATE … SET status = 1 or bbm_start.")));
+	if (migration && !copy && migration->status != BBM_PAUSED)
+		refuse_job_write(update ? "update" : "delete", migration);
+	SPI_finish();
+	return PointerGetDatum(row.tuple);
+}
+
+/* BEFORE TRUNCATE on both tables */
+Datum
+bbm_truncate_guard(PG_FUNCTION_ARGS)
+{
+	List	   *unpaused;
+
+	check_called(fcinfo, "bbm_truncate_guard");
+	SPI_connect();
+	unpaused = bbm_migrations_with_status(list_make4_int(BBM_ACTIVE, BBM_FINISHED, BBM_FAILED, BBM_RUNNING),
+										  CurrentMemoryContext);
+	if (unpaused != NIL)
+		refuse_job_write("truncate", linitial(unpaused));
+	SPI_finish();
+	return PointerGetDatum(NULL);
+}

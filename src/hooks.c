@@ -1,0 +1,227 @@
+/*-------------------------------------------------------------------------
+ *
+ * hooks.c
+ *		Commands of the server that our processes must know of.
+ *
+ * NOTES
+ *	  DROP DATABASE and its like need a database that nobody is connected to.
+ *	  While one runs, the launcher starts no worker there, and those at work
+ *	  give their batch back and leave.  They come back when it is over, if the
+ *	  database is still there.
+ *
+ *	  A COMMIT of ours is told to the launcher from a transaction callback.
+ *	  COMMIT PREPARED runs in another session than the one whose callback would
+ *	  tell, so it asks for a look.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "nodes/value.h"
+#include "storage/condition_variable.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "catalog/pg_database.h"
+
+#include "compat.h"
+#include "hooks.h"
+#include "shmem.h"
+
+/* How long a command waits for our workers to leave; CountOtherDBBackends adds its five seconds. */
+#define BBM_LEAVE_MS 10000
+
+#define BBM_MAX_WAKES 16
+
+static ProcessUtility_hook_type previous_utility = NULL;
+
+static Oid	to_wake[BBM_MAX_WAKES];
+static int	n_to_wake = 0;
+static bool wake_overflow = false;
+static bool to_tell = false;
+
+/* Something of this owner's may be runnable once this transaction has committed. */
+void
+bbm_wake_at_commit(Oid owner)
+{
+	for (int i = 0; i < n_to_wake; i++)
+	{
+		if (to_wake[i] == owner)
+			return;
+	}
+	if (n_to_wake < BBM_MAX_WAKES)
+		to_wake[n_to_wake++] = owner;
+	else
+		wake_overflow = true;
+	to_tell = true;
+}
+
+/* Some state will have changed once this transaction has committed. */
+void
+bbm_tell_at_commit(void)
+{
+	to_tell = true;
+}
+
+/* A wake too many (a savepoint was rolled back) costs a look. */
+static void
+tell(XactEvent event, void *arg)
+{
+	if (!to_tell || event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+		return;
+	if (event == XACT_EVENT_COMMIT)
+	{
+		for (int i = 0; i < n_to_wake; i++)
+			bbm_demand_wake(MyDatabaseId, to_wake[i]);
+		if (wake_overflow)
+			bbm_look(MyDatabaseId);
+		bbm_state_changed();
+	}
+	n_to_wake = 0;
+	wake_overflow = to_tell = false;
+}
+
+/* The database a command needs for itself, if the user may run it at all; else InvalidOid. */
+static Oid
+database_needed(Node *statement)
+{
+	const char *name = NULL;
+	bool		template = false;
+	Oid			database;
+	ListCell   *cell;
+
+	if (IsA(statement, DropdbStmt))
+		name = ((DropdbStmt *) statement)->dbname;
+	else if (IsA(statement, RenameStmt) && ((RenameStmt *) statement)->renameType == OBJECT_DATABASE)
+		name = ((RenameStmt *) statement)->subname;
+	else if (IsA(statement, AlterDatabaseStmt))
+	{
+		foreach(cell, ((AlterDatabaseStmt *) statement)->options)
+		{
+			if (strcmp(lfirst_node(DefElem, cell)->defname, "tablespace") == 0)
+				name = ((AlterDatabaseStmt *) statement)->dbname;
+		}
+	}
+	else if (IsA(statement, CreatedbStmt))
+	{
+		foreach(cell, ((CreatedbStmt *) statement)->options)
+		{
+			DefElem    *option = lfirst_node(DefElem, cell);
+
+			if (strcmp(option->defname, "template") == 0 && option->arg)
+				name = defGetString(option);
+		}
+		template = true;
+	}
+	if (name == NULL)
+		return InvalidOid;
+	database = get_database_oid(name, true);
+	if (!OidIsValid(database))
+		return InvalidOid;
+
+	/* who may not run the command must not disturb anybody with it */
+	if (bbm_owns_database(database, GetUserId()))
+		return database;
+	if (template)
+	{
+		HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+		bool		allowed = HeapTupleIsValid(tuple) && ((Form_pg_database) GETSTRUCT(tuple))->datistemplate &&
+			have_createdb_privilege();
+
+		if (HeapTupleIsValid(tuple))
+			ReleaseSysCache(tuple);
+		if (allowed)
+			return database;
+	}
+	return InvalidOid;
+}
+
+static bool
+drops_extension(Node *statement)
+{
+	ListCell   *cell;
+
+	if (!IsA(statement, DropStmt) || ((DropStmt *) statement)->removeType != OBJECT_EXTENSION)
+		return false;
+	foreach(cell, ((DropStmt *) statement)->objects)
+	{
+		if (IsA(lfirst(cell), String) && strcmp(strVal(lfirst(cell)), "bbm") == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Waits until our workers have left, or for long enough. */
+static void
+make_free(Oid database)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_LEAVE_MS);
+
+	ConditionVariablePrepareToSleep(&bbm_shared->changed);
+	while (bbm_database_ask_to_leave(database) > 0 && GetCurrentTimestamp() < until)
+		(void) ConditionVariableTimedSleep(&bbm_shared->changed, 100, PG_WAIT_EXTENSION);
+	ConditionVariableCancelSleep();
+}
+
+static void
+run_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
+			ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	if (previous_utility)
+		previous_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+}
+
+static void
+utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
+		ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	Node	   *statement = pstmt->utilityStmt;
+	bool		commit_prepared = IsA(statement, TransactionStmt) &&
+		((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED;
+	Oid			database;
+
+	database = IsA(statement, TransactionStmt) || bbm_shared == NULL ? InvalidOid :
+		drops_extension(statement) ? MyDatabaseId : database_needed(statement);
+	if (!OidIsValid(database))
+	{
+		run_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+		if (commit_prepared)
+			bbm_look(MyDatabaseId);
+		return;
+	}
+
+	bbm_database_block(database);
+	PG_TRY();
+	{
+		make_free(database);
+		run_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	}
+	PG_FINALLY();
+	{
+		ConditionVariableCancelSleep();
+		bbm_database_unblock(database);
+	}
+	PG_END_TRY();
+}
+
+/* Once a process, from _PG_init.  The commands matter only where there is shared memory. */
+void
+bbm_hooks_install(void)
+{
+	RegisterXactCallback(tell, NULL);
+	if (process_shared_preload_libraries_in_progress)
+	{
+		previous_utility = ProcessUtility_hook;
+		ProcessUtility_hook = utility;
+	}
+}

@@ -1,0 +1,388 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.c
+ *		Starts workers where there is work.
+ *
+ * NOTES
+ *	  The launcher is level-triggered: on every wake it compares the demands in
+ *	  shared memory with the slots that are taken, and starts what is missing.
+ *	  An event only makes it look sooner.  It sees the shared catalogs alone
+ *	  (for the list of databases), so it is in no database's way.
+ *
+ *	  Once at its start (after a restart, a crash or a promotion), and every
+ *	  bbm.naptime, a scout looks into each database, one after the other.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "launcher.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "shmem.h"
+#include "worker.h"
+
+/* When no worker process is to be had, or one may have died unseen, look again after this. */
+#define BBM_RETRY_MS 1000
+
+/* Handles of the workers this launcher has started, by slot. */
+typedef struct Started
+{
+	BackgroundWorkerHandle *handle;
+	uint32		generation;
+} Started;
+
+static Started *started;
+static List *to_scout = NIL;	/* OIDs of databases still to be looked into */
+static TimestampTz next_look;
+static bool no_slot_reported = false;
+
+/* Registers the launcher; from _PG_init, while the server preloads. */
+void
+bbm_launcher_register(void)
+{
+	BackgroundWorker worker = {0};
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	/* on a standby it starts with the promotion */
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 1;
+	strlcpy(worker.bgw_library_name, "bbm", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "bbm_launcher_main", sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, "bbm launcher", sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, "bbm launcher", sizeof(worker.bgw_type));
+	RegisterBackgroundWorker(&worker);
+}
+
+static void
+detach(int code, Datum arg)
+{
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	if (bbm_shared->launcher_pid == MyProcPid)
+	{
+		bbm_shared->launcher_pid = 0;
+		bbm_shared->launcher_latch = NULL;
+	}
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* Takes over from a launcher that died: its workers work on, what it reserved is void. */
+static void
+attach(void)
+{
+	before_shmem_exit(detach, (Datum) 0);
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	bbm_shared->launcher_pid = MyProcPid;
+	bbm_shared->launcher_latch = MyLatch;
+	bbm_shared->look_everywhere = true;
+	for (int i = 0; i < bbm_shared->nslots; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (slot->in_use && slot->pid == 0)
+			slot->in_use = false;
+	}
+	LWLockRelease(bbm_shared->lock);
+}
+
+/*
+ * Starts a worker in a slot; false when none can be had now.  That is told
+ * once, and again only after it has worked in between.
+ */
+static bool
+start_worker(BbmKind kind, Oid database, Oid owner)
+{
+	BackgroundWorker worker;
+	BbmWorkerStart start = {.kind = kind, .database = database, .owner = owner};
+	int			slot = bbm_slot_reserve(kind, database, owner, &start.generation);
+	MemoryContext old;
+	bool		registered;
+
+	if (slot < 0)
+		return false;
+	bbm_worker_describe(&worker, kind == BBM_KIND_SCOUT ? "bbm_scout_main" : "bbm_worker_main", slot, &start);
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	if (started[slot].handle)
+		pfree(started[slot].handle);
+	started[slot].handle = NULL;
+	started[slot].generation = start.generation;
+	registered = RegisterDynamicBackgroundWorker(&worker, &started[slot].handle);
+	MemoryContextSwitchTo(old);
+	if (registered)
+	{
+		no_slot_reported = false;
+		return true;
+	}
+	bbm_slot_cancel_reservation(slot, start.generation);
+	if (!no_slot_reported)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("could not start a worker: out of background worker slots"),
+				 errhint("You might need to increase max_worker_processes.")));
+	no_slot_reported = true;
+	return false;
+}
+
+/* A worker that ended before it could take its slot gives it back here. */
+static void
+forget_stillborn(void)
+{
+	for (int i = 0; i < bbm_shared->nslots; i++)
+	{
+		pid_t		pid;
+
+		if (started[i].handle && GetBackgroundWorkerPid(started[i].handle, &pid) == BGWH_STOPPED)
+		{
+			bbm_slot_cancel_reservation(i, started[i].generation);
+			pfree(started[i].handle);
+			started[i].handle = NULL;
+		}
+	}
+}
+
+/* Caller holds the lock. */
+static int
+workers_at(Oid database, Oid owner)
+{
+	int			n = 0;
+
+	for (int i = 0; i < bbm_shared->nslots; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (slot->in_use && slot->kind == BBM_KIND_WORKER && slot->database == database && slot->owner == owner)
+			n++;
+	}
+	return n;
+}
+
+/*
+ * The due demand with the fewest workers, of those that want more; false when
+ * there is none.  *wait is lowered to the next time one comes due.
+ */
+static bool
+next_to_start(Oid *database, Oid *owner, TimestampTz *wait)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			fewest = INT_MAX;
+
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
+	{
+		BbmDemand  *demand = &bbm_shared->demands[i];
+		TimestampTz when = Max(demand->due, demand->not_before);
+		int			n;
+
+		if (!demand->in_use || demand->due == DT_NOEND)
+			continue;
+		n = workers_at(demand->database, demand->owner);
+		if (n >= demand->wanted)
+			continue;
+		if (when > now)
+			*wait = Min(*wait, when);
+		else if (n < fewest)
+		{
+			fewest = n;
+			*database = demand->database;
+			*owner = demand->owner;
+		}
+	}
+	LWLockRelease(bbm_shared->lock);
+	return fewest < INT_MAX;
+}
+
+/* Nobody to start there now: its own event brings it back. */
+static void
+postpone(Oid database, Oid owner, TimestampTz until)
+{
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
+	{
+		BbmDemand  *demand = &bbm_shared->demands[i];
+
+		if (demand->in_use && demand->database == database && demand->owner == owner)
+			demand->not_before = until;
+	}
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* The databases that a scout can and should look into.  In a transaction of its own. */
+static List *
+list_databases(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	List	   *list = NIL;
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+
+		if (form->datallowconn && !form->datistemplate)
+		{
+			MemoryContext old = MemoryContextSwitchTo(caller);
+
+			list = lappend_oid(list, form->oid);
+			MemoryContextSwitchTo(old);
+		}
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(caller);
+	return list;
+}
+
+/* Collects which databases to look into: all, when that is due, and the one that was asked for. */
+static void
+plan_looks(void)
+{
+	bool		everywhere;
+	Oid			one;
+	List	   *databases;
+	ListCell   *cell;
+
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	everywhere = bbm_shared->look_everywhere;
+	one = bbm_shared->look_database;
+	bbm_shared->look_everywhere = false;
+	bbm_shared->look_database = InvalidOid;
+	LWLockRelease(bbm_shared->lock);
+
+	if (bbm_naptime > 0 && GetCurrentTimestamp() >= next_look)
+		everywhere = true;
+	if (!everywhere && !OidIsValid(one))
+		return;
+	databases = list_databases();
+	foreach(cell, databases)
+	{
+		if (everywhere || lfirst_oid(cell) == one)
+			to_scout = list_append_unique_oid(to_scout, lfirst_oid(cell));
+	}
+	list_free(databases);
+	if (everywhere)
+		next_look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) Max(bbm_naptime, 1) * 1000);
+}
+
+static bool
+scout_is_out(void)
+{
+	bool		out = false;
+
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < bbm_shared->nslots; i++)
+	{
+		if (bbm_shared->slots[i].in_use && bbm_shared->slots[i].kind == BBM_KIND_SCOUT)
+			out = true;
+	}
+	LWLockRelease(bbm_shared->lock);
+	return out;
+}
+
+/* Sends the next scout when none is out; false when one could not be had. */
+static bool
+send_scout(void)
+{
+	while (to_scout != NIL && !scout_is_out())
+	{
+		Oid			database = linitial_oid(to_scout);
+
+		/* whoever blocks it asks for a look when done */
+		if (!bbm_database_blocked(database) && !start_worker(BBM_KIND_SCOUT, database, InvalidOid))
+			return false;
+		to_scout = list_delete_first(to_scout);
+	}
+	return true;
+}
+
+/* Starts what is missing; returns when to look again without an event. */
+static TimestampTz
+balance(void)
+{
+	TimestampTz wait = bbm_naptime > 0 ? next_look : DT_NOEND;
+	TimestampTz retry;
+	Oid			database;
+	Oid			owner;
+
+	forget_stillborn();
+	plan_looks();
+	retry = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_RETRY_MS);
+	if (!bbm_enabled)
+		return wait;
+	if (!send_scout())
+		wait = Min(wait, retry);
+	while (next_to_start(&database, &owner, &wait))
+	{
+		if (bbm_database_blocked(database))
+		{
+			postpone(database, owner, retry);
+			wait = Min(wait, retry);
+		}
+		else if (!start_worker(BBM_KIND_WORKER, database, owner))
+			return Min(wait, retry);
+	}
+	return wait;
+}
+
+void
+bbm_launcher_main(Datum arg)
+{
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+
+	/* the shared catalogs, no database */
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	pgstat_report_appname("bbm launcher");
+	started = MemoryContextAllocZero(TopMemoryContext, bbm_shared->nslots * sizeof(Started));
+	next_look = GetCurrentTimestamp();
+	attach();
+	ereport(LOG, (errmsg("bbm launcher started")));
+
+	for (;;)
+	{
+		TimestampTz wait;
+		long		ms;
+
+		QueryCancelPending = false;
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			next_look = Min(next_look, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) bbm_naptime * 1000));
+		}
+		/* a round leaves nothing behind but to_scout */
+		MemoryContextSwitchTo(TopMemoryContext);
+		wait = balance();
+		ms = wait == DT_NOEND ? -1 : TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wait);
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (ms >= 0 ? WL_TIMEOUT : 0),
+						 ms >= 0 ? Max(ms, 1) : -1, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}

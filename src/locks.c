@@ -1,0 +1,100 @@
+/*-------------------------------------------------------------------------
+ *
+ * locks.c
+ *		Heavyweight locks of ours that SQL cannot reach.
+ *
+ * NOTES
+ *	  They are object locks in the "space" of our own table's OID, which no
+ *	  system catalog has, so that neither a user's advisory lock nor DDL can
+ *	  meet them by chance or on purpose.
+ *
+ *	  migration	held for the moment of a claim, and by whoever changes the
+ *				migration's status until that has committed.  Since it is let
+ *				go only after the commit is visible, a claim that has it sees
+ *				every pause that has committed.  It waits for no batch.
+ *	  table		held for the moment of a claim, after the migration's: two
+ *				migrations decide one after the other whose turn it is.
+ *	  token		held by a process for as long as it may run jobs.  A job that
+ *				is marked running with a token nobody holds is an orphan.
+ *
+ *	  Whoever needs a migration's row lock as well takes that first.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "locks.h"
+
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+
+enum
+{
+	LOCK_MIGRATION = 1,
+	LOCK_TABLE = 2,
+	LOCK_TOKEN = 3
+};
+
+/*
+ * Until the end of the transaction.  Ids that agree in their low 32 bits share
+ * a lock, which costs a moment's wait.  Waits at most lock_timeout.
+ */
+void
+bbm_lock_migration(Oid space, int64 migration_id)
+{
+	LockDatabaseObject(space, (Oid) (uint32) migration_id, LOCK_MIGRATION, ExclusiveLock);
+}
+
+/* Until the end of the transaction.  Waits at most lock_timeout. */
+void
+bbm_lock_table(Oid space, Oid table)
+{
+	LockDatabaseObject(space, table, LOCK_TABLE, ExclusiveLock);
+}
+
+static LOCKTAG
+token_tag(Oid space, int32 token)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, space, (Oid) token, LOCK_TOKEN);
+	return tag;
+}
+
+/*
+ * Picks a token that nobody holds and holds it for the session: across
+ * transactions, until bbm_token_drop or the end of the process.  It conflicts
+ * with nothing but the question whether we live.
+ */
+int32
+bbm_token_take(Oid space)
+{
+	for (;;)
+	{
+		int32		token = (int32) (pg_prng_uint32(&pg_global_prng_state) & PG_INT32_MAX);
+		LOCKTAG		tag = token_tag(space, token);
+
+		if (token != 0 && LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK)
+			return token;
+	}
+}
+
+void
+bbm_token_drop(Oid space, int32 token)
+{
+	LOCKTAG		tag = token_tag(space, token);
+
+	LockRelease(&tag, ExclusiveLock, true);
+}
+
+/* Does the process with this token still live?  Needs a transaction. */
+bool
+bbm_token_alive(Oid space, int32 token)
+{
+	LOCKTAG		tag = token_tag(space, token);
+
+	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(&tag, ShareLock, false);
+	return false;
+}

@@ -1,0 +1,41 @@
+/*-------------------------------------------------------------------------
+ *
+ * record.h
+ *		What becomes of a migration or a job, and writing it down.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_RECORD_H
+#define BBM_RECORD_H
+
+#include "catalog.h"
+#include "target.h"
+
+/* What a user's change of status comes to. */
+typedef enum BbmTransition
+{
+	BBM_CHANGE,					/* as asked */
+	BBM_KEEP,					/* nothing to do */
+	BBM_KEEP_FINISHED,			/* finished stays finished, with a WARNING */
+	BBM_REFUSE					/* not for users to set */
+} BbmTransition;
+
+extern BbmTransition bbm_transition(BbmStatus from, int to);
+
+/* What an error means for a job. */
+typedef enum BbmErrorClass
+{
+	BBM_ERROR_TRANSIENT,		/* given back, not an attempt */
+	BBM_ERROR_DATA,				/* a failed attempt */
+	BBM_ERROR_HOPELESS			/* fails the migration now */
+} BbmErrorClass;
+
+extern BbmErrorClass bbm_error_class(int sqlstate);
+extern int	bbm_error_code(int sqlstate, int step_code);
+
+extern bool bbm_record_failure(BbmTarget *target, BbmJob *job, ErrorData *error, int step_code);
+extern void bbm_record_give_back(BbmTarget *target, BbmJob *job, ErrorData *why);
+extern bool bbm_record_migration_failed(int64 id, const char *name, int code, ErrorData *error);
+extern ErrorData *bbm_make_error(int sqlstate, const char *message, const char *hint);
+
+#endif							/* BBM_RECORD_H */

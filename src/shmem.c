@@ -1,0 +1,664 @@
+/*-------------------------------------------------------------------------
+ *
+ * shmem.c
+ *		Worker slots, demands and the launcher's latch.
+ *
+ * NOTES
+ *	  Everything here is a hint about what should run: the truth is in the
+ *	  tables.  A demand that is lost (the server crashed, the array was full)
+ *	  is found again by a look into the database; a demand too many costs one
+ *	  worker that finds nothing and leaves.
+ *
+ *	  Without preloading there is no shared memory, and every function here
+ *	  does nothing.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "shmem.h"
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#include "guc.h"
+
+#define BBM_FIRST_BACKOFF_MS 200
+#define BBM_LAST_BACKOFF_MS (5 * 60 * 1000)
+
+BbmShared  *bbm_shared = NULL;
+
+static shmem_request_hook_type previous_request_hook = NULL;
+static shmem_startup_hook_type previous_startup_hook = NULL;
+
+static int	my_slot = -1;
+static uint32 my_generation = 0;
+
+static int
+slot_count(void)
+{
+	return bbm_max_workers + BBM_FOREGROUND_SLOTS;
+}
+
+static Size
+shmem_size(void)
+{
+	return add_size(offsetof(BbmShared, slots), mul_size(slot_count(), sizeof(BbmSlot)));
+}
+
+static void
+shmem_request(void)
+{
+	if (previous_request_hook)
+		previous_request_hook();
+	RequestAddinShmemSpace(shmem_size());
+	RequestNamedLWLockTranche("bbm", 1);
+}
+
+static void
+shmem_startup(void)
+{
+	bool		found;
+
+	if (previous_startup_hook)
+		previous_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	bbm_shared = ShmemInitStruct("bbm", shmem_size(), &found);
+	if (!found)
+	{
+		memset(bbm_shared, 0, shmem_size());
+		bbm_shared->lock = &(GetNamedLWLockTranche("bbm"))->lock;
+		bbm_shared->nslots = slot_count();
+		bbm_shared->look_everywhere = true;
+		ConditionVariableInit(&bbm_shared->changed);
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/* Hooks shared memory in; call from _PG_init while the server preloads. */
+void
+bbm_shmem_install(void)
+{
+	previous_request_hook = shmem_request_hook;
+	shmem_request_hook = shmem_request;
+	previous_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = shmem_startup;
+}
+
+/* Caller holds the lock. */
+static void
+wake_launcher_locked(void)
+{
+	if (bbm_shared->launcher_latch)
+		SetLatch(bbm_shared->launcher_latch);
+}
+
+/* ----------------------------------------------------------------
+ * Demands
+ * ----------------------------------------------------------------
+ */
+
+/* Caller holds the lock exclusively.  NULL when there is none and no room. */
+static BbmDemand *
+demand_find(Oid database, Oid owner, bool create)
+{
+	BbmDemand  *unused = NULL;
+
+	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
+	{
+		BbmDemand  *demand = &bbm_shared->demands[i];
+
+		if (!demand->in_use)
+		{
+			if (unused == NULL)
+				unused = demand;
+		}
+		else if (demand->database == database && demand->owner == owner)
+			return demand;
+	}
+	if (!create)
+		return NULL;
+
+	/* With no room, a settled demand is one that only an event or a look can wake again. */
+	for (int i = 0; unused == NULL && i < BBM_MAX_DEMANDS; i++)
+	{
+		if (bbm_shared->demands[i].due == DT_NOEND)
+			unused = &bbm_shared->demands[i];
+	}
+	if (unused == NULL)
+	{
+		bbm_shared->look_everywhere = true;
+		return NULL;
+	}
+	memset(unused, 0, sizeof(BbmDemand));
+	unused->in_use = true;
+	unused->database = database;
+	unused->owner = owner;
+	unused->due = DT_NOEND;
+	return unused;
+}
+
+/*
+ * Something of this owner's may have become runnable.  Called after commit, so
+ * it must not fail; does not need a transaction.
+ */
+void
+bbm_demand_wake(Oid database, Oid owner)
+{
+	BbmDemand  *demand;
+
+	if (bbm_shared == NULL)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	demand = demand_find(database, owner, true);
+	if (demand)
+	{
+		demand->wakes++;
+		demand->wanted = Max(demand->wanted, 1);
+		demand->due = GetCurrentTimestamp();
+		demand->failures = 0;
+		demand->not_before = 0;
+	}
+	/* workers of this owner may be waiting for a retry: let them look sooner */
+	for (int i = 0; i < bbm_shared->nslots; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (slot->in_use && slot->latch && slot->database == database && slot->owner == owner)
+			SetLatch(slot->latch);
+	}
+	wake_launcher_locked();
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* Events so far; read before looking into the tables, handed back to bbm_demand_settle. */
+uint64
+bbm_demand_wakes(Oid database, Oid owner)
+{
+	uint64		wakes = 0;
+	BbmDemand  *demand;
+
+	if (bbm_shared == NULL)
+		return 0;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	demand = demand_find(database, owner, true);
+	if (demand)
+		wakes = demand->wakes;
+	LWLockRelease(bbm_shared->lock);
+	return wakes;
+}
+
+/* This many workers would find work now. */
+void
+bbm_demand_raise(Oid database, Oid owner, int wanted)
+{
+	BbmDemand  *demand;
+
+	if (bbm_shared == NULL)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	demand = demand_find(database, owner, true);
+	if (demand)
+	{
+		demand->failures = 0;
+		if (demand->wanted < wanted)
+		{
+			demand->wanted = wanted;
+			demand->due = GetCurrentTimestamp();
+			wake_launcher_locked();
+		}
+	}
+	LWLockRelease(bbm_shared->lock);
+}
+
+/*
+ * A worker that found nothing to do until "due" says so before it leaves.  An
+ * event since it looked (more wakes than it saw) overrules it.
+ */
+void
+bbm_demand_settle(Oid database, Oid owner, uint64 wakes, TimestampTz due)
+{
+	BbmDemand  *demand;
+
+	if (bbm_shared == NULL)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	demand = demand_find(database, owner, false);
+	if (demand && demand->wakes == wakes)
+	{
+		int			others = 0;
+
+		for (int i = 0; i < bbm_shared->nslots; i++)
+		{
+			BbmSlot    *slot = &bbm_shared->slots[i];
+
+			if (slot->in_use && i != my_slot && slot->kind == BBM_KIND_WORKER &&
+				slot->database == database && slot->owner == owner)
+				others++;
+		}
+		demand->failures = 0;
+		/* those still at work keep theirs; I am not wanted */
+		demand->wanted = Max(others, 1);
+		demand->due = others > 0 ? Min(demand->due, due) : due;
+	}
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* Have a scout look into a database. */
+void
+bbm_look(Oid database)
+{
+	if (bbm_shared == NULL)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	if (OidIsValid(bbm_shared->look_database) && bbm_shared->look_database != database)
+		bbm_shared->look_everywhere = true;
+	bbm_shared->look_database = database;
+	wake_launcher_locked();
+	LWLockRelease(bbm_shared->lock);
+}
+
+void
+bbm_launcher_wake(void)
+{
+	if (bbm_shared == NULL)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	wake_launcher_locked();
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* Wakes those who wait for a migration or a batch to end. */
+void
+bbm_state_changed(void)
+{
+	if (bbm_shared)
+		ConditionVariableBroadcast(&bbm_shared->changed);
+}
+
+/* ----------------------------------------------------------------
+ * Slots
+ * ----------------------------------------------------------------
+ */
+
+/* Caller holds the lock exclusively.  Returns -1 when the kind's share is used up. */
+static int
+slot_find_unused(BbmKind kind)
+{
+	bool		worker = kind == BBM_KIND_WORKER;
+	int			first = worker ? 0 : bbm_max_workers;
+	int			last = worker ? bbm_max_workers : bbm_shared->nslots;
+
+	for (int i = first; i < last; i++)
+	{
+		if (!bbm_shared->slots[i].in_use)
+			return i;
+	}
+	return -1;
+}
+
+/* Caller holds the lock exclusively. */
+static void
+slot_fill(BbmSlot *slot, BbmKind kind, Oid database, Oid owner)
+{
+	uint32		generation = slot->generation + 1;
+
+	memset(slot, 0, sizeof(BbmSlot));
+	slot->generation = generation;
+	slot->in_use = true;
+	slot->kind = kind;
+	slot->database = database;
+	slot->owner = owner;
+	slot->since = GetCurrentTimestamp();
+}
+
+/* For the launcher: a slot for a process about to be started, or -1. */
+int
+bbm_slot_reserve(BbmKind kind, Oid database, Oid owner, uint32 *generation)
+{
+	int			i;
+
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	i = slot_find_unused(kind);
+	if (i >= 0)
+	{
+		slot_fill(&bbm_shared->slots[i], kind, database, owner);
+		*generation = bbm_shared->slots[i].generation;
+	}
+	LWLockRelease(bbm_shared->lock);
+	return i;
+}
+
+/* For the launcher: the process never came. */
+void
+bbm_slot_cancel_reservation(int i, uint32 generation)
+{
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	if (bbm_shared->slots[i].in_use && bbm_shared->slots[i].generation == generation &&
+		bbm_shared->slots[i].pid == 0)
+		bbm_shared->slots[i].in_use = false;
+	LWLockRelease(bbm_shared->lock);
+}
+
+static void
+slot_on_exit(int code, Datum arg)
+{
+	bbm_slot_release(false);
+}
+
+/*
+ * A started process takes the slot that was reserved for it.  False when it is
+ * not wanted any more.  Before connecting to a database, so that the slot is
+ * given back whatever happens on the way.
+ */
+bool
+bbm_slot_attach(int i, uint32 generation, Oid *database, Oid *owner)
+{
+	BbmSlot    *slot;
+	bool		wanted;
+
+	if (bbm_shared == NULL || i < 0 || i >= bbm_shared->nslots)
+		return false;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	slot = &bbm_shared->slots[i];
+	wanted = slot->in_use && slot->generation == generation && slot->pid == 0 && !slot->leave;
+	if (wanted)
+	{
+		slot->pid = MyProcPid;
+		slot->latch = MyLatch;
+		*database = slot->database;
+		*owner = slot->owner;
+		my_slot = i;
+		my_generation = generation;
+	}
+	LWLockRelease(bbm_shared->lock);
+	if (wanted)
+		before_shmem_exit(slot_on_exit, (Datum) 0);
+	return wanted;
+}
+
+/* A session makes itself seen; false when all slots of its kind are taken, which does no harm. */
+bool
+bbm_slot_take(BbmKind kind, Oid owner)
+{
+	static bool registered = false;
+	int			i;
+
+	if (bbm_shared == NULL)
+		return false;
+	if (!registered)
+	{
+		before_shmem_exit(slot_on_exit, (Datum) 0);
+		registered = true;
+	}
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	i = slot_find_unused(kind);
+	if (i >= 0)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		slot_fill(slot, kind, MyDatabaseId, owner);
+		slot->pid = MyProcPid;
+		slot->latch = MyLatch;
+		slot->connected = true;
+		my_slot = i;
+		my_generation = slot->generation;
+	}
+	LWLockRelease(bbm_shared->lock);
+	return i >= 0;
+}
+
+/* Caller holds the lock exclusively.  What a death without a word means for the demand. */
+static void
+demand_backs_off(BbmSlot *slot)
+{
+	BbmDemand  *demand = demand_find(slot->database, slot->owner, false);
+	TimestampTz now = GetCurrentTimestamp();
+	int			delay;
+
+	if (demand == NULL)
+		return;
+	if (!slot->connected && demand->failures >= 2)
+	{
+		/* it cannot even log in: a superuser's look tells whether that is for good */
+		if (OidIsValid(bbm_shared->look_database) && bbm_shared->look_database != slot->database)
+			bbm_shared->look_everywhere = true;
+		bbm_shared->look_database = slot->database;
+		demand->in_use = false;
+		return;
+	}
+	delay = BBM_FIRST_BACKOFF_MS << Min(demand->failures, 11);
+	delay = Min(delay, BBM_LAST_BACKOFF_MS);
+	demand->failures++;
+	demand->due = now;
+	demand->not_before = TimestampTzPlusMilliseconds(now, delay);
+}
+
+/*
+ * Gives the slot back.  "clean" is the process's word that it has said what is
+ * left to do; otherwise the demand comes due again, with a back-off.
+ */
+void
+bbm_slot_release(bool clean)
+{
+	BbmSlot    *slot;
+
+	if (bbm_shared == NULL || my_slot < 0)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	slot = &bbm_shared->slots[my_slot];
+	if (slot->in_use && slot->generation == my_generation)
+	{
+		if (!clean && slot->kind == BBM_KIND_WORKER)
+			demand_backs_off(slot);
+		slot->in_use = false;
+		slot->latch = NULL;
+		slot->pid = 0;
+	}
+	my_slot = -1;
+	wake_launcher_locked();
+	LWLockRelease(bbm_shared->lock);
+	ConditionVariableBroadcast(&bbm_shared->changed);
+}
+
+void
+bbm_slot_connected(void)
+{
+	if (bbm_shared == NULL || my_slot < 0)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	bbm_shared->slots[my_slot].connected = true;
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* What this process works on: a migration, a job, or (0) neither. */
+void
+bbm_slot_report(int64 migration_id, int64 job_id)
+{
+	BbmSlot    *slot;
+
+	if (bbm_shared == NULL || my_slot < 0)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	slot = &bbm_shared->slots[my_slot];
+	slot->migration_id = migration_id;
+	slot->job_id = job_id;
+	slot->since = GetCurrentTimestamp();
+	slot->waiting_on[0] = '\0';
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* What the migration reported last waits for. */
+void
+bbm_slot_wait(const char *what)
+{
+	if (bbm_shared == NULL || my_slot < 0)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	strlcpy(bbm_shared->slots[my_slot].waiting_on, what, BBM_WAITING_LENGTH);
+	LWLockRelease(bbm_shared->lock);
+}
+
+bool
+bbm_slot_must_leave(void)
+{
+	bool		leave;
+
+	if (bbm_shared == NULL || my_slot < 0)
+		return false;
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	leave = bbm_shared->slots[my_slot].leave;
+	LWLockRelease(bbm_shared->lock);
+	return leave;
+}
+
+/* Is there due work that no worker is at, and no slot to start one in? */
+bool
+bbm_slot_starving(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		starving = false;
+
+	if (bbm_shared == NULL)
+		return false;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	if (slot_find_unused(BBM_KIND_WORKER) < 0)
+	{
+		for (int i = 0; i < BBM_MAX_DEMANDS && !starving; i++)
+		{
+			BbmDemand  *demand = &bbm_shared->demands[i];
+
+			if (!demand->in_use || demand->due > now || demand->not_before > now)
+				continue;
+			starving = true;
+			for (int j = 0; j < bbm_max_workers; j++)
+			{
+				BbmSlot    *slot = &bbm_shared->slots[j];
+
+				if (slot->in_use && slot->database == demand->database && slot->owner == demand->owner)
+					starving = false;
+			}
+		}
+	}
+	LWLockRelease(bbm_shared->lock);
+	return starving;
+}
+
+/* Other processes that are at a migration of this database. */
+int
+bbm_slots_on(int64 migration_id)
+{
+	int			n = 0;
+
+	if (bbm_shared == NULL)
+		return 0;
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < bbm_shared->nslots; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (slot->in_use && i != my_slot && slot->database == MyDatabaseId &&
+			slot->migration_id == migration_id)
+			n++;
+	}
+	LWLockRelease(bbm_shared->lock);
+	return n;
+}
+
+/* ----------------------------------------------------------------
+ * Databases that must be free of workers for a moment
+ * ----------------------------------------------------------------
+ */
+
+/* Starts no worker in the database until unblocked, or until this backend is gone. */
+void
+bbm_database_block(Oid database)
+{
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < BBM_MAX_BLOCKS; i++)
+	{
+		BbmBlock   *block = &bbm_shared->blocks[i];
+
+		if (block->pid == 0 || block->pid == MyProcPid || BackendPidGetProc(block->pid) == NULL)
+		{
+			block->database = database;
+			block->pid = MyProcPid;
+			break;
+		}
+	}
+	LWLockRelease(bbm_shared->lock);
+}
+
+void
+bbm_database_unblock(Oid database)
+{
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < BBM_MAX_BLOCKS; i++)
+	{
+		BbmBlock   *block = &bbm_shared->blocks[i];
+
+		if (block->pid == MyProcPid && block->database == database)
+			block->pid = 0;
+	}
+	/* a look that was due meanwhile was left out */
+	if (OidIsValid(bbm_shared->look_database) && bbm_shared->look_database != database)
+		bbm_shared->look_everywhere = true;
+	bbm_shared->look_database = database;
+	wake_launcher_locked();
+	LWLockRelease(bbm_shared->lock);
+}
+
+bool
+bbm_database_blocked(Oid database)
+{
+	bool		blocked = false;
+
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < BBM_MAX_BLOCKS; i++)
+	{
+		BbmBlock   *block = &bbm_shared->blocks[i];
+
+		if (block->pid != 0 && block->database == database && BackendPidGetProc(block->pid) != NULL)
+			blocked = true;
+	}
+	LWLockRelease(bbm_shared->lock);
+	return blocked;
+}
+
+/*
+ * Asks the background processes in a database to give their batch back and
+ * leave; returns how many are still there.  A foreground session is the user's
+ * and is left alone.
+ */
+int
+bbm_database_ask_to_leave(Oid database)
+{
+	int			n = 0;
+
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < bbm_shared->nslots; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (!slot->in_use || slot->database != database || slot->kind == BBM_KIND_FOREGROUND ||
+			i == my_slot)
+			continue;
+		n++;
+		if (slot->leave)
+			continue;
+		slot->leave = true;
+		if (slot->pid != 0)
+		{
+			/* ends the statement it is in; between statements the latch is enough */
+			kill(slot->pid, SIGINT);
+			if (slot->latch)
+				SetLatch(slot->latch);
+		}
+	}
+	LWLockRelease(bbm_shared->lock);
+	return n;
+}

@@ -1,0 +1,125 @@
+/*-------------------------------------------------------------------------
+ *
+ * shmem.h
+ *		What the processes of bbm know of each other.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_SHMEM_H
+#define BBM_SHMEM_H
+
+#include "bbm.h"
+
+#include <signal.h>
+
+#include "storage/condition_variable.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+
+#define BBM_WAITING_LENGTH 128
+#define BBM_MAX_DEMANDS 256
+#define BBM_MAX_BLOCKS 8
+#define BBM_FOREGROUND_SLOTS 16
+
+typedef enum BbmKind
+{
+	BBM_KIND_WORKER,			/* started by the launcher */
+	BBM_KIND_LAUNCHED,			/* started by bbm_launch_worker() */
+	BBM_KIND_FOREGROUND,		/* CALL bbm_run() */
+	BBM_KIND_SCOUT				/* looks into a database and leaves */
+} BbmKind;
+
+/*
+ * One process that works or is about to.  All fields are protected by
+ * BbmShared.lock.  A slot is reserved by the launcher, or by the process
+ * itself; the process clears it when it exits.  The generation tells a worker
+ * that was slow to start that its slot has meanwhile been given away.
+ */
+typedef struct BbmSlot
+{
+	bool		in_use;
+	uint32		generation;
+	BbmKind		kind;
+	pid_t		pid;			/* 0 until the process has attached */
+	Latch	   *latch;
+	Oid			database;
+	Oid			owner;
+	bool		connected;		/* it got through authentication */
+	bool		leave;			/* asked to give its batch back and go */
+	int64		migration_id;	/* 0 none */
+	int64		job_id;			/* 0 none */
+	TimestampTz since;
+	char		waiting_on[BBM_WAITING_LENGTH]; /* empty: for nothing */
+} BbmSlot;
+
+/*
+ * Work that some (database, owner) has, as far as anybody has said.  The
+ * launcher starts workers until as many run as are wanted.
+ */
+typedef struct BbmDemand
+{
+	bool		in_use;
+	Oid			database;
+	Oid			owner;
+	int			wanted;			/* workers that would find work */
+	TimestampTz due;			/* when; DT_NOEND if only an event can tell */
+	uint64		wakes;			/* events so far: a worker that saw fewer must look again */
+	int			failures;		/* workers in a row that died before doing anything */
+	TimestampTz not_before;		/* back-off after such a death */
+} BbmDemand;
+
+/* A database that DROP, RENAME or TEMPLATE wants free of us. */
+typedef struct BbmBlock
+{
+	Oid			database;
+	pid_t		pid;			/* backend that asks; void once it is gone */
+} BbmBlock;
+
+typedef struct BbmShared
+{
+	LWLock	   *lock;			/* protects everything below; held for moments only */
+	pid_t		launcher_pid;
+	Latch	   *launcher_latch;
+	bool		look_everywhere;	/* demands were lost, or may exist unannounced */
+	Oid			look_database;	/* one database to look into, or InvalidOid */
+	ConditionVariable changed;	/* some migration or job changed its state */
+	int			nslots;
+	BbmDemand	demands[BBM_MAX_DEMANDS];
+	BbmBlock	blocks[BBM_MAX_BLOCKS];
+	BbmSlot		slots[FLEXIBLE_ARRAY_MEMBER];
+} BbmShared;
+
+/* NULL when the library was not preloaded */
+extern BbmShared *bbm_shared;
+
+extern void bbm_shmem_install(void);
+
+/* The slot of this process. */
+extern int	bbm_slot_reserve(BbmKind kind, Oid database, Oid owner, uint32 *generation);
+extern bool bbm_slot_attach(int slot, uint32 generation, Oid *database, Oid *owner);
+extern bool bbm_slot_take(BbmKind kind, Oid owner);
+extern void bbm_slot_cancel_reservation(int slot, uint32 generation);
+extern void bbm_slot_release(bool clean);
+extern void bbm_slot_connected(void);
+extern void bbm_slot_report(int64 migration_id, int64 job_id);
+extern void bbm_slot_wait(const char *what);
+extern bool bbm_slot_must_leave(void);
+extern bool bbm_slot_starving(void);
+extern int	bbm_slots_on(int64 migration_id);
+
+/* Demands. */
+extern void bbm_demand_wake(Oid database, Oid owner);
+extern uint64 bbm_demand_wakes(Oid database, Oid owner);
+extern void bbm_demand_raise(Oid database, Oid owner, int wanted);
+extern void bbm_demand_settle(Oid database, Oid owner, uint64 wakes, TimestampTz due);
+extern void bbm_look(Oid database);
+extern void bbm_launcher_wake(void);
+extern void bbm_state_changed(void);
+
+/* Making a database free of our workers. */
+extern void bbm_database_block(Oid database);
+extern void bbm_database_unblock(Oid database);
+extern bool bbm_database_blocked(Oid database);
+extern int	bbm_database_ask_to_leave(Oid database);
+
+#endif							/* BBM_SHMEM_H */

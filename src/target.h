@@ -1,0 +1,26 @@
+/*-------------------------------------------------------------------------
+ *
+ * target.h
+ *		Resolving a migration: its strategy, table, key and job.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_TARGET_H
+#define BBM_TARGET_H
+
+#include "strategy.h"
+
+extern BbmTarget *bbm_target_open(const BbmMigration *migration);
+extern void bbm_target_close(BbmTarget *target);
+extern Oid	bbm_target_table(const char *name);
+extern char *bbm_target_primary_key(Oid relid);
+extern int64 bbm_target_estimate(BbmTarget *target);
+
+/* The settings a job's text is read and run with, until AtEOXact_GUC(false, level). */
+extern int	bbm_job_settings(const BbmMigration *migration);
+
+/* job.c */
+extern void bbm_job_check_text(const char *job);
+extern void bbm_job_prepare(BbmTarget *target);
+
+#endif							/* BBM_TARGET_H */

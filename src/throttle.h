@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ *
+ * throttle.h
+ *		From what happened to a delay: pure functions, without clock or state.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_THROTTLE_H
+#define BBM_THROTTLE_H
+
+#include "bbm.h"
+
+extern int64 bbm_backoff_ms(int attempt, int64 first_ms, int64 max_ms, double random);
+
+#endif							/* BBM_THROTTLE_H */

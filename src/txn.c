@@ -1,0 +1,282 @@
+/*-------------------------------------------------------------------------
+ *
+ * txn.c
+ *		The transaction envelope of the engine.
+ *
+ * NOTES
+ *	  The engine is written once, as functions that do one transaction's work.
+ *	  This file runs such a function in a transaction of its own and hands an
+ *	  error back as a value.  A background worker starts and ends transactions
+ *	  itself.  CALL bbm_run() is already inside one: the function runs in a
+ *	  subtransaction of it, which an error rolls back cleanly, and SPI_commit
+ *	  ends the outer one.
+ *
+ *	  Between two calls a worker is outside any transaction.  A foreground
+ *	  session has an open one, but without snapshot, transaction id or lock.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "txn.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+
+#include "guc.h"
+
+int			bbm_failing_code = 0;
+
+static BbmDriver current_driver = BBM_DRIVER_FOREGROUND;
+static int	climbs = 0;
+static bool engine_writes = false;
+static Oid	acting_user = InvalidOid;
+
+/* Says how this process commits.  A worker calls it once, with its settings pinned. */
+void
+bbm_txn_driver(BbmDriver driver)
+{
+	current_driver = driver;
+}
+
+/*
+ * The owner may have defaults for new transactions that the protocol cannot
+ * live with: a claim must see what committed before it got its lock.
+ */
+static void
+force_read_committed(void)
+{
+	XactIsoLevel = XACT_READ_COMMITTED;
+	XactReadOnly = false;
+	XactDeferrable = false;
+}
+
+/* After an error: out of the transaction, no cancel or timeout of it left pending. */
+static void
+clean_up_after_error(void)
+{
+	HOLD_INTERRUPTS();
+	disable_all_timeouts(false);
+	QueryCancelPending = false;
+	AbortOutOfAnyTransaction();
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+}
+
+static ErrorData *
+run_in_worker(BbmTxnFn fn, void *arg, bool synchronous)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+
+	PG_TRY();
+	{
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		force_read_committed();
+		if (synchronous)
+			(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_LOCAL, true, 0, false);
+		SPI_connect();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		fn(arg);
+		PopActiveSnapshot();
+		SPI_finish();
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		clean_up_after_error();
+	}
+	PG_END_TRY();
+
+	MemoryContextSwitchTo(caller);
+	return error;
+}
+
+/* The function's part, rolled back by itself when it fails. */
+static ErrorData *
+run_in_subtransaction(BbmTxnFn fn, void *arg)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
+	PG_TRY();
+	{
+		int			nest_level = NewGUCNestLevel();
+		char		timeout[32];
+
+		bbm_guc_set("search_path", BBM_SEARCH_PATH, true);
+		snprintf(timeout, sizeof(timeout), "%d", bbm_lock_timeout);
+		bbm_guc_set("lock_timeout", timeout, true);
+		SPI_connect();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		fn(arg);
+		PopActiveSnapshot();
+		SPI_finish();
+		AtEOXact_GUC(false, nest_level);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller);
+		CurrentResourceOwner = owner;
+	}
+	PG_END_TRY();
+	return error;
+}
+
+static ErrorData *
+run_in_foreground(BbmTxnFn fn, void *arg, bool synchronous)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+
+	SetCurrentStatementStartTimestamp();
+	force_read_committed();
+	error = run_in_subtransaction(fn, arg);
+	if (error)
+	{
+		SPI_rollback();
+		MemoryContextSwitchTo(caller);
+		return error;
+	}
+
+	PG_TRY();
+	{
+		/* the record goes with the data, so losing both in a crash is harmless */
+		if (!synchronous)
+			(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_LOCAL, true, 0, false);
+		SPI_commit();
+	}
+	PG_CATCH();
+	{
+		/* SPI_commit has aborted the transaction and started the next */
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	return error;
+}
+
+/*
+ * Runs fn(arg) in a transaction and commits it.  Returns NULL, or the error
+ * that rolled it back, copied into the caller's memory context.  The function
+ * finds SPI connected and a snapshot active; what it leaves behind must be
+ * allocated in a context that outlives the transaction.
+ */
+ErrorData *
+bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous)
+{
+	ErrorData  *error;
+
+	bbm_failing_code = 0;
+	if (current_driver == BBM_DRIVER_WORKER)
+	{
+		error = run_in_worker(fn, arg, synchronous);
+		/* or autovacuum never sees our dead rows */
+		pgstat_report_stat(false);
+	}
+	else
+		error = run_in_foreground(fn, arg, synchronous);
+	return error;
+}
+
+/*
+ * An error leaves a climb without descending.  The user id is restored by the
+ * (sub)transaction's abort, and so must the count be, or the guards of our
+ * tables would stay open for the rest of the session.  Nothing inside a climb
+ * uses subtransactions, so an abort always means that none is left.
+ */
+static void
+forget_climbs_at_xact_end(XactEvent event, void *arg)
+{
+	climbs = 0;
+	engine_writes = false;
+}
+
+static void
+forget_climbs_at_subxact_abort(SubXactEvent event, SubTransactionId mySubid,
+							   SubTransactionId parentSubid, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		climbs = 0;
+		engine_writes = false;
+	}
+}
+
+/* Registers the callbacks; once a process, from _PG_init. */
+void
+bbm_txn_install(void)
+{
+	RegisterXactCallback(forget_climbs_at_xact_end, NULL);
+	RegisterSubXactCallback(forget_climbs_at_subxact_abort, NULL);
+}
+
+/*
+ * From here to bbm_descend we are the extension's owner, for statements of our
+ * own text only: restricted as a maintenance command is, with pg_catalog first.
+ * With "engine" the guards of our tables let everything through; without, they
+ * hold the statement to the rules for users.  An error ends the block with the
+ * (sub)transaction.
+ */
+void
+bbm_climb(BbmClimb *climb, Oid to, bool engine)
+{
+	GetUserIdAndSecContext(&climb->user, &climb->context);
+	climb->engine = engine_writes;
+	climb->nest_level = 0;
+	if (current_driver != BBM_DRIVER_WORKER)
+	{
+		climb->nest_level = NewGUCNestLevel();
+		bbm_guc_set("search_path", BBM_SEARCH_PATH, true);
+	}
+	SetUserIdAndSecContext(to, climb->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	if (climbs++ == 0)
+		acting_user = climb->user;
+	engine_writes = engine;
+}
+
+void
+bbm_descend(BbmClimb *climb)
+{
+	climbs--;
+	engine_writes = climb->engine;
+	SetUserIdAndSecContext(climb->user, climb->context);
+	if (climb->nest_level > 0)
+		AtEOXact_GUC(false, climb->nest_level);
+}
+
+/* Are our tables being written by the engine itself?  Asked by their guards. */
+bool
+bbm_engine_writes(void)
+{
+	return climbs > 0 && engine_writes;
+}
+
+/* On whose behalf the current statement runs. */
+Oid
+bbm_acting_user(void)
+{
+	return climbs > 0 ? acting_user : GetUserId();
+}

@@ -1,0 +1,46 @@
+/*-------------------------------------------------------------------------
+ *
+ * txn.h
+ *		The transaction envelope, error capture, and the block that runs as
+ *		the extension's owner.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_TXN_H
+#define BBM_TXN_H
+
+#include "bbm.h"
+
+/* Our own statements run with this; pg_temp last, so that it shadows nothing. */
+#define BBM_SEARCH_PATH "pg_catalog, pg_temp"
+
+typedef void (*BbmTxnFn) (void *arg);
+
+/* How this process commits. */
+typedef enum BbmDriver
+{
+	BBM_DRIVER_WORKER,			/* a background worker owns its transactions */
+	BBM_DRIVER_FOREGROUND		/* inside CALL, through SPI_commit */
+} BbmDriver;
+
+/* Where a failure happened, when its SQLSTATE does not tell. */
+extern int	bbm_failing_code;
+
+extern void bbm_txn_install(void);
+extern void bbm_txn_driver(BbmDriver driver);
+extern ErrorData *bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous);
+
+typedef struct BbmClimb
+{
+	Oid			user;
+	int			context;
+	int			nest_level;		/* 0: the settings are ours already */
+	bool		engine;
+} BbmClimb;
+
+extern void bbm_climb(BbmClimb *climb, Oid to, bool engine);
+extern void bbm_descend(BbmClimb *climb);
+extern bool bbm_engine_writes(void);
+extern Oid	bbm_acting_user(void);
+
+#endif							/* BBM_TXN_H */

@@ -1,0 +1,324 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *		The background worker: one database, one owner.
+ *
+ * NOTES
+ *	  A worker logs in as the owner of the migrations it runs: what a job does
+ *	  to its session, it does as itself.  It works until nothing is due, says
+ *	  in shared memory when something will be, and exits; the launcher starts
+ *	  another.  It is never restarted by the postmaster.
+ *
+ *	  SIGTERM is served at the next CHECK_FOR_INTERRUPTS; the batch in flight
+ *	  is rolled back and its job is taken over as an orphan.  SIGINT cancels
+ *	  the batch in flight, which is given back; between batches it means only
+ *	  that somebody wants us to look at our slot.
+ *
+ *	  The worker of bbm_launch_worker() differs in that nobody tells it of new
+ *	  work: it asks the table every second.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "worker.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "commands/dbcommands.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/acl.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "catalog/pg_authid.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "engine.h"
+#include "guc.h"
+#include "record.h"
+#include "txn.h"
+
+/* Shorter waits are slept out; for longer ones the worker leaves and is started again. */
+#define BBM_STAY_MS 2000
+#define BBM_POLL_MS 1000
+
+/* Lets a deadlock with anybody be found by us first, so that we are its victim. */
+#define BBM_DEADLOCK_TIMEOUT "100ms"
+
+static void
+pin_lock_timeout(void)
+{
+	char		timeout[32];
+
+	snprintf(timeout, sizeof(timeout), "%d", bbm_lock_timeout);
+	bbm_guc_set("lock_timeout", timeout, false);
+}
+
+/* The session's settings are ours, whatever the owner's role or database has. */
+static void
+pin_settings(void)
+{
+	bbm_guc_set("search_path", BBM_SEARCH_PATH, false);
+	bbm_guc_set("synchronous_commit", "off", false);
+	bbm_guc_set("deadlock_timeout", BBM_DEADLOCK_TIMEOUT, false);
+	bbm_guc_set("idle_in_transaction_session_timeout", "0", false);
+	bbm_guc_set("client_min_messages", "error", false);
+	if (BBM_HAS_TRANSACTION_TIMEOUT)
+		bbm_guc_set("transaction_timeout", "0", false);
+	pin_lock_timeout();
+	bbm_txn_driver(BBM_DRIVER_WORKER);
+}
+
+static void
+install_signal_handlers(void)
+{
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+}
+
+/* Between batches: a cancel has nothing left to cancel. */
+static void
+serve_interrupts(void)
+{
+	QueryCancelPending = false;
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		pin_lock_timeout();
+	}
+}
+
+static void
+sleep_until(TimestampTz due)
+{
+	long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due);
+
+	pgstat_report_stat(true);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Max(ms, 1),
+					 PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+}
+
+/* Works until nothing is due soon and has said so, or until asked to go. */
+static void
+run_until_idle(const BbmWorkerStart *start)
+{
+	uint64		wakes = bbm_demand_wakes(start->database, start->owner);
+	bool		transient;
+	BbmEngine  *engine = bbm_engine_begin(start->owner, 0, &transient);
+	TimestampTz busy_at = GetCurrentTimestamp();
+
+	if (engine == NULL)
+	{
+		bbm_demand_settle(start->database, start->owner, wakes,
+						  transient ? TimestampTzPlusMilliseconds(busy_at, BBM_POLL_MS) : DT_NOEND);
+		return;
+	}
+	for (;;)
+	{
+		TimestampTz due;
+		BbmStepResult result;
+		TimestampTz now;
+
+		serve_interrupts();
+		/* the demand stays as it is, for the one that comes after */
+		if (bbm_slot_must_leave() || !bbm_enabled)
+			break;
+		result = bbm_engine_step(engine, &due);
+		now = GetCurrentTimestamp();
+		if (result == BBM_STEP_WORKED)
+		{
+			busy_at = now;
+			if (start->kind == BBM_KIND_WORKER && bbm_engine_slice_over(engine) && bbm_slot_starving())
+				break;
+			continue;
+		}
+		if (start->kind == BBM_KIND_LAUNCHED)
+		{
+			if (TimestampDifferenceExceeds(busy_at, now, (int) Min(start->idle_ms, INT_MAX)))
+				break;
+			sleep_until(Min(due, TimestampTzPlusMilliseconds(now, BBM_POLL_MS)));
+		}
+		else if (result == BBM_STEP_IDLE || due > TimestampTzPlusMilliseconds(now, BBM_STAY_MS))
+		{
+			bbm_demand_settle(start->database, start->owner, engine->wakes, due);
+			break;
+		}
+		else
+			sleep_until(due);
+	}
+	bbm_engine_end(engine);
+}
+
+/*
+ * Takes this process's slot and connects.  False when it is not wanted: the
+ * slot was given away, or the server is one where nothing may be written.
+ */
+static bool
+come_up(const BbmWorkerStart *start, int slot, Oid *owner)
+{
+	Oid			database = start->database;
+
+	install_signal_handlers();
+	if (RecoveryInProgress())
+		return false;
+	*owner = start->owner;
+	if (start->kind != BBM_KIND_LAUNCHED && !bbm_slot_attach(slot, start->generation, &database, owner))
+		return false;
+	BackgroundWorkerInitializeConnectionByOid(database, *owner, BBM_CONNECT_FLAGS);
+	if (start->kind == BBM_KIND_LAUNCHED)
+		(void) bbm_slot_take(BBM_KIND_LAUNCHED, *owner);
+	bbm_slot_connected();
+	pgstat_report_appname(MyBgworkerEntry->bgw_type);
+	(void) set_config_option("application_name", MyBgworkerEntry->bgw_type, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SET, true, 0, false);
+	pin_settings();
+	return true;
+}
+
+/* Entry point of a worker; ends the process. */
+void
+bbm_worker_main(Datum arg)
+{
+	BbmWorkerStart start;
+	Oid			owner;
+
+	memcpy(&start, MyBgworkerEntry->bgw_extra, sizeof(start));
+	if (come_up(&start, DatumGetInt32(arg), &owner))
+		run_until_idle(&start);
+	pgstat_report_stat(true);
+	bbm_slot_release(true);
+	proc_exit(0);
+}
+
+/* ----------------------------------------------------------------
+ * The scout
+ * ----------------------------------------------------------------
+ */
+
+/* Why no worker can log in as this role, or NULL. */
+static ErrorData *
+why_unusable(Oid role)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	bool		may_login;
+
+	if (!HeapTupleIsValid(tuple))
+		return bbm_make_error(ERRCODE_UNDEFINED_OBJECT, "the owner of the migration, a role, was dropped",
+							  "Give it another owner with bbm_alter, and start it again.");
+	may_login = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+	ReleaseSysCache(tuple);
+	if (BBM_OWNER_NEEDS_LOGIN && !may_login)
+		return bbm_make_error(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+							  "the owner of the migration is a role that is not permitted to log in",
+							  "ALTER ROLE … LOGIN, or give the migration another owner; from PostgreSQL 17 on this is not needed.");
+	return NULL;
+}
+
+typedef struct ScoutArgs
+{
+	MemoryContext context;
+	List	   *owners;			/* that can work */
+	List	   *orphaned;		/* BbmMigration whose owner cannot */
+	List	   *reasons;		/* ErrorData, one each */
+} ScoutArgs;
+
+/* A look at what is committed now; what changes after announces itself. */
+static void
+scout(void *arg)
+{
+	ScoutArgs  *args = arg;
+	const BbmCatalog *catalog = bbm_catalog_find();
+	ListCell   *cell;
+
+	if (catalog == NULL || !bbm_catalog_matches(catalog))
+		return;
+	foreach(cell, bbm_runnable_owners(args->context))
+	{
+		Oid			owner = lfirst_oid(cell);
+		MemoryContext old = MemoryContextSwitchTo(args->context);
+		ErrorData  *reason = why_unusable(owner);
+		ListCell   *inner;
+
+		if (reason == NULL)
+			args->owners = lappend_oid(args->owners, owner);
+		else
+		{
+			foreach(inner, bbm_migrations_runnable(owner, args->context))
+			{
+				BbmRunnable *runnable = lfirst(inner);
+
+				args->orphaned = lappend(args->orphaned, bbm_migration_by_id(runnable->id, args->context));
+				args->reasons = lappend(args->reasons, reason);
+			}
+		}
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/*
+ * Entry point of a scout: a short-lived process that looks, as a superuser and
+ * through our own statements only, for what should run in a database.
+ */
+void
+bbm_scout_main(Datum arg)
+{
+	BbmWorkerStart start;
+	Oid			nobody;
+
+	memcpy(&start, MyBgworkerEntry->bgw_extra, sizeof(start));
+	if (come_up(&start, DatumGetInt32(arg), &nobody))
+	{
+		ScoutArgs	args = {CurrentMemoryContext, NIL, NIL, NIL};
+		ErrorData  *error = bbm_txn_run(scout, &args, false);
+		ListCell   *cell;
+		ListCell   *reason;
+
+		if (error)
+			ThrowErrorData(error);
+		foreach(cell, args.owners)
+			bbm_demand_wake(MyDatabaseId, lfirst_oid(cell));
+		forboth(cell, args.orphaned, reason, args.reasons)
+		{
+			BbmMigration *migration = lfirst(cell);
+
+			if (migration)
+				(void) bbm_record_migration_failed(migration->id, migration->name, BBM_CODE_UNKNOWN,
+												   lfirst(reason));
+		}
+	}
+	bbm_slot_release(true);
+	proc_exit(0);
+}
+
+/* Fills in what all our dynamic workers have in common. */
+void
+bbm_worker_describe(BackgroundWorker *worker, const char *function, int slot, const BbmWorkerStart *start)
+{
+	memset(worker, 0, sizeof(BackgroundWorker));
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION |
+		BBM_WORKER_INTERRUPTIBLE;
+	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker->bgw_restart_time = BGW_NEVER_RESTART;
+	worker->bgw_main_arg = Int32GetDatum(slot);
+	worker->bgw_notify_pid = MyProcPid;
+	strlcpy(worker->bgw_library_name, "bbm", sizeof(worker->bgw_library_name));
+	strlcpy(worker->bgw_function_name, function, sizeof(worker->bgw_function_name));
+	strlcpy(worker->bgw_type, start->kind == BBM_KIND_SCOUT ? "bbm scout" : "bbm worker",
+			sizeof(worker->bgw_type));
+	snprintf(worker->bgw_name, sizeof(worker->bgw_name), "%s for database %u", worker->bgw_type,
+			 start->database);
+	StaticAssertStmt(sizeof(BbmWorkerStart) <= BGW_EXTRALEN, "BbmWorkerStart must fit bgw_extra");
+	memcpy(worker->bgw_extra, start, sizeof(BbmWorkerStart));
+}
