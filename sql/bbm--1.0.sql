@@ -301,7 +301,9 @@ AS $$
     SELECT m.name,
            @extschema@.bbm_status_name(m.status),
            CASE WHEN m.status = 2 THEN 100.0
-                ELSE least(99.9, round(100.0 * j.keys / nullif(greatest(m.total_tuple_count, j.keys), 0), 1))
+                -- once all ranges are cut their keys are counted, not estimated
+                ELSE least(99.9, round(100.0 * j.keys / nullif(CASE WHEN j.cut >= m.max_value THEN j.all_keys
+                                                    ELSE greatest(m.total_tuple_count, j.all_keys) END, 0), 1))
            END,
            j.rows, m.total_tuple_count, j.finished, j.running, j.failed,
            round(r.rows_per_ms * 1000 * greatest(j.running, 1), 1),
@@ -318,6 +320,8 @@ AS $$
     CROSS JOIN LATERAL (
         SELECT coalesce(sum(j.row_count), 0)::bigint AS rows,
                coalesce(sum(j.key_count) FILTER (WHERE j.status = 2), 0)::bigint AS keys,
+               coalesce(sum(j.key_count), 0)::bigint AS all_keys,
+               max(j.max_value) AS cut,
                coalesce(sum(j.merged_jobs) FILTER (WHERE j.status = 2), 0)::bigint AS finished,
                count(*) FILTER (WHERE j.status = 4) AS running,
                count(*) FILTER (WHERE j.status = 3) AS failed

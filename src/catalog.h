@@ -136,7 +136,7 @@ extern bool bbm_claim_state(int64 migration_id, BbmClaimState *state);
 extern List *bbm_jobs_running(int64 migration_id, Oid table, MemoryContext context);
 extern void bbm_job_insert(BbmJob *job, int32 token);
 extern bool bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, BbmJob *job);
-extern void bbm_job_orphan(int64 id, TimestampTz due);
+extern bool bbm_job_orphan(int64 id, TimestampTz due);
 extern void bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished);
 extern bool bbm_job_lock(const BbmJob *job);
 extern void bbm_job_progress(const BbmJob *job, int64 cursor, const BbmCost *cost);

@@ -149,9 +149,10 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, Bb
 /*
  * The worker of a running job is gone: the job has failed and may be tried
  * again when due.  Raising claim_no makes the token of that worker stale, in
- * case it is only hard to see.
+ * case it is only hard to see.  False when somebody has the row locked: then
+ * there is a worker after all.
  */
-void
+bool
 bbm_job_orphan(int64 id, TimestampTz due)
 {
 	static BbmSql sql = {
@@ -159,12 +160,14 @@ bbm_job_orphan(int64 id, TimestampTz due)
 		"next_attempt_at = $2, failure_error_code = 0, updated_at = clock_timestamp(), "
 		"error_sqlstate = '57P02', error_message = 'the worker that ran this job is gone', "
 		"error_detail = format('It was process %s.', worker_pid), error_hint = NULL, error_context = NULL "
-		"WHERE id = $1 AND status = 4",
+		"WHERE id = (SELECT id FROM @.batched_background_migration_jobs WHERE id = $1 AND status = 4 "
+		" FOR UPDATE SKIP LOCKED)",
 		2, {INT8OID, TIMESTAMPTZOID}
 	};
 	Datum		values[] = {Int64GetDatum(id), TimestampTzGetDatum(due)};
 
 	bbm_sql_run(&sql, values, NULL, true);
+	return SPI_processed > 0;
 }
 
 void

@@ -42,9 +42,9 @@ later(BbmClaim *claim, TimestampTz due, const char *reason)
 /*
  * A job whose worker is gone has failed like any other, and comes back after
  * the new ranges: one that takes the server down with it must not be the first
- * thing to run when it is up again.
+ * thing to run when it is up again.  False when somebody still has it.
  */
-static void
+static bool
 take_orphan(BbmClaim *claim, const BbmRunningJob *job)
 {
 	int64		delay = bbm_backoff_ms(job->attempts, bbm_retry_delay, bbm_retry_max_delay,
@@ -53,9 +53,11 @@ take_orphan(BbmClaim *claim, const BbmRunningJob *job)
 	/* the first time it is most likely not the job's fault */
 	if (job->attempts <= 1)
 		delay = 0;
-	bbm_job_orphan(job->id, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay));
+	if (!bbm_job_orphan(job->id, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay)))
+		return false;
 	if (job->attempts >= claim->target->migration->max_attempts)
 		claim->result = BBM_CLAIM_USED_UP;
+	return true;
 }
 
 /*
@@ -80,10 +82,8 @@ look_at_running(BbmClaim *claim, int *others)
 
 		if (job->migration_id == migration->id)
 		{
-			if (alive)
+			if (alive || !take_orphan(claim, job))
 				(*others)++;
-			else
-				take_orphan(claim, job);
 		}
 		else if (alive && !(job->share_table && migration->share_table))
 		{

@@ -14,13 +14,16 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/tableam.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_proc.h"
 #include "commands/event_trigger.h"
 #include "executor/executor.h"
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
 #include "parser/parse_func.h"
 #include "postmaster/bgworker.h"
+#include "storage/lock.h"
 #include "utils/acl.h"
 
 #if PG_VERSION_NUM < 150000
@@ -96,6 +99,16 @@ bbm_func_detail(List *name, int nargs, Oid *argtypes, Oid *funcid, Oid *rettype)
 #else
 	return func_get_detail(name, NIL, NIL, nargs, argtypes, false, false, false,
 						   funcid, rettype, &retset, &nvargs, &vatype, &true_typeids, &defaults);
+#endif
+}
+
+static inline bool
+bbm_lock_is_mine(const LOCKTAG *tag, LOCKMODE mode)
+{
+#if PG_VERSION_NUM >= 170000
+	return LockHeldByMe(tag, mode, false);
+#else
+	return LockHeldByMe(tag, mode);
 #endif
 }
 

@@ -574,6 +574,7 @@ bbm_engine_step(BbmEngine *engine, TimestampTz *due)
 	List	   *order;
 
 	MemoryContextReset(engine->step);
+	bbm_token_keep(engine->space, engine->token);
 	old = MemoryContextSwitchTo(engine->step);
 	engine->cancelled = NULL;
 	*due = DT_NOEND;

@@ -17,6 +17,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
@@ -181,25 +182,12 @@ run_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessU
 		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 }
 
+/* The command with the database kept free of us until it has ended, well or not. */
 static void
-utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
-		ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+run_alone(const Oid database, PlannedStmt *pstmt, const char *query, bool read_only_tree,
+		  ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *env, DestReceiver *dest,
+		  QueryCompletion *qc)
 {
-	Node	   *statement = pstmt->utilityStmt;
-	bool		commit_prepared = IsA(statement, TransactionStmt) &&
-		((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED;
-	Oid			database;
-
-	database = IsA(statement, TransactionStmt) || bbm_shared == NULL ? InvalidOid :
-		drops_extension(statement) ? MyDatabaseId : database_needed(statement);
-	if (!OidIsValid(database))
-	{
-		run_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
-		if (commit_prepared)
-			bbm_look(MyDatabaseId);
-		return;
-	}
-
 	bbm_database_block(database);
 	PG_TRY();
 	{
@@ -212,6 +200,26 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtili
 		bbm_database_unblock(database);
 	}
 	PG_END_TRY();
+}
+
+static void
+utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
+		ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	Node	   *statement = pstmt->utilityStmt;
+	bool		commit_prepared = IsA(statement, TransactionStmt) &&
+		((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED;
+	Oid			database = InvalidOid;
+
+	/* a transaction command may run where no catalog can be read */
+	if (!IsA(statement, TransactionStmt) && bbm_shared != NULL)
+		database = drops_extension(statement) ? MyDatabaseId : database_needed(statement);
+	if (OidIsValid(database))
+		run_alone(database, pstmt, query, read_only_tree, context, params, env, dest, qc);
+	else
+		run_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	if (commit_prepared)
+		bbm_look(MyDatabaseId);
 }
 
 /* Once a process, from _PG_init.  The commands matter only where there is shared memory. */

@@ -28,6 +28,8 @@
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 
+#include "compat.h"
+
 enum
 {
 	LOCK_MIGRATION = 1,
@@ -52,12 +54,21 @@ bbm_lock_table(Oid space, Oid table)
 	LockDatabaseObject(space, table, LOCK_TABLE, ExclusiveLock);
 }
 
+/*
+ * A lock of the method that advisory locks have, since only those outlive the
+ * abort of a transaction, but of a type that no SQL function takes.
+ */
 static LOCKTAG
 token_tag(Oid space, int32 token)
 {
 	LOCKTAG		tag;
 
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, space, (Oid) token, LOCK_TOKEN);
+	tag.locktag_field1 = MyDatabaseId;
+	tag.locktag_field2 = space;
+	tag.locktag_field3 = (uint32) token;
+	tag.locktag_field4 = LOCK_TOKEN;
+	tag.locktag_type = LOCKTAG_USERLOCK;
+	tag.locktag_lockmethodid = USER_LOCKMETHOD;
 	return tag;
 }
 
@@ -79,12 +90,23 @@ bbm_token_take(Oid space)
 	}
 }
 
+/* A job may have released it with pg_advisory_unlock_all: hold it again. */
+void
+bbm_token_keep(Oid space, int32 token)
+{
+	LOCKTAG		tag = token_tag(space, token);
+
+	if (!bbm_lock_is_mine(&tag, ExclusiveLock))
+		(void) LockAcquire(&tag, ExclusiveLock, true, true);
+}
+
 void
 bbm_token_drop(Oid space, int32 token)
 {
 	LOCKTAG		tag = token_tag(space, token);
 
-	LockRelease(&tag, ExclusiveLock, true);
+	if (bbm_lock_is_mine(&tag, ExclusiveLock))
+		LockRelease(&tag, ExclusiveLock, true);
 }
 
 /* Does the process with this token still live?  Needs a transaction. */

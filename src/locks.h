@@ -13,6 +13,7 @@
 extern void bbm_lock_migration(Oid space, int64 migration_id);
 extern void bbm_lock_table(Oid space, Oid table);
 extern int32 bbm_token_take(Oid space);
+extern void bbm_token_keep(Oid space, int32 token);
 extern void bbm_token_drop(Oid space, int32 token);
 extern bool bbm_token_alive(Oid space, int32 token);
 
