@@ -73,6 +73,26 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     error_context text
 );
 
+/*
+ * The foreign key cascades a DELETE, but does not check an INSERT: only workers
+ * insert, under the migration's lock, which a DELETE takes as well.  Checking
+ * would lock the migration's row in each claim, and fail a parallel restore,
+ * which loads both tables at once.
+ */
+DO $$
+DECLARE
+    trigger name;
+BEGIN
+    FOR trigger IN
+        SELECT t.tgname FROM pg_catalog.pg_trigger t
+        WHERE t.tgrelid = '@extschema@.batched_background_migration_jobs'::pg_catalog.regclass
+          AND t.tgisinternal AND t.tgconstraint <> 0
+    LOOP
+        EXECUTE pg_catalog.format('ALTER TABLE @extschema@.batched_background_migration_jobs DISABLE TRIGGER %I', trigger);
+    END LOOP;
+END
+$$;
+
 CREATE INDEX batched_background_migration_jobs_migration_idx
     ON @extschema@.batched_background_migration_jobs (batched_background_migration_id);
 CREATE INDEX batched_background_migration_jobs_migration_max_idx
@@ -85,6 +105,10 @@ CREATE INDEX batched_background_migration_jobs_open_idx
     WHERE status <> 2;
 CREATE INDEX batched_background_migrations_runnable_idx
     ON @extschema@.batched_background_migrations (status, id);
+
+-- who else is on a table
+CREATE INDEX batched_background_migrations_table_idx
+    ON @extschema@.batched_background_migrations (table_oid);
 
 -- every change of state: who, when, what
 CREATE TABLE @extschema@.bbm_events (
@@ -118,6 +142,11 @@ CREATE FUNCTION @extschema@.bbm_job_guard() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME';
 CREATE FUNCTION @extschema@.bbm_truncate_guard() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME';
+
+COMMENT ON FUNCTION @extschema@.bbm_migration_guard IS 'trigger: who may write a migration, and what a status may become';
+COMMENT ON FUNCTION @extschema@.bbm_migration_event IS 'trigger: records, notifies and wakes';
+COMMENT ON FUNCTION @extschema@.bbm_job_guard IS 'trigger: the jobs are written by the workers';
+COMMENT ON FUNCTION @extschema@.bbm_truncate_guard IS 'trigger: no TRUNCATE while a migration is not paused';
 
 CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.batched_background_migrations
@@ -378,10 +407,12 @@ COMMENT ON FUNCTION @extschema@.bbm_jobs IS
 
 COMMENT ON TABLE @extschema@.batched_background_migrations IS
     'one row a batched background migration: which table, which key, what to do to each batch';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.id IS 'identity; what jobs refer to';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.created_at IS 'when it was defined';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.name IS 'unique, 1 to 512 bytes';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.updated_at IS 'last change of the row, kept by its trigger';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.started_at IS 'when a worker first took it up';
-COMMENT ON COLUMN @extschema@.batched_background_migrations.finished_at IS 'when it finished or failed';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.finished_at IS 'when it finished';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.min_value IS 'lowest key, inclusive';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_value IS 'highest key, inclusive; fixed when defined';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.batch_size IS 'keys a job';
@@ -420,6 +451,20 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.error_hint IS 'hint 
 
 COMMENT ON TABLE @extschema@.batched_background_migration_jobs IS
     'one row a key range of a migration, its attempts and outcome; written by the workers alone';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.id IS
+    'identity';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.created_at IS
+    'when the range was cut';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.updated_at IS
+    'last change of the row';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.started_at IS
+    'when it was claimed last';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.finished_at IS
+    'when its last batch committed';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.batched_background_migration_id IS
+    'the migration it belongs to';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.failure_error_code IS
+    'the code of its last failed attempt; NULL once it has finished';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.min_value IS 'first key of the range, inclusive';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.max_value IS 'last key of the range, inclusive';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.status IS '1 new, 2 finished, 3 failed, 4 running';
@@ -439,7 +484,36 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.wal_bytes IS 'WA
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.merged_jobs IS 'finished neighbours this row stands for';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.next_attempt_at IS 'not before this time';
 
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_sqlstate IS
+    'SQLSTATE of the last attempt that did not succeed';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_message IS
+    'error message of the last attempt that did not succeed';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_detail IS
+    'detail of the last attempt that did not succeed';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_hint IS
+    'hint of the last attempt that did not succeed';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_context IS
+    'context of the last attempt that did not succeed';
+
 COMMENT ON TABLE @extschema@.bbm_events IS 'every change of state of a migration: who, when, what';
+COMMENT ON COLUMN @extschema@.bbm_events.id IS
+    'identity, in the order of the events';
+COMMENT ON COLUMN @extschema@.bbm_events.at IS
+    'when it happened';
+COMMENT ON COLUMN @extschema@.bbm_events.migration_id IS
+    'the migration; it may be gone';
+COMMENT ON COLUMN @extschema@.bbm_events.name IS
+    'its name then';
+COMMENT ON COLUMN @extschema@.bbm_events.event IS
+    'created, started, paused, running, finished, failed, altered or dropped';
+COMMENT ON COLUMN @extschema@.bbm_events.status IS
+    'the status after it, as a word';
+COMMENT ON COLUMN @extschema@.bbm_events.role IS
+    'who caused it: a user, or the owner for what a worker did';
+COMMENT ON COLUMN @extschema@.bbm_events.owner_oid IS
+    'the migration''s owner then, whose members see the row';
+COMMENT ON COLUMN @extschema@.bbm_events.detail IS
+    'the error of a failed one';
 
 /*
  * Nothing is for everybody but looking, which shows a role its own.  What else a
@@ -448,6 +522,8 @@ COMMENT ON TABLE @extschema@.bbm_events IS 'every change of state of a migration
 REVOKE ALL ON FUNCTION
     @extschema@.bbm_create, @extschema@.bbm_alter, @extschema@.bbm_drop, @extschema@.bbm_start,
     @extschema@.bbm_resume, @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry,
-    @extschema@.bbm_launch_worker, @extschema@.bbm_live_workers, @extschema@.bbm_waiting_on
+    @extschema@.bbm_launch_worker, @extschema@.bbm_live_workers, @extschema@.bbm_waiting_on,
+    @extschema@.bbm_migration_guard, @extschema@.bbm_migration_event, @extschema@.bbm_job_guard,
+    @extschema@.bbm_truncate_guard
     FROM PUBLIC;
 REVOKE ALL ON PROCEDURE @extschema@.bbm_run FROM PUBLIC;

@@ -55,7 +55,7 @@ bbm_role_may_see(Oid owner)
 int
 bbm_cancel_running(int64 migration_id)
 {
-	List	   *running = bbm_jobs_running(migration_id, InvalidOid, CurrentMemoryContext);
+	List	   *running = bbm_jobs_running(migration_id, CurrentMemoryContext);
 	int			n = 0;
 	ListCell   *cell;
 
@@ -63,8 +63,7 @@ bbm_cancel_running(int64 migration_id)
 	{
 		BbmRunningJob *job = lfirst(cell);
 
-		if (job->migration_id == migration_id && job->pid != MyProcPid &&
-			bbm_token_alive(bbm_space(), job->token))
+		if (job->pid != MyProcPid && bbm_token_alive(bbm_space(), job->token))
 		{
 			kill(job->pid, SIGINT);
 			n++;

@@ -26,6 +26,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "target.h"
+#include "txn.h"
 
 PG_FUNCTION_INFO_V1(bbm_create);
 PG_FUNCTION_INFO_V1(bbm_alter);
@@ -37,13 +38,44 @@ text_arg(FunctionCallInfo fcinfo, int n)
 	return PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
 }
 
+static void
+require(bool given, const char *name)
+{
+	if (!given)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name),
+				 errdetail("A migration needs it."),
+				 errhint("Leave it out for its default, if it has one.")));
+}
+
+/* The column is a smallint, so this cannot be left to the row's trigger. */
+static void
+check_max_attempts(const int *max_attempts)
+{
+	if (max_attempts && (*max_attempts < 1 || *max_attempts > BBM_MAX_ATTEMPTS))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid max_attempts: %d", *max_attempts),
+				 errdetail("It is how often a job may be executed before the migration fails."),
+				 errhint("Use a number from 1 to %d.", BBM_MAX_ATTEMPTS)));
+}
+
+static void
+check_name_is_free(const char *name)
+{
+	if (bbm_migration_by_name(name, CurrentMemoryContext))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("migration \"%s\" already exists", name),
+				 errdetail("Names are unique in a database."),
+				 errhint("Choose another name, or bbm_drop that one.")));
+}
+
 static char *
 required_text_arg(FunctionCallInfo fcinfo, int n, const char *name)
 {
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name)));
+	require(!PG_ARGISNULL(n), name);
 	return text_to_cstring(PG_GETARG_TEXT_PP(n));
 }
 
@@ -108,16 +140,6 @@ enum
 	ARG_STRATEGY, ARG_WORKERS, ARG_MAX_ATTEMPTS, ARG_SHARE_TABLE, ARG_SYNCHRONOUS, ARG_START
 };
 
-/* Sizes that the resolving itself needs to make sense of; the trigger says what is wrong with them. */
-static void
-require(const void *value, const char *name)
-{
-	if (value == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name)));
-}
-
 /* The registry's "schema.table" of a resolved table. */
 static char *
 table_name_of(Oid relid)
@@ -175,25 +197,16 @@ bbm_create(PG_FUNCTION_ARGS)
 	BbmTarget  *target;
 	int64		id;
 
-	require(d.batch_size, "batch_size");
-	require(d.workers, "workers");
-	require(d.max_attempts, "max_attempts");
-	require(d.share_table, "share_table");
-	require(d.synchronous, "synchronous");
-	if (*d.max_attempts > PG_INT16_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid max_attempts: %d", *d.max_attempts),
-				 errdetail("It is how often a job may be executed before the migration fails."),
-				 errhint("Use a number from 1 to %d.", BBM_MAX_ATTEMPTS)));
+	require(d.batch_size != NULL, "batch_size");
+	require(d.workers != NULL, "workers");
+	require(d.max_attempts != NULL, "max_attempts");
+	require(d.share_table != NULL, "share_table");
+	require(d.synchronous != NULL, "synchronous");
+	check_max_attempts(d.max_attempts);
 	SPI_connect();
 	(void) bbm_catalog();
 	check_may_log_in(owner);
-	if (bbm_migration_by_name(d.name, CurrentMemoryContext))
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("migration \"%s\" already exists", d.name),
-				 errhint("Choose another name, or bbm_drop that one.")));
+	check_name_is_free(d.name);
 
 	migration.name = (char *) d.name;
 	migration.job = (char *) d.job;
@@ -206,7 +219,7 @@ bbm_create(PG_FUNCTION_ARGS)
 		int			level = bbm_job_settings(&migration);
 
 		d.column_name = bbm_target_primary_key(bbm_target_table(d.table_name));
-		AtEOXact_GUC(false, level);
+		bbm_user_settings_end(level);
 	}
 	migration.column_name = (char *) d.column_name;
 
@@ -265,6 +278,15 @@ bbm_alter(PG_FUNCTION_ARGS)
 
 	SPI_connect();
 	migration = bbm_get_migration(name);
+	check_max_attempts(d.max_attempts);
+	if (d.name && strcmp(d.name, name) != 0)
+		check_name_is_free(d.name);
+	if (migration->status == BBM_FINISHED)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration \"%s\" is finished and stays so", name),
+				 errdetail("A change would have no effect."),
+				 errhint("Define another one for what is still to be done.")));
 	if (d.owner)
 		check_may_log_in(get_role_oid(d.owner, false));
 	if (d.job)

@@ -96,7 +96,7 @@ goes_on(const RunState *state, const char *name)
 	{
 		case BBM_FINISHED:
 			ereport(NOTICE,
-					(errmsg("migration \"%s\" is finished: " INT64_FORMAT " rows in " INT64_FORMAT " jobs",
+					(errmsg("migration \"%s\" is finished: " INT64_FORMAT " rows, " INT64_FORMAT " jobs",
 							name, state->progress.rows, state->progress.jobs)));
 			return false;
 		case BBM_FAILED:
@@ -105,7 +105,9 @@ goes_on(const RunState *state, const char *name)
 							 MAKE_SQLSTATE(state->progress.sqlstate[0], state->progress.sqlstate[1], state->progress.sqlstate[2],
 										   state->progress.sqlstate[3], state->progress.sqlstate[4]) : ERRCODE_INTERNAL_ERROR),
 					 errmsg("migration \"%s\" failed: %s", name, state->progress.error ? state->progress.error : "unknown error"),
-					 errhint("bbm_jobs shows which job; when it is mended, run the migration again.")));
+					 state->progress.detail ? errdetail_internal("%s", state->progress.detail) : 0,
+					 errhint("%s", state->progress.hint ? state->progress.hint :
+							 "bbm_jobs shows which job; when it is mended, run the migration again.")));
 			return false;
 		case BBM_PAUSED:
 			ereport(ERROR,
@@ -145,7 +147,7 @@ drive(BbmEngine *engine, RunState *state, const char *name)
 			run_or_throw(read_state, state);
 			if (state->migration && state->migration->status == BBM_RUNNING)
 				ereport(NOTICE,
-						(errmsg("migration \"%s\": %s percent, " INT64_FORMAT " rows in " INT64_FORMAT " jobs",
+						(errmsg("migration \"%s\": %s percent, " INT64_FORMAT " rows, " INT64_FORMAT " jobs",
 								name, state->progress.percent, state->progress.rows, state->progress.jobs)));
 			report_at = TimestampTzPlusMilliseconds(now, BBM_PROGRESS_MS);
 			continue;

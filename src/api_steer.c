@@ -41,14 +41,32 @@ PG_FUNCTION_INFO_V1(bbm_ensure_finished);
 #define BBM_LOOK_AGAIN_MS 1000
 #define BBM_POLL_MS 100
 
+static void
+must_not_be_null(const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("%s must not be null", what),
+			 errdetail("It says which migration is meant."),
+			 errhint("bbm_status() lists those you may see.")));
+}
+
 static char *
 name_arg(FunctionCallInfo fcinfo)
 {
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("name must not be null")));
+		must_not_be_null("name");
 	return text_to_cstring(PG_GETARG_TEXT_PP(0));
+}
+
+/* Also of one that the caller may not see. */
+static void
+does_not_exist(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("migration \"%s\" does not exist", name),
+			 errhint("bbm_status() lists those you may see.")));
 }
 
 /* Sleeps until some state has changed, at most this long. */
@@ -148,16 +166,36 @@ batches_in_flight(List *migrations, bool cancel)
 			n += bbm_cancel_running(id);
 		else
 		{
-			foreach(inner, bbm_jobs_running(id, InvalidOid, CurrentMemoryContext))
+			foreach(inner, bbm_jobs_running(id, CurrentMemoryContext))
 			{
 				BbmRunningJob *job = lfirst(inner);
 
-				if (job->migration_id == id && bbm_token_alive(bbm_space(), job->token))
+				if (bbm_token_alive(bbm_space(), job->token))
 					n++;
 			}
 		}
 	}
 	return n;
+}
+
+/* Waits until no batch of them is in flight. */
+static void
+wait_for_batches(List *const migrations, const bool cancel)
+{
+	begin_wait();
+	bbm_await_batches(true);
+	PG_TRY();
+	{
+		/* a signal that came between a claim and its batch had nothing to cancel, so it is sent again */
+		while (batches_in_flight(migrations, cancel) > 0)
+			wait_for_change(BBM_POLL_MS);
+	}
+	PG_FINALLY();
+	{
+		bbm_await_batches(false);
+	}
+	PG_END_TRY();
+	end_wait();
 }
 
 /*
@@ -180,11 +218,7 @@ pause_all(List *migrations, bool cancel, bool wait, int *cancelled)
 		*cancelled = batches_in_flight(migrations, true);
 	if (!wait)
 		return n;
-	begin_wait();
-	/* a signal that came between a claim and its batch had nothing to cancel, so it is sent again */
-	while (batches_in_flight(migrations, cancel) > 0)
-		wait_for_change(BBM_POLL_MS);
-	end_wait();
+	wait_for_batches(migrations, cancel);
 	return n;
 }
 
@@ -266,10 +300,7 @@ bbm_wait(PG_FUNCTION_ARGS)
 		TimestampTz now = GetCurrentTimestamp();
 
 		if (migration == NULL || !bbm_role_may_see(migration->owner))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_OBJECT),
-					 errmsg("migration \"%s\" does not exist", name),
-					 errhint("bbm_status() lists those you may see.")));
+			does_not_exist(name);
 		status = migration->status;
 		if (status == BBM_FINISHED || status == BBM_FAILED || now >= until)
 			break;
@@ -291,20 +322,23 @@ bbm_ensure_finished(PG_FUNCTION_ARGS)
 	StringInfoData unfinished;
 
 	if (PG_ARGISNULL(0))
-		PG_RETURN_VOID();
+		must_not_be_null("names");
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT, &names, &nulls, &n);
 	initStringInfo(&unfinished);
 	SPI_connect();
 	for (int i = 0; i < n; i++)
 	{
-		char	   *name = nulls[i] ? "" : TextDatumGetCString(names[i]);
-		BbmMigration *migration = bbm_migration_by_name(name, CurrentMemoryContext);
+		char	   *name;
+		BbmMigration *migration;
+
+		if (nulls[i])
+			must_not_be_null("names");
+		name = TextDatumGetCString(names[i]);
+		migration = bbm_migration_by_name(name, CurrentMemoryContext);
 
 		/* a misspelt name must not pass for a finished migration */
-		if (migration == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_OBJECT),
-					 errmsg("migration \"%s\" does not exist", name)));
+		if (migration == NULL || !bbm_role_may_see(migration->owner))
+			does_not_exist(name);
 		if (migration->status != BBM_FINISHED)
 			appendStringInfo(&unfinished, "%s\"%s\" is %s", unfinished.len > 0 ? ", " : "", name,
 							 bbm_status_word(migration->status));

@@ -17,6 +17,7 @@
 
 #include "access.h"
 #include "catalog.h"
+#include "claim.h"
 #include "guc.h"
 #include "locks.h"
 #include "shmem.h"
@@ -78,15 +79,27 @@ runs_somewhere(int64 id)
 	ListCell   *cell;
 
 	SPI_connect();
-	foreach(cell, bbm_jobs_running(id, InvalidOid, CurrentMemoryContext))
+	foreach(cell, bbm_jobs_running(id, CurrentMemoryContext))
 	{
 		BbmRunningJob *job = lfirst(cell);
 
-		if (job->migration_id == id && bbm_token_alive(bbm_space(), job->token))
+		if (bbm_token_alive(bbm_space(), job->token))
 			runs = true;
 	}
 	SPI_finish();
 	return runs;
+}
+
+/* Nobody is at it because all that is left has failed and is not due yet. */
+static bool
+waits_for_retry(int64 id)
+{
+	BbmUnfinished unfinished;
+
+	SPI_connect();
+	bbm_jobs_unfinished(id, &unfinished);
+	SPI_finish();
+	return unfinished.failed > 0 && unfinished.due > GetCurrentTimestamp();
 }
 
 Datum
@@ -113,6 +126,8 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 	}
 	if (!bbm_enabled)
 		PG_RETURN_TEXT_P(cstring_to_text("bbm.enabled, which is off"));
+	if (waits_for_retry(id))
+		PG_RETURN_TEXT_P(cstring_to_text(BBM_WAITS_FOR_RETRY));
 	PG_RETURN_TEXT_P(cstring_to_text(demanded ? "a worker" : "the next look"));
 }
 
@@ -154,7 +169,7 @@ bbm_live_workers(PG_FUNCTION_ARGS)
 		ListCell   *cell;
 
 		SPI_connect();
-		foreach(cell, bbm_jobs_running(0, InvalidOid, CurrentMemoryContext))
+		foreach(cell, bbm_jobs_running(0, CurrentMemoryContext))
 		{
 			BbmRunningJob *job = lfirst(cell);
 

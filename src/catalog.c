@@ -43,7 +43,7 @@ static uint64 generation = 0;
 static void
 forget_found(Datum arg, Oid relid)
 {
-	if (!OidIsValid(relid) || relid == found.migrations)
+	if (!OidIsValid(relid) || relid == found.migrations || relid == found.jobs)
 		found_valid = false;
 }
 
@@ -128,6 +128,11 @@ bbm_catalog_find(void)
 	now.jobs = member_table(now.extension, schema, JOBS_TABLE);
 	if (!OidIsValid(now.migrations) || !OidIsValid(now.jobs))
 		return NULL;
+	now.migrations_key = get_relname_relid(MIGRATIONS_TABLE "_pkey", schema);
+	now.migrations_by_table = get_relname_relid(MIGRATIONS_TABLE "_table_idx", schema);
+	now.jobs_by_max = get_relname_relid(JOBS_TABLE "_migration_max_idx", schema);
+	if (!OidIsValid(now.migrations_key) || !OidIsValid(now.migrations_by_table) || !OidIsValid(now.jobs_by_max))
+		elog(ERROR, "an index of extension \"bbm\" is missing");
 	now.owner = table_owner(now.migrations);
 	now.schema = MemoryContextStrdup(TopMemoryContext,
 									 quote_identifier(get_namespace_name(schema)));

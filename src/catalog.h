@@ -23,6 +23,9 @@ typedef struct BbmCatalog
 	Oid			owner;			/* of the tables: who may write them */
 	Oid			migrations;		/* batched_background_migrations; also the space of our locks */
 	Oid			jobs;			/* batched_background_migration_jobs */
+	Oid			migrations_key; /* index on id */
+	Oid			migrations_by_table;	/* index on table_oid */
+	Oid			jobs_by_max;	/* index on migration and max_value */
 	char	   *schema;			/* quoted */
 	char	   *version;		/* what the SQL is */
 } BbmCatalog;
@@ -87,6 +90,8 @@ typedef struct BbmProgress
 	int64		jobs;
 	char	   *sqlstate;		/* of the error that failed it, or NULL */
 	char	   *error;
+	char	   *detail;
+	char	   *hint;
 } BbmProgress;
 
 extern void bbm_migration_progress(int64 id, MemoryContext context, BbmProgress *progress);
@@ -104,8 +109,15 @@ typedef struct BbmClaimState
 	int			batch_size;
 	bool		has_last;		/* a job has been cut ... */
 	int64		last;			/* ... up to here */
-	bool		open_jobs;		/* some job of some migration is not finished */
 } BbmClaimState;
+
+/* Another migration that may have batches on the table. */
+typedef struct BbmRival
+{
+	int64		id;
+	int			workers;
+	bool		share_table;
+} BbmRival;
 
 typedef struct BbmRunningJob
 {
@@ -114,7 +126,6 @@ typedef struct BbmRunningJob
 	int			attempts;
 	int			pid;
 	int32		token;
-	bool		share_table;
 	Oid			owner;
 } BbmRunningJob;
 
@@ -133,7 +144,8 @@ typedef struct BbmCost
 } BbmCost;
 
 extern bool bbm_claim_state(int64 migration_id, BbmClaimState *state);
-extern List *bbm_jobs_running(int64 migration_id, Oid table, MemoryContext context);
+extern List *bbm_rivals(int64 migration_id, Oid table);
+extern List *bbm_jobs_running(int64 migration_id, MemoryContext context);
 extern void bbm_job_insert(BbmJob *job, int32 token);
 extern bool bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, BbmJob *job);
 extern bool bbm_job_orphan(int64 id, TimestampTz due);

@@ -7,59 +7,149 @@
  */
 #include "catalog.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
 #include "miscadmin.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #include "guc.h"
 #include "sql.h"
 
+static Datum
+column(HeapTuple tuple, Relation rel, const char *name, bool *isnull)
+{
+	return heap_getattr(tuple, get_attnum(RelationGetRelid(rel), name), RelationGetDescr(rel), isnull);
+}
+
+/* The last key that a job of the migration has been cut up to. */
+static void
+read_last(BbmClaimState *state, int64 migration_id, Relation jobs, Snapshot snapshot)
+{
+	Relation	index = index_open(bbm_catalog()->jobs_by_max, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, get_attnum(RelationGetRelid(jobs), "batched_background_migration_id"),
+				BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(migration_id));
+	scan = systable_beginscan_ordered(jobs, index, snapshot, 1, &key);
+	tuple = systable_getnext_ordered(scan, BackwardScanDirection);
+	state->has_last = HeapTupleIsValid(tuple);
+	if (state->has_last)
+	{
+		bool		isnull;
+
+		state->last = DatumGetInt64(column(tuple, jobs, "max_value", &isnull));
+	}
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+}
+
 /*
- * All that a claim needs to decide, in one statement.  The caller holds the
- * migration's lock, so the state is the committed one and no other claim moves
- * the cursor.  False when the migration is gone.
+ * All that a claim needs to decide.  The caller holds the migration's lock, so
+ * the state is the committed one and no other claim moves the cursor.  False
+ * when the migration is gone.
+ *
+ * Scans of the indexes by hand: this is read before every batch, must not
+ * depend on what the planner thinks of a table that was empty a moment ago, and
+ * shows nothing that the caller could not be told.
  */
 bool
 bbm_claim_state(int64 migration_id, BbmClaimState *state)
 {
-	static BbmSql sql = {
-		"SELECT m.status::bigint, m.updated_at, m.min_value, m.max_value, m.batch_size::bigint, "
-		"(SELECT j.max_value FROM @.batched_background_migration_jobs j "
-		" WHERE j.batched_background_migration_id = m.id ORDER BY j.max_value DESC LIMIT 1), "
-		"EXISTS (SELECT 1 FROM @.batched_background_migration_jobs j WHERE j.status <> 2) "
-		"FROM @.batched_background_migrations m WHERE m.id = $1",
-		1, {INT8OID}
-	};
-	Datum		values[] = {Int64GetDatum(migration_id)};
-	Datum		last;
-	bool		isnull;
+	const BbmCatalog *catalog = bbm_catalog();
+	Relation	migrations = table_open(catalog->migrations, AccessShareLock);
+	Relation	jobs = table_open(catalog->jobs, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		exists;
 
-	bbm_sql_run(&sql, values, NULL, false);
-	if (SPI_processed == 0)
-		return false;
-	state->status = (BbmStatus) bbm_sql_int64(0, 1);
-	state->updated_at = bbm_sql_int64(0, 2);
-	state->min_value = bbm_sql_int64(0, 3);
-	state->max_value = bbm_sql_int64(0, 4);
-	state->batch_size = bbm_sql_int64(0, 5);
-	last = bbm_sql_get(0, 6, &isnull);
-	state->has_last = !isnull;
-	state->last = isnull ? 0 : DatumGetInt64(last);
-	state->open_jobs = DatumGetBool(bbm_sql_get(0, 7, &isnull));
-	return true;
+	ScanKeyInit(&key, get_attnum(catalog->migrations, "id"), BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(migration_id));
+	scan = systable_beginscan(migrations, catalog->migrations_key, true, snapshot, 1, &key);
+	tuple = systable_getnext(scan);
+	exists = HeapTupleIsValid(tuple);
+	if (exists)
+	{
+		bool		isnull;
+		Datum		updated_at;
+
+		state->status = (BbmStatus) DatumGetInt16(column(tuple, migrations, "status", &isnull));
+		updated_at = column(tuple, migrations, "updated_at", &isnull);
+		state->updated_at = isnull ? 0 : DatumGetTimestampTz(updated_at);
+		state->min_value = DatumGetInt64(column(tuple, migrations, "min_value", &isnull));
+		state->max_value = DatumGetInt64(column(tuple, migrations, "max_value", &isnull));
+		state->batch_size = DatumGetInt32(column(tuple, migrations, "batch_size", &isnull));
+		read_last(state, migration_id, jobs, snapshot);
+	}
+	systable_endscan(scan);
+
+	UnregisterSnapshot(snapshot);
+	table_close(jobs, AccessShareLock);
+	table_close(migrations, AccessShareLock);
+	return exists;
 }
 
-/* A list of BbmRunningJob: those of this migration (0: of all), and of others on this table. */
+/*
+ * A list of BbmRival, in the current memory context: other migrations that
+ * were last resolved to this table and may have a batch in flight.  One that
+ * is paused or has failed may, for a moment; a finished one has none.
+ */
 List *
-bbm_jobs_running(int64 migration_id, Oid table, MemoryContext context)
+bbm_rivals(int64 migration_id, Oid table)
+{
+	const BbmCatalog *catalog = bbm_catalog();
+	Relation	migrations = table_open(catalog->migrations, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	List	   *rivals = NIL;
+
+	ScanKeyInit(&key, get_attnum(catalog->migrations, "table_oid"), BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(table));
+	scan = systable_beginscan(migrations, catalog->migrations_by_table, true, snapshot, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		int64		id = DatumGetInt64(column(tuple, migrations, "id", &isnull));
+		int16		status = DatumGetInt16(column(tuple, migrations, "status", &isnull));
+		BbmRival   *rival;
+
+		if (id == migration_id || status == BBM_FINISHED)
+			continue;
+		rival = palloc(sizeof(BbmRival));
+		rival->id = id;
+		rival->workers = DatumGetInt32(column(tuple, migrations, "workers", &isnull));
+		rival->share_table = DatumGetBool(column(tuple, migrations, "share_table", &isnull));
+		rivals = lappend(rivals, rival);
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(migrations, AccessShareLock);
+	return rivals;
+}
+
+/* A list of BbmRunningJob: those of this migration, or (0) of all. */
+List *
+bbm_jobs_running(int64 migration_id, MemoryContext context)
 {
 	static BbmSql sql = {
 		"SELECT j.id, j.batched_background_migration_id, j.attempts::bigint, "
-		"j.worker_pid::bigint, j.worker_token::bigint, m.share_table, m.owner_oid "
+		"j.worker_pid::bigint, j.worker_token::bigint, m.owner_oid "
 		"FROM @.batched_background_migration_jobs j "
 		"JOIN @.batched_background_migrations m ON m.id = j.batched_background_migration_id "
-		"WHERE j.status = 4 AND (m.id = $1 OR m.table_oid = $2 OR $1 = 0) ORDER BY j.id",
-		2, {INT8OID, OIDOID}
+		"WHERE j.status = 4 AND j.status <> 2 AND (m.id = $1 OR $1 = 0) ORDER BY j.id",
+		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(table)};
+	Datum		values[] = {Int64GetDatum(migration_id)};
 	List	   *list = NIL;
 	MemoryContext old;
 
@@ -75,8 +165,7 @@ bbm_jobs_running(int64 migration_id, Oid table, MemoryContext context)
 		job->attempts = bbm_sql_int64(i, 3);
 		job->pid = bbm_sql_int64(i, 4);
 		job->token = bbm_sql_int64(i, 5);
-		job->share_table = DatumGetBool(bbm_sql_get(i, 6, &isnull));
-		job->owner = DatumGetObjectId(bbm_sql_get(i, 7, &isnull));
+		job->owner = DatumGetObjectId(bbm_sql_get(i, 6, &isnull));
 		list = lappend(list, job);
 	}
 	MemoryContextSwitchTo(old);
@@ -195,14 +284,14 @@ bool
 bbm_job_lock(const BbmJob *job)
 {
 	static BbmSql sql = {
-		"SELECT 1 FROM @.batched_background_migration_jobs "
-		"WHERE id = $1 AND claim_no = $2 AND status = 4 FOR UPDATE",
-		2, {INT8OID, INT4OID}
+		/* by the primary key alone: the index of open jobs may be full of dead entries */
+		"SELECT claim_no::bigint, status::bigint FROM @.batched_background_migration_jobs WHERE id = $1 FOR UPDATE",
+		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(job->id), Int32GetDatum(job->claim_no)};
+	Datum		values[] = {Int64GetDatum(job->id)};
 
 	bbm_sql_run(&sql, values, NULL, true);
-	return SPI_processed > 0;
+	return SPI_processed > 0 && bbm_sql_int64(0, 1) == job->claim_no && bbm_sql_int64(0, 2) == BBM_RUNNING;
 }
 
 /* Part of a job is done, up to and including "cursor".  Caller has bbm_job_lock. */

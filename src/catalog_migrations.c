@@ -380,7 +380,8 @@ void
 bbm_migration_progress(int64 id, MemoryContext context, BbmProgress *progress)
 {
 	static BbmSql sql = {
-		"SELECT coalesce(s.percent, 0)::text, s.rows_done, s.jobs_finished, m.error_sqlstate, m.error_message "
+		"SELECT coalesce(s.percent, 0)::text, s.rows_done, s.jobs_finished, m.error_sqlstate, m.error_message, "
+		"m.error_detail, m.error_hint "
 		"FROM @.batched_background_migrations m CROSS JOIN LATERAL @.bbm_status(m.name) s WHERE m.id = $1",
 		1, {INT8OID}
 	};
@@ -395,6 +396,8 @@ bbm_migration_progress(int64 id, MemoryContext context, BbmProgress *progress)
 	progress->jobs = bbm_sql_int64(0, 3);
 	progress->sqlstate = bbm_sql_text(0, 4, context);
 	progress->error = bbm_sql_text(0, 5, context);
+	progress->detail = bbm_sql_text(0, 6, context);
+	progress->hint = bbm_sql_text(0, 7, context);
 }
 
 void

@@ -28,6 +28,9 @@
 #include "throttle.h"
 #include "txn.h"
 
+/* How often to look for jobs that were left over. */
+#define BBM_LOOK_MS 1000
+
 /* How often to look again whether another migration has left the table. */
 #define BBM_TABLE_POLL_MS 200
 
@@ -60,48 +63,48 @@ take_orphan(BbmClaim *claim, const BbmRunningJob *job)
 	return true;
 }
 
-/*
- * Looks at who runs what: takes over orphans, and returns false (with the
- * claim's result set) when it is not our turn.  *others is set to the number
- * of jobs of this migration that live processes run.
- */
+/* Is another migration at work on the table, and not both said that they share it? */
 static bool
-look_at_running(BbmClaim *claim, int *others)
+table_is_taken(BbmClaim *claim)
 {
 	BbmMigration *migration = claim->target->migration;
-	List	   *running = bbm_jobs_running(migration->id, claim->target->relid, CurrentMemoryContext);
-	int			limit = claim->target->strategy->one_at_a_time ? 1 : migration->workers;
 	ListCell   *cell;
 
-	*others = 0;
-	foreach(cell, running)
+	foreach(cell, bbm_rivals(migration->id, claim->target->relid))
+	{
+		BbmRival   *rival = lfirst(cell);
+		char		reason[128];
+
+		if ((rival->share_table && migration->share_table) ||
+			!bbm_slot_locks_held(bbm_space(), rival->id, rival->workers))
+			continue;
+		snprintf(reason, sizeof(reason), "another migration on the table, id " INT64_FORMAT, rival->id);
+		later(claim, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_TABLE_POLL_MS), reason);
+		return true;
+	}
+	return false;
+}
+
+/*
+ * Takes over what dead workers have left, and returns how many jobs of the
+ * migration live processes run.
+ */
+static int
+take_orphans(BbmClaim *claim)
+{
+	int			others = 0;
+	ListCell   *cell;
+
+	foreach(cell, bbm_jobs_running(claim->target->migration->id, CurrentMemoryContext))
 	{
 		BbmRunningJob *job = lfirst(cell);
 		/* we run none while we claim, so one with our token is left over too */
 		bool		alive = job->token != claim->token && bbm_token_alive(bbm_space(), job->token);
 
-		if (job->migration_id == migration->id)
-		{
-			if (alive || !take_orphan(claim, job))
-				(*others)++;
-		}
-		else if (alive && !(job->share_table && migration->share_table))
-		{
-			char		reason[128];
-
-			snprintf(reason, sizeof(reason), "another migration on the table, id " INT64_FORMAT, job->migration_id);
-			later(claim, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_TABLE_POLL_MS), reason);
-			return false;
-		}
+		if (alive || !take_orphan(claim, job))
+			others++;
 	}
-	if (claim->result == BBM_CLAIM_USED_UP)
-		return false;
-	if (*others >= limit)
-	{
-		claim->result = BBM_CLAIM_OTHERS;
-		return false;
-	}
-	return true;
+	return others;
 }
 
 static bool
@@ -116,48 +119,82 @@ cut_new(BbmClaim *claim, const BbmClaimState *state)
 	claim->job.max_value = range.max_value;
 	claim->job.key_count = range.key_count;
 	bbm_job_insert(&claim->job, claim->token);
-	claim->new_range = true;
 	return true;
 }
 
 /*
- * Takes the next job of a running migration: one that was given back, a new
- * range, or a failed one that is due, in this order.
+ * Looks for jobs left over: orphans, and jobs that were given back.  True when
+ * the claim has its result.
+ */
+static bool
+take_left_over(BbmClaim *claim, TimestampTz now, int *others)
+{
+	claim->target->next_look = TimestampTzPlusMilliseconds(now, BBM_LOOK_MS);
+	*others = take_orphans(claim);
+	if (claim->result == BBM_CLAIM_USED_UP)
+		return true;
+	return bbm_job_reclaim(claim->target->migration->id, BBM_JOB_NEW, now, claim->token, &claim->job);
+}
+
+/* All ranges are cut: a failed job that is due, or what there is to wait for. */
+static void
+take_failed(BbmClaim *claim, TimestampTz now, int others)
+{
+	int64		id = claim->target->migration->id;
+	BbmUnfinished unfinished;
+
+	if (bbm_job_reclaim(id, BBM_FAILED, now, claim->token, &claim->job))
+		return;
+	bbm_jobs_unfinished(id, &unfinished);
+	if (unfinished.jobs > 0)
+		later(claim, Max(unfinished.due, TimestampTzPlusMilliseconds(now, 1)),
+			  unfinished.failed > 0 ? BBM_WAITS_FOR_RETRY : "retry of a job given back");
+	else
+		claim->result = others > 0 ? BBM_CLAIM_OTHERS : BBM_CLAIM_DONE;
+}
+
+/*
+ * Takes the next job of a running migration: one that was left over, a new
+ * range, or a failed one that is due, in this order.  What is left over is
+ * looked for from time to time and when no range is left, not before each
+ * batch: while a long transaction of somebody's keeps dead rows in the index,
+ * each look passes over all jobs done since.
  */
 void
 bbm_claim(void *arg)
 {
 	BbmClaim   *claim = arg;
-	BbmMigration *migration = claim->target->migration;
+	BbmTarget  *target = claim->target;
+	BbmMigration *migration = target->migration;
 	TimestampTz now = GetCurrentTimestamp();
 	BbmClaimState state;
-	BbmUnfinished unfinished;
 	int			others = 0;
+	bool		looked = now >= target->next_look;
 
 	claim->result = BBM_CLAIM_CHANGED;
-	claim->new_range = false;
 	bbm_lock_migration(bbm_space(), migration->id);
-	bbm_lock_table(bbm_space(), claim->target->relid);
+	bbm_lock_table(bbm_space(), target->relid);
 	if (!bbm_claim_state(migration->id, &state) || state.status != BBM_RUNNING ||
 		state.updated_at != migration->updated_at)
 		return;
-	if (state.open_jobs && !look_at_running(claim, &others))
+	if (table_is_taken(claim))
 		return;
+	claim->slot = bbm_slot_lock_take(bbm_space(), migration->id,
+									 target->strategy->one_at_a_time ? 1 : migration->workers);
+	if (claim->slot < 0)
+	{
+		claim->result = BBM_CLAIM_OTHERS;
+		return;
+	}
 
 	claim->result = BBM_CLAIM_JOB;
-	if (state.open_jobs && bbm_job_reclaim(migration->id, BBM_JOB_NEW, now, claim->token, &claim->job))
+	if (looked && take_left_over(claim, now, &others))
 		return;
 	if (cut_new(claim, &state))
 		return;
-	if (state.open_jobs && bbm_job_reclaim(migration->id, BBM_FAILED, now, claim->token, &claim->job))
+	if (!looked && take_left_over(claim, now, &others))
 		return;
-
-	bbm_jobs_unfinished(migration->id, &unfinished);
-	if (unfinished.jobs > 0)
-		later(claim, Max(unfinished.due, TimestampTzPlusMilliseconds(now, 1)),
-			  unfinished.failed > 0 ? "retry of a failed job" : "retry of a job given back");
-	else
-		claim->result = others > 0 ? BBM_CLAIM_OTHERS : BBM_CLAIM_DONE;
+	take_failed(claim, now, others);
 }
 
 /*
@@ -170,17 +207,11 @@ bbm_nothing_left(BbmTarget *target)
 	BbmClaimState state;
 	BbmUnfinished unfinished;
 	BbmRange	range;
-	ListCell   *cell;
 
 	if (!bbm_claim_state(target->migration->id, &state) || target->strategy->next_range(target, &state, &range))
 		return false;
 	bbm_jobs_unfinished(target->migration->id, &unfinished);
 	if (unfinished.jobs > 0)
 		return false;
-	foreach(cell, bbm_jobs_running(target->migration->id, InvalidOid, CurrentMemoryContext))
-	{
-		if (((BbmRunningJob *) lfirst(cell))->migration_id == target->migration->id)
-			return false;
-	}
-	return true;
+	return bbm_jobs_running(target->migration->id, CurrentMemoryContext) == NIL;
 }

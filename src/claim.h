@@ -10,6 +10,8 @@
 
 #include "strategy.h"
 
+#define BBM_WAITS_FOR_RETRY "retry of a failed job"
+
 typedef enum BbmClaimResult
 {
 	BBM_CLAIM_JOB,				/* "job" is ours */
@@ -24,9 +26,9 @@ typedef struct BbmClaim
 {
 	BbmTarget  *target;			/* in */
 	int32		token;
-	BbmClaimResult result;		/* out */
+	int			slot;			/* out: the place we hold, or -1 */
+	BbmClaimResult result;
 	BbmJob		job;
-	bool		new_range;		/* it was cut just now */
 	TimestampTz due;
 	char		reason[128];
 } BbmClaim;

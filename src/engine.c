@@ -394,6 +394,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job)
 			return false;
 		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			engine->cancelled = error;
+		target->next_look = 0;
 		return bbm_record_failure(target, job, error, step_code);
 	}
 	if (work.result == BBM_WORK_PAUSED)
@@ -402,11 +403,11 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " was taken over by another worker",
 						target->migration->name, job->id)));
-	bbm_state_changed();
+	bbm_batch_ended();
 	return true;
 }
 
-/* There is work in ranges that nobody has cut: whoever could help may come. */
+/* There is work: whoever could help may come, and leaves when there is not enough. */
 static void
 call_for_help(BbmEngine *engine)
 {
@@ -426,8 +427,9 @@ static Outcome
 work_on(BbmEngine *engine, int64 id)
 {
 	Outcome		outcome;
-	BbmClaim	claim = {0};
+	BbmClaim	claim = {.slot = -1};
 	ErrorData  *error;
+	bool		goes_on;
 
 	engine->current = id;
 	claim.target = target_for(engine, id, &outcome);
@@ -435,15 +437,18 @@ work_on(BbmEngine *engine, int64 id)
 		return outcome;
 	claim.token = engine->token;
 	error = bbm_txn_run(bbm_claim, &claim, false);
+	if (claim.slot >= 0 && (error || claim.result != BBM_CLAIM_JOB))
+		bbm_slot_lock_drop(engine->space, id, claim.slot);
 	if (error)
 		return fail_or_hold(engine, id, claim.target->migration->name, error);
 
 	switch (claim.result)
 	{
 		case BBM_CLAIM_JOB:
-			if (claim.new_range)
-				call_for_help(engine);
-			if (run_job(engine, claim.target, &claim.job))
+			call_for_help(engine);
+			goes_on = run_job(engine, claim.target, &claim.job);
+			bbm_slot_lock_drop(engine->space, id, claim.slot);
+			if (goes_on)
 				merge_if_due(claim.target, &claim.job);
 			else
 				forget_target(engine, id);

@@ -115,6 +115,14 @@ fire_deferred_triggers(void)
 	AfterTriggerSetState(stmt);
 }
 
+/* A job that tries to end the transaction is told why it must not. */
+static void
+explain_error(void *arg)
+{
+	if (geterrcode() == ERRCODE_INVALID_TRANSACTION_TERMINATION)
+		errhint("A job runs in one transaction with its record, and must not end it.");
+}
+
 /* Runs the job on a range; returns how many rows it says it has changed. */
 static int64
 run_job(BbmTarget *target, const BbmRange *range)
@@ -123,12 +131,15 @@ run_job(BbmTarget *target, const BbmRange *range)
 	bool		by_statistics = !statement && !target->returns_count;
 	int64		before = by_statistics ? rows_changed(target->relid) : 0;
 	int			level = bbm_job_settings(target->migration);
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = explain_error};
 	Datum		values[5];
 	int64		rows;
 	int			result;
 
 	bind_range(target, range, values);
+	error_context_stack = &callback;
 	result = SPI_execute_plan(target->plan, values, NULL, false, 0);
+	error_context_stack = callback.previous;
 	if (result < 0)
 		elog(ERROR, "could not run the job: %s", SPI_result_code_string(result));
 	rows = statement ? (int64) SPI_processed : target->returns_count ? returned_count() : 0;
@@ -137,7 +148,7 @@ run_job(BbmTarget *target, const BbmRange *range)
 	if (by_statistics)
 		rows = rows_changed(target->relid) - before;
 	/* also undoes what the job has SET */
-	AtEOXact_GUC(false, level);
+	bbm_user_settings_end(level);
 	return rows;
 }
 

@@ -19,13 +19,13 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_type_d.h"
-#include "commands/async.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/json.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -162,9 +162,18 @@ check_name(Row row)
 static void
 check_row(Row row)
 {
+	static const char *const required[] = {
+		"status", "batch_size", "workers", "max_attempts", "min_value", "max_value"
+	};
 	int64		status = get_int(row, "status");
 
 	check_name(row);
+	/* a NULL is for the column's constraint to tell */
+	for (int i = 0; i < lengthof(required); i++)
+	{
+		if (is_null(row, required[i]))
+			return;
+	}
 	if (status < BBM_PAUSED || status > BBM_RUNNING)
 		out_of_range(row, "status", "The codes are 0 paused, 1 active, 2 finished, 3 failed, 4 running.",
 					 "Set 1 to start a migration, 0 to pause it.");
@@ -279,6 +288,9 @@ guard_status(Row old, Row *new)
 	bool		copy = !is_null(old, "home") && !at_home(old);
 	char	   *name = get_text(*new, "name");
 
+	if (is_null(*new, "status"))
+		return;
+
 	/* a copy was never started here, whatever its status says */
 	if (copy && to == BBM_ACTIVE && from != BBM_FINISHED)
 	{
@@ -318,9 +330,6 @@ guard_status(Row old, Row *new)
 static Datum
 guard_update(Row old, Row new)
 {
-	bool		renamed;
-	bool		restatus;
-
 	bbm_check_owner((Oid) get_int(old, "owner_oid"), get_text(old, "name"));
 	check_name(new);
 	if (get_int(new, "id") != get_int(old, "id"))
@@ -341,20 +350,14 @@ guard_update(Row old, Row new)
 	check_row(new);
 	set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
 
-	/*
-	 * A new name locks the row against the key share lock of a claim's foreign
-	 * key, so then the migration's lock is left to the claim; it needs none.
-	 */
-	renamed = strcmp(get_text(new, "name"), get_text(old, "name")) != 0;
-	restatus = get_int(new, "status") != get_int(old, "status");
-	if (restatus || !renamed)
-		bbm_lock_migration(bbm_space(), get_int(new, "id"));
+	bbm_lock_migration(bbm_space(), get_int(new, "id"));
 	return PointerGetDatum(new.tuple);
 }
 
 static void
 check_called(FunctionCallInfo fcinfo, const char *function)
 {
+	/* nothing of the trigger data may be read before this */
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
@@ -377,7 +380,11 @@ bbm_migration_guard(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
 	{
 		bbm_check_owner((Oid) get_int(old, "owner_oid"), get_text(old, "name"));
-		/* the DELETE waits for a batch in flight, which is to make way */
+		/*
+		 * No claim adds a job from here on.  The DELETE waits for a batch in
+		 * flight, which is to make way.
+		 */
+		bbm_lock_migration(bbm_space(), get_int(old, "id"));
 		SPI_connect();
 		(void) bbm_cancel_running(get_int(old, "id"));
 		SPI_finish();
@@ -416,6 +423,29 @@ event_word(BbmStatus status)
 	return "altered";
 }
 
+/* Does the new row differ from the old in anything but the time of the change? */
+static bool
+is_changed(Row old, Row new)
+{
+	for (int i = 0; i < old.desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(old.desc, i);
+		bool		old_null;
+		bool		new_null;
+		Datum		a;
+		Datum		b;
+
+		if (attribute->attisdropped || strcmp(NameStr(attribute->attname), "updated_at") == 0)
+			continue;
+		a = SPI_getbinval(old.tuple, old.desc, i + 1, &old_null);
+		b = SPI_getbinval(new.tuple, new.desc, i + 1, &new_null);
+		if (old_null != new_null ||
+			(!old_null && !datum_image_eq(a, b, attribute->attbyval, attribute->attlen)))
+			return true;
+	}
+	return false;
+}
+
 /* Writes the event's row and its notification. */
 static void
 tell_event(Row row, const char *event)
@@ -437,8 +467,7 @@ tell_event(Row row, const char *event)
 	appendStringInfoString(&json, ", \"role\": ");
 	escape_json(&json, GetUserNameFromId(bbm_acting_user(), true) ? GetUserNameFromId(bbm_acting_user(), true) : "");
 	appendStringInfoChar(&json, '}');
-	Async_Notify("bbm", json.data);
-	bbm_tell_at_commit();
+	bbm_notify_at_commit(json.data);
 }
 
 /* AFTER INSERT OR UPDATE OR DELETE ON batched_background_migrations FOR EACH ROW */
@@ -456,7 +485,11 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
 		tell_event(old, "dropped");
 	else if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
-		tell_event(now, is_null(now, "home") || at_home(now) ? "created" : "copied");
+	{
+		/* a dump brings its own events along */
+		if (is_null(now, "home") || at_home(now))
+			tell_event(now, "created");
+	}
 	else
 	{
 		int64		from = get_int(old, "status");
@@ -466,7 +499,7 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 		to = get_int(now, "status");
 		if (from != to || (at_home(now) && !at_home(old)))
 			tell_event(now, event_word((BbmStatus) to));
-		else if (!bbm_engine_writes() && get_int(old, "updated_at") != get_int(now, "updated_at"))
+		else if (!bbm_engine_writes() && is_changed(old, now))
 			tell_event(now, "altered");
 		/* a failed one that is started, now or after a pause, gets fresh attempts */
 		if (to == BBM_ACTIVE && from != to && (from == BBM_FAILED || !is_null(old, "failure_error_code")))
@@ -493,6 +526,7 @@ refuse_job_write(const char *what, const BbmMigration *migration)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("cannot %s jobs of migration \"%s\"", what, migration->name),
 			 errdetail("Its jobs are written by its workers, and it is %s.", bbm_status_word(migration->status)),
+			 migration->status == BBM_FINISHED ? errhint("Use bbm_drop to be rid of it and its jobs.") :
 			 errhint("Pause it first, or use bbm_retry to run failed jobs again and bbm_drop to be rid of it.")));
 }
 
@@ -501,18 +535,30 @@ Datum
 bbm_job_guard(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
-	bool		update = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
-	bool		insert = TRIGGER_FIRED_BY_INSERT(data->tg_event);
+	bool		update;
+	bool		insert;
 	Row			row;
 	BbmMigration *migration;
 	bool		copy;
 
 	check_called(fcinfo, "bbm_job_guard");
+	update = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
+	insert = TRIGGER_FIRED_BY_INSERT(data->tg_event);
 	row.desc = RelationGetDescr(data->tg_relation);
-	row.tuple = update ? data->tg_newtuple : data->tg_trigtuple;
+	row.tuple = data->tg_trigtuple;
 	if (bbm_engine_writes())
-		return PointerGetDatum(row.tuple);
+		return PointerGetDatum(update ? data->tg_newtuple : data->tg_trigtuple);
 
+	if (update)
+	{
+		Row			new = {data->tg_newtuple, row.desc};
+
+		if (get_int(new, "batched_background_migration_id") != get_int(row, "batched_background_migration_id"))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("a job cannot be given to another migration"),
+					 errhint("Define a migration for the range instead.")));
+	}
 	SPI_connect();
 	migration = bbm_migration_by_id(get_int(row, "batched_background_migration_id"), CurrentMemoryContext);
 	/* a dump loads the jobs of a copy; DELETE of a migration takes its jobs along */
@@ -526,7 +572,7 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 	if (migration && !copy && migration->status != BBM_PAUSED)
 		refuse_job_write(update ? "update" : "delete", migration);
 	SPI_finish();
-	return PointerGetDatum(row.tuple);
+	return PointerGetDatum(update ? data->tg_newtuple : data->tg_trigtuple);
 }
 
 /* BEFORE TRUNCATE on both tables */

@@ -19,6 +19,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "commands/async.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "miscadmin.h"
@@ -27,6 +28,7 @@
 #include "storage/condition_variable.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
+#include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
@@ -49,6 +51,15 @@ static int	n_to_wake = 0;
 static bool wake_overflow = false;
 static bool to_tell = false;
 
+/* A notification to send at commit, and the savepoint it belongs to. */
+typedef struct Notification
+{
+	int			level;
+	char	   *json;
+} Notification;
+
+static List *to_notify = NIL;	/* in TopTransactionContext */
+
 /* Something of this owner's may be runnable once this transaction has committed. */
 void
 bbm_wake_at_commit(Oid owner)
@@ -65,19 +76,60 @@ bbm_wake_at_commit(Oid owner)
 	to_tell = true;
 }
 
-/* Some state will have changed once this transaction has committed. */
+/*
+ * Sends a notification, and wakes those who wait for a state, once this
+ * transaction has committed.  Kept until the commit, since a transaction that
+ * has executed NOTIFY cannot be prepared; one that is prepared sends none.
+ */
 void
-bbm_tell_at_commit(void)
+bbm_notify_at_commit(const char *json)
 {
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	Notification *notification = palloc(sizeof(Notification));
+
+	notification->level = GetCurrentTransactionNestLevel();
+	notification->json = pstrdup(json);
+	to_notify = lappend(to_notify, notification);
+	MemoryContextSwitchTo(old);
 	to_tell = true;
+}
+
+/* A savepoint's notifications go with it, or pass to the one around it. */
+static void
+sort_out_notifications(SubXactEvent event, SubTransactionId my_id, SubTransactionId parent_id, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	ListCell   *cell;
+
+	if (event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB)
+		return;
+	foreach(cell, to_notify)
+	{
+		Notification *notification = lfirst(cell);
+
+		if (notification->level < level)
+			continue;
+		if (event == SUBXACT_EVENT_ABORT_SUB)
+			to_notify = foreach_delete_current(to_notify, cell);
+		else
+			notification->level = level - 1;
+	}
 }
 
 /* A wake too many (a savepoint was rolled back) costs a look. */
 static void
 tell(XactEvent event, void *arg)
 {
-	if (!to_tell || event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+	ListCell   *cell;
+
+	if (!to_tell || event == XACT_EVENT_PRE_PREPARE)
 		return;
+	if (event == XACT_EVENT_PRE_COMMIT)
+	{
+		foreach(cell, to_notify)
+			Async_Notify("bbm", ((Notification *) lfirst(cell))->json);
+		return;
+	}
 	if (event == XACT_EVENT_COMMIT)
 	{
 		for (int i = 0; i < n_to_wake; i++)
@@ -87,6 +139,7 @@ tell(XactEvent event, void *arg)
 		bbm_state_changed();
 	}
 	n_to_wake = 0;
+	to_notify = NIL;
 	wake_overflow = to_tell = false;
 }
 
@@ -227,6 +280,7 @@ void
 bbm_hooks_install(void)
 {
 	RegisterXactCallback(tell, NULL);
+	RegisterSubXactCallback(sort_out_notifications, NULL);
 	if (process_shared_preload_libraries_in_progress)
 	{
 		previous_utility = ProcessUtility_hook;

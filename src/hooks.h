@@ -12,6 +12,6 @@ extern void bbm_hooks_install(void);
 
 /* Events of this transaction, told to the launcher when it has committed. */
 extern void bbm_wake_at_commit(Oid owner);
-extern void bbm_tell_at_commit(void);
+extern void bbm_notify_at_commit(const char *json);
 
 #endif							/* BBM_HOOKS_H */

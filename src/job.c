@@ -8,6 +8,7 @@
 #include "target.h"
 
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type_d.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
@@ -100,6 +101,36 @@ changes_in_with(WithClause *with)
 	return false;
 }
 
+/* What the server says of a job's text is about that text, not the query it is in. */
+static void
+job_error(void *arg)
+{
+	const char *job = arg;
+	int			position = geterrposition();
+
+	if (position > 0)
+	{
+		errposition(0);
+		internalerrposition(position);
+		internalerrquery(job);
+	}
+	errcontext("job of a migration");
+	if (geterrcode() == ERRCODE_SYNTAX_ERROR)
+		errhint("A job is an UPDATE, DELETE, INSERT or MERGE with $1 and $2, or just the name of a function.");
+}
+
+static List *
+parse_job(const char *job)
+{
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_error, .arg = (void *) job};
+	List	   *parsed;
+
+	error_context_stack = &callback;
+	parsed = raw_parser(job, RAW_PARSE_DEFAULT);
+	error_context_stack = callback.previous;
+	return parsed;
+}
+
 /*
  * What the text alone shows: a name, or one statement that changes rows.
  * Raises an error otherwise.  Needs a transaction.
@@ -126,7 +157,7 @@ bbm_job_check_text(const char *job)
 		return;
 	}
 
-	parsed = raw_parser(job, RAW_PARSE_DEFAULT);
+	parsed = parse_job(job);
 	if (list_length(parsed) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
@@ -183,6 +214,23 @@ check_parameters(SPIPlanPtr plan)
 	}
 }
 
+/* A temporary table is nobody's but this session's. */
+static void
+check_no_temporary(PlannedStmt *stmt)
+{
+	ListCell   *cell;
+
+	foreach(cell, stmt->relationOids)
+	{
+		if (get_rel_persistence(lfirst_oid(cell)) == RELPERSISTENCE_TEMP)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("the job uses temporary table \"%s\"", get_rel_name(lfirst_oid(cell))),
+					 errdetail("No other session can see it, and a worker is another session."),
+					 errhint("Use an ordinary table.")));
+	}
+}
+
 /* Raises an error when the owner may not do what the statement does. */
 static void
 check_allowed(SPIPlanPtr plan)
@@ -195,8 +243,12 @@ check_allowed(SPIPlanPtr plan)
 		return;
 	foreach(cell, cached->stmt_list)
 	{
-		if (lfirst_node(PlannedStmt, cell)->commandType != CMD_UTILITY)
-			bbm_check_permissions(lfirst_node(PlannedStmt, cell));
+		PlannedStmt *stmt = lfirst_node(PlannedStmt, cell);
+
+		if (stmt->commandType == CMD_UTILITY)
+			continue;
+		check_no_temporary(stmt);
+		bbm_check_permissions(stmt);
 	}
 	ReleaseCachedPlan(cached, CurrentResourceOwner);
 }
@@ -220,6 +272,12 @@ resolve_function(BbmTarget *target, int *nargs, Oid *types)
 		target->form = BBM_JOB_RANGE_FUNCTION;
 		detail = bbm_func_detail(name, 2, range, &function, &result);
 	}
+	if (detail == FUNCDETAIL_MULTIPLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_AMBIGUOUS_FUNCTION),
+				 errmsg("function \"%s\" is not unique", target->migration->job),
+				 errdetail("Several take two parameters that %s can be cast to.", format_type_be(target->key_type)),
+				 errhint("Name one with parameters of exactly that type.")));
 	if (detail != FUNCDETAIL_NORMAL)
 		no_such_function(target->migration->job, format_type_be(target->key_type));
 	if (!bbm_may_execute(function, GetUserId()))

@@ -34,7 +34,8 @@ enum
 {
 	LOCK_MIGRATION = 1,
 	LOCK_TABLE = 2,
-	LOCK_TOKEN = 3
+	LOCK_TOKEN = 3,
+	LOCK_FIRST_SLOT = 256
 };
 
 /*
@@ -59,17 +60,59 @@ bbm_lock_table(Oid space, Oid table)
  * abort of a transaction, but of a type that no SQL function takes.
  */
 static LOCKTAG
-token_tag(Oid space, int32 token)
+session_tag(Oid space, uint32 id, uint16 kind)
 {
 	LOCKTAG		tag;
 
 	tag.locktag_field1 = MyDatabaseId;
 	tag.locktag_field2 = space;
-	tag.locktag_field3 = (uint32) token;
-	tag.locktag_field4 = LOCK_TOKEN;
+	tag.locktag_field3 = id;
+	tag.locktag_field4 = kind;
 	tag.locktag_type = LOCKTAG_USERLOCK;
 	tag.locktag_lockmethodid = USER_LOCKMETHOD;
 	return tag;
+}
+
+/*
+ * Takes one of the migration's places for this session, or returns -1 when all
+ * are taken.  bbm_slot_lock_drop gives it back; so does the end of the process.
+ */
+int
+bbm_slot_lock_take(Oid space, int64 migration_id, int limit)
+{
+	for (int i = 0; i < limit; i++)
+	{
+		LOCKTAG		tag = session_tag(space, (uint32) migration_id, LOCK_FIRST_SLOT + i);
+
+		if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK)
+			return i;
+	}
+	return -1;
+}
+
+void
+bbm_slot_lock_drop(Oid space, int64 migration_id, int slot)
+{
+	LOCKTAG		tag = session_tag(space, (uint32) migration_id, LOCK_FIRST_SLOT + slot);
+
+	/* a job may have released it with pg_advisory_unlock_all */
+	if (bbm_lock_is_mine(&tag, ExclusiveLock))
+		LockRelease(&tag, ExclusiveLock, true);
+}
+
+/* Is any place of the migration taken by another process?  Needs a transaction. */
+bool
+bbm_slot_locks_held(Oid space, int64 migration_id, int limit)
+{
+	for (int i = 0; i < limit; i++)
+	{
+		LOCKTAG		tag = session_tag(space, (uint32) migration_id, LOCK_FIRST_SLOT + i);
+
+		if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+			return true;
+		LockRelease(&tag, ShareLock, false);
+	}
+	return false;
 }
 
 /*
@@ -83,7 +126,7 @@ bbm_token_take(Oid space)
 	for (;;)
 	{
 		int32		token = (int32) (pg_prng_uint32(&pg_global_prng_state) & PG_INT32_MAX);
-		LOCKTAG		tag = token_tag(space, token);
+		LOCKTAG		tag = session_tag(space, (uint32) token, LOCK_TOKEN);
 
 		if (token != 0 && LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK)
 			return token;
@@ -94,7 +137,7 @@ bbm_token_take(Oid space)
 void
 bbm_token_keep(Oid space, int32 token)
 {
-	LOCKTAG		tag = token_tag(space, token);
+	LOCKTAG		tag = session_tag(space, (uint32) token, LOCK_TOKEN);
 
 	if (!bbm_lock_is_mine(&tag, ExclusiveLock))
 		(void) LockAcquire(&tag, ExclusiveLock, true, true);
@@ -103,7 +146,7 @@ bbm_token_keep(Oid space, int32 token)
 void
 bbm_token_drop(Oid space, int32 token)
 {
-	LOCKTAG		tag = token_tag(space, token);
+	LOCKTAG		tag = session_tag(space, (uint32) token, LOCK_TOKEN);
 
 	if (bbm_lock_is_mine(&tag, ExclusiveLock))
 		LockRelease(&tag, ExclusiveLock, true);
@@ -113,7 +156,7 @@ bbm_token_drop(Oid space, int32 token)
 bool
 bbm_token_alive(Oid space, int32 token)
 {
-	LOCKTAG		tag = token_tag(space, token);
+	LOCKTAG		tag = session_tag(space, (uint32) token, LOCK_TOKEN);
 
 	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return true;

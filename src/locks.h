@@ -12,6 +12,9 @@
 
 extern void bbm_lock_migration(Oid space, int64 migration_id);
 extern void bbm_lock_table(Oid space, Oid table);
+extern int	bbm_slot_lock_take(Oid space, int64 migration_id, int limit);
+extern void bbm_slot_lock_drop(Oid space, int64 migration_id, int slot);
+extern bool bbm_slot_locks_held(Oid space, int64 migration_id, int limit);
 extern int32 bbm_token_take(Oid space);
 extern void bbm_token_keep(Oid space, int32 token);
 extern void bbm_token_drop(Oid space, int32 token);

@@ -201,7 +201,7 @@ write_job(JobArgs *args)
 
 	if (trouble)
 		ThrowErrorData(trouble);
-	bbm_state_changed();
+	bbm_batch_ended();
 	return args->ours;
 }
 

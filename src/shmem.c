@@ -280,6 +280,25 @@ bbm_state_changed(void)
 		ConditionVariableBroadcast(&bbm_shared->changed);
 }
 
+/* Wakes those who wait for a batch to end, if there are any: it happens often. */
+void
+bbm_batch_ended(void)
+{
+	if (bbm_shared && bbm_shared->batch_waiters > 0)
+		ConditionVariableBroadcast(&bbm_shared->changed);
+}
+
+/* This session begins, or has ended, to wait for batches to end. */
+void
+bbm_await_batches(bool begin)
+{
+	if (bbm_shared == NULL)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	bbm_shared->batch_waiters += begin ? 1 : -1;
+	LWLockRelease(bbm_shared->lock);
+}
+
 /* ----------------------------------------------------------------
  * Slots
  * ----------------------------------------------------------------

@@ -83,6 +83,7 @@ typedef struct BbmShared
 	bool		look_everywhere;	/* demands were lost, or may exist unannounced */
 	Oid			look_database;	/* one database to look into, or InvalidOid */
 	ConditionVariable changed;	/* some migration or job changed its state */
+	int			batch_waiters;	/* sessions that wait for batches to end */
 	int			nslots;
 	BbmDemand	demands[BBM_MAX_DEMANDS];
 	BbmBlock	blocks[BBM_MAX_BLOCKS];
@@ -115,6 +116,8 @@ extern void bbm_demand_settle(Oid database, Oid owner, uint64 wakes, TimestampTz
 extern void bbm_look(Oid database);
 extern void bbm_launcher_wake(void);
 extern void bbm_state_changed(void);
+extern void bbm_batch_ended(void);
+extern void bbm_await_batches(bool begin);
 
 /* Making a database free of our workers. */
 extern void bbm_database_block(Oid database);

@@ -13,11 +13,13 @@
 
 #include "access/relation.h"
 #include "access/table.h"
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_namespace.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "optimizer/plancat.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -37,12 +39,10 @@
 int
 bbm_job_settings(const BbmMigration *migration)
 {
-	int			level = NewGUCNestLevel();
 	char	   *path = migration->search_path[0] == '\0' ? pstrdup("pg_temp") :
 		psprintf("%s, pg_temp", migration->search_path);
 
-	bbm_guc_set("search_path", path, true);
-	return level;
+	return bbm_user_settings_begin(path);
 }
 
 /* "schema.table" taken literally, as the registry writes it, or InvalidOid. */
@@ -58,6 +58,24 @@ literal_table(const char *name)
 	return OidIsValid(schema) ? get_relname_relid(dot + 1, schema) : InvalidOid;
 }
 
+/* An SQL name, qualified or not, or InvalidOid. */
+static Oid
+named_table(const char *name)
+{
+	List	   *names = NIL;
+
+	/* an empty part would be an error without a hint, and so would a database's name */
+	if (SplitIdentifierString(pstrdup(name), '.', &names) &&
+		(list_length(names) == 1 || list_length(names) == 2))
+	{
+		char	   *last = llast(names);
+
+		return RangeVarGetRelid(makeRangeVar(list_length(names) == 2 ? linitial(names) : NULL, last, -1),
+								NoLock, true);
+	}
+	return InvalidOid;
+}
+
 /*
  * The table of that name: literally, or else as an SQL name.  Raises an error
  * when there is none, or when it is something that has no rows of its own to
@@ -71,8 +89,7 @@ bbm_target_table(const char *name)
 	const char *what = NULL;
 
 	if (!OidIsValid(relid))
-		relid = RangeVarGetRelid(makeRangeVarFromNameList(textToQualifiedNameList(cstring_to_text(name))),
-								 NoLock, true);
+		relid = named_table(name);
 	rel = OidIsValid(relid) ? try_relation_open(relid, AccessShareLock) : NULL;
 	if (rel == NULL)
 		ereport(ERROR,
@@ -113,7 +130,7 @@ bbm_target_table(const char *name)
 				 errmsg("cannot run batches over \"%s\"", name),
 				 errdetail("It is %s.", what),
 				 errhint("Name an ordinary table; of a partitioned one, each partition.")));
-	if (relid == bbm_catalog()->migrations || relid == bbm_catalog()->jobs)
+	if (getExtensionOfObject(RelationRelationId, relid) == bbm_catalog()->extension)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("cannot run batches over \"%s\"", name),
@@ -132,7 +149,8 @@ find_column(Oid relid, const char *column)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("column \"%s\" of table \"%s\" does not exist", column, get_rel_name(relid)),
-				 errhint("The name is taken as it is, without folding to lower case.")));
+				 errdetail("The name is taken as it is, without folding to lower case."),
+				 errhint("Name a column with a unique index.")));
 	if (attnum < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
@@ -157,6 +175,7 @@ bbm_target_primary_key(Oid relid)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s\" has no primary key of one column", get_rel_name(relid)),
+				 errdetail("Its primary key is the default for the batching key."),
 				 errhint("Name the batching key in column_name.")));
 	return get_attname(relid, attnum, false);
 }
@@ -194,7 +213,8 @@ resolve(BbmTarget *target)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("batching strategy \"%s\" does not exist", migration->strategy),
-				 errhint("The strategies are SerialKeySetBatchingStrategy, which is the default, and NullKeySetBatchingStrategy.")));
+				 errdetail("The strategies are SerialKeySetBatchingStrategy and NullKeySetBatchingStrategy."),
+				 errhint("Leave it NULL for SerialKeySetBatchingStrategy.")));
 
 	bbm_failing_code = BBM_CODE_TABLE;
 	target->relid = bbm_target_table(migration->table_name);
@@ -208,7 +228,7 @@ resolve(BbmTarget *target)
 	bbm_job_prepare(target);
 	bbm_failing_code = BBM_CODE_UNKNOWN;
 
-	AtEOXact_GUC(false, level);
+	bbm_user_settings_end(level);
 }
 
 /*

@@ -16,7 +16,7 @@ extern Oid	bbm_target_table(const char *name);
 extern char *bbm_target_primary_key(Oid relid);
 extern int64 bbm_target_estimate(BbmTarget *target);
 
-/* The settings a job's text is read and run with, until AtEOXact_GUC(false, level). */
+/* The settings a job's text is read and run with, until bbm_user_settings_end. */
 extern int	bbm_job_settings(const BbmMigration *migration);
 
 /* job.c */

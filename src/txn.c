@@ -21,6 +21,7 @@
 #include "access/xact.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "optimizer/cost.h"
 #include "pgstat.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -30,18 +31,35 @@
 
 #include "guc.h"
 
+/* How this process commits. */
+typedef enum BbmDriver
+{
+	BBM_DRIVER_WORKER,			/* a background worker owns its transactions */
+	BBM_DRIVER_FOREGROUND		/* inside CALL, through SPI_commit */
+} BbmDriver;
+
 int			bbm_failing_code = 0;
 
 static BbmDriver current_driver = BBM_DRIVER_FOREGROUND;
+static bool was_pinned = false;
+static const char *original_seqscan = "on";
+static bool pinned = false;		/* are the settings those of our own statements? */
 static int	climbs = 0;
 static bool engine_writes = false;
 static Oid	acting_user = InvalidOid;
 
-/* Says how this process commits.  A worker calls it once, with its settings pinned. */
+/*
+ * Makes this process a worker: it owns its transactions, and its session has
+ * our settings except where a statement of the owner's runs.  Once, outside a
+ * transaction.
+ */
 void
-bbm_txn_driver(BbmDriver driver)
+bbm_txn_become_worker(void)
 {
-	current_driver = driver;
+	current_driver = BBM_DRIVER_WORKER;
+	original_seqscan = enable_seqscan ? "on" : "off";
+	bbm_guc_set("search_path", BBM_SEARCH_PATH, false);
+	bbm_guc_set("enable_seqscan", "off", false);
 }
 
 /*
@@ -68,6 +86,44 @@ clean_up_after_error(void)
 	RESUME_INTERRUPTS();
 }
 
+/*
+ * What our own statements run with: no schema before pg_catalog, and plans
+ * that stay right when a table that was empty has grown.
+ */
+static void
+pin_settings(void)
+{
+	bbm_guc_set("search_path", BBM_SEARCH_PATH, true);
+	bbm_guc_set("enable_seqscan", "off", true);
+}
+
+/*
+ * Opens a GUC nest level for a statement of the owner's, with this search_path
+ * and otherwise what the session had before we pinned it.  What the statement
+ * SETs, and whatever of ours it reaches by calling our functions, starts from
+ * there.
+ */
+int
+bbm_user_settings_begin(const char *search_path)
+{
+	int			level = NewGUCNestLevel();
+
+	bbm_guc_set("search_path", search_path, true);
+	if (pinned)
+		bbm_guc_set("enable_seqscan", original_seqscan, true);
+	was_pinned = pinned;
+	pinned = false;
+	return level;
+}
+
+/* An error does the same with the (sub)transaction. */
+void
+bbm_user_settings_end(int level)
+{
+	AtEOXact_GUC(false, level);
+	pinned = was_pinned;
+}
+
 static ErrorData *
 run_in_worker(BbmTxnFn fn, void *arg, bool synchronous)
 {
@@ -76,6 +132,7 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous)
 
 	PG_TRY();
 	{
+		pinned = true;
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
 		force_read_committed();
@@ -116,14 +173,16 @@ run_in_subtransaction(BbmTxnFn fn, void *arg)
 		int			nest_level = NewGUCNestLevel();
 		char		timeout[32];
 
-		bbm_guc_set("search_path", BBM_SEARCH_PATH, true);
+		pin_settings();
 		snprintf(timeout, sizeof(timeout), "%d", bbm_lock_timeout);
 		bbm_guc_set("lock_timeout", timeout, true);
+		pinned = true;
 		SPI_connect();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		fn(arg);
 		PopActiveSnapshot();
 		SPI_finish();
+		pinned = false;
 		AtEOXact_GUC(false, nest_level);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller);
@@ -134,6 +193,7 @@ run_in_subtransaction(BbmTxnFn fn, void *arg)
 		MemoryContextSwitchTo(caller);
 		error = CopyErrorData();
 		FlushErrorState();
+		pinned = false;
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
@@ -150,6 +210,7 @@ run_in_foreground(BbmTxnFn fn, void *arg, bool synchronous)
 
 	SetCurrentStatementStartTimestamp();
 	force_read_committed();
+	original_seqscan = enable_seqscan ? "on" : "off";
 	error = run_in_subtransaction(fn, arg);
 	if (error)
 	{
@@ -246,10 +307,10 @@ bbm_climb(BbmClimb *climb, Oid to, bool engine)
 	GetUserIdAndSecContext(&climb->user, &climb->context);
 	climb->engine = engine_writes;
 	climb->nest_level = 0;
-	if (current_driver != BBM_DRIVER_WORKER)
+	if (!pinned)
 	{
 		climb->nest_level = NewGUCNestLevel();
-		bbm_guc_set("search_path", BBM_SEARCH_PATH, true);
+		pin_settings();
 	}
 	SetUserIdAndSecContext(to, climb->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	if (climbs++ == 0)

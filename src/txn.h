@@ -16,18 +16,13 @@
 
 typedef void (*BbmTxnFn) (void *arg);
 
-/* How this process commits. */
-typedef enum BbmDriver
-{
-	BBM_DRIVER_WORKER,			/* a background worker owns its transactions */
-	BBM_DRIVER_FOREGROUND		/* inside CALL, through SPI_commit */
-} BbmDriver;
-
 /* Where a failure happened, when its SQLSTATE does not tell. */
 extern int	bbm_failing_code;
 
 extern void bbm_txn_install(void);
-extern void bbm_txn_driver(BbmDriver driver);
+extern void bbm_txn_become_worker(void);
+extern int	bbm_user_settings_begin(const char *search_path);
+extern void bbm_user_settings_end(int level);
 extern ErrorData *bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous);
 
 typedef struct BbmClimb

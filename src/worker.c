@@ -66,7 +66,6 @@ pin_lock_timeout(void)
 static void
 pin_settings(void)
 {
-	bbm_guc_set("search_path", BBM_SEARCH_PATH, false);
 	bbm_guc_set("synchronous_commit", "off", false);
 	bbm_guc_set("deadlock_timeout", BBM_DEADLOCK_TIMEOUT, false);
 	bbm_guc_set("idle_in_transaction_session_timeout", "0", false);
@@ -74,7 +73,7 @@ pin_settings(void)
 	if (BBM_HAS_TRANSACTION_TIMEOUT)
 		bbm_guc_set("transaction_timeout", "0", false);
 	pin_lock_timeout();
-	bbm_txn_driver(BBM_DRIVER_WORKER);
+	bbm_txn_become_worker();
 }
 
 static void
