@@ -240,7 +240,7 @@ guard_insert(Row row)
 	 */
 	if (home && strncmp(home, "copy of ", 8) != 0)
 		set(&row, "home", CStringGetTextDatum(psprintf("copy of %s", home)), false);
-	else if (!home && (get_int(row, "status") == BBM_ACTIVE || get_int(row, "status") == BBM_RUNNING))
+	else if (!home)
 		set(&row, "home", CStringGetTextDatum(bbm_home()), false);
 	return PointerGetDatum(row.tuple);
 }
@@ -354,25 +354,41 @@ guard_update(Row old, Row new)
 	return PointerGetDatum(new.tuple);
 }
 
-static void
-check_called(FunctionCallInfo fcinfo, const char *function)
+/*
+ * Anybody who may execute a trigger function can put it on a table of his own
+ * and feed it rows of his own making, so each works on our tables only.
+ */
+static TriggerData *
+trigger_data(FunctionCallInfo fcinfo, const char *function)
 {
+	TriggerData *data;
+	const BbmCatalog *catalog;
+	Oid			relid;
+
 	/* nothing of the trigger data may be read before this */
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"%s\" was not called by trigger manager", function)));
+	data = (TriggerData *) fcinfo->context;
+	catalog = bbm_catalog();
+	relid = RelationGetRelid(data->tg_relation);
+	if (relid != catalog->migrations && relid != catalog->jobs)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" works on the tables of extension \"bbm\" alone", function)));
+	return data;
 }
 
 /* BEFORE INSERT OR UPDATE OR DELETE ON batched_background_migrations FOR EACH ROW */
 Datum
 bbm_migration_guard(PG_FUNCTION_ARGS)
 {
-	TriggerData *data = (TriggerData *) fcinfo->context;
+	TriggerData *data;
 	Row			old;
 	Row			new;
 
-	check_called(fcinfo, "bbm_migration_guard");
+	data = trigger_data(fcinfo, "bbm_migration_guard");
 	old.desc = new.desc = RelationGetDescr(data->tg_relation);
 	old.tuple = data->tg_trigtuple;
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
@@ -474,11 +490,11 @@ tell_event(Row row, const char *event)
 Datum
 bbm_migration_event(PG_FUNCTION_ARGS)
 {
-	TriggerData *data = (TriggerData *) fcinfo->context;
+	TriggerData *data;
 	Row			old;
 	Row			now;
 
-	check_called(fcinfo, "bbm_migration_event");
+	data = trigger_data(fcinfo, "bbm_migration_event");
 	old.desc = now.desc = RelationGetDescr(data->tg_relation);
 	old.tuple = now.tuple = data->tg_trigtuple;
 	SPI_connect();
@@ -534,14 +550,14 @@ refuse_job_write(const char *what, const BbmMigration *migration)
 Datum
 bbm_job_guard(PG_FUNCTION_ARGS)
 {
-	TriggerData *data = (TriggerData *) fcinfo->context;
+	TriggerData *data;
 	bool		update;
 	bool		insert;
 	Row			row;
 	BbmMigration *migration;
 	bool		copy;
 
-	check_called(fcinfo, "bbm_job_guard");
+	data = trigger_data(fcinfo, "bbm_job_guard");
 	update = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
 	insert = TRIGGER_FIRED_BY_INSERT(data->tg_event);
 	row.desc = RelationGetDescr(data->tg_relation);
@@ -581,7 +597,7 @@ bbm_truncate_guard(PG_FUNCTION_ARGS)
 {
 	List	   *unpaused;
 
-	check_called(fcinfo, "bbm_truncate_guard");
+	(void) trigger_data(fcinfo, "bbm_truncate_guard");
 	SPI_connect();
 	unpaused = bbm_migrations_with_status(list_make4_int(BBM_ACTIVE, BBM_FINISHED, BBM_FAILED, BBM_RUNNING),
 										  CurrentMemoryContext);

@@ -115,6 +115,13 @@ job_error(void *arg)
 		internalerrquery(job);
 	}
 	errcontext("job of a migration");
+	if (geterrcode() == ERRCODE_INSUFFICIENT_PRIVILEGE)
+	{
+		errdetail("The job runs as role \"%s\", which owns the migration.", GetUserNameFromId(GetUserId(), false));
+		errhint("GRANT it what the job needs.");
+	}
+	if (geterrcode() == ERRCODE_UNDEFINED_TABLE)
+		errhint("Names in the job are looked up with search_path \"%s\".", namespace_search_path);
 	if (geterrcode() == ERRCODE_SYNTAX_ERROR)
 		errhint("A job is an UPDATE, DELETE, INSERT or MERGE with $1 and $2, or just the name of a function.");
 }
@@ -313,6 +320,7 @@ bbm_job_prepare(BbmTarget *target)
 	int			nargs;
 	Oid			types[5];
 	SPIPlanPtr	plan;
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_error};
 
 	if (statement)
 	{
@@ -325,6 +333,8 @@ bbm_job_prepare(BbmTarget *target)
 	else
 		sql = resolve_function(target, &nargs, types);
 
+	callback.arg = sql;
+	error_context_stack = &callback;
 	plan = SPI_prepare(sql, nargs, types);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
@@ -335,4 +345,5 @@ bbm_job_prepare(BbmTarget *target)
 		elog(ERROR, "could not keep the plan of \"%s\"", sql);
 	target->plan = plan;
 	check_allowed(plan);
+	error_context_stack = callback.previous;
 }

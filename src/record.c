@@ -16,6 +16,7 @@
 #include "record.h"
 
 #include "common/pg_prng.h"
+#include "miscadmin.h"
 #include "utils/timestamp.h"
 
 #include "guc.h"
@@ -25,6 +26,7 @@
 
 /* A job that was given back this often has a problem of its own. */
 #define BBM_MAX_GIVE_BACKS 1000
+#define BBM_RECORD_TRIES 30
 #define BBM_FIRST_GIVE_BACK_MS 100
 #define BBM_LAST_GIVE_BACK_MS (30 * 1000)
 
@@ -193,12 +195,24 @@ record_job(void *arg)
 		args->ours = bbm_job_fail(args->job, args->code, args->error, args->due);
 }
 
-/* Writes the job; an error here is the caller's end, and makes the job an orphan. */
+/*
+ * Writes the job.  What passes by itself (another cancel, a lock) is tried
+ * again, since an attempt that did not count must not begin to because of it;
+ * any other error is this process's end, and makes the job an orphan.
+ */
 static bool
 write_job(JobArgs *args)
 {
 	ErrorData  *trouble = bbm_txn_run(record_job, args, false);
 
+	for (int i = 0; i < BBM_RECORD_TRIES && trouble && bbm_error_class(trouble->sqlerrcode) == BBM_ERROR_TRANSIENT; i++)
+	{
+		/* the next cancel would only come to the same */
+		QueryCancelPending = false;
+		/* a server that shuts down gets its way */
+		CHECK_FOR_INTERRUPTS();
+		trouble = bbm_txn_run(record_job, args, false);
+	}
 	if (trouble)
 		ThrowErrorData(trouble);
 	bbm_batch_ended();
