@@ -331,8 +331,10 @@ AS $$
            @extschema@.bbm_status_name(m.status),
            CASE WHEN m.status = 2 THEN 100.0
                 -- once all ranges are cut their keys are counted, not estimated
-                ELSE least(99.9, round(100.0 * j.keys / nullif(CASE WHEN j.cut >= m.max_value THEN j.all_keys
-                                                    ELSE greatest(m.total_tuple_count, j.all_keys) END, 0), 1))
+                ELSE least(99.9, coalesce(round(100.0 * j.keys / nullif(
+                    CASE WHEN j.cut >= m.max_value AND m.batching_strategy IS DISTINCT FROM 'NullKeySetBatchingStrategy'
+                         THEN j.all_keys
+                         ELSE greatest(m.total_tuple_count, j.all_keys) END, 0), 1), 0.0))
            END,
            j.rows, m.total_tuple_count, j.finished, j.running, j.failed,
            round(r.rows_per_ms * 1000 * greatest(j.running, 1), 1),
@@ -344,7 +346,7 @@ AS $$
            CASE WHEN m.status IN (1, 4) THEN @extschema@.bbm_waiting_on(m.id, m.home, m.owner_oid) END,
            m.started_at, m.finished_at,
            coalesce(m.error_sqlstate || ': ' || m.error_message, e.error),
-           e.attempts, e.next_attempt_at
+           e.attempts, CASE WHEN m.status <> 3 THEN e.next_attempt_at END
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
         SELECT coalesce(sum(j.row_count), 0)::bigint AS rows,
@@ -394,7 +396,7 @@ AS $$
            CASE j.status WHEN 1 THEN 'new' ELSE @extschema@.bbm_status_name(j.status) END,
            j.min_value, j.max_value, j.attempts, j.row_count, make_interval(secs => j.run_ms / 1000), j.wal_bytes,
            j.merged_jobs, CASE WHEN j.status = 4 THEN j.worker_pid END, j.started_at, j.finished_at,
-           j.next_attempt_at, j.failure_error_code, j.error_sqlstate, j.error_message
+           CASE WHEN m.status <> 3 THEN j.next_attempt_at END, j.failure_error_code, j.error_sqlstate, j.error_message
     FROM @extschema@.batched_background_migration_jobs j
     JOIN @extschema@.batched_background_migrations m ON m.id = j.batched_background_migration_id
     WHERE m.name = bbm_jobs.name AND @extschema@.bbm_may_see(m.owner_oid)

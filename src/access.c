@@ -72,6 +72,17 @@ bbm_cancel_running(int64 migration_id)
 	return n;
 }
 
+/* For a name that was not given. */
+void
+bbm_must_not_be_null(const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("%s must not be null", what),
+			 errdetail("It says which migration is meant."),
+			 errhint("bbm_status() lists those you may see.")));
+}
+
 /* The migration of that name, which the acting user must own; needs SPI. */
 BbmMigration *
 bbm_get_migration(const char *name)

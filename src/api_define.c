@@ -261,7 +261,7 @@ check_new_job(const BbmMigration *old, const BbmDefinition *d)
 Datum
 bbm_alter(PG_FUNCTION_ARGS)
 {
-	char	   *name = required_text_arg(fcinfo, ALTER_NAME, "name");
+	char	   *name = text_arg(fcinfo, ALTER_NAME);
 	BbmDefinition d = {
 		.name = text_arg(fcinfo, ALTER_NEW_NAME),
 		.job = text_arg(fcinfo, ALTER_JOB),
@@ -276,12 +276,16 @@ bbm_alter(PG_FUNCTION_ARGS)
 	};
 	BbmMigration *migration;
 
+	if (name == NULL)
+		bbm_must_not_be_null("name");
 	SPI_connect();
 	migration = bbm_get_migration(name);
 	check_max_attempts(d.max_attempts);
 	if (d.name && strcmp(d.name, name) != 0)
 		check_name_is_free(d.name);
-	if (migration->status == BBM_FINISHED)
+	if (migration->status == BBM_FINISHED &&
+		(d.job || d.batch_size || d.sub_batch_size || d.max_value || d.workers || d.max_attempts ||
+		 d.share_table || d.synchronous))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("migration \"%s\" is finished and stays so", name),
@@ -302,10 +306,12 @@ bbm_alter(PG_FUNCTION_ARGS)
 Datum
 bbm_drop(PG_FUNCTION_ARGS)
 {
-	char	   *name = required_text_arg(fcinfo, 0, "name");
+	char	   *name = text_arg(fcinfo, 0);
 	bool		if_exists = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 	bool		exists;
 
+	if (name == NULL)
+		bbm_must_not_be_null("name");
 	SPI_connect();
 	exists = bbm_migration_by_name(name, CurrentMemoryContext) != NULL;
 	if (!exists && if_exists)

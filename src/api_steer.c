@@ -40,22 +40,13 @@ PG_FUNCTION_INFO_V1(bbm_ensure_finished);
 /* With shared memory we are told of changes; this is for those nobody tells of. */
 #define BBM_LOOK_AGAIN_MS 1000
 #define BBM_POLL_MS 100
-
-static void
-must_not_be_null(const char *what)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-			 errmsg("%s must not be null", what),
-			 errdetail("It says which migration is meant."),
-			 errhint("bbm_status() lists those you may see.")));
-}
+#define BBM_CANCEL_AGAIN 10		/* looks between two signals */
 
 static char *
 name_arg(FunctionCallInfo fcinfo)
 {
 	if (PG_ARGISNULL(0))
-		must_not_be_null("name");
+		bbm_must_not_be_null("name");
 	return text_to_cstring(PG_GETARG_TEXT_PP(0));
 }
 
@@ -187,7 +178,7 @@ wait_for_batches(List *const migrations, const bool cancel)
 	PG_TRY();
 	{
 		/* a signal that came between a claim and its batch had nothing to cancel, so it is sent again */
-		while (batches_in_flight(migrations, cancel) > 0)
+		for (int i = 1; batches_in_flight(migrations, cancel && i % BBM_CANCEL_AGAIN == 0) > 0; i++)
 			wait_for_change(BBM_POLL_MS);
 	}
 	PG_FINALLY();
@@ -322,7 +313,7 @@ bbm_ensure_finished(PG_FUNCTION_ARGS)
 	StringInfoData unfinished;
 
 	if (PG_ARGISNULL(0))
-		must_not_be_null("names");
+		bbm_must_not_be_null("names");
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT, &names, &nulls, &n);
 	initStringInfo(&unfinished);
 	SPI_connect();
@@ -332,7 +323,7 @@ bbm_ensure_finished(PG_FUNCTION_ARGS)
 		BbmMigration *migration;
 
 		if (nulls[i])
-			must_not_be_null("names");
+			bbm_must_not_be_null("names");
 		name = TextDatumGetCString(names[i]);
 		migration = bbm_migration_by_name(name, CurrentMemoryContext);
 

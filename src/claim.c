@@ -32,7 +32,10 @@
 #define BBM_LOOK_MS 1000
 
 /* How often to look again whether another migration has left the table. */
-#define BBM_TABLE_POLL_MS 200
+#define BBM_TABLE_POLL_MS 100
+
+/* How long a migration keeps a table that another one contends for. */
+#define BBM_TURN_MS 1000
 
 static void
 later(BbmClaim *claim, TimestampTz due, const char *reason)
@@ -63,25 +66,44 @@ take_orphan(BbmClaim *claim, const BbmRunningJob *job)
 	return true;
 }
 
-/* Is another migration at work on the table, and not both said that they share it? */
+/*
+ * Is it another migration's turn on the table, unless both said that they
+ * share it?  Whoever has the table keeps it for a slice of time; then it lets
+ * go for as long as another contends for it.
+ */
 static bool
-table_is_taken(BbmClaim *claim)
+table_is_taken(BbmClaim *claim, TimestampTz now)
 {
-	BbmMigration *migration = claim->target->migration;
+	BbmTarget  *target = claim->target;
+	BbmMigration *migration = target->migration;
+	Oid			space = bbm_space();
+	bool		had_enough = target->table_since != 0 &&
+		now >= TimestampTzPlusMilliseconds(target->table_since, BBM_TURN_MS);
 	ListCell   *cell;
 
-	foreach(cell, bbm_rivals(migration->id, claim->target->relid))
+	foreach(cell, bbm_rivals(migration->id, target->relid))
 	{
 		BbmRival   *rival = lfirst(cell);
+		bool		at_work;
 		char		reason[128];
 
-		if ((rival->share_table && migration->share_table) ||
-			!bbm_slot_locks_held(bbm_space(), rival->id, rival->workers))
+		if (rival->share_table && migration->share_table)
 			continue;
+		at_work = bbm_slot_locks_held(space, rival->id, rival->workers);
+		if (!at_work && !(had_enough && bbm_is_contended(space, rival->id)))
+			continue;
+		if (at_work)
+		{
+			target->table_since = 0;
+			bbm_contend(space, migration->id, true);
+		}
 		snprintf(reason, sizeof(reason), "another migration on the table, id " INT64_FORMAT, rival->id);
-		later(claim, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_TABLE_POLL_MS), reason);
+		later(claim, TimestampTzPlusMilliseconds(now, BBM_TABLE_POLL_MS), reason);
 		return true;
 	}
+	bbm_contend(space, migration->id, false);
+	if (target->table_since == 0)
+		target->table_since = now;
 	return false;
 }
 
@@ -177,7 +199,7 @@ bbm_claim(void *arg)
 	if (!bbm_claim_state(migration->id, &state) || state.status != BBM_RUNNING ||
 		state.updated_at != migration->updated_at)
 		return;
-	if (table_is_taken(claim))
+	if (table_is_taken(claim, now))
 		return;
 	claim->slot = bbm_slot_lock_take(bbm_space(), migration->id,
 									 target->strategy->one_at_a_time ? 1 : migration->workers);

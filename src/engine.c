@@ -123,6 +123,10 @@ forget_target(BbmEngine *engine, int64 id)
 void
 bbm_engine_end(BbmEngine *engine)
 {
+	ListCell   *cell;
+
+	foreach(cell, engine->runnable)
+		bbm_contend(engine->space, ((BbmRunnable *) lfirst(cell))->id, false);
 	while (engine->targets)
 		forget_target(engine, ((BbmTarget *) linitial(engine->targets))->migration->id);
 	bbm_token_drop(engine->space, engine->token);
@@ -500,7 +504,11 @@ static bool
 refresh(BbmEngine *engine, TimestampTz *due)
 {
 	ErrorData  *error;
+	ListCell   *cell;
 
+	/* what we contended for and do not come back to must not keep others waiting */
+	foreach(cell, engine->runnable)
+		bbm_contend(engine->space, ((BbmRunnable *) lfirst(cell))->id, false);
 	list_free_deep(engine->runnable);
 	engine->runnable = NIL;
 	engine->raised = false;

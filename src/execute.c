@@ -25,6 +25,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 
+#include "locks.h"
 #include "target.h"
 #include "txn.h"
 
@@ -166,13 +167,24 @@ next_part(const BbmWork *work, BbmRange *part)
 		*part = rest;
 }
 
-/* Is the migration still to run?  A job of several commits asks before each. */
+/*
+ * Is the migration still to run?  A job of several commits asks before each.
+ * With the lock for the moment of the look, so that a transaction that has
+ * paused it and waits for us is waited for: after lock_timeout that gives the
+ * rest of the job back.  A DELETE that waits for our row's lock meets us in a
+ * deadlock, of which we are the victim, to the same effect.
+ */
 static bool
 still_running(const BbmWork *work)
 {
+	int64		id = work->job->migration_id;
 	BbmClaimState state;
+	bool		running;
 
-	return bbm_claim_state(work->job->migration_id, &state) && state.status == BBM_RUNNING;
+	bbm_lock_migration(bbm_space(), id);
+	running = bbm_claim_state(id, &state) && state.status == BBM_RUNNING;
+	bbm_unlock_migration(bbm_space(), id);
+	return running;
 }
 
 void

@@ -23,10 +23,12 @@
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "tcop/pquery.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/json.h"
+#include "utils/portal.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -226,6 +228,17 @@ set_owner(Row *row, bool copied)
 	set(row, "owner_oid", ObjectIdGetDatum(owner), false);
 }
 
+/* The OID is what counts; the name follows a role that was renamed. */
+static void
+refresh_owner(Row *row)
+{
+	char	   *known = get_text(*row, "owner");
+	char	   *name = GetUserNameFromId((Oid) get_int(*row, "owner_oid"), true);
+
+	if (name && (known == NULL || strcmp(known, name) != 0))
+		set(row, "owner", name_datum(name), false);
+}
+
 static Datum
 guard_insert(Row row)
 {
@@ -345,6 +358,8 @@ guard_update(Row old, Row new)
 	set(&new, "table_oid", ObjectIdGetDatum((Oid) get_int(old, "table_oid")), is_null(old, "table_oid"));
 	if (is_null(new, "owner") || strcmp(get_text(new, "owner"), get_text(old, "owner")) != 0)
 		set_owner(&new, false);
+	else if (at_home(old))
+		refresh_owner(&new);
 
 	guard_status(old, &new);
 	check_row(new);
@@ -409,6 +424,7 @@ bbm_migration_guard(PG_FUNCTION_ARGS)
 	new.tuple = data->tg_newtuple;
 	if (bbm_engine_writes())
 	{
+		refresh_owner(&new);
 		set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
 		return PointerGetDatum(new.tuple);
 	}
@@ -579,6 +595,13 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 	migration = bbm_migration_by_id(get_int(row, "batched_background_migration_id"), CurrentMemoryContext);
 	/* a dump loads the jobs of a copy; DELETE of a migration takes its jobs along */
 	copy = migration && migration->home && strcmp(migration->home, bbm_home()) != 0;
+	if (migration == NULL && insert && !(ActivePortal && ActivePortal->commandTag == CMDTAG_COPY))
+		ereport(ERROR,
+				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
+				 errmsg("cannot insert a job of migration " INT64_FORMAT ", which does not exist",
+						get_int(row, "batched_background_migration_id")),
+				 errdetail("Its workers cut the ranges and write the jobs."),
+				 errhint("A dump loads its jobs with COPY, before or after their migrations.")));
 	if (migration && !copy && insert)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -33,6 +33,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 
 #include "compat.h"
@@ -50,6 +51,7 @@ static Oid	to_wake[BBM_MAX_WAKES];
 static int	n_to_wake = 0;
 static bool wake_overflow = false;
 static bool to_tell = false;
+static bool blocked = false;	/* some database, by this transaction */
 
 /* A notification to send at commit, and the savepoint it belongs to. */
 typedef struct Notification
@@ -143,6 +145,21 @@ tell(XactEvent event, void *arg)
 	wake_overflow = to_tell = false;
 }
 
+static bool
+may_create_databases(void)
+{
+	HeapTuple	tuple;
+	bool		may = superuser();
+
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (HeapTupleIsValid(tuple))
+	{
+		may = may || ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+		ReleaseSysCache(tuple);
+	}
+	return may;
+}
+
 /* The database a command needs for itself, if the user may run it at all; else InvalidOid. */
 static Oid
 database_needed(Node *statement)
@@ -188,7 +205,7 @@ database_needed(Node *statement)
 	{
 		HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
 		bool		allowed = HeapTupleIsValid(tuple) && ((Form_pg_database) GETSTRUCT(tuple))->datistemplate &&
-			have_createdb_privilege();
+			may_create_databases();
 
 		if (HeapTupleIsValid(tuple))
 			ReleaseSysCache(tuple);
@@ -235,24 +252,18 @@ run_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessU
 		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 }
 
-/* The command with the database kept free of us until it has ended, well or not. */
+/*
+ * Whatever became of the command, its transaction is over: until then another
+ * session would still see the database, or the extension, as it was.
+ */
 static void
-run_alone(const Oid database, PlannedStmt *pstmt, const char *query, bool read_only_tree,
-		  ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *env, DestReceiver *dest,
-		  QueryCompletion *qc)
+unblock(XactEvent event, void *arg)
 {
-	bbm_database_block(database);
-	PG_TRY();
+	if (blocked && (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE))
 	{
-		make_free(database);
-		run_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+		blocked = false;
+		bbm_database_unblock();
 	}
-	PG_FINALLY();
-	{
-		ConditionVariableCancelSleep();
-		bbm_database_unblock(database);
-	}
-	PG_END_TRY();
 }
 
 static void
@@ -268,9 +279,12 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtili
 	if (!IsA(statement, TransactionStmt) && bbm_shared != NULL)
 		database = drops_extension(statement) ? MyDatabaseId : database_needed(statement);
 	if (OidIsValid(database))
-		run_alone(database, pstmt, query, read_only_tree, context, params, env, dest, qc);
-	else
-		run_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	{
+		blocked = true;
+		bbm_database_block(database);
+		make_free(database);
+	}
+	run_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 	if (commit_prepared)
 		bbm_look(MyDatabaseId);
 }
@@ -280,6 +294,7 @@ void
 bbm_hooks_install(void)
 {
 	RegisterXactCallback(tell, NULL);
+	RegisterXactCallback(unblock, NULL);
 	RegisterSubXactCallback(sort_out_notifications, NULL);
 	if (process_shared_preload_libraries_in_progress)
 	{

@@ -174,14 +174,15 @@ workers_at(Oid database, Oid owner)
 }
 
 /*
- * The due demand with the fewest workers, of those that want more; false when
- * there is none.  *wait is lowered to the next time one comes due.
+ * The due demand with the fewest workers, of those that want more, and among
+ * equals the one that was served longest ago; false when there is none.  *wait is lowered to the next time one comes due.
  */
 static bool
 next_to_start(Oid *database, Oid *owner, TimestampTz *wait)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int			fewest = INT_MAX;
+	TimestampTz served = 0;
 
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
 	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
@@ -197,9 +198,10 @@ next_to_start(Oid *database, Oid *owner, TimestampTz *wait)
 			continue;
 		if (when > now)
 			*wait = Min(*wait, when);
-		else if (n < fewest)
+		else if (n < fewest || (n == fewest && demand->served < served))
 		{
 			fewest = n;
+			served = demand->served;
 			*database = demand->database;
 			*owner = demand->owner;
 		}
@@ -208,17 +210,21 @@ next_to_start(Oid *database, Oid *owner, TimestampTz *wait)
 	return fewest < INT_MAX;
 }
 
-/* Nobody to start there now: its own event brings it back. */
+/* A worker was started for it just now, or (until) none can be before then. */
 static void
-postpone(Oid database, Oid owner, TimestampTz until)
+note_served(Oid database, Oid owner, TimestampTz until)
 {
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
 	{
 		BbmDemand  *demand = &bbm_shared->demands[i];
 
-		if (demand->in_use && demand->database == database && demand->owner == owner)
+		if (!demand->in_use || demand->database != database || demand->owner != owner)
+			continue;
+		if (until != 0)
 			demand->not_before = until;
+		else
+			demand->served = GetCurrentTimestamp();
 	}
 	LWLockRelease(bbm_shared->lock);
 }
@@ -339,11 +345,13 @@ balance(void)
 	{
 		if (bbm_database_blocked(database))
 		{
-			postpone(database, owner, retry);
+			note_served(database, owner, retry);
 			wait = Min(wait, retry);
 		}
 		else if (!start_worker(BBM_KIND_WORKER, database, owner))
 			return Min(wait, retry);
+		else
+			note_served(database, owner, 0);
 	}
 	return wait;
 }

@@ -35,6 +35,7 @@ enum
 	LOCK_MIGRATION = 1,
 	LOCK_TABLE = 2,
 	LOCK_TOKEN = 3,
+	LOCK_CONTENDER = 4,
 	LOCK_FIRST_SLOT = 256
 };
 
@@ -46,6 +47,13 @@ void
 bbm_lock_migration(Oid space, int64 migration_id)
 {
 	LockDatabaseObject(space, (Oid) (uint32) migration_id, LOCK_MIGRATION, ExclusiveLock);
+}
+
+/* For who has only looked, and is to work on without it. */
+void
+bbm_unlock_migration(Oid space, int64 migration_id)
+{
+	UnlockDatabaseObject(space, (Oid) (uint32) migration_id, LOCK_MIGRATION, ExclusiveLock);
 }
 
 /* Until the end of the transaction.  Waits at most lock_timeout. */
@@ -112,6 +120,31 @@ bbm_slot_locks_held(Oid space, int64 migration_id, int limit)
 			return true;
 		LockRelease(&tag, ShareLock, false);
 	}
+	return false;
+}
+
+/* This process begins, or ceases, to wait for the migration's turn on its table. */
+void
+bbm_contend(Oid space, int64 migration_id, bool begin)
+{
+	LOCKTAG		tag = session_tag(space, (uint32) migration_id, LOCK_CONTENDER);
+	bool		contends = bbm_lock_is_mine(&tag, ShareLock);
+
+	if (begin && !contends)
+		(void) LockAcquire(&tag, ShareLock, true, true);
+	else if (!begin && contends)
+		LockRelease(&tag, ShareLock, true);
+}
+
+/* Does another process wait for the migration's turn?  Needs a transaction. */
+bool
+bbm_is_contended(Oid space, int64 migration_id)
+{
+	LOCKTAG		tag = session_tag(space, (uint32) migration_id, LOCK_CONTENDER);
+
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(&tag, ExclusiveLock, false);
 	return false;
 }
 

@@ -11,10 +11,13 @@
 #include "bbm.h"
 
 extern void bbm_lock_migration(Oid space, int64 migration_id);
+extern void bbm_unlock_migration(Oid space, int64 migration_id);
 extern void bbm_lock_table(Oid space, Oid table);
 extern int	bbm_slot_lock_take(Oid space, int64 migration_id, int limit);
 extern void bbm_slot_lock_drop(Oid space, int64 migration_id, int slot);
 extern bool bbm_slot_locks_held(Oid space, int64 migration_id, int limit);
+extern void bbm_contend(Oid space, int64 migration_id, bool begin);
+extern bool bbm_is_contended(Oid space, int64 migration_id);
 extern int32 bbm_token_take(Oid space);
 extern void bbm_token_keep(Oid space, int32 token);
 extern void bbm_token_drop(Oid space, int32 token);

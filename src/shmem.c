@@ -97,6 +97,15 @@ wake_launcher_locked(void)
 		SetLatch(bbm_shared->launcher_latch);
 }
 
+/* Caller holds the lock exclusively. */
+static void
+request_look_locked(Oid database)
+{
+	if (OidIsValid(bbm_shared->look_database) && bbm_shared->look_database != database)
+		bbm_shared->look_everywhere = true;
+	bbm_shared->look_database = database;
+}
+
 /* ----------------------------------------------------------------
  * Demands
  * ----------------------------------------------------------------
@@ -150,15 +159,24 @@ void
 bbm_demand_wake(Oid database, Oid owner)
 {
 	BbmDemand  *demand;
+	int			working = 0;
 
 	if (bbm_shared == NULL)
 		return;
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < bbm_max_workers; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (slot->in_use && slot->database == database && slot->owner == owner)
+			working++;
+	}
 	demand = demand_find(database, owner, true);
 	if (demand)
 	{
 		demand->wakes++;
-		demand->wanted = Max(demand->wanted, 1);
+		/* those that work may be in long batches, so one more; it leaves if there is nothing for it */
+		demand->wanted = Max(demand->wanted, working + 1);
 		demand->due = GetCurrentTimestamp();
 		demand->failures = 0;
 		demand->not_before = 0;
@@ -255,9 +273,7 @@ bbm_look(Oid database)
 	if (bbm_shared == NULL)
 		return;
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	if (OidIsValid(bbm_shared->look_database) && bbm_shared->look_database != database)
-		bbm_shared->look_everywhere = true;
-	bbm_shared->look_database = database;
+	request_look_locked(database);
 	wake_launcher_locked();
 	LWLockRelease(bbm_shared->lock);
 }
@@ -444,9 +460,7 @@ demand_backs_off(BbmSlot *slot)
 	if (!slot->connected && demand->failures >= 2)
 	{
 		/* it cannot even log in: a superuser's look tells whether that is for good */
-		if (OidIsValid(bbm_shared->look_database) && bbm_shared->look_database != slot->database)
-			bbm_shared->look_everywhere = true;
-		bbm_shared->look_database = slot->database;
+		request_look_locked(slot->database);
 		demand->in_use = false;
 		return;
 	}
@@ -602,7 +616,7 @@ bbm_database_block(Oid database)
 	{
 		BbmBlock   *block = &bbm_shared->blocks[i];
 
-		if (block->pid == 0 || block->pid == MyProcPid || BackendPidGetProc(block->pid) == NULL)
+		if (block->pid == 0 || BackendPidGetProc(block->pid) == NULL)
 		{
 			block->database = database;
 			block->pid = MyProcPid;
@@ -612,21 +626,21 @@ bbm_database_block(Oid database)
 	LWLockRelease(bbm_shared->lock);
 }
 
+/* Takes back all blocks of this backend, and has a scout look where they were. */
 void
-bbm_database_unblock(Oid database)
+bbm_database_unblock(void)
 {
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < BBM_MAX_BLOCKS; i++)
 	{
 		BbmBlock   *block = &bbm_shared->blocks[i];
 
-		if (block->pid == MyProcPid && block->database == database)
+		if (block->pid == MyProcPid)
+		{
 			block->pid = 0;
+			request_look_locked(block->database);
+		}
 	}
-	/* a look that was due meanwhile was left out */
-	if (OidIsValid(bbm_shared->look_database) && bbm_shared->look_database != database)
-		bbm_shared->look_everywhere = true;
-	bbm_shared->look_database = database;
 	wake_launcher_locked();
 	LWLockRelease(bbm_shared->lock);
 }
@@ -670,7 +684,8 @@ bbm_database_ask_to_leave(Oid database)
 		if (slot->leave)
 			continue;
 		slot->leave = true;
-		if (slot->pid != 0)
+		/* one that is still connecting looks at its slot when it has */
+		if (slot->pid != 0 && slot->connected)
 		{
 			/* ends the statement it is in; between statements the latch is enough */
 			kill(slot->pid, SIGINT);

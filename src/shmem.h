@@ -63,6 +63,7 @@ typedef struct BbmDemand
 	Oid			owner;
 	int			wanted;			/* workers that would find work */
 	TimestampTz due;			/* when; DT_NOEND if only an event can tell */
+	TimestampTz served;			/* when a worker was started last */
 	uint64		wakes;			/* events so far: a worker that saw fewer must look again */
 	int			failures;		/* workers in a row that died before doing anything */
 	TimestampTz not_before;		/* back-off after such a death */
@@ -121,7 +122,7 @@ extern void bbm_await_batches(bool begin);
 
 /* Making a database free of our workers. */
 extern void bbm_database_block(Oid database);
-extern void bbm_database_unblock(Oid database);
+extern void bbm_database_unblock(void);
 extern bool bbm_database_blocked(Oid database);
 extern int	bbm_database_ask_to_leave(Oid database);
 
