@@ -1,0 +1,64 @@
+# bbm: batched background migrations inside PostgreSQL
+#
+# make, make install        as any PGXS extension
+# make demo, make test      set up what is missing on Debian, build, and run
+# make check-local          every test, on a machine that is set up
+# make bench, make lint     see CONTRIBUTING.md
+
+MODULE_big = bbm
+EXTENSION = bbm
+DATA = sql/bbm--1.0.sql
+PGFILEDESC = "bbm - batched background migrations"
+OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
+
+# The tests, in the order in which they run; `make lint` knows one not listed.
+# sql/NAME.sql, test/specs/NAME.spec and test/t/NAME.pl
+REGRESS = install settings create guards privileges nologin steer status run runbook background failures
+ISOLATION = claim-claim claim-pause pause-work start-finish steal
+TAP = 001_latency 002_pause 003_crash 007_dump 008_prepared
+ISOLATION_OPTS = --inputdir=$(srcdir)/test
+
+PG_CPPFLAGS = -I$(srcdir)/src
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
+	-Werror=implicit-function-declaration $(COPT)
+EXTRA_CLEAN = .build
+
+PG_CONFIG ?= pg_config
+# nothing yet on a bare machine, where `make test` and `make demo` are to work
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+ifneq ($(wildcard $(PGXS)),)
+include $(PGXS)
+else ifneq ($(filter-out setup demo test,$(or $(MAKECMDGOALS),all)),)
+$(error no PGXS from "$(PG_CONFIG)": install the server's development files or run test/setup)
+endif
+
+# PGXS tracks no header dependencies by default
+$(OBJS): $(wildcard $(srcdir)/src/*.h)
+
+# ... nor that an object was built for another server or with other flags
+$(OBJS) $(OBJS:.o=.bc): .build
+.build: FORCE
+	@echo '$(VERSION) $(CC) $(COPT)' | cmp -s - $@ || echo '$(VERSION) $(CC) $(COPT)' >$@
+FORCE:
+
+export PG_CONFIG
+
+setup:
+	@test/setup
+
+demo: setup
+	@test/demo
+
+test: setup
+	@$(MAKE) --no-print-directory check-local
+
+check-local:
+	@REGRESS='$(REGRESS)' ISOLATION='$(ISOLATION)' TAP='$(TAP)' test/run
+
+bench:
+	@test/bench/run
+
+lint:
+	@REGRESS='$(REGRESS)' ISOLATION='$(ISOLATION)' TAP='$(TAP)' test/lint
+
+.PHONY: setup demo test check-local bench lint FORCE
