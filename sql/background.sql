@@ -1,0 +1,152 @@
+--
+-- The workers: started by a plain UPDATE, several at once, gone when idle.
+--
+
+CREATE EXTENSION bbm;
+CREATE FUNCTION wait_for(condition text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE met boolean;
+BEGIN
+    FOR i IN 1 .. 3000 LOOP
+        EXECUTE 'SELECT ' || condition INTO met;
+        IF met THEN RETURN; END IF;
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+    RAISE EXCEPTION 'waited in vain for: %', condition;
+END $$;
+CREATE TABLE a (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+CREATE TABLE b (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO a SELECT generate_series(1, 1000);
+INSERT INTO b SELECT generate_series(1, 1000);
+-- a job that takes as long as we like
+CREATE FUNCTION held(min int, max int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE a SET n = n + 1 WHERE id BETWEEN $1 AND $2;
+    WHILE NOT pg_try_advisory_xact_lock_shared(4242) LOOP
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+END $$;
+
+-- a schema migration's transaction: nothing begins before it commits
+BEGIN;
+CREATE TABLE c (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO c SELECT generate_series(1, 10);
+INSERT INTO batched_background_migrations
+  (name, max_value, batch_size, job_signature_name, table_name, column_name, status)
+VALUES ('deployed', 10, 3, 'UPDATE c SET n = n + 1 WHERE id BETWEEN $1 AND $2', 'public.c', 'id', 1);
+SELECT bbm_wait('deployed', '100 ms');
+COMMIT;
+SELECT bbm_wait('deployed', '1 minute');
+SELECT min(n), max(n), count(*) FROM c;
+-- or is rolled back
+SELECT bbm_create('rolled back', 'c', 'UPDATE c SET n = n + 1 WHERE id BETWEEN $1 AND $2') > 0 AS created;
+BEGIN;
+UPDATE batched_background_migrations SET status = 1 WHERE name = 'rolled back';
+ROLLBACK;
+BEGIN;
+SAVEPOINT s;
+UPDATE batched_background_migrations SET status = 1 WHERE name = 'rolled back';
+ROLLBACK TO s;
+COMMIT;
+SELECT bbm_wait('rolled back', '200 ms');
+SELECT min(n), max(n), count(*) FROM c;
+BEGIN;
+SAVEPOINT s;
+UPDATE batched_background_migrations SET status = 1 WHERE name = 'rolled back';
+RELEASE s;
+COMMIT;
+SELECT bbm_wait('rolled back', '1 minute');
+SELECT min(n), max(n), count(*) FROM c;
+
+-- several, on different tables and on the same
+SELECT bbm_create('a' || i, 'a', 'UPDATE a SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 50) > 0 AS created
+FROM generate_series(1, 3) i;
+SELECT bbm_create('b' || i, 'b', 'UPDATE b SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 50, workers => 3,
+                  share_table => true) > 0 AS created
+FROM generate_series(1, 3) i;
+UPDATE batched_background_migrations SET status = 1 WHERE status = 0;
+SELECT name, bbm_wait(name, '1 minute') FROM batched_background_migrations WHERE name ~ '^[ab][123]' ORDER BY name;
+SELECT min(n), max(n), count(*) FROM a;
+SELECT min(n), max(n), count(*) FROM b;
+-- each range once, in one attempt, without a gap
+SELECT m.name, count(*), sum(j.row_count), min(j.min_value), max(j.max_value), max(j.attempts),
+       sum(j.max_value - j.min_value + 1) AS keys
+FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id
+WHERE m.name ~ '^[ab][123]' GROUP BY m.name ORDER BY m.name;
+-- never two at once on a table, unless both say so
+SELECT count(*) AS at_once
+FROM batched_background_migration_jobs x
+JOIN batched_background_migration_jobs y ON x.batched_background_migration_id < y.batched_background_migration_id
+JOIN batched_background_migrations mx ON mx.id = x.batched_background_migration_id AND mx.table_name = 'public.a'
+JOIN batched_background_migrations my ON my.id = y.batched_background_migration_id AND my.table_name = 'public.a'
+WHERE x.started_at < y.finished_at AND y.started_at < x.finished_at;
+
+-- another table's migration does not wait for a long batch
+SELECT pg_advisory_lock(4242);
+SELECT bbm_create('long', 'a', 'held', start => true) > 0 AS created;
+SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('long'))$$);
+SELECT bbm_create('meanwhile', 'b', 'UPDATE b SET n = n + 1 WHERE id BETWEEN $1 AND $2', start => true) > 0 AS created;
+SELECT bbm_wait('meanwhile', '30 s');
+SELECT name, status FROM bbm_status('long');
+SELECT pg_advisory_unlock(4242);
+SELECT bbm_wait('long', '1 minute');
+
+-- with a batch in flight, another migration of the table waits and says for what
+SELECT pg_advisory_lock(4242);
+SELECT bbm_create('first', 'a', 'held', batch_size => 400, start => true) AS first \gset
+SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('first'))$$);
+SELECT bbm_create('second', 'a', 'held', batch_size => 400, share_table => true, start => true) > 0 AS created;
+SELECT wait_for(format($$(SELECT status = 'running' AND waiting_on = 'another migration on the table, id %s'
+                          FROM bbm_status('second'))$$, :first));
+SELECT name, status, jobs_running, workers FROM bbm_status() WHERE name IN ('first', 'second');
+-- who works at what
+SELECT w.kind, w.role = current_user AS mine, w.migration, j.min_value, j.max_value, w.since IS NOT NULL AS since,
+       w.waiting_on, w.database = current_database() AS here, a.backend_type, a.application_name
+FROM bbm_workers() w JOIN pg_stat_activity a USING (pid)
+JOIN batched_background_migration_jobs j ON j.id = w.job;
+SELECT kind, migration, job FROM bbm_workers() WHERE kind = 'launcher';
+SELECT pg_advisory_unlock(4242);
+SELECT bbm_wait('first', '1 minute'), bbm_wait('second', '1 minute');
+-- and as many jobs at once as the migration has workers, but no more
+SELECT pg_advisory_lock(4242);
+SELECT bbm_create('parallel', 'a', 'held', batch_size => 200, workers => 3, start => true) > 0 AS created;
+SELECT wait_for($$(SELECT jobs_running = 3 FROM bbm_status('parallel'))$$);
+SELECT status, min_value, max_value FROM bbm_jobs('parallel') ORDER BY min_value;
+SELECT pg_advisory_unlock(4242);
+SELECT bbm_wait('parallel', '1 minute');
+SELECT status, min_value, max_value, attempts FROM bbm_jobs('parallel') ORDER BY min_value;
+SELECT min(n), max(n), count(*) FROM a;
+-- two that share the table
+SELECT pg_advisory_lock(4242);
+SELECT bbm_create('shares 1', 'a', 'held', max_value => 500, share_table => true, start => true) > 0 AS created;
+SELECT bbm_create('shares 2', 'a', 'held', min_value => 501, share_table => true, start => true) > 0 AS created;
+SELECT wait_for($$(SELECT sum(jobs_running) = 2 FROM bbm_status() WHERE name LIKE 'shares _')$$);
+SELECT pg_advisory_unlock(4242);
+SELECT bbm_wait('shares 1', '1 minute'), bbm_wait('shares 2', '1 minute');
+SELECT min(n), max(n), count(*) FROM a;
+
+-- beside a worker, a session may help
+SELECT bbm_create('helped', 'a', 'UPDATE a SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 10, workers => 2,
+                  start => true) > 0 AS created;
+CALL bbm_run('helped');
+SELECT sum(rows), min(min_value), max(max_value), max(attempts), sum(max_value - min_value + 1) AS keys
+FROM bbm_jobs('helped');
+SELECT min(n), max(n), count(*) FROM a;
+
+-- a launched worker
+SELECT bbm_create('launched', 'a', 'UPDATE a SET n = n + 1 WHERE id BETWEEN $1 AND $2') > 0 AS created;
+SELECT bbm_launch_worker('0') > 0 AS launched;
+SELECT bbm_launch_worker(idle_timeout => '10 ms') > 0 AS launched;
+SELECT bbm_launch_worker('-1 s');
+SELECT bbm_launch_worker(NULL);
+SELECT bbm_start('launched');
+SELECT bbm_wait('launched', '1 minute');
+
+-- when there is nothing to do, nobody is there but the launcher
+SELECT wait_for($$NOT EXISTS (SELECT 1 FROM bbm_workers() WHERE kind <> 'launcher')$$);
+SELECT wait_for($$NOT EXISTS (SELECT 1 FROM pg_stat_activity
+                              WHERE backend_type LIKE 'bbm%' AND backend_type <> 'bbm launcher')$$);
+SELECT backend_type, datname FROM pg_stat_activity WHERE backend_type LIKE 'bbm%';
+
+DROP EXTENSION bbm;
+DROP TABLE a, b, c;
+DROP FUNCTION held, wait_for;

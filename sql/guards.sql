@@ -1,0 +1,220 @@
+--
+-- The tables defend themselves: a plain INSERT, UPDATE, DELETE or TRUNCATE does
+-- what the functions do, and no more.
+--
+
+CREATE EXTENSION bbm;
+CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO t SELECT generate_series(1, 10);
+
+-- what an error says: SQLSTATE, message, detail, hint
+CREATE FUNCTION fails(statement text) RETURNS TABLE (state text, message text, detail text, hint text)
+LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE statement;
+    RAISE EXCEPTION 'no error';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+    RETURN NEXT;
+END $$;
+CREATE FUNCTION define(name text, status int DEFAULT 0, batch_size int DEFAULT 5, min_value bigint DEFAULT 1,
+                       max_value bigint DEFAULT 10) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO batched_background_migrations
+      (name, min_value, max_value, batch_size, job_signature_name, table_name, column_name, status)
+    VALUES (name, min_value, max_value, batch_size, 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2',
+            'public.t', 'id', status)
+$$;
+\pset expanded on
+
+-- a row that cannot be right is refused, whether inserted or updated to be so
+SELECT * FROM fails($$SELECT define('')$$);
+SELECT state, message FROM fails($$SELECT define(NULL)$$);
+SELECT * FROM fails($$SELECT define(repeat('x', 65536))$$);
+SELECT * FROM fails($$SELECT define(repeat('x', 513))$$);
+SELECT * FROM fails($$SELECT define('m', status => 5)$$);
+SELECT * FROM fails($$SELECT define('m', status => -1)$$);
+SELECT * FROM fails($$SELECT define('m', batch_size => 0)$$);
+SELECT * FROM fails($$SELECT define('m', batch_size => -1)$$);
+SELECT state, message FROM fails($$SELECT define('m', batch_size => NULL)$$);
+SELECT * FROM fails($$SELECT define('m', min_value => 11)$$);
+SELECT define(repeat('x', 512));
+DELETE FROM batched_background_migrations;
+SELECT define('m');
+SELECT * FROM fails($$SELECT define('m')$$);
+SELECT * FROM fails($$UPDATE batched_background_migrations SET name = ''$$);
+SELECT * FROM fails($$UPDATE batched_background_migrations SET name = repeat('x', 65536)$$);
+SELECT * FROM fails($$UPDATE batched_background_migrations SET batch_size = 0$$);
+SELECT * FROM fails($$UPDATE batched_background_migrations SET max_value = 0$$);
+SELECT * FROM fails($$UPDATE batched_background_migrations SET sub_batch_size = 0$$);
+SELECT * FROM fails($$UPDATE batched_background_migrations SET workers = 0$$);
+SELECT * FROM fails($$UPDATE batched_background_migrations SET workers = 257$$);
+SELECT * FROM fails($$UPDATE batched_background_migrations SET max_attempts = 0$$);
+SELECT * FROM fails($$UPDATE batched_background_migrations SET max_attempts = 101$$);
+SELECT * FROM fails($$UPDATE batched_background_migrations SET id = id + 1$$);
+
+-- the codes of the workers are theirs
+SELECT * FROM fails($$UPDATE batched_background_migrations SET status = 2$$);
+SELECT * FROM fails($$UPDATE batched_background_migrations SET status = 3$$);
+SELECT * FROM fails($$UPDATE batched_background_migrations SET status = 4$$);
+SELECT * FROM fails($$UPDATE batched_background_migrations SET status = 5$$);
+SELECT * FROM fails($$UPDATE batched_background_migrations SET status = -1$$);
+SELECT state, message FROM fails($$UPDATE batched_background_migrations SET status = NULL$$);
+SELECT state, message FROM fails($$UPDATE batched_background_migrations SET max_value = NULL$$);
+SELECT state, message FROM fails($$INSERT INTO batched_background_migrations
+  (name, batch_size, job_signature_name, table_name, column_name) VALUES ('x', 5, 'f', 'public.t', 'id')$$);
+\pset expanded off
+
+-- a change is dated; what only bbm records stays as it was
+SELECT updated_at FROM batched_background_migrations;
+UPDATE batched_background_migrations SET batch_size = 4;
+SELECT updated_at > created_at AS dated, batch_size FROM batched_background_migrations;
+UPDATE batched_background_migrations
+SET updated_at = '2000-01-01', owner_oid = 1, home = 'moon', table_oid = 1;
+SELECT updated_at > created_at AS dated, owner_oid = current_user::regrole AS mine, home = 'moon' AS moved, table_oid
+FROM batched_background_migrations;
+
+-- paused, started, paused, started; and what is so already is no change
+SELECT event, status FROM bbm_events WHERE name = 'm' ORDER BY id;
+DELETE FROM batched_background_migrations;
+SELECT name, event, status, role = current_user AS mine FROM bbm_events WHERE name = 'm' ORDER BY id;
+DELETE FROM bbm_events;
+BEGIN;
+SELECT define('m');
+UPDATE batched_background_migrations SET status = 0 WHERE name = 'm';
+UPDATE batched_background_migrations SET status = 1 WHERE name = 'm';
+UPDATE batched_background_migrations SET status = 1 WHERE name = 'm';
+UPDATE batched_background_migrations SET status = 0 WHERE name = 'm';
+UPDATE batched_background_migrations SET name = 'm2' WHERE name = 'm';
+SELECT name, status FROM batched_background_migrations;
+SELECT name, event, status FROM bbm_events ORDER BY id;
+ROLLBACK;
+SELECT count(*) AS events FROM bbm_events;
+
+-- finished stays finished, and an UPDATE without a WHERE is harmless
+SELECT define('done');
+CALL bbm_run('done');
+SELECT define('other');
+SELECT name, status, finished_at IS NOT NULL AS finished FROM batched_background_migrations ORDER BY id;
+\set VERBOSITY sqlstate
+UPDATE batched_background_migrations SET status = 0;
+\set VERBOSITY default
+UPDATE batched_background_migrations SET status = 1;
+SELECT bbm_wait('other', '1 minute');
+SELECT name, status, finished_at IS NOT NULL AS finished FROM batched_background_migrations ORDER BY id;
+UPDATE batched_background_migrations SET status = 2 WHERE name = 'done';
+SELECT min(n), max(n) FROM t;
+-- whichever way one goes about it
+SELECT state, message FROM fails($$UPDATE batched_background_migrations SET status = 4 WHERE name = 'done'$$);
+SELECT state, message FROM fails($$UPDATE batched_background_migrations SET status = 3 WHERE name = 'done'$$);
+INSERT INTO batched_background_migrations
+  (name, max_value, batch_size, job_signature_name, table_name, column_name)
+VALUES ('done', 10, 5, 'f', 'public.t', 'id')
+ON CONFLICT (name) DO UPDATE SET status = 1;
+SELECT name, status FROM batched_background_migrations WHERE name = 'done';
+MERGE INTO batched_background_migrations m USING (VALUES ('done')) v (name) ON m.name = v.name
+WHEN MATCHED THEN UPDATE SET status = 0;
+SELECT name, status FROM batched_background_migrations WHERE name = 'done';
+
+-- an INSERT may carry any code, as a restore does; only what is active runs
+SELECT define('code ' || s, s) FROM unnest('{0,2,3}'::int[]) s;
+SELECT name, status FROM batched_background_migrations WHERE name LIKE 'code %' ORDER BY name;
+SELECT define('code 1', 1);
+SELECT bbm_wait('code 1', '1 minute');
+SELECT define('code 4', 4);
+SELECT bbm_wait('code 4', '1 minute');
+SELECT name, status FROM batched_background_migrations WHERE name LIKE 'code %' ORDER BY name;
+-- it is checked only for what it shows itself: the function may come later
+INSERT INTO batched_background_migrations
+  (name, max_value, batch_size, job_signature_name, table_name, column_name)
+VALUES ('deployed early', 10, 5, 'not_yet', 'not.yet', 'nor_this');
+SELECT name, status FROM batched_background_migrations WHERE name = 'deployed early';
+
+-- the jobs are the workers' own
+CREATE TABLE slow (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO slow SELECT generate_series(1, 4);
+SELECT bbm_create('failing', 'slow', 'UPDATE slow SET n = 1 / (id - 2) WHERE id BETWEEN $1 AND $2', batch_size => 1,
+                  max_attempts => 1, start => true) IS NOT NULL AS created;
+SELECT bbm_wait('failing', '1 minute');
+SELECT bbm_create('paused', 'slow', 'UPDATE slow SET n = 1 WHERE id BETWEEN $1 AND $2') IS NOT NULL AS created;
+CREATE FUNCTION of(name text) RETURNS bigint LANGUAGE sql STABLE AS
+    'SELECT id FROM batched_background_migrations m WHERE m.name = $1';
+SELECT status, count(*) FROM batched_background_migration_jobs
+WHERE batched_background_migration_id = of('failing') GROUP BY status ORDER BY status;
+\pset expanded on
+SELECT * FROM fails($$UPDATE batched_background_migration_jobs SET status = 2
+                      WHERE batched_background_migration_id = of('failing')$$);
+SELECT * FROM fails($$DELETE FROM batched_background_migration_jobs
+                      WHERE batched_background_migration_id = of('failing')$$);
+SELECT * FROM fails($$UPDATE batched_background_migration_jobs SET status = 1
+                      WHERE batched_background_migration_id = of('done')$$);
+SELECT * FROM fails($$INSERT INTO batched_background_migration_jobs
+                        (batched_background_migration_id, min_value, max_value) VALUES (of('paused'), 1, 2)$$);
+SELECT * FROM fails($$INSERT INTO batched_background_migration_jobs
+                        (batched_background_migration_id, min_value, max_value) VALUES (of('failing'), 1, 2)$$);
+SELECT state, message <> 'no error' AS refused FROM fails($$INSERT INTO batched_background_migration_jobs
+                        (batched_background_migration_id, min_value, max_value) VALUES (99999, 1, 2)$$);
+SELECT message <> 'no error' AS refused FROM fails($$INSERT INTO batched_background_migration_jobs
+                        (min_value, max_value) VALUES (1, 2)$$);
+SELECT * FROM fails($$TRUNCATE batched_background_migration_jobs$$);
+SELECT * FROM fails($$TRUNCATE batched_background_migrations CASCADE$$);
+\pset expanded off
+-- nor can one be slipped to another migration, or from one
+SELECT state, message FROM fails($$UPDATE batched_background_migration_jobs
+    SET batched_background_migration_id = of('paused') WHERE batched_background_migration_id = of('failing')$$);
+-- while it is paused they may be changed, as nobody works on them
+UPDATE batched_background_migrations SET status = 0 WHERE name = 'failing';
+UPDATE batched_background_migration_jobs SET next_attempt_at = NULL
+WHERE batched_background_migration_id = of('failing') AND status = 3;
+SELECT state, message FROM fails($$UPDATE batched_background_migration_jobs
+    SET batched_background_migration_id = of('done') WHERE batched_background_migration_id = of('failing')$$);
+DELETE FROM batched_background_migration_jobs WHERE batched_background_migration_id = of('failing');
+SELECT count(*) AS jobs FROM batched_background_migration_jobs WHERE batched_background_migration_id = of('failing');
+
+-- a failed one that is started has its failed jobs back, with fresh attempts
+UPDATE slow SET n = 0;
+UPDATE batched_background_migrations SET status = 1 WHERE name = 'failing';
+SELECT bbm_wait('failing', '1 minute');
+SELECT name, status, failure_error_code, error_sqlstate, error_message, finished_at IS NOT NULL AS finished
+FROM batched_background_migrations WHERE name = 'failing';
+SELECT min_value, status, attempts, failure_error_code FROM batched_background_migration_jobs
+WHERE batched_background_migration_id = of('failing') ORDER BY id;
+DELETE FROM slow WHERE id = 2;
+UPDATE batched_background_migrations SET status = 1 WHERE name = 'failing';
+SELECT bbm_wait('failing', '1 minute');
+SELECT name, status, failure_error_code, error_sqlstate, error_message, finished_at IS NOT NULL AS finished
+FROM batched_background_migrations WHERE name = 'failing';
+SELECT min_value, status, attempts, failure_error_code FROM batched_background_migration_jobs
+WHERE batched_background_migration_id = of('failing') ORDER BY id;
+SELECT * FROM slow ORDER BY id;
+-- also by way of a pause
+INSERT INTO slow VALUES (2);
+SELECT define('failing 2', 1);
+UPDATE batched_background_migrations SET status = 0 WHERE name = 'failing 2';
+UPDATE batched_background_migrations
+SET table_name = 'slow', job_signature_name = 'UPDATE slow SET n = 1 / (id - 2) WHERE id BETWEEN $1 AND $2',
+    max_attempts = 1, status = 1, min_value = 2 WHERE name = 'failing 2';
+SELECT bbm_wait('failing 2', '1 minute');
+UPDATE batched_background_migrations SET status = 0 WHERE name = 'failing 2';
+DELETE FROM slow WHERE id = 2;
+UPDATE batched_background_migrations SET status = 1 WHERE name = 'failing 2';
+SELECT bbm_wait('failing 2', '1 minute');
+
+-- a DELETE takes the jobs along
+DELETE FROM batched_background_migrations WHERE name = 'failing';
+SELECT count(*) AS orphans FROM batched_background_migration_jobs j
+WHERE NOT EXISTS (SELECT 1 FROM batched_background_migrations m WHERE m.id = j.batched_background_migration_id);
+-- TRUNCATE of both, when nothing is at work
+DELETE FROM batched_background_migrations WHERE status <> 0;
+TRUNCATE batched_background_migrations, batched_background_migration_jobs;
+SELECT count(*) FROM batched_background_migrations;
+
+-- the trigger functions are nothing to call
+SELECT state, message FROM fails('SELECT bbm_migration_guard()');
+SELECT state, message FROM fails('SELECT bbm_migration_event()');
+SELECT state, message FROM fails('SELECT bbm_job_guard()');
+SELECT state, message FROM fails('SELECT bbm_truncate_guard()');
+
+DROP EXTENSION bbm;
+DROP FUNCTION fails, define, of;
+DROP TABLE t, slow;
