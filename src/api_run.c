@@ -131,17 +131,19 @@ drive(BbmEngine *engine, RunState *state, const char *name)
 	{
 		TimestampTz due;
 		TimestampTz now;
+		BbmStepResult result;
 
 		CHECK_FOR_INTERRUPTS();
-		if (bbm_engine_step(engine, &due) == BBM_STEP_WORKED)
+		result = bbm_engine_step(engine, &due);
+		if (engine->cancelled)
+			ereport(ERROR,
+					(errcode(ERRCODE_QUERY_CANCELED),
+					 errmsg("canceling statement due to user request"),
+					 errdetail("A batch in flight was given back; migration \"%s\" stays started.", name),
+					 errhint("Pause it if nobody else is to go on with it.")));
+		if (result == BBM_STEP_WORKED)
 		{
 			now = GetCurrentTimestamp();
-			if (engine->cancelled)
-				ereport(ERROR,
-						(errcode(ERRCODE_QUERY_CANCELED),
-						 errmsg("canceling statement due to user request"),
-						 errdetail("The batch in flight was given back; migration \"%s\" stays started.", name),
-						 errhint("Pause it if nobody else is to go on with it.")));
 			if (now < report_at)
 				continue;
 			run_or_throw(read_state, state);
@@ -256,6 +258,7 @@ bbm_run(PG_FUNCTION_ARGS)
 				 errdetail("It commits after each batch."),
 				 errhint("CALL it by itself, outside BEGIN … COMMIT and outside a function.")));
 
+	PreventCommandDuringRecovery("CALL bbm_run()");
 	/* outlives the transactions, not the call */
 	context = AllocSetContextCreate(PortalContext ? PortalContext : TopMemoryContext, "bbm_run",
 									ALLOCSET_DEFAULT_SIZES);
@@ -287,6 +290,8 @@ bbm_launch_worker(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("idle_timeout must not be null")));
+	/* it would wait for the promotion */
+	PreventCommandDuringRecovery("bbm_launch_worker()");
 	(void) bbm_catalog();
 	start.idle_ms = (int64) (DatumGetFloat8(DirectFunctionCall2(interval_part, CStringGetTextDatum("epoch"),
 																PG_GETARG_DATUM(0))) * 1000);

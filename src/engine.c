@@ -91,11 +91,11 @@ bbm_engine_begin(Oid owner, int64 only, bool *transient)
 	error = bbm_txn_run(take_token, engine, false);
 	if (error)
 	{
-		ereport(LOG,
+		*transient = bbm_error_class(error->sqlerrcode) == BBM_ERROR_TRANSIENT;
+		ereport(*transient ? DEBUG1 : LOG,
 				(errcode(error->sqlerrcode),
 				 errmsg("cannot run migrations in database with OID %u: %s", MyDatabaseId, error->message),
 				 error->hint ? errhint("%s", error->hint) : 0));
-		*transient = bbm_error_class(error->sqlerrcode) == BBM_ERROR_TRANSIENT;
 		MemoryContextDelete(context);
 		return NULL;
 	}
@@ -528,7 +528,7 @@ refresh(BbmEngine *engine, TimestampTz *due)
 	error = bbm_txn_run(read_runnable, engine, false);
 	if (error == NULL)
 		return true;
-	ereport(LOG,
+	ereport(bbm_error_class(error->sqlerrcode) == BBM_ERROR_TRANSIENT ? DEBUG1 : LOG,
 			(errcode(error->sqlerrcode),
 			 errmsg("cannot read the migrations of database with OID %u: %s", MyDatabaseId, error->message),
 			 error->hint ? errhint("%s", error->hint) : 0));
@@ -574,34 +574,16 @@ order_of_trial(BbmEngine *engine)
 	return order;
 }
 
-/*
- * Does the next thing there is to do.  Between transactions of the driver.
- */
-BbmStepResult
-bbm_engine_step(BbmEngine *engine, TimestampTz *due)
+/* Tries the migration at hand while its slice lasts, then all in turn. */
+static BbmStepResult
+try_migrations(BbmEngine *engine, TimestampTz *due)
 {
-	MemoryContext old;
-	bool		keep = engine->current != 0 && !bbm_engine_slice_over(engine);
-	BbmStepResult result = BBM_STEP_IDLE;
 	ListCell   *cell;
 	List	   *order;
 
-	MemoryContextReset(engine->step);
-	bbm_token_keep(engine->space, engine->token);
-	old = MemoryContextSwitchTo(engine->step);
-	engine->cancelled = NULL;
-	*due = DT_NOEND;
-
-	if (keep)
-	{
-		Outcome		outcome = work_on(engine, engine->current);
-
-		if (outcome.result == BBM_STEP_WORKED)
-		{
-			MemoryContextSwitchTo(old);
-			return BBM_STEP_WORKED;
-		}
-	}
+	if (engine->current != 0 && !bbm_engine_slice_over(engine) &&
+		work_on(engine, engine->current).result == BBM_STEP_WORKED)
+		return BBM_STEP_WORKED;
 
 	order = refresh(engine, due) ? order_of_trial(engine) : NIL;
 	foreach(cell, order)
@@ -609,15 +591,33 @@ bbm_engine_step(BbmEngine *engine, TimestampTz *due)
 		Outcome		outcome = work_on(engine, ((BbmRunnable *) lfirst(cell))->id);
 
 		if (outcome.result == BBM_STEP_WORKED)
-		{
-			MemoryContextSwitchTo(old);
 			return BBM_STEP_WORKED;
-		}
 		*due = Min(*due, outcome.due);
 	}
 	engine->current = 0;
-	if (*due != DT_NOEND)
-		result = BBM_STEP_WAIT;
+	return *due == DT_NOEND ? BBM_STEP_IDLE : BBM_STEP_WAIT;
+}
+
+/*
+ * Does the next thing there is to do.  Between transactions of the driver.
+ */
+BbmStepResult
+bbm_engine_step(BbmEngine *engine, TimestampTz *due)
+{
+	MemoryContext old;
+	BbmStepResult result;
+
+	MemoryContextReset(engine->step);
+	old = MemoryContextSwitchTo(engine->step);
+	bbm_token_keep(engine->space, engine->token);
+	engine->cancelled = NULL;
+	*due = DT_NOEND;
+	result = try_migrations(engine, due);
 	MemoryContextSwitchTo(old);
+
+	/* what we had and let go of, a table say, is somebody else's to take now */
+	if (engine->worked && result != BBM_STEP_WORKED)
+		bbm_state_changed();
+	engine->worked = result == BBM_STEP_WORKED;
 	return result;
 }

@@ -288,12 +288,26 @@ bbm_launcher_wake(void)
 	LWLockRelease(bbm_shared->lock);
 }
 
-/* Wakes those who wait for a migration or a batch to end. */
+/*
+ * Wakes those who wait for a migration or a batch to end, and the processes in
+ * this database that wait for their turn.
+ */
 void
 bbm_state_changed(void)
 {
-	if (bbm_shared)
-		ConditionVariableBroadcast(&bbm_shared->changed);
+	if (bbm_shared == NULL)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < bbm_shared->nslots; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (slot->in_use && i != my_slot && slot->latch && slot->waiting_on[0] != '\0' &&
+			slot->database == MyDatabaseId)
+			SetLatch(slot->latch);
+	}
+	LWLockRelease(bbm_shared->lock);
+	ConditionVariableBroadcast(&bbm_shared->changed);
 }
 
 /* Wakes those who wait for a batch to end, if there are any: it happens often. */

@@ -60,6 +60,8 @@ bbm_txn_become_worker(void)
 	original_seqscan = enable_seqscan ? "on" : "off";
 	bbm_guc_set("search_path", BBM_SEARCH_PATH, false);
 	bbm_guc_set("enable_seqscan", "off", false);
+	bbm_guc_set("deadlock_timeout", BBM_DEADLOCK_TIMEOUT, false);
+	QueryCancelHoldoffCount = 1;
 }
 
 /*
@@ -133,6 +135,7 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous)
 	PG_TRY();
 	{
 		pinned = true;
+		QueryCancelHoldoffCount = 0;
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
 		force_read_committed();
@@ -154,6 +157,8 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous)
 	}
 	PG_END_TRY();
 
+	/* between transactions a cancel has nothing to cancel, and must not end the process */
+	QueryCancelHoldoffCount = 1;
 	MemoryContextSwitchTo(caller);
 	return error;
 }
@@ -176,6 +181,7 @@ run_in_subtransaction(BbmTxnFn fn, void *arg)
 		pin_settings();
 		snprintf(timeout, sizeof(timeout), "%d", bbm_lock_timeout);
 		bbm_guc_set("lock_timeout", timeout, true);
+		bbm_guc_set("deadlock_timeout", BBM_DEADLOCK_TIMEOUT, true);
 		pinned = true;
 		SPI_connect();
 		PushActiveSnapshot(GetTransactionSnapshot());

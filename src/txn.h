@@ -14,6 +14,9 @@
 /* Our own statements run with this; pg_temp last, so that it shadows nothing. */
 #define BBM_SEARCH_PATH "pg_catalog, pg_temp"
 
+/* Lets a deadlock with anybody be found by us first, so that we are its victim. */
+#define BBM_DEADLOCK_TIMEOUT "100ms"
+
 typedef void (*BbmTxnFn) (void *arg);
 
 /* Where a failure happened, when its SQLSTATE does not tell. */

@@ -50,9 +50,6 @@
 #define BBM_STAY_MS 2000
 #define BBM_POLL_MS 1000
 
-/* Lets a deadlock with anybody be found by us first, so that we are its victim. */
-#define BBM_DEADLOCK_TIMEOUT "100ms"
-
 static void
 pin_lock_timeout(void)
 {
@@ -67,7 +64,6 @@ static void
 pin_settings(void)
 {
 	bbm_guc_set("synchronous_commit", "off", false);
-	bbm_guc_set("deadlock_timeout", BBM_DEADLOCK_TIMEOUT, false);
 	bbm_guc_set("idle_in_transaction_session_timeout", "0", false);
 	bbm_guc_set("client_min_messages", "error", false);
 	if (BBM_HAS_TRANSACTION_TIMEOUT)
@@ -84,12 +80,12 @@ install_signal_handlers(void)
 	BackgroundWorkerUnblockSignals();
 }
 
-/* Between batches: a cancel has nothing left to cancel. */
+/* Between batches, where cancels are held off: one has nothing left to cancel. */
 static void
 serve_interrupts(void)
 {
-	QueryCancelPending = false;
 	CHECK_FOR_INTERRUPTS();
+	QueryCancelPending = false;
 	if (ConfigReloadPending)
 	{
 		ConfigReloadPending = false;
