@@ -152,7 +152,8 @@ SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('index gone'))$$);
 ALTER TABLE broken."index gone" DROP CONSTRAINT "index gone_pkey";
 SELECT pg_advisory_unlock(4242);
 SELECT bbm_wait('index gone', '1 minute');
-SELECT name, status, code, sqlstate, jobs FROM outcome;
+SELECT wait_for('(SELECT sum(jobs_running) = 0 FROM bbm_status())');
+SELECT name, status, code FROM outcome;
 DELETE FROM batched_background_migrations;
 
 -- the owner goes

@@ -250,16 +250,18 @@ bbm_retry(PG_FUNCTION_ARGS)
 	char	   *name = name_arg(fcinfo);
 	BbmMigration *migration;
 	BbmUnfinished unfinished;
+	BbmStatus	status;
 
 	SPI_connect();
 	migration = bbm_get_migration(name);
-	/* nothing may be claimed between the count and the fresh attempts */
-	bbm_lock_migration(bbm_space(), migration->id);
+	/* it must not fail, and no job be claimed, between the look and the fresh attempts */
+	if (!bbm_migration_lock(migration->id, &status))
+		does_not_exist(name);
 	bbm_jobs_unfinished(migration->id, &unfinished);
 	(void) bbm_jobs_refresh(migration->id);
-	if (migration->status == BBM_FAILED)
+	if (status == BBM_FAILED)
 		(void) bbm_migration_set_status(migration->id, BBM_ACTIVE);
-	else if (migration->status == BBM_ACTIVE || migration->status == BBM_RUNNING)
+	else if (status == BBM_ACTIVE || status == BBM_RUNNING)
 		/* a change of the row, so that a sleeping worker looks at once */
 		bbm_migration_alter(migration->id, &(BbmDefinition) {NULL});
 	SPI_finish();

@@ -574,6 +574,16 @@ order_of_trial(BbmEngine *engine)
 	return order;
 }
 
+/* After a cancel the driver looks why before anything else is begun. */
+static bool
+was_cancelled(const BbmEngine *engine, TimestampTz *due)
+{
+	if (engine->cancelled == NULL)
+		return false;
+	*due = GetCurrentTimestamp();
+	return true;
+}
+
 /* Tries the migration at hand while its slice lasts, then all in turn. */
 static BbmStepResult
 try_migrations(BbmEngine *engine, TimestampTz *due)
@@ -585,6 +595,8 @@ try_migrations(BbmEngine *engine, TimestampTz *due)
 		work_on(engine, engine->current).result == BBM_STEP_WORKED)
 		return BBM_STEP_WORKED;
 
+	if (was_cancelled(engine, due))
+		return BBM_STEP_WAIT;
 	order = refresh(engine, due) ? order_of_trial(engine) : NIL;
 	foreach(cell, order)
 	{
@@ -592,6 +604,8 @@ try_migrations(BbmEngine *engine, TimestampTz *due)
 
 		if (outcome.result == BBM_STEP_WORKED)
 			return BBM_STEP_WORKED;
+		if (was_cancelled(engine, due))
+			return BBM_STEP_WAIT;
 		*due = Min(*due, outcome.due);
 	}
 	engine->current = 0;

@@ -678,7 +678,8 @@ bbm_database_blocked(Oid database)
 
 /*
  * Asks the background processes in a database to give their batch back and
- * leave; returns how many are still there.  A foreground session is the user's
+ * leave; returns how many are still there.  To be called again until none is:
+ * a signal may come a moment before the batch it was to end.  A foreground session is the user's
  * and is left alone.
  */
 int
@@ -695,8 +696,6 @@ bbm_database_ask_to_leave(Oid database)
 			i == my_slot)
 			continue;
 		n++;
-		if (slot->leave)
-			continue;
 		slot->leave = true;
 		/* one that is still connecting looks at its slot when it has */
 		if (slot->pid != 0 && slot->connected)
