@@ -14,7 +14,8 @@ OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
 # The tests, in the order in which they run; `make lint` knows one not listed.
 # sql/NAME.sql, test/specs/NAME.spec and test/t/NAME.pl
 REGRESS = install settings create guards privileges nologin steer status run runbook background failures
-ISOLATION = claim-claim claim-pause pause-work start-finish steal
+ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alter-claim retry row-lock \
+	steering-open steering-rollback prepared two-migrations run-beside-run
 TAP = 001_latency 002_pause 003_crash 007_dump 008_prepared
 ISOLATION_OPTS = --inputdir=$(srcdir)/test
 

@@ -275,6 +275,7 @@ bbm_alter(PG_FUNCTION_ARGS)
 		.owner = PG_ARGISNULL(ALTER_OWNER) ? NULL : NameStr(*PG_GETARG_NAME(ALTER_OWNER))
 	};
 	BbmMigration *migration;
+	BbmStatus	status;
 
 	if (name == NULL)
 		bbm_must_not_be_null("name");
@@ -283,7 +284,8 @@ bbm_alter(PG_FUNCTION_ARGS)
 	check_max_attempts(d.max_attempts);
 	if (d.name && strcmp(d.name, name) != 0)
 		check_name_is_free(d.name);
-	if (migration->status == BBM_FINISHED &&
+	/* from here on it does not change under us */
+	if (bbm_migration_lock(migration->id, &status) && status == BBM_FINISHED &&
 		(d.job || d.batch_size || d.sub_batch_size || d.max_value || d.workers || d.max_attempts ||
 		 d.share_table || d.synchronous))
 		ereport(ERROR,

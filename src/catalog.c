@@ -130,8 +130,10 @@ bbm_catalog_find(void)
 		return NULL;
 	now.migrations_key = get_relname_relid(MIGRATIONS_TABLE "_pkey", schema);
 	now.migrations_by_table = get_relname_relid(MIGRATIONS_TABLE "_table_idx", schema);
+	now.jobs_key = get_relname_relid(JOBS_TABLE "_pkey", schema);
 	now.jobs_by_max = get_relname_relid(JOBS_TABLE "_migration_max_idx", schema);
-	if (!OidIsValid(now.migrations_key) || !OidIsValid(now.migrations_by_table) || !OidIsValid(now.jobs_by_max))
+	if (!OidIsValid(now.migrations_key) || !OidIsValid(now.migrations_by_table) ||
+		!OidIsValid(now.jobs_key) || !OidIsValid(now.jobs_by_max))
 		elog(ERROR, "an index of extension \"bbm\" is missing");
 	now.owner = table_owner(now.migrations);
 	now.schema = MemoryContextStrdup(TopMemoryContext,

@@ -25,6 +25,7 @@ typedef struct BbmCatalog
 	Oid			jobs;			/* batched_background_migration_jobs */
 	Oid			migrations_key; /* index on id */
 	Oid			migrations_by_table;	/* index on table_oid */
+	Oid			jobs_key;		/* index on id */
 	Oid			jobs_by_max;	/* index on migration and max_value */
 	char	   *schema;			/* quoted */
 	char	   *version;		/* what the SQL is */

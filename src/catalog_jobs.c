@@ -11,6 +11,9 @@
 #include "access/htup_details.h"
 #include "access/stratnum.h"
 #include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -278,20 +281,40 @@ bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished)
 
 /*
  * Locks the row of a job we claimed, until the end of the transaction.  False
- * when it is not ours any more.
+ * when it is not ours any more.  Found by the primary key alone: the index of
+ * open jobs may be full of dead entries.
  */
 bool
 bbm_job_lock(const BbmJob *job)
 {
-	static BbmSql sql = {
-		/* by the primary key alone: the index of open jobs may be full of dead entries */
-		"SELECT claim_no::bigint, status::bigint FROM @.batched_background_migration_jobs WHERE id = $1 FOR UPDATE",
-		1, {INT8OID}
-	};
-	Datum		values[] = {Int64GetDatum(job->id)};
+	const BbmCatalog *catalog = bbm_catalog();
+	Relation	jobs = table_open(catalog->jobs, RowShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	TupleTableSlot *slot = table_slot_create(jobs, NULL);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		ours = false;
 
-	bbm_sql_run(&sql, values, NULL, true);
-	return SPI_processed > 0 && bbm_sql_int64(0, 1) == job->claim_no && bbm_sql_int64(0, 2) == BBM_RUNNING;
+	ScanKeyInit(&key, get_attnum(catalog->jobs, "id"), BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(job->id));
+	scan = systable_beginscan(jobs, catalog->jobs_key, true, snapshot, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+		TM_FailureData failure;
+
+		/* whoever changed the row since the snapshot has taken the job over */
+		ours = DatumGetInt32(column(tuple, jobs, "claim_no", &isnull)) == job->claim_no &&
+			DatumGetInt16(column(tuple, jobs, "status", &isnull)) == BBM_RUNNING &&
+			table_tuple_lock(jobs, &tuple->t_self, snapshot, slot, GetCurrentCommandId(true),
+							 LockTupleExclusive, LockWaitBlock, 0, &failure) == TM_Ok;
+	}
+	systable_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	table_close(jobs, NoLock);
+	return ours;
 }
 
 /* Part of a job is done, up to and including "cursor".  Caller has bbm_job_lock. */

@@ -220,6 +220,30 @@ bbm_claim(void *arg)
 }
 
 /*
+ * Cuts and claims the next range in the transaction that records the last one,
+ * which saves a transaction a batch.  Only in the plain case: the locks are
+ * free, nothing has changed, nobody else waits for the table, and it is not
+ * time to look for jobs left over.  We keep the place we have.  The rows of the
+ * batch stay locked for as long as the cut takes; nothing is waited for.
+ */
+void
+bbm_claim_next(BbmClaim *claim)
+{
+	BbmTarget  *target = claim->target;
+	TimestampTz now = GetCurrentTimestamp();
+	BbmClaimState state;
+
+	claim->result = BBM_CLAIM_CHANGED;
+	if (now >= target->next_look ||
+		!bbm_lock_for_claim_at_once(bbm_space(), target->migration->id, target->relid))
+		return;
+	if (!bbm_claim_state(target->migration->id, &state) || state.status != BBM_RUNNING ||
+		state.updated_at != target->migration->updated_at || table_is_taken(claim, now))
+		return;
+	claim->result = cut_new(claim, &state) ? BBM_CLAIM_JOB : BBM_CLAIM_CHANGED;
+}
+
+/*
  * Is every range cut and every job finished?  For the transition to finished,
  * whose transaction holds the migration's lock: no claim comes in between.
  */

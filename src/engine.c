@@ -19,6 +19,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/interrupt.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -174,15 +175,15 @@ extension_is_here(void)
 
 /* An error outside a batch: the migration fails with it, unless it passes by itself. */
 static Outcome
-fail_or_hold(BbmEngine *engine, int64 id, const char *name, ErrorData *error)
+fail_or_hold(BbmEngine *engine, const BbmMigration *migration, ErrorData *error)
 {
 	int			step_code = bbm_failing_code;
 
 	if (!extension_is_here())
 		return NOTHING;
 	if (bbm_error_class(error->sqlerrcode) == BBM_ERROR_TRANSIENT)
-		return held(engine, name, error);
-	if (!bbm_record_migration_failed(id, name, bbm_error_code(error->sqlerrcode, step_code), error))
+		return held(engine, migration->name, error);
+	if (!bbm_record_migration_failed(migration, bbm_error_code(error->sqlerrcode, step_code), error))
 		return wait_ms(BBM_HELD_MS);
 	return WORKED;
 }
@@ -191,9 +192,10 @@ typedef struct OpenArgs
 {
 	BbmEngine  *engine;
 	int64		id;
-	char	   *name;
+	BbmMigration *migration;	/* as read, once it is ours to run */
 	BbmTarget  *target;
 	int64		estimate;
+	bool		taken_up;
 } OpenArgs;
 
 /* Reads the row and resolves it.  What changes after is seen by the claim, through updated_at. */
@@ -207,7 +209,7 @@ open_target(void *arg)
 		strcmp(migration->home, bbm_home()) != 0 ||
 		(migration->status != BBM_ACTIVE && migration->status != BBM_RUNNING))
 		return;
-	args->name = migration->name;
+	args->migration = migration;
 	args->target = bbm_target_open(migration);
 	if (!migration->counted)
 		args->estimate = bbm_target_estimate(args->target);
@@ -223,7 +225,8 @@ take_up(void *arg)
 	OpenArgs   *args = arg;
 	BbmStatus	status;
 
-	if (bbm_migration_lock(args->id, &status) && status == BBM_ACTIVE)
+	args->taken_up = bbm_migration_lock(args->id, &status) && status == BBM_ACTIVE;
+	if (args->taken_up)
 		bbm_migration_take_up(args->id, args->estimate, args->target->relid);
 }
 
@@ -231,7 +234,7 @@ take_up(void *arg)
 static BbmTarget *
 target_for(BbmEngine *engine, int64 id, Outcome *outcome)
 {
-	OpenArgs	args = {engine, id, "", NULL, 0};
+	OpenArgs	args = {.engine = engine, .id = id};
 	ErrorData  *error;
 	ListCell   *cell;
 
@@ -246,7 +249,7 @@ target_for(BbmEngine *engine, int64 id, Outcome *outcome)
 	error = bbm_txn_run(open_target, &args, false);
 	if (error)
 	{
-		*outcome = fail_or_hold(engine, id, args.name, error);
+		*outcome = args.migration ? fail_or_hold(engine, args.migration, error) : held(engine, "", error);
 		return NULL;
 	}
 	*outcome = NOTHING;
@@ -263,10 +266,11 @@ target_for(BbmEngine *engine, int64 id, Outcome *outcome)
 
 	error = bbm_txn_run(take_up, &args, false);
 	if (error)
-		*outcome = fail_or_hold(engine, id, args.name, error);
+		*outcome = fail_or_hold(engine, args.migration, error);
 	else
 	{
-		ereport(LOG, (errmsg("migration \"%s\" is running", args.name)));
+		if (args.taken_up)
+			ereport(LOG, (errmsg("migration \"%s\" is running", args.migration->name)));
 		bbm_state_changed();
 		*outcome = WORKED;
 	}
@@ -309,7 +313,7 @@ finish_migration(BbmEngine *engine, BbmTarget *target)
 	ErrorData  *error = bbm_txn_run(finish, &args, false);
 
 	if (error)
-		return fail_or_hold(engine, target->migration->id, target->migration->name, error);
+		return fail_or_hold(engine, target->migration, error);
 	if (args.finished)
 		ereport(LOG, (errmsg("migration \"%s\" is finished", target->migration->name)));
 	forget_target(engine, engine->current);
@@ -365,11 +369,15 @@ job_context(void *arg)
 			   work->target->migration->name, work->job->id, work->job->min_value, work->job->max_value);
 }
 
-/* Runs a claimed job to its end, in one commit or several; false when the migration has failed. */
+/*
+ * Runs a claimed job to its end, in one commit or several; false when the
+ * migration has failed.  With "next" a new range may be claimed in the last of
+ * them.
+ */
 static bool
-run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job)
+run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 {
-	BbmWork		work = {.target = target, .job = job, .result = BBM_WORK_PART};
+	BbmWork		work = {.target = target, .job = job, .next = next, .result = BBM_WORK_PART};
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_context, .arg = &work};
 	ErrorData  *error = NULL;
 
@@ -394,6 +402,11 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job)
 	{
 		int			step_code = bbm_failing_code;
 
+		/* whatever the claim has got was rolled back with the batch */
+		if (next)
+			next->result = BBM_CLAIM_CHANGED;
+		/* its error may have been the claim's: from here on that is told apart */
+		target->claim_apart = true;
 		if (!extension_is_here())
 			return false;
 		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
@@ -426,6 +439,34 @@ call_for_help(BbmEngine *engine)
 	bbm_demand_raise(MyDatabaseId, engine->owner, wanted);
 }
 
+/* May another job follow without a look around?  The driver looks at least once a slice. */
+static bool
+may_go_on(const BbmEngine *engine, const BbmTarget *target)
+{
+	return !target->claim_apart && !InterruptPending && !ConfigReloadPending && bbm_enabled &&
+		!bbm_engine_slice_over(engine) && !bbm_slot_must_leave();
+}
+
+/* Runs a claimed job, and those that could be claimed on the way; false when the migration has failed. */
+static bool
+run_jobs(BbmEngine *engine, BbmClaim *claim)
+{
+	BbmJob		job = claim->job;
+
+	for (;;)
+	{
+		BbmClaim	next = {.target = claim->target, .token = claim->token, .slot = -1, .result = BBM_CLAIM_CHANGED};
+
+		MemoryContextReset(engine->step);
+		if (!run_job(engine, claim->target, &job, may_go_on(engine, claim->target) ? &next : NULL))
+			return false;
+		merge_if_due(claim->target, &job);
+		if (next.result != BBM_CLAIM_JOB)
+			return true;
+		job = next.job;
+	}
+}
+
 /* Does the next thing for one migration. */
 static Outcome
 work_on(BbmEngine *engine, int64 id)
@@ -444,17 +485,15 @@ work_on(BbmEngine *engine, int64 id)
 	if (claim.slot >= 0 && (error || claim.result != BBM_CLAIM_JOB))
 		bbm_slot_lock_drop(engine->space, id, claim.slot);
 	if (error)
-		return fail_or_hold(engine, id, claim.target->migration->name, error);
+		return fail_or_hold(engine, claim.target->migration, error);
 
 	switch (claim.result)
 	{
 		case BBM_CLAIM_JOB:
 			call_for_help(engine);
-			goes_on = run_job(engine, claim.target, &claim.job);
+			goes_on = run_jobs(engine, &claim);
 			bbm_slot_lock_drop(engine->space, id, claim.slot);
-			if (goes_on)
-				merge_if_due(claim.target, &claim.job);
-			else
+			if (!goes_on)
 				forget_target(engine, id);
 			return WORKED;
 		case BBM_CLAIM_DONE:
@@ -468,7 +507,7 @@ work_on(BbmEngine *engine, int64 id)
 			error = bbm_make_error(ERRCODE_CRASH_SHUTDOWN,
 								   "the workers that ran a job are gone, and it has no attempts left",
 								   "See the server log for why they ended, then bbm_retry.");
-			bbm_record_migration_failed(id, claim.target->migration->name, BBM_CODE_ATTEMPTS, error);
+			bbm_record_migration_failed(claim.target->migration, BBM_CODE_ATTEMPTS, error);
 			forget_target(engine, id);
 			return WORKED;
 		case BBM_CLAIM_OTHERS:

@@ -218,6 +218,8 @@ bbm_work(void *arg)
 	{
 		bbm_job_finish(work->job, &work->cost);
 		work->result = BBM_WORK_FINISHED;
+		if (work->next)
+			bbm_claim_next(work->next);
 	}
 	else
 	{

@@ -8,6 +8,7 @@
 #ifndef BBM_EXECUTE_H
 #define BBM_EXECUTE_H
 
+#include "claim.h"
 #include "strategy.h"
 
 typedef enum BbmWorkResult
@@ -22,6 +23,7 @@ typedef struct BbmWork
 {
 	BbmTarget  *target;			/* in */
 	BbmJob	   *job;
+	BbmClaim   *next;			/* to be claimed along with the record, or NULL */
 	BbmWorkResult result;		/* out */
 	int64		next_cursor;	/* what a part has reached */
 	BbmCost		cost;

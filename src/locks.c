@@ -49,6 +49,14 @@ bbm_lock_migration(Oid space, int64 migration_id)
 	LockDatabaseObject(space, (Oid) (uint32) migration_id, LOCK_MIGRATION, ExclusiveLock);
 }
 
+/* The locks of a claim, if nobody has them just now; until the end of the transaction. */
+bool
+bbm_lock_for_claim_at_once(Oid space, int64 migration_id, Oid table)
+{
+	return ConditionalLockDatabaseObject(space, (Oid) (uint32) migration_id, LOCK_MIGRATION, ExclusiveLock) &&
+		ConditionalLockDatabaseObject(space, table, LOCK_TABLE, ExclusiveLock);
+}
+
 /* For who has only looked, and is to work on without it. */
 void
 bbm_unlock_migration(Oid space, int64 migration_id)

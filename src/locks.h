@@ -12,6 +12,7 @@
 
 extern void bbm_lock_migration(Oid space, int64 migration_id);
 extern void bbm_unlock_migration(Oid space, int64 migration_id);
+extern bool bbm_lock_for_claim_at_once(Oid space, int64 migration_id, Oid table);
 extern void bbm_lock_table(Oid space, Oid table);
 extern int	bbm_slot_lock_take(Oid space, int64 migration_id, int limit);
 extern void bbm_slot_lock_drop(Oid space, int64 migration_id, int slot);

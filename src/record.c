@@ -124,36 +124,41 @@ bbm_make_error(int sqlstate, const char *message, const char *hint)
 
 typedef struct FailArgs
 {
-	int64		id;
+	const BbmMigration *migration;
 	int			code;
 	ErrorData  *error;
 	bool		failed;
 } FailArgs;
 
 /*
- * The row's lock keeps a user's change of status out until we commit; one that
- * committed before is seen here, and then the migration is not ours to fail.
+ * The row's lock keeps a user's change out until we commit.  One that committed
+ * since the row was read that the error came from is seen here, and then the
+ * error says nothing of the migration as it is now.
  */
 static void
 fail_migration(void *arg)
 {
 	FailArgs   *args = arg;
+	int64		id = args->migration->id;
 	BbmStatus	status;
+	BbmMigration *now = bbm_migration_lock(id, &status) ? bbm_migration_by_id(id, CurrentMemoryContext) : NULL;
 
-	args->failed = bbm_migration_lock(args->id, &status) &&
-		(status == BBM_ACTIVE || status == BBM_RUNNING);
+	args->failed = now && (status == BBM_ACTIVE || status == BBM_RUNNING) &&
+		now->updated_at == args->migration->updated_at;
 	if (args->failed)
-		bbm_migration_fail(args->id, args->code, args->error);
+		bbm_migration_fail(id, args->code, args->error);
 }
 
 /*
- * Fails a migration.  False when that could not be written now (a steering
- * transaction holds the row, say); whoever works on it next finds the same.
+ * Fails a migration with an error that was met with its row as given.  False
+ * when that could not be written now (a steering transaction holds the row,
+ * say); whoever works on it next finds the same.
  */
 bool
-bbm_record_migration_failed(int64 id, const char *name, int code, ErrorData *error)
+bbm_record_migration_failed(const BbmMigration *migration, int code, ErrorData *error)
 {
-	FailArgs	args = {id, code, error, false};
+	const char *name = migration->name;
+	FailArgs	args = {migration, code, error, false};
 	ErrorData  *trouble = bbm_txn_run(fail_migration, &args, true);
 
 	if (trouble)
@@ -271,9 +276,9 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, ErrorData *error, int step_co
 					error->message)));
 
 	if (class == BBM_ERROR_HOPELESS)
-		bbm_record_migration_failed(target->migration->id, target->migration->name, code, error);
+		bbm_record_migration_failed(target->migration, code, error);
 	else if (used_up)
-		bbm_record_migration_failed(target->migration->id, target->migration->name, BBM_CODE_ATTEMPTS, error);
+		bbm_record_migration_failed(target->migration, BBM_CODE_ATTEMPTS, error);
 	else
 		return true;
 	return false;

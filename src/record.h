@@ -35,7 +35,7 @@ extern int	bbm_error_code(int sqlstate, int step_code);
 
 extern bool bbm_record_failure(BbmTarget *target, BbmJob *job, ErrorData *error, int step_code);
 extern void bbm_record_give_back(BbmTarget *target, BbmJob *job, ErrorData *why);
-extern bool bbm_record_migration_failed(int64 id, const char *name, int code, ErrorData *error);
+extern bool bbm_record_migration_failed(const BbmMigration *migration, int code, ErrorData *error);
 extern ErrorData *bbm_make_error(int sqlstate, const char *message, const char *hint);
 
 #endif							/* BBM_RECORD_H */

@@ -289,8 +289,7 @@ bbm_scout_main(Datum arg)
 			BbmMigration *migration = lfirst(cell);
 
 			if (migration)
-				(void) bbm_record_migration_failed(migration->id, migration->name, BBM_CODE_UNKNOWN,
-												   lfirst(reason));
+				(void) bbm_record_migration_failed(migration, BBM_CODE_UNKNOWN, lfirst(reason));
 		}
 	}
 	bbm_slot_release(true);
