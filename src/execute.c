@@ -18,7 +18,6 @@
 #include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
 #include "executor/instrument.h"
-#include "nodes/parsenodes.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
 #include "utils/builtins.h"
@@ -103,19 +102,6 @@ returned_count(void)
 	}
 }
 
-/*
- * Deferred constraints and triggers of the batch are due before its record, in
- * the settings of the job; what they defer again runs at the commit, as the
- * owner, who is all that this session can be.
- */
-static void
-fire_deferred_triggers(void)
-{
-	ConstraintsSetStmt *stmt = makeNode(ConstraintsSetStmt);
-
-	AfterTriggerSetState(stmt);
-}
-
 /* A job that tries to end the transaction is told why it must not. */
 static void
 explain_error(void *arg)
@@ -145,7 +131,12 @@ run_job(BbmTarget *target, const BbmRange *range)
 		elog(ERROR, "could not run the job: %s", SPI_result_code_string(result));
 	rows = statement ? (int64) SPI_processed : target->returns_count ? returned_count() : 0;
 	SPI_freetuptable(SPI_tuptable);
-	fire_deferred_triggers();
+	/*
+	 * Deferred constraints and triggers are due now, in the settings of the
+	 * job, and so is what they queue in turn, deferred or not: nothing of the
+	 * owner's may be left to run at the commit, where the settings are ours.
+	 */
+	AfterTriggerFireDeferred();
 	if (by_statistics)
 		rows = rows_changed(target->relid) - before;
 	/* also undoes what the job has SET */

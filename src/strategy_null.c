@@ -18,6 +18,7 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#include "target.h"
 #include "txn.h"
 
 static void
@@ -47,8 +48,11 @@ bounds(BbmTarget *target, int64 *min_value, int64 *max_value)
 static bool
 next_range(BbmTarget *target, const BbmClaimState *state, BbmRange *range)
 {
+	/* a row security policy of the table's is the owner's code */
+	int			level = bbm_job_settings(target->migration);
 	int			result = SPI_execute_plan(target->probe, NULL, NULL, false, 1);
 
+	bbm_user_settings_end(level);
 	if (result != SPI_OK_SELECT)
 		elog(ERROR, "could not look for rows that are null: %s", SPI_result_code_string(result));
 	if (SPI_processed == 0)

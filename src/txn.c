@@ -19,6 +19,7 @@
 #include "txn.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "optimizer/cost.h"
@@ -313,7 +314,8 @@ bbm_climb(BbmClimb *climb, Oid to, bool engine)
 	GetUserIdAndSecContext(&climb->user, &climb->context);
 	climb->engine = engine_writes;
 	climb->nest_level = 0;
-	if (!pinned)
+	/* the flag saves time; what counts is what the settings are */
+	if (!pinned || strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 || enable_seqscan)
 	{
 		climb->nest_level = NewGUCNestLevel();
 		pin_settings();
