@@ -35,13 +35,14 @@ PG_FUNCTION_INFO_V1(bbm_launch_worker);
 #define BBM_POLL_MS 200
 
 /*
- * A job could reset the role of a session that merely switched to the owner,
- * so the session must have logged in as it.
+ * A job could reset the role, or the session authorization, of a session that
+ * merely switched to the owner, so the session must have logged in as it.
  */
 static void
 check_session_owns(const BbmMigration *migration)
 {
-	if (GetSessionUserId() != migration->owner || GetUserId() != migration->owner)
+	if (GetAuthenticatedUserId() != migration->owner || GetSessionUserId() != migration->owner ||
+		GetUserId() != migration->owner)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("cannot run migration \"%s\" in this session", migration->name),

@@ -82,6 +82,16 @@ bbm_owns_database(Oid database, Oid role)
 #endif
 }
 
+static inline bool
+bbm_may_connect(Oid database, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(DatabaseRelationId, database, role, ACL_CONNECT) == ACLCHECK_OK;
+#else
+	return pg_database_aclcheck(database, role, ACL_CONNECT) == ACLCHECK_OK;
+#endif
+}
+
 static inline FuncDetailCode
 bbm_func_detail(List *name, int nargs, Oid *argtypes, Oid *funcid, Oid *rettype)
 {

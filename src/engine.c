@@ -85,6 +85,7 @@ bbm_engine_begin(Oid owner, int64 only, bool *transient)
 	BbmEngine  *engine = MemoryContextAllocZero(context, sizeof(BbmEngine));
 	ErrorData  *error;
 
+	engine->place = -1;
 	engine->owner = owner;
 	engine->only = only;
 	engine->context = context;
@@ -120,12 +121,22 @@ forget_target(BbmEngine *engine, int64 id)
 	}
 }
 
-/* Lets go of all it holds.  Between transactions. */
+/* Gives back the place that the last claim has taken, if any. */
+static void
+leave_place(BbmEngine *engine)
+{
+	if (engine->place >= 0)
+		bbm_slot_lock_drop(engine->space, engine->place_of, engine->place);
+	engine->place = -1;
+}
+
+/* Lets go of all it holds, also after an error.  Between transactions. */
 void
 bbm_engine_end(BbmEngine *engine)
 {
 	ListCell   *cell;
 
+	leave_place(engine);
 	foreach(cell, engine->runnable)
 		bbm_contend(engine->space, ((BbmRunnable *) lfirst(cell))->id, false);
 	while (engine->targets)
@@ -482,8 +493,10 @@ work_on(BbmEngine *engine, int64 id)
 		return outcome;
 	claim.token = engine->token;
 	error = bbm_txn_run(bbm_claim, &claim, false);
-	if (claim.slot >= 0 && (error || claim.result != BBM_CLAIM_JOB))
-		bbm_slot_lock_drop(engine->space, id, claim.slot);
+	engine->place_of = id;
+	engine->place = claim.slot;
+	if (error || claim.result != BBM_CLAIM_JOB)
+		leave_place(engine);
 	if (error)
 		return fail_or_hold(engine, claim.target->migration, error);
 
@@ -492,7 +505,7 @@ work_on(BbmEngine *engine, int64 id)
 		case BBM_CLAIM_JOB:
 			call_for_help(engine);
 			goes_on = run_jobs(engine, &claim);
-			bbm_slot_lock_drop(engine->space, id, claim.slot);
+			leave_place(engine);
 			if (!goes_on)
 				forget_target(engine, id);
 			return WORKED;

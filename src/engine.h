@@ -25,6 +25,8 @@ typedef struct BbmEngine
 	int64		current;		/* id of the one at hand, or 0 */
 	TimestampTz slice_end;		/* when others get their turn */
 	uint64		wakes;			/* events seen before "runnable" was read */
+	int64		place_of;		/* the migration we hold a place of ... */
+	int			place;			/* ... and which, -1 none */
 	bool		worked;			/* the last step did something */
 	bool		raised;			/* others were called for help in this slice */
 	ErrorData  *cancelled;		/* a batch was cancelled; the foreground passes it on */

@@ -244,6 +244,13 @@ guard_insert(Row row)
 {
 	char	   *home = get_text(row, "home");
 
+	/* zero and less have a meaning of their own in places */
+	if (get_int(row, "id") <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid id of a migration: " INT64_FORMAT, get_int(row, "id")),
+				 errdetail("An id is positive."),
+				 errhint("Leave it out, and it is the next one.")));
 	check_row(row);
 	set_owner(&row, home != NULL);
 	/*

@@ -229,12 +229,16 @@ note_served(Oid database, Oid owner, TimestampTz until)
 	LWLockRelease(bbm_shared->lock);
 }
 
-/* The databases that a scout can and should look into.  In a transaction of its own. */
+/*
+ * The databases that a scout can and should look into.  Forgets demands of
+ * those that are gone.  In a transaction of its own.
+ */
 static List *
 list_databases(void)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	List	   *list = NIL;
+	List	   *present = NIL;
 	Relation	rel;
 	TableScanDesc scan;
 	HeapTuple	tuple;
@@ -248,6 +252,8 @@ list_databases(void)
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
 
+		if (form->datallowconn)
+			present = lappend_oid(present, form->oid);
 		if (form->datallowconn && !form->datistemplate)
 		{
 			MemoryContext old = MemoryContextSwitchTo(caller);
@@ -258,6 +264,7 @@ list_databases(void)
 	}
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
+	bbm_demands_keep(present);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(caller);
 	return list;

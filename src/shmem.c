@@ -193,6 +193,55 @@ bbm_demand_wake(Oid database, Oid owner)
 	LWLockRelease(bbm_shared->lock);
 }
 
+/*
+ * A look has found work of this owner's.  That is no event: after workers that
+ * died, the back-off stays.
+ */
+void
+bbm_demand_found(Oid database, Oid owner)
+{
+	BbmDemand  *demand;
+
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	demand = demand_find(database, owner, true);
+	if (demand && demand->due > GetCurrentTimestamp())
+	{
+		demand->wakes++;
+		demand->wanted = Max(demand->wanted, 1);
+		demand->due = GetCurrentTimestamp();
+	}
+	wake_launcher_locked();
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* A look has found that nobody can work for this owner. */
+void
+bbm_demand_drop(Oid database, Oid owner)
+{
+	BbmDemand  *demand;
+
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	demand = demand_find(database, owner, false);
+	if (demand)
+		demand->in_use = false;
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* Only these databases can be connected to. */
+void
+bbm_demands_keep(List *databases)
+{
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
+	{
+		BbmDemand  *demand = &bbm_shared->demands[i];
+
+		if (demand->in_use && !list_member_oid(databases, demand->database))
+			demand->in_use = false;
+	}
+	LWLockRelease(bbm_shared->lock);
+}
+
 /* Events so far; read before looking into the tables, handed back to bbm_demand_settle. */
 uint64
 bbm_demand_wakes(Oid database, Oid owner)
@@ -461,26 +510,27 @@ bbm_slot_take(BbmKind kind, Oid owner)
 	return i >= 0;
 }
 
-/* Caller holds the lock exclusively.  What a death without a word means for the demand. */
+/*
+ * Caller holds the lock exclusively.  What a death without a word means: there
+ * is work left, and the next one to try waits a little, also because the dead
+ * process's locks may still be there.
+ */
 static void
 demand_backs_off(BbmSlot *slot)
 {
-	BbmDemand  *demand = demand_find(slot->database, slot->owner, false);
+	BbmDemand  *demand = demand_find(slot->database, slot->owner, true);
 	TimestampTz now = GetCurrentTimestamp();
 	int			delay;
 
 	if (demand == NULL)
 		return;
-	if (!slot->connected && demand->failures >= 2)
-	{
-		/* it cannot even log in: a superuser's look tells whether that is for good */
+	/* it cannot even log in: a superuser's look tells whether that is for good */
+	if (!slot->connected && demand->failures == 2)
 		request_look_locked(slot->database);
-		demand->in_use = false;
-		return;
-	}
 	delay = BBM_FIRST_BACKOFF_MS << Min(demand->failures, 11);
 	delay = Min(delay, BBM_LAST_BACKOFF_MS);
 	demand->failures++;
+	demand->wanted = Max(demand->wanted, 1);
 	demand->due = now;
 	demand->not_before = TimestampTzPlusMilliseconds(now, delay);
 }
@@ -500,7 +550,7 @@ bbm_slot_release(bool clean)
 	slot = &bbm_shared->slots[my_slot];
 	if (slot->in_use && slot->generation == my_generation)
 	{
-		if (!clean && slot->kind == BBM_KIND_WORKER)
+		if (!clean && slot->kind != BBM_KIND_SCOUT)
 			demand_backs_off(slot);
 		slot->in_use = false;
 		slot->latch = NULL;

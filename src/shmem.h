@@ -12,6 +12,7 @@
 
 #include <signal.h>
 
+#include "nodes/pg_list.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
@@ -111,6 +112,9 @@ extern int	bbm_slots_on(int64 migration_id);
 
 /* Demands. */
 extern void bbm_demand_wake(Oid database, Oid owner);
+extern void bbm_demand_found(Oid database, Oid owner);
+extern void bbm_demand_drop(Oid database, Oid owner);
+extern void bbm_demands_keep(List *databases);
 extern uint64 bbm_demand_wakes(Oid database, Oid owner);
 extern void bbm_demand_raise(Oid database, Oid owner, int wanted);
 extern void bbm_demand_settle(Oid database, Oid owner, uint64 wakes, TimestampTz due);

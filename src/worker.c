@@ -218,6 +218,10 @@ why_unusable(Oid role)
 		return bbm_make_error(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
 							  "the owner of the migration is a role that is not permitted to log in",
 							  "ALTER ROLE … LOGIN, or give the migration another owner; from PostgreSQL 17 on this is not needed.");
+	if (!bbm_may_connect(MyDatabaseId, role))
+		return bbm_make_error(ERRCODE_INSUFFICIENT_PRIVILEGE,
+							  "the owner of the migration has no privilege to connect to the database",
+							  "GRANT CONNECT ON DATABASE to it, or give the migration another owner.");
 	return NULL;
 }
 
@@ -283,13 +287,15 @@ bbm_scout_main(Datum arg)
 		if (error)
 			ThrowErrorData(error);
 		foreach(cell, args.owners)
-			bbm_demand_wake(MyDatabaseId, lfirst_oid(cell));
+			bbm_demand_found(MyDatabaseId, lfirst_oid(cell));
 		forboth(cell, args.orphaned, reason, args.reasons)
 		{
 			BbmMigration *migration = lfirst(cell);
 
-			if (migration)
-				(void) bbm_record_migration_failed(migration, BBM_CODE_UNKNOWN, lfirst(reason));
+			if (migration == NULL)
+				continue;
+			bbm_demand_drop(MyDatabaseId, migration->owner);
+			(void) bbm_record_migration_failed(migration, BBM_CODE_UNKNOWN, lfirst(reason));
 		}
 	}
 	bbm_slot_release(true);
