@@ -10,6 +10,7 @@ BEGIN
         EXECUTE 'SELECT ' || condition INTO met;
         IF met THEN RETURN; END IF;
         PERFORM pg_sleep(0.01);
+        PERFORM pg_stat_clear_snapshot();
     END LOOP;
     RAISE EXCEPTION 'waited in vain for: %', condition;
 END $$;

@@ -17,6 +17,7 @@ BEGIN
         EXECUTE 'SELECT ' || condition INTO met;
         IF met THEN RETURN; END IF;
         PERFORM pg_sleep(0.01);
+        PERFORM pg_stat_clear_snapshot();
     END LOOP;
     RAISE EXCEPTION 'waited in vain for: %', condition;
 END $$;
@@ -57,6 +58,9 @@ CREATE VIEW outcome AS
            (SELECT string_agg(j.status::text, ' ' ORDER BY j.id) FROM batched_background_migration_jobs j
             WHERE j.batched_background_migration_id = m.id) AS jobs
     FROM batched_background_migrations m ORDER BY m.name;
+-- whose job waits for us
+CREATE VIEW at_work AS
+    SELECT pid FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'PgSleep';
 
 -- half done, then something of it is gone
 SELECT define(name, by_function => name LIKE 'function%')
@@ -123,32 +127,32 @@ DELETE FROM batched_background_migrations;
 -- under the feet of a batch in flight
 SELECT pg_advisory_lock(4242);
 SELECT define('dropped', by_function => true, start => true);
-SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('dropped'))$$);
+SELECT wait_for($$EXISTS (SELECT 1 FROM at_work)$$);
 DROP TABLE broken.dropped;
 SELECT pg_advisory_unlock(4242);
 SELECT bbm_wait('dropped', '1 minute');
 SELECT pg_advisory_lock(4242);
 SELECT define('renamed', by_function => true, start => true);
-SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('renamed'))$$);
+SELECT wait_for($$EXISTS (SELECT 1 FROM at_work)$$);
 ALTER TABLE broken.renamed RENAME n TO has_another_name;
 SELECT pg_advisory_unlock(4242);
 SELECT bbm_wait('renamed', '1 minute');
 SELECT pg_advisory_lock(4242);
 SELECT define('revoked', by_function => true, start => true);
-SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('revoked'))$$);
+SELECT wait_for($$EXISTS (SELECT 1 FROM at_work)$$);
 REVOKE UPDATE ON broken.revoked FROM regress_bbm_owner;
 SELECT pg_advisory_unlock(4242);
 SELECT bbm_wait('revoked', '1 minute');
 -- or of the next one
 SELECT pg_advisory_lock(4242);
 SELECT define('function gone', by_function => true, start => true);
-SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('function gone'))$$);
+SELECT wait_for($$EXISTS (SELECT 1 FROM at_work)$$);
 DROP FUNCTION broken."function gone";
 SELECT pg_advisory_unlock(4242);
 SELECT bbm_wait('function gone', '1 minute');
 SELECT pg_advisory_lock(4242);
 SELECT define('index gone', by_function => true, start => true);
-SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('index gone'))$$);
+SELECT wait_for($$EXISTS (SELECT 1 FROM at_work)$$);
 ALTER TABLE broken."index gone" DROP CONSTRAINT "index gone_pkey";
 SELECT pg_advisory_unlock(4242);
 SELECT bbm_wait('index gone', '1 minute');
@@ -189,7 +193,7 @@ SELECT status, min_value, max_value FROM bbm_jobs('owner renamed');
 SELECT kind FROM bbm_workers() WHERE kind = 'launcher';
 
 SET client_min_messages = warning;
-DROP VIEW outcome;
+DROP VIEW outcome, at_work;
 DROP EXTENSION bbm;
 DROP SCHEMA broken CASCADE;
 DROP FUNCTION define, wait_for;

@@ -12,6 +12,8 @@
 
 #include "catalog/pg_authid.h"
 #include "miscadmin.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
 #include "utils/acl.h"
 
 #include "locks.h"
@@ -47,6 +49,16 @@ bbm_role_may_see(Oid owner)
 }
 
 /*
+ * Does a process run this job?  Its token tells, unless the job has released
+ * all advisory locks of its session; then its row's lock does.
+ */
+bool
+bbm_job_is_alive(const BbmRunningJob *job)
+{
+	return bbm_token_alive(bbm_space(), job->token) || bbm_job_is_locked(job->id);
+}
+
+/*
  * Cancels the batches of a migration that live processes run; returns how many
  * there are.  A process may have gone on to another batch by the time the
  * signal arrives: that one is given back then, which costs its time and no
@@ -62,12 +74,15 @@ bbm_cancel_running(int64 migration_id)
 	foreach(cell, running)
 	{
 		BbmRunningJob *job = lfirst(cell);
+		PGPROC	   *proc;
 
-		if (job->pid != MyProcPid && bbm_token_alive(bbm_space(), job->token))
-		{
+		if (job->pid == MyProcPid || !bbm_job_is_alive(job))
+			continue;
+		n++;
+		/* the row's word is not enough to signal a process by */
+		proc = BackendPidGetProc(job->pid);
+		if (proc && proc->databaseId == MyDatabaseId && proc->roleId == job->owner)
 			kill(job->pid, SIGINT);
-			n++;
-		}
 	}
 	return n;
 }

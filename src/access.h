@@ -13,6 +13,7 @@
 extern const char *bbm_status_word(int status);
 extern void bbm_check_owner(Oid owner, const char *name);
 extern bool bbm_role_may_see(Oid owner);
+extern bool bbm_job_is_alive(const BbmRunningJob *job);
 extern int	bbm_cancel_running(int64 migration_id);
 extern void bbm_must_not_be_null(const char *what);
 extern BbmMigration *bbm_get_migration(const char *name);

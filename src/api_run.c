@@ -64,6 +64,7 @@ read_state(void *arg)
 {
 	RunState   *state = arg;
 
+	MemoryContextReset(state->context);
 	state->migration = bbm_migration_by_id(state->id, state->context);
 	if (state->migration)
 		bbm_migration_progress(state->id, state->context, &state->progress);
@@ -170,8 +171,9 @@ drive(BbmEngine *engine, RunState *state, const char *name)
 static void
 run_one(int64 id, MemoryContext context)
 {
-	RunState	state = {.id = id, .context = context};
+	RunState	state = {.id = id, .context = AllocSetContextCreate(context, "bbm_run state", ALLOCSET_SMALL_SIZES)};
 	BbmEngine  *engine;
+	char	   *name;
 	bool		transient;
 
 	run_or_throw(read_state, &state);
@@ -183,6 +185,7 @@ run_one(int64 id, MemoryContext context)
 		return;
 	}
 	check_session_owns(state.migration);
+	name = MemoryContextStrdup(context, state.migration->name);
 	run_or_throw(start_it, &id);
 	engine = bbm_engine_begin(state.migration->owner, id, &transient);
 	if (engine == NULL)
@@ -193,7 +196,7 @@ run_one(int64 id, MemoryContext context)
 	(void) bbm_slot_take(BBM_KIND_FOREGROUND, state.migration->owner);
 	PG_TRY();
 	{
-		drive(engine, &state, state.migration->name);
+		drive(engine, &state, name);
 	}
 	PG_FINALLY();
 	{

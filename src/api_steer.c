@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/condition_variable.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -161,7 +162,7 @@ batches_in_flight(List *migrations, bool cancel)
 			{
 				BbmRunningJob *job = lfirst(inner);
 
-				if (bbm_token_alive(bbm_space(), job->token))
+				if (bbm_job_is_alive(job))
 					n++;
 			}
 		}
@@ -169,23 +170,37 @@ batches_in_flight(List *migrations, bool cancel)
 	return n;
 }
 
+/* At the end of a wait, also by FATAL. */
+static void
+no_more_waiting(int code, Datum arg)
+{
+	bbm_await_batches(false);
+}
+
 /* Waits until no batch of them is in flight. */
 static void
-wait_for_batches(List *const migrations, const bool cancel)
+wait_for_batches(List *migrations, bool cancel)
 {
 	begin_wait();
 	bbm_await_batches(true);
-	PG_TRY();
+	PG_ENSURE_ERROR_CLEANUP(no_more_waiting, (Datum) 0);
 	{
 		/* a signal that came between a claim and its batch had nothing to cancel, so it is sent again */
-		for (int i = 1; batches_in_flight(migrations, cancel && i % BBM_CANCEL_AGAIN == 0) > 0; i++)
+		for (int i = 1;; i++)
+		{
+			int			n;
+
+			/* a level of its own, so that a long wait leaves nothing in memory */
+			SPI_connect();
+			n = batches_in_flight(migrations, cancel && i % BBM_CANCEL_AGAIN == 0);
+			SPI_finish();
+			if (n == 0)
+				break;
 			wait_for_change(BBM_POLL_MS);
+		}
 	}
-	PG_FINALLY();
-	{
-		bbm_await_batches(false);
-	}
-	PG_END_TRY();
+	PG_END_ENSURE_ERROR_CLEANUP(no_more_waiting, (Datum) 0);
+	no_more_waiting(0, (Datum) 0);
 	end_wait();
 }
 
@@ -285,24 +300,24 @@ bbm_wait(PG_FUNCTION_ARGS)
 				 errmsg("cannot wait in a transaction of isolation level REPEATABLE READ or SERIALIZABLE"),
 				 errdetail("It would never see the state change."),
 				 errhint("Use READ COMMITTED.")));
-	SPI_connect();
 	begin_wait();
 	for (;;)
 	{
-		BbmMigration *migration = bbm_migration_by_name(name, CurrentMemoryContext);
+		BbmMigration *migration;
 		TimestampTz now = GetCurrentTimestamp();
 
+		SPI_connect();
+		migration = bbm_migration_by_name(name, CurrentMemoryContext);
 		if (migration == NULL || !bbm_role_may_see(migration->owner))
 			does_not_exist(name);
 		status = migration->status;
+		SPI_finish();
 		if (status == BBM_FINISHED || status == BBM_FAILED || now >= until)
 			break;
-		SPI_freetuptable(SPI_tuptable);
 		wait_for_change(until == DT_NOEND ? BBM_LOOK_AGAIN_MS :
 						Max(TimestampDifferenceMilliseconds(now, until), 1));
 	}
 	end_wait();
-	SPI_finish();
 	PG_RETURN_TEXT_P(cstring_to_text(bbm_status_word(status)));
 }
 

@@ -38,6 +38,7 @@
 
 static BbmCatalog found;
 static bool found_valid = false;
+static char *found_schema = NULL;	/* of the last generation */
 static uint64 generation = 0;
 
 static void
@@ -45,6 +46,13 @@ forget_found(Datum arg, Oid relid)
 {
 	if (!OidIsValid(relid) || relid == found.migrations || relid == found.jobs)
 		found_valid = false;
+}
+
+/* A schema was renamed or dropped, ours perhaps. */
+static void
+forget_schema(Datum arg, int cache, uint32 hash)
+{
+	found_valid = false;
 }
 
 /* Reads schema and version of our extension; false when it is not in this database. */
@@ -120,6 +128,7 @@ bbm_catalog_find(void)
 	if (!registered)
 	{
 		CacheRegisterRelcacheCallback(forget_found, (Datum) 0);
+		CacheRegisterSyscacheCallback(NAMESPACEOID, forget_schema, (Datum) 0);
 		registered = true;
 	}
 	if (!read_extension(&now.extension, &schema, &now.version))
@@ -144,8 +153,12 @@ bbm_catalog_find(void)
 		pfree(found.schema);
 		pfree(found.version);
 	}
-	if (found.migrations != now.migrations || found.jobs != now.jobs)
+	if (found.migrations != now.migrations || found.jobs != now.jobs ||
+		found_schema == NULL || strcmp(found_schema, now.schema) != 0)
 		generation++;
+	if (found_schema)
+		pfree(found_schema);
+	found_schema = MemoryContextStrdup(TopMemoryContext, now.schema);
 	found = now;
 	found_valid = true;
 	return &found;

@@ -317,6 +317,27 @@ bbm_job_lock(const BbmJob *job)
 	return ours;
 }
 
+/* Is the row of a running job locked by another transaction? */
+bool
+bbm_job_is_locked(int64 id)
+{
+	static BbmSql running = {
+		"SELECT 1 FROM @.batched_background_migration_jobs WHERE id = $1 AND status + 0 = 4",
+		1, {INT8OID}
+	};
+	static BbmSql unlocked = {
+		"SELECT 1 FROM @.batched_background_migration_jobs WHERE id = $1 AND status + 0 = 4 FOR SHARE SKIP LOCKED",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(id)};
+
+	bbm_sql_run(&unlocked, values, NULL, true);
+	if (SPI_processed > 0)
+		return false;
+	bbm_sql_run(&running, values, NULL, false);
+	return SPI_processed > 0;
+}
+
 /* Part of a job is done, up to and including "cursor".  Caller has bbm_job_lock. */
 void
 bbm_job_progress(const BbmJob *job, int64 cursor, const BbmCost *cost)

@@ -109,10 +109,10 @@ table_is_taken(BbmClaim *claim, TimestampTz now)
 
 /*
  * Takes over what dead workers have left, and returns how many jobs of the
- * migration live processes run.
+ * migration live processes run.  *locked: one cannot be taken just now.
  */
 static int
-take_orphans(BbmClaim *claim)
+take_orphans(BbmClaim *claim, bool *locked)
 {
 	int			others = 0;
 	ListCell   *cell;
@@ -123,8 +123,10 @@ take_orphans(BbmClaim *claim)
 		/* we run none while we claim, so one with our token is left over too */
 		bool		alive = job->token != claim->token && bbm_token_alive(bbm_space(), job->token);
 
-		if (alive || !take_orphan(claim, job))
+		if (alive)
 			others++;
+		else if (!take_orphan(claim, job))
+			*locked = true;
 	}
 	return others;
 }
@@ -149,10 +151,10 @@ cut_new(BbmClaim *claim, const BbmClaimState *state)
  * the claim has its result.
  */
 static bool
-take_left_over(BbmClaim *claim, TimestampTz now, int *others)
+take_left_over(BbmClaim *claim, TimestampTz now, int *others, bool *locked)
 {
 	claim->target->next_look = TimestampTzPlusMilliseconds(now, BBM_LOOK_MS);
-	*others = take_orphans(claim);
+	*others = take_orphans(claim, locked);
 	if (claim->result == BBM_CLAIM_USED_UP)
 		return true;
 	return bbm_job_reclaim(claim->target->migration->id, BBM_JOB_NEW, now, claim->token, &claim->job);
@@ -160,7 +162,7 @@ take_left_over(BbmClaim *claim, TimestampTz now, int *others)
 
 /* All ranges are cut: a failed job that is due, or what there is to wait for. */
 static void
-take_failed(BbmClaim *claim, TimestampTz now, int others)
+take_failed(BbmClaim *claim, TimestampTz now, int others, bool locked)
 {
 	int64		id = claim->target->migration->id;
 	BbmUnfinished unfinished;
@@ -171,6 +173,8 @@ take_failed(BbmClaim *claim, TimestampTz now, int others)
 	if (unfinished.jobs > 0)
 		later(claim, Max(unfinished.due, TimestampTzPlusMilliseconds(now, 1)),
 			  unfinished.failed > 0 ? BBM_WAITS_FOR_RETRY : "retry of a job given back");
+	else if (locked)
+		later(claim, TimestampTzPlusMilliseconds(now, BBM_LOOK_MS), "a lock on a job whose worker is gone");
 	else
 		claim->result = others > 0 ? BBM_CLAIM_OTHERS : BBM_CLAIM_DONE;
 }
@@ -192,6 +196,7 @@ bbm_claim(void *arg)
 	BbmClaimState state;
 	int			others = 0;
 	bool		looked = now >= target->next_look;
+	bool		locked = false;
 
 	claim->result = BBM_CLAIM_CHANGED;
 	bbm_lock_migration(bbm_space(), migration->id);
@@ -210,13 +215,13 @@ bbm_claim(void *arg)
 	}
 
 	claim->result = BBM_CLAIM_JOB;
-	if (looked && take_left_over(claim, now, &others))
+	if (looked && take_left_over(claim, now, &others, &locked))
 		return;
 	if (cut_new(claim, &state))
 		return;
-	if (!looked && take_left_over(claim, now, &others))
+	if (!looked && take_left_over(claim, now, &others, &locked))
 		return;
-	take_failed(claim, now, others);
+	take_failed(claim, now, others, locked);
 }
 
 /*

@@ -98,6 +98,8 @@ bbm_engine_begin(Oid owner, int64 only, bool *transient)
 				(errcode(error->sqlerrcode),
 				 errmsg("cannot run migrations in database with OID %u: %s", MyDatabaseId, error->message),
 				 error->hint ? errhint("%s", error->hint) : 0));
+		if (engine->token != 0)
+			bbm_token_drop(engine->space, engine->token);
 		MemoryContextDelete(context);
 		return NULL;
 	}
@@ -380,15 +382,37 @@ job_context(void *arg)
 			   work->target->migration->name, work->job->id, work->job->min_value, work->job->max_value);
 }
 
+typedef struct GoOn
+{
+	const BbmEngine *engine;
+	const BbmTarget *target;
+} GoOn;
+
+/*
+ * May another job follow without a look around?  Asked when a batch is done,
+ * which may be long after it began.  Not when the commit may wait for a
+ * standby: nobody could pause the migration meanwhile.  The driver looks at
+ * least once a slice.
+ */
+static bool
+may_go_on(const void *arg)
+{
+	const GoOn *go_on = arg;
+
+	return !go_on->target->claim_apart && !go_on->target->migration->synchronous && !InterruptPending &&
+		!ConfigReloadPending && bbm_enabled && !bbm_engine_slice_over(go_on->engine) && !bbm_slot_must_leave();
+}
+
 /*
  * Runs a claimed job to its end, in one commit or several; false when the
- * migration has failed.  With "next" a new range may be claimed in the last of
- * them.
+ * migration has failed.  The next range may be claimed in the last of them.
  */
 static bool
 run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 {
-	BbmWork		work = {.target = target, .job = job, .next = next, .result = BBM_WORK_PART};
+	GoOn		go_on = {engine, target};
+	BbmWork		work = {.target = target, .job = job, .next = next, .may_go_on = may_go_on, .arg = &go_on,
+	.result = BBM_WORK_PART};
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_context, .arg = &work};
 	ErrorData  *error = NULL;
 
@@ -406,6 +430,12 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 		}
 		if (error == NULL)
 			log_job(target, job, &work.cost);
+		/* a job may have released all advisory locks */
+		bbm_token_keep(engine->space, engine->token);
+		/* the driver wants to look around */
+		if (work.result == BBM_WORK_PART && error == NULL &&
+			(ConfigReloadPending || !bbm_enabled || bbm_slot_must_leave()))
+			work.result = BBM_WORK_PAUSED;
 	}
 	pgstat_report_activity(STATE_IDLE, NULL);
 
@@ -414,8 +444,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 		int			step_code = bbm_failing_code;
 
 		/* whatever the claim has got was rolled back with the batch */
-		if (next)
-			next->result = BBM_CLAIM_CHANGED;
+		next->result = BBM_CLAIM_CHANGED;
 		/* its error may have been the claim's: from here on that is told apart */
 		target->claim_apart = true;
 		if (!extension_is_here())
@@ -426,7 +455,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 		return bbm_record_failure(target, job, error, step_code);
 	}
 	if (work.result == BBM_WORK_PAUSED)
-		bbm_record_give_back(target, job, bbm_make_error(ERRCODE_QUERY_CANCELED, "the migration was paused", NULL));
+		bbm_record_give_back(target, job, bbm_make_error(ERRCODE_QUERY_CANCELED, "stopped between two sub-batches", NULL));
 	else if (work.result == BBM_WORK_LOST)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " was taken over by another worker",
@@ -450,14 +479,6 @@ call_for_help(BbmEngine *engine)
 	bbm_demand_raise(MyDatabaseId, engine->owner, wanted);
 }
 
-/* May another job follow without a look around?  The driver looks at least once a slice. */
-static bool
-may_go_on(const BbmEngine *engine, const BbmTarget *target)
-{
-	return !target->claim_apart && !InterruptPending && !ConfigReloadPending && bbm_enabled &&
-		!bbm_engine_slice_over(engine) && !bbm_slot_must_leave();
-}
-
 /* Runs a claimed job, and those that could be claimed on the way; false when the migration has failed. */
 static bool
 run_jobs(BbmEngine *engine, BbmClaim *claim)
@@ -469,7 +490,7 @@ run_jobs(BbmEngine *engine, BbmClaim *claim)
 		BbmClaim	next = {.target = claim->target, .token = claim->token, .slot = -1, .result = BBM_CLAIM_CHANGED};
 
 		MemoryContextReset(engine->step);
-		if (!run_job(engine, claim->target, &job, may_go_on(engine, claim->target) ? &next : NULL))
+		if (!run_job(engine, claim->target, &job, &next))
 			return false;
 		merge_if_due(claim->target, &job);
 		if (next.result != BBM_CLAIM_JOB)
@@ -545,7 +566,9 @@ read_runnable(void *arg)
 {
 	BbmEngine  *engine = arg;
 
-	engine->runnable = bbm_migrations_runnable(engine->owner, engine->context);
+	/* dropped and created again, it is another extension: our locks are in the old one's space */
+	if (bbm_space() == engine->space)
+		engine->runnable = bbm_migrations_runnable(engine->owner, engine->context);
 }
 
 /*

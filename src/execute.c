@@ -209,7 +209,7 @@ bbm_work(void *arg)
 	{
 		bbm_job_finish(work->job, &work->cost);
 		work->result = BBM_WORK_FINISHED;
-		if (work->next)
+		if (work->may_go_on(work->arg))
 			bbm_claim_next(work->next);
 	}
 	else

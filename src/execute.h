@@ -23,7 +23,9 @@ typedef struct BbmWork
 {
 	BbmTarget  *target;			/* in */
 	BbmJob	   *job;
-	BbmClaim   *next;			/* to be claimed along with the record, or NULL */
+	BbmClaim   *next;			/* to be claimed along with the record ... */
+	bool		(*may_go_on) (const void *arg); /* ... if this says so by then */
+	const void *arg;
 	BbmWorkResult result;		/* out */
 	int64		next_cursor;	/* what a part has reached */
 	BbmCost		cost;

@@ -347,6 +347,29 @@ guard_status(Row old, Row *new)
 	}
 }
 
+/* Does the new row differ from the old in anything but the time of the change? */
+static bool
+is_changed(Row old, Row new)
+{
+	for (int i = 0; i < old.desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(old.desc, i);
+		bool		old_null;
+		bool		new_null;
+		Datum		a;
+		Datum		b;
+
+		if (attribute->attisdropped || strcmp(NameStr(attribute->attname), "updated_at") == 0)
+			continue;
+		a = SPI_getbinval(old.tuple, old.desc, i + 1, &old_null);
+		b = SPI_getbinval(new.tuple, new.desc, i + 1, &new_null);
+		if (old_null != new_null ||
+			(!old_null && !datum_image_eq(a, b, attribute->attbyval, attribute->attlen)))
+			return true;
+	}
+	return false;
+}
+
 static Datum
 guard_update(Row old, Row new)
 {
@@ -370,7 +393,11 @@ guard_update(Row old, Row new)
 
 	guard_status(old, &new);
 	check_row(new);
-	set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
+	/* workers take a new time for a changed row, and what they know of the old one for void */
+	if (is_changed(old, new))
+		set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
+	else
+		set(&new, "updated_at", TimestampTzGetDatum(get_int(old, "updated_at")), is_null(old, "updated_at"));
 
 	bbm_lock_migration(bbm_space(), get_int(new, "id"));
 	return PointerGetDatum(new.tuple);
@@ -460,29 +487,6 @@ event_word(BbmStatus status)
 			return "running";
 	}
 	return "altered";
-}
-
-/* Does the new row differ from the old in anything but the time of the change? */
-static bool
-is_changed(Row old, Row new)
-{
-	for (int i = 0; i < old.desc->natts; i++)
-	{
-		Form_pg_attribute attribute = TupleDescAttr(old.desc, i);
-		bool		old_null;
-		bool		new_null;
-		Datum		a;
-		Datum		b;
-
-		if (attribute->attisdropped || strcmp(NameStr(attribute->attname), "updated_at") == 0)
-			continue;
-		a = SPI_getbinval(old.tuple, old.desc, i + 1, &old_null);
-		b = SPI_getbinval(new.tuple, new.desc, i + 1, &new_null);
-		if (old_null != new_null ||
-			(!old_null && !datum_image_eq(a, b, attribute->attbyval, attribute->attlen)))
-			return true;
-	}
-	return false;
 }
 
 /* Writes the event's row and its notification. */
@@ -578,6 +582,7 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 	bool		insert;
 	Row			row;
 	BbmMigration *migration;
+	HeapTuple	changed = NULL;
 	bool		copy;
 
 	data = trigger_data(fcinfo, "bbm_job_guard");
@@ -597,6 +602,11 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("a job cannot be given to another migration"),
 					 errhint("Define a migration for the range instead.")));
+		/* who runs it is the worker's to say, and processes are signalled by it */
+		set(&new, "worker_pid", Int32GetDatum((int) get_int(row, "worker_pid")), is_null(row, "worker_pid"));
+		set(&new, "worker_token", Int32GetDatum((int) get_int(row, "worker_token")), is_null(row, "worker_token"));
+		set(&new, "claim_no", Int32GetDatum((int) get_int(row, "claim_no")), false);
+		changed = new.tuple;
 	}
 	SPI_connect();
 	migration = bbm_migration_by_id(get_int(row, "batched_background_migration_id"), CurrentMemoryContext);
@@ -618,7 +628,7 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 	if (migration && !copy && migration->status != BBM_PAUSED)
 		refuse_job_write(update ? "update" : "delete", migration);
 	SPI_finish();
-	return PointerGetDatum(update ? data->tg_newtuple : data->tg_trigtuple);
+	return PointerGetDatum(update ? changed : data->tg_trigtuple);
 }
 
 /* BEFORE TRUNCATE on both tables */

@@ -103,11 +103,12 @@ attach(void)
 }
 
 /*
- * Starts a worker in a slot; false when none can be had now.  That is told
- * once, and again only after it has worked in between.
+ * Starts a worker in a slot; false when none can be had now.  Where one is
+ * needed, since there is no other, that is told once, and again only after it
+ * has worked in between.
  */
 static bool
-start_worker(BbmKind kind, Oid database, Oid owner)
+start_worker(BbmKind kind, Oid database, Oid owner, bool needed)
 {
 	BackgroundWorker worker;
 	BbmWorkerStart start = {.kind = kind, .database = database, .owner = owner};
@@ -131,12 +132,12 @@ start_worker(BbmKind kind, Oid database, Oid owner)
 		return true;
 	}
 	bbm_slot_cancel_reservation(slot, start.generation);
-	if (!no_slot_reported)
+	if (needed && !no_slot_reported)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("could not start a worker: out of background worker slots"),
 				 errhint("You might need to increase max_worker_processes.")));
-	no_slot_reported = true;
+	no_slot_reported = no_slot_reported || needed;
 	return false;
 }
 
@@ -178,7 +179,7 @@ workers_at(Oid database, Oid owner)
  * equals the one that was served longest ago; false when there is none.  *wait is lowered to the next time one comes due.
  */
 static bool
-next_to_start(Oid *database, Oid *owner, TimestampTz *wait)
+next_to_start(Oid *database, Oid *owner, bool *needed, TimestampTz *wait)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int			fewest = INT_MAX;
@@ -204,6 +205,7 @@ next_to_start(Oid *database, Oid *owner, TimestampTz *wait)
 			served = demand->served;
 			*database = demand->database;
 			*owner = demand->owner;
+			*needed = n == 0;
 		}
 	}
 	LWLockRelease(bbm_shared->lock);
@@ -325,7 +327,7 @@ send_scout(void)
 		Oid			database = linitial_oid(to_scout);
 
 		/* whoever blocks it asks for a look when done */
-		if (!bbm_database_blocked(database) && !start_worker(BBM_KIND_SCOUT, database, InvalidOid))
+		if (!bbm_database_blocked(database) && !start_worker(BBM_KIND_SCOUT, database, InvalidOid, true))
 			return false;
 		to_scout = list_delete_first(to_scout);
 	}
@@ -340,6 +342,7 @@ balance(void)
 	TimestampTz retry;
 	Oid			database;
 	Oid			owner;
+	bool		needed;
 
 	forget_stillborn();
 	plan_looks();
@@ -348,14 +351,14 @@ balance(void)
 		return wait;
 	if (!send_scout())
 		wait = Min(wait, retry);
-	while (next_to_start(&database, &owner, &wait))
+	while (next_to_start(&database, &owner, &needed, &wait))
 	{
 		if (bbm_database_blocked(database))
 		{
 			note_served(database, owner, retry);
 			wait = Min(wait, retry);
 		}
-		else if (!start_worker(BBM_KIND_WORKER, database, owner))
+		else if (!start_worker(BBM_KIND_WORKER, database, owner, needed))
 			return Min(wait, retry);
 		else
 			note_served(database, owner, 0);

@@ -256,7 +256,20 @@ bbm_target_open(const BbmMigration *migration)
 	target->context = context;
 	target->migration = copy;
 	MemoryContextSwitchTo(old);
-	resolve(target);
+	PG_TRY();
+	{
+		resolve(target);
+	}
+	PG_CATCH();
+	{
+		/* kept plans do not go with the transaction */
+		if (target->plan)
+			SPI_freeplan(target->plan);
+		if (target->probe)
+			SPI_freeplan(target->probe);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	/* only now, so that an error takes it along */
 	MemoryContextSetParent(context, TopMemoryContext);
 	return target;

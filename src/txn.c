@@ -26,10 +26,12 @@
 #include "pgstat.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "storage/proc.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
+#include "compat.h"
 #include "guc.h"
 
 /* How this process commits. */
@@ -44,10 +46,55 @@ int			bbm_failing_code = 0;
 static BbmDriver current_driver = BBM_DRIVER_FOREGROUND;
 static bool was_pinned = false;
 static const char *original_seqscan = "on";
+static char *original_commit = "on";
 static bool pinned = false;		/* are the settings those of our own statements? */
+/* Climbs that have not ended, innermost last; an abort undoes those begun in it. */
+#define MAX_CLIMBS 16
+
+typedef struct Climbed
+{
+	SubTransactionId begun_in;
+	bool		engine_before;
+} Climbed;
+
+static Climbed climbed[MAX_CLIMBS];
 static int	climbs = 0;
 static bool engine_writes = false;
 static Oid	acting_user = InvalidOid;
+
+/* The settings of a worker's session are ours, whatever the owner's role or database has. */
+static void
+pin_session(void)
+{
+	char		number[32];
+
+	bbm_guc_set("role", "none", false);
+	bbm_guc_set("search_path", BBM_SEARCH_PATH, false);
+	bbm_guc_set("enable_seqscan", "off", false);
+	bbm_guc_set("synchronous_commit", "off", false);
+	bbm_guc_set("idle_in_transaction_session_timeout", "0", false);
+	bbm_guc_set("client_min_messages", "error", false);
+	if (BBM_HAS_TRANSACTION_TIMEOUT)
+		bbm_guc_set("transaction_timeout", "0", false);
+	snprintf(number, sizeof(number), "%d", BBM_DEADLOCK_TIMEOUT);
+	bbm_guc_set("deadlock_timeout", number, false);
+	snprintf(number, sizeof(number), "%d", bbm_lock_timeout);
+	bbm_guc_set("lock_timeout", number, false);
+}
+
+/*
+ * Pins what has come loose: bbm.lock_timeout may have changed, and the owner's
+ * code can run at a commit (a cursor WITH HOLD) and set what it likes.
+ */
+static void
+pin_session_again(void)
+{
+	if (LockTimeout != bbm_lock_timeout || DeadlockTimeout != BBM_DEADLOCK_TIMEOUT || enable_seqscan ||
+		synchronous_commit != SYNCHRONOUS_COMMIT_OFF || IdleInTransactionSessionTimeout != 0 ||
+		client_min_messages != ERROR || strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 ||
+		GetCurrentRoleId() != InvalidOid)
+		pin_session();
+}
 
 /*
  * Makes this process a worker: it owns its transactions, and its session has
@@ -59,9 +106,8 @@ bbm_txn_become_worker(void)
 {
 	current_driver = BBM_DRIVER_WORKER;
 	original_seqscan = enable_seqscan ? "on" : "off";
-	bbm_guc_set("search_path", BBM_SEARCH_PATH, false);
-	bbm_guc_set("enable_seqscan", "off", false);
-	bbm_guc_set("deadlock_timeout", BBM_DEADLOCK_TIMEOUT, false);
+	original_commit = MemoryContextStrdup(TopMemoryContext, GetConfigOption("synchronous_commit", false, false));
+	pin_session();
 	QueryCancelHoldoffCount = 1;
 }
 
@@ -141,13 +187,15 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous)
 		StartTransactionCommand();
 		force_read_committed();
 		if (synchronous)
-			(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION,
+			(void) set_config_option("synchronous_commit", original_commit, PGC_USERSET, PGC_S_SESSION,
 									 GUC_ACTION_LOCAL, true, 0, false);
 		SPI_connect();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		fn(arg);
 		PopActiveSnapshot();
 		SPI_finish();
+		/* nothing of ours runs from here to the end of the commit */
+		pinned = false;
 		CommitTransactionCommand();
 	}
 	PG_CATCH();
@@ -182,7 +230,8 @@ run_in_subtransaction(BbmTxnFn fn, void *arg)
 		pin_settings();
 		snprintf(timeout, sizeof(timeout), "%d", bbm_lock_timeout);
 		bbm_guc_set("lock_timeout", timeout, true);
-		bbm_guc_set("deadlock_timeout", BBM_DEADLOCK_TIMEOUT, true);
+		snprintf(timeout, sizeof(timeout), "%d", BBM_DEADLOCK_TIMEOUT);
+		bbm_guc_set("deadlock_timeout", timeout, true);
 		pinned = true;
 		SPI_connect();
 		PushActiveSnapshot(GetTransactionSnapshot());
@@ -261,6 +310,7 @@ bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous)
 	if (current_driver == BBM_DRIVER_WORKER)
 	{
 		error = run_in_worker(fn, arg, synchronous);
+		pin_session_again();
 		/* or autovacuum never sees our dead rows */
 		pgstat_report_stat(false);
 	}
@@ -272,8 +322,7 @@ bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous)
 /*
  * An error leaves a climb without descending.  The user id is restored by the
  * (sub)transaction's abort, and so must the count be, or the guards of our
- * tables would stay open for the rest of the session.  Nothing inside a climb
- * uses subtransactions, so an abort always means that none is left.
+ * tables would stay open for the rest of the session.
  */
 static void
 forget_climbs_at_xact_end(XactEvent event, void *arg)
@@ -286,11 +335,10 @@ static void
 forget_climbs_at_subxact_abort(SubXactEvent event, SubTransactionId mySubid,
 							   SubTransactionId parentSubid, void *arg)
 {
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-	{
-		climbs = 0;
-		engine_writes = false;
-	}
+	if (event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	while (climbs > 0 && climbed[climbs - 1].begun_in >= mySubid)
+		engine_writes = climbed[--climbs].engine_before;
 }
 
 /* Registers the callbacks; once a process, from _PG_init. */
@@ -312,7 +360,8 @@ void
 bbm_climb(BbmClimb *climb, Oid to, bool engine)
 {
 	GetUserIdAndSecContext(&climb->user, &climb->context);
-	climb->engine = engine_writes;
+	if (climbs >= MAX_CLIMBS)
+		elog(ERROR, "too many nested statements of extension \"bbm\"");
 	climb->nest_level = 0;
 	/* the flag saves time; what counts is what the settings are */
 	if (!pinned || strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 || enable_seqscan)
@@ -321,16 +370,17 @@ bbm_climb(BbmClimb *climb, Oid to, bool engine)
 		pin_settings();
 	}
 	SetUserIdAndSecContext(to, climb->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	if (climbs++ == 0)
+	if (climbs == 0)
 		acting_user = climb->user;
+	climbed[climbs].begun_in = GetCurrentSubTransactionId();
+	climbed[climbs++].engine_before = engine_writes;
 	engine_writes = engine;
 }
 
 void
 bbm_descend(BbmClimb *climb)
 {
-	climbs--;
-	engine_writes = climb->engine;
+	engine_writes = climbed[--climbs].engine_before;
 	SetUserIdAndSecContext(climb->user, climb->context);
 	if (climb->nest_level > 0)
 		AtEOXact_GUC(false, climb->nest_level);

@@ -15,7 +15,7 @@
 #define BBM_SEARCH_PATH "pg_catalog, pg_temp"
 
 /* Lets a deadlock with anybody be found by us first, so that we are its victim. */
-#define BBM_DEADLOCK_TIMEOUT "100ms"
+#define BBM_DEADLOCK_TIMEOUT 10	/* ms */
 
 typedef void (*BbmTxnFn) (void *arg);
 
@@ -33,7 +33,6 @@ typedef struct BbmClimb
 	Oid			user;
 	int			context;
 	int			nest_level;		/* 0: the settings are ours already */
-	bool		engine;
 } BbmClimb;
 
 extern void bbm_climb(BbmClimb *climb, Oid to, bool engine);

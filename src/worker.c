@@ -51,28 +51,6 @@
 #define BBM_POLL_MS 1000
 
 static void
-pin_lock_timeout(void)
-{
-	char		timeout[32];
-
-	snprintf(timeout, sizeof(timeout), "%d", bbm_lock_timeout);
-	bbm_guc_set("lock_timeout", timeout, false);
-}
-
-/* The session's settings are ours, whatever the owner's role or database has. */
-static void
-pin_settings(void)
-{
-	bbm_guc_set("synchronous_commit", "off", false);
-	bbm_guc_set("idle_in_transaction_session_timeout", "0", false);
-	bbm_guc_set("client_min_messages", "error", false);
-	if (BBM_HAS_TRANSACTION_TIMEOUT)
-		bbm_guc_set("transaction_timeout", "0", false);
-	pin_lock_timeout();
-	bbm_txn_become_worker();
-}
-
-static void
 install_signal_handlers(void)
 {
 	pqsignal(SIGTERM, die);
@@ -90,7 +68,6 @@ serve_interrupts(void)
 	{
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
-		pin_lock_timeout();
 	}
 }
 
@@ -178,7 +155,7 @@ come_up(const BbmWorkerStart *start, int slot, Oid *owner)
 	pgstat_report_appname(MyBgworkerEntry->bgw_type);
 	(void) set_config_option("application_name", MyBgworkerEntry->bgw_type, PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SET, true, 0, false);
-	pin_settings();
+	bbm_txn_become_worker();
 	return true;
 }
 
@@ -280,12 +257,20 @@ bbm_scout_main(Datum arg)
 	if (come_up(&start, DatumGetInt32(arg), &nobody))
 	{
 		ScoutArgs	args = {CurrentMemoryContext, NIL, NIL, NIL};
-		ErrorData  *error = bbm_txn_run(scout, &args, false);
+		ErrorData  *error;
 		ListCell   *cell;
 		ListCell   *reason;
 
-		if (error)
-			ThrowErrorData(error);
+		/* DDL or a restore may hold our table for a while; nobody else would look again soon */
+		while ((error = bbm_txn_run(scout, &args, false)) != NULL)
+		{
+			if (bbm_error_class(error->sqlerrcode) != BBM_ERROR_TRANSIENT)
+				ThrowErrorData(error);
+			sleep_until(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_POLL_MS));
+			serve_interrupts();
+			if (bbm_slot_must_leave())
+				break;
+		}
 		foreach(cell, args.owners)
 			bbm_demand_found(MyDatabaseId, lfirst_oid(cell));
 		forboth(cell, args.orphaned, reason, args.reasons)

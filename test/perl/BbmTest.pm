@@ -204,8 +204,15 @@ sub launcher_pid
 sub worker_pid
 {
 	my ($node) = @_;
-	return value($node,
-		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'PgSleep' LIMIT 1");
+	my $pid = '';
+	# at the gate it sleeps and looks in turn: take a moment in which it sleeps
+	for (1 .. 1000)
+	{
+		$pid = value($node,
+			"SELECT pid FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'PgSleep' LIMIT 1");
+		last if $pid ne '';
+	}
+	return $pid;
 }
 
 # Sends statements that will not return soon; finish_background waits for them

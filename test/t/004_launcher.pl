@@ -1,0 +1,249 @@
+# The launcher: it comes back, it waits for free slots, it keeps to its limits, and it
+# is fair.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use BbmTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+# no look of its own may help, unless a test is about that
+my $node = bbm_node('launcher', conf => "bbm.naptime = 0\nbbm.max_workers = 3\n");
+
+sub start
+{
+	my ($name) = @_;
+	value($node, "UPDATE batched_background_migrations SET status = 1 WHERE name = '$name'");
+	return;
+}
+
+# The most jobs that ever were in their batch at the same time, from their own times.
+sub most_at_once
+{
+	my ($where) = @_;
+	return value($node, <<"EOS");
+WITH j AS (
+	SELECT j.* FROM batched_background_migration_jobs j
+	JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id
+	WHERE $where),
+e AS (
+	SELECT started_at AS at, 1 AS step FROM j UNION ALL SELECT finished_at, -1 FROM j),
+s AS (
+	SELECT sum(step) OVER (ORDER BY at, step) AS n FROM e)
+SELECT max(n) FROM s
+EOS
+}
+
+sub set
+{
+	my ($setting) = @_;
+	$node->append_conf('postgresql.conf', $setting);
+	$node->reload;
+	return;
+}
+
+# Terminated in the middle of work: the worker goes on, and what is started while
+# it is away is found.
+counter_table($node, 'a', 500);
+define($node, 'a', 'a', job => 'gated', batch_size => 100);
+start('a');
+reach_gate($node);
+my $worker   = worker_pid($node);
+my $launcher = launcher_pid($node);
+counter_table($node, 'b', 500);
+define($node, 'b', 'b', workers => 2);
+value($node, <<"EOS");
+SELECT pg_terminate_backend($launcher, 10000);
+UPDATE batched_background_migrations SET status = 1 WHERE name = 'b';
+EOS
+finished($node, 'b', 'what is started while the launcher is away runs');
+ok( $node->poll_query_until(
+		'postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bbm launcher' AND pid <> $launcher"),
+	'a launcher that was terminated comes back');
+is(worker_pid($node), $worker, 'its worker has worked on');
+gate($node, 'open');
+finished($node, 'a');
+once_each($node, 'a', 500);
+once_each($node, 'b', 500);
+no_workers($node);
+
+# The kill switch: off leaves the batch in flight, starts nothing, and says so; on goes
+# on without another event.
+gate($node, 'shut');
+counter_table($node, 'c', 500);
+define($node, 'c', 'c', job => 'gated', batch_size => 100);
+start('c');
+reach_gate($node);
+set('bbm.enabled = off');
+$node->poll_query_until('postgres', "SELECT current_setting('bbm.enabled') = 'off'");
+is(value($node, in_flight()), 1, 'bbm.enabled = off leaves the batch in flight');
+gate($node, 'open');
+no_workers($node, 'after it the worker leaves');
+is(value($node, 'SELECT count(*) FROM c WHERE n = 1'), 100, 'with its batch done');
+is(value($node, q(SELECT status, jobs_finished, jobs_running FROM bbm_status('c'))), 'running|1|0', 'and recorded');
+counter_table($node, 'd', 500);
+define($node, 'd', 'd');
+start('d');
+like(value($node, q(SELECT waiting_on FROM bbm_status('d'))), qr/bbm\.enabled/, 'one that is started says what it waits for');
+like(value($node, q(SELECT waiting_on FROM bbm_status('c'))), qr/bbm\.enabled/, 'and so does one that was at work');
+is( value($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ 'bbm (worker|scout)'"),
+	0, 'nothing is started while it is off');
+$node->restart;
+is(value($node, q(SELECT count(*) FROM bbm_jobs('d'))), 0, 'nor after a restart');
+set('bbm.enabled = on');
+finished($node, 'c', 'bbm.enabled = on: what was at work goes on');
+finished($node, 'd', 'and what was started begins');
+once_each($node, 'c', 500);
+once_each($node, 'd', 500);
+
+# workers => n means n, and not more.
+gate($node, 'shut');
+counter_table($node, 'e', 1000);
+define($node, 'e', 'e', job => 'gated', batch_size => 10, workers => 2);
+start('e');
+reach_gate($node, 2);
+gate($node, 'open');
+finished($node, 'e');
+once_each($node, 'e', 1000);
+ranges_ok($node, 'e', 'e');
+is(most_at_once("m.name = 'e'"), 2, 'two workers: two jobs at once, and never three');
+
+# bbm.max_workers is the limit of all together, whatever they ask for.
+gate($node, 'shut');
+for my $name ('f', 'g')
+{
+	counter_table($node, $name, 1000);
+	define($node, $name, $name, job => 'gated', batch_size => 10, workers => 8);
+	start($name);
+}
+reach_gate($node, 3);
+is(value($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'bbm worker'"), 3, 'three workers and no more');
+gate($node, 'open');
+finished($node, 'f');
+finished($node, 'g');
+once_each($node, 'f', 1000);
+once_each($node, 'g', 1000);
+is(most_at_once("m.name IN ('f', 'g')"), 3, 'bbm.max_workers jobs at once, and never more');
+
+# Two migrations on one table, one after the other unless both agree to share it.
+gate($node, 'shut');
+counter_table($node, 'h', 300);
+define($node, 'h1', 'h', job => 'gated', batch_size => 300);
+define($node, 'h2', 'h', batch_size => 300);
+start('h1');
+reach_gate($node);
+start('h2');
+ok( $node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'another migration on the table%' FROM bbm_status('h2'))),
+	'a second migration on a table waits for the first');
+is(value($node, q(SELECT count(*) FROM bbm_jobs('h2'))), 0, 'and has not begun');
+gate($node, 'open');
+finished($node, $_) for ('h1', 'h2');
+is(value($node, 'SELECT count(*), min(n), max(n) FROM h'), '300|2|2', 'both did each row once');
+
+# What nobody announced is found by the launcher's own look.
+counter_table($node, 'i', 100);
+define($node, 'i', 'i');
+start('i');
+finished($node, 'i');
+define($node, 'unannounced', 'i');
+# as replication or a restore would write it: no trigger, no event
+value($node, q(SET session_replication_role = replica;
+	UPDATE batched_background_migrations SET status = 1, home = (SELECT home FROM batched_background_migrations WHERE name = 'i')
+	WHERE name = 'unannounced'));
+is(value($node, q(SELECT count(*) FROM bbm_jobs('unannounced'))), 0, 'what nobody announced does not run');
+set('bbm.naptime = 1s');
+finished($node, 'unannounced', 'until the launcher looks');
+set('bbm.naptime = 0');
+
+no_workers($node);
+log_clean($node);
+$node->stop;
+
+# One worker for two owners and two databases: a small migration does not wait for
+# a large one.
+$node = bbm_node('fair', conf => "bbm.max_workers = 1\n");
+value($node, 'CREATE DATABASE other');
+value($node, 'CREATE EXTENSION bbm', 'other');
+value($node, 'CREATE ROLE somebody LOGIN');
+counter_table($node, 'large', 100000);
+value($node, q(CREATE FUNCTION slowly(lo bigint, hi bigint) RETURNS void LANGUAGE sql AS
+	'UPDATE public.large SET n = n + 1 WHERE id BETWEEN lo AND hi; SELECT pg_sleep(0.02)'));
+value($node, q(SELECT bbm_create('large', 'large', 'slowly', batch_size => 10, start => true)));
+$node->poll_query_until('postgres', q(SELECT jobs_finished > 0 FROM bbm_status('large')));
+
+counter_table($node, 'same', 100);
+define($node, 'same owner', 'same', batch_size => 20, start => 'true');
+finished($node, 'same owner', 'a small migration of the same owner finishes while the large one runs');
+
+counter_table($node, 'mine', 100);
+value($node, 'ALTER TABLE mine OWNER TO somebody');
+define($node, 'another owner', 'mine', batch_size => 20);
+value($node, q(UPDATE batched_background_migrations SET owner = 'somebody' WHERE name = 'another owner'));
+start('another owner');
+finished($node, 'another owner', 'so does one of another owner');
+
+counter_table($node, 'away', 100, 'other');
+define($node, 'another database', 'away', db => 'other', batch_size => 20, start => 'true');
+finished($node, 'another database', 'and one in another database', 'other');
+
+is(value($node, q(SELECT status FROM bbm_status('large'))), 'running', 'the large one is still at it');
+my $done = value($node, q(SELECT jobs_finished FROM bbm_status('large')));
+$node->poll_query_until('postgres', "SELECT jobs_finished > $done + 10 FROM bbm_status('large')");
+pass('and goes on');
+cmp_ok($done, '<', 5000, 'they did not wait for its half');
+value($node, q(SELECT bbm_cancel('large')));
+is(value($node, 'SELECT count(*) FILTER (WHERE n = 1) = (SELECT rows_done FROM bbm_status(\'large\')), max(n) FROM large'),
+	't|1', 'what it says it has done is done');
+no_workers($node);
+log_clean($node);
+$node->stop;
+
+# No slot for a background worker: told once; it goes on when there is one.
+$node = bbm_node('slots', conf => <<'EOC');
+bbm.naptime = 0
+max_logical_replication_workers = 0
+max_worker_processes = 2
+max_parallel_workers = 0
+EOC
+counter_table($node, 'a', 500);
+define($node, 'a', 'a', batch_size => 100);
+value($node, 'CREATE DATABASE hog');
+value($node, 'CREATE EXTENSION bbm', 'hog');
+workers_gone($node);
+my $hog = value($node, q(SELECT bbm_launch_worker('1 hour')), 'hog');
+my $offset = log_size($node);
+start('a');
+ok( $node->poll_query_until(
+		'postgres', "SELECT pg_read_file('" . $node->logfile . "', $offset, 1000000) LIKE '%out of background worker slots%'"),
+	'that there is no slot is told');
+like(value($node, q(SELECT waiting_on FROM bbm_status('a'))), qr/worker/, 'bbm_status says that it waits for a worker');
+# another event makes it try again, and again
+for (1 .. 3)
+{
+	value($node, q(SELECT bbm_pause('a'), bbm_start('a')));
+	value($node, q(UPDATE batched_background_migrations SET status = 1));
+}
+is(value($node, q(SELECT count(*) FROM bbm_jobs('a'))), 0, 'nothing runs');
+# the launcher tries every second; wait for two
+$node->poll_query_until('postgres', "SELECT clock_timestamp() > stats_reset + '2.5 s' FROM (SELECT now() AS stats_reset, pg_sleep(2.6)) s");
+my @told = log_since($node, $offset) =~ /WARNING:.*out of background worker slots/g;
+is(scalar @told, 1, 'it is told once');
+value($node, "SELECT pg_terminate_backend($hog)");
+finished($node, 'a', 'when a slot is free, it runs');
+once_each($node, 'a', 500);
+workers_gone($node);
+$hog = value($node, q(SELECT bbm_launch_worker('1 hour')), 'hog');
+# that a slot was had in between makes the next refusal news
+$offset = log_size($node);
+define($node, 'again', 'a', batch_size => 100, start => 'true');
+ok( $node->poll_query_until(
+		'postgres', "SELECT pg_read_file('" . $node->logfile . "', $offset, 1000000) LIKE '%out of background worker slots%'"),
+	'and told again the next time');
+value($node, "SELECT pg_terminate_backend($hog)");
+finished($node, 'again');
+log_clean($node);
+
+done_testing();

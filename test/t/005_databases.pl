@@ -1,0 +1,265 @@
+# Databases, extensions, tables and roles that come and go while workers are at work
+# in them: nothing needs FORCE, nothing is done twice, and the rest goes on.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use BbmTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+# no look of the launcher's own may help
+my $node = bbm_node('databases', conf => "bbm.naptime = 0\nallow_in_place_tablespaces = on\n");
+my $launcher = launcher_pid($node);
+
+# A database with a migration that is in the middle of two batches.
+sub busy
+{
+	my ($db) = @_;
+	value($node, "CREATE DATABASE $db");
+	value($node, 'CREATE EXTENSION bbm', $db);
+	counter_table($node, 't', 500, $db);
+	define($node, 'm', 't', db => $db, job => 'gated', batch_size => 100, workers => 2, start => 'true');
+	reach_gate($node, 2);
+	return;
+}
+
+# Of the workers in a database.
+sub workers_in
+{
+	my ($db) = @_;
+	return value($node, "SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity WHERE datname = '$db' AND backend_type = 'bbm worker'");
+}
+
+# A command that wants the database for itself; not longer than its workers need to leave.
+sub command
+{
+	my ($sql, $what) = @_;
+	my ($rc, $out, $err) = $node->psql('postgres', $sql, extra_params => [ '-v', 'ON_ERROR_STOP=1' ]);
+	return ok($rc == 0 && $err eq '', $what) || (diag($err), 0);
+}
+
+# The migration goes on by itself and ends well.
+sub goes_on
+{
+	my ($db, $what) = @_;
+	ok($node->poll_query_until('postgres', in_flight(), 2), "$what: the workers come back by themselves");
+	gate($node, 'open', $db);
+	finished($node, 'm', "$what: and finish", $db);
+	once_each($node, 't', 500, "$what: each row was done once", $db);
+	ranges_ok($node, 'm', 't', $db);
+	is(value($node, "SELECT max(attempts) FROM bbm_jobs('m')", $db), 1, "$what: giving way is no failed attempt");
+	workers_gone($node);
+	value($node, "DROP DATABASE $db");
+	return;
+}
+
+busy('app');
+command('ALTER DATABASE app RENAME TO renamed', 'ALTER DATABASE RENAME while it works');
+goes_on('renamed', 'RENAME');
+
+busy('app');
+value($node, "CREATE TABLESPACE place LOCATION ''");
+command('ALTER DATABASE app SET TABLESPACE place', 'ALTER DATABASE SET TABLESPACE while it works');
+goes_on('app', 'SET TABLESPACE');
+
+for my $strategy ('wal_log', 'file_copy')
+{
+	busy('app');
+	command("CREATE DATABASE clone TEMPLATE app STRATEGY $strategy", "CREATE DATABASE TEMPLATE while it works ($strategy)");
+	is(workers_in('clone'), '', 'the clone runs nothing');
+	is(value($node, q(SELECT status FROM bbm_status('m')), 'clone'), 'running', 'though its migration is running by name');
+	like(value($node, q(SELECT waiting_on FROM bbm_status('m')), 'clone'), qr/start here/, 'and says what it waits for');
+	goes_on('app', 'TEMPLATE');
+	is(value($node, 'SELECT count(*) FROM t WHERE n <> 0', 'clone'), 0, 'the clone was made between two batches');
+	gate($node, 'open', 'clone');
+	value($node, q(UPDATE batched_background_migrations SET status = 1), 'clone');
+	finished($node, 'm', 'started there, the clone works as well', 'clone');
+	once_each($node, 't', 500, undef, 'clone');
+	ranges_ok($node, 'm', 't', 'clone');
+	workers_gone($node);
+	value($node, 'DROP DATABASE clone');
+}
+
+# Dropped in the middle of a batch.
+busy('app');
+command('DROP DATABASE app', 'DROP DATABASE while it works');
+no_workers($node);
+busy('app');
+command('DROP DATABASE app WITH (FORCE)', 'DROP DATABASE FORCE as well');
+no_workers($node);
+
+# A command that fails leaves everything as it was.
+busy('app');
+my $session = $node->background_psql('app');
+my ($rc, $out, $err) = $node->psql('postgres', 'ALTER DATABASE app RENAME TO other');
+like($err, qr/is being accessed by other users/, 'somebody else is still in the way of a RENAME');
+unlike($err, qr/There (is|are) [2-9]/, 'our workers are not');
+ok($node->poll_query_until('postgres', in_flight(), 2), 'and they come back');
+$session->quit;
+command('BEGIN; ALTER DATABASE app RENAME TO other; ROLLBACK', 'a RENAME that is rolled back');
+goes_on('app', 'a command that failed');
+
+# Who may not run the command disturbs nobody with it.
+busy('app');
+value($node, 'CREATE ROLE nobody LOGIN');
+my $pids = workers_in('app');
+for my $sql ('DROP DATABASE app', 'ALTER DATABASE app RENAME TO mine', 'CREATE DATABASE mine TEMPLATE app')
+{
+	($rc, $out, $err) = $node->psql('postgres', "SET ROLE nobody; $sql");
+	like($err, qr/ERROR:.*(must be owner|permission denied)/, "$sql by somebody else is refused");
+}
+is(workers_in('app'), $pids, 'and the workers were left alone');
+goes_on('app', 'somebody else');
+
+# CREATE EXTENSION, rolled back and committed, with a migration that starts in it.
+value($node, 'CREATE DATABASE app');
+counter_table($node, 't', 500, 'app');
+gate($node, 'open', 'app');
+my $create = q(CREATE EXTENSION bbm;
+	SELECT bbm_create('m', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 100, start => true););
+value($node, "BEGIN; $create ROLLBACK", 'app');
+workers_gone($node);
+is(value($node, 'SELECT max(n) FROM t', 'app'), 0, 'CREATE EXTENSION that is rolled back leaves nothing to do');
+value($node, "BEGIN; $create COMMIT", 'app');
+finished($node, 'm', 'a migration that is started in the transaction of CREATE EXTENSION runs', 'app');
+once_each($node, 't', 500, undef, 'app');
+
+# DROP EXTENSION in the middle of a batch, rolled back, and for good; and another one.
+value($node, 'UPDATE t SET n = 0', 'app');
+gate($node, 'shut', 'app');
+define($node, 'again', 't', db => 'app', job => 'gated', batch_size => 100, workers => 2, start => 'true');
+reach_gate($node, 2);
+value($node, "SET statement_timeout = '20s'; BEGIN; DROP EXTENSION bbm; ROLLBACK", 'app');
+ok($node->poll_query_until('postgres', in_flight(), 2), 'after a DROP EXTENSION that is rolled back the workers come back');
+value($node, "SET statement_timeout = '20s'; DROP EXTENSION bbm", 'app');
+no_workers($node, 'DROP EXTENSION while it works');
+is(value($node, 'SELECT max(n) FROM t', 'app'), 0, 'what was in flight is rolled back');
+value($node, 'CREATE EXTENSION bbm', 'app');
+define($node, 'again', 't', db => 'app', job => 'gated', batch_size => 100, workers => 2, start => 'true');
+reach_gate($node, 2);
+gate($node, 'open', 'app');
+finished($node, 'again', 'in a new extension a migration of the same name runs', 'app');
+once_each($node, 't', 500, undef, 'app');
+is(value($node, q(SELECT min(id) FROM bbm_jobs('again')), 'app'), 1, 'from its beginning');
+
+# … in one transaction, and into another schema.
+value($node, 'UPDATE t SET n = 0', 'app');
+gate($node, 'shut', 'app');
+define($node, 'moved', 't', db => 'app', job => 'gated', batch_size => 100, workers => 2, start => 'true');
+reach_gate($node, 2);
+value($node, <<'EOS', 'app');
+SET statement_timeout = '20s';
+BEGIN;
+DROP EXTENSION bbm;
+CREATE SCHEMA jobs;
+CREATE EXTENSION bbm SCHEMA jobs;
+SET search_path = jobs, public;
+UPDATE gate SET open = true;
+SELECT bbm_create('moved', 't', 'gated_t', batch_size => 100, workers => 2, start => true);
+COMMIT;
+EOS
+value($node, q(ALTER DATABASE app SET search_path = public, jobs));
+finished($node, 'moved', 'the extension dropped and created elsewhere in one transaction', 'app');
+once_each($node, 't', 500, undef, 'app');
+ranges_ok($node, 'moved', 't', 'app');
+
+# DROP TABLE in the middle of its batches: waits for the one in flight, and fails
+# that migration alone.
+value($node, 'CREATE TABLE kept AS TABLE t; ALTER TABLE kept ADD PRIMARY KEY (id); UPDATE kept SET n = 0; UPDATE t SET n = 0', 'app');
+gate($node, 'shut', 'app');
+define($node, 'doomed', 't', db => 'app', job => 'gated', batch_size => 50, workers => 2, start => 'true');
+reach_gate($node, 2);
+my $drop = background($node, 'app', "SET application_name = 'dropper'", "SET statement_timeout = '20s'", 'DROP TABLE t');
+$node->poll_query_until('postgres', "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE application_name = 'dropper'");
+define($node, 'bystander', 'kept', db => 'app', batch_size => 50, start => 'true');
+gate($node, 'open', 'app');
+is((finish_background($drop))[1], '', 'DROP TABLE while it works');
+ok(status_is($node, 'doomed', 'failed', 'app'), 'fails its migration');
+is(value($node, q(SELECT failure_error_code, error_sqlstate FROM batched_background_migrations WHERE name = 'doomed'), 'app'),
+	'1|42P01', 'with its code');
+finished($node, 'bystander', 'and no other', 'app');
+once_each($node, 'kept', 500, undef, 'app');
+
+# Roles: what they may is revoked, they are dropped, in the middle of a batch.
+value($node, q(CREATE ROLE guest LOGIN; CREATE ROLE heir LOGIN));
+value($node, q(UPDATE kept SET n = 0; GRANT SELECT, UPDATE ON kept TO guest; GRANT ALL ON gate TO PUBLIC), 'app');
+value($node, q(CREATE FUNCTION gated_kept(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	UPDATE public.kept SET n = n + 1 WHERE id BETWEEN lo AND hi;
+	WHILE EXISTS (SELECT FROM public.gate WHERE NOT open) LOOP
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+END $$), 'app');
+gate($node, 'shut', 'app');
+define($node, 'guest', 'kept', db => 'app', job => 'gated', batch_size => 100);
+value($node, q(UPDATE batched_background_migrations SET owner = 'guest', status = 1 WHERE name = 'guest'), 'app');
+reach_gate($node);
+is(value($node, "SELECT usename FROM pg_stat_activity WHERE wait_event = 'PgSleep'"), 'guest', 'the worker is its owner');
+value($node, "SET statement_timeout = '20s'; DROP OWNED BY guest; DROP ROLE guest", 'app');
+gate($node, 'open', 'app');
+ok(status_is($node, 'guest', 'failed', 'app'), 'DROP OWNED and DROP ROLE of the owner while it works fail the migration');
+like(value($node, q(SELECT last_error FROM bbm_status('guest')), 'app'), qr/permission denied|role/, 'with the reason');
+no_workers($node);
+is(value($node, q(SELECT count(*) FROM bbm_status()), 'app'), 4, 'bbm_status bears with it');
+value($node, q(GRANT SELECT, UPDATE ON kept TO heir; GRANT ALL ON SCHEMA public TO heir), 'app');
+($rc, $out, $err) = $node->psql('app', q(SELECT bbm_start('guest')));
+unlike($err, qr/server closed the connection|cache lookup failed/, 'a start of it is no accident');
+value($node, q(SELECT bbm_pause('guest')), 'app');
+value($node, q(SELECT bbm_alter('guest', owner => 'heir'), bbm_start('guest')), 'app');
+finished($node, 'guest', 'with another owner it runs', 'app');
+once_each($node, 'kept', 500, undef, 'app');
+
+# dropped between two batches, with the migration waiting
+define($node, 'orphan', 'kept', db => 'app');
+value($node, q(CREATE ROLE short LOGIN));
+value($node, q(UPDATE batched_background_migrations SET owner = 'short' WHERE name = 'orphan'), 'app');
+value($node, q(DROP ROLE short));
+($rc, $out, $err) = $node->psql('app', q(UPDATE batched_background_migrations SET status = 1 WHERE name = 'orphan'));
+if ($rc == 0)
+{
+	ok(status_is($node, 'orphan', 'failed', 'app'), 'a start without an owner fails the migration');
+	like(value($node, q(SELECT last_error FROM bbm_status('orphan')), 'app'), qr/role/, 'with the reason');
+}
+else
+{
+	like($err, qr/role.*(dropped|does not exist)/, 'a start without an owner is refused');
+	is(value($node, q(SELECT status FROM bbm_status('orphan')), 'app'), 'paused', 'and leaves it as it was');
+}
+
+# Rapid combinations.
+workers_gone($node);
+value($node, 'DROP DATABASE app');
+for my $round (1 .. 6)
+{
+	value($node, 'CREATE DATABASE app');
+	value($node, 'CREATE EXTENSION bbm', 'app');
+	counter_table($node, 't', 200, 'app');
+	gate($node, $round % 2 ? 'open' : 'shut', 'app');
+	define($node, 'm', 't', db => 'app', job => 'gated', batch_size => 5, workers => 2, start => 'true');
+	value($node, 'DROP EXTENSION bbm', 'app') if $round % 3 == 1;
+	value($node, 'CREATE EXTENSION bbm', 'app') if $round == 4;
+	value($node, 'ALTER DATABASE app RENAME TO app2');
+	value($node, 'CREATE DATABASE app3 TEMPLATE app2');
+	value($node, 'ALTER DATABASE app2 RENAME TO app');
+	value($node, 'DROP DATABASE app') if $round % 2;
+	value($node, 'ALTER DATABASE app3 RENAME TO app') if $round % 2;
+	value($node, 'DROP DATABASE app3') unless $round % 2;
+	value($node, 'DROP DATABASE app') unless $round == 6;
+}
+pass('rapid combinations of all that');
+is(workers_in('app') eq '' ? value($node, 'SELECT status FROM bbm_status()', 'app') : 'running', 'running', 'what is left of them runs');
+gate($node, 'open', 'app');
+finished($node, 'm', 'and finishes', 'app');
+once_each($node, 't', 200, undef, 'app');
+
+counter_table($node, 'last', 100);
+define($node, 'last', 'last', start => 'true');
+finished($node, 'last', 'after all that a migration runs as ever');
+is(launcher_pid($node), $launcher, 'and the launcher is the same');
+no_workers($node);
+# a worker whose database or role went away while it started may say so
+log_clean($node, undef, qr/\[bbm worker\].* FATAL:  (database \d+ does not exist|role .* does not exist)/);
+done_testing();
