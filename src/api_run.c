@@ -90,6 +90,8 @@ run_or_throw(BbmTxnFn fn, void *arg)
 static bool
 goes_on(const RunState *state, const char *name)
 {
+	const BbmProgress *progress = &state->progress;
+
 	if (state->migration == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -99,23 +101,23 @@ goes_on(const RunState *state, const char *name)
 		case BBM_FINISHED:
 			ereport(NOTICE,
 					(errmsg("migration \"%s\" is finished: " INT64_FORMAT " rows, " INT64_FORMAT " jobs",
-							name, state->progress.rows, state->progress.jobs)));
+							name, progress->rows, progress->jobs)));
 			return false;
 		case BBM_FAILED:
 			ereport(ERROR,
-					(errcode(state->progress.sqlstate && strlen(state->progress.sqlstate) == 5 ?
-							 MAKE_SQLSTATE(state->progress.sqlstate[0], state->progress.sqlstate[1], state->progress.sqlstate[2],
-										   state->progress.sqlstate[3], state->progress.sqlstate[4]) : ERRCODE_INTERNAL_ERROR),
-					 errmsg("migration \"%s\" failed: %s", name, state->progress.error ? state->progress.error : "unknown error"),
-					 state->progress.detail ? errdetail_internal("%s", state->progress.detail) : 0,
-					 errhint("%s", state->progress.hint ? state->progress.hint :
+					(errcode(progress->sqlstate && strlen(progress->sqlstate) == 5 ?
+							 MAKE_SQLSTATE(progress->sqlstate[0], progress->sqlstate[1], progress->sqlstate[2],
+										   progress->sqlstate[3], progress->sqlstate[4]) : ERRCODE_INTERNAL_ERROR),
+					 errmsg("migration \"%s\" failed: %s", name, progress->error ? progress->error : "unknown error"),
+					 progress->detail ? errdetail_internal("%s", progress->detail) : 0,
+					 errhint("%s", progress->hint ? progress->hint :
 							 "bbm_jobs shows which job; when it is mended, run the migration again.")));
 			return false;
 		case BBM_PAUSED:
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("migration \"%s\" was paused while it ran", name),
-					 errdetail("%s percent are done.", state->progress.percent),
+					 errdetail("%s percent are done.", progress->percent),
 					 errhint("Start it, or run it again, to go on where it stopped.")));
 			return false;
 		default:

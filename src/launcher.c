@@ -118,7 +118,8 @@ start_worker(BbmKind kind, Oid database, Oid owner, bool needed)
 
 	if (slot < 0)
 		return false;
-	bbm_worker_describe(&worker, kind == BBM_KIND_SCOUT ? "bbm_scout_main" : "bbm_worker_main", slot, &start);
+	bbm_worker_describe(&worker, kind == BBM_KIND_SCOUT ? "bbm_scout_main" : "bbm_worker_main", slot,
+						&start);
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	if (started[slot].handle)
 		pfree(started[slot].handle);

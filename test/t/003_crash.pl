@@ -128,6 +128,34 @@ once_each($node, 'record', 300);
 ranges_ok($node, 'record', 'record');
 value($node, 'DROP TRIGGER stop_in_record ON batched_background_migration_jobs');
 
+# A batch that takes the server down with it, each time: it has its attempts like any
+# other, the rest is done before them, and then there is an end to it.
+counter_table($node, 'poison', 500);
+value($node, <<'EOS');
+CREATE FUNCTION poisoned(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	UPDATE public.poison SET n = n + 1 WHERE id BETWEEN lo AND hi;
+	IF 150 BETWEEN lo AND hi THEN
+		COPY (SELECT) TO PROGRAM 'kill -9 $PPID';
+	END IF;
+END $$;
+EOS
+value($node, q(SELECT bbm_create('poison', 'poison', 'poisoned', batch_size => 100, max_attempts => 3)));
+my $crashes = log_size($node);
+value($node, q(SELECT bbm_start('poison')));
+ok($node->poll_query_until('postgres', q(SELECT status FROM bbm_status('poison')), 'failed'), 'a batch that crashes the server ends by failing');
+is(value($node, q(SELECT failure_error_code FROM batched_background_migrations WHERE name = 'poison')), 4, 'for want of attempts');
+is(() = log_since($node, $crashes) =~ /server process .*terminated by signal 9|background worker .*terminated by signal 9/g, 3, 'after three crashes');
+is( value($node, 'SELECT count(*) FILTER (WHERE n = 1), count(*) FILTER (WHERE n = 0), min(id) FILTER (WHERE n = 0), max(id) FILTER (WHERE n = 0) FROM poison'),
+	'400|100|101|200',
+	'with everything else done');
+like(value($node, q(SELECT last_error FROM bbm_status('poison'))), qr/gone/, 'and says why');
+value($node, q(CREATE OR REPLACE FUNCTION poisoned(lo bigint, hi bigint) RETURNS void LANGUAGE sql AS
+	'UPDATE public.poison SET n = n + 1 WHERE id BETWEEN lo AND hi'));
+value($node, q(SELECT bbm_start('poison')));
+finished($node, 'poison', 'mended and started, it finishes');
+once_each($node, 'poison', 500);
+
 # At random moments of tiny batches, with commits that nobody has flushed.
 counter_table($node, 'tiny', 30000);
 value($node, <<'EOS');

@@ -166,6 +166,17 @@ finished($node, 'moved', 'the extension dropped and created elsewhere in one tra
 once_each($node, 't', 500, undef, 'app');
 ranges_ok($node, 'moved', 't', 'app');
 
+# … with its schema, which nobody but the locks announces.
+value($node, 'UPDATE t SET n = 0', 'app');
+value($node, q(CREATE FUNCTION slow_t(lo bigint, hi bigint) RETURNS void LANGUAGE sql AS
+	'UPDATE public.t SET n = n + 1 WHERE id BETWEEN lo AND hi; SELECT pg_sleep(0.01)'), 'app');
+value($node, q(SELECT bbm_create('cascade', 't', 'slow_t', batch_size => 1, workers => 2, start => true)), 'app');
+$node->poll_query_until('app', q(SELECT jobs_finished > 3 FROM bbm_status('cascade')));
+value($node, "SET statement_timeout = '20s'; DROP SCHEMA jobs CASCADE", 'app');
+no_workers($node, 'DROP SCHEMA … CASCADE while it works');
+is(value($node, 'SELECT count(*) > 3, count(*) < 500, max(n) FROM t WHERE n > 0', 'app'), 't|t|1', 'in the middle, with nothing done twice');
+value($node, 'CREATE EXTENSION bbm', 'app');
+
 # DROP TABLE in the middle of its batches: waits for the one in flight, and fails
 # that migration alone.
 value($node, 'CREATE TABLE kept AS TABLE t; ALTER TABLE kept ADD PRIMARY KEY (id); UPDATE kept SET n = 0; UPDATE t SET n = 0', 'app');
