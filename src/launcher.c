@@ -177,7 +177,8 @@ workers_at(Oid database, Oid owner)
 
 /*
  * The due demand with the fewest workers, of those that want more, and among
- * equals the one that was served longest ago; false when there is none.  *wait is lowered to the next time one comes due.
+ * equals the one that was served longest ago; false when there is none.  *wait
+ * is lowered to the next time one comes due.
  */
 static bool
 next_to_start(Oid *database, Oid *owner, bool *needed, TimestampTz *wait)

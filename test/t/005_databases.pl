@@ -214,7 +214,7 @@ gate($node, 'open', 'app');
 ok(status_is($node, 'guest', 'failed', 'app'), 'DROP OWNED and DROP ROLE of the owner while it works fail the migration');
 like(value($node, q(SELECT last_error FROM bbm_status('guest')), 'app'), qr/permission denied|role/, 'with the reason');
 no_workers($node);
-is(value($node, q(SELECT count(*) FROM bbm_status()), 'app'), 4, 'bbm_status bears with it');
+is(value($node, q(SELECT count(*) FROM bbm_status()), 'app'), 3, 'bbm_status bears with it');
 value($node, q(GRANT SELECT, UPDATE ON kept TO heir; GRANT ALL ON SCHEMA public TO heir), 'app');
 ($rc, $out, $err) = $node->psql('app', q(SELECT bbm_start('guest')));
 unlike($err, qr/server closed the connection|cache lookup failed/, 'a start of it is no accident');
