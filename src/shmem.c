@@ -327,16 +327,6 @@ bbm_look(Oid database)
 	LWLockRelease(bbm_shared->lock);
 }
 
-void
-bbm_launcher_wake(void)
-{
-	if (bbm_shared == NULL)
-		return;
-	LWLockAcquire(bbm_shared->lock, LW_SHARED);
-	wake_launcher_locked();
-	LWLockRelease(bbm_shared->lock);
-}
-
 /*
  * Wakes those who wait for a migration or a batch to end, and the processes in
  * this database that wait for their turn.

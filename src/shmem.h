@@ -119,7 +119,6 @@ extern uint64 bbm_demand_wakes(Oid database, Oid owner);
 extern void bbm_demand_raise(Oid database, Oid owner, int wanted);
 extern void bbm_demand_settle(Oid database, Oid owner, uint64 wakes, TimestampTz due);
 extern void bbm_look(Oid database);
-extern void bbm_launcher_wake(void);
 extern void bbm_state_changed(void);
 extern void bbm_batch_ended(void);
 extern void bbm_await_batches(bool begin);

@@ -158,6 +158,30 @@ set('bbm.naptime = 1s');
 finished($node, 'unannounced', 'until the launcher looks');
 set('bbm.naptime = 0');
 
+# Settings of the owner and of the database that would be in the way.
+value($node, <<'EOS');
+CREATE ROLE strange LOGIN;
+ALTER ROLE strange SET default_transaction_read_only = on;
+ALTER ROLE strange SET default_transaction_isolation = serializable;
+ALTER ROLE strange SET statement_timeout = '1ms';
+ALTER ROLE strange SET idle_in_transaction_session_timeout = '1ms';
+ALTER ROLE strange SET search_path = nowhere;
+ALTER ROLE strange SET client_min_messages = debug1;
+ALTER ROLE strange SET log_min_messages = error;
+ALTER ROLE strange CONNECTION LIMIT 0;
+ALTER DATABASE postgres SET lock_timeout = '1ms';
+ALTER DATABASE postgres SET default_transaction_deferrable = on;
+EOS
+counter_table($node, 'k', 300);
+value($node, 'ALTER TABLE k OWNER TO strange');
+define($node, 'k', 'k', batch_size => 10, workers => 2);
+value($node, q(UPDATE batched_background_migrations SET owner = 'strange' WHERE name = 'k'));
+start('k');
+finished($node, 'k', 'strange settings of its role and its database do not stop it');
+once_each($node, 'k', 300);
+ranges_ok($node, 'k', 'k');
+value($node, 'ALTER DATABASE postgres RESET ALL');
+
 no_workers($node);
 log_clean($node);
 $node->stop;

@@ -114,6 +114,27 @@ for my $sql ('DROP DATABASE app', 'ALTER DATABASE app RENAME TO mine', 'CREATE D
 is(workers_in('app'), $pids, 'and the workers were left alone');
 goes_on('app', 'somebody else');
 
+# Nobody may connect: that is no reason to fill the log, and it passes.
+busy('app');
+$node->append_conf('postgresql.conf', 'bbm.naptime = 1s');
+$node->reload;
+my $offset = log_size($node);
+value($node, 'ALTER DATABASE app ALLOW_CONNECTIONS false');
+value($node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'app' AND backend_type = 'bbm worker'");
+value($node, 'SELECT pg_sleep(3)');
+my @refused = log_since($node, $offset) =~ /not currently accepting connections/g;
+note 'refused ', scalar @refused, ' times';
+cmp_ok(scalar @refused, '<', 10, 'a database that refuses connections is left in peace');
+value($node, 'ALTER DATABASE app ALLOW_CONNECTIONS true');
+ok($node->poll_query_until('postgres', in_flight(), 2), 'and found again when it does not');
+gate($node, 'open', 'app');
+finished($node, 'm', undef, 'app');
+once_each($node, 't', 500, undef, 'app');
+$node->append_conf('postgresql.conf', 'bbm.naptime = 0');
+$node->reload;
+workers_gone($node);
+value($node, 'DROP DATABASE app');
+
 # CREATE EXTENSION, rolled back and committed, with a migration that starts in it.
 value($node, 'CREATE DATABASE app');
 counter_table($node, 't', 500, 'app');
@@ -272,5 +293,5 @@ finished($node, 'last', 'after all that a migration runs as ever');
 is(launcher_pid($node), $launcher, 'and the launcher is the same');
 no_workers($node);
 # a worker whose database or role went away while it started may say so
-log_clean($node, undef, qr/\[bbm worker\].* FATAL:  (database \d+ does not exist|role .* does not exist)/);
+log_clean($node, undef, qr/\[bbm worker\].* FATAL:  (database \d+ does not exist|role .* does not exist|database "app" is not currently accepting connections)/);
 done_testing();

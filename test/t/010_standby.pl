@@ -63,6 +63,35 @@ define($standby, 'next', 't');
 value($standby, q(UPDATE batched_background_migrations SET status = 1 WHERE name = 'next'));
 finished($standby, 'next', 'the new primary starts migrations');
 no_workers($standby);
-log_clean($standby);
+
+# A synchronous standby that does not answer.  Batches do not wait for it unless they
+# are to; those that do can be cancelled, and a fast stop does not wait for them.
+counter_table($standby, 's', 300);
+$standby->append_conf('postgresql.conf', "synchronous_standby_names = 'nobody'");
+$standby->reload;
+$standby->poll_query_until('postgres', "SELECT current_setting('synchronous_standby_names') = 'nobody'");
+my $local = 'SET synchronous_commit = local; SET statement_timeout = \'10s\';';
+my $job   = 'UPDATE s SET n = n + 1 WHERE id BETWEEN $1 AND $2';
+value($standby, "$local SELECT bbm_create('async', 's', '$job', batch_size => 100, start => true)");
+finished($standby, 'async', 'batches do not wait for a synchronous standby');
+value($standby, "$local UPDATE s SET n = 0");
+value($standby, "$local SELECT bbm_create('sync', 's', '$job', batch_size => 100, synchronous => true, start => true)");
+my $waits = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'SyncRep'";
+ok($standby->poll_query_until('postgres', $waits, 1), 'those that are to, do');
+value($standby, "$local SELECT bbm_pause('sync', cancel => true, wait => true)");
+pass('a batch that waits for its standby can be cancelled');
+is(value($standby, 'SELECT count(*) FILTER (WHERE n = 1), count(*) FILTER (WHERE n > 1) FROM s'),
+	'100|0', 'though it has committed');
+is(value($standby, q(SELECT status, jobs_finished, jobs_running FROM bbm_status('sync'))), 'paused|1|0', 'and is recorded as what it is');
+value($standby, "$local SELECT bbm_start('sync')");
+ok($standby->poll_query_until('postgres', $waits, 1), 'the next one waits again');
+$standby->stop('fast');
+$standby->append_conf('postgresql.conf', "synchronous_standby_names = ''");
+$standby->start;
+finished($standby, 'sync', 'a fast stop did not wait for it');
+once_each($standby, 's', 300);
+ranges_ok($standby, 'sync', 's');
+no_workers($standby);
+log_clean($standby, undef, qr/canceling (the )?wait for synchronous replication/);
 log_clean($primary);
 done_testing();
