@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "storage/itemptr.h"
 #include "utils/elog.h"
 
 /* Of the library; pg_extension.extversion must say the same. */
@@ -82,6 +83,7 @@ typedef struct BbmJob
 	int			attempts;
 	int			claim_no;		/* fencing token: somebody else's claim raises it */
 	int64		key_count;
+	ItemPointerData tid;		/* of its row, while we have that locked */
 } BbmJob;
 
 #endif							/* BBM_H */

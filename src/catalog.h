@@ -151,7 +151,7 @@ extern void bbm_job_insert(BbmJob *job, int32 token);
 extern bool bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, BbmJob *job);
 extern bool bbm_job_orphan(int64 id, TimestampTz due);
 extern void bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished);
-extern bool bbm_job_lock(const BbmJob *job);
+extern bool bbm_job_lock(BbmJob *job);
 extern bool bbm_job_is_locked(int64 id);
 extern void bbm_job_progress(const BbmJob *job, int64 cursor, const BbmCost *cost);
 extern void bbm_job_finish(const BbmJob *job, const BbmCost *cost);

@@ -285,7 +285,7 @@ bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished)
  * open jobs may be full of dead entries.
  */
 bool
-bbm_job_lock(const BbmJob *job)
+bbm_job_lock(BbmJob *job)
 {
 	const BbmCatalog *catalog = bbm_catalog();
 	Relation	jobs = table_open(catalog->jobs, RowShareLock);
@@ -303,6 +303,8 @@ bbm_job_lock(const BbmJob *job)
 	{
 		bool		isnull;
 		TM_FailureData failure;
+
+		job->tid = tuple->t_self;
 
 		/* whoever changed the row since the snapshot has taken the job over */
 		ours = DatumGetInt32(column(tuple, jobs, "claim_no", &isnull)) == job->claim_no &&
@@ -338,39 +340,58 @@ bbm_job_is_locked(int64 id)
 	return SPI_processed > 0;
 }
 
-/* Part of a job is done, up to and including "cursor".  Caller has bbm_job_lock. */
+/* A job that has its own migration deleted must not end as if it were recorded. */
+static void
+check_recorded(const BbmJob *job)
+{
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the row of job " INT64_FORMAT " is gone", job->id),
+				 errdetail("The batch cannot be recorded as done.")));
+}
+
+/*
+ * Part of a job is done, up to and including "cursor".  Caller has bbm_job_lock.
+ *
+ * By the row's place, which cannot change while it is locked: every index of a
+ * table that was empty when the plan was made looks alike to the planner, and
+ * one that does not begin with the id is read from end to end.
+ */
 void
 bbm_job_progress(const BbmJob *job, int64 cursor, const BbmCost *cost)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET cursor_value = $2, updated_at = clock_timestamp(), "
-		"row_count = row_count + $3, run_ms = run_ms + $4, wal_bytes = wal_bytes + $5 WHERE id = $1",
-		5, {INT8OID, INT8OID, INT8OID, FLOAT8OID, INT8OID}
+		"row_count = row_count + $3, run_ms = run_ms + $4, wal_bytes = wal_bytes + $5 WHERE ctid = $1",
+		5, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID}
 	};
 	Datum		values[] = {
-		Int64GetDatum(job->id), Int64GetDatum(cursor), Int64GetDatum(cost->rows),
+		PointerGetDatum(&job->tid), Int64GetDatum(cursor), Int64GetDatum(cost->rows),
 		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal)
 	};
 
 	bbm_sql_run(&sql, values, NULL, true);
+	check_recorded(job);
 }
 
-/* Caller has bbm_job_lock. */
+/* By the row's place, like bbm_job_progress.  Caller has bbm_job_lock. */
 void
 bbm_job_finish(const BbmJob *job, const BbmCost *cost)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 2, finished_at = $2, updated_at = $2, "
 		"row_count = row_count + $3, run_ms = run_ms + $4, wal_bytes = wal_bytes + $5, "
-		"failure_error_code = NULL, next_attempt_at = NULL WHERE id = $1",
-		5, {INT8OID, TIMESTAMPTZOID, INT8OID, FLOAT8OID, INT8OID}
+		"failure_error_code = NULL, next_attempt_at = NULL WHERE ctid = $1",
+		5, {TIDOID, TIMESTAMPTZOID, INT8OID, FLOAT8OID, INT8OID}
 	};
 	Datum		values[] = {
-		Int64GetDatum(job->id), TimestampTzGetDatum(GetCurrentTimestamp()), Int64GetDatum(cost->rows),
+		PointerGetDatum(&job->tid), TimestampTzGetDatum(GetCurrentTimestamp()), Int64GetDatum(cost->rows),
 		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal)
 	};
 
 	bbm_sql_run(&sql, values, NULL, true);
+	check_recorded(job);
 }
 
 static void
