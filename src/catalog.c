@@ -174,6 +174,25 @@ bbm_catalog_forget(void)
 	found_valid = false;
 }
 
+static void
+find_extension(void *arg)
+{
+	bbm_catalog_forget();
+	*(bool *) arg = bbm_catalog_find() != NULL;
+}
+
+/*
+ * DROP EXTENSION may come between any two transactions of the engine; what
+ * fails then is no fault of a migration.  Runs a transaction of its own.
+ */
+bool
+bbm_extension_is_here(void)
+{
+	bool		here = false;
+
+	return bbm_txn_run(find_extension, &here, false) == NULL && here;
+}
+
 /* Is the SQL of the same version as this library? */
 bool
 bbm_catalog_matches(const BbmCatalog *catalog)

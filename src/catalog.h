@@ -35,6 +35,7 @@ typedef struct BbmCatalog
 extern const BbmCatalog *bbm_catalog_find(void);
 extern const BbmCatalog *bbm_catalog(void);
 extern void bbm_catalog_forget(void);
+extern bool bbm_extension_is_here(void);
 extern bool bbm_catalog_matches(const BbmCatalog *catalog);
 extern const char *bbm_home(void);
 extern Oid	bbm_space(void);

@@ -20,11 +20,13 @@
  */
 #include "claim.h"
 
+#include "access/xact.h"
 #include "common/pg_prng.h"
 #include "utils/timestamp.h"
 
 #include "guc.h"
 #include "locks.h"
+#include "shmem.h"
 #include "throttle.h"
 #include "txn.h"
 
@@ -61,6 +63,7 @@ take_orphan(BbmClaim *claim, const BbmRunningJob *job)
 		delay = 0;
 	if (!bbm_job_orphan(job->id, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay)))
 		return false;
+	ForceSyncCommit();
 	if (job->attempts >= claim->target->migration->max_attempts)
 		claim->result = BBM_CLAIM_USED_UP;
 	return true;
@@ -143,6 +146,17 @@ cut_new(BbmClaim *claim, const BbmClaimState *state)
 	claim->job.max_value = range.max_value;
 	claim->job.key_count = range.key_count;
 	bbm_job_insert(&claim->job, claim->token);
+	if (bbm_server_is_young())
+		ForceSyncCommit();
+	return true;
+}
+
+static bool
+reclaim(BbmClaim *claim, int status, TimestampTz now)
+{
+	if (!bbm_job_reclaim(claim->target->migration->id, status, now, claim->token, &claim->job))
+		return false;
+	ForceSyncCommit();
 	return true;
 }
 
@@ -157,7 +171,7 @@ take_left_over(BbmClaim *claim, TimestampTz now, int *others, bool *locked)
 	*others = take_orphans(claim, locked);
 	if (claim->result == BBM_CLAIM_USED_UP)
 		return true;
-	return bbm_job_reclaim(claim->target->migration->id, BBM_JOB_NEW, now, claim->token, &claim->job);
+	return reclaim(claim, BBM_JOB_NEW, now);
 }
 
 /* All ranges are cut: a failed job that is due, or what there is to wait for. */
@@ -167,7 +181,7 @@ take_failed(BbmClaim *claim, TimestampTz now, int others, bool locked)
 	int64		id = claim->target->migration->id;
 	BbmUnfinished unfinished;
 
-	if (bbm_job_reclaim(id, BBM_FAILED, now, claim->token, &claim->job))
+	if (reclaim(claim, BBM_FAILED, now))
 		return;
 	bbm_jobs_unfinished(id, &unfinished);
 	if (unfinished.jobs > 0)
@@ -215,6 +229,12 @@ bbm_claim(void *arg)
 	}
 
 	claim->result = BBM_CLAIM_JOB;
+	/*
+	 * The claim of a job that a batch may have taken the server down with must
+	 * outlive the next time, or its attempts would never be used up: claims
+	 * that are not new ranges are flushed, and so are all for the first
+	 * seconds after a start.
+	 */
 	if (looked && take_left_over(claim, now, &others, &locked))
 		return;
 	if (cut_new(claim, &state))

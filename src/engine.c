@@ -171,28 +171,13 @@ held(BbmEngine *engine, const char *name, ErrorData *error)
 	return wait_ms(BBM_HELD_MS);
 }
 
-static void
-find_extension(void *arg)
-{
-	*(bool *) arg = bbm_catalog_find() != NULL;
-}
-
-/* DROP EXTENSION may come between any two transactions; what fails then is no fault of a migration. */
-static bool
-extension_is_here(void)
-{
-	bool		here = false;
-
-	return bbm_txn_run(find_extension, &here, false) == NULL && here;
-}
-
 /* An error outside a batch: the migration fails with it, unless it passes by itself. */
 static Outcome
 fail_or_hold(BbmEngine *engine, const BbmMigration *migration, ErrorData *error)
 {
 	int			step_code = bbm_failing_code;
 
-	if (!extension_is_here())
+	if (!bbm_extension_is_here())
 		return NOTHING;
 	if (bbm_error_class(error->sqlerrcode) == BBM_ERROR_TRANSIENT)
 		return held(engine, migration->name, error);
@@ -447,7 +432,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 		next->result = BBM_CLAIM_CHANGED;
 		/* its error may have been the claim's: from here on that is told apart */
 		target->claim_apart = true;
-		if (!extension_is_here())
+		if (!bbm_extension_is_here())
 			return false;
 		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			engine->cancelled = error;

@@ -218,6 +218,8 @@ write_job(JobArgs *args)
 		CHECK_FOR_INTERRUPTS();
 		trouble = bbm_txn_run(record_job, args, false);
 	}
+	if (trouble && !bbm_extension_is_here())
+		return false;
 	if (trouble)
 		ThrowErrorData(trouble);
 	bbm_batch_ended();

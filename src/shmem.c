@@ -27,6 +27,7 @@
 #include "guc.h"
 
 #define BBM_FIRST_BACKOFF_MS 200
+#define BBM_YOUNG_MS 5000
 #define BBM_LAST_BACKOFF_MS (5 * 60 * 1000)
 
 BbmShared  *bbm_shared = NULL;
@@ -74,6 +75,7 @@ shmem_startup(void)
 		bbm_shared->lock = &(GetNamedLWLockTranche("bbm"))->lock;
 		bbm_shared->nslots = slot_count();
 		bbm_shared->look_everywhere = true;
+		bbm_shared->laid_out_at = GetCurrentTimestamp();
 		ConditionVariableInit(&bbm_shared->changed);
 	}
 	LWLockRelease(AddinShmemInitLock);
@@ -87,6 +89,17 @@ bbm_shmem_install(void)
 	shmem_request_hook = shmem_request;
 	previous_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = shmem_startup;
+}
+
+/*
+ * Did the server start, or come back from a crash, a moment ago?  Perhaps it
+ * was a batch that took it down, and will again.
+ */
+bool
+bbm_server_is_young(void)
+{
+	return bbm_shared &&
+		!TimestampDifferenceExceeds(bbm_shared->laid_out_at, GetCurrentTimestamp(), BBM_YOUNG_MS);
 }
 
 /* Caller holds the lock. */

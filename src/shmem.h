@@ -80,6 +80,7 @@ typedef struct BbmBlock
 typedef struct BbmShared
 {
 	LWLock	   *lock;			/* protects everything below; held for moments only */
+	TimestampTz laid_out_at;	/* when the server started, or restarted after a crash */
 	pid_t		launcher_pid;
 	Latch	   *launcher_latch;
 	bool		look_everywhere;	/* demands were lost, or may exist unannounced */
@@ -109,6 +110,8 @@ extern void bbm_slot_wait(const char *what);
 extern bool bbm_slot_must_leave(void);
 extern bool bbm_slot_starving(void);
 extern int	bbm_slots_on(int64 migration_id);
+
+extern bool bbm_server_is_young(void);
 
 /* Demands. */
 extern void bbm_demand_wake(Oid database, Oid owner);
