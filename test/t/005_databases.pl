@@ -293,5 +293,5 @@ finished($node, 'last', 'after all that a migration runs as ever');
 is(launcher_pid($node), $launcher, 'and the launcher is the same');
 no_workers($node);
 # a worker whose database or role went away while it started may say so
-log_clean($node, undef, qr/\[bbm worker\].* FATAL:  (database \d+ does not exist|role .* does not exist|database "app" is not currently accepting connections)/);
+log_clean($node, undef, qr/\[bbm (?:worker|scout)\].* FATAL:  (database \d+ does not exist|role .* does not exist|database "app" is not currently accepting connections)/);
 done_testing();
