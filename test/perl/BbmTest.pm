@@ -102,7 +102,8 @@ sub gate
 	return;
 }
 
-# How many workers are inside a batch, stopped at the gate (or asleep in one).
+# How many workers are inside a batch, stopped at the gate (or asleep in one).  To be
+# polled: between two naps one is awake for a moment.
 sub in_flight
 {
 	return "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'PgSleep'";
@@ -204,15 +205,7 @@ sub launcher_pid
 sub worker_pid
 {
 	my ($node) = @_;
-	my $pid = '';
-	# at the gate it sleeps and looks in turn: take a moment in which it sleeps
-	for (1 .. 1000)
-	{
-		$pid = value($node,
-			"SELECT pid FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'PgSleep' LIMIT 1");
-		last if $pid ne '';
-	}
-	return $pid;
+	return value($node, 'SELECT pid FROM bbm_workers() WHERE job IS NOT NULL LIMIT 1');
 }
 
 # Sends statements that will not return soon; finish_background waits for them
