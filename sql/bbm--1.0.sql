@@ -32,6 +32,21 @@ CREATE TABLE @extschema@.batched_background_migrations (
     share_table boolean NOT NULL DEFAULT false,
     synchronous boolean NOT NULL DEFAULT false,
     job_search_path text NOT NULL DEFAULT pg_catalog.current_setting('search_path'),
+    min_key text[],
+    max_key text[],
+    index_name text,
+    operation text,
+    set_clause text,
+    where_clause text,
+    check_clause text,
+    verify boolean NOT NULL DEFAULT false,
+    follow boolean NOT NULL DEFAULT false,
+    allow_key_change boolean NOT NULL DEFAULT false,
+    target_duration interval,
+    min_batch_size integer NOT NULL DEFAULT 10,
+    max_batch_size integer NOT NULL DEFAULT 100000,
+    max_batch_wal bigint,
+    pass integer NOT NULL DEFAULT 1,
     owner name,
     owner_oid oid,
     home text,
@@ -59,7 +74,14 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     claim_no integer NOT NULL DEFAULT 0,
     worker_pid integer,
     worker_token integer,
+    pass integer NOT NULL DEFAULT 1,
+    relation oid,
+    relation_name text,
+    min_key text[],
+    max_key text[],
     cursor_value bigint,
+    cursor_key text[],
+    batch_size integer,
     key_count bigint NOT NULL DEFAULT 0,
     row_count bigint NOT NULL DEFAULT 0,
     run_ms double precision NOT NULL DEFAULT 0,
@@ -110,6 +132,21 @@ CREATE INDEX batched_background_migrations_runnable_idx
 CREATE INDEX batched_background_migrations_table_idx
     ON @extschema@.batched_background_migrations (table_oid);
 
+-- what is known of each leaf of a migration, where that is needed; goes with the migration, by its trigger
+CREATE TABLE @extschema@.bbm_parts (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    migration_id bigint NOT NULL,
+    relation oid NOT NULL,
+    relation_name text NOT NULL,
+    pass integer NOT NULL DEFAULT 0,
+    begun integer NOT NULL DEFAULT 0,
+    begun_lsn pg_lsn NOT NULL DEFAULT '0/0',
+    clean_lsn pg_lsn NOT NULL DEFAULT '0/0',
+    end_block bigint NOT NULL DEFAULT 0,
+    filenode oid NOT NULL DEFAULT 0
+);
+CREATE INDEX bbm_parts_migration_idx ON @extschema@.bbm_parts (migration_id, relation);
+
 -- every change of state: who, when, what
 CREATE TABLE @extschema@.bbm_events (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -129,6 +166,8 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.batched_background_migra
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.batched_background_migrations_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.batched_background_migration_jobs', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.batched_background_migration_jobs_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_parts', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_parts_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_events', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_events_id_seq', '');
 
@@ -172,6 +211,10 @@ ALTER TABLE @extschema@.batched_background_migration_jobs ENABLE ROW LEVEL SECUR
 CREATE POLICY bbm_owner ON @extschema@.batched_background_migration_jobs
     USING (EXISTS (SELECT 1 FROM @extschema@.batched_background_migrations m
                    WHERE m.id OPERATOR(pg_catalog.=) batched_background_migration_id));
+ALTER TABLE @extschema@.bbm_parts ENABLE ROW LEVEL SECURITY;
+CREATE POLICY bbm_owner ON @extschema@.bbm_parts
+    USING (EXISTS (SELECT 1 FROM @extschema@.batched_background_migrations m
+                   WHERE m.id OPERATOR(pg_catalog.=) migration_id));
 ALTER TABLE @extschema@.bbm_events ENABLE ROW LEVEL SECURITY;
 CREATE POLICY bbm_owner ON @extschema@.bbm_events
     USING (pg_catalog.pg_has_role(owner_oid, 'USAGE'));
@@ -183,7 +226,7 @@ CREATE FUNCTION @extschema@.bbm_create(
     table_name text,
     job text,
     column_name text DEFAULT NULL,
-    batch_size integer DEFAULT 1000,
+    batch_size integer DEFAULT NULL,
     sub_batch_size integer DEFAULT NULL,
     min_value bigint DEFAULT NULL,
     max_value bigint DEFAULT NULL,
@@ -192,11 +235,84 @@ CREATE FUNCTION @extschema@.bbm_create(
     max_attempts integer DEFAULT 5,
     share_table boolean DEFAULT false,
     synchronous boolean DEFAULT false,
-    start boolean DEFAULT false
+    start boolean DEFAULT false,
+    target_duration interval DEFAULT NULL,
+    min_batch_size integer DEFAULT 10,
+    max_batch_size integer DEFAULT 100000,
+    max_batch_wal bigint DEFAULT NULL,
+    index_name text DEFAULT NULL,
+    min_key text[] DEFAULT NULL,
+    max_key text[] DEFAULT NULL,
+    verify boolean DEFAULT false,
+    "check" text DEFAULT NULL,
+    follow boolean DEFAULT false,
+    "where" text DEFAULT NULL
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_create IS
     'define a batched background migration, paused unless start => true; returns its id';
+
+CREATE FUNCTION @extschema@.bbm_update(
+    name text,
+    table_name text,
+    set text,
+    "where" text DEFAULT NULL,
+    column_name text DEFAULT NULL,
+    batch_size integer DEFAULT NULL,
+    sub_batch_size integer DEFAULT NULL,
+    min_value bigint DEFAULT NULL,
+    max_value bigint DEFAULT NULL,
+    batching_strategy text DEFAULT NULL,
+    workers integer DEFAULT 1,
+    max_attempts integer DEFAULT 5,
+    share_table boolean DEFAULT false,
+    synchronous boolean DEFAULT false,
+    start boolean DEFAULT false,
+    target_duration interval DEFAULT NULL,
+    min_batch_size integer DEFAULT 10,
+    max_batch_size integer DEFAULT 100000,
+    max_batch_wal bigint DEFAULT NULL,
+    index_name text DEFAULT NULL,
+    min_key text[] DEFAULT NULL,
+    max_key text[] DEFAULT NULL,
+    verify boolean DEFAULT false,
+    "check" text DEFAULT NULL,
+    follow boolean DEFAULT false,
+    allow_key_change boolean DEFAULT false
+) RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.bbm_update IS
+    'define "UPDATE table SET … WHERE …" in batches, whose ranges are added to it; returns the migration''s id';
+
+CREATE FUNCTION @extschema@.bbm_delete(
+    name text,
+    table_name text,
+    "where" text,
+    column_name text DEFAULT NULL,
+    batch_size integer DEFAULT NULL,
+    sub_batch_size integer DEFAULT NULL,
+    min_value bigint DEFAULT NULL,
+    max_value bigint DEFAULT NULL,
+    batching_strategy text DEFAULT NULL,
+    workers integer DEFAULT 1,
+    max_attempts integer DEFAULT 5,
+    share_table boolean DEFAULT false,
+    synchronous boolean DEFAULT false,
+    start boolean DEFAULT false,
+    target_duration interval DEFAULT NULL,
+    min_batch_size integer DEFAULT 10,
+    max_batch_size integer DEFAULT 100000,
+    max_batch_wal bigint DEFAULT NULL,
+    index_name text DEFAULT NULL,
+    min_key text[] DEFAULT NULL,
+    max_key text[] DEFAULT NULL,
+    verify boolean DEFAULT false,
+    "check" text DEFAULT NULL,
+    follow boolean DEFAULT false
+) RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.bbm_delete IS
+    'define "DELETE FROM table WHERE …" in batches, whose ranges are added to it; returns the migration''s id';
 
 CREATE FUNCTION @extschema@.bbm_alter(
     name text,
@@ -209,7 +325,14 @@ CREATE FUNCTION @extschema@.bbm_alter(
     max_attempts integer DEFAULT NULL,
     share_table boolean DEFAULT NULL,
     synchronous boolean DEFAULT NULL,
-    owner name DEFAULT NULL
+    owner name DEFAULT NULL,
+    target_duration interval DEFAULT NULL,
+    min_batch_size integer DEFAULT NULL,
+    max_batch_size integer DEFAULT NULL,
+    max_batch_wal bigint DEFAULT NULL,
+    index_name text DEFAULT NULL,
+    verify boolean DEFAULT NULL,
+    follow boolean DEFAULT NULL
 ) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_alter IS
@@ -332,7 +455,8 @@ AS $$
            CASE WHEN m.status = 2 THEN 100.0
                 -- once all ranges are cut their keys are counted, not estimated
                 ELSE least(99.9, coalesce(round(100.0 * j.keys / nullif(
-                    CASE WHEN j.cut >= m.max_value AND m.batching_strategy IS DISTINCT FROM 'NullKeySetBatchingStrategy'
+                    CASE WHEN m.pass > 1 OR (j.cut >= m.max_value AND m.max_key IS NULL AND NOT j.by_leaf AND
+                              coalesce(m.batching_strategy, 'SerialKeySetBatchingStrategy') = 'SerialKeySetBatchingStrategy')
                          THEN j.all_keys
                          ELSE greatest(m.total_tuple_count, j.all_keys) END, 0), 1), 0.0))
            END,
@@ -342,17 +466,20 @@ AS $$
                 THEN make_interval(secs => round(greatest(m.total_tuple_count - j.keys, 0)
                                                  / (r.keys_per_ms * greatest(j.running, 1) * 1000))::float8)
            END,
-           m.batch_size, j.running::integer,
+           CASE WHEN m.target_duration IS NULL AND m.max_batch_wal IS NULL THEN m.batch_size
+                ELSE coalesce(z.batch_size, m.batch_size) END,
+           j.running::integer,
            CASE WHEN m.status IN (1, 4) THEN @extschema@.bbm_waiting_on(m.id, m.home, m.owner_oid) END,
            m.started_at, m.finished_at,
            coalesce(m.error_sqlstate || ': ' || m.error_message, e.error),
            e.attempts, CASE WHEN m.status <> 3 THEN e.next_attempt_at END
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
-        SELECT coalesce(sum(j.row_count), 0)::bigint AS rows,
-               coalesce(sum(j.key_count) FILTER (WHERE j.status = 2), 0)::bigint AS keys,
-               coalesce(sum(j.key_count), 0)::bigint AS all_keys,
-               max(j.max_value) AS cut,
+        -- keys are those of the first pass; what a pass that verifies has found is not done
+        SELECT coalesce(sum(j.row_count) FILTER (WHERE j.pass % 2 = 1), 0)::bigint AS rows,
+               coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1 AND j.status = 2), 0)::bigint AS keys,
+               coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1), 0)::bigint AS all_keys,
+               max(j.max_value) AS cut, coalesce(bool_or(j.relation IS NOT NULL), false) AS by_leaf,
                coalesce(sum(j.merged_jobs) FILTER (WHERE j.status = 2), 0)::bigint AS finished,
                count(*) FILTER (WHERE j.status = 4) AS running,
                count(*) FILTER (WHERE j.status = 3) AS failed
@@ -365,9 +492,15 @@ AS $$
                (sum(l.key_count) / nullif(sum(l.run_ms), 0))::numeric AS keys_per_ms
         FROM (SELECT j.row_count, j.key_count, j.run_ms
               FROM @extschema@.batched_background_migration_jobs j
-              WHERE j.batched_background_migration_id = m.id AND j.status = 2
+              WHERE j.batched_background_migration_id = m.id AND j.status = 2 AND j.pass % 2 = 1
               ORDER BY j.id DESC LIMIT 100) l
     ) r
+    LEFT JOIN LATERAL (
+        SELECT j.batch_size
+        FROM @extschema@.batched_background_migration_jobs j
+        WHERE j.batched_background_migration_id = m.id AND j.pass % 2 = 1
+        ORDER BY j.id DESC LIMIT 1
+    ) z ON true
     LEFT JOIN LATERAL (
         SELECT j.error_sqlstate || ': ' || j.error_message AS error, j.attempts, j.next_attempt_at
         FROM @extschema@.batched_background_migration_jobs j
@@ -387,7 +520,8 @@ CREATE FUNCTION @extschema@.bbm_jobs(
     OUT rows bigint, OUT run_time interval, OUT wal_bytes bigint, OUT jobs integer, OUT worker_pid integer,
     OUT started_at timestamp with time zone, OUT finished_at timestamp with time zone,
     OUT next_attempt_at timestamp with time zone, OUT failure_error_code smallint,
-    OUT error_sqlstate text, OUT error_message text
+    OUT error_sqlstate text, OUT error_message text,
+    OUT relation text, OUT min_key text[], OUT max_key text[], OUT verifies boolean, OUT batch_size integer
 ) RETURNS SETOF record
     LANGUAGE sql STABLE SECURITY DEFINER ROWS 1000
     SET search_path = pg_catalog, pg_temp
@@ -396,7 +530,8 @@ AS $$
            CASE j.status WHEN 1 THEN 'new' ELSE @extschema@.bbm_status_name(j.status) END,
            j.min_value, j.max_value, j.attempts, j.row_count, make_interval(secs => j.run_ms / 1000), j.wal_bytes,
            j.merged_jobs, CASE WHEN j.status = 4 THEN j.worker_pid END, j.started_at, j.finished_at,
-           CASE WHEN m.status <> 3 THEN j.next_attempt_at END, j.failure_error_code, j.error_sqlstate, j.error_message
+           CASE WHEN m.status <> 3 THEN j.next_attempt_at END, j.failure_error_code, j.error_sqlstate, j.error_message,
+           j.relation_name, j.min_key, j.max_key, j.pass % 2 = 0, j.batch_size
     FROM @extschema@.batched_background_migration_jobs j
     JOIN @extschema@.batched_background_migrations m ON m.id = j.batched_background_migration_id
     WHERE m.name = bbm_jobs.name AND @extschema@.bbm_may_see(m.owner_oid)
@@ -424,11 +559,11 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.job_signature_name I
     'the job: a statement with $1 and $2, or the name of a function';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.table_name IS 'the table as schema.table';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.column_name IS
-    'the key the table is cut along, or the column that is NULL';
+    'the key the table is cut along, columns separated by commas, or the column that is NULL';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.failure_error_code IS
     '0 unknown, 1 invalid table, 2 invalid column, 3 invalid job signature, 4 a job exceeded its attempts, 5 invalid batching strategy';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.batching_strategy IS
-    'NULL or SerialKeySetBatchingStrategy: key order; NullKeySetBatchingStrategy: while the column is NULL somewhere';
+    'NULL or SerialKeySetBatchingStrategy: key order; NullKeySetBatchingStrategy: while the column is NULL somewhere; LooseIndexScanBatchingStrategy: so many values a job; BlockRangeBatchingStrategy: block by block';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.total_tuple_count IS
     'estimated rows, taken when a worker first took it up';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.sub_batch_size IS
@@ -450,6 +585,37 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.error_sqlstate IS 'S
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_message IS 'message of the error that failed it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_detail IS 'detail of the error that failed it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_hint IS 'hint of the error that failed it';
+
+COMMENT ON COLUMN @extschema@.batched_background_migrations.min_key IS
+    'lowest key, inclusive, where it is not an integer: a value per column, as text';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.max_key IS
+    'highest key, inclusive, where it is not an integer; fixed when defined, or when first taken up';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.index_name IS
+    'the index to cut along; NULL: any that fits';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.operation IS
+    'update or delete, of what bbm_update or bbm_delete has composed; NULL: the job is the user''s';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.set_clause IS
+    'what bbm_update sets';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.where_clause IS
+    'which rows are to be done; a done row no longer meets it';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.check_clause IS
+    'what verification holds each row to; NULL: that it does not meet where_clause';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.verify IS
+    'count, when all is done, the rows that are not as they should be, and fail if there are any';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.follow IS
+    'go on with keys that have come since it was defined, until it has caught up';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.allow_key_change IS
+    'bbm_update may set columns of the batching or the partition key';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.target_duration IS
+    'what a batch is to take: its size follows the measured time; NULL: batch_size is exact';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.min_batch_size IS
+    'a size that follows does not go below this';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.max_batch_size IS
+    'a size that follows does not go above this';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.max_batch_wal IS
+    'WAL a batch is to write at most, in bytes: its size follows; NULL: no limit';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.pass IS
+    'odd passes work, even ones verify; most migrations have one';
 
 COMMENT ON TABLE @extschema@.batched_background_migration_jobs IS
     'one row a key range of a migration, its attempts and outcome; written by the workers alone';
@@ -497,6 +663,44 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_hint IS
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_context IS
     'context of the last attempt that did not succeed';
 
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.pass IS
+    'the pass it belongs to: odd ones work, even ones verify';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.relation IS
+    'OID of the partition or child it is of, when the migration is cut by those';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.relation_name IS
+    'the same by name';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.min_key IS
+    'first key of the range, where it is not an integer';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.max_key IS
+    'last key of the range, where it is not an integer';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.cursor_key IS
+    'last key done, when the job commits in sub-batches and the key is not an integer';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.batch_size IS
+    'keys asked for when it was cut';
+
+COMMENT ON TABLE @extschema@.bbm_parts IS
+    'how far a migration is with each partition or child, and block ranges with a table; written by the workers alone';
+COMMENT ON COLUMN @extschema@.bbm_parts.id IS
+    'identity';
+COMMENT ON COLUMN @extschema@.bbm_parts.migration_id IS
+    'the migration';
+COMMENT ON COLUMN @extschema@.bbm_parts.relation IS
+    'OID of the table';
+COMMENT ON COLUMN @extschema@.bbm_parts.relation_name IS
+    'its name';
+COMMENT ON COLUMN @extschema@.bbm_parts.pass IS
+    'the last pass in which it was cut to its end; 0 none; negative while it is not in the tree';
+COMMENT ON COLUMN @extschema@.bbm_parts.begun IS
+    'the last pass that has begun on it';
+COMMENT ON COLUMN @extschema@.bbm_parts.begun_lsn IS
+    'where the WAL was when the last pass that works began';
+COMMENT ON COLUMN @extschema@.bbm_parts.clean_lsn IS
+    'the same of the one before: pages unchanged since are clean';
+COMMENT ON COLUMN @extschema@.bbm_parts.end_block IS
+    'the pass ends before this block';
+COMMENT ON COLUMN @extschema@.bbm_parts.filenode IS
+    'the files that the positions are about';
+
 COMMENT ON TABLE @extschema@.bbm_events IS 'every change of state of a migration: who, when, what';
 COMMENT ON COLUMN @extschema@.bbm_events.id IS
     'identity, in the order of the events';
@@ -507,7 +711,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.migration_id IS
 COMMENT ON COLUMN @extschema@.bbm_events.name IS
     'its name then';
 COMMENT ON COLUMN @extschema@.bbm_events.event IS
-    'created, started, paused, running, finished, failed, altered or dropped';
+    'created, started, paused, running, finished, failed, altered or dropped; attached or detached: a partition or child';
 COMMENT ON COLUMN @extschema@.bbm_events.status IS
     'the status after it, as a word';
 COMMENT ON COLUMN @extschema@.bbm_events.role IS
@@ -515,14 +719,14 @@ COMMENT ON COLUMN @extschema@.bbm_events.role IS
 COMMENT ON COLUMN @extschema@.bbm_events.owner_oid IS
     'the migration''s owner then, whose members see the row';
 COMMENT ON COLUMN @extschema@.bbm_events.detail IS
-    'the error of a failed one';
+    'the error of a failed one; the table that was attached or detached';
 
 /*
  * Nothing is for everybody but looking, which shows a role its own.  What else a
  * role may do is granted by name; doc/reference.md has the lists.
  */
 REVOKE ALL ON FUNCTION
-    @extschema@.bbm_create, @extschema@.bbm_alter, @extschema@.bbm_drop, @extschema@.bbm_start,
+    @extschema@.bbm_create, @extschema@.bbm_update, @extschema@.bbm_delete, @extschema@.bbm_alter, @extschema@.bbm_drop, @extschema@.bbm_start,
     @extschema@.bbm_resume, @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry,
     @extschema@.bbm_launch_worker, @extschema@.bbm_live_workers, @extschema@.bbm_waiting_on,
     @extschema@.bbm_migration_guard, @extschema@.bbm_migration_event, @extschema@.bbm_job_guard,

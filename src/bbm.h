@@ -45,6 +45,24 @@ typedef enum BbmFailureCode
 	BBM_CODE_STRATEGY = 5
 } BbmFailureCode;
 
+/*
+ * A migration's passes: the odd ones do the work, each even one verifies what
+ * the one before has done.
+ */
+#define BBM_FIRST_PASS 1
+#define BBM_PASS_VERIFIES(pass) ((pass) % 2 == 0)
+
+/*
+ * One end of a range, inclusive.  Where the key is one integer, or a block of
+ * the table, it is the number; where it is anything else, a text[] of its
+ * columns' values, and the number counts the ranges.
+ */
+typedef struct BbmBound
+{
+	int64		number;
+	Datum		key;			/* text[]; 0 without */
+} BbmBound;
+
 /* A row of batched_background_migrations, as far as C needs it. */
 typedef struct BbmMigration
 {
@@ -52,14 +70,27 @@ typedef struct BbmMigration
 	char	   *name;
 	BbmStatus	status;
 	TimestampTz updated_at;		/* 0 when NULL; tells a changed row from a known one */
-	int64		min_value;
-	int64		max_value;
+	BbmBound	min;
+	BbmBound	max;
 	int			batch_size;
 	int			sub_batch_size; /* 0 when NULL: one commit a job */
+	double		target_ms;		/* what a batch may take; 0: its size is fixed */
+	int			min_batch_size;
+	int			max_batch_size;
+	int64		max_batch_wal;	/* bytes; 0 for no limit */
 	char	   *job;
+	char	   *operation;		/* "update" or "delete", of our composing; NULL: job is the user's */
+	char	   *set_clause;
+	char	   *where_clause;	/* a row that is done does not meet it; NULL without */
+	char	   *check_clause;	/* what verification holds rows to; NULL: no more where_clause */
+	bool		verify;
+	bool		follow;			/* go on with what has come since the start */
+	bool		allow_key_change;
 	char	   *table_name;
 	char	   *column_name;
+	char	   *index_name;		/* to cut along; NULL: any that fits */
 	char	   *strategy;		/* NULL for the default */
+	int			pass;
 	int			workers;
 	int			max_attempts;
 	bool		share_table;
@@ -76,10 +107,14 @@ typedef struct BbmJob
 {
 	int64		id;
 	int64		migration_id;
-	int64		min_value;
-	int64		max_value;
+	int			pass;
+	Oid			relation;		/* the leaf of a tree the range is of, or InvalidOid */
+	char	   *relation_name;	/* quoted, or NULL */
+	BbmBound	min;
+	BbmBound	max;
 	bool		has_cursor;		/* part of it is done and committed ... */
-	int64		cursor;			/* ... up to and including this key */
+	BbmBound	cursor;			/* ... up to and including this key */
+	int			batch_size;		/* what was asked for when it was cut */
 	int			attempts;
 	int			claim_no;		/* fencing token: somebody else's claim raises it */
 	int64		key_count;

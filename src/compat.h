@@ -61,6 +61,17 @@ bbm_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nkeys)
 #endif
 }
 
+/* Changes when the table is rewritten or truncated. */
+static inline Oid
+bbm_relation_filenode(Relation rel)
+{
+#if PG_VERSION_NUM >= 160000
+	return rel->rd_locator.relNumber;
+#else
+	return rel->rd_node.relNode;
+#endif
+}
+
 /* Raises an error unless the current user may do what the plan does to its relations. */
 static inline void
 bbm_check_permissions(PlannedStmt *stmt)
@@ -129,6 +140,16 @@ bbm_may_execute(Oid function, Oid role)
 	return object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK;
 #else
 	return pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK;
+#endif
+}
+
+static inline bool
+bbm_has_returning(const UpdateStmt *stmt)
+{
+#if PG_VERSION_NUM >= 180000
+	return stmt->returningClause != NULL;
+#else
+	return stmt->returningList != NIL;
 #endif
 }
 

@@ -29,6 +29,7 @@
 #include "execute.h"
 #include "guc.h"
 #include "locks.h"
+#include "pass.h"
 #include "record.h"
 #include "shmem.h"
 #include "target.h"
@@ -90,6 +91,8 @@ bbm_engine_begin(Oid owner, int64 only, bool *transient)
 	engine->only = only;
 	engine->context = context;
 	engine->step = AllocSetContextCreate(context, "bbm step", ALLOCSET_DEFAULT_SIZES);
+	for (int i = 0; i < lengthof(engine->job); i++)
+		engine->job[i] = AllocSetContextCreate(context, "bbm job", ALLOCSET_SMALL_SIZES);
 	error = bbm_txn_run(take_token, engine, false);
 	if (error)
 	{
@@ -193,6 +196,8 @@ typedef struct OpenArgs
 	BbmMigration *migration;	/* as read, once it is ours to run */
 	BbmTarget  *target;
 	int64		estimate;
+	BbmBound	min;			/* of a key whose bounds nobody gave */
+	BbmBound	max;
 	bool		taken_up;
 } OpenArgs;
 
@@ -211,6 +216,13 @@ open_target(void *arg)
 	args->target = bbm_target_open(migration);
 	if (!migration->counted)
 		args->estimate = bbm_target_estimate(args->target);
+	if (args->target->strategy->has_key && !args->target->key.is_integer && !DatumGetPointer(migration->max.key))
+	{
+		MemoryContext old = MemoryContextSwitchTo(args->engine->step);
+
+		(void) bbm_target_bounds(args->target, &args->min, &args->max);
+		MemoryContextSwitchTo(old);
+	}
 }
 
 /*
@@ -225,7 +237,7 @@ take_up(void *arg)
 
 	args->taken_up = bbm_migration_lock(args->id, &status) && status == BBM_ACTIVE;
 	if (args->taken_up)
-		bbm_migration_take_up(args->id, args->estimate, args->target->relid);
+		bbm_migration_take_up(args->id, args->estimate, args->target->relid, &args->min, &args->max);
 }
 
 /* The migration's target as of now, taken up; NULL with an outcome when there is none. */
@@ -293,8 +305,10 @@ finish(void *arg)
 	FinishArgs *args = arg;
 	BbmStatus	status;
 
-	args->finished = bbm_migration_lock(args->target->migration->id, &status) &&
-		status == BBM_RUNNING && bbm_nothing_left(args->target);
+	if (!bbm_migration_lock(args->target->migration->id, &status) || status != BBM_RUNNING ||
+		!bbm_nothing_left(args->target))
+		return;
+	args->finished = bbm_pass_ended(args->target);
 	if (args->finished)
 	{
 		bbm_migration_finish(args->target->migration->id);
@@ -327,8 +341,7 @@ merge_jobs(void *arg)
 
 	bbm_lock_migration(bbm_space(), target->migration->id);
 	/* the null strategy looks back at the last jobs one by one */
-	bbm_jobs_merge(target->migration->id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS),
-				   bbm_strategy_is_keyed(target->strategy));
+	bbm_jobs_merge(target->migration->id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS));
 }
 
 static void
@@ -352,9 +365,8 @@ log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
 	if (bbm_log_min_duration >= 0 && cost->ms >= bbm_log_min_duration)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " took %.3f ms, rows " INT64_FORMAT
-						", WAL bytes " INT64_FORMAT ", range " INT64_FORMAT " to " INT64_FORMAT,
-						target->migration->name, job->id, cost->ms, cost->rows, cost->wal,
-						job->min_value, job->max_value)));
+						", WAL bytes " INT64_FORMAT ", range %s",
+						target->migration->name, job->id, cost->ms, cost->rows, cost->wal, bbm_job_range_words(job))));
 }
 
 /* Says where we are in every message of a batch. */
@@ -363,8 +375,8 @@ job_context(void *arg)
 {
 	BbmWork    *work = arg;
 
-	errcontext("migration \"%s\", job " INT64_FORMAT " (" INT64_FORMAT " to " INT64_FORMAT ")",
-			   work->target->migration->name, work->job->id, work->job->min_value, work->job->max_value);
+	errcontext("migration \"%s\", job " INT64_FORMAT " (%s)",
+			   work->target->migration->name, work->job->id, bbm_job_range_words(work->job));
 }
 
 typedef struct GoOn
@@ -396,8 +408,8 @@ static bool
 run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 {
 	GoOn		go_on = {engine, target};
-	BbmWork		work = {.target = target, .job = job, .next = next, .may_go_on = may_go_on, .arg = &go_on,
-	.result = BBM_WORK_PART};
+	BbmWork		work = {.target = target, .job = job, .context = engine->job[0], .next = next,
+	.may_go_on = may_go_on, .arg = &go_on, .result = BBM_WORK_PART};
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_context, .arg = &work};
 	ErrorData  *error = NULL;
 
@@ -472,7 +484,9 @@ run_jobs(BbmEngine *engine, BbmClaim *claim)
 
 	for (;;)
 	{
-		BbmClaim	next = {.target = claim->target, .token = claim->token, .slot = -1, .result = BBM_CLAIM_CHANGED};
+		BbmClaim	next = {.target = claim->target, .token = claim->token, .context = engine->job[1], .slot = -1,
+		.result = BBM_CLAIM_CHANGED};
+		MemoryContext done = engine->job[0];
 
 		MemoryContextReset(engine->step);
 		if (!run_job(engine, claim->target, &job, &next))
@@ -481,6 +495,9 @@ run_jobs(BbmEngine *engine, BbmClaim *claim)
 		if (next.result != BBM_CLAIM_JOB)
 			return true;
 		job = next.job;
+		engine->job[0] = engine->job[1];
+		engine->job[1] = done;
+		MemoryContextReset(done);
 	}
 }
 
@@ -498,6 +515,9 @@ work_on(BbmEngine *engine, int64 id)
 	if (claim.target == NULL)
 		return outcome;
 	claim.token = engine->token;
+	MemoryContextReset(engine->job[0]);
+	MemoryContextReset(engine->job[1]);
+	claim.context = engine->job[0];
 	error = bbm_txn_run(bbm_claim, &claim, false);
 	engine->place_of = id;
 	engine->place = claim.slot;

@@ -1,11 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * throttle.c
- *		From what happened to a delay: pure functions, without clock or state.
+ *		From what happened to a delay or a size: pure functions, without
+ *		clock or state of their own.
  *
  *-------------------------------------------------------------------------
  */
 #include "throttle.h"
+
+/* How much the last batch says beside all before it. */
+#define BBM_WEIGHT 0.3
+
+/* The most that a size grows from one batch to the next. */
+#define BBM_GROWTH 2.0
 
 /*
  * The delay before the next try after "attempt" (1, 2, …) that did not
@@ -22,4 +29,54 @@ bbm_backoff_ms(int attempt, int64 first_ms, int64 max_ms, double random)
 	if (delay > max_ms)
 		delay = max_ms;
 	return (int64) (delay * (1.0 + (2.0 * random - 1.0) / 3.0));
+}
+
+static int
+within(const BbmSizeLimits *limits, double size)
+{
+	/* what is not a number is no reason to grow */
+	if (!(size > limits->min_size))
+		return limits->min_size;
+	return size >= limits->max_size ? limits->max_size : (int) size;
+}
+
+/* Begins with this size, knowing nothing yet. */
+void
+bbm_sizing_start(BbmSizing *sizing, const BbmSizeLimits *limits, int size)
+{
+	sizing->size = within(limits, size);
+	sizing->ms_per_key = sizing->wal_per_key = 0;
+}
+
+/*
+ * A measure, weighted; one that is above all before it counts in full, as a
+ * batch that is too long hurts now and one that is too short does not.
+ */
+static double
+weigh(double before, double now)
+{
+	if (before <= 0 || now > before)
+		return now;
+	return before + BBM_WEIGHT * (now - before);
+}
+
+/*
+ * A batch of so many keys took so long and wrote so much: the size of the next
+ * one.  It grows by at most a factor of two, and shrinks as fast as it must.
+ * A batch without keys says nothing.
+ */
+void
+bbm_sizing_follow(BbmSizing *sizing, const BbmSizeLimits *limits, int64 keys, double ms, double wal)
+{
+	double		want = sizing->size * BBM_GROWTH;
+
+	if (keys <= 0)
+		return;
+	sizing->ms_per_key = weigh(sizing->ms_per_key, Max(ms, 0) / keys);
+	sizing->wal_per_key = weigh(sizing->wal_per_key, Max(wal, 0) / keys);
+	if (limits->target_ms > 0 && sizing->ms_per_key > 0)
+		want = Min(want, limits->target_ms / sizing->ms_per_key);
+	if (limits->max_wal > 0 && sizing->wal_per_key > 0)
+		want = Min(want, limits->max_wal / sizing->wal_per_key);
+	sizing->size = within(limits, want);
 }
