@@ -46,6 +46,8 @@ CREATE TABLE @extschema@.batched_background_migrations (
     min_batch_size integer NOT NULL DEFAULT 10,
     max_batch_size integer NOT NULL DEFAULT 100000,
     max_batch_wal bigint,
+    on_error text NOT NULL DEFAULT 'fail',
+    max_errors integer NOT NULL DEFAULT 100,
     pass integer NOT NULL DEFAULT 1,
     owner name,
     owner_oid oid,
@@ -82,6 +84,7 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     cursor_value bigint,
     cursor_key text[],
     batch_size integer,
+    splits boolean NOT NULL DEFAULT false,
     key_count bigint NOT NULL DEFAULT 0,
     row_count bigint NOT NULL DEFAULT 0,
     run_ms double precision NOT NULL DEFAULT 0,
@@ -147,6 +150,26 @@ CREATE TABLE @extschema@.bbm_parts (
 );
 CREATE INDEX bbm_parts_migration_idx ON @extschema@.bbm_parts (migration_id, relation);
 
+-- rows and ranges that cannot be done, put aside; go with the migration, by its trigger
+CREATE TABLE @extschema@.bbm_row_errors (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    migration_id bigint NOT NULL,
+    job_id bigint NOT NULL,
+    at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    relation oid,
+    relation_name text,
+    min_value bigint NOT NULL,
+    max_value bigint NOT NULL,
+    min_key text[],
+    max_key text[],
+    error_sqlstate text,
+    error_message text,
+    error_detail text,
+    error_hint text,
+    error_context text
+);
+CREATE INDEX bbm_row_errors_migration_idx ON @extschema@.bbm_row_errors (migration_id, id);
+
 -- every change of state: who, when, what
 CREATE TABLE @extschema@.bbm_events (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -168,6 +191,8 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.batched_background_migra
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.batched_background_migration_jobs_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_parts', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_parts_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_row_errors', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_row_errors_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_events', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_events_id_seq', '');
 
@@ -215,6 +240,10 @@ ALTER TABLE @extschema@.bbm_parts ENABLE ROW LEVEL SECURITY;
 CREATE POLICY bbm_owner ON @extschema@.bbm_parts
     USING (EXISTS (SELECT 1 FROM @extschema@.batched_background_migrations m
                    WHERE m.id OPERATOR(pg_catalog.=) migration_id));
+ALTER TABLE @extschema@.bbm_row_errors ENABLE ROW LEVEL SECURITY;
+CREATE POLICY bbm_owner ON @extschema@.bbm_row_errors
+    USING (EXISTS (SELECT 1 FROM @extschema@.batched_background_migrations m
+                   WHERE m.id OPERATOR(pg_catalog.=) migration_id));
 ALTER TABLE @extschema@.bbm_events ENABLE ROW LEVEL SECURITY;
 CREATE POLICY bbm_owner ON @extschema@.bbm_events
     USING (pg_catalog.pg_has_role(owner_oid, 'USAGE'));
@@ -246,6 +275,8 @@ CREATE FUNCTION @extschema@.bbm_create(
     verify boolean DEFAULT false,
     "check" text DEFAULT NULL,
     follow boolean DEFAULT false,
+    on_error text DEFAULT 'fail',
+    max_errors integer DEFAULT 100,
     "where" text DEFAULT NULL
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -278,6 +309,8 @@ CREATE FUNCTION @extschema@.bbm_update(
     verify boolean DEFAULT false,
     "check" text DEFAULT NULL,
     follow boolean DEFAULT false,
+    on_error text DEFAULT 'fail',
+    max_errors integer DEFAULT 100,
     allow_key_change boolean DEFAULT false
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -308,7 +341,9 @@ CREATE FUNCTION @extschema@.bbm_delete(
     max_key text[] DEFAULT NULL,
     verify boolean DEFAULT false,
     "check" text DEFAULT NULL,
-    follow boolean DEFAULT false
+    follow boolean DEFAULT false,
+    on_error text DEFAULT 'fail',
+    max_errors integer DEFAULT 100
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_delete IS
@@ -332,7 +367,9 @@ CREATE FUNCTION @extschema@.bbm_alter(
     max_batch_wal bigint DEFAULT NULL,
     index_name text DEFAULT NULL,
     verify boolean DEFAULT NULL,
-    follow boolean DEFAULT NULL
+    follow boolean DEFAULT NULL,
+    on_error text DEFAULT NULL,
+    max_errors integer DEFAULT NULL
 ) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_alter IS
@@ -471,7 +508,10 @@ AS $$
            j.running::integer,
            CASE WHEN m.status IN (1, 4) THEN @extschema@.bbm_waiting_on(m.id, m.home, m.owner_oid) END,
            m.started_at, m.finished_at,
-           coalesce(m.error_sqlstate || ': ' || m.error_message, e.error),
+           coalesce(m.error_sqlstate || ': ' || m.error_message, e.error,
+                    (SELECT format('%s: %s (put aside: %s)', o.error_sqlstate, o.error_message,
+                                   (SELECT count(*) FROM @extschema@.bbm_row_errors a WHERE a.migration_id = m.id))
+                     FROM @extschema@.bbm_row_errors o WHERE o.migration_id = m.id ORDER BY o.id DESC LIMIT 1)),
            e.attempts, CASE WHEN m.status <> 3 THEN e.next_attempt_at END
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
@@ -539,6 +579,26 @@ AS $$
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_jobs IS
     'the jobs of a migration, newest first; finished neighbours are merged, jobs says how many a row stands for';
+
+CREATE FUNCTION @extschema@.bbm_errors(
+    name text,
+    OUT id bigint, OUT at timestamp with time zone, OUT relation text, OUT min_value bigint, OUT max_value bigint,
+    OUT min_key text[], OUT max_key text[], OUT error_sqlstate text, OUT error_message text, OUT error_detail text,
+    OUT error_hint text, OUT error_context text, OUT job bigint
+) RETURNS SETOF record
+    LANGUAGE sql STABLE SECURITY DEFINER ROWS 100
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT e.id, e.at, e.relation_name, CASE WHEN e.min_key IS NULL THEN e.min_value END,
+           CASE WHEN e.min_key IS NULL THEN e.max_value END, e.min_key, e.max_key, e.error_sqlstate,
+           e.error_message, e.error_detail, e.error_hint, e.error_context, e.job_id
+    FROM @extschema@.bbm_row_errors e
+    JOIN @extschema@.batched_background_migrations m ON m.id = e.migration_id
+    WHERE m.name = bbm_errors.name AND @extschema@.bbm_may_see(m.owner_oid)
+    ORDER BY e.id
+$$;
+COMMENT ON FUNCTION @extschema@.bbm_errors IS
+    'the rows, or ranges, that a migration has put aside, and why; bbm_retry takes them up again';
 
 /* Comments on what people read in psql. */
 
@@ -617,6 +677,11 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.max_batch_wal IS
 COMMENT ON COLUMN @extschema@.batched_background_migrations.pass IS
     'odd passes work, even ones verify; most migrations have one';
 
+COMMENT ON COLUMN @extschema@.batched_background_migrations.on_error IS
+    'what becomes of a job that has used up its attempts: fail the migration; split: do all but the rows that cannot be done; skip the range';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.max_errors IS
+    'rows or ranges that may be put aside';
+
 COMMENT ON TABLE @extschema@.batched_background_migration_jobs IS
     'one row a key range of a migration, its attempts and outcome; written by the workers alone';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.id IS
@@ -677,6 +742,42 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.cursor_key IS
     'last key done, when the job commits in sub-batches and the key is not an integer';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.batch_size IS
     'keys asked for when it was cut';
+
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.splits IS
+    'its attempts are used up: the next execution puts aside what cannot be done';
+
+COMMENT ON TABLE @extschema@.bbm_row_errors IS
+    'rows and ranges that cannot be done, put aside by on_error split or skip; bbm_errors() is for people';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.id IS
+    'identity';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.migration_id IS
+    'the migration';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.job_id IS
+    'the job it was part of';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.at IS
+    'when it was put aside';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.relation IS
+    'OID of the partition or child it is of';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.relation_name IS
+    'the same by name';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.min_value IS
+    'first key, where it is an integer';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.max_value IS
+    'last key, where it is an integer';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.min_key IS
+    'first key, where it is not an integer';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.max_key IS
+    'last key, where it is not an integer';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_sqlstate IS
+    'SQLSTATE of the error';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_message IS
+    'its message';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_detail IS
+    'its detail';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_hint IS
+    'its hint';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_context IS
+    'its context';
 
 COMMENT ON TABLE @extschema@.bbm_parts IS
     'how far a migration is with each partition or child, and block ranges with a table; written by the workers alone';

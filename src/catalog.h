@@ -78,6 +78,8 @@ typedef struct BbmDefinition
 	const int64 *max_batch_wal;
 	const int  *workers;
 	const int  *max_attempts;
+	const char *on_error;
+	const int  *max_errors;
 	const bool *share_table;
 	const bool *synchronous;
 	const bool *verify;
@@ -96,6 +98,7 @@ extern void bbm_migration_set_pass(int64 id, int pass);
 extern void bbm_migration_extend(int64 id, const BbmBound *max, bool follow);
 extern void bbm_migration_finish(int64 id);
 extern void bbm_migration_fail(int64 id, int code, const ErrorData *error);
+extern void bbm_migration_reopen(int64 id);
 extern bool bbm_migration_set_status(int64 id, BbmStatus status);
 extern int64 bbm_migration_insert(const BbmDefinition *definition, Oid owner, BbmStatus status);
 extern void bbm_migration_alter(int64 id, const BbmDefinition *definition);
@@ -177,7 +180,9 @@ extern bool bbm_job_lock(BbmJob *job);
 extern bool bbm_job_is_locked(int64 id);
 extern void bbm_job_progress(const BbmJob *job, const BbmBound *cursor, const BbmCost *cost);
 extern void bbm_job_finish(const BbmJob *job, const BbmCost *cost);
-extern bool bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due);
+extern bool bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due, bool splits);
+extern bool bbm_job_skip(const BbmJob *job);
+extern void bbm_error_values(const ErrorData *error, Datum *values, char *nulls);
 extern bool bbm_job_give_back(const BbmJob *job, const ErrorData *error, TimestampTz due);
 extern int64 bbm_jobs_refresh(int64 migration_id);
 extern bool bbm_jobs_idle(int64 migration_id, int n);
@@ -186,6 +191,12 @@ extern int64 bbm_jobs_found(int64 migration_id, int pass);
 extern char *bbm_job_range_words(const BbmJob *job);
 extern bool bbm_jobs_last(int64 migration_id, Oid relation, int pass, BbmBound *last);
 extern List *bbm_jobs_found_in(int64 migration_id, int pass);
+
+/* catalog_errors.c */
+extern void bbm_error_add(const BbmJob *job, const BbmBound *min, const BbmBound *max, const ErrorData *error);
+extern int64 bbm_errors_count(int64 migration_id);
+extern int64 bbm_errors_retry(int64 migration_id);
+extern void bbm_errors_forget(int64 migration_id);
 
 /* catalog_parts.c: what is known of each leaf of a migration */
 typedef struct BbmPart

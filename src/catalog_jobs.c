@@ -237,6 +237,7 @@ bbm_job_insert(BbmJob *job, int32 token)
 	job->id = bbm_sql_int64(0, 1);
 	job->attempts = 1;
 	job->claim_no = 1;
+	job->splits = false;
 	job->has_cursor = false;
 }
 
@@ -255,7 +256,7 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, Me
 		" AND (o.next_attempt_at IS NULL OR o.next_attempt_at <= $3) "
 		" ORDER BY o.id LIMIT 1 FOR UPDATE SKIP LOCKED) "
 		"RETURNING id, min_value, max_value, cursor_value, attempts::bigint, claim_no::bigint, key_count, "
-		"pass::bigint, min_key, max_key, cursor_key, relation, relation_name, batch_size::bigint",
+		"pass::bigint, min_key, max_key, cursor_key, relation, relation_name, batch_size::bigint, splits",
 		5, {INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID}
 	};
 	Datum		values[] = {
@@ -287,6 +288,7 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, Me
 	job->relation = isnull ? InvalidOid : DatumGetObjectId(relation);
 	job->relation_name = bbm_sql_text(0, 13, context);
 	job->batch_size = bbm_sql_int64(0, 14);
+	job->splits = DatumGetBool(bbm_sql_get(0, 15, &isnull));
 	return true;
 }
 
@@ -448,8 +450,9 @@ bbm_job_finish(const BbmJob *job, const BbmCost *cost)
 	check_recorded(job);
 }
 
-static void
-error_values(const ErrorData *error, Datum *values, char *nulls)
+/* SQLSTATE, message, detail, hint and context. */
+void
+bbm_error_values(const ErrorData *error, Datum *values, char *nulls)
 {
 	const char *texts[] = {
 		unpack_sql_state(error->sqlerrcode), error->message, error->detail, error->hint, error->context
@@ -462,23 +465,40 @@ error_values(const ErrorData *error, Datum *values, char *nulls)
 	}
 }
 
-/* The attempt failed.  False when the job is not ours any more. */
+/* The attempt failed; the next one may put rows aside.  False when the job is not ours any more. */
 bool
-bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due)
+bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due, bool splits)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 3, failure_error_code = $3::smallint, "
 		"next_attempt_at = $4, updated_at = clock_timestamp(), error_sqlstate = $5, error_message = $6, "
-		"error_detail = $7, error_hint = $8, error_context = $9 WHERE id = $1 AND claim_no = $2 AND status = 4",
-		9, {INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+		"error_detail = $7, error_hint = $8, error_context = $9, splits = $10 "
+		"WHERE id = $1 AND claim_no = $2 AND status = 4",
+		10, {INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID}
 	};
-	Datum		values[9] = {
+	Datum		values[10] = {
 		Int64GetDatum(job->id), Int32GetDatum(job->claim_no), Int32GetDatum(code), TimestampTzGetDatum(due)
 	};
-	char		nulls[10] = "         ";
+	char		nulls[11] = "          ";
 
-	error_values(error, &values[4], &nulls[4]);
+	values[9] = BoolGetDatum(splits);
+	bbm_error_values(error, &values[4], &nulls[4]);
 	bbm_sql_run(&sql, values, nulls, true);
+	return SPI_processed > 0;
+}
+
+/* The range is put aside: the job ends without it.  False when the job is not ours any more. */
+bool
+bbm_job_skip(const BbmJob *job)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 2, finished_at = clock_timestamp(), "
+		"updated_at = clock_timestamp(), next_attempt_at = NULL WHERE id = $1 AND claim_no = $2 AND status = 4",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(job->id), Int32GetDatum(job->claim_no)};
+
+	bbm_sql_run(&sql, values, NULL, true);
 	return SPI_processed > 0;
 }
 
@@ -497,7 +517,7 @@ bbm_job_give_back(const BbmJob *job, const ErrorData *error, TimestampTz due)
 	};
 	char		nulls[9] = "        ";
 
-	error_values(error, &values[3], &nulls[3]);
+	bbm_error_values(error, &values[3], &nulls[3]);
 	bbm_sql_run(&sql, values, nulls, true);
 	return SPI_processed > 0;
 }
@@ -507,7 +527,7 @@ int64
 bbm_jobs_refresh(int64 migration_id)
 {
 	static BbmSql sql = {
-		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = 0, next_attempt_at = NULL, "
+		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = 0, splits = false, next_attempt_at = NULL, "
 		"failure_error_code = NULL, updated_at = clock_timestamp() "
 		"WHERE batched_background_migration_id = $1 AND status = 3",
 		1, {INT8OID}
@@ -649,7 +669,7 @@ bbm_jobs_merge(int64 migration_id, int retention)
 		" SELECT id, min_value, max_value, min_key::text, max_key::text, key_count, row_count, run_ms, wal_bytes, "
 		"  merged_jobs, started_at, finished_at, status, pass, relation, batch_size "
 		" FROM @.batched_background_migration_jobs "
-		" WHERE batched_background_migration_id = $1 AND id < "
+		" WHERE batched_background_migration_id = $1 AND id > 0 AND id < "
 		"  (SELECT id FROM @.batched_background_migration_jobs WHERE batched_background_migration_id = $1 "
 		"   ORDER BY id DESC OFFSET $2 LIMIT 1) "
 		" ORDER BY id DESC LIMIT 10000), "

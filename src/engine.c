@@ -17,6 +17,7 @@
 #include "engine.h"
 
 #include "access/xact.h"
+#include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -33,11 +34,16 @@
 #include "record.h"
 #include "shmem.h"
 #include "target.h"
+#include "throttle.h"
 #include "txn.h"
 
 #define BBM_SLICE_MS 1000
 /* A claim that met a lock looks again after this. */
 #define BBM_HELD_MS 200
+
+/* After so many errors in a row there is a pause, and at most this long. */
+#define BBM_ERRORS_IN_ROW 5
+#define BBM_LONGEST_HOLD_MS (30 * 1000)
 
 /* Jobs between two merges of old ones. */
 #define BBM_MERGE_INTERVAL 256
@@ -379,6 +385,21 @@ job_context(void *arg)
 			   work->target->migration->name, work->job->id, bbm_job_range_words(work->job));
 }
 
+/*
+ * Where one job after the other fails, the next ranges most likely will, too:
+ * no faster than need be, so that somebody may come and see.
+ */
+static void
+hold_after_errors(BbmTarget *target)
+{
+	int			n = target->failures_in_row - BBM_ERRORS_IN_ROW;
+
+	target->hold_until = n <= 0 ? 0 :
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									bbm_backoff_ms(n, bbm_retry_delay, BBM_LONGEST_HOLD_MS,
+												   pg_prng_double(&pg_global_prng_state)));
+}
+
 typedef struct GoOn
 {
 	const BbmEngine *engine;
@@ -449,8 +470,12 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			engine->cancelled = error;
 		target->next_look = 0;
-		return bbm_record_failure(target, job, error, step_code);
+		if (!bbm_record_failure(target, job, error, step_code))
+			return false;
+		hold_after_errors(target);
+		return true;
 	}
+	target->failures_in_row = 0;
 	if (work.result == BBM_WORK_PAUSED)
 		bbm_record_give_back(target, job, bbm_make_error(ERRCODE_QUERY_CANCELED, "stopped between two sub-batches", NULL));
 	else if (work.result == BBM_WORK_LOST)
@@ -514,6 +539,15 @@ work_on(BbmEngine *engine, int64 id)
 	claim.target = target_for(engine, id, &outcome);
 	if (claim.target == NULL)
 		return outcome;
+	if (claim.target->hold_until > GetCurrentTimestamp())
+	{
+		snprintf(claim.reason, sizeof(claim.reason), "a while, after %d errors in a row", claim.target->failures_in_row);
+		bbm_slot_report(id, 0);
+		bbm_slot_wait(claim.reason);
+		outcome.result = BBM_STEP_WAIT;
+		outcome.due = claim.target->hold_until;
+		return outcome;
+	}
 	claim.token = engine->token;
 	MemoryContextReset(engine->job[0]);
 	MemoryContextReset(engine->job[1]);

@@ -27,6 +27,7 @@
 
 #include "clock.h"
 #include "locks.h"
+#include "split.h"
 #include "target.h"
 #include "txn.h"
 
@@ -98,8 +99,8 @@ check_done(const BbmTarget *target)
 }
 
 /* Runs the job on a range; returns how many rows it says it has changed. */
-static int64
-run_job(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
+int64
+bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 {
 	bool		statement = target->form == BBM_JOB_STATEMENT || target->form == BBM_JOB_COMPOSED;
 	bool		by_statistics = !statement && !target->returns_count;
@@ -266,16 +267,18 @@ do_part(BbmWork *work, BbmRange *part)
 						target->migration->table_name)));
 	else if (BBM_PASS_VERIFIES(work->job->pass))
 		work->cost.rows = bbm_verify_range(target, leaf, part);
+	else if (work->job->splits)
+		work->cost.rows = bbm_split(target, leaf, work->job);
 	else
 	{
 		more = next_part(work, leaf, part);
 		/* a range without a key may have got one since */
 		if (part->key_count > 0 || target->key.is_integer)
-			work->cost.rows = run_job(target, leaf, part, work->job->batch_size);
+			work->cost.rows = bbm_run_range(target, leaf, part, work->job->batch_size);
 	}
 	work->cost.ms = bbm_clock_ms() - start;
 	work->cost.wal = pgWalUsage.wal_bytes - wal;
-	if (bbm_size_follows(target->migration))
+	if (bbm_size_follows(target->migration) && !work->job->splits)
 	{
 		bbm_size_limits(target->migration, &limits);
 		bbm_sizing_follow(&target->sizing, &limits, part->key_count > 0 ? part->key_count : work->job->key_count,

@@ -27,6 +27,7 @@
 /* A job that was given back this often has a problem of its own. */
 #define BBM_MAX_GIVE_BACKS 1000
 #define BBM_RECORD_TRIES 30
+#define BBM_LINES_IN_ROW 8
 #define BBM_FIRST_GIVE_BACK_MS 100
 #define BBM_LAST_GIVE_BACK_MS (30 * 1000)
 
@@ -186,18 +187,29 @@ typedef struct JobArgs
 	bool		give_back;
 	TimestampTz due;
 	bool		ours;
+	bool		splits;			/* the next attempt puts rows aside */
+	bool		skip;			/* the whole range is put aside now */
 } JobArgs;
 
-/* One statement, which checks the token itself. */
+/*
+ * One statement, which checks the token itself; or two, of which the first locks
+ * the row, so that nobody takes the job over between them.
+ */
 static void
 record_job(void *arg)
 {
 	JobArgs    *args = arg;
 
-	if (args->give_back)
+	if (args->skip)
+	{
+		args->ours = bbm_job_skip(args->job);
+		if (args->ours)
+			bbm_error_add(args->job, &args->job->min, &args->job->max, args->error);
+	}
+	else if (args->give_back)
 		args->ours = bbm_job_give_back(args->job, args->error, args->due);
 	else
-		args->ours = bbm_job_fail(args->job, args->code, args->error, args->due);
+		args->ours = bbm_job_fail(args->job, args->code, args->error, args->due, args->splits);
 }
 
 /*
@@ -239,13 +251,27 @@ give_back_until(const BbmJob *job)
 void
 bbm_record_give_back(BbmTarget *target, BbmJob *job, ErrorData *why)
 {
-	JobArgs		args = {job, why, 0, true, give_back_until(job), false};
+	JobArgs		args = {.job = job, .error = why, .give_back = true, .due = give_back_until(job)};
 
 	if (write_job(&args))
 		ereport(LOG,
 				(errcode(why->sqlerrcode),
 				 errmsg("migration \"%s\": gave back job " INT64_FORMAT ": %s",
 						target->migration->name, job->id, why->message)));
+}
+
+/* May what cannot be done be put aside, the rest being done? */
+static bool
+may_put_aside(const BbmTarget *target, const BbmJob *job)
+{
+	return target->migration->on_error != BBM_ON_ERROR_FAIL && !job->splits && !BBM_PASS_VERIFIES(job->pass);
+}
+
+/* Of failures in a row the first few are logged, and then ever fewer. */
+static bool
+is_worth_a_line(int n)
+{
+	return n <= BBM_LINES_IN_ROW || (n & (n - 1)) == 0;
 }
 
 /*
@@ -258,7 +284,8 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, ErrorData *error, int step_co
 	BbmErrorClass class = bbm_error_class(error->sqlerrcode);
 	int			code = bbm_error_code(error->sqlerrcode, step_code);
 	bool		used_up = job->attempts >= target->migration->max_attempts;
-	JobArgs		args = {job, error, code, false, 0, false};
+	bool		aside = class == BBM_ERROR_DATA && used_up && may_put_aside(target, job);
+	JobArgs		args = {.job = job, .error = error, .code = code};
 
 	if (class == BBM_ERROR_TRANSIENT && job->claim_no - job->attempts < BBM_MAX_GIVE_BACKS)
 	{
@@ -269,17 +296,27 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, ErrorData *error, int step_co
 	args.due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 										   bbm_backoff_ms(job->attempts, bbm_retry_delay, bbm_retry_max_delay,
 														  pg_prng_double(&pg_global_prng_state)));
+	args.splits = job->splits || (aside && target->migration->on_error == BBM_ON_ERROR_SPLIT);
+	args.skip = aside && target->migration->on_error == BBM_ON_ERROR_SKIP;
+	if (aside)
+		args.due = GetCurrentTimestamp();
 	if (!write_job(&args))
 		return true;
-	ereport(LOG,
-			(errcode(error->sqlerrcode),
-			 errmsg("migration \"%s\": job " INT64_FORMAT " failed, attempt %d of %d: %s",
-					target->migration->name, job->id, job->attempts, target->migration->max_attempts,
-					error->message)));
+	target->failures_in_row++;
+	if (is_worth_a_line(target->failures_in_row))
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("migration \"%s\": job " INT64_FORMAT " failed, attempt %d of %d: %s",
+						target->migration->name, job->id, job->attempts, target->migration->max_attempts,
+						error->message),
+				 target->failures_in_row > BBM_LINES_IN_ROW ?
+				 errdetail("It is failure %d in a row; not each has a line.", target->failures_in_row) : 0,
+				 args.splits ? errhint("Its rows are told apart now, and those that cannot be done put aside.") :
+				 args.skip ? errhint("Its range is put aside; see bbm_errors.") : 0));
 
 	if (class == BBM_ERROR_HOPELESS)
 		bbm_record_migration_failed(target->migration, code, error);
-	else if (used_up)
+	else if (used_up && !aside)
 		bbm_record_migration_failed(target->migration, BBM_CODE_ATTEMPTS, error);
 	else
 		return true;

@@ -112,6 +112,8 @@ struct BbmTarget
 	BbmLeaf    *leaf;			/* the one opened last */
 	BbmSizing	sizing;			/* of a batch whose size follows the measured time */
 	bool		claim_apart;	/* an error was met: no claim in the transaction of a batch */
+	int			failures_in_row;
+	TimestampTz hold_until;		/* after many of them */
 	TimestampTz table_since;	/* since when we have had the table, 0 when somebody else has */
 	TimestampTz next_look;		/* when to look for jobs left over; 0 with the next claim */
 };
