@@ -140,13 +140,6 @@ enum
 	ARG_STRATEGY, ARG_WORKERS, ARG_MAX_ATTEMPTS, ARG_SHARE_TABLE, ARG_SYNCHRONOUS, ARG_START
 };
 
-/* The registry's "schema.table" of a resolved table. */
-static char *
-table_name_of(Oid relid)
-{
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
-}
-
 /* Fixes the range at what the table has now, where the caller gave none. */
 static void
 fix_bounds(BbmTarget *target, BbmDefinition *d)
@@ -226,7 +219,7 @@ bbm_create(PG_FUNCTION_ARGS)
 	/* as the caller, who will be the owner; it holds nothing back for later */
 	target = bbm_target_open(&migration);
 	fix_bounds(target, &d);
-	d.table_name = table_name_of(target->relid);
+	d.table_name = bbm_table_sql_name(target->relid);
 	bbm_target_close(target);
 
 	id = bbm_migration_insert(&d, owner, start ? BBM_ACTIVE : BBM_PAUSED);

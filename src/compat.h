@@ -132,4 +132,14 @@ bbm_may_execute(Oid function, Oid role)
 #endif
 }
 
+static inline bool
+bbm_has_returning(const UpdateStmt *stmt)
+{
+#if PG_VERSION_NUM >= 180000
+	return stmt->returningClause != NULL;
+#else
+	return stmt->returningList != NIL;
+#endif
+}
+
 #endif							/* BBM_COMPAT_H */

@@ -101,20 +101,40 @@ changes_in_with(WithClause *with)
 	return false;
 }
 
-/* What the server says of a job's text is about that text, not the query it is in. */
-static void
-job_error(void *arg)
+/*
+ * An error context callback for what the server says of a text of the user's: it
+ * is about that text, not the query it is in.  Its argument is a BbmUserText.
+ */
+void
+bbm_user_text_error(void *arg)
 {
-	const char *job = arg;
+	const BbmUserText *user = arg;
 	int			position = geterrposition();
 
 	if (position > 0)
 	{
 		errposition(0);
-		internalerrposition(position);
-		internalerrquery(job);
+		if (position > user->prefix)
+		{
+			internalerrposition(position - user->prefix);
+			internalerrquery(user->text);
+		}
 	}
-	errcontext("job of a migration");
+	errcontext("%s", user->what);
+	if (geterrcode() == ERRCODE_SYNTAX_ERROR)
+		errhint("%s", user->syntax_hint);
+}
+
+static void
+job_error(void *arg)
+{
+	BbmUserText job = {
+		.text = arg,
+		.what = "job of a migration",
+		.syntax_hint = "A job is an UPDATE, DELETE, INSERT or MERGE with $1 and $2, or just the name of a function."
+	};
+
+	bbm_user_text_error(&job);
 	if (geterrcode() == ERRCODE_INSUFFICIENT_PRIVILEGE)
 	{
 		errdetail("The job runs as role \"%s\", which owns the migration.", GetUserNameFromId(GetUserId(), false));
@@ -122,8 +142,6 @@ job_error(void *arg)
 	}
 	if (geterrcode() == ERRCODE_UNDEFINED_TABLE)
 		errhint("Names in the job are looked up with search_path \"%s\".", namespace_search_path);
-	if (geterrcode() == ERRCODE_SYNTAX_ERROR)
-		errhint("A job is an UPDATE, DELETE, INSERT or MERGE with $1 and $2, or just the name of a function.");
 }
 
 static List *

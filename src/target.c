@@ -76,17 +76,22 @@ named_table(const char *name)
 	return InvalidOid;
 }
 
+/* A table's name as it is written in SQL, with its schema. */
+char *
+bbm_table_sql_name(Oid relid)
+{
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+}
+
 /*
- * The table of that name: literally, or else as an SQL name.  Raises an error
- * when there is none, or when it is something that has no rows of its own to
- * work on.  Takes the lock a reader takes.
+ * The relation of that name: literally, or else as an SQL name.  Raises an
+ * error when there is none.  Takes the lock a reader takes.
  */
 Oid
-bbm_target_table(const char *name)
+bbm_table_by_name(const char *name)
 {
 	Oid			relid = literal_table(name);
 	Relation	rel;
-	const char *what = NULL;
 
 	if (!OidIsValid(relid))
 		relid = named_table(name);
@@ -97,6 +102,17 @@ bbm_target_table(const char *name)
 				 errmsg("table \"%s\" does not exist", name),
 				 errdetail("It was looked for with search_path \"%s\".", namespace_search_path),
 				 errhint("Write it as schema.table.")));
+	relation_close(rel, NoLock);
+	return relid;
+}
+
+/* The table of that name; an error, too, when it has no rows of its own to work on. */
+Oid
+bbm_target_table(const char *name)
+{
+	Oid			relid = bbm_table_by_name(name);
+	Relation	rel = relation_open(relid, NoLock);
+	const char *what = NULL;
 
 	switch (rel->rd_rel->relkind)
 	{
