@@ -380,6 +380,16 @@ CREATE FUNCTION @extschema@.bbm_drop(name text, if_exists boolean DEFAULT false)
 COMMENT ON FUNCTION @extschema@.bbm_drop IS
     'cancel the batches of a migration in flight and delete it with its jobs; true if there was one';
 
+CREATE FUNCTION @extschema@.bbm_sync_trigger(
+    table_name text,
+    set text,
+    "where" text DEFAULT NULL,
+    drop boolean DEFAULT false
+) RETURNS name
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.bbm_sync_trigger IS
+    'create, or drop, the trigger that fills columns of rows that are written; returns its name';
+
 /* Steering. */
 
 CREATE FUNCTION @extschema@.bbm_start(name text DEFAULT NULL) RETURNS integer
@@ -827,9 +837,10 @@ COMMENT ON COLUMN @extschema@.bbm_events.detail IS
  * role may do is granted by name; doc/reference.md has the lists.
  */
 REVOKE ALL ON FUNCTION
-    @extschema@.bbm_create, @extschema@.bbm_update, @extschema@.bbm_delete, @extschema@.bbm_alter, @extschema@.bbm_drop, @extschema@.bbm_start,
-    @extschema@.bbm_resume, @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry,
-    @extschema@.bbm_launch_worker, @extschema@.bbm_live_workers, @extschema@.bbm_waiting_on,
+    @extschema@.bbm_create, @extschema@.bbm_update, @extschema@.bbm_delete, @extschema@.bbm_alter,
+    @extschema@.bbm_drop, @extschema@.bbm_sync_trigger, @extschema@.bbm_start, @extschema@.bbm_resume,
+    @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry, @extschema@.bbm_launch_worker,
+    @extschema@.bbm_live_workers, @extschema@.bbm_waiting_on,
     @extschema@.bbm_migration_guard, @extschema@.bbm_migration_event, @extschema@.bbm_job_guard,
     @extschema@.bbm_truncate_guard
     FROM PUBLIC;
