@@ -65,6 +65,10 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     run_ms double precision NOT NULL DEFAULT 0,
     wal_bytes bigint NOT NULL DEFAULT 0,
     merged_jobs integer NOT NULL DEFAULT 1,
+    given_back integer NOT NULL DEFAULT 0,
+    given_back_for integer[],
+    part_size integer,
+    stuck integer NOT NULL DEFAULT 0,
     next_attempt_at timestamp with time zone,
     error_sqlstate text,
     error_message text,
@@ -282,6 +286,18 @@ CREATE FUNCTION @extschema@.bbm_status_name(status smallint) RETURNS text
 COMMENT ON FUNCTION @extschema@.bbm_status_name IS
     'the word for a status code: paused, active, finished, failed, running';
 
+CREATE FUNCTION @extschema@.bbm_give_back_names(counts bigint[]) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(c.n || ' ' || (ARRAY['lock timeout', 'deadlock', 'blocking others', 'time limit',
+                                           'cancelled', 'other'])[c.reason], ', ' ORDER BY c.reason)
+    FROM unnest(counts) WITH ORDINALITY AS c (n, reason)
+    WHERE c.n > 0
+$$;
+COMMENT ON FUNCTION @extschema@.bbm_give_back_names IS
+    'in words how often batches were given back for which reason';
+
 CREATE FUNCTION @extschema@.bbm_waiting_on(id bigint, home text, owner_oid oid) RETURNS text
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_waiting_on IS
@@ -322,7 +338,8 @@ CREATE FUNCTION @extschema@.bbm_status(
     OUT jobs_finished bigint, OUT jobs_running bigint, OUT jobs_failed bigint, OUT rows_per_second numeric,
     OUT eta interval, OUT batch_size integer, OUT workers integer, OUT waiting_on text,
     OUT started_at timestamp with time zone, OUT finished_at timestamp with time zone, OUT last_error text,
-    OUT attempt smallint, OUT next_attempt_at timestamp with time zone
+    OUT attempt smallint, OUT next_attempt_at timestamp with time zone,
+    OUT given_back bigint, OUT given_back_for text
 ) RETURNS SETOF record
     LANGUAGE sql STABLE SECURITY DEFINER ROWS 10
     SET search_path = pg_catalog, pg_temp
@@ -346,10 +363,19 @@ AS $$
            CASE WHEN m.status IN (1, 4) THEN @extschema@.bbm_waiting_on(m.id, m.home, m.owner_oid) END,
            m.started_at, m.finished_at,
            coalesce(m.error_sqlstate || ': ' || m.error_message, e.error),
-           e.attempts, CASE WHEN m.status <> 3 THEN e.next_attempt_at END
+           e.attempts, CASE WHEN m.status <> 3 THEN e.next_attempt_at END,
+           j.given_back,
+           CASE WHEN j.given_back > 0 THEN (
+               SELECT @extschema@.bbm_give_back_names(ARRAY[
+                   sum(g.given_back_for[1]), sum(g.given_back_for[2]), sum(g.given_back_for[3]),
+                   sum(g.given_back_for[4]), sum(g.given_back_for[5]), sum(g.given_back_for[6])]::bigint[])
+               FROM @extschema@.batched_background_migration_jobs g
+               WHERE g.batched_background_migration_id = m.id AND g.given_back > 0)
+           END
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
         SELECT coalesce(sum(j.row_count), 0)::bigint AS rows,
+               coalesce(sum(j.given_back), 0)::bigint AS given_back,
                coalesce(sum(j.key_count) FILTER (WHERE j.status = 2), 0)::bigint AS keys,
                coalesce(sum(j.key_count), 0)::bigint AS all_keys,
                max(j.max_value) AS cut,
@@ -387,7 +413,7 @@ CREATE FUNCTION @extschema@.bbm_jobs(
     OUT rows bigint, OUT run_time interval, OUT wal_bytes bigint, OUT jobs integer, OUT worker_pid integer,
     OUT started_at timestamp with time zone, OUT finished_at timestamp with time zone,
     OUT next_attempt_at timestamp with time zone, OUT failure_error_code smallint,
-    OUT error_sqlstate text, OUT error_message text
+    OUT error_sqlstate text, OUT error_message text, OUT given_back integer, OUT given_back_for text
 ) RETURNS SETOF record
     LANGUAGE sql STABLE SECURITY DEFINER ROWS 1000
     SET search_path = pg_catalog, pg_temp
@@ -396,7 +422,8 @@ AS $$
            CASE j.status WHEN 1 THEN 'new' ELSE @extschema@.bbm_status_name(j.status) END,
            j.min_value, j.max_value, j.attempts, j.row_count, make_interval(secs => j.run_ms / 1000), j.wal_bytes,
            j.merged_jobs, CASE WHEN j.status = 4 THEN j.worker_pid END, j.started_at, j.finished_at,
-           CASE WHEN m.status <> 3 THEN j.next_attempt_at END, j.failure_error_code, j.error_sqlstate, j.error_message
+           CASE WHEN m.status <> 3 THEN j.next_attempt_at END, j.failure_error_code, j.error_sqlstate, j.error_message,
+           j.given_back, @extschema@.bbm_give_back_names(j.given_back_for::bigint[])
     FROM @extschema@.batched_background_migration_jobs j
     JOIN @extschema@.batched_background_migrations m ON m.id = j.batched_background_migration_id
     WHERE m.name = bbm_jobs.name AND @extschema@.bbm_may_see(m.owner_oid)
@@ -485,6 +512,14 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.run_ms IS 'time 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.wal_bytes IS 'WAL written by its execution';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.merged_jobs IS 'finished neighbours this row stands for';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.next_attempt_at IS 'not before this time';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.given_back IS
+    'how often its batch was given back, which does not count as an attempt';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.given_back_for IS
+    'how often for each reason: lock timeout, deadlock, blocking others, time limit, cancelled, other; NULL: never';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.part_size IS
+    'keys its next commit may have, after it was given back; NULL: as many as the migration says';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.stuck IS
+    'what its give-backs without progress in between weigh: from 1000 on each counts as an attempt';
 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_sqlstate IS
     'SQLSTATE of the last attempt that did not succeed';

@@ -83,6 +83,9 @@ typedef struct BbmJob
 	int			attempts;
 	int			claim_no;		/* fencing token: somebody else's claim raises it */
 	int64		key_count;
+	int			part_size;		/* keys a commit, when cut down; 0 not */
+	int			stuck;			/* what its give-backs without progress weigh; see record.c */
+	int			ran_size;		/* keys in the last batch of it; 0 it never began */
 	ItemPointerData tid;		/* of its row, while we have that locked */
 } BbmJob;
 

@@ -196,6 +196,7 @@ bbm_job_insert(BbmJob *job, int32 token)
 	job->attempts = 1;
 	job->claim_no = 1;
 	job->has_cursor = false;
+	job->part_size = job->stuck = 0;
 }
 
 /*
@@ -212,7 +213,8 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, Bb
 		" WHERE o.status = $2::smallint AND o.status <> 2 AND o.batched_background_migration_id = $1 "
 		" AND (o.next_attempt_at IS NULL OR o.next_attempt_at <= $3) "
 		" ORDER BY o.id LIMIT 1 FOR UPDATE SKIP LOCKED) "
-		"RETURNING id, min_value, max_value, cursor_value, attempts::bigint, claim_no::bigint, key_count",
+		"RETURNING id, min_value, max_value, cursor_value, attempts::bigint, claim_no::bigint, key_count, "
+		"part_size::bigint, stuck::bigint",
 		5, {INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID}
 	};
 	Datum		values[] = {
@@ -235,6 +237,8 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, Bb
 	job->attempts = bbm_sql_int64(0, 5);
 	job->claim_no = bbm_sql_int64(0, 6);
 	job->key_count = bbm_sql_int64(0, 7);
+	job->part_size = bbm_sql_int64(0, 8);
+	job->stuck = bbm_sql_int64(0, 9);
 	return true;
 }
 
@@ -352,23 +356,25 @@ check_recorded(const BbmJob *job)
 }
 
 /*
- * Part of a job is done, up to and including "cursor".  Caller has bbm_job_lock.
+ * Part of a job is done, up to and including "cursor", and the next is to have
+ * "part_size" keys (0 as many as the migration says).  Caller has bbm_job_lock.
  *
  * By the row's place, which cannot change while it is locked: every index of a
  * table that was empty when the plan was made looks alike to the planner, and
  * one that does not begin with the id is read from end to end.
  */
 void
-bbm_job_progress(const BbmJob *job, int64 cursor, const BbmCost *cost)
+bbm_job_progress(const BbmJob *job, int64 cursor, int part_size, const BbmCost *cost)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET cursor_value = $2, updated_at = clock_timestamp(), "
-		"row_count = row_count + $3, run_ms = run_ms + $4, wal_bytes = wal_bytes + $5 WHERE ctid = $1",
-		5, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID}
+		"row_count = row_count + $3, run_ms = run_ms + $4, wal_bytes = wal_bytes + $5, "
+		"part_size = nullif($6, 0), stuck = 0 WHERE ctid = $1",
+		6, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID, INT4OID}
 	};
 	Datum		values[] = {
 		PointerGetDatum(&job->tid), Int64GetDatum(cursor), Int64GetDatum(cost->rows),
-		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal)
+		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), Int32GetDatum(part_size)
 	};
 
 	bbm_sql_run(&sql, values, NULL, true);
@@ -428,22 +434,31 @@ bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz du
 	return SPI_processed > 0;
 }
 
-/* The attempt was given up and does not count.  False when the job is not ours any more. */
+/*
+ * The attempt was given up and does not count; the next has the job's part_size
+ * and stuck.  False when the job is not ours any more.
+ */
 bool
-bbm_job_give_back(const BbmJob *job, const ErrorData *error, TimestampTz due)
+bbm_job_give_back(const BbmJob *job, BbmGiveBack why, const ErrorData *error, TimestampTz due)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = greatest(attempts - 1, 0), "
 		"next_attempt_at = $3, updated_at = clock_timestamp(), error_sqlstate = $4, error_message = $5, "
-		"error_detail = $6, error_hint = $7, error_context = $8 WHERE id = $1 AND claim_no = $2 AND status = 4",
-		8, {INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+		"error_detail = $6, error_hint = $7, error_context = $8, given_back = given_back + 1, "
+		"given_back_for = ARRAY(SELECT coalesce(given_back_for[i], 0) + (i = $9)::integer "
+		" FROM generate_series(1, 6) i ORDER BY i), part_size = nullif($10, 0), stuck = $11 "
+		"WHERE id = $1 AND claim_no = $2 AND status = 4",
+		11, {INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT4OID}
 	};
-	Datum		values[8] = {
+	Datum		values[11] = {
 		Int64GetDatum(job->id), Int32GetDatum(job->claim_no), TimestampTzGetDatum(due)
 	};
-	char		nulls[9] = "        ";
+	char		nulls[12] = "           ";
 
 	error_values(error, &values[3], &nulls[3]);
+	values[8] = Int32GetDatum(why);
+	values[9] = Int32GetDatum(job->part_size);
+	values[10] = Int32GetDatum(job->stuck);
 	bbm_sql_run(&sql, values, nulls, true);
 	return SPI_processed > 0;
 }
@@ -453,7 +468,7 @@ int64
 bbm_jobs_refresh(int64 migration_id)
 {
 	static BbmSql sql = {
-		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = 0, next_attempt_at = NULL, "
+		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = 0, stuck = 0, next_attempt_at = NULL, "
 		"failure_error_code = NULL, updated_at = clock_timestamp() "
 		"WHERE batched_background_migration_id = $1 AND status = 3",
 		1, {INT8OID}
@@ -493,7 +508,7 @@ bbm_jobs_merge(int64 migration_id, int retention, bool by_key)
 	static BbmSql sql = {
 		"WITH old AS MATERIALIZED ("
 		" SELECT id, min_value, max_value, key_count, row_count, run_ms, wal_bytes, merged_jobs, "
-		"  started_at, finished_at FROM @.batched_background_migration_jobs "
+		"  given_back, given_back_for, started_at, finished_at FROM @.batched_background_migration_jobs "
 		" WHERE batched_background_migration_id = $1 AND status = 2 AND id < "
 		"  (SELECT id FROM @.batched_background_migration_jobs WHERE batched_background_migration_id = $1 "
 		"   ORDER BY id DESC OFFSET $2 LIMIT 1) "
@@ -504,6 +519,9 @@ bbm_jobs_merge(int64 migration_id, int retention, bool by_key)
 		"merged AS (SELECT min(id) AS id, max(max_value) AS max_value, min(min_value) AS min_value, "
 		"  sum(key_count)::bigint AS key_count, sum(row_count)::bigint AS row_count, sum(run_ms) AS run_ms, "
 		"  sum(wal_bytes)::bigint AS wal_bytes, sum(merged_jobs)::integer AS merged_jobs, "
+		"  sum(given_back)::integer AS given_back, CASE WHEN sum(given_back) > 0 THEN "
+		"   ARRAY[sum(given_back_for[1]), sum(given_back_for[2]), sum(given_back_for[3]), sum(given_back_for[4]), "
+		"    sum(given_back_for[5]), sum(given_back_for[6])]::integer[] END AS given_back_for, "
 		"  min(started_at) AS started_at, max(finished_at) AS finished_at, array_agg(id) AS ids "
 		" FROM islands GROUP BY island HAVING count(*) > 1), "
 		"gone AS (DELETE FROM @.batched_background_migration_jobs j "
@@ -511,6 +529,7 @@ bbm_jobs_merge(int64 migration_id, int retention, bool by_key)
 		"UPDATE @.batched_background_migration_jobs j SET min_value = merged.min_value, "
 		" max_value = merged.max_value, key_count = merged.key_count, row_count = merged.row_count, "
 		" run_ms = merged.run_ms, wal_bytes = merged.wal_bytes, merged_jobs = merged.merged_jobs, "
+		" given_back = merged.given_back, given_back_for = merged.given_back_for, part_size = NULL, "
 		" started_at = merged.started_at, finished_at = merged.finished_at, cursor_value = NULL, "
 		" updated_at = clock_timestamp() FROM merged WHERE j.id = merged.id",
 		3, {INT8OID, INT4OID, BOOLOID}

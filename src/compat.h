@@ -24,6 +24,7 @@
 #include "parser/parse_func.h"
 #include "postmaster/bgworker.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 
 #if PG_VERSION_NUM < 150000
@@ -130,6 +131,34 @@ bbm_may_execute(Oid function, Oid role)
 #else
 	return pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK;
 #endif
+}
+
+/*
+ * The next of a process's locks in a partition, and the next process that
+ * holds or awaits a lock; the first after NULL, NULL after the last.  Caller
+ * holds the partition's LWLock.
+ */
+#if PG_VERSION_NUM >= 160000
+#define BBM_NEXT_PROCLOCK(list, link, previous) \
+	((previous) == NULL ? \
+	 (dlist_is_empty(list) ? NULL : dlist_head_element(PROCLOCK, link, list)) : \
+	 (dlist_has_next(list, &(previous)->link) ? \
+	  dlist_container(PROCLOCK, link, dlist_next_node(list, &(previous)->link)) : NULL))
+#else
+#define BBM_NEXT_PROCLOCK(list, link, previous) \
+	((PROCLOCK *) SHMQueueNext(list, (previous) == NULL ? (list) : &(previous)->link, offsetof(PROCLOCK, link)))
+#endif
+
+static inline PROCLOCK *
+bbm_next_of_proc(PGPROC *proc, int partition, PROCLOCK *previous)
+{
+	return BBM_NEXT_PROCLOCK(&proc->myProcLocks[partition], procLink, previous);
+}
+
+static inline PROCLOCK *
+bbm_next_of_lock(LOCK *lock, PROCLOCK *previous)
+{
+	return BBM_NEXT_PROCLOCK(&lock->procLocks, lockLink, previous);
 }
 
 #endif							/* BBM_COMPAT_H */

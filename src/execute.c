@@ -24,8 +24,10 @@
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 
+#include "giveway.h"
 #include "locks.h"
 #include "target.h"
+#include "throttle.h"
 #include "txn.h"
 
 static Datum
@@ -47,7 +49,7 @@ clamp(int64 key, Oid type)
 }
 
 static void
-bind_range(const BbmTarget *target, const BbmRange *range, Datum *values)
+bind_range(const BbmTarget *target, const BbmRange *range, int batch_size, Datum *values)
 {
 	Datum		low = key_datum(clamp(range->min_value, target->key_type), target->key_type);
 	Datum		high = key_datum(clamp(range->max_value, target->key_type), target->key_type);
@@ -58,13 +60,13 @@ bind_range(const BbmTarget *target, const BbmRange *range, Datum *values)
 		values[1] = CStringGetTextDatum(target->migration->column_name);
 		values[2] = low;
 		values[3] = high;
-		values[4] = Int32GetDatum(target->migration->batch_size);
+		values[4] = Int32GetDatum(batch_size);
 	}
 	else
 	{
 		values[0] = low;
 		values[1] = high;
-		values[2] = Int32GetDatum(target->migration->batch_size);
+		values[2] = Int32GetDatum(batch_size);
 	}
 }
 
@@ -112,7 +114,7 @@ explain_error(void *arg)
 
 /* Runs the job on a range; returns how many rows it says it has changed. */
 static int64
-run_job(BbmTarget *target, const BbmRange *range)
+run_job(BbmTarget *target, const BbmRange *range, int batch_size)
 {
 	bool		statement = target->form == BBM_JOB_STATEMENT;
 	bool		by_statistics = !statement && !target->returns_count;
@@ -123,7 +125,7 @@ run_job(BbmTarget *target, const BbmRange *range)
 	int64		rows;
 	int			result;
 
-	bind_range(target, range, values);
+	bind_range(target, range, batch_size, values);
 	error_context_stack = &callback;
 	result = SPI_execute_plan(target->plan, values, NULL, false, 0);
 	error_context_stack = callback.previous;
@@ -144,18 +146,27 @@ run_job(BbmTarget *target, const BbmRange *range)
 	return rows;
 }
 
-/* What of the job is to be done in this transaction. */
-static void
+/*
+ * What of the job is to be done in this transaction, and (returned) how many
+ * rows a job that has no range may take.
+ */
+static int
 next_part(const BbmWork *work, BbmRange *part)
 {
-	const BbmJob *job = work->job;
+	BbmJob	   *job = work->job;
+	const BbmMigration *migration = work->target->migration;
+	int			cut_down = bbm_size_of_part(0, job->part_size, work->target->part_size);
+	int			size = bbm_size_of_part(migration->sub_batch_size, cut_down, 0);
+	int			batch_size = bbm_size_of_part(migration->batch_size, cut_down, 0);
 	BbmRange	rest = {job->has_cursor ? job->cursor + 1 : job->min_value, job->max_value, job->key_count};
-	int			size = work->target->migration->sub_batch_size;
 
 	if (size > 0)
 		work->target->strategy->first_of(work->target, &rest, size, part);
 	else
 		*part = rest;
+	job->ran_size = bbm_strategy_is_keyed(work->target->strategy) ?
+		(int) Max(Min(part->key_count, INT_MAX), 1) : batch_size;
+	return batch_size;
 }
 
 /*
@@ -186,8 +197,12 @@ bbm_work(void *arg)
 	instr_time	start;
 	instr_time	end;
 	BbmRange	part;
+	int			batch_size;
+	int			full = work->target->migration->sub_batch_size;
 
+	work->job->ran_size = 0;
 	INSTR_TIME_SET_CURRENT(start);
+	bbm_watch_begin();
 	if (!bbm_job_lock(work->job))
 	{
 		work->result = BBM_WORK_LOST;
@@ -198,8 +213,12 @@ bbm_work(void *arg)
 		work->result = BBM_WORK_PAUSED;
 		return;
 	}
-	next_part(work, &part);
-	work->cost.rows = run_job(work->target, &part);
+	batch_size = next_part(work, &part);
+	work->cost.rows = run_job(work->target, &part, batch_size);
+	/* done: what is left takes no longer than to undo it */
+	(void) bbm_watch_end();
+	work->next_size = bbm_size_after_success(bbm_size_of_part(0, work->job->part_size, work->target->part_size),
+											 full > 0 ? full : work->target->migration->batch_size);
 	INSTR_TIME_SET_CURRENT(end);
 	INSTR_TIME_SUBTRACT(end, start);
 	work->cost.ms = INSTR_TIME_GET_MILLISEC(end);
@@ -214,7 +233,7 @@ bbm_work(void *arg)
 	}
 	else
 	{
-		bbm_job_progress(work->job, part.max_value, &work->cost);
+		bbm_job_progress(work->job, part.max_value, work->next_size, &work->cost);
 		work->next_cursor = part.max_value;
 		work->result = BBM_WORK_PART;
 	}

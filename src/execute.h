@@ -28,6 +28,7 @@ typedef struct BbmWork
 	const void *arg;
 	BbmWorkResult result;		/* out */
 	int64		next_cursor;	/* what a part has reached */
+	int			next_size;		/* of the next part, when cut down; 0 not */
 	BbmCost		cost;
 } BbmWork;
 
