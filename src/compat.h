@@ -133,32 +133,47 @@ bbm_may_execute(Oid function, Oid role)
 #endif
 }
 
-/*
- * The next of a process's locks in a partition, and the next process that
- * holds or awaits a lock; the first after NULL, NULL after the last.  Caller
- * holds the partition's LWLock.
- */
 #if PG_VERSION_NUM >= 160000
-#define BBM_NEXT_PROCLOCK(list, link, previous) \
-	((previous) == NULL ? \
-	 (dlist_is_empty(list) ? NULL : dlist_head_element(PROCLOCK, link, list)) : \
-	 (dlist_has_next(list, &(previous)->link) ? \
-	  dlist_container(PROCLOCK, link, dlist_next_node(list, &(previous)->link)) : NULL))
-#else
-#define BBM_NEXT_PROCLOCK(list, link, previous) \
-	((PROCLOCK *) SHMQueueNext(list, (previous) == NULL ? (list) : &(previous)->link, offsetof(PROCLOCK, link)))
+static inline dlist_node *
+bbm_next_link(dlist_head *list, dlist_node *previous)
+{
+	if (previous == NULL)
+		return dlist_is_empty(list) ? NULL : dlist_head_node(list);
+	return dlist_has_next(list, previous) ? dlist_next_node(list, previous) : NULL;
+}
 #endif
 
+/*
+ * The next of a process's locks in a partition; the first after NULL, NULL
+ * after the last.  Caller holds the partition's LWLock.
+ */
 static inline PROCLOCK *
 bbm_next_of_proc(PGPROC *proc, int partition, PROCLOCK *previous)
 {
-	return BBM_NEXT_PROCLOCK(&proc->myProcLocks[partition], procLink, previous);
+#if PG_VERSION_NUM >= 160000
+	dlist_node *link = bbm_next_link(&proc->myProcLocks[partition], previous ? &previous->procLink : NULL);
+
+	return link ? dlist_container(PROCLOCK, procLink, link) : NULL;
+#else
+	SHM_QUEUE  *list = &proc->myProcLocks[partition];
+
+	return (PROCLOCK *) SHMQueueNext(list, previous ? &previous->procLink : list, offsetof(PROCLOCK, procLink));
+#endif
 }
 
+/* The same for those who hold or await a lock. */
 static inline PROCLOCK *
 bbm_next_of_lock(LOCK *lock, PROCLOCK *previous)
 {
-	return BBM_NEXT_PROCLOCK(&lock->procLocks, lockLink, previous);
+#if PG_VERSION_NUM >= 160000
+	dlist_node *link = bbm_next_link(&lock->procLocks, previous ? &previous->lockLink : NULL);
+
+	return link ? dlist_container(PROCLOCK, lockLink, link) : NULL;
+#else
+	SHM_QUEUE  *list = &lock->procLocks;
+
+	return (PROCLOCK *) SHMQueueNext(list, previous ? &previous->lockLink : list, offsetof(PROCLOCK, lockLink));
+#endif
 }
 
 #endif							/* BBM_COMPAT_H */

@@ -92,9 +92,10 @@ pin_session(void)
 static void
 pin_session_again(void)
 {
-	if (LockTimeout != bbm_lock_timeout || DeadlockTimeout != BBM_DEADLOCK_TIMEOUT || log_lock_waits || enable_seqscan ||
-		synchronous_commit != SYNCHRONOUS_COMMIT_OFF || IdleInTransactionSessionTimeout != 0 ||
-		client_min_messages != ERROR || strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 ||
+	if (LockTimeout != bbm_lock_timeout || DeadlockTimeout != BBM_DEADLOCK_TIMEOUT || log_lock_waits ||
+		enable_seqscan || synchronous_commit != SYNCHRONOUS_COMMIT_OFF ||
+		IdleInTransactionSessionTimeout != 0 || client_min_messages != ERROR ||
+		strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 ||
 		GetCurrentRoleId() != InvalidOid)
 		pin_session();
 }
