@@ -31,6 +31,7 @@ CREATE TABLE @extschema@.batched_background_migrations (
     max_attempts smallint NOT NULL DEFAULT 5,
     share_table boolean NOT NULL DEFAULT false,
     synchronous boolean NOT NULL DEFAULT false,
+    allow_full_scan boolean NOT NULL DEFAULT false,
     job_search_path text NOT NULL DEFAULT pg_catalog.current_setting('search_path'),
     owner name,
     owner_oid oid,
@@ -196,6 +197,7 @@ CREATE FUNCTION @extschema@.bbm_create(
     max_attempts integer DEFAULT 5,
     share_table boolean DEFAULT false,
     synchronous boolean DEFAULT false,
+    allow_full_scan boolean DEFAULT false,
     start boolean DEFAULT false
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -213,6 +215,7 @@ CREATE FUNCTION @extschema@.bbm_alter(
     max_attempts integer DEFAULT NULL,
     share_table boolean DEFAULT NULL,
     synchronous boolean DEFAULT NULL,
+    allow_full_scan boolean DEFAULT NULL,
     owner name DEFAULT NULL
 ) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -466,6 +469,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.share_table IS
     'may run at the same time as another migration of the same table that says so too';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.synchronous IS
     'commit each batch with the server''s synchronous_commit, for jobs with effects outside the database';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.allow_full_scan IS
+    'may a batch read the whole of a large table? Without it, one whose plan does is refused before it runs';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.job_search_path IS
     'search_path the job runs with; pg_temp always comes last';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.owner IS 'role the job runs as; recorded by bbm';

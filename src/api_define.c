@@ -137,7 +137,7 @@ check_may_log_in(Oid role)
 enum
 {
 	ARG_NAME, ARG_TABLE, ARG_JOB, ARG_COLUMN, ARG_BATCH_SIZE, ARG_SUB_BATCH_SIZE, ARG_MIN, ARG_MAX,
-	ARG_STRATEGY, ARG_WORKERS, ARG_MAX_ATTEMPTS, ARG_SHARE_TABLE, ARG_SYNCHRONOUS, ARG_START
+	ARG_STRATEGY, ARG_WORKERS, ARG_MAX_ATTEMPTS, ARG_SHARE_TABLE, ARG_SYNCHRONOUS, ARG_ALLOW_FULL_SCAN, ARG_START
 };
 
 /* The registry's "schema.table" of a resolved table. */
@@ -190,7 +190,8 @@ bbm_create(PG_FUNCTION_ARGS)
 		.workers = int_arg(fcinfo, ARG_WORKERS),
 		.max_attempts = int_arg(fcinfo, ARG_MAX_ATTEMPTS),
 		.share_table = bool_arg(fcinfo, ARG_SHARE_TABLE),
-		.synchronous = bool_arg(fcinfo, ARG_SYNCHRONOUS)
+		.synchronous = bool_arg(fcinfo, ARG_SYNCHRONOUS),
+		.allow_full_scan = bool_arg(fcinfo, ARG_ALLOW_FULL_SCAN)
 	};
 	bool		start = !PG_ARGISNULL(ARG_START) && PG_GETARG_BOOL(ARG_START);
 	BbmMigration migration = {.max_attempts = 1, .batch_size = 1};
@@ -202,6 +203,7 @@ bbm_create(PG_FUNCTION_ARGS)
 	require(d.max_attempts != NULL, "max_attempts");
 	require(d.share_table != NULL, "share_table");
 	require(d.synchronous != NULL, "synchronous");
+	require(d.allow_full_scan != NULL, "allow_full_scan");
 	check_max_attempts(d.max_attempts);
 	SPI_connect();
 	(void) bbm_catalog();
@@ -238,7 +240,7 @@ bbm_create(PG_FUNCTION_ARGS)
 enum
 {
 	ALTER_NAME, ALTER_NEW_NAME, ALTER_JOB, ALTER_BATCH_SIZE, ALTER_SUB_BATCH_SIZE, ALTER_MAX, ALTER_WORKERS,
-	ALTER_MAX_ATTEMPTS, ALTER_SHARE_TABLE, ALTER_SYNCHRONOUS, ALTER_OWNER
+	ALTER_MAX_ATTEMPTS, ALTER_SHARE_TABLE, ALTER_SYNCHRONOUS, ALTER_ALLOW_FULL_SCAN, ALTER_OWNER
 };
 
 /* A new job is checked as bbm_create checks one, as the role that will run it. */
@@ -272,6 +274,7 @@ bbm_alter(PG_FUNCTION_ARGS)
 		.max_attempts = int_arg(fcinfo, ALTER_MAX_ATTEMPTS),
 		.share_table = bool_arg(fcinfo, ALTER_SHARE_TABLE),
 		.synchronous = bool_arg(fcinfo, ALTER_SYNCHRONOUS),
+		.allow_full_scan = bool_arg(fcinfo, ALTER_ALLOW_FULL_SCAN),
 		.owner = PG_ARGISNULL(ALTER_OWNER) ? NULL : NameStr(*PG_GETARG_NAME(ALTER_OWNER))
 	};
 	BbmMigration *migration;
@@ -287,7 +290,7 @@ bbm_alter(PG_FUNCTION_ARGS)
 	/* from here on it does not change under us */
 	if (bbm_migration_lock(migration->id, &status) && status == BBM_FINISHED &&
 		(d.job || d.batch_size || d.sub_batch_size || d.max_value || d.workers || d.max_attempts ||
-		 d.share_table || d.synchronous))
+		 d.share_table || d.synchronous || d.allow_full_scan))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("migration \"%s\" is finished and stays so", name),

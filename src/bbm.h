@@ -64,6 +64,7 @@ typedef struct BbmMigration
 	int			max_attempts;
 	bool		share_table;
 	bool		synchronous;
+	bool		allow_full_scan;	/* a batch may read the whole table */
 	char	   *search_path;
 	Oid			owner;
 	char	   *home;			/* NULL when never started */

@@ -68,6 +68,7 @@ typedef struct BbmDefinition
 	const int  *max_attempts;
 	const bool *share_table;
 	const bool *synchronous;
+	const bool *allow_full_scan;
 } BbmDefinition;
 
 extern BbmMigration *bbm_migration_by_name(const char *name, MemoryContext context);

@@ -18,6 +18,7 @@
 #include "catalog/pg_database.h"
 #include "catalog/pg_proc.h"
 #include "commands/event_trigger.h"
+#include "commands/explain.h"
 #include "executor/executor.h"
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
@@ -26,6 +27,11 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
+
+/* 18 has moved NewExplainState */
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_state.h"
+#endif
 
 #if PG_VERSION_NUM < 150000
 #error "bbm needs PostgreSQL 15 or later"

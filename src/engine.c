@@ -411,7 +411,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 		error_context_stack = &callback;
 		error = bbm_txn_run(bbm_work, &work, target->migration->synchronous);
 		error_context_stack = callback.previous;
-		stop = bbm_watch_end();
+		stop = bbm_watch_outcome();
 		if (error == NULL && work.result == BBM_WORK_PART)
 		{
 			job->cursor = work.next_cursor;

@@ -26,6 +26,7 @@
 
 #include "giveway.h"
 #include "locks.h"
+#include "planguard.h"
 #include "target.h"
 #include "throttle.h"
 #include "txn.h"
@@ -114,7 +115,7 @@ explain_error(void *arg)
 
 /* Runs the job on a range; returns how many rows it says it has changed. */
 static int64
-run_job(BbmTarget *target, const BbmRange *range, int batch_size)
+run_job(BbmTarget *target, const BbmRange *range, int batch_size, int64 keys)
 {
 	bool		statement = target->form == BBM_JOB_STATEMENT;
 	bool		by_statistics = !statement && !target->returns_count;
@@ -127,7 +128,7 @@ run_job(BbmTarget *target, const BbmRange *range, int batch_size)
 
 	bind_range(target, range, batch_size, values);
 	error_context_stack = &callback;
-	result = SPI_execute_plan(target->plan, values, NULL, false, 0);
+	result = bbm_plan_execute(target, values, keys);
 	error_context_stack = callback.previous;
 	if (result < 0)
 		elog(ERROR, "could not run the job: %s", SPI_result_code_string(result));
@@ -214,9 +215,9 @@ bbm_work(void *arg)
 		return;
 	}
 	batch_size = next_part(work, &part);
-	work->cost.rows = run_job(work->target, &part, batch_size);
+	work->cost.rows = run_job(work->target, &part, batch_size, work->job->ran_size);
 	/* done: what is left takes no longer than to undo it */
-	(void) bbm_watch_end();
+	bbm_watch_end();
 	work->next_size = bbm_size_after_success(bbm_size_of_part(0, work->job->part_size, work->target->part_size),
 											 full > 0 ? full : work->target->migration->batch_size);
 	INSTR_TIME_SET_CURRENT(end);

@@ -226,18 +226,29 @@ bbm_watch_begin(void)
 }
 
 /*
- * The batch has ended, well or not; says whether it was stopped, and why.
- * Unless that came too late: then it is done, and what remains of the cancel
- * is taken back, since it must not hit the commit or what comes after.  A
- * cancel by somebody else in the same moment is lost with it.  May be called again.
+ * The batch has ended, well or not.  If it was stopped too late then it is
+ * done, and what remains of the cancel is taken back, since it must not hit the
+ * commit or what comes after.  A cancel by somebody else in the same moment is
+ * lost with it.  May be called again.
  */
-BbmStop
+void
 bbm_watch_end(void)
 {
 	watching = false;
 	if (stop != BBM_STOP_NONE)
 		QueryCancelPending = false;
-	return (BbmStop) stop;
+}
+
+/* Whether the last batch was stopped, and why; once. */
+BbmStop
+bbm_watch_outcome(void)
+{
+	BbmStop		why;
+
+	bbm_watch_end();
+	why = (BbmStop) stop;
+	stop = BBM_STOP_NONE;
+	return why;
 }
 
 /* No batch follows at once: whoever waits now must not be woken by ticks. */

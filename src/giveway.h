@@ -19,7 +19,8 @@ typedef enum BbmStop
 } BbmStop;
 
 extern void bbm_watch_begin(void);
-extern BbmStop bbm_watch_end(void);
+extern void bbm_watch_end(void);
+extern BbmStop bbm_watch_outcome(void);
 extern void bbm_watch_rest(void);
 
 #endif							/* BBM_GIVEWAY_H */

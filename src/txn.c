@@ -205,7 +205,7 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(caller);
-		(void) bbm_watch_end();
+		bbm_watch_end();
 		error = CopyErrorData();
 		clean_up_after_error();
 	}
@@ -254,7 +254,7 @@ run_in_subtransaction(BbmTxnFn fn, void *arg)
 	{
 		MemoryContextSwitchTo(caller);
 		/* a batch that is being undone must not be cancelled once more */
-		(void) bbm_watch_end();
+		bbm_watch_end();
 		error = CopyErrorData();
 		FlushErrorState();
 		pinned = false;
