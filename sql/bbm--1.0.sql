@@ -31,6 +31,7 @@ CREATE TABLE @extschema@.batched_background_migrations (
     max_attempts smallint NOT NULL DEFAULT 5,
     share_table boolean NOT NULL DEFAULT false,
     synchronous boolean NOT NULL DEFAULT false,
+    allow_full_scan boolean NOT NULL DEFAULT false,
     job_search_path text NOT NULL DEFAULT pg_catalog.current_setting('search_path'),
     min_key text[],
     max_key text[],
@@ -90,6 +91,10 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     run_ms double precision NOT NULL DEFAULT 0,
     wal_bytes bigint NOT NULL DEFAULT 0,
     merged_jobs integer NOT NULL DEFAULT 1,
+    given_back integer NOT NULL DEFAULT 0,
+    given_back_for integer[],
+    part_size integer,
+    stuck integer NOT NULL DEFAULT 0,
     next_attempt_at timestamp with time zone,
     error_sqlstate text,
     error_message text,
@@ -277,6 +282,7 @@ CREATE FUNCTION @extschema@.bbm_create(
     follow boolean DEFAULT false,
     on_error text DEFAULT 'fail',
     max_errors integer DEFAULT 100,
+    allow_full_scan boolean DEFAULT false,
     "where" text DEFAULT NULL
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -311,6 +317,7 @@ CREATE FUNCTION @extschema@.bbm_update(
     follow boolean DEFAULT false,
     on_error text DEFAULT 'fail',
     max_errors integer DEFAULT 100,
+    allow_full_scan boolean DEFAULT false,
     allow_key_change boolean DEFAULT false
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -343,7 +350,8 @@ CREATE FUNCTION @extschema@.bbm_delete(
     "check" text DEFAULT NULL,
     follow boolean DEFAULT false,
     on_error text DEFAULT 'fail',
-    max_errors integer DEFAULT 100
+    max_errors integer DEFAULT 100,
+    allow_full_scan boolean DEFAULT false
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_delete IS
@@ -369,7 +377,8 @@ CREATE FUNCTION @extschema@.bbm_alter(
     verify boolean DEFAULT NULL,
     follow boolean DEFAULT NULL,
     on_error text DEFAULT NULL,
-    max_errors integer DEFAULT NULL
+    max_errors integer DEFAULT NULL,
+    allow_full_scan boolean DEFAULT NULL
 ) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_alter IS
@@ -452,6 +461,18 @@ CREATE FUNCTION @extschema@.bbm_status_name(status smallint) RETURNS text
 COMMENT ON FUNCTION @extschema@.bbm_status_name IS
     'the word for a status code: paused, active, finished, failed, running';
 
+CREATE FUNCTION @extschema@.bbm_give_back_names(counts bigint[]) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(c.n || ' ' || (ARRAY['lock timeout', 'deadlock', 'blocking others', 'time limit',
+                                           'cancelled', 'other'])[c.reason], ', ' ORDER BY c.reason)
+    FROM unnest(counts) WITH ORDINALITY AS c (n, reason)
+    WHERE c.n > 0
+$$;
+COMMENT ON FUNCTION @extschema@.bbm_give_back_names IS
+    'in words how often batches were given back for which reason';
+
 CREATE FUNCTION @extschema@.bbm_waiting_on(id bigint, home text, owner_oid oid) RETURNS text
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_waiting_on IS
@@ -492,7 +513,8 @@ CREATE FUNCTION @extschema@.bbm_status(
     OUT jobs_finished bigint, OUT jobs_running bigint, OUT jobs_failed bigint, OUT rows_per_second numeric,
     OUT eta interval, OUT batch_size integer, OUT workers integer, OUT waiting_on text,
     OUT started_at timestamp with time zone, OUT finished_at timestamp with time zone, OUT last_error text,
-    OUT attempt smallint, OUT next_attempt_at timestamp with time zone
+    OUT attempt smallint, OUT next_attempt_at timestamp with time zone,
+    OUT given_back bigint, OUT given_back_for text
 ) RETURNS SETOF record
     LANGUAGE sql STABLE SECURITY DEFINER ROWS 10
     SET search_path = pg_catalog, pg_temp
@@ -522,11 +544,20 @@ AS $$
                     (SELECT format('%s: %s (put aside: %s)', o.error_sqlstate, o.error_message,
                                    (SELECT count(*) FROM @extschema@.bbm_row_errors a WHERE a.migration_id = m.id))
                      FROM @extschema@.bbm_row_errors o WHERE o.migration_id = m.id ORDER BY o.id DESC LIMIT 1)),
-           e.attempts, CASE WHEN m.status <> 3 THEN e.next_attempt_at END
+           e.attempts, CASE WHEN m.status <> 3 THEN e.next_attempt_at END,
+           j.given_back,
+           CASE WHEN j.given_back > 0 THEN (
+               SELECT @extschema@.bbm_give_back_names(ARRAY[
+                   sum(g.given_back_for[1]), sum(g.given_back_for[2]), sum(g.given_back_for[3]),
+                   sum(g.given_back_for[4]), sum(g.given_back_for[5]), sum(g.given_back_for[6])]::bigint[])
+               FROM @extschema@.batched_background_migration_jobs g
+               WHERE g.batched_background_migration_id = m.id AND g.given_back > 0)
+           END
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
         -- keys are those of the first pass; what a pass that verifies has found is not done
         SELECT coalesce(sum(j.row_count) FILTER (WHERE j.pass % 2 = 1), 0)::bigint AS rows,
+               coalesce(sum(j.given_back), 0)::bigint AS given_back,
                coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1 AND j.status = 2), 0)::bigint AS keys,
                coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1), 0)::bigint AS all_keys,
                max(j.max_value) AS cut, coalesce(bool_or(j.relation IS NOT NULL), false) AS by_leaf,
@@ -571,7 +602,8 @@ CREATE FUNCTION @extschema@.bbm_jobs(
     OUT started_at timestamp with time zone, OUT finished_at timestamp with time zone,
     OUT next_attempt_at timestamp with time zone, OUT failure_error_code smallint,
     OUT error_sqlstate text, OUT error_message text,
-    OUT relation text, OUT min_key text[], OUT max_key text[], OUT verifies boolean, OUT batch_size integer
+    OUT relation text, OUT min_key text[], OUT max_key text[], OUT verifies boolean, OUT batch_size integer,
+    OUT given_back integer, OUT given_back_for text
 ) RETURNS SETOF record
     LANGUAGE sql STABLE SECURITY DEFINER ROWS 1000
     SET search_path = pg_catalog, pg_temp
@@ -581,7 +613,8 @@ AS $$
            j.min_value, j.max_value, j.attempts, j.row_count, make_interval(secs => j.run_ms / 1000), j.wal_bytes,
            j.merged_jobs, CASE WHEN j.status = 4 THEN j.worker_pid END, j.started_at, j.finished_at,
            CASE WHEN m.status <> 3 THEN j.next_attempt_at END, j.failure_error_code, j.error_sqlstate, j.error_message,
-           j.relation_name, j.min_key, j.max_key, j.pass % 2 = 0, j.batch_size
+           j.relation_name, j.min_key, j.max_key, j.pass % 2 = 0, j.batch_size,
+           j.given_back, @extschema@.bbm_give_back_names(j.given_back_for::bigint[])
     FROM @extschema@.batched_background_migration_jobs j
     JOIN @extschema@.batched_background_migrations m ON m.id = j.batched_background_migration_id
     WHERE m.name = bbm_jobs.name AND @extschema@.bbm_may_see(m.owner_oid)
@@ -644,6 +677,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.share_table IS
     'may run at the same time as another migration of the same table that says so too';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.synchronous IS
     'commit each batch with the server''s synchronous_commit, for jobs with effects outside the database';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.allow_full_scan IS
+    'may a batch read the whole of a large table? Without it, one whose plan does is refused before it runs';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.job_search_path IS
     'search_path the job runs with; pg_temp always comes last';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.owner IS 'role the job runs as; recorded by bbm';
@@ -726,6 +761,14 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.run_ms IS 'time 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.wal_bytes IS 'WAL written by its execution';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.merged_jobs IS 'finished neighbours this row stands for';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.next_attempt_at IS 'not before this time';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.given_back IS
+    'how often its batch was given back, which does not count as an attempt';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.given_back_for IS
+    'how often for each reason: lock timeout, deadlock, blocking others, time limit, cancelled, other; NULL: never';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.part_size IS
+    'keys its next commit may have, after it was given back; NULL: as many as the migration says';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.stuck IS
+    'what its give-backs without progress in between weigh: from 1000 on each counts as an attempt';
 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_sqlstate IS
     'SQLSTATE of the last attempt that did not succeed';

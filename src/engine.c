@@ -28,6 +28,7 @@
 #include "catalog.h"
 #include "claim.h"
 #include "execute.h"
+#include "giveway.h"
 #include "guc.h"
 #include "locks.h"
 #include "pass.h"
@@ -147,6 +148,7 @@ bbm_engine_end(BbmEngine *engine)
 {
 	ListCell   *cell;
 
+	bbm_watch_rest();
 	leave_place(engine);
 	foreach(cell, engine->runnable)
 		bbm_contend(engine->space, ((BbmRunnable *) lfirst(cell))->id, false);
@@ -433,6 +435,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 	.may_go_on = may_go_on, .arg = &go_on, .result = BBM_WORK_PART};
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_context, .arg = &work};
 	ErrorData  *error = NULL;
+	BbmStop		stop = BBM_STOP_NONE;
 
 	bbm_slot_report(target->migration->id, job->id);
 	pgstat_report_activity(STATE_RUNNING, target->migration->job);
@@ -441,11 +444,16 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 		error_context_stack = &callback;
 		error = bbm_txn_run(bbm_work, &work, target->migration->synchronous);
 		error_context_stack = callback.previous;
+		stop = bbm_watch_outcome();
 		if (error == NULL && work.result == BBM_WORK_PART)
 		{
 			job->cursor = work.next_cursor;
 			job->has_cursor = true;
+			job->part_size = work.next_size;
+			job->stuck = 0;
 		}
+		if (error == NULL && (work.result == BBM_WORK_PART || work.result == BBM_WORK_FINISHED))
+			target->part_size = work.next_size;
 		if (error == NULL)
 			log_job(target, job, &work.cost);
 		/* a job may have released all advisory locks */
@@ -467,17 +475,18 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 		target->claim_apart = true;
 		if (!bbm_extension_is_here())
 			return false;
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		/* by somebody else, that is */
+		if (stop == BBM_STOP_NONE && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			engine->cancelled = error;
 		target->next_look = 0;
-		if (!bbm_record_failure(target, job, error, step_code))
+		if (!bbm_record_failure(target, job, stop, error, step_code))
 			return false;
 		hold_after_errors(target);
 		return true;
 	}
 	target->failures_in_row = 0;
 	if (work.result == BBM_WORK_PAUSED)
-		bbm_record_give_back(target, job, bbm_make_error(ERRCODE_QUERY_CANCELED, "stopped between two sub-batches", NULL));
+		bbm_record_pause(target, job);
 	else if (work.result == BBM_WORK_LOST)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " was taken over by another worker",
@@ -742,6 +751,8 @@ bbm_engine_step(BbmEngine *engine, TimestampTz *due)
 	*due = DT_NOEND;
 	result = try_migrations(engine, due);
 	MemoryContextSwitchTo(old);
+	if (result != BBM_STEP_WORKED)
+		bbm_watch_rest();
 
 	/* what we had and let go of, a table say, is somebody else's to take now */
 	if (engine->worked && result != BBM_STEP_WORKED)

@@ -29,6 +29,7 @@ typedef struct BbmWork
 	const void *arg;
 	BbmWorkResult result;		/* out */
 	BbmBound	next_cursor;	/* what a part has reached; lives as the job does */
+	int			next_size;		/* of the next part, when cut down; 0 not */
 	BbmCost		cost;
 } BbmWork;
 

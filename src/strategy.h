@@ -111,6 +111,8 @@ struct BbmTarget
 	bool		returns_count;	/* a function that returns how many rows it changed */
 	BbmLeaf    *leaf;			/* the one opened last */
 	BbmSizing	sizing;			/* of a batch whose size follows the measured time */
+	int			part_size;		/* keys a commit, when cut down in this process; 0 not */
+	bool		planned_anew;	/* since a plan was last refused; see planguard.c */
 	bool		claim_apart;	/* an error was met: no claim in the transaction of a batch */
 	int			failures_in_row;
 	TimestampTz hold_until;		/* after many of them */
