@@ -22,6 +22,7 @@
 #include "utils/varlena.h"
 
 #include "compat.h"
+#include "planguard.h"
 #include "txn.h"
 
 /* Skips one identifier, quoted or not; NULL when there is none. */
@@ -345,5 +346,6 @@ bbm_job_prepare(BbmTarget *target)
 		elog(ERROR, "could not keep the plan of \"%s\"", sql);
 	target->plan = plan;
 	check_allowed(plan);
+	bbm_plan_choose(target);
 	error_context_stack = callback.previous;
 }

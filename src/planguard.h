@@ -11,6 +11,7 @@
 #include "strategy.h"
 
 extern void bbm_plan_guard_install(void);
+extern void bbm_plan_choose(BbmTarget *target);
 extern int	bbm_plan_execute(BbmTarget *target, Datum *values, int64 keys);
 
 #endif							/* BBM_PLANGUARD_H */

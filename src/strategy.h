@@ -68,6 +68,7 @@ struct BbmTarget
 	SPIPlanPtr	probe;			/* the strategy's own, if it has one */
 	bool		returns_count;	/* a function that returns how many rows it changed */
 	int			part_size;		/* keys a commit, when cut down in this process; 0 not */
+	int			plan_generation;	/* of the plan that bbm_plan_choose has seen */
 	bool		planned_anew;	/* since a plan was last refused; see planguard.c */
 	bool		claim_apart;	/* an error was met: no claim in the transaction of a batch */
 	TimestampTz table_since;	/* since when we have had the table, 0 when somebody else has */
