@@ -11,8 +11,9 @@
  *	  to begin: the very plan it would run with, custom or generic, be it the
  *	  job's own statement or one inside its function, a trigger's included.
  *
- *	  Plans are kept, and which kind of plan to keep is left to the server: for
- *	  a batch of a large table it is a custom one, made for the range.  A plan
+ *	  Plans are kept.  Which kind of plan is left to the server, which for a
+ *	  batch of a large table plans for each range anew, save in the commonest
+ *	  case, where that comes to the same each time: see bbm_plan_choose.  A plan
  *	  that was made when the table was small may still be there when it has
  *	  grown and before it is analyzed; so at first all plans are made anew and
  *	  the batch is tried again.
@@ -138,12 +139,19 @@ explain(QueryDesc *query)
 	return state->str->data;
 }
 
+static CachedPlanSource *
+plan_source(const BbmLeaf *leaf)
+{
+	return linitial(SPI_plan_get_plan_sources(leaf->plan));
+}
+
 static void
 refuse(QueryDesc *query, Relation rel)
 {
 	if (!guarded->planned_anew)
 	{
 		guarded->planned_anew = true;
+		plan_source(guarded->leaf)->cursor_options &= ~CURSOR_OPT_GENERIC_PLAN;
 		ResetPlanCache();
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
@@ -179,6 +187,47 @@ bbm_plan_guard_install(void)
 	ExecutorStart_hook = guarded_start;
 }
 
+/* Does it change the rows of a scan of the target's index between two bounds, and nothing else? */
+static bool
+is_plain(const BbmLeaf *leaf, const PlannedStmt *stmt)
+{
+	ModifyTable *modify = (ModifyTable *) stmt->planTree;
+	IndexScan  *scan;
+
+	if (!IsA(modify, ModifyTable) || (stmt->commandType != CMD_UPDATE && stmt->commandType != CMD_DELETE) ||
+		stmt->subplans != NIL || list_length(modify->resultRelations) != 1)
+		return false;
+	scan = (IndexScan *) outerPlan(modify);
+	return scan && IsA(scan, IndexScan) && scan->indexid == leaf->index && list_length(scan->indexqual) >= 2;
+}
+
+/*
+ * A statement that is plain has the same plan for each range, and is executed
+ * with a generic one: to plan it again for each costs as much as a small batch.
+ * The server would not see that, since it takes an unknown range for half a
+ * percent of the table.  Called when the job has been prepared, and again when
+ * the generic plan has changed.  Needs what executing it needs.
+ */
+void
+bbm_plan_choose(const BbmTarget *target, BbmLeaf *leaf)
+{
+	CachedPlanSource *source = plan_source(leaf);
+	CachedPlan *plan;
+
+	if ((target->form != BBM_JOB_STATEMENT && target->form != BBM_JOB_COMPOSED) || !OidIsValid(leaf->index))
+		return;
+	/* the generic one; none if a rule made several statements of it */
+	plan = SPI_plan_get_cached_plan(leaf->plan);
+	if (plan == NULL)
+		return;
+	if (list_length(plan->stmt_list) == 1 && is_plain(leaf, linitial_node(PlannedStmt, plan->stmt_list)))
+		source->cursor_options |= CURSOR_OPT_GENERIC_PLAN;
+	else
+		source->cursor_options &= ~CURSOR_OPT_GENERIC_PLAN;
+	leaf->plan_generation = source->generation;
+	ReleaseCachedPlan(plan, CurrentResourceOwner);
+}
+
 /*
  * Executes the target's job, for a batch of that many keys, under the guard.
  * Needs a transaction, SPI, a snapshot and the settings of the job; returns what
@@ -192,6 +241,9 @@ bbm_plan_execute(BbmTarget *target, BbmLeaf *leaf, Datum *values, int64 keys)
 	int64		outer_keys = guarded_keys;
 	int			result;
 
+	if ((plan_source(leaf)->cursor_options & CURSOR_OPT_GENERIC_PLAN) != 0 &&
+		plan_source(leaf)->generation != leaf->plan_generation)
+		bbm_plan_choose(target, leaf);
 	guarded = target->migration->allow_full_scan ? NULL : target;
 	guarded_leaf = leaf->relid;
 	guarded_keys = keys;

@@ -83,6 +83,7 @@ struct BbmLeaf
 	Oid			index;			/* to walk; InvalidOid: ask the table with a query */
 	bool		backwards;
 	SPIPlanPtr	plan;			/* the job's */
+	int			plan_generation;	/* of the plan that bbm_plan_choose has seen */
 	SPIPlanPtr	verify_plan;	/* counts rows that are not as they should be; NULL until needed */
 	SPIPlanPtr	probe;			/* the strategy's own, if it has one */
 	XLogRecPtr	clean_lsn;		/* block ranges: pages unchanged since are clean ... */
