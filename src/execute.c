@@ -137,6 +137,7 @@ run_job(BbmTarget *target, const BbmRange *range)
 	 * owner's may be left to run at the commit, where the settings are ours.
 	 */
 	AfterTriggerFireDeferred();
+	bbm_txn_discard();
 	if (by_statistics)
 		rows = rows_changed(target->relid) - before;
 	/* also undoes what the job has SET */

@@ -23,6 +23,7 @@
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "replication/logicalworker.h"
 #include "tcop/pquery.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -44,6 +45,7 @@ PG_FUNCTION_INFO_V1(bbm_migration_guard);
 PG_FUNCTION_INFO_V1(bbm_migration_event);
 PG_FUNCTION_INFO_V1(bbm_job_guard);
 PG_FUNCTION_INFO_V1(bbm_truncate_guard);
+PG_FUNCTION_INFO_V1(bbm_replica_guard);
 
 /* A tuple under change. */
 typedef struct Row
@@ -645,4 +647,24 @@ bbm_truncate_guard(PG_FUNCTION_ARGS)
 		refuse_job_write("truncate", linitial(unpaused));
 	SPI_finish();
 	return PointerGetDatum(NULL);
+}
+
+/*
+ * BEFORE INSERT OR UPDATE OR DELETE on our tables, where session_replication_role
+ * is replica.  A publication FOR ALL TABLES has our tables, too; its ids are
+ * another server's, and must neither meet nor change the migrations here.  A
+ * superuser who loads data with that setting is let through.
+ */
+Datum
+bbm_replica_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by trigger manager", "bbm_replica_guard")));
+	if (IsLogicalWorker())
+		return PointerGetDatum(NULL);
+	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple);
 }
