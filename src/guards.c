@@ -613,6 +613,8 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 	SPI_connect();
 	migration = bbm_migration_by_id(get_int(row, "batched_background_migration_id"), CurrentMemoryContext);
 	/* a dump loads the jobs of a copy; DELETE of a migration takes its jobs along */
+	if (migration)
+		bbm_check_owner(migration->owner, migration->name);
 	copy = migration && migration->home && strcmp(migration->home, bbm_home()) != 0;
 	if (migration == NULL && insert && !(ActivePortal && ActivePortal->commandTag == CMDTAG_COPY))
 		ereport(ERROR,
