@@ -22,8 +22,9 @@ control_length(const unsigned char *c)
 {
 	if (*c < 0x20 || *c == 0x7f)
 		return 1;
-	/* C1, as UTF-8 has it */
-	if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f && GetDatabaseEncoding() == PG_UTF8)
+	/* C1, as UTF-8 has it, and what says nothing of its encoding may */
+	if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f &&
+		(GetDatabaseEncoding() == PG_UTF8 || GetDatabaseEncoding() == PG_SQL_ASCII))
 		return 2;
 	return 0;
 }
