@@ -17,7 +17,7 @@ REGRESS = install settings create guards privileges others operator spying attac
 ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alter-claim retry row-lock \
 	run-beside-run steering-open steering-rollback two-migrations prepared
 TAP = 001_latency 002_pause 003_crash 004_launcher 005_databases 006_versions 007_dump 008_prepared 009_torture 010_standby \
-	011_upgrade 014_attack 015_promotion
+	011_upgrade 014_attack 015_promotion 016_copies 017_resources
 ISOLATION_OPTS = --inputdir=$(srcdir)/test
 
 PG_CPPFLAGS = -I$(srcdir)/src

@@ -134,6 +134,7 @@ for my $side ($node, $subscriber)
 	gate($side, 'open', 'pub');
 }
 value($subscriber, 'TRUNCATE t, gate', 'pub');
+value($node, 'TRUNCATE own', 'pub');
 # of the same ids, names and all, at work and done
 define($subscriber, 'm', 'own', db => 'pub', batch_size => 10, start => 'true');
 finished($subscriber, 'm', 'a migration of the subscriber', 'pub');
