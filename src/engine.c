@@ -375,7 +375,8 @@ log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " took %.3f ms, rows " INT64_FORMAT
 						", WAL bytes " INT64_FORMAT ", range %s",
-						bbm_printable(target->migration->name), job->id, cost->ms, cost->rows, cost->wal, bbm_job_range_words(job))));
+						bbm_printable(target->migration->name), job->id, cost->ms, cost->rows, cost->wal,
+						bbm_job_range_words(job))));
 }
 
 /* Says where we are in every message of a batch. */
