@@ -199,7 +199,6 @@ next_part(const BbmWork *work, BbmLeaf *leaf, BbmRange *part)
 	if (target->strategy->one_at_a_time || (size <= 0 && !job->has_cursor))
 	{
 		*part = rest;
-		part->key_count = Max(part->key_count, 1);
 		return false;
 	}
 	size = size > 0 ? size : PG_INT32_MAX;
@@ -246,6 +245,26 @@ leaf_of(const BbmWork *work)
 	return leaf;
 }
 
+/*
+ * The job is done: what it has cost as a whole tells how large the next is to
+ * be.  A verification is measured like a batch that works, and aims at the
+ * same time.
+ */
+static void
+follow_size(const BbmWork *work)
+{
+	BbmTarget  *target = work->target;
+	BbmSizeLimits limits;
+
+	if (!bbm_size_follows(target->migration))
+		return;
+	bbm_size_limits(target->migration, &limits);
+	/* of a job that was taken over, before this process has cut one */
+	if (target->sizing.size == 0)
+		bbm_sizing_start(&target->sizing, &limits, bbm_job_size(target, work->job));
+	bbm_sizing_follow(&target->sizing, &limits, work->keys, work->ms, work->wal);
+}
+
 /* Does a part of the job, and measures it.  True when more is left. */
 static bool
 do_part(BbmWork *work, BbmRange *part)
@@ -255,7 +274,6 @@ do_part(BbmWork *work, BbmRange *part)
 	double		start = bbm_clock_ms();
 	int64		wal = pgWalUsage.wal_bytes;
 	bool		more = false;
-	BbmSizeLimits limits;
 
 	*part = (BbmRange) {work->job->min, work->job->max, 0};
 	work->cost.rows = 0;
@@ -265,22 +283,22 @@ do_part(BbmWork *work, BbmRange *part)
 						target->migration->name, work->job->id, work->job->relation_name,
 						target->migration->table_name)));
 	else if (BBM_PASS_VERIFIES(work->job->pass))
+	{
+		work->keys = work->job->key_count;
 		work->cost.rows = bbm_verify_range(target, leaf, part);
+	}
 	else
 	{
 		more = next_part(work, leaf, part);
+		work->keys += part->key_count;
 		/* a range without a key may have got one since */
-		if (part->key_count > 0 || target->key.is_integer)
-			work->cost.rows = run_job(target, leaf, part, work->job->batch_size);
+		if (part->key_count > 0 || target->key.is_integer || target->strategy->one_at_a_time)
+			work->cost.rows = run_job(target, leaf, part, bbm_job_size(target, work->job));
 	}
 	work->cost.ms = bbm_clock_ms() - start;
 	work->cost.wal = pgWalUsage.wal_bytes - wal;
-	if (bbm_size_follows(target->migration))
-	{
-		bbm_size_limits(target->migration, &limits);
-		bbm_sizing_follow(&target->sizing, &limits, part->key_count > 0 ? part->key_count : work->job->key_count,
-						  work->cost.ms, work->cost.wal);
-	}
+	work->ms += work->cost.ms;
+	work->wal += work->cost.wal;
 	return more;
 }
 
@@ -304,6 +322,7 @@ bbm_work(void *arg)
 	more = do_part(work, &part);
 	if (!more)
 	{
+		follow_size(work);
 		bbm_job_finish(work->job, &work->cost);
 		work->result = BBM_WORK_FINISHED;
 		if (work->may_go_on(work->arg))
