@@ -14,7 +14,7 @@ CREATE PROCEDURE sweep(name text, jobs int, INOUT most_rows bigint, INOUT first_
 CREATE TABLE t (id bigint PRIMARY KEY, n int);
 SELECT bbm_create('sweep', 't', 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2', batch_size => 50000, min_value => 1,
                   max_value => 1000000000) AS id;
-CALL sweep('sweep', 20000, 0, 0, 0) \gset
+CALL sweep('sweep', 20000, NULL, NULL, NULL) \gset
 SELECT :most_rows < 10000 AS small, :last_us < 3 * :first_us OR :last_us < 500 AS flat;
 -- it is an ordinary migration: what is left is to finish
 SELECT percent, jobs_finished FROM bbm_status('sweep');
