@@ -31,6 +31,7 @@ CREATE TABLE @extschema@.batched_background_migrations (
     max_attempts smallint NOT NULL DEFAULT 5,
     share_table boolean NOT NULL DEFAULT false,
     synchronous boolean NOT NULL DEFAULT false,
+    allow_full_scan boolean NOT NULL DEFAULT false,
     job_search_path text NOT NULL DEFAULT pg_catalog.current_setting('search_path'),
     min_key text[],
     max_key text[],
@@ -46,6 +47,8 @@ CREATE TABLE @extschema@.batched_background_migrations (
     min_batch_size integer NOT NULL DEFAULT 10,
     max_batch_size integer NOT NULL DEFAULT 100000,
     max_batch_wal bigint,
+    on_error text NOT NULL DEFAULT 'fail',
+    max_errors integer NOT NULL DEFAULT 100,
     pass integer NOT NULL DEFAULT 1,
     owner name,
     owner_oid oid,
@@ -82,11 +85,16 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     cursor_value bigint,
     cursor_key text[],
     batch_size integer,
+    splits boolean NOT NULL DEFAULT false,
     key_count bigint NOT NULL DEFAULT 0,
     row_count bigint NOT NULL DEFAULT 0,
     run_ms double precision NOT NULL DEFAULT 0,
     wal_bytes bigint NOT NULL DEFAULT 0,
     merged_jobs integer NOT NULL DEFAULT 1,
+    given_back integer NOT NULL DEFAULT 0,
+    given_back_for integer[],
+    part_size integer,
+    stuck integer NOT NULL DEFAULT 0,
     next_attempt_at timestamp with time zone,
     error_sqlstate text,
     error_message text,
@@ -147,6 +155,26 @@ CREATE TABLE @extschema@.bbm_parts (
 );
 CREATE INDEX bbm_parts_migration_idx ON @extschema@.bbm_parts (migration_id, relation);
 
+-- rows and ranges that cannot be done, put aside; go with the migration, by its trigger
+CREATE TABLE @extschema@.bbm_row_errors (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    migration_id bigint NOT NULL,
+    job_id bigint NOT NULL,
+    at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    relation oid,
+    relation_name text,
+    min_value bigint NOT NULL,
+    max_value bigint NOT NULL,
+    min_key text[],
+    max_key text[],
+    error_sqlstate text,
+    error_message text,
+    error_detail text,
+    error_hint text,
+    error_context text
+);
+CREATE INDEX bbm_row_errors_migration_idx ON @extschema@.bbm_row_errors (migration_id, id);
+
 -- every change of state: who, when, what
 CREATE TABLE @extschema@.bbm_events (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -168,6 +196,8 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.batched_background_migra
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.batched_background_migration_jobs_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_parts', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_parts_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_row_errors', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_row_errors_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_events', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_events_id_seq', '');
 
@@ -215,6 +245,10 @@ ALTER TABLE @extschema@.bbm_parts ENABLE ROW LEVEL SECURITY;
 CREATE POLICY bbm_owner ON @extschema@.bbm_parts
     USING (EXISTS (SELECT 1 FROM @extschema@.batched_background_migrations m
                    WHERE m.id OPERATOR(pg_catalog.=) migration_id));
+ALTER TABLE @extschema@.bbm_row_errors ENABLE ROW LEVEL SECURITY;
+CREATE POLICY bbm_owner ON @extschema@.bbm_row_errors
+    USING (EXISTS (SELECT 1 FROM @extschema@.batched_background_migrations m
+                   WHERE m.id OPERATOR(pg_catalog.=) migration_id));
 ALTER TABLE @extschema@.bbm_events ENABLE ROW LEVEL SECURITY;
 CREATE POLICY bbm_owner ON @extschema@.bbm_events
     USING (pg_catalog.pg_has_role(owner_oid, 'USAGE'));
@@ -246,6 +280,9 @@ CREATE FUNCTION @extschema@.bbm_create(
     verify boolean DEFAULT false,
     "check" text DEFAULT NULL,
     follow boolean DEFAULT false,
+    on_error text DEFAULT 'fail',
+    max_errors integer DEFAULT 100,
+    allow_full_scan boolean DEFAULT false,
     "where" text DEFAULT NULL
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -278,6 +315,9 @@ CREATE FUNCTION @extschema@.bbm_update(
     verify boolean DEFAULT false,
     "check" text DEFAULT NULL,
     follow boolean DEFAULT false,
+    on_error text DEFAULT 'fail',
+    max_errors integer DEFAULT 100,
+    allow_full_scan boolean DEFAULT false,
     allow_key_change boolean DEFAULT false
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -308,7 +348,10 @@ CREATE FUNCTION @extschema@.bbm_delete(
     max_key text[] DEFAULT NULL,
     verify boolean DEFAULT false,
     "check" text DEFAULT NULL,
-    follow boolean DEFAULT false
+    follow boolean DEFAULT false,
+    on_error text DEFAULT 'fail',
+    max_errors integer DEFAULT 100,
+    allow_full_scan boolean DEFAULT false
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_delete IS
@@ -332,7 +375,10 @@ CREATE FUNCTION @extschema@.bbm_alter(
     max_batch_wal bigint DEFAULT NULL,
     index_name text DEFAULT NULL,
     verify boolean DEFAULT NULL,
-    follow boolean DEFAULT NULL
+    follow boolean DEFAULT NULL,
+    on_error text DEFAULT NULL,
+    max_errors integer DEFAULT NULL,
+    allow_full_scan boolean DEFAULT NULL
 ) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_alter IS
@@ -342,6 +388,16 @@ CREATE FUNCTION @extschema@.bbm_drop(name text, if_exists boolean DEFAULT false)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_drop IS
     'cancel the batches of a migration in flight and delete it with its jobs; true if there was one';
+
+CREATE FUNCTION @extschema@.bbm_sync_trigger(
+    table_name text,
+    set text,
+    "where" text DEFAULT NULL,
+    drop boolean DEFAULT false
+) RETURNS name
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.bbm_sync_trigger IS
+    'create, or drop, the trigger that fills columns of rows that are written; returns its name';
 
 /* Steering. */
 
@@ -405,6 +461,18 @@ CREATE FUNCTION @extschema@.bbm_status_name(status smallint) RETURNS text
 COMMENT ON FUNCTION @extschema@.bbm_status_name IS
     'the word for a status code: paused, active, finished, failed, running';
 
+CREATE FUNCTION @extschema@.bbm_give_back_names(counts bigint[]) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(c.n || ' ' || (ARRAY['lock timeout', 'deadlock', 'blocking others', 'time limit',
+                                           'cancelled', 'other'])[c.reason], ', ' ORDER BY c.reason)
+    FROM unnest(counts) WITH ORDINALITY AS c (n, reason)
+    WHERE c.n > 0
+$$;
+COMMENT ON FUNCTION @extschema@.bbm_give_back_names IS
+    'in words how often batches were given back for which reason';
+
 CREATE FUNCTION @extschema@.bbm_waiting_on(id bigint, home text, owner_oid oid) RETURNS text
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_waiting_on IS
@@ -445,7 +513,8 @@ CREATE FUNCTION @extschema@.bbm_status(
     OUT jobs_finished bigint, OUT jobs_running bigint, OUT jobs_failed bigint, OUT rows_per_second numeric,
     OUT eta interval, OUT batch_size integer, OUT workers integer, OUT waiting_on text,
     OUT started_at timestamp with time zone, OUT finished_at timestamp with time zone, OUT last_error text,
-    OUT attempt smallint, OUT next_attempt_at timestamp with time zone
+    OUT attempt smallint, OUT next_attempt_at timestamp with time zone,
+    OUT given_back bigint, OUT given_back_for text
 ) RETURNS SETOF record
     LANGUAGE sql STABLE SECURITY DEFINER ROWS 10
     SET search_path = pg_catalog, pg_temp
@@ -471,12 +540,24 @@ AS $$
            j.running::integer,
            CASE WHEN m.status IN (1, 4) THEN @extschema@.bbm_waiting_on(m.id, m.home, m.owner_oid) END,
            m.started_at, m.finished_at,
-           coalesce(m.error_sqlstate || ': ' || m.error_message, e.error),
-           e.attempts, CASE WHEN m.status <> 3 THEN e.next_attempt_at END
+           coalesce(m.error_sqlstate || ': ' || m.error_message, e.error,
+                    (SELECT format('%s: %s (put aside: %s)', o.error_sqlstate, o.error_message,
+                                   (SELECT count(*) FROM @extschema@.bbm_row_errors a WHERE a.migration_id = m.id))
+                     FROM @extschema@.bbm_row_errors o WHERE o.migration_id = m.id ORDER BY o.id DESC LIMIT 1)),
+           e.attempts, CASE WHEN m.status <> 3 THEN e.next_attempt_at END,
+           j.given_back,
+           CASE WHEN j.given_back > 0 THEN (
+               SELECT @extschema@.bbm_give_back_names(ARRAY[
+                   sum(g.given_back_for[1]), sum(g.given_back_for[2]), sum(g.given_back_for[3]),
+                   sum(g.given_back_for[4]), sum(g.given_back_for[5]), sum(g.given_back_for[6])]::bigint[])
+               FROM @extschema@.batched_background_migration_jobs g
+               WHERE g.batched_background_migration_id = m.id AND g.given_back > 0)
+           END
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
         -- keys are those of the first pass; what a pass that verifies has found is not done
         SELECT coalesce(sum(j.row_count) FILTER (WHERE j.pass % 2 = 1), 0)::bigint AS rows,
+               coalesce(sum(j.given_back), 0)::bigint AS given_back,
                coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1 AND j.status = 2), 0)::bigint AS keys,
                coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1), 0)::bigint AS all_keys,
                max(j.max_value) AS cut, coalesce(bool_or(j.relation IS NOT NULL), false) AS by_leaf,
@@ -521,7 +602,8 @@ CREATE FUNCTION @extschema@.bbm_jobs(
     OUT started_at timestamp with time zone, OUT finished_at timestamp with time zone,
     OUT next_attempt_at timestamp with time zone, OUT failure_error_code smallint,
     OUT error_sqlstate text, OUT error_message text,
-    OUT relation text, OUT min_key text[], OUT max_key text[], OUT verifies boolean, OUT batch_size integer
+    OUT relation text, OUT min_key text[], OUT max_key text[], OUT verifies boolean, OUT batch_size integer,
+    OUT given_back integer, OUT given_back_for text
 ) RETURNS SETOF record
     LANGUAGE sql STABLE SECURITY DEFINER ROWS 1000
     SET search_path = pg_catalog, pg_temp
@@ -531,7 +613,8 @@ AS $$
            j.min_value, j.max_value, j.attempts, j.row_count, make_interval(secs => j.run_ms / 1000), j.wal_bytes,
            j.merged_jobs, CASE WHEN j.status = 4 THEN j.worker_pid END, j.started_at, j.finished_at,
            CASE WHEN m.status <> 3 THEN j.next_attempt_at END, j.failure_error_code, j.error_sqlstate, j.error_message,
-           j.relation_name, j.min_key, j.max_key, j.pass % 2 = 0, j.batch_size
+           j.relation_name, j.min_key, j.max_key, j.pass % 2 = 0, j.batch_size,
+           j.given_back, @extschema@.bbm_give_back_names(j.given_back_for::bigint[])
     FROM @extschema@.batched_background_migration_jobs j
     JOIN @extschema@.batched_background_migrations m ON m.id = j.batched_background_migration_id
     WHERE m.name = bbm_jobs.name AND @extschema@.bbm_may_see(m.owner_oid)
@@ -539,6 +622,26 @@ AS $$
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_jobs IS
     'the jobs of a migration, newest first; finished neighbours are merged, jobs says how many a row stands for';
+
+CREATE FUNCTION @extschema@.bbm_errors(
+    name text,
+    OUT id bigint, OUT at timestamp with time zone, OUT relation text, OUT min_value bigint, OUT max_value bigint,
+    OUT min_key text[], OUT max_key text[], OUT error_sqlstate text, OUT error_message text, OUT error_detail text,
+    OUT error_hint text, OUT error_context text, OUT job bigint
+) RETURNS SETOF record
+    LANGUAGE sql STABLE SECURITY DEFINER ROWS 100
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT e.id, e.at, e.relation_name, CASE WHEN e.min_key IS NULL THEN e.min_value END,
+           CASE WHEN e.min_key IS NULL THEN e.max_value END, e.min_key, e.max_key, e.error_sqlstate,
+           e.error_message, e.error_detail, e.error_hint, e.error_context, e.job_id
+    FROM @extschema@.bbm_row_errors e
+    JOIN @extschema@.batched_background_migrations m ON m.id = e.migration_id
+    WHERE m.name = bbm_errors.name AND @extschema@.bbm_may_see(m.owner_oid)
+    ORDER BY e.id
+$$;
+COMMENT ON FUNCTION @extschema@.bbm_errors IS
+    'the rows, or ranges, that a migration has put aside, and why; bbm_retry takes them up again';
 
 /* Comments on what people read in psql. */
 
@@ -574,6 +677,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.share_table IS
     'may run at the same time as another migration of the same table that says so too';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.synchronous IS
     'commit each batch with the server''s synchronous_commit, for jobs with effects outside the database';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.allow_full_scan IS
+    'may a batch read the whole of a large table? Without it, one whose plan does is refused before it runs';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.job_search_path IS
     'search_path the job runs with; pg_temp always comes last';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.owner IS 'role the job runs as; recorded by bbm';
@@ -617,6 +722,11 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.max_batch_wal IS
 COMMENT ON COLUMN @extschema@.batched_background_migrations.pass IS
     'odd passes work, even ones verify; most migrations have one';
 
+COMMENT ON COLUMN @extschema@.batched_background_migrations.on_error IS
+    'what becomes of a job that has used up its attempts: fail the migration; split: do all but the rows that cannot be done; skip the range';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.max_errors IS
+    'rows or ranges that may be put aside';
+
 COMMENT ON TABLE @extschema@.batched_background_migration_jobs IS
     'one row a key range of a migration, its attempts and outcome; written by the workers alone';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.id IS
@@ -651,6 +761,14 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.run_ms IS 'time 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.wal_bytes IS 'WAL written by its execution';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.merged_jobs IS 'finished neighbours this row stands for';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.next_attempt_at IS 'not before this time';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.given_back IS
+    'how often its batch was given back, which does not count as an attempt';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.given_back_for IS
+    'how often for each reason: lock timeout, deadlock, blocking others, time limit, cancelled, other; NULL: never';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.part_size IS
+    'keys its next commit may have, after it was given back; NULL: as many as the migration says';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.stuck IS
+    'what its give-backs without progress in between weigh: from 1000 on each counts as an attempt';
 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_sqlstate IS
     'SQLSTATE of the last attempt that did not succeed';
@@ -677,6 +795,42 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.cursor_key IS
     'last key done, when the job commits in sub-batches and the key is not an integer';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.batch_size IS
     'keys asked for when it was cut';
+
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.splits IS
+    'its attempts are used up: the next execution puts aside what cannot be done';
+
+COMMENT ON TABLE @extschema@.bbm_row_errors IS
+    'rows and ranges that cannot be done, put aside by on_error split or skip; bbm_errors() is for people';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.id IS
+    'identity';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.migration_id IS
+    'the migration';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.job_id IS
+    'the job it was part of';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.at IS
+    'when it was put aside';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.relation IS
+    'OID of the partition or child it is of';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.relation_name IS
+    'the same by name';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.min_value IS
+    'first key, where it is an integer';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.max_value IS
+    'last key, where it is an integer';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.min_key IS
+    'first key, where it is not an integer';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.max_key IS
+    'last key, where it is not an integer';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_sqlstate IS
+    'SQLSTATE of the error';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_message IS
+    'its message';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_detail IS
+    'its detail';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_hint IS
+    'its hint';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_context IS
+    'its context';
 
 COMMENT ON TABLE @extschema@.bbm_parts IS
     'how far a migration is with each partition or child, and block ranges with a table; written by the workers alone';
@@ -726,9 +880,10 @@ COMMENT ON COLUMN @extschema@.bbm_events.detail IS
  * role may do is granted by name; doc/reference.md has the lists.
  */
 REVOKE ALL ON FUNCTION
-    @extschema@.bbm_create, @extschema@.bbm_update, @extschema@.bbm_delete, @extschema@.bbm_alter, @extschema@.bbm_drop, @extschema@.bbm_start,
-    @extschema@.bbm_resume, @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry,
-    @extschema@.bbm_launch_worker, @extschema@.bbm_live_workers, @extschema@.bbm_waiting_on,
+    @extschema@.bbm_create, @extschema@.bbm_update, @extschema@.bbm_delete, @extschema@.bbm_alter,
+    @extschema@.bbm_drop, @extschema@.bbm_sync_trigger, @extschema@.bbm_start, @extschema@.bbm_resume,
+    @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry, @extschema@.bbm_launch_worker,
+    @extschema@.bbm_live_workers, @extschema@.bbm_waiting_on,
     @extschema@.bbm_migration_guard, @extschema@.bbm_migration_event, @extschema@.bbm_job_guard,
     @extschema@.bbm_truncate_guard
     FROM PUBLIC;

@@ -210,7 +210,7 @@ COMMIT;
 CALL bbm_run('taken over');
 SELECT rows FROM jobs('taken over');
 
--- a verification aims at the same time, and does not change what is shown
+-- a verification keeps the size, and does not change what is shown
 UPDATE t SET n = 1;
 SELECT bbm_update('verified', 't', 'n = 0', 'n = 1 AND ms_per_row IS NOT NULL', verify => true, max_value => 5000);
 CALL bbm_run('verified');

@@ -17,6 +17,7 @@
 #include "engine.h"
 
 #include "access/xact.h"
+#include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -27,17 +28,23 @@
 #include "catalog.h"
 #include "claim.h"
 #include "execute.h"
+#include "giveway.h"
 #include "guc.h"
 #include "locks.h"
 #include "pass.h"
 #include "record.h"
 #include "shmem.h"
 #include "target.h"
+#include "throttle.h"
 #include "txn.h"
 
 #define BBM_SLICE_MS 1000
 /* A claim that met a lock looks again after this. */
 #define BBM_HELD_MS 200
+
+/* After so many errors in a row there is a pause, and at most this long. */
+#define BBM_ERRORS_IN_ROW 5
+#define BBM_LONGEST_HOLD_MS (30 * 1000)
 
 /* Jobs between two merges of old ones. */
 #define BBM_MERGE_INTERVAL 256
@@ -141,6 +148,7 @@ bbm_engine_end(BbmEngine *engine)
 {
 	ListCell   *cell;
 
+	bbm_watch_rest();
 	leave_place(engine);
 	foreach(cell, engine->runnable)
 		bbm_contend(engine->space, ((BbmRunnable *) lfirst(cell))->id, false);
@@ -386,6 +394,21 @@ must_look(const BbmEngine *engine)
 	return ConfigReloadPending || (!bbm_enabled && engine->only == 0) || bbm_slot_must_leave();
 }
 
+/*
+ * Where one job after the other fails, the next ranges most likely will, too:
+ * no faster than need be, so that somebody may come and see.
+ */
+static void
+hold_after_errors(BbmTarget *target)
+{
+	int			n = target->failures_in_row - BBM_ERRORS_IN_ROW;
+
+	target->hold_until = n <= 0 ? 0 :
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									bbm_backoff_ms(n, bbm_retry_delay, BBM_LONGEST_HOLD_MS,
+												   pg_prng_double(&pg_global_prng_state)));
+}
+
 typedef struct GoOn
 {
 	const BbmEngine *engine;
@@ -404,7 +427,7 @@ may_go_on(const void *arg)
 	const GoOn *go_on = arg;
 
 	return !go_on->target->claim_apart && !go_on->target->migration->synchronous && !InterruptPending &&
-		!bbm_engine_slice_over(go_on->engine) && !must_look(go_on->engine);
+		bbm_enabled && !bbm_engine_slice_over(go_on->engine) && !must_look(go_on->engine);
 }
 
 /*
@@ -419,6 +442,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 	.may_go_on = may_go_on, .arg = &go_on, .result = BBM_WORK_PART};
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_context, .arg = &work};
 	ErrorData  *error = NULL;
+	BbmStop		stop = BBM_STOP_NONE;
 
 	bbm_slot_report(target->migration->id, job->id);
 	pgstat_report_activity(STATE_RUNNING, target->migration->job);
@@ -427,11 +451,16 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 		error_context_stack = &callback;
 		error = bbm_txn_run(bbm_work, &work, target->migration->synchronous);
 		error_context_stack = callback.previous;
+		stop = bbm_watch_outcome();
 		if (error == NULL && work.result == BBM_WORK_PART)
 		{
 			job->cursor = work.next_cursor;
 			job->has_cursor = true;
+			job->part_size = work.next_size;
+			job->stuck = 0;
 		}
+		if (error == NULL && (work.result == BBM_WORK_PART || work.result == BBM_WORK_FINISHED))
+			target->part_size = work.next_size;
 		if (error == NULL)
 			log_job(target, job, &work.cost);
 		/* a job may have released all advisory locks */
@@ -451,13 +480,18 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 		target->claim_apart = true;
 		if (!bbm_extension_is_here())
 			return false;
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		/* by somebody else, that is */
+		if (stop == BBM_STOP_NONE && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			engine->cancelled = error;
 		target->next_look = 0;
-		return bbm_record_failure(target, job, error, step_code);
+		if (!bbm_record_failure(target, job, stop, error, step_code))
+			return false;
+		hold_after_errors(target);
+		return true;
 	}
+	target->failures_in_row = 0;
 	if (work.result == BBM_WORK_PAUSED)
-		bbm_record_give_back(target, job, bbm_make_error(ERRCODE_QUERY_CANCELED, "stopped between two sub-batches", NULL));
+		bbm_record_pause(target, job);
 	else if (work.result == BBM_WORK_LOST)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " was taken over by another worker",
@@ -519,6 +553,15 @@ work_on(BbmEngine *engine, int64 id)
 	claim.target = target_for(engine, id, &outcome);
 	if (claim.target == NULL)
 		return outcome;
+	if (claim.target->hold_until > GetCurrentTimestamp())
+	{
+		snprintf(claim.reason, sizeof(claim.reason), "a while, after %d errors in a row", claim.target->failures_in_row);
+		bbm_slot_report(id, 0);
+		bbm_slot_wait(claim.reason);
+		outcome.result = BBM_STEP_WAIT;
+		outcome.due = claim.target->hold_until;
+		return outcome;
+	}
 	claim.token = engine->token;
 	MemoryContextReset(engine->job[0]);
 	MemoryContextReset(engine->job[1]);
@@ -713,6 +756,8 @@ bbm_engine_step(BbmEngine *engine, TimestampTz *due)
 	*due = DT_NOEND;
 	result = try_migrations(engine, due);
 	MemoryContextSwitchTo(old);
+	if (result != BBM_STEP_WORKED)
+		bbm_watch_rest();
 
 	/* what we had and let go of, a table say, is somebody else's to take now */
 	if (engine->worked && result != BBM_STEP_WORKED)

@@ -29,6 +29,7 @@ typedef struct BbmWork
 	const void *arg;
 	BbmWorkResult result;		/* out */
 	BbmBound	next_cursor;	/* what a part has reached; lives as the job does */
+	int			next_size;		/* of the next part, when cut down; 0 not */
 	BbmCost		cost;			/* of the last part */
 	int64		keys;			/* of all parts so far ... */
 	double		ms;				/* ... and what they have cost */
@@ -37,6 +38,7 @@ typedef struct BbmWork
 
 /* A BbmTxnFn with a BbmWork. */
 extern void bbm_work(void *arg);
+extern int64 bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size);
 extern int64 bbm_verify_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range);
 
 #endif							/* BBM_EXECUTE_H */

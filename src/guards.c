@@ -38,6 +38,7 @@
 #include "hooks.h"
 #include "locks.h"
 #include "record.h"
+#include "strategy.h"
 #include "txn.h"
 
 PG_FUNCTION_INFO_V1(bbm_migration_guard);
@@ -205,11 +206,32 @@ check_parts(Row row)
 }
 
 static void
+check_on_error(Row row)
+{
+	char	   *on_error = get_text(row, "on_error");
+	char	   *name = get_text(row, "batching_strategy");
+	const BbmStrategy *strategy = bbm_strategy_find(name);
+
+	if (strcmp(on_error, "fail") != 0 && strcmp(on_error, "split") != 0 && strcmp(on_error, "skip") != 0)
+		out_of_range(row, "on_error", "It is what becomes of a job that has used up its attempts.",
+					 "Use fail, split or skip.");
+	if (strcmp(on_error, "fail") != 0 && strategy && !strategy->has_key)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("on_error %s does not fit %s", on_error, strategy->name),
+				 errdetail("A row that is put aside is known by its key."),
+				 errhint("Use SerialKeySetBatchingStrategy or LooseIndexScanBatchingStrategy.")));
+	if (get_int(row, "max_errors") < 1)
+		out_of_range(row, "max_errors", "It is how many rows or ranges may be put aside.",
+					 "Use a number from 1 to 2147483647.");
+}
+
+static void
 check_row(Row row)
 {
 	static const char *const required[] = {
 		"status", "batch_size", "workers", "max_attempts", "min_value", "max_value", "min_batch_size", "max_batch_size",
-		"verify"
+		"verify", "on_error", "max_errors"
 	};
 	int64		status = get_int(row, "status");
 
@@ -236,6 +258,7 @@ check_row(Row row)
 					 "Use a number from 1 to 100.");
 	check_size(row);
 	check_parts(row);
+	check_on_error(row);
 	if (get_int(row, "min_value") > get_int(row, "max_value"))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -539,6 +562,7 @@ bbm_migration_guard(PG_FUNCTION_ARGS)
 		SPI_connect();
 		(void) bbm_cancel_running(get_int(old, "id"));
 		bbm_parts_forget(get_int(old, "id"));
+		bbm_errors_forget(get_int(old, "id"));
 		SPI_finish();
 		return PointerGetDatum(old.tuple);
 	}
@@ -735,6 +759,7 @@ bbm_truncate_guard(PG_FUNCTION_ARGS)
 		refuse_job_write("truncate", linitial(unpaused));
 	/* what was cut is forgotten */
 	bbm_parts_forget(0);
+	bbm_errors_forget(0);
 	SPI_finish();
 	return PointerGetDatum(NULL);
 }

@@ -22,6 +22,7 @@
 #include "utils/varlena.h"
 
 #include "compat.h"
+#include "planguard.h"
 #include "statement.h"
 #include "txn.h"
 
@@ -451,6 +452,7 @@ bbm_job_prepare(BbmTarget *target, BbmLeaf *leaf)
 			leaf->plan = prepare(target->call, 5, types, 0);
 			break;
 	}
+	bbm_plan_choose(target, leaf);
 }
 
 /* What counts the rows of a range that are not as they should be.  Needs what bbm_job_prepare does. */

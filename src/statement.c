@@ -45,7 +45,7 @@
 #define SELECT_PREFIX "SELECT 1 FROM x WHERE "
 
 #define SYNTAX_HINT_SET \
-	"It is what stands after SET in an UPDATE, and may go on with FROM and WHERE: column = expression, …"
+	"It is what stands after SET in an UPDATE: column = expression, …"
 #define SYNTAX_HINT_CONDITION "It is one expression, as after WHERE in an UPDATE."
 
 typedef struct StatementText
@@ -73,8 +73,8 @@ text_error(void *arg)
 	bbm_user_text_error(&text->user);
 	if (code == ERRCODE_UNDEFINED_PARAMETER)
 	{
-		errdetail("The bounds of a batch are added to the statement, not written into \"%s\".", text->what);
-		errhint("Leave $1 and $2 out.");
+		errdetail("The text becomes a part of a statement whose parameters are not its own.");
+		errhint("Write a value instead; the bounds of a batch are added without your doing.");
 	}
 	if (code == ERRCODE_GENERATED_ALWAYS)
 		errhint("The server fills that column itself: leave it out of \"%s\".", text->what);
@@ -85,8 +85,7 @@ text_error(void *arg)
 		if (text->condition)
 			errdetail("A \"%s\" sees the columns of table \"%s\", and of no other.", text->what, text->table);
 		else
-			errdetail("A \"%s\" sees the columns of table \"%s\", and of tables in a FROM of its own.",
-					  text->what, text->table);
+			errdetail("A \"%s\" sees the columns of table \"%s\", as an UPDATE of it does.", text->what, text->table);
 		if (text->condition)
 			errhint("Reach other tables with a sub-select; names are looked up with search_path \"%s\".",
 					namespace_search_path);
@@ -459,9 +458,10 @@ check_key_change(Oid relid, const Query *update, const AttrNumber *key, int nkey
 }
 
 /*
- * The analysed UPDATE of a set over the table, together with a where if there is
- * one: columns of a FROM may make ambiguous what the where alone did not.  The
- * where is checked too.  Needs what bbm_statement_check_condition needs.
+ * The analysed UPDATE of a set over the table, together with the where if there
+ * is one, which is checked too.  They are analysed alone first, for the sake of
+ * the messages, and then together: columns of a FROM may make ambiguous what the
+ * where alone did not.  Needs what bbm_statement_check_condition needs.
  */
 Query *
 bbm_statement_analyse(Oid relid, const BbmStatementParts *parts)
@@ -478,7 +478,7 @@ bbm_statement_analyse(Oid relid, const BbmStatementParts *parts)
 		bbm_statement_check_condition(relid, parts->condition, "where");
 		whole = statement_text(bbm_statement_compose(parts, "x", quote_identifier(name), false, NULL, false),
 							   "where", true, relid);
-		(void) analyse(&whole, parse(&whole, "", ""), "");
+		query = analyse(&whole, parse(&whole, "", ""), "");
 	}
 	return query;
 }

@@ -83,6 +83,7 @@ struct BbmLeaf
 	Oid			index;			/* to walk; InvalidOid: ask the table with a query */
 	bool		backwards;
 	SPIPlanPtr	plan;			/* the job's */
+	int			plan_generation;	/* of the plan that bbm_plan_choose has seen */
 	SPIPlanPtr	verify_plan;	/* counts rows that are not as they should be; NULL until needed */
 	SPIPlanPtr	probe;			/* the strategy's own, if it has one */
 	XLogRecPtr	clean_lsn;		/* block ranges: pages unchanged since are clean ... */
@@ -111,7 +112,11 @@ struct BbmTarget
 	bool		returns_count;	/* a function that returns how many rows it changed */
 	BbmLeaf    *leaf;			/* the one opened last */
 	BbmSizing	sizing;			/* of a batch whose size follows the measured time */
+	int			part_size;		/* keys a commit, when cut down in this process; 0 not */
+	bool		planned_anew;	/* since a plan was last refused; see planguard.c */
 	bool		claim_apart;	/* an error was met: no claim in the transaction of a batch */
+	int			failures_in_row;
+	TimestampTz hold_until;		/* after many of them */
 	TimestampTz table_since;	/* since when we have had the table, 0 when somebody else has */
 	TimestampTz next_look;		/* when to look for jobs left over; 0 with the next claim */
 };

@@ -85,3 +85,38 @@ bbm_sizing_follow(BbmSizing *sizing, const BbmSizeLimits *limits, int64 keys, do
 		want = Min(want, limits->max_wal / sizing->wal_per_key);
 	sizing->size = within(limits, want);
 }
+
+/*
+ * How many keys a commit may have: "full" is the migration's (0 all of the
+ * job), the others are what a job or this process has been cut down to (0 not).
+ */
+int
+bbm_size_of_part(int full, int job, int process)
+{
+	int			size = full;
+
+	if (job > 0 && (size == 0 || job < size))
+		size = job;
+	if (process > 0 && (size == 0 || process < size))
+		size = process;
+	return size;
+}
+
+/* The size to try next, after a batch of this size was in the way. */
+int
+bbm_size_after_give_back(int size, int min)
+{
+	return Max(size / 2, min);
+}
+
+/*
+ * ... and after one that was not: an eighth more, since trying a size that is
+ * too large again costs others their time.  0 when nothing is cut down any more.
+ */
+int
+bbm_size_after_success(int size, int full)
+{
+	if (size == 0 || size >= full - Max(size / 8, 1))
+		return 0;
+	return size + Max(size / 8, 1);
+}
