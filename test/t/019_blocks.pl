@@ -19,6 +19,7 @@ my $node = bbm_node(
 	'blocks',
 	conf => <<'EOC');
 wal_level = minimal
+wal_skip_threshold = 0
 max_wal_senders = 0
 bbm.max_workers = 4
 bbm.lock_timeout = 200ms
@@ -170,13 +171,15 @@ is(value($node, 'SELECT count(*) FILTER (WHERE n = 1), count(*) FROM refilled'),
 # A copy knows nothing of the pages: what was done in the original is looked at anew.
 value($node, <<'EOS');
 CREATE TABLE copied AS SELECT i AS id, 0 AS n FROM generate_series(1, 5000) i;
+EOS
+value($node, 'VACUUM copied');
+value($node, <<'EOS');
 SELECT bbm_update('copied', 'copied', $$n = pause('copied', id = 2500)$$, 'n = 0', batch_size => 226, start => true);
 EOS
 status_is($node, 'copied', 'paused');
 workers_gone($node);
-value($node, 'CREATE DATABASE copy TEMPLATE postgres');
+value($node, 'CREATE DATABASE copy TEMPLATE postgres STRATEGY file_copy');
 value($node, 'UPDATE copied SET n = 0 WHERE id <= 10', 'copy');
-value($node, 'VACUUM copied', 'copy');
 value($node, q(SELECT bbm_start('copied')), $_) for 'postgres', 'copy';
 finished($node, 'copied', 'the original finishes');
 finished($node, 'copied', 'and so does the copy', 'copy');
