@@ -480,6 +480,11 @@ CREATE FUNCTION @extschema@.bbm_ensure_finished(VARIADIC names text[]) RETURNS v
 COMMENT ON FUNCTION @extschema@.bbm_ensure_finished IS
     'raise an error unless every migration named is finished: the guard of a schema change';
 
+CREATE FUNCTION @extschema@.bbm_verify(name text, "check" text DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.bbm_verify IS
+    'count the rows in a migration''s range that still meet its where, or do not meet a check';
+
 CREATE PROCEDURE @extschema@.bbm_run(name text DEFAULT NULL)
     LANGUAGE c AS 'MODULE_PATHNAME';
 COMMENT ON PROCEDURE @extschema@.bbm_run IS

@@ -202,7 +202,7 @@ extern void bbm_jobs_merge(int64 migration_id, int retention);
 extern int64 bbm_jobs_found(int64 migration_id, int pass);
 extern char *bbm_job_range_words(const BbmJob *job);
 extern bool bbm_jobs_last(int64 migration_id, Oid relation, int pass, BbmBound *last);
-extern List *bbm_jobs_found_in(int64 migration_id, int pass);
+extern int64 *bbm_jobs_looks(int64 migration_id, int pass, int *n);
 
 /* catalog_errors.c */
 extern void bbm_error_add(const BbmJob *job, const BbmBound *min, const BbmBound *max, const ErrorData *error);
@@ -228,6 +228,8 @@ extern BbmPart *bbm_part(int64 migration_id, Oid relation);
 extern void bbm_part_add(int64 migration_id, Oid relation, const char *name);
 extern void bbm_part_begin(int64 migration_id, const BbmPart *part);
 extern void bbm_part_done(int64 migration_id, Oid relation, int pass);
+extern void bbm_part_clean(int64 migration_id, Oid relation, int pass);
+extern void bbm_part_unclean(int64 migration_id, Oid relation);
 extern void bbm_parts_reopen(int64 migration_id, int pass);
 extern void bbm_parts_forget(int64 migration_id);
 extern void bbm_parts_settle(int64 migration_id);

@@ -161,8 +161,8 @@ cut_new(BbmClaim *claim, const BbmClaimState *state)
 	old = MemoryContextSwitchTo(claim->context);
 	claim->job.migration_id = target->migration->id;
 	claim->job.pass = state->pass;
-	claim->job.relation = target->by_leaf ? leaf->relid : InvalidOid;
-	claim->job.relation_name = target->by_leaf ? pstrdup(leaf->name) : NULL;
+	claim->job.relation = target->by_leaf && leaf ? leaf->relid : InvalidOid;
+	claim->job.relation_name = target->by_leaf && leaf ? pstrdup(leaf->name) : NULL;
 	claim->job.min = keep_bound(&range.min);
 	claim->job.max = keep_bound(&range.max);
 	claim->job.key_count = range.key_count;
