@@ -32,6 +32,7 @@
 #include "guc.h"
 #include "locks.h"
 #include "pass.h"
+#include "printable.h"
 #include "record.h"
 #include "shmem.h"
 #include "target.h"
@@ -162,7 +163,7 @@ bbm_engine_end(BbmEngine *engine)
 bool
 bbm_engine_slice_over(const BbmEngine *engine)
 {
-	return GetCurrentTimestamp() >= engine->slice_end;
+	return bbm_time_has_come(GetCurrentTimestamp(), engine->slice_end, BBM_SLICE_MS);
 }
 
 /* ----------------------------------------------------------------
@@ -288,7 +289,7 @@ target_for(BbmEngine *engine, int64 id, Outcome *outcome)
 	else
 	{
 		if (args.taken_up)
-			ereport(LOG, (errmsg("migration \"%s\" is running", args.migration->name)));
+			ereport(LOG, (errmsg("migration \"%s\" is running", bbm_printable(args.migration->name))));
 		bbm_state_changed();
 		*outcome = WORKED;
 	}
@@ -335,7 +336,7 @@ finish_migration(BbmEngine *engine, BbmTarget *target)
 	if (error)
 		return fail_or_hold(engine, target->migration, error);
 	if (args.finished)
-		ereport(LOG, (errmsg("migration \"%s\" is finished", target->migration->name)));
+		ereport(LOG, (errmsg("migration \"%s\" is finished", bbm_printable(target->migration->name))));
 	forget_target(engine, engine->current);
 	bbm_state_changed();
 	return WORKED;
@@ -364,7 +365,7 @@ merge_if_due(BbmTarget *target, const BbmJob *job)
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 errmsg("migration \"%s\": could not merge old jobs: %s",
-						target->migration->name, error->message)));
+						bbm_printable(target->migration->name), bbm_printable(error->message))));
 }
 
 static void
@@ -374,7 +375,8 @@ log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " took %.3f ms, rows " INT64_FORMAT
 						", WAL bytes " INT64_FORMAT ", range %s",
-						target->migration->name, job->id, cost->ms, cost->rows, cost->wal, bbm_job_range_words(job))));
+						bbm_printable(target->migration->name), job->id, cost->ms, cost->rows, cost->wal,
+						bbm_job_range_words(job))));
 }
 
 /* Says where we are in every message of a batch. */
@@ -384,7 +386,7 @@ job_context(void *arg)
 	BbmWork    *work = arg;
 
 	errcontext("migration \"%s\", job " INT64_FORMAT " (%s)",
-			   work->target->migration->name, work->job->id, bbm_job_range_words(work->job));
+			   bbm_printable(work->target->migration->name), work->job->id, bbm_job_range_words(work->job));
 }
 
 /* Does the driver want to look around?  The kill switch is for workers alone. */
@@ -426,8 +428,11 @@ may_go_on(const void *arg)
 {
 	const GoOn *go_on = arg;
 
-	return !go_on->target->claim_apart && !go_on->target->migration->synchronous && !InterruptPending &&
-		bbm_enabled && !bbm_engine_slice_over(go_on->engine) && !must_look(go_on->engine);
+	const BbmEngine *engine = go_on->engine;
+
+	return bbm_slot_lock_keep(engine->space, engine->place_of, engine->place) &&
+		!go_on->target->claim_apart && !go_on->target->migration->synchronous && !InterruptPending &&
+		bbm_enabled && !bbm_engine_slice_over(engine) && !must_look(engine);
 }
 
 /*
@@ -495,7 +500,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 	else if (work.result == BBM_WORK_LOST)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " was taken over by another worker",
-						target->migration->name, job->id)));
+						bbm_printable(target->migration->name), job->id)));
 	bbm_batch_ended();
 	return true;
 }
