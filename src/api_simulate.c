@@ -284,8 +284,8 @@ bbm_test_sweep(PG_FUNCTION_ARGS)
 	int			jobs = PG_GETARG_INT32(1);
 	MemoryContext context = AllocSetContextCreate(PortalContext, "bbm test sweep", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = CurrentMemoryContext;
-	Sweep		sweep = {.name = MemoryContextStrdup(context, text_to_cstring(PG_GETARG_TEXT_PP(0))),
-	.context = context};
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	Sweep		sweep = {.name = MemoryContextStrdup(context, name), .context = context};
 	double		tenths[10] = {0};
 	Datum		values[3];
 	bool		nulls[3] = {0};
