@@ -39,7 +39,8 @@ CREATE TABLE @extschema@.batched_background_migrations (
     error_sqlstate text,
     error_message text,
     error_detail text,
-    error_hint text
+    error_hint text,
+    settings text[]
 );
 
 CREATE TABLE @extschema@.batched_background_migration_jobs (
@@ -192,7 +193,8 @@ CREATE FUNCTION @extschema@.bbm_create(
     max_attempts integer DEFAULT 5,
     share_table boolean DEFAULT false,
     synchronous boolean DEFAULT false,
-    start boolean DEFAULT false
+    start boolean DEFAULT false,
+    settings text[] DEFAULT NULL
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_create IS
@@ -209,7 +211,8 @@ CREATE FUNCTION @extschema@.bbm_alter(
     max_attempts integer DEFAULT NULL,
     share_table boolean DEFAULT NULL,
     synchronous boolean DEFAULT NULL,
-    owner name DEFAULT NULL
+    owner name DEFAULT NULL,
+    settings text[] DEFAULT NULL
 ) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_alter IS
@@ -381,6 +384,14 @@ $$;
 COMMENT ON FUNCTION @extschema@.bbm_status IS
     'a row a migration: progress, rate, what it waits for and the last error; no row for a name that is not there';
 
+CREATE FUNCTION @extschema@.bbm_pressure(
+    name text,
+    OUT signal text, OUT setting text, OUT holds boolean, OUT reason text, OUT microseconds float8
+) RETURNS SETOF record
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 5 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.bbm_pressure IS
+    'what a migration would wait for before its next batch, a row a signal that it has a limit for';
+
 CREATE FUNCTION @extschema@.bbm_jobs(
     name text,
     OUT id bigint, OUT status text, OUT min_value bigint, OUT max_value bigint, OUT attempts smallint,
@@ -450,6 +461,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.error_sqlstate IS 'S
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_message IS 'message of the error that failed it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_detail IS 'detail of the error that failed it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_hint IS 'hint of the error that failed it';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.settings IS
+    'settings of its own, name=value each, before those of the server; and its bbm.condition';
 
 COMMENT ON TABLE @extschema@.batched_background_migration_jobs IS
     'one row a key range of a migration, its attempts and outcome; written by the workers alone';

@@ -115,6 +115,12 @@ bool_arg(FunctionCallInfo fcinfo, int n)
 	return value;
 }
 
+static const ArrayType *
+array_arg(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? NULL : PG_GETARG_ARRAYTYPE_P(n);
+}
+
 /* Where a worker logs in as the owner, the owner must be allowed to. */
 static void
 check_may_log_in(Oid role)
@@ -137,7 +143,8 @@ check_may_log_in(Oid role)
 enum
 {
 	ARG_NAME, ARG_TABLE, ARG_JOB, ARG_COLUMN, ARG_BATCH_SIZE, ARG_SUB_BATCH_SIZE, ARG_MIN, ARG_MAX,
-	ARG_STRATEGY, ARG_WORKERS, ARG_MAX_ATTEMPTS, ARG_SHARE_TABLE, ARG_SYNCHRONOUS, ARG_START
+	ARG_STRATEGY, ARG_WORKERS, ARG_MAX_ATTEMPTS, ARG_SHARE_TABLE, ARG_SYNCHRONOUS, ARG_START,
+	ARG_SETTINGS
 };
 
 /* The registry's "schema.table" of a resolved table. */
@@ -190,7 +197,8 @@ bbm_create(PG_FUNCTION_ARGS)
 		.workers = int_arg(fcinfo, ARG_WORKERS),
 		.max_attempts = int_arg(fcinfo, ARG_MAX_ATTEMPTS),
 		.share_table = bool_arg(fcinfo, ARG_SHARE_TABLE),
-		.synchronous = bool_arg(fcinfo, ARG_SYNCHRONOUS)
+		.synchronous = bool_arg(fcinfo, ARG_SYNCHRONOUS),
+		.settings = array_arg(fcinfo, ARG_SETTINGS)
 	};
 	bool		start = !PG_ARGISNULL(ARG_START) && PG_GETARG_BOOL(ARG_START);
 	BbmMigration migration = {.max_attempts = 1, .batch_size = 1};
@@ -238,7 +246,7 @@ bbm_create(PG_FUNCTION_ARGS)
 enum
 {
 	ALTER_NAME, ALTER_NEW_NAME, ALTER_JOB, ALTER_BATCH_SIZE, ALTER_SUB_BATCH_SIZE, ALTER_MAX, ALTER_WORKERS,
-	ALTER_MAX_ATTEMPTS, ALTER_SHARE_TABLE, ALTER_SYNCHRONOUS, ALTER_OWNER
+	ALTER_MAX_ATTEMPTS, ALTER_SHARE_TABLE, ALTER_SYNCHRONOUS, ALTER_OWNER, ALTER_SETTINGS
 };
 
 /* A new job is checked as bbm_create checks one, as the role that will run it. */
@@ -272,7 +280,8 @@ bbm_alter(PG_FUNCTION_ARGS)
 		.max_attempts = int_arg(fcinfo, ALTER_MAX_ATTEMPTS),
 		.share_table = bool_arg(fcinfo, ALTER_SHARE_TABLE),
 		.synchronous = bool_arg(fcinfo, ALTER_SYNCHRONOUS),
-		.owner = PG_ARGISNULL(ALTER_OWNER) ? NULL : NameStr(*PG_GETARG_NAME(ALTER_OWNER))
+		.owner = PG_ARGISNULL(ALTER_OWNER) ? NULL : NameStr(*PG_GETARG_NAME(ALTER_OWNER)),
+		.settings = array_arg(fcinfo, ALTER_SETTINGS)
 	};
 	BbmMigration *migration;
 	BbmStatus	status;
@@ -287,7 +296,7 @@ bbm_alter(PG_FUNCTION_ARGS)
 	/* from here on it does not change under us */
 	if (bbm_migration_lock(migration->id, &status) && status == BBM_FINISHED &&
 		(d.job || d.batch_size || d.sub_batch_size || d.max_value || d.workers || d.max_attempts ||
-		 d.share_table || d.synchronous))
+		 d.share_table || d.synchronous || d.settings))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("migration \"%s\" is finished and stays so", name),

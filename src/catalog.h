@@ -15,6 +15,7 @@
 #include "bbm.h"
 
 #include "nodes/pg_list.h"
+#include "utils/array.h"
 
 /* Where the extension is in this database. */
 typedef struct BbmCatalog
@@ -68,6 +69,7 @@ typedef struct BbmDefinition
 	const int  *max_attempts;
 	const bool *share_table;
 	const bool *synchronous;
+	const ArrayType *settings;
 } BbmDefinition;
 
 extern BbmMigration *bbm_migration_by_name(const char *name, MemoryContext context);

@@ -23,7 +23,7 @@
 	"id, name, status::bigint, updated_at, min_value, max_value, batch_size::bigint, " \
 	"sub_batch_size::bigint, job_signature_name, table_name, column_name, batching_strategy, " \
 	"workers::bigint, max_attempts::bigint, share_table, synchronous, job_search_path, " \
-	"owner_oid, home, table_oid, total_tuple_count IS NOT NULL"
+	"owner_oid, home, table_oid, total_tuple_count IS NOT NULL, settings"
 
 static Oid
 get_oid(uint64 row, int column)
@@ -41,6 +41,16 @@ get_bool(uint64 row, int column)
 	Datum		datum = bbm_sql_get(row, column, &isnull);
 
 	return !isnull && DatumGetBool(datum);
+}
+
+/* NULL without. */
+static const BbmOverrides *
+get_overrides(uint64 row, int column, MemoryContext context)
+{
+	bool		isnull;
+	Datum		datum = bbm_sql_get(row, column, &isnull);
+
+	return isnull ? NULL : bbm_overrides_read(DatumGetArrayTypeP(datum), context);
 }
 
 /* A row of MIGRATION_COLUMNS. */
@@ -70,6 +80,7 @@ read_migration(uint64 row, MemoryContext context)
 	m->home = bbm_sql_text(row, 19, context);
 	m->table_oid = get_oid(row, 20);
 	m->counted = get_bool(row, 21);
+	m->overrides = get_overrides(row, 22, context);
 	return m;
 }
 
@@ -305,6 +316,13 @@ bool_or_null(const bool *value, char *null)
 	return value ? BoolGetDatum(*value) : (Datum) 0;
 }
 
+static Datum
+array_or_null(const ArrayType *value, char *null)
+{
+	*null = value ? ' ' : 'n';
+	return PointerGetDatum(value);
+}
+
 /* Writes a checked definition; returns its id. */
 int64
 bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
@@ -312,13 +330,13 @@ bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 	static BbmSql sql = {
 		"INSERT INTO @.batched_background_migrations (name, table_name, column_name, job_signature_name, "
 		"batching_strategy, job_search_path, min_value, max_value, batch_size, sub_batch_size, workers, "
-		"max_attempts, share_table, synchronous, status, owner) "
+		"max_attempts, share_table, synchronous, status, owner, settings) "
 		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::smallint, $13, $14, $15::smallint, "
-		"(SELECT rolname FROM pg_roles WHERE oid = $16)) RETURNING id",
-		16, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID,
-			INT4OID, INT4OID, BOOLOID, BOOLOID, INT4OID, OIDOID}
+		"(SELECT rolname FROM pg_roles WHERE oid = $16), $17) RETURNING id",
+		17, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID,
+			INT4OID, INT4OID, BOOLOID, BOOLOID, INT4OID, OIDOID, TEXTARRAYOID}
 	};
-	char		nulls[17] = "                ";
+	char		nulls[18] = "                 ";
 	Datum		values[] = {
 		text_or_null(d->name, &nulls[0]), text_or_null(d->table_name, &nulls[1]),
 		text_or_null(d->column_name, &nulls[2]), text_or_null(d->job, &nulls[3]),
@@ -327,7 +345,7 @@ bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 		int_or_null(d->batch_size, &nulls[8]), int_or_null(d->sub_batch_size, &nulls[9]),
 		int_or_null(d->workers, &nulls[10]), int_or_null(d->max_attempts, &nulls[11]),
 		bool_or_null(d->share_table, &nulls[12]), bool_or_null(d->synchronous, &nulls[13]),
-		Int32GetDatum((int) status), ObjectIdGetDatum(owner)
+		Int32GetDatum((int) status), ObjectIdGetDatum(owner), array_or_null(d->settings, &nulls[16])
 	};
 
 	bbm_sql_run(&sql, values, nulls, false);
@@ -345,18 +363,19 @@ bbm_migration_alter(int64 id, const BbmDefinition *d)
 		"max_value = coalesce($6, max_value), workers = coalesce($7, workers), "
 		"max_attempts = coalesce($8::smallint, max_attempts), "
 		"share_table = coalesce($9, share_table), synchronous = coalesce($10, synchronous), "
-		"owner = coalesce($11::name, owner), job_search_path = coalesce($12, job_search_path) WHERE id = $1",
-		12, {INT8OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT8OID, INT4OID, INT4OID, BOOLOID, BOOLOID,
-			TEXTOID, TEXTOID}
+		"owner = coalesce($11::name, owner), job_search_path = coalesce($12, job_search_path), "
+		"settings = coalesce($13, settings) WHERE id = $1",
+		13, {INT8OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT8OID, INT4OID, INT4OID, BOOLOID, BOOLOID,
+			TEXTOID, TEXTOID, TEXTARRAYOID}
 	};
-	char		nulls[13] = "            ";
+	char		nulls[14] = "             ";
 	Datum		values[] = {
 		Int64GetDatum(id), text_or_null(d->name, &nulls[1]), text_or_null(d->job, &nulls[2]),
 		int_or_null(d->batch_size, &nulls[3]), int_or_null(d->sub_batch_size, &nulls[4]),
 		int64_or_null(d->max_value, &nulls[5]), int_or_null(d->workers, &nulls[6]),
 		int_or_null(d->max_attempts, &nulls[7]), bool_or_null(d->share_table, &nulls[8]),
 		bool_or_null(d->synchronous, &nulls[9]), text_or_null(d->owner, &nulls[10]),
-		text_or_null(d->search_path, &nulls[11])
+		text_or_null(d->search_path, &nulls[11]), array_or_null(d->settings, &nulls[12])
 	};
 
 	bbm_sql_run(&sql, values, nulls, false);

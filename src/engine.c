@@ -20,15 +20,18 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
+#include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #include "catalog.h"
 #include "claim.h"
 #include "execute.h"
 #include "guc.h"
 #include "locks.h"
+#include "pressure.h"
 #include "record.h"
 #include "shmem.h"
 #include "target.h"
@@ -37,6 +40,12 @@
 #define BBM_SLICE_MS 1000
 /* A claim that met a lock looks again after this. */
 #define BBM_HELD_MS 200
+
+/* Between two sub-batches pressure is waited for, with the job, for so long; then the job is given back. */
+#define BBM_HOLD_JOB_MS 1000
+
+/* A target is resolved anew after a longer wait than this: what it waits for may have been altered. */
+#define BBM_KEEP_TARGET_MS 100
 
 /* Jobs between two merges of old ones. */
 #define BBM_MERGE_INTERVAL 256
@@ -138,6 +147,7 @@ bbm_engine_end(BbmEngine *engine)
 {
 	ListCell   *cell;
 
+	bbm_txn_lock_timeout(-1);
 	leave_place(engine);
 	foreach(cell, engine->runnable)
 		bbm_contend(engine->space, ((BbmRunnable *) lfirst(cell))->id, false);
@@ -349,7 +359,9 @@ merge_if_due(BbmTarget *target, const BbmJob *job)
 static void
 log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
 {
-	if (bbm_log_min_duration >= 0 && cost->ms >= bbm_log_min_duration)
+	int			limit = bbm_setting_int(target->migration, BBM_LOG_MIN_DURATION);
+
+	if (limit >= 0 && cost->ms >= limit)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " took %.3f ms, rows " INT64_FORMAT
 						", WAL bytes " INT64_FORMAT ", range " INT64_FORMAT " to " INT64_FORMAT,
@@ -385,7 +397,58 @@ may_go_on(const void *arg)
 	const GoOn *go_on = arg;
 
 	return !go_on->target->claim_apart && !go_on->target->migration->synchronous && !InterruptPending &&
-		!ConfigReloadPending && bbm_enabled && !bbm_engine_slice_over(go_on->engine) && !bbm_slot_must_leave();
+		!ConfigReloadPending && bbm_enabled && !bbm_engine_slice_over(go_on->engine) && !bbm_slot_must_leave() &&
+		bbm_pressure_lets_follow(go_on->target);
+}
+
+/* Does the driver want to look around? */
+static bool
+is_wanted(void)
+{
+	return ConfigReloadPending || !bbm_enabled || bbm_slot_must_leave() || QueryCancelPending || ProcDiePending;
+}
+
+/*
+ * Between two sub-batches of a job: true when the next may begin, for which
+ * pressure is waited out if it is over soon.  Holds no transaction, snapshot or
+ * lock but the place.
+ */
+static bool
+may_begin_part(BbmEngine *engine, BbmTarget *target)
+{
+	TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_HOLD_JOB_MS);
+	bool		waited = false;
+
+	while (!is_wanted() && bbm_pressure_holds(target, &engine->wait))
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (engine->wait.cancelled)
+			engine->cancelled = engine->wait.cancelled;
+		if (engine->wait.cancelled || now >= give_up || engine->wait.due > give_up)
+			return false;
+		bbm_slot_wait(engine->wait.reason);
+		waited = true;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Max(TimestampDifferenceMilliseconds(now, engine->wait.due), 1), PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+	if (waited)
+		bbm_slot_wait("");
+	return !is_wanted();
+}
+
+/* The rest of a job whose next sub-batch may not begin is for later, or for somebody else. */
+static void
+put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job)
+{
+	ErrorData  *why = bbm_make_error(ERRCODE_QUERY_CANCELED, "stopped between two sub-batches", NULL);
+
+	/* a foreground session was cancelled; here it would be lost */
+	if (QueryCancelPending)
+		engine->cancelled = bbm_make_error(ERRCODE_QUERY_CANCELED, "canceling statement due to user request", NULL);
+	QueryCancelPending = false;
+	bbm_record_give_back(target, job, why, true);
 }
 
 /*
@@ -414,12 +477,13 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 			job->has_cursor = true;
 		}
 		if (error == NULL)
+		{
 			log_job(target, job, &work.cost);
+			bbm_pressure_spent(target, &work.cost);
+		}
 		/* a job may have released all advisory locks */
 		bbm_token_keep(engine->space, engine->token);
-		/* the driver wants to look around */
-		if (work.result == BBM_WORK_PART && error == NULL &&
-			(ConfigReloadPending || !bbm_enabled || bbm_slot_must_leave()))
+		if (work.result == BBM_WORK_PART && error == NULL && !may_begin_part(engine, target))
 			work.result = BBM_WORK_PAUSED;
 	}
 	pgstat_report_activity(STATE_IDLE, NULL);
@@ -440,7 +504,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 		return bbm_record_failure(target, job, error, step_code);
 	}
 	if (work.result == BBM_WORK_PAUSED)
-		bbm_record_give_back(target, job, bbm_make_error(ERRCODE_QUERY_CANCELED, "stopped between two sub-batches", NULL));
+		put_job_back(engine, target, job);
 	else if (work.result == BBM_WORK_LOST)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " was taken over by another worker",
@@ -484,6 +548,25 @@ run_jobs(BbmEngine *engine, BbmClaim *claim)
 	}
 }
 
+/* The migration waits for the server: with no place, no contention for its table, and read anew after. */
+static Outcome
+wait_for_pressure(BbmEngine *engine, BbmTarget *target)
+{
+	Outcome		outcome = {BBM_STEP_WAIT, engine->wait.due};
+	int64		id = target->migration->id;
+
+	if (engine->wait.cancelled)
+		engine->cancelled = engine->wait.cancelled;
+	engine->held = true;
+	bbm_slot_report(id, 0);
+	bbm_slot_wait(engine->wait.reason);
+	bbm_contend(engine->space, id, false);
+	target->table_since = 0;
+	if (engine->wait.due > TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_KEEP_TARGET_MS))
+		forget_target(engine, id);
+	return outcome;
+}
+
 /* Does the next thing for one migration. */
 static Outcome
 work_on(BbmEngine *engine, int64 id)
@@ -497,6 +580,9 @@ work_on(BbmEngine *engine, int64 id)
 	claim.target = target_for(engine, id, &outcome);
 	if (claim.target == NULL)
 		return outcome;
+	bbm_txn_lock_timeout(bbm_setting_int(claim.target->migration, BBM_LOCK_TIMEOUT));
+	if (bbm_pressure_holds(claim.target, &engine->wait))
+		return wait_for_pressure(engine, claim.target);
 	claim.token = engine->token;
 	error = bbm_txn_run(bbm_claim, &claim, false);
 	engine->place_of = id;
@@ -685,8 +771,10 @@ bbm_engine_step(BbmEngine *engine, TimestampTz *due)
 	old = MemoryContextSwitchTo(engine->step);
 	bbm_token_keep(engine->space, engine->token);
 	engine->cancelled = NULL;
+	engine->held = false;
 	*due = DT_NOEND;
 	result = try_migrations(engine, due);
+	bbm_txn_lock_timeout(-1);
 	MemoryContextSwitchTo(old);
 
 	/* what we had and let go of, a table say, is somebody else's to take now */

@@ -235,11 +235,14 @@ give_back_until(const BbmJob *job)
 	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
 }
 
-/* The batch was given up, and that does not count as an attempt. */
+/*
+ * The batch was given up, and that does not count as an attempt.  Unless it is
+ * to be had again at once, it comes back the later the more often it has been.
+ */
 void
-bbm_record_give_back(BbmTarget *target, BbmJob *job, ErrorData *why)
+bbm_record_give_back(BbmTarget *target, BbmJob *job, ErrorData *why, bool at_once)
 {
-	JobArgs		args = {job, why, 0, true, give_back_until(job), false};
+	JobArgs		args = {job, why, 0, true, at_once ? GetCurrentTimestamp() : give_back_until(job), false};
 
 	if (write_job(&args))
 		ereport(LOG,
@@ -262,12 +265,14 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, ErrorData *error, int step_co
 
 	if (class == BBM_ERROR_TRANSIENT && job->claim_no - job->attempts < BBM_MAX_GIVE_BACKS)
 	{
-		bbm_record_give_back(target, job, error);
+		bbm_record_give_back(target, job, error, false);
 		return true;
 	}
 
 	args.due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-										   bbm_backoff_ms(job->attempts, bbm_retry_delay, bbm_retry_max_delay,
+										   bbm_backoff_ms(job->attempts,
+														  bbm_setting_int(target->migration, BBM_RETRY_DELAY),
+														  bbm_setting_int(target->migration, BBM_RETRY_MAX_DELAY),
 														  pg_prng_double(&pg_global_prng_state)));
 	if (!write_job(&args))
 		return true;

@@ -34,7 +34,7 @@ extern BbmErrorClass bbm_error_class(int sqlstate);
 extern int	bbm_error_code(int sqlstate, int step_code);
 
 extern bool bbm_record_failure(BbmTarget *target, BbmJob *job, ErrorData *error, int step_code);
-extern void bbm_record_give_back(BbmTarget *target, BbmJob *job, ErrorData *why);
+extern void bbm_record_give_back(BbmTarget *target, BbmJob *job, ErrorData *why, bool at_once);
 extern bool bbm_record_migration_failed(const BbmMigration *migration, int code, ErrorData *error);
 extern ErrorData *bbm_make_error(int sqlstate, const char *message, const char *hint);
 

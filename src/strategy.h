@@ -69,6 +69,7 @@ struct BbmTarget
 	bool		returns_count;	/* a function that returns how many rows it changed */
 	bool		claim_apart;	/* an error was met: no claim in the transaction of a batch */
 	TimestampTz table_since;	/* since when we have had the table, 0 when somebody else has */
+	struct BbmPressure *pressure;	/* pressure.c's; NULL until asked for */
 	TimestampTz next_look;		/* when to look for jobs left over; 0 with the next claim */
 };
 

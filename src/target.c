@@ -253,6 +253,7 @@ bbm_target_open(const BbmMigration *migration)
 	copy->strategy = migration->strategy ? pstrdup(migration->strategy) : NULL;
 	copy->search_path = pstrdup(migration->search_path);
 	copy->home = NULL;
+	copy->overrides = bbm_overrides_copy(migration->overrides);
 	target->context = context;
 	target->migration = copy;
 	MemoryContextSwitchTo(old);
