@@ -16,7 +16,7 @@ OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
 REGRESS = install settings pressure create guards privileges attack nologin steer status run runbook background failures
 ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alter-claim retry row-lock \
 	run-beside-run steering-open steering-rollback two-migrations prepared
-TAP = 001_latency 002_pause 003_crash 004_launcher 005_databases 006_versions 007_dump 008_prepared 009_torture 010_standby 011_upgrade
+TAP = 001_latency 002_pause 003_crash 004_launcher 005_databases 006_versions 007_dump 008_prepared 009_torture 010_standby 011_upgrade 012_pressure
 ISOLATION_OPTS = --inputdir=$(srcdir)/test
 
 PG_CPPFLAGS = -I$(srcdir)/src

@@ -63,7 +63,7 @@ static const Signal signals[] = {
 
 /* A reader's word that its signal holds, and how it is. */
 void
-bbm_look_holds(BbmLook *look, const char *format,...)
+bbm_look_holds(BbmLook *look, const char *format, ...)
 {
 	va_list		args;
 	char		text[2 * BBM_WAITING_LENGTH];

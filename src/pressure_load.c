@@ -188,7 +188,8 @@ run_condition(void *arg)
 	enable_timeout_after(condition_timeout, BBM_CONDITION_TIMEOUT_MS);
 	result = SPI_execute(bbm_condition_query(bbm_setting_string(args->migration, BBM_CONDITION)), false, 2);
 	disable_timeout(condition_timeout, false);
-	if (result != SPI_OK_SELECT || SPI_tuptable->tupdesc->natts != 1 || SPI_gettypeid(SPI_tuptable->tupdesc, 1) != BOOLOID)
+	if (result != SPI_OK_SELECT || SPI_tuptable->tupdesc->natts != 1 ||
+		SPI_gettypeid(SPI_tuptable->tupdesc, 1) != BOOLOID)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("it must return one column of type boolean")));

@@ -51,7 +51,7 @@ typedef struct BbmLook
 typedef void (*BbmReader) (BbmLook *look);
 
 /* pressure.c */
-extern void bbm_look_holds(BbmLook *look, const char *format,...) pg_attribute_printf(2, 3);
+extern void bbm_look_holds(BbmLook *look, const char *format, ...) pg_attribute_printf(2, 3);
 extern const char *bbm_bytes(uint64 bytes);
 
 /* pressure_wal.c */
