@@ -31,7 +31,25 @@ CREATE TABLE @extschema@.batched_background_migrations (
     max_attempts smallint NOT NULL DEFAULT 5,
     share_table boolean NOT NULL DEFAULT false,
     synchronous boolean NOT NULL DEFAULT false,
+    allow_full_scan boolean NOT NULL DEFAULT false,
     job_search_path text NOT NULL DEFAULT pg_catalog.current_setting('search_path'),
+    min_key text[],
+    max_key text[],
+    index_name text,
+    operation text,
+    set_clause text,
+    where_clause text,
+    check_clause text,
+    verify boolean NOT NULL DEFAULT false,
+    follow boolean NOT NULL DEFAULT false,
+    allow_key_change boolean NOT NULL DEFAULT false,
+    target_duration interval,
+    min_batch_size integer NOT NULL DEFAULT 10,
+    max_batch_size integer NOT NULL DEFAULT 100000,
+    max_batch_wal bigint,
+    on_error text NOT NULL DEFAULT 'fail',
+    max_errors integer NOT NULL DEFAULT 100,
+    pass integer NOT NULL DEFAULT 1,
     owner name,
     owner_oid oid,
     home text,
@@ -60,12 +78,24 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     claim_no integer NOT NULL DEFAULT 0,
     worker_pid integer,
     worker_token integer,
+    pass integer NOT NULL DEFAULT 1,
+    relation oid,
+    relation_name text,
+    min_key text[],
+    max_key text[],
     cursor_value bigint,
+    cursor_key text[],
+    batch_size integer,
+    splits boolean NOT NULL DEFAULT false,
     key_count bigint NOT NULL DEFAULT 0,
     row_count bigint NOT NULL DEFAULT 0,
     run_ms double precision NOT NULL DEFAULT 0,
     wal_bytes bigint NOT NULL DEFAULT 0,
     merged_jobs integer NOT NULL DEFAULT 1,
+    given_back integer NOT NULL DEFAULT 0,
+    given_back_for integer[],
+    part_size integer,
+    stuck integer NOT NULL DEFAULT 0,
     next_attempt_at timestamp with time zone,
     error_sqlstate text,
     error_message text,
@@ -111,6 +141,41 @@ CREATE INDEX batched_background_migrations_runnable_idx
 CREATE INDEX batched_background_migrations_table_idx
     ON @extschema@.batched_background_migrations (table_oid);
 
+-- what is known of each leaf of a migration, where that is needed; goes with the migration, by its trigger
+CREATE TABLE @extschema@.bbm_parts (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    migration_id bigint NOT NULL,
+    relation oid NOT NULL,
+    relation_name text NOT NULL,
+    pass integer NOT NULL DEFAULT 0,
+    begun integer NOT NULL DEFAULT 0,
+    begun_lsn pg_lsn NOT NULL DEFAULT '0/0',
+    clean_lsn pg_lsn NOT NULL DEFAULT '0/0',
+    end_block bigint NOT NULL DEFAULT 0,
+    filenode oid NOT NULL DEFAULT 0
+);
+CREATE INDEX bbm_parts_migration_idx ON @extschema@.bbm_parts (migration_id, relation);
+
+-- rows and ranges that cannot be done, put aside; go with the migration, by its trigger
+CREATE TABLE @extschema@.bbm_row_errors (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    migration_id bigint NOT NULL,
+    job_id bigint NOT NULL,
+    at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    relation oid,
+    relation_name text,
+    min_value bigint NOT NULL,
+    max_value bigint NOT NULL,
+    min_key text[],
+    max_key text[],
+    error_sqlstate text,
+    error_message text,
+    error_detail text,
+    error_hint text,
+    error_context text
+);
+CREATE INDEX bbm_row_errors_migration_idx ON @extschema@.bbm_row_errors (migration_id, id);
+
 -- every change of state: who, when, what
 CREATE TABLE @extschema@.bbm_events (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -130,6 +195,10 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.batched_background_migra
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.batched_background_migrations_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.batched_background_migration_jobs', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.batched_background_migration_jobs_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_parts', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_parts_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_row_errors', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_row_errors_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_events', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_events_id_seq', '');
 
@@ -173,6 +242,14 @@ ALTER TABLE @extschema@.batched_background_migration_jobs ENABLE ROW LEVEL SECUR
 CREATE POLICY bbm_owner ON @extschema@.batched_background_migration_jobs
     USING (EXISTS (SELECT 1 FROM @extschema@.batched_background_migrations m
                    WHERE m.id OPERATOR(pg_catalog.=) batched_background_migration_id));
+ALTER TABLE @extschema@.bbm_parts ENABLE ROW LEVEL SECURITY;
+CREATE POLICY bbm_owner ON @extschema@.bbm_parts
+    USING (EXISTS (SELECT 1 FROM @extschema@.batched_background_migrations m
+                   WHERE m.id OPERATOR(pg_catalog.=) migration_id));
+ALTER TABLE @extschema@.bbm_row_errors ENABLE ROW LEVEL SECURITY;
+CREATE POLICY bbm_owner ON @extschema@.bbm_row_errors
+    USING (EXISTS (SELECT 1 FROM @extschema@.batched_background_migrations m
+                   WHERE m.id OPERATOR(pg_catalog.=) migration_id));
 ALTER TABLE @extschema@.bbm_events ENABLE ROW LEVEL SECURITY;
 CREATE POLICY bbm_owner ON @extschema@.bbm_events
     USING (pg_catalog.pg_has_role(owner_oid, 'USAGE'));
@@ -184,7 +261,7 @@ CREATE FUNCTION @extschema@.bbm_create(
     table_name text,
     job text,
     column_name text DEFAULT NULL,
-    batch_size integer DEFAULT 1000,
+    batch_size integer DEFAULT NULL,
     sub_batch_size integer DEFAULT NULL,
     min_value bigint DEFAULT NULL,
     max_value bigint DEFAULT NULL,
@@ -194,11 +271,95 @@ CREATE FUNCTION @extschema@.bbm_create(
     share_table boolean DEFAULT false,
     synchronous boolean DEFAULT false,
     start boolean DEFAULT false,
-    settings text[] DEFAULT NULL
+    target_duration interval DEFAULT NULL,
+    min_batch_size integer DEFAULT 10,
+    max_batch_size integer DEFAULT 100000,
+    max_batch_wal bigint DEFAULT NULL,
+    index_name text DEFAULT NULL,
+    min_key text[] DEFAULT NULL,
+    max_key text[] DEFAULT NULL,
+    verify boolean DEFAULT false,
+    "check" text DEFAULT NULL,
+    follow boolean DEFAULT false,
+    on_error text DEFAULT 'fail',
+    max_errors integer DEFAULT 100,
+    allow_full_scan boolean DEFAULT false,
+    settings text[] DEFAULT NULL,
+    "where" text DEFAULT NULL
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_create IS
     'define a batched background migration, paused unless start => true; returns its id';
+
+CREATE FUNCTION @extschema@.bbm_update(
+    name text,
+    table_name text,
+    set text,
+    "where" text DEFAULT NULL,
+    column_name text DEFAULT NULL,
+    batch_size integer DEFAULT NULL,
+    sub_batch_size integer DEFAULT NULL,
+    min_value bigint DEFAULT NULL,
+    max_value bigint DEFAULT NULL,
+    batching_strategy text DEFAULT NULL,
+    workers integer DEFAULT 1,
+    max_attempts integer DEFAULT 5,
+    share_table boolean DEFAULT false,
+    synchronous boolean DEFAULT false,
+    start boolean DEFAULT false,
+    target_duration interval DEFAULT NULL,
+    min_batch_size integer DEFAULT 10,
+    max_batch_size integer DEFAULT 100000,
+    max_batch_wal bigint DEFAULT NULL,
+    index_name text DEFAULT NULL,
+    min_key text[] DEFAULT NULL,
+    max_key text[] DEFAULT NULL,
+    verify boolean DEFAULT false,
+    "check" text DEFAULT NULL,
+    follow boolean DEFAULT false,
+    on_error text DEFAULT 'fail',
+    max_errors integer DEFAULT 100,
+    allow_full_scan boolean DEFAULT false,
+    settings text[] DEFAULT NULL,
+    allow_key_change boolean DEFAULT false
+) RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.bbm_update IS
+    'define "UPDATE table SET … WHERE …" in batches, whose ranges are added to it; returns the migration''s id';
+
+CREATE FUNCTION @extschema@.bbm_delete(
+    name text,
+    table_name text,
+    "where" text,
+    column_name text DEFAULT NULL,
+    batch_size integer DEFAULT NULL,
+    sub_batch_size integer DEFAULT NULL,
+    min_value bigint DEFAULT NULL,
+    max_value bigint DEFAULT NULL,
+    batching_strategy text DEFAULT NULL,
+    workers integer DEFAULT 1,
+    max_attempts integer DEFAULT 5,
+    share_table boolean DEFAULT false,
+    synchronous boolean DEFAULT false,
+    start boolean DEFAULT false,
+    target_duration interval DEFAULT NULL,
+    min_batch_size integer DEFAULT 10,
+    max_batch_size integer DEFAULT 100000,
+    max_batch_wal bigint DEFAULT NULL,
+    index_name text DEFAULT NULL,
+    min_key text[] DEFAULT NULL,
+    max_key text[] DEFAULT NULL,
+    verify boolean DEFAULT false,
+    "check" text DEFAULT NULL,
+    follow boolean DEFAULT false,
+    on_error text DEFAULT 'fail',
+    max_errors integer DEFAULT 100,
+    allow_full_scan boolean DEFAULT false,
+    settings text[] DEFAULT NULL
+) RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.bbm_delete IS
+    'define "DELETE FROM table WHERE …" in batches, whose ranges are added to it; returns the migration''s id';
 
 CREATE FUNCTION @extschema@.bbm_alter(
     name text,
@@ -212,6 +373,16 @@ CREATE FUNCTION @extschema@.bbm_alter(
     share_table boolean DEFAULT NULL,
     synchronous boolean DEFAULT NULL,
     owner name DEFAULT NULL,
+    target_duration interval DEFAULT NULL,
+    min_batch_size integer DEFAULT NULL,
+    max_batch_size integer DEFAULT NULL,
+    max_batch_wal bigint DEFAULT NULL,
+    index_name text DEFAULT NULL,
+    verify boolean DEFAULT NULL,
+    follow boolean DEFAULT NULL,
+    on_error text DEFAULT NULL,
+    max_errors integer DEFAULT NULL,
+    allow_full_scan boolean DEFAULT NULL,
     settings text[] DEFAULT NULL
 ) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -222,6 +393,16 @@ CREATE FUNCTION @extschema@.bbm_drop(name text, if_exists boolean DEFAULT false)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_drop IS
     'cancel the batches of a migration in flight and delete it with its jobs; true if there was one';
+
+CREATE FUNCTION @extschema@.bbm_sync_trigger(
+    table_name text,
+    set text,
+    "where" text DEFAULT NULL,
+    drop boolean DEFAULT false
+) RETURNS name
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.bbm_sync_trigger IS
+    'create, or drop, the trigger that fills columns of rows that are written; returns its name';
 
 /* Steering. */
 
@@ -285,6 +466,18 @@ CREATE FUNCTION @extschema@.bbm_status_name(status smallint) RETURNS text
 COMMENT ON FUNCTION @extschema@.bbm_status_name IS
     'the word for a status code: paused, active, finished, failed, running';
 
+CREATE FUNCTION @extschema@.bbm_give_back_names(counts bigint[]) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(c.n || ' ' || (ARRAY['lock timeout', 'deadlock', 'blocking others', 'time limit',
+                                           'cancelled', 'other'])[c.reason], ', ' ORDER BY c.reason)
+    FROM unnest(counts) WITH ORDINALITY AS c (n, reason)
+    WHERE c.n > 0
+$$;
+COMMENT ON FUNCTION @extschema@.bbm_give_back_names IS
+    'in words how often batches were given back for which reason';
+
 CREATE FUNCTION @extschema@.bbm_waiting_on(id bigint, home text, owner_oid oid) RETURNS text
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_waiting_on IS
@@ -325,7 +518,8 @@ CREATE FUNCTION @extschema@.bbm_status(
     OUT jobs_finished bigint, OUT jobs_running bigint, OUT jobs_failed bigint, OUT rows_per_second numeric,
     OUT eta interval, OUT batch_size integer, OUT workers integer, OUT waiting_on text,
     OUT started_at timestamp with time zone, OUT finished_at timestamp with time zone, OUT last_error text,
-    OUT attempt smallint, OUT next_attempt_at timestamp with time zone
+    OUT attempt smallint, OUT next_attempt_at timestamp with time zone,
+    OUT given_back bigint, OUT given_back_for text
 ) RETURNS SETOF record
     LANGUAGE sql STABLE SECURITY DEFINER ROWS 10
     SET search_path = pg_catalog, pg_temp
@@ -335,7 +529,8 @@ AS $$
            CASE WHEN m.status = 2 THEN 100.0
                 -- once all ranges are cut their keys are counted, not estimated
                 ELSE least(99.9, coalesce(round(100.0 * j.keys / nullif(
-                    CASE WHEN j.cut >= m.max_value AND m.batching_strategy IS DISTINCT FROM 'NullKeySetBatchingStrategy'
+                    CASE WHEN m.pass > 1 OR (j.cut >= m.max_value AND m.max_key IS NULL AND NOT j.by_leaf AND
+                              coalesce(m.batching_strategy, 'SerialKeySetBatchingStrategy') = 'SerialKeySetBatchingStrategy')
                          THEN j.all_keys
                          ELSE greatest(m.total_tuple_count, j.all_keys) END, 0), 1), 0.0))
            END,
@@ -345,17 +540,32 @@ AS $$
                 THEN make_interval(secs => round(greatest(m.total_tuple_count - j.keys, 0)
                                                  / (r.keys_per_ms * greatest(j.running, 1) * 1000))::float8)
            END,
-           m.batch_size, j.running::integer,
+           CASE WHEN m.target_duration IS NULL AND m.max_batch_wal IS NULL THEN m.batch_size
+                ELSE coalesce(z.batch_size, m.batch_size) END,
+           j.running::integer,
            CASE WHEN m.status IN (1, 4) THEN @extschema@.bbm_waiting_on(m.id, m.home, m.owner_oid) END,
            m.started_at, m.finished_at,
-           coalesce(m.error_sqlstate || ': ' || m.error_message, e.error),
-           e.attempts, CASE WHEN m.status <> 3 THEN e.next_attempt_at END
+           coalesce(m.error_sqlstate || ': ' || m.error_message, e.error,
+                    (SELECT format('%s: %s (put aside: %s)', o.error_sqlstate, o.error_message,
+                                   (SELECT count(*) FROM @extschema@.bbm_row_errors a WHERE a.migration_id = m.id))
+                     FROM @extschema@.bbm_row_errors o WHERE o.migration_id = m.id ORDER BY o.id DESC LIMIT 1)),
+           e.attempts, CASE WHEN m.status <> 3 THEN e.next_attempt_at END,
+           j.given_back,
+           CASE WHEN j.given_back > 0 THEN (
+               SELECT @extschema@.bbm_give_back_names(ARRAY[
+                   sum(g.given_back_for[1]), sum(g.given_back_for[2]), sum(g.given_back_for[3]),
+                   sum(g.given_back_for[4]), sum(g.given_back_for[5]), sum(g.given_back_for[6])]::bigint[])
+               FROM @extschema@.batched_background_migration_jobs g
+               WHERE g.batched_background_migration_id = m.id AND g.given_back > 0)
+           END
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
-        SELECT coalesce(sum(j.row_count), 0)::bigint AS rows,
-               coalesce(sum(j.key_count) FILTER (WHERE j.status = 2), 0)::bigint AS keys,
-               coalesce(sum(j.key_count), 0)::bigint AS all_keys,
-               max(j.max_value) AS cut,
+        -- keys are those of the first pass; what a pass that verifies has found is not done
+        SELECT coalesce(sum(j.row_count) FILTER (WHERE j.pass % 2 = 1), 0)::bigint AS rows,
+               coalesce(sum(j.given_back), 0)::bigint AS given_back,
+               coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1 AND j.status = 2), 0)::bigint AS keys,
+               coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1), 0)::bigint AS all_keys,
+               max(j.max_value) AS cut, coalesce(bool_or(j.relation IS NOT NULL), false) AS by_leaf,
                coalesce(sum(j.merged_jobs) FILTER (WHERE j.status = 2), 0)::bigint AS finished,
                count(*) FILTER (WHERE j.status = 4) AS running,
                count(*) FILTER (WHERE j.status = 3) AS failed
@@ -368,9 +578,15 @@ AS $$
                (sum(l.key_count) / nullif(sum(l.run_ms), 0))::numeric AS keys_per_ms
         FROM (SELECT j.row_count, j.key_count, j.run_ms
               FROM @extschema@.batched_background_migration_jobs j
-              WHERE j.batched_background_migration_id = m.id AND j.status = 2
+              WHERE j.batched_background_migration_id = m.id AND j.status = 2 AND j.pass % 2 = 1
               ORDER BY j.id DESC LIMIT 100) l
     ) r
+    LEFT JOIN LATERAL (
+        SELECT j.batch_size
+        FROM @extschema@.batched_background_migration_jobs j
+        WHERE j.batched_background_migration_id = m.id AND j.pass % 2 = 1
+        ORDER BY j.id DESC LIMIT 1
+    ) z ON true
     LEFT JOIN LATERAL (
         SELECT j.error_sqlstate || ': ' || j.error_message AS error, j.attempts, j.next_attempt_at
         FROM @extschema@.batched_background_migration_jobs j
@@ -398,7 +614,9 @@ CREATE FUNCTION @extschema@.bbm_jobs(
     OUT rows bigint, OUT run_time interval, OUT wal_bytes bigint, OUT jobs integer, OUT worker_pid integer,
     OUT started_at timestamp with time zone, OUT finished_at timestamp with time zone,
     OUT next_attempt_at timestamp with time zone, OUT failure_error_code smallint,
-    OUT error_sqlstate text, OUT error_message text
+    OUT error_sqlstate text, OUT error_message text,
+    OUT relation text, OUT min_key text[], OUT max_key text[], OUT verifies boolean, OUT batch_size integer,
+    OUT given_back integer, OUT given_back_for text
 ) RETURNS SETOF record
     LANGUAGE sql STABLE SECURITY DEFINER ROWS 1000
     SET search_path = pg_catalog, pg_temp
@@ -407,7 +625,9 @@ AS $$
            CASE j.status WHEN 1 THEN 'new' ELSE @extschema@.bbm_status_name(j.status) END,
            j.min_value, j.max_value, j.attempts, j.row_count, make_interval(secs => j.run_ms / 1000), j.wal_bytes,
            j.merged_jobs, CASE WHEN j.status = 4 THEN j.worker_pid END, j.started_at, j.finished_at,
-           CASE WHEN m.status <> 3 THEN j.next_attempt_at END, j.failure_error_code, j.error_sqlstate, j.error_message
+           CASE WHEN m.status <> 3 THEN j.next_attempt_at END, j.failure_error_code, j.error_sqlstate, j.error_message,
+           j.relation_name, j.min_key, j.max_key, j.pass % 2 = 0, j.batch_size,
+           j.given_back, @extschema@.bbm_give_back_names(j.given_back_for::bigint[])
     FROM @extschema@.batched_background_migration_jobs j
     JOIN @extschema@.batched_background_migrations m ON m.id = j.batched_background_migration_id
     WHERE m.name = bbm_jobs.name AND @extschema@.bbm_may_see(m.owner_oid)
@@ -415,6 +635,26 @@ AS $$
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_jobs IS
     'the jobs of a migration, newest first; finished neighbours are merged, jobs says how many a row stands for';
+
+CREATE FUNCTION @extschema@.bbm_errors(
+    name text,
+    OUT id bigint, OUT at timestamp with time zone, OUT relation text, OUT min_value bigint, OUT max_value bigint,
+    OUT min_key text[], OUT max_key text[], OUT error_sqlstate text, OUT error_message text, OUT error_detail text,
+    OUT error_hint text, OUT error_context text, OUT job bigint
+) RETURNS SETOF record
+    LANGUAGE sql STABLE SECURITY DEFINER ROWS 100
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT e.id, e.at, e.relation_name, CASE WHEN e.min_key IS NULL THEN e.min_value END,
+           CASE WHEN e.min_key IS NULL THEN e.max_value END, e.min_key, e.max_key, e.error_sqlstate,
+           e.error_message, e.error_detail, e.error_hint, e.error_context, e.job_id
+    FROM @extschema@.bbm_row_errors e
+    JOIN @extschema@.batched_background_migrations m ON m.id = e.migration_id
+    WHERE m.name = bbm_errors.name AND @extschema@.bbm_may_see(m.owner_oid)
+    ORDER BY e.id
+$$;
+COMMENT ON FUNCTION @extschema@.bbm_errors IS
+    'the rows, or ranges, that a migration has put aside, and why; bbm_retry takes them up again';
 
 /* Comments on what people read in psql. */
 
@@ -435,11 +675,11 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.job_signature_name I
     'the job: a statement with $1 and $2, or the name of a function';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.table_name IS 'the table as schema.table';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.column_name IS
-    'the key the table is cut along, or the column that is NULL';
+    'the key the table is cut along, columns separated by commas, or the column that is NULL';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.failure_error_code IS
     '0 unknown, 1 invalid table, 2 invalid column, 3 invalid job signature, 4 a job exceeded its attempts, 5 invalid batching strategy';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.batching_strategy IS
-    'NULL or SerialKeySetBatchingStrategy: key order; NullKeySetBatchingStrategy: while the column is NULL somewhere';
+    'NULL or SerialKeySetBatchingStrategy: key order; NullKeySetBatchingStrategy: while the column is NULL somewhere; LooseIndexScanBatchingStrategy: so many values a job; BlockRangeBatchingStrategy: block by block';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.total_tuple_count IS
     'estimated rows, taken when a worker first took it up';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.sub_batch_size IS
@@ -450,6 +690,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.share_table IS
     'may run at the same time as another migration of the same table that says so too';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.synchronous IS
     'commit each batch with the server''s synchronous_commit, for jobs with effects outside the database';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.allow_full_scan IS
+    'may a batch read the whole of a large table? Without it, one whose plan does is refused before it runs';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.job_search_path IS
     'search_path the job runs with; pg_temp always comes last';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.owner IS 'role the job runs as; recorded by bbm';
@@ -463,6 +705,42 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.error_detail IS 'det
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_hint IS 'hint of the error that failed it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.settings IS
     'settings of its own, name=value each, before those of the server; and its bbm.condition';
+
+COMMENT ON COLUMN @extschema@.batched_background_migrations.min_key IS
+    'lowest key, inclusive, where it is not an integer: a value per column, as text';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.max_key IS
+    'highest key, inclusive, where it is not an integer; fixed when defined, or when first taken up';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.index_name IS
+    'the index to cut along; NULL: any that fits';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.operation IS
+    'update or delete, of what bbm_update or bbm_delete has composed; NULL: the job is the user''s';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.set_clause IS
+    'what bbm_update sets';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.where_clause IS
+    'which rows are to be done; a done row no longer meets it';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.check_clause IS
+    'what verification holds each row to; NULL: that it does not meet where_clause';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.verify IS
+    'count, when all is done, the rows that are not as they should be, and fail if there are any';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.follow IS
+    'go on with keys that have come since it was defined, until it has caught up';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.allow_key_change IS
+    'bbm_update may set columns of the batching or the partition key';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.target_duration IS
+    'what a batch is to take: its size follows the measured time; NULL: batch_size is exact';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.min_batch_size IS
+    'a size that follows does not go below this';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.max_batch_size IS
+    'a size that follows does not go above this';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.max_batch_wal IS
+    'WAL a batch is to write at most, in bytes: its size follows; NULL: no limit';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.pass IS
+    'odd passes work, even ones verify; most migrations have one';
+
+COMMENT ON COLUMN @extschema@.batched_background_migrations.on_error IS
+    'what becomes of a job that has used up its attempts: fail the migration; split: do all but the rows that cannot be done; skip the range';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.max_errors IS
+    'rows or ranges that may be put aside';
 
 COMMENT ON TABLE @extschema@.batched_background_migration_jobs IS
     'one row a key range of a migration, its attempts and outcome; written by the workers alone';
@@ -498,6 +776,14 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.run_ms IS 'time 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.wal_bytes IS 'WAL written by its execution';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.merged_jobs IS 'finished neighbours this row stands for';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.next_attempt_at IS 'not before this time';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.given_back IS
+    'how often its batch was given back, which does not count as an attempt';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.given_back_for IS
+    'how often for each reason: lock timeout, deadlock, blocking others, time limit, cancelled, other; NULL: never';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.part_size IS
+    'keys its next commit may have, after it was given back; NULL: as many as the migration says';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.stuck IS
+    'what its give-backs without progress in between weigh: from 1000 on each counts as an attempt';
 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_sqlstate IS
     'SQLSTATE of the last attempt that did not succeed';
@@ -510,6 +796,80 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_hint IS
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_context IS
     'context of the last attempt that did not succeed';
 
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.pass IS
+    'the pass it belongs to: odd ones work, even ones verify';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.relation IS
+    'OID of the partition or child it is of, when the migration is cut by those';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.relation_name IS
+    'the same by name';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.min_key IS
+    'first key of the range, where it is not an integer';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.max_key IS
+    'last key of the range, where it is not an integer';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.cursor_key IS
+    'last key done, when the job commits in sub-batches and the key is not an integer';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.batch_size IS
+    'keys asked for when it was cut';
+
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.splits IS
+    'its attempts are used up: the next execution puts aside what cannot be done';
+
+COMMENT ON TABLE @extschema@.bbm_row_errors IS
+    'rows and ranges that cannot be done, put aside by on_error split or skip; bbm_errors() is for people';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.id IS
+    'identity';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.migration_id IS
+    'the migration';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.job_id IS
+    'the job it was part of';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.at IS
+    'when it was put aside';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.relation IS
+    'OID of the partition or child it is of';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.relation_name IS
+    'the same by name';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.min_value IS
+    'first key, where it is an integer';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.max_value IS
+    'last key, where it is an integer';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.min_key IS
+    'first key, where it is not an integer';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.max_key IS
+    'last key, where it is not an integer';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_sqlstate IS
+    'SQLSTATE of the error';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_message IS
+    'its message';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_detail IS
+    'its detail';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_hint IS
+    'its hint';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_context IS
+    'its context';
+
+COMMENT ON TABLE @extschema@.bbm_parts IS
+    'how far a migration is with each partition or child, and block ranges with a table; written by the workers alone';
+COMMENT ON COLUMN @extschema@.bbm_parts.id IS
+    'identity';
+COMMENT ON COLUMN @extschema@.bbm_parts.migration_id IS
+    'the migration';
+COMMENT ON COLUMN @extschema@.bbm_parts.relation IS
+    'OID of the table';
+COMMENT ON COLUMN @extschema@.bbm_parts.relation_name IS
+    'its name';
+COMMENT ON COLUMN @extschema@.bbm_parts.pass IS
+    'the last pass in which it was cut to its end; 0 none; negative while it is not in the tree';
+COMMENT ON COLUMN @extschema@.bbm_parts.begun IS
+    'the last pass that has begun on it';
+COMMENT ON COLUMN @extschema@.bbm_parts.begun_lsn IS
+    'where the WAL was when the last pass that works began';
+COMMENT ON COLUMN @extschema@.bbm_parts.clean_lsn IS
+    'the same of the one before: pages unchanged since are clean';
+COMMENT ON COLUMN @extschema@.bbm_parts.end_block IS
+    'the pass ends before this block';
+COMMENT ON COLUMN @extschema@.bbm_parts.filenode IS
+    'the files that the positions are about';
+
 COMMENT ON TABLE @extschema@.bbm_events IS 'every change of state of a migration: who, when, what';
 COMMENT ON COLUMN @extschema@.bbm_events.id IS
     'identity, in the order of the events';
@@ -520,7 +880,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.migration_id IS
 COMMENT ON COLUMN @extschema@.bbm_events.name IS
     'its name then';
 COMMENT ON COLUMN @extschema@.bbm_events.event IS
-    'created, started, paused, running, finished, failed, altered or dropped';
+    'created, started, paused, running, finished, failed, altered or dropped; attached or detached: a partition or child';
 COMMENT ON COLUMN @extschema@.bbm_events.status IS
     'the status after it, as a word';
 COMMENT ON COLUMN @extschema@.bbm_events.role IS
@@ -528,16 +888,17 @@ COMMENT ON COLUMN @extschema@.bbm_events.role IS
 COMMENT ON COLUMN @extschema@.bbm_events.owner_oid IS
     'the migration''s owner then, whose members see the row';
 COMMENT ON COLUMN @extschema@.bbm_events.detail IS
-    'the error of a failed one';
+    'the error of a failed one; the table that was attached or detached';
 
 /*
  * Nothing is for everybody but looking, which shows a role its own.  What else a
  * role may do is granted by name; doc/reference.md has the lists.
  */
 REVOKE ALL ON FUNCTION
-    @extschema@.bbm_create, @extschema@.bbm_alter, @extschema@.bbm_drop, @extschema@.bbm_start,
-    @extschema@.bbm_resume, @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry,
-    @extschema@.bbm_launch_worker, @extschema@.bbm_live_workers, @extschema@.bbm_waiting_on,
+    @extschema@.bbm_create, @extschema@.bbm_update, @extschema@.bbm_delete, @extschema@.bbm_alter,
+    @extschema@.bbm_drop, @extschema@.bbm_sync_trigger, @extschema@.bbm_start, @extschema@.bbm_resume,
+    @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry, @extschema@.bbm_launch_worker,
+    @extschema@.bbm_live_workers, @extschema@.bbm_waiting_on,
     @extschema@.bbm_migration_guard, @extschema@.bbm_migration_event, @extschema@.bbm_job_guard,
     @extschema@.bbm_truncate_guard
     FROM PUBLIC;

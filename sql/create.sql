@@ -115,9 +115,6 @@ CREATE TEMPORARY TABLE temp (id int PRIMARY KEY, n int);
 CREATE FOREIGN DATA WRAPPER regress_wrapper;
 CREATE SERVER regress_server FOREIGN DATA WRAPPER regress_wrapper;
 CREATE FOREIGN TABLE ft (id int NOT NULL, n int) SERVER regress_server;
-CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
-CREATE TABLE parent (id int PRIMARY KEY);
-CREATE TABLE child () INHERITS (parent);
 SELECT * FROM bad(table_name => 'nowhere');
 SELECT * FROM bad(table_name => 'nowhere.t');
 SELECT * FROM bad(table_name => 'other.public.t');
@@ -130,13 +127,11 @@ SELECT * FROM bad(table_name => 's');
 SELECT * FROM bad(table_name => 't_pkey');
 SELECT * FROM bad(table_name => 'temp');
 SELECT * FROM bad(table_name => 'ft');
-SELECT * FROM bad(table_name => 'parted');
-SELECT * FROM bad(table_name => 'parent');
 SELECT * FROM bad(table_name => 'batched_background_migrations');
 SELECT * FROM bad(table_name => 'bbm_events');
 -- the key
 CREATE TABLE k (plain int NOT NULL, nullable int UNIQUE, partial int NOT NULL, expression int NOT NULL, hashed int NOT NULL,
-                pair_a int NOT NULL, pair_b int NOT NULL, words text NOT NULL UNIQUE, not_unique int NOT NULL,
+                pair_a int NOT NULL, pair_b int NOT NULL, doc json NOT NULL, not_unique int NOT NULL,
                 invalid int NOT NULL, number numeric NOT NULL UNIQUE);
 CREATE UNIQUE INDEX ON k (partial) WHERE partial > 0;
 CREATE UNIQUE INDEX ON k (abs(expression));
@@ -155,16 +150,12 @@ SELECT * FROM bad(table_name => 'k', options => $$, column_name => 'nullable'$$)
 SELECT * FROM bad(table_name => 'k', options => $$, column_name => 'partial'$$);
 SELECT state, message FROM bad(table_name => 'k', options => $$, column_name => 'expression'$$);
 SELECT state, message FROM bad(table_name => 'k', options => $$, column_name => 'hashed'$$);
-SELECT state, message FROM bad(table_name => 'k', options => $$, column_name => 'pair_a'$$);
-SELECT state, message FROM bad(table_name => 'k', options => $$, column_name => 'not_unique'$$);
 SELECT state, message FROM bad(table_name => 'k', options => $$, column_name => 'invalid'$$);
-SELECT * FROM bad(table_name => 'k', options => $$, column_name => 'words'$$);
-SELECT state, message FROM bad(table_name => 'k', options => $$, column_name => 'number'$$);
+SELECT * FROM bad(table_name => 'k', options => $$, column_name => 'doc'$$);
 UPDATE pg_index SET indisvalid = true WHERE indexrelid = 'k_invalid'::regclass;
 -- the numbers
 SELECT * FROM bad(options => ', batch_size => 0');
 SELECT * FROM bad(options => ', batch_size => -1');
-SELECT * FROM bad(options => ', batch_size => NULL');
 SELECT * FROM bad(options => ', sub_batch_size => 0');
 SELECT * FROM bad(options => ', workers => 0');
 SELECT * FROM bad(options => ', workers => 257');
@@ -292,7 +283,7 @@ DROP VIEW v;
 DROP MATERIALIZED VIEW mv;
 DROP FOREIGN DATA WRAPPER regress_wrapper CASCADE;
 DROP SCHEMA "Odd Schema", elsewhere CASCADE;
-DROP TABLE t, k, copy, empty, keyed_by_domain, other_keys, parted, parent, child, temp;
+DROP TABLE t, k, copy, empty, keyed_by_domain, other_keys, temp;
 DROP DOMAIN positive;
 DROP SEQUENCE s;
 DROP FUNCTION f_range, f_big, f_registry, f_none, f_text, f_three, f_narrow, f_both(int, int),

@@ -47,7 +47,9 @@ SELECT * FROM complaint(ARRAY[['bbm.max_row_rate=1', 'bbm.max_row_rate=2']]);
 -- a plain statement is held to the same
 SELECT define('plain', NULL);
 UPDATE batched_background_migrations SET settings = '{bbm.max_row_rate=x}' WHERE name = 'plain';
+\set VERBOSITY terse
 SELECT bbm_alter('plain', settings => '{bbm.condition=(}');
+\set VERBOSITY default
 INSERT INTO batched_background_migrations (name, table_name, column_name, job_signature_name, min_value, max_value, batch_size, settings)
 VALUES ('inserted', 'public.t', 'id', 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2', 1, 10, 10, '{oops}');
 SELECT bbm_drop('plain');

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * api_define.c
- *		bbm_create, bbm_alter, bbm_drop.
+ *		bbm_create, bbm_update, bbm_delete, bbm_alter, bbm_drop.
  *
  * They check everything at the call: what a worker would check when it takes
  * the migration up, with the same code, as the role that will own it.  What
@@ -21,14 +21,18 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #include "access.h"
 #include "catalog.h"
 #include "compat.h"
+#include "statement.h"
 #include "target.h"
 #include "txn.h"
 
 PG_FUNCTION_INFO_V1(bbm_create);
+PG_FUNCTION_INFO_V1(bbm_update);
+PG_FUNCTION_INFO_V1(bbm_delete);
 PG_FUNCTION_INFO_V1(bbm_alter);
 PG_FUNCTION_INFO_V1(bbm_drop);
 
@@ -139,106 +143,316 @@ check_may_log_in(Oid role)
 				 errhint("ALTER ROLE … LOGIN; without a password nobody can use that.")));
 }
 
-/* The names of options in the order of bbm_create's parameters. */
+/* What the defining functions have in common, in this order, after what is their own. */
 enum
 {
-	ARG_NAME, ARG_TABLE, ARG_JOB, ARG_COLUMN, ARG_BATCH_SIZE, ARG_SUB_BATCH_SIZE, ARG_MIN, ARG_MAX,
-	ARG_STRATEGY, ARG_WORKERS, ARG_MAX_ATTEMPTS, ARG_SHARE_TABLE, ARG_SYNCHRONOUS, ARG_START,
-	ARG_SETTINGS
+	OPTION_COLUMN, OPTION_BATCH_SIZE, OPTION_SUB_BATCH_SIZE, OPTION_MIN, OPTION_MAX, OPTION_STRATEGY,
+	OPTION_WORKERS, OPTION_MAX_ATTEMPTS, OPTION_SHARE_TABLE, OPTION_SYNCHRONOUS, OPTION_START,
+	OPTION_TARGET_DURATION, OPTION_MIN_BATCH_SIZE, OPTION_MAX_BATCH_SIZE, OPTION_MAX_BATCH_WAL, OPTION_INDEX,
+	OPTION_MIN_KEY, OPTION_MAX_KEY, OPTION_VERIFY, OPTION_CHECK, OPTION_FOLLOW,
+	OPTION_ON_ERROR, OPTION_MAX_ERRORS, OPTION_ALLOW_FULL_SCAN, OPTION_SETTINGS,
+	OPTION_LAST
 };
 
-/* The registry's "schema.table" of a resolved table. */
-static char *
-table_name_of(Oid relid)
+/* A batch whose size nobody gave begins with so many keys, and aims at so much time. */
+#define BBM_FIRST_SIZE 1000
+#define BBM_TARGET_US (500 * 1000)
+
+static const Interval *
+interval_arg(FunctionCallInfo fcinfo, int n)
 {
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+	return PG_ARGISNULL(n) ? NULL : PG_GETARG_INTERVAL_P(n);
+}
+
+/* A bound that is given as a number or as a key; NULL when it is not. */
+static const BbmBound *
+bound_arg(FunctionCallInfo fcinfo, int number, int key)
+{
+	BbmBound   *bound;
+
+	if (PG_ARGISNULL(number) && PG_ARGISNULL(key))
+		return NULL;
+	bound = palloc0(sizeof(BbmBound));
+	if (!PG_ARGISNULL(number))
+		bound->number = PG_GETARG_INT64(number);
+	if (!PG_ARGISNULL(key))
+		bound->key = PointerGetDatum(PG_GETARG_ARRAYTYPE_P_COPY(key));
+	return bound;
+}
+
+static void
+read_options(FunctionCallInfo fcinfo, int first, BbmDefinition *d)
+{
+	static const struct
+	{
+		int			option;
+		const char *name;
+	}			required[] = {
+		{OPTION_WORKERS, "workers"}, {OPTION_MAX_ATTEMPTS, "max_attempts"}, {OPTION_SHARE_TABLE, "share_table"},
+		{OPTION_SYNCHRONOUS, "synchronous"}, {OPTION_MIN_BATCH_SIZE, "min_batch_size"},
+		{OPTION_MAX_BATCH_SIZE, "max_batch_size"}, {OPTION_VERIFY, "verify"}, {OPTION_FOLLOW, "follow"},
+		{OPTION_ON_ERROR, "on_error"}, {OPTION_MAX_ERRORS, "max_errors"},
+		{OPTION_ALLOW_FULL_SCAN, "allow_full_scan"}
+	};
+
+	for (int i = 0; i < lengthof(required); i++)
+		require(!PG_ARGISNULL(first + required[i].option), required[i].name);
+	d->column_name = text_arg(fcinfo, first + OPTION_COLUMN);
+	d->batch_size = int_arg(fcinfo, first + OPTION_BATCH_SIZE);
+	d->sub_batch_size = int_arg(fcinfo, first + OPTION_SUB_BATCH_SIZE);
+	d->min = bound_arg(fcinfo, first + OPTION_MIN, first + OPTION_MIN_KEY);
+	d->max = bound_arg(fcinfo, first + OPTION_MAX, first + OPTION_MAX_KEY);
+	d->strategy = text_arg(fcinfo, first + OPTION_STRATEGY);
+	d->workers = int_arg(fcinfo, first + OPTION_WORKERS);
+	d->max_attempts = int_arg(fcinfo, first + OPTION_MAX_ATTEMPTS);
+	d->share_table = bool_arg(fcinfo, first + OPTION_SHARE_TABLE);
+	d->synchronous = bool_arg(fcinfo, first + OPTION_SYNCHRONOUS);
+	d->target_duration = interval_arg(fcinfo, first + OPTION_TARGET_DURATION);
+	d->min_batch_size = int_arg(fcinfo, first + OPTION_MIN_BATCH_SIZE);
+	d->max_batch_size = int_arg(fcinfo, first + OPTION_MAX_BATCH_SIZE);
+	d->max_batch_wal = int64_arg(fcinfo, first + OPTION_MAX_BATCH_WAL);
+	d->index_name = text_arg(fcinfo, first + OPTION_INDEX);
+	d->verify = bool_arg(fcinfo, first + OPTION_VERIFY);
+	d->check_clause = text_arg(fcinfo, first + OPTION_CHECK);
+	d->follow = bool_arg(fcinfo, first + OPTION_FOLLOW);
+	d->on_error = text_arg(fcinfo, first + OPTION_ON_ERROR);
+	d->max_errors = int_arg(fcinfo, first + OPTION_MAX_ERRORS);
+	d->allow_full_scan = bool_arg(fcinfo, first + OPTION_ALLOW_FULL_SCAN);
+	d->settings = array_arg(fcinfo, first + OPTION_SETTINGS);
+	d->search_path = pstrdup(namespace_search_path);
+	check_max_attempts(d->max_attempts);
+}
+
+/* Without a size the batch follows the measured time; with one it is exact. */
+static void
+default_size(BbmDefinition *d)
+{
+	static const int first = BBM_FIRST_SIZE;
+	static const Interval target = {.time = BBM_TARGET_US};
+
+	if (d->batch_size == NULL && d->target_duration == NULL)
+		d->target_duration = &target;
+	if (d->batch_size == NULL)
+		d->batch_size = &first;
+}
+
+/*
+ * The key, where the caller names none: the primary key's columns, or those of
+ * the index.  A statement of our composing does without one, block by block.
+ */
+static void
+default_key(BbmDefinition *d, Oid relid)
+{
+	const BbmStrategy *strategy = bbm_strategy_find(d->strategy);
+
+	if (d->column_name || strategy == NULL)
+		return;
+	if (strategy->has_key)
+		d->column_name = bbm_key_default_columns(relid, d->index_name);
+	if (d->column_name == NULL && d->operation && d->strategy == NULL && d->index_name == NULL)
+	{
+		d->strategy = bbm_strategy_block.name;
+		strategy = &bbm_strategy_block;
+	}
+	if (d->column_name == NULL && strategy->sweeps)
+		d->column_name = "ctid";
+	if (d->column_name == NULL && d->index_name)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("table \"%s\" has no index \"%s\" of plain columns", get_rel_name(relid), d->index_name),
+				 errhint("Name the index without its schema; \\d shows the table's indexes.")));
+	if (d->column_name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" has no primary key", get_rel_name(relid)),
+				 errdetail("Its primary key is the default for the batching key."),
+				 errhint("Name the batching key in column_name, or use bbm_update or bbm_delete.")));
+}
+
+static void
+wrong_bound(const BbmTarget *target, const char *given, const char *instead)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("%s does not fit the batching key", given),
+			 target->key.n == 0 ? errdetail("%s has no key of columns.", target->strategy->name) :
+			 target->key.is_integer ? errdetail("Column \"%s\" is an integer.", bbm_key_words(&target->key)) :
+			 errdetail("The key \"%s\" is not an integer.", bbm_key_words(&target->key)),
+			 errhint("%s", instead)));
+}
+
+/* A bound as the caller gave it, in the form in which it is kept. */
+static void
+check_bound(const BbmTarget *target, const BbmBound *given, bool by_number, bool by_key)
+{
+	Datum		values[BBM_MAX_KEY_COLUMNS];
+
+	if (by_number && !target->key.is_integer)
+		wrong_bound(target, "min_value or max_value", target->key.n > 0 ?
+					"Give min_key and max_key, arrays of text with a value per column." : "Leave them out.");
+	if (by_key && (target->key.is_integer || target->key.n == 0))
+		wrong_bound(target, "min_key or max_key", target->key.is_integer ?
+					"Give min_value and max_value." : "Leave them out.");
+	if (given && DatumGetPointer(given->key))
+	{
+		bbm_key_values(&target->key, given, values);
+		bbm_key_bound(&target->key, values, (BbmBound *) given);
+	}
 }
 
 /* Fixes the range at what the table has now, where the caller gave none. */
 static void
 fix_bounds(BbmTarget *target, BbmDefinition *d)
 {
-	int64	   *low = palloc(sizeof(int64));
-	int64	   *high = palloc(sizeof(int64));
+	BbmBound   *low = palloc0(sizeof(BbmBound));
+	BbmBound   *high = palloc0(sizeof(BbmBound));
 
-	if (d->min_value && d->max_value)
+	if (d->min && d->max)
 		return;
-	if (!target->strategy->bounds(target, low, high))
+	if (!bbm_target_bounds(target, low, high))
 	{
 		/* an empty table: one key, which no row has yet */
-		*low = d->min_value ? *d->min_value : d->max_value ? *d->max_value : 1;
-		*high = *low;
+		low->number = d->min ? d->min->number : d->max ? d->max->number : target->key.is_integer ? 1 : 0;
+		high->number = low->number;
 	}
-	if (d->min_value == NULL)
-		d->min_value = d->max_value ? (*low = Min(*low, *d->max_value), low) : low;
-	if (d->max_value == NULL)
+	if (d->min == NULL)
+	{
+		if (d->max)
+			low->number = Min(low->number, d->max->number);
+		d->min = low;
+	}
+	if (d->max == NULL)
 	{
 		/* all rows may lie below the lowest key asked for; then nothing is to do */
-		*high = Max(*high, *d->min_value);
-		d->max_value = high;
+		high->number = Max(high->number, d->min->number);
+		d->max = high;
 	}
 }
 
+/* The definition as a migration, to be resolved as a worker would resolve it. */
+static BbmMigration
+as_migration(const BbmDefinition *d, Oid owner)
+{
+	BbmMigration migration = {
+		.name = (char *) d->name, .job = (char *) d->job, .operation = (char *) d->operation,
+		.set_clause = (char *) d->set_clause, .where_clause = (char *) d->where_clause,
+		.check_clause = (char *) d->check_clause, .table_name = (char *) d->table_name,
+		.column_name = (char *) d->column_name, .index_name = (char *) d->index_name,
+		.strategy = (char *) d->strategy, .search_path = (char *) d->search_path, .owner = owner,
+		.max_attempts = 1, .batch_size = 1, .pass = BBM_FIRST_PASS, .verify = d->verify && *d->verify,
+		.follow = d->follow && *d->follow, .allow_key_change = d->allow_key_change && *d->allow_key_change
+	};
+
+	return migration;
+}
+
+/*
+ * Checks a definition as the caller, who will be the owner, and writes it.  It
+ * holds nothing back for later.
+ */
+static int64
+define(BbmDefinition *d, bool start, bool by_number, bool by_key)
+{
+	Oid			owner = GetUserId();
+	BbmMigration migration = as_migration(d, owner);
+	BbmTarget  *target;
+	Oid			relid;
+	int			level;
+	int64		id;
+
+	(void) bbm_catalog();
+	check_may_log_in(owner);
+	check_name_is_free(d->name);
+	default_size(d);
+	level = bbm_job_settings(&migration);
+	relid = bbm_target_table(d->table_name);
+	default_key(d, relid);
+	bbm_user_settings_end(level);
+
+	migration = as_migration(d, owner);
+	target = bbm_target_open(&migration);
+	bbm_target_check_leaves(target);
+	check_bound(target, d->min, by_number, by_key);
+	check_bound(target, d->max, by_number, by_key);
+	fix_bounds(target, d);
+	d->table_name = bbm_table_sql_name(target->relid);
+	if (d->operation)
+	{
+		BbmLeaf		root = {.relid = target->relid, .name = bbm_table_sql_name(target->relid),
+		.whole_tree = target->is_tree};
+
+		d->job = bbm_job_sql(target, &root);
+	}
+	bbm_target_close(target);
+	id = bbm_migration_insert(d, owner, start ? BBM_ACTIVE : BBM_PAUSED);
+	if (d->operation)
+		ereport(NOTICE, (errmsg("migration \"%s\" runs: %s", d->name, d->job)));
+	return id;
+}
+
+static int64
+define_with_options(FunctionCallInfo fcinfo, int first, BbmDefinition *d)
+{
+	bool		start = !PG_ARGISNULL(first + OPTION_START) && PG_GETARG_BOOL(first + OPTION_START);
+	int64		id;
+
+	read_options(fcinfo, first, d);
+	SPI_connect();
+	id = define(d, start, !PG_ARGISNULL(first + OPTION_MIN) || !PG_ARGISNULL(first + OPTION_MAX),
+				!PG_ARGISNULL(first + OPTION_MIN_KEY) || !PG_ARGISNULL(first + OPTION_MAX_KEY));
+	SPI_finish();
+	return id;
+}
+
+/* bbm_create(name, table_name, job, options, "where") */
 Datum
 bbm_create(PG_FUNCTION_ARGS)
 {
-	Oid			owner = GetUserId();
 	BbmDefinition d = {
-		.name = required_text_arg(fcinfo, ARG_NAME, "name"),
-		.table_name = required_text_arg(fcinfo, ARG_TABLE, "table_name"),
-		.job = required_text_arg(fcinfo, ARG_JOB, "job"),
-		.column_name = text_arg(fcinfo, ARG_COLUMN),
-		.strategy = text_arg(fcinfo, ARG_STRATEGY),
-		.search_path = pstrdup(namespace_search_path),
-		.min_value = int64_arg(fcinfo, ARG_MIN),
-		.max_value = int64_arg(fcinfo, ARG_MAX),
-		.batch_size = int_arg(fcinfo, ARG_BATCH_SIZE),
-		.sub_batch_size = int_arg(fcinfo, ARG_SUB_BATCH_SIZE),
-		.workers = int_arg(fcinfo, ARG_WORKERS),
-		.max_attempts = int_arg(fcinfo, ARG_MAX_ATTEMPTS),
-		.share_table = bool_arg(fcinfo, ARG_SHARE_TABLE),
-		.synchronous = bool_arg(fcinfo, ARG_SYNCHRONOUS),
-		.settings = array_arg(fcinfo, ARG_SETTINGS)
+		.name = required_text_arg(fcinfo, 0, "name"),
+		.table_name = required_text_arg(fcinfo, 1, "table_name"),
+		.job = required_text_arg(fcinfo, 2, "job"),
+		.where_clause = text_arg(fcinfo, 3 + OPTION_LAST)
 	};
-	bool		start = !PG_ARGISNULL(ARG_START) && PG_GETARG_BOOL(ARG_START);
-	BbmMigration migration = {.max_attempts = 1, .batch_size = 1};
-	BbmTarget  *target;
-	int64		id;
 
-	require(d.batch_size != NULL, "batch_size");
-	require(d.workers != NULL, "workers");
-	require(d.max_attempts != NULL, "max_attempts");
-	require(d.share_table != NULL, "share_table");
-	require(d.synchronous != NULL, "synchronous");
-	check_max_attempts(d.max_attempts);
-	SPI_connect();
-	(void) bbm_catalog();
-	check_may_log_in(owner);
-	check_name_is_free(d.name);
+	PG_RETURN_INT64(define_with_options(fcinfo, 3, &d));
+}
 
-	migration.name = (char *) d.name;
-	migration.job = (char *) d.job;
-	migration.table_name = (char *) d.table_name;
-	migration.strategy = (char *) d.strategy;
-	migration.search_path = (char *) d.search_path;
-	migration.owner = owner;
-	if (d.column_name == NULL)
-	{
-		int			level = bbm_job_settings(&migration);
+/* bbm_update(name, table_name, set, where, options, allow_key_change) */
+Datum
+bbm_update(PG_FUNCTION_ARGS)
+{
+	BbmDefinition d = {
+		.name = required_text_arg(fcinfo, 0, "name"),
+		.table_name = required_text_arg(fcinfo, 1, "table_name"),
+		.operation = "update",
+		.set_clause = required_text_arg(fcinfo, 2, "set"),
+		.where_clause = text_arg(fcinfo, 3),
+		.allow_key_change = bool_arg(fcinfo, 4 + OPTION_LAST)
+	};
 
-		d.column_name = bbm_target_primary_key(bbm_target_table(d.table_name));
-		bbm_user_settings_end(level);
-	}
-	migration.column_name = (char *) d.column_name;
+	PG_RETURN_INT64(define_with_options(fcinfo, 4, &d));
+}
 
-	/* as the caller, who will be the owner; it holds nothing back for later */
-	target = bbm_target_open(&migration);
-	fix_bounds(target, &d);
-	d.table_name = table_name_of(target->relid);
-	bbm_target_close(target);
+/* bbm_delete(name, table_name, where, options) */
+Datum
+bbm_delete(PG_FUNCTION_ARGS)
+{
+	BbmDefinition d = {
+		.name = required_text_arg(fcinfo, 0, "name"),
+		.table_name = required_text_arg(fcinfo, 1, "table_name"),
+		.operation = "delete",
+		.where_clause = required_text_arg(fcinfo, 2, "where")
+	};
+	int64		id = define_with_options(fcinfo, 3, &d);
+	char	   *cascades;
 
-	id = bbm_migration_insert(&d, owner, start ? BBM_ACTIVE : BBM_PAUSED);
-	SPI_finish();
+	/* by the name that was found, whatever path it was found with */
+	cascades = bbm_statement_cascades(bbm_target_table(d.table_name));
+	if (cascades)
+		ereport(NOTICE,
+				(errmsg("rows of other tables go with those that migration \"%s\" deletes", d.name),
+				 errdetail("%s", cascades)));
 	PG_RETURN_INT64(id);
 }
 
@@ -246,7 +460,9 @@ bbm_create(PG_FUNCTION_ARGS)
 enum
 {
 	ALTER_NAME, ALTER_NEW_NAME, ALTER_JOB, ALTER_BATCH_SIZE, ALTER_SUB_BATCH_SIZE, ALTER_MAX, ALTER_WORKERS,
-	ALTER_MAX_ATTEMPTS, ALTER_SHARE_TABLE, ALTER_SYNCHRONOUS, ALTER_OWNER, ALTER_SETTINGS
+	ALTER_MAX_ATTEMPTS, ALTER_SHARE_TABLE, ALTER_SYNCHRONOUS, ALTER_OWNER, ALTER_TARGET_DURATION,
+	ALTER_MIN_BATCH_SIZE, ALTER_MAX_BATCH_SIZE, ALTER_MAX_BATCH_WAL, ALTER_INDEX, ALTER_VERIFY, ALTER_FOLLOW,
+	ALTER_ON_ERROR, ALTER_MAX_ERRORS, ALTER_ALLOW_FULL_SCAN, ALTER_SETTINGS
 };
 
 /* A new job is checked as bbm_create checks one, as the role that will run it. */
@@ -261,6 +477,12 @@ check_new_job(const BbmMigration *old, const BbmDefinition *d)
 				 errmsg("the job of migration \"%s\" can only be changed by its owner", old->name),
 				 errdetail("It is checked with the rights of the role that will run it."),
 				 errhint("SET ROLE to the owner first.")));
+	if (old->operation)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the job of migration \"%s\" cannot be changed", old->name),
+				 errdetail("It was composed by bbm_%s from its parts.", old->operation),
+				 errhint("Define another migration.")));
 	migration.job = (char *) d->job;
 	migration.search_path = (char *) d->search_path;
 	bbm_target_close(bbm_target_open(&migration));
@@ -275,7 +497,18 @@ bbm_alter(PG_FUNCTION_ARGS)
 		.job = text_arg(fcinfo, ALTER_JOB),
 		.batch_size = int_arg(fcinfo, ALTER_BATCH_SIZE),
 		.sub_batch_size = int_arg(fcinfo, ALTER_SUB_BATCH_SIZE),
-		.max_value = int64_arg(fcinfo, ALTER_MAX),
+		.target_duration = interval_arg(fcinfo, ALTER_TARGET_DURATION),
+		/* a size without a target is exact, as in bbm_create */
+		.fixed_size = !PG_ARGISNULL(ALTER_BATCH_SIZE) && PG_ARGISNULL(ALTER_TARGET_DURATION),
+		.min_batch_size = int_arg(fcinfo, ALTER_MIN_BATCH_SIZE),
+		.max_batch_size = int_arg(fcinfo, ALTER_MAX_BATCH_SIZE),
+		.max_batch_wal = int64_arg(fcinfo, ALTER_MAX_BATCH_WAL),
+		.index_name = text_arg(fcinfo, ALTER_INDEX),
+		.verify = bool_arg(fcinfo, ALTER_VERIFY),
+		.follow = bool_arg(fcinfo, ALTER_FOLLOW),
+		.on_error = text_arg(fcinfo, ALTER_ON_ERROR),
+		.max_errors = int_arg(fcinfo, ALTER_MAX_ERRORS),
+		.allow_full_scan = bool_arg(fcinfo, ALTER_ALLOW_FULL_SCAN),
 		.workers = int_arg(fcinfo, ALTER_WORKERS),
 		.max_attempts = int_arg(fcinfo, ALTER_MAX_ATTEMPTS),
 		.share_table = bool_arg(fcinfo, ALTER_SHARE_TABLE),
@@ -285,9 +518,15 @@ bbm_alter(PG_FUNCTION_ARGS)
 	};
 	BbmMigration *migration;
 	BbmStatus	status;
+	BbmBound	max = {0};
 
 	if (name == NULL)
 		bbm_must_not_be_null("name");
+	if (!PG_ARGISNULL(ALTER_MAX))
+	{
+		max.number = PG_GETARG_INT64(ALTER_MAX);
+		d.max = &max;
+	}
 	SPI_connect();
 	migration = bbm_get_migration(name);
 	check_max_attempts(d.max_attempts);
@@ -295,8 +534,10 @@ bbm_alter(PG_FUNCTION_ARGS)
 		check_name_is_free(d.name);
 	/* from here on it does not change under us */
 	if (bbm_migration_lock(migration->id, &status) && status == BBM_FINISHED &&
-		(d.job || d.batch_size || d.sub_batch_size || d.max_value || d.workers || d.max_attempts ||
-		 d.share_table || d.synchronous || d.settings))
+		(d.job || d.batch_size || d.sub_batch_size || d.max || d.workers || d.max_attempts ||
+		 d.share_table || d.synchronous || d.target_duration || d.min_batch_size || d.max_batch_size ||
+		 d.max_batch_wal || d.index_name || d.verify || d.follow || d.on_error || d.max_errors ||
+		 d.allow_full_scan || d.settings))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("migration \"%s\" is finished and stays so", name),

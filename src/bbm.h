@@ -48,6 +48,32 @@ typedef enum BbmFailureCode
 /* The settings that a migration has of its own; see guc.c. */
 typedef struct BbmOverrides BbmOverrides;
 
+/* What becomes of a job that has used up its attempts. */
+typedef enum BbmOnError
+{
+	BBM_ON_ERROR_FAIL,			/* the migration fails */
+	BBM_ON_ERROR_SPLIT,			/* all but the rows that cannot be done is done */
+	BBM_ON_ERROR_SKIP			/* the range is put aside */
+} BbmOnError;
+
+/*
+ * A migration's passes: the odd ones do the work, each even one verifies what
+ * the one before has done.
+ */
+#define BBM_FIRST_PASS 1
+#define BBM_PASS_VERIFIES(pass) ((pass) % 2 == 0)
+
+/*
+ * One end of a range, inclusive.  Where the key is one integer, or a block of
+ * the table, it is the number; where it is anything else, a text[] of its
+ * columns' values, and the number counts the ranges.
+ */
+typedef struct BbmBound
+{
+	int64		number;
+	Datum		key;			/* text[]; 0 without */
+} BbmBound;
+
 /* A row of batched_background_migrations, as far as C needs it. */
 typedef struct BbmMigration
 {
@@ -55,18 +81,34 @@ typedef struct BbmMigration
 	char	   *name;
 	BbmStatus	status;
 	TimestampTz updated_at;		/* 0 when NULL; tells a changed row from a known one */
-	int64		min_value;
-	int64		max_value;
+	BbmBound	min;
+	BbmBound	max;
 	int			batch_size;
 	int			sub_batch_size; /* 0 when NULL: one commit a job */
+	double		target_ms;		/* what a batch may take; 0: its size is fixed */
+	int			min_batch_size;
+	int			max_batch_size;
+	int64		max_batch_wal;	/* bytes; 0 for no limit */
 	char	   *job;
+	char	   *operation;		/* "update" or "delete", of our composing; NULL: job is the user's */
+	char	   *set_clause;
+	char	   *where_clause;	/* a row that is done does not meet it; NULL without */
+	char	   *check_clause;	/* what verification holds rows to; NULL: no more where_clause */
+	bool		verify;
+	bool		follow;			/* go on with what has come since the start */
+	bool		allow_key_change;
 	char	   *table_name;
 	char	   *column_name;
+	char	   *index_name;		/* to cut along; NULL: any that fits */
 	char	   *strategy;		/* NULL for the default */
+	int			pass;
 	int			workers;
 	int			max_attempts;
+	BbmOnError	on_error;
+	int			max_errors;
 	bool		share_table;
 	bool		synchronous;
+	bool		allow_full_scan;	/* a batch may read the whole table */
 	char	   *search_path;
 	Oid			owner;
 	char	   *home;			/* NULL when never started */
@@ -80,13 +122,21 @@ typedef struct BbmJob
 {
 	int64		id;
 	int64		migration_id;
-	int64		min_value;
-	int64		max_value;
+	int			pass;
+	Oid			relation;		/* the leaf of a tree the range is of, or InvalidOid */
+	char	   *relation_name;	/* quoted, or NULL */
+	BbmBound	min;
+	BbmBound	max;
 	bool		has_cursor;		/* part of it is done and committed ... */
-	int64		cursor;			/* ... up to and including this key */
+	BbmBound	cursor;			/* ... up to and including this key */
+	int			batch_size;		/* what was asked for when it was cut */
 	int			attempts;
+	bool		splits;			/* has used up its attempts: what cannot be done is put aside */
 	int			claim_no;		/* fencing token: somebody else's claim raises it */
 	int64		key_count;
+	int			part_size;		/* keys a commit, when cut down; 0 not */
+	int			stuck;			/* what its give-backs without progress weigh; see record.c */
+	int			ran_size;		/* keys in the last batch of it; 0 it never began */
 	ItemPointerData tid;		/* of its row, while we have that locked */
 } BbmJob;
 

@@ -140,9 +140,9 @@ bbm_catalog_find(void)
 	now.migrations_key = get_relname_relid(MIGRATIONS_TABLE "_pkey", schema);
 	now.migrations_by_table = get_relname_relid(MIGRATIONS_TABLE "_table_idx", schema);
 	now.jobs_key = get_relname_relid(JOBS_TABLE "_pkey", schema);
-	now.jobs_by_max = get_relname_relid(JOBS_TABLE "_migration_max_idx", schema);
+	now.jobs_newest = get_relname_relid(JOBS_TABLE "_migration_id_idx", schema);
 	if (!OidIsValid(now.migrations_key) || !OidIsValid(now.migrations_by_table) ||
-		!OidIsValid(now.jobs_key) || !OidIsValid(now.jobs_by_max))
+		!OidIsValid(now.jobs_key) || !OidIsValid(now.jobs_newest))
 		elog(ERROR, "an index of extension \"bbm\" is missing");
 	now.owner = table_owner(now.migrations);
 	now.schema = MemoryContextStrdup(TopMemoryContext,
@@ -306,4 +306,20 @@ bbm_sql_text(uint64 row, int column, MemoryContext context)
 	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
 
 	return value ? MemoryContextStrdup(context, value) : NULL;
+}
+
+/* (Datum) 0 when NULL. */
+Datum
+bbm_sql_array(uint64 row, int column, MemoryContext context)
+{
+	bool		isnull;
+	Datum		datum = bbm_sql_get(row, column, &isnull);
+	MemoryContext old;
+
+	if (isnull)
+		return (Datum) 0;
+	old = MemoryContextSwitchTo(context);
+	datum = PointerGetDatum(PG_DETOAST_DATUM_COPY(datum));
+	MemoryContextSwitchTo(old);
+	return datum;
 }

@@ -14,6 +14,8 @@
 
 #include "bbm.h"
 
+#include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 #include "utils/array.h"
 
@@ -27,7 +29,7 @@ typedef struct BbmCatalog
 	Oid			migrations_key; /* index on id */
 	Oid			migrations_by_table;	/* index on table_oid */
 	Oid			jobs_key;		/* index on id */
-	Oid			jobs_by_max;	/* index on migration and max_value */
+	Oid			jobs_newest;	/* index on migration and id, highest first */
 	char	   *schema;			/* quoted */
 	char	   *version;		/* what the SQL is */
 } BbmCatalog;
@@ -61,14 +63,30 @@ typedef struct BbmDefinition
 	const char *strategy;
 	const char *search_path;
 	const char *owner;
-	const int64 *min_value;
-	const int64 *max_value;
+	const char *index_name;
+	const char *operation;
+	const char *set_clause;
+	const char *where_clause;
+	const char *check_clause;
+	const BbmBound *min;
+	const BbmBound *max;
 	const int  *batch_size;
 	const int  *sub_batch_size;
+	const Interval *target_duration;
+	bool		fixed_size;		/* bbm_alter: no target any more */
+	const int  *min_batch_size;
+	const int  *max_batch_size;
+	const int64 *max_batch_wal;
 	const int  *workers;
 	const int  *max_attempts;
+	const char *on_error;
+	const int  *max_errors;
 	const bool *share_table;
 	const bool *synchronous;
+	const bool *verify;
+	const bool *follow;
+	const bool *allow_key_change;
+	const bool *allow_full_scan;
 	const ArrayType *settings;
 } BbmDefinition;
 
@@ -78,9 +96,12 @@ extern List *bbm_migrations_runnable(Oid owner, MemoryContext context);
 extern List *bbm_migrations_with_status(List *statuses, MemoryContext context);
 extern List *bbm_runnable_owners(MemoryContext context);
 extern bool bbm_migration_lock(int64 id, BbmStatus *status);
-extern void bbm_migration_take_up(int64 id, int64 total, Oid table);
+extern void bbm_migration_take_up(int64 id, int64 total, Oid table, const BbmBound *min, const BbmBound *max);
+extern void bbm_migration_set_pass(int64 id, int pass);
+extern void bbm_migration_extend(int64 id, const BbmBound *max, bool follow);
 extern void bbm_migration_finish(int64 id);
 extern void bbm_migration_fail(int64 id, int code, const ErrorData *error);
+extern void bbm_migration_reopen(int64 id);
 extern bool bbm_migration_set_status(int64 id, BbmStatus status);
 extern int64 bbm_migration_insert(const BbmDefinition *definition, Oid owner, BbmStatus status);
 extern void bbm_migration_alter(int64 id, const BbmDefinition *definition);
@@ -108,11 +129,14 @@ typedef struct BbmClaimState
 {
 	BbmStatus	status;
 	TimestampTz updated_at;
-	int64		min_value;
-	int64		max_value;
+	int			pass;
+	BbmBound	min;
+	BbmBound	max;
 	int			batch_size;
-	bool		has_last;		/* a job has been cut ... */
-	int64		last;			/* ... up to here */
+	bool		has_last;		/* a job has been cut in this pass ... */
+	BbmBound	last;			/* ... up to here ... */
+	Oid			last_relation;	/* ... of this leaf, when the migration is cut by leaf */
+	int			last_size;		/* what was asked for then; 0 without a job, in whichever pass */
 } BbmClaimState;
 
 /* Another migration that may have batches on the table. */
@@ -140,6 +164,17 @@ typedef struct BbmUnfinished
 	TimestampTz due;			/* the earliest; DT_NOEND without jobs */
 } BbmUnfinished;
 
+/* Why a batch was given back; what given_back_for of a job is indexed by. */
+typedef enum BbmGiveBack
+{
+	BBM_BACK_LOCK_TIMEOUT = 1,
+	BBM_BACK_DEADLOCK,
+	BBM_BACK_BLOCKING,			/* others waited too long for its locks */
+	BBM_BACK_TIME,				/* it took too long */
+	BBM_BACK_CANCELLED,			/* also a pause between two parts */
+	BBM_BACK_OTHER
+} BbmGiveBack;
+
 typedef struct BbmCost
 {
 	int64		rows;
@@ -151,17 +186,52 @@ extern bool bbm_claim_state(int64 migration_id, BbmClaimState *state);
 extern List *bbm_rivals(int64 migration_id, Oid table);
 extern List *bbm_jobs_running(int64 migration_id, MemoryContext context);
 extern void bbm_job_insert(BbmJob *job, int32 token);
-extern bool bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, BbmJob *job);
+extern bool bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, MemoryContext context,
+							BbmJob *job);
 extern bool bbm_job_orphan(int64 id, TimestampTz due);
 extern void bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished);
 extern bool bbm_job_lock(BbmJob *job);
 extern bool bbm_job_is_locked(int64 id);
-extern void bbm_job_progress(const BbmJob *job, int64 cursor, const BbmCost *cost);
+extern void bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int part_size, const BbmCost *cost);
 extern void bbm_job_finish(const BbmJob *job, const BbmCost *cost);
-extern bool bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due);
-extern bool bbm_job_give_back(const BbmJob *job, const ErrorData *error, TimestampTz due);
+extern bool bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due, bool splits);
+extern bool bbm_job_skip(const BbmJob *job);
+extern void bbm_error_values(const ErrorData *error, Datum *values, char *nulls);
+extern bool bbm_job_give_back(const BbmJob *job, BbmGiveBack why, const ErrorData *error, TimestampTz due);
 extern int64 bbm_jobs_refresh(int64 migration_id);
 extern bool bbm_jobs_idle(int64 migration_id, int n);
-extern void bbm_jobs_merge(int64 migration_id, int retention, bool by_key);
+extern void bbm_jobs_merge(int64 migration_id, int retention);
+extern int64 bbm_jobs_found(int64 migration_id, int pass);
+extern char *bbm_job_range_words(const BbmJob *job);
+extern bool bbm_jobs_last(int64 migration_id, Oid relation, int pass, BbmBound *last);
+extern List *bbm_jobs_found_in(int64 migration_id, int pass);
+
+/* catalog_errors.c */
+extern void bbm_error_add(const BbmJob *job, const BbmBound *min, const BbmBound *max, const ErrorData *error);
+extern int64 bbm_errors_count(int64 migration_id);
+extern int64 bbm_errors_retry(int64 migration_id);
+extern void bbm_errors_forget(int64 migration_id);
+
+/* catalog_parts.c: what is known of each leaf of a migration */
+typedef struct BbmPart
+{
+	Oid			relation;
+	char	   *name;
+	int			pass;			/* the last in which it was cut to its end; 0 none */
+	int			begun;			/* the last that has begun on it */
+	XLogRecPtr	begun_lsn;		/* when the last pass that works began on it */
+	XLogRecPtr	clean_lsn;		/* the same of the one before: pages unchanged since are clean */
+	int64		end_block;		/* of the pass that has begun */
+	Oid			filenode;		/* the LSNs are of these files */
+} BbmPart;
+
+extern List *bbm_parts(int64 migration_id);
+extern BbmPart *bbm_part(int64 migration_id, Oid relation);
+extern void bbm_part_add(int64 migration_id, Oid relation, const char *name);
+extern void bbm_part_begin(int64 migration_id, const BbmPart *part);
+extern void bbm_part_done(int64 migration_id, Oid relation, int pass);
+extern void bbm_parts_reopen(int64 migration_id, int pass);
+extern void bbm_parts_forget(int64 migration_id);
+extern void bbm_parts_settle(int64 migration_id);
 
 #endif							/* BBM_CATALOG_H */

@@ -13,8 +13,12 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "fmgr.h"
 #include "executor/tuptable.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -29,11 +33,24 @@ column(HeapTuple tuple, Relation rel, const char *name, bool *isnull)
 	return heap_getattr(tuple, get_attnum(RelationGetRelid(rel), name), RelationGetDescr(rel), isnull);
 }
 
-/* The last key that a job of the migration has been cut up to. */
+/* A text[] that outlives the tuple, or (Datum) 0 when NULL. */
+static Datum
+array_column(HeapTuple tuple, Relation rel, const char *name)
+{
+	bool		isnull;
+	Datum		datum = column(tuple, rel, name, &isnull);
+
+	return isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(datum));
+}
+
+/*
+ * How far ranges have been cut: the newest job tells, as they are cut in order,
+ * one after the other, under the migration's lock.
+ */
 static void
 read_last(BbmClaimState *state, int64 migration_id, Relation jobs, Snapshot snapshot)
 {
-	Relation	index = index_open(bbm_catalog()->jobs_by_max, AccessShareLock);
+	Relation	index = index_open(bbm_catalog()->jobs_newest, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
@@ -41,13 +58,21 @@ read_last(BbmClaimState *state, int64 migration_id, Relation jobs, Snapshot snap
 	ScanKeyInit(&key, get_attnum(RelationGetRelid(jobs), "batched_background_migration_id"),
 				BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(migration_id));
 	scan = systable_beginscan_ordered(jobs, index, snapshot, 1, &key);
-	tuple = systable_getnext_ordered(scan, BackwardScanDirection);
-	state->has_last = HeapTupleIsValid(tuple);
-	if (state->has_last)
+	tuple = systable_getnext_ordered(scan, ForwardScanDirection);
+	state->has_last = false;
+	state->last_size = 0;
+	if (HeapTupleIsValid(tuple))
 	{
 		bool		isnull;
+		Datum		datum;
 
-		state->last = DatumGetInt64(column(tuple, jobs, "max_value", &isnull));
+		state->has_last = DatumGetInt32(column(tuple, jobs, "pass", &isnull)) == state->pass;
+		state->last.number = DatumGetInt64(column(tuple, jobs, "max_value", &isnull));
+		state->last.key = array_column(tuple, jobs, "max_key");
+		datum = column(tuple, jobs, "relation", &isnull);
+		state->last_relation = isnull ? InvalidOid : DatumGetObjectId(datum);
+		datum = column(tuple, jobs, "batch_size", &isnull);
+		state->last_size = isnull ? 0 : DatumGetInt32(datum);
 	}
 	systable_endscan_ordered(scan);
 	index_close(index, AccessShareLock);
@@ -87,8 +112,11 @@ bbm_claim_state(int64 migration_id, BbmClaimState *state)
 		state->status = (BbmStatus) DatumGetInt16(column(tuple, migrations, "status", &isnull));
 		updated_at = column(tuple, migrations, "updated_at", &isnull);
 		state->updated_at = isnull ? 0 : DatumGetTimestampTz(updated_at);
-		state->min_value = DatumGetInt64(column(tuple, migrations, "min_value", &isnull));
-		state->max_value = DatumGetInt64(column(tuple, migrations, "max_value", &isnull));
+		state->pass = DatumGetInt32(column(tuple, migrations, "pass", &isnull));
+		state->min.number = DatumGetInt64(column(tuple, migrations, "min_value", &isnull));
+		state->min.key = array_column(tuple, migrations, "min_key");
+		state->max.number = DatumGetInt64(column(tuple, migrations, "max_value", &isnull));
+		state->max.key = array_column(tuple, migrations, "max_key");
 		state->batch_size = DatumGetInt32(column(tuple, migrations, "batch_size", &isnull));
 		read_last(state, migration_id, jobs, snapshot);
 	}
@@ -175,27 +203,43 @@ bbm_jobs_running(int64 migration_id, MemoryContext context)
 	return list;
 }
 
+static Datum
+array_or_null(Datum array, char *null)
+{
+	*null = DatumGetPointer(array) ? ' ' : 'n';
+	return array;
+}
+
 /* A new job, claimed by this process; fills in its id. */
 void
 bbm_job_insert(BbmJob *job, int32 token)
 {
 	static BbmSql sql = {
 		"INSERT INTO @.batched_background_migration_jobs (batched_background_migration_id, min_value, "
-		"max_value, key_count, worker_pid, worker_token, started_at, updated_at, status, attempts, claim_no) "
-		"VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 4, 1, 1) RETURNING id",
-		7, {INT8OID, INT8OID, INT8OID, INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID}
+		"max_value, key_count, worker_pid, worker_token, started_at, updated_at, status, attempts, claim_no, "
+		"pass, batch_size, min_key, max_key, relation, relation_name) "
+		"VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 4, 1, 1, $8, $9, $10, $11, $12, $13) RETURNING id",
+		13, {INT8OID, INT8OID, INT8OID, INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID, TEXTARRAYOID,
+		TEXTARRAYOID, OIDOID, TEXTOID}
 	};
+	char		nulls[14] = "             ";
 	Datum		values[] = {
-		Int64GetDatum(job->migration_id), Int64GetDatum(job->min_value), Int64GetDatum(job->max_value),
+		Int64GetDatum(job->migration_id), Int64GetDatum(job->min.number), Int64GetDatum(job->max.number),
 		Int64GetDatum(job->key_count), Int32GetDatum(MyProcPid), Int32GetDatum(token),
-		TimestampTzGetDatum(GetCurrentTimestamp())
+		TimestampTzGetDatum(GetCurrentTimestamp()), Int32GetDatum(job->pass), Int32GetDatum(job->batch_size),
+		array_or_null(job->min.key, &nulls[9]), array_or_null(job->max.key, &nulls[10]),
+		ObjectIdGetDatum(job->relation), job->relation_name ? CStringGetTextDatum(job->relation_name) : (Datum) 0
 	};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	if (!OidIsValid(job->relation))
+		nulls[11] = nulls[12] = 'n';
+	bbm_sql_run(&sql, values, nulls, true);
 	job->id = bbm_sql_int64(0, 1);
 	job->attempts = 1;
 	job->claim_no = 1;
+	job->splits = false;
 	job->has_cursor = false;
+	job->part_size = job->stuck = 0;
 }
 
 /*
@@ -203,7 +247,7 @@ bbm_job_insert(BbmJob *job, int32 token)
  * A row that somebody has locked is passed over: its worker is at its end.
  */
 bool
-bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, BbmJob *job)
+bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, MemoryContext context, BbmJob *job)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs j SET status = 4, attempts = attempts + 1, "
@@ -212,7 +256,9 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, Bb
 		" WHERE o.status = $2::smallint AND o.status <> 2 AND o.batched_background_migration_id = $1 "
 		" AND (o.next_attempt_at IS NULL OR o.next_attempt_at <= $3) "
 		" ORDER BY o.id LIMIT 1 FOR UPDATE SKIP LOCKED) "
-		"RETURNING id, min_value, max_value, cursor_value, attempts::bigint, claim_no::bigint, key_count",
+		"RETURNING id, min_value, max_value, cursor_value, attempts::bigint, claim_no::bigint, key_count, "
+		"pass::bigint, min_key, max_key, cursor_key, relation, relation_name, batch_size::bigint, splits, "
+		"part_size::bigint, stuck::bigint",
 		5, {INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID}
 	};
 	Datum		values[] = {
@@ -220,6 +266,7 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, Bb
 		Int32GetDatum(MyProcPid), Int32GetDatum(token)
 	};
 	Datum		cursor;
+	Datum		relation;
 	bool		isnull;
 
 	bbm_sql_run(&sql, values, NULL, true);
@@ -227,14 +274,25 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, Bb
 		return false;
 	job->id = bbm_sql_int64(0, 1);
 	job->migration_id = migration_id;
-	job->min_value = bbm_sql_int64(0, 2);
-	job->max_value = bbm_sql_int64(0, 3);
+	job->min.number = bbm_sql_int64(0, 2);
+	job->max.number = bbm_sql_int64(0, 3);
 	cursor = bbm_sql_get(0, 4, &isnull);
 	job->has_cursor = !isnull;
-	job->cursor = isnull ? 0 : DatumGetInt64(cursor);
+	job->cursor.number = isnull ? 0 : DatumGetInt64(cursor);
 	job->attempts = bbm_sql_int64(0, 5);
 	job->claim_no = bbm_sql_int64(0, 6);
 	job->key_count = bbm_sql_int64(0, 7);
+	job->pass = bbm_sql_int64(0, 8);
+	job->min.key = bbm_sql_array(0, 9, context);
+	job->max.key = bbm_sql_array(0, 10, context);
+	job->cursor.key = bbm_sql_array(0, 11, context);
+	relation = bbm_sql_get(0, 12, &isnull);
+	job->relation = isnull ? InvalidOid : DatumGetObjectId(relation);
+	job->relation_name = bbm_sql_text(0, 13, context);
+	job->batch_size = bbm_sql_int64(0, 14);
+	job->splits = DatumGetBool(bbm_sql_get(0, 15, &isnull));
+	job->part_size = bbm_sql_int64(0, 16);
+	job->stuck = bbm_sql_int64(0, 17);
 	return true;
 }
 
@@ -352,26 +410,30 @@ check_recorded(const BbmJob *job)
 }
 
 /*
- * Part of a job is done, up to and including "cursor".  Caller has bbm_job_lock.
+ * Part of a job is done, up to and including "cursor", and the next is to have
+ * "part_size" keys (0 as many as the migration says).  Caller has bbm_job_lock.
  *
  * By the row's place, which cannot change while it is locked: every index of a
  * table that was empty when the plan was made looks alike to the planner, and
  * one that does not begin with the id is read from end to end.
  */
 void
-bbm_job_progress(const BbmJob *job, int64 cursor, const BbmCost *cost)
+bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int part_size, const BbmCost *cost)
 {
 	static BbmSql sql = {
-		"UPDATE @.batched_background_migration_jobs SET cursor_value = $2, updated_at = clock_timestamp(), "
-		"row_count = row_count + $3, run_ms = run_ms + $4, wal_bytes = wal_bytes + $5 WHERE ctid = $1",
-		5, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID}
+		"UPDATE @.batched_background_migration_jobs SET cursor_value = $2, cursor_key = $6, "
+		"updated_at = clock_timestamp(), row_count = row_count + $3, run_ms = run_ms + $4, "
+		"wal_bytes = wal_bytes + $5, part_size = nullif($7, 0), stuck = 0 WHERE ctid = $1",
+		7, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID, TEXTARRAYOID, INT4OID}
 	};
+	char		nulls[8] = "       ";
 	Datum		values[] = {
-		PointerGetDatum(&job->tid), Int64GetDatum(cursor), Int64GetDatum(cost->rows),
-		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal)
+		PointerGetDatum(&job->tid), Int64GetDatum(cursor->number), Int64GetDatum(cost->rows),
+		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), array_or_null(cursor->key, &nulls[5]),
+		Int32GetDatum(part_size)
 	};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(&sql, values, nulls, true);
 	check_recorded(job);
 }
 
@@ -394,8 +456,9 @@ bbm_job_finish(const BbmJob *job, const BbmCost *cost)
 	check_recorded(job);
 }
 
-static void
-error_values(const ErrorData *error, Datum *values, char *nulls)
+/* SQLSTATE, message, detail, hint and context. */
+void
+bbm_error_values(const ErrorData *error, Datum *values, char *nulls)
 {
 	const char *texts[] = {
 		unpack_sql_state(error->sqlerrcode), error->message, error->detail, error->hint, error->context
@@ -408,42 +471,68 @@ error_values(const ErrorData *error, Datum *values, char *nulls)
 	}
 }
 
-/* The attempt failed.  False when the job is not ours any more. */
+/* The attempt failed; the next one may put rows aside.  False when the job is not ours any more. */
 bool
-bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due)
+bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due, bool splits)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 3, failure_error_code = $3::smallint, "
 		"next_attempt_at = $4, updated_at = clock_timestamp(), error_sqlstate = $5, error_message = $6, "
-		"error_detail = $7, error_hint = $8, error_context = $9 WHERE id = $1 AND claim_no = $2 AND status = 4",
-		9, {INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+		"error_detail = $7, error_hint = $8, error_context = $9, splits = $10 "
+		"WHERE id = $1 AND claim_no = $2 AND status = 4",
+		10, {INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID}
 	};
-	Datum		values[9] = {
+	Datum		values[10] = {
 		Int64GetDatum(job->id), Int32GetDatum(job->claim_no), Int32GetDatum(code), TimestampTzGetDatum(due)
 	};
-	char		nulls[10] = "         ";
+	char		nulls[11] = "          ";
 
-	error_values(error, &values[4], &nulls[4]);
+	values[9] = BoolGetDatum(splits);
+	bbm_error_values(error, &values[4], &nulls[4]);
 	bbm_sql_run(&sql, values, nulls, true);
 	return SPI_processed > 0;
 }
 
-/* The attempt was given up and does not count.  False when the job is not ours any more. */
+/* The range is put aside: the job ends without it.  False when the job is not ours any more. */
 bool
-bbm_job_give_back(const BbmJob *job, const ErrorData *error, TimestampTz due)
+bbm_job_skip(const BbmJob *job)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 2, finished_at = clock_timestamp(), "
+		"updated_at = clock_timestamp(), next_attempt_at = NULL WHERE id = $1 AND claim_no = $2 AND status = 4",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(job->id), Int32GetDatum(job->claim_no)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+	return SPI_processed > 0;
+}
+
+/*
+ * The attempt was given up and does not count; the next has the job's part_size
+ * and stuck.  False when the job is not ours any more.
+ */
+bool
+bbm_job_give_back(const BbmJob *job, BbmGiveBack why, const ErrorData *error, TimestampTz due)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = greatest(attempts - 1, 0), "
 		"next_attempt_at = $3, updated_at = clock_timestamp(), error_sqlstate = $4, error_message = $5, "
-		"error_detail = $6, error_hint = $7, error_context = $8 WHERE id = $1 AND claim_no = $2 AND status = 4",
-		8, {INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+		"error_detail = $6, error_hint = $7, error_context = $8, given_back = given_back + 1, "
+		"given_back_for = ARRAY(SELECT coalesce(given_back_for[i], 0) + (i = $9)::integer "
+		" FROM generate_series(1, 6) i ORDER BY i), part_size = nullif($10, 0), stuck = $11 "
+		"WHERE id = $1 AND claim_no = $2 AND status = 4",
+		11, {INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT4OID}
 	};
-	Datum		values[8] = {
+	Datum		values[11] = {
 		Int64GetDatum(job->id), Int32GetDatum(job->claim_no), TimestampTzGetDatum(due)
 	};
-	char		nulls[9] = "        ";
+	char		nulls[12] = "           ";
 
-	error_values(error, &values[3], &nulls[3]);
+	bbm_error_values(error, &values[3], &nulls[3]);
+	values[8] = Int32GetDatum(why);
+	values[9] = Int32GetDatum(job->part_size);
+	values[10] = Int32GetDatum(job->stuck);
 	bbm_sql_run(&sql, values, nulls, true);
 	return SPI_processed > 0;
 }
@@ -453,7 +542,7 @@ int64
 bbm_jobs_refresh(int64 migration_id)
 {
 	static BbmSql sql = {
-		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = 0, next_attempt_at = NULL, "
+		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = 0, splits = false, stuck = 0, next_attempt_at = NULL, "
 		"failure_error_code = NULL, updated_at = clock_timestamp() "
 		"WHERE batched_background_migration_id = $1 AND status = 3",
 		1, {INT8OID}
@@ -480,42 +569,156 @@ bbm_jobs_idle(int64 migration_id, int n)
 	return bbm_sql_int64(0, 1) >= n;
 }
 
+/* Rows that a pass which verifies has found not as they should be. */
+int64
+bbm_jobs_found(int64 migration_id, int pass)
+{
+	static BbmSql sql = {
+		"SELECT coalesce(sum(row_count), 0)::bigint FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND pass = $2",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(pass)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	return bbm_sql_int64(0, 1);
+}
+
+/* How far a leaf was cut in a pass; false when it was not. */
+bool
+bbm_jobs_last(int64 migration_id, Oid relation, int pass, BbmBound *last)
+{
+	static BbmSql sql = {
+		"SELECT max_value, max_key FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND relation = $2 AND pass = $3 ORDER BY id DESC LIMIT 1",
+		3, {INT8OID, OIDOID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(pass)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	if (SPI_processed == 0)
+		return false;
+	last->number = bbm_sql_int64(0, 1);
+	last->key = bbm_sql_array(0, 2, CurrentMemoryContext);
+	return true;
+}
+
+/* A key as words: no control characters, and not endless. */
+static void
+append_key_words(StringInfo words, Datum key)
+{
+	Datum	   *elements;
+	int			n;
+	const int	most = 64;
+
+	deconstruct_array(DatumGetArrayTypeP(key), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &n);
+	for (int i = 0; i < n; i++)
+	{
+		char	   *value = TextDatumGetCString(elements[i]);
+		int			length = pg_mbcliplen(value, strlen(value), most);
+
+		appendStringInfoString(words, i > 0 ? ", " : "(");
+		for (int c = 0; c < length; c++)
+			appendStringInfoChar(words, (unsigned char) value[c] < ' ' ? '?' : value[c]);
+		if (value[length] != '\0')
+			appendStringInfoString(words, "…");
+	}
+	appendStringInfoChar(words, ')');
+}
+
+/* The range of a job, for messages.  Needs no transaction. */
+char *
+bbm_job_range_words(const BbmJob *job)
+{
+	StringInfoData words;
+
+	initStringInfo(&words);
+	if (DatumGetPointer(job->min.key))
+	{
+		append_key_words(&words, job->min.key);
+		appendStringInfoString(&words, " to ");
+		append_key_words(&words, job->max.key);
+	}
+	else
+		appendStringInfo(&words, INT64_FORMAT " to " INT64_FORMAT, job->min.number, job->max.number);
+	if (job->relation_name)
+		appendStringInfo(&words, " of %s", job->relation_name);
+	return words.data;
+}
+
+/* OIDs of the leaves that a pass which verifies has found such rows in. */
+List *
+bbm_jobs_found_in(int64 migration_id, int pass)
+{
+	static BbmSql sql = {
+		"SELECT DISTINCT relation FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND pass = $2 AND row_count > 0 AND relation IS NOT NULL",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(pass)};
+	List	   *list = NIL;
+
+	bbm_sql_run(&sql, values, NULL, false);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+
+		list = lappend_oid(list, DatumGetObjectId(bbm_sql_get(i, 1, &isnull)));
+	}
+	return list;
+}
+
 /*
  * Merges finished neighbours older than the newest "retention" jobs into one
  * row each, so that the table stays small however long the migration is.
- * Neighbours touch in the key; or, without keys, are all the same.  Finished
- * rows are nobody's, and the caller holds the migration's lock, so that two
- * workers do not merge at once.
+ * Neighbours were cut one after the other, in one pass over one leaf; with an
+ * integer key they touch in the key as well, should somebody have deleted what
+ * was between (the first pass leaves nothing out).  Finished rows are nobody's, and the caller holds the
+ * migration's lock, so that two workers do not merge at once.
  */
 void
-bbm_jobs_merge(int64 migration_id, int retention, bool by_key)
+bbm_jobs_merge(int64 migration_id, int retention)
 {
 	static BbmSql sql = {
 		"WITH old AS MATERIALIZED ("
-		" SELECT id, min_value, max_value, key_count, row_count, run_ms, wal_bytes, merged_jobs, "
-		"  started_at, finished_at FROM @.batched_background_migration_jobs "
-		" WHERE batched_background_migration_id = $1 AND status = 2 AND id < "
+		" SELECT id, min_value, max_value, min_key::text, max_key::text, key_count, row_count, run_ms, wal_bytes, "
+		"  merged_jobs, started_at, finished_at, status, pass, relation, batch_size, "
+		"  given_back, given_back_for "
+		" FROM @.batched_background_migration_jobs "
+		" WHERE batched_background_migration_id = $1 AND id > 0 AND id < "
 		"  (SELECT id FROM @.batched_background_migration_jobs WHERE batched_background_migration_id = $1 "
 		"   ORDER BY id DESC OFFSET $2 LIMIT 1) "
-		" ORDER BY id LIMIT 10000), "
-		"edges AS (SELECT *, CASE WHEN NOT $3 THEN 0 "
-		"  WHEN min_value::numeric = lag(max_value) OVER (ORDER BY min_value) + 1 THEN 0 ELSE 1 END AS edge FROM old), "
-		"islands AS (SELECT *, sum(edge) OVER (ORDER BY min_value, id) AS island FROM edges), "
+		" ORDER BY id DESC LIMIT 10000), "
+		"edges AS (SELECT *, CASE WHEN status = 2 AND lag(status) OVER w = 2 AND lag(pass) OVER w = pass "
+		"  AND lag(relation) OVER w IS NOT DISTINCT FROM relation "
+		"  AND (min_key IS NOT NULL OR pass > 1 OR (min_value = 0 AND max_value = 0) "
+		"       OR min_value::numeric = lag(max_value) OVER w + 1) THEN 0 ELSE 1 END AS edge "
+		" FROM old WINDOW w AS (ORDER BY id)), "
+		"islands AS (SELECT *, sum(edge) OVER (ORDER BY id) AS island FROM edges), "
 		"merged AS (SELECT min(id) AS id, max(max_value) AS max_value, min(min_value) AS min_value, "
+		"  (array_agg(min_key ORDER BY id))[1]::text[] AS min_key, "
+		"  (array_agg(max_key ORDER BY id DESC))[1]::text[] AS max_key, "
 		"  sum(key_count)::bigint AS key_count, sum(row_count)::bigint AS row_count, sum(run_ms) AS run_ms, "
 		"  sum(wal_bytes)::bigint AS wal_bytes, sum(merged_jobs)::integer AS merged_jobs, "
-		"  min(started_at) AS started_at, max(finished_at) AS finished_at, array_agg(id) AS ids "
+		"  sum(given_back)::integer AS given_back, CASE WHEN sum(given_back) > 0 THEN "
+		"   ARRAY[sum(given_back_for[1]), sum(given_back_for[2]), sum(given_back_for[3]), sum(given_back_for[4]), "
+		"    sum(given_back_for[5]), sum(given_back_for[6])]::integer[] END AS given_back_for, "
+		"  min(started_at) AS started_at, max(finished_at) AS finished_at, array_agg(id) AS ids, "
+		"  (array_agg(batch_size ORDER BY id DESC))[1] AS batch_size "
 		" FROM islands GROUP BY island HAVING count(*) > 1), "
 		"gone AS (DELETE FROM @.batched_background_migration_jobs j "
 		" USING (SELECT id AS kept, unnest(ids) AS id FROM merged) m WHERE j.id = m.id AND j.id <> m.kept) "
 		"UPDATE @.batched_background_migration_jobs j SET min_value = merged.min_value, "
-		" max_value = merged.max_value, key_count = merged.key_count, row_count = merged.row_count, "
+		" max_value = merged.max_value, min_key = merged.min_key, max_key = merged.max_key, "
+		" key_count = merged.key_count, row_count = merged.row_count, "
 		" run_ms = merged.run_ms, wal_bytes = merged.wal_bytes, merged_jobs = merged.merged_jobs, "
-		" started_at = merged.started_at, finished_at = merged.finished_at, cursor_value = NULL, "
+		" given_back = merged.given_back, given_back_for = merged.given_back_for, part_size = NULL, "
+		" started_at = merged.started_at, finished_at = merged.finished_at, batch_size = merged.batch_size, "
+		" cursor_value = NULL, cursor_key = NULL, "
 		" updated_at = clock_timestamp() FROM merged WHERE j.id = merged.id",
-		3, {INT8OID, INT4OID, BOOLOID}
+		2, {INT8OID, INT4OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(retention), BoolGetDatum(by_key)};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(retention)};
 
 	bbm_sql_run(&sql, values, NULL, true);
 }

@@ -23,7 +23,10 @@
 	"id, name, status::bigint, updated_at, min_value, max_value, batch_size::bigint, " \
 	"sub_batch_size::bigint, job_signature_name, table_name, column_name, batching_strategy, " \
 	"workers::bigint, max_attempts::bigint, share_table, synchronous, job_search_path, " \
-	"owner_oid, home, table_oid, total_tuple_count IS NOT NULL, settings"
+	"owner_oid, home, table_oid, total_tuple_count IS NOT NULL, min_key, max_key, index_name, operation, " \
+	"set_clause, where_clause, check_clause, verify, follow, allow_key_change, pass::bigint, " \
+	"(extract(epoch FROM target_duration) * 1000)::float8, min_batch_size::bigint, max_batch_size::bigint, " \
+	"max_batch_wal, on_error, max_errors::bigint, allow_full_scan, settings"
 
 static Oid
 get_oid(uint64 row, int column)
@@ -41,6 +44,24 @@ get_bool(uint64 row, int column)
 	Datum		datum = bbm_sql_get(row, column, &isnull);
 
 	return !isnull && DatumGetBool(datum);
+}
+
+/* 0 when NULL. */
+static double
+get_float(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		datum = bbm_sql_get(row, column, &isnull);
+
+	return isnull ? 0 : DatumGetFloat8(datum);
+}
+
+/* Its trigger has let no other word pass. */
+static BbmOnError
+on_error_of(const char *word)
+{
+	return strcmp(word, "split") == 0 ? BBM_ON_ERROR_SPLIT :
+		strcmp(word, "skip") == 0 ? BBM_ON_ERROR_SKIP : BBM_ON_ERROR_FAIL;
 }
 
 /* NULL without. */
@@ -63,8 +84,8 @@ read_migration(uint64 row, MemoryContext context)
 	m->name = bbm_sql_text(row, 2, context);
 	m->status = (BbmStatus) bbm_sql_int64(row, 3);
 	m->updated_at = bbm_sql_int64(row, 4);
-	m->min_value = bbm_sql_int64(row, 5);
-	m->max_value = bbm_sql_int64(row, 6);
+	m->min.number = bbm_sql_int64(row, 5);
+	m->max.number = bbm_sql_int64(row, 6);
 	m->batch_size = bbm_sql_int64(row, 7);
 	m->sub_batch_size = bbm_sql_int64(row, 8);
 	m->job = bbm_sql_text(row, 9, context);
@@ -80,7 +101,25 @@ read_migration(uint64 row, MemoryContext context)
 	m->home = bbm_sql_text(row, 19, context);
 	m->table_oid = get_oid(row, 20);
 	m->counted = get_bool(row, 21);
-	m->overrides = get_overrides(row, 22, context);
+	m->min.key = bbm_sql_array(row, 22, context);
+	m->max.key = bbm_sql_array(row, 23, context);
+	m->index_name = bbm_sql_text(row, 24, context);
+	m->operation = bbm_sql_text(row, 25, context);
+	m->set_clause = bbm_sql_text(row, 26, context);
+	m->where_clause = bbm_sql_text(row, 27, context);
+	m->check_clause = bbm_sql_text(row, 28, context);
+	m->verify = get_bool(row, 29);
+	m->follow = get_bool(row, 30);
+	m->allow_key_change = get_bool(row, 31);
+	m->pass = bbm_sql_int64(row, 32);
+	m->target_ms = get_float(row, 33);
+	m->min_batch_size = bbm_sql_int64(row, 34);
+	m->max_batch_size = bbm_sql_int64(row, 35);
+	m->max_batch_wal = bbm_sql_int64(row, 36);
+	m->on_error = on_error_of(bbm_sql_text(row, 37, CurrentMemoryContext));
+	m->max_errors = bbm_sql_int64(row, 38);
+	m->allow_full_scan = get_bool(row, 39);
+	m->overrides = get_overrides(row, 40, context);
 	return m;
 }
 
@@ -217,19 +256,62 @@ bbm_migration_lock(int64 id, BbmStatus *status)
 	return true;
 }
 
-/* Active becomes running.  Caller has bbm_migration_lock. */
+static Datum
+array_or_null(const BbmBound *bound, char *null)
+{
+	*null = bound && DatumGetPointer(bound->key) ? ' ' : 'n';
+	return *null == ' ' ? bound->key : (Datum) 0;
+}
+
+/* Active becomes running; bounds that were not given are fixed now.  Caller has bbm_migration_lock. */
 void
-bbm_migration_take_up(int64 id, int64 total, Oid table)
+bbm_migration_take_up(int64 id, int64 total, Oid table, const BbmBound *min, const BbmBound *max)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migrations SET status = 4, "
 		"started_at = coalesce(started_at, clock_timestamp()), finished_at = NULL, "
-		"total_tuple_count = coalesce(total_tuple_count, $2), table_oid = $3 WHERE id = $1",
-		3, {INT8OID, INT8OID, OIDOID}
+		"total_tuple_count = coalesce(total_tuple_count, $2), table_oid = $3, "
+		"min_key = coalesce(min_key, $4), max_key = coalesce(max_key, $5) WHERE id = $1",
+		5, {INT8OID, INT8OID, OIDOID, TEXTARRAYOID, TEXTARRAYOID}
 	};
-	Datum		values[] = {Int64GetDatum(id), Int64GetDatum(total), ObjectIdGetDatum(table)};
+	char		nulls[6] = "     ";
+	Datum		values[] = {
+		Int64GetDatum(id), Int64GetDatum(total), ObjectIdGetDatum(table), array_or_null(min, &nulls[3]),
+		array_or_null(max, &nulls[4])
+	};
+
+	bbm_sql_run(&sql, values, nulls, true);
+}
+
+/* Caller has bbm_migration_lock. */
+void
+bbm_migration_set_pass(int64 id, int pass)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migrations SET pass = $2 WHERE id = $1",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(id), Int32GetDatum(pass)};
 
 	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/* The pass goes on up to here, and (follow) perhaps further.  Caller has bbm_migration_lock. */
+void
+bbm_migration_extend(int64 id, const BbmBound *max, bool follow)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migrations SET max_value = coalesce($2, max_value), "
+		"max_key = coalesce($3, max_key), follow = $4 WHERE id = $1",
+		4, {INT8OID, INT8OID, TEXTARRAYOID, BOOLOID}
+	};
+	char		nulls[5] = "    ";
+	Datum		values[] = {
+		Int64GetDatum(id), Int64GetDatum(max->number), array_or_null(max, &nulls[2]), BoolGetDatum(follow)
+	};
+
+	nulls[1] = DatumGetPointer(max->key) ? 'n' : ' ';
+	bbm_sql_run(&sql, values, nulls, true);
 }
 
 /* Caller has bbm_migration_lock and has checked that nothing is left. */
@@ -267,6 +349,19 @@ bbm_migration_fail(int64 id, int code, const ErrorData *error)
 	nulls[4] = error->detail ? ' ' : 'n';
 	nulls[5] = error->hint ? ' ' : 'n';
 	bbm_sql_run(&sql, values, nulls, true);
+}
+
+/* A finished one has something to do again.  Caller has bbm_migration_lock. */
+void
+bbm_migration_reopen(int64 id)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migrations SET status = 1, finished_at = NULL WHERE id = $1",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(id)};
+
+	bbm_sql_run(&sql, values, NULL, true);
 }
 
 /*
@@ -317,7 +412,21 @@ bool_or_null(const bool *value, char *null)
 }
 
 static Datum
-array_or_null(const ArrayType *value, char *null)
+number_or_null(const BbmBound *bound, char *null)
+{
+	*null = bound ? ' ' : 'n';
+	return bound ? Int64GetDatum(bound->number) : (Datum) 0;
+}
+
+static Datum
+interval_or_null(const Interval *value, char *null)
+{
+	*null = value ? ' ' : 'n';
+	return value ? IntervalPGetDatum(value) : (Datum) 0;
+}
+
+static Datum
+settings_or_null(const ArrayType *value, char *null)
 {
 	*null = value ? ' ' : 'n';
 	return PointerGetDatum(value);
@@ -330,22 +439,36 @@ bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 	static BbmSql sql = {
 		"INSERT INTO @.batched_background_migrations (name, table_name, column_name, job_signature_name, "
 		"batching_strategy, job_search_path, min_value, max_value, batch_size, sub_batch_size, workers, "
-		"max_attempts, share_table, synchronous, status, owner, settings) "
+		"max_attempts, share_table, synchronous, status, owner, min_key, max_key, index_name, operation, set_clause, "
+		"where_clause, check_clause, verify, follow, allow_key_change, target_duration, min_batch_size, max_batch_size, "
+		"max_batch_wal, on_error, max_errors, allow_full_scan, settings) "
 		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::smallint, $13, $14, $15::smallint, "
-		"(SELECT rolname FROM pg_roles WHERE oid = $16), $17) RETURNING id",
-		17, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID,
-			INT4OID, INT4OID, BOOLOID, BOOLOID, INT4OID, OIDOID, TEXTARRAYOID}
+		"(SELECT rolname FROM pg_roles WHERE oid = $16), $17, $18, $19, $20, $21, $22, $23, $24, $25, coalesce($26, false), $27, $28, "
+		"$29, $30, $31, $32, $33, $34) RETURNING id",
+		34, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID,
+			INT4OID, INT4OID, BOOLOID, BOOLOID, INT4OID, OIDOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, TEXTOID,
+		TEXTOID, TEXTOID, BOOLOID, BOOLOID, BOOLOID, INTERVALOID, INT4OID, INT4OID, INT8OID, TEXTOID, INT4OID,
+		BOOLOID, TEXTARRAYOID}
 	};
-	char		nulls[18] = "                 ";
+	char		nulls[35] = "                                  ";
 	Datum		values[] = {
 		text_or_null(d->name, &nulls[0]), text_or_null(d->table_name, &nulls[1]),
 		text_or_null(d->column_name, &nulls[2]), text_or_null(d->job, &nulls[3]),
 		text_or_null(d->strategy, &nulls[4]), text_or_null(d->search_path, &nulls[5]),
-		int64_or_null(d->min_value, &nulls[6]), int64_or_null(d->max_value, &nulls[7]),
+		number_or_null(d->min, &nulls[6]), number_or_null(d->max, &nulls[7]),
 		int_or_null(d->batch_size, &nulls[8]), int_or_null(d->sub_batch_size, &nulls[9]),
 		int_or_null(d->workers, &nulls[10]), int_or_null(d->max_attempts, &nulls[11]),
 		bool_or_null(d->share_table, &nulls[12]), bool_or_null(d->synchronous, &nulls[13]),
-		Int32GetDatum((int) status), ObjectIdGetDatum(owner), array_or_null(d->settings, &nulls[16])
+		Int32GetDatum((int) status), ObjectIdGetDatum(owner),
+		array_or_null(d->min, &nulls[16]), array_or_null(d->max, &nulls[17]),
+		text_or_null(d->index_name, &nulls[18]), text_or_null(d->operation, &nulls[19]),
+		text_or_null(d->set_clause, &nulls[20]), text_or_null(d->where_clause, &nulls[21]),
+		text_or_null(d->check_clause, &nulls[22]), bool_or_null(d->verify, &nulls[23]),
+		bool_or_null(d->follow, &nulls[24]), bool_or_null(d->allow_key_change, &nulls[25]),
+		interval_or_null(d->target_duration, &nulls[26]), int_or_null(d->min_batch_size, &nulls[27]),
+		int_or_null(d->max_batch_size, &nulls[28]), int64_or_null(d->max_batch_wal, &nulls[29]),
+		text_or_null(d->on_error, &nulls[30]), int_or_null(d->max_errors, &nulls[31]),
+		bool_or_null(d->allow_full_scan, &nulls[32]), settings_or_null(d->settings, &nulls[33])
 	};
 
 	bbm_sql_run(&sql, values, nulls, false);
@@ -364,18 +487,30 @@ bbm_migration_alter(int64 id, const BbmDefinition *d)
 		"max_attempts = coalesce($8::smallint, max_attempts), "
 		"share_table = coalesce($9, share_table), synchronous = coalesce($10, synchronous), "
 		"owner = coalesce($11::name, owner), job_search_path = coalesce($12, job_search_path), "
-		"settings = coalesce($13, settings) WHERE id = $1",
-		13, {INT8OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT8OID, INT4OID, INT4OID, BOOLOID, BOOLOID,
-			TEXTOID, TEXTOID, TEXTARRAYOID}
+		"target_duration = CASE WHEN NOT $14 THEN coalesce($13, target_duration) END, "
+		"min_batch_size = coalesce($15, min_batch_size), max_batch_size = coalesce($16, max_batch_size), "
+		"max_batch_wal = coalesce($17, max_batch_wal), index_name = coalesce($18, index_name), "
+		"verify = coalesce($19, verify), follow = coalesce($20, follow), on_error = coalesce($21, on_error), "
+		"max_errors = coalesce($22, max_errors), allow_full_scan = coalesce($23, allow_full_scan), "
+		"settings = coalesce($24, settings) WHERE id = $1",
+		24, {INT8OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT8OID, INT4OID, INT4OID, BOOLOID, BOOLOID,
+			TEXTOID, TEXTOID, INTERVALOID, BOOLOID, INT4OID, INT4OID, INT8OID, TEXTOID, BOOLOID, BOOLOID,
+			TEXTOID, INT4OID, BOOLOID, TEXTARRAYOID}
 	};
-	char		nulls[14] = "             ";
+	char		nulls[25] = "                        ";
 	Datum		values[] = {
 		Int64GetDatum(id), text_or_null(d->name, &nulls[1]), text_or_null(d->job, &nulls[2]),
 		int_or_null(d->batch_size, &nulls[3]), int_or_null(d->sub_batch_size, &nulls[4]),
-		int64_or_null(d->max_value, &nulls[5]), int_or_null(d->workers, &nulls[6]),
+		number_or_null(d->max, &nulls[5]), int_or_null(d->workers, &nulls[6]),
 		int_or_null(d->max_attempts, &nulls[7]), bool_or_null(d->share_table, &nulls[8]),
 		bool_or_null(d->synchronous, &nulls[9]), text_or_null(d->owner, &nulls[10]),
-		text_or_null(d->search_path, &nulls[11]), array_or_null(d->settings, &nulls[12])
+		text_or_null(d->search_path, &nulls[11]), interval_or_null(d->target_duration, &nulls[12]),
+		BoolGetDatum(d->fixed_size), int_or_null(d->min_batch_size, &nulls[14]),
+		int_or_null(d->max_batch_size, &nulls[15]), int64_or_null(d->max_batch_wal, &nulls[16]),
+		text_or_null(d->index_name, &nulls[17]), bool_or_null(d->verify, &nulls[18]),
+		bool_or_null(d->follow, &nulls[19]), text_or_null(d->on_error, &nulls[20]),
+		int_or_null(d->max_errors, &nulls[21]), bool_or_null(d->allow_full_scan, &nulls[22]),
+		settings_or_null(d->settings, &nulls[23])
 	};
 
 	bbm_sql_run(&sql, values, nulls, false);

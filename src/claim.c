@@ -21,13 +21,16 @@
 #include "claim.h"
 
 #include "access/xact.h"
+#include "fmgr.h"
 #include "common/pg_prng.h"
 #include "utils/timestamp.h"
 
 #include "guc.h"
 #include "locks.h"
 #include "shmem.h"
+#include "target.h"
 #include "throttle.h"
+#include "tree.h"
 #include "txn.h"
 
 /* How often to look for jobs that were left over. */
@@ -136,17 +139,51 @@ take_orphans(BbmClaim *claim, bool *locked)
 	return others;
 }
 
+/* How many keys the next batch is to have. */
+static int
+size_now(BbmTarget *target, const BbmClaimState *state)
+{
+	BbmSizeLimits limits;
+
+	if (!bbm_size_follows(target->migration))
+		return state->batch_size;
+	bbm_size_limits(target->migration, &limits);
+	if (target->sizing.size == 0)
+		bbm_sizing_start(&target->sizing, &limits, state->last_size > 0 ? state->last_size : state->batch_size);
+	return target->sizing.size;
+}
+
+static BbmBound
+keep_bound(const BbmBound *bound)
+{
+	BbmBound	kept = *bound;
+
+	if (DatumGetPointer(bound->key))
+		kept.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(bound->key));
+	return kept;
+}
+
 static bool
 cut_new(BbmClaim *claim, const BbmClaimState *state)
 {
+	BbmTarget  *target = claim->target;
+	int			size = size_now(target, state);
 	BbmRange	range;
+	BbmLeaf    *leaf;
+	MemoryContext old;
 
-	if (!claim->target->strategy->next_range(claim->target, state, &range))
+	if (!bbm_next_range(target, state, size, &range, &leaf))
 		return false;
-	claim->job.migration_id = claim->target->migration->id;
-	claim->job.min_value = range.min_value;
-	claim->job.max_value = range.max_value;
+	old = MemoryContextSwitchTo(claim->context);
+	claim->job.migration_id = target->migration->id;
+	claim->job.pass = state->pass;
+	claim->job.relation = target->by_leaf ? leaf->relid : InvalidOid;
+	claim->job.relation_name = target->by_leaf ? pstrdup(leaf->name) : NULL;
+	claim->job.min = keep_bound(&range.min);
+	claim->job.max = keep_bound(&range.max);
 	claim->job.key_count = range.key_count;
+	claim->job.batch_size = size;
+	MemoryContextSwitchTo(old);
 	bbm_job_insert(&claim->job, claim->token);
 	if (bbm_server_is_young())
 		ForceSyncCommit();
@@ -156,7 +193,7 @@ cut_new(BbmClaim *claim, const BbmClaimState *state)
 static bool
 reclaim(BbmClaim *claim, int status, TimestampTz now)
 {
-	if (!bbm_job_reclaim(claim->target->migration->id, status, now, claim->token, &claim->job))
+	if (!bbm_job_reclaim(claim->target->migration->id, status, now, claim->token, claim->context, &claim->job))
 		return false;
 	ForceSyncCommit();
 	return true;
@@ -271,8 +308,9 @@ bbm_claim_next(BbmClaim *claim)
 }
 
 /*
- * Is every range cut and every job finished?  For the transition to finished,
- * whose transaction holds the migration's lock: no claim comes in between.
+ * Is every range of the pass cut and every job finished?  For the transitions
+ * that follow, whose transaction holds the migration's lock: no claim comes in
+ * between.
  */
 bool
 bbm_nothing_left(BbmTarget *target)
@@ -280,8 +318,9 @@ bbm_nothing_left(BbmTarget *target)
 	BbmClaimState state;
 	BbmUnfinished unfinished;
 	BbmRange	range;
+	BbmLeaf    *leaf;
 
-	if (!bbm_claim_state(target->migration->id, &state) || target->strategy->next_range(target, &state, &range))
+	if (!bbm_claim_state(target->migration->id, &state) || bbm_next_range(target, &state, 1, &range, &leaf))
 		return false;
 	bbm_jobs_unfinished(target->migration->id, &unfinished);
 	if (unfinished.jobs > 0)

@@ -26,6 +26,7 @@ typedef struct BbmClaim
 {
 	BbmTarget  *target;			/* in */
 	int32		token;
+	MemoryContext context;		/* where the job's bounds are to live */
 	int			slot;			/* out: the place we hold, or -1 */
 	BbmClaimResult result;
 	BbmJob		job;

@@ -17,6 +17,7 @@
 #include "engine.h"
 
 #include "access/xact.h"
+#include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -29,12 +30,15 @@
 #include "catalog.h"
 #include "claim.h"
 #include "execute.h"
+#include "giveway.h"
 #include "guc.h"
 #include "locks.h"
+#include "pass.h"
 #include "pressure.h"
 #include "record.h"
 #include "shmem.h"
 #include "target.h"
+#include "throttle.h"
 #include "txn.h"
 
 #define BBM_SLICE_MS 1000
@@ -46,6 +50,10 @@
 
 /* A target is resolved anew after a longer wait than this: what it waits for may have been altered. */
 #define BBM_KEEP_TARGET_MS 100
+
+/* After so many errors in a row there is a pause, and at most this long. */
+#define BBM_ERRORS_IN_ROW 5
+#define BBM_LONGEST_HOLD_MS (30 * 1000)
 
 /* Jobs between two merges of old ones. */
 #define BBM_MERGE_INTERVAL 256
@@ -99,6 +107,8 @@ bbm_engine_begin(Oid owner, int64 only, bool *transient)
 	engine->only = only;
 	engine->context = context;
 	engine->step = AllocSetContextCreate(context, "bbm step", ALLOCSET_DEFAULT_SIZES);
+	for (int i = 0; i < lengthof(engine->job); i++)
+		engine->job[i] = AllocSetContextCreate(context, "bbm job", ALLOCSET_SMALL_SIZES);
 	error = bbm_txn_run(take_token, engine, false);
 	if (error)
 	{
@@ -148,6 +158,7 @@ bbm_engine_end(BbmEngine *engine)
 	ListCell   *cell;
 
 	bbm_txn_lock_timeout(-1);
+	bbm_watch_rest();
 	leave_place(engine);
 	foreach(cell, engine->runnable)
 		bbm_contend(engine->space, ((BbmRunnable *) lfirst(cell))->id, false);
@@ -203,6 +214,8 @@ typedef struct OpenArgs
 	BbmMigration *migration;	/* as read, once it is ours to run */
 	BbmTarget  *target;
 	int64		estimate;
+	BbmBound	min;			/* of a key whose bounds nobody gave */
+	BbmBound	max;
 	bool		taken_up;
 } OpenArgs;
 
@@ -221,6 +234,13 @@ open_target(void *arg)
 	args->target = bbm_target_open(migration);
 	if (!migration->counted)
 		args->estimate = bbm_target_estimate(args->target);
+	if (args->target->strategy->has_key && !args->target->key.is_integer && !DatumGetPointer(migration->max.key))
+	{
+		MemoryContext old = MemoryContextSwitchTo(args->engine->step);
+
+		(void) bbm_target_bounds(args->target, &args->min, &args->max);
+		MemoryContextSwitchTo(old);
+	}
 }
 
 /*
@@ -235,7 +255,7 @@ take_up(void *arg)
 
 	args->taken_up = bbm_migration_lock(args->id, &status) && status == BBM_ACTIVE;
 	if (args->taken_up)
-		bbm_migration_take_up(args->id, args->estimate, args->target->relid);
+		bbm_migration_take_up(args->id, args->estimate, args->target->relid, &args->min, &args->max);
 }
 
 /* The migration's target as of now, taken up; NULL with an outcome when there is none. */
@@ -303,8 +323,10 @@ finish(void *arg)
 	FinishArgs *args = arg;
 	BbmStatus	status;
 
-	args->finished = bbm_migration_lock(args->target->migration->id, &status) &&
-		status == BBM_RUNNING && bbm_nothing_left(args->target);
+	if (!bbm_migration_lock(args->target->migration->id, &status) || status != BBM_RUNNING ||
+		!bbm_nothing_left(args->target))
+		return;
+	args->finished = bbm_pass_ended(args->target);
 	if (args->finished)
 	{
 		bbm_migration_finish(args->target->migration->id);
@@ -337,8 +359,7 @@ merge_jobs(void *arg)
 
 	bbm_lock_migration(bbm_space(), target->migration->id);
 	/* the null strategy looks back at the last jobs one by one */
-	bbm_jobs_merge(target->migration->id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS),
-				   bbm_strategy_is_keyed(target->strategy));
+	bbm_jobs_merge(target->migration->id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS));
 }
 
 static void
@@ -364,9 +385,8 @@ log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
 	if (limit >= 0 && cost->ms >= limit)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " took %.3f ms, rows " INT64_FORMAT
-						", WAL bytes " INT64_FORMAT ", range " INT64_FORMAT " to " INT64_FORMAT,
-						target->migration->name, job->id, cost->ms, cost->rows, cost->wal,
-						job->min_value, job->max_value)));
+						", WAL bytes " INT64_FORMAT ", range %s",
+						target->migration->name, job->id, cost->ms, cost->rows, cost->wal, bbm_job_range_words(job))));
 }
 
 /* Says where we are in every message of a batch. */
@@ -375,8 +395,24 @@ job_context(void *arg)
 {
 	BbmWork    *work = arg;
 
-	errcontext("migration \"%s\", job " INT64_FORMAT " (" INT64_FORMAT " to " INT64_FORMAT ")",
-			   work->target->migration->name, work->job->id, work->job->min_value, work->job->max_value);
+	errcontext("migration \"%s\", job " INT64_FORMAT " (%s)",
+			   work->target->migration->name, work->job->id, bbm_job_range_words(work->job));
+}
+
+/*
+ * Where one job after the other fails, the next ranges most likely will, too:
+ * no faster than need be, so that somebody may come and see.
+ */
+static void
+hold_after_errors(BbmTarget *target)
+{
+	int			n = target->failures_in_row - BBM_ERRORS_IN_ROW;
+	int			first = bbm_setting_int(target->migration, BBM_RETRY_DELAY);
+
+	target->hold_until = n <= 0 ? 0 :
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									bbm_backoff_ms(n, first, BBM_LONGEST_HOLD_MS,
+												   pg_prng_double(&pg_global_prng_state)));
 }
 
 typedef struct GoOn
@@ -427,6 +463,7 @@ may_begin_part(BbmEngine *engine, BbmTarget *target)
 			engine->cancelled = engine->wait.cancelled;
 		if (engine->wait.cancelled || now >= give_up || engine->wait.due > give_up)
 			return false;
+		bbm_watch_rest();
 		bbm_slot_wait(engine->wait.reason);
 		waited = true;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -442,13 +479,11 @@ may_begin_part(BbmEngine *engine, BbmTarget *target)
 static void
 put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job)
 {
-	ErrorData  *why = bbm_make_error(ERRCODE_QUERY_CANCELED, "stopped between two sub-batches", NULL);
-
 	/* a foreground session was cancelled; here it would be lost */
 	if (QueryCancelPending)
 		engine->cancelled = bbm_make_error(ERRCODE_QUERY_CANCELED, "canceling statement due to user request", NULL);
 	QueryCancelPending = false;
-	bbm_record_give_back(target, job, why, true);
+	bbm_record_pause(target, job);
 }
 
 /*
@@ -459,10 +494,11 @@ static bool
 run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 {
 	GoOn		go_on = {engine, target};
-	BbmWork		work = {.target = target, .job = job, .next = next, .may_go_on = may_go_on, .arg = &go_on,
-	.result = BBM_WORK_PART};
+	BbmWork		work = {.target = target, .job = job, .context = engine->job[0], .next = next,
+	.may_go_on = may_go_on, .arg = &go_on, .result = BBM_WORK_PART};
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_context, .arg = &work};
 	ErrorData  *error = NULL;
+	BbmStop		stop = BBM_STOP_NONE;
 
 	bbm_slot_report(target->migration->id, job->id);
 	pgstat_report_activity(STATE_RUNNING, target->migration->job);
@@ -471,11 +507,16 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 		error_context_stack = &callback;
 		error = bbm_txn_run(bbm_work, &work, target->migration->synchronous);
 		error_context_stack = callback.previous;
+		stop = bbm_watch_outcome();
 		if (error == NULL && work.result == BBM_WORK_PART)
 		{
 			job->cursor = work.next_cursor;
 			job->has_cursor = true;
+			job->part_size = work.next_size;
+			job->stuck = 0;
 		}
+		if (error == NULL && (work.result == BBM_WORK_PART || work.result == BBM_WORK_FINISHED))
+			target->part_size = work.next_size;
 		if (error == NULL)
 		{
 			log_job(target, job, &work.cost);
@@ -498,11 +539,16 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 		target->claim_apart = true;
 		if (!bbm_extension_is_here())
 			return false;
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		/* by somebody else, that is */
+		if (stop == BBM_STOP_NONE && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			engine->cancelled = error;
 		target->next_look = 0;
-		return bbm_record_failure(target, job, error, step_code);
+		if (!bbm_record_failure(target, job, stop, error, step_code))
+			return false;
+		hold_after_errors(target);
+		return true;
 	}
+	target->failures_in_row = 0;
 	if (work.result == BBM_WORK_PAUSED)
 		put_job_back(engine, target, job);
 	else if (work.result == BBM_WORK_LOST)
@@ -536,7 +582,9 @@ run_jobs(BbmEngine *engine, BbmClaim *claim)
 
 	for (;;)
 	{
-		BbmClaim	next = {.target = claim->target, .token = claim->token, .slot = -1, .result = BBM_CLAIM_CHANGED};
+		BbmClaim	next = {.target = claim->target, .token = claim->token, .context = engine->job[1], .slot = -1,
+		.result = BBM_CLAIM_CHANGED};
+		MemoryContext done = engine->job[0];
 
 		MemoryContextReset(engine->step);
 		if (!run_job(engine, claim->target, &job, &next))
@@ -545,6 +593,9 @@ run_jobs(BbmEngine *engine, BbmClaim *claim)
 		if (next.result != BBM_CLAIM_JOB)
 			return true;
 		job = next.job;
+		engine->job[0] = engine->job[1];
+		engine->job[1] = done;
+		MemoryContextReset(done);
 	}
 }
 
@@ -583,7 +634,19 @@ work_on(BbmEngine *engine, int64 id)
 	bbm_txn_lock_timeout(bbm_setting_int(claim.target->migration, BBM_LOCK_TIMEOUT));
 	if (bbm_pressure_holds(claim.target, &engine->wait))
 		return wait_for_pressure(engine, claim.target);
+	if (claim.target->hold_until > GetCurrentTimestamp())
+	{
+		snprintf(claim.reason, sizeof(claim.reason), "a while, after %d errors in a row", claim.target->failures_in_row);
+		bbm_slot_report(id, 0);
+		bbm_slot_wait(claim.reason);
+		outcome.result = BBM_STEP_WAIT;
+		outcome.due = claim.target->hold_until;
+		return outcome;
+	}
 	claim.token = engine->token;
+	MemoryContextReset(engine->job[0]);
+	MemoryContextReset(engine->job[1]);
+	claim.context = engine->job[0];
 	error = bbm_txn_run(bbm_claim, &claim, false);
 	engine->place_of = id;
 	engine->place = claim.slot;
@@ -776,6 +839,8 @@ bbm_engine_step(BbmEngine *engine, TimestampTz *due)
 	result = try_migrations(engine, due);
 	bbm_txn_lock_timeout(-1);
 	MemoryContextSwitchTo(old);
+	if (result != BBM_STEP_WORKED)
+		bbm_watch_rest();
 
 	/* what we had and let go of, a table say, is somebody else's to take now */
 	if (engine->worked && result != BBM_STEP_WORKED)

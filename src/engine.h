@@ -22,6 +22,7 @@ typedef struct BbmEngine
 	Oid			space;			/* the token's */
 	MemoryContext context;		/* lives as long as the engine */
 	MemoryContext step;			/* reset before each step */
+	MemoryContext job[2];		/* the bounds of the job at hand, and of the next */
 	List	   *targets;		/* BbmTarget, resolved so far */
 	List	   *runnable;		/* BbmRunnable, as last read */
 	int64		current;		/* id of the one at hand, or 0 */

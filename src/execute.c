@@ -19,54 +19,21 @@
 #include "commands/trigger.h"
 #include "executor/instrument.h"
 #include "pgstat.h"
-#include "portability/instr_time.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
+#include "utils/snapmgr.h"
 
+#include "clock.h"
+#include "giveway.h"
+#include "guc.h"
 #include "locks.h"
+#include "planguard.h"
+#include "split.h"
 #include "target.h"
+#include "throttle.h"
 #include "txn.h"
-
-static Datum
-key_datum(int64 key, Oid type)
-{
-	return type == INT2OID ? Int16GetDatum((int16) key) :
-		type == INT4OID ? Int32GetDatum((int32) key) : Int64GetDatum(key);
-}
-
-/* A bound may lie outside what the key's type can hold; then the type's end is meant. */
-static int64
-clamp(int64 key, Oid type)
-{
-	if (type == INT2OID)
-		return Min(Max(key, PG_INT16_MIN), PG_INT16_MAX);
-	if (type == INT4OID)
-		return Min(Max(key, PG_INT32_MIN), PG_INT32_MAX);
-	return key;
-}
-
-static void
-bind_range(const BbmTarget *target, const BbmRange *range, Datum *values)
-{
-	Datum		low = key_datum(clamp(range->min_value, target->key_type), target->key_type);
-	Datum		high = key_datum(clamp(range->max_value, target->key_type), target->key_type);
-
-	if (target->form == BBM_JOB_REGISTRY_FUNCTION)
-	{
-		values[0] = CStringGetTextDatum(target->migration->table_name);
-		values[1] = CStringGetTextDatum(target->migration->column_name);
-		values[2] = low;
-		values[3] = high;
-		values[4] = Int32GetDatum(target->migration->batch_size);
-	}
-	else
-	{
-		values[0] = low;
-		values[1] = high;
-		values[2] = Int32GetDatum(target->migration->batch_size);
-	}
-}
 
 /* Rows of the table that this transaction has changed so far. */
 static int64
@@ -110,26 +77,53 @@ explain_error(void *arg)
 		errhint("A job runs in one transaction with its record, and must not end it.");
 }
 
-/* Runs the job on a range; returns how many rows it says it has changed. */
-static int64
-run_job(BbmTarget *target, const BbmRange *range)
+/*
+ * A row that still meets the condition that tells what is to be done would be
+ * done again, and again.
+ */
+static void
+check_done(const BbmTarget *target)
 {
-	bool		statement = target->form == BBM_JOB_STATEMENT;
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		Datum		still = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull);
+
+		if (!isnull && DatumGetBool(still))
+		{
+			bbm_failing_code = BBM_CODE_SIGNATURE;
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a row that is done still meets \"where\""),
+					 errdetail("%s tells by it which rows are to be done: %s", target->strategy->name,
+							   target->migration->where_clause),
+					 errhint("Write a condition that a row does not meet any more once it is done.")));
+		}
+	}
+}
+
+/* Runs the job on a range; returns how many rows it says it has changed. */
+int64
+bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
+{
+	bool		statement = target->form == BBM_JOB_STATEMENT || target->form == BBM_JOB_COMPOSED;
 	bool		by_statistics = !statement && !target->returns_count;
-	int64		before = by_statistics ? rows_changed(target->relid) : 0;
+	int64		before = by_statistics ? rows_changed(leaf->relid) : 0;
 	int			level = bbm_job_settings(target->migration);
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = explain_error};
-	Datum		values[5];
+	Datum		values[BBM_MAX_JOB_ARGS];
 	int64		rows;
 	int			result;
 
-	bind_range(target, range, values);
+	bbm_job_bind(target, leaf, range, size, values);
 	error_context_stack = &callback;
-	result = SPI_execute_plan(target->plan, values, NULL, false, 0);
+	result = bbm_plan_execute(target, leaf, values, target->strategy->one_at_a_time ? size : Max(range->key_count, 1));
 	error_context_stack = callback.previous;
 	if (result < 0)
 		elog(ERROR, "could not run the job: %s", SPI_result_code_string(result));
 	rows = statement ? (int64) SPI_processed : target->returns_count ? returned_count() : 0;
+	if (result == SPI_OK_UPDATE_RETURNING && target->form == BBM_JOB_COMPOSED)
+		check_done(target);
 	SPI_freetuptable(SPI_tuptable);
 	/*
 	 * Deferred constraints and triggers are due now, in the settings of the
@@ -138,24 +132,91 @@ run_job(BbmTarget *target, const BbmRange *range)
 	 */
 	AfterTriggerFireDeferred();
 	if (by_statistics)
-		rows = rows_changed(target->relid) - before;
+		rows = rows_changed(leaf->relid) - before;
 	/* also undoes what the job has SET */
 	bbm_user_settings_end(level);
 	return rows;
 }
 
-/* What of the job is to be done in this transaction. */
-static void
-next_part(const BbmWork *work, BbmRange *part)
+/* How many rows of one range are not as they should be, as of the active snapshot. */
+static int64
+count_wrong(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range)
 {
-	const BbmJob *job = work->job;
-	BbmRange	rest = {job->has_cursor ? job->cursor + 1 : job->min_value, job->max_value, job->key_count};
-	int			size = work->target->migration->sub_batch_size;
+	Datum		values[BBM_MAX_JOB_ARGS];
+	Oid			types[BBM_MAX_JOB_ARGS];
+	bool		isnull;
+	int64		rows;
+	int			result;
 
-	if (size > 0)
-		work->target->strategy->first_of(work->target, &rest, size, part);
-	else
+	(void) bbm_range_bind(target, range, 0, values, types);
+	result = SPI_execute_plan(bbm_job_verify_plan(target, leaf), values, NULL, true, 0);
+	if (result != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "could not verify: %s", SPI_result_code_string(result));
+	rows = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+	return rows;
+}
+
+/*
+ * Counts the rows of a job's range that are not as they should be; where rows
+ * move, in all that may have changed since, and with one snapshot.
+ */
+int64
+bbm_verify_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range)
+{
+	int			level = bbm_job_settings(target->migration);
+	BbmRange	rest = *range;
+	BbmRange	part;
+	bool		after = false;
+	int64		rows = 0;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (!target->strategy->sweeps)
+		rows = count_wrong(target, leaf, range);
+	while (target->strategy->sweeps)
+	{
+		CHECK_FOR_INTERRUPTS();
+		target->strategy->first_of(target, leaf, &rest, after, PG_INT32_MAX, &part);
+		if (part.key_count == 0)
+			break;
+		rows += count_wrong(target, leaf, &part);
+		rest.min = part.max;
+		after = true;
+	}
+	PopActiveSnapshot();
+	bbm_user_settings_end(level);
+	return rows;
+}
+
+/*
+ * What of the job is to be done in this transaction; part->key_count is 0 when
+ * nothing is left of it.  *batch_size is how many rows a job that has no range
+ * may take.  True when there is more.
+ */
+static bool
+next_part(const BbmWork *work, BbmLeaf *leaf, BbmRange *part, int *batch_size)
+{
+	BbmJob	   *job = work->job;
+	BbmTarget  *target = work->target;
+	BbmRange	rest = {job->has_cursor ? job->cursor : job->min, job->max, job->key_count};
+	int			cut_down = bbm_size_of_part(0, job->part_size, target->part_size);
+	int			size = bbm_size_of_part(target->migration->sub_batch_size, cut_down, 0);
+	bool		by_number = target->key.is_integer || target->strategy->sweeps;
+
+	*batch_size = bbm_size_of_part(job->batch_size, cut_down, 0);
+	job->ran_size = target->strategy->one_at_a_time ? *batch_size : (int) Max(Min(rest.key_count, INT_MAX), 1);
+	if (target->strategy->one_at_a_time || (size <= 0 && !job->has_cursor))
+	{
 		*part = rest;
+		part->key_count = Max(part->key_count, 1);
+		return false;
+	}
+	size = size > 0 ? size : PG_INT32_MAX;
+	target->strategy->first_of(target, leaf, &rest, job->has_cursor, size, part);
+	job->ran_size = (int) Max(Min(part->key_count, INT_MAX), 1);
+	if (by_number)
+		return part->max.number < job->max.number;
+	return part->key_count >= size;
 }
 
 /*
@@ -178,16 +239,87 @@ still_running(const BbmWork *work)
 	return running;
 }
 
+/* The leaf the job is of, with its plan; NULL when that is not part of the table any more. */
+static BbmLeaf *
+leaf_of(const BbmWork *work)
+{
+	BbmTarget  *target = work->target;
+	BbmLeaf    *leaf = bbm_leaf_open(target, target->by_leaf ? work->job->relation : target->relid);
+
+	if (leaf == NULL && !target->by_leaf)
+	{
+		bbm_failing_code = BBM_CODE_TABLE;
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table \"%s\" does not exist any more", target->migration->table_name)));
+	}
+	return leaf;
+}
+
+/* What the measures of a part mean for the size of those to come. */
+static void
+adapt(BbmWork *work, const BbmRange *part)
+{
+	BbmTarget  *target = work->target;
+	int			full = target->migration->sub_batch_size;
+	BbmSizeLimits limits;
+
+	work->next_size = bbm_size_after_success(bbm_size_of_part(0, work->job->part_size, target->part_size),
+											 full > 0 ? full : Max(work->job->batch_size, 1));
+	if (!bbm_size_follows(target->migration) || work->job->splits || BBM_PASS_VERIFIES(work->job->pass))
+		return;
+	bbm_size_limits(target->migration, &limits);
+	bbm_sizing_follow(&target->sizing, &limits, part->key_count > 0 ? part->key_count : work->job->key_count,
+					  work->cost.ms, work->cost.wal);
+}
+
+/* Does a part of the job, and measures it.  True when more is left. */
+static bool
+do_part(BbmWork *work, BbmRange *part)
+{
+	BbmTarget  *target = work->target;
+	BbmLeaf    *leaf = leaf_of(work);
+	double		start = bbm_clock_ms();
+	int64		wal = pgWalUsage.wal_bytes;
+	bool		more = false;
+	int			batch_size;
+
+	*part = (BbmRange) {work->job->min, work->job->max, 0};
+	work->cost.rows = 0;
+	if (leaf == NULL)
+		ereport(LOG,
+				(errmsg("migration \"%s\": job " INT64_FORMAT " has nothing to do, as table %s is not part of \"%s\" any more",
+						target->migration->name, work->job->id, work->job->relation_name,
+						target->migration->table_name)));
+	else if (BBM_PASS_VERIFIES(work->job->pass))
+		work->cost.rows = bbm_verify_range(target, leaf, part);
+	else if (work->job->splits)
+		work->cost.rows = bbm_split(target, leaf, work->job);
+	else
+	{
+		more = next_part(work, leaf, part, &batch_size);
+		/* a range without a key may have got one since */
+		if (part->key_count > 0 || target->key.is_integer)
+			work->cost.rows = bbm_run_range(target, leaf, part, batch_size);
+	}
+	/* done: what is left takes no longer than to undo it */
+	bbm_watch_end();
+	work->cost.ms = bbm_clock_ms() - start;
+	work->cost.wal = pgWalUsage.wal_bytes - wal;
+	adapt(work, part);
+	return more;
+}
+
 void
 bbm_work(void *arg)
 {
 	BbmWork    *work = arg;
-	int64		wal = pgWalUsage.wal_bytes;
-	instr_time	start;
-	instr_time	end;
 	BbmRange	part;
+	bool		more;
 
-	INSTR_TIME_SET_CURRENT(start);
+	work->job->ran_size = 0;
+	bbm_watch_begin(bbm_setting_int(work->target->migration, BBM_MAX_BLOCKING_TIME),
+					bbm_setting_int(work->target->migration, BBM_MAX_BATCH_TIME));
 	if (!bbm_job_lock(work->job))
 	{
 		work->result = BBM_WORK_LOST;
@@ -198,14 +330,8 @@ bbm_work(void *arg)
 		work->result = BBM_WORK_PAUSED;
 		return;
 	}
-	next_part(work, &part);
-	work->cost.rows = run_job(work->target, &part);
-	INSTR_TIME_SET_CURRENT(end);
-	INSTR_TIME_SUBTRACT(end, start);
-	work->cost.ms = INSTR_TIME_GET_MILLISEC(end);
-	work->cost.wal = pgWalUsage.wal_bytes - wal;
-
-	if (part.max_value >= work->job->max_value)
+	more = do_part(work, &part);
+	if (!more)
 	{
 		bbm_job_finish(work->job, &work->cost);
 		work->result = BBM_WORK_FINISHED;
@@ -214,8 +340,13 @@ bbm_work(void *arg)
 	}
 	else
 	{
-		bbm_job_progress(work->job, part.max_value, &work->cost);
-		work->next_cursor = part.max_value;
+		MemoryContext old = MemoryContextSwitchTo(work->context);
+
+		bbm_job_progress(work->job, &part.max, work->next_size, &work->cost);
+		work->next_cursor = part.max;
+		if (DatumGetPointer(part.max.key))
+			work->next_cursor.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(part.max.key));
+		MemoryContextSwitchTo(old);
 		work->result = BBM_WORK_PART;
 	}
 }

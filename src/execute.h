@@ -23,15 +23,19 @@ typedef struct BbmWork
 {
 	BbmTarget  *target;			/* in */
 	BbmJob	   *job;
+	MemoryContext context;		/* where the job's bounds live */
 	BbmClaim   *next;			/* to be claimed along with the record ... */
 	bool		(*may_go_on) (const void *arg); /* ... if this says so by then */
 	const void *arg;
 	BbmWorkResult result;		/* out */
-	int64		next_cursor;	/* what a part has reached */
+	BbmBound	next_cursor;	/* what a part has reached; lives as the job does */
+	int			next_size;		/* of the next part, when cut down; 0 not */
 	BbmCost		cost;
 } BbmWork;
 
 /* A BbmTxnFn with a BbmWork. */
 extern void bbm_work(void *arg);
+extern int64 bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size);
+extern int64 bbm_verify_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range);
 
 #endif							/* BBM_EXECUTE_H */

@@ -39,6 +39,7 @@
 #include "hooks.h"
 #include "locks.h"
 #include "record.h"
+#include "strategy.h"
 #include "txn.h"
 
 PG_FUNCTION_INFO_V1(bbm_migration_guard);
@@ -162,6 +163,70 @@ check_name(Row row)
 				 errhint("Give it a name of 1 to %d bytes.", BBM_MAX_NAME_LENGTH)));
 }
 
+/* What a size that follows is held to. */
+static void
+check_size(Row row)
+{
+	if (get_int(row, "min_batch_size") < 1 || get_int(row, "min_batch_size") > get_int(row, "max_batch_size"))
+		out_of_range(row, "min_batch_size", "A batch has at least one key, and no more than max_batch_size.",
+					 "Use a number from 1 to max_batch_size.");
+	if (!is_null(row, "max_batch_wal") && get_int(row, "max_batch_wal") <= 0)
+		out_of_range(row, "max_batch_wal", "It is the WAL that a batch may write, in bytes.",
+					 "Use a positive number, or NULL for no limit.");
+	if (!is_null(row, "target_duration"))
+	{
+		bool		isnull;
+		Interval   *target = DatumGetIntervalP(get(row, "target_duration", &isnull));
+
+		if (target->month != 0 || target->day < 0 || target->day > 1 || target->time < 0 ||
+			(target->day == 0 && target->time < 1000))
+			out_of_range(row, "target_duration", "It is what a batch is to take.",
+						 "Use an interval from 1 millisecond to 1 day, or NULL for batches of exactly batch_size keys.");
+	}
+}
+
+/* What bbm_update and bbm_delete are composed of. */
+static void
+check_parts(Row row)
+{
+	char	   *operation = get_text(row, "operation");
+	bool		isnull;
+
+	if (operation && strcmp(operation, "update") != 0 && strcmp(operation, "delete") != 0)
+		out_of_range(row, "operation", "It is what bbm_update or bbm_delete has composed.",
+					 "Leave it NULL, and write the statement into job_signature_name.");
+	if (operation && (strcmp(operation, "update") == 0) == is_null(row, "set_clause"))
+		out_of_range(row, "set_clause", "An update sets something, a delete nothing.",
+					 "Use bbm_update or bbm_delete.");
+	if (DatumGetBool(get(row, "verify", &isnull)) && is_null(row, "where_clause") && is_null(row, "check_clause"))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("nothing tells how rows should be"),
+				 errdetail("Verification counts rows that still meet \"where\", or that do not meet \"check\"."),
+				 errhint("Give one of them.")));
+}
+
+static void
+check_on_error(Row row)
+{
+	char	   *on_error = get_text(row, "on_error");
+	char	   *name = get_text(row, "batching_strategy");
+	const BbmStrategy *strategy = bbm_strategy_find(name);
+
+	if (strcmp(on_error, "fail") != 0 && strcmp(on_error, "split") != 0 && strcmp(on_error, "skip") != 0)
+		out_of_range(row, "on_error", "It is what becomes of a job that has used up its attempts.",
+					 "Use fail, split or skip.");
+	if (strcmp(on_error, "fail") != 0 && strategy && !strategy->has_key)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("on_error %s does not fit %s", on_error, strategy->name),
+				 errdetail("A row that is put aside is known by its key."),
+				 errhint("Use SerialKeySetBatchingStrategy or LooseIndexScanBatchingStrategy.")));
+	if (get_int(row, "max_errors") < 1)
+		out_of_range(row, "max_errors", "It is how many rows or ranges may be put aside.",
+					 "Use a number from 1 to 2147483647.");
+}
+
 static void
 check_settings(Row row)
 {
@@ -176,7 +241,8 @@ static void
 check_row(Row row)
 {
 	static const char *const required[] = {
-		"status", "batch_size", "workers", "max_attempts", "min_value", "max_value"
+		"status", "batch_size", "workers", "max_attempts", "min_value", "max_value", "min_batch_size", "max_batch_size",
+		"verify", "on_error", "max_errors"
 	};
 	int64		status = get_int(row, "status");
 
@@ -202,6 +268,9 @@ check_row(Row row)
 	if (get_int(row, "max_attempts") < 1 || get_int(row, "max_attempts") > BBM_MAX_ATTEMPTS)
 		out_of_range(row, "max_attempts", "It is how often a job may be executed before the migration fails.",
 					 "Use a number from 1 to 100.");
+	check_size(row);
+	check_parts(row);
+	check_on_error(row);
 	if (get_int(row, "min_value") > get_int(row, "max_value"))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -296,7 +365,15 @@ settle_here(Row *row)
 		set(row, "home", CStringGetTextDatum(bbm_home()), false);
 		/* another cluster's OIDs say nothing here */
 		if (foreign)
+		{
+			char	   *strategy = get_text(*row, "batching_strategy");
+			int32		pass = (int32) get_int(*row, "pass");
+
 			set_owner(row, false);
+			/* nor do its blocks: what is not done there is found by a pass from the start */
+			if (strategy && strcmp(strategy, "BlockRangeBatchingStrategy") == 0 && !is_null(*row, "started_at"))
+				set(row, "pass", Int32GetDatum(pass + (BBM_PASS_VERIFIES(pass) ? 1 : 2)), false);
+		}
 	}
 }
 
@@ -352,6 +429,11 @@ guard_status(Row old, Row *new)
 		case BBM_CHANGE:
 			if (to == BBM_ACTIVE)
 			{
+				int32		pass = (int32) get_int(*new, "pass");
+
+				/* what a verification has found may be mended: verify anew */
+				if (BBM_PASS_VERIFIES(pass) && !is_null(*new, "failure_error_code"))
+					set(new, "pass", Int32GetDatum(pass + 2), false);
 				settle_here(new);
 				clear_error(new);
 			}
@@ -382,6 +464,31 @@ is_changed(Row old, Row new)
 	return false;
 }
 
+/* What tells the rows that are done from the others cannot become something else when some are. */
+static void
+keep_what_is_begun(Row old, Row new)
+{
+	static const char *const columns[] = {
+		"where_clause", "set_clause", "operation", "min_key"
+	};
+
+	if (is_null(old, "started_at"))
+		return;
+	for (int i = 0; i < lengthof(columns); i++)
+	{
+		char	   *before = get_text(old, columns[i]);
+		char	   *after = get_text(new, columns[i]);
+
+		if ((before == NULL) == (after == NULL) && (before == NULL || strcmp(before, after) == 0))
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s of migration \"%s\" cannot be changed", columns[i], get_text(old, "name")),
+				 errdetail("It has been started, and part of it may be done."),
+				 errhint("Drop it, and define another one for what is left.")));
+	}
+}
+
 static Datum
 guard_update(Row old, Row new)
 {
@@ -398,6 +505,8 @@ guard_update(Row old, Row new)
 		is_null(old, "home"));
 	set(&new, "owner_oid", ObjectIdGetDatum((Oid) get_int(old, "owner_oid")), is_null(old, "owner_oid"));
 	set(&new, "table_oid", ObjectIdGetDatum((Oid) get_int(old, "table_oid")), is_null(old, "table_oid"));
+	set(&new, "pass", Int32GetDatum((int32) get_int(old, "pass")), false);
+	keep_what_is_begun(old, new);
 	if (is_null(new, "owner") || strcmp(get_text(new, "owner"), get_text(old, "owner")) != 0)
 		set_owner(&new, false);
 	else if (at_home(old))
@@ -464,6 +573,8 @@ bbm_migration_guard(PG_FUNCTION_ARGS)
 		bbm_lock_migration(bbm_space(), get_int(old, "id"));
 		SPI_connect();
 		(void) bbm_cancel_running(get_int(old, "id"));
+		bbm_parts_forget(get_int(old, "id"));
+		bbm_errors_forget(get_int(old, "id"));
 		SPI_finish();
 		return PointerGetDatum(old.tuple);
 	}
@@ -556,6 +667,9 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 			tell_event(now, event_word((BbmStatus) to));
 		else if (!bbm_engine_writes() && is_changed(old, now))
 			tell_event(now, "altered");
+		/* a copy that is started here */
+		if (at_home(now) && !is_null(old, "home") && !at_home(old))
+			bbm_parts_settle(get_int(now, "id"));
 		/* a failed one that is started, now or after a pause, gets fresh attempts */
 		if (to == BBM_ACTIVE && from != to && (from == BBM_FAILED || !is_null(old, "failure_error_code")))
 			(void) bbm_jobs_refresh(get_int(now, "id"));
@@ -655,6 +769,9 @@ bbm_truncate_guard(PG_FUNCTION_ARGS)
 										  CurrentMemoryContext);
 	if (unpaused != NIL)
 		refuse_job_write("truncate", linitial(unpaused));
+	/* what was cut is forgotten */
+	bbm_parts_forget(0);
+	bbm_errors_forget(0);
 	SPI_finish();
 	return PointerGetDatum(NULL);
 }

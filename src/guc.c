@@ -32,6 +32,8 @@ int			bbm_lock_timeout = 1000;
 int			bbm_job_retention = 1000;
 int			bbm_event_retention = 90 * 24 * 60;
 
+static int	max_blocking_time;
+static int	max_batch_time;
 static int	retry_delay;
 static int	retry_max_delay;
 static int	log_min_duration;
@@ -81,6 +83,12 @@ static const SettingDef settings[BBM_SETTINGS] = {
 	[BBM_LOCK_TIMEOUT] = {"bbm.lock_timeout", KIND_INT, &bbm_lock_timeout, 1000, 1, INT_MAX, GUC_UNIT_MS,
 		"Sets the longest time a worker waits for a lock.",
 	"A batch that waits longer is given back and does not count as failed."},
+	[BBM_MAX_BLOCKING_TIME] = {"bbm.max_blocking_time", KIND_INT, &max_blocking_time, 1000, 0, INT_MAX, GUC_UNIT_MS,
+		"Sets the longest time a batch lets other sessions wait for its locks.",
+	"A batch that does longer is given back, does not count as failed, and the next is smaller. Zero turns it off."},
+	[BBM_MAX_BATCH_TIME] = {"bbm.max_batch_time", KIND_INT, &max_batch_time, 10 * 60 * 1000, 0, INT_MAX, GUC_UNIT_MS,
+		"Sets the longest time a batch may take.",
+	"A batch that takes longer is given back, does not count as failed, and the next is smaller. Zero turns it off."},
 	[BBM_RETRY_DELAY] = {"bbm.retry_delay", KIND_INT, &retry_delay, 1000, 1, INT_MAX, GUC_UNIT_MS,
 		"Sets the delay before the first retry of a failed job.",
 	"It doubles with each attempt, with a third of jitter."},

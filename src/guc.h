@@ -26,6 +26,8 @@ extern int	bbm_event_retention;	/* min, -1 keeps all */
 typedef enum BbmSetting
 {
 	BBM_LOCK_TIMEOUT,
+	BBM_MAX_BLOCKING_TIME,		/* ms, 0 off */
+	BBM_MAX_BATCH_TIME,			/* ms, 0 off */
 	BBM_RETRY_DELAY,
 	BBM_RETRY_MAX_DELAY,
 	BBM_LOG_MIN_DURATION,

@@ -22,6 +22,8 @@
 #include "utils/varlena.h"
 
 #include "compat.h"
+#include "planguard.h"
+#include "statement.h"
 #include "txn.h"
 
 /* Skips one identifier, quoted or not; NULL when there is none. */
@@ -101,20 +103,40 @@ changes_in_with(WithClause *with)
 	return false;
 }
 
-/* What the server says of a job's text is about that text, not the query it is in. */
-static void
-job_error(void *arg)
+/*
+ * An error context callback for what the server says of a text of the user's: it
+ * is about that text, not the query it is in.  Its argument is a BbmUserText.
+ */
+void
+bbm_user_text_error(void *arg)
 {
-	const char *job = arg;
+	const BbmUserText *user = arg;
 	int			position = geterrposition();
 
 	if (position > 0)
 	{
 		errposition(0);
-		internalerrposition(position);
-		internalerrquery(job);
+		if (position > user->prefix)
+		{
+			internalerrposition(position - user->prefix);
+			internalerrquery(user->text);
+		}
 	}
-	errcontext("job of a migration");
+	errcontext("%s", user->what);
+	if (geterrcode() == ERRCODE_SYNTAX_ERROR)
+		errhint("%s", user->syntax_hint);
+}
+
+static void
+job_error(void *arg)
+{
+	BbmUserText job = {
+		.text = arg,
+		.what = "job of a migration",
+		.syntax_hint = "A job is an UPDATE, DELETE, INSERT or MERGE with $1 and $2, or just the name of a function."
+	};
+
+	bbm_user_text_error(&job);
 	if (geterrcode() == ERRCODE_INSUFFICIENT_PRIVILEGE)
 	{
 		errdetail("The job runs as role \"%s\", which owns the migration.", GetUserNameFromId(GetUserId(), false));
@@ -122,8 +144,6 @@ job_error(void *arg)
 	}
 	if (geterrcode() == ERRCODE_UNDEFINED_TABLE)
 		errhint("Names in the job are looked up with search_path \"%s\".", namespace_search_path);
-	if (geterrcode() == ERRCODE_SYNTAX_ERROR)
-		errhint("A job is an UPDATE, DELETE, INSERT or MERGE with $1 and $2, or just the name of a function.");
 }
 
 static List *
@@ -200,9 +220,9 @@ collect_parameters(Node *node, Bitmapset **seen)
 	return expression_tree_walker(node, collect_parameters, seen);
 }
 
-/* A statement over a key must be bounded by its range on both sides. */
+/* A statement over ranges must be bounded by its range on both sides. */
 static void
-check_parameters(SPIPlanPtr plan)
+check_parameters(SPIPlanPtr plan, int n)
 {
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
 	Bitmapset  *seen = NULL;
@@ -210,13 +230,16 @@ check_parameters(SPIPlanPtr plan)
 
 	foreach(cell, source->query_list)
 		collect_parameters((Node *) lfirst(cell), &seen);
-	for (int i = 1; i <= 2; i++)
+	for (int i = 1; i <= 2 * n; i++)
 	{
 		if (!bms_is_member(i, seen))
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_PARAMETER),
 					 errmsg("the job's statement does not use $%d", i),
+					 n > 1 ? errdetail("$1 to $%d are the first key of the batch, $%d to $%d the last; without all of them it would touch the same rows again and again.",
+									   n, n + 1, 2 * n) :
 					 errdetail("$1 and $2 are the first and the last key of the batch; without both it would touch the same rows again and again."),
+					 n > 1 ? errhint("Compare rows, as in \"WHERE (a, b) >= ($1, $2) AND (a, b) <= ($3, $4)\".") :
 					 errhint("Add \"WHERE key BETWEEN $1 AND $2\" to the statement.")));
 	}
 }
@@ -260,33 +283,47 @@ check_allowed(SPIPlanPtr plan)
 	ReleaseCachedPlan(cached, CurrentResourceOwner);
 }
 
-/* Finds the function a name means, in one of its forms, and writes the call. */
-static char *
-resolve_function(BbmTarget *target, int *nargs, Oid *types)
+/* What a function is to be called with, for messages. */
+static const char *
+bound_type(const BbmTarget *target)
 {
-	Oid			registry[] = {TEXTOID, TEXTOID, target->key_type, target->key_type, INT4OID};
-	Oid			range[] = {target->key_type, target->key_type};
+	return target->key.n > 1 ? "each column of the key" :
+		format_type_be(target->key.n == 1 ? target->key.columns[0].type : target->column_type);
+}
+
+/* Finds the function a name means, in one of its forms, and writes the call. */
+static void
+resolve_function(BbmTarget *target)
+{
+	Oid			types[BBM_MAX_JOB_ARGS] = {TEXTOID, TEXTOID};
 	List	   *name = function_name(target->migration->job);
-	FuncDetailCode detail;
+	int			nbounds = bbm_range_bind(target, NULL, 0, NULL, &types[2]);
+	int			nargs = 5;
+	FuncDetailCode detail = FUNCDETAIL_NOTFOUND;
 	Oid			function = InvalidOid;
 	Oid			result;
 	StringInfoData sql;
 
-	target->form = BBM_JOB_REGISTRY_FUNCTION;
-	detail = bbm_func_detail(name, 5, registry, &function, &result);
+	if (nbounds == 2)
+	{
+		types[4] = INT4OID;
+		target->form = BBM_JOB_REGISTRY_FUNCTION;
+		detail = bbm_func_detail(name, nargs, types, &function, &result);
+	}
 	if (detail == FUNCDETAIL_NOTFOUND)
 	{
+		nargs = nbounds;
 		target->form = BBM_JOB_RANGE_FUNCTION;
-		detail = bbm_func_detail(name, 2, range, &function, &result);
+		detail = bbm_func_detail(name, nargs, &types[2], &function, &result);
 	}
 	if (detail == FUNCDETAIL_MULTIPLE)
 		ereport(ERROR,
 				(errcode(ERRCODE_AMBIGUOUS_FUNCTION),
 				 errmsg("function \"%s\" is not unique", target->migration->job),
-				 errdetail("Several take two parameters that %s can be cast to.", format_type_be(target->key_type)),
+				 errdetail("Several take %d parameters that %s can be cast to.", nargs, bound_type(target)),
 				 errhint("Name one with parameters of exactly that type.")));
 	if (detail != FUNCDETAIL_NORMAL)
-		no_such_function(target->migration->job, format_type_be(target->key_type));
+		no_such_function(target->migration->job, bound_type(target));
 	if (!bbm_may_execute(function, GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -295,55 +332,205 @@ resolve_function(BbmTarget *target, int *nargs, Oid *types)
 						   GetUserNameFromId(GetUserId(), false)),
 				 errhint("GRANT EXECUTE ON FUNCTION to it.")));
 
-	*nargs = target->form == BBM_JOB_RANGE_FUNCTION ? 2 : 5;
-	memcpy(types, target->form == BBM_JOB_RANGE_FUNCTION ? range : registry, *nargs * sizeof(Oid));
 	target->returns_count = result == INT2OID || result == INT4OID || result == INT8OID;
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT %s(",
 					 quote_qualified_identifier(get_namespace_name(get_func_namespace(function)),
 												get_func_name(function)));
-	for (int i = 1; i <= *nargs; i++)
+	for (int i = 1; i <= nargs; i++)
 		appendStringInfo(&sql, "%s$%d", i > 1 ? ", " : "", i);
 	appendStringInfoChar(&sql, ')');
-	return sql.data;
+	target->call = sql.data;
 }
 
 /*
- * Prepares the job of a target whose key is resolved, for the current user.
- * Needs a transaction, SPI, and the job's search_path.
+ * Which form the job has, and which function it is.  The target's key is
+ * resolved.  Needs a transaction, and the job's search_path.
  */
 void
-bbm_job_prepare(BbmTarget *target)
+bbm_job_resolve(BbmTarget *target)
 {
-	char	   *sql = target->migration->job;
-	bool		statement = !is_name(sql);
-	int			nargs;
-	Oid			types[5];
-	SPIPlanPtr	plan;
-	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_error};
+	const BbmMigration *migration = target->migration;
+	BbmStatementParts parts;
 
-	if (statement)
+	if (migration->operation)
 	{
-		target->form = BBM_JOB_STATEMENT;
-		types[0] = types[1] = target->key_type;
-		types[2] = INT4OID;
-		/* without ranges, the size is what there is to say */
-		nargs = bbm_strategy_is_keyed(target->strategy) ? 2 : 3;
+		AttrNumber	key[BBM_MAX_KEY_COLUMNS];
+
+		for (int i = 0; i < target->key.n; i++)
+			key[i] = get_attnum(target->relid, target->key.columns[i].name);
+		target->form = BBM_JOB_COMPOSED;
+		bbm_job_parts(migration, &parts);
+		bbm_statement_check(target->relid, &parts, key, target->key.n, migration->allow_key_change);
 	}
 	else
-		sql = resolve_function(target, &nargs, types);
+	{
+		if (migration->where_clause)
+			bbm_statement_check_condition(target->relid, migration->where_clause, "where");
+		if (is_name(migration->job))
+			resolve_function(target);
+		else
+			target->form = BBM_JOB_STATEMENT;
+	}
+	if (migration->check_clause)
+		bbm_statement_check_condition(target->relid, migration->check_clause, "check");
+}
 
-	callback.arg = sql;
+void
+bbm_job_parts(const BbmMigration *migration, BbmStatementParts *parts)
+{
+	parts->verb = strcmp(migration->operation, "delete") == 0 ? BBM_DELETE : BBM_UPDATE;
+	parts->set = migration->set_clause;
+	parts->condition = migration->where_clause;
+}
+
+/* The statement that a composed job runs on a leaf. */
+char *
+bbm_job_sql(BbmTarget *target, BbmLeaf *leaf)
+{
+	BbmStatementParts parts;
+
+	bbm_job_parts(target->migration, &parts);
+	return bbm_statement_compose(&parts, leaf->name, target->alias, !leaf->whole_tree,
+								 target->strategy->predicate(target, leaf, target->alias), target->strategy->sweeps);
+}
+
+/* Prepares a statement of the owner's and keeps it; what is wrong with it is said of the text it is from. */
+static SPIPlanPtr
+prepare(const char *sql, int nargs, Oid *types, int bounds)
+{
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_error, .arg = (void *) sql};
+	SPIPlanPtr	plan;
+
 	error_context_stack = &callback;
 	plan = SPI_prepare(sql, nargs, types);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
-	if (statement && bbm_strategy_is_keyed(target->strategy))
-		check_parameters(plan);
+	if (bounds > 0)
+		check_parameters(plan, bounds);
 	/* kept before planning, so that the plan's reference has a resource owner */
 	if (SPI_keepplan(plan) != 0)
 		elog(ERROR, "could not keep the plan of \"%s\"", sql);
-	target->plan = plan;
-	check_allowed(plan);
+	PG_TRY();
+	{
+		check_allowed(plan);
+	}
+	PG_CATCH();
+	{
+		SPI_freeplan(plan);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	error_context_stack = callback.previous;
+	return plan;
+}
+
+/*
+ * Prepares the job for a leaf, for the current user.  Needs a transaction, SPI,
+ * and the job's search_path.
+ */
+void
+bbm_job_prepare(BbmTarget *target, BbmLeaf *leaf)
+{
+	Oid			types[BBM_MAX_JOB_ARGS] = {TEXTOID, TEXTOID};
+	int			nbounds = bbm_range_bind(target, NULL, 0, NULL, &types[2]);
+	bool		ranged = target->strategy->has_key || target->strategy->sweeps;
+
+	switch (target->form)
+	{
+		case BBM_JOB_STATEMENT:
+			leaf->plan = prepare(target->migration->job, ranged ? nbounds : nbounds + 1, &types[2],
+								 ranged ? Max(target->key.n, 1) : 0);
+			break;
+		case BBM_JOB_COMPOSED:
+			leaf->plan = prepare(bbm_job_sql(target, leaf), nbounds + 1, &types[2], 0);
+			break;
+		case BBM_JOB_RANGE_FUNCTION:
+			leaf->plan = prepare(target->call, nbounds, &types[2], 0);
+			break;
+		case BBM_JOB_REGISTRY_FUNCTION:
+			leaf->plan = prepare(target->call, 5, types, 0);
+			break;
+	}
+	bbm_plan_choose(target, leaf);
+}
+
+/* What counts the rows of a range that are not as they should be.  Needs what bbm_job_prepare does. */
+SPIPlanPtr
+bbm_job_verify_plan(BbmTarget *target, BbmLeaf *leaf)
+{
+	if (leaf->verify_plan == NULL)
+	{
+		const BbmMigration *migration = target->migration;
+		Oid			types[BBM_MAX_JOB_ARGS];
+		int			nbounds = bbm_range_bind(target, NULL, 0, NULL, types);
+		bool		ranged = target->strategy->has_key || target->strategy->sweeps;
+		const char *wrong = migration->check_clause ? psprintf("(%s\n) IS NOT TRUE", migration->check_clause) :
+			migration->where_clause;
+
+		const char *range = ranged ? target->strategy->predicate(target, leaf, target->alias) : NULL;
+
+		leaf->verify_plan = prepare(bbm_statement_count(leaf->name, target->alias, !leaf->whole_tree, wrong, range),
+									nbounds + 1, types, 0);
+	}
+	return leaf->verify_plan;
+}
+
+static Datum
+block_datum(int64 block, uint16 offset)
+{
+	ItemPointer tid = palloc(sizeof(ItemPointerData));
+
+	ItemPointerSet(tid, (BlockNumber) block, offset);
+	return PointerGetDatum(tid);
+}
+
+/*
+ * The bounds of a range as parameters, and after them the size asked for; only
+ * the types where no values are wanted.  Returns how many the bounds are.
+ */
+int
+bbm_range_bind(const BbmTarget *target, const BbmRange *range, int size, Datum *values, Oid *types)
+{
+	int			n = target->strategy->has_key ? target->key.n : 1;
+
+	for (int i = 0; i < n; i++)
+		types[i] = types[n + i] = target->strategy->has_key ? target->key.columns[i].type : target->column_type;
+	types[2 * n] = INT4OID;
+	if (values == NULL)
+		return 2 * n;
+	if (target->strategy->has_key)
+	{
+		bbm_key_values(&target->key, &range->min, values);
+		bbm_key_values(&target->key, &range->max, values + n);
+	}
+	else if (target->column_type == TIDOID)
+	{
+		values[0] = block_datum(range->min.number, 0);
+		values[1] = block_datum(range->max.number, PG_UINT16_MAX);
+	}
+	else
+	{
+		values[0] = Int64GetDatum(range->min.number);
+		values[1] = Int64GetDatum(range->max.number);
+	}
+	values[2 * n] = Int32GetDatum(size);
+	return 2 * n;
+}
+
+/* The parameters of the job for a range of a leaf. */
+void
+bbm_job_bind(const BbmTarget *target, const BbmLeaf *leaf, const BbmRange *range, int size, Datum *values)
+{
+	const BbmMigration *migration = target->migration;
+	Oid			types[BBM_MAX_JOB_ARGS];
+
+	if (target->form != BBM_JOB_REGISTRY_FUNCTION)
+	{
+		(void) bbm_range_bind(target, range, size, values, types);
+		return;
+	}
+	values[0] = CStringGetTextDatum(target->by_leaf ? leaf->name : migration->table_name);
+	values[1] = CStringGetTextDatum(migration->column_name);
+	(void) bbm_range_bind(target, range, size, &values[2], types);
 }

@@ -193,6 +193,13 @@ bbm_token_drop(Oid space, int32 token)
 		LockRelease(&tag, ExclusiveLock, true);
 }
 
+/* Whoever holds a lock with this tag is a process of bbm's. */
+bool
+bbm_lock_is_token(const LOCKTAG *tag)
+{
+	return tag->locktag_type == LOCKTAG_USERLOCK && tag->locktag_field4 == LOCK_TOKEN;
+}
+
 /* Does the process with this token still live?  Needs a transaction. */
 bool
 bbm_token_alive(Oid space, int32 token)

@@ -10,6 +10,8 @@
 
 #include "bbm.h"
 
+#include "storage/lock.h"
+
 extern void bbm_lock_migration(Oid space, int64 migration_id);
 extern void bbm_unlock_migration(Oid space, int64 migration_id);
 extern bool bbm_lock_for_claim_at_once(Oid space, int64 migration_id, Oid table);
@@ -23,5 +25,6 @@ extern int32 bbm_token_take(Oid space);
 extern void bbm_token_keep(Oid space, int32 token);
 extern void bbm_token_drop(Oid space, int32 token);
 extern bool bbm_token_alive(Oid space, int32 token);
+extern bool bbm_lock_is_token(const LOCKTAG *tag);
 
 #endif							/* BBM_LOCKS_H */

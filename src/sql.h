@@ -15,7 +15,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#define BBM_SQL_MAX_ARGS 20
+#define BBM_SQL_MAX_ARGS 40
 
 /*
  * A statement, prepared at its first use and kept.  In the text every @ stands
@@ -36,6 +36,7 @@ extern void bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engi
 /* Reading the first rows of SPI_tuptable. */
 extern Datum bbm_sql_get(uint64 row, int column, bool *isnull);
 extern int64 bbm_sql_int64(uint64 row, int column);
+extern Datum bbm_sql_array(uint64 row, int column, MemoryContext context);
 extern char *bbm_sql_text(uint64 row, int column, MemoryContext context);
 
 #endif							/* BBM_SQL_H */

@@ -7,9 +7,13 @@
  */
 #include "strategy.h"
 
+#include "lib/stringinfo.h"
+
 static const BbmStrategy *const strategies[] = {
 	&bbm_strategy_serial,
-	&bbm_strategy_null
+	&bbm_strategy_null,
+	&bbm_strategy_loose,
+	&bbm_strategy_block
 };
 
 /* The strategy a migration's batching_strategy names, or NULL. */
@@ -26,9 +30,18 @@ bbm_strategy_find(const char *name)
 	return NULL;
 }
 
-/* Do its jobs have ranges that lie beside each other? */
-bool
-bbm_strategy_is_keyed(const BbmStrategy *strategy)
+void
+bbm_unknown_strategy(const char *name)
 {
-	return !strategy->one_at_a_time;
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < lengthof(strategies); i++)
+		appendStringInfo(&names, "%s%s", i == 0 ? "" : i == lengthof(strategies) - 1 ? " and " : ", ",
+						 strategies[i]->name);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("batching strategy \"%s\" does not exist", name),
+			 errdetail("The strategies are %s.", names.data),
+			 errhint("Leave it NULL for SerialKeySetBatchingStrategy.")));
 }

@@ -10,45 +10,86 @@
 
 #include "bbm.h"
 
+#include "access/xlogdefs.h"
 #include "catalog.h"
 #include "executor/spi.h"
+#include "key.h"
+#include "storage/block.h"
+#include "throttle.h"
 
 typedef struct BbmTarget BbmTarget;
+typedef struct BbmLeaf BbmLeaf;
 
+/* A part of one leaf, bounds inclusive. */
 typedef struct BbmRange
 {
-	int64		min_value;		/* inclusive */
-	int64		max_value;		/* inclusive */
+	BbmBound	min;
+	BbmBound	max;
 	int64		key_count;		/* keys seen in it */
 } BbmRange;
+
+/* Where a cut begins and ends. */
+typedef struct BbmCut
+{
+	const BbmBound *after;		/* the last bound cut so far, or NULL: at the migration's first */
+	const BbmBound *max;		/* not beyond this */
+	int			size;			/* keys wanted */
+	bool		verifies;		/* the pass only looks */
+} BbmCut;
 
 typedef struct BbmStrategy
 {
 	const char *name;
 	bool		one_at_a_time;	/* jobs have no range of their own, so they run one by one */
+	bool		has_key;		/* cuts along a key of columns */
+	bool		sweeps;			/* rows move between ranges: done when a look at all finds none */
 
-	/* Resolves the key of an opened table into the target; an error says what does not fit. */
+	/* Resolves what of the migration is the strategy's own, if anything; an error says what does not fit. */
 	void		(*resolve) (BbmTarget *target);
 
-	/* The bounds of the table now; false when it has no row to do. */
-	bool		(*bounds) (BbmTarget *target, int64 *min_value, int64 *max_value);
+	/* The next range of a leaf; false when there is none. */
+	bool		(*next_range) (BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range);
 
-	/* The next range after what has been cut; false when there is none. */
-	bool		(*next_range) (BbmTarget *target, const BbmClaimState *state, BbmRange *range);
+	/* The first n keys of the rest of a job's range, to be done in one commit; rest->min is done if "after". */
+	void		(*first_of) (BbmTarget *target, BbmLeaf *leaf, const BbmRange *rest, bool after, int n,
+							 BbmRange *part);
 
-	/* The first n keys of the rest of a job's range, to be done in one commit. */
-	void		(*first_of) (BbmTarget *target, const BbmRange *rest, int n, BbmRange *part);
+	/* A predicate over a job's parameters, for rows of a leaf called "alias". */
+	char	   *(*predicate) (BbmTarget *target, BbmLeaf *leaf, const char *alias);
 
-	/* Of the table's estimated rows, those the migration is about. */
-	double		(*share) (BbmTarget *target);
+	/* Of so many rows, how many keys the migration is about. */
+	double		(*share) (BbmTarget *target, double rows);
 } BbmStrategy;
 
 typedef enum BbmJobForm
 {
-	BBM_JOB_STATEMENT,			/* $1 and $2 are the bounds */
+	BBM_JOB_STATEMENT,			/* $1 … are the bounds */
 	BBM_JOB_RANGE_FUNCTION,		/* (min, max) */
-	BBM_JOB_REGISTRY_FUNCTION	/* (table_name, column_name, min, max, batch_size) */
+	BBM_JOB_REGISTRY_FUNCTION,	/* (table_name, column_name, min, max, batch_size) */
+	BBM_JOB_COMPOSED			/* an UPDATE or DELETE of ours */
 } BbmJobForm;
+
+/*
+ * A table with rows of its own, resolved: the migration's table, or one
+ * partition or child of it.
+ */
+struct BbmLeaf
+{
+	MemoryContext context;
+	Oid			relid;
+	char		relkind;
+	bool		whole_tree;		/* with all that is below it */
+	char	   *name;			/* quoted, qualified */
+	Oid			index;			/* to walk; InvalidOid: ask the table with a query */
+	bool		backwards;
+	SPIPlanPtr	plan;			/* the job's */
+	int			plan_generation;	/* of the plan that bbm_plan_choose has seen */
+	SPIPlanPtr	verify_plan;	/* counts rows that are not as they should be; NULL until needed */
+	SPIPlanPtr	probe;			/* the strategy's own, if it has one */
+	XLogRecPtr	clean_lsn;		/* block ranges: pages unchanged since are clean ... */
+	BlockNumber end_block;		/* ... and where the pass ends */
+	double		rows_per_block;
+};
 
 /*
  * A migration resolved against the database: what the engine needs to cut and
@@ -60,14 +101,22 @@ struct BbmTarget
 	BbmMigration *migration;
 	const BbmStrategy *strategy;
 	Oid			relid;
-	AttrNumber	attnum;			/* the column named */
-	Oid			key_type;		/* int2, int4 or int8; what $1 and $2 are */
-	Oid			index;			/* that orders the key; InvalidOid without */
+	char	   *alias;			/* what the table is called in texts, quoted */
+	bool		is_tree;		/* partitioned, or has children */
+	bool		by_leaf;		/* cut leaf by leaf; else as one table */
+	AttrNumber	attnum;			/* of the null strategy's column */
+	BbmKey		key;
+	Oid			column_type;	/* what $1 and $2 are without a key of columns */
 	BbmJobForm	form;
-	SPIPlanPtr	plan;			/* the job's */
-	SPIPlanPtr	probe;			/* the strategy's own, if it has one */
+	char	   *call;			/* of a function, with its parameters */
 	bool		returns_count;	/* a function that returns how many rows it changed */
+	BbmLeaf    *leaf;			/* the one opened last */
+	BbmSizing	sizing;			/* of a batch whose size follows the measured time */
+	int			part_size;		/* keys a commit, when cut down in this process; 0 not */
+	bool		planned_anew;	/* since a plan was last refused; see planguard.c */
 	bool		claim_apart;	/* an error was met: no claim in the transaction of a batch */
+	int			failures_in_row;
+	TimestampTz hold_until;		/* after many of them */
 	TimestampTz table_since;	/* since when we have had the table, 0 when somebody else has */
 	struct BbmPressure *pressure;	/* pressure.c's; NULL until asked for */
 	TimestampTz next_look;		/* when to look for jobs left over; 0 with the next claim */
@@ -75,15 +124,37 @@ struct BbmTarget
 
 /* strategy.c; NULL when there is none of that name */
 extern const BbmStrategy *bbm_strategy_find(const char *name);
-extern bool bbm_strategy_is_keyed(const BbmStrategy *strategy);
+extern void bbm_unknown_strategy(const char *name);
 
 /* one file each */
 extern const BbmStrategy bbm_strategy_serial;
+extern const BbmStrategy bbm_strategy_loose;
 extern const BbmStrategy bbm_strategy_null;
+extern const BbmStrategy bbm_strategy_block;
 
-/* keyscan.c: walking a unique btree index on an integer column */
-extern Oid	bbm_key_index(Oid relid, AttrNumber attnum);
-extern bool bbm_key_end(BbmTarget *target, bool highest, int64 *key);
-extern int64 bbm_key_walk(BbmTarget *target, int64 from, int64 to, int64 limit, int64 *last);
+/* strategy_serial.c, for strategies with a key */
+extern void bbm_key_next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, bool distinct, BbmRange *range);
+extern void bbm_key_first_of(BbmTarget *target, BbmLeaf *leaf, const BbmRange *rest, bool after, int n, bool distinct,
+							 BbmRange *part);
+extern char *bbm_key_predicate(BbmTarget *target, BbmLeaf *leaf, const char *alias);
+
+/* keywalk.c: the keys of a leaf in their order, along its index or by a query */
+typedef struct BbmKeyWalk
+{
+	BbmTarget  *target;
+	BbmLeaf    *leaf;
+	const BbmBound *from;		/* NULL: from the first there is */
+	bool		after;			/* not including "from" */
+	const BbmBound *to;			/* inclusive; NULL: to the last */
+	int64		limit;			/* keys; those that tie with the last one come on top */
+	bool		distinct;		/* count each value once */
+	BbmBound	first;			/* out, when any was found */
+	BbmBound	last;			/* of the limit; unset when there were fewer */
+	int64		count;
+} BbmKeyWalk;
+
+extern void bbm_key_walk(BbmKeyWalk *walk);
+extern bool bbm_key_end(BbmTarget *target, BbmLeaf *leaf, bool highest, BbmBound *bound);
+extern void bbm_key_query(BbmKeyWalk *walk, bool backwards);
 
 #endif							/* BBM_STRATEGY_H */

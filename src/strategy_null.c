@@ -24,34 +24,62 @@
 static void
 resolve(BbmTarget *target)
 {
-	char	   *sql;
-	SPIPlanPtr	plan;
+	const char *column = target->migration->column_name;
 
-	target->key_type = INT8OID;
-	sql = psprintf("SELECT 1 FROM %s WHERE %s IS NULL LIMIT 1",
-				   quote_qualified_identifier(get_namespace_name(get_rel_namespace(target->relid)),
-											  get_rel_name(target->relid)),
-				   quote_identifier(get_attname(target->relid, target->attnum, false)));
-	plan = SPI_prepare(sql, 0, NULL);
-	if (plan == NULL || SPI_keepplan(plan) != 0)
-		elog(ERROR, "could not prepare \"%s\"", sql);
-	target->probe = plan;
+	target->column_type = INT8OID;
+	target->attnum = get_attnum(target->relid, column);
+	if (target->attnum == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of table \"%s\" does not exist", column, get_rel_name(target->relid)),
+				 errdetail("The name is taken as it is, without folding to lower case."),
+				 errhint("Name the column that is to be filled where it is null.")));
+	if (target->attnum < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+				 errmsg("system column \"%s\" is never null", column),
+				 errhint("Name a column of the table.")));
+}
+
+/* "… FROM the leaf WHERE the column is null and there is something to do". */
+static char *
+from_where(BbmTarget *target, BbmLeaf *leaf, const char *alias)
+{
+	const char *condition = target->migration->where_clause;
+
+	return psprintf("FROM %s%s AS %s WHERE %s.%s IS NULL%s%s%s", leaf->whole_tree ? "" : "ONLY ", leaf->name, alias, alias,
+					quote_identifier(target->migration->column_name), condition ? " AND (" : "",
+					condition ? condition : "", condition ? "\n)" : "");
+}
+
+static SPIPlanPtr
+probe(BbmTarget *target, BbmLeaf *leaf)
+{
+	if (leaf->probe == NULL)
+	{
+		char	   *sql = psprintf("SELECT 1 %s LIMIT 1", from_where(target, leaf, target->alias));
+		SPIPlanPtr	plan = SPI_prepare(sql, 0, NULL);
+
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare \"%s\"", sql);
+		leaf->probe = plan;
+	}
+	return leaf->probe;
 }
 
 static bool
-bounds(BbmTarget *target, int64 *min_value, int64 *max_value)
+next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range)
 {
-	*min_value = *max_value = 0;
-	return true;
-}
+	int			level;
+	int			result;
 
-static bool
-next_range(BbmTarget *target, const BbmClaimState *state, BbmRange *range)
-{
+	memset(range, 0, sizeof(BbmRange));
+	/* to verify is to look once */
+	if (cut->verifies)
+		return cut->after == NULL;
 	/* a row security policy of the table's is the owner's code */
-	int			level = bbm_job_settings(target->migration);
-	int			result = SPI_execute_plan(target->probe, NULL, NULL, false, 1);
-
+	level = bbm_job_settings(target->migration);
+	result = SPI_execute_plan(probe(target, leaf), NULL, NULL, false, 1);
 	bbm_user_settings_end(level);
 	if (result != SPI_OK_SELECT)
 		elog(ERROR, "could not look for rows that are null: %s", SPI_result_code_string(result));
@@ -66,39 +94,45 @@ next_range(BbmTarget *target, const BbmClaimState *state, BbmRange *range)
 						target->migration->max_attempts, target->migration->column_name),
 				 errhint("See which rows they are; mend the job or the rows, and start the migration again.")));
 	}
-	range->min_value = range->max_value = 0;
-	range->key_count = state->batch_size;
+	range->key_count = cut->size;
 	return true;
 }
 
 static void
-first_of(BbmTarget *target, const BbmRange *rest, int n, BbmRange *part)
+first_of(BbmTarget *target, BbmLeaf *leaf, const BbmRange *rest, bool after, int n, BbmRange *part)
 {
 	*part = *rest;
 }
 
+/* Without a range: up to $3 rows, whichever come first. */
+static char *
+predicate(BbmTarget *target, BbmLeaf *leaf, const char *alias)
+{
+	return psprintf("%s.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT %s.ctid %s LIMIT $3))", alias, alias,
+					from_where(target, leaf, alias));
+}
+
 /* The column's null fraction, when the table has been analyzed. */
 static double
-share(BbmTarget *target)
+share(BbmTarget *target, double rows)
 {
 	HeapTuple	tuple = SearchSysCache3(STATRELATTINH, ObjectIdGetDatum(target->relid),
-										Int16GetDatum(target->attnum), BoolGetDatum(false));
-	double		fraction = 1.0;
+										Int16GetDatum(target->attnum), BoolGetDatum(target->is_tree));
 
 	if (HeapTupleIsValid(tuple))
 	{
-		fraction = ((Form_pg_statistic) GETSTRUCT(tuple))->stanullfrac;
+		rows *= ((Form_pg_statistic) GETSTRUCT(tuple))->stanullfrac;
 		ReleaseSysCache(tuple);
 	}
-	return fraction;
+	return rows;
 }
 
 const BbmStrategy bbm_strategy_null = {
 	.name = "NullKeySetBatchingStrategy",
 	.one_at_a_time = true,
 	.resolve = resolve,
-	.bounds = bounds,
 	.next_range = next_range,
 	.first_of = first_of,
+	.predicate = predicate,
 	.share = share
 };

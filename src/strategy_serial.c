@@ -3,100 +3,123 @@
  * strategy_serial.c
  *		SerialKeySetBatchingStrategy: key order, cut by rows along the index.
  *
- * The ranges follow each other without a gap in the key, from min_value to
- * max_value; one that holds a billion ids without a row costs nothing.
+ * The ranges of an integer key follow each other without a gap in the key,
+ * from min_value to max_value; one that holds a billion ids without a row
+ * costs nothing.  Other keys have no next value to begin with, so a range
+ * begins with the first key there is after the last range.  Rows that tie in
+ * the key are never in two ranges.
  *
  *-------------------------------------------------------------------------
  */
 #include "strategy.h"
 
-#include "access/table.h"
-#include "catalog/pg_type_d.h"
-#include "utils/builtins.h"
-#include "utils/lsyscache.h"
-#include "utils/rel.h"
+#include "target.h"
 
-#include "txn.h"
-
-static void
-resolve(BbmTarget *target)
+/* The range that follows; its key_count is 0 where no key is left. */
+void
+bbm_key_next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, bool distinct, BbmRange *range)
 {
-	const char *column = target->migration->column_name;
-	Relation	rel = table_open(target->relid, AccessShareLock);
-	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel), target->attnum - 1);
+	const BbmMigration *migration = target->migration;
+	BbmKeyWalk	walk = {.target = target, .leaf = leaf, .to = cut->max, .limit = cut->size, .distinct = distinct};
+	BbmBound	from = cut->after ? *cut->after : migration->min;
 
-	target->key_type = getBaseType(attribute->atttypid);
-	if (target->key_type != INT2OID && target->key_type != INT4OID && target->key_type != INT8OID)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("column \"%s\" of type %s cannot be a batching key", column,
-						format_type_be(attribute->atttypid)),
-				 errdetail("The key must be a smallint, integer or bigint."),
-				 errhint("Name a column of such a type that has a unique index.")));
-	if (!attribute->attnotnull)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("column \"%s\" of table \"%s\" may be null", column, RelationGetRelationName(rel)),
-				 errdetail("Rows with a null key are in no range, so they would never be done."),
-				 errhint("Declare the column NOT NULL, or name another key.")));
-	target->index = bbm_key_index(target->relid, target->attnum);
-	if (!OidIsValid(target->index))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("column \"%s\" of table \"%s\" has no usable unique index", column,
-						RelationGetRelationName(rel)),
-				 errdetail("A usable index is a valid unique btree index on this column alone, without a predicate."),
-				 errhint("Create one with CREATE UNIQUE INDEX CONCURRENTLY, or name another key.")));
-	table_close(rel, AccessShareLock);
+	memset(range, 0, sizeof(BbmRange));
+	if (cut->after)
+		bbm_key_check_bound(&target->key, cut->after);
+	else if (DatumGetPointer(cut->max->key))
+		bbm_key_check_bound(&target->key, cut->max);
+	/* the table had no row when the bounds were taken */
+	if (!target->key.is_integer && !DatumGetPointer(cut->max->key))
+		return;
+	if (target->key.is_integer)
+	{
+		/* max_value may have been lowered in mid-run: then everything is cut */
+		if (cut->after ? from.number >= cut->max->number : from.number > cut->max->number)
+			return;
+		if (cut->after)
+			from.number++;
+		walk.from = &from;
+	}
+	else
+	{
+		walk.from = from.key ? &from : NULL;
+		walk.after = cut->after != NULL;
+	}
+	bbm_key_walk(&walk);
+	range->key_count = walk.count;
+	range->max = walk.count >= cut->size ? walk.last : *cut->max;
+	range->min = target->key.is_integer ? from : walk.first;
+	if (!target->key.is_integer)
+		range->min.number = range->max.number = cut->after ? cut->after->number + 1 : 1;
 }
 
+/*
+ * Of one table, the last range of an integer key is cut even where it holds no
+ * row, so that the ranges cover all that was asked for.
+ */
 static bool
-bounds(BbmTarget *target, int64 *min_value, int64 *max_value)
+next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range)
 {
-	return bbm_key_end(target, false, min_value) && bbm_key_end(target, true, max_value);
+	bool		whole = target->key.is_integer && !target->by_leaf && !cut->verifies;
+	bool		left = target->key.is_integer &&
+		(cut->after ? cut->after->number < cut->max->number : target->migration->min.number <= cut->max->number);
+
+	bbm_key_next_range(target, leaf, cut, false, range);
+	return range->key_count > 0 || (whole && left);
 }
 
-static bool
-next_range(BbmTarget *target, const BbmClaimState *state, BbmRange *range)
+void
+bbm_key_first_of(BbmTarget *target, BbmLeaf *leaf, const BbmRange *rest, bool after, int n, bool distinct,
+				 BbmRange *part)
 {
-	int64		last;
-
-	/* max_value may have been lowered in mid-run: then everything is cut */
-	if (state->has_last && state->last >= state->max_value)
-		return false;
-	range->min_value = state->has_last ? state->last + 1 : state->min_value;
-	if (range->min_value > state->max_value)
-		return false;
-	range->max_value = state->max_value;
-	range->key_count = bbm_key_walk(target, range->min_value, range->max_value, state->batch_size, &last);
-	if (range->key_count == state->batch_size)
-		range->max_value = last;
-	return true;
-}
-
-static void
-first_of(BbmTarget *target, const BbmRange *rest, int n, BbmRange *part)
-{
-	int64		last;
+	BbmKeyWalk	walk = {.target = target, .leaf = leaf, .from = &rest->min, .after = after, .to = &rest->max,
+	.limit = n, .distinct = distinct};
+	BbmBound	next = rest->min;
 
 	*part = *rest;
-	part->key_count = bbm_key_walk(target, rest->min_value, rest->max_value, n, &last);
-	if (part->key_count == n)
-		part->max_value = last;
+	if (target->key.is_integer && after)
+	{
+		next.number++;
+		walk.from = &next;
+		walk.after = false;
+	}
+	bbm_key_walk(&walk);
+	part->key_count = walk.count;
+	if (target->key.is_integer)
+		part->min = next;
+	else if (walk.count > 0)
+		part->min.key = walk.first.key;
+	if (walk.count >= n)
+	{
+		part->max = walk.last;
+		if (!target->key.is_integer)
+			part->max.number = rest->max.number;
+	}
+}
+
+static void
+first_of(BbmTarget *target, BbmLeaf *leaf, const BbmRange *rest, bool after, int n, BbmRange *part)
+{
+	bbm_key_first_of(target, leaf, rest, after, n, false, part);
+}
+
+char *
+bbm_key_predicate(BbmTarget *target, BbmLeaf *leaf, const char *alias)
+{
+	return bbm_key_range_sql(&target->key, alias);
 }
 
 static double
-share(BbmTarget *target)
+share(BbmTarget *target, double rows)
 {
-	return 1.0;
+	return rows;
 }
 
 const BbmStrategy bbm_strategy_serial = {
 	.name = "SerialKeySetBatchingStrategy",
-	.one_at_a_time = false,
-	.resolve = resolve,
-	.bounds = bounds,
+	.has_key = true,
 	.next_range = next_range,
 	.first_of = first_of,
+	.predicate = bbm_key_predicate,
 	.share = share
 };

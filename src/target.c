@@ -16,7 +16,7 @@
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
+#include "catalog/pg_am_d.h"
 #include "catalog/pg_namespace.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -30,6 +30,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "tree.h"
 #include "txn.h"
 
 /*
@@ -76,17 +77,22 @@ named_table(const char *name)
 	return InvalidOid;
 }
 
+/* A table's name as it is written in SQL, with its schema. */
+char *
+bbm_table_sql_name(Oid relid)
+{
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+}
+
 /*
- * The table of that name: literally, or else as an SQL name.  Raises an error
- * when there is none, or when it is something that has no rows of its own to
- * work on.  Takes the lock a reader takes.
+ * The relation of that name: literally, or else as an SQL name.  Raises an
+ * error when there is none.  Takes the lock a reader takes.
  */
 Oid
-bbm_target_table(const char *name)
+bbm_table_by_name(const char *name)
 {
 	Oid			relid = literal_table(name);
 	Relation	rel;
-	const char *what = NULL;
 
 	if (!OidIsValid(relid))
 		relid = named_table(name);
@@ -97,26 +103,31 @@ bbm_target_table(const char *name)
 				 errmsg("table \"%s\" does not exist", name),
 				 errdetail("It was looked for with search_path \"%s\".", namespace_search_path),
 				 errhint("Write it as schema.table.")));
+	relation_close(rel, NoLock);
+	return relid;
+}
+
+/* The table of that name; an error, too, when it has no rows of its own to work on. */
+Oid
+bbm_target_table(const char *name)
+{
+	Oid			relid = bbm_table_by_name(name);
+	Relation	rel = relation_open(relid, NoLock);
+	const char *what = NULL;
 
 	switch (rel->rd_rel->relkind)
 	{
 		case RELKIND_RELATION:
+		case RELKIND_PARTITIONED_TABLE:
+		case RELKIND_FOREIGN_TABLE:
 			if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
 				what = "a temporary table, which no other session can see";
-			else if (find_inheritance_children(relid, NoLock) != NIL)
-				what = "a table with inheritance children";
-			break;
-		case RELKIND_PARTITIONED_TABLE:
-			what = "a partitioned table";
 			break;
 		case RELKIND_VIEW:
 			what = "a view";
 			break;
 		case RELKIND_MATVIEW:
 			what = "a materialized view";
-			break;
-		case RELKIND_FOREIGN_TABLE:
-			what = "a foreign table";
 			break;
 		default:
 			what = "not a table";
@@ -129,7 +140,7 @@ bbm_target_table(const char *name)
 						 ERRCODE_FEATURE_NOT_SUPPORTED : ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("cannot run batches over \"%s\"", name),
 				 errdetail("It is %s.", what),
-				 errhint("Name an ordinary table; of a partitioned one, each partition.")));
+				 errhint("Name a table, partitioned or not.")));
 	if (getExtensionOfObject(RelationRelationId, relid) == bbm_catalog()->extension)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
@@ -140,54 +151,33 @@ bbm_target_table(const char *name)
 	return relid;
 }
 
-static AttrNumber
-find_column(Oid relid, const char *column)
+bool
+bbm_size_follows(const BbmMigration *migration)
 {
-	AttrNumber	attnum = get_attnum(relid, column);
-
-	if (attnum == InvalidAttrNumber)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("column \"%s\" of table \"%s\" does not exist", column, get_rel_name(relid)),
-				 errdetail("The name is taken as it is, without folding to lower case."),
-				 errhint("Name a column with a unique index.")));
-	if (attnum < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
-				 errmsg("system column \"%s\" cannot be a batching key", column),
-				 errdetail("Rows move when they are updated."),
-				 errhint("Name a column of the table.")));
-	return attnum;
+	return migration->target_ms > 0 || migration->max_batch_wal > 0;
 }
 
-/* The column of the primary key, for callers that name none. */
-char *
-bbm_target_primary_key(Oid relid)
+/* A size that only a limit of WAL moves does not grow beyond what was asked for. */
+void
+bbm_size_limits(const BbmMigration *migration, BbmSizeLimits *limits)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
-	Bitmapset  *key = RelationGetIndexAttrBitmap(rel, INDEX_ATTR_BITMAP_PRIMARY_KEY);
-	int			attnum = 0;
-
-	if (bms_membership(key) == BMS_SINGLETON)
-		attnum = bms_singleton_member(key) + FirstLowInvalidHeapAttributeNumber;
-	table_close(rel, NoLock);
-	if (attnum <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s\" has no primary key of one column", get_rel_name(relid)),
-				 errdetail("Its primary key is the default for the batching key."),
-				 errhint("Name the batching key in column_name.")));
-	return get_attname(relid, attnum, false);
+	limits->target_ms = migration->target_ms;
+	limits->max_wal = migration->max_batch_wal;
+	limits->min_size = migration->min_batch_size;
+	limits->max_size = migration->target_ms > 0 ? migration->max_batch_size :
+		Min(migration->max_batch_size, migration->batch_size);
 }
+
+/* ----------------------------------------------------------------
+ * Leaves
+ * ----------------------------------------------------------------
+ */
 
 /* The owner needs to read the key, or the cut would show it what it may not see. */
 static void
-check_may_read(BbmTarget *target)
+check_may_read(const BbmTarget *target, const BbmLeaf *leaf)
 {
-	char	   *sql = psprintf("SELECT %s FROM %s",
-							   quote_identifier(get_attname(target->relid, target->attnum, false)),
-							   quote_qualified_identifier(get_namespace_name(get_rel_namespace(target->relid)),
-														  get_rel_name(target->relid)));
+	char	   *sql = psprintf("SELECT %s FROM %s AS k", bbm_key_list_sql(&target->key, "k", false, false), leaf->name);
 	SPIPlanPtr	plan = SPI_prepare(sql, 0, NULL);
 	CachedPlan *cached = plan ? SPI_plan_get_cached_plan(plan) : NULL;
 
@@ -199,36 +189,298 @@ check_may_read(BbmTarget *target)
 }
 
 static void
+no_index(const BbmTarget *target, Relation rel)
+{
+	const BbmMigration *migration = target->migration;
+
+	if (migration->index_name)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("table \"%s\" cannot be cut along index \"%s\"", RelationGetRelationName(rel), migration->index_name),
+				 errdetail("It must be a valid btree index that begins with column \"%s\", in the type's own order, without a predicate.",
+						   bbm_key_words(&target->key)),
+				 errhint("Name another index, or none.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("column \"%s\" of table \"%s\" has no usable index", bbm_key_words(&target->key),
+					RelationGetRelationName(rel)),
+			 errdetail("A usable index is a valid btree index that begins with the key, in the type's own order, without a predicate."),
+			 errhint("Create one with CREATE UNIQUE INDEX CONCURRENTLY, name another key, or use BlockRangeBatchingStrategy.")));
+}
+
+/* The index to walk in the leaf. */
+static void
+find_index(BbmTarget *target, BbmLeaf *leaf, Relation rel)
+{
+	BbmKeyIndex found;
+
+	for (int i = 0; i < target->key.n; i++)
+	{
+		AttrNumber	attnum = get_attnum(leaf->relid, target->key.columns[i].name);
+
+		/* a child may have dropped what its parent declares */
+		if (attnum <= 0 || !TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attnotnull)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("column \"%s\" of table \"%s\" may be null", target->key.columns[i].name,
+							RelationGetRelationName(rel)),
+					 errdetail("Rows with a null key are in no range, so they would never be done."),
+					 errhint("Declare the column NOT NULL, name another key, or use BlockRangeBatchingStrategy.")));
+	}
+	if (!bbm_key_find_index(&target->key, rel, bbm_index_name(target, leaf), false, &found))
+		no_index(target, rel);
+	leaf->index = found.oid;
+	leaf->backwards = found.backwards;
+}
+
+/* The name that the leaf's index must have, if any: a partition's has another than its root's. */
+const char *
+bbm_index_name(const BbmTarget *target, const BbmLeaf *leaf)
+{
+	return leaf->relid == target->relid ? target->migration->index_name : NULL;
+}
+
+/*
+ * The order of the key: that of the table's index, or else of the first leaf's
+ * that has one.  Where there is none, columns ascend.
+ */
+static void
+find_order(BbmTarget *target)
+{
+	List	   *candidates = list_make1_oid(target->relid);
+	ListCell   *cell;
+
+	if (target->is_tree)
+		candidates = list_concat_unique_oid(candidates, bbm_tree_leaves(target->relid));
+	foreach(cell, candidates)
+	{
+		Relation	rel = table_open(lfirst_oid(cell), AccessShareLock);
+		const char *name = lfirst_oid(cell) == target->relid ? target->migration->index_name : NULL;
+		BbmKeyIndex found;
+		bool		has = bbm_key_find_index(&target->key, rel, name, true, &found);
+
+		table_close(rel, NoLock);
+		if (has)
+		{
+			bbm_key_use_order(&target->key, &found);
+			break;
+		}
+	}
+}
+
+static void
+check_kind(const BbmTarget *target, Relation rel)
+{
+	bool		heap = rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rel->relam == HEAP_TABLE_AM_OID;
+
+	if (!target->strategy->has_key && !heap && !(target->is_tree && !target->by_leaf && !target->strategy->sweeps))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("%s does not fit table \"%s\"", target->strategy->name, RelationGetRelationName(rel)),
+				 errdetail("It needs a heap, whose rows have a place in a block."),
+				 errhint("Name a key and use SerialKeySetBatchingStrategy.")));
+}
+
+static void
+measure(BbmLeaf *leaf, Relation rel)
+{
+	BlockNumber pages = 0;
+	double		tuples = 0;
+	double		all_visible;
+
+	if (rel->rd_rel->relkind == RELKIND_RELATION)
+		estimate_rel_size(rel, NULL, &pages, &tuples, &all_visible);
+	leaf->rows_per_block = pages > 0 && tuples > 0 ? tuples / pages : 1;
+}
+
+static void
+leaf_close(BbmTarget *target)
+{
+	BbmLeaf    *leaf = target->leaf;
+
+	if (leaf == NULL)
+		return;
+	target->leaf = NULL;
+	/* kept plans do not go with the transaction */
+	if (leaf->plan)
+		SPI_freeplan(leaf->plan);
+	if (leaf->verify_plan)
+		SPI_freeplan(leaf->verify_plan);
+	if (leaf->probe)
+		SPI_freeplan(leaf->probe);
+	MemoryContextDelete(leaf->context);
+}
+
+static void
+leaf_resolve(BbmTarget *target, BbmLeaf *leaf, Relation rel)
+{
+	leaf->whole_tree = target->is_tree && !target->by_leaf;
+	leaf->relkind = rel->rd_rel->relkind;
+	leaf->name = bbm_table_sql_name(leaf->relid);
+	bbm_failing_code = BBM_CODE_STRATEGY;
+	check_kind(target, rel);
+	bbm_failing_code = BBM_CODE_COLUMN;
+	if (target->strategy->has_key)
+	{
+		check_may_read(target, leaf);
+		if (leaf->relkind == RELKIND_RELATION && !leaf->whole_tree)
+			find_index(target, leaf, rel);
+	}
+	measure(leaf, rel);
+	bbm_failing_code = BBM_CODE_SIGNATURE;
+	bbm_job_prepare(target, leaf);
+	bbm_failing_code = BBM_CODE_UNKNOWN;
+}
+
+/*
+ * The leaf with this OID, resolved; NULL when there is none any more, or it is
+ * not in the tree.  Until the transaction ends it stays there: it is locked.
+ * Needs SPI; the current user is the owner.
+ */
+BbmLeaf *
+bbm_leaf_open(BbmTarget *target, Oid relid)
+{
+	Relation	rel;
+	MemoryContext old;
+	BbmLeaf    *leaf;
+	int			level;
+
+	/* of one table, what needs it finds out that it is gone */
+	if (!target->by_leaf && target->leaf && target->leaf->relid == relid)
+		return target->leaf;
+	rel = try_table_open(relid, AccessShareLock);
+	if (rel == NULL || !bbm_tree_has(target->relid, relid))
+	{
+		if (rel)
+			table_close(rel, AccessShareLock);
+		return NULL;
+	}
+	if (target->leaf && target->leaf->relid == relid)
+	{
+		table_close(rel, NoLock);
+		return target->leaf;
+	}
+
+	leaf_close(target);
+	leaf = MemoryContextAllocZero(target->context, sizeof(BbmLeaf));
+	leaf->context = AllocSetContextCreate(target->context, "bbm leaf", ALLOCSET_SMALL_SIZES);
+	leaf->relid = relid;
+	target->leaf = leaf;
+	level = bbm_job_settings(target->migration);
+	old = MemoryContextSwitchTo(leaf->context);
+	PG_TRY();
+	{
+		leaf_resolve(target, leaf, rel);
+	}
+	PG_CATCH();
+	{
+		leaf_close(target);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	bbm_user_settings_end(level);
+	table_close(rel, NoLock);
+	return leaf;
+}
+
+/* Opens each leaf once, so that what does not fit is an error now.  Needs what bbm_leaf_open does. */
+void
+bbm_target_check_leaves(BbmTarget *target)
+{
+	ListCell   *cell;
+
+	if (!target->is_tree)
+		return;
+	foreach(cell, bbm_tree_leaves(target->relid))
+	{
+		if (target->by_leaf)
+			(void) bbm_leaf_open(target, lfirst_oid(cell));
+	}
+}
+
+/* ----------------------------------------------------------------
+ * The target
+ * ----------------------------------------------------------------
+ */
+
+/* Can the job be given one leaf after the other, or is it about the table as a whole? */
+static void
+decide_by_leaf(BbmTarget *target)
+{
+	target->is_tree = bbm_tree_has_children(target->relid);
+	target->by_leaf = target->is_tree &&
+		(target->form == BBM_JOB_COMPOSED || target->form == BBM_JOB_REGISTRY_FUNCTION);
+	if (target->is_tree && !target->by_leaf && target->strategy->sweeps)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("%s cannot run a statement over a partitioned table or an inheritance tree",
+						target->strategy->name),
+				 errdetail("Blocks are those of one partition, and the statement names the table as a whole."),
+				 errhint("Use bbm_update or bbm_delete, or a function with the parameter table_name.")));
+}
+
+static void
 resolve(BbmTarget *target)
 {
 	const BbmMigration *migration = target->migration;
 	int			level = bbm_job_settings(migration);
 
 	bbm_failing_code = BBM_CODE_SIGNATURE;
-	bbm_job_check_text(migration->job);
+	if (migration->operation == NULL)
+		bbm_job_check_text(migration->job);
 
 	bbm_failing_code = BBM_CODE_STRATEGY;
 	target->strategy = bbm_strategy_find(migration->strategy);
 	if (target->strategy == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("batching strategy \"%s\" does not exist", migration->strategy),
-				 errdetail("The strategies are SerialKeySetBatchingStrategy and NullKeySetBatchingStrategy."),
-				 errhint("Leave it NULL for SerialKeySetBatchingStrategy.")));
+		bbm_unknown_strategy(migration->strategy);
 
 	bbm_failing_code = BBM_CODE_TABLE;
 	target->relid = bbm_target_table(migration->table_name);
+	target->alias = pstrdup(quote_identifier(get_rel_name(target->relid)));
 
 	bbm_failing_code = BBM_CODE_COLUMN;
-	target->attnum = find_column(target->relid, migration->column_name);
-	check_may_read(target);
-	target->strategy->resolve(target);
+	if (target->strategy->has_key)
+		bbm_key_resolve(&target->key, target->relid, migration->column_name, migration->index_name);
+	if (target->strategy->resolve)
+		target->strategy->resolve(target);
 
 	bbm_failing_code = BBM_CODE_SIGNATURE;
-	bbm_job_prepare(target);
-	bbm_failing_code = BBM_CODE_UNKNOWN;
-
+	bbm_job_resolve(target);
+	bbm_failing_code = BBM_CODE_STRATEGY;
+	decide_by_leaf(target);
+	bbm_failing_code = BBM_CODE_COLUMN;
+	if (target->strategy->has_key)
+		find_order(target);
 	bbm_user_settings_end(level);
+
+	/* of a tree the leaves are opened when their turn comes */
+	if (!target->by_leaf && bbm_leaf_open(target, target->relid) == NULL)
+		elog(ERROR, "table \"%s\" is gone", migration->table_name);
+	bbm_failing_code = BBM_CODE_UNKNOWN;
+}
+
+static BbmMigration *
+copy_migration(const BbmMigration *migration)
+{
+	BbmMigration *copy = palloc(sizeof(BbmMigration));
+	char	  **texts[] = {
+		&copy->name, &copy->job, &copy->operation, &copy->set_clause, &copy->where_clause, &copy->check_clause,
+		&copy->table_name, &copy->column_name, &copy->index_name, &copy->strategy, &copy->search_path
+	};
+	BbmBound   *bounds[] = {&copy->min, &copy->max};
+
+	*copy = *migration;
+	for (int i = 0; i < lengthof(texts); i++)
+		*texts[i] = *texts[i] ? pstrdup(*texts[i]) : NULL;
+	for (int i = 0; i < lengthof(bounds); i++)
+	{
+		if (DatumGetPointer(bounds[i]->key))
+			bounds[i]->key = PointerGetDatum(PG_DETOAST_DATUM_COPY(bounds[i]->key));
+	}
+	copy->home = NULL;
+	copy->overrides = bbm_overrides_copy(migration->overrides);
+	return copy;
 }
 
 /*
@@ -243,34 +495,20 @@ bbm_target_open(const BbmMigration *migration)
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	BbmTarget  *target = palloc0(sizeof(BbmTarget));
-	BbmMigration *copy = palloc(sizeof(BbmMigration));
 
-	*copy = *migration;
-	copy->name = pstrdup(migration->name);
-	copy->job = pstrdup(migration->job);
-	copy->table_name = pstrdup(migration->table_name);
-	copy->column_name = pstrdup(migration->column_name);
-	copy->strategy = migration->strategy ? pstrdup(migration->strategy) : NULL;
-	copy->search_path = pstrdup(migration->search_path);
-	copy->home = NULL;
-	copy->overrides = bbm_overrides_copy(migration->overrides);
 	target->context = context;
-	target->migration = copy;
-	MemoryContextSwitchTo(old);
+	target->migration = copy_migration(migration);
 	PG_TRY();
 	{
 		resolve(target);
 	}
 	PG_CATCH();
 	{
-		/* kept plans do not go with the transaction */
-		if (target->plan)
-			SPI_freeplan(target->plan);
-		if (target->probe)
-			SPI_freeplan(target->probe);
+		leaf_close(target);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	MemoryContextSwitchTo(old);
 	/* only now, so that an error takes it along */
 	MemoryContextSetParent(context, TopMemoryContext);
 	return target;
@@ -279,23 +517,53 @@ bbm_target_open(const BbmMigration *migration)
 void
 bbm_target_close(BbmTarget *target)
 {
-	if (target->plan)
-		SPI_freeplan(target->plan);
-	if (target->probe)
-		SPI_freeplan(target->probe);
+	leaf_close(target);
 	MemoryContextDelete(target->context);
 }
 
-/* The planner's estimate of the rows to do.  Needs a transaction. */
+static double
+estimated_rows(Oid relid)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	BlockNumber pages;
+	double		tuples = 0;
+	double		all_visible;
+
+	if (rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
+		tuples = Max(rel->rd_rel->reltuples, 0);
+	else
+		estimate_rel_size(rel, NULL, &pages, &tuples, &all_visible);
+	table_close(rel, NoLock);
+	return tuples;
+}
+
+/* The planner's estimate of the keys to do.  Needs a transaction. */
 int64
 bbm_target_estimate(BbmTarget *target)
 {
-	Relation	rel = table_open(target->relid, AccessShareLock);
-	BlockNumber pages;
-	double		tuples;
-	double		all_visible;
+	double		rows = 0;
+	ListCell   *cell;
 
-	estimate_rel_size(rel, NULL, &pages, &tuples, &all_visible);
-	table_close(rel, AccessShareLock);
-	return (int64) (tuples * target->strategy->share(target));
+	if (!target->is_tree)
+		rows = estimated_rows(target->relid);
+	else
+	{
+		foreach(cell, bbm_tree_leaves(target->relid))
+			rows += estimated_rows(lfirst_oid(cell));
+	}
+	return (int64) target->strategy->share(target, rows);
+}
+
+/* The first and the last key there are now; false when there is no row.  Needs a transaction and SPI. */
+bool
+bbm_target_bounds(BbmTarget *target, BbmBound *min, BbmBound *max)
+{
+	BbmLeaf		root = {.relid = target->relid, .name = bbm_table_sql_name(target->relid), .whole_tree = true};
+	BbmLeaf    *leaf = target->by_leaf ? &root : bbm_leaf_open(target, target->relid);
+
+	memset(min, 0, sizeof(BbmBound));
+	memset(max, 0, sizeof(BbmBound));
+	if (!target->strategy->has_key)
+		return true;
+	return leaf && bbm_key_end(target, leaf, false, min) && bbm_key_end(target, leaf, true, max);
 }

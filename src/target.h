@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * target.h
- *		Resolving a migration: its strategy, table, key and job.
+ *		Resolving a migration: its strategy, table, key, leaves and job.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,17 +10,45 @@
 
 #include "strategy.h"
 
+struct BbmStatementParts;
+
 extern BbmTarget *bbm_target_open(const BbmMigration *migration);
 extern void bbm_target_close(BbmTarget *target);
+extern void bbm_target_check_leaves(BbmTarget *target);
+extern Oid	bbm_table_by_name(const char *name);
+extern char *bbm_table_sql_name(Oid relid);
 extern Oid	bbm_target_table(const char *name);
-extern char *bbm_target_primary_key(Oid relid);
 extern int64 bbm_target_estimate(BbmTarget *target);
+extern bool bbm_target_bounds(BbmTarget *target, BbmBound *min, BbmBound *max);
+extern BbmLeaf *bbm_leaf_open(BbmTarget *target, Oid relid);
+extern const char *bbm_index_name(const BbmTarget *target, const BbmLeaf *leaf);
+extern void bbm_size_limits(const BbmMigration *migration, BbmSizeLimits *limits);
+extern bool bbm_size_follows(const BbmMigration *migration);
 
 /* The settings a job's text is read and run with, until bbm_user_settings_end. */
 extern int	bbm_job_settings(const BbmMigration *migration);
 
+/* A text that a user wrote and the server is to read, for bbm_user_text_error. */
+typedef struct BbmUserText
+{
+	const char *text;
+	const char *what;			/* what messages call it */
+	int			prefix;			/* how many characters of ours the server reads before it */
+	const char *syntax_hint;
+} BbmUserText;
+
 /* job.c */
+extern void bbm_user_text_error(void *arg);
 extern void bbm_job_check_text(const char *job);
-extern void bbm_job_prepare(BbmTarget *target);
+extern void bbm_job_resolve(BbmTarget *target);
+extern void bbm_job_prepare(BbmTarget *target, BbmLeaf *leaf);
+extern void bbm_job_parts(const BbmMigration *migration, struct BbmStatementParts *parts);
+extern char *bbm_job_sql(BbmTarget *target, BbmLeaf *leaf);
+extern void bbm_job_bind(const BbmTarget *target, const BbmLeaf *leaf, const BbmRange *range, int size, Datum *values);
+extern int	bbm_range_bind(const BbmTarget *target, const BbmRange *range, int size, Datum *values, Oid *types);
+extern SPIPlanPtr bbm_job_verify_plan(BbmTarget *target, BbmLeaf *leaf);
+
+/* bounds, a size, and the registry's names */
+#define BBM_MAX_JOB_ARGS (2 * BBM_MAX_KEY_COLUMNS + 3)
 
 #endif							/* BBM_TARGET_H */

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * throttle.c
- *		From what happened to a delay: pure functions with the clock as an
- *		argument.
+ *		From what happened to a delay or a size: pure functions, without clock
+ *		or state of their own.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,6 +14,12 @@
 #define BBM_TRACE_GAP_MS 100
 
 #define BBM_LAST_LOOK_MS (30 * 1000)
+
+/* How much the last batch says beside all before it. */
+#define BBM_WEIGHT 0.3
+
+/* The most that a size grows from one batch to the next. */
+#define BBM_GROWTH 2.0
 
 /*
  * The delay before the next try after "attempt" (1, 2, …) that did not
@@ -108,4 +114,89 @@ int64
 bbm_look_again_ms(int64 held_ms, int64 first_ms)
 {
 	return Min(Max(held_ms / 4, first_ms), BBM_LAST_LOOK_MS);
+}
+
+static int
+within(const BbmSizeLimits *limits, double size)
+{
+	/* what is not a number is no reason to grow */
+	if (!(size > limits->min_size))
+		return limits->min_size;
+	return size >= limits->max_size ? limits->max_size : (int) size;
+}
+
+/* Begins with this size, knowing nothing yet. */
+void
+bbm_sizing_start(BbmSizing *sizing, const BbmSizeLimits *limits, int size)
+{
+	sizing->size = within(limits, size);
+	sizing->ms_per_key = sizing->wal_per_key = 0;
+}
+
+/*
+ * A measure, weighted; one that is above all before it counts in full, as a
+ * batch that is too long hurts now and one that is too short does not.
+ */
+static double
+weigh(double before, double now)
+{
+	if (before <= 0 || now > before)
+		return now;
+	return before + BBM_WEIGHT * (now - before);
+}
+
+/*
+ * A batch of so many keys took so long and wrote so much: the size of the next
+ * one.  It grows by at most a factor of two, and shrinks as fast as it must.
+ * A batch without keys says nothing.
+ */
+void
+bbm_sizing_follow(BbmSizing *sizing, const BbmSizeLimits *limits, int64 keys, double ms, double wal)
+{
+	double		want = sizing->size * BBM_GROWTH;
+
+	if (keys <= 0)
+		return;
+	sizing->ms_per_key = weigh(sizing->ms_per_key, Max(ms, 0) / keys);
+	sizing->wal_per_key = weigh(sizing->wal_per_key, Max(wal, 0) / keys);
+	if (limits->target_ms > 0 && sizing->ms_per_key > 0)
+		want = Min(want, limits->target_ms / sizing->ms_per_key);
+	if (limits->max_wal > 0 && sizing->wal_per_key > 0)
+		want = Min(want, limits->max_wal / sizing->wal_per_key);
+	sizing->size = within(limits, want);
+}
+
+/*
+ * How many keys a commit may have: "full" is the migration's (0 all of the
+ * job), the others are what a job or this process has been cut down to (0 not).
+ */
+int
+bbm_size_of_part(int full, int job, int process)
+{
+	int			size = full;
+
+	if (job > 0 && (size == 0 || job < size))
+		size = job;
+	if (process > 0 && (size == 0 || process < size))
+		size = process;
+	return size;
+}
+
+/* The size to try next, after a batch of this size was in the way. */
+int
+bbm_size_after_give_back(int size, int min)
+{
+	return Max(size / 2, min);
+}
+
+/*
+ * ... and after one that was not: an eighth more, since trying a size that is
+ * too large again costs others their time.  0 when nothing is cut down any more.
+ */
+int
+bbm_size_after_success(int size, int full)
+{
+	if (size == 0 || size >= full - Max(size / 8, 1))
+		return 0;
+	return size + Max(size / 8, 1);
 }

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * throttle.h
- *		From what happened to a delay: pure functions with the clock as an
- *		argument.
+ *		From what happened to a delay or a size: pure functions with the clock
+ *		as an argument.
  *
  *-------------------------------------------------------------------------
  */
@@ -11,6 +11,9 @@
 
 #include "bbm.h"
 
+extern int	bbm_size_of_part(int full, int job, int process);
+extern int	bbm_size_after_give_back(int size, int min);
+extern int	bbm_size_after_success(int size, int full);
 extern int64 bbm_backoff_ms(int attempt, int64 first_ms, int64 max_ms, double random);
 
 /* What was used beyond a rate and is to be waited for; zeroed it is empty. */
@@ -44,5 +47,24 @@ extern TimestampTz bbm_trace_behind_since(const BbmTrace *trace, uint64 position
 
 /* How long to leave alone what has held for so long. */
 extern int64 bbm_look_again_ms(int64 held_ms, int64 first_ms);
+
+/* What has been measured of a migration's batches, and the size that follows. */
+typedef struct BbmSizing
+{
+	int			size;			/* of the next batch; 0 until the first */
+	double		ms_per_key;		/* weighted towards the last batches; 0 unknown */
+	double		wal_per_key;
+} BbmSizing;
+
+typedef struct BbmSizeLimits
+{
+	double		target_ms;		/* 0: none */
+	double		max_wal;		/* bytes; 0: none */
+	int			min_size;
+	int			max_size;
+} BbmSizeLimits;
+
+extern void bbm_sizing_start(BbmSizing *sizing, const BbmSizeLimits *limits, int size);
+extern void bbm_sizing_follow(BbmSizing *sizing, const BbmSizeLimits *limits, int64 keys, double ms, double wal);
 
 #endif							/* BBM_THROTTLE_H */

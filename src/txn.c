@@ -32,6 +32,7 @@
 #include "utils/timeout.h"
 
 #include "compat.h"
+#include "giveway.h"
 #include "guc.h"
 
 /* How this process commits. */
@@ -83,6 +84,8 @@ pin_session(void)
 	bbm_guc_set("client_min_messages", "error", false);
 	if (BBM_HAS_TRANSACTION_TIMEOUT)
 		bbm_guc_set("transaction_timeout", "0", false);
+	/* with that deadlock_timeout each wait would be logged, again and again */
+	bbm_guc_set("log_lock_waits", "off", false);
 	snprintf(number, sizeof(number), "%d", BBM_DEADLOCK_TIMEOUT);
 	bbm_guc_set("deadlock_timeout", number, false);
 	snprintf(number, sizeof(number), "%d", lock_timeout());
@@ -96,9 +99,10 @@ pin_session(void)
 static void
 pin_session_again(void)
 {
-	if (LockTimeout != lock_timeout() || DeadlockTimeout != BBM_DEADLOCK_TIMEOUT || enable_seqscan ||
-		synchronous_commit != SYNCHRONOUS_COMMIT_OFF || IdleInTransactionSessionTimeout != 0 ||
-		client_min_messages != ERROR || strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 ||
+	if (LockTimeout != lock_timeout() || DeadlockTimeout != BBM_DEADLOCK_TIMEOUT || log_lock_waits ||
+		enable_seqscan || synchronous_commit != SYNCHRONOUS_COMMIT_OFF ||
+		IdleInTransactionSessionTimeout != 0 || client_min_messages != ERROR ||
+		strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 ||
 		GetCurrentRoleId() != InvalidOid)
 		pin_session();
 }
@@ -220,6 +224,7 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(caller);
+		bbm_watch_end();
 		error = CopyErrorData();
 		clean_up_after_error();
 	}
@@ -251,6 +256,7 @@ run_in_subtransaction(BbmTxnFn fn, void *arg)
 		bbm_guc_set("lock_timeout", timeout, true);
 		snprintf(timeout, sizeof(timeout), "%d", BBM_DEADLOCK_TIMEOUT);
 		bbm_guc_set("deadlock_timeout", timeout, true);
+		bbm_guc_set("log_lock_waits", "off", true);
 		pinned = true;
 		SPI_connect();
 		PushActiveSnapshot(GetTransactionSnapshot());
@@ -266,6 +272,8 @@ run_in_subtransaction(BbmTxnFn fn, void *arg)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(caller);
+		/* a batch that is being undone must not be cancelled once more */
+		bbm_watch_end();
 		error = CopyErrorData();
 		FlushErrorState();
 		pinned = false;

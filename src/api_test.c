@@ -1,0 +1,78 @@
+/*-------------------------------------------------------------------------
+ *
+ * api_test.c
+ *		Entry points for the tests.
+ *
+ * No SQL of the extension declares these functions: a test does, to reach what
+ * has no SQL function of its own or more than one.  Only a superuser can, as of
+ * any function in C, and they change nothing.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type_d.h"
+#include "fmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#include "statement.h"
+#include "target.h"
+
+PG_FUNCTION_INFO_V1(bbm_test_statement);
+PG_FUNCTION_INFO_V1(bbm_test_condition);
+PG_FUNCTION_INFO_V1(bbm_test_cascades);
+
+static char *
+text_or_null(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
+}
+
+/*
+ * (regclass, set text, "where" text, range text, only boolean, returning boolean,
+ * key smallint[], allow_key_change boolean) → the checked UPDATE, or DELETE without a set.
+ */
+Datum
+bbm_test_statement(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	BbmStatementParts parts = {
+		.verb = PG_ARGISNULL(1) ? BBM_DELETE : BBM_UPDATE,
+		.set = text_or_null(fcinfo, 1),
+		.condition = text_or_null(fcinfo, 2)
+	};
+	ArrayType  *key = PG_GETARG_ARRAYTYPE_P(6);
+
+	bbm_statement_check(relid, &parts, (AttrNumber *) ARR_DATA_PTR(key),
+						ArrayGetNItems(ARR_NDIM(key), ARR_DIMS(key)), PG_GETARG_BOOL(7));
+	PG_RETURN_TEXT_P(cstring_to_text(bbm_statement_compose(&parts, bbm_table_sql_name(relid),
+														   quote_identifier(get_rel_name(relid)),
+														   PG_GETARG_BOOL(4), text_or_null(fcinfo, 3),
+														   PG_GETARG_BOOL(5))));
+}
+
+/* (regclass, condition text, what text, range text) → the SELECT that counts. */
+Datum
+bbm_test_condition(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	char	   *condition = text_to_cstring(PG_GETARG_TEXT_PP(1));
+
+	bbm_statement_check_condition(relid, condition, text_to_cstring(PG_GETARG_TEXT_PP(2)));
+	PG_RETURN_TEXT_P(cstring_to_text(bbm_statement_count(bbm_table_sql_name(relid),
+														 quote_identifier(get_rel_name(relid)), false,
+														 condition, text_or_null(fcinfo, 3))));
+}
+
+/* (regclass) → what bbm_delete says of foreign keys. */
+Datum
+bbm_test_cascades(PG_FUNCTION_ARGS)
+{
+	char	   *text = bbm_statement_cascades(PG_GETARG_OID(0));
+
+	if (text == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(text));
+}

@@ -1,0 +1,159 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog_parts.c
+ *		SQL over bbm_parts: what is known of each leaf of a migration.
+ *
+ * Written by claims alone, under the migration's lock, together with the job
+ * that they cut: nobody else writes between a look and what follows from it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "catalog.h"
+
+#include "catalog/pg_type_d.h"
+#include "utils/pg_lsn.h"
+
+#include "sql.h"
+
+#define PART_COLUMNS \
+	"relation, relation_name, pass::bigint, begun::bigint, begun_lsn, clean_lsn, end_block, filenode"
+
+static BbmPart *
+read_part(uint64 row)
+{
+	BbmPart    *part = palloc0(sizeof(BbmPart));
+	bool		isnull;
+
+	part->relation = DatumGetObjectId(bbm_sql_get(row, 1, &isnull));
+	part->name = bbm_sql_text(row, 2, CurrentMemoryContext);
+	part->pass = bbm_sql_int64(row, 3);
+	part->begun = bbm_sql_int64(row, 4);
+	part->begun_lsn = (XLogRecPtr) bbm_sql_int64(row, 5);
+	part->clean_lsn = (XLogRecPtr) bbm_sql_int64(row, 6);
+	part->end_block = bbm_sql_int64(row, 7);
+	part->filenode = DatumGetObjectId(bbm_sql_get(row, 8, &isnull));
+	return part;
+}
+
+/* A list of BbmPart. */
+List *
+bbm_parts(int64 migration_id)
+{
+	static BbmSql sql = {
+		"SELECT " PART_COLUMNS " FROM @.bbm_parts WHERE migration_id = $1 ORDER BY relation",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+	List	   *list = NIL;
+
+	bbm_sql_run(&sql, values, NULL, false);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		list = lappend(list, read_part(i));
+	return list;
+}
+
+/* NULL when nothing is known of it. */
+BbmPart *
+bbm_part(int64 migration_id, Oid relation)
+{
+	static BbmSql sql = {
+		"SELECT " PART_COLUMNS " FROM @.bbm_parts WHERE migration_id = $1 AND relation = $2",
+		2, {INT8OID, OIDOID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	return SPI_processed == 0 ? NULL : read_part(0);
+}
+
+void
+bbm_part_add(int64 migration_id, Oid relation, const char *name)
+{
+	static BbmSql sql = {
+		"INSERT INTO @.bbm_parts (migration_id, relation, relation_name) VALUES ($1, $2, $3)",
+		3, {INT8OID, OIDOID, TEXTOID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), CStringGetTextDatum(name)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/* A pass begins on it: all but its name and how far it is. */
+void
+bbm_part_begin(int64 migration_id, const BbmPart *part)
+{
+	static BbmSql sql = {
+		"UPDATE @.bbm_parts SET begun = $3, begun_lsn = $4, clean_lsn = $5, end_block = $6, filenode = $7 "
+		"WHERE migration_id = $1 AND relation = $2",
+		7, {INT8OID, OIDOID, INT4OID, PG_LSNOID, PG_LSNOID, INT8OID, OIDOID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(migration_id), ObjectIdGetDatum(part->relation), Int32GetDatum(part->begun),
+		LSNGetDatum(part->begun_lsn), LSNGetDatum(part->clean_lsn), Int64GetDatum(part->end_block),
+		ObjectIdGetDatum(part->filenode)
+	};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/* All of it is cut in this pass. */
+void
+bbm_part_done(int64 migration_id, Oid relation, int pass)
+{
+	static BbmSql sql = {
+		"UPDATE @.bbm_parts SET pass = $3 WHERE migration_id = $1 AND relation = $2",
+		3, {INT8OID, OIDOID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(pass)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/* The pass has a new end: there may be more to cut in each. */
+void
+bbm_parts_reopen(int64 migration_id, int pass)
+{
+	static BbmSql sql = {
+		"UPDATE @.bbm_parts SET pass = 0 WHERE migration_id = $1 AND pass = $2",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(pass)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/* Of this migration, or (0) of all. */
+void
+bbm_parts_forget(int64 migration_id)
+{
+	static BbmSql sql = {
+		"DELETE FROM @.bbm_parts WHERE migration_id = $1 OR $1 = 0",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/*
+ * A copy is started here: its tables are found by their names, and nothing is
+ * known of their pages.
+ */
+void
+bbm_parts_settle(int64 migration_id)
+{
+	static BbmSql parts = {
+		"UPDATE @.bbm_parts SET relation = coalesce(to_regclass(relation_name)::oid, relation), begun_lsn = '0/0', "
+		"clean_lsn = '0/0', begun = 0, filenode = 0 WHERE migration_id = $1",
+		1, {INT8OID}
+	};
+	static BbmSql jobs = {
+		"UPDATE @.batched_background_migration_jobs SET relation = to_regclass(relation_name)::oid "
+		"WHERE batched_background_migration_id = $1 AND relation IS NOT NULL",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+
+	bbm_sql_run(&parts, values, NULL, true);
+	bbm_sql_run(&jobs, values, NULL, true);
+}

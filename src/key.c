@@ -1,0 +1,559 @@
+/*-------------------------------------------------------------------------
+ *
+ * key.c
+ *		The batching key: its columns, their order, values and texts.
+ *
+ * NOTES
+ *	  The order of a key is that of the index it is cut along, read so that the
+ *	  first column ascends.  Where all columns then do, it is the order of row
+ *	  comparisons, which an index scan can follow as well.
+ *
+ *	  Bounds are kept in our tables as texts that the types' own output
+ *	  functions write and their input functions read, with the settings that
+ *	  either depends on held fast: what comes back is the same value.  They are
+ *	  compared as values, never as texts.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "key.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/index.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type_d.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/bytea.h"
+#include "utils/float.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+#include "utils/varlena.h"
+
+#include "guc.h"
+#include "txn.h"
+
+/* ----------------------------------------------------------------
+ * Which columns
+ * ----------------------------------------------------------------
+ */
+
+/* The column's number, or an error that says why it cannot be in a key. */
+static AttrNumber
+find_column(Oid relid, const char *column)
+{
+	AttrNumber	attnum = get_attnum(relid, column);
+
+	if (attnum == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of table \"%s\" does not exist", column, get_rel_name(relid)),
+				 errdetail("A single name is taken as it is, without folding to lower case; several are separated by commas."),
+				 errhint("Name a column, or columns, with a unique index.")));
+	if (attnum < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+				 errmsg("system column \"%s\" cannot be a batching key", column),
+				 errdetail("Rows move when they are updated."),
+				 errhint("Name a column of the table.")));
+	return attnum;
+}
+
+/* The names that a column_name stands for: itself, or a list of identifiers. */
+static List *
+split_columns(Oid relid, const char *column_name)
+{
+	List	   *names = NIL;
+
+	if (get_attnum(relid, column_name) != InvalidAttrNumber || strchr(column_name, ',') == NULL ||
+		!SplitIdentifierString(pstrdup(column_name), ',', &names) || names == NIL)
+		return list_make1(pstrdup(column_name));
+	return names;
+}
+
+static void
+resolve_column(BbmKeyColumn *column, Relation rel, AttrNumber attnum)
+{
+	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel), attnum - 1);
+	TypeCacheEntry *type;
+	HeapTuple	tuple;
+	Oid			namespace;
+	Oid			function;
+	bool		varlena;
+
+	column->name = pstrdup(NameStr(attribute->attname));
+	column->typmod = attribute->atttypmod;
+	column->type = getBaseTypeAndTypmod(attribute->atttypid, &column->typmod);
+	column->collation = attribute->attcollation;
+	get_typlenbyval(column->type, &column->typlen, &column->typbyval);
+	type = lookup_type_cache(column->type, TYPECACHE_BTREE_OPFAMILY | TYPECACHE_LT_OPR);
+	if (!OidIsValid(type->btree_opf) || !OidIsValid(type->lt_opr))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("column \"%s\" of type %s cannot be a batching key", column->name,
+						format_type_be(attribute->atttypid)),
+				 errdetail("The type has no default btree operator class, so its values have no order."),
+				 errhint("Name a column of another type, or use BlockRangeBatchingStrategy.")));
+	if (!attribute->attnotnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("column \"%s\" of table \"%s\" may be null", column->name, RelationGetRelationName(rel)),
+				 errdetail("Rows with a null key are in no range, so they would never be done."),
+				 errhint("Declare the column NOT NULL, name another key, or use BlockRangeBatchingStrategy.")));
+
+	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(type->lt_opr));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for operator %u", type->lt_opr);
+	namespace = ((Form_pg_operator) GETSTRUCT(tuple))->oprnamespace;
+	column->op_schema = pstrdup(quote_identifier(get_namespace_name(namespace)));
+	ReleaseSysCache(tuple);
+
+	getTypeOutputInfo(column->type, &function, &varlena);
+	fmgr_info(function, &column->out);
+	getTypeInputInfo(column->type, &function, &column->ioparam);
+	fmgr_info(function, &column->in);
+}
+
+/*
+ * Resolves the columns named, or without a name those of the index, in the
+ * current memory context.  Needs a transaction and a lock on the table; raises
+ * an error when one of them cannot be in a key.
+ */
+void
+bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name, const char *index_name)
+{
+	Relation	rel = table_open(relid, NoLock);
+	List	   *names = split_columns(relid, column_name);
+	ListCell   *cell;
+
+	if (list_length(names) > BBM_MAX_KEY_COLUMNS)
+		ereport(ERROR,
+				(errcode(ERRCODE_TOO_MANY_COLUMNS),
+				 errmsg("a batching key cannot have more than %d columns", BBM_MAX_KEY_COLUMNS),
+				 errdetail("No index has more."),
+				 errhint("Name the first columns of an index.")));
+	memset(key, 0, sizeof(BbmKey));
+	key->columns = palloc0(list_length(names) * sizeof(BbmKeyColumn));
+	foreach(cell, names)
+	{
+		AttrNumber	attnum = find_column(relid, lfirst(cell));
+
+		for (int i = 0; i < key->n; i++)
+		{
+			if (strcmp(key->columns[i].name, lfirst(cell)) == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_DUPLICATE_COLUMN),
+						 errmsg("column \"%s\" is named twice in the batching key", (char *) lfirst(cell)),
+						 errhint("Name the columns of an index, in its order.")));
+		}
+		resolve_column(&key->columns[key->n++], rel, attnum);
+	}
+	key->is_integer = key->n == 1 && (key->columns[0].type == INT2OID || key->columns[0].type == INT4OID ||
+									  key->columns[0].type == INT8OID);
+	table_close(rel, NoLock);
+}
+
+/* The key takes the order of this index. */
+void
+bbm_key_use_order(BbmKey *key, const BbmKeyIndex *index)
+{
+	key->is_mixed = false;
+	for (int i = 0; i < key->n; i++)
+	{
+		key->columns[i].descending = index->descending[i];
+		key->is_mixed |= index->descending[i];
+	}
+}
+
+/* The columns, as column_name has them. */
+const char *
+bbm_key_words(const BbmKey *key)
+{
+	StringInfoData words;
+
+	if (key->n == 1)
+		return key->columns[0].name;
+	initStringInfo(&words);
+	for (int i = 0; i < key->n; i++)
+		appendStringInfo(&words, "%s%s", i > 0 ? ", " : "", quote_identifier(key->columns[i].name));
+	return words.data;
+}
+
+/*
+ * The columns of the index named, or of the primary key, as column_name has
+ * them; NULL when there is none.  Needs a lock on the table.
+ */
+char *
+bbm_key_default_columns(Oid relid, const char *index_name)
+{
+	Relation	rel = table_open(relid, NoLock);
+	List	   *indexes = RelationGetIndexList(rel);
+	StringInfoData words;
+	ListCell   *cell;
+
+	initStringInfo(&words);
+	foreach(cell, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+		Form_pg_index form = index->rd_index;
+		bool		meant = index_name ? strcmp(RelationGetRelationName(index), index_name) == 0 : form->indisprimary;
+
+		for (int i = 0; meant && i < form->indnkeyatts; i++)
+		{
+			char	   *name = form->indkey.values[i] > 0 ? get_attname(relid, form->indkey.values[i], false) : NULL;
+
+			/* an expression is no column */
+			if (name == NULL)
+			{
+				resetStringInfo(&words);
+				break;
+			}
+			appendStringInfo(&words, "%s%s", i > 0 ? ", " : "",
+							 form->indnkeyatts == 1 ? name : quote_identifier(name));
+		}
+		index_close(index, AccessShareLock);
+	}
+	list_free(indexes);
+	table_close(rel, NoLock);
+	return words.len > 0 ? words.data : NULL;
+}
+
+/* ----------------------------------------------------------------
+ * Which index
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Does the index begin with the key's columns, each by its type's own order?
+ * Then *found says how.
+ */
+static bool
+index_fits(const BbmKey *key, Relation heap, Relation index, BbmKeyIndex *found)
+{
+	Form_pg_index form = index->rd_index;
+
+	if (!form->indisvalid || !form->indisready || index->rd_rel->relam != BTREE_AM_OID ||
+		form->indnkeyatts < key->n || RelationGetIndexPredicate(index) != NIL)
+		return false;
+	for (int i = 0; i < key->n; i++)
+	{
+		const BbmKeyColumn *column = &key->columns[i];
+		Form_pg_attribute attribute;
+		TypeCacheEntry *type;
+
+		if (form->indkey.values[i] <= 0)
+			return false;
+		attribute = TupleDescAttr(RelationGetDescr(heap), form->indkey.values[i] - 1);
+		type = lookup_type_cache(column->type, TYPECACHE_BTREE_OPFAMILY);
+		/* an index may keep another type than the column's: "name" as cstring */
+		if (strcmp(NameStr(attribute->attname), column->name) != 0 || index->rd_opfamily[i] != type->btree_opf ||
+			index->rd_indcollation[i] != column->collation ||
+			TupleDescAttr(RelationGetDescr(index), i)->attlen != column->typlen)
+			return false;
+	}
+	found->oid = RelationGetRelid(index);
+	found->is_unique = form->indisunique && form->indnkeyatts == key->n;
+	found->backwards = (index->rd_indoption[0] & INDOPTION_DESC) != 0;
+	for (int i = 0; i < key->n; i++)
+		found->descending[i] = ((index->rd_indoption[i] & INDOPTION_DESC) != 0) != found->backwards;
+	return true;
+}
+
+static bool
+same_order(const BbmKey *key, const BbmKeyIndex *index)
+{
+	for (int i = 0; i < key->n; i++)
+	{
+		if (key->columns[i].descending != index->descending[i])
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Finds the index to walk: the one named, or the best that has the key's
+ * columns and (unless any_order) its order; a unique one over just them comes
+ * first.  False when there is none.  Needs a lock on the table.
+ */
+bool
+bbm_key_find_index(const BbmKey *key, Relation heap, const char *index_name, bool any_order, BbmKeyIndex *found)
+{
+	List	   *indexes = RelationGetIndexList(heap);
+	int			best = 0;
+	ListCell   *cell;
+
+	foreach(cell, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+		BbmKeyIndex candidate;
+
+		if ((index_name == NULL || strcmp(RelationGetRelationName(index), index_name) == 0) &&
+			index_fits(key, heap, index, &candidate) && (any_order || same_order(key, &candidate)))
+		{
+			int			rank = candidate.is_unique ? 3 : index->rd_index->indnkeyatts == key->n ? 2 : 1;
+
+			if (rank > best)
+			{
+				best = rank;
+				*found = candidate;
+			}
+		}
+		index_close(index, AccessShareLock);
+	}
+	list_free(indexes);
+	return best > 0;
+}
+
+/* ----------------------------------------------------------------
+ * Values and texts
+ * ----------------------------------------------------------------
+ */
+
+/* Holds fast what the texts of values depend on, until AtEOXact_GUC. */
+static int
+pin_text_modes(const BbmKey *key)
+{
+	int			level = NewGUCNestLevel();
+
+	if (DateStyle != USE_ISO_DATES)
+		bbm_guc_set("datestyle", "ISO", true);
+	if (IntervalStyle != INTSTYLE_POSTGRES)
+		bbm_guc_set("intervalstyle", "postgres", true);
+	if (extra_float_digits < 1)
+		bbm_guc_set("extra_float_digits", "1", true);
+	if (bytea_output != BYTEA_OUTPUT_HEX)
+		bbm_guc_set("bytea_output", "hex", true);
+	for (int i = 0; i < key->n; i++)
+	{
+		if (key->columns[i].type == CASHOID)
+			bbm_guc_set("lc_monetary", "C", true);
+	}
+	return level;
+}
+
+/* The text[] of a key's values. */
+Datum
+bbm_key_text(const BbmKey *key, const Datum *values)
+{
+	Datum		texts[BBM_MAX_KEY_COLUMNS];
+	int			level = pin_text_modes(key);
+
+	for (int i = 0; i < key->n; i++)
+		texts[i] = CStringGetTextDatum(OutputFunctionCall((FmgrInfo *) &key->columns[i].out, values[i]));
+	AtEOXact_GUC(true, level);
+	return PointerGetDatum(construct_array(texts, key->n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+static void
+invalid_bound(const BbmKey *key)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid bound of a range of key \"%s\"", bbm_key_words(key)),
+			 errdetail("It must be an array of %d values, none of them null.", key->n),
+			 errhint("Write one value per column of the key, as in ARRAY['2024-01-01', '7'].")));
+}
+
+static void
+values_of_text(const BbmKey *key, Datum bound, Datum *values)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+	int			level;
+
+	deconstruct_array(DatumGetArrayTypeP(bound), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+	if (n != key->n)
+		invalid_bound(key);
+	level = pin_text_modes(key);
+	for (int i = 0; i < n; i++)
+	{
+		const BbmKeyColumn *column = &key->columns[i];
+
+		if (nulls[i])
+			invalid_bound(key);
+		values[i] = InputFunctionCall((FmgrInfo *) &column->in, TextDatumGetCString(elements[i]),
+									  column->ioparam, column->typmod);
+	}
+	AtEOXact_GUC(true, level);
+}
+
+/* The bound of these values; its number is left alone unless it is the value. */
+void
+bbm_key_bound(const BbmKey *key, const Datum *values, BbmBound *bound)
+{
+	if (!key->is_integer)
+	{
+		bound->key = bbm_key_text(key, values);
+		return;
+	}
+	bound->key = (Datum) 0;
+	switch (key->columns[0].type)
+	{
+		case INT2OID:
+			bound->number = DatumGetInt16(values[0]);
+			break;
+		case INT4OID:
+			bound->number = DatumGetInt32(values[0]);
+			break;
+		default:
+			bound->number = DatumGetInt64(values[0]);
+	}
+}
+
+/* Bounds of a key that was of another kind are of no use for this one. */
+void
+bbm_key_check_bound(const BbmKey *key, const BbmBound *bound)
+{
+	if (key->is_integer == (DatumGetPointer(bound->key) == NULL))
+		return;
+	bbm_failing_code = BBM_CODE_COLUMN;
+	ereport(ERROR,
+			(errcode(ERRCODE_DATATYPE_MISMATCH),
+			 errmsg("the type of batching key \"%s\" has changed", bbm_key_words(key)),
+			 errdetail("The ranges that were cut so far have bounds of another type."),
+			 errhint("Change it back, or define another migration for what is left.")));
+}
+
+/*
+ * The values of a bound.  A number may lie outside what the key's type can
+ * hold; then the type's end is meant.
+ */
+void
+bbm_key_values(const BbmKey *key, const BbmBound *bound, Datum *values)
+{
+	int64		number = bound->number;
+
+	bbm_key_check_bound(key, bound);
+	if (!key->is_integer)
+	{
+		values_of_text(key, bound->key, values);
+		return;
+	}
+	switch (key->columns[0].type)
+	{
+		case INT2OID:
+			values[0] = Int16GetDatum((int16) Min(Max(number, PG_INT16_MIN), PG_INT16_MAX));
+			break;
+		case INT4OID:
+			values[0] = Int32GetDatum((int32) Min(Max(number, PG_INT32_MIN), PG_INT32_MAX));
+			break;
+		default:
+			values[0] = Int64GetDatum(number);
+	}
+}
+
+/* ----------------------------------------------------------------
+ * SQL
+ * ----------------------------------------------------------------
+ */
+
+static void
+append_column(StringInfo sql, const BbmKeyColumn *column, const char *alias)
+{
+	appendStringInfo(sql, "%s.%s", alias, quote_identifier(column->name));
+}
+
+/* "op" in the key's order, as an operator of the column's type. */
+static void
+append_op(StringInfo sql, const BbmKeyColumn *column, const char *op)
+{
+	char		sign = column->descending ? (op[0] == '<' ? '>' : '<') : op[0];
+
+	appendStringInfo(sql, " OPERATOR(%s.%c%s) ", column->op_schema, sign, op + 1);
+}
+
+/* Columns i and after, compared with parameters; for keys whose columns differ in direction. */
+static void
+append_mixed(StringInfo sql, const BbmKey *key, const char *alias, const char *op, int first, int i)
+{
+	const BbmKeyColumn *column = &key->columns[i];
+	char		strict[2] = {op[0], '\0'};
+	char		inclusive[3] = {op[0], '=', '\0'};
+
+	if (i == key->n - 1)
+	{
+		append_column(sql, column, alias);
+		append_op(sql, column, op);
+		appendStringInfo(sql, "$%d", first + i);
+		return;
+	}
+	append_column(sql, column, alias);
+	append_op(sql, column, inclusive);
+	appendStringInfo(sql, "$%d AND (", first + i);
+	append_column(sql, column, alias);
+	append_op(sql, column, strict);
+	appendStringInfo(sql, "$%d OR ", first + i);
+	append_mixed(sql, key, alias, op, first, i + 1);
+	appendStringInfoChar(sql, ')');
+}
+
+/* Do the operators of all columns live in one schema, so that a row comparison can name it? */
+static bool
+one_schema(const BbmKey *key)
+{
+	for (int i = 1; i < key->n; i++)
+	{
+		if (strcmp(key->columns[i].op_schema, key->columns[0].op_schema) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* A predicate: the key of a row stands in "op" (<, <=, >, >=) to parameters $first and on. */
+char *
+bbm_key_compare_sql(const BbmKey *key, const char *alias, const char *op, int first_parameter)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	if (key->n == 1 || key->is_mixed || !one_schema(key))
+	{
+		append_mixed(&sql, key, alias, op, first_parameter, 0);
+		return sql.data;
+	}
+	appendStringInfoString(&sql, "ROW(");
+	for (int i = 0; i < key->n; i++)
+	{
+		if (i > 0)
+			appendStringInfoString(&sql, ", ");
+		append_column(&sql, &key->columns[i], alias);
+	}
+	appendStringInfo(&sql, ") OPERATOR(%s.%s) ROW(", key->columns[0].op_schema, op);
+	for (int i = 0; i < key->n; i++)
+		appendStringInfo(&sql, "%s$%d", i > 0 ? ", " : "", first_parameter + i);
+	appendStringInfoChar(&sql, ')');
+	return sql.data;
+}
+
+/* A predicate: the key of a row lies in the range $1…$n to $n+1…$2n, both inclusive. */
+char *
+bbm_key_range_sql(const BbmKey *key, const char *alias)
+{
+	return psprintf("%s AND %s", bbm_key_compare_sql(key, alias, ">=", 1),
+					bbm_key_compare_sql(key, alias, "<=", key->n + 1));
+}
+
+/* The columns as a list to select, or to order by. */
+char *
+bbm_key_list_sql(const BbmKey *key, const char *alias, bool order, bool reverse)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	for (int i = 0; i < key->n; i++)
+	{
+		if (i > 0)
+			appendStringInfoString(&sql, ", ");
+		append_column(&sql, &key->columns[i], alias);
+		if (order && key->columns[i].descending != reverse)
+			appendStringInfoString(&sql, " DESC");
+	}
+	return sql.data;
+}

@@ -1,0 +1,68 @@
+/*-------------------------------------------------------------------------
+ *
+ * key.h
+ *		The batching key: its columns, their order, values and texts.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_KEY_H
+#define BBM_KEY_H
+
+#include "bbm.h"
+
+#include "fmgr.h"
+#include "utils/relcache.h"
+
+#define BBM_MAX_KEY_COLUMNS INDEX_MAX_KEYS
+
+typedef struct BbmKeyColumn
+{
+	char	   *name;			/* as it is, not quoted */
+	Oid			type;			/* of a domain, what is below it */
+	int32		typmod;
+	int16		typlen;
+	bool		typbyval;
+	Oid			collation;
+	bool		descending;		/* in the order of the key, whose first column ascends */
+	char	   *op_schema;		/* of the type's comparison operators, quoted */
+	FmgrInfo	out;
+	FmgrInfo	in;
+	Oid			ioparam;
+} BbmKeyColumn;
+
+typedef struct BbmKey
+{
+	int			n;				/* 0: the strategy has no key of columns */
+	bool		is_integer;		/* one column, whose values are numbers */
+	bool		is_mixed;		/* some column descends */
+	BbmKeyColumn *columns;
+} BbmKey;
+
+/* How a table's index has the key's columns. */
+typedef struct BbmKeyIndex
+{
+	Oid			oid;
+	bool		is_unique;		/* over just these columns */
+	bool		backwards;		/* read backwards, it has the key's order */
+	bool		descending[BBM_MAX_KEY_COLUMNS];	/* read so */
+} BbmKeyIndex;
+
+extern void bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name, const char *index_name);
+extern void bbm_key_use_order(BbmKey *key, const BbmKeyIndex *index);
+extern bool bbm_key_find_index(const BbmKey *key, Relation heap, const char *index_name, bool any_order,
+							   BbmKeyIndex *found);
+extern char *bbm_key_default_columns(Oid relid, const char *index_name);
+extern const char *bbm_key_words(const BbmKey *key);
+
+/* Values and bounds; what is returned is in the current memory context. */
+extern Datum bbm_key_text(const BbmKey *key, const Datum *values);
+extern void bbm_key_bound(const BbmKey *key, const Datum *values, BbmBound *bound);
+extern void bbm_key_check_bound(const BbmKey *key, const BbmBound *bound);
+extern void bbm_key_values(const BbmKey *key, const BbmBound *bound, Datum *values);
+
+/* SQL. */
+extern char *bbm_key_range_sql(const BbmKey *key, const char *alias);
+extern char *bbm_key_compare_sql(const BbmKey *key, const char *alias, const char *op, int first_parameter);
+extern char *bbm_key_list_sql(const BbmKey *key, const char *alias, bool order, bool reverse);
+
+#endif							/* BBM_KEY_H */

@@ -1,0 +1,111 @@
+/*-------------------------------------------------------------------------
+ *
+ * pass.c
+ *		What follows when a pass over the table has ended.
+ *
+ * NOTES
+ *	  The odd passes work, the even ones verify.  Most migrations have the first
+ *	  pass alone.  One that names a verification has a second, and fails if that
+ *	  finds a row.  Where rows move, a pass that works and one that verifies
+ *	  take turns until the latter finds none.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "pass.h"
+
+#include "target.h"
+#include "tree.h"
+#include "txn.h"
+
+/*
+ * Are there keys beyond what was the last when the pass began?  Then it goes on
+ * up to what is the last now.  If they are no more than a batch, that is as far
+ * as it goes: it has caught up.
+ */
+static bool
+extend(BbmTarget *target, const BbmClaimState *state)
+{
+	const BbmMigration *migration = target->migration;
+	BbmLeaf		root = {.relid = target->relid, .name = bbm_table_sql_name(target->relid), .whole_tree = true};
+	BbmKeyWalk	walk = {.target = target, .leaf = target->by_leaf ? &root : bbm_leaf_open(target, target->relid),
+	.from = &state->max, .after = true, .limit = migration->batch_size};
+	BbmBound	min;
+	BbmBound	max;
+
+	if (walk.leaf == NULL || (!target->key.is_integer && !DatumGetPointer(state->max.key)))
+		return false;
+	bbm_key_walk(&walk);
+	if (walk.count == 0 || !bbm_target_bounds(target, &min, &max))
+		return false;
+	bbm_migration_extend(migration->id, &max, walk.count >= migration->batch_size);
+	if (target->by_leaf)
+		bbm_parts_reopen(migration->id, state->pass);
+	return true;
+}
+
+static void
+not_as_it_should_be(const BbmTarget *target, int64 found)
+{
+	const BbmMigration *migration = target->migration;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_CHECK_VIOLATION),
+			 errmsg("verification found " INT64_FORMAT " rows that are not as they should be", found),
+			 migration->check_clause ?
+			 errdetail("They do not meet the check: %s", migration->check_clause) :
+			 errdetail("They still meet \"where\": %s", migration->where_clause),
+			 errhint("Mend them, and start the migration again: it is verified anew.")));
+}
+
+/* As many passes as a job may have attempts, and none has found less than the first of them. */
+static void
+check_progress(const BbmTarget *target, int pass, int64 found)
+{
+	int			first = pass - 2 * (target->migration->max_attempts - 1);
+
+	if (first < 2 || found < bbm_jobs_found(target->migration->id, first))
+		return;
+	bbm_failing_code = BBM_CODE_ATTEMPTS;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("after %d passes over the table " INT64_FORMAT " rows remain to be done", pass / 2, found),
+			 errdetail("The last %d passes have not made them fewer: %s", target->migration->max_attempts,
+					   target->migration->where_clause),
+			 errhint("Either new rows come that meet \"where\", which a trigger can prevent (bbm_sync_trigger), or something keeps these from being changed.")));
+}
+
+/*
+ * Everything of a pass is cut and done: true when the migration is finished,
+ * else the next pass is set, or an error says why there is none.  Caller has
+ * bbm_migration_lock, so no claim comes in between.
+ */
+bool
+bbm_pass_ended(BbmTarget *target)
+{
+	const BbmMigration *migration = target->migration;
+	BbmClaimState state;
+	int64		found;
+
+	if (!bbm_claim_state(migration->id, &state))
+		return false;
+	bbm_tree_tell(target);
+	if (!BBM_PASS_VERIFIES(state.pass))
+	{
+		if (migration->follow && extend(target, &state))
+			return false;
+		if (!target->strategy->sweeps && !migration->verify)
+			return true;
+		bbm_migration_set_pass(migration->id, state.pass + 1);
+		return false;
+	}
+
+	found = bbm_jobs_found(migration->id, state.pass);
+	if (found > 0 && !target->strategy->sweeps)
+		not_as_it_should_be(target, found);
+	if (found > 0)
+		check_progress(target, state.pass, found);
+	else if (!bbm_tree_has_new(target))
+		return true;
+	bbm_migration_set_pass(migration->id, state.pass + 1);
+	return false;
+}

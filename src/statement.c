@@ -1,0 +1,613 @@
+/*-------------------------------------------------------------------------
+ *
+ * statement.c
+ *		Statements that are composed of a user's texts: "set" and "where".
+ *
+ * NOTES
+ *	  A text goes into the statement as it was written.  What keeps it in its
+ *	  place is that the parser has seen it alone first, and found one list of
+ *	  assignments or one expression and nothing else: a text that closes our
+ *	  parenthesis has none of its own to close when it stands alone.  A line
+ *	  break follows each text, since it may end in a comment.
+ *
+ *	  Names are resolved by the server's own analysis, with the table under its
+ *	  unqualified name, and so is everything else that a statement may not do.
+ *	  The raw tree is given the table's name only after parsing, so that
+ *	  positions in error messages are positions in the user's text.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "statement.h"
+
+#include "access/relation.h"
+#include "access/sysattr.h"
+#include "catalog/namespace.h"
+#include "catalog/partition.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "common/keywords.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/analyze.h"
+#include "parser/parser.h"
+#include "parser/scanner.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#include "compat.h"
+#include "target.h"
+
+/* The table's name is put in after parsing. */
+#define UPDATE_PREFIX "UPDATE x SET "
+#define SELECT_PREFIX "SELECT 1 FROM x WHERE "
+
+#define SYNTAX_HINT_SET \
+	"It is what stands after SET in an UPDATE: column = expression, …"
+#define SYNTAX_HINT_CONDITION "It is one expression, as after WHERE in an UPDATE."
+
+typedef struct StatementText
+{
+	BbmUserText user;
+	const char *what;			/* "set", "where", ... */
+	Oid			relid;
+	const char *table;			/* its name; NULL while only the syntax is looked at */
+	bool		condition;
+} StatementText;
+
+/* A token outside all parentheses and brackets. */
+typedef struct TopToken
+{
+	int			token;
+	int			at;				/* byte */
+} TopToken;
+
+static void
+text_error(void *arg)
+{
+	StatementText *text = arg;
+	int			code = geterrcode();
+
+	bbm_user_text_error(&text->user);
+	if (code == ERRCODE_UNDEFINED_PARAMETER)
+	{
+		errdetail("The text becomes a part of a statement whose parameters are not its own.");
+		errhint("Write a value instead; the bounds of a batch are added without your doing.");
+	}
+	if (code == ERRCODE_GENERATED_ALWAYS)
+		errhint("The server fills that column itself: leave it out of \"%s\".", text->what);
+	if (text->table == NULL)
+		return;
+	if (code == ERRCODE_UNDEFINED_COLUMN || code == ERRCODE_UNDEFINED_TABLE)
+	{
+		if (text->condition)
+			errdetail("A \"%s\" sees the columns of table \"%s\", and of no other.", text->what, text->table);
+		else
+			errdetail("A \"%s\" sees the columns of table \"%s\", as an UPDATE of it does.", text->what, text->table);
+		if (text->condition)
+			errhint("Reach other tables with a sub-select; names are looked up with search_path \"%s\".",
+					namespace_search_path);
+		else
+			errhint("Names are looked up with search_path \"%s\".", namespace_search_path);
+	}
+	if (code == ERRCODE_AMBIGUOUS_COLUMN)
+		errhint("Qualify it with the name of its table, as in %s.column.", quote_identifier(text->table));
+	if (code == ERRCODE_DATATYPE_MISMATCH && text->condition)
+		errhint("It is a condition: true for the rows that are meant.");
+}
+
+static StatementText
+statement_text(const char *text, const char *what, bool condition, Oid relid)
+{
+	BbmUserText user = {
+		.text = text,
+		.what = psprintf("parameter \"%s\"", what),
+		.syntax_hint = condition ? SYNTAX_HINT_CONDITION : SYNTAX_HINT_SET
+	};
+	StatementText result = {
+		.user = user,
+		.what = what,
+		.relid = relid,
+		.table = OidIsValid(relid) ? get_rel_name(relid) : NULL,
+		.condition = condition
+	};
+
+	return result;
+}
+
+/* Server code runs between these two with errors told as those of the text. */
+static void
+begin_text(StatementText *text, const char *prefix, ErrorContextCallback *callback)
+{
+	text->user.prefix = strlen(prefix);
+	callback->callback = text_error;
+	callback->arg = text;
+	callback->previous = error_context_stack;
+	error_context_stack = callback;
+}
+
+static void
+end_text(ErrorContextCallback *callback)
+{
+	error_context_stack = callback->previous;
+}
+
+/*
+ * The tokens outside of parentheses and brackets, the last of them being 0 at
+ * the text's end.  A semicolon anywhere is an error: it ends a statement.
+ */
+static TopToken *
+scan_top(StatementText *text)
+{
+	ErrorContextCallback callback;
+	core_yy_extra_type extra;
+	core_yyscan_t scanner;
+	core_YYSTYPE value;
+	int			capacity = 16;
+	int			n = 0;
+	int			depth = 0;
+	TopToken   *tokens = palloc(capacity * sizeof(TopToken));
+
+	begin_text(text, "", &callback);
+	scanner = scanner_init(text->user.text, &extra, &ScanKeywords, ScanKeywordTokens);
+	for (;;)
+	{
+		YYLTYPE		at;
+		int			token = core_yylex(&value, &at, scanner);
+
+		if (token == ';')
+			ereport(ERROR,
+					(errcode(ERRCODE_SYNTAX_ERROR),
+					 errmsg("\"%s\" must not contain a semicolon", text->what),
+					 errdetail("It becomes a part of one statement."),
+					 scanner_errposition(at, scanner)));
+		if (token == ')' || token == ']')
+			depth--;
+		if (depth <= 0 || token == 0)
+		{
+			if (n == capacity)
+				tokens = repalloc(tokens, (capacity *= 2) * sizeof(TopToken));
+			tokens[n].token = token;
+			tokens[n++].at = token == 0 ? strlen(text->user.text) : at;
+		}
+		if (token == 0)
+			break;
+		if (token == '(' || token == '[')
+			depth++;
+	}
+	scanner_finish(scanner);
+	end_text(&callback);
+	return tokens;
+}
+
+static RawStmt *
+parse(StatementText *text, const char *prefix, const char *suffix)
+{
+	ErrorContextCallback callback;
+	List	   *parsed;
+
+	begin_text(text, prefix, &callback);
+	parsed = raw_parser(psprintf("%s%s%s", prefix, text->user.text, suffix), RAW_PARSE_DEFAULT);
+	end_text(&callback);
+	/* there is no semicolon in it */
+	return linitial_node(RawStmt, parsed);
+}
+
+/* Raises an error unless the text, standing alone, is one expression. */
+static RawStmt *
+parse_condition(StatementText *text)
+{
+	RawStmt    *raw;
+	SelectStmt *stmt;
+
+	(void) scan_top(text);
+	raw = parse(text, SELECT_PREFIX, "");
+	stmt = (SelectStmt *) raw->stmt;
+	if (stmt->op != SETOP_NONE || stmt->groupClause || stmt->havingClause || stmt->windowClause ||
+		stmt->sortClause || stmt->limitOffset || stmt->limitCount || stmt->lockingClause)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("\"%s\" must be one expression", text->what),
+				 errdetail("The text goes on after it with another clause."),
+				 errhint("Leave out what would follow a WHERE.")));
+	/* what leaves no trace in the tree (FOR READ ONLY) does not fit into parentheses */
+	(void) parse(text, SELECT_PREFIX "(", "\n)");
+	return raw;
+}
+
+/* The byte of the top level's WHERE, or of the text's end; x.where is a column. */
+static int
+find_where(StatementText *text)
+{
+	TopToken   *tokens = scan_top(text);
+	int			where = ScanKeywordTokens[ScanKeywordLookup("where", &ScanKeywords)];
+	int			i = 0;
+
+	while (tokens[i].token != 0 && (tokens[i].token != where || (i > 0 && tokens[i - 1].token == '.')))
+		i++;
+	return tokens[i].at;
+}
+
+/* Cuts a set at its WHERE: the condition of its joins, or NULL. */
+static char *
+split_set(StatementText *text, char **join)
+{
+	const char *set = text->user.text;
+	int			where = find_where(text);
+
+	*join = set[where] ? pstrdup(set + where + strlen("where")) : NULL;
+	return pnstrdup(set, where);
+}
+
+/* Raises an error unless the text, standing alone, is what may follow SET. */
+static RawStmt *
+parse_set(StatementText *text)
+{
+	char	   *join;
+	StatementText head;
+	RawStmt    *raw;
+	UpdateStmt *stmt;
+
+	(void) scan_top(text);
+	raw = parse(text, UPDATE_PREFIX, "");
+	stmt = (UpdateStmt *) raw->stmt;
+	if (bbm_has_returning(stmt))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("\"%s\" must not contain RETURNING", text->what),
+				 errdetail("Nobody reads what a batch returns."),
+				 errhint("Leave it out.")));
+	if (stmt->whereClause && IsA(stmt->whereClause, CurrentOfExpr))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("\"%s\" must not contain WHERE CURRENT OF", text->what),
+				 errdetail("A batch has no cursor."),
+				 errhint("Leave it out.")));
+	/* the two halves have to stand alone as well, as each gets a place of its own */
+	head = statement_text(split_set(text, &join), text->what, false, text->relid);
+	if (((UpdateStmt *) parse(&head, UPDATE_PREFIX, "")->stmt)->whereClause)
+		elog(ERROR, "could not find the WHERE in \"%s\"", text->user.text);
+	if (join)
+	{
+		StatementText condition = statement_text(join, text->what, true, text->relid);
+
+		(void) parse_condition(&condition);
+	}
+	return raw;
+}
+
+/* Analyses a parsed text over the table it is for, under the table's unqualified name. */
+static Query *
+analyse(StatementText *text, RawStmt *raw, const char *prefix)
+{
+	RangeVar   *table = makeRangeVar(get_namespace_name(get_rel_namespace(text->relid)), pstrdup(text->table), -1);
+	ErrorContextCallback callback;
+	Query	   *query;
+
+	table->alias = makeAlias(text->table, NIL);
+	if (IsA(raw->stmt, UpdateStmt))
+		((UpdateStmt *) raw->stmt)->relation = table;
+	else
+		((SelectStmt *) raw->stmt)->fromClause = list_make1(table);
+	begin_text(text, prefix, &callback);
+	query = parse_analyze_fixedparams(raw, psprintf("%s%s", prefix, text->user.text), NULL, 0, NULL);
+	if (query->commandType == CMD_UPDATE)
+		/* columns that the server fills are noticed only here */
+		(void) pg_rewrite_query(copyObject(query));
+	end_text(&callback);
+	return query;
+}
+
+typedef struct Referenced
+{
+	int			level;
+	Bitmapset  *columns;
+} Referenced;
+
+static bool
+referenced_walker(Node *node, void *arg)
+{
+	Referenced *referenced = arg;
+	bool		stop;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+	{
+		Var		   *var = (Var *) node;
+
+		if (var->varno == 1 && var->varlevelsup == referenced->level)
+			referenced->columns = bms_add_member(referenced->columns,
+												 var->varattno - FirstLowInvalidHeapAttributeNumber);
+		return false;
+	}
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, referenced_walker, arg);
+	referenced->level++;
+	stop = query_tree_walker((Query *) node, referenced_walker, arg, QTW_IGNORE_JOINALIASES);
+	referenced->level--;
+	return stop;
+}
+
+/* The columns of the query's first table that it reads, in sub-selects too. */
+Bitmapset *
+bbm_statement_referenced(Query *query)
+{
+	Referenced	referenced = {0};
+
+	(void) query_tree_walker(query, referenced_walker, &referenced, QTW_IGNORE_JOINALIASES);
+	return referenced.columns;
+}
+
+/* Does an expression change from one look to the next?  Defaults of arguments show only when planned. */
+static bool
+is_volatile(Node *expression)
+{
+	return contain_volatile_functions(expression) ||
+		contain_volatile_functions((Node *) expression_planner((Expr *) copyObject(expression)));
+}
+
+/*
+ * Raises an error unless the text is a condition on rows of the table that
+ * holds as long as the row does not change.  "what" is what messages call it.
+ * Needs a transaction with a snapshot, a lock on the table, and the search_path
+ * the text was written for.
+ */
+void
+bbm_statement_check_condition(Oid relid, const char *condition, const char *what)
+{
+	StatementText text = statement_text(condition, what, true, relid);
+	Query	   *query = analyse(&text, parse_condition(&text), SELECT_PREFIX);
+	Bitmapset  *columns = bbm_statement_referenced(query);
+
+	if (is_volatile(query->jointree->quals))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("\"%s\" must not use volatile functions", what),
+				 errdetail("It would mean other rows each time it is looked at."),
+				 errhint("Compare with a value or a column; now() is allowed.")));
+	for (AttrNumber attnum = FirstLowInvalidHeapAttributeNumber + 1; attnum < 0; attnum++)
+	{
+		if (attnum != TableOidAttributeNumber &&
+			bms_is_member(attnum - FirstLowInvalidHeapAttributeNumber, columns))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+					 errmsg("\"%s\" must not use system column \"%s\"", what, get_attname(relid, attnum, false)),
+					 errdetail("It changes whenever the row is updated."),
+					 errhint("Use columns of the table; of the system columns, only tableoid.")));
+	}
+}
+
+/* The columns that an UPDATE assigns. */
+Bitmapset *
+bbm_statement_assigned(const Query *update)
+{
+	Bitmapset  *columns = NULL;
+	ListCell   *cell;
+
+	foreach(cell, update->targetList)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, cell);
+
+		if (!entry->resjunk)
+			columns = bms_add_member(columns, entry->resno - FirstLowInvalidHeapAttributeNumber);
+	}
+	return columns;
+}
+
+/*
+ * The first of these columns that decides which partition a row belongs to, at
+ * any level above or below the table; or NULL.  A level of partitions that
+ * another session adds after our look is not seen; one that it drops is skipped.
+ */
+const char *
+bbm_statement_partition_column(Oid relid, const Bitmapset *columns)
+{
+	List	   *related = find_all_inheritors(relid, AccessShareLock, NULL);
+	const char *found = NULL;
+	ListCell   *cell;
+
+	if (get_rel_relispartition(relid))
+		related = list_concat(related, get_partition_ancestors(relid));
+	foreach(cell, related)
+	{
+		Relation	rel = try_relation_open(lfirst_oid(cell), AccessShareLock);
+		int			column = -1;
+
+		if (rel == NULL)
+			continue;
+		while (rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE && found == NULL &&
+			   (column = bms_next_member(columns, column)) >= 0)
+		{
+			/* partitions have the same names, in an order of their own */
+			const char *name = get_attname(relid, column + FirstLowInvalidHeapAttributeNumber, false);
+			int			there = get_attnum(RelationGetRelid(rel), name) - FirstLowInvalidHeapAttributeNumber;
+
+			if (has_partition_attrs(rel, bms_make_singleton(there), NULL))
+				found = name;
+		}
+		relation_close(rel, NoLock);
+	}
+	return found;
+}
+
+static void
+check_key_change(Oid relid, const Query *update, const AttrNumber *key, int nkey)
+{
+	Bitmapset  *assigned = bbm_statement_assigned(update);
+	const char *column;
+
+	for (int i = 0; i < nkey; i++)
+	{
+		if (bms_is_member(key[i] - FirstLowInvalidHeapAttributeNumber, assigned))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("\"set\" changes column \"%s\" of the batching key", get_attname(relid, key[i], false)),
+					 errdetail("A row whose key changes can move into another batch, and be done twice or not at all."),
+					 errhint("If that does no harm here, say allow_key_change => true.")));
+	}
+	column = bbm_statement_partition_column(relid, assigned);
+	if (column)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("\"set\" changes column \"%s\" of the partition key", column),
+				 errdetail("A row that moves into another partition can be done twice."),
+				 errhint("If that does no harm here, say allow_key_change => true.")));
+}
+
+/*
+ * The analysed UPDATE of a set over the table, together with the where if there
+ * is one, which is checked too.  They are analysed alone first, for the sake of
+ * the messages, and then together: columns of a FROM may make ambiguous what the
+ * where alone did not.  Needs what bbm_statement_check_condition needs.
+ */
+Query *
+bbm_statement_analyse(Oid relid, const BbmStatementParts *parts)
+{
+	StatementText text = statement_text(parts->set, "set", false, relid);
+	RawStmt    *raw = parse_set(&text);
+	Query	   *query = analyse(&text, raw, UPDATE_PREFIX);
+
+	if (parts->condition)
+	{
+		char	   *name = get_rel_name(relid);
+		StatementText whole;
+
+		bbm_statement_check_condition(relid, parts->condition, "where");
+		whole = statement_text(bbm_statement_compose(parts, "x", quote_identifier(name), false, NULL, false),
+							   "where", true, relid);
+		query = analyse(&whole, parse(&whole, "", ""), "");
+	}
+	return query;
+}
+
+/*
+ * Raises an error unless the parts are what they should be for the table, whose
+ * batching key these columns are: its set changes no key, unless allowed, and its
+ * where holds as long as the row stays.  Needs what bbm_statement_check_condition needs.
+ */
+void
+bbm_statement_check(Oid relid, const BbmStatementParts *parts, const AttrNumber *key, int nkey,
+					bool allow_key_change)
+{
+	if (parts->verb == BBM_UPDATE)
+	{
+		Query	   *update = bbm_statement_analyse(relid, parts);
+
+		if (!allow_key_change)
+			check_key_change(relid, update, key, nkey);
+	}
+	else if (parts->condition)
+		bbm_statement_check_condition(relid, parts->condition, "where");
+}
+
+static void
+append_conditions(StringInfo sql, const char *const *conditions, int n)
+{
+	const char *before = "\nWHERE ";
+
+	for (int i = 0; i < n; i++)
+	{
+		if (conditions[i] == NULL)
+			continue;
+		/* a text may end in a comment */
+		appendStringInfo(sql, "%s(%s\n)", before, conditions[i]);
+		before = " AND ";
+	}
+}
+
+/*
+ * The statement for the parts, which must have been checked.  "relation" is the
+ * quoted name of what is written, "alias" the quoted name under which the parts
+ * see it, "range" a predicate or NULL.  With returning_condition, an UPDATE
+ * returns for each row whether it still meets the where, if there is one.
+ */
+char *
+bbm_statement_compose(const BbmStatementParts *parts, const char *relation, const char *alias, bool only,
+					  const char *range, bool returning_condition)
+{
+	char	   *join = NULL;
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	if (parts->verb == BBM_UPDATE)
+	{
+		StatementText text = statement_text(parts->set, "set", false, InvalidOid);
+
+		appendStringInfo(&sql, "UPDATE %s%s AS %s SET %s", only ? "ONLY " : "", relation, alias,
+						 split_set(&text, &join));
+	}
+	else
+		appendStringInfo(&sql, "DELETE FROM %s%s AS %s", only ? "ONLY " : "", relation, alias);
+	append_conditions(&sql, (const char *[]) {join, parts->condition, range}, 3);
+	if (parts->verb == BBM_UPDATE && returning_condition && parts->condition)
+		appendStringInfo(&sql, "\nRETURNING (%s\n)", parts->condition);
+	return sql.data;
+}
+
+/*
+ * Counts the rows in a range, or everywhere, that meet a checked condition.  To
+ * count those that do not, let it say "(check\n) IS NOT TRUE".
+ */
+char *
+bbm_statement_count(const char *relation, const char *alias, bool only, const char *condition, const char *range)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM %s%s AS %s", only ? "ONLY " : "", relation, alias);
+	append_conditions(&sql, (const char *[]) {condition, range}, 2);
+	return sql.data;
+}
+
+static void
+assignment_error(StatementText *text, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("\"%s\" must be a list of column = expression", text->what),
+			 errdetail_internal("%s", detail),
+			 errhint("Write each column with an expression of its own; sub-selects are allowed.")));
+}
+
+/*
+ * The items of a set that is a mere list of "column = expression", as
+ * BbmAssignments; raises an error when it is more.  Looks at the text alone.
+ */
+List *
+bbm_statement_assignments(const char *set)
+{
+	StatementText text = statement_text(set, "set", false, InvalidOid);
+	UpdateStmt *stmt = (UpdateStmt *) parse_set(&text)->stmt;
+	TopToken   *token = scan_top(&text);
+	List	   *result = NIL;
+	ListCell   *cell;
+
+	if (stmt->fromClause || stmt->whereClause)
+		assignment_error(&text, _("It goes on with FROM or WHERE."));
+	foreach(cell, stmt->targetList)
+	{
+		ResTarget  *target = lfirst_node(ResTarget, cell);
+		BbmAssignment *assignment = palloc(sizeof(BbmAssignment));
+		int			begin;
+
+		if (IsA(target->val, MultiAssignRef))
+			assignment_error(&text, _("It assigns several columns at once."));
+		if (target->indirection)
+			assignment_error(&text, psprintf(_("It assigns a part of column \"%s\"."), target->name));
+		if (IsA(target->val, SetToDefault))
+			assignment_error(&text, psprintf(_("It assigns DEFAULT to column \"%s\"."), target->name));
+		/* outside of parentheses, the first "=" ends the name and a comma the expression */
+		while (token->token != '=')
+			token++;
+		begin = token->at + 1;
+		while (token->token != ',' && token->token != 0)
+			token++;
+		assignment->column = target->name;
+		assignment->expression = pnstrdup(set + begin, token->at - begin);
+		result = lappend(result, assignment);
+	}
+	return result;
+}

@@ -1,0 +1,64 @@
+/*-------------------------------------------------------------------------
+ *
+ * strategy_loose.c
+ *		LooseIndexScanBatchingStrategy: so many distinct values a job.
+ *
+ * The walk skips along the index from one value to the next, however many rows
+ * share it.  A value is never in two ranges.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "strategy.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_statistic.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "target.h"
+
+static bool
+next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range)
+{
+	bbm_key_next_range(target, leaf, cut, true, range);
+	return range->key_count > 0;
+}
+
+static void
+first_of(BbmTarget *target, BbmLeaf *leaf, const BbmRange *rest, bool after, int n, BbmRange *part)
+{
+	bbm_key_first_of(target, leaf, rest, after, n, true, part);
+}
+
+/* How many values there are, as far as ANALYZE has told; of several columns, at most their product. */
+static double
+share(BbmTarget *target, double rows)
+{
+	double		values = 1;
+
+	for (int i = 0; i < target->key.n; i++)
+	{
+		AttrNumber	attnum = get_attnum(target->relid, target->key.columns[i].name);
+		HeapTuple	tuple = SearchSysCache3(STATRELATTINH, ObjectIdGetDatum(target->relid),
+											Int16GetDatum(attnum), BoolGetDatum(target->is_tree));
+		double		distinct = -1;
+
+		if (HeapTupleIsValid(tuple))
+		{
+			distinct = ((Form_pg_statistic) GETSTRUCT(tuple))->stadistinct;
+			ReleaseSysCache(tuple);
+		}
+		/* negative: a share of the rows */
+		values *= distinct > 0 ? distinct : -distinct * rows;
+	}
+	return Min(values, rows);
+}
+
+const BbmStrategy bbm_strategy_loose = {
+	.name = "LooseIndexScanBatchingStrategy",
+	.has_key = true,
+	.next_range = next_range,
+	.first_of = first_of,
+	.predicate = bbm_key_predicate,
+	.share = share
+};

@@ -1,0 +1,273 @@
+/*-------------------------------------------------------------------------
+ *
+ * tree.c
+ *		The leaves of a migration's table, and cutting them one by one.
+ *
+ * NOTES
+ *	  A leaf is a table with rows of its own below the migration's: a partition,
+ *	  a child, or the table itself.  Who attaches, detaches or drops one needs a
+ *	  lock on it that conflicts with the one we take before we look whether it
+ *	  is still part of the tree; so it is until our transaction ends.
+ *
+ *	  Everything here runs in a claim, under the migration's lock.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "tree.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xlog.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#include "compat.h"
+#include "target.h"
+
+/* The pass of a leaf that is not in the tree at present, and back. */
+#define BBM_AWAY(pass) (-1 - (pass))
+
+bool
+bbm_tree_has_children(Oid relid)
+{
+	return get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE || find_inheritance_children(relid, NoLock) != NIL;
+}
+
+/* OIDs of the tables with rows of their own, the root's own first.  Takes a reader's lock on each. */
+List *
+bbm_tree_leaves(Oid root)
+{
+	List	   *leaves = NIL;
+	ListCell   *cell;
+
+	foreach(cell, find_all_inheritors(root, AccessShareLock, NULL))
+	{
+		char		relkind = get_rel_relkind(lfirst_oid(cell));
+
+		if (relkind == RELKIND_RELATION || relkind == RELKIND_FOREIGN_TABLE)
+			leaves = lappend_oid(leaves, lfirst_oid(cell));
+	}
+	return leaves;
+}
+
+/* Is the table the root, or still below it?  The caller has it locked. */
+bool
+bbm_tree_has(Oid root, Oid relid)
+{
+	Relation	inherits;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		has = false;
+
+	if (relid == root)
+		return true;
+	inherits = table_open(InheritsRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(inherits, InheritsRelidSeqnoIndexId, true, NULL, 1, &key);
+	while (!has && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_inherits form = (Form_pg_inherits) GETSTRUCT(tuple);
+
+		has = !form->inhdetachpending && bbm_tree_has(root, form->inhparent);
+	}
+	systable_endscan(scan);
+	table_close(inherits, AccessShareLock);
+	return has;
+}
+
+static BbmPart *
+find_part(List *parts, Oid relation)
+{
+	ListCell   *cell;
+
+	foreach(cell, parts)
+	{
+		BbmPart    *part = lfirst(cell);
+
+		if (part->relation == relation)
+			return part;
+	}
+	return NULL;
+}
+
+static void
+tell(const BbmTarget *target, const char *event, const char *name)
+{
+	const BbmMigration *migration = target->migration;
+
+	ereport(LOG,
+			(errmsg("migration \"%s\": table %s was %s", migration->name, name, event)));
+	bbm_event_add(migration->id, migration->name, event, BBM_RUNNING, migration->owner, name);
+}
+
+/*
+ * The leaves there are now against those known: new ones are noted, and told
+ * of unless it is the first time that we look; so are those that are gone.
+ */
+static List *
+refresh_parts(const BbmTarget *target, List *leaves)
+{
+	int64		id = target->migration->id;
+	List	   *parts = bbm_parts(id);
+	ListCell   *cell;
+
+	foreach(cell, leaves)
+	{
+		BbmPart    *part = find_part(parts, lfirst_oid(cell));
+		char	   *name;
+
+		if (part && part->pass >= 0)
+			continue;
+		name = bbm_table_sql_name(lfirst_oid(cell));
+		if (part == NULL)
+			bbm_part_add(id, lfirst_oid(cell), name);
+		else
+			bbm_part_done(id, part->relation, BBM_AWAY(part->pass));
+		if (parts != NIL)
+			tell(target, "attached", name);
+	}
+	foreach(cell, parts)
+	{
+		BbmPart    *part = lfirst(cell);
+
+		if (part->pass >= 0 && !list_member_oid(leaves, part->relation))
+		{
+			tell(target, "detached", part->name);
+			bbm_part_done(id, part->relation, BBM_AWAY(part->pass));
+		}
+	}
+	return bbm_parts(id);
+}
+
+/*
+ * The next leaf of a pass, or InvalidOid: in the first all, in one that
+ * verifies all that have been worked on, and after that those that were found
+ * not done, or have come since.
+ */
+static Oid
+next_leaf(const BbmTarget *target, int pass)
+{
+	List	   *leaves = bbm_tree_leaves(target->relid);
+	List	   *parts = refresh_parts(target, leaves);
+	List	   *again = NIL;
+	ListCell   *cell;
+
+	if (pass > BBM_FIRST_PASS && !BBM_PASS_VERIFIES(pass))
+		again = bbm_jobs_found_in(target->migration->id, pass - 1);
+	foreach(cell, leaves)
+	{
+		BbmPart    *part = find_part(parts, lfirst_oid(cell));
+
+		if (BBM_PASS_VERIFIES(pass) ? part->pass > 0 && part->pass < pass :
+			part->pass <= 0 || (part->pass < pass && list_member_oid(again, part->relation)))
+			return part->relation;
+	}
+	return InvalidOid;
+}
+
+/* Has a leaf come that no pass has seen?  For the end of the last one. */
+bool
+bbm_tree_has_new(BbmTarget *target)
+{
+	return target->by_leaf && OidIsValid(next_leaf(target, BBM_FIRST_PASS));
+}
+
+/* Tells of leaves that have come or gone, where no pass looks for them. */
+void
+bbm_tree_tell(BbmTarget *target)
+{
+	if (target->is_tree && !target->by_leaf)
+		(void) refresh_parts(target, bbm_tree_leaves(target->relid));
+}
+
+/*
+ * A strategy whose rows move needs to know when a pass began on a leaf, and how
+ * long the leaf was then.  A table that was rewritten since is another one.
+ */
+static void
+begin_sweep(BbmTarget *target, BbmLeaf *leaf, int pass)
+{
+	BbmPart    *part = bbm_part(target->migration->id, leaf->relid);
+	Relation	rel;
+	Oid			filenode;
+
+	if (part == NULL)
+	{
+		bbm_part_add(target->migration->id, leaf->relid, leaf->name);
+		part = bbm_part(target->migration->id, leaf->relid);
+	}
+	rel = table_open(leaf->relid, AccessShareLock);
+	filenode = bbm_relation_filenode(rel);
+	if (part->filenode != filenode)
+		part->begun_lsn = part->clean_lsn = InvalidXLogRecPtr;
+	if (part->begun < pass)
+	{
+		part->begun = pass;
+		part->filenode = filenode;
+		part->end_block = RelationGetNumberOfBlocks(rel);
+		if (!BBM_PASS_VERIFIES(pass))
+		{
+			part->clean_lsn = part->begun_lsn;
+			part->begun_lsn = GetXLogInsertRecPtr();
+		}
+		bbm_part_begin(target->migration->id, part);
+	}
+	table_close(rel, AccessShareLock);
+	leaf->end_block = part->end_block;
+	leaf->clean_lsn = BBM_PASS_VERIFIES(pass) ? part->begun_lsn : part->clean_lsn;
+}
+
+static bool
+range_in(BbmTarget *target, BbmLeaf *leaf, const BbmClaimState *state, const BbmCut *cut, BbmRange *range)
+{
+	if (target->strategy->sweeps)
+		begin_sweep(target, leaf, state->pass);
+	return target->strategy->next_range(target, leaf, cut, range);
+}
+
+/*
+ * The next range of the pass at hand, and the leaf it is of; false when all is
+ * cut.  Under the migration's lock: nobody else cuts meanwhile, and what is
+ * noted of the leaves commits with the job of the range.
+ */
+bool
+bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, BbmRange *range, BbmLeaf **leaf)
+{
+	BbmCut		cut = {.after = state->has_last ? &state->last : NULL, .max = &state->max, .size = size,
+	.verifies = BBM_PASS_VERIFIES(state->pass)};
+	Oid			current = state->has_last ? state->last_relation : InvalidOid;
+	BbmBound	last;
+
+	if (!target->by_leaf)
+	{
+		/* its job sees the tree as a whole: a leaf that comes or goes is told of, no more */
+		if (target->is_tree && !state->has_last)
+			(void) refresh_parts(target, bbm_tree_leaves(target->relid));
+		*leaf = bbm_leaf_open(target, target->relid);
+		return range_in(target, *leaf, state, &cut, range);
+	}
+	for (;;)
+	{
+		if (OidIsValid(current))
+		{
+			*leaf = bbm_leaf_open(target, current);
+			/* of one that is gone nothing is left to do */
+			if (*leaf && range_in(target, *leaf, state, &cut, range))
+				return true;
+			bbm_part_done(target->migration->id, current, state->pass);
+		}
+		current = next_leaf(target, state->pass);
+		if (!OidIsValid(current))
+			return false;
+		/* it may have been in the tree, and cut in part, before */
+		cut.after = bbm_jobs_last(target->migration->id, current, state->pass, &last) ? &last : NULL;
+	}
+}
