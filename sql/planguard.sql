@@ -1,6 +1,11 @@
 -- A batch whose plan reads the whole of a large table is refused before it runs.
 SET client_min_messages = warning;
 CREATE EXTENSION bbm;
+-- alone: no background worker, whose settings are others, takes a hand in it
+ALTER SYSTEM SET bbm.enabled = off;
+SELECT pg_reload_conf();
+\c -
+SET client_min_messages = warning;
 
 CREATE TABLE large (id bigint PRIMARY KEY, code integer, n integer NOT NULL DEFAULT 0, filler text);
 ALTER TABLE large ALTER filler SET STORAGE PLAIN;
@@ -123,3 +128,5 @@ SELECT bbm_drop(name) FROM bbm_status();
 DROP TABLE large, small, grows;
 DROP FUNCTION outcome, in_function, counts;
 DROP EXTENSION bbm;
+ALTER SYSTEM RESET bbm.enabled;
+SELECT pg_reload_conf();

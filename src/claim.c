@@ -86,7 +86,7 @@ table_is_taken(BbmClaim *claim, TimestampTz now)
 	BbmMigration *migration = target->migration;
 	Oid			space = bbm_space();
 	bool		had_enough = target->table_since != 0 &&
-		now >= TimestampTzPlusMilliseconds(target->table_since, BBM_TURN_MS);
+		bbm_time_has_come(now, TimestampTzPlusMilliseconds(target->table_since, BBM_TURN_MS), BBM_TURN_MS);
 	ListCell   *cell;
 
 	foreach(cell, bbm_rivals(migration->id, target->relid))
@@ -248,7 +248,7 @@ bbm_claim(void *arg)
 	TimestampTz now = GetCurrentTimestamp();
 	BbmClaimState state;
 	int			others = 0;
-	bool		looked = now >= target->next_look;
+	bool		looked = bbm_time_has_come(now, target->next_look, BBM_LOOK_MS);
 	bool		locked = false;
 
 	claim->result = BBM_CLAIM_CHANGED;
@@ -298,7 +298,7 @@ bbm_claim_next(BbmClaim *claim)
 	BbmClaimState state;
 
 	claim->result = BBM_CLAIM_CHANGED;
-	if (now >= target->next_look ||
+	if (bbm_time_has_come(now, target->next_look, BBM_LOOK_MS) ||
 		!bbm_lock_for_claim_at_once(bbm_space(), target->migration->id, target->relid))
 		return;
 	if (!bbm_claim_state(target->migration->id, &state) || state.status != BBM_RUNNING ||

@@ -35,6 +35,7 @@
 #include "locks.h"
 #include "pass.h"
 #include "pressure.h"
+#include "printable.h"
 #include "record.h"
 #include "shmem.h"
 #include "target.h"
@@ -172,7 +173,7 @@ bbm_engine_end(BbmEngine *engine)
 bool
 bbm_engine_slice_over(const BbmEngine *engine)
 {
-	return GetCurrentTimestamp() >= engine->slice_end;
+	return bbm_time_has_come(GetCurrentTimestamp(), engine->slice_end, BBM_SLICE_MS);
 }
 
 /* ----------------------------------------------------------------
@@ -298,7 +299,7 @@ target_for(BbmEngine *engine, int64 id, Outcome *outcome)
 	else
 	{
 		if (args.taken_up)
-			ereport(LOG, (errmsg("migration \"%s\" is running", args.migration->name)));
+			ereport(LOG, (errmsg("migration \"%s\" is running", bbm_printable(args.migration->name))));
 		bbm_state_changed();
 		*outcome = WORKED;
 	}
@@ -345,7 +346,7 @@ finish_migration(BbmEngine *engine, BbmTarget *target)
 	if (error)
 		return fail_or_hold(engine, target->migration, error);
 	if (args.finished)
-		ereport(LOG, (errmsg("migration \"%s\" is finished", target->migration->name)));
+		ereport(LOG, (errmsg("migration \"%s\" is finished", bbm_printable(target->migration->name))));
 	forget_target(engine, engine->current);
 	bbm_state_changed();
 	return WORKED;
@@ -374,7 +375,7 @@ merge_if_due(BbmTarget *target, const BbmJob *job)
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 errmsg("migration \"%s\": could not merge old jobs: %s",
-						target->migration->name, error->message)));
+						bbm_printable(target->migration->name), bbm_printable(error->message))));
 }
 
 static void
@@ -386,7 +387,8 @@ log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " took %.3f ms, rows " INT64_FORMAT
 						", WAL bytes " INT64_FORMAT ", range %s",
-						target->migration->name, job->id, cost->ms, cost->rows, cost->wal, bbm_job_range_words(job))));
+						bbm_printable(target->migration->name), job->id, cost->ms, cost->rows, cost->wal,
+						bbm_job_range_words(job))));
 }
 
 /* Says where we are in every message of a batch. */
@@ -396,7 +398,7 @@ job_context(void *arg)
 	BbmWork    *work = arg;
 
 	errcontext("migration \"%s\", job " INT64_FORMAT " (%s)",
-			   work->target->migration->name, work->job->id, bbm_job_range_words(work->job));
+			   bbm_printable(work->target->migration->name), work->job->id, bbm_job_range_words(work->job));
 }
 
 /*
@@ -432,8 +434,11 @@ may_go_on(const void *arg)
 {
 	const GoOn *go_on = arg;
 
-	return !go_on->target->claim_apart && !go_on->target->migration->synchronous && !InterruptPending &&
-		!ConfigReloadPending && bbm_enabled && !bbm_engine_slice_over(go_on->engine) && !bbm_slot_must_leave() &&
+	const BbmEngine *engine = go_on->engine;
+
+	return bbm_slot_lock_keep(engine->space, engine->place_of, engine->place) &&
+		!go_on->target->claim_apart && !go_on->target->migration->synchronous && !InterruptPending &&
+		!ConfigReloadPending && bbm_enabled && !bbm_engine_slice_over(engine) && !bbm_slot_must_leave() &&
 		bbm_pressure_lets_follow(go_on->target);
 }
 
@@ -554,7 +559,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 	else if (work.result == BBM_WORK_LOST)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " was taken over by another worker",
-						target->migration->name, job->id)));
+						bbm_printable(target->migration->name), job->id)));
 	bbm_batch_ended();
 	return true;
 }

@@ -30,6 +30,7 @@
 #include "guc.h"
 #include "locks.h"
 #include "planguard.h"
+#include "printable.h"
 #include "split.h"
 #include "target.h"
 #include "throttle.h"
@@ -131,6 +132,7 @@ bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 	 * owner's may be left to run at the commit, where the settings are ours.
 	 */
 	AfterTriggerFireDeferred();
+	bbm_txn_discard();
 	if (by_statistics)
 		rows = rows_changed(leaf->relid) - before;
 	/* also undoes what the job has SET */
@@ -289,8 +291,8 @@ do_part(BbmWork *work, BbmRange *part)
 	if (leaf == NULL)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " has nothing to do, as table %s is not part of \"%s\" any more",
-						target->migration->name, work->job->id, work->job->relation_name,
-						target->migration->table_name)));
+						bbm_printable(target->migration->name), work->job->id, bbm_printable(work->job->relation_name),
+						bbm_printable(target->migration->table_name))));
 	else if (BBM_PASS_VERIFIES(work->job->pass))
 		work->cost.rows = bbm_verify_range(target, leaf, part);
 	else if (work->job->splits)

@@ -17,6 +17,7 @@ extern void bbm_unlock_migration(Oid space, int64 migration_id);
 extern bool bbm_lock_for_claim_at_once(Oid space, int64 migration_id, Oid table);
 extern void bbm_lock_table(Oid space, Oid table);
 extern int	bbm_slot_lock_take(Oid space, int64 migration_id, int limit);
+extern bool bbm_slot_lock_keep(Oid space, int64 migration_id, int slot);
 extern void bbm_slot_lock_drop(Oid space, int64 migration_id, int slot);
 extern bool bbm_slot_locks_held(Oid space, int64 migration_id, int limit);
 extern void bbm_contend(Oid space, int64 migration_id, bool begin);

@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #include "pressure_signal.h"
+#include "printable.h"
 #include "record.h"
 #include "txn.h"
 
@@ -116,7 +117,7 @@ refresh_relations(BbmTarget *target, TimestampTz now)
 {
 	BbmPressure *state = target->pressure;
 
-	if (now < state->relations_until)
+	if (!bbm_time_has_come(now, state->relations_until, BBM_RELATIONS_MS))
 		return;
 	state->relations_error = bbm_txn_run(find_relations, target, false);
 	/* otherwise at once again */
@@ -174,7 +175,7 @@ begin_hold(BbmLook *look, BbmWait *wait)
 	wait->cancelled = look->cancelled;
 	if (tell)
 		ereport(LOG,
-				(errmsg("migration \"%s\" waits: %s", look->migration->name, wait->reason)));
+				(errmsg("migration \"%s\" waits: %s", bbm_printable(look->migration->name), bbm_printable(wait->reason))));
 }
 
 static void
@@ -190,7 +191,7 @@ end_hold(const BbmMigration *migration, TimestampTz now)
 	if (told)
 		ereport(LOG,
 				(errmsg("migration \"%s\" goes on after waiting for %.1f s",
-						migration->name, (now - since) / 1000000.0)));
+						bbm_printable(migration->name), (now - since) / 1000000.0)));
 }
 
 static TimestampTz
@@ -249,8 +250,9 @@ bbm_pressure_lets_follow(const BbmTarget *target)
 
 		if (!bbm_setting_is_on(migration, signal->limit))
 			continue;
-		if (signal->after_each || (signal->by_relation && now >= look.state->relations_until) ||
-			(signal->in_transaction && now >= look.state->condition_until))
+		if (signal->after_each ||
+			(signal->by_relation && bbm_time_has_come(now, look.state->relations_until, BBM_RELATIONS_MS)) ||
+			(signal->in_transaction && bbm_time_has_come(now, look.state->condition_until, BBM_CONDITION_MS)))
 			return false;
 		if (!signal->in_transaction)
 			read_signal(signal, &look);

@@ -26,8 +26,7 @@
 /* How long sessions counted last are good. */
 #define BBM_SESSIONS_MS 200
 
-/* How long a condition that was true is good, and how long it may take. */
-#define BBM_CONDITION_MS 1000
+/* How long a condition may take. */
 #define BBM_CONDITION_TIMEOUT_MS 1000
 
 /* bbm.active_hours */
@@ -138,7 +137,7 @@ bbm_read_sessions(BbmLook *look)
 		bbm_look_holds(look, "cannot be read: track_activities is off");
 		return;
 	}
-	if (look->now >= until)
+	if (bbm_time_has_come(look->now, until, BBM_SESSIONS_MS))
 	{
 		active = count_active();
 		until = TimestampTzPlusMilliseconds(look->now, BBM_SESSIONS_MS);
@@ -213,7 +212,7 @@ bbm_read_condition(BbmLook *look)
 	ConditionArgs args = {look->migration, false};
 	ErrorData  *error;
 
-	if (look->now < look->state->condition_until)
+	if (!bbm_time_has_come(look->now, look->state->condition_until, BBM_CONDITION_MS))
 		return;
 	if (condition_timeout == MAX_TIMEOUTS)
 		condition_timeout = RegisterTimeout(USER_TIMEOUT, condition_takes_long);

@@ -18,6 +18,9 @@
 #include "guc.h"
 #include "holds.h"
 
+/* How long a condition that was true is good. */
+#define BBM_CONDITION_MS 1000
+
 /* What is known of a target between looks; in its memory context. */
 typedef struct BbmPressure
 {

@@ -217,7 +217,7 @@ began(int pid, TimestampTz now)
 	static TimestampTz until = 0;
 	int			n;
 
-	if (pid == known_pid && now < until)
+	if (pid == known_pid && !bbm_time_has_come(now, until, BBM_BEGAN_MS))
 		return known;
 	known_pid = pid;
 	known = 0;
@@ -305,7 +305,7 @@ bbm_read_dead(BbmLook *look)
 	double		share_limit = bbm_setting_real(look->migration, BBM_MAX_DEAD_SHARE);
 	double		share;
 
-	if (look->now >= state->dead_until)
+	if (bbm_time_has_come(look->now, state->dead_until, BBM_DEAD_MS))
 	{
 		count_dead(state);
 		state->dead_until = TimestampTzPlusMilliseconds(look->now, BBM_DEAD_MS);

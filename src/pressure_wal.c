@@ -110,7 +110,7 @@ read_names(TimestampTz now)
 static const char *
 name_of(int i, const Sender *sender, TimestampTz now)
 {
-	if (sender_names == NULL || now >= names_until || sender_names[i].pid != sender->pid)
+	if (sender_names == NULL || bbm_time_has_come(now, names_until, BBM_NAMES_MS) || sender_names[i].pid != sender->pid)
 		read_names(now);
 	return sender_names[i].pid == sender->pid ? sender_names[i].name : "";
 }
@@ -356,7 +356,7 @@ bbm_read_unarchived(BbmLook *look)
 	if (!XLogArchivingActive())
 		return;
 	XLByteToSeg(GetFlushRecPtr(NULL), now_at, wal_segment_size);
-	if (ready < 0 || ((int64) (now_at - at) + ready > limit && look->now >= until))
+	if (ready < 0 || ((int64) (now_at - at) + ready > limit && bbm_time_has_come(look->now, until, BBM_ARCHIVE_MS)))
 	{
 		ready = count_ready();
 		at = now_at;

@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "guc.h"
+#include "printable.h"
 #include "shmem.h"
 #include "throttle.h"
 #include "txn.h"
@@ -174,15 +175,16 @@ bbm_record_migration_failed(const BbmMigration *migration, int code, ErrorData *
 	{
 		ereport(LOG,
 				(errcode(trouble->sqlerrcode),
-				 errmsg("could not record the failure of migration \"%s\" yet: %s", name, trouble->message)));
+				 errmsg("could not record the failure of migration \"%s\" yet: %s",
+						bbm_printable(name), bbm_printable(trouble->message))));
 		return false;
 	}
 	if (args.failed)
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
-				 errmsg("migration \"%s\" failed: %s", name, error->message),
-				 error->detail ? errdetail_internal("%s", error->detail) : 0,
-				 error->hint ? errhint("%s", error->hint) : 0));
+				 errmsg("migration \"%s\" failed: %s", bbm_printable(name), bbm_printable(error->message)),
+				 error->detail ? errdetail_internal("%s", bbm_printable(error->detail)) : 0,
+				 error->hint ? errhint("%s", bbm_printable(error->hint)) : 0));
 	bbm_state_changed();
 	return true;
 }
@@ -265,7 +267,7 @@ give_back(BbmTarget *target, BbmJob *job, BbmGiveBack why, ErrorData *error, Tim
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 errmsg("migration \"%s\": gave back job " INT64_FORMAT ": %s",
-						target->migration->name, job->id, error->message)));
+						bbm_printable(target->migration->name), job->id, bbm_printable(error->message))));
 }
 
 /* The migration is not to run just now, and part of the job is left; it may be had again at once. */
@@ -399,8 +401,8 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *erro
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 errmsg("migration \"%s\": job " INT64_FORMAT " failed, attempt %d of %d: %s",
-						target->migration->name, job->id, job->attempts, target->migration->max_attempts,
-						error->message),
+						bbm_printable(target->migration->name), job->id, job->attempts, target->migration->max_attempts,
+						bbm_printable(error->message)),
 				 target->failures_in_row > BBM_LINES_IN_ROW ?
 				 errdetail("It is failure %d in a row; not each has a line.", target->failures_in_row) : 0,
 				 args.splits ? errhint("Its rows are told apart now, and those that cannot be done put aside.") :

@@ -22,6 +22,17 @@
 #define BBM_GROWTH 2.0
 
 /*
+ * Has it come, a time that was set at most so far ahead?  When it is further
+ * off than that, the clock was set back since, and nobody is to wait until it
+ * has caught up.
+ */
+bool
+bbm_time_has_come(TimestampTz now, TimestampTz when, int64 ahead_ms)
+{
+	return now >= when || when - now > ahead_ms * 1000;
+}
+
+/*
  * The delay before the next try after "attempt" (1, 2, …) that did not
  * succeed: it doubles, is capped, and is spread by a third either way so that
  * jobs that failed together do not come back together.  "random" is in [0, 1).

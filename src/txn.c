@@ -20,12 +20,14 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "commands/prepare.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "optimizer/cost.h"
 #include "pgstat.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
 #include "storage/proc.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
@@ -194,6 +196,23 @@ bbm_user_settings_end(int level)
 {
 	AtEOXact_GUC(false, level);
 	pinned = was_pinned;
+}
+
+/*
+ * Ends what the owner's statement would leave in the session, for the next job
+ * to trip over: cursors (those WITH HOLD would run on at the commit, in our
+ * settings), prepared statements, temporary tables.  Session-level advisory
+ * locks cannot be told from our own, and end with the worker.  A foreground
+ * session is the user's, who may want them.  In the transaction of the batch.
+ */
+void
+bbm_txn_discard(void)
+{
+	if (current_driver != BBM_DRIVER_WORKER)
+		return;
+	PortalHashTableDeleteAll();
+	DropAllPreparedStatements();
+	ResetTempTableNamespace();
 }
 
 static ErrorData *
