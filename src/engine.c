@@ -401,6 +401,13 @@ job_context(void *arg)
 			   bbm_printable(work->target->migration->name), work->job->id, bbm_job_range_words(work->job));
 }
 
+/* Does the driver want to look around?  The kill switch is for workers alone. */
+static bool
+must_look(const BbmEngine *engine)
+{
+	return ConfigReloadPending || (!bbm_enabled && engine->only == 0) || bbm_slot_must_leave();
+}
+
 /*
  * Where one job after the other fails, the next ranges most likely will, too:
  * no faster than need be, so that somebody may come and see.
@@ -438,15 +445,15 @@ may_go_on(const void *arg)
 
 	return bbm_slot_lock_keep(engine->space, engine->place_of, engine->place) &&
 		!go_on->target->claim_apart && !go_on->target->migration->synchronous && !InterruptPending &&
-		!ConfigReloadPending && bbm_enabled && !bbm_engine_slice_over(engine) && !bbm_slot_must_leave() &&
+		bbm_enabled && !bbm_engine_slice_over(engine) && !must_look(engine) &&
 		bbm_pressure_lets_follow(go_on->target);
 }
 
-/* Does the driver want to look around? */
+/* Does the driver want to look around?  A session that was cancelled does, too. */
 static bool
-is_wanted(void)
+is_wanted(const BbmEngine *engine)
 {
-	return ConfigReloadPending || !bbm_enabled || bbm_slot_must_leave() || QueryCancelPending || ProcDiePending;
+	return must_look(engine) || QueryCancelPending || ProcDiePending;
 }
 
 /*
@@ -460,7 +467,7 @@ may_begin_part(BbmEngine *engine, BbmTarget *target)
 	TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_HOLD_JOB_MS);
 	bool		waited = false;
 
-	while (!is_wanted() && bbm_pressure_holds(target, &engine->wait))
+	while (!is_wanted(engine) && bbm_pressure_holds(target, &engine->wait))
 	{
 		TimestampTz now = GetCurrentTimestamp();
 
@@ -477,7 +484,7 @@ may_begin_part(BbmEngine *engine, BbmTarget *target)
 	}
 	if (waited)
 		bbm_slot_wait("");
-	return !is_wanted();
+	return !is_wanted(engine);
 }
 
 /* The rest of a job whose next sub-batch may not begin is for later, or for somebody else. */
