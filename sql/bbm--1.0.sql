@@ -64,7 +64,8 @@ CREATE TABLE @extschema@.batched_background_migrations (
     error_sqlstate text,
     error_message text,
     error_detail text,
-    error_hint text
+    error_hint text,
+    settings text[]
 );
 
 CREATE TABLE @extschema@.batched_background_migration_jobs (
@@ -324,6 +325,7 @@ CREATE FUNCTION @extschema@.bbm_create(
     on_error text DEFAULT 'fail',
     max_errors integer DEFAULT 100,
     allow_full_scan boolean DEFAULT false,
+    settings text[] DEFAULT NULL,
     "where" text DEFAULT NULL
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -359,6 +361,7 @@ CREATE FUNCTION @extschema@.bbm_update(
     on_error text DEFAULT 'fail',
     max_errors integer DEFAULT 100,
     allow_full_scan boolean DEFAULT false,
+    settings text[] DEFAULT NULL,
     allow_key_change boolean DEFAULT false
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -392,7 +395,8 @@ CREATE FUNCTION @extschema@.bbm_delete(
     follow boolean DEFAULT false,
     on_error text DEFAULT 'fail',
     max_errors integer DEFAULT 100,
-    allow_full_scan boolean DEFAULT false
+    allow_full_scan boolean DEFAULT false,
+    settings text[] DEFAULT NULL
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_delete IS
@@ -419,7 +423,8 @@ CREATE FUNCTION @extschema@.bbm_alter(
     follow boolean DEFAULT NULL,
     on_error text DEFAULT NULL,
     max_errors integer DEFAULT NULL,
-    allow_full_scan boolean DEFAULT NULL
+    allow_full_scan boolean DEFAULT NULL,
+    settings text[] DEFAULT NULL
 ) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_alter IS
@@ -643,6 +648,14 @@ $$;
 COMMENT ON FUNCTION @extschema@.bbm_status IS
     'a row a migration: progress, rate, what it waits for and the last error; no row for a name that is not there';
 
+CREATE FUNCTION @extschema@.bbm_pressure(
+    name text,
+    OUT signal text, OUT setting text, OUT holds boolean, OUT reason text, OUT microseconds float8
+) RETURNS SETOF record
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 5 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.bbm_pressure IS
+    'what a migration would wait for before its next batch, a row a signal that it has a limit for';
+
 CREATE VIEW @extschema@.bbm_migration_jobs (
     id, status, min_value, max_value, attempts, rows, run_time, wal_bytes, jobs, worker_pid, started_at, finished_at,
     next_attempt_at, failure_error_code, error_sqlstate, error_message, migration,
@@ -743,6 +756,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.error_sqlstate IS 'S
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_message IS 'message of the error that failed it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_detail IS 'detail of the error that failed it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_hint IS 'hint of the error that failed it';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.settings IS
+    'settings of its own, name=value each, before those of the server; and its bbm.condition';
 
 COMMENT ON COLUMN @extschema@.batched_background_migrations.min_key IS
     'lowest key, inclusive, where it is not an integer: a value per column, as text';

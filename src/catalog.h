@@ -17,6 +17,7 @@
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
+#include "utils/array.h"
 
 /* Where the extension is in this database. */
 typedef struct BbmCatalog
@@ -86,6 +87,7 @@ typedef struct BbmDefinition
 	const bool *follow;
 	const bool *allow_key_change;
 	const bool *allow_full_scan;
+	const ArrayType *settings;
 } BbmDefinition;
 
 extern BbmMigration *bbm_migration_by_name(const char *name, MemoryContext context);

@@ -27,6 +27,7 @@
 
 #include "clock.h"
 #include "giveway.h"
+#include "guc.h"
 #include "locks.h"
 #include "planguard.h"
 #include "printable.h"
@@ -317,7 +318,8 @@ bbm_work(void *arg)
 	bool		more;
 
 	work->job->ran_size = 0;
-	bbm_watch_begin();
+	bbm_watch_begin(bbm_setting_int(work->target->migration, BBM_MAX_BLOCKING_TIME),
+					bbm_setting_int(work->target->migration, BBM_MAX_BATCH_TIME));
 	if (!bbm_job_lock(work->job))
 	{
 		work->result = BBM_WORK_LOST;

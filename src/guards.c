@@ -36,6 +36,7 @@
 
 #include "access.h"
 #include "catalog.h"
+#include "guc.h"
 #include "hooks.h"
 #include "locks.h"
 #include "record.h"
@@ -229,6 +230,16 @@ check_on_error(Row row)
 }
 
 static void
+check_settings(Row row)
+{
+	bool		isnull;
+	Datum		entries = get(row, "settings", &isnull);
+
+	if (!isnull)
+		bbm_overrides_check(DatumGetArrayTypeP(entries));
+}
+
+static void
 check_row(Row row)
 {
 	static const char *const required[] = {
@@ -238,6 +249,7 @@ check_row(Row row)
 	int64		status = get_int(row, "status");
 
 	check_name(row);
+	check_settings(row);
 	/* a NULL is for the column's constraint to tell */
 	for (int i = 0; i < lengthof(required); i++)
 	{
