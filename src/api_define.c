@@ -261,6 +261,18 @@ default_key(BbmDefinition *d, Oid relid)
 				 errhint("Name the batching key in column_name, or use bbm_update or bbm_delete.")));
 }
 
+/* An upper bound that is given is meant; one that is found out may move. */
+static void
+check_follow(const BbmDefinition *d)
+{
+	if (d->follow && *d->follow && d->max)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a migration with an upper bound cannot follow"),
+				 errdetail("\"follow\" goes on beyond what is the last key when the migration is defined."),
+				 errhint("Leave out the bound, or \"follow\".")));
+}
+
 static void
 wrong_bound(const BbmTarget *target, const char *given, const char *instead)
 {
@@ -356,6 +368,7 @@ define(BbmDefinition *d, bool start, bool by_number, bool by_key)
 	check_may_log_in(owner);
 	check_name_is_free(d->name);
 	default_size(d);
+	check_follow(d);
 	level = bbm_job_settings(&migration);
 	relid = bbm_target_table(d->table_name);
 	default_key(d, relid);
@@ -534,6 +547,8 @@ bbm_alter(PG_FUNCTION_ARGS)
 				 errmsg("migration \"%s\" is finished and stays so", name),
 				 errdetail("A change would have no effect."),
 				 errhint("Define another one for what is still to be done.")));
+	if (d.follow && *d.follow)
+		bbm_check_follow(migration->strategy);
 	if (d.owner)
 		check_may_log_in(get_role_oid(d.owner, false));
 	if (d.job)

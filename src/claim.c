@@ -137,20 +137,6 @@ take_orphans(BbmClaim *claim, bool *locked)
 	return others;
 }
 
-/* How many keys the next batch is to have. */
-static int
-size_now(BbmTarget *target, const BbmClaimState *state)
-{
-	BbmSizeLimits limits;
-
-	if (!bbm_size_follows(target->migration))
-		return state->batch_size;
-	bbm_size_limits(target->migration, &limits);
-	if (target->sizing.size == 0)
-		bbm_sizing_start(&target->sizing, &limits, state->last_size > 0 ? state->last_size : state->batch_size);
-	return target->sizing.size;
-}
-
 static BbmBound
 keep_bound(const BbmBound *bound)
 {
@@ -165,7 +151,7 @@ static bool
 cut_new(BbmClaim *claim, const BbmClaimState *state)
 {
 	BbmTarget  *target = claim->target;
-	int			size = size_now(target, state);
+	int			size = bbm_size_now(target, state);
 	BbmRange	range;
 	BbmLeaf    *leaf;
 	MemoryContext old;

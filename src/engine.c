@@ -389,6 +389,13 @@ job_context(void *arg)
 			   bbm_printable(work->target->migration->name), work->job->id, bbm_job_range_words(work->job));
 }
 
+/* Does the driver want to look around?  The kill switch is for workers alone. */
+static bool
+must_look(const BbmEngine *engine)
+{
+	return ConfigReloadPending || (!bbm_enabled && engine->only == 0) || bbm_slot_must_leave();
+}
+
 /*
  * Where one job after the other fails, the next ranges most likely will, too:
  * no faster than need be, so that somebody may come and see.
@@ -425,7 +432,7 @@ may_go_on(const void *arg)
 
 	return bbm_slot_lock_keep(engine->space, engine->place_of, engine->place) &&
 		!go_on->target->claim_apart && !go_on->target->migration->synchronous && !InterruptPending &&
-		!ConfigReloadPending && bbm_enabled && !bbm_engine_slice_over(engine) && !bbm_slot_must_leave();
+		bbm_enabled && !bbm_engine_slice_over(engine) && !must_look(engine);
 }
 
 /*
@@ -463,9 +470,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 			log_job(target, job, &work.cost);
 		/* a job may have released all advisory locks */
 		bbm_token_keep(engine->space, engine->token);
-		/* the driver wants to look around */
-		if (work.result == BBM_WORK_PART && error == NULL &&
-			(ConfigReloadPending || !bbm_enabled || bbm_slot_must_leave()))
+		if (work.result == BBM_WORK_PART && error == NULL && must_look(engine))
 			work.result = BBM_WORK_PAUSED;
 	}
 	pgstat_report_activity(STATE_IDLE, NULL);

@@ -204,12 +204,13 @@ next_part(const BbmWork *work, BbmLeaf *leaf, BbmRange *part, int *batch_size)
 	int			size = bbm_size_of_part(target->migration->sub_batch_size, cut_down, 0);
 	bool		by_number = target->key.is_integer || target->strategy->sweeps;
 
-	*batch_size = bbm_size_of_part(job->batch_size, cut_down, 0);
+	*batch_size = bbm_size_of_part(bbm_job_size(target, job), cut_down, 0);
 	job->ran_size = target->strategy->one_at_a_time ? *batch_size : (int) Max(Min(rest.key_count, INT_MAX), 1);
 	if (target->strategy->one_at_a_time || (size <= 0 && !job->has_cursor))
 	{
 		*part = rest;
-		part->key_count = Max(part->key_count, 1);
+		if (target->strategy->one_at_a_time)
+			part->key_count = *batch_size;
 		return false;
 	}
 	size = size > 0 ? size : PG_INT32_MAX;
@@ -257,21 +258,29 @@ leaf_of(const BbmWork *work)
 	return leaf;
 }
 
-/* What the measures of a part mean for the size of those to come. */
+/*
+ * What the measures of a part mean for the size of the next, and, when it was
+ * the last of its job, what the job has cost as a whole for the size of the
+ * jobs to come.
+ */
 static void
-adapt(BbmWork *work, const BbmRange *part)
+adapt(BbmWork *work, bool more)
 {
 	BbmTarget  *target = work->target;
 	int			full = target->migration->sub_batch_size;
 	BbmSizeLimits limits;
 
+	work->ms += work->cost.ms;
+	work->wal += work->cost.wal;
 	work->next_size = bbm_size_after_success(bbm_size_of_part(0, work->job->part_size, target->part_size),
 											 full > 0 ? full : Max(work->job->batch_size, 1));
-	if (!bbm_size_follows(target->migration) || work->job->splits || BBM_PASS_VERIFIES(work->job->pass))
+	if (more || !bbm_size_follows(target->migration) || work->job->splits || BBM_PASS_VERIFIES(work->job->pass))
 		return;
 	bbm_size_limits(target->migration, &limits);
-	bbm_sizing_follow(&target->sizing, &limits, part->key_count > 0 ? part->key_count : work->job->key_count,
-					  work->cost.ms, work->cost.wal);
+	/* of a job that was taken over, before this process has cut one */
+	if (target->sizing.size == 0)
+		bbm_sizing_start(&target->sizing, &limits, bbm_job_size(target, work->job));
+	bbm_sizing_follow(&target->sizing, &limits, work->keys, work->ms, work->wal);
 }
 
 /* Does a part of the job, and measures it.  True when more is left. */
@@ -299,6 +308,7 @@ do_part(BbmWork *work, BbmRange *part)
 	else
 	{
 		more = next_part(work, leaf, part, &batch_size);
+		work->keys += part->key_count;
 		/* a range without a key may have got one since */
 		if (part->key_count > 0 || target->key.is_integer)
 			work->cost.rows = bbm_run_range(target, leaf, part, batch_size);
@@ -307,7 +317,7 @@ do_part(BbmWork *work, BbmRange *part)
 	bbm_watch_end();
 	work->cost.ms = bbm_clock_ms() - start;
 	work->cost.wal = pgWalUsage.wal_bytes - wal;
-	adapt(work, part);
+	adapt(work, more);
 	return more;
 }
 

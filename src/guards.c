@@ -180,7 +180,7 @@ check_size(Row row)
 		Interval   *target = DatumGetIntervalP(get(row, "target_duration", &isnull));
 
 		if (target->month != 0 || target->day < 0 || target->day > 1 || target->time < 0 ||
-			(target->day == 0 && target->time < 1000))
+			target->time > (1 - target->day) * USECS_PER_DAY || (target->day == 0 && target->time < 1000))
 			out_of_range(row, "target_duration", "It is what a batch is to take.",
 						 "Use an interval from 1 millisecond to 1 day, or NULL for batches of exactly batch_size keys.");
 	}

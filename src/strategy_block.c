@@ -122,7 +122,8 @@ next_run(BbmTarget *target, BbmLeaf *leaf, BlockNumber block, BlockNumber end, B
 	memset(run, 0, sizeof(BbmRange));
 	run->min.number = block;
 	run->max.number = last;
-	run->key_count = (int64) ((last - block + 1) * leaf->rows_per_block);
+	/* a run of few rows is still one */
+	run->key_count = (int64) Max((last - block + 1) * leaf->rows_per_block, 1);
 	return found;
 }
 
@@ -155,11 +156,7 @@ first_of(BbmTarget *target, BbmLeaf *leaf, const BbmRange *rest, bool after, int
 {
 	if (next_run(target, leaf, (BlockNumber) rest->min.number + (after ? 1 : 0), (BlockNumber) rest->max.number + 1,
 				 n == PG_INT32_MAX ? MaxBlockNumber : blocks_for(leaf, n), part))
-	{
-		/* a run of few rows is still one */
-		part->key_count = Max(part->key_count, 1);
 		return;
-	}
 	*part = *rest;
 	part->key_count = 0;
 }

@@ -60,31 +60,36 @@ bbm_sizing_start(BbmSizing *sizing, const BbmSizeLimits *limits, int size)
 }
 
 /*
- * A measure, weighted; one that is above all before it counts in full, as a
- * batch that is too long hurts now and one that is too short does not.
+ * A measure, weighted; one that is above those before it counts in full, as a
+ * batch that is too long hurts now and one that is too short does not.  "share"
+ * is how much of a batch it was: of the few keys that are left at the end of a
+ * range most of the time is not the keys'.
  */
 static double
-weigh(double before, double now)
+weigh(double before, double now, double share)
 {
-	if (before <= 0 || now > before)
+	/* nothing known yet, or nothing that is a number */
+	if (!(before > 0))
 		return now;
-	return before + BBM_WEIGHT * (now - before);
+	return before + (now > before ? 1 : BBM_WEIGHT) * share * (now - before);
 }
 
 /*
  * A batch of so many keys took so long and wrote so much: the size of the next
- * one.  It grows by at most a factor of two, and shrinks as fast as it must.
- * A batch without keys says nothing.
+ * one.  It is at most twice what has been tried, and as much smaller as it must
+ * be.  A batch without keys says nothing.
  */
 void
 bbm_sizing_follow(BbmSizing *sizing, const BbmSizeLimits *limits, int64 keys, double ms, double wal)
 {
-	double		want = sizing->size * BBM_GROWTH;
+	double		tried = Min((double) keys, sizing->size);
+	double		share = tried / sizing->size;
+	double		want = Max(sizing->size, BBM_GROWTH * tried);
 
 	if (keys <= 0)
 		return;
-	sizing->ms_per_key = weigh(sizing->ms_per_key, Max(ms, 0) / keys);
-	sizing->wal_per_key = weigh(sizing->wal_per_key, Max(wal, 0) / keys);
+	sizing->ms_per_key = weigh(sizing->ms_per_key, Max(ms, 0) / keys, share);
+	sizing->wal_per_key = weigh(sizing->wal_per_key, Max(wal, 0) / keys, share);
 	if (limits->target_ms > 0 && sizing->ms_per_key > 0)
 		want = Min(want, limits->target_ms / sizing->ms_per_key);
 	if (limits->max_wal > 0 && sizing->wal_per_key > 0)

@@ -154,52 +154,67 @@ no_workers($node);
 log_clean($node);
 $node->stop;
 
-# The clock.
-SKIP:
-{
-	my ($library) = glob('/usr/lib/*/faketime/libfaketime.so.1');
-	skip 'no libfaketime', 1 unless $library;
-	my $clock = PostgreSQL::Test::Utils::tempdir . '/clock';
-	my $set_clock = sub { append_to_file("$clock.new", "$_[0]\n"); rename "$clock.new", $clock or die $! };
+# The clock, by a library between the server and the system.
+my $folder  = PostgreSQL::Test::Utils::tempdir;
+my $library = "$folder/clock.so";
+my $clock   = "$folder/clock";
+system_or_bail('cc', '-shared', '-fPIC', '-o', $library, "$FindBin::RealBin/../clock.c", '-ldl');
 
-	$set_clock->('+0');
-	$node = bbm_node('clock', start => 0, conf => "bbm.naptime = 1s\n");
-	{
-		local @ENV{qw(LD_PRELOAD FAKETIME_TIMESTAMP_FILE FAKETIME_NO_CACHE FAKETIME_DONT_FAKE_MONOTONIC)} = ($library, $clock, 1, 1);
-		$node->start;
-	}
-	value($node, 'CREATE EXTENSION bbm');
-	counter_table($node, 't', 2000);
-	define($node, 'm', 't', job => 'gated', batch_size => 50, workers => 2, start => 'true');
-	reach_gate($node, 2);
-	my $before = value($node, 'SELECT clock_timestamp()');
-	$set_clock->('-1h');
-	is(value($node, "SELECT clock_timestamp() < '$before'"), 't', 'the clock is set back by an hour');
-	gate($node, 'open');
-	finished($node, 'm', 'what was at work finishes');
-	once_each($node, 't', 2000);
-	ranges_ok($node, 'm', 't');
-	define($node, 'next', 't', start => 'true');
-	finished($node, 'next', 'what is started then does');
-	# nobody announces this one
-	define($node, 'found', 't');
-	value($node, q(SET session_replication_role = replica; UPDATE batched_background_migrations SET status = 1 WHERE name = 'found'));
-	finished($node, 'found', 'and what a look has to find does');
-	is(value($node, 'SELECT min(n), max(n) FROM t'), '3|3', 'each row once, by each');
-	# a worker that keeps dying backs off by the clock
-	value($node, 'CREATE FUNCTION dies(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
-		BEGIN
-			IF EXISTS (SELECT FROM public.gate WHERE NOT open) THEN
-				PERFORM pg_terminate_backend(pg_backend_pid());
-			END IF;
-		END $$');
-	gate($node, 'shut');
-	define($node, 'dies', 't', job => 'dies', max_attempts => 100, start => 'true');
-	ok($node->poll_query_until('postgres', q(SELECT max(attempts) >= 3 FROM bbm_jobs('dies'))), 'a worker that dies comes again');
-	$set_clock->('-2h');
-	gate($node, 'open');
-	finished($node, 'dies', 'also when the clock is set back in between');
-	no_workers($node);
-	log_clean($node);
+sub set_clock
+{
+	append_to_file("$clock.new", $_[0]);
+	rename "$clock.new", $clock or die $!;
+	return;
 }
+
+set_clock('0');
+$node = bbm_node('clock', start => 0, conf => "bbm.naptime = 1s\nbbm.retry_delay = 1s\n");
+{
+	local @ENV{qw(LD_PRELOAD BBM_TEST_CLOCK)} = ($library, $clock);
+	$node->start;
+}
+value($node, 'CREATE EXTENSION bbm');
+counter_table($node, 't', 2000);
+# pg_sleep would sleep for the hour
+value($node, 'CREATE FUNCTION busy(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+	BEGIN
+		UPDATE public.t SET n = n + 1 WHERE id BETWEEN lo AND hi;
+		WHILE EXISTS (SELECT FROM public.gate WHERE NOT open) LOOP
+		END LOOP;
+	END $$');
+define($node, 'm', 't', job => 'busy', batch_size => 50, workers => 2, start => 'true');
+$node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM bbm_jobs('m') WHERE status = 'running'));
+my $before = value($node, 'SELECT clock_timestamp()');
+set_clock('-3600');
+is(value($node, "SELECT clock_timestamp() < '$before'"), 't', 'the clock is set back by an hour');
+gate($node, 'open');
+finished($node, 'm', 'what was at work finishes');
+once_each($node, 't', 2000);
+ranges_ok($node, 'm', 't');
+define($node, 'next', 't', start => 'true');
+finished($node, 'next', 'what is started then does');
+is(value($node, "SELECT started_at < '$before' FROM bbm_status('next')"), 't', 'by workers with that clock');
+workers_gone($node);
+# nobody announces this one
+define($node, 'found', 't');
+value($node, q(SET session_replication_role = replica; UPDATE batched_background_migrations SET status = 1 WHERE name = 'found'));
+finished($node, 'found', 'and what a look has to find does');
+is(value($node, 'SELECT min(n), max(n) FROM t'), '3|3', 'each row once, by each');
+
+# A retry waits for the time that its row says, unless asked for.
+value($node, 'CREATE FUNCTION fails(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+	BEGIN
+		IF EXISTS (SELECT FROM public.gate WHERE NOT open) THEN
+			RAISE division_by_zero;
+		END IF;
+	END $$');
+gate($node, 'shut');
+define($node, 'fails', 't', job => 'fails', batch_size => 2000, max_attempts => 100, start => 'true');
+$node->poll_query_until('postgres', q(SELECT attempt >= 1 FROM bbm_status('fails')));
+set_clock('-7200');
+gate($node, 'open');
+value($node, q(SELECT bbm_retry('fails')));
+finished($node, 'fails', 'bbm_retry does not wait for the clock');
+no_workers($node);
+log_clean($node);
 done_testing();
