@@ -379,14 +379,26 @@ log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
 						bbm_job_range_words(job))));
 }
 
-/* Says where we are in every message of a batch. */
+/*
+ * Says where we are in every message of a batch.  The words are made once a job:
+ * what is allocated here stays in ErrorContext until the next error, and a job
+ * may raise any number of warnings.
+ */
 static void
 job_context(void *arg)
 {
 	BbmWork    *work = arg;
 
-	errcontext("migration \"%s\", job " INT64_FORMAT " (%s)",
-			   bbm_printable(work->target->migration->name), work->job->id, bbm_job_range_words(work->job));
+	if (work->words == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(work->context);
+
+		work->words = psprintf("migration \"%s\", job " INT64_FORMAT " (%s)",
+							   bbm_printable(work->target->migration->name), work->job->id,
+							   bbm_job_range_words(work->job));
+		MemoryContextSwitchTo(old);
+	}
+	errcontext("%s", work->words);
 }
 
 /* Does the driver want to look around?  The kill switch is for workers alone. */

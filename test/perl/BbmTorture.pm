@@ -21,6 +21,7 @@ use Exporter 'import';
 use BbmTest;
 use BbmTortureActs;
 use IPC::Run;
+use List::Util qw(shuffle sum);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -87,7 +88,7 @@ my %subjects = (
 		ranges => [ 't', 'min_key[1]', 'max_key[1]' ],
 	},
 	loose => {
-		columns => q(, g bigint GENERATED ALWAYS AS (id / 10) STORED),
+		columns => q(, g bigint GENERATED ALWAYS AS (id / 10) STORED NOT NULL),
 		index   => q(CREATE INDEX ON {t} (g)),
 		define  => q(bbm_create('{t}', '{t}', 'UPDATE {t} SET n = n + 1 WHERE g BETWEEN $1 AND $2', column_name => 'g', batching_strategy => 'LooseIndexScanBatchingStrategy', workers => {w}, max_attempts => 100, batch_size => 1 + {n} / 10)),
 		ranges => [ 'g', 'min_value', 'max_value' ],
@@ -149,10 +150,10 @@ sub make_sql
 {
 	my ($state, $name) = @_;
 	my $subject = $subjects{$name};
-	my $rows    = $state->{rows}{$name} = between(200, 1200);
+	my $rows    = $state->{rows}{$name} = between(1000, 4000);
 	my %is      = (
 		t => $name,
-		n => between(1, 8) * ($subject->{partitioned} ? 2 : 1),
+		n => between(1, 8),
 		w => between(1, 4),
 		s => rand() < 0.5 ? 'sub_batch_size => ' . between(1, 3) . ',' : '');
 	my $key = ($subject->{columns} || '') =~ /PRIMARY KEY/ ? 'UNIQUE' : 'PRIMARY KEY';
@@ -246,21 +247,23 @@ sub check_finished
 	return 1;
 }
 
-# Checks what has finished and makes it anew; mends what may fail.
+# Checks what has finished and makes it (a few at a time) anew; mends what may fail.
 sub look
 {
 	my ($state, $again) = @_;
 	my $all = try_value($state, 'SELECT name, status, last_error FROM bbm_status()') // return;
-	for (split /\n/, $all)
+	my $renewed = 0;
+	for (shuffle(split /\n/, $all))
 	{
 		my ($name, $status, $error) = split /\|/;
 		if ($status eq 'finished')
 		{
-			next if $state->{complete}{$name};
+			next if $state->{complete}{$name} || ($again && $renewed >= 2);
 			check_finished($state, $name) or next;
 			$state->{finished}{$name}++;
 			if ($again)
 			{
+				$renewed++;
 				try_value($state, "SET lock_timeout = '2s'; BEGIN; " . make_sql($state, $name) . 'COMMIT');
 			}
 			else
@@ -353,7 +356,7 @@ sub application
 	{
 		next if -e "$dir/$name.sql";
 		append_to_file("$dir/$name.sql", <<"EOS");
-\\set a random(1, 1200)
+\\set a random(1, 4000)
 UPDATE $name SET touched = touched + 1, v = touched WHERE id = :a;
 INSERT INTO $name (late) VALUES (true);
 DELETE FROM $name WHERE id = :a AND id % 50 = 7;
@@ -447,18 +450,21 @@ sub torture
 	my $told  = time;
 	while (time < $until)
 	{
-		my $act = $deck->[ rand @$deck ];
-		push @{ $state->{last} }, $act->[1];
-		shift @{ $state->{last} } if @{ $state->{last} } > 12;
-		$state->{done}{ $act->[1] }++;
-		$act->[2]->();
+		for (1 .. 4)
+		{
+			my $act = $deck->[ rand @$deck ];
+			push @{ $state->{last} }, $act->[1];
+			shift @{ $state->{last} } if @{ $state->{last} } > 16;
+			$state->{done}{ $act->[1] }++;
+			$act->[2]->();
+			sleep rand 0.2;
+		}
 		keep_application($state);
 		look($state, 1);
-		check_pause($state) if rand() < 0.1;
+		check_pause($state) if rand() < 0.3;
 		weigh($state);
-		sleep rand 0.2;
 		next if time - $told < 60;
-		diag(sprintf '%d s left, %d acts, %d checks', $until - time, sum($state->{done}), $state->{checks});
+		diag(sprintf '%d s left, %d acts, %d checks', $until - time, sum(values %{ $state->{done} }), $state->{checks});
 		$told = time;
 	}
 	calm($state);
@@ -472,11 +478,10 @@ sub torture
 	note 'acts: ', counts($state->{done});
 	note 'finished: ', counts($state->{finished}), '; failed and mended: ', counts($state->{failed} || {});
 	note "applications: $state->{applications}; peak of anonymous memory in kB: ", counts($state->{peak} || {});
-	is($state->{violations}, 0, "$state->{checks} checks after " . sum($state->{done}) . ' acts hold');
+	is($state->{violations}, 0, "$state->{checks} checks after " . sum(values %{ $state->{done} }) . ' acts hold');
 	return $state;
 }
 
-sub sum { my $n = 0; $n += $_ for values %{ $_[0] }; return $n }
 sub counts { my ($of) = @_; return join ', ', map { "$_ $of->{$_}" } sort keys %$of }
 
 1;
