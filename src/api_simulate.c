@@ -245,7 +245,8 @@ sweep_jobs(Sweep *sweep, int jobs, double *tenths)
 		MemoryContextReset(contexts[i % 2]);
 		if (next.result != BBM_CLAIM_JOB)
 		{
-			BbmClaim	claim = {.target = sweep->target, .token = sweep->token, .context = contexts[(i + 1) % 2], .slot = -1};
+			BbmClaim	claim = {.target = sweep->target, .token = sweep->token, .context = contexts[(i + 1) % 2],
+			.slot = -1};
 
 			if (place >= 0)
 				bbm_slot_lock_drop(space, sweep->target->migration->id, place);
@@ -283,7 +284,8 @@ bbm_test_sweep(PG_FUNCTION_ARGS)
 	int			jobs = PG_GETARG_INT32(1);
 	MemoryContext context = AllocSetContextCreate(PortalContext, "bbm test sweep", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = CurrentMemoryContext;
-	Sweep		sweep = {.name = MemoryContextStrdup(context, text_to_cstring(PG_GETARG_TEXT_PP(0))), .context = context};
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	Sweep		sweep = {.name = MemoryContextStrdup(context, name), .context = context};
 	double		tenths[10] = {0};
 	Datum		values[3];
 	bool		nulls[3] = {0};

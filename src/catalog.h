@@ -17,6 +17,7 @@
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
+#include "utils/array.h"
 
 /* Where the extension is in this database. */
 typedef struct BbmCatalog
@@ -86,6 +87,7 @@ typedef struct BbmDefinition
 	const bool *follow;
 	const bool *allow_key_change;
 	const bool *allow_full_scan;
+	const ArrayType *settings;
 } BbmDefinition;
 
 extern BbmMigration *bbm_migration_by_name(const char *name, MemoryContext context);
@@ -202,13 +204,27 @@ extern void bbm_jobs_merge(int64 migration_id, int retention);
 extern int64 bbm_jobs_found(int64 migration_id, int pass);
 extern char *bbm_job_range_words(const BbmJob *job);
 extern bool bbm_jobs_last(int64 migration_id, Oid relation, int pass, BbmBound *last);
-extern List *bbm_jobs_found_in(int64 migration_id, int pass);
+extern int64 *bbm_jobs_looks(int64 migration_id, int pass, int *n);
 
 /* catalog_errors.c */
 extern void bbm_error_add(const BbmJob *job, const BbmBound *min, const BbmBound *max, const ErrorData *error);
 extern int64 bbm_errors_count(int64 migration_id);
 extern int64 bbm_errors_retry(int64 migration_id);
 extern void bbm_errors_forget(int64 migration_id);
+
+/* catalog_quiet.c */
+typedef struct BbmQuiet
+{
+	int64		id;
+	char	   *name;
+	BbmStatus	status;
+	Oid			owner;
+	char	   *since;			/* when something has happened last */
+	char	   *waiting_on;
+	char	   *last_error;		/* or NULL */
+} BbmQuiet;
+
+extern List *bbm_migrations_quiet(MemoryContext context);
 
 /* catalog_parts.c: what is known of each leaf of a migration */
 typedef struct BbmPart
@@ -228,6 +244,8 @@ extern BbmPart *bbm_part(int64 migration_id, Oid relation);
 extern void bbm_part_add(int64 migration_id, Oid relation, const char *name);
 extern void bbm_part_begin(int64 migration_id, const BbmPart *part);
 extern void bbm_part_done(int64 migration_id, Oid relation, int pass);
+extern void bbm_part_clean(int64 migration_id, Oid relation, int pass);
+extern void bbm_part_unclean(int64 migration_id, Oid relation);
 extern void bbm_parts_reopen(int64 migration_id, int pass);
 extern void bbm_parts_forget(int64 migration_id);
 extern void bbm_parts_settle(int64 migration_id);

@@ -569,12 +569,12 @@ bbm_jobs_idle(int64 migration_id, int n)
 	return bbm_sql_int64(0, 1) >= n;
 }
 
-/* Rows that a pass which verifies has found not as they should be. */
+/* Rows that a pass which verifies has found not as they should be; -1 when there was no such pass. */
 int64
 bbm_jobs_found(int64 migration_id, int pass)
 {
 	static BbmSql sql = {
-		"SELECT coalesce(sum(row_count), 0)::bigint FROM @.batched_background_migration_jobs "
+		"SELECT coalesce(sum(row_count), -1)::bigint FROM @.batched_background_migration_jobs "
 		"WHERE batched_background_migration_id = $1 AND pass = $2",
 		2, {INT8OID, INT4OID}
 	};
@@ -646,26 +646,27 @@ bbm_job_range_words(const BbmJob *job)
 	return words.data;
 }
 
-/* OIDs of the leaves that a pass which verifies has found such rows in. */
-List *
-bbm_jobs_found_in(int64 migration_id, int pass)
+/*
+ * The same of this pass and those that verified before it, newest first, as far
+ * back as the migration was not begun anew.  Sets *n.
+ */
+int64 *
+bbm_jobs_looks(int64 migration_id, int pass, int *n)
 {
 	static BbmSql sql = {
-		"SELECT DISTINCT relation FROM @.batched_background_migration_jobs "
-		"WHERE batched_background_migration_id = $1 AND pass = $2 AND row_count > 0 AND relation IS NOT NULL",
+		"SELECT pass::bigint, sum(row_count)::bigint FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND pass <= $2 AND pass % 2 = 0 GROUP BY pass "
+		"ORDER BY pass DESC",
 		2, {INT8OID, INT4OID}
 	};
 	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(pass)};
-	List	   *list = NIL;
+	int64	   *found;
 
 	bbm_sql_run(&sql, values, NULL, false);
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		bool		isnull;
-
-		list = lappend_oid(list, DatumGetObjectId(bbm_sql_get(i, 1, &isnull)));
-	}
-	return list;
+	found = palloc(Max(SPI_processed, 1) * sizeof(int64));
+	for (*n = 0; *n < SPI_processed && bbm_sql_int64(*n, 1) == pass - 2 * *n; (*n)++)
+		found[*n] = bbm_sql_int64(*n, 2);
+	return found;
 }
 
 /*

@@ -58,7 +58,9 @@ later(BbmClaim *claim, TimestampTz due, const char *reason)
 static bool
 take_orphan(BbmClaim *claim, const BbmRunningJob *job)
 {
-	int64		delay = bbm_backoff_ms(job->attempts, bbm_retry_delay, bbm_retry_max_delay,
+	const BbmMigration *migration = claim->target->migration;
+	int64		delay = bbm_backoff_ms(job->attempts, bbm_setting_int(migration, BBM_RETRY_DELAY),
+									   bbm_setting_int(migration, BBM_RETRY_MAX_DELAY),
 									   pg_prng_double(&pg_global_prng_state));
 
 	/* the first time it is most likely not the job's fault */
@@ -161,8 +163,8 @@ cut_new(BbmClaim *claim, const BbmClaimState *state)
 	old = MemoryContextSwitchTo(claim->context);
 	claim->job.migration_id = target->migration->id;
 	claim->job.pass = state->pass;
-	claim->job.relation = target->by_leaf ? leaf->relid : InvalidOid;
-	claim->job.relation_name = target->by_leaf ? pstrdup(leaf->name) : NULL;
+	claim->job.relation = target->by_leaf && leaf ? leaf->relid : InvalidOid;
+	claim->job.relation_name = target->by_leaf && leaf ? pstrdup(leaf->name) : NULL;
 	claim->job.min = keep_bound(&range.min);
 	claim->job.max = keep_bound(&range.max);
 	claim->job.key_count = range.key_count;

@@ -23,10 +23,15 @@
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
 #include "parser/parse_func.h"
+#include "pgstat.h"
 #include "postmaster/bgworker.h"
+#include "replication/slot.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
+#include "storage/procarray.h"
+#include "storage/sinvaladt.h"
 #include "utils/acl.h"
+#include "utils/backend_status.h"
 
 /* 18 has moved NewExplainState */
 #if PG_VERSION_NUM >= 180000
@@ -147,6 +152,41 @@ bbm_may_execute(Oid function, Oid role)
 	return object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK;
 #else
 	return pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK;
+#endif
+}
+
+/* The process of a virtual transaction, or NULL when it is gone. */
+static inline PGPROC *
+bbm_vxid_process(VirtualTransactionId vxid)
+{
+#if PG_VERSION_NUM >= 170000
+	return ProcNumberGetProc(vxid.procNumber);
+#else
+	return BackendIdGetProc(vxid.backendId);
+#endif
+}
+
+/* Of the pgstat_fetch_stat_numbackends() processes in the local copy; from 1 on. */
+static inline PgBackendStatus *
+bbm_backend_status(int n)
+{
+#if PG_VERSION_NUM >= 160000
+	LocalPgBackendStatus *local = pgstat_get_local_beentry_by_index(n);
+#else
+	LocalPgBackendStatus *local = pgstat_fetch_stat_local_beentry(n);
+#endif
+
+	return local ? &local->backendStatus : NULL;
+}
+
+/* One that is void keeps no WAL. */
+static inline bool
+bbm_slot_is_void(const ReplicationSlotPersistentData *data)
+{
+#if PG_VERSION_NUM >= 160000
+	return data->invalidated != RS_INVAL_NONE || data->restart_lsn == InvalidXLogRecPtr;
+#else
+	return data->restart_lsn == InvalidXLogRecPtr;
 #endif
 }
 

@@ -27,6 +27,7 @@
 
 #include "clock.h"
 #include "giveway.h"
+#include "guc.h"
 #include "locks.h"
 #include "planguard.h"
 #include "printable.h"
@@ -34,6 +35,7 @@
 #include "target.h"
 #include "throttle.h"
 #include "txn.h"
+#include "verify.h"
 
 /* Rows of the table that this transaction has changed so far. */
 static int64
@@ -139,56 +141,6 @@ bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 	return rows;
 }
 
-/* How many rows of one range are not as they should be, as of the active snapshot. */
-static int64
-count_wrong(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range)
-{
-	Datum		values[BBM_MAX_JOB_ARGS];
-	Oid			types[BBM_MAX_JOB_ARGS];
-	bool		isnull;
-	int64		rows;
-	int			result;
-
-	(void) bbm_range_bind(target, range, 0, values, types);
-	result = SPI_execute_plan(bbm_job_verify_plan(target, leaf), values, NULL, true, 0);
-	if (result != SPI_OK_SELECT || SPI_processed != 1)
-		elog(ERROR, "could not verify: %s", SPI_result_code_string(result));
-	rows = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	SPI_freetuptable(SPI_tuptable);
-	return rows;
-}
-
-/*
- * Counts the rows of a job's range that are not as they should be; where rows
- * move, in all that may have changed since, and with one snapshot.
- */
-int64
-bbm_verify_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range)
-{
-	int			level = bbm_job_settings(target->migration);
-	BbmRange	rest = *range;
-	BbmRange	part;
-	bool		after = false;
-	int64		rows = 0;
-
-	PushActiveSnapshot(GetTransactionSnapshot());
-	if (!target->strategy->sweeps)
-		rows = count_wrong(target, leaf, range);
-	while (target->strategy->sweeps)
-	{
-		CHECK_FOR_INTERRUPTS();
-		target->strategy->first_of(target, leaf, &rest, after, PG_INT32_MAX, &part);
-		if (part.key_count == 0)
-			break;
-		rows += count_wrong(target, leaf, &part);
-		rest.min = part.max;
-		after = true;
-	}
-	PopActiveSnapshot();
-	bbm_user_settings_end(level);
-	return rows;
-}
-
 /*
  * What of the job is to be done in this transaction; part->key_count is 0 when
  * nothing is left of it.  *batch_size is how many rows a job that has no range
@@ -283,28 +235,52 @@ adapt(BbmWork *work, bool more)
 	bbm_sizing_follow(&target->sizing, &limits, work->keys, work->ms, work->wal);
 }
 
-/* Does a part of the job, and measures it.  True when more is left. */
+/* Counts what a job that verifies is about.  True when it did. */
+static bool
+verify(BbmWork *work, BbmRange *part)
+{
+	BbmTarget  *target = work->target;
+	const BbmJob *job = work->job;
+	BbmLeaf    *leaf;
+
+	if (!BBM_PASS_VERIFIES(job->pass))
+		return false;
+	/* left over from before the migration was begun anew: nobody asks any more */
+	if (job->pass < target->migration->pass)
+		work->cost.rows = 0;
+	else if (target->strategy->sweeps)
+		work->cost.rows = bbm_look_at_all(target, job->pass);
+	else if ((leaf = leaf_of(work)) != NULL)
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		work->cost.rows = bbm_verify_range(target, leaf, part, bbm_verifies_by_check(target, job->pass));
+		PopActiveSnapshot();
+	}
+	return true;
+}
+
+/* Does a part of the job.  True when more is left. */
 static bool
 do_part(BbmWork *work, BbmRange *part)
 {
 	BbmTarget  *target = work->target;
-	BbmLeaf    *leaf = leaf_of(work);
-	double		start = bbm_clock_ms();
-	int64		wal = pgWalUsage.wal_bytes;
+	const BbmJob *job = work->job;
+	BbmLeaf    *leaf;
 	bool		more = false;
 	int			batch_size;
 
-	*part = (BbmRange) {work->job->min, work->job->max, 0};
+	*part = (BbmRange) {job->min, job->max, 0};
 	work->cost.rows = 0;
+	if (verify(work, part))
+		return false;
+	leaf = leaf_of(work);
 	if (leaf == NULL)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " has nothing to do, as table %s is not part of \"%s\" any more",
-						bbm_printable(target->migration->name), work->job->id, bbm_printable(work->job->relation_name),
+						bbm_printable(target->migration->name), job->id, bbm_printable(job->relation_name),
 						bbm_printable(target->migration->table_name))));
-	else if (BBM_PASS_VERIFIES(work->job->pass))
-		work->cost.rows = bbm_verify_range(target, leaf, part);
-	else if (work->job->splits)
-		work->cost.rows = bbm_split(target, leaf, work->job);
+	else if (job->splits)
+		work->cost.rows = bbm_split(target, leaf, job);
 	else
 	{
 		more = next_part(work, leaf, part, &batch_size);
@@ -312,7 +288,20 @@ do_part(BbmWork *work, BbmRange *part)
 		/* a range without a key may have got one since */
 		if (part->key_count > 0 || target->key.is_integer)
 			work->cost.rows = bbm_run_range(target, leaf, part, batch_size);
+		if (target->strategy->after_batch)
+			target->strategy->after_batch(target, leaf);
 	}
+	return more;
+}
+
+/* The same, measured; the size of what follows goes by it. */
+static bool
+do_part_measured(BbmWork *work, BbmRange *part)
+{
+	double		start = bbm_clock_ms();
+	int64		wal = pgWalUsage.wal_bytes;
+	bool		more = do_part(work, part);
+
 	/* done: what is left takes no longer than to undo it */
 	bbm_watch_end();
 	work->cost.ms = bbm_clock_ms() - start;
@@ -329,7 +318,8 @@ bbm_work(void *arg)
 	bool		more;
 
 	work->job->ran_size = 0;
-	bbm_watch_begin();
+	bbm_watch_begin(bbm_setting_int(work->target->migration, BBM_MAX_BLOCKING_TIME),
+					bbm_setting_int(work->target->migration, BBM_MAX_BATCH_TIME));
 	if (!bbm_job_lock(work->job))
 	{
 		work->result = BBM_WORK_LOST;
@@ -340,7 +330,7 @@ bbm_work(void *arg)
 		work->result = BBM_WORK_PAUSED;
 		return;
 	}
-	more = do_part(work, &part);
+	more = do_part_measured(work, &part);
 	if (!more)
 	{
 		bbm_job_finish(work->job, &work->cost);

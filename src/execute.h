@@ -40,6 +40,5 @@ typedef struct BbmWork
 /* A BbmTxnFn with a BbmWork. */
 extern void bbm_work(void *arg);
 extern int64 bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size);
-extern int64 bbm_verify_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range);
 
 #endif							/* BBM_EXECUTE_H */

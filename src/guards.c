@@ -36,6 +36,7 @@
 
 #include "access.h"
 #include "catalog.h"
+#include "guc.h"
 #include "hooks.h"
 #include "locks.h"
 #include "record.h"
@@ -229,6 +230,16 @@ check_on_error(Row row)
 }
 
 static void
+check_settings(Row row)
+{
+	bool		isnull;
+	Datum		entries = get(row, "settings", &isnull);
+
+	if (!isnull)
+		bbm_overrides_check(DatumGetArrayTypeP(entries));
+}
+
+static void
 check_row(Row row)
 {
 	static const char *const required[] = {
@@ -238,6 +249,7 @@ check_row(Row row)
 	int64		status = get_int(row, "status");
 
 	check_name(row);
+	check_settings(row);
 	/* a NULL is for the column's constraint to tell */
 	for (int i = 0; i < lengthof(required); i++)
 	{
@@ -344,6 +356,31 @@ at_home(Row row)
 	return home != NULL && strcmp(home, bbm_home()) == 0;
 }
 
+/* Another pass that works, and a number left out before it (see pass.c). */
+static void
+work_anew(Row *row)
+{
+	int32		pass = (int32) get_int(*row, "pass");
+
+	set(row, "pass", Int32GetDatum(pass + (BBM_PASS_VERIFIES(pass) ? 3 : 4)), false);
+}
+
+/*
+ * A verification has failed, and what it has found may be mended.  Where a row
+ * tells by itself whether it is done, those that are left are done first.
+ */
+static void
+verify_anew(Row *row)
+{
+	const BbmStrategy *strategy = bbm_strategy_find(get_text(*row, "batching_strategy"));
+	int32		pass = (int32) get_int(*row, "pass");
+
+	if (strategy && !strategy->has_key)
+		work_anew(row);
+	else
+		set(row, "pass", Int32GetDatum(pass + 2), false);
+}
+
 /* Started here, which makes a copy a migration of this database. */
 static void
 settle_here(Row *row)
@@ -356,13 +393,12 @@ settle_here(Row *row)
 		/* another cluster's OIDs say nothing here */
 		if (foreign)
 		{
-			char	   *strategy = get_text(*row, "batching_strategy");
-			int32		pass = (int32) get_int(*row, "pass");
+			const BbmStrategy *strategy = bbm_strategy_find(get_text(*row, "batching_strategy"));
 
 			set_owner(row, false);
 			/* nor do its blocks: what is not done there is found by a pass from the start */
-			if (strategy && strcmp(strategy, "BlockRangeBatchingStrategy") == 0 && !is_null(*row, "started_at"))
-				set(row, "pass", Int32GetDatum(pass + (BBM_PASS_VERIFIES(pass) ? 1 : 2)), false);
+			if (strategy && strategy->sweeps && !is_null(*row, "started_at"))
+				work_anew(row);
 		}
 	}
 }
@@ -419,11 +455,8 @@ guard_status(Row old, Row *new)
 		case BBM_CHANGE:
 			if (to == BBM_ACTIVE)
 			{
-				int32		pass = (int32) get_int(*new, "pass");
-
-				/* what a verification has found may be mended: verify anew */
-				if (BBM_PASS_VERIFIES(pass) && !is_null(*new, "failure_error_code"))
-					set(new, "pass", Int32GetDatum(pass + 2), false);
+				if (BBM_PASS_VERIFIES((int32) get_int(*new, "pass")) && !is_null(*new, "failure_error_code"))
+					verify_anew(new);
 				settle_here(new);
 				clear_error(new);
 			}
@@ -602,28 +635,13 @@ event_word(BbmStatus status)
 	return "altered";
 }
 
-/* Writes the event's row and its notification. */
 static void
 tell_event(Row row, const char *event)
 {
 	BbmStatus	status = (BbmStatus) get_int(row, "status");
-	char	   *name = get_text(row, "name");
-	char	   *detail = status == BBM_FAILED ? get_text(row, "error_message") : NULL;
-	StringInfoData json;
 
-	bbm_event_add(get_int(row, "id"), name, event, status, (Oid) get_int(row, "owner_oid"), detail);
-
-	initStringInfo(&json);
-	appendStringInfo(&json, "{\"id\": " INT64_FORMAT ", \"name\": ", get_int(row, "id"));
-	escape_json(&json, name);
-	appendStringInfoString(&json, ", \"event\": ");
-	escape_json(&json, event);
-	appendStringInfoString(&json, ", \"status\": ");
-	escape_json(&json, bbm_status_word(status));
-	appendStringInfoString(&json, ", \"role\": ");
-	escape_json(&json, GetUserNameFromId(bbm_acting_user(), true) ? GetUserNameFromId(bbm_acting_user(), true) : "");
-	appendStringInfoChar(&json, '}');
-	bbm_notify_at_commit(json.data);
+	bbm_tell_event(get_int(row, "id"), get_text(row, "name"), event, status, (Oid) get_int(row, "owner_oid"),
+				   status == BBM_FAILED ? get_text(row, "error_message") : NULL);
 }
 
 /* AFTER INSERT OR UPDATE OR DELETE ON batched_background_migrations FOR EACH ROW */
@@ -745,6 +763,9 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 				 errhint("Start the migration with UPDATE … SET status = 1 or bbm_start.")));
 	if (migration && !copy && migration->status != BBM_PAUSED)
 		refuse_job_write(update ? "update" : "delete", migration);
+	/* a range that nobody has done is no longer known by its job */
+	if (migration && !insert)
+		bbm_part_unclean(migration->id, InvalidOid);
 	SPI_finish();
 	return PointerGetDatum(update ? changed : data->tg_trigtuple);
 }

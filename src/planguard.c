@@ -211,11 +211,14 @@ is_plain(const BbmLeaf *leaf, const PlannedStmt *stmt)
 void
 bbm_plan_choose(const BbmTarget *target, BbmLeaf *leaf)
 {
-	CachedPlanSource *source = plan_source(leaf);
+	CachedPlanSource *source;
 	CachedPlan *plan;
 
-	if ((target->form != BBM_JOB_STATEMENT && target->form != BBM_JOB_COMPOSED) || !OidIsValid(leaf->index))
+	/* who only looks has prepared none */
+	if (leaf->plan == NULL || !OidIsValid(leaf->index) ||
+		(target->form != BBM_JOB_STATEMENT && target->form != BBM_JOB_COMPOSED))
 		return;
+	source = plan_source(leaf);
 	/* the generic one; none if a rule made several statements of it */
 	plan = SPI_plan_get_cached_plan(leaf->plan);
 	if (plan == NULL)

@@ -317,18 +317,6 @@ check_kind(const BbmTarget *target, Relation rel)
 }
 
 static void
-measure(BbmLeaf *leaf, Relation rel)
-{
-	BlockNumber pages = 0;
-	double		tuples = 0;
-	double		all_visible;
-
-	if (rel->rd_rel->relkind == RELKIND_RELATION)
-		estimate_rel_size(rel, NULL, &pages, &tuples, &all_visible);
-	leaf->rows_per_block = pages > 0 && tuples > 0 ? tuples / pages : 1;
-}
-
-static void
 leaf_close(BbmTarget *target)
 {
 	BbmLeaf    *leaf = target->leaf;
@@ -339,8 +327,10 @@ leaf_close(BbmTarget *target)
 	/* kept plans do not go with the transaction */
 	if (leaf->plan)
 		SPI_freeplan(leaf->plan);
-	if (leaf->verify_plan)
-		SPI_freeplan(leaf->verify_plan);
+	if (leaf->left_plan)
+		SPI_freeplan(leaf->left_plan);
+	if (leaf->check_plan)
+		SPI_freeplan(leaf->check_plan);
 	if (leaf->probe)
 		SPI_freeplan(leaf->probe);
 	MemoryContextDelete(leaf->context);
@@ -361,7 +351,6 @@ leaf_resolve(BbmTarget *target, BbmLeaf *leaf, Relation rel)
 		if (leaf->relkind == RELKIND_RELATION && !leaf->whole_tree)
 			find_index(target, leaf, rel);
 	}
-	measure(leaf, rel);
 	bbm_failing_code = BBM_CODE_SIGNATURE;
 	bbm_job_prepare(target, leaf);
 	bbm_failing_code = BBM_CODE_UNKNOWN;
@@ -445,7 +434,7 @@ decide_by_leaf(BbmTarget *target)
 {
 	target->is_tree = bbm_tree_has_children(target->relid);
 	target->by_leaf = target->is_tree &&
-		(target->form == BBM_JOB_COMPOSED || target->form == BBM_JOB_REGISTRY_FUNCTION);
+		(target->form == BBM_JOB_COMPOSED || target->form == BBM_JOB_REGISTRY_FUNCTION || target->form == BBM_JOB_NONE);
 	if (target->is_tree && !target->by_leaf && target->strategy->sweeps)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -462,7 +451,7 @@ resolve(BbmTarget *target)
 	int			level = bbm_job_settings(migration);
 
 	bbm_failing_code = BBM_CODE_SIGNATURE;
-	if (migration->operation == NULL)
+	if (migration->operation == NULL && target->form != BBM_JOB_NONE)
 		bbm_job_check_text(migration->job);
 
 	bbm_failing_code = BBM_CODE_STRATEGY;
@@ -516,6 +505,7 @@ copy_migration(const BbmMigration *migration)
 			bounds[i]->key = PointerGetDatum(PG_DETOAST_DATUM_COPY(bounds[i]->key));
 	}
 	copy->home = NULL;
+	copy->overrides = bbm_overrides_copy(migration->overrides);
 	return copy;
 }
 
@@ -524,8 +514,8 @@ copy_migration(const BbmMigration *migration)
  * error when anything does not fit.  Needs a transaction and SPI.  The result
  * lives until bbm_target_close, across transactions.
  */
-BbmTarget *
-bbm_target_open(const BbmMigration *migration)
+static BbmTarget *
+open_target(const BbmMigration *migration, BbmJobForm form)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "bbm target",
 												  ALLOCSET_SMALL_SIZES);
@@ -534,6 +524,7 @@ bbm_target_open(const BbmMigration *migration)
 
 	target->context = context;
 	target->migration = copy_migration(migration);
+	target->form = form;
 	PG_TRY();
 	{
 		resolve(target);
@@ -548,6 +539,19 @@ bbm_target_open(const BbmMigration *migration)
 	/* only now, so that an error takes it along */
 	MemoryContextSetParent(context, TopMemoryContext);
 	return target;
+}
+
+BbmTarget *
+bbm_target_open(const BbmMigration *migration)
+{
+	return open_target(migration, BBM_JOB_STATEMENT);
+}
+
+/* The same to look at its rows alone: its job need not be there any more. */
+BbmTarget *
+bbm_target_open_to_look(const BbmMigration *migration)
+{
+	return open_target(migration, BBM_JOB_NONE);
 }
 
 void

@@ -13,6 +13,7 @@
 struct BbmStatementParts;
 
 extern BbmTarget *bbm_target_open(const BbmMigration *migration);
+extern BbmTarget *bbm_target_open_to_look(const BbmMigration *migration);
 extern void bbm_target_close(BbmTarget *target);
 extern void bbm_target_check_leaves(BbmTarget *target);
 extern Oid	bbm_table_by_name(const char *name);
@@ -49,7 +50,8 @@ extern void bbm_job_parts(const BbmMigration *migration, struct BbmStatementPart
 extern char *bbm_job_sql(BbmTarget *target, BbmLeaf *leaf);
 extern void bbm_job_bind(const BbmTarget *target, const BbmLeaf *leaf, const BbmRange *range, int size, Datum *values);
 extern int	bbm_range_bind(const BbmTarget *target, const BbmRange *range, int size, Datum *values, Oid *types);
-extern SPIPlanPtr bbm_job_verify_plan(BbmTarget *target, BbmLeaf *leaf);
+extern SPIPlanPtr bbm_job_left_plan(BbmTarget *target, BbmLeaf *leaf);
+extern SPIPlanPtr bbm_job_check_plan(BbmTarget *target, BbmLeaf *leaf);
 
 /* bounds, a size, and the registry's names */
 #define BBM_MAX_JOB_ARGS (2 * BBM_MAX_KEY_COLUMNS + 3)
