@@ -565,7 +565,7 @@ COMMENT ON FUNCTION @extschema@.bbm_workers IS
 CREATE VIEW @extschema@.bbm_migration_status (
     name, status, percent, rows_done, estimated_total, jobs_finished, jobs_running, jobs_failed, rows_per_second,
     eta, batch_size, workers, waiting_on, started_at, finished_at, last_error, attempt, next_attempt_at,
-    given_back, given_back_for
+    given_back, given_back_for, quiet_since
 ) WITH (security_barrier) AS
     SELECT m.name,
            @extschema@.bbm_status_name(m.status),
@@ -600,7 +600,8 @@ CREATE VIEW @extschema@.bbm_migration_status (
                    sum(g.given_back_for[4]), sum(g.given_back_for[5]), sum(g.given_back_for[6])]::bigint[])
                FROM @extschema@.batched_background_migration_jobs g
                WHERE g.batched_background_migration_id = m.id AND g.given_back > 0)
-           END
+           END,
+           CASE WHEN m.status IN (0, 1, 4) THEN greatest(m.created_at, m.updated_at, j.progress_at) END
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
         -- keys are those of the first pass; what a pass that verifies has found is not done
@@ -611,7 +612,12 @@ CREATE VIEW @extschema@.bbm_migration_status (
                max(j.max_value) AS cut, coalesce(bool_or(j.relation IS NOT NULL), false) AS by_leaf,
                coalesce(sum(j.merged_jobs) FILTER (WHERE j.status = 2), 0)::bigint AS finished,
                count(*) FILTER (WHERE j.status = 4) AS running,
-               count(*) FILTER (WHERE j.status = 3) AS failed
+               count(*) FILTER (WHERE j.status = 3) AS failed,
+               -- a job finished, or part of one: its row has changed since it was claimed, or was given back once after
+               max(CASE WHEN j.status = 2 THEN j.finished_at
+                        WHEN (j.cursor_value IS NOT NULL OR j.cursor_key IS NOT NULL) AND
+                             CASE j.status WHEN 4 THEN j.updated_at > j.started_at ELSE j.stuck <= 1 END
+                        THEN j.updated_at END) AS progress_at
         FROM @extschema@.batched_background_migration_jobs j
         WHERE j.batched_background_migration_id = m.id
     ) j

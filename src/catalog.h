@@ -212,6 +212,20 @@ extern int64 bbm_errors_count(int64 migration_id);
 extern int64 bbm_errors_retry(int64 migration_id);
 extern void bbm_errors_forget(int64 migration_id);
 
+/* catalog_quiet.c */
+typedef struct BbmQuiet
+{
+	int64		id;
+	char	   *name;
+	BbmStatus	status;
+	Oid			owner;
+	char	   *since;			/* when something has happened last */
+	char	   *waiting_on;
+	char	   *last_error;		/* or NULL */
+} BbmQuiet;
+
+extern List *bbm_migrations_quiet(MemoryContext context);
+
 /* catalog_parts.c: what is known of each leaf of a migration */
 typedef struct BbmPart
 {

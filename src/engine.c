@@ -392,20 +392,25 @@ log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
 }
 
 /*
- * Says where we are in every message of a batch.  What it allocates is freed:
- * nobody resets the context of messages that are no errors.
+ * Says where we are in every message of a batch.  The words are made once a job:
+ * what is allocated here stays in ErrorContext until the next error, and a job
+ * may raise any number of warnings.
  */
 static void
 job_context(void *arg)
 {
 	BbmWork    *work = arg;
-	const char *name = bbm_printable(work->target->migration->name);
-	char	   *range = bbm_job_range_words(work->job);
 
-	errcontext("migration \"%s\", job " INT64_FORMAT " (%s)", name, work->job->id, range);
-	pfree(range);
-	if (name != work->target->migration->name)
-		pfree((void *) name);
+	if (work->words == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(work->context);
+
+		work->words = psprintf("migration \"%s\", job " INT64_FORMAT " (%s)",
+							   bbm_printable(work->target->migration->name), work->job->id,
+							   bbm_job_range_words(work->job));
+		MemoryContextSwitchTo(old);
+	}
+	errcontext("%s", work->words);
 }
 
 /* Does the driver want to look around?  The kill switch is for workers alone. */

@@ -340,10 +340,12 @@ bbm_work(void *arg)
 	}
 	else
 	{
-		MemoryContext old = MemoryContextSwitchTo(work->context);
+		MemoryContext old;
 
 		bbm_job_progress(work->job, &part.max, work->next_size, &work->cost);
 		work->next_cursor = part.max;
+		/* only now: SPI leaves us in its own context, which ends with the transaction */
+		old = MemoryContextSwitchTo(work->context);
 		if (DatumGetPointer(part.max.key))
 			work->next_cursor.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(part.max.key));
 		MemoryContextSwitchTo(old);

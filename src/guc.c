@@ -31,6 +31,8 @@ int			bbm_naptime = 600;
 int			bbm_lock_timeout = 1000;
 int			bbm_job_retention = 1000;
 int			bbm_event_retention = 90 * 24 * 60;
+int			bbm_stalled_after = 60 * 60;
+int			bbm_stale_pause_after = 7 * 24 * 60 * 60;
 
 static int	max_blocking_time;
 static int	max_batch_time;
@@ -549,6 +551,16 @@ bbm_guc_define(void)
 							"-1 keeps all.",
 							&bbm_event_retention, 90 * 24 * 60, -1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
+	DefineCustomIntVariable("bbm.stalled_after",
+							"Sets the time without progress after which a started migration is reported.",
+							"It is noticed at the looks of bbm.naptime. Zero turns it off.",
+							&bbm_stalled_after, 60 * 60, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("bbm.stale_pause_after",
+							"Sets the time after which a paused migration is reported.",
+							"It is noticed at the looks of bbm.naptime. Zero turns it off.",
+							&bbm_stale_pause_after, 7 * 24 * 60 * 60, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	for (int i = 0; i < BBM_SETTINGS; i++)
 		define_setting(&settings[i]);
 
