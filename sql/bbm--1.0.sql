@@ -4,6 +4,13 @@
 \echo Use "CREATE EXTENSION bbm" to load this file. \quit
 
 /*
+ * The schema of the extension may be one that others can create in: no operator
+ * or function of theirs may be a better match than pg_catalog's for what is
+ * resolved here.
+ */
+SET LOCAL search_path TO pg_catalog, pg_temp;
+
+/*
  * Tables.  The first sixteen (eleven) columns, their types, defaults and codes are
  * those of the container registry's tables; everything after them is ours.
  */
@@ -31,6 +38,7 @@ CREATE TABLE @extschema@.batched_background_migrations (
     max_attempts smallint NOT NULL DEFAULT 5,
     share_table boolean NOT NULL DEFAULT false,
     synchronous boolean NOT NULL DEFAULT false,
+    allow_full_scan boolean NOT NULL DEFAULT false,
     job_search_path text NOT NULL DEFAULT pg_catalog.current_setting('search_path'),
     min_key text[],
     max_key text[],
@@ -90,6 +98,10 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     run_ms double precision NOT NULL DEFAULT 0,
     wal_bytes bigint NOT NULL DEFAULT 0,
     merged_jobs integer NOT NULL DEFAULT 1,
+    given_back integer NOT NULL DEFAULT 0,
+    given_back_for integer[],
+    part_size integer,
+    stuck integer NOT NULL DEFAULT 0,
     next_attempt_at timestamp with time zone,
     error_sqlstate text,
     error_message text,
@@ -109,11 +121,11 @@ DECLARE
     trigger name;
 BEGIN
     FOR trigger IN
-        SELECT t.tgname FROM pg_catalog.pg_trigger t
-        WHERE t.tgrelid = '@extschema@.batched_background_migration_jobs'::pg_catalog.regclass
+        SELECT t.tgname FROM pg_trigger t
+        WHERE t.tgrelid = '@extschema@.batched_background_migration_jobs'::regclass
           AND t.tgisinternal AND t.tgconstraint <> 0
     LOOP
-        EXECUTE pg_catalog.format('ALTER TABLE @extschema@.batched_background_migration_jobs DISABLE TRIGGER %I', trigger);
+        EXECUTE 'ALTER TABLE @extschema@.batched_background_migration_jobs DISABLE TRIGGER ' || quote_ident(trigger);
     END LOOP;
 END
 $$;
@@ -207,10 +219,14 @@ CREATE FUNCTION @extschema@.bbm_job_guard() RETURNS trigger
 CREATE FUNCTION @extschema@.bbm_truncate_guard() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME';
 
+CREATE FUNCTION @extschema@.bbm_replica_guard() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME';
+
 COMMENT ON FUNCTION @extschema@.bbm_migration_guard IS 'trigger: who may write a migration, and what a status may become';
 COMMENT ON FUNCTION @extschema@.bbm_migration_event IS 'trigger: records, notifies and wakes';
 COMMENT ON FUNCTION @extschema@.bbm_job_guard IS 'trigger: the jobs are written by the workers';
 COMMENT ON FUNCTION @extschema@.bbm_truncate_guard IS 'trigger: no TRUNCATE while a migration is not paused';
+COMMENT ON FUNCTION @extschema@.bbm_replica_guard IS 'trigger: what logical replication brings for our tables is passed over';
 
 CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.batched_background_migrations
@@ -227,6 +243,34 @@ CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
 CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
     ON @extschema@.batched_background_migration_jobs
     FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bbm_truncate_guard();
+
+/*
+ * A subscription to all tables of another server brings that one's rows, with
+ * ids that mean other migrations here.  TRUNCATE cannot be passed over, so the
+ * guard decides.
+ */
+CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
+    ON @extschema@.batched_background_migrations
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_replica_guard();
+ALTER TABLE @extschema@.batched_background_migrations ENABLE REPLICA TRIGGER bbm_replica;
+ALTER TABLE @extschema@.batched_background_migrations ENABLE ALWAYS TRIGGER bbm_truncate;
+CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
+    ON @extschema@.batched_background_migration_jobs
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_replica_guard();
+ALTER TABLE @extschema@.batched_background_migration_jobs ENABLE REPLICA TRIGGER bbm_replica;
+ALTER TABLE @extschema@.batched_background_migration_jobs ENABLE ALWAYS TRIGGER bbm_truncate;
+CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
+    ON @extschema@.bbm_events
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_replica_guard();
+ALTER TABLE @extschema@.bbm_events ENABLE REPLICA TRIGGER bbm_replica;
+CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
+    ON @extschema@.bbm_parts
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_replica_guard();
+ALTER TABLE @extschema@.bbm_parts ENABLE REPLICA TRIGGER bbm_replica;
+CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
+    ON @extschema@.bbm_row_errors
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_replica_guard();
+ALTER TABLE @extschema@.bbm_row_errors ENABLE REPLICA TRIGGER bbm_replica;
 
 -- a role that was granted access sees and steers what its memberships allow
 ALTER TABLE @extschema@.batched_background_migrations ENABLE ROW LEVEL SECURITY;
@@ -247,6 +291,8 @@ CREATE POLICY bbm_owner ON @extschema@.bbm_row_errors
 ALTER TABLE @extschema@.bbm_events ENABLE ROW LEVEL SECURITY;
 CREATE POLICY bbm_owner ON @extschema@.bbm_events
     USING (pg_catalog.pg_has_role(owner_oid, 'USAGE'));
+CREATE POLICY bbm_monitor ON @extschema@.bbm_events FOR SELECT TO pg_monitor USING (true);
+GRANT SELECT ON @extschema@.bbm_events TO pg_monitor;
 
 /* Defining. */
 
@@ -277,6 +323,7 @@ CREATE FUNCTION @extschema@.bbm_create(
     follow boolean DEFAULT false,
     on_error text DEFAULT 'fail',
     max_errors integer DEFAULT 100,
+    allow_full_scan boolean DEFAULT false,
     "where" text DEFAULT NULL
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -311,6 +358,7 @@ CREATE FUNCTION @extschema@.bbm_update(
     follow boolean DEFAULT false,
     on_error text DEFAULT 'fail',
     max_errors integer DEFAULT 100,
+    allow_full_scan boolean DEFAULT false,
     allow_key_change boolean DEFAULT false
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -343,7 +391,8 @@ CREATE FUNCTION @extschema@.bbm_delete(
     "check" text DEFAULT NULL,
     follow boolean DEFAULT false,
     on_error text DEFAULT 'fail',
-    max_errors integer DEFAULT 100
+    max_errors integer DEFAULT 100,
+    allow_full_scan boolean DEFAULT false
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_delete IS
@@ -369,7 +418,8 @@ CREATE FUNCTION @extschema@.bbm_alter(
     verify boolean DEFAULT NULL,
     follow boolean DEFAULT NULL,
     on_error text DEFAULT NULL,
-    max_errors integer DEFAULT NULL
+    max_errors integer DEFAULT NULL,
+    allow_full_scan boolean DEFAULT NULL
 ) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_alter IS
@@ -457,6 +507,18 @@ CREATE FUNCTION @extschema@.bbm_status_name(status smallint) RETURNS text
 COMMENT ON FUNCTION @extschema@.bbm_status_name IS
     'the word for a status code: paused, active, finished, failed, running';
 
+CREATE FUNCTION @extschema@.bbm_give_back_names(counts bigint[]) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(c.n || ' ' || (ARRAY['lock timeout', 'deadlock', 'blocking others', 'time limit',
+                                           'cancelled', 'other'])[c.reason], ', ' ORDER BY c.reason)
+    FROM unnest(counts) WITH ORDINALITY AS c (n, reason)
+    WHERE c.n > 0
+$$;
+COMMENT ON FUNCTION @extschema@.bbm_give_back_names IS
+    'in words how often batches were given back for which reason';
+
 CREATE FUNCTION @extschema@.bbm_waiting_on(id bigint, home text, owner_oid oid) RETURNS text
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_waiting_on IS
@@ -468,40 +530,38 @@ CREATE FUNCTION @extschema@.bbm_live_workers(
 ) RETURNS SETOF record
     LANGUAGE c VOLATILE ROWS 8 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_live_workers IS
-    'the processes of bbm in this server as shared memory, or without it the job table, has them; bbm_workers() is for people';
+    'the processes of bbm in this server that the caller may see, as shared memory, or without it the job table, has them; bbm_workers() is for people';
 
-CREATE FUNCTION @extschema@.bbm_workers(
-    OUT pid integer, OUT role name, OUT migration text, OUT job bigint,
-    OUT since timestamp with time zone, OUT waiting_on text, OUT kind text, OUT database name
-) RETURNS SETOF record
-    LANGUAGE sql VOLATILE SECURITY DEFINER ROWS 8
-    SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT w.pid, r.rolname,
+/*
+ * What people look at is in views: their access to the tables is the
+ * extension's owner's, while bbm_may_see is asked as whoever looks.  A SECURITY
+ * DEFINER function could not tell who that is: its caller may in turn run with
+ * the rights of another role, in a function or in an index's expression.
+ */
+
+CREATE VIEW @extschema@.bbm_processes WITH (security_barrier) AS
+    SELECT w.pid, r.rolname AS role,
            CASE WHEN w.datid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-                THEN m.name END,
-           w.job_id, w.since, w.waiting_on, w.kind, d.datname
+                THEN m.name END AS migration,
+           w.job_id AS job, w.since, w.waiting_on, w.kind, d.datname AS database
     FROM @extschema@.bbm_live_workers() w
     LEFT JOIN pg_roles r ON r.oid = w.owner_oid
     LEFT JOIN pg_database d ON d.oid = w.datid
     LEFT JOIN @extschema@.batched_background_migrations m ON m.id = w.migration_id
-    WHERE w.owner_oid IS NULL OR @extschema@.bbm_may_see(w.owner_oid)
-    ORDER BY w.kind, w.pid
-$$;
+    ORDER BY w.kind, w.pid;
+
+CREATE FUNCTION @extschema@.bbm_workers() RETURNS SETOF @extschema@.bbm_processes
+    LANGUAGE sql VOLATILE ROWS 8
+    SET search_path = pg_catalog, pg_temp
+AS 'SELECT * FROM @extschema@.bbm_processes';
 COMMENT ON FUNCTION @extschema@.bbm_workers IS
     'the processes of bbm: pid, role, migration and job at work, since when, what it waits for';
 
-CREATE FUNCTION @extschema@.bbm_status(
-    INOUT name text DEFAULT NULL,
-    OUT status text, OUT percent numeric, OUT rows_done bigint, OUT estimated_total bigint,
-    OUT jobs_finished bigint, OUT jobs_running bigint, OUT jobs_failed bigint, OUT rows_per_second numeric,
-    OUT eta interval, OUT batch_size integer, OUT workers integer, OUT waiting_on text,
-    OUT started_at timestamp with time zone, OUT finished_at timestamp with time zone, OUT last_error text,
-    OUT attempt smallint, OUT next_attempt_at timestamp with time zone
-) RETURNS SETOF record
-    LANGUAGE sql STABLE SECURITY DEFINER ROWS 10
-    SET search_path = pg_catalog, pg_temp
-AS $$
+CREATE VIEW @extschema@.bbm_migration_status (
+    name, status, percent, rows_done, estimated_total, jobs_finished, jobs_running, jobs_failed, rows_per_second,
+    eta, batch_size, workers, waiting_on, started_at, finished_at, last_error, attempt, next_attempt_at,
+    given_back, given_back_for
+) WITH (security_barrier) AS
     SELECT m.name,
            @extschema@.bbm_status_name(m.status),
            CASE WHEN m.status = 2 THEN 100.0
@@ -527,11 +587,20 @@ AS $$
                     (SELECT format('%s: %s (put aside: %s)', o.error_sqlstate, o.error_message,
                                    (SELECT count(*) FROM @extschema@.bbm_row_errors a WHERE a.migration_id = m.id))
                      FROM @extschema@.bbm_row_errors o WHERE o.migration_id = m.id ORDER BY o.id DESC LIMIT 1)),
-           e.attempts, CASE WHEN m.status <> 3 THEN e.next_attempt_at END
+           e.attempts, CASE WHEN m.status <> 3 THEN e.next_attempt_at END,
+           j.given_back,
+           CASE WHEN j.given_back > 0 THEN (
+               SELECT @extschema@.bbm_give_back_names(ARRAY[
+                   sum(g.given_back_for[1]), sum(g.given_back_for[2]), sum(g.given_back_for[3]),
+                   sum(g.given_back_for[4]), sum(g.given_back_for[5]), sum(g.given_back_for[6])]::bigint[])
+               FROM @extschema@.batched_background_migration_jobs g
+               WHERE g.batched_background_migration_id = m.id AND g.given_back > 0)
+           END
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
         -- keys are those of the first pass; what a pass that verifies has found is not done
         SELECT coalesce(sum(j.row_count) FILTER (WHERE j.pass % 2 = 1), 0)::bigint AS rows,
+               coalesce(sum(j.given_back), 0)::bigint AS given_back,
                coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1 AND j.status = 2), 0)::bigint AS keys,
                coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1), 0)::bigint AS all_keys,
                max(j.max_value) AS cut, coalesce(bool_or(j.relation IS NOT NULL), false) AS by_leaf,
@@ -562,60 +631,72 @@ AS $$
         WHERE j.batched_background_migration_id = m.id AND j.status <> 2 AND j.error_message IS NOT NULL
         ORDER BY j.updated_at DESC LIMIT 1
     ) e ON true
-    WHERE (bbm_status.name IS NULL OR m.name = bbm_status.name)
-      AND @extschema@.bbm_may_see(m.owner_oid)
-    ORDER BY m.id
+    WHERE @extschema@.bbm_may_see(m.owner_oid)
+    ORDER BY m.id;
+
+CREATE FUNCTION @extschema@.bbm_status(name text DEFAULT NULL) RETURNS SETOF @extschema@.bbm_migration_status
+    LANGUAGE sql STABLE ROWS 10
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT * FROM @extschema@.bbm_migration_status s WHERE bbm_status.name IS NULL OR s.name = bbm_status.name
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_status IS
     'a row a migration: progress, rate, what it waits for and the last error; no row for a name that is not there';
 
-CREATE FUNCTION @extschema@.bbm_jobs(
-    name text,
-    OUT id bigint, OUT status text, OUT min_value bigint, OUT max_value bigint, OUT attempts smallint,
-    OUT rows bigint, OUT run_time interval, OUT wal_bytes bigint, OUT jobs integer, OUT worker_pid integer,
-    OUT started_at timestamp with time zone, OUT finished_at timestamp with time zone,
-    OUT next_attempt_at timestamp with time zone, OUT failure_error_code smallint,
-    OUT error_sqlstate text, OUT error_message text,
-    OUT relation text, OUT min_key text[], OUT max_key text[], OUT verifies boolean, OUT batch_size integer
-) RETURNS SETOF record
-    LANGUAGE sql STABLE SECURITY DEFINER ROWS 1000
-    SET search_path = pg_catalog, pg_temp
-AS $$
+CREATE VIEW @extschema@.bbm_migration_jobs (
+    id, status, min_value, max_value, attempts, rows, run_time, wal_bytes, jobs, worker_pid, started_at, finished_at,
+    next_attempt_at, failure_error_code, error_sqlstate, error_message, migration,
+    relation, min_key, max_key, verifies, batch_size, given_back, given_back_for
+) WITH (security_barrier) AS
     SELECT j.id,
            CASE j.status WHEN 1 THEN 'new' ELSE @extschema@.bbm_status_name(j.status) END,
            j.min_value, j.max_value, j.attempts, j.row_count, make_interval(secs => j.run_ms / 1000), j.wal_bytes,
            j.merged_jobs, CASE WHEN j.status = 4 THEN j.worker_pid END, j.started_at, j.finished_at,
            CASE WHEN m.status <> 3 THEN j.next_attempt_at END, j.failure_error_code, j.error_sqlstate, j.error_message,
-           j.relation_name, j.min_key, j.max_key, j.pass % 2 = 0, j.batch_size
+           m.name, j.relation_name, j.min_key, j.max_key, j.pass % 2 = 0, j.batch_size,
+           j.given_back, @extschema@.bbm_give_back_names(j.given_back_for::bigint[])
     FROM @extschema@.batched_background_migration_jobs j
     JOIN @extschema@.batched_background_migrations m ON m.id = j.batched_background_migration_id
-    WHERE m.name = bbm_jobs.name AND @extschema@.bbm_may_see(m.owner_oid)
-    ORDER BY j.id DESC
+    WHERE @extschema@.bbm_may_see(m.owner_oid)
+    ORDER BY j.id DESC;
+
+CREATE FUNCTION @extschema@.bbm_jobs(name text) RETURNS SETOF @extschema@.bbm_migration_jobs
+    LANGUAGE sql STABLE ROWS 1000
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT * FROM @extschema@.bbm_migration_jobs j WHERE j.migration = bbm_jobs.name
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_jobs IS
     'the jobs of a migration, newest first; finished neighbours are merged, jobs says how many a row stands for';
 
-CREATE FUNCTION @extschema@.bbm_errors(
-    name text,
-    OUT id bigint, OUT at timestamp with time zone, OUT relation text, OUT min_value bigint, OUT max_value bigint,
-    OUT min_key text[], OUT max_key text[], OUT error_sqlstate text, OUT error_message text, OUT error_detail text,
-    OUT error_hint text, OUT error_context text, OUT job bigint
-) RETURNS SETOF record
-    LANGUAGE sql STABLE SECURITY DEFINER ROWS 100
-    SET search_path = pg_catalog, pg_temp
-AS $$
+CREATE VIEW @extschema@.bbm_migration_errors (
+    id, at, relation, min_value, max_value, min_key, max_key, error_sqlstate, error_message, error_detail,
+    error_hint, error_context, job, migration
+) WITH (security_barrier) AS
     SELECT e.id, e.at, e.relation_name, CASE WHEN e.min_key IS NULL THEN e.min_value END,
            CASE WHEN e.min_key IS NULL THEN e.max_value END, e.min_key, e.max_key, e.error_sqlstate,
-           e.error_message, e.error_detail, e.error_hint, e.error_context, e.job_id
+           e.error_message, e.error_detail, e.error_hint, e.error_context, e.job_id, m.name
     FROM @extschema@.bbm_row_errors e
-    JOIN @extschema@.batched_background_migrations m ON m.id = e.migration_id
-    WHERE m.name = bbm_errors.name AND @extschema@.bbm_may_see(m.owner_oid)
-    ORDER BY e.id
+    JOIN @extschema@.batched_background_migrations m ON m.id OPERATOR(pg_catalog.=) e.migration_id
+    WHERE @extschema@.bbm_may_see(m.owner_oid)
+    ORDER BY e.id;
+
+CREATE FUNCTION @extschema@.bbm_errors(name text) RETURNS SETOF @extschema@.bbm_migration_errors
+    LANGUAGE sql STABLE ROWS 100
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT * FROM @extschema@.bbm_migration_errors e WHERE e.migration = bbm_errors.name
 $$;
+COMMENT ON VIEW @extschema@.bbm_migration_errors IS
+    'what bbm_errors() reads: the rows or ranges that migrations have put aside, of those the reader may see';
 COMMENT ON FUNCTION @extschema@.bbm_errors IS
     'the rows, or ranges, that a migration has put aside, and why; bbm_retry takes them up again';
 
 /* Comments on what people read in psql. */
+
+COMMENT ON VIEW @extschema@.bbm_migration_status IS 'what bbm_status() shows: the migrations that the reader may see';
+COMMENT ON VIEW @extschema@.bbm_migration_jobs IS 'what bbm_jobs() shows: the jobs of migrations that the reader may see';
+COMMENT ON VIEW @extschema@.bbm_processes IS 'what bbm_workers() shows: the processes that the reader may see';
 
 COMMENT ON TABLE @extschema@.batched_background_migrations IS
     'one row a batched background migration: which table, which key, what to do to each batch';
@@ -649,6 +730,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.share_table IS
     'may run at the same time as another migration of the same table that says so too';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.synchronous IS
     'commit each batch with the server''s synchronous_commit, for jobs with effects outside the database';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.allow_full_scan IS
+    'may a batch read the whole of a large table? Without it, one whose plan does is refused before it runs';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.job_search_path IS
     'search_path the job runs with; pg_temp always comes last';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.owner IS 'role the job runs as; recorded by bbm';
@@ -731,6 +814,14 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.run_ms IS 'time 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.wal_bytes IS 'WAL written by its execution';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.merged_jobs IS 'finished neighbours this row stands for';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.next_attempt_at IS 'not before this time';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.given_back IS
+    'how often its batch was given back, which does not count as an attempt';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.given_back_for IS
+    'how often for each reason: lock timeout, deadlock, blocking others, time limit, cancelled, other; NULL: never';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.part_size IS
+    'keys its next commit may have, after it was given back; NULL: as many as the migration says';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.stuck IS
+    'what its give-backs without progress in between weigh: from 1000 on each counts as an attempt';
 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_sqlstate IS
     'SQLSTATE of the last attempt that did not succeed';
@@ -827,7 +918,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.migration_id IS
 COMMENT ON COLUMN @extschema@.bbm_events.name IS
     'its name then';
 COMMENT ON COLUMN @extschema@.bbm_events.event IS
-    'created, started, paused, running, finished, failed, altered or dropped; attached or detached: a partition or child';
+    'created, started, paused, running, finished, failed, altered or dropped; attached or detached: a partition or child; pass: block ranges go over the table again';
 COMMENT ON COLUMN @extschema@.bbm_events.status IS
     'the status after it, as a word';
 COMMENT ON COLUMN @extschema@.bbm_events.role IS
@@ -845,8 +936,9 @@ REVOKE ALL ON FUNCTION
     @extschema@.bbm_create, @extschema@.bbm_update, @extschema@.bbm_delete, @extschema@.bbm_alter,
     @extschema@.bbm_drop, @extschema@.bbm_sync_trigger, @extschema@.bbm_start, @extschema@.bbm_resume,
     @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry, @extschema@.bbm_launch_worker,
-    @extschema@.bbm_live_workers, @extschema@.bbm_waiting_on,
     @extschema@.bbm_migration_guard, @extschema@.bbm_migration_event, @extschema@.bbm_job_guard,
-    @extschema@.bbm_truncate_guard
+    @extschema@.bbm_truncate_guard, @extschema@.bbm_replica_guard
     FROM PUBLIC;
 REVOKE ALL ON PROCEDURE @extschema@.bbm_run FROM PUBLIC;
+GRANT SELECT ON @extschema@.bbm_processes, @extschema@.bbm_migration_status, @extschema@.bbm_migration_jobs,
+    @extschema@.bbm_migration_errors TO PUBLIC;

@@ -105,6 +105,7 @@ typedef struct BbmMigration
 	int			max_errors;
 	bool		share_table;
 	bool		synchronous;
+	bool		allow_full_scan;	/* a batch may read the whole table */
 	char	   *search_path;
 	Oid			owner;
 	char	   *home;			/* NULL when never started */
@@ -129,6 +130,9 @@ typedef struct BbmJob
 	bool		splits;			/* has used up its attempts: what cannot be done is put aside */
 	int			claim_no;		/* fencing token: somebody else's claim raises it */
 	int64		key_count;
+	int			part_size;		/* keys a commit, when cut down; 0 not */
+	int			stuck;			/* what its give-backs without progress weigh; see record.c */
+	int			ran_size;		/* keys in the last batch of it; 0 it never began */
 	ItemPointerData tid;		/* of its row, while we have that locked */
 } BbmJob;
 

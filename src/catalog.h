@@ -85,6 +85,7 @@ typedef struct BbmDefinition
 	const bool *verify;
 	const bool *follow;
 	const bool *allow_key_change;
+	const bool *allow_full_scan;
 } BbmDefinition;
 
 extern BbmMigration *bbm_migration_by_name(const char *name, MemoryContext context);
@@ -161,6 +162,17 @@ typedef struct BbmUnfinished
 	TimestampTz due;			/* the earliest; DT_NOEND without jobs */
 } BbmUnfinished;
 
+/* Why a batch was given back; what given_back_for of a job is indexed by. */
+typedef enum BbmGiveBack
+{
+	BBM_BACK_LOCK_TIMEOUT = 1,
+	BBM_BACK_DEADLOCK,
+	BBM_BACK_BLOCKING,			/* others waited too long for its locks */
+	BBM_BACK_TIME,				/* it took too long */
+	BBM_BACK_CANCELLED,			/* also a pause between two parts */
+	BBM_BACK_OTHER
+} BbmGiveBack;
+
 typedef struct BbmCost
 {
 	int64		rows;
@@ -178,12 +190,12 @@ extern bool bbm_job_orphan(int64 id, TimestampTz due);
 extern void bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished);
 extern bool bbm_job_lock(BbmJob *job);
 extern bool bbm_job_is_locked(int64 id);
-extern void bbm_job_progress(const BbmJob *job, const BbmBound *cursor, const BbmCost *cost);
+extern void bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int part_size, const BbmCost *cost);
 extern void bbm_job_finish(const BbmJob *job, const BbmCost *cost);
 extern bool bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due, bool splits);
 extern bool bbm_job_skip(const BbmJob *job);
 extern void bbm_error_values(const ErrorData *error, Datum *values, char *nulls);
-extern bool bbm_job_give_back(const BbmJob *job, const ErrorData *error, TimestampTz due);
+extern bool bbm_job_give_back(const BbmJob *job, BbmGiveBack why, const ErrorData *error, TimestampTz due);
 extern int64 bbm_jobs_refresh(int64 migration_id);
 extern bool bbm_jobs_idle(int64 migration_id, int n);
 extern void bbm_jobs_merge(int64 migration_id, int retention);

@@ -239,6 +239,7 @@ bbm_job_insert(BbmJob *job, int32 token)
 	job->claim_no = 1;
 	job->splits = false;
 	job->has_cursor = false;
+	job->part_size = job->stuck = 0;
 }
 
 /*
@@ -256,7 +257,8 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, Me
 		" AND (o.next_attempt_at IS NULL OR o.next_attempt_at <= $3) "
 		" ORDER BY o.id LIMIT 1 FOR UPDATE SKIP LOCKED) "
 		"RETURNING id, min_value, max_value, cursor_value, attempts::bigint, claim_no::bigint, key_count, "
-		"pass::bigint, min_key, max_key, cursor_key, relation, relation_name, batch_size::bigint, splits",
+		"pass::bigint, min_key, max_key, cursor_key, relation, relation_name, batch_size::bigint, splits, "
+		"part_size::bigint, stuck::bigint",
 		5, {INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID}
 	};
 	Datum		values[] = {
@@ -289,6 +291,8 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, Me
 	job->relation_name = bbm_sql_text(0, 13, context);
 	job->batch_size = bbm_sql_int64(0, 14);
 	job->splits = DatumGetBool(bbm_sql_get(0, 15, &isnull));
+	job->part_size = bbm_sql_int64(0, 16);
+	job->stuck = bbm_sql_int64(0, 17);
 	return true;
 }
 
@@ -406,25 +410,27 @@ check_recorded(const BbmJob *job)
 }
 
 /*
- * Part of a job is done, up to and including "cursor".  Caller has bbm_job_lock.
+ * Part of a job is done, up to and including "cursor", and the next is to have
+ * "part_size" keys (0 as many as the migration says).  Caller has bbm_job_lock.
  *
  * By the row's place, which cannot change while it is locked: every index of a
  * table that was empty when the plan was made looks alike to the planner, and
  * one that does not begin with the id is read from end to end.
  */
 void
-bbm_job_progress(const BbmJob *job, const BbmBound *cursor, const BbmCost *cost)
+bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int part_size, const BbmCost *cost)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET cursor_value = $2, cursor_key = $6, "
 		"updated_at = clock_timestamp(), row_count = row_count + $3, run_ms = run_ms + $4, "
-		"wal_bytes = wal_bytes + $5 WHERE ctid = $1",
-		6, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID, TEXTARRAYOID}
+		"wal_bytes = wal_bytes + $5, part_size = nullif($7, 0), stuck = 0 WHERE ctid = $1",
+		7, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID, TEXTARRAYOID, INT4OID}
 	};
-	char		nulls[7] = "      ";
+	char		nulls[8] = "       ";
 	Datum		values[] = {
 		PointerGetDatum(&job->tid), Int64GetDatum(cursor->number), Int64GetDatum(cost->rows),
-		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), array_or_null(cursor->key, &nulls[5])
+		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), array_or_null(cursor->key, &nulls[5]),
+		Int32GetDatum(part_size)
 	};
 
 	bbm_sql_run(&sql, values, nulls, true);
@@ -502,22 +508,31 @@ bbm_job_skip(const BbmJob *job)
 	return SPI_processed > 0;
 }
 
-/* The attempt was given up and does not count.  False when the job is not ours any more. */
+/*
+ * The attempt was given up and does not count; the next has the job's part_size
+ * and stuck.  False when the job is not ours any more.
+ */
 bool
-bbm_job_give_back(const BbmJob *job, const ErrorData *error, TimestampTz due)
+bbm_job_give_back(const BbmJob *job, BbmGiveBack why, const ErrorData *error, TimestampTz due)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = greatest(attempts - 1, 0), "
 		"next_attempt_at = $3, updated_at = clock_timestamp(), error_sqlstate = $4, error_message = $5, "
-		"error_detail = $6, error_hint = $7, error_context = $8 WHERE id = $1 AND claim_no = $2 AND status = 4",
-		8, {INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+		"error_detail = $6, error_hint = $7, error_context = $8, given_back = given_back + 1, "
+		"given_back_for = ARRAY(SELECT coalesce(given_back_for[i], 0) + (i = $9)::integer "
+		" FROM generate_series(1, 6) i ORDER BY i), part_size = nullif($10, 0), stuck = $11 "
+		"WHERE id = $1 AND claim_no = $2 AND status = 4",
+		11, {INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT4OID}
 	};
-	Datum		values[8] = {
+	Datum		values[11] = {
 		Int64GetDatum(job->id), Int32GetDatum(job->claim_no), TimestampTzGetDatum(due)
 	};
-	char		nulls[9] = "        ";
+	char		nulls[12] = "           ";
 
 	bbm_error_values(error, &values[3], &nulls[3]);
+	values[8] = Int32GetDatum(why);
+	values[9] = Int32GetDatum(job->part_size);
+	values[10] = Int32GetDatum(job->stuck);
 	bbm_sql_run(&sql, values, nulls, true);
 	return SPI_processed > 0;
 }
@@ -527,7 +542,7 @@ int64
 bbm_jobs_refresh(int64 migration_id)
 {
 	static BbmSql sql = {
-		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = 0, splits = false, next_attempt_at = NULL, "
+		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = 0, splits = false, stuck = 0, next_attempt_at = NULL, "
 		"failure_error_code = NULL, updated_at = clock_timestamp() "
 		"WHERE batched_background_migration_id = $1 AND status = 3",
 		1, {INT8OID}
@@ -668,7 +683,8 @@ bbm_jobs_merge(int64 migration_id, int retention)
 	static BbmSql sql = {
 		"WITH old AS MATERIALIZED ("
 		" SELECT id, min_value, max_value, min_key::text, max_key::text, key_count, row_count, run_ms, wal_bytes, "
-		"  merged_jobs, started_at, finished_at, status, pass, relation, batch_size "
+		"  merged_jobs, started_at, finished_at, status, pass, relation, batch_size, "
+		"  given_back, given_back_for "
 		" FROM @.batched_background_migration_jobs "
 		" WHERE batched_background_migration_id = $1 AND id > 0 AND id < "
 		"  (SELECT id FROM @.batched_background_migration_jobs WHERE batched_background_migration_id = $1 "
@@ -685,6 +701,9 @@ bbm_jobs_merge(int64 migration_id, int retention)
 		"  (array_agg(max_key ORDER BY id DESC))[1]::text[] AS max_key, "
 		"  sum(key_count)::bigint AS key_count, sum(row_count)::bigint AS row_count, sum(run_ms) AS run_ms, "
 		"  sum(wal_bytes)::bigint AS wal_bytes, sum(merged_jobs)::integer AS merged_jobs, "
+		"  sum(given_back)::integer AS given_back, CASE WHEN sum(given_back) > 0 THEN "
+		"   ARRAY[sum(given_back_for[1]), sum(given_back_for[2]), sum(given_back_for[3]), sum(given_back_for[4]), "
+		"    sum(given_back_for[5]), sum(given_back_for[6])]::integer[] END AS given_back_for, "
 		"  min(started_at) AS started_at, max(finished_at) AS finished_at, array_agg(id) AS ids, "
 		"  (array_agg(batch_size ORDER BY id DESC))[1] AS batch_size "
 		" FROM islands GROUP BY island HAVING count(*) > 1), "
@@ -694,6 +713,7 @@ bbm_jobs_merge(int64 migration_id, int retention)
 		" max_value = merged.max_value, min_key = merged.min_key, max_key = merged.max_key, "
 		" key_count = merged.key_count, row_count = merged.row_count, "
 		" run_ms = merged.run_ms, wal_bytes = merged.wal_bytes, merged_jobs = merged.merged_jobs, "
+		" given_back = merged.given_back, given_back_for = merged.given_back_for, part_size = NULL, "
 		" started_at = merged.started_at, finished_at = merged.finished_at, batch_size = merged.batch_size, "
 		" cursor_value = NULL, cursor_key = NULL, "
 		" updated_at = clock_timestamp() FROM merged WHERE j.id = merged.id",

@@ -26,7 +26,7 @@
 	"owner_oid, home, table_oid, total_tuple_count IS NOT NULL, min_key, max_key, index_name, operation, " \
 	"set_clause, where_clause, check_clause, verify, follow, allow_key_change, pass::bigint, " \
 	"(extract(epoch FROM target_duration) * 1000)::float8, min_batch_size::bigint, max_batch_size::bigint, " \
-	"max_batch_wal, on_error, max_errors::bigint"
+	"max_batch_wal, on_error, max_errors::bigint, allow_full_scan"
 
 static Oid
 get_oid(uint64 row, int column)
@@ -108,6 +108,7 @@ read_migration(uint64 row, MemoryContext context)
 	m->max_batch_wal = bbm_sql_int64(row, 36);
 	m->on_error = on_error_of(bbm_sql_text(row, 37, CurrentMemoryContext));
 	m->max_errors = bbm_sql_int64(row, 38);
+	m->allow_full_scan = get_bool(row, 39);
 	return m;
 }
 
@@ -422,15 +423,16 @@ bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 		"batching_strategy, job_search_path, min_value, max_value, batch_size, sub_batch_size, workers, "
 		"max_attempts, share_table, synchronous, status, owner, min_key, max_key, index_name, operation, set_clause, "
 		"where_clause, check_clause, verify, follow, allow_key_change, target_duration, min_batch_size, max_batch_size, "
-		"max_batch_wal, on_error, max_errors) "
+		"max_batch_wal, on_error, max_errors, allow_full_scan) "
 		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::smallint, $13, $14, $15::smallint, "
 		"(SELECT rolname FROM pg_roles WHERE oid = $16), $17, $18, $19, $20, $21, $22, $23, $24, $25, coalesce($26, false), $27, $28, "
-		"$29, $30, $31, $32) RETURNING id",
-		32, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID,
+		"$29, $30, $31, $32, $33) RETURNING id",
+		33, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID,
 			INT4OID, INT4OID, BOOLOID, BOOLOID, INT4OID, OIDOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, TEXTOID,
-		TEXTOID, TEXTOID, BOOLOID, BOOLOID, BOOLOID, INTERVALOID, INT4OID, INT4OID, INT8OID, TEXTOID, INT4OID}
+		TEXTOID, TEXTOID, BOOLOID, BOOLOID, BOOLOID, INTERVALOID, INT4OID, INT4OID, INT8OID, TEXTOID, INT4OID,
+		BOOLOID}
 	};
-	char		nulls[33] = "                                ";
+	char		nulls[34] = "                                 ";
 	Datum		values[] = {
 		text_or_null(d->name, &nulls[0]), text_or_null(d->table_name, &nulls[1]),
 		text_or_null(d->column_name, &nulls[2]), text_or_null(d->job, &nulls[3]),
@@ -447,7 +449,8 @@ bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 		bool_or_null(d->follow, &nulls[24]), bool_or_null(d->allow_key_change, &nulls[25]),
 		interval_or_null(d->target_duration, &nulls[26]), int_or_null(d->min_batch_size, &nulls[27]),
 		int_or_null(d->max_batch_size, &nulls[28]), int64_or_null(d->max_batch_wal, &nulls[29]),
-		text_or_null(d->on_error, &nulls[30]), int_or_null(d->max_errors, &nulls[31])
+		text_or_null(d->on_error, &nulls[30]), int_or_null(d->max_errors, &nulls[31]),
+		bool_or_null(d->allow_full_scan, &nulls[32])
 	};
 
 	bbm_sql_run(&sql, values, nulls, false);
@@ -470,12 +473,12 @@ bbm_migration_alter(int64 id, const BbmDefinition *d)
 		"min_batch_size = coalesce($15, min_batch_size), max_batch_size = coalesce($16, max_batch_size), "
 		"max_batch_wal = coalesce($17, max_batch_wal), index_name = coalesce($18, index_name), "
 		"verify = coalesce($19, verify), follow = coalesce($20, follow), on_error = coalesce($21, on_error), "
-		"max_errors = coalesce($22, max_errors) WHERE id = $1",
-		22, {INT8OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT8OID, INT4OID, INT4OID, BOOLOID, BOOLOID,
+		"max_errors = coalesce($22, max_errors), allow_full_scan = coalesce($23, allow_full_scan) WHERE id = $1",
+		23, {INT8OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT8OID, INT4OID, INT4OID, BOOLOID, BOOLOID,
 			TEXTOID, TEXTOID, INTERVALOID, BOOLOID, INT4OID, INT4OID, INT8OID, TEXTOID, BOOLOID, BOOLOID,
-			TEXTOID, INT4OID}
+			TEXTOID, INT4OID, BOOLOID}
 	};
-	char		nulls[23] = "                      ";
+	char		nulls[24] = "                       ";
 	Datum		values[] = {
 		Int64GetDatum(id), text_or_null(d->name, &nulls[1]), text_or_null(d->job, &nulls[2]),
 		int_or_null(d->batch_size, &nulls[3]), int_or_null(d->sub_batch_size, &nulls[4]),
@@ -487,7 +490,7 @@ bbm_migration_alter(int64 id, const BbmDefinition *d)
 		int_or_null(d->max_batch_size, &nulls[15]), int64_or_null(d->max_batch_wal, &nulls[16]),
 		text_or_null(d->index_name, &nulls[17]), bool_or_null(d->verify, &nulls[18]),
 		bool_or_null(d->follow, &nulls[19]), text_or_null(d->on_error, &nulls[20]),
-		int_or_null(d->max_errors, &nulls[21])
+		int_or_null(d->max_errors, &nulls[21]), bool_or_null(d->allow_full_scan, &nulls[22])
 	};
 
 	bbm_sql_run(&sql, values, nulls, false);

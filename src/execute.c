@@ -26,9 +26,13 @@
 #include "utils/snapmgr.h"
 
 #include "clock.h"
+#include "giveway.h"
 #include "locks.h"
+#include "planguard.h"
+#include "printable.h"
 #include "split.h"
 #include "target.h"
+#include "throttle.h"
 #include "txn.h"
 #include "verify.h"
 
@@ -114,7 +118,7 @@ bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 
 	bbm_job_bind(target, leaf, range, size, values);
 	error_context_stack = &callback;
-	result = SPI_execute_plan(leaf->plan, values, NULL, false, 0);
+	result = bbm_plan_execute(target, leaf, values, target->strategy->one_at_a_time ? size : Max(range->key_count, 1));
 	error_context_stack = callback.previous;
 	if (result < 0)
 		elog(ERROR, "could not run the job: %s", SPI_result_code_string(result));
@@ -128,6 +132,7 @@ bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 	 * owner's may be left to run at the commit, where the settings are ours.
 	 */
 	AfterTriggerFireDeferred();
+	bbm_txn_discard();
 	if (by_statistics)
 		rows = rows_changed(leaf->relid) - before;
 	/* also undoes what the job has SET */
@@ -137,25 +142,31 @@ bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 
 /*
  * What of the job is to be done in this transaction; part->key_count is 0 when
- * nothing is left of it.  True when there is more.
+ * nothing is left of it.  *batch_size is how many rows a job that has no range
+ * may take.  True when there is more.
  */
 static bool
-next_part(const BbmWork *work, BbmLeaf *leaf, BbmRange *part)
+next_part(const BbmWork *work, BbmLeaf *leaf, BbmRange *part, int *batch_size)
 {
-	const BbmJob *job = work->job;
+	BbmJob	   *job = work->job;
 	BbmTarget  *target = work->target;
 	BbmRange	rest = {job->has_cursor ? job->cursor : job->min, job->max, job->key_count};
-	int			size = target->migration->sub_batch_size;
+	int			cut_down = bbm_size_of_part(0, job->part_size, target->part_size);
+	int			size = bbm_size_of_part(target->migration->sub_batch_size, cut_down, 0);
 	bool		by_number = target->key.is_integer || target->strategy->sweeps;
 
+	*batch_size = bbm_size_of_part(bbm_job_size(target, job), cut_down, 0);
+	job->ran_size = target->strategy->one_at_a_time ? *batch_size : (int) Max(Min(rest.key_count, INT_MAX), 1);
 	if (target->strategy->one_at_a_time || (size <= 0 && !job->has_cursor))
 	{
 		*part = rest;
-		part->key_count = Max(part->key_count, 1);
+		if (target->strategy->one_at_a_time)
+			part->key_count = *batch_size;
 		return false;
 	}
 	size = size > 0 ? size : PG_INT32_MAX;
 	target->strategy->first_of(target, leaf, &rest, job->has_cursor, size, part);
+	job->ran_size = (int) Max(Min(part->key_count, INT_MAX), 1);
 	if (by_number)
 		return part->max.number < job->max.number;
 	return part->key_count >= size;
@@ -198,6 +209,31 @@ leaf_of(const BbmWork *work)
 	return leaf;
 }
 
+/*
+ * What the measures of a part mean for the size of the next, and, when it was
+ * the last of its job, what the job has cost as a whole for the size of the
+ * jobs to come.
+ */
+static void
+adapt(BbmWork *work, bool more)
+{
+	BbmTarget  *target = work->target;
+	int			full = target->migration->sub_batch_size;
+	BbmSizeLimits limits;
+
+	work->ms += work->cost.ms;
+	work->wal += work->cost.wal;
+	work->next_size = bbm_size_after_success(bbm_size_of_part(0, work->job->part_size, target->part_size),
+											 full > 0 ? full : Max(work->job->batch_size, 1));
+	if (more || !bbm_size_follows(target->migration) || work->job->splits || BBM_PASS_VERIFIES(work->job->pass))
+		return;
+	bbm_size_limits(target->migration, &limits);
+	/* of a job that was taken over, before this process has cut one */
+	if (target->sizing.size == 0)
+		bbm_sizing_start(&target->sizing, &limits, bbm_job_size(target, work->job));
+	bbm_sizing_follow(&target->sizing, &limits, work->keys, work->ms, work->wal);
+}
+
 /* Counts what a job that verifies is about.  True when it did. */
 static bool
 verify(BbmWork *work, BbmRange *part)
@@ -230,6 +266,7 @@ do_part(BbmWork *work, BbmRange *part)
 	const BbmJob *job = work->job;
 	BbmLeaf    *leaf;
 	bool		more = false;
+	int			batch_size;
 
 	*part = (BbmRange) {job->min, job->max, 0};
 	work->cost.rows = 0;
@@ -239,15 +276,17 @@ do_part(BbmWork *work, BbmRange *part)
 	if (leaf == NULL)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " has nothing to do, as table %s is not part of \"%s\" any more",
-						target->migration->name, job->id, job->relation_name, target->migration->table_name)));
+						bbm_printable(target->migration->name), job->id, bbm_printable(job->relation_name),
+						bbm_printable(target->migration->table_name))));
 	else if (job->splits)
 		work->cost.rows = bbm_split(target, leaf, job);
 	else
 	{
-		more = next_part(work, leaf, part);
+		more = next_part(work, leaf, part, &batch_size);
+		work->keys += part->key_count;
 		/* a range without a key may have got one since */
 		if (part->key_count > 0 || target->key.is_integer)
-			work->cost.rows = bbm_run_range(target, leaf, part, job->batch_size);
+			work->cost.rows = bbm_run_range(target, leaf, part, batch_size);
 		if (target->strategy->after_batch)
 			target->strategy->after_batch(target, leaf);
 	}
@@ -258,21 +297,15 @@ do_part(BbmWork *work, BbmRange *part)
 static bool
 do_part_measured(BbmWork *work, BbmRange *part)
 {
-	BbmTarget  *target = work->target;
 	double		start = bbm_clock_ms();
 	int64		wal = pgWalUsage.wal_bytes;
 	bool		more = do_part(work, part);
-	BbmSizeLimits limits;
 
+	/* done: what is left takes no longer than to undo it */
+	bbm_watch_end();
 	work->cost.ms = bbm_clock_ms() - start;
 	work->cost.wal = pgWalUsage.wal_bytes - wal;
-	/* a look says nothing of batches that work */
-	if (bbm_size_follows(target->migration) && !work->job->splits && !BBM_PASS_VERIFIES(work->job->pass))
-	{
-		bbm_size_limits(target->migration, &limits);
-		bbm_sizing_follow(&target->sizing, &limits, part->key_count > 0 ? part->key_count : work->job->key_count,
-						  work->cost.ms, work->cost.wal);
-	}
+	adapt(work, more);
 	return more;
 }
 
@@ -283,6 +316,8 @@ bbm_work(void *arg)
 	BbmRange	part;
 	bool		more;
 
+	work->job->ran_size = 0;
+	bbm_watch_begin();
 	if (!bbm_job_lock(work->job))
 	{
 		work->result = BBM_WORK_LOST;
@@ -305,7 +340,7 @@ bbm_work(void *arg)
 	{
 		MemoryContext old = MemoryContextSwitchTo(work->context);
 
-		bbm_job_progress(work->job, &part.max, &work->cost);
+		bbm_job_progress(work->job, &part.max, work->next_size, &work->cost);
 		work->next_cursor = part.max;
 		if (DatumGetPointer(part.max.key))
 			work->next_cursor.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(part.max.key));

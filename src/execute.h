@@ -29,7 +29,11 @@ typedef struct BbmWork
 	const void *arg;
 	BbmWorkResult result;		/* out */
 	BbmBound	next_cursor;	/* what a part has reached; lives as the job does */
-	BbmCost		cost;
+	int			next_size;		/* of the next part, when cut down; 0 not */
+	BbmCost		cost;			/* of the last part */
+	int64		keys;			/* of all parts so far ... */
+	double		ms;				/* ... and what they have cost */
+	double		wal;
 } BbmWork;
 
 /* A BbmTxnFn with a BbmWork. */

@@ -23,6 +23,7 @@
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "replication/logicalworker.h"
 #include "tcop/pquery.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -45,6 +46,7 @@ PG_FUNCTION_INFO_V1(bbm_migration_guard);
 PG_FUNCTION_INFO_V1(bbm_migration_event);
 PG_FUNCTION_INFO_V1(bbm_job_guard);
 PG_FUNCTION_INFO_V1(bbm_truncate_guard);
+PG_FUNCTION_INFO_V1(bbm_replica_guard);
 
 /* A tuple under change. */
 typedef struct Row
@@ -178,7 +180,7 @@ check_size(Row row)
 		Interval   *target = DatumGetIntervalP(get(row, "target_duration", &isnull));
 
 		if (target->month != 0 || target->day < 0 || target->day > 1 || target->time < 0 ||
-			(target->day == 0 && target->time < 1000))
+			target->time > (1 - target->day) * USECS_PER_DAY || (target->day == 0 && target->time < 1000))
 			out_of_range(row, "target_duration", "It is what a batch is to take.",
 						 "Use an interval from 1 millisecond to 1 day, or NULL for batches of exactly batch_size keys.");
 	}
@@ -746,6 +748,8 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 	SPI_connect();
 	migration = bbm_migration_by_id(get_int(row, "batched_background_migration_id"), CurrentMemoryContext);
 	/* a dump loads the jobs of a copy; DELETE of a migration takes its jobs along */
+	if (migration)
+		bbm_check_owner(migration->owner, migration->name);
 	copy = migration && migration->home && strcmp(migration->home, bbm_home()) != 0;
 	if (migration == NULL && insert && !(ActivePortal && ActivePortal->commandTag == CMDTAG_COPY))
 		ereport(ERROR,
@@ -786,4 +790,24 @@ bbm_truncate_guard(PG_FUNCTION_ARGS)
 	bbm_errors_forget(0);
 	SPI_finish();
 	return PointerGetDatum(NULL);
+}
+
+/*
+ * BEFORE INSERT OR UPDATE OR DELETE on our tables, where session_replication_role
+ * is replica.  A publication FOR ALL TABLES has our tables, too; its ids are
+ * another server's, and must neither meet nor change the migrations here.  A
+ * superuser who loads data with that setting is let through.
+ */
+Datum
+bbm_replica_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by trigger manager", "bbm_replica_guard")));
+	if (IsLogicalWorker())
+		return PointerGetDatum(NULL);
+	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple);
 }

@@ -22,6 +22,7 @@
 #include "utils/varlena.h"
 
 #include "compat.h"
+#include "planguard.h"
 #include "statement.h"
 #include "txn.h"
 
@@ -460,6 +461,7 @@ bbm_job_prepare(BbmTarget *target, BbmLeaf *leaf)
 		case BBM_JOB_NONE:
 			break;
 	}
+	bbm_plan_choose(target, leaf);
 }
 
 /* Prepares a count over ranges, like bbm_job_prepare. */

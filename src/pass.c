@@ -23,25 +23,30 @@
 
 /*
  * Are there keys beyond what was the last when the pass began?  Then it goes on
- * up to what is the last now.  If they are no more than a batch, that is as far
- * as it goes: it has caught up.
+ * up to what is the last now.  If they are less than a batch, that is as far as
+ * it goes: it has caught up, and does not run after whoever inserts for ever.
+ *
+ * Another session may insert at any moment.  What has committed before our look
+ * is seen, as the look takes a snapshot of its own; what commits after it came
+ * later than the migration's end, or is found by the next look if there is one.
  */
 static bool
 extend(BbmTarget *target, const BbmClaimState *state)
 {
 	const BbmMigration *migration = target->migration;
+	bool		bounded = target->key.is_integer || DatumGetPointer(state->max.key);
 	BbmLeaf		root = {.relid = target->relid, .name = bbm_table_sql_name(target->relid), .whole_tree = true};
+	/* without a bound the table was empty, and all there is has come since */
 	BbmKeyWalk	walk = {.target = target, .leaf = target->by_leaf ? &root : bbm_leaf_open(target, target->relid),
-	.from = &state->max, .after = true, .limit = migration->batch_size};
-	BbmBound	min;
+	.from = bounded ? &state->max : NULL, .after = bounded, .limit = bbm_size_now(target, state)};
 	BbmBound	max;
 
-	if (walk.leaf == NULL || (!target->key.is_integer && !DatumGetPointer(state->max.key)))
+	if (walk.leaf == NULL)
 		return false;
 	bbm_key_walk(&walk);
-	if (walk.count == 0 || !bbm_target_bounds(target, &min, &max))
+	if (walk.count == 0 || !bbm_key_end(target, walk.leaf, true, &max))
 		return false;
-	bbm_migration_extend(migration->id, &max, walk.count >= migration->batch_size);
+	bbm_migration_extend(migration->id, &max, walk.count >= walk.limit);
 	if (target->by_leaf)
 		bbm_parts_reopen(migration->id, state->pass);
 	return true;

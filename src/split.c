@@ -107,6 +107,7 @@ split(Splitting *splitting, const BbmRange *part)
 	if (bbm_error_class(error->sqlerrcode) != BBM_ERROR_DATA)
 		ThrowErrorData(error);
 	strategy->first_of(splitting->target, splitting->leaf, part, false, PG_INT32_MAX, &all);
+	half = all;
 	if (all.key_count > 1)
 		strategy->first_of(splitting->target, splitting->leaf, part, false, (int) (all.key_count / 2), &half);
 	/* ties cannot be told apart by the key */
@@ -118,7 +119,9 @@ split(Splitting *splitting, const BbmRange *part)
 	FreeErrorData(error);
 	all.max = part->max;
 	split(splitting, &half);
-	strategy->first_of(splitting->target, splitting->leaf, &(BbmRange) {half.max, part->max, 0}, true, PG_INT32_MAX, &all);
+	half.min = half.max;
+	half.max = part->max;
+	strategy->first_of(splitting->target, splitting->leaf, &half, true, PG_INT32_MAX, &all);
 	if (all.key_count > 0)
 	{
 		all.max = part->max;

@@ -89,6 +89,7 @@ struct BbmLeaf
 	Oid			index;			/* to walk; InvalidOid: ask the table with a query */
 	bool		backwards;
 	SPIPlanPtr	plan;			/* the job's */
+	int			plan_generation;	/* of the plan that bbm_plan_choose has seen */
 	SPIPlanPtr	left_plan;		/* counts rows that are still to be done; NULL until needed */
 	SPIPlanPtr	check_plan;		/* counts rows that do not meet the check; NULL until needed */
 	SPIPlanPtr	probe;			/* the strategy's own, if it has one */
@@ -119,6 +120,8 @@ struct BbmTarget
 	bool		fixed;			/* composed: whether a row is to be done changes with the row alone */
 	BbmLeaf    *leaf;			/* the one opened last */
 	BbmSizing	sizing;			/* of a batch whose size follows the measured time */
+	int			part_size;		/* keys a commit, when cut down in this process; 0 not */
+	bool		planned_anew;	/* since a plan was last refused; see planguard.c */
 	bool		claim_apart;	/* an error was met: no claim in the transaction of a batch */
 	int			failures_in_row;
 	TimestampTz hold_until;		/* after many of them */

@@ -163,9 +163,44 @@ bbm_size_limits(const BbmMigration *migration, BbmSizeLimits *limits)
 {
 	limits->target_ms = migration->target_ms;
 	limits->max_wal = migration->max_batch_wal;
-	limits->min_size = migration->min_batch_size;
 	limits->max_size = migration->target_ms > 0 ? migration->max_batch_size :
 		Min(migration->max_batch_size, migration->batch_size);
+	limits->min_size = Min(migration->min_batch_size, limits->max_size);
+}
+
+/* How many keys the next batch is to have; a process that begins goes on from the last one's. */
+int
+bbm_size_now(BbmTarget *target, const BbmClaimState *state)
+{
+	BbmSizeLimits limits;
+
+	if (!bbm_size_follows(target->migration))
+		return state->batch_size;
+	bbm_size_limits(target->migration, &limits);
+	if (target->sizing.size == 0)
+		bbm_sizing_start(&target->sizing, &limits, state->last_size > 0 ? state->last_size : state->batch_size);
+	return target->sizing.size;
+}
+
+/* What was asked for when a job was cut; one that was not cut by us does not say. */
+int
+bbm_job_size(const BbmTarget *target, const BbmJob *job)
+{
+	return job->batch_size > 0 ? job->batch_size : target->migration->batch_size;
+}
+
+/* To follow is to go on beyond the last key there was, so there must be one. */
+void
+bbm_check_follow(const char *strategy)
+{
+	const BbmStrategy *found = bbm_strategy_find(strategy);
+
+	if (found && !found->has_key)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s cannot follow", found->name),
+				 errdetail("It has no upper bound to go beyond: it goes on by itself until no row is left to do."),
+				 errhint("Leave \"follow\" out.")));
 }
 
 /* ----------------------------------------------------------------
@@ -423,6 +458,8 @@ resolve(BbmTarget *target)
 	target->strategy = bbm_strategy_find(migration->strategy);
 	if (target->strategy == NULL)
 		bbm_unknown_strategy(migration->strategy);
+	if (migration->follow)
+		bbm_check_follow(migration->strategy);
 
 	bbm_failing_code = BBM_CODE_TABLE;
 	target->relid = bbm_target_table(migration->table_name);

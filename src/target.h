@@ -25,6 +25,9 @@ extern BbmLeaf *bbm_leaf_open(BbmTarget *target, Oid relid);
 extern const char *bbm_index_name(const BbmTarget *target, const BbmLeaf *leaf);
 extern void bbm_size_limits(const BbmMigration *migration, BbmSizeLimits *limits);
 extern bool bbm_size_follows(const BbmMigration *migration);
+extern int	bbm_size_now(BbmTarget *target, const BbmClaimState *state);
+extern int	bbm_job_size(const BbmTarget *target, const BbmJob *job);
+extern void bbm_check_follow(const char *strategy);
 
 /* The settings a job's text is read and run with, until bbm_user_settings_end. */
 extern int	bbm_job_settings(const BbmMigration *migration);

@@ -27,6 +27,7 @@
 #include "utils/rel.h"
 
 #include "compat.h"
+#include "printable.h"
 #include "target.h"
 
 /* The pass of a leaf that is not in the tree at present, and back. */
@@ -102,7 +103,7 @@ tell(const BbmTarget *target, const char *event, const char *name)
 	const BbmMigration *migration = target->migration;
 
 	ereport(LOG,
-			(errmsg("migration \"%s\": table %s was %s", migration->name, name, event)));
+			(errmsg("migration \"%s\": table %s was %s", bbm_printable(migration->name), bbm_printable(name), event)));
 	bbm_event_add(migration->id, migration->name, event, BBM_RUNNING, migration->owner, name);
 }
 
