@@ -939,7 +939,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.migration_id IS
 COMMENT ON COLUMN @extschema@.bbm_events.name IS
     'its name then';
 COMMENT ON COLUMN @extschema@.bbm_events.event IS
-    'created, started, paused, running, finished, failed, altered or dropped; attached or detached: a partition or child';
+    'created, started, paused, running, finished, failed, altered or dropped; attached or detached: a partition or child; pass: block ranges go over the table again';
 COMMENT ON COLUMN @extschema@.bbm_events.status IS
     'the status after it, as a word';
 COMMENT ON COLUMN @extschema@.bbm_events.role IS

@@ -347,6 +347,9 @@ finish_migration(BbmEngine *engine, BbmTarget *target)
 		return fail_or_hold(engine, target->migration, error);
 	if (args.finished)
 		ereport(LOG, (errmsg("migration \"%s\" is finished", bbm_printable(target->migration->name))));
+	else
+		/* another pass: whoever has left for want of ranges may come again */
+		engine->raised = false;
 	forget_target(engine, engine->current);
 	bbm_state_changed();
 	return WORKED;
