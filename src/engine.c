@@ -482,7 +482,7 @@ may_begin_part(BbmEngine *engine, BbmTarget *target)
 	TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_HOLD_JOB_MS);
 	bool		waited = false;
 
-	while (!is_wanted(engine) && bbm_pressure_holds(target, &engine->wait))
+	while (!is_wanted(engine) && bbm_pressure_holds(target, false, &engine->wait))
 	{
 		TimestampTz now = GetCurrentTimestamp();
 
@@ -659,7 +659,7 @@ work_on(BbmEngine *engine, int64 id)
 	if (claim.target == NULL)
 		return outcome;
 	bbm_txn_lock_timeout(bbm_setting_int(claim.target->migration, BBM_LOCK_TIMEOUT));
-	if (bbm_pressure_holds(claim.target, &engine->wait))
+	if (bbm_pressure_holds(claim.target, true, &engine->wait))
 		return wait_for_pressure(engine, claim.target);
 	if (claim.target->hold_until > GetCurrentTimestamp())
 	{

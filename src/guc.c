@@ -49,6 +49,7 @@ static bool wait_for_autovacuum;
 static int	max_horizon_age;
 static int	max_dead_tuples;
 static double max_dead_share;
+static bool vacuum;
 static int	max_wal_rate;
 static int	max_row_rate;
 static int	max_active_sessions;
@@ -128,6 +129,8 @@ static const SettingDef settings[BBM_SETTINGS] = {
 	[BBM_MAX_DEAD_SHARE] = {"bbm.max_dead_share", KIND_REAL, &max_dead_share, -1, -1, 1, 0,
 		"Sets which share of the table's rows may be dead while batches run.",
 	"-1 turns it off."},
+	[BBM_VACUUM] = {"bbm.vacuum", KIND_BOOL, &vacuum, false, 0, 0, 0,
+	"Lets workers vacuum the table when it has more dead rows than it may."},
 	[BBM_MAX_WAL_RATE] = {"bbm.max_wal_rate", KIND_INT, &max_wal_rate, 0, 0, INT_MAX, GUC_UNIT_KB,
 		"Sets how much WAL the batches of a migration write in a second.",
 	"Zero is no limit."},

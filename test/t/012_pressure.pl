@@ -212,12 +212,27 @@ waits('dead', 'dead rows: 300 rows of the table are dead (limit 100)');
 value($node, 'VACUUM t_dead');
 # its own batches leave some, too
 $node->poll_query_until('postgres', q(SELECT status = 'finished' OR waiting_on LIKE 'dead rows%' FROM bbm_status('dead')));
-settings('dead', 'bbm.max_dead_tuples=1000');
+settings('dead', 'bbm.max_dead_tuples=1000') if value($node, q(SELECT status FROM bbm_status('dead'))) ne 'finished';
 goes_on('dead');
 migration('share', ['bbm.max_dead_share=0.25'], prepare => 'UPDATE t_share SET n = 0');
 waits('share', 'dead rows: 50.0 percent of the table are dead (limit 25.0)');
 settings('share');
 goes_on('share');
+
+# Its workers vacuum it themselves, if they are to and may.
+migration('vacuums', [ 'bbm.max_dead_tuples=100', 'bbm.vacuum=on' ], prepare => 'UPDATE t_vacuums SET n = 0', batch_size => 300);
+goes_on('vacuums');
+is(value($node, q(SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 't_vacuums')), 1, 'the table was vacuumed once');
+value($node, 'CREATE ROLE guest LOGIN; GRANT EXECUTE ON FUNCTION bbm_create TO guest');
+counter_table($node, 't_guest', 300);
+value($node, 'GRANT SELECT, UPDATE ON t_guest TO guest; UPDATE t_guest SET n = 0');
+value($node, q(SET ROLE guest; SELECT bbm_create('guest', 't_guest', 'UPDATE t_guest SET n = n + 1 WHERE id BETWEEN $1 AND $2',
+	batch_size => 300, settings => '{bbm.max_dead_tuples=100, bbm.vacuum=on}', start => true)));
+waits('guest', 'dead rows: %');
+like(log_since($node), qr/LOG:  migration "guest": could not vacuum the table: permission denied to vacuum "t_guest"/,
+	'who may not vacuum is told');
+value($node, 'VACUUM t_guest');
+goes_on('guest');
 
 # Autovacuum at work on the table, for long.
 counter_table($node, 't_autovacuum', 20000);
