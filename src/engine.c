@@ -237,7 +237,8 @@ take_up(void *arg)
 
 	args->taken_up = bbm_migration_lock(args->id, &status) && status == BBM_ACTIVE;
 	if (args->taken_up)
-		bbm_migration_take_up(args->id, args->estimate, args->target->relid, &args->min, &args->max);
+		bbm_migration_take_up(args->id, args->estimate, args->target->relid, &args->min, &args->max,
+							  bbm_key_order_words(&args->target->key));
 }
 
 /* The migration's target as of now, taken up; NULL with an outcome when there is none. */
@@ -451,6 +452,9 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 		target->next_look = 0;
 		return bbm_record_failure(target, job, error, step_code);
 	}
+	/* the next claim finds the same, and has the target resolved anew */
+	if (work.result == BBM_WORK_STALE)
+		bbm_record_give_back(target, job, bbm_make_error(ERRCODE_QUERY_CANCELED, "the table has changed", NULL));
 	if (work.result == BBM_WORK_PAUSED)
 		bbm_record_give_back(target, job, bbm_make_error(ERRCODE_QUERY_CANCELED, "stopped between two sub-batches", NULL));
 	else if (work.result == BBM_WORK_LOST)
