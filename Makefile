@@ -13,10 +13,10 @@ OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
 
 # The tests, in the order in which they run; `make lint` knows one not listed.
 # sql/NAME.sql, test/specs/NAME.spec and test/t/NAME.pl
-REGRESS = install settings create statement guards privileges attack nologin steer status run runbook background failures
+REGRESS = install settings create statement guards privileges attack nologin steer status run runbook background failures keys strategies partitions
 ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alter-claim retry row-lock \
 	run-beside-run steering-open steering-rollback two-migrations prepared
-TAP = 001_latency 002_pause 003_crash 004_launcher 005_databases 006_versions 007_dump 008_prepared 009_torture 010_standby 011_upgrade
+TAP = 001_latency 002_pause 003_crash 004_launcher 005_databases 006_versions 007_dump 008_prepared 009_torture 010_standby 011_upgrade 018_partitions
 ISOLATION_OPTS = --inputdir=$(srcdir)/test
 
 PG_CPPFLAGS = -I$(srcdir)/src
