@@ -4,6 +4,13 @@
 \echo Use "CREATE EXTENSION bbm" to load this file. \quit
 
 /*
+ * The schema of the extension may be one that others can create in: no operator
+ * or function of theirs may be a better match than pg_catalog's for what is
+ * resolved here.
+ */
+SET LOCAL search_path TO pg_catalog, pg_temp;
+
+/*
  * Tables.  The first sixteen (eleven) columns, their types, defaults and codes are
  * those of the container registry's tables; everything after them is ours.
  */
@@ -31,6 +38,7 @@ CREATE TABLE @extschema@.batched_background_migrations (
     max_attempts smallint NOT NULL DEFAULT 5,
     share_table boolean NOT NULL DEFAULT false,
     synchronous boolean NOT NULL DEFAULT false,
+    allow_full_scan boolean NOT NULL DEFAULT false,
     job_search_path text NOT NULL DEFAULT pg_catalog.current_setting('search_path'),
     min_key text[],
     max_key text[],
@@ -47,6 +55,8 @@ CREATE TABLE @extschema@.batched_background_migrations (
     min_batch_size integer NOT NULL DEFAULT 10,
     max_batch_size integer NOT NULL DEFAULT 100000,
     max_batch_wal bigint,
+    on_error text NOT NULL DEFAULT 'fail',
+    max_errors integer NOT NULL DEFAULT 100,
     pass integer NOT NULL DEFAULT 1,
     owner name,
     owner_oid oid,
@@ -83,12 +93,17 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     cursor_value bigint,
     cursor_key text[],
     batch_size integer,
+    splits boolean NOT NULL DEFAULT false,
     key_count bigint NOT NULL DEFAULT 0,
     row_count bigint NOT NULL DEFAULT 0,
     run_ms double precision NOT NULL DEFAULT 0,
     wal_bytes bigint NOT NULL DEFAULT 0,
     merged_jobs integer NOT NULL DEFAULT 1,
     skipped boolean NOT NULL DEFAULT false,
+    given_back integer NOT NULL DEFAULT 0,
+    given_back_for integer[],
+    part_size integer,
+    stuck integer NOT NULL DEFAULT 0,
     next_attempt_at timestamp with time zone,
     error_sqlstate text,
     error_message text,
@@ -108,11 +123,11 @@ DECLARE
     trigger name;
 BEGIN
     FOR trigger IN
-        SELECT t.tgname FROM pg_catalog.pg_trigger t
-        WHERE t.tgrelid = '@extschema@.batched_background_migration_jobs'::pg_catalog.regclass
+        SELECT t.tgname FROM pg_trigger t
+        WHERE t.tgrelid = '@extschema@.batched_background_migration_jobs'::regclass
           AND t.tgisinternal AND t.tgconstraint <> 0
     LOOP
-        EXECUTE pg_catalog.format('ALTER TABLE @extschema@.batched_background_migration_jobs DISABLE TRIGGER %I', trigger);
+        EXECUTE 'ALTER TABLE @extschema@.batched_background_migration_jobs DISABLE TRIGGER ' || quote_ident(trigger);
     END LOOP;
 END
 $$;
@@ -153,6 +168,26 @@ CREATE TABLE @extschema@.bbm_parts (
 );
 CREATE INDEX bbm_parts_migration_idx ON @extschema@.bbm_parts (migration_id, relation);
 
+-- rows and ranges that cannot be done, put aside; go with the migration, by its trigger
+CREATE TABLE @extschema@.bbm_row_errors (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    migration_id bigint NOT NULL,
+    job_id bigint NOT NULL,
+    at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    relation oid,
+    relation_name text,
+    min_value bigint NOT NULL,
+    max_value bigint NOT NULL,
+    min_key text[],
+    max_key text[],
+    error_sqlstate text,
+    error_message text,
+    error_detail text,
+    error_hint text,
+    error_context text
+);
+CREATE INDEX bbm_row_errors_migration_idx ON @extschema@.bbm_row_errors (migration_id, id);
+
 -- every change of state: who, when, what
 CREATE TABLE @extschema@.bbm_events (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -174,6 +209,8 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.batched_background_migra
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.batched_background_migration_jobs_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_parts', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_parts_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_row_errors', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_row_errors_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_events', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_events_id_seq', '');
 
@@ -188,10 +225,14 @@ CREATE FUNCTION @extschema@.bbm_job_guard() RETURNS trigger
 CREATE FUNCTION @extschema@.bbm_truncate_guard() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME';
 
+CREATE FUNCTION @extschema@.bbm_replica_guard() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME';
+
 COMMENT ON FUNCTION @extschema@.bbm_migration_guard IS 'trigger: who may write a migration, and what a status may become';
 COMMENT ON FUNCTION @extschema@.bbm_migration_event IS 'trigger: records, notifies and wakes';
 COMMENT ON FUNCTION @extschema@.bbm_job_guard IS 'trigger: the jobs are written by the workers';
 COMMENT ON FUNCTION @extschema@.bbm_truncate_guard IS 'trigger: no TRUNCATE while a migration is not paused';
+COMMENT ON FUNCTION @extschema@.bbm_replica_guard IS 'trigger: what logical replication brings for our tables is passed over';
 
 CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.batched_background_migrations
@@ -209,6 +250,34 @@ CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
     ON @extschema@.batched_background_migration_jobs
     FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bbm_truncate_guard();
 
+/*
+ * A subscription to all tables of another server brings that one's rows, with
+ * ids that mean other migrations here.  TRUNCATE cannot be passed over, so the
+ * guard decides.
+ */
+CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
+    ON @extschema@.batched_background_migrations
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_replica_guard();
+ALTER TABLE @extschema@.batched_background_migrations ENABLE REPLICA TRIGGER bbm_replica;
+ALTER TABLE @extschema@.batched_background_migrations ENABLE ALWAYS TRIGGER bbm_truncate;
+CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
+    ON @extschema@.batched_background_migration_jobs
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_replica_guard();
+ALTER TABLE @extschema@.batched_background_migration_jobs ENABLE REPLICA TRIGGER bbm_replica;
+ALTER TABLE @extschema@.batched_background_migration_jobs ENABLE ALWAYS TRIGGER bbm_truncate;
+CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
+    ON @extschema@.bbm_events
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_replica_guard();
+ALTER TABLE @extschema@.bbm_events ENABLE REPLICA TRIGGER bbm_replica;
+CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
+    ON @extschema@.bbm_parts
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_replica_guard();
+ALTER TABLE @extschema@.bbm_parts ENABLE REPLICA TRIGGER bbm_replica;
+CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
+    ON @extschema@.bbm_row_errors
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_replica_guard();
+ALTER TABLE @extschema@.bbm_row_errors ENABLE REPLICA TRIGGER bbm_replica;
+
 -- a role that was granted access sees and steers what its memberships allow
 ALTER TABLE @extschema@.batched_background_migrations ENABLE ROW LEVEL SECURITY;
 CREATE POLICY bbm_owner ON @extschema@.batched_background_migrations
@@ -221,9 +290,15 @@ ALTER TABLE @extschema@.bbm_parts ENABLE ROW LEVEL SECURITY;
 CREATE POLICY bbm_owner ON @extschema@.bbm_parts
     USING (EXISTS (SELECT 1 FROM @extschema@.batched_background_migrations m
                    WHERE m.id OPERATOR(pg_catalog.=) migration_id));
+ALTER TABLE @extschema@.bbm_row_errors ENABLE ROW LEVEL SECURITY;
+CREATE POLICY bbm_owner ON @extschema@.bbm_row_errors
+    USING (EXISTS (SELECT 1 FROM @extschema@.batched_background_migrations m
+                   WHERE m.id OPERATOR(pg_catalog.=) migration_id));
 ALTER TABLE @extschema@.bbm_events ENABLE ROW LEVEL SECURITY;
 CREATE POLICY bbm_owner ON @extschema@.bbm_events
     USING (pg_catalog.pg_has_role(owner_oid, 'USAGE'));
+CREATE POLICY bbm_monitor ON @extschema@.bbm_events FOR SELECT TO pg_monitor USING (true);
+GRANT SELECT ON @extschema@.bbm_events TO pg_monitor;
 
 /* Defining. */
 
@@ -252,6 +327,9 @@ CREATE FUNCTION @extschema@.bbm_create(
     verify boolean DEFAULT false,
     "check" text DEFAULT NULL,
     follow boolean DEFAULT false,
+    on_error text DEFAULT 'fail',
+    max_errors integer DEFAULT 100,
+    allow_full_scan boolean DEFAULT false,
     "where" text DEFAULT NULL
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -284,6 +362,9 @@ CREATE FUNCTION @extschema@.bbm_update(
     verify boolean DEFAULT false,
     "check" text DEFAULT NULL,
     follow boolean DEFAULT false,
+    on_error text DEFAULT 'fail',
+    max_errors integer DEFAULT 100,
+    allow_full_scan boolean DEFAULT false,
     allow_key_change boolean DEFAULT false
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -314,7 +395,10 @@ CREATE FUNCTION @extschema@.bbm_delete(
     max_key text[] DEFAULT NULL,
     verify boolean DEFAULT false,
     "check" text DEFAULT NULL,
-    follow boolean DEFAULT false
+    follow boolean DEFAULT false,
+    on_error text DEFAULT 'fail',
+    max_errors integer DEFAULT 100,
+    allow_full_scan boolean DEFAULT false
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_delete IS
@@ -338,7 +422,10 @@ CREATE FUNCTION @extschema@.bbm_alter(
     max_batch_wal bigint DEFAULT NULL,
     index_name text DEFAULT NULL,
     verify boolean DEFAULT NULL,
-    follow boolean DEFAULT NULL
+    follow boolean DEFAULT NULL,
+    on_error text DEFAULT NULL,
+    max_errors integer DEFAULT NULL,
+    allow_full_scan boolean DEFAULT NULL
 ) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_alter IS
@@ -348,6 +435,16 @@ CREATE FUNCTION @extschema@.bbm_drop(name text, if_exists boolean DEFAULT false)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_drop IS
     'cancel the batches of a migration in flight and delete it with its jobs; true if there was one';
+
+CREATE FUNCTION @extschema@.bbm_sync_trigger(
+    table_name text,
+    set text,
+    "where" text DEFAULT NULL,
+    drop boolean DEFAULT false
+) RETURNS name
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.bbm_sync_trigger IS
+    'create, or drop, the trigger that fills columns of rows that are written; returns its name';
 
 /* Steering. */
 
@@ -389,6 +486,11 @@ CREATE FUNCTION @extschema@.bbm_ensure_finished(VARIADIC names text[]) RETURNS v
 COMMENT ON FUNCTION @extschema@.bbm_ensure_finished IS
     'raise an error unless every migration named is finished: the guard of a schema change';
 
+CREATE FUNCTION @extschema@.bbm_verify(name text, "check" text DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.bbm_verify IS
+    'count the rows in a migration''s range that still meet its where, or do not meet a check';
+
 CREATE PROCEDURE @extschema@.bbm_run(name text DEFAULT NULL)
     LANGUAGE c AS 'MODULE_PATHNAME';
 COMMENT ON PROCEDURE @extschema@.bbm_run IS
@@ -411,6 +513,18 @@ CREATE FUNCTION @extschema@.bbm_status_name(status smallint) RETURNS text
 COMMENT ON FUNCTION @extschema@.bbm_status_name IS
     'the word for a status code: paused, active, finished, failed, running';
 
+CREATE FUNCTION @extschema@.bbm_give_back_names(counts bigint[]) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(c.n || ' ' || (ARRAY['lock timeout', 'deadlock', 'blocking others', 'time limit',
+                                           'cancelled', 'other'])[c.reason], ', ' ORDER BY c.reason)
+    FROM unnest(counts) WITH ORDINALITY AS c (n, reason)
+    WHERE c.n > 0
+$$;
+COMMENT ON FUNCTION @extschema@.bbm_give_back_names IS
+    'in words how often batches were given back for which reason';
+
 CREATE FUNCTION @extschema@.bbm_waiting_on(id bigint, home text, owner_oid oid) RETURNS text
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_waiting_on IS
@@ -422,40 +536,38 @@ CREATE FUNCTION @extschema@.bbm_live_workers(
 ) RETURNS SETOF record
     LANGUAGE c VOLATILE ROWS 8 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_live_workers IS
-    'the processes of bbm in this server as shared memory, or without it the job table, has them; bbm_workers() is for people';
+    'the processes of bbm in this server that the caller may see, as shared memory, or without it the job table, has them; bbm_workers() is for people';
 
-CREATE FUNCTION @extschema@.bbm_workers(
-    OUT pid integer, OUT role name, OUT migration text, OUT job bigint,
-    OUT since timestamp with time zone, OUT waiting_on text, OUT kind text, OUT database name
-) RETURNS SETOF record
-    LANGUAGE sql VOLATILE SECURITY DEFINER ROWS 8
-    SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT w.pid, r.rolname,
+/*
+ * What people look at is in views: their access to the tables is the
+ * extension's owner's, while bbm_may_see is asked as whoever looks.  A SECURITY
+ * DEFINER function could not tell who that is: its caller may in turn run with
+ * the rights of another role, in a function or in an index's expression.
+ */
+
+CREATE VIEW @extschema@.bbm_processes WITH (security_barrier) AS
+    SELECT w.pid, r.rolname AS role,
            CASE WHEN w.datid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-                THEN m.name END,
-           w.job_id, w.since, w.waiting_on, w.kind, d.datname
+                THEN m.name END AS migration,
+           w.job_id AS job, w.since, w.waiting_on, w.kind, d.datname AS database
     FROM @extschema@.bbm_live_workers() w
     LEFT JOIN pg_roles r ON r.oid = w.owner_oid
     LEFT JOIN pg_database d ON d.oid = w.datid
     LEFT JOIN @extschema@.batched_background_migrations m ON m.id = w.migration_id
-    WHERE w.owner_oid IS NULL OR @extschema@.bbm_may_see(w.owner_oid)
-    ORDER BY w.kind, w.pid
-$$;
+    ORDER BY w.kind, w.pid;
+
+CREATE FUNCTION @extschema@.bbm_workers() RETURNS SETOF @extschema@.bbm_processes
+    LANGUAGE sql VOLATILE ROWS 8
+    SET search_path = pg_catalog, pg_temp
+AS 'SELECT * FROM @extschema@.bbm_processes';
 COMMENT ON FUNCTION @extschema@.bbm_workers IS
     'the processes of bbm: pid, role, migration and job at work, since when, what it waits for';
 
-CREATE FUNCTION @extschema@.bbm_status(
-    INOUT name text DEFAULT NULL,
-    OUT status text, OUT percent numeric, OUT rows_done bigint, OUT estimated_total bigint,
-    OUT jobs_finished bigint, OUT jobs_running bigint, OUT jobs_failed bigint, OUT rows_per_second numeric,
-    OUT eta interval, OUT batch_size integer, OUT workers integer, OUT waiting_on text,
-    OUT started_at timestamp with time zone, OUT finished_at timestamp with time zone, OUT last_error text,
-    OUT attempt smallint, OUT next_attempt_at timestamp with time zone
-) RETURNS SETOF record
-    LANGUAGE sql STABLE SECURITY DEFINER ROWS 10
-    SET search_path = pg_catalog, pg_temp
-AS $$
+CREATE VIEW @extschema@.bbm_migration_status (
+    name, status, percent, rows_done, estimated_total, jobs_finished, jobs_running, jobs_failed, rows_per_second,
+    eta, batch_size, workers, waiting_on, started_at, finished_at, last_error, attempt, next_attempt_at,
+    given_back, given_back_for
+) WITH (security_barrier) AS
     SELECT m.name,
            @extschema@.bbm_status_name(m.status),
            CASE WHEN m.status = 2 THEN 100.0
@@ -477,12 +589,24 @@ AS $$
            j.running::integer,
            CASE WHEN m.status IN (1, 4) THEN @extschema@.bbm_waiting_on(m.id, m.home, m.owner_oid) END,
            m.started_at, m.finished_at,
-           coalesce(m.error_sqlstate || ': ' || m.error_message, e.error),
-           e.attempts, CASE WHEN m.status <> 3 THEN e.next_attempt_at END
+           coalesce(m.error_sqlstate || ': ' || m.error_message, e.error,
+                    (SELECT format('%s: %s (put aside: %s)', o.error_sqlstate, o.error_message,
+                                   (SELECT count(*) FROM @extschema@.bbm_row_errors a WHERE a.migration_id = m.id))
+                     FROM @extschema@.bbm_row_errors o WHERE o.migration_id = m.id ORDER BY o.id DESC LIMIT 1)),
+           e.attempts, CASE WHEN m.status <> 3 THEN e.next_attempt_at END,
+           j.given_back,
+           CASE WHEN j.given_back > 0 THEN (
+               SELECT @extschema@.bbm_give_back_names(ARRAY[
+                   sum(g.given_back_for[1]), sum(g.given_back_for[2]), sum(g.given_back_for[3]),
+                   sum(g.given_back_for[4]), sum(g.given_back_for[5]), sum(g.given_back_for[6])]::bigint[])
+               FROM @extschema@.batched_background_migration_jobs g
+               WHERE g.batched_background_migration_id = m.id AND g.given_back > 0)
+           END
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
         -- keys are those of the first pass; what a pass that verifies has found is not done
         SELECT coalesce(sum(j.row_count) FILTER (WHERE j.pass % 2 = 1), 0)::bigint AS rows,
+               coalesce(sum(j.given_back), 0)::bigint AS given_back,
                coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1 AND j.status = 2), 0)::bigint AS keys,
                coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1), 0)::bigint AS all_keys,
                max(j.max_value) AS cut, coalesce(bool_or(j.relation IS NOT NULL), false) AS by_leaf,
@@ -513,40 +637,72 @@ AS $$
         WHERE j.batched_background_migration_id = m.id AND j.status <> 2 AND j.error_message IS NOT NULL
         ORDER BY j.updated_at DESC LIMIT 1
     ) e ON true
-    WHERE (bbm_status.name IS NULL OR m.name = bbm_status.name)
-      AND @extschema@.bbm_may_see(m.owner_oid)
-    ORDER BY m.id
+    WHERE @extschema@.bbm_may_see(m.owner_oid)
+    ORDER BY m.id;
+
+CREATE FUNCTION @extschema@.bbm_status(name text DEFAULT NULL) RETURNS SETOF @extschema@.bbm_migration_status
+    LANGUAGE sql STABLE ROWS 10
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT * FROM @extschema@.bbm_migration_status s WHERE bbm_status.name IS NULL OR s.name = bbm_status.name
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_status IS
     'a row a migration: progress, rate, what it waits for and the last error; no row for a name that is not there';
 
-CREATE FUNCTION @extschema@.bbm_jobs(
-    name text,
-    OUT id bigint, OUT status text, OUT min_value bigint, OUT max_value bigint, OUT attempts smallint,
-    OUT rows bigint, OUT run_time interval, OUT wal_bytes bigint, OUT jobs integer, OUT worker_pid integer,
-    OUT started_at timestamp with time zone, OUT finished_at timestamp with time zone,
-    OUT next_attempt_at timestamp with time zone, OUT failure_error_code smallint,
-    OUT error_sqlstate text, OUT error_message text,
-    OUT relation text, OUT min_key text[], OUT max_key text[], OUT verifies boolean, OUT batch_size integer
-) RETURNS SETOF record
-    LANGUAGE sql STABLE SECURITY DEFINER ROWS 1000
-    SET search_path = pg_catalog, pg_temp
-AS $$
+CREATE VIEW @extschema@.bbm_migration_jobs (
+    id, status, min_value, max_value, attempts, rows, run_time, wal_bytes, jobs, worker_pid, started_at, finished_at,
+    next_attempt_at, failure_error_code, error_sqlstate, error_message, migration,
+    relation, min_key, max_key, verifies, batch_size, given_back, given_back_for
+) WITH (security_barrier) AS
     SELECT j.id,
            CASE j.status WHEN 1 THEN 'new' ELSE @extschema@.bbm_status_name(j.status) END,
            j.min_value, j.max_value, j.attempts, j.row_count, make_interval(secs => j.run_ms / 1000), j.wal_bytes,
            j.merged_jobs, CASE WHEN j.status = 4 THEN j.worker_pid END, j.started_at, j.finished_at,
            CASE WHEN m.status <> 3 THEN j.next_attempt_at END, j.failure_error_code, j.error_sqlstate, j.error_message,
-           j.relation_name, j.min_key, j.max_key, j.pass % 2 = 0, j.batch_size
+           m.name, j.relation_name, j.min_key, j.max_key, j.pass % 2 = 0, j.batch_size,
+           j.given_back, @extschema@.bbm_give_back_names(j.given_back_for::bigint[])
     FROM @extschema@.batched_background_migration_jobs j
     JOIN @extschema@.batched_background_migrations m ON m.id = j.batched_background_migration_id
-    WHERE m.name = bbm_jobs.name AND @extschema@.bbm_may_see(m.owner_oid)
-    ORDER BY j.id DESC
+    WHERE @extschema@.bbm_may_see(m.owner_oid)
+    ORDER BY j.id DESC;
+
+CREATE FUNCTION @extschema@.bbm_jobs(name text) RETURNS SETOF @extschema@.bbm_migration_jobs
+    LANGUAGE sql STABLE ROWS 1000
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT * FROM @extschema@.bbm_migration_jobs j WHERE j.migration = bbm_jobs.name
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_jobs IS
     'the jobs of a migration, newest first; finished neighbours are merged, jobs says how many a row stands for';
 
+CREATE VIEW @extschema@.bbm_migration_errors (
+    id, at, relation, min_value, max_value, min_key, max_key, error_sqlstate, error_message, error_detail,
+    error_hint, error_context, job, migration
+) WITH (security_barrier) AS
+    SELECT e.id, e.at, e.relation_name, CASE WHEN e.min_key IS NULL THEN e.min_value END,
+           CASE WHEN e.min_key IS NULL THEN e.max_value END, e.min_key, e.max_key, e.error_sqlstate,
+           e.error_message, e.error_detail, e.error_hint, e.error_context, e.job_id, m.name
+    FROM @extschema@.bbm_row_errors e
+    JOIN @extschema@.batched_background_migrations m ON m.id OPERATOR(pg_catalog.=) e.migration_id
+    WHERE @extschema@.bbm_may_see(m.owner_oid)
+    ORDER BY e.id;
+
+CREATE FUNCTION @extschema@.bbm_errors(name text) RETURNS SETOF @extschema@.bbm_migration_errors
+    LANGUAGE sql STABLE ROWS 100
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT * FROM @extschema@.bbm_migration_errors e WHERE e.migration = bbm_errors.name
+$$;
+COMMENT ON VIEW @extschema@.bbm_migration_errors IS
+    'what bbm_errors() reads: the rows or ranges that migrations have put aside, of those the reader may see';
+COMMENT ON FUNCTION @extschema@.bbm_errors IS
+    'the rows, or ranges, that a migration has put aside, and why; bbm_retry takes them up again';
+
 /* Comments on what people read in psql. */
+
+COMMENT ON VIEW @extschema@.bbm_migration_status IS 'what bbm_status() shows: the migrations that the reader may see';
+COMMENT ON VIEW @extschema@.bbm_migration_jobs IS 'what bbm_jobs() shows: the jobs of migrations that the reader may see';
+COMMENT ON VIEW @extschema@.bbm_processes IS 'what bbm_workers() shows: the processes that the reader may see';
 
 COMMENT ON TABLE @extschema@.batched_background_migrations IS
     'one row a batched background migration: which table, which key, what to do to each batch';
@@ -580,6 +736,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.share_table IS
     'may run at the same time as another migration of the same table that says so too';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.synchronous IS
     'commit each batch with the server''s synchronous_commit, for jobs with effects outside the database';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.allow_full_scan IS
+    'may a batch read the whole of a large table? Without it, one whose plan does is refused before it runs';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.job_search_path IS
     'search_path the job runs with; pg_temp always comes last';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.owner IS 'role the job runs as; recorded by bbm';
@@ -625,6 +783,11 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.max_batch_wal IS
 COMMENT ON COLUMN @extschema@.batched_background_migrations.pass IS
     'odd passes work, even ones verify; most migrations have one';
 
+COMMENT ON COLUMN @extschema@.batched_background_migrations.on_error IS
+    'what becomes of a job that has used up its attempts: fail the migration; split: do all but the rows that cannot be done; skip the range';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.max_errors IS
+    'rows or ranges that may be put aside';
+
 COMMENT ON TABLE @extschema@.batched_background_migration_jobs IS
     'one row a key range of a migration, its attempts and outcome; written by the workers alone';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.id IS
@@ -661,6 +824,14 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.merged_jobs IS '
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.skipped IS
     'not done, as its leaf was not part of the table; it will be if that comes back';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.next_attempt_at IS 'not before this time';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.given_back IS
+    'how often its batch was given back, which does not count as an attempt';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.given_back_for IS
+    'how often for each reason: lock timeout, deadlock, blocking others, time limit, cancelled, other; NULL: never';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.part_size IS
+    'keys its next commit may have, after it was given back; NULL: as many as the migration says';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.stuck IS
+    'what its give-backs without progress in between weigh: from 1000 on each counts as an attempt';
 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_sqlstate IS
     'SQLSTATE of the last attempt that did not succeed';
@@ -687,6 +858,42 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.cursor_key IS
     'last key done, when the job commits in sub-batches and the key is not an integer';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.batch_size IS
     'keys asked for when it was cut';
+
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.splits IS
+    'its attempts are used up: the next execution puts aside what cannot be done';
+
+COMMENT ON TABLE @extschema@.bbm_row_errors IS
+    'rows and ranges that cannot be done, put aside by on_error split or skip; bbm_errors() is for people';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.id IS
+    'identity';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.migration_id IS
+    'the migration';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.job_id IS
+    'the job it was part of';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.at IS
+    'when it was put aside';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.relation IS
+    'OID of the partition or child it is of';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.relation_name IS
+    'the same by name';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.min_value IS
+    'first key, where it is an integer';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.max_value IS
+    'last key, where it is an integer';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.min_key IS
+    'first key, where it is not an integer';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.max_key IS
+    'last key, where it is not an integer';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_sqlstate IS
+    'SQLSTATE of the error';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_message IS
+    'its message';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_detail IS
+    'its detail';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_hint IS
+    'its hint';
+COMMENT ON COLUMN @extschema@.bbm_row_errors.error_context IS
+    'its context';
 
 COMMENT ON TABLE @extschema@.bbm_parts IS
     'how far a migration is with each partition or child, and block ranges with a table; written by the workers alone';
@@ -736,10 +943,12 @@ COMMENT ON COLUMN @extschema@.bbm_events.detail IS
  * role may do is granted by name; doc/reference.md has the lists.
  */
 REVOKE ALL ON FUNCTION
-    @extschema@.bbm_create, @extschema@.bbm_update, @extschema@.bbm_delete, @extschema@.bbm_alter, @extschema@.bbm_drop, @extschema@.bbm_start,
-    @extschema@.bbm_resume, @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry,
-    @extschema@.bbm_launch_worker, @extschema@.bbm_live_workers, @extschema@.bbm_waiting_on,
+    @extschema@.bbm_create, @extschema@.bbm_update, @extschema@.bbm_delete, @extschema@.bbm_alter,
+    @extschema@.bbm_drop, @extschema@.bbm_sync_trigger, @extschema@.bbm_start, @extschema@.bbm_resume,
+    @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry, @extschema@.bbm_launch_worker,
     @extschema@.bbm_migration_guard, @extschema@.bbm_migration_event, @extschema@.bbm_job_guard,
-    @extschema@.bbm_truncate_guard
+    @extschema@.bbm_truncate_guard, @extschema@.bbm_replica_guard
     FROM PUBLIC;
 REVOKE ALL ON PROCEDURE @extschema@.bbm_run FROM PUBLIC;
+GRANT SELECT ON @extschema@.bbm_processes, @extschema@.bbm_migration_status, @extschema@.bbm_migration_jobs,
+    @extschema@.bbm_migration_errors TO PUBLIC;

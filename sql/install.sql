@@ -76,7 +76,8 @@ WHERE attrelid IN ('batched_background_migrations'::regclass, 'batched_backgroun
 ORDER BY attrelid::regclass::text, attnum;
 
 -- tables are nobody's but the installer's
-SELECT relname, relacl FROM pg_class
+-- MAINTAIN came with 17
+SELECT relname, replace(relacl::text, 'xtm', 'xt') AS relacl FROM pg_class
 WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S') ORDER BY relname;
 
 -- it is there once, and goes without a trace

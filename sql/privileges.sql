@@ -76,8 +76,12 @@ SELECT state, message FROM fails($$SELECT bbm_retry('alice''s')$$);
 SELECT state, message FROM fails($$SELECT bbm_drop('alice''s')$$);
 SELECT state, message FROM fails($$SELECT bbm_alter('alice''s')$$);
 SELECT state, message FROM fails($$SELECT bbm_launch_worker()$$);
-SELECT state, message FROM fails($$SELECT * FROM bbm_live_workers()$$);
-SELECT state, message FROM fails($$SELECT bbm_waiting_on(1, '', 10)$$);
+SELECT owner_oid FROM bbm_live_workers() WHERE owner_oid IS NOT NULL;
+SELECT bbm_waiting_on(1, '', 10), bbm_waiting_on(1, '', 'regress_bbm_alice'::regrole),
+       bbm_waiting_on(1, '', 'regress_bbm_stranger'::regrole);
+SELECT * FROM bbm_migration_status;
+SELECT count(*) FROM bbm_migration_jobs;
+SELECT job FROM bbm_processes WHERE role IS NOT NULL;
 CALL bbm_run();
 UPDATE batched_background_migrations SET status = 1;
 SELECT role, migration, job FROM bbm_workers() WHERE kind <> 'launcher';
@@ -235,6 +239,8 @@ SELECT bbm_wait('alice''s', '0');
 SELECT bbm_ensure_finished('alice''s');
 SELECT state, message FROM fails($$SELECT bbm_start('alice''s')$$);
 SELECT name FROM batched_background_migrations;
+SELECT DISTINCT name, role FROM bbm_events ORDER BY name, role;
+SELECT state, message FROM fails($$DELETE FROM bbm_events$$);
 
 -- a superuser may steer them all, and they still run as their owner
 \c - :admin

@@ -39,11 +39,15 @@ bbm_check_owner(Oid owner, const char *name)
 				 errhint("Its owner is in the column owner of batched_background_migrations.")));
 }
 
-/* May the calling role know of this owner's migrations?  Looks through SECURITY DEFINER. */
+/*
+ * May the acting user know of this owner's migrations?  Not whoever is behind
+ * it: in a SECURITY DEFINER function, or in an index's expression that a
+ * superuser's VACUUM evaluates, that is somebody else, who has not asked.
+ */
 bool
 bbm_role_may_see(Oid owner)
 {
-	Oid			caller = GetOuterUserId();
+	Oid			caller = bbm_acting_user();
 
 	return has_privs_of_role(caller, owner) || has_privs_of_role(caller, ROLE_PG_MONITOR);
 }

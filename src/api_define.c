@@ -143,7 +143,8 @@ enum
 	OPTION_COLUMN, OPTION_BATCH_SIZE, OPTION_SUB_BATCH_SIZE, OPTION_MIN, OPTION_MAX, OPTION_STRATEGY,
 	OPTION_WORKERS, OPTION_MAX_ATTEMPTS, OPTION_SHARE_TABLE, OPTION_SYNCHRONOUS, OPTION_START,
 	OPTION_TARGET_DURATION, OPTION_MIN_BATCH_SIZE, OPTION_MAX_BATCH_SIZE, OPTION_MAX_BATCH_WAL, OPTION_INDEX,
-	OPTION_MIN_KEY, OPTION_MAX_KEY, OPTION_VERIFY, OPTION_CHECK, OPTION_FOLLOW, OPTION_LAST
+	OPTION_MIN_KEY, OPTION_MAX_KEY, OPTION_VERIFY, OPTION_CHECK, OPTION_FOLLOW,
+	OPTION_ON_ERROR, OPTION_MAX_ERRORS, OPTION_ALLOW_FULL_SCAN, OPTION_LAST
 };
 
 /* A batch whose size nobody gave begins with so many keys, and aims at so much time. */
@@ -182,7 +183,9 @@ read_options(FunctionCallInfo fcinfo, int first, BbmDefinition *d)
 	}			required[] = {
 		{OPTION_WORKERS, "workers"}, {OPTION_MAX_ATTEMPTS, "max_attempts"}, {OPTION_SHARE_TABLE, "share_table"},
 		{OPTION_SYNCHRONOUS, "synchronous"}, {OPTION_MIN_BATCH_SIZE, "min_batch_size"},
-		{OPTION_MAX_BATCH_SIZE, "max_batch_size"}, {OPTION_VERIFY, "verify"}, {OPTION_FOLLOW, "follow"}
+		{OPTION_MAX_BATCH_SIZE, "max_batch_size"}, {OPTION_VERIFY, "verify"}, {OPTION_FOLLOW, "follow"},
+		{OPTION_ON_ERROR, "on_error"}, {OPTION_MAX_ERRORS, "max_errors"},
+		{OPTION_ALLOW_FULL_SCAN, "allow_full_scan"}
 	};
 
 	for (int i = 0; i < lengthof(required); i++)
@@ -205,6 +208,9 @@ read_options(FunctionCallInfo fcinfo, int first, BbmDefinition *d)
 	d->verify = bool_arg(fcinfo, first + OPTION_VERIFY);
 	d->check_clause = text_arg(fcinfo, first + OPTION_CHECK);
 	d->follow = bool_arg(fcinfo, first + OPTION_FOLLOW);
+	d->on_error = text_arg(fcinfo, first + OPTION_ON_ERROR);
+	d->max_errors = int_arg(fcinfo, first + OPTION_MAX_ERRORS);
+	d->allow_full_scan = bool_arg(fcinfo, first + OPTION_ALLOW_FULL_SCAN);
 	d->search_path = pstrdup(namespace_search_path);
 	check_max_attempts(d->max_attempts);
 }
@@ -259,6 +265,18 @@ default_key(BbmDefinition *d, Oid relid)
 				 errmsg("table \"%s\" has no primary key", get_rel_name(relid)),
 				 errdetail("Its primary key is the default for the batching key."),
 				 errhint("Name the batching key in column_name, or use bbm_update or bbm_delete.")));
+}
+
+/* An upper bound that is given is meant; one that is found out may move. */
+static void
+check_follow(const BbmDefinition *d)
+{
+	if (d->follow && *d->follow && d->max)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a migration with an upper bound cannot follow"),
+				 errdetail("\"follow\" goes on beyond what is the last key when the migration is defined."),
+				 errhint("Leave out the bound, or \"follow\".")));
 }
 
 static void
@@ -377,6 +395,7 @@ define(BbmDefinition *d, bool start, bool by_number, bool by_key)
 	check_may_log_in(owner);
 	check_name_is_free(d->name);
 	default_size(d);
+	check_follow(d);
 	level = bbm_job_settings(&migration);
 	relid = bbm_target_table(d->table_name);
 	default_key(d, relid);
@@ -474,7 +493,8 @@ enum
 {
 	ALTER_NAME, ALTER_NEW_NAME, ALTER_JOB, ALTER_BATCH_SIZE, ALTER_SUB_BATCH_SIZE, ALTER_MAX, ALTER_WORKERS,
 	ALTER_MAX_ATTEMPTS, ALTER_SHARE_TABLE, ALTER_SYNCHRONOUS, ALTER_OWNER, ALTER_TARGET_DURATION,
-	ALTER_MIN_BATCH_SIZE, ALTER_MAX_BATCH_SIZE, ALTER_MAX_BATCH_WAL, ALTER_INDEX, ALTER_VERIFY, ALTER_FOLLOW
+	ALTER_MIN_BATCH_SIZE, ALTER_MAX_BATCH_SIZE, ALTER_MAX_BATCH_WAL, ALTER_INDEX, ALTER_VERIFY, ALTER_FOLLOW,
+	ALTER_ON_ERROR, ALTER_MAX_ERRORS, ALTER_ALLOW_FULL_SCAN
 };
 
 /* A new job is checked as bbm_create checks one, as the role that will run it. */
@@ -528,6 +548,9 @@ bbm_alter(PG_FUNCTION_ARGS)
 		.index_name = text_arg(fcinfo, ALTER_INDEX),
 		.verify = bool_arg(fcinfo, ALTER_VERIFY),
 		.follow = bool_arg(fcinfo, ALTER_FOLLOW),
+		.on_error = text_arg(fcinfo, ALTER_ON_ERROR),
+		.max_errors = int_arg(fcinfo, ALTER_MAX_ERRORS),
+		.allow_full_scan = bool_arg(fcinfo, ALTER_ALLOW_FULL_SCAN),
 		.workers = int_arg(fcinfo, ALTER_WORKERS),
 		.max_attempts = int_arg(fcinfo, ALTER_MAX_ATTEMPTS),
 		.share_table = bool_arg(fcinfo, ALTER_SHARE_TABLE),
@@ -554,12 +577,15 @@ bbm_alter(PG_FUNCTION_ARGS)
 	if (bbm_migration_lock(migration->id, &status) && status == BBM_FINISHED &&
 		(d.job || d.batch_size || d.sub_batch_size || d.max || d.workers || d.max_attempts ||
 		 d.share_table || d.synchronous || d.target_duration || d.min_batch_size || d.max_batch_size ||
-		 d.max_batch_wal || d.index_name || d.verify || d.follow))
+		 d.max_batch_wal || d.index_name || d.verify || d.follow || d.on_error || d.max_errors ||
+		 d.allow_full_scan))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("migration \"%s\" is finished and stays so", name),
 				 errdetail("A change would have no effect."),
 				 errhint("Define another one for what is still to be done.")));
+	if (d.follow && *d.follow)
+		bbm_check_follow(migration->strategy);
 	if (d.owner)
 		check_may_log_in(get_role_oid(d.owner, false));
 	if (d.job)

@@ -27,6 +27,7 @@
 
 #include "access.h"
 #include "catalog.h"
+#include "hooks.h"
 #include "locks.h"
 #include "shmem.h"
 #include "txn.h"
@@ -266,6 +267,7 @@ bbm_retry(PG_FUNCTION_ARGS)
 	BbmMigration *migration;
 	BbmUnfinished unfinished;
 	BbmStatus	status;
+	int64		aside;
 
 	SPI_connect();
 	migration = bbm_get_migration(name);
@@ -274,13 +276,19 @@ bbm_retry(PG_FUNCTION_ARGS)
 		does_not_exist(name);
 	bbm_jobs_unfinished(migration->id, &unfinished);
 	(void) bbm_jobs_refresh(migration->id);
-	if (status == BBM_FAILED)
+	aside = bbm_errors_retry(migration->id);
+	if (status == BBM_FINISHED && aside > 0)
+	{
+		bbm_migration_reopen(migration->id);
+		bbm_wake_at_commit(migration->owner);
+	}
+	else if (status == BBM_FAILED)
 		(void) bbm_migration_set_status(migration->id, BBM_ACTIVE);
 	else if (status == BBM_ACTIVE || status == BBM_RUNNING)
 		/* a change of the row, so that a sleeping worker looks at once */
 		bbm_migration_alter(migration->id, &(BbmDefinition) {NULL});
 	SPI_finish();
-	PG_RETURN_INT64(unfinished.failed);
+	PG_RETURN_INT64(unfinished.failed + aside);
 }
 
 Datum
@@ -350,13 +358,15 @@ bbm_ensure_finished(PG_FUNCTION_ARGS)
 		if (migration->status != BBM_FINISHED)
 			appendStringInfo(&unfinished, "%s\"%s\" is %s", unfinished.len > 0 ? ", " : "", name,
 							 bbm_status_word(migration->status));
+		else if (bbm_errors_count(migration->id) > 0)
+			appendStringInfo(&unfinished, "%s\"%s\" has put rows aside", unfinished.len > 0 ? ", " : "", name);
 	}
 	if (unfinished.len > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("not all migrations are finished"),
 				 errdetail("Migration %s.", unfinished.data),
-				 errhint("Wait for them, or CALL bbm_run to finish them in this session.")));
+				 errhint("Wait for them, or CALL bbm_run to finish them in this session; bbm_errors shows rows put aside, and bbm_retry takes them up again.")));
 	SPI_finish();
 	PG_RETURN_VOID();
 }

@@ -58,12 +58,12 @@ Datum
 bbm_test_condition(PG_FUNCTION_ARGS)
 {
 	Oid			relid = PG_GETARG_OID(0);
-	char	   *condition = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	BbmStatementParts parts = {.verb = BBM_DELETE, .condition = text_to_cstring(PG_GETARG_TEXT_PP(1))};
 
-	bbm_statement_check_condition(relid, condition, text_to_cstring(PG_GETARG_TEXT_PP(2)));
-	PG_RETURN_TEXT_P(cstring_to_text(bbm_statement_count(bbm_table_sql_name(relid),
+	bbm_statement_check_condition(relid, parts.condition, text_to_cstring(PG_GETARG_TEXT_PP(2)));
+	PG_RETURN_TEXT_P(cstring_to_text(bbm_statement_count(&parts, bbm_table_sql_name(relid),
 														 quote_identifier(get_rel_name(relid)), false,
-														 condition, text_or_null(fcinfo, 3))));
+														 text_or_null(fcinfo, 3))));
 }
 
 /* (regclass) → what bbm_delete says of foreign keys. */

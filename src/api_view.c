@@ -102,6 +102,22 @@ waits_for_retry(int64 id)
 	return unfinished.failed > 0 && unfinished.due > GetCurrentTimestamp();
 }
 
+/* Is the migration this owner's, and one that the caller may see? */
+static bool
+may_ask(int64 id, Oid owner)
+{
+	BbmMigration *migration;
+	bool		may;
+
+	if (!bbm_role_may_see(owner))
+		return false;
+	SPI_connect();
+	migration = bbm_migration_by_id(id, CurrentMemoryContext);
+	may = migration && migration->owner == owner;
+	SPI_finish();
+	return may;
+}
+
 Datum
 bbm_waiting_on(PG_FUNCTION_ARGS)
 {
@@ -110,6 +126,9 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 	char		what[BBM_WAITING_LENGTH] = "";
 	bool		demanded;
 
+	/* the id tells of slots and jobs: it has to belong to that owner */
+	if (!may_ask(id, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2)))
+		PG_RETURN_NULL();
 	if (home == NULL || strcmp(home, bbm_home()) != 0)
 		PG_RETURN_TEXT_P(cstring_to_text("a start here: this is a copy of a migration that was started elsewhere"));
 	if (bbm_shared == NULL)
@@ -173,7 +192,7 @@ bbm_live_workers(PG_FUNCTION_ARGS)
 		{
 			BbmRunningJob *job = lfirst(cell);
 
-			if (bbm_token_alive(bbm_space(), job->token))
+			if (bbm_role_may_see(job->owner) && bbm_token_alive(bbm_space(), job->token))
 				put_worker(rsinfo, job->pid, "worker", MyDatabaseId, job->owner, job->migration_id, job->id, 0, "");
 		}
 		SPI_finish();
@@ -194,7 +213,7 @@ bbm_live_workers(PG_FUNCTION_ARGS)
 	{
 		BbmSlot    *slot = &slots[i];
 
-		if (slot->in_use && slot->pid != 0)
+		if (slot->in_use && slot->pid != 0 && (!OidIsValid(slot->owner) || bbm_role_may_see(slot->owner)))
 			put_worker(rsinfo, slot->pid, kind_word(slot->kind), slot->database, slot->owner, slot->migration_id,
 					   slot->job_id, slot->since, slot->waiting_on);
 	}

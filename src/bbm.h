@@ -45,6 +45,14 @@ typedef enum BbmFailureCode
 	BBM_CODE_STRATEGY = 5
 } BbmFailureCode;
 
+/* What becomes of a job that has used up its attempts. */
+typedef enum BbmOnError
+{
+	BBM_ON_ERROR_FAIL,			/* the migration fails */
+	BBM_ON_ERROR_SPLIT,			/* all but the rows that cannot be done is done */
+	BBM_ON_ERROR_SKIP			/* the range is put aside */
+} BbmOnError;
+
 /*
  * A migration's passes: the odd ones do the work, each even one verifies what
  * the one before has done.
@@ -94,8 +102,11 @@ typedef struct BbmMigration
 	int			pass;
 	int			workers;
 	int			max_attempts;
+	BbmOnError	on_error;
+	int			max_errors;
 	bool		share_table;
 	bool		synchronous;
+	bool		allow_full_scan;	/* a batch may read the whole table */
 	char	   *search_path;
 	Oid			owner;
 	char	   *home;			/* NULL when never started */
@@ -117,8 +128,12 @@ typedef struct BbmJob
 	BbmBound	cursor;			/* ... up to and including this key */
 	int			batch_size;		/* what was asked for when it was cut */
 	int			attempts;
+	bool		splits;			/* has used up its attempts: what cannot be done is put aside */
 	int			claim_no;		/* fencing token: somebody else's claim raises it */
 	int64		key_count;
+	int			part_size;		/* keys a commit, when cut down; 0 not */
+	int			stuck;			/* what its give-backs without progress weigh; see record.c */
+	int			ran_size;		/* keys in the last batch of it; 0 it never began */
 	ItemPointerData tid;		/* of its row, while we have that locked */
 } BbmJob;
 

@@ -79,11 +79,14 @@ typedef struct BbmDefinition
 	const int64 *max_batch_wal;
 	const int  *workers;
 	const int  *max_attempts;
+	const char *on_error;
+	const int  *max_errors;
 	const bool *share_table;
 	const bool *synchronous;
 	const bool *verify;
 	const bool *follow;
 	const bool *allow_key_change;
+	const bool *allow_full_scan;
 } BbmDefinition;
 
 extern BbmMigration *bbm_migration_by_name(const char *name, MemoryContext context);
@@ -98,6 +101,7 @@ extern void bbm_migration_set_pass(int64 id, int pass);
 extern void bbm_migration_extend(int64 id, const BbmBound *max, bool follow);
 extern void bbm_migration_finish(int64 id);
 extern void bbm_migration_fail(int64 id, int code, const ErrorData *error);
+extern void bbm_migration_reopen(int64 id);
 extern bool bbm_migration_set_status(int64 id, BbmStatus status);
 extern int64 bbm_migration_insert(const BbmDefinition *definition, Oid owner, BbmStatus status);
 extern void bbm_migration_alter(int64 id, const BbmDefinition *definition);
@@ -161,6 +165,17 @@ typedef struct BbmUnfinished
 	TimestampTz due;			/* the earliest; DT_NOEND without jobs */
 } BbmUnfinished;
 
+/* Why a batch was given back; what given_back_for of a job is indexed by. */
+typedef enum BbmGiveBack
+{
+	BBM_BACK_LOCK_TIMEOUT = 1,
+	BBM_BACK_DEADLOCK,
+	BBM_BACK_BLOCKING,			/* others waited too long for its locks */
+	BBM_BACK_TIME,				/* it took too long */
+	BBM_BACK_CANCELLED,			/* also a pause between two parts */
+	BBM_BACK_OTHER
+} BbmGiveBack;
+
 typedef struct BbmCost
 {
 	int64		rows;
@@ -178,19 +193,27 @@ extern bool bbm_job_orphan(int64 id, TimestampTz due);
 extern void bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished);
 extern bool bbm_job_lock(BbmJob *job);
 extern bool bbm_job_is_locked(int64 id);
-extern void bbm_job_progress(const BbmJob *job, const BbmBound *cursor, const BbmCost *cost);
+extern void bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int part_size, const BbmCost *cost);
 extern void bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool skipped);
 extern int64 bbm_jobs_rows(int64 migration_id, Oid relation);
 extern void bbm_jobs_revive(int64 migration_id, List *leaves);
-extern bool bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due);
-extern bool bbm_job_give_back(const BbmJob *job, const ErrorData *error, TimestampTz due);
+extern bool bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due, bool splits);
+extern bool bbm_job_skip(const BbmJob *job);
+extern void bbm_error_values(const ErrorData *error, Datum *values, char *nulls);
+extern bool bbm_job_give_back(const BbmJob *job, BbmGiveBack why, const ErrorData *error, TimestampTz due);
 extern int64 bbm_jobs_refresh(int64 migration_id);
 extern bool bbm_jobs_idle(int64 migration_id, int n);
 extern void bbm_jobs_merge(int64 migration_id, int retention);
 extern int64 bbm_jobs_found(int64 migration_id, int pass);
 extern char *bbm_job_range_words(const BbmJob *job);
 extern bool bbm_jobs_last(int64 migration_id, Oid root, Oid relation, int pass, BbmBound *last);
-extern List *bbm_jobs_found_in(int64 migration_id, Oid root, int pass);
+extern int64 *bbm_jobs_looks(int64 migration_id, int pass, int *n);
+
+/* catalog_errors.c */
+extern void bbm_error_add(const BbmJob *job, const BbmBound *min, const BbmBound *max, const ErrorData *error);
+extern int64 bbm_errors_count(int64 migration_id);
+extern int64 bbm_errors_retry(int64 migration_id);
+extern void bbm_errors_forget(int64 migration_id);
 
 /* catalog_parts.c: what is known of each leaf of a migration */
 typedef struct BbmPart
@@ -211,6 +234,8 @@ extern void bbm_part_add(int64 migration_id, Oid relation, const char *name);
 extern void bbm_part_begin(int64 migration_id, const BbmPart *part);
 extern void bbm_part_done(int64 migration_id, Oid relation, int pass);
 extern void bbm_part_rename(int64 migration_id, Oid relation, const char *name);
+extern void bbm_part_clean(int64 migration_id, Oid relation, int pass);
+extern void bbm_part_unclean(int64 migration_id, Oid relation);
 extern void bbm_parts_reopen(int64 migration_id, int pass);
 extern void bbm_parts_forget(int64 migration_id);
 extern void bbm_parts_settle(int64 migration_id);

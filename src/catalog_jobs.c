@@ -239,7 +239,9 @@ bbm_job_insert(BbmJob *job, int32 token)
 	job->id = bbm_sql_int64(0, 1);
 	job->attempts = 1;
 	job->claim_no = 1;
+	job->splits = false;
 	job->has_cursor = false;
+	job->part_size = job->stuck = 0;
 }
 
 /*
@@ -257,7 +259,8 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, Me
 		" AND (o.next_attempt_at IS NULL OR o.next_attempt_at <= $3) "
 		" ORDER BY o.id LIMIT 1 FOR UPDATE SKIP LOCKED) "
 		"RETURNING id, min_value, max_value, cursor_value, attempts::bigint, claim_no::bigint, key_count, "
-		"pass::bigint, min_key, max_key, cursor_key, relation, relation_name, batch_size::bigint",
+		"pass::bigint, min_key, max_key, cursor_key, relation, relation_name, batch_size::bigint, splits, "
+		"part_size::bigint, stuck::bigint",
 		5, {INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID}
 	};
 	Datum		values[] = {
@@ -289,6 +292,9 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, Me
 	job->relation = isnull ? InvalidOid : DatumGetObjectId(relation);
 	job->relation_name = bbm_sql_text(0, 13, context);
 	job->batch_size = bbm_sql_int64(0, 14);
+	job->splits = DatumGetBool(bbm_sql_get(0, 15, &isnull));
+	job->part_size = bbm_sql_int64(0, 16);
+	job->stuck = bbm_sql_int64(0, 17);
 	return true;
 }
 
@@ -406,25 +412,27 @@ check_recorded(const BbmJob *job)
 }
 
 /*
- * Part of a job is done, up to and including "cursor".  Caller has bbm_job_lock.
+ * Part of a job is done, up to and including "cursor", and the next is to have
+ * "part_size" keys (0 as many as the migration says).  Caller has bbm_job_lock.
  *
  * By the row's place, which cannot change while it is locked: every index of a
  * table that was empty when the plan was made looks alike to the planner, and
  * one that does not begin with the id is read from end to end.
  */
 void
-bbm_job_progress(const BbmJob *job, const BbmBound *cursor, const BbmCost *cost)
+bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int part_size, const BbmCost *cost)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET cursor_value = $2, cursor_key = $6, "
 		"updated_at = clock_timestamp(), row_count = row_count + $3, run_ms = run_ms + $4, "
-		"wal_bytes = wal_bytes + $5 WHERE ctid = $1",
-		6, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID, TEXTARRAYOID}
+		"wal_bytes = wal_bytes + $5, part_size = nullif($7, 0), stuck = 0 WHERE ctid = $1",
+		7, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID, TEXTARRAYOID, INT4OID}
 	};
-	char		nulls[7] = "      ";
+	char		nulls[8] = "       ";
 	Datum		values[] = {
 		PointerGetDatum(&job->tid), Int64GetDatum(cursor->number), Int64GetDatum(cost->rows),
-		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), array_or_null(cursor->key, &nulls[5])
+		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), array_or_null(cursor->key, &nulls[5]),
+		Int32GetDatum(part_size)
 	};
 
 	bbm_sql_run(&sql, values, nulls, true);
@@ -454,8 +462,9 @@ bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool skipped)
 	check_recorded(job);
 }
 
-static void
-error_values(const ErrorData *error, Datum *values, char *nulls)
+/* SQLSTATE, message, detail, hint and context. */
+void
+bbm_error_values(const ErrorData *error, Datum *values, char *nulls)
 {
 	const char *texts[] = {
 		unpack_sql_state(error->sqlerrcode), error->message, error->detail, error->hint, error->context
@@ -468,42 +477,68 @@ error_values(const ErrorData *error, Datum *values, char *nulls)
 	}
 }
 
-/* The attempt failed.  False when the job is not ours any more. */
+/* The attempt failed; the next one may put rows aside.  False when the job is not ours any more. */
 bool
-bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due)
+bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due, bool splits)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 3, failure_error_code = $3::smallint, "
 		"next_attempt_at = $4, updated_at = clock_timestamp(), error_sqlstate = $5, error_message = $6, "
-		"error_detail = $7, error_hint = $8, error_context = $9 WHERE id = $1 AND claim_no = $2 AND status = 4",
-		9, {INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+		"error_detail = $7, error_hint = $8, error_context = $9, splits = $10 "
+		"WHERE id = $1 AND claim_no = $2 AND status = 4",
+		10, {INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID}
 	};
-	Datum		values[9] = {
+	Datum		values[10] = {
 		Int64GetDatum(job->id), Int32GetDatum(job->claim_no), Int32GetDatum(code), TimestampTzGetDatum(due)
 	};
-	char		nulls[10] = "         ";
+	char		nulls[11] = "          ";
 
-	error_values(error, &values[4], &nulls[4]);
+	values[9] = BoolGetDatum(splits);
+	bbm_error_values(error, &values[4], &nulls[4]);
 	bbm_sql_run(&sql, values, nulls, true);
 	return SPI_processed > 0;
 }
 
-/* The attempt was given up and does not count.  False when the job is not ours any more. */
+/* The range is put aside: the job ends without it.  False when the job is not ours any more. */
 bool
-bbm_job_give_back(const BbmJob *job, const ErrorData *error, TimestampTz due)
+bbm_job_skip(const BbmJob *job)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 2, finished_at = clock_timestamp(), "
+		"updated_at = clock_timestamp(), next_attempt_at = NULL WHERE id = $1 AND claim_no = $2 AND status = 4",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(job->id), Int32GetDatum(job->claim_no)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+	return SPI_processed > 0;
+}
+
+/*
+ * The attempt was given up and does not count; the next has the job's part_size
+ * and stuck.  False when the job is not ours any more.
+ */
+bool
+bbm_job_give_back(const BbmJob *job, BbmGiveBack why, const ErrorData *error, TimestampTz due)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = greatest(attempts - 1, 0), "
 		"next_attempt_at = $3, updated_at = clock_timestamp(), error_sqlstate = $4, error_message = $5, "
-		"error_detail = $6, error_hint = $7, error_context = $8 WHERE id = $1 AND claim_no = $2 AND status = 4",
-		8, {INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+		"error_detail = $6, error_hint = $7, error_context = $8, given_back = given_back + 1, "
+		"given_back_for = ARRAY(SELECT coalesce(given_back_for[i], 0) + (i = $9)::integer "
+		" FROM generate_series(1, 6) i ORDER BY i), part_size = nullif($10, 0), stuck = $11 "
+		"WHERE id = $1 AND claim_no = $2 AND status = 4",
+		11, {INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT4OID}
 	};
-	Datum		values[8] = {
+	Datum		values[11] = {
 		Int64GetDatum(job->id), Int32GetDatum(job->claim_no), TimestampTzGetDatum(due)
 	};
-	char		nulls[9] = "        ";
+	char		nulls[12] = "           ";
 
-	error_values(error, &values[3], &nulls[3]);
+	bbm_error_values(error, &values[3], &nulls[3]);
+	values[8] = Int32GetDatum(why);
+	values[9] = Int32GetDatum(job->part_size);
+	values[10] = Int32GetDatum(job->stuck);
 	bbm_sql_run(&sql, values, nulls, true);
 	return SPI_processed > 0;
 }
@@ -513,7 +548,7 @@ int64
 bbm_jobs_refresh(int64 migration_id)
 {
 	static BbmSql sql = {
-		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = 0, next_attempt_at = NULL, "
+		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = 0, splits = false, stuck = 0, next_attempt_at = NULL, "
 		"failure_error_code = NULL, updated_at = clock_timestamp() "
 		"WHERE batched_background_migration_id = $1 AND status = 3",
 		1, {INT8OID}
@@ -541,12 +576,12 @@ bbm_jobs_idle(int64 migration_id, int n)
 	return bbm_sql_int64(0, 1) >= n;
 }
 
-/* Rows that a pass which verifies has found not as they should be. */
+/* Rows that a pass which verifies has found not as they should be; -1 when there was no such pass. */
 int64
 bbm_jobs_found(int64 migration_id, int pass)
 {
 	static BbmSql sql = {
-		"SELECT coalesce(sum(row_count), 0)::bigint FROM @.batched_background_migration_jobs "
+		"SELECT coalesce(sum(row_count), -1)::bigint FROM @.batched_background_migration_jobs "
 		"WHERE batched_background_migration_id = $1 AND pass = $2",
 		2, {INT8OID, INT4OID}
 	};
@@ -600,6 +635,29 @@ bbm_job_range_words(const BbmJob *job)
 }
 
 /*
+ * The same of this pass and those that verified before it, newest first, as far
+ * back as the migration was not begun anew.  Sets *n.
+ */
+int64 *
+bbm_jobs_looks(int64 migration_id, int pass, int *n)
+{
+	static BbmSql sql = {
+		"SELECT pass::bigint, sum(row_count)::bigint FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND pass <= $2 AND pass % 2 = 0 GROUP BY pass "
+		"ORDER BY pass DESC",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(pass)};
+	int64	   *found;
+
+	bbm_sql_run(&sql, values, NULL, false);
+	found = palloc(Max(SPI_processed, 1) * sizeof(int64));
+	for (*n = 0; *n < SPI_processed && bbm_sql_int64(*n, 1) == pass - 2 * *n; (*n)++)
+		found[*n] = bbm_sql_int64(*n, 2);
+	return found;
+}
+
+/*
  * Merges finished neighbours older than the newest "retention" jobs into one
  * row each, so that the table stays small however long the migration is.
  * Neighbours were cut one after the other, in one pass over one leaf; with an
@@ -613,9 +671,10 @@ bbm_jobs_merge(int64 migration_id, int retention)
 	static BbmSql sql = {
 		"WITH old AS MATERIALIZED ("
 		" SELECT id, min_value, max_value, min_key::text, max_key::text, key_count, row_count, run_ms, wal_bytes, "
-		"  merged_jobs, started_at, finished_at, status, pass, relation, batch_size, skipped "
+		"  merged_jobs, started_at, finished_at, status, pass, relation, batch_size, skipped, "
+		"  given_back, given_back_for "
 		" FROM @.batched_background_migration_jobs "
-		" WHERE batched_background_migration_id = $1 AND id < "
+		" WHERE batched_background_migration_id = $1 AND id > 0 AND id < "
 		"  (SELECT id FROM @.batched_background_migration_jobs WHERE batched_background_migration_id = $1 "
 		"   ORDER BY id DESC OFFSET $2 LIMIT 1) "
 		" ORDER BY id DESC LIMIT 10000), "
@@ -630,6 +689,9 @@ bbm_jobs_merge(int64 migration_id, int retention)
 		"  (array_agg(max_key ORDER BY id DESC))[1]::text[] AS max_key, "
 		"  sum(key_count)::bigint AS key_count, sum(row_count)::bigint AS row_count, sum(run_ms) AS run_ms, "
 		"  sum(wal_bytes)::bigint AS wal_bytes, sum(merged_jobs)::integer AS merged_jobs, "
+		"  sum(given_back)::integer AS given_back, CASE WHEN sum(given_back) > 0 THEN "
+		"   ARRAY[sum(given_back_for[1]), sum(given_back_for[2]), sum(given_back_for[3]), sum(given_back_for[4]), "
+		"    sum(given_back_for[5]), sum(given_back_for[6])]::integer[] END AS given_back_for, "
 		"  min(started_at) AS started_at, max(finished_at) AS finished_at, array_agg(id) AS ids, "
 		"  (array_agg(batch_size ORDER BY id DESC))[1] AS batch_size "
 		" FROM islands GROUP BY island HAVING count(*) > 1), "
@@ -639,6 +701,7 @@ bbm_jobs_merge(int64 migration_id, int retention)
 		" max_value = merged.max_value, min_key = merged.min_key, max_key = merged.max_key, "
 		" key_count = merged.key_count, row_count = merged.row_count, "
 		" run_ms = merged.run_ms, wal_bytes = merged.wal_bytes, merged_jobs = merged.merged_jobs, "
+		" given_back = merged.given_back, given_back_for = merged.given_back_for, part_size = NULL, "
 		" started_at = merged.started_at, finished_at = merged.finished_at, batch_size = merged.batch_size, "
 		" cursor_value = NULL, cursor_key = NULL, "
 		" updated_at = clock_timestamp() FROM merged WHERE j.id = merged.id",

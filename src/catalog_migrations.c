@@ -25,7 +25,8 @@
 	"workers::bigint, max_attempts::bigint, share_table, synchronous, job_search_path, " \
 	"owner_oid, home, table_oid, total_tuple_count IS NOT NULL, min_key, max_key, index_name, operation, " \
 	"set_clause, where_clause, check_clause, verify, follow, allow_key_change, pass::bigint, " \
-	"(extract(epoch FROM target_duration) * 1000)::float8, min_batch_size::bigint, max_batch_size::bigint, max_batch_wal, key_order"
+	"(extract(epoch FROM target_duration) * 1000)::float8, min_batch_size::bigint, max_batch_size::bigint, " \
+	"max_batch_wal, on_error, max_errors::bigint, allow_full_scan, key_order"
 
 static Oid
 get_oid(uint64 row, int column)
@@ -53,6 +54,14 @@ get_float(uint64 row, int column)
 	Datum		datum = bbm_sql_get(row, column, &isnull);
 
 	return isnull ? 0 : DatumGetFloat8(datum);
+}
+
+/* Its trigger has let no other word pass. */
+static BbmOnError
+on_error_of(const char *word)
+{
+	return strcmp(word, "split") == 0 ? BBM_ON_ERROR_SPLIT :
+		strcmp(word, "skip") == 0 ? BBM_ON_ERROR_SKIP : BBM_ON_ERROR_FAIL;
 }
 
 /* A row of MIGRATION_COLUMNS. */
@@ -97,7 +106,10 @@ read_migration(uint64 row, MemoryContext context)
 	m->min_batch_size = bbm_sql_int64(row, 34);
 	m->max_batch_size = bbm_sql_int64(row, 35);
 	m->max_batch_wal = bbm_sql_int64(row, 36);
-	m->key_order = bbm_sql_text(row, 37, context);
+	m->on_error = on_error_of(bbm_sql_text(row, 37, CurrentMemoryContext));
+	m->max_errors = bbm_sql_int64(row, 38);
+	m->allow_full_scan = get_bool(row, 39);
+	m->key_order = bbm_sql_text(row, 40, context);
 	return m;
 }
 
@@ -333,6 +345,19 @@ bbm_migration_fail(int64 id, int code, const ErrorData *error)
 	bbm_sql_run(&sql, values, nulls, true);
 }
 
+/* A finished one has something to do again.  Caller has bbm_migration_lock. */
+void
+bbm_migration_reopen(int64 id)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migrations SET status = 1, finished_at = NULL WHERE id = $1",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(id)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
 /*
  * What a user's UPDATE … SET status does, guards included; the caller has
  * checked that its user may.  True when the status is now another.
@@ -403,15 +428,16 @@ bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 		"batching_strategy, job_search_path, min_value, max_value, batch_size, sub_batch_size, workers, "
 		"max_attempts, share_table, synchronous, status, owner, min_key, max_key, index_name, operation, set_clause, "
 		"where_clause, check_clause, verify, follow, allow_key_change, target_duration, min_batch_size, max_batch_size, "
-		"max_batch_wal, key_order) "
+		"max_batch_wal, on_error, max_errors, allow_full_scan, key_order) "
 		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::smallint, $13, $14, $15::smallint, "
 		"(SELECT rolname FROM pg_roles WHERE oid = $16), $17, $18, $19, $20, $21, $22, $23, $24, $25, coalesce($26, false), $27, $28, "
-		"$29, $30, $31) RETURNING id",
-		31, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID,
+		"$29, $30, $31, $32, $33, $34) RETURNING id",
+		34, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID,
 			INT4OID, INT4OID, BOOLOID, BOOLOID, INT4OID, OIDOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, TEXTOID,
-		TEXTOID, TEXTOID, BOOLOID, BOOLOID, BOOLOID, INTERVALOID, INT4OID, INT4OID, INT8OID, TEXTOID}
+		TEXTOID, TEXTOID, BOOLOID, BOOLOID, BOOLOID, INTERVALOID, INT4OID, INT4OID, INT8OID, TEXTOID, INT4OID,
+		BOOLOID, TEXTOID}
 	};
-	char		nulls[32] = "                               ";
+	char		nulls[35] = "                                  ";
 	Datum		values[] = {
 		text_or_null(d->name, &nulls[0]), text_or_null(d->table_name, &nulls[1]),
 		text_or_null(d->column_name, &nulls[2]), text_or_null(d->job, &nulls[3]),
@@ -428,7 +454,9 @@ bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 		bool_or_null(d->follow, &nulls[24]), bool_or_null(d->allow_key_change, &nulls[25]),
 		interval_or_null(d->target_duration, &nulls[26]), int_or_null(d->min_batch_size, &nulls[27]),
 		int_or_null(d->max_batch_size, &nulls[28]), int64_or_null(d->max_batch_wal, &nulls[29]),
-		text_or_null(d->key_order, &nulls[30])
+		text_or_null(d->on_error, &nulls[30]), int_or_null(d->max_errors, &nulls[31]),
+		bool_or_null(d->allow_full_scan, &nulls[32]),
+		text_or_null(d->key_order, &nulls[33])
 	};
 
 	bbm_sql_run(&sql, values, nulls, false);
@@ -450,11 +478,13 @@ bbm_migration_alter(int64 id, const BbmDefinition *d)
 		"target_duration = CASE WHEN NOT $14 THEN coalesce($13, target_duration) END, "
 		"min_batch_size = coalesce($15, min_batch_size), max_batch_size = coalesce($16, max_batch_size), "
 		"max_batch_wal = coalesce($17, max_batch_wal), index_name = coalesce($18, index_name), "
-		"verify = coalesce($19, verify), follow = coalesce($20, follow) WHERE id = $1",
-		20, {INT8OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT8OID, INT4OID, INT4OID, BOOLOID, BOOLOID,
-			TEXTOID, TEXTOID, INTERVALOID, BOOLOID, INT4OID, INT4OID, INT8OID, TEXTOID, BOOLOID, BOOLOID}
+		"verify = coalesce($19, verify), follow = coalesce($20, follow), on_error = coalesce($21, on_error), "
+		"max_errors = coalesce($22, max_errors), allow_full_scan = coalesce($23, allow_full_scan) WHERE id = $1",
+		23, {INT8OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT8OID, INT4OID, INT4OID, BOOLOID, BOOLOID,
+			TEXTOID, TEXTOID, INTERVALOID, BOOLOID, INT4OID, INT4OID, INT8OID, TEXTOID, BOOLOID, BOOLOID,
+			TEXTOID, INT4OID, BOOLOID}
 	};
-	char		nulls[21] = "                    ";
+	char		nulls[24] = "                       ";
 	Datum		values[] = {
 		Int64GetDatum(id), text_or_null(d->name, &nulls[1]), text_or_null(d->job, &nulls[2]),
 		int_or_null(d->batch_size, &nulls[3]), int_or_null(d->sub_batch_size, &nulls[4]),
@@ -465,7 +495,8 @@ bbm_migration_alter(int64 id, const BbmDefinition *d)
 		BoolGetDatum(d->fixed_size), int_or_null(d->min_batch_size, &nulls[14]),
 		int_or_null(d->max_batch_size, &nulls[15]), int64_or_null(d->max_batch_wal, &nulls[16]),
 		text_or_null(d->index_name, &nulls[17]), bool_or_null(d->verify, &nulls[18]),
-		bool_or_null(d->follow, &nulls[19])
+		bool_or_null(d->follow, &nulls[19]), text_or_null(d->on_error, &nulls[20]),
+		int_or_null(d->max_errors, &nulls[21]), bool_or_null(d->allow_full_scan, &nulls[22])
 	};
 
 	bbm_sql_run(&sql, values, nulls, false);

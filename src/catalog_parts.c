@@ -3,8 +3,10 @@
  * catalog_parts.c
  *		SQL over bbm_parts: what is known of each leaf of a migration.
  *
- * Written by claims alone, under the migration's lock, together with the job
- * that they cut: nobody else writes between a look and what follows from it.
+ * Written by claims, under the migration's lock, together with the job that they
+ * cut: nobody else writes between a look and what follows from it.  The
+ * exceptions are bbm_part_clean, in a job beside which nothing is cut, and
+ * bbm_part_unclean, which only makes more work.
  *
  *-------------------------------------------------------------------------
  */
@@ -129,6 +131,37 @@ bbm_part_rename(int64 migration_id, Oid relation, const char *name)
 	bbm_sql_run(&jobs, values, NULL, true);
 }
 
+/* A look has found nothing left in it; one that no pass has seen is left as it is. */
+void
+bbm_part_clean(int64 migration_id, Oid relation, int pass)
+{
+	static BbmSql sql = {
+		"UPDATE @.bbm_parts SET pass = $3 WHERE migration_id = $1 AND relation = $2 AND pass > 0 AND pass < $3",
+		3, {INT8OID, OIDOID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(pass)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/*
+ * No page of it, or (InvalidOid) of any, is known to be clean any more.  Also
+ * called by batches: two that come to it at once wait for each other's commit,
+ * a claim for theirs, and those that follow find it done.
+ */
+void
+bbm_part_unclean(int64 migration_id, Oid relation)
+{
+	static BbmSql sql = {
+		"UPDATE @.bbm_parts SET begun_lsn = '0/0', clean_lsn = '0/0' WHERE migration_id = $1 "
+		"AND (relation = $2 OR $2 = 0) AND (begun_lsn <> '0/0' OR clean_lsn <> '0/0')",
+		2, {INT8OID, OIDOID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
 /* The pass has a new end: there may be more to cut in each. */
 void
 bbm_parts_reopen(int64 migration_id, int pass)
@@ -157,14 +190,15 @@ bbm_parts_forget(int64 migration_id)
 
 /*
  * A copy is started here: its tables are found by their names, and nothing is
- * known of their pages.
+ * known of their pages; where rows move, that makes all of them undone.
  */
 void
 bbm_parts_settle(int64 migration_id)
 {
 	static BbmSql parts = {
 		"UPDATE @.bbm_parts SET relation = coalesce(to_regclass(relation_name)::oid, relation), begun_lsn = '0/0', "
-		"clean_lsn = '0/0', begun = 0, filenode = 0 WHERE migration_id = $1",
+		"clean_lsn = '0/0', begun = 0, filenode = 0, "
+		"pass = CASE WHEN begun = 0 THEN pass WHEN pass < 0 THEN -1 ELSE 0 END WHERE migration_id = $1",
 		1, {INT8OID}
 	};
 	static BbmSql jobs = {
@@ -221,28 +255,6 @@ bbm_jobs_last(int64 migration_id, Oid root, Oid relation, int pass, BbmBound *la
 	last->number = bbm_sql_int64(0, 1);
 	last->key = bbm_sql_array(0, 2, CurrentMemoryContext);
 	return true;
-}
-
-/* OIDs of the leaves that a pass which verifies has found such rows in. */
-List *
-bbm_jobs_found_in(int64 migration_id, Oid root, int pass)
-{
-	static BbmSql sql = {
-		"SELECT DISTINCT coalesce(relation, $3) FROM @.batched_background_migration_jobs "
-		"WHERE batched_background_migration_id = $1 AND pass = $2 AND row_count > 0",
-		3, {INT8OID, INT4OID, OIDOID}
-	};
-	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(pass), ObjectIdGetDatum(root)};
-	List	   *list = NIL;
-
-	bbm_sql_run(&sql, values, NULL, false);
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		bool		isnull;
-
-		list = lappend_oid(list, DatumGetObjectId(bbm_sql_get(i, 1, &isnull)));
-	}
-	return list;
 }
 
 /* Rows that the jobs have changed since the migration was last started, of one leaf or (InvalidOid) of all. */

@@ -84,7 +84,7 @@ table_is_taken(BbmClaim *claim, TimestampTz now)
 	BbmMigration *migration = target->migration;
 	Oid			space = bbm_space();
 	bool		had_enough = target->table_since != 0 &&
-		now >= TimestampTzPlusMilliseconds(target->table_since, BBM_TURN_MS);
+		bbm_time_has_come(now, TimestampTzPlusMilliseconds(target->table_since, BBM_TURN_MS), BBM_TURN_MS);
 	ListCell   *cell;
 
 	foreach(cell, bbm_rivals(migration->id, target->relid))
@@ -137,20 +137,6 @@ take_orphans(BbmClaim *claim, bool *locked)
 	return others;
 }
 
-/* How many keys the next batch is to have. */
-static int
-size_now(BbmTarget *target, const BbmClaimState *state)
-{
-	BbmSizeLimits limits;
-
-	if (!bbm_size_follows(target->migration))
-		return state->batch_size;
-	bbm_size_limits(target->migration, &limits);
-	if (target->sizing.size == 0)
-		bbm_sizing_start(&target->sizing, &limits, state->last_size > 0 ? state->last_size : state->batch_size);
-	return target->sizing.size;
-}
-
 static BbmBound
 keep_bound(const BbmBound *bound)
 {
@@ -165,7 +151,7 @@ static bool
 cut_new(BbmClaim *claim, const BbmClaimState *state)
 {
 	BbmTarget  *target = claim->target;
-	int			size = size_now(target, state);
+	int			size = bbm_size_now(target, state);
 	BbmRange	range;
 	BbmLeaf    *leaf;
 	MemoryContext old;
@@ -175,8 +161,8 @@ cut_new(BbmClaim *claim, const BbmClaimState *state)
 	old = MemoryContextSwitchTo(claim->context);
 	claim->job.migration_id = target->migration->id;
 	claim->job.pass = state->pass;
-	claim->job.relation = target->by_leaf ? leaf->relid : InvalidOid;
-	claim->job.relation_name = target->by_leaf ? pstrdup(leaf->name) : NULL;
+	claim->job.relation = target->by_leaf && leaf ? leaf->relid : InvalidOid;
+	claim->job.relation_name = target->by_leaf && leaf ? pstrdup(leaf->name) : NULL;
 	claim->job.min = keep_bound(&range.min);
 	claim->job.max = keep_bound(&range.max);
 	claim->job.key_count = range.key_count;
@@ -246,7 +232,7 @@ bbm_claim(void *arg)
 	TimestampTz now = GetCurrentTimestamp();
 	BbmClaimState state;
 	int			others = 0;
-	bool		looked = now >= target->next_look;
+	bool		looked = bbm_time_has_come(now, target->next_look, BBM_LOOK_MS);
 	bool		locked = false;
 
 	claim->result = BBM_CLAIM_CHANGED;
@@ -296,7 +282,7 @@ bbm_claim_next(BbmClaim *claim)
 	BbmClaimState state;
 
 	claim->result = BBM_CLAIM_CHANGED;
-	if (now >= target->next_look ||
+	if (bbm_time_has_come(now, target->next_look, BBM_LOOK_MS) ||
 		!bbm_lock_for_claim_at_once(bbm_space(), target->migration->id, target->relid))
 		return;
 	if (!bbm_claim_state(target->migration->id, &state) || state.status != BBM_RUNNING ||

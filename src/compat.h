@@ -18,13 +18,20 @@
 #include "catalog/pg_database.h"
 #include "catalog/pg_proc.h"
 #include "commands/event_trigger.h"
+#include "commands/explain.h"
 #include "executor/executor.h"
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
 #include "parser/parse_func.h"
 #include "postmaster/bgworker.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
+
+/* 18 has moved NewExplainState */
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_state.h"
+#endif
 
 #if PG_VERSION_NUM < 150000
 #error "bbm needs PostgreSQL 15 or later"
@@ -163,6 +170,49 @@ bbm_has_returning(const UpdateStmt *stmt)
 	return stmt->returningClause != NULL;
 #else
 	return stmt->returningList != NIL;
+#endif
+}
+
+#if PG_VERSION_NUM >= 160000
+static inline dlist_node *
+bbm_next_link(dlist_head *list, dlist_node *previous)
+{
+	if (previous == NULL)
+		return dlist_is_empty(list) ? NULL : dlist_head_node(list);
+	return dlist_has_next(list, previous) ? dlist_next_node(list, previous) : NULL;
+}
+#endif
+
+/*
+ * The next of a process's locks in a partition; the first after NULL, NULL
+ * after the last.  Caller holds the partition's LWLock.
+ */
+static inline PROCLOCK *
+bbm_next_of_proc(PGPROC *proc, int partition, PROCLOCK *previous)
+{
+#if PG_VERSION_NUM >= 160000
+	dlist_node *link = bbm_next_link(&proc->myProcLocks[partition], previous ? &previous->procLink : NULL);
+
+	return link ? dlist_container(PROCLOCK, procLink, link) : NULL;
+#else
+	SHM_QUEUE  *list = &proc->myProcLocks[partition];
+
+	return (PROCLOCK *) SHMQueueNext(list, previous ? &previous->procLink : list, offsetof(PROCLOCK, procLink));
+#endif
+}
+
+/* The same for those who hold or await a lock. */
+static inline PROCLOCK *
+bbm_next_of_lock(LOCK *lock, PROCLOCK *previous)
+{
+#if PG_VERSION_NUM >= 160000
+	dlist_node *link = bbm_next_link(&lock->procLocks, previous ? &previous->lockLink : NULL);
+
+	return link ? dlist_container(PROCLOCK, lockLink, link) : NULL;
+#else
+	SHM_QUEUE  *list = &lock->procLocks;
+
+	return (PROCLOCK *) SHMQueueNext(list, previous ? &previous->lockLink : list, offsetof(PROCLOCK, lockLink));
 #endif
 }
 

@@ -17,6 +17,7 @@
 #include "engine.h"
 
 #include "access/xact.h"
+#include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -27,17 +28,24 @@
 #include "catalog.h"
 #include "claim.h"
 #include "execute.h"
+#include "giveway.h"
 #include "guc.h"
 #include "locks.h"
 #include "pass.h"
+#include "printable.h"
 #include "record.h"
 #include "shmem.h"
 #include "target.h"
+#include "throttle.h"
 #include "txn.h"
 
 #define BBM_SLICE_MS 1000
 /* A claim that met a lock looks again after this. */
 #define BBM_HELD_MS 200
+
+/* After so many errors in a row there is a pause, and at most this long. */
+#define BBM_ERRORS_IN_ROW 5
+#define BBM_LONGEST_HOLD_MS (30 * 1000)
 
 /* Jobs between two merges of old ones. */
 #define BBM_MERGE_INTERVAL 256
@@ -141,6 +149,7 @@ bbm_engine_end(BbmEngine *engine)
 {
 	ListCell   *cell;
 
+	bbm_watch_rest();
 	leave_place(engine);
 	foreach(cell, engine->runnable)
 		bbm_contend(engine->space, ((BbmRunnable *) lfirst(cell))->id, false);
@@ -154,7 +163,7 @@ bbm_engine_end(BbmEngine *engine)
 bool
 bbm_engine_slice_over(const BbmEngine *engine)
 {
-	return GetCurrentTimestamp() >= engine->slice_end;
+	return bbm_time_has_come(GetCurrentTimestamp(), engine->slice_end, BBM_SLICE_MS);
 }
 
 /* ----------------------------------------------------------------
@@ -281,7 +290,7 @@ target_for(BbmEngine *engine, int64 id, Outcome *outcome)
 	else
 	{
 		if (args.taken_up)
-			ereport(LOG, (errmsg("migration \"%s\" is running", args.migration->name)));
+			ereport(LOG, (errmsg("migration \"%s\" is running", bbm_printable(args.migration->name))));
 		bbm_state_changed();
 		*outcome = WORKED;
 	}
@@ -328,7 +337,7 @@ finish_migration(BbmEngine *engine, BbmTarget *target)
 	if (error)
 		return fail_or_hold(engine, target->migration, error);
 	if (args.finished)
-		ereport(LOG, (errmsg("migration \"%s\" is finished", target->migration->name)));
+		ereport(LOG, (errmsg("migration \"%s\" is finished", bbm_printable(target->migration->name))));
 	forget_target(engine, engine->current);
 	bbm_state_changed();
 	return WORKED;
@@ -357,7 +366,7 @@ merge_if_due(BbmTarget *target, const BbmJob *job)
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 errmsg("migration \"%s\": could not merge old jobs: %s",
-						target->migration->name, error->message)));
+						bbm_printable(target->migration->name), bbm_printable(error->message))));
 }
 
 static void
@@ -367,17 +376,47 @@ log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " took %.3f ms, rows " INT64_FORMAT
 						", WAL bytes " INT64_FORMAT ", range %s",
-						target->migration->name, job->id, cost->ms, cost->rows, cost->wal, bbm_job_range_words(job))));
+						bbm_printable(target->migration->name), job->id, cost->ms, cost->rows, cost->wal,
+						bbm_job_range_words(job))));
 }
 
-/* Says where we are in every message of a batch. */
+/*
+ * Says where we are in every message of a batch.  What it allocates is freed:
+ * nobody resets the context of messages that are no errors.
+ */
 static void
 job_context(void *arg)
 {
 	BbmWork    *work = arg;
+	const char *name = bbm_printable(work->target->migration->name);
+	char	   *range = bbm_job_range_words(work->job);
 
-	errcontext("migration \"%s\", job " INT64_FORMAT " (%s)",
-			   work->target->migration->name, work->job->id, bbm_job_range_words(work->job));
+	errcontext("migration \"%s\", job " INT64_FORMAT " (%s)", name, work->job->id, range);
+	pfree(range);
+	if (name != work->target->migration->name)
+		pfree((void *) name);
+}
+
+/* Does the driver want to look around?  The kill switch is for workers alone. */
+static bool
+must_look(const BbmEngine *engine)
+{
+	return ConfigReloadPending || (!bbm_enabled && engine->only == 0) || bbm_slot_must_leave();
+}
+
+/*
+ * Where one job after the other fails, the next ranges most likely will, too:
+ * no faster than need be, so that somebody may come and see.
+ */
+static void
+hold_after_errors(BbmTarget *target)
+{
+	int			n = target->failures_in_row - BBM_ERRORS_IN_ROW;
+
+	target->hold_until = n <= 0 ? 0 :
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									bbm_backoff_ms(n, bbm_retry_delay, BBM_LONGEST_HOLD_MS,
+												   pg_prng_double(&pg_global_prng_state)));
 }
 
 typedef struct GoOn
@@ -397,8 +436,11 @@ may_go_on(const void *arg)
 {
 	const GoOn *go_on = arg;
 
-	return !go_on->target->claim_apart && !go_on->target->migration->synchronous && !InterruptPending &&
-		!ConfigReloadPending && bbm_enabled && !bbm_engine_slice_over(go_on->engine) && !bbm_slot_must_leave();
+	const BbmEngine *engine = go_on->engine;
+
+	return bbm_slot_lock_keep(engine->space, engine->place_of, engine->place) &&
+		!go_on->target->claim_apart && !go_on->target->migration->synchronous && !InterruptPending &&
+		bbm_enabled && !bbm_engine_slice_over(engine) && !must_look(engine);
 }
 
 /*
@@ -413,6 +455,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 	.may_go_on = may_go_on, .arg = &go_on, .result = BBM_WORK_PART};
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_context, .arg = &work};
 	ErrorData  *error = NULL;
+	BbmStop		stop = BBM_STOP_NONE;
 
 	bbm_slot_report(target->migration->id, job->id);
 	pgstat_report_activity(STATE_RUNNING, target->migration->job);
@@ -421,18 +464,21 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 		error_context_stack = &callback;
 		error = bbm_txn_run(bbm_work, &work, target->migration->synchronous);
 		error_context_stack = callback.previous;
+		stop = bbm_watch_outcome();
 		if (error == NULL && work.result == BBM_WORK_PART)
 		{
 			job->cursor = work.next_cursor;
 			job->has_cursor = true;
+			job->part_size = work.next_size;
+			job->stuck = 0;
 		}
+		if (error == NULL && (work.result == BBM_WORK_PART || work.result == BBM_WORK_FINISHED))
+			target->part_size = work.next_size;
 		if (error == NULL)
 			log_job(target, job, &work.cost);
 		/* a job may have released all advisory locks */
 		bbm_token_keep(engine->space, engine->token);
-		/* the driver wants to look around */
-		if (work.result == BBM_WORK_PART && error == NULL &&
-			(ConfigReloadPending || !bbm_enabled || bbm_slot_must_leave()))
+		if (work.result == BBM_WORK_PART && error == NULL && must_look(engine))
 			work.result = BBM_WORK_PAUSED;
 	}
 	pgstat_report_activity(STATE_IDLE, NULL);
@@ -447,20 +493,25 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 		target->claim_apart = true;
 		if (!bbm_extension_is_here())
 			return false;
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		/* by somebody else, that is */
+		if (stop == BBM_STOP_NONE && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			engine->cancelled = error;
 		target->next_look = 0;
-		return bbm_record_failure(target, job, error, step_code);
+		if (!bbm_record_failure(target, job, stop, error, step_code))
+			return false;
+		hold_after_errors(target);
+		return true;
 	}
-	/* the next claim finds the same, and has the target resolved anew */
-	if (work.result == BBM_WORK_STALE)
-		bbm_record_give_back(target, job, bbm_make_error(ERRCODE_QUERY_CANCELED, "the table has changed", NULL));
+	target->failures_in_row = 0;
 	if (work.result == BBM_WORK_PAUSED)
-		bbm_record_give_back(target, job, bbm_make_error(ERRCODE_QUERY_CANCELED, "stopped between two sub-batches", NULL));
+		bbm_record_pause(target, job);
+	/* the next claim finds the same, and has the target resolved anew */
+	else if (work.result == BBM_WORK_STALE)
+		bbm_record_stale(target, job);
 	else if (work.result == BBM_WORK_LOST)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " was taken over by another worker",
-						target->migration->name, job->id)));
+						bbm_printable(target->migration->name), job->id)));
 	bbm_batch_ended();
 	return true;
 }
@@ -518,6 +569,15 @@ work_on(BbmEngine *engine, int64 id)
 	claim.target = target_for(engine, id, &outcome);
 	if (claim.target == NULL)
 		return outcome;
+	if (claim.target->hold_until > GetCurrentTimestamp())
+	{
+		snprintf(claim.reason, sizeof(claim.reason), "a while, after %d errors in a row", claim.target->failures_in_row);
+		bbm_slot_report(id, 0);
+		bbm_slot_wait(claim.reason);
+		outcome.result = BBM_STEP_WAIT;
+		outcome.due = claim.target->hold_until;
+		return outcome;
+	}
 	claim.token = engine->token;
 	MemoryContextReset(engine->job[0]);
 	MemoryContextReset(engine->job[1]);
@@ -712,6 +772,8 @@ bbm_engine_step(BbmEngine *engine, TimestampTz *due)
 	*due = DT_NOEND;
 	result = try_migrations(engine, due);
 	MemoryContextSwitchTo(old);
+	if (result != BBM_STEP_WORKED)
+		bbm_watch_rest();
 
 	/* what we had and let go of, a table say, is somebody else's to take now */
 	if (engine->worked && result != BBM_STEP_WORKED)

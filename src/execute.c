@@ -27,10 +27,16 @@
 #include "utils/snapmgr.h"
 
 #include "clock.h"
+#include "giveway.h"
 #include "locks.h"
+#include "planguard.h"
+#include "printable.h"
+#include "split.h"
 #include "target.h"
 #include "tree.h"
+#include "throttle.h"
 #include "txn.h"
+#include "verify.h"
 
 /* Rows of the leaf, or of all leaves of the tree, that this transaction has changed so far. */
 static int64
@@ -114,8 +120,8 @@ rows_done(const BbmTarget *target)
 }
 
 /* Runs the job on a range; returns how many rows it says it has changed. */
-static int64
-run_job(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
+int64
+bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 {
 	bool		statement = target->form == BBM_JOB_STATEMENT || target->form == BBM_JOB_COMPOSED;
 	bool		by_statistics = !statement && !target->returns_count;
@@ -128,7 +134,7 @@ run_job(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 
 	bbm_job_bind(target, leaf, range, size, values);
 	error_context_stack = &callback;
-	result = SPI_execute_plan(leaf->plan, values, NULL, false, 0);
+	result = bbm_plan_execute(target, leaf, values, target->strategy->one_at_a_time ? size : Max(range->key_count, 1));
 	error_context_stack = callback.previous;
 	if (result < 0)
 		elog(ERROR, "could not run the job: %s", SPI_result_code_string(result));
@@ -142,6 +148,7 @@ run_job(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 	 * owner's may be left to run at the commit, where the settings are ours.
 	 */
 	AfterTriggerFireDeferred();
+	bbm_txn_discard();
 	if (by_statistics)
 		rows = rows_changed(leaf) - before;
 	/* also undoes what the job has SET */
@@ -149,77 +156,33 @@ run_job(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 	return rows;
 }
 
-/* How many rows of one range are not as they should be, as of the active snapshot. */
-static int64
-count_wrong(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range)
-{
-	Datum		values[BBM_MAX_JOB_ARGS];
-	Oid			types[BBM_MAX_JOB_ARGS];
-	bool		isnull;
-	int64		rows;
-	int			result;
-
-	(void) bbm_range_bind(target, range, 0, values, types);
-	result = SPI_execute_plan(bbm_job_verify_plan(target, leaf), values, NULL, true, 0);
-	if (result != SPI_OK_SELECT || SPI_processed != 1)
-		elog(ERROR, "could not verify: %s", SPI_result_code_string(result));
-	rows = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	SPI_freetuptable(SPI_tuptable);
-	return rows;
-}
-
-/*
- * Counts the rows of a job's range that are not as they should be; where rows
- * move, in all that may have changed since, and with one snapshot.
- */
-int64
-bbm_verify_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range)
-{
-	int			level = bbm_job_settings(target->migration);
-	BbmRange	rest = *range;
-	BbmRange	part;
-	bool		after = false;
-	int64		rows = 0;
-
-	PushActiveSnapshot(GetTransactionSnapshot());
-	if (!target->strategy->sweeps)
-		rows = count_wrong(target, leaf, range);
-	while (target->strategy->sweeps)
-	{
-		CHECK_FOR_INTERRUPTS();
-		target->strategy->first_of(target, leaf, &rest, after, PG_INT32_MAX, &part);
-		if (part.key_count == 0)
-			break;
-		rows += count_wrong(target, leaf, &part);
-		rest.min = part.max;
-		after = true;
-	}
-	PopActiveSnapshot();
-	bbm_user_settings_end(level);
-	return rows;
-}
-
 /*
  * What of the job is to be done in this transaction; part->key_count is 0 when
- * nothing is left of it.  True when there is more.
+ * nothing is left of it.  *batch_size is how many rows a job that has no range
+ * may take.  True when there is more.
  */
 static bool
-next_part(const BbmWork *work, BbmLeaf *leaf, BbmRange *part)
+next_part(const BbmWork *work, BbmLeaf *leaf, BbmRange *part, int *batch_size)
 {
-	const BbmJob *job = work->job;
+	BbmJob	   *job = work->job;
 	BbmTarget  *target = work->target;
 	BbmRange	rest = {job->has_cursor ? job->cursor : job->min, job->max, job->key_count};
-	int			size = target->migration->sub_batch_size;
+	int			cut_down = bbm_size_of_part(0, job->part_size, target->part_size);
+	int			size = bbm_size_of_part(target->migration->sub_batch_size, cut_down, 0);
 	bool		by_number = target->key.is_integer || target->strategy->sweeps;
 
+	*batch_size = bbm_size_of_part(bbm_job_size(target, job), cut_down, 0);
+	job->ran_size = target->strategy->one_at_a_time ? *batch_size : (int) Max(Min(rest.key_count, INT_MAX), 1);
 	if (target->strategy->one_at_a_time || (size <= 0 && !job->has_cursor))
 	{
 		*part = rest;
-		part->key_count = Max(part->key_count, 1);
+		if (target->strategy->one_at_a_time)
+			part->key_count = *batch_size;
 		return false;
 	}
 	size = size > 0 ? size : PG_INT32_MAX;
 	target->strategy->first_of(target, leaf, &rest, job->has_cursor, size, part);
+	job->ran_size = (int) Max(Min(part->key_count, INT_MAX), 1);
 	if (by_number)
 		return part->max.number < job->max.number;
 	return part->key_count >= size;
@@ -259,43 +222,109 @@ leaf_of(const BbmWork *work)
 	return leaf;
 }
 
-/* Does a part of the job, and measures it.  True when more is left.  Without a leaf there is nothing to do. */
-static bool
-do_part(BbmWork *work, BbmLeaf *leaf, BbmRange *part)
+/*
+ * What the measures of a part mean for the size of the next, and, when it was
+ * the last of its job, what the job has cost as a whole for the size of the
+ * jobs to come.
+ */
+static void
+adapt(BbmWork *work, bool more)
 {
 	BbmTarget  *target = work->target;
-	double		start = bbm_clock_ms();
-	int64		wal = pgWalUsage.wal_bytes;
-	bool		more = false;
+	int			full = target->migration->sub_batch_size;
 	BbmSizeLimits limits;
 
-	*part = (BbmRange) {work->job->min, work->job->max, 0};
+	work->ms += work->cost.ms;
+	work->wal += work->cost.wal;
+	work->next_size = bbm_size_after_success(bbm_size_of_part(0, work->job->part_size, target->part_size),
+											 full > 0 ? full : Max(work->job->batch_size, 1));
+	if (more || !bbm_size_follows(target->migration) || work->job->splits || BBM_PASS_VERIFIES(work->job->pass))
+		return;
+	bbm_size_limits(target->migration, &limits);
+	/* of a job that was taken over, before this process has cut one */
+	if (target->sizing.size == 0)
+		bbm_sizing_start(&target->sizing, &limits, bbm_job_size(target, work->job));
+	bbm_sizing_follow(&target->sizing, &limits, work->keys, work->ms, work->wal);
+}
+
+/* Counts what a job that verifies is about.  True when it did. */
+static bool
+verify(BbmWork *work, BbmRange *part)
+{
+	BbmTarget  *target = work->target;
+	const BbmJob *job = work->job;
+	BbmLeaf    *leaf;
+
+	if (!BBM_PASS_VERIFIES(job->pass))
+		return false;
+	/* left over from before the migration was begun anew: nobody asks any more */
+	if (job->pass < target->migration->pass)
+		work->cost.rows = 0;
+	else if (target->strategy->sweeps)
+		work->cost.rows = bbm_look_at_all(target, job->pass);
+	else if ((leaf = leaf_of(work)) != NULL)
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		work->cost.rows = bbm_verify_range(target, leaf, part, bbm_verifies_by_check(target, job->pass));
+		PopActiveSnapshot();
+	}
+	else
+		work->skipped = true;
+	return true;
+}
+
+/* Does a part of the job.  True when more is left. */
+static bool
+do_part(BbmWork *work, BbmRange *part)
+{
+	BbmTarget  *target = work->target;
+	const BbmJob *job = work->job;
+	BbmLeaf    *leaf;
+	bool		more = false;
+	int			batch_size;
+
+	*part = (BbmRange) {job->min, job->max, 0};
 	work->cost.rows = 0;
+	if (verify(work, part))
+		return false;
+	leaf = leaf_of(work);
 	if (leaf == NULL)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " has nothing to do, as table %s is not part of \"%s\" any more",
-						target->migration->name, work->job->id, work->job->relation_name,
-						target->migration->table_name)));
-	else if (BBM_PASS_VERIFIES(work->job->pass))
-		work->cost.rows = bbm_verify_range(target, leaf, part);
+						bbm_printable(target->migration->name), job->id, bbm_printable(job->relation_name),
+						bbm_printable(target->migration->table_name))));
+	else if (job->splits)
+		work->cost.rows = bbm_split(target, leaf, job);
 	else
 	{
-		more = next_part(work, leaf, part);
+		more = next_part(work, leaf, part, &batch_size);
+		work->keys += part->key_count;
 		/* a range without a key may have got one since */
 		if (part->key_count > 0 || target->key.is_integer)
-			work->cost.rows = run_job(target, leaf, part, work->job->batch_size);
+			work->cost.rows = bbm_run_range(target, leaf, part, batch_size);
+		if (target->strategy->after_batch)
+			target->strategy->after_batch(target, leaf);
 	}
+	work->skipped = leaf == NULL;
 	/* what was done on another server stays done when ours crashes */
 	if (leaf && leaf->is_foreign)
 		ForceSyncCommit();
+	return more;
+}
+
+/* The same, measured; the size of what follows goes by it. */
+static bool
+do_part_measured(BbmWork *work, BbmRange *part)
+{
+	double		start = bbm_clock_ms();
+	int64		wal = pgWalUsage.wal_bytes;
+	bool		more = do_part(work, part);
+
+	/* done: what is left takes no longer than to undo it */
+	bbm_watch_end();
 	work->cost.ms = bbm_clock_ms() - start;
 	work->cost.wal = pgWalUsage.wal_bytes - wal;
-	if (bbm_size_follows(target->migration))
-	{
-		bbm_size_limits(target->migration, &limits);
-		bbm_sizing_follow(&target->sizing, &limits, part->key_count > 0 ? part->key_count : work->job->key_count,
-						  work->cost.ms, work->cost.wal);
-	}
+	adapt(work, more);
 	return more;
 }
 
@@ -303,10 +332,11 @@ void
 bbm_work(void *arg)
 {
 	BbmWork    *work = arg;
-	BbmLeaf    *leaf;
 	BbmRange	part;
 	bool		more;
 
+	work->job->ran_size = 0;
+	bbm_watch_begin();
 	if (!bbm_job_lock(work->job))
 	{
 		work->result = BBM_WORK_LOST;
@@ -327,20 +357,22 @@ bbm_work(void *arg)
 		work->result = BBM_WORK_STALE;
 		return;
 	}
-	leaf = leaf_of(work);
-	more = do_part(work, leaf, &part);
+	work->skipped = false;
+	more = do_part_measured(work, &part);
 	if (!more)
 	{
-		bbm_job_finish(work->job, &work->cost, leaf == NULL);
+		bbm_job_finish(work->job, &work->cost, work->skipped);
 		work->result = BBM_WORK_FINISHED;
 		if (work->may_go_on(work->arg))
 			bbm_claim_next(work->next);
 	}
 	else
 	{
-		MemoryContext old = MemoryContextSwitchTo(work->context);
+		MemoryContext old;
 
-		bbm_job_progress(work->job, &part.max, &work->cost);
+		bbm_job_progress(work->job, &part.max, work->next_size, &work->cost);
+		/* only now: a statement leaves us in a context that ends with the transaction */
+		old = MemoryContextSwitchTo(work->context);
 		work->next_cursor = part.max;
 		if (DatumGetPointer(part.max.key))
 			work->next_cursor.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(part.max.key));

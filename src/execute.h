@@ -30,11 +30,16 @@ typedef struct BbmWork
 	const void *arg;
 	BbmWorkResult result;		/* out */
 	BbmBound	next_cursor;	/* what a part has reached; lives as the job does */
-	BbmCost		cost;
+	int			next_size;		/* of the next part, when cut down; 0 not */
+	BbmCost		cost;			/* of the last part */
+	bool		skipped;		/* its leaf is not part of the table */
+	int64		keys;			/* of all parts so far ... */
+	double		ms;				/* ... and what they have cost */
+	double		wal;
 } BbmWork;
 
 /* A BbmTxnFn with a BbmWork. */
 extern void bbm_work(void *arg);
-extern int64 bbm_verify_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range);
+extern int64 bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size);
 
 #endif							/* BBM_EXECUTE_H */

@@ -23,6 +23,7 @@
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "replication/logicalworker.h"
 #include "tcop/pquery.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -38,12 +39,14 @@
 #include "hooks.h"
 #include "locks.h"
 #include "record.h"
+#include "strategy.h"
 #include "txn.h"
 
 PG_FUNCTION_INFO_V1(bbm_migration_guard);
 PG_FUNCTION_INFO_V1(bbm_migration_event);
 PG_FUNCTION_INFO_V1(bbm_job_guard);
 PG_FUNCTION_INFO_V1(bbm_truncate_guard);
+PG_FUNCTION_INFO_V1(bbm_replica_guard);
 
 /* A tuple under change. */
 typedef struct Row
@@ -177,7 +180,7 @@ check_size(Row row)
 		Interval   *target = DatumGetIntervalP(get(row, "target_duration", &isnull));
 
 		if (target->month != 0 || target->day < 0 || target->day > 1 || target->time < 0 ||
-			(target->day == 0 && target->time < 1000))
+			target->time > (1 - target->day) * USECS_PER_DAY || (target->day == 0 && target->time < 1000))
 			out_of_range(row, "target_duration", "It is what a batch is to take.",
 						 "Use an interval from 1 millisecond to 1 day, or NULL for batches of exactly batch_size keys.");
 	}
@@ -205,11 +208,32 @@ check_parts(Row row)
 }
 
 static void
+check_on_error(Row row)
+{
+	char	   *on_error = get_text(row, "on_error");
+	char	   *name = get_text(row, "batching_strategy");
+	const BbmStrategy *strategy = bbm_strategy_find(name);
+
+	if (strcmp(on_error, "fail") != 0 && strcmp(on_error, "split") != 0 && strcmp(on_error, "skip") != 0)
+		out_of_range(row, "on_error", "It is what becomes of a job that has used up its attempts.",
+					 "Use fail, split or skip.");
+	if (strcmp(on_error, "fail") != 0 && strategy && !strategy->has_key)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("on_error %s does not fit %s", on_error, strategy->name),
+				 errdetail("A row that is put aside is known by its key."),
+				 errhint("Use SerialKeySetBatchingStrategy or LooseIndexScanBatchingStrategy.")));
+	if (get_int(row, "max_errors") < 1)
+		out_of_range(row, "max_errors", "It is how many rows or ranges may be put aside.",
+					 "Use a number from 1 to 2147483647.");
+}
+
+static void
 check_row(Row row)
 {
 	static const char *const required[] = {
 		"status", "batch_size", "workers", "max_attempts", "min_value", "max_value", "min_batch_size", "max_batch_size",
-		"verify"
+		"verify", "on_error", "max_errors"
 	};
 	int64		status = get_int(row, "status");
 
@@ -236,6 +260,7 @@ check_row(Row row)
 					 "Use a number from 1 to 100.");
 	check_size(row);
 	check_parts(row);
+	check_on_error(row);
 	if (get_int(row, "min_value") > get_int(row, "max_value"))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -319,6 +344,31 @@ at_home(Row row)
 	return home != NULL && strcmp(home, bbm_home()) == 0;
 }
 
+/* Another pass that works, and a number left out before it (see pass.c). */
+static void
+work_anew(Row *row)
+{
+	int32		pass = (int32) get_int(*row, "pass");
+
+	set(row, "pass", Int32GetDatum(pass + (BBM_PASS_VERIFIES(pass) ? 3 : 4)), false);
+}
+
+/*
+ * A verification has failed, and what it has found may be mended.  Where a row
+ * tells by itself whether it is done, those that are left are done first.
+ */
+static void
+verify_anew(Row *row)
+{
+	const BbmStrategy *strategy = bbm_strategy_find(get_text(*row, "batching_strategy"));
+	int32		pass = (int32) get_int(*row, "pass");
+
+	if (strategy && !strategy->has_key)
+		work_anew(row);
+	else
+		set(row, "pass", Int32GetDatum(pass + 2), false);
+}
+
 /* Started here, which makes a copy a migration of this database. */
 static void
 settle_here(Row *row)
@@ -331,13 +381,12 @@ settle_here(Row *row)
 		/* another cluster's OIDs say nothing here */
 		if (foreign)
 		{
-			char	   *strategy = get_text(*row, "batching_strategy");
-			int32		pass = (int32) get_int(*row, "pass");
+			const BbmStrategy *strategy = bbm_strategy_find(get_text(*row, "batching_strategy"));
 
 			set_owner(row, false);
 			/* nor do its blocks: what is not done there is found by a pass from the start */
-			if (strategy && strcmp(strategy, "BlockRangeBatchingStrategy") == 0 && !is_null(*row, "started_at"))
-				set(row, "pass", Int32GetDatum(pass + (BBM_PASS_VERIFIES(pass) ? 1 : 2)), false);
+			if (strategy && strategy->sweeps && !is_null(*row, "started_at"))
+				work_anew(row);
 		}
 	}
 }
@@ -394,11 +443,8 @@ guard_status(Row old, Row *new)
 		case BBM_CHANGE:
 			if (to == BBM_ACTIVE)
 			{
-				int32		pass = (int32) get_int(*new, "pass");
-
-				/* what a verification has found may be mended: verify anew */
-				if (BBM_PASS_VERIFIES(pass) && !is_null(*new, "failure_error_code"))
-					set(new, "pass", Int32GetDatum(pass + 2), false);
+				if (BBM_PASS_VERIFIES((int32) get_int(*new, "pass")) && !is_null(*new, "failure_error_code"))
+					verify_anew(new);
 				settle_here(new);
 				clear_error(new);
 			}
@@ -539,6 +585,7 @@ bbm_migration_guard(PG_FUNCTION_ARGS)
 		SPI_connect();
 		(void) bbm_cancel_running(get_int(old, "id"));
 		bbm_parts_forget(get_int(old, "id"));
+		bbm_errors_forget(get_int(old, "id"));
 		SPI_finish();
 		return PointerGetDatum(old.tuple);
 	}
@@ -701,6 +748,8 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 	SPI_connect();
 	migration = bbm_migration_by_id(get_int(row, "batched_background_migration_id"), CurrentMemoryContext);
 	/* a dump loads the jobs of a copy; DELETE of a migration takes its jobs along */
+	if (migration)
+		bbm_check_owner(migration->owner, migration->name);
 	copy = migration && migration->home && strcmp(migration->home, bbm_home()) != 0;
 	if (migration == NULL && insert && !(ActivePortal && ActivePortal->commandTag == CMDTAG_COPY))
 		ereport(ERROR,
@@ -717,6 +766,9 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 				 errhint("Start the migration with UPDATE … SET status = 1 or bbm_start.")));
 	if (migration && !copy && migration->status != BBM_PAUSED)
 		refuse_job_write(update ? "update" : "delete", migration);
+	/* a range that nobody has done is no longer known by its job */
+	if (migration && !insert)
+		bbm_part_unclean(migration->id, InvalidOid);
 	SPI_finish();
 	return PointerGetDatum(update ? changed : data->tg_trigtuple);
 }
@@ -735,6 +787,27 @@ bbm_truncate_guard(PG_FUNCTION_ARGS)
 		refuse_job_write("truncate", linitial(unpaused));
 	/* what was cut is forgotten */
 	bbm_parts_forget(0);
+	bbm_errors_forget(0);
 	SPI_finish();
 	return PointerGetDatum(NULL);
+}
+
+/*
+ * BEFORE INSERT OR UPDATE OR DELETE on our tables, where session_replication_role
+ * is replica.  A publication FOR ALL TABLES has our tables, too; its ids are
+ * another server's, and must neither meet nor change the migrations here.  A
+ * superuser who loads data with that setting is let through.
+ */
+Datum
+bbm_replica_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by trigger manager", "bbm_replica_guard")));
+	if (IsLogicalWorker())
+		return PointerGetDatum(NULL);
+	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple);
 }

@@ -20,6 +20,8 @@ bool		bbm_enabled = true;
 int			bbm_max_workers = 4;
 int			bbm_naptime = 600;
 int			bbm_lock_timeout = 1000;
+int			bbm_max_blocking_time = 1000;
+int			bbm_max_batch_time = 10 * 60 * 1000;
 int			bbm_retry_delay = 1000;
 int			bbm_retry_max_delay = 30 * 60 * 1000;
 int			bbm_job_retention = 1000;
@@ -52,6 +54,16 @@ bbm_guc_define(void)
 							"Sets the longest time a worker waits for a lock.",
 							"A batch that waits longer is given back and does not count as failed.",
 							&bbm_lock_timeout, 1000, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("bbm.max_blocking_time",
+							"Sets the longest time a batch lets other sessions wait for its locks.",
+							"A batch that does longer is given back, does not count as failed, and the next is smaller. Zero turns it off.",
+							&bbm_max_blocking_time, 1000, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("bbm.max_batch_time",
+							"Sets the longest time a batch may take.",
+							"A batch that takes longer is given back, does not count as failed, and the next is smaller. Zero turns it off.",
+							&bbm_max_batch_time, 10 * 60 * 1000, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("bbm.retry_delay",
 							"Sets the delay before the first retry of a failed job.",

@@ -14,6 +14,8 @@ extern bool bbm_enabled;
 extern int	bbm_max_workers;
 extern int	bbm_naptime;		/* s, 0 never */
 extern int	bbm_lock_timeout;	/* ms */
+extern int	bbm_max_blocking_time;	/* ms, 0 off */
+extern int	bbm_max_batch_time; /* ms, 0 off */
 extern int	bbm_retry_delay;	/* ms */
 extern int	bbm_retry_max_delay;	/* ms */
 extern int	bbm_job_retention;	/* jobs, -1 keeps all */

@@ -22,6 +22,7 @@
 #include "utils/varlena.h"
 
 #include "compat.h"
+#include "planguard.h"
 #include "statement.h"
 #include "txn.h"
 
@@ -360,7 +361,12 @@ bbm_job_resolve(BbmTarget *target)
 	const BbmMigration *migration = target->migration;
 	BbmStatementParts parts;
 
-	if (migration->operation)
+	if (target->form == BBM_JOB_NONE)
+	{
+		if (migration->where_clause)
+			bbm_statement_check_condition(target->relid, migration->where_clause, "where");
+	}
+	else if (migration->operation)
 	{
 		AttrNumber	key[BBM_MAX_KEY_COLUMNS];
 
@@ -370,6 +376,8 @@ bbm_job_resolve(BbmTarget *target)
 		bbm_job_parts(migration, &parts);
 		bbm_statement_check(target->relid, &parts, key, target->key.n, migration->allow_key_change);
 		target->moves_rows = changes_partition(target->relid, &parts);
+		if (target->strategy->sweeps)
+			target->fixed = bbm_statement_is_fixed(target->relid, &parts);
 	}
 	else
 	{
@@ -465,28 +473,63 @@ bbm_job_prepare(BbmTarget *target, BbmLeaf *leaf)
 		case BBM_JOB_REGISTRY_FUNCTION:
 			leaf->plan = prepare(target->call, 5, types, 0);
 			break;
+		case BBM_JOB_NONE:
+			break;
 	}
+	bbm_plan_choose(target, leaf);
 }
 
-/* What counts the rows of a range that are not as they should be.  Needs what bbm_job_prepare does. */
-SPIPlanPtr
-bbm_job_verify_plan(BbmTarget *target, BbmLeaf *leaf)
+/* Prepares a count over ranges, like bbm_job_prepare. */
+static SPIPlanPtr
+prepare_count(BbmTarget *target, const char *sql)
 {
-	if (leaf->verify_plan == NULL)
-	{
-		const BbmMigration *migration = target->migration;
-		Oid			types[BBM_MAX_JOB_ARGS];
-		int			nbounds = bbm_range_bind(target, NULL, 0, NULL, types);
-		bool		ranged = target->strategy->has_key || target->strategy->sweeps;
-		const char *wrong = migration->check_clause ? psprintf("(%s\n) IS NOT TRUE", migration->check_clause) :
-			migration->where_clause;
+	Oid			types[BBM_MAX_JOB_ARGS];
+	int			nbounds = bbm_range_bind(target, NULL, 0, NULL, types);
 
-		const char *range = ranged ? target->strategy->predicate(target, leaf, target->alias) : NULL;
+	return prepare(sql, nbounds + 1, types, 0);
+}
 
-		leaf->verify_plan = prepare(bbm_statement_count(leaf->name, target->alias, !leaf->whole_tree, wrong, range),
-									nbounds + 1, types, 0);
-	}
-	return leaf->verify_plan;
+/* The predicate of a range, or NULL where jobs have none. */
+static char *
+range_of(BbmTarget *target, BbmLeaf *leaf)
+{
+	return target->strategy->has_key || target->strategy->sweeps ?
+		target->strategy->predicate(target, leaf, target->alias) : NULL;
+}
+
+/*
+ * What counts the rows of a range that the job would still do.  Needs what
+ * bbm_job_prepare does.
+ */
+SPIPlanPtr
+bbm_job_left_plan(BbmTarget *target, BbmLeaf *leaf)
+{
+	const BbmMigration *migration = target->migration;
+	BbmStatementParts parts = {.verb = BBM_DELETE, .condition = migration->where_clause};
+	char	   *range = range_of(target, leaf);
+
+	if (leaf->left_plan)
+		return leaf->left_plan;
+	if (migration->operation)
+		bbm_job_parts(migration, &parts);
+	if (range == NULL)
+		range = psprintf("%s.%s IS NULL", target->alias, quote_identifier(migration->column_name));
+	leaf->left_plan = prepare_count(target, bbm_statement_count(&parts, leaf->name, target->alias, !leaf->whole_tree,
+																range));
+	return leaf->left_plan;
+}
+
+/* What counts the rows of a range that do not meet the check.  Needs what bbm_job_prepare does. */
+SPIPlanPtr
+bbm_job_check_plan(BbmTarget *target, BbmLeaf *leaf)
+{
+	BbmStatementParts parts = {.verb = BBM_DELETE,
+	.condition = psprintf("(%s\n) IS NOT TRUE", target->migration->check_clause)};
+
+	if (leaf->check_plan == NULL)
+		leaf->check_plan = prepare_count(target, bbm_statement_count(&parts, leaf->name, target->alias,
+																	 !leaf->whole_tree, range_of(target, leaf)));
+	return leaf->check_plan;
 }
 
 static Datum

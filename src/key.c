@@ -85,12 +85,12 @@ resolve_operators(BbmKeyColumn *column, const TypeCacheEntry *type)
 {
 	for (StrategyNumber strategy = BTLessStrategyNumber; strategy <= BTMaxStrategyNumber; strategy++)
 	{
-		Oid			operator = get_opfamily_member(type->btree_opf, type->btree_opintype, type->btree_opintype, strategy);
-		HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
+		Oid			oid = get_opfamily_member(type->btree_opf, type->btree_opintype, type->btree_opintype, strategy);
+		HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(oid));
 		Form_pg_operator form;
 
 		if (!HeapTupleIsValid(tuple))
-			elog(ERROR, "cache lookup failed for operator %u", operator);
+			elog(ERROR, "cache lookup failed for operator %u", oid);
 		form = (Form_pg_operator) GETSTRUCT(tuple);
 		column->op[strategy] = psprintf("OPERATOR(%s.%s)", quote_identifier(get_namespace_name(form->oprnamespace)),
 										NameStr(form->oprname));

@@ -37,6 +37,7 @@
 #include "compat.h"
 #include "guc.h"
 #include "shmem.h"
+#include "throttle.h"
 #include "worker.h"
 
 /* When no worker process is to be had, or one may have died unseen, look again after this. */
@@ -191,7 +192,8 @@ next_to_start(Oid *database, Oid *owner, bool *needed, TimestampTz *wait)
 	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
 	{
 		BbmDemand  *demand = &bbm_shared->demands[i];
-		TimestampTz when = Max(demand->due, demand->not_before);
+		TimestampTz when = bbm_time_has_come(now, demand->not_before, BBM_LAST_BACKOFF_MS) ?
+			demand->due : Max(demand->due, demand->not_before);
 		int			n;
 
 		if (!demand->in_use || demand->due == DT_NOEND)
@@ -290,7 +292,7 @@ plan_looks(void)
 	bbm_shared->look_database = InvalidOid;
 	LWLockRelease(bbm_shared->lock);
 
-	if (bbm_naptime > 0 && GetCurrentTimestamp() >= next_look)
+	if (bbm_naptime > 0 && bbm_time_has_come(GetCurrentTimestamp(), next_look, (int64) bbm_naptime * 1000))
 		everywhere = true;
 	if (!everywhere && !OidIsValid(one))
 		return;

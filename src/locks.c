@@ -106,6 +106,15 @@ bbm_slot_lock_take(Oid space, int64 migration_id, int limit)
 	return -1;
 }
 
+/* A job may have released it with pg_advisory_unlock_all: hold it again, if nobody else does by now. */
+bool
+bbm_slot_lock_keep(Oid space, int64 migration_id, int slot)
+{
+	LOCKTAG		tag = session_tag(space, (uint32) migration_id, LOCK_FIRST_SLOT + slot);
+
+	return bbm_lock_is_mine(&tag, ExclusiveLock) || LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK;
+}
+
 void
 bbm_slot_lock_drop(Oid space, int64 migration_id, int slot)
 {
@@ -191,6 +200,13 @@ bbm_token_drop(Oid space, int32 token)
 
 	if (bbm_lock_is_mine(&tag, ExclusiveLock))
 		LockRelease(&tag, ExclusiveLock, true);
+}
+
+/* Whoever holds a lock with this tag is a process of bbm's. */
+bool
+bbm_lock_is_token(const LOCKTAG *tag)
+{
+	return tag->locktag_type == LOCKTAG_USERLOCK && tag->locktag_field4 == LOCK_TOKEN;
 }
 
 /* Does the process with this token still live?  Needs a transaction. */

@@ -7,7 +7,10 @@
  *	  The odd passes work, the even ones verify.  Most migrations have the first
  *	  pass alone.  One that names a verification has a second, and fails if that
  *	  finds a row.  Where rows move, a pass that works and one that verifies
- *	  take turns until the latter finds none.
+ *	  take turns until the latter finds none; if the migration names a check as
+ *	  well, one more pass that verifies is about that.  A migration that is begun
+ *	  anew leaves a number out, so that what its earlier passes have found does
+ *	  not count.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,62 +19,98 @@
 #include "target.h"
 #include "tree.h"
 #include "txn.h"
+#include "verify.h"
 
 /*
  * Are there keys beyond what was the last when the pass began?  Then it goes on
- * up to what is the last now.  If they are no more than a batch, that is as far
- * as it goes: it has caught up.
+ * up to what is the last now.  If they are less than a batch, that is as far as
+ * it goes: it has caught up, and does not run after whoever inserts for ever.
+ *
+ * Another session may insert at any moment.  What has committed before our look
+ * is seen, as the look takes a snapshot of its own; what commits after it came
+ * later than the migration's end, or is found by the next look if there is one.
  */
 static bool
 extend(BbmTarget *target, const BbmClaimState *state)
 {
 	const BbmMigration *migration = target->migration;
+	bool		bounded = target->key.is_integer || DatumGetPointer(state->max.key);
 	BbmLeaf		root = {.relid = target->relid, .name = bbm_table_sql_name(target->relid), .whole_tree = true};
+	/* without a bound the table was empty, and all there is has come since */
 	BbmKeyWalk	walk = {.target = target, .leaf = target->by_leaf ? &root : bbm_leaf_open(target, target->relid),
-	.from = &state->max, .after = true, .limit = migration->batch_size};
-	BbmBound	min;
+	.from = bounded ? &state->max : NULL, .after = bounded, .limit = bbm_size_now(target, state)};
 	BbmBound	max;
 
-	if (walk.leaf == NULL || (!target->key.is_integer && !DatumGetPointer(state->max.key)))
+	if (walk.leaf == NULL)
 		return false;
 	bbm_key_walk(&walk);
-	if (walk.count == 0 || !bbm_target_bounds(target, &min, &max))
+	if (walk.count == 0 || !bbm_key_end(target, walk.leaf, true, &max))
 		return false;
-	bbm_migration_extend(migration->id, &max, walk.count >= migration->batch_size);
+	bbm_migration_extend(migration->id, &max, walk.count >= walk.limit);
 	if (target->by_leaf)
 		bbm_parts_reopen(migration->id, state->pass);
 	return true;
 }
 
 static void
-not_as_it_should_be(const BbmTarget *target, int64 found)
+not_as_it_should_be(const BbmTarget *target, int64 found, bool by_check)
 {
 	const BbmMigration *migration = target->migration;
 
 	ereport(ERROR,
 			(errcode(ERRCODE_CHECK_VIOLATION),
 			 errmsg("verification found " INT64_FORMAT " rows that are not as they should be", found),
-			 migration->check_clause ?
+			 by_check ?
 			 errdetail("They do not meet the check: %s", migration->check_clause) :
 			 errdetail("They still meet \"where\": %s", migration->where_clause),
 			 errhint("Mend them, and start the migration again: it is verified anew.")));
 }
 
-/* As many passes as a job may have attempts, and none has found less than the first of them. */
+/* The least of n numbers. */
+static int64
+least(const int64 *numbers, int n)
+{
+	int64		result = PG_INT64_MAX;
+
+	for (int i = 0; i < n; i++)
+		result = Min(result, numbers[i]);
+	return result;
+}
+
+/*
+ * A pass leaves what others have moved or added beside it.  Where nothing new
+ * comes that is soon much less, and then nothing.  So as many passes as a job may
+ * have attempts must find half of the least before, or the end is not in sight:
+ * that many for each halving is the most there can be.
+ */
 static void
 check_progress(const BbmTarget *target, int pass, int64 found)
 {
-	int			first = pass - 2 * (target->migration->max_attempts - 1);
+	int			attempts = target->migration->max_attempts;
+	int			n;
+	int64	   *looks = bbm_jobs_looks(target->migration->id, pass, &n);
 
-	if (first < 2 || found < bbm_jobs_found(target->migration->id, first))
+	if (n < attempts || least(looks, attempts - 1) <= least(looks + attempts - 1, n - attempts + 1) / 2)
 		return;
 	bbm_failing_code = BBM_CODE_ATTEMPTS;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("after %d passes over the table " INT64_FORMAT " rows remain to be done", pass / 2, found),
-			 errdetail("The last %d passes have not made them fewer: %s", target->migration->max_attempts,
+			 errmsg("after %d passes over the table " INT64_FORMAT " rows remain to be done", n, found),
+			 errdetail("The last %d have not halved them; they meet \"where\": %s", attempts,
 					   target->migration->where_clause),
-			 errhint("Either new rows come that meet \"where\", which a trigger can prevent (bbm_sync_trigger), or something keeps these from being changed.")));
+			 errhint("Either new rows come that meet \"where\", which a trigger can prevent (bbm_sync_trigger), or something keeps these from being changed. Then start the migration again.")));
+}
+
+/* Rows are left: another pass, which whoever waits for the end is told of. */
+static void
+tell_of_another(const BbmTarget *target, int64 found)
+{
+	const BbmMigration *migration = target->migration;
+	char	   *detail = psprintf(INT64_FORMAT " rows remain to be done", found);
+
+	ereport(LOG,
+			(errmsg("migration \"%s\": another pass over the table, as %s", migration->name, detail)));
+	bbm_event_add(migration->id, migration->name, "pass", BBM_RUNNING, migration->owner, detail);
 }
 
 /*
@@ -85,6 +124,7 @@ bbm_pass_ended(BbmTarget *target)
 	const BbmMigration *migration = target->migration;
 	BbmClaimState state;
 	int64		found;
+	bool		by_check;
 
 	if (!bbm_claim_state(migration->id, &state))
 		return false;
@@ -100,12 +140,22 @@ bbm_pass_ended(BbmTarget *target)
 	}
 
 	found = bbm_jobs_found(migration->id, state.pass);
-	if (found > 0 && !target->strategy->sweeps)
-		not_as_it_should_be(target, found);
+	by_check = bbm_verifies_by_check(target, state.pass);
+	if (found > 0 && (by_check || !target->strategy->sweeps))
+		not_as_it_should_be(target, found, by_check);
 	if (found > 0)
+	{
 		check_progress(target, state.pass, found);
+		tell_of_another(target, found);
+	}
 	else if (!bbm_tree_has_new(target))
-		return true;
+	{
+		/* nothing is left to do; are the rows as they should be? */
+		if (!target->strategy->sweeps || !migration->verify || migration->check_clause == NULL || by_check)
+			return true;
+		bbm_migration_set_pass(migration->id, state.pass + 2);
+		return false;
+	}
 	bbm_migration_set_pass(migration->id, state.pass + 1);
 	return false;
 }

@@ -20,13 +20,23 @@
 #include "utils/timestamp.h"
 
 #include "guc.h"
+#include "printable.h"
 #include "shmem.h"
 #include "throttle.h"
 #include "txn.h"
 
-/* A job that was given back this often has a problem of its own. */
-#define BBM_MAX_GIVE_BACKS 1000
+/*
+ * A job that is given back again and again, without progress in between, has a
+ * problem of its own, and from then on each time counts as an attempt.  A lock
+ * not had may be due to somebody's long transaction, so that takes a thousand
+ * times, which with their delays is hours; a batch that is in the way or too
+ * slow even though it cannot be made any smaller is its own doing: twenty.
+ */
+#define BBM_MAX_STUCK 1000
+#define BBM_STUCK_BY_ITSELF (BBM_MAX_STUCK / 20)
+#define BBM_SMALLEST_PART 1
 #define BBM_RECORD_TRIES 30
+#define BBM_LINES_IN_ROW 8
 #define BBM_FIRST_GIVE_BACK_MS 100
 #define BBM_LAST_GIVE_BACK_MS (30 * 1000)
 
@@ -167,15 +177,16 @@ bbm_record_migration_failed(const BbmMigration *migration, int code, ErrorData *
 	{
 		ereport(LOG,
 				(errcode(trouble->sqlerrcode),
-				 errmsg("could not record the failure of migration \"%s\" yet: %s", name, trouble->message)));
+				 errmsg("could not record the failure of migration \"%s\" yet: %s",
+						bbm_printable(name), bbm_printable(trouble->message))));
 		return false;
 	}
 	if (args.failed)
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
-				 errmsg("migration \"%s\" failed: %s", name, error->message),
-				 error->detail ? errdetail_internal("%s", error->detail) : 0,
-				 error->hint ? errhint("%s", error->hint) : 0));
+				 errmsg("migration \"%s\" failed: %s", bbm_printable(name), bbm_printable(error->message)),
+				 error->detail ? errdetail_internal("%s", bbm_printable(error->detail)) : 0,
+				 error->hint ? errhint("%s", bbm_printable(error->hint)) : 0));
 	bbm_state_changed();
 	return true;
 }
@@ -185,21 +196,32 @@ typedef struct JobArgs
 	BbmJob	   *job;
 	ErrorData  *error;
 	int			code;
-	bool		give_back;
+	BbmGiveBack give_back;		/* 0: it has failed */
 	TimestampTz due;
 	bool		ours;
+	bool		splits;			/* the next attempt puts rows aside */
+	bool		skip;			/* the whole range is put aside now */
 } JobArgs;
 
-/* One statement, which checks the token itself. */
+/*
+ * One statement, which checks the token itself; or two, of which the first locks
+ * the row, so that nobody takes the job over between them.
+ */
 static void
 record_job(void *arg)
 {
 	JobArgs    *args = arg;
 
-	if (args->give_back)
-		args->ours = bbm_job_give_back(args->job, args->error, args->due);
+	if (args->skip)
+	{
+		args->ours = bbm_job_skip(args->job);
+		if (args->ours)
+			bbm_error_add(args->job, &args->job->min, &args->job->max, args->error);
+	}
+	else if (args->give_back)
+		args->ours = bbm_job_give_back(args->job, args->give_back, args->error, args->due);
 	else
-		args->ours = bbm_job_fail(args->job, args->code, args->error, args->due);
+		args->ours = bbm_job_fail(args->job, args->code, args->error, args->due, args->splits);
 }
 
 /*
@@ -238,50 +260,163 @@ give_back_until(const BbmJob *job)
 }
 
 /* The batch was given up, and that does not count as an attempt. */
-void
-bbm_record_give_back(BbmTarget *target, BbmJob *job, ErrorData *why)
+static void
+give_back(BbmTarget *target, BbmJob *job, BbmGiveBack why, ErrorData *error)
 {
-	JobArgs		args = {job, why, 0, true, give_back_until(job), false};
+	JobArgs		args = {.job = job, .error = error, .give_back = why, .due = give_back_until(job)};
 
 	if (write_job(&args))
 		ereport(LOG,
-				(errcode(why->sqlerrcode),
+				(errcode(error->sqlerrcode),
 				 errmsg("migration \"%s\": gave back job " INT64_FORMAT ": %s",
-						target->migration->name, job->id, why->message)));
+						bbm_printable(target->migration->name), job->id, bbm_printable(error->message))));
+}
+
+/* The migration is not to run any more, and part of the job is left. */
+void
+bbm_record_pause(BbmTarget *target, BbmJob *job)
+{
+	give_back(target, job, BBM_BACK_CANCELLED,
+			  bbm_make_error(ERRCODE_QUERY_CANCELED, "stopped between two sub-batches", NULL));
+}
+
+/* The table is not what it was when the job was claimed: so it is claimed again. */
+void
+bbm_record_stale(BbmTarget *target, BbmJob *job)
+{
+	give_back(target, job, BBM_BACK_OTHER, bbm_make_error(ERRCODE_QUERY_CANCELED, "the table has changed", NULL));
+}
+
+/* May what cannot be done be put aside, the rest being done? */
+static bool
+may_put_aside(const BbmTarget *target, const BbmJob *job)
+{
+	return target->migration->on_error != BBM_ON_ERROR_FAIL && !job->splits && !BBM_PASS_VERIFIES(job->pass);
+}
+
+/* Of failures in a row the first few are logged, and then ever fewer. */
+static bool
+is_worth_a_line(int n)
+{
+	return n <= BBM_LINES_IN_ROW || (n & (n - 1)) == 0;
 }
 
 /*
- * After a batch was rolled back with this error.  True when the migration may
- * go on, false when it has failed with it.
+ * In place of the error that a batch ended with after its own process had
+ * stopped it: the cancel, or what a job that caught the cancel made of it.
+ */
+static ErrorData *
+stop_error(BbmStop stop, ErrorData *error)
+{
+	ErrorData  *stopped = stop == BBM_STOP_BLOCKING ?
+		bbm_make_error(ERRCODE_QUERY_CANCELED, "other sessions waited too long for locks of the batch",
+					   "\"bbm.max_blocking_time\" is the limit. A smaller batch_size or sub_batch_size keeps locks for less time.") :
+		bbm_make_error(ERRCODE_QUERY_CANCELED, "the batch took too long",
+					   "\"bbm.max_batch_time\" is the limit. A smaller batch_size or sub_batch_size takes less time.");
+
+	stopped->context = error->context;
+	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED)
+		stopped->detail = psprintf("The batch ended with: %s", error->message);
+	return stopped;
+}
+
+static BbmGiveBack
+why_back(BbmStop stop, int sqlstate)
+{
+	if (stop != BBM_STOP_NONE)
+		return stop == BBM_STOP_BLOCKING ? BBM_BACK_BLOCKING : BBM_BACK_TIME;
+	switch (sqlstate)
+	{
+		case ERRCODE_LOCK_NOT_AVAILABLE:
+			return BBM_BACK_LOCK_TIMEOUT;
+		case ERRCODE_T_R_DEADLOCK_DETECTED:
+			return BBM_BACK_DEADLOCK;
+		case ERRCODE_QUERY_CANCELED:
+			return BBM_BACK_CANCELLED;
+		default:
+			return BBM_BACK_OTHER;
+	}
+}
+
+/*
+ * Halves what the job's next batch, and this process's, may be, when it was its
+ * size that was in the way; and counts what did not help.  A cancel by somebody
+ * else, or want of resources, says nothing of the size.
+ */
+static void
+cut_down(BbmTarget *target, BbmJob *job, BbmGiveBack why)
+{
+	bool		by_itself = why == BBM_BACK_BLOCKING || why == BBM_BACK_TIME;
+	bool		smallest = job->ran_size == BBM_SMALLEST_PART;
+
+	if (why == BBM_BACK_CANCELLED)
+		return;
+	if (!by_itself)
+		job->stuck++;
+	else if (smallest)
+		job->stuck += BBM_STUCK_BY_ITSELF;
+	if (why == BBM_BACK_OTHER || job->ran_size <= 0)
+		return;
+	job->part_size = target->part_size = bbm_size_after_give_back(job->ran_size, BBM_SMALLEST_PART);
+	/* ranges to come are cut smaller, too, where their size is ours to choose */
+	if (bbm_size_follows(target->migration) && target->sizing.size > 0)
+		target->sizing.size = Max(Min(target->sizing.size / 2, job->part_size), target->migration->min_batch_size);
+}
+
+/*
+ * After a batch was rolled back with this error, or (stop) by its own process.
+ * True when the migration may go on, false when it has failed with it.
  */
 bool
-bbm_record_failure(BbmTarget *target, BbmJob *job, ErrorData *error, int step_code)
+bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *error, int step_code)
 {
-	BbmErrorClass class = bbm_error_class(error->sqlerrcode);
+	BbmErrorClass class = stop != BBM_STOP_NONE ? BBM_ERROR_TRANSIENT : bbm_error_class(error->sqlerrcode);
 	int			code = bbm_error_code(error->sqlerrcode, step_code);
 	bool		used_up = job->attempts >= target->migration->max_attempts;
-	JobArgs		args = {job, error, code, false, 0, false};
+	bool		aside = class == BBM_ERROR_DATA && used_up && may_put_aside(target, job);
+	JobArgs		args = {.job = job, .error = error, .code = code};
 
-	if (class == BBM_ERROR_TRANSIENT && job->claim_no - job->attempts < BBM_MAX_GIVE_BACKS)
+	if (stop != BBM_STOP_NONE)
+		args.error = error = stop_error(stop, error);
+	if (class == BBM_ERROR_TRANSIENT)
 	{
-		bbm_record_give_back(target, job, error);
-		return true;
+		BbmGiveBack why = why_back(stop, error->sqlerrcode);
+
+		cut_down(target, job, why);
+		if (job->stuck < BBM_MAX_STUCK)
+		{
+			give_back(target, job, why, error);
+			return true;
+		}
+		if (error->detail == NULL)
+			error->detail = psprintf("It was so each time since the last progress of job " INT64_FORMAT
+									 ", however small the batch; from now on that counts as a failed attempt.", job->id);
 	}
 
 	args.due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 										   bbm_backoff_ms(job->attempts, bbm_retry_delay, bbm_retry_max_delay,
 														  pg_prng_double(&pg_global_prng_state)));
+	args.splits = job->splits || (aside && target->migration->on_error == BBM_ON_ERROR_SPLIT);
+	args.skip = aside && target->migration->on_error == BBM_ON_ERROR_SKIP;
+	if (aside)
+		args.due = GetCurrentTimestamp();
 	if (!write_job(&args))
 		return true;
-	ereport(LOG,
-			(errcode(error->sqlerrcode),
-			 errmsg("migration \"%s\": job " INT64_FORMAT " failed, attempt %d of %d: %s",
-					target->migration->name, job->id, job->attempts, target->migration->max_attempts,
-					error->message)));
+	target->failures_in_row++;
+	if (is_worth_a_line(target->failures_in_row))
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("migration \"%s\": job " INT64_FORMAT " failed, attempt %d of %d: %s",
+						bbm_printable(target->migration->name), job->id, job->attempts, target->migration->max_attempts,
+						bbm_printable(error->message)),
+				 target->failures_in_row > BBM_LINES_IN_ROW ?
+				 errdetail("It is failure %d in a row; not each has a line.", target->failures_in_row) : 0,
+				 args.splits ? errhint("Its rows are told apart now, and those that cannot be done put aside.") :
+				 args.skip ? errhint("Its range is put aside; see bbm_errors.") : 0));
 
 	if (class == BBM_ERROR_HOPELESS)
 		bbm_record_migration_failed(target->migration, code, error);
-	else if (used_up)
+	else if (used_up && !aside)
 		bbm_record_migration_failed(target->migration, BBM_CODE_ATTEMPTS, error);
 	else
 		return true;

@@ -9,6 +9,7 @@
 #define BBM_RECORD_H
 
 #include "catalog.h"
+#include "giveway.h"
 #include "target.h"
 
 /* What a user's change of status comes to. */
@@ -33,8 +34,9 @@ typedef enum BbmErrorClass
 extern BbmErrorClass bbm_error_class(int sqlstate);
 extern int	bbm_error_code(int sqlstate, int step_code);
 
-extern bool bbm_record_failure(BbmTarget *target, BbmJob *job, ErrorData *error, int step_code);
-extern void bbm_record_give_back(BbmTarget *target, BbmJob *job, ErrorData *why);
+extern bool bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *error, int step_code);
+extern void bbm_record_pause(BbmTarget *target, BbmJob *job);
+extern void bbm_record_stale(BbmTarget *target, BbmJob *job);
 extern bool bbm_record_migration_failed(const BbmMigration *migration, int code, ErrorData *error);
 extern ErrorData *bbm_make_error(int sqlstate, const char *message, const char *hint);
 

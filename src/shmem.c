@@ -28,7 +28,6 @@
 
 #define BBM_FIRST_BACKOFF_MS 200
 #define BBM_YOUNG_MS 5000
-#define BBM_LAST_BACKOFF_MS (5 * 60 * 1000)
 
 BbmShared  *bbm_shared = NULL;
 
@@ -190,7 +189,7 @@ bbm_demand_wake(Oid database, Oid owner)
 		demand->wakes++;
 		/* those that work may be in long batches, so one more; it leaves if there is nothing for it */
 		demand->wanted = Max(demand->wanted, working + 1);
-		demand->due = GetCurrentTimestamp();
+		demand->due = BBM_DUE_NOW;
 		demand->failures = 0;
 		demand->not_before = 0;
 	}
@@ -221,7 +220,7 @@ bbm_demand_found(Oid database, Oid owner)
 	{
 		demand->wakes++;
 		demand->wanted = Max(demand->wanted, 1);
-		demand->due = GetCurrentTimestamp();
+		demand->due = BBM_DUE_NOW;
 	}
 	wake_launcher_locked();
 	LWLockRelease(bbm_shared->lock);
@@ -288,7 +287,7 @@ bbm_demand_raise(Oid database, Oid owner, int wanted)
 		if (demand->wanted < wanted)
 		{
 			demand->wanted = wanted;
-			demand->due = GetCurrentTimestamp();
+			demand->due = BBM_DUE_NOW;
 			wake_launcher_locked();
 		}
 	}
@@ -534,7 +533,7 @@ demand_backs_off(BbmSlot *slot)
 	delay = Min(delay, BBM_LAST_BACKOFF_MS);
 	demand->failures++;
 	demand->wanted = Max(demand->wanted, 1);
-	demand->due = now;
+	demand->due = BBM_DUE_NOW;
 	demand->not_before = TimestampTzPlusMilliseconds(now, delay);
 }
 

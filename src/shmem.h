@@ -22,6 +22,11 @@
 #define BBM_MAX_BLOCKS 8
 #define BBM_FOREGROUND_SLOTS 16
 
+/* A demand is due whatever the clock says, as it may be set back. */
+#define BBM_DUE_NOW ((TimestampTz) 0)
+/* The longest back-off of a demand. */
+#define BBM_LAST_BACKOFF_MS (5 * 60 * 1000)
+
 typedef enum BbmKind
 {
 	BBM_KIND_WORKER,			/* started by the launcher */

@@ -32,6 +32,7 @@
 #include "parser/analyze.h"
 #include "parser/parser.h"
 #include "parser/scanner.h"
+#include "rewrite/rewriteManip.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -45,7 +46,7 @@
 #define SELECT_PREFIX "SELECT 1 FROM x WHERE "
 
 #define SYNTAX_HINT_SET \
-	"It is what stands after SET in an UPDATE, and may go on with FROM and WHERE: column = expression, …"
+	"It is what stands after SET in an UPDATE: column = expression, …"
 #define SYNTAX_HINT_CONDITION "It is one expression, as after WHERE in an UPDATE."
 
 typedef struct StatementText
@@ -73,8 +74,8 @@ text_error(void *arg)
 	bbm_user_text_error(&text->user);
 	if (code == ERRCODE_UNDEFINED_PARAMETER)
 	{
-		errdetail("The bounds of a batch are added to the statement, not written into \"%s\".", text->what);
-		errhint("Leave $1 and $2 out.");
+		errdetail("The text becomes a part of a statement whose parameters are not its own.");
+		errhint("Write a value instead; the bounds of a batch are added without your doing.");
 	}
 	if (code == ERRCODE_GENERATED_ALWAYS)
 		errhint("The server fills that column itself: leave it out of \"%s\".", text->what);
@@ -85,8 +86,7 @@ text_error(void *arg)
 		if (text->condition)
 			errdetail("A \"%s\" sees the columns of table \"%s\", and of no other.", text->what, text->table);
 		else
-			errdetail("A \"%s\" sees the columns of table \"%s\", and of tables in a FROM of its own.",
-					  text->what, text->table);
+			errdetail("A \"%s\" sees the columns of table \"%s\", as an UPDATE of it does.", text->what, text->table);
 		if (text->condition)
 			errhint("Reach other tables with a sub-select; names are looked up with search_path \"%s\".",
 					namespace_search_path);
@@ -218,17 +218,19 @@ parse_condition(StatementText *text)
 	return raw;
 }
 
-/* The byte of the top level's WHERE, or of the text's end; x.where is a column. */
-static int
-find_where(StatementText *text)
+/* Where the top level has a keyword, from a token on, or the text's end; x.where is a column. */
+static TopToken *
+find_keyword(TopToken *from, const char *keyword)
 {
-	TopToken   *tokens = scan_top(text);
-	int			where = ScanKeywordTokens[ScanKeywordLookup("where", &ScanKeywords)];
-	int			i = 0;
+	int			wanted = ScanKeywordTokens[ScanKeywordLookup(keyword, &ScanKeywords)];
+	int			distinct = ScanKeywordTokens[ScanKeywordLookup("distinct", &ScanKeywords)];
+	TopToken   *token = from;
 
-	while (tokens[i].token != 0 && (tokens[i].token != where || (i > 0 && tokens[i - 1].token == '.')))
-		i++;
-	return tokens[i].at;
+	/* a FROM may also be that of IS DISTINCT FROM */
+	while (token->token != 0 &&
+		   (token->token != wanted || (token > from && (token[-1].token == '.' || token[-1].token == distinct))))
+		token++;
+	return token;
 }
 
 /* Cuts a set at its WHERE: the condition of its joins, or NULL. */
@@ -236,10 +238,22 @@ static char *
 split_set(StatementText *text, char **join)
 {
 	const char *set = text->user.text;
-	int			where = find_where(text);
+	int			where = find_keyword(scan_top(text), "where")->at;
 
 	*join = set[where] ? pstrdup(set + where + strlen("where")) : NULL;
 	return pnstrdup(set, where);
+}
+
+/* What a set joins with, as it stands after FROM, or NULL. */
+static char *
+from_of(StatementText *text)
+{
+	TopToken   *tokens = scan_top(text);
+	TopToken   *where = find_keyword(tokens, "where");
+	TopToken   *from = find_keyword(tokens, "from");
+	int			begin = from->at + strlen("from");
+
+	return from->token == 0 || from->at > where->at ? NULL : pnstrdup(text->user.text + begin, where->at - begin);
 }
 
 /* Raises an error unless the text, standing alone, is what may follow SET. */
@@ -250,6 +264,7 @@ parse_set(StatementText *text)
 	StatementText head;
 	RawStmt    *raw;
 	UpdateStmt *stmt;
+	UpdateStmt *first;
 
 	(void) scan_top(text);
 	raw = parse(text, UPDATE_PREFIX, "");
@@ -268,8 +283,9 @@ parse_set(StatementText *text)
 				 errhint("Leave it out.")));
 	/* the two halves have to stand alone as well, as each gets a place of its own */
 	head = statement_text(split_set(text, &join), text->what, false, text->relid);
-	if (((UpdateStmt *) parse(&head, UPDATE_PREFIX, "")->stmt)->whereClause)
-		elog(ERROR, "could not find the WHERE in \"%s\"", text->user.text);
+	first = (UpdateStmt *) parse(&head, UPDATE_PREFIX, "")->stmt;
+	if (first->whereClause || (first->fromClause == NIL) != (from_of(text) == NULL))
+		elog(ERROR, "could not find FROM and WHERE in \"%s\"", text->user.text);
 	if (join)
 	{
 		StatementText condition = statement_text(join, text->what, true, text->relid);
@@ -459,9 +475,10 @@ check_key_change(Oid relid, const Query *update, const AttrNumber *key, int nkey
 }
 
 /*
- * The analysed UPDATE of a set over the table, together with a where if there is
- * one: columns of a FROM may make ambiguous what the where alone did not.  The
- * where is checked too.  Needs what bbm_statement_check_condition needs.
+ * The analysed UPDATE of a set over the table, together with the where if there
+ * is one, which is checked too.  They are analysed alone first, for the sake of
+ * the messages, and then together: columns of a FROM may make ambiguous what the
+ * where alone did not.  Needs what bbm_statement_check_condition needs.
  */
 Query *
 bbm_statement_analyse(Oid relid, const BbmStatementParts *parts)
@@ -478,7 +495,7 @@ bbm_statement_analyse(Oid relid, const BbmStatementParts *parts)
 		bbm_statement_check_condition(relid, parts->condition, "where");
 		whole = statement_text(bbm_statement_compose(parts, "x", quote_identifier(name), false, NULL, NULL),
 							   "where", true, relid);
-		(void) analyse(&whole, parse(&whole, "", ""), "");
+		query = analyse(&whole, parse(&whole, "", ""), "");
 	}
 	return query;
 }
@@ -501,6 +518,29 @@ bbm_statement_check(Oid relid, const BbmStatementParts *parts, const AttrNumber 
 	}
 	else if (parts->condition)
 		bbm_statement_check_condition(relid, parts->condition, "where");
+}
+
+/*
+ * Does it depend on a row alone whether the statement for the checked parts does
+ * it?  Not so if other tables, settings or the time have a say.
+ */
+bool
+bbm_statement_is_fixed(Oid relid, const BbmStatementParts *parts)
+{
+	StatementText text = statement_text(parts->condition, "where", true, relid);
+	Node	   *condition = analyse(&text, parse_condition(&text), SELECT_PREFIX)->jointree->quals;
+	char	   *join = NULL;
+
+	if (parts->verb == BBM_UPDATE)
+	{
+		StatementText set = statement_text(parts->set, "set", false, relid);
+
+		(void) split_set(&set, &join);
+		if (join || from_of(&set))
+			return false;
+	}
+	return !checkExprHasSubLink(condition) &&
+		!contain_mutable_functions((Node *) expression_planner((Expr *) copyObject(condition)));
 }
 
 static void
@@ -548,17 +588,31 @@ bbm_statement_compose(const BbmStatementParts *parts, const char *relation, cons
 }
 
 /*
- * Counts the rows in a range, or everywhere, that meet a checked condition.  To
- * count those that do not, let it say "(check\n) IS NOT TRUE".
+ * Counts the rows in a range, or everywhere, that the statement for the checked
+ * parts would still do: a row that a FROM of the set has no partner for is none.
  */
 char *
-bbm_statement_count(const char *relation, const char *alias, bool only, const char *condition, const char *range)
+bbm_statement_count(const BbmStatementParts *parts, const char *relation, const char *alias, bool only,
+					const char *range)
 {
+	char	   *join = NULL;
+	char	   *from = NULL;
+	char	   *partner = NULL;
 	StringInfoData sql;
 
+	if (parts->verb == BBM_UPDATE)
+	{
+		StatementText text = statement_text(parts->set, "set", false, InvalidOid);
+
+		(void) split_set(&text, &join);
+		from = from_of(&text);
+	}
+	if (from)
+		partner = psprintf("EXISTS (SELECT FROM %s%s%s%s", from, join ? "\nWHERE (" : "", join ? join : "",
+						   join ? "\n))" : "\n)");
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM %s%s AS %s", only ? "ONLY " : "", relation, alias);
-	append_conditions(&sql, (const char *[]) {condition, range}, 2);
+	append_conditions(&sql, (const char *[]) {partner ? partner : join, parts->condition, range}, 3);
 	return sql.data;
 }
 

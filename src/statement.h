@@ -39,8 +39,9 @@ extern void bbm_statement_check(Oid relid, const BbmStatementParts *parts, const
 extern void bbm_statement_check_condition(Oid relid, const char *condition, const char *what);
 extern char *bbm_statement_compose(const BbmStatementParts *parts, const char *relation, const char *alias,
 								   bool only, const char *range, const char *returning);
-extern char *bbm_statement_count(const char *relation, const char *alias, bool only, const char *condition,
-								 const char *range);
+extern char *bbm_statement_count(const BbmStatementParts *parts, const char *relation, const char *alias,
+								 bool only, const char *range);
+extern bool bbm_statement_is_fixed(Oid relid, const BbmStatementParts *parts);
 
 /* For triggers, whose set is a mere list; the sets of columns count from FirstLowInvalidHeapAttributeNumber. */
 extern List *bbm_statement_assignments(const char *set);

@@ -47,6 +47,11 @@ typedef struct BbmStrategy
 	/* Resolves what of the migration is the strategy's own, if anything; an error says what does not fit. */
 	void		(*resolve) (BbmTarget *target);
 
+	/* Where rows move: before a pass that works is cut in a leaf, after a batch, and before a look (at all pages). */
+	void		(*begin_pass) (BbmTarget *target, BbmLeaf *leaf, int pass);
+	void		(*after_batch) (BbmTarget *target, BbmLeaf *leaf);
+	void		(*begin_look) (BbmTarget *target, BbmLeaf *leaf, bool at_all);
+
 	/* The next range of a leaf; false when there is none. */
 	bool		(*next_range) (BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range);
 
@@ -69,7 +74,8 @@ typedef enum BbmJobForm
 	BBM_JOB_STATEMENT,			/* $1 … are the bounds */
 	BBM_JOB_RANGE_FUNCTION,		/* (min, max) */
 	BBM_JOB_REGISTRY_FUNCTION,	/* (table_name, column_name, min, max, batch_size) */
-	BBM_JOB_COMPOSED			/* an UPDATE or DELETE of ours */
+	BBM_JOB_COMPOSED,			/* an UPDATE or DELETE of ours */
+	BBM_JOB_NONE				/* the rows are only looked at */
 } BbmJobForm;
 
 /*
@@ -87,11 +93,13 @@ struct BbmLeaf
 	Oid			index;			/* to walk; InvalidOid: ask the table with a query */
 	bool		backwards;
 	SPIPlanPtr	plan;			/* the job's */
-	SPIPlanPtr	verify_plan;	/* counts rows that are not as they should be; NULL until needed */
+	int			plan_generation;	/* of the plan that bbm_plan_choose has seen */
+	SPIPlanPtr	left_plan;		/* counts rows that are still to be done; NULL until needed */
+	SPIPlanPtr	check_plan;		/* counts rows that do not meet the check; NULL until needed */
 	SPIPlanPtr	probe;			/* the strategy's own, if it has one */
 	XLogRecPtr	clean_lsn;		/* block ranges: pages unchanged since are clean ... */
+	Oid			filenode;		/* ... in these files ... */
 	BlockNumber end_block;		/* ... and where the pass ends */
-	double		rows_per_block;
 	double		rows;			/* as the planner sees it */
 	int			cuts;			/* by this process */
 };
@@ -116,9 +124,14 @@ struct BbmTarget
 	BbmJobForm	form;
 	char	   *call;			/* of a function, with its parameters */
 	bool		returns_count;	/* a function that returns how many rows it changed */
+	bool		fixed;			/* composed: whether a row is to be done changes with the row alone */
 	BbmLeaf    *leaf;			/* the one opened last */
 	BbmSizing	sizing;			/* of a batch whose size follows the measured time */
+	int			part_size;		/* keys a commit, when cut down in this process; 0 not */
+	bool		planned_anew;	/* since a plan was last refused; see planguard.c */
 	bool		claim_apart;	/* an error was met: no claim in the transaction of a batch */
+	int			failures_in_row;
+	TimestampTz hold_until;		/* after many of them */
 	TimestampTz table_since;	/* since when we have had the table, 0 when somebody else has */
 	TimestampTz next_look;		/* when to look for jobs left over; 0 with the next claim */
 };

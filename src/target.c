@@ -175,9 +175,44 @@ bbm_size_limits(const BbmMigration *migration, BbmSizeLimits *limits)
 {
 	limits->target_ms = migration->target_ms;
 	limits->max_wal = migration->max_batch_wal;
-	limits->min_size = migration->min_batch_size;
 	limits->max_size = migration->target_ms > 0 ? migration->max_batch_size :
 		Min(migration->max_batch_size, migration->batch_size);
+	limits->min_size = Min(migration->min_batch_size, limits->max_size);
+}
+
+/* How many keys the next batch is to have; a process that begins goes on from the last one's. */
+int
+bbm_size_now(BbmTarget *target, const BbmClaimState *state)
+{
+	BbmSizeLimits limits;
+
+	if (!bbm_size_follows(target->migration))
+		return state->batch_size;
+	bbm_size_limits(target->migration, &limits);
+	if (target->sizing.size == 0)
+		bbm_sizing_start(&target->sizing, &limits, state->last_size > 0 ? state->last_size : state->batch_size);
+	return target->sizing.size;
+}
+
+/* What was asked for when a job was cut; one that was not cut by us does not say. */
+int
+bbm_job_size(const BbmTarget *target, const BbmJob *job)
+{
+	return job->batch_size > 0 ? job->batch_size : target->migration->batch_size;
+}
+
+/* To follow is to go on beyond the last key there was, so there must be one. */
+void
+bbm_check_follow(const char *strategy)
+{
+	const BbmStrategy *found = bbm_strategy_find(strategy);
+
+	if (found && !found->has_key)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s cannot follow", found->name),
+				 errdetail("It has no upper bound to go beyond: it goes on by itself until no row is left to do."),
+				 errhint("Leave \"follow\" out.")));
 }
 
 /* ----------------------------------------------------------------
@@ -333,7 +368,6 @@ measure(BbmLeaf *leaf, Relation rel)
 	if (rel->rd_rel->relkind == RELKIND_RELATION)
 		estimate_rel_size(rel, NULL, &pages, &tuples, &all_visible);
 	leaf->rows = tuples;
-	leaf->rows_per_block = pages > 0 && tuples > 0 ? tuples / pages : 1;
 }
 
 static void
@@ -347,8 +381,10 @@ leaf_close(BbmTarget *target)
 	/* kept plans do not go with the transaction */
 	if (leaf->plan)
 		SPI_freeplan(leaf->plan);
-	if (leaf->verify_plan)
-		SPI_freeplan(leaf->verify_plan);
+	if (leaf->left_plan)
+		SPI_freeplan(leaf->left_plan);
+	if (leaf->check_plan)
+		SPI_freeplan(leaf->check_plan);
 	if (leaf->probe)
 		SPI_freeplan(leaf->probe);
 	MemoryContextDelete(leaf->context);
@@ -462,7 +498,8 @@ decide_by_leaf(BbmTarget *target)
 	(void) bbm_claim_state(target->migration->id, &state);
 	target->is_tree = bbm_tree_has_children(target->relid);
 	target->by_leaf = (target->is_tree || OidIsValid(state.last_relation)) &&
-		(target->form == BBM_JOB_COMPOSED || target->form == BBM_JOB_REGISTRY_FUNCTION);
+		(target->form == BBM_JOB_COMPOSED || target->form == BBM_JOB_REGISTRY_FUNCTION ||
+		 target->form == BBM_JOB_NONE);
 	if (target->is_tree && !target->by_leaf && target->strategy->sweeps)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -479,13 +516,15 @@ resolve(BbmTarget *target)
 	int			level = bbm_job_settings(migration);
 
 	bbm_failing_code = BBM_CODE_SIGNATURE;
-	if (migration->operation == NULL)
+	if (migration->operation == NULL && target->form != BBM_JOB_NONE)
 		bbm_job_check_text(migration->job);
 
 	bbm_failing_code = BBM_CODE_STRATEGY;
 	target->strategy = bbm_strategy_find(migration->strategy);
 	if (target->strategy == NULL)
 		bbm_unknown_strategy(migration->strategy);
+	if (migration->follow)
+		bbm_check_follow(migration->strategy);
 
 	bbm_failing_code = BBM_CODE_TABLE;
 	target->relid = bbm_target_table(migration->table_name);
@@ -540,8 +579,8 @@ copy_migration(const BbmMigration *migration)
  * error when anything does not fit.  Needs a transaction and SPI.  The result
  * lives until bbm_target_close, across transactions.
  */
-BbmTarget *
-bbm_target_open(const BbmMigration *migration)
+static BbmTarget *
+open_target(const BbmMigration *migration, BbmJobForm form)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "bbm target",
 												  ALLOCSET_SMALL_SIZES);
@@ -550,6 +589,7 @@ bbm_target_open(const BbmMigration *migration)
 
 	target->context = context;
 	target->migration = copy_migration(migration);
+	target->form = form;
 	PG_TRY();
 	{
 		resolve(target);
@@ -564,6 +604,19 @@ bbm_target_open(const BbmMigration *migration)
 	/* only now, so that an error takes it along */
 	MemoryContextSetParent(context, TopMemoryContext);
 	return target;
+}
+
+BbmTarget *
+bbm_target_open(const BbmMigration *migration)
+{
+	return open_target(migration, BBM_JOB_STATEMENT);
+}
+
+/* The same to look at its rows alone: its job need not be there any more. */
+BbmTarget *
+bbm_target_open_to_look(const BbmMigration *migration)
+{
+	return open_target(migration, BBM_JOB_NONE);
 }
 
 void

@@ -13,6 +13,7 @@
 struct BbmStatementParts;
 
 extern BbmTarget *bbm_target_open(const BbmMigration *migration);
+extern BbmTarget *bbm_target_open_to_look(const BbmMigration *migration);
 extern void bbm_target_close(BbmTarget *target);
 extern bool bbm_target_is_current(const BbmTarget *target);
 extern void bbm_target_check_leaves(BbmTarget *target);
@@ -26,6 +27,9 @@ extern BbmLeaf *bbm_leaf_open(BbmTarget *target, Oid relid);
 extern const char *bbm_index_name(const BbmTarget *target, const BbmLeaf *leaf);
 extern void bbm_size_limits(const BbmMigration *migration, BbmSizeLimits *limits);
 extern bool bbm_size_follows(const BbmMigration *migration);
+extern int	bbm_size_now(BbmTarget *target, const BbmClaimState *state);
+extern int	bbm_job_size(const BbmTarget *target, const BbmJob *job);
+extern void bbm_check_follow(const char *strategy);
 
 /* The settings a job's text is read and run with, until bbm_user_settings_end. */
 extern int	bbm_job_settings(const BbmMigration *migration);
@@ -48,7 +52,8 @@ extern void bbm_job_parts(const BbmMigration *migration, struct BbmStatementPart
 extern char *bbm_job_sql(BbmTarget *target, BbmLeaf *leaf);
 extern void bbm_job_bind(const BbmTarget *target, const BbmLeaf *leaf, const BbmRange *range, int size, Datum *values);
 extern int	bbm_range_bind(const BbmTarget *target, const BbmRange *range, int size, Datum *values, Oid *types);
-extern SPIPlanPtr bbm_job_verify_plan(BbmTarget *target, BbmLeaf *leaf);
+extern SPIPlanPtr bbm_job_left_plan(BbmTarget *target, BbmLeaf *leaf);
+extern SPIPlanPtr bbm_job_check_plan(BbmTarget *target, BbmLeaf *leaf);
 
 /* bounds, a size, and the registry's names */
 #define BBM_MAX_JOB_ARGS (2 * BBM_MAX_KEY_COLUMNS + 3)

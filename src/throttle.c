@@ -15,6 +15,17 @@
 #define BBM_GROWTH 2.0
 
 /*
+ * Has it come, a time that was set at most so far ahead?  When it is further
+ * off than that, the clock was set back since, and nobody is to wait until it
+ * has caught up.
+ */
+bool
+bbm_time_has_come(TimestampTz now, TimestampTz when, int64 ahead_ms)
+{
+	return now >= when || when - now > ahead_ms * 1000;
+}
+
+/*
  * The delay before the next try after "attempt" (1, 2, …) that did not
  * succeed: it doubles, is capped, and is spread by a third either way so that
  * jobs that failed together do not come back together.  "random" is in [0, 1).
@@ -49,34 +60,74 @@ bbm_sizing_start(BbmSizing *sizing, const BbmSizeLimits *limits, int size)
 }
 
 /*
- * A measure, weighted; one that is above all before it counts in full, as a
- * batch that is too long hurts now and one that is too short does not.
+ * A measure, weighted; one that is above those before it counts in full, as a
+ * batch that is too long hurts now and one that is too short does not.  "share"
+ * is how much of a batch it was: of the few keys that are left at the end of a
+ * range most of the time is not the keys'.
  */
 static double
-weigh(double before, double now)
+weigh(double before, double now, double share)
 {
-	if (before <= 0 || now > before)
+	/* nothing known yet, or nothing that is a number */
+	if (!(before > 0))
 		return now;
-	return before + BBM_WEIGHT * (now - before);
+	return before + (now > before ? 1 : BBM_WEIGHT) * share * (now - before);
 }
 
 /*
  * A batch of so many keys took so long and wrote so much: the size of the next
- * one.  It grows by at most a factor of two, and shrinks as fast as it must.
- * A batch without keys says nothing.
+ * one.  It is at most twice what has been tried, and as much smaller as it must
+ * be.  A batch without keys says nothing.
  */
 void
 bbm_sizing_follow(BbmSizing *sizing, const BbmSizeLimits *limits, int64 keys, double ms, double wal)
 {
-	double		want = sizing->size * BBM_GROWTH;
+	double		tried = Min((double) keys, sizing->size);
+	double		share = tried / sizing->size;
+	double		want = Max(sizing->size, BBM_GROWTH * tried);
 
 	if (keys <= 0)
 		return;
-	sizing->ms_per_key = weigh(sizing->ms_per_key, Max(ms, 0) / keys);
-	sizing->wal_per_key = weigh(sizing->wal_per_key, Max(wal, 0) / keys);
+	sizing->ms_per_key = weigh(sizing->ms_per_key, Max(ms, 0) / keys, share);
+	sizing->wal_per_key = weigh(sizing->wal_per_key, Max(wal, 0) / keys, share);
 	if (limits->target_ms > 0 && sizing->ms_per_key > 0)
 		want = Min(want, limits->target_ms / sizing->ms_per_key);
 	if (limits->max_wal > 0 && sizing->wal_per_key > 0)
 		want = Min(want, limits->max_wal / sizing->wal_per_key);
 	sizing->size = within(limits, want);
+}
+
+/*
+ * How many keys a commit may have: "full" is the migration's (0 all of the
+ * job), the others are what a job or this process has been cut down to (0 not).
+ */
+int
+bbm_size_of_part(int full, int job, int process)
+{
+	int			size = full;
+
+	if (job > 0 && (size == 0 || job < size))
+		size = job;
+	if (process > 0 && (size == 0 || process < size))
+		size = process;
+	return size;
+}
+
+/* The size to try next, after a batch of this size was in the way. */
+int
+bbm_size_after_give_back(int size, int min)
+{
+	return Max(size / 2, min);
+}
+
+/*
+ * ... and after one that was not: an eighth more, since trying a size that is
+ * too large again costs others their time.  0 when nothing is cut down any more.
+ */
+int
+bbm_size_after_success(int size, int full)
+{
+	if (size == 0 || size >= full - Max(size / 8, 1))
+		return 0;
+	return size + Max(size / 8, 1);
 }

@@ -10,6 +10,10 @@
 
 #include "bbm.h"
 
+extern int	bbm_size_of_part(int full, int job, int process);
+extern int	bbm_size_after_give_back(int size, int min);
+extern int	bbm_size_after_success(int size, int full);
+extern bool bbm_time_has_come(TimestampTz now, TimestampTz when, int64 ahead_ms);
 extern int64 bbm_backoff_ms(int attempt, int64 first_ms, int64 max_ms, double random);
 
 /* What has been measured of a migration's batches, and the size that follows. */

@@ -18,11 +18,9 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "access/xlog.h"
 #include "catalog/indexing.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
-#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -30,6 +28,7 @@
 #include "utils/rel.h"
 
 #include "compat.h"
+#include "printable.h"
 #include "target.h"
 #include "txn.h"
 
@@ -95,7 +94,7 @@ tell(const BbmTarget *target, const char *event, const char *name)
 	const BbmMigration *migration = target->migration;
 
 	ereport(LOG,
-			(errmsg("migration \"%s\": table %s was %s", migration->name, name, event)));
+			(errmsg("migration \"%s\": table %s was %s", bbm_printable(migration->name), bbm_printable(name), event)));
 	bbm_event_add(migration->id, migration->name, event, BBM_RUNNING, migration->owner, name);
 }
 
@@ -180,19 +179,17 @@ refresh_parts(const BbmTarget *target, List *leaves, bool begun)
 
 /*
  * The next leaf of a pass, or InvalidOid: in the first all, in one that
- * verifies all that have been worked on, and after that those that were found
- * not done, or have come since.  Not those that are found to be gone.
+ * verifies all that have been worked on, and after that those that the look
+ * before has not found clean, or that have come since.  Not those that
+ * are found to be gone.
  */
 static Oid
 next_leaf(const BbmTarget *target, int pass, bool begun, List *gone)
 {
 	List	   *leaves = bbm_tree_leaves(target->relid);
 	List	   *parts = refresh_parts(target, leaves, begun);
-	List	   *again = NIL;
 	ListCell   *cell;
 
-	if (pass > BBM_FIRST_PASS && !BBM_PASS_VERIFIES(pass))
-		again = bbm_jobs_found_in(target->migration->id, target->relid, pass - 1);
 	foreach(cell, leaves)
 	{
 		BbmPart    *part = find_part(parts, lfirst_oid(cell));
@@ -200,7 +197,7 @@ next_leaf(const BbmTarget *target, int pass, bool begun, List *gone)
 		if (part == NULL || list_member_oid(gone, part->relation))
 			continue;
 		if (BBM_PASS_VERIFIES(pass) ? part->pass > 0 && part->pass < pass :
-			part->pass <= 0 || (part->pass < pass && list_member_oid(again, part->relation)))
+			part->pass <= 0 || part->pass < pass - 1)
 			return part->relation;
 	}
 	return InvalidOid;
@@ -221,48 +218,11 @@ bbm_tree_tell(BbmTarget *target)
 		(void) refresh_parts(target, bbm_tree_leaves(target->relid), true);
 }
 
-/*
- * A strategy whose rows move needs to know when a pass began on a leaf, and how
- * long the leaf was then.  A table that was rewritten since is another one.
- */
-static void
-begin_sweep(BbmTarget *target, BbmLeaf *leaf, int pass)
-{
-	BbmPart    *part = bbm_part(target->migration->id, leaf->relid);
-	Relation	rel;
-	Oid			filenode;
-
-	if (part == NULL)
-	{
-		bbm_part_add(target->migration->id, leaf->relid, leaf->name);
-		part = bbm_part(target->migration->id, leaf->relid);
-	}
-	rel = table_open(leaf->relid, AccessShareLock);
-	filenode = bbm_relation_filenode(rel);
-	if (part->filenode != filenode)
-		part->begun_lsn = part->clean_lsn = InvalidXLogRecPtr;
-	if (part->begun < pass)
-	{
-		part->begun = pass;
-		part->filenode = filenode;
-		part->end_block = RelationGetNumberOfBlocks(rel);
-		if (!BBM_PASS_VERIFIES(pass))
-		{
-			part->clean_lsn = part->begun_lsn;
-			part->begun_lsn = GetXLogInsertRecPtr();
-		}
-		bbm_part_begin(target->migration->id, part);
-	}
-	table_close(rel, AccessShareLock);
-	leaf->end_block = part->end_block;
-	leaf->clean_lsn = BBM_PASS_VERIFIES(pass) ? part->begun_lsn : part->clean_lsn;
-}
-
 static bool
 cut_leaf(BbmTarget *target, BbmLeaf *leaf, const BbmClaimState *state, const BbmCut *cut, BbmRange *range)
 {
-	if (target->strategy->sweeps)
-		begin_sweep(target, leaf, state->pass);
+	if (target->strategy->begin_pass)
+		target->strategy->begin_pass(target, leaf, state->pass);
 	return target->strategy->next_range(target, leaf, cut, range);
 }
 
@@ -273,13 +233,14 @@ cut_leaf(BbmTarget *target, BbmLeaf *leaf, const BbmClaimState *state, const Bbm
 static void
 check_form(const BbmTarget *target, const BbmClaimState *state)
 {
-	if (!state->has_job || OidIsValid(state->last_relation) == target->by_leaf ||
+	if (target->strategy->sweeps || !state->has_job || OidIsValid(state->last_relation) == target->by_leaf ||
 		get_rel_relkind(target->relid) != RELKIND_PARTITIONED_TABLE)
 		return;
 	bbm_failing_code = BBM_CODE_SIGNATURE;
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("the job of migration \"%s\" is of another kind than it was", target->migration->name),
+			 errmsg("the job of migration \"%s\" is of another kind than it was",
+					bbm_printable(target->migration->name)),
 			 target->by_leaf ?
 			 errdetail("It is for one partition at a time, and the ranges cut so far are of the table as a whole.") :
 			 errdetail("It is for the table as a whole, and the ranges cut so far are of one partition each."),
@@ -287,8 +248,8 @@ check_form(const BbmTarget *target, const BbmClaimState *state)
 }
 
 /*
- * The next range of the pass at hand, and the leaf it is of; false when all is
- * cut.  Under the migration's lock: nobody else cuts meanwhile, and what is
+ * The next range of the pass at hand, and the leaf it is of (NULL: of all); false
+ * when all is cut.  Under the migration's lock: nobody else cuts meanwhile, and what is
  * noted of the leaves commits with the job of the range.
  */
 bool
@@ -301,6 +262,12 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, BbmRange
 	BbmBound	last;
 
 	check_form(target, state);
+	/* where rows move, to verify is to look at all leaves at once */
+	if (target->strategy->sweeps && BBM_PASS_VERIFIES(state->pass))
+	{
+		*leaf = NULL;
+		return target->strategy->next_range(target, NULL, &cut, range);
+	}
 	if (!target->by_leaf)
 	{
 		/* its job sees the tree as a whole: a leaf that comes or goes is told of, no more */

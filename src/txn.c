@@ -20,18 +20,21 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "commands/prepare.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "optimizer/cost.h"
 #include "pgstat.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
 #include "storage/proc.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
 #include "compat.h"
+#include "giveway.h"
 #include "guc.h"
 
 /* How this process commits. */
@@ -76,6 +79,8 @@ pin_session(void)
 	bbm_guc_set("client_min_messages", "error", false);
 	if (BBM_HAS_TRANSACTION_TIMEOUT)
 		bbm_guc_set("transaction_timeout", "0", false);
+	/* with that deadlock_timeout each wait would be logged, again and again */
+	bbm_guc_set("log_lock_waits", "off", false);
 	snprintf(number, sizeof(number), "%d", BBM_DEADLOCK_TIMEOUT);
 	bbm_guc_set("deadlock_timeout", number, false);
 	snprintf(number, sizeof(number), "%d", bbm_lock_timeout);
@@ -89,9 +94,10 @@ pin_session(void)
 static void
 pin_session_again(void)
 {
-	if (LockTimeout != bbm_lock_timeout || DeadlockTimeout != BBM_DEADLOCK_TIMEOUT || enable_seqscan ||
-		synchronous_commit != SYNCHRONOUS_COMMIT_OFF || IdleInTransactionSessionTimeout != 0 ||
-		client_min_messages != ERROR || strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 ||
+	if (LockTimeout != bbm_lock_timeout || DeadlockTimeout != BBM_DEADLOCK_TIMEOUT || log_lock_waits ||
+		enable_seqscan || synchronous_commit != SYNCHRONOUS_COMMIT_OFF ||
+		IdleInTransactionSessionTimeout != 0 || client_min_messages != ERROR ||
+		strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 ||
 		GetCurrentRoleId() != InvalidOid)
 		pin_session();
 }
@@ -173,6 +179,23 @@ bbm_user_settings_end(int level)
 	pinned = was_pinned;
 }
 
+/*
+ * Ends what the owner's statement would leave in the session, for the next job
+ * to trip over: cursors (those WITH HOLD would run on at the commit, in our
+ * settings), prepared statements, temporary tables.  Session-level advisory
+ * locks cannot be told from our own, and end with the worker.  A foreground
+ * session is the user's, who may want them.  In the transaction of the batch.
+ */
+void
+bbm_txn_discard(void)
+{
+	if (current_driver != BBM_DRIVER_WORKER)
+		return;
+	PortalHashTableDeleteAll();
+	DropAllPreparedStatements();
+	ResetTempTableNamespace();
+}
+
 static ErrorData *
 run_in_worker(BbmTxnFn fn, void *arg, bool synchronous)
 {
@@ -201,6 +224,7 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(caller);
+		bbm_watch_end();
 		error = CopyErrorData();
 		clean_up_after_error();
 	}
@@ -232,6 +256,7 @@ run_in_subtransaction(BbmTxnFn fn, void *arg)
 		bbm_guc_set("lock_timeout", timeout, true);
 		snprintf(timeout, sizeof(timeout), "%d", BBM_DEADLOCK_TIMEOUT);
 		bbm_guc_set("deadlock_timeout", timeout, true);
+		bbm_guc_set("log_lock_waits", "off", true);
 		pinned = true;
 		SPI_connect();
 		PushActiveSnapshot(GetTransactionSnapshot());
@@ -247,6 +272,8 @@ run_in_subtransaction(BbmTxnFn fn, void *arg)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(caller);
+		/* a batch that is being undone must not be cancelled once more */
+		bbm_watch_end();
 		error = CopyErrorData();
 		FlushErrorState();
 		pinned = false;

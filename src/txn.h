@@ -26,6 +26,7 @@ extern void bbm_txn_install(void);
 extern void bbm_txn_become_worker(void);
 extern int	bbm_user_settings_begin(const char *search_path);
 extern void bbm_user_settings_end(int level);
+extern void bbm_txn_discard(void);
 extern ErrorData *bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous);
 
 typedef struct BbmClimb

@@ -23,13 +23,13 @@ our @EXPORT = qw(
 $SIG{__DIE__} = sub { diag($_[0]) if defined $^S && !$^S };
 
 # A server that preloads bbm, with the extension in database postgres.
-# Options: conf (text), preload (1), extension (1), streaming (0), start (1).
+# Options: conf (text), preload (1), extension (1), streaming (0), start (1), initdb (its options).
 sub bbm_node
 {
 	my ($name, %o) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
-	$node->init($o{streaming} ? (allows_streaming => 1) : ());
+	$node->init($o{streaming} ? (allows_streaming => 1) : (), $o{initdb} ? (extra => $o{initdb}) : ());
 	$node->append_conf('postgresql.conf', <<"EOC");
 restart_after_crash = on
 log_statement = none

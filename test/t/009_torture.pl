@@ -1,6 +1,6 @@
 # Everything at once: n = n + 1 on every row by several migrations with several workers,
-# while workers are killed, terminated and cancelled, migrations paused and started and
-# servers stopped at once.  In the end every row is 1.
+# while workers are killed, terminated, cancelled and in each other's way, tables locked,
+# migrations paused and started and servers stopped at once.  In the end every row is 1.
 #
 # BBM_SEED repeats a sequence (though not the timing), BBM_TORTURE_SECONDS is how
 # long it goes on.
@@ -26,6 +26,8 @@ my $node = bbm_node(
 bbm.max_workers = 4
 bbm.retry_max_delay = 100ms
 bbm.lock_timeout = 100ms
+bbm.max_blocking_time = 20ms
+bbm.max_batch_time = 90ms
 bbm.naptime = 5s
 EOC
 
@@ -107,6 +109,7 @@ my @acts = (
 	[ 2, 'pause', sub { try_psql('SELECT bbm_pause(cancel => true, wait => true)'); try_psql('SELECT bbm_start()') } ],
 	[ 1, 'launcher', sub { try_psql(q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'bbm launcher')) } ],
 	[ 1, 'everybody', sub { try_psql(q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'bbm%')) } ],
+	[ 3, 'lock', sub { my $table = some_migration(); try_psql("BEGIN; LOCK TABLE $table; COMMIT") } ],
 	[ 1, 'foreground', sub { try_psql(q(SET statement_timeout = '300ms'; CALL bbm_run('alpha'))) } ],
 	[ 1, 'launch', sub { try_psql(q(SELECT bbm_launch_worker('0'))) } ],
 	[ 1, 'alter', sub { my $name = some_migration(); try_psql("SELECT bbm_alter('$name', batch_size => " . (1 + int rand 4) . ')') } ],

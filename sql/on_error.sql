@@ -1,0 +1,144 @@
+-- What becomes of a job that has used up its attempts: on_error.
+
+CREATE EXTENSION bbm;
+-- alone: no background worker takes a hand in it
+ALTER SYSTEM SET bbm.enabled = off;
+ALTER SYSTEM SET bbm.retry_delay = '1 ms';
+SELECT pg_reload_conf();
+\c -
+\set VERBOSITY terse
+\set SHOW_CONTEXT never
+
+CREATE TABLE poison (id bigint PRIMARY KEY, v text NOT NULL, n integer, done integer NOT NULL DEFAULT 0);
+INSERT INTO poison SELECT i, i::text FROM generate_series(1, 100) i;
+UPDATE poison SET v = 'bad' WHERE id IN (13, 14, 77);
+CREATE VIEW aside AS
+    SELECT m.name, e.min_value, e.max_value, e.min_key, e.max_key, e.error_sqlstate, e.error_message
+    FROM batched_background_migrations m CROSS JOIN LATERAL bbm_errors(m.name) e ORDER BY m.id, e.min_value, e.min_key;
+
+-- fail is the default
+SELECT bbm_update('fails', 'poison', 'n = v::integer, done = done + 1', batch_size => 10, max_attempts => 2);
+CALL bbm_run('fails');
+SELECT bbm_drop('fails');
+UPDATE poison SET n = NULL, done = 0;
+
+-- split does all but the rows that cannot be done, and records those
+SELECT bbm_update('splits', 'poison', 'n = v::integer, done = done + 1', batch_size => 10, max_attempts => 2, on_error => 'split');
+CALL bbm_run('splits');
+SELECT count(*) FILTER (WHERE done = 1 AND n = id) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
+SELECT * FROM aside WHERE name = 'splits';
+SELECT status, rows_done, jobs_failed, last_error FROM bbm_status('splits');
+-- finished, but not for who relies on it
+SELECT bbm_ensure_finished('splits');
+\set VERBOSITY default
+SELECT bbm_ensure_finished('splits');
+\set VERBOSITY terse
+
+-- they are taken up again; what still cannot be done is put aside once more
+UPDATE poison SET v = id::text WHERE id IN (13, 77);
+SELECT bbm_retry('splits');
+SELECT status FROM bbm_status('splits');
+CALL bbm_run('splits');
+SELECT count(*) FILTER (WHERE done = 1 AND n = id) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
+SELECT * FROM aside WHERE name = 'splits';
+UPDATE poison SET v = id::text WHERE id = 14;
+SELECT bbm_retry('splits');
+CALL bbm_run('splits');
+SELECT count(*) FILTER (WHERE done = 1 AND n = id) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
+SELECT * FROM aside WHERE name = 'splits';
+SELECT bbm_ensure_finished('splits');
+SELECT bbm_retry('splits');
+
+-- while it is still cutting, too: ranges go on where they were
+UPDATE poison SET n = NULL, done = 0;
+UPDATE poison SET v = 'bad' WHERE id IN (5, 95);
+CREATE FUNCTION stop_at(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    rows bigint;
+BEGIN
+    UPDATE poison SET n = v::integer, done = done + 1 WHERE id BETWEEN lo AND hi;
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    IF hi = 50 THEN
+        UPDATE batched_background_migrations SET status = 0 WHERE name = 'midway';
+    END IF;
+    RETURN rows;
+END $$;
+SELECT bbm_create('midway', 'poison', 'stop_at', batch_size => 10, max_attempts => 1, on_error => 'split');
+CALL bbm_run('midway');
+SELECT * FROM aside WHERE name = 'midway';
+UPDATE poison SET v = '5' WHERE id = 5;
+SELECT bbm_retry('midway');
+CALL bbm_run('midway');
+SELECT count(*) FILTER (WHERE done = 1) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
+SELECT * FROM aside WHERE name = 'midway';
+
+-- skip puts the range aside
+UPDATE poison SET v = id::text, n = NULL, done = 0;
+UPDATE poison SET v = 'bad' WHERE id = 42;
+SELECT bbm_update('skips', 'poison', 'n = v::integer, done = done + 1', batch_size => 10, max_attempts => 1, on_error => 'skip');
+CALL bbm_run('skips');
+SELECT count(*) FILTER (WHERE done = 1) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
+SELECT * FROM aside WHERE name = 'skips';
+UPDATE poison SET v = '42' WHERE id = 42;
+SELECT bbm_retry('skips');
+CALL bbm_run('skips');
+SELECT count(*) FILTER (WHERE done = 1) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
+
+-- other keys, sub-batches, ties
+CREATE TABLE words (w text NOT NULL, k integer NOT NULL, n integer NOT NULL DEFAULT 0, CHECK (NOT (n > 0 AND w = 'm')), PRIMARY KEY (w, k));
+INSERT INTO words SELECT chr(97 + i % 26), i FROM generate_series(0, 103) i;
+SELECT bbm_update('words', 'words', 'n = n + 1', batch_size => 9, sub_batch_size => 4, max_attempts => 1, on_error => 'split');
+CALL bbm_run('words');
+SELECT n, count(*) FROM words GROUP BY n ORDER BY n;
+SELECT * FROM aside WHERE name = 'words';
+CREATE INDEX ON words (w);
+UPDATE words SET n = 0;
+SELECT bbm_update('ties', 'words', 'n = n + 1', column_name => 'w', batch_size => 10, max_attempts => 1, on_error => 'split');
+CALL bbm_run('ties');
+SELECT n, count(*) FROM words GROUP BY n ORDER BY n;
+SELECT * FROM aside WHERE name = 'ties';
+
+-- up to a limit
+UPDATE poison SET v = 'bad', n = NULL, done = 0;
+SELECT bbm_update('limited', 'poison', 'n = v::integer, done = done + 1', batch_size => 10, max_attempts => 1, on_error => 'split', max_errors => 15);
+\set VERBOSITY default
+CALL bbm_run('limited');
+\set VERBOSITY terse
+SELECT count(*) FROM aside WHERE name = 'limited';
+SELECT status, failure_error_code, error_sqlstate FROM batched_background_migrations WHERE name = 'limited';
+UPDATE poison SET v = id::text;
+SELECT bbm_start('limited');
+CALL bbm_run('limited');
+SELECT bbm_retry('limited');
+CALL bbm_run('limited');
+SELECT count(*) FILTER (WHERE done = 1) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
+
+-- what is not due to the data is not put aside
+CREATE FUNCTION gone(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM no_such_function(lo);
+END $$;
+SELECT bbm_create('hopeless', 'poison', 'gone', batch_size => 50, on_error => 'split');
+CALL bbm_run('hopeless');
+SELECT count(*) FROM aside WHERE name = 'hopeless';
+
+-- bad input
+\set VERBOSITY default
+SELECT bbm_update('bad', 'poison', 'n = 1', on_error => 'ignore');
+SELECT bbm_update('bad', 'poison', 'n = 1', max_errors => 0);
+SELECT bbm_update('bad', 'poison', 'n = 1', on_error => NULL);
+SELECT bbm_update('bad', 'poison', 'n = 1', 'n IS NULL', batching_strategy => 'BlockRangeBatchingStrategy', on_error => 'split');
+SELECT bbm_create('bad', 'poison', 'f', column_name => 'n', batching_strategy => 'NullKeySetBatchingStrategy', on_error => 'skip');
+\set VERBOSITY terse
+
+-- what is put aside goes with the migration
+SELECT count(*) > 0 AS some FROM bbm_row_errors;
+SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
+SELECT count(*) FROM bbm_row_errors;
+DROP VIEW aside;
+DROP EXTENSION bbm;
+DROP TABLE poison, words;
+DROP FUNCTION stop_at, gone;
+ALTER SYSTEM RESET bbm.enabled;
+ALTER SYSTEM RESET bbm.retry_delay;
+SELECT pg_reload_conf();

@@ -1,0 +1,32 @@
+--
+-- A sweep over a table of a billion rows, by its jobs alone: their ranges are
+-- not looked at.  The job table stays small, the status is quick, and the last
+-- claims cost what the first ones did.  (`make bench` has the figures.)
+--
+
+CREATE EXTENSION bbm;
+ALTER SYSTEM SET bbm.enabled = off;
+SELECT pg_reload_conf();
+\c -
+
+CREATE PROCEDURE sweep(name text, jobs int, INOUT most_rows bigint, INOUT first_us float8, INOUT last_us float8)
+    LANGUAGE c AS '$libdir/bbm', 'bbm_test_sweep';
+CREATE TABLE t (id bigint PRIMARY KEY, n int);
+SELECT bbm_create('sweep', 't', 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2', batch_size => 50000, min_value => 1,
+                  max_value => 1000000000) AS id;
+CALL sweep('sweep', 20000, NULL, NULL, NULL) \gset
+SELECT :most_rows < 10000 AS small, :last_us < 3 * :first_us OR :last_us < 500 AS flat;
+-- it is an ordinary migration: what is left is to finish
+SELECT percent, jobs_finished FROM bbm_status('sweep');
+SELECT clock_timestamp() AS begun \gset
+SELECT count(*) FROM bbm_status();
+SELECT clock_timestamp() - :'begun' < '200 ms' AS quick;
+SELECT min(min_value), max(max_value), sum(max_value - min_value + 1) AS keys, sum(merged_jobs) AS jobs
+FROM batched_background_migration_jobs;
+CALL bbm_run('sweep');
+
+DROP EXTENSION bbm;
+DROP PROCEDURE sweep;
+DROP TABLE t;
+ALTER SYSTEM RESET bbm.enabled;
+SELECT pg_reload_conf();

@@ -1,0 +1,193 @@
+-- Counting the rows that are not as they should be: bbm_verify, and verify => true.
+
+CREATE EXTENSION bbm;
+-- alone: no background worker takes a hand in it
+ALTER SYSTEM SET bbm.enabled = off;
+ALTER SYSTEM SET bbm.retry_delay = '1 ms';
+SELECT pg_reload_conf();
+\c -
+\set VERBOSITY terse
+\set SHOW_CONTEXT never
+SET client_min_messages = warning;
+SELECT current_user AS me \gset
+
+CREATE VIEW passes AS
+    SELECT m.name, j.pass, count(*) AS jobs, sum(j.row_count) AS rows
+    FROM batched_background_migrations m JOIN batched_background_migration_jobs j
+        ON j.batched_background_migration_id = m.id
+    GROUP BY 1, 2 ORDER BY 1, 2;
+CREATE TABLE items (id bigint PRIMARY KEY, code text NOT NULL UNIQUE, price integer, total integer);
+INSERT INTO items SELECT i, 'c' || i, i % 10, NULL FROM generate_series(1, 25000) i;
+
+/* bbm_verify */
+
+-- before, in the middle, after
+SELECT bbm_update('fill', 'items', 'total = price * 2', 'total IS NULL', batch_size => 5000);
+SELECT bbm_verify('fill');
+UPDATE items SET total = price * 2 WHERE id <= 10;
+SELECT bbm_verify('fill'), bbm_verify('fill', 'total = price * 2'), bbm_verify('fill', 'total = 0');
+CALL bbm_run('fill');
+SELECT bbm_verify('fill'), bbm_verify('fill', 'total = price * 2'), bbm_verify('fill', 'total = 0');
+-- rows beyond its range are none of its own
+INSERT INTO items VALUES (0, 'zero', 1, NULL), (25001, 'more', 1, NULL);
+SELECT bbm_verify('fill');
+UPDATE items SET total = NULL WHERE id IN (1, 10000, 10001, 25000);
+SELECT bbm_verify('fill');
+-- what this transaction has changed counts
+BEGIN;
+UPDATE items SET total = 0 WHERE total IS NULL;
+SELECT bbm_verify('fill');
+ROLLBACK;
+-- a check that is null is not met
+UPDATE items SET price = NULL WHERE id = 2;
+SELECT bbm_verify('fill', 'price >= 0');
+
+-- other keys and strategies
+SELECT bbm_update('by code', 'items', 'total = 0', 'total IS NULL', column_name => 'code', min_key => '{c10}', max_key => '{c10001}');
+SELECT bbm_verify('by code');
+SELECT bbm_update('by both', 'items', 'total = 0', 'total IS NULL', batching_strategy => 'BlockRangeBatchingStrategy');
+SELECT bbm_verify('by both'), bbm_verify('by both', 'price IS NOT NULL');
+SELECT bbm_create('nulls', 'items', 'UPDATE items SET total = 0 WHERE ctid = ANY (ARRAY(SELECT ctid FROM items WHERE total IS NULL LIMIT $3))',
+    column_name => 'total', batching_strategy => 'NullKeySetBatchingStrategy');
+SELECT bbm_verify('nulls'), bbm_verify('nulls', 'price IS NOT NULL');
+CREATE INDEX ON items (price);
+UPDATE items SET price = 0 WHERE price IS NULL;
+ALTER TABLE items ALTER price SET NOT NULL;
+SELECT bbm_update('values', 'items', 'total = 0', 'total IS NULL', column_name => 'price', batching_strategy => 'LooseIndexScanBatchingStrategy');
+SELECT bbm_verify('values');
+-- a tree
+CREATE TABLE parts (id bigint, n integer NOT NULL DEFAULT 0, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (1) TO (101);
+CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (101) TO (201);
+INSERT INTO parts SELECT i FROM generate_series(1, 200) i;
+SELECT bbm_update('tree', 'parts', 'n = 1', 'n = 0', batch_size => 30);
+SELECT bbm_create('whole', 'parts', 'UPDATE parts SET n = 1 WHERE id BETWEEN $1 AND $2 AND n = 0', "where" => 'n = 0');
+SELECT bbm_update('tree blocks', 'parts', 'n = 1', 'n = 0', batching_strategy => 'BlockRangeBatchingStrategy');
+UPDATE parts SET n = 1 WHERE id BETWEEN 51 AND 150;
+SELECT bbm_verify('tree'), bbm_verify('whole'), bbm_verify('tree blocks'), bbm_verify('tree', 'n = 1 OR id < 10');
+-- the job need not be there any more
+CREATE FUNCTION job(bigint, bigint) RETURNS void LANGUAGE sql AS 'UPDATE items SET total = 0 WHERE id BETWEEN $1 AND $2';
+SELECT bbm_create('job', 'items', 'job', "check" => 'total IS NOT NULL');
+DROP FUNCTION job;
+SELECT bbm_verify('job');
+
+-- what is wrong
+SELECT bbm_create('untold', 'items', 'UPDATE items SET total = 0 WHERE id BETWEEN $1 AND $2');
+SELECT bbm_verify('untold');
+SELECT bbm_verify('untold', 'total IS NOT NULL');
+SELECT bbm_verify('untold', 'total =');
+SELECT bbm_verify('untold', 'nonsense > 0');
+SELECT bbm_verify('untold', 'random() > 0.5');
+SELECT bbm_verify('untold', 'true) OR (true');
+SELECT bbm_verify('untold', 'total');
+SELECT bbm_verify(NULL);
+SELECT bbm_verify('nothing');
+BEGIN;
+ALTER TABLE items RENAME TO renamed;
+SELECT bbm_verify('fill');
+ROLLBACK;
+
+-- whose rights it has: the owner's, whoever asks, and who may not act for the owner may not ask
+CREATE ROLE regress_verify LOGIN;
+CREATE ROLE regress_verify_other LOGIN;
+GRANT CREATE ON SCHEMA public TO regress_verify;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO regress_verify;
+CREATE TABLE secret AS SELECT 1 AS id;
+\c - regress_verify
+SET client_min_messages = warning;
+CREATE TABLE mine (id integer PRIMARY KEY, n integer);
+INSERT INTO mine VALUES (1, 1);
+CREATE FUNCTION peeks(integer) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RAISE WARNING '% looks', current_user;
+    RETURN EXISTS (SELECT FROM secret);
+END $$;
+CREATE FUNCTION climbs(integer) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    PERFORM set_config('role', 'none', false);
+    RETURN true;
+END $$;
+SELECT bbm_update('peeks', 'mine', 'n = 2', 'n = 1', "check" => 'peeks(n)');
+SELECT bbm_update('climbs', 'mine', 'n = 2', 'n = 1', "check" => 'climbs(n)');
+SELECT bbm_update('plain', 'mine', 'n = 2', 'n = 1');
+\c - :me
+SELECT bbm_verify('peeks');
+SELECT bbm_verify('climbs');
+SELECT bbm_verify('plain');
+SELECT current_user = :'me' AS still, current_setting('lock_timeout') AS lock_timeout;
+\c - regress_verify_other
+SELECT bbm_verify('plain');
+SELECT bbm_verify('fill');
+\c - :me
+GRANT regress_verify TO regress_verify_other;
+GRANT pg_monitor TO regress_verify_other;
+\c - regress_verify_other
+SELECT bbm_verify('plain');
+SELECT bbm_verify('fill');
+\c - :me
+SET client_min_messages = warning;
+SELECT bbm_drop(name) FROM (VALUES ('peeks'), ('climbs'), ('plain')) m (name);
+
+/* verify => true: a pass of its own */
+
+UPDATE items SET total = NULL;
+SELECT bbm_update('nothing to go by', 'items', 'total = 1', verify => true);
+SELECT bbm_update('good', 'items', 'total = price * 2', 'total IS NULL', batch_size => 5000, verify => true);
+CALL bbm_run('good');
+SELECT * FROM passes WHERE name = 'good';
+SELECT verifies, count(*) FROM bbm_jobs('good') GROUP BY 1 ORDER BY 1;
+SELECT status, percent, rows_done FROM bbm_status('good');
+-- a check that some rows do not meet fails it
+SELECT bbm_update('bad', 'items', 'total = 3', 'total <> 3', batch_size => 5000, verify => true, "check" => 'total = 3 AND id > 7');
+\set VERBOSITY default
+CALL bbm_run('bad');
+\set VERBOSITY terse
+SELECT * FROM passes WHERE name = 'bad';
+SELECT status, last_error FROM bbm_status('bad');
+-- started again it is verified anew, and nothing is done twice
+CALL bbm_run('bad');
+DELETE FROM items WHERE id <= 7;
+CALL bbm_run('bad');
+SELECT * FROM passes WHERE name = 'bad';
+-- a where that remains met, and a tree
+SELECT bbm_create('half', 'parts', 'UPDATE parts SET n = 2 WHERE id BETWEEN $1 AND $2 AND id % 50 > 0', "where" => 'n < 2', batch_size => 50,
+    verify => true);
+CALL bbm_run('half');
+UPDATE parts SET n = 2;
+CALL bbm_run('half');
+UPDATE parts SET n = 0;
+SELECT bbm_update('leaves', 'parts', 'n = 1', 'n = 0', batch_size => 30, verify => true);
+CALL bbm_run('leaves');
+SELECT * FROM passes WHERE name IN ('half', 'leaves');
+-- pause in the middle of the verification, and go on
+CREATE TABLE stops (id integer);
+CREATE FUNCTION stop_at(i bigint) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF EXISTS (SELECT FROM stops WHERE id = i) THEN
+        RAISE 'stop';
+    END IF;
+    RETURN true;
+END $$;
+INSERT INTO stops VALUES (95);
+SELECT bbm_update('stopped', 'parts', 'n = 2', 'n = 1', batch_size => 30, verify => true, "check" => 'n = 2 AND stop_at(id)', max_attempts => 1);
+CALL bbm_run('stopped');
+SELECT bbm_pause('stopped');
+TRUNCATE stops;
+CALL bbm_run('stopped');
+SELECT status FROM bbm_status('stopped');
+SELECT pass, rows FROM passes WHERE name = 'stopped';
+-- rows with the column null that came while others were verified are done first
+UPDATE items SET total = NULL WHERE id < 100;
+SELECT bbm_create('fills', 'items', 'UPDATE items SET total = 0 WHERE ctid = ANY (ARRAY(SELECT ctid FROM items WHERE total IS NULL AND price >= 0 LIMIT $3))',
+    column_name => 'total', batching_strategy => 'NullKeySetBatchingStrategy', batch_size => 50, "where" => 'price >= 0', verify => true);
+CALL bbm_run('fills');
+SELECT * FROM passes WHERE name = 'fills';
+
+DROP EXTENSION bbm CASCADE;
+DROP TABLE items, parts, secret, stops;
+DROP FUNCTION stop_at;
+DROP OWNED BY regress_verify;
+DROP ROLE regress_verify, regress_verify_other;
+ALTER SYSTEM RESET bbm.enabled;
+ALTER SYSTEM RESET bbm.retry_delay;
+SELECT pg_reload_conf();

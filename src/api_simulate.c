@@ -1,0 +1,317 @@
+/*-------------------------------------------------------------------------
+ *
+ * api_simulate.c
+ *		Entry points for the tests and the benchmark that stand in for time
+ *		and for large tables.
+ *
+ * No SQL of the extension declares these functions; see api_test.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/htup_details.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "portability/instr_time.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "access.h"
+#include "claim.h"
+#include "clock.h"
+#include "execute.h"
+#include "guc.h"
+#include "locks.h"
+#include "target.h"
+#include "txn.h"
+
+PG_FUNCTION_INFO_V1(bbm_test_clock_advance);
+PG_FUNCTION_INFO_V1(bbm_test_sizing);
+PG_FUNCTION_INFO_V1(bbm_test_cut);
+PG_FUNCTION_INFO_V1(bbm_test_sweep);
+
+/* Jobs between two merges, as the engine does it. */
+#define MERGE_INTERVAL 256
+
+/* (ms float8): from now on the clock of this session moves by such calls alone. */
+Datum
+bbm_test_clock_advance(PG_FUNCTION_ARGS)
+{
+	bbm_clock_advance(PG_GETARG_FLOAT8(0));
+	PG_RETURN_VOID();
+}
+
+/* An array of float8 without NULLs. */
+static double *
+numbers(FunctionCallInfo fcinfo, int arg, int *n)
+{
+	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(arg);
+
+	if (ARR_NDIM(array) > 1 || ARR_HASNULL(array) || ARR_ELEMTYPE(array) != FLOAT8OID)
+		elog(ERROR, "argument %d must be a plain array of float8", arg + 1);
+	*n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	return (double *) ARR_DATA_PTR(array);
+}
+
+/*
+ * (first int, target_ms float8, max_wal float8, min int, max int, keys float8[],
+ * ms float8[], wal float8[]) → the size before the first batch and after each.
+ * Where keys is NaN the batch has as many keys as were asked for; where ms or wal
+ * is negative it is that much per key.
+ */
+Datum
+bbm_test_sizing(PG_FUNCTION_ARGS)
+{
+	BbmSizeLimits limits = {
+		.target_ms = PG_GETARG_FLOAT8(1), .max_wal = PG_GETARG_FLOAT8(2), .min_size = PG_GETARG_INT32(3),
+		.max_size = PG_GETARG_INT32(4)
+	};
+	int			n;
+	int			n_ms;
+	int			n_wal;
+	double	   *keys = numbers(fcinfo, 5, &n);
+	double	   *ms = numbers(fcinfo, 6, &n_ms);
+	double	   *wal = numbers(fcinfo, 7, &n_wal);
+	Datum	   *sizes = palloc(sizeof(Datum) * (n + 1));
+	BbmSizing	sizing;
+
+	if (n_ms != n || n_wal != n)
+		elog(ERROR, "the arrays must be of one length");
+	bbm_sizing_start(&sizing, &limits, PG_GETARG_INT32(0));
+	sizes[0] = Int32GetDatum(sizing.size);
+	for (int i = 0; i < n; i++)
+	{
+		int64		done = isnan(keys[i]) ? sizing.size : (int64) keys[i];
+
+		bbm_sizing_follow(&sizing, &limits, done, ms[i] < 0 ? -ms[i] * done : ms[i],
+						  wal[i] < 0 ? -wal[i] * done : wal[i]);
+		sizes[i + 1] = Int32GetDatum(sizing.size);
+	}
+	PG_RETURN_ARRAYTYPE_P(construct_array(sizes, n + 1, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+}
+
+static double
+ms_since(instr_time start)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	return INSTR_TIME_GET_MILLISEC(now);
+}
+
+/* (name text, keys int) → the milliseconds that a cut of the migration's first range takes. */
+Datum
+bbm_test_cut(PG_FUNCTION_ARGS)
+{
+	BbmMigration *migration;
+	BbmTarget  *target;
+	BbmLeaf    *leaf;
+	BbmRange	range;
+	BbmCut		cut = {.size = PG_GETARG_INT32(1)};
+	instr_time	start;
+	double		ms;
+
+	SPI_connect();
+	migration = bbm_get_migration(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	target = bbm_target_open(migration);
+	leaf = bbm_leaf_open(target, target->relid);
+	cut.max = &migration->max;
+	INSTR_TIME_SET_CURRENT(start);
+	if (leaf == NULL || !target->strategy->next_range(target, leaf, &cut, &range) || range.key_count != cut.size)
+		elog(ERROR, "the table has no range of so many keys");
+	ms = ms_since(start);
+	bbm_target_close(target);
+	SPI_finish();
+	PG_RETURN_FLOAT8(ms);
+}
+
+/* ----------------------------------------------------------------
+ * A sweep over a table that is not there
+ * ----------------------------------------------------------------
+ */
+
+typedef struct Sweep
+{
+	char	   *name;
+	MemoryContext context;
+	BbmTarget  *target;
+	int32		token;
+	int			size;
+	int64		most_rows;		/* there have been in the job table */
+} Sweep;
+
+/* Ranges of as many keys as were asked for, without a look at any table. */
+static bool
+synthetic_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range)
+{
+	int64		from = cut->after ? cut->after->number + 1 : target->migration->min.number;
+
+	memset(range, 0, sizeof(BbmRange));
+	if (from > cut->max->number)
+		return false;
+	range->min.number = from;
+	range->max.number = Min(from + cut->size - 1, cut->max->number);
+	range->key_count = range->max.number - from + 1;
+	return true;
+}
+
+/* Takes the migration up as the engine does, but for its strategy. */
+static void
+sweep_begin(void *arg)
+{
+	static BbmStrategy synthetic;
+	Sweep	   *sweep = arg;
+	BbmMigration *migration = bbm_get_migration(sweep->name);
+	BbmBound	none = {0};
+	BbmStatus	status;
+	MemoryContext old;
+
+	(void) bbm_migration_set_status(migration->id, BBM_ACTIVE);
+	if (!bbm_migration_lock(migration->id, &status) || status != BBM_ACTIVE)
+		elog(ERROR, "migration \"%s\" cannot be taken up", sweep->name);
+	bbm_migration_take_up(migration->id, migration->max.number, InvalidOid, &none, &none, NULL);
+	migration = bbm_migration_by_id(migration->id, CurrentMemoryContext);
+	old = MemoryContextSwitchTo(sweep->context);
+	sweep->target = bbm_target_open(migration);
+	MemoryContextSwitchTo(old);
+	synthetic = *sweep->target->strategy;
+	synthetic.next_range = synthetic_range;
+	sweep->target->strategy = &synthetic;
+	sweep->token = bbm_token_take(bbm_space());
+}
+
+static void
+sweep_merge(void *arg)
+{
+	Sweep	   *sweep = arg;
+	char	   *sql = psprintf("SELECT count(*) FROM %s.batched_background_migration_jobs", bbm_catalog()->schema);
+	bool		isnull;
+
+	bbm_lock_migration(bbm_space(), sweep->target->migration->id);
+	if (SPI_execute(sql, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not count jobs");
+	sweep->most_rows = Max(sweep->most_rows,
+						   DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)));
+	bbm_jobs_merge(sweep->target->migration->id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS));
+}
+
+static void
+run_or_throw(BbmTxnFn fn, void *arg)
+{
+	ErrorData  *error = bbm_txn_run(fn, arg, false);
+
+	if (error)
+		ThrowErrorData(error);
+}
+
+static bool
+always(const void *arg)
+{
+	return true;
+}
+
+/*
+ * So many jobs, claimed, done, recorded and merged as by the engine; the
+ * milliseconds of each tenth of them, without the merging.
+ */
+static void
+sweep_jobs(Sweep *sweep, int jobs, double *tenths)
+{
+	MemoryContext contexts[2];
+	BbmClaim	next = {.result = BBM_CLAIM_CHANGED};
+	BbmJob		job;
+	Oid			space = bbm_space();
+	int			place = -1;
+
+	for (int i = 0; i < 2; i++)
+		contexts[i] = AllocSetContextCreate(sweep->context, "bbm test job", ALLOCSET_SMALL_SIZES);
+	for (int i = 0; i < jobs; i++)
+	{
+		instr_time	start;
+		BbmWork		work;
+
+		CHECK_FOR_INTERRUPTS();
+		INSTR_TIME_SET_CURRENT(start);
+		MemoryContextReset(contexts[i % 2]);
+		if (next.result != BBM_CLAIM_JOB)
+		{
+			BbmClaim	claim = {.target = sweep->target, .token = sweep->token, .context = contexts[(i + 1) % 2],
+			.slot = -1};
+
+			if (place >= 0)
+				bbm_slot_lock_drop(space, sweep->target->migration->id, place);
+			run_or_throw(bbm_claim, &claim);
+			if (claim.result != BBM_CLAIM_JOB)
+				elog(ERROR, "no job was claimed, but %d: %s", claim.result, claim.reason);
+			place = claim.slot;
+			next = claim;
+		}
+		job = next.job;
+		next = (BbmClaim) {.target = sweep->target, .token = sweep->token, .context = contexts[i % 2], .slot = -1,
+			.result = BBM_CLAIM_CHANGED};
+		work = (BbmWork) {.target = sweep->target, .job = &job, .context = contexts[(i + 1) % 2], .next = &next,
+			.may_go_on = always};
+		run_or_throw(bbm_work, &work);
+		if (work.result != BBM_WORK_FINISHED)
+			elog(ERROR, "job " INT64_FORMAT " was not finished", job.id);
+		tenths[(int64) i * 10 / jobs] += ms_since(start);
+		if (job.id % MERGE_INTERVAL == 0)
+			run_or_throw(sweep_merge, sweep);
+	}
+	if (place >= 0)
+		bbm_slot_lock_drop(space, sweep->target->migration->id, place);
+}
+
+/*
+ * CALL (name text, jobs int, INOUT most_rows bigint, INOUT first_us float8, INOUT
+ * last_us float8): so many jobs of the migration over ranges that were never
+ * looked at; how many rows the job table had at most, and the microseconds of a
+ * job in the first and in the last tenth.
+ */
+Datum
+bbm_test_sweep(PG_FUNCTION_ARGS)
+{
+	int			jobs = PG_GETARG_INT32(1);
+	MemoryContext context = AllocSetContextCreate(PortalContext, "bbm test sweep", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = CurrentMemoryContext;
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	Sweep		sweep = {.name = MemoryContextStrdup(context, name), .context = context};
+	double		tenths[10] = {0};
+	Datum		values[3];
+	bool		nulls[3] = {0};
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != lengthof(values) || jobs < 10)
+		elog(ERROR, "wrong declaration, or too few jobs");
+	MemoryContextSwitchTo(context);
+	desc = BlessTupleDesc(CreateTupleDescCopy(desc));
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	MemoryContextSwitchTo(context);
+	run_or_throw(sweep_begin, &sweep);
+	PG_TRY();
+	{
+		sweep_jobs(&sweep, jobs, tenths);
+	}
+	PG_FINALLY();
+	{
+		bbm_token_drop(bbm_space(), sweep.token);
+		bbm_target_close(sweep.target);
+	}
+	PG_END_TRY();
+	SPI_finish();
+	MemoryContextSwitchTo(caller);
+	values[0] = Int64GetDatum(sweep.most_rows);
+	values[1] = Float8GetDatum(tenths[0] * 1000 / (jobs / 10));
+	values[2] = Float8GetDatum(tenths[9] * 1000 / (jobs / 10));
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
+}

@@ -1,0 +1,171 @@
+/*-------------------------------------------------------------------------
+ *
+ * api_verify.c
+ *		bbm_verify: how many rows of a migration are not as they should be.
+ *
+ * NOTES
+ *	  The conditions are texts of the owner's, so they run with the owner's
+ *	  rights, whoever asks: a superuser who verifies must not lend them his own.
+ *	  And only who has the owner's rights may ask, or the count would show what
+ *	  he may not see.  Nothing climbs back: the block is restricted as an index
+ *	  function's is.
+ *
+ *	  All ranges are counted with the snapshot of the statement that calls, cut
+ *	  as the engine cuts them.  Other sessions are in nobody's way but VACUUM's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "access.h"
+#include "catalog.h"
+#include "guc.h"
+#include "target.h"
+#include "tree.h"
+#include "txn.h"
+#include "verify.h"
+
+PG_FUNCTION_INFO_V1(bbm_verify);
+
+/* Rows a range: enough to make a range cheap, and few enough to be asked for interrupts. */
+#define BBM_VERIFY_SIZE 10000
+
+static void
+check_condition(const BbmMigration *migration)
+{
+	const BbmStrategy *strategy = bbm_strategy_find(migration->strategy);
+
+	if (migration->check_clause == NULL && migration->where_clause == NULL && !(strategy && strategy->one_at_a_time))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("nothing tells how the rows of migration \"%s\" should be", migration->name),
+				 errdetail("It has neither a \"where\" that done rows no longer meet nor a \"check\"."),
+				 errhint("Give a check, as in bbm_verify(name, 'total = price * quantity').")));
+	if (GetUserNameFromId(migration->owner, true) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the owner of migration \"%s\" does not exist any more", migration->name),
+				 errhint("Give it another with bbm_alter.")));
+}
+
+static void
+keep(BbmBound *last, const BbmBound *bound)
+{
+	if (DatumGetPointer(last->key))
+		pfree(DatumGetPointer(last->key));
+	*last = *bound;
+	if (DatumGetPointer(bound->key))
+		last->key = PointerGetDatum(PG_DETOAST_DATUM_COPY(bound->key));
+}
+
+/* Range by range along the key, from the migration's first to its last. */
+static int64
+count_ranges(BbmTarget *target, BbmLeaf *leaf, bool by_check)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "bbm_verify range", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = CurrentMemoryContext;
+	BbmBound	min;
+	BbmBound	max = target->migration->max;
+	BbmBound	last = {0};
+	BbmRange	range;
+	BbmCut		cut = {.max = &max, .size = BBM_VERIFY_SIZE, .verifies = true};
+	int64		rows = 0;
+
+	/* not taken up yet, so what there is now */
+	if (!target->key.is_integer && !DatumGetPointer(max.key))
+		(void) bbm_target_bounds(target, &min, &max);
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		if (!target->strategy->next_range(target, leaf, &cut, &range))
+			break;
+		rows += bbm_verify_range(target, leaf, &range, by_check);
+		MemoryContextSwitchTo(old);
+		keep(&last, &range.max);
+		cut.after = &last;
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return rows;
+}
+
+static int64
+count_leaf(BbmTarget *target, BbmLeaf *leaf, bool by_check)
+{
+	BbmRange	all = {0};
+
+	if (target->strategy->has_key)
+		return count_ranges(target, leaf, by_check);
+	if (!target->strategy->sweeps)
+		return bbm_verify_range(target, leaf, &all, by_check);
+	target->strategy->begin_look(target, leaf, true);
+	return bbm_verify_blocks(target, leaf, BBM_VERIFY_SIZE, by_check);
+}
+
+/* The current user is the owner. */
+static int64
+count_all(const BbmMigration *migration)
+{
+	BbmTarget  *target = bbm_target_open_to_look(migration);
+	int64		rows = 0;
+
+	PG_TRY();
+	{
+		List	   *leaves = target->by_leaf ? bbm_tree_leaves(target->relid) : list_make1_oid(target->relid);
+		ListCell   *cell;
+
+		foreach(cell, leaves)
+		{
+			BbmLeaf    *leaf = bbm_leaf_open(target, lfirst_oid(cell));
+
+			if (leaf)
+				rows += count_leaf(target, leaf, migration->check_clause != NULL);
+		}
+	}
+	PG_FINALLY();
+	{
+		/* it outlives the transaction */
+		bbm_target_close(target);
+	}
+	PG_END_TRY();
+	return rows;
+}
+
+/* bbm_verify(name, "check") */
+Datum
+bbm_verify(PG_FUNCTION_ARGS)
+{
+	BbmMigration *migration;
+	Oid			user;
+	int			context;
+	int			level;
+	int64		rows;
+
+	if (PG_ARGISNULL(0))
+		bbm_must_not_be_null("name");
+	SPI_connect();
+	migration = bbm_get_migration(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	if (!PG_ARGISNULL(1))
+		migration->check_clause = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	check_condition(migration);
+
+	/* an error ends both with the (sub)transaction */
+	GetUserIdAndSecContext(&user, &context);
+	level = NewGUCNestLevel();
+	bbm_guc_set("lock_timeout", psprintf("%d", bbm_lock_timeout), true);
+	SetUserIdAndSecContext(migration->owner, context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	rows = count_all(migration);
+	SetUserIdAndSecContext(user, context);
+	AtEOXact_GUC(false, level);
+	SPI_finish();
+	PG_RETURN_INT64(rows);
+}

@@ -1,0 +1,84 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog_errors.c
+ *		SQL over bbm_row_errors: what a migration has put aside.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "catalog.h"
+
+#include "sql.h"
+
+/* The range cannot be done for this error.  In the transaction that does the rest of its job. */
+void
+bbm_error_add(const BbmJob *job, const BbmBound *min, const BbmBound *max, const ErrorData *error)
+{
+	static BbmSql sql = {
+		"INSERT INTO @.bbm_row_errors (migration_id, job_id, relation, relation_name, min_value, max_value, min_key, "
+		"max_key, error_sqlstate, error_message, error_detail, error_hint, error_context) "
+		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+		13, {INT8OID, INT8OID, OIDOID, TEXTOID, INT8OID, INT8OID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, TEXTOID,
+		TEXTOID, TEXTOID}
+	};
+	char		nulls[14] = "             ";
+	Datum		values[13] = {
+		Int64GetDatum(job->migration_id), Int64GetDatum(job->id), ObjectIdGetDatum(job->relation), (Datum) 0,
+		Int64GetDatum(min->number), Int64GetDatum(max->number), min->key, max->key
+	};
+
+	if (OidIsValid(job->relation))
+		values[3] = CStringGetTextDatum(job->relation_name);
+	else
+		nulls[2] = nulls[3] = 'n';
+	if (DatumGetPointer(min->key) == NULL)
+		nulls[6] = nulls[7] = 'n';
+	bbm_error_values(error, &values[8], &nulls[8]);
+	bbm_sql_run(&sql, values, nulls, true);
+}
+
+int64
+bbm_errors_count(int64 migration_id)
+{
+	static BbmSql sql = {
+		"SELECT count(*) FROM @.bbm_row_errors WHERE migration_id = $1",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	return bbm_sql_int64(0, 1);
+}
+
+/*
+ * Makes a job of each of them; returns how many.  The jobs have negative ids:
+ * the newest job is the one that tells how far ranges have been cut.  Caller
+ * has bbm_migration_lock.
+ */
+int64
+bbm_errors_retry(int64 migration_id)
+{
+	static BbmSql sql = {
+		"WITH gone AS (DELETE FROM @.bbm_row_errors WHERE migration_id = $1 RETURNING *) "
+		"INSERT INTO @.batched_background_migration_jobs (id, batched_background_migration_id, relation, relation_name, "
+		"min_value, max_value, min_key, max_key, status, key_count, batch_size, pass) "
+		"SELECT -id, migration_id, relation, relation_name, min_value, max_value, min_key, max_key, 1, 0, 1, 1 FROM gone",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+	return SPI_processed;
+}
+
+/* Of this migration, or (0) of all. */
+void
+bbm_errors_forget(int64 migration_id)
+{
+	static BbmSql sql = {
+		"DELETE FROM @.bbm_row_errors WHERE migration_id = $1 OR $1 = 0",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}

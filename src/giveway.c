@@ -1,0 +1,261 @@
+/*-------------------------------------------------------------------------
+ *
+ * giveway.c
+ *		Watching the batch in flight: is it in anybody's way?
+ *
+ * NOTES
+ *	  A batch runs inside SPI and cannot look around, and whoever waits for its
+ *	  locks wakes nobody.  So the process that runs it looks by itself, from a
+ *	  timer: in a worker of the launcher's, in one of bbm_launch_worker() and
+ *	  in a foreground session alike, with or without preloading.  There is no
+ *	  other process to be told, and so no signal that comes late and hits the
+ *	  wrong batch.  The timer runs only while batches do.
+ *
+ *	  The look happens in the handler of SIGALRM, which must disturb nothing
+ *	  that it interrupts.  It allocates nothing, raises nothing and waits for
+ *	  nothing.  It looks only where no interrupts are held off, hence no LWLock
+ *	  is held or being taken by this process, and the lists of its locks, which
+ *	  change under their partition's LWLock alone, are whole.  It takes those
+ *	  LWLocks in shared mode, if they are free just now (also an error that
+ *	  left one held is harmless so), and otherwise tries again a moment later.
+ *	  The rest of the code takes a spinlock for a few instructions only, and
+ *	  the look takes none.
+ *
+ *	  What the look leads to is what a SIGINT leads to, and nothing else: a
+ *	  cancel at the next CHECK_FOR_INTERRUPTS.  A job that catches it is
+ *	  cancelled again while it stays in the way.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "giveway.h"
+
+#include <signal.h>
+
+#include "miscadmin.h"
+#include "storage/lock.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "locks.h"
+
+/* A look that could not be taken is tried again at the next tick. */
+#define BBM_TICK_MS 20
+/* Two looks are this far apart at most, well under the deadlock_timeout of others. */
+#define BBM_LOOK_MS 100
+
+static TimeoutId ticker = MAX_TIMEOUTS;
+
+/* Written by the batch, read by the handler. */
+static volatile sig_atomic_t watching = false;
+static volatile TimestampTz begun;
+static volatile TimestampTz next_look;
+
+/* Written by the handler. */
+static volatile sig_atomic_t stop = BBM_STOP_NONE;
+
+/* What a look has seen so far. */
+typedef struct Look
+{
+	TimestampTz now;
+	bool		complete;		/* no partition was busy */
+	bool		awaited;		/* somebody waits for us */
+	bool		too_long;		/* ... who is not ours, and has for too long */
+} Look;
+
+/* Caller holds the partition's LWLock. */
+static bool
+has_token(PGPROC *proc, int partition)
+{
+	for (PROCLOCK *held = bbm_next_of_proc(proc, partition, NULL); held; held = bbm_next_of_proc(proc, partition, held))
+	{
+		if (bbm_lock_is_token(&held->tag.myLock->tag))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Is this waiter a process of bbm's?  Caller holds the LWLock of the partition
+ * it waits in, so that it stays; the others are taken one by one.
+ */
+static bool
+is_ours(Look *look, PGPROC *waiter, int partition)
+{
+	PGPROC	   *proc = waiter->lockGroupLeader ? waiter->lockGroupLeader : waiter;
+	bool		ours = proc == MyProc || has_token(proc, partition);
+
+	for (int i = 0; i < NUM_LOCK_PARTITIONS && !ours; i++)
+	{
+		LWLock	   *lwlock = LockHashPartitionLockByIndex(i);
+
+		if (i == partition)
+			continue;
+		if (!LWLockConditionalAcquire(lwlock, LW_SHARED))
+		{
+			/* not known: as good as ours, until the next look */
+			look->complete = false;
+			return true;
+		}
+		ours = has_token(proc, i);
+		LWLockRelease(lwlock);
+	}
+	return ours;
+}
+
+/*
+ * Who waits for a lock that we hold?  Also who waits behind one that does.  A
+ * wait that began before this batch is not this batch's doing: it is for what
+ * a job has left locked in its session, which giving the batch up would not
+ * unlock.  Caller holds the LWLock of the lock's partition.
+ */
+static void
+look_at_lock(Look *look, PROCLOCK *mine, int partition)
+{
+	LOCK	   *lock = mine->tag.myLock;
+	const LOCKMASK *conflicts = GetLocksMethodTable(lock)->conflictTab;
+	LOCKMASK	in_the_way = mine->holdMask;
+
+	/* in the order in which they came */
+	for (PROCLOCK *other = bbm_next_of_lock(lock, NULL); other; other = bbm_next_of_lock(lock, other))
+	{
+		PGPROC	   *waiter = other->tag.myProc;
+		TimestampTz since;
+
+		if (waiter == MyProc || waiter->waitProcLock != other ||
+			(conflicts[waiter->waitLockMode] & in_the_way) == 0)
+			continue;
+		in_the_way |= LOCKBIT_ON(waiter->waitLockMode);
+		look->awaited = true;
+		/* zero for the first moment */
+		since = (TimestampTz) pg_atomic_read_u64(&waiter->waitStart);
+		if (since >= begun && bbm_max_blocking_time > 0 &&
+			look->now >= TimestampTzPlusMilliseconds(since, bbm_max_blocking_time) &&
+			!is_ours(look, waiter, partition))
+			look->too_long = true;
+	}
+}
+
+static void
+look_around(Look *look)
+{
+	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
+	{
+		LWLock	   *lwlock = LockHashPartitionLockByIndex(i);
+
+		if (!LWLockConditionalAcquire(lwlock, LW_SHARED))
+		{
+			look->complete = false;
+			continue;
+		}
+		for (PROCLOCK *mine = bbm_next_of_proc(MyProc, i, NULL); mine; mine = bbm_next_of_proc(MyProc, i, mine))
+		{
+			if (mine->holdMask != 0 && mine->tag.myLock->waitMask != 0)
+				look_at_lock(look, mine, i);
+		}
+		LWLockRelease(lwlock);
+	}
+}
+
+static void
+stop_batch(BbmStop why)
+{
+	stop = why;
+	InterruptPending = true;
+	QueryCancelPending = true;
+}
+
+/* Two looks are this far apart. */
+static int
+look_interval(void)
+{
+	return bbm_max_blocking_time > 0 ? Max(Min(bbm_max_blocking_time / 10, BBM_LOOK_MS), 1) : BBM_LOOK_MS;
+}
+
+/* In a signal handler: see the notes above. */
+static void
+tick(void)
+{
+	Look		look = {.complete = true};
+
+	if (!watching)
+		return;
+	look.now = GetCurrentTimestamp();
+	if (bbm_max_batch_time > 0 && look.now >= TimestampTzPlusMilliseconds(begun, bbm_max_batch_time))
+	{
+		stop_batch(BBM_STOP_TIME);
+		return;
+	}
+	/* the timer's own handler holds interrupts off once */
+	if (look.now < next_look || InterruptHoldoffCount > 1 || CritSectionCount > 0)
+		return;
+	look_around(&look);
+	if (look.complete)
+		next_look = TimestampTzPlusMilliseconds(look.now, look_interval());
+	if (look.too_long)
+		stop_batch(BBM_STOP_BLOCKING);
+
+	/*
+	 * We wait, and somebody waits for us: perhaps since after our own check
+	 * for a deadlock.  Checking again makes us the victim, before the other
+	 * checks.
+	 */
+	else if (look.awaited && MyProc->waitLock != NULL)
+		CheckDeadLockAlert();
+}
+
+/*
+ * A batch begins: from here to bbm_watch_end it may be cancelled for being in
+ * the way.  At the beginning of its transaction, before it locks anything.
+ */
+void
+bbm_watch_begin(void)
+{
+	if (ticker == MAX_TIMEOUTS)
+		ticker = RegisterTimeout(USER_TIMEOUT, tick);
+	stop = BBM_STOP_NONE;
+	begun = GetCurrentTimestamp();
+	next_look = TimestampTzPlusMilliseconds(begun, look_interval());
+	/* an error may have turned it off; it ticks on from one batch to the next */
+	if (!get_timeout_active(ticker))
+		enable_timeout_every(ticker, TimestampTzPlusMilliseconds(begun, BBM_TICK_MS), BBM_TICK_MS);
+	watching = true;
+}
+
+/*
+ * The batch has ended, well or not.  If it was stopped too late then it is
+ * done, and what remains of the cancel is taken back, since it must not hit the
+ * commit or what comes after.  A cancel by somebody else in the same moment is
+ * lost with it.  May be called again.
+ */
+void
+bbm_watch_end(void)
+{
+	watching = false;
+	if (stop != BBM_STOP_NONE)
+		QueryCancelPending = false;
+}
+
+/* Whether the last batch was stopped, and why; once. */
+BbmStop
+bbm_watch_outcome(void)
+{
+	BbmStop		why;
+
+	bbm_watch_end();
+	why = (BbmStop) stop;
+	stop = BBM_STOP_NONE;
+	return why;
+}
+
+/* No batch follows at once: whoever waits now must not be woken by ticks. */
+void
+bbm_watch_rest(void)
+{
+	watching = false;
+	if (ticker != MAX_TIMEOUTS && get_timeout_active(ticker))
+		disable_timeout(ticker, false);
+}

@@ -1,0 +1,266 @@
+/*-------------------------------------------------------------------------
+ *
+ * planguard.c
+ *		Refusing a batch that would read the whole table.
+ *
+ * NOTES
+ *	  A batch is to cost what its rows cost.  One whose condition no index can
+ *	  answer reads the whole table for each of its thousands of batches, and
+ *	  nobody notices until the server is busy with nothing else.  So while a
+ *	  job runs, each statement's plan is looked at when its execution is about
+ *	  to begin: the very plan it would run with, custom or generic, be it the
+ *	  job's own statement or one inside its function, a trigger's included.
+ *
+ *	  Plans are kept.  Which kind of plan is left to the server, which for a
+ *	  batch of a large table plans for each range anew, save in the commonest
+ *	  case, where that comes to the same each time: see bbm_plan_choose.  A plan
+ *	  that was made when the table was small may still be there when it has
+ *	  grown and before it is analyzed; so at first all plans are made anew and
+ *	  the batch is tried again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "planguard.h"
+
+#include "executor/executor.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/plancat.h"
+#include "parser/parsetree.h"
+#include "storage/bufmgr.h"
+#include "utils/plancache.h"
+#include "utils/rel.h"
+
+#include "compat.h"
+#include "txn.h"
+
+/* A smaller table may be read whenever the planner likes: it takes a few milliseconds. */
+#define BBM_GUARD_PAGES 1000
+/* ... and so may any by a batch of this share of its rows. */
+#define BBM_GUARD_SHARE 0.1
+
+/* Whose table is guarded now, in this process, and for a batch of how many keys; NULL none. */
+static BbmTarget *guarded = NULL;
+static Oid	guarded_leaf;
+static int64 guarded_keys;
+
+static ExecutorStart_hook_type previous_start = NULL;
+
+/* Is the range table entry the guarded table, or a partition or child of it? */
+static bool
+is_guarded(const PlanState *state, Index rti)
+{
+	PlannedStmt *stmt = state->state->es_plannedstmt;
+	bool		climbed = true;
+
+	while (climbed)
+	{
+		ListCell   *cell;
+
+		Oid			relid = rt_fetch(rti, stmt->rtable)->relid;
+
+		if (relid == guarded->relid || relid == guarded_leaf)
+			return true;
+		climbed = false;
+		foreach(cell, stmt->appendRelations)
+		{
+			AppendRelInfo *child = lfirst(cell);
+
+			if (child->child_relid == rti)
+			{
+				rti = child->parent_relid;
+				climbed = true;
+				break;
+			}
+		}
+	}
+	return false;
+}
+
+/* Is the relation so large that a batch of this many keys must not read all of it? */
+static bool
+is_too_much(Relation rel)
+{
+	BlockNumber pages;
+	double		tuples;
+	double		visible;
+
+	if (RelationGetNumberOfBlocks(rel) < BBM_GUARD_PAGES)
+		return false;
+	estimate_rel_size(rel, NULL, &pages, &tuples, &visible);
+	return guarded_keys < tuples * BBM_GUARD_SHARE;
+}
+
+/* An index of only some rows may be read from end to end. */
+static bool
+is_whole_index(List *condition, Relation index)
+{
+	return condition == NIL && index && RelationGetIndexPredicate(index) == NIL;
+}
+
+/*
+ * A planstate_tree_walker: stops at the first node that reads all of the
+ * guarded table, and leaves its relation in *found.  What is below a LIMIT
+ * stops early, as far as anybody can tell.
+ */
+static bool
+find_full_scan(PlanState *state, void *found)
+{
+	bool		full = false;
+
+	if (IsA(state, LimitState))
+		return false;
+	if (IsA(state, SeqScanState))
+		full = true;
+	else if (IsA(state, IndexScanState))
+		full = is_whole_index(((IndexScan *) state->plan)->indexqual, ((IndexScanState *) state)->iss_RelationDesc);
+	else if (IsA(state, IndexOnlyScanState))
+		full = is_whole_index(((IndexOnlyScan *) state->plan)->indexqual,
+							  ((IndexOnlyScanState *) state)->ioss_RelationDesc);
+
+	if (full && is_guarded(state, ((Scan *) state->plan)->scanrelid) &&
+		is_too_much(((ScanState *) state)->ss_currentRelation))
+	{
+		*(Relation *) found = ((ScanState *) state)->ss_currentRelation;
+		return true;
+	}
+	return planstate_tree_walker(state, find_full_scan, found);
+}
+
+/* What EXPLAIN would say of an execution that has been set up. */
+static char *
+explain(QueryDesc *query)
+{
+	ExplainState *state = NewExplainState();
+
+	state->costs = true;
+	ExplainPrintPlan(state, query);
+	while (state->str->len > 0 && state->str->data[state->str->len - 1] == '\n')
+		state->str->data[--state->str->len] = '\0';
+	return state->str->data;
+}
+
+static CachedPlanSource *
+plan_source(const BbmLeaf *leaf)
+{
+	return linitial(SPI_plan_get_plan_sources(leaf->plan));
+}
+
+static void
+refuse(QueryDesc *query, Relation rel)
+{
+	if (!guarded->planned_anew)
+	{
+		guarded->planned_anew = true;
+		plan_source(guarded->leaf)->cursor_options &= ~CURSOR_OPT_GENERIC_PLAN;
+		ResetPlanCache();
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the plan of the batch would read all of table \"%s\"", RelationGetRelationName(rel)),
+				 errdetail("It may have been made when the table was smaller, and is made anew.")));
+	}
+	bbm_failing_code = BBM_CODE_SIGNATURE;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+			 errmsg("the batch would read all of table \"%s\"", RelationGetRelationName(rel)),
+			 errdetail("It is about " INT64_FORMAT " rows, and its plan is:\n%s", guarded_keys, explain(query)),
+			 errhint("Create an index that its condition can use, or ANALYZE the table. If it is meant to be so, set allow_full_scan of the migration.")));
+}
+
+static void
+guarded_start(QueryDesc *query, int eflags)
+{
+	Relation	found = NULL;
+
+	if (previous_start)
+		previous_start(query, eflags);
+	else
+		standard_ExecutorStart(query, eflags);
+	if (guarded && !(eflags & EXEC_FLAG_EXPLAIN_ONLY) && find_full_scan(query->planstate, &found))
+		refuse(query, found);
+}
+
+/* Hooks the guard in; once a process, from _PG_init. */
+void
+bbm_plan_guard_install(void)
+{
+	previous_start = ExecutorStart_hook;
+	ExecutorStart_hook = guarded_start;
+}
+
+/* Does it change the rows of a scan of the target's index between two bounds, and nothing else? */
+static bool
+is_plain(const BbmLeaf *leaf, const PlannedStmt *stmt)
+{
+	ModifyTable *modify = (ModifyTable *) stmt->planTree;
+	IndexScan  *scan;
+
+	if (!IsA(modify, ModifyTable) || (stmt->commandType != CMD_UPDATE && stmt->commandType != CMD_DELETE) ||
+		stmt->subplans != NIL || list_length(modify->resultRelations) != 1)
+		return false;
+	scan = (IndexScan *) outerPlan(modify);
+	return scan && IsA(scan, IndexScan) && scan->indexid == leaf->index && list_length(scan->indexqual) >= 2;
+}
+
+/*
+ * A statement that is plain has the same plan for each range, and is executed
+ * with a generic one: to plan it again for each costs as much as a small batch.
+ * The server would not see that, since it takes an unknown range for half a
+ * percent of the table.  Called when the job has been prepared, and again when
+ * the generic plan has changed.  Needs what executing it needs.
+ */
+void
+bbm_plan_choose(const BbmTarget *target, BbmLeaf *leaf)
+{
+	CachedPlanSource *source;
+	CachedPlan *plan;
+
+	/* who only looks has prepared none */
+	if (leaf->plan == NULL || !OidIsValid(leaf->index) ||
+		(target->form != BBM_JOB_STATEMENT && target->form != BBM_JOB_COMPOSED))
+		return;
+	source = plan_source(leaf);
+	/* the generic one; none if a rule made several statements of it */
+	plan = SPI_plan_get_cached_plan(leaf->plan);
+	if (plan == NULL)
+		return;
+	if (list_length(plan->stmt_list) == 1 && is_plain(leaf, linitial_node(PlannedStmt, plan->stmt_list)))
+		source->cursor_options |= CURSOR_OPT_GENERIC_PLAN;
+	else
+		source->cursor_options &= ~CURSOR_OPT_GENERIC_PLAN;
+	leaf->plan_generation = source->generation;
+	ReleaseCachedPlan(plan, CurrentResourceOwner);
+}
+
+/*
+ * Executes the target's job, for a batch of that many keys, under the guard.
+ * Needs a transaction, SPI, a snapshot and the settings of the job; returns what
+ * SPI_execute_plan does.
+ */
+int
+bbm_plan_execute(BbmTarget *target, BbmLeaf *leaf, Datum *values, int64 keys)
+{
+	BbmTarget  *outer = guarded;
+	Oid			outer_leaf = guarded_leaf;
+	int64		outer_keys = guarded_keys;
+	int			result;
+
+	if ((plan_source(leaf)->cursor_options & CURSOR_OPT_GENERIC_PLAN) != 0 &&
+		plan_source(leaf)->generation != leaf->plan_generation)
+		bbm_plan_choose(target, leaf);
+	guarded = target->migration->allow_full_scan ? NULL : target;
+	guarded_leaf = leaf->relid;
+	guarded_keys = keys;
+	PG_TRY();
+	{
+		result = SPI_execute_plan(leaf->plan, values, NULL, false, 0);
+		target->planned_anew = false;
+	}
+	PG_FINALLY();
+	{
+		guarded = outer;
+		guarded_leaf = outer_leaf;
+		guarded_keys = outer_keys;
+	}
+	PG_END_TRY();
+	return result;
+}

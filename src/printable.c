@@ -1,0 +1,58 @@
+/*-------------------------------------------------------------------------
+ *
+ * printable.c
+ *		Text of users in lines of the server log.
+ *
+ * A migration's name, or the message of an error that its job raised, is of
+ * its owner's choosing.  What we log of it must not look like a line of its
+ * own, nor do anything to the terminal of who reads it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+
+#include "printable.h"
+
+/* Bytes of the control character that begins here, or 0. */
+static int
+control_length(const unsigned char *c)
+{
+	if (*c < 0x20 || *c == 0x7f)
+		return 1;
+	/* C1, as UTF-8 has it, and what says nothing of its encoding may */
+	if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f &&
+		(GetDatabaseEncoding() == PG_UTF8 || GetDatabaseEncoding() == PG_SQL_ASCII))
+		return 2;
+	return 0;
+}
+
+/*
+ * The text with control characters as \xHH, in the current memory context; the
+ * text itself when it has none.
+ */
+const char *
+bbm_printable(const char *text)
+{
+	const unsigned char *c = (const unsigned char *) text;
+	StringInfoData buf;
+
+	while (*c && control_length(c) == 0)
+		c++;
+	if (*c == '\0')
+		return text;
+
+	initStringInfo(&buf);
+	for (c = (const unsigned char *) text; *c;)
+	{
+		int			length = control_length(c);
+
+		if (length == 0)
+			appendStringInfoChar(&buf, (char) *c++);
+		for (; length > 0; length--)
+			appendStringInfo(&buf, "\\x%02x", *c++);
+	}
+	return buf.data;
+}

@@ -1,0 +1,151 @@
+/*-------------------------------------------------------------------------
+ *
+ * split.c
+ *		Halving a range until the rows that cannot be done stand alone.
+ *
+ * NOTES
+ *	  For a job that has used up its attempts, of a migration with on_error
+ *	  "split".  All of it is one transaction: each part runs in a subtransaction,
+ *	  and what cannot be done is recorded in the transaction that does the rest
+ *	  and finishes the job.  Only errors that may be due to the data are taken so;
+ *	  any other ends the whole, to be tried again or not as ever.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "split.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "execute.h"
+#include "record.h"
+#include "target.h"
+#include "txn.h"
+
+typedef struct Splitting
+{
+	BbmTarget  *target;
+	BbmLeaf    *leaf;
+	const BbmJob *job;
+	int64		rows;			/* done so far */
+	int64		errors;			/* of the migration, these included */
+} Splitting;
+
+/* Runs the job on a part; NULL, or the error that undid it. */
+static ErrorData *
+try_part(Splitting *splitting, const BbmRange *part)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
+	PG_TRY();
+	{
+		int64		rows;
+
+		PushActiveSnapshot(GetTransactionSnapshot());
+		rows = bbm_run_range(splitting->target, splitting->leaf, part, splitting->job->batch_size);
+		PopActiveSnapshot();
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller);
+		CurrentResourceOwner = owner;
+		splitting->rows += rows;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller);
+		CurrentResourceOwner = owner;
+	}
+	PG_END_TRY();
+	return error;
+}
+
+/* What stands alone is recorded, unless there are too many already. */
+static void
+put_aside(Splitting *splitting, const BbmRange *part, const ErrorData *error)
+{
+	const BbmMigration *migration = splitting->target->migration;
+
+	if (++splitting->errors > migration->max_errors)
+	{
+		bbm_failing_code = BBM_CODE_ATTEMPTS;
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("more than %d rows cannot be done", migration->max_errors),
+				 errdetail("The last error was: %s", error->message),
+				 errhint("bbm_errors shows those before; mend the job, or raise max_errors, and start the migration again.")));
+	}
+	bbm_error_add(splitting->job, &part->min, &part->max, error);
+}
+
+/*
+ * Does a part, or the two halves of it.  Goes at most as deep as the logarithm
+ * of its keys.
+ */
+static void
+split(Splitting *splitting, const BbmRange *part)
+{
+	const BbmStrategy *strategy = splitting->target->strategy;
+	BbmRange	all;
+	BbmRange	half;
+	ErrorData  *error;
+
+	CHECK_FOR_INTERRUPTS();
+	error = try_part(splitting, part);
+	if (error == NULL)
+		return;
+	if (bbm_error_class(error->sqlerrcode) != BBM_ERROR_DATA)
+		ThrowErrorData(error);
+	strategy->first_of(splitting->target, splitting->leaf, part, false, PG_INT32_MAX, &all);
+	half = all;
+	if (all.key_count > 1)
+		strategy->first_of(splitting->target, splitting->leaf, part, false, (int) (all.key_count / 2), &half);
+	/* ties cannot be told apart by the key */
+	if (all.key_count <= 1 || half.key_count >= all.key_count)
+	{
+		put_aside(splitting, part, error);
+		return;
+	}
+	FreeErrorData(error);
+	all.max = part->max;
+	split(splitting, &half);
+	half.min = half.max;
+	half.max = part->max;
+	strategy->first_of(splitting->target, splitting->leaf, &half, true, PG_INT32_MAX, &all);
+	if (all.key_count > 0)
+	{
+		all.max = part->max;
+		split(splitting, &all);
+	}
+}
+
+/*
+ * Does what can be done of a job's range, and records the rest, in the caller's
+ * transaction, which also records the job as finished.  Returns how many rows
+ * were changed.  The job's row is locked.
+ */
+int64
+bbm_split(BbmTarget *target, BbmLeaf *leaf, const BbmJob *job)
+{
+	Splitting	splitting = {target, leaf, job, 0, bbm_errors_count(job->migration_id)};
+	BbmRange	range = {job->min, job->max, job->key_count};
+
+	if (job->has_cursor)
+	{
+		range.min = job->cursor;
+		target->strategy->first_of(target, leaf, &range, true, PG_INT32_MAX, &range);
+		range.max = job->max;
+	}
+	split(&splitting, &range);
+	return splitting.rows;
+}

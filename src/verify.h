@@ -1,0 +1,18 @@
+/*-------------------------------------------------------------------------
+ *
+ * verify.h
+ *		Counting the rows that are not as they should be.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_VERIFY_H
+#define BBM_VERIFY_H
+
+#include "strategy.h"
+
+extern bool bbm_verifies_by_check(const BbmTarget *target, int pass);
+extern int64 bbm_verify_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, bool by_check);
+extern int64 bbm_verify_blocks(BbmTarget *target, BbmLeaf *leaf, int rows, bool by_check);
+extern int64 bbm_look_at_all(BbmTarget *target, int pass);
+
+#endif							/* BBM_VERIFY_H */

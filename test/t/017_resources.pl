@@ -1,0 +1,220 @@
+# Out of what a server can be out of: disk, WAL, locks, connections; and a clock that is
+# set back.  The migration holds, says so, and goes on when there is more.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use BbmTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+# Fills a file system to its last byte; returns the file that does it.
+sub fill
+{
+	my ($folder) = @_;
+	my $block = 'x' x 4096;
+	open(my $file, '>', "$folder/filler") or die "$folder/filler: $!";
+	$file->autoflush;
+	1 while (syswrite($file, $block) || 0) == length $block;
+	close $file;
+	return "$folder/filler";
+}
+
+SKIP:
+{
+	my $small = $ENV{BBM_TEST_SMALL};
+	skip 'no small file systems: only root may mount them', 1 unless $small;
+
+	# The data's.
+	my $node = bbm_node('disk', conf => "bbm.naptime = 0\nmax_wal_size = 1GB\n");
+	mkdir "$small/data/place" or die $!;
+	value($node, "CREATE TABLESPACE small LOCATION '$small/data/place'");
+	counter_table($node, 't', 2000);
+	value($node, 'ALTER TABLE t ADD COLUMN filler text, SET TABLESPACE small');
+	my $job = q(UPDATE t SET n = n + 1, filler = repeat('x', 2000) WHERE id BETWEEN $1 AND $2);
+	define($node, 'm', 't', job => $job =~ s/'/''/gr, batch_size => 100, workers => 2);
+	my $filler = fill("$small/data");
+	value($node, q(SELECT bbm_start('m')));
+	ok($node->poll_query_until('postgres', q(SELECT last_error LIKE '53100:%' FROM bbm_status('m'))), 'a full disk is met');
+	is(value($node, q(SELECT status FROM bbm_status('m'))), 'running', 'and fails no migration');
+	is(value($node, q(SELECT coalesce(max(attempts), 0) FROM bbm_jobs('m') WHERE status <> 'running')), 0, 'nor costs an attempt');
+	unlink $filler or die $!;
+	finished($node, 'm', 'with room again it finishes');
+	once_each($node, 't', 2000);
+	ranges_ok($node, 'm', 't');
+	no_workers($node);
+	log_clean($node);
+	$node->stop;
+
+	# WAL's: no server survives that, but the migration does.
+	$node = bbm_node('wal', conf => "bbm.naptime = 0\nmax_wal_size = 8MB\nmin_wal_size = 2MB\nwal_recycle = off\n",
+		initdb => [ '--wal-segsize=1', '-X', "$small/wal/pg_wal" ]);
+	counter_table($node, 't', 20000);
+	define($node, 'm', 't', batch_size => 50, workers => 2);
+	value($node, q(CREATE FUNCTION slowly(lo bigint, hi bigint) RETURNS void LANGUAGE sql AS
+		'UPDATE public.t SET n = n + 1 WHERE id BETWEEN lo AND hi; SELECT pg_sleep(0.002)'));
+	value($node, q(SELECT bbm_alter('m', job => 'slowly')));
+	$filler = fill("$small/wal");
+	value($node, q(SELECT bbm_start('m')));
+	my $down = 0;
+	for (1 .. 600)
+	{
+		$down = log_since($node) =~ /PANIC:.*No space left on device/ and last;
+		select(undef, undef, undef, 0.1);
+	}
+	ok($down, 'without room for WAL the server goes down');
+	unlink $filler or die $!;
+	$node->stop('immediate', fail_ok => 1);
+	start_anyway($node);
+	finished($node, 'm', 'and with it comes back and finishes');
+	once_each($node, 't', 20000);
+	ranges_ok($node, 'm', 't');
+	no_workers($node);
+	log_clean($node, undef, qr/No space left on device|terminated by signal 6/);
+	$node->stop;
+}
+
+# Locks.
+my ($out, $err);
+my $node = bbm_node('locks', conf => "bbm.naptime = 0\nmax_locks_per_transaction = 10\nmax_connections = 12\nlog_min_messages = debug1\n");
+counter_table($node, 't', 500);
+# stops in its batch until the locks are taken, which nobody can write down then
+value($node, <<'EOS');
+CREATE FUNCTION until_taken(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	UPDATE public.t SET n = n + 1 WHERE id BETWEEN lo AND hi;
+	WHILE EXISTS (SELECT FROM public.gate WHERE NOT open)
+		AND NOT EXISTS (SELECT FROM pg_stat_get_activity(NULL) WHERE application_name = 'taken')
+	LOOP
+		PERFORM pg_sleep(0.01), pg_stat_clear_snapshot();
+	END LOOP;
+END $$
+EOS
+value($node, q(SELECT bbm_create('m', 't', 'until_taken', batch_size => 50, workers => 2, start => true)));
+reach_gate($node, 2);
+# nobody can even log in then, nor look at a view of shared catalogs, so one session does and sees all of it
+my $hog = background($node, 'postgres', <<'EOS', q(SET application_name = 'taken'), <<'EOS2');
+DO $$
+BEGIN
+	FOR i IN 1 .. 100000 LOOP
+		PERFORM pg_advisory_lock(i);
+	END LOOP;
+EXCEPTION WHEN out_of_memory THEN
+	RAISE NOTICE 'all are taken';
+END $$;
+DO $$
+BEGIN
+	PERFORM bbm_pause('m');
+EXCEPTION WHEN out_of_memory THEN
+	RAISE NOTICE 'a pause is refused';
+END $$;
+EOS
+DO $$
+DECLARE
+	i int := 1000000;
+BEGIN
+	-- also what the workers let go of
+	WHILE clock_timestamp() < statement_timestamp() + interval '2 s' LOOP
+		BEGIN
+			LOOP
+				PERFORM pg_advisory_lock(i);
+				i := i + 1;
+			END LOOP;
+		EXCEPTION WHEN out_of_memory THEN
+			NULL;
+		END;
+		PERFORM pg_sleep(0.001);
+	END LOOP;
+END $$;
+EOS2
+($out, $err) = finish_background($hog);
+like($err, qr/all are taken.*a pause is refused/s, 'with all locks of the server taken a pause is refused, clearly');
+gate($node, 'open');
+like(log_since($node), qr/\[bbm worker\].*out of shared memory/, 'the workers met it');
+finished($node, 'm', 'when there are locks again, it finishes');
+once_each($node, 't', 500);
+ranges_ok($node, 'm', 't');
+is(value($node, q(SELECT max(attempts) FROM bbm_jobs('m'))), 1, 'none of that was an attempt');
+workers_gone($node);
+
+# Connections: workers have places of their own.
+gate($node, 'open');
+value($node, 'UPDATE t SET n = 0');
+define($node, 'c', 't', job => 'gated', batch_size => 50, workers => 2);
+my @idle = map { background($node, 'postgres', "SET application_name = 'idle'", 'SELECT pg_sleep(1000)') } 1 .. 11;
+$node->poll_query_until('postgres', "SELECT count(*) = 11 FROM pg_stat_activity WHERE application_name = 'idle' AND wait_event = 'PgSleep'");
+is( value($node, q(SELECT bbm_start('c'); SELECT bbm_wait('c', '1 minute'), (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'))),
+	"1\nfinished|12", 'with all connections in use, a migration starts and finishes');
+value($node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'idle'");
+finish_background($_) for @idle;
+once_each($node, 't', 500);
+no_workers($node);
+log_clean($node);
+$node->stop;
+
+# The clock, by a library between the server and the system.
+my $folder  = PostgreSQL::Test::Utils::tempdir;
+my $library = "$folder/clock.so";
+my $clock   = "$folder/clock";
+system_or_bail('cc', '-shared', '-fPIC', '-o', $library, "$FindBin::RealBin/../clock.c", '-ldl');
+
+sub set_clock
+{
+	append_to_file("$clock.new", $_[0]);
+	rename "$clock.new", $clock or die $!;
+	return;
+}
+
+set_clock('0');
+$node = bbm_node('clock', start => 0, conf => "bbm.naptime = 1s\nbbm.retry_delay = 1s\n");
+{
+	local @ENV{qw(LD_PRELOAD BBM_TEST_CLOCK)} = ($library, $clock);
+	$node->start;
+}
+value($node, 'CREATE EXTENSION bbm');
+counter_table($node, 't', 2000);
+# pg_sleep would sleep for the hour
+value($node, 'CREATE FUNCTION busy(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+	BEGIN
+		UPDATE public.t SET n = n + 1 WHERE id BETWEEN lo AND hi;
+		WHILE EXISTS (SELECT FROM public.gate WHERE NOT open) LOOP
+		END LOOP;
+	END $$');
+define($node, 'm', 't', job => 'busy', batch_size => 50, workers => 2, start => 'true');
+$node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM bbm_jobs('m') WHERE status = 'running'));
+my $before = value($node, 'SELECT clock_timestamp()');
+set_clock('-3600');
+is(value($node, "SELECT clock_timestamp() < '$before'"), 't', 'the clock is set back by an hour');
+gate($node, 'open');
+finished($node, 'm', 'what was at work finishes');
+once_each($node, 't', 2000);
+ranges_ok($node, 'm', 't');
+define($node, 'next', 't', start => 'true');
+finished($node, 'next', 'what is started then does');
+is(value($node, "SELECT started_at < '$before' FROM bbm_status('next')"), 't', 'by workers with that clock');
+workers_gone($node);
+# nobody announces this one
+define($node, 'found', 't');
+value($node, q(SET session_replication_role = replica; UPDATE batched_background_migrations SET status = 1 WHERE name = 'found'));
+finished($node, 'found', 'and what a look has to find does');
+is(value($node, 'SELECT min(n), max(n) FROM t'), '3|3', 'each row once, by each');
+
+# A retry waits for the time that its row says, unless asked for.
+value($node, 'CREATE FUNCTION fails(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+	BEGIN
+		IF EXISTS (SELECT FROM public.gate WHERE NOT open) THEN
+			RAISE division_by_zero;
+		END IF;
+	END $$');
+gate($node, 'shut');
+define($node, 'fails', 't', job => 'fails', batch_size => 2000, max_attempts => 100, start => 'true');
+$node->poll_query_until('postgres', q(SELECT attempt >= 1 FROM bbm_status('fails')));
+set_clock('-7200');
+gate($node, 'open');
+value($node, q(SELECT bbm_retry('fails')));
+finished($node, 'fails', 'bbm_retry does not wait for the clock');
+no_workers($node);
+log_clean($node);
+done_testing();

@@ -1,0 +1,188 @@
+# Block ranges under load: rows are inserted, updated so that they move, and
+# deleted, and VACUUM cuts off the table's end, while two workers do each row once.
+#
+# BBM_BLOCKS_SECONDS is how long the load goes on.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use BbmTest;
+use IPC::Run;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time sleep);
+
+my $seconds = $ENV{BBM_BLOCKS_SECONDS} || 20;
+my $node = bbm_node(
+	'blocks',
+	conf => <<'EOC');
+wal_level = minimal
+wal_skip_threshold = 0
+max_wal_senders = 0
+bbm.max_workers = 4
+bbm.lock_timeout = 200ms
+EOC
+
+# Rows of many widths, so that an update seldom finds room in its block.  New ones
+# count as done already, as a trigger would have it: otherwise there is no end.
+value($node, <<'EOS');
+CREATE TABLE rows (id bigint, n integer NOT NULL, pad text) WITH (fillfactor = 90);
+ALTER TABLE rows ALTER pad SET STORAGE PLAIN;
+INSERT INTO rows SELECT i, 0, repeat('x', (i % 7 * 150)::integer) FROM generate_series(1, 60000) i;
+CREATE INDEX ON rows (id);
+CREATE TABLE junk (id bigint, pad text) WITH (fillfactor = 90);
+ALTER TABLE junk ALTER pad SET STORAGE PLAIN;
+INSERT INTO junk SELECT i, repeat('x', (i % 7 * 100)::integer) FROM generate_series(1, 60000) i;
+CREATE INDEX ON junk (id);
+CREATE SEQUENCE new_ids START 1000000;
+-- a batch takes its time, so that the load gets between
+CREATE FUNCTION slowly(i bigint) RETURNS integer LANGUAGE plpgsql AS $$
+BEGIN
+	IF i % 100 = 0 THEN
+		PERFORM pg_sleep(0.04);
+	END IF;
+	RETURN 1;
+END $$;
+CREATE FUNCTION slow_delete() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM slowly(OLD.id);
+	RETURN NULL;
+END $$;
+CREATE TRIGGER slow_delete AFTER DELETE ON junk FOR EACH ROW EXECUTE FUNCTION slow_delete();
+EOS
+my $rows = 60000;
+
+# Deletes the rows that it has inserted, and of the others none that is counted.
+my $script = $node->basedir . '/load.sql';
+append_to_file($script, <<'EOS');
+\set id random(1, 60000)
+\set width random(0, 1200)
+UPDATE rows SET pad = repeat('y', :width) WHERE id = :id;
+UPDATE junk SET pad = repeat('y', :width) WHERE id = :id AND id % 3 <> 0;
+INSERT INTO rows VALUES (nextval('new_ids'), 1, repeat('z', :width));
+DELETE FROM rows WHERE id = (SELECT id FROM rows WHERE id >= 1000000 ORDER BY id LIMIT 1);
+EOS
+
+sub load
+{
+	my %p = (out => '', err => '');
+	local %ENV = $node->_get_env();
+	$p{run} = IPC::Run::start(
+		[ 'pgbench', '-n', '-c', 2, '-T', 600, '-f', $script, $node->connstr('postgres') ],
+		'<', \undef, '>', \$p{out}, '2>', \$p{err});
+	return \%p;
+}
+
+sub unload
+{
+	my ($load) = @_;
+	$load->{run}->kill_kill;
+	return;
+}
+
+value($node, <<'EOS');
+SELECT bbm_update('rows', 'rows', 'n = n + slowly(id)', 'n = 0', batch_size => 200, workers => 2);
+SELECT bbm_delete('junk', 'junk', 'id % 3 = 0', batch_size => 100, workers => 2);
+EOS
+my $load = load();
+$node->poll_query_until('postgres', 'SELECT n_tup_upd > 100 FROM pg_stat_user_tables WHERE relname = $$rows$$');
+value($node, 'SELECT bbm_start()');
+my $until = time + $seconds;
+my $crash_at = time + $seconds / 2;
+my ($vacuums, $crashed) = (0, 0);
+while (time < $until)
+{
+	# the end of a table is cut off when its last rows go
+	my ($rc) = $node->psql('postgres', 'DELETE FROM rows WHERE id > 1000000 AND random() < 0.5');
+	($rc) = $node->psql('postgres', 'VACUUM rows');
+	$vacuums++ if $rc == 0;
+	$node->psql('postgres', 'VACUUM junk');
+	if (!$crashed && time > $crash_at)
+	{
+		$node->kill9;
+		unload($load);
+		start_anyway($node);
+		$load = load();
+		$crashed = 1;
+	}
+}
+note "vacuums: $vacuums; ", value($node, q(SELECT string_agg(format('%s %s, %s done, pass %s', s.name, s.status, s.rows_done,
+	(SELECT pass FROM batched_background_migrations m WHERE m.name = s.name)), '; ') FROM bbm_status() s));
+ok($crashed, 'the server was killed in the middle');
+cmp_ok($vacuums, '>', 3, 'and VACUUM ran beside');
+# as fast as it goes, with the load still on
+value($node, q(CREATE OR REPLACE FUNCTION slowly(i bigint) RETURNS integer LANGUAGE sql AS 'SELECT 1'));
+finished($node, 'rows');
+finished($node, 'junk');
+unload($load);
+is(value($node, 'SELECT count(*), count(DISTINCT id), min(n), max(n) FROM rows WHERE id <= 60000'),
+	"$rows|$rows|1|1", 'each row was done once');
+is(value($node, 'SELECT count(*), count(*) FILTER (WHERE id % 3 = 0) FROM junk'), '40000|0', 'and all that were to go are gone');
+is(value($node, q(SELECT sum(rows) FROM bbm_jobs('rows') WHERE NOT verifies)), $rows, 'the jobs have counted them');
+is(value($node, q(SELECT sum(rows) FROM bbm_jobs('junk') WHERE NOT verifies)), 20000, 'the deleted ones, too');
+note value($node, q(SELECT string_agg(format('%s pass %s: %s jobs, %s rows', name, pass, jobs, rows), E'\n' ORDER BY name, pass)
+	FROM (SELECT m.name, j.pass, count(*) AS jobs, sum(row_count) AS rows FROM batched_background_migration_jobs j
+		JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id GROUP BY 1, 2) p));
+no_workers($node);
+log_clean($node, undef, qr/canceling statement due to lock timeout/, qr/deadlock detected/);
+
+# Rows that come and meet where for ever are an end as well, with a reason.
+my $endless = background($node, 'postgres', q(DO $$
+BEGIN
+	LOOP
+		INSERT INTO rows SELECT 2000000, 0, '' FROM generate_series(1, 100);
+		COMMIT;
+	END LOOP;
+END $$));
+$node->poll_query_until('postgres', 'SELECT count(*) > 0 FROM rows WHERE id = 2000000');
+value($node, q(SELECT bbm_update('endless', 'rows', 'n = 1', 'n = 0', max_attempts => 2, start => true)));
+status_is($node, 'endless', 'failed');
+like(value($node, q(SELECT last_error FROM bbm_status('endless'))), qr/^55000: after \d+ passes over the table \d+ rows remain to be done$/,
+	'a table that is filled for ever fails the migration');
+value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'DO%'));
+finish_background($endless);
+value($node, q(SELECT bbm_start('endless')));
+finished($node, 'endless', 'which then goes on, and ends');
+is(value($node, 'SELECT count(*) FROM rows WHERE n = 0'), 0, 'nothing is left');
+
+# With wal_level = minimal a table that is filled in the transaction that has emptied it
+# has a visibility map without a position in the WAL: it is known by its files.
+value($node, <<'EOS');
+CREATE TABLE refilled AS SELECT i AS id, 0 AS n FROM generate_series(1, 1000) i;
+CREATE FUNCTION pause(migration text, stop boolean) RETURNS integer LANGUAGE plpgsql AS $$
+BEGIN
+	IF stop THEN
+		UPDATE batched_background_migrations SET status = 0 WHERE name = migration AND status = 4;
+	END IF;
+	RETURN 1;
+END $$;
+SELECT bbm_update('refilled', 'refilled', $$n = pause('refilled', id = 1000)$$, 'n = 0', start => true);
+EOS
+status_is($node, 'refilled', 'paused');
+my $file = $node->basedir . '/rows.txt';
+append_to_file($file, join '', map { "$_\t0\n" } 1 .. 500);
+chmod 0755, $node->basedir;
+value($node, "BEGIN; TRUNCATE refilled; COPY refilled FROM '$file' (FREEZE); COMMIT; SELECT bbm_start('refilled')");
+finished($node, 'refilled');
+is(value($node, 'SELECT count(*) FILTER (WHERE n = 1), count(*) FROM refilled'), '500|500', 'the new rows are done');
+
+# A copy knows nothing of the pages: what was done in the original is looked at anew.
+value($node, <<'EOS');
+CREATE TABLE copied AS SELECT i AS id, 0 AS n FROM generate_series(1, 5000) i;
+EOS
+value($node, 'VACUUM copied');
+value($node, <<'EOS');
+SELECT bbm_update('copied', 'copied', $$n = pause('copied', id = 2500)$$, 'n = 0', batch_size => 226, start => true);
+EOS
+status_is($node, 'copied', 'paused');
+workers_gone($node);
+value($node, 'CREATE DATABASE copy TEMPLATE postgres STRATEGY file_copy');
+value($node, 'UPDATE copied SET n = 0 WHERE id <= 10', 'copy');
+value($node, q(SELECT bbm_start('copied')), $_) for 'postgres', 'copy';
+finished($node, 'copied', 'the original finishes');
+finished($node, 'copied', 'and so does the copy', 'copy');
+is(value($node, 'SELECT count(*) FILTER (WHERE n = 1), count(*) FROM copied', $_), '5000|5000', "all rows are done in $_")
+  for 'postgres', 'copy';
+done_testing();
