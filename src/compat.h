@@ -204,6 +204,19 @@ bbm_slot_is_void(const ReplicationSlotPersistentData *data)
 #endif
 }
 
+/* Can no row have a null there?  18 has NOT NULL constraints that are not valid for all rows. */
+static inline bool
+bbm_column_not_null(TupleDesc desc, AttrNumber attnum)
+{
+	if (!TupleDescAttr(desc, attnum - 1)->attnotnull)
+		return false;
+#ifdef ATTNULLABLE_INVALID
+	return TupleDescCompactAttr(desc, attnum - 1)->attnullability != ATTNULLABLE_INVALID;
+#else
+	return true;
+#endif
+}
+
 static inline bool
 bbm_has_returning(const UpdateStmt *stmt)
 {

@@ -256,7 +256,8 @@ take_up(void *arg)
 
 	args->taken_up = bbm_migration_lock(args->id, &status) && status == BBM_ACTIVE;
 	if (args->taken_up)
-		bbm_migration_take_up(args->id, args->estimate, args->target->relid, &args->min, &args->max);
+		bbm_migration_take_up(args->id, args->estimate, args->target->relid, &args->min, &args->max,
+							  bbm_key_order_words(&args->target->key));
 }
 
 /* The migration's target as of now, taken up; NULL with an outcome when there is none. */
@@ -578,6 +579,9 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 	target->failures_in_row = 0;
 	if (work.result == BBM_WORK_PAUSED)
 		put_job_back(engine, target, job);
+	/* the next claim finds the same, and has the target resolved anew */
+	else if (work.result == BBM_WORK_STALE)
+		bbm_record_stale(target, job);
 	else if (work.result == BBM_WORK_LOST)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " was taken over by another worker",

@@ -15,6 +15,7 @@
  */
 #include "execute.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
 #include "executor/instrument.h"
@@ -33,19 +34,28 @@
 #include "printable.h"
 #include "split.h"
 #include "target.h"
+#include "tree.h"
 #include "throttle.h"
 #include "txn.h"
 #include "verify.h"
 
-/* Rows of the table that this transaction has changed so far. */
+/* Rows of the leaf, or of all leaves of the tree, that this transaction has changed so far. */
 static int64
-rows_changed(Oid relid)
+rows_changed(const BbmLeaf *leaf)
 {
-	Datum		arg = ObjectIdGetDatum(relid);
+	List	   *tables = leaf->whole_tree ? bbm_tree_leaves(leaf->relid) : list_make1_oid(leaf->relid);
+	int64		rows = 0;
+	ListCell   *cell;
 
-	return DatumGetInt64(DirectFunctionCall1(pg_stat_get_xact_tuples_inserted, arg)) +
-		DatumGetInt64(DirectFunctionCall1(pg_stat_get_xact_tuples_updated, arg)) +
-		DatumGetInt64(DirectFunctionCall1(pg_stat_get_xact_tuples_deleted, arg));
+	foreach(cell, tables)
+	{
+		Datum		arg = ObjectIdGetDatum(lfirst_oid(cell));
+
+		rows += DatumGetInt64(DirectFunctionCall1(pg_stat_get_xact_tuples_inserted, arg)) +
+			DatumGetInt64(DirectFunctionCall1(pg_stat_get_xact_tuples_updated, arg)) +
+			DatumGetInt64(DirectFunctionCall1(pg_stat_get_xact_tuples_deleted, arg));
+	}
+	return rows;
 }
 
 /* The number a job's function returned; NULL is none. */
@@ -80,18 +90,23 @@ explain_error(void *arg)
 }
 
 /*
- * A row that still meets the condition that tells what is to be done would be
- * done again, and again.
+ * The rows that are done, of those that were updated.  Where rows move, one that
+ * still meets the condition that tells what is to be done would be done again,
+ * and again.
  */
-static void
-check_done(const BbmTarget *target)
+static int64
+rows_done(const BbmTarget *target)
 {
+	int64		rows = 0;
+
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		bool		isnull;
 		Datum		still = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull);
 
-		if (!isnull && DatumGetBool(still))
+		if (isnull || !DatumGetBool(still))
+			rows++;
+		else if (target->strategy->sweeps)
 		{
 			bbm_failing_code = BBM_CODE_SIGNATURE;
 			ereport(ERROR,
@@ -102,6 +117,7 @@ check_done(const BbmTarget *target)
 					 errhint("Write a condition that a row does not meet any more once it is done.")));
 		}
 	}
+	return rows;
 }
 
 /* Runs the job on a range; returns how many rows it says it has changed. */
@@ -110,7 +126,7 @@ bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 {
 	bool		statement = target->form == BBM_JOB_STATEMENT || target->form == BBM_JOB_COMPOSED;
 	bool		by_statistics = !statement && !target->returns_count;
-	int64		before = by_statistics ? rows_changed(leaf->relid) : 0;
+	int64		before = by_statistics ? rows_changed(leaf) : 0;
 	int			level = bbm_job_settings(target->migration);
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = explain_error};
 	Datum		values[BBM_MAX_JOB_ARGS];
@@ -125,7 +141,7 @@ bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 		elog(ERROR, "could not run the job: %s", SPI_result_code_string(result));
 	rows = statement ? (int64) SPI_processed : target->returns_count ? returned_count() : 0;
 	if (result == SPI_OK_UPDATE_RETURNING && target->form == BBM_JOB_COMPOSED)
-		check_done(target);
+		rows = rows_done(target);
 	SPI_freetuptable(SPI_tuptable);
 	/*
 	 * Deferred constraints and triggers are due now, in the settings of the
@@ -135,7 +151,7 @@ bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 	AfterTriggerFireDeferred();
 	bbm_txn_discard();
 	if (by_statistics)
-		rows = rows_changed(leaf->relid) - before;
+		rows = rows_changed(leaf) - before;
 	/* also undoes what the job has SET */
 	bbm_user_settings_end(level);
 	return rows;
@@ -198,15 +214,12 @@ static BbmLeaf *
 leaf_of(const BbmWork *work)
 {
 	BbmTarget  *target = work->target;
-	BbmLeaf    *leaf = bbm_leaf_open(target, target->by_leaf ? work->job->relation : target->relid);
+	/* cut before the table had a child, it is the table's own */
+	bool		of_leaf = target->by_leaf && work->job->relation_name;
+	BbmLeaf    *leaf = bbm_leaf_open(target, of_leaf ? work->job->relation : target->relid);
 
-	if (leaf == NULL && !target->by_leaf)
-	{
-		bbm_failing_code = BBM_CODE_TABLE;
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table \"%s\" does not exist any more", target->migration->table_name)));
-	}
+	if (leaf == NULL && !of_leaf)
+		bbm_table_is_gone(target->migration->table_name);
 	return leaf;
 }
 
@@ -256,6 +269,8 @@ verify(BbmWork *work, BbmRange *part)
 		work->cost.rows = bbm_verify_range(target, leaf, part, bbm_verifies_by_check(target, job->pass));
 		PopActiveSnapshot();
 	}
+	else
+		work->skipped = true;
 	return true;
 }
 
@@ -291,6 +306,10 @@ do_part(BbmWork *work, BbmRange *part)
 		if (target->strategy->after_batch)
 			target->strategy->after_batch(target, leaf);
 	}
+	work->skipped = leaf == NULL;
+	/* what was done on another server stays done when ours crashes */
+	if (leaf && leaf->is_foreign)
+		ForceSyncCommit();
 	return more;
 }
 
@@ -330,10 +349,21 @@ bbm_work(void *arg)
 		work->result = BBM_WORK_PAUSED;
 		return;
 	}
+	/*
+	 * Somebody may have changed the table since the claim.  Without a lock, as
+	 * the job may not touch it: if it changes in the next moment, the job fails
+	 * once.
+	 */
+	if (!bbm_target_is_current(work->target))
+	{
+		work->result = BBM_WORK_STALE;
+		return;
+	}
+	work->skipped = false;
 	more = do_part_measured(work, &part);
 	if (!more)
 	{
-		bbm_job_finish(work->job, &work->cost);
+		bbm_job_finish(work->job, &work->cost, work->skipped);
 		work->result = BBM_WORK_FINISHED;
 		if (work->may_go_on(work->arg))
 			bbm_claim_next(work->next);
@@ -343,6 +373,8 @@ bbm_work(void *arg)
 		MemoryContext old;
 
 		bbm_job_progress(work->job, &part.max, work->next_size, &work->cost);
+		/* only now: a statement leaves us in a context that ends with the transaction */
+		old = MemoryContextSwitchTo(work->context);
 		work->next_cursor = part.max;
 		/* only now: SPI leaves us in its own context, which ends with the transaction */
 		old = MemoryContextSwitchTo(work->context);
