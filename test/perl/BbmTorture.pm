@@ -223,7 +223,8 @@ sub rules
 	if (my $ranges = $subject->{ranges})
 	{
 		my ($key, $low, $high) = @$ranges;
-		my $cut = "(SELECT id, relation, $low AS low, $high AS high FROM $jobs j WHERE pass = 1)";
+		# those with negative ids do again what had been put aside
+		my $cut = "(SELECT id, relation, $low AS low, $high AS high FROM $jobs j WHERE pass = 1 AND id > 0)";
 		$rules{'ranges do not overlap'} =
 		  "SELECT string_agg(format('job %s from %s, before it up to %s', id, low, before), ', ') FROM (SELECT id, low, lag(high) OVER (PARTITION BY relation ORDER BY low) AS before FROM $cut c) o WHERE before >= low";
 		$rules{'ranges leave no gap'} =
