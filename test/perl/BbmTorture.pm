@@ -48,6 +48,10 @@ BEGIN
 	GET DIAGNOSTICS done = ROW_COUNT;
 	-- some batches are long, and some fail
 	PERFORM pg_sleep(CASE WHEN random() < 0.02 THEN 0.1 ELSE 0.002 END);
+	-- with the lock that says the worker lives
+	IF random() < 0.05 THEN
+		PERFORM pg_advisory_unlock_all();
+	END IF;
 	IF random() < 0.005 OR EXISTS (SELECT FROM faults WHERE tab = '{t}' AND id BETWEEN lo AND hi) THEN
 		RAISE 'an unlucky batch';
 	END IF;
