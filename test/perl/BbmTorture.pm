@@ -428,7 +428,7 @@ sub rest_in_peace
 	try_value($state, "ROLLBACK PREPARED '$_'") for split /\n/, value($node, 'SELECT gid FROM pg_prepared_xacts');
 	value($node, 'UPDATE batched_background_migrations SET batch_size = 500, sub_batch_size = NULL');
 	value($node, 'DELETE FROM faults; SELECT bbm_start()');
-	my $until = time + 2 * $PostgreSQL::Test::Utils::timeout_default;
+	my $until = time + $PostgreSQL::Test::Utils::timeout_default;
 	while (time < $until && scalar(keys %{ $state->{complete} || {} }) < keys %subjects)
 	{
 		look($state, 0);
