@@ -434,12 +434,15 @@ static int64
 define_with_options(FunctionCallInfo fcinfo, int first, BbmDefinition *d)
 {
 	bool		start = !PG_ARGISNULL(first + OPTION_START) && PG_GETARG_BOOL(first + OPTION_START);
+	MemoryContext caller = CurrentMemoryContext;
 	int64		id;
 
 	read_options(fcinfo, first, d);
 	SPI_connect();
 	id = define(d, start, !PG_ARGISNULL(first + OPTION_MIN) || !PG_ARGISNULL(first + OPTION_MAX),
 				!PG_ARGISNULL(first + OPTION_MIN_KEY) || !PG_ARGISNULL(first + OPTION_MAX_KEY));
+	/* the name as it was resolved is the caller's, too */
+	d->table_name = MemoryContextStrdup(caller, d->table_name);
 	SPI_finish();
 	return id;
 }
