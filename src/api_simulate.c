@@ -36,6 +36,7 @@
 
 PG_FUNCTION_INFO_V1(bbm_test_clock_advance);
 PG_FUNCTION_INFO_V1(bbm_test_sizing);
+PG_FUNCTION_INFO_V1(bbm_test_rest);
 PG_FUNCTION_INFO_V1(bbm_test_cut);
 PG_FUNCTION_INFO_V1(bbm_test_sweep);
 
@@ -133,6 +134,13 @@ bbm_test_cut(PG_FUNCTION_ARGS)
 	bbm_target_close(target);
 	SPI_finish();
 	PG_RETURN_FLOAT8(ms);
+}
+
+/* rest(delay_us, elapsed_us, factor): microseconds. */
+Datum
+bbm_test_rest(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(bbm_rest_us(PG_GETARG_INT64(0), PG_GETARG_INT64(1), PG_GETARG_FLOAT8(2)));
 }
 
 /* ----------------------------------------------------------------

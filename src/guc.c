@@ -53,6 +53,7 @@ static bool vacuum;
 static int	max_wal_rate;
 static int	max_row_rate;
 static int	max_active_sessions;
+static double rest_factor;
 static char *active_hours;
 
 typedef enum SettingKind
@@ -140,6 +141,9 @@ static const SettingDef settings[BBM_SETTINGS] = {
 	[BBM_MAX_ACTIVE_SESSIONS] = {"bbm.max_active_sessions", KIND_INT, &max_active_sessions, -1, -1, INT_MAX, 0,
 		"Sets how many sessions of others may be active while batches run.",
 	"-1 turns it off."},
+	[BBM_REST_FACTOR] = {"bbm.rest_factor", KIND_REAL, &rest_factor, 8, 0, 1000, 0,
+		"Sets how many times as long as it had to wait for a CPU a worker rests.",
+	"Zero turns it off; it does nothing where the system does not tell."},
 	[BBM_ACTIVE_HOURS] = {"bbm.active_hours", KIND_STRING, &active_hours, 0, 0, 0, GUC_LIST_INPUT,
 		"Sets the hours in which batches run.",
 	"A list of \"[days] HH:MM-HH:MM [time zone]\"; empty: always.", check_hours},

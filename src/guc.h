@@ -47,6 +47,7 @@ typedef enum BbmSetting
 	BBM_MAX_WAL_RATE,			/* kB/s, 0 off */
 	BBM_MAX_ROW_RATE,			/* rows/s, 0 off */
 	BBM_MAX_ACTIVE_SESSIONS,	/* -1 off */
+	BBM_REST_FACTOR,			/* 0 off */
 	BBM_ACTIVE_HOURS,			/* '': always */
 	BBM_CONDITION,				/* a migration's alone; NULL: none */
 	BBM_SETTINGS				/* how many there are */
