@@ -65,7 +65,8 @@ CREATE TABLE @extschema@.batched_background_migrations (
     error_sqlstate text,
     error_message text,
     error_detail text,
-    error_hint text
+    error_hint text,
+    settings text[]
 );
 
 CREATE TABLE @extschema@.batched_background_migration_jobs (
@@ -330,6 +331,7 @@ CREATE FUNCTION @extschema@.bbm_create(
     on_error text DEFAULT 'fail',
     max_errors integer DEFAULT 100,
     allow_full_scan boolean DEFAULT false,
+    settings text[] DEFAULT NULL,
     "where" text DEFAULT NULL
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -365,6 +367,7 @@ CREATE FUNCTION @extschema@.bbm_update(
     on_error text DEFAULT 'fail',
     max_errors integer DEFAULT 100,
     allow_full_scan boolean DEFAULT false,
+    settings text[] DEFAULT NULL,
     allow_key_change boolean DEFAULT false
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -398,7 +401,8 @@ CREATE FUNCTION @extschema@.bbm_delete(
     follow boolean DEFAULT false,
     on_error text DEFAULT 'fail',
     max_errors integer DEFAULT 100,
-    allow_full_scan boolean DEFAULT false
+    allow_full_scan boolean DEFAULT false,
+    settings text[] DEFAULT NULL
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_delete IS
@@ -425,7 +429,8 @@ CREATE FUNCTION @extschema@.bbm_alter(
     follow boolean DEFAULT NULL,
     on_error text DEFAULT NULL,
     max_errors integer DEFAULT NULL,
-    allow_full_scan boolean DEFAULT NULL
+    allow_full_scan boolean DEFAULT NULL,
+    settings text[] DEFAULT NULL
 ) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_alter IS
@@ -566,7 +571,7 @@ COMMENT ON FUNCTION @extschema@.bbm_workers IS
 CREATE VIEW @extschema@.bbm_migration_status (
     name, status, percent, rows_done, estimated_total, jobs_finished, jobs_running, jobs_failed, rows_per_second,
     eta, batch_size, workers, waiting_on, started_at, finished_at, last_error, attempt, next_attempt_at,
-    given_back, given_back_for
+    given_back, given_back_for, quiet_since
 ) WITH (security_barrier) AS
     SELECT m.name,
            @extschema@.bbm_status_name(m.status),
@@ -601,7 +606,8 @@ CREATE VIEW @extschema@.bbm_migration_status (
                    sum(g.given_back_for[4]), sum(g.given_back_for[5]), sum(g.given_back_for[6])]::bigint[])
                FROM @extschema@.batched_background_migration_jobs g
                WHERE g.batched_background_migration_id = m.id AND g.given_back > 0)
-           END
+           END,
+           CASE WHEN m.status IN (0, 1, 4) THEN greatest(m.created_at, m.updated_at, j.progress_at) END
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
         -- keys are those of the first pass; what a pass that verifies has found is not done
@@ -612,7 +618,12 @@ CREATE VIEW @extschema@.bbm_migration_status (
                max(j.max_value) AS cut, coalesce(bool_or(j.relation IS NOT NULL), false) AS by_leaf,
                coalesce(sum(j.merged_jobs) FILTER (WHERE j.status = 2), 0)::bigint AS finished,
                count(*) FILTER (WHERE j.status = 4) AS running,
-               count(*) FILTER (WHERE j.status = 3) AS failed
+               count(*) FILTER (WHERE j.status = 3) AS failed,
+               -- a job finished, or part of one: its row has changed since it was claimed, or was given back once after
+               max(CASE WHEN j.status = 2 THEN j.finished_at
+                        WHEN (j.cursor_value IS NOT NULL OR j.cursor_key IS NOT NULL) AND
+                             CASE j.status WHEN 4 THEN j.updated_at > j.started_at ELSE j.stuck <= 1 END
+                        THEN j.updated_at END) AS progress_at
         FROM @extschema@.batched_background_migration_jobs j
         WHERE j.batched_background_migration_id = m.id
     ) j
@@ -648,6 +659,14 @@ AS $$
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_status IS
     'a row a migration: progress, rate, what it waits for and the last error; no row for a name that is not there';
+
+CREATE FUNCTION @extschema@.bbm_pressure(
+    name text,
+    OUT signal text, OUT setting text, OUT holds boolean, OUT reason text, OUT microseconds float8
+) RETURNS SETOF record
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 5 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.bbm_pressure IS
+    'what a migration would wait for before its next batch, a row a signal that it has a limit for';
 
 CREATE VIEW @extschema@.bbm_migration_jobs (
     id, status, min_value, max_value, attempts, rows, run_time, wal_bytes, jobs, worker_pid, started_at, finished_at,
@@ -749,6 +768,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.error_sqlstate IS 'S
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_message IS 'message of the error that failed it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_detail IS 'detail of the error that failed it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_hint IS 'hint of the error that failed it';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.settings IS
+    'settings of its own, name=value each, before those of the server; and its bbm.condition';
 
 COMMENT ON COLUMN @extschema@.batched_background_migrations.min_key IS
     'lowest key, inclusive, where it is not an integer: a value per column, as text';
@@ -928,7 +949,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.migration_id IS
 COMMENT ON COLUMN @extschema@.bbm_events.name IS
     'its name then';
 COMMENT ON COLUMN @extschema@.bbm_events.event IS
-    'created, started, paused, running, finished, failed, altered or dropped; attached or detached: a partition or child';
+    'created, started, paused, running, finished, failed, altered or dropped; attached or detached: a partition or child; pass: block ranges go over the table again';
 COMMENT ON COLUMN @extschema@.bbm_events.status IS
     'the status after it, as a word';
 COMMENT ON COLUMN @extschema@.bbm_events.role IS

@@ -242,6 +242,22 @@ CALL bbm_run('composed tree');
 SELECT relation, verifies, min_key, max_key, rows FROM jobs('composed tree');
 SELECT n, count(*) FROM p GROUP BY n;
 
+-- a loose scan counts values: two a job; first two have come, then one, each in five rows, and that is the last round
+CREATE TABLE days (day int NOT NULL, n int NOT NULL DEFAULT 0);
+CREATE INDEX ON days (day);
+INSERT INTO days SELECT i % 3 FROM generate_series(0, 8) i;
+CREATE FUNCTION more_days() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO days SELECT max(day) + 1 FROM days, generate_series(1, 5) i GROUP BY i;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER more AFTER UPDATE ON days FOR EACH STATEMENT EXECUTE FUNCTION more_days();
+SELECT bbm_update('days', 'days', 'n = n + 1', column_name => 'day', batch_size => 2, follow => true,
+                  batching_strategy => 'LooseIndexScanBatchingStrategy');
+CALL bbm_run('days');
+SELECT min_value, max_value, rows FROM jobs('days');
+SELECT n, min(day), max(day), count(*) FROM days GROUP BY n ORDER BY n;
+
 -- a strategy without an upper bound has nothing to go beyond
 SELECT bbm_update('bad', 't', 'n = 0', 'n = 1', batching_strategy => 'BlockRangeBatchingStrategy', follow => true);
 SELECT bbm_create('bad', 'keys', 'UPDATE keys SET id = gen_random_uuid() WHERE id IS NULL', column_name => 'id',
@@ -262,9 +278,9 @@ SELECT status, failure_error_code FROM batched_background_migrations WHERE name 
 SELECT name FROM batched_background_migrations WHERE name = 'bad';
 
 DROP EXTENSION bbm;
-DROP TABLE t, arrivals, keys, p;
+DROP TABLE t, arrivals, keys, p, days;
 DROP SEQUENCE job_at_work, leaf_jobs;
-DROP FUNCTION jobs, arrive, until, stops_following, arrives_fast, more, comes_late, leaf_job, more_in_leaves;
+DROP FUNCTION jobs, arrive, until, stops_following, arrives_fast, more, comes_late, leaf_job, more_in_leaves, more_days;
 ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.retry_delay;
 SELECT pg_reload_conf();

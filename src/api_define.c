@@ -119,6 +119,12 @@ bool_arg(FunctionCallInfo fcinfo, int n)
 	return value;
 }
 
+static const ArrayType *
+array_arg(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? NULL : PG_GETARG_ARRAYTYPE_P(n);
+}
+
 /* Where a worker logs in as the owner, the owner must be allowed to. */
 static void
 check_may_log_in(Oid role)
@@ -144,7 +150,8 @@ enum
 	OPTION_WORKERS, OPTION_MAX_ATTEMPTS, OPTION_SHARE_TABLE, OPTION_SYNCHRONOUS, OPTION_START,
 	OPTION_TARGET_DURATION, OPTION_MIN_BATCH_SIZE, OPTION_MAX_BATCH_SIZE, OPTION_MAX_BATCH_WAL, OPTION_INDEX,
 	OPTION_MIN_KEY, OPTION_MAX_KEY, OPTION_VERIFY, OPTION_CHECK, OPTION_FOLLOW,
-	OPTION_ON_ERROR, OPTION_MAX_ERRORS, OPTION_ALLOW_FULL_SCAN, OPTION_LAST
+	OPTION_ON_ERROR, OPTION_MAX_ERRORS, OPTION_ALLOW_FULL_SCAN, OPTION_SETTINGS,
+	OPTION_LAST
 };
 
 /* A batch whose size nobody gave begins with so many keys, and aims at so much time. */
@@ -211,6 +218,7 @@ read_options(FunctionCallInfo fcinfo, int first, BbmDefinition *d)
 	d->on_error = text_arg(fcinfo, first + OPTION_ON_ERROR);
 	d->max_errors = int_arg(fcinfo, first + OPTION_MAX_ERRORS);
 	d->allow_full_scan = bool_arg(fcinfo, first + OPTION_ALLOW_FULL_SCAN);
+	d->settings = array_arg(fcinfo, first + OPTION_SETTINGS);
 	d->search_path = pstrdup(namespace_search_path);
 	check_max_attempts(d->max_attempts);
 }
@@ -494,7 +502,7 @@ enum
 	ALTER_NAME, ALTER_NEW_NAME, ALTER_JOB, ALTER_BATCH_SIZE, ALTER_SUB_BATCH_SIZE, ALTER_MAX, ALTER_WORKERS,
 	ALTER_MAX_ATTEMPTS, ALTER_SHARE_TABLE, ALTER_SYNCHRONOUS, ALTER_OWNER, ALTER_TARGET_DURATION,
 	ALTER_MIN_BATCH_SIZE, ALTER_MAX_BATCH_SIZE, ALTER_MAX_BATCH_WAL, ALTER_INDEX, ALTER_VERIFY, ALTER_FOLLOW,
-	ALTER_ON_ERROR, ALTER_MAX_ERRORS, ALTER_ALLOW_FULL_SCAN
+	ALTER_ON_ERROR, ALTER_MAX_ERRORS, ALTER_ALLOW_FULL_SCAN, ALTER_SETTINGS
 };
 
 /* A new job is checked as bbm_create checks one, as the role that will run it. */
@@ -555,7 +563,8 @@ bbm_alter(PG_FUNCTION_ARGS)
 		.max_attempts = int_arg(fcinfo, ALTER_MAX_ATTEMPTS),
 		.share_table = bool_arg(fcinfo, ALTER_SHARE_TABLE),
 		.synchronous = bool_arg(fcinfo, ALTER_SYNCHRONOUS),
-		.owner = PG_ARGISNULL(ALTER_OWNER) ? NULL : NameStr(*PG_GETARG_NAME(ALTER_OWNER))
+		.owner = PG_ARGISNULL(ALTER_OWNER) ? NULL : NameStr(*PG_GETARG_NAME(ALTER_OWNER)),
+		.settings = array_arg(fcinfo, ALTER_SETTINGS)
 	};
 	BbmMigration *migration;
 	BbmStatus	status;
@@ -578,7 +587,7 @@ bbm_alter(PG_FUNCTION_ARGS)
 		(d.job || d.batch_size || d.sub_batch_size || d.max || d.workers || d.max_attempts ||
 		 d.share_table || d.synchronous || d.target_duration || d.min_batch_size || d.max_batch_size ||
 		 d.max_batch_wal || d.index_name || d.verify || d.follow || d.on_error || d.max_errors ||
-		 d.allow_full_scan))
+		 d.allow_full_scan || d.settings))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("migration \"%s\" is finished and stays so", name),

@@ -125,11 +125,25 @@ goes_on(const RunState *state, const char *name)
 	}
 }
 
+/* Says what the migration waits for, once that has lasted a while and then from time to time. */
+static void
+report_hold(const BbmEngine *engine, const char *name, TimestampTz *report_at)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (now < *report_at || now < TimestampTzPlusMilliseconds(engine->wait.since, BBM_TELL_HOLD_MS))
+		return;
+	ereport(NOTICE,
+			(errmsg("migration \"%s\" waits: %s", name, engine->wait.reason)));
+	*report_at = TimestampTzPlusMilliseconds(now, BBM_PROGRESS_MS);
+}
+
 /* Drives the engine until the migration has ended. */
 static void
 drive(BbmEngine *engine, RunState *state, const char *name)
 {
 	TimestampTz report_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_PROGRESS_MS);
+	TimestampTz report_hold_at = 0;
 
 	for (;;)
 	{
@@ -159,6 +173,8 @@ drive(BbmEngine *engine, RunState *state, const char *name)
 			continue;
 		}
 
+		if (engine->held)
+			report_hold(engine, name, &report_hold_at);
 		/* nothing for us now: it has ended, or others run the rest, or a retry is not due */
 		run_or_throw(read_state, state);
 		if (!goes_on(state, name))

@@ -20,12 +20,14 @@
 #include "claim.h"
 #include "guc.h"
 #include "locks.h"
+#include "pressure.h"
 #include "shmem.h"
 
 PG_FUNCTION_INFO_V1(bbm_may_see);
 PG_FUNCTION_INFO_V1(bbm_status_name);
 PG_FUNCTION_INFO_V1(bbm_waiting_on);
 PG_FUNCTION_INFO_V1(bbm_live_workers);
+PG_FUNCTION_INFO_V1(bbm_pressure);
 
 Datum
 bbm_may_see(PG_FUNCTION_ARGS)
@@ -145,6 +147,8 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 	}
 	if (!bbm_enabled)
 		PG_RETURN_TEXT_P(cstring_to_text("bbm.enabled, which is off"));
+	if (bbm_hold_reason(id, what))
+		PG_RETURN_TEXT_P(cstring_to_text(what));
 	if (waits_for_retry(id))
 		PG_RETURN_TEXT_P(cstring_to_text(BBM_WAITS_FOR_RETRY));
 	PG_RETURN_TEXT_P(cstring_to_text(demanded ? "a worker" : "the next look"));
@@ -172,6 +176,16 @@ put_worker(ReturnSetInfo *rsinfo, int pid, const char *kind, Oid database, Oid o
 	};
 
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+static void
+make_ascii(char *text)
+{
+	for (; *text; text++)
+	{
+		if (IS_HIGHBIT_SET(*text))
+			*text = '?';
+	}
 }
 
 Datum
@@ -213,9 +227,48 @@ bbm_live_workers(PG_FUNCTION_ARGS)
 	{
 		BbmSlot    *slot = &slots[i];
 
+		/* another database may have another encoding */
+		if (slot->database != MyDatabaseId)
+			make_ascii(slot->waiting_on);
 		if (slot->in_use && slot->pid != 0 && (!OidIsValid(slot->owner) || bbm_role_may_see(slot->owner)))
 			put_worker(rsinfo, slot->pid, kind_word(slot->kind), slot->database, slot->owner, slot->migration_id,
 					   slot->job_id, slot->since, slot->waiting_on);
 	}
+	return (Datum) 0;
+}
+
+static void
+put_signal(void *arg, const char *signal, const char *setting, const char *reason, double microseconds)
+{
+	ReturnSetInfo *rsinfo = arg;
+	Datum		values[5] = {
+		CStringGetTextDatum(signal), CStringGetTextDatum(setting), BoolGetDatum(reason && reason[0] != '\0'),
+		CStringGetTextDatum(reason ? reason : "only its workers ask"), Float8GetDatum(microseconds)
+	};
+	bool		nulls[5] = {false, false, reason == NULL, reason && reason[0] == '\0', reason == NULL};
+
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/* What a migration would wait for now, signal by signal. */
+Datum
+bbm_pressure(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	BbmMigration *migration;
+
+	InitMaterializedSRF(fcinfo, 0);
+	PreventCommandDuringRecovery("bbm_pressure()");
+	SPI_connect();
+	migration = bbm_migration_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)), CurrentMemoryContext);
+	/* as bbm_status: no row for one that is not there, or not to be seen */
+	if (migration && bbm_role_may_see(migration->owner))
+	{
+		MemoryContext old = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+
+		bbm_pressure_show(migration, migration->table_oid, put_signal, rsinfo);
+		MemoryContextSwitchTo(old);
+	}
+	SPI_finish();
 	return (Datum) 0;
 }

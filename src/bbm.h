@@ -45,6 +45,9 @@ typedef enum BbmFailureCode
 	BBM_CODE_STRATEGY = 5
 } BbmFailureCode;
 
+/* The settings that a migration has of its own; see guc.c. */
+typedef struct BbmOverrides BbmOverrides;
+
 /* What becomes of a job that has used up its attempts. */
 typedef enum BbmOnError
 {
@@ -112,6 +115,7 @@ typedef struct BbmMigration
 	char	   *home;			/* NULL when never started */
 	Oid			table_oid;		/* as last resolved by a worker */
 	bool		counted;		/* total_tuple_count is set */
+	const BbmOverrides *overrides;	/* NULL: the server's settings are its */
 } BbmMigration;
 
 /* A row of batched_background_migration_jobs that this process has claimed. */

@@ -17,6 +17,7 @@
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
+#include "utils/array.h"
 
 /* Where the extension is in this database. */
 typedef struct BbmCatalog
@@ -87,6 +88,7 @@ typedef struct BbmDefinition
 	const bool *follow;
 	const bool *allow_key_change;
 	const bool *allow_full_scan;
+	const ArrayType *settings;
 } BbmDefinition;
 
 extern BbmMigration *bbm_migration_by_name(const char *name, MemoryContext context);
@@ -214,6 +216,20 @@ extern void bbm_error_add(const BbmJob *job, const BbmBound *min, const BbmBound
 extern int64 bbm_errors_count(int64 migration_id);
 extern int64 bbm_errors_retry(int64 migration_id);
 extern void bbm_errors_forget(int64 migration_id);
+
+/* catalog_quiet.c */
+typedef struct BbmQuiet
+{
+	int64		id;
+	char	   *name;
+	BbmStatus	status;
+	Oid			owner;
+	char	   *since;			/* when something has happened last */
+	char	   *waiting_on;
+	char	   *last_error;		/* or NULL */
+} BbmQuiet;
+
+extern List *bbm_migrations_quiet(MemoryContext context);
 
 /* catalog_parts.c: what is known of each leaf of a migration */
 typedef struct BbmPart

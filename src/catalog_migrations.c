@@ -26,7 +26,7 @@
 	"owner_oid, home, table_oid, total_tuple_count IS NOT NULL, min_key, max_key, index_name, operation, " \
 	"set_clause, where_clause, check_clause, verify, follow, allow_key_change, pass::bigint, " \
 	"(extract(epoch FROM target_duration) * 1000)::float8, min_batch_size::bigint, max_batch_size::bigint, " \
-	"max_batch_wal, on_error, max_errors::bigint, allow_full_scan, key_order"
+	"max_batch_wal, on_error, max_errors::bigint, allow_full_scan, settings, key_order"
 
 static Oid
 get_oid(uint64 row, int column)
@@ -62,6 +62,16 @@ on_error_of(const char *word)
 {
 	return strcmp(word, "split") == 0 ? BBM_ON_ERROR_SPLIT :
 		strcmp(word, "skip") == 0 ? BBM_ON_ERROR_SKIP : BBM_ON_ERROR_FAIL;
+}
+
+/* NULL without. */
+static const BbmOverrides *
+get_overrides(uint64 row, int column, MemoryContext context)
+{
+	bool		isnull;
+	Datum		datum = bbm_sql_get(row, column, &isnull);
+
+	return isnull ? NULL : bbm_overrides_read(DatumGetArrayTypeP(datum), context);
 }
 
 /* A row of MIGRATION_COLUMNS. */
@@ -109,7 +119,8 @@ read_migration(uint64 row, MemoryContext context)
 	m->on_error = on_error_of(bbm_sql_text(row, 37, CurrentMemoryContext));
 	m->max_errors = bbm_sql_int64(row, 38);
 	m->allow_full_scan = get_bool(row, 39);
-	m->key_order = bbm_sql_text(row, 40, context);
+	m->overrides = get_overrides(row, 40, context);
+	m->key_order = bbm_sql_text(row, 41, context);
 	return m;
 }
 
@@ -419,6 +430,13 @@ interval_or_null(const Interval *value, char *null)
 	return value ? IntervalPGetDatum(value) : (Datum) 0;
 }
 
+static Datum
+settings_or_null(const ArrayType *value, char *null)
+{
+	*null = value ? ' ' : 'n';
+	return PointerGetDatum(value);
+}
+
 /* Writes a checked definition; returns its id. */
 int64
 bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
@@ -428,16 +446,16 @@ bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 		"batching_strategy, job_search_path, min_value, max_value, batch_size, sub_batch_size, workers, "
 		"max_attempts, share_table, synchronous, status, owner, min_key, max_key, index_name, operation, set_clause, "
 		"where_clause, check_clause, verify, follow, allow_key_change, target_duration, min_batch_size, max_batch_size, "
-		"max_batch_wal, on_error, max_errors, allow_full_scan, key_order) "
+		"max_batch_wal, on_error, max_errors, allow_full_scan, settings, key_order) "
 		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::smallint, $13, $14, $15::smallint, "
 		"(SELECT rolname FROM pg_roles WHERE oid = $16), $17, $18, $19, $20, $21, $22, $23, $24, $25, coalesce($26, false), $27, $28, "
-		"$29, $30, $31, $32, $33, $34) RETURNING id",
-		34, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID,
+		"$29, $30, $31, $32, $33, $34, $35) RETURNING id",
+		35, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID,
 			INT4OID, INT4OID, BOOLOID, BOOLOID, INT4OID, OIDOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, TEXTOID,
 		TEXTOID, TEXTOID, BOOLOID, BOOLOID, BOOLOID, INTERVALOID, INT4OID, INT4OID, INT8OID, TEXTOID, INT4OID,
-		BOOLOID, TEXTOID}
+		BOOLOID, TEXTARRAYOID, TEXTOID}
 	};
-	char		nulls[35] = "                                  ";
+	char		nulls[36] = "                                   ";
 	Datum		values[] = {
 		text_or_null(d->name, &nulls[0]), text_or_null(d->table_name, &nulls[1]),
 		text_or_null(d->column_name, &nulls[2]), text_or_null(d->job, &nulls[3]),
@@ -455,8 +473,8 @@ bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 		interval_or_null(d->target_duration, &nulls[26]), int_or_null(d->min_batch_size, &nulls[27]),
 		int_or_null(d->max_batch_size, &nulls[28]), int64_or_null(d->max_batch_wal, &nulls[29]),
 		text_or_null(d->on_error, &nulls[30]), int_or_null(d->max_errors, &nulls[31]),
-		bool_or_null(d->allow_full_scan, &nulls[32]),
-		text_or_null(d->key_order, &nulls[33])
+		bool_or_null(d->allow_full_scan, &nulls[32]), settings_or_null(d->settings, &nulls[33]),
+		text_or_null(d->key_order, &nulls[34])
 	};
 
 	bbm_sql_run(&sql, values, nulls, false);
@@ -479,12 +497,13 @@ bbm_migration_alter(int64 id, const BbmDefinition *d)
 		"min_batch_size = coalesce($15, min_batch_size), max_batch_size = coalesce($16, max_batch_size), "
 		"max_batch_wal = coalesce($17, max_batch_wal), index_name = coalesce($18, index_name), "
 		"verify = coalesce($19, verify), follow = coalesce($20, follow), on_error = coalesce($21, on_error), "
-		"max_errors = coalesce($22, max_errors), allow_full_scan = coalesce($23, allow_full_scan) WHERE id = $1",
-		23, {INT8OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT8OID, INT4OID, INT4OID, BOOLOID, BOOLOID,
+		"max_errors = coalesce($22, max_errors), allow_full_scan = coalesce($23, allow_full_scan), "
+		"settings = coalesce($24, settings) WHERE id = $1",
+		24, {INT8OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT8OID, INT4OID, INT4OID, BOOLOID, BOOLOID,
 			TEXTOID, TEXTOID, INTERVALOID, BOOLOID, INT4OID, INT4OID, INT8OID, TEXTOID, BOOLOID, BOOLOID,
-			TEXTOID, INT4OID, BOOLOID}
+			TEXTOID, INT4OID, BOOLOID, TEXTARRAYOID}
 	};
-	char		nulls[24] = "                       ";
+	char		nulls[25] = "                        ";
 	Datum		values[] = {
 		Int64GetDatum(id), text_or_null(d->name, &nulls[1]), text_or_null(d->job, &nulls[2]),
 		int_or_null(d->batch_size, &nulls[3]), int_or_null(d->sub_batch_size, &nulls[4]),
@@ -496,7 +515,8 @@ bbm_migration_alter(int64 id, const BbmDefinition *d)
 		int_or_null(d->max_batch_size, &nulls[15]), int64_or_null(d->max_batch_wal, &nulls[16]),
 		text_or_null(d->index_name, &nulls[17]), bool_or_null(d->verify, &nulls[18]),
 		bool_or_null(d->follow, &nulls[19]), text_or_null(d->on_error, &nulls[20]),
-		int_or_null(d->max_errors, &nulls[21]), bool_or_null(d->allow_full_scan, &nulls[22])
+		int_or_null(d->max_errors, &nulls[21]), bool_or_null(d->allow_full_scan, &nulls[22]),
+		settings_or_null(d->settings, &nulls[23])
 	};
 
 	bbm_sql_run(&sql, values, nulls, false);

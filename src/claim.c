@@ -58,7 +58,9 @@ later(BbmClaim *claim, TimestampTz due, const char *reason)
 static bool
 take_orphan(BbmClaim *claim, const BbmRunningJob *job)
 {
-	int64		delay = bbm_backoff_ms(job->attempts, bbm_retry_delay, bbm_retry_max_delay,
+	const BbmMigration *migration = claim->target->migration;
+	int64		delay = bbm_backoff_ms(job->attempts, bbm_setting_int(migration, BBM_RETRY_DELAY),
+									   bbm_setting_int(migration, BBM_RETRY_MAX_DELAY),
 									   pg_prng_double(&pg_global_prng_state));
 
 	/* the first time it is most likely not the job's fault */

@@ -23,10 +23,15 @@
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
 #include "parser/parse_func.h"
+#include "pgstat.h"
 #include "postmaster/bgworker.h"
+#include "replication/slot.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
+#include "storage/procarray.h"
+#include "storage/sinvaladt.h"
 #include "utils/acl.h"
+#include "utils/backend_status.h"
 
 /* 18 has moved NewExplainState */
 #if PG_VERSION_NUM >= 180000
@@ -160,6 +165,55 @@ bbm_column_not_null(TupleDesc desc, AttrNumber attnum)
 	return TupleDescCompactAttr(desc, attnum - 1)->attnullability != ATTNULLABLE_INVALID;
 #else
 	return true;
+#endif
+}
+
+/* The process of a virtual transaction, or NULL when it is gone. */
+static inline PGPROC *
+bbm_vxid_process(VirtualTransactionId vxid)
+{
+#if PG_VERSION_NUM >= 170000
+	return ProcNumberGetProc(vxid.procNumber);
+#else
+	return BackendIdGetProc(vxid.backendId);
+#endif
+}
+
+/* Of the pgstat_fetch_stat_numbackends() processes in the local copy; from 1 on. */
+static inline PgBackendStatus *
+bbm_backend_status(int n)
+{
+#if PG_VERSION_NUM >= 160000
+	LocalPgBackendStatus *local = pgstat_get_local_beentry_by_index(n);
+#else
+	LocalPgBackendStatus *local = pgstat_fetch_stat_local_beentry(n);
+#endif
+
+	return local ? &local->backendStatus : NULL;
+}
+
+static inline bool
+bbm_may_vacuum(Oid relid, Oid role)
+{
+#if PG_VERSION_NUM >= 170000
+	bool		may = pg_class_aclcheck(relid, role, ACL_MAINTAIN) == ACLCHECK_OK;
+#elif PG_VERSION_NUM >= 160000
+	bool		may = object_ownercheck(RelationRelationId, relid, role);
+#else
+	bool		may = pg_class_ownercheck(relid, role);
+#endif
+
+	return may || bbm_owns_database(MyDatabaseId, role);
+}
+
+/* One that is void keeps no WAL. */
+static inline bool
+bbm_slot_is_void(const ReplicationSlotPersistentData *data)
+{
+#if PG_VERSION_NUM >= 160000
+	return data->invalidated != RS_INVAL_NONE || data->restart_lsn == InvalidXLogRecPtr;
+#else
+	return data->restart_lsn == InvalidXLogRecPtr;
 #endif
 }
 

@@ -21,9 +21,11 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
+#include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #include "catalog.h"
 #include "claim.h"
@@ -32,6 +34,7 @@
 #include "guc.h"
 #include "locks.h"
 #include "pass.h"
+#include "pressure.h"
 #include "printable.h"
 #include "record.h"
 #include "shmem.h"
@@ -42,6 +45,12 @@
 #define BBM_SLICE_MS 1000
 /* A claim that met a lock looks again after this. */
 #define BBM_HELD_MS 200
+
+/* Between two sub-batches pressure is waited for, with the job, for so long; then the job is given back. */
+#define BBM_HOLD_JOB_MS 1000
+
+/* A target is resolved anew after a longer wait than this: what it waits for may have been altered. */
+#define BBM_KEEP_TARGET_MS 100
 
 /* After so many errors in a row there is a pause, and at most this long. */
 #define BBM_ERRORS_IN_ROW 5
@@ -149,6 +158,7 @@ bbm_engine_end(BbmEngine *engine)
 {
 	ListCell   *cell;
 
+	bbm_txn_lock_timeout(-1);
 	bbm_watch_rest();
 	leave_place(engine);
 	foreach(cell, engine->runnable)
@@ -338,6 +348,9 @@ finish_migration(BbmEngine *engine, BbmTarget *target)
 		return fail_or_hold(engine, target->migration, error);
 	if (args.finished)
 		ereport(LOG, (errmsg("migration \"%s\" is finished", bbm_printable(target->migration->name))));
+	else
+		/* another pass: whoever has left for want of ranges may come again */
+		engine->raised = false;
 	forget_target(engine, engine->current);
 	bbm_state_changed();
 	return WORKED;
@@ -372,7 +385,9 @@ merge_if_due(BbmTarget *target, const BbmJob *job)
 static void
 log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
 {
-	if (bbm_log_min_duration >= 0 && cost->ms >= bbm_log_min_duration)
+	int			limit = bbm_setting_int(target->migration, BBM_LOG_MIN_DURATION);
+
+	if (limit >= 0 && cost->ms >= limit)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " took %.3f ms, rows " INT64_FORMAT
 						", WAL bytes " INT64_FORMAT ", range %s",
@@ -381,20 +396,25 @@ log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
 }
 
 /*
- * Says where we are in every message of a batch.  What it allocates is freed:
- * nobody resets the context of messages that are no errors.
+ * Says where we are in every message of a batch.  The words are made once a job:
+ * what is allocated here stays in ErrorContext until the next error, and a job
+ * may raise any number of warnings.
  */
 static void
 job_context(void *arg)
 {
 	BbmWork    *work = arg;
-	const char *name = bbm_printable(work->target->migration->name);
-	char	   *range = bbm_job_range_words(work->job);
 
-	errcontext("migration \"%s\", job " INT64_FORMAT " (%s)", name, work->job->id, range);
-	pfree(range);
-	if (name != work->target->migration->name)
-		pfree((void *) name);
+	if (work->words == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(work->context);
+
+		work->words = psprintf("migration \"%s\", job " INT64_FORMAT " (%s)",
+							   bbm_printable(work->target->migration->name), work->job->id,
+							   bbm_job_range_words(work->job));
+		MemoryContextSwitchTo(old);
+	}
+	errcontext("%s", work->words);
 }
 
 /* Does the driver want to look around?  The kill switch is for workers alone. */
@@ -412,10 +432,11 @@ static void
 hold_after_errors(BbmTarget *target)
 {
 	int			n = target->failures_in_row - BBM_ERRORS_IN_ROW;
+	int			first = bbm_setting_int(target->migration, BBM_RETRY_DELAY);
 
 	target->hold_until = n <= 0 ? 0 :
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-									bbm_backoff_ms(n, bbm_retry_delay, BBM_LONGEST_HOLD_MS,
+									bbm_backoff_ms(n, first, BBM_LONGEST_HOLD_MS,
 												   pg_prng_double(&pg_global_prng_state)));
 }
 
@@ -440,7 +461,57 @@ may_go_on(const void *arg)
 
 	return bbm_slot_lock_keep(engine->space, engine->place_of, engine->place) &&
 		!go_on->target->claim_apart && !go_on->target->migration->synchronous && !InterruptPending &&
-		bbm_enabled && !bbm_engine_slice_over(engine) && !must_look(engine);
+		bbm_enabled && !bbm_engine_slice_over(engine) && !must_look(engine) &&
+		bbm_pressure_lets_follow(go_on->target);
+}
+
+/* Does the driver want to look around?  A session that was cancelled does, too. */
+static bool
+is_wanted(const BbmEngine *engine)
+{
+	return must_look(engine) || QueryCancelPending || ProcDiePending;
+}
+
+/*
+ * Between two sub-batches of a job: true when the next may begin, for which
+ * pressure is waited out if it is over soon.  Holds no transaction, snapshot or
+ * lock but the place.
+ */
+static bool
+may_begin_part(BbmEngine *engine, BbmTarget *target)
+{
+	TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_HOLD_JOB_MS);
+	bool		waited = false;
+
+	while (!is_wanted(engine) && bbm_pressure_holds(target, false, &engine->wait))
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (engine->wait.cancelled)
+			engine->cancelled = engine->wait.cancelled;
+		if (engine->wait.cancelled || now >= give_up || engine->wait.due > give_up)
+			return false;
+		bbm_watch_rest();
+		bbm_slot_wait(engine->wait.reason);
+		waited = true;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Max(TimestampDifferenceMilliseconds(now, engine->wait.due), 1), PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+	if (waited)
+		bbm_slot_wait("");
+	return !is_wanted(engine);
+}
+
+/* The rest of a job whose next sub-batch may not begin is for later, or for somebody else. */
+static void
+put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job)
+{
+	/* a foreground session was cancelled; here it would be lost */
+	if (QueryCancelPending)
+		engine->cancelled = bbm_make_error(ERRCODE_QUERY_CANCELED, "canceling statement due to user request", NULL);
+	QueryCancelPending = false;
+	bbm_record_pause(target, job);
 }
 
 /*
@@ -475,10 +546,13 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 		if (error == NULL && (work.result == BBM_WORK_PART || work.result == BBM_WORK_FINISHED))
 			target->part_size = work.next_size;
 		if (error == NULL)
+		{
 			log_job(target, job, &work.cost);
+			bbm_pressure_spent(target, &work.cost);
+		}
 		/* a job may have released all advisory locks */
 		bbm_token_keep(engine->space, engine->token);
-		if (work.result == BBM_WORK_PART && error == NULL && must_look(engine))
+		if (work.result == BBM_WORK_PART && error == NULL && !may_begin_part(engine, target))
 			work.result = BBM_WORK_PAUSED;
 	}
 	pgstat_report_activity(STATE_IDLE, NULL);
@@ -504,7 +578,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 	}
 	target->failures_in_row = 0;
 	if (work.result == BBM_WORK_PAUSED)
-		bbm_record_pause(target, job);
+		put_job_back(engine, target, job);
 	/* the next claim finds the same, and has the target resolved anew */
 	else if (work.result == BBM_WORK_STALE)
 		bbm_record_stale(target, job);
@@ -556,6 +630,25 @@ run_jobs(BbmEngine *engine, BbmClaim *claim)
 	}
 }
 
+/* The migration waits for the server: with no place, no contention for its table, and read anew after. */
+static Outcome
+wait_for_pressure(BbmEngine *engine, BbmTarget *target)
+{
+	Outcome		outcome = {BBM_STEP_WAIT, engine->wait.due};
+	int64		id = target->migration->id;
+
+	if (engine->wait.cancelled)
+		engine->cancelled = engine->wait.cancelled;
+	engine->held = true;
+	bbm_slot_report(id, 0);
+	bbm_slot_wait(engine->wait.reason);
+	bbm_contend(engine->space, id, false);
+	target->table_since = 0;
+	if (engine->wait.due > TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_KEEP_TARGET_MS))
+		forget_target(engine, id);
+	return outcome;
+}
+
 /* Does the next thing for one migration. */
 static Outcome
 work_on(BbmEngine *engine, int64 id)
@@ -569,6 +662,9 @@ work_on(BbmEngine *engine, int64 id)
 	claim.target = target_for(engine, id, &outcome);
 	if (claim.target == NULL)
 		return outcome;
+	bbm_txn_lock_timeout(bbm_setting_int(claim.target->migration, BBM_LOCK_TIMEOUT));
+	if (bbm_pressure_holds(claim.target, true, &engine->wait))
+		return wait_for_pressure(engine, claim.target);
 	if (claim.target->hold_until > GetCurrentTimestamp())
 	{
 		snprintf(claim.reason, sizeof(claim.reason), "a while, after %d errors in a row", claim.target->failures_in_row);
@@ -769,8 +865,10 @@ bbm_engine_step(BbmEngine *engine, TimestampTz *due)
 	old = MemoryContextSwitchTo(engine->step);
 	bbm_token_keep(engine->space, engine->token);
 	engine->cancelled = NULL;
+	engine->held = false;
 	*due = DT_NOEND;
 	result = try_migrations(engine, due);
+	bbm_txn_lock_timeout(-1);
 	MemoryContextSwitchTo(old);
 	if (result != BBM_STEP_WORKED)
 		bbm_watch_rest();

@@ -12,6 +12,8 @@
 
 #include "nodes/pg_list.h"
 
+#include "pressure.h"
+
 typedef struct BbmEngine
 {
 	Oid			owner;			/* whose migrations */
@@ -30,6 +32,8 @@ typedef struct BbmEngine
 	int			place;			/* ... and which, -1 none */
 	bool		worked;			/* the last step did something */
 	bool		raised;			/* others were called for help in this slice */
+	bool		held;			/* the last step has met pressure ... */
+	BbmWait		wait;			/* ... which is this */
 	ErrorData  *cancelled;		/* a batch was cancelled; the foreground passes it on */
 } BbmEngine;
 

@@ -29,6 +29,7 @@
 
 #include "clock.h"
 #include "giveway.h"
+#include "guc.h"
 #include "locks.h"
 #include "planguard.h"
 #include "printable.h"
@@ -354,7 +355,8 @@ bbm_work(void *arg)
 	bool		more;
 
 	work->job->ran_size = 0;
-	bbm_watch_begin();
+	bbm_watch_begin(bbm_setting_int(work->target->migration, BBM_MAX_BLOCKING_TIME),
+					bbm_setting_int(work->target->migration, BBM_MAX_BATCH_TIME));
 	if (!bbm_job_lock(work->job))
 	{
 		work->result = BBM_WORK_LOST;
@@ -387,6 +389,8 @@ bbm_work(void *arg)
 		/* only now: a statement leaves us in a context that ends with the transaction */
 		old = MemoryContextSwitchTo(work->context);
 		work->next_cursor = part.max;
+		/* only now: SPI leaves us in its own context, which ends with the transaction */
+		old = MemoryContextSwitchTo(work->context);
 		if (DatumGetPointer(part.max.key))
 			work->next_cursor.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(part.max.key));
 		MemoryContextSwitchTo(old);

@@ -25,6 +25,7 @@ typedef struct BbmWork
 	BbmTarget  *target;			/* in */
 	BbmJob	   *job;
 	MemoryContext context;		/* where the job's bounds live */
+	const char *words;			/* migration and job, for messages, once there was one */
 	BbmClaim   *next;			/* to be claimed along with the record ... */
 	bool		(*may_go_on) (const void *arg); /* ... if this says so by then */
 	const void *arg;

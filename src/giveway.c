@@ -39,7 +39,6 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
-#include "guc.h"
 #include "locks.h"
 
 /* A look that could not be taken is tried again at the next tick. */
@@ -53,6 +52,8 @@ static TimeoutId ticker = MAX_TIMEOUTS;
 static volatile sig_atomic_t watching = false;
 static volatile TimestampTz begun;
 static volatile TimestampTz next_look;
+static volatile int max_blocking_time;	/* ms, 0 off */
+static volatile int max_batch_time;
 
 /* Written by the handler. */
 static volatile sig_atomic_t stop = BBM_STOP_NONE;
@@ -132,8 +133,8 @@ look_at_lock(Look *look, PROCLOCK *mine, int partition)
 		look->awaited = true;
 		/* zero for the first moment */
 		since = (TimestampTz) pg_atomic_read_u64(&waiter->waitStart);
-		if (since >= begun && bbm_max_blocking_time > 0 &&
-			look->now >= TimestampTzPlusMilliseconds(since, bbm_max_blocking_time) &&
+		if (since >= begun && max_blocking_time > 0 &&
+			look->now >= TimestampTzPlusMilliseconds(since, max_blocking_time) &&
 			!is_ours(look, waiter, partition))
 			look->too_long = true;
 	}
@@ -172,7 +173,7 @@ stop_batch(BbmStop why)
 static int
 look_interval(void)
 {
-	return bbm_max_blocking_time > 0 ? Max(Min(bbm_max_blocking_time / 10, BBM_LOOK_MS), 1) : BBM_LOOK_MS;
+	return max_blocking_time > 0 ? Max(Min(max_blocking_time / 10, BBM_LOOK_MS), 1) : BBM_LOOK_MS;
 }
 
 /* In a signal handler: see the notes above. */
@@ -184,7 +185,7 @@ tick(void)
 	if (!watching)
 		return;
 	look.now = GetCurrentTimestamp();
-	if (bbm_max_batch_time > 0 && look.now >= TimestampTzPlusMilliseconds(begun, bbm_max_batch_time))
+	if (max_batch_time > 0 && look.now >= TimestampTzPlusMilliseconds(begun, max_batch_time))
 	{
 		stop_batch(BBM_STOP_TIME);
 		return;
@@ -209,11 +210,15 @@ tick(void)
 
 /*
  * A batch begins: from here to bbm_watch_end it may be cancelled for being in
- * the way.  At the beginning of its transaction, before it locks anything.
+ * the way: for letting others wait longer, or taking longer itself, than so many
+ * milliseconds, of which 0 is no limit.  At the beginning of its transaction,
+ * before it locks anything.
  */
 void
-bbm_watch_begin(void)
+bbm_watch_begin(int blocking_limit, int batch_limit)
 {
+	max_blocking_time = blocking_limit;
+	max_batch_time = batch_limit;
 	if (ticker == MAX_TIMEOUTS)
 		ticker = RegisterTimeout(USER_TIMEOUT, tick);
 	stop = BBM_STOP_NONE;

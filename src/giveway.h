@@ -18,7 +18,7 @@ typedef enum BbmStop
 	BBM_STOP_TIME				/* it took too long itself */
 } BbmStop;
 
-extern void bbm_watch_begin(void);
+extern void bbm_watch_begin(int blocking_limit, int batch_limit);
 extern void bbm_watch_end(void);
 extern BbmStop bbm_watch_outcome(void);
 extern void bbm_watch_rest(void);

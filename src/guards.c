@@ -36,6 +36,7 @@
 
 #include "access.h"
 #include "catalog.h"
+#include "guc.h"
 #include "hooks.h"
 #include "locks.h"
 #include "record.h"
@@ -229,6 +230,16 @@ check_on_error(Row row)
 }
 
 static void
+check_settings(Row row)
+{
+	bool		isnull;
+	Datum		entries = get(row, "settings", &isnull);
+
+	if (!isnull)
+		bbm_overrides_check(DatumGetArrayTypeP(entries));
+}
+
+static void
 check_row(Row row)
 {
 	static const char *const required[] = {
@@ -238,6 +249,7 @@ check_row(Row row)
 	int64		status = get_int(row, "status");
 
 	check_name(row);
+	check_settings(row);
 	/* a NULL is for the column's constraint to tell */
 	for (int i = 0; i < lengthof(required); i++)
 	{
@@ -623,28 +635,13 @@ event_word(BbmStatus status)
 	return "altered";
 }
 
-/* Writes the event's row and its notification. */
 static void
 tell_event(Row row, const char *event)
 {
 	BbmStatus	status = (BbmStatus) get_int(row, "status");
-	char	   *name = get_text(row, "name");
-	char	   *detail = status == BBM_FAILED ? get_text(row, "error_message") : NULL;
-	StringInfoData json;
 
-	bbm_event_add(get_int(row, "id"), name, event, status, (Oid) get_int(row, "owner_oid"), detail);
-
-	initStringInfo(&json);
-	appendStringInfo(&json, "{\"id\": " INT64_FORMAT ", \"name\": ", get_int(row, "id"));
-	escape_json(&json, name);
-	appendStringInfoString(&json, ", \"event\": ");
-	escape_json(&json, event);
-	appendStringInfoString(&json, ", \"status\": ");
-	escape_json(&json, bbm_status_word(status));
-	appendStringInfoString(&json, ", \"role\": ");
-	escape_json(&json, GetUserNameFromId(bbm_acting_user(), true) ? GetUserNameFromId(bbm_acting_user(), true) : "");
-	appendStringInfoChar(&json, '}');
-	bbm_notify_at_commit(json.data);
+	bbm_tell_event(get_int(row, "id"), get_text(row, "name"), event, status, (Oid) get_int(row, "owner_oid"),
+				   status == BBM_FAILED ? get_text(row, "error_message") : NULL);
 }
 
 /* AFTER INSERT OR UPDATE OR DELETE ON batched_background_migrations FOR EACH ROW */

@@ -18,6 +18,7 @@
 #include "key.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/index.h"
 #include "catalog/pg_am_d.h"

@@ -396,6 +396,7 @@ bbm_launcher_main(Datum arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			bbm_demands_reconsider();
 			next_look = Min(next_look, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) bbm_naptime * 1000));
 		}
 		/* a round leaves nothing behind but to_scout */

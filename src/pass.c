@@ -16,6 +16,7 @@
  */
 #include "pass.h"
 
+#include "printable.h"
 #include "target.h"
 #include "tree.h"
 #include "txn.h"
@@ -36,17 +37,19 @@ extend(BbmTarget *target, const BbmClaimState *state)
 	const BbmMigration *migration = target->migration;
 	bool		bounded = target->key.is_integer || DatumGetPointer(state->max.key);
 	BbmLeaf		root = {.relid = target->relid, .name = bbm_table_sql_name(target->relid), .whole_tree = true};
-	/* without a bound the table was empty, and all there is has come since */
-	BbmKeyWalk	walk = {.target = target, .leaf = target->by_leaf ? &root : bbm_leaf_open(target, target->relid),
-	.from = bounded ? &state->max : NULL, .after = bounded, .limit = bbm_size_now(target, state)};
+	BbmLeaf    *leaf = target->by_leaf ? &root : bbm_leaf_open(target, target->relid);
 	BbmBound	max;
+	/* without a bound the table was empty, and all there is has come since */
+	BbmCut		cut = {.after = bounded ? &state->max : NULL, .max = &max, .size = bbm_size_now(target, state)};
+	BbmRange	range;
 
-	if (walk.leaf == NULL)
+	if (leaf == NULL || !bbm_key_end(target, leaf, true, &max))
 		return false;
-	bbm_key_walk(&walk);
-	if (walk.count == 0 || !bbm_key_end(target, walk.leaf, true, &max))
+	/* counted as the strategy counts, rows or values */
+	(void) target->strategy->next_range(target, leaf, &cut, &range);
+	if (range.key_count == 0)
 		return false;
-	bbm_migration_extend(migration->id, &max, walk.count >= walk.limit);
+	bbm_migration_extend(migration->id, &max, range.key_count >= cut.size);
 	if (target->by_leaf)
 		bbm_parts_reopen(migration->id, state->pass);
 	return true;
@@ -109,7 +112,7 @@ tell_of_another(const BbmTarget *target, int64 found)
 	char	   *detail = psprintf(INT64_FORMAT " rows remain to be done", found);
 
 	ereport(LOG,
-			(errmsg("migration \"%s\": another pass over the table, as %s", migration->name, detail)));
+			(errmsg("migration \"%s\": another pass over the table, as %s", bbm_printable(migration->name), detail)));
 	bbm_event_add(migration->id, migration->name, "pass", BBM_RUNNING, migration->owner, detail);
 }
 

@@ -261,9 +261,9 @@ give_back_until(const BbmJob *job)
 
 /* The batch was given up, and that does not count as an attempt. */
 static void
-give_back(BbmTarget *target, BbmJob *job, BbmGiveBack why, ErrorData *error)
+give_back(BbmTarget *target, BbmJob *job, BbmGiveBack why, ErrorData *error, TimestampTz due)
 {
-	JobArgs		args = {.job = job, .error = error, .give_back = why, .due = give_back_until(job)};
+	JobArgs		args = {.job = job, .error = error, .give_back = why, .due = due};
 
 	if (write_job(&args))
 		ereport(LOG,
@@ -272,19 +272,21 @@ give_back(BbmTarget *target, BbmJob *job, BbmGiveBack why, ErrorData *error)
 						bbm_printable(target->migration->name), job->id, bbm_printable(error->message))));
 }
 
-/* The migration is not to run any more, and part of the job is left. */
+/* The migration is not to run just now, and part of the job is left; it may be had again at once. */
 void
 bbm_record_pause(BbmTarget *target, BbmJob *job)
 {
 	give_back(target, job, BBM_BACK_CANCELLED,
-			  bbm_make_error(ERRCODE_QUERY_CANCELED, "stopped between two sub-batches", NULL));
+			  bbm_make_error(ERRCODE_QUERY_CANCELED, "stopped between two sub-batches", NULL),
+			  GetCurrentTimestamp());
 }
 
 /* The table is not what it was when the job was claimed: so it is claimed again. */
 void
 bbm_record_stale(BbmTarget *target, BbmJob *job)
 {
-	give_back(target, job, BBM_BACK_OTHER, bbm_make_error(ERRCODE_QUERY_CANCELED, "the table has changed", NULL));
+	give_back(target, job, BBM_BACK_OTHER, bbm_make_error(ERRCODE_QUERY_CANCELED, "the table has changed", NULL),
+			  GetCurrentTimestamp());
 }
 
 /* May what cannot be done be put aside, the rest being done? */
@@ -385,7 +387,7 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *erro
 		cut_down(target, job, why);
 		if (job->stuck < BBM_MAX_STUCK)
 		{
-			give_back(target, job, why, error);
+			give_back(target, job, why, error, give_back_until(job));
 			return true;
 		}
 		if (error->detail == NULL)
@@ -394,7 +396,9 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *erro
 	}
 
 	args.due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-										   bbm_backoff_ms(job->attempts, bbm_retry_delay, bbm_retry_max_delay,
+										   bbm_backoff_ms(job->attempts,
+														  bbm_setting_int(target->migration, BBM_RETRY_DELAY),
+														  bbm_setting_int(target->migration, BBM_RETRY_MAX_DELAY),
 														  pg_prng_double(&pg_global_prng_state)));
 	args.splits = job->splits || (aside && target->migration->on_error == BBM_ON_ERROR_SPLIT);
 	args.skip = aside && target->migration->on_error == BBM_ON_ERROR_SKIP;

@@ -327,6 +327,23 @@ bbm_demand_settle(Oid database, Oid owner, uint64 wakes, TimestampTz due)
 	LWLockRelease(bbm_shared->lock);
 }
 
+/* What was to be waited for may have changed: those that are due later are due now. */
+void
+bbm_demands_reconsider(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
+	{
+		BbmDemand  *demand = &bbm_shared->demands[i];
+
+		if (demand->in_use && demand->due != DT_NOEND)
+			demand->due = Min(demand->due, now);
+	}
+	LWLockRelease(bbm_shared->lock);
+}
+
 /* Have a scout look into a database. */
 void
 bbm_look(Oid database)

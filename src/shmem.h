@@ -17,7 +17,8 @@
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 
-#define BBM_WAITING_LENGTH 128
+#include "holds.h"
+
 #define BBM_MAX_DEMANDS 256
 #define BBM_MAX_BLOCKS 8
 #define BBM_FOREGROUND_SLOTS 16
@@ -93,6 +94,7 @@ typedef struct BbmShared
 	ConditionVariable changed;	/* some migration or job changed its state */
 	int			batch_waiters;	/* sessions that wait for batches to end */
 	int			nslots;
+	BbmHolds	holds;
 	BbmDemand	demands[BBM_MAX_DEMANDS];
 	BbmBlock	blocks[BBM_MAX_BLOCKS];
 	BbmSlot		slots[FLEXIBLE_ARRAY_MEMBER];
@@ -126,6 +128,7 @@ extern void bbm_demands_keep(List *databases);
 extern uint64 bbm_demand_wakes(Oid database, Oid owner);
 extern void bbm_demand_raise(Oid database, Oid owner, int wanted);
 extern void bbm_demand_settle(Oid database, Oid owner, uint64 wakes, TimestampTz due);
+extern void bbm_demands_reconsider(void);
 extern void bbm_look(Oid database);
 extern void bbm_state_changed(void);
 extern void bbm_batch_ended(void);

@@ -133,6 +133,7 @@ struct BbmTarget
 	int			failures_in_row;
 	TimestampTz hold_until;		/* after many of them */
 	TimestampTz table_since;	/* since when we have had the table, 0 when somebody else has */
+	struct BbmPressure *pressure;	/* pressure.c's; NULL until asked for */
 	TimestampTz next_look;		/* when to look for jobs left over; 0 with the next claim */
 };
 

@@ -571,6 +571,7 @@ copy_migration(const BbmMigration *migration)
 			bounds[i]->key = PointerGetDatum(PG_DETOAST_DATUM_COPY(bounds[i]->key));
 	}
 	copy->home = NULL;
+	copy->overrides = bbm_overrides_copy(migration->overrides);
 	return copy;
 }
 

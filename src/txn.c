@@ -50,6 +50,7 @@ static BbmDriver current_driver = BBM_DRIVER_FOREGROUND;
 static bool was_pinned = false;
 static const char *original_seqscan = "on";
 static char *original_commit = "on";
+static int	own_lock_timeout = -1;	/* of the migration at hand, ms; -1: the server's */
 static bool pinned = false;		/* are the settings those of our own statements? */
 /* Climbs that have not ended, innermost last; an abort undoes those begun in it. */
 #define MAX_CLIMBS 16
@@ -64,6 +65,12 @@ static Climbed climbed[MAX_CLIMBS];
 static int	climbs = 0;
 static bool engine_writes = false;
 static Oid	acting_user = InvalidOid;
+
+static int
+lock_timeout(void)
+{
+	return own_lock_timeout >= 0 ? own_lock_timeout : bbm_lock_timeout;
+}
 
 /* The settings of a worker's session are ours, whatever the owner's role or database has. */
 static void
@@ -83,7 +90,7 @@ pin_session(void)
 	bbm_guc_set("log_lock_waits", "off", false);
 	snprintf(number, sizeof(number), "%d", BBM_DEADLOCK_TIMEOUT);
 	bbm_guc_set("deadlock_timeout", number, false);
-	snprintf(number, sizeof(number), "%d", bbm_lock_timeout);
+	snprintf(number, sizeof(number), "%d", lock_timeout());
 	bbm_guc_set("lock_timeout", number, false);
 }
 
@@ -94,12 +101,24 @@ pin_session(void)
 static void
 pin_session_again(void)
 {
-	if (LockTimeout != bbm_lock_timeout || DeadlockTimeout != BBM_DEADLOCK_TIMEOUT || log_lock_waits ||
+	if (LockTimeout != lock_timeout() || DeadlockTimeout != BBM_DEADLOCK_TIMEOUT || log_lock_waits ||
 		enable_seqscan || synchronous_commit != SYNCHRONOUS_COMMIT_OFF ||
 		IdleInTransactionSessionTimeout != 0 || client_min_messages != ERROR ||
 		strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 ||
 		GetCurrentRoleId() != InvalidOid)
 		pin_session();
+}
+
+/*
+ * From here on, and until called with -1, transactions wait so long for a lock:
+ * a migration may have its own bbm.lock_timeout.  Between transactions.
+ */
+void
+bbm_txn_lock_timeout(int ms)
+{
+	own_lock_timeout = ms;
+	if (current_driver == BBM_DRIVER_WORKER)
+		pin_session_again();
 }
 
 /*
@@ -197,14 +216,14 @@ bbm_txn_discard(void)
 }
 
 static ErrorData *
-run_in_worker(BbmTxnFn fn, void *arg, bool synchronous)
+run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
 
 	PG_TRY();
 	{
-		pinned = true;
+		pinned = !bare;
 		QueryCancelHoldoffCount = 0;
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
@@ -212,11 +231,16 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous)
 		if (synchronous)
 			(void) set_config_option("synchronous_commit", original_commit, PGC_USERSET, PGC_S_SESSION,
 									 GUC_ACTION_LOCAL, true, 0, false);
-		SPI_connect();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		fn(arg);
-		PopActiveSnapshot();
-		SPI_finish();
+		if (bare)
+			fn(arg);
+		else
+		{
+			SPI_connect();
+			PushActiveSnapshot(GetTransactionSnapshot());
+			fn(arg);
+			PopActiveSnapshot();
+			SPI_finish();
+		}
 		/* nothing of ours runs from here to the end of the commit */
 		pinned = false;
 		CommitTransactionCommand();
@@ -252,7 +276,7 @@ run_in_subtransaction(BbmTxnFn fn, void *arg)
 		char		timeout[32];
 
 		pin_settings();
-		snprintf(timeout, sizeof(timeout), "%d", bbm_lock_timeout);
+		snprintf(timeout, sizeof(timeout), "%d", lock_timeout());
 		bbm_guc_set("lock_timeout", timeout, true);
 		snprintf(timeout, sizeof(timeout), "%d", BBM_DEADLOCK_TIMEOUT);
 		bbm_guc_set("deadlock_timeout", timeout, true);
@@ -336,7 +360,7 @@ bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous)
 	bbm_failing_code = 0;
 	if (current_driver == BBM_DRIVER_WORKER)
 	{
-		error = run_in_worker(fn, arg, synchronous);
+		error = run_in_worker(fn, arg, synchronous, false);
 		pin_session_again();
 		/* or autovacuum never sees our dead rows */
 		pgstat_report_stat(false);
@@ -344,6 +368,27 @@ bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous)
 	else
 		error = run_in_foreground(fn, arg, synchronous);
 	return error;
+}
+
+/*
+ * The same for a function that commits by itself, as VACUUM does: it finds a
+ * transaction, without SPI or snapshot, and leaves another.  In a worker only.
+ */
+ErrorData *
+bbm_txn_run_bare(BbmTxnFn fn, void *arg)
+{
+	ErrorData  *error = run_in_worker(fn, arg, false, true);
+
+	pin_session_again();
+	pgstat_report_stat(false);
+	return error;
+}
+
+/* Does this process own its transactions? */
+bool
+bbm_txn_in_worker(void)
+{
+	return current_driver == BBM_DRIVER_WORKER;
 }
 
 /*

@@ -1,0 +1,148 @@
+--
+-- What makes a migration wait: its settings, checked when they are written, and what it says.
+--
+
+CREATE EXTENSION bbm;
+CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO t SELECT generate_series(1, 100);
+CREATE FUNCTION define(name text, settings text[]) RETURNS boolean LANGUAGE sql AS $$
+    SELECT public.bbm_create(name, 'public.t', 'UPDATE public.t SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 10,
+                             settings => settings) > 0
+$$;
+CREATE FUNCTION complaint(settings text[]) RETURNS TABLE (state text, message text, detail text, hint boolean)
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM define('bad', settings);
+    RAISE EXCEPTION 'it was taken';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+    RETURN QUERY SELECT state, message, detail, sqlerrm IS NOT NULL;
+END $$;
+
+-- every setting that a migration may have of its own
+SELECT define('all', ARRAY['bbm.lock_timeout=2s', 'bbm.retry_delay=5ms', 'bbm.retry_max_delay=1h', 'bbm.log_min_duration=0',
+    'bbm.max_replication_lag=16MB', 'bbm.max_replication_delay=1min', 'bbm.wait_for_standbys=off',
+    'bbm.standby_names=a, "B c"', 'bbm.max_slot_wal=1GB', 'bbm.max_unarchived_wal=-1', 'bbm.wait_for_autovacuum=no',
+    'bbm.max_horizon_age=1h', 'bbm.max_dead_tuples=1000', 'bbm.max_dead_share=0.5', 'bbm.max_wal_rate=1MB',
+    'bbm.max_row_rate=1000', 'BBM.Max_Active_Sessions=10', 'bbm.active_hours=Mon-Fri 22:00-06:00 Europe/Berlin, Sat-Sun 0:00-24:00',
+    'bbm.condition=SELECT true']);
+SELECT unnest(settings) FROM batched_background_migrations WHERE name = 'all';
+SELECT bbm_alter('all', settings => '{}');
+SELECT settings FROM batched_background_migrations WHERE name = 'all';
+UPDATE batched_background_migrations SET settings = NULL WHERE name = 'all';
+SELECT bbm_drop('all');
+
+-- what is none
+SELECT e AS entry, c.* FROM (VALUES (1, 'bbm.max_replication_lag'), (2, '=1'), (3, 'bbm.max_workers=1'), (4, 'work_mem=1GB'),
+    (5, 'bbm.max_replication_lag='), (6, 'bbm.max_replication_lag=many'), (7, 'bbm.max_replication_lag=-2'),
+    (8, 'bbm.max_replication_lag=10s'), (9, 'bbm.lock_timeout=0'), (10, 'bbm.max_dead_share=1.1'),
+    (11, 'bbm.max_dead_share=NaN'), (12, 'bbm.wait_for_standbys=perhaps'), (13, 'bbm.standby_names=a,,b'),
+    (14, 'bbm.max_row_rate=-1'), (15, 'bbm.active_hours=22-6'), (16, 'bbm.active_hours=22:00-25:00'),
+    (17, 'bbm.active_hours=22:60-23:00'), (18, 'bbm.active_hours=07:00-07:00'), (19, 'bbm.active_hours=22:00-06:00 Europe/Nowhere'),
+    (20, 'bbm.active_hours=Mo 22:00-06:00'), (21, 'bbm.active_hours=22:00-06:00,'), (22, 'bbm.active_hours=22:00-06:00Europe/Berlin'),
+    (23, 'bbm.condition=SELECT 1; SELECT 2'), (24, 'bbm.condition=SELECT 1 INTO x'), (25, 'bbm.condition=true)'),
+    (26, 'bbm.condition='), (27, NULL)) AS v (i, e), complaint(ARRAY[e]) c ORDER BY i;
+SELECT * FROM complaint(ARRAY['bbm.max_row_rate=1', 'bbm.max_row_rate=2']);
+SELECT * FROM complaint(ARRAY[['bbm.max_row_rate=1', 'bbm.max_row_rate=2']]);
+-- a plain statement is held to the same
+SELECT define('plain', NULL);
+UPDATE batched_background_migrations SET settings = '{bbm.max_row_rate=x}' WHERE name = 'plain';
+\set VERBOSITY terse
+SELECT bbm_alter('plain', settings => '{bbm.condition=(}');
+\set VERBOSITY default
+INSERT INTO batched_background_migrations (name, table_name, column_name, job_signature_name, min_value, max_value, batch_size, settings)
+VALUES ('inserted', 'public.t', 'id', 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2', 1, 10, 10, '{oops}');
+SELECT bbm_drop('plain');
+
+-- and so are the server's settings
+\set VERBOSITY sqlstate
+ALTER SYSTEM SET bbm.active_hours = '22-6';
+ALTER SYSTEM SET bbm.active_hours = '22:00-06:00 Atlantis';
+ALTER SYSTEM SET bbm.standby_names = 'a,,b';
+ALTER SYSTEM SET bbm.max_dead_share = 2;
+ALTER SYSTEM SET bbm.max_replication_lag = '1h';
+SELECT count(*) FROM pg_settings WHERE name = 'bbm.condition';
+SET bbm.active_hours = '';
+\set VERBOSITY default
+ALTER SYSTEM SET bbm.active_hours = '22:00-06:00 Europe/Berlin', 'Sat 00:00-24:00';
+SELECT pg_reload_conf();
+\c -
+SHOW bbm.active_hours;
+ALTER SYSTEM RESET bbm.active_hours;
+SELECT pg_reload_conf();
+\c -
+
+-- a condition: an expression, or a SELECT; in the foreground what it waits for is a notice
+CREATE TABLE lights (green boolean);
+INSERT INTO lights VALUES (false);
+-- true
+SELECT define('true', '{bbm.condition=1 < 2 -- always}'), define('select', '{"bbm.condition=WITH c AS (SELECT true) SELECT * FROM c"}');
+CALL bbm_run('true');
+CALL bbm_run('select');
+-- what holds goes on holding until the statement is cancelled
+SELECT define('red', '{bbm.condition=(SELECT green FROM lights)}'), define('null', '{bbm.condition=NULL::boolean}'),
+       define('none', '{bbm.condition=SELECT true WHERE false}'), define('wrong', '{bbm.condition=SELECT 1}'),
+       define('many', '{"bbm.condition=SELECT true FROM generate_series(1, 2)"}'), define('no table', '{bbm.condition=SELECT true FROM nowhere}'),
+       define('writes', '{"bbm.condition=WITH w AS (INSERT INTO lights VALUES (true) RETURNING true) SELECT * FROM w"}');
+CREATE FUNCTION writes() RETURNS boolean LANGUAGE sql AS 'INSERT INTO public.lights VALUES (true); SELECT true';
+SELECT define('writes inside', '{bbm.condition=writes()}');
+SET statement_timeout = '2500ms';
+CALL bbm_run('red');
+RESET statement_timeout;
+-- so it does for workers, which say the same, of each
+CREATE FUNCTION waits_for(name text, pattern text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    what text;
+BEGIN
+    FOR i IN 1 .. 600 LOOP
+        SELECT s.waiting_on INTO what FROM public.bbm_status(waits_for.name) s;
+        EXIT WHEN what LIKE pattern;
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+    RETURN what;
+END $$;
+SELECT bbm_start();
+SELECT name, waits_for(name, 'condition%') FROM batched_background_migrations WHERE status <> 2 ORDER BY id;
+SELECT count(*) FROM lights;
+-- that is no failure and no attempt, and no batch was begun
+SELECT name, status, jobs_finished, jobs_failed, last_error FROM bbm_status() WHERE status <> 'finished';
+SELECT bbm_pause();
+-- a worker says the same
+SELECT define('by a worker', '{bbm.condition=(SELECT green FROM lights)}');
+SELECT bbm_start('by a worker');
+SELECT waits_for('by a worker', 'condition%');
+SELECT signal, setting, holds, reason FROM bbm_pressure('by a worker') ORDER BY signal;
+SELECT bbm_alter('by a worker', settings => '{bbm.condition=pg_sleep(60) IS NULL}');
+SELECT waits_for('by a worker', '%cannot%');
+SELECT bbm_alter('by a worker', settings => '{bbm.condition=SELECT green FROM light}');
+SELECT waits_for('by a worker', '%not exist');
+SELECT bbm_alter('by a worker', settings => '{bbm.condition=SELECT green FROM lights}');
+UPDATE lights SET green = true;
+SELECT bbm_wait('by a worker', '1 minute');
+-- an alteration is seen at once
+UPDATE lights SET green = false;
+SELECT define('altered', '{bbm.condition=SELECT green FROM lights}');
+SELECT bbm_start('altered');
+SELECT waits_for('altered', 'condition%');
+SELECT bbm_alter('altered', settings => '{}');
+SELECT bbm_wait('altered', '1 minute');
+SELECT min(n), max(n) FROM t;
+
+-- hours: none of today's, then all
+SELECT define('never', ARRAY['bbm.active_hours=' || to_char(clock_timestamp() AT TIME ZONE 'UTC' + interval '2 days', 'Dy') || ' 10:00-10:01 UTC']);
+SELECT bbm_start('never');
+SELECT waits_for('never', 'active hours%') LIKE 'active hours: not before % (% 10:00-10:01 UTC)' AS waits;
+SELECT bbm_alter('never', settings => '{bbm.active_hours=00:00-12:00 UTC\, 12:00-00:00 UTC}');
+SELECT bbm_wait('never', '1 minute');
+
+-- nobody else's is shown, and of none there is nothing
+CREATE ROLE bbm_pressure_nobody;
+SET ROLE bbm_pressure_nobody;
+SELECT * FROM bbm_pressure('red');
+RESET ROLE;
+DROP ROLE bbm_pressure_nobody;
+SELECT * FROM bbm_pressure('of nobody');
+
+DROP EXTENSION bbm CASCADE;
+DROP TABLE t, lights;
+DROP FUNCTION define, complaint, waits_for, writes;

@@ -1,0 +1,99 @@
+/*-------------------------------------------------------------------------
+ *
+ * holds.c
+ *		What is remembered of migrations that wait for the server.
+ *
+ * A worker that waits for long leaves, and another comes to look again: so what
+ * it waited for, and since when, is kept here, as is what a rate still
+ * forbids.  These are hints: after a restart they begin anew.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "holds.h"
+
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "shmem.h"
+
+/* A worker may be this late for its next look. */
+#define BBM_LATE_MS (10 * 1000)
+
+static BbmHolds *own = NULL;
+
+BbmHolds *
+bbm_holds_lock(void)
+{
+	if (bbm_shared)
+	{
+		LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+		return &bbm_shared->holds;
+	}
+	if (own == NULL)
+		own = MemoryContextAllocZero(TopMemoryContext, sizeof(BbmHolds));
+	return own;
+}
+
+void
+bbm_holds_unlock(void)
+{
+	if (bbm_shared)
+		LWLockRelease(bbm_shared->lock);
+}
+
+BbmHold *
+bbm_hold_find(BbmHolds *holds, int64 migration_id, TimestampTz now)
+{
+	BbmHold    *oldest = &holds->entries[0];
+
+	for (int i = 0; i < BBM_MAX_HOLDS; i++)
+	{
+		BbmHold    *hold = &holds->entries[i];
+
+		if (hold->database == MyDatabaseId && hold->migration_id == migration_id)
+		{
+			hold->touched = now;
+			return hold;
+		}
+		if (hold->touched < oldest->touched)
+			oldest = hold;
+	}
+	memset(oldest, 0, sizeof(BbmHold));
+	oldest->database = MyDatabaseId;
+	oldest->migration_id = migration_id;
+	oldest->touched = now;
+	return oldest;
+}
+
+/*
+ * What a migration of this database waits for, though nobody is at it just
+ * now; false when for nothing.  The buffer has BBM_WAITING_LENGTH bytes.
+ */
+bool
+bbm_hold_reason(int64 migration_id, char *reason)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		waits = false;
+
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < BBM_MAX_HOLDS && !waits; i++)
+	{
+		const BbmHold *hold = &bbm_shared->holds.entries[i];
+
+		waits = hold->database == MyDatabaseId && hold->migration_id == migration_id && hold->since != 0 &&
+			now < TimestampTzPlusMilliseconds(hold->due, BBM_LATE_MS);
+		if (waits)
+			strlcpy(reason, hold->reason, BBM_WAITING_LENGTH);
+	}
+	LWLockRelease(bbm_shared->lock);
+	return waits;
+}
+
+/* Copies as much of a text as has room, in whole characters. */
+void
+bbm_clip(char *to, const char *from, size_t size)
+{
+	strlcpy(to, from, pg_mbcliplen(from, strlen(from), (int) size - 1) + 1);
+}

@@ -1,0 +1,56 @@
+/*-------------------------------------------------------------------------
+ *
+ * holds.h
+ *		What is remembered of migrations that wait for the server.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_HOLDS_H
+#define BBM_HOLDS_H
+
+#include "bbm.h"
+
+#include "access/xlogdefs.h"
+
+#include "throttle.h"
+
+/* Room for what a process or a migration waits for, with its end. */
+#define BBM_WAITING_LENGTH 256
+#define BBM_MAX_HOLDS 128
+
+/* One migration; a worker that leaves meanwhile leaves this to the next. */
+typedef struct BbmHold
+{
+	Oid			database;		/* InvalidOid: not in use */
+	int64		migration_id;
+	TimestampTz touched;		/* the one touched longest ago makes room for another */
+	TimestampTz since;			/* has been waiting since then; 0 when it is not */
+	TimestampTz due;			/* is looked at again then */
+	TimestampTz logged;			/* when that was last logged */
+	TimestampTz vacuum_after;	/* no worker vacuums before */
+	XLogRecPtr	commit;			/* of the last batch, as far as known */
+	BbmBucket	wal;			/* bbm.max_wal_rate, in kB */
+	BbmBucket	rows;			/* bbm.max_row_rate */
+	char		reason[BBM_WAITING_LENGTH];
+} BbmHold;
+
+/* In shared memory, protected by BbmShared.lock; without preloading, in the process. */
+typedef struct BbmHolds
+{
+	BbmTrace	wal;			/* the end of the WAL: how long a standby has been behind */
+	BbmTrace	xids;			/* the next transaction id: how long one has kept the horizon */
+	BbmHold		entries[BBM_MAX_HOLDS];
+} BbmHolds;
+
+/*
+ * The entry of a migration of this database, made when there is none.  Between
+ * bbm_holds_lock and bbm_holds_unlock, which are for moments.
+ */
+extern BbmHolds *bbm_holds_lock(void);
+extern void bbm_holds_unlock(void);
+extern BbmHold *bbm_hold_find(BbmHolds *holds, int64 migration_id, TimestampTz now);
+
+extern bool bbm_hold_reason(int64 migration_id, char *reason);
+extern void bbm_clip(char *to, const char *from, size_t size);
+
+#endif							/* BBM_HOLDS_H */

@@ -1,0 +1,326 @@
+/*-------------------------------------------------------------------------
+ *
+ * pressure.c
+ *		Does the server have room for another batch?
+ *
+ * NOTES
+ *	  Before each batch every signal that a migration has a limit for is read.
+ *	  Most are read from shared memory, without a transaction, snapshot or
+ *	  lock.  One that holds, or cannot be read, makes the migration wait: that
+ *	  is no failure and no attempt.  Nothing is held meanwhile.
+ *
+ *	  The relations of a target and the user's condition need a transaction.
+ *	  Each opens a short one of its own, and what it tells is good for a while.
+ *
+ *	  Between a look and the batch anything may happen on the server: the next
+ *	  look sees it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "pressure.h"
+
+#include "portability/instr_time.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "pressure_signal.h"
+#include "printable.h"
+#include "record.h"
+#include "txn.h"
+
+/* The relations of a table may change: partitions come and go. */
+#define BBM_RELATIONS_MS (60 * 1000)
+#define BBM_FIRST_LOOK_MS 200
+
+/* A hold that comes and goes is logged this often at most. */
+#define BBM_LOG_HOLD_MS (60 * 1000)
+
+typedef struct Signal
+{
+	const char *word;			/* begins what waiting_on says */
+	BbmSetting	limit;			/* read when this is on */
+	BbmReader	read;
+	bool		by_relation;	/* needs the relations of the target */
+	bool		in_transaction; /* may need one of its own */
+	bool		after_each;		/* depends on the batch before, when that has committed */
+} Signal;
+
+static const Signal signals[] = {
+	{"active hours", BBM_ACTIVE_HOURS, bbm_read_hours},
+	{"WAL rate", BBM_MAX_WAL_RATE, bbm_read_wal_rate, .after_each = true},
+	{"row rate", BBM_MAX_ROW_RATE, bbm_read_row_rate, .after_each = true},
+	{"standby replay lag", BBM_MAX_REPLICATION_LAG, bbm_read_replication_lag},
+	{"standby replay delay", BBM_MAX_REPLICATION_DELAY, bbm_read_replication_delay},
+	{"replay of the last batch", BBM_WAIT_FOR_STANDBYS, bbm_read_last_replay, .after_each = true},
+	{"WAL kept by a slot", BBM_MAX_SLOT_WAL, bbm_read_slots},
+	{"unarchived WAL", BBM_MAX_UNARCHIVED_WAL, bbm_read_unarchived},
+	{"autovacuum", BBM_WAIT_FOR_AUTOVACUUM, bbm_read_autovacuum, .by_relation = true},
+	{"old snapshot", BBM_MAX_HORIZON_AGE, bbm_read_horizon},
+	{"dead rows", BBM_MAX_DEAD_TUPLES, bbm_read_dead, .by_relation = true},
+	{"dead rows", BBM_MAX_DEAD_SHARE, bbm_read_dead, .by_relation = true},
+	{"active sessions", BBM_MAX_ACTIVE_SESSIONS, bbm_read_sessions},
+	{"condition", BBM_CONDITION, bbm_read_condition, .in_transaction = true}
+};
+
+/* A reader's word that its signal holds, and how it is. */
+void
+bbm_look_holds(BbmLook *look, const char *format, ...)
+{
+	va_list		args;
+	char		text[2 * BBM_WAITING_LENGTH];
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	look->holds = true;
+	bbm_clip(look->reason, text, sizeof(look->reason));
+}
+
+/* As people read it; in a static buffer of which there are two. */
+const char *
+bbm_bytes(uint64 bytes)
+{
+	static char buffers[2][32];
+	static int	which = 0;
+	static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB"};
+	int			unit = 0;
+
+	while (bytes >= 10 * 1024 && unit < lengthof(units) - 1)
+	{
+		bytes /= 1024;
+		unit++;
+	}
+	which = !which;
+	snprintf(buffers[which], sizeof(buffers[which]), UINT64_FORMAT " %s", bytes, units[unit]);
+	return buffers[which];
+}
+
+static BbmPressure *
+state_of(BbmTarget *target)
+{
+	if (target->pressure == NULL)
+		target->pressure = MemoryContextAllocZero(target->context, sizeof(BbmPressure));
+	return target->pressure;
+}
+
+/* A snapshot of the catalogs; a partition that comes or goes after is seen the next time. */
+static void
+find_relations(void *arg)
+{
+	BbmTarget  *target = arg;
+
+	bbm_find_relations(target->pressure, target->context, target->relid);
+}
+
+static void
+refresh_relations(BbmTarget *target, TimestampTz now)
+{
+	BbmPressure *state = target->pressure;
+
+	if (!bbm_time_has_come(now, state->relations_until, BBM_RELATIONS_MS))
+		return;
+	state->relations_error = bbm_txn_run(find_relations, target, false);
+	/* otherwise at once again */
+	if (state->relations_error == NULL)
+		state->relations_until = TimestampTzPlusMilliseconds(now, BBM_RELATIONS_MS);
+}
+
+/* Reads one signal; its word goes before what it says. */
+static void
+read_signal(const Signal *signal, BbmLook *look)
+{
+	char		told[BBM_WAITING_LENGTH];
+	char		text[2 * BBM_WAITING_LENGTH];
+
+	look->holds = false;
+	look->due = 0;
+	look->first_look_ms = BBM_FIRST_LOOK_MS;
+	if (signal->by_relation && look->state->relations_error)
+		bbm_look_holds(look, "cannot be read: %s", look->state->relations_error->message);
+	else
+		signal->read(look);
+	if (!look->holds)
+		return;
+	strlcpy(told, look->reason, sizeof(told));
+	snprintf(text, sizeof(text), "%s: %s", signal->word, told);
+	bbm_clip(look->reason, text, sizeof(look->reason));
+}
+
+/* Puts down that the migration waits, for what and until when. */
+static void
+begin_hold(BbmLook *look, BbmWait *wait)
+{
+	/* the look itself may have taken a while */
+	TimestampTz now = GetCurrentTimestamp();
+	bool		tell;
+	BbmHolds   *holds = bbm_holds_lock();
+	BbmHold    *hold = bbm_hold_find(holds, look->migration->id, now);
+	int64		held_ms;
+
+	if (hold->since == 0 || hold->since > now)
+		hold->since = look->now;
+	held_ms = (now - hold->since) / 1000;
+	hold->due = look->due ? look->due :
+		TimestampTzPlusMilliseconds(now, bbm_look_again_ms(held_ms, look->first_look_ms));
+	strlcpy(hold->reason, look->reason, sizeof(hold->reason));
+	tell = held_ms >= BBM_TELL_HOLD_MS && hold->logged < hold->since &&
+		now >= TimestampTzPlusMilliseconds(hold->logged, BBM_LOG_HOLD_MS);
+	if (tell)
+		hold->logged = now;
+	wait->due = hold->due;
+	wait->since = hold->since;
+	strlcpy(wait->reason, hold->reason, sizeof(wait->reason));
+	bbm_holds_unlock();
+
+	wait->cancelled = look->cancelled;
+	if (tell)
+		ereport(LOG,
+				(errmsg("migration \"%s\" waits: %s", bbm_printable(look->migration->name), bbm_printable(wait->reason))));
+}
+
+static void
+end_hold(const BbmMigration *migration, TimestampTz now)
+{
+	BbmHolds   *holds = bbm_holds_lock();
+	BbmHold    *hold = bbm_hold_find(holds, migration->id, now);
+	TimestampTz since = hold->since;
+	bool		told = since != 0 && hold->logged >= since;
+
+	hold->since = 0;
+	bbm_holds_unlock();
+	if (told)
+		ereport(LOG,
+				(errmsg("migration \"%s\" goes on after waiting for %.1f s",
+						bbm_printable(migration->name), (now - since) / 1000000.0)));
+}
+
+static TimestampTz
+held_since(const BbmMigration *migration, TimestampTz now)
+{
+	BbmHolds   *holds = bbm_holds_lock();
+	TimestampTz since = bbm_hold_find(holds, migration->id, now)->since;
+
+	bbm_holds_unlock();
+	return since;
+}
+
+/*
+ * Must the migration wait before its next batch?  Then *wait says for what.
+ * With "may_help" a worker may do something about it, which takes its time.
+ * Between transactions; raises no error.
+ */
+bool
+bbm_pressure_holds(BbmTarget *target, bool may_help, BbmWait *wait)
+{
+	const BbmMigration *migration = target->migration;
+	TimestampTz now = GetCurrentTimestamp();
+	BbmLook		look = {.migration = migration, .state = state_of(target), .now = now};
+
+	look.held_since = held_since(migration, now);
+	for (int i = 0; i < lengthof(signals) && !look.holds; i++)
+	{
+		if (!bbm_setting_is_on(migration, signals[i].limit))
+			continue;
+		if (signals[i].by_relation)
+			refresh_relations(target, now);
+		read_signal(&signals[i], &look);
+		if (look.holds && may_help && signals[i].read == bbm_read_dead && bbm_vacuum_instead(&look))
+			read_signal(&signals[i], &look);
+	}
+	if (look.holds)
+		begin_hold(&look, wait);
+	else if (look.held_since != 0)
+		end_hold(migration, now);
+	return look.holds;
+}
+
+/*
+ * May another batch follow in the transaction of this one?  Not when that
+ * cannot be told in it.
+ */
+bool
+bbm_pressure_lets_follow(const BbmTarget *target)
+{
+	const BbmMigration *migration = target->migration;
+	TimestampTz now = GetCurrentTimestamp();
+	BbmLook		look = {.migration = migration, .state = target->pressure, .now = now};
+
+	if (look.state == NULL)
+		return false;
+	for (int i = 0; i < lengthof(signals) && !look.holds; i++)
+	{
+		const Signal *signal = &signals[i];
+
+		if (!bbm_setting_is_on(migration, signal->limit))
+			continue;
+		if (signal->after_each ||
+			(signal->by_relation && bbm_time_has_come(now, look.state->relations_until, BBM_RELATIONS_MS)) ||
+			(signal->in_transaction && bbm_time_has_come(now, look.state->condition_until, BBM_CONDITION_MS)))
+			return false;
+		if (!signal->in_transaction)
+			read_signal(signal, &look);
+	}
+	return !look.holds;
+}
+
+static void
+spend(BbmBucket *bucket, TimestampTz now, int rate, double amount)
+{
+	if (rate > 0)
+		bbm_bucket_spend(bucket, now, rate, amount);
+	else
+		memset(bucket, 0, sizeof(BbmBucket));
+}
+
+/* A batch has committed: what it has used is what the rates go by.  Between transactions. */
+void
+bbm_pressure_spent(const BbmTarget *target, const BbmCost *cost)
+{
+	const BbmMigration *migration = target->migration;
+	TimestampTz now = GetCurrentTimestamp();
+	BbmHolds   *holds;
+	BbmHold    *hold;
+
+	if (!bbm_setting_is_on(migration, BBM_MAX_WAL_RATE) && !bbm_setting_is_on(migration, BBM_MAX_ROW_RATE) &&
+		!bbm_setting_is_on(migration, BBM_WAIT_FOR_STANDBYS))
+		return;
+	holds = bbm_holds_lock();
+	hold = bbm_hold_find(holds, migration->id, now);
+	hold->commit = Max(hold->commit, XactLastCommitEnd);
+	spend(&hold->wal, now, bbm_setting_int(migration, BBM_MAX_WAL_RATE), cost->wal / 1024.0);
+	spend(&hold->rows, now, bbm_setting_int(migration, BBM_MAX_ROW_RATE), cost->rows);
+	bbm_holds_unlock();
+}
+
+/*
+ * Reads every signal that the migration has a limit for, for people to see.
+ * In a transaction; the condition is left to the workers.
+ */
+void
+bbm_pressure_show(const BbmMigration *migration, Oid relid, BbmPressureSink sink, void *arg)
+{
+	BbmTarget	target = {.context = CurrentMemoryContext, .relid = relid};
+	BbmLook		look = {.migration = migration, .state = state_of(&target), .now = GetCurrentTimestamp()};
+
+	bbm_find_relations(look.state, target.context, relid);
+	for (int i = 0; i < lengthof(signals); i++)
+	{
+		const Signal *signal = &signals[i];
+		instr_time	start;
+		instr_time	end;
+
+		if (!bbm_setting_is_on(migration, signal->limit))
+			continue;
+		if (signal->in_transaction)
+		{
+			sink(arg, signal->word, bbm_setting_name(signal->limit), NULL, 0);
+			continue;
+		}
+		INSTR_TIME_SET_CURRENT(start);
+		read_signal(signal, &look);
+		INSTR_TIME_SET_CURRENT(end);
+		INSTR_TIME_SUBTRACT(end, start);
+		sink(arg, signal->word, bbm_setting_name(signal->limit), look.holds ? look.reason : "",
+			 INSTR_TIME_GET_DOUBLE(end) * 1e6);
+	}
+}

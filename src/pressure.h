@@ -1,0 +1,38 @@
+/*-------------------------------------------------------------------------
+ *
+ * pressure.h
+ *		Does the server have room for another batch?
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_PRESSURE_H
+#define BBM_PRESSURE_H
+
+#include "strategy.h"
+
+#include "holds.h"
+
+/* What a migration waits for, and until when. */
+typedef struct BbmWait
+{
+	TimestampTz due;			/* look again then */
+	TimestampTz since;
+	char		reason[BBM_WAITING_LENGTH];
+	ErrorData  *cancelled;		/* the look was cancelled */
+} BbmWait;
+
+/* When a migration has waited for so long, that is told. */
+#define BBM_TELL_HOLD_MS 1000
+
+extern bool bbm_pressure_holds(BbmTarget *target, bool may_help, BbmWait *wait);
+extern bool bbm_pressure_lets_follow(const BbmTarget *target);
+extern void bbm_pressure_spent(const BbmTarget *target, const BbmCost *cost);
+
+
+/* One signal: its word, its setting, what it waits for ("" nothing, NULL not looked at), and what the look took. */
+typedef void (*BbmPressureSink) (void *arg, const char *signal, const char *setting, const char *reason,
+								 double microseconds);
+
+extern void bbm_pressure_show(const BbmMigration *migration, Oid relid, BbmPressureSink sink, void *arg);
+
+#endif							/* BBM_PRESSURE_H */

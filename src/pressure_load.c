@@ -1,0 +1,234 @@
+/*-------------------------------------------------------------------------
+ *
+ * pressure_load.c
+ *		How much is going on, and how much may: hours, rates, sessions, and
+ *		what the user asks for.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "pressure_signal.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "hours.h"
+#include "target.h"
+#include "txn.h"
+
+/* How long sessions counted last are good. */
+#define BBM_SESSIONS_MS 200
+
+/* How long a condition may take. */
+#define BBM_CONDITION_TIMEOUT_MS 1000
+
+/* bbm.active_hours */
+void
+bbm_read_hours(BbmLook *look)
+{
+	BbmPressure *state = look->state;
+	const char *text = bbm_setting_string(look->migration, BBM_ACTIVE_HOURS);
+	const char *why = "";
+	TimestampTz opens;
+
+	if (state->hours_text == NULL || strcmp(state->hours_text, text) != 0)
+	{
+		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(state));
+
+		state->hours_text = pstrdup(text);
+		/* it was checked when it was set; time zones can go */
+		if (!bbm_hours_parse(text, &state->hours, &why))
+		{
+			state->hours = NIL;
+			state->hours_text = NULL;
+		}
+		MemoryContextSwitchTo(old);
+	}
+	if (state->hours_text == NULL)
+		bbm_look_holds(look, "cannot be read: %s", why);
+	else if (!bbm_hours_open(state->hours, look->now, &opens))
+	{
+		look->due = opens;
+		bbm_look_holds(look, "not before %s (%s)", timestamptz_to_str(opens), text);
+	}
+}
+
+/* ----------------------------------------------------------------
+ * Rates
+ * ----------------------------------------------------------------
+ */
+
+static void
+read_rate(BbmLook *look, bool wal, int rate, const char *unit)
+{
+	BbmHolds   *holds = bbm_holds_lock();
+	BbmHold    *hold = bbm_hold_find(holds, look->migration->id, look->now);
+	BbmBucket	bucket = wal ? hold->wal : hold->rows;
+	TimestampTz due;
+
+	bbm_holds_unlock();
+	/* the clock went back: what was used then is not known to be owed */
+	if (bucket.at > look->now)
+		return;
+	due = bbm_bucket_due(&bucket, rate);
+	if (due <= look->now)
+		return;
+	look->due = due;
+	bbm_look_holds(look, "limit %d %s a second", rate, unit);
+}
+
+/* bbm.max_wal_rate */
+void
+bbm_read_wal_rate(BbmLook *look)
+{
+	read_rate(look, true, bbm_setting_int(look->migration, BBM_MAX_WAL_RATE), "kB");
+}
+
+/* bbm.max_row_rate */
+void
+bbm_read_row_rate(BbmLook *look)
+{
+	read_rate(look, false, bbm_setting_int(look->migration, BBM_MAX_ROW_RATE), "rows");
+}
+
+/* ----------------------------------------------------------------
+ * Sessions
+ * ----------------------------------------------------------------
+ */
+
+/* Clients that run a statement just now, but for this one. */
+static int
+count_active(void)
+{
+	int			active = 0;
+	int			n;
+
+	pgstat_clear_backend_activity_snapshot();
+	n = pgstat_fetch_stat_numbackends();
+	for (int i = 1; i <= n; i++)
+	{
+		PgBackendStatus *status = bbm_backend_status(i);
+
+		if (status && status->st_backendType == B_BACKEND && status->st_procpid != MyProcPid &&
+			(status->st_state == STATE_RUNNING || status->st_state == STATE_FASTPATH))
+			active++;
+	}
+	pgstat_clear_backend_activity_snapshot();
+	return active;
+}
+
+/* bbm.max_active_sessions */
+void
+bbm_read_sessions(BbmLook *look)
+{
+	static int	active = 0;
+	static TimestampTz until = 0;
+	int			limit = bbm_setting_int(look->migration, BBM_MAX_ACTIVE_SESSIONS);
+
+	if (!pgstat_track_activities)
+	{
+		bbm_look_holds(look, "cannot be read: track_activities is off");
+		return;
+	}
+	if (bbm_time_has_come(look->now, until, BBM_SESSIONS_MS))
+	{
+		active = count_active();
+		until = TimestampTzPlusMilliseconds(look->now, BBM_SESSIONS_MS);
+	}
+	if (active > limit)
+		bbm_look_holds(look, "%d sessions are active (limit %d)", active, limit);
+}
+
+/* ----------------------------------------------------------------
+ * The user's condition
+ * ----------------------------------------------------------------
+ */
+
+static TimeoutId condition_timeout = MAX_TIMEOUTS;	/* not registered */
+static volatile sig_atomic_t condition_timed_out = false;
+
+/* In a signal handler. */
+static void
+condition_takes_long(void)
+{
+	condition_timed_out = true;
+	InterruptPending = true;
+	QueryCancelPending = true;
+	SetLatch(MyLatch);
+}
+
+typedef struct ConditionArgs
+{
+	const BbmMigration *migration;
+	bool		met;
+} ConditionArgs;
+
+/*
+ * Runs as the migration's owner with the settings of its job, read-only, and for
+ * a moment at most: its snapshot must not be what keeps dead rows.
+ */
+static void
+run_condition(void *arg)
+{
+	ConditionArgs *args = arg;
+	int			level = bbm_job_settings(args->migration);
+	int			result;
+	bool		isnull;
+	Datum		value;
+
+	XactReadOnly = true;
+	enable_timeout_after(condition_timeout, BBM_CONDITION_TIMEOUT_MS);
+	result = SPI_execute(bbm_condition_query(bbm_setting_string(args->migration, BBM_CONDITION)), false, 2);
+	disable_timeout(condition_timeout, false);
+	if (result != SPI_OK_SELECT || SPI_tuptable->tupdesc->natts != 1 ||
+		SPI_gettypeid(SPI_tuptable->tupdesc, 1) != BOOLOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("it must return one column of type boolean")));
+	if (SPI_processed > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_CARDINALITY_VIOLATION),
+				 errmsg("it returned more than one row")));
+	if (SPI_processed == 1)
+	{
+		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+		args->met = !isnull && DatumGetBool(value);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	bbm_user_settings_end(level);
+}
+
+/* bbm.condition; in a transaction of its own, so not in that of a batch. */
+void
+bbm_read_condition(BbmLook *look)
+{
+	ConditionArgs args = {look->migration, false};
+	ErrorData  *error;
+
+	if (!bbm_time_has_come(look->now, look->state->condition_until, BBM_CONDITION_MS))
+		return;
+	if (condition_timeout == MAX_TIMEOUTS)
+		condition_timeout = RegisterTimeout(USER_TIMEOUT, condition_takes_long);
+	condition_timed_out = false;
+	error = bbm_txn_run(run_condition, &args, false);
+	disable_timeout(condition_timeout, false);
+	if (error && condition_timed_out)
+		bbm_look_holds(look, "cannot be read: it takes more than %d ms", BBM_CONDITION_TIMEOUT_MS);
+	else if (error)
+	{
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			look->cancelled = error;
+		bbm_look_holds(look, "cannot be read: %s", error->message);
+	}
+	else if (!args.met)
+		bbm_look_holds(look, "not met");
+	else
+		look->state->condition_until = TimestampTzPlusMilliseconds(look->now, BBM_CONDITION_MS);
+}

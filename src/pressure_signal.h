@@ -1,0 +1,84 @@
+/*-------------------------------------------------------------------------
+ *
+ * pressure_signal.h
+ *		The readers of the signals; for pressure*.c only.
+ *
+ * A reader looks at one thing that the server shows, for a migration that has
+ * set a limit to it.  It runs outside of a transaction, or in that of a batch
+ * that is done; it must not raise errors, and holds no lock when it returns.
+ * What it cannot read, holds.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_PRESSURE_SIGNAL_H
+#define BBM_PRESSURE_SIGNAL_H
+
+#include "strategy.h"
+
+#include "guc.h"
+#include "holds.h"
+
+/* How long a condition that was true is good. */
+#define BBM_CONDITION_MS 1000
+
+/* What is known of a target between looks; in its memory context. */
+typedef struct BbmPressure
+{
+	MemoryContext relation_context; /* of the four below */
+	int			nrelations;
+	Oid		   *relations;		/* with storage: the table, its children, their TOAST tables */
+	char	  **names;			/* of each */
+	bool	   *is_toast;		/* of the one before */
+	TimestampTz relations_until;	/* to be read anew then; 0: not read yet */
+	ErrorData  *relations_error;	/* why they could not be read, or NULL */
+	TimestampTz dead_until;		/* the dead rows counted last are good until then */
+	double		dead;
+	double		live;
+	char	   *hours_text;		/* bbm.active_hours as parsed last */
+	List	   *hours;
+	TimestampTz condition_until;	/* the condition was true, and that is good until then */
+} BbmPressure;
+
+typedef struct BbmLook
+{
+	const BbmMigration *migration;	/* in */
+	BbmPressure *state;
+	TimestampTz now;
+	TimestampTz held_since;		/* 0 when it does not hold so far */
+	bool		holds;			/* out */
+	TimestampTz due;			/* when to look again, if the reader knows; else 0 */
+	int			first_look_ms;	/* else so soon at first, and then less and less often */
+	char		reason[BBM_WAITING_LENGTH];
+	ErrorData  *cancelled;		/* a cancel ended the look */
+} BbmLook;
+
+typedef void (*BbmReader) (BbmLook *look);
+
+/* pressure.c */
+extern void bbm_look_holds(BbmLook *look, const char *format, ...) pg_attribute_printf(2, 3);
+extern const char *bbm_bytes(uint64 bytes);
+
+/* pressure_wal.c */
+extern void bbm_read_replication_lag(BbmLook *look);
+extern void bbm_read_replication_delay(BbmLook *look);
+extern void bbm_read_last_replay(BbmLook *look);
+extern void bbm_read_slots(BbmLook *look);
+extern void bbm_read_unarchived(BbmLook *look);
+
+/* pressure_table.c */
+extern void bbm_read_autovacuum(BbmLook *look);
+extern void bbm_read_horizon(BbmLook *look);
+extern void bbm_read_dead(BbmLook *look);
+extern void bbm_find_relations(BbmPressure *state, MemoryContext context, Oid relid);
+
+/* pressure_vacuum.c */
+extern bool bbm_vacuum_instead(BbmLook *look);
+
+/* pressure_load.c */
+extern void bbm_read_hours(BbmLook *look);
+extern void bbm_read_wal_rate(BbmLook *look);
+extern void bbm_read_row_rate(BbmLook *look);
+extern void bbm_read_sessions(BbmLook *look);
+extern void bbm_read_condition(BbmLook *look);
+
+#endif							/* BBM_PRESSURE_SIGNAL_H */

@@ -1,0 +1,321 @@
+/*-------------------------------------------------------------------------
+ *
+ * pressure_table.c
+ *		What shows on the table: autovacuum, dead rows, and who keeps them.
+ *
+ * A partitioned table has no rows: what counts are the relations with storage
+ * under it, and their TOAST tables.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "pressure_signal.h"
+
+#include "access/htup_details.h"
+#include "access/transam.h"
+#include "access/twophase.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+
+/* How long a count of dead rows is good: the statistics come later than that anyway. */
+#define BBM_DEAD_MS 500
+
+/* How often to ask since when a transaction has been there. */
+#define BBM_BEGAN_MS 1000
+
+/* ----------------------------------------------------------------
+ * Relations
+ * ----------------------------------------------------------------
+ */
+
+static void
+add_relation(BbmPressure *state, Oid relid, const char *name, bool is_toast)
+{
+	state->relations[state->nrelations] = relid;
+	state->is_toast[state->nrelations] = is_toast;
+	state->names[state->nrelations++] = pstrdup(name);
+}
+
+/*
+ * The relations of the table that have storage, into the state.  Takes no lock:
+ * one that is dropped meanwhile is in nobody's way.  Needs a transaction with a
+ * snapshot; on an error the state keeps what it had.
+ */
+void
+bbm_find_relations(BbmPressure *state, MemoryContext context, Oid relid)
+{
+	List	   *tree = find_all_inheritors(relid, NoLock, NULL);
+	MemoryContext mine = AllocSetContextCreate(context, "bbm relations", ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(mine);
+	BbmPressure found = {0};
+	ListCell   *cell;
+
+	found.relations = palloc(2 * list_length(tree) * sizeof(Oid));
+	found.is_toast = palloc(2 * list_length(tree) * sizeof(bool));
+	found.names = palloc(2 * list_length(tree) * sizeof(char *));
+	foreach(cell, tree)
+	{
+		HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(lfirst_oid(cell)));
+		Form_pg_class form;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		form = (Form_pg_class) GETSTRUCT(tuple);
+		if (RELKIND_HAS_STORAGE(form->relkind))
+		{
+			add_relation(&found, form->oid, NameStr(form->relname), false);
+			if (OidIsValid(form->reltoastrelid))
+				add_relation(&found, form->reltoastrelid, psprintf("TOAST of %s", NameStr(form->relname)), true);
+		}
+		ReleaseSysCache(tuple);
+	}
+	MemoryContextSwitchTo(old);
+	if (state->relation_context)
+		MemoryContextDelete(state->relation_context);
+	state->relation_context = mine;
+	state->relations = found.relations;
+	state->names = found.names;
+	state->is_toast = found.is_toast;
+	state->nrelations = found.nrelations;
+}
+
+/* ----------------------------------------------------------------
+ * Autovacuum
+ * ----------------------------------------------------------------
+ */
+
+/* The process of an autovacuum that is worth waiting for on this relation, or 0. */
+static int
+vacuumed_by(Oid relid)
+{
+	LOCKTAG		tag;
+	VirtualTransactionId *holders;
+	int			n;
+	int			pid = 0;
+
+	/* the lock that a vacuum holds; writers and readers hold none that conflicts with it */
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	holders = GetLockConflicts(&tag, ShareUpdateExclusiveLock, &n);
+	for (int i = 0; i < n && pid == 0; i++)
+	{
+		PGPROC	   *process = bbm_vxid_process(holders[i]);
+		uint8		flags;
+
+		if (process == NULL)
+			continue;
+		flags = process->statusFlags;
+		if ((flags & PROC_IS_AUTOVACUUM) && (flags & PROC_IN_VACUUM) && !(flags & PROC_VACUUM_FOR_WRAPAROUND) &&
+			process->waitLock == NULL)
+			pid = process->pid;
+	}
+	pfree(holders);
+	return pid;
+}
+
+/*
+ * bbm.wait_for_autovacuum.  Not waited for: one that waits for a lock itself,
+ * which may be for ever; one that analyzes, which takes a moment; and one
+ * against wraparound, which nobody cancels and which may take days.
+ */
+void
+bbm_read_autovacuum(BbmLook *look)
+{
+	BbmPressure *state = look->state;
+
+	for (int i = 0; i < state->nrelations; i++)
+	{
+		int			pid = vacuumed_by(state->relations[i]);
+
+		if (pid == 0)
+			continue;
+		bbm_look_holds(look, "process %d vacuums %s", pid, state->names[i]);
+		return;
+	}
+}
+
+/* ----------------------------------------------------------------
+ * The horizon
+ * ----------------------------------------------------------------
+ */
+
+/* Who keeps the oldest rows. */
+typedef struct Keeper
+{
+	TransactionId xid;
+	int			pid;			/* 0: none */
+	bool		prepared;
+	bool		slot;
+} Keeper;
+
+static void
+keep(Keeper *keeper, TransactionId xid, int pid, bool prepared, bool slot)
+{
+	if (!TransactionIdIsNormal(xid) ||
+		(TransactionIdIsValid(keeper->xid) && !TransactionIdPrecedes(xid, keeper->xid)))
+		return;
+	keeper->xid = xid;
+	keeper->pid = pid;
+	keeper->prepared = prepared;
+	keeper->slot = slot;
+}
+
+/*
+ * Without a lock, since a look that is a moment old does as well; VACUUM and
+ * logical decoding keep nothing, and neither does what runs in other databases.
+ */
+static void
+find_keeper(Keeper *keeper)
+{
+	for (uint32 i = 0; i < ProcGlobal->allProcCount; i++)
+	{
+		PGPROC	   *process = &ProcGlobal->allProcs[i];
+		int			pid = process->pid;
+		uint8		flags = process->statusFlags;
+
+		if (pid == 0 || pid == MyProcPid || (flags & (PROC_IN_VACUUM | PROC_IN_LOGICAL_DECODING)) ||
+			(process->databaseId != MyDatabaseId && !(flags & PROC_AFFECTS_ALL_HORIZONS)))
+			continue;
+		keep(keeper, process->xid, pid, false, false);
+		keep(keeper, process->xmin, pid, false, false);
+	}
+	for (int i = 0; i < max_prepared_xacts; i++)
+	{
+		PGPROC	   *process = &PreparedXactProcs[i];
+		TransactionId xid = process->xid;
+
+		/* one that has ended leaves its id there */
+		if (TransactionIdIsNormal(xid) && process->databaseId == MyDatabaseId && TransactionIdIsInProgress(xid))
+			keep(keeper, xid, 0, true, false);
+	}
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	for (int i = 0; i < max_replication_slots; i++)
+	{
+		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
+		TransactionId xmin;
+
+		if (!slot->in_use)
+			continue;
+		SpinLockAcquire(&slot->mutex);
+		xmin = slot->effective_xmin;
+		SpinLockRelease(&slot->mutex);
+		keep(keeper, xmin, 0, false, true);
+	}
+	LWLockRelease(ReplicationSlotControlLock);
+}
+
+/* When a process has begun its transaction, or 0; asked once a second at most. */
+static TimestampTz
+began(int pid, TimestampTz now)
+{
+	static int	known_pid = 0;
+	static TimestampTz known = 0;
+	static TimestampTz until = 0;
+	int			n;
+
+	if (pid == known_pid && !bbm_time_has_come(now, until, BBM_BEGAN_MS))
+		return known;
+	known_pid = pid;
+	known = 0;
+	until = TimestampTzPlusMilliseconds(now, BBM_BEGAN_MS);
+	pgstat_clear_backend_activity_snapshot();
+	n = pgstat_fetch_stat_numbackends();
+	for (int i = 1; i <= n; i++)
+	{
+		PgBackendStatus *status = bbm_backend_status(i);
+
+		if (status && status->st_procpid == pid && status->st_backendType != B_WAL_SENDER)
+			known = status->st_xact_start_timestamp;
+	}
+	pgstat_clear_backend_activity_snapshot();
+	return known;
+}
+
+/*
+ * bbm.max_horizon_age.  Since when a transaction id has been passed is what we
+ * have noted ourselves; a transaction that was there before tells when it began.
+ */
+void
+bbm_read_horizon(BbmLook *look)
+{
+	int64		limit = (int64) bbm_setting_int(look->migration, BBM_MAX_HORIZON_AGE) * 1000;
+	FullTransactionId next = ReadNextFullTransactionId();
+	Keeper		keeper = {InvalidTransactionId};
+	BbmHolds   *holds;
+	TimestampTz since;
+
+	find_keeper(&keeper);
+	holds = bbm_holds_lock();
+	bbm_trace_note(&holds->xids, look->now, U64FromFullTransactionId(next));
+	since = !TransactionIdIsValid(keeper.xid) ? 0 :
+		bbm_trace_behind_since(&holds->xids, U64FromFullTransactionId(next) -
+							   (uint32) (XidFromFullTransactionId(next) - keeper.xid));
+	bbm_holds_unlock();
+	if (!TransactionIdIsValid(keeper.xid))
+		return;
+	if (keeper.pid != 0 && (since == 0 || look->now - since <= limit))
+	{
+		TimestampTz start = began(keeper.pid, look->now);
+
+		if (start != 0 && (since == 0 || start < since))
+			since = start;
+	}
+	if (since == 0 || look->now - since <= limit)
+		return;
+	if (keeper.pid != 0)
+		bbm_look_holds(look, "process %d has kept dead rows for %.1f s (limit %.1f s)", keeper.pid,
+					   (look->now - since) / 1000000.0, limit / 1000000.0);
+	else
+		bbm_look_holds(look, "%s has kept dead rows for %.1f s (limit %.1f s)",
+					   keeper.prepared ? "a prepared transaction" : "a replication slot",
+					   (look->now - since) / 1000000.0, limit / 1000000.0);
+}
+
+/* ----------------------------------------------------------------
+ * Dead rows
+ * ----------------------------------------------------------------
+ */
+
+static void
+count_dead(BbmPressure *state)
+{
+	state->dead = state->live = 0;
+	/* what was read before must not be taken for what is now */
+	pgstat_clear_snapshot();
+	for (int i = 0; i < state->nrelations; i++)
+	{
+		Datum		relid = ObjectIdGetDatum(state->relations[i]);
+
+		state->dead += DatumGetInt64(DirectFunctionCall1(pg_stat_get_dead_tuples, relid));
+		state->live += DatumGetInt64(DirectFunctionCall1(pg_stat_get_live_tuples, relid));
+	}
+	pgstat_clear_snapshot();
+}
+
+/* bbm.max_dead_tuples and bbm.max_dead_share */
+void
+bbm_read_dead(BbmLook *look)
+{
+	BbmPressure *state = look->state;
+	int			limit = bbm_setting_int(look->migration, BBM_MAX_DEAD_TUPLES);
+	double		share_limit = bbm_setting_real(look->migration, BBM_MAX_DEAD_SHARE);
+	double		share;
+
+	if (bbm_time_has_come(look->now, state->dead_until, BBM_DEAD_MS))
+	{
+		count_dead(state);
+		state->dead_until = TimestampTzPlusMilliseconds(look->now, BBM_DEAD_MS);
+	}
+	share = state->dead > 0 ? state->dead / (state->dead + state->live) : 0;
+	if (limit >= 0 && state->dead > limit)
+		bbm_look_holds(look, "%.0f rows of the table are dead (limit %d)", state->dead, limit);
+	else if (share_limit >= 0 && share > share_limit)
+		bbm_look_holds(look, "%.1f percent of the table are dead (limit %.1f)", 100 * share, 100 * share_limit);
+}

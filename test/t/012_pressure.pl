@@ -1,0 +1,353 @@
+# Pressure: a migration waits while the server shows that it has no room, says
+# for what, and goes on by itself.  Nothing of that is a failure or an attempt.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use BbmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $node = bbm_node('primary', streaming => 1, conf => <<'EOC');
+bbm.naptime = 0
+bbm.max_workers = 8
+max_worker_processes = 20
+max_prepared_transactions = 5
+max_replication_slots = 5
+archive_mode = on
+archive_command = 'exit 1'
+autovacuum_naptime = 1s
+log_min_messages = debug1
+EOC
+$node->backup('base');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($node, 'base', has_streaming => 1);
+$standby->start;
+
+# A started migration over a table of its own.  Options: rows (300), batch (100), job, others as bbm_create.
+sub migration
+{
+	my ($name, $settings, %o) = @_;
+	my $rows = delete $o{rows} || 300;
+	my $batch = delete $o{batch_size} || 100;
+	my $prepare = delete $o{prepare};
+
+	counter_table($node, "t_$name", $rows);
+	value($node, $prepare) if $prepare;
+	$settings = join ', ', map { "'$_'" } @$settings;
+	define($node, $name, "t_$name", %o, batch_size => $batch, settings => "ARRAY[$settings]::text[]");
+	value($node, "SELECT bbm_start('$name')");
+	return;
+}
+
+# It waits for that, and no batch of it runs.
+sub waits
+{
+	my ($name, $pattern) = @_;
+	$pattern =~ s/'/''/g;
+	my $ok = $node->poll_query_until('postgres',
+		"SELECT waiting_on LIKE '$pattern' AND status IN ('active', 'running') FROM bbm_status('$name')");
+	ok($ok, "$name: waits for $pattern") or diag(value($node, "SELECT status, waiting_on FROM bbm_status('$name')"));
+	is( value($node, "SELECT count(*) FROM bbm_workers() WHERE migration = '$name' AND job IS NOT NULL"),
+		0, "$name: no batch runs");
+	return;
+}
+
+# And now it goes on, and did each row once in the first attempt.
+sub goes_on
+{
+	my ($name, $rows) = @_;
+	$rows ||= 300;
+	finished($node, $name);
+	once_each($node, "t_$name", $rows);
+	ranges_ok($node, $name, "t_$name");
+	is( value($node, "SELECT max(attempts), count(error_message) FROM bbm_jobs('$name')"),
+		'1|0', "$name: no attempt failed");
+	return;
+}
+
+sub settings
+{
+	my ($name, @settings) = @_;
+	my $list = join ', ', map { "'$_'" } @settings;
+	value($node, "SELECT bbm_alter('$name', settings => ARRAY[$list]::text[])");
+	return;
+}
+
+sub paced
+{
+	my ($table) = @_;
+	return "CREATE FUNCTION paced_$table(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS \$\$
+BEGIN
+	PERFORM pg_sleep(0.02);
+	UPDATE public.$table SET n = n + 1 WHERE id BETWEEN lo AND hi;
+	RETURN hi - lo + 1;
+END \$\$";
+}
+
+sub server_setting
+{
+	value($node, "ALTER SYSTEM $_") for @_;
+	$node->reload;
+	return;
+}
+
+# In a database of its own, one that waits to the end of this file: its worker leaves and comes
+# back, but not all the time.
+value($node, 'CREATE DATABASE long');
+value($node, 'CREATE EXTENSION bbm', 'long');
+my $long_oid = value($node, q(SELECT oid FROM pg_database WHERE datname = 'long'));
+counter_table($node, 't', 300, 'long');
+value($node, 'CREATE TABLE light AS SELECT false AS green', 'long');
+define($node, 'long', 't', db => 'long', settings => q(ARRAY['bbm.condition=SELECT green FROM light']));
+value($node, q(SELECT bbm_start('long')), 'long');
+my $long_since = time;
+
+# What looking costs, with everything on and nothing wrong.
+counter_table($node, 't_cost', 300);
+define($node, 'cost', 't_cost', settings => q(ARRAY['bbm.max_replication_lag=1GB', 'bbm.max_replication_delay=1h',
+	'bbm.standby_names=standby', 'bbm.max_slot_wal=1TB', 'bbm.max_unarchived_wal=42', 'bbm.max_horizon_age=1d',
+	'bbm.max_dead_tuples=1000000', 'bbm.max_dead_share=1', 'bbm.max_wal_rate=1GB', 'bbm.max_row_rate=1000000',
+	'bbm.max_active_sessions=1000', 'bbm.active_hours=00:00-12:00 Europe/Berlin, 12:00-00:00 Europe/Berlin']));
+value($node, q(SELECT bbm_start('cost')));
+finished($node, 'cost', 'with every signal on and nothing wrong it runs');
+my $looks = <<'EOS';
+SELECT round(min(us)::numeric, 1) FROM (
+	SELECT sum(p.microseconds) AS us FROM generate_series(1, 50) i
+	CROSS JOIN LATERAL bbm_pressure('cost' || left(i::text, 0)) p GROUP BY i) looks
+EOS
+my $cost = value($node, $looks);
+diag("a look at all signals takes $cost microseconds");
+cmp_ok($cost, '<', 100, 'a look at all signals takes less than 100 microseconds');
+is(value($node, q(SELECT count(*), count(*) FILTER (WHERE holds) FROM bbm_pressure('cost'))), '12|0', 'none of which holds');
+
+# A standby that does not replay: in bytes, in time, and the last batch.
+$node->wait_for_catchup($standby);
+value($standby, 'SELECT pg_wal_replay_pause()');
+$standby->poll_query_until('postgres', q(SELECT pg_get_wal_replay_pause_state() = 'paused'));
+value($node, 'CREATE TABLE much AS SELECT i, repeat(i::text, 50) FROM generate_series(1, 20000) i');
+migration('lag', ['bbm.max_replication_lag=1MB']);
+waits('lag', 'standby replay lag: standby is % behind (limit 1024 kB)');
+migration('named', ['bbm.max_replication_lag=1MB', 'bbm.standby_names=standby']);
+waits('named', 'standby replay lag: standby is % behind (limit 1024 kB)');
+migration('delay', ['bbm.max_replication_delay=500ms'], rows => 1000, batch_size => 10,
+	job => 'paced_t_delay', prepare => paced('t_delay'));
+waits('delay', 'standby replay delay: standby is % s behind (limit 0.5 s)');
+migration('last', ['bbm.wait_for_standbys=on']);
+waits('last', 'replay of the last batch: standby has not replayed it');
+is(value($node, 'SELECT count(*) FROM t_lag WHERE n > 0'), 0, 'lag: no batch was begun');
+# a pause takes effect meanwhile, without a batch to wait for, and so does a start
+value($node, q(SELECT bbm_pause('lag', wait => true)));
+is(value($node, q(SELECT status, waiting_on IS NULL FROM bbm_status('lag'))), 'paused|t', 'lag: can be paused while it waits');
+value($node, q(UPDATE batched_background_migrations SET status = 1 WHERE name = 'lag'));
+waits('lag', 'standby replay lag:%');
+value($standby, 'SELECT pg_wal_replay_resume()');
+goes_on('lag');
+goes_on('named');
+goes_on('delay', 1000);
+goes_on('last');
+
+# One that is not there cannot be read, so it holds.
+migration('absent', [ 'bbm.standby_names=standby, absent', 'bbm.max_replication_lag=1GB' ]);
+waits('absent', q(standby replay lag: cannot be read: standby "absent" is not connected));
+settings('absent', 'bbm.standby_names=STANDBY', 'bbm.max_replication_lag=1GB');
+goes_on('absent');
+$standby->stop;
+migration('gone', [ 'bbm.standby_names=standby', 'bbm.wait_for_standbys=on', 'bbm.max_replication_lag=-1' ]);
+waits('gone', q(replay of the last batch: cannot be read: standby "standby" is not connected));
+$standby->start;
+goes_on('gone');
+
+# A slot that nobody reads.
+value($node, q(SELECT pg_create_physical_replication_slot('unread', true)));
+sub switch_wal
+{
+	my ($n) = @_;
+	value($node, q(SELECT pg_logical_emit_message(false, 'x', 'y'); SELECT pg_switch_wal())) for 1 .. $n;
+	return;
+}
+switch_wal(3);
+migration('slot', ['bbm.max_slot_wal=32MB']);
+waits('slot', 'WAL kept by a slot: unread keeps % (limit 32 MB)');
+value($node, q(SELECT pg_drop_replication_slot('unread')));
+goes_on('slot');
+
+# An archiver that fails.  The server's own setting, which a reload changes at once.
+switch_wal(4);
+server_setting('SET bbm.max_unarchived_wal = 2');
+migration('archive', []);
+waits('archive', 'unarchived WAL: % segments wait to be archived (limit 2)');
+server_setting(q(SET archive_command = 'true'));
+goes_on('archive');
+server_setting(q(SET archive_command = 'exit 1'));
+switch_wal(4);
+migration('reload', []);
+waits('reload', 'unarchived WAL: % segments wait to be archived (limit 2)');
+server_setting('RESET bbm.max_unarchived_wal');
+goes_on('reload');
+
+# Transactions that keep dead rows from being removed.
+my $old = background($node, 'postgres', 'BEGIN', 'SELECT txid_current()', 'SELECT pg_sleep(600)');
+$node->poll_query_until('postgres', q(SELECT EXISTS (SELECT FROM pg_stat_activity
+	WHERE query = 'SELECT pg_sleep(600)' AND clock_timestamp() - xact_start > '1.1 s')));
+migration('horizon', ['bbm.max_horizon_age=1s']);
+waits('horizon', 'old snapshot: process % has kept dead rows for % s (limit 1.0 s)');
+value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)'));
+finish_background($old);
+goes_on('horizon');
+$node->safe_psql('postgres', q(BEGIN; CREATE TABLE not_yet (); PREPARE TRANSACTION 'old'));
+migration('prepared', ['bbm.max_horizon_age=500ms'], rows => 1000, batch_size => 10,
+	job => 'paced_t_prepared', prepare => paced('t_prepared'));
+waits('prepared', 'old snapshot: a prepared transaction has kept dead rows for % s (limit 0.5 s)');
+$node->safe_psql('postgres', q(ROLLBACK PREPARED 'old'));
+goes_on('prepared', 1000);
+
+# Dead rows: whoever vacuums.
+migration('dead', ['bbm.max_dead_tuples=100'], prepare => 'UPDATE t_dead SET n = 0');
+waits('dead', 'dead rows: 300 rows of the table are dead (limit 100)');
+value($node, 'VACUUM t_dead');
+# its own batches leave some, too
+$node->poll_query_until('postgres', q(SELECT status = 'finished' OR waiting_on LIKE 'dead rows%' FROM bbm_status('dead')));
+settings('dead', 'bbm.max_dead_tuples=1000') if value($node, q(SELECT status FROM bbm_status('dead'))) ne 'finished';
+goes_on('dead');
+migration('share', ['bbm.max_dead_share=0.25'], prepare => 'UPDATE t_share SET n = 0');
+waits('share', 'dead rows: 50.0 percent of the table are dead (limit 25.0)');
+settings('share');
+goes_on('share');
+
+# Its workers vacuum it themselves, if they are to and may.
+migration('vacuums', [ 'bbm.max_dead_tuples=100', 'bbm.vacuum=on' ], prepare => 'UPDATE t_vacuums SET n = 0', batch_size => 300);
+goes_on('vacuums');
+is(value($node, q(SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 't_vacuums')), 1, 'the table was vacuumed once');
+value($node, 'CREATE ROLE guest LOGIN; GRANT EXECUTE ON FUNCTION bbm_create TO guest');
+counter_table($node, 't_guest', 300);
+value($node, 'GRANT SELECT, UPDATE ON t_guest TO guest; UPDATE t_guest SET n = 0');
+value($node, q(SET ROLE guest; SELECT bbm_create('guest', 't_guest', 'UPDATE t_guest SET n = n + 1 WHERE id BETWEEN $1 AND $2',
+	batch_size => 300, settings => '{bbm.max_dead_tuples=100, bbm.vacuum=on}', start => true)));
+waits('guest', 'dead rows: %');
+like(log_since($node), qr/LOG:  migration "guest": could not vacuum the table: permission denied to vacuum "t_guest"/,
+	'who may not vacuum is told');
+value($node, 'VACUUM t_guest');
+goes_on('guest');
+
+# Autovacuum at work on the table, for long.
+counter_table($node, 't_autovacuum', 20000);
+value($node, 'ALTER TABLE t_autovacuum SET (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1,
+	autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0)');
+value($node, 'UPDATE t_autovacuum SET n = 0');
+server_setting('SET autovacuum = on');
+$node->poll_query_until('postgres', q(SELECT EXISTS (SELECT FROM pg_stat_progress_vacuum
+	WHERE relid = 't_autovacuum'::regclass AND datname = current_database())));
+define($node, 'autovacuum', 't_autovacuum', batch_size => 5000);
+value($node, q(SELECT bbm_start('autovacuum')));
+waits('autovacuum', 'autovacuum: process % vacuums t_autovacuum');
+server_setting('SET autovacuum = off');
+value($node, q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'));
+goes_on('autovacuum', 20000);
+
+# Sessions of others.
+my @busy = map { background($node, 'postgres', 'SELECT pg_sleep(601)') } 1 .. 2;
+$node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(601)' AND state = 'active'));
+migration('sessions', ['bbm.max_active_sessions=1']);
+waits('sessions', 'active sessions: % sessions are active (limit 1)');
+value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(601)'));
+finish_background($_) for @busy;
+goes_on('sessions');
+server_setting('SET track_activities = off');
+migration('blind', ['bbm.max_active_sessions=100']);
+waits('blind', 'active sessions: cannot be read: track_activities is off');
+server_setting('RESET track_activities');
+goes_on('blind');
+
+# Hours: twelve from now.
+my $then = ((gmtime)[2] + 12) % 24;
+migration('hours', [ sprintf 'bbm.active_hours=%02d:00-%02d:30 UTC', $then, $then ]);
+waits('hours', 'active hours: not before % UTC)');
+settings('hours', sprintf 'bbm.active_hours=%02d:00-%02d:00 UTC', ($then + 10) % 24, ($then + 15) % 24);
+goes_on('hours');
+
+# Rates: the average is kept, whoever does the batches.
+migration('rows', ['bbm.max_row_rate=1000'], rows => 2000, batch_size => 500, workers => 2);
+waits('rows', 'row rate: limit 1000 rows a second');
+goes_on('rows', 2000);
+my $seconds = q(SELECT extract(epoch FROM max(started_at) - min(started_at)) FROM bbm_jobs);
+cmp_ok(value($node, "$seconds('rows')"), '>=', 1.0, '2000 rows at 1000 a second');
+migration('wal', ['bbm.max_wal_rate=100kB'], rows => 2000, batch_size => 500);
+goes_on('wal', 2000);
+is( value($node, q(SELECT sum(wal_bytes) FILTER (WHERE first < last) / 102400.0 <= extract(epoch FROM max(last) - min(first))
+	FROM (SELECT wal_bytes, started_at AS first, max(started_at) OVER () AS last FROM bbm_jobs('wal')) jobs)),
+	't', 'WAL at 100 kB a second');
+
+# Between sub-batches: a short wait is sat out, a long one gives the job back.
+migration('parts', ['bbm.max_row_rate=2000'], rows => 2000, batch_size => 2000, sub_batch_size => 500);
+goes_on('parts', 2000);
+is( value($node, q(SELECT claim_no, finished_at - started_at > '0.7 s' FROM batched_background_migration_jobs
+	WHERE batched_background_migration_id = (SELECT id FROM batched_background_migrations WHERE name = 'parts'))),
+	'1|t', 'sub-batches keep to the rate, with one claim');
+value($node, 'CREATE TABLE light AS SELECT true AS green');
+value($node, paced('t_given'));
+migration('given', [ 'bbm.condition=SELECT green FROM light', 'bbm.retry_delay=1s' ], rows => 2000,
+	batch_size => 2000, sub_batch_size => 10, job => 'paced_t_given');
+$node->poll_query_until('postgres', 'SELECT count(*) >= 100 FROM t_given WHERE n > 0');
+value($node, 'UPDATE light SET green = false');
+ok($node->poll_query_until('postgres', q(SELECT status = 'new' AND attempts = 0 FROM bbm_jobs('given'))), 'its job is given back');
+waits('given', 'condition: not met');
+value($node, 'UPDATE light SET green = true');
+finished($node, 'given');
+once_each($node, 't_given', 2000);
+
+# Its own lock_timeout and log_min_duration.
+server_setting(q(SET bbm.lock_timeout = '1 h'));
+my $offset = log_size($node);
+counter_table($node, 't_locks', 300);
+my $locker = background($node, 'postgres', 'BEGIN', 'SELECT count(*) FROM (SELECT FROM t_locks FOR UPDATE) l', 'SELECT pg_sleep(602)');
+$node->poll_query_until('postgres', q(SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(602)')));
+define($node, 'locks', 't_locks', batch_size => 100, settings => q(ARRAY['bbm.lock_timeout=10ms', 'bbm.log_min_duration=0']));
+value($node, q(SELECT bbm_start('locks')));
+ok( $node->poll_query_until('postgres', q(SELECT bool_or(error_sqlstate = '55P03') FROM bbm_jobs('locks'))),
+	'a migration has a lock_timeout of its own');
+value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(602)'));
+finish_background($locker);
+finished($node, 'locks');
+once_each($node, 't_locks', 300);
+is(value($node, q(SELECT max(attempts) FROM bbm_jobs('locks'))), 1, 'which is no failed attempt');
+like(log_since($node, $offset), qr/LOG:  migration "locks": job \d+ took/, 'and a log_min_duration');
+server_setting('RESET bbm.lock_timeout');
+
+# The one that waited all the time.
+cmp_ok(time - $long_since, '>', 15, 'long enough for a worker to leave');
+is( value($node, q(SELECT status, waiting_on FROM bbm_status('long')), 'long'),
+	'running|condition: not met', 'what it waits for is known, though no worker may be there');
+my $starts = () = log_since($node) =~ /starting background worker process "bbm worker for database $long_oid"/g;
+my $waited = time - $long_since;
+note(sprintf '%d workers in %.0f seconds', $starts, $waited);
+cmp_ok($starts, '>', 1, 'its worker has left and come back');
+cmp_ok($starts, '<', 3 + $waited / 2, 'but not all the time');
+is(() = log_since($node) =~ /LOG:  migration "long" waits: condition: not met/g, 1, 'the log has it once');
+value($node, 'UPDATE light SET green = true', 'long');
+# an event makes it look at once
+value($node, q(SELECT bbm_alter('long', workers => 2)), 'long');
+finished($node, 'long', undef, 'long');
+once_each($node, 't', 300, undef, 'long');
+like(log_since($node), qr/LOG:  migration "long" goes on after waiting for/, 'and the log has its end');
+
+no_workers($node);
+log_clean($node, undef, qr/canceling autovacuum task/);
+$standby->stop;
+$node->stop;
+
+# Without preloading: the same, in the session or a worker that stays.
+my $plain = bbm_node('plain', preload => 0);
+counter_table($plain, 't', 1000);
+define($plain, 'm', 't', batch_size => 250, settings => q(ARRAY['bbm.max_row_rate=500']));
+my ($rc, $out, $err) = $plain->psql('postgres', q(CALL bbm_run('m')));
+like($err, qr/NOTICE:  migration "m" is finished: 1000 rows/, 'in the foreground it is finished');
+unlike($err, qr/waits/, 'short waits are not told');
+cmp_ok(value($plain, "$seconds('m')"), '>=', 1.0, 'at its rate');
+once_each($plain, 't', 1000);
+log_clean($plain);
+done_testing();
