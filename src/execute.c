@@ -21,6 +21,7 @@
 #include "executor/instrument.h"
 #include "pgstat.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
@@ -329,6 +330,23 @@ do_part_measured(BbmWork *work, BbmRange *part)
 	return more;
 }
 
+/*
+ * Is the table what the target was resolved for?  Somebody may have changed it
+ * since the claim.  A statement locks it (or the leaf) anyway, so it may as well
+ * be locked before the look, and stays as it is; a function may not touch it,
+ * and keeps nobody from changing it.
+ */
+static bool
+is_current(const BbmWork *work)
+{
+	const BbmTarget *target = work->target;
+	const BbmJob *job = work->job;
+
+	if (target->form == BBM_JOB_STATEMENT || target->form == BBM_JOB_COMPOSED)
+		LockRelationOid(target->by_leaf && job->relation_name ? job->relation : target->relid, AccessShareLock);
+	return bbm_target_is_current(target);
+}
+
 void
 bbm_work(void *arg)
 {
@@ -349,12 +367,7 @@ bbm_work(void *arg)
 		work->result = BBM_WORK_PAUSED;
 		return;
 	}
-	/*
-	 * Somebody may have changed the table since the claim.  Without a lock, as
-	 * the job may not touch it: if it changes in the next moment, the job fails
-	 * once.
-	 */
-	if (!bbm_target_is_current(work->target))
+	if (!is_current(work))
 	{
 		work->result = BBM_WORK_STALE;
 		return;

@@ -86,7 +86,8 @@ resolve_operators(BbmKeyColumn *column, const TypeCacheEntry *type)
 {
 	for (StrategyNumber strategy = BTLessStrategyNumber; strategy <= BTMaxStrategyNumber; strategy++)
 	{
-		Oid			oid = get_opfamily_member(type->btree_opf, type->btree_opintype, type->btree_opintype, strategy);
+		Oid			type_oid = type->btree_opintype;
+		Oid			oid = get_opfamily_member(type->btree_opf, type_oid, type_oid, strategy);
 		HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(oid));
 		Form_pg_operator form;
 
