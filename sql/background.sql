@@ -133,6 +133,15 @@ SELECT sum(rows), min(min_value), max(max_value), max(attempts), sum(max_value -
 FROM bbm_jobs('helped');
 SELECT min(n), max(n), count(*) FROM a;
 
+-- sub-batches of keys that are no integers: where a part ends is kept from one transaction to the next
+CREATE TABLE words (w text COLLATE "C" PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO words SELECT md5(i::text) FROM generate_series(1, 200) i;
+SELECT bbm_create('words', 'words', 'UPDATE words SET n = n + 1 WHERE w BETWEEN $1 AND $2', batch_size => 20,
+                  sub_batch_size => 3, start => true) > 0 AS created;
+SELECT bbm_wait('words', '1 minute');
+SELECT min(n), max(n), count(*) FROM words;
+SELECT status, jobs_finished, rows_done, last_error FROM bbm_status('words');
+
 -- a launched worker
 SELECT bbm_create('launched', 'a', 'UPDATE a SET n = n + 1 WHERE id BETWEEN $1 AND $2') > 0 AS created;
 SELECT bbm_launch_worker('0') > 0 AS launched;
@@ -149,5 +158,5 @@ SELECT wait_for($$NOT EXISTS (SELECT 1 FROM pg_stat_activity
 SELECT backend_type, datname FROM pg_stat_activity WHERE backend_type LIKE 'bbm%';
 
 DROP EXTENSION bbm;
-DROP TABLE a, b, c;
+DROP TABLE a, b, c, words;
 DROP FUNCTION held, wait_for;

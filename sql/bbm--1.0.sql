@@ -43,6 +43,7 @@ CREATE TABLE @extschema@.batched_background_migrations (
     min_key text[],
     max_key text[],
     index_name text,
+    key_order text,
     operation text,
     set_clause text,
     where_clause text,
@@ -99,6 +100,7 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     run_ms double precision NOT NULL DEFAULT 0,
     wal_bytes bigint NOT NULL DEFAULT 0,
     merged_jobs integer NOT NULL DEFAULT 1,
+    skipped boolean NOT NULL DEFAULT false,
     given_back integer NOT NULL DEFAULT 0,
     given_back_for integer[],
     part_size integer,
@@ -141,6 +143,10 @@ CREATE INDEX batched_background_migration_jobs_migration_id_idx
 CREATE INDEX batched_background_migration_jobs_open_idx
     ON @extschema@.batched_background_migration_jobs (status, batched_background_migration_id, id)
     WHERE status <> 2;
+-- ranges of leaves that were not part of their table when it was their turn
+CREATE INDEX batched_background_migration_jobs_skipped_idx
+    ON @extschema@.batched_background_migration_jobs (batched_background_migration_id, relation)
+    WHERE skipped;
 CREATE INDEX batched_background_migrations_runnable_idx
     ON @extschema@.batched_background_migrations (status, id);
 
@@ -565,7 +571,7 @@ COMMENT ON FUNCTION @extschema@.bbm_workers IS
 CREATE VIEW @extschema@.bbm_migration_status (
     name, status, percent, rows_done, estimated_total, jobs_finished, jobs_running, jobs_failed, rows_per_second,
     eta, batch_size, workers, waiting_on, started_at, finished_at, last_error, attempt, next_attempt_at,
-    given_back, given_back_for
+    given_back, given_back_for, quiet_since
 ) WITH (security_barrier) AS
     SELECT m.name,
            @extschema@.bbm_status_name(m.status),
@@ -600,7 +606,8 @@ CREATE VIEW @extschema@.bbm_migration_status (
                    sum(g.given_back_for[4]), sum(g.given_back_for[5]), sum(g.given_back_for[6])]::bigint[])
                FROM @extschema@.batched_background_migration_jobs g
                WHERE g.batched_background_migration_id = m.id AND g.given_back > 0)
-           END
+           END,
+           CASE WHEN m.status IN (0, 1, 4) THEN greatest(m.created_at, m.updated_at, j.progress_at) END
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
         -- keys are those of the first pass; what a pass that verifies has found is not done
@@ -611,7 +618,12 @@ CREATE VIEW @extschema@.bbm_migration_status (
                max(j.max_value) AS cut, coalesce(bool_or(j.relation IS NOT NULL), false) AS by_leaf,
                coalesce(sum(j.merged_jobs) FILTER (WHERE j.status = 2), 0)::bigint AS finished,
                count(*) FILTER (WHERE j.status = 4) AS running,
-               count(*) FILTER (WHERE j.status = 3) AS failed
+               count(*) FILTER (WHERE j.status = 3) AS failed,
+               -- a job finished, or part of one: its row has changed since it was claimed, or was given back once after
+               max(CASE WHEN j.status = 2 THEN j.finished_at
+                        WHEN (j.cursor_value IS NOT NULL OR j.cursor_key IS NOT NULL) AND
+                             CASE j.status WHEN 4 THEN j.updated_at > j.started_at ELSE j.stuck <= 1 END
+                        THEN j.updated_at END) AS progress_at
         FROM @extschema@.batched_background_migration_jobs j
         WHERE j.batched_background_migration_id = m.id
     ) j
@@ -765,6 +777,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.max_key IS
     'highest key, inclusive, where it is not an integer; fixed when defined, or when first taken up';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.index_name IS
     'the index to cut along; NULL: any that fits';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.key_order IS
+    'what the bounds are ordered by: types, collations and directions; NULL: an integer, or no bounds yet';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.operation IS
     'update or delete, of what bbm_update or bbm_delete has composed; NULL: the job is the user''s';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.set_clause IS
@@ -828,6 +842,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.row_count IS 'ro
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.run_ms IS 'time of its execution in milliseconds';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.wal_bytes IS 'WAL written by its execution';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.merged_jobs IS 'finished neighbours this row stands for';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.skipped IS
+    'not done, as its leaf was not part of the table; it will be if that comes back';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.next_attempt_at IS 'not before this time';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.given_back IS
     'how often its batch was given back, which does not count as an attempt';
@@ -933,7 +949,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.migration_id IS
 COMMENT ON COLUMN @extschema@.bbm_events.name IS
     'its name then';
 COMMENT ON COLUMN @extschema@.bbm_events.event IS
-    'created, started, paused, running, finished, failed, altered or dropped; attached or detached: a partition or child';
+    'created, started, paused, running, finished, failed, altered or dropped; attached or detached: a partition or child; pass: block ranges go over the table again';
 COMMENT ON COLUMN @extschema@.bbm_events.status IS
     'the status after it, as a word';
 COMMENT ON COLUMN @extschema@.bbm_events.role IS

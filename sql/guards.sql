@@ -189,7 +189,7 @@ WHERE batched_background_migration_id = of('failing') ORDER BY id;
 SELECT * FROM slow ORDER BY id;
 -- also by way of a pause
 INSERT INTO slow VALUES (2);
-SELECT define('failing 2', 1);
+SELECT define('failing 2');
 UPDATE batched_background_migrations SET status = 0 WHERE name = 'failing 2';
 UPDATE batched_background_migrations
 SET table_name = 'slow', job_signature_name = 'UPDATE slow SET n = 1 / (id - 2) WHERE id BETWEEN $1 AND $2',

@@ -2,7 +2,7 @@
  *
  * access.c
  *		What the SQL-callable functions and the guards share: whose a
- *		migration is, what its status is called, cancelling its batches.
+ *		migration is, what its status is called, telling events, cancelling batches.
  *
  *-------------------------------------------------------------------------
  */
@@ -15,7 +15,9 @@
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "utils/acl.h"
+#include "utils/json.h"
 
+#include "hooks.h"
 #include "locks.h"
 #include "txn.h"
 
@@ -25,6 +27,30 @@ bbm_status_word(int status)
 	static const char *const words[] = {"paused", "active", "finished", "failed", "running"};
 
 	return status >= 0 && status < lengthof(words) ? words[status] : "unknown";
+}
+
+/*
+ * Writes an event's row, and its notification.  In the transaction of what has
+ * happened, with SPI connected.
+ */
+void
+bbm_tell_event(int64 id, const char *name, const char *event, BbmStatus status, Oid owner, const char *detail)
+{
+	char	   *role = GetUserNameFromId(bbm_acting_user(), true);
+	StringInfoData json;
+
+	bbm_event_add(id, name, event, status, owner, detail);
+	initStringInfo(&json);
+	appendStringInfo(&json, "{\"id\": " INT64_FORMAT ", \"name\": ", id);
+	escape_json(&json, name);
+	appendStringInfoString(&json, ", \"event\": ");
+	escape_json(&json, event);
+	appendStringInfoString(&json, ", \"status\": ");
+	escape_json(&json, bbm_status_word(status));
+	appendStringInfoString(&json, ", \"role\": ");
+	escape_json(&json, role ? role : "");
+	appendStringInfoChar(&json, '}');
+	bbm_notify_at_commit(json.data);
 }
 
 /* Raises an error unless the acting user has the rights of this owner. */

@@ -11,6 +11,8 @@
 #include "catalog.h"
 
 extern const char *bbm_status_word(int status);
+extern void bbm_tell_event(int64 id, const char *name, const char *event, BbmStatus status, Oid owner,
+						   const char *detail);
 extern void bbm_check_owner(Oid owner, const char *name);
 extern bool bbm_role_may_see(Oid owner);
 extern bool bbm_job_is_alive(const BbmRunningJob *job);

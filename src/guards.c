@@ -492,7 +492,7 @@ static void
 keep_what_is_begun(Row old, Row new)
 {
 	static const char *const columns[] = {
-		"where_clause", "set_clause", "operation", "min_key"
+		"where_clause", "set_clause", "operation", "min_key", "key_order", "column_name"
 	};
 
 	if (is_null(old, "started_at"))
@@ -635,28 +635,13 @@ event_word(BbmStatus status)
 	return "altered";
 }
 
-/* Writes the event's row and its notification. */
 static void
 tell_event(Row row, const char *event)
 {
 	BbmStatus	status = (BbmStatus) get_int(row, "status");
-	char	   *name = get_text(row, "name");
-	char	   *detail = status == BBM_FAILED ? get_text(row, "error_message") : NULL;
-	StringInfoData json;
 
-	bbm_event_add(get_int(row, "id"), name, event, status, (Oid) get_int(row, "owner_oid"), detail);
-
-	initStringInfo(&json);
-	appendStringInfo(&json, "{\"id\": " INT64_FORMAT ", \"name\": ", get_int(row, "id"));
-	escape_json(&json, name);
-	appendStringInfoString(&json, ", \"event\": ");
-	escape_json(&json, event);
-	appendStringInfoString(&json, ", \"status\": ");
-	escape_json(&json, bbm_status_word(status));
-	appendStringInfoString(&json, ", \"role\": ");
-	escape_json(&json, GetUserNameFromId(bbm_acting_user(), true) ? GetUserNameFromId(bbm_acting_user(), true) : "");
-	appendStringInfoChar(&json, '}');
-	bbm_notify_at_commit(json.data);
+	bbm_tell_event(get_int(row, "id"), get_text(row, "name"), event, status, (Oid) get_int(row, "owner_oid"),
+				   status == BBM_FAILED ? get_text(row, "error_message") : NULL);
 }
 
 /* AFTER INSERT OR UPDATE OR DELETE ON batched_background_migrations FOR EACH ROW */

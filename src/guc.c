@@ -31,6 +31,8 @@ int			bbm_naptime = 600;
 int			bbm_lock_timeout = 1000;
 int			bbm_job_retention = 1000;
 int			bbm_event_retention = 90 * 24 * 60;
+int			bbm_stalled_after = 60 * 60;
+int			bbm_stale_pause_after = 7 * 24 * 60 * 60;
 
 static int	max_blocking_time;
 static int	max_batch_time;
@@ -47,6 +49,7 @@ static bool wait_for_autovacuum;
 static int	max_horizon_age;
 static int	max_dead_tuples;
 static double max_dead_share;
+static bool vacuum;
 static int	max_wal_rate;
 static int	max_row_rate;
 static int	max_active_sessions;
@@ -127,6 +130,8 @@ static const SettingDef settings[BBM_SETTINGS] = {
 	[BBM_MAX_DEAD_SHARE] = {"bbm.max_dead_share", KIND_REAL, &max_dead_share, -1, -1, 1, 0,
 		"Sets which share of the table's rows may be dead while batches run.",
 	"-1 turns it off."},
+	[BBM_VACUUM] = {"bbm.vacuum", KIND_BOOL, &vacuum, false, 0, 0, 0,
+	"Lets workers vacuum the table when it has more dead rows than it may."},
 	[BBM_MAX_WAL_RATE] = {"bbm.max_wal_rate", KIND_INT, &max_wal_rate, 0, 0, INT_MAX, GUC_UNIT_KB,
 		"Sets how much WAL the batches of a migration write in a second.",
 	"Zero is no limit."},
@@ -553,6 +558,16 @@ bbm_guc_define(void)
 							"-1 keeps all.",
 							&bbm_event_retention, 90 * 24 * 60, -1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
+	DefineCustomIntVariable("bbm.stalled_after",
+							"Sets the time without progress after which a started migration is reported.",
+							"It is noticed at the looks of bbm.naptime. Zero turns it off.",
+							&bbm_stalled_after, 60 * 60, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("bbm.stale_pause_after",
+							"Sets the time after which a paused migration is reported.",
+							"It is noticed at the looks of bbm.naptime. Zero turns it off.",
+							&bbm_stale_pause_after, 7 * 24 * 60 * 60, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	for (int i = 0; i < BBM_SETTINGS; i++)
 		define_setting(&settings[i]);
 

@@ -18,6 +18,8 @@ extern int	bbm_naptime;		/* s, 0 never */
 extern int	bbm_lock_timeout;	/* ms; a migration may have its own */
 extern int	bbm_job_retention;	/* jobs, -1 keeps all */
 extern int	bbm_event_retention;	/* min, -1 keeps all */
+extern int	bbm_stalled_after;	/* s, 0 off */
+extern int	bbm_stale_pause_after;	/* s, 0 off */
 
 /*
  * What a migration may override.  Its value is asked for with the functions
@@ -41,6 +43,7 @@ typedef enum BbmSetting
 	BBM_MAX_HORIZON_AGE,		/* ms, -1 off */
 	BBM_MAX_DEAD_TUPLES,		/* -1 off */
 	BBM_MAX_DEAD_SHARE,			/* of the table's rows, -1 off */
+	BBM_VACUUM,
 	BBM_MAX_WAL_RATE,			/* kB/s, 0 off */
 	BBM_MAX_ROW_RATE,			/* rows/s, 0 off */
 	BBM_MAX_ACTIVE_SESSIONS,	/* -1 off */

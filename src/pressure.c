@@ -208,10 +208,11 @@ held_since(const BbmMigration *migration, TimestampTz now)
 
 /*
  * Must the migration wait before its next batch?  Then *wait says for what.
+ * With "may_help" a worker may do something about it, which takes its time.
  * Between transactions; raises no error.
  */
 bool
-bbm_pressure_holds(BbmTarget *target, BbmWait *wait)
+bbm_pressure_holds(BbmTarget *target, bool may_help, BbmWait *wait)
 {
 	const BbmMigration *migration = target->migration;
 	TimestampTz now = GetCurrentTimestamp();
@@ -225,6 +226,8 @@ bbm_pressure_holds(BbmTarget *target, BbmWait *wait)
 		if (signals[i].by_relation)
 			refresh_relations(target, now);
 		read_signal(&signals[i], &look);
+		if (look.holds && may_help && signals[i].read == bbm_read_dead && bbm_vacuum_instead(&look))
+			read_signal(&signals[i], &look);
 	}
 	if (look.holds)
 		begin_hold(&look, wait);

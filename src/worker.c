@@ -45,6 +45,7 @@
 #include "guc.h"
 #include "record.h"
 #include "txn.h"
+#include "watchdog.h"
 
 /* Shorter waits are slept out; for longer ones the worker leaves and is started again. */
 #define BBM_STAY_MS 2000
@@ -282,6 +283,8 @@ bbm_scout_main(Datum arg)
 			bbm_demand_drop(MyDatabaseId, migration->owner);
 			(void) bbm_record_migration_failed(migration, BBM_CODE_UNKNOWN, lfirst(reason));
 		}
+		if (!bbm_slot_must_leave())
+			bbm_watchdog();
 	}
 	bbm_slot_release(true);
 	proc_exit(0);

@@ -217,6 +217,21 @@ waits('share', 'dead rows: 50.0 percent of the table are dead (limit 25.0)');
 settings('share');
 goes_on('share');
 
+# Its workers vacuum it themselves, if they are to and may.
+migration('vacuums', [ 'bbm.max_dead_tuples=100', 'bbm.vacuum=on' ], prepare => 'UPDATE t_vacuums SET n = 0', batch_size => 300);
+goes_on('vacuums');
+is(value($node, q(SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 't_vacuums')), 1, 'the table was vacuumed once');
+value($node, 'CREATE ROLE guest LOGIN; GRANT EXECUTE ON FUNCTION bbm_create TO guest');
+counter_table($node, 't_guest', 300);
+value($node, 'GRANT SELECT, UPDATE ON t_guest TO guest; UPDATE t_guest SET n = 0');
+value($node, q(SET ROLE guest; SELECT bbm_create('guest', 't_guest', 'UPDATE t_guest SET n = n + 1 WHERE id BETWEEN $1 AND $2',
+	batch_size => 300, settings => '{bbm.max_dead_tuples=100, bbm.vacuum=on}', start => true)));
+waits('guest', 'dead rows: %');
+like(log_since($node), qr/LOG:  migration "guest": could not vacuum the table: permission denied to vacuum "t_guest"/,
+	'who may not vacuum is told');
+value($node, 'VACUUM t_guest');
+goes_on('guest');
+
 # Autovacuum at work on the table, for long.
 counter_table($node, 't_autovacuum', 20000);
 value($node, 'ALTER TABLE t_autovacuum SET (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1,

@@ -1,0 +1,60 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog_quiet.c
+ *		Which migrations nothing has happened to for too long.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "catalog.h"
+
+#include "guc.h"
+#include "sql.h"
+
+/*
+ * A list of BbmQuiet: active and running migrations without progress for
+ * bbm.stalled_after, paused ones for bbm.stale_pause_after.  One that has been
+ * told of is told of again when it has been quiet for twice as long.  A copy
+ * waits to be started here, and is nobody's oversight.
+ */
+List *
+bbm_migrations_quiet(MemoryContext context)
+{
+	static BbmSql sql = {
+		"SELECT m.id, m.status::bigint, m.owner_oid, m.name, s.quiet_since::timestamptz(0)::text, "
+		"coalesce(s.waiting_on, (SELECT 'a batch, which has begun at ' || max(j.started_at)::timestamptz(0) "
+		"FROM @.batched_background_migration_jobs j WHERE j.batched_background_migration_id = m.id AND j.status = 4), "
+		"'nothing that is known'), s.last_error "
+		"FROM @.batched_background_migrations m JOIN @.bbm_migration_status s ON s.name = m.name "
+		"CROSS JOIN LATERAL (SELECT max(e.at) AS at FROM @.bbm_events e "
+		"WHERE e.migration_id = m.id AND e.event = 'stalled' AND e.at > s.quiet_since) told "
+		"CROSS JOIN LATERAL (SELECT make_interval(secs => CASE m.status WHEN 0 THEN $2 ELSE $1 END) AS after) setting "
+		"WHERE m.status IN (0, 1, 4) AND coalesce(m.home, $3) = $3 AND setting.after > make_interval() "
+		"AND clock_timestamp() - s.quiet_since > setting.after "
+		"AND (told.at IS NULL OR clock_timestamp() - s.quiet_since > 2 * (told.at - s.quiet_since)) ORDER BY m.id",
+		3, {INT4OID, INT4OID, TEXTOID}
+	};
+	Datum		values[] = {
+		Int32GetDatum(bbm_stalled_after), Int32GetDatum(bbm_stale_pause_after), CStringGetTextDatum(bbm_home())
+	};
+	List	   *list = NIL;
+	MemoryContext old;
+
+	bbm_sql_run(&sql, values, NULL, false);
+	old = MemoryContextSwitchTo(context);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		BbmQuiet   *quiet = palloc(sizeof(BbmQuiet));
+		bool		isnull;
+
+		quiet->id = bbm_sql_int64(i, 1);
+		quiet->status = (BbmStatus) bbm_sql_int64(i, 2);
+		quiet->owner = DatumGetObjectId(bbm_sql_get(i, 3, &isnull));
+		quiet->name = bbm_sql_text(i, 4, context);
+		quiet->since = bbm_sql_text(i, 5, context);
+		quiet->waiting_on = bbm_sql_text(i, 6, context);
+		quiet->last_error = bbm_sql_text(i, 7, context);
+		list = lappend(list, quiet);
+	}
+	MemoryContextSwitchTo(old);
+	return list;
+}

@@ -1,0 +1,90 @@
+/*-------------------------------------------------------------------------
+ *
+ * watchdog.c
+ *		Tells of migrations that do not move, and why.
+ *
+ * NOTES
+ *	  It watches by the way: a scout, which looks into the database every
+ *	  bbm.naptime anyhow, comes by here.  Nothing is polled for its sake.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "watchdog.h"
+
+#include "miscadmin.h"
+
+#include "access.h"
+#include "catalog.h"
+#include "printable.h"
+#include "record.h"
+#include "txn.h"
+
+typedef struct WatchArgs
+{
+	MemoryContext context;
+	List	   *quiet;			/* BbmQuiet */
+} WatchArgs;
+
+/*
+ * One look, and an event for each that it has found.  It locks nothing: another
+ * session may move a migration meanwhile, and then the event tells of what was;
+ * there is one scout at a time, so none is told of twice.
+ */
+static void
+watch(void *arg)
+{
+	WatchArgs  *args = arg;
+	const BbmCatalog *catalog = bbm_catalog_find();
+	ListCell   *cell;
+
+	if (catalog == NULL || !bbm_catalog_matches(catalog))
+		return;
+	args->quiet = bbm_migrations_quiet(args->context);
+	foreach(cell, args->quiet)
+	{
+		BbmQuiet   *quiet = lfirst(cell);
+
+		bbm_tell_event(quiet->id, quiet->name, "stalled", quiet->status, quiet->owner,
+					   quiet->status == BBM_PAUSED ? psprintf("paused, and nothing has happened since %s", quiet->since) :
+					   psprintf("no progress since %s; waits for: %s%s%s", quiet->since, quiet->waiting_on,
+								quiet->last_error ? "; last error: " : "",
+								quiet->last_error ? quiet->last_error : ""));
+	}
+}
+
+/* Between transactions of a scout. */
+void
+bbm_watchdog(void)
+{
+	WatchArgs	args = {CurrentMemoryContext, NIL};
+	ErrorData  *error = bbm_txn_run(watch, &args, false);
+	ListCell   *cell;
+
+	if (error)
+	{
+		/* the next look comes */
+		ereport(bbm_error_class(error->sqlerrcode) == BBM_ERROR_TRANSIENT ? DEBUG1 : LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("cannot tell which migrations do not move in database with OID %u: %s",
+						MyDatabaseId, error->message)));
+		return;
+	}
+	foreach(cell, args.quiet)
+	{
+		BbmQuiet   *quiet = lfirst(cell);
+		const char *name = bbm_printable(quiet->name);
+
+		if (quiet->status == BBM_PAUSED)
+			ereport(WARNING,
+					(errmsg("migration \"%s\" is paused, and nothing has happened to it since %s", name, quiet->since),
+					 errhint("Start it or drop it; \"bbm.stale_pause_after\" is the limit.")));
+		else
+			ereport(WARNING,
+					(errmsg("migration \"%s\" has made no progress since %s", name, quiet->since),
+					 quiet->last_error ?
+					 errdetail("It waits for: %s. The last error was: %s", bbm_printable(quiet->waiting_on),
+							   bbm_printable(quiet->last_error)) :
+					 errdetail("It waits for: %s.", bbm_printable(quiet->waiting_on)),
+					 errhint("\"bbm.stalled_after\" is the limit.")));
+	}
+}

@@ -1,0 +1,84 @@
+# Migrations that do not move are told of, with the reason: an event, a notification, a
+# WARNING in the log, at ever longer intervals; those that move are not.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use BbmTest;
+use Test::More;
+
+my $node = bbm_node('watchdog', conf => <<'EOC');
+bbm.naptime = 1s
+bbm.stalled_after = 1s
+bbm.stale_pause_after = 0
+bbm.retry_delay = 1h
+bbm.retry_max_delay = 1h
+EOC
+counter_table($node, $_, 100) for 'stuck', 'busy', 'forgotten', 'parted';
+
+sub events
+{
+	my ($name) = @_;
+	return "SELECT count(*) FROM bbm_events WHERE name = '$name' AND event = 'stalled'";
+}
+
+# One that waits for an hour to retry, one whose jobs end now and then, one whose single job commits
+# now and then, and one that is paused.
+value($node, q(CREATE FUNCTION fails(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'no luck'; END $$));
+value($node, qq(CREATE FUNCTION slow_$_(lo bigint, hi bigint) RETURNS bigint LANGUAGE sql AS
+	'WITH done AS (UPDATE public.$_ SET n = n + 1 WHERE id BETWEEN lo AND hi RETURNING 1), nap AS (SELECT pg_sleep(0.4)) SELECT count(*) FROM done, nap'))
+  for 'busy', 'parted';
+define($node, 'stuck', 'stuck', job => 'fails', batch_size => 100, start => 'true');
+define($node, 'busy', 'busy', job => 'slow_busy', batch_size => 10, start => 'true');
+define($node, 'parted', 'parted', job => 'slow_parted', batch_size => 100, sub_batch_size => 10, start => 'true');
+define($node, 'forgotten', 'forgotten');
+my $listener = background($node, 'postgres', 'LISTEN bbm', "DO \$\$ BEGIN WHILE (@{[events('stuck')]}) = 0 LOOP PERFORM pg_sleep(0.05); COMMIT; END LOOP; END \$\$", 'SELECT 1');
+
+ok($node->poll_query_until('postgres', events('stuck'), '1'), 'one that does not move is told of');
+is(value($node, q(SELECT status FROM bbm_events WHERE name = 'stuck' AND event = 'stalled')), 'running', '... with its status');
+like(
+	value($node, q(SELECT detail FROM bbm_events WHERE name = 'stuck' AND event = 'stalled')),
+	qr/^no progress since .*; waits for: retry of a failed job; last error: P0001: no luck$/,
+	'... what it waits for and the last error');
+like(
+	log_since($node),
+	qr/\[bbm scout\] WARNING:  migration "stuck" has made no progress since .*\n.*DETAIL:  It waits for: retry of a failed job\. The last error was: P0001: no luck/,
+	'... in the log, too');
+my ($out, $err) = finish_background($listener);
+like($out, qr/Asynchronous notification "bbm" with payload "\{"id": \d+, "name": "stuck", "event": "stalled", "status": "running"/,
+	'... and to who listens');
+is( value($node, q(SELECT quiet_since = greatest(m.updated_at, m.created_at) FROM bbm_status('stuck') JOIN batched_background_migrations m USING (name))),
+	't', 'quiet_since is when it was taken up');
+
+# Again only when it has been quiet for twice as long.
+ok($node->poll_query_until('postgres', events('stuck'), '3'), 'it is told of again');
+is( value($node, <<'EOS'), 't', '... at ever longer intervals');
+SELECT bool_and(at - since >= 2 * (before - since))
+FROM (SELECT e.at, lag(e.at) OVER (ORDER BY e.id) AS before, s.quiet_since AS since
+      FROM bbm_events e JOIN bbm_status() s USING (name) WHERE name = 'stuck' AND event = 'stalled') t
+EOS
+finished($node, $_) for 'busy', 'parted';
+is(value($node, q(SELECT string_agg(DISTINCT name, ' ') FROM bbm_events WHERE event = 'stalled')), 'stuck', 'those that move are not told of, nor paused ones');
+is(value($node, q(SELECT quiet_since IS NULL FROM bbm_status('busy'))), 't', 'a finished one has no quiet_since');
+
+# Paused and forgotten.
+value($node, q(SELECT bbm_pause('stuck')));
+$node->append_conf('postgresql.conf', "bbm.stalled_after = 0\nbbm.stale_pause_after = 1s");
+$node->reload;
+ok($node->poll_query_until('postgres', events('forgotten'), '1'), 'one that is paused for too long is told of');
+like(value($node, q(SELECT status || ': ' || detail FROM bbm_events WHERE name = 'forgotten' AND event = 'stalled')),
+	qr/^paused: paused, and nothing has happened since /, '... and since when');
+like(log_since($node), qr/WARNING:  migration "forgotten" is paused, and nothing has happened to it since/, '... in the log, too');
+
+# What happens to it counts, and a start of one that moves; off is off.
+my $told = value($node, events('stuck'));
+value($node, q(SELECT bbm_retry('stuck'), bbm_start('stuck')));
+$node->poll_query_until('postgres', q(SELECT attempt = 1 FROM bbm_status('stuck')));
+ok($node->poll_query_until('postgres', events('forgotten'), '2'), 'looks go on');
+is(value($node, events('stuck')) - $told, value($node, q(SELECT count(*) FROM bbm_events WHERE name = 'stuck' AND event = 'stalled' AND status = 'paused')),
+	'with bbm.stalled_after off, one that does not move is not told of');
+no_workers($node) if value($node, q(SELECT bbm_drop('stuck')));
+log_clean($node, undef, qr/no luck/);
+done_testing();
