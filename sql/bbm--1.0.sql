@@ -43,6 +43,7 @@ CREATE TABLE @extschema@.batched_background_migrations (
     min_key text[],
     max_key text[],
     index_name text,
+    key_order text,
     operation text,
     set_clause text,
     where_clause text,
@@ -99,6 +100,7 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     run_ms double precision NOT NULL DEFAULT 0,
     wal_bytes bigint NOT NULL DEFAULT 0,
     merged_jobs integer NOT NULL DEFAULT 1,
+    skipped boolean NOT NULL DEFAULT false,
     given_back integer NOT NULL DEFAULT 0,
     given_back_for integer[],
     part_size integer,
@@ -141,6 +143,10 @@ CREATE INDEX batched_background_migration_jobs_migration_id_idx
 CREATE INDEX batched_background_migration_jobs_open_idx
     ON @extschema@.batched_background_migration_jobs (status, batched_background_migration_id, id)
     WHERE status <> 2;
+-- ranges of leaves that were not part of their table when it was their turn
+CREATE INDEX batched_background_migration_jobs_skipped_idx
+    ON @extschema@.batched_background_migration_jobs (batched_background_migration_id, relation)
+    WHERE skipped;
 CREATE INDEX batched_background_migrations_runnable_idx
     ON @extschema@.batched_background_migrations (status, id);
 
@@ -771,6 +777,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.max_key IS
     'highest key, inclusive, where it is not an integer; fixed when defined, or when first taken up';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.index_name IS
     'the index to cut along; NULL: any that fits';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.key_order IS
+    'what the bounds are ordered by: types, collations and directions; NULL: an integer, or no bounds yet';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.operation IS
     'update or delete, of what bbm_update or bbm_delete has composed; NULL: the job is the user''s';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.set_clause IS
@@ -834,6 +842,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.row_count IS 'ro
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.run_ms IS 'time of its execution in milliseconds';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.wal_bytes IS 'WAL written by its execution';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.merged_jobs IS 'finished neighbours this row stands for';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.skipped IS
+    'not done, as its leaf was not part of the table; it will be if that comes back';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.next_attempt_at IS 'not before this time';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.given_back IS
     'how often its batch was given back, which does not count as an attempt';
@@ -939,7 +949,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.migration_id IS
 COMMENT ON COLUMN @extschema@.bbm_events.name IS
     'its name then';
 COMMENT ON COLUMN @extschema@.bbm_events.event IS
-    'created, started, paused, running, finished, failed, altered or dropped; attached or detached: a partition or child';
+    'created, started, paused, running, finished, failed, altered or dropped; attached or detached: a partition or child; pass: block ranges go over the table again';
 COMMENT ON COLUMN @extschema@.bbm_events.status IS
     'the status after it, as a word';
 COMMENT ON COLUMN @extschema@.bbm_events.role IS

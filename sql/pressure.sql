@@ -61,7 +61,7 @@ ALTER SYSTEM SET bbm.active_hours = '22:00-06:00 Atlantis';
 ALTER SYSTEM SET bbm.standby_names = 'a,,b';
 ALTER SYSTEM SET bbm.max_dead_share = 2;
 ALTER SYSTEM SET bbm.max_replication_lag = '1h';
-ALTER SYSTEM SET bbm.condition = 'true';
+SELECT count(*) FROM pg_settings WHERE name = 'bbm.condition';
 SET bbm.active_hours = '';
 \set VERBOSITY default
 ALTER SYSTEM SET bbm.active_hours = '22:00-06:00 Europe/Berlin', 'Sat 00:00-24:00';

@@ -42,6 +42,12 @@ SELECT full_batches(1000, 500, 0, ARRAY['NaN', 1, 1]::float8[]) AS nan,
 SELECT sizing(1000, 'NaN', 'NaN', 10, 100000, ARRAY[1000], ARRAY[1], ARRAY[1]) AS no_target,
        sizing(2147483647, 1e300, 0, 1, 2147483647, ARRAY[9e18], ARRAY[1e-300], ARRAY[0]) AS huge,
        sizing(-5, 1e-300, 0, 1, 2147483647, ARRAY[1], ARRAY[1e300], ARRAY[0]) AS tiny;
+-- a rest: so many times what it had to wait for a CPU, none that is not worth it, and never long
+CREATE FUNCTION rest(delay_us bigint, elapsed_us bigint, factor float8) RETURNS bigint STRICT LANGUAGE c AS '$libdir/bbm', 'bbm_test_rest';
+SELECT d AS delay, e AS elapsed, f AS factor, rest(d, e, f)
+FROM (VALUES (0, 0, 4), (249, 0, 4), (250, 0, 4), (5000, 0, 4), (5000, 50000, 4), (5000, 100000, 4), (5000, -100000, 4), (5000, 0, 0.5),
+    (25001, 0, 4), (5000, 0, 0), (-5, 0, 4), (9223372036854775807, 0, 1000), (0, 9223372036854775807, 1000)) v (d, e, f);
+
 -- a batch without keys says nothing
 SELECT sizing(1000, 500, 0, 10, 100000, ARRAY[0, -1, 0], ARRAY[5000, 5000, 5000], ARRAY[0, 0, 0]) AS no_keys;
 -- the few keys at the end of a range say little, whichever way; nor do they make the size grow
@@ -70,8 +76,8 @@ CREATE FUNCTION jobs(name text) RETURNS TABLE (batch_size int, min_value bigint,
                                                run_time interval, attempts smallint) LANGUAGE sql AS
     'SELECT batch_size, min_value, max_value, rows, run_time, attempts FROM bbm_jobs(name) ORDER BY id';
 
--- without batch_size it follows, beginning with 1,000 and aiming at half a second; the cost changes midway
-INSERT INTO t SELECT i, 0, CASE WHEN i <= 20000 THEN 0.125 ELSE 0.5 END FROM generate_series(1, 30000) i;
+-- without batch_size it follows, beginning with 1,000 and aiming at 50 ms; the cost changes midway
+INSERT INTO t SELECT i, 0, CASE WHEN i <= 20000 THEN 0.015625 ELSE 0.0625 END FROM generate_series(1, 30000) i;
 SELECT bbm_create('follows', 't', 'slow') AS id;
 SELECT batch_size, target_duration, min_batch_size, max_batch_size, max_batch_wal
 FROM batched_background_migrations WHERE name = 'follows';
@@ -83,7 +89,7 @@ SELECT n, count(*) FROM t GROUP BY n;
 SELECT batch_size FROM bbm_status('follows');
 
 -- with batch_size it is exact, and so is a plain INSERT
-UPDATE t SET n = 0;
+UPDATE t SET n = 0, ms_per_row = ms_per_row * 8;
 SELECT bbm_create('exact', 't', 'slow', batch_size => 9000) AS id;
 INSERT INTO batched_background_migrations (name, min_value, max_value, batch_size, job_signature_name, table_name, column_name)
     VALUES ('inserted', 1, 30000, 11000, 'slow', 'public.t', 'id');
@@ -119,7 +125,7 @@ BEGIN
 END $$;
 CREATE TABLE stops (stop bigint);
 INSERT INTO stops VALUES (1001), (5001), (9001);
-SELECT bbm_create('altered', 't', 'slow_then_paused', max_value => 20000) AS id;
+SELECT bbm_create('altered', 't', 'slow_then_paused', target_duration => '500 ms', max_value => 20000) AS id;
 CALL bbm_run('altered');
 -- a session that goes on, as a worker that comes back would, takes the size of the last job
 CALL bbm_run('altered');
@@ -143,7 +149,7 @@ BEGIN
     RETURN slow(lo, hi);
 END $$;
 CREATE SEQUENCE tries;
-SELECT bbm_create('fails once', 't', 'slow_once_failing', max_value => 12000) AS id;
+SELECT bbm_create('fails once', 't', 'slow_once_failing', target_duration => '500 ms', max_value => 12000) AS id;
 CALL bbm_run('fails once');
 SELECT * FROM jobs('fails once');
 

@@ -156,7 +156,7 @@ enum
 
 /* A batch whose size nobody gave begins with so many keys, and aims at so much time. */
 #define BBM_FIRST_SIZE 1000
-#define BBM_TARGET_US (500 * 1000)
+#define BBM_TARGET_US (50 * 1000)
 
 static const Interval *
 interval_arg(FunctionCallInfo fcinfo, int n)
@@ -256,6 +256,12 @@ default_key(BbmDefinition *d, Oid relid)
 	}
 	if (d->column_name == NULL && strategy->sweeps)
 		d->column_name = "ctid";
+	if (d->column_name == NULL && !strategy->has_key)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("column_name must not be null"),
+				 errdetail("%s fills a column where it is null.", strategy->name),
+				 errhint("Name that column.")));
 	if (d->column_name == NULL && d->index_name)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -310,6 +316,27 @@ check_bound(const BbmTarget *target, const BbmBound *given, bool by_number, bool
 		bbm_key_values(&target->key, given, values);
 		bbm_key_bound(&target->key, values, (BbmBound *) given);
 	}
+}
+
+/* min_value and max_value are checked with the row that they become. */
+static void
+check_bounds(const BbmTarget *target, const BbmDefinition *d, bool by_number, bool by_key)
+{
+	Datum		min[BBM_MAX_KEY_COLUMNS];
+	Datum		max[BBM_MAX_KEY_COLUMNS];
+
+	check_bound(target, d->min, by_number, by_key);
+	check_bound(target, d->max, by_number, by_key);
+	if (!by_key || d->min == NULL || d->max == NULL)
+		return;
+	bbm_key_values(&target->key, d->min, min);
+	bbm_key_values(&target->key, d->max, max);
+	if (bbm_key_compare(&target->key, min, max) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("min_key is above max_key"),
+				 errdetail("Keys are in the order (%s).", bbm_key_order_list(&target->key)),
+				 errhint("Exchange them.")));
 }
 
 /* Fixes the range at what the table has now, where the caller gave none. */
@@ -385,9 +412,9 @@ define(BbmDefinition *d, bool start, bool by_number, bool by_key)
 	migration = as_migration(d, owner);
 	target = bbm_target_open(&migration);
 	bbm_target_check_leaves(target);
-	check_bound(target, d->min, by_number, by_key);
-	check_bound(target, d->max, by_number, by_key);
+	check_bounds(target, d, by_number, by_key);
 	fix_bounds(target, d);
+	d->key_order = bbm_key_order_words(&target->key);
 	d->table_name = bbm_table_sql_name(target->relid);
 	if (d->operation)
 	{
@@ -504,6 +531,16 @@ check_new_job(const BbmMigration *old, const BbmDefinition *d)
 	bbm_target_close(bbm_target_open(&migration));
 }
 
+/* For another role than the owner a worker finds out. */
+static void
+check_new_index(const BbmMigration *old, const char *index_name)
+{
+	BbmMigration migration = *old;
+
+	migration.index_name = (char *) index_name;
+	bbm_target_close(bbm_target_open(&migration));
+}
+
 Datum
 bbm_alter(PG_FUNCTION_ARGS)
 {
@@ -568,6 +605,8 @@ bbm_alter(PG_FUNCTION_ARGS)
 		d.search_path = pstrdup(namespace_search_path);
 		check_new_job(migration, &d);
 	}
+	if (d.index_name && migration->owner == GetUserId())
+		check_new_index(migration, d.index_name);
 	bbm_migration_alter(migration->id, &d);
 	SPI_finish();
 	PG_RETURN_VOID();

@@ -36,6 +36,7 @@
 
 PG_FUNCTION_INFO_V1(bbm_test_clock_advance);
 PG_FUNCTION_INFO_V1(bbm_test_sizing);
+PG_FUNCTION_INFO_V1(bbm_test_rest);
 PG_FUNCTION_INFO_V1(bbm_test_cut);
 PG_FUNCTION_INFO_V1(bbm_test_sweep);
 
@@ -135,6 +136,13 @@ bbm_test_cut(PG_FUNCTION_ARGS)
 	PG_RETURN_FLOAT8(ms);
 }
 
+/* rest(delay_us, elapsed_us, factor): microseconds. */
+Datum
+bbm_test_rest(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(bbm_rest_us(PG_GETARG_INT64(0), PG_GETARG_INT64(1), PG_GETARG_FLOAT8(2)));
+}
+
 /* ----------------------------------------------------------------
  * A sweep over a table that is not there
  * ----------------------------------------------------------------
@@ -179,7 +187,7 @@ sweep_begin(void *arg)
 	(void) bbm_migration_set_status(migration->id, BBM_ACTIVE);
 	if (!bbm_migration_lock(migration->id, &status) || status != BBM_ACTIVE)
 		elog(ERROR, "migration \"%s\" cannot be taken up", sweep->name);
-	bbm_migration_take_up(migration->id, migration->max.number, InvalidOid, &none, &none);
+	bbm_migration_take_up(migration->id, migration->max.number, InvalidOid, &none, &none, NULL);
 	migration = bbm_migration_by_id(migration->id, CurrentMemoryContext);
 	old = MemoryContextSwitchTo(sweep->context);
 	sweep->target = bbm_target_open(migration);

@@ -50,7 +50,7 @@ bbm_test_statement(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(bbm_statement_compose(&parts, bbm_table_sql_name(relid),
 														   quote_identifier(get_rel_name(relid)),
 														   PG_GETARG_BOOL(4), text_or_null(fcinfo, 3),
-														   PG_GETARG_BOOL(5))));
+														   PG_GETARG_BOOL(5) ? parts.condition : NULL)));
 }
 
 /* (regclass, condition text, what text, range text) → the SELECT that counts. */

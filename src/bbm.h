@@ -100,6 +100,7 @@ typedef struct BbmMigration
 	char	   *table_name;
 	char	   *column_name;
 	char	   *index_name;		/* to cut along; NULL: any that fits */
+	char	   *key_order;		/* that ranges are cut in; NULL: not fixed, or an integer's */
 	char	   *strategy;		/* NULL for the default */
 	int			pass;
 	int			workers;

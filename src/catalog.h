@@ -64,6 +64,7 @@ typedef struct BbmDefinition
 	const char *search_path;
 	const char *owner;
 	const char *index_name;
+	const char *key_order;
 	const char *operation;
 	const char *set_clause;
 	const char *where_clause;
@@ -96,7 +97,8 @@ extern List *bbm_migrations_runnable(Oid owner, MemoryContext context);
 extern List *bbm_migrations_with_status(List *statuses, MemoryContext context);
 extern List *bbm_runnable_owners(MemoryContext context);
 extern bool bbm_migration_lock(int64 id, BbmStatus *status);
-extern void bbm_migration_take_up(int64 id, int64 total, Oid table, const BbmBound *min, const BbmBound *max);
+extern void bbm_migration_take_up(int64 id, int64 total, Oid table, const BbmBound *min, const BbmBound *max,
+								  const char *key_order);
 extern void bbm_migration_set_pass(int64 id, int pass);
 extern void bbm_migration_extend(int64 id, const BbmBound *max, bool follow);
 extern void bbm_migration_finish(int64 id);
@@ -133,7 +135,8 @@ typedef struct BbmClaimState
 	BbmBound	min;
 	BbmBound	max;
 	int			batch_size;
-	bool		has_last;		/* a job has been cut in this pass ... */
+	bool		has_job;		/* a job has been cut, in whichever pass */
+	bool		has_last;		/* ... in this pass ... */
 	BbmBound	last;			/* ... up to here ... */
 	Oid			last_relation;	/* ... of this leaf, when the migration is cut by leaf */
 	int			last_size;		/* what was asked for then; 0 without a job, in whichever pass */
@@ -193,7 +196,9 @@ extern void bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished);
 extern bool bbm_job_lock(BbmJob *job);
 extern bool bbm_job_is_locked(int64 id);
 extern void bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int part_size, const BbmCost *cost);
-extern void bbm_job_finish(const BbmJob *job, const BbmCost *cost);
+extern void bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool skipped);
+extern int64 bbm_jobs_rows(int64 migration_id, Oid relation);
+extern void bbm_jobs_revive(int64 migration_id, List *leaves);
 extern bool bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due, bool splits);
 extern bool bbm_job_skip(const BbmJob *job);
 extern void bbm_error_values(const ErrorData *error, Datum *values, char *nulls);
@@ -203,7 +208,7 @@ extern bool bbm_jobs_idle(int64 migration_id, int n);
 extern void bbm_jobs_merge(int64 migration_id, int retention);
 extern int64 bbm_jobs_found(int64 migration_id, int pass);
 extern char *bbm_job_range_words(const BbmJob *job);
-extern bool bbm_jobs_last(int64 migration_id, Oid relation, int pass, BbmBound *last);
+extern bool bbm_jobs_last(int64 migration_id, Oid root, Oid relation, int pass, BbmBound *last);
 extern int64 *bbm_jobs_looks(int64 migration_id, int pass, int *n);
 
 /* catalog_errors.c */
@@ -244,6 +249,7 @@ extern BbmPart *bbm_part(int64 migration_id, Oid relation);
 extern void bbm_part_add(int64 migration_id, Oid relation, const char *name);
 extern void bbm_part_begin(int64 migration_id, const BbmPart *part);
 extern void bbm_part_done(int64 migration_id, Oid relation, int pass);
+extern void bbm_part_rename(int64 migration_id, Oid relation, const char *name);
 extern void bbm_part_clean(int64 migration_id, Oid relation, int pass);
 extern void bbm_part_unclean(int64 migration_id, Oid relation);
 extern void bbm_parts_reopen(int64 migration_id, int pass);

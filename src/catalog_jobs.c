@@ -59,7 +59,9 @@ read_last(BbmClaimState *state, int64 migration_id, Relation jobs, Snapshot snap
 				BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(migration_id));
 	scan = systable_beginscan_ordered(jobs, index, snapshot, 1, &key);
 	tuple = systable_getnext_ordered(scan, ForwardScanDirection);
+	state->has_job = HeapTupleIsValid(tuple);
 	state->has_last = false;
+	state->last_relation = InvalidOid;
 	state->last_size = 0;
 	if (HeapTupleIsValid(tuple))
 	{
@@ -437,19 +439,23 @@ bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int part_size, const
 	check_recorded(job);
 }
 
-/* By the row's place, like bbm_job_progress.  Caller has bbm_job_lock. */
+/*
+ * By the row's place, like bbm_job_progress.  Caller has bbm_job_lock.  "skipped":
+ * its leaf is not part of the table, so it was not done, and will be if that
+ * comes back.
+ */
 void
-bbm_job_finish(const BbmJob *job, const BbmCost *cost)
+bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool skipped)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 2, finished_at = $2, updated_at = $2, "
 		"row_count = row_count + $3, run_ms = run_ms + $4, wal_bytes = wal_bytes + $5, "
-		"failure_error_code = NULL, next_attempt_at = NULL WHERE ctid = $1",
-		5, {TIDOID, TIMESTAMPTZOID, INT8OID, FLOAT8OID, INT8OID}
+		"failure_error_code = NULL, next_attempt_at = NULL, skipped = $6 WHERE ctid = $1",
+		6, {TIDOID, TIMESTAMPTZOID, INT8OID, FLOAT8OID, INT8OID, BOOLOID}
 	};
 	Datum		values[] = {
 		PointerGetDatum(&job->tid), TimestampTzGetDatum(GetCurrentTimestamp()), Int64GetDatum(cost->rows),
-		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal)
+		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), BoolGetDatum(skipped)
 	};
 
 	bbm_sql_run(&sql, values, NULL, true);
@@ -553,14 +559,15 @@ bbm_jobs_refresh(int64 migration_id)
 	return SPI_processed;
 }
 
-/* Did the last n jobs of the migration all end without changing a row? */
+/* Did the last n jobs of the migration, since it was last started, all end without changing a row? */
 bool
 bbm_jobs_idle(int64 migration_id, int n)
 {
 	static BbmSql sql = {
 		"SELECT count(*) FROM (SELECT status, row_count FROM @.batched_background_migration_jobs "
-		" WHERE batched_background_migration_id = $1 ORDER BY id DESC LIMIT $2) j "
-		"WHERE status = 2 AND row_count = 0",
+		" WHERE batched_background_migration_id = $1 AND created_at >= "
+		"  (SELECT coalesce(updated_at, '-infinity') FROM @.batched_background_migrations WHERE id = $1) "
+		" ORDER BY id DESC LIMIT $2) j WHERE status = 2 AND row_count = 0",
 		2, {INT8OID, INT4OID}
 	};
 	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(n)};
@@ -582,25 +589,6 @@ bbm_jobs_found(int64 migration_id, int pass)
 
 	bbm_sql_run(&sql, values, NULL, false);
 	return bbm_sql_int64(0, 1);
-}
-
-/* How far a leaf was cut in a pass; false when it was not. */
-bool
-bbm_jobs_last(int64 migration_id, Oid relation, int pass, BbmBound *last)
-{
-	static BbmSql sql = {
-		"SELECT max_value, max_key FROM @.batched_background_migration_jobs "
-		"WHERE batched_background_migration_id = $1 AND relation = $2 AND pass = $3 ORDER BY id DESC LIMIT 1",
-		3, {INT8OID, OIDOID, INT4OID}
-	};
-	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(pass)};
-
-	bbm_sql_run(&sql, values, NULL, false);
-	if (SPI_processed == 0)
-		return false;
-	last->number = bbm_sql_int64(0, 1);
-	last->key = bbm_sql_array(0, 2, CurrentMemoryContext);
-	return true;
 }
 
 /* A key as words: no control characters, and not endless. */
@@ -683,7 +671,7 @@ bbm_jobs_merge(int64 migration_id, int retention)
 	static BbmSql sql = {
 		"WITH old AS MATERIALIZED ("
 		" SELECT id, min_value, max_value, min_key::text, max_key::text, key_count, row_count, run_ms, wal_bytes, "
-		"  merged_jobs, started_at, finished_at, status, pass, relation, batch_size, "
+		"  merged_jobs, started_at, finished_at, status, pass, relation, batch_size, skipped, "
 		"  given_back, given_back_for "
 		" FROM @.batched_background_migration_jobs "
 		" WHERE batched_background_migration_id = $1 AND id > 0 AND id < "
@@ -691,7 +679,7 @@ bbm_jobs_merge(int64 migration_id, int retention)
 		"   ORDER BY id DESC OFFSET $2 LIMIT 1) "
 		" ORDER BY id DESC LIMIT 10000), "
 		"edges AS (SELECT *, CASE WHEN status = 2 AND lag(status) OVER w = 2 AND lag(pass) OVER w = pass "
-		"  AND lag(relation) OVER w IS NOT DISTINCT FROM relation "
+		"  AND lag(relation) OVER w IS NOT DISTINCT FROM relation AND NOT skipped AND NOT lag(skipped) OVER w "
 		"  AND (min_key IS NOT NULL OR pass > 1 OR (min_value = 0 AND max_value = 0) "
 		"       OR min_value::numeric = lag(max_value) OVER w + 1) THEN 0 ELSE 1 END AS edge "
 		" FROM old WINDOW w AS (ORDER BY id)), "

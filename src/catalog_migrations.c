@@ -26,7 +26,7 @@
 	"owner_oid, home, table_oid, total_tuple_count IS NOT NULL, min_key, max_key, index_name, operation, " \
 	"set_clause, where_clause, check_clause, verify, follow, allow_key_change, pass::bigint, " \
 	"(extract(epoch FROM target_duration) * 1000)::float8, min_batch_size::bigint, max_batch_size::bigint, " \
-	"max_batch_wal, on_error, max_errors::bigint, allow_full_scan, settings"
+	"max_batch_wal, on_error, max_errors::bigint, allow_full_scan, settings, key_order"
 
 static Oid
 get_oid(uint64 row, int column)
@@ -120,6 +120,7 @@ read_migration(uint64 row, MemoryContext context)
 	m->max_errors = bbm_sql_int64(row, 38);
 	m->allow_full_scan = get_bool(row, 39);
 	m->overrides = get_overrides(row, 40, context);
+	m->key_order = bbm_sql_text(row, 41, context);
 	return m;
 }
 
@@ -265,20 +266,24 @@ array_or_null(const BbmBound *bound, char *null)
 
 /* Active becomes running; bounds that were not given are fixed now.  Caller has bbm_migration_lock. */
 void
-bbm_migration_take_up(int64 id, int64 total, Oid table, const BbmBound *min, const BbmBound *max)
+bbm_migration_take_up(int64 id, int64 total, Oid table, const BbmBound *min, const BbmBound *max,
+					  const char *key_order)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migrations SET status = 4, "
 		"started_at = coalesce(started_at, clock_timestamp()), finished_at = NULL, "
 		"total_tuple_count = coalesce(total_tuple_count, $2), table_oid = $3, "
-		"min_key = coalesce(min_key, $4), max_key = coalesce(max_key, $5) WHERE id = $1",
-		5, {INT8OID, INT8OID, OIDOID, TEXTARRAYOID, TEXTARRAYOID}
+		"min_key = coalesce(min_key, $4), max_key = coalesce(max_key, $5), "
+		"key_order = coalesce(key_order, $6) WHERE id = $1",
+		6, {INT8OID, INT8OID, OIDOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID}
 	};
-	char		nulls[6] = "     ";
+	char		nulls[7] = "      ";
 	Datum		values[] = {
 		Int64GetDatum(id), Int64GetDatum(total), ObjectIdGetDatum(table), array_or_null(min, &nulls[3]),
-		array_or_null(max, &nulls[4])
+		array_or_null(max, &nulls[4]), key_order ? CStringGetTextDatum(key_order) : (Datum) 0
 	};
+
+	nulls[5] = key_order ? ' ' : 'n';
 
 	bbm_sql_run(&sql, values, nulls, true);
 }
@@ -441,16 +446,16 @@ bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 		"batching_strategy, job_search_path, min_value, max_value, batch_size, sub_batch_size, workers, "
 		"max_attempts, share_table, synchronous, status, owner, min_key, max_key, index_name, operation, set_clause, "
 		"where_clause, check_clause, verify, follow, allow_key_change, target_duration, min_batch_size, max_batch_size, "
-		"max_batch_wal, on_error, max_errors, allow_full_scan, settings) "
+		"max_batch_wal, on_error, max_errors, allow_full_scan, settings, key_order) "
 		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::smallint, $13, $14, $15::smallint, "
 		"(SELECT rolname FROM pg_roles WHERE oid = $16), $17, $18, $19, $20, $21, $22, $23, $24, $25, coalesce($26, false), $27, $28, "
-		"$29, $30, $31, $32, $33, $34) RETURNING id",
-		34, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID,
+		"$29, $30, $31, $32, $33, $34, $35) RETURNING id",
+		35, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID,
 			INT4OID, INT4OID, BOOLOID, BOOLOID, INT4OID, OIDOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, TEXTOID,
 		TEXTOID, TEXTOID, BOOLOID, BOOLOID, BOOLOID, INTERVALOID, INT4OID, INT4OID, INT8OID, TEXTOID, INT4OID,
-		BOOLOID, TEXTARRAYOID}
+		BOOLOID, TEXTARRAYOID, TEXTOID}
 	};
-	char		nulls[35] = "                                  ";
+	char		nulls[36] = "                                   ";
 	Datum		values[] = {
 		text_or_null(d->name, &nulls[0]), text_or_null(d->table_name, &nulls[1]),
 		text_or_null(d->column_name, &nulls[2]), text_or_null(d->job, &nulls[3]),
@@ -468,7 +473,8 @@ bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 		interval_or_null(d->target_duration, &nulls[26]), int_or_null(d->min_batch_size, &nulls[27]),
 		int_or_null(d->max_batch_size, &nulls[28]), int64_or_null(d->max_batch_wal, &nulls[29]),
 		text_or_null(d->on_error, &nulls[30]), int_or_null(d->max_errors, &nulls[31]),
-		bool_or_null(d->allow_full_scan, &nulls[32]), settings_or_null(d->settings, &nulls[33])
+		bool_or_null(d->allow_full_scan, &nulls[32]), settings_or_null(d->settings, &nulls[33]),
+		text_or_null(d->key_order, &nulls[34])
 	};
 
 	bbm_sql_run(&sql, values, nulls, false);

@@ -13,6 +13,7 @@
 #include "catalog.h"
 
 #include "catalog/pg_type_d.h"
+#include "utils/array.h"
 #include "utils/pg_lsn.h"
 
 #include "sql.h"
@@ -111,6 +112,25 @@ bbm_part_done(int64 migration_id, Oid relation, int pass)
 	bbm_sql_run(&sql, values, NULL, true);
 }
 
+/* The leaf has another name now; a copy of this database finds it by that. */
+void
+bbm_part_rename(int64 migration_id, Oid relation, const char *name)
+{
+	static BbmSql part = {
+		"UPDATE @.bbm_parts SET relation_name = $3 WHERE migration_id = $1 AND relation = $2",
+		3, {INT8OID, OIDOID, TEXTOID}
+	};
+	static BbmSql jobs = {
+		"UPDATE @.batched_background_migration_jobs SET relation_name = $3 "
+		"WHERE batched_background_migration_id = $1 AND relation = $2 AND status <> 4",
+		3, {INT8OID, OIDOID, TEXTOID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), CStringGetTextDatum(name)};
+
+	bbm_sql_run(&part, values, NULL, true);
+	bbm_sql_run(&jobs, values, NULL, true);
+}
+
 /* A look has found nothing left in it; one that no pass has seen is left as it is. */
 void
 bbm_part_clean(int64 migration_id, Oid relation, int pass)
@@ -182,7 +202,7 @@ bbm_parts_settle(int64 migration_id)
 		1, {INT8OID}
 	};
 	static BbmSql jobs = {
-		"UPDATE @.batched_background_migration_jobs SET relation = to_regclass(relation_name)::oid "
+		"UPDATE @.batched_background_migration_jobs SET relation = coalesce(to_regclass(relation_name)::oid, 0) "
 		"WHERE batched_background_migration_id = $1 AND relation IS NOT NULL",
 		1, {INT8OID}
 	};
@@ -190,4 +210,65 @@ bbm_parts_settle(int64 migration_id)
 
 	bbm_sql_run(&parts, values, NULL, true);
 	bbm_sql_run(&jobs, values, NULL, true);
+}
+
+/* Jobs of these leaves that were skipped are to be done after all.  Caller has bbm_migration_lock. */
+void
+bbm_jobs_revive(int64 migration_id, List *leaves)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 1, skipped = false, attempts = 0, "
+		"finished_at = NULL, updated_at = clock_timestamp() "
+		"WHERE batched_background_migration_id = $1 AND skipped AND relation = ANY ($2)",
+		2, {INT8OID, OIDARRAYOID}
+	};
+	Datum	   *oids = palloc(list_length(leaves) * sizeof(Datum));
+	Datum		values[2] = {Int64GetDatum(migration_id)};
+	ListCell   *cell;
+
+	foreach(cell, leaves)
+		oids[foreach_current_index(cell)] = ObjectIdGetDatum(lfirst_oid(cell));
+	values[1] = PointerGetDatum(construct_array(oids, list_length(leaves), OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/*
+ * How far a leaf was cut in a pass; false when it was not.  Ranges that were cut
+ * when the root had no child yet are the root's own.
+ */
+bool
+bbm_jobs_last(int64 migration_id, Oid root, Oid relation, int pass, BbmBound *last)
+{
+	static BbmSql sql = {
+		"SELECT max_value, max_key FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND coalesce(relation, $4) = $2 AND pass = $3 "
+		"ORDER BY id DESC LIMIT 1",
+		4, {INT8OID, OIDOID, INT4OID, OIDOID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(pass), ObjectIdGetDatum(root)
+	};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	if (SPI_processed == 0)
+		return false;
+	last->number = bbm_sql_int64(0, 1);
+	last->key = bbm_sql_array(0, 2, CurrentMemoryContext);
+	return true;
+}
+
+/* Rows that the jobs have changed since the migration was last started, of one leaf or (InvalidOid) of all. */
+int64
+bbm_jobs_rows(int64 migration_id, Oid relation)
+{
+	static BbmSql sql = {
+		"SELECT coalesce(sum(row_count), 0)::bigint FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND (relation = $2 OR $2 = 0) AND created_at >= "
+		" (SELECT coalesce(updated_at, '-infinity') FROM @.batched_background_migrations WHERE id = $1)",
+		2, {INT8OID, OIDOID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	return bbm_sql_int64(0, 1);
 }

@@ -241,7 +241,7 @@ bbm_claim(void *arg)
 	bbm_lock_migration(bbm_space(), migration->id);
 	bbm_lock_table(bbm_space(), target->relid);
 	if (!bbm_claim_state(migration->id, &state) || state.status != BBM_RUNNING ||
-		state.updated_at != migration->updated_at)
+		state.updated_at != migration->updated_at || !bbm_target_is_current(target))
 		return;
 	if (table_is_taken(claim, now))
 		return;
@@ -288,7 +288,8 @@ bbm_claim_next(BbmClaim *claim)
 		!bbm_lock_for_claim_at_once(bbm_space(), target->migration->id, target->relid))
 		return;
 	if (!bbm_claim_state(target->migration->id, &state) || state.status != BBM_RUNNING ||
-		state.updated_at != target->migration->updated_at || table_is_taken(claim, now))
+		state.updated_at != target->migration->updated_at || !bbm_target_is_current(target) ||
+		table_is_taken(claim, now))
 		return;
 	claim->result = cut_new(claim, &state) ? BBM_CLAIM_JOB : BBM_CLAIM_CHANGED;
 }
@@ -306,7 +307,8 @@ bbm_nothing_left(BbmTarget *target)
 	BbmRange	range;
 	BbmLeaf    *leaf;
 
-	if (!bbm_claim_state(target->migration->id, &state) || bbm_next_range(target, &state, 1, &range, &leaf))
+	if (!bbm_claim_state(target->migration->id, &state) || !bbm_target_is_current(target) ||
+		bbm_next_range(target, &state, 1, &range, &leaf))
 		return false;
 	bbm_jobs_unfinished(target->migration->id, &unfinished);
 	if (unfinished.jobs > 0)

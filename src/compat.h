@@ -179,6 +179,20 @@ bbm_backend_status(int n)
 	return local ? &local->backendStatus : NULL;
 }
 
+static inline bool
+bbm_may_vacuum(Oid relid, Oid role)
+{
+#if PG_VERSION_NUM >= 170000
+	bool		may = pg_class_aclcheck(relid, role, ACL_MAINTAIN) == ACLCHECK_OK;
+#elif PG_VERSION_NUM >= 160000
+	bool		may = object_ownercheck(RelationRelationId, relid, role);
+#else
+	bool		may = pg_class_ownercheck(relid, role);
+#endif
+
+	return may || bbm_owns_database(MyDatabaseId, role);
+}
+
 /* One that is void keeps no WAL. */
 static inline bool
 bbm_slot_is_void(const ReplicationSlotPersistentData *data)
@@ -187,6 +201,19 @@ bbm_slot_is_void(const ReplicationSlotPersistentData *data)
 	return data->invalidated != RS_INVAL_NONE || data->restart_lsn == InvalidXLogRecPtr;
 #else
 	return data->restart_lsn == InvalidXLogRecPtr;
+#endif
+}
+
+/* Can no row have a null there?  18 has NOT NULL constraints that are not valid for all rows. */
+static inline bool
+bbm_column_not_null(TupleDesc desc, AttrNumber attnum)
+{
+	if (!TupleDescAttr(desc, attnum - 1)->attnotnull)
+		return false;
+#ifdef ATTNULLABLE_INVALID
+	return TupleDescCompactAttr(desc, attnum - 1)->attnullability != ATTNULLABLE_INVALID;
+#else
+	return true;
 #endif
 }
 

@@ -256,7 +256,8 @@ take_up(void *arg)
 
 	args->taken_up = bbm_migration_lock(args->id, &status) && status == BBM_ACTIVE;
 	if (args->taken_up)
-		bbm_migration_take_up(args->id, args->estimate, args->target->relid, &args->min, &args->max);
+		bbm_migration_take_up(args->id, args->estimate, args->target->relid, &args->min, &args->max,
+							  bbm_key_order_words(&args->target->key));
 }
 
 /* The migration's target as of now, taken up; NULL with an outcome when there is none. */
@@ -347,6 +348,9 @@ finish_migration(BbmEngine *engine, BbmTarget *target)
 		return fail_or_hold(engine, target->migration, error);
 	if (args.finished)
 		ereport(LOG, (errmsg("migration \"%s\" is finished", bbm_printable(target->migration->name))));
+	else
+		/* another pass: whoever has left for want of ranges may come again */
+		engine->raised = false;
 	forget_target(engine, engine->current);
 	bbm_state_changed();
 	return WORKED;
@@ -479,7 +483,7 @@ may_begin_part(BbmEngine *engine, BbmTarget *target)
 	TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_HOLD_JOB_MS);
 	bool		waited = false;
 
-	while (!is_wanted(engine) && bbm_pressure_holds(target, &engine->wait))
+	while (!is_wanted(engine) && bbm_pressure_holds(target, false, &engine->wait))
 	{
 		TimestampTz now = GetCurrentTimestamp();
 
@@ -575,6 +579,9 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 	target->failures_in_row = 0;
 	if (work.result == BBM_WORK_PAUSED)
 		put_job_back(engine, target, job);
+	/* the next claim finds the same, and has the target resolved anew */
+	else if (work.result == BBM_WORK_STALE)
+		bbm_record_stale(target, job);
 	else if (work.result == BBM_WORK_LOST)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " was taken over by another worker",
@@ -656,7 +663,7 @@ work_on(BbmEngine *engine, int64 id)
 	if (claim.target == NULL)
 		return outcome;
 	bbm_txn_lock_timeout(bbm_setting_int(claim.target->migration, BBM_LOCK_TIMEOUT));
-	if (bbm_pressure_holds(claim.target, &engine->wait))
+	if (bbm_pressure_holds(claim.target, true, &engine->wait))
 		return wait_for_pressure(engine, claim.target);
 	if (claim.target->hold_until > GetCurrentTimestamp())
 	{

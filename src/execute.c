@@ -15,11 +15,13 @@
  */
 #include "execute.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
 #include "executor/instrument.h"
 #include "pgstat.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
@@ -33,19 +35,28 @@
 #include "printable.h"
 #include "split.h"
 #include "target.h"
+#include "tree.h"
 #include "throttle.h"
 #include "txn.h"
 #include "verify.h"
 
-/* Rows of the table that this transaction has changed so far. */
+/* Rows of the leaf, or of all leaves of the tree, that this transaction has changed so far. */
 static int64
-rows_changed(Oid relid)
+rows_changed(const BbmLeaf *leaf)
 {
-	Datum		arg = ObjectIdGetDatum(relid);
+	List	   *tables = leaf->whole_tree ? bbm_tree_leaves(leaf->relid) : list_make1_oid(leaf->relid);
+	int64		rows = 0;
+	ListCell   *cell;
 
-	return DatumGetInt64(DirectFunctionCall1(pg_stat_get_xact_tuples_inserted, arg)) +
-		DatumGetInt64(DirectFunctionCall1(pg_stat_get_xact_tuples_updated, arg)) +
-		DatumGetInt64(DirectFunctionCall1(pg_stat_get_xact_tuples_deleted, arg));
+	foreach(cell, tables)
+	{
+		Datum		arg = ObjectIdGetDatum(lfirst_oid(cell));
+
+		rows += DatumGetInt64(DirectFunctionCall1(pg_stat_get_xact_tuples_inserted, arg)) +
+			DatumGetInt64(DirectFunctionCall1(pg_stat_get_xact_tuples_updated, arg)) +
+			DatumGetInt64(DirectFunctionCall1(pg_stat_get_xact_tuples_deleted, arg));
+	}
+	return rows;
 }
 
 /* The number a job's function returned; NULL is none. */
@@ -80,18 +91,23 @@ explain_error(void *arg)
 }
 
 /*
- * A row that still meets the condition that tells what is to be done would be
- * done again, and again.
+ * The rows that are done, of those that were updated.  Where rows move, one that
+ * still meets the condition that tells what is to be done would be done again,
+ * and again.
  */
-static void
-check_done(const BbmTarget *target)
+static int64
+rows_done(const BbmTarget *target)
 {
+	int64		rows = 0;
+
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		bool		isnull;
 		Datum		still = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull);
 
-		if (!isnull && DatumGetBool(still))
+		if (isnull || !DatumGetBool(still))
+			rows++;
+		else if (target->strategy->sweeps)
 		{
 			bbm_failing_code = BBM_CODE_SIGNATURE;
 			ereport(ERROR,
@@ -102,6 +118,7 @@ check_done(const BbmTarget *target)
 					 errhint("Write a condition that a row does not meet any more once it is done.")));
 		}
 	}
+	return rows;
 }
 
 /* Runs the job on a range; returns how many rows it says it has changed. */
@@ -110,7 +127,7 @@ bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 {
 	bool		statement = target->form == BBM_JOB_STATEMENT || target->form == BBM_JOB_COMPOSED;
 	bool		by_statistics = !statement && !target->returns_count;
-	int64		before = by_statistics ? rows_changed(leaf->relid) : 0;
+	int64		before = by_statistics ? rows_changed(leaf) : 0;
 	int			level = bbm_job_settings(target->migration);
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = explain_error};
 	Datum		values[BBM_MAX_JOB_ARGS];
@@ -125,7 +142,7 @@ bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 		elog(ERROR, "could not run the job: %s", SPI_result_code_string(result));
 	rows = statement ? (int64) SPI_processed : target->returns_count ? returned_count() : 0;
 	if (result == SPI_OK_UPDATE_RETURNING && target->form == BBM_JOB_COMPOSED)
-		check_done(target);
+		rows = rows_done(target);
 	SPI_freetuptable(SPI_tuptable);
 	/*
 	 * Deferred constraints and triggers are due now, in the settings of the
@@ -135,7 +152,7 @@ bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 	AfterTriggerFireDeferred();
 	bbm_txn_discard();
 	if (by_statistics)
-		rows = rows_changed(leaf->relid) - before;
+		rows = rows_changed(leaf) - before;
 	/* also undoes what the job has SET */
 	bbm_user_settings_end(level);
 	return rows;
@@ -198,15 +215,12 @@ static BbmLeaf *
 leaf_of(const BbmWork *work)
 {
 	BbmTarget  *target = work->target;
-	BbmLeaf    *leaf = bbm_leaf_open(target, target->by_leaf ? work->job->relation : target->relid);
+	/* cut before the table had a child, it is the table's own */
+	bool		of_leaf = target->by_leaf && work->job->relation_name;
+	BbmLeaf    *leaf = bbm_leaf_open(target, of_leaf ? work->job->relation : target->relid);
 
-	if (leaf == NULL && !target->by_leaf)
-	{
-		bbm_failing_code = BBM_CODE_TABLE;
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table \"%s\" does not exist any more", target->migration->table_name)));
-	}
+	if (leaf == NULL && !of_leaf)
+		bbm_table_is_gone(target->migration->table_name);
 	return leaf;
 }
 
@@ -256,6 +270,8 @@ verify(BbmWork *work, BbmRange *part)
 		work->cost.rows = bbm_verify_range(target, leaf, part, bbm_verifies_by_check(target, job->pass));
 		PopActiveSnapshot();
 	}
+	else
+		work->skipped = true;
 	return true;
 }
 
@@ -291,6 +307,10 @@ do_part(BbmWork *work, BbmRange *part)
 		if (target->strategy->after_batch)
 			target->strategy->after_batch(target, leaf);
 	}
+	work->skipped = leaf == NULL;
+	/* what was done on another server stays done when ours crashes */
+	if (leaf && leaf->is_foreign)
+		ForceSyncCommit();
 	return more;
 }
 
@@ -308,6 +328,23 @@ do_part_measured(BbmWork *work, BbmRange *part)
 	work->cost.wal = pgWalUsage.wal_bytes - wal;
 	adapt(work, more);
 	return more;
+}
+
+/*
+ * Is the table what the target was resolved for?  Somebody may have changed it
+ * since the claim.  A statement locks it (or the leaf) anyway, so it may as well
+ * be locked before the look, and stays as it is; a function may not touch it,
+ * and keeps nobody from changing it.
+ */
+static bool
+is_current(const BbmWork *work)
+{
+	const BbmTarget *target = work->target;
+	const BbmJob *job = work->job;
+
+	if (target->form == BBM_JOB_STATEMENT || target->form == BBM_JOB_COMPOSED)
+		LockRelationOid(target->by_leaf && job->relation_name ? job->relation : target->relid, AccessShareLock);
+	return bbm_target_is_current(target);
 }
 
 void
@@ -330,10 +367,16 @@ bbm_work(void *arg)
 		work->result = BBM_WORK_PAUSED;
 		return;
 	}
+	if (!is_current(work))
+	{
+		work->result = BBM_WORK_STALE;
+		return;
+	}
+	work->skipped = false;
 	more = do_part_measured(work, &part);
 	if (!more)
 	{
-		bbm_job_finish(work->job, &work->cost);
+		bbm_job_finish(work->job, &work->cost, work->skipped);
 		work->result = BBM_WORK_FINISHED;
 		if (work->may_go_on(work->arg))
 			bbm_claim_next(work->next);
@@ -343,6 +386,8 @@ bbm_work(void *arg)
 		MemoryContext old;
 
 		bbm_job_progress(work->job, &part.max, work->next_size, &work->cost);
+		/* only now: a statement leaves us in a context that ends with the transaction */
+		old = MemoryContextSwitchTo(work->context);
 		work->next_cursor = part.max;
 		/* only now: SPI leaves us in its own context, which ends with the transaction */
 		old = MemoryContextSwitchTo(work->context);

@@ -16,6 +16,7 @@ typedef enum BbmWorkResult
 	BBM_WORK_FINISHED,			/* the job is finished */
 	BBM_WORK_PART,				/* a sub-batch is; the job's cursor has moved */
 	BBM_WORK_LOST,				/* somebody else has the job now */
+	BBM_WORK_STALE,				/* the table is not what the target was resolved for; give it back */
 	BBM_WORK_PAUSED				/* the migration is not to run any more */
 } BbmWorkResult;
 
@@ -32,6 +33,7 @@ typedef struct BbmWork
 	BbmBound	next_cursor;	/* what a part has reached; lives as the job does */
 	int			next_size;		/* of the next part, when cut down; 0 not */
 	BbmCost		cost;			/* of the last part */
+	bool		skipped;		/* its leaf is not part of the table */
 	int64		keys;			/* of all parts so far ... */
 	double		ms;				/* ... and what they have cost */
 	double		wal;

@@ -492,7 +492,7 @@ static void
 keep_what_is_begun(Row old, Row new)
 {
 	static const char *const columns[] = {
-		"where_clause", "set_clause", "operation", "min_key"
+		"where_clause", "set_clause", "operation", "min_key", "key_order", "column_name"
 	};
 
 	if (is_null(old, "started_at"))

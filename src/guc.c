@@ -49,9 +49,11 @@ static bool wait_for_autovacuum;
 static int	max_horizon_age;
 static int	max_dead_tuples;
 static double max_dead_share;
+static bool vacuum;
 static int	max_wal_rate;
 static int	max_row_rate;
 static int	max_active_sessions;
+static double rest_factor;
 static char *active_hours;
 
 typedef enum SettingKind
@@ -128,6 +130,8 @@ static const SettingDef settings[BBM_SETTINGS] = {
 	[BBM_MAX_DEAD_SHARE] = {"bbm.max_dead_share", KIND_REAL, &max_dead_share, -1, -1, 1, 0,
 		"Sets which share of the table's rows may be dead while batches run.",
 	"-1 turns it off."},
+	[BBM_VACUUM] = {"bbm.vacuum", KIND_BOOL, &vacuum, false, 0, 0, 0,
+	"Lets workers vacuum the table when it has more dead rows than it may."},
 	[BBM_MAX_WAL_RATE] = {"bbm.max_wal_rate", KIND_INT, &max_wal_rate, 0, 0, INT_MAX, GUC_UNIT_KB,
 		"Sets how much WAL the batches of a migration write in a second.",
 	"Zero is no limit."},
@@ -137,6 +141,9 @@ static const SettingDef settings[BBM_SETTINGS] = {
 	[BBM_MAX_ACTIVE_SESSIONS] = {"bbm.max_active_sessions", KIND_INT, &max_active_sessions, -1, -1, INT_MAX, 0,
 		"Sets how many sessions of others may be active while batches run.",
 	"-1 turns it off."},
+	[BBM_REST_FACTOR] = {"bbm.rest_factor", KIND_REAL, &rest_factor, 8, 0, 1000, 0,
+		"Sets how many times as long as it had to wait for a CPU a worker rests.",
+	"Zero turns it off; it does nothing where the system does not tell."},
 	[BBM_ACTIVE_HOURS] = {"bbm.active_hours", KIND_STRING, &active_hours, 0, 0, 0, GUC_LIST_INPUT,
 		"Sets the hours in which batches run.",
 	"A list of \"[days] HH:MM-HH:MM [time zone]\"; empty: always.", check_hours},

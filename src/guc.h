@@ -43,9 +43,11 @@ typedef enum BbmSetting
 	BBM_MAX_HORIZON_AGE,		/* ms, -1 off */
 	BBM_MAX_DEAD_TUPLES,		/* -1 off */
 	BBM_MAX_DEAD_SHARE,			/* of the table's rows, -1 off */
+	BBM_VACUUM,
 	BBM_MAX_WAL_RATE,			/* kB/s, 0 off */
 	BBM_MAX_ROW_RATE,			/* rows/s, 0 off */
 	BBM_MAX_ACTIVE_SESSIONS,	/* -1 off */
+	BBM_REST_FACTOR,			/* 0 off */
 	BBM_ACTIVE_HOURS,			/* '': always */
 	BBM_CONDITION,				/* a migration's alone; NULL: none */
 	BBM_SETTINGS				/* how many there are */

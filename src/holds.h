@@ -27,6 +27,7 @@ typedef struct BbmHold
 	TimestampTz since;			/* has been waiting since then; 0 when it is not */
 	TimestampTz due;			/* is looked at again then */
 	TimestampTz logged;			/* when that was last logged */
+	TimestampTz vacuum_after;	/* no worker vacuums before */
 	XLogRecPtr	commit;			/* of the last batch, as far as known */
 	BbmBucket	wal;			/* bbm.max_wal_rate, in kB */
 	BbmBucket	rows;			/* bbm.max_row_rate */

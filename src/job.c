@@ -343,6 +343,14 @@ resolve_function(BbmTarget *target)
 	target->call = sql.data;
 }
 
+/* Does the statement assign a column that decides which partition a row belongs to? */
+static bool
+changes_partition(Oid relid, const BbmStatementParts *parts)
+{
+	return parts->verb == BBM_UPDATE && get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE &&
+		bbm_statement_partition_column(relid, bbm_statement_assigned(bbm_statement_analyse(relid, parts)));
+}
+
 /*
  * Which form the job has, and which function it is.  The target's key is
  * resolved.  Needs a transaction, and the job's search_path.
@@ -367,6 +375,7 @@ bbm_job_resolve(BbmTarget *target)
 		target->form = BBM_JOB_COMPOSED;
 		bbm_job_parts(migration, &parts);
 		bbm_statement_check(target->relid, &parts, key, target->key.n, migration->allow_key_change);
+		target->moves_rows = changes_partition(target->relid, &parts);
 		if (target->strategy->sweeps)
 			target->fixed = bbm_statement_is_fixed(target->relid, &parts);
 	}
@@ -395,11 +404,17 @@ bbm_job_parts(const BbmMigration *migration, BbmStatementParts *parts)
 char *
 bbm_job_sql(BbmTarget *target, BbmLeaf *leaf)
 {
+	char	   *range = target->strategy->predicate(target, leaf, target->alias);
+	char	   *undone = target->strategy->undone ? target->strategy->undone(target, target->alias) : NULL;
 	BbmStatementParts parts;
 
 	bbm_job_parts(target->migration, &parts);
-	return bbm_statement_compose(&parts, leaf->name, target->alias, !leaf->whole_tree,
-								 target->strategy->predicate(target, leaf, target->alias), target->strategy->sweeps);
+	/* a row can leave a partition only through the root */
+	if (target->moves_rows && !leaf->whole_tree)
+		return bbm_statement_compose(&parts, bbm_table_sql_name(target->relid), target->alias, false,
+									 psprintf("%s.tableoid OPERATOR(pg_catalog.=) %u::pg_catalog.oid AND %s",
+											  target->alias, leaf->relid, range), undone);
+	return bbm_statement_compose(&parts, leaf->name, target->alias, !leaf->whole_tree, range, undone);
 }
 
 /* Prepares a statement of the owner's and keeps it; what is wrong with it is said of the text it is from. */

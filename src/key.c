@@ -22,9 +22,10 @@
 #include "access/table.h"
 #include "catalog/index.h"
 #include "catalog/pg_am_d.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_operator.h"
-#include "catalog/pg_type_d.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -37,6 +38,7 @@
 #include "utils/typcache.h"
 #include "utils/varlena.h"
 
+#include "compat.h"
 #include "guc.h"
 #include "txn.h"
 
@@ -78,47 +80,111 @@ split_columns(Oid relid, const char *column_name)
 	return names;
 }
 
+/* The type's comparison operators, by strategy, and its comparison function. */
+static void
+resolve_operators(BbmKeyColumn *column, const TypeCacheEntry *type)
+{
+	for (StrategyNumber strategy = BTLessStrategyNumber; strategy <= BTMaxStrategyNumber; strategy++)
+	{
+		Oid			type_oid = type->btree_opintype;
+		Oid			oid = get_opfamily_member(type->btree_opf, type_oid, type_oid, strategy);
+		HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(oid));
+		Form_pg_operator form;
+
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for operator %u", oid);
+		form = (Form_pg_operator) GETSTRUCT(tuple);
+		column->op[strategy] = psprintf("OPERATOR(%s.%s)", quote_identifier(get_namespace_name(form->oprnamespace)),
+										NameStr(form->oprname));
+		ReleaseSysCache(tuple);
+	}
+	fmgr_info(type->cmp_proc, &column->compare);
+}
+
+/*
+ * What of a column decides how its values are ordered: the type, or the one
+ * whose order it borrows (varchar has that of text), and the collation.
+ */
+static char *
+order_of(const BbmKeyColumn *column, const TypeCacheEntry *type)
+{
+	Oid			ordered = get_typtype(type->btree_opintype) == TYPTYPE_PSEUDO ? column->type : type->btree_opintype;
+	char	   *words = format_type_extended(ordered, -1, FORMAT_TYPE_FORCE_QUALIFY);
+	HeapTuple	tuple;
+	Form_pg_collation form;
+
+	if (!OidIsValid(column->collation))
+		return words;
+	tuple = SearchSysCache1(COLLOID, ObjectIdGetDatum(column->collation));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for collation %u", column->collation);
+	form = (Form_pg_collation) GETSTRUCT(tuple);
+	words = psprintf("%s COLLATE %s", words,
+					 quote_qualified_identifier(get_namespace_name(form->collnamespace), NameStr(form->collname)));
+	ReleaseSysCache(tuple);
+	return words;
+}
+
 static void
 resolve_column(BbmKeyColumn *column, Relation rel, AttrNumber attnum)
 {
 	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel), attnum - 1);
 	TypeCacheEntry *type;
-	HeapTuple	tuple;
-	Oid			namespace;
 	Oid			function;
 	bool		varlena;
 
 	column->name = pstrdup(NameStr(attribute->attname));
-	column->typmod = attribute->atttypmod;
-	column->type = getBaseTypeAndTypmod(attribute->atttypid, &column->typmod);
+	column->attnum = attnum;
+	column->declared = attribute->atttypid;
+	column->type = getBaseType(attribute->atttypid);
 	column->collation = attribute->attcollation;
-	get_typlenbyval(column->type, &column->typlen, &column->typbyval);
-	type = lookup_type_cache(column->type, TYPECACHE_BTREE_OPFAMILY | TYPECACHE_LT_OPR);
-	if (!OidIsValid(type->btree_opf) || !OidIsValid(type->lt_opr))
+	type = lookup_type_cache(column->type, TYPECACHE_BTREE_OPFAMILY | TYPECACHE_LT_OPR | TYPECACHE_CMP_PROC);
+	if (!OidIsValid(type->btree_opf) || !OidIsValid(type->lt_opr) || !OidIsValid(type->cmp_proc))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("column \"%s\" of type %s cannot be a batching key", column->name,
 						format_type_be(attribute->atttypid)),
 				 errdetail("The type has no default btree operator class, so its values have no order."),
 				 errhint("Name a column of another type, or use BlockRangeBatchingStrategy.")));
-	if (!attribute->attnotnull)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("column \"%s\" of table \"%s\" may be null", column->name, RelationGetRelationName(rel)),
-				 errdetail("Rows with a null key are in no range, so they would never be done."),
-				 errhint("Declare the column NOT NULL, name another key, or use BlockRangeBatchingStrategy.")));
-
-	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(type->lt_opr));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for operator %u", type->lt_opr);
-	namespace = ((Form_pg_operator) GETSTRUCT(tuple))->oprnamespace;
-	column->op_schema = pstrdup(quote_identifier(get_namespace_name(namespace)));
-	ReleaseSysCache(tuple);
+	if (!bbm_column_not_null(RelationGetDescr(rel), attnum))
+		bbm_key_may_be_null(column->name, RelationGetRelationName(rel));
+	/* the names that regclass and the like are written as are not their order, and may change */
+	if (type->btree_opintype == OIDOID)
+		column->type = OIDOID;
+	/* a domain over an enum or an array is none for their operators */
+	column->cast = column->type == column->declared ? "" :
+		psprintf("::%s", format_type_extended(column->type, -1, FORMAT_TYPE_FORCE_QUALIFY));
+	column->words = order_of(column, type);
+	get_typlenbyval(column->type, &column->typlen, &column->typbyval);
+	resolve_operators(column, type);
 
 	getTypeOutputInfo(column->type, &function, &varlena);
 	fmgr_info(function, &column->out);
 	getTypeInputInfo(column->type, &function, &column->ioparam);
 	fmgr_info(function, &column->in);
+}
+
+/* The error for a column that a key cannot have. */
+void
+bbm_key_may_be_null(const char *column, const char *table)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("column \"%s\" of table \"%s\" may be null", column, table),
+			 errdetail("Rows with a null key are in no range, so they would never be done."),
+			 errhint("Declare the column NOT NULL, name another key, or use BlockRangeBatchingStrategy.")));
+}
+
+/* The error for a row that no range has. */
+void
+bbm_key_has_null(const BbmKeyColumn *column)
+{
+	bbm_failing_code = BBM_CODE_COLUMN;
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("a row has a null key"),
+			 errdetail("Column \"%s\" is declared NOT NULL, but holds a null.", column->name),
+			 errhint("Mend the row, or name another key.")));
 }
 
 /*
@@ -158,6 +224,93 @@ bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name, const char *ind
 	key->is_integer = key->n == 1 && (key->columns[0].type == INT2OID || key->columns[0].type == INT4OID ||
 									  key->columns[0].type == INT8OID);
 	table_close(rel, NoLock);
+}
+
+/*
+ * Are the key's columns still what they were when it was resolved?  Dropped and
+ * added again, renamed or of another type they are not.
+ */
+bool
+bbm_key_is_current(const BbmKey *key, Oid relid)
+{
+	for (int i = 0; i < key->n; i++)
+	{
+		const BbmKeyColumn *column = &key->columns[i];
+		HeapTuple	tuple = SearchSysCacheAttNum(relid, column->attnum);
+		Form_pg_attribute attribute;
+		bool		same;
+
+		if (!HeapTupleIsValid(tuple))
+			return false;
+		attribute = (Form_pg_attribute) GETSTRUCT(tuple);
+		same = attribute->atttypid == column->declared && attribute->attcollation == column->collation &&
+			strcmp(NameStr(attribute->attname), column->name) == 0;
+		ReleaseSysCache(tuple);
+		if (!same)
+			return false;
+	}
+	return true;
+}
+
+/* The columns in their order, as an index has them. */
+char *
+bbm_key_order_list(const BbmKey *key)
+{
+	StringInfoData words;
+
+	initStringInfo(&words);
+	for (int i = 0; i < key->n; i++)
+		appendStringInfo(&words, "%s%s%s", i > 0 ? ", " : "", quote_identifier(key->columns[i].name),
+						 key->columns[i].descending ? " DESC" : "");
+	return words.data;
+}
+
+/*
+ * The order that ranges are cut in, to be kept with their bounds: in another
+ * order they would not be the same ranges.  NULL for an integer, whose order
+ * nothing changes.
+ */
+char *
+bbm_key_order_words(const BbmKey *key)
+{
+	StringInfoData words;
+
+	if (key->n == 0 || key->is_integer)
+		return NULL;
+	initStringInfo(&words);
+	for (int i = 0; i < key->n; i++)
+		appendStringInfo(&words, "%s%s%s", i > 0 ? ", " : "", key->columns[i].words,
+						 key->columns[i].descending ? " DESC" : "");
+	return words.data;
+}
+
+/* Sets the order that bbm_key_order_words told; an error when the columns cannot have it any more. */
+void
+bbm_key_keep_order(BbmKey *key, const char *words)
+{
+	const char *rest = words;
+
+	key->is_mixed = false;
+	for (int i = 0; i < key->n && rest; i++)
+	{
+		BbmKeyColumn *column = &key->columns[i];
+		int			length = strlen(column->words);
+
+		rest = strncmp(rest, column->words, length) == 0 ? rest + length : NULL;
+		column->descending = rest && strncmp(rest, " DESC", 5) == 0;
+		key->is_mixed |= column->descending;
+		if (column->descending)
+			rest += 5;
+		if (rest && i < key->n - 1)
+			rest = strncmp(rest, ", ", 2) == 0 ? rest + 2 : NULL;
+	}
+	if (rest && *rest == '\0')
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_DATATYPE_MISMATCH),
+			 errmsg("the type of batching key \"%s\" has changed", bbm_key_words(key)),
+			 errdetail("The ranges that were cut so far are in the order of %s.", words),
+			 errhint("Change it back, or define another migration for what is left.")));
 }
 
 /* The key takes the order of this index. */
@@ -247,15 +400,17 @@ index_fits(const BbmKey *key, Relation heap, Relation index, BbmKeyIndex *found)
 		const BbmKeyColumn *column = &key->columns[i];
 		Form_pg_attribute attribute;
 		TypeCacheEntry *type;
+		int16		kept;
 
 		if (form->indkey.values[i] <= 0)
 			return false;
 		attribute = TupleDescAttr(RelationGetDescr(heap), form->indkey.values[i] - 1);
 		type = lookup_type_cache(column->type, TYPECACHE_BTREE_OPFAMILY);
+		kept = TupleDescAttr(RelationGetDescr(index), i)->attlen;
 		/* an index may keep another type than the column's: "name" as cstring */
 		if (strcmp(NameStr(attribute->attname), column->name) != 0 || index->rd_opfamily[i] != type->btree_opf ||
 			index->rd_indcollation[i] != column->collation ||
-			TupleDescAttr(RelationGetDescr(index), i)->attlen != column->typlen)
+			(kept != column->typlen && !(kept == -2 && column->type == NAMEOID)))
 			return false;
 	}
 	found->oid = RelationGetRelid(index);
@@ -316,6 +471,21 @@ bbm_key_find_index(const BbmKey *key, Relation heap, const char *index_name, boo
  * ----------------------------------------------------------------
  */
 
+/* Two keys in the key's order, like a btree's comparison function. */
+int
+bbm_key_compare(const BbmKey *key, const Datum *a, const Datum *b)
+{
+	for (int i = 0; i < key->n; i++)
+	{
+		BbmKeyColumn *column = &key->columns[i];
+		int			result = DatumGetInt32(FunctionCall2Coll(&column->compare, column->collation, a[i], b[i]));
+
+		if (result != 0)
+			return column->descending ? (result > 0 ? -1 : 1) : result;
+	}
+	return 0;
+}
+
 /* Holds fast what the texts of values depend on, until AtEOXact_GUC. */
 static int
 pin_text_modes(const BbmKey *key)
@@ -354,16 +524,28 @@ bbm_key_text(const BbmKey *key, const Datum *values)
 static void
 invalid_bound(const BbmKey *key)
 {
+	bbm_failing_code = BBM_CODE_COLUMN;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("invalid bound of a range of key \"%s\"", bbm_key_words(key)),
-			 errdetail("It must be an array of %d values, none of them null.", key->n),
+			 errdetail_plural("It must be an array of %d value, and that not null.",
+							  "It must be an array of %d values, none of them null.", key->n, key->n),
 			 errhint("Write one value per column of the key, as in ARRAY['2024-01-01', '7'].")));
+}
+
+static void
+bound_error(void *arg)
+{
+	const BbmKeyColumn *column = arg;
+
+	errcontext("bound of batching key column \"%s\"", column->name);
 }
 
 static void
 values_of_text(const BbmKey *key, Datum bound, Datum *values)
 {
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = bound_error};
+	int			code = bbm_failing_code;
 	Datum	   *elements;
 	bool	   *nulls;
 	int			n;
@@ -373,15 +555,22 @@ values_of_text(const BbmKey *key, Datum bound, Datum *values)
 	if (n != key->n)
 		invalid_bound(key);
 	level = pin_text_modes(key);
+	/* an enum's value may have been renamed, say */
+	bbm_failing_code = BBM_CODE_COLUMN;
+	error_context_stack = &callback;
 	for (int i = 0; i < n; i++)
 	{
 		const BbmKeyColumn *column = &key->columns[i];
 
 		if (nulls[i])
 			invalid_bound(key);
+		callback.arg = (void *) column;
+		/* without the column's modifier, which would round it or cut it off */
 		values[i] = InputFunctionCall((FmgrInfo *) &column->in, TextDatumGetCString(elements[i]),
-									  column->ioparam, column->typmod);
+									  column->ioparam, -1);
 	}
+	error_context_stack = callback.previous;
+	bbm_failing_code = code;
 	AtEOXact_GUC(true, level);
 }
 
@@ -458,16 +647,16 @@ bbm_key_values(const BbmKey *key, const BbmBound *bound, Datum *values)
 static void
 append_column(StringInfo sql, const BbmKeyColumn *column, const char *alias)
 {
-	appendStringInfo(sql, "%s.%s", alias, quote_identifier(column->name));
+	appendStringInfo(sql, "%s.%s%s", alias, quote_identifier(column->name), column->cast);
 }
 
-/* "op" in the key's order, as an operator of the column's type. */
-static void
-append_op(StringInfo sql, const BbmKeyColumn *column, const char *op)
+/* The operator of the column's type that compares in this direction, strictly or not. */
+static const char *
+operator_of(const BbmKeyColumn *column, bool greater, bool strict)
 {
-	char		sign = column->descending ? (op[0] == '<' ? '>' : '<') : op[0];
-
-	appendStringInfo(sql, " OPERATOR(%s.%c%s) ", column->op_schema, sign, op + 1);
+	if (greater)
+		return column->op[strict ? BTGreaterStrategyNumber : BTGreaterEqualStrategyNumber];
+	return column->op[strict ? BTLessStrategyNumber : BTLessEqualStrategyNumber];
 }
 
 /* Columns i and after, compared with parameters; for keys whose columns differ in direction. */
@@ -475,34 +664,31 @@ static void
 append_mixed(StringInfo sql, const BbmKey *key, const char *alias, const char *op, int first, int i)
 {
 	const BbmKeyColumn *column = &key->columns[i];
-	char		strict[2] = {op[0], '\0'};
-	char		inclusive[3] = {op[0], '=', '\0'};
+	bool		greater = (op[0] == '>') != column->descending;
+	bool		last = i == key->n - 1;
 
-	if (i == key->n - 1)
-	{
-		append_column(sql, column, alias);
-		append_op(sql, column, op);
-		appendStringInfo(sql, "$%d", first + i);
+	append_column(sql, column, alias);
+	appendStringInfo(sql, " %s $%d", operator_of(column, greater, last && op[1] == '\0'), first + i);
+	if (last)
 		return;
-	}
+	appendStringInfoString(sql, " AND (");
 	append_column(sql, column, alias);
-	append_op(sql, column, inclusive);
-	appendStringInfo(sql, "$%d AND (", first + i);
-	append_column(sql, column, alias);
-	append_op(sql, column, strict);
-	appendStringInfo(sql, "$%d OR ", first + i);
+	appendStringInfo(sql, " %s $%d OR ", operator_of(column, greater, true), first + i);
 	append_mixed(sql, key, alias, op, first, i + 1);
 	appendStringInfoChar(sql, ')');
 }
 
-/* Do the operators of all columns live in one schema, so that a row comparison can name it? */
+/* Can one operator compare all columns, as that of a row comparison does? */
 static bool
-one_schema(const BbmKey *key)
+one_operator(const BbmKey *key)
 {
 	for (int i = 1; i < key->n; i++)
 	{
-		if (strcmp(key->columns[i].op_schema, key->columns[0].op_schema) != 0)
-			return false;
+		for (StrategyNumber strategy = BTLessStrategyNumber; strategy <= BTMaxStrategyNumber; strategy++)
+		{
+			if (strcmp(key->columns[i].op[strategy], key->columns[0].op[strategy]) != 0)
+				return false;
+		}
 	}
 	return true;
 }
@@ -514,7 +700,7 @@ bbm_key_compare_sql(const BbmKey *key, const char *alias, const char *op, int fi
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	if (key->n == 1 || key->is_mixed || !one_schema(key))
+	if (key->n == 1 || key->is_mixed || !one_operator(key))
 	{
 		append_mixed(&sql, key, alias, op, first_parameter, 0);
 		return sql.data;
@@ -526,7 +712,7 @@ bbm_key_compare_sql(const BbmKey *key, const char *alias, const char *op, int fi
 			appendStringInfoString(&sql, ", ");
 		append_column(&sql, &key->columns[i], alias);
 	}
-	appendStringInfo(&sql, ") OPERATOR(%s.%s) ROW(", key->columns[0].op_schema, op);
+	appendStringInfo(&sql, ") %s ROW(", operator_of(&key->columns[0], op[0] == '>', op[1] == '\0'));
 	for (int i = 0; i < key->n; i++)
 		appendStringInfo(&sql, "%s$%d", i > 0 ? ", " : "", first_parameter + i);
 	appendStringInfoChar(&sql, ')');

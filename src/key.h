@@ -10,6 +10,7 @@
 
 #include "bbm.h"
 
+#include "access/stratnum.h"
 #include "fmgr.h"
 #include "utils/relcache.h"
 
@@ -18,13 +19,17 @@
 typedef struct BbmKeyColumn
 {
 	char	   *name;			/* as it is, not quoted */
-	Oid			type;			/* of a domain, what is below it */
-	int32		typmod;
+	AttrNumber	attnum;			/* in the migration's table; a leaf may have another */
+	Oid			declared;		/* the column's type in the table */
+	Oid			type;			/* of a domain, what is below it; of regclass and the like, oid */
 	int16		typlen;
 	bool		typbyval;
 	Oid			collation;
 	bool		descending;		/* in the order of the key, whose first column ascends */
-	char	   *op_schema;		/* of the type's comparison operators, quoted */
+	char	   *cast;			/* "::type" where the operators do not take the column as it is, or "" */
+	char	   *words;			/* what its values are ordered by, for bbm_key_order_words */
+	char	   *op[BTMaxStrategyNumber + 1];	/* "OPERATOR(schema.<)" ... */
+	FmgrInfo	compare;
 	FmgrInfo	out;
 	FmgrInfo	in;
 	Oid			ioparam;
@@ -53,12 +58,19 @@ extern bool bbm_key_find_index(const BbmKey *key, Relation heap, const char *ind
 							   BbmKeyIndex *found);
 extern char *bbm_key_default_columns(Oid relid, const char *index_name);
 extern const char *bbm_key_words(const BbmKey *key);
+extern void bbm_key_may_be_null(const char *column, const char *table) pg_attribute_noreturn();
+extern void bbm_key_has_null(const BbmKeyColumn *column) pg_attribute_noreturn();
+extern bool bbm_key_is_current(const BbmKey *key, Oid relid);
+extern char *bbm_key_order_list(const BbmKey *key);
+extern char *bbm_key_order_words(const BbmKey *key);
+extern void bbm_key_keep_order(BbmKey *key, const char *words);
 
 /* Values and bounds; what is returned is in the current memory context. */
 extern Datum bbm_key_text(const BbmKey *key, const Datum *values);
 extern void bbm_key_bound(const BbmKey *key, const Datum *values, BbmBound *bound);
 extern void bbm_key_check_bound(const BbmKey *key, const BbmBound *bound);
 extern void bbm_key_values(const BbmKey *key, const BbmBound *bound, Datum *values);
+extern int	bbm_key_compare(const BbmKey *key, const Datum *a, const Datum *b);
 
 /* SQL. */
 extern char *bbm_key_range_sql(const BbmKey *key, const char *alias);

@@ -57,11 +57,7 @@ read_bound(const BbmKey *key, uint64 row, BbmBound *bound)
 
 		values[i] = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, i + 1, &isnull);
 		if (isnull)
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("a row has a null key"),
-					 errdetail("Column \"%s\" is declared NOT NULL, but holds a null.", key->columns[i].name),
-					 errhint("Mend the row, or name another key.")));
+			bbm_key_has_null(&key->columns[i]);
 	}
 	bbm_key_bound(key, values, bound);
 }

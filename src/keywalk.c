@@ -26,9 +26,11 @@
 #include "access/tableam.h"
 #include "access/visibilitymap.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_type_d.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -51,6 +53,7 @@ typedef struct IndexWalk
 	bool		after;
 	int			agree;			/* leading columns that agree with "from"; -1: all parts are done */
 	Datum		values[BBM_MAX_KEY_COLUMNS];	/* of the row at hand; in the index's page */
+	NameData	names[BBM_MAX_KEY_COLUMNS]; /* what an index keeps as cstring */
 } IndexWalk;
 
 /*
@@ -64,12 +67,7 @@ open_relations(IndexWalk *walk, BbmTarget *target, BbmLeaf *leaf)
 
 	walk->heap = try_table_open(leaf->relid, AccessShareLock);
 	if (walk->heap == NULL)
-	{
-		bbm_failing_code = BBM_CODE_TABLE;
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table \"%s\" does not exist any more", leaf->name)));
-	}
+		bbm_table_is_gone(leaf->name);
 	walk->index = try_index_open(leaf->index, AccessShareLock);
 	if (walk->index && !walk->index->rd_index->indisvalid)
 	{
@@ -168,6 +166,26 @@ walk_to(IndexWalk *walk, const Datum *from, bool after)
 	open_part(walk);
 }
 
+/* The key of the index entry at hand. */
+static void
+read_values(IndexWalk *walk)
+{
+	for (int i = 0; i < walk->key->n; i++)
+	{
+		bool		isnull;
+
+		walk->values[i] = index_getattr(walk->scan->xs_itup, i + 1, walk->scan->xs_itupdesc, &isnull);
+		/* the server may have been told to take NOT NULL for granted */
+		if (isnull)
+			bbm_key_has_null(&walk->key->columns[i]);
+		if (TupleDescAttr(walk->scan->xs_itupdesc, i)->attlen == -2 && walk->key->columns[i].type == NAMEOID)
+		{
+			namestrcpy(&walk->names[i], DatumGetCString(walk->values[i]));
+			walk->values[i] = NameGetDatum(&walk->names[i]);
+		}
+	}
+}
+
 /* The next row that is visible; false at the end. */
 static bool
 walk_next(IndexWalk *walk)
@@ -191,31 +209,10 @@ walk_next(IndexWalk *walk)
 				continue;
 			ExecClearTuple(walk->slot);
 		}
-		for (int i = 0; i < walk->key->n; i++)
-		{
-			bool		isnull;
-
-			walk->values[i] = index_getattr(walk->scan->xs_itup, i + 1, walk->scan->xs_itupdesc, &isnull);
-		}
+		read_values(walk);
 		return true;
 	}
 	return false;
-}
-
-/* The row at hand against these values, in the key's order. */
-static int
-walk_compare(IndexWalk *walk, const Datum *values)
-{
-	for (int i = 0; i < walk->key->n; i++)
-	{
-		int			result = DatumGetInt32(FunctionCall2Coll(index_getprocinfo(walk->index, i + 1, BTORDER_PROC),
-															  walk->index->rd_indcollation[i],
-															  walk->values[i], values[i]));
-
-		if (result != 0)
-			return walk->key->columns[i].descending ? -result : result;
-	}
-	return 0;
 }
 
 /* Copies the row's key out of the index's page. */
@@ -242,10 +239,10 @@ walk_index(BbmKeyWalk *asked)
 		bbm_key_values(key, asked->to, to);
 	walk_begin(&walk, asked->target, asked->leaf);
 	walk_to(&walk, asked->from ? from : NULL, asked->after);
-	while (walk_next(&walk) && !(asked->to && walk_compare(&walk, to) > 0))
+	while (walk_next(&walk) && !(asked->to && bbm_key_compare(key, walk.values, to) > 0))
 	{
 		/* past the limit only those that tie with the last one */
-		if (asked->count >= asked->limit && (asked->distinct || walk_compare(&walk, last) != 0))
+		if (asked->count >= asked->limit && (asked->distinct || bbm_key_compare(key, walk.values, last) != 0))
 			break;
 		if (asked->count == 0)
 		{

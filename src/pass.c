@@ -16,6 +16,7 @@
  */
 #include "pass.h"
 
+#include "printable.h"
 #include "target.h"
 #include "tree.h"
 #include "txn.h"
@@ -111,7 +112,7 @@ tell_of_another(const BbmTarget *target, int64 found)
 	char	   *detail = psprintf(INT64_FORMAT " rows remain to be done", found);
 
 	ereport(LOG,
-			(errmsg("migration \"%s\": another pass over the table, as %s", migration->name, detail)));
+			(errmsg("migration \"%s\": another pass over the table, as %s", bbm_printable(migration->name), detail)));
 	bbm_event_add(migration->id, migration->name, "pass", BBM_RUNNING, migration->owner, detail);
 }
 

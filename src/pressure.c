@@ -43,6 +43,7 @@ typedef struct Signal
 	bool		by_relation;	/* needs the relations of the target */
 	bool		in_transaction; /* may need one of its own */
 	bool		after_each;		/* depends on the batch before, when that has committed */
+	bool		of_process;		/* is about the process that runs the batches */
 } Signal;
 
 static const Signal signals[] = {
@@ -59,6 +60,7 @@ static const Signal signals[] = {
 	{"dead rows", BBM_MAX_DEAD_TUPLES, bbm_read_dead, .by_relation = true},
 	{"dead rows", BBM_MAX_DEAD_SHARE, bbm_read_dead, .by_relation = true},
 	{"active sessions", BBM_MAX_ACTIVE_SESSIONS, bbm_read_sessions},
+	{"busy CPUs", BBM_REST_FACTOR, bbm_read_busy, .of_process = true},
 	{"condition", BBM_CONDITION, bbm_read_condition, .in_transaction = true}
 };
 
@@ -206,10 +208,11 @@ held_since(const BbmMigration *migration, TimestampTz now)
 
 /*
  * Must the migration wait before its next batch?  Then *wait says for what.
+ * With "may_help" a worker may do something about it, which takes its time.
  * Between transactions; raises no error.
  */
 bool
-bbm_pressure_holds(BbmTarget *target, BbmWait *wait)
+bbm_pressure_holds(BbmTarget *target, bool may_help, BbmWait *wait)
 {
 	const BbmMigration *migration = target->migration;
 	TimestampTz now = GetCurrentTimestamp();
@@ -223,6 +226,8 @@ bbm_pressure_holds(BbmTarget *target, BbmWait *wait)
 		if (signals[i].by_relation)
 			refresh_relations(target, now);
 		read_signal(&signals[i], &look);
+		if (look.holds && may_help && signals[i].read == bbm_read_dead && bbm_vacuum_instead(&look))
+			read_signal(&signals[i], &look);
 	}
 	if (look.holds)
 		begin_hold(&look, wait);
@@ -291,7 +296,8 @@ bbm_pressure_spent(const BbmTarget *target, const BbmCost *cost)
 
 /*
  * Reads every signal that the migration has a limit for, for people to see.
- * In a transaction; the condition is left to the workers.
+ * In a transaction; the condition, and what is about a worker itself, are left
+ * to the workers.
  */
 void
 bbm_pressure_show(const BbmMigration *migration, Oid relid, BbmPressureSink sink, void *arg)
@@ -308,7 +314,7 @@ bbm_pressure_show(const BbmMigration *migration, Oid relid, BbmPressureSink sink
 
 		if (!bbm_setting_is_on(migration, signal->limit))
 			continue;
-		if (signal->in_transaction)
+		if (signal->in_transaction || signal->of_process)
 		{
 			sink(arg, signal->word, bbm_setting_name(signal->limit), NULL, 0);
 			continue;

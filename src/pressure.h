@@ -24,7 +24,7 @@ typedef struct BbmWait
 /* When a migration has waited for so long, that is told. */
 #define BBM_TELL_HOLD_MS 1000
 
-extern bool bbm_pressure_holds(BbmTarget *target, BbmWait *wait);
+extern bool bbm_pressure_holds(BbmTarget *target, bool may_help, BbmWait *wait);
 extern bool bbm_pressure_lets_follow(const BbmTarget *target);
 extern void bbm_pressure_spent(const BbmTarget *target, const BbmCost *cost);
 

@@ -8,12 +8,15 @@
  */
 #include "pressure_signal.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/fd.h"
 #include "storage/latch.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
@@ -25,6 +28,9 @@
 
 /* How long sessions counted last are good. */
 #define BBM_SESSIONS_MS 200
+
+/* How soon to ask again how long this process has waited for a CPU. */
+#define BBM_BUSY_MS 5
 
 /* How long a condition may take. */
 #define BBM_CONDITION_TIMEOUT_MS 1000
@@ -144,6 +150,69 @@ bbm_read_sessions(BbmLook *look)
 	}
 	if (active > limit)
 		bbm_look_holds(look, "%d sessions are active (limit %d)", active, limit);
+}
+
+/* ----------------------------------------------------------------
+ * CPUs
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * How long this process has been ready to run and had to wait for a CPU since it
+ * began, in microseconds; -1 where the system does not tell.
+ */
+static int64
+cpu_delay_us(void)
+{
+	static int	fd = -2;		/* not opened yet; of this process alone, to its end */
+	char		text[96];
+	int			length;
+	unsigned long long ran;
+	unsigned long long delayed;
+
+	if (fd == -2)
+	{
+		fd = open("/proc/self/schedstat", O_RDONLY | O_CLOEXEC);
+		if (fd >= 0)
+			ReserveExternalFD();
+	}
+	length = fd < 0 ? -1 : pread(fd, text, sizeof(text) - 1, 0);
+	if (length <= 0)
+		return -1;
+	text[length] = '\0';
+	return sscanf(text, "%llu %llu", &ran, &delayed) == 2 ? (int64) (delayed / 1000) : -1;
+}
+
+/*
+ * bbm.rest_factor.  Where this process has had to wait for a CPU, others have had
+ * to wait for this process: it stays away from them so many times as long.  A
+ * batch is never cut short for it.
+ */
+void
+bbm_read_busy(BbmLook *look)
+{
+	static int64 seen = -1;		/* delay up to the last look; -1: not looked yet */
+	static TimestampTz seen_at = 0;
+	static TimestampTz next_look = 0;
+	static TimestampTz rest_until = 0;
+	double		factor = bbm_setting_real(look->migration, BBM_REST_FACTOR);
+	int64		delay;
+	int64		rest;
+
+	if (bbm_time_has_come(look->now, next_look, BBM_LONGEST_REST_MS))
+	{
+		delay = cpu_delay_us();
+		rest = seen < 0 ? 0 : bbm_rest_us(delay - seen, look->now - seen_at, factor);
+		seen = delay;
+		seen_at = look->now;
+		next_look = TimestampTzPlusMilliseconds(look->now, BBM_BUSY_MS);
+		if (rest > 0)
+			next_look = rest_until = look->now + rest;
+	}
+	if (rest_until <= look->now || bbm_time_has_come(look->now, rest_until, BBM_LONGEST_REST_MS))
+		return;
+	look->due = rest_until;
+	bbm_look_holds(look, "rests for a moment (factor %g)", factor);
 }
 
 /* ----------------------------------------------------------------

@@ -24,10 +24,11 @@
 /* What is known of a target between looks; in its memory context. */
 typedef struct BbmPressure
 {
-	MemoryContext relation_context; /* of the three below */
+	MemoryContext relation_context; /* of the four below */
 	int			nrelations;
 	Oid		   *relations;		/* with storage: the table, its children, their TOAST tables */
 	char	  **names;			/* of each */
+	bool	   *is_toast;		/* of the one before */
 	TimestampTz relations_until;	/* to be read anew then; 0: not read yet */
 	ErrorData  *relations_error;	/* why they could not be read, or NULL */
 	TimestampTz dead_until;		/* the dead rows counted last are good until then */
@@ -70,11 +71,15 @@ extern void bbm_read_horizon(BbmLook *look);
 extern void bbm_read_dead(BbmLook *look);
 extern void bbm_find_relations(BbmPressure *state, MemoryContext context, Oid relid);
 
+/* pressure_vacuum.c */
+extern bool bbm_vacuum_instead(BbmLook *look);
+
 /* pressure_load.c */
 extern void bbm_read_hours(BbmLook *look);
 extern void bbm_read_wal_rate(BbmLook *look);
 extern void bbm_read_row_rate(BbmLook *look);
 extern void bbm_read_sessions(BbmLook *look);
+extern void bbm_read_busy(BbmLook *look);
 extern void bbm_read_condition(BbmLook *look);
 
 #endif							/* BBM_PRESSURE_SIGNAL_H */

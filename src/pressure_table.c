@@ -37,9 +37,10 @@
  */
 
 static void
-add_relation(BbmPressure *state, Oid relid, const char *name)
+add_relation(BbmPressure *state, Oid relid, const char *name, bool is_toast)
 {
 	state->relations[state->nrelations] = relid;
+	state->is_toast[state->nrelations] = is_toast;
 	state->names[state->nrelations++] = pstrdup(name);
 }
 
@@ -58,6 +59,7 @@ bbm_find_relations(BbmPressure *state, MemoryContext context, Oid relid)
 	ListCell   *cell;
 
 	found.relations = palloc(2 * list_length(tree) * sizeof(Oid));
+	found.is_toast = palloc(2 * list_length(tree) * sizeof(bool));
 	found.names = palloc(2 * list_length(tree) * sizeof(char *));
 	foreach(cell, tree)
 	{
@@ -69,9 +71,9 @@ bbm_find_relations(BbmPressure *state, MemoryContext context, Oid relid)
 		form = (Form_pg_class) GETSTRUCT(tuple);
 		if (RELKIND_HAS_STORAGE(form->relkind))
 		{
-			add_relation(&found, form->oid, NameStr(form->relname));
+			add_relation(&found, form->oid, NameStr(form->relname), false);
 			if (OidIsValid(form->reltoastrelid))
-				add_relation(&found, form->reltoastrelid, psprintf("TOAST of %s", NameStr(form->relname)));
+				add_relation(&found, form->reltoastrelid, psprintf("TOAST of %s", NameStr(form->relname)), true);
 		}
 		ReleaseSysCache(tuple);
 	}
@@ -81,6 +83,7 @@ bbm_find_relations(BbmPressure *state, MemoryContext context, Oid relid)
 	state->relation_context = mine;
 	state->relations = found.relations;
 	state->names = found.names;
+	state->is_toast = found.is_toast;
 	state->nrelations = found.nrelations;
 }
 

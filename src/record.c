@@ -84,6 +84,8 @@ bbm_error_class(int sqlstate)
 	switch (ERRCODE_TO_CATEGORY(sqlstate))
 	{
 		case ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES):
+			/* a foreign table's server is away */
+		case ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_EXCEPTION):
 			return BBM_ERROR_TRANSIENT;
 		case ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION):
 		case ERRCODE_TO_CATEGORY(ERRCODE_INVALID_SCHEMA_NAME):
@@ -277,6 +279,14 @@ bbm_record_pause(BbmTarget *target, BbmJob *job)
 	give_back(target, job, BBM_BACK_CANCELLED,
 			  bbm_make_error(ERRCODE_QUERY_CANCELED, "stopped between two sub-batches", NULL),
 			  GetCurrentTimestamp());
+}
+
+/* The table is not what it was when the job was claimed: so it is claimed again. */
+void
+bbm_record_stale(BbmTarget *target, BbmJob *job)
+{
+	give_back(target, job, BBM_BACK_OTHER,
+			  bbm_make_error(ERRCODE_QUERY_CANCELED, "the table has changed", NULL), GetCurrentTimestamp());
 }
 
 /* May what cannot be done be put aside, the rest being done? */

@@ -493,7 +493,7 @@ bbm_statement_analyse(Oid relid, const BbmStatementParts *parts)
 		StatementText whole;
 
 		bbm_statement_check_condition(relid, parts->condition, "where");
-		whole = statement_text(bbm_statement_compose(parts, "x", quote_identifier(name), false, NULL, false),
+		whole = statement_text(bbm_statement_compose(parts, "x", quote_identifier(name), false, NULL, NULL),
 							   "where", true, relid);
 		query = analyse(&whole, parse(&whole, "", ""), "");
 	}
@@ -561,12 +561,12 @@ append_conditions(StringInfo sql, const char *const *conditions, int n)
 /*
  * The statement for the parts, which must have been checked.  "relation" is the
  * quoted name of what is written, "alias" the quoted name under which the parts
- * see it, "range" a predicate or NULL.  With returning_condition, an UPDATE
- * returns for each row whether it still meets the where, if there is one.
+ * see it, "range" a predicate or NULL.  An UPDATE returns the expression
+ * "returning" for each row, if that is given.
  */
 char *
 bbm_statement_compose(const BbmStatementParts *parts, const char *relation, const char *alias, bool only,
-					  const char *range, bool returning_condition)
+					  const char *range, const char *returning)
 {
 	char	   *join = NULL;
 	StringInfoData sql;
@@ -582,8 +582,8 @@ bbm_statement_compose(const BbmStatementParts *parts, const char *relation, cons
 	else
 		appendStringInfo(&sql, "DELETE FROM %s%s AS %s", only ? "ONLY " : "", relation, alias);
 	append_conditions(&sql, (const char *[]) {join, parts->condition, range}, 3);
-	if (parts->verb == BBM_UPDATE && returning_condition && parts->condition)
-		appendStringInfo(&sql, "\nRETURNING (%s\n)", parts->condition);
+	if (parts->verb == BBM_UPDATE && returning)
+		appendStringInfo(&sql, "\nRETURNING (%s\n)", returning);
 	return sql.data;
 }
 

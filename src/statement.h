@@ -38,7 +38,7 @@ extern void bbm_statement_check(Oid relid, const BbmStatementParts *parts, const
 								bool allow_key_change);
 extern void bbm_statement_check_condition(Oid relid, const char *condition, const char *what);
 extern char *bbm_statement_compose(const BbmStatementParts *parts, const char *relation, const char *alias,
-								   bool only, const char *range, bool returning_condition);
+								   bool only, const char *range, const char *returning);
 extern char *bbm_statement_count(const BbmStatementParts *parts, const char *relation, const char *alias,
 								 bool only, const char *range);
 extern bool bbm_statement_is_fixed(Oid relid, const BbmStatementParts *parts);

@@ -62,6 +62,9 @@ typedef struct BbmStrategy
 	/* A predicate over a job's parameters, for rows of a leaf called "alias". */
 	char	   *(*predicate) (BbmTarget *target, BbmLeaf *leaf, const char *alias);
 
+	/* An expression that tells of a row that was updated whether it is still to be done; NULL for none. */
+	char	   *(*undone) (BbmTarget *target, const char *alias);
+
 	/* Of so many rows, how many keys the migration is about. */
 	double		(*share) (BbmTarget *target, double rows);
 } BbmStrategy;
@@ -85,6 +88,7 @@ struct BbmLeaf
 	Oid			relid;
 	char		relkind;
 	bool		whole_tree;		/* with all that is below it */
+	bool		is_foreign;		/* has rows on another server */
 	char	   *name;			/* quoted, qualified */
 	Oid			index;			/* to walk; InvalidOid: ask the table with a query */
 	bool		backwards;
@@ -96,6 +100,8 @@ struct BbmLeaf
 	XLogRecPtr	clean_lsn;		/* block ranges: pages unchanged since are clean ... */
 	Oid			filenode;		/* ... in these files ... */
 	BlockNumber end_block;		/* ... and where the pass ends */
+	double		rows;			/* as the planner sees it */
+	int			cuts;			/* by this process */
 };
 
 /*
@@ -111,6 +117,7 @@ struct BbmTarget
 	char	   *alias;			/* what the table is called in texts, quoted */
 	bool		is_tree;		/* partitioned, or has children */
 	bool		by_leaf;		/* cut leaf by leaf; else as one table */
+	bool		moves_rows;		/* into other partitions: the statement names the root, and its leaf by tableoid */
 	AttrNumber	attnum;			/* of the null strategy's column */
 	BbmKey		key;
 	Oid			column_type;	/* what $1 and $2 are without a key of columns */

@@ -91,12 +91,7 @@ open_heap(BbmTarget *target, BbmLeaf *leaf)
 	Relation	rel = try_table_open(leaf->relid, AccessShareLock);
 
 	if (rel == NULL)
-	{
-		bbm_failing_code = BBM_CODE_TABLE;
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table \"%s\" does not exist any more", leaf->name)));
-	}
+		bbm_table_is_gone(leaf->name);
 	return rel;
 }
 
@@ -300,6 +295,12 @@ predicate(BbmTarget *target, BbmLeaf *leaf, const char *alias)
 	return psprintf("%s.ctid OPERATOR(pg_catalog.>=) $1 AND %s.ctid OPERATOR(pg_catalog.<=) $2", alias, alias);
 }
 
+static char *
+undone(BbmTarget *target, const char *alias)
+{
+	return target->migration->where_clause;
+}
+
 static double
 share(BbmTarget *target, double rows)
 {
@@ -316,5 +317,6 @@ const BbmStrategy bbm_strategy_block = {
 	.next_range = next_range,
 	.first_of = first_of,
 	.predicate = predicate,
+	.undone = undone,
 	.share = share
 };

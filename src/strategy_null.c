@@ -21,6 +21,11 @@
 #include "target.h"
 #include "txn.h"
 
+/* A look at how many rows the jobs say they have changed is taken once in so many cuts. */
+#define BBM_CUTS_BETWEEN_LOOKS 100
+/* What the planner thinks of a small table is no measure. */
+#define BBM_FEW_ROWS 1000
+
 static void
 resolve(BbmTarget *target)
 {
@@ -67,6 +72,30 @@ probe(BbmTarget *target, BbmLeaf *leaf)
 	return leaf->probe;
 }
 
+/*
+ * A job of the user's may report rows that it has changed and not filled, for
+ * ever.  So from time to time it is looked how many they have become.
+ */
+static void
+check_bounded(BbmTarget *target, BbmLeaf *leaf)
+{
+	double		most = Max(leaf->rows, BBM_FEW_ROWS) * target->migration->max_attempts;
+	int64		rows;
+
+	if (++leaf->cuts % BBM_CUTS_BETWEEN_LOOKS != 0)
+		return;
+	rows = bbm_jobs_rows(target->migration->id, target->by_leaf ? leaf->relid : InvalidOid);
+	if (rows <= most)
+		return;
+	bbm_failing_code = BBM_CODE_ATTEMPTS;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the jobs have changed " INT64_FORMAT " rows, but rows with column \"%s\" null remain", rows,
+					target->migration->column_name),
+			 errdetail("Table %s has about %.0f.", leaf->name, leaf->rows),
+			 errhint("See which rows they are; mend the job or the rows, and start the migration again.")));
+}
+
 static bool
 next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range)
 {
@@ -92,8 +121,10 @@ next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the last %d jobs changed no row, but rows with column \"%s\" null remain",
 						target->migration->max_attempts, target->migration->column_name),
+				 errdetail("Some of them are in table %s.", leaf->name),
 				 errhint("See which rows they are; mend the job or the rows, and start the migration again.")));
 	}
+	check_bounded(target, leaf);
 	range->key_count = cut->size;
 	return true;
 }
@@ -110,6 +141,13 @@ predicate(BbmTarget *target, BbmLeaf *leaf, const char *alias)
 {
 	return psprintf("%s.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT %s.ctid %s LIMIT $3))", alias, alias,
 					from_where(target, leaf, alias));
+}
+
+/* A row that was chosen and not filled is no progress. */
+static char *
+undone(BbmTarget *target, const char *alias)
+{
+	return psprintf("%s.%s IS NULL", alias, quote_identifier(target->migration->column_name));
 }
 
 /* The column's null fraction, when the table has been analyzed. */
@@ -134,5 +172,6 @@ const BbmStrategy bbm_strategy_null = {
 	.next_range = next_range,
 	.first_of = first_of,
 	.predicate = predicate,
+	.undone = undone,
 	.share = share
 };

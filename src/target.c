@@ -77,11 +77,13 @@ named_table(const char *name)
 	return InvalidOid;
 }
 
-/* A table's name as it is written in SQL, with its schema. */
+/* A table's name as it is written in SQL, with its schema; NULL when it is gone. */
 char *
 bbm_table_sql_name(Oid relid)
 {
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
+	char	   *name = get_rel_name(relid);
+
+	return name ? quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), name) : NULL;
 }
 
 /*
@@ -105,6 +107,16 @@ bbm_table_by_name(const char *name)
 				 errhint("Write it as schema.table.")));
 	relation_close(rel, NoLock);
 	return relid;
+}
+
+/* The error for a table that was there when the migration was taken up. */
+void
+bbm_table_is_gone(const char *name)
+{
+	bbm_failing_code = BBM_CODE_TABLE;
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("table \"%s\" does not exist any more", name)));
 }
 
 /* The table of that name; an error, too, when it has no rows of its own to work on. */
@@ -224,22 +236,24 @@ check_may_read(const BbmTarget *target, const BbmLeaf *leaf)
 }
 
 static void
-no_index(const BbmTarget *target, Relation rel)
+no_index(const BbmTarget *target, const BbmLeaf *leaf, Relation rel)
 {
-	const BbmMigration *migration = target->migration;
+	const char *name = bbm_index_name(target, leaf);
+	const char *order = bbm_key_order_list(&target->key);
 
-	if (migration->index_name)
+	if (name)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("table \"%s\" cannot be cut along index \"%s\"", RelationGetRelationName(rel), migration->index_name),
-				 errdetail("It must be a valid btree index that begins with column \"%s\", in the type's own order, without a predicate.",
-						   bbm_key_words(&target->key)),
-				 errhint("Name another index, or none.")));
+				 errmsg("table \"%s\" cannot be cut along index \"%s\"", RelationGetRelationName(rel), name),
+				 errdetail("It must be a valid btree index that begins with (%s), in the type's own order, without a predicate.",
+						   order),
+				 errhint("Name another index with bbm_alter, or none.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("column \"%s\" of table \"%s\" has no usable index", bbm_key_words(&target->key),
 					RelationGetRelationName(rel)),
-			 errdetail("A usable index is a valid btree index that begins with the key, in the type's own order, without a predicate."),
+			 errdetail("A usable index is a valid btree index that begins with (%s), in the type's own order, without a predicate.",
+					   order),
 			 errhint("Create one with CREATE UNIQUE INDEX CONCURRENTLY, name another key, or use BlockRangeBatchingStrategy.")));
 }
 
@@ -254,16 +268,11 @@ find_index(BbmTarget *target, BbmLeaf *leaf, Relation rel)
 		AttrNumber	attnum = get_attnum(leaf->relid, target->key.columns[i].name);
 
 		/* a child may have dropped what its parent declares */
-		if (attnum <= 0 || !TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attnotnull)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("column \"%s\" of table \"%s\" may be null", target->key.columns[i].name,
-							RelationGetRelationName(rel)),
-					 errdetail("Rows with a null key are in no range, so they would never be done."),
-					 errhint("Declare the column NOT NULL, name another key, or use BlockRangeBatchingStrategy.")));
+		if (attnum <= 0 || !bbm_column_not_null(RelationGetDescr(rel), attnum))
+			bbm_key_may_be_null(target->key.columns[i].name, RelationGetRelationName(rel));
 	}
 	if (!bbm_key_find_index(&target->key, rel, bbm_index_name(target, leaf), false, &found))
-		no_index(target, rel);
+		no_index(target, leaf, rel);
 	leaf->index = found.oid;
 	leaf->backwards = found.backwards;
 }
@@ -276,8 +285,9 @@ bbm_index_name(const BbmTarget *target, const BbmLeaf *leaf)
 }
 
 /*
- * The order of the key: that of the table's index, or else of the first leaf's
- * that has one.  Where there is none, columns ascend.
+ * The order of the key: that which ranges have been cut in, or else that of the
+ * table's index or the first leaf's that has one.  Where there is none, columns
+ * ascend.
  */
 static void
 find_order(BbmTarget *target)
@@ -285,21 +295,53 @@ find_order(BbmTarget *target)
 	List	   *candidates = list_make1_oid(target->relid);
 	ListCell   *cell;
 
+	if (target->migration->key_order && !target->key.is_integer)
+	{
+		bbm_key_keep_order(&target->key, target->migration->key_order);
+		return;
+	}
 	if (target->is_tree)
 		candidates = list_concat_unique_oid(candidates, bbm_tree_leaves(target->relid));
 	foreach(cell, candidates)
 	{
-		Relation	rel = table_open(lfirst_oid(cell), AccessShareLock);
+		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);
 		const char *name = lfirst_oid(cell) == target->relid ? target->migration->index_name : NULL;
 		BbmKeyIndex found;
-		bool		has = bbm_key_find_index(&target->key, rel, name, true, &found);
+		bool		has;
 
+		if (rel == NULL)
+			continue;
+		has = bbm_key_find_index(&target->key, rel, name, true, &found);
 		table_close(rel, NoLock);
 		if (has)
 		{
 			bbm_key_use_order(&target->key, &found);
 			break;
 		}
+	}
+}
+
+/*
+ * A tree that is cut as a whole is asked with a query, which merges what the
+ * leaves' indexes give.  Without them it would sort the table for each range.
+ * Also says whether one of them is foreign.
+ */
+static void
+check_leaves_of_tree(BbmTarget *target, BbmLeaf *whole)
+{
+	ListCell   *cell;
+
+	foreach(cell, bbm_tree_leaves(target->relid))
+	{
+		BbmLeaf		leaf = {.relid = lfirst_oid(cell)};
+		Relation	rel = try_table_open(leaf.relid, AccessShareLock);
+
+		if (rel && rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
+			whole->is_foreign = true;
+		else if (rel && target->strategy->has_key)
+			find_index(target, &leaf, rel);
+		if (rel)
+			table_close(rel, NoLock);
 	}
 }
 
@@ -314,6 +356,18 @@ check_kind(const BbmTarget *target, Relation rel)
 				 errmsg("%s does not fit table \"%s\"", target->strategy->name, RelationGetRelationName(rel)),
 				 errdetail("It needs a heap, whose rows have a place in a block."),
 				 errhint("Name a key and use SerialKeySetBatchingStrategy.")));
+}
+
+static void
+measure(BbmLeaf *leaf, Relation rel)
+{
+	BlockNumber pages = 0;
+	double		tuples = 0;
+	double		all_visible;
+
+	if (rel->rd_rel->relkind == RELKIND_RELATION)
+		estimate_rel_size(rel, NULL, &pages, &tuples, &all_visible);
+	leaf->rows = tuples;
 }
 
 static void
@@ -345,12 +399,14 @@ leaf_resolve(BbmTarget *target, BbmLeaf *leaf, Relation rel)
 	bbm_failing_code = BBM_CODE_STRATEGY;
 	check_kind(target, rel);
 	bbm_failing_code = BBM_CODE_COLUMN;
+	leaf->is_foreign = leaf->relkind == RELKIND_FOREIGN_TABLE;
 	if (target->strategy->has_key)
-	{
 		check_may_read(target, leaf);
-		if (leaf->relkind == RELKIND_RELATION && !leaf->whole_tree)
-			find_index(target, leaf, rel);
-	}
+	if (leaf->whole_tree)
+		check_leaves_of_tree(target, leaf);
+	else if (target->strategy->has_key && !leaf->is_foreign)
+		find_index(target, leaf, rel);
+	measure(leaf, rel);
 	bbm_failing_code = BBM_CODE_SIGNATURE;
 	bbm_job_prepare(target, leaf);
 	bbm_failing_code = BBM_CODE_UNKNOWN;
@@ -372,14 +428,16 @@ bbm_leaf_open(BbmTarget *target, Oid relid)
 	/* of one table, what needs it finds out that it is gone */
 	if (!target->by_leaf && target->leaf && target->leaf->relid == relid)
 		return target->leaf;
-	rel = try_table_open(relid, AccessShareLock);
+	rel = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
 	if (rel == NULL || !bbm_tree_has(target->relid, relid))
 	{
 		if (rel)
 			table_close(rel, AccessShareLock);
 		return NULL;
 	}
-	if (target->leaf && target->leaf->relid == relid)
+	/* its plan has the name that it had then */
+	if (target->leaf && target->leaf->relid == relid &&
+		strcmp(target->leaf->name, bbm_table_sql_name(relid)) == 0)
 	{
 		table_close(rel, NoLock);
 		return target->leaf;
@@ -428,13 +486,20 @@ bbm_target_check_leaves(BbmTarget *target)
  * ----------------------------------------------------------------
  */
 
-/* Can the job be given one leaf after the other, or is it about the table as a whole? */
+/*
+ * Can the job be given one leaf after the other, or is it about the table as a
+ * whole?  What was begun leaf by leaf goes on so when the last child is gone.
+ */
 static void
 decide_by_leaf(BbmTarget *target)
 {
+	BbmClaimState state = {0};
+
+	(void) bbm_claim_state(target->migration->id, &state);
 	target->is_tree = bbm_tree_has_children(target->relid);
-	target->by_leaf = target->is_tree &&
-		(target->form == BBM_JOB_COMPOSED || target->form == BBM_JOB_REGISTRY_FUNCTION || target->form == BBM_JOB_NONE);
+	target->by_leaf = (target->is_tree || OidIsValid(state.last_relation)) &&
+		(target->form == BBM_JOB_COMPOSED || target->form == BBM_JOB_REGISTRY_FUNCTION ||
+		 target->form == BBM_JOB_NONE);
 	if (target->is_tree && !target->by_leaf && target->strategy->sweeps)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -492,7 +557,8 @@ copy_migration(const BbmMigration *migration)
 	BbmMigration *copy = palloc(sizeof(BbmMigration));
 	char	  **texts[] = {
 		&copy->name, &copy->job, &copy->operation, &copy->set_clause, &copy->where_clause, &copy->check_clause,
-		&copy->table_name, &copy->column_name, &copy->index_name, &copy->strategy, &copy->search_path
+		&copy->table_name, &copy->column_name, &copy->index_name, &copy->key_order, &copy->strategy,
+		&copy->search_path
 	};
 	BbmBound   *bounds[] = {&copy->min, &copy->max};
 
@@ -561,14 +627,24 @@ bbm_target_close(BbmTarget *target)
 	MemoryContextDelete(target->context);
 }
 
+/* Is the table still what it was when the target was resolved?  Looks without a lock on it. */
+bool
+bbm_target_is_current(const BbmTarget *target)
+{
+	return get_rel_relkind(target->relid) != '\0' && bbm_key_is_current(&target->key, target->relid) &&
+		target->is_tree == bbm_tree_has_children(target->relid);
+}
+
 static double
 estimated_rows(Oid relid)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
+	Relation	rel = try_table_open(relid, AccessShareLock);
 	BlockNumber pages;
 	double		tuples = 0;
 	double		all_visible;
 
+	if (rel == NULL)
+		return 0;
 	if (rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
 		tuples = Max(rel->rd_rel->reltuples, 0);
 	else

@@ -18,6 +18,9 @@
 /* How much the last batch says beside all before it. */
 #define BBM_WEIGHT 0.3
 
+/* The share of its time that a process waits for a CPU on a machine with room. */
+#define BBM_USUAL_DELAY 0.05
+
 /* The most that a size grows from one batch to the next. */
 #define BBM_GROWTH 2.0
 
@@ -125,6 +128,20 @@ int64
 bbm_look_again_ms(int64 held_ms, int64 first_ms)
 {
 	return Min(Max(held_ms / 4, first_ms), BBM_LAST_LOOK_MS);
+}
+
+/*
+ * A rest of so many times the delay that there was in a time.  A little of that
+ * is everywhere and not rested for; nor is what would be over before it began.
+ */
+int64
+bbm_rest_us(int64 delay_us, int64 elapsed_us, double factor)
+{
+	double		rest = (delay_us - BBM_USUAL_DELAY * Max(elapsed_us, 0)) * factor;
+
+	if (rest < 1000)
+		return 0;
+	return (int64) Min(rest, BBM_LONGEST_REST_MS * 1000.0);
 }
 
 static int

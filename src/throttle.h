@@ -49,6 +49,11 @@ extern TimestampTz bbm_trace_behind_since(const BbmTrace *trace, uint64 position
 /* How long to leave alone what has held for so long. */
 extern int64 bbm_look_again_ms(int64 held_ms, int64 first_ms);
 
+/* How long to leave the CPUs to others after having waited for one; at most so long at a time. */
+#define BBM_LONGEST_REST_MS 100
+
+extern int64 bbm_rest_us(int64 delay_us, int64 elapsed_us, double factor);
+
 /* What has been measured of a migration's batches, and the size that follows. */
 typedef struct BbmSizing
 {

@@ -22,6 +22,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "storage/lmgr.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -29,6 +30,7 @@
 #include "compat.h"
 #include "printable.h"
 #include "target.h"
+#include "txn.h"
 
 /* The pass of a leaf that is not in the tree at present, and back. */
 #define BBM_AWAY(pass) (-1 - (pass))
@@ -39,14 +41,18 @@ bbm_tree_has_children(Oid relid)
 	return get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE || find_inheritance_children(relid, NoLock) != NIL;
 }
 
-/* OIDs of the tables with rows of their own, the root's own first.  Takes a reader's lock on each. */
+/*
+ * OIDs of the tables with rows of their own, the root's own first.  Without
+ * locks, which would wait for whoever has any one of many: the caller locks the
+ * one that it takes, and then looks again.
+ */
 List *
 bbm_tree_leaves(Oid root)
 {
 	List	   *leaves = NIL;
 	ListCell   *cell;
 
-	foreach(cell, find_all_inheritors(root, AccessShareLock, NULL))
+	foreach(cell, find_all_inheritors(root, NoLock, NULL))
 	{
 		char		relkind = get_rel_relkind(lfirst_oid(cell));
 
@@ -82,21 +88,6 @@ bbm_tree_has(Oid root, Oid relid)
 	return has;
 }
 
-static BbmPart *
-find_part(List *parts, Oid relation)
-{
-	ListCell   *cell;
-
-	foreach(cell, parts)
-	{
-		BbmPart    *part = lfirst(cell);
-
-		if (part->relation == relation)
-			return part;
-	}
-	return NULL;
-}
-
 static void
 tell(const BbmTarget *target, const char *event, const char *name)
 {
@@ -107,61 +98,104 @@ tell(const BbmTarget *target, const char *event, const char *name)
 	bbm_event_add(migration->id, migration->name, event, BBM_RUNNING, migration->owner, name);
 }
 
+static int
+compare_oids(const void *a, const void *b)
+{
+	return oid_cmp(a, &((const ListCell *) b)->oid_value);
+}
+
+static int
+compare_parts(const void *a, const void *b)
+{
+	return oid_cmp(a, &((const BbmPart *) lfirst((const ListCell *) b))->relation);
+}
+
+/* "parts" are in the order of their OIDs. */
+static BbmPart *
+find_part(List *parts, Oid relation)
+{
+	ListCell   *found = NULL;
+
+	if (parts != NIL)
+		found = bsearch(&relation, parts->elements, list_length(parts), sizeof(ListCell), compare_parts);
+	return found ? lfirst(found) : NULL;
+}
+
+/*
+ * A leaf that is in the tree: noted if it was not known, or not in it; told of
+ * unless it is the first time that anybody looks.
+ */
+static void
+note_leaf(const BbmTarget *target, Oid leaf, const BbmPart *part, bool begun)
+{
+	int64		id = target->migration->id;
+	char	   *name = bbm_table_sql_name(leaf);
+
+	/* dropped in this moment */
+	if (name == NULL)
+		return;
+	if (part && strcmp(part->name, name) != 0)
+		bbm_part_rename(id, leaf, name);
+	if (part && part->pass >= 0)
+		return;
+	if (part == NULL)
+		bbm_part_add(id, leaf, name);
+	else
+		bbm_part_done(id, leaf, BBM_AWAY(part->pass));
+	if (begun && leaf != target->relid)
+		tell(target, "attached", name);
+}
+
 /*
  * The leaves there are now against those known: new ones are noted, and told
- * of unless it is the first time that we look; so are those that are gone.
+ * of; so are those that are gone.  What was not done of one because it was gone
+ * is to be done when it is back.
  */
 static List *
-refresh_parts(const BbmTarget *target, List *leaves)
+refresh_parts(const BbmTarget *target, List *leaves, bool begun)
 {
 	int64		id = target->migration->id;
 	List	   *parts = bbm_parts(id);
+	List	   *sorted = list_copy(leaves);
 	ListCell   *cell;
 
+	begun |= parts != NIL;
+	list_sort(sorted, list_oid_cmp);
 	foreach(cell, leaves)
-	{
-		BbmPart    *part = find_part(parts, lfirst_oid(cell));
-		char	   *name;
-
-		if (part && part->pass >= 0)
-			continue;
-		name = bbm_table_sql_name(lfirst_oid(cell));
-		if (part == NULL)
-			bbm_part_add(id, lfirst_oid(cell), name);
-		else
-			bbm_part_done(id, part->relation, BBM_AWAY(part->pass));
-		if (parts != NIL)
-			tell(target, "attached", name);
-	}
+		note_leaf(target, lfirst_oid(cell), find_part(parts, lfirst_oid(cell)), begun);
 	foreach(cell, parts)
 	{
 		BbmPart    *part = lfirst(cell);
 
-		if (part->pass >= 0 && !list_member_oid(leaves, part->relation))
-		{
-			tell(target, "detached", part->name);
-			bbm_part_done(id, part->relation, BBM_AWAY(part->pass));
-		}
+		if (part->pass < 0 || (sorted != NIL && bsearch(&part->relation, sorted->elements, list_length(sorted),
+														sizeof(ListCell), compare_oids)))
+			continue;
+		tell(target, "detached", part->name);
+		bbm_part_done(id, part->relation, BBM_AWAY(part->pass));
 	}
+	bbm_jobs_revive(id, leaves);
 	return bbm_parts(id);
 }
 
 /*
  * The next leaf of a pass, or InvalidOid: in the first all, in one that
  * verifies all that have been worked on, and after that those that the look
- * before has not found clean, or that have come since.
+ * before has not found clean, or that have come since.  Not those that
+ * are found to be gone.
  */
 static Oid
-next_leaf(const BbmTarget *target, int pass)
+next_leaf(const BbmTarget *target, int pass, bool begun, List *gone)
 {
 	List	   *leaves = bbm_tree_leaves(target->relid);
-	List	   *parts = refresh_parts(target, leaves);
+	List	   *parts = refresh_parts(target, leaves, begun);
 	ListCell   *cell;
 
 	foreach(cell, leaves)
 	{
 		BbmPart    *part = find_part(parts, lfirst_oid(cell));
 
+		if (part == NULL || list_member_oid(gone, part->relation))
+			continue;
 		if (BBM_PASS_VERIFIES(pass) ? part->pass > 0 && part->pass < pass :
 			part->pass <= 0 || part->pass < pass - 1)
 			return part->relation;
@@ -173,7 +207,7 @@ next_leaf(const BbmTarget *target, int pass)
 bool
 bbm_tree_has_new(BbmTarget *target)
 {
-	return target->by_leaf && OidIsValid(next_leaf(target, BBM_FIRST_PASS));
+	return target->by_leaf && OidIsValid(next_leaf(target, BBM_FIRST_PASS, true, NIL));
 }
 
 /* Tells of leaves that have come or gone, where no pass looks for them. */
@@ -181,15 +215,36 @@ void
 bbm_tree_tell(BbmTarget *target)
 {
 	if (target->is_tree && !target->by_leaf)
-		(void) refresh_parts(target, bbm_tree_leaves(target->relid));
+		(void) refresh_parts(target, bbm_tree_leaves(target->relid), true);
 }
 
 static bool
-range_in(BbmTarget *target, BbmLeaf *leaf, const BbmClaimState *state, const BbmCut *cut, BbmRange *range)
+cut_leaf(BbmTarget *target, BbmLeaf *leaf, const BbmClaimState *state, const BbmCut *cut, BbmRange *range)
 {
 	if (target->strategy->begin_pass)
 		target->strategy->begin_pass(target, leaf, state->pass);
 	return target->strategy->next_range(target, leaf, cut, range);
+}
+
+/*
+ * Ranges of a partitioned table as a whole are not those of its leaves.  A plain
+ * table's, from before it had a child, are its own.
+ */
+static void
+check_form(const BbmTarget *target, const BbmClaimState *state)
+{
+	if (target->strategy->sweeps || !state->has_job || OidIsValid(state->last_relation) == target->by_leaf ||
+		get_rel_relkind(target->relid) != RELKIND_PARTITIONED_TABLE)
+		return;
+	bbm_failing_code = BBM_CODE_SIGNATURE;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("the job of migration \"%s\" is of another kind than it was",
+					bbm_printable(target->migration->name)),
+			 target->by_leaf ?
+			 errdetail("It is for one partition at a time, and the ranges cut so far are of the table as a whole.") :
+			 errdetail("It is for the table as a whole, and the ranges cut so far are of one partition each."),
+			 errhint("Change the job back, or define another migration for what is left.")));
 }
 
 /*
@@ -203,8 +258,10 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, BbmRange
 	BbmCut		cut = {.after = state->has_last ? &state->last : NULL, .max = &state->max, .size = size,
 	.verifies = BBM_PASS_VERIFIES(state->pass)};
 	Oid			current = state->has_last ? state->last_relation : InvalidOid;
+	List	   *gone = NIL;
 	BbmBound	last;
 
+	check_form(target, state);
 	/* where rows move, to verify is to look at all leaves at once */
 	if (target->strategy->sweeps && BBM_PASS_VERIFIES(state->pass))
 	{
@@ -215,24 +272,35 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, BbmRange
 	{
 		/* its job sees the tree as a whole: a leaf that comes or goes is told of, no more */
 		if (target->is_tree && !state->has_last)
-			(void) refresh_parts(target, bbm_tree_leaves(target->relid));
+			(void) refresh_parts(target, bbm_tree_leaves(target->relid), state->has_job);
 		*leaf = bbm_leaf_open(target, target->relid);
-		return range_in(target, *leaf, state, &cut, range);
+		if (*leaf == NULL)
+			bbm_table_is_gone(target->migration->table_name);
+		return cut_leaf(target, *leaf, state, &cut, range);
+	}
+	/* it had no child then */
+	if (state->has_last && !OidIsValid(current))
+	{
+		current = target->relid;
+		(void) refresh_parts(target, bbm_tree_leaves(target->relid), true);
 	}
 	for (;;)
 	{
 		if (OidIsValid(current))
 		{
 			*leaf = bbm_leaf_open(target, current);
-			/* of one that is gone nothing is left to do */
-			if (*leaf && range_in(target, *leaf, state, &cut, range))
+			if (*leaf && cut_leaf(target, *leaf, state, &cut, range))
 				return true;
-			bbm_part_done(target->migration->id, current, state->pass);
+			/* one that is gone may come back, and is cut further then */
+			if (*leaf)
+				bbm_part_done(target->migration->id, current, state->pass);
+			else
+				gone = lappend_oid(gone, current);
 		}
-		current = next_leaf(target, state->pass);
+		current = next_leaf(target, state->pass, state->has_job, gone);
 		if (!OidIsValid(current))
 			return false;
 		/* it may have been in the tree, and cut in part, before */
-		cut.after = bbm_jobs_last(target->migration->id, current, state->pass, &last) ? &last : NULL;
+		cut.after = bbm_jobs_last(target->migration->id, target->relid, current, state->pass, &last) ? &last : NULL;
 	}
 }

@@ -216,14 +216,14 @@ bbm_txn_discard(void)
 }
 
 static ErrorData *
-run_in_worker(BbmTxnFn fn, void *arg, bool synchronous)
+run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
 
 	PG_TRY();
 	{
-		pinned = true;
+		pinned = !bare;
 		QueryCancelHoldoffCount = 0;
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
@@ -231,11 +231,16 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous)
 		if (synchronous)
 			(void) set_config_option("synchronous_commit", original_commit, PGC_USERSET, PGC_S_SESSION,
 									 GUC_ACTION_LOCAL, true, 0, false);
-		SPI_connect();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		fn(arg);
-		PopActiveSnapshot();
-		SPI_finish();
+		if (bare)
+			fn(arg);
+		else
+		{
+			SPI_connect();
+			PushActiveSnapshot(GetTransactionSnapshot());
+			fn(arg);
+			PopActiveSnapshot();
+			SPI_finish();
+		}
 		/* nothing of ours runs from here to the end of the commit */
 		pinned = false;
 		CommitTransactionCommand();
@@ -355,7 +360,7 @@ bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous)
 	bbm_failing_code = 0;
 	if (current_driver == BBM_DRIVER_WORKER)
 	{
-		error = run_in_worker(fn, arg, synchronous);
+		error = run_in_worker(fn, arg, synchronous, false);
 		pin_session_again();
 		/* or autovacuum never sees our dead rows */
 		pgstat_report_stat(false);
@@ -363,6 +368,27 @@ bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous)
 	else
 		error = run_in_foreground(fn, arg, synchronous);
 	return error;
+}
+
+/*
+ * The same for a function that commits by itself, as VACUUM does: it finds a
+ * transaction, without SPI or snapshot, and leaves another.  In a worker only.
+ */
+ErrorData *
+bbm_txn_run_bare(BbmTxnFn fn, void *arg)
+{
+	ErrorData  *error = run_in_worker(fn, arg, false, true);
+
+	pin_session_again();
+	pgstat_report_stat(false);
+	return error;
+}
+
+/* Does this process own its transactions? */
+bool
+bbm_txn_in_worker(void)
+{
+	return current_driver == BBM_DRIVER_WORKER;
 }
 
 /*

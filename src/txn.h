@@ -29,6 +29,8 @@ extern int	bbm_user_settings_begin(const char *search_path);
 extern void bbm_user_settings_end(int level);
 extern void bbm_txn_discard(void);
 extern ErrorData *bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous);
+extern ErrorData *bbm_txn_run_bare(BbmTxnFn fn, void *arg);
+extern bool bbm_txn_in_worker(void);
 
 typedef struct BbmClimb
 {

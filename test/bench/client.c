@@ -10,10 +10,11 @@
  * cycles and does not look for unarchived WAL, so it flatters the flow that it
  * stands for.  As that worker does by default, it prepares no statements.
  *
- * Usage: client CONNINFO
+ * Usage: client CONNINFO [ROWS_A_SECOND SECONDS]
  *
- * It runs the lowest active migration to its end and prints the seconds that
- * took and the number of jobs.
+ * It runs the lowest active migration to its end, or for so many seconds, and
+ * prints the seconds that took and the number of jobs.  With a rate (0: none) it
+ * pauses after each job.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <libpq-fe.h>
 
@@ -101,6 +103,15 @@ first_value(char *to, size_t size, PGresult *result)
 		snprintf(to, size, "%s", PQgetvalue(result, 0, 0));
 	PQclear(result);
 	return found;
+}
+
+static long
+affected(PGresult *result)
+{
+	long		n = atol(PQcmdTuples(result));
+
+	PQclear(result);
+	return n;
 }
 
 static int
@@ -232,7 +243,7 @@ find_job(PGconn *conn, const Migration *m, char *job, char *start, char *end, si
 
 /* One cycle: one job, or the end of the migration.  Returns 1 if a job was run. */
 static int
-cycle(PGconn *book, PGconn *work, int *done)
+cycle(PGconn *book, PGconn *work, int *done, long *rows)
 {
 	Migration	m;
 	char		answer[8];
@@ -266,7 +277,7 @@ cycle(PGconn *book, PGconn *work, int *done)
 		/* The function of the job, on the other connection. */
 		snprintf(sql, sizeof(sql), "UPDATE %s SET n = n + 1 WHERE %s BETWEEN $1 AND $2",
 				 m.table, m.column);
-		run(work, sql, 2, start, end);
+		*rows += affected(query(work, sql, 2, start, end));
 
 		run(book,
 			"UPDATE batched_background_migration_jobs SET status = 2, finished_at = now(),"
@@ -280,32 +291,60 @@ cycle(PGconn *book, PGconn *work, int *done)
 	return found;
 }
 
+static double
+seconds_since(const struct timespec *before)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (now.tv_sec - before->tv_sec) + (now.tv_nsec - before->tv_nsec) / 1e9;
+}
+
+/* After so many rows: sleep until they have taken as long as the rate says. */
+static void
+pause_for(double rate, long rows, double elapsed)
+{
+	if (rate > 0 && rows / rate > elapsed)
+		usleep((useconds_t) ((rows / rate - elapsed) * 1e6));
+}
+
 int
 main(int argc, char **argv)
 {
 	PGconn	   *book;
 	PGconn	   *work;
 	struct timespec before;
-	struct timespec after;
+	double		elapsed;
+	double		rate;
+	double		limit;
+	long		rows = 0;
 	long		jobs = 0;
 	int			done = 0;
 
-	if (argc != 2)
+	if (argc != 2 && argc != 4)
 	{
-		fprintf(stderr, "usage: client CONNINFO\n");
+		fprintf(stderr, "usage: client CONNINFO [ROWS_A_SECOND SECONDS]\n");
 		return 2;
 	}
+	rate = argc == 4 ? atof(argv[2]) : 0;
+	limit = argc == 4 ? atof(argv[3]) : 0;
 	book = open_connection(argv[1]);
 	work = open_connection(argv[1]);
 
 	clock_gettime(CLOCK_MONOTONIC, &before);
 	while (!done)
-		jobs += cycle(book, work, &done);
-	clock_gettime(CLOCK_MONOTONIC, &after);
+	{
+		jobs += cycle(book, work, &done, &rows);
+		elapsed = seconds_since(&before);
+		if (limit > 0 && elapsed > limit)
+			done = 1;
+		if (!done)
+			pause_for(rate, rows, elapsed);
+	}
+	elapsed = seconds_since(&before);
 
 	PQfinish(work);
 	PQfinish(book);
-	printf("%.6f %ld\n",
-		   (after.tv_sec - before.tv_sec) + (after.tv_nsec - before.tv_nsec) / 1e9, jobs);
+	printf("%.6f %ld\n", elapsed, jobs);
 	return 0;
 }

@@ -39,6 +39,7 @@ max_connections = 40
 shared_buffers = 16MB
 bbm.job_retention = -1
 bbm.retry_delay = 20ms
+bbm.rest_factor = 0
 EOC
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'bbm'")
 	  unless defined $o{preload} && !$o{preload};

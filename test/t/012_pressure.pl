@@ -10,6 +10,7 @@ use BbmTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use POSIX qw(setsid);
 use Time::HiRes qw(time);
 
 my $node = bbm_node('primary', streaming => 1, conf => <<'EOC');
@@ -112,7 +113,7 @@ counter_table($node, 't_cost', 300);
 define($node, 'cost', 't_cost', settings => q(ARRAY['bbm.max_replication_lag=1GB', 'bbm.max_replication_delay=1h',
 	'bbm.standby_names=standby', 'bbm.max_slot_wal=1TB', 'bbm.max_unarchived_wal=42', 'bbm.max_horizon_age=1d',
 	'bbm.max_dead_tuples=1000000', 'bbm.max_dead_share=1', 'bbm.max_wal_rate=1GB', 'bbm.max_row_rate=1000000',
-	'bbm.max_active_sessions=1000', 'bbm.active_hours=00:00-12:00 Europe/Berlin, 12:00-00:00 Europe/Berlin']));
+	'bbm.max_active_sessions=1000', 'bbm.rest_factor=8', 'bbm.active_hours=00:00-12:00 Europe/Berlin, 12:00-00:00 Europe/Berlin']));
 value($node, q(SELECT bbm_start('cost')));
 finished($node, 'cost', 'with every signal on and nothing wrong it runs');
 my $looks = <<'EOS';
@@ -123,7 +124,7 @@ EOS
 my $cost = value($node, $looks);
 diag("a look at all signals takes $cost microseconds");
 cmp_ok($cost, '<', 100, 'a look at all signals takes less than 100 microseconds');
-is(value($node, q(SELECT count(*), count(*) FILTER (WHERE holds) FROM bbm_pressure('cost'))), '12|0', 'none of which holds');
+is(value($node, q(SELECT count(*), count(*) FILTER (WHERE holds) FROM bbm_pressure('cost'))), '13|0', 'none of which holds');
 
 # A standby that does not replay: in bytes, in time, and the last batch.
 $node->wait_for_catchup($standby);
@@ -206,18 +207,30 @@ waits('prepared', 'old snapshot: a prepared transaction has kept dead rows for %
 $node->safe_psql('postgres', q(ROLLBACK PREPARED 'old'));
 goes_on('prepared', 1000);
 
-# Dead rows: whoever vacuums.
-migration('dead', ['bbm.max_dead_tuples=100'], prepare => 'UPDATE t_dead SET n = 0');
-waits('dead', 'dead rows: 300 rows of the table are dead (limit 100)');
+# Dead rows: whoever vacuums.  Its own batches do not leave as many again before the last.
+migration('dead', ['bbm.max_dead_tuples=299'], prepare => 'UPDATE t_dead SET n = 0');
+waits('dead', 'dead rows: 300 rows of the table are dead (limit 299)');
 value($node, 'VACUUM t_dead');
-# its own batches leave some, too
-$node->poll_query_until('postgres', q(SELECT status = 'finished' OR waiting_on LIKE 'dead rows%' FROM bbm_status('dead')));
-settings('dead', 'bbm.max_dead_tuples=1000');
 goes_on('dead');
 migration('share', ['bbm.max_dead_share=0.25'], prepare => 'UPDATE t_share SET n = 0');
 waits('share', 'dead rows: 50.0 percent of the table are dead (limit 25.0)');
 settings('share');
 goes_on('share');
+
+# Its workers vacuum it themselves, if they are to and may.
+migration('vacuums', [ 'bbm.max_dead_tuples=100', 'bbm.vacuum=on' ], prepare => 'UPDATE t_vacuums SET n = 0', batch_size => 300);
+goes_on('vacuums');
+is(value($node, q(SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 't_vacuums')), 1, 'the table was vacuumed once');
+value($node, 'CREATE ROLE guest LOGIN; GRANT EXECUTE ON FUNCTION bbm_create TO guest');
+counter_table($node, 't_guest', 300);
+value($node, 'GRANT SELECT, UPDATE ON t_guest TO guest; UPDATE t_guest SET n = 0');
+value($node, q(SET ROLE guest; SELECT bbm_create('guest', 't_guest', 'UPDATE t_guest SET n = n + 1 WHERE id BETWEEN $1 AND $2',
+	batch_size => 300, settings => '{bbm.max_dead_tuples=100, bbm.vacuum=on}', start => true)));
+waits('guest', 'dead rows: %');
+like(log_since($node), qr/LOG:  migration "guest": could not vacuum the table: permission denied to vacuum "t_guest"/,
+	'who may not vacuum is told');
+value($node, 'VACUUM t_guest');
+goes_on('guest');
 
 # Autovacuum at work on the table, for long.
 counter_table($node, 't_autovacuum', 20000);
@@ -266,6 +279,35 @@ goes_on('wal', 2000);
 is( value($node, q(SELECT sum(wal_bytes) FILTER (WHERE first < last) / 102400.0 <= extract(epoch FROM max(last) - min(first))
 	FROM (SELECT wal_bytes, started_at AS first, max(started_at) OVER () AS last FROM bbm_jobs('wal')) jobs)),
 	't', 'WAL at 100 kB a second');
+
+# Busy CPUs: as many processes as there are CPUs take what they get, each a session of its own where those count.
+SKIP:
+{
+	skip 'the system does not tell for how long a process waits for a CPU', 7 unless -r '/proc/self/schedstat';
+	migration('rest', ['bbm.rest_factor=8'], rows => 20000, batch_size => 1);
+	my @busy;
+	for (1 .. (`nproc` || 1))
+	{
+		my $pid = fork();
+		die "fork: $!" unless defined $pid;
+		if ($pid == 0)
+		{
+			setsid();
+			alarm 300;
+			1 while 1;
+		}
+		push @busy, $pid;
+	}
+	ok( $node->poll_query_until('postgres',
+			q(SELECT waiting_on = 'busy CPUs: rests for a moment (factor 8)' AND status = 'running' FROM bbm_status('rest'))),
+		'rest: a worker that has to wait for a CPU rests');
+	kill 'KILL', @busy;
+	waitpid $_, 0 for @busy;
+	is( value($node, q(SELECT setting, holds IS NULL FROM bbm_pressure('rest') WHERE signal = 'busy CPUs')),
+		'bbm.rest_factor|t', 'rest: which others cannot tell');
+	settings('rest', 'bbm.rest_factor=0');
+	goes_on('rest', 20000);
+}
 
 # Between sub-batches: a short wait is sat out, a long one gives the job back.
 migration('parts', ['bbm.max_row_rate=2000'], rows => 2000, batch_size => 2000, sub_batch_size => 500);
