@@ -203,8 +203,8 @@ sub violation
 sub try_value
 {
 	my ($state, $sql) = @_;
-	my ($rc, $out, $err) = $state->{node}->psql('postgres', $sql);
-	return $rc == 0 ? $out : undef;
+	my ($rc, $out) = eval { $state->{node}->psql('postgres', $sql) };
+	return defined $rc && $rc == 0 ? $out : undef;
 }
 
 # Of a subject that has finished: each rule is a query whose answer has to be empty.
