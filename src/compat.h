@@ -42,6 +42,11 @@
 #error "bbm needs PostgreSQL 15 or later"
 #endif
 
+/* The server's own from 18 on. */
+#ifndef pg_noreturn
+#define pg_noreturn __attribute__((noreturn))
+#endif
+
 /* 17 lets a background worker log in as a role without LOGIN. */
 #if PG_VERSION_NUM >= 170000
 #define BBM_CONNECT_FLAGS BGWORKER_BYPASS_ROLELOGINCHECK

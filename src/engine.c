@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * engine.c
- *		Which migration next, and the life of a job from claim to record.
+ *		Which migration next, and the next thing to do for it.
  *
  * NOTES
  *	  A step does one thing for one migration: take it up, run a job of it, or
@@ -17,19 +17,12 @@
 #include "engine.h"
 
 #include "access/xact.h"
-#include "common/pg_prng.h"
 #include "miscadmin.h"
-#include "pgstat.h"
-#include "postmaster/interrupt.h"
-#include "storage/latch.h"
-#include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "catalog.h"
 #include "claim.h"
-#include "execute.h"
 #include "giveway.h"
 #include "guc.h"
 #include "locks.h"
@@ -39,25 +32,14 @@
 #include "record.h"
 #include "shmem.h"
 #include "target.h"
-#include "throttle.h"
 #include "txn.h"
 
 #define BBM_SLICE_MS 1000
 /* A claim that met a lock looks again after this. */
 #define BBM_HELD_MS 200
 
-/* Between two sub-batches pressure is waited for, with the job, for so long; then the job is given back. */
-#define BBM_HOLD_JOB_MS 1000
-
 /* A target is resolved anew after a longer wait than this: what it waits for may have been altered. */
 #define BBM_KEEP_TARGET_MS 100
-
-/* After so many errors in a row there is a pause, and at most this long. */
-#define BBM_ERRORS_IN_ROW 5
-#define BBM_LONGEST_HOLD_MS (30 * 1000)
-
-/* Jobs between two merges of old ones. */
-#define BBM_MERGE_INTERVAL 256
 
 /* What came of trying one migration. */
 typedef struct Outcome
@@ -356,240 +338,6 @@ finish_migration(BbmEngine *engine, BbmTarget *target)
 	return WORKED;
 }
 
-/* Merging old jobs is housekeeping: under the migration's lock, and never worth an error. */
-static void
-merge_jobs(void *arg)
-{
-	BbmTarget  *target = arg;
-
-	bbm_lock_migration(bbm_space(), target->migration->id);
-	/* the null strategy looks back at the last jobs one by one */
-	bbm_jobs_merge(target->migration->id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS));
-}
-
-static void
-merge_if_due(BbmTarget *target, const BbmJob *job)
-{
-	ErrorData  *error;
-
-	if (bbm_job_retention < 0 || job->id % BBM_MERGE_INTERVAL != 0)
-		return;
-	error = bbm_txn_run(merge_jobs, target, false);
-	if (error)
-		ereport(LOG,
-				(errcode(error->sqlerrcode),
-				 errmsg("migration \"%s\": could not merge old jobs: %s",
-						bbm_printable(target->migration->name), bbm_printable(error->message))));
-}
-
-static void
-log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
-{
-	int			limit = bbm_setting_int(target->migration, BBM_LOG_MIN_DURATION);
-
-	if (limit >= 0 && cost->ms >= limit)
-		ereport(LOG,
-				(errmsg("migration \"%s\": job " INT64_FORMAT " took %.3f ms, rows " INT64_FORMAT
-						", WAL bytes " INT64_FORMAT ", range %s",
-						bbm_printable(target->migration->name), job->id, cost->ms, cost->rows, cost->wal,
-						bbm_job_range_words(job))));
-}
-
-/*
- * Says where we are in every message of a batch.  The words are made once a job:
- * what is allocated here stays in ErrorContext until the next error, and a job
- * may raise any number of warnings.
- */
-static void
-job_context(void *arg)
-{
-	BbmWork    *work = arg;
-
-	if (work->words == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(work->context);
-
-		work->words = psprintf("migration \"%s\", job " INT64_FORMAT " (%s)",
-							   bbm_printable(work->target->migration->name), work->job->id,
-							   bbm_job_range_words(work->job));
-		MemoryContextSwitchTo(old);
-	}
-	errcontext("%s", work->words);
-}
-
-/* Does the driver want to look around?  The kill switch is for workers alone. */
-static bool
-must_look(const BbmEngine *engine)
-{
-	return ConfigReloadPending || (!bbm_enabled && engine->only == 0) || bbm_slot_must_leave();
-}
-
-/*
- * Where one job after the other fails, the next ranges most likely will, too:
- * no faster than need be, so that somebody may come and see.
- */
-static void
-hold_after_errors(BbmTarget *target)
-{
-	int			n = target->failures_in_row - BBM_ERRORS_IN_ROW;
-	int			first = bbm_setting_int(target->migration, BBM_RETRY_DELAY);
-
-	target->hold_until = n <= 0 ? 0 :
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-									bbm_backoff_ms(n, first, BBM_LONGEST_HOLD_MS,
-												   pg_prng_double(&pg_global_prng_state)));
-}
-
-typedef struct GoOn
-{
-	const BbmEngine *engine;
-	const BbmTarget *target;
-} GoOn;
-
-/*
- * May another job follow without a look around?  Asked when a batch is done,
- * which may be long after it began.  Not when the commit may wait for a
- * standby: nobody could pause the migration meanwhile.  The driver looks at
- * least once a slice.
- */
-static bool
-may_go_on(const void *arg)
-{
-	const GoOn *go_on = arg;
-
-	const BbmEngine *engine = go_on->engine;
-
-	return bbm_slot_lock_keep(engine->space, engine->place_of, engine->place) &&
-		!go_on->target->claim_apart && !go_on->target->migration->synchronous && !InterruptPending &&
-		bbm_enabled && !bbm_engine_slice_over(engine) && !must_look(engine) &&
-		bbm_pressure_lets_follow(go_on->target);
-}
-
-/* Does the driver want to look around?  A session that was cancelled does, too. */
-static bool
-is_wanted(const BbmEngine *engine)
-{
-	return must_look(engine) || QueryCancelPending || ProcDiePending;
-}
-
-/*
- * Between two sub-batches of a job: true when the next may begin, for which
- * pressure is waited out if it is over soon.  Holds no transaction, snapshot or
- * lock but the place.
- */
-static bool
-may_begin_part(BbmEngine *engine, BbmTarget *target)
-{
-	TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_HOLD_JOB_MS);
-	bool		waited = false;
-
-	while (!is_wanted(engine) && bbm_pressure_holds(target, false, &engine->wait))
-	{
-		TimestampTz now = GetCurrentTimestamp();
-
-		if (engine->wait.cancelled)
-			engine->cancelled = engine->wait.cancelled;
-		if (engine->wait.cancelled || now >= give_up || engine->wait.due > give_up)
-			return false;
-		bbm_watch_rest();
-		bbm_slot_wait(engine->wait.reason);
-		waited = true;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Max(TimestampDifferenceMilliseconds(now, engine->wait.due), 1), PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-	}
-	if (waited)
-		bbm_slot_wait("");
-	return !is_wanted(engine);
-}
-
-/* The rest of a job whose next sub-batch may not begin is for later, or for somebody else. */
-static void
-put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job)
-{
-	/* a foreground session was cancelled; here it would be lost */
-	if (QueryCancelPending)
-		engine->cancelled = bbm_make_error(ERRCODE_QUERY_CANCELED, "canceling statement due to user request", NULL);
-	QueryCancelPending = false;
-	bbm_record_pause(target, job);
-}
-
-/*
- * Runs a claimed job to its end, in one commit or several; false when the
- * migration has failed.  The next range may be claimed in the last of them.
- */
-static bool
-run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
-{
-	GoOn		go_on = {engine, target};
-	BbmWork		work = {.target = target, .job = job, .context = engine->job[0], .next = next,
-	.may_go_on = may_go_on, .arg = &go_on, .result = BBM_WORK_PART};
-	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_context, .arg = &work};
-	ErrorData  *error = NULL;
-	BbmStop		stop = BBM_STOP_NONE;
-
-	bbm_slot_report(target->migration->id, job->id);
-	pgstat_report_activity(STATE_RUNNING, target->migration->job);
-	while (work.result == BBM_WORK_PART && error == NULL)
-	{
-		error_context_stack = &callback;
-		error = bbm_txn_run(bbm_work, &work, target->migration->synchronous);
-		error_context_stack = callback.previous;
-		stop = bbm_watch_outcome();
-		if (error == NULL && work.result == BBM_WORK_PART)
-		{
-			job->cursor = work.next_cursor;
-			job->has_cursor = true;
-			job->part_size = work.next_size;
-			job->stuck = 0;
-		}
-		if (error == NULL && (work.result == BBM_WORK_PART || work.result == BBM_WORK_FINISHED))
-			target->part_size = work.next_size;
-		if (error == NULL)
-		{
-			log_job(target, job, &work.cost);
-			bbm_pressure_spent(target, &work.cost);
-		}
-		/* a job may have released all advisory locks */
-		bbm_token_keep(engine->space, engine->token);
-		if (work.result == BBM_WORK_PART && error == NULL && !may_begin_part(engine, target))
-			work.result = BBM_WORK_PAUSED;
-	}
-	pgstat_report_activity(STATE_IDLE, NULL);
-
-	if (error)
-	{
-		int			step_code = bbm_failing_code;
-
-		/* whatever the claim has got was rolled back with the batch */
-		next->result = BBM_CLAIM_CHANGED;
-		/* its error may have been the claim's: from here on that is told apart */
-		target->claim_apart = true;
-		if (!bbm_extension_is_here())
-			return false;
-		/* by somebody else, that is */
-		if (stop == BBM_STOP_NONE && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			engine->cancelled = error;
-		target->next_look = 0;
-		if (!bbm_record_failure(target, job, stop, error, step_code))
-			return false;
-		hold_after_errors(target);
-		return true;
-	}
-	target->failures_in_row = 0;
-	if (work.result == BBM_WORK_PAUSED)
-		put_job_back(engine, target, job);
-	/* the next claim finds the same, and has the target resolved anew */
-	else if (work.result == BBM_WORK_STALE)
-		bbm_record_stale(target, job);
-	else if (work.result == BBM_WORK_LOST)
-		ereport(LOG,
-				(errmsg("migration \"%s\": job " INT64_FORMAT " was taken over by another worker",
-						bbm_printable(target->migration->name), job->id)));
-	bbm_batch_ended();
-	return true;
-}
-
 /* There is work: whoever could help may come, and leaves when there is not enough. */
 static void
 call_for_help(BbmEngine *engine)
@@ -603,31 +351,6 @@ call_for_help(BbmEngine *engine)
 	foreach(cell, engine->runnable)
 		wanted += ((BbmRunnable *) lfirst(cell))->workers;
 	bbm_demand_raise(MyDatabaseId, engine->owner, wanted);
-}
-
-/* Runs a claimed job, and those that could be claimed on the way; false when the migration has failed. */
-static bool
-run_jobs(BbmEngine *engine, BbmClaim *claim)
-{
-	BbmJob		job = claim->job;
-
-	for (;;)
-	{
-		BbmClaim	next = {.target = claim->target, .token = claim->token, .context = engine->job[1], .slot = -1,
-		.result = BBM_CLAIM_CHANGED};
-		MemoryContext done = engine->job[0];
-
-		MemoryContextReset(engine->step);
-		if (!run_job(engine, claim->target, &job, &next))
-			return false;
-		merge_if_due(claim->target, &job);
-		if (next.result != BBM_CLAIM_JOB)
-			return true;
-		job = next.job;
-		engine->job[0] = engine->job[1];
-		engine->job[1] = done;
-		MemoryContextReset(done);
-	}
 }
 
 /* The migration waits for the server: with no place, no contention for its table, and read anew after. */
@@ -690,7 +413,7 @@ work_on(BbmEngine *engine, int64 id)
 	{
 		case BBM_CLAIM_JOB:
 			call_for_help(engine);
-			goes_on = run_jobs(engine, &claim);
+			goes_on = bbm_run_jobs(engine, &claim);
 			leave_place(engine);
 			if (!goes_on)
 				forget_target(engine, id);

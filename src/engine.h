@@ -49,4 +49,8 @@ extern BbmStepResult bbm_engine_step(BbmEngine *engine, TimestampTz *due);
 extern bool bbm_engine_slice_over(const BbmEngine *engine);
 extern void bbm_engine_end(BbmEngine *engine);
 
+/* run.c */
+struct BbmClaim;
+extern bool bbm_run_jobs(BbmEngine *engine, struct BbmClaim *claim);
+
 #endif							/* BBM_ENGINE_H */

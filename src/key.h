@@ -11,6 +11,7 @@
 #include "bbm.h"
 
 #include "access/stratnum.h"
+#include "compat.h"
 #include "fmgr.h"
 #include "utils/relcache.h"
 
@@ -58,8 +59,8 @@ extern bool bbm_key_find_index(const BbmKey *key, Relation heap, const char *ind
 							   BbmKeyIndex *found);
 extern char *bbm_key_default_columns(Oid relid, const char *index_name);
 extern const char *bbm_key_words(const BbmKey *key);
-extern void bbm_key_may_be_null(const char *column, const char *table) pg_attribute_noreturn();
-extern void bbm_key_has_null(const BbmKeyColumn *column) pg_attribute_noreturn();
+pg_noreturn extern void bbm_key_may_be_null(const char *column, const char *table);
+pg_noreturn extern void bbm_key_has_null(const BbmKeyColumn *column);
 extern bool bbm_key_is_current(const BbmKey *key, Oid relid);
 extern char *bbm_key_order_list(const BbmKey *key);
 extern char *bbm_key_order_words(const BbmKey *key);

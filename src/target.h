@@ -19,7 +19,7 @@ extern bool bbm_target_is_current(const BbmTarget *target);
 extern void bbm_target_check_leaves(BbmTarget *target);
 extern Oid	bbm_table_by_name(const char *name);
 extern char *bbm_table_sql_name(Oid relid);
-extern void bbm_table_is_gone(const char *name) pg_attribute_noreturn();
+pg_noreturn extern void bbm_table_is_gone(const char *name);
 extern Oid	bbm_target_table(const char *name);
 extern int64 bbm_target_estimate(BbmTarget *target);
 extern bool bbm_target_bounds(BbmTarget *target, BbmBound *min, BbmBound *max);

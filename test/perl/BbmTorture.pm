@@ -203,8 +203,8 @@ sub violation
 sub try_value
 {
 	my ($state, $sql) = @_;
-	my ($rc, $out, $err) = $state->{node}->psql('postgres', $sql);
-	return $rc == 0 ? $out : undef;
+	my ($rc, $out) = eval { $state->{node}->psql('postgres', $sql) };
+	return defined $rc && $rc == 0 ? $out : undef;
 }
 
 # Of a subject that has finished: each rule is a query whose answer has to be empty.
@@ -252,6 +252,16 @@ sub check_finished
 	return 1;
 }
 
+# At any time, finished or not.
+sub check_twice
+{
+	my ($state, $name) = @_;
+	my $saw = try_value($state, "SELECT string_agg(format('%s n=%s late=%s', id, n, late), ', ') FROM (SELECT * FROM $name WHERE n NOT IN (0, 1) ORDER BY id LIMIT 20) t");
+	violation($state, "$name: no row is done twice", $saw) if defined $saw && $saw ne '';
+	$state->{checks}++;
+	return;
+}
+
 # Checks what has finished and makes it (a few at a time) anew; mends what may fail.
 sub look
 {
@@ -281,6 +291,7 @@ sub look
 			my $may = $subjects{$name}{fails};
 			violation($state, "$name: fails only with what it may", $error)
 			  unless $error =~ /the workers that ran a job are gone/ || ($may && $error =~ $may);
+			check_twice($state, $name);
 			try_value($state, "DELETE FROM faults WHERE tab = '$name'; SELECT bbm_retry('$name')");
 			$state->{failed}{$name}++;
 		}
@@ -312,6 +323,7 @@ sub check_pause
 			$state->{checks}++;
 		}
 	}
+	check_twice($state, $name);
 	try_value($state, "SELECT bbm_start('$name')");
 	return;
 }
@@ -435,6 +447,7 @@ sub rest_in_peace
 		sleep 0.2;
 	}
 	my @left = grep { !$state->{complete}{$_} } sort keys %subjects;
+	check_twice($state, $_) for @left;
 	violation($state, 'all migrations finish', join "\n", map { value($node, "SELECT * FROM bbm_status('$_')") } @left) if @left;
 	no_workers($node);
 	is(value($node, q(SELECT count(*) FROM pg_locks WHERE locktype = 'object' AND classid = 'batched_background_migrations'::regclass)),

@@ -39,8 +39,9 @@ EOC
 sub try
 {
 	my ($state, $sql, $node) = @_;
-	my ($rc, $out, $err) = ($node || $state->{node})->psql('postgres', "SET statement_timeout = '5s'; SET lock_timeout = '2s'; $sql");
-	return $rc == 0 ? $out : '';
+	# a psql that cannot connect does not read what it is sent, of which IPC::Run dies
+	my ($rc, $out) = eval { ($node || $state->{node})->psql('postgres', "SET statement_timeout = '5s'; SET lock_timeout = '2s'; $sql") };
+	return defined $rc && $rc == 0 ? $out : '';
 }
 
 # One that must not be in a transaction block.
@@ -48,7 +49,7 @@ sub try_alone
 {
 	my ($state, $sql) = @_;
 	local $ENV{PGOPTIONS} = '-c statement_timeout=10s -c lock_timeout=2s';
-	$state->{node}->psql('postgres', $sql);
+	eval { $state->{node}->psql('postgres', $sql) };
 	return;
 }
 
