@@ -167,24 +167,29 @@ keep(Keeper *keeper, TransactionId xid, int pid, bool prepared, bool slot)
 	keeper->slot = slot;
 }
 
-/*
- * Without a lock, since a look that is a moment old does as well; VACUUM and
- * logical decoding keep nothing, and neither does what runs in other databases.
- */
+/* VACUUM and logical decoding keep nothing, and neither does what runs in other databases. */
+static bool
+keeps(const PGPROC *process)
+{
+	uint8		flags = process->statusFlags;
+
+	return process->pid != 0 && process->pid != MyProcPid &&
+		!(flags & (PROC_IN_VACUUM | PROC_IN_LOGICAL_DECODING)) &&
+		(process->databaseId == MyDatabaseId || (flags & PROC_AFFECTS_ALL_HORIZONS));
+}
+
+/* Without a lock, since a look that is a moment old does as well. */
 static void
 find_keeper(Keeper *keeper)
 {
 	for (uint32 i = 0; i < ProcGlobal->allProcCount; i++)
 	{
 		PGPROC	   *process = &ProcGlobal->allProcs[i];
-		int			pid = process->pid;
-		uint8		flags = process->statusFlags;
 
-		if (pid == 0 || pid == MyProcPid || (flags & (PROC_IN_VACUUM | PROC_IN_LOGICAL_DECODING)) ||
-			(process->databaseId != MyDatabaseId && !(flags & PROC_AFFECTS_ALL_HORIZONS)))
+		if (!keeps(process))
 			continue;
-		keep(keeper, process->xid, pid, false, false);
-		keep(keeper, process->xmin, pid, false, false);
+		keep(keeper, process->xid, process->pid, false, false);
+		keep(keeper, process->xmin, process->pid, false, false);
 	}
 	for (int i = 0; i < max_prepared_xacts; i++)
 	{
@@ -211,30 +216,46 @@ find_keeper(Keeper *keeper)
 	LWLockRelease(ReplicationSlotControlLock);
 }
 
-/* When a process has begun its transaction, or 0; asked once a second at most. */
+/*
+ * When the transaction has begun that keeps the rows, or 0; asked once a second
+ * at most.  A snapshot that was taken meanwhile has the same xmin, so of all
+ * that keep as much it is the one that began first.
+ */
 static TimestampTz
-began(int pid, TimestampTz now)
+began(Keeper *keeper, TimestampTz now)
 {
+	static TransactionId known_xid = InvalidTransactionId;
 	static int	known_pid = 0;
 	static TimestampTz known = 0;
 	static TimestampTz until = 0;
-	int			n;
 
-	if (pid == known_pid && !bbm_time_has_come(now, until, BBM_BEGAN_MS))
-		return known;
-	known_pid = pid;
-	known = 0;
-	until = TimestampTzPlusMilliseconds(now, BBM_BEGAN_MS);
-	pgstat_clear_backend_activity_snapshot();
-	n = pgstat_fetch_stat_numbackends();
-	for (int i = 1; i <= n; i++)
+	if (keeper->xid != known_xid || bbm_time_has_come(now, until, BBM_BEGAN_MS))
 	{
-		PgBackendStatus *status = bbm_backend_status(i);
+		int			n;
 
-		if (status && status->st_procpid == pid && status->st_backendType != B_WAL_SENDER)
+		known_xid = keeper->xid;
+		known_pid = keeper->pid;
+		known = 0;
+		until = TimestampTzPlusMilliseconds(now, BBM_BEGAN_MS);
+		pgstat_clear_backend_activity_snapshot();
+		n = pgstat_fetch_stat_numbackends();
+		for (int i = 1; i <= n; i++)
+		{
+			PgBackendStatus *status = bbm_backend_status(i);
+			PGPROC	   *process;
+
+			if (status == NULL || status->st_backendType == B_WAL_SENDER || status->st_xact_start_timestamp == 0 ||
+				(known != 0 && status->st_xact_start_timestamp >= known))
+				continue;
+			process = BackendPidGetProc(status->st_procpid);
+			if (process == NULL || !keeps(process) || (process->xid != known_xid && process->xmin != known_xid))
+				continue;
+			known_pid = status->st_procpid;
 			known = status->st_xact_start_timestamp;
+		}
+		pgstat_clear_backend_activity_snapshot();
 	}
-	pgstat_clear_backend_activity_snapshot();
+	keeper->pid = known_pid;
 	return known;
 }
 
@@ -262,7 +283,7 @@ bbm_read_horizon(BbmLook *look)
 		return;
 	if (keeper.pid != 0 && (since == 0 || look->now - since <= limit))
 	{
-		TimestampTz start = began(keeper.pid, look->now);
+		TimestampTz start = began(&keeper, look->now);
 
 		if (start != 0 && (since == 0 || start < since))
 			since = start;

@@ -19,7 +19,10 @@
  *	  been from before the pass began, which the LSN of the page of the
  *	  visibility map tells, as setting a bit there is logged and clearing one
  *	  makes the page not all-visible.  A bit and the LSN are read under the map
- *	  page's lock: VACUUM sets the bit first.
+ *	  page's lock: VACUUM sets the bit first.  Servers that log the clearing too
+ *	  (17 and later, by their minor version) move the LSN there as well: a page
+ *	  that changes voids the map's page, and all of its 32,672 blocks count as
+ *	  changed.  That costs reads and loses no row.
  *
  *	  A session that is changing such a page at this moment has not committed,
  *	  so the snapshot of a look, taken before the map is read, sees the rows as

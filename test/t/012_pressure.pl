@@ -191,14 +191,31 @@ waits('reload', 'unarchived WAL: % segments wait to be archived (limit 2)');
 server_setting('RESET bbm.max_unarchived_wal');
 goes_on('reload');
 
-# Transactions that keep dead rows from being removed.
+# Transactions that keep dead rows from being removed.  A younger one that has the same horizon, in a slot that may be found
+# first, does not hide the old one.
+sub end_of
+{
+	my ($session, $seconds) = @_;
+	value($node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep($seconds)'");
+	finish_background($session);
+	return;
+}
+my $slot = background($node, 'postgres', 'SELECT pg_sleep(602)');
+$node->poll_query_until('postgres', q(SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(602)')));
 my $old = background($node, 'postgres', 'BEGIN', 'SELECT txid_current()', 'SELECT pg_sleep(600)');
 $node->poll_query_until('postgres', q(SELECT EXISTS (SELECT FROM pg_stat_activity
 	WHERE query = 'SELECT pg_sleep(600)' AND clock_timestamp() - xact_start > '1.1 s')));
+end_of($slot, 602);
+my $young = background($node, 'postgres', 'BEGIN ISOLATION LEVEL REPEATABLE READ', 'SELECT 1', 'SELECT pg_sleep(603)');
+$node->poll_query_until('postgres', q(SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(603)')));
+is( value($node, q(SELECT count(DISTINCT coalesce(backend_xid, backend_xmin)::text) FROM pg_stat_activity
+	WHERE query IN ('SELECT pg_sleep(600)', 'SELECT pg_sleep(603)'))), 1, 'horizon: two have the same');
 migration('horizon', ['bbm.max_horizon_age=1s']);
 waits('horizon', 'old snapshot: process % has kept dead rows for % s (limit 1.0 s)');
-value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)'));
-finish_background($old);
+is( value($node, q(SELECT reason LIKE 'old snapshot: process ' || pid || ' %' FROM bbm_pressure('horizon'), pg_stat_activity
+	WHERE signal = 'old snapshot' AND query = 'SELECT pg_sleep(600)')), 't', 'horizon: the old one is named');
+end_of($old, 600);
+end_of($young, 603);
 goes_on('horizon');
 $node->safe_psql('postgres', q(BEGIN; CREATE TABLE not_yet (); PREPARE TRANSACTION 'old'));
 migration('prepared', ['bbm.max_horizon_age=500ms'], rows => 1000, batch_size => 10,

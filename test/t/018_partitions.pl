@@ -9,7 +9,7 @@ use Test::More;
 
 use BbmTest;
 
-my $node = bbm_node();
+my $node = bbm_node('partitions');
 
 # A batch of the row with this id waits until the gate is open; it is a lock that the test has.
 $node->safe_psql('postgres', <<'SQL');
