@@ -156,7 +156,7 @@ enum
 
 /* A batch whose size nobody gave begins with so many keys, and aims at so much time. */
 #define BBM_FIRST_SIZE 1000
-#define BBM_TARGET_US (50 * 1000)
+#define BBM_TARGET_US (10 * 1000)
 
 static const Interval *
 interval_arg(FunctionCallInfo fcinfo, int n)

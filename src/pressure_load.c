@@ -204,10 +204,11 @@ bbm_read_busy(BbmLook *look)
 		delay = cpu_delay_us();
 		rest = seen < 0 ? 0 : bbm_rest_us(delay - seen, look->now - seen_at, factor);
 		seen = delay;
-		seen_at = look->now;
-		next_look = TimestampTzPlusMilliseconds(look->now, BBM_BUSY_MS);
+		/* from the end of the rest on */
+		seen_at = look->now + rest;
+		next_look = Max(seen_at, TimestampTzPlusMilliseconds(look->now, BBM_BUSY_MS));
 		if (rest > 0)
-			next_look = rest_until = look->now + rest;
+			rest_until = seen_at;
 	}
 	if (rest_until <= look->now || bbm_time_has_come(look->now, rest_until, BBM_LONGEST_REST_MS))
 		return;
