@@ -7,6 +7,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use File::Basename qw(dirname);
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -23,11 +24,12 @@ our @EXPORT = qw(
 $SIG{__DIE__} = sub { diag($_[0]) if defined $^S && !$^S };
 
 # A server that preloads bbm, with the extension in database postgres.
-# Options: conf (text), preload (1), extension (1), streaming (0), start (1), initdb (its options).
+# Options: conf (text), preload (1), extension (1), streaming (0), start (1), initdb (its options),
+# bindir (of another installation).
 sub bbm_node
 {
 	my ($name, %o) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = PostgreSQL::Test::Cluster->new($name, $o{bindir} ? (install_path => dirname($o{bindir})) : ());
 
 	$node->init($o{streaming} ? (allows_streaming => 1) : (), $o{initdb} ? (extra => $o{initdb}) : ());
 	$node->append_conf('postgresql.conf', <<"EOC");

@@ -1,0 +1,154 @@
+# pg_upgrade from an older major in the middle of migrations of several strategies: in the
+# new cluster each waits and says so, and started there it goes on where it was, with every
+# row done once.  011_upgrade has the same within one major.
+#
+# BBM_OLD_BINDIR is the folder of the older server's programs; the extension has to be
+# installed there as well.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use BbmTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $bindir = $ENV{BBM_OLD_BINDIR}
+  or plan skip_all => 'BBM_OLD_BINDIR does not name the programs of an older major with the extension';
+
+my $conf = "bbm.max_workers = 8\nmax_worker_processes = 20\n";
+# checksums, as what initdb does without being asked differs between majors
+my $old = bbm_node('old', bindir => $bindir, initdb => ['--data-checksums'], conf => $conf);
+
+my @tables   = qw(ints texts tree blocks halted);
+my $rows     = 600;
+my @at_work  = qw(ints texts tree blocks);
+my $all_rows = join ' UNION ALL ', map { "SELECT '$_' AS name, n FROM $_" } @tables;
+my $jobs = 'SELECT m.name, j.* FROM batched_background_migrations m
+	JOIN batched_background_migration_jobs j ON j.batched_background_migration_id = m.id';
+
+# Whose batch stops at a row in the middle, while the gate is shut.
+value($old, <<"EOS");
+CREATE TABLE gate (open boolean NOT NULL);
+INSERT INTO gate VALUES (false);
+CREATE FUNCTION step(stop boolean) RETURNS integer LANGUAGE plpgsql AS \$\$
+BEGIN
+	WHILE stop AND EXISTS (SELECT FROM public.gate WHERE NOT open) LOOP
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+	RETURN 1;
+END \$\$;
+CREATE TABLE ints (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+INSERT INTO ints SELECT i FROM generate_series(1, $rows) i;
+CREATE TABLE halted (LIKE ints INCLUDING ALL);
+INSERT INTO halted TABLE ints;
+CREATE TABLE fresh (LIKE ints INCLUDING ALL);
+INSERT INTO fresh TABLE ints;
+CREATE TABLE texts (id text PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+INSERT INTO texts SELECT (ARRAY['', 'é''', 'Z"{,'])[i % 3 + 1] || md5(i::text) FROM generate_series(1, $rows) i;
+CREATE TABLE tree (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
+CREATE TABLE "tree A" PARTITION OF tree FOR VALUES FROM (0) TO (200);
+CREATE TABLE "tree B" PARTITION OF tree FOR VALUES FROM (200) TO (400);
+CREATE TABLE "tree C" PARTITION OF tree FOR VALUES FROM (400) TO (1000);
+INSERT INTO tree TABLE ints;
+CREATE TABLE blocks (id integer, n integer NOT NULL, pad text);
+INSERT INTO blocks SELECT i, 0, repeat('x', 200) FROM generate_series(1, $rows) i;
+VACUUM ANALYZE;
+EOS
+my $middle = value($old, 'SELECT quote_literal(id) FROM texts ORDER BY id OFFSET 310 LIMIT 1');
+define($old, 'ints', 'ints', batch_size => 50,
+	job => 'UPDATE ints SET n = n + step(id = 310) WHERE id BETWEEN $1 AND $2');
+for ([ halted => 'id = 310' ], [ texts => "id = $middle" ], [ tree => 'id = 310' ], [ blocks => 'id = 310', 'n = 0' ])
+{
+	my ($table, $stop, $where) = @$_;
+	value($old, "SELECT bbm_update('$table', '$table', \$s\$n = n + step($stop)\$s\$, batch_size => 50"
+		  . ($where ? ", \"where\" => '$where')" : ')'));
+}
+define($old, 'done', 'fresh', start => 'true');
+finished($old, 'done');
+define($old, 'fresh', 'fresh');
+value($old, q(SELECT bbm_start('halted')));
+reach_gate($old);
+value($old, q(SELECT bbm_pause('halted', cancel => true, wait => true)));
+value($old, "SELECT bbm_start('$_')") for @at_work;
+reach_gate($old, 4);
+
+my $halves = value($old, "SELECT name, sum(n) FROM ($all_rows) r GROUP BY name ORDER BY name");
+is(value($old, "SELECT string_agg(name, ' ' ORDER BY name) FROM
+		(SELECT name FROM ($all_rows) r GROUP BY name HAVING sum(n) BETWEEN 100 AND $rows - 100) h"),
+	join(' ', sort @tables), 'all are in the middle') or diag($halves);
+my $known = q(FROM bbm_parts WHERE migration_id = (SELECT id FROM batched_background_migrations WHERE name = 'blocks'));
+my $pass  = q(SELECT pass FROM batched_background_migrations WHERE name = 'blocks');
+isnt(value($old, "SELECT begun_lsn $known"), '0/0', 'of the blocks the old cluster knows which are clean');
+my $old_pass = value($old, $pass);
+my $old_jobs = value($old, "$jobs WHERE j.status = 2 ORDER BY j.id");
+my $old_id   = value($old, 'SELECT system_identifier FROM pg_control_system()');
+$old->stop('fast');
+
+my $new = bbm_node('new', start => 0, initdb => ['--data-checksums'], conf => $conf);
+chdir $new->basedir or die $!;
+command_ok(
+	[
+		'pg_upgrade', '--no-sync',
+		'-d', $old->data_dir, '-D', $new->data_dir,
+		'-b', $bindir, '-B', $new->config_data('--bindir'),
+		'-s', $new->host, '-p', $old->port, '-P', $new->port
+	],
+	'pg_upgrade with migrations at work');
+$new->start;
+note $old->config_data('--version'), ' to ', $new->config_data('--version');
+
+isnt(value($new, 'SELECT system_identifier FROM pg_control_system()'), $old_id, 'the new cluster has an identifier of its own');
+is( value($new, q(SELECT count(*) FROM batched_background_migrations WHERE started_at IS NOT NULL AND split_part(home, '/', 1) <> )
+	  . "'$old_id'"),
+	0, 'those that were started are of the old one');
+is( value($new, q(SELECT string_agg(name || ' ' || status, ', ' ORDER BY name) FROM bbm_status())),
+	'blocks running, done finished, fresh paused, halted paused, ints running, texts running, tree running',
+	'the migrations are as they were');
+# one that is at home runs beside them: so there are workers, and they have looked
+value($new, 'CREATE TABLE own AS SELECT id, 0 AS n FROM ints; ALTER TABLE own ADD PRIMARY KEY (id)');
+define($new, 'own', 'own', start => 'true');
+finished($new, 'own', 'one that is defined there runs');
+workers_gone($new);
+is( value($new, q(SELECT string_agg(name, ' ' ORDER BY name) FROM bbm_status() WHERE waiting_on LIKE 'a start here%' AND status = 'running')),
+	join(' ', sort @at_work), 'what ran waits, and says for what');
+is(value($new, "SELECT name, sum(n) FROM ($all_rows) r GROUP BY name ORDER BY name"), $halves, '... and nothing of it was done');
+
+# Rows come to blocks that were clean.  VACUUM makes these all-visible again.
+value($new, 'DELETE FROM blocks WHERE id <= 40');
+value($new, 'VACUUM blocks');
+value($new, q(INSERT INTO blocks SELECT i, 0, repeat('y', 200) FROM generate_series(1, 40) i));
+value($new, 'VACUUM blocks');
+
+gate($new, 'open');
+my $settled = value($new, <<"EOS");
+BEGIN;
+UPDATE batched_background_migrations SET status = 1 WHERE name = 'blocks';
+SELECT count(*), bool_and(begun_lsn = '0/0' AND clean_lsn = '0/0' AND filenode = 0) $known;
+$pass;
+COMMIT;
+EOS
+my ($parts, $now_pass) = split /\n/, $settled;
+is($parts, '1|t', 'nothing that was known of the blocks is believed');
+cmp_ok($now_pass, '>', $old_pass, '... and they are read from the start');
+value($new, q(UPDATE batched_background_migrations SET status = 1 WHERE name IN ('ints', 'tree')));
+is( value($new, <<'EOS'), 'texts|1', 'a statement starts what is left of those that ran');
+SELECT name, bbm_start(name) FROM bbm_status() WHERE status IN ('active', 'running') AND waiting_on LIKE 'a start here%'
+EOS
+value($new, "SELECT bbm_start('$_')") for qw(halted fresh);
+finished($new, $_, "$_: started there, it finishes") for (@at_work, 'halted', 'fresh');
+
+once_each($new, $_, $rows) for @tables;
+is(value($new, 'SELECT count(*), min(n), max(n) FROM fresh'), "$rows|2|2", 'so it was of one that began there');
+my %row_count = map { split /\|/ } split /\n/, value($new, "SELECT name, sum(row_count) FROM ($jobs) j GROUP BY name");
+# 40 rows of the blocks were put back
+is($row_count{$_}, $_ eq 'blocks' ? $rows + 40 : $rows, "$_: no row was done in vain") for @tables;
+ranges_ok($new, $_, $_) for qw(ints halted);
+my %new_jobs = map { $_ => 1 } split /\n/, value($new, "$jobs WHERE j.status = 2 ORDER BY j.id");
+is(join("\n", grep { !$new_jobs{$_} } split /\n/, $old_jobs), '', 'the jobs that had ended are as they were');
+
+no_workers($new);
+log_clean($new);
+log_clean($old);
+done_testing();
