@@ -114,8 +114,11 @@ $node->safe_psql('postgres', 'ALTER TABLE pt ATTACH PARTITION pt_2 FOR VALUES FR
 # while a batch runs, another partition goes and comes back, one is renamed, one comes, with several workers
 $holder = begin_at_gate('busy', 5, workers => 3);
 $node->safe_psql('postgres', <<'SQL');
+-- in one, as a worker that found it empty would be done with it
+BEGIN;
 CREATE TABLE pt_4 PARTITION OF pt FOR VALUES FROM (300) TO (400);
 INSERT INTO pt SELECT generate_series(300, 399);
+COMMIT;
 SQL
 $node->safe_psql('postgres', q{
 	SET lock_timeout = '10 s';
