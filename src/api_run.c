@@ -33,6 +33,8 @@ PG_FUNCTION_INFO_V1(bbm_launch_worker);
 
 #define BBM_PROGRESS_MS 5000
 #define BBM_POLL_MS 200
+/* how long a launched worker stays at least, for its launch to be seen */
+#define BBM_LAUNCH_SEEN_MS 200
 
 /*
  * A job could reset the role, or the session authorization, of a session that
@@ -322,6 +324,8 @@ bbm_launch_worker(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("idle_timeout must not be negative"),
 				 errhint("Zero makes the worker leave as soon as it finds nothing to do.")));
+	/* one that has left before we have seen it looks as if it had not come up */
+	start.idle_ms = Max(start.idle_ms, BBM_LAUNCH_SEEN_MS);
 	bbm_worker_describe(&worker, "bbm_worker_main", 0, &start);
 	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
 		ereport(ERROR,
