@@ -99,7 +99,7 @@ ALTER SYSTEM SET bbm.event_retention = '1 d';
 SELECT pg_reload_conf();
 \c -
 UPDATE bbm_events SET at = at - interval '25 hours' WHERE name IN ('switched', 'merged');
-SELECT bbm_create('later', 'many', 'UPDATE many SET n = n + 1 WHERE id BETWEEN $1 AND $2') > 0 AS created;
+SELECT bbm_create('later', 'many', 'UPDATE many SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 1000) > 0 AS created;
 CALL bbm_run('later');
 SELECT name, count(*) FROM bbm_events GROUP BY name ORDER BY name;
 ALTER SYSTEM RESET bbm.event_retention;

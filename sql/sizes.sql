@@ -42,11 +42,20 @@ SELECT full_batches(1000, 500, 0, ARRAY['NaN', 1, 1]::float8[]) AS nan,
 SELECT sizing(1000, 'NaN', 'NaN', 10, 100000, ARRAY[1000], ARRAY[1], ARRAY[1]) AS no_target,
        sizing(2147483647, 1e300, 0, 1, 2147483647, ARRAY[9e18], ARRAY[1e-300], ARRAY[0]) AS huge,
        sizing(-5, 1e-300, 0, 1, 2147483647, ARRAY[1], ARRAY[1e300], ARRAY[0]) AS tiny;
--- a rest: so many times what it had to wait for a CPU, none that is not worth it, and never long
-CREATE FUNCTION rest(delay_us bigint, elapsed_us bigint, factor float8) RETURNS bigint STRICT LANGUAGE c AS '$libdir/bbm', 'bbm_test_rest';
-SELECT d AS delay, e AS elapsed, f AS factor, rest(d, e, f)
-FROM (VALUES (0, 0, 4), (249, 0, 4), (250, 0, 4), (5000, 0, 4), (5000, 50000, 4), (5000, 100000, 4), (5000, -100000, 4), (5000, 0, 0.5),
-    (25001, 0, 4), (5000, 0, 0), (-5, 0, 4), (9223372036854775807, 0, 1000), (0, 9223372036854775807, 1000)) v (d, e, f);
+-- a rest: so many times what it had to wait for a CPU, by the mean, none that is not worth it, and never long
+CREATE FUNCTION rests(delays_us float8[], elapsed_us float8, factor float8) RETURNS bigint[] STRICT LANGUAGE c AS '$libdir/bbm', 'bbm_test_rests';
+SELECT d AS delay, e AS elapsed, f AS factor, (rests(ARRAY[d], e, f))[1] AS rest
+FROM (VALUES (0::float8, 0::float8, 4::float8), (249, 0, 4), (250, 0, 4), (5000, 0, 4), (5000, 50000, 4), (5000, 100000, 4), (5000, -100000, 4),
+    (5000, 0, 0.5), (25001, 0, 4), (5000, 0, 0), (-5, 0, 4), (9e18, 0, 1000), (0, 9e18, 1000)) v (d, e, f);
+-- batches come at even distances, whichever of them had to wait; when the CPUs are free again the rests end
+SELECT rests(ARRAY[1000, 0, 0, 0, 2000, 0, 0, 1000], 0, 16) AS even;
+WITH r AS (SELECT rests(array_fill(1000::float8, ARRAY[100]) || array_fill(0::float8, ARRAY[300]), 0, 16) AS rests)
+SELECT rests[100] AS busy, rests[101] AS first, rests[164] AS later, array_position(rests, 0) AS over FROM r;
+
+-- a rate: the batch's own time is part of it, nothing is saved up, several processes share it, and a clock that goes back repays nothing
+CREATE FUNCTION bucket(rate float8, since float8[], until float8[], amounts float8[]) RETURNS float8[] STRICT LANGUAGE c AS '$libdir/bbm', 'bbm_test_bucket';
+SELECT bucket(100, '{10,11,20,20.1,30}', '{10.5,11,20.2,20.2,33}', '{100,100,50,50,100}') AS due,
+       bucket(100, '{10,5}', '{10.5,5.5}', '{1000,100}') AS back;
 
 -- a batch without keys says nothing
 SELECT sizing(1000, 500, 0, 10, 100000, ARRAY[0, -1, 0], ARRAY[5000, 5000, 5000], ARRAY[0, 0, 0]) AS no_keys;
@@ -76,8 +85,8 @@ CREATE FUNCTION jobs(name text) RETURNS TABLE (batch_size int, min_value bigint,
                                                run_time interval, attempts smallint) LANGUAGE sql AS
     'SELECT batch_size, min_value, max_value, rows, run_time, attempts FROM bbm_jobs(name) ORDER BY id';
 
--- without batch_size it follows, beginning with 1,000 and aiming at 10 ms; the cost changes midway
-INSERT INTO t SELECT i, 0, CASE WHEN i <= 20000 THEN 0.00390625 ELSE 0.015625 END FROM generate_series(1, 30000) i;
+-- without batch_size it follows, beginning with 100 and aiming at 1 ms; the cost changes midway
+INSERT INTO t SELECT i, 0, CASE WHEN i <= 20000 THEN 0.000390625 ELSE 0.0015625 END FROM generate_series(1, 30000) i;
 SELECT bbm_create('follows', 't', 'slow') AS id;
 SELECT batch_size, target_duration, min_batch_size, max_batch_size, max_batch_wal
 FROM batched_background_migrations WHERE name = 'follows';
@@ -87,9 +96,13 @@ SELECT * FROM jobs('follows');
 SELECT n, count(*) FROM t GROUP BY n;
 -- what is shown is the size of the newest job
 SELECT batch_size FROM bbm_status('follows');
+-- one that waits for each commit aims at more
+SELECT bbm_create('waits', 't', 'slow', synchronous => true) AS id;
+SELECT batch_size, target_duration FROM batched_background_migrations WHERE name = 'waits';
+SELECT bbm_drop('waits') AS dropped;
 
 -- with batch_size it is exact, and so is a plain INSERT
-UPDATE t SET n = 0, ms_per_row = ms_per_row * 32;
+UPDATE t SET n = 0, ms_per_row = ms_per_row * 320;
 SELECT bbm_create('exact', 't', 'slow', batch_size => 9000) AS id;
 INSERT INTO batched_background_migrations (name, min_value, max_value, batch_size, job_signature_name, table_name, column_name)
     VALUES ('inserted', 1, 30000, 11000, 'slow', 'public.t', 'id');
@@ -127,7 +140,7 @@ CREATE TABLE stops (stop bigint);
 INSERT INTO stops VALUES (1001), (5001), (9001);
 -- the share that is done is of an estimate: of a table without the dead rows of all that was before
 VACUUM (FULL, ANALYZE) t;
-SELECT bbm_create('altered', 't', 'slow_then_paused', target_duration => '500 ms', max_value => 20000) AS id;
+SELECT bbm_create('altered', 't', 'slow_then_paused', batch_size => 1000, target_duration => '500 ms', max_value => 20000) AS id;
 CALL bbm_run('altered');
 -- a session that goes on, as a worker that comes back would, takes the size of the last job
 CALL bbm_run('altered');
@@ -151,7 +164,7 @@ BEGIN
     RETURN slow(lo, hi);
 END $$;
 CREATE SEQUENCE tries;
-SELECT bbm_create('fails once', 't', 'slow_once_failing', target_duration => '500 ms', max_value => 12000) AS id;
+SELECT bbm_create('fails once', 't', 'slow_once_failing', batch_size => 1000, target_duration => '500 ms', max_value => 12000) AS id;
 CALL bbm_run('fails once');
 SELECT * FROM jobs('fails once');
 

@@ -154,9 +154,13 @@ enum
 	OPTION_LAST
 };
 
-/* A batch whose size nobody gave begins with so many keys, and aims at so much time. */
-#define BBM_FIRST_SIZE 1000
-#define BBM_TARGET_US (10 * 1000)
+/*
+ * A batch whose size nobody gave begins with so many keys, and aims at so much
+ * time: one that waits for its commit at more, since it waits that often.
+ */
+#define BBM_FIRST_SIZE 100
+#define BBM_TARGET_US 1000
+#define BBM_SYNCHRONOUS_TARGET_US (10 * 1000)
 
 static const Interval *
 interval_arg(FunctionCallInfo fcinfo, int n)
@@ -229,9 +233,10 @@ default_size(BbmDefinition *d)
 {
 	static const int first = BBM_FIRST_SIZE;
 	static const Interval target = {.time = BBM_TARGET_US};
+	static const Interval synchronous_target = {.time = BBM_SYNCHRONOUS_TARGET_US};
 
 	if (d->batch_size == NULL && d->target_duration == NULL)
-		d->target_duration = &target;
+		d->target_duration = d->synchronous && *d->synchronous ? &synchronous_target : &target;
 	if (d->batch_size == NULL)
 		d->batch_size = &first;
 }

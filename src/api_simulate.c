@@ -36,7 +36,8 @@
 
 PG_FUNCTION_INFO_V1(bbm_test_clock_advance);
 PG_FUNCTION_INFO_V1(bbm_test_sizing);
-PG_FUNCTION_INFO_V1(bbm_test_rest);
+PG_FUNCTION_INFO_V1(bbm_test_rests);
+PG_FUNCTION_INFO_V1(bbm_test_bucket);
 PG_FUNCTION_INFO_V1(bbm_test_cut);
 PG_FUNCTION_INFO_V1(bbm_test_sweep);
 
@@ -136,11 +137,46 @@ bbm_test_cut(PG_FUNCTION_ARGS)
 	PG_RETURN_FLOAT8(ms);
 }
 
-/* rest(delay_us, elapsed_us, factor): microseconds. */
+/* rests(delays_us, elapsed_us, factor): after each batch, in microseconds. */
 Datum
-bbm_test_rest(PG_FUNCTION_ARGS)
+bbm_test_rests(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT64(bbm_rest_us(PG_GETARG_INT64(0), PG_GETARG_INT64(1), PG_GETARG_FLOAT8(2)));
+	BbmRests	rests = {0};
+	int			n;
+	double	   *delays = numbers(fcinfo, 0, &n);
+	double		elapsed = PG_GETARG_FLOAT8(1);
+	Datum	   *values = palloc(Max(n, 1) * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		values[i] = Int64GetDatum(bbm_rest_us(&rests, delays[i], elapsed, PG_GETARG_FLOAT8(2)));
+	PG_RETURN_ARRAYTYPE_P(construct_array(values, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+/*
+ * bucket(rate, since float8[], until float8[], amounts float8[]) → for each batch
+ * when the next may begin.  All times in seconds.
+ */
+Datum
+bbm_test_bucket(PG_FUNCTION_ARGS)
+{
+	BbmBucket	bucket = {0};
+	double		rate = PG_GETARG_FLOAT8(0);
+	int			n;
+	int			n_until;
+	int			n_amounts;
+	double	   *since = numbers(fcinfo, 1, &n);
+	double	   *until = numbers(fcinfo, 2, &n_until);
+	double	   *amounts = numbers(fcinfo, 3, &n_amounts);
+	Datum	   *due = palloc(Max(n, 1) * sizeof(Datum));
+
+	if (n_until != n || n_amounts != n)
+		elog(ERROR, "the arrays must be of one length");
+	for (int i = 0; i < n; i++)
+	{
+		bbm_bucket_spend(&bucket, since[i] * USECS_PER_SEC, until[i] * USECS_PER_SEC, rate, amounts[i]);
+		due[i] = Float8GetDatum((double) bbm_bucket_due(&bucket, rate) / USECS_PER_SEC);
+	}
+	PG_RETURN_ARRAYTYPE_P(construct_array(due, n, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
 /* ----------------------------------------------------------------

@@ -47,6 +47,8 @@ typedef struct Signal
 } Signal;
 
 static const Signal signals[] = {
+	/* first: a rest is from the end of the batch on, and what else there is to wait for is part of it */
+	{"busy CPUs", BBM_REST_FACTOR, bbm_read_busy, .of_process = true},
 	{"active hours", BBM_ACTIVE_HOURS, bbm_read_hours},
 	{"WAL rate", BBM_MAX_WAL_RATE, bbm_read_wal_rate, .after_each = true},
 	{"row rate", BBM_MAX_ROW_RATE, bbm_read_row_rate, .after_each = true},
@@ -60,7 +62,6 @@ static const Signal signals[] = {
 	{"dead rows", BBM_MAX_DEAD_TUPLES, bbm_read_dead, .by_relation = true},
 	{"dead rows", BBM_MAX_DEAD_SHARE, bbm_read_dead, .by_relation = true},
 	{"active sessions", BBM_MAX_ACTIVE_SESSIONS, bbm_read_sessions},
-	{"busy CPUs", BBM_REST_FACTOR, bbm_read_busy, .of_process = true},
 	{"condition", BBM_CONDITION, bbm_read_condition, .in_transaction = true}
 };
 
@@ -247,6 +248,7 @@ bbm_pressure_lets_follow(const BbmTarget *target)
 	TimestampTz now = GetCurrentTimestamp();
 	BbmLook		look = {.migration = migration, .state = target->pressure, .now = now};
 
+	bbm_rest_is_due();
 	if (look.state == NULL)
 		return false;
 	for (int i = 0; i < lengthof(signals) && !look.holds; i++)
@@ -266,10 +268,10 @@ bbm_pressure_lets_follow(const BbmTarget *target)
 }
 
 static void
-spend(BbmBucket *bucket, TimestampTz now, int rate, double amount)
+spend(BbmBucket *bucket, TimestampTz since, TimestampTz now, int rate, double amount)
 {
 	if (rate > 0)
-		bbm_bucket_spend(bucket, now, rate, amount);
+		bbm_bucket_spend(bucket, since, now, rate, amount);
 	else
 		memset(bucket, 0, sizeof(BbmBucket));
 }
@@ -280,17 +282,19 @@ bbm_pressure_spent(const BbmTarget *target, const BbmCost *cost)
 {
 	const BbmMigration *migration = target->migration;
 	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz since = now - (TimestampTz) (cost->ms * 1000);
 	BbmHolds   *holds;
 	BbmHold    *hold;
 
+	bbm_rest_is_due();
 	if (!bbm_setting_is_on(migration, BBM_MAX_WAL_RATE) && !bbm_setting_is_on(migration, BBM_MAX_ROW_RATE) &&
 		!bbm_setting_is_on(migration, BBM_WAIT_FOR_STANDBYS))
 		return;
 	holds = bbm_holds_lock();
 	hold = bbm_hold_find(holds, migration->id, now);
 	hold->commit = Max(hold->commit, XactLastCommitEnd);
-	spend(&hold->wal, now, bbm_setting_int(migration, BBM_MAX_WAL_RATE), cost->wal / 1024.0);
-	spend(&hold->rows, now, bbm_setting_int(migration, BBM_MAX_ROW_RATE), cost->rows);
+	spend(&hold->wal, since, now, bbm_setting_int(migration, BBM_MAX_WAL_RATE), cost->wal / 1024.0);
+	spend(&hold->rows, since, now, bbm_setting_int(migration, BBM_MAX_ROW_RATE), cost->rows);
 	bbm_holds_unlock();
 }
 

@@ -29,8 +29,8 @@
 /* How long sessions counted last are good. */
 #define BBM_SESSIONS_MS 200
 
-/* How soon to ask again how long this process has waited for a CPU. */
-#define BBM_BUSY_MS 5
+/* A batch and its commit, or the end of one with another's beginning, are asked for together. */
+#define BBM_BUSY_US 500
 
 /* How long a condition may take. */
 #define BBM_CONDITION_TIMEOUT_MS 1000
@@ -183,6 +183,15 @@ cpu_delay_us(void)
 	return sscanf(text, "%llu %llu", &ran, &delayed) == 2 ? (int64) (delayed / 1000) : -1;
 }
 
+/* Has this process done a batch that it has not rested for? */
+static bool batch_done = false;
+
+void
+bbm_rest_is_due(void)
+{
+	batch_done = true;
+}
+
 /*
  * bbm.rest_factor.  Where this process has had to wait for a CPU, others have had
  * to wait for this process: it stays away from them so many times as long.  A
@@ -193,22 +202,19 @@ bbm_read_busy(BbmLook *look)
 {
 	static int64 seen = -1;		/* delay up to the last look; -1: not looked yet */
 	static TimestampTz seen_at = 0;
-	static TimestampTz next_look = 0;
 	static TimestampTz rest_until = 0;
+	static BbmRests rests = {0};
 	double		factor = bbm_setting_real(look->migration, BBM_REST_FACTOR);
 	int64		delay;
-	int64		rest;
 
-	if (bbm_time_has_come(look->now, next_look, BBM_LONGEST_REST_MS))
+	if (batch_done && bbm_time_has_come(look->now, seen_at + BBM_BUSY_US, 2 * BBM_LONGEST_REST_MS))
 	{
 		delay = cpu_delay_us();
-		rest = seen < 0 ? 0 : bbm_rest_us(delay - seen, look->now - seen_at, factor);
+		rest_until = look->now + (seen < 0 ? 0 : bbm_rest_us(&rests, delay - seen, look->now - seen_at, factor));
 		seen = delay;
 		/* from the end of the rest on */
-		seen_at = look->now + rest;
-		next_look = Max(seen_at, TimestampTzPlusMilliseconds(look->now, BBM_BUSY_MS));
-		if (rest > 0)
-			rest_until = seen_at;
+		seen_at = rest_until;
+		batch_done = false;
 	}
 	if (rest_until <= look->now || bbm_time_has_come(look->now, rest_until, BBM_LONGEST_REST_MS))
 		return;

@@ -21,6 +21,11 @@
 /* The share of its time that a process waits for a CPU on a machine with room. */
 #define BBM_USUAL_DELAY 0.05
 
+/* How many batches a rest goes by. */
+#define BBM_REST_SAMPLES 64
+
+#define BBM_SHORTEST_REST_US 1000
+
 /* The most that a size grows from one batch to the next. */
 #define BBM_GROWTH 2.0
 
@@ -61,12 +66,18 @@ debt_at(const BbmBucket *bucket, TimestampTz now, double rate)
 	return Max(bucket->debt - seconds * rate, 0);
 }
 
-/* So much was used, at "rate" a second; nothing is saved up while nothing is used. */
+/*
+ * So much was used from "since" until now, at "rate" a second.  The time that
+ * took is part of it; nothing is saved up while nothing is used.
+ */
 void
-bbm_bucket_spend(BbmBucket *bucket, TimestampTz now, double rate, double amount)
+bbm_bucket_spend(BbmBucket *bucket, TimestampTz since, TimestampTz now, double rate, double amount)
 {
-	bucket->debt = debt_at(bucket, now, rate) + amount;
-	bucket->at = now;
+	/* another process may have spent meanwhile; or the clock went back */
+	if (bucket->at > since && bucket->at <= now)
+		since = bucket->at;
+	bucket->debt = debt_at(bucket, since, rate) + amount;
+	bucket->at = since;
 }
 
 /* When the debt is paid; after that the next may begin. */
@@ -133,15 +144,20 @@ bbm_look_again_ms(int64 held_ms, int64 first_ms)
 /*
  * A rest of so many times the delay that there was in a time.  A little of that
  * is everywhere and not rested for; nor is what would be over before it began.
+ * Rests go by the mean of many batches, so that these come at even distances,
+ * and not several in a row before a long rest.
  */
 int64
-bbm_rest_us(int64 delay_us, int64 elapsed_us, double factor)
+bbm_rest_us(BbmRests *rests, int64 delay_us, int64 elapsed_us, double factor)
 {
 	double		rest = (delay_us - BBM_USUAL_DELAY * Max(elapsed_us, 0)) * factor;
 
-	if (rest < 1000)
-		return 0;
-	return (int64) Min(rest, BBM_LONGEST_REST_MS * 1000.0);
+	rest = Max(Min(rest, BBM_LONGEST_REST_MS * 1000.0), 0);
+	/* the mean of all up to there, after that a weighted one */
+	rests->n = Min(rests->n + 1, BBM_REST_SAMPLES);
+	rest = rests->us + (rest - rests->us) / rests->n;
+	rests->us = rest;
+	return rest < BBM_SHORTEST_REST_US ? 0 : (int64) rest;
 }
 
 static int

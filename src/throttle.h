@@ -24,7 +24,7 @@ typedef struct BbmBucket
 	double		debt;			/* in units of the rate */
 } BbmBucket;
 
-extern void bbm_bucket_spend(BbmBucket *bucket, TimestampTz now, double rate, double amount);
+extern void bbm_bucket_spend(BbmBucket *bucket, TimestampTz since, TimestampTz now, double rate, double amount);
 extern TimestampTz bbm_bucket_due(const BbmBucket *bucket, double rate);
 
 /*
@@ -52,7 +52,14 @@ extern int64 bbm_look_again_ms(int64 held_ms, int64 first_ms);
 /* How long to leave the CPUs to others after having waited for one; at most so long at a time. */
 #define BBM_LONGEST_REST_MS 100
 
-extern int64 bbm_rest_us(int64 delay_us, int64 elapsed_us, double factor);
+/* The mean rest, of so many; zeroed there was none. */
+typedef struct BbmRests
+{
+	double		us;
+	int			n;
+} BbmRests;
+
+extern int64 bbm_rest_us(BbmRests *rests, int64 delay_us, int64 elapsed_us, double factor);
 
 /* What has been measured of a migration's batches, and the size that follows. */
 typedef struct BbmSizing
