@@ -154,7 +154,7 @@ sub make_sql
 {
 	my ($state, $name) = @_;
 	my $subject = $subjects{$name};
-	my $rows    = $state->{rows}{$name} = between(1000, 4000);
+	my $rows    = between(1000, 4000);
 	my %is      = (
 		t => $name,
 		n => between(1, 8),
@@ -178,7 +178,8 @@ EOS
 			$sql .= "CREATE TABLE {t}_$i PARTITION OF {t} FOR VALUES FROM ($bounds[$i]) TO ($bounds[$i + 1]);\n";
 		}
 	}
-	$sql .= "INSERT INTO {t} (id) SELECT i FROM generate_series(1, $rows) i;\n";
+	# how many there are is told in the same transaction
+	$sql .= "INSERT INTO {t} (id) SELECT i FROM generate_series(1, $rows) i; COMMENT ON TABLE {t} IS '$rows';\n";
 	$sql .= "$subject->{$_};\n" for grep { $subject->{$_} } 'index', 'fill';
 	$sql .= "SELECT $subject->{define}; SELECT bbm_start('{t}');\n";
 	$sql =~ s/\{(\w)\}/$is{$1}/g;
@@ -220,7 +221,7 @@ sub rules
 		'each row is done once, and none twice' =>
 		  "SELECT string_agg(format('%s n=%s late=%s', id, n, late), ', ') FROM (SELECT * FROM $name WHERE (NOT late AND NOT ($once)) OR n NOT IN (0, 1) OR NOT coalesce($done, false) ORDER BY id LIMIT 20) t",
 		'no row is lost' =>
-		  "SELECT string_agg(i::text, ', ') FROM (SELECT i FROM generate_series(1, $state->{rows}{$name}) i WHERE i % 50 <> 7 AND $stays AND NOT EXISTS (SELECT FROM $name WHERE id = i) LIMIT 20) t",
+		  "SELECT string_agg(i::text, ', ') FROM (SELECT i FROM generate_series(1, obj_description('$name'::regclass)::integer) i WHERE i % 50 <> 7 AND $stays AND NOT EXISTS (SELECT FROM $name WHERE id = i) LIMIT 20) t",
 		'all jobs of a finished migration are finished' =>
 		  "SELECT string_agg(format('%s status=%s claim_no=%s attempts=%s', id, status, claim_no, attempts), ', ') FROM $jobs j WHERE status <> 2");
 	$rules{'what cannot be done is put aside, and nothing else'} = $subject->{also} =~ s/\{t\}/$name/gr if $subject->{also};
