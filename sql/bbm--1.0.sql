@@ -496,6 +496,15 @@ CREATE FUNCTION @extschema@.bbm_verify(name text, "check" text DEFAULT NULL) RET
 COMMENT ON FUNCTION @extschema@.bbm_verify IS
     'count the rows in a migration''s range that still meet its where, or do not meet a check';
 
+CREATE FUNCTION @extschema@.bbm_dry_run(
+    name text, batches integer DEFAULT 10,
+    OUT jobs integer, OUT keys bigint, OUT rows bigint, OUT run_time interval, OUT wal_bytes bigint,
+    OUT batch_size integer, OUT complete boolean,
+    OUT estimated_keys bigint, OUT estimated_rows bigint, OUT estimated_time interval, OUT estimated_wal bigint
+) LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.bbm_dry_run IS
+    'run the next batches of a paused migration in this session, roll them back, and return what they cost and what the whole would';
+
 CREATE PROCEDURE @extschema@.bbm_run(name text DEFAULT NULL)
     LANGUAGE c AS 'MODULE_PATHNAME';
 COMMENT ON PROCEDURE @extschema@.bbm_run IS
@@ -966,7 +975,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.detail IS
 REVOKE ALL ON FUNCTION
     @extschema@.bbm_create, @extschema@.bbm_update, @extschema@.bbm_delete, @extschema@.bbm_alter,
     @extschema@.bbm_drop, @extschema@.bbm_sync_trigger, @extschema@.bbm_start, @extschema@.bbm_resume,
-    @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry, @extschema@.bbm_launch_worker,
+    @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry, @extschema@.bbm_dry_run, @extschema@.bbm_launch_worker,
     @extschema@.bbm_migration_guard, @extschema@.bbm_migration_event, @extschema@.bbm_job_guard,
     @extschema@.bbm_truncate_guard, @extschema@.bbm_replica_guard
     FROM PUBLIC;

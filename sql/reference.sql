@@ -13,7 +13,7 @@ $$;
 SELECT examples(:'page', 'Sizes that follow the time') AS sizes, examples(:'page', 'Rows that arrive later') AS later,
        examples(:'page', 'bbm_create') AS bbm_create, examples(:'page', 'bbm_alter') AS bbm_alter,
        examples(:'page', 'bbm_drop') AS bbm_drop, examples(:'page', 'bbm_update') AS bbm_update,
-       examples(:'page', 'bbm_delete') AS bbm_delete,
+       examples(:'page', 'bbm_delete') AS bbm_delete, examples(:'page', 'bbm_dry_run') AS bbm_dry_run,
        -- the job with a key of two columns
        (regexp_match(:'page', E'\n(''UPDATE public.visits SET .*?'')\n'))[1] AS two_columns \gset
 
@@ -33,6 +33,11 @@ INSERT INTO visits SELECT i % 3, '2019-12-31 12:00+00'::timestamptz + i * interv
 SELECT name, owner, batch_size, target_duration, workers FROM batched_background_migrations;
 :bbm_drop
 :bbm_update
+SELECT bbm_pause('fill items.total');
+-- its times are never the same
+\o /dev/null
+:bbm_dry_run
+\o
 :sizes
 :later
 SELECT bbm_create('two columns', 'public.visits', :two_columns, batch_size => 10);

@@ -142,3 +142,20 @@ bbm_get_migration(const char *name)
 	bbm_check_owner(migration->owner, name);
 	return migration;
 }
+
+/*
+ * A job could reset the role, or the session authorization, of a session that
+ * merely switched to the owner, so the session must have logged in as it.
+ */
+void
+bbm_check_session_owns(const BbmMigration *migration)
+{
+	if (GetAuthenticatedUserId() != migration->owner || GetSessionUserId() != migration->owner ||
+		GetUserId() != migration->owner)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("cannot run migration \"%s\" in this session", migration->name),
+				 errdetail("Its job runs as role \"%s\", which this session did not log in as.",
+						   GetUserNameFromId(migration->owner, true) ? GetUserNameFromId(migration->owner, true) : "?"),
+				 errhint("Log in as that role, or start it for the background workers with bbm_start.")));
+}

@@ -36,23 +36,6 @@ PG_FUNCTION_INFO_V1(bbm_launch_worker);
 /* how long a launched worker stays at least, for its launch to be seen */
 #define BBM_LAUNCH_SEEN_MS 200
 
-/*
- * A job could reset the role, or the session authorization, of a session that
- * merely switched to the owner, so the session must have logged in as it.
- */
-static void
-check_session_owns(const BbmMigration *migration)
-{
-	if (GetAuthenticatedUserId() != migration->owner || GetSessionUserId() != migration->owner ||
-		GetUserId() != migration->owner)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("cannot run migration \"%s\" in this session", migration->name),
-				 errdetail("Its job runs as role \"%s\", which this session did not log in as.",
-						   GetUserNameFromId(migration->owner, true) ? GetUserNameFromId(migration->owner, true) : "?"),
-				 errhint("Log in as that role, or start it for the background workers with bbm_start.")));
-}
-
 typedef struct RunState
 {
 	int64		id;				/* in */
@@ -204,7 +187,7 @@ run_one(int64 id, MemoryContext context)
 		(void) goes_on(&state, state.migration->name);
 		return;
 	}
-	check_session_owns(state.migration);
+	bbm_check_session_owns(state.migration);
 	name = MemoryContextStrdup(context, state.migration->name);
 	run_or_throw(start_it, &id);
 	engine = bbm_engine_begin(state.migration->owner, id, &transient);
@@ -245,7 +228,7 @@ find(void *arg)
 	if (args->name)
 	{
 		migrations = list_make1(bbm_get_migration(args->name));
-		check_session_owns(linitial(migrations));
+		bbm_check_session_owns(linitial(migrations));
 	}
 	else
 		migrations = bbm_migrations_with_status(list_make3_int(BBM_PAUSED, BBM_ACTIVE, BBM_RUNNING),

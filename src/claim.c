@@ -295,6 +295,24 @@ bbm_claim_next(BbmClaim *claim)
 }
 
 /*
+ * Takes a job that was given back, the next new range, or a failed job, due or
+ * not, whoever else has the table.  False when nothing is left.  For a
+ * transaction that has the migration's lock and is not going to commit.
+ */
+bool
+bbm_claim_any(BbmClaim *claim)
+{
+	int64		id = claim->target->migration->id;
+	BbmClaimState state;
+
+	if (!bbm_claim_state(id, &state))
+		return false;
+	return bbm_job_reclaim(id, BBM_JOB_NEW, DT_NOEND, claim->token, claim->context, &claim->job) ||
+		cut_new(claim, &state) ||
+		bbm_job_reclaim(id, BBM_FAILED, DT_NOEND, claim->token, claim->context, &claim->job);
+}
+
+/*
  * Is every range of the pass cut and every job finished?  For the transitions
  * that follow, whose transaction holds the migration's lock: no claim comes in
  * between.

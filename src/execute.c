@@ -17,7 +17,6 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
-#include "commands/trigger.h"
 #include "executor/instrument.h"
 #include "pgstat.h"
 #include "miscadmin.h"
@@ -149,7 +148,7 @@ bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 	 * job, and so is what they queue in turn, deferred or not: nothing of the
 	 * owner's may be left to run at the commit, where the settings are ours.
 	 */
-	AfterTriggerFireDeferred();
+	bbm_txn_fire_deferred();
 	bbm_txn_discard();
 	if (by_statistics)
 		rows = rows_changed(leaf) - before;
@@ -347,6 +346,19 @@ is_current(const BbmWork *work)
 	return bbm_target_is_current(target);
 }
 
+/* SPI, or a statement, leaves us in a context that ends with the transaction: not so the cursor. */
+static BbmBound
+keep_cursor(const BbmWork *work, const BbmBound *reached)
+{
+	MemoryContext old = MemoryContextSwitchTo(work->context);
+	BbmBound	cursor = *reached;
+
+	if (DatumGetPointer(reached->key))
+		cursor.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(reached->key));
+	MemoryContextSwitchTo(old);
+	return cursor;
+}
+
 void
 bbm_work(void *arg)
 {
@@ -383,17 +395,43 @@ bbm_work(void *arg)
 	}
 	else
 	{
-		MemoryContext old;
-
 		bbm_job_progress(work->job, &part.max, work->next_size, &work->cost);
-		/* only now: a statement leaves us in a context that ends with the transaction */
-		old = MemoryContextSwitchTo(work->context);
-		work->next_cursor = part.max;
-		/* only now: SPI leaves us in its own context, which ends with the transaction */
-		old = MemoryContextSwitchTo(work->context);
-		if (DatumGetPointer(part.max.key))
-			work->next_cursor.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(part.max.key));
-		MemoryContextSwitchTo(old);
+		work->next_cursor = keep_cursor(work, &part.max);
 		work->result = BBM_WORK_PART;
 	}
+}
+
+/*
+ * A claimed job whole, in the caller's transaction, which is not going to commit:
+ * what would be commits of its own are none.  Returns how many rows it says it
+ * has changed; work->keys is how many keys it had.  Raises what the job does.
+ */
+int64
+bbm_work_whole(BbmWork *work)
+{
+	BbmJob	   *job = work->job;
+	int64		rows = 0;
+	BbmRange	part;
+	bool		more = true;
+
+	work->skipped = false;
+	while (more)
+	{
+		bbm_watch_begin(bbm_setting_int(work->target->migration, BBM_MAX_BLOCKING_TIME),
+						bbm_setting_int(work->target->migration, BBM_MAX_BATCH_TIME));
+		if (!bbm_job_lock(job) || !is_current(work))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("table \"%s\" was changed meanwhile", work->target->migration->table_name),
+					 errhint("Try again.")));
+		more = do_part_measured(work, &part);
+		rows += work->cost.rows;
+		if (!more)
+			break;
+		bbm_job_progress(job, &part.max, work->next_size, &work->cost);
+		job->cursor = keep_cursor(work, &part.max);
+		job->has_cursor = true;
+	}
+	bbm_job_finish(job, &work->cost, work->skipped);
+	return rows;
 }

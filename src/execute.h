@@ -41,6 +41,7 @@ typedef struct BbmWork
 
 /* A BbmTxnFn with a BbmWork. */
 extern void bbm_work(void *arg);
+extern int64 bbm_work_whole(BbmWork *work);
 extern int64 bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size);
 
 #endif							/* BBM_EXECUTE_H */

@@ -230,6 +230,13 @@ bbm_watch_begin(int blocking_limit, int batch_limit)
 	watching = true;
 }
 
+/* Is a batch in flight in this process? */
+bool
+bbm_watch_is_on(void)
+{
+	return watching;
+}
+
 /*
  * The batch has ended, well or not.  If it was stopped too late then it is
  * done, and what remains of the cancel is taken back, since it must not hit the

@@ -19,6 +19,7 @@ typedef enum BbmStop
 } BbmStop;
 
 extern void bbm_watch_begin(int blocking_limit, int batch_limit);
+extern bool bbm_watch_is_on(void);
 extern void bbm_watch_end(void);
 extern BbmStop bbm_watch_outcome(void);
 extern void bbm_watch_rest(void);

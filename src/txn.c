@@ -21,8 +21,10 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "commands/prepare.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
 #include "optimizer/cost.h"
 #include "pgstat.h"
 #include "utils/guc.h"
@@ -51,6 +53,7 @@ static bool was_pinned = false;
 static const char *original_seqscan = "on";
 static char *original_commit = "on";
 static int	own_lock_timeout = -1;	/* of the migration at hand, ms; -1: the server's */
+static bool trying = false;		/* in bbm_txn_try */
 static bool pinned = false;		/* are the settings those of our own statements? */
 /* Climbs that have not ended, innermost last; an abort undoes those begun in it. */
 #define MAX_CLIMBS 16
@@ -199,6 +202,25 @@ bbm_user_settings_end(int level)
 }
 
 /*
+ * Fires what is deferred to the commit, and what that queues in turn.  What is
+ * tried is inside of somebody's statement, whose own events have to be there
+ * again when it is undone: the server keeps them only for SET CONSTRAINTS.
+ */
+void
+bbm_txn_fire_deferred(void)
+{
+	ConstraintsSetStmt *immediate;
+
+	if (!trying)
+	{
+		AfterTriggerFireDeferred();
+		return;
+	}
+	immediate = makeNode(ConstraintsSetStmt);
+	AfterTriggerSetState(immediate);
+}
+
+/*
  * Ends what the owner's statement would leave in the session, for the next job
  * to trip over: cursors (those WITH HOLD would run on at the commit, in our
  * settings), prepared statements, temporary tables.  Session-level advisory
@@ -260,9 +282,9 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
 	return error;
 }
 
-/* The function's part, rolled back by itself when it fails. */
+/* The function's part, rolled back by itself when it fails, or when it is not to be kept. */
 static ErrorData *
-run_in_subtransaction(BbmTxnFn fn, void *arg)
+run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -289,7 +311,10 @@ run_in_subtransaction(BbmTxnFn fn, void *arg)
 		SPI_finish();
 		pinned = false;
 		AtEOXact_GUC(false, nest_level);
-		ReleaseCurrentSubTransaction();
+		if (keep)
+			ReleaseCurrentSubTransaction();
+		else
+			RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
 	}
@@ -309,6 +334,23 @@ run_in_subtransaction(BbmTxnFn fn, void *arg)
 	return error;
 }
 
+/*
+ * Runs fn in a subtransaction of the caller's with the settings of the engine,
+ * and undoes it, whatever comes of it.  Returns its error, in the caller's
+ * context.
+ */
+ErrorData *
+bbm_txn_try(BbmTxnFn fn, void *arg)
+{
+	ErrorData  *error;
+
+	original_seqscan = enable_seqscan ? "on" : "off";
+	trying = true;
+	error = run_in_subtransaction(fn, arg, false);
+	trying = false;
+	return error;
+}
+
 static ErrorData *
 run_in_foreground(BbmTxnFn fn, void *arg, bool synchronous)
 {
@@ -318,7 +360,7 @@ run_in_foreground(BbmTxnFn fn, void *arg, bool synchronous)
 	SetCurrentStatementStartTimestamp();
 	force_read_committed();
 	original_seqscan = enable_seqscan ? "on" : "off";
-	error = run_in_subtransaction(fn, arg);
+	error = run_in_subtransaction(fn, arg, true);
 	if (error)
 	{
 		SPI_rollback();
