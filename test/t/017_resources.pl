@@ -219,5 +219,22 @@ gate($node, 'open');
 value($node, q(SELECT bbm_retry('fails')));
 finished($node, 'fails', 'bbm_retry does not wait for the clock');
 no_workers($node);
+
+# A day without anything to do: the launcher is there, and what is due by then is done.
+gate($node, 'shut');
+define($node, 'due', 't', job => 'fails', batch_size => 2000, settings => q(ARRAY['bbm.retry_delay=10h', 'bbm.retry_max_delay=20h']), start => 'true');
+$node->poll_query_until('postgres', q(SELECT waiting_on = 'retry of a failed job' FROM bbm_status('due')));
+workers_gone($node);
+gate($node, 'open');
+my $launcher = launcher_pid($node);
+is(value($node, q(SELECT status, attempt FROM bbm_status('due'))), 'running|1', 'a retry is due in hours, and no worker waits for it');
+set_clock('86400');
+finished($node, 'due', 'a day later it is done');
+cmp_ok(value($node, q(SELECT finished_at - started_at > '20 hours' FROM bbm_status('due'))), 'eq', 't', 'after a day by the clock');
+define($node, 'day', 't', start => 'true');
+finished($node, 'day', 'and what is started then finishes');
+is(value($node, 'SELECT min(n), max(n) FROM t'), '4|4', 'each row once');
+is(launcher_pid($node), $launcher, 'by the same launcher');
+no_workers($node);
 log_clean($node);
 done_testing();
