@@ -55,6 +55,7 @@ ALTER SYSTEM SET bbm.enabled = off;
 SELECT pg_reload_conf();
 \c -
 SHOW bbm.enabled;
+SELECT bbm_launch_worker();
 SELECT bbm_start('switched');
 SELECT bbm_wait('switched', '300 ms');
 SELECT name, status, workers, waiting_on FROM bbm_status();

@@ -23,6 +23,7 @@
 #include "access.h"
 #include "catalog.h"
 #include "engine.h"
+#include "guc.h"
 #include "record.h"
 #include "shmem.h"
 #include "txn.h"
@@ -307,6 +308,12 @@ bbm_launch_worker(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("idle_timeout must not be negative"),
 				 errhint("Zero makes the worker leave as soon as it finds nothing to do.")));
+	if (!bbm_enabled)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("no worker may run"),
+				 errdetail("The setting bbm.enabled is off."),
+				 errhint("CALL bbm_run works without it.")));
 	/* one that has left before we have seen it looks as if it had not come up */
 	start.idle_ms = Max(start.idle_ms, BBM_LAUNCH_SEEN_MS);
 	bbm_worker_describe(&worker, "bbm_worker_main", 0, &start);
