@@ -38,7 +38,10 @@
 /* A claim that met a lock looks again after this. */
 #define BBM_HELD_MS 200
 
-/* A target is resolved anew after a longer wait than this: what it waits for may have been altered. */
+/*
+ * After a longer wait than this a target is resolved anew: what it waits for may
+ * have been altered.  A shorter one, as a rest between two batches, is sat out.
+ */
 #define BBM_KEEP_TARGET_MS 100
 
 /* What came of trying one migration. */
@@ -363,13 +366,19 @@ wait_for_pressure(BbmEngine *engine, BbmTarget *target)
 	if (engine->wait.cancelled)
 		engine->cancelled = engine->wait.cancelled;
 	engine->held = true;
-	bbm_slot_report(id, 0);
 	bbm_slot_wait(engine->wait.reason);
 	bbm_contend(engine->space, id, false);
 	target->table_since = 0;
 	if (engine->wait.due > TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_KEEP_TARGET_MS))
 		forget_target(engine, id);
 	return outcome;
+}
+
+/* Is there nothing that this process could do instead of waiting? */
+static bool
+nothing_else(const BbmEngine *engine)
+{
+	return engine->wait.of_process || list_length(engine->runnable) == 1;
 }
 
 /* Does the next thing for one migration. */
@@ -387,7 +396,11 @@ work_on(BbmEngine *engine, int64 id)
 		return outcome;
 	bbm_txn_lock_timeout(bbm_setting_int(claim.target->migration, BBM_LOCK_TIMEOUT));
 	if (bbm_pressure_holds(claim.target, true, &engine->wait))
-		return wait_for_pressure(engine, claim.target);
+	{
+		bbm_slot_report(id, 0);
+		if (!nothing_else(engine) || !bbm_sit_out(engine, claim.target, true, BBM_KEEP_TARGET_MS))
+			return wait_for_pressure(engine, claim.target);
+	}
 	if (claim.target->hold_until > GetCurrentTimestamp())
 	{
 		snprintf(claim.reason, sizeof(claim.reason), "a while, after %d errors in a row", claim.target->failures_in_row);

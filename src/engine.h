@@ -52,5 +52,6 @@ extern void bbm_engine_end(BbmEngine *engine);
 /* run.c */
 struct BbmClaim;
 extern bool bbm_run_jobs(BbmEngine *engine, struct BbmClaim *claim);
+extern bool bbm_sit_out(BbmEngine *engine, BbmTarget *target, bool may_help, int ms);
 
 #endif							/* BBM_ENGINE_H */

@@ -229,6 +229,7 @@ bbm_pressure_holds(BbmTarget *target, bool may_help, BbmWait *wait)
 		read_signal(&signals[i], &look);
 		if (look.holds && may_help && signals[i].read == bbm_read_dead && bbm_vacuum_instead(&look))
 			read_signal(&signals[i], &look);
+		wait->of_process = signals[i].of_process;
 	}
 	if (look.holds)
 		begin_hold(&look, wait);

@@ -163,6 +163,32 @@ is_wanted(const BbmEngine *engine)
 }
 
 /*
+ * Waits for pressure that has been met to be over; false when it is not over
+ * within so many milliseconds, or when somebody wants something else of us.
+ * Between transactions.
+ */
+bool
+bbm_sit_out(BbmEngine *engine, BbmTarget *target, bool may_help, int ms)
+{
+	TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+
+	do
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (engine->wait.cancelled || now >= give_up || engine->wait.due > give_up || is_wanted(engine))
+			return false;
+		bbm_watch_rest();
+		bbm_slot_wait(engine->wait.reason);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Max(TimestampDifferenceMilliseconds(now, engine->wait.due), 1), PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	} while (bbm_pressure_holds(target, may_help, &engine->wait));
+	bbm_slot_wait("");
+	return true;
+}
+
+/*
  * Between two sub-batches of a job: true when the next may begin, for which
  * pressure is waited out if it is over soon.  Holds no transaction, snapshot or
  * lock but the place.
@@ -170,26 +196,16 @@ is_wanted(const BbmEngine *engine)
 static bool
 may_begin_part(BbmEngine *engine, BbmTarget *target)
 {
-	TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_HOLD_JOB_MS);
-	bool		waited = false;
-
-	while (!is_wanted(engine) && bbm_pressure_holds(target, false, &engine->wait))
+	if (is_wanted(engine))
+		return false;
+	if (!bbm_pressure_holds(target, false, &engine->wait))
+		return true;
+	if (!bbm_sit_out(engine, target, false, BBM_HOLD_JOB_MS))
 	{
-		TimestampTz now = GetCurrentTimestamp();
-
 		if (engine->wait.cancelled)
 			engine->cancelled = engine->wait.cancelled;
-		if (engine->wait.cancelled || now >= give_up || engine->wait.due > give_up)
-			return false;
-		bbm_watch_rest();
-		bbm_slot_wait(engine->wait.reason);
-		waited = true;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Max(TimestampDifferenceMilliseconds(now, engine->wait.due), 1), PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
+		return false;
 	}
-	if (waited)
-		bbm_slot_wait("");
 	return !is_wanted(engine);
 }
 
