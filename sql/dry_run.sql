@@ -43,6 +43,7 @@ UPDATE t SET filled = 1 WHERE id = 1001;
 COMMIT;
 SELECT count(*), sum(n), sum(filled) FROM t;
 DELETE FROM t WHERE id = 1001;
+VACUUM t;
 
 -- it goes on where the migration is
 CREATE FUNCTION stops() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -59,6 +60,7 @@ SELECT * FROM dry('m', 2);
 SELECT * FROM dry('m');
 CALL bbm_run('m');
 SELECT n, count(*) FROM t GROUP BY n;
+VACUUM t;
 
 -- what is not paused
 SELECT bbm_dry_run('m');

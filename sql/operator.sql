@@ -96,9 +96,12 @@ SELECT bbm_create('third', 'app.items', 'UPDATE app.items SET n = n + 1, who = c
 SELECT bbm_alter('third', owner => 'regress_bbm_app');
 SELECT bbm_create('not app''s', 'app.items', 'UPDATE app.items SET n = n + 1 WHERE id BETWEEN $1 AND $2') > 0 AS created;
 \c - regress_bbm_helpdesk
+-- at once: it would have finished
+BEGIN;
 SELECT app.start_migration('third');
 SELECT app.pause_migration('third') >= 0 AS paused;
 SELECT app.start_migration('third') >= 0 AS started;
+COMMIT;
 SELECT app.start_migration('not app''s');
 SELECT bbm_start('third');
 UPDATE batched_background_migrations SET status = 0;

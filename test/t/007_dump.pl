@@ -45,7 +45,7 @@ command_ok([ @plain, '--data-only', '-f', "$dir/data.sql" ], 'of the data alone'
 command_ok([ @plain, '--no-owner', '-f', "$dir/no-owner.sql" ], 'with --no-owner');
 command_ok([ @plain, '-Fd', '-j2', '-f', "$dir/parallel" ], 'in parallel');
 command_ok([ @plain, '-Fc', '-f', "$dir/custom" ], 'in one file');
-is(value($node, in_flight()), 2, 'the batches in flight were not disturbed');
+ok($node->poll_query_until('postgres', in_flight(), 2), 'the batches in flight were not disturbed');
 
 # What a copy has to be: at rest, saying so, and after a start complete.
 sub copy_ok
