@@ -124,7 +124,7 @@ my $waiter = background($node, 'postgres', q(SET application_name = 'waiter'), q
 ok( $node->poll_query_until(
 		'postgres', q(SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE application_name = 'waiter')),
 	'a pause that waits, waits');
-is(value($node, in_flight()), 1, 'while the batch is in flight');
+ok($node->poll_query_until('postgres', in_flight(), 1), 'while the batch is in flight');
 gate($node, 'open');
 is((finish_background($waiter))[0], '1', 'and returns when that has ended');
 is(value($node, 'SELECT count(*) FROM e WHERE n = 1'), 500, 'with the batch done');

@@ -79,7 +79,7 @@ start('c');
 reach_gate($node);
 set('bbm.enabled = off');
 $node->poll_query_until('postgres', "SELECT current_setting('bbm.enabled') = 'off'");
-is(value($node, in_flight()), 1, 'bbm.enabled = off leaves the batch in flight');
+ok($node->poll_query_until('postgres', in_flight(), 1), 'bbm.enabled = off leaves the batch in flight');
 gate($node, 'open');
 no_workers($node, 'after it the worker leaves');
 is(value($node, 'SELECT count(*) FROM c WHERE n = 1'), 100, 'with its batch done');

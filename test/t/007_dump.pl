@@ -119,7 +119,7 @@ for my $case (
 }
 
 # Into the place of the original, while that works.
-is(value($node, in_flight()), 2, 'the original is still at work');
+ok($node->poll_query_until('postgres', in_flight(), 2), 'the original is still at work');
 {
 	my ($out, $err) = ('', '');
 	my $psql = IPC::Run::start([ psql_to($node, 'postgres', 'clean.sql') ], '>', \$out, '2>', \$err);

@@ -34,7 +34,7 @@ sub database
 sub original_goes_on
 {
 	my ($db) = @_;
-	is(value($node, in_flight()), 2, "$db: the original was not disturbed");
+	ok($node->poll_query_until('postgres', in_flight(), 2), "$db: the original was not disturbed");
 	gate($node, 'open', $db);
 	finished($node, 'rest', "$db: the original finishes", $db);
 	once_each($node, 't', 500, undef, $db);
@@ -104,7 +104,7 @@ original_goes_on('app');
 # A base backup is its original, for all that anybody can tell: it goes on, unless told not to.
 database('base', 'ops');
 $node->backup('base');
-is(value($node, in_flight()), 2, 'pg_basebackup disturbs no batch');
+ok($node->poll_query_until('postgres', in_flight(), 2), 'pg_basebackup disturbs no batch');
 my $copy = PostgreSQL::Test::Cluster->new('copy');
 $copy->init_from_backup($node, 'base');
 $copy->append_conf('postgresql.conf', 'bbm.enabled = off');
