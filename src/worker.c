@@ -262,7 +262,7 @@ bbm_scout_main(Datum arg)
 		ListCell   *cell;
 		ListCell   *reason;
 
-		/* a plan that has no index to use costs more without seqscans than it does: not to be compiled for one look */
+		/* one look is not worth compiling its plan, however many job rows there are */
 		bbm_guc_set("jit", "off", false);
 		/* DDL or a restore may hold our table for a while; nobody else would look again soon */
 		while ((error = bbm_txn_run(scout, &args, false)) != NULL)
