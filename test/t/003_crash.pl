@@ -40,8 +40,14 @@ sub survives
 sub wait_for_restart
 {
 	my ($since) = @_;
-	return $node->poll_query_until('postgres', "SELECT pg_postmaster_start_time() IS NOT NULL AND pg_is_in_recovery() = false")
-	  && $node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bbm launcher' AND backend_start > '$since'");
+	my $back = "SELECT NOT pg_is_in_recovery() AND count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bbm launcher' AND backend_start > '$since'";
+	# a psql that is refused may be gone before its statement is written to it
+	for (1 .. 10)
+	{
+		my $seen = eval { $node->poll_query_until('postgres', $back) };
+		return $seen if defined $seen;
+	}
+	return 0;
 }
 
 sub now
