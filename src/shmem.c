@@ -284,6 +284,8 @@ bbm_demand_raise(Oid database, Oid owner, int wanted)
 	if (demand)
 	{
 		demand->failures = 0;
+		/* also for a worker that has looked before this, and is about to settle and leave */
+		demand->wakes++;
 		if (demand->wanted < wanted)
 		{
 			demand->wanted = wanted;
