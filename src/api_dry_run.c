@@ -34,6 +34,7 @@
 #include "execute.h"
 #include "giveway.h"
 #include "guc.h"
+#include "record.h"
 #include "target.h"
 #include "txn.h"
 
@@ -77,8 +78,7 @@ begin(const DryRun *run, int64 *estimate)
 {
 	BbmMigration *migration;
 	BbmTarget  *target;
-	BbmBound	min = {0};
-	BbmBound	max = {0};
+	BbmFirstLook look;
 	BbmStatus	status;
 
 	if (!bbm_migration_lock(run->id, &status))
@@ -96,10 +96,9 @@ begin(const DryRun *run, int64 *estimate)
 	target = bbm_target_open(migration);
 	PG_TRY();
 	{
-		*estimate = bbm_target_estimate(target);
-		if (target->strategy->has_key && !target->key.is_integer && !DatumGetPointer(migration->max.key))
-			(void) bbm_target_bounds(target, &min, &max);
-		bbm_migration_take_up(run->id, *estimate, target->relid, &min, &max, bbm_key_order_words(&target->key));
+		bbm_first_look(target, &look);
+		bbm_record_taken_up(target, &look);
+		*estimate = migration->counted ? bbm_target_estimate(target) : look.estimate;
 	}
 	PG_FINALLY();
 	{

@@ -199,9 +199,7 @@ typedef struct OpenArgs
 	int64		id;
 	BbmMigration *migration;	/* as read, once it is ours to run */
 	BbmTarget  *target;
-	int64		estimate;
-	BbmBound	min;			/* of a key whose bounds nobody gave */
-	BbmBound	max;
+	BbmFirstLook look;			/* in the step's context */
 	bool		taken_up;
 } OpenArgs;
 
@@ -211,6 +209,7 @@ open_target(void *arg)
 {
 	OpenArgs   *args = arg;
 	BbmMigration *migration = bbm_migration_by_id(args->id, args->engine->step);
+	MemoryContext old;
 
 	if (migration == NULL || migration->owner != args->engine->owner || migration->home == NULL ||
 		strcmp(migration->home, bbm_home()) != 0 ||
@@ -218,15 +217,11 @@ open_target(void *arg)
 		return;
 	args->migration = migration;
 	args->target = bbm_target_open(migration);
-	if (!migration->counted)
-		args->estimate = bbm_target_estimate(args->target);
-	if (args->target->strategy->has_key && !args->target->key.is_integer && !DatumGetPointer(migration->max.key))
-	{
-		MemoryContext old = MemoryContextSwitchTo(args->engine->step);
-
-		(void) bbm_target_bounds(args->target, &args->min, &args->max);
-		MemoryContextSwitchTo(old);
-	}
+	if (migration->status != BBM_ACTIVE)
+		return;
+	old = MemoryContextSwitchTo(args->engine->step);
+	bbm_first_look(args->target, &args->look);
+	MemoryContextSwitchTo(old);
 }
 
 /*
@@ -241,8 +236,7 @@ take_up(void *arg)
 
 	args->taken_up = bbm_migration_lock(args->id, &status) && status == BBM_ACTIVE;
 	if (args->taken_up)
-		bbm_migration_take_up(args->id, args->estimate, args->target->relid, &args->min, &args->max,
-							  bbm_key_order_words(&args->target->key));
+		bbm_record_taken_up(args->target, &args->look);
 }
 
 /* The migration's target as of now, taken up; NULL with an outcome when there is none. */

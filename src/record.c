@@ -55,6 +55,31 @@ bbm_transition(BbmStatus from, int to)
 }
 
 /*
+ * What has to be known to take a migration up, and was not given or found out
+ * before: how much there is to do, and the bounds of its key.  Needs a
+ * transaction and SPI; the bounds are in the caller's context.
+ */
+void
+bbm_first_look(BbmTarget *target, BbmFirstLook *look)
+{
+	const BbmMigration *migration = target->migration;
+
+	memset(look, 0, sizeof(BbmFirstLook));
+	if (!migration->counted)
+		look->estimate = bbm_target_estimate(target);
+	if (!target->key.is_integer && !DatumGetPointer(migration->max.key))
+		(void) bbm_target_bounds(target, &look->min, &look->max);
+}
+
+/* Active becomes running.  Caller has bbm_migration_lock, and has seen the status. */
+void
+bbm_record_taken_up(const BbmTarget *target, const BbmFirstLook *look)
+{
+	bbm_migration_take_up(target->migration->id, look->estimate, target->relid, &look->min, &look->max,
+						  bbm_key_order_words(&target->key));
+}
+
+/*
  * By SQLSTATE class.  Locks, cancels, serialization failures and want of
  * resources pass; a missing or forbidden object does not pass by trying again;
  * anything else may be due to the data of the batch.

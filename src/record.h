@@ -23,6 +23,17 @@ typedef enum BbmTransition
 
 extern BbmTransition bbm_transition(BbmStatus from, int to);
 
+/* What is found out about a migration before it is taken up. */
+typedef struct BbmFirstLook
+{
+	int64		estimate;		/* keys to do */
+	BbmBound	min;			/* of a key that is not an integer, if nobody gave bounds */
+	BbmBound	max;
+} BbmFirstLook;
+
+extern void bbm_first_look(BbmTarget *target, BbmFirstLook *look);
+extern void bbm_record_taken_up(const BbmTarget *target, const BbmFirstLook *look);
+
 /* What an error means for a job. */
 typedef enum BbmErrorClass
 {
