@@ -5,7 +5,8 @@
  *
  * No SQL of the extension declares these functions: a test does, to reach what
  * has no SQL function of its own or more than one.  Only a superuser can, as of
- * any function in C, and they change nothing.
+ * any function in C, and they change nothing
+ * that is kept.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,16 +14,20 @@
 
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 
+#include "shmem.h"
 #include "statement.h"
 #include "target.h"
 
 PG_FUNCTION_INFO_V1(bbm_test_statement);
 PG_FUNCTION_INFO_V1(bbm_test_condition);
 PG_FUNCTION_INFO_V1(bbm_test_cascades);
+PG_FUNCTION_INFO_V1(bbm_test_call_past_leaving);
 
 static char *
 text_or_null(FunctionCallInfo fcinfo, int n)
@@ -75,4 +80,18 @@ bbm_test_cascades(PG_FUNCTION_ARGS)
 	if (text == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(text));
+}
+
+/*
+ * (wanted integer): what happens when a worker of the caller's has looked and found nothing,
+ * another calls for that many, and only then the first says that it leaves.
+ */
+Datum
+bbm_test_call_past_leaving(PG_FUNCTION_ARGS)
+{
+	uint64		wakes = bbm_demand_wakes(MyDatabaseId, GetUserId());
+
+	bbm_demand_raise(MyDatabaseId, GetUserId(), PG_GETARG_INT32(0));
+	bbm_demand_settle(MyDatabaseId, GetUserId(), wakes, DT_NOEND);
+	PG_RETURN_VOID();
 }

@@ -9,6 +9,7 @@ use lib "$FindBin::RealBin/../perl";
 use BbmTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(sleep);
 
 # no look of its own may help, unless a test is about that
 my $node = bbm_node('launcher', conf => "bbm.naptime = 0\nbbm.max_workers = 3\n");
@@ -157,6 +158,22 @@ is(value($node, q(SELECT count(*) FROM bbm_jobs('unannounced'))), 0, 'what nobod
 set('bbm.naptime = 1s');
 finished($node, 'unannounced', 'until the launcher looks');
 set('bbm.naptime = 0');
+
+# A worker that has looked and found nothing says that it leaves after another has called
+# for help: the call stands, and who is started because of it finds nothing and leaves, too.
+value($node, q(CREATE FUNCTION call_past_leaving(wanted integer) RETURNS void LANGUAGE c AS '$libdir/bbm', 'bbm_test_call_past_leaving'));
+set('log_min_messages = debug1');
+$node->poll_query_until('postgres', "SELECT current_setting('log_min_messages') = 'debug1'");
+my $offset = log_size($node);
+value($node, 'SELECT call_past_leaving(2)');
+my $called;
+for (1 .. 100)
+{
+	last if $called = log_since($node, $offset) =~ /starting background worker process "bbm worker/;
+	sleep 0.05;
+}
+ok($called, 'a call for help that comes while another leaves is heard');
+set('log_min_messages = warning');
 
 # Settings of the owner and of the database that would be in the way.
 value($node, <<'EOS');
