@@ -86,69 +86,79 @@ my $old_jobs = value($old, "$jobs WHERE j.status = 2 ORDER BY j.id");
 my $old_id   = value($old, 'SELECT system_identifier FROM pg_control_system()');
 $old->stop('fast');
 
-my $new = bbm_node('new', start => 0, initdb => ['--data-checksums'], conf => $conf);
-chdir $new->basedir or die $!;
-command_ok(
-	[
-		'pg_upgrade', '--no-sync',
-		'-d', $old->data_dir, '-D', $new->data_dir,
-		'-b', $bindir, '-B', $new->config_data('--bindir'),
-		'-s', $new->host, '-p', $old->port, '-P', $new->port
-	],
-	'pg_upgrade with migrations at work');
-$new->start;
-note $old->config_data('--version'), ' to ', $new->config_data('--version');
+# As copies the old cluster's files are used twice; as links they are the new one's from
+# then on, so that comes last.
+sub upgrade
+{
+	my ($mode) = @_;
+	my $new = bbm_node("new_$mode", start => 0, initdb => ['--data-checksums'], conf => $conf);
+	chdir $new->basedir or die $!;
+	command_ok(
+		[
+			'pg_upgrade', '--no-sync', $mode eq 'link' ? '--link' : (),
+			'-d', $old->data_dir, '-D', $new->data_dir,
+			'-b', $bindir, '-B', $new->config_data('--bindir'),
+			'-s', $new->host, '-p', $old->port, '-P', $new->port
+		],
+		"pg_upgrade ($mode) with migrations at work");
+	$new->start;
+	note $old->config_data('--version'), ' to ', $new->config_data('--version');
 
-isnt(value($new, 'SELECT system_identifier FROM pg_control_system()'), $old_id, 'the new cluster has an identifier of its own');
-is( value($new, q(SELECT count(*) FROM batched_background_migrations WHERE started_at IS NOT NULL AND split_part(home, '/', 1) <> )
-	  . "'$old_id'"),
-	0, 'those that were started are of the old one');
-is( value($new, q(SELECT string_agg(name || ' ' || status, ', ' ORDER BY name) FROM bbm_status())),
-	'blocks running, done finished, fresh paused, halted paused, ints running, texts running, tree running',
-	'the migrations are as they were');
-# one that is at home runs beside them: so there are workers, and they have looked
-value($new, 'CREATE TABLE own AS SELECT id, 0 AS n FROM ints; ALTER TABLE own ADD PRIMARY KEY (id)');
-define($new, 'own', 'own', start => 'true');
-finished($new, 'own', 'one that is defined there runs');
-workers_gone($new);
-is( value($new, q(SELECT string_agg(name, ' ' ORDER BY name) FROM bbm_status() WHERE waiting_on LIKE 'a start here%' AND status = 'running')),
-	join(' ', sort @at_work), 'what ran waits, and says for what');
-is(value($new, "SELECT name, sum(n) FROM ($all_rows) r GROUP BY name ORDER BY name"), $halves, '... and nothing of it was done');
+	isnt(value($new, 'SELECT system_identifier FROM pg_control_system()'), $old_id, 'the new cluster has an identifier of its own');
+	is( value($new, q(SELECT count(*) FROM batched_background_migrations WHERE started_at IS NOT NULL AND split_part(home, '/', 1) <> )
+		  . "'$old_id'"),
+		0, 'those that were started are of the old one');
+	is( value($new, q(SELECT string_agg(name || ' ' || status, ', ' ORDER BY name) FROM bbm_status())),
+		'blocks running, done finished, fresh paused, halted paused, ints running, texts running, tree running',
+		'the migrations are as they were');
+	# one that is at home runs beside them: so there are workers, and they have looked
+	value($new, 'CREATE TABLE own AS SELECT id, 0 AS n FROM ints; ALTER TABLE own ADD PRIMARY KEY (id)');
+	define($new, 'own', 'own', start => 'true');
+	finished($new, 'own', 'one that is defined there runs');
+	workers_gone($new);
+	is( value($new, q(SELECT string_agg(name, ' ' ORDER BY name) FROM bbm_status() WHERE waiting_on LIKE 'a start here%' AND status = 'running')),
+		join(' ', sort @at_work), 'what ran waits, and says for what');
+	is(value($new, "SELECT name, sum(n) FROM ($all_rows) r GROUP BY name ORDER BY name"), $halves, '... and nothing of it was done');
 
-# Rows come to blocks that were clean.  VACUUM makes these all-visible again.
-value($new, 'DELETE FROM blocks WHERE id <= 40');
-value($new, 'VACUUM blocks');
-value($new, q(INSERT INTO blocks SELECT i, 0, repeat('y', 200) FROM generate_series(1, 40) i));
-value($new, 'VACUUM blocks');
+	# Rows come to blocks that were clean.  VACUUM makes these all-visible again.
+	value($new, 'DELETE FROM blocks WHERE id <= 40');
+	value($new, 'VACUUM blocks');
+	value($new, q(INSERT INTO blocks SELECT i, 0, repeat('y', 200) FROM generate_series(1, 40) i));
+	value($new, 'VACUUM blocks');
 
-gate($new, 'open');
-my $settled = value($new, <<"EOS");
+	gate($new, 'open');
+	my $settled = value($new, <<"EOS");
 BEGIN;
 UPDATE batched_background_migrations SET status = 1 WHERE name = 'blocks';
 SELECT count(*), bool_and(begun_lsn = '0/0' AND clean_lsn = '0/0' AND filenode = 0) $known;
 $pass;
 COMMIT;
 EOS
-my ($parts, $now_pass) = split /\n/, $settled;
-is($parts, '1|t', 'nothing that was known of the blocks is believed');
-cmp_ok($now_pass, '>', $old_pass, '... and they are read from the start');
-value($new, q(UPDATE batched_background_migrations SET status = 1 WHERE name IN ('ints', 'tree')));
-is( value($new, <<'EOS'), 'texts|1', 'a statement starts what is left of those that ran');
+	my ($parts, $now_pass) = split /\n/, $settled;
+	is($parts, '1|t', 'nothing that was known of the blocks is believed');
+	cmp_ok($now_pass, '>', $old_pass, '... and they are read from the start');
+	value($new, q(UPDATE batched_background_migrations SET status = 1 WHERE name IN ('ints', 'tree')));
+	is( value($new, <<'EOS'), 'texts|1', 'a statement starts what is left of those that ran');
 SELECT name, bbm_start(name) FROM bbm_status() WHERE status IN ('active', 'running') AND waiting_on LIKE 'a start here%'
 EOS
-value($new, "SELECT bbm_start('$_')") for qw(halted fresh);
-finished($new, $_, "$_: started there, it finishes") for (@at_work, 'halted', 'fresh');
+	value($new, "SELECT bbm_start('$_')") for qw(halted fresh);
+	finished($new, $_, "$_: started there, it finishes") for (@at_work, 'halted', 'fresh');
 
-once_each($new, $_, $rows) for @tables;
-is(value($new, 'SELECT count(*), min(n), max(n) FROM fresh'), "$rows|2|2", 'so it was of one that began there');
-my %row_count = map { split /\|/ } split /\n/, value($new, "SELECT name, sum(row_count) FROM ($jobs) j GROUP BY name");
-# 40 rows of the blocks were put back
-is($row_count{$_}, $_ eq 'blocks' ? $rows + 40 : $rows, "$_: no row was done in vain") for @tables;
-ranges_ok($new, $_, $_) for qw(ints halted);
-my %new_jobs = map { $_ => 1 } split /\n/, value($new, "$jobs WHERE j.status = 2 ORDER BY j.id");
-is(join("\n", grep { !$new_jobs{$_} } split /\n/, $old_jobs), '', 'the jobs that had ended are as they were');
+	once_each($new, $_, $rows) for @tables;
+	is(value($new, 'SELECT count(*), min(n), max(n) FROM fresh'), "$rows|2|2", 'so it was of one that began there');
+	my %row_count = map { split /\|/ } split /\n/, value($new, "SELECT name, sum(row_count) FROM ($jobs) j GROUP BY name");
+	# 40 rows of the blocks were put back
+	is($row_count{$_}, $_ eq 'blocks' ? $rows + 40 : $rows, "$_: no row was done in vain") for @tables;
+	ranges_ok($new, $_, $_) for qw(ints halted);
+	my %new_jobs = map { $_ => 1 } split /\n/, value($new, "$jobs WHERE j.status = 2 ORDER BY j.id");
+	is(join("\n", grep { !$new_jobs{$_} } split /\n/, $old_jobs), '', 'the jobs that had ended are as they were');
 
-no_workers($new);
-log_clean($new);
+	no_workers($new);
+	log_clean($new);
+	$new->stop;
+	return;
+}
+
+upgrade($_) for qw(copy link);
 log_clean($old);
 done_testing();
