@@ -36,7 +36,7 @@ use constant { GROWTH => 16 * 1024, WARM => 3 };
 # Subjects
 # ---------------------------------------------------------------------------
 
-# define: what follows the names in the call of bbm_create; {n} {s} {w} are sizes.
+# define: what follows the names in the call of bbm_create; {n} {s} {w} {r} are sizes and limits.
 # ranges: the key of a row, the first and last key of a job, comparable.
 my $INT = [ 'id', 'min_value', 'max_value' ];
 my $FUNCTION = <<'EOS';
@@ -60,35 +60,35 @@ END $$;
 EOS
 my %subjects = (
 	plain => {
-		define => q(bbm_create('{t}', '{t}', 'UPDATE {t} SET n = n + 1 WHERE id BETWEEN $1 AND $2', workers => {w}, {s} max_attempts => 100, batch_size => {n})),
+		define => q(bbm_create('{t}', '{t}', 'UPDATE {t} SET n = n + 1 WHERE id BETWEEN $1 AND $2', workers => {w}, {s} max_attempts => 100, batch_size => {n}{r})),
 		ranges => $INT,
 	},
 	ranged => {
 		functions => $FUNCTION =~ s/\{args\}/lo bigint, hi bigint/r,
-		define    => q(bbm_create('{t}', '{t}', '{t}_job', workers => {w}, {s} max_attempts => 100, batch_size => {n})),
+		define    => q(bbm_create('{t}', '{t}', '{t}_job', workers => {w}, {s} max_attempts => 100, batch_size => {n}{r})),
 		ranges    => $INT,
 	},
 	registry => {
 		functions => $FUNCTION =~ s/\{args\}/tab_ text, col_ text, lo bigint, hi bigint, size integer/r,
-		define    => q(bbm_create('{t}', '{t}', '{t}_job', workers => {w}, max_attempts => 100, batch_size => {n})),
+		define    => q(bbm_create('{t}', '{t}', '{t}_job', workers => {w}, max_attempts => 100, batch_size => {n}{r})),
 		ranges    => $INT,
 	},
 	# fails for good, and is mended and taken up again
 	mended => {
 		functions => $FUNCTION =~ s/\{args\}/lo bigint, hi bigint/r,
 		fill      => q(INSERT INTO faults SELECT '{t}', id FROM {t} WHERE id % 211 = 5),
-		define    => q(bbm_create('{t}', '{t}', '{t}_job', workers => {w}, max_attempts => 3, batch_size => {n})),
+		define    => q(bbm_create('{t}', '{t}', '{t}_job', workers => {w}, max_attempts => 3, batch_size => {n}{r})),
 		ranges    => $INT,
 		fails     => qr/an unlucky batch/,
 	},
 	composite => {
 		columns => q(, a integer GENERATED ALWAYS AS ((id % 7)::integer) STORED, b text GENERATED ALWAYS AS (md5(id::text)) STORED, PRIMARY KEY (a, b)),
-		define  => q(bbm_create('{t}', '{t}', 'UPDATE {t} SET n = n + 1 WHERE (a, b) >= ($1, $2) AND (a, b) <= ($3, $4)', column_name => 'a, b', workers => {w}, {s} max_attempts => 100, batch_size => {n})),
+		define  => q(bbm_create('{t}', '{t}', 'UPDATE {t} SET n = n + 1 WHERE (a, b) >= ($1, $2) AND (a, b) <= ($3, $4)', column_name => 'a, b', workers => {w}, {s} max_attempts => 100, batch_size => {n}{r})),
 		ranges => [ 'a || b', 'min_key[1] || min_key[2]', 'max_key[1] || max_key[2]' ],
 	},
 	texts => {
 		columns => q(, t text GENERATED ALWAYS AS (md5(id::text)) STORED PRIMARY KEY),
-		define  => q(bbm_create('{t}', '{t}', 'UPDATE {t} SET n = n + 1 WHERE t BETWEEN $1 AND $2', workers => {w}, {s} max_attempts => 100, batch_size => {n})),
+		define  => q(bbm_create('{t}', '{t}', 'UPDATE {t} SET n = n + 1 WHERE t BETWEEN $1 AND $2', workers => {w}, {s} max_attempts => 100, batch_size => {n}{r})),
 		ranges => [ 't', 'min_key[1]', 'max_key[1]' ],
 	},
 	loose => {
@@ -99,7 +99,7 @@ my %subjects = (
 	},
 	nulls => {
 		columns => q(, f bigint),
-		define  => q(bbm_update('{t}', '{t}', 'f = id, n = n + 1', column_name => 'f', batching_strategy => 'NullKeySetBatchingStrategy', workers => {w}, max_attempts => 100, batch_size => {n})),
+		define  => q(bbm_update('{t}', '{t}', 'f = id, n = n + 1', column_name => 'f', batching_strategy => 'NullKeySetBatchingStrategy', workers => {w}, max_attempts => 100, batch_size => {n}{r})),
 		done   => 'f IS NOT NULL OR late',
 	},
 	# rows that come or are touched are filled by the trigger, so not each is the migration's
@@ -112,7 +112,7 @@ my %subjects = (
 	synced => {
 		columns => q(, doubled bigint),
 		index   => q(SELECT bbm_sync_trigger('{t}', 'doubled = v * 2')),
-		define  => q(bbm_update('{t}', '{t}', 'doubled = v * 2, n = n + 1', 'doubled IS DISTINCT FROM v * 2', verify => true, workers => {w}, {s} max_attempts => 100, batch_size => {n})),
+		define  => q(bbm_update('{t}', '{t}', 'doubled = v * 2, n = n + 1', 'doubled IS DISTINCT FROM v * 2', verify => true, workers => {w}, {s} max_attempts => 100, batch_size => {n}{r})),
 		ranges => $INT,
 		once   => 'true',
 		done   => 'doubled = v * 2',
@@ -120,7 +120,7 @@ my %subjects = (
 	# every third row is to go
 	deleted => {
 		columns => q(, obsolete boolean GENERATED ALWAYS AS (id % 3 = 0 AND NOT late) STORED),
-		define  => q(bbm_delete('{t}', '{t}', 'obsolete', verify => true, workers => {w}, {s} max_attempts => 100, batch_size => {n})),
+		define  => q(bbm_delete('{t}', '{t}', 'obsolete', verify => true, workers => {w}, {s} max_attempts => 100, batch_size => {n}{r})),
 		ranges => $INT,
 		once   => 'true',
 		done   => 'NOT obsolete',
@@ -129,7 +129,7 @@ my %subjects = (
 	# one in 97 cannot be done
 	poison => {
 		columns => q(, q bigint),
-		define  => q(bbm_update('{t}', '{t}', 'n = n + 1, q = 1 / (id % 97)', on_error => 'split', max_errors => 1000, max_attempts => 4, workers => {w}, batch_size => {n})),
+		define  => q(bbm_update('{t}', '{t}', 'n = n + 1, q = 1 / (id % 97)', on_error => 'split', max_errors => 1000, max_attempts => 4, workers => {w}, batch_size => {n}{r})),
 		ranges => $INT,
 		once   => 'n = (id % 97 <> 0)::integer',
 		also   => q(SELECT string_agg(format('%s: %s', coalesce(t.id, e.min_value), coalesce(e.error_sqlstate, 'not put aside')), ', ')
@@ -138,12 +138,12 @@ my %subjects = (
 			WHERE (e.min_value IS NULL OR e.min_value <> e.max_value OR e.min_value % 97 <> 0 OR e.error_sqlstate <> '22012')),
 	},
 	follow => {
-		define => q(bbm_create('{t}', '{t}', 'UPDATE {t} SET n = n + 1 WHERE id BETWEEN $1 AND $2', follow => true, workers => {w}, max_attempts => 100, batch_size => 5 + {n})),
+		define => q(bbm_create('{t}', '{t}', 'UPDATE {t} SET n = n + 1 WHERE id BETWEEN $1 AND $2', follow => true, workers => {w}, max_attempts => 100, batch_size => 5 + {n}{r})),
 		ranges => $INT,
 	},
 	tree => {
 		partitioned => 1,
-		define => q(bbm_create('{t}', '{t}', 'UPDATE {t} SET n = n + 1 WHERE id BETWEEN $1 AND $2', workers => {w}, {s} max_attempts => 100, batch_size => {n})),
+		define => q(bbm_create('{t}', '{t}', 'UPDATE {t} SET n = n + 1 WHERE id BETWEEN $1 AND $2', workers => {w}, {s} max_attempts => 100, batch_size => {n}{r})),
 		ranges => $INT,
 	});
 
@@ -159,7 +159,9 @@ sub make_sql
 		t => $name,
 		n => between(1, 8),
 		w => between(1, 4),
-		s => rand() < 0.5 ? 'sub_batch_size => ' . between(1, 3) . ',' : '');
+		s => rand() < 0.5 ? 'sub_batch_size => ' . between(1, 3) . ',' : '',
+		# with sub-batches the worker then waits in the middle of its job most of the time
+		r => rand() < 0.5 ? ", settings => '{bbm.max_row_rate=" . between(200, 2000) . "}'" : '');
 	my $key = ($subject->{columns} || '') =~ /PRIMARY KEY/ ? 'UNIQUE' : 'PRIMARY KEY';
 	my $sql = <<"EOS" . ($subject->{functions} || '');
 SELECT bbm_drop('{t}', true);

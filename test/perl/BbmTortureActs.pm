@@ -178,6 +178,42 @@ sub crowd
 	return;
 }
 
+# A job is taken away from a worker that lives, which no fault can do: it is stopped between
+# two transactions, others do the job, and when it goes on it must find that out.
+sub thief
+{
+	my ($state) = @_;
+	my ($pid, $name) = split /\|/, try($state, <<'EOS') or return;
+SELECT w.pid, w.migration FROM bbm_workers() w JOIN batched_background_migrations m ON m.name = w.migration
+WHERE m.workers > 1 ORDER BY w.job IS NOT NULL AND m.settings IS NOT NULL AND m.sub_batch_size IS NOT NULL DESC, random() LIMIT 1
+EOS
+	return unless $name;
+	kill STOP => $pid;
+	# also should it hold what our next statement waits for
+	system "(sleep 3; kill -CONT $pid) >/dev/null 2>&1 &";
+	my $own = "batched_background_migration_id = (SELECT id FROM batched_background_migrations WHERE name = '$name')";
+	my $ids = try($state, <<"EOS");
+SET session_replication_role = replica;
+SET lock_timeout = '100ms';
+BEGIN;
+LOCK TABLE batched_background_migration_jobs IN EXCLUSIVE MODE;
+SELECT string_agg(id::text, ', ') FROM batched_background_migration_jobs WHERE $own AND status = 4;
+UPDATE batched_background_migration_jobs SET status = 1, claim_no = claim_no + 1 WHERE $own AND status = 4;
+COMMIT;
+EOS
+	if ($ids)
+	{
+		for (1 .. 20)
+		{
+			last if try($state, "SELECT count(*) = 0 FROM batched_background_migration_jobs WHERE $own AND id IN ($ids) AND status <> 2") eq 't'
+			  && ++$state->{done}{'jobs taken away and done'};
+			sleep 0.1;
+		}
+	}
+	kill CONT => $pid;
+	return $ids;
+}
+
 sub switch_off
 {
 	my ($state) = @_;
@@ -234,6 +270,7 @@ sub deck
 		[ 6, 'ddl', sub { ddl($state, $some->()) } ],
 		[ 3, 'partition', sub { partition($state) } ],
 		[ 6, 'bystander', sub { bystander($state, $some->()) } ],
+		[ 6, 'thief', sub { thief($state) || thief($state) } ],
 		[ 1, 'crowd', sub { crowd($state) } ],
 		[ 1, 'switch', sub { switch_off($state) } ],
 		[ 1, 'foreground', sub { my $t = $some->(); try_alone($state, "SET statement_timeout = '300ms'; CALL bbm_run('$t')") } ],
