@@ -202,6 +202,7 @@ extern void bbm_jobs_revive(int64 migration_id, List *leaves);
 extern bool bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due, bool splits);
 extern bool bbm_job_skip(const BbmJob *job);
 extern void bbm_error_values(const ErrorData *error, Datum *values, char *nulls);
+extern bool bbm_job_unclaim(const BbmJob *job);
 extern bool bbm_job_give_back(const BbmJob *job, BbmGiveBack why, const ErrorData *error, TimestampTz due);
 extern int64 bbm_jobs_refresh(int64 migration_id);
 extern bool bbm_jobs_idle(int64 migration_id, int n);

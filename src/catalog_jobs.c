@@ -514,6 +514,21 @@ bbm_job_skip(const BbmJob *job)
 	return SPI_processed > 0;
 }
 
+/* Nothing of it was tried: it waits as one that was only cut.  False when the job is not ours any more. */
+bool
+bbm_job_unclaim(const BbmJob *job)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = greatest(attempts - 1, 0), "
+		"updated_at = clock_timestamp() WHERE id = $1 AND claim_no = $2 AND status = 4",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(job->id), Int32GetDatum(job->claim_no)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+	return SPI_processed > 0;
+}
+
 /*
  * The attempt was given up and does not count; the next has the job's part_size
  * and stuck.  False when the job is not ours any more.

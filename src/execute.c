@@ -190,11 +190,12 @@ next_part(const BbmWork *work, BbmLeaf *leaf, BbmRange *part, int *batch_size)
 }
 
 /*
- * Is the migration still to run?  A job of several commits asks before each.
- * With the lock for the moment of the look, so that a transaction that has
- * paused it and waits for us is waited for: after lock_timeout that gives the
- * rest of the job back.  A DELETE that waits for our row's lock meets us in a
- * deadlock, of which we are the victim, to the same effect.
+ * Is the migration still to run?  A job of several commits asks before each, and
+ * so does one that was claimed before a rest.  With the lock for the moment of
+ * the look, so that a transaction that has paused it and waits for us is waited
+ * for: after lock_timeout that gives the rest of the job back.  A DELETE that
+ * waits for our row's lock meets us in a deadlock, of which we are the victim,
+ * to the same effect.
  */
 static bool
 still_running(const BbmWork *work)
@@ -374,10 +375,13 @@ bbm_work(void *arg)
 		work->result = BBM_WORK_LOST;
 		return;
 	}
-	if (work->job->has_cursor && !still_running(work))
+	if (work->waited || work->job->has_cursor)
 	{
+		/* what to make of an error here, too: the lock was not had in time */
 		work->result = BBM_WORK_PAUSED;
-		return;
+		if (!still_running(work))
+			return;
+		work->result = BBM_WORK_PART;
 	}
 	if (!is_current(work))
 	{

@@ -26,6 +26,7 @@ typedef struct BbmWork
 	BbmJob	   *job;
 	MemoryContext context;		/* where the job's bounds live */
 	const char *words;			/* migration and job, for messages, once there was one */
+	bool		waited;			/* since the claim, so the migration may have been paused */
 	BbmClaim   *next;			/* to be claimed along with the record ... */
 	bool		(*may_go_on) (const void *arg); /* ... if this says so by then */
 	const void *arg;

@@ -65,6 +65,9 @@ static const Signal signals[] = {
 	{"condition", BBM_CONDITION, bbm_read_condition, .in_transaction = true}
 };
 
+/* Was the batch at hand told of to bbm_read_busy before its commit? */
+static bool rest_is_told = false;
+
 /* A reader's word that its signal holds, and how it is. */
 void
 bbm_look_holds(BbmLook *look, const char *format, ...)
@@ -239,17 +242,20 @@ bbm_pressure_holds(BbmTarget *target, bool may_help, BbmWait *wait)
 }
 
 /*
- * May another batch follow in the transaction of this one?  Not when that
- * cannot be told in it.
+ * May another batch be claimed in the transaction of this one?  Not when that
+ * cannot be told in it.  *rests: this process is to wait for a moment before it
+ * begins, as bbm_pressure_holds then says.
  */
 bool
-bbm_pressure_lets_follow(const BbmTarget *target)
+bbm_pressure_lets_follow(const BbmTarget *target, bool *rests)
 {
 	const BbmMigration *migration = target->migration;
 	TimestampTz now = GetCurrentTimestamp();
 	BbmLook		look = {.migration = migration, .state = target->pressure, .now = now};
 
 	bbm_rest_is_due();
+	rest_is_told = true;
+	*rests = false;
 	if (look.state == NULL)
 		return false;
 	for (int i = 0; i < lengthof(signals) && !look.holds; i++)
@@ -264,6 +270,11 @@ bbm_pressure_lets_follow(const BbmTarget *target)
 			return false;
 		if (!signal->in_transaction)
 			read_signal(signal, &look);
+		if (look.holds && signal->of_process)
+		{
+			*rests = true;
+			look.holds = false;
+		}
 	}
 	return !look.holds;
 }
@@ -287,7 +298,10 @@ bbm_pressure_spent(const BbmTarget *target, const BbmCost *cost)
 	BbmHolds   *holds;
 	BbmHold    *hold;
 
-	bbm_rest_is_due();
+	/* once a batch, or it would be rested for again */
+	if (!rest_is_told)
+		bbm_rest_is_due();
+	rest_is_told = false;
 	if (!bbm_setting_is_on(migration, BBM_MAX_WAL_RATE) && !bbm_setting_is_on(migration, BBM_MAX_ROW_RATE) &&
 		!bbm_setting_is_on(migration, BBM_WAIT_FOR_STANDBYS))
 		return;

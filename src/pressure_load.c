@@ -23,6 +23,7 @@
 
 #include "compat.h"
 #include "hours.h"
+#include "shmem.h"
 #include "target.h"
 #include "txn.h"
 
@@ -31,6 +32,9 @@
 
 /* A batch and its commit, or the end of one with another's beginning, are asked for together. */
 #define BBM_BUSY_US 500
+
+/* Whether a CPU is free is looked at so often: each look takes one for a moment. */
+#define BBM_CROWD_US 2000
 
 /* How long a condition may take. */
 #define BBM_CONDITION_TIMEOUT_MS 1000
@@ -193,9 +197,41 @@ bbm_rest_is_due(void)
 }
 
 /*
+ * Do others, that are not at the same work, keep every CPU of the machine busy?
+ * False where the system does not tell.
+ */
+static bool
+all_cpus_are_taken(void)
+{
+	static int	fd = -2;		/* not opened yet */
+	static long cpus;
+	char		text[96];
+	int			length;
+	int			running;
+
+	if (fd == -2)
+	{
+		cpus = sysconf(_SC_NPROCESSORS_ONLN);
+		fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
+		if (fd >= 0)
+			ReserveExternalFD();
+	}
+	length = fd < 0 ? -1 : pread(fd, text, sizeof(text) - 1, 0);
+	if (length <= 0)
+		return false;
+	text[length] = '\0';
+	/* who runs or is ready to, and this process is one of them */
+	return sscanf(text, "%*f %*f %*f %d/", &running) == 1 && running > cpus &&
+		running - bbm_slots_in_batch() > cpus;
+}
+
+/*
  * bbm.rest_factor.  Where this process has had to wait for a CPU, others have had
- * to wait for this process: it stays away from them so many times as long.  A
- * batch is never cut short for it.
+ * to wait for this process: it stays away from them so many times as long.  Then
+ * it begins when a CPU is free, so that a queue is worked off before it adds to
+ * it; for that it waits so many times as long as the batch took, and no longer,
+ * or it would never get to work beside what always computes.  A batch is never
+ * cut short for either.
  */
 void
 bbm_read_busy(BbmLook *look)
@@ -203,23 +239,36 @@ bbm_read_busy(BbmLook *look)
 	static int64 seen = -1;		/* delay up to the last look; -1: not looked yet */
 	static TimestampTz seen_at = 0;
 	static TimestampTz rest_until = 0;
+	static TimestampTz patient_until = 0;
 	static BbmRests rests = {0};
 	double		factor = bbm_setting_real(look->migration, BBM_REST_FACTOR);
-	int64		delay;
 
 	if (batch_done && bbm_time_has_come(look->now, seen_at + BBM_BUSY_US, 2 * BBM_LONGEST_REST_MS))
 	{
-		delay = cpu_delay_us();
-		rest_until = look->now + (seen < 0 ? 0 : bbm_rest_us(&rests, delay - seen, look->now - seen_at, factor));
+		int64		delay = cpu_delay_us();
+		int64		elapsed = look->now - seen_at;
+
+		rest_until = look->now + (seen < 0 ? 0 : bbm_rest_us(&rests, delay - seen, elapsed, factor));
+		patient_until = rest_until + (TimestampTz) Min(elapsed * factor, BBM_LONGEST_REST_MS * 1000.0);
 		seen = delay;
 		/* from the end of the rest on */
 		seen_at = rest_until;
 		batch_done = false;
 	}
-	if (rest_until <= look->now || bbm_time_has_come(look->now, rest_until, BBM_LONGEST_REST_MS))
-		return;
-	look->due = rest_until;
-	bbm_look_holds(look, "rests for a moment (factor %g)", factor);
+	if (rest_until > look->now && !bbm_time_has_come(look->now, rest_until, BBM_LONGEST_REST_MS))
+	{
+		look->due = rest_until;
+		bbm_look_holds(look, "rests for a moment (factor %g)", factor);
+	}
+	else if (patient_until > look->now && !bbm_time_has_come(look->now, patient_until, 2 * BBM_LONGEST_REST_MS) &&
+			 all_cpus_are_taken())
+	{
+		look->due = look->now + BBM_CROWD_US;
+		bbm_look_holds(look, "until one is free");
+		/* to have waited while looking is not to have been in the way */
+		seen = cpu_delay_us();
+		seen_at = look->due;
+	}
 }
 
 /* ----------------------------------------------------------------

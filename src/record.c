@@ -224,6 +224,7 @@ typedef struct JobArgs
 	BbmGiveBack give_back;		/* 0: it has failed */
 	TimestampTz due;
 	bool		ours;
+	bool		unbegun;		/* nothing of it was tried */
 	bool		splits;			/* the next attempt puts rows aside */
 	bool		skip;			/* the whole range is put aside now */
 } JobArgs;
@@ -237,7 +238,9 @@ record_job(void *arg)
 {
 	JobArgs    *args = arg;
 
-	if (args->skip)
+	if (args->unbegun)
+		args->ours = bbm_job_unclaim(args->job);
+	else if (args->skip)
 	{
 		args->ours = bbm_job_skip(args->job);
 		if (args->ours)
@@ -295,6 +298,15 @@ give_back(BbmTarget *target, BbmJob *job, BbmGiveBack why, ErrorData *error, Tim
 				(errcode(error->sqlerrcode),
 				 errmsg("migration \"%s\": gave back job " INT64_FORMAT ": %s",
 						bbm_printable(target->migration->name), job->id, bbm_printable(error->message))));
+}
+
+/* A job that was claimed before a rest, and may not begin after it: as if it had only been cut. */
+void
+bbm_record_unbegun(BbmJob *job)
+{
+	JobArgs		args = {.job = job, .unbegun = true};
+
+	(void) write_job(&args);
 }
 
 /* The migration is not to run just now, and part of the job is left; it may be had again at once. */

@@ -46,6 +46,7 @@ extern BbmErrorClass bbm_error_class(int sqlstate);
 extern int	bbm_error_code(int sqlstate, int step_code);
 
 extern bool bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *error, int step_code);
+extern void bbm_record_unbegun(BbmJob *job);
 extern void bbm_record_pause(BbmTarget *target, BbmJob *job);
 extern void bbm_record_stale(BbmTarget *target, BbmJob *job);
 extern bool bbm_record_migration_failed(const BbmMigration *migration, int code, ErrorData *error);

@@ -134,6 +134,7 @@ typedef struct GoOn
 {
 	const BbmEngine *engine;
 	const BbmTarget *target;
+	bool	   *rests;			/* out: before that job */
 } GoOn;
 
 /*
@@ -152,7 +153,7 @@ may_go_on(const void *arg)
 	return bbm_slot_lock_keep(engine->space, engine->place_of, engine->place) &&
 		!go_on->target->claim_apart && !go_on->target->migration->synchronous && !InterruptPending &&
 		bbm_enabled && !bbm_engine_slice_over(engine) && !must_look(engine) &&
-		bbm_pressure_lets_follow(go_on->target);
+		bbm_pressure_lets_follow(go_on->target, go_on->rests);
 }
 
 /* Does the driver want to look around?  A session that was cancelled does, too. */
@@ -189,9 +190,9 @@ bbm_sit_out(BbmEngine *engine, BbmTarget *target, bool may_help, int ms)
 }
 
 /*
- * Between two sub-batches of a job: true when the next may begin, for which
- * pressure is waited out if it is over soon.  Holds no transaction, snapshot or
- * lock but the place.
+ * With a job at hand, between two sub-batches or before its first batch: true
+ * when that may begin, for which pressure is waited out if it is over soon.
+ * Holds no transaction, snapshot or lock but the place.
  */
 static bool
 may_begin_part(BbmEngine *engine, BbmTarget *target)
@@ -209,32 +210,38 @@ may_begin_part(BbmEngine *engine, BbmTarget *target)
 	return !is_wanted(engine);
 }
 
-/* The rest of a job whose next sub-batch may not begin is for later, or for somebody else. */
+/* A job whose next (or, with "unbegun", first) batch may not begin is for later, or for somebody else. */
 static void
-put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job)
+put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool unbegun)
 {
 	/* a foreground session was cancelled; here it would be lost */
 	if (QueryCancelPending)
 		engine->cancelled = bbm_make_error(ERRCODE_QUERY_CANCELED, "canceling statement due to user request", NULL);
 	QueryCancelPending = false;
-	bbm_record_pause(target, job);
+	if (unbegun)
+		bbm_record_unbegun(job);
+	else
+		bbm_record_pause(target, job);
 }
 
 /*
  * Runs a claimed job to its end, in one commit or several; false when the
- * migration has failed.  The next range may be claimed in the last of them.
+ * migration has failed.  "waits": before it there is a rest.  The next range may
+ * be claimed in the last commit; *next_waits is then the same of that.
  */
 static bool
-run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
+run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim *next, bool *next_waits)
 {
-	GoOn		go_on = {engine, target};
-	BbmWork		work = {.target = target, .job = job, .context = engine->job[0], .next = next,
+	GoOn		go_on = {engine, target, next_waits};
+	BbmWork		work = {.target = target, .job = job, .context = engine->job[0], .waited = waits, .next = next,
 	.may_go_on = may_go_on, .arg = &go_on, .result = BBM_WORK_PART};
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_context, .arg = &work};
 	ErrorData  *error = NULL;
 	BbmStop		stop = BBM_STOP_NONE;
 
 	bbm_slot_report(target->migration->id, job->id);
+	if (waits && !may_begin_part(engine, target))
+		work.result = BBM_WORK_PAUSED;
 	pgstat_report_activity(STATE_RUNNING, target->migration->job);
 	while (work.result == BBM_WORK_PART && error == NULL)
 	{
@@ -263,6 +270,10 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 	}
 	pgstat_report_activity(STATE_IDLE, NULL);
 
+	/* somebody steers the migration, and may be waiting for us to end */
+	if (error && waits && !job->has_cursor && work.result == BBM_WORK_PAUSED &&
+		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		error = NULL;
 	if (error)
 	{
 		int			step_code = bbm_failing_code;
@@ -284,7 +295,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmClaim *next)
 	}
 	target->failures_in_row = 0;
 	if (work.result == BBM_WORK_PAUSED)
-		put_job_back(engine, target, job);
+		put_job_back(engine, target, job, waits && !job->has_cursor);
 	/* the next claim finds the same, and has the target resolved anew */
 	else if (work.result == BBM_WORK_STALE)
 		bbm_record_stale(target, job);
@@ -305,6 +316,7 @@ bool
 bbm_run_jobs(BbmEngine *engine, BbmClaim *claim)
 {
 	BbmJob		job = claim->job;
+	bool		waits = false;
 
 	for (;;)
 	{
@@ -313,7 +325,7 @@ bbm_run_jobs(BbmEngine *engine, BbmClaim *claim)
 		MemoryContext done = engine->job[0];
 
 		MemoryContextReset(engine->step);
-		if (!run_job(engine, claim->target, &job, &next))
+		if (!run_job(engine, claim->target, &job, waits, &next, &waits))
 			return false;
 		merge_if_due(claim->target, &job);
 		if (next.result != BBM_CLAIM_JOB)

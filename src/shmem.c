@@ -666,6 +666,26 @@ bbm_slot_starving(void)
 	return starving;
 }
 
+/* How many other processes are in a batch just now, in any database. */
+int
+bbm_slots_in_batch(void)
+{
+	int			n = 0;
+
+	if (bbm_shared == NULL)
+		return 0;
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < bbm_shared->nslots; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (slot->in_use && i != my_slot && slot->job_id != 0)
+			n++;
+	}
+	LWLockRelease(bbm_shared->lock);
+	return n;
+}
+
 /* Other processes that are at a migration of this database. */
 int
 bbm_slots_on(int64 migration_id)

@@ -300,7 +300,7 @@ is( value($node, q(SELECT sum(wal_bytes) FILTER (WHERE first < last) / 102400.0 
 # Busy CPUs: as many processes as there are CPUs take what they get, each a session of its own where those count.
 SKIP:
 {
-	skip 'the system does not tell for how long a process waits for a CPU', 7 unless -r '/proc/self/schedstat';
+	skip 'the system does not tell for how long a process waits for a CPU', 11 unless -r '/proc/self/schedstat';
 	migration('rest', ['bbm.rest_factor=8'], rows => 20000, batch_size => 1);
 	my @busy;
 	for (1 .. (`nproc` || 1))
@@ -318,6 +318,24 @@ SKIP:
 	ok( $node->poll_query_until('postgres',
 			q(SELECT waiting_on = 'busy CPUs: rests for a moment (factor 8)' AND status = 'running' FROM bbm_status('rest'))),
 		'rest: a worker that has to wait for a CPU rests');
+	ok( $node->poll_query_until('postgres', q(SELECT waiting_on = 'busy CPUs: until one is free' FROM bbm_status('rest'))),
+		'rest: ... and begins when one is free, for which it waits a while');
+	# the next job is claimed before the rest: who pauses meanwhile finds that it does not begin
+	settings('rest', 'bbm.rest_factor=1000');
+	my ($given_back, $after) = (0, '');
+	for (1 .. 50)
+	{
+		value($node, q(SELECT bbm_pause('rest', wait => true)));
+		my $before = value($node, 'SELECT sum(n) FROM t_rest');
+		$given_back = value($node, q(SELECT count(*) FROM bbm_jobs('rest') WHERE status = 'new' AND attempts = 0));
+		$after = value($node, 'SELECT sum(n) FROM t_rest') - $before;
+		last if $given_back || $after;
+		value($node, q(SELECT bbm_start('rest')));
+		$node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'busy CPUs%' FROM bbm_status('rest')));
+	}
+	cmp_ok($given_back, '>', 0, 'rest: a job that was claimed before it is given back at a pause');
+	is($after, 0, 'rest: ... and nothing is done after that');
+	value($node, q(SELECT bbm_start('rest')));
 	kill 'KILL', @busy;
 	waitpid $_, 0 for @busy;
 	is( value($node, q(SELECT setting, holds IS NULL FROM bbm_pressure('rest') WHERE signal = 'busy CPUs')),
