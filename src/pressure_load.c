@@ -221,7 +221,7 @@ all_cpus_are_taken(void)
 		return false;
 	text[length] = '\0';
 	/* who runs or is ready to, and this process is one of them */
-	return sscanf(text, "%*f %*f %*f %d/", &running) == 1 && running > cpus &&
+	return sscanf(text, "%*s %*s %*s %d/", &running) == 1 && cpus > 0 && running > cpus &&
 		running - bbm_slots_in_batch() > cpus;
 }
 
