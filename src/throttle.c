@@ -19,7 +19,7 @@
 #define BBM_WEIGHT 0.3
 
 /* The share of its time that a process waits for a CPU on a machine with room. */
-#define BBM_USUAL_DELAY 0.05
+#define BBM_USUAL_DELAY 0.1
 
 /* How many batches a rest goes by. */
 #define BBM_REST_SAMPLES 64
