@@ -391,7 +391,8 @@ $hold->quit;
 setting('bbm.max_blocking_time', '500ms');
 
 # A session that runs a migration itself gives way as well, and goes on; its user's own
-# cancel still ends it.
+# cancel still ends it.  No worker is to be faster.
+setting('bbm.enabled', 'off');
 counter_table($node, 'j', 100);
 gate($node, 'shut');
 define($node, 'j', 'j', job => 'gated');
@@ -404,6 +405,7 @@ like((finish_background($run))[1], qr/canceling statement due to user request/, 
 $run = background($node, 'postgres', q(SET application_name = 'run'), q(CALL bbm_run('j')));
 ends_well('j', 100);
 unlike((finish_background($run))[1], qr/ERROR/, 'it ends well');
+setting('bbm.enabled', 'on');
 no_workers($node);
 log_clean($node);
 $node->stop;
