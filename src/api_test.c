@@ -5,8 +5,7 @@
  *
  * No SQL of the extension declares these functions: a test does, to reach what
  * has no SQL function of its own or more than one.  Only a superuser can, as of
- * any function in C, and they change nothing
- * that is kept.
+ * any function in C, and they change nothing that is kept.
  *
  *-------------------------------------------------------------------------
  */

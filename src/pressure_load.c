@@ -162,29 +162,39 @@ bbm_read_sessions(BbmLook *look)
  */
 
 /*
+ * Reads what a file of the system says now.  *fd is -2 until it was opened, and
+ * then open to the end of the process.  False where there is none.
+ */
+static bool
+read_proc(const char *name, int *fd, char *text, size_t size)
+{
+	ssize_t		length;
+
+	if (*fd == -2)
+	{
+		*fd = open(name, O_RDONLY | O_CLOEXEC);
+		if (*fd >= 0)
+			ReserveExternalFD();
+	}
+	length = *fd < 0 ? -1 : pread(*fd, text, size - 1, 0);
+	text[Max(length, 0)] = '\0';
+	return length > 0;
+}
+
+/*
  * How long this process has been ready to run and had to wait for a CPU since it
  * began, in microseconds; -1 where the system does not tell.
  */
 static int64
 cpu_delay_us(void)
 {
-	static int	fd = -2;		/* not opened yet; of this process alone, to its end */
+	static int	fd = -2;		/* of this process alone */
 	char		text[96];
-	int			length;
 	unsigned long long ran;
 	unsigned long long delayed;
 
-	if (fd == -2)
-	{
-		fd = open("/proc/self/schedstat", O_RDONLY | O_CLOEXEC);
-		if (fd >= 0)
-			ReserveExternalFD();
-	}
-	length = fd < 0 ? -1 : pread(fd, text, sizeof(text) - 1, 0);
-	if (length <= 0)
-		return -1;
-	text[length] = '\0';
-	return sscanf(text, "%llu %llu", &ran, &delayed) == 2 ? (int64) (delayed / 1000) : -1;
+	return read_proc("/proc/self/schedstat", &fd, text, sizeof(text)) &&
+		sscanf(text, "%llu %llu", &ran, &delayed) == 2 ? (int64) (delayed / 1000) : -1;
 }
 
 /* Has this process done a batch that it has not rested for? */
@@ -203,26 +213,17 @@ bbm_rest_is_due(void)
 static bool
 all_cpus_are_taken(void)
 {
-	static int	fd = -2;		/* not opened yet */
-	static long cpus;
+	static int	fd = -2;
+	static long cpus = 0;
 	char		text[96];
-	int			length;
 	int			running;
 
-	if (fd == -2)
-	{
+	if (cpus == 0)
 		cpus = sysconf(_SC_NPROCESSORS_ONLN);
-		fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
-		if (fd >= 0)
-			ReserveExternalFD();
-	}
-	length = fd < 0 ? -1 : pread(fd, text, sizeof(text) - 1, 0);
-	if (length <= 0)
-		return false;
-	text[length] = '\0';
 	/* who runs or is ready to, and this process is one of them */
-	return sscanf(text, "%*s %*s %*s %d/", &running) == 1 && cpus > 0 && running > cpus &&
-		running - bbm_slots_in_batch() > cpus;
+	return cpus > 0 && read_proc("/proc/loadavg", &fd, text, sizeof(text)) &&
+		sscanf(text, "%*s %*s %*s %d/", &running) == 1 && running > cpus &&
+		running - bbm_slots_with_job() > cpus;
 }
 
 /*

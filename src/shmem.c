@@ -666,9 +666,9 @@ bbm_slot_starving(void)
 	return starving;
 }
 
-/* How many other processes are in a batch just now, in any database. */
-int
-bbm_slots_in_batch(void)
+/* Other processes at this migration of this database, or with 0 at a job of any migration anywhere. */
+static int
+count_others(int64 migration_id)
 {
 	int			n = 0;
 
@@ -679,32 +679,27 @@ bbm_slots_in_batch(void)
 	{
 		BbmSlot    *slot = &bbm_shared->slots[i];
 
-		if (slot->in_use && i != my_slot && slot->job_id != 0)
+		if (slot->in_use && i != my_slot &&
+			(migration_id == 0 ? slot->job_id != 0 :
+			 slot->database == MyDatabaseId && slot->migration_id == migration_id))
 			n++;
 	}
 	LWLockRelease(bbm_shared->lock);
 	return n;
 }
 
+/* Other processes that have a job, in any database; some may rest before it begins. */
+int
+bbm_slots_with_job(void)
+{
+	return count_others(0);
+}
+
 /* Other processes that are at a migration of this database. */
 int
 bbm_slots_on(int64 migration_id)
 {
-	int			n = 0;
-
-	if (bbm_shared == NULL)
-		return 0;
-	LWLockAcquire(bbm_shared->lock, LW_SHARED);
-	for (int i = 0; i < bbm_shared->nslots; i++)
-	{
-		BbmSlot    *slot = &bbm_shared->slots[i];
-
-		if (slot->in_use && i != my_slot && slot->database == MyDatabaseId &&
-			slot->migration_id == migration_id)
-			n++;
-	}
-	LWLockRelease(bbm_shared->lock);
-	return n;
+	return count_others(migration_id);
 }
 
 /* ----------------------------------------------------------------

@@ -116,7 +116,7 @@ extern void bbm_slot_report(int64 migration_id, int64 job_id);
 extern void bbm_slot_wait(const char *what);
 extern bool bbm_slot_must_leave(void);
 extern bool bbm_slot_starving(void);
-extern int	bbm_slots_in_batch(void);
+extern int	bbm_slots_with_job(void);
 extern int	bbm_slots_on(int64 migration_id);
 
 extern bool bbm_server_is_young(void);
