@@ -270,7 +270,9 @@ bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 	}
 	if (sql->plan == NULL)
 	{
-		SPIPlanPtr	plan = SPI_prepare(sql_text(sql, catalog->schema), sql->nargs, sql->types);
+		/* one plan is right for all values; a plan for each of the first five costs more than they do */
+		SPIPlanPtr	plan = SPI_prepare_cursor(sql_text(sql, catalog->schema), sql->nargs, sql->types,
+											  CURSOR_OPT_GENERIC_PLAN);
 
 		if (plan == NULL || SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not prepare \"%s\": %s", sql->text, SPI_result_code_string(SPI_result));

@@ -672,6 +672,21 @@ bbm_jobs_looks(int64 migration_id, int pass, int *n)
 	return found;
 }
 
+/* The job that "retention" newer ones follow; 0 when there are not so many. */
+static int64
+oldest_kept(int64 migration_id, int retention)
+{
+	static BbmSql sql = {
+		"SELECT id FROM @.batched_background_migration_jobs WHERE batched_background_migration_id = $1 "
+		"ORDER BY id DESC OFFSET $2 LIMIT 1",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(retention)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+	return SPI_processed == 1 ? bbm_sql_int64(0, 1) : 0;
+}
+
 /*
  * Merges finished neighbours older than the newest "retention" jobs into one
  * row each, so that the table stays small however long the migration is.
@@ -689,9 +704,7 @@ bbm_jobs_merge(int64 migration_id, int retention)
 		"  merged_jobs, started_at, finished_at, status, pass, relation, batch_size, skipped, "
 		"  given_back, given_back_for "
 		" FROM @.batched_background_migration_jobs "
-		" WHERE batched_background_migration_id = $1 AND id > 0 AND id < "
-		"  (SELECT id FROM @.batched_background_migration_jobs WHERE batched_background_migration_id = $1 "
-		"   ORDER BY id DESC OFFSET $2 LIMIT 1) "
+		" WHERE batched_background_migration_id = $1 AND id > 0 AND id < $2 "
 		" ORDER BY id DESC LIMIT 10000), "
 		"edges AS (SELECT *, CASE WHEN status = 2 AND lag(status) OVER w = 2 AND lag(pass) OVER w = pass "
 		"  AND lag(relation) OVER w IS NOT DISTINCT FROM relation AND NOT skipped AND NOT lag(skipped) OVER w "
@@ -720,9 +733,12 @@ bbm_jobs_merge(int64 migration_id, int retention)
 		" started_at = merged.started_at, finished_at = merged.finished_at, batch_size = merged.batch_size, "
 		" cursor_value = NULL, cursor_key = NULL, "
 		" updated_at = clock_timestamp() FROM merged WHERE j.id = merged.id",
-		2, {INT8OID, INT4OID}
+		2, {INT8OID, INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(retention)};
+	int64		kept = oldest_kept(migration_id, retention);
+	Datum		values[] = {Int64GetDatum(migration_id), Int64GetDatum(kept)};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	/* most often there is nothing to merge yet, which is told in a fraction of the time */
+	if (kept > 0)
+		bbm_sql_run(&sql, values, NULL, true);
 }

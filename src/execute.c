@@ -242,7 +242,7 @@ adapt(BbmWork *work, bool more)
 											 full > 0 ? full : Max(work->job->batch_size, 1));
 	if (more || !bbm_size_follows(target->migration) || work->job->splits || BBM_PASS_VERIFIES(work->job->pass))
 		return;
-	bbm_size_limits(target->migration, &limits);
+	bbm_size_limits(target, &limits);
 	/* of a job that was taken over, before this process has cut one */
 	if (target->sizing.size == 0)
 		bbm_sizing_start(&target->sizing, &limits, bbm_job_size(target, work->job));

@@ -234,6 +234,7 @@ bbm_pressure_holds(BbmTarget *target, bool may_help, BbmWait *wait)
 			read_signal(&signals[i], &look);
 		wait->of_process = signals[i].of_process;
 	}
+	target->cpus_are_short = bbm_cpus_are_short(migration);
 	if (look.holds)
 		begin_hold(&look, wait);
 	else if (look.held_since != 0)
@@ -247,7 +248,7 @@ bbm_pressure_holds(BbmTarget *target, bool may_help, BbmWait *wait)
  * begins, as bbm_pressure_holds then says.
  */
 bool
-bbm_pressure_lets_follow(const BbmTarget *target, bool *rests)
+bbm_pressure_lets_follow(BbmTarget *target, bool *rests)
 {
 	const BbmMigration *migration = target->migration;
 	TimestampTz now = GetCurrentTimestamp();
@@ -276,6 +277,7 @@ bbm_pressure_lets_follow(const BbmTarget *target, bool *rests)
 			look.holds = false;
 		}
 	}
+	target->cpus_are_short = bbm_cpus_are_short(migration);
 	return !look.holds;
 }
 

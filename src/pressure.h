@@ -26,7 +26,7 @@ typedef struct BbmWait
 #define BBM_TELL_HOLD_MS 1000
 
 extern bool bbm_pressure_holds(BbmTarget *target, bool may_help, BbmWait *wait);
-extern bool bbm_pressure_lets_follow(const BbmTarget *target, bool *rests);
+extern bool bbm_pressure_lets_follow(BbmTarget *target, bool *rests);
 extern void bbm_pressure_spent(const BbmTarget *target, const BbmCost *cost);
 
 

@@ -226,13 +226,23 @@ all_cpus_are_taken(void)
 		running - bbm_slots_with_job() > cpus;
 }
 
+/* How long this process rests after a batch, by the mean of its last ones. */
+static BbmRests rests = {0};
+
+/* Does it rest between its batches? */
+bool
+bbm_cpus_are_short(const BbmMigration *migration)
+{
+	return bbm_setting_is_on(migration, BBM_REST_FACTOR) && rests.us >= BBM_SHORTEST_REST_US;
+}
+
 /*
  * bbm.rest_factor.  Where this process has had to wait for a CPU, others have had
  * to wait for this process: it stays away from them so many times as long.  Then
  * it begins when a CPU is free, so that a queue is worked off before it adds to
  * it; for that it waits so many times as long as the batch took, and no longer,
- * or it would never get to work beside what always computes.  A batch is never
- * cut short for either.
+ * or it would never get to work beside what always computes.  A batch that has
+ * begun is never cut short for either; what it aims at is (bbm_size_limits).
  */
 void
 bbm_read_busy(BbmLook *look)
@@ -241,15 +251,17 @@ bbm_read_busy(BbmLook *look)
 	static TimestampTz seen_at = 0;
 	static TimestampTz rest_until = 0;
 	static TimestampTz patient_until = 0;
-	static BbmRests rests = {0};
 	double		factor = bbm_setting_real(look->migration, BBM_REST_FACTOR);
 
 	if (batch_done && bbm_time_has_come(look->now, seen_at + BBM_BUSY_US, 2 * BBM_LONGEST_REST_MS))
 	{
 		int64		delay = cpu_delay_us();
 		int64		elapsed = look->now - seen_at;
+		int64		rest = seen < 0 ? 0 : bbm_rest_us(&rests, delay - seen, elapsed, factor);
 
-		rest_until = look->now + (seen < 0 ? 0 : bbm_rest_us(&rests, delay - seen, elapsed, factor));
+		if (look->migration->target_ms > 0)
+			rest = Min(rest * BBM_SHORT_REST, BBM_LONGEST_REST_MS * 1000);
+		rest_until = look->now + rest;
 		patient_until = rest_until + (TimestampTz) Min(elapsed * factor, BBM_LONGEST_REST_MS * 1000.0);
 		seen = delay;
 		/* from the end of the rest on */

@@ -80,6 +80,7 @@ extern void bbm_read_wal_rate(BbmLook *look);
 extern void bbm_read_row_rate(BbmLook *look);
 extern void bbm_read_sessions(BbmLook *look);
 extern void bbm_rest_is_due(void);
+extern bool bbm_cpus_are_short(const BbmMigration *migration);
 extern void bbm_read_busy(BbmLook *look);
 extern void bbm_read_condition(BbmLook *look);
 

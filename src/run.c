@@ -45,6 +45,8 @@
 
 /* Jobs between two merges of old ones. */
 #define BBM_MERGE_INTERVAL 256
+/* ... and where a long stretch of work is in the way of others: 256 rows take some milliseconds. */
+#define BBM_SHORT_MERGE_INTERVAL 32
 
 /* Merging old jobs is housekeeping: under the migration's lock, and never worth an error. */
 static void
@@ -62,7 +64,8 @@ merge_if_due(BbmTarget *target, const BbmJob *job)
 {
 	ErrorData  *error;
 
-	if (bbm_job_retention < 0 || job->id % BBM_MERGE_INTERVAL != 0)
+	if (bbm_job_retention < 0 ||
+		job->id % (target->cpus_are_short ? BBM_SHORT_MERGE_INTERVAL : BBM_MERGE_INTERVAL) != 0)
 		return;
 	error = bbm_txn_run(merge_jobs, target, false);
 	if (error)
@@ -133,7 +136,7 @@ hold_after_errors(BbmTarget *target)
 typedef struct GoOn
 {
 	const BbmEngine *engine;
-	const BbmTarget *target;
+	BbmTarget  *target;
 	bool	   *rests;			/* out: before that job */
 } GoOn;
 

@@ -130,6 +130,7 @@ struct BbmTarget
 	int			part_size;		/* keys a commit, when cut down in this process; 0 not */
 	bool		planned_anew;	/* since a plan was last refused; see planguard.c */
 	bool		claim_apart;	/* an error was met: no claim in the transaction of a batch */
+	bool		cpus_are_short; /* as this process has met them; sizes go by it */
 	int			failures_in_row;
 	TimestampTz hold_until;		/* after many of them */
 	TimestampTz table_since;	/* since when we have had the table, 0 when somebody else has */

@@ -169,11 +169,17 @@ bbm_size_follows(const BbmMigration *migration)
 	return migration->target_ms > 0 || migration->max_batch_wal > 0;
 }
 
-/* A size that only a limit of WAL moves does not grow beyond what was asked for. */
+/*
+ * A size that only a limit of WAL moves does not grow beyond what was asked for.
+ * Where CPUs are short, a batch is one of many short ones: whatever comes while
+ * it runs waits for it.
+ */
 void
-bbm_size_limits(const BbmMigration *migration, BbmSizeLimits *limits)
+bbm_size_limits(const BbmTarget *target, BbmSizeLimits *limits)
 {
-	limits->target_ms = migration->target_ms;
+	const BbmMigration *migration = target->migration;
+
+	limits->target_ms = target->cpus_are_short ? migration->target_ms * BBM_SHORT_SHARE : migration->target_ms;
 	limits->max_wal = migration->max_batch_wal;
 	limits->max_size = migration->target_ms > 0 ? migration->max_batch_size :
 		Min(migration->max_batch_size, migration->batch_size);
@@ -188,7 +194,7 @@ bbm_size_now(BbmTarget *target, const BbmClaimState *state)
 
 	if (!bbm_size_follows(target->migration))
 		return state->batch_size;
-	bbm_size_limits(target->migration, &limits);
+	bbm_size_limits(target, &limits);
 	if (target->sizing.size == 0)
 		bbm_sizing_start(&target->sizing, &limits, state->last_size > 0 ? state->last_size : state->batch_size);
 	return target->sizing.size;

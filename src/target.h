@@ -25,7 +25,7 @@ extern int64 bbm_target_estimate(BbmTarget *target);
 extern bool bbm_target_bounds(BbmTarget *target, BbmBound *min, BbmBound *max);
 extern BbmLeaf *bbm_leaf_open(BbmTarget *target, Oid relid);
 extern const char *bbm_index_name(const BbmTarget *target, const BbmLeaf *leaf);
-extern void bbm_size_limits(const BbmMigration *migration, BbmSizeLimits *limits);
+extern void bbm_size_limits(const BbmTarget *target, BbmSizeLimits *limits);
 extern bool bbm_size_follows(const BbmMigration *migration);
 extern int	bbm_size_now(BbmTarget *target, const BbmClaimState *state);
 extern int	bbm_job_size(const BbmTarget *target, const BbmJob *job);

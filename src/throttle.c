@@ -24,8 +24,6 @@
 /* How many batches a rest goes by. */
 #define BBM_REST_SAMPLES 64
 
-#define BBM_SHORTEST_REST_US 1000
-
 /* The most that a size grows from one batch to the next. */
 #define BBM_GROWTH 2.0
 

@@ -51,6 +51,15 @@ extern int64 bbm_look_again_ms(int64 held_ms, int64 first_ms);
 
 /* How long to leave the CPUs to others after having waited for one; at most so long at a time. */
 #define BBM_LONGEST_REST_MS 100
+#define BBM_SHORTEST_REST_US 1000
+
+/*
+ * Where CPUs are short, a batch whose size follows its time aims at this share
+ * of what it takes elsewhere; and as it waits for a CPU once, as a long one does,
+ * in a fraction of the time, that counts so many times.
+ */
+#define BBM_SHORT_SHARE 0.3
+#define BBM_SHORT_REST 4
 
 /* The mean rest, of so many; zeroed there was none. */
 typedef struct BbmRests

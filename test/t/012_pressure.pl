@@ -300,8 +300,16 @@ is( value($node, q(SELECT sum(wal_bytes) FILTER (WHERE first < last) / 102400.0 
 # Busy CPUs: as many processes as there are CPUs take what they get, each a session of its own where those count.
 SKIP:
 {
-	skip 'the system does not tell for how long a process waits for a CPU', 11 unless -r '/proc/self/schedstat';
+	skip 'the system does not tell for how long a process waits for a CPU', 13 unless -r '/proc/self/schedstat';
 	migration('rest', ['bbm.rest_factor=8'], rows => 20000, batch_size => 1);
+	# a fifth of a millisecond a key
+	value($node, q(CREATE FUNCTION computes(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+		DECLARE ends timestamptz := clock_timestamp() + (hi - lo + 1) * interval '200 us';
+		BEGIN WHILE clock_timestamp() < ends LOOP END LOOP; RETURN 0; END $$));
+	counter_table($node, 't_short', 200000);
+	define($node, 'short', 't_short', job => 'computes', target_duration => q('100 ms'), settings => q(ARRAY['bbm.rest_factor=0']));
+	my $last_size = q(SELECT j.batch_size FROM batched_background_migration_jobs j JOIN batched_background_migrations m
+		ON m.id = j.batched_background_migration_id WHERE name = 'short' ORDER BY j.id DESC LIMIT 1);
 	my @busy;
 	for (1 .. (`nproc` || 1))
 	{
@@ -320,6 +328,11 @@ SKIP:
 		'rest: a worker that has to wait for a CPU rests');
 	ok( $node->poll_query_until('postgres', q(SELECT waiting_on = 'busy CPUs: until one is free' FROM bbm_status('rest'))),
 		'rest: ... and begins when one is free, for which it waits a while');
+	value($node, q(SELECT bbm_start('short')));
+	ok($node->poll_query_until('postgres', "SELECT ($last_size) > 300"), 'short: sizes follow the time');
+	settings('short', 'bbm.rest_factor=8');
+	ok($node->poll_query_until('postgres', "SELECT ($last_size) <= 150"), 'short: ... and a fraction of it where CPUs are short');
+	value($node, q(SELECT bbm_pause('short', wait => true), bbm_drop('short')));
 	# the next job is claimed before the rest: who pauses meanwhile finds that it does not begin
 	settings('rest', 'bbm.rest_factor=1000');
 	my ($given_back, $after) = (0, '');
