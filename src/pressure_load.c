@@ -257,11 +257,11 @@ bbm_read_busy(BbmLook *look)
 	{
 		int64		delay = cpu_delay_us();
 		int64		elapsed = look->now - seen_at;
-		int64		rest = seen < 0 ? 0 : bbm_rest_us(&rests, delay - seen, elapsed, factor);
+		/* so batches stay short until hardly anything is waited for, and do not grow because they are short */
+		double		times = look->migration->target_ms > 0 && bbm_cpus_are_short(look->migration) ?
+			factor * BBM_SHORT_REST : factor;
 
-		if (look->migration->target_ms > 0)
-			rest = Min(rest * BBM_SHORT_REST, BBM_LONGEST_REST_MS * 1000);
-		rest_until = look->now + rest;
+		rest_until = look->now + (seen < 0 ? 0 : bbm_rest_us(&rests, delay - seen, elapsed, times));
 		patient_until = rest_until + (TimestampTz) Min(elapsed * factor, BBM_LONGEST_REST_MS * 1000.0);
 		seen = delay;
 		/* from the end of the rest on */
