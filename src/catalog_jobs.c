@@ -693,7 +693,8 @@ oldest_kept(int64 migration_id, int retention)
  * Neighbours were cut one after the other, in one pass over one leaf; with an
  * integer key they touch in the key as well, should somebody have deleted what
  * was between (the first pass leaves nothing out).  Finished rows are nobody's, and the caller holds the
- * migration's lock, so that two workers do not merge at once.
+ * migration's lock, so that two workers do not merge at once, and no job is cut between the look for the
+ * oldest that is kept and the merge; one that somebody deletes meanwhile leaves a job fewer unmerged.
  */
 void
 bbm_jobs_merge(int64 migration_id, int retention)
