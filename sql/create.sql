@@ -5,16 +5,9 @@
 CREATE EXTENSION bbm;
 CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0, b bigint);
 INSERT INTO t SELECT generate_series(3, 12);
-CREATE FUNCTION fails(statement text) RETURNS TABLE (state text, message text, detail text, hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-    EXECUTE statement;
-    RAISE EXCEPTION 'no error';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-    RETURN NEXT;
-END $$;
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set helper :abs_srcdir '/sql/fails.inc'
+\i :helper
 -- a job for each form
 CREATE FUNCTION f_range(min int, max int) RETURNS void LANGUAGE sql AS
     'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2';

@@ -10,17 +10,9 @@ GRANT EXECUTE ON FUNCTION bbm_create TO regress_bbm_owner, regress_bbm_other;
 CREATE SCHEMA broken;
 CREATE SCHEMA lost;
 GRANT USAGE ON SCHEMA broken, lost TO regress_bbm_owner, regress_bbm_other;
-CREATE FUNCTION wait_for(condition text) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE met boolean;
-BEGIN
-    FOR i IN 1 .. 3000 LOOP
-        EXECUTE 'SELECT ' || condition INTO met;
-        IF met THEN RETURN; END IF;
-        PERFORM pg_sleep(0.01);
-        PERFORM pg_stat_clear_snapshot();
-    END LOOP;
-    RAISE EXCEPTION 'waited in vain for: %', condition;
-END $$;
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set helper :abs_srcdir '/sql/wait_for.inc'
+\i :helper
 -- a table, and a migration of it, of this name; the job is a statement, or a function of this name
 CREATE FUNCTION define(name text, schema text DEFAULT 'broken', by_function boolean DEFAULT false,
                        owner text DEFAULT 'regress_bbm_owner', start boolean DEFAULT false)

@@ -7,17 +7,9 @@ CREATE EXTENSION bbm;
 CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 INSERT INTO t SELECT generate_series(1, 10);
 
--- what an error says: SQLSTATE, message, detail, hint
-CREATE FUNCTION fails(statement text) RETURNS TABLE (state text, message text, detail text, hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-    EXECUTE statement;
-    RAISE EXCEPTION 'no error';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-    RETURN NEXT;
-END $$;
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set helper :abs_srcdir '/sql/fails.inc'
+\i :helper
 CREATE FUNCTION define(name text, status int DEFAULT 0, batch_size int DEFAULT 5, min_value bigint DEFAULT 1,
                        max_value bigint DEFAULT 10) RETURNS void LANGUAGE sql AS $$
     INSERT INTO batched_background_migrations

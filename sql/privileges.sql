@@ -17,16 +17,9 @@ GRANT EXECUTE ON PROCEDURE bbm_run TO regress_bbm_alice, regress_bbm_bob;
 GRANT SELECT, INSERT, UPDATE, DELETE ON batched_background_migrations, batched_background_migration_jobs
     TO regress_bbm_alice, regress_bbm_bob;
 GRANT SELECT ON bbm_events TO regress_bbm_alice, regress_bbm_bob;
-CREATE FUNCTION fails(statement text) RETURNS TABLE (state text, message text, detail text, hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-    EXECUTE statement;
-    RAISE EXCEPTION 'no error';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-    RETURN NEXT;
-END $$;
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set helper :abs_srcdir '/sql/fails.inc'
+\i :helper
 CREATE SCHEMA alices AUTHORIZATION regress_bbm_alice;
 CREATE SCHEMA bobs AUTHORIZATION regress_bbm_bob;
 CREATE SCHEMA teams AUTHORIZATION regress_bbm_team;

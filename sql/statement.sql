@@ -10,16 +10,9 @@ CREATE FUNCTION test_statement(target regclass, set text, "where" text DEFAULT N
 CREATE FUNCTION test_condition(target regclass, condition text, what text DEFAULT 'where', range text DEFAULT NULL)
     RETURNS text LANGUAGE c AS '$libdir/bbm', 'bbm_test_condition';
 CREATE FUNCTION test_cascades(regclass) RETURNS text STRICT LANGUAGE c AS '$libdir/bbm', 'bbm_test_cascades';
-CREATE FUNCTION fails(statement text) RETURNS TABLE (state text, message text, detail text, hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-    EXECUTE statement;
-    RAISE EXCEPTION 'no error';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-    RETURN NEXT;
-END $$;
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set helper :abs_srcdir '/sql/fails.inc'
+\i :helper
 CREATE TABLE t (id int PRIMARY KEY, a int, b int, c text, tags text[], doc jsonb,
                 twice int GENERATED ALWAYS AS (a * 2) STORED, always int GENERATED ALWAYS AS IDENTITY);
 INSERT INTO t (id, a, c) SELECT i, i, 'c' || i FROM generate_series(1, 6) i;

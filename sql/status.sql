@@ -3,16 +3,9 @@
 --
 
 CREATE EXTENSION bbm;
-CREATE FUNCTION wait_for(condition text) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE met boolean;
-BEGIN
-    FOR i IN 1 .. 3000 LOOP
-        EXECUTE 'SELECT ' || condition INTO met;
-        IF met THEN RETURN; END IF;
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-    RAISE EXCEPTION 'waited in vain for: %', condition;
-END $$;
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set helper :abs_srcdir '/sql/wait_for.inc'
+\i :helper
 CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 INSERT INTO t SELECT generate_series(1, 10);
 ANALYZE t;

@@ -7,27 +7,11 @@ CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 INSERT INTO t SELECT generate_series(1, 10);
 CREATE TABLE u (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 INSERT INTO u SELECT generate_series(1, 10);
-CREATE FUNCTION fails(statement text) RETURNS TABLE (state text, message text, detail text, hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-    EXECUTE statement;
-    RAISE EXCEPTION 'no error';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-    RETURN NEXT;
-END $$;
--- waits for a state, at most half a minute
-CREATE FUNCTION wait_for(condition text) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE met boolean;
-BEGIN
-    FOR i IN 1 .. 3000 LOOP
-        EXECUTE 'SELECT ' || condition INTO met;
-        IF met THEN RETURN; END IF;
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-    RAISE EXCEPTION 'waited in vain for: %', condition;
-END $$;
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set helper :abs_srcdir '/sql/fails.inc'
+\i :helper
+\set helper :abs_srcdir '/sql/wait_for.inc'
+\i :helper
 CREATE FUNCTION status() RETURNS TABLE (name text, status text) LANGUAGE sql AS
     'SELECT name, status FROM bbm_status()';
 

@@ -3,16 +3,9 @@
 --
 
 CREATE EXTENSION bbm;
-CREATE FUNCTION fails(statement text) RETURNS TABLE (state text, message text, detail text, hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-    EXECUTE statement;
-    RAISE EXCEPTION 'no error';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-        detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-    RETURN NEXT;
-END $$;
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set helper :abs_srcdir '/sql/fails.inc'
+\i :helper
 CREATE VIEW sync_triggers AS
     SELECT tgrelid::regclass AS "table", tgname AS trigger, tgfoid::regproc AS function FROM pg_trigger
     WHERE tgname LIKE 'bbm\_sync%' AND tgparentid = 0 ORDER BY tgrelid::regclass::text, tgname;

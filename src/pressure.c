@@ -222,6 +222,8 @@ bbm_pressure_holds(BbmTarget *target, bool may_help, BbmWait *wait)
 	TimestampTz now = GetCurrentTimestamp();
 	BbmLook		look = {.migration = migration, .state = state_of(target), .now = now};
 
+	/* of a batch whose transaction has failed */
+	rest_is_told = false;
 	look.held_since = held_since(migration, now);
 	for (int i = 0; i < lengthof(signals) && !look.holds; i++)
 	{
