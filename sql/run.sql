@@ -249,6 +249,28 @@ SHOW synchronous_commit;
 SELECT current_setting('regress.left', true);
 RESET work_mem;
 
+-- a job is planned as its session says; our statements never scan a whole table by choice, and are not compiled
+CREATE TABLE planned (of text, enable_seqscan text, jit text, UNIQUE (of, enable_seqscan, jit));
+CREATE FUNCTION note_settings() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO public.planned VALUES (TG_ARGV[0], current_setting('enable_seqscan'), current_setting('jit'))
+        ON CONFLICT DO NOTHING;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER noted BEFORE INSERT ON batched_background_migration_jobs FOR EACH ROW EXECUTE FUNCTION note_settings('us');
+CREATE TRIGGER noted BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION note_settings('job');
+SET jit = on;
+SELECT bbm_create('planned', 't', 'UPDATE t SET n = n WHERE id BETWEEN $1 AND $2', batch_size => 10) > 0 AS created;
+CALL bbm_run('planned');
+SHOW jit;
+SHOW enable_seqscan;
+SELECT * FROM planned ORDER BY of;
+DROP TRIGGER noted ON batched_background_migration_jobs;
+DROP TRIGGER noted ON t;
+DROP FUNCTION note_settings;
+DROP TABLE planned;
+RESET jit;
+
 -- deferred constraints of a batch are due in the batch
 CREATE TABLE deferred (id int PRIMARY KEY, ref int REFERENCES t (id) DEFERRABLE INITIALLY DEFERRED);
 INSERT INTO deferred VALUES (1, 1), (2, 2);

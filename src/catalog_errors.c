@@ -74,11 +74,12 @@ bbm_errors_retry(int64 migration_id)
 void
 bbm_errors_forget(int64 migration_id)
 {
-	static BbmSql sql = {
-		"DELETE FROM @.bbm_row_errors WHERE migration_id = $1 OR $1 = 0",
+	static BbmSql all = {"DELETE FROM @.bbm_row_errors", 0, {0}};
+	static BbmSql one = {
+		"DELETE FROM @.bbm_row_errors WHERE migration_id = $1",
 		1, {INT8OID}
 	};
 	Datum		values[] = {Int64GetDatum(migration_id)};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(migration_id == 0 ? &all : &one, values, NULL, true);
 }

@@ -584,8 +584,8 @@ void
 bbm_events_prune(void)
 {
 	static BbmSql sql = {
-		"DELETE FROM @.bbm_events WHERE id IN (SELECT id FROM @.bbm_events "
-		"WHERE at < now() - make_interval(mins => $1) ORDER BY at LIMIT 1000 FOR UPDATE SKIP LOCKED)",
+		"DELETE FROM @.bbm_events WHERE id = ANY (ARRAY(SELECT id FROM @.bbm_events "
+		"WHERE at < now() - make_interval(mins => $1) ORDER BY at LIMIT 1000 FOR UPDATE SKIP LOCKED))",
 		1, {INT4OID}
 	};
 	Datum		values[] = {Int32GetDatum(bbm_event_retention)};

@@ -179,13 +179,14 @@ bbm_parts_reopen(int64 migration_id, int pass)
 void
 bbm_parts_forget(int64 migration_id)
 {
-	static BbmSql sql = {
-		"DELETE FROM @.bbm_parts WHERE migration_id = $1 OR $1 = 0",
+	static BbmSql all = {"DELETE FROM @.bbm_parts", 0, {0}};
+	static BbmSql one = {
+		"DELETE FROM @.bbm_parts WHERE migration_id = $1",
 		1, {INT8OID}
 	};
 	Datum		values[] = {Int64GetDatum(migration_id)};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(migration_id == 0 ? &all : &one, values, NULL, true);
 }
 
 /*

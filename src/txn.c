@@ -23,6 +23,7 @@
 #include "commands/prepare.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
+#include "jit/jit.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "optimizer/cost.h"
@@ -51,6 +52,7 @@ int			bbm_failing_code = 0;
 static BbmDriver current_driver = BBM_DRIVER_FOREGROUND;
 static bool was_pinned = false;
 static const char *original_seqscan = "on";
+static const char *original_jit = "on";
 static char *original_commit = "on";
 static int	own_lock_timeout = -1;	/* of the migration at hand, ms; -1: the server's */
 static bool trying = false;		/* in bbm_txn_try */
@@ -84,6 +86,7 @@ pin_session(void)
 	bbm_guc_set("role", "none", false);
 	bbm_guc_set("search_path", BBM_SEARCH_PATH, false);
 	bbm_guc_set("enable_seqscan", "off", false);
+	bbm_guc_set("jit", "off", false);
 	bbm_guc_set("synchronous_commit", "off", false);
 	bbm_guc_set("idle_in_transaction_session_timeout", "0", false);
 	bbm_guc_set("client_min_messages", "error", false);
@@ -105,7 +108,7 @@ static void
 pin_session_again(void)
 {
 	if (LockTimeout != lock_timeout() || DeadlockTimeout != BBM_DEADLOCK_TIMEOUT || log_lock_waits ||
-		enable_seqscan || synchronous_commit != SYNCHRONOUS_COMMIT_OFF ||
+		enable_seqscan || jit_enabled || synchronous_commit != SYNCHRONOUS_COMMIT_OFF ||
 		IdleInTransactionSessionTimeout != 0 || client_min_messages != ERROR ||
 		strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 ||
 		GetCurrentRoleId() != InvalidOid)
@@ -124,6 +127,14 @@ bbm_txn_lock_timeout(int ms)
 		pin_session_again();
 }
 
+/* What pin_settings changes and statements of the owner's have again. */
+static void
+remember_settings(void)
+{
+	original_seqscan = enable_seqscan ? "on" : "off";
+	original_jit = jit_enabled ? "on" : "off";
+}
+
 /*
  * Makes this process a worker: it owns its transactions, and its session has
  * our settings except where a statement of the owner's runs.  Once, outside a
@@ -133,7 +144,7 @@ void
 bbm_txn_become_worker(void)
 {
 	current_driver = BBM_DRIVER_WORKER;
-	original_seqscan = enable_seqscan ? "on" : "off";
+	remember_settings();
 	original_commit = MemoryContextStrdup(TopMemoryContext, GetConfigOption("synchronous_commit", false, false));
 	pin_session();
 	QueryCancelHoldoffCount = 1;
@@ -165,13 +176,16 @@ clean_up_after_error(void)
 
 /*
  * What our own statements run with: no schema before pg_catalog, and plans
- * that stay right when a table that was empty has grown.
+ * that stay right when a table that was empty has grown.  A scan of a whole
+ * table then costs so much that it would be compiled, which takes longer than
+ * any of them.
  */
 static void
 pin_settings(void)
 {
 	bbm_guc_set("search_path", BBM_SEARCH_PATH, true);
 	bbm_guc_set("enable_seqscan", "off", true);
+	bbm_guc_set("jit", "off", true);
 }
 
 /*
@@ -187,7 +201,10 @@ bbm_user_settings_begin(const char *search_path)
 
 	bbm_guc_set("search_path", search_path, true);
 	if (pinned)
+	{
 		bbm_guc_set("enable_seqscan", original_seqscan, true);
+		bbm_guc_set("jit", original_jit, true);
+	}
 	was_pinned = pinned;
 	pinned = false;
 	return level;
@@ -344,7 +361,7 @@ bbm_txn_try(BbmTxnFn fn, void *arg)
 {
 	ErrorData  *error;
 
-	original_seqscan = enable_seqscan ? "on" : "off";
+	remember_settings();
 	trying = true;
 	error = run_in_subtransaction(fn, arg, false);
 	trying = false;
@@ -359,7 +376,7 @@ run_in_foreground(BbmTxnFn fn, void *arg, bool synchronous)
 
 	SetCurrentStatementStartTimestamp();
 	force_read_committed();
-	original_seqscan = enable_seqscan ? "on" : "off";
+	remember_settings();
 	error = run_in_subtransaction(fn, arg, true);
 	if (error)
 	{
@@ -478,7 +495,7 @@ bbm_climb(BbmClimb *climb, Oid to, bool engine)
 		elog(ERROR, "too many nested statements of extension \"bbm\"");
 	climb->nest_level = 0;
 	/* the flag saves time; what counts is what the settings are */
-	if (!pinned || strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 || enable_seqscan)
+	if (!pinned || strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 || enable_seqscan || jit_enabled)
 	{
 		climb->nest_level = NewGUCNestLevel();
 		pin_settings();

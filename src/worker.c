@@ -262,8 +262,6 @@ bbm_scout_main(Datum arg)
 		ListCell   *cell;
 		ListCell   *reason;
 
-		/* one look is not worth compiling its plan, however many job rows there are */
-		bbm_guc_set("jit", "off", false);
 		/* DDL or a restore may hold our table for a while; nobody else would look again soon */
 		while ((error = bbm_txn_run(scout, &args, false)) != NULL)
 		{
