@@ -24,8 +24,9 @@ TAP = 001_latency 002_pause 003_crash 004_launcher 005_databases 006_versions 00
 ISOLATION_OPTS = --inputdir=$(srcdir)/test
 
 PG_CPPFLAGS = -I$(srcdir)/src
+# the headers of 15 have functions without a prototype, which C23 takes for functions without parameters
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
-	-Werror=implicit-function-declaration $(COPT)
+	-Werror=implicit-function-declaration $(if $(filter 15,$(MAJORVERSION)),-std=gnu17) $(COPT)
 EXTRA_CLEAN = .build
 
 PG_CONFIG ?= pg_config
