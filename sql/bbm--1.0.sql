@@ -75,8 +75,7 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     updated_at timestamp with time zone,
     started_at timestamp with time zone,
     finished_at timestamp with time zone,
-    batched_background_migration_id bigint NOT NULL
-        REFERENCES @extschema@.batched_background_migrations (id) ON DELETE CASCADE,
+    batched_background_migration_id bigint NOT NULL,
     min_value bigint NOT NULL,
     max_value bigint NOT NULL,
     status smallint NOT NULL DEFAULT 1,
@@ -114,24 +113,11 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
 );
 
 /*
- * The foreign key cascades a DELETE, but does not check an INSERT: only workers
- * insert, under the migration's lock, which a DELETE takes as well.  Checking
- * would lock the migration's row in each claim, and fail a parallel restore,
- * which loads both tables at once.
+ * batched_background_migration_id refers to a migration, and a DELETE of that
+ * cascades, by the triggers below: a foreign key would lock the migration's row
+ * in each claim to check it, and that it does not, neither a dump nor pg_upgrade
+ * would keep.
  */
-DO $$
-DECLARE
-    trigger name;
-BEGIN
-    FOR trigger IN
-        SELECT t.tgname FROM pg_trigger t
-        WHERE t.tgrelid = '@extschema@.batched_background_migration_jobs'::regclass
-          AND t.tgisinternal AND t.tgconstraint <> 0
-    LOOP
-        EXECUTE 'ALTER TABLE @extschema@.batched_background_migration_jobs DISABLE TRIGGER ' || quote_ident(trigger);
-    END LOOP;
-END
-$$;
 
 CREATE INDEX batched_background_migration_jobs_migration_idx
     ON @extschema@.batched_background_migration_jobs (batched_background_migration_id);
@@ -831,7 +817,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.started_at IS
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.finished_at IS
     'when its last batch committed';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.batched_background_migration_id IS
-    'the migration it belongs to';
+    'id of the migration it belongs to, and is deleted with';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.failure_error_code IS
     'the code of its last failed attempt; NULL once it has finished';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.min_value IS 'first key of the range, inclusive';

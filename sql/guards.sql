@@ -200,6 +200,42 @@ WHERE NOT EXISTS (SELECT 1 FROM batched_background_migrations m WHERE m.id = j.b
 DELETE FROM batched_background_migrations WHERE status <> 0;
 TRUNCATE batched_background_migrations, batched_background_migration_jobs;
 SELECT count(*) FROM batched_background_migrations;
+-- no foreign key does that, as its triggers' state would not outlive an upgrade
+SELECT count(*) AS internal FROM pg_trigger
+WHERE tgrelid IN ('batched_background_migrations'::regclass, 'batched_background_migration_jobs'::regclass) AND tgisinternal;
+
+-- a dump has the jobs first: who owns the table may load those that have been claimed, with or without their migration
+INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, claim_no)
+VALUES (5, 7, 1, 2, 2, 1), (6, 8, 1, 2, 2, 1);
+COPY batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status) FROM stdin;
+-7	7	3	4	1
+\.
+COPY batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value) FROM stdin;
+9	7	3	4
+\.
+INSERT INTO batched_background_migrations
+  (id, name, max_value, batch_size, job_signature_name, table_name, column_name, home)
+VALUES (7, 'of a dump', 10, 5, 'j', 't', 'id', '1/1');
+-- nobody lays out jobs for a migration to come: neither to be believed when it does, nor when the id is taken already
+INSERT INTO batched_background_migrations
+  (id, name, max_value, batch_size, job_signature_name, table_name, column_name)
+VALUES (8, 'new', 10, 5, 'j', 't', 'id');
+INSERT INTO batched_background_migrations
+  (id, name, max_value, batch_size, job_signature_name, table_name, column_name)
+VALUES (7, 'again', 10, 5, 'j', 't', 'id') ON CONFLICT DO NOTHING;
+SELECT m.name, j.id, j.min_value FROM batched_background_migrations m
+LEFT JOIN batched_background_migration_jobs j ON j.batched_background_migration_id = m.id ORDER BY m.name, j.id;
+CREATE ROLE regress_bbm_loader;
+GRANT INSERT, SELECT ON batched_background_migration_jobs, batched_background_migrations TO regress_bbm_loader;
+SET ROLE regress_bbm_loader;
+SELECT state, message FROM fails($$INSERT INTO batched_background_migration_jobs
+    (batched_background_migration_id, min_value, max_value, claim_no) VALUES (99999, 1, 2, 1)$$);
+RESET ROLE;
+-- TRUNCATE of the migrations alone leaves no job behind
+TRUNCATE batched_background_migrations;
+SELECT count(*) AS orphans FROM batched_background_migration_jobs;
+DROP OWNED BY regress_bbm_loader;
+DROP ROLE regress_bbm_loader;
 
 -- the trigger functions are nothing to call
 SELECT state, message FROM fails('SELECT bbm_migration_guard()');

@@ -205,6 +205,7 @@ extern void bbm_error_values(const ErrorData *error, Datum *values, char *nulls)
 extern bool bbm_job_unclaim(const BbmJob *job);
 extern bool bbm_job_give_back(const BbmJob *job, BbmGiveBack why, const ErrorData *error, TimestampTz due);
 extern int64 bbm_jobs_refresh(int64 migration_id);
+extern void bbm_jobs_forget(int64 migration_id);
 extern bool bbm_jobs_idle(int64 migration_id, int n);
 extern void bbm_jobs_merge(int64 migration_id, int retention);
 extern int64 bbm_jobs_found(int64 migration_id, int pass);

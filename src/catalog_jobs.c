@@ -743,3 +743,20 @@ bbm_jobs_merge(int64 migration_id, int retention)
 	if (kept > 0)
 		bbm_sql_run(&sql, values, NULL, true);
 }
+
+/*
+ * The jobs of this migration, or (0) of all: what a foreign key's cascade would
+ * do.  Waits for a batch in flight, whose worker has its row locked.
+ */
+void
+bbm_jobs_forget(int64 migration_id)
+{
+	static BbmSql all = {"DELETE FROM @.batched_background_migration_jobs", 0, {0}};
+	static BbmSql one = {
+		"DELETE FROM @.batched_background_migration_jobs WHERE batched_background_migration_id = $1",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+
+	bbm_sql_run(migration_id == 0 ? &all : &one, values, NULL, true);
+}

@@ -24,12 +24,10 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "replication/logicalworker.h"
-#include "tcop/pquery.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/json.h"
-#include "utils/portal.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -657,12 +655,21 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 	old.tuple = now.tuple = data->tg_trigtuple;
 	SPI_connect();
 	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
+	{
 		tell_event(old, "dropped");
+		bbm_jobs_forget(get_int(old, "id"));
+	}
 	else if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
 	{
-		/* a dump brings its own events along */
+		/* a dump brings its own events along, and what else there is of it */
 		if (is_null(now, "home") || at_home(now))
+		{
+			/* nobody's, if there are any; they would tell it where to go on */
+			bbm_jobs_forget(get_int(now, "id"));
+			bbm_parts_forget(get_int(now, "id"));
+			bbm_errors_forget(get_int(now, "id"));
 			tell_event(now, "created");
+		}
 	}
 	else
 	{
@@ -707,6 +714,18 @@ refuse_job_write(const char *what, const BbmMigration *migration)
 			 errhint("Pause it first, or use bbm_retry to run failed jobs again and bbm_drop to be rid of it.")));
 }
 
+/*
+ * A dump loads the jobs before their migrations, which no foreign key orders; by
+ * COPY or INSERT, as who owns the table.  A job of ours has been claimed, or is
+ * of rows that were put aside and then taken up again, which has a negative id.
+ */
+static bool
+may_come_first(Row row)
+{
+	return has_privs_of_role(bbm_acting_user(), bbm_catalog()->owner) &&
+		(get_int(row, "claim_no") > 0 || get_int(row, "id") < 0);
+}
+
 /* BEFORE INSERT OR UPDATE OR DELETE ON batched_background_migration_jobs FOR EACH ROW */
 Datum
 bbm_job_guard(PG_FUNCTION_ARGS)
@@ -748,13 +767,13 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 	if (migration)
 		bbm_check_owner(migration->owner, migration->name);
 	copy = migration && migration->home && strcmp(migration->home, bbm_home()) != 0;
-	if (migration == NULL && insert && !(ActivePortal && ActivePortal->commandTag == CMDTAG_COPY))
+	if (migration == NULL && insert && !may_come_first(row))
 		ereport(ERROR,
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
 				 errmsg("cannot insert a job of migration " INT64_FORMAT ", which does not exist",
 						get_int(row, "batched_background_migration_id")),
 				 errdetail("Its workers cut the ranges and write the jobs."),
-				 errhint("A dump loads its jobs with COPY, before or after their migrations.")));
+				 errhint("A dump is loaded by the owner of the table.")));
 	if (migration && !copy && insert)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -774,15 +793,17 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 Datum
 bbm_truncate_guard(PG_FUNCTION_ARGS)
 {
+	TriggerData *data = trigger_data(fcinfo, "bbm_truncate_guard");
 	List	   *unpaused;
 
-	(void) trigger_data(fcinfo, "bbm_truncate_guard");
 	SPI_connect();
 	unpaused = bbm_migrations_with_status(list_make4_int(BBM_ACTIVE, BBM_FINISHED, BBM_FAILED, BBM_RUNNING),
 										  CurrentMemoryContext);
 	if (unpaused != NIL)
 		refuse_job_write("truncate", linitial(unpaused));
-	/* what was cut is forgotten */
+	/* what was cut is forgotten, and no migration leaves its jobs behind */
+	if (RelationGetRelid(data->tg_relation) == bbm_catalog()->migrations)
+		bbm_jobs_forget(0);
 	bbm_parts_forget(0);
 	bbm_errors_forget(0);
 	SPI_finish();

@@ -19,6 +19,11 @@ value($old, q(SELECT bbm_start('m')));
 finished($old, 'm');
 value($old, q(SELECT bbm_start('n')));
 reach_gate($old, 2);
+# what is on our tables, internal ones too, whose names have OIDs
+my $triggers = q(SELECT tgrelid::regclass, CASE WHEN tgisinternal THEN tgfoid::regproc::text ELSE tgname END, tgenabled
+	FROM pg_trigger WHERE tgrelid IN (SELECT objid FROM pg_depend WHERE refobjid = (SELECT oid FROM pg_extension WHERE extname = 'bbm')
+	AND deptype = 'e' AND classid = 'pg_class'::regclass) ORDER BY 1, 2);
+my $before = value($old, $triggers);
 $old->stop('fast');
 
 my $new = bbm_node('new', start => 0);
@@ -33,6 +38,7 @@ command_ok(
 	'pg_upgrade with the library preloaded and a migration at work');
 $new->start;
 
+is(value($new, $triggers), $before, 'the triggers of our tables fire as they did');
 is( value($new, q(SELECT string_agg(name || ' ' || status, ', ') FROM bbm_status())),
 	'm finished, n running, paused paused',
 	'the migrations are as they were');
