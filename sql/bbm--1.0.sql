@@ -513,6 +513,12 @@ CREATE FUNCTION @extschema@.bbm_status_name(status smallint) RETURNS text
 COMMENT ON FUNCTION @extschema@.bbm_status_name IS
     'the word for a status code: paused, active, finished, failed, running';
 
+CREATE FUNCTION @extschema@.bbm_as_bigint(value numeric) RETURNS bigint
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN least(greatest(value, -9223372036854775808), 9223372036854775807)::bigint;
+COMMENT ON FUNCTION @extschema@.bbm_as_bigint IS
+    'a sum as bigint: one that has no room there is as large as can be';
+
 CREATE FUNCTION @extschema@.bbm_give_back_names(counts bigint[]) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -572,46 +578,54 @@ CREATE VIEW @extschema@.bbm_migration_status (
            @extschema@.bbm_status_name(m.status),
            CASE WHEN m.status = 2 THEN 100.0
                 -- once all ranges are cut their keys are counted, not estimated
-                ELSE least(99.9, coalesce(round(100.0 * j.keys / nullif(
+                ELSE greatest(0.0, least(99.9, coalesce(round(100.0 * j.keys / nullif(
                     CASE WHEN m.pass > 1 OR (j.cut >= m.max_value AND m.max_key IS NULL AND NOT j.by_leaf AND
                               coalesce(m.batching_strategy, 'SerialKeySetBatchingStrategy') = 'SerialKeySetBatchingStrategy')
                          THEN j.all_keys
-                         ELSE greatest(m.total_tuple_count, j.all_keys) END, 0), 1), 0.0))
+                         ELSE greatest(m.total_tuple_count, j.all_keys) END, 0), 1), 0.0)))
            END,
            j.rows, m.total_tuple_count, j.finished, j.running, j.failed,
            round(r.rows_per_ms * 1000 * greatest(j.running, 1), 1),
-           CASE WHEN m.status IN (1, 4) AND r.keys_per_ms > 0
-                THEN make_interval(secs => round(greatest(m.total_tuple_count - j.keys, 0)
+           -- what is further off than a thousand years is not known
+           CASE WHEN m.status IN (1, 4) AND r.keys_per_ms > 0 AND
+                     greatest(m.total_tuple_count::numeric - j.keys, 0) / 31557600000 < r.keys_per_ms * 1000
+                THEN make_interval(secs => round(greatest(m.total_tuple_count::numeric - j.keys, 0)
                                                  / (r.keys_per_ms * greatest(j.running, 1) * 1000))::float8)
            END,
            CASE WHEN m.target_duration IS NULL AND m.max_batch_wal IS NULL THEN m.batch_size
                 ELSE coalesce(z.batch_size, m.batch_size) END,
            j.running::integer,
            CASE WHEN m.status IN (1, 4) THEN @extschema@.bbm_waiting_on(m.id, m.home, m.owner_oid) END,
-           m.started_at, m.finished_at,
-           coalesce(m.error_sqlstate || ': ' || m.error_message, e.error,
-                    (SELECT format('%s: %s (put aside: %s)', o.error_sqlstate, o.error_message,
+           -- an end of time that somebody wrote is nothing to reckon with
+           CASE WHEN isfinite(m.started_at) THEN m.started_at END,
+           CASE WHEN isfinite(m.finished_at) THEN m.finished_at END,
+           coalesce(left(m.error_sqlstate, 5) || ': ' || left(m.error_message, 8192), e.error,
+                    (SELECT format('%s: %s (put aside: %s)', left(o.error_sqlstate, 5), left(o.error_message, 8192),
                                    (SELECT count(*) FROM @extschema@.bbm_row_errors a WHERE a.migration_id = m.id))
                      FROM @extschema@.bbm_row_errors o WHERE o.migration_id = m.id ORDER BY o.id DESC LIMIT 1)),
-           e.attempts, CASE WHEN m.status <> 3 THEN e.next_attempt_at END,
+           e.attempts, CASE WHEN m.status <> 3 AND isfinite(e.next_attempt_at) THEN e.next_attempt_at END,
            j.given_back,
            CASE WHEN j.given_back > 0 THEN (
                SELECT @extschema@.bbm_give_back_names(ARRAY[
                    sum(g.given_back_for[1]), sum(g.given_back_for[2]), sum(g.given_back_for[3]),
-                   sum(g.given_back_for[4]), sum(g.given_back_for[5]), sum(g.given_back_for[6])]::bigint[])
+                   sum(g.given_back_for[4]), sum(g.given_back_for[5]), sum(g.given_back_for[6])])
                FROM @extschema@.batched_background_migration_jobs g
                WHERE g.batched_background_migration_id = m.id AND g.given_back > 0)
            END,
-           CASE WHEN m.status IN (0, 1, 4) THEN greatest(m.created_at, m.updated_at, j.progress_at) END
+           CASE WHEN m.status IN (0, 1, 4)
+                THEN greatest(CASE WHEN isfinite(m.created_at) THEN m.created_at END,
+                              CASE WHEN isfinite(m.updated_at) THEN m.updated_at END,
+                              CASE WHEN isfinite(j.progress_at) THEN j.progress_at END)
+           END
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
         -- keys are those of the first pass; what a pass that verifies has found is not done
-        SELECT coalesce(sum(j.row_count) FILTER (WHERE j.pass % 2 = 1), 0)::bigint AS rows,
-               coalesce(sum(j.given_back), 0)::bigint AS given_back,
-               coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1 AND j.status = 2), 0)::bigint AS keys,
-               coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1), 0)::bigint AS all_keys,
+        SELECT @extschema@.bbm_as_bigint(coalesce(sum(j.row_count) FILTER (WHERE j.pass % 2 = 1), 0)) AS rows,
+               coalesce(sum(j.given_back), 0) AS given_back,
+               coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1 AND j.status = 2), 0) AS keys,
+               coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1), 0) AS all_keys,
                max(j.max_value) AS cut, coalesce(bool_or(j.relation IS NOT NULL), false) AS by_leaf,
-               coalesce(sum(j.merged_jobs) FILTER (WHERE j.status = 2), 0)::bigint AS finished,
+               coalesce(sum(j.merged_jobs) FILTER (WHERE j.status = 2), 0) AS finished,
                count(*) FILTER (WHERE j.status = 4) AS running,
                count(*) FILTER (WHERE j.status = 3) AS failed,
                -- a job finished, or part of one: its row has changed since it was claimed, or was given back once after
@@ -624,9 +638,9 @@ CREATE VIEW @extschema@.bbm_migration_status (
     ) j
     CROSS JOIN LATERAL (
         -- the last hundred jobs: holds are between jobs, so they are not in these times
-        SELECT (sum(l.row_count) / nullif(sum(l.run_ms), 0))::numeric AS rows_per_ms,
-               (sum(l.key_count) / nullif(sum(l.run_ms), 0))::numeric AS keys_per_ms
-        FROM (SELECT j.row_count, j.key_count, j.run_ms
+        SELECT sum(l.row_count) / nullif(sum(l.run_ms), 0) AS rows_per_ms,
+               sum(l.key_count) / nullif(sum(l.run_ms), 0) AS keys_per_ms
+        FROM (SELECT j.row_count, j.key_count, least(greatest(j.run_ms, 0), 1e15)::numeric AS run_ms
               FROM @extschema@.batched_background_migration_jobs j
               WHERE j.batched_background_migration_id = m.id AND j.status = 2 AND j.pass % 2 = 1
               ORDER BY j.id DESC LIMIT 100) l
@@ -638,7 +652,7 @@ CREATE VIEW @extschema@.bbm_migration_status (
         ORDER BY j.id DESC LIMIT 1
     ) z ON true
     LEFT JOIN LATERAL (
-        SELECT j.error_sqlstate || ': ' || j.error_message AS error, j.attempts, j.next_attempt_at
+        SELECT left(j.error_sqlstate, 5) || ': ' || left(j.error_message, 8192) AS error, j.attempts, j.next_attempt_at
         FROM @extschema@.batched_background_migration_jobs j
         WHERE j.batched_background_migration_id = m.id AND j.status <> 2 AND j.error_message IS NOT NULL
         ORDER BY j.updated_at DESC LIMIT 1
@@ -670,7 +684,8 @@ CREATE VIEW @extschema@.bbm_migration_jobs (
 ) WITH (security_barrier) AS
     SELECT j.id,
            CASE j.status WHEN 1 THEN 'new' ELSE @extschema@.bbm_status_name(j.status) END,
-           j.min_value, j.max_value, j.attempts, j.row_count, make_interval(secs => j.run_ms / 1000), j.wal_bytes,
+           j.min_value, j.max_value, j.attempts, j.row_count,
+           make_interval(secs => least(greatest(j.run_ms, 0), 1e15) / 1000), j.wal_bytes,
            j.merged_jobs, CASE WHEN j.status = 4 THEN j.worker_pid END, j.started_at, j.finished_at,
            CASE WHEN m.status <> 3 THEN j.next_attempt_at END, j.failure_error_code, j.error_sqlstate, j.error_message,
            m.name, j.relation_name, j.min_key, j.max_key, j.pass % 2 = 0, j.batch_size,

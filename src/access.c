@@ -19,6 +19,7 @@
 
 #include "hooks.h"
 #include "locks.h"
+#include "printable.h"
 #include "txn.h"
 
 const char *
@@ -42,7 +43,8 @@ bbm_tell_event(int64 id, const char *name, const char *event, BbmStatus status, 
 	bbm_event_add(id, name, event, status, owner, detail);
 	initStringInfo(&json);
 	appendStringInfo(&json, "{\"id\": " INT64_FORMAT ", \"name\": ", id);
-	escape_json(&json, name);
+	/* a name that the guards let pass has room in a payload, whatever it is escaped to */
+	escape_json(&json, bbm_shortened(name, BBM_MAX_NAME_LENGTH));
 	appendStringInfoString(&json, ", \"event\": ");
 	escape_json(&json, event);
 	appendStringInfoString(&json, ", \"status\": ");

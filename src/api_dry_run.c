@@ -122,7 +122,7 @@ do_job(DryRun *run, BbmTarget *target, MemoryContext context)
 		return false;
 	work.job = &claim.job;
 	error_context_stack = &callback;
-	run->rows += bbm_work_whole(&work);
+	run->rows = bbm_add_counts(run->rows, bbm_work_whole(&work));
 	error_context_stack = callback.previous;
 	run->keys += work.keys;
 	run->ms += bbm_clock_ms() - start;
@@ -195,7 +195,7 @@ interval_of_ms(double ms)
 static Datum
 whole(double value)
 {
-	return Int64GetDatum((int64) Min(ceil(value), (double) PG_INT64_MAX / 2));
+	return Int64GetDatum(bbm_count_of(ceil(value)));
 }
 
 /*

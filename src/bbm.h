@@ -10,7 +10,9 @@
 
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "datatype/timestamp.h"
+#include "storage/block.h"
 #include "storage/itemptr.h"
 #include "utils/elog.h"
 
@@ -140,5 +142,34 @@ typedef struct BbmJob
 	int			ran_size;		/* keys in the last batch of it; 0 it never began */
 	ItemPointerData tid;		/* of its row, while we have that locked */
 } BbmJob;
+
+/*
+ * What a batch says it has changed is added up for everybody to see, and a
+ * function may say anything: no more than a table can have rows.
+ */
+#define BBM_MOST_ROWS ((int64) MaxBlockNumber * MaxHeapTuplesPerPage)
+
+static inline int64
+bbm_row_count(int64 rows)
+{
+	return Max(Min(rows, BBM_MOST_ROWS), 0);
+}
+
+/* The sum of two counts, or as much of it as has room. */
+static inline int64
+bbm_add_counts(int64 a, int64 b)
+{
+	return b > PG_INT64_MAX - a ? PG_INT64_MAX : a + b;
+}
+
+/* A count that was estimated; what is no number, or none that can be, is as near as there is. */
+static inline int64
+bbm_count_of(double value)
+{
+	/* in this form for a NaN */
+	if (!(value > 0))
+		return 0;
+	return value < (double) PG_INT64_MAX ? (int64) value : PG_INT64_MAX;
+}
 
 #endif							/* BBM_H */

@@ -25,7 +25,11 @@
 #include "utils/snapmgr.h"
 
 #include "guc.h"
+#include "printable.h"
 #include "sql.h"
+
+/* What is added to a count that is never negative: as much as has room. */
+#define UP_TO(amount, count) "least(" amount ", 9223372036854775807 - " count ")"
 
 static Datum
 column(HeapTuple tuple, Relation rel, const char *name, bool *isnull)
@@ -424,8 +428,8 @@ bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int part_size, const
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET cursor_value = $2, cursor_key = $6, "
-		"updated_at = clock_timestamp(), row_count = row_count + $3, run_ms = run_ms + $4, "
-		"wal_bytes = wal_bytes + $5, part_size = nullif($7, 0), stuck = 0 WHERE ctid = $1",
+		"updated_at = clock_timestamp(), row_count = row_count + " UP_TO("$3", "row_count") ", run_ms = run_ms + $4, "
+		"wal_bytes = wal_bytes + " UP_TO("$5", "wal_bytes") ", part_size = nullif($7, 0), stuck = 0 WHERE ctid = $1",
 		7, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID, TEXTARRAYOID, INT4OID}
 	};
 	char		nulls[8] = "       ";
@@ -449,7 +453,8 @@ bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool skipped)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 2, finished_at = $2, updated_at = $2, "
-		"row_count = row_count + $3, run_ms = run_ms + $4, wal_bytes = wal_bytes + $5, "
+		"row_count = row_count + " UP_TO("$3", "row_count") ", run_ms = run_ms + $4, "
+		"wal_bytes = wal_bytes + " UP_TO("$5", "wal_bytes") ", "
 		"failure_error_code = NULL, next_attempt_at = NULL, skipped = $6 WHERE ctid = $1",
 		6, {TIDOID, TIMESTAMPTZOID, INT8OID, FLOAT8OID, INT8OID, BOOLOID}
 	};
@@ -462,7 +467,7 @@ bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool skipped)
 	check_recorded(job);
 }
 
-/* SQLSTATE, message, detail, hint and context. */
+/* SQLSTATE, message, detail, hint and context, none so long that whoever looks has to read it for long. */
 void
 bbm_error_values(const ErrorData *error, Datum *values, char *nulls)
 {
@@ -473,7 +478,7 @@ bbm_error_values(const ErrorData *error, Datum *values, char *nulls)
 	for (int i = 0; i < lengthof(texts); i++)
 	{
 		nulls[i] = texts[i] ? ' ' : 'n';
-		values[i] = texts[i] ? CStringGetTextDatum(texts[i]) : (Datum) 0;
+		values[i] = texts[i] ? CStringGetTextDatum(bbm_shortened(texts[i], BBM_LONGEST_KEPT)) : (Datum) 0;
 	}
 }
 
@@ -539,8 +544,8 @@ bbm_job_give_back(const BbmJob *job, BbmGiveBack why, const ErrorData *error, Ti
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = greatest(attempts - 1, 0), "
 		"next_attempt_at = $3, updated_at = clock_timestamp(), error_sqlstate = $4, error_message = $5, "
-		"error_detail = $6, error_hint = $7, error_context = $8, given_back = given_back + 1, "
-		"given_back_for = ARRAY(SELECT coalesce(given_back_for[i], 0) + (i = $9)::integer "
+		"error_detail = $6, error_hint = $7, error_context = $8, given_back = given_back + (given_back < 2147483647)::integer, "
+		"given_back_for = ARRAY(SELECT least(coalesce(given_back_for[i], 0), 2147483646) + (i = $9)::integer "
 		" FROM generate_series(1, 6) i ORDER BY i), part_size = nullif($10, 0), stuck = $11 "
 		"WHERE id = $1 AND claim_no = $2 AND status = 4",
 		11, {INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT4OID}
@@ -596,7 +601,7 @@ int64
 bbm_jobs_found(int64 migration_id, int pass)
 {
 	static BbmSql sql = {
-		"SELECT coalesce(sum(row_count), -1)::bigint FROM @.batched_background_migration_jobs "
+		"SELECT @.bbm_as_bigint(coalesce(sum(row_count), -1)) FROM @.batched_background_migration_jobs "
 		"WHERE batched_background_migration_id = $1 AND pass = $2",
 		2, {INT8OID, INT4OID}
 	};
@@ -611,20 +616,18 @@ static void
 append_key_words(StringInfo words, Datum key)
 {
 	Datum	   *elements;
+	bool	   *nulls;
 	int			n;
 	const int	most = 64;
 
-	deconstruct_array(DatumGetArrayTypeP(key), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &n);
+	deconstruct_array(DatumGetArrayTypeP(key), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
 	for (int i = 0; i < n; i++)
 	{
-		char	   *value = TextDatumGetCString(elements[i]);
+		char	   *value = nulls[i] ? "NULL" : TextDatumGetCString(elements[i]);
 		int			length = pg_mbcliplen(value, strlen(value), most);
 
-		appendStringInfoString(words, i > 0 ? ", " : "(");
-		for (int c = 0; c < length; c++)
-			appendStringInfoChar(words, (unsigned char) value[c] < ' ' ? '?' : value[c]);
-		if (value[length] != '\0')
-			appendStringInfoString(words, "…");
+		appendStringInfo(words, "%s%s%s", i > 0 ? ", " : "(", bbm_printable(pnstrdup(value, length)),
+						 value[length] != '\0' ? "…" : "");
 	}
 	appendStringInfoChar(words, ')');
 }
@@ -645,7 +648,7 @@ bbm_job_range_words(const BbmJob *job)
 	else
 		appendStringInfo(&words, INT64_FORMAT " to " INT64_FORMAT, job->min.number, job->max.number);
 	if (job->relation_name)
-		appendStringInfo(&words, " of %s", job->relation_name);
+		appendStringInfo(&words, " of %s", bbm_printable(job->relation_name));
 	return words.data;
 }
 
@@ -657,7 +660,7 @@ int64 *
 bbm_jobs_looks(int64 migration_id, int pass, int *n)
 {
 	static BbmSql sql = {
-		"SELECT pass::bigint, sum(row_count)::bigint FROM @.batched_background_migration_jobs "
+		"SELECT pass::bigint, @.bbm_as_bigint(sum(row_count)) FROM @.batched_background_migration_jobs "
 		"WHERE batched_background_migration_id = $1 AND pass <= $2 AND pass % 2 = 0 GROUP BY pass "
 		"ORDER BY pass DESC",
 		2, {INT8OID, INT4OID}
@@ -710,17 +713,20 @@ bbm_jobs_merge(int64 migration_id, int retention)
 		"edges AS (SELECT *, CASE WHEN status = 2 AND lag(status) OVER w = 2 AND lag(pass) OVER w = pass "
 		"  AND lag(relation) OVER w IS NOT DISTINCT FROM relation AND NOT skipped AND NOT lag(skipped) OVER w "
 		"  AND (min_key IS NOT NULL OR pass > 1 OR (min_value = 0 AND max_value = 0) "
-		"       OR min_value::numeric = lag(max_value) OVER w + 1) THEN 0 ELSE 1 END AS edge "
+		"       OR min_value::numeric = (lag(max_value) OVER w)::numeric + 1) THEN 0 ELSE 1 END AS edge "
 		" FROM old WINDOW w AS (ORDER BY id)), "
 		"islands AS (SELECT *, sum(edge) OVER (ORDER BY id) AS island FROM edges), "
 		"merged AS (SELECT min(id) AS id, max(max_value) AS max_value, min(min_value) AS min_value, "
 		"  (array_agg(min_key ORDER BY id))[1]::text[] AS min_key, "
 		"  (array_agg(max_key ORDER BY id DESC))[1]::text[] AS max_key, "
-		"  sum(key_count)::bigint AS key_count, sum(row_count)::bigint AS row_count, sum(run_ms) AS run_ms, "
-		"  sum(wal_bytes)::bigint AS wal_bytes, sum(merged_jobs)::integer AS merged_jobs, "
-		"  sum(given_back)::integer AS given_back, CASE WHEN sum(given_back) > 0 THEN "
-		"   ARRAY[sum(given_back_for[1]), sum(given_back_for[2]), sum(given_back_for[3]), sum(given_back_for[4]), "
-		"    sum(given_back_for[5]), sum(given_back_for[6])]::integer[] END AS given_back_for, "
+		"  @.bbm_as_bigint(sum(key_count)) AS key_count, @.bbm_as_bigint(sum(row_count)) AS row_count, "
+		"  sum(run_ms) AS run_ms, @.bbm_as_bigint(sum(wal_bytes)) AS wal_bytes, "
+		"  least(sum(merged_jobs), 2147483647)::integer AS merged_jobs, "
+		"  least(sum(given_back), 2147483647)::integer AS given_back, CASE WHEN sum(given_back) > 0 THEN "
+		"   ARRAY[least(sum(given_back_for[1]), 2147483647), least(sum(given_back_for[2]), 2147483647), "
+		"    least(sum(given_back_for[3]), 2147483647), least(sum(given_back_for[4]), 2147483647), "
+		"    least(sum(given_back_for[5]), 2147483647), least(sum(given_back_for[6]), 2147483647)]::integer[] "
+		"   END AS given_back_for, "
 		"  min(started_at) AS started_at, max(finished_at) AS finished_at, array_agg(id) AS ids, "
 		"  (array_agg(batch_size ORDER BY id DESC))[1] AS batch_size "
 		" FROM islands GROUP BY island HAVING count(*) > 1), "

@@ -16,6 +16,7 @@
 
 #include "guc.h"
 #include "locks.h"
+#include "printable.h"
 #include "sql.h"
 #include "txn.h"
 
@@ -342,17 +343,11 @@ bbm_migration_fail(int64 id, int code, const ErrorData *error)
 		"error_sqlstate = $3, error_message = $4, error_detail = $5, error_hint = $6 WHERE id = $1",
 		6, {INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
 	};
-	Datum		values[] = {
-		Int64GetDatum(id), Int32GetDatum(code),
-		CStringGetTextDatum(unpack_sql_state(error->sqlerrcode)),
-		CStringGetTextDatum(error->message ? error->message : ""),
-		CStringGetTextDatum(error->detail ? error->detail : ""),
-		CStringGetTextDatum(error->hint ? error->hint : "")
-	};
-	char		nulls[] = "      ";
+	char		nulls[8] = "       ";
+	/* the context that comes last is not kept */
+	Datum		values[7] = {Int64GetDatum(id), Int32GetDatum(code)};
 
-	nulls[4] = error->detail ? ' ' : 'n';
-	nulls[5] = error->hint ? ' ' : 'n';
+	bbm_error_values(error, &values[2], &nulls[2]);
 	bbm_sql_run(&sql, values, nulls, true);
 }
 
@@ -573,7 +568,7 @@ bbm_event_add(int64 migration_id, const char *name, const char *event, BbmStatus
 	Datum		values[] = {
 		Int64GetDatum(migration_id), CStringGetTextDatum(name), CStringGetTextDatum(event),
 		Int32GetDatum((int) status), ObjectIdGetDatum(bbm_acting_user()), ObjectIdGetDatum(owner),
-		detail ? CStringGetTextDatum(detail) : (Datum) 0
+		detail ? CStringGetTextDatum(bbm_shortened(detail, BBM_LONGEST_KEPT)) : (Datum) 0
 	};
 
 	bbm_sql_run(&sql, values, detail ? "       " : "      n", true);

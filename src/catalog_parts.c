@@ -263,7 +263,7 @@ int64
 bbm_jobs_rows(int64 migration_id, Oid relation)
 {
 	static BbmSql sql = {
-		"SELECT coalesce(sum(row_count), 0)::bigint FROM @.batched_background_migration_jobs "
+		"SELECT @.bbm_as_bigint(coalesce(sum(row_count), 0)) FROM @.batched_background_migration_jobs "
 		"WHERE batched_background_migration_id = $1 AND (relation = $2 OR $2 = 0) AND created_at >= "
 		" (SELECT coalesce(updated_at, '-infinity') FROM @.batched_background_migrations WHERE id = $1)",
 		2, {INT8OID, OIDOID}

@@ -25,12 +25,14 @@ bbm_migrations_quiet(MemoryContext context)
 		"FROM @.batched_background_migration_jobs j WHERE j.batched_background_migration_id = m.id AND j.status = 4), "
 		"'nothing that is known'), s.last_error "
 		"FROM @.batched_background_migrations m JOIN @.bbm_migration_status s ON s.name = m.name "
+		/* without an end of time, from which nothing can be subtracted */
+		"CROSS JOIN LATERAL (SELECT least(greatest(s.quiet_since, '2000-01-01+00'), clock_timestamp()) AS since) quiet "
 		"CROSS JOIN LATERAL (SELECT max(e.at) AS at FROM @.bbm_events e "
-		"WHERE e.migration_id = m.id AND e.event = 'stalled' AND e.at > s.quiet_since) told "
+		"WHERE e.migration_id = m.id AND e.event = 'stalled' AND e.at > quiet.since AND e.at <= clock_timestamp()) told "
 		"CROSS JOIN LATERAL (SELECT make_interval(secs => CASE m.status WHEN 0 THEN $2 ELSE $1 END) AS after) setting "
 		"WHERE m.status IN (0, 1, 4) AND coalesce(m.home, $3) = $3 AND setting.after > make_interval() "
-		"AND clock_timestamp() - s.quiet_since > setting.after "
-		"AND (told.at IS NULL OR clock_timestamp() - s.quiet_since > 2 * (told.at - s.quiet_since)) ORDER BY m.id",
+		"AND clock_timestamp() - quiet.since > setting.after "
+		"AND (told.at IS NULL OR clock_timestamp() - quiet.since > 2 * (told.at - quiet.since)) ORDER BY m.id",
 		3, {INT4OID, INT4OID, TEXTOID}
 	};
 	Datum		values[] = {

@@ -154,7 +154,7 @@ bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 		rows = rows_changed(leaf) - before;
 	/* also undoes what the job has SET */
 	bbm_user_settings_end(level);
-	return rows;
+	return bbm_row_count(rows);
 }
 
 /*
@@ -429,7 +429,7 @@ bbm_work_whole(BbmWork *work)
 					 errmsg("table \"%s\" was changed meanwhile", work->target->migration->table_name),
 					 errhint("Try again.")));
 		more = do_part_measured(work, &part);
-		rows += work->cost.rows;
+		rows = bbm_add_counts(rows, work->cost.rows);
 		if (!more)
 			break;
 		bbm_job_progress(job, &part.max, work->next_size, &work->cost);

@@ -268,6 +268,9 @@ check_row(Row row)
 	if (get_int(row, "max_attempts") < 1 || get_int(row, "max_attempts") > BBM_MAX_ATTEMPTS)
 		out_of_range(row, "max_attempts", "It is how often a job may be executed before the migration fails.",
 					 "Use a number from 1 to 100.");
+	if (get_int(row, "total_tuple_count") < 0)
+		out_of_range(row, "total_tuple_count", "It is how many rows the table is taken to have.",
+					 "Leave it NULL, and a worker estimates it.");
 	check_size(row);
 	check_parts(row);
 	check_on_error(row);
@@ -703,6 +706,33 @@ bbm_migration_event(PG_FUNCTION_ARGS)
  * ----------------------------------------------------------------
  */
 
+/*
+ * What is counted there is added up, and more is added to it: nothing that a
+ * user writes may be what no job can have.
+ */
+static void
+check_counts(Row row)
+{
+	static const char *const counts[] = {
+		"attempts", "claim_no", "key_count", "row_count", "wal_bytes", "merged_jobs", "given_back", "part_size", "stuck"
+	};
+	/* in milliseconds; more than anybody has */
+	const double longest = 1e15;
+	bool		isnull;
+	double		run_ms;
+
+	for (int i = 0; i < lengthof(counts); i++)
+	{
+		if (get_int(row, counts[i]) < 0)
+			out_of_range(row, counts[i], "It is a count.", "Leave it as its worker has written it.");
+	}
+	run_ms = DatumGetFloat8(get(row, "run_ms", &isnull));
+	/* in this form for a NaN */
+	if (!isnull && !(run_ms >= 0 && run_ms <= longest))
+		out_of_range(row, "run_ms", "It is the time of an execution, in milliseconds.",
+					 "Leave it as its worker has written it.");
+}
+
 static void
 refuse_job_write(const char *what, const BbmMigration *migration)
 {
@@ -759,8 +789,11 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 		set(&new, "worker_pid", Int32GetDatum((int) get_int(row, "worker_pid")), is_null(row, "worker_pid"));
 		set(&new, "worker_token", Int32GetDatum((int) get_int(row, "worker_token")), is_null(row, "worker_token"));
 		set(&new, "claim_no", Int32GetDatum((int) get_int(row, "claim_no")), false);
+		check_counts(new);
 		changed = new.tuple;
 	}
+	else if (insert)
+		check_counts(row);
 	SPI_connect();
 	migration = bbm_migration_by_id(get_int(row, "batched_background_migration_id"), CurrentMemoryContext);
 	/* a dump loads the jobs of a copy; DELETE of a migration takes its jobs along */

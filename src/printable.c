@@ -30,15 +30,35 @@ control_length(const unsigned char *c)
 }
 
 /*
- * The text with control characters as \xHH, in the current memory context; the
- * text itself when it has none.
+ * As much of the text as there is room for, in whole characters and with a mark
+ * where it ends, in the current memory context.
+ */
+char *
+bbm_shortened(const char *text, int longest)
+{
+	size_t		length = strlen(text);
+
+	if (length <= (size_t) longest)
+		return pstrdup(text);
+	/* of a text that is longer than an int can tell, the first part does */
+	length = pg_mbcliplen(text, (int) Min(length, 2 * (size_t) longest), longest);
+	return psprintf("%.*s …", (int) length, text);
+}
+
+/*
+ * The text with control characters as \xHH and of a length that fits a line, in
+ * the current memory context; the text itself when it has none of the former and
+ * is not too long.
  */
 const char *
 bbm_printable(const char *text)
 {
-	const unsigned char *c = (const unsigned char *) text;
+	const unsigned char *c;
 	StringInfoData buf;
 
+	if (strlen(text) > BBM_LONGEST_LOGGED)
+		text = bbm_shortened(text, BBM_LONGEST_LOGGED);
+	c = (const unsigned char *) text;
 	while (*c && control_length(c) == 0)
 		c++;
 	if (*c == '\0')

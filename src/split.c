@@ -55,7 +55,7 @@ try_part(Splitting *splitting, const BbmRange *part)
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
-		splitting->rows += rows;
+		splitting->rows = bbm_add_counts(splitting->rows, rows);
 	}
 	PG_CATCH();
 	{

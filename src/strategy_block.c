@@ -263,7 +263,7 @@ next_run(BbmTarget *target, BbmLeaf *leaf, BlockNumber block, BlockNumber end, i
 	memset(run, 0, sizeof(BbmRange));
 	run->min.number = block;
 	run->max.number = last;
-	run->key_count = Max((int64) (((double) last - block + 1) * density), 1);
+	run->key_count = Max(bbm_count_of(((double) last - block + 1) * density), 1);
 	return found;
 }
 

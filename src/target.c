@@ -673,7 +673,7 @@ bbm_target_estimate(BbmTarget *target)
 		foreach(cell, bbm_tree_leaves(target->relid))
 			rows += estimated_rows(lfirst_oid(cell));
 	}
-	return (int64) target->strategy->share(target, rows);
+	return bbm_count_of(target->strategy->share(target, rows));
 }
 
 /* The first and the last key there are now; false when there is no row.  Needs a transaction and SPI. */
