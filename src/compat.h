@@ -16,7 +16,9 @@
 #include "access/genam.h"
 #include "access/tableam.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_tablespace.h"
 #include "commands/event_trigger.h"
 #include "commands/explain.h"
 #include "executor/executor.h"
@@ -100,6 +102,11 @@ bbm_check_permissions(PlannedStmt *stmt)
 #endif
 }
 
+/* A DROP DATABASE of it has failed midway: nobody can connect any more, ever.  Newer minor releases have it. */
+#ifndef DATCONNLIMIT_INVALID_DB
+#define DATCONNLIMIT_INVALID_DB (-2)
+#endif
+
 static inline bool
 bbm_owns_database(Oid database, Oid role)
 {
@@ -107,6 +114,26 @@ bbm_owns_database(Oid database, Oid role)
 	return object_ownercheck(DatabaseRelationId, database, role);
 #else
 	return pg_database_ownercheck(database, role);
+#endif
+}
+
+static inline bool
+bbm_owns_extension(Oid extension, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(ExtensionRelationId, extension, role);
+#else
+	return pg_extension_ownercheck(extension, role);
+#endif
+}
+
+static inline bool
+bbm_may_create_in_tablespace(Oid tablespace, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(TableSpaceRelationId, tablespace, role, ACL_CREATE) == ACLCHECK_OK;
+#else
+	return pg_tablespace_aclcheck(tablespace, role, ACL_CREATE) == ACLCHECK_OK;
 #endif
 }
 

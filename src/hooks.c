@@ -7,7 +7,7 @@
  *	  DROP DATABASE and its like need a database that nobody is connected to.
  *	  While one runs, the launcher starts no worker there, and those at work
  *	  give their batch back and leave.  They come back when it is over, if the
- *	  database is still there.
+ *	  database is still there.  Which commands these are is in ddl.c.
  *
  *	  A COMMIT of ours is told to the launcher from a transaction callback.
  *	  COMMIT PREPARED runs in another session than the one whose callback would
@@ -17,27 +17,19 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/xact.h"
 #include "commands/async.h"
-#include "commands/dbcommands.h"
-#include "commands/defrem.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
-#include "nodes/value.h"
 #include "storage/condition_variable.h"
 #include "tcop/utility.h"
-#include "utils/acl.h"
 #include "utils/memutils.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#include "catalog/pg_authid.h"
-#include "catalog/pg_database.h"
-
-#include "compat.h"
+#include "ddl.h"
 #include "hooks.h"
+#include "locks.h"
 #include "shmem.h"
 
 /* How long a command waits for our workers to leave; CountOtherDBBackends adds its five seconds. */
@@ -51,7 +43,15 @@ static Oid	to_wake[BBM_MAX_WAKES];
 static int	n_to_wake = 0;
 static bool wake_overflow = false;
 static bool to_tell = false;
-static bool blocked = false;	/* some database, by this transaction */
+
+/* A database that this transaction keeps our workers out of, and the savepoint that this belongs to. */
+typedef struct Blocked
+{
+	int			level;
+	Oid			database;
+} Blocked;
+
+static List *blocked = NIL;		/* in TopTransactionContext; one for each database */
 
 /* A notification to send at commit, and the savepoint it belongs to. */
 typedef struct Notification
@@ -96,15 +96,40 @@ bbm_notify_at_commit(const char *json)
 	to_tell = true;
 }
 
-/* A savepoint's notifications go with it, or pass to the one around it. */
+/* Workers may come back, and a look tells whether there is work for them. */
 static void
-sort_out_notifications(SubXactEvent event, SubTransactionId my_id, SubTransactionId parent_id, void *arg)
+unblock(Blocked *entry)
+{
+	bbm_unlock_database_for_us(entry->database);
+	bbm_look(entry->database);
+}
+
+/*
+ * A savepoint's notifications and blocks go with it, or pass to the one around
+ * it.  It has no lock on the database, or the extension, any more, so nothing
+ * else keeps our workers out.
+ */
+static void
+end_savepoint(SubXactEvent event, SubTransactionId my_id, SubTransactionId parent_id, void *arg)
 {
 	int			level = GetCurrentTransactionNestLevel();
 	ListCell   *cell;
 
 	if (event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB)
 		return;
+	foreach(cell, blocked)
+	{
+		Blocked    *entry = lfirst(cell);
+
+		if (entry->level < level)
+			continue;
+		entry->level = level - 1;
+		if (event == SUBXACT_EVENT_ABORT_SUB)
+		{
+			blocked = foreach_delete_current(blocked, cell);
+			unblock(entry);
+		}
+	}
 	foreach(cell, to_notify)
 	{
 		Notification *notification = lfirst(cell);
@@ -145,91 +170,6 @@ tell(XactEvent event, void *arg)
 	wake_overflow = to_tell = false;
 }
 
-static bool
-may_create_databases(void)
-{
-	HeapTuple	tuple;
-	bool		may = superuser();
-
-	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
-	if (HeapTupleIsValid(tuple))
-	{
-		may = may || ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
-		ReleaseSysCache(tuple);
-	}
-	return may;
-}
-
-/* The database a command needs for itself, if the user may run it at all; else InvalidOid. */
-static Oid
-database_needed(Node *statement)
-{
-	const char *name = NULL;
-	bool		template = false;
-	Oid			database;
-	ListCell   *cell;
-
-	if (IsA(statement, DropdbStmt))
-		name = ((DropdbStmt *) statement)->dbname;
-	else if (IsA(statement, RenameStmt) && ((RenameStmt *) statement)->renameType == OBJECT_DATABASE)
-		name = ((RenameStmt *) statement)->subname;
-	else if (IsA(statement, AlterDatabaseStmt))
-	{
-		foreach(cell, ((AlterDatabaseStmt *) statement)->options)
-		{
-			if (strcmp(lfirst_node(DefElem, cell)->defname, "tablespace") == 0)
-				name = ((AlterDatabaseStmt *) statement)->dbname;
-		}
-	}
-	else if (IsA(statement, CreatedbStmt))
-	{
-		foreach(cell, ((CreatedbStmt *) statement)->options)
-		{
-			DefElem    *option = lfirst_node(DefElem, cell);
-
-			if (strcmp(option->defname, "template") == 0 && option->arg)
-				name = defGetString(option);
-		}
-		template = true;
-	}
-	if (name == NULL)
-		return InvalidOid;
-	database = get_database_oid(name, true);
-	if (!OidIsValid(database))
-		return InvalidOid;
-
-	/* who may not run the command must not disturb anybody with it */
-	if (bbm_owns_database(database, GetUserId()))
-		return database;
-	if (template)
-	{
-		HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
-		bool		allowed = HeapTupleIsValid(tuple) && ((Form_pg_database) GETSTRUCT(tuple))->datistemplate &&
-			may_create_databases();
-
-		if (HeapTupleIsValid(tuple))
-			ReleaseSysCache(tuple);
-		if (allowed)
-			return database;
-	}
-	return InvalidOid;
-}
-
-static bool
-drops_extension(Node *statement)
-{
-	ListCell   *cell;
-
-	if (!IsA(statement, DropStmt) || ((DropStmt *) statement)->removeType != OBJECT_EXTENSION)
-		return false;
-	foreach(cell, ((DropStmt *) statement)->objects)
-	{
-		if (IsA(lfirst(cell), String) && strcmp(strVal(lfirst(cell)), "bbm") == 0)
-			return true;
-	}
-	return false;
-}
-
 /* Waits until our workers have left, or for long enough. */
 static void
 make_free(Oid database)
@@ -254,16 +194,48 @@ run_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessU
 
 /*
  * Whatever became of the command, its transaction is over: until then another
- * session would still see the database, or the extension, as it was.
+ * session would still see the database, or the extension, as it was.  After
+ * PREPARE TRANSACTION the server's own lock is what keeps workers out.
  */
 static void
-unblock(XactEvent event, void *arg)
+unblock_all(XactEvent event, void *arg)
 {
-	if (blocked && (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE))
+	List	   *list = blocked;
+	ListCell   *cell;
+
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
+		return;
+	blocked = NIL;
+	foreach(cell, list)
+		unblock(lfirst(cell));
+}
+
+/*
+ * Has our workers leave a database, and starts none there until the savepoint
+ * that we are in is rolled back, or the transaction ends.  The entry comes
+ * first, so that a lock that was taken is let go of whatever happens.
+ */
+static void
+block(Oid database)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	Blocked    *entry;
+	ListCell   *cell;
+	bool		known = false;
+
+	foreach(cell, blocked)
+		known = known || ((Blocked *) lfirst(cell))->database == database;
+	if (!known)
 	{
-		blocked = false;
-		bbm_database_unblock();
+		entry = palloc(sizeof(Blocked));
+		entry->level = GetCurrentTransactionNestLevel();
+		entry->database = database;
+		blocked = lappend(blocked, entry);
 	}
+	MemoryContextSwitchTo(old);
+	if (!known)
+		bbm_lock_database_for_us(database);
+	make_free(database);
 }
 
 static void
@@ -277,13 +249,9 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtili
 
 	/* a transaction command may run where no catalog can be read */
 	if (!IsA(statement, TransactionStmt) && bbm_shared != NULL)
-		database = drops_extension(statement) ? MyDatabaseId : database_needed(statement);
+		database = bbm_ddl_database_needed(statement, context == PROCESS_UTILITY_TOPLEVEL);
 	if (OidIsValid(database))
-	{
-		blocked = true;
-		bbm_database_block(database);
-		make_free(database);
-	}
+		block(database);
 	run_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 	if (commit_prepared)
 		bbm_look(MyDatabaseId);
@@ -294,8 +262,8 @@ void
 bbm_hooks_install(void)
 {
 	RegisterXactCallback(tell, NULL);
-	RegisterXactCallback(unblock, NULL);
-	RegisterSubXactCallback(sort_out_notifications, NULL);
+	RegisterXactCallback(unblock_all, NULL);
+	RegisterSubXactCallback(end_savepoint, NULL);
 	if (process_shared_preload_libraries_in_progress)
 	{
 		previous_utility = ProcessUtility_hook;

@@ -36,6 +36,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "locks.h"
 #include "shmem.h"
 #include "throttle.h"
 #include "worker.h"
@@ -49,6 +50,14 @@ typedef struct Started
 	BackgroundWorkerHandle *handle;
 	uint32		generation;
 } Started;
+
+/* What came of trying to start a worker. */
+typedef enum Start
+{
+	START_DONE,
+	START_LOCKED,				/* somebody needs the database without us */
+	START_NO_ROOM				/* no slot, or no process, is to be had now */
+} Start;
 
 static Started *started;
 static List *to_scout = NIL;	/* OIDs of databases still to be looked into */
@@ -104,11 +113,12 @@ attach(void)
 }
 
 /*
- * Starts a worker in a slot; false when none can be had now.  Where one is
- * needed, since there is no other, that is told once, and again only after it
- * has worked in between.
+ * Starts a worker in a slot, if one can be had now.  Where one is needed, since
+ * there is no other, that there is none is told once, and again only after it
+ * has worked in between.  Who wants the database without us locks it, and then
+ * looks for slots of it: so the slot comes first here.
  */
-static bool
+static Start
 start_worker(BbmKind kind, Oid database, Oid owner, bool needed)
 {
 	BackgroundWorker worker;
@@ -118,7 +128,12 @@ start_worker(BbmKind kind, Oid database, Oid owner, bool needed)
 	bool		registered;
 
 	if (slot < 0)
-		return false;
+		return START_NO_ROOM;
+	if (bbm_database_is_locked(database))
+	{
+		bbm_slot_cancel_reservation(slot, start.generation);
+		return START_LOCKED;
+	}
 	bbm_worker_describe(&worker, kind == BBM_KIND_SCOUT ? "bbm_scout_main" : "bbm_worker_main", slot,
 						&start);
 	old = MemoryContextSwitchTo(TopMemoryContext);
@@ -131,7 +146,7 @@ start_worker(BbmKind kind, Oid database, Oid owner, bool needed)
 	if (registered)
 	{
 		no_slot_reported = false;
-		return true;
+		return START_DONE;
 	}
 	bbm_slot_cancel_reservation(slot, start.generation);
 	if (needed && !no_slot_reported)
@@ -140,7 +155,7 @@ start_worker(BbmKind kind, Oid database, Oid owner, bool needed)
 				 errmsg("could not start a worker: out of background worker slots"),
 				 errhint("You might need to increase max_worker_processes.")));
 	no_slot_reported = no_slot_reported || needed;
-	return false;
+	return START_NO_ROOM;
 }
 
 /* A worker that ended before it could take its slot gives it back here. */
@@ -236,19 +251,20 @@ note_served(Oid database, Oid owner, TimestampTz until)
 }
 
 /*
- * The databases that a scout can and should look into.  Forgets demands of
- * those that are gone.  In a transaction of its own.
+ * The databases that can be connected to, and (*own) those of them that are no
+ * templates: a scout looks into these.  Forgets demands of all others, which
+ * would get nothing but a FATAL each time.  In a transaction of its own.
  */
 static List *
-list_databases(void)
+list_databases(List **own)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	List	   *list = NIL;
-	List	   *present = NIL;
 	Relation	rel;
 	TableScanDesc scan;
 	HeapTuple	tuple;
 
+	*own = NIL;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	(void) GetTransactionSnapshot();
@@ -257,23 +273,35 @@ list_databases(void)
 	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+		MemoryContext old;
 
-		if (form->datallowconn)
-			present = lappend_oid(present, form->oid);
-		if (form->datallowconn && !form->datistemplate)
-		{
-			MemoryContext old = MemoryContextSwitchTo(caller);
-
-			list = lappend_oid(list, form->oid);
-			MemoryContextSwitchTo(old);
-		}
+		if (!form->datallowconn || form->datconnlimit == DATCONNLIMIT_INVALID_DB)
+			continue;
+		old = MemoryContextSwitchTo(caller);
+		list = lappend_oid(list, form->oid);
+		if (!form->datistemplate)
+			*own = lappend_oid(*own, form->oid);
+		MemoryContextSwitchTo(old);
 	}
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
-	bbm_demands_keep(present);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(caller);
+	bbm_demands_keep(list);
 	return list;
+}
+
+/* Can the database be connected to, as far as its row tells? */
+static bool
+is_open(Oid database)
+{
+	List	   *own;
+	List	   *list = list_databases(&own);
+	bool		open = list_member_oid(list, database);
+
+	list_free(list);
+	list_free(own);
+	return open;
 }
 
 /* Collects which databases to look into: all, when that is due, and the one that was asked for. */
@@ -283,6 +311,7 @@ plan_looks(void)
 	bool		everywhere;
 	Oid			one;
 	List	   *databases;
+	List	   *own;
 	ListCell   *cell;
 
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
@@ -296,13 +325,14 @@ plan_looks(void)
 		everywhere = true;
 	if (!everywhere && !OidIsValid(one))
 		return;
-	databases = list_databases();
-	foreach(cell, databases)
+	databases = list_databases(&own);
+	foreach(cell, own)
 	{
 		if (everywhere || lfirst_oid(cell) == one)
 			to_scout = list_append_unique_oid(to_scout, lfirst_oid(cell));
 	}
 	list_free(databases);
+	list_free(own);
 	if (everywhere)
 		next_look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) Max(bbm_naptime, 1) * 1000);
 }
@@ -322,20 +352,28 @@ scout_is_out(void)
 	return out;
 }
 
-/* Sends the next scout when none is out; false when one could not be had. */
+/* Sends the next scout when none is out; false when that is to be tried again soon. */
 static bool
 send_scout(void)
 {
-	while (to_scout != NIL && !scout_is_out())
-	{
-		Oid			database = linitial_oid(to_scout);
+	ListCell   *cell;
 
-		/* whoever blocks it asks for a look when done */
-		if (!bbm_database_blocked(database) && !start_worker(BBM_KIND_SCOUT, database, InvalidOid, true))
+	if (scout_is_out())
+		return true;
+	foreach(cell, to_scout)
+	{
+		Oid			database = lfirst_oid(cell);
+		Start		start = is_open(database) ? start_worker(BBM_KIND_SCOUT, database, InvalidOid, true) : START_DONE;
+
+		if (start == START_NO_ROOM)
 			return false;
-		to_scout = list_delete_first(to_scout);
+		/* one that is locked keeps no other waiting */
+		if (start == START_DONE)
+			to_scout = foreach_delete_current(to_scout, cell);
+		if (start == START_DONE && scout_is_out())
+			return true;
 	}
-	return true;
+	return to_scout == NIL;
 }
 
 /* Starts what is missing; returns when to look again without an event. */
@@ -357,15 +395,20 @@ balance(void)
 		wait = Min(wait, retry);
 	while (next_to_start(&database, &owner, &needed, &wait))
 	{
-		if (bbm_database_blocked(database))
+		if (!is_open(database))
+			continue;
+		switch (start_worker(BBM_KIND_WORKER, database, owner, needed))
 		{
-			note_served(database, owner, retry);
-			wait = Min(wait, retry);
+			case START_DONE:
+				note_served(database, owner, 0);
+				break;
+			case START_LOCKED:
+				note_served(database, owner, retry);
+				wait = Min(wait, retry);
+				break;
+			case START_NO_ROOM:
+				return Min(wait, retry);
 		}
-		else if (!start_worker(BBM_KIND_WORKER, database, owner, needed))
-			return Min(wait, retry);
-		else
-			note_served(database, owner, 0);
 	}
 	return wait;
 }

@@ -16,6 +16,8 @@
  *				migrations decide one after the other whose turn it is.
  *	  token		held by a process for as long as it may run jobs.  A job that
  *				is marked running with a token nobody holds is an orphan.
+ *	  database	held by whoever needs a database without our workers, any number
+ *				of sessions at once: the launcher starts none there meanwhile.
  *
  *	  Whoever needs a migration's row lock as well takes that first.
  *
@@ -23,6 +25,7 @@
  */
 #include "locks.h"
 
+#include "catalog/pg_database.h"
 #include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -36,6 +39,7 @@ enum
 	LOCK_TABLE = 2,
 	LOCK_TOKEN = 3,
 	LOCK_CONTENDER = 4,
+	LOCK_DATABASE = 5,
 	LOCK_FIRST_SLOT = 256
 };
 
@@ -219,4 +223,58 @@ bbm_token_alive(Oid space, int32 token)
 		return true;
 	LockRelease(&tag, ShareLock, false);
 	return false;
+}
+
+static LOCKTAG
+database_tag(Oid database)
+{
+	LOCKTAG		tag = session_tag(InvalidOid, 0, LOCK_DATABASE);
+
+	tag.locktag_field1 = database;
+	return tag;
+}
+
+/* No worker is started in the database until bbm_unlock_database_for_us, or the end of the process. */
+void
+bbm_lock_database_for_us(Oid database)
+{
+	LOCKTAG		tag = database_tag(database);
+
+	(void) LockAcquire(&tag, ShareLock, true, false);
+}
+
+void
+bbm_unlock_database_for_us(Oid database)
+{
+	LOCKTAG		tag = database_tag(database);
+
+	/* the user may have released it with pg_advisory_unlock_all */
+	if (bbm_lock_is_mine(&tag, ShareLock))
+		LockRelease(&tag, ShareLock, true);
+}
+
+/* Could a process not even connect just now, since somebody holds this lock? */
+static bool
+is_held(const LOCKTAG *tag, LOCKMODE mode)
+{
+	if (LockAcquire(tag, mode, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(tag, mode, true);
+	return false;
+}
+
+/*
+ * Does somebody need the database without our workers?  By our own lock, which
+ * is taken first; or by the server's, for which a process that connects would
+ * wait: while the database is renamed, dropped or copied, perhaps by a prepared
+ * transaction.  Needs no transaction.
+ */
+bool
+bbm_database_is_locked(Oid database)
+{
+	LOCKTAG		ours = database_tag(database);
+	LOCKTAG		servers;
+
+	SET_LOCKTAG_OBJECT(servers, InvalidOid, DatabaseRelationId, database, 0);
+	return is_held(&ours, ExclusiveLock) || is_held(&servers, RowExclusiveLock);
 }

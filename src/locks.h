@@ -27,5 +27,8 @@ extern void bbm_token_keep(Oid space, int32 token);
 extern void bbm_token_drop(Oid space, int32 token);
 extern bool bbm_token_alive(Oid space, int32 token);
 extern bool bbm_lock_is_token(const LOCKTAG *tag);
+extern void bbm_lock_database_for_us(Oid database);
+extern void bbm_unlock_database_for_us(Oid database);
+extern bool bbm_database_is_locked(Oid database);
 
 #endif							/* BBM_LOCKS_H */

@@ -707,61 +707,6 @@ bbm_slots_on(int64 migration_id)
  * ----------------------------------------------------------------
  */
 
-/* Starts no worker in the database until unblocked, or until this backend is gone. */
-void
-bbm_database_block(Oid database)
-{
-	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < BBM_MAX_BLOCKS; i++)
-	{
-		BbmBlock   *block = &bbm_shared->blocks[i];
-
-		if (block->pid == 0 || BackendPidGetProc(block->pid) == NULL)
-		{
-			block->database = database;
-			block->pid = MyProcPid;
-			break;
-		}
-	}
-	LWLockRelease(bbm_shared->lock);
-}
-
-/* Takes back all blocks of this backend, and has a scout look where they were. */
-void
-bbm_database_unblock(void)
-{
-	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < BBM_MAX_BLOCKS; i++)
-	{
-		BbmBlock   *block = &bbm_shared->blocks[i];
-
-		if (block->pid == MyProcPid)
-		{
-			block->pid = 0;
-			request_look_locked(block->database);
-		}
-	}
-	wake_launcher_locked();
-	LWLockRelease(bbm_shared->lock);
-}
-
-bool
-bbm_database_blocked(Oid database)
-{
-	bool		blocked = false;
-
-	LWLockAcquire(bbm_shared->lock, LW_SHARED);
-	for (int i = 0; i < BBM_MAX_BLOCKS; i++)
-	{
-		BbmBlock   *block = &bbm_shared->blocks[i];
-
-		if (block->pid != 0 && block->database == database && BackendPidGetProc(block->pid) != NULL)
-			blocked = true;
-	}
-	LWLockRelease(bbm_shared->lock);
-	return blocked;
-}
-
 /*
  * Asks the background processes in a database to give their batch back and
  * leave; returns how many are still there.  To be called again until none is:

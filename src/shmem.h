@@ -20,7 +20,6 @@
 #include "holds.h"
 
 #define BBM_MAX_DEMANDS 256
-#define BBM_MAX_BLOCKS 8
 #define BBM_FOREGROUND_SLOTS 16
 
 /* A demand is due whatever the clock says, as it may be set back. */
@@ -76,13 +75,6 @@ typedef struct BbmDemand
 	TimestampTz not_before;		/* back-off after such a death */
 } BbmDemand;
 
-/* A database that DROP, RENAME or TEMPLATE wants free of us. */
-typedef struct BbmBlock
-{
-	Oid			database;
-	pid_t		pid;			/* backend that asks; void once it is gone */
-} BbmBlock;
-
 typedef struct BbmShared
 {
 	LWLock	   *lock;			/* protects everything below; held for moments only */
@@ -96,7 +88,6 @@ typedef struct BbmShared
 	int			nslots;
 	BbmHolds	holds;
 	BbmDemand	demands[BBM_MAX_DEMANDS];
-	BbmBlock	blocks[BBM_MAX_BLOCKS];
 	BbmSlot		slots[FLEXIBLE_ARRAY_MEMBER];
 } BbmShared;
 
@@ -136,9 +127,6 @@ extern void bbm_batch_ended(void);
 extern void bbm_await_batches(bool begin);
 
 /* Making a database free of our workers. */
-extern void bbm_database_block(Oid database);
-extern void bbm_database_unblock(void);
-extern bool bbm_database_blocked(Oid database);
 extern int	bbm_database_ask_to_leave(Oid database);
 
 #endif							/* BBM_SHMEM_H */
