@@ -11,7 +11,7 @@
 SET LOCAL search_path TO pg_catalog, pg_temp;
 
 /*
- * Tables.  The first sixteen (eleven) columns, their types, defaults and codes are
+ * Tables.  The first seventeen (eleven) columns, their types, defaults and codes are
  * those of the container registry's tables; everything after them is ours.
  */
 
@@ -32,8 +32,8 @@ CREATE TABLE @extschema@.batched_background_migrations (
     failure_error_code smallint,
     batching_strategy text,
     total_tuple_count bigint,
+    sub_batch_size integer NOT NULL DEFAULT 0,
     -- ours
-    sub_batch_size integer,
     workers integer NOT NULL DEFAULT 1,
     max_attempts smallint NOT NULL DEFAULT 5,
     share_table boolean NOT NULL DEFAULT false,
@@ -295,7 +295,7 @@ CREATE FUNCTION @extschema@.bbm_create(
     job text,
     column_name text DEFAULT NULL,
     batch_size integer DEFAULT NULL,
-    sub_batch_size integer DEFAULT NULL,
+    sub_batch_size integer DEFAULT 0,
     min_value bigint DEFAULT NULL,
     max_value bigint DEFAULT NULL,
     batching_strategy text DEFAULT NULL,
@@ -331,7 +331,7 @@ CREATE FUNCTION @extschema@.bbm_update(
     "where" text DEFAULT NULL,
     column_name text DEFAULT NULL,
     batch_size integer DEFAULT NULL,
-    sub_batch_size integer DEFAULT NULL,
+    sub_batch_size integer DEFAULT 0,
     min_value bigint DEFAULT NULL,
     max_value bigint DEFAULT NULL,
     batching_strategy text DEFAULT NULL,
@@ -366,7 +366,7 @@ CREATE FUNCTION @extschema@.bbm_delete(
     "where" text,
     column_name text DEFAULT NULL,
     batch_size integer DEFAULT NULL,
-    sub_batch_size integer DEFAULT NULL,
+    sub_batch_size integer DEFAULT 0,
     min_value bigint DEFAULT NULL,
     max_value bigint DEFAULT NULL,
     batching_strategy text DEFAULT NULL,
@@ -758,7 +758,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.batching_strategy IS
 COMMENT ON COLUMN @extschema@.batched_background_migrations.total_tuple_count IS
     'estimated rows, taken when a worker first took it up';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.sub_batch_size IS
-    'keys a commit, when a job is to be larger than a transaction; NULL: one commit a job';
+    'keys a commit, when a job is to be larger than a transaction; 0: one commit a job';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.workers IS 'how many jobs of it may run at once';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_attempts IS 'executions a job may have, 1 to 100';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.share_table IS

@@ -149,7 +149,7 @@ UPDATE pg_index SET indisvalid = true WHERE indexrelid = 'k_invalid'::regclass;
 -- the numbers
 SELECT * FROM bad(options => ', batch_size => 0');
 SELECT * FROM bad(options => ', batch_size => -1');
-SELECT * FROM bad(options => ', sub_batch_size => 0');
+SELECT * FROM bad(options => ', sub_batch_size => -1');
 SELECT * FROM bad(options => ', workers => 0');
 SELECT * FROM bad(options => ', workers => 257');
 SELECT * FROM bad(options => ', workers => NULL');

@@ -86,7 +86,7 @@ typedef struct BbmMigration
 	BbmBound	min;
 	BbmBound	max;
 	int			batch_size;
-	int			sub_batch_size; /* 0 when NULL: one commit a job */
+	int			sub_batch_size; /* 0: one commit a job */
 	double		target_ms;		/* what a batch may take; 0: its size is fixed */
 	int			min_batch_size;
 	int			max_batch_size;

@@ -172,7 +172,8 @@ next_part(const BbmWork *work, BbmLeaf *leaf, BbmRange *part, int *batch_size)
 	int			size = bbm_size_of_part(target->migration->sub_batch_size, cut_down, 0);
 	bool		by_number = target->key.is_integer || target->strategy->sweeps;
 
-	*batch_size = bbm_size_of_part(bbm_job_size(target, job), cut_down, 0);
+	/* a function is told the size of the commit at hand */
+	*batch_size = size > 0 ? Min(size, bbm_job_size(target, job)) : bbm_job_size(target, job);
 	job->ran_size = target->strategy->one_at_a_time ? *batch_size : (int) Max(Min(rest.key_count, INT_MAX), 1);
 	if (target->strategy->one_at_a_time || (size <= 0 && !job->has_cursor))
 	{

@@ -242,7 +242,7 @@ check_row(Row row)
 {
 	static const char *const required[] = {
 		"status", "batch_size", "workers", "max_attempts", "min_value", "max_value", "min_batch_size", "max_batch_size",
-		"verify", "on_error", "max_errors"
+		"verify", "on_error", "max_errors", "sub_batch_size"
 	};
 	int64		status = get_int(row, "status");
 
@@ -259,9 +259,9 @@ check_row(Row row)
 					 "Set 1 to start a migration, 0 to pause it.");
 	if (get_int(row, "batch_size") <= 0)
 		out_of_range(row, "batch_size", "A batch has at least one key.", "Use a number from 1 to 2147483647.");
-	if (!is_null(row, "sub_batch_size") && get_int(row, "sub_batch_size") <= 0)
-		out_of_range(row, "sub_batch_size", "A commit has at least one key.",
-					 "Use a number from 1 to 2147483647, or NULL for one commit a job.");
+	if (get_int(row, "sub_batch_size") < 0)
+		out_of_range(row, "sub_batch_size", "It is how many keys a commit has.",
+					 "Use a number from 1 to 2147483647, or 0 for one commit a job.");
 	if (get_int(row, "workers") < 1 || get_int(row, "workers") > BBM_MAX_WORKERS_PER_MIGRATION)
 		out_of_range(row, "workers", "It is how many jobs of the migration may run at once.",
 					 "Use a number from 1 to 256; bbm.max_workers limits the whole server.");

@@ -65,12 +65,37 @@ is_name(const char *job)
 	return *c == '\0';
 }
 
+/*
+ * The names that a job's text may mean: as it is written, and, where that is
+ * another, folded as SQL folds it.  The container registry writes its functions'
+ * names in camel case and without quotes.
+ */
 static List *
-function_name(const char *job)
+function_names(const char *job)
 {
-	while (scanner_isspace(*job))
-		job++;
-	return textToQualifiedNameList(cstring_to_text(job));
+	List	   *written = NIL;
+	List	   *folded;
+	const char *c = job;
+
+	while (scanner_isspace(*c))
+		c++;
+	folded = textToQualifiedNameList(cstring_to_text(c));
+	for (;; c++)
+	{
+		const char *end = skip_identifier(c);
+		char	   *part = pnstrdup(c, end - c);
+
+		/* a quoted name is the same in both */
+		written = lappend(written, *c == '"' ? list_nth(folded, list_length(written)) : makeString(part));
+		c = end;
+		if (*c != '.')
+			break;
+	}
+	/* in a schema that is not there the server would raise an error */
+	if (equal(written, folded) ||
+		(list_length(written) > 1 && !OidIsValid(get_namespace_oid(strVal(linitial(written)), true))))
+		return list_make1(folded);
+	return list_make2(written, folded);
 }
 
 static void
@@ -170,15 +195,20 @@ bbm_job_check_text(const char *job)
 
 	if (is_name(job))
 	{
-		char	   *schema;
-		char	   *name;
-		CatCList   *functions;
-		bool		exists;
+		bool		exists = false;
+		ListCell   *cell;
 
-		DeconstructQualifiedName(function_name(job), &schema, &name);
-		functions = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(name));
-		exists = functions->n_members > 0;
-		ReleaseSysCacheList(functions);
+		foreach(cell, function_names(job))
+		{
+			char	   *schema;
+			char	   *name;
+			CatCList   *functions;
+
+			DeconstructQualifiedName(lfirst(cell), &schema, &name);
+			functions = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(name));
+			exists |= functions->n_members > 0;
+			ReleaseSysCacheList(functions);
+		}
 		if (!exists)
 			no_such_function(job, "bigint");
 		return;
@@ -291,30 +321,46 @@ bound_type(const BbmTarget *target)
 		format_type_be(target->key.n == 1 ? target->key.columns[0].type : target->column_type);
 }
 
-/* Finds the function a name means, in one of its forms, and writes the call. */
-static void
-resolve_function(BbmTarget *target)
+/* Finds a function of this name in one of the forms of a job; sets the target's form to that. */
+static FuncDetailCode
+find_function(BbmTarget *target, List *name, Oid *types, int nbounds, int *nargs, Oid *function, Oid *result)
 {
-	Oid			types[BBM_MAX_JOB_ARGS] = {TEXTOID, TEXTOID};
-	List	   *name = function_name(target->migration->job);
-	int			nbounds = bbm_range_bind(target, NULL, 0, NULL, &types[2]);
-	int			nargs = 5;
 	FuncDetailCode detail = FUNCDETAIL_NOTFOUND;
-	Oid			function = InvalidOid;
-	Oid			result;
-	StringInfoData sql;
 
 	if (nbounds == 2)
 	{
 		types[4] = INT4OID;
 		target->form = BBM_JOB_REGISTRY_FUNCTION;
-		detail = bbm_func_detail(name, nargs, types, &function, &result);
+		*nargs = 5;
+		detail = bbm_func_detail(name, *nargs, types, function, result);
 	}
 	if (detail == FUNCDETAIL_NOTFOUND)
 	{
-		nargs = nbounds;
 		target->form = BBM_JOB_RANGE_FUNCTION;
-		detail = bbm_func_detail(name, nargs, &types[2], &function, &result);
+		*nargs = nbounds;
+		detail = bbm_func_detail(name, *nargs, &types[2], function, result);
+	}
+	return detail;
+}
+
+/* Finds the function a name means, in one of its forms, and writes the call. */
+static void
+resolve_function(BbmTarget *target)
+{
+	Oid			types[BBM_MAX_JOB_ARGS] = {TEXTOID, TEXTOID};
+	int			nbounds = bbm_range_bind(target, NULL, 0, NULL, &types[2]);
+	int			nargs = 0;
+	FuncDetailCode detail = FUNCDETAIL_NOTFOUND;
+	Oid			function = InvalidOid;
+	Oid			result = InvalidOid;
+	ListCell   *cell;
+	StringInfoData sql;
+
+	foreach(cell, function_names(target->migration->job))
+	{
+		detail = find_function(target, lfirst(cell), types, nbounds, &nargs, &function, &result);
+		if (detail != FUNCDETAIL_NOTFOUND)
+			break;
 	}
 	if (detail == FUNCDETAIL_MULTIPLE)
 		ereport(ERROR,

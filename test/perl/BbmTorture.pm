@@ -441,7 +441,7 @@ sub rest_in_peace
 	my ($state) = @_;
 	my $node = $state->{node};
 	try_value($state, "ROLLBACK PREPARED '$_'") for split /\n/, value($node, 'SELECT gid FROM pg_prepared_xacts');
-	value($node, 'UPDATE batched_background_migrations SET batch_size = 500, sub_batch_size = NULL');
+	value($node, 'UPDATE batched_background_migrations SET batch_size = 500, sub_batch_size = 0');
 	value($node, 'DELETE FROM faults; SELECT bbm_start()');
 	my $until = time + $PostgreSQL::Test::Utils::timeout_default;
 	while (time < $until && scalar(keys %{ $state->{complete} || {} }) < keys %subjects)

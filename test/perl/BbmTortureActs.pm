@@ -185,7 +185,7 @@ sub thief
 	my ($state) = @_;
 	my ($pid, $name) = split /\|/, try($state, <<'EOS') or return;
 SELECT w.pid, w.migration FROM bbm_workers() w JOIN batched_background_migrations m ON m.name = w.migration
-WHERE m.workers > 1 ORDER BY w.job IS NOT NULL AND m.settings IS NOT NULL AND m.sub_batch_size IS NOT NULL DESC, random() LIMIT 1
+WHERE m.workers > 1 ORDER BY w.job IS NOT NULL AND m.settings IS NOT NULL AND m.sub_batch_size > 0 DESC, random() LIMIT 1
 EOS
 	return unless $name;
 	kill STOP => $pid;

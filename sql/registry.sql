@@ -1,0 +1,56 @@
+--
+-- What the container registry's schema and client expect.
+--
+
+CREATE EXTENSION bbm;
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set helper :abs_srcdir '/sql/fails.inc'
+\i :helper
+\set VERBOSITY terse
+
+CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO t SELECT generate_series(1, 20);
+CREATE TABLE calls (id int GENERATED ALWAYS AS IDENTITY, min int, max int, size int);
+
+-- sub_batch_size is 0 unless somebody sets it, and never NULL
+INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name)
+VALUES ('plain', 20, 10, 'tellSize', 'public.t', 'id') RETURNING sub_batch_size;
+SELECT bbm_create('null', 't', 'UPDATE t SET n = n WHERE id BETWEEN $1 AND $2', sub_batch_size => NULL) > 0 AS created;
+SELECT sub_batch_size FROM batched_background_migrations WHERE name = 'null';
+UPDATE batched_background_migrations SET sub_batch_size = NULL WHERE name = 'null';
+SELECT bbm_drop('null');
+
+-- a function with the registry's parameters is told the size of the commit at hand;
+-- its name is looked up as it is written
+CREATE FUNCTION "tellSize"(table_name text, column_name text, min int, max int, batch_size int) RETURNS void LANGUAGE sql AS
+    'INSERT INTO calls (min, max, size) VALUES (min, max, batch_size)';
+CALL bbm_run('plain');
+SELECT min, max, size FROM calls ORDER BY id;
+TRUNCATE calls;
+SELECT bbm_create('parts', 't', 'tellSize', batch_size => 10, sub_batch_size => 4) > 0 AS created;
+CALL bbm_run('parts');
+SELECT min, max, size FROM calls ORDER BY id;
+TRUNCATE calls;
+-- one commit a job again
+SELECT bbm_create('whole', 't', 'tellSize', batch_size => 10, sub_batch_size => 4) > 0 AS created;
+SELECT bbm_alter('whole', sub_batch_size => 0);
+CALL bbm_run('whole');
+SELECT min, max, size FROM calls ORDER BY id;
+TRUNCATE calls;
+
+-- ... then folded; a part in quotes is taken as it is
+CREATE FUNCTION tellsize(min int, max int) RETURNS void LANGUAGE sql AS 'INSERT INTO calls (min, max) VALUES (min, max)';
+CREATE FUNCTION "Odd.Name"(min int, max int) RETURNS void LANGUAGE sql AS 'INSERT INTO calls (min, max, size) VALUES (min, max, 0)';
+SELECT name, bbm_create(name, 't', name, batch_size => 20) > 0 AS created
+FROM unnest('{TELLSIZE, public.tellSize, PUBLIC.tellSize, "\"Odd.Name\""}'::text[]) AS name;
+CALL bbm_run('TELLSIZE');
+CALL bbm_run('public.tellSize');
+CALL bbm_run('PUBLIC.tellSize');
+CALL bbm_run('"Odd.Name"');
+SELECT min, max, size FROM calls ORDER BY id;
+SELECT * FROM fails($$SELECT bbm_create('no function', 't', '"TELLSIZE"')$$);
+SELECT * FROM fails($$SELECT bbm_create('no function', 't', 'nowhere.tellSize')$$);
+
+DROP EXTENSION bbm;
+DROP TABLE t, calls;
+DROP FUNCTION "tellSize", tellsize, "Odd.Name", fails;
