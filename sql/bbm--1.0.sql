@@ -536,6 +536,11 @@ CREATE FUNCTION @extschema@.bbm_waiting_on(id bigint, home text, owner_oid oid) 
 COMMENT ON FUNCTION @extschema@.bbm_waiting_on IS
     'what an active migration waits for, or NULL when a worker is at it';
 
+CREATE FUNCTION @extschema@.bbm_last_trouble(id bigint, owner_oid oid) RETURNS text
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.bbm_last_trouble IS
+    'the error outside of a batch, or that ends all batches, after which a migration tries again; NULL when there is none';
+
 CREATE FUNCTION @extschema@.bbm_live_workers(
     OUT pid integer, OUT kind text, OUT datid oid, OUT owner_oid oid, OUT migration_id bigint, OUT job_id bigint,
     OUT since timestamp with time zone, OUT waiting_on text
@@ -599,7 +604,8 @@ CREATE VIEW @extschema@.bbm_migration_status (
            -- an end of time that somebody wrote is nothing to reckon with
            CASE WHEN isfinite(m.started_at) THEN m.started_at END,
            CASE WHEN isfinite(m.finished_at) THEN m.finished_at END,
-           coalesce(left(m.error_sqlstate, 5) || ': ' || left(m.error_message, 8192), e.error,
+           coalesce(left(m.error_sqlstate, 5) || ': ' || left(m.error_message, 8192),
+                    CASE WHEN m.status IN (1, 4) THEN @extschema@.bbm_last_trouble(m.id, m.owner_oid) END, e.error,
                     (SELECT format('%s: %s (put aside: %s)', left(o.error_sqlstate, 5), left(o.error_message, 8192),
                                    (SELECT count(*) FROM @extschema@.bbm_row_errors a WHERE a.migration_id = m.id))
                      FROM @extschema@.bbm_row_errors o WHERE o.migration_id = m.id ORDER BY o.id DESC LIMIT 1)),

@@ -178,7 +178,7 @@ run_one(int64 id, MemoryContext context)
 	RunState	state = {.id = id, .context = AllocSetContextCreate(context, "bbm_run state", ALLOCSET_SMALL_SIZES)};
 	BbmEngine  *engine;
 	char	   *name;
-	bool		transient;
+	ErrorData  *why_not;
 
 	run_or_throw(read_state, &state);
 	if (state.migration == NULL)
@@ -191,12 +191,12 @@ run_one(int64 id, MemoryContext context)
 	bbm_check_session_owns(state.migration);
 	name = MemoryContextStrdup(context, state.migration->name);
 	run_or_throw(start_it, &id);
-	engine = bbm_engine_begin(state.migration->owner, id, &transient);
+	engine = bbm_engine_begin(state.migration->owner, id, &why_not);
 	if (engine == NULL)
 		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot run migration \"%s\" now", state.migration->name),
-				 errhint("The server log says why.")));
+				(errcode(why_not->sqlerrcode),
+				 errmsg("cannot run migration \"%s\" now: %s", state.migration->name, why_not->message),
+				 why_not->hint ? errhint("%s", why_not->hint) : 0));
 	(void) bbm_slot_take(BBM_KIND_FOREGROUND, state.migration->owner);
 	PG_TRY();
 	{

@@ -22,10 +22,12 @@
 #include "locks.h"
 #include "pressure.h"
 #include "shmem.h"
+#include "trouble.h"
 
 PG_FUNCTION_INFO_V1(bbm_may_see);
 PG_FUNCTION_INFO_V1(bbm_status_name);
 PG_FUNCTION_INFO_V1(bbm_waiting_on);
+PG_FUNCTION_INFO_V1(bbm_last_trouble);
 PG_FUNCTION_INFO_V1(bbm_live_workers);
 PG_FUNCTION_INFO_V1(bbm_pressure);
 
@@ -92,16 +94,17 @@ runs_somewhere(int64 id)
 	return runs;
 }
 
-/* Nobody is at it because all that is left has failed and is not due yet. */
+/* Nobody is at it because all that is left is not due yet; the buffer has BBM_WAITING_LENGTH bytes. */
 static bool
-waits_for_retry(int64 id)
+waits_for_retry(int64 id, char *what)
 {
 	BbmUnfinished unfinished;
 
 	SPI_connect();
 	bbm_jobs_unfinished(id, &unfinished);
+	bbm_clip(what, bbm_unfinished_words(&unfinished), BBM_WAITING_LENGTH);
 	SPI_finish();
-	return unfinished.failed > 0 && unfinished.due > GetCurrentTimestamp();
+	return unfinished.jobs > 0 && unfinished.due > GetCurrentTimestamp();
 }
 
 /* Is the migration this owner's, and one that the caller may see? */
@@ -149,9 +152,23 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 		PG_RETURN_TEXT_P(cstring_to_text("bbm.enabled, which is off"));
 	if (bbm_hold_reason(id, what))
 		PG_RETURN_TEXT_P(cstring_to_text(what));
-	if (waits_for_retry(id))
-		PG_RETURN_TEXT_P(cstring_to_text(BBM_WAITS_FOR_RETRY));
+	if (bbm_trouble_now(id, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2), true, what))
+		PG_RETURN_TEXT_P(cstring_to_text(what));
+	if (waits_for_retry(id, what))
+		PG_RETURN_TEXT_P(cstring_to_text(what));
 	PG_RETURN_TEXT_P(cstring_to_text(demanded ? "a worker" : "the next look"));
+}
+
+/* The error that is tried again, and may be in no table as none can be written; or NULL. */
+Datum
+bbm_last_trouble(PG_FUNCTION_ARGS)
+{
+	char		what[BBM_WAITING_LENGTH] = "";
+
+	if (!may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1)) ||
+		!bbm_trouble_now(PG_GETARG_INT64(0), PG_GETARG_OID(1), false, what))
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(what));
 }
 
 static const char *

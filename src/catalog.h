@@ -165,7 +165,10 @@ typedef struct BbmUnfinished
 	int64		jobs;			/* new or failed */
 	int64		failed;
 	TimestampTz due;			/* the earliest; DT_NOEND without jobs */
+	char	   *error;			/* of the earliest, or NULL */
 } BbmUnfinished;
+
+#define BBM_WAITS_FOR_RETRY "retry of a failed job"
 
 /* Why a batch was given back; what given_back_for of a job is indexed by. */
 typedef enum BbmGiveBack
@@ -192,7 +195,9 @@ extern void bbm_job_insert(BbmJob *job, int32 token);
 extern bool bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, MemoryContext context,
 							BbmJob *job);
 extern bool bbm_job_orphan(int64 id, TimestampTz due);
+extern bool bbm_job_take_back(int64 id);
 extern void bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished);
+extern char *bbm_unfinished_words(const BbmUnfinished *unfinished);
 extern bool bbm_job_lock(BbmJob *job);
 extern bool bbm_job_is_locked(int64 id);
 extern void bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int part_size, const BbmCost *cost);

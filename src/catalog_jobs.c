@@ -326,11 +326,17 @@ bbm_job_orphan(int64 id, TimestampTz due)
 	return SPI_processed > 0;
 }
 
+/*
+ * The jobs that are to be done again; with the error of the one that comes first,
+ * in the current memory context.
+ */
 void
 bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished)
 {
 	static BbmSql sql = {
-		"SELECT count(*), count(*) FILTER (WHERE status = 3), min(coalesce(next_attempt_at, '-infinity')) "
+		"SELECT count(*), count(*) FILTER (WHERE status = 3), min(coalesce(next_attempt_at, '-infinity')), "
+		"(array_agg(left(error_sqlstate, 5) || ': ' || left(error_message, 200) "
+		" ORDER BY coalesce(next_attempt_at, '-infinity'), id))[1] "
 		"FROM @.batched_background_migration_jobs "
 		"WHERE batched_background_migration_id = $1 AND status IN (1, 3) AND status <> 2",
 		1, {INT8OID}
@@ -341,6 +347,37 @@ bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished)
 	unfinished->jobs = bbm_sql_int64(0, 1);
 	unfinished->failed = bbm_sql_int64(0, 2);
 	unfinished->due = unfinished->jobs > 0 ? bbm_sql_int64(0, 3) : DT_NOEND;
+	unfinished->error = bbm_sql_text(0, 4, CurrentMemoryContext);
+}
+
+/* For what a migration waits that has nothing to do but these; in the current memory context. */
+char *
+bbm_unfinished_words(const BbmUnfinished *unfinished)
+{
+	if (unfinished->failed > 0)
+		return pstrdup(BBM_WAITS_FOR_RETRY);
+	return psprintf("retry of a job given back%s%s", unfinished->error ? ": " : "",
+					unfinished->error ? unfinished->error : "");
+}
+
+/*
+ * A job that this very process has run, and could not record the end of: as if
+ * it had not been claimed.  False when somebody has the row locked.
+ */
+bool
+bbm_job_take_back(int64 id)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = greatest(attempts - 1, 0), "
+		"claim_no = claim_no + 1, updated_at = clock_timestamp() "
+		"WHERE id = (SELECT id FROM @.batched_background_migration_jobs WHERE id = $1 AND status = 4 "
+		" FOR UPDATE SKIP LOCKED)",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(id)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+	return SPI_processed > 0;
 }
 
 /*
@@ -489,16 +526,17 @@ bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz du
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 3, failure_error_code = $3::smallint, "
 		"next_attempt_at = $4, updated_at = clock_timestamp(), error_sqlstate = $5, error_message = $6, "
-		"error_detail = $7, error_hint = $8, error_context = $9, splits = $10 "
+		"error_detail = $7, error_hint = $8, error_context = $9, splits = $10, part_size = nullif($11, 0) "
 		"WHERE id = $1 AND claim_no = $2 AND status = 4",
-		10, {INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID}
+		11, {INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, INT4OID}
 	};
-	Datum		values[10] = {
+	Datum		values[11] = {
 		Int64GetDatum(job->id), Int32GetDatum(job->claim_no), Int32GetDatum(code), TimestampTzGetDatum(due)
 	};
-	char		nulls[11] = "          ";
+	char		nulls[12] = "           ";
 
 	values[9] = BoolGetDatum(splits);
+	values[10] = Int32GetDatum(job->part_size);
 	bbm_error_values(error, &values[4], &nulls[4]);
 	bbm_sql_run(&sql, values, nulls, true);
 	return SPI_processed > 0;

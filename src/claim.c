@@ -47,7 +47,7 @@ later(BbmClaim *claim, TimestampTz due, const char *reason)
 {
 	claim->result = BBM_CLAIM_LATER;
 	claim->due = due;
-	strlcpy(claim->reason, reason, sizeof(claim->reason));
+	bbm_clip(claim->reason, reason, sizeof(claim->reason));
 }
 
 /*
@@ -133,7 +133,8 @@ take_orphans(BbmClaim *claim, bool *locked)
 
 		if (alive)
 			others++;
-		else if (!take_orphan(claim, job))
+		/* its end could not be written then, which was no fault of the job */
+		else if (job->token == claim->token ? !bbm_job_take_back(job->id) : !take_orphan(claim, job))
 			*locked = true;
 	}
 	return others;
@@ -211,7 +212,7 @@ take_failed(BbmClaim *claim, TimestampTz now, int others, bool locked)
 	bbm_jobs_unfinished(id, &unfinished);
 	if (unfinished.jobs > 0)
 		later(claim, Max(unfinished.due, TimestampTzPlusMilliseconds(now, 1)),
-			  unfinished.failed > 0 ? BBM_WAITS_FOR_RETRY : "retry of a job given back");
+			  bbm_unfinished_words(&unfinished));
 	else if (locked)
 		later(claim, TimestampTzPlusMilliseconds(now, BBM_LOOK_MS), "a lock on a job whose worker is gone");
 	else

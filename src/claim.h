@@ -8,9 +8,8 @@
 #ifndef BBM_CLAIM_H
 #define BBM_CLAIM_H
 
+#include "holds.h"
 #include "strategy.h"
-
-#define BBM_WAITS_FOR_RETRY "retry of a failed job"
 
 typedef enum BbmClaimResult
 {
@@ -31,7 +30,7 @@ typedef struct BbmClaim
 	BbmClaimResult result;
 	BbmJob		job;
 	TimestampTz due;
-	char		reason[128];
+	char		reason[BBM_WAITING_LENGTH];
 } BbmClaim;
 
 /* A BbmTxnFn with a BbmClaim. */

@@ -32,11 +32,10 @@
 #include "record.h"
 #include "shmem.h"
 #include "target.h"
+#include "trouble.h"
 #include "txn.h"
 
 #define BBM_SLICE_MS 1000
-/* A claim that met a lock looks again after this. */
-#define BBM_HELD_MS 200
 
 /*
  * After a longer wait than this a target is resolved anew: what it waits for may
@@ -54,14 +53,6 @@ typedef struct Outcome
 static const Outcome WORKED = {BBM_STEP_WORKED, 0};
 static const Outcome NOTHING = {BBM_STEP_IDLE, DT_NOEND};
 
-static Outcome
-wait_ms(int64 ms)
-{
-	Outcome		outcome = {BBM_STEP_WAIT, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms)};
-
-	return outcome;
-}
-
 /* ----------------------------------------------------------------
  * Beginning and end
  * ----------------------------------------------------------------
@@ -78,11 +69,11 @@ take_token(void *arg)
 
 /*
  * An engine for this owner's migrations, or for one alone.  Called between
- * transactions of the driver; NULL, with a LOG line, when the extension is not
- * here or is of another version, or (*transient) cannot be looked at now.
+ * transactions of the driver; NULL, with the error, when the extension is not
+ * here or is of another version, or cannot be looked at now.
  */
 BbmEngine *
-bbm_engine_begin(Oid owner, int64 only, bool *transient)
+bbm_engine_begin(Oid owner, int64 only, ErrorData **why_not)
 {
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "bbm engine", ALLOCSET_DEFAULT_SIZES);
 	BbmEngine  *engine = MemoryContextAllocZero(context, sizeof(BbmEngine));
@@ -98,11 +89,7 @@ bbm_engine_begin(Oid owner, int64 only, bool *transient)
 	error = bbm_txn_run(take_token, engine, false);
 	if (error)
 	{
-		*transient = bbm_error_class(error->sqlerrcode) == BBM_ERROR_TRANSIENT;
-		ereport(*transient ? DEBUG1 : LOG,
-				(errcode(error->sqlerrcode),
-				 errmsg("cannot run migrations in database with OID %u: %s", MyDatabaseId, error->message),
-				 error->hint ? errhint("%s", error->hint) : 0));
+		*why_not = error;
 		if (engine->token != 0)
 			bbm_token_drop(engine->space, engine->token);
 		MemoryContextDelete(context);
@@ -166,16 +153,36 @@ bbm_engine_slice_over(const BbmEngine *engine)
  * ----------------------------------------------------------------
  */
 
-/* Takes over an error that is no fault of the migration: look again in a moment. */
-static Outcome
-held(BbmEngine *engine, const char *name, ErrorData *error)
+/*
+ * This process has met what passes by itself (trouble.c) and waits until it may
+ * try again; false when it has not, or may.
+ */
+static bool
+in_trouble(BbmEngine *engine, int64 id, Outcome *outcome)
 {
+	BbmWait    *wait = &engine->wait;
+
+	if (!bbm_trouble_waits(id, engine->owner, &wait->due, &wait->since, wait->reason))
+		return false;
+	engine->held = true;
+	bbm_slot_report(id, 0);
+	bbm_slot_wait(wait->reason);
+	outcome->result = BBM_STEP_WAIT;
+	outcome->due = wait->due;
+	return true;
+}
+
+/* Takes over an error that is no fault of the migration, if any was known (name): look again later. */
+static Outcome
+held(BbmEngine *engine, int64 id, const char *name, ErrorData *error)
+{
+	Outcome		outcome = {BBM_STEP_WAIT};
+
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		engine->cancelled = error;
-	bbm_slot_wait("a lock on the migration");
-	ereport(DEBUG1,
-			(errmsg_internal("migration \"%s\": %s", name, error->message)));
-	return wait_ms(BBM_HELD_MS);
+	outcome.due = bbm_trouble_met(id, engine->owner, name, error, bbm_error_is_lock(error->sqlerrcode), false);
+	(void) in_trouble(engine, id, &outcome);
+	return outcome;
 }
 
 /* An error outside a batch: the migration fails with it, unless it passes by itself. */
@@ -183,13 +190,15 @@ static Outcome
 fail_or_hold(BbmEngine *engine, const BbmMigration *migration, ErrorData *error)
 {
 	int			step_code = bbm_failing_code;
+	Outcome		outcome;
 
 	if (!bbm_extension_is_here())
 		return NOTHING;
-	if (bbm_error_class(error->sqlerrcode) == BBM_ERROR_TRANSIENT)
-		return held(engine, migration->name, error);
-	if (!bbm_record_migration_failed(migration, bbm_error_code(error->sqlerrcode, step_code), error))
-		return wait_ms(BBM_HELD_MS);
+	if (bbm_error_class(error) == BBM_ERROR_TRANSIENT)
+		return held(engine, migration->id, migration->name, error);
+	if (!bbm_record_migration_failed(migration, bbm_error_code(error->sqlerrcode, step_code), error) &&
+		in_trouble(engine, migration->id, &outcome))
+		return outcome;
 	return WORKED;
 }
 
@@ -258,7 +267,11 @@ target_for(BbmEngine *engine, int64 id, Outcome *outcome)
 	error = bbm_txn_run(open_target, &args, false);
 	if (error)
 	{
-		*outcome = args.migration ? fail_or_hold(engine, args.migration, error) : held(engine, "", error);
+		if (args.migration)
+			*outcome = fail_or_hold(engine, args.migration, error);
+		else
+			/* its row could not be read, so that it has no name yet */
+			*outcome = held(engine, 0, NULL, error);
 		return NULL;
 	}
 	*outcome = NOTHING;
@@ -325,6 +338,7 @@ finish_migration(BbmEngine *engine, BbmTarget *target)
 
 	if (error)
 		return fail_or_hold(engine, target->migration, error);
+	bbm_trouble_over(target->migration->id, engine->owner, target->migration->name, true);
 	if (args.finished)
 		ereport(LOG, (errmsg("migration \"%s\" is finished", bbm_printable(target->migration->name))));
 	else
@@ -385,6 +399,8 @@ work_on(BbmEngine *engine, int64 id)
 	bool		goes_on;
 
 	engine->current = id;
+	if (in_trouble(engine, id, &outcome))
+		return outcome;
 	claim.target = target_for(engine, id, &outcome);
 	if (claim.target == NULL)
 		return outcome;
@@ -415,6 +431,7 @@ work_on(BbmEngine *engine, int64 id)
 		leave_place(engine);
 	if (error)
 		return fail_or_hold(engine, claim.target->migration, error);
+	bbm_trouble_over(id, engine->owner, claim.target->migration->name, false);
 
 	switch (claim.result)
 	{
@@ -497,13 +514,18 @@ refresh(BbmEngine *engine, TimestampTz *due)
 	bbm_catalog_forget();
 	error = bbm_txn_run(read_runnable, engine, false);
 	if (error == NULL)
+	{
+		bbm_trouble_over(0, engine->owner, NULL, true);
 		return true;
-	ereport(bbm_error_class(error->sqlerrcode) == BBM_ERROR_TRANSIENT ? DEBUG1 : LOG,
-			(errcode(error->sqlerrcode),
-			 errmsg("cannot read the migrations of database with OID %u: %s", MyDatabaseId, error->message),
-			 error->hint ? errhint("%s", error->hint) : 0));
-	if (bbm_error_class(error->sqlerrcode) == BBM_ERROR_TRANSIENT)
-		*due = wait_ms(BBM_HELD_MS).due;
+	}
+	if (bbm_error_class(error) == BBM_ERROR_TRANSIENT)
+		*due = held(engine, 0, NULL, error).due;
+	else
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("cannot read the migrations of database with OID %u: %s", MyDatabaseId,
+						bbm_printable(error->message)),
+				 error->hint ? errhint("%s", bbm_printable(error->hint)) : 0));
 	return false;
 }
 

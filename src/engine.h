@@ -44,7 +44,7 @@ typedef enum BbmStepResult
 	BBM_STEP_IDLE				/* nothing until an event */
 } BbmStepResult;
 
-extern BbmEngine *bbm_engine_begin(Oid owner, int64 only, bool *transient);
+extern BbmEngine *bbm_engine_begin(Oid owner, int64 only, ErrorData **why_not);
 extern BbmStepResult bbm_engine_step(BbmEngine *engine, TimestampTz *due);
 extern bool bbm_engine_slice_over(const BbmEngine *engine);
 extern void bbm_engine_end(BbmEngine *engine);

@@ -235,12 +235,14 @@ adapt(BbmWork *work, bool more)
 {
 	BbmTarget  *target = work->target;
 	int			full = target->migration->sub_batch_size;
+	int			cut_down = bbm_size_of_part(0, work->job->part_size, target->part_size);
 	BbmSizeLimits limits;
 
 	work->ms += work->cost.ms;
 	work->wal += work->cost.wal;
-	work->next_size = bbm_size_after_success(bbm_size_of_part(0, work->job->part_size, target->part_size),
-											 full > 0 ? full : Max(work->job->batch_size, 1));
+	/* a job that has failed does not try a larger size again, which may cost it another attempt */
+	work->next_size = work->job->attempts > 1 ? cut_down :
+		bbm_size_after_success(cut_down, full > 0 ? full : Max(work->job->batch_size, 1));
 	if (more || !bbm_size_follows(target->migration) || work->job->splits || BBM_PASS_VERIFIES(work->job->pass))
 		return;
 	bbm_size_limits(target, &limits);

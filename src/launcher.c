@@ -37,12 +37,15 @@
 #include "compat.h"
 #include "guc.h"
 #include "locks.h"
+#include "printable.h"
 #include "shmem.h"
 #include "throttle.h"
 #include "worker.h"
 
 /* When no worker process is to be had, or one may have died unseen, look again after this. */
 #define BBM_RETRY_MS 1000
+/* What is the same each time is logged this often at most. */
+#define BBM_LOG_MS (60 * 1000)
 
 /* Handles of the workers this launcher has started, by slot. */
 typedef struct Started
@@ -291,21 +294,67 @@ list_databases(List **own)
 	return list;
 }
 
-/* Can the database be connected to, as far as its row tells? */
+/*
+ * The same; false when that cannot be told now, for want of memory, say, which is
+ * logged at most once a minute.  To end with the error would start the launcher
+ * anew each second.
+ */
+static bool
+try_list_databases(List **databases, List **own)
+{
+	static TimestampTz log_again = 0;
+	MemoryContext caller = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+
+	PG_TRY();
+	{
+		*databases = list_databases(own);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		HOLD_INTERRUPTS();
+		AbortOutOfAnyTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+		MemoryContextSwitchTo(caller);
+	}
+	PG_END_TRY();
+	if (error == NULL)
+		return true;
+	if (bbm_time_has_come(GetCurrentTimestamp(), log_again, BBM_LOG_MS))
+	{
+		log_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_LOG_MS);
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("cannot list the databases to look into just now: %s", bbm_printable(error->message))));
+	}
+	FreeErrorData(error);
+	return false;
+}
+
+/* Can the database be connected to, as far as its row tells?  If that cannot be told, whoever tries will see. */
 static bool
 is_open(Oid database)
 {
 	List	   *own;
-	List	   *list = list_databases(&own);
-	bool		open = list_member_oid(list, database);
+	List	   *list;
+	bool		open;
 
+	if (!try_list_databases(&list, &own))
+		return true;
+	open = list_member_oid(list, database);
 	list_free(list);
 	list_free(own);
 	return open;
 }
 
-/* Collects which databases to look into: all, when that is due, and the one that was asked for. */
-static void
+/*
+ * Collects which databases to look into: all, when that is due, and the one that
+ * was asked for.  False when it is to be tried again.
+ */
+static bool
 plan_looks(void)
 {
 	bool		everywhere;
@@ -324,8 +373,14 @@ plan_looks(void)
 	if (bbm_naptime > 0 && bbm_time_has_come(GetCurrentTimestamp(), next_look, (int64) bbm_naptime * 1000))
 		everywhere = true;
 	if (!everywhere && !OidIsValid(one))
-		return;
-	databases = list_databases(&own);
+		return true;
+	if (!try_list_databases(&databases, &own))
+	{
+		LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+		bbm_shared->look_everywhere = true;
+		LWLockRelease(bbm_shared->lock);
+		return false;
+	}
 	foreach(cell, own)
 	{
 		if (everywhere || lfirst_oid(cell) == one)
@@ -335,6 +390,7 @@ plan_looks(void)
 	list_free(own);
 	if (everywhere)
 		next_look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) Max(bbm_naptime, 1) * 1000);
+	return true;
 }
 
 static bool
@@ -387,8 +443,9 @@ balance(void)
 	bool		needed;
 
 	forget_stillborn();
-	plan_looks();
 	retry = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_RETRY_MS);
+	if (!plan_looks())
+		wait = Min(wait, retry);
 	if (!bbm_enabled)
 		return wait;
 	if (!send_scout())

@@ -26,6 +26,7 @@
 #include "pressure_signal.h"
 #include "printable.h"
 #include "record.h"
+#include "trouble.h"
 #include "txn.h"
 
 /* The relations of a table may change: partitions come and go. */
@@ -142,7 +143,7 @@ read_signal(const Signal *signal, BbmLook *look)
 	look->due = 0;
 	look->first_look_ms = BBM_FIRST_LOOK_MS;
 	if (signal->by_relation && look->state->relations_error)
-		bbm_look_holds(look, "cannot be read: %s", look->state->relations_error->message);
+		bbm_look_holds(look, "cannot be read: %s", bbm_error_words(look->state->relations_error));
 	else
 		signal->read(look);
 	if (!look->holds)

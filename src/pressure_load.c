@@ -25,6 +25,7 @@
 #include "hours.h"
 #include "shmem.h"
 #include "target.h"
+#include "trouble.h"
 #include "txn.h"
 
 /* How long sessions counted last are good. */
@@ -363,7 +364,7 @@ bbm_read_condition(BbmLook *look)
 	{
 		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			look->cancelled = error;
-		bbm_look_holds(look, "cannot be read: %s", error->message);
+		bbm_look_holds(look, "cannot be read: %s", bbm_error_words(error));
 	}
 	else if (!args.met)
 		bbm_look_holds(look, "not met");

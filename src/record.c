@@ -17,12 +17,15 @@
 
 #include "common/pg_prng.h"
 #include "miscadmin.h"
+#include "storage/latch.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #include "guc.h"
 #include "printable.h"
 #include "shmem.h"
 #include "throttle.h"
+#include "trouble.h"
 #include "txn.h"
 
 /*
@@ -35,7 +38,10 @@
 #define BBM_MAX_STUCK 1000
 #define BBM_STUCK_BY_ITSELF (BBM_MAX_STUCK / 20)
 #define BBM_SMALLEST_PART 1
+/* What became of a job is tried to write so often, with pauses that double: half a minute in all. */
 #define BBM_RECORD_TRIES 30
+#define BBM_FIRST_RECORD_MS 50
+#define BBM_LAST_RECORD_MS 1000
 #define BBM_LINES_IN_ROW 8
 #define BBM_FIRST_GIVE_BACK_MS 100
 #define BBM_LAST_GIVE_BACK_MS (30 * 1000)
@@ -79,13 +85,9 @@ bbm_record_taken_up(const BbmTarget *target, const BbmFirstLook *look)
 						  bbm_key_order_words(&target->key));
 }
 
-/*
- * By SQLSTATE class.  Locks, cancels, serialization failures and want of
- * resources pass; a missing or forbidden object does not pass by trying again;
- * anything else may be due to the data of the batch.
- */
-BbmErrorClass
-bbm_error_class(int sqlstate)
+/* Somebody else's doing, which ends when he does: it is tried again soon. */
+bool
+bbm_error_is_lock(int sqlstate)
 {
 	switch (sqlstate)
 	{
@@ -94,10 +96,58 @@ bbm_error_class(int sqlstate)
 		case ERRCODE_OBJECT_IN_USE:
 		case ERRCODE_T_R_SERIALIZATION_FAILURE:
 		case ERRCODE_T_R_DEADLOCK_DETECTED:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
+ * Transaction ids, multixacts, or room for notifications have run out.  Their
+ * SQLSTATE is that of a row which is too large for an index as well, and their
+ * text may be in any language: the file that raised them tells.
+ */
+static bool
+has_run_out(const ErrorData *error)
+{
+	static const char *const files[] = {"varsup.c", "multixact.c", "async.c"};
+
+	for (int i = 0; i < lengthof(files); i++)
+	{
+		if (error->filename && strcmp(error->filename, files[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * By SQLSTATE class.  Locks, cancels, serialization failures and want of
+ * resources pass; a limit that somebody has set does not, but a smaller batch may
+ * stay below it; a missing or forbidden object does not pass by trying again;
+ * anything else may be due to the data of the batch.
+ */
+BbmErrorClass
+bbm_error_class(const ErrorData *error)
+{
+	int			sqlstate = error->sqlerrcode;
+
+	if (bbm_error_is_lock(sqlstate))
+		return BBM_ERROR_TRANSIENT;
+	switch (sqlstate)
+	{
+		case ERRCODE_CONFIGURATION_LIMIT_EXCEEDED:
+			return BBM_ERROR_SIZE;
+		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
+			return has_run_out(error) ? BBM_ERROR_TRANSIENT : BBM_ERROR_DATA;
 		case ERRCODE_ADMIN_SHUTDOWN:
 		case ERRCODE_CRASH_SHUTDOWN:
 		case ERRCODE_CANNOT_CONNECT_NOW:
 		case ERRCODE_IO_ERROR:
+			/* of a foreign data wrapper's own */
+		case ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION:
+		case ERRCODE_FDW_OUT_OF_MEMORY:
+			/* snapshot too old, up to 16 */
+		case MAKE_SQLSTATE('7', '2', '0', '0', '0'):
 			return BBM_ERROR_TRANSIENT;
 		case ERRCODE_INVALID_TRANSACTION_TERMINATION:
 		case ERRCODE_ACTIVE_SQL_TRANSACTION:
@@ -200,12 +250,11 @@ bbm_record_migration_failed(const BbmMigration *migration, int code, ErrorData *
 
 	if (trouble)
 	{
-		ereport(LOG,
-				(errcode(trouble->sqlerrcode),
-				 errmsg("could not record the failure of migration \"%s\" yet: %s",
-						bbm_printable(name), bbm_printable(trouble->message))));
+		(void) bbm_trouble_met(migration->id, migration->owner, name, trouble, bbm_error_is_lock(trouble->sqlerrcode),
+							   false);
 		return false;
 	}
+	bbm_trouble_over(migration->id, migration->owner, name, true);
 	if (args.failed)
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
@@ -252,30 +301,60 @@ record_job(void *arg)
 		args->ours = bbm_job_fail(args->job, args->code, args->error, args->due, args->splits);
 }
 
+static bool
+is_transient(const ErrorData *error)
+{
+	return error && bbm_error_class(error) == BBM_ERROR_TRANSIENT;
+}
+
+/* Between two tries; a server that shuts down, or a user who cancels once more, gets his way. */
+static void
+pause_before(int try)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 Min(BBM_FIRST_RECORD_MS << Min(try, 8), BBM_LAST_RECORD_MS), PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
 /*
- * Writes the job.  What passes by itself (another cancel, a lock) is tried
- * again, since an attempt that did not count must not begin to because of it;
- * any other error is this process's end, and makes the job an orphan.
+ * Writes the job.  What passes by itself (another cancel, a lock, a full disk) is
+ * tried again, since an attempt that did not count must not begin to because of
+ * it.  What lasts leaves the job as it is, running and ours: the first claim that
+ * can be made again gives it back (claim.c).  Any other error is this process's
+ * end, and makes the job an orphan.
  */
 static bool
-write_job(JobArgs *args)
+write_job(const BbmTarget *target, JobArgs *args)
 {
+	const BbmMigration *migration = target->migration;
 	ErrorData  *trouble = bbm_txn_run(record_job, args, false);
 
-	for (int i = 0; i < BBM_RECORD_TRIES && trouble && bbm_error_class(trouble->sqlerrcode) == BBM_ERROR_TRANSIENT; i++)
-	{
-		/* the next cancel would only come to the same */
+	/* the next cancel would only come to the same */
+	if (trouble)
 		QueryCancelPending = false;
-		/* a server that shuts down gets its way */
-		CHECK_FOR_INTERRUPTS();
+	for (int i = 0; i < BBM_RECORD_TRIES && is_transient(trouble) && !bbm_slot_must_leave(); i++)
+	{
+		(void) bbm_trouble_met(migration->id, migration->owner, migration->name, trouble,
+							   bbm_error_is_lock(trouble->sqlerrcode), true);
+		bbm_slot_wait(bbm_error_words(trouble));
+		pause_before(i);
 		trouble = bbm_txn_run(record_job, args, false);
 	}
-	if (trouble && !bbm_extension_is_here())
+	bbm_slot_wait("");
+	if (trouble && (is_transient(trouble) || !bbm_extension_is_here()))
 		return false;
 	if (trouble)
 		ThrowErrorData(trouble);
 	bbm_batch_ended();
 	return args->ours;
+}
+
+/* Of failures in a row the first few are logged, and then ever fewer. */
+static bool
+is_worth_a_line(int n)
+{
+	return n <= BBM_LINES_IN_ROW || (n & (n - 1)) == 0;
 }
 
 static TimestampTz
@@ -293,20 +372,22 @@ give_back(BbmTarget *target, BbmJob *job, BbmGiveBack why, ErrorData *error, Tim
 {
 	JobArgs		args = {.job = job, .error = error, .give_back = why, .due = due};
 
-	if (write_job(&args))
+	if (write_job(target, &args) && is_worth_a_line(++target->give_backs_in_row))
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 errmsg("migration \"%s\": gave back job " INT64_FORMAT ": %s",
-						bbm_printable(target->migration->name), job->id, bbm_printable(error->message))));
+						bbm_printable(target->migration->name), job->id, bbm_printable(error->message)),
+				 target->give_backs_in_row > BBM_LINES_IN_ROW ?
+				 errdetail("It is number %d in a row; not each has a line.", target->give_backs_in_row) : 0));
 }
 
 /* A job that was claimed before a rest, and may not begin after it: as if it had only been cut. */
 void
-bbm_record_unbegun(BbmJob *job)
+bbm_record_unbegun(BbmTarget *target, BbmJob *job)
 {
 	JobArgs		args = {.job = job, .unbegun = true};
 
-	(void) write_job(&args);
+	(void) write_job(target, &args);
 }
 
 /* The migration is not to run just now, and part of the job is left; it may be had again at once. */
@@ -331,13 +412,6 @@ static bool
 may_put_aside(const BbmTarget *target, const BbmJob *job)
 {
 	return target->migration->on_error != BBM_ON_ERROR_FAIL && !job->splits && !BBM_PASS_VERIFIES(job->pass);
-}
-
-/* Of failures in a row the first few are logged, and then ever fewer. */
-static bool
-is_worth_a_line(int n)
-{
-	return n <= BBM_LINES_IN_ROW || (n & (n - 1)) == 0;
 }
 
 /*
@@ -377,13 +451,25 @@ why_back(BbmStop stop, int sqlstate)
 	}
 }
 
+/* Halves what the job's next batch, and this process's, may be. */
+static void
+halve(BbmTarget *target, BbmJob *job)
+{
+	if (job->ran_size <= 0)
+		return;
+	job->part_size = target->part_size = bbm_size_after_give_back(job->ran_size, BBM_SMALLEST_PART);
+	/* ranges to come are cut smaller, too, where their size is ours to choose */
+	if (bbm_size_follows(target->migration) && target->sizing.size > 0)
+		target->sizing.size = Max(Min(target->sizing.size / 2, job->part_size), target->migration->min_batch_size);
+}
+
 /*
- * Halves what the job's next batch, and this process's, may be, when it was its
- * size that was in the way; and counts what did not help.  A cancel by somebody
- * else, or want of resources, says nothing of the size.
+ * The next batch is smaller when it was this one's size that was in the way; and
+ * what did not help is counted.  A cancel by somebody else, or want of anything
+ * but memory, says nothing of the size.
  */
 static void
-cut_down(BbmTarget *target, BbmJob *job, BbmGiveBack why)
+cut_down(BbmTarget *target, BbmJob *job, BbmGiveBack why, int sqlstate)
 {
 	bool		by_itself = why == BBM_BACK_BLOCKING || why == BBM_BACK_TIME;
 	bool		smallest = job->ran_size == BBM_SMALLEST_PART;
@@ -394,12 +480,18 @@ cut_down(BbmTarget *target, BbmJob *job, BbmGiveBack why)
 		job->stuck++;
 	else if (smallest)
 		job->stuck += BBM_STUCK_BY_ITSELF;
-	if (why == BBM_BACK_OTHER || job->ran_size <= 0)
-		return;
-	job->part_size = target->part_size = bbm_size_after_give_back(job->ran_size, BBM_SMALLEST_PART);
-	/* ranges to come are cut smaller, too, where their size is ours to choose */
-	if (bbm_size_follows(target->migration) && target->sizing.size > 0)
-		target->sizing.size = Max(Min(target->sizing.size / 2, job->part_size), target->migration->min_batch_size);
+	if (why != BBM_BACK_OTHER || sqlstate == ERRCODE_OUT_OF_MEMORY)
+		halve(target, job);
+}
+
+/* Its batch met what passes by itself and is nobody's lock: nor would another one get on. */
+static void
+wait_for_resources(BbmTarget *target, const ErrorData *error)
+{
+	const BbmMigration *migration = target->migration;
+
+	if (!bbm_error_is_lock(error->sqlerrcode))
+		(void) bbm_trouble_met(migration->id, migration->owner, migration->name, error, false, true);
 }
 
 /*
@@ -409,10 +501,11 @@ cut_down(BbmTarget *target, BbmJob *job, BbmGiveBack why)
 bool
 bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *error, int step_code)
 {
-	BbmErrorClass class = stop != BBM_STOP_NONE ? BBM_ERROR_TRANSIENT : bbm_error_class(error->sqlerrcode);
+	BbmErrorClass class = stop != BBM_STOP_NONE ? BBM_ERROR_TRANSIENT : bbm_error_class(error);
 	int			code = bbm_error_code(error->sqlerrcode, step_code);
 	bool		used_up = job->attempts >= target->migration->max_attempts;
-	bool		aside = class == BBM_ERROR_DATA && used_up && may_put_aside(target, job);
+	bool		of_rows = class == BBM_ERROR_DATA || class == BBM_ERROR_SIZE;
+	bool		aside = of_rows && used_up && may_put_aside(target, job);
 	JobArgs		args = {.job = job, .error = error, .code = code};
 
 	if (stop != BBM_STOP_NONE)
@@ -421,7 +514,8 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *erro
 	{
 		BbmGiveBack why = why_back(stop, error->sqlerrcode);
 
-		cut_down(target, job, why);
+		cut_down(target, job, why, error->sqlerrcode);
+		wait_for_resources(target, error);
 		if (job->stuck < BBM_MAX_STUCK)
 		{
 			give_back(target, job, why, error, give_back_until(job));
@@ -432,6 +526,8 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *erro
 									 ", however small the batch; from now on that counts as a failed attempt.", job->id);
 	}
 
+	if (class == BBM_ERROR_SIZE)
+		halve(target, job);
 	args.due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 										   bbm_backoff_ms(job->attempts,
 														  bbm_setting_int(target->migration, BBM_RETRY_DELAY),
@@ -441,8 +537,10 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *erro
 	args.skip = aside && target->migration->on_error == BBM_ON_ERROR_SKIP;
 	if (aside)
 		args.due = GetCurrentTimestamp();
-	if (!write_job(&args))
+	if (!write_job(target, &args))
 		return true;
+	if (class != BBM_ERROR_TRANSIENT)
+		bbm_trouble_over(target->migration->id, target->migration->owner, target->migration->name, true);
 	target->failures_in_row++;
 	if (is_worth_a_line(target->failures_in_row))
 		ereport(LOG,

@@ -39,14 +39,16 @@ typedef enum BbmErrorClass
 {
 	BBM_ERROR_TRANSIENT,		/* given back, not an attempt */
 	BBM_ERROR_DATA,				/* a failed attempt */
+	BBM_ERROR_SIZE,				/* the same, and the next one has less to do */
 	BBM_ERROR_HOPELESS			/* fails the migration now */
 } BbmErrorClass;
 
-extern BbmErrorClass bbm_error_class(int sqlstate);
+extern BbmErrorClass bbm_error_class(const ErrorData *error);
+extern bool bbm_error_is_lock(int sqlstate);
 extern int	bbm_error_code(int sqlstate, int step_code);
 
 extern bool bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *error, int step_code);
-extern void bbm_record_unbegun(BbmJob *job);
+extern void bbm_record_unbegun(BbmTarget *target, BbmJob *job);
 extern void bbm_record_pause(BbmTarget *target, BbmJob *job);
 extern void bbm_record_stale(BbmTarget *target, BbmJob *job);
 extern bool bbm_record_migration_failed(const BbmMigration *migration, int code, ErrorData *error);

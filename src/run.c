@@ -34,6 +34,7 @@
 #include "shmem.h"
 #include "target.h"
 #include "throttle.h"
+#include "trouble.h"
 #include "txn.h"
 
 /* Between two sub-batches pressure is waited for, with the job, for so long; then the job is given back. */
@@ -47,6 +48,8 @@
 #define BBM_MERGE_INTERVAL 256
 /* ... and where a long stretch of work is in the way of others: 256 rows take some milliseconds. */
 #define BBM_SHORT_MERGE_INTERVAL 32
+/* That it could not be done is logged this often at most. */
+#define BBM_LOG_MERGE_MS (60 * 1000)
 
 /* Merging old jobs is housekeeping: under the migration's lock, and never worth an error. */
 static void
@@ -62,17 +65,22 @@ merge_jobs(void *arg)
 static void
 merge_if_due(BbmTarget *target, const BbmJob *job)
 {
+	static TimestampTz log_again = 0;
 	ErrorData  *error;
 
 	if (bbm_job_retention < 0 ||
 		job->id % (target->cpus_are_short ? BBM_SHORT_MERGE_INTERVAL : BBM_MERGE_INTERVAL) != 0)
 		return;
 	error = bbm_txn_run(merge_jobs, target, false);
-	if (error)
+	/* no batch depends on it, and the next time does as well */
+	if (error && bbm_time_has_come(GetCurrentTimestamp(), log_again, BBM_LOG_MERGE_MS))
+	{
+		log_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_LOG_MERGE_MS);
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 errmsg("migration \"%s\": could not merge old jobs: %s",
 						bbm_printable(target->migration->name), bbm_printable(error->message))));
+	}
 }
 
 static void
@@ -222,7 +230,7 @@ put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool unbegun)
 		engine->cancelled = bbm_make_error(ERRCODE_QUERY_CANCELED, "canceling statement due to user request", NULL);
 	QueryCancelPending = false;
 	if (unbegun)
-		bbm_record_unbegun(job);
+		bbm_record_unbegun(target, job);
 	else
 		bbm_record_pause(target, job);
 }
@@ -263,6 +271,8 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 			target->part_size = work.next_size;
 		if (error == NULL)
 		{
+			target->give_backs_in_row = 0;
+			bbm_trouble_over(target->migration->id, engine->owner, target->migration->name, true);
 			log_job(target, job, &work.cost);
 			bbm_pressure_spent(target, &work.cost);
 		}

@@ -18,6 +18,7 @@
 #include "storage/lwlock.h"
 
 #include "holds.h"
+#include "trouble.h"
 
 #define BBM_MAX_DEMANDS 256
 #define BBM_FOREGROUND_SLOTS 16
@@ -87,6 +88,7 @@ typedef struct BbmShared
 	int			batch_waiters;	/* sessions that wait for batches to end */
 	int			nslots;
 	BbmHolds	holds;
+	BbmTroubles troubles;
 	BbmDemand	demands[BBM_MAX_DEMANDS];
 	BbmSlot		slots[FLEXIBLE_ARRAY_MEMBER];
 } BbmShared;

@@ -104,7 +104,7 @@ split(Splitting *splitting, const BbmRange *part)
 	error = try_part(splitting, part);
 	if (error == NULL)
 		return;
-	if (bbm_error_class(error->sqlerrcode) != BBM_ERROR_DATA)
+	if (bbm_error_class(error) != BBM_ERROR_DATA && bbm_error_class(error) != BBM_ERROR_SIZE)
 		ThrowErrorData(error);
 	strategy->first_of(splitting->target, splitting->leaf, part, false, PG_INT32_MAX, &all);
 	half = all;

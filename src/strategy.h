@@ -132,6 +132,7 @@ struct BbmTarget
 	bool		claim_apart;	/* an error was met: no claim in the transaction of a batch */
 	bool		cpus_are_short; /* as this process has met them; sizes go by it */
 	int			failures_in_row;
+	int			give_backs_in_row;
 	TimestampTz hold_until;		/* after many of them */
 	TimestampTz table_since;	/* since when we have had the table, 0 when somebody else has */
 	struct BbmPressure *pressure;	/* pressure.c's; NULL until asked for */

@@ -16,7 +16,6 @@
 #include "access.h"
 #include "catalog.h"
 #include "printable.h"
-#include "record.h"
 #include "txn.h"
 
 typedef struct WatchArgs
@@ -25,21 +24,29 @@ typedef struct WatchArgs
 	List	   *quiet;			/* BbmQuiet */
 } WatchArgs;
 
-/*
- * One look, and an event for each that it has found.  It locks nothing: another
- * session may move a migration meanwhile, and then the event tells of what was;
- * there is one scout at a time, so none is told of twice.
- */
+/* One look.  It locks nothing: another session may move a migration meanwhile. */
 static void
 watch(void *arg)
 {
 	WatchArgs  *args = arg;
 	const BbmCatalog *catalog = bbm_catalog_find();
-	ListCell   *cell;
 
 	if (catalog == NULL || !bbm_catalog_matches(catalog))
 		return;
 	args->quiet = bbm_migrations_quiet(args->context);
+}
+
+/*
+ * An event for each that was found, which tells of what was then; there is one
+ * scout at a time, so none is told of twice.  Apart from the look: where nothing
+ * can be written, as the disk is full, the log has it all the same.
+ */
+static void
+write_events(void *arg)
+{
+	WatchArgs  *args = arg;
+	ListCell   *cell;
+
 	foreach(cell, args->quiet)
 	{
 		BbmQuiet   *quiet = lfirst(cell);
@@ -63,12 +70,17 @@ bbm_watchdog(void)
 	if (error)
 	{
 		/* the next look comes */
-		ereport(bbm_error_class(error->sqlerrcode) == BBM_ERROR_TRANSIENT ? DEBUG1 : LOG,
+		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 errmsg("cannot tell which migrations do not move in database with OID %u: %s",
-						MyDatabaseId, error->message)));
+						MyDatabaseId, bbm_printable(error->message))));
 		return;
 	}
+	if (args.quiet != NIL && (error = bbm_txn_run(write_events, &args, false)) != NULL)
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("cannot write the events of migrations that do not move in database with OID %u: %s",
+						MyDatabaseId, bbm_printable(error->message))));
 	foreach(cell, args.quiet)
 	{
 		BbmQuiet   *quiet = lfirst(cell);

@@ -43,7 +43,9 @@
 #include "compat.h"
 #include "engine.h"
 #include "guc.h"
+#include "printable.h"
 #include "record.h"
+#include "trouble.h"
 #include "txn.h"
 #include "watchdog.h"
 
@@ -88,14 +90,23 @@ static void
 run_until_idle(const BbmWorkerStart *start)
 {
 	uint64		wakes = bbm_demand_wakes(start->database, start->owner);
-	bool		transient;
-	BbmEngine  *engine = bbm_engine_begin(start->owner, 0, &transient);
+	ErrorData  *why_not = NULL;
+	BbmEngine  *engine = bbm_engine_begin(start->owner, 0, &why_not);
 	TimestampTz busy_at = GetCurrentTimestamp();
 
 	if (engine == NULL)
 	{
-		bbm_demand_settle(start->database, start->owner, wakes,
-						  transient ? TimestampTzPlusMilliseconds(busy_at, BBM_POLL_MS) : DT_NOEND);
+		TimestampTz due = DT_NOEND;
+
+		if (bbm_error_class(why_not) == BBM_ERROR_TRANSIENT)
+			due = bbm_trouble_met(0, start->owner, NULL, why_not, bbm_error_is_lock(why_not->sqlerrcode), false);
+		else
+			ereport(LOG,
+					(errcode(why_not->sqlerrcode),
+					 errmsg("cannot run migrations in database with OID %u: %s", MyDatabaseId,
+							bbm_printable(why_not->message)),
+					 why_not->hint ? errhint("%s", bbm_printable(why_not->hint)) : 0));
+		bbm_demand_settle(start->database, start->owner, wakes, due);
 		return;
 	}
 	for (;;)
@@ -265,13 +276,15 @@ bbm_scout_main(Datum arg)
 		/* DDL or a restore may hold our table for a while; nobody else would look again soon */
 		while ((error = bbm_txn_run(scout, &args, false)) != NULL)
 		{
-			if (bbm_error_class(error->sqlerrcode) != BBM_ERROR_TRANSIENT)
+			if (bbm_error_class(error) != BBM_ERROR_TRANSIENT)
 				ThrowErrorData(error);
-			sleep_until(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_POLL_MS));
+			sleep_until(bbm_trouble_met(0, InvalidOid, NULL, error, bbm_error_is_lock(error->sqlerrcode), false));
 			serve_interrupts();
 			if (bbm_slot_must_leave())
 				break;
 		}
+		if (error == NULL)
+			bbm_trouble_over(0, InvalidOid, NULL, true);
 		foreach(cell, args.owners)
 			bbm_demand_found(MyDatabaseId, lfirst_oid(cell));
 		forboth(cell, args.orphaned, reason, args.reasons)

@@ -1,0 +1,274 @@
+/*-------------------------------------------------------------------------
+ *
+ * trouble.c
+ *		What is remembered of errors that pass by themselves.
+ *
+ * A full disk, an I/O error, want of memory or a lock is nobody's fault, and
+ * whoever meets one tries again.  Meanwhile nothing can be written to a table,
+ * so that it has to be here for people to see what is the matter: in
+ * waiting_on and last_error of bbm_status(), and in the log, at a rate that does
+ * not depend on how often it is tried.  The longer it lasts the less often it
+ * is.  These are hints: after a restart they begin anew.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "trouble.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "printable.h"
+#include "shmem.h"
+#include "throttle.h"
+
+#define BBM_FIRST_TRY_MS 200
+/* A lock that was not had at once is no news yet. */
+#define BBM_TELL_LOCK_MS 1000
+/* One that comes and goes, or stays, is logged this often at most. */
+#define BBM_LOG_TROUBLE_MS (60 * 1000)
+/* A process may be this late for its next try. */
+#define BBM_LATE_MS (10 * 1000)
+/* After this nobody tries any more. */
+#define BBM_ABANDONED_MS (10 * 60 * 1000)
+
+static BbmTroubles *own = NULL;
+
+static BbmTroubles *
+lock_troubles(LWLockMode mode)
+{
+	if (bbm_shared)
+	{
+		LWLockAcquire(bbm_shared->lock, mode);
+		return &bbm_shared->troubles;
+	}
+	if (own == NULL)
+		own = MemoryContextAllocZero(TopMemoryContext, sizeof(BbmTroubles));
+	return own;
+}
+
+static void
+unlock_troubles(void)
+{
+	if (bbm_shared)
+		LWLockRelease(bbm_shared->lock);
+}
+
+static bool
+any_trouble(void)
+{
+	return bbm_shared ? bbm_shared->troubles.current > 0 : own && own->current > 0;
+}
+
+/* Caller holds the lock; NULL when nothing is known. */
+static BbmTrouble *
+find(BbmTroubles *troubles, int64 migration_id, Oid owner)
+{
+	for (int i = 0; i < BBM_MAX_TROUBLES; i++)
+	{
+		BbmTrouble *trouble = &troubles->entries[i];
+
+		if (trouble->database == MyDatabaseId && OidIsValid(trouble->database) &&
+			trouble->migration_id == migration_id && (migration_id != 0 || trouble->owner == owner))
+			return trouble;
+	}
+	return NULL;
+}
+
+/* Caller holds the lock. */
+static BbmTrouble *
+find_or_make(BbmTroubles *troubles, int64 migration_id, Oid owner)
+{
+	BbmTrouble *trouble = find(troubles, migration_id, owner);
+
+	if (trouble)
+		return trouble;
+	trouble = &troubles->entries[0];
+	for (int i = 1; i < BBM_MAX_TROUBLES; i++)
+	{
+		if (troubles->entries[i].touched < trouble->touched)
+			trouble = &troubles->entries[i];
+	}
+	if (trouble->since != 0)
+		troubles->current--;
+	memset(trouble, 0, sizeof(BbmTrouble));
+	trouble->database = MyDatabaseId;
+	trouble->owner = owner;
+	trouble->migration_id = migration_id;
+	return trouble;
+}
+
+/* An error as people are shown it, in the current memory context. */
+char *
+bbm_error_words(const ErrorData *error)
+{
+	return psprintf("%s: %s", unpack_sql_state(error->sqlerrcode),
+					bbm_shortened(error->message ? error->message : "", BBM_LONGEST_LOGGED));
+}
+
+/* For what a migration waits, then; BBM_WAITING_LENGTH bytes. */
+static void
+wait_words(const BbmTrouble *trouble, char *text)
+{
+	strlcpy(text, trouble->is_lock && !trouble->in_batch ? "a lock on the migration" : trouble->text,
+			BBM_WAITING_LENGTH);
+}
+
+/*
+ * An error was met that passes by itself, of a migration, or (0, name NULL) before
+ * one was known.  Returns when to try again; a lock is tried for soon, all else
+ * ever later.  "in_batch": only a batch that is done will show that it is over.
+ */
+TimestampTz
+bbm_trouble_met(int64 migration_id, Oid owner, const char *name, const ErrorData *error, bool is_lock, bool in_batch)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	char	   *words = bbm_error_words(error);
+	BbmTroubles *troubles = lock_troubles(LW_EXCLUSIVE);
+	BbmTrouble *trouble = find_or_make(troubles, migration_id, owner);
+	TimestampTz due;
+	int64		lasted_ms;
+	int			count;
+	bool		tell;
+
+	if (trouble->since == 0)
+		troubles->current++;
+	/* also after the clock was set back */
+	if (trouble->since == 0 || trouble->since > now)
+	{
+		trouble->since = now;
+		trouble->count = 0;
+	}
+	lasted_ms = (now - trouble->since) / 1000;
+	count = ++trouble->count;
+	due = trouble->due = TimestampTzPlusMilliseconds(now, is_lock ? BBM_FIRST_TRY_MS :
+													 bbm_look_again_ms(lasted_ms, BBM_FIRST_TRY_MS));
+	trouble->touched = now;
+	trouble->is_lock = is_lock;
+	trouble->in_batch = in_batch;
+	trouble->pid = MyProcPid;
+	bbm_clip(trouble->text, words, sizeof(trouble->text));
+	tell = (!is_lock || lasted_ms >= BBM_TELL_LOCK_MS) &&
+		bbm_time_has_come(now, TimestampTzPlusMilliseconds(trouble->logged, BBM_LOG_TROUBLE_MS), BBM_LOG_TROUBLE_MS);
+	if (tell)
+		trouble->logged = now;
+	unlock_troubles();
+
+	if (tell)
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 name ? errmsg("migration \"%s\" cannot go on just now: %s", bbm_printable(name), bbm_printable(words)) :
+				 errmsg("cannot run migrations in database with OID %u just now: %s", MyDatabaseId, bbm_printable(words)),
+				 count > 1 ? errdetail("It has been so %d times in %.1f s.", count, lasted_ms / 1000.0) : 0,
+				 error->hint ? errhint("%s", bbm_printable(error->hint)) : 0));
+	pfree(words);
+	return due;
+}
+
+/* What nobody tries any more, as it was paused or dropped, is over.  Caller holds the lock. */
+static void
+forget_abandoned(BbmTroubles *troubles)
+{
+	TimestampTz long_ago = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), -BBM_ABANDONED_MS);
+
+	for (int i = 0; i < BBM_MAX_TROUBLES; i++)
+	{
+		BbmTrouble *trouble = &troubles->entries[i];
+
+		if (trouble->since == 0 || trouble->due > long_ago)
+			continue;
+		trouble->since = 0;
+		troubles->current--;
+	}
+}
+
+/*
+ * What was tried has succeeded; "batch_done" when that was a batch, or the whole.
+ * Costs next to nothing where nobody is in trouble.
+ */
+void
+bbm_trouble_over(int64 migration_id, Oid owner, const char *name, bool batch_done)
+{
+	BbmTroubles *troubles;
+	BbmTrouble *trouble;
+	BbmTrouble	was = {InvalidOid};
+
+	if (!any_trouble())
+		return;
+	troubles = lock_troubles(LW_EXCLUSIVE);
+	forget_abandoned(troubles);
+	trouble = find(troubles, migration_id, owner);
+	if (trouble && trouble->since != 0 && (batch_done || !trouble->in_batch))
+	{
+		was = *trouble;
+		/* when it was logged counts for the next one */
+		trouble->since = 0;
+		troubles->current--;
+	}
+	unlock_troubles();
+	if (was.since == 0 || was.logged < was.since)
+		return;
+	if (name)
+		ereport(LOG,
+				(errmsg("migration \"%s\" goes on after %d errors in %.1f s", bbm_printable(name), was.count,
+						(GetCurrentTimestamp() - was.since) / 1000000.0)));
+	else
+		ereport(LOG,
+				(errmsg("migrations in database with OID %u go on after %d errors in %.1f s", MyDatabaseId, was.count,
+						(GetCurrentTimestamp() - was.since) / 1000000.0)));
+}
+
+/* Has this process met something that it is not to try again before *due?  The text has BBM_WAITING_LENGTH bytes. */
+bool
+bbm_trouble_waits(int64 migration_id, Oid owner, TimestampTz *due, TimestampTz *since, char *text)
+{
+	const BbmTrouble *trouble;
+	bool		waits;
+
+	if (!any_trouble())
+		return false;
+	trouble = find(lock_troubles(LW_SHARED), migration_id, owner);
+	waits = trouble && trouble->since != 0 && trouble->pid == MyProcPid && trouble->due > GetCurrentTimestamp();
+	if (waits)
+	{
+		*due = trouble->due;
+		*since = trouble->since;
+		wait_words(trouble, text);
+	}
+	unlock_troubles();
+	return waits;
+}
+
+/*
+ * What is the matter with a migration, or with its owner's or all of this
+ * database; "awaited": in the words of waiting_on, if the next try is still to
+ * come, or about to be.
+ */
+bool
+bbm_trouble_now(int64 migration_id, Oid owner, bool awaited, char *text)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	BbmTroubles *troubles;
+	const BbmTrouble *candidates[3];
+	bool		found = false;
+
+	if (!any_trouble())
+		return false;
+	troubles = lock_troubles(LW_SHARED);
+	candidates[0] = find(troubles, migration_id, owner);
+	candidates[1] = find(troubles, 0, owner);
+	candidates[2] = find(troubles, 0, InvalidOid);
+	for (int i = 0; i < lengthof(candidates) && !found; i++)
+	{
+		const BbmTrouble *trouble = candidates[i];
+
+		found = trouble && trouble->since != 0 &&
+			(!awaited || now < TimestampTzPlusMilliseconds(trouble->due, BBM_LATE_MS));
+		if (found && awaited)
+			wait_words(trouble, text);
+		else if (found)
+			strlcpy(text, trouble->text, BBM_WAITING_LENGTH);
+	}
+	unlock_troubles();
+	return found;
+}
