@@ -15,7 +15,7 @@ OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
 # sql/NAME.sql, test/specs/NAME.spec and test/t/NAME.pl
 REGRESS = install settings pressure create statement sync_trigger recipes guards privileges others operator spying attack shadow nologin \
 	steer status run runbook registry planguard background failures keys strategies partitions on_error sizes follow sweep \
-	blocks verify dry_run counts trouble reference
+	blocks verify dry_run counts trouble key_change reference
 ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alter-claim retry row-lock \
 	run-beside-run steering-open steering-rollback two-migrations prepared sync-trigger follow block-move dry-run
 TAP = 001_latency 002_pause 003_crash 004_launcher 005_databases 006_versions 007_dump 008_prepared 009_torture 010_standby \

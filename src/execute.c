@@ -106,6 +106,15 @@ rows_done(const BbmTarget *target)
 
 		if (isnull || !DatumGetBool(still))
 			rows++;
+		else if (target->strategy->has_key)
+		{
+			bbm_failing_code = BBM_CODE_COLUMN;
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a row that is done has another key, \"%s\", beyond its batch", bbm_key_words(&target->key)),
+					 errdetail("A BEFORE trigger has changed it. A row whose key changes can move into another batch, and be done twice or not at all."),
+					 errhint("If that does no harm here, set allow_key_change of the migration, and start it again.")));
+		}
 		else if (target->strategy->sweeps)
 		{
 			bbm_failing_code = BBM_CODE_SIGNATURE;

@@ -394,7 +394,7 @@ static bool
 changes_partition(Oid relid, const BbmStatementParts *parts)
 {
 	return parts->verb == BBM_UPDATE && get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE &&
-		bbm_statement_partition_column(relid, bbm_statement_assigned(bbm_statement_analyse(relid, parts)));
+		bbm_statement_partition_column(relid, bbm_statement_changed(relid, bbm_statement_analyse(relid, parts)));
 }
 
 /*
@@ -455,6 +455,9 @@ bbm_job_sql(BbmTarget *target, BbmLeaf *leaf)
 	BbmStatementParts parts;
 
 	bbm_job_parts(target->migration, &parts);
+	/* a row that has left its range: what follows may do it again, or has left it out */
+	if (undone == NULL && leaf->checks_key)
+		undone = psprintf("NOT (%s)", range);
 	/* a row can leave a partition only through the root */
 	if (target->moves_rows && !leaf->whole_tree)
 		return bbm_statement_compose(&parts, bbm_table_sql_name(target->relid), target->alias, false,

@@ -24,6 +24,7 @@
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_constraint.h"
 #include "catalog/pg_inherits.h"
 #include "common/keywords.h"
 #include "nodes/makefuncs.h"
@@ -32,11 +33,13 @@
 #include "parser/analyze.h"
 #include "parser/parser.h"
 #include "parser/scanner.h"
+#include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteManip.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "target.h"
@@ -414,6 +417,117 @@ bbm_statement_assigned(const Query *update)
 	return columns;
 }
 
+/* Adds the generated columns of a relation that are computed from these. */
+static Bitmapset *
+add_generated(Relation rel, Bitmapset *columns)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	bool		more = true;
+
+	/* in turns, as far as one may depend on another */
+	while (more)
+	{
+		more = false;
+		for (AttrNumber attnum = 1; attnum <= desc->natts; attnum++)
+		{
+			Form_pg_attribute attribute = TupleDescAttr(desc, attnum - 1);
+			Bitmapset  *used = NULL;
+			int			member = attnum - FirstLowInvalidHeapAttributeNumber;
+
+			if (attribute->attisdropped || attribute->attgenerated == '\0' || bms_is_member(member, columns))
+				continue;
+			pull_varattnos(build_column_default(rel, attnum), 1, &used);
+			if (!bms_overlap(used, columns))
+				continue;
+			columns = bms_add_member(columns, member);
+			more = true;
+		}
+	}
+	return columns;
+}
+
+/* Adds the columns that follow these by a foreign key of the table to itself. */
+static Bitmapset *
+add_cascaded(Relation rel, Bitmapset *columns)
+{
+	ListCell   *cell;
+
+	foreach(cell, RelationGetFKeyList(rel))
+	{
+		ForeignKeyCacheInfo *info = lfirst(cell);
+		HeapTuple	tuple;
+		char		action = FKCONSTR_ACTION_NOACTION;
+
+		if (info->confrelid != RelationGetRelid(rel))
+			continue;
+		tuple = SearchSysCache1(CONSTROID, ObjectIdGetDatum(info->conoid));
+		if (HeapTupleIsValid(tuple))
+		{
+			action = ((Form_pg_constraint) GETSTRUCT(tuple))->confupdtype;
+			ReleaseSysCache(tuple);
+		}
+		if (action == FKCONSTR_ACTION_NOACTION || action == FKCONSTR_ACTION_RESTRICT)
+			continue;
+		for (int i = 0; i < info->nkeys; i++)
+		{
+			if (bms_is_member(info->confkey[i] - FirstLowInvalidHeapAttributeNumber, columns))
+				columns = bms_add_member(columns, info->conkey[i] - FirstLowInvalidHeapAttributeNumber);
+		}
+	}
+	return columns;
+}
+
+/* Columns of one relation as those of the same names of another. */
+static Bitmapset *
+by_name(const Bitmapset *columns, Oid from, Oid to)
+{
+	Bitmapset  *result = NULL;
+	int			column = -1;
+
+	while ((column = bms_next_member(columns, column)) >= 0)
+	{
+		char	   *name = get_attname(from, column + FirstLowInvalidHeapAttributeNumber, true);
+		AttrNumber	there = name ? get_attnum(to, name) : InvalidAttrNumber;
+
+		if (there != InvalidAttrNumber)
+			result = bms_add_member(result, there - FirstLowInvalidHeapAttributeNumber);
+	}
+	return result;
+}
+
+/*
+ * The columns that an UPDATE changes: those that it assigns, and what the server
+ * computes from them, in the table or in a partition or child that has a
+ * computation of its own.  Not what a trigger does: that is seen when it has
+ * (execute.c).  A partition that another session attaches after our look is not
+ * seen.
+ */
+Bitmapset *
+bbm_statement_changed(Oid relid, const Query *update)
+{
+	Bitmapset  *changed = bbm_statement_assigned(update);
+	int			before;
+	ListCell   *cell;
+
+	do
+	{
+		before = bms_num_members(changed);
+		foreach(cell, find_all_inheritors(relid, AccessShareLock, NULL))
+		{
+			Relation	rel = try_relation_open(lfirst_oid(cell), AccessShareLock);
+			Bitmapset  *here;
+
+			if (rel == NULL)
+				continue;
+			here = by_name(changed, relid, RelationGetRelid(rel));
+			here = add_cascaded(rel, add_generated(rel, here));
+			changed = bms_add_members(changed, by_name(here, RelationGetRelid(rel), relid));
+			relation_close(rel, NoLock);
+		}
+	} while (bms_num_members(changed) > before);
+	return changed;
+}
+
 /*
  * The first of these columns that decides which partition a row belongs to, at
  * any level above or below the table; or NULL.  A level of partitions that
@@ -454,18 +568,23 @@ static void
 check_key_change(Oid relid, const Query *update, const AttrNumber *key, int nkey)
 {
 	Bitmapset  *assigned = bbm_statement_assigned(update);
+	Bitmapset  *changed = bbm_statement_changed(relid, update);
 	const char *column;
 
 	for (int i = 0; i < nkey; i++)
 	{
-		if (bms_is_member(key[i] - FirstLowInvalidHeapAttributeNumber, assigned))
+		int			member = key[i] - FirstLowInvalidHeapAttributeNumber;
+
+		if (bms_is_member(member, changed))
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("\"set\" changes column \"%s\" of the batching key", get_attname(relid, key[i], false)),
-					 errdetail("A row whose key changes can move into another batch, and be done twice or not at all."),
+					 bms_is_member(member, assigned) ?
+					 errdetail("A row whose key changes can move into another batch, and be done twice or not at all.") :
+					 errdetail("The server computes it from what is set. A row whose key changes can move into another batch, and be done twice or not at all."),
 					 errhint("If that does no harm here, say allow_key_change => true.")));
 	}
-	column = bbm_statement_partition_column(relid, assigned);
+	column = bbm_statement_partition_column(relid, changed);
 	if (column)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -47,6 +47,7 @@ extern bool bbm_statement_is_fixed(Oid relid, const BbmStatementParts *parts);
 extern List *bbm_statement_assignments(const char *set);
 extern Query *bbm_statement_analyse(Oid relid, const BbmStatementParts *parts);
 extern Bitmapset *bbm_statement_assigned(const Query *update);
+extern Bitmapset *bbm_statement_changed(Oid relid, const Query *update);
 extern Bitmapset *bbm_statement_referenced(Query *query);
 extern const char *bbm_statement_partition_column(Oid relid, const Bitmapset *columns);
 

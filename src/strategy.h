@@ -89,6 +89,7 @@ struct BbmLeaf
 	char		relkind;
 	bool		whole_tree;		/* with all that is below it */
 	bool		is_foreign;		/* has rows on another server */
+	bool		checks_key;		/* a trigger could change the key: each batch tells of rows that have left its range */
 	char	   *name;			/* quoted, qualified */
 	Oid			index;			/* to walk; InvalidOid: ask the table with a query */
 	bool		backwards;
@@ -128,6 +129,7 @@ struct BbmTarget
 	BbmLeaf    *leaf;			/* the one opened last */
 	BbmSizing	sizing;			/* of a batch whose size follows the measured time */
 	int			part_size;		/* keys a commit, when cut down in this process; 0 not */
+	bool		has_triggers;	/* BEFORE UPDATE, of the table itself */
 	bool		planned_anew;	/* since a plan was last refused; see planguard.c */
 	bool		claim_apart;	/* an error was met: no claim in the transaction of a batch */
 	bool		cpus_are_short; /* as this process has met them; sizes go by it */

@@ -26,6 +26,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/reltrigger.h"
 #include "utils/varlena.h"
 
 #include "compat.h"
@@ -327,6 +328,26 @@ find_order(BbmTarget *target)
 	}
 }
 
+/* Could a trigger of the table change a key that the migration relies on? */
+static bool
+could_change_key(const BbmTarget *target, Oid relid)
+{
+	const BbmMigration *migration = target->migration;
+	Relation	rel;
+	bool		could;
+
+	if (target->form != BBM_JOB_COMPOSED || !target->strategy->has_key || migration->allow_key_change ||
+		migration->set_clause == NULL)
+		return false;
+	/* whoever asks may have no lock on it; of the triggers it is only seen whether there are any */
+	rel = RelationIdGetRelation(relid);
+	if (!RelationIsValid(rel))
+		return false;
+	could = rel->rd_rules == NULL && rel->trigdesc && rel->trigdesc->trig_update_before_row;
+	RelationClose(rel);
+	return could;
+}
+
 /*
  * A tree that is cut as a whole is asked with a query, which merges what the
  * leaves' indexes give.  Without them it would sort the table for each range.
@@ -342,6 +363,8 @@ check_leaves_of_tree(BbmTarget *target, BbmLeaf *whole)
 		BbmLeaf		leaf = {.relid = lfirst_oid(cell)};
 		Relation	rel = try_table_open(leaf.relid, AccessShareLock);
 
+		if (rel && could_change_key(target, leaf.relid))
+			whole->checks_key = true;
 		if (rel && rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
 			whole->is_foreign = true;
 		else if (rel && target->strategy->has_key)
@@ -408,6 +431,7 @@ leaf_resolve(BbmTarget *target, BbmLeaf *leaf, Relation rel)
 	leaf->is_foreign = leaf->relkind == RELKIND_FOREIGN_TABLE;
 	if (target->strategy->has_key)
 		check_may_read(target, leaf);
+	leaf->checks_key = could_change_key(target, leaf->relid);
 	if (leaf->whole_tree)
 		check_leaves_of_tree(target, leaf);
 	else if (target->strategy->has_key && !leaf->is_foreign)
@@ -441,8 +465,8 @@ bbm_leaf_open(BbmTarget *target, Oid relid)
 			table_close(rel, AccessShareLock);
 		return NULL;
 	}
-	/* its plan has the name that it had then */
-	if (target->leaf && target->leaf->relid == relid &&
+	/* its plan has the name that it had then, and tells of the key if there were triggers */
+	if (target->leaf && target->leaf->relid == relid && target->leaf->checks_key == could_change_key(target, relid) &&
 		strcmp(target->leaf->name, bbm_table_sql_name(relid)) == 0)
 	{
 		table_close(rel, NoLock);
@@ -544,6 +568,7 @@ resolve(BbmTarget *target)
 
 	bbm_failing_code = BBM_CODE_SIGNATURE;
 	bbm_job_resolve(target);
+	target->has_triggers = could_change_key(target, target->relid);
 	bbm_failing_code = BBM_CODE_STRATEGY;
 	decide_by_leaf(target);
 	bbm_failing_code = BBM_CODE_COLUMN;
@@ -638,6 +663,7 @@ bool
 bbm_target_is_current(const BbmTarget *target)
 {
 	return get_rel_relkind(target->relid) != '\0' && bbm_key_is_current(&target->key, target->relid) &&
+		target->has_triggers == could_change_key(target, target->relid) &&
 		target->is_tree == bbm_tree_has_children(target->relid);
 }
 

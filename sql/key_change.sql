@@ -1,0 +1,101 @@
+--
+-- What changes the batching key without naming it: columns that the server
+-- computes, foreign keys of a table to itself, and triggers.
+--
+
+CREATE EXTENSION bbm;
+\set VERBOSITY default
+CREATE TABLE g (base int NOT NULL, k int GENERATED ALWAYS AS (base * 2) STORED, id int PRIMARY KEY, v int);
+ALTER TABLE g ALTER k SET NOT NULL;
+CREATE UNIQUE INDEX g_k ON g (k);
+CREATE UNIQUE INDEX g_id_k ON g (id, k);
+INSERT INTO g (base, id) SELECT i, i FROM generate_series(1, 100) i;
+
+-- the only column of the key, and the second of one
+SELECT bbm_update('generated', 'g', 'base = base + 1000', column_name => 'k');
+SELECT bbm_update('generated', 'g', 'base = base + 1000', column_name => 'k', follow => true);
+SELECT bbm_update('second', 'g', '(v, base) = (1, 2)', column_name => 'id, k');
+-- others may be set, and the key's base when it is said
+SELECT bbm_update('other', 'g', 'v = 1', column_name => 'k', batch_size => 10) > 0 AS created;
+SELECT bbm_update('said', 'g', 'base = base', column_name => 'k', allow_key_change => true) > 0 AS created;
+SELECT bbm_drop('said');
+
+-- an identity, which can be given another value
+CREATE TABLE identities (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int);
+SELECT bbm_update('identity', 'identities', 'id = DEFAULT');
+
+-- only a child computes it
+CREATE TABLE parent (id int NOT NULL, base int NOT NULL, v int);
+CREATE TABLE child (id int NOT NULL GENERATED ALWAYS AS (base) STORED) INHERITS (parent);
+CREATE INDEX ON parent (id);
+CREATE INDEX ON child (id);
+SELECT bbm_update('child', 'parent', 'base = base + 1', column_name => 'id');
+
+-- a foreign key to itself that cascades
+CREATE TABLE chain (code int PRIMARY KEY, before int NOT NULL REFERENCES chain ON UPDATE CASCADE, v int);
+CREATE INDEX ON chain (before);
+SELECT bbm_update('chain', 'chain', 'code = code + 1', column_name => 'before');
+SELECT bbm_update('chain', 'chain', 'v = 1', column_name => 'before') > 0 AS created;
+
+-- a domain, and a collation of its own
+CREATE DOMAIN word AS text COLLATE "C";
+CREATE TABLE words (w word PRIMARY KEY, v int);
+SELECT bbm_update('domain', 'words', $$w = w || 'x'$$);
+
+-- a trigger is seen when it has done so: nothing of the batch stays
+\set VERBOSITY terse
+CREATE TABLE t (id int PRIMARY KEY, v int NOT NULL DEFAULT 0);
+INSERT INTO t SELECT generate_series(1, 100);
+CREATE FUNCTION away() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.id := NEW.id + CASE WHEN TG_ARGV[0] = 'far' THEN 1000 ELSE 0 END;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER away BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION away('far');
+SELECT bbm_update('trigger', 't', 'v = v + 1', batch_size => 10, follow => true) > 0 AS created;
+CALL bbm_run('trigger');
+SELECT status, failure_error_code, error_sqlstate, error_message FROM batched_background_migrations WHERE name = 'trigger';
+SELECT error_detail, error_hint FROM batched_background_migrations WHERE name = 'trigger';
+SELECT count(*), max(id), max(v) FROM t;
+-- as the hint says
+UPDATE batched_background_migrations SET allow_key_change = true, follow = false WHERE name = 'trigger';
+CALL bbm_run('trigger');
+SELECT v, count(*), min(id) FROM t GROUP BY v;
+-- one that leaves the key as it is
+DROP TRIGGER away ON t;
+CREATE TRIGGER away BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION away('near');
+SELECT bbm_update('near', 't', 'v = v + 1', batch_size => 10, sub_batch_size => 3) > 0 AS created;
+CALL bbm_run('near');
+SELECT v, count(*) FROM t GROUP BY v;
+-- one that comes after it was defined
+DROP TRIGGER away ON t;
+CREATE FUNCTION comes() RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 't'::regclass) THEN
+        CREATE TRIGGER away BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION away('far');
+    END IF;
+    RETURN 1;
+END $$;
+SELECT bbm_update('before', 't', 'v = v + 1', batch_size => 10) > 0 AS created;
+SELECT jobs FROM bbm_dry_run('before', 2);
+BEGIN;
+SELECT comes();
+COMMIT;
+CALL bbm_run('before');
+SELECT v, count(*) FROM t GROUP BY v;
+-- a trigger of one partition
+CREATE TABLE p (id int NOT NULL, v int NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
+CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (1) TO (51);
+CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (51) TO (10000);
+CREATE UNIQUE INDEX ON p (id);
+INSERT INTO p SELECT generate_series(1, 100);
+CREATE TRIGGER away BEFORE UPDATE ON p2 FOR EACH ROW EXECUTE FUNCTION away('far');
+SELECT bbm_update('partition', 'p', 'v = v + 1', column_name => 'id', batch_size => 10) > 0 AS created;
+CALL bbm_run('partition');
+SELECT v, count(*), max(id) FROM p GROUP BY v ORDER BY v;
+
+SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY name;
+DROP EXTENSION bbm;
+DROP TABLE g, identities, child, parent, chain, words, t, p;
+DROP DOMAIN word;
+DROP FUNCTION away, comes;
