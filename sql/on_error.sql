@@ -131,14 +131,42 @@ SELECT bbm_update('bad', 'poison', 'n = 1', 'n IS NULL', batching_strategy => 'B
 SELECT bbm_create('bad', 'poison', 'f', column_name => 'n', batching_strategy => 'NullKeySetBatchingStrategy', on_error => 'skip');
 \set VERBOSITY terse
 
+-- the settings that our own statements have are not the job's, after a part of it has failed either
+SET enable_seqscan = on;
+SET jit = on;
+CREATE TABLE pinned (id integer PRIMARY KEY, settings text);
+INSERT INTO pinned SELECT i FROM generate_series(1, 20) i;
+CREATE FUNCTION note_settings(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    rows bigint;
+BEGIN
+    IF 5 BETWEEN lo AND hi OR 18 BETWEEN lo AND hi THEN
+        RAISE EXCEPTION 'not these';
+    END IF;
+    -- a failure of its own, and a call of ours in it
+    BEGIN
+        PERFORM bbm_create('never', 'nowhere', 'nothing');
+    EXCEPTION WHEN undefined_table OR undefined_function THEN
+        NULL;
+    END;
+    UPDATE pinned SET settings = current_setting('enable_seqscan') || ' ' || current_setting('jit') WHERE id BETWEEN lo AND hi;
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    RETURN rows;
+END $$;
+SELECT bbm_create('pinned', 'pinned', 'note_settings', batch_size => 10, max_attempts => 1, on_error => 'split') > 0 AS created;
+CALL bbm_run('pinned');
+SELECT settings, count(*) FROM pinned GROUP BY settings ORDER BY settings;
+RESET enable_seqscan;
+RESET jit;
+
 -- what is put aside goes with the migration
 SELECT count(*) > 0 AS some FROM bbm_row_errors;
 SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
 SELECT count(*) FROM bbm_row_errors;
 DROP VIEW aside;
 DROP EXTENSION bbm;
-DROP TABLE poison, words;
-DROP FUNCTION stop_at, gone;
+DROP TABLE poison, words, pinned;
+DROP FUNCTION stop_at, gone, note_settings;
 ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.retry_delay;
 SELECT pg_reload_conf();

@@ -207,7 +207,7 @@ bbm_dry_run(PG_FUNCTION_ARGS)
 {
 	DryRun		run = {0};
 	BbmMigration *migration;
-	ErrorData  *error;
+	ErrorData  *volatile error;
 	BbmStop		stop;
 	TupleDesc	desc;
 	double		times;
@@ -239,10 +239,17 @@ bbm_dry_run(PG_FUNCTION_ARGS)
 	bbm_check_session_owns(migration);
 	run.id = migration->id;
 	bbm_txn_lock_timeout(bbm_setting_int(migration, BBM_LOCK_TIMEOUT));
-	error = bbm_txn_try(dry_run, &run);
-	bbm_txn_lock_timeout(-1);
-	stop = bbm_watch_outcome();
-	bbm_watch_rest();
+	PG_TRY();
+	{
+		error = bbm_txn_try(dry_run, &run);
+	}
+	PG_FINALLY();
+	{
+		bbm_txn_lock_timeout(-1);
+		stop = bbm_watch_outcome();
+		bbm_watch_rest();
+	}
+	PG_END_TRY();
 	if (error)
 		rethrow(error, stop, run.name);
 	SPI_finish();

@@ -98,6 +98,7 @@ split(Splitting *splitting, const BbmRange *part)
 	const BbmStrategy *strategy = splitting->target->strategy;
 	BbmRange	all;
 	BbmRange	half;
+	int			failing_code = bbm_failing_code;
 	ErrorData  *error;
 
 	CHECK_FOR_INTERRUPTS();
@@ -106,6 +107,8 @@ split(Splitting *splitting, const BbmRange *part)
 		return;
 	if (bbm_error_class(error) != BBM_ERROR_DATA && bbm_error_class(error) != BBM_ERROR_SIZE)
 		ThrowErrorData(error);
+	/* where it happened says nothing of another error */
+	bbm_failing_code = failing_code;
 	strategy->first_of(splitting->target, splitting->leaf, part, false, PG_INT32_MAX, &all);
 	half = all;
 	if (all.key_count > 1)

@@ -50,13 +50,27 @@ typedef enum BbmDriver
 int			bbm_failing_code = 0;
 
 static BbmDriver current_driver = BBM_DRIVER_FOREGROUND;
-static bool was_pinned = false;
 static const char *original_seqscan = "on";
 static const char *original_jit = "on";
 static char *original_commit = "on";
 static int	own_lock_timeout = -1;	/* of the migration at hand, ms; -1: the server's */
 static bool trying = false;		/* in bbm_txn_try */
 static bool pinned = false;		/* are the settings those of our own statements? */
+
+/*
+ * Statements of the owner's that have not ended, innermost first, in
+ * TopTransactionContext.  What an abort undoes of the settings it undoes of
+ * "pinned" as well: a job may fail in a subtransaction, and we go on.
+ */
+typedef struct UserBlock
+{
+	SubTransactionId begun_in;
+	bool		pinned_before;
+	struct UserBlock *outer;
+} UserBlock;
+
+static UserBlock *innermost = NULL;
+
 /* Climbs that have not ended, innermost last; an abort undoes those begun in it. */
 #define MAX_CLIMBS 16
 
@@ -197,6 +211,7 @@ pin_settings(void)
 int
 bbm_user_settings_begin(const char *search_path)
 {
+	UserBlock  *block = MemoryContextAlloc(TopTransactionContext, sizeof(UserBlock));
 	int			level = NewGUCNestLevel();
 
 	bbm_guc_set("search_path", search_path, true);
@@ -205,9 +220,22 @@ bbm_user_settings_begin(const char *search_path)
 		bbm_guc_set("enable_seqscan", original_seqscan, true);
 		bbm_guc_set("jit", original_jit, true);
 	}
-	was_pinned = pinned;
+	block->begun_in = GetCurrentSubTransactionId();
+	block->pinned_before = pinned;
+	block->outer = innermost;
+	innermost = block;
 	pinned = false;
 	return level;
+}
+
+static void
+leave_user_block(void)
+{
+	UserBlock  *left = innermost;
+
+	pinned = left->pinned_before;
+	innermost = left->outer;
+	pfree(left);
 }
 
 /* An error does the same with the (sub)transaction. */
@@ -215,7 +243,7 @@ void
 bbm_user_settings_end(int level)
 {
 	AtEOXact_GUC(false, level);
-	pinned = was_pinned;
+	leave_user_block();
 }
 
 /*
@@ -305,6 +333,7 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
+	bool		pinned_before = pinned;
 	ErrorData  *volatile error = NULL;
 
 	BeginInternalSubTransaction(NULL);
@@ -326,7 +355,7 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 		fn(arg);
 		PopActiveSnapshot();
 		SPI_finish();
-		pinned = false;
+		pinned = pinned_before;
 		AtEOXact_GUC(false, nest_level);
 		if (keep)
 			ReleaseCurrentSubTransaction();
@@ -342,8 +371,8 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 		bbm_watch_end();
 		error = CopyErrorData();
 		FlushErrorState();
-		pinned = false;
 		RollbackAndReleaseCurrentSubTransaction();
+		pinned = pinned_before;
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
 	}
@@ -359,12 +388,20 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 ErrorData *
 bbm_txn_try(BbmTxnFn fn, void *arg)
 {
+	bool		trying_before = trying;
 	ErrorData  *error;
 
 	remember_settings();
 	trying = true;
-	error = run_in_subtransaction(fn, arg, false);
-	trying = false;
+	PG_TRY();
+	{
+		error = run_in_subtransaction(fn, arg, false);
+	}
+	PG_FINALLY();
+	{
+		trying = trying_before;
+	}
+	PG_END_TRY();
 	return error;
 }
 
@@ -451,23 +488,28 @@ bbm_txn_in_worker(void)
 }
 
 /*
- * An error leaves a climb without descending.  The user id is restored by the
- * (sub)transaction's abort, and so must the count be, or the guards of our
- * tables would stay open for the rest of the session.
+ * An error leaves a climb without descending, and a statement of the owner's
+ * without its end.  The user id and the settings are restored by the
+ * (sub)transaction's abort, and so must be what we know of them, or the guards of
+ * our tables would stay open for the rest of the session.
  */
 static void
-forget_climbs_at_xact_end(XactEvent event, void *arg)
+forget_blocks_at_xact_end(XactEvent event, void *arg)
 {
 	climbs = 0;
 	engine_writes = false;
+	innermost = NULL;
+	pinned = false;
 }
 
 static void
-forget_climbs_at_subxact_abort(SubXactEvent event, SubTransactionId mySubid,
+forget_blocks_at_subxact_abort(SubXactEvent event, SubTransactionId mySubid,
 							   SubTransactionId parentSubid, void *arg)
 {
 	if (event != SUBXACT_EVENT_ABORT_SUB)
 		return;
+	while (innermost && innermost->begun_in >= mySubid)
+		leave_user_block();
 	while (climbs > 0 && climbed[climbs - 1].begun_in >= mySubid)
 		engine_writes = climbed[--climbs].engine_before;
 }
@@ -476,8 +518,8 @@ forget_climbs_at_subxact_abort(SubXactEvent event, SubTransactionId mySubid,
 void
 bbm_txn_install(void)
 {
-	RegisterXactCallback(forget_climbs_at_xact_end, NULL);
-	RegisterSubXactCallback(forget_climbs_at_subxact_abort, NULL);
+	RegisterXactCallback(forget_blocks_at_xact_end, NULL);
+	RegisterSubXactCallback(forget_blocks_at_subxact_abort, NULL);
 }
 
 /*

@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ *
+ * spi.h
+ *		Running statements through SPI.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_SPI_H
+#define BBM_SPI_H
+
+#include "bbm.h"
+
+#include "executor/spi.h"
+#include "utils/plancache.h"
+
+extern SPIPlanPtr bbm_spi_prepare(const char *sql, int nargs, Oid *types, int cursor_options);
+extern CachedPlan *bbm_spi_cached_plan(SPIPlanPtr plan);
+extern int	bbm_spi_execute(const char *sql, bool read_only, int64 most);
+extern int	bbm_spi_execute_plan(SPIPlanPtr plan, Datum *values, const char *nulls, bool read_only, int64 most);
+extern int	bbm_spi_execute_with_args(const char *sql, int nargs, Oid *types, Datum *values, bool read_only);
+
+#endif							/* BBM_SPI_H */
