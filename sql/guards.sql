@@ -243,6 +243,15 @@ SELECT state, message FROM fails('SELECT bbm_migration_event()');
 SELECT state, message FROM fails('SELECT bbm_job_guard()');
 SELECT state, message FROM fails('SELECT bbm_truncate_guard()');
 
+-- a row that was loaded past the guards names no owner
+SET session_replication_role = replica;
+INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, status, owner)
+VALUES ('nobody''s', 1, 1, 'nothing', 't', 'id', 0, NULL);
+RESET session_replication_role;
+SELECT owner FROM batched_background_migrations WHERE name = 'nobody''s';
+UPDATE batched_background_migrations SET owner = current_user WHERE name = 'nobody''s';
+SELECT owner = current_user AS mine FROM batched_background_migrations WHERE name = 'nobody''s';
+
 DROP EXTENSION bbm;
 DROP FUNCTION fails, define, of;
 DROP TABLE t, slow;

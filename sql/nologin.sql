@@ -39,6 +39,18 @@ UPDATE batched_background_migrations SET status = 1 WHERE status = 3;
 SELECT bbm_wait('inserted', '1 minute');
 SELECT * FROM t ORDER BY id;
 
+-- several at once, as when a role loses LOGIN while they run
+ALTER ROLE regress_bbm_nologin NOLOGIN;
+INSERT INTO batched_background_migrations
+  (name, max_value, batch_size, job_signature_name, table_name, column_name, status, owner)
+SELECT 'inserted ' || i, 2, 1, 'UPDATE t SET who = current_user WHERE id BETWEEN $1 AND $2', 'public.t', 'id', 1,
+       'regress_bbm_nologin' FROM generate_series(1, 5) i;
+SELECT count(bbm_wait(name, '1 minute')) FROM batched_background_migrations WHERE name LIKE 'inserted _';
+SELECT count(*), bool_and(status = CASE WHEN current_setting('server_version_num')::int < 170000 THEN 3 ELSE 2 END)
+FROM batched_background_migrations WHERE name LIKE 'inserted _';
+DELETE FROM batched_background_migrations WHERE name LIKE 'inserted _';
+ALTER ROLE regress_bbm_nologin LOGIN;
+
 -- neither is it possible to give it away to such a one
 ALTER ROLE regress_bbm_nologin NOLOGIN;
 SELECT bbm_create('given', 't', 'UPDATE t SET who = current_user WHERE id BETWEEN $1 AND $2') > 0 AS created;

@@ -143,6 +143,17 @@ RESET ROLE;
 DROP ROLE bbm_pressure_nobody;
 SELECT * FROM bbm_pressure('of nobody');
 
+-- a table that no worker has looked up yet, and one that is gone
+CREATE TABLE goes (id int PRIMARY KEY, n int);
+INSERT INTO goes VALUES (1), (2);
+SELECT bbm_update('early', 'goes', 'n = 1', settings => '{bbm.max_dead_tuples=1000000}') > 0 AS defined;
+SELECT signal, holds, reason FROM bbm_pressure('early') WHERE setting = 'bbm.max_dead_tuples';
+SELECT bbm_start('early');
+SELECT bbm_wait('early', '1 minute');
+SELECT signal, holds, reason FROM bbm_pressure('early') WHERE setting = 'bbm.max_dead_tuples';
+DROP TABLE goes;
+SELECT signal, holds, reason FROM bbm_pressure('early') WHERE setting = 'bbm.max_dead_tuples';
+
 DROP EXTENSION bbm CASCADE;
 DROP TABLE t, lights;
 DROP FUNCTION define, complaint, waits_for, writes;

@@ -31,6 +31,7 @@
 #include "execute.h"
 #include "guc.h"
 #include "locks.h"
+#include "spi.h"
 #include "target.h"
 #include "txn.h"
 
@@ -242,7 +243,7 @@ sweep_merge(void *arg)
 	bool		isnull;
 
 	bbm_lock_migration(bbm_space(), sweep->target->migration->id);
-	if (SPI_execute(sql, true, 1) != SPI_OK_SELECT)
+	if (bbm_spi_execute(sql, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not count jobs");
 	sweep->most_rows = Max(sweep->most_rows,
 						   DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)));

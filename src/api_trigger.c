@@ -27,7 +27,6 @@
 #include "commands/defrem.h"
 #include "commands/trigger.h"
 #include "common/hashfn.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -38,6 +37,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "spi.h"
 #include "statement.h"
 #include "target.h"
 
@@ -224,7 +224,7 @@ tell_limits(Oid relid, const char *name)
 static void
 execute(const char *sql)
 {
-	int			result = SPI_execute(sql, false, 0);
+	int			result = bbm_spi_execute(sql, false, 0);
 
 	if (result != SPI_OK_UTILITY)
 		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(result));
@@ -299,16 +299,18 @@ static void
 drop_trigger(Oid relid, const char *name)
 {
 	Oid			function = trigger_function(relid, name);
+	char	   *schema = get_namespace_name(get_func_namespace(function));
+	char	   *name_now = get_func_name(function);
 	char	   *function_sql;
 
-	if (!OidIsValid(function))
+	/* there is none, or it was dropped in this moment */
+	if (schema == NULL || name_now == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("table \"%s\" has no trigger \"%s\" of bbm_sync_trigger", get_rel_name(relid), name),
 				 errdetail("Its name is that of the columns it fills, in the order of \"set\"."),
 				 errhint("Give the same \"set\" as when it was created.")));
-	function_sql = quote_qualified_identifier(get_namespace_name(get_func_namespace(function)),
-											  get_func_name(function));
+	function_sql = quote_qualified_identifier(schema, name_now);
 	execute(psprintf("DROP TRIGGER %s ON %s", quote_identifier(name), bbm_table_sql_name(relid)));
 	execute(psprintf("DROP FUNCTION %s()", function_sql));
 }

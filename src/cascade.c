@@ -19,6 +19,7 @@
 #include "utils/rel.h"
 
 #include "target.h"
+#include "tree.h"
 
 /* One foreign key that refers to rows that are deleted. */
 typedef struct Cascade
@@ -34,7 +35,7 @@ typedef struct Cascade
 static List *
 same_rows(Oid relid)
 {
-	List	   *result = find_all_inheritors(relid, NoLock, NULL);
+	List	   *result = bbm_tree_all(relid);
 
 	if (get_rel_relispartition(relid))
 		result = list_concat(result, get_partition_ancestors(relid));
@@ -79,6 +80,9 @@ referring(List *tables)
 		cascade->action = row->confdeltype;
 		cascade->name = pstrdup(NameStr(row->conname));
 		cascade->table_name = bbm_table_sql_name(row->conrelid);
+		/* dropped in this moment */
+		if (cascade->table_name == NULL)
+			continue;
 		result = lappend(result, cascade);
 	}
 	systable_endscan(scan);

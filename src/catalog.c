@@ -31,6 +31,7 @@
 #include "utils/syscache.h"
 
 #include "sql.h"
+#include "spi.h"
 #include "txn.h"
 
 #define MIGRATIONS_TABLE "batched_background_migrations"
@@ -255,6 +256,7 @@ sql_text(const BbmSql *sql, const char *schema)
 	return buf.data;
 }
 
+/* The caller's memory context stays the current one. */
 void
 bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 {
@@ -271,15 +273,15 @@ bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 	if (sql->plan == NULL)
 	{
 		/* one plan is right for all values; a plan for each of the first five costs more than they do */
-		SPIPlanPtr	plan = SPI_prepare_cursor(sql_text(sql, catalog->schema), sql->nargs, sql->types,
-											  CURSOR_OPT_GENERIC_PLAN);
+		SPIPlanPtr	plan = bbm_spi_prepare(sql_text(sql, catalog->schema), sql->nargs, sql->types,
+										   CURSOR_OPT_GENERIC_PLAN);
 
 		if (plan == NULL || SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not prepare \"%s\": %s", sql->text, SPI_result_code_string(SPI_result));
 		sql->plan = plan;
 		sql->generation = generation;
 	}
-	result = SPI_execute_plan(sql->plan, values, nulls, false, 0);
+	result = bbm_spi_execute_plan(sql->plan, values, nulls, false, 0);
 	if (result < 0)
 		elog(ERROR, "could not run \"%s\": %s", sql->text, SPI_result_code_string(result));
 	bbm_descend(&climb);

@@ -91,15 +91,30 @@ bbm_relation_filenode(Relation rel)
 #endif
 }
 
-/* Raises an error unless the current user may do what the plan does to its relations. */
+/*
+ * Raises an error unless the current user may do what the plan does to its
+ * relations, by the server's own privileges.  An ExecutorCheckPerms_hook is
+ * left out: it expects an execution of the plan around it, and is asked in each.
+ */
 static inline void
-bbm_check_permissions(PlannedStmt *stmt)
+bbm_check_privileges(PlannedStmt *stmt)
 {
+	ExecutorCheckPerms_hook_type hook = ExecutorCheckPerms_hook;
+
+	ExecutorCheckPerms_hook = NULL;
+	PG_TRY();
+	{
 #if PG_VERSION_NUM >= 160000
-	ExecCheckPermissions(stmt->rtable, stmt->permInfos, true);
+		ExecCheckPermissions(stmt->rtable, stmt->permInfos, true);
 #else
-	ExecCheckRTPerms(stmt->rtable, true);
+		ExecCheckRTPerms(stmt->rtable, true);
 #endif
+	}
+	PG_FINALLY();
+	{
+		ExecutorCheckPerms_hook = hook;
+	}
+	PG_END_TRY();
 }
 
 /* A DROP DATABASE of it has failed midway: nobody can connect any more, ever.  Newer minor releases have it. */

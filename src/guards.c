@@ -101,6 +101,12 @@ get_text(Row row, const char *column)
 	return SPI_getvalue(row.tuple, row.desc, SPI_fnumber(row.desc, column));
 }
 
+static bool
+same_text(const char *a, const char *b)
+{
+	return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
 static void
 set(Row *row, const char *column, Datum value, bool isnull)
 {
@@ -503,7 +509,7 @@ keep_what_is_begun(Row old, Row new)
 		char	   *before = get_text(old, columns[i]);
 		char	   *after = get_text(new, columns[i]);
 
-		if ((before == NULL) == (after == NULL) && (before == NULL || strcmp(before, after) == 0))
+		if (same_text(before, after))
 			continue;
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -531,7 +537,7 @@ guard_update(Row old, Row new)
 	set(&new, "table_oid", ObjectIdGetDatum((Oid) get_int(old, "table_oid")), is_null(old, "table_oid"));
 	set(&new, "pass", Int32GetDatum((int32) get_int(old, "pass")), false);
 	keep_what_is_begun(old, new);
-	if (is_null(new, "owner") || strcmp(get_text(new, "owner"), get_text(old, "owner")) != 0)
+	if (is_null(new, "owner") || !same_text(get_text(new, "owner"), get_text(old, "owner")))
 		set_owner(&new, false);
 	else if (at_home(old))
 		refresh_owner(&new);

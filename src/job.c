@@ -23,6 +23,7 @@
 
 #include "compat.h"
 #include "planguard.h"
+#include "spi.h"
 #include "statement.h"
 #include "txn.h"
 
@@ -295,7 +296,7 @@ check_no_temporary(PlannedStmt *stmt)
 static void
 check_allowed(SPIPlanPtr plan)
 {
-	CachedPlan *cached = SPI_plan_get_cached_plan(plan);
+	CachedPlan *cached = bbm_spi_cached_plan(plan);
 	ListCell   *cell;
 
 	/* none: a rule made several statements of it, which are checked as they run */
@@ -308,7 +309,7 @@ check_allowed(SPIPlanPtr plan)
 		if (stmt->commandType == CMD_UTILITY)
 			continue;
 		check_no_temporary(stmt);
-		bbm_check_permissions(stmt);
+		bbm_check_privileges(stmt);
 	}
 	ReleaseCachedPlan(cached, CurrentResourceOwner);
 }
@@ -353,6 +354,8 @@ resolve_function(BbmTarget *target)
 	FuncDetailCode detail = FUNCDETAIL_NOTFOUND;
 	Oid			function = InvalidOid;
 	Oid			result = InvalidOid;
+	char	   *schema;
+	char	   *name_now;
 	ListCell   *cell;
 	StringInfoData sql;
 
@@ -378,11 +381,14 @@ resolve_function(BbmTarget *target)
 						   GetUserNameFromId(GetUserId(), false)),
 				 errhint("GRANT EXECUTE ON FUNCTION to it.")));
 
+	schema = get_namespace_name(get_func_namespace(function));
+	name_now = get_func_name(function);
+	/* dropped in this moment */
+	if (name_now == NULL || schema == NULL)
+		no_such_function(target->migration->job, bound_type(target));
 	target->returns_count = result == INT2OID || result == INT4OID || result == INT8OID;
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT %s(",
-					 quote_qualified_identifier(get_namespace_name(get_func_namespace(function)),
-												get_func_name(function)));
+	appendStringInfo(&sql, "SELECT %s(", quote_qualified_identifier(schema, name_now));
 	for (int i = 1; i <= nargs; i++)
 		appendStringInfo(&sql, "%s$%d", i > 1 ? ", " : "", i);
 	appendStringInfoChar(&sql, ')');
@@ -474,7 +480,7 @@ prepare(const char *sql, int nargs, Oid *types, int bounds)
 	SPIPlanPtr	plan;
 
 	error_context_stack = &callback;
-	plan = SPI_prepare(sql, nargs, types);
+	plan = bbm_spi_prepare(sql, nargs, types, 0);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
 	if (bounds > 0)

@@ -13,6 +13,7 @@
 
 #include "lib/stringinfo.h"
 
+#include "spi.h"
 #include "target.h"
 #include "txn.h"
 
@@ -67,7 +68,6 @@ void
 bbm_key_query(BbmKeyWalk *walk, bool backwards)
 {
 	const BbmKey *key = &walk->target->key;
-	MemoryContext caller = CurrentMemoryContext;
 	Oid			types[2 * BBM_MAX_KEY_COLUMNS];
 	Datum		values[2 * BBM_MAX_KEY_COLUMNS];
 	int			nargs;
@@ -83,11 +83,10 @@ bbm_key_query(BbmKeyWalk *walk, bool backwards)
 	for (int i = 0; i < n; i++)
 		types[i] = key->columns[i % key->n].type;
 	level = bbm_job_settings(walk->target->migration);
-	result = SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0);
+	result = bbm_spi_execute_with_args(sql, nargs, types, values, false);
 	if (result != SPI_OK_SELECT)
 		elog(ERROR, "could not look for keys: %s", SPI_result_code_string(result));
 	bbm_user_settings_end(level);
-	MemoryContextSwitchTo(caller);
 	walk->count = SPI_processed;
 	if (walk->count > 0)
 		read_bound(key, 0, &walk->first);

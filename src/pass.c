@@ -43,6 +43,8 @@ extend(BbmTarget *target, const BbmClaimState *state)
 	BbmCut		cut = {.after = bounded ? &state->max : NULL, .max = &max, .size = bbm_size_now(target, state)};
 	BbmRange	range;
 
+	if (root.name == NULL)
+		bbm_table_is_gone(migration->table_name);
 	if (leaf == NULL || !bbm_key_end(target, leaf, true, &max))
 		return false;
 	/* counted as the strategy counts, rows or values */

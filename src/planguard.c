@@ -31,6 +31,7 @@
 #include "utils/rel.h"
 
 #include "compat.h"
+#include "spi.h"
 #include "txn.h"
 
 /* A smaller table may be read whenever the planner likes: it takes a few milliseconds. */
@@ -220,7 +221,7 @@ bbm_plan_choose(const BbmTarget *target, BbmLeaf *leaf)
 		return;
 	source = plan_source(leaf);
 	/* the generic one; none if a rule made several statements of it */
-	plan = SPI_plan_get_cached_plan(leaf->plan);
+	plan = bbm_spi_cached_plan(leaf->plan);
 	if (plan == NULL)
 		return;
 	if (list_length(plan->stmt_list) == 1 && is_plain(leaf, linitial_node(PlannedStmt, plan->stmt_list)))
@@ -252,7 +253,7 @@ bbm_plan_execute(BbmTarget *target, BbmLeaf *leaf, Datum *values, int64 keys)
 	guarded_keys = keys;
 	PG_TRY();
 	{
-		result = SPI_execute_plan(leaf->plan, values, NULL, false, 0);
+		result = bbm_spi_execute_plan(leaf->plan, values, NULL, false, 0);
 		target->planned_anew = false;
 	}
 	PG_FINALLY();

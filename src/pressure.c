@@ -321,7 +321,7 @@ bbm_pressure_spent(const BbmTarget *target, const BbmCost *cost)
 /*
  * Reads every signal that the migration has a limit for, for people to see.
  * In a transaction; the condition, and what is about a worker itself, are left
- * to the workers.
+ * to the workers, and so is what is about a table that is not known yet, or gone.
  */
 void
 bbm_pressure_show(const BbmMigration *migration, Oid relid, BbmPressureSink sink, void *arg)
@@ -338,7 +338,7 @@ bbm_pressure_show(const BbmMigration *migration, Oid relid, BbmPressureSink sink
 
 		if (!bbm_setting_is_on(migration, signal->limit))
 			continue;
-		if (signal->in_transaction || signal->of_process)
+		if (signal->in_transaction || signal->of_process || (signal->by_relation && look.state->nrelations == 0))
 		{
 			sink(arg, signal->word, bbm_setting_name(signal->limit), NULL, 0);
 			continue;

@@ -14,7 +14,6 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "storage/latch.h"
@@ -24,6 +23,7 @@
 #include "compat.h"
 #include "hours.h"
 #include "shmem.h"
+#include "spi.h"
 #include "target.h"
 #include "trouble.h"
 #include "txn.h"
@@ -324,7 +324,7 @@ run_condition(void *arg)
 
 	XactReadOnly = true;
 	enable_timeout_after(condition_timeout, BBM_CONDITION_TIMEOUT_MS);
-	result = SPI_execute(bbm_condition_query(bbm_setting_string(args->migration, BBM_CONDITION)), false, 2);
+	result = bbm_spi_execute(bbm_condition_query(bbm_setting_string(args->migration, BBM_CONDITION)), false, 2);
 	disable_timeout(condition_timeout, false);
 	if (result != SPI_OK_SELECT || SPI_tuptable->tupdesc->natts != 1 ||
 		SPI_gettypeid(SPI_tuptable->tupdesc, 1) != BOOLOID)

@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "tree.h"
 
 /* How long a count of dead rows is good: the statistics come later than that anyway. */
 #define BBM_DEAD_MS 500
@@ -52,7 +53,7 @@ add_relation(BbmPressure *state, Oid relid, const char *name, bool is_toast)
 void
 bbm_find_relations(BbmPressure *state, MemoryContext context, Oid relid)
 {
-	List	   *tree = find_all_inheritors(relid, NoLock, NULL);
+	List	   *tree = bbm_tree_all(relid);
 	MemoryContext mine = AllocSetContextCreate(context, "bbm relations", ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(mine);
 	BbmPressure found = {0};

@@ -14,8 +14,11 @@
 #include "commands/vacuum.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
-#include "parser/parse_node.h"
+#include "tcop/tcopprot.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
 #include "utils/timestamp.h"
@@ -40,15 +43,22 @@ typedef struct VacuumArgs
 /*
  * VACUUM commits by itself, so nothing is held from the check to its work: a
  * table that is dropped or given away in between it skips.  It takes the lock
- * that autovacuum would, for which it waits lock_timeout at most.
+ * that autovacuum would, for which it waits lock_timeout at most.  It runs as
+ * the command that somebody could have given, for who hooks into those; the
+ * OID, not the name, says which table the server takes.
  */
 static void
 vacuum_one(void *arg)
 {
 	VacuumArgs *args = arg;
+	char	   *table = get_rel_name(args->relid);
+	Oid			schema = get_rel_namespace(args->relid);
 	VacuumStmt *stmt;
-	ParseState *pstate;
+	PlannedStmt *command;
+	QueryCompletion completion;
 
+	if (table == NULL)
+		return;
 	if (!bbm_may_vacuum(args->relid, GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -56,11 +66,16 @@ vacuum_one(void *arg)
 	MemoryContextSwitchTo(args->context);
 	stmt = makeNode(VacuumStmt);
 	stmt->is_vacuumcmd = true;
-	stmt->rels = list_make1(makeVacuumRelation(NULL, args->relid, NIL));
-	pstate = make_parsestate(NULL);
-	pstate->p_sourcetext = "VACUUM";
+	stmt->rels = list_make1(makeVacuumRelation(makeRangeVar(get_namespace_name(schema), pstrdup(table), -1),
+											   args->relid, NIL));
+	command = makeNode(PlannedStmt);
+	command->commandType = CMD_UTILITY;
+	command->canSetTag = true;
+	command->utilityStmt = (Node *) stmt;
+	InitializeQueryCompletion(&completion);
+	debug_query_string = psprintf("VACUUM %s", quote_qualified_identifier(get_namespace_name(schema), table));
 	bbm_watch_begin(bbm_setting_int(args->migration, BBM_MAX_BLOCKING_TIME), 0);
-	ExecVacuum(pstate, stmt, true);
+	ProcessUtility(command, debug_query_string, false, PROCESS_UTILITY_TOPLEVEL, NULL, NULL, None_Receiver, &completion);
 	bbm_watch_end();
 }
 
@@ -78,6 +93,7 @@ run_vacuum(const BbmMigration *migration, Oid relid, const char *name, BbmStop *
 	bbm_watch_rest();
 	pgstat_report_activity(STATE_IDLE, NULL);
 	PortalContext = NULL;
+	debug_query_string = NULL;
 	MemoryContextDelete(args.context);
 	return error;
 }

@@ -31,6 +31,7 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/analyze.h"
+#include "parser/parse_node.h"
 #include "parser/parser.h"
 #include "parser/scanner.h"
 #include "rewrite/rewriteHandler.h"
@@ -298,10 +299,15 @@ parse_set(StatementText *text)
 	return raw;
 }
 
-/* Analyses a parsed text over the table it is for, under the table's unqualified name. */
+/*
+ * Analyses a parsed text over the table it is for, under the table's unqualified
+ * name.  It is no statement that anybody runs, so no extension that watches
+ * statements is to see it: hence not by parse_analyze and its hook.
+ */
 static Query *
 analyse(StatementText *text, RawStmt *raw, const char *prefix)
 {
+	ParseState *state = make_parsestate(NULL);
 	RangeVar   *table = makeRangeVar(get_namespace_name(get_rel_namespace(text->relid)), pstrdup(text->table), -1);
 	ErrorContextCallback callback;
 	Query	   *query;
@@ -312,7 +318,9 @@ analyse(StatementText *text, RawStmt *raw, const char *prefix)
 	else
 		((SelectStmt *) raw->stmt)->fromClause = list_make1(table);
 	begin_text(text, prefix, &callback);
-	query = parse_analyze_fixedparams(raw, psprintf("%s%s", prefix, text->user.text), NULL, 0, NULL);
+	state->p_sourcetext = psprintf("%s%s", prefix, text->user.text);
+	query = transformTopLevelStmt(state, raw);
+	free_parsestate(state);
 	if (query->commandType == CMD_UPDATE)
 		/* columns that the server fills are noticed only here */
 		(void) pg_rewrite_query(copyObject(query));

@@ -18,6 +18,7 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#include "spi.h"
 #include "target.h"
 #include "txn.h"
 
@@ -63,7 +64,7 @@ probe(BbmTarget *target, BbmLeaf *leaf)
 	if (leaf->probe == NULL)
 	{
 		char	   *sql = psprintf("SELECT 1 %s LIMIT 1", from_where(target, leaf, target->alias));
-		SPIPlanPtr	plan = SPI_prepare(sql, 0, NULL);
+		SPIPlanPtr	plan = bbm_spi_prepare(sql, 0, NULL, 0);
 
 		if (plan == NULL || SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not prepare \"%s\"", sql);
@@ -108,7 +109,7 @@ next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range)
 		return cut->after == NULL;
 	/* a row security policy of the table's is the owner's code */
 	level = bbm_job_settings(target->migration);
-	result = SPI_execute_plan(probe(target, leaf), NULL, NULL, false, 1);
+	result = bbm_spi_execute_plan(probe(target, leaf), NULL, NULL, false, 1);
 	bbm_user_settings_end(level);
 	if (result != SPI_OK_SELECT)
 		elog(ERROR, "could not look for rows that are null: %s", SPI_result_code_string(result));

@@ -26,6 +26,7 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "printable.h"
@@ -35,10 +36,44 @@
 /* The pass of a leaf that is not in the tree at present, and back. */
 #define BBM_AWAY(pass) (-1 - (pass))
 
+/*
+ * The server's look at a table that is not locked raises an internal error once
+ * that is dropped.  Between our look, which caches the row, and its own nothing
+ * is read that could tell it so.
+ */
+static List *
+children(Oid relid)
+{
+	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)) ? find_inheritance_children(relid, NoLock) : NIL;
+}
+
 bool
 bbm_tree_has_children(Oid relid)
 {
-	return get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE || find_inheritance_children(relid, NoLock) != NIL;
+	return get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE || children(relid) != NIL;
+}
+
+/*
+ * OIDs of the table and of all that is below it.  Without locks: any of them, the
+ * table too, may be gone, now or in a moment.
+ */
+List *
+bbm_tree_all(Oid root)
+{
+	List	   *all = list_make1_oid(root);
+	ListCell   *cell;
+
+	foreach(cell, all)
+	{
+		List	   *below = children(lfirst_oid(cell));
+
+		/* only outside of partitioned tables can one be met twice */
+		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_PARTITIONED_TABLE)
+			all = list_concat(all, below);
+		else
+			all = list_concat_unique_oid(all, below);
+	}
+	return all;
 }
 
 /*
@@ -52,7 +87,7 @@ bbm_tree_leaves(Oid root)
 	List	   *leaves = NIL;
 	ListCell   *cell;
 
-	foreach(cell, find_all_inheritors(root, NoLock, NULL))
+	foreach(cell, bbm_tree_all(root))
 	{
 		char		relkind = get_rel_relkind(lfirst_oid(cell));
 

@@ -11,6 +11,7 @@
 #include "strategy.h"
 
 extern bool bbm_tree_has_children(Oid relid);
+extern List *bbm_tree_all(Oid root);
 extern List *bbm_tree_leaves(Oid root);
 extern bool bbm_tree_has(Oid root, Oid relid);
 extern bool bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, BbmRange *range, BbmLeaf **leaf);

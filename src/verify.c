@@ -20,6 +20,7 @@
 #include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 
+#include "spi.h"
 #include "target.h"
 #include "tree.h"
 #include "txn.h"
@@ -55,7 +56,7 @@ bbm_verify_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, bool b
 	int			result;
 
 	(void) bbm_range_bind(target, range, 0, values, types);
-	result = SPI_execute_plan(plan, values, NULL, true, 0);
+	result = bbm_spi_execute_plan(plan, values, NULL, true, 0);
 	if (result != SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "could not verify: %s", SPI_result_code_string(result));
 	rows = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
