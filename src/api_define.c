@@ -26,6 +26,7 @@
 #include "access.h"
 #include "catalog.h"
 #include "compat.h"
+#include "lockset.h"
 #include "statement.h"
 #include "target.h"
 #include "txn.h"
@@ -410,7 +411,7 @@ define(BbmDefinition *d, bool start, bool by_number, bool by_key)
 	default_size(d);
 	check_follow(d);
 	level = bbm_job_settings(&migration);
-	relid = bbm_target_table(d->table_name);
+	relid = bbm_target_table(d->table_name, BBM_WORK_LOCK);
 	default_key(d, relid);
 	bbm_user_settings_end(level);
 
@@ -496,7 +497,7 @@ bbm_delete(PG_FUNCTION_ARGS)
 	char	   *cascades;
 
 	/* by the name that was found, whatever path it was found with */
-	cascades = bbm_statement_cascades(bbm_target_table(d.table_name));
+	cascades = bbm_statement_cascades(bbm_target_table(d.table_name, BBM_READ_LOCK));
 	if (cascades)
 		ereport(NOTICE,
 				(errmsg("rows of other tables go with those that migration \"%s\" deletes", d.name),

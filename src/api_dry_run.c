@@ -34,8 +34,10 @@
 #include "execute.h"
 #include "giveway.h"
 #include "guc.h"
+#include "lockset.h"
 #include "record.h"
 #include "target.h"
+#include "tree.h"
 #include "txn.h"
 
 PG_FUNCTION_INFO_V1(bbm_dry_run);
@@ -96,6 +98,8 @@ begin(const DryRun *run, int64 *estimate)
 	target = bbm_target_open(migration);
 	PG_TRY();
 	{
+		/* what is read to cut a range is written in the same transaction */
+		bbm_tree_lock(target->relid, BBM_WORK_LOCK);
 		bbm_first_look(target, &look);
 		bbm_record_taken_up(target, &look);
 		*estimate = migration->counted ? bbm_target_estimate(target) : look.estimate;

@@ -37,6 +37,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "compat.h"
 #include "spi.h"
 #include "statement.h"
 #include "target.h"
@@ -230,9 +231,24 @@ execute(const char *sql)
 		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(result));
 }
 
+/* Who may not create a trigger, or not drop one, does not lock the table either. */
+static void
+check_may_create(Oid relid, const char *name)
+{
+	if (pg_class_aclcheck(relid, GetUserId(), ACL_TRIGGER) != ACLCHECK_OK && get_rel_name(relid))
+		aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(get_rel_relkind(relid)), get_rel_name(relid));
+}
+
+static void
+check_may_drop(Oid relid, const char *name)
+{
+	if (!bbm_owns_table(relid, GetUserId()) && get_rel_name(relid))
+		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relid)), get_rel_name(relid));
+}
+
 /*
- * One transaction, the caller's.  The lock that CREATE TRIGGER takes is taken
- * first: it waits for everybody who has written to the table, so that each row
+ * One transaction, the caller's.  The lock that CREATE TRIGGER takes is had from
+ * the start: it waits for everybody who has written to the table, so that each row
  * is either there when it is committed, or written with the trigger; and a
  * second call waits here, and finds the first one's trigger.
  */
@@ -243,9 +259,6 @@ create_trigger(Oid relid, const char *name, List *assignments, const BbmStatemen
 	char	   *function;
 	Query	   *update;
 
-	if (pg_class_aclcheck(relid, GetUserId(), ACL_TRIGGER) != ACLCHECK_OK)
-		aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(get_rel_relkind(relid)), get_rel_name(relid));
-	LockRelationOid(relid, ShareRowExclusiveLock);
 	if (OidIsValid(get_trigger_oid(relid, name, true)))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -294,7 +307,7 @@ trigger_function(Oid relid, const char *name)
 	return function;
 }
 
-/* If another session drops it first, the DROP TRIGGER waits for that and says so. */
+/* With the lock that DROP TRIGGER takes: if another session drops it first, it is not there any more. */
 static void
 drop_trigger(Oid relid, const char *name)
 {
@@ -340,7 +353,9 @@ bbm_sync_trigger(PG_FUNCTION_ARGS)
 	parts.set = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	parts.condition = PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2));
 
-	relid = bbm_table_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	relid = PG_GETARG_BOOL(3) ?
+		bbm_table_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)), AccessExclusiveLock, check_may_drop) :
+		bbm_table_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)), ShareRowExclusiveLock, check_may_create);
 	assignments = bbm_statement_assignments(parts.set);
 	namestrcpy(result, trigger_name(assignments));
 	SPI_connect();

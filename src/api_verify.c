@@ -26,6 +26,7 @@
 
 #include "access.h"
 #include "catalog.h"
+#include "giveway.h"
 #include "guc.h"
 #include "target.h"
 #include "tree.h"
@@ -148,7 +149,7 @@ bbm_verify(PG_FUNCTION_ARGS)
 	Oid			user;
 	int			context;
 	int			level;
-	int64		rows;
+	volatile int64 rows = 0;
 
 	if (PG_ARGISNULL(0))
 		bbm_must_not_be_null("name");
@@ -162,8 +163,19 @@ bbm_verify(PG_FUNCTION_ARGS)
 	GetUserIdAndSecContext(&user, &context);
 	level = NewGUCNestLevel();
 	bbm_guc_set("lock_timeout", psprintf("%d", bbm_lock_timeout), true);
+	bbm_guc_set("deadlock_timeout", psprintf("%d", BBM_DEADLOCK_TIMEOUT), true);
+	bbm_guc_set("log_lock_waits", "off", true);
 	SetUserIdAndSecContext(migration->owner, context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	rows = count_all(migration);
+	PG_TRY();
+	{
+		bbm_yield_begin();
+		rows = count_all(migration);
+	}
+	PG_FINALLY();
+	{
+		bbm_yield_end();
+	}
+	PG_END_TRY();
 	SetUserIdAndSecContext(user, context);
 	AtEOXact_GUC(false, level);
 	SPI_finish();

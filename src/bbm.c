@@ -13,6 +13,7 @@
 #include "guc.h"
 #include "hooks.h"
 #include "launcher.h"
+#include "lockset.h"
 #include "planguard.h"
 #include "shmem.h"
 #include "txn.h"
@@ -28,6 +29,7 @@ _PG_init(void)
 	bbm_txn_install();
 	bbm_hooks_install();
 	bbm_plan_guard_install();
+	bbm_lockset_install();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{
 		bbm_shmem_install();

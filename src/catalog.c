@@ -23,6 +23,7 @@
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -36,6 +37,14 @@
 
 #define MIGRATIONS_TABLE "batched_background_migrations"
 #define JOBS_TABLE "batched_background_migration_jobs"
+
+static const char *const table_names[BBM_TABLES] = {
+	[BBM_MIGRATIONS] = MIGRATIONS_TABLE,
+	[BBM_JOBS] = JOBS_TABLE,
+	[BBM_PARTS] = "bbm_parts",
+	[BBM_ROW_ERRORS] = "bbm_row_errors",
+	[BBM_EVENTS] = "bbm_events"
+};
 
 static BbmCatalog found;
 static bool found_valid = false;
@@ -138,6 +147,8 @@ bbm_catalog_find(void)
 	now.jobs = member_table(now.extension, schema, JOBS_TABLE);
 	if (!OidIsValid(now.migrations) || !OidIsValid(now.jobs))
 		return NULL;
+	for (int i = 0; i < BBM_TABLES; i++)
+		now.tables[i] = member_table(now.extension, schema, table_names[i]);
 	now.migrations_key = get_relname_relid(MIGRATIONS_TABLE "_pkey", schema);
 	now.migrations_by_table = get_relname_relid(MIGRATIONS_TABLE "_table_idx", schema);
 	now.jobs_key = get_relname_relid(JOBS_TABLE "_pkey", schema);
@@ -256,6 +267,29 @@ sql_text(const BbmSql *sql, const char *schema)
 	return buf.data;
 }
 
+/* Which of our tables a statement is about: those it names, and the two that our views are made of. */
+static void
+find_tables(BbmSql *sql)
+{
+	for (int i = 0; i < BBM_TABLES; i++)
+		sql->names[i] = i == BBM_MIGRATIONS || i == BBM_JOBS || strstr(sql->text, table_names[i]) != NULL;
+}
+
+/*
+ * Locks the tables, for a reader as for a writer: what reads first may write in
+ * the same transaction, and a weak lock must not be followed by a strong one (see
+ * lockset.c).  Others who read or write our tables do not wait for that.
+ */
+static void
+lock_tables(const BbmCatalog *catalog, const BbmSql *sql)
+{
+	for (int i = 0; i < BBM_TABLES; i++)
+	{
+		if (sql->names[i] && OidIsValid(catalog->tables[i]))
+			LockRelationOid(catalog->tables[i], RowExclusiveLock);
+	}
+}
+
 /* The caller's memory context stays the current one. */
 void
 bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
@@ -265,6 +299,9 @@ bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 	int			result;
 
 	bbm_climb(&climb, catalog->owner, engine);
+	if (sql->plan == NULL)
+		find_tables(sql);
+	lock_tables(catalog, sql);
 	if (sql->plan && sql->generation != generation)
 	{
 		SPI_freeplan(sql->plan);

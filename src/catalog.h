@@ -19,6 +19,17 @@
 #include "nodes/pg_list.h"
 #include "utils/array.h"
 
+/* Our tables, in the order in which a transaction locks them. */
+typedef enum BbmTable
+{
+	BBM_MIGRATIONS,
+	BBM_JOBS,
+	BBM_PARTS,
+	BBM_ROW_ERRORS,
+	BBM_EVENTS,
+	BBM_TABLES
+} BbmTable;
+
 /* Where the extension is in this database. */
 typedef struct BbmCatalog
 {
@@ -26,6 +37,7 @@ typedef struct BbmCatalog
 	Oid			owner;			/* of the tables: who may write them */
 	Oid			migrations;		/* batched_background_migrations; also the space of our locks */
 	Oid			jobs;			/* batched_background_migration_jobs */
+	Oid			tables[BBM_TABLES];
 	Oid			migrations_key; /* index on id */
 	Oid			migrations_by_table;	/* index on table_oid */
 	Oid			jobs_key;		/* index on id */

@@ -389,7 +389,7 @@ bool
 bbm_job_lock(BbmJob *job)
 {
 	const BbmCatalog *catalog = bbm_catalog();
-	Relation	jobs = table_open(catalog->jobs, RowShareLock);
+	Relation	jobs = table_open(catalog->jobs, RowExclusiveLock);
 	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	TupleTableSlot *slot = table_slot_create(jobs, NULL);
 	ScanKeyData key;

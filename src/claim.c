@@ -151,7 +151,7 @@ keep_bound(const BbmBound *bound)
 }
 
 static bool
-cut_new(BbmClaim *claim, const BbmClaimState *state)
+cut_new(BbmClaim *claim, const BbmClaimState *state, bool at_once)
 {
 	BbmTarget  *target = claim->target;
 	int			size = bbm_size_now(target, state);
@@ -159,7 +159,7 @@ cut_new(BbmClaim *claim, const BbmClaimState *state)
 	BbmLeaf    *leaf;
 	MemoryContext old;
 
-	if (!bbm_next_range(target, state, size, &range, &leaf))
+	if (!bbm_next_range(target, state, size, at_once, &range, &leaf))
 		return false;
 	old = MemoryContextSwitchTo(claim->context);
 	claim->job.migration_id = target->migration->id;
@@ -263,7 +263,7 @@ bbm_claim(void *arg)
 	 */
 	if (looked && take_left_over(claim, now, &others, &locked))
 		return;
-	if (cut_new(claim, &state))
+	if (cut_new(claim, &state, false))
 		return;
 	if (!looked && take_left_over(claim, now, &others, &locked))
 		return;
@@ -273,9 +273,11 @@ bbm_claim(void *arg)
 /*
  * Cuts and claims the next range in the transaction that records the last one,
  * which saves a transaction a batch.  Only in the plain case: the locks are
- * free, nothing has changed, nobody else waits for the table, and it is not
- * time to look for jobs left over.  We keep the place we have.  The rows of the
- * batch stay locked for as long as the cut takes; nothing is waited for.
+ * free, nothing has changed, nobody else waits for the table, it is not
+ * time to look for jobs left over, and the range is of the table that the batch
+ * has locked: to ask several with a query may wait for any of them.  We keep the
+ * place we have.  The rows of the batch stay locked for as long as the cut takes;
+ * nothing is waited for.
  */
 void
 bbm_claim_next(BbmClaim *claim)
@@ -285,14 +287,14 @@ bbm_claim_next(BbmClaim *claim)
 	BbmClaimState state;
 
 	claim->result = BBM_CLAIM_CHANGED;
-	if (bbm_time_has_come(now, target->next_look, BBM_LOOK_MS) ||
+	if (bbm_time_has_come(now, target->next_look, BBM_LOOK_MS) || target->leaf == NULL || target->leaf->whole_tree ||
 		!bbm_lock_for_claim_at_once(bbm_space(), target->migration->id, target->relid))
 		return;
 	if (!bbm_claim_state(target->migration->id, &state) || state.status != BBM_RUNNING ||
 		state.updated_at != target->migration->updated_at || !bbm_target_is_current(target) ||
 		table_is_taken(claim, now))
 		return;
-	claim->result = cut_new(claim, &state) ? BBM_CLAIM_JOB : BBM_CLAIM_CHANGED;
+	claim->result = cut_new(claim, &state, true) ? BBM_CLAIM_JOB : BBM_CLAIM_CHANGED;
 }
 
 /*
@@ -309,7 +311,7 @@ bbm_claim_any(BbmClaim *claim)
 	if (!bbm_claim_state(id, &state))
 		return false;
 	return bbm_job_reclaim(id, BBM_JOB_NEW, DT_NOEND, claim->token, claim->context, &claim->job) ||
-		cut_new(claim, &state) ||
+		cut_new(claim, &state, false) ||
 		bbm_job_reclaim(id, BBM_FAILED, DT_NOEND, claim->token, claim->context, &claim->job);
 }
 
@@ -327,7 +329,7 @@ bbm_nothing_left(BbmTarget *target)
 	BbmLeaf    *leaf;
 
 	if (!bbm_claim_state(target->migration->id, &state) || !bbm_target_is_current(target) ||
-		bbm_next_range(target, &state, 1, &range, &leaf))
+		bbm_next_range(target, &state, 1, false, &range, &leaf))
 		return false;
 	bbm_jobs_unfinished(target->migration->id, &unfinished);
 	if (unfinished.jobs > 0)

@@ -15,6 +15,7 @@
 
 #include "access/genam.h"
 #include "access/tableam.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_proc.h"
@@ -56,6 +57,16 @@
 #else
 #define BBM_CONNECT_FLAGS 0
 #define BBM_OWNER_NEEDS_LOGIN true
+#endif
+
+/* 19 tells the planner of the EXPLAIN that it plans for. */
+#if PG_VERSION_NUM >= 190000
+#define BBM_PLANNER_PARAMETERS \
+	Query *parse, const char *query_string, int cursor_options, ParamListInfo bound_params, ExplainState *es
+#define BBM_PLANNER_ARGUMENTS parse, query_string, cursor_options, bound_params, es
+#else
+#define BBM_PLANNER_PARAMETERS Query *parse, const char *query_string, int cursor_options, ParamListInfo bound_params
+#define BBM_PLANNER_ARGUMENTS parse, query_string, cursor_options, bound_params
 #endif
 
 /* 19 lets DROP DATABASE and its like terminate a worker; before, our hook asks it to leave. */
@@ -121,6 +132,16 @@ bbm_check_privileges(PlannedStmt *stmt)
 #ifndef DATCONNLIMIT_INVALID_DB
 #define DATCONNLIMIT_INVALID_DB (-2)
 #endif
+
+static inline bool
+bbm_owns_table(Oid relid, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(RelationRelationId, relid, role);
+#else
+	return pg_class_ownercheck(relid, role);
+#endif
+}
 
 static inline bool
 bbm_owns_database(Oid database, Oid role)

@@ -30,6 +30,7 @@
 #include "giveway.h"
 #include "guc.h"
 #include "locks.h"
+#include "lockset.h"
 #include "planguard.h"
 #include "printable.h"
 #include "split.h"
@@ -334,6 +335,7 @@ do_part_measured(BbmWork *work, BbmRange *part)
 	int64		wal = pgWalUsage.wal_bytes;
 	bool		more = do_part(work, part);
 
+	bbm_lockset_end();
 	/* done: what is left takes no longer than to undo it */
 	bbm_watch_end();
 	work->cost.ms = bbm_clock_ms() - start;
@@ -344,18 +346,21 @@ do_part_measured(BbmWork *work, BbmRange *part)
 
 /*
  * Is the table what the target was resolved for?  Somebody may have changed it
- * since the claim.  A statement locks it (or the leaf) anyway, so it may as well
- * be locked before the look, and stays as it is; a function may not touch it,
- * and keeps nobody from changing it.
+ * since the claim.  It (or the leaf) is locked before the look, with all that the
+ * batch is known to lock, so it stays as it is; and it is so for a function,
+ * too, of which nobody knows what it does to the table.
  */
 static bool
 is_current(const BbmWork *work)
 {
-	const BbmTarget *target = work->target;
+	BbmTarget  *target = work->target;
 	const BbmJob *job = work->job;
+	Oid			relid = target->by_leaf && job->relation_name ? job->relation : target->relid;
 
-	if (target->form == BBM_JOB_STATEMENT || target->form == BBM_JOB_COMPOSED)
-		LockRelationOid(target->by_leaf && job->relation_name ? job->relation : target->relid, AccessShareLock);
+	if (BBM_PASS_VERIFIES(job->pass))
+		LockRelationOid(relid, BBM_READ_LOCK);
+	else
+		bbm_lockset_take(target, relid);
 	return bbm_target_is_current(target);
 }
 

@@ -50,6 +50,8 @@ static TimeoutId ticker = MAX_TIMEOUTS;
 
 /* Written by the batch, read by the handler. */
 static volatile sig_atomic_t watching = false;
+static volatile sig_atomic_t yielding = false;	/* a transaction of ours, batch or not, is open */
+static bool ticks_for_batches = false;	/* the timer stays on from one batch to the next */
 static volatile TimestampTz begun;
 static volatile TimestampTz next_look;
 static volatile int max_blocking_time;	/* ms, 0 off */
@@ -173,7 +175,7 @@ stop_batch(BbmStop why)
 static int
 look_interval(void)
 {
-	return max_blocking_time > 0 ? Max(Min(max_blocking_time / 10, BBM_LOOK_MS), 1) : BBM_LOOK_MS;
+	return watching && max_blocking_time > 0 ? Max(Min(max_blocking_time / 10, BBM_LOOK_MS), 1) : BBM_LOOK_MS;
 }
 
 /* In a signal handler: see the notes above. */
@@ -182,10 +184,10 @@ tick(void)
 {
 	Look		look = {.complete = true};
 
-	if (!watching)
+	if (!watching && !yielding)
 		return;
 	look.now = GetCurrentTimestamp();
-	if (max_batch_time > 0 && look.now >= TimestampTzPlusMilliseconds(begun, max_batch_time))
+	if (watching && max_batch_time > 0 && look.now >= TimestampTzPlusMilliseconds(begun, max_batch_time))
 	{
 		stop_batch(BBM_STOP_TIME);
 		return;
@@ -196,7 +198,7 @@ tick(void)
 	look_around(&look);
 	if (look.complete)
 		next_look = TimestampTzPlusMilliseconds(look.now, look_interval());
-	if (look.too_long)
+	if (look.too_long && watching)
 		stop_batch(BBM_STOP_BLOCKING);
 
 	/*
@@ -206,6 +208,39 @@ tick(void)
 	 */
 	else if (look.awaited && MyProc->waitLock != NULL)
 		CheckDeadLockAlert();
+}
+
+static void
+start_ticking(void)
+{
+	if (ticker == MAX_TIMEOUTS)
+		ticker = RegisterTimeout(USER_TIMEOUT, tick);
+	/* an error may have turned it off */
+	if (!get_timeout_active(ticker))
+		enable_timeout_every(ticker, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_TICK_MS), BBM_TICK_MS);
+}
+
+/*
+ * A transaction of ours begins: from here to bbm_yield_end a wait in it that
+ * others wait for, in turn, is checked for a deadlock again and again, so that
+ * we are the victim.  A batch is watched for more than that.
+ */
+void
+bbm_yield_begin(void)
+{
+	if (!watching)
+		next_look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_LOOK_MS);
+	yielding = true;
+	start_ticking();
+}
+
+/* It has ended, well or not.  May be called again. */
+void
+bbm_yield_end(void)
+{
+	yielding = false;
+	if (!ticks_for_batches && ticker != MAX_TIMEOUTS && get_timeout_active(ticker))
+		disable_timeout(ticker, false);
 }
 
 /*
@@ -219,15 +254,13 @@ bbm_watch_begin(int blocking_limit, int batch_limit)
 {
 	max_blocking_time = blocking_limit;
 	max_batch_time = batch_limit;
-	if (ticker == MAX_TIMEOUTS)
-		ticker = RegisterTimeout(USER_TIMEOUT, tick);
 	stop = BBM_STOP_NONE;
 	begun = GetCurrentTimestamp();
-	next_look = TimestampTzPlusMilliseconds(begun, look_interval());
-	/* an error may have turned it off; it ticks on from one batch to the next */
-	if (!get_timeout_active(ticker))
-		enable_timeout_every(ticker, TimestampTzPlusMilliseconds(begun, BBM_TICK_MS), BBM_TICK_MS);
 	watching = true;
+	next_look = TimestampTzPlusMilliseconds(begun, look_interval());
+	/* it ticks on from one batch to the next */
+	ticks_for_batches = true;
+	start_ticking();
 }
 
 /* Is a batch in flight in this process? */
@@ -267,7 +300,7 @@ bbm_watch_outcome(void)
 void
 bbm_watch_rest(void)
 {
-	watching = false;
-	if (ticker != MAX_TIMEOUTS && get_timeout_active(ticker))
+	watching = ticks_for_batches = false;
+	if (!yielding && ticker != MAX_TIMEOUTS && get_timeout_active(ticker))
 		disable_timeout(ticker, false);
 }

@@ -18,6 +18,8 @@ typedef enum BbmStop
 	BBM_STOP_TIME				/* it took too long itself */
 } BbmStop;
 
+extern void bbm_yield_begin(void);
+extern void bbm_yield_end(void);
 extern void bbm_watch_begin(int blocking_limit, int batch_limit);
 extern bool bbm_watch_is_on(void);
 extern void bbm_watch_end(void);

@@ -22,6 +22,7 @@
 #include "utils/varlena.h"
 
 #include "compat.h"
+#include "lockset.h"
 #include "planguard.h"
 #include "spi.h"
 #include "statement.h"
@@ -531,6 +532,8 @@ bbm_job_prepare(BbmTarget *target, BbmLeaf *leaf)
 		case BBM_JOB_NONE:
 			break;
 	}
+	if (target->form == BBM_JOB_STATEMENT || target->form == BBM_JOB_COMPOSED)
+		bbm_lockset_add_plan(target, leaf->relid, leaf->plan);
 	bbm_plan_choose(target, leaf);
 }
 

@@ -31,6 +31,7 @@
 #include "utils/rel.h"
 
 #include "compat.h"
+#include "lockset.h"
 #include "spi.h"
 #include "txn.h"
 
@@ -176,6 +177,7 @@ guarded_start(QueryDesc *query, int eflags)
 		previous_start(query, eflags);
 	else
 		standard_ExecutorStart(query, eflags);
+	bbm_lockset_note(query->plannedstmt);
 	if (guarded && !(eflags & EXEC_FLAG_EXPLAIN_ONLY) && find_full_scan(query->planstate, &found))
 		refuse(query, found);
 }

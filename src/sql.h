@@ -28,6 +28,7 @@ typedef struct BbmSql
 	Oid			types[BBM_SQL_MAX_ARGS];
 	SPIPlanPtr	plan;			/* NULL until prepared, or when of an older extension */
 	uint64		generation;		/* of the catalog it was prepared for */
+	bool		names[BBM_TABLES];	/* the tables that it has to do with; set with the plan */
 } BbmSql;
 
 /* Runs it; the result is in SPI_tuptable and SPI_processed. */

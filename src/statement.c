@@ -520,7 +520,7 @@ bbm_statement_changed(Oid relid, const Query *update)
 	do
 	{
 		before = bms_num_members(changed);
-		foreach(cell, find_all_inheritors(relid, AccessShareLock, NULL))
+		foreach(cell, find_all_inheritors(relid, NoLock, NULL))
 		{
 			Relation	rel = try_relation_open(lfirst_oid(cell), AccessShareLock);
 			Bitmapset  *here;
@@ -530,7 +530,8 @@ bbm_statement_changed(Oid relid, const Query *update)
 			here = by_name(changed, relid, RelationGetRelid(rel));
 			here = add_cascaded(rel, add_generated(rel, here));
 			changed = bms_add_members(changed, by_name(here, RelationGetRelid(rel), relid));
-			relation_close(rel, NoLock);
+			/* who only looks lets go: whoever asks may want a stronger lock later */
+			relation_close(rel, AccessShareLock);
 		}
 	} while (bms_num_members(changed) > before);
 	return changed;
@@ -544,7 +545,7 @@ bbm_statement_changed(Oid relid, const Query *update)
 const char *
 bbm_statement_partition_column(Oid relid, const Bitmapset *columns)
 {
-	List	   *related = find_all_inheritors(relid, AccessShareLock, NULL);
+	List	   *related = find_all_inheritors(relid, NoLock, NULL);
 	const char *found = NULL;
 	ListCell   *cell;
 
@@ -552,8 +553,13 @@ bbm_statement_partition_column(Oid relid, const Bitmapset *columns)
 		related = list_concat(related, get_partition_ancestors(relid));
 	foreach(cell, related)
 	{
-		Relation	rel = try_relation_open(lfirst_oid(cell), AccessShareLock);
 		int			column = -1;
+		Relation	rel;
+
+		/* locked for the look alone: whoever asks may want a stronger lock later */
+		if (get_rel_relkind(lfirst_oid(cell)) != RELKIND_PARTITIONED_TABLE)
+			continue;
+		rel = try_relation_open(lfirst_oid(cell), AccessShareLock);
 
 		if (rel == NULL)
 			continue;
@@ -567,7 +573,7 @@ bbm_statement_partition_column(Oid relid, const Bitmapset *columns)
 			if (has_partition_attrs(rel, bms_make_singleton(there), NULL))
 				found = name;
 		}
-		relation_close(rel, NoLock);
+		relation_close(rel, AccessShareLock);
 	}
 	return found;
 }

@@ -15,6 +15,7 @@
 #include "executor/spi.h"
 #include "key.h"
 #include "storage/block.h"
+#include "storage/lockdefs.h"
 #include "throttle.h"
 
 typedef struct BbmTarget BbmTarget;
@@ -138,6 +139,8 @@ struct BbmTarget
 	TimestampTz hold_until;		/* after many of them */
 	TimestampTz table_since;	/* since when we have had the table, 0 when somebody else has */
 	struct BbmPressure *pressure;	/* pressure.c's; NULL until asked for */
+	struct BbmLockSet *locks;	/* lockset.c's; NULL before the first batch */
+	LOCKMODE	lock_mode;		/* of its tables, when they are resolved */
 	TimestampTz next_look;		/* when to look for jobs left over; 0 with the next claim */
 };
 

@@ -21,6 +21,7 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "optimizer/plancat.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -31,6 +32,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "lockset.h"
 #include "spi.h"
 #include "tree.h"
 #include "txn.h"
@@ -88,27 +90,47 @@ bbm_table_sql_name(Oid relid)
 	return name ? quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), name) : NULL;
 }
 
-/*
- * The relation of that name: literally, or else as an SQL name.  Raises an
- * error when there is none.  Takes the lock a reader takes.
- */
-Oid
-bbm_table_by_name(const char *name)
+static Oid
+find_table(const char *name)
 {
 	Oid			relid = literal_table(name);
-	Relation	rel;
 
-	if (!OidIsValid(relid))
-		relid = named_table(name);
-	rel = OidIsValid(relid) ? try_relation_open(relid, AccessShareLock) : NULL;
-	if (rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table \"%s\" does not exist", name),
-				 errdetail("It was looked for with search_path \"%s\".", namespace_search_path),
-				 errhint("Write it as schema.table.")));
-	relation_close(rel, NoLock);
-	return relid;
+	return OidIsValid(relid) ? relid : named_table(name);
+}
+
+/*
+ * The relation of that name: literally, or else as an SQL name.  Raises an
+ * error when there is none.  Locks it, as strong as whoever asks will need it in
+ * this transaction, since a weak lock must not be followed by a strong one (see
+ * lockset.c); "check", if given, raises an error for who may not have that lock.
+ *
+ * Another session may rename or drop the table, or create another one of the
+ * name, until the lock is had; then the name is looked for again.
+ */
+Oid
+bbm_table_by_name(const char *name, LOCKMODE lock, void (*check) (Oid relid, const char *name))
+{
+	Oid			relid = find_table(name);
+
+	for (;;)
+	{
+		Oid			now;
+
+		if (!OidIsValid(relid))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("table \"%s\" does not exist", name),
+					 errdetail("It was looked for with search_path \"%s\".", namespace_search_path),
+					 errhint("Write it as schema.table.")));
+		if (check)
+			check(relid, name);
+		LockRelationOid(relid, lock);
+		now = find_table(name);
+		if (now == relid)
+			return relid;
+		UnlockRelationOid(relid, lock);
+		relid = now;
+	}
 }
 
 /* The error for a table that was there when the migration was taken up. */
@@ -121,11 +143,11 @@ bbm_table_is_gone(const char *name)
 			 errmsg("table \"%s\" does not exist any more", name)));
 }
 
-/* The table of that name; an error, too, when it has no rows of its own to work on. */
+/* The table of that name, locked; an error, too, when it has no rows of its own to work on. */
 Oid
-bbm_target_table(const char *name)
+bbm_target_table(const char *name, LOCKMODE lock)
 {
-	Oid			relid = bbm_table_by_name(name);
+	Oid			relid = bbm_table_by_name(name, lock, NULL);
 	Relation	rel = relation_open(relid, NoLock);
 	const char *what = NULL;
 
@@ -323,7 +345,8 @@ find_order(BbmTarget *target)
 		if (rel == NULL)
 			continue;
 		has = bbm_key_find_index(&target->key, rel, name, true, &found);
-		table_close(rel, NoLock);
+		/* who only looks lets go at once: a stronger lock may be wanted later */
+		table_close(rel, AccessShareLock);
 		if (has)
 		{
 			bbm_key_use_order(&target->key, &found);
@@ -374,7 +397,7 @@ check_leaves_of_tree(BbmTarget *target, BbmLeaf *whole)
 		else if (rel && target->strategy->has_key)
 			find_index(target, &leaf, rel);
 		if (rel)
-			table_close(rel, NoLock);
+			table_close(rel, AccessShareLock);
 	}
 }
 
@@ -427,6 +450,9 @@ static void
 leaf_resolve(BbmTarget *target, BbmLeaf *leaf, Relation rel)
 {
 	leaf->whole_tree = target->is_tree && !target->by_leaf;
+	/* whoever reads its keys, or plans its job, locks what is below it */
+	if (leaf->whole_tree)
+		bbm_tree_lock(leaf->relid, target->lock_mode);
 	leaf->relkind = rel->rd_rel->relkind;
 	leaf->name = bbm_table_sql_name(leaf->relid);
 	bbm_failing_code = BBM_CODE_STRATEGY;
@@ -446,9 +472,24 @@ leaf_resolve(BbmTarget *target, BbmLeaf *leaf, Relation rel)
 	bbm_failing_code = BBM_CODE_UNKNOWN;
 }
 
+/* Opens a table and locks it; NULL when it is gone, or not in the tree of the target any more. */
+static Relation
+open_in_tree(const BbmTarget *target, Oid relid, LOCKMODE lock)
+{
+	Relation	rel = OidIsValid(relid) ? try_table_open(relid, lock) : NULL;
+
+	if (rel && !bbm_tree_has(target->relid, relid))
+	{
+		table_close(rel, lock);
+		rel = NULL;
+	}
+	return rel;
+}
+
 /*
  * The leaf with this OID, resolved; NULL when there is none any more, or it is
- * not in the tree.  Until the transaction ends it stays there: it is locked.
+ * not in the tree.  Until the transaction ends it stays there: it is locked, as
+ * strong as its job needs it if that is still to be prepared.
  * Needs SPI; the current user is the owner.
  */
 BbmLeaf *
@@ -462,20 +503,23 @@ bbm_leaf_open(BbmTarget *target, Oid relid)
 	/* of one table, what needs it finds out that it is gone */
 	if (!target->by_leaf && target->leaf && target->leaf->relid == relid)
 		return target->leaf;
-	rel = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
-	if (rel == NULL || !bbm_tree_has(target->relid, relid))
+	if (target->leaf && target->leaf->relid == relid)
 	{
-		if (rel)
-			table_close(rel, AccessShareLock);
+		rel = open_in_tree(target, relid, AccessShareLock);
+		if (rel == NULL)
+			return NULL;
+		/* its plan has the name that it had then, and tells of the key if there were triggers */
+		if (target->leaf->checks_key == could_change_key(target, relid) &&
+			strcmp(target->leaf->name, bbm_table_sql_name(relid)) == 0)
+		{
+			table_close(rel, NoLock);
+			return target->leaf;
+		}
+		table_close(rel, AccessShareLock);
+	}
+	rel = open_in_tree(target, relid, target->lock_mode);
+	if (rel == NULL)
 		return NULL;
-	}
-	/* its plan has the name that it had then, and tells of the key if there were triggers */
-	if (target->leaf && target->leaf->relid == relid && target->leaf->checks_key == could_change_key(target, relid) &&
-		strcmp(target->leaf->name, bbm_table_sql_name(relid)) == 0)
-	{
-		table_close(rel, NoLock);
-		return target->leaf;
-	}
 
 	leaf_close(target);
 	leaf = MemoryContextAllocZero(target->context, sizeof(BbmLeaf));
@@ -561,7 +605,8 @@ resolve(BbmTarget *target)
 		bbm_check_follow(migration->strategy);
 
 	bbm_failing_code = BBM_CODE_TABLE;
-	target->relid = bbm_target_table(migration->table_name);
+	target->lock_mode = target->form == BBM_JOB_NONE ? BBM_READ_LOCK : BBM_WORK_LOCK;
+	target->relid = bbm_target_table(migration->table_name, target->lock_mode);
 	target->alias = pstrdup(quote_identifier(get_rel_name(target->relid)));
 
 	bbm_failing_code = BBM_CODE_COLUMN;
@@ -658,11 +703,12 @@ bbm_target_open_to_look(const BbmMigration *migration)
 void
 bbm_target_close(BbmTarget *target)
 {
+	bbm_lockset_forget(target);
 	leaf_close(target);
 	MemoryContextDelete(target->context);
 }
 
-/* Is the table still what it was when the target was resolved?  Looks without a lock on it. */
+/* Is the table still what it was when the target was resolved?  It need not be locked. */
 bool
 bbm_target_is_current(const BbmTarget *target)
 {
@@ -685,7 +731,7 @@ estimated_rows(Oid relid)
 		tuples = Max(rel->rd_rel->reltuples, 0);
 	else
 		estimate_rel_size(rel, NULL, &pages, &tuples, &all_visible);
-	table_close(rel, NoLock);
+	table_close(rel, AccessShareLock);
 	return tuples;
 }
 

@@ -76,6 +76,21 @@ bbm_tree_all(Oid root)
 	return all;
 }
 
+/* May anything of a trigger's or a foreign key's run when rows of it are written? */
+bool
+bbm_has_triggers(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	bool		has = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		has = ((Form_pg_class) GETSTRUCT(tuple))->relhastriggers;
+		ReleaseSysCache(tuple);
+	}
+	return has;
+}
+
 /*
  * OIDs of the tables with rows of their own, the root's own first.  Without
  * locks, which would wait for whoever has any one of many: the caller locks the
@@ -95,6 +110,16 @@ bbm_tree_leaves(Oid root)
 			leaves = lappend_oid(leaves, lfirst_oid(cell));
 	}
 	return leaves;
+}
+
+/*
+ * Locks all that is below the table, until the end of the transaction.  What
+ * another session adds meanwhile is locked by whoever comes upon it.
+ */
+void
+bbm_tree_lock(Oid root, LOCKMODE lock)
+{
+	(void) find_all_inheritors(root, lock, NULL);
 }
 
 /* Is the table the root, or still below it?  The caller has it locked. */
@@ -285,10 +310,11 @@ check_form(const BbmTarget *target, const BbmClaimState *state)
 /*
  * The next range of the pass at hand, and the leaf it is of (NULL: of all); false
  * when all is cut.  Under the migration's lock: nobody else cuts meanwhile, and what is
- * noted of the leaves commits with the job of the range.
+ * noted of the leaves commits with the job of the range.  "at_once": only if it is
+ * of the leaf at hand, which the batch before has locked; false then means nothing.
  */
 bool
-bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, BbmRange *range, BbmLeaf **leaf)
+bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_once, BbmRange *range, BbmLeaf **leaf)
 {
 	BbmCut		cut = {.after = state->has_last ? &state->last : NULL, .max = &state->max, .size = size,
 	.verifies = BBM_PASS_VERIFIES(state->pass)};
@@ -323,6 +349,8 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, BbmRange
 	{
 		if (OidIsValid(current))
 		{
+			if (at_once && !(target->leaf && target->leaf->relid == current))
+				return false;
 			*leaf = bbm_leaf_open(target, current);
 			if (*leaf && cut_leaf(target, *leaf, state, &cut, range))
 				return true;
@@ -332,6 +360,8 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, BbmRange
 			else
 				gone = lappend_oid(gone, current);
 		}
+		if (at_once)
+			return false;
 		current = next_leaf(target, state->pass, state->has_job, gone);
 		if (!OidIsValid(current))
 			return false;

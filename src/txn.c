@@ -294,6 +294,7 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
 		QueryCancelHoldoffCount = 0;
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
+		bbm_yield_begin();
 		force_read_committed();
 		if (synchronous)
 			(void) set_config_option("synchronous_commit", original_commit, PGC_USERSET, PGC_S_SESSION,
@@ -311,11 +312,13 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
 		/* nothing of ours runs from here to the end of the commit */
 		pinned = false;
 		CommitTransactionCommand();
+		bbm_yield_end();
 	}
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(caller);
 		bbm_watch_end();
+		bbm_yield_end();
 		error = CopyErrorData();
 		clean_up_after_error();
 	}
@@ -343,6 +346,7 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 		int			nest_level = NewGUCNestLevel();
 		char		timeout[32];
 
+		bbm_yield_begin();
 		pin_settings();
 		snprintf(timeout, sizeof(timeout), "%d", lock_timeout());
 		bbm_guc_set("lock_timeout", timeout, true);
@@ -361,6 +365,7 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 			ReleaseCurrentSubTransaction();
 		else
 			RollbackAndReleaseCurrentSubTransaction();
+		bbm_yield_end();
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
 	}
@@ -369,6 +374,7 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 		MemoryContextSwitchTo(caller);
 		/* a batch that is being undone must not be cancelled once more */
 		bbm_watch_end();
+		bbm_yield_end();
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
