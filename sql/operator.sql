@@ -14,7 +14,7 @@ CREATE SCHEMA app AUTHORIZATION regress_bbm_app;
 -- those of an operator
 GRANT regress_bbm_app TO regress_bbm_deployer, regress_bbm_oncall;
 GRANT EXECUTE ON FUNCTION bbm_create, bbm_alter, bbm_drop TO regress_bbm_deployer;
-GRANT SELECT, INSERT, UPDATE, DELETE ON batched_background_migrations TO regress_bbm_deployer;
+GRANT SELECT, INSERT, UPDATE (status) ON batched_background_migrations TO regress_bbm_deployer;
 GRANT EXECUTE ON FUNCTION bbm_start, bbm_resume, bbm_pause, bbm_cancel, bbm_retry TO regress_bbm_deployer, regress_bbm_oncall;
 GRANT SELECT, UPDATE (status) ON batched_background_migrations TO regress_bbm_oncall;
 GRANT SELECT ON batched_background_migration_jobs, bbm_events TO regress_bbm_deployer, regress_bbm_oncall;
@@ -76,6 +76,41 @@ SELECT pg_temp.fails(s) FROM unnest(ARRAY[
 SELECT pg_temp.fails(s) FROM unnest(ARRAY[
     $s$SET ROLE regress_bbm_app; SELECT bbm_create('mine', 'app.items', 'DELETE FROM app.items WHERE id BETWEEN $1 AND $2')$s$]) s;
 RESET ROLE;
+
+-- no grant lets anybody lock the others out: nothing is shown
+SELECT t, m FROM unnest(ARRAY['batched_background_migrations', 'batched_background_migration_jobs', 'bbm_events',
+                              'bbm_parts', 'bbm_row_errors']) t,
+                 unnest(ARRAY['SHARE UPDATE EXCLUSIVE', 'SHARE', 'SHARE ROW EXCLUSIVE', 'EXCLUSIVE', 'ACCESS EXCLUSIVE']) m,
+                 unnest(ARRAY['regress_bbm_oncall', 'regress_bbm_app']) r
+WHERE pg_temp.fails(format('SET LOCAL ROLE %I; LOCK TABLE %s IN %s MODE', r, t, m)) <> '42501: permission denied for table ' || t;
+RESET ROLE;
+\c - regress_bbm_deployer
+DO $$BEGIN LOCK TABLE batched_background_migrations IN SHARE UPDATE EXCLUSIVE MODE; END$$;
+DO $$BEGIN LOCK TABLE batched_background_migration_jobs IN ACCESS EXCLUSIVE MODE; END$$;
+DO $$BEGIN LOCK TABLE bbm_events IN ACCESS EXCLUSIVE MODE; END$$;
+
+-- the grants of tables are for plain statements: the functions work without
+\c - :admin
+REVOKE ALL ON batched_background_migrations, batched_background_migration_jobs, bbm_events FROM regress_bbm_deployer, regress_bbm_oncall;
+REVOKE ALL (status) ON batched_background_migrations FROM regress_bbm_deployer, regress_bbm_oncall;
+\c - regress_bbm_deployer
+SELECT bbm_create('alone', 'app.items', 'UPDATE app.items SET n = n WHERE id BETWEEN $1 AND $2') > 0 AS created;
+SELECT bbm_alter('alone', batch_size => 7);
+SELECT bbm_drop('alone');
+SELECT bbm_create('alone', 'app.items', 'UPDATE app.items SET n = n WHERE id BETWEEN $1 AND $2') > 0 AS created;
+SELECT bbm_alter('alone', owner => 'regress_bbm_app');
+\c - regress_bbm_oncall
+BEGIN;
+SELECT bbm_start('alone');
+SELECT bbm_pause('alone') >= 0 AS paused;
+SELECT bbm_retry('alone') >= 0 AS retried, bbm_cancel('alone') >= 0 AS cancelled;
+SELECT bbm_resume('alone') >= 0 AS resumed;
+COMMIT;
+SELECT bbm_wait('alone', '1 minute');
+SELECT name, status FROM bbm_status('alone');
+SELECT count(*) > 0 AS jobs FROM bbm_jobs('alone');
+SELECT bbm_ensure_finished('alone');
+UPDATE batched_background_migrations SET status = 0;
 
 -- those of who may start and pause, and has nothing else of the owner's
 \c - :admin
