@@ -215,10 +215,14 @@ CREATE FUNCTION @extschema@.bbm_truncate_guard() RETURNS trigger
 CREATE FUNCTION @extschema@.bbm_replica_guard() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME';
 
+CREATE FUNCTION @extschema@.bbm_record_guard() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME';
+
 COMMENT ON FUNCTION @extschema@.bbm_migration_guard IS 'trigger: who may write a migration, and what a status may become';
 COMMENT ON FUNCTION @extschema@.bbm_migration_event IS 'trigger: records, notifies and wakes';
 COMMENT ON FUNCTION @extschema@.bbm_job_guard IS 'trigger: the jobs are written by the workers';
 COMMENT ON FUNCTION @extschema@.bbm_truncate_guard IS 'trigger: no TRUNCATE while a migration is not paused';
+COMMENT ON FUNCTION @extschema@.bbm_record_guard IS 'trigger: what bbm has recorded is written by nobody else';
 COMMENT ON FUNCTION @extschema@.bbm_replica_guard IS 'trigger: what logical replication brings for our tables is passed over';
 
 CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
@@ -236,6 +240,28 @@ CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
 CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
     ON @extschema@.batched_background_migration_jobs
     FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bbm_truncate_guard();
+
+CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
+    ON @extschema@.bbm_parts
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_record_guard();
+CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
+    ON @extschema@.bbm_parts
+    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bbm_record_guard();
+ALTER TABLE @extschema@.bbm_parts ENABLE ALWAYS TRIGGER bbm_truncate;
+CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
+    ON @extschema@.bbm_row_errors
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_record_guard();
+CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
+    ON @extschema@.bbm_row_errors
+    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bbm_record_guard();
+ALTER TABLE @extschema@.bbm_row_errors ENABLE ALWAYS TRIGGER bbm_truncate;
+CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
+    ON @extschema@.bbm_events
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_record_guard();
+CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
+    ON @extschema@.bbm_events
+    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bbm_record_guard();
+ALTER TABLE @extschema@.bbm_events ENABLE ALWAYS TRIGGER bbm_truncate;
 
 /*
  * A subscription to all tables of another server brings that one's rows, with
@@ -581,7 +607,7 @@ CREATE VIEW @extschema@.bbm_migration_status (
 ) WITH (security_barrier) AS
     SELECT m.name,
            @extschema@.bbm_status_name(m.status),
-           CASE WHEN m.status = 2 THEN 100.0
+           CASE WHEN m.status = 2 AND m.finished_at IS NOT NULL THEN 100.0
                 -- once all ranges are cut their keys are counted, not estimated
                 ELSE greatest(0.0, least(99.9, coalesce(round(100.0 * j.keys / nullif(
                     CASE WHEN m.pass > 1 OR (j.cut >= m.max_value AND m.max_key IS NULL AND NOT j.by_leaf AND
@@ -984,7 +1010,7 @@ REVOKE ALL ON FUNCTION
     @extschema@.bbm_drop, @extschema@.bbm_sync_trigger, @extschema@.bbm_start, @extschema@.bbm_resume,
     @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry, @extschema@.bbm_dry_run, @extschema@.bbm_launch_worker,
     @extschema@.bbm_migration_guard, @extschema@.bbm_migration_event, @extschema@.bbm_job_guard,
-    @extschema@.bbm_truncate_guard, @extschema@.bbm_replica_guard
+    @extschema@.bbm_truncate_guard, @extschema@.bbm_replica_guard, @extschema@.bbm_record_guard
     FROM PUBLIC;
 REVOKE ALL ON PROCEDURE @extschema@.bbm_run FROM PUBLIC;
 GRANT SELECT ON @extschema@.bbm_processes, @extschema@.bbm_migration_status, @extschema@.bbm_migration_jobs,

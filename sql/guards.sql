@@ -217,13 +217,15 @@ INSERT INTO batched_background_migrations
   (id, name, max_value, batch_size, job_signature_name, table_name, column_name, home)
 VALUES (7, 'of a dump', 10, 5, 'j', 't', 'id', '1/1');
 -- nobody lays out jobs for a migration to come: neither to be believed when it does, nor when the id is taken already
+SELECT setval('batched_background_migrations_id_seq', 7) AS last_id;
 INSERT INTO batched_background_migrations
-  (id, name, max_value, batch_size, job_signature_name, table_name, column_name)
-VALUES (8, 'new', 10, 5, 'j', 't', 'id');
+  (name, max_value, batch_size, job_signature_name, table_name, column_name)
+VALUES ('new', 10, 5, 'j', 't', 'id');
+SELECT setval('batched_background_migrations_id_seq', 6) AS last_id;
 INSERT INTO batched_background_migrations
-  (id, name, max_value, batch_size, job_signature_name, table_name, column_name)
-VALUES (7, 'again', 10, 5, 'j', 't', 'id') ON CONFLICT DO NOTHING;
-SELECT m.name, j.id, j.min_value FROM batched_background_migrations m
+  (name, max_value, batch_size, job_signature_name, table_name, column_name)
+VALUES ('again', 10, 5, 'j', 't', 'id') ON CONFLICT DO NOTHING;
+SELECT m.id, m.name, j.id, j.min_value FROM batched_background_migrations m
 LEFT JOIN batched_background_migration_jobs j ON j.batched_background_migration_id = m.id ORDER BY m.name, j.id;
 CREATE ROLE regress_bbm_loader;
 GRANT INSERT, SELECT ON batched_background_migration_jobs, batched_background_migrations TO regress_bbm_loader;

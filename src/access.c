@@ -17,6 +17,7 @@
 #include "utils/acl.h"
 #include "utils/json.h"
 
+#include "compat.h"
 #include "hooks.h"
 #include "locks.h"
 #include "printable.h"
@@ -65,6 +66,33 @@ bbm_check_owner(Oid owner, const char *name)
 				 errmsg("permission denied for migration \"%s\"", name ? name : ""),
 				 errdetail("Only a member of its owner may define, start, pause or change it."),
 				 errhint("Its owner is in the column owner of batched_background_migrations.")));
+}
+
+/*
+ * The same for who says what a migration does: that runs as its owner, so what
+ * is asked for is what SET ROLE asks for.  A membership may give the rights
+ * alone (16 and later), as one may be without them (NOINHERIT).
+ */
+void
+bbm_check_definer(Oid owner, const char *name)
+{
+	bbm_check_owner(owner, name);
+	if (!bbm_can_set_role(bbm_acting_user(), owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for migration \"%s\"", name ? name : ""),
+				 errdetail("Only who may SET ROLE to its owner may define it, or change what it does."),
+				 errhint("Starting, pausing and dropping it asks for the owner's privileges alone.")));
+}
+
+/*
+ * May the acting user write rows of our tables as they were elsewhere?  Who owns
+ * them may, as the server has it; a superuser does.
+ */
+bool
+bbm_may_restore(void)
+{
+	return bbm_owns_relation(bbm_catalog()->migrations, bbm_acting_user());
 }
 
 /*
@@ -160,4 +188,5 @@ bbm_check_session_owns(const BbmMigration *migration)
 				 errdetail("Its job runs as role \"%s\", which this session did not log in as.",
 						   GetUserNameFromId(migration->owner, true) ? GetUserNameFromId(migration->owner, true) : "?"),
 				 errhint("Log in as that role, or start it for the background workers with bbm_start.")));
+	bbm_catalog_check_trust(migration->owner);
 }

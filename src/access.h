@@ -14,6 +14,8 @@ extern const char *bbm_status_word(int status);
 extern void bbm_tell_event(int64 id, const char *name, const char *event, BbmStatus status, Oid owner,
 						   const char *detail);
 extern void bbm_check_owner(Oid owner, const char *name);
+extern void bbm_check_definer(Oid owner, const char *name);
+extern bool bbm_may_restore(void);
 extern bool bbm_role_may_see(Oid owner);
 extern bool bbm_job_is_alive(const BbmRunningJob *job);
 extern int	bbm_cancel_running(int64 migration_id);

@@ -358,6 +358,9 @@ bbm_ensure_finished(PG_FUNCTION_ARGS)
 		if (migration->status != BBM_FINISHED)
 			appendStringInfo(&unfinished, "%s\"%s\" is %s", unfinished.len > 0 ? ", " : "", name,
 							 bbm_status_word(migration->status));
+		else if (!migration->was_done)
+			appendStringInfo(&unfinished, "%s\"%s\" was inserted as finished and has never run",
+							 unfinished.len > 0 ? ", " : "", name);
 		else if (bbm_errors_count(migration->id) > 0)
 			appendStringInfo(&unfinished, "%s\"%s\" has put rows aside", unfinished.len > 0 ? ", " : "", name);
 	}

@@ -18,6 +18,7 @@
 #include "access.h"
 #include "catalog.h"
 #include "claim.h"
+#include "compat.h"
 #include "guc.h"
 #include "locks.h"
 #include "pressure.h"
@@ -136,6 +137,8 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	if (home == NULL || strcmp(home, bbm_home()) != 0)
 		PG_RETURN_TEXT_P(cstring_to_text("a start here: this is a copy of a migration that was started elsewhere"));
+	if (!bbm_can_set_role(bbm_catalog()->owner, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2)))
+		PG_RETURN_TEXT_P(cstring_to_text("another owner of bbm's tables: this one must not act for the migration's"));
 	if (bbm_shared == NULL)
 	{
 		if (runs_somewhere(id))

@@ -117,6 +117,7 @@ typedef struct BbmMigration
 	char	   *home;			/* NULL when never started */
 	Oid			table_oid;		/* as last resolved by a worker */
 	bool		counted;		/* total_tuple_count is set */
+	bool		was_done;		/* finished_at is set: status says so because it was done */
 	const BbmOverrides *overrides;	/* NULL: the server's settings are its */
 } BbmMigration;
 

@@ -21,6 +21,8 @@
 #include "catalog/indexing.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -31,6 +33,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "compat.h"
 #include "sql.h"
 #include "spi.h"
 #include "txn.h"
@@ -48,21 +51,31 @@ static const char *const table_names[BBM_TABLES] = {
 
 static BbmCatalog found;
 static bool found_valid = false;
+static bool searching = false;	/* its OIDs are not known yet: any table's message may be about it */
+static uint64 forgotten = 0;	/* how often it was */
 static char *found_schema = NULL;	/* of the last generation */
 static uint64 generation = 0;
 
+/*
+ * What is found is as of when the search began: a message that comes in its
+ * midst must not be forgotten at its end.
+ */
 static void
 forget_found(Datum arg, Oid relid)
 {
-	if (!OidIsValid(relid) || relid == found.migrations || relid == found.jobs)
-		found_valid = false;
+	bool		ours = !OidIsValid(relid);
+
+	for (int i = 0; i < BBM_TABLES; i++)
+		ours = ours || relid == found.tables[i];
+	if (ours || searching)
+		bbm_catalog_forget();
 }
 
 /* A schema was renamed or dropped, ours perhaps. */
 static void
 forget_schema(Datum arg, int cache, uint32 hash)
 {
-	found_valid = false;
+	bbm_catalog_forget();
 }
 
 /* Reads schema and version of our extension; false when it is not in this database. */
@@ -123,6 +136,68 @@ table_owner(Oid relid)
 }
 
 /*
+ * A trigger of the table that would do with its owner's rights what another role
+ * has written: who has but the privilege TRIGGER can create one, and our
+ * statements would fire it.  NULL when there is none.
+ */
+static char *
+strange_trigger(Oid relid, Oid owner)
+{
+	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	char	   *found_name = NULL;
+
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, TriggerRelidNameIndexId, true, NULL, 1, &key);
+	while (found_name == NULL && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
+		HeapTuple	function = SearchSysCache1(PROCOID, ObjectIdGetDatum(trigger->tgfoid));
+
+		if (!HeapTupleIsValid(function))
+			continue;
+		if (!bbm_can_set_role(((Form_pg_proc) GETSTRUCT(function))->proowner, owner))
+			found_name = psprintf("trigger \"%s\" of table \"%s\"", NameStr(trigger->tgname), get_rel_name(relid));
+		ReleaseSysCache(function);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found_name;
+}
+
+/* Looks the extension up; false when this database has none. */
+static bool
+search(BbmCatalog *now)
+{
+	Oid			schema;
+
+	if (!read_extension(&now->extension, &schema, &now->version))
+		return false;
+	now->migrations = member_table(now->extension, schema, MIGRATIONS_TABLE);
+	now->jobs = member_table(now->extension, schema, JOBS_TABLE);
+	if (!OidIsValid(now->migrations) || !OidIsValid(now->jobs))
+		return false;
+	now->migrations_key = get_relname_relid(MIGRATIONS_TABLE "_pkey", schema);
+	now->migrations_by_table = get_relname_relid(MIGRATIONS_TABLE "_table_idx", schema);
+	now->jobs_key = get_relname_relid(JOBS_TABLE "_pkey", schema);
+	now->jobs_newest = get_relname_relid(JOBS_TABLE "_migration_id_idx", schema);
+	if (!OidIsValid(now->migrations_key) || !OidIsValid(now->migrations_by_table) ||
+		!OidIsValid(now->jobs_key) || !OidIsValid(now->jobs_newest))
+		elog(ERROR, "an index of extension \"bbm\" is missing");
+	now->owner = table_owner(now->migrations);
+	now->schema = pstrdup(quote_identifier(get_namespace_name(schema)));
+	for (int i = 0; i < BBM_TABLES; i++)
+	{
+		now->tables[i] = member_table(now->extension, schema, table_names[i]);
+		if (now->stranger == NULL)
+			now->stranger = strange_trigger(now->tables[i], now->owner);
+	}
+	return true;
+}
+
+/*
  * Where the extension is, or NULL when this database has none, whatever its
  * version.  Needs a transaction.
  */
@@ -131,7 +206,8 @@ bbm_catalog_find(void)
 {
 	static bool registered = false;
 	BbmCatalog	now = {0};
-	Oid			schema;
+	uint64		before;
+	volatile bool is_here = false;
 
 	if (found_valid)
 		return &found;
@@ -141,29 +217,28 @@ bbm_catalog_find(void)
 		CacheRegisterSyscacheCallback(NAMESPACEOID, forget_schema, (Datum) 0);
 		registered = true;
 	}
-	if (!read_extension(&now.extension, &schema, &now.version))
+	before = forgotten;
+	searching = true;
+	PG_TRY();
+	{
+		is_here = search(&now);
+	}
+	PG_FINALLY();
+	{
+		searching = false;
+	}
+	PG_END_TRY();
+	if (!is_here)
 		return NULL;
-	now.migrations = member_table(now.extension, schema, MIGRATIONS_TABLE);
-	now.jobs = member_table(now.extension, schema, JOBS_TABLE);
-	if (!OidIsValid(now.migrations) || !OidIsValid(now.jobs))
-		return NULL;
-	for (int i = 0; i < BBM_TABLES; i++)
-		now.tables[i] = member_table(now.extension, schema, table_names[i]);
-	now.migrations_key = get_relname_relid(MIGRATIONS_TABLE "_pkey", schema);
-	now.migrations_by_table = get_relname_relid(MIGRATIONS_TABLE "_table_idx", schema);
-	now.jobs_key = get_relname_relid(JOBS_TABLE "_pkey", schema);
-	now.jobs_newest = get_relname_relid(JOBS_TABLE "_migration_id_idx", schema);
-	if (!OidIsValid(now.migrations_key) || !OidIsValid(now.migrations_by_table) ||
-		!OidIsValid(now.jobs_key) || !OidIsValid(now.jobs_newest))
-		elog(ERROR, "an index of extension \"bbm\" is missing");
-	now.owner = table_owner(now.migrations);
-	now.schema = MemoryContextStrdup(TopMemoryContext,
-									 quote_identifier(get_namespace_name(schema)));
+	now.schema = MemoryContextStrdup(TopMemoryContext, now.schema);
 	now.version = MemoryContextStrdup(TopMemoryContext, now.version);
+	now.stranger = now.stranger ? MemoryContextStrdup(TopMemoryContext, now.stranger) : NULL;
 	if (found.schema)
 	{
 		pfree(found.schema);
 		pfree(found.version);
+		if (found.stranger)
+			pfree(found.stranger);
 	}
 	if (found.migrations != now.migrations || found.jobs != now.jobs ||
 		found_schema == NULL || strcmp(found_schema, now.schema) != 0)
@@ -172,7 +247,7 @@ bbm_catalog_find(void)
 		pfree(found_schema);
 	found_schema = MemoryContextStrdup(TopMemoryContext, now.schema);
 	found = now;
-	found_valid = true;
+	found_valid = forgotten == before;
 	return &found;
 }
 
@@ -184,6 +259,7 @@ void
 bbm_catalog_forget(void)
 {
 	found_valid = false;
+	forgotten++;
 }
 
 static void
@@ -250,6 +326,39 @@ bbm_home(void)
 	return home;
 }
 
+/*
+ * Raises an error when the role's migrations are not to be run or defined here.
+ * Who owns our tables can write any row of them, past the guards; so he has to
+ * be one who may act for the role anyhow.  A superuser may.
+ */
+void
+bbm_catalog_check_trust(Oid role)
+{
+	Oid			owner = bbm_catalog()->owner;
+	char	   *name = GetUserNameFromId(role, true);
+
+	if (!bbm_can_set_role(owner, role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("migrations of role \"%s\" do not run in this database", name ? name : "?"),
+				 errdetail("The tables of extension \"bbm\" belong to role \"%s\", which can write any row of them and must not act for it.",
+						   GetUserNameFromId(owner, false)),
+				 errhint("Give the tables to a superuser, or to a member of the role.")));
+}
+
+/* A trigger that is not the extension's or its owner's must not get its rights. */
+static void
+check_triggers(const BbmCatalog *catalog, const char *text)
+{
+	if (catalog->stranger && strncmp(text, "SELECT", 6) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("cannot write the tables of extension \"bbm\""),
+				 errdetail("It would fire %s, whose function belongs to a role that must not act for their owner.",
+						   catalog->stranger),
+				 errhint("Drop the trigger, and revoke the privilege TRIGGER on the tables.")));
+}
+
 /* The statement's text with the schema put in. */
 static char *
 sql_text(const BbmSql *sql, const char *schema)
@@ -298,6 +407,7 @@ bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 	BbmClimb	climb;
 	int			result;
 
+	check_triggers(catalog, sql->text);
 	bbm_climb(&climb, catalog->owner, engine);
 	if (sql->plan == NULL)
 		find_tables(sql);

@@ -44,6 +44,7 @@ typedef struct BbmCatalog
 	Oid			jobs_newest;	/* index on migration and id, highest first */
 	char	   *schema;			/* quoted */
 	char	   *version;		/* what the SQL is */
+	char	   *stranger;		/* a trigger of our tables that is not to run with their owner's rights; or NULL */
 } BbmCatalog;
 
 /* catalog.c */
@@ -54,6 +55,7 @@ extern bool bbm_extension_is_here(void);
 extern bool bbm_catalog_matches(const BbmCatalog *catalog);
 extern const char *bbm_home(void);
 extern Oid	bbm_space(void);
+extern void bbm_catalog_check_trust(Oid role);
 
 /* catalog_migrations.c */
 typedef struct BbmRunnable
@@ -152,6 +154,7 @@ typedef struct BbmClaimState
 	BbmBound	last;			/* ... up to here ... */
 	Oid			last_relation;	/* ... of this leaf, when the migration is cut by leaf */
 	int			last_size;		/* what was asked for then; 0 without a job, in whichever pass */
+	int64		last_id;		/* the newest job's, in whichever pass; 0 without */
 } BbmClaimState;
 
 /* Another migration that may have batches on the table. */
@@ -203,7 +206,9 @@ typedef struct BbmCost
 extern bool bbm_claim_state(int64 migration_id, BbmClaimState *state);
 extern List *bbm_rivals(int64 migration_id, Oid table);
 extern List *bbm_jobs_running(int64 migration_id, MemoryContext context);
-extern void bbm_job_insert(BbmJob *job, int32 token);
+extern void bbm_job_insert(BbmJob *job, int32 token, int64 after);
+extern bool bbm_job_ids_are_behind(const ErrorData *error);
+extern void bbm_job_ids_catch_up(void);
 extern bool bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, MemoryContext context,
 							BbmJob *job);
 extern bool bbm_job_orphan(int64 id, TimestampTz due);

@@ -18,18 +18,22 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "compat.h"
 #include "guc.h"
 #include "printable.h"
 #include "sql.h"
 
 /* What is added to a count that is never negative: as much as has room. */
 #define UP_TO(amount, count) "least(" amount ", 9223372036854775807 - " count ")"
+
+#define JOBS_KEY "batched_background_migration_jobs_pkey"
 
 static Datum
 column(HeapTuple tuple, Relation rel, const char *name, bool *isnull)
@@ -67,11 +71,13 @@ read_last(BbmClaimState *state, int64 migration_id, Relation jobs, Snapshot snap
 	state->has_last = false;
 	state->last_relation = InvalidOid;
 	state->last_size = 0;
+	state->last_id = 0;
 	if (HeapTupleIsValid(tuple))
 	{
 		bool		isnull;
 		Datum		datum;
 
+		state->last_id = DatumGetInt64(column(tuple, jobs, "id", &isnull));
 		state->has_last = DatumGetInt32(column(tuple, jobs, "pass", &isnull)) == state->pass;
 		state->last.number = DatumGetInt64(column(tuple, jobs, "max_value", &isnull));
 		state->last.key = array_column(tuple, jobs, "max_key");
@@ -216,9 +222,74 @@ array_or_null(Datum array, char *null)
 	return array;
 }
 
-/* A new job, claimed by this process; fills in its id. */
+/* Makes the transaction one that is tried again, once the sequence has caught up. */
+static void
+raise_ids_behind(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("the sequence of the ids of jobs is behind them"),
+			 errdetail("The newest job of a migration is known by its id. Jobs were loaded, or the sequence was set."),
+			 err_generic_string(PG_DIAG_CONSTRAINT_NAME, JOBS_KEY)));
+}
+
+/* Is this the error above? */
+bool
+bbm_job_ids_are_behind(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE && error->constraint_name &&
+		strcmp(error->constraint_name, JOBS_KEY) == 0;
+}
+
+/*
+ * Lets the sequence of the jobs' ids go on after the highest one.  The lock
+ * keeps others from taking a number between the look and setval, which would
+ * give it to a second one again; who takes one after gets a higher one.
+ */
 void
-bbm_job_insert(BbmJob *job, int32 token)
+bbm_job_ids_catch_up(void)
+{
+	static BbmSql highest = {"SELECT max(id) FROM @.batched_background_migration_jobs", 0};
+	static BbmSql set = {"SELECT setval($1::regclass, greatest($2, pg_sequence_last_value($1)))", 2, {OIDOID, INT8OID}};
+	Relation	jobs = table_open(bbm_catalog()->jobs, AccessShareLock);
+	Oid			sequence = bbm_identity_sequence(jobs, get_attnum(RelationGetRelid(jobs), "id"));
+	Datum		values[] = {ObjectIdGetDatum(sequence), (Datum) 0};
+
+	table_close(jobs, AccessShareLock);
+	LockRelationOid(sequence, ShareRowExclusiveLock);
+	bbm_sql_run(&highest, NULL, NULL, false);
+	values[1] = Int64GetDatum(Max(bbm_sql_int64(0, 1), 1));
+	bbm_sql_run(&set, values, NULL, false);
+}
+
+/* Writes the row of a new job, and returns its id. */
+static int64
+insert_job(BbmSql *sql, Datum *values, const char *nulls)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		bbm_sql_run(sql, values, nulls, true);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_UNIQUE_VIOLATION)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(caller);
+		FlushErrorState();
+		raise_ids_behind();
+	}
+	PG_END_TRY();
+	return bbm_sql_int64(0, 1);
+}
+
+/*
+ * A new job, claimed by this process; fills in its id, which is higher than
+ * "after": the newest job's, by which the next range is known.
+ */
+void
+bbm_job_insert(BbmJob *job, int32 token, int64 after)
 {
 	static BbmSql sql = {
 		"INSERT INTO @.batched_background_migration_jobs (batched_background_migration_id, min_value, "
@@ -239,8 +310,9 @@ bbm_job_insert(BbmJob *job, int32 token)
 
 	if (!OidIsValid(job->relation))
 		nulls[11] = nulls[12] = 'n';
-	bbm_sql_run(&sql, values, nulls, true);
-	job->id = bbm_sql_int64(0, 1);
+	job->id = insert_job(&sql, values, nulls);
+	if (job->id <= after)
+		raise_ids_behind();
 	job->attempts = 1;
 	job->claim_no = 1;
 	job->splits = false;

@@ -27,7 +27,7 @@
 	"owner_oid, home, table_oid, total_tuple_count IS NOT NULL, min_key, max_key, index_name, operation, " \
 	"set_clause, where_clause, check_clause, verify, follow, allow_key_change, pass::bigint, " \
 	"(extract(epoch FROM target_duration) * 1000)::float8, min_batch_size::bigint, max_batch_size::bigint, " \
-	"max_batch_wal, on_error, max_errors::bigint, allow_full_scan, settings, key_order"
+	"max_batch_wal, on_error, max_errors::bigint, allow_full_scan, settings, key_order, finished_at IS NOT NULL"
 
 static Oid
 get_oid(uint64 row, int column)
@@ -122,6 +122,7 @@ read_migration(uint64 row, MemoryContext context)
 	m->allow_full_scan = get_bool(row, 39);
 	m->overrides = get_overrides(row, 40, context);
 	m->key_order = bbm_sql_text(row, 41, context);
+	m->was_done = get_bool(row, 42);
 	return m;
 }
 

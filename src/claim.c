@@ -171,7 +171,7 @@ cut_new(BbmClaim *claim, const BbmClaimState *state, bool at_once)
 	claim->job.key_count = range.key_count;
 	claim->job.batch_size = size;
 	MemoryContextSwitchTo(old);
-	bbm_job_insert(&claim->job, claim->token);
+	bbm_job_insert(&claim->job, claim->token, state->last_id);
 	if (bbm_server_is_young())
 		ForceSyncCommit();
 	return true;

@@ -64,6 +64,7 @@ take_token(void *arg)
 	BbmEngine  *engine = arg;
 
 	engine->space = bbm_space();
+	bbm_catalog_check_trust(engine->owner);
 	engine->token = bbm_token_take(engine->space);
 }
 
@@ -185,6 +186,12 @@ held(BbmEngine *engine, int64 id, const char *name, ErrorData *error)
 	return outcome;
 }
 
+static void
+catch_up(void *arg)
+{
+	bbm_job_ids_catch_up();
+}
+
 /* An error outside a batch: the migration fails with it, unless it passes by itself. */
 static Outcome
 fail_or_hold(BbmEngine *engine, const BbmMigration *migration, ErrorData *error)
@@ -192,6 +199,12 @@ fail_or_hold(BbmEngine *engine, const BbmMigration *migration, ErrorData *error)
 	int			step_code = bbm_failing_code;
 	Outcome		outcome;
 
+	/* if this does not succeed now, the next try finds the same */
+	if (bbm_job_ids_are_behind(error))
+	{
+		(void) bbm_txn_run(catch_up, NULL, false);
+		return held(engine, migration->id, migration->name, error);
+	}
 	if (!bbm_extension_is_here())
 		return NOTHING;
 	if (bbm_error_class(error) == BBM_ERROR_TRANSIENT)
@@ -212,6 +225,17 @@ typedef struct OpenArgs
 	bool		taken_up;
 } OpenArgs;
 
+/*
+ * A worker has yet to take it up: to fix its bounds and note its table, by which
+ * others know.  One that was inserted as running is no different.
+ */
+static bool
+is_new(const BbmMigration *migration)
+{
+	return migration->status == BBM_ACTIVE ||
+		(migration->status == BBM_RUNNING && !OidIsValid(migration->table_oid));
+}
+
 /* Reads the row and resolves it.  What changes after is seen by the claim, through updated_at. */
 static void
 open_target(void *arg)
@@ -226,7 +250,7 @@ open_target(void *arg)
 		return;
 	args->migration = migration;
 	args->target = bbm_target_open(migration);
-	if (migration->status != BBM_ACTIVE)
+	if (!is_new(migration))
 		return;
 	old = MemoryContextSwitchTo(args->engine->step);
 	bbm_first_look(args->target, &args->look);
@@ -242,8 +266,10 @@ take_up(void *arg)
 {
 	OpenArgs   *args = arg;
 	BbmStatus	status;
+	BbmMigration *now;
 
-	args->taken_up = bbm_migration_lock(args->id, &status) && status == BBM_ACTIVE;
+	args->taken_up = bbm_migration_lock(args->id, &status) &&
+		(now = bbm_migration_by_id(args->id, args->engine->step)) != NULL && is_new(now);
 	if (args->taken_up)
 		bbm_record_taken_up(args->target, &args->look);
 }
@@ -277,7 +303,7 @@ target_for(BbmEngine *engine, int64 id, Outcome *outcome)
 	*outcome = NOTHING;
 	if (args.target == NULL)
 		return NULL;
-	if (args.target->migration->status == BBM_RUNNING)
+	if (!is_new(args.migration))
 	{
 		MemoryContext old = MemoryContextSwitchTo(engine->context);
 

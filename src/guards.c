@@ -34,6 +34,8 @@
 
 #include "access.h"
 #include "catalog.h"
+#include "columns.h"
+#include "guards.h"
 #include "guc.h"
 #include "hooks.h"
 #include "locks.h"
@@ -295,24 +297,30 @@ check_row(Row row)
  */
 
 /*
- * A row may be written for oneself or for a role one is a member of; that
- * includes a superuser who loads a dump.  A copied row may name a role that is
- * not here: it waits, and belongs to nobody until started.
+ * A row may be written for oneself or for a role that one may SET ROLE to.  A
+ * restored one may name a role that is not here, or that is not the restorer's
+ * to be: it waits, and belongs to nobody until a superuser starts it.
  */
 static void
-set_owner(Row *row, bool copied)
+set_owner(Row *row, Oid before, bool restored)
 {
 	char	   *name = get_text(*row, "owner");
 	Oid			owner = name ? get_role_oid(name, true) : bbm_acting_user();
 
-	if (!OidIsValid(owner) && !(copied && superuser_arg(bbm_acting_user())))
+	if (restored && !(OidIsValid(owner) && bbm_can_set_role(bbm_acting_user(), owner)))
+		owner = InvalidOid;
+	else if (!OidIsValid(owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("role \"%s\" does not exist", name),
 				 errhint("The owner is the role that the job runs as.")));
 	if (OidIsValid(owner))
 	{
-		bbm_check_owner(owner, get_text(*row, "name"));
+		if (owner != before)
+		{
+			bbm_check_definer(owner, get_text(*row, "name"));
+			bbm_catalog_check_trust(owner);
+		}
 		set(row, "owner", name_datum(GetUserNameFromId(owner, false)), false);
 	}
 	set(row, "owner_oid", ObjectIdGetDatum(owner), false);
@@ -329,29 +337,42 @@ refresh_owner(Row *row)
 		set(row, "owner", name_datum(name), false);
 }
 
-static Datum
-guard_insert(Row row)
+/* A row of a dump, which says where it was started. */
+static void
+restore(Row *row)
 {
-	char	   *home = get_text(row, "home");
+	char	   *home = get_text(*row, "home");
 
 	/* zero and less have a meaning of their own in places */
-	if (get_int(row, "id") <= 0)
+	if (get_int(*row, "id") <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid id of a migration: " INT64_FORMAT, get_int(row, "id")),
+				 errmsg("invalid id of a migration: " INT64_FORMAT, get_int(*row, "id")),
 				 errdetail("An id is positive."),
 				 errhint("Leave it out, and it is the next one.")));
-	check_row(row);
-	set_owner(&row, home != NULL);
+	set_owner(row, InvalidOid, true);
 	/*
-	 * A row that knows where it was started comes from a dump.  Even loaded
-	 * into the same database it is a copy: what it works on may still be
-	 * loading.
+	 * Even loaded into the same database it is a copy: what it works on may
+	 * still be loading.  OIDs of elsewhere say nothing here.
 	 */
-	if (home && strncmp(home, "copy of ", 8) != 0)
-		set(&row, "home", CStringGetTextDatum(psprintf("copy of %s", home)), false);
-	else if (!home)
-		set(&row, "home", CStringGetTextDatum(bbm_home()), false);
+	if (strncmp(home, "copy of ", 8) != 0)
+		set(row, "home", CStringGetTextDatum(psprintf("copy of %s", home)), false);
+	set(row, "table_oid", (Datum) 0, true);
+}
+
+static Datum
+guard_insert(Relation rel, Row row)
+{
+	check_row(row);
+	if (!is_null(row, "home") && bbm_may_restore())
+	{
+		restore(&row);
+		return PointerGetDatum(row.tuple);
+	}
+	set(&row, "id", Int64GetDatum(bbm_new_id(rel, get_int(row, "id"))), false);
+	row.tuple = bbm_columns_insert(rel, row.tuple);
+	set_owner(&row, InvalidOid, false);
+	set(&row, "home", CStringGetTextDatum(bbm_home()), false);
 	return PointerGetDatum(row.tuple);
 }
 
@@ -402,7 +423,7 @@ settle_here(Row *row)
 		{
 			const BbmStrategy *strategy = bbm_strategy_find(get_text(*row, "batching_strategy"));
 
-			set_owner(row, false);
+			set_owner(row, (Oid) get_int(*row, "owner_oid"), false);
 			/* nor do its blocks: what is not done there is found by a pass from the start */
 			if (strategy && strategy->sweeps && !is_null(*row, "started_at"))
 				work_anew(row);
@@ -519,10 +540,31 @@ keep_what_is_begun(Row old, Row new)
 	}
 }
 
-static Datum
-guard_update(Row old, Row new)
+/* Who may say what it does, and until when. */
+static void
+guard_definition(Relation rel, Row old, Row new)
 {
-	bbm_check_owner((Oid) get_int(old, "owner_oid"), get_text(old, "name"));
+	const char *column = bbm_columns_redefined(rel, old.tuple, new.tuple);
+
+	if (column || bbm_columns_retuned(rel, old.tuple, new.tuple))
+		bbm_check_definer((Oid) get_int(old, "owner_oid"), get_text(old, "name"));
+	if (column == NULL)
+		return;
+	/* what is relied on is that this has been done, and nothing else */
+	if (get_int(old, "status") == BBM_FINISHED)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s of migration \"%s\" cannot be changed", column, get_text(old, "name")),
+				 errdetail("It is finished and stays so."),
+				 errhint("Define another one for what is still to be done.")));
+}
+
+static Datum
+guard_update(Relation rel, Row old, Row new)
+{
+	Oid			owner = (Oid) get_int(old, "owner_oid");
+
+	bbm_check_owner(owner, get_text(old, "name"));
 	check_name(new);
 	if (get_int(new, "id") != get_int(old, "id"))
 		ereport(ERROR,
@@ -530,15 +572,11 @@ guard_update(Row old, Row new)
 				 errmsg("the id of a migration cannot be changed"),
 				 errhint("Its name can.")));
 
-	/* recorded by us alone */
-	set(&new, "home", is_null(old, "home") ? (Datum) 0 : CStringGetTextDatum(get_text(old, "home")),
-		is_null(old, "home"));
-	set(&new, "owner_oid", ObjectIdGetDatum((Oid) get_int(old, "owner_oid")), is_null(old, "owner_oid"));
-	set(&new, "table_oid", ObjectIdGetDatum((Oid) get_int(old, "table_oid")), is_null(old, "table_oid"));
-	set(&new, "pass", Int32GetDatum((int32) get_int(old, "pass")), false);
 	keep_what_is_begun(old, new);
+	new.tuple = bbm_columns_update(rel, old.tuple, new.tuple);
+	guard_definition(rel, old, new);
 	if (is_null(new, "owner") || !same_text(get_text(new, "owner"), get_text(old, "owner")))
-		set_owner(&new, false);
+		set_owner(&new, owner, false);
 	else if (at_home(old))
 		refresh_owner(&new);
 
@@ -558,12 +596,10 @@ guard_update(Row old, Row new)
  * Anybody who may execute a trigger function can put it on a table of his own
  * and feed it rows of his own making, so each works on our tables only.
  */
-static TriggerData *
-trigger_data(FunctionCallInfo fcinfo, const char *function)
+TriggerData *
+bbm_trigger_data(FunctionCallInfo fcinfo, const char *function)
 {
 	TriggerData *data;
-	const BbmCatalog *catalog;
-	Oid			relid;
 
 	/* nothing of the trigger data may be read before this */
 	if (!CALLED_AS_TRIGGER(fcinfo))
@@ -571,9 +607,7 @@ trigger_data(FunctionCallInfo fcinfo, const char *function)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"%s\" was not called by trigger manager", function)));
 	data = (TriggerData *) fcinfo->context;
-	catalog = bbm_catalog();
-	relid = RelationGetRelid(data->tg_relation);
-	if (relid != catalog->migrations && relid != catalog->jobs)
+	if (getExtensionOfObject(RelationRelationId, RelationGetRelid(data->tg_relation)) != bbm_catalog()->extension)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"%s\" works on the tables of extension \"bbm\" alone", function)));
@@ -588,11 +622,11 @@ bbm_migration_guard(PG_FUNCTION_ARGS)
 	Row			old;
 	Row			new;
 
-	data = trigger_data(fcinfo, "bbm_migration_guard");
+	data = bbm_trigger_data(fcinfo, "bbm_migration_guard");
 	old.desc = new.desc = RelationGetDescr(data->tg_relation);
 	old.tuple = data->tg_trigtuple;
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
-		return guard_insert(old);
+		return guard_insert(data->tg_relation, old);
 	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
 	{
 		bbm_check_owner((Oid) get_int(old, "owner_oid"), get_text(old, "name"));
@@ -615,7 +649,7 @@ bbm_migration_guard(PG_FUNCTION_ARGS)
 		set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
 		return PointerGetDatum(new.tuple);
 	}
-	return guard_update(old, new);
+	return guard_update(data->tg_relation, old, new);
 }
 
 /* ----------------------------------------------------------------
@@ -659,7 +693,7 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 	Row			old;
 	Row			now;
 
-	data = trigger_data(fcinfo, "bbm_migration_event");
+	data = bbm_trigger_data(fcinfo, "bbm_migration_event");
 	old.desc = now.desc = RelationGetDescr(data->tg_relation);
 	old.tuple = now.tuple = data->tg_trigtuple;
 	SPI_connect();
@@ -758,7 +792,7 @@ refuse_job_write(const char *what, const BbmMigration *migration)
 static bool
 may_come_first(Row row)
 {
-	return has_privs_of_role(bbm_acting_user(), bbm_catalog()->owner) &&
+	return bbm_may_restore() &&
 		(get_int(row, "claim_no") > 0 || get_int(row, "id") < 0);
 }
 
@@ -774,7 +808,7 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 	HeapTuple	changed = NULL;
 	bool		copy;
 
-	data = trigger_data(fcinfo, "bbm_job_guard");
+	data = bbm_trigger_data(fcinfo, "bbm_job_guard");
 	update = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
 	insert = TRIGGER_FIRED_BY_INSERT(data->tg_event);
 	row.desc = RelationGetDescr(data->tg_relation);
@@ -796,6 +830,7 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 		set(&new, "worker_token", Int32GetDatum((int) get_int(row, "worker_token")), is_null(row, "worker_token"));
 		set(&new, "claim_no", Int32GetDatum((int) get_int(row, "claim_no")), false);
 		check_counts(new);
+		set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
 		changed = new.tuple;
 	}
 	else if (insert)
@@ -803,9 +838,9 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 	SPI_connect();
 	migration = bbm_migration_by_id(get_int(row, "batched_background_migration_id"), CurrentMemoryContext);
 	/* a dump loads the jobs of a copy; DELETE of a migration takes its jobs along */
-	if (migration)
-		bbm_check_owner(migration->owner, migration->name);
 	copy = migration && migration->home && strcmp(migration->home, bbm_home()) != 0;
+	if (migration && !(insert && copy && bbm_may_restore()))
+		bbm_check_owner(migration->owner, migration->name);
 	if (migration == NULL && insert && !may_come_first(row))
 		ereport(ERROR,
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
@@ -813,7 +848,7 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 						get_int(row, "batched_background_migration_id")),
 				 errdetail("Its workers cut the ranges and write the jobs."),
 				 errhint("A dump is loaded by the owner of the table.")));
-	if (migration && !copy && insert)
+	if (migration && insert && !(copy && bbm_may_restore()))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot insert jobs of migration \"%s\"", migration->name),
@@ -821,10 +856,15 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 				 errhint("Start the migration with UPDATE … SET status = 1 or bbm_start.")));
 	if (migration && !copy && migration->status != BBM_PAUSED)
 		refuse_job_write(update ? "update" : "delete", migration);
+	/* who owns the tables may mend them */
+	if (update && !bbm_may_restore())
+		bbm_check_job_columns(data->tg_relation, row.tuple, changed);
 	/* a range that nobody has done is no longer known by its job */
 	if (migration && !insert)
 		bbm_part_unclean(migration->id, InvalidOid);
 	SPI_finish();
+	if (insert)
+		return PointerGetDatum(bbm_columns_restore_job(data->tg_relation, data->tg_trigtuple));
 	return PointerGetDatum(update ? changed : data->tg_trigtuple);
 }
 
@@ -832,10 +872,19 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 Datum
 bbm_truncate_guard(PG_FUNCTION_ARGS)
 {
-	TriggerData *data = trigger_data(fcinfo, "bbm_truncate_guard");
+	TriggerData *data = bbm_trigger_data(fcinfo, "bbm_truncate_guard");
 	List	   *unpaused;
+	ListCell   *cell;
 
 	SPI_connect();
+	/* no policy keeps a TRUNCATE to rows of one's own */
+	foreach(cell, bbm_migrations_with_status(list_make1_int(BBM_PAUSED), CurrentMemoryContext))
+	{
+		BbmMigration *migration = lfirst(cell);
+
+		if (!bbm_may_restore())
+			bbm_check_owner(migration->owner, migration->name);
+	}
 	unpaused = bbm_migrations_with_status(list_make4_int(BBM_ACTIVE, BBM_FINISHED, BBM_FAILED, BBM_RUNNING),
 										  CurrentMemoryContext);
 	if (unpaused != NIL)
@@ -852,8 +901,9 @@ bbm_truncate_guard(PG_FUNCTION_ARGS)
 /*
  * BEFORE INSERT OR UPDATE OR DELETE on our tables, where session_replication_role
  * is replica.  A publication FOR ALL TABLES has our tables, too; its ids are
- * another server's, and must neither meet nor change the migrations here.  A
- * superuser who loads data with that setting is let through.
+ * another server's, and must neither meet nor change the migrations here.  Who
+ * owns the tables and loads data with that setting is let through; another role
+ * may have been granted the setting, and the guards do not fire with it.
  */
 Datum
 bbm_replica_guard(PG_FUNCTION_ARGS)
@@ -866,5 +916,12 @@ bbm_replica_guard(PG_FUNCTION_ARGS)
 				 errmsg("function \"%s\" was not called by trigger manager", "bbm_replica_guard")));
 	if (IsLogicalWorker())
 		return PointerGetDatum(NULL);
+	if (!bbm_may_restore())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to write table \"%s\" with session_replication_role \"replica\"",
+						RelationGetRelationName(data->tg_relation)),
+				 errdetail("The table's guards do not fire with it."),
+				 errhint("RESET session_replication_role.")));
 	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple);
 }

@@ -4,9 +4,11 @@
  *		Heavyweight locks of ours that SQL cannot reach.
  *
  * NOTES
- *	  They are object locks in the "space" of our own table's OID, which no
- *	  system catalog has, so that neither a user's advisory lock nor DDL can
- *	  meet them by chance or on purpose.
+ *	  They are of the type "userlock", which no SQL function takes, or (a
+ *	  table's) object locks in the "space" of our own table's OID, which no
+ *	  system catalog has: so neither a user's advisory lock nor DDL can meet
+ *	  them by chance or on purpose.  All 64 bits of an id are in the tag: two
+ *	  migrations never share a lock, whatever their ids are.
  *
  *	  migration	held for the moment of a claim, and by whoever changes the
  *				migration's status until that has committed.  Since it is let
@@ -30,6 +32,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "utils/inval.h"
 
 #include "compat.h"
 
@@ -44,20 +47,56 @@ enum
 };
 
 /*
- * Until the end of the transaction.  Ids that agree in their low 32 bits share
- * a lock, which costs a moment's wait.  Waits at most lock_timeout.
+ * The tag of something with a number.  Database and number take 96 of the 112
+ * bits, so the space shares the upper half of the number: within one space two
+ * numbers never have the same tag, and there is one at a time in a database.
  */
+static LOCKTAG
+tag_of(Oid space, int64 number, uint16 kind, uint8 method)
+{
+	LOCKTAG		tag;
+
+	tag.locktag_field1 = MyDatabaseId;
+	tag.locktag_field2 = space ^ (uint32) ((uint64) number >> 32);
+	tag.locktag_field3 = (uint32) ((uint64) number & 0xFFFFFFFF);
+	tag.locktag_field4 = kind;
+	tag.locktag_type = LOCKTAG_USERLOCK;
+	tag.locktag_lockmethodid = method;
+	return tag;
+}
+
+/* A lock that ends with the transaction. */
+static LOCKTAG
+xact_tag(Oid space, int64 number, uint16 kind)
+{
+	return tag_of(space, number, kind, DEFAULT_LOCKMETHOD);
+}
+
+/* One of the method that advisory locks have: only those outlive the abort of a transaction. */
+static LOCKTAG
+session_tag(Oid space, int64 number, uint16 kind)
+{
+	return tag_of(space, number, kind, USER_LOCKMETHOD);
+}
+
+/* Until the end of the transaction.  Waits at most lock_timeout. */
 void
 bbm_lock_migration(Oid space, int64 migration_id)
 {
-	LockDatabaseObject(space, (Oid) (uint32) migration_id, LOCK_MIGRATION, ExclusiveLock);
+	LOCKTAG		tag = xact_tag(space, migration_id, LOCK_MIGRATION);
+
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	/* as the server's own locks do: what we have waited for may have changed what we know */
+	AcceptInvalidationMessages();
 }
 
 /* The locks of a claim, if nobody has them just now; until the end of the transaction. */
 bool
 bbm_lock_for_claim_at_once(Oid space, int64 migration_id, Oid table)
 {
-	return ConditionalLockDatabaseObject(space, (Oid) (uint32) migration_id, LOCK_MIGRATION, ExclusiveLock) &&
+	LOCKTAG		tag = xact_tag(space, migration_id, LOCK_MIGRATION);
+
+	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL &&
 		ConditionalLockDatabaseObject(space, table, LOCK_TABLE, ExclusiveLock);
 }
 
@@ -65,7 +104,9 @@ bbm_lock_for_claim_at_once(Oid space, int64 migration_id, Oid table)
 void
 bbm_unlock_migration(Oid space, int64 migration_id)
 {
-	UnlockDatabaseObject(space, (Oid) (uint32) migration_id, LOCK_MIGRATION, ExclusiveLock);
+	LOCKTAG		tag = xact_tag(space, migration_id, LOCK_MIGRATION);
+
+	(void) LockRelease(&tag, ExclusiveLock, false);
 }
 
 /* Until the end of the transaction.  Waits at most lock_timeout. */
@@ -73,24 +114,6 @@ void
 bbm_lock_table(Oid space, Oid table)
 {
 	LockDatabaseObject(space, table, LOCK_TABLE, ExclusiveLock);
-}
-
-/*
- * A lock of the method that advisory locks have, since only those outlive the
- * abort of a transaction, but of a type that no SQL function takes.
- */
-static LOCKTAG
-session_tag(Oid space, uint32 id, uint16 kind)
-{
-	LOCKTAG		tag;
-
-	tag.locktag_field1 = MyDatabaseId;
-	tag.locktag_field2 = space;
-	tag.locktag_field3 = id;
-	tag.locktag_field4 = kind;
-	tag.locktag_type = LOCKTAG_USERLOCK;
-	tag.locktag_lockmethodid = USER_LOCKMETHOD;
-	return tag;
 }
 
 /*
@@ -102,7 +125,7 @@ bbm_slot_lock_take(Oid space, int64 migration_id, int limit)
 {
 	for (int i = 0; i < limit; i++)
 	{
-		LOCKTAG		tag = session_tag(space, (uint32) migration_id, LOCK_FIRST_SLOT + i);
+		LOCKTAG		tag = session_tag(space, migration_id, LOCK_FIRST_SLOT + i);
 
 		if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK)
 			return i;
@@ -114,7 +137,7 @@ bbm_slot_lock_take(Oid space, int64 migration_id, int limit)
 bool
 bbm_slot_lock_keep(Oid space, int64 migration_id, int slot)
 {
-	LOCKTAG		tag = session_tag(space, (uint32) migration_id, LOCK_FIRST_SLOT + slot);
+	LOCKTAG		tag = session_tag(space, migration_id, LOCK_FIRST_SLOT + slot);
 
 	return bbm_lock_is_mine(&tag, ExclusiveLock) || LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK;
 }
@@ -122,7 +145,7 @@ bbm_slot_lock_keep(Oid space, int64 migration_id, int slot)
 void
 bbm_slot_lock_drop(Oid space, int64 migration_id, int slot)
 {
-	LOCKTAG		tag = session_tag(space, (uint32) migration_id, LOCK_FIRST_SLOT + slot);
+	LOCKTAG		tag = session_tag(space, migration_id, LOCK_FIRST_SLOT + slot);
 
 	/* a job may have released it with pg_advisory_unlock_all */
 	if (bbm_lock_is_mine(&tag, ExclusiveLock))
@@ -135,7 +158,7 @@ bbm_slot_locks_held(Oid space, int64 migration_id, int limit)
 {
 	for (int i = 0; i < limit; i++)
 	{
-		LOCKTAG		tag = session_tag(space, (uint32) migration_id, LOCK_FIRST_SLOT + i);
+		LOCKTAG		tag = session_tag(space, migration_id, LOCK_FIRST_SLOT + i);
 
 		if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 			return true;
@@ -148,7 +171,7 @@ bbm_slot_locks_held(Oid space, int64 migration_id, int limit)
 void
 bbm_contend(Oid space, int64 migration_id, bool begin)
 {
-	LOCKTAG		tag = session_tag(space, (uint32) migration_id, LOCK_CONTENDER);
+	LOCKTAG		tag = session_tag(space, migration_id, LOCK_CONTENDER);
 	bool		contends = bbm_lock_is_mine(&tag, ShareLock);
 
 	if (begin && !contends)
@@ -161,7 +184,7 @@ bbm_contend(Oid space, int64 migration_id, bool begin)
 bool
 bbm_is_contended(Oid space, int64 migration_id)
 {
-	LOCKTAG		tag = session_tag(space, (uint32) migration_id, LOCK_CONTENDER);
+	LOCKTAG		tag = session_tag(space, migration_id, LOCK_CONTENDER);
 
 	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return true;
@@ -180,7 +203,7 @@ bbm_token_take(Oid space)
 	for (;;)
 	{
 		int32		token = (int32) (pg_prng_uint32(&pg_global_prng_state) & PG_INT32_MAX);
-		LOCKTAG		tag = session_tag(space, (uint32) token, LOCK_TOKEN);
+		LOCKTAG		tag = session_tag(space, token, LOCK_TOKEN);
 
 		if (token != 0 && LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK)
 			return token;
@@ -191,7 +214,7 @@ bbm_token_take(Oid space)
 void
 bbm_token_keep(Oid space, int32 token)
 {
-	LOCKTAG		tag = session_tag(space, (uint32) token, LOCK_TOKEN);
+	LOCKTAG		tag = session_tag(space, token, LOCK_TOKEN);
 
 	if (!bbm_lock_is_mine(&tag, ExclusiveLock))
 		(void) LockAcquire(&tag, ExclusiveLock, true, true);
@@ -200,7 +223,7 @@ bbm_token_keep(Oid space, int32 token)
 void
 bbm_token_drop(Oid space, int32 token)
 {
-	LOCKTAG		tag = session_tag(space, (uint32) token, LOCK_TOKEN);
+	LOCKTAG		tag = session_tag(space, token, LOCK_TOKEN);
 
 	if (bbm_lock_is_mine(&tag, ExclusiveLock))
 		LockRelease(&tag, ExclusiveLock, true);
@@ -210,14 +233,15 @@ bbm_token_drop(Oid space, int32 token)
 bool
 bbm_lock_is_token(const LOCKTAG *tag)
 {
-	return tag->locktag_type == LOCKTAG_USERLOCK && tag->locktag_field4 == LOCK_TOKEN;
+	return tag->locktag_type == LOCKTAG_USERLOCK && tag->locktag_lockmethodid == USER_LOCKMETHOD &&
+		tag->locktag_field4 == LOCK_TOKEN;
 }
 
 /* Does the process with this token still live?  Needs a transaction. */
 bool
 bbm_token_alive(Oid space, int32 token)
 {
-	LOCKTAG		tag = session_tag(space, (uint32) token, LOCK_TOKEN);
+	LOCKTAG		tag = session_tag(space, token, LOCK_TOKEN);
 
 	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return true;

@@ -78,12 +78,14 @@ typedef struct Climbed
 {
 	SubTransactionId begun_in;
 	bool		engine_before;
+	Oid			acting_before;
 } Climbed;
 
 static Climbed climbed[MAX_CLIMBS];
 static int	climbs = 0;
 static bool engine_writes = false;
 static Oid	acting_user = InvalidOid;
+static Oid	climbed_to = InvalidOid;
 
 static int
 lock_timeout(void)
@@ -509,6 +511,13 @@ forget_blocks_at_xact_end(XactEvent event, void *arg)
 }
 
 static void
+leave_climb(void)
+{
+	engine_writes = climbed[--climbs].engine_before;
+	acting_user = climbed[climbs].acting_before;
+}
+
+static void
 forget_blocks_at_subxact_abort(SubXactEvent event, SubTransactionId mySubid,
 							   SubTransactionId parentSubid, void *arg)
 {
@@ -517,7 +526,7 @@ forget_blocks_at_subxact_abort(SubXactEvent event, SubTransactionId mySubid,
 	while (innermost && innermost->begun_in >= mySubid)
 		leave_user_block();
 	while (climbs > 0 && climbed[climbs - 1].begun_in >= mySubid)
-		engine_writes = climbed[--climbs].engine_before;
+		leave_climb();
 }
 
 /* Registers the callbacks; once a process, from _PG_init. */
@@ -549,32 +558,46 @@ bbm_climb(BbmClimb *climb, Oid to, bool engine)
 		pin_settings();
 	}
 	SetUserIdAndSecContext(to, climb->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	if (climbs == 0)
-		acting_user = climb->user;
 	climbed[climbs].begun_in = GetCurrentSubTransactionId();
-	climbed[climbs++].engine_before = engine_writes;
+	climbed[climbs].engine_before = engine_writes;
+	climbed[climbs].acting_before = acting_user;
+	/* a guard's statement within one of ours is on behalf of the same */
+	if (climbs == 0 || climb->user != climbed_to)
+		acting_user = climb->user;
+	climbed_to = to;
+	climbs++;
 	engine_writes = engine;
 }
 
 void
 bbm_descend(BbmClimb *climb)
 {
-	engine_writes = climbed[--climbs].engine_before;
+	leave_climb();
 	SetUserIdAndSecContext(climb->user, climb->context);
 	if (climb->nest_level > 0)
 		AtEOXact_GUC(false, climb->nest_level);
+}
+
+/*
+ * Is it a statement of our own text that runs?  Not what it has brought about as
+ * another role, in that one's triggers on tables that refer to ours, say.
+ */
+bool
+bbm_our_statement(void)
+{
+	return climbs > 0 && GetUserId() == climbed_to;
 }
 
 /* Are our tables being written by the engine itself?  Asked by their guards. */
 bool
 bbm_engine_writes(void)
 {
-	return climbs > 0 && engine_writes;
+	return engine_writes && bbm_our_statement();
 }
 
 /* On whose behalf the current statement runs. */
 Oid
 bbm_acting_user(void)
 {
-	return climbs > 0 ? acting_user : GetUserId();
+	return bbm_our_statement() ? acting_user : GetUserId();
 }

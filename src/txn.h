@@ -44,6 +44,7 @@ typedef struct BbmClimb
 extern void bbm_climb(BbmClimb *climb, Oid to, bool engine);
 extern void bbm_descend(BbmClimb *climb);
 extern bool bbm_engine_writes(void);
+extern bool bbm_our_statement(void);
 extern Oid	bbm_acting_user(void);
 
 #endif							/* BBM_TXN_H */

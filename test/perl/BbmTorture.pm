@@ -453,7 +453,7 @@ sub rest_in_peace
 	check_twice($state, $_) for @left;
 	violation($state, 'all migrations finish', join "\n", map { value($node, "SELECT * FROM bbm_status('$_')") } @left) if @left;
 	no_workers($node);
-	is(value($node, q(SELECT count(*) FROM pg_locks WHERE locktype = 'object' AND classid = 'batched_background_migrations'::regclass)),
+	is(value($node, q(SELECT count(*) FROM pg_locks WHERE locktype = 'userlock' OR (locktype = 'object' AND classid = 'batched_background_migrations'::regclass))),
 		0, 'nor a lock');
 	return;
 }
