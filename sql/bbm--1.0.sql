@@ -57,6 +57,8 @@ CREATE TABLE @extschema@.batched_background_migrations (
     max_batch_wal bigint,
     on_error text NOT NULL DEFAULT 'fail',
     max_errors integer NOT NULL DEFAULT 100,
+    rows_stay boolean NOT NULL DEFAULT false,
+    partition_order text,
     pass integer NOT NULL DEFAULT 1,
     owner name,
     owner_oid oid,
@@ -100,6 +102,7 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     wal_bytes bigint NOT NULL DEFAULT 0,
     merged_jobs integer NOT NULL DEFAULT 1,
     skipped boolean NOT NULL DEFAULT false,
+    repairs boolean NOT NULL DEFAULT false,
     given_back integer NOT NULL DEFAULT 0,
     given_back_for integer[],
     part_size integer,
@@ -151,7 +154,12 @@ CREATE TABLE @extschema@.bbm_parts (
     begun_lsn pg_lsn NOT NULL DEFAULT '0/0',
     clean_lsn pg_lsn NOT NULL DEFAULT '0/0',
     end_block bigint NOT NULL DEFAULT 0,
-    filenode oid NOT NULL DEFAULT 0
+    filenode oid NOT NULL DEFAULT 0,
+    joined boolean NOT NULL DEFAULT false,
+    low_value bigint,
+    high_value bigint,
+    low_key text[],
+    high_key text[]
 );
 CREATE INDEX bbm_parts_migration_idx ON @extschema@.bbm_parts (migration_id, relation);
 
@@ -344,6 +352,7 @@ CREATE FUNCTION @extschema@.bbm_create(
     max_errors integer DEFAULT 100,
     allow_full_scan boolean DEFAULT false,
     settings text[] DEFAULT NULL,
+    rows_stay boolean DEFAULT false,
     "where" text DEFAULT NULL
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -380,6 +389,7 @@ CREATE FUNCTION @extschema@.bbm_update(
     max_errors integer DEFAULT 100,
     allow_full_scan boolean DEFAULT false,
     settings text[] DEFAULT NULL,
+    rows_stay boolean DEFAULT false,
     allow_key_change boolean DEFAULT false
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -414,7 +424,8 @@ CREATE FUNCTION @extschema@.bbm_delete(
     on_error text DEFAULT 'fail',
     max_errors integer DEFAULT 100,
     allow_full_scan boolean DEFAULT false,
-    settings text[] DEFAULT NULL
+    settings text[] DEFAULT NULL,
+    rows_stay boolean DEFAULT false
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_delete IS
@@ -442,7 +453,8 @@ CREATE FUNCTION @extschema@.bbm_alter(
     on_error text DEFAULT NULL,
     max_errors integer DEFAULT NULL,
     allow_full_scan boolean DEFAULT NULL,
-    settings text[] DEFAULT NULL
+    settings text[] DEFAULT NULL,
+    rows_stay boolean DEFAULT NULL
 ) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_alter IS
@@ -797,6 +809,10 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.share_table IS
     'may run at the same time as another migration of the same table that says so too';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.synchronous IS
     'commit each batch with the server''s synchronous_commit, for jobs with effects outside the database';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.rows_stay IS
+    'nobody moves rows from one partition or child table to another while it runs, so that it can go over them partition by partition';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.partition_order IS
+    'as_one_table, or why it goes over the partitions one by one: by_filter, by_key, rows_stay; set when it is first started';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.allow_full_scan IS
     'may a batch read the whole of a large table? Without it, one whose plan does is refused before it runs';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.job_search_path IS
@@ -853,6 +869,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.max_errors IS
 
 COMMENT ON TABLE @extschema@.batched_background_migration_jobs IS
     'one row a key range of a migration, its attempts and outcome; written by the workers alone';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.repairs IS
+    'it is about the rows of its range that verification has found not to be as they should be';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.id IS
     'identity';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.created_at IS
@@ -978,6 +996,16 @@ COMMENT ON COLUMN @extschema@.bbm_parts.clean_lsn IS
     'the same of the one before: pages unchanged since are clean';
 COMMENT ON COLUMN @extschema@.bbm_parts.end_block IS
     'the pass ends before this block';
+COMMENT ON COLUMN @extschema@.bbm_parts.joined IS
+    'it was attached, or created, while the migration ran';
+COMMENT ON COLUMN @extschema@.bbm_parts.low_value IS
+    'the first key in it when it was begun, where partitions are told apart by the key: one that is an integer';
+COMMENT ON COLUMN @extschema@.bbm_parts.high_value IS
+    'the last key in it when it was begun: one that is an integer';
+COMMENT ON COLUMN @extschema@.bbm_parts.low_key IS
+    'the first key in it when it was begun: any other, a value per column';
+COMMENT ON COLUMN @extschema@.bbm_parts.high_key IS
+    'the last key in it when it was begun: any other, a value per column';
 COMMENT ON COLUMN @extschema@.bbm_parts.filenode IS
     'the files that the positions are about';
 

@@ -236,10 +236,10 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
-CREATE TRIGGER more AFTER UPDATE ON p_new FOR EACH STATEMENT EXECUTE FUNCTION more_in_leaves();
+CREATE TRIGGER more AFTER UPDATE ON p FOR EACH STATEMENT EXECUTE FUNCTION more_in_leaves();
 SELECT bbm_update('composed tree', 'p', 'n = n + 1', 'n = 0', batch_size => 4, follow => true, verify => true);
 CALL bbm_run('composed tree');
-SELECT relation, verifies, min_key, max_key, rows FROM jobs('composed tree');
+SELECT relation, verifies, min_value, max_value, rows FROM jobs('composed tree');
 SELECT n, count(*) FROM p GROUP BY n;
 
 -- a loose scan counts values: two a job; first two have come, then one, each in five rows, and that is the last round

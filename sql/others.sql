@@ -134,8 +134,8 @@ SELECT count(*) FROM batched_background_migrations;
 
 \c - :admin
 -- as it was, until she started it
-SELECT b.name, (to_jsonb(m) - '{updated_at,started_at,finished_at,status,table_oid,total_tuple_count}'::text[])
-               = (to_jsonb(b) - '{updated_at,started_at,finished_at,status,table_oid,total_tuple_count}'::text[]) AS same
+SELECT b.name, (to_jsonb(m) - '{updated_at,started_at,finished_at,status,table_oid,total_tuple_count,partition_order}'::text[])
+               = (to_jsonb(b) - '{updated_at,started_at,finished_at,status,table_oid,total_tuple_count,partition_order}'::text[]) AS same
 FROM before b JOIN batched_background_migrations m USING (id);
 SELECT min(n), max(n) FROM alices.t;
 SELECT status, attempts FROM bbm_jobs('with jobs');

@@ -27,6 +27,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "lockset.h"
+#include "order.h"
 #include "statement.h"
 #include "target.h"
 #include "txn.h"
@@ -151,7 +152,7 @@ enum
 	OPTION_WORKERS, OPTION_MAX_ATTEMPTS, OPTION_SHARE_TABLE, OPTION_SYNCHRONOUS, OPTION_START,
 	OPTION_TARGET_DURATION, OPTION_MIN_BATCH_SIZE, OPTION_MAX_BATCH_SIZE, OPTION_MAX_BATCH_WAL, OPTION_INDEX,
 	OPTION_MIN_KEY, OPTION_MAX_KEY, OPTION_VERIFY, OPTION_CHECK, OPTION_FOLLOW,
-	OPTION_ON_ERROR, OPTION_MAX_ERRORS, OPTION_ALLOW_FULL_SCAN, OPTION_SETTINGS,
+	OPTION_ON_ERROR, OPTION_MAX_ERRORS, OPTION_ALLOW_FULL_SCAN, OPTION_SETTINGS, OPTION_ROWS_STAY,
 	OPTION_LAST
 };
 
@@ -197,7 +198,7 @@ read_options(FunctionCallInfo fcinfo, int first, BbmDefinition *d)
 		{OPTION_SYNCHRONOUS, "synchronous"}, {OPTION_MIN_BATCH_SIZE, "min_batch_size"},
 		{OPTION_MAX_BATCH_SIZE, "max_batch_size"}, {OPTION_VERIFY, "verify"}, {OPTION_FOLLOW, "follow"},
 		{OPTION_ON_ERROR, "on_error"}, {OPTION_MAX_ERRORS, "max_errors"},
-		{OPTION_ALLOW_FULL_SCAN, "allow_full_scan"}
+		{OPTION_ALLOW_FULL_SCAN, "allow_full_scan"}, {OPTION_ROWS_STAY, "rows_stay"}
 	};
 
 	for (int i = 0; i < lengthof(required); i++)
@@ -224,6 +225,7 @@ read_options(FunctionCallInfo fcinfo, int first, BbmDefinition *d)
 	d->max_errors = int_arg(fcinfo, first + OPTION_MAX_ERRORS);
 	d->allow_full_scan = bool_arg(fcinfo, first + OPTION_ALLOW_FULL_SCAN);
 	d->settings = array_arg(fcinfo, first + OPTION_SETTINGS);
+	d->rows_stay = bool_arg(fcinfo, first + OPTION_ROWS_STAY);
 	d->search_path = pstrdup(namespace_search_path);
 	check_max_attempts(d->max_attempts);
 }
@@ -255,6 +257,8 @@ default_key(BbmDefinition *d, Oid relid)
 		return;
 	if (strategy->has_key)
 		d->column_name = bbm_key_default_columns(relid, d->index_name);
+	if (d->operation && d->index_name == NULL && d->min == NULL && d->max == NULL)
+		d->column_name = bbm_order_default_key(relid, d->column_name);
 	if (d->column_name == NULL && d->operation && d->strategy == NULL && d->index_name == NULL)
 	{
 		d->strategy = bbm_strategy_block.name;
@@ -385,7 +389,8 @@ as_migration(const BbmDefinition *d, Oid owner)
 		.column_name = (char *) d->column_name, .index_name = (char *) d->index_name,
 		.strategy = (char *) d->strategy, .search_path = (char *) d->search_path, .owner = owner,
 		.max_attempts = 1, .batch_size = 1, .pass = BBM_FIRST_PASS, .verify = d->verify && *d->verify,
-		.follow = d->follow && *d->follow, .allow_key_change = d->allow_key_change && *d->allow_key_change
+		.follow = d->follow && *d->follow, .allow_key_change = d->allow_key_change && *d->allow_key_change,
+		.rows_stay = d->rows_stay && *d->rows_stay
 	};
 
 	return migration;
@@ -424,7 +429,8 @@ define(BbmDefinition *d, bool start, bool by_number, bool by_key)
 	d->table_name = bbm_table_sql_name(target->relid);
 	if (d->operation)
 	{
-		BbmLeaf		root = {.relid = target->relid, .name = bbm_table_sql_name(target->relid),
+		BbmLeaf		root = {.relid = target->relid, .name = pstrdup(d->table_name),
+			.source = psprintf("%s%s", target->is_tree ? "" : "ONLY ", d->table_name),
 		.whole_tree = target->is_tree};
 
 		d->job = bbm_job_sql(target, &root);
@@ -511,7 +517,7 @@ enum
 	ALTER_NAME, ALTER_NEW_NAME, ALTER_JOB, ALTER_BATCH_SIZE, ALTER_SUB_BATCH_SIZE, ALTER_MAX, ALTER_WORKERS,
 	ALTER_MAX_ATTEMPTS, ALTER_SHARE_TABLE, ALTER_SYNCHRONOUS, ALTER_OWNER, ALTER_TARGET_DURATION,
 	ALTER_MIN_BATCH_SIZE, ALTER_MAX_BATCH_SIZE, ALTER_MAX_BATCH_WAL, ALTER_INDEX, ALTER_VERIFY, ALTER_FOLLOW,
-	ALTER_ON_ERROR, ALTER_MAX_ERRORS, ALTER_ALLOW_FULL_SCAN, ALTER_SETTINGS
+	ALTER_ON_ERROR, ALTER_MAX_ERRORS, ALTER_ALLOW_FULL_SCAN, ALTER_SETTINGS, ALTER_ROWS_STAY
 };
 
 /* A new job is checked as bbm_create checks one, as the role that will run it. */
@@ -573,7 +579,8 @@ bbm_alter(PG_FUNCTION_ARGS)
 		.share_table = bool_arg(fcinfo, ALTER_SHARE_TABLE),
 		.synchronous = bool_arg(fcinfo, ALTER_SYNCHRONOUS),
 		.owner = PG_ARGISNULL(ALTER_OWNER) ? NULL : NameStr(*PG_GETARG_NAME(ALTER_OWNER)),
-		.settings = array_arg(fcinfo, ALTER_SETTINGS)
+		.settings = array_arg(fcinfo, ALTER_SETTINGS),
+		.rows_stay = bool_arg(fcinfo, ALTER_ROWS_STAY)
 	};
 	BbmMigration *migration;
 	BbmStatus	status;
@@ -596,7 +603,7 @@ bbm_alter(PG_FUNCTION_ARGS)
 		(d.job || d.batch_size || d.sub_batch_size || d.max || d.workers || d.max_attempts ||
 		 d.share_table || d.synchronous || d.target_duration || d.min_batch_size || d.max_batch_size ||
 		 d.max_batch_wal || d.index_name || d.verify || d.follow || d.on_error || d.max_errors ||
-		 d.allow_full_scan || d.settings))
+		 d.allow_full_scan || d.settings || d.rows_stay))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("migration \"%s\" is finished and stays so", name),

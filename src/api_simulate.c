@@ -224,7 +224,7 @@ sweep_begin(void *arg)
 	(void) bbm_migration_set_status(migration->id, BBM_ACTIVE);
 	if (!bbm_migration_lock(migration->id, &status) || status != BBM_ACTIVE)
 		elog(ERROR, "migration \"%s\" cannot be taken up", sweep->name);
-	bbm_migration_take_up(migration->id, migration->max.number, InvalidOid, &none, &none, NULL);
+	bbm_migration_take_up(migration->id, migration->max.number, InvalidOid, &none, &none, NULL, BBM_ORDER_UNDECIDED);
 	migration = bbm_migration_by_id(migration->id, CurrentMemoryContext);
 	old = MemoryContextSwitchTo(sweep->context);
 	sweep->target = bbm_target_open(migration);

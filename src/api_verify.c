@@ -121,12 +121,14 @@ count_all(const BbmMigration *migration)
 
 	PG_TRY();
 	{
-		List	   *leaves = target->by_leaf ? bbm_tree_leaves(target->relid) : list_make1_oid(target->relid);
+		/* rows that move between two looks might be seen in none: but for blocks, in the order of the key over all */
+		bool		by_leaf = target->by_leaf && (target->strategy->sweeps || !target->rounds);
+		List	   *leaves = by_leaf ? bbm_tree_leaves(target->relid) : list_make1_oid(target->relid);
 		ListCell   *cell;
 
 		foreach(cell, leaves)
 		{
-			BbmLeaf    *leaf = bbm_leaf_open(target, lfirst_oid(cell));
+			BbmLeaf    *leaf = by_leaf ? bbm_leaf_open(target, lfirst_oid(cell)) : bbm_tree_open(target);
 
 			if (leaf)
 				rows += count_leaf(target, leaf, migration->check_clause != NULL);

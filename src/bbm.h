@@ -58,6 +58,16 @@ typedef enum BbmOnError
 	BBM_ON_ERROR_SKIP			/* the range is put aside */
 } BbmOnError;
 
+/* How the partitions, or child tables, of a table are gone over: partition_order. */
+typedef enum BbmPartitionOrder
+{
+	BBM_ORDER_UNDECIDED,		/* not started yet */
+	BBM_ORDER_AS_ONE_TABLE,		/* in the order of the key over all */
+	BBM_ORDER_BY_FILTER,		/* one by one, and a last check over all for what others have moved */
+	BBM_ORDER_BY_KEY,			/* one by one, as a row that moves has another key */
+	BBM_ORDER_ROWS_STAY			/* one by one, as the user says that no row moves */
+} BbmPartitionOrder;
+
 /*
  * A migration's passes: the odd ones do the work, each even one verifies what
  * the one before has done.
@@ -99,6 +109,8 @@ typedef struct BbmMigration
 	bool		verify;
 	bool		follow;			/* go on with what has come since the start */
 	bool		allow_key_change;
+	bool		rows_stay;
+	BbmPartitionOrder partition_order;
 	char	   *table_name;
 	char	   *column_name;
 	char	   *index_name;		/* to cut along; NULL: any that fits */
@@ -135,6 +147,7 @@ typedef struct BbmJob
 	BbmBound	cursor;			/* ... up to and including this key */
 	int			batch_size;		/* what was asked for when it was cut */
 	int			attempts;
+	bool		repairs;		/* it is about the rows that verification has found in its range */
 	bool		splits;			/* has used up its attempts: what cannot be done is put aside */
 	int			claim_no;		/* fencing token: somebody else's claim raises it */
 	int64		key_count;

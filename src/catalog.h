@@ -102,6 +102,7 @@ typedef struct BbmDefinition
 	const bool *follow;
 	const bool *allow_key_change;
 	const bool *allow_full_scan;
+	const bool *rows_stay;
 	const ArrayType *settings;
 } BbmDefinition;
 
@@ -112,7 +113,7 @@ extern List *bbm_migrations_with_status(List *statuses, MemoryContext context);
 extern List *bbm_runnable_owners(MemoryContext context);
 extern bool bbm_migration_lock(int64 id, BbmStatus *status);
 extern void bbm_migration_take_up(int64 id, int64 total, Oid table, const BbmBound *min, const BbmBound *max,
-								  const char *key_order);
+								  const char *key_order, BbmPartitionOrder partition_order);
 extern void bbm_migration_set_pass(int64 id, int pass);
 extern void bbm_migration_extend(int64 id, const BbmBound *max, bool follow);
 extern void bbm_migration_finish(int64 id);
@@ -231,7 +232,9 @@ extern void bbm_jobs_forget(int64 migration_id);
 extern bool bbm_jobs_idle(int64 migration_id, int n);
 extern void bbm_jobs_merge(int64 migration_id, int retention);
 extern int64 bbm_jobs_found(int64 migration_id, int pass);
+extern void bbm_jobs_repair(int64 migration_id, int found_in, int pass);
 extern char *bbm_job_range_words(const BbmJob *job);
+extern void bbm_part_extent(int64 migration_id, Oid relation, const BbmBound *low, const BbmBound *high);
 extern bool bbm_jobs_last(int64 migration_id, Oid root, Oid relation, int pass, BbmBound *last);
 extern int64 *bbm_jobs_looks(int64 migration_id, int pass, int *n);
 
@@ -266,11 +269,15 @@ typedef struct BbmPart
 	XLogRecPtr	clean_lsn;		/* the same of the one before: pages unchanged since are clean */
 	int64		end_block;		/* of the pass that has begun */
 	Oid			filenode;		/* the LSNs are of these files */
+	bool		joined;			/* it came while the migration ran */
+	bool		has_extent;		/* where a key tells the partitions, it had keys when it was begun ... */
+	BbmBound	low;			/* ... from here ... */
+	BbmBound	high;			/* ... to here */
 } BbmPart;
 
 extern List *bbm_parts(int64 migration_id);
 extern BbmPart *bbm_part(int64 migration_id, Oid relation);
-extern void bbm_part_add(int64 migration_id, Oid relation, const char *name);
+extern void bbm_part_add(int64 migration_id, Oid relation, const char *name, bool joined);
 extern void bbm_part_begin(int64 migration_id, const BbmPart *part);
 extern void bbm_part_done(int64 migration_id, Oid relation, int pass);
 extern void bbm_part_rename(int64 migration_id, Oid relation, const char *name);

@@ -315,7 +315,7 @@ bbm_job_insert(BbmJob *job, int32 token, int64 after)
 		raise_ids_behind();
 	job->attempts = 1;
 	job->claim_no = 1;
-	job->splits = false;
+	job->splits = job->repairs = false;
 	job->has_cursor = false;
 	job->part_size = job->stuck = 0;
 }
@@ -336,7 +336,7 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, Me
 		" ORDER BY o.id LIMIT 1 FOR UPDATE SKIP LOCKED) "
 		"RETURNING id, min_value, max_value, cursor_value, attempts::bigint, claim_no::bigint, key_count, "
 		"pass::bigint, min_key, max_key, cursor_key, relation, relation_name, batch_size::bigint, splits, "
-		"part_size::bigint, stuck::bigint",
+		"part_size::bigint, stuck::bigint, repairs",
 		5, {INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID}
 	};
 	Datum		values[] = {
@@ -371,6 +371,7 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, Me
 	job->splits = DatumGetBool(bbm_sql_get(0, 15, &isnull));
 	job->part_size = bbm_sql_int64(0, 16);
 	job->stuck = bbm_sql_int64(0, 17);
+	job->repairs = DatumGetBool(bbm_sql_get(0, 18, &isnull));
 	return true;
 }
 
@@ -721,6 +722,28 @@ bbm_jobs_found(int64 migration_id, int pass)
 	return bbm_sql_int64(0, 1);
 }
 
+/*
+ * What a pass that verifies has found is to be done in the next, range by range:
+ * that many rows are found.  Caller has bbm_migration_lock, so no other session
+ * cuts, finishes or merges a job of the migration meanwhile that matters here: all
+ * of the pass are finished.
+ */
+void
+bbm_jobs_repair(int64 migration_id, int found_in, int pass)
+{
+	static BbmSql sql = {
+		"INSERT INTO @.batched_background_migration_jobs (batched_background_migration_id, min_value, max_value, "
+		"min_key, max_key, relation, relation_name, key_count, batch_size, pass, status, repairs, updated_at) "
+		"SELECT batched_background_migration_id, min_value, max_value, min_key, max_key, relation, relation_name, "
+		" row_count, batch_size, $3, 1, true, clock_timestamp() FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND pass = $2 AND row_count > 0 ORDER BY id",
+		3, {INT8OID, INT4OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(found_in), Int32GetDatum(pass)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
 /* A key as words: no control characters, and not endless. */
 static void
 append_key_words(StringInfo words, Datum key)
@@ -815,12 +838,12 @@ bbm_jobs_merge(int64 migration_id, int retention)
 	static BbmSql sql = {
 		"WITH old AS MATERIALIZED ("
 		" SELECT id, min_value, max_value, min_key::text, max_key::text, key_count, row_count, run_ms, wal_bytes, "
-		"  merged_jobs, started_at, finished_at, status, pass, relation, batch_size, skipped, "
+		"  merged_jobs, started_at, finished_at, status, pass, relation, batch_size, skipped, repairs, "
 		"  given_back, given_back_for "
 		" FROM @.batched_background_migration_jobs "
 		" WHERE batched_background_migration_id = $1 AND id > 0 AND id < $2 "
 		" ORDER BY id DESC LIMIT 10000), "
-		"edges AS (SELECT *, CASE WHEN status = 2 AND lag(status) OVER w = 2 AND lag(pass) OVER w = pass "
+		"edges AS (SELECT *, CASE WHEN status = 2 AND lag(status) OVER w = 2 AND lag(pass) OVER w = pass AND lag(repairs) OVER w = repairs "
 		"  AND lag(relation) OVER w IS NOT DISTINCT FROM relation AND NOT skipped AND NOT lag(skipped) OVER w "
 		"  AND (min_key IS NOT NULL OR pass > 1 OR (min_value = 0 AND max_value = 0) "
 		"       OR min_value::numeric = (lag(max_value) OVER w)::numeric + 1) THEN 0 ELSE 1 END AS edge "

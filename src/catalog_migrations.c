@@ -27,7 +27,8 @@
 	"owner_oid, home, table_oid, total_tuple_count IS NOT NULL, min_key, max_key, index_name, operation, " \
 	"set_clause, where_clause, check_clause, verify, follow, allow_key_change, pass::bigint, " \
 	"(extract(epoch FROM target_duration) * 1000)::float8, min_batch_size::bigint, max_batch_size::bigint, " \
-	"max_batch_wal, on_error, max_errors::bigint, allow_full_scan, settings, key_order, finished_at IS NOT NULL"
+	"max_batch_wal, on_error, max_errors::bigint, allow_full_scan, settings, key_order, finished_at IS NOT NULL, " \
+	"rows_stay, partition_order"
 
 static Oid
 get_oid(uint64 row, int column)
@@ -63,6 +64,20 @@ on_error_of(const char *word)
 {
 	return strcmp(word, "split") == 0 ? BBM_ON_ERROR_SPLIT :
 		strcmp(word, "skip") == 0 ? BBM_ON_ERROR_SKIP : BBM_ON_ERROR_FAIL;
+}
+
+static const char *const partition_orders[] = {NULL, "as_one_table", "by_filter", "by_key", "rows_stay"};
+
+/* Undecided without a word; of a word that is not ours too, as an INSERT may have it. */
+static BbmPartitionOrder
+partition_order_of(const char *word)
+{
+	for (int i = 1; word && i < lengthof(partition_orders); i++)
+	{
+		if (strcmp(word, partition_orders[i]) == 0)
+			return (BbmPartitionOrder) i;
+	}
+	return BBM_ORDER_UNDECIDED;
 }
 
 /* NULL without. */
@@ -123,6 +138,8 @@ read_migration(uint64 row, MemoryContext context)
 	m->overrides = get_overrides(row, 40, context);
 	m->key_order = bbm_sql_text(row, 41, context);
 	m->was_done = get_bool(row, 42);
+	m->rows_stay = get_bool(row, 43);
+	m->partition_order = partition_order_of(bbm_sql_text(row, 44, CurrentMemoryContext));
 	return m;
 }
 
@@ -269,24 +286,26 @@ array_or_null(const BbmBound *bound, char *null)
 /* Active becomes running; bounds that were not given are fixed now.  Caller has bbm_migration_lock. */
 void
 bbm_migration_take_up(int64 id, int64 total, Oid table, const BbmBound *min, const BbmBound *max,
-					  const char *key_order)
+					  const char *key_order, BbmPartitionOrder partition_order)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migrations SET status = 4, "
 		"started_at = coalesce(started_at, clock_timestamp()), finished_at = NULL, "
 		"total_tuple_count = coalesce(total_tuple_count, $2), table_oid = $3, "
 		"min_key = coalesce(min_key, $4), max_key = coalesce(max_key, $5), "
-		"key_order = coalesce(key_order, $6) WHERE id = $1",
-		6, {INT8OID, INT8OID, OIDOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID}
+		"key_order = coalesce(key_order, $6), partition_order = coalesce(partition_order, $7) WHERE id = $1",
+		7, {INT8OID, INT8OID, OIDOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID}
 	};
-	char		nulls[7] = "      ";
+	const char *order = partition_orders[partition_order];
+	char		nulls[8] = "       ";
 	Datum		values[] = {
 		Int64GetDatum(id), Int64GetDatum(total), ObjectIdGetDatum(table), array_or_null(min, &nulls[3]),
-		array_or_null(max, &nulls[4]), key_order ? CStringGetTextDatum(key_order) : (Datum) 0
+		array_or_null(max, &nulls[4]), key_order ? CStringGetTextDatum(key_order) : (Datum) 0,
+		order ? CStringGetTextDatum(order) : (Datum) 0
 	};
 
 	nulls[5] = key_order ? ' ' : 'n';
-
+	nulls[6] = order ? ' ' : 'n';
 	bbm_sql_run(&sql, values, nulls, true);
 }
 
@@ -442,16 +461,16 @@ bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 		"batching_strategy, job_search_path, min_value, max_value, batch_size, sub_batch_size, workers, "
 		"max_attempts, share_table, synchronous, status, owner, min_key, max_key, index_name, operation, set_clause, "
 		"where_clause, check_clause, verify, follow, allow_key_change, target_duration, min_batch_size, max_batch_size, "
-		"max_batch_wal, on_error, max_errors, allow_full_scan, settings, key_order) "
+		"max_batch_wal, on_error, max_errors, allow_full_scan, settings, key_order, rows_stay) "
 		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($10, 0), $11, $12::smallint, $13, $14, $15::smallint, "
 		"(SELECT rolname FROM pg_roles WHERE oid = $16), $17, $18, $19, $20, $21, $22, $23, $24, $25, coalesce($26, false), $27, $28, "
-		"$29, $30, $31, $32, $33, $34, $35) RETURNING id",
-		35, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID,
+		"$29, $30, $31, $32, $33, $34, $35, $36) RETURNING id",
+		36, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID,
 			INT4OID, INT4OID, BOOLOID, BOOLOID, INT4OID, OIDOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, TEXTOID,
 		TEXTOID, TEXTOID, BOOLOID, BOOLOID, BOOLOID, INTERVALOID, INT4OID, INT4OID, INT8OID, TEXTOID, INT4OID,
-		BOOLOID, TEXTARRAYOID, TEXTOID}
+		BOOLOID, TEXTARRAYOID, TEXTOID, BOOLOID}
 	};
-	char		nulls[36] = "                                   ";
+	char		nulls[37] = "                                    ";
 	Datum		values[] = {
 		text_or_null(d->name, &nulls[0]), text_or_null(d->table_name, &nulls[1]),
 		text_or_null(d->column_name, &nulls[2]), text_or_null(d->job, &nulls[3]),
@@ -470,7 +489,7 @@ bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 		int_or_null(d->max_batch_size, &nulls[28]), int64_or_null(d->max_batch_wal, &nulls[29]),
 		text_or_null(d->on_error, &nulls[30]), int_or_null(d->max_errors, &nulls[31]),
 		bool_or_null(d->allow_full_scan, &nulls[32]), settings_or_null(d->settings, &nulls[33]),
-		text_or_null(d->key_order, &nulls[34])
+		text_or_null(d->key_order, &nulls[34]), bool_or_null(d->rows_stay, &nulls[35])
 	};
 
 	bbm_sql_run(&sql, values, nulls, false);
@@ -494,12 +513,12 @@ bbm_migration_alter(int64 id, const BbmDefinition *d)
 		"max_batch_wal = coalesce($17, max_batch_wal), index_name = coalesce($18, index_name), "
 		"verify = coalesce($19, verify), follow = coalesce($20, follow), on_error = coalesce($21, on_error), "
 		"max_errors = coalesce($22, max_errors), allow_full_scan = coalesce($23, allow_full_scan), "
-		"settings = coalesce($24, settings) WHERE id = $1",
-		24, {INT8OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT8OID, INT4OID, INT4OID, BOOLOID, BOOLOID,
+		"settings = coalesce($24, settings), rows_stay = coalesce($25, rows_stay) WHERE id = $1",
+		25, {INT8OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT8OID, INT4OID, INT4OID, BOOLOID, BOOLOID,
 			TEXTOID, TEXTOID, INTERVALOID, BOOLOID, INT4OID, INT4OID, INT8OID, TEXTOID, BOOLOID, BOOLOID,
-			TEXTOID, INT4OID, BOOLOID, TEXTARRAYOID}
+			TEXTOID, INT4OID, BOOLOID, TEXTARRAYOID, BOOLOID}
 	};
-	char		nulls[25] = "                        ";
+	char		nulls[26] = "                         ";
 	Datum		values[] = {
 		Int64GetDatum(id), text_or_null(d->name, &nulls[1]), text_or_null(d->job, &nulls[2]),
 		int_or_null(d->batch_size, &nulls[3]), int_or_null(d->sub_batch_size, &nulls[4]),
@@ -512,7 +531,7 @@ bbm_migration_alter(int64 id, const BbmDefinition *d)
 		text_or_null(d->index_name, &nulls[17]), bool_or_null(d->verify, &nulls[18]),
 		bool_or_null(d->follow, &nulls[19]), text_or_null(d->on_error, &nulls[20]),
 		int_or_null(d->max_errors, &nulls[21]), bool_or_null(d->allow_full_scan, &nulls[22]),
-		settings_or_null(d->settings, &nulls[23])
+		settings_or_null(d->settings, &nulls[23]), bool_or_null(d->rows_stay, &nulls[24])
 	};
 
 	bbm_sql_run(&sql, values, nulls, false);

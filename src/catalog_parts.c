@@ -19,7 +19,8 @@
 #include "sql.h"
 
 #define PART_COLUMNS \
-	"relation, relation_name, pass::bigint, begun::bigint, begun_lsn, clean_lsn, end_block, filenode"
+	"relation, relation_name, pass::bigint, begun::bigint, begun_lsn, clean_lsn, end_block, filenode, joined, " \
+	"low_value IS NOT NULL, low_value, high_value, low_key, high_key"
 
 static BbmPart *
 read_part(uint64 row)
@@ -35,6 +36,12 @@ read_part(uint64 row)
 	part->clean_lsn = (XLogRecPtr) bbm_sql_int64(row, 6);
 	part->end_block = bbm_sql_int64(row, 7);
 	part->filenode = DatumGetObjectId(bbm_sql_get(row, 8, &isnull));
+	part->joined = DatumGetBool(bbm_sql_get(row, 9, &isnull));
+	part->has_extent = DatumGetBool(bbm_sql_get(row, 10, &isnull));
+	part->low.number = bbm_sql_int64(row, 11);
+	part->high.number = bbm_sql_int64(row, 12);
+	part->low.key = bbm_sql_array(row, 13, CurrentMemoryContext);
+	part->high.key = bbm_sql_array(row, 14, CurrentMemoryContext);
 	return part;
 }
 
@@ -70,13 +77,15 @@ bbm_part(int64 migration_id, Oid relation)
 }
 
 void
-bbm_part_add(int64 migration_id, Oid relation, const char *name)
+bbm_part_add(int64 migration_id, Oid relation, const char *name, bool joined)
 {
 	static BbmSql sql = {
-		"INSERT INTO @.bbm_parts (migration_id, relation, relation_name) VALUES ($1, $2, $3)",
-		3, {INT8OID, OIDOID, TEXTOID}
+		"INSERT INTO @.bbm_parts (migration_id, relation, relation_name, joined) VALUES ($1, $2, $3, $4)",
+		4, {INT8OID, OIDOID, TEXTOID, BOOLOID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), CStringGetTextDatum(name)};
+	Datum		values[] = {
+		Int64GetDatum(migration_id), ObjectIdGetDatum(relation), CStringGetTextDatum(name), BoolGetDatum(joined)
+	};
 
 	bbm_sql_run(&sql, values, NULL, true);
 }
@@ -231,6 +240,23 @@ bbm_jobs_revive(int64 migration_id, List *leaves)
 		oids[foreach_current_index(cell)] = ObjectIdGetDatum(lfirst_oid(cell));
 	values[1] = PointerGetDatum(construct_array(oids, list_length(leaves), OIDOID, sizeof(Oid), true, TYPALIGN_INT));
 	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/* The first and the last key that a leaf has when it is begun. */
+void
+bbm_part_extent(int64 migration_id, Oid relation, const BbmBound *low, const BbmBound *high)
+{
+	static BbmSql sql = {
+		"UPDATE @.bbm_parts SET low_value = $3, high_value = $4, low_key = $5, high_key = $6 "
+		"WHERE migration_id = $1 AND relation = $2",
+		6, {INT8OID, OIDOID, INT8OID, INT8OID, TEXTARRAYOID, TEXTARRAYOID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int64GetDatum(low->number),
+		Int64GetDatum(high->number), low->key, high->key
+	};
+
+	bbm_sql_run(&sql, values, DatumGetPointer(low->key) ? NULL : "    nn", true);
 }
 
 /*

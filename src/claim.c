@@ -157,15 +157,19 @@ cut_new(BbmClaim *claim, const BbmClaimState *state, bool at_once)
 	int			size = bbm_size_now(target, state);
 	BbmRange	range;
 	BbmLeaf    *leaf;
+	bool		of_leaf;
 	MemoryContext old;
 
+	/* to cut is not to look for what verification has found */
+	target->repairs = BBM_REPAIRS_NONE;
 	if (!bbm_next_range(target, state, size, at_once, &range, &leaf))
 		return false;
 	old = MemoryContextSwitchTo(claim->context);
 	claim->job.migration_id = target->migration->id;
 	claim->job.pass = state->pass;
-	claim->job.relation = target->by_leaf && leaf ? leaf->relid : InvalidOid;
-	claim->job.relation_name = target->by_leaf && leaf ? pstrdup(leaf->name) : NULL;
+	of_leaf = target->by_leaf && leaf && !leaf->whole_tree;
+	claim->job.relation = of_leaf ? leaf->relid : InvalidOid;
+	claim->job.relation_name = of_leaf ? pstrdup(leaf->name) : NULL;
 	claim->job.min = keep_bound(&range.min);
 	claim->job.max = keep_bound(&range.max);
 	claim->job.key_count = range.key_count;
@@ -328,6 +332,7 @@ bbm_nothing_left(BbmTarget *target)
 	BbmRange	range;
 	BbmLeaf    *leaf;
 
+	target->repairs = BBM_REPAIRS_NONE;
 	if (!bbm_claim_state(target->migration->id, &state) || !bbm_target_is_current(target) ||
 		bbm_next_range(target, &state, 1, false, &range, &leaf))
 		return false;

@@ -143,6 +143,9 @@ bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 	int64		rows;
 	int			result;
 
+	/* what a statement over many partitions is thought to cost is not what a batch of it does */
+	if (leaf->whole_tree && target->form == BBM_JOB_COMPOSED)
+		bbm_guc_set("jit", "off", true);
 	bbm_job_bind(target, leaf, range, size, values);
 	error_context_stack = &callback;
 	result = bbm_plan_execute(target, leaf, values, target->strategy->one_at_a_time ? size : Max(range->key_count, 1));
@@ -180,11 +183,14 @@ next_part(const BbmWork *work, BbmLeaf *leaf, BbmRange *part, int *batch_size)
 	BbmRange	rest = {job->has_cursor ? job->cursor : job->min, job->max, job->key_count};
 	int			cut_down = bbm_size_of_part(0, job->part_size, target->part_size);
 	int			size = bbm_size_of_part(target->migration->sub_batch_size, cut_down, 0);
-	bool		by_number = target->key.is_integer || target->strategy->sweeps;
+	bool		by_number = (target->key.is_integer || target->strategy->sweeps) && !job->repairs;
 
 	/* a function is told the size of the commit at hand */
 	*batch_size = size > 0 ? Min(size, bbm_job_size(target, job)) : bbm_job_size(target, job);
 	job->ran_size = target->strategy->one_at_a_time ? *batch_size : (int) Max(Min(rest.key_count, INT_MAX), 1);
+	/* a job of the user's does each row of its range, so a range is one key */
+	if (job->repairs)
+		size = target->form == BBM_JOB_COMPOSED ? bbm_size_of_part(size, bbm_job_size(target, job), 0) : 1;
 	if (target->strategy->one_at_a_time || (size <= 0 && !job->has_cursor))
 	{
 		*part = rest;
@@ -226,9 +232,11 @@ static BbmLeaf *
 leaf_of(const BbmWork *work)
 {
 	BbmTarget  *target = work->target;
-	/* cut before the table had a child, it is the table's own */
-	bool		of_leaf = target->by_leaf && work->job->relation_name;
-	BbmLeaf    *leaf = bbm_leaf_open(target, of_leaf ? work->job->relation : target->relid);
+	const BbmJob *job = work->job;
+	bool		of_leaf = target->by_leaf && job->relation_name;
+	/* cut before the table had a child, it is the table's own; in a later pass it is of all leaves */
+	BbmLeaf    *leaf = !of_leaf && job->pass > BBM_FIRST_PASS ? bbm_tree_open(target) :
+		bbm_leaf_open(target, of_leaf ? job->relation : target->relid);
 
 	if (leaf == NULL && !of_leaf)
 		bbm_table_is_gone(target->migration->table_name);
@@ -253,7 +261,8 @@ adapt(BbmWork *work, bool more)
 	/* a job that has failed does not try a larger size again, which may cost it another attempt */
 	work->next_size = work->job->attempts > 1 ? cut_down :
 		bbm_size_after_success(cut_down, full > 0 ? full : Max(work->job->batch_size, 1));
-	if (more || !bbm_size_follows(target->migration) || work->job->splits || BBM_PASS_VERIFIES(work->job->pass))
+	if (more || !bbm_size_follows(target->migration) || work->job->splits || work->job->repairs ||
+		BBM_PASS_VERIFIES(work->job->pass))
 		return;
 	bbm_size_limits(target, &limits);
 	/* of a job that was taken over, before this process has cut one */
@@ -272,6 +281,7 @@ verify(BbmWork *work, BbmRange *part)
 
 	if (!BBM_PASS_VERIFIES(job->pass))
 		return false;
+	target->repairs = BBM_REPAIRS_NONE;
 	/* left over from before the migration was begun anew: nobody asks any more */
 	if (job->pass < target->migration->pass)
 		work->cost.rows = 0;
@@ -302,6 +312,8 @@ do_part(BbmWork *work, BbmRange *part)
 	work->cost.rows = 0;
 	if (verify(work, part))
 		return false;
+	target->repairs = !job->repairs ? BBM_REPAIRS_NONE :
+		bbm_verifies_by_check(target, job->pass - 1) ? BBM_REPAIRS_CHECK : BBM_REPAIRS_FILTER;
 	leaf = leaf_of(work);
 	if (leaf == NULL)
 		ereport(LOG,
@@ -315,7 +327,7 @@ do_part(BbmWork *work, BbmRange *part)
 		more = next_part(work, leaf, part, &batch_size);
 		work->keys += part->key_count;
 		/* a range without a key may have got one since */
-		if (part->key_count > 0 || target->key.is_integer)
+		if (part->key_count > 0 || (target->key.is_integer && !job->repairs))
 			work->cost.rows = bbm_run_range(target, leaf, part, batch_size);
 		if (target->strategy->after_batch)
 			target->strategy->after_batch(target, leaf);

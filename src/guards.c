@@ -394,8 +394,9 @@ work_anew(Row *row)
 }
 
 /*
- * A verification has failed, and what it has found may be mended.  Where a row
- * tells by itself whether it is done, those that are left are done first.
+ * A verification has failed.  What it has found is done before the next: along a
+ * key, those rows (bbm_migration_event makes jobs of them); where a row tells by
+ * itself whether it is done, all that are left.
  */
 static void
 verify_anew(Row *row)
@@ -406,7 +407,7 @@ verify_anew(Row *row)
 	if (strategy && !strategy->has_key)
 		work_anew(row);
 	else
-		set(row, "pass", Int32GetDatum(pass + 2), false);
+		set(row, "pass", Int32GetDatum(pass + 1), false);
 }
 
 /* Started here, which makes a copy a migration of this database. */
@@ -728,6 +729,9 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 		/* a copy that is started here */
 		if (at_home(now) && !is_null(old, "home") && !at_home(old))
 			bbm_parts_settle(get_int(now, "id"));
+		/* its verification has failed: see verify_anew */
+		if (get_int(now, "pass") == get_int(old, "pass") + 1 && !bbm_engine_writes())
+			bbm_jobs_repair(get_int(now, "id"), (int) get_int(old, "pass"), (int) get_int(now, "pass"));
 		/* a failed one that is started, now or after a pause, gets fresh attempts */
 		if (to == BBM_ACTIVE && from != to && (from == BBM_FAILED || !is_null(old, "failure_error_code")))
 			(void) bbm_jobs_refresh(get_int(now, "id"));

@@ -453,6 +453,24 @@ bbm_job_parts(const BbmMigration *migration, BbmStatementParts *parts)
 	parts->condition = migration->where_clause;
 }
 
+/* Tells which rows the job at hand is about, where verification has found them; else NULL. */
+char *
+bbm_job_found(const BbmTarget *target)
+{
+	const BbmMigration *migration = target->migration;
+
+	return target->repairs == BBM_REPAIRS_NONE ? NULL : target->repairs == BBM_REPAIRS_FILTER ? migration->where_clause :
+		psprintf("(%s\n) IS NOT TRUE", migration->check_clause);
+}
+
+/* A condition for rows of the leaf's source (NULL: none), and that they are the leaf's. */
+static char *
+with_rows(const BbmLeaf *leaf, char *condition)
+{
+	return leaf->own_rows == NULL ? condition :
+		condition ? psprintf("%s AND %s", leaf->own_rows, condition) : leaf->own_rows;
+}
+
 /* The statement that a composed job runs on a leaf. */
 char *
 bbm_job_sql(BbmTarget *target, BbmLeaf *leaf)
@@ -465,12 +483,15 @@ bbm_job_sql(BbmTarget *target, BbmLeaf *leaf)
 	/* a row that has left its range: what follows may do it again, or has left it out */
 	if (undone == NULL && leaf->checks_key)
 		undone = psprintf("NOT (%s)", range);
+	/* a row that meets the filter and the check is not to be done again */
+	if (target->repairs == BBM_REPAIRS_CHECK)
+		range = psprintf("%s\n) AND (%s", range, bbm_job_found(target));
 	/* a row can leave a partition only through the root */
 	if (target->moves_rows && !leaf->whole_tree)
 		return bbm_statement_compose(&parts, bbm_table_sql_name(target->relid), target->alias, false,
 									 psprintf("%s.tableoid OPERATOR(pg_catalog.=) %u::pg_catalog.oid AND %s",
 											  target->alias, leaf->relid, range), undone);
-	return bbm_statement_compose(&parts, leaf->name, target->alias, !leaf->whole_tree, range, undone);
+	return bbm_statement_compose(&parts, leaf->source, target->alias, false, with_rows(leaf, range), undone);
 }
 
 /* Prepares a statement of the owner's and keeps it; what is wrong with it is said of the text it is from. */
@@ -572,8 +593,8 @@ bbm_job_left_plan(BbmTarget *target, BbmLeaf *leaf)
 		bbm_job_parts(migration, &parts);
 	if (range == NULL)
 		range = psprintf("%s.%s IS NULL", target->alias, quote_identifier(migration->column_name));
-	leaf->left_plan = prepare_count(target, bbm_statement_count(&parts, leaf->name, target->alias, !leaf->whole_tree,
-																range));
+	leaf->left_plan = prepare_count(target, bbm_statement_count(&parts, leaf->source, target->alias, false,
+																with_rows(leaf, range)));
 	return leaf->left_plan;
 }
 
@@ -585,8 +606,8 @@ bbm_job_check_plan(BbmTarget *target, BbmLeaf *leaf)
 	.condition = psprintf("(%s\n) IS NOT TRUE", target->migration->check_clause)};
 
 	if (leaf->check_plan == NULL)
-		leaf->check_plan = prepare_count(target, bbm_statement_count(&parts, leaf->name, target->alias,
-																	 !leaf->whole_tree, range_of(target, leaf)));
+		leaf->check_plan = prepare_count(target, bbm_statement_count(&parts, leaf->source, target->alias, false,
+																	 with_rows(leaf, range_of(target, leaf))));
 	return leaf->check_plan;
 }
 

@@ -269,7 +269,7 @@ void
 bbm_key_walk(BbmKeyWalk *walk)
 {
 	walk->count = 0;
-	if (OidIsValid(walk->leaf->index))
+	if (OidIsValid(walk->leaf->index) && walk->condition == NULL)
 		walk_index(walk);
 	else
 		bbm_key_query(walk, false);

@@ -6,11 +6,18 @@
  * NOTES
  *	  The odd passes work, the even ones verify.  Most migrations have the first
  *	  pass alone.  One that names a verification has a second, and fails if that
- *	  finds a row.  Where rows move, a pass that works and one that verifies
+ *	  finds a row; started again, it goes on with a pass about those rows.  Where
+ *	  rows move, a pass that works and one that verifies
  *	  take turns until the latter finds none; if the migration names a check as
  *	  well, one more pass that verifies is about that.  A migration that is begun
  *	  anew leaves a number out, so that what its earlier passes have found does
  *	  not count.
+ *
+ *	  Along a key, partition by partition, one such turn is enough.  The check goes
+ *	  over all partitions range by range, and what it finds is done in the same
+ *	  order: a row that was there from the start, whatever partition it moves to, is
+ *	  in its range when that is checked, and again when that is done.  What comes to
+ *	  meet the filter after that has come since.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,7 +43,8 @@ extend(BbmTarget *target, const BbmClaimState *state)
 {
 	const BbmMigration *migration = target->migration;
 	bool		bounded = target->key.is_integer || DatumGetPointer(state->max.key);
-	BbmLeaf		root = {.relid = target->relid, .name = bbm_table_sql_name(target->relid), .whole_tree = true};
+	char	   *name = bbm_table_sql_name(target->relid);
+	BbmLeaf		root = {.relid = target->relid, .name = name, .source = name, .whole_tree = true};
 	BbmLeaf    *leaf = target->by_leaf ? &root : bbm_leaf_open(target, target->relid);
 	BbmBound	max;
 	/* without a bound the table was empty, and all there is has come since */
@@ -68,7 +76,7 @@ not_as_it_should_be(const BbmTarget *target, int64 found, bool by_check)
 			 by_check ?
 			 errdetail("They do not meet the check: %s", migration->check_clause) :
 			 errdetail("They still meet \"where\": %s", migration->where_clause),
-			 errhint("Mend them, and start the migration again: it is verified anew.")));
+			 errhint("Start the migration again: they are done, and it is verified anew.")));
 }
 
 /* The least of n numbers. */
@@ -118,6 +126,14 @@ tell_of_another(const BbmTarget *target, int64 found)
 	bbm_event_add(migration->id, migration->name, "pass", BBM_RUNNING, migration->owner, detail);
 }
 
+/* Must a pass that has worked be followed by a check over all leaves, for what was moved behind it? */
+static bool
+needs_check(const BbmTarget *target, int pass)
+{
+	return target->rounds &&
+		(!target->strategy->has_key || pass == BBM_FIRST_PASS || bbm_tree_has_joined(target, pass));
+}
+
 /*
  * Everything of a pass is cut and done: true when the migration is finished,
  * else the next pass is set, or an error says why there is none.  Caller has
@@ -136,9 +152,9 @@ bbm_pass_ended(BbmTarget *target)
 	bbm_tree_tell(target);
 	if (!BBM_PASS_VERIFIES(state.pass))
 	{
-		if (migration->follow && extend(target, &state))
+		if (migration->follow && state.pass == BBM_FIRST_PASS && extend(target, &state))
 			return false;
-		if (!target->strategy->sweeps && !migration->verify)
+		if (!migration->verify && !needs_check(target, state.pass))
 			return true;
 		bbm_migration_set_pass(migration->id, state.pass + 1);
 		return false;
@@ -146,17 +162,19 @@ bbm_pass_ended(BbmTarget *target)
 
 	found = bbm_jobs_found(migration->id, state.pass);
 	by_check = bbm_verifies_by_check(target, state.pass);
-	if (found > 0 && (by_check || !target->strategy->sweeps))
+	if (found > 0 && (by_check || !target->rounds))
 		not_as_it_should_be(target, found, by_check);
 	if (found > 0)
 	{
 		check_progress(target, state.pass, found);
 		tell_of_another(target, found);
+		if (target->strategy->has_key)
+			bbm_jobs_repair(migration->id, state.pass, state.pass + 1);
 	}
 	else if (!bbm_tree_has_new(target))
 	{
 		/* nothing is left to do; are the rows as they should be? */
-		if (!target->strategy->sweeps || !migration->verify || migration->check_clause == NULL || by_check)
+		if (!target->rounds || !migration->verify || migration->check_clause == NULL || by_check)
 			return true;
 		bbm_migration_set_pass(migration->id, state.pass + 2);
 		return false;

@@ -32,6 +32,7 @@
 
 #include "compat.h"
 #include "lockset.h"
+#include "order.h"
 #include "spi.h"
 #include "txn.h"
 
@@ -204,6 +205,40 @@ is_plain(const BbmLeaf *leaf, const PlannedStmt *stmt)
 	return scan && IsA(scan, IndexScan) && scan->indexid == leaf->index && list_length(scan->indexqual) >= 2;
 }
 
+/* The same of all partitions of the target, each by an index? */
+static bool
+is_plain_tree(const PlannedStmt *stmt)
+{
+	ModifyTable *modify = (ModifyTable *) stmt->planTree;
+	Plan	   *below;
+	ListCell   *cell;
+
+	if (!IsA(modify, ModifyTable) || (stmt->commandType != CMD_UPDATE && stmt->commandType != CMD_DELETE) ||
+		stmt->subplans != NIL)
+		return false;
+	below = outerPlan(modify);
+	if (below && IsA(below, Result))
+		below = outerPlan(below);
+	if (below == NULL || !IsA(below, Append))
+		return false;
+	foreach(cell, ((Append *) below)->appendplans)
+	{
+		if (!IsA(lfirst(cell), IndexScan) || list_length(((IndexScan *) lfirst(cell))->indexqual) < 2)
+			return false;
+	}
+	return true;
+}
+
+/* Is the plan so simple that it is the same for each range? */
+static bool
+is_same_for_all(const BbmTarget *target, const BbmLeaf *leaf, const PlannedStmt *stmt)
+{
+	/* where the key tells the partition, one that is planned for a range leaves out the others */
+	if (leaf->whole_tree)
+		return is_plain_tree(stmt) && !bbm_order_key_leads(target);
+	return is_plain(leaf, stmt);
+}
+
 /*
  * A statement that is plain has the same plan for each range, and is executed
  * with a generic one: to plan it again for each costs as much as a small batch.
@@ -218,7 +253,7 @@ bbm_plan_choose(const BbmTarget *target, BbmLeaf *leaf)
 	CachedPlan *plan;
 
 	/* who only looks has prepared none */
-	if (leaf->plan == NULL || !OidIsValid(leaf->index) ||
+	if (leaf->plan == NULL || (!OidIsValid(leaf->index) && !leaf->whole_tree) ||
 		(target->form != BBM_JOB_STATEMENT && target->form != BBM_JOB_COMPOSED))
 		return;
 	source = plan_source(leaf);
@@ -226,7 +261,7 @@ bbm_plan_choose(const BbmTarget *target, BbmLeaf *leaf)
 	plan = bbm_spi_cached_plan(leaf->plan);
 	if (plan == NULL)
 		return;
-	if (list_length(plan->stmt_list) == 1 && is_plain(leaf, linitial_node(PlannedStmt, plan->stmt_list)))
+	if (list_length(plan->stmt_list) == 1 && is_same_for_all(target, leaf, linitial_node(PlannedStmt, plan->stmt_list)))
 		source->cursor_options |= CURSOR_OPT_GENERIC_PLAN;
 	else
 		source->cursor_options &= ~CURSOR_OPT_GENERIC_PLAN;

@@ -82,7 +82,7 @@ void
 bbm_record_taken_up(const BbmTarget *target, const BbmFirstLook *look)
 {
 	bbm_migration_take_up(target->migration->id, look->estimate, target->relid, &look->min, &look->max,
-						  bbm_key_order_words(&target->key));
+						  bbm_key_order_words(&target->key), target->order);
 }
 
 /* Somebody else's doing, which ends when he does: it is tried again soon. */

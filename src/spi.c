@@ -130,6 +130,60 @@ bbm_spi_execute_plan(SPIPlanPtr plan, Datum *values, const char *nulls, bool rea
 	return result;
 }
 
+/* SPI_cursor_open, without NULLs, and with a snapshot of its own. */
+Portal
+bbm_spi_cursor_open(SPIPlanPtr plan, Datum *values)
+{
+	Surroundings around = enter(plan_text(plan));
+	Portal		portal;
+
+	PG_TRY();
+	{
+		portal = SPI_cursor_open(NULL, plan, values, NULL, false);
+	}
+	PG_FINALLY();
+	{
+		leave(&around);
+	}
+	PG_END_TRY();
+	return portal;
+}
+
+/* SPI_cursor_fetch, forwards; returns how many rows it was. */
+uint64
+bbm_spi_cursor_fetch(Portal portal, int64 n)
+{
+	Surroundings around = enter(portal->sourceText);
+
+	PG_TRY();
+	{
+		SPI_cursor_fetch(portal, true, n);
+	}
+	PG_FINALLY();
+	{
+		leave(&around);
+	}
+	PG_END_TRY();
+	return SPI_processed;
+}
+
+/* SPI_cursor_close */
+void
+bbm_spi_cursor_close(Portal portal)
+{
+	Surroundings around = enter(portal->sourceText);
+
+	PG_TRY();
+	{
+		SPI_cursor_close(portal);
+	}
+	PG_FINALLY();
+	{
+		leave(&around);
+	}
+	PG_END_TRY();
+}
+
 /* SPI_execute_with_args, without NULLs. */
 int
 bbm_spi_execute_with_args(const char *sql, int nargs, Oid *types, Datum *values, bool read_only)

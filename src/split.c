@@ -133,6 +133,28 @@ split(Splitting *splitting, const BbmRange *part)
 }
 
 /*
+ * The same of the keys alone that verification has found in the range: what a job
+ * of the user's is given it does whole.
+ */
+static void
+split_keys(Splitting *splitting, BbmRange *rest, bool after)
+{
+	const BbmStrategy *strategy = splitting->target->strategy;
+	BbmRange	part;
+
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		strategy->first_of(splitting->target, splitting->leaf, rest, after, 1, &part);
+		if (part.key_count == 0)
+			return;
+		split(splitting, &part);
+		rest->min = part.max;
+		after = true;
+	}
+}
+
+/*
  * Does what can be done of a job's range, and records the rest, in the caller's
  * transaction, which also records the job as finished.  Returns how many rows
  * were changed.  The job's row is locked.
@@ -143,6 +165,13 @@ bbm_split(BbmTarget *target, BbmLeaf *leaf, const BbmJob *job)
 	Splitting	splitting = {target, leaf, job, 0, bbm_errors_count(job->migration_id)};
 	BbmRange	range = {job->min, job->max, job->key_count};
 
+	if (job->repairs && target->form != BBM_JOB_COMPOSED)
+	{
+		if (job->has_cursor)
+			range.min = job->cursor;
+		split_keys(&splitting, &range, job->has_cursor);
+		return splitting.rows;
+	}
 	if (job->has_cursor)
 	{
 		range.min = job->cursor;

@@ -653,6 +653,15 @@ bbm_statement_check(Oid relid, const BbmStatementParts *parts, const AttrNumber 
 		bbm_statement_check_condition(relid, parts->condition, "where");
 }
 
+/* The expression of a checked condition; the table's columns have varno 1. */
+Node *
+bbm_statement_condition(Oid relid, const char *condition)
+{
+	StatementText text = statement_text(condition, "where", true, relid);
+
+	return analyse(&text, parse_condition(&text), SELECT_PREFIX)->jointree->quals;
+}
+
 /*
  * Does it depend on a row alone whether the statement for the checked parts does
  * it?  Not so if other tables, settings or the time have a say.
@@ -660,8 +669,7 @@ bbm_statement_check(Oid relid, const BbmStatementParts *parts, const AttrNumber 
 bool
 bbm_statement_is_fixed(Oid relid, const BbmStatementParts *parts)
 {
-	StatementText text = statement_text(parts->condition, "where", true, relid);
-	Node	   *condition = analyse(&text, parse_condition(&text), SELECT_PREFIX)->jointree->quals;
+	Node	   *condition = bbm_statement_condition(relid, parts->condition);
 	char	   *join = NULL;
 
 	if (parts->verb == BBM_UPDATE)

@@ -41,6 +41,7 @@ extern char *bbm_statement_compose(const BbmStatementParts *parts, const char *r
 								   bool only, const char *range, const char *returning);
 extern char *bbm_statement_count(const BbmStatementParts *parts, const char *relation, const char *alias,
 								 bool only, const char *range);
+extern Node *bbm_statement_condition(Oid relid, const char *condition);
 extern bool bbm_statement_is_fixed(Oid relid, const BbmStatementParts *parts);
 
 /* For triggers, whose set is a mere list; the sets of columns count from FirstLowInvalidHeapAttributeNumber. */
@@ -50,6 +51,9 @@ extern Bitmapset *bbm_statement_assigned(const Query *update);
 extern Bitmapset *bbm_statement_changed(Oid relid, const Query *update);
 extern Bitmapset *bbm_statement_referenced(Query *query);
 extern const char *bbm_statement_partition_column(Oid relid, const Bitmapset *columns);
+
+/* filter.c */
+extern bool bbm_statement_ends_filter(Oid relid, const BbmStatementParts *parts);
 
 /* cascade.c */
 extern char *bbm_statement_cascades(Oid relid);

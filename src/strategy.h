@@ -20,6 +20,7 @@
 
 typedef struct BbmTarget BbmTarget;
 typedef struct BbmLeaf BbmLeaf;
+typedef struct BbmRights BbmRights;
 
 /* A part of one leaf, bounds inclusive. */
 typedef struct BbmRange
@@ -79,6 +80,14 @@ typedef enum BbmJobForm
 	BBM_JOB_NONE				/* the rows are only looked at */
 } BbmJobForm;
 
+/* Which rows of a range the job is about. */
+typedef enum BbmRepairs
+{
+	BBM_REPAIRS_NONE,			/* those it is about by itself */
+	BBM_REPAIRS_FILTER,			/* those that verification has found to meet the filter still */
+	BBM_REPAIRS_CHECK			/* ... or not to meet the check */
+} BbmRepairs;
+
 /*
  * A table with rows of its own, resolved: the migration's table, or one
  * partition or child of it.
@@ -89,15 +98,19 @@ struct BbmLeaf
 	Oid			relid;
 	char		relkind;
 	bool		whole_tree;		/* with all that is below it */
+	BbmRepairs	repairs;		/* what its plan is about */
 	bool		is_foreign;		/* has rows on another server */
 	bool		checks_key;		/* a trigger could change the key: each batch tells of rows that have left its range */
 	char	   *name;			/* quoted, qualified */
+	char	   *source;			/* what to read and write instead, in SQL, ... */
+	char	   *own_rows;		/* ... and a condition for the rows of the leaf in it; NULL: all */
 	Oid			index;			/* to walk; InvalidOid: ask the table with a query */
 	bool		backwards;
 	SPIPlanPtr	plan;			/* the job's */
 	int			plan_generation;	/* of the plan that bbm_plan_choose has seen */
 	SPIPlanPtr	left_plan;		/* counts rows that are still to be done; NULL until needed */
 	SPIPlanPtr	check_plan;		/* counts rows that do not meet the check; NULL until needed */
+	SPIPlanPtr	keys_plan[2];	/* keys from a bound on, and after it; NULL until needed */
 	SPIPlanPtr	probe;			/* the strategy's own, if it has one */
 	XLogRecPtr	clean_lsn;		/* block ranges: pages unchanged since are clean ... */
 	Oid			filenode;		/* ... in these files ... */
@@ -118,7 +131,13 @@ struct BbmTarget
 	Oid			relid;
 	char	   *alias;			/* what the table is called in texts, quoted */
 	bool		is_tree;		/* partitioned, or has children */
+	BbmPartitionOrder order;	/* how its leaves are gone over, should it have any; see order.c */
 	bool		by_leaf;		/* cut leaf by leaf; else as one table */
+	bool		rounds;			/* rows may be missed: a check over all leaves tells what is left */
+	BbmRepairs	repairs;		/* what the job at hand is about */
+	bool		as_owner;		/* rows are asked for with the owner's rights, and of a tree through its root */
+	BbmRights  *rights;			/* rights.c's */
+	int			leaves;			/* of a tree that is cut as one table */
 	bool		moves_rows;		/* into other partitions: the statement names the root, and its leaf by tableoid */
 	AttrNumber	attnum;			/* of the null strategy's column */
 	BbmKey		key;
@@ -168,6 +187,7 @@ typedef struct BbmKeyWalk
 	const BbmBound *from;		/* NULL: from the first there is */
 	bool		after;			/* not including "from" */
 	const BbmBound *to;			/* inclusive; NULL: to the last */
+	const char *condition;		/* count only rows that meet it; NULL: all */
 	int64		limit;			/* keys; those that tie with the last one come on top */
 	bool		distinct;		/* count each value once */
 	BbmBound	first;			/* out, when any was found */

@@ -130,7 +130,7 @@ begin_pass(BbmTarget *target, BbmLeaf *leaf, int pass)
 
 	if (part == NULL)
 	{
-		bbm_part_add(id, leaf->relid, leaf->name);
+		bbm_part_add(id, leaf->relid, leaf->name, false);
 		part = bbm_part(id, leaf->relid);
 	}
 	rel = open_heap(target, leaf);

@@ -36,6 +36,9 @@ share(BbmTarget *target, double rows)
 {
 	double		values = 1;
 
+	/* what ANALYZE has told is also of rows that the owner may not see */
+	if (target->as_owner)
+		return rows;
 	for (int i = 0; i < target->key.n; i++)
 	{
 		AttrNumber	attnum = get_attnum(target->relid, target->key.columns[i].name);

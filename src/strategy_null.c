@@ -53,9 +53,9 @@ from_where(BbmTarget *target, BbmLeaf *leaf, const char *alias)
 {
 	const char *condition = target->migration->where_clause;
 
-	return psprintf("FROM %s%s AS %s WHERE %s.%s IS NULL%s%s%s", leaf->whole_tree ? "" : "ONLY ", leaf->name, alias, alias,
-					quote_identifier(target->migration->column_name), condition ? " AND (" : "",
-					condition ? condition : "", condition ? "\n)" : "");
+	return psprintf("FROM %s AS %s WHERE %s%s%s.%s IS NULL%s%s%s", leaf->source, alias, leaf->own_rows ? leaf->own_rows : "",
+					leaf->own_rows ? " AND " : "", alias, quote_identifier(target->migration->column_name),
+					condition ? " AND (" : "", condition ? condition : "", condition ? "\n)" : "");
 }
 
 static SPIPlanPtr
@@ -155,9 +155,13 @@ undone(BbmTarget *target, const char *alias)
 static double
 share(BbmTarget *target, double rows)
 {
-	HeapTuple	tuple = SearchSysCache3(STATRELATTINH, ObjectIdGetDatum(target->relid),
-										Int16GetDatum(target->attnum), BoolGetDatum(target->is_tree));
+	HeapTuple	tuple;
 
+	/* of rows that the owner may not see, either */
+	if (target->as_owner)
+		return rows;
+	tuple = SearchSysCache3(STATRELATTINH, ObjectIdGetDatum(target->relid),
+							Int16GetDatum(target->attnum), BoolGetDatum(target->is_tree));
 	if (HeapTupleIsValid(tuple))
 	{
 		rows *= ((Form_pg_statistic) GETSTRUCT(tuple))->stanullfrac;

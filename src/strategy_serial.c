@@ -73,7 +73,7 @@ bbm_key_first_of(BbmTarget *target, BbmLeaf *leaf, const BbmRange *rest, bool af
 				 BbmRange *part)
 {
 	BbmKeyWalk	walk = {.target = target, .leaf = leaf, .from = &rest->min, .after = after, .to = &rest->max,
-	.limit = n, .distinct = distinct};
+	.limit = n, .distinct = distinct, .condition = bbm_job_found(target)};
 	BbmBound	next = rest->min;
 
 	*part = *rest;
@@ -85,10 +85,14 @@ bbm_key_first_of(BbmTarget *target, BbmLeaf *leaf, const BbmRange *rest, bool af
 	}
 	bbm_key_walk(&walk);
 	part->key_count = walk.count;
-	if (target->key.is_integer)
+	if (target->key.is_integer && (walk.condition == NULL || walk.count == 0))
 		part->min = next;
 	else if (walk.count > 0)
+	{
 		part->min.key = walk.first.key;
+		if (target->key.is_integer)
+			part->min.number = walk.first.number;
+	}
 	if (walk.count >= n)
 	{
 		part->max = walk.last;

@@ -33,6 +33,8 @@
 #include "compat.h"
 #include "guc.h"
 #include "lockset.h"
+#include "order.h"
+#include "rights.h"
 #include "spi.h"
 #include "tree.h"
 #include "txn.h"
@@ -207,7 +209,8 @@ bbm_size_limits(const BbmTarget *target, BbmSizeLimits *limits)
 	limits->max_wal = migration->max_batch_wal;
 	limits->max_size = migration->target_ms > 0 ? migration->max_batch_size :
 		Min(migration->max_batch_size, migration->batch_size);
-	limits->min_size = Min(migration->min_batch_size, limits->max_size);
+	/* each batch opens every leaf, whatever it is about */
+	limits->min_size = Min(Max(migration->min_batch_size, target->leaves), limits->max_size);
 }
 
 /* How many keys the next batch is to have; a process that begins goes on from the last one's. */
@@ -260,7 +263,7 @@ static void
 check_may_read(const BbmTarget *target, const BbmLeaf *leaf)
 {
 	char	   *sql = psprintf("SELECT %s FROM %s AS k WHERE false",
-							   bbm_key_list_sql(&target->key, "k", false, false), leaf->name);
+							   bbm_key_list_sql(&target->key, "k", false, false), leaf->source);
 	int			result = bbm_spi_execute(sql, true, 0);
 
 	if (result != SPI_OK_SELECT)
@@ -385,6 +388,7 @@ check_leaves_of_tree(BbmTarget *target, BbmLeaf *whole)
 {
 	ListCell   *cell;
 
+	target->leaves = 0;
 	foreach(cell, bbm_tree_leaves(target->relid))
 	{
 		BbmLeaf		leaf = {.relid = lfirst_oid(cell)};
@@ -392,6 +396,7 @@ check_leaves_of_tree(BbmTarget *target, BbmLeaf *whole)
 
 		if (rel && could_change_key(target, leaf.relid))
 			whole->checks_key = true;
+		target->leaves++;
 		if (rel && rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
 			whole->is_foreign = true;
 		else if (rel && target->strategy->has_key)
@@ -402,11 +407,11 @@ check_leaves_of_tree(BbmTarget *target, BbmLeaf *whole)
 }
 
 static void
-check_kind(const BbmTarget *target, Relation rel)
+check_kind(const BbmTarget *target, const BbmLeaf *leaf, Relation rel)
 {
 	bool		heap = rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rel->relam == HEAP_TABLE_AM_OID;
 
-	if (!target->strategy->has_key && !heap && !(target->is_tree && !target->by_leaf && !target->strategy->sweeps))
+	if (!target->strategy->has_key && !heap && !(leaf->whole_tree && !target->strategy->sweeps))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("%s does not fit table \"%s\"", target->strategy->name, RelationGetRelationName(rel)),
@@ -443,20 +448,63 @@ leaf_close(BbmTarget *target)
 		SPI_freeplan(leaf->check_plan);
 	if (leaf->probe)
 		SPI_freeplan(leaf->probe);
+	for (int i = 0; i < lengthof(leaf->keys_plan); i++)
+	{
+		if (leaf->keys_plan[i])
+			SPI_freeplan(leaf->keys_plan[i]);
+	}
 	MemoryContextDelete(leaf->context);
+}
+
+/* What there is no way to ask for as the owner would be asked about partition by partition. */
+static void
+check_as_owner(const BbmTarget *target)
+{
+	if (!target->is_tree || !target->as_owner)
+		return;
+	if (target->strategy->sweeps || (target->by_leaf && target->form == BBM_JOB_REGISTRY_FUNCTION))
+	{
+		bbm_failing_code = BBM_CODE_STRATEGY;
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 target->strategy->sweeps ?
+				 errmsg("%s cannot run over the partitions of \"%s\" one by one", target->strategy->name,
+						target->migration->table_name) :
+				 errmsg("the job cannot go on over the partitions of \"%s\" one by one",
+						target->migration->table_name),
+				 errdetail("Row security, rights, rules or statement triggers of the table as a whole are not those of its partitions."),
+				 target->strategy->sweeps ?
+				 errhint("Name a key and use SerialKeySetBatchingStrategy.") :
+				 errhint("Make them the same for all, or define another migration for what is left.")));
+	}
+}
+
+/* Where the leaf's rows are read and written. */
+static void
+find_source(const BbmTarget *target, BbmLeaf *leaf)
+{
+	if (leaf->whole_tree || !target->is_tree || !target->as_owner)
+	{
+		leaf->source = psprintf("%s%s", leaf->whole_tree ? "" : "ONLY ", leaf->name);
+		return;
+	}
+	leaf->source = bbm_table_sql_name(target->relid);
+	leaf->own_rows = psprintf("%s.tableoid OPERATOR(pg_catalog.=) %u::pg_catalog.oid", target->alias, leaf->relid);
 }
 
 static void
 leaf_resolve(BbmTarget *target, BbmLeaf *leaf, Relation rel)
 {
-	leaf->whole_tree = target->is_tree && !target->by_leaf;
+	bbm_rights_look_at_leaf(target, leaf->relid);
+	check_as_owner(target);
 	/* whoever reads its keys, or plans its job, locks what is below it */
-	if (leaf->whole_tree)
-		bbm_tree_lock(leaf->relid, target->lock_mode);
+	if (leaf->whole_tree || (target->is_tree && target->as_owner))
+		bbm_tree_lock(target->relid, target->lock_mode);
 	leaf->relkind = rel->rd_rel->relkind;
 	leaf->name = bbm_table_sql_name(leaf->relid);
+	find_source(target, leaf);
 	bbm_failing_code = BBM_CODE_STRATEGY;
-	check_kind(target, rel);
+	check_kind(target, leaf, rel);
 	bbm_failing_code = BBM_CODE_COLUMN;
 	leaf->is_foreign = leaf->relkind == RELKIND_FOREIGN_TABLE;
 	if (target->strategy->has_key)
@@ -466,6 +514,9 @@ leaf_resolve(BbmTarget *target, BbmLeaf *leaf, Relation rel)
 		check_leaves_of_tree(target, leaf);
 	else if (target->strategy->has_key && !leaf->is_foreign)
 		find_index(target, leaf, rel);
+	/* it shows keys of rows that the owner may not see */
+	if (target->as_owner)
+		leaf->index = InvalidOid;
 	measure(leaf, rel);
 	bbm_failing_code = BBM_CODE_SIGNATURE;
 	bbm_job_prepare(target, leaf);
@@ -486,14 +537,9 @@ open_in_tree(const BbmTarget *target, Oid relid, LOCKMODE lock)
 	return rel;
 }
 
-/*
- * The leaf with this OID, resolved; NULL when there is none any more, or it is
- * not in the tree.  Until the transaction ends it stays there: it is locked, as
- * strong as its job needs it if that is still to be prepared.
- * Needs SPI; the current user is the owner.
- */
-BbmLeaf *
-bbm_leaf_open(BbmTarget *target, Oid relid)
+/* The leaf with this OID, or (whole) the table with all that is below it. */
+static BbmLeaf *
+open_leaf(BbmTarget *target, Oid relid, bool whole)
 {
 	Relation	rel;
 	MemoryContext old;
@@ -501,6 +547,8 @@ bbm_leaf_open(BbmTarget *target, Oid relid)
 	int			level;
 
 	/* of one table, what needs it finds out that it is gone */
+	if (target->leaf && (target->leaf->whole_tree != whole || target->leaf->repairs != target->repairs))
+		leaf_close(target);
 	if (!target->by_leaf && target->leaf && target->leaf->relid == relid)
 		return target->leaf;
 	if (target->leaf && target->leaf->relid == relid)
@@ -525,6 +573,8 @@ bbm_leaf_open(BbmTarget *target, Oid relid)
 	leaf = MemoryContextAllocZero(target->context, sizeof(BbmLeaf));
 	leaf->context = AllocSetContextCreate(target->context, "bbm leaf", ALLOCSET_SMALL_SIZES);
 	leaf->relid = relid;
+	leaf->whole_tree = whole;
+	leaf->repairs = target->repairs;
 	target->leaf = leaf;
 	level = bbm_job_settings(target->migration);
 	old = MemoryContextSwitchTo(leaf->context);
@@ -542,6 +592,24 @@ bbm_leaf_open(BbmTarget *target, Oid relid)
 	bbm_user_settings_end(level);
 	table_close(rel, NoLock);
 	return leaf;
+}
+
+/*
+ * The leaf with this OID, resolved; NULL when there is none any more, or it is
+ * not in the tree.  Until the transaction ends it stays there: it is locked.
+ * Needs SPI; the current user is the owner.
+ */
+BbmLeaf *
+bbm_leaf_open(BbmTarget *target, Oid relid)
+{
+	return open_leaf(target, relid, target->is_tree && !target->by_leaf);
+}
+
+/* The table with all that is below it, in the same way, even if it is cut leaf by leaf. */
+BbmLeaf *
+bbm_tree_open(BbmTarget *target)
+{
+	return open_leaf(target, target->relid, target->is_tree);
 }
 
 /* Opens each leaf once, so that what does not fit is an error now.  Needs what bbm_leaf_open does. */
@@ -565,7 +633,7 @@ bbm_target_check_leaves(BbmTarget *target)
  */
 
 /*
- * Can the job be given one leaf after the other, or is it about the table as a
+ * Is the job given one leaf after the other, or is it about the table as a
  * whole?  What was begun leaf by leaf goes on so when the last child is gone.
  */
 static void
@@ -575,9 +643,10 @@ decide_by_leaf(BbmTarget *target)
 
 	(void) bbm_claim_state(target->migration->id, &state);
 	target->is_tree = bbm_tree_has_children(target->relid);
-	target->by_leaf = (target->is_tree || OidIsValid(state.last_relation)) &&
-		(target->form == BBM_JOB_COMPOSED || target->form == BBM_JOB_REGISTRY_FUNCTION ||
-		 target->form == BBM_JOB_NONE);
+	bbm_rights_look(target);
+	target->order = bbm_partition_order(target);
+	target->by_leaf = (target->is_tree || OidIsValid(state.last_relation)) && target->order != BBM_ORDER_AS_ONE_TABLE;
+	target->rounds = target->strategy->sweeps || (target->by_leaf && target->order == BBM_ORDER_BY_FILTER);
 	if (target->is_tree && !target->by_leaf && target->strategy->sweeps)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -678,6 +747,7 @@ open_target(const BbmMigration *migration, BbmJobForm form)
 	PG_CATCH();
 	{
 		leaf_close(target);
+		bbm_rights_forget(target);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -705,16 +775,17 @@ bbm_target_close(BbmTarget *target)
 {
 	bbm_lockset_forget(target);
 	leaf_close(target);
+	bbm_rights_forget(target);
 	MemoryContextDelete(target->context);
 }
 
 /* Is the table still what it was when the target was resolved?  It need not be locked. */
 bool
-bbm_target_is_current(const BbmTarget *target)
+bbm_target_is_current(BbmTarget *target)
 {
 	return get_rel_relkind(target->relid) != '\0' && bbm_key_is_current(&target->key, target->relid) &&
 		target->has_triggers == could_change_key(target, target->relid) &&
-		target->is_tree == bbm_tree_has_children(target->relid);
+		target->is_tree == bbm_tree_has_children(target->relid) && bbm_rights_are_current(target);
 }
 
 static double
@@ -756,7 +827,8 @@ bbm_target_estimate(BbmTarget *target)
 bool
 bbm_target_bounds(BbmTarget *target, BbmBound *min, BbmBound *max)
 {
-	BbmLeaf		root = {.relid = target->relid, .name = bbm_table_sql_name(target->relid), .whole_tree = true};
+	char	   *name = bbm_table_sql_name(target->relid);
+	BbmLeaf		root = {.relid = target->relid, .name = name, .source = name, .whole_tree = true};
 	BbmLeaf    *leaf = target->by_leaf ? &root : bbm_leaf_open(target, target->relid);
 
 	memset(min, 0, sizeof(BbmBound));

@@ -29,9 +29,13 @@
 #include "utils/syscache.h"
 
 #include "compat.h"
+#include "order.h"
 #include "printable.h"
 #include "target.h"
 #include "txn.h"
+
+/* How many keys a check over all leaves counts at a time: it reads each leaf, whatever the range. */
+#define BBM_CHECK_SIZE 20000
 
 /* The pass of a leaf that is not in the tree at present, and back. */
 #define BBM_AWAY(pass) (-1 - (pass))
@@ -199,7 +203,7 @@ note_leaf(const BbmTarget *target, Oid leaf, const BbmPart *part, bool begun)
 	if (part && part->pass >= 0)
 		return;
 	if (part == NULL)
-		bbm_part_add(id, leaf, name);
+		bbm_part_add(id, leaf, name, begun);
 	else
 		bbm_part_done(id, leaf, BBM_AWAY(part->pass));
 	if (begun && leaf != target->relid)
@@ -238,6 +242,16 @@ refresh_parts(const BbmTarget *target, List *leaves, bool begun)
 }
 
 /*
+ * A pass after the first, of a strategy with a key, is about what a check has
+ * found, whose jobs are there (bbm_jobs_repair), and leaves that have come since.
+ */
+static bool
+is_repair(const BbmTarget *target, int pass)
+{
+	return target->strategy->has_key && pass > BBM_FIRST_PASS && !BBM_PASS_VERIFIES(pass);
+}
+
+/*
  * The next leaf of a pass, or InvalidOid: in the first all, in one that
  * verifies all that have been worked on, and after that those that the look
  * before has not found clean, or that have come since.  Not those that
@@ -257,7 +271,7 @@ next_leaf(const BbmTarget *target, int pass, bool begun, List *gone)
 		if (part == NULL || list_member_oid(gone, part->relation))
 			continue;
 		if (BBM_PASS_VERIFIES(pass) ? part->pass > 0 && part->pass < pass :
-			part->pass <= 0 || part->pass < pass - 1)
+			part->pass <= 0 || (!is_repair(target, pass) && part->pass < pass - 1))
 			return part->relation;
 	}
 	return InvalidOid;
@@ -268,6 +282,22 @@ bool
 bbm_tree_has_new(BbmTarget *target)
 {
 	return target->by_leaf && OidIsValid(next_leaf(target, BBM_FIRST_PASS, true, NIL));
+}
+
+/* Has a pass worked on a leaf that came after the first one? */
+bool
+bbm_tree_has_joined(const BbmTarget *target, int pass)
+{
+	ListCell   *cell;
+
+	if (!target->by_leaf || !is_repair(target, pass))
+		return false;
+	foreach(cell, bbm_parts(target->migration->id))
+	{
+		if (((BbmPart *) lfirst(cell))->pass == pass)
+			return true;
+	}
+	return false;
 }
 
 /* Tells of leaves that have come or gone, where no pass looks for them. */
@@ -286,6 +316,68 @@ cut_leaf(BbmTarget *target, BbmLeaf *leaf, const BbmClaimState *state, const Bbm
 	return target->strategy->next_range(target, leaf, cut, range);
 }
 
+/* The error for a leaf whose rows may be another's, and have been done there. */
+pg_noreturn static void
+rows_of_others(const BbmTarget *target, const BbmPart *joined, const char *detail)
+{
+	bbm_failing_code = BBM_CODE_TABLE;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("table %s has come to \"%s\", and may have rows that are done", joined->name,
+					target->migration->table_name),
+			 errdetail("%s", detail),
+			 errhint("If they all are still to be done, say so with bbm_alter(…, rows_stay => true); otherwise define another migration for what is left.")));
+}
+
+/* Can what is in a new leaf have been in this one, with the keys that it has? */
+static bool
+may_have_had(const BbmTarget *target, const BbmPart *part)
+{
+	/* what is in the tree and no default partition has other keys, by its constraint */
+	return part->has_extent &&
+		(part->pass < 0 || bbm_order_is_default(target->relid, part->relation));
+}
+
+/*
+ * A leaf is begun that is gone over by itself because a row that moves has
+ * another key.  One that comes in mid-run can make that untrue: its rows may have
+ * been another's with the keys that they have, and done there.
+ */
+static void
+begin_by_key(BbmTarget *target, Oid relid)
+{
+	int64		id = target->migration->id;
+	List	   *parts = bbm_parts(id);
+	BbmPart    *joined = find_part(parts, relid);
+	BbmLeaf    *leaf = bbm_leaf_open(target, relid);
+	BbmBound	low;
+	BbmBound	high;
+	ListCell   *cell;
+
+	if (leaf == NULL || joined == NULL)
+		return;
+	if (bbm_key_end(target, leaf, false, &low) && bbm_key_end(target, leaf, true, &high))
+		bbm_part_extent(id, relid, &low, &high);
+	if (!joined->joined || target->migration->rows_stay)
+		return;
+	if (!bbm_order_key_leads(target))
+		rows_of_others(target, joined,
+					   "Its partitions are told apart by columns that are not the first of the batching key, so rows may move between them.");
+	foreach(cell, parts)
+	{
+		BbmPart    *other = lfirst(cell);
+		BbmKeyWalk	walk = {.target = target, .leaf = leaf, .from = &other->low, .to = &other->high, .limit = 1};
+
+		if (other->relation == relid || !may_have_had(target, other))
+			continue;
+		bbm_key_walk(&walk);
+		if (walk.count > 0)
+			rows_of_others(target, joined,
+						   psprintf("It has keys between the first and the last that table %s had, which was begun.",
+									other->name));
+	}
+}
+
 /*
  * Ranges of a partitioned table as a whole are not those of its leaves.  A plain
  * table's, from before it had a child, are its own.
@@ -293,7 +385,8 @@ cut_leaf(BbmTarget *target, BbmLeaf *leaf, const BbmClaimState *state, const Bbm
 static void
 check_form(const BbmTarget *target, const BbmClaimState *state)
 {
-	if (target->strategy->sweeps || !state->has_job || OidIsValid(state->last_relation) == target->by_leaf ||
+	if (target->strategy->sweeps || !state->has_last || state->pass != BBM_FIRST_PASS ||
+		OidIsValid(state->last_relation) == target->by_leaf ||
 		get_rel_relkind(target->relid) != RELKIND_PARTITIONED_TABLE)
 		return;
 	bbm_failing_code = BBM_CODE_SIGNATURE;
@@ -308,6 +401,20 @@ check_form(const BbmTarget *target, const BbmClaimState *state)
 }
 
 /*
+ * The next range of a check over all leaves, of which a row that moves between
+ * them is one; false when all is cut.
+ */
+static bool
+cut_check(BbmTarget *target, BbmCut *cut, BbmRange *range, BbmLeaf **leaf)
+{
+	*leaf = bbm_tree_open(target);
+	if (*leaf == NULL)
+		bbm_table_is_gone(target->migration->table_name);
+	cut->size = Max(cut->size, BBM_CHECK_SIZE);
+	return target->strategy->next_range(target, *leaf, cut, range);
+}
+
+/*
  * The next range of the pass at hand, and the leaf it is of (NULL: of all); false
  * when all is cut.  Under the migration's lock: nobody else cuts meanwhile, and what is
  * noted of the leaves commits with the job of the range.  "at_once": only if it is
@@ -318,7 +425,7 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 {
 	BbmCut		cut = {.after = state->has_last ? &state->last : NULL, .max = &state->max, .size = size,
 	.verifies = BBM_PASS_VERIFIES(state->pass)};
-	Oid			current = state->has_last ? state->last_relation : InvalidOid;
+	Oid			current = state->has_last && !is_repair(target, state->pass) ? state->last_relation : InvalidOid;
 	List	   *gone = NIL;
 	BbmBound	last;
 
@@ -329,8 +436,12 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 		*leaf = NULL;
 		return target->strategy->next_range(target, NULL, &cut, range);
 	}
+	if (target->rounds && BBM_PASS_VERIFIES(state->pass))
+		return cut_check(target, &cut, range, leaf);
 	if (!target->by_leaf)
 	{
+		if (is_repair(target, state->pass))
+			return false;
 		/* its job sees the tree as a whole: a leaf that comes or goes is told of, no more */
 		if (target->is_tree && !state->has_last)
 			(void) refresh_parts(target, bbm_tree_leaves(target->relid), state->has_job);
@@ -340,7 +451,7 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 		return cut_leaf(target, *leaf, state, &cut, range);
 	}
 	/* it had no child then */
-	if (state->has_last && !OidIsValid(current))
+	if (state->has_last && !OidIsValid(current) && !is_repair(target, state->pass))
 	{
 		current = target->relid;
 		(void) refresh_parts(target, bbm_tree_leaves(target->relid), true);
@@ -367,5 +478,7 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 			return false;
 		/* it may have been in the tree, and cut in part, before */
 		cut.after = bbm_jobs_last(target->migration->id, target->relid, current, state->pass, &last) ? &last : NULL;
+		if (cut.after == NULL && target->order == BBM_ORDER_BY_KEY)
+			begin_by_key(target, current);
 	}
 }

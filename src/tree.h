@@ -19,6 +19,7 @@ extern bool bbm_tree_has(Oid root, Oid relid);
 extern bool bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_once, BbmRange *range,
 						   BbmLeaf **leaf);
 extern void bbm_tree_tell(BbmTarget *target);
+extern bool bbm_tree_has_joined(const BbmTarget *target, int pass);
 extern bool bbm_tree_has_new(BbmTarget *target);
 
 #endif							/* BBM_TREE_H */

@@ -35,7 +35,7 @@ bbm_verifies_by_check(const BbmTarget *target, int pass)
 {
 	const BbmMigration *migration = target->migration;
 
-	if (migration->check_clause == NULL || !target->strategy->sweeps)
+	if (migration->check_clause == NULL || !target->rounds)
 		return migration->check_clause != NULL;
 	return migration->verify && bbm_jobs_found(migration->id, pass - 2) == 0;
 }

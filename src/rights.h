@@ -1,0 +1,18 @@
+/*-------------------------------------------------------------------------
+ *
+ * rights.h
+ *		Whether a table's rows are what its indexes and partitions show.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_RIGHTS_H
+#define BBM_RIGHTS_H
+
+#include "strategy.h"
+
+extern void bbm_rights_look(BbmTarget *target);
+extern void bbm_rights_look_at_leaf(BbmTarget *target, Oid leaf);
+extern bool bbm_rights_are_current(BbmTarget *target);
+extern void bbm_rights_forget(BbmTarget *target);
+
+#endif							/* BBM_RIGHTS_H */
