@@ -142,7 +142,7 @@ drive(BbmEngine *engine, RunState *state, const char *name)
 		if (engine->cancelled)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
-					 errmsg("canceling statement due to user request"),
+					 errmsg_internal("%s", engine->cancelled->message),
 					 errdetail("A batch in flight was given back; migration \"%s\" stays started.", name),
 					 errhint("Pause it if nobody else is to go on with it.")));
 		if (result == BBM_STEP_WORKED)

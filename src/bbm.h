@@ -154,6 +154,7 @@ typedef struct BbmJob
 	int			part_size;		/* keys a commit, when cut down; 0 not */
 	int			stuck;			/* what its give-backs without progress weigh; see record.c */
 	int			ran_size;		/* keys in the last batch of it; 0 it never began */
+	bool		caught_cancel;	/* its last batch caught the cancel that was to end it */
 	ItemPointerData tid;		/* of its row, while we have that locked */
 } BbmJob;
 

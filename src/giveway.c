@@ -23,7 +23,7 @@
  *
  *	  What the look leads to is what a SIGINT leads to, and nothing else: a
  *	  cancel at the next CHECK_FOR_INTERRUPTS.  A job that catches it is
- *	  cancelled again while it stays in the way.
+ *	  cancelled again while it stays in the way, and not for long: cancel.c.
  *
  *-------------------------------------------------------------------------
  */

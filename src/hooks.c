@@ -32,8 +32,13 @@
 #include "locks.h"
 #include "shmem.h"
 
-/* How long a command waits for our workers to leave; CountOtherDBBackends adds its five seconds. */
+/*
+ * How long a command waits for our workers to leave; CountOtherDBBackends adds
+ * its five seconds.  A job that catches cancels has lost its process by then
+ * (cancel.c); one whose process does not even cancel itself is terminated here.
+ */
 #define BBM_LEAVE_MS 10000
+#define BBM_TERMINATE_AFTER_MS 7000
 
 #define BBM_MAX_WAKES 16
 
@@ -174,11 +179,16 @@ tell(XactEvent event, void *arg)
 static void
 make_free(Oid database)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_LEAVE_MS);
+	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz now = start;
 
 	ConditionVariablePrepareToSleep(&bbm_shared->changed);
-	while (bbm_database_ask_to_leave(database) > 0 && GetCurrentTimestamp() < until)
+	while (bbm_database_ask_to_leave(database, now >= TimestampTzPlusMilliseconds(start, BBM_TERMINATE_AFTER_MS)) > 0 &&
+		   now < TimestampTzPlusMilliseconds(start, BBM_LEAVE_MS))
+	{
 		(void) ConditionVariableTimedSleep(&bbm_shared->changed, 100, PG_WAIT_EXTENSION);
+		now = GetCurrentTimestamp();
+	}
 	ConditionVariableCancelSleep();
 }
 

@@ -326,6 +326,9 @@ run_condition(void *arg)
 	enable_timeout_after(condition_timeout, BBM_CONDITION_TIMEOUT_MS);
 	result = bbm_spi_execute(bbm_condition_query(bbm_setting_string(args->migration, BBM_CONDITION)), false, 2);
 	disable_timeout(condition_timeout, false);
+	/* it was over in time after all: the cancel must not hit what follows */
+	if (condition_timed_out)
+		QueryCancelPending = false;
 	if (result != SPI_OK_SELECT || SPI_tuptable->tupdesc->natts != 1 ||
 		SPI_gettypeid(SPI_tuptable->tupdesc, 1) != BOOLOID)
 		ereport(ERROR,

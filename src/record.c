@@ -418,8 +418,8 @@ may_put_aside(const BbmTarget *target, const BbmJob *job)
  * In place of the error that a batch ended with after its own process had
  * stopped it: the cancel, or what a job that caught the cancel made of it.
  */
-static ErrorData *
-stop_error(BbmStop stop, ErrorData *error)
+ErrorData *
+bbm_stop_error(BbmStop stop, ErrorData *error)
 {
 	ErrorData  *stopped = stop == BBM_STOP_BLOCKING ?
 		bbm_make_error(ERRCODE_QUERY_CANCELED, "other sessions waited too long for locks of the batch",
@@ -478,7 +478,8 @@ cut_down(BbmTarget *target, BbmJob *job, BbmGiveBack why, int sqlstate)
 		return;
 	if (!by_itself)
 		job->stuck++;
-	else if (smallest)
+	/* one that does not let itself be cancelled is in the way for longer still */
+	else if (smallest || job->caught_cancel)
 		job->stuck += BBM_STUCK_BY_ITSELF;
 	if (why != BBM_BACK_OTHER || sqlstate == ERRCODE_OUT_OF_MEMORY)
 		halve(target, job);
@@ -509,7 +510,7 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *erro
 	JobArgs		args = {.job = job, .error = error, .code = code};
 
 	if (stop != BBM_STOP_NONE)
-		args.error = error = stop_error(stop, error);
+		args.error = error = bbm_stop_error(stop, error);
 	if (class == BBM_ERROR_TRANSIENT)
 	{
 		BbmGiveBack why = why_back(stop, error->sqlerrcode);

@@ -22,6 +22,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "cancel.h"
 #include "catalog.h"
 #include "claim.h"
 #include "execute.h"
@@ -162,7 +163,7 @@ may_go_on(const void *arg)
 	const BbmEngine *engine = go_on->engine;
 
 	return bbm_slot_lock_keep(engine->space, engine->place_of, engine->place) &&
-		!go_on->target->claim_apart && !go_on->target->migration->synchronous && !InterruptPending &&
+		!go_on->target->claim_apart && !bbm_cancel_seen() && !go_on->target->migration->synchronous && !InterruptPending &&
 		bbm_enabled && !bbm_engine_slice_over(engine) && !must_look(engine) &&
 		bbm_pressure_lets_follow(go_on->target, go_on->rests);
 }
@@ -221,13 +222,19 @@ may_begin_part(BbmEngine *engine, BbmTarget *target)
 	return !is_wanted(engine);
 }
 
+static ErrorData *
+cancelled_by_user(void)
+{
+	return bbm_make_error(ERRCODE_QUERY_CANCELED, "canceling statement due to user request", NULL);
+}
+
 /* A job whose next (or, with "unbegun", first) batch may not begin is for later, or for somebody else. */
 static void
 put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool unbegun)
 {
 	/* a foreground session was cancelled; here it would be lost */
 	if (QueryCancelPending)
-		engine->cancelled = bbm_make_error(ERRCODE_QUERY_CANCELED, "canceling statement due to user request", NULL);
+		engine->cancelled = cancelled_by_user();
 	QueryCancelPending = false;
 	if (unbegun)
 		bbm_record_unbegun(target, job);
@@ -260,6 +267,10 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 		error = bbm_txn_run(bbm_work, &work, target->migration->synchronous);
 		error_context_stack = callback.previous;
 		stop = bbm_watch_outcome();
+		job->caught_cancel = bbm_cancel_enforced();
+		/* the job has caught it, and ended well; it was meant for the session, too */
+		if (error == NULL && stop == BBM_STOP_NONE && bbm_cancel_seen())
+			engine->cancelled = cancelled_by_user();
 		if (error == NULL && work.result == BBM_WORK_PART)
 		{
 			job->cursor = work.next_cursor;
@@ -278,7 +289,8 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 		}
 		/* a job may have released all advisory locks */
 		bbm_token_keep(engine->space, engine->token);
-		if (work.result == BBM_WORK_PART && error == NULL && !may_begin_part(engine, target))
+		if (work.result == BBM_WORK_PART && error == NULL &&
+			(engine->cancelled || !may_begin_part(engine, target)))
 			work.result = BBM_WORK_PAUSED;
 	}
 	pgstat_report_activity(STATE_IDLE, NULL);
@@ -300,6 +312,9 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 		/* by somebody else, that is */
 		if (stop == BBM_STOP_NONE && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			engine->cancelled = error;
+		/* a session does not go on with a job that it could hardly stop */
+		else if (stop != BBM_STOP_NONE && job->caught_cancel && !bbm_txn_in_worker())
+			engine->cancelled = bbm_stop_error(stop, error);
 		target->next_look = 0;
 		if (!bbm_record_failure(target, job, stop, error, step_code))
 			return false;

@@ -710,11 +710,11 @@ bbm_slots_on(int64 migration_id)
 /*
  * Asks the background processes in a database to give their batch back and
  * leave; returns how many are still there.  To be called again until none is:
- * a signal may come a moment before the batch it was to end.  A foreground session is the user's
- * and is left alone.
+ * a signal may come a moment before the batch it was to end.  With "terminate"
+ * they are not asked any more.  A foreground session is the user's and is left alone.
  */
 int
-bbm_database_ask_to_leave(Oid database)
+bbm_database_ask_to_leave(Oid database, bool terminate)
 {
 	int			n = 0;
 
@@ -732,7 +732,7 @@ bbm_database_ask_to_leave(Oid database)
 		if (slot->pid != 0 && slot->connected)
 		{
 			/* ends the statement it is in; between statements the latch is enough */
-			kill(slot->pid, SIGINT);
+			kill(slot->pid, terminate ? SIGTERM : SIGINT);
 			if (slot->latch)
 				SetLatch(slot->latch);
 		}

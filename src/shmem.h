@@ -129,6 +129,6 @@ extern void bbm_batch_ended(void);
 extern void bbm_await_batches(bool begin);
 
 /* Making a database free of our workers. */
-extern int	bbm_database_ask_to_leave(Oid database);
+extern int	bbm_database_ask_to_leave(Oid database, bool terminate);
 
 #endif							/* BBM_SHMEM_H */

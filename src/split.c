@@ -21,6 +21,7 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
+#include "cancel.h"
 #include "execute.h"
 #include "record.h"
 #include "target.h"
@@ -60,7 +61,7 @@ try_part(Splitting *splitting, const BbmRange *part)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
+		error = bbm_copy_error();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller);

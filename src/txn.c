@@ -36,6 +36,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
+#include "cancel.h"
 #include "compat.h"
 #include "giveway.h"
 #include "guc.h"
@@ -289,9 +290,11 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
+	BbmCancelGuard guard = {false};
 
 	PG_TRY();
 	{
+		bbm_cancel_guard_begin(&guard);
 		pinned = !bare;
 		QueryCancelHoldoffCount = 0;
 		SetCurrentStatementStartTimestamp();
@@ -313,6 +316,7 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
 		}
 		/* nothing of ours runs from here to the end of the commit */
 		pinned = false;
+		bbm_cancel_guard_end(&guard);
 		CommitTransactionCommand();
 		bbm_yield_end();
 	}
@@ -321,7 +325,8 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
 		MemoryContextSwitchTo(caller);
 		bbm_watch_end();
 		bbm_yield_end();
-		error = CopyErrorData();
+		bbm_cancel_guard_end(&guard);
+		error = bbm_copy_error();
 		clean_up_after_error();
 	}
 	PG_END_TRY();
@@ -340,6 +345,7 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 	ResourceOwner owner = CurrentResourceOwner;
 	bool		pinned_before = pinned;
 	ErrorData  *volatile error = NULL;
+	BbmCancelGuard guard = {false};
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(caller);
@@ -349,6 +355,7 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 		char		timeout[32];
 
 		bbm_yield_begin();
+		bbm_cancel_guard_begin(&guard);
 		pin_settings();
 		snprintf(timeout, sizeof(timeout), "%d", lock_timeout());
 		bbm_guc_set("lock_timeout", timeout, true);
@@ -362,6 +369,7 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 		PopActiveSnapshot();
 		SPI_finish();
 		pinned = pinned_before;
+		bbm_cancel_guard_end(&guard);
 		AtEOXact_GUC(false, nest_level);
 		if (keep)
 			ReleaseCurrentSubTransaction();
@@ -377,7 +385,8 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 		/* a batch that is being undone must not be cancelled once more */
 		bbm_watch_end();
 		bbm_yield_end();
-		error = CopyErrorData();
+		bbm_cancel_guard_end(&guard);
+		error = bbm_copy_error();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		pinned = pinned_before;

@@ -137,5 +137,30 @@ ok($node->poll_query_until('postgres', in_flight(), 1), '... which comes back');
 value($node, 'DROP DATABASE clone');
 value($node, 'DROP EXTENSION bbm; DROP TABLE t, gate; DROP FUNCTION gated_t', 'template1');
 workers_gone($node);
+
+# Databases that nobody can connect to, as their row tells, are left in peace: no FATAL at every look.
+value($node, "CREATE DATABASE $_; ALTER DATABASE $_ ALLOW_CONNECTIONS " . ($_ eq 'closed' ? 'false' : 'true')) for ('closed', 'invalid', 'limited');
+value($node, 'CREATE EXTENSION bbm', 'invalid');
+counter_table($node, 't', 100, 'invalid');
+define($node, 'm', 't', db => 'invalid', job => 'gated', start => 'true');
+reach_gate($node, 1);
+# as DROP DATABASE leaves it that has failed midway
+value($node, q(UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'invalid'));
+value($node, 'ALTER DATABASE limited CONNECTION LIMIT 0');
+my $offset = log_size($node);
+value($node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'invalid'");
+$node->append_conf('postgresql.conf', "bbm.naptime = 1s\nlog_min_messages = debug1");
+$node->reload;
+for (1 .. 600)
+{
+	# three of them can be looked into: twice each, and then some
+	last if (() = log_since($node, $offset) =~ /starting background worker process "bbm scout/g) > 8;
+	value($node, 'SELECT pg_sleep(0.1)');
+}
+cmp_ok(scalar(() = log_since($node, $offset) =~ /starting background worker process "bbm scout/g), '>', 8, 'the launcher looks around, again and again');
+is(join("\n", grep { !/terminating background worker .*due to administrator command/ } log_since($node, $offset) =~ /^.*FATAL:.*$/mg),
+	'', '... and not where it cannot look');
+$node->append_conf('postgresql.conf', "bbm.naptime = 0\nlog_min_messages = warning");
+$node->reload;
 log_clean($node);
 done_testing();
