@@ -271,14 +271,16 @@ find_extension(void *arg)
 
 /*
  * DROP EXTENSION may come between any two transactions of the engine; what
- * fails then is no fault of a migration.  Runs a transaction of its own.
+ * fails then is no fault of a migration.  Runs a transaction of its own.  Where
+ * that fails (the cancel that ended a batch may come twice) nothing is known
+ * against it, and the job has to be recorded.
  */
 bool
 bbm_extension_is_here(void)
 {
 	bool		here = false;
 
-	return bbm_txn_run(find_extension, &here, false) == NULL && here;
+	return bbm_txn_run(find_extension, &here, false) != NULL || here;
 }
 
 /* Is the SQL of the same version as this library? */
