@@ -3,6 +3,9 @@
 --
 
 CREATE EXTENSION bbm;
+-- how busy the machine is would be shown in waiting_on
+ALTER SYSTEM SET bbm.rest_factor = 0;
+SELECT pg_reload_conf();
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set helper :abs_srcdir '/sql/wait_for.inc'
 \i :helper
@@ -137,6 +140,8 @@ SELECT name, status FROM bbm_status(name => 'f');
 SELECT name, status FROM bbm_status('nobody');
 SELECT count(*) FROM bbm_jobs(NULL);
 
+ALTER SYSTEM RESET bbm.rest_factor;
+SELECT pg_reload_conf();
 DROP EXTENSION bbm;
 DROP TABLE t, filled;
 DROP FUNCTION held, fill, wait_for, status, jobs;

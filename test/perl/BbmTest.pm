@@ -23,7 +23,8 @@ our @EXPORT = qw(
 # Why a test ended early belongs in its output, not only in its log.
 $SIG{__DIE__} = sub { diag($_[0]) if defined $^S && !$^S };
 
-# A server that preloads bbm, with the extension in database postgres.
+# A server that preloads bbm, with the extension in database postgres.  Its settings
+# of bbm are those that are shipped but for one: a failed job is tried again soon.
 # Options: conf (text), preload (1), extension (1), streaming (0), start (1), initdb (its options),
 # bindir (of another installation).
 sub bbm_node
@@ -36,12 +37,9 @@ sub bbm_node
 restart_after_crash = on
 log_statement = none
 log_line_prefix = '%m [%p] [%b] %q%a '
-autovacuum = off
 max_connections = 40
 shared_buffers = 16MB
-bbm.job_retention = -1
 bbm.retry_delay = 20ms
-bbm.rest_factor = 0
 EOC
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'bbm'")
 	  unless defined $o{preload} && !$o{preload};
