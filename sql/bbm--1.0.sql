@@ -44,6 +44,8 @@ CREATE TABLE @extschema@.batched_background_migrations (
     max_key text[],
     index_name text,
     key_order text,
+    min_found boolean NOT NULL DEFAULT false,
+    max_found boolean NOT NULL DEFAULT false,
     operation text,
     set_clause text,
     where_clause text,
@@ -454,7 +456,8 @@ CREATE FUNCTION @extschema@.bbm_alter(
     max_errors integer DEFAULT NULL,
     allow_full_scan boolean DEFAULT NULL,
     settings text[] DEFAULT NULL,
-    rows_stay boolean DEFAULT NULL
+    rows_stay boolean DEFAULT NULL,
+    restart boolean DEFAULT NULL
 ) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_alter IS
@@ -821,7 +824,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.owner IS 'role the j
 COMMENT ON COLUMN @extschema@.batched_background_migrations.owner_oid IS 'its OID; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.home IS
     'system identifier and database OID it was started under; in a copy it is a stranger''s and nothing runs until started there';
-COMMENT ON COLUMN @extschema@.batched_background_migrations.table_oid IS 'the table as last resolved by a worker';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.table_oid IS
+    'the table that it was defined for or begun on: another one of that name is not gone on with; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_sqlstate IS 'SQLSTATE of the error that failed it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_message IS 'message of the error that failed it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_detail IS 'detail of the error that failed it';
@@ -833,6 +837,10 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.min_key IS
     'lowest key, inclusive, where it is not an integer: a value per column, as text';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_key IS
     'highest key, inclusive, where it is not an integer; fixed when defined, or when first taken up';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.min_found IS
+    'the lowest key was not given, but found in the table; recorded by bbm';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.max_found IS
+    'the highest key was not given, but found in the table; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.index_name IS
     'the index to cut along; NULL: any that fits';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.key_order IS
@@ -1019,7 +1027,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.migration_id IS
 COMMENT ON COLUMN @extschema@.bbm_events.name IS
     'its name then';
 COMMENT ON COLUMN @extschema@.bbm_events.event IS
-    'created, started, paused, running, finished, failed, altered or dropped; attached or detached: a partition or child; pass: block ranges go over the table again';
+    'created, started, paused, running, finished, failed, altered, restarted or dropped; attached or detached: a partition or child; truncated: the table, or one of those; pass: block ranges go over the table again';
 COMMENT ON COLUMN @extschema@.bbm_events.status IS
     'the status after it, as a word';
 COMMENT ON COLUMN @extschema@.bbm_events.role IS
@@ -1027,7 +1035,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.role IS
 COMMENT ON COLUMN @extschema@.bbm_events.owner_oid IS
     'the migration''s owner then, whose members see the row';
 COMMENT ON COLUMN @extschema@.bbm_events.detail IS
-    'the error of a failed one; the table that was attached or detached';
+    'the error of a failed one; the table that was attached, detached or truncated; of one that was restarted, what with';
 
 /*
  * Nothing is for everybody but looking, which shows a role its own.  What else a

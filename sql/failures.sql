@@ -113,7 +113,7 @@ WHERE name IN ('table renamed', 'column renamed', 'key renamed', 'index dropped'
 SELECT min(n), max(n), count(*) FROM (
     TABLE broken."table renamed" UNION ALL TABLE broken."column renamed" UNION ALL TABLE broken."key renamed" UNION ALL
     TABLE broken."index dropped" UNION ALL TABLE broken."index made anew" UNION ALL TABLE broken."update revoked" UNION ALL
-    TABLE broken."schema revoked" UNION ALL TABLE broken."table made anew" UNION ALL TABLE broken."unharmed") all_of_them;
+    TABLE broken."schema revoked" UNION ALL TABLE broken."unharmed") all_of_them;
 DELETE FROM batched_background_migrations;
 
 -- under the feet of a batch in flight

@@ -396,6 +396,18 @@ as_migration(const BbmDefinition *d, Oid owner)
 	return migration;
 }
 
+/* The statement as people see it, of the table as a whole. */
+static char *
+composed_job(BbmTarget *target)
+{
+	char	   *name = bbm_table_sql_name(target->relid);
+	BbmLeaf		root = {.relid = target->relid, .name = name,
+		.source = psprintf("%s%s", target->is_tree ? "" : "ONLY ", name),
+	.whole_tree = target->is_tree};
+
+	return bbm_job_sql(target, &root);
+}
+
 /*
  * Checks a definition as the caller, who will be the owner, and writes it.  It
  * holds nothing back for later.
@@ -405,6 +417,8 @@ define(BbmDefinition *d, bool start, bool by_number, bool by_key)
 {
 	Oid			owner = GetUserId();
 	BbmMigration migration = as_migration(d, owner);
+	bool		min_found = d->min == NULL;
+	bool		max_found = d->max == NULL;
 	BbmTarget  *target;
 	Oid			relid;
 	int			level;
@@ -428,15 +442,11 @@ define(BbmDefinition *d, bool start, bool by_number, bool by_key)
 	d->key_order = bbm_key_order_words(&target->key);
 	d->table_name = bbm_table_sql_name(target->relid);
 	if (d->operation)
-	{
-		BbmLeaf		root = {.relid = target->relid, .name = pstrdup(d->table_name),
-			.source = psprintf("%s%s", target->is_tree ? "" : "ONLY ", d->table_name),
-		.whole_tree = target->is_tree};
-
-		d->job = bbm_job_sql(target, &root);
-	}
+		d->job = composed_job(target);
+	relid = target->relid;
 	bbm_target_close(target);
 	id = bbm_migration_insert(d, owner, start ? BBM_ACTIVE : BBM_PAUSED);
+	bbm_migration_defined(id, relid, min_found, max_found);
 	if (d->operation)
 		ereport(NOTICE, (errmsg("migration \"%s\" runs: %s", d->name, d->job)));
 	return id;
@@ -517,7 +527,7 @@ enum
 	ALTER_NAME, ALTER_NEW_NAME, ALTER_JOB, ALTER_BATCH_SIZE, ALTER_SUB_BATCH_SIZE, ALTER_MAX, ALTER_WORKERS,
 	ALTER_MAX_ATTEMPTS, ALTER_SHARE_TABLE, ALTER_SYNCHRONOUS, ALTER_OWNER, ALTER_TARGET_DURATION,
 	ALTER_MIN_BATCH_SIZE, ALTER_MAX_BATCH_SIZE, ALTER_MAX_BATCH_WAL, ALTER_INDEX, ALTER_VERIFY, ALTER_FOLLOW,
-	ALTER_ON_ERROR, ALTER_MAX_ERRORS, ALTER_ALLOW_FULL_SCAN, ALTER_SETTINGS, ALTER_ROWS_STAY
+	ALTER_ON_ERROR, ALTER_MAX_ERRORS, ALTER_ALLOW_FULL_SCAN, ALTER_SETTINGS, ALTER_ROWS_STAY, ALTER_RESTART
 };
 
 /* A new job is checked as bbm_create checks one, as the role that will run it. */
@@ -553,6 +563,47 @@ check_new_index(const BbmMigration *old, const char *index_name)
 	bbm_target_close(bbm_target_open(&migration));
 }
 
+/*
+ * Begins again, from the first key, with the table that has the migration's name
+ * now: what was done is forgotten.  Caller has bbm_migration_lock, so no job is
+ * claimed until we commit; one in flight is cancelled, and waited for by the
+ * DELETE of its row.  Whoever changes the table meanwhile is found out by the
+ * first claim, as after bbm_create.
+ */
+static void
+restart(const BbmMigration *old, BbmStatus status)
+{
+	BbmMigration migration = *old;
+	BbmDefinition d = {.min = old->min_found ? NULL : &old->min, .max = old->max_found ? NULL : &old->max};
+	BbmTarget  *target;
+
+	if (old->owner != GetUserId())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("migration \"%s\" can only be begun again by its owner", old->name),
+				 errdetail("The table is looked at with the rights of the role that will run it."),
+				 errhint("SET ROLE to the owner first.")));
+	(void) bbm_cancel_running(old->id);
+	bbm_jobs_forget(old->id);
+	bbm_parts_forget(old->id);
+	bbm_errors_forget(old->id);
+	migration.table_oid = InvalidOid;
+	migration.key_order = NULL;
+	migration.partition_order = BBM_ORDER_UNDECIDED;
+	migration.pass = BBM_FIRST_PASS;
+	target = bbm_target_open(&migration);
+	bbm_target_check_leaves(target);
+	/* a bound of another kind of key is none */
+	if (target->key.is_integer == (DatumGetPointer(old->max.key) != (Datum) 0))
+		d.min = d.max = NULL;
+	fix_bounds(target, &d);
+	bbm_migration_restart(old->id, target->relid, old->operation ? composed_job(target) : NULL, d.min, d.max,
+						  bbm_key_order_words(&target->key));
+	bbm_tell_event(old->id, old->name, "restarted", status == BBM_RUNNING ? BBM_ACTIVE : status, old->owner,
+				   psprintf("with table %s, OID %u", bbm_table_sql_name(target->relid), target->relid));
+	bbm_target_close(target);
+}
+
 Datum
 bbm_alter(PG_FUNCTION_ARGS)
 {
@@ -582,6 +633,7 @@ bbm_alter(PG_FUNCTION_ARGS)
 		.settings = array_arg(fcinfo, ALTER_SETTINGS),
 		.rows_stay = bool_arg(fcinfo, ALTER_ROWS_STAY)
 	};
+	bool		again = !PG_ARGISNULL(ALTER_RESTART) && PG_GETARG_BOOL(ALTER_RESTART);
 	BbmMigration *migration;
 	BbmStatus	status;
 	BbmBound	max = {0};
@@ -595,6 +647,9 @@ bbm_alter(PG_FUNCTION_ARGS)
 	}
 	SPI_connect();
 	migration = bbm_get_migration(name);
+	/* whichever table has the name now */
+	if (again)
+		migration->table_oid = InvalidOid;
 	check_max_attempts(d.max_attempts);
 	if (d.name && strcmp(d.name, name) != 0)
 		check_name_is_free(d.name);
@@ -603,7 +658,7 @@ bbm_alter(PG_FUNCTION_ARGS)
 		(d.job || d.batch_size || d.sub_batch_size || d.max || d.workers || d.max_attempts ||
 		 d.share_table || d.synchronous || d.target_duration || d.min_batch_size || d.max_batch_size ||
 		 d.max_batch_wal || d.index_name || d.verify || d.follow || d.on_error || d.max_errors ||
-		 d.allow_full_scan || d.settings || d.rows_stay))
+		 d.allow_full_scan || d.settings || d.rows_stay || again))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("migration \"%s\" is finished and stays so", name),
@@ -621,6 +676,8 @@ bbm_alter(PG_FUNCTION_ARGS)
 	if (d.index_name && migration->owner == GetUserId())
 		check_new_index(migration, d.index_name);
 	bbm_migration_alter(migration->id, &d);
+	if (again)
+		restart(bbm_migration_by_id(migration->id, CurrentMemoryContext), status);
 	SPI_finish();
 	PG_RETURN_VOID();
 }

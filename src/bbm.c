@@ -16,6 +16,7 @@
 #include "lockset.h"
 #include "planguard.h"
 #include "shmem.h"
+#include "truncate.h"
 #include "txn.h"
 
 PG_MODULE_MAGIC;
@@ -30,6 +31,7 @@ _PG_init(void)
 	bbm_hooks_install();
 	bbm_plan_guard_install();
 	bbm_lockset_install();
+	bbm_truncate_install();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{
 		bbm_shmem_install();

@@ -95,6 +95,8 @@ typedef struct BbmMigration
 	TimestampTz updated_at;		/* 0 when NULL; tells a changed row from a known one */
 	BbmBound	min;
 	BbmBound	max;
+	bool		min_found;		/* the bound was not given, but what the table had */
+	bool		max_found;
 	int			batch_size;
 	int			sub_batch_size; /* 0: one commit a job */
 	double		target_ms;		/* what a batch may take; 0: its size is fixed */
@@ -127,7 +129,7 @@ typedef struct BbmMigration
 	char	   *search_path;
 	Oid			owner;
 	char	   *home;			/* NULL when never started */
-	Oid			table_oid;		/* as last resolved by a worker */
+	Oid			table_oid;		/* that it was begun on here; InvalidOid: not yet */
 	bool		counted;		/* total_tuple_count is set */
 	bool		was_done;		/* finished_at is set: status says so because it was done */
 	const BbmOverrides *overrides;	/* NULL: the server's settings are its */

@@ -110,10 +110,14 @@ extern BbmMigration *bbm_migration_by_name(const char *name, MemoryContext conte
 extern BbmMigration *bbm_migration_by_id(int64 id, MemoryContext context);
 extern List *bbm_migrations_runnable(Oid owner, MemoryContext context);
 extern List *bbm_migrations_with_status(List *statuses, MemoryContext context);
+extern List *bbm_migrations_begun(MemoryContext context);
 extern List *bbm_runnable_owners(MemoryContext context);
 extern bool bbm_migration_lock(int64 id, BbmStatus *status);
 extern void bbm_migration_take_up(int64 id, int64 total, Oid table, const BbmBound *min, const BbmBound *max,
 								  const char *key_order, BbmPartitionOrder partition_order);
+extern void bbm_migration_defined(int64 id, Oid table, bool min_found, bool max_found);
+extern void bbm_migration_restart(int64 id, Oid table, const char *job, const BbmBound *min, const BbmBound *max,
+								  const char *key_order);
 extern void bbm_migration_set_pass(int64 id, int pass);
 extern void bbm_migration_extend(int64 id, const BbmBound *max, bool follow);
 extern void bbm_migration_finish(int64 id);
@@ -243,6 +247,7 @@ extern void bbm_error_add(const BbmJob *job, const BbmBound *min, const BbmBound
 extern int64 bbm_errors_count(int64 migration_id);
 extern int64 bbm_errors_retry(int64 migration_id);
 extern void bbm_errors_forget(int64 migration_id);
+extern void bbm_errors_settle(int64 migration_id);
 
 /* catalog_quiet.c */
 typedef struct BbmQuiet
@@ -285,6 +290,6 @@ extern void bbm_part_clean(int64 migration_id, Oid relation, int pass);
 extern void bbm_part_unclean(int64 migration_id, Oid relation);
 extern void bbm_parts_reopen(int64 migration_id, int pass);
 extern void bbm_parts_forget(int64 migration_id);
-extern void bbm_parts_settle(int64 migration_id);
+extern void bbm_parts_settle(int64 migration_id, bool loaded);
 
 #endif							/* BBM_CATALOG_H */

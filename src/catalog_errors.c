@@ -83,3 +83,17 @@ bbm_errors_forget(int64 migration_id)
 
 	bbm_sql_run(migration_id == 0 ? &all : &one, values, NULL, true);
 }
+
+/* A copy that was loaded is started here: its tables are found by their names. */
+void
+bbm_errors_settle(int64 migration_id)
+{
+	static BbmSql sql = {
+		"UPDATE @.bbm_row_errors SET relation = coalesce(to_regclass(relation_name)::oid, 0) "
+		"WHERE migration_id = $1 AND relation IS NOT NULL",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}

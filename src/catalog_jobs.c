@@ -168,6 +168,10 @@ bbm_rivals(int64 migration_id, Oid table)
 
 		if (id == migration_id || status == BBM_FINISHED)
 			continue;
+		/* defined for the table, and not begun */
+		(void) column(tuple, migrations, "started_at", &isnull);
+		if (isnull)
+			continue;
 		rival = palloc(sizeof(BbmRival));
 		rival->id = id;
 		rival->workers = DatumGetInt32(column(tuple, migrations, "workers", &isnull));

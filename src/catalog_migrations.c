@@ -28,7 +28,7 @@
 	"set_clause, where_clause, check_clause, verify, follow, allow_key_change, pass::bigint, " \
 	"(extract(epoch FROM target_duration) * 1000)::float8, min_batch_size::bigint, max_batch_size::bigint, " \
 	"max_batch_wal, on_error, max_errors::bigint, allow_full_scan, settings, key_order, finished_at IS NOT NULL, " \
-	"rows_stay, partition_order"
+	"rows_stay, partition_order, min_found, max_found"
 
 static Oid
 get_oid(uint64 row, int column)
@@ -115,7 +115,9 @@ read_migration(uint64 row, MemoryContext context)
 	m->search_path = bbm_sql_text(row, 17, context);
 	m->owner = get_oid(row, 18);
 	m->home = bbm_sql_text(row, 19, context);
-	m->table_oid = get_oid(row, 20);
+	/* elsewhere the OID means another table, or none */
+	if (m->home && strcmp(m->home, bbm_home()) == 0)
+		m->table_oid = get_oid(row, 20);
 	m->counted = get_bool(row, 21);
 	m->min.key = bbm_sql_array(row, 22, context);
 	m->max.key = bbm_sql_array(row, 23, context);
@@ -140,6 +142,8 @@ read_migration(uint64 row, MemoryContext context)
 	m->was_done = get_bool(row, 42);
 	m->rows_stay = get_bool(row, 43);
 	m->partition_order = partition_order_of(bbm_sql_text(row, 44, CurrentMemoryContext));
+	m->min_found = get_bool(row, 45);
+	m->max_found = get_bool(row, 46);
 	return m;
 }
 
@@ -226,6 +230,28 @@ bbm_migrations_with_status(List *statuses, MemoryContext context)
 	return list;
 }
 
+/* A list of BbmMigration: those that have begun on a table here and are not finished, by id. */
+List *
+bbm_migrations_begun(MemoryContext context)
+{
+	static BbmSql sql = {
+		"SELECT " MIGRATION_COLUMNS " FROM @.batched_background_migrations "
+		"WHERE status = ANY ('{0,1,3,4}'::smallint[]) AND started_at IS NOT NULL AND table_oid IS NOT NULL AND home = $1 "
+		"ORDER BY id",
+		1, {TEXTOID}
+	};
+	Datum		values[] = {CStringGetTextDatum(bbm_home())};
+	List	   *list = NIL;
+	MemoryContext old;
+
+	bbm_sql_run(&sql, values, NULL, false);
+	old = MemoryContextSwitchTo(context);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		list = lappend(list, read_migration(i, context));
+	MemoryContextSwitchTo(old);
+	return list;
+}
+
 /* OIDs of those whose migrations a worker here may work on. */
 List *
 bbm_runnable_owners(MemoryContext context)
@@ -292,6 +318,8 @@ bbm_migration_take_up(int64 id, int64 total, Oid table, const BbmBound *min, con
 		"UPDATE @.batched_background_migrations SET status = 4, "
 		"started_at = coalesce(started_at, clock_timestamp()), finished_at = NULL, "
 		"total_tuple_count = coalesce(total_tuple_count, $2), table_oid = $3, "
+		"min_found = min_found OR ($4 IS NOT NULL AND min_key IS NULL), "
+		"max_found = max_found OR ($5 IS NOT NULL AND max_key IS NULL), "
 		"min_key = coalesce(min_key, $4), max_key = coalesce(max_key, $5), "
 		"key_order = coalesce(key_order, $6), partition_order = coalesce(partition_order, $7) WHERE id = $1",
 		7, {INT8OID, INT8OID, OIDOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID}
@@ -306,6 +334,51 @@ bbm_migration_take_up(int64 id, int64 total, Oid table, const BbmBound *min, con
 
 	nulls[5] = key_order ? ' ' : 'n';
 	nulls[6] = order ? ' ' : 'n';
+	bbm_sql_run(&sql, values, nulls, true);
+}
+
+/*
+ * What it was defined for, as we have found it out: the table, and bounds that
+ * were not given.  In the transaction that has inserted it.
+ */
+void
+bbm_migration_defined(int64 id, Oid table, bool min_found, bool max_found)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migrations SET table_oid = $2, min_found = $3, max_found = $4 WHERE id = $1",
+		4, {INT8OID, OIDOID, BOOLOID, BOOLOID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(id), ObjectIdGetDatum(table), BoolGetDatum(min_found), BoolGetDatum(max_found)
+	};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/*
+ * It is to begin again, with this table and these bounds: as if it had just been
+ * defined.  Caller has bbm_migration_lock, and has forgotten its jobs.
+ */
+void
+bbm_migration_restart(int64 id, Oid table, const char *job, const BbmBound *min, const BbmBound *max,
+					  const char *key_order)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migrations SET table_oid = $2, job_signature_name = coalesce($3, job_signature_name), "
+		"min_value = $4, max_value = $5, min_key = $6, max_key = $7, key_order = $8, partition_order = NULL, pass = 1, "
+		"total_tuple_count = NULL, "
+		"started_at = NULL, finished_at = NULL, status = CASE status WHEN 4 THEN 1 ELSE status END WHERE id = $1",
+		8, {INT8OID, OIDOID, TEXTOID, INT8OID, INT8OID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID}
+	};
+	char		nulls[9] = "        ";
+	Datum		values[] = {
+		Int64GetDatum(id), ObjectIdGetDatum(table), job ? CStringGetTextDatum(job) : (Datum) 0,
+		Int64GetDatum(min->number), Int64GetDatum(max->number), array_or_null(min, &nulls[5]),
+		array_or_null(max, &nulls[6]), key_order ? CStringGetTextDatum(key_order) : (Datum) 0
+	};
+
+	nulls[2] = job ? ' ' : 'n';
+	nulls[7] = key_order ? ' ' : 'n';
 	bbm_sql_run(&sql, values, nulls, true);
 }
 

@@ -199,27 +199,32 @@ bbm_parts_forget(int64 migration_id)
 }
 
 /*
- * A copy is started here: its tables are found by their names, and nothing is
- * known of their pages; where rows move, that makes all of them undone.
+ * A copy is started here.  One that was made of files (a template's, pg_upgrade's)
+ * has the OIDs of its original; where it was loaded, its tables are found by
+ * their names.  Nothing is known of their pages; where rows move, that makes all
+ * of them undone.
  */
 void
-bbm_parts_settle(int64 migration_id)
+bbm_parts_settle(int64 migration_id, bool loaded)
 {
 	static BbmSql parts = {
-		"UPDATE @.bbm_parts SET relation = coalesce(to_regclass(relation_name)::oid, relation), begun_lsn = '0/0', "
-		"clean_lsn = '0/0', begun = 0, filenode = 0, "
+		"UPDATE @.bbm_parts SET begun_lsn = '0/0', clean_lsn = '0/0', begun = 0, filenode = 0, "
+		"relation = CASE WHEN $2 THEN coalesce(to_regclass(relation_name)::oid, 0) ELSE relation END, "
 		"pass = CASE WHEN begun = 0 THEN pass WHEN pass < 0 THEN -1 ELSE 0 END WHERE migration_id = $1",
-		1, {INT8OID}
+		2, {INT8OID, BOOLOID}
 	};
 	static BbmSql jobs = {
 		"UPDATE @.batched_background_migration_jobs SET relation = coalesce(to_regclass(relation_name)::oid, 0) "
 		"WHERE batched_background_migration_id = $1 AND relation IS NOT NULL",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id)};
+	Datum		values[] = {Int64GetDatum(migration_id), BoolGetDatum(loaded)};
 
 	bbm_sql_run(&parts, values, NULL, true);
+	if (!loaded)
+		return;
 	bbm_sql_run(&jobs, values, NULL, true);
+	bbm_errors_settle(migration_id);
 }
 
 /* Jobs of these leaves that were skipped are to be done after all.  Caller has bbm_migration_lock. */

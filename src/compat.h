@@ -134,6 +134,39 @@ bbm_check_privileges(PlannedStmt *stmt)
 #define DATCONNLIMIT_INVALID_DB (-2)
 #endif
 
+/* OIDs of the tables that a plan writes, as far as it tells: rows routed to partitions are their root's. */
+static inline List *
+bbm_written_tables(PlannedStmt *stmt)
+{
+	const AclMode writes = ACL_INSERT | ACL_UPDATE | ACL_DELETE;
+	List	   *tables = NIL;
+	ListCell   *cell;
+
+	/* a lock of rows needs the same permission */
+	if (stmt->commandType == CMD_UTILITY || (stmt->commandType == CMD_SELECT && !stmt->hasModifyingCTE))
+		return NIL;
+	foreach(cell, stmt->resultRelations)
+		tables = lappend_oid(tables, ((RangeTblEntry *) list_nth(stmt->rtable, lfirst_int(cell) - 1))->relid);
+#if PG_VERSION_NUM >= 160000
+	foreach(cell, stmt->permInfos)
+	{
+		RTEPermissionInfo *info = lfirst_node(RTEPermissionInfo, cell);
+
+		if (info->requiredPerms & writes)
+			tables = lappend_oid(tables, info->relid);
+	}
+#else
+	foreach(cell, stmt->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, cell);
+
+		if (rte->rtekind == RTE_RELATION && (rte->requiredPerms & writes))
+			tables = lappend_oid(tables, rte->relid);
+	}
+#endif
+	return tables;
+}
+
 static inline bool
 bbm_owns_table(Oid relid, Oid role)
 {

@@ -271,6 +271,23 @@ adapt(BbmWork *work, bool more)
 	bbm_sizing_follow(&target->sizing, &limits, work->keys, work->ms, work->wal);
 }
 
+/*
+ * What was read and written under the table's name must be the table that the
+ * job was cut of.  It was so before the batch; its own job, or a rename of the
+ * schema, which waits for no batch, may have changed that.  Then it is undone,
+ * and the next claim finds what the name means now.
+ */
+static void
+check_still_named(const BbmTarget *target, const BbmLeaf *leaf)
+{
+	if (bbm_target_is_named(target) && bbm_leaf_is_named(leaf))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("table %s was renamed while a batch ran", leaf->name),
+			 errdetail("The batch may have met another table of that name, and is undone.")));
+}
+
 /* Counts what a job that verifies is about.  True when it did. */
 static bool
 verify(BbmWork *work, BbmRange *part)
@@ -292,6 +309,7 @@ verify(BbmWork *work, BbmRange *part)
 		PushActiveSnapshot(GetTransactionSnapshot());
 		work->cost.rows = bbm_verify_range(target, leaf, part, bbm_verifies_by_check(target, job->pass));
 		PopActiveSnapshot();
+		check_still_named(target, leaf);
 	}
 	else
 		work->skipped = true;
@@ -333,6 +351,8 @@ do_part(BbmWork *work, BbmRange *part)
 			target->strategy->after_batch(target, leaf);
 	}
 	work->skipped = leaf == NULL;
+	if (leaf)
+		check_still_named(target, leaf);
 	/* what was done on another server stays done when ours crashes */
 	if (leaf && leaf->is_foreign)
 		ForceSyncCommit();

@@ -384,6 +384,15 @@ at_home(Row row)
 	return home != NULL && strcmp(home, bbm_home()) == 0;
 }
 
+/* Did its row come with a dump?  Else it is in a copy of the database's files, where OIDs are its original's. */
+static bool
+is_loaded(Row row)
+{
+	char	   *home = get_text(row, "home");
+
+	return home != NULL && strncmp(home, "copy of ", 8) == 0;
+}
+
 /* Another pass that works, and a number left out before it (see pass.c). */
 static void
 work_anew(Row *row)
@@ -418,6 +427,9 @@ settle_here(Row *row)
 	{
 		bool		foreign = !is_null(*row, "home");
 
+		/* a table of another database; the one that has its name here is what goes on */
+		if (is_loaded(*row))
+			set(row, "table_oid", (Datum) 0, true);
 		set(row, "home", CStringGetTextDatum(bbm_home()), false);
 		/* another cluster's OIDs say nothing here */
 		if (foreign)
@@ -516,6 +528,12 @@ is_changed(Row old, Row new)
 	return false;
 }
 
+static bool
+is_same(Row old, Row new, const char *column)
+{
+	return same_text(get_text(old, column), get_text(new, column));
+}
+
 /* What tells the rows that are done from the others cannot become something else when some are. */
 static void
 keep_what_is_begun(Row old, Row new)
@@ -528,10 +546,7 @@ keep_what_is_begun(Row old, Row new)
 		return;
 	for (int i = 0; i < lengthof(columns); i++)
 	{
-		char	   *before = get_text(old, columns[i]);
-		char	   *after = get_text(new, columns[i]);
-
-		if (same_text(before, after))
+		if (is_same(old, new, columns[i]))
 			continue;
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -539,6 +554,23 @@ keep_what_is_begun(Row old, Row new)
 				 errdetail("It has been started, and part of it may be done."),
 				 errhint("Drop it, and define another one for what is left.")));
 	}
+}
+
+/*
+ * A bound that a user changes is given, and no longer what the table had.  Until
+ * it is begun, a migration may be given another table.
+ */
+static void
+keep_found(Row old, Row *new)
+{
+	bool		isnull;
+
+	set(new, "min_found", BoolGetDatum(DatumGetBool(get(old, "min_found", &isnull)) &&
+									   is_same(old, *new, "min_value") && is_same(old, *new, "min_key")), false);
+	set(new, "max_found", BoolGetDatum(DatumGetBool(get(old, "max_found", &isnull)) &&
+									   is_same(old, *new, "max_value") && is_same(old, *new, "max_key")), false);
+	if (is_null(old, "started_at") && !is_same(old, *new, "table_name"))
+		set(new, "table_oid", (Datum) 0, true);
 }
 
 /* Who may say what it does, and until when. */
@@ -576,6 +608,7 @@ guard_update(Relation rel, Row old, Row new)
 	keep_what_is_begun(old, new);
 	new.tuple = bbm_columns_update(rel, old.tuple, new.tuple);
 	guard_definition(rel, old, new);
+	keep_found(old, &new);
 	if (is_null(new, "owner") || !same_text(get_text(new, "owner"), get_text(old, "owner")))
 		set_owner(&new, owner, false);
 	else if (at_home(old))
@@ -728,7 +761,7 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 			tell_event(now, "altered");
 		/* a copy that is started here */
 		if (at_home(now) && !is_null(old, "home") && !at_home(old))
-			bbm_parts_settle(get_int(now, "id"));
+			bbm_parts_settle(get_int(now, "id"), is_loaded(old));
 		/* its verification has failed: see verify_anew */
 		if (get_int(now, "pass") == get_int(old, "pass") + 1 && !bbm_engine_writes())
 			bbm_jobs_repair(get_int(now, "id"), (int) get_int(old, "pass"), (int) get_int(now, "pass"));

@@ -9,7 +9,8 @@
  *	  nobody notices until the server is busy with nothing else.  So while a
  *	  job runs, each statement's plan is looked at when its execution is about
  *	  to begin: the very plan it would run with, custom or generic, be it the
- *	  job's own statement or one inside its function, a trigger's included.
+ *	  job's own statement or one inside its function, a trigger's included.  One
+ *	  that writes a distributed table is refused there as well.
  *
  *	  Plans are kept.  Which kind of plan is left to the server, which for a
  *	  batch of a large table plans for each range anew, save in the commonest
@@ -33,6 +34,7 @@
 #include "compat.h"
 #include "lockset.h"
 #include "order.h"
+#include "relation.h"
 #include "spi.h"
 #include "txn.h"
 
@@ -43,6 +45,7 @@
 
 /* Whose table is guarded now, in this process, and for a batch of how many keys; NULL none. */
 static BbmTarget *guarded = NULL;
+static bool in_batch = false;	/* guarded or not */
 static Oid	guarded_leaf;
 static int64 guarded_keys;
 
@@ -174,6 +177,8 @@ guarded_start(QueryDesc *query, int eflags)
 {
 	Relation	found = NULL;
 
+	if (in_batch)
+		bbm_check_plan_writes_here(query->plannedstmt);
 	if (previous_start)
 		previous_start(query, eflags);
 	else
@@ -278,6 +283,7 @@ int
 bbm_plan_execute(BbmTarget *target, BbmLeaf *leaf, Datum *values, int64 keys)
 {
 	BbmTarget  *outer = guarded;
+	bool		outer_batch = in_batch;
 	Oid			outer_leaf = guarded_leaf;
 	int64		outer_keys = guarded_keys;
 	int			result;
@@ -288,6 +294,7 @@ bbm_plan_execute(BbmTarget *target, BbmLeaf *leaf, Datum *values, int64 keys)
 	guarded = target->migration->allow_full_scan ? NULL : target;
 	guarded_leaf = leaf->relid;
 	guarded_keys = keys;
+	in_batch = true;
 	PG_TRY();
 	{
 		result = bbm_spi_execute_plan(leaf->plan, values, NULL, false, 0);
@@ -296,6 +303,7 @@ bbm_plan_execute(BbmTarget *target, BbmLeaf *leaf, Datum *values, int64 keys)
 	PG_FINALLY();
 	{
 		guarded = outer;
+		in_batch = outer_batch;
 		guarded_leaf = outer_leaf;
 		guarded_keys = outer_keys;
 	}

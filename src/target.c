@@ -52,143 +52,6 @@ bbm_job_settings(const BbmMigration *migration)
 	return bbm_user_settings_begin(path);
 }
 
-/* "schema.table" taken literally, as the registry writes it, or InvalidOid. */
-static Oid
-literal_table(const char *name)
-{
-	const char *dot = strchr(name, '.');
-	Oid			schema;
-
-	if (dot == NULL || dot == name || dot[1] == '\0')
-		return InvalidOid;
-	schema = get_namespace_oid(pnstrdup(name, dot - name), true);
-	return OidIsValid(schema) ? get_relname_relid(dot + 1, schema) : InvalidOid;
-}
-
-/* An SQL name, qualified or not, or InvalidOid. */
-static Oid
-named_table(const char *name)
-{
-	List	   *names = NIL;
-
-	/* an empty part would be an error without a hint, and so would a database's name */
-	if (SplitIdentifierString(pstrdup(name), '.', &names) &&
-		(list_length(names) == 1 || list_length(names) == 2))
-	{
-		char	   *last = llast(names);
-
-		return RangeVarGetRelid(makeRangeVar(list_length(names) == 2 ? linitial(names) : NULL, last, -1),
-								NoLock, true);
-	}
-	return InvalidOid;
-}
-
-/* A table's name as it is written in SQL, with its schema; NULL when it is gone. */
-char *
-bbm_table_sql_name(Oid relid)
-{
-	char	   *name = get_rel_name(relid);
-
-	return name ? quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), name) : NULL;
-}
-
-static Oid
-find_table(const char *name)
-{
-	Oid			relid = literal_table(name);
-
-	return OidIsValid(relid) ? relid : named_table(name);
-}
-
-/*
- * The relation of that name: literally, or else as an SQL name.  Raises an
- * error when there is none.  Locks it, as strong as whoever asks will need it in
- * this transaction, since a weak lock must not be followed by a strong one (see
- * lockset.c); "check", if given, raises an error for who may not have that lock.
- *
- * Another session may rename or drop the table, or create another one of the
- * name, until the lock is had; then the name is looked for again.
- */
-Oid
-bbm_table_by_name(const char *name, LOCKMODE lock, void (*check) (Oid relid, const char *name))
-{
-	Oid			relid = find_table(name);
-
-	for (;;)
-	{
-		Oid			now;
-
-		if (!OidIsValid(relid))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("table \"%s\" does not exist", name),
-					 errdetail("It was looked for with search_path \"%s\".", namespace_search_path),
-					 errhint("Write it as schema.table.")));
-		if (check)
-			check(relid, name);
-		LockRelationOid(relid, lock);
-		now = find_table(name);
-		if (now == relid)
-			return relid;
-		UnlockRelationOid(relid, lock);
-		relid = now;
-	}
-}
-
-/* The error for a table that was there when the migration was taken up. */
-void
-bbm_table_is_gone(const char *name)
-{
-	bbm_failing_code = BBM_CODE_TABLE;
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_TABLE),
-			 errmsg("table \"%s\" does not exist any more", name)));
-}
-
-/* The table of that name, locked; an error, too, when it has no rows of its own to work on. */
-Oid
-bbm_target_table(const char *name, LOCKMODE lock)
-{
-	Oid			relid = bbm_table_by_name(name, lock, NULL);
-	Relation	rel = relation_open(relid, NoLock);
-	const char *what = NULL;
-
-	switch (rel->rd_rel->relkind)
-	{
-		case RELKIND_RELATION:
-		case RELKIND_PARTITIONED_TABLE:
-		case RELKIND_FOREIGN_TABLE:
-			if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
-				what = "a temporary table, which no other session can see";
-			break;
-		case RELKIND_VIEW:
-			what = "a view";
-			break;
-		case RELKIND_MATVIEW:
-			what = "a materialized view";
-			break;
-		default:
-			what = "not a table";
-			break;
-	}
-	if (what)
-		ereport(ERROR,
-				(errcode(rel->rd_rel->relkind == RELKIND_RELATION ||
-						 rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE ?
-						 ERRCODE_FEATURE_NOT_SUPPORTED : ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("cannot run batches over \"%s\"", name),
-				 errdetail("It is %s.", what),
-				 errhint("Name a table, partitioned or not.")));
-	if (getExtensionOfObject(RelationRelationId, relid) == bbm_catalog()->extension)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("cannot run batches over \"%s\"", name),
-				 errdetail("It is a table of the extension itself."),
-				 errhint("Name a table of your own.")));
-	relation_close(rel, NoLock);
-	return relid;
-}
-
 bool
 bbm_size_follows(const BbmMigration *migration)
 {
@@ -309,7 +172,8 @@ find_index(BbmTarget *target, BbmLeaf *leaf, Relation rel)
 	}
 	if (!bbm_key_find_index(&target->key, rel, bbm_index_name(target, leaf), false, &found))
 		no_index(target, leaf, rel);
-	leaf->index = found.oid;
+	/* only a heap's is walked by hand: others may have rows, and indexes, of another nature */
+	leaf->index = rel->rd_rel->relam == HEAP_TABLE_AM_OID ? found.oid : InvalidOid;
 	leaf->backwards = found.backwards;
 }
 
@@ -394,6 +258,8 @@ check_leaves_of_tree(BbmTarget *target, BbmLeaf *whole)
 		BbmLeaf		leaf = {.relid = lfirst_oid(cell)};
 		Relation	rel = try_table_open(leaf.relid, AccessShareLock);
 
+		if (rel)
+			bbm_check_rows_are_here(leaf.relid);
 		if (rel && could_change_key(target, leaf.relid))
 			whole->checks_key = true;
 		target->leaves++;
@@ -534,6 +400,8 @@ open_in_tree(const BbmTarget *target, Oid relid, LOCKMODE lock)
 		table_close(rel, lock);
 		rel = NULL;
 	}
+	if (rel)
+		bbm_check_rows_are_here(relid);
 	return rel;
 }
 
@@ -558,7 +426,7 @@ open_leaf(BbmTarget *target, Oid relid, bool whole)
 			return NULL;
 		/* its plan has the name that it had then, and tells of the key if there were triggers */
 		if (target->leaf->checks_key == could_change_key(target, relid) &&
-			strcmp(target->leaf->name, bbm_table_sql_name(relid)) == 0)
+			bbm_leaf_is_named(target->leaf))
 		{
 			table_close(rel, NoLock);
 			return target->leaf;
@@ -675,7 +543,7 @@ resolve(BbmTarget *target)
 
 	bbm_failing_code = BBM_CODE_TABLE;
 	target->lock_mode = target->form == BBM_JOB_NONE ? BBM_READ_LOCK : BBM_WORK_LOCK;
-	target->relid = bbm_target_table(migration->table_name, target->lock_mode);
+	target->relid = bbm_migration_table(migration, target->lock_mode);
 	target->alias = pstrdup(quote_identifier(get_rel_name(target->relid)));
 
 	bbm_failing_code = BBM_CODE_COLUMN;
@@ -783,7 +651,8 @@ bbm_target_close(BbmTarget *target)
 bool
 bbm_target_is_current(BbmTarget *target)
 {
-	return get_rel_relkind(target->relid) != '\0' && bbm_key_is_current(&target->key, target->relid) &&
+	return bbm_target_is_named(target) && !bbm_is_distributed(target->relid) &&
+		bbm_key_is_current(&target->key, target->relid) &&
 		target->has_triggers == could_change_key(target, target->relid) &&
 		target->is_tree == bbm_tree_has_children(target->relid) && bbm_rights_are_current(target);
 }

@@ -8,6 +8,7 @@
 #ifndef BBM_TARGET_H
 #define BBM_TARGET_H
 
+#include "relation.h"
 #include "strategy.h"
 
 struct BbmStatementParts;
@@ -17,10 +18,6 @@ extern BbmTarget *bbm_target_open_to_look(const BbmMigration *migration);
 extern void bbm_target_close(BbmTarget *target);
 extern bool bbm_target_is_current(BbmTarget *target);
 extern void bbm_target_check_leaves(BbmTarget *target);
-extern Oid	bbm_table_by_name(const char *name, LOCKMODE lock, void (*check) (Oid relid, const char *name));
-extern char *bbm_table_sql_name(Oid relid);
-pg_noreturn extern void bbm_table_is_gone(const char *name);
-extern Oid	bbm_target_table(const char *name, LOCKMODE lock);
 extern int64 bbm_target_estimate(BbmTarget *target);
 extern bool bbm_target_bounds(BbmTarget *target, BbmBound *min, BbmBound *max);
 extern BbmLeaf *bbm_leaf_open(BbmTarget *target, Oid relid);

@@ -110,7 +110,9 @@ bbm_tree_leaves(Oid root)
 	{
 		char		relkind = get_rel_relkind(lfirst_oid(cell));
 
-		if (relkind == RELKIND_RELATION || relkind == RELKIND_FOREIGN_TABLE)
+		/* a child may be a temporary table, whose rows are in the memory of its session alone */
+		if ((relkind == RELKIND_RELATION || relkind == RELKIND_FOREIGN_TABLE) &&
+			get_rel_persistence(lfirst_oid(cell)) != RELPERSISTENCE_TEMP)
 			leaves = lappend_oid(leaves, lfirst_oid(cell));
 	}
 	return leaves;
