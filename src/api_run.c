@@ -24,6 +24,7 @@
 #include "catalog.h"
 #include "engine.h"
 #include "guc.h"
+#include "locks.h"
 #include "record.h"
 #include "shmem.h"
 #include "txn.h"
@@ -34,6 +35,8 @@ PG_FUNCTION_INFO_V1(bbm_launch_worker);
 
 #define BBM_PROGRESS_MS 5000
 #define BBM_POLL_MS 200
+/* a launched worker that has nothing to do keeps a process from others: for so long at most */
+#define BBM_LONGEST_IDLE_MS (60 * 60 * 1000)
 /* how long a launched worker stays at least, for its launch to be seen */
 #define BBM_LAUNCH_SEEN_MS 200
 
@@ -283,6 +286,23 @@ bbm_run(PG_FUNCTION_ARGS)
 }
 
 /*
+ * Is there room for one more?  It may be taken by somebody else before the worker
+ * comes, which looks again and leaves then.
+ */
+static void
+check_room(void)
+{
+	if (bbm_shared ? bbm_slots_unused() > 0 : bbm_launched_places(bbm_space(), bbm_max_workers) > 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("could not start a worker: there are as many as there may be"),
+			 bbm_shared ? errdetail("\"bbm.max_workers\" is %d.", bbm_max_workers) :
+			 errdetail("Without the library being preloaded a database can have %d.", bbm_max_workers),
+			 errhint("CALL bbm_run works in this session; or wait until one of them leaves.")));
+}
+
+/*
  * A worker for this database and the session's role, with or without the
  * library preloaded.
  */
@@ -292,6 +312,7 @@ bbm_launch_worker(PG_FUNCTION_ARGS)
 	BbmWorkerStart start = {.kind = BBM_KIND_LAUNCHED, .database = MyDatabaseId, .owner = GetSessionUserId()};
 	BackgroundWorker worker;
 	BackgroundWorkerHandle *handle;
+	double		idle_ms;
 	pid_t		pid;
 
 	if (PG_ARGISNULL(0))
@@ -301,13 +322,18 @@ bbm_launch_worker(PG_FUNCTION_ARGS)
 	/* it would wait for the promotion */
 	PreventCommandDuringRecovery("bbm_launch_worker()");
 	(void) bbm_catalog();
-	start.idle_ms = (int64) (DatumGetFloat8(DirectFunctionCall2(interval_part, CStringGetTextDatum("epoch"),
-																PG_GETARG_DATUM(0))) * 1000);
-	if (start.idle_ms < 0)
+	idle_ms = DatumGetFloat8(DirectFunctionCall2(interval_part, CStringGetTextDatum("epoch"), PG_GETARG_DATUM(0))) * 1000;
+	if (idle_ms < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("idle_timeout must not be negative"),
 				 errhint("Zero makes the worker leave as soon as it finds nothing to do.")));
+	if (!(idle_ms <= BBM_LONGEST_IDLE_MS))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("idle_timeout must not be more than one hour"),
+				 errdetail("A worker that has nothing to do keeps its process from others."),
+				 errhint("It stays for as long as it has work, however long that takes.")));
 	if (!bbm_enabled)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -315,7 +341,8 @@ bbm_launch_worker(PG_FUNCTION_ARGS)
 				 errdetail("The setting bbm.enabled is off."),
 				 errhint("CALL bbm_run works without it.")));
 	/* one that has left before we have seen it looks as if it had not come up */
-	start.idle_ms = Max(start.idle_ms, BBM_LAUNCH_SEEN_MS);
+	start.idle_ms = Max((int64) idle_ms, BBM_LAUNCH_SEEN_MS);
+	check_room();
 	bbm_worker_describe(&worker, "bbm_worker_main", 0, &start);
 	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
 		ereport(ERROR,

@@ -133,6 +133,7 @@ typedef struct BbmMigration
 	bool		counted;		/* total_tuple_count is set */
 	bool		was_done;		/* finished_at is set: status says so because it was done */
 	const BbmOverrides *overrides;	/* NULL: the server's settings are its */
+	bool		unlimited;		/* its owner is a superuser: the server's settings do not limit its own */
 } BbmMigration;
 
 /* A row of batched_background_migration_jobs that this process has claimed. */

@@ -165,6 +165,7 @@ typedef struct BbmClaimState
 /* Another migration that may have batches on the table. */
 typedef struct BbmRival
 {
+	Oid			owner;
 	int64		id;
 	int			workers;
 	bool		share_table;

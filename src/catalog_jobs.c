@@ -174,6 +174,7 @@ bbm_rivals(int64 migration_id, Oid table)
 			continue;
 		rival = palloc(sizeof(BbmRival));
 		rival->id = id;
+		rival->owner = DatumGetObjectId(column(tuple, migrations, "owner_oid", &isnull));
 		rival->workers = DatumGetInt32(column(tuple, migrations, "workers", &isnull));
 		rival->share_table = DatumGetBool(column(tuple, migrations, "share_table", &isnull));
 		rivals = lappend(rivals, rival);

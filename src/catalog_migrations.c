@@ -144,6 +144,7 @@ read_migration(uint64 row, MemoryContext context)
 	m->partition_order = partition_order_of(bbm_sql_text(row, 44, CurrentMemoryContext));
 	m->min_found = get_bool(row, 45);
 	m->max_found = get_bool(row, 46);
+	m->unlimited = superuser_arg(m->owner);
 	return m;
 }
 

@@ -25,7 +25,9 @@
 #include "common/pg_prng.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "guc.h"
+#include "holds.h"
 #include "locks.h"
 #include "shmem.h"
 #include "target.h"
@@ -41,6 +43,9 @@
 
 /* How long a migration keeps a table that another one contends for. */
 #define BBM_TURN_MS 1000
+
+/* ... and for how long another waits for a batch of it that does not end. */
+#define BBM_LONGEST_TURN_MS (10 * 1000)
 
 static void
 later(BbmClaim *claim, TimestampTz due, const char *reason)
@@ -75,9 +80,36 @@ take_orphan(BbmClaim *claim, const BbmRunningJob *job)
 }
 
 /*
- * Is it another migration's turn on the table, unless both said that they
- * share it?  Whoever has the table keeps it for a slice of time; then it lets
- * go for as long as another contends for it.
+ * Does the other one count, where two take turns?  Only among those who may write
+ * the table, as whoever may read it could otherwise hold up its owner's
+ * migrations with some of his own; and not when both said that they share it.
+ */
+static bool
+takes_turns_with(const BbmTarget *target, const BbmRival *rival)
+{
+	return !(rival->share_table && target->migration->share_table) && bbm_may_write(target->relid, rival->owner) &&
+		bbm_may_write(target->relid, target->migration->owner);
+}
+
+/* Has the migration had the table for as long as it may while another waits for it? */
+static bool
+has_had_enough(const BbmTarget *target, TimestampTz now)
+{
+	return target->table_since != 0 &&
+		bbm_time_has_come(now, TimestampTzPlusMilliseconds(target->table_since, BBM_TURN_MS), BBM_TURN_MS);
+}
+
+static bool
+waits_for_turn(Oid space, const BbmRival *rival, TimestampTz now)
+{
+	return bbm_is_contended(space, rival->id) || bbm_turn_is_kept(rival->id, now);
+}
+
+/*
+ * Is it another migration's turn on the table?  Whoever has the table keeps it for
+ * a slice of time; then it lets go for as long as another contends for it.  One
+ * whose batch does not end is not waited for for ever: then the two run side by
+ * side, and row locks keep them apart as any two sessions.
  */
 static bool
 table_is_taken(BbmClaim *claim, TimestampTz now)
@@ -85,8 +117,9 @@ table_is_taken(BbmClaim *claim, TimestampTz now)
 	BbmTarget  *target = claim->target;
 	BbmMigration *migration = target->migration;
 	Oid			space = bbm_space();
-	bool		had_enough = target->table_since != 0 &&
-		bbm_time_has_come(now, TimestampTzPlusMilliseconds(target->table_since, BBM_TURN_MS), BBM_TURN_MS);
+	bool		had_enough = has_had_enough(target, now);
+	bool		alone = true;
+	bool		passed = false;
 	ListCell   *cell;
 
 	foreach(cell, bbm_rivals(migration->id, target->relid))
@@ -95,10 +128,16 @@ table_is_taken(BbmClaim *claim, TimestampTz now)
 		bool		at_work;
 		char		reason[128];
 
-		if (rival->share_table && migration->share_table)
+		if (!takes_turns_with(target, rival))
 			continue;
+		alone = false;
 		at_work = bbm_slot_locks_held(space, rival->id, rival->workers);
-		if (!at_work && !(had_enough && bbm_is_contended(space, rival->id)))
+		if (at_work && bbm_turn_waits(migration->id, now) >= BBM_LONGEST_TURN_MS)
+		{
+			passed = true;
+			at_work = false;
+		}
+		if (!at_work && !(had_enough && waits_for_turn(space, rival, now)))
 			continue;
 		if (at_work)
 		{
@@ -110,8 +149,32 @@ table_is_taken(BbmClaim *claim, TimestampTz now)
 		return true;
 	}
 	bbm_contend(space, migration->id, false);
+	if (!alone && !passed)
+		bbm_turn_taken(migration->id, now);
 	if (target->table_since == 0)
 		target->table_since = now;
+	return false;
+}
+
+/*
+ * Between two commits of a job: has the migration had the table for long enough,
+ * and does another wait for it?
+ */
+bool
+bbm_turn_is_over(const BbmTarget *target)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	ListCell   *cell;
+
+	if (!has_had_enough(target, now))
+		return false;
+	foreach(cell, bbm_rivals(target->migration->id, target->relid))
+	{
+		BbmRival   *rival = lfirst(cell);
+
+		if (takes_turns_with(target, rival) && waits_for_turn(bbm_space(), rival, now))
+			return true;
+	}
 	return false;
 }
 
@@ -248,6 +311,7 @@ bbm_claim(void *arg)
 	if (!bbm_claim_state(migration->id, &state) || state.status != BBM_RUNNING ||
 		state.updated_at != migration->updated_at || !bbm_target_is_current(target))
 		return;
+	migration->unlimited = superuser_arg(migration->owner);
 	if (table_is_taken(claim, now))
 		return;
 	claim->slot = bbm_slot_lock_take(bbm_space(), migration->id,

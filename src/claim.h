@@ -37,6 +37,7 @@ typedef struct BbmClaim
 extern void bbm_claim(void *arg);
 extern void bbm_claim_next(BbmClaim *claim);
 extern bool bbm_claim_any(BbmClaim *claim);
+extern bool bbm_turn_is_over(const BbmTarget *target);
 extern bool bbm_nothing_left(BbmTarget *target);
 
 #endif							/* BBM_CLAIM_H */

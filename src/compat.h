@@ -288,6 +288,14 @@ bbm_may_execute(Oid function, Oid role)
 #endif
 }
 
+/* May the role change rows of the table, or some column of them? */
+static inline bool
+bbm_may_write(Oid relid, Oid role)
+{
+	return pg_class_aclcheck(relid, role, ACL_INSERT | ACL_UPDATE | ACL_DELETE | ACL_TRUNCATE) == ACLCHECK_OK ||
+		pg_attribute_aclcheck_all(relid, role, ACL_INSERT | ACL_UPDATE, ACLMASK_ANY) == ACLCHECK_OK;
+}
+
 /* The process of a virtual transaction, or NULL when it is gone. */
 static inline PGPROC *
 bbm_vxid_process(VirtualTransactionId vxid)

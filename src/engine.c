@@ -143,6 +143,21 @@ bbm_engine_end(BbmEngine *engine)
 	MemoryContextDelete(engine->context);
 }
 
+/* This process leaves while it waits for turns on tables: others keep them for it, until it is back. */
+void
+bbm_engine_keep_turns(const BbmEngine *engine, TimestampTz until)
+{
+	ListCell   *cell;
+
+	foreach(cell, engine->runnable)
+	{
+		int64		id = ((BbmRunnable *) lfirst(cell))->id;
+
+		if (bbm_contends(engine->space, id))
+			bbm_turn_keep(id, until);
+	}
+}
+
 bool
 bbm_engine_slice_over(const BbmEngine *engine)
 {

@@ -46,6 +46,7 @@ typedef enum BbmStepResult
 
 extern BbmEngine *bbm_engine_begin(Oid owner, int64 only, ErrorData **why_not);
 extern BbmStepResult bbm_engine_step(BbmEngine *engine, TimestampTz *due);
+extern void bbm_engine_keep_turns(const BbmEngine *engine, TimestampTz until);
 extern bool bbm_engine_slice_over(const BbmEngine *engine);
 extern void bbm_engine_end(BbmEngine *engine);
 

@@ -430,6 +430,11 @@ bbm_work(void *arg)
 		work->result = BBM_WORK_PAUSED;
 		if (!still_running(work))
 			return;
+		if (work->job->has_cursor && bbm_turn_is_over(work->target))
+		{
+			work->result = BBM_WORK_TURN_OVER;
+			return;
+		}
 		work->result = BBM_WORK_PART;
 	}
 	if (!is_current(work))

@@ -17,7 +17,8 @@ typedef enum BbmWorkResult
 	BBM_WORK_PART,				/* a sub-batch is; the job's cursor has moved */
 	BBM_WORK_LOST,				/* somebody else has the job now */
 	BBM_WORK_STALE,				/* the table is not what the target was resolved for; give it back */
-	BBM_WORK_PAUSED				/* the migration is not to run any more */
+	BBM_WORK_PAUSED,			/* the migration is not to run any more */
+	BBM_WORK_TURN_OVER			/* the rest of the job is for later: another migration waits for the table */
 } BbmWorkResult;
 
 typedef struct BbmWork

@@ -245,6 +245,31 @@ check_settings(Row row)
 		bbm_overrides_check(DatumGetArrayTypeP(entries));
 }
 
+/*
+ * Does what is written now keep to the server's limits?  A dump's row is taken as
+ * it is: what goes beyond them does not hold while it runs.
+ */
+static void
+check_limits(Row row)
+{
+	bool		isnull;
+	Datum		entries = get(row, "settings", &isnull);
+
+	if (!isnull)
+		bbm_overrides_check_limits(DatumGetArrayTypeP(entries), (Oid) get_int(row, "owner_oid"));
+}
+
+/* Settings that were given before the server's were lowered do not keep the rest of the row from being changed. */
+static void
+check_new_limits(Row old, Row new)
+{
+	char	   *before = get_text(old, "settings");
+	char	   *after = get_text(new, "settings");
+
+	if (before == NULL || after == NULL || strcmp(before, after) != 0)
+		check_limits(new);
+}
+
 static void
 check_row(Row row)
 {
@@ -372,6 +397,7 @@ guard_insert(Relation rel, Row row)
 	set(&row, "id", Int64GetDatum(bbm_new_id(rel, get_int(row, "id"))), false);
 	row.tuple = bbm_columns_insert(rel, row.tuple);
 	set_owner(&row, InvalidOid, false);
+	check_limits(row);
 	set(&row, "home", CStringGetTextDatum(bbm_home()), false);
 	return PointerGetDatum(row.tuple);
 }
@@ -616,6 +642,7 @@ guard_update(Relation rel, Row old, Row new)
 
 	guard_status(old, &new);
 	check_row(new);
+	check_new_limits(old, new);
 	/* workers take a new time for a changed row, and what they know of the old one for void */
 	if (is_changed(old, new))
 		set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);

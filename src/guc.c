@@ -64,6 +64,22 @@ typedef enum SettingKind
 	KIND_STRING
 } SettingKind;
 
+/*
+ * In which direction the server's value limits that of a migration whose owner
+ * is no superuser: what a migration does to others is the server's to bound, what
+ * it does to itself is its owner's.  The value that turns a setting off is no
+ * limit at all, and so the furthest there is.
+ */
+typedef enum SettingLimit
+{
+	LIMIT_NONE,					/* concerns the migration alone */
+	LIMIT_MOST,					/* as much at most */
+	LIMIT_LEAST,				/* as much at least */
+	LIMIT_SILENCE,				/* as much at least, or none, which is -1 */
+	LIMIT_ON,					/* stays on */
+	LIMIT_BOTH					/* the server's holds as well: see bbm_setting_server_string */
+} SettingLimit;
+
 /* A setting that a migration may override. */
 typedef struct SettingDef
 {
@@ -77,6 +93,7 @@ typedef struct SettingDef
 	const char *short_desc;
 	const char *long_desc;
 	bool		(*check) (const char *value, const char **why); /* of a string */
+	SettingLimit limit;			/* how the server's value limits a migration's */
 } SettingDef;
 
 static bool check_names(const char *value, const char **why);
@@ -86,67 +103,88 @@ static bool check_condition(const char *value, const char **why);
 static const SettingDef settings[BBM_SETTINGS] = {
 	[BBM_LOCK_TIMEOUT] = {"bbm.lock_timeout", KIND_INT, &bbm_lock_timeout, 1000, 1, INT_MAX, GUC_UNIT_MS,
 		"Sets the longest time a worker waits for a lock.",
-	"A batch that waits longer is given back and does not count as failed."},
+	"A batch that waits longer is given back and does not count as failed.",
+	.limit = LIMIT_MOST},
 	[BBM_MAX_BLOCKING_TIME] = {"bbm.max_blocking_time", KIND_INT, &max_blocking_time, 1000, 0, INT_MAX, GUC_UNIT_MS,
 		"Sets the longest time a batch lets other sessions wait for its locks.",
-	"A batch that does longer is given back, does not count as failed, and the next is smaller. Zero turns it off."},
+	"A batch that does longer is given back, does not count as failed, and the next is smaller. Zero turns it off.",
+	.limit = LIMIT_MOST},
 	[BBM_MAX_BATCH_TIME] = {"bbm.max_batch_time", KIND_INT, &max_batch_time, 10 * 60 * 1000, 0, INT_MAX, GUC_UNIT_MS,
 		"Sets the longest time a batch may take.",
-	"A batch that takes longer is given back, does not count as failed, and the next is smaller. Zero turns it off."},
+	"A batch that takes longer is given back, does not count as failed, and the next is smaller. Zero turns it off.",
+	.limit = LIMIT_MOST},
 	[BBM_RETRY_DELAY] = {"bbm.retry_delay", KIND_INT, &retry_delay, 1000, 1, INT_MAX, GUC_UNIT_MS,
 		"Sets the delay before the first retry of a failed job.",
-	"It doubles with each attempt, with a third of jitter."},
+	"It doubles with each attempt, with a third of jitter.",
+	.limit = LIMIT_LEAST},
 	[BBM_RETRY_MAX_DELAY] = {"bbm.retry_max_delay", KIND_INT, &retry_max_delay, 30 * 60 * 1000, 1, INT_MAX,
-	GUC_UNIT_MS, "Sets the longest delay between two attempts of a job."},
+	GUC_UNIT_MS, "Sets the longest delay between two attempts of a job.",
+	.limit = LIMIT_LEAST},
 	[BBM_LOG_MIN_DURATION] = {"bbm.log_min_duration", KIND_INT, &log_min_duration, -1, -1, INT_MAX, GUC_UNIT_MS,
 		"Sets the execution time of a job above which it is logged.",
-	"Zero logs every job, -1 none."},
+	"Zero logs every job, -1 none.",
+	.limit = LIMIT_SILENCE},
 	[BBM_MAX_REPLICATION_LAG] = {"bbm.max_replication_lag", KIND_INT, &max_replication_lag, 256 * 1024, -1, INT_MAX,
 		GUC_UNIT_KB, "Sets how much WAL a standby may have left to replay while batches run.",
-	"-1 turns it off."},
+	"-1 turns it off.",
+	.limit = LIMIT_MOST},
 	[BBM_MAX_REPLICATION_DELAY] = {"bbm.max_replication_delay", KIND_INT, &max_replication_delay, -1, -1, INT_MAX,
 		GUC_UNIT_MS, "Sets for how long a standby may be behind while batches run.",
-	"-1 turns it off."},
+	"-1 turns it off.",
+	.limit = LIMIT_MOST},
 	[BBM_WAIT_FOR_STANDBYS] = {"bbm.wait_for_standbys", KIND_BOOL, &wait_for_standbys, false, 0, 0, 0,
-	"Begins a batch when the standbys have replayed the last one."},
+	"Begins a batch when the standbys have replayed the last one.",
+	.limit = LIMIT_ON},
 	[BBM_STANDBY_NAMES] = {"bbm.standby_names", KIND_STRING, &standby_names, 0, 0, 0, GUC_LIST_INPUT,
 		"Names the standbys whose replay matters, by their application_name.",
-	"Empty: all that are connected.", check_names},
+	"Empty: all that are connected.", check_names,
+	.limit = LIMIT_BOTH},
 	[BBM_MAX_SLOT_WAL] = {"bbm.max_slot_wal", KIND_INT, &max_slot_wal, 10 * 1024, -1, INT_MAX, GUC_UNIT_MB,
 		"Sets how much WAL a replication slot may keep while batches run.",
-	"-1 turns it off."},
+	"-1 turns it off.",
+	.limit = LIMIT_MOST},
 	[BBM_MAX_UNARCHIVED_WAL] = {"bbm.max_unarchived_wal", KIND_INT, &max_unarchived_wal, 42, -1, INT_MAX, 0,
 		"Sets how many WAL segments may wait for the archiver while batches run.",
-	"-1 turns it off; it does nothing without archive_mode."},
+	"-1 turns it off; it does nothing without archive_mode.",
+	.limit = LIMIT_MOST},
 	[BBM_WAIT_FOR_AUTOVACUUM] = {"bbm.wait_for_autovacuum", KIND_BOOL, &wait_for_autovacuum, true, 0, 0, 0,
 		"Begins no batch while autovacuum is at work on the table.",
-	"One against transaction ID wraparound is not waited for."},
+	"One against transaction ID wraparound is not waited for.",
+	.limit = LIMIT_ON},
 	[BBM_MAX_HORIZON_AGE] = {"bbm.max_horizon_age", KIND_INT, &max_horizon_age, -1, -1, INT_MAX, GUC_UNIT_MS,
 		"Sets for how long a transaction may keep dead rows from being removed while batches run.",
-	"-1 turns it off."},
+	"-1 turns it off.",
+	.limit = LIMIT_MOST},
 	[BBM_MAX_DEAD_TUPLES] = {"bbm.max_dead_tuples", KIND_INT, &max_dead_tuples, -1, -1, INT_MAX, 0,
 		"Sets how many dead rows the table may have while batches run.",
-	"-1 turns it off."},
+	"-1 turns it off.",
+	.limit = LIMIT_MOST},
 	[BBM_MAX_DEAD_SHARE] = {"bbm.max_dead_share", KIND_REAL, &max_dead_share, -1, -1, 1, 0,
 		"Sets which share of the table's rows may be dead while batches run.",
-	"-1 turns it off."},
+	"-1 turns it off.",
+	.limit = LIMIT_MOST},
 	[BBM_VACUUM] = {"bbm.vacuum", KIND_BOOL, &vacuum, false, 0, 0, 0,
 	"Lets workers vacuum the table when it has more dead rows than it may."},
 	[BBM_MAX_WAL_RATE] = {"bbm.max_wal_rate", KIND_INT, &max_wal_rate, 0, 0, INT_MAX, GUC_UNIT_KB,
 		"Sets how much WAL the batches of a migration write in a second.",
-	"Zero is no limit."},
+	"Zero is no limit.",
+	.limit = LIMIT_MOST},
 	[BBM_MAX_ROW_RATE] = {"bbm.max_row_rate", KIND_INT, &max_row_rate, 0, 0, INT_MAX, 0,
 		"Sets how many rows the batches of a migration change in a second.",
-	"Zero is no limit."},
+	"Zero is no limit.",
+	.limit = LIMIT_MOST},
 	[BBM_MAX_ACTIVE_SESSIONS] = {"bbm.max_active_sessions", KIND_INT, &max_active_sessions, -1, -1, INT_MAX, 0,
 		"Sets how many sessions of others may be active while batches run.",
-	"-1 turns it off."},
+	"-1 turns it off.",
+	.limit = LIMIT_MOST},
 	[BBM_REST_FACTOR] = {"bbm.rest_factor", KIND_REAL, &rest_factor, 16, 0, 1000, 0,
 		"Sets how many times as long as it had to wait for a CPU a worker rests.",
-	"It then begins when a CPU is free. Zero turns both off; they do nothing where the system does not tell."},
+	"It then begins when a CPU is free. Zero turns both off; they do nothing where the system does not tell.",
+	.limit = LIMIT_LEAST},
 	[BBM_ACTIVE_HOURS] = {"bbm.active_hours", KIND_STRING, &active_hours, 0, 0, 0, GUC_LIST_INPUT,
 		"Sets the hours in which batches run.",
-	"A list of \"[days] HH:MM-HH:MM [time zone]\"; empty: always.", check_hours},
+	"A list of \"[days] HH:MM-HH:MM [time zone]\"; empty: always.", check_hours,
+	.limit = LIMIT_BOTH},
 	[BBM_CONDITION] = {"bbm.condition", KIND_STRING, NULL, 0, 0, 0, 0, NULL, NULL, check_condition}
 };
 
@@ -276,39 +314,113 @@ overriding(const BbmMigration *migration, BbmSetting setting)
 	return NULL;
 }
 
+/* The server's value; of one that only migrations have, nothing. */
+static SettingValue
+server_value(const SettingDef *def)
+{
+	SettingValue value = {0};
+
+	if (def->variable == NULL)
+		return value;
+	switch (def->kind)
+	{
+		case KIND_BOOL:
+			value.b = *(bool *) def->variable;
+			break;
+		case KIND_INT:
+			value.i = *(int *) def->variable;
+			break;
+		case KIND_REAL:
+			value.r = *(double *) def->variable;
+			break;
+		case KIND_STRING:
+			value.s = *(char **) def->variable;
+			break;
+	}
+	return value;
+}
+
+/* Of a setting with LIMIT_MOST: the lowest value turns it off, unless that is one like the others (lock_timeout). */
+static bool
+is_off(const SettingDef *def, double value)
+{
+	return value == def->min && def->min <= 0;
+}
+
+/* Does the value go beyond what the server's lets a migration have whose owner is no superuser? */
+static bool
+is_beyond(const SettingDef *def, const SettingValue *value)
+{
+	SettingValue server = server_value(def);
+	double		mine = def->kind == KIND_INT ? value->i : def->kind == KIND_REAL ? value->r : 0;
+	double		limit = def->kind == KIND_INT ? server.i : def->kind == KIND_REAL ? server.r : 0;
+
+	switch (def->limit)
+	{
+		case LIMIT_MOST:
+			return !is_off(def, limit) && (is_off(def, mine) || mine > limit);
+		case LIMIT_LEAST:
+			return mine < limit;
+		case LIMIT_SILENCE:
+			return mine >= 0 && (limit < 0 || mine < limit);
+		case LIMIT_ON:
+			return server.b && !value->b;
+		case LIMIT_NONE:
+		case LIMIT_BOTH:
+			break;
+	}
+	return false;
+}
+
+/*
+ * What holds for the migration: its own value, where it has one and that is not
+ * beyond the server's limit, which may have been lowered since it was given.
+ */
+static SettingValue
+effective(const BbmMigration *migration, BbmSetting setting)
+{
+	const SettingValue *own = overriding(migration, setting);
+
+	return own && (migration->unlimited || !is_beyond(&settings[setting], own)) ? *own :
+		server_value(&settings[setting]);
+}
+
 bool
 bbm_setting_bool(const BbmMigration *migration, BbmSetting setting)
 {
-	const SettingValue *value = overriding(migration, setting);
-
-	return value ? value->b : *(bool *) settings[setting].variable;
+	return effective(migration, setting).b;
 }
 
 int
 bbm_setting_int(const BbmMigration *migration, BbmSetting setting)
 {
-	const SettingValue *value = overriding(migration, setting);
-
-	return value ? value->i : *(int *) settings[setting].variable;
+	return effective(migration, setting).i;
 }
 
 double
 bbm_setting_real(const BbmMigration *migration, BbmSetting setting)
 {
-	const SettingValue *value = overriding(migration, setting);
-
-	return value ? value->r : *(double *) settings[setting].variable;
+	return effective(migration, setting).r;
 }
 
 /* NULL when only migrations have it, and this one has not. */
 const char *
 bbm_setting_string(const BbmMigration *migration, BbmSetting setting)
 {
-	const SettingValue *value = overriding(migration, setting);
+	return effective(migration, setting).s;
+}
 
-	if (value)
-		return value->s;
-	return settings[setting].variable ? *(char **) settings[setting].variable : NULL;
+/*
+ * The server's value where the migration has one of its own and must keep to
+ * both; NULL where its own is all that counts.
+ */
+const char *
+bbm_setting_server_string(const BbmMigration *migration, BbmSetting setting)
+{
+	const SettingDef *def = &settings[setting];
+
+	return def->limit == LIMIT_BOTH && !migration->unlimited && overriding(migration, setting) ?
+		server_value(def).s : NULL;
 }
 
 /* Is it anything but off: false, empty, or what stands for it among numbers, which is the lowest? */
@@ -328,6 +440,9 @@ bbm_setting_is_on(const BbmMigration *migration, BbmSetting setting)
 			return bbm_setting_real(migration, setting) > def->min;
 		case KIND_STRING:
 			text = bbm_setting_string(migration, setting);
+			if (text && text[0] != '\0')
+				return true;
+			text = bbm_setting_server_string(migration, setting);
 			return text && text[0] != '\0';
 	}
 	return false;
@@ -448,6 +563,54 @@ bbm_overrides_check(const ArrayType *entries)
 					 errdetail("%s", why),
 					 errhint("A migration can have its own %s.", names_hint())));
 		seen[def - settings] = true;
+	}
+}
+
+static const char *
+limit_hint(const SettingDef *def, const char *limit)
+{
+	switch (def->limit)
+	{
+		case LIMIT_MOST:
+			return psprintf("Use a value of at most %s.", limit);
+		case LIMIT_LEAST:
+			return psprintf("Use a value of at least %s.", limit);
+		case LIMIT_SILENCE:
+			return "A migration can have less logged than the server, not more.";
+		default:
+			return "It cannot be turned off for one migration.";
+	}
+}
+
+/*
+ * Raises an error when an entry goes beyond what the server lets a migration of
+ * this owner's have.  The entries are valid.
+ */
+void
+bbm_overrides_check_limits(const ArrayType *entries, Oid owner)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	int			n = elements(entries, &values, &nulls);
+
+	if (superuser_arg(owner))
+		return;
+	for (int i = 0; i < n; i++)
+	{
+		SettingValue value;
+		const char *why;
+		char	   *entry = nulls[i] ? NULL : TextDatumGetCString(values[i]);
+		const SettingDef *def = entry ? parse_entry(entry, &value, &why) : NULL;
+		const char *limit;
+
+		if (def == NULL || !is_beyond(def, &value))
+			continue;
+		limit = GetConfigOptionByName(def->name, NULL, false);
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to give a migration the setting %s", entry),
+				 errdetail("The server's is %s, which limits migrations whose owner is no superuser.", limit),
+				 errhint("%s", limit_hint(def, limit))));
 	}
 }
 

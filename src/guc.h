@@ -23,7 +23,8 @@ extern int	bbm_stale_pause_after;	/* s, 0 off */
 
 /*
  * What a migration may override.  Its value is asked for with the functions
- * below, which fall back on the server's.
+ * below, which fall back on the server's, and hold a migration to the server's
+ * limits unless its owner is a superuser.
  */
 typedef enum BbmSetting
 {
@@ -58,11 +59,13 @@ extern bool bbm_setting_bool(const BbmMigration *migration, BbmSetting setting);
 extern int	bbm_setting_int(const BbmMigration *migration, BbmSetting setting);
 extern double bbm_setting_real(const BbmMigration *migration, BbmSetting setting);
 extern const char *bbm_setting_string(const BbmMigration *migration, BbmSetting setting);
+extern const char *bbm_setting_server_string(const BbmMigration *migration, BbmSetting setting);
 extern const char *bbm_setting_name(BbmSetting setting);
 
 extern char *bbm_condition_query(const char *condition);
 
 extern void bbm_overrides_check(const ArrayType *entries);
+extern void bbm_overrides_check_limits(const ArrayType *entries, Oid owner);
 extern const BbmOverrides *bbm_overrides_read(const ArrayType *entries, MemoryContext context);
 extern const BbmOverrides *bbm_overrides_copy(const BbmOverrides *overrides);
 

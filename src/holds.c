@@ -18,6 +18,9 @@
 
 #include "shmem.h"
 
+/* Who has not looked for so long whether it is its turn has not been waiting for it. */
+#define BBM_TURN_FORGOTTEN_MS (60 * 1000)
+
 /* A worker may be this late for its next look. */
 #define BBM_LATE_MS (10 * 1000)
 
@@ -65,6 +68,59 @@ bbm_hold_find(BbmHolds *holds, int64 migration_id, TimestampTz now)
 	oldest->migration_id = migration_id;
 	oldest->touched = now;
 	return oldest;
+}
+
+/* The migration waits for its turn on its table; returns for how long, in milliseconds. */
+int64
+bbm_turn_waits(int64 migration_id, TimestampTz now)
+{
+	BbmHold    *hold = bbm_hold_find(bbm_holds_lock(), migration_id, now);
+	int64		ms;
+
+	if (hold->turn_since == 0 || hold->turn_since > now ||
+		now > TimestampTzPlusMilliseconds(hold->turn_seen, BBM_TURN_FORGOTTEN_MS))
+		hold->turn_since = now;
+	hold->turn_seen = now;
+	ms = (now - hold->turn_since) / 1000;
+	bbm_holds_unlock();
+	return ms;
+}
+
+/* It is the migration's turn. */
+void
+bbm_turn_taken(int64 migration_id, TimestampTz now)
+{
+	BbmHold    *hold = bbm_hold_find(bbm_holds_lock(), migration_id, now);
+
+	hold->turn_since = 0;
+	hold->turn_kept_until = 0;
+	bbm_holds_unlock();
+}
+
+/* The process that waits for the migration's turn leaves for now: until then, whoever has the table lets it go. */
+void
+bbm_turn_keep(int64 migration_id, TimestampTz until)
+{
+	BbmHold    *hold = bbm_hold_find(bbm_holds_lock(), migration_id, GetCurrentTimestamp());
+
+	hold->turn_kept_until = until;
+	bbm_holds_unlock();
+}
+
+bool
+bbm_turn_is_kept(int64 migration_id, TimestampTz now)
+{
+	BbmHolds   *holds = bbm_holds_lock();
+	bool		kept = false;
+
+	for (int i = 0; i < BBM_MAX_HOLDS && !kept; i++)
+	{
+		const BbmHold *hold = &holds->entries[i];
+
+		kept = hold->database == MyDatabaseId && hold->migration_id == migration_id && now < hold->turn_kept_until;
+	}
+	bbm_holds_unlock();
+	return kept;
 }
 
 /*

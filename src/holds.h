@@ -28,6 +28,9 @@ typedef struct BbmHold
 	TimestampTz due;			/* is looked at again then */
 	TimestampTz logged;			/* when that was last logged */
 	TimestampTz vacuum_after;	/* no worker vacuums before */
+	TimestampTz turn_since;		/* has been waiting for its turn on the table since then; 0 when it is not ... */
+	TimestampTz turn_seen;		/* ... as seen last */
+	TimestampTz turn_kept_until;	/* until then it waits, though no process does */
 	XLogRecPtr	commit;			/* of the last batch, as far as known */
 	BbmBucket	wal;			/* bbm.max_wal_rate, in kB */
 	BbmBucket	rows;			/* bbm.max_row_rate */
@@ -50,6 +53,10 @@ extern BbmHolds *bbm_holds_lock(void);
 extern void bbm_holds_unlock(void);
 extern BbmHold *bbm_hold_find(BbmHolds *holds, int64 migration_id, TimestampTz now);
 
+extern int64 bbm_turn_waits(int64 migration_id, TimestampTz now);
+extern void bbm_turn_taken(int64 migration_id, TimestampTz now);
+extern void bbm_turn_keep(int64 migration_id, TimestampTz until);
+extern bool bbm_turn_is_kept(int64 migration_id, TimestampTz now);
 extern bool bbm_hold_reason(int64 migration_id, char *reason);
 extern void bbm_clip(char *to, const char *from, size_t size);
 

@@ -178,62 +178,6 @@ forget_stillborn(void)
 	}
 }
 
-/* Caller holds the lock. */
-static int
-workers_at(Oid database, Oid owner)
-{
-	int			n = 0;
-
-	for (int i = 0; i < bbm_shared->nslots; i++)
-	{
-		BbmSlot    *slot = &bbm_shared->slots[i];
-
-		if (slot->in_use && slot->kind == BBM_KIND_WORKER && slot->database == database && slot->owner == owner)
-			n++;
-	}
-	return n;
-}
-
-/*
- * The due demand with the fewest workers, of those that want more, and among
- * equals the one that was served longest ago; false when there is none.  *wait
- * is lowered to the next time one comes due.
- */
-static bool
-next_to_start(Oid *database, Oid *owner, bool *needed, TimestampTz *wait)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	int			fewest = INT_MAX;
-	TimestampTz served = 0;
-
-	LWLockAcquire(bbm_shared->lock, LW_SHARED);
-	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
-	{
-		BbmDemand  *demand = &bbm_shared->demands[i];
-		TimestampTz when = bbm_time_has_come(now, demand->not_before, BBM_LAST_BACKOFF_MS) ?
-			demand->due : Max(demand->due, demand->not_before);
-		int			n;
-
-		if (!demand->in_use || demand->due == DT_NOEND)
-			continue;
-		n = workers_at(demand->database, demand->owner);
-		if (n >= demand->wanted)
-			continue;
-		if (when > now)
-			*wait = Min(*wait, when);
-		else if (n < fewest || (n == fewest && demand->served < served))
-		{
-			fewest = n;
-			served = demand->served;
-			*database = demand->database;
-			*owner = demand->owner;
-			*needed = n == 0;
-		}
-	}
-	LWLockRelease(bbm_shared->lock);
-	return fewest < INT_MAX;
-}
-
 /* A worker was started for it just now, or (until) none can be before then. */
 static void
 note_served(Oid database, Oid owner, TimestampTz until)
@@ -450,7 +394,7 @@ balance(void)
 		return wait;
 	if (!send_scout())
 		wait = Min(wait, retry);
-	while (next_to_start(&database, &owner, &needed, &wait))
+	while (bbm_demand_next(&database, &owner, &needed, &wait))
 	{
 		if (!is_open(database))
 			continue;
@@ -464,6 +408,7 @@ balance(void)
 				wait = Min(wait, retry);
 				break;
 			case START_NO_ROOM:
+				bbm_slots_wake_waiting();
 				return Min(wait, retry);
 		}
 	}

@@ -43,6 +43,7 @@ enum
 	LOCK_TOKEN = 3,
 	LOCK_CONTENDER = 4,
 	LOCK_DATABASE = 5,
+	LOCK_LAUNCHED = 6,
 	LOCK_FIRST_SLOT = 256
 };
 
@@ -167,12 +168,53 @@ bbm_slot_locks_held(Oid space, int64 migration_id, int limit)
 	return false;
 }
 
-/* This process begins, or ceases, to wait for the migration's turn on its table. */
+/* A place among the launched workers of the database, for as long as this process lives.  Without shared memory. */
+bool
+bbm_launched_place_take(Oid space, int limit)
+{
+	for (int i = 0; i < limit; i++)
+	{
+		LOCKTAG		tag = session_tag(space, i, LOCK_LAUNCHED);
+
+		if (LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL)
+			return true;
+	}
+	return false;
+}
+
+/* How many of them are free?  Needs a transaction. */
+int
+bbm_launched_places(Oid space, int limit)
+{
+	int			n = 0;
+
+	for (int i = 0; i < limit; i++)
+	{
+		LOCKTAG		tag = session_tag(space, i, LOCK_LAUNCHED);
+
+		if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+			continue;
+		LockRelease(&tag, ShareLock, false);
+		n++;
+	}
+	return n;
+}
+
+/* Does this process wait for the migration's turn on its table? */
+bool
+bbm_contends(Oid space, int64 migration_id)
+{
+	LOCKTAG		tag = session_tag(space, migration_id, LOCK_CONTENDER);
+
+	return bbm_lock_is_mine(&tag, ShareLock);
+}
+
+/* This process begins, or ceases, to do so. */
 void
 bbm_contend(Oid space, int64 migration_id, bool begin)
 {
 	LOCKTAG		tag = session_tag(space, migration_id, LOCK_CONTENDER);
-	bool		contends = bbm_lock_is_mine(&tag, ShareLock);
+	bool		contends = bbm_contends(space, migration_id);
 
 	if (begin && !contends)
 		(void) LockAcquire(&tag, ShareLock, true, true);

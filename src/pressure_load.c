@@ -40,35 +40,46 @@
 /* How long a condition may take. */
 #define BBM_CONDITION_TIMEOUT_MS 1000
 
-/* bbm.active_hours */
-void
-bbm_read_hours(BbmLook *look)
+/* Holds outside of these hours; they are parsed when they are not those of the last look. */
+static void
+read_hours(BbmLook *look, const char *text, BbmKnownHours *known)
 {
-	BbmPressure *state = look->state;
-	const char *text = bbm_setting_string(look->migration, BBM_ACTIVE_HOURS);
 	const char *why = "";
 	TimestampTz opens;
 
-	if (state->hours_text == NULL || strcmp(state->hours_text, text) != 0)
+	if (known->text == NULL || strcmp(known->text, text) != 0)
 	{
-		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(state));
+		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(look->state));
 
-		state->hours_text = pstrdup(text);
+		known->text = pstrdup(text);
 		/* it was checked when it was set; time zones can go */
-		if (!bbm_hours_parse(text, &state->hours, &why))
+		if (!bbm_hours_parse(text, &known->hours, &why))
 		{
-			state->hours = NIL;
-			state->hours_text = NULL;
+			known->hours = NIL;
+			known->text = NULL;
 		}
 		MemoryContextSwitchTo(old);
 	}
-	if (state->hours_text == NULL)
+	if (known->text == NULL)
 		bbm_look_holds(look, "cannot be read: %s", why);
-	else if (!bbm_hours_open(state->hours, look->now, &opens))
+	else if (!bbm_hours_open(known->hours, look->now, &opens))
 	{
 		look->due = opens;
 		bbm_look_holds(look, "not before %s (%s)", timestamptz_to_str(opens), text);
 	}
+}
+
+/* bbm.active_hours of the migration, and where it must keep to them those of the server. */
+void
+bbm_read_hours(BbmLook *look)
+{
+	const char *own = bbm_setting_string(look->migration, BBM_ACTIVE_HOURS);
+	const char *servers = bbm_setting_server_string(look->migration, BBM_ACTIVE_HOURS);
+
+	if (own[0] != '\0')
+		read_hours(look, own, &look->state->hours);
+	if (servers && servers[0] != '\0' && !look->holds)
+		read_hours(look, servers, &look->state->server_hours);
 }
 
 /* ----------------------------------------------------------------

@@ -21,6 +21,13 @@
 /* How long a condition that was true is good. */
 #define BBM_CONDITION_MS 1000
 
+/* Hours as parsed last. */
+typedef struct BbmKnownHours
+{
+	char	   *text;			/* NULL: not yet */
+	List	   *hours;
+} BbmKnownHours;
+
 /* What is known of a target between looks; in its memory context. */
 typedef struct BbmPressure
 {
@@ -34,8 +41,8 @@ typedef struct BbmPressure
 	TimestampTz dead_until;		/* the dead rows counted last are good until then */
 	double		dead;
 	double		live;
-	char	   *hours_text;		/* bbm.active_hours as parsed last */
-	List	   *hours;
+	BbmKnownHours hours;		/* bbm.active_hours */
+	BbmKnownHours server_hours; /* ... and the server's, where both count */
 	TimestampTz condition_until;	/* the condition was true, and that is good until then */
 } BbmPressure;
 

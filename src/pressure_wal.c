@@ -141,20 +141,19 @@ check_named(BbmLook *look, const char *name, Behind behind)
 }
 
 /*
- * Of all that are connected, or of those in bbm.standby_names.  Without names a
- * connection that never says what it has replayed is no standby: a
+ * Of those in the list, or with an empty one of all that are connected.  Without
+ * names a connection that never says what it has replayed is no standby: a
  * pg_receivewal, say.
  */
 static void
-check_standbys(BbmLook *look, Behind behind)
+check_listed(BbmLook *look, const char *list, Behind behind)
 {
-	const char *setting = bbm_setting_string(look->migration, BBM_STANDBY_NAMES);
 	List	   *names = NIL;
 	ListCell   *cell;
 
-	if (setting[0] != '\0')
+	if (list[0] != '\0')
 	{
-		(void) SplitGUCList(pstrdup(setting), ',', &names);
+		(void) SplitGUCList(pstrdup(list), ',', &names);
 		foreach(cell, names)
 		{
 			if (!look->holds)
@@ -169,6 +168,17 @@ check_standbys(BbmLook *look, Behind behind)
 		if (read_sender(i, &sender) && sender.replayed != InvalidXLogRecPtr)
 			(void) behind(look, i, &sender);
 	}
+}
+
+/* Those in bbm.standby_names of the migration, and where it must keep to them those of the server. */
+static void
+check_standbys(BbmLook *look, Behind behind)
+{
+	const char *servers = bbm_setting_server_string(look->migration, BBM_STANDBY_NAMES);
+
+	check_listed(look, bbm_setting_string(look->migration, BBM_STANDBY_NAMES), behind);
+	if (servers && !look->holds)
+		check_listed(look, servers, behind);
 }
 
 static bool

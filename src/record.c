@@ -381,7 +381,10 @@ give_back(BbmTarget *target, BbmJob *job, BbmGiveBack why, ErrorData *error, Tim
 				 errdetail("It is number %d in a row; not each has a line.", target->give_backs_in_row) : 0));
 }
 
-/* A job that was claimed before a rest, and may not begin after it: as if it had only been cut. */
+/*
+ * A job that was claimed before a rest, and may not begin after it, or whose next
+ * commit is for later, as it is another migration's turn: as if it had only been cut.
+ */
 void
 bbm_record_unbegun(BbmTarget *target, BbmJob *job)
 {

@@ -324,6 +324,8 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 	target->failures_in_row = 0;
 	if (work.result == BBM_WORK_PAUSED)
 		put_job_back(engine, target, job, waits && !job->has_cursor);
+	else if (work.result == BBM_WORK_TURN_OVER)
+		bbm_record_unbegun(target, job);
 	/* the next claim finds the same, and has the target resolved anew */
 	else if (work.result == BBM_WORK_STALE)
 		bbm_record_stale(target, job);

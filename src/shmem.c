@@ -25,9 +25,12 @@
 #include "utils/timestamp.h"
 
 #include "guc.h"
+#include "throttle.h"
 
 #define BBM_FIRST_BACKOFF_MS 200
 #define BBM_YOUNG_MS 5000
+/* Within this time a process that has come finds work, or leaves. */
+#define BBM_MOMENT_MS 1000
 
 BbmShared  *bbm_shared = NULL;
 
@@ -317,7 +320,7 @@ bbm_demand_settle(Oid database, Oid owner, uint64 wakes, TimestampTz due)
 		{
 			BbmSlot    *slot = &bbm_shared->slots[i];
 
-			if (slot->in_use && i != my_slot && slot->kind == BBM_KIND_WORKER &&
+			if (slot->in_use && i != my_slot && !slot->yields && slot->kind == BBM_KIND_WORKER &&
 				slot->database == database && slot->owner == owner)
 				others++;
 		}
@@ -408,7 +411,7 @@ bbm_await_batches(bool begin)
 static int
 slot_find_unused(BbmKind kind)
 {
-	bool		worker = kind == BBM_KIND_WORKER;
+	bool		worker = kind == BBM_KIND_WORKER || kind == BBM_KIND_LAUNCHED;
 	int			first = worker ? 0 : bbm_max_workers;
 	int			last = worker ? bbm_max_workers : bbm_shared->nslots;
 
@@ -461,6 +464,19 @@ bbm_slot_cancel_reservation(int i, uint32 generation)
 		bbm_shared->slots[i].pid == 0)
 		bbm_shared->slots[i].in_use = false;
 	LWLockRelease(bbm_shared->lock);
+}
+
+/* How many workers more there may be. */
+int
+bbm_slots_unused(void)
+{
+	int			n = 0;
+
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < bbm_max_workers; i++)
+		n += !bbm_shared->slots[i].in_use;
+	LWLockRelease(bbm_shared->lock);
+	return n;
 }
 
 static void
@@ -634,36 +650,186 @@ bbm_slot_must_leave(void)
 	return leave;
 }
 
-/* Is there due work that no worker is at, and no slot to start one in? */
+/* Processes that count against bbm.max_workers: of an owner in all databases, and in one of them.  Caller holds the lock. */
+typedef struct Share
+{
+	int			of_owner;
+	int			there;
+} Share;
+
+static Share
+share_of(Oid database, Oid owner)
+{
+	Share		share = {0, 0};
+
+	for (int i = 0; i < bbm_max_workers; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (!slot->in_use || slot->yields || slot->owner != owner)
+			continue;
+		share.of_owner++;
+		if (slot->database == database)
+			share.there++;
+	}
+	return share;
+}
+
+/* Whose turn comes first: who has fewer workers in all, and then in that database. */
+static int
+compare_shares(Share a, Share b)
+{
+	return a.of_owner != b.of_owner ? a.of_owner - b.of_owner : a.there - b.there;
+}
+
+/*
+ * Would mine still not be the smaller share if one of its workers left for one of
+ * the other's?  The last worker leaves for somebody who has none: where there
+ * are more owners than slots they take turns.
+ */
+static bool
+yields_to(const BbmSlot *mine, Share my, const BbmDemand *demand, Share other)
+{
+	if (demand->owner != mine->owner)
+		return other.of_owner == 0 || my.of_owner - other.of_owner >= 2;
+	return other.there == 0 || my.there - other.there >= 2;
+}
+
+/* Has no owner a larger share than this one? */
+static bool
+is_largest_share(Share my)
+{
+	for (int i = 0; i < bbm_max_workers; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (slot->in_use && !slot->yields && share_of(slot->database, slot->owner).of_owner > my.of_owner)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Slots that are free, or will be in a moment: of processes that are about to
+ * leave and, for one that works, of those that have just come and may find
+ * nothing to do.
+ */
+static int
+free_slots(bool works, TimestampTz now)
+{
+	int			n = 0;
+
+	for (int i = 0; i < bbm_max_workers; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (!slot->in_use || slot->yields ||
+			(works && i != my_slot && slot->job_id == 0 &&
+			 now < TimestampTzPlusMilliseconds(slot->since, BBM_MOMENT_MS)))
+			n++;
+	}
+	return n;
+}
+
+/*
+ * Is there due work for which all slots are taken, and is this worker's the one
+ * to go?  One that waits ("works" is false) goes for whoever could work; one that
+ * works, where the other's share is smaller than its own.  Then its slot counts as
+ * free from here on, so that it is the only one to go.
+ */
 bool
-bbm_slot_starving(void)
+bbm_slot_is_wanted(bool works)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	bool		starving = false;
+	BbmSlot    *mine;
+	Share		my;
+	int			missing = 0;
 
-	if (bbm_shared == NULL)
+	if (bbm_shared == NULL || my_slot < 0 || my_slot >= bbm_max_workers)
 		return false;
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	if (slot_find_unused(BBM_KIND_WORKER) < 0)
+	mine = &bbm_shared->slots[my_slot];
+	my = share_of(mine->database, mine->owner);
+	if (!works || is_largest_share(my))
+		missing = -free_slots(works, now);
+	for (int i = 0; i < BBM_MAX_DEMANDS && missing <= 0; i++)
 	{
-		for (int i = 0; i < BBM_MAX_DEMANDS && !starving; i++)
-		{
-			BbmDemand  *demand = &bbm_shared->demands[i];
+		BbmDemand  *demand = &bbm_shared->demands[i];
+		Share		other;
 
-			if (!demand->in_use || demand->due > now || demand->not_before > now)
-				continue;
-			starving = true;
-			for (int j = 0; j < bbm_max_workers; j++)
-			{
-				BbmSlot    *slot = &bbm_shared->slots[j];
+		if (!demand->in_use || demand->due > now || demand->not_before > now ||
+			(demand->database == mine->database && demand->owner == mine->owner))
+			continue;
+		other = share_of(demand->database, demand->owner);
+		if (other.there < demand->wanted && (!works || yields_to(mine, my, demand, other)))
+			missing++;
+	}
+	mine->yields = missing > 0;
+	LWLockRelease(bbm_shared->lock);
+	return missing > 0;
+}
 
-				if (slot->in_use && slot->database == demand->database && slot->owner == demand->owner)
-					starving = false;
-			}
-		}
+/* There is work, and perhaps no slot for it: those that only wait are to see whether theirs is wanted. */
+void
+bbm_slots_wake_waiting(void)
+{
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < bbm_max_workers; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (slot->in_use && slot->latch && slot->job_id == 0 && slot->waiting_on[0] != '\0')
+			SetLatch(slot->latch);
 	}
 	LWLockRelease(bbm_shared->lock);
-	return starving;
+}
+
+/*
+ * The due demand with the fewest workers, of those that want more, and among
+ * equals the one that was served longest ago; false when there is none.  *needed:
+ * no worker is at it.  *wait is lowered to the next time one comes due.
+ */
+bool
+bbm_demand_next(Oid *database, Oid *owner, bool *needed, TimestampTz *wait)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	BbmDemand  *next = NULL;
+	Share		fewest = {0, 0};
+
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
+	{
+		BbmDemand  *demand = &bbm_shared->demands[i];
+		TimestampTz when = bbm_time_has_come(now, demand->not_before, BBM_LAST_BACKOFF_MS) ?
+			demand->due : Max(demand->due, demand->not_before);
+		Share		share;
+		int			order;
+
+		if (!demand->in_use || demand->due == DT_NOEND)
+			continue;
+		share = share_of(demand->database, demand->owner);
+		if (share.there >= demand->wanted)
+			continue;
+		if (when > now)
+		{
+			*wait = Min(*wait, when);
+			continue;
+		}
+		order = next ? compare_shares(share, fewest) : -1;
+		if (order < 0 || (order == 0 && demand->served < next->served))
+		{
+			next = demand;
+			fewest = share;
+		}
+	}
+	if (next)
+	{
+		*database = next->database;
+		*owner = next->owner;
+		*needed = fewest.there == 0;
+	}
+	LWLockRelease(bbm_shared->lock);
+	return next != NULL;
 }
 
 /* Other processes at this migration of this database, or with 0 at a job of any migration anywhere. */

@@ -31,7 +31,7 @@
 typedef enum BbmKind
 {
 	BBM_KIND_WORKER,			/* started by the launcher */
-	BBM_KIND_LAUNCHED,			/* started by bbm_launch_worker() */
+	BBM_KIND_LAUNCHED,			/* started by bbm_launch_worker(); counts against bbm.max_workers as well */
 	BBM_KIND_FOREGROUND,		/* CALL bbm_run() */
 	BBM_KIND_SCOUT				/* looks into a database and leaves */
 } BbmKind;
@@ -53,6 +53,7 @@ typedef struct BbmSlot
 	Oid			owner;
 	bool		connected;		/* it got through authentication */
 	bool		leave;			/* asked to give its batch back and go */
+	bool		yields;			/* goes by itself, for others to have the slot */
 	int64		migration_id;	/* 0 none */
 	int64		job_id;			/* 0 none */
 	TimestampTz since;
@@ -108,7 +109,9 @@ extern void bbm_slot_connected(void);
 extern void bbm_slot_report(int64 migration_id, int64 job_id);
 extern void bbm_slot_wait(const char *what);
 extern bool bbm_slot_must_leave(void);
-extern bool bbm_slot_starving(void);
+extern bool bbm_slot_is_wanted(bool works);
+extern int	bbm_slots_unused(void);
+extern void bbm_slots_wake_waiting(void);
 extern int	bbm_slots_with_job(void);
 extern int	bbm_slots_on(int64 migration_id);
 
@@ -123,6 +126,7 @@ extern uint64 bbm_demand_wakes(Oid database, Oid owner);
 extern void bbm_demand_raise(Oid database, Oid owner, int wanted);
 extern void bbm_demand_settle(Oid database, Oid owner, uint64 wakes, TimestampTz due);
 extern void bbm_demands_reconsider(void);
+extern bool bbm_demand_next(Oid *database, Oid *owner, bool *needed, TimestampTz *wait);
 extern void bbm_look(Oid database);
 extern void bbm_state_changed(void);
 extern void bbm_batch_ended(void);

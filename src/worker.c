@@ -43,6 +43,7 @@
 #include "compat.h"
 #include "engine.h"
 #include "guc.h"
+#include "locks.h"
 #include "printable.h"
 #include "record.h"
 #include "trouble.h"
@@ -85,6 +86,49 @@ sleep_until(TimestampTz due)
 	ResetLatch(MyLatch);
 }
 
+static void
+take_place(void *arg)
+{
+	*(bool *) arg = bbm_launched_place_take(bbm_space(), bbm_max_workers);
+}
+
+/* Without shared memory, may one more launched worker run in this database? */
+static bool
+is_one_too_many(const BbmWorkerStart *start)
+{
+	bool		taken = true;
+	ErrorData  *error;
+
+	if (start->kind != BBM_KIND_LAUNCHED || bbm_shared)
+		return false;
+	error = bbm_txn_run(take_place, &taken, false);
+	/* what is wrong is told by the engine */
+	return error == NULL && !taken;
+}
+
+/*
+ * Waits until there may be something to do; false when the slot is somebody
+ * else's to work in meanwhile.  Then this one is started again no sooner than if
+ * it had stayed, or it would only come to look, and keep others from working.
+ */
+static bool
+wait_in_slot(const BbmWorkerStart *start, const BbmEngine *engine, TimestampTz due)
+{
+	TimestampTz come_back;
+
+	if (!bbm_slot_is_wanted(false))
+	{
+		sleep_until(due);
+		/* somebody may have come meanwhile, and woken us */
+		if (GetCurrentTimestamp() >= due || !bbm_slot_is_wanted(false))
+			return true;
+	}
+	come_back = Max(due, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_STAY_MS));
+	bbm_engine_keep_turns(engine, TimestampTzPlusMilliseconds(come_back, BBM_STAY_MS));
+	bbm_demand_settle(start->database, start->owner, engine->wakes, come_back);
+	return false;
+}
+
 /* Works until nothing is due soon and has said so, or until asked to go. */
 static void
 run_until_idle(const BbmWorkerStart *start)
@@ -124,7 +168,7 @@ run_until_idle(const BbmWorkerStart *start)
 		if (result == BBM_STEP_WORKED)
 		{
 			busy_at = now;
-			if (start->kind == BBM_KIND_WORKER && bbm_engine_slice_over(engine) && bbm_slot_starving())
+			if (bbm_engine_slice_over(engine) && bbm_slot_is_wanted(true))
 				break;
 			continue;
 		}
@@ -132,15 +176,15 @@ run_until_idle(const BbmWorkerStart *start)
 		{
 			if (TimestampDifferenceExceeds(busy_at, now, (int) Min(start->idle_ms, INT_MAX)))
 				break;
-			sleep_until(Min(due, TimestampTzPlusMilliseconds(now, BBM_POLL_MS)));
+			due = Min(due, TimestampTzPlusMilliseconds(now, BBM_POLL_MS));
 		}
 		else if (result == BBM_STEP_IDLE || due > TimestampTzPlusMilliseconds(now, BBM_STAY_MS))
 		{
 			bbm_demand_settle(start->database, start->owner, engine->wakes, due);
 			break;
 		}
-		else
-			sleep_until(due);
+		if (!wait_in_slot(start, engine, due))
+			break;
 	}
 	bbm_engine_end(engine);
 }
@@ -161,8 +205,12 @@ come_up(const BbmWorkerStart *start, int slot, Oid *owner)
 	if (start->kind != BBM_KIND_LAUNCHED && !bbm_slot_attach(slot, start->generation, &database, owner))
 		return false;
 	BackgroundWorkerInitializeConnectionByOid(database, *owner, BBM_CONNECT_FLAGS);
-	if (start->kind == BBM_KIND_LAUNCHED)
-		(void) bbm_slot_take(BBM_KIND_LAUNCHED, *owner);
+	if (start->kind == BBM_KIND_LAUNCHED && bbm_shared && !bbm_slot_take(BBM_KIND_LAUNCHED, *owner))
+	{
+		/* free when it was asked for, and not any more */
+		ereport(LOG, (errmsg("the worker leaves, as all slots are taken")));
+		return false;
+	}
 	bbm_slot_connected();
 	pgstat_report_appname(MyBgworkerEntry->bgw_type);
 	(void) set_config_option("application_name", MyBgworkerEntry->bgw_type, PGC_USERSET, PGC_S_SESSION,
@@ -179,7 +227,7 @@ bbm_worker_main(Datum arg)
 	Oid			owner;
 
 	memcpy(&start, MyBgworkerEntry->bgw_extra, sizeof(start));
-	if (come_up(&start, DatumGetInt32(arg), &owner))
+	if (come_up(&start, DatumGetInt32(arg), &owner) && !is_one_too_many(&start))
 		run_until_idle(&start);
 	pgstat_report_stat(true);
 	bbm_slot_release(true);

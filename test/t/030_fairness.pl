@@ -1,0 +1,182 @@
+# Who has nothing to do, or more than a share, lets others work: slots, and turns on a table.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+
+use BbmTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = bbm_node('fair', conf => <<'EOC');
+bbm.max_workers = 2
+bbm.naptime = 0
+max_worker_processes = 16
+EOC
+
+value($node, <<'EOS');
+CREATE ROLE owner_a LOGIN;
+CREATE ROLE owner_b LOGIN;
+CREATE ROLE owner_c LOGIN;
+CREATE ROLE reader LOGIN;
+GRANT EXECUTE ON FUNCTION bbm_create, bbm_update, bbm_start, bbm_launch_worker TO PUBLIC;
+GRANT CREATE ON SCHEMA public TO PUBLIC;
+EOS
+
+# A migration of another role's, on a table of its own unless "table" says which.
+sub define_for
+{
+	my ($role, $name, $table, %o) = @_;
+	my $own = !$o{table};
+	value($node, "SET ROLE $role; CREATE TABLE $table (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+		INSERT INTO $table SELECT generate_series(1, " . ($o{rows} // 100) . ')') if $own;
+	delete $o{rows};
+	my $job = delete $o{job} // "UPDATE $table SET n = n + 1 WHERE id BETWEEN \$1 AND \$2";
+	$table = delete $o{table} if !$own;
+	$o{batch_size} //= 10;
+	my $options = join '', map { ", $_ => $o{$_}" } sort keys %o;
+	value($node, "SET ROLE $role; SELECT bbm_create('$name', '$table', '$job'$options)");
+	return;
+}
+
+sub start { return value($node, "SELECT bbm_start('$_[0]')") }
+sub slots_of { return value($node, "SELECT count(*) FROM bbm_workers() WHERE role = '$_[0]'") }
+
+# ----
+# A migration that only waits: for its turn on a table, where it looks ten times a second and so
+# stayed in its slot for as long as that took.  With both slots taken by such, another owner's begins
+# at once, and finishes while they wait.
+counter_table($node, 'held', 100);
+value($node, 'GRANT SELECT, UPDATE ON held TO owner_a, owner_b; GRANT SELECT ON gate TO PUBLIC');
+define($node, 'holder', 'held', job => 'gated', batch_size => 10, start => 'false');
+my $holder = background($node, 'postgres', q(CALL bbm_run('holder')));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep')),
+	'a session is in a batch of the table');
+define_for('owner_a', 'waits a', 'none', table => 'held', job => 'UPDATE public.held SET n = n + 1 WHERE id BETWEEN $1 AND $2', start => 'true');
+define_for('owner_b', 'waits b', 'none', table => 'held', job => 'UPDATE public.held SET n = n + 1 WHERE id BETWEEN $1 AND $2', start => 'true');
+for my $name ('waits a', 'waits b')
+{
+	ok($node->poll_query_until('postgres', "SELECT waiting_on LIKE 'another migration%' FROM bbm_status('$name')"), "$name waits");
+}
+define_for('owner_c', 'ready', 't_ready', rows => 1000, start => 'true');
+finished($node, 'ready', 'another owner\'s migration finishes while all slots were taken by those that wait');
+is(value($node, q(SELECT count(*) FROM bbm_jobs('waits a')) ), '0', 'they have not begun meanwhile');
+gate($node, 'open');
+finish_background($holder);
+finished($node, 'waits a', 'who has left its slot comes back for its turn');
+finished($node, 'waits b', 'and so does the other');
+
+# ----
+# A hold, of many owners: each comes to look, and none keeps a slot from who could work.
+value($node, join ';', map { <<"EOS" } 1 .. 8);
+CREATE ROLE held_$_ LOGIN; SET ROLE held_$_; CREATE TABLE t_held_$_ (id bigint PRIMARY KEY, n integer); INSERT INTO t_held_$_ VALUES (1);
+SELECT bbm_update('held $_', 't_held_$_', 'n = 1', settings => '{bbm.condition=false}', start => true); RESET ROLE
+EOS
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 8 FROM bbm_status() WHERE waiting_on = 'condition: not met')), 'eight owners are on hold');
+define_for('owner_c', 'ready again', 't_again', rows => 2000, start => 'true');
+finished($node, 'ready again', 'a ready one finishes');
+is(value($node, q(SELECT count(*) FROM bbm_status() WHERE waiting_on = 'condition: not met')), '8', 'and the others still wait');
+value($node, q(SELECT bbm_drop('held ' || i) FROM generate_series(1, 8) i));
+
+# ----
+# An owner has no more than a share of the slots while another has work ready.
+value($node, 'UPDATE gate SET open = true');
+define_for('owner_a', 'greedy', 't_greedy', rows => 100000, batch_size => 1, workers => 256,
+	job => 'UPDATE public.t_greedy SET n = n + 1 WHERE id BETWEEN $1 AND $2 AND pg_sleep(0.002) IS NOT NULL', allow_full_scan => 'true', start => 'true');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM bbm_workers() WHERE role = 'owner_a' AND job IS NOT NULL)),
+	'alone, an owner has all slots');
+define_for('owner_b', 'modest', 't_modest', rows => 100000, batch_size => 1, workers => 256,
+	job => 'UPDATE public.t_modest SET n = n + 1 WHERE id BETWEEN $1 AND $2 AND pg_sleep(0.002) IS NOT NULL', allow_full_scan => 'true', start => 'true');
+ok($node->poll_query_until('postgres', q(SELECT count(*) FILTER (WHERE role = 'owner_a' AND job IS NOT NULL) = 1 AND
+	count(*) FILTER (WHERE role = 'owner_b' AND job IS NOT NULL) = 1 FROM bbm_workers())), 'two have one each');
+# a third one has its turn as well, though there are fewer slots than owners
+define_for('owner_c', 'third', 't_third', rows => 300, start => 'true');
+finished($node, 'third', 'a third owner has its turn');
+is(value($node, q(SELECT count(*) FROM bbm_status() WHERE status = 'running' AND name IN ('greedy', 'modest'))), '2', 'while the others go on');
+value($node, q(SELECT bbm_drop('modest')));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM bbm_workers() WHERE role = 'owner_a' AND job IS NOT NULL)),
+	'and alone again, the one has all again');
+value($node, q(SELECT bbm_drop('greedy')));
+
+# ----
+# A launched worker is one of the server's workers: it takes a slot, and leaves it when it has nothing to do and
+# somebody else has.
+workers_gone($node);
+value($node, q(SET SESSION AUTHORIZATION owner_a; SELECT bbm_launch_worker('1 hour') FROM generate_series(1, 2)));
+my ($ret, $out, $err) = $node->psql('postgres', q(SET SESSION AUTHORIZATION owner_a; SELECT bbm_launch_worker('1 hour')));
+like($err, qr/there are as many as there may be/, 'no more workers can be launched than there are slots');
+define_for('owner_c', 'beside', 't_beside', start => 'true');
+finished($node, 'beside', 'launched workers without work leave for others');
+value($node, q(SELECT count(pg_terminate_backend(pid)) FROM bbm_workers() WHERE kind = 'launched worker'));
+workers_gone($node);
+
+# ----
+# Who may only read the table is no rival: its job sleeps, and the owner's migration does not wait for it.
+value($node, <<'EOS');
+SET ROLE owner_a;
+CREATE TABLE theirs (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0, secret text);
+INSERT INTO theirs SELECT generate_series(1, 100);
+GRANT SELECT (id) ON theirs TO reader;
+SET ROLE reader;
+CREATE FUNCTION sleeps(lo bigint, hi bigint) RETURNS bigint LANGUAGE sql AS 'SELECT 0::bigint FROM pg_sleep(600)';
+EOS
+my ($rc, $stdout, $stderr) = $node->psql('postgres', q(SET ROLE reader;
+	SELECT bbm_create('sleeps', 'theirs', 'sleeps', settings => '{bbm.max_batch_time=0}')));
+like($stderr, qr/permission denied to give a migration the setting/, 'the limit of a batch\'s time cannot be turned off');
+define_for('reader', 'sleeps', 'none', table => 'theirs', job => 'sleeps', start => 'true');
+ok($node->poll_query_until('postgres', q(SELECT jobs_running = 1 FROM bbm_status('sleeps'))), 'a reader\'s job sleeps');
+define_for('owner_a', 'owners', 'none', table => 'theirs', job => 'UPDATE public.theirs SET n = n + 1 WHERE id BETWEEN $1 AND $2', start => 'true');
+finished($node, 'owners', 'the owner\'s migration does not wait for it');
+is(value($node, q(SELECT jobs_running FROM bbm_status('sleeps'))), '1', 'which is still in its batch');
+value($node, q(SELECT bbm_cancel('sleeps'), bbm_drop('sleeps')));
+
+# ----
+# A turn ends: a batch that does not is not waited for for ever, also of who may write.
+value($node, 'GRANT SELECT, UPDATE ON theirs TO reader');
+define($node, 'for ever', 'theirs', job => 'sleeps', settings => q('{bbm.max_batch_time=0}'), start => 'true');
+ok($node->poll_query_until('postgres', q(SELECT jobs_running = 1 FROM bbm_status('for ever'))), 'a superuser\'s job sleeps without a limit');
+define_for('owner_a', 'goes on', 'none', table => 'theirs', batch_size => 1,
+	job => 'UPDATE public.theirs SET n = n + 1 WHERE id BETWEEN $1 AND $2', start => 'true');
+ok($node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'another migration%' FROM bbm_status('goes on'))), 'another waits for it');
+finished($node, 'goes on', 'but not for ever');
+is(value($node, q(SELECT jobs_running FROM bbm_status('for ever'))), '1', 'the other is still in its batch');
+value($node, q(SELECT bbm_cancel('for ever'), bbm_drop('for ever')));
+
+# So does that of a job with many commits, between two of them.
+value($node, 'CREATE FUNCTION slow(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_sleep(0.1);
+	UPDATE public.theirs SET secret = \'x\' WHERE id BETWEEN lo AND hi;
+	RETURN hi - lo + 1;
+END $$');
+define($node, 'one job', 'theirs', job => 'slow', batch_size => 100, sub_batch_size => 1, start => 'true');
+ok($node->poll_query_until('postgres', q(SELECT rows_done > 2 FROM bbm_status('one job'))), 'a job of a hundred commits');
+define_for('owner_a', 'in between', 'none', table => 'theirs', job => 'UPDATE public.theirs SET n = n + 1 WHERE id BETWEEN $1 AND $2', start => 'true');
+finished($node, 'in between', 'another has its turn before it ends');
+cmp_ok(value($node, q(SELECT rows_done FROM bbm_status('one job'))), '<', 100, 'it is not done yet');
+finished($node, 'one job');
+is(value($node, q(SELECT given_back, rows_done FROM bbm_status('one job'))), '0|100', 'which is no batch given back, and all is done');
+
+no_workers($node);
+log_clean($node);
+$node->stop;
+
+# ----
+# Without preloading there are as many launched workers in a database as there may be.
+my $plain = bbm_node('plain', preload => 0, conf => 'max_worker_processes = 16');
+value($plain, q(SELECT bbm_launch_worker('1 hour')));
+my $more = q(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'bbm worker');
+for my $n (2 .. 4)
+{
+	ok($plain->poll_query_until('postgres', q(SELECT count(*) = ) . ($n - 1) . q( FROM pg_locks WHERE locktype = 'userlock' AND objsubid = 6)), 'it has its place');
+	value($plain, q(SELECT bbm_launch_worker('1 hour')));
+}
+ok($plain->poll_query_until('postgres', q(SELECT count(*) = 4 FROM pg_locks WHERE locktype = 'userlock' AND objsubid = 6)), 'four workers');
+($ret, $out, $err) = $plain->psql('postgres', q(SELECT bbm_launch_worker('1 hour')));
+like($err, qr/there are as many as there may be/, 'a fifth is refused');
+is(value($plain, $more), '4', 'four are there');
+$plain->stop;
+
+done_testing();
