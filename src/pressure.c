@@ -45,23 +45,25 @@ typedef struct Signal
 	bool		in_transaction; /* may need one of its own */
 	bool		after_each;		/* depends on the batch before, when that has committed */
 	bool		of_process;		/* is about the process that runs the batches */
+	bool		of_writing;		/* what only reads cannot make it worse */
 } Signal;
 
 static const Signal signals[] = {
 	/* first: a rest is from the end of the batch on, and what else there is to wait for is part of it */
 	{"busy CPUs", BBM_REST_FACTOR, bbm_read_busy, .of_process = true},
 	{"active hours", BBM_ACTIVE_HOURS, bbm_read_hours},
-	{"WAL rate", BBM_MAX_WAL_RATE, bbm_read_wal_rate, .after_each = true},
-	{"row rate", BBM_MAX_ROW_RATE, bbm_read_row_rate, .after_each = true},
-	{"standby replay lag", BBM_MAX_REPLICATION_LAG, bbm_read_replication_lag},
-	{"standby replay delay", BBM_MAX_REPLICATION_DELAY, bbm_read_replication_delay},
-	{"replay of the last batch", BBM_WAIT_FOR_STANDBYS, bbm_read_last_replay, .after_each = true},
-	{"WAL kept by a slot", BBM_MAX_SLOT_WAL, bbm_read_slots},
-	{"unarchived WAL", BBM_MAX_UNARCHIVED_WAL, bbm_read_unarchived},
-	{"autovacuum", BBM_WAIT_FOR_AUTOVACUUM, bbm_read_autovacuum, .by_relation = true},
+	{"WAL rate", BBM_MAX_WAL_RATE, bbm_read_wal_rate, .after_each = true, .of_writing = true},
+	{"row rate", BBM_MAX_ROW_RATE, bbm_read_row_rate, .after_each = true, .of_writing = true},
+	{"standby replay lag", BBM_MAX_REPLICATION_LAG, bbm_read_replication_lag, .of_writing = true},
+	{"standby replay delay", BBM_MAX_REPLICATION_DELAY, bbm_read_replication_delay, .of_writing = true},
+	{"replay of the last batch", BBM_WAIT_FOR_STANDBYS, bbm_read_last_replay, .after_each = true, .of_writing = true},
+	{"WAL kept by a slot", BBM_MAX_SLOT_WAL, bbm_read_slots, .of_writing = true},
+	{"unarchived WAL", BBM_MAX_UNARCHIVED_WAL, bbm_read_unarchived, .of_writing = true},
+	/* a look that holds a snapshot does not keep a vacuum from removing what it had begun to remove before */
+	{"autovacuum", BBM_WAIT_FOR_AUTOVACUUM, bbm_read_autovacuum, .by_relation = true, .of_writing = true},
 	{"old snapshot", BBM_MAX_HORIZON_AGE, bbm_read_horizon},
-	{"dead rows", BBM_MAX_DEAD_TUPLES, bbm_read_dead, .by_relation = true},
-	{"dead rows", BBM_MAX_DEAD_SHARE, bbm_read_dead, .by_relation = true},
+	{"dead rows", BBM_MAX_DEAD_TUPLES, bbm_read_dead, .by_relation = true, .of_writing = true},
+	{"dead rows", BBM_MAX_DEAD_SHARE, bbm_read_dead, .by_relation = true, .of_writing = true},
 	{"active sessions", BBM_MAX_ACTIVE_SESSIONS, bbm_read_sessions},
 	{"condition", BBM_CONDITION, bbm_read_condition, .in_transaction = true}
 };
@@ -130,6 +132,18 @@ refresh_relations(BbmTarget *target, TimestampTz now)
 	/* otherwise at once again */
 	if (state->relations_error == NULL)
 		state->relations_until = TimestampTzPlusMilliseconds(now, BBM_RELATIONS_MS);
+}
+
+/*
+ * Does the migration obey the signal?  It has a limit for it; and while it
+ * verifies, which writes nothing but the record, what depends on writing goes by
+ * without being waited for: dead rows that nobody vacuums would keep it for ever.
+ */
+static bool
+obeys(const BbmMigration *migration, const Signal *signal)
+{
+	return bbm_setting_is_on(migration, signal->limit) &&
+		!(signal->of_writing && BBM_PASS_VERIFIES(migration->pass));
 }
 
 /* Reads one signal; its word goes before what it says. */
@@ -228,7 +242,7 @@ bbm_pressure_holds(BbmTarget *target, bool may_help, BbmWait *wait)
 	look.held_since = held_since(migration, now);
 	for (int i = 0; i < lengthof(signals) && !look.holds; i++)
 	{
-		if (!bbm_setting_is_on(migration, signals[i].limit))
+		if (!obeys(migration, &signals[i]))
 			continue;
 		if (signals[i].by_relation)
 			refresh_relations(target, now);
@@ -266,7 +280,7 @@ bbm_pressure_lets_follow(BbmTarget *target, bool *rests)
 	{
 		const Signal *signal = &signals[i];
 
-		if (!bbm_setting_is_on(migration, signal->limit))
+		if (!obeys(migration, signal))
 			continue;
 		if (signal->after_each ||
 			(signal->by_relation && bbm_time_has_come(now, look.state->relations_until, BBM_RELATIONS_MS)) ||
@@ -307,6 +321,9 @@ bbm_pressure_spent(const BbmTarget *target, const BbmCost *cost)
 	if (!rest_is_told)
 		bbm_rest_is_due();
 	rest_is_told = false;
+	/* what it says of rows is how many it has found */
+	if (BBM_PASS_VERIFIES(migration->pass))
+		return;
 	if (!bbm_setting_is_on(migration, BBM_MAX_WAL_RATE) && !bbm_setting_is_on(migration, BBM_MAX_ROW_RATE) &&
 		!bbm_setting_is_on(migration, BBM_WAIT_FOR_STANDBYS))
 		return;
@@ -319,7 +336,7 @@ bbm_pressure_spent(const BbmTarget *target, const BbmCost *cost)
 }
 
 /*
- * Reads every signal that the migration has a limit for, for people to see.
+ * Reads every signal that the migration obeys, for people to see.
  * In a transaction; the condition, and what is about a worker itself, are left
  * to the workers, and so is what is about a table that is not known yet, or gone.
  */
@@ -336,7 +353,7 @@ bbm_pressure_show(const BbmMigration *migration, Oid relid, BbmPressureSink sink
 		instr_time	start;
 		instr_time	end;
 
-		if (!bbm_setting_is_on(migration, signal->limit))
+		if (!obeys(migration, signal))
 			continue;
 		if (signal->in_transaction || signal->of_process || (signal->by_relation && look.state->nrelations == 0))
 		{

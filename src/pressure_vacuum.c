@@ -14,6 +14,7 @@
 #include "commands/vacuum.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "nodes/value.h"
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
@@ -68,12 +69,18 @@ vacuum_one(void *arg)
 	stmt->is_vacuumcmd = true;
 	stmt->rels = list_make1(makeVacuumRelation(makeRangeVar(get_namespace_name(schema), pstrdup(table), -1),
 											   args->relid, NIL));
+	/*
+	 * Giving empty pages at the table's end back to the system takes an ACCESS
+	 * EXCLUSIVE lock, which a standby replays and cancels its queries for: that
+	 * is for the table's owner to want, not for us.
+	 */
+	stmt->options = list_make1(makeDefElem("truncate", (Node *) makeString("off"), -1));
 	command = makeNode(PlannedStmt);
 	command->commandType = CMD_UTILITY;
 	command->canSetTag = true;
 	command->utilityStmt = (Node *) stmt;
 	InitializeQueryCompletion(&completion);
-	debug_query_string = psprintf("VACUUM %s", quote_qualified_identifier(get_namespace_name(schema), table));
+	debug_query_string = psprintf("VACUUM (TRUNCATE off) %s", quote_qualified_identifier(get_namespace_name(schema), table));
 	bbm_watch_begin(bbm_setting_int(args->migration, BBM_MAX_BLOCKING_TIME), 0);
 	ProcessUtility(command, debug_query_string, false, PROCESS_UTILITY_TOPLEVEL, NULL, NULL, None_Receiver, &completion);
 	bbm_watch_end();

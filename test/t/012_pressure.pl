@@ -234,10 +234,28 @@ waits('share', 'dead rows: 50.0 percent of the table are dead (limit 25.0)');
 settings('share');
 goes_on('share');
 
+# A pass that only verifies does not wait for what its reading cannot make worse: here for the dead rows of its
+# own last batch, which nobody vacuums.  It does wait for what holds whatever a batch does.
+migration('verifies', ['bbm.max_dead_tuples=100', 'bbm.max_row_rate=1', 'bbm.condition=(SELECT max(n) = 0 FROM public.t_verifies)'],
+	batch_size => 300, verify => 'true', '"check"' => q('n = 1'));
+waits('verifies', 'condition: not met');
+is(value($node, q(SELECT n_dead_tup > 100 FROM pg_stat_user_tables WHERE relname = 't_verifies')), 't', 'verifies: there are dead rows');
+is(value($node, q(SELECT count(*) FROM bbm_pressure('verifies') WHERE signal IN ('dead rows', 'row rate', 'autovacuum', 'unarchived WAL'))),
+	0, 'verifies: what it does not obey is not shown');
+settings('verifies', 'bbm.max_dead_tuples=100', 'bbm.max_row_rate=1');
+finished($node, 'verifies');
+once_each($node, 't_verifies', 300);
+
 # Its workers vacuum it themselves, if they are to and may.
 migration('vacuums', [ 'bbm.max_dead_tuples=100', 'bbm.vacuum=on' ], prepare => 'UPDATE t_vacuums SET n = 0', batch_size => 300);
 goes_on('vacuums');
 is(value($node, q(SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 't_vacuums')), 1, 'the table was vacuumed once');
+# but not made shorter, which takes a lock that standbys replay: all its rows but the first are gone, and all pages stay
+migration('empties', [ 'bbm.max_dead_tuples=100', 'bbm.vacuum=on' ], rows => 20000, batch_size => 20000,
+	prepare => 'DELETE FROM t_empties WHERE id > 1; CREATE TABLE empty_pages AS SELECT pg_relation_size(\'t_empties\') AS before');
+finished($node, 'empties', 'a table with many empty pages');
+is(value($node, q(SELECT vacuum_count, pg_relation_size('t_empties') - before FROM empty_pages, pg_stat_user_tables WHERE relname = 't_empties')),
+	'1|0', 'is vacuumed, and keeps its pages');
 value($node, 'CREATE ROLE guest LOGIN; GRANT EXECUTE ON FUNCTION bbm_create TO guest');
 counter_table($node, 't_guest', 300);
 value($node, 'GRANT SELECT, UPDATE ON t_guest TO guest; UPDATE t_guest SET n = 0');
