@@ -345,6 +345,7 @@ target_for(BbmEngine *engine, int64 id, Outcome *outcome)
 typedef struct FinishArgs
 {
 	BbmTarget  *target;
+	bool		ended;			/* nothing was left of the pass */
 	bool		finished;
 } FinishArgs;
 
@@ -361,6 +362,7 @@ finish(void *arg)
 	if (!bbm_migration_lock(args->target->migration->id, &status) || status != BBM_RUNNING ||
 		!bbm_nothing_left(args->target))
 		return;
+	args->ended = true;
 	args->finished = bbm_pass_ended(args->target);
 	if (args->finished)
 	{
@@ -371,14 +373,20 @@ finish(void *arg)
 	}
 }
 
+/* What follows when nothing is left of a pass.  With "left", to look whether that is so: *left says that something is. */
 static Outcome
-finish_migration(BbmEngine *engine, BbmTarget *target)
+finish_migration(BbmEngine *engine, BbmTarget *target, bool *left)
 {
-	FinishArgs	args = {target, false};
+	FinishArgs	args = {target};
 	ErrorData  *error = bbm_txn_run(finish, &args, false);
 
 	if (error)
 		return fail_or_hold(engine, target->migration, error);
+	if (left && !args.ended)
+	{
+		*left = true;
+		return NOTHING;
+	}
 	bbm_trouble_over(target->migration->id, engine->owner, target->migration->name, true);
 	if (args.finished)
 		ereport(LOG, (errmsg("migration \"%s\" is finished", bbm_printable(target->migration->name))));
@@ -430,6 +438,20 @@ nothing_else(const BbmEngine *engine)
 	return engine->wait.of_process || list_length(engine->runnable) == 1;
 }
 
+/*
+ * A migration that must wait before its next batch: may it be that there is none?
+ * Then it ends, or verifies, without waiting.  Looked for when the wait begins, and
+ * by each process that has done a batch since it has looked last.
+ */
+static bool
+may_have_ended(const BbmEngine *engine, BbmTarget *target)
+{
+	bool		worked = target->has_worked;
+
+	target->has_worked = false;
+	return !engine->wait.of_process && (worked || engine->wait.begins);
+}
+
 /* Does the next thing for one migration. */
 static Outcome
 work_on(BbmEngine *engine, int64 id)
@@ -449,6 +471,14 @@ work_on(BbmEngine *engine, int64 id)
 	if (bbm_pressure_holds(claim.target, true, &engine->wait))
 	{
 		bbm_slot_report(id, 0);
+		if (may_have_ended(engine, claim.target))
+		{
+			bool		left = false;
+
+			outcome = finish_migration(engine, claim.target, &left);
+			if (!left)
+				return outcome;
+		}
 		if (!nothing_else(engine) || !bbm_sit_out(engine, claim.target, true, BBM_KEEP_TARGET_MS))
 			return wait_for_pressure(engine, claim.target);
 	}
@@ -478,13 +508,14 @@ work_on(BbmEngine *engine, int64 id)
 	{
 		case BBM_CLAIM_JOB:
 			call_for_help(engine);
+			claim.target->has_worked = true;
 			goes_on = bbm_run_jobs(engine, &claim);
 			leave_place(engine);
 			if (!goes_on)
 				forget_target(engine, id);
 			return WORKED;
 		case BBM_CLAIM_DONE:
-			return finish_migration(engine, claim.target);
+			return finish_migration(engine, claim.target, NULL);
 		case BBM_CLAIM_CHANGED:
 			/* read it anew, once; a row that is gone or paused then has no target */
 			forget_target(engine, id);

@@ -178,6 +178,7 @@ begin_hold(BbmLook *look, BbmWait *wait)
 	BbmHold    *hold = bbm_hold_find(holds, look->migration->id, now);
 	int64		held_ms;
 
+	wait->begins = hold->since == 0;
 	if (hold->since == 0 || hold->since > now)
 		hold->since = look->now;
 	held_ms = (now - hold->since) / 1000;

@@ -18,6 +18,7 @@ typedef struct BbmWait
 	TimestampTz due;			/* look again then */
 	TimestampTz since;
 	char		reason[BBM_WAITING_LENGTH];
+	bool		begins;			/* it has not been waiting before */
 	bool		of_process;		/* this process may run no batch, of whatever migration */
 	ErrorData  *cancelled;		/* the look was cancelled */
 } BbmWait;

@@ -153,6 +153,7 @@ struct BbmTarget
 	bool		planned_anew;	/* since a plan was last refused; see planguard.c */
 	bool		claim_apart;	/* an error was met: no claim in the transaction of a batch */
 	bool		cpus_are_short; /* as this process has met them; sizes go by it */
+	bool		has_worked;		/* a job was run in this process; see may_have_ended */
 	int			failures_in_row;
 	int			give_backs_in_row;
 	TimestampTz hold_until;		/* after many of them */

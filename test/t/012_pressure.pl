@@ -246,6 +246,10 @@ settings('verifies', 'bbm.max_dead_tuples=100', 'bbm.max_row_rate=1');
 finished($node, 'verifies');
 once_each($node, 't_verifies', 300);
 
+# Where nothing is left to do, nothing is waited for.
+migration('ends', ['bbm.max_dead_tuples=100', 'bbm.max_row_rate=1'], batch_size => 300);
+goes_on('ends');
+
 # Its workers vacuum it themselves, if they are to and may.
 migration('vacuums', [ 'bbm.max_dead_tuples=100', 'bbm.vacuum=on' ], prepare => 'UPDATE t_vacuums SET n = 0', batch_size => 300);
 goes_on('vacuums');
