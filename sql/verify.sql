@@ -183,9 +183,39 @@ SELECT bbm_create('fills', 'items', 'UPDATE items SET total = 0 WHERE ctid = ANY
 CALL bbm_run('fills');
 SELECT * FROM passes WHERE name = 'fills';
 
+/* A check that takes longer than bbm.max_batch_time comes to its end. */
+
+CREATE TABLE looks (id integer PRIMARY KEY, n integer);
+INSERT INTO looks SELECT i FROM generate_series(1, 60) i;
+CREATE FUNCTION slowly(is_so boolean) RETURNS boolean LANGUAGE plpgsql STABLE AS 'BEGIN PERFORM pg_sleep(0.01); RETURN is_so; END';
+-- ranges of a key are cut smaller
+SELECT bbm_update('long ranges', 'looks', 'n = 1', 'n IS NULL', batch_size => 60, verify => true, "check" => 'slowly(n = 1)',
+    settings => '{bbm.max_batch_time=250ms}') > 0 AS created;
+CALL bbm_run('long ranges');
+SELECT status, rows_done FROM bbm_status('long ranges');
+SELECT j.pass, count(*), sum(row_count) AS rows, sum(given_back) > 0 AS given_back, sum(attempts) AS attempts FROM batched_background_migration_jobs j
+JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name = 'long ranges' AND j.pass = 2 GROUP BY 1 ORDER BY 1;
+-- one of a whole table gets more time
+UPDATE looks SET n = NULL;
+SELECT bbm_update('long look', 'looks', 'n = 1', 'n IS NULL', column_name => 'n', batching_strategy => 'NullKeySetBatchingStrategy',
+    batch_size => 60, verify => true, "check" => 'slowly(n = 1)', settings => '{bbm.max_batch_time=250ms}') > 0 AS created;
+CALL bbm_run('long look');
+SELECT status FROM bbm_status('long look');
+-- eight rows fill a block
+CREATE TABLE wide (id integer, n integer, pad text);
+ALTER TABLE wide ALTER pad SET STORAGE PLAIN;
+INSERT INTO wide SELECT i, (i > 5)::integer, repeat('x', 900) FROM generate_series(1, 80) i;
+SELECT bbm_update('long sweep', 'wide', 'n = 1', 'slowly(n = 0)', batching_strategy => 'BlockRangeBatchingStrategy',
+    batch_size => 8, settings => '{bbm.max_batch_time=400ms}') > 0 AS created;
+CALL bbm_run('long sweep');
+SELECT status FROM bbm_status('long sweep');
+SELECT m.name, j.pass, count(*), sum(given_back_for[4]) > 0 AS given_back, sum(stuck) > 0 AS stuck, sum(attempts) AS attempts
+FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id
+WHERE m.name IN ('long look', 'long sweep') AND j.pass = 2 GROUP BY 1, 2 ORDER BY 1, 2;
+
 DROP EXTENSION bbm CASCADE;
-DROP TABLE items, parts, secret, stops;
-DROP FUNCTION stop_at;
+DROP TABLE items, parts, secret, stops, looks, wide;
+DROP FUNCTION stop_at, slowly;
 DROP OWNED BY regress_verify;
 DROP ROLE regress_verify, regress_verify_other;
 ALTER SYSTEM RESET bbm.enabled;

@@ -33,12 +33,16 @@
 #include "lockset.h"
 #include "planguard.h"
 #include "printable.h"
+#include "record.h"
 #include "split.h"
 #include "target.h"
 #include "tree.h"
 #include "throttle.h"
 #include "txn.h"
 #include "verify.h"
+
+/* The time of a check that cannot be cut is doubled so often at most. */
+#define BBM_MOST_DOUBLINGS 6
 
 /* Rows of the leaf, or of all leaves of the tree, that this transaction has changed so far. */
 static int64
@@ -288,32 +292,44 @@ check_still_named(const BbmTarget *target, const BbmLeaf *leaf)
 			 errdetail("The batch may have met another table of that name, and is undone.")));
 }
 
-/* Counts what a job that verifies is about.  True when it did. */
+/*
+ * Counts what a job that verifies is about: a whole table, or what of its range is
+ * to be done in this transaction.  True when more is left.
+ */
 static bool
 verify(BbmWork *work, BbmRange *part)
 {
 	BbmTarget  *target = work->target;
-	const BbmJob *job = work->job;
+	BbmJob	   *job = work->job;
+	bool		by_check;
+	bool		more = false;
 	BbmLeaf    *leaf;
+	int			batch_size;
 
-	if (!BBM_PASS_VERIFIES(job->pass))
-		return false;
 	target->repairs = BBM_REPAIRS_NONE;
 	/* left over from before the migration was begun anew: nobody asks any more */
 	if (job->pass < target->migration->pass)
-		work->cost.rows = 0;
-	else if (target->strategy->sweeps)
-		work->cost.rows = bbm_look_at_all(target, job->pass);
-	else if ((leaf = leaf_of(work)) != NULL)
+		return false;
+	if (target->strategy->sweeps)
 	{
-		PushActiveSnapshot(GetTransactionSnapshot());
-		work->cost.rows = bbm_verify_range(target, leaf, part, bbm_verifies_by_check(target, job->pass));
-		PopActiveSnapshot();
-		check_still_named(target, leaf);
+		work->cost.rows = bbm_look_at_all(target, job->pass);
+		return false;
 	}
-	else
-		work->skipped = true;
-	return true;
+	leaf = leaf_of(work);
+	work->skipped = leaf == NULL;
+	if (leaf == NULL)
+		return false;
+	by_check = bbm_verifies_by_check(target, job->pass);
+	if (!bbm_verifies_whole(target, job->pass))
+		more = next_part(work, leaf, part, &batch_size);
+	/* a range of numbers without a key may have got one since */
+	if (target->strategy->has_key && part->key_count == 0 && !target->key.is_integer)
+		return more;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	work->cost.rows = bbm_verify_range(target, leaf, part, by_check);
+	PopActiveSnapshot();
+	check_still_named(target, leaf);
+	return more;
 }
 
 /* Does a part of the job.  True when more is left. */
@@ -328,8 +344,8 @@ do_part(BbmWork *work, BbmRange *part)
 
 	*part = (BbmRange) {job->min, job->max, 0};
 	work->cost.rows = 0;
-	if (verify(work, part))
-		return false;
+	if (BBM_PASS_VERIFIES(job->pass))
+		return verify(work, part);
 	target->repairs = !job->repairs ? BBM_REPAIRS_NONE :
 		bbm_verifies_by_check(target, job->pass - 1) ? BBM_REPAIRS_CHECK : BBM_REPAIRS_FILTER;
 	leaf = leaf_of(work);
@@ -409,6 +425,21 @@ keep_cursor(const BbmWork *work, const BbmBound *reached)
 	return cursor;
 }
 
+/*
+ * How long the batch may take.  What cannot be cut smaller would be given back at
+ * the same point each time; so it has twice the time after each, up to a bound.
+ */
+static int
+time_limit(const BbmWork *work)
+{
+	int			limit = bbm_setting_int(work->target->migration, BBM_MAX_BATCH_TIME);
+	int			times = Min(work->job->stuck / BBM_STUCK_BY_ITSELF, BBM_MOST_DOUBLINGS);
+
+	if (!bbm_verifies_whole(work->target, work->job->pass))
+		return limit;
+	return (int) Min((int64) limit << times, INT_MAX);
+}
+
 void
 bbm_work(void *arg)
 {
@@ -417,8 +448,7 @@ bbm_work(void *arg)
 	bool		more;
 
 	work->job->ran_size = 0;
-	bbm_watch_begin(bbm_setting_int(work->target->migration, BBM_MAX_BLOCKING_TIME),
-					bbm_setting_int(work->target->migration, BBM_MAX_BATCH_TIME));
+	bbm_watch_begin(bbm_setting_int(work->target->migration, BBM_MAX_BLOCKING_TIME), time_limit(work));
 	if (!bbm_job_lock(work->job))
 	{
 		work->result = BBM_WORK_LOST;

@@ -27,16 +27,8 @@
 #include "throttle.h"
 #include "trouble.h"
 #include "txn.h"
+#include "verify.h"
 
-/*
- * A job that is given back again and again, without progress in between, has a
- * problem of its own, and from then on each time counts as an attempt.  A lock
- * not had may be due to somebody's long transaction, so that takes a thousand
- * times, which with their delays is hours; a batch that is in the way or too
- * slow even though it cannot be made any smaller is its own doing: twenty.
- */
-#define BBM_MAX_STUCK 1000
-#define BBM_STUCK_BY_ITSELF (BBM_MAX_STUCK / 20)
 #define BBM_SMALLEST_PART 1
 /* What became of a job is tried to write so often, with pauses that double: half a minute in all. */
 #define BBM_RECORD_TRIES 30
@@ -422,11 +414,13 @@ may_put_aside(const BbmTarget *target, const BbmJob *job)
  * stopped it: the cancel, or what a job that caught the cancel made of it.
  */
 ErrorData *
-bbm_stop_error(BbmStop stop, ErrorData *error)
+bbm_stop_error(BbmStop stop, ErrorData *error, bool whole)
 {
 	ErrorData  *stopped = stop == BBM_STOP_BLOCKING ?
 		bbm_make_error(ERRCODE_QUERY_CANCELED, "other sessions waited too long for locks of the batch",
 					   "\"bbm.max_blocking_time\" is the limit. A smaller batch_size or sub_batch_size keeps locks for less time.") :
+		whole ? bbm_make_error(ERRCODE_QUERY_CANCELED, "the check of the whole table took too long",
+							   "\"bbm.max_batch_time\" is the limit. The next time it has twice as long.") :
 		bbm_make_error(ERRCODE_QUERY_CANCELED, "the batch took too long",
 					   "\"bbm.max_batch_time\" is the limit. A smaller batch_size or sub_batch_size takes less time.");
 
@@ -475,7 +469,8 @@ static void
 cut_down(BbmTarget *target, BbmJob *job, BbmGiveBack why, int sqlstate)
 {
 	bool		by_itself = why == BBM_BACK_BLOCKING || why == BBM_BACK_TIME;
-	bool		smallest = job->ran_size == BBM_SMALLEST_PART;
+	bool		whole = bbm_verifies_whole(target, job->pass);
+	bool		smallest = whole || job->ran_size == BBM_SMALLEST_PART;
 
 	if (why == BBM_BACK_CANCELLED)
 		return;
@@ -484,7 +479,8 @@ cut_down(BbmTarget *target, BbmJob *job, BbmGiveBack why, int sqlstate)
 	/* one that does not let itself be cancelled is in the way for longer still */
 	else if (smallest || job->caught_cancel)
 		job->stuck += BBM_STUCK_BY_ITSELF;
-	if (why != BBM_BACK_OTHER || sqlstate == ERRCODE_OUT_OF_MEMORY)
+	/* what cannot be cut says nothing of the size of others */
+	if (!whole && (why != BBM_BACK_OTHER || sqlstate == ERRCODE_OUT_OF_MEMORY))
 		halve(target, job);
 }
 
@@ -513,7 +509,7 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *erro
 	JobArgs		args = {.job = job, .error = error, .code = code};
 
 	if (stop != BBM_STOP_NONE)
-		args.error = error = bbm_stop_error(stop, error);
+		args.error = error = bbm_stop_error(stop, error, bbm_verifies_whole(target, job->pass));
 	if (class == BBM_ERROR_TRANSIENT)
 	{
 		BbmGiveBack why = why_back(stop, error->sqlerrcode);

@@ -47,12 +47,22 @@ extern BbmErrorClass bbm_error_class(const ErrorData *error);
 extern bool bbm_error_is_lock(int sqlstate);
 extern int	bbm_error_code(int sqlstate, int step_code);
 
+/*
+ * A job that is given back again and again, without progress in between, has a
+ * problem of its own, and from then on each time counts as an attempt.  A lock
+ * not had may be due to somebody's long transaction, so that takes a thousand
+ * times, which with their delays is hours; a batch that is in the way or too
+ * slow even though it cannot be made any smaller is its own doing: twenty.
+ */
+#define BBM_MAX_STUCK 1000
+#define BBM_STUCK_BY_ITSELF (BBM_MAX_STUCK / 20)
+
 extern bool bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *error, int step_code);
 extern void bbm_record_unbegun(BbmTarget *target, BbmJob *job);
 extern void bbm_record_pause(BbmTarget *target, BbmJob *job);
 extern void bbm_record_stale(BbmTarget *target, BbmJob *job);
 extern bool bbm_record_migration_failed(const BbmMigration *migration, int code, ErrorData *error);
-extern ErrorData *bbm_stop_error(BbmStop stop, ErrorData *error);
+extern ErrorData *bbm_stop_error(BbmStop stop, ErrorData *error, bool whole);
 extern ErrorData *bbm_make_error(int sqlstate, const char *message, const char *hint);
 
 #endif							/* BBM_RECORD_H */

@@ -314,7 +314,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 			engine->cancelled = error;
 		/* a session does not go on with a job that it could hardly stop */
 		else if (stop != BBM_STOP_NONE && job->caught_cancel && !bbm_txn_in_worker())
-			engine->cancelled = bbm_stop_error(stop, error);
+			engine->cancelled = bbm_stop_error(stop, error, false);
 		target->next_look = 0;
 		if (!bbm_record_failure(target, job, stop, error, step_code))
 			return false;

@@ -41,6 +41,17 @@ bbm_verifies_by_check(const BbmTarget *target, int pass)
 }
 
 /*
+ * Is a job of this pass a check of a whole table, or of all of them?  Without a
+ * key nothing tells what of the rows one has seen: they may move between two parts
+ * of a check, so that it must be done with one snapshot, and cannot be cut.
+ */
+bool
+bbm_verifies_whole(const BbmTarget *target, int pass)
+{
+	return BBM_PASS_VERIFIES(pass) && !target->strategy->has_key;
+}
+
+/*
  * Counts rows of one range of a leaf, as of the active snapshot.  Needs SPI; the
  * current user is the owner.
  */
