@@ -146,7 +146,9 @@ SELECT * FROM bbm_pressure('of nobody');
 -- a table that no worker has looked up yet, and one that is gone
 CREATE TABLE goes (id int PRIMARY KEY, n int);
 INSERT INTO goes VALUES (1), (2);
-SELECT bbm_update('early', 'goes', 'n = 1', settings => '{bbm.max_dead_tuples=1000000}') > 0 AS defined;
+-- (one that is written with a statement: bbm_update knows its table)
+INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, settings)
+VALUES ('early', 1000, 1000, 'UPDATE goes SET n = 1 WHERE id BETWEEN $1 AND $2', 'goes', 'id', '{bbm.max_dead_tuples=1000000}');
 SELECT signal, holds, reason FROM bbm_pressure('early') WHERE setting = 'bbm.max_dead_tuples';
 SELECT bbm_start('early');
 SELECT bbm_wait('early', '1 minute');
