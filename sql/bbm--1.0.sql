@@ -575,7 +575,7 @@ COMMENT ON FUNCTION @extschema@.bbm_give_back_names IS
 CREATE FUNCTION @extschema@.bbm_waiting_on(id bigint, home text, owner_oid oid) RETURNS text
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_waiting_on IS
-    'what an active migration waits for, or NULL when a worker is at it';
+    'what an active migration waits for, of a lock with who is in the way, or NULL when a worker is at it';
 
 CREATE FUNCTION @extschema@.bbm_last_trouble(id bigint, owner_oid oid) RETURNS text
     LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
@@ -618,7 +618,7 @@ COMMENT ON FUNCTION @extschema@.bbm_workers IS
 CREATE VIEW @extschema@.bbm_migration_status (
     name, status, percent, rows_done, estimated_total, jobs_finished, jobs_running, jobs_failed, rows_per_second,
     eta, batch_size, workers, waiting_on, started_at, finished_at, last_error, attempt, next_attempt_at,
-    given_back, given_back_for, quiet_since
+    given_back, given_back_for, quiet_since, last_progress_at
 ) WITH (security_barrier) AS
     SELECT m.name,
            @extschema@.bbm_status_name(m.status),
@@ -663,7 +663,8 @@ CREATE VIEW @extschema@.bbm_migration_status (
                 THEN greatest(CASE WHEN isfinite(m.created_at) THEN m.created_at END,
                               CASE WHEN isfinite(m.updated_at) THEN m.updated_at END,
                               CASE WHEN isfinite(j.progress_at) THEN j.progress_at END)
-           END
+           END,
+           CASE WHEN isfinite(j.progress_at) THEN j.progress_at END
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
         -- keys are those of the first pass; what a pass that verifies has found is not done
@@ -699,7 +700,10 @@ CREATE VIEW @extschema@.bbm_migration_status (
         ORDER BY j.id DESC LIMIT 1
     ) z ON true
     LEFT JOIN LATERAL (
-        SELECT left(j.error_sqlstate, 5) || ': ' || left(j.error_message, 8192) AS error, j.attempts, j.next_attempt_at
+        -- with the lock that it waited for
+        SELECT left(j.error_sqlstate, 5) || ': ' || left(j.error_message, 8192) ||
+               CASE WHEN j.error_sqlstate = '55P03' AND j.error_detail IS NOT NULL
+                    THEN ' (' || left(j.error_detail, 1024) || ')' ELSE '' END AS error, j.attempts, j.next_attempt_at
         FROM @extschema@.batched_background_migration_jobs j
         WHERE j.batched_background_migration_id = m.id AND j.status <> 2 AND j.error_message IS NOT NULL
         ORDER BY j.updated_at DESC LIMIT 1
@@ -777,6 +781,12 @@ COMMENT ON FUNCTION @extschema@.bbm_errors IS
 /* Comments on what people read in psql. */
 
 COMMENT ON VIEW @extschema@.bbm_migration_status IS 'what bbm_status() shows: the migrations that the reader may see';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.waiting_on IS
+    'what an active or running migration waits for; of a lock, on what, and which processes are in the way since when';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.last_error IS
+    'SQLSTATE and message, and of a lock timeout the lock and who was in the way';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.last_progress_at IS
+    'when a job, or a part of one, was last done; NULL before the first';
 COMMENT ON VIEW @extschema@.bbm_migration_jobs IS 'what bbm_jobs() shows: the jobs of migrations that the reader may see';
 COMMENT ON VIEW @extschema@.bbm_processes IS 'what bbm_workers() shows: the processes that the reader may see';
 

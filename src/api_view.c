@@ -16,6 +16,7 @@
 #include "utils/tuplestore.h"
 
 #include "access.h"
+#include "blockers.h"
 #include "catalog.h"
 #include "claim.h"
 #include "compat.h"
@@ -44,25 +45,44 @@ bbm_status_name(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(bbm_status_word(PG_GETARG_INT16(0))));
 }
 
-/* From the slots: true when a process is at it; then *what is what it waits for, if anything. */
+/*
+ * From the slots: true when a process is at it; then *what is what it waits for,
+ * and *blocked the lock, if anything.
+ */
 static bool
-from_slots(int64 id, Oid owner, char *what, bool *demanded)
+from_slots(int64 id, Oid owner, char *what, BbmBlockers *blocked, bool *demanded)
 {
 	bool		at_it = false;
+	bool		works = false;
 
+	blocked->count = 0;
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
 	for (int i = 0; i < bbm_shared->nslots; i++)
 	{
 		BbmSlot    *slot = &bbm_shared->slots[i];
 
-		if (!slot->in_use || slot->database != MyDatabaseId || slot->migration_id != id)
+		if (!slot->in_use || slot->database != MyDatabaseId)
 			continue;
-		/* one that works outweighs those that wait */
-		if (!at_it || slot->waiting_on[0] == '\0')
-			strlcpy(what, slot->waiting_on, BBM_WAITING_LENGTH);
+		if (slot->blocked.count > 0 && (slot->blocked.migration_id == id ||
+										(slot->blocked.migration_id == 0 && slot->owner == owner)))
+		{
+			*blocked = slot->blocked;
+			at_it = true;
+			continue;
+		}
+		if (slot->migration_id != id)
+			continue;
 		at_it = true;
-		if (what[0] == '\0')
-			break;
+		if (slot->waiting_on[0] != '\0')
+			strlcpy(what, slot->waiting_on, BBM_WAITING_LENGTH);
+		else
+			works = true;
+	}
+	/* one that works outweighs those that wait */
+	if (works)
+	{
+		what[0] = '\0';
+		blocked->count = 0;
 	}
 	*demanded = false;
 	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
@@ -130,6 +150,7 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 	int64		id = PG_GETARG_INT64(0);
 	char	   *home = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
 	char		what[BBM_WAITING_LENGTH] = "";
+	BbmBlockers blocked;
 	bool		demanded;
 
 	/* the id tells of slots and jobs: it has to belong to that owner */
@@ -145,9 +166,11 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 			PG_RETURN_NULL();
 		PG_RETURN_TEXT_P(cstring_to_text("a worker: the library is not preloaded, so CALL bbm_run or use bbm_launch_worker"));
 	}
-	if (from_slots(id, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2), what, &demanded))
+	if (from_slots(id, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2), what, &blocked, &demanded))
 	{
-		if (what[0] == '\0')
+		if (blocked.count > 0)
+			PG_RETURN_TEXT_P(cstring_to_text(bbm_blockers_words(&blocked)));
+		if (what[0] == '\0' && !bbm_trouble_of_batch(id, what))
 			PG_RETURN_NULL();
 		PG_RETURN_TEXT_P(cstring_to_text(what));
 	}
@@ -250,6 +273,8 @@ bbm_live_workers(PG_FUNCTION_ARGS)
 		/* another database may have another encoding */
 		if (slot->database != MyDatabaseId)
 			make_ascii(slot->waiting_on);
+		else if (slot->blocked.count > 0)
+			bbm_clip(slot->waiting_on, bbm_blockers_words(&slot->blocked), BBM_WAITING_LENGTH);
 		if (slot->in_use && slot->pid != 0 && (!OidIsValid(slot->owner) || bbm_role_may_see(slot->owner)))
 			put_worker(rsinfo, slot->pid, kind_word(slot->kind), slot->database, slot->owner, slot->migration_id,
 					   slot->job_id, slot->since, slot->waiting_on);

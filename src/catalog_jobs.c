@@ -413,7 +413,9 @@ bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished)
 {
 	static BbmSql sql = {
 		"SELECT count(*), count(*) FILTER (WHERE status = 3), min(coalesce(next_attempt_at, '-infinity')), "
-		"(array_agg(left(error_sqlstate, 5) || ': ' || left(error_message, 200) "
+		"(array_agg(left(error_sqlstate, 5) || ': ' || left(error_message, 200) || "
+		/* the lock that it waited for, as in record.c */
+		"CASE WHEN error_sqlstate = '55P03' AND error_detail IS NOT NULL THEN ' (' || left(error_detail, 200) || ')' ELSE '' END "
 		" ORDER BY coalesce(next_attempt_at, '-infinity'), id))[1] "
 		"FROM @.batched_background_migration_jobs "
 		"WHERE batched_background_migration_id = $1 AND status IN (1, 3) AND status <> 2",

@@ -21,6 +21,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "blockers.h"
 #include "catalog.h"
 #include "claim.h"
 #include "giveway.h"
@@ -462,6 +463,7 @@ work_on(BbmEngine *engine, int64 id)
 	bool		goes_on;
 
 	engine->current = id;
+	bbm_blockers_work_on(id);
 	if (in_trouble(engine, id, &outcome))
 		return outcome;
 	claim.target = target_for(engine, id, &outcome);
@@ -584,6 +586,7 @@ refresh(BbmEngine *engine, TimestampTz *due)
 		return true;
 	}
 	bbm_catalog_forget();
+	bbm_blockers_work_on(0);
 	error = bbm_txn_run(read_runnable, engine, false);
 	if (error == NULL)
 	{

@@ -38,6 +38,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "blockers.h"
 #include "compat.h"
 #include "locks.h"
 
@@ -193,7 +194,10 @@ tick(void)
 		return;
 	}
 	/* the timer's own handler holds interrupts off once */
-	if (look.now < next_look || InterruptHoldoffCount > 1 || CritSectionCount > 0)
+	if (InterruptHoldoffCount > 1 || CritSectionCount > 0)
+		return;
+	bbm_blockers_look();
+	if (look.now < next_look)
 		return;
 	look_around(&look);
 	if (look.complete)
@@ -223,13 +227,16 @@ start_ticking(void)
 /*
  * A transaction of ours begins: from here to bbm_yield_end a wait in it that
  * others wait for, in turn, is checked for a deadlock again and again, so that
- * we are the victim.  A batch is watched for more than that.
+ * we are the victim; and who is in the way of it is noted.  A batch is watched
+ * for more than that.
  */
 void
 bbm_yield_begin(void)
 {
 	if (!watching)
 		next_look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_LOOK_MS);
+	if (!yielding)
+		bbm_blockers_begin();
 	yielding = true;
 	start_ticking();
 }

@@ -27,6 +27,7 @@
  */
 #include "locks.h"
 
+#include "access/transam.h"
 #include "catalog/pg_database.h"
 #include "common/pg_prng.h"
 #include "miscadmin.h"
@@ -277,6 +278,25 @@ bbm_lock_is_token(const LOCKTAG *tag)
 {
 	return tag->locktag_type == LOCKTAG_USERLOCK && tag->locktag_lockmethodid == USER_LOCKMETHOD &&
 		tag->locktag_field4 == LOCK_TOKEN;
+}
+
+/* Is it a migration's lock?  Whose is known to who waits for it. */
+bool
+bbm_lock_is_of_migration(const LOCKTAG *tag)
+{
+	return tag->locktag_type == LOCKTAG_USERLOCK && tag->locktag_field4 == LOCK_MIGRATION;
+}
+
+/* Is it the one that claims of a table's migrations take in turn, and of which table? */
+bool
+bbm_lock_is_for_claims(const LOCKTAG *tag, Oid *table)
+{
+	/* no system catalog has the space of ours */
+	if (tag->locktag_type != LOCKTAG_OBJECT || tag->locktag_field2 < FirstNormalObjectId ||
+		tag->locktag_field4 != LOCK_TABLE)
+		return false;
+	*table = tag->locktag_field3;
+	return true;
 }
 
 /* Does the process with this token still live?  Needs a transaction. */

@@ -30,6 +30,8 @@ extern void bbm_token_keep(Oid space, int32 token);
 extern void bbm_token_drop(Oid space, int32 token);
 extern bool bbm_token_alive(Oid space, int32 token);
 extern bool bbm_lock_is_token(const LOCKTAG *tag);
+extern bool bbm_lock_is_of_migration(const LOCKTAG *tag);
+extern bool bbm_lock_is_for_claims(const LOCKTAG *tag, Oid *table);
 extern void bbm_lock_database_for_us(Oid database);
 extern void bbm_unlock_database_for_us(Oid database);
 extern bool bbm_database_is_locked(Oid database);

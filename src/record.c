@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "blockers.h"
 #include "guc.h"
 #include "printable.h"
 #include "shmem.h"
@@ -358,19 +359,39 @@ give_back_until(const BbmJob *job)
 	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
 }
 
-/* The batch was given up, and that does not count as an attempt. */
+static void
+log_give_back(const BbmTarget *target, const BbmJob *job, const ErrorData *error)
+{
+	const char *lock = bbm_blockers_of(error);
+	int			n = target->give_backs_in_row;
+
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("migration \"%s\": gave back job " INT64_FORMAT ": %s",
+					bbm_printable(target->migration->name), job->id, bbm_printable(error->message)),
+			 lock && n > 1 ?
+			 errdetail("It waited for %s. It is number %d in a row; not each has a line.", bbm_printable(lock), n) :
+			 lock ? errdetail("It waited for %s.", bbm_printable(lock)) :
+			 n > BBM_LINES_IN_ROW ? errdetail("It is number %d in a row; not each has a line.", n) : 0));
+}
+
+/*
+ * The batch was given up, and that does not count as an attempt.  For whom it
+ * waited is there to be seen before anything else is tried.
+ */
 static void
 give_back(BbmTarget *target, BbmJob *job, BbmGiveBack why, ErrorData *error, TimestampTz due)
 {
 	JobArgs		args = {.job = job, .error = error, .give_back = why, .due = due};
+	const BbmMigration *migration = target->migration;
+	bool		is_known = bbm_blockers_of(error) != NULL;
+	bool		tell = is_known && bbm_trouble_blocked(migration->id, migration->owner, error);
 
-	if (write_job(target, &args) && is_worth_a_line(++target->give_backs_in_row))
-		ereport(LOG,
-				(errcode(error->sqlerrcode),
-				 errmsg("migration \"%s\": gave back job " INT64_FORMAT ": %s",
-						bbm_printable(target->migration->name), job->id, bbm_printable(error->message)),
-				 target->give_backs_in_row > BBM_LINES_IN_ROW ?
-				 errdetail("It is number %d in a row; not each has a line.", target->give_backs_in_row) : 0));
+	if (!write_job(target, &args))
+		return;
+	target->give_backs_in_row++;
+	if (is_known ? tell : is_worth_a_line(target->give_backs_in_row))
+		log_give_back(target, job, error);
 }
 
 /*
@@ -425,6 +446,8 @@ bbm_stop_error(BbmStop stop, ErrorData *error, bool whole)
 					   "\"bbm.max_batch_time\" is the limit. A smaller batch_size or sub_batch_size takes less time.");
 
 	stopped->context = error->context;
+	if (bbm_blockers_of(error))
+		bbm_blockers_name(stopped, error->detail);
 	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED)
 		stopped->detail = psprintf("The batch ended with: %s", error->message);
 	return stopped;
@@ -521,9 +544,11 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *erro
 			give_back(target, job, why, error, give_back_until(job));
 			return true;
 		}
-		if (error->detail == NULL)
-			error->detail = psprintf("It was so each time since the last progress of job " INT64_FORMAT
-									 ", however small the batch; from now on that counts as a failed attempt.", job->id);
+		if (error->detail == NULL || bbm_blockers_of(error))
+			error->detail = psprintf("%s%s%sIt was so each time since the last progress of job " INT64_FORMAT
+									 ", however small the batch; from now on that counts as a failed attempt.",
+									 error->detail ? "It waited for " : "", error->detail ? error->detail : "",
+									 error->detail ? ". " : "", job->id);
 	}
 
 	if (class == BBM_ERROR_SIZE)

@@ -623,6 +623,7 @@ bbm_slot_report(int64 migration_id, int64 job_id)
 	slot->job_id = job_id;
 	slot->since = GetCurrentTimestamp();
 	slot->waiting_on[0] = '\0';
+	slot->blocked.count = 0;
 	LWLockRelease(bbm_shared->lock);
 }
 
@@ -635,6 +636,33 @@ bbm_slot_wait(const char *what)
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
 	strlcpy(bbm_shared->slots[my_slot].waiting_on, what, BBM_WAITING_LENGTH);
 	LWLockRelease(bbm_shared->lock);
+}
+
+/*
+ * The lock that this process waits for, or (NULL) that it does not any more.  With
+ * "wait" false for a signal handler: false when it could not be written now.
+ */
+bool
+bbm_slot_blocked(const BbmBlockers *blockers, bool wait)
+{
+	BbmSlot    *slot;
+
+	if (bbm_shared == NULL || my_slot < 0)
+		return true;
+	slot = &bbm_shared->slots[my_slot];
+	/* nobody else writes it */
+	if (blockers == NULL && slot->blocked.count == 0)
+		return true;
+	if (wait)
+		LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	else if (!LWLockConditionalAcquire(bbm_shared->lock, LW_EXCLUSIVE))
+		return false;
+	if (blockers)
+		slot->blocked = *blockers;
+	else
+		slot->blocked.count = 0;
+	LWLockRelease(bbm_shared->lock);
+	return true;
 }
 
 bool

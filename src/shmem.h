@@ -17,6 +17,7 @@
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 
+#include "blockers.h"
 #include "holds.h"
 #include "trouble.h"
 
@@ -58,6 +59,7 @@ typedef struct BbmSlot
 	int64		job_id;			/* 0 none */
 	TimestampTz since;
 	char		waiting_on[BBM_WAITING_LENGTH]; /* empty: for nothing */
+	BbmBlockers blocked;		/* the lock it waits for, or could not have, just now */
 } BbmSlot;
 
 /*
@@ -108,6 +110,7 @@ extern void bbm_slot_release(bool clean);
 extern void bbm_slot_connected(void);
 extern void bbm_slot_report(int64 migration_id, int64 job_id);
 extern void bbm_slot_wait(const char *what);
+extern bool bbm_slot_blocked(const BbmBlockers *blockers, bool wait);
 extern bool bbm_slot_must_leave(void);
 extern bool bbm_slot_is_wanted(bool works);
 extern int	bbm_slots_unused(void);

@@ -18,6 +18,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "blockers.h"
 #include "printable.h"
 #include "shmem.h"
 #include "throttle.h"
@@ -98,20 +99,57 @@ find_or_make(BbmTroubles *troubles, int64 migration_id, Oid owner)
 	return trouble;
 }
 
-/* An error as people are shown it, in the current memory context. */
+/* An error as people are shown it, with the lock that it waited for; in the current memory context. */
 char *
 bbm_error_words(const ErrorData *error)
 {
-	return psprintf("%s: %s", unpack_sql_state(error->sqlerrcode),
-					bbm_shortened(error->message ? error->message : "", BBM_LONGEST_LOGGED));
+	const char *lock = bbm_blockers_of(error);
+
+	return psprintf("%s: %s%s%s%s", unpack_sql_state(error->sqlerrcode),
+					bbm_shortened(error->message ? error->message : "", BBM_LONGEST_LOGGED),
+					lock ? " (" : "", lock ? lock : "", lock ? ")" : "");
 }
 
 /* For what a migration waits, then; BBM_WAITING_LENGTH bytes. */
 static void
 wait_words(const BbmTrouble *trouble, char *text)
 {
-	strlcpy(text, trouble->is_lock && !trouble->in_batch ? "a lock on the migration" : trouble->text,
-			BBM_WAITING_LENGTH);
+	if (trouble->lock[0] != '\0')
+		strlcpy(text, trouble->lock, BBM_WAITING_LENGTH);
+	else
+		strlcpy(text, trouble->is_lock && !trouble->in_batch ? "a lock on the migration" : trouble->text,
+				BBM_WAITING_LENGTH);
+}
+
+/* The error was met now, once more.  Caller holds the lock. */
+static void
+note(BbmTroubles *troubles, BbmTrouble *trouble, const ErrorData *error, const char *words, TimestampTz now)
+{
+	const char *lock = bbm_blockers_of(error);
+
+	if (trouble->since == 0)
+		troubles->current++;
+	/* also after the clock was set back */
+	if (trouble->since == 0 || trouble->since > now)
+	{
+		trouble->since = now;
+		trouble->count = 0;
+	}
+	trouble->count++;
+	trouble->touched = now;
+	trouble->pid = MyProcPid;
+	bbm_clip(trouble->text, words, sizeof(trouble->text));
+	bbm_clip(trouble->lock, lock ? lock : "", sizeof(trouble->lock));
+}
+
+/* Is it time for a line in the log?  Caller holds the lock. */
+static bool
+is_to_be_told(BbmTrouble *trouble, TimestampTz now)
+{
+	if (!bbm_time_has_come(now, TimestampTzPlusMilliseconds(trouble->logged, BBM_LOG_TROUBLE_MS), BBM_LOG_TROUBLE_MS))
+		return false;
+	trouble->logged = now;
+	return true;
 }
 
 /*
@@ -131,27 +169,14 @@ bbm_trouble_met(int64 migration_id, Oid owner, const char *name, const ErrorData
 	int			count;
 	bool		tell;
 
-	if (trouble->since == 0)
-		troubles->current++;
-	/* also after the clock was set back */
-	if (trouble->since == 0 || trouble->since > now)
-	{
-		trouble->since = now;
-		trouble->count = 0;
-	}
+	note(troubles, trouble, error, words, now);
 	lasted_ms = (now - trouble->since) / 1000;
-	count = ++trouble->count;
+	count = trouble->count;
 	due = trouble->due = TimestampTzPlusMilliseconds(now, is_lock ? BBM_FIRST_TRY_MS :
 													 bbm_look_again_ms(lasted_ms, BBM_FIRST_TRY_MS));
-	trouble->touched = now;
 	trouble->is_lock = is_lock;
 	trouble->in_batch = in_batch;
-	trouble->pid = MyProcPid;
-	bbm_clip(trouble->text, words, sizeof(trouble->text));
-	tell = (!is_lock || lasted_ms >= BBM_TELL_LOCK_MS) &&
-		bbm_time_has_come(now, TimestampTzPlusMilliseconds(trouble->logged, BBM_LOG_TROUBLE_MS), BBM_LOG_TROUBLE_MS);
-	if (tell)
-		trouble->logged = now;
+	tell = (!is_lock || lasted_ms >= BBM_TELL_LOCK_MS) && is_to_be_told(trouble, now);
 	unlock_troubles();
 
 	if (tell)
@@ -163,6 +188,29 @@ bbm_trouble_met(int64 migration_id, Oid owner, const char *name, const ErrorData
 				 error->hint ? errhint("%s", bbm_printable(error->hint)) : 0));
 	pfree(words);
 	return due;
+}
+
+/*
+ * A batch has waited for a lock in vain, and it is known who is in the way: nobody
+ * is kept waiting for that here, as the job is given back, and other jobs may not
+ * need the lock.  True when the log is to have it.
+ */
+bool
+bbm_trouble_blocked(int64 migration_id, Oid owner, const ErrorData *error)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	char	   *words = bbm_error_words(error);
+	BbmTroubles *troubles = lock_troubles(LW_EXCLUSIVE);
+	BbmTrouble *trouble = find_or_make(troubles, migration_id, owner);
+	bool		tell;
+
+	note(troubles, trouble, error, words, now);
+	trouble->due = now;
+	trouble->is_lock = trouble->in_batch = true;
+	tell = is_to_be_told(trouble, now);
+	unlock_troubles();
+	pfree(words);
+	return tell;
 }
 
 /* What nobody tries any more, as it was paused or dropped, is over.  Caller holds the lock. */
@@ -269,6 +317,26 @@ bbm_trouble_now(int64 migration_id, Oid owner, bool awaited, char *text)
 		else if (found)
 			strlcpy(text, trouble->text, BBM_WAITING_LENGTH);
 	}
+	unlock_troubles();
+	return found;
+}
+
+/*
+ * The lock that a migration's last batch could not have, no other having been done
+ * since: what it waits for also while the next one begins.
+ */
+bool
+bbm_trouble_of_batch(int64 migration_id, char *text)
+{
+	const BbmTrouble *trouble;
+	bool		found;
+
+	if (!any_trouble())
+		return false;
+	trouble = find(lock_troubles(LW_SHARED), migration_id, InvalidOid);
+	found = trouble && trouble->since != 0 && trouble->in_batch && trouble->lock[0] != '\0';
+	if (found)
+		strlcpy(text, trouble->lock, BBM_WAITING_LENGTH);
 	unlock_troubles();
 	return found;
 }

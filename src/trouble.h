@@ -29,6 +29,7 @@ typedef struct BbmTrouble
 	bool		in_batch;		/* only a batch that is done shows that it is over */
 	int			pid;			/* who met it last */
 	char		text[BBM_WAITING_LENGTH];	/* SQLSTATE: message */
+	char		lock[BBM_WAITING_LENGTH];	/* the lock that was not had, and who was in the way; or empty */
 } BbmTrouble;
 
 /* In shared memory, protected by BbmShared.lock; without preloading, in the process. */
@@ -41,8 +42,10 @@ typedef struct BbmTroubles
 extern char *bbm_error_words(const ErrorData *error);
 extern TimestampTz bbm_trouble_met(int64 migration_id, Oid owner, const char *name, const ErrorData *error,
 								   bool is_lock, bool in_batch);
+extern bool bbm_trouble_blocked(int64 migration_id, Oid owner, const ErrorData *error);
 extern void bbm_trouble_over(int64 migration_id, Oid owner, const char *name, bool batch_done);
 extern bool bbm_trouble_waits(int64 migration_id, Oid owner, TimestampTz *due, TimestampTz *since, char *text);
 extern bool bbm_trouble_now(int64 migration_id, Oid owner, bool awaited, char *text);
+extern bool bbm_trouble_of_batch(int64 migration_id, char *text);
 
 #endif							/* BBM_TROUBLE_H */

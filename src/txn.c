@@ -36,6 +36,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
+#include "blockers.h"
 #include "cancel.h"
 #include "compat.h"
 #include "giveway.h"
@@ -459,6 +460,55 @@ run_in_foreground(BbmTxnFn fn, void *arg, bool synchronous)
 	return error;
 }
 
+typedef struct NameArgs
+{
+	BbmBlockers blockers;
+	MemoryContext context;
+	char	   *words;
+} NameArgs;
+
+static void
+make_words(void *arg)
+{
+	NameArgs   *args = arg;
+
+	args->words = MemoryContextStrdup(args->context, bbm_blockers_words(&args->blockers));
+}
+
+/*
+ * An error that has ended a wait for a lock says, as its DETAIL, for which and who
+ * is in the way: in a transaction of its own that only reads, since the one that
+ * waited is gone.  Any of them may end meanwhile: then that is what was.  Where it
+ * cannot be told now the error stays as it is.
+ */
+static void
+name_blockers(ErrorData *error)
+{
+	NameArgs	args = {.context = CurrentMemoryContext};
+	ErrorData  *trouble;
+
+	/* what is known of a cancel that was caught is of the last transaction */
+	if (bbm_cancel_enforced() || !bbm_blockers_caused(error, &args.blockers))
+		return;
+	trouble = current_driver == BBM_DRIVER_WORKER ? run_in_worker(make_words, &args, false, false) :
+		run_in_foreground(make_words, &args, false);
+	if (args.words)
+		bbm_blockers_name(error, args.words);
+	/* a user's cancel is for what comes next */
+	if (trouble && trouble->sqlerrcode == ERRCODE_QUERY_CANCELED && current_driver == BBM_DRIVER_FOREGROUND)
+		InterruptPending = QueryCancelPending = true;
+}
+
+/* The same for both drivers, after each transaction. */
+static void
+look_back(ErrorData *error)
+{
+	if (error)
+		name_blockers(error);
+	else
+		bbm_blockers_over();
+}
+
 /*
  * Runs fn(arg) in a transaction and commits it.  Returns NULL, or the error
  * that rolled it back, copied into the caller's memory context.  The function
@@ -474,12 +524,16 @@ bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous)
 	if (current_driver == BBM_DRIVER_WORKER)
 	{
 		error = run_in_worker(fn, arg, synchronous, false);
+		look_back(error);
 		pin_session_again();
 		/* or autovacuum never sees our dead rows */
 		pgstat_report_stat(false);
 	}
 	else
+	{
 		error = run_in_foreground(fn, arg, synchronous);
+		look_back(error);
+	}
 	return error;
 }
 
@@ -492,6 +546,7 @@ bbm_txn_run_bare(BbmTxnFn fn, void *arg)
 {
 	ErrorData  *error = run_in_worker(fn, arg, false, true);
 
+	look_back(error);
 	pin_session_again();
 	pgstat_report_stat(false);
 	return error;

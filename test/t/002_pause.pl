@@ -78,7 +78,7 @@ my $psql = $node->background_psql('postgres');
 $psql->query_safe(q(BEGIN; UPDATE batched_background_migrations SET status = 0 WHERE name = 'c'));
 gate($node, 'open');
 $node->poll_query_until('postgres', 'SELECT count(*) = 200 FROM c WHERE n = 1');
-$node->poll_query_until('postgres', q(SELECT waiting_on = 'a lock on the migration' FROM bbm_status('c')));
+$node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'a lock on the migration: process %, idle in transaction since %' FROM bbm_status('c')));
 is(value($node, "$jobs 'c'"), 2, 'nothing is claimed while a pause is open');
 $psql->query_safe('ROLLBACK');
 $psql->quit;

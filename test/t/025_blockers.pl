@@ -1,0 +1,154 @@
+# Who is in the way has a name: a migration that waits for a lock says which, and for
+# which processes, also between two tries; so do its last error and the log.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use BbmTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep);
+
+# A short lock timeout, for more tries; and no rests, in which it would wait for the CPU.
+my $node = bbm_node('blockers', conf => <<'EOC');
+bbm.lock_timeout = 300ms
+bbm.rest_factor = 0
+EOC
+my $other = $node->background_psql('postgres');
+my $pid = $other->query_safe('SELECT pg_backend_pid()');
+my $since = qr/since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d[^ .]*/;
+my $idle = qr/process $pid, idle in transaction $since/;
+
+sub waiting_on
+{
+	my ($name) = @_;
+	return value($node, "SELECT coalesce(waiting_on, '(nothing)') FROM bbm_status('$name')");
+}
+
+# Waits until the migration has been so often in vain, and looks again and again meanwhile.
+# What it waits for is named from the first time on that it is.
+sub named
+{
+	my ($name, $what, $times) = @_;
+	$node->poll_query_until('postgres', "SELECT waiting_on ~ 'process $pid, idle in transaction' FROM bbm_status('$name')")
+	  || BAIL_OUT("$name: waits for " . waiting_on($name));
+	my ($looks, @wrong) = (0);
+	for (1 .. 6000)
+	{
+		my $seen = waiting_on($name);
+		$looks++;
+		push @wrong, $seen if $seen !~ /^\Q$what\E: $idle$/;
+		last if $looks >= 10 && value($node, $times) eq 't';
+		usleep(20_000);
+	}
+	is("@wrong", '', "$name: each look names it");
+	return;
+}
+
+sub given_back
+{
+	my ($name, $n) = @_;
+	return "SELECT given_back >= $n FROM bbm_status('$name')";
+}
+
+# A table lock of a session that is idle in transaction.
+value($node, <<'EOS');
+CREATE TABLE big (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+INSERT INTO big SELECT i FROM generate_series(1, 2000) i;
+EOS
+my $slowly = 'UPDATE big SET n = n + 1 FROM pg_sleep(0.02) WHERE id BETWEEN $1 AND $2';
+define($node, 'table', 'big', job => $slowly, batch_size => 10);
+$other->query_safe('BEGIN; LOCK TABLE big IN SHARE MODE');
+value($node, q(SELECT bbm_start('table')));
+named('table', 'a lock on public.big', q(SELECT last_error ~ 'public.big: process' FROM bbm_status('table')));
+is(value($node, q(SELECT status, last_progress_at IS NULL FROM bbm_status('table'))), 'active|t', '... also before it is taken up');
+$other->query_safe('COMMIT');
+$node->poll_query_until('postgres', q(SELECT jobs_finished > 0 FROM bbm_status('table')));
+$other->query_safe('BEGIN; LOCK TABLE big IN SHARE MODE');
+named('table', 'a lock on public.big', given_back('table', 4));
+is(value($node, q(SELECT DISTINCT waiting_on FROM bbm_workers() WHERE migration = 'table' AND waiting_on !~ 'public.big: process')),
+	'', 'so does bbm_workers');
+like(value($node, q(SELECT last_error FROM bbm_status('table'))),
+	qr/^55P03: canceling statement due to lock timeout \(a lock on public\.big: $idle\)$/, 'so does last_error');
+like(value($node, q(SELECT DISTINCT regexp_replace(error_detail, ' since .*', '') FROM batched_background_migration_jobs WHERE error_detail IS NOT NULL)),
+	qr/^a lock on public\.big: process $pid, idle in transaction$/, '... and the job that was given back');
+my @lines = grep { /public\.big: process/ } split /\n/, log_since($node);
+like($lines[0], qr/cannot go on just now: 55P03: .* \(a lock on public\.big: $idle\)$/, 'so does the log');
+is(scalar @lines, 1, '... in one line a minute, however often it was');
+$other->query_safe('COMMIT');
+finished($node, 'table');
+once_each($node, 'big', 2000);
+is(waiting_on('table'), '(nothing)', 'and then it waits for nothing');
+is( value($node, <<'EOS'),
+SELECT last_error IS NULL, last_progress_at = (SELECT max(finished_at) FROM bbm_jobs('table')) FROM bbm_status('table')
+EOS
+	't|t', 'has no error left, and tells when the last progress was');
+
+# A row of somebody's.  The other ranges go on; what is left says for whom it waits.
+value($node, 'UPDATE big SET n = 0');
+$other->query_safe('BEGIN; UPDATE big SET n = n WHERE id = 1234');
+my $log = log_size($node);
+define($node, 'row', 'big', start => 'true', batch_size => 500);
+$node->poll_query_until('postgres', q(SELECT jobs_finished = 3 AND waiting_on ~ 'public.big' FROM bbm_status('row')));
+my @seen = map { usleep(50_000); waiting_on('row') } 1 .. 20;
+is(scalar(grep { !/a lock on a row of public\.big: $idle/ } @seen), 0, 'a row: each look names it') or diag(join "\n", @seen);
+isnt(scalar(grep { /^a lock on a row of public\.big: $idle$/ } @seen), 0, '... while it is waited for');
+like(value($node, q(SELECT last_error FROM bbm_status('row'))), qr/^55P03: .* \(a lock on a row of public\.big: $idle\)$/, 'so does last_error');
+is(value($node, q(SELECT last_progress_at IS NOT NULL FROM bbm_status('row'))), 't', 'last_progress_at tells of the other ranges');
+my $lines = log_since($node, $log);
+like($lines, qr/gave back job \d+: canceling statement due to lock timeout/, 'so does the log');
+like($lines, qr/DETAIL:  It waited for a lock on a row of public\.big: $idle\./, '... in the DETAIL');
+my @given = $lines =~ /gave back job/g;
+is(scalar @given, 1, '... once a minute');
+$other->query_safe('ROLLBACK');
+finished($node, 'row');
+once_each($node, 'big', 2000);
+
+# Two are in the way: who has it, and who has asked for it before.
+value($node, 'UPDATE big SET n = 0');
+define($node, 'queue', 'big');
+$other->query_safe('BEGIN; LOCK TABLE big IN ACCESS SHARE MODE');
+my $second = $node->background_psql('postgres');
+my $second_pid = $second->query_safe('SELECT pg_backend_pid()');
+$second->query_until(qr/sent/, "\\echo sent\nBEGIN; LOCK TABLE big IN ACCESS EXCLUSIVE MODE;\n");
+$node->poll_query_until('postgres', "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $second_pid");
+value($node, q(SELECT bbm_start('queue')));
+$node->poll_query_until('postgres', "SELECT waiting_on ~ 'process $second_pid' FROM bbm_status('queue')");
+like(waiting_on('queue'), qr/^a lock on public\.big: process $second_pid, in a transaction $since$/,
+	'who waits before it is in the way, and who holds what does not conflict is not');
+$other->query_safe('COMMIT');
+$second->query_safe('COMMIT');
+finished($node, 'queue');
+
+# A claim: the migration's row is changed in a transaction that is still open.
+value($node, 'UPDATE big SET n = 0');
+define($node, 'slow', 'big', job => $slowly, batch_size => 10, start => 'true');
+$node->poll_query_until('postgres', q(SELECT jobs_finished > 0 FROM bbm_status('slow')));
+$log = log_size($node);
+$other->query_safe(q(BEGIN; UPDATE batched_background_migrations SET status = 0 WHERE name = 'slow'));
+named('slow', 'a lock on the migration', q(SELECT true));
+$node->poll_query_until('postgres', q(SELECT last_error IS NOT NULL FROM bbm_status('slow')));
+like(value($node, q(SELECT last_error FROM bbm_status('slow'))),
+	qr/^55P03: canceling statement due to lock timeout \(a lock on the migration: $idle\)$/, 'so does last_error');
+for (1 .. 600)
+{
+	last if log_since($node, $log) =~ /cannot go on/;
+	usleep(50_000);
+}
+named('slow', 'a lock on the migration', 'SELECT true');
+$lines = log_since($node, $log);
+like($lines, qr/cannot go on just now: 55P03: .* \(a lock on the migration: $idle\)/, 'so does the log');
+@given = $lines =~ /cannot go on/g;
+is(scalar @given, 1, '... once');
+$other->query_safe('ROLLBACK');
+$node->poll_query_until('postgres', q(SELECT waiting_on IS NULL AND last_error IS NULL FROM bbm_status('slow')));
+finished($node, 'slow');
+once_each($node, 'big', 2000);
+
+$other->quit;
+$second->quit;
+log_clean($node);
+$node->stop;
+done_testing();
