@@ -34,6 +34,7 @@
 #include "execute.h"
 #include "giveway.h"
 #include "guc.h"
+#include "locks.h"
 #include "lockset.h"
 #include "record.h"
 #include "target.h"
@@ -243,6 +244,7 @@ bbm_dry_run(PG_FUNCTION_ARGS)
 	bbm_check_session_owns(migration);
 	run.id = migration->id;
 	bbm_txn_lock_timeout(bbm_setting_int(migration, BBM_LOCK_TIMEOUT));
+	bbm_ours_begin();
 	PG_TRY();
 	{
 		error = bbm_txn_try(dry_run, &run);
@@ -254,6 +256,7 @@ bbm_dry_run(PG_FUNCTION_ARGS)
 		bbm_watch_rest();
 	}
 	PG_END_TRY();
+	bbm_ours_end();
 	if (error)
 		rethrow(error, stop, run.name);
 	SPI_finish();

@@ -183,6 +183,7 @@ static void
 wait_for_batches(List *migrations, bool cancel)
 {
 	begin_wait();
+	bbm_ours_begin();
 	bbm_await_batches(true);
 	PG_ENSURE_ERROR_CLEANUP(no_more_waiting, (Datum) 0);
 	{
@@ -202,6 +203,7 @@ wait_for_batches(List *migrations, bool cancel)
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(no_more_waiting, (Datum) 0);
 	no_more_waiting(0, (Datum) 0);
+	bbm_ours_end();
 	end_wait();
 }
 
@@ -308,6 +310,7 @@ bbm_wait(PG_FUNCTION_ARGS)
 				 errmsg("cannot wait in a transaction of isolation level REPEATABLE READ or SERIALIZABLE"),
 				 errdetail("It would never see the state change."),
 				 errhint("Use READ COMMITTED.")));
+	bbm_ours_begin();
 	begin_wait();
 	for (;;)
 	{
@@ -326,6 +329,7 @@ bbm_wait(PG_FUNCTION_ARGS)
 						Max(TimestampDifferenceMilliseconds(now, until), 1));
 	}
 	end_wait();
+	bbm_ours_end();
 	PG_RETURN_TEXT_P(cstring_to_text(bbm_status_word(status)));
 }
 

@@ -28,6 +28,7 @@
 #include "catalog.h"
 #include "giveway.h"
 #include "guc.h"
+#include "locks.h"
 #include "target.h"
 #include "tree.h"
 #include "txn.h"
@@ -167,6 +168,7 @@ bbm_verify(PG_FUNCTION_ARGS)
 	bbm_guc_set("lock_timeout", psprintf("%d", bbm_lock_timeout), true);
 	bbm_guc_set("deadlock_timeout", psprintf("%d", BBM_DEADLOCK_TIMEOUT), true);
 	bbm_guc_set("log_lock_waits", "off", true);
+	bbm_ours_begin();
 	SetUserIdAndSecContext(migration->owner, context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	PG_TRY();
 	{
@@ -179,6 +181,7 @@ bbm_verify(PG_FUNCTION_ARGS)
 	}
 	PG_END_TRY();
 	SetUserIdAndSecContext(user, context);
+	bbm_ours_end();
 	AtEOXact_GUC(false, level);
 	SPI_finish();
 	PG_RETURN_INT64(rows);

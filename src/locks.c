@@ -21,6 +21,10 @@
  *	  database	held by whoever needs a database without our workers, any number
  *				of sessions at once: the launcher starts none there meanwhile.
  *
+ *	  ours		shared by all processes of bbm's, and by sessions for as long as
+ *				they are in a function of bbm's that takes a while: what they keep
+ *				from being vacuumed is nothing that a migration is to wait for.
+ *
  *	  Whoever needs a migration's row lock as well takes that first.
  *
  *-------------------------------------------------------------------------
@@ -45,6 +49,7 @@ enum
 	LOCK_CONTENDER = 4,
 	LOCK_DATABASE = 5,
 	LOCK_LAUNCHED = 6,
+	LOCK_OURS = 7,
 	LOCK_FIRST_SLOT = 256
 };
 
@@ -235,6 +240,48 @@ bbm_is_contended(Oid space, int64 migration_id)
 	return false;
 }
 
+/* In no extension's space: it is asked for outside of transactions. */
+static LOCKTAG
+ours_tag(void)
+{
+	return session_tag(InvalidOid, 0, LOCK_OURS);
+}
+
+/* This session is in a function of bbm's until bbm_ours_end; an error ends it with the (sub)transaction. */
+void
+bbm_ours_begin(void)
+{
+	LOCKTAG		tag = ours_tag();
+
+	(void) LockAcquire(&tag, ShareLock, false, true);
+}
+
+void
+bbm_ours_end(void)
+{
+	LOCKTAG		tag = ours_tag();
+
+	LockRelease(&tag, ShareLock, false);
+}
+
+/* The transactions of others that are bbm's, as an array that the caller frees. */
+VirtualTransactionId *
+bbm_ours(int *n)
+{
+	LOCKTAG		tag = ours_tag();
+
+	return GetLockConflicts(&tag, ExclusiveLock, n);
+}
+
+static void
+keep_ours(void)
+{
+	LOCKTAG		tag = ours_tag();
+
+	if (!bbm_lock_is_mine(&tag, ShareLock))
+		(void) LockAcquire(&tag, ShareLock, true, true);
+}
+
 /*
  * Picks a token that nobody holds and holds it for the session: across
  * transactions, until bbm_token_drop or the end of the process.  It conflicts
@@ -249,7 +296,10 @@ bbm_token_take(Oid space)
 		LOCKTAG		tag = session_tag(space, token, LOCK_TOKEN);
 
 		if (token != 0 && LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK)
+		{
+			keep_ours();
 			return token;
+		}
 	}
 }
 
@@ -261,6 +311,7 @@ bbm_token_keep(Oid space, int32 token)
 
 	if (!bbm_lock_is_mine(&tag, ExclusiveLock))
 		(void) LockAcquire(&tag, ExclusiveLock, true, true);
+	keep_ours();
 }
 
 void
@@ -268,8 +319,12 @@ bbm_token_drop(Oid space, int32 token)
 {
 	LOCKTAG		tag = session_tag(space, token, LOCK_TOKEN);
 
+	LOCKTAG		ours = ours_tag();
+
 	if (bbm_lock_is_mine(&tag, ExclusiveLock))
 		LockRelease(&tag, ExclusiveLock, true);
+	if (bbm_lock_is_mine(&ours, ShareLock))
+		LockRelease(&ours, ShareLock, true);
 }
 
 /* Whoever holds a lock with this tag is a process of bbm's. */

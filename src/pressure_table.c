@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "locks.h"
 #include "tree.h"
 
 /* How long a count of dead rows is good: the statistics come later than that anyway. */
@@ -168,13 +169,64 @@ keep(Keeper *keeper, TransactionId xid, int pid, bool prepared, bool slot)
 	keeper->slot = slot;
 }
 
-/* VACUUM and logical decoding keep nothing, and neither does what runs in other databases. */
+/*
+ * The processes of bbm's own that a look has found: workers, and sessions that wait
+ * for a migration, try or count one.  Who waits for a migration would otherwise
+ * be what it waits for.
+ */
+typedef struct Ours
+{
+	int			n;
+	PGPROC	  **processes;
+	TransactionId oldest;		/* id of a transaction of theirs; invalid without */
+} Ours;
+
+static Ours ours = {0};
+
+static void
+find_ours(void)
+{
+	int			n;
+	VirtualTransactionId *holders = bbm_ours(&n);
+
+	if (ours.processes)
+		pfree(ours.processes);
+	ours.processes = MemoryContextAlloc(TopMemoryContext, Max(n, 1) * sizeof(PGPROC *));
+	ours.n = 0;
+	ours.oldest = MyProc->xid;
+	for (int i = 0; i < n; i++)
+	{
+		PGPROC	   *process = bbm_vxid_process(holders[i]);
+		TransactionId xid = process ? process->xid : InvalidTransactionId;
+
+		if (process == NULL)
+			continue;
+		ours.processes[ours.n++] = process;
+		if (TransactionIdIsNormal(xid) &&
+			(!TransactionIdIsNormal(ours.oldest) || TransactionIdPrecedes(xid, ours.oldest)))
+			ours.oldest = xid;
+	}
+	pfree(holders);
+}
+
+static bool
+is_ours(const PGPROC *process)
+{
+	for (int i = 0; i < ours.n; i++)
+	{
+		if (ours.processes[i] == process)
+			return true;
+	}
+	return false;
+}
+
+/* VACUUM and logical decoding keep nothing, and neither does what runs in other databases; ours do not count. */
 static bool
 keeps(const PGPROC *process)
 {
 	uint8		flags = process->statusFlags;
 
-	return process->pid != 0 && process->pid != MyProcPid &&
+	return process->pid != 0 && process->pid != MyProcPid && !is_ours(process) &&
 		!(flags & (PROC_IN_VACUUM | PROC_IN_LOGICAL_DECODING)) &&
 		(process->databaseId == MyDatabaseId || (flags & PROC_AFFECTS_ALL_HORIZONS));
 }
@@ -273,6 +325,7 @@ bbm_read_horizon(BbmLook *look)
 	BbmHolds   *holds;
 	TimestampTz since;
 
+	find_ours();
 	find_keeper(&keeper);
 	holds = bbm_holds_lock();
 	bbm_trace_note(&holds->xids, look->now, U64FromFullTransactionId(next));
@@ -282,7 +335,10 @@ bbm_read_horizon(BbmLook *look)
 	bbm_holds_unlock();
 	if (!TransactionIdIsValid(keeper.xid))
 		return;
-	if (keeper.pid != 0 && (since == 0 || look->now - since <= limit))
+	/* as long as one of ours runs, new snapshots of everybody go back to it: theirs are as old as they are themselves */
+	if (TransactionIdIsNormal(ours.oldest) && !TransactionIdPrecedes(keeper.xid, ours.oldest))
+		since = keeper.pid != 0 ? began(&keeper, look->now) : 0;
+	else if (keeper.pid != 0 && (since == 0 || look->now - since <= limit))
 	{
 		TimestampTz start = began(&keeper, look->now);
 

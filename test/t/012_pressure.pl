@@ -21,6 +21,9 @@ max_prepared_transactions = 5
 max_replication_slots = 5
 archive_mode = on
 archive_command = 'exit 1'
+# dead rows, and rests, are here when a test asks for them
+autovacuum = off
+bbm.rest_factor = 0
 autovacuum_naptime = 1s
 log_min_messages = debug1
 EOC
@@ -223,6 +226,21 @@ migration('prepared', ['bbm.max_horizon_age=500ms'], rows => 1000, batch_size =>
 waits('prepared', 'old snapshot: a prepared transaction has kept dead rows for % s (limit 0.5 s)');
 $node->safe_psql('postgres', q(ROLLBACK PREPARED 'old'));
 goes_on('prepared', 1000);
+
+# Who waits for a migration is not what it waits for: not by itself, nor in a function or in a transaction
+# that has written.
+counter_table($node, 't_waited', 1000);
+value($node, paced('t_waited'));
+define($node, 'waited', 't_waited', batch_size => 10, job => 'paced_t_waited', settings => q(ARRAY['bbm.max_horizon_age=100ms']));
+my @waiters = (
+	background($node, 'postgres', q(SELECT bbm_wait('waited'))),
+	background($node, 'postgres', q(DO $$ BEGIN PERFORM bbm_wait('waited'); END $$)),
+	background($node, 'postgres', 'BEGIN', 'CREATE TABLE waits_too ()', q(SELECT bbm_wait('waited'))));
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 3 FROM pg_stat_activity
+	WHERE query LIKE '%bbm\_wait%' AND wait_event = 'Extension')), 'three sessions wait');
+value($node, q(SELECT bbm_start('waited')));
+goes_on('waited', 1000);
+finish_background($_) for @waiters;
 
 # Dead rows: whoever vacuums.  Its own batches do not leave as many again before the last.
 migration('dead', ['bbm.max_dead_tuples=299'], prepare => 'UPDATE t_dead SET n = 0');
