@@ -33,6 +33,8 @@
 #define BBM_SMALLEST_PART 1
 /* What became of a job is tried to write so often, with pauses that double: half a minute in all. */
 #define BBM_RECORD_TRIES 30
+/* ... by a process that somebody waits for: about a second */
+#define BBM_RECORD_TRIES_LEAVING 5
 #define BBM_FIRST_RECORD_MS 50
 #define BBM_LAST_RECORD_MS 1000
 #define BBM_LINES_IN_ROW 8
@@ -307,6 +309,9 @@ pause_before(int try)
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 Min(BBM_FIRST_RECORD_MS << Min(try, 8), BBM_LAST_RECORD_MS), PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
+	/* what a cancel of a worker is to end has ended: it is not to leave the job unrecorded */
+	if (bbm_txn_in_worker())
+		QueryCancelPending = false;
 	CHECK_FOR_INTERRUPTS();
 }
 
@@ -326,7 +331,8 @@ write_job(const BbmTarget *target, JobArgs *args)
 	/* the next cancel would only come to the same */
 	if (trouble)
 		QueryCancelPending = false;
-	for (int i = 0; i < BBM_RECORD_TRIES && is_transient(trouble) && !bbm_slot_must_leave(); i++)
+	for (int i = 0; is_transient(trouble) &&
+		 i < (bbm_slot_must_leave() ? BBM_RECORD_TRIES_LEAVING : BBM_RECORD_TRIES); i++)
 	{
 		(void) bbm_trouble_met(migration->id, migration->owner, migration->name, trouble,
 							   bbm_error_is_lock(trouble->sqlerrcode), true);
