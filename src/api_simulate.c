@@ -310,7 +310,7 @@ sweep_jobs(Sweep *sweep, int jobs, double *tenths)
 		if (work.result != BBM_WORK_FINISHED)
 			elog(ERROR, "job " INT64_FORMAT " was not finished", job.id);
 		tenths[(int64) i * 10 / jobs] += ms_since(start);
-		if (job.id % MERGE_INTERVAL == 0)
+		if ((i + 1) % MERGE_INTERVAL == 0)
 			run_or_throw(sweep_merge, sweep);
 	}
 	if (place >= 0)

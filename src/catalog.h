@@ -209,6 +209,16 @@ typedef struct BbmCost
 	int64		wal;
 } BbmCost;
 
+/* What a job has used, and when. */
+typedef struct BbmSpent
+{
+	int64		rows;
+	int64		wal;
+	TimestampTz since;
+	TimestampTz until;
+} BbmSpent;
+
+extern int	bbm_jobs_spent(int64 migration_id, BbmSpent *spent, int room);
 extern bool bbm_claim_state(int64 migration_id, BbmClaimState *state);
 extern List *bbm_rivals(int64 migration_id, Oid table);
 extern List *bbm_jobs_running(int64 migration_id, MemoryContext context);

@@ -906,3 +906,37 @@ bbm_jobs_forget(int64 migration_id)
 
 	bbm_sql_run(migration_id == 0 ? &all : &one, values, NULL, true);
 }
+
+/*
+ * What the newest jobs have used, the oldest of them first; returns how many
+ * there are, up to "room".  One of several batches has waited between them, so
+ * it counts from where it began.  Those that verify have used nothing.
+ */
+int
+bbm_jobs_spent(int64 migration_id, BbmSpent *spent, int room)
+{
+	static BbmSql sql = {
+		"SELECT row_count, wal_bytes, "
+		" greatest(least(started_at, until - make_interval(secs => least(greatest(run_ms, 0), 86400000) / 1000)), "
+		"  until - interval '1 day'), until "
+		"FROM (SELECT *, coalesce(finished_at, updated_at) AS until FROM @.batched_background_migration_jobs "
+		" WHERE batched_background_migration_id = $1 AND pass % 2 = 1 ORDER BY id DESC LIMIT $2) newest "
+		"WHERE isfinite(until) ORDER BY id DESC",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(room)};
+	int			n;
+
+	bbm_sql_run(&sql, values, NULL, false);
+	n = (int) SPI_processed;
+	for (int i = 0; i < n; i++)
+	{
+		BbmSpent   *one = &spent[n - 1 - i];
+
+		one->rows = bbm_sql_int64(i, 1);
+		one->wal = bbm_sql_int64(i, 2);
+		one->since = bbm_sql_int64(i, 3);
+		one->until = bbm_sql_int64(i, 4);
+	}
+	return n;
+}

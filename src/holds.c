@@ -5,7 +5,9 @@
  *
  * A worker that waits for long leaves, and another comes to look again: so what
  * it waited for, and since when, is kept here, as is what a rate still
- * forbids.  These are hints: after a restart they begin anew.
+ * forbids.  These are hints: after a restart, or where there are more migrations
+ * than there is room for, they begin anew; what a rate forbids is then told by
+ * the rows of the newest jobs.
  *
  *-------------------------------------------------------------------------
  */

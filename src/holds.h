@@ -32,6 +32,7 @@ typedef struct BbmHold
 	TimestampTz turn_seen;		/* ... as seen last */
 	TimestampTz turn_kept_until;	/* until then it waits, though no process does */
 	XLogRecPtr	commit;			/* of the last batch, as far as known */
+	bool		recalled;		/* the buckets have what was used before there was this entry */
 	BbmBucket	wal;			/* bbm.max_wal_rate, in kB */
 	BbmBucket	rows;			/* bbm.max_row_rate */
 	char		reason[BBM_WAITING_LENGTH];

@@ -36,6 +36,9 @@
 /* A hold that comes and goes is logged this often at most. */
 #define BBM_LOG_HOLD_MS (60 * 1000)
 
+/* What is owed to a rate is told by the jobs that ended last: so many at once, at most. */
+#define BBM_JOBS_RECALLED 20
+
 typedef struct Signal
 {
 	const char *word;			/* begins what waiting_on says */
@@ -216,14 +219,85 @@ end_hold(const BbmMigration *migration, TimestampTz now)
 						bbm_printable(migration->name), (now - since) / 1000000.0)));
 }
 
+static void
+spend(BbmBucket *bucket, TimestampTz since, TimestampTz now, int rate, double amount)
+{
+	if (rate > 0)
+		bbm_bucket_spend(bucket, since, now, rate, amount);
+	else
+		memset(bucket, 0, sizeof(BbmBucket));
+}
+
+static bool
+has_rate(const BbmMigration *migration)
+{
+	return bbm_setting_is_on(migration, BBM_MAX_WAL_RATE) || bbm_setting_is_on(migration, BBM_MAX_ROW_RATE);
+}
+
+/* Since when it has been waiting; *recalled: is it known what it owes to its rates? */
 static TimestampTz
-held_since(const BbmMigration *migration, TimestampTz now)
+held_since(const BbmMigration *migration, TimestampTz now, bool *recalled)
 {
 	BbmHolds   *holds = bbm_holds_lock();
-	TimestampTz since = bbm_hold_find(holds, migration->id, now)->since;
+	BbmHold    *hold = bbm_hold_find(holds, migration->id, now);
+	TimestampTz since = hold->since;
 
+	/* a rate that is set later counts from then on */
+	hold->recalled = hold->recalled || !has_rate(migration);
+	*recalled = hold->recalled;
 	bbm_holds_unlock();
 	return since;
+}
+
+/*
+ * The entry that has a migration's rates may be new: there is room for so many,
+ * and a restart of the server forgets them all.  What the newest jobs have used
+ * is in their rows.  A job began when all was paid, but for the jobs that were
+ * at work beside it: so the last of them tell, and a rate that is set as the
+ * server starts is not owed what was done without it.
+ *
+ * A batch of another process that commits after our snapshot, and put itself
+ * into the entry before we have its lock, is not counted, this once.
+ */
+static void
+recall_rates(void *arg)
+{
+	const BbmMigration *migration = arg;
+	BbmSpent	spent[BBM_JOBS_RECALLED];
+	int			n = bbm_jobs_spent(migration->id, spent, BBM_JOBS_RECALLED);
+	int			wal_rate = bbm_setting_int(migration, BBM_MAX_WAL_RATE);
+	int			row_rate = bbm_setting_int(migration, BBM_MAX_ROW_RATE);
+	TimestampTz busy_until = DT_NOBEGIN;
+	BbmHolds   *holds = bbm_holds_lock();
+	BbmHold    *hold = bbm_hold_find(holds, migration->id, GetCurrentTimestamp());
+
+	for (int i = 0; i < n && !hold->recalled; i++)
+	{
+		if (spent[i].since >= busy_until)
+		{
+			memset(&hold->wal, 0, sizeof(BbmBucket));
+			memset(&hold->rows, 0, sizeof(BbmBucket));
+		}
+		busy_until = Max(busy_until, spent[i].until);
+		spend(&hold->wal, spent[i].since, spent[i].until, wal_rate, spent[i].wal / 1024.0);
+		spend(&hold->rows, spent[i].since, spent[i].until, row_rate, spent[i].rows);
+	}
+	hold->recalled = true;
+	bbm_holds_unlock();
+}
+
+/* What cannot be read holds; so does a cancel, which the driver passes on. */
+static void
+recall_or_hold(BbmLook *look)
+{
+	ErrorData  *error = bbm_txn_run(recall_rates, (void *) look->migration, false);
+
+	if (error == NULL)
+		return;
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		look->cancelled = error;
+	look->first_look_ms = BBM_FIRST_LOOK_MS;
+	bbm_look_holds(look, "rates: cannot be read: %s", bbm_error_words(error));
 }
 
 /*
@@ -237,10 +311,14 @@ bbm_pressure_holds(BbmTarget *target, bool may_help, BbmWait *wait)
 	const BbmMigration *migration = target->migration;
 	TimestampTz now = GetCurrentTimestamp();
 	BbmLook		look = {.migration = migration, .state = state_of(target), .now = now};
+	bool		recalled;
 
 	/* of a batch whose transaction has failed */
 	rest_is_told = false;
-	look.held_since = held_since(migration, now);
+	look.held_since = held_since(migration, now, &recalled);
+	wait->of_process = false;
+	if (!recalled)
+		recall_or_hold(&look);
 	for (int i = 0; i < lengthof(signals) && !look.holds; i++)
 	{
 		if (!obeys(migration, &signals[i]))
@@ -271,12 +349,19 @@ bbm_pressure_lets_follow(BbmTarget *target, bool *rests)
 	const BbmMigration *migration = target->migration;
 	TimestampTz now = GetCurrentTimestamp();
 	BbmLook		look = {.migration = migration, .state = target->pressure, .now = now};
+	bool		recalled;
 
 	bbm_rest_is_due();
 	rest_is_told = true;
 	*rests = false;
 	if (look.state == NULL)
 		return false;
+	if (has_rate(migration))
+	{
+		(void) held_since(migration, now, &recalled);
+		if (!recalled)
+			return false;
+	}
 	for (int i = 0; i < lengthof(signals) && !look.holds; i++)
 	{
 		const Signal *signal = &signals[i];
@@ -299,15 +384,6 @@ bbm_pressure_lets_follow(BbmTarget *target, bool *rests)
 	return !look.holds;
 }
 
-static void
-spend(BbmBucket *bucket, TimestampTz since, TimestampTz now, int rate, double amount)
-{
-	if (rate > 0)
-		bbm_bucket_spend(bucket, since, now, rate, amount);
-	else
-		memset(bucket, 0, sizeof(BbmBucket));
-}
-
 /* A batch has committed: what it has used is what the rates go by.  Between transactions. */
 void
 bbm_pressure_spent(const BbmTarget *target, const BbmCost *cost)
@@ -325,8 +401,7 @@ bbm_pressure_spent(const BbmTarget *target, const BbmCost *cost)
 	/* what it says of rows is how many it has found */
 	if (BBM_PASS_VERIFIES(migration->pass))
 		return;
-	if (!bbm_setting_is_on(migration, BBM_MAX_WAL_RATE) && !bbm_setting_is_on(migration, BBM_MAX_ROW_RATE) &&
-		!bbm_setting_is_on(migration, BBM_WAIT_FOR_STANDBYS))
+	if (!has_rate(migration) && !bbm_setting_is_on(migration, BBM_WAIT_FOR_STANDBYS))
 		return;
 	holds = bbm_holds_lock();
 	hold = bbm_hold_find(holds, migration->id, now);
@@ -346,8 +421,12 @@ bbm_pressure_show(const BbmMigration *migration, Oid relid, BbmPressureSink sink
 {
 	BbmTarget	target = {.context = CurrentMemoryContext, .relid = relid};
 	BbmLook		look = {.migration = migration, .state = state_of(&target), .now = GetCurrentTimestamp()};
+	bool		recalled;
 
 	bbm_find_relations(look.state, target.context, relid);
+	(void) held_since(migration, look.now, &recalled);
+	if (!recalled)
+		recall_rates((void *) migration);
 	for (int i = 0; i < lengthof(signals); i++)
 	{
 		const Signal *signal = &signals[i];

@@ -314,6 +314,20 @@ condition_takes_long(void)
 	SetLatch(MyLatch);
 }
 
+/*
+ * The condition has ended, well or not, and what remains of its timer is taken
+ * back: a cancel that is pending would hit what comes next, the rollback of the
+ * condition, a claim, or a statement of the session's.  A cancel by somebody
+ * else in the same moment is lost with it.
+ */
+static void
+no_more_timeout(void)
+{
+	disable_timeout(condition_timeout, false);
+	if (condition_timed_out)
+		QueryCancelPending = false;
+}
+
 typedef struct ConditionArgs
 {
 	const BbmMigration *migration;
@@ -335,11 +349,20 @@ run_condition(void *arg)
 
 	XactReadOnly = true;
 	enable_timeout_after(condition_timeout, BBM_CONDITION_TIMEOUT_MS);
-	result = bbm_spi_execute(bbm_condition_query(bbm_setting_string(args->migration, BBM_CONDITION)), false, 2);
-	disable_timeout(condition_timeout, false);
-	/* it was over in time after all: the cancel must not hit what follows */
+	PG_TRY();
+	{
+		result = bbm_spi_execute(bbm_condition_query(bbm_setting_string(args->migration, BBM_CONDITION)), false, 2);
+	}
+	PG_FINALLY();
+	{
+		no_more_timeout();
+	}
+	PG_END_TRY();
+	/* it has caught the cancel, or ended before that could reach it */
 	if (condition_timed_out)
-		QueryCancelPending = false;
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("it takes more than %d ms", BBM_CONDITION_TIMEOUT_MS)));
 	if (result != SPI_OK_SELECT || SPI_tuptable->tupdesc->natts != 1 ||
 		SPI_gettypeid(SPI_tuptable->tupdesc, 1) != BOOLOID)
 		ereport(ERROR,
@@ -371,7 +394,6 @@ bbm_read_condition(BbmLook *look)
 		condition_timeout = RegisterTimeout(USER_TIMEOUT, condition_takes_long);
 	condition_timed_out = false;
 	error = bbm_txn_run(run_condition, &args, false);
-	disable_timeout(condition_timeout, false);
 	if (error && condition_timed_out)
 		bbm_look_holds(look, "cannot be read: it takes more than %d ms", BBM_CONDITION_TIMEOUT_MS);
 	else if (error)

@@ -63,14 +63,32 @@ merge_jobs(void *arg)
 	bbm_jobs_merge(target->migration->id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS));
 }
 
+/*
+ * Once in so many jobs of this migration that this process has run.  The first
+ * time comes anywhere in the interval, since a process may leave before it has
+ * run as many; all of them together merge as often as one that stays.
+ */
+static bool
+is_merge_due(BbmTarget *target)
+{
+	int			interval = target->cpus_are_short ? BBM_SHORT_MERGE_INTERVAL : BBM_MERGE_INTERVAL;
+
+	if (target->merge_in == 0)
+		target->merge_in = 1 + (int) pg_prng_uint64_range(&pg_global_prng_state, 0, interval - 1);
+	target->merge_in = Min(target->merge_in, interval);
+	if (--target->merge_in > 0)
+		return false;
+	target->merge_in = interval;
+	return true;
+}
+
 static void
-merge_if_due(BbmTarget *target, const BbmJob *job)
+merge_if_due(BbmTarget *target)
 {
 	static TimestampTz log_again = 0;
 	ErrorData  *error;
 
-	if (bbm_job_retention < 0 ||
-		job->id % (target->cpus_are_short ? BBM_SHORT_MERGE_INTERVAL : BBM_MERGE_INTERVAL) != 0)
+	if (bbm_job_retention < 0 || !is_merge_due(target))
 		return;
 	error = bbm_txn_run(merge_jobs, target, false);
 	/* no batch depends on it, and the next time does as well */
@@ -357,7 +375,7 @@ bbm_run_jobs(BbmEngine *engine, BbmClaim *claim)
 		MemoryContextReset(engine->step);
 		if (!run_job(engine, claim->target, &job, waits, &next, &waits))
 			return false;
-		merge_if_due(claim->target, &job);
+		merge_if_due(claim->target);
 		if (next.result != BBM_CLAIM_JOB)
 			return true;
 		job = next.job;

@@ -154,6 +154,7 @@ struct BbmTarget
 	bool		claim_apart;	/* an error was met: no claim in the transaction of a batch */
 	bool		cpus_are_short; /* as this process has met them; sizes go by it */
 	bool		has_worked;		/* a job was run in this process; see may_have_ended */
+	int			merge_in;		/* jobs until this process merges old ones; 0 not drawn yet */
 	int			failures_in_row;
 	int			give_backs_in_row;
 	TimestampTz hold_until;		/* after many of them */
