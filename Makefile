@@ -15,7 +15,7 @@ OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
 # sql/NAME.sql, test/specs/NAME.spec and test/t/NAME.pl
 REGRESS = install settings limits pressure create statement sync_trigger recipes guards privileges others operator spying attack columns forgotten shadow nologin \
 	steer status run runbook registry planguard background failures keys strategies partitions moved_rows row_security identity on_error sizes follow sweep \
-	blocks verify dry_run counts trouble key_change reference
+	blocks verify verify_all dry_run counts trouble key_change reference
 ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alter-claim retry row-lock \
 	run-beside-run steering-open steering-rollback two-migrations prepared sync-trigger follow block-move dry-run \
 	lock-upgrade ids statement-trigger

@@ -61,6 +61,9 @@ CREATE TABLE @extschema@.batched_background_migrations (
     max_errors integer NOT NULL DEFAULT 100,
     rows_stay boolean NOT NULL DEFAULT false,
     partition_order text,
+    followed boolean NOT NULL DEFAULT false,
+    verify_max_value bigint,
+    verify_max_key text[],
     pass integer NOT NULL DEFAULT 1,
     owner name,
     owner_oid oid,
@@ -521,7 +524,7 @@ COMMENT ON FUNCTION @extschema@.bbm_ensure_finished IS
 CREATE FUNCTION @extschema@.bbm_verify(name text, "check" text DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_verify IS
-    'count the rows in a migration''s range that still meet its where, or do not meet a check';
+    'count the rows of a migration that still meet its where, or do not meet a check';
 
 CREATE FUNCTION @extschema@.bbm_dry_run(
     name text, batches integer DEFAULT 10,
@@ -877,6 +880,12 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.max_batch_size IS
     'a size that follows does not go above this';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_batch_wal IS
     'WAL a batch is to write at most, in bytes: its size follows; NULL: no limit';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.followed IS
+    'the upper bound has been moved to what came later: verification does not look beyond it';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.verify_max_value IS
+    'a verification that looks at keys beyond the range goes up to this; NULL: it does not';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.verify_max_key IS
+    'the same of a key that is not one integer';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.pass IS
     'odd passes work, even ones verify; most migrations have one';
 

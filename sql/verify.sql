@@ -28,7 +28,7 @@ UPDATE items SET total = price * 2 WHERE id <= 10;
 SELECT bbm_verify('fill'), bbm_verify('fill', 'total = price * 2'), bbm_verify('fill', 'total = 0');
 CALL bbm_run('fill');
 SELECT bbm_verify('fill'), bbm_verify('fill', 'total = price * 2'), bbm_verify('fill', 'total = 0');
--- rows beyond its range are none of its own
+-- rows beyond its range count: nobody has given it
 INSERT INTO items VALUES (0, 'zero', 1, NULL), (25001, 'more', 1, NULL);
 SELECT bbm_verify('fill');
 UPDATE items SET total = NULL WHERE id IN (1, 10000, 10001, 25000);

@@ -67,7 +67,7 @@ keep(BbmBound *last, const BbmBound *bound)
 		last->key = PointerGetDatum(PG_DETOAST_DATUM_COPY(bound->key));
 }
 
-/* Range by range along the key, from the migration's first to its last. */
+/* Range by range along the key, from the migration's first to its last, or of all rows where it is open. */
 static int64
 count_ranges(BbmTarget *target, BbmLeaf *leaf, bool by_check)
 {
@@ -77,12 +77,16 @@ count_ranges(BbmTarget *target, BbmLeaf *leaf, bool by_check)
 	BbmBound	max = target->migration->max;
 	BbmBound	last = {0};
 	BbmRange	range;
-	BbmCut		cut = {.max = &max, .size = BBM_VERIFY_SIZE, .verifies = true};
+	BbmCut		cut = {.max = &max, .size = BBM_VERIFY_SIZE, .verifies = true,
+	.open_below = target->migration->min_found};
 	int64		rows = 0;
 
 	/* not taken up yet, so what there is now */
 	if (!target->key.is_integer && !DatumGetPointer(max.key))
 		(void) bbm_target_bounds(target, &min, &max);
+	else if (bbm_verifies_beyond(target) && bbm_key_end(target, leaf, true, &last))
+		max = bbm_key_later(&target->key, &max, &last);
+	memset(&last, 0, sizeof(last));
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();

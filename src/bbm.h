@@ -109,6 +109,7 @@ typedef struct BbmMigration
 	char	   *where_clause;	/* a row that is done does not meet it; NULL without */
 	char	   *check_clause;	/* what verification holds rows to; NULL: no more where_clause */
 	bool		verify;
+	bool		followed;		/* max has been moved for that */
 	bool		follow;			/* go on with what has come since the start */
 	bool		allow_key_change;
 	bool		rows_stay;

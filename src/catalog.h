@@ -118,7 +118,7 @@ extern void bbm_migration_take_up(int64 id, int64 total, Oid table, const BbmBou
 extern void bbm_migration_defined(int64 id, Oid table, bool min_found, bool max_found);
 extern void bbm_migration_restart(int64 id, Oid table, const char *job, const BbmBound *min, const BbmBound *max,
 								  const char *key_order);
-extern void bbm_migration_set_pass(int64 id, int pass);
+extern void bbm_migration_set_pass(int64 id, int pass, const BbmBound *verify_max);
 extern void bbm_migration_extend(int64 id, const BbmBound *max, bool follow);
 extern void bbm_migration_finish(int64 id);
 extern void bbm_migration_fail(int64 id, int code, const ErrorData *error);
@@ -153,6 +153,9 @@ typedef struct BbmClaimState
 	int			pass;
 	BbmBound	min;
 	BbmBound	max;
+	bool		min_found;
+	bool		is_wide;		/* the pass verifies rows beyond min and max as well, ... */
+	BbmBound	verify_max;		/* ... up to here */
 	int			batch_size;
 	bool		has_job;		/* a job has been cut, in whichever pass */
 	bool		has_last;		/* ... in this pass ... */

@@ -90,6 +90,18 @@ read_last(BbmClaimState *state, int64 migration_id, Relation jobs, Snapshot snap
 	index_close(index, AccessShareLock);
 }
 
+/* What a pass that verifies is about, beyond the migration's range. */
+static void
+read_verify_max(BbmClaimState *state, Relation migrations, HeapTuple tuple)
+{
+	bool		isnull;
+
+	state->min_found = DatumGetBool(column(tuple, migrations, "min_found", &isnull));
+	state->verify_max.number = DatumGetInt64(column(tuple, migrations, "verify_max_value", &isnull));
+	state->verify_max.key = array_column(tuple, migrations, "verify_max_key");
+	state->is_wide = !isnull && BBM_PASS_VERIFIES(state->pass);
+}
+
 /*
  * All that a claim needs to decide.  The caller holds the migration's lock, so
  * the state is the committed one and no other claim moves the cursor.  False
@@ -130,6 +142,7 @@ bbm_claim_state(int64 migration_id, BbmClaimState *state)
 		state->max.number = DatumGetInt64(column(tuple, migrations, "max_value", &isnull));
 		state->max.key = array_column(tuple, migrations, "max_key");
 		state->batch_size = DatumGetInt32(column(tuple, migrations, "batch_size", &isnull));
+		read_verify_max(state, migrations, tuple);
 		read_last(state, migration_id, jobs, snapshot);
 	}
 	systable_endscan(scan);

@@ -28,7 +28,7 @@
 	"set_clause, where_clause, check_clause, verify, follow, allow_key_change, pass::bigint, " \
 	"(extract(epoch FROM target_duration) * 1000)::float8, min_batch_size::bigint, max_batch_size::bigint, " \
 	"max_batch_wal, on_error, max_errors::bigint, allow_full_scan, settings, key_order, finished_at IS NOT NULL, " \
-	"rows_stay, partition_order, min_found, max_found"
+	"rows_stay, partition_order, min_found, max_found, followed"
 
 static Oid
 get_oid(uint64 row, int column)
@@ -145,6 +145,7 @@ read_migration(uint64 row, MemoryContext context)
 	m->min_found = get_bool(row, 45);
 	m->max_found = get_bool(row, 46);
 	m->unlimited = superuser_arg(m->owner);
+	m->followed = get_bool(row, 47);
 	return m;
 }
 
@@ -304,6 +305,13 @@ bbm_migration_lock(int64 id, BbmStatus *status)
 }
 
 static Datum
+number_or_null(const BbmBound *bound, char *null)
+{
+	*null = bound ? ' ' : 'n';
+	return bound ? Int64GetDatum(bound->number) : (Datum) 0;
+}
+
+static Datum
 array_or_null(const BbmBound *bound, char *null)
 {
 	*null = bound && DatumGetPointer(bound->key) ? ' ' : 'n';
@@ -367,7 +375,7 @@ bbm_migration_restart(int64 id, Oid table, const char *job, const BbmBound *min,
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migrations SET table_oid = $2, job_signature_name = coalesce($3, job_signature_name), "
 		"min_value = $4, max_value = $5, min_key = $6, max_key = $7, key_order = $8, partition_order = NULL, pass = 1, "
-		"total_tuple_count = NULL, "
+		"total_tuple_count = NULL, followed = false, "
 		"started_at = NULL, finished_at = NULL, status = CASE status WHEN 4 THEN 1 ELSE status END WHERE id = $1",
 		8, {INT8OID, OIDOID, TEXTOID, INT8OID, INT8OID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID}
 	};
@@ -383,17 +391,23 @@ bbm_migration_restart(int64 id, Oid table, const char *job, const BbmBound *min,
 	bbm_sql_run(&sql, values, nulls, true);
 }
 
-/* Caller has bbm_migration_lock. */
+/*
+ * The next pass; verify_max is not NULL when it verifies rows beyond the
+ * migration's range too, up to there.  Caller has bbm_migration_lock.
+ */
 void
-bbm_migration_set_pass(int64 id, int pass)
+bbm_migration_set_pass(int64 id, int pass, const BbmBound *verify_max)
 {
 	static BbmSql sql = {
-		"UPDATE @.batched_background_migrations SET pass = $2 WHERE id = $1",
-		2, {INT8OID, INT4OID}
+		"UPDATE @.batched_background_migrations SET pass = $2, verify_max_value = $3, verify_max_key = $4 WHERE id = $1",
+		4, {INT8OID, INT4OID, INT8OID, TEXTARRAYOID}
 	};
-	Datum		values[] = {Int64GetDatum(id), Int32GetDatum(pass)};
+	char		nulls[5] = "    ";
+	Datum		values[4] = {Int64GetDatum(id), Int32GetDatum(pass)};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	values[2] = number_or_null(verify_max, &nulls[2]);
+	values[3] = array_or_null(verify_max, &nulls[3]);
+	bbm_sql_run(&sql, values, nulls, true);
 }
 
 /* The pass goes on up to here, and (follow) perhaps further.  Caller has bbm_migration_lock. */
@@ -402,7 +416,7 @@ bbm_migration_extend(int64 id, const BbmBound *max, bool follow)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migrations SET max_value = coalesce($2, max_value), "
-		"max_key = coalesce($3, max_key), follow = $4 WHERE id = $1",
+		"max_key = coalesce($3, max_key), follow = $4, followed = true WHERE id = $1",
 		4, {INT8OID, INT8OID, TEXTARRAYOID, BOOLOID}
 	};
 	char		nulls[5] = "    ";
@@ -503,13 +517,6 @@ bool_or_null(const bool *value, char *null)
 {
 	*null = value ? ' ' : 'n';
 	return value ? BoolGetDatum(*value) : (Datum) 0;
-}
-
-static Datum
-number_or_null(const BbmBound *bound, char *null)
-{
-	*null = bound ? ' ' : 'n';
-	return bound ? Int64GetDatum(bound->number) : (Datum) 0;
 }
 
 static Datum

@@ -639,6 +639,20 @@ bbm_key_values(const BbmKey *key, const BbmBound *bound, Datum *values)
 	}
 }
 
+/* The later of two bounds, of which the first may be that of an empty table. */
+BbmBound
+bbm_key_later(const BbmKey *key, const BbmBound *a, const BbmBound *b)
+{
+	Datum		a_values[BBM_MAX_KEY_COLUMNS];
+	Datum		b_values[BBM_MAX_KEY_COLUMNS];
+
+	if (!key->is_integer && !DatumGetPointer(a->key))
+		return *b;
+	bbm_key_values(key, a, a_values);
+	bbm_key_values(key, b, b_values);
+	return bbm_key_compare(key, a_values, b_values) < 0 ? *b : *a;
+}
+
 /* ----------------------------------------------------------------
  * SQL
  * ----------------------------------------------------------------

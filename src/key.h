@@ -72,6 +72,7 @@ extern void bbm_key_bound(const BbmKey *key, const Datum *values, BbmBound *boun
 extern void bbm_key_check_bound(const BbmKey *key, const BbmBound *bound);
 extern void bbm_key_values(const BbmKey *key, const BbmBound *bound, Datum *values);
 extern int	bbm_key_compare(const BbmKey *key, const Datum *a, const Datum *b);
+extern BbmBound bbm_key_later(const BbmKey *key, const BbmBound *a, const BbmBound *b);
 
 /* SQL. */
 extern char *bbm_key_range_sql(const BbmKey *key, const char *alias);

@@ -65,8 +65,30 @@ extend(BbmTarget *target, const BbmClaimState *state)
 	return true;
 }
 
+/*
+ * Is there more to verify than the migration's range?  All rows that there are
+ * now, as far as it was bbm that found out where they begin and end; then up to
+ * where.  What another session inserts beyond that from now on is not looked at:
+ * else there might be no end.  Caller has bbm_migration_lock, so nobody moves the
+ * migration's bounds.
+ */
+static bool
+is_wide(BbmTarget *target, const BbmClaimState *state, BbmBound *max)
+{
+	BbmBound	first;
+	BbmBound	last;
+
+	*max = state->max;
+	if (!target->strategy->has_key || !(target->migration->min_found || bbm_verifies_beyond(target)))
+		return false;
+	if (bbm_verifies_beyond(target) && bbm_target_bounds(target, &first, &last))
+		*max = bbm_key_later(&target->key, max, &last);
+	/* else the table was empty, and is */
+	return target->key.is_integer || DatumGetPointer(max->key);
+}
+
 static void
-not_as_it_should_be(const BbmTarget *target, int64 found, bool by_check)
+not_as_it_should_be(const BbmTarget *target, int64 found, bool by_check, bool wide)
 {
 	const BbmMigration *migration = target->migration;
 
@@ -76,6 +98,8 @@ not_as_it_should_be(const BbmTarget *target, int64 found, bool by_check)
 			 by_check ?
 			 errdetail("They do not meet the check: %s", migration->check_clause) :
 			 errdetail("They still meet \"where\": %s", migration->where_clause),
+			 wide ?
+			 errhint("Start the migration again: they are done, and it is verified anew. Rows of any key count, also those that have come, or moved, since it was defined.") :
 			 errhint("Start the migration again: they are done, and it is verified anew.")));
 }
 
@@ -144,8 +168,10 @@ bbm_pass_ended(BbmTarget *target)
 {
 	const BbmMigration *migration = target->migration;
 	BbmClaimState state;
+	BbmBound	max;
 	int64		found;
 	bool		by_check;
+	bool		wide;
 
 	if (!bbm_claim_state(migration->id, &state))
 		return false;
@@ -156,14 +182,16 @@ bbm_pass_ended(BbmTarget *target)
 			return false;
 		if (!migration->verify && !needs_check(target, state.pass))
 			return true;
-		bbm_migration_set_pass(migration->id, state.pass + 1);
+		/* to check what is left to be done is no matter of rows that came later */
+		wide = !target->rounds && is_wide(target, &state, &max);
+		bbm_migration_set_pass(migration->id, state.pass + 1, wide ? &max : NULL);
 		return false;
 	}
 
 	found = bbm_jobs_found(migration->id, state.pass);
 	by_check = bbm_verifies_by_check(target, state.pass);
-	if (found > 0 && (by_check || !target->rounds))
-		not_as_it_should_be(target, found, by_check);
+	if (found > 0 && (by_check || state.is_wide || !target->rounds))
+		not_as_it_should_be(target, found, by_check, state.is_wide);
 	if (found > 0)
 	{
 		check_progress(target, state.pass, found);
@@ -174,11 +202,14 @@ bbm_pass_ended(BbmTarget *target)
 	else if (!bbm_tree_has_new(target))
 	{
 		/* nothing is left to do; are the rows as they should be? */
-		if (!target->rounds || !migration->verify || migration->check_clause == NULL || by_check)
+		if (!target->rounds || !migration->verify || state.is_wide)
 			return true;
-		bbm_migration_set_pass(migration->id, state.pass + 2);
+		wide = is_wide(target, &state, &max);
+		if (!wide && (migration->check_clause == NULL || by_check))
+			return true;
+		bbm_migration_set_pass(migration->id, state.pass + 2, wide ? &max : NULL);
 		return false;
 	}
-	bbm_migration_set_pass(migration->id, state.pass + 1);
+	bbm_migration_set_pass(migration->id, state.pass + 1, NULL);
 	return false;
 }

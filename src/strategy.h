@@ -37,6 +37,7 @@ typedef struct BbmCut
 	const BbmBound *max;		/* not beyond this */
 	int			size;			/* keys wanted */
 	bool		verifies;		/* the pass only looks */
+	bool		open_below;		/* without "after", at the first key there is, if that is less */
 } BbmCut;
 
 typedef struct BbmStrategy

@@ -22,6 +22,7 @@ bbm_key_next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, bool dis
 	const BbmMigration *migration = target->migration;
 	BbmKeyWalk	walk = {.target = target, .leaf = leaf, .to = cut->max, .limit = cut->size, .distinct = distinct};
 	BbmBound	from = cut->after ? *cut->after : migration->min;
+	BbmBound	first;
 
 	memset(range, 0, sizeof(BbmRange));
 	if (cut->after)
@@ -31,6 +32,10 @@ bbm_key_next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, bool dis
 	/* the table had no row when the bounds were taken */
 	if (!target->key.is_integer && !DatumGetPointer(cut->max->key))
 		return;
+	if (cut->open_below && !cut->after && target->key.is_integer && bbm_key_end(target, leaf, false, &first))
+		from.number = Min(from.number, first.number);
+	else if (cut->open_below && !cut->after)
+		from.key = (Datum) 0;
 	if (target->key.is_integer)
 	{
 		/* max_value may have been lowered in mid-run: then everything is cut */

@@ -426,12 +426,14 @@ bool
 bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_once, BbmRange *range, BbmLeaf **leaf)
 {
 	BbmCut		cut = {.after = state->has_last ? &state->last : NULL, .max = &state->max, .size = size,
-	.verifies = BBM_PASS_VERIFIES(state->pass)};
+	.verifies = BBM_PASS_VERIFIES(state->pass), .open_below = state->is_wide && state->min_found};
 	Oid			current = state->has_last && !is_repair(target, state->pass) ? state->last_relation : InvalidOid;
 	List	   *gone = NIL;
 	BbmBound	last;
 
 	check_form(target, state);
+	if (state->is_wide)
+		cut.max = &state->verify_max;
 	/* where rows move, to verify is to look at all leaves at once */
 	if (target->strategy->sweeps && BBM_PASS_VERIFIES(state->pass))
 	{

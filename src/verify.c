@@ -52,6 +52,22 @@ bbm_verifies_whole(const BbmTarget *target, int pass)
 }
 
 /*
+ * Does verification go beyond the last key that the migration began with?  A
+ * row whose key the application moves there is not done, and neither is one that
+ * it inserts as it should not be.  Not if it follows or has followed, so that
+ * rows which are to be done may still come.
+ */
+bool
+bbm_verifies_beyond(const BbmTarget *target)
+{
+	const BbmMigration *migration = target->migration;
+	/* the table had no row when it was first started */
+	bool		none = !target->key.is_integer && !DatumGetPointer(migration->max.key);
+
+	return (migration->max_found || none) && !migration->follow && !migration->followed;
+}
+
+/*
  * Counts rows of one range of a leaf, as of the active snapshot.  Needs SPI; the
  * current user is the owner.
  */

@@ -10,6 +10,7 @@
 
 #include "strategy.h"
 
+extern bool bbm_verifies_beyond(const BbmTarget *target);
 extern bool bbm_verifies_by_check(const BbmTarget *target, int pass);
 extern int64 bbm_verify_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, bool by_check);
 extern int64 bbm_verify_blocks(BbmTarget *target, BbmLeaf *leaf, int rows, bool by_check);
