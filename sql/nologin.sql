@@ -39,7 +39,8 @@ UPDATE batched_background_migrations SET status = 1 WHERE status = 3;
 SELECT bbm_wait('inserted', '1 minute');
 SELECT * FROM t ORDER BY id;
 
--- several at once, as when a role loses LOGIN while they run
+-- several at once, as when a role loses LOGIN while they run; none by a worker that is still there
+DO $$BEGIN WHILE EXISTS (SELECT FROM bbm_workers() WHERE kind <> 'launcher') LOOP PERFORM pg_sleep(0.01); END LOOP; END$$;
 ALTER ROLE regress_bbm_nologin NOLOGIN;
 INSERT INTO batched_background_migrations
   (name, max_value, batch_size, job_signature_name, table_name, column_name, status, owner)

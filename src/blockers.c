@@ -291,7 +291,10 @@ bbm_blockers_name(ErrorData *error, const char *words)
 	error->detail_log = pstrdup(words);
 }
 
-/* For what lock the transaction waited that ended with this error, and who was in the way; NULL: for none that is known. */
+/*
+ * For what lock the transaction waited that ended with this error, and who was in
+ * the way; NULL: for none that is known.
+ */
 const char *
 bbm_blockers_of(const ErrorData *error)
 {

@@ -167,8 +167,8 @@ strange_trigger(Oid relid, Oid owner)
 	return found_name;
 }
 
-/* Looks the extension up; false when this database has none. */
-static bool
+/* Looks the extension up; false when this database has none.  Apart from the caller's PG_TRY. */
+static pg_noinline bool
 search(BbmCatalog *now)
 {
 	Oid			schema;

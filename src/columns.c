@@ -164,11 +164,11 @@ bbm_new_id(Relation rel, int64 id)
 				 errdetail("It is the next of its sequence."),
 				 errhint("Leave it out. A restore, which brings ids along, is for who owns the tables.")));
 	SPI_connect();
-	while (bbm_migration_by_id(id, CurrentMemoryContext) != NULL)
-		id = nextval_internal(sequence, false);
+	while (bbm_migration_by_id(last, CurrentMemoryContext) != NULL)
+		last = nextval_internal(sequence, false);
 	SPI_finish();
 	bbm_descend(&climb);
-	return id;
+	return last;
 }
 
 /* A user's new row, or one that our functions insert for him: what is ours gets its default. */

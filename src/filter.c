@@ -59,6 +59,19 @@ none_null(List *expressions, Oid relid, Index table)
 	return true;
 }
 
+static bool
+any_never_null(List *expressions, Oid relid, Index table)
+{
+	ListCell   *cell;
+
+	foreach(cell, expressions)
+	{
+		if (never_null(lfirst(cell), relid, table))
+			return true;
+	}
+	return false;
+}
+
 /* Is the column declared NOT NULL? */
 static bool
 is_not_null(Oid relid, AttrNumber attnum)
@@ -101,16 +114,7 @@ never_null(Node *expression, Oid relid, Index table)
 			return keeps_not_null((OpExpr *) expression) &&
 				none_null(((OpExpr *) expression)->args, relid, table);
 		case T_CoalesceExpr:
-			{
-				ListCell   *cell;
-
-				foreach(cell, ((CoalesceExpr *) expression)->args)
-				{
-					if (never_null(lfirst(cell), relid, table))
-						return true;
-				}
-				return false;
-			}
+			return any_never_null(((CoalesceExpr *) expression)->args, relid, table);
 		case T_NullTest:
 		case T_BooleanTest:
 			return true;

@@ -459,7 +459,8 @@ bbm_job_found(const BbmTarget *target)
 {
 	const BbmMigration *migration = target->migration;
 
-	return target->repairs == BBM_REPAIRS_NONE ? NULL : target->repairs == BBM_REPAIRS_FILTER ? migration->where_clause :
+	return target->repairs == BBM_REPAIRS_NONE ? NULL :
+		target->repairs == BBM_REPAIRS_FILTER ? migration->where_clause :
 		psprintf("(%s\n) IS NOT TRUE", migration->check_clause);
 }
 

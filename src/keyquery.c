@@ -5,7 +5,8 @@
  *
  * For what has no index of its own to walk: a foreign table, a partitioned
  * table that is cut as a whole, where the server merges what its partitions'
- * indexes give, and a table of which the owner is not to see all rows.  The query is the owner's: it runs in the settings of a job.
+ * indexes give, and a table of which the owner is not to see all rows.  The
+ * query is the owner's: it runs in the settings of a job.
  *
  * It has no LIMIT, and is read as far as need be: so one plan serves for any
  * number of keys, and is kept.  To plan it anew for each range would cost more

@@ -27,6 +27,8 @@
  */
 #include "order.h"
 
+#include <float.h>
+
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/partition.h"
@@ -278,7 +280,7 @@ has_many_ties(Oid relid, List *names)
 
 	foreach(leaf, bbm_tree_leaves(relid))
 	{
-		double		least = PG_INT64_MAX;
+		double		least = DBL_MAX;
 		ListCell   *cell;
 
 		foreach(cell, names)

@@ -343,7 +343,7 @@ run_condition(void *arg)
 {
 	ConditionArgs *args = arg;
 	int			level = bbm_job_settings(args->migration);
-	int			result;
+	volatile int result = 0;
 	bool		isnull;
 	Datum		value;
 

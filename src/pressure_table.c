@@ -335,7 +335,10 @@ bbm_read_horizon(BbmLook *look)
 	bbm_holds_unlock();
 	if (!TransactionIdIsValid(keeper.xid))
 		return;
-	/* as long as one of ours runs, new snapshots of everybody go back to it: theirs are as old as they are themselves */
+	/*
+	 * As long as one of ours runs, new snapshots of everybody go back to it:
+	 * theirs are as old as they are themselves.
+	 */
 	if (TransactionIdIsNormal(ours.oldest) && !TransactionIdPrecedes(keeper.xid, ours.oldest))
 		since = keeper.pid != 0 ? began(&keeper, look->now) : 0;
 	else if (keeper.pid != 0 && (since == 0 || look->now - since <= limit))

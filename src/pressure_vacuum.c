@@ -82,7 +82,8 @@ vacuum_one(void *arg)
 	InitializeQueryCompletion(&completion);
 	debug_query_string = psprintf("VACUUM (TRUNCATE off) %s", quote_qualified_identifier(get_namespace_name(schema), table));
 	bbm_watch_begin(bbm_setting_int(args->migration, BBM_MAX_BLOCKING_TIME), 0);
-	ProcessUtility(command, debug_query_string, false, PROCESS_UTILITY_TOPLEVEL, NULL, NULL, None_Receiver, &completion);
+	ProcessUtility(command, debug_query_string, false, PROCESS_UTILITY_TOPLEVEL, NULL, NULL, None_Receiver,
+				   &completion);
 	bbm_watch_end();
 }
 

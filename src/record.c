@@ -331,9 +331,10 @@ write_job(const BbmTarget *target, JobArgs *args)
 	/* the next cancel would only come to the same */
 	if (trouble)
 		QueryCancelPending = false;
-	for (int i = 0; is_transient(trouble) &&
-		 i < (bbm_slot_must_leave() ? BBM_RECORD_TRIES_LEAVING : BBM_RECORD_TRIES); i++)
+	for (int i = 0; is_transient(trouble); i++)
 	{
+		if (i >= (bbm_slot_must_leave() ? BBM_RECORD_TRIES_LEAVING : BBM_RECORD_TRIES))
+			break;
 		(void) bbm_trouble_met(migration->id, migration->owner, migration->name, trouble,
 							   bbm_error_is_lock(trouble->sqlerrcode), true);
 		bbm_slot_wait(bbm_error_words(trouble));

@@ -378,4 +378,3 @@ bbm_check_plan_writes_here(PlannedStmt *stmt)
 		}
 	}
 }
-

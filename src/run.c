@@ -181,8 +181,8 @@ may_go_on(const void *arg)
 	const BbmEngine *engine = go_on->engine;
 
 	return bbm_slot_lock_keep(engine->space, engine->place_of, engine->place) &&
-		!go_on->target->claim_apart && !bbm_cancel_seen() && !go_on->target->migration->synchronous && !InterruptPending &&
-		bbm_enabled && !bbm_engine_slice_over(engine) && !must_look(engine) &&
+		!go_on->target->claim_apart && !bbm_cancel_seen() && !go_on->target->migration->synchronous &&
+		!InterruptPending && bbm_enabled && !bbm_engine_slice_over(engine) && !must_look(engine) &&
 		bbm_pressure_lets_follow(go_on->target, go_on->rests);
 }
 

@@ -678,7 +678,10 @@ bbm_slot_must_leave(void)
 	return leave;
 }
 
-/* Processes that count against bbm.max_workers: of an owner in all databases, and in one of them.  Caller holds the lock. */
+/*
+ * Processes that count against bbm.max_workers: of an owner in all databases, and
+ * in one of them.  Caller holds the lock.
+ */
 typedef struct Share
 {
 	int			of_owner;

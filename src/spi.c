@@ -59,7 +59,7 @@ SPIPlanPtr
 bbm_spi_prepare(const char *sql, int nargs, Oid *types, int cursor_options)
 {
 	Surroundings around = enter(sql);
-	SPIPlanPtr	plan;
+	SPIPlanPtr	volatile plan = NULL;
 
 	PG_TRY();
 	{
@@ -78,7 +78,7 @@ CachedPlan *
 bbm_spi_cached_plan(SPIPlanPtr plan)
 {
 	Surroundings around = enter(plan_text(plan));
-	CachedPlan *cached;
+	CachedPlan *volatile cached = NULL;
 
 	PG_TRY();
 	{
@@ -97,7 +97,7 @@ int
 bbm_spi_execute(const char *sql, bool read_only, int64 most)
 {
 	Surroundings around = enter(sql);
-	int			result;
+	volatile int result = 0;
 
 	PG_TRY();
 	{
@@ -116,7 +116,7 @@ int
 bbm_spi_execute_plan(SPIPlanPtr plan, Datum *values, const char *nulls, bool read_only, int64 most)
 {
 	Surroundings around = enter(plan_text(plan));
-	int			result;
+	volatile int result = 0;
 
 	PG_TRY();
 	{
@@ -135,7 +135,7 @@ Portal
 bbm_spi_cursor_open(SPIPlanPtr plan, Datum *values)
 {
 	Surroundings around = enter(plan_text(plan));
-	Portal		portal;
+	volatile Portal portal = NULL;
 
 	PG_TRY();
 	{
@@ -189,7 +189,7 @@ int
 bbm_spi_execute_with_args(const char *sql, int nargs, Oid *types, Datum *values, bool read_only)
 {
 	Surroundings around = enter(sql);
-	int			result;
+	volatile int result = 0;
 
 	PG_TRY();
 	{

@@ -14,7 +14,10 @@
 
 #define BBM_MAX_TROUBLES 128
 
-/* What is tried again: one migration, or (0) whatever of an owner's, or (InvalidOid) of a database, comes before one. */
+/*
+ * What is tried again: one migration, or (0) whatever of an owner's, or
+ * (InvalidOid) of a database, comes before one.
+ */
 typedef struct BbmTrouble
 {
 	Oid			database;		/* InvalidOid: not in use */
