@@ -4,6 +4,9 @@
 --
 
 CREATE EXTENSION bbm;
+-- where CPUs are short, jobs aim at less
+ALTER SYSTEM SET bbm.rest_factor = 0;
+SELECT pg_reload_conf();
 -- alone: no background worker takes a hand in it, and its clock would be another
 ALTER SYSTEM SET bbm.enabled = off;
 ALTER SYSTEM SET bbm.retry_delay = '10 ms';
@@ -266,6 +269,8 @@ SELECT bbm_create('bad', 't', 'slow', min_batch_size => 20, max_batch_size => 10
 SELECT bbm_create('bad', 't', 'slow', max_batch_wal => 0);
 SELECT bbm_create('a day', 't', 'slow', target_duration => '24 hours') IS NOT NULL AS a_day;
 
+ALTER SYSTEM RESET bbm.rest_factor;
+SELECT pg_reload_conf();
 DROP EXTENSION bbm;
 DROP TABLE t, stops, failures, p, tags, w;
 DROP FUNCTION slow, slow_then_paused, slow_once_failing, slow_leaf, slow_tags, slow_nulls, jobs, full_batches, sizing, advance;

@@ -319,6 +319,9 @@ leaf_close(BbmTarget *target)
 		if (leaf->keys_plan[i])
 			SPI_freeplan(leaf->keys_plan[i]);
 	}
+	/* after an error it may be the one at hand */
+	if (CurrentMemoryContext == leaf->context)
+		MemoryContextSwitchTo(target->context);
 	MemoryContextDelete(leaf->context);
 }
 
