@@ -14,7 +14,7 @@ use Time::HiRes qw(sleep);
 my $node = bbm_node(
 	'latency',
 	extension => 0,
-	conf      => "track_commit_timestamp = on\nlog_connections = on\nlog_disconnections = on\n");
+	conf      => "bbm.rest_factor = 0\ntrack_commit_timestamp = on\nlog_connections = on\nlog_disconnections = on\n");
 
 $node->safe_psql('postgres', 'CREATE DATABASE app');
 $node->safe_psql('app',      'CREATE EXTENSION bbm');

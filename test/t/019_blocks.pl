@@ -23,6 +23,10 @@ wal_skip_threshold = 0
 max_wal_senders = 0
 bbm.max_workers = 4
 bbm.lock_timeout = 200ms
+# the load keeps all CPUs busy, and the batches are to run beside it
+bbm.rest_factor = 0
+# only our own VACUUMs are counted
+autovacuum = off
 EOC
 
 # Rows of many widths, so that an update seldom finds room in its block.  New ones
