@@ -135,6 +135,28 @@ SELECT waits_for('never', 'active hours%') LIKE 'active hours: not before % (% 1
 SELECT bbm_alter('never', settings => '{bbm.active_hours=00:00-12:00 UTC\, 12:00-00:00 UTC}');
 SELECT bbm_wait('never', '1 minute');
 
+-- of two reasons the one that lasts longer is shown: an hour to a retry is more than what holds until the next look, and less than a day
+UPDATE lights SET green = false;
+CREATE FUNCTION unlucky(lo int, hi int) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'no luck'; END $$;
+SELECT bbm_create('two reasons', 'public.t', 'unlucky', batch_size => 100,
+                  settings => '{bbm.retry_delay=1h,bbm.retry_max_delay=1h}') > 0 AS defined;
+SELECT bbm_start('two reasons');
+SELECT waits_for('two reasons', 'retry%');
+SELECT bbm_alter('two reasons', settings => '{bbm.retry_delay=1h,bbm.retry_max_delay=1h,bbm.condition=SELECT green FROM lights}');
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set helper :abs_srcdir '/sql/wait_for.inc'
+\i :helper
+SELECT wait_for($$EXISTS (SELECT FROM bbm_workers() WHERE migration = 'two reasons' AND waiting_on = 'condition: not met')$$);
+SELECT waiting_on FROM bbm_status('two reasons');
+SELECT bbm_alter('two reasons', settings => ARRAY['bbm.retry_delay=1h', 'bbm.retry_max_delay=1h',
+    'bbm.active_hours=' || to_char(clock_timestamp() AT TIME ZONE 'UTC' + interval '2 days', 'Dy') || ' 10:00-10:01 UTC']);
+SELECT waits_for('two reasons', 'active hours%') LIKE 'active hours: not before %' AS waits;
+-- a retry that is due now is none to wait for
+SELECT bbm_alter('two reasons', settings => '{bbm.retry_delay=1h,bbm.retry_max_delay=1h,bbm.condition=SELECT green FROM lights}');
+SELECT bbm_retry('two reasons');
+SELECT waits_for('two reasons', 'condition%');
+SELECT bbm_drop('two reasons');
+
 -- nobody else's is shown, and of none there is nothing
 CREATE ROLE bbm_pressure_nobody;
 SET ROLE bbm_pressure_nobody;
@@ -158,4 +180,4 @@ SELECT signal, holds, reason FROM bbm_pressure('early') WHERE setting = 'bbm.max
 
 DROP EXTENSION bbm CASCADE;
 DROP TABLE t, lights;
-DROP FUNCTION define, complaint, waits_for, writes;
+DROP FUNCTION define, complaint, waits_for, writes, unlucky, wait_for;

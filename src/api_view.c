@@ -45,46 +45,46 @@ bbm_status_name(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(bbm_status_word(PG_GETARG_INT16(0))));
 }
 
-/*
- * From the slots: true when a process is at it; then *what is what it waits for,
- * and *blocked the lock, if anything.
- */
-static bool
-from_slots(int64 id, Oid owner, char *what, BbmBlockers *blocked, bool *demanded)
+/* Who is at a migration just now. */
+typedef struct AtIt
 {
-	bool		at_it = false;
-	bool		works = false;
+	bool		anybody;
+	bool		works;			/* one has a job, and waits for nothing */
+	BbmReason	waits;			/* what one of them waits for */
+	BbmBlockers blocked;		/* the lock, if it is one */
+} AtIt;
 
-	blocked->count = 0;
+/* Caller holds the lock on shared memory. */
+static void
+look_at_slot(const BbmSlot *slot, int64 id, Oid owner, AtIt *at_it)
+{
+	if (!slot->in_use || slot->database != MyDatabaseId)
+		return;
+	if (slot->blocked.count > 0 && (slot->blocked.migration_id == id ||
+									(slot->blocked.migration_id == 0 && slot->owner == owner)))
+	{
+		at_it->blocked = slot->blocked;
+		at_it->anybody = true;
+		return;
+	}
+	if (slot->migration_id != id)
+		return;
+	at_it->anybody = true;
+	if (slot->waiting_on.text[0] != '\0')
+		bbm_outlasts(&at_it->waits, slot->waiting_on.due, slot->waiting_on.text);
+	else if (slot->job_id != 0)
+		at_it->works = true;
+}
+
+/* From the slots, who is at it; from the demands, whether somebody is to come. */
+static void
+from_shmem(int64 id, Oid owner, AtIt *at_it, bool *demanded)
+{
+	memset(at_it, 0, sizeof(AtIt));
+	*demanded = false;
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
 	for (int i = 0; i < bbm_shared->nslots; i++)
-	{
-		BbmSlot    *slot = &bbm_shared->slots[i];
-
-		if (!slot->in_use || slot->database != MyDatabaseId)
-			continue;
-		if (slot->blocked.count > 0 && (slot->blocked.migration_id == id ||
-										(slot->blocked.migration_id == 0 && slot->owner == owner)))
-		{
-			*blocked = slot->blocked;
-			at_it = true;
-			continue;
-		}
-		if (slot->migration_id != id)
-			continue;
-		at_it = true;
-		if (slot->waiting_on[0] != '\0')
-			strlcpy(what, slot->waiting_on, BBM_WAITING_LENGTH);
-		else
-			works = true;
-	}
-	/* one that works outweighs those that wait */
-	if (works)
-	{
-		what[0] = '\0';
-		blocked->count = 0;
-	}
-	*demanded = false;
+		look_at_slot(&bbm_shared->slots[i], id, owner, at_it);
 	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
 	{
 		BbmDemand  *demand = &bbm_shared->demands[i];
@@ -93,7 +93,6 @@ from_slots(int64 id, Oid owner, char *what, BbmBlockers *blocked, bool *demanded
 			*demanded = true;
 	}
 	LWLockRelease(bbm_shared->lock);
-	return at_it;
 }
 
 /* Without shared memory the job table tells. */
@@ -115,17 +114,52 @@ runs_somewhere(int64 id)
 	return runs;
 }
 
-/* Nobody is at it because all that is left is not due yet; the buffer has BBM_WAITING_LENGTH bytes. */
-static bool
-waits_for_retry(int64 id, char *what)
+/* No job of it is due yet; that all of its ranges are cut is the caller's to know. */
+static void
+waits_for_retry(int64 id, BbmReason *longest)
 {
 	BbmUnfinished unfinished;
 
 	SPI_connect();
 	bbm_jobs_unfinished(id, &unfinished);
-	bbm_clip(what, bbm_unfinished_words(&unfinished), BBM_WAITING_LENGTH);
+	if (unfinished.jobs > 0 && unfinished.due > GetCurrentTimestamp())
+	{
+		char		words[BBM_WAITING_LENGTH];
+
+		bbm_clip(words, bbm_unfinished_words(&unfinished), sizeof(words));
+		bbm_outlasts(longest, unfinished.due, words);
+	}
 	SPI_finish();
-	return unfinished.jobs > 0 && unfinished.due > GetCurrentTimestamp();
+}
+
+/*
+ * What a migration waits for: of all the reasons that are known the one that
+ * lasts longest; NULL when it is being worked on.
+ */
+static const char *
+what_it_waits_for(int64 id, Oid owner)
+{
+	BbmReason  *reason = palloc0(sizeof(BbmReason));
+	AtIt		at_it;
+	bool		demanded;
+	bool		idle;
+
+	from_shmem(id, owner, &at_it, &demanded);
+	if (at_it.works)
+		return bbm_trouble_of_batch(id, reason->text) ? reason->text : NULL;
+	if (at_it.blocked.count > 0)
+		return bbm_blockers_words(&at_it.blocked);
+	if (!at_it.anybody && !bbm_enabled)
+		return "bbm.enabled, which is off";
+	*reason = at_it.waits;
+	bbm_hold_reason(id, reason, &idle);
+	if (!at_it.anybody)
+		(void) bbm_trouble_now(id, owner, true, reason);
+	if (idle || (!at_it.anybody && reason->text[0] == '\0'))
+		waits_for_retry(id, reason);
+	if (reason->text[0] != '\0' || (at_it.anybody && bbm_trouble_of_batch(id, reason->text)))
+		return reason->text;
+	return at_it.anybody ? NULL : demanded ? "a worker" : "the next look";
 }
 
 /* Is the migration this owner's, and one that the caller may see? */
@@ -149,9 +183,7 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 {
 	int64		id = PG_GETARG_INT64(0);
 	char	   *home = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
-	char		what[BBM_WAITING_LENGTH] = "";
-	BbmBlockers blocked;
-	bool		demanded;
+	const char *words;
 
 	/* the id tells of slots and jobs: it has to belong to that owner */
 	if (!may_ask(id, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2)))
@@ -166,35 +198,22 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 			PG_RETURN_NULL();
 		PG_RETURN_TEXT_P(cstring_to_text("a worker: the library is not preloaded, so CALL bbm_run or use bbm_launch_worker"));
 	}
-	if (from_slots(id, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2), what, &blocked, &demanded))
-	{
-		if (blocked.count > 0)
-			PG_RETURN_TEXT_P(cstring_to_text(bbm_blockers_words(&blocked)));
-		if (what[0] == '\0' && !bbm_trouble_of_batch(id, what))
-			PG_RETURN_NULL();
-		PG_RETURN_TEXT_P(cstring_to_text(what));
-	}
-	if (!bbm_enabled)
-		PG_RETURN_TEXT_P(cstring_to_text("bbm.enabled, which is off"));
-	if (bbm_hold_reason(id, what))
-		PG_RETURN_TEXT_P(cstring_to_text(what));
-	if (bbm_trouble_now(id, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2), true, what))
-		PG_RETURN_TEXT_P(cstring_to_text(what));
-	if (waits_for_retry(id, what))
-		PG_RETURN_TEXT_P(cstring_to_text(what));
-	PG_RETURN_TEXT_P(cstring_to_text(demanded ? "a worker" : "the next look"));
+	words = what_it_waits_for(id, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2));
+	if (words == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(words));
 }
 
 /* The error that is tried again, and may be in no table as none can be written; or NULL. */
 Datum
 bbm_last_trouble(PG_FUNCTION_ARGS)
 {
-	char		what[BBM_WAITING_LENGTH] = "";
+	BbmReason	trouble = {0};
 
 	if (!may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1)) ||
-		!bbm_trouble_now(PG_GETARG_INT64(0), PG_GETARG_OID(1), false, what))
+		!bbm_trouble_now(PG_GETARG_INT64(0), PG_GETARG_OID(1), false, &trouble))
 		PG_RETURN_NULL();
-	PG_RETURN_TEXT_P(cstring_to_text(what));
+	PG_RETURN_TEXT_P(cstring_to_text(trouble.text));
 }
 
 static const char *
@@ -272,12 +291,12 @@ bbm_live_workers(PG_FUNCTION_ARGS)
 
 		/* another database may have another encoding */
 		if (slot->database != MyDatabaseId)
-			make_ascii(slot->waiting_on);
+			make_ascii(slot->waiting_on.text);
 		else if (slot->blocked.count > 0)
-			bbm_clip(slot->waiting_on, bbm_blockers_words(&slot->blocked), BBM_WAITING_LENGTH);
+			bbm_clip(slot->waiting_on.text, bbm_blockers_words(&slot->blocked), BBM_WAITING_LENGTH);
 		if (slot->in_use && slot->pid != 0 && (!OidIsValid(slot->owner) || bbm_role_may_see(slot->owner)))
 			put_worker(rsinfo, slot->pid, kind_word(slot->kind), slot->database, slot->owner, slot->migration_id,
-					   slot->job_id, slot->since, slot->waiting_on);
+					   slot->job_id, slot->since, slot->waiting_on.text);
 	}
 	return (Datum) 0;
 }

@@ -278,8 +278,11 @@ take_failed(BbmClaim *claim, TimestampTz now, int others, bool locked)
 		return;
 	bbm_jobs_unfinished(id, &unfinished);
 	if (unfinished.jobs > 0)
+	{
 		later(claim, Max(unfinished.due, TimestampTzPlusMilliseconds(now, 1)),
 			  bbm_unfinished_words(&unfinished));
+		claim->idle_until = unfinished.due;
+	}
 	else if (locked)
 		later(claim, TimestampTzPlusMilliseconds(now, BBM_LOOK_MS), "a lock on a job whose worker is gone");
 	else

@@ -31,6 +31,7 @@ typedef struct BbmClaim
 	BbmJob		job;
 	TimestampTz due;
 	char		reason[BBM_WAITING_LENGTH];
+	TimestampTz idle_until;		/* nothing is left but jobs that are not due before; or 0 */
 } BbmClaim;
 
 /* A BbmTxnFn with a BbmClaim. */

@@ -182,8 +182,7 @@ in_trouble(BbmEngine *engine, int64 id, Outcome *outcome)
 	if (!bbm_trouble_waits(id, engine->owner, &wait->due, &wait->since, wait->reason))
 		return false;
 	engine->held = true;
-	bbm_slot_report(id, 0);
-	bbm_slot_wait(wait->reason);
+	bbm_slot_wait_with(id, wait->reason, wait->due);
 	outcome->result = BBM_STEP_WAIT;
 	outcome->due = wait->due;
 	return true;
@@ -424,7 +423,7 @@ wait_for_pressure(BbmEngine *engine, BbmTarget *target)
 	if (engine->wait.cancelled)
 		engine->cancelled = engine->wait.cancelled;
 	engine->held = true;
-	bbm_slot_wait(engine->wait.reason);
+	bbm_slot_wait_with(id, engine->wait.reason, engine->wait.due);
 	bbm_contend(engine->space, id, false);
 	target->table_since = 0;
 	if (engine->wait.due > TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_KEEP_TARGET_MS))
@@ -472,23 +471,23 @@ work_on(BbmEngine *engine, int64 id)
 	bbm_txn_lock_timeout(bbm_setting_int(claim.target->migration, BBM_LOCK_TIMEOUT));
 	if (bbm_pressure_holds(claim.target, true, &engine->wait))
 	{
-		bbm_slot_report(id, 0);
 		if (may_have_ended(engine, claim.target))
 		{
 			bool		left = false;
 
+			bbm_slot_report(id, 0);
 			outcome = finish_migration(engine, claim.target, &left);
 			if (!left)
 				return outcome;
 		}
+		bbm_slot_wait_with(id, engine->wait.reason, engine->wait.due);
 		if (!nothing_else(engine) || !bbm_sit_out(engine, claim.target, true, BBM_KEEP_TARGET_MS))
 			return wait_for_pressure(engine, claim.target);
 	}
 	if (claim.target->hold_until > GetCurrentTimestamp())
 	{
 		snprintf(claim.reason, sizeof(claim.reason), "a while, after %d errors in a row", claim.target->failures_in_row);
-		bbm_slot_report(id, 0);
-		bbm_slot_wait(claim.reason);
+		bbm_slot_wait_with(id, claim.reason, claim.target->hold_until);
 		outcome.result = BBM_STEP_WAIT;
 		outcome.due = claim.target->hold_until;
 		return outcome;
@@ -505,6 +504,8 @@ work_on(BbmEngine *engine, int64 id)
 	if (error)
 		return fail_or_hold(engine, claim.target->migration, error);
 	bbm_trouble_over(id, engine->owner, claim.target->migration->name, false);
+	if (claim.idle_until != 0 || claim.result == BBM_CLAIM_JOB)
+		bbm_idle_until(id, claim.idle_until);
 
 	switch (claim.result)
 	{
@@ -535,8 +536,7 @@ work_on(BbmEngine *engine, int64 id)
 		case BBM_CLAIM_LATER:
 			break;
 	}
-	bbm_slot_report(id, 0);
-	bbm_slot_wait(claim.reason);
+	bbm_slot_wait_with(id, claim.reason, claim.due);
 	outcome.result = BBM_STEP_WAIT;
 	outcome.due = claim.due;
 	return outcome;

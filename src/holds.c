@@ -125,28 +125,50 @@ bbm_turn_is_kept(int64 migration_id, TimestampTz now)
 	return kept;
 }
 
+/* A claim of the migration has found nothing to do but jobs that are not due before; or (0) something to do. */
+void
+bbm_idle_until(int64 migration_id, TimestampTz until)
+{
+	BbmHold    *hold = bbm_hold_find(bbm_holds_lock(), migration_id, GetCurrentTimestamp());
+
+	hold->idle_until = until;
+	bbm_holds_unlock();
+}
+
+/* This, too, is waited for until then: of all that are known the one that lasts longest stays. */
+void
+bbm_outlasts(BbmReason *longest, TimestampTz due, const char *text)
+{
+	if (longest->text[0] != '\0' && due <= longest->due)
+		return;
+	longest->due = due;
+	strlcpy(longest->text, text, sizeof(longest->text));
+}
+
 /*
- * What a migration of this database waits for, though nobody is at it just
- * now; false when for nothing.  The buffer has BBM_WAITING_LENGTH bytes.
+ * What a migration of this database waits for, whether or not somebody is at it
+ * just now.  *idle: has it nothing to do but jobs that are not due yet, as far as
+ * anybody has seen?
  */
-bool
-bbm_hold_reason(int64 migration_id, char *reason)
+void
+bbm_hold_reason(int64 migration_id, BbmReason *longest, bool *idle)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	bool		waits = false;
 
+	*idle = false;
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
-	for (int i = 0; i < BBM_MAX_HOLDS && !waits; i++)
+	for (int i = 0; i < BBM_MAX_HOLDS; i++)
 	{
 		const BbmHold *hold = &bbm_shared->holds.entries[i];
 
-		waits = hold->database == MyDatabaseId && hold->migration_id == migration_id && hold->since != 0 &&
-			now < TimestampTzPlusMilliseconds(hold->due, BBM_LATE_MS);
-		if (waits)
-			strlcpy(reason, hold->reason, BBM_WAITING_LENGTH);
+		if (hold->database != MyDatabaseId || hold->migration_id != migration_id)
+			continue;
+		*idle = now < hold->idle_until;
+		if (hold->since != 0 && now < TimestampTzPlusMilliseconds(hold->due, BBM_LATE_MS))
+			bbm_outlasts(longest, hold->due, hold->reason);
+		break;
 	}
 	LWLockRelease(bbm_shared->lock);
-	return waits;
 }
 
 /* Copies as much of a text as has room, in whole characters. */

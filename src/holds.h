@@ -18,6 +18,17 @@
 #define BBM_WAITING_LENGTH 256
 #define BBM_MAX_HOLDS 128
 
+/*
+ * For what something waits.  Of several reasons people are shown the one that
+ * lasts longest (bbm_outlasts): that for a moment nothing is begun for another one,
+ * too, is no news to who wonders why nothing moves.
+ */
+typedef struct BbmReason
+{
+	TimestampTz due;			/* when it is over, or looked at again */
+	char		text[BBM_WAITING_LENGTH];	/* empty: none */
+} BbmReason;
+
 /* One migration; a worker that leaves meanwhile leaves this to the next. */
 typedef struct BbmHold
 {
@@ -31,6 +42,7 @@ typedef struct BbmHold
 	TimestampTz turn_since;		/* has been waiting for its turn on the table since then; 0 when it is not ... */
 	TimestampTz turn_seen;		/* ... as seen last */
 	TimestampTz turn_kept_until;	/* until then it waits, though no process does */
+	TimestampTz idle_until;		/* no job is due before, and all ranges are cut, as the last claim has seen */
 	XLogRecPtr	commit;			/* of the last batch, as far as known */
 	bool		recalled;		/* the buckets have what was used before there was this entry */
 	BbmBucket	wal;			/* bbm.max_wal_rate, in kB */
@@ -58,7 +70,9 @@ extern int64 bbm_turn_waits(int64 migration_id, TimestampTz now);
 extern void bbm_turn_taken(int64 migration_id, TimestampTz now);
 extern void bbm_turn_keep(int64 migration_id, TimestampTz until);
 extern bool bbm_turn_is_kept(int64 migration_id, TimestampTz now);
-extern bool bbm_hold_reason(int64 migration_id, char *reason);
+extern void bbm_idle_until(int64 migration_id, TimestampTz until);
+extern void bbm_hold_reason(int64 migration_id, BbmReason *longest, bool *idle);
+extern void bbm_outlasts(BbmReason *longest, TimestampTz due, const char *text);
 extern void bbm_clip(char *to, const char *from, size_t size);
 
 #endif							/* BBM_HOLDS_H */

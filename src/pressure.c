@@ -170,6 +170,20 @@ read_signal(const Signal *signal, BbmLook *look)
 	bbm_clip(look->reason, text, sizeof(look->reason));
 }
 
+/*
+ * The process rests, for a moment.  That is nothing the migration waits for: what
+ * is known of that stays as it is, and nothing is left behind when the process goes.
+ */
+static void
+begin_rest(const BbmLook *look, BbmWait *wait)
+{
+	wait->begins = false;
+	wait->due = look->due;
+	wait->since = look->now;
+	strlcpy(wait->reason, look->reason, sizeof(wait->reason));
+	wait->cancelled = NULL;
+}
+
 /* Puts down that the migration waits, for what and until when. */
 static void
 begin_hold(BbmLook *look, BbmWait *wait)
@@ -331,7 +345,9 @@ bbm_pressure_holds(BbmTarget *target, bool may_help, BbmWait *wait)
 		wait->of_process = signals[i].of_process;
 	}
 	target->cpus_are_short = bbm_cpus_are_short(migration);
-	if (look.holds)
+	if (look.holds && wait->of_process)
+		begin_rest(&look, wait);
+	else if (look.holds)
 		begin_hold(&look, wait);
 	else if (look.held_since != 0)
 		end_hold(migration, now);

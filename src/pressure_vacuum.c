@@ -138,8 +138,8 @@ bbm_vacuum_instead(BbmLook *look)
 
 	if (!bbm_setting_bool(look->migration, BBM_VACUUM) || !bbm_txn_in_worker() || !take_turn(look))
 		return false;
-	bbm_slot_report(look->migration->id, 0);
-	bbm_slot_wait("dead rows: its worker vacuums the table");
+	/* that takes as long as it takes */
+	bbm_slot_wait_with(look->migration->id, "dead rows: its worker vacuums the table", DT_NOEND);
 	for (int i = 0; i < n; i++)
 	{
 		/* a TOAST table follows its own, and is vacuumed with it */

@@ -335,13 +335,13 @@ write_job(const BbmTarget *target, JobArgs *args)
 	{
 		if (i >= (bbm_slot_must_leave() ? BBM_RECORD_TRIES_LEAVING : BBM_RECORD_TRIES))
 			break;
-		(void) bbm_trouble_met(migration->id, migration->owner, migration->name, trouble,
-							   bbm_error_is_lock(trouble->sqlerrcode), true);
-		bbm_slot_wait(bbm_error_words(trouble));
+		bbm_slot_wait(bbm_error_words(trouble),
+					  bbm_trouble_met(migration->id, migration->owner, migration->name, trouble,
+									  bbm_error_is_lock(trouble->sqlerrcode), true));
 		pause_before(i);
 		trouble = bbm_txn_run(record_job, args, false);
 	}
-	bbm_slot_wait("");
+	bbm_slot_wait("", 0);
 	if (trouble && (is_transient(trouble) || !bbm_extension_is_here()))
 		return false;
 	if (trouble)

@@ -210,12 +210,12 @@ bbm_sit_out(BbmEngine *engine, BbmTarget *target, bool may_help, int ms)
 		if (engine->wait.cancelled || now >= give_up || engine->wait.due > give_up || is_wanted(engine))
 			return false;
 		bbm_watch_rest();
-		bbm_slot_wait(engine->wait.reason);
+		bbm_slot_wait(engine->wait.reason, engine->wait.due);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 Max(TimestampDifferenceMilliseconds(now, engine->wait.due), 1), PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 	} while (bbm_pressure_holds(target, may_help, &engine->wait));
-	bbm_slot_wait("");
+	bbm_slot_wait("", 0);
 	return true;
 }
 

@@ -375,7 +375,7 @@ bbm_state_changed(void)
 	{
 		BbmSlot    *slot = &bbm_shared->slots[i];
 
-		if (slot->in_use && i != my_slot && slot->latch && slot->waiting_on[0] != '\0' &&
+		if (slot->in_use && i != my_slot && slot->latch && slot->waiting_on.text[0] != '\0' &&
 			slot->database == MyDatabaseId)
 			SetLatch(slot->latch);
 	}
@@ -609,9 +609,9 @@ bbm_slot_connected(void)
 	LWLockRelease(bbm_shared->lock);
 }
 
-/* What this process works on: a migration, a job, or (0) neither. */
-void
-bbm_slot_report(int64 migration_id, int64 job_id)
+/* Puts down what this process works on; "what" is what it waits for with that (NULL: nothing). */
+static void
+slot_report(int64 migration_id, int64 job_id, const char *what, TimestampTz due)
 {
 	BbmSlot    *slot;
 
@@ -622,19 +622,39 @@ bbm_slot_report(int64 migration_id, int64 job_id)
 	slot->migration_id = migration_id;
 	slot->job_id = job_id;
 	slot->since = GetCurrentTimestamp();
-	slot->waiting_on[0] = '\0';
+	slot->waiting_on.text[0] = '\0';
+	if (what)
+		bbm_outlasts(&slot->waiting_on, due, what);
 	slot->blocked.count = 0;
 	LWLockRelease(bbm_shared->lock);
 }
 
-/* What the migration reported last waits for. */
+/* What this process works on: a migration, a job, or (0) neither. */
 void
-bbm_slot_wait(const char *what)
+bbm_slot_report(int64 migration_id, int64 job_id)
 {
+	slot_report(migration_id, job_id, NULL, 0);
+}
+
+/* It is at a migration and waits, for what and until when: in one, so that nobody takes it for at work. */
+void
+bbm_slot_wait_with(int64 migration_id, const char *what, TimestampTz due)
+{
+	slot_report(migration_id, 0, what, due);
+}
+
+/* What it waits for with what it has reported last; "" when it does not any more. */
+void
+bbm_slot_wait(const char *what, TimestampTz due)
+{
+	BbmReason  *waiting_on;
+
 	if (bbm_shared == NULL || my_slot < 0)
 		return;
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	strlcpy(bbm_shared->slots[my_slot].waiting_on, what, BBM_WAITING_LENGTH);
+	waiting_on = &bbm_shared->slots[my_slot].waiting_on;
+	waiting_on->text[0] = '\0';
+	bbm_outlasts(waiting_on, due, what);
 	LWLockRelease(bbm_shared->lock);
 }
 
@@ -809,7 +829,7 @@ bbm_slots_wake_waiting(void)
 	{
 		BbmSlot    *slot = &bbm_shared->slots[i];
 
-		if (slot->in_use && slot->latch && slot->job_id == 0 && slot->waiting_on[0] != '\0')
+		if (slot->in_use && slot->latch && slot->job_id == 0 && slot->waiting_on.text[0] != '\0')
 			SetLatch(slot->latch);
 	}
 	LWLockRelease(bbm_shared->lock);

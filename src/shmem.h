@@ -58,7 +58,7 @@ typedef struct BbmSlot
 	int64		migration_id;	/* 0 none */
 	int64		job_id;			/* 0 none */
 	TimestampTz since;
-	char		waiting_on[BBM_WAITING_LENGTH]; /* empty: for nothing */
+	BbmReason	waiting_on;		/* empty: for nothing */
 	BbmBlockers blocked;		/* the lock it waits for, or could not have, just now */
 } BbmSlot;
 
@@ -109,7 +109,8 @@ extern void bbm_slot_cancel_reservation(int slot, uint32 generation);
 extern void bbm_slot_release(bool clean);
 extern void bbm_slot_connected(void);
 extern void bbm_slot_report(int64 migration_id, int64 job_id);
-extern void bbm_slot_wait(const char *what);
+extern void bbm_slot_wait(const char *what, TimestampTz due);
+extern void bbm_slot_wait_with(int64 migration_id, const char *what, TimestampTz due);
 extern bool bbm_slot_blocked(const BbmBlockers *blockers, bool wait);
 extern bool bbm_slot_must_leave(void);
 extern bool bbm_slot_is_wanted(bool works);

@@ -110,15 +110,12 @@ bbm_error_words(const ErrorData *error)
 					lock ? " (" : "", lock ? lock : "", lock ? ")" : "");
 }
 
-/* For what a migration waits, then; BBM_WAITING_LENGTH bytes. */
-static void
-wait_words(const BbmTrouble *trouble, char *text)
+/* For what a migration waits, then. */
+static const char *
+wait_words(const BbmTrouble *trouble)
 {
-	if (trouble->lock[0] != '\0')
-		strlcpy(text, trouble->lock, BBM_WAITING_LENGTH);
-	else
-		strlcpy(text, trouble->is_lock && !trouble->in_batch ? "a lock on the migration" : trouble->text,
-				BBM_WAITING_LENGTH);
+	return trouble->lock[0] != '\0' ? trouble->lock :
+		trouble->is_lock && !trouble->in_batch ? "a lock on the migration" : trouble->text;
 }
 
 /* The error was met now, once more.  Caller holds the lock. */
@@ -281,7 +278,7 @@ bbm_trouble_waits(int64 migration_id, Oid owner, TimestampTz *due, TimestampTz *
 	{
 		*due = trouble->due;
 		*since = trouble->since;
-		wait_words(trouble, text);
+		strlcpy(text, wait_words(trouble), BBM_WAITING_LENGTH);
 	}
 	unlock_troubles();
 	return waits;
@@ -293,7 +290,7 @@ bbm_trouble_waits(int64 migration_id, Oid owner, TimestampTz *due, TimestampTz *
  * come, or about to be.
  */
 bool
-bbm_trouble_now(int64 migration_id, Oid owner, bool awaited, char *text)
+bbm_trouble_now(int64 migration_id, Oid owner, bool awaited, BbmReason *longest)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	BbmTroubles *troubles;
@@ -312,10 +309,8 @@ bbm_trouble_now(int64 migration_id, Oid owner, bool awaited, char *text)
 
 		found = trouble && trouble->since != 0 &&
 			(!awaited || now < TimestampTzPlusMilliseconds(trouble->due, BBM_LATE_MS));
-		if (found && awaited)
-			wait_words(trouble, text);
-		else if (found)
-			strlcpy(text, trouble->text, BBM_WAITING_LENGTH);
+		if (found)
+			bbm_outlasts(longest, trouble->due, awaited ? wait_words(trouble) : trouble->text);
 	}
 	unlock_troubles();
 	return found;

@@ -48,7 +48,7 @@ extern TimestampTz bbm_trouble_met(int64 migration_id, Oid owner, const char *na
 extern bool bbm_trouble_blocked(int64 migration_id, Oid owner, const ErrorData *error);
 extern void bbm_trouble_over(int64 migration_id, Oid owner, const char *name, bool batch_done);
 extern bool bbm_trouble_waits(int64 migration_id, Oid owner, TimestampTz *due, TimestampTz *since, char *text);
-extern bool bbm_trouble_now(int64 migration_id, Oid owner, bool awaited, char *text);
+extern bool bbm_trouble_now(int64 migration_id, Oid owner, bool awaited, BbmReason *trouble);
 extern bool bbm_trouble_of_batch(int64 migration_id, char *text);
 
 #endif							/* BBM_TROUBLE_H */

@@ -340,7 +340,7 @@ is( value($node, q(SELECT sum(wal_bytes) FILTER (WHERE first < last) / 102400.0 
 # Busy CPUs: as many processes as there are CPUs take what they get, each a session of its own where those count.
 SKIP:
 {
-	skip 'the system does not tell for how long a process waits for a CPU', 13 unless -r '/proc/self/schedstat';
+	skip 'the system does not tell for how long a process waits for a CPU', 15 unless -r '/proc/self/schedstat';
 	migration('rest', ['bbm.rest_factor=8'], rows => 20000, batch_size => 1);
 	# a fifth of a millisecond a key
 	value($node, q(CREATE FUNCTION computes(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
@@ -368,6 +368,22 @@ SKIP:
 		'rest: a worker that has to wait for a CPU rests');
 	ok( $node->poll_query_until('postgres', q(SELECT waiting_on = 'busy CPUs: until one is free' FROM bbm_status('rest'))),
 		'rest: ... and begins when one is free, for which it waits a while');
+	# a rest is the process's, and over in a moment: it hides nothing that lasts for an hour
+	counter_table($node, 't_retry', 10);
+	value($node, q(CREATE FUNCTION fails(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'no luck'; END $$));
+	define($node, 'retry', 't_retry', job => 'fails', start => 'true',
+		settings => q(ARRAY['bbm.retry_delay=1h', 'bbm.retry_max_delay=1h', 'bbm.rest_factor=1000']));
+	ok($node->poll_query_until('postgres', q(SELECT waiting_on = 'retry of a failed job' FROM bbm_status('retry'))), 'retry: waits for an hour');
+	settings('rest', 'bbm.rest_factor=1000');
+	my @shown;
+	while (@shown < 10)
+	{
+		my $shown = value($node, q(SELECT s.waiting_on FROM bbm_workers() w, bbm_status('retry') s WHERE w.migration = s.name AND w.waiting_on LIKE 'busy CPUs%'));
+		push @shown, $shown if $shown ne '';
+	}
+	is(join(', ', grep { $_ ne 'retry of a failed job' } @shown), '', 'retry: ... also while a worker that comes by rests');
+	value($node, q(SELECT bbm_drop('retry')));
+	settings('rest', 'bbm.rest_factor=8');
 	value($node, q(SELECT bbm_start('short')));
 	ok($node->poll_query_until('postgres', "SELECT ($last_size) > 300"), 'short: sizes follow the time');
 	settings('short', 'bbm.rest_factor=8');
