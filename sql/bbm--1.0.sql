@@ -60,6 +60,7 @@ CREATE TABLE @extschema@.batched_background_migrations (
     on_error text NOT NULL DEFAULT 'fail',
     max_errors integer NOT NULL DEFAULT 100,
     rows_stay boolean NOT NULL DEFAULT false,
+    skip_null_keys boolean NOT NULL DEFAULT false,
     partition_order text,
     followed boolean NOT NULL DEFAULT false,
     verify_max_value bigint,
@@ -358,6 +359,7 @@ CREATE FUNCTION @extschema@.bbm_create(
     allow_full_scan boolean DEFAULT false,
     settings text[] DEFAULT NULL,
     rows_stay boolean DEFAULT false,
+    skip_null_keys boolean DEFAULT false,
     "where" text DEFAULT NULL
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -395,6 +397,7 @@ CREATE FUNCTION @extschema@.bbm_update(
     allow_full_scan boolean DEFAULT false,
     settings text[] DEFAULT NULL,
     rows_stay boolean DEFAULT false,
+    skip_null_keys boolean DEFAULT false,
     allow_key_change boolean DEFAULT false
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -430,7 +433,8 @@ CREATE FUNCTION @extschema@.bbm_delete(
     max_errors integer DEFAULT 100,
     allow_full_scan boolean DEFAULT false,
     settings text[] DEFAULT NULL,
-    rows_stay boolean DEFAULT false
+    rows_stay boolean DEFAULT false,
+    skip_null_keys boolean DEFAULT false
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_delete IS
@@ -460,7 +464,8 @@ CREATE FUNCTION @extschema@.bbm_alter(
     allow_full_scan boolean DEFAULT NULL,
     settings text[] DEFAULT NULL,
     rows_stay boolean DEFAULT NULL,
-    restart boolean DEFAULT NULL
+    restart boolean DEFAULT NULL,
+    skip_null_keys boolean DEFAULT NULL
 ) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_alter IS
@@ -825,6 +830,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.share_table IS
     'may run at the same time as another migration of the same table that says so too';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.synchronous IS
     'commit each batch with the server''s synchronous_commit, for jobs with effects outside the database';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.skip_null_keys IS
+    'rows whose batching key is null, which are in no range, are left as they are; else it fails when there are any';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.rows_stay IS
     'nobody moves rows from one partition or child table to another while it runs, so that it can go over them partition by partition';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.partition_order IS

@@ -139,7 +139,7 @@ SELECT * FROM bad(options => $$, column_name => 'ID'$$);
 SELECT * FROM bad(options => $$, column_name => 'ctid'$$);
 SELECT * FROM bad(table_name => 'k');
 SELECT * FROM bad(table_name => 'k', options => $$, column_name => 'plain'$$);
-SELECT * FROM bad(table_name => 'k', options => $$, column_name => 'nullable'$$);
+SELECT * FROM bad(table_name => 'k', options => $$, column_name => 'plain, nullable'$$);
 SELECT * FROM bad(table_name => 'k', options => $$, column_name => 'partial'$$);
 SELECT state, message FROM bad(table_name => 'k', options => $$, column_name => 'expression'$$);
 SELECT state, message FROM bad(table_name => 'k', options => $$, column_name => 'hashed'$$);

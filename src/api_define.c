@@ -27,6 +27,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "lockset.h"
+#include "nulls.h"
 #include "order.h"
 #include "statement.h"
 #include "target.h"
@@ -153,7 +154,7 @@ enum
 	OPTION_TARGET_DURATION, OPTION_MIN_BATCH_SIZE, OPTION_MAX_BATCH_SIZE, OPTION_MAX_BATCH_WAL, OPTION_INDEX,
 	OPTION_MIN_KEY, OPTION_MAX_KEY, OPTION_VERIFY, OPTION_CHECK, OPTION_FOLLOW,
 	OPTION_ON_ERROR, OPTION_MAX_ERRORS, OPTION_ALLOW_FULL_SCAN, OPTION_SETTINGS, OPTION_ROWS_STAY,
-	OPTION_LAST
+	OPTION_SKIP_NULL_KEYS, OPTION_LAST
 };
 
 /*
@@ -198,7 +199,8 @@ read_options(FunctionCallInfo fcinfo, int first, BbmDefinition *d)
 		{OPTION_SYNCHRONOUS, "synchronous"}, {OPTION_MIN_BATCH_SIZE, "min_batch_size"},
 		{OPTION_MAX_BATCH_SIZE, "max_batch_size"}, {OPTION_VERIFY, "verify"}, {OPTION_FOLLOW, "follow"},
 		{OPTION_ON_ERROR, "on_error"}, {OPTION_MAX_ERRORS, "max_errors"},
-		{OPTION_ALLOW_FULL_SCAN, "allow_full_scan"}, {OPTION_ROWS_STAY, "rows_stay"}
+		{OPTION_ALLOW_FULL_SCAN, "allow_full_scan"}, {OPTION_ROWS_STAY, "rows_stay"},
+		{OPTION_SKIP_NULL_KEYS, "skip_null_keys"}
 	};
 
 	for (int i = 0; i < lengthof(required); i++)
@@ -226,6 +228,7 @@ read_options(FunctionCallInfo fcinfo, int first, BbmDefinition *d)
 	d->allow_full_scan = bool_arg(fcinfo, first + OPTION_ALLOW_FULL_SCAN);
 	d->settings = array_arg(fcinfo, first + OPTION_SETTINGS);
 	d->rows_stay = bool_arg(fcinfo, first + OPTION_ROWS_STAY);
+	d->skip_null_keys = bool_arg(fcinfo, first + OPTION_SKIP_NULL_KEYS);
 	d->search_path = pstrdup(namespace_search_path);
 	check_max_attempts(d->max_attempts);
 }
@@ -390,7 +393,7 @@ as_migration(const BbmDefinition *d, Oid owner)
 		.strategy = (char *) d->strategy, .search_path = (char *) d->search_path, .owner = owner,
 		.max_attempts = 1, .batch_size = 1, .pass = BBM_FIRST_PASS, .verify = d->verify && *d->verify,
 		.follow = d->follow && *d->follow, .allow_key_change = d->allow_key_change && *d->allow_key_change,
-		.rows_stay = d->rows_stay && *d->rows_stay
+		.rows_stay = d->rows_stay && *d->rows_stay, .skip_null_keys = d->skip_null_keys && *d->skip_null_keys
 	};
 
 	return migration;
@@ -439,6 +442,7 @@ define(BbmDefinition *d, bool start, bool by_number, bool by_key)
 	bbm_target_check_leaves(target);
 	check_bounds(target, d, by_number, by_key);
 	fix_bounds(target, d);
+	bbm_null_keys_warn(target);
 	d->key_order = bbm_key_order_words(&target->key);
 	d->table_name = bbm_table_sql_name(target->relid);
 	if (d->operation)
@@ -527,7 +531,8 @@ enum
 	ALTER_NAME, ALTER_NEW_NAME, ALTER_JOB, ALTER_BATCH_SIZE, ALTER_SUB_BATCH_SIZE, ALTER_MAX, ALTER_WORKERS,
 	ALTER_MAX_ATTEMPTS, ALTER_SHARE_TABLE, ALTER_SYNCHRONOUS, ALTER_OWNER, ALTER_TARGET_DURATION,
 	ALTER_MIN_BATCH_SIZE, ALTER_MAX_BATCH_SIZE, ALTER_MAX_BATCH_WAL, ALTER_INDEX, ALTER_VERIFY, ALTER_FOLLOW,
-	ALTER_ON_ERROR, ALTER_MAX_ERRORS, ALTER_ALLOW_FULL_SCAN, ALTER_SETTINGS, ALTER_ROWS_STAY, ALTER_RESTART
+	ALTER_ON_ERROR, ALTER_MAX_ERRORS, ALTER_ALLOW_FULL_SCAN, ALTER_SETTINGS, ALTER_ROWS_STAY, ALTER_RESTART,
+	ALTER_SKIP_NULL_KEYS
 };
 
 /* A new job is checked as bbm_create checks one, as the role that will run it. */
@@ -631,7 +636,8 @@ bbm_alter(PG_FUNCTION_ARGS)
 		.synchronous = bool_arg(fcinfo, ALTER_SYNCHRONOUS),
 		.owner = PG_ARGISNULL(ALTER_OWNER) ? NULL : NameStr(*PG_GETARG_NAME(ALTER_OWNER)),
 		.settings = array_arg(fcinfo, ALTER_SETTINGS),
-		.rows_stay = bool_arg(fcinfo, ALTER_ROWS_STAY)
+		.rows_stay = bool_arg(fcinfo, ALTER_ROWS_STAY),
+		.skip_null_keys = bool_arg(fcinfo, ALTER_SKIP_NULL_KEYS)
 	};
 	bool		again = !PG_ARGISNULL(ALTER_RESTART) && PG_GETARG_BOOL(ALTER_RESTART);
 	BbmMigration *migration;
@@ -658,7 +664,7 @@ bbm_alter(PG_FUNCTION_ARGS)
 		(d.job || d.batch_size || d.sub_batch_size || d.max || d.workers || d.max_attempts ||
 		 d.share_table || d.synchronous || d.target_duration || d.min_batch_size || d.max_batch_size ||
 		 d.max_batch_wal || d.index_name || d.verify || d.follow || d.on_error || d.max_errors ||
-		 d.allow_full_scan || d.settings || d.rows_stay || again))
+		 d.allow_full_scan || d.settings || d.rows_stay || d.skip_null_keys || again))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("migration \"%s\" is finished and stays so", name),

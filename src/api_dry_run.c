@@ -36,6 +36,7 @@
 #include "guc.h"
 #include "locks.h"
 #include "lockset.h"
+#include "nulls.h"
 #include "record.h"
 #include "target.h"
 #include "tree.h"
@@ -160,6 +161,7 @@ dry_run(void *arg)
 			MemoryContextSwitchTo(old);
 			MemoryContextReset(context);
 		}
+		bbm_null_keys_warn(target);
 		if (bbm_claim_state(run->id, &state))
 			run->next_size = bbm_size_now(target, &state);
 		run->estimate = run->complete && from_the_first ? (double) run->keys : (double) Max(estimate, run->keys);

@@ -29,6 +29,7 @@
 #include "giveway.h"
 #include "guc.h"
 #include "locks.h"
+#include "nulls.h"
 #include "target.h"
 #include "tree.h"
 #include "txn.h"
@@ -123,6 +124,7 @@ count_all(const BbmMigration *migration)
 {
 	BbmTarget  *target = bbm_target_open_to_look(migration);
 	int64		rows = 0;
+	char	   *table;
 
 	PG_TRY();
 	{
@@ -138,6 +140,11 @@ count_all(const BbmMigration *migration)
 			if (leaf)
 				rows += count_leaf(target, leaf, migration->check_clause != NULL);
 		}
+		/* ... and what no range has */
+		if (target->strategy->has_key && !migration->skip_null_keys)
+			rows += bbm_null_keys(target, migration->check_clause ?
+								  psprintf("(%s\n) IS NOT TRUE", migration->check_clause) : migration->where_clause,
+								  0, &table);
 	}
 	PG_FINALLY();
 	{

@@ -113,6 +113,7 @@ typedef struct BbmMigration
 	bool		follow;			/* go on with what has come since the start */
 	bool		allow_key_change;
 	bool		rows_stay;
+	bool		skip_null_keys; /* rows that are in no range are left as they are */
 	BbmPartitionOrder partition_order;
 	char	   *table_name;
 	char	   *column_name;

@@ -103,6 +103,7 @@ typedef struct BbmDefinition
 	const bool *allow_key_change;
 	const bool *allow_full_scan;
 	const bool *rows_stay;
+	const bool *skip_null_keys;
 	const ArrayType *settings;
 } BbmDefinition;
 

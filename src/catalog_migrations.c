@@ -28,7 +28,7 @@
 	"set_clause, where_clause, check_clause, verify, follow, allow_key_change, pass::bigint, " \
 	"(extract(epoch FROM target_duration) * 1000)::float8, min_batch_size::bigint, max_batch_size::bigint, " \
 	"max_batch_wal, on_error, max_errors::bigint, allow_full_scan, settings, key_order, finished_at IS NOT NULL, " \
-	"rows_stay, partition_order, min_found, max_found, followed"
+	"rows_stay, partition_order, min_found, max_found, followed, skip_null_keys"
 
 static Oid
 get_oid(uint64 row, int column)
@@ -146,6 +146,7 @@ read_migration(uint64 row, MemoryContext context)
 	m->max_found = get_bool(row, 46);
 	m->unlimited = superuser_arg(m->owner);
 	m->followed = get_bool(row, 47);
+	m->skip_null_keys = get_bool(row, 48);
 	return m;
 }
 
@@ -542,16 +543,16 @@ bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 		"batching_strategy, job_search_path, min_value, max_value, batch_size, sub_batch_size, workers, "
 		"max_attempts, share_table, synchronous, status, owner, min_key, max_key, index_name, operation, set_clause, "
 		"where_clause, check_clause, verify, follow, allow_key_change, target_duration, min_batch_size, max_batch_size, "
-		"max_batch_wal, on_error, max_errors, allow_full_scan, settings, key_order, rows_stay) "
+		"max_batch_wal, on_error, max_errors, allow_full_scan, settings, key_order, rows_stay, skip_null_keys) "
 		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($10, 0), $11, $12::smallint, $13, $14, $15::smallint, "
 		"(SELECT rolname FROM pg_roles WHERE oid = $16), $17, $18, $19, $20, $21, $22, $23, $24, $25, coalesce($26, false), $27, $28, "
-		"$29, $30, $31, $32, $33, $34, $35, $36) RETURNING id",
-		36, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID,
+		"$29, $30, $31, $32, $33, $34, $35, $36, coalesce($37, false)) RETURNING id",
+		37, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID,
 			INT4OID, INT4OID, BOOLOID, BOOLOID, INT4OID, OIDOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, TEXTOID,
 		TEXTOID, TEXTOID, BOOLOID, BOOLOID, BOOLOID, INTERVALOID, INT4OID, INT4OID, INT8OID, TEXTOID, INT4OID,
-		BOOLOID, TEXTARRAYOID, TEXTOID, BOOLOID}
+		BOOLOID, TEXTARRAYOID, TEXTOID, BOOLOID, BOOLOID}
 	};
-	char		nulls[37] = "                                    ";
+	char		nulls[38] = "                                     ";
 	Datum		values[] = {
 		text_or_null(d->name, &nulls[0]), text_or_null(d->table_name, &nulls[1]),
 		text_or_null(d->column_name, &nulls[2]), text_or_null(d->job, &nulls[3]),
@@ -570,7 +571,8 @@ bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 		int_or_null(d->max_batch_size, &nulls[28]), int64_or_null(d->max_batch_wal, &nulls[29]),
 		text_or_null(d->on_error, &nulls[30]), int_or_null(d->max_errors, &nulls[31]),
 		bool_or_null(d->allow_full_scan, &nulls[32]), settings_or_null(d->settings, &nulls[33]),
-		text_or_null(d->key_order, &nulls[34]), bool_or_null(d->rows_stay, &nulls[35])
+		text_or_null(d->key_order, &nulls[34]), bool_or_null(d->rows_stay, &nulls[35]),
+		bool_or_null(d->skip_null_keys, &nulls[36])
 	};
 
 	bbm_sql_run(&sql, values, nulls, false);
@@ -594,12 +596,13 @@ bbm_migration_alter(int64 id, const BbmDefinition *d)
 		"max_batch_wal = coalesce($17, max_batch_wal), index_name = coalesce($18, index_name), "
 		"verify = coalesce($19, verify), follow = coalesce($20, follow), on_error = coalesce($21, on_error), "
 		"max_errors = coalesce($22, max_errors), allow_full_scan = coalesce($23, allow_full_scan), "
-		"settings = coalesce($24, settings), rows_stay = coalesce($25, rows_stay) WHERE id = $1",
-		25, {INT8OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT8OID, INT4OID, INT4OID, BOOLOID, BOOLOID,
+		"settings = coalesce($24, settings), rows_stay = coalesce($25, rows_stay), "
+		"skip_null_keys = coalesce($26, skip_null_keys) WHERE id = $1",
+		26, {INT8OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT8OID, INT4OID, INT4OID, BOOLOID, BOOLOID,
 			TEXTOID, TEXTOID, INTERVALOID, BOOLOID, INT4OID, INT4OID, INT8OID, TEXTOID, BOOLOID, BOOLOID,
-			TEXTOID, INT4OID, BOOLOID, TEXTARRAYOID, BOOLOID}
+			TEXTOID, INT4OID, BOOLOID, TEXTARRAYOID, BOOLOID, BOOLOID}
 	};
-	char		nulls[26] = "                         ";
+	char		nulls[27] = "                          ";
 	Datum		values[] = {
 		Int64GetDatum(id), text_or_null(d->name, &nulls[1]), text_or_null(d->job, &nulls[2]),
 		int_or_null(d->batch_size, &nulls[3]), int_or_null(d->sub_batch_size, &nulls[4]),
@@ -612,7 +615,8 @@ bbm_migration_alter(int64 id, const BbmDefinition *d)
 		text_or_null(d->index_name, &nulls[17]), bool_or_null(d->verify, &nulls[18]),
 		bool_or_null(d->follow, &nulls[19]), text_or_null(d->on_error, &nulls[20]),
 		int_or_null(d->max_errors, &nulls[21]), bool_or_null(d->allow_full_scan, &nulls[22]),
-		settings_or_null(d->settings, &nulls[23]), bool_or_null(d->rows_stay, &nulls[24])
+		settings_or_null(d->settings, &nulls[23]), bool_or_null(d->rows_stay, &nulls[24]),
+		bool_or_null(d->skip_null_keys, &nulls[25])
 	};
 
 	bbm_sql_run(&sql, values, nulls, false);

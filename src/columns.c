@@ -70,7 +70,7 @@ static const char *const what[] = {
 /* How it goes about it: for the same, at any time. */
 static const char *const how[] = {
 	"batch_size", "sub_batch_size", "workers", "max_attempts", "share_table", "synchronous", "allow_full_scan",
-	"index_name", "verify", "follow", "allow_key_change", "rows_stay", "target_duration", "min_batch_size", "max_batch_size",
+	"index_name", "verify", "follow", "allow_key_change", "rows_stay", "skip_null_keys", "target_duration", "min_batch_size", "max_batch_size",
 	"max_batch_wal", "on_error", "max_errors", "settings"
 };
 

@@ -358,6 +358,17 @@ bbm_column_not_null(TupleDesc desc, AttrNumber attnum)
 #endif
 }
 
+/* Does every row meet the constraint, or what there is of it: an unknown?  18 has some that are not enforced. */
+static inline bool
+bbm_check_is_valid(const ConstrCheck *check)
+{
+#if PG_VERSION_NUM >= 180000
+	return check->ccenforced && check->ccvalid;
+#else
+	return check->ccvalid;
+#endif
+}
+
 static inline bool
 bbm_has_returning(const UpdateStmt *stmt)
 {

@@ -27,6 +27,7 @@
 #include "giveway.h"
 #include "guc.h"
 #include "locks.h"
+#include "nulls.h"
 #include "pass.h"
 #include "pressure.h"
 #include "printable.h"
@@ -366,6 +367,9 @@ finish(void *arg)
 	args->finished = bbm_pass_ended(args->target);
 	if (args->finished)
 	{
+		/* not in silence */
+		if (args->target->migration->skip_null_keys)
+			bbm_null_keys_warn(args->target);
 		bbm_migration_finish(args->target->migration->id);
 		bbm_events_prune();
 		/* whoever sees it finished may rely on every batch before it */

@@ -14,6 +14,7 @@
 #include "statement.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_operator.h"
@@ -22,9 +23,12 @@
 #include "optimizer/optimizer.h"
 #include "rewrite/rewriteManip.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
+#include "nulls.h"
+#include "tree.h"
 
 /* Is it an operator of the server's that makes no null of what is not null? */
 static bool
@@ -72,16 +76,27 @@ any_never_null(List *expressions, Oid relid, Index table)
 	return false;
 }
 
-/* Is the column declared NOT NULL? */
+/* Is the column not null in any row of the table, or of what is below it, by what these say? */
 static bool
 is_not_null(Oid relid, AttrNumber attnum)
 {
-	HeapTuple	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid), Int16GetDatum(attnum));
-	bool		not_null = HeapTupleIsValid(tuple) && ((Form_pg_attribute) GETSTRUCT(tuple))->attnotnull;
+	char	   *name = get_attname(relid, attnum, false);
+	ListCell   *cell;
 
-	if (HeapTupleIsValid(tuple))
-		ReleaseSysCache(tuple);
-	return not_null;
+	/* a partition that comes later has what the root has */
+	foreach(cell, list_concat_unique_oid(list_make1_oid(relid), bbm_tree_leaves(relid)))
+	{
+		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);
+		AttrNumber	there = rel ? get_attnum(lfirst_oid(cell), name) : InvalidAttrNumber;
+		/* a child may have dropped what its parent declares */
+		bool		may = rel && (there <= 0 || bbm_column_may_be_null(rel, there));
+
+		if (rel)
+			table_close(rel, NoLock);
+		if (may)
+			return false;
+	}
+	return true;
 }
 
 /* Is the value known not to be null, whatever the row of the table? */

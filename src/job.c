@@ -483,7 +483,7 @@ bbm_job_sql(BbmTarget *target, BbmLeaf *leaf)
 	bbm_job_parts(target->migration, &parts);
 	/* a row that has left its range: what follows may do it again, or has left it out */
 	if (undone == NULL && leaf->checks_key)
-		undone = psprintf("NOT (%s)", range);
+		undone = psprintf("(%s) IS NOT TRUE", range);
 	/* a row that meets the filter and the check is not to be done again */
 	if (target->repairs == BBM_REPAIRS_CHECK)
 		range = psprintf("%s\n) AND (%s", range, bbm_job_found(target));

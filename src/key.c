@@ -13,6 +13,8 @@
  *	  either depends on held fast: what comes back is the same value.  They are
  *	  compared as values, never as texts.
  *
+ *	  A bound is never null.  Of the rows only the first column may be: see nulls.c.
+ *
  *-------------------------------------------------------------------------
  */
 #include "key.h"
@@ -22,6 +24,7 @@
 #include "access/table.h"
 #include "catalog/index.h"
 #include "catalog/pg_am_d.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_operator.h"
@@ -40,6 +43,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "nulls.h"
 #include "txn.h"
 
 /* ----------------------------------------------------------------
@@ -146,8 +150,6 @@ resolve_column(BbmKeyColumn *column, Relation rel, AttrNumber attnum)
 						format_type_be(attribute->atttypid)),
 				 errdetail("The type has no default btree operator class, so its values have no order."),
 				 errhint("Name a column of another type, or use BlockRangeBatchingStrategy.")));
-	if (!bbm_column_not_null(RelationGetDescr(rel), attnum))
-		bbm_key_may_be_null(column->name, RelationGetRelationName(rel));
 	/* the names that regclass and the like are written as are not their order, and may change */
 	if (type->btree_opintype == OIDOID)
 		column->type = OIDOID;
@@ -164,18 +166,31 @@ resolve_column(BbmKeyColumn *column, Relation rel, AttrNumber attnum)
 	fmgr_info(function, &column->in);
 }
 
-/* The error for a column that a key cannot have. */
+/*
+ * Raises an error when a column that must not be null in the table may be: all but
+ * the first (see nulls.c).  The table is open and locked.
+ */
 void
-bbm_key_may_be_null(const char *column, const char *table)
+bbm_key_check_nulls(const BbmKey *key, Relation rel)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("column \"%s\" of table \"%s\" may be null", column, table),
-			 errdetail("Rows with a null key are in no range, so they would never be done."),
-			 errhint("Declare the column NOT NULL, name another key, or use BlockRangeBatchingStrategy.")));
+	for (int i = 1; i < key->n; i++)
+	{
+		const char *column = key->columns[i].name;
+		AttrNumber	attnum = get_attnum(RelationGetRelid(rel), column);
+
+		/* a child may have dropped what its parent declares */
+		if (attnum > 0 && !bbm_column_may_be_null(rel, attnum))
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("column \"%s\" of table \"%s\" may be null", column, RelationGetRelationName(rel)),
+				 errdetail("Of a batching key of several columns only the first may be: a row in which another is null would be in a range or in none, as the ranges happen to be."),
+				 errhint("Declare the column NOT NULL, add a CHECK (%s IS NOT NULL) and validate it, or name another key.",
+						 quote_identifier(column))));
+	}
 }
 
-/* The error for a row that no range has. */
+/* The error for a row that could not be, and that no range has. */
 void
 bbm_key_has_null(const BbmKeyColumn *column)
 {
@@ -183,8 +198,9 @@ bbm_key_has_null(const BbmKeyColumn *column)
 	ereport(ERROR,
 			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 			 errmsg("a row has a null key"),
-			 errdetail("Column \"%s\" is declared NOT NULL, but holds a null.", column->name),
-			 errhint("Mend the row, or name another key.")));
+			 errdetail("Column \"%s\" holds a null. It could not when the migration was begun, or is declared NOT NULL.",
+					   column->name),
+			 errhint("Give the row a key, or name another one.")));
 }
 
 /*
@@ -223,6 +239,9 @@ bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name, const char *ind
 	}
 	key->is_integer = key->n == 1 && (key->columns[0].type == INT2OID || key->columns[0].type == INT4OID ||
 									  key->columns[0].type == INT8OID);
+	/* of a partitioned table each partition is checked */
+	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		bbm_key_check_nulls(key, rel);
 	table_close(rel, NoLock);
 }
 
@@ -297,7 +316,7 @@ bbm_key_keep_order(BbmKey *key, const char *words)
 		int			length = strlen(column->words);
 
 		rest = strncmp(rest, column->words, length) == 0 ? rest + length : NULL;
-		column->descending = rest && strncmp(rest, " DESC", 5) == 0;
+		column->descending = column->nulls_first = rest && strncmp(rest, " DESC", 5) == 0;
 		key->is_mixed |= column->descending;
 		if (column->descending)
 			rest += 5;
@@ -321,6 +340,7 @@ bbm_key_use_order(BbmKey *key, const BbmKeyIndex *index)
 	for (int i = 0; i < key->n; i++)
 	{
 		key->columns[i].descending = index->descending[i];
+		key->columns[i].nulls_first = index->nulls_first[i];
 		key->is_mixed |= index->descending[i];
 	}
 }
@@ -417,7 +437,10 @@ index_fits(const BbmKey *key, Relation heap, Relation index, BbmKeyIndex *found)
 	found->is_unique = form->indisunique && form->indnkeyatts == key->n;
 	found->backwards = (index->rd_indoption[0] & INDOPTION_DESC) != 0;
 	for (int i = 0; i < key->n; i++)
+	{
 		found->descending[i] = ((index->rd_indoption[i] & INDOPTION_DESC) != 0) != found->backwards;
+		found->nulls_first[i] = ((index->rd_indoption[i] & INDOPTION_NULLS_FIRST) != 0) != found->backwards;
+	}
 	return true;
 }
 
@@ -753,8 +776,15 @@ bbm_key_list_sql(const BbmKey *key, const char *alias, bool order, bool reverse)
 		if (i > 0)
 			appendStringInfoString(&sql, ", ");
 		append_column(&sql, &key->columns[i], alias);
-		if (order && key->columns[i].descending != reverse)
-			appendStringInfoString(&sql, " DESC");
+		if (order)
+		{
+			bool		descending = key->columns[i].descending != reverse;
+			bool		nulls_first = key->columns[i].nulls_first != reverse;
+
+			/* without a word nulls come last, or first where it descends */
+			appendStringInfo(&sql, "%s%s", descending ? " DESC" : "",
+							 nulls_first == descending ? "" : nulls_first ? " NULLS FIRST" : " NULLS LAST");
+		}
 	}
 	return sql.data;
 }

@@ -27,6 +27,7 @@ typedef struct BbmKeyColumn
 	bool		typbyval;
 	Oid			collation;
 	bool		descending;		/* in the order of the key, whose first column ascends */
+	bool		nulls_first;	/* where the index read in that order has nulls: a query that is to use it says so */
 	char	   *cast;			/* "::type" where the operators do not take the column as it is, or "" */
 	char	   *words;			/* what its values are ordered by, for bbm_key_order_words */
 	char	   *op[BTMaxStrategyNumber + 1];	/* "OPERATOR(schema.<)" ... */
@@ -51,6 +52,7 @@ typedef struct BbmKeyIndex
 	bool		is_unique;		/* over just these columns */
 	bool		backwards;		/* read backwards, it has the key's order */
 	bool		descending[BBM_MAX_KEY_COLUMNS];	/* read so */
+	bool		nulls_first[BBM_MAX_KEY_COLUMNS];	/* read so */
 } BbmKeyIndex;
 
 extern void bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name, const char *index_name);
@@ -59,7 +61,7 @@ extern bool bbm_key_find_index(const BbmKey *key, Relation heap, const char *ind
 							   BbmKeyIndex *found);
 extern char *bbm_key_default_columns(Oid relid, const char *index_name);
 extern const char *bbm_key_words(const BbmKey *key);
-pg_noreturn extern void bbm_key_may_be_null(const char *column, const char *table);
+extern void bbm_key_check_nulls(const BbmKey *key, Relation rel);
 pg_noreturn extern void bbm_key_has_null(const BbmKeyColumn *column);
 extern bool bbm_key_is_current(const BbmKey *key, Oid relid);
 extern char *bbm_key_order_list(const BbmKey *key);

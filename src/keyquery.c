@@ -17,6 +17,7 @@
 #include "strategy.h"
 
 #include "lib/stringinfo.h"
+#include "utils/builtins.h"
 #include "utils/portal.h"
 
 #include "guc.h"
@@ -55,6 +56,12 @@ query_text(const BbmKeyWalk *walk, bool backwards)
 	if (walk->to)
 	{
 		appendStringInfo(&sql, "%s%s", word, bbm_key_compare_sql(key, alias, "<=", nargs + 1));
+		word = " AND ";
+	}
+	/* not said by a bound: in no range is a row whose key is null */
+	if (!walk->from && !walk->to)
+	{
+		appendStringInfo(&sql, "%s%s.%s IS NOT NULL", word, alias, quote_identifier(key->columns[0].name));
 		word = " AND ";
 	}
 	/* it may end in a comment */

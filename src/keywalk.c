@@ -14,6 +14,9 @@
  *	  that agree in all but the last two, and so on.  That serves columns of
  *	  any directions, which a row comparison does not.
  *
+ *	  Rows in which the first column is null are passed over, wherever the index has
+ *	  them: with a bound by the comparison with it, without one by a key that says so.
+ *
  *-------------------------------------------------------------------------
  */
 #include "strategy.h"
@@ -46,6 +49,7 @@ typedef struct IndexWalk
 	Relation	heap;
 	Relation	index;
 	bool		backwards;
+	bool		skips_nulls;	/* the key's first column may be null */
 	IndexScanDesc scan;			/* NULL: no part of the walk is open */
 	TupleTableSlot *slot;
 	Buffer		vm_buffer;
@@ -93,6 +97,8 @@ open_relations(IndexWalk *walk, BbmTarget *target, BbmLeaf *leaf)
 		walk->index = index_open(leaf->index, AccessShareLock);
 	}
 	walk->backwards = leaf->backwards;
+	/* as of now: whoever drops a NOT NULL waits for no walk */
+	walk->skips_nulls = !bbm_column_not_null(RelationGetDescr(walk->heap), walk->index->rd_index->indkey.values[0]);
 }
 
 /* Takes a snapshot of its own, so that it sees what committed before the caller got its locks. */
@@ -139,7 +145,11 @@ open_part(IndexWalk *walk)
 
 	if (walk->scan)
 		index_endscan(walk->scan);
-	if (walk->from)
+	/* no comparison leads past those rows of which no range has any */
+	if (walk->from == NULL && walk->skips_nulls)
+		ScanKeyEntryInitialize(&keys[n++], SK_ISNULL | SK_SEARCHNOTNULL, 1, InvalidStrategy, InvalidOid, InvalidOid,
+							   InvalidOid, (Datum) 0);
+	else if (walk->from)
 	{
 		bool		descending = walk->key->columns[walk->agree].descending;
 		bool		inclusive = !walk->after && walk->agree == walk->key->n - 1;

@@ -23,6 +23,7 @@
  */
 #include "pass.h"
 
+#include "nulls.h"
 #include "printable.h"
 #include "target.h"
 #include "tree.h"
@@ -178,6 +179,8 @@ bbm_pass_ended(BbmTarget *target)
 	bbm_tree_tell(target);
 	if (!BBM_PASS_VERIFIES(state.pass))
 	{
+		/* before it has caught up, so that a row which is given a key then is among those that have come since */
+		bbm_null_keys_check(target);
 		if (migration->follow && state.pass == BBM_FIRST_PASS && extend(target, &state))
 			return false;
 		if (!migration->verify && !needs_check(target, state.pass))
@@ -201,6 +204,8 @@ bbm_pass_ended(BbmTarget *target)
 	}
 	else if (!bbm_tree_has_new(target))
 	{
+		/* another session may have added some since the pass that has worked */
+		bbm_null_keys_check(target);
 		/* nothing is left to do; are the rows as they should be? */
 		if (!target->rounds || !migration->verify || state.is_wide)
 			return true;

@@ -162,19 +162,21 @@ find_index(BbmTarget *target, BbmLeaf *leaf, Relation rel)
 {
 	BbmKeyIndex found;
 
-	for (int i = 0; i < target->key.n; i++)
-	{
-		AttrNumber	attnum = get_attnum(leaf->relid, target->key.columns[i].name);
-
-		/* a child may have dropped what its parent declares */
-		if (attnum <= 0 || !bbm_column_not_null(RelationGetDescr(rel), attnum))
-			bbm_key_may_be_null(target->key.columns[i].name, RelationGetRelationName(rel));
-	}
 	if (!bbm_key_find_index(&target->key, rel, bbm_index_name(target, leaf), false, &found))
 		no_index(target, leaf, rel);
+	for (int i = 0; i < target->key.n; i++)
+		target->key.columns[i].nulls_first = found.nulls_first[i];
 	/* only a heap's is walked by hand: others may have rows, and indexes, of another nature */
 	leaf->index = rel->rd_rel->relam == HEAP_TABLE_AM_OID ? found.oid : InvalidOid;
 	leaf->backwards = found.backwards;
+}
+
+/* Are nulls only where they may be, and found where they are looked for? */
+static void
+check_nulls(const BbmTarget *target, Relation rel)
+{
+	if (target->strategy->has_key)
+		bbm_key_check_nulls(&target->key, rel);
 }
 
 /* The name that the leaf's index must have, if any: a partition's has another than its root's. */
@@ -263,6 +265,8 @@ check_leaves_of_tree(BbmTarget *target, BbmLeaf *whole)
 		if (rel && could_change_key(target, leaf.relid))
 			whole->checks_key = true;
 		target->leaves++;
+		if (rel)
+			check_nulls(target, rel);
 		if (rel && rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
 			whole->is_foreign = true;
 		else if (rel && target->strategy->has_key)
@@ -381,7 +385,9 @@ leaf_resolve(BbmTarget *target, BbmLeaf *leaf, Relation rel)
 	leaf->checks_key = could_change_key(target, leaf->relid);
 	if (leaf->whole_tree)
 		check_leaves_of_tree(target, leaf);
-	else if (target->strategy->has_key && !leaf->is_foreign)
+	else
+		check_nulls(target, rel);
+	if (!leaf->whole_tree && target->strategy->has_key && !leaf->is_foreign)
 		find_index(target, leaf, rel);
 	/* it shows keys of rows that the owner may not see */
 	if (target->as_owner)

@@ -1,0 +1,311 @@
+/*-------------------------------------------------------------------------
+ *
+ * nulls.c
+ *		Columns that may be null, and the rows in which they are.
+ *
+ * NOTES
+ *	  The first column of a batching key may be null by the table's schema.  A row
+ *	  in which it is null is in no range: comparisons with the bounds of one are
+ *	  not true for it.  So when all ranges are done it is looked whether there is
+ *	  such a row that is to be done, and if so the migration fails.
+ *
+ *	  Only the first column: a comparison of rows is decided by the first columns
+ *	  that differ, so that a null further on would let a row be in a range or in
+ *	  none, as the ranges happen to be cut.
+ *
+ *	  To do these rows as a last batch would not be exact.  They have no order, so
+ *	  that they can only be done all at once, however many they are, and nothing
+ *	  tells one that has been done from one that has come since.
+ *
+ *	  The look is taken under the migration's lock, with a snapshot of its own.  A
+ *	  row that another session commits before is seen; one that commits after it has
+ *	  come later, as any row that is inserted where all is done.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "nulls.h"
+
+#include "access/table.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_class.h"
+#include "nodes/makefuncs.h"
+#include "optimizer/optimizer.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "spi.h"
+#include "strategy.h"
+#include "target.h"
+#include "tree.h"
+#include "txn.h"
+
+/* More rows than this are not counted: the migration's lock is held meanwhile. */
+#define BBM_MOST_NULL_KEYS 100000
+
+/* ----------------------------------------------------------------
+ * Columns
+ * ----------------------------------------------------------------
+ */
+
+static List *
+null_test(Relation rel, AttrNumber attnum, NullTestType type)
+{
+	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel), attnum - 1);
+	NullTest   *test = makeNode(NullTest);
+
+	test->arg = (Expr *) makeVar(1, attnum, attribute->atttypid, attribute->atttypmod, attribute->attcollation, 0);
+	test->nulltesttype = type;
+	test->argisrow = false;
+	test->location = -1;
+	return list_make1(test);
+}
+
+/* What the table's CHECK constraints say of each of its rows: those that hold for all that are there. */
+static List *
+valid_checks(Relation rel)
+{
+	TupleConstr *constraints = RelationGetDescr(rel)->constr;
+	List	   *checks = NIL;
+
+	for (int i = 0; constraints && i < constraints->num_check; i++)
+	{
+		Node	   *check;
+
+		if (!bbm_check_is_valid(&constraints->check[i]))
+			continue;
+		check = eval_const_expressions(NULL, stringToNode(constraints->check[i].ccbin));
+		checks = list_concat(checks, make_ands_implicit((Expr *) canonicalize_qual((Expr *) check, true)));
+	}
+	return checks;
+}
+
+/* May the column be null, for all that the table itself says?  It is open and locked. */
+bool
+bbm_column_may_be_null(Relation rel, AttrNumber attnum)
+{
+	if (bbm_column_not_null(RelationGetDescr(rel), attnum))
+		return false;
+	/* a check is not violated by what makes it null: in that sense it is implied */
+	return !predicate_implied_by(null_test(rel, attnum, IS_NOT_NULL), valid_checks(rel), true);
+}
+
+/* Does the index lead to the rows in which the column is null, and "known" is true, without those in which it is not? */
+static bool
+leads_to_nulls(Relation index, AttrNumber attnum, List *known, List *is_null)
+{
+	Form_pg_index form = index->rd_index;
+	List	   *predicate = RelationGetIndexPredicate(index);
+
+	if (!form->indisvalid || !form->indisready || index->rd_rel->relam != BTREE_AM_OID ||
+		!predicate_implied_by(predicate, known, false))
+		return false;
+	return form->indkey.values[0] == attnum || predicate_implied_by(is_null, predicate, false);
+}
+
+/*
+ * Is there an index that answers whether the column is null in any row that meets
+ * the conditions (a list, implicitly AND'ed, of Vars of table 1)?  The table is
+ * open and locked.
+ */
+bool
+bbm_nulls_have_index(Relation rel, AttrNumber attnum, List *conditions)
+{
+	List	   *is_null = null_test(rel, attnum, IS_NULL);
+	List	   *known = list_concat_copy(is_null, conditions);
+	List	   *indexes = RelationGetIndexList(rel);
+	bool		found = false;
+	ListCell   *cell;
+
+	foreach(cell, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+
+		found |= leads_to_nulls(index, attnum, known, is_null);
+		index_close(index, AccessShareLock);
+	}
+	list_free(indexes);
+	return found;
+}
+
+/* ----------------------------------------------------------------
+ * Rows
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Counts rows of a table, or of what stands for it in SQL, in which one of the
+ * columns (a list of names) is null: up to "most", if not 0.
+ */
+static int64
+count_nulls(const BbmTarget *target, const char *source, List *columns, const char *condition, int64 most)
+{
+	StringInfoData sql;
+	bool		isnull;
+	int64		rows;
+	int			level;
+	ListCell   *cell;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM (SELECT 1 FROM %s AS %s WHERE (", source, target->alias);
+	foreach(cell, columns)
+		appendStringInfo(&sql, "%s%s.%s IS NULL", foreach_current_index(cell) > 0 ? " OR " : "", target->alias,
+						 quote_identifier(lfirst(cell)));
+	/* it may end in a comment */
+	appendStringInfo(&sql, ")%s%s%s", condition ? " AND (" : "", condition ? condition : "", condition ? "\n)" : "");
+	if (most > 0)
+		appendStringInfo(&sql, " LIMIT " INT64_FORMAT, most);
+	appendStringInfoString(&sql, ") AS nulls");
+
+	level = bbm_job_settings(target->migration);
+	/* whatever is thought of how many they are: most often there is none, as the index says at once */
+	bbm_guc_set("enable_seqscan", "off", true);
+	bbm_guc_set("jit", "off", true);
+	if (bbm_spi_execute(sql.data, true, 0) != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "could not look for rows whose key is null");
+	rows = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+	bbm_user_settings_end(level);
+	pfree(sql.data);
+	return rows;
+}
+
+/* Names of the key's columns that may be null in the table, as far as it has them. */
+static List *
+nullable_columns(const BbmKey *key, Relation rel)
+{
+	List	   *columns = NIL;
+
+	for (int i = 0; i < key->n; i++)
+	{
+		AttrNumber	attnum = get_attnum(RelationGetRelid(rel), key->columns[i].name);
+
+		if (attnum > 0 && bbm_column_may_be_null(rel, attnum))
+			columns = lappend(columns, key->columns[i].name);
+	}
+	return columns;
+}
+
+/*
+ * How many rows there are, as of the active snapshot, whose key is null and that
+ * meet the condition, if there is one: no more than "most" are counted, if that is
+ * not 0.  *table is the first table that has some.  Needs a transaction and SPI;
+ * the current user is the owner.
+ */
+int64
+bbm_null_keys(BbmTarget *target, const char *condition, int64 most, char **table)
+{
+	List	   *leaves = bbm_tree_leaves(target->relid);
+	List	   *of_all = NIL;
+	int64		rows = 0;
+	ListCell   *cell;
+
+	*table = NULL;
+	foreach(cell, leaves)
+	{
+		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);
+		List	   *columns = rel ? nullable_columns(&target->key, rel) : NIL;
+		char	   *name;
+		int64		found;
+
+		/* another session may have dropped it: then it has no rows.  What we ask stays locked */
+		if (rel)
+			table_close(rel, columns == NIL ? AccessShareLock : NoLock);
+		if (columns == NIL || (most > 0 && rows >= most))
+			continue;
+		/* what the owner is not to see he is not shown the number of */
+		if (target->as_owner)
+		{
+			of_all = columns;
+			continue;
+		}
+		name = bbm_table_sql_name(lfirst_oid(cell));
+		found = count_nulls(target, psprintf("ONLY %s", name), columns, condition, most > 0 ? most - rows : 0);
+		if (found > 0 && *table == NULL)
+			*table = name;
+		rows += found;
+	}
+	if (of_all != NIL)
+	{
+		*table = bbm_table_sql_name(target->relid);
+		rows = count_nulls(target, psprintf("%s%s", target->is_tree ? "" : "ONLY ", *table), of_all, condition, most);
+	}
+	return rows;
+}
+
+/* What there is to say of such rows; "undone": they are to be done, else they do not meet the check. */
+static void
+report(int elevel, const BbmTarget *target, int64 rows, const char *table, bool undone)
+{
+	const BbmMigration *migration = target->migration;
+	const char *key = bbm_key_words(&target->key);
+	const char *column = quote_identifier(target->key.columns[0].name);
+
+	ereport(elevel,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 rows > BBM_MOST_NULL_KEYS ?
+			 errmsg("more than %d rows have a null key and are in no range", BBM_MOST_NULL_KEYS) :
+			 errmsg_plural(INT64_FORMAT " row has a null key and is in no range",
+						   INT64_FORMAT " rows have a null key and are in no range", rows, rows),
+			 undone ?
+			 errdetail("\"%s\" is null there, in table %s for one.", key, table) :
+			 errdetail("\"%s\" is null there, in table %s for one, and the check is not met: %s", key, table,
+					   migration->check_clause),
+			 migration->skip_null_keys ? errhint("They are left as they are, as skip_null_keys says.") :
+			 elevel < ERROR ?
+			 errhint("The migration will fail when all else is done, unless this is done by hand WHERE %s IS NULL and is seen by its \"where\", or skip_null_keys says that they are to stay as they are.",
+					 column) :
+			 errhint("Do by hand what is to be done WHERE %s IS NULL. If they then still count, as nothing shows that they are done, or if they are to stay as they are, say so with bbm_alter(…, skip_null_keys => true). Then start the migration again.",
+					 column)));
+}
+
+/* How many rows are in no range and to be done, or (*undone false) not as they should be. */
+static int64
+undone_rows(BbmTarget *target, char **table, bool *undone)
+{
+	const BbmMigration *migration = target->migration;
+	int64		rows;
+
+	if (!target->strategy->has_key)
+		return 0;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	*undone = true;
+	rows = bbm_null_keys(target, migration->where_clause, BBM_MOST_NULL_KEYS + 1, table);
+	if (rows == 0 && migration->verify && migration->check_clause && !migration->skip_null_keys)
+	{
+		*undone = false;
+		rows = bbm_null_keys(target, psprintf("(%s\n) IS NOT TRUE", migration->check_clause), BBM_MOST_NULL_KEYS + 1,
+							 table);
+	}
+	PopActiveSnapshot();
+	return rows;
+}
+
+/* All ranges are done: an error if that is not all.  Caller has bbm_migration_lock. */
+void
+bbm_null_keys_check(BbmTarget *target)
+{
+	char	   *table;
+	bool		undone;
+	int64		rows = target->migration->skip_null_keys ? 0 : undone_rows(target, &table, &undone);
+
+	if (rows == 0)
+		return;
+	bbm_failing_code = BBM_CODE_COLUMN;
+	report(ERROR, target, rows, table, undone);
+}
+
+/* What is left, or will be: for who defines a migration or tries it, and when it is finished. */
+void
+bbm_null_keys_warn(BbmTarget *target)
+{
+	char	   *table;
+	bool		undone;
+	int64		rows = undone_rows(target, &table, &undone);
+
+	if (rows > 0 && undone)
+		report(WARNING, target, rows, table, true);
+}
