@@ -45,6 +45,7 @@ SELECT bbm_create('odd table', '"Odd Schema"."Odd ""Table"',
 SELECT bbm_create('literal table', 'Odd Schema.Odd "Table',
                   'UPDATE "Odd Schema"."Odd ""Table" SET v = v + 1 WHERE "The Key" BETWEEN $1 AND $2',
                   column_name => 'The Key') AS id;
+CREATE INDEX ON t (b);
 SELECT bbm_create('null', 't', 'UPDATE t SET b = id WHERE id IN (SELECT id FROM t WHERE b IS NULL ORDER BY id LIMIT $3)',
                   column_name => 'b', batching_strategy => 'NullKeySetBatchingStrategy', batch_size => 4) AS id;
 SELECT bbm_create('delete', 't', '/* all that are odd */ DELETE FROM t WHERE id BETWEEN $1 AND $2 AND id % 2 = 1') AS id;

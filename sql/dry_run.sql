@@ -105,6 +105,7 @@ ALTER TABLE k ALTER a SET NOT NULL, ALTER b SET NOT NULL;
 CREATE UNIQUE INDEX ON k (a, b DESC);
 INSERT INTO k SELECT i % 7, i, i / 10 FROM generate_series(1, 500) i;
 CREATE INDEX ON k (g);
+CREATE INDEX ON k (filled);
 VACUUM ANALYZE k;
 SET client_min_messages = warning;
 SELECT bbm_update('composite', 'k', 'n = n + 1', column_name => 'a, b', batch_size => 50) > 0 AND

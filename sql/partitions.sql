@@ -58,6 +58,7 @@ CALL bbm_run('of leaf');
 SELECT n, count(*) FROM tree GROUP BY n;
 SELECT name, rows_done FROM bbm_status() ORDER BY name;
 -- blocks, deletes, and columns that are null
+CREATE INDEX ON tree (note);
 SELECT bbm_update('blocks', 'tree', 'n = n + 1', 'n = 5', batching_strategy => 'BlockRangeBatchingStrategy') > 0 AS blocks,
        bbm_update('null', 'tree', 'note = ''x''', column_name => 'note', batch_size => 4,
                   batching_strategy => 'NullKeySetBatchingStrategy') > 0 AS null,

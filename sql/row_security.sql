@@ -26,6 +26,7 @@ CREATE FUNCTION outcome() RETURNS TABLE (status smallint, code smallint, partiti
 
 -- a plain table: no key of a row that the owner may not see, in jobs, bounds, errors and estimates
 CREATE TABLE secret (id int PRIMARY KEY, mine boolean NOT NULL, n int NOT NULL DEFAULT 0, k text UNIQUE NOT NULL, gone int);
+CREATE INDEX ON secret (gone);
 INSERT INTO secret SELECT i, i % 10 = 0, 0, 'k' || i FROM generate_series(1, 105) i;
 ALTER TABLE secret ENABLE ROW LEVEL SECURITY;
 CREATE POLICY mine ON secret TO bbm_rls_app USING (mine);
@@ -94,6 +95,7 @@ BEGIN
     CREATE TABLE pt_1 PARTITION OF pt FOR VALUES FROM (0) TO (10);
     CREATE TABLE pt_2 PARTITION OF pt FOR VALUES FROM (10) TO (20);
     CREATE TABLE pt_3 PARTITION OF pt FOR VALUES FROM (20) TO (30);
+    CREATE INDEX ON pt (b);
     INSERT INTO pt SELECT generate_series(0, 29);
     GRANT SELECT, UPDATE, DELETE ON pt, pt_1, pt_2, pt_3 TO bbm_rls_app;
     CREATE TRIGGER stop AFTER UPDATE ON pt FOR EACH ROW EXECUTE FUNCTION stop();

@@ -126,6 +126,7 @@ SELECT bbm_create('f_text', 't', 'f_text', max_value => 1) AS id;
 CALL bbm_run('f_text');
 
 -- while the column is null somewhere
+CREATE INDEX ON t (filled);
 SELECT bbm_create('null', 't', 'UPDATE t SET filled = id WHERE id IN
                                 (SELECT id FROM t WHERE filled IS NULL ORDER BY id LIMIT $3)',
                   column_name => 'filled', batching_strategy => 'NullKeySetBatchingStrategy', batch_size => 8) AS id;

@@ -22,6 +22,7 @@ END $$;
 -- in public
 CREATE EXTENSION bbm;
 CREATE TABLE app.t (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0, filled bigint);
+CREATE INDEX ON app.t (filled);
 INSERT INTO app.t SELECT generate_series(1, 20);
 \i :statements
 DROP TABLE app.t;
@@ -32,6 +33,7 @@ CREATE SCHEMA regress_ops;
 CREATE EXTENSION bbm SCHEMA regress_ops;
 SET search_path = app, public, regress_ops;
 CREATE TABLE app.t (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0, filled bigint);
+CREATE INDEX ON app.t (filled);
 INSERT INTO app.t SELECT generate_series(1, 20);
 \i :statements
 RESET search_path;

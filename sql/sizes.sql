@@ -217,6 +217,7 @@ BEGIN
     RETURN changed;
 END $$;
 UPDATE tags SET n = NULL;
+CREATE INDEX ON tags (n);
 SELECT bbm_create('nulls', 'tags', 'slow_nulls', column_name => 'n', batch_size => 50, target_duration => '150 ms',
                   batching_strategy => 'NullKeySetBatchingStrategy') AS id;
 CALL bbm_run('nulls');

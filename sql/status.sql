@@ -74,6 +74,7 @@ SELECT * FROM jobs('m');
 
 -- while the column is null somewhere
 CREATE TABLE filled (id int PRIMARY KEY, f int);
+CREATE INDEX ON filled (f);
 INSERT INTO filled SELECT generate_series(1, 10);
 ANALYZE filled;
 CREATE FUNCTION fill(table_name text, column_name text, min bigint, max bigint, batch_size int) RETURNS int

@@ -49,8 +49,27 @@ CALL bbm_run('loose pairs');
 SELECT count(*) = ceil((SELECT count(DISTINCT (w, k)) FROM ties) / 7.0) AS right_count, sum(rows) FROM jobs('loose pairs');
 SELECT n, count(*) FROM ties GROUP BY n;
 
--- while there are rows that are null
+-- while there are rows that are null: an index finds them, and goes on to
 UPDATE ties SET n = 0;
+SELECT bbm_update('x', 'ties', 'v = k', column_name => 'v', batching_strategy => 'NullKeySetBatchingStrategy');
+SELECT bbm_update('small', 'ties', 'v = k', column_name => 'v', batching_strategy => 'NullKeySetBatchingStrategy', allow_full_scan => true) > 0 AS defined;
+CREATE FUNCTION try_index(definition text, clause text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE 'CREATE INDEX answers ON ties ' || definition;
+    PERFORM bbm_drop('x', true);
+    PERFORM bbm_update('x', 'ties', 'v = k', clause, 'v', batching_strategy => 'NullKeySetBatchingStrategy');
+    DROP INDEX answers;
+    RETURN 'taken';
+EXCEPTION WHEN feature_not_supported THEN
+    RETURN 'refused';
+END $$;
+SELECT d AS index, w AS "where", try_index(d, w) FROM (VALUES
+    ('(v)', NULL), ('(v DESC NULLS LAST, k)', NULL), ('(k) WHERE v IS NULL', NULL), ('((v IS NULL)) WHERE v IS NULL', NULL),
+    ('(v) WHERE v IS NULL OR k > 3', NULL), ('(v) WHERE k > 3', 'k > 5 -- narrower'), ('(k) WHERE v IS NULL AND k > 3', 'k = 4'),
+    ('(k, v)', NULL), ('(v) WHERE v IS NOT NULL', NULL), ('(v) WHERE k > 3', NULL), ('(v) WHERE k > 3', 'k > 1'),
+    ('(k) WHERE v IS NULL OR k > 3', NULL), ('USING hash (v)', NULL), ('USING brin (v)', NULL), ('((v + 1))', NULL)) t(d, w);
+CREATE INDEX ties_v ON ties (v);
+SELECT bbm_drop('x', true);
 SELECT bbm_update('null', 'ties', 'v = k, n = n + 1', column_name => 'v', batch_size => 30,
                   batching_strategy => 'NullKeySetBatchingStrategy') > 0 AS defined;
 CALL bbm_run('null');
@@ -80,6 +99,45 @@ SELECT bbm_create('busy', 'ties', 'busy', column_name => 'v', batch_size => 100,
 CALL bbm_run('busy');
 \set VERBOSITY default
 SELECT code, regexp_replace(message, '\d+', 'n') AS message FROM outcome('busy');
+-- an index that goes in mid-run ends it before the next job, whoever drops it, and it goes on when there is another
+UPDATE ties SET v = NULL;
+CREATE FUNCTION drops_index(a bigint, b bigint) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE ties SET v = k WHERE ctid = ANY (ARRAY(SELECT ctid FROM ties WHERE v IS NULL LIMIT 40));
+    DROP INDEX IF EXISTS ties_v;
+    RETURN 40;
+END $$;
+SELECT bbm_create('dropped', 'ties', 'drops_index', column_name => 'v', batching_strategy => 'NullKeySetBatchingStrategy') > 0 AS defined;
+\set VERBOSITY terse
+CALL bbm_run('dropped');
+SELECT * FROM outcome('dropped');
+SELECT count(*) FROM ties WHERE v IS NULL;
+CREATE INDEX ties_v ON ties (v) WHERE v IS NULL;
+SELECT bbm_alter('dropped', job => 'UPDATE ties SET v = k WHERE v IS NULL');
+CALL bbm_run('dropped');
+SELECT count(*) FROM ties WHERE v IS NULL;
+-- of partitions each has to have one, whether they are gone over one by one or as one table
+CREATE TABLE parted (k int NOT NULL, v int) PARTITION BY LIST (k);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1);
+CREATE TABLE parted_2 PARTITION OF parted FOR VALUES IN (2);
+INSERT INTO parted SELECT 1 + i % 2 FROM generate_series(1, 20) i;
+CREATE INDEX ON parted_1 (v);
+SELECT bbm_update('x', 'parted', 'v = 1', column_name => 'v', batching_strategy => 'NullKeySetBatchingStrategy');
+SELECT bbm_create('x', 'parted', 'UPDATE parted SET v = 1 WHERE v IS NULL', column_name => 'v', batching_strategy => 'NullKeySetBatchingStrategy');
+-- what is not null needs none; nor does one that only looks
+ALTER TABLE parted_2 ADD CHECK (v IS NOT NULL) NOT VALID;
+SELECT bbm_update('x', 'parted', 'v = 1', column_name => 'v', batching_strategy => 'NullKeySetBatchingStrategy');
+UPDATE parted_2 SET v = 1;
+ALTER TABLE parted_2 VALIDATE CONSTRAINT parted_2_v_check;
+SELECT bbm_update('x', 'parted', 'v = 1', column_name => 'v', batching_strategy => 'NullKeySetBatchingStrategy') > 0 AS defined;
+DROP INDEX parted_1_v_idx;
+SELECT bbm_verify('x');
+CALL bbm_run('x');
+SELECT code, message FROM outcome('x');
+SELECT bbm_alter('x', allow_full_scan => true);
+CALL bbm_run('x');
+SELECT bbm_drop('x');
+\set VERBOSITY default
 SELECT bbm_update('x', 'ties', 'v = 1', batching_strategy => 'NullKeySetBatchingStrategy');
 SELECT bbm_update('x', 'ties', 'v = 1', column_name => 'nope', batching_strategy => 'NullKeySetBatchingStrategy');
 SELECT bbm_update('x', 'ties', 'v = 1', column_name => 'xmin', batching_strategy => 'NullKeySetBatchingStrategy');
@@ -100,7 +158,7 @@ SELECT bbm_update('x', 'ties', 'n = 1', batching_strategy => 'BlockRange');
 
 DROP EXTENSION bbm;
 DROP EXTENSION file_fdw CASCADE;
-DROP TABLE ties CASCADE;
-DROP FUNCTION outcome, jobs, busy;
+DROP TABLE ties, parted CASCADE;
+DROP FUNCTION outcome, jobs, busy, drops_index, try_index;
 ALTER SYSTEM RESET bbm.enabled;
 SELECT pg_reload_conf();

@@ -43,6 +43,7 @@ UPDATE items SET price = NULL WHERE id = 2;
 SELECT bbm_verify('fill', 'price >= 0');
 
 -- other keys and strategies
+CREATE INDEX ON items (total) WHERE total IS NULL;
 SELECT bbm_update('by code', 'items', 'total = 0', 'total IS NULL', column_name => 'code', min_key => '{c10}', max_key => '{c10001}');
 SELECT bbm_verify('by code');
 SELECT bbm_update('by both', 'items', 'total = 0', 'total IS NULL', batching_strategy => 'BlockRangeBatchingStrategy');
@@ -186,6 +187,7 @@ SELECT * FROM passes WHERE name = 'fills';
 /* A check that takes longer than bbm.max_batch_time comes to its end. */
 
 CREATE TABLE looks (id integer PRIMARY KEY, n integer);
+CREATE INDEX ON looks (n);
 INSERT INTO looks SELECT i FROM generate_series(1, 60) i;
 CREATE FUNCTION slowly(is_so boolean) RETURNS boolean LANGUAGE plpgsql STABLE AS 'BEGIN PERFORM pg_sleep(0.01); RETURN is_so; END';
 -- ranges of a key are cut smaller

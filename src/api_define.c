@@ -393,6 +393,7 @@ as_migration(const BbmDefinition *d, Oid owner)
 		.strategy = (char *) d->strategy, .search_path = (char *) d->search_path, .owner = owner,
 		.max_attempts = 1, .batch_size = 1, .pass = BBM_FIRST_PASS, .verify = d->verify && *d->verify,
 		.follow = d->follow && *d->follow, .allow_key_change = d->allow_key_change && *d->allow_key_change,
+		.allow_full_scan = d->allow_full_scan && *d->allow_full_scan,
 		.rows_stay = d->rows_stay && *d->rows_stay, .skip_null_keys = d->skip_null_keys && *d->skip_null_keys
 	};
 

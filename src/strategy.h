@@ -17,6 +17,7 @@
 #include "storage/block.h"
 #include "storage/lockdefs.h"
 #include "throttle.h"
+#include "utils/relcache.h"
 
 typedef struct BbmTarget BbmTarget;
 typedef struct BbmLeaf BbmLeaf;
@@ -49,6 +50,9 @@ typedef struct BbmStrategy
 
 	/* Resolves what of the migration is the strategy's own, if anything; an error says what does not fit. */
 	void		(*resolve) (BbmTarget *target);
+
+	/* What a table with rows, open and locked, has to have for it; an error says what it lacks.  NULL: nothing. */
+	void		(*check_table) (BbmTarget *target, Relation rel);
 
 	/* Where rows move: before a pass that works is cut in a leaf, after a batch, and before a look (at all pages). */
 	void		(*begin_pass) (BbmTarget *target, BbmLeaf *leaf, int pass);

@@ -5,21 +5,29 @@
  *
  * A job has no range (its bounds are 0 and 0, as the registry's): it is to fill
  * up to batch_size rows of its own choice.  Two at once would choose the same
- * ones, so they run one by one.
+ * ones, so they run one by one.  An index has to find these rows.
  *
  *-------------------------------------------------------------------------
  */
 #include "strategy.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_statistic.h"
 #include "catalog/pg_type_d.h"
+#include "nodes/makefuncs.h"
+#include "optimizer/optimizer.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "nulls.h"
 #include "spi.h"
+#include "statement.h"
 #include "target.h"
+#include "tree.h"
 #include "txn.h"
 
 /* A look at how many rows the jobs say they have changed is taken once in so many cuts. */
@@ -45,6 +53,66 @@ resolve(BbmTarget *target)
 				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
 				 errmsg("system column \"%s\" is never null", column),
 				 errhint("Name a column of the table.")));
+}
+
+/* Does an index answer whether there is anything to do in the table?  Needs the job's search_path. */
+static bool
+has_index(const BbmTarget *target, Relation rel, AttrNumber attnum)
+{
+	const char *where = target->migration->where_clause;
+	Node	   *condition;
+
+	if (bbm_nulls_have_index(rel, attnum, NIL))
+		return true;
+	if (where == NULL)
+		return false;
+	/* one of just those rows that meet it does as well */
+	condition = eval_const_expressions(NULL, bbm_statement_condition(RelationGetRelid(rel), where));
+	return bbm_nulls_have_index(rel, attnum,
+								make_ands_implicit((Expr *) canonicalize_qual((Expr *) condition, false)));
+}
+
+/*
+ * It is asked before each job whether a row is left, and each job looks for some:
+ * without an index that would be to read the table as often.
+ */
+static void
+check_table(BbmTarget *target, Relation rel)
+{
+	const char *column = target->migration->column_name;
+	AttrNumber	attnum = get_attnum(RelationGetRelid(rel), column);
+	const char *quoted = quote_identifier(column);
+
+	if (target->migration->allow_full_scan || rel->rd_rel->relkind != RELKIND_RELATION || attnum <= 0 ||
+		!bbm_column_may_be_null(rel, attnum) || has_index(target, rel, attnum))
+		return;
+	bbm_failing_code = BBM_CODE_STRATEGY;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("no index finds the rows of table \"%s\" in which column \"%s\" is null",
+					RelationGetRelationName(rel), column),
+			 errdetail("%s looks for them before each job: it would read the whole table as often.",
+					   target->strategy->name),
+			 errhint("CREATE INDEX CONCURRENTLY ON %s (%s) WHERE %s IS NULL. If the table is so small that it may be read, set allow_full_scan of the migration.",
+					 bbm_table_sql_name(RelationGetRelid(rel)), quoted, quoted),
+			 errtablecol(rel, attnum)));
+}
+
+/* The same before a job: an index may have been dropped.  Caller has the leaf locked. */
+static void
+check_leaf(BbmTarget *target, const BbmLeaf *leaf)
+{
+	ListCell   *cell;
+
+	foreach(cell, leaf->whole_tree ? bbm_tree_leaves(leaf->relid) : list_make1_oid(leaf->relid))
+	{
+		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);
+
+		if (rel == NULL)
+			continue;
+		check_table(target, rel);
+		table_close(rel, AccessShareLock);
+	}
 }
 
 /* "… FROM the leaf WHERE the column is null and there is something to do". */
@@ -109,6 +177,7 @@ next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range)
 		return cut->after == NULL;
 	/* a row security policy of the table's is the owner's code */
 	level = bbm_job_settings(target->migration);
+	check_leaf(target, leaf);
 	result = bbm_spi_execute_plan(probe(target, leaf), NULL, NULL, false, 1);
 	bbm_user_settings_end(level);
 	if (result != SPI_OK_SELECT)
@@ -174,6 +243,7 @@ const BbmStrategy bbm_strategy_null = {
 	.name = "NullKeySetBatchingStrategy",
 	.one_at_a_time = true,
 	.resolve = resolve,
+	.check_table = check_table,
 	.next_range = next_range,
 	.first_of = first_of,
 	.predicate = predicate,

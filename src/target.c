@@ -171,12 +171,15 @@ find_index(BbmTarget *target, BbmLeaf *leaf, Relation rel)
 	leaf->backwards = found.backwards;
 }
 
-/* Are nulls only where they may be, and found where they are looked for? */
+/* Has a table with rows what it takes: nulls only where they may be, and what the strategy needs? */
 static void
-check_nulls(const BbmTarget *target, Relation rel)
+check_table(BbmTarget *target, Relation rel)
 {
 	if (target->strategy->has_key)
 		bbm_key_check_nulls(&target->key, rel);
+	/* who only looks has to read the table anyway */
+	if (target->strategy->check_table && target->form != BBM_JOB_NONE)
+		target->strategy->check_table(target, rel);
 }
 
 /* The name that the leaf's index must have, if any: a partition's has another than its root's. */
@@ -266,7 +269,7 @@ check_leaves_of_tree(BbmTarget *target, BbmLeaf *whole)
 			whole->checks_key = true;
 		target->leaves++;
 		if (rel)
-			check_nulls(target, rel);
+			check_table(target, rel);
 		if (rel && rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
 			whole->is_foreign = true;
 		else if (rel && target->strategy->has_key)
@@ -386,7 +389,7 @@ leaf_resolve(BbmTarget *target, BbmLeaf *leaf, Relation rel)
 	if (leaf->whole_tree)
 		check_leaves_of_tree(target, leaf);
 	else
-		check_nulls(target, rel);
+		check_table(target, rel);
 	if (!leaf->whole_tree && target->strategy->has_key && !leaf->is_foreign)
 		find_index(target, leaf, rel);
 	/* it shows keys of rows that the owner may not see */

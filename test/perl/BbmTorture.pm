@@ -99,6 +99,7 @@ my %subjects = (
 	},
 	nulls => {
 		columns => q(, f bigint),
+		index   => q(CREATE INDEX ON {t} (f) WHERE f IS NULL),
 		define  => q(bbm_update('{t}', '{t}', 'f = id, n = n + 1', column_name => 'f', batching_strategy => 'NullKeySetBatchingStrategy', workers => {w}, max_attempts => 100, batch_size => {n}{r})),
 		done   => 'f IS NOT NULL OR late',
 	},

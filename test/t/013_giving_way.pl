@@ -297,6 +297,7 @@ BEGIN
 END $$;
 EOS
 gate($node, 'shut');
+value($node, 'CREATE INDEX ON h (done) WHERE done IS NULL');
 value($node, q(SELECT bbm_create('h', 'h', 'fill', column_name => 'done', batching_strategy => 'NullKeySetBatchingStrategy', batch_size => 40, start => true)));
 gets_through($node, 'LOCK TABLE against a job without ranges', 'BEGIN; LOCK TABLE h; COMMIT');
 gate($node, 'open');

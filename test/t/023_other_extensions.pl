@@ -112,6 +112,7 @@ CREATE TABLE parts_2 PARTITION OF parts FOR VALUES IN (1, 2);
 CREATE TABLE deferred (id int PRIMARY KEY, n int NOT NULL DEFAULT 0, parent int REFERENCES deferred DEFERRABLE INITIALLY DEFERRED);
 CREATE TABLE poison (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 CREATE TABLE undone (id int PRIMARY KEY, n int);
+CREATE INDEX ON undone (n);
 CREATE TABLE heap (x int, n int NOT NULL DEFAULT 0);
 CREATE TABLE many (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 CREATE TABLE log (id int, at timestamptz DEFAULT now());
