@@ -48,6 +48,8 @@ END $$;
 SELECT pg_advisory_lock(4242);
 SELECT bbm_create('mine', 'c', 'held', batch_size => 1, start => true) > 0 AS created;
 SELECT wait_for($$(SELECT jobs_finished = 18 FROM bbm_status('mine'))$$);
+-- in the next batch, that is: not in a rest before it
+SELECT wait_for($$EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'PgSleep')$$);
 SELECT bbm_pause('mine', cancel => true, wait => true);
 SELECT column_name, refused(format('UPDATE batched_background_migration_jobs SET %I = -1', column_name))
 FROM information_schema.columns

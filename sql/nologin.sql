@@ -5,6 +5,9 @@
 
 SELECT current_setting('server_version_num')::int < 170000 AS owner_needs_login;
 CREATE EXTENSION bbm;
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set helper :abs_srcdir '/sql/wait_for.inc'
+\i :helper
 CREATE ROLE regress_bbm_nologin;
 GRANT EXECUTE ON FUNCTION bbm_create TO regress_bbm_nologin;
 CREATE TABLE t (id int PRIMARY KEY, who text);
@@ -40,7 +43,7 @@ SELECT bbm_wait('inserted', '1 minute');
 SELECT * FROM t ORDER BY id;
 
 -- several at once, as when a role loses LOGIN while they run; none by a worker that is still there
-DO $$BEGIN WHILE EXISTS (SELECT FROM bbm_workers() WHERE kind <> 'launcher') LOOP PERFORM pg_sleep(0.01); END LOOP; END$$;
+SELECT wait_for($$NOT EXISTS (SELECT FROM bbm_workers() WHERE kind <> 'launcher')$$);
 ALTER ROLE regress_bbm_nologin NOLOGIN;
 INSERT INTO batched_background_migrations
   (name, max_value, batch_size, job_signature_name, table_name, column_name, status, owner)
@@ -61,3 +64,4 @@ SET client_min_messages = warning;
 DROP EXTENSION bbm;
 DROP TABLE t;
 DROP ROLE regress_bbm_nologin;
+DROP FUNCTION wait_for;

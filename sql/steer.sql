@@ -131,7 +131,7 @@ CALL bbm_run('d');
 SELECT n, array_agg(id ORDER BY id) AS ids FROM t GROUP BY n ORDER BY n;
 SELECT min_value, max_value FROM bbm_jobs('d');
 
--- a job that takes as long as we like
+-- a job that takes as long as we like; what is cancelled is in its batch, and not before it
 CREATE FUNCTION slow(min int, max int) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE u SET n = n + 1 WHERE id BETWEEN $1 AND $2;
@@ -142,7 +142,7 @@ END $$;
 SELECT pg_advisory_lock(4242);
 SELECT bbm_create('slow', 'u', 'slow') AS id;
 SELECT bbm_start('slow');
-SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('slow'))$$);
+SELECT wait_for($$EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'PgSleep')$$);
 SELECT name, status, workers, jobs_running, waiting_on FROM bbm_status('slow');
 -- a pause does not wait for it
 SELECT bbm_pause('slow');
@@ -159,7 +159,7 @@ SELECT status, min_value, max_value, attempts, error_sqlstate FROM bbm_jobs('slo
 SELECT min(n), max(n) FROM u;
 -- bbm_cancel is both in one; it returns how many batches there were
 SELECT bbm_start('slow');
-SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('slow'))$$);
+SELECT wait_for($$EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'PgSleep')$$);
 SELECT bbm_cancel('slow');
 SELECT name, status, jobs_running, jobs_failed FROM bbm_status('slow');
 SELECT status, min_value, max_value, attempts, error_sqlstate FROM bbm_jobs('slow');
@@ -207,14 +207,14 @@ UPDATE u SET n = 0;
 -- dropped at work: it is cancelled, nothing of it stays
 SELECT pg_advisory_lock(4242);
 SELECT bbm_create('dropped', 'u', 'slow', batch_size => 5, start => true) AS id;
-SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('dropped'))$$);
+SELECT wait_for($$EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'PgSleep')$$);
 SELECT bbm_drop('dropped');
 SELECT count(*) FROM bbm_status('dropped');
 SELECT count(*) AS jobs FROM batched_background_migration_jobs j
 WHERE NOT EXISTS (SELECT 1 FROM batched_background_migrations m WHERE m.id = j.batched_background_migration_id);
 -- and the name is free again; a DELETE does the same
 SELECT bbm_create('dropped', 'u', 'slow', batch_size => 5, start => true) AS id;
-SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('dropped'))$$);
+SELECT wait_for($$EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'PgSleep')$$);
 DELETE FROM batched_background_migrations WHERE name = 'dropped';
 SELECT pg_advisory_unlock(4242);
 SELECT min(n), max(n) FROM u;

@@ -153,8 +153,7 @@ what_it_waits_for(int64 id, Oid owner)
 		return "bbm.enabled, which is off";
 	*reason = at_it.waits;
 	bbm_hold_reason(id, reason, &idle);
-	if (!at_it.anybody)
-		(void) bbm_trouble_now(id, owner, true, reason);
+	(void) bbm_trouble_now(id, owner, true, reason);
 	if (idle || (!at_it.anybody && reason->text[0] == '\0'))
 		waits_for_retry(id, reason);
 	if (reason->text[0] != '\0' || (at_it.anybody && bbm_trouble_of_batch(id, reason->text)))

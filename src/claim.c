@@ -302,15 +302,18 @@ bbm_claim(void *arg)
 	BbmClaim   *claim = arg;
 	BbmTarget  *target = claim->target;
 	BbmMigration *migration = target->migration;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now;
 	BbmClaimState state;
 	int			others = 0;
-	bool		looked = bbm_time_has_come(now, target->next_look, BBM_LOOK_MS);
+	bool		looked;
 	bool		locked = false;
 
 	claim->result = BBM_CLAIM_CHANGED;
 	bbm_lock_migration(bbm_space(), migration->id);
 	bbm_lock_table(bbm_space(), target->relid);
+	/* not before: a job that is claimed has begun when all that kept it from that was over */
+	now = GetCurrentTimestamp();
+	looked = bbm_time_has_come(now, target->next_look, BBM_LOOK_MS);
 	if (!bbm_claim_state(migration->id, &state) || state.status != BBM_RUNNING ||
 		state.updated_at != migration->updated_at || !bbm_target_is_current(target))
 		return;

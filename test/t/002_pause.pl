@@ -18,7 +18,7 @@ sub steer
 {
 	my ($name, $status, $and) = @_;
 	return value($node,
-		"SET statement_timeout = '5s'; UPDATE batched_background_migrations SET status = $status WHERE name = '$name'; "
+		"SET statement_timeout = '60s'; UPDATE batched_background_migrations SET status = $status WHERE name = '$name'; "
 		  . ($and || ''));
 }
 
@@ -85,6 +85,41 @@ $psql->quit;
 finished($node, 'c', 'rolled back, it never was');
 once_each($node, 'c', 1000);
 is(value($node, q(SELECT max(attempts) FROM bbm_jobs('c'))), 1, 'and counts as nothing');
+
+# A job that is claimed again after a wait for another claim has begun when that was over: here for one that is held while it
+# has the lock on the claims of the table.
+gate($node, 'shut');
+counter_table($node, 'l', 100);
+define($node, 'again', 'l', job => 'gated', batch_size => 100, sub_batch_size => 50, share_table => 'true',
+	settings => q('{bbm.lock_timeout=60s}'), start => 'true');
+reach_gate($node);
+steer('again', 0);
+gate($node, 'open');
+no_workers($node);
+gate($node, 'shut');
+value($node, <<'EOS');
+CREATE TABLE claim_gate (open boolean);
+INSERT INTO claim_gate VALUES (false);
+CREATE FUNCTION stop_in_claim() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	WHILE EXISTS (SELECT FROM public.claim_gate WHERE NOT open) LOOP
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+	RETURN NEW;
+END $$;
+CREATE TRIGGER stop_in_claim BEFORE INSERT ON batched_background_migration_jobs FOR EACH ROW EXECUTE FUNCTION stop_in_claim();
+EOS
+define($node, 'beside', 'l', share_table => 'true', start => 'true');
+$node->poll_query_until('postgres', in_flight(), '1');
+steer('again', 1);
+$node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event_type = 'Lock'));
+my $over = value($node, 'SELECT clock_timestamp()');
+value($node, 'UPDATE claim_gate SET open = true');
+reach_gate($node);
+is(value($node, "SELECT started_at > '$over' FROM bbm_jobs('again')"), 't', 'a job that is claimed again has begun when the wait for the claim was over');
+gate($node, 'open');
+finished($node, $_) for 'again', 'beside';
+value($node, 'DROP TRIGGER stop_in_claim ON batched_background_migration_jobs');
 
 # Cancel: the batch is rolled back and given back, its attempt is not counted.
 gate($node, 'shut');
@@ -194,7 +229,7 @@ gate($node, 'shut');
 define($node, 'j', 'h', job => 'gated');
 steer('j', 1);
 reach_gate($node);
-value($node, q(SET statement_timeout = '10s'; SELECT bbm_drop('j')));
+value($node, q(SET statement_timeout = '60s'; SELECT bbm_drop('j')));
 is(value($node, 'SELECT count(*), max(n) FROM h'), '100|1', 'bbm_drop cancels the batch in flight');
 is(value($node, q(SELECT count(*) FROM bbm_status('j'))), 0, 'and the migration is gone');
 

@@ -167,7 +167,7 @@ $node->poll_query_until('postgres', "SELECT current_setting('log_min_messages') 
 my $offset = log_size($node);
 value($node, 'SELECT call_past_leaving(2)');
 my $called;
-for (1 .. 100)
+for (1 .. 20 * $PostgreSQL::Test::Utils::timeout_default)
 {
 	last if $called = log_since($node, $offset) =~ /starting background worker process "bbm worker/;
 	sleep 0.05;

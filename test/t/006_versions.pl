@@ -24,11 +24,11 @@ for my $other ('0.9', '99.0')
 {
 	my $name = "t_" . int($other);
 
-	# In the middle of batches that are to go on for some seconds.
+	# In the middle of batches that would go on for half a minute.
 	counter_table($node, $name, 500);
 	value($node, <<"EOS");
 CREATE FUNCTION slow_$name(lo bigint, hi bigint) RETURNS void LANGUAGE sql AS
-	'UPDATE public.$name SET n = n + 1 WHERE id BETWEEN lo AND hi; SELECT pg_sleep(0.1)';
+	'UPDATE public.$name SET n = n + 1 WHERE id BETWEEN lo AND hi; SELECT pg_sleep(0.5)';
 SELECT bbm_create('$name', '$name', 'slow_$name', batch_size => 5, workers => 2, start => true);
 EOS
 	reach_gate($node, 2);
@@ -125,7 +125,7 @@ once_each($node, 't', 500);
 value($node, 'UPDATE t SET n = 0');
 gate($node, 'shut');
 define($node, 'launched', 't', job => 'gated', batch_size => 100, start => 'true');
-my $worker = value($node, q(SELECT bbm_launch_worker('3 s')));
+my $worker = value($node, q(SELECT bbm_launch_worker('1 hour')));
 reach_gate($node);
 is(worker_pid($node), $worker, 'bbm_launch_worker works');
 is(value($node, q(SELECT pid, migration FROM bbm_workers())), "$worker|launched", 'and is to be seen');
@@ -134,13 +134,17 @@ value($node, "SELECT pg_cancel_backend($worker)");
 ok( $node->poll_query_until(
 		'postgres', q(SELECT bool_or(status = 'new' AND attempts = 0 OR attempts > 1) FROM bbm_jobs('launched'))),
 	'a cancelled batch is given back');
-value($node, q(SET statement_timeout = '5s'; UPDATE batched_background_migrations SET status = 0 WHERE name = 'launched'));
+value($node, q(SET statement_timeout = '60s'; UPDATE batched_background_migrations SET status = 0 WHERE name = 'launched'));
 gate($node, 'open');
 $node->poll_query_until('postgres', q(SELECT jobs_running = 0 FROM bbm_status('launched')));
 value($node, q(UPDATE batched_background_migrations SET status = 1 WHERE name = 'launched'));
 finished($node, 'launched', 'it follows an UPDATE without being told');
 once_each($node, 't', 500);
-no_workers($node, 'it leaves when there is nothing to do for so long');
+is(value($node, q(SELECT pid FROM pg_stat_activity WHERE backend_type = 'bbm worker')), $worker, 'and stays for as long as it is to');
+value($node, "SELECT pg_terminate_backend($worker)");
+workers_gone($node);
+value($node, q(SELECT bbm_launch_worker('1 s')));
+no_workers($node, 'one leaves when there is nothing to do for so long');
 
 # … killed, it is not restarted; the next one takes over.
 value($node, 'UPDATE t SET n = 0');

@@ -70,7 +70,7 @@ counter_table($standby, 's', 300);
 $standby->append_conf('postgresql.conf', "synchronous_standby_names = 'nobody'");
 $standby->reload;
 $standby->poll_query_until('postgres', "SELECT current_setting('synchronous_standby_names') = 'nobody'");
-my $local = 'SET synchronous_commit = local; SET statement_timeout = \'10s\';';
+my $local = 'SET synchronous_commit = local; SET statement_timeout = \'60s\';';
 my $job   = 'UPDATE s SET n = n + 1 WHERE id BETWEEN $1 AND $2';
 value($standby, "$local SELECT bbm_create('async', 's', '$job', batch_size => 100, start => true)");
 finished($standby, 'async', 'batches do not wait for a synchronous standby');

@@ -17,14 +17,14 @@ my $node = bbm_node(
 	'giving_way',
 	conf => <<'EOC');
 bbm.max_blocking_time = 500ms
-bbm.lock_timeout = 60s
+bbm.lock_timeout = 180s
 # times are compared, and a rest is no part of them
 bbm.rest_factor = 0
 EOC
 
 # Times are bounds for a machine with other things to do; a batch at the gate would
 # last for ever.
-my $bound = 10;
+my $bound = 60;
 
 my $asleep = q(SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'PgSleep');
 
@@ -50,7 +50,7 @@ sub gets_through
 	$on->poll_query_until('postgres', $condition || $asleep);
 	my $begun = time;
 	my ($rc, $out, $err) =
-	  $on->psql('postgres', "SET deadlock_timeout = '10min'; SET lock_timeout = '60s'; $sql");
+	  $on->psql('postgres', "SET deadlock_timeout = '10min'; SET lock_timeout = '120s'; $sql");
 	my $took = time - $begun;
 	is($rc, 0, "$what gets its lock") or diag($err);
 	cmp_ok($took, '>', 0.3, "$what: had to wait");
@@ -321,7 +321,7 @@ BEGIN
 	END LOOP;
 END $$;
 EOS
-my $app = q(SET deadlock_timeout = '10s');
+my $app = q(SET deadlock_timeout = '90s');
 $hold = $node->background_psql('postgres');
 my $at_lock = q(SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name IN ('bbm worker', 'run') AND wait_event_type = 'Lock' AND wait_event);
 my %order = (
@@ -414,7 +414,7 @@ log_clean($node);
 $node->stop;
 
 # All this does not need the library preloaded.
-my $plain = bbm_node('plain', preload => 0, conf => "bbm.max_blocking_time = 500ms\nbbm.lock_timeout = 60s\nbbm.rest_factor = 0\n");
+my $plain = bbm_node('plain', preload => 0, conf => "bbm.max_blocking_time = 500ms\nbbm.lock_timeout = 180s\nbbm.rest_factor = 0\n");
 for my $table ('k', 'l')
 {
 	counter_table($plain, $table, 100);

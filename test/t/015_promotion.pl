@@ -22,10 +22,16 @@ my $rows = 20000;
 for my $table ('t', 'u')
 {
 	counter_table($primary, $table, $rows);
-	# a few milliseconds a batch
-	value($primary, "CREATE FUNCTION slow_$table(lo bigint, hi bigint) RETURNS bigint LANGUAGE sql AS
-		'WITH done AS (UPDATE public.$table SET n = n + 1 WHERE id BETWEEN lo AND hi RETURNING 1), nap AS (SELECT pg_sleep(0.01))
-		 SELECT count(*) FROM done, nap'");
+	# a few milliseconds a batch; and it does not get beyond a half before it is promoted
+	value($primary, "CREATE FUNCTION slow_$table(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS \$\$
+BEGIN
+	PERFORM pg_sleep(0.01);
+	IF lo > $rows / 2 THEN
+		RETURN gated_$table(lo, hi);
+	END IF;
+	UPDATE public.$table SET n = n + 1 WHERE id BETWEEN lo AND hi;
+	RETURN hi - lo + 1;
+END \$\$");
 	value($primary, "SELECT bbm_create('$table', '$table', 'slow_$table', batch_size => 20, workers => 2)");
 }
 # what the application does meanwhile: to the same rows, and to rows of its own
@@ -48,7 +54,7 @@ sub pgbench
 }
 
 # Once with the standby asynchronous, so that it may lack the last of it.
-my $load = pgbench($primary, 60);
+my $load = pgbench($primary, 600);
 value($primary, q(SELECT bbm_start()));
 $standby->poll_query_until('postgres', q(SELECT count(*) = 2 AND min(jobs_finished) > 50 FROM bbm_status()));
 ok(value($primary, q(SELECT count(*) FROM bbm_jobs('t') WHERE status = 'running')) > 0, 'workers are in the middle of batches');
@@ -64,6 +70,7 @@ my $done = value($standby, q(SELECT rows_done FROM bbm_status('t')));
 cmp_ok($done, '<', $rows, "some of the work is done ($done rows), and not all");
 
 $standby->promote;
+gate($standby, 'open');
 $load = pgbench($standby, 5);
 ok($standby->poll_query_until('postgres', "SELECT rows_done > $done FROM bbm_status('t')"), 'promoted, it goes on by itself');
 ok($load->[0]->finish, 'beside the application') or diag(${ $load->[2] });
@@ -87,6 +94,7 @@ is(value($primary, q(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 
 is(value($primary, q(SELECT sum(jobs_finished) FROM bbm_status())), $before, '... and nothing done');
 is(value($primary, q(SELECT pg_is_in_recovery())), 'f', '... though it takes itself for a primary');
 # without it, it is a primary like any other, on its own timeline, and as correct
+gate($primary, 'open');
 $primary->append_conf('postgresql.conf', 'bbm.enabled = on');
 $primary->reload;
 finished($primary, 'u', 'not fenced, it goes on for itself');

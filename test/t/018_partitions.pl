@@ -69,7 +69,7 @@ sub waits
 sub ends
 {
 	my ($name) = @_;
-	is($node->safe_psql('postgres', "SELECT bbm_wait('$name', '60 s')"), 'finished', "$name: is finished");
+	is($node->safe_psql('postgres', "SELECT bbm_wait('$name', '180 s')"), 'finished', "$name: is finished");
 	return;
 }
 
@@ -121,7 +121,7 @@ INSERT INTO pt SELECT generate_series(300, 399);
 COMMIT;
 SQL
 $node->safe_psql('postgres', q{
-	SET lock_timeout = '10 s';
+	SET lock_timeout = '60 s';
 	ALTER TABLE pt_3 RENAME TO pt_three;
 });
 open_gate($holder);
@@ -171,7 +171,7 @@ sub change_type
 	open_gate($gate);
 	$alter->query_until(qr/altered/, '');
 	$alter->quit;
-	return $node->safe_psql('postgres', "SELECT bbm_wait('$name', '60 s')");
+	return $node->safe_psql('postgres', "SELECT bbm_wait('$name', '180 s')");
 }
 is(change_type('wider', 'int', 'bigint'), 'finished', 'int to bigint goes on');
 is($node->safe_psql('postgres', 'SELECT n, count(*) FROM typed GROUP BY n'), '1|200', 'every row is done once');

@@ -96,7 +96,7 @@ value($node, 'SELECT bbm_start()');
 my $until = time + $seconds;
 my $crash_at = time + $seconds / 2;
 my ($vacuums, $crashed) = (0, 0);
-while (time < $until)
+while (time < $until || $vacuums <= 3)
 {
 	# the end of a table is cut off when its last rows go
 	my ($rc) = $node->psql('postgres', 'DELETE FROM rows WHERE id > 1000000 AND random() < 0.5');

@@ -87,9 +87,10 @@ SELECT last_error IS NULL, last_progress_at = (SELECT max(finished_at) FROM bbm_
 EOS
 	't|t', 'has no error left, and tells when the last progress was');
 
-# A row of somebody's.  The other ranges go on; what is left says for whom it waits.
+# A row of somebody's, the first of a range: no part of that gets done.  The other ranges go on; what is left says for whom
+# it waits.
 value($node, 'UPDATE big SET n = 0');
-$other->query_safe('BEGIN; UPDATE big SET n = n WHERE id = 1234');
+$other->query_safe('BEGIN; UPDATE big SET n = n WHERE id = 1001');
 my $log = log_size($node);
 define($node, 'row', 'big', start => 'true', batch_size => 500);
 $node->poll_query_until('postgres', q(SELECT jobs_finished = 3 FROM bbm_status('row')));
