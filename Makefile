@@ -14,7 +14,7 @@ OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
 # The tests, in the order in which they run; `make lint` knows one not listed.
 # sql/NAME.sql, test/specs/NAME.spec and test/t/NAME.pl
 REGRESS = install settings limits pressure create statement sync_trigger recipes guards privileges others operator spying attack columns forgotten shadow nologin \
-	steer status run runbook registry planguard background failures keys nullable strategies partitions moved_rows row_security identity on_error sizes follow sweep \
+	steer status run runbook registry owner planguard background failures keys nullable strategies partitions moved_rows row_security identity on_error sizes follow sweep \
 	blocks verify verify_all dry_run counts trouble key_change reference
 ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alter-claim retry row-lock \
 	run-beside-run steering-open steering-rollback two-migrations prepared sync-trigger follow block-move dry-run \

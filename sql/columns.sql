@@ -90,7 +90,7 @@ INSERT INTO evil.view (name, max_value, batch_size, job_signature_name, table_na
                        share_table, synchronous, status, min_value, workers, verify, follow, created_at, id,
                        allow_full_scan, job_search_path, allow_key_change, min_batch_size, max_batch_size, on_error, max_errors)
 SELECT 'view', 10, 10, 'f', 'good.t', 'id', :good_t, 2, 5, false, false, 0, 1, 1, false, false, now(),
-       nextval('batched_background_migrations_id_seq'), false, '', false, 10, 100, 'fail', 10;
+       nextval('bbm_migrations_id_seq'), false, '', false, 10, 100, 'fail', 10;
 UPDATE evil.view SET table_oid = :good_t, started_at = now();
 DELETE FROM evil.view WHERE name = 'view';
 \copy batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, table_oid) FROM /dev/null
@@ -105,14 +105,14 @@ SELECT * FROM fails($$INSERT INTO batched_background_migrations
 \pset expanded off
 SELECT state FROM fails($$INSERT INTO batched_background_migrations
     (id, name, max_value, batch_size, job_signature_name, table_name, column_name)
-    SELECT nextval('batched_background_migrations_id_seq') + 1, 'the next one''s', 10, 10, 'f', 'good.t', 'id'$$);
+    SELECT nextval('bbm_migrations_id_seq') + 1, 'the next one''s', 10, 10, 'f', 'good.t', 'id'$$);
 SELECT state FROM fails($$INSERT INTO batched_background_migrations
     (id, name, max_value, batch_size, job_signature_name, table_name, column_name, home)
     VALUES (1000000, 'as a restore', 10, 10, 'f', 'good.t', 'id', 'x')$$);
 SELECT state FROM fails($$INSERT INTO batched_background_migrations
     (id, name, max_value, batch_size, job_signature_name, table_name, column_name) OVERRIDING SYSTEM VALUE
     VALUES (1000000, 'overriding', 10, 10, 'f', 'good.t', 'id')$$);
-SELECT state, message FROM fails($$SELECT setval('batched_background_migrations_id_seq', 1000000)$$);
+SELECT state, message FROM fails($$SELECT setval('bbm_migrations_id_seq', 1000000)$$);
 -- also when the session has asked for none
 \c - regress_bbm_evil
 SELECT state FROM fails($$INSERT INTO batched_background_migrations
@@ -295,12 +295,12 @@ SELECT * FROM fails($$INSERT INTO batched_background_migrations (name, max_value
 VALUES ('x', 10, 10, 'UPDATE good.t SET n = -1 WHERE id BETWEEN $1 AND $2', 'good.t', 'id', 'regress_bbm_good')$$);
 \pset expanded off
 -- an id that the restore has brought along is passed over
-SELECT setval('batched_background_migrations_id_seq', 999999) > 0 AS set;
+SELECT setval('bbm_migrations_id_seq', 999999) > 0 AS set;
 INSERT INTO batched_background_migrations (name, min_value, max_value, batch_size, job_signature_name, table_name, column_name)
 VALUES ('next', 1, 10, 5, 'UPDATE r SET n = n + 1 WHERE id BETWEEN $1 AND $2', 'public.r', 'id');
 SELECT id FROM batched_background_migrations WHERE name = 'next';
 -- and a sequence that was set back makes no range be done twice
-SELECT setval('batched_background_migration_jobs_id_seq', 1) > 0 AS set;
+SELECT setval('bbm_jobs_id_seq', 1) > 0 AS set;
 CALL bbm_run('next');
 SELECT n, count(*) FROM r GROUP BY n ORDER BY n;
 SELECT min_value, max_value, status, attempts FROM bbm_jobs('next');

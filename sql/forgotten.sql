@@ -10,7 +10,7 @@ CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 INSERT INTO t SELECT generate_series(1, 400);
 
 -- jobs whose ids no power of two divides, as may be the lot of one of two migrations
-ALTER SEQUENCE batched_background_migration_jobs_id_seq INCREMENT BY 2 RESTART WITH 1001;
+ALTER SEQUENCE bbm_jobs_id_seq INCREMENT BY 2 RESTART WITH 1001;
 ALTER SYSTEM SET bbm.job_retention = 0;
 SELECT pg_reload_conf();
 \c -
@@ -20,7 +20,7 @@ CALL bbm_run('odd');
 SELECT count(*) < 400 AS merged, sum(jobs) AS jobs, bool_and(id % 2 = 1) AS odd FROM bbm_jobs('odd');
 ALTER SYSTEM RESET bbm.job_retention;
 SELECT pg_reload_conf();
-ALTER SEQUENCE batched_background_migration_jobs_id_seq INCREMENT BY 1;
+ALTER SEQUENCE bbm_jobs_id_seq INCREMENT BY 1;
 
 -- a rate, and more migrations after it than are kept in mind
 CREATE TABLE slow (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);

@@ -217,11 +217,11 @@ INSERT INTO batched_background_migrations
   (id, name, max_value, batch_size, job_signature_name, table_name, column_name, home)
 VALUES (7, 'of a dump', 10, 5, 'j', 't', 'id', '1/1');
 -- nobody lays out jobs for a migration to come: neither to be believed when it does, nor when the id is taken already
-SELECT setval('batched_background_migrations_id_seq', 7) AS last_id;
+SELECT setval('bbm_migrations_id_seq', 7) AS last_id;
 INSERT INTO batched_background_migrations
   (name, max_value, batch_size, job_signature_name, table_name, column_name)
 VALUES ('new', 10, 5, 'j', 't', 'id');
-SELECT setval('batched_background_migrations_id_seq', 6) AS last_id;
+SELECT setval('bbm_migrations_id_seq', 6) AS last_id;
 INSERT INTO batched_background_migrations
   (name, max_value, batch_size, job_signature_name, table_name, column_name)
 VALUES ('again', 10, 5, 'j', 't', 'id') ON CONFLICT DO NOTHING;

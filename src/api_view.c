@@ -18,6 +18,7 @@
 #include "access.h"
 #include "blockers.h"
 #include "catalog.h"
+#include "txn.h"
 #include "claim.h"
 #include "compat.h"
 #include "guc.h"
@@ -28,6 +29,7 @@
 
 PG_FUNCTION_INFO_V1(bbm_may_see);
 PG_FUNCTION_INFO_V1(bbm_status_name);
+PG_FUNCTION_INFO_V1(bbm_own_statement);
 PG_FUNCTION_INFO_V1(bbm_waiting_on);
 PG_FUNCTION_INFO_V1(bbm_last_trouble);
 PG_FUNCTION_INFO_V1(bbm_live_workers);
@@ -177,6 +179,16 @@ may_ask(int64 id, Oid owner)
 	return may;
 }
 
+/*
+ * For the policies of our tables, where they are forced on who owns them: they are
+ * not for our own statements, which ask for more than they show.
+ */
+Datum
+bbm_own_statement(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(bbm_our_statement());
+}
+
 Datum
 bbm_waiting_on(PG_FUNCTION_ARGS)
 {
@@ -189,7 +201,7 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	if (home == NULL || strcmp(home, bbm_home()) != 0)
 		PG_RETURN_TEXT_P(cstring_to_text("a start here: this is a copy of a migration that was started elsewhere"));
-	if (!bbm_can_set_role(bbm_catalog()->owner, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2)))
+	if (!bbm_catalog_trusts(PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2)))
 		PG_RETURN_TEXT_P(cstring_to_text("another owner of bbm's tables: this one must not act for the migration's"));
 	if (bbm_shared == NULL)
 	{

@@ -49,6 +49,12 @@ static const char *const table_names[BBM_TABLES] = {
 	[BBM_EVENTS] = "bbm_events"
 };
 
+const char *
+bbm_table_name(BbmTable table)
+{
+	return table_names[table];
+}
+
 static BbmCatalog found;
 static bool found_valid = false;
 static bool searching = false;	/* its OIDs are not known yet: any table's message may be about it */
@@ -138,7 +144,9 @@ table_owner(Oid relid)
 /*
  * A trigger of the table that would do with its owner's rights what another role
  * has written: who has but the privilege TRIGGER can create one, and our
- * statements would fire it.  NULL when there is none.
+ * statements would fire it.  Or a deferred one, which fires at the commit, with the
+ * rights of whoever has called us: that has to be a superuser's.  NULL when there
+ * is none.
  */
 static char *
 strange_trigger(Oid relid, Oid owner)
@@ -159,12 +167,60 @@ strange_trigger(Oid relid, Oid owner)
 		if (!HeapTupleIsValid(function))
 			continue;
 		if (!bbm_can_set_role(((Form_pg_proc) GETSTRUCT(function))->proowner, owner))
-			found_name = psprintf("trigger \"%s\" of table \"%s\"", NameStr(trigger->tgname), get_rel_name(relid));
+			found_name = psprintf("It would fire trigger \"%s\" of table \"%s\", whose function belongs to a role that must not act for their owner.",
+								  NameStr(trigger->tgname), get_rel_name(relid));
+		else if (trigger->tgdeferrable && !superuser_arg(((Form_pg_proc) GETSTRUCT(function))->proowner))
+			found_name = psprintf("It would fire the deferrable trigger \"%s\" of table \"%s\" at the commit, with the rights of the caller.",
+								  NameStr(trigger->tgname), get_rel_name(relid));
 		ReleaseSysCache(function);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return found_name;
+}
+
+/* An index that is walked by hand; without one that is the flaw. */
+static Oid
+find_index(BbmCatalog *now, BbmTable table, const char *first, const char *second)
+{
+	Oid			index = bbm_shape_index(now->tables[table], first, second);
+
+	if (!OidIsValid(index) && now->flaw == NULL)
+	{
+		now->flaw = psprintf("Table \"%s\" has no index on (%s%s%s).", table_names[table], first,
+							 second ? ", " : "", second ? psprintf("%s DESC", second) : "");
+		now->flaw_hint = psprintf("Use CREATE INDEX to make it what it was; it has no WHERE, and is not of another method than btree.");
+	}
+	return index;
+}
+
+/* Owners of our tables, and what the tables lack. */
+static void
+look_at_tables(BbmCatalog *now, Oid schema)
+{
+	for (int i = 0; i < BBM_TABLES; i++)
+	{
+		now->tables[i] = member_table(now->extension, schema, table_names[i]);
+		now->owners[i] = table_owner(now->tables[i]);
+		if (now->stranger == NULL)
+			now->stranger = strange_trigger(now->tables[i], now->owners[i]);
+	}
+	now->owner = now->owners[BBM_MIGRATIONS];
+	/* of another version they look otherwise, and nothing is run */
+	if (!bbm_catalog_matches(now))
+		return;
+	now->flaw = bbm_shape_flaw(now, &now->flaw_hint);
+	now->migrations_key = find_index(now, BBM_MIGRATIONS, "id", NULL);
+	now->migrations_by_table = find_index(now, BBM_MIGRATIONS, "table_oid", NULL);
+	now->jobs_key = find_index(now, BBM_JOBS, "id", NULL);
+	now->jobs_newest = find_index(now, BBM_JOBS, "batched_background_migration_id", "id");
+	if (now->flaw == NULL && now->owner != now->owners[BBM_JOBS])
+	{
+		now->flaw = psprintf("Table \"%s\" belongs to role \"%s\", and table \"%s\" to role \"%s\".",
+							 MIGRATIONS_TABLE, GetUserNameFromId(now->owner, false), JOBS_TABLE,
+							 GetUserNameFromId(now->owners[BBM_JOBS], false));
+		now->flaw_hint = "Give both to the same role with ALTER TABLE … OWNER TO.";
+	}
 }
 
 /* Looks the extension up; false when this database has none.  Apart from the caller's PG_TRY. */
@@ -179,22 +235,22 @@ search(BbmCatalog *now)
 	now->jobs = member_table(now->extension, schema, JOBS_TABLE);
 	if (!OidIsValid(now->migrations) || !OidIsValid(now->jobs))
 		return false;
-	now->migrations_key = get_relname_relid(MIGRATIONS_TABLE "_pkey", schema);
-	now->migrations_by_table = get_relname_relid(MIGRATIONS_TABLE "_table_idx", schema);
-	now->jobs_key = get_relname_relid(JOBS_TABLE "_pkey", schema);
-	now->jobs_newest = get_relname_relid(JOBS_TABLE "_migration_id_idx", schema);
-	if (!OidIsValid(now->migrations_key) || !OidIsValid(now->migrations_by_table) ||
-		!OidIsValid(now->jobs_key) || !OidIsValid(now->jobs_newest))
-		elog(ERROR, "an index of extension \"bbm\" is missing");
-	now->owner = table_owner(now->migrations);
 	now->schema = pstrdup(quote_identifier(get_namespace_name(schema)));
-	for (int i = 0; i < BBM_TABLES; i++)
-	{
-		now->tables[i] = member_table(now->extension, schema, table_names[i]);
-		if (now->stranger == NULL)
-			now->stranger = strange_trigger(now->tables[i], now->owner);
-	}
+	look_at_tables(now, schema);
 	return true;
+}
+
+static char *
+keep_text(const char *text)
+{
+	return text ? MemoryContextStrdup(TopMemoryContext, text) : NULL;
+}
+
+static void
+forget_text(char *text)
+{
+	if (text)
+		pfree(text);
 }
 
 /*
@@ -232,13 +288,16 @@ bbm_catalog_find(void)
 		return NULL;
 	now.schema = MemoryContextStrdup(TopMemoryContext, now.schema);
 	now.version = MemoryContextStrdup(TopMemoryContext, now.version);
-	now.stranger = now.stranger ? MemoryContextStrdup(TopMemoryContext, now.stranger) : NULL;
+	now.stranger = keep_text(now.stranger);
+	now.flaw = keep_text(now.flaw);
+	now.flaw_hint = keep_text(now.flaw_hint);
 	if (found.schema)
 	{
 		pfree(found.schema);
 		pfree(found.version);
-		if (found.stranger)
-			pfree(found.stranger);
+		forget_text(found.stranger);
+		forget_text(found.flaw);
+		forget_text(found.flaw_hint);
 	}
 	if (found.migrations != now.migrations || found.jobs != now.jobs ||
 		found_schema == NULL || strcmp(found_schema, now.schema) != 0)
@@ -307,6 +366,12 @@ bbm_catalog(void)
 				 errmsg("extension \"bbm\" has version %s, but the library is %s",
 						catalog->version, BBM_VERSION),
 				 errhint("Run ALTER EXTENSION bbm UPDATE, or install the library that belongs to it.")));
+	if (catalog->flaw)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the tables of extension \"bbm\" are not as they were created"),
+				 errdetail("%s", catalog->flaw),
+				 errhint("%s", catalog->flaw_hint)));
 	return catalog;
 }
 
@@ -328,18 +393,42 @@ bbm_home(void)
 	return home;
 }
 
+/* Who owns one of our tables, and may not act for this role; InvalidOid when there is nobody. */
+static Oid
+untrusted(Oid role)
+{
+	const BbmCatalog *catalog = bbm_catalog();
+
+	for (int i = 0; i < BBM_TABLES; i++)
+	{
+		if (!bbm_can_set_role(catalog->owners[i], role))
+			return catalog->owners[i];
+	}
+	return InvalidOid;
+}
+
+/* Are the role's migrations to be run and defined here? */
+bool
+bbm_catalog_trusts(Oid role)
+{
+	return !OidIsValid(untrusted(role));
+}
+
 /*
  * Raises an error when the role's migrations are not to be run or defined here.
  * Who owns our tables can write any row of them, past the guards; so he has to
  * be one who may act for the role anyhow.  A superuser may.
+ *
+ * Everything asks that uses the role's rights for what stands in our tables:
+ * nobody else may decide what these are used for.
  */
 void
 bbm_catalog_check_trust(Oid role)
 {
-	Oid			owner = bbm_catalog()->owner;
+	Oid			owner = untrusted(role);
 	char	   *name = GetUserNameFromId(role, true);
 
-	if (!bbm_can_set_role(owner, role))
+	if (OidIsValid(owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("migrations of role \"%s\" do not run in this database", name ? name : "?"),
@@ -356,8 +445,7 @@ check_triggers(const BbmCatalog *catalog, const char *text)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("cannot write the tables of extension \"bbm\""),
-				 errdetail("It would fire %s, whose function belongs to a role that must not act for their owner.",
-						   catalog->stranger),
+				 errdetail("%s", catalog->stranger),
 				 errhint("Drop the trigger, and revoke the privilege TRIGGER on the tables.")));
 }
 
@@ -378,12 +466,30 @@ sql_text(const BbmSql *sql, const char *schema)
 	return buf.data;
 }
 
-/* Which of our tables a statement is about: those it names, and the two that our views are made of. */
+/*
+ * Which of our tables a statement is about: those it names, and the two that our views are made of.
+ *
+ * It runs as who owns them.  The two that are the registry's may belong to its
+ * role, and what bbm records to somebody else, so no statement names tables of
+ * both kinds.
+ */
 static void
 find_tables(BbmSql *sql)
 {
+	bool		registrys PG_USED_FOR_ASSERTS_ONLY = strstr(sql->text, "batched_background_migration") || strstr(sql->text, "bbm_migration_status");
+
+	sql->runs_as = BBM_MIGRATIONS;
 	for (int i = 0; i < BBM_TABLES; i++)
-		sql->names[i] = i == BBM_MIGRATIONS || i == BBM_JOBS || strstr(sql->text, table_names[i]) != NULL;
+	{
+		bool		named = strstr(sql->text, table_names[i]) != NULL;
+
+		sql->names[i] = i == BBM_MIGRATIONS || i == BBM_JOBS || named;
+		if (named && i >= BBM_PARTS)
+		{
+			Assert(!registrys);
+			sql->runs_as = i;
+		}
+	}
 }
 
 /*
@@ -410,9 +516,9 @@ bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 	int			result;
 
 	check_triggers(catalog, sql->text);
-	bbm_climb(&climb, catalog->owner, engine);
 	if (sql->plan == NULL)
 		find_tables(sql);
+	bbm_climb(&climb, catalog->owners[sql->runs_as], engine);
 	lock_tables(catalog, sql);
 	if (sql->plan && sql->generation != generation)
 	{

@@ -34,7 +34,8 @@ typedef enum BbmTable
 typedef struct BbmCatalog
 {
 	Oid			extension;
-	Oid			owner;			/* of the tables: who may write them */
+	Oid			owner;			/* of the two tables that are the registry's too: who may write them */
+	Oid			owners[BBM_TABLES];
 	Oid			migrations;		/* batched_background_migrations; also the space of our locks */
 	Oid			jobs;			/* batched_background_migration_jobs */
 	Oid			tables[BBM_TABLES];
@@ -44,7 +45,9 @@ typedef struct BbmCatalog
 	Oid			jobs_newest;	/* index on migration and id, highest first */
 	char	   *schema;			/* quoted */
 	char	   *version;		/* what the SQL is */
-	char	   *stranger;		/* a trigger of our tables that is not to run with their owner's rights; or NULL */
+	char	   *stranger;		/* why a trigger of our tables is not to fire; or NULL */
+	char	   *flaw;			/* what our tables lack, so that nothing can run; or NULL */
+	char	   *flaw_hint;
 } BbmCatalog;
 
 /* catalog.c */
@@ -55,7 +58,14 @@ extern bool bbm_extension_is_here(void);
 extern bool bbm_catalog_matches(const BbmCatalog *catalog);
 extern const char *bbm_home(void);
 extern Oid	bbm_space(void);
+extern bool bbm_catalog_trusts(Oid role);
 extern void bbm_catalog_check_trust(Oid role);
+extern const char *bbm_table_name(BbmTable table);
+
+/* catalog_shape.c */
+extern bool bbm_shape_has_column(BbmTable table, const char *name);
+extern char *bbm_shape_flaw(const BbmCatalog *catalog, char **hint);
+extern Oid	bbm_shape_index(Oid relid, const char *first, const char *second);
 
 /* catalog_migrations.c */
 typedef struct BbmRunnable
@@ -272,6 +282,7 @@ typedef struct BbmQuiet
 	BbmStatus	status;
 	Oid			owner;
 	char	   *since;			/* when something has happened last */
+	TimestampTz since_at;
 	char	   *waiting_on;
 	char	   *last_error;		/* or NULL */
 } BbmQuiet;

@@ -52,21 +52,35 @@ bbm_errors_count(int64 migration_id)
 /*
  * Makes a job of each of them; returns how many.  The jobs have negative ids:
  * the newest job is the one that tells how far ranges have been cut.  Caller
- * has bbm_migration_lock.
+ * has bbm_migration_lock, so nobody else takes or adds one between the two
+ * statements, which need not have the same owner's rights.
  */
 int64
 bbm_errors_retry(int64 migration_id)
 {
-	static BbmSql sql = {
+	static BbmSql take = {
 		"WITH gone AS (DELETE FROM @.bbm_row_errors WHERE migration_id = $1 RETURNING *) "
-		"INSERT INTO @.batched_background_migration_jobs (id, batched_background_migration_id, relation, relation_name, "
-		"min_value, max_value, min_key, max_key, status, key_count, batch_size, pass) "
-		"SELECT -id, migration_id, relation, relation_name, min_value, max_value, min_key, max_key, 1, 0, 1, 1 FROM gone",
+		"SELECT array_agg(id), array_agg(relation), array_agg(relation_name), array_agg(min_value), array_agg(max_value), "
+		"array_agg(min_key::text), array_agg(max_key::text) FROM gone",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id)};
+	static BbmSql add = {
+		"INSERT INTO @.batched_background_migration_jobs (id, batched_background_migration_id, relation, relation_name, "
+		"min_value, max_value, min_key, max_key, status, key_count, batch_size, pass) "
+		"SELECT -g.id, $1, g.relation, g.relation_name, g.min_value, g.max_value, g.min_key::text[], g.max_key::text[], "
+		"1, 0, 1, 1 FROM unnest($2, $3, $4, $5, $6, $7, $8) g (id, relation, relation_name, min_value, max_value, min_key, max_key)",
+		8, {INT8OID, INT8ARRAYOID, OIDARRAYOID, TEXTARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID}
+	};
+	Datum		values[8] = {Int64GetDatum(migration_id)};
+	bool		isnull;
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(&take, values, NULL, true);
+	(void) bbm_sql_get(0, 1, &isnull);
+	if (isnull)
+		return 0;
+	for (int i = 1; i < lengthof(values); i++)
+		values[i] = bbm_sql_array(0, i, CurrentMemoryContext);
+	bbm_sql_run(&add, values, NULL, true);
 	return SPI_processed;
 }
 

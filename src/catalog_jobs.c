@@ -33,7 +33,8 @@
 /* What is added to a count that is never negative: as much as has room. */
 #define UP_TO(amount, count) "least(" amount ", 9223372036854775807 - " count ")"
 
-#define JOBS_KEY "batched_background_migration_jobs_pkey"
+/* What tells that error from others. */
+#define JOBS_KEY "bbm_jobs_pkey"
 
 static Datum
 column(HeapTuple tuple, Relation rel, const char *name, bool *isnull)
@@ -136,12 +137,13 @@ bbm_claim_state(int64 migration_id, BbmClaimState *state)
 		state->status = (BbmStatus) DatumGetInt16(column(tuple, migrations, "status", &isnull));
 		updated_at = column(tuple, migrations, "updated_at", &isnull);
 		state->updated_at = isnull ? 0 : DatumGetTimestampTz(updated_at);
-		state->pass = DatumGetInt32(column(tuple, migrations, "pass", &isnull));
+		/* held to bounds, as in read_migration */
+		state->pass = Max(DatumGetInt32(column(tuple, migrations, "pass", &isnull)), BBM_FIRST_PASS);
 		state->min.number = DatumGetInt64(column(tuple, migrations, "min_value", &isnull));
 		state->min.key = array_column(tuple, migrations, "min_key");
 		state->max.number = DatumGetInt64(column(tuple, migrations, "max_value", &isnull));
 		state->max.key = array_column(tuple, migrations, "max_key");
-		state->batch_size = DatumGetInt32(column(tuple, migrations, "batch_size", &isnull));
+		state->batch_size = Max(DatumGetInt32(column(tuple, migrations, "batch_size", &isnull)), 1);
 		read_verify_max(state, migrations, tuple);
 		read_last(state, migration_id, jobs, snapshot);
 	}

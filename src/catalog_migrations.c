@@ -90,6 +90,26 @@ get_overrides(uint64 row, int column, MemoryContext context)
 	return isnull ? NULL : bbm_overrides_read(DatumGetArrayTypeP(datum), context);
 }
 
+/*
+ * The guards hold a row to this; who owns the tables writes past them, and a
+ * number that cannot be must not make a process fail or go round for ever.
+ */
+static void
+hold_to_bounds(BbmMigration *m)
+{
+	m->batch_size = Max(m->batch_size, 1);
+	m->sub_batch_size = Max(m->sub_batch_size, 0);
+	m->workers = Min(Max(m->workers, 1), BBM_MAX_WORKERS_PER_MIGRATION);
+	m->max_attempts = Min(Max(m->max_attempts, 1), BBM_MAX_ATTEMPTS);
+	m->min_batch_size = Max(m->min_batch_size, 1);
+	m->max_batch_size = Max(m->max_batch_size, m->min_batch_size);
+	m->max_batch_wal = Max(m->max_batch_wal, 0);
+	m->max_errors = Max(m->max_errors, 1);
+	m->pass = Max(m->pass, BBM_FIRST_PASS);
+	/* in this form for a NaN */
+	m->target_ms = m->target_ms > 0 ? Min(m->target_ms, 86400000.0) : 0;
+}
+
 /* A row of MIGRATION_COLUMNS. */
 static BbmMigration *
 read_migration(uint64 row, MemoryContext context)
@@ -147,6 +167,7 @@ read_migration(uint64 row, MemoryContext context)
 	m->unlimited = superuser_arg(m->owner);
 	m->followed = get_bool(row, 47);
 	m->skip_null_keys = get_bool(row, 48);
+	hold_to_bounds(m);
 	return m;
 }
 

@@ -5,8 +5,9 @@
  *
  * NOTES
  *	  A role that may INSERT or UPDATE a row of ours sets what a user defines,
- *	  and nothing else.  What a column is not named for here is recorded by bbm,
- *	  so a column that is added is ours until somebody says otherwise:
+ *	  and nothing else.  What a column of ours is not named for here is recorded
+ *	  by bbm.  One that somebody has added to the tables is his: bbm takes it as it
+ *	  comes.
  *
  *	  batched_background_migrations
  *		what a user defines		taken as it is, checked for what the row shows
@@ -17,6 +18,7 @@
  *								INSERT, what it was in an UPDATE
  *	  batched_background_migration_jobs, of a migration that is paused
  *		next_attempt_at			taken as it is
+ *		one that was added		the same
  *		updated_at				the time of the change
  *		worker_pid, worker_token, claim_no	what they were
  *		everything else			an ERROR, but for who owns the tables
@@ -28,7 +30,7 @@
  *	  says where it was started: it is taken as it is, but for what is only true
  *	  elsewhere.  That asks for no superuser, since who owns a table could
  *	  disable its triggers as well; what such an owner may write in another
- *	  role's name is for the engine to ask (see bbm_check_trusted).
+ *	  role's name is for the engine to ask (see bbm_catalog_check_trust).
  *
  *	  What our own functions insert for a user they have checked, and key_order
  *	  with it.
@@ -90,7 +92,7 @@ static bool
 is_users(const char *name)
 {
 	return is_among(name, steered, lengthof(steered)) || is_among(name, what, lengthof(what)) ||
-		is_among(name, how, lengthof(how));
+		is_among(name, how, lengthof(how)) || !bbm_shape_has_column(BBM_MIGRATIONS, name);
 }
 
 static bool
@@ -271,7 +273,7 @@ bbm_check_job_columns(Relation rel, HeapTuple old, HeapTuple new)
 		const char *name = NameStr(TupleDescAttr(desc, attnum - 1)->attname);
 
 		if (TupleDescAttr(desc, attnum - 1)->attisdropped || is_among(name, users, lengthof(users)) ||
-			!differs(desc, old, new, attnum))
+			!bbm_shape_has_column(BBM_JOBS, name) || !differs(desc, old, new, attnum))
 			continue;
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -264,6 +264,8 @@ open_target(void *arg)
 		strcmp(migration->home, bbm_home()) != 0 ||
 		(migration->status != BBM_ACTIVE && migration->status != BBM_RUNNING))
 		return;
+	/* before it counts as the migration's error: it waits for another owner of the tables */
+	bbm_catalog_check_trust(migration->owner);
 	args->migration = migration;
 	args->target = bbm_target_open(migration);
 	if (!is_new(migration))

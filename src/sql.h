@@ -29,6 +29,7 @@ typedef struct BbmSql
 	SPIPlanPtr	plan;			/* NULL until prepared, or when of an older extension */
 	uint64		generation;		/* of the catalog it was prepared for */
 	bool		names[BBM_TABLES];	/* the tables that it has to do with; set with the plan */
+	BbmTable	runs_as;		/* whose owner's rights it has; the same */
 } BbmSql;
 
 /* Runs it; the result is in SPI_tuptable and SPI_processed. */

@@ -617,6 +617,8 @@ open_target(const BbmMigration *migration, BbmJobForm form)
 	MemoryContext old = MemoryContextSwitchTo(context);
 	BbmTarget  *target = palloc0(sizeof(BbmTarget));
 
+	/* before anything of what the row says is parsed, planned or run */
+	bbm_catalog_check_trust(migration->owner);
 	target->context = context;
 	target->migration = copy_migration(migration);
 	target->form = form;
@@ -659,11 +661,16 @@ bbm_target_close(BbmTarget *target)
 	MemoryContextDelete(target->context);
 }
 
-/* Is the table still what it was when the target was resolved?  It need not be locked. */
+/*
+ * Is the table still what it was when the target was resolved?  It need not be locked.
+ * And do our tables still belong to somebody who may act for the owner: a batch that
+ * has begun before they were given away ends as one before that.
+ */
 bool
 bbm_target_is_current(BbmTarget *target)
 {
-	return bbm_target_is_named(target) && !bbm_is_distributed(target->relid) &&
+	return bbm_catalog_trusts(target->migration->owner) &&
+		bbm_target_is_named(target) && !bbm_is_distributed(target->relid) &&
 		bbm_key_is_current(&target->key, target->relid) &&
 		target->has_triggers == could_change_key(target, target->relid) &&
 		target->is_tree == bbm_tree_has_children(target->relid) && bbm_rights_are_current(target);

@@ -81,6 +81,7 @@ typedef struct Climbed
 	SubTransactionId begun_in;
 	bool		engine_before;
 	Oid			acting_before;
+	Oid			to_before;
 } Climbed;
 
 static Climbed climbed[MAX_CLIMBS];
@@ -579,6 +580,7 @@ leave_climb(void)
 {
 	engine_writes = climbed[--climbs].engine_before;
 	acting_user = climbed[climbs].acting_before;
+	climbed_to = climbed[climbs].to_before;
 }
 
 static void
@@ -625,6 +627,7 @@ bbm_climb(BbmClimb *climb, Oid to, bool engine)
 	climbed[climbs].begun_in = GetCurrentSubTransactionId();
 	climbed[climbs].engine_before = engine_writes;
 	climbed[climbs].acting_before = acting_user;
+	climbed[climbs].to_before = climbed_to;
 	/* a guard's statement within one of ours is on behalf of the same */
 	if (climbs == 0 || climb->user != climbed_to)
 		acting_user = climb->user;
