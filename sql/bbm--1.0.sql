@@ -844,7 +844,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.max_attempts IS 'exe
 COMMENT ON COLUMN @extschema@.batched_background_migrations.share_table IS
     'may run at the same time as another migration of the same table that says so too';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.synchronous IS
-    'commit each batch with the server''s synchronous_commit, for jobs with effects outside the database';
+    'commit each batch with the owner''s synchronous_commit, for effects outside of the server that are not seen';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.skip_null_keys IS
     'rows whose batching key is null, which are in no range, are left as they are; else it fails when there are any';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.rows_stay IS

@@ -37,6 +37,7 @@
 #include "locks.h"
 #include "lockset.h"
 #include "nulls.h"
+#include "outside.h"
 #include "record.h"
 #include "target.h"
 #include "tree.h"
@@ -52,6 +53,7 @@ typedef struct DryRun
 	int64		id;				/* in */
 	const char *name;
 	int			wanted;
+	MemoryContext context;		/* of what is handed back */
 	int			jobs;			/* out */
 	int64		keys;
 	int64		rows;
@@ -60,6 +62,7 @@ typedef struct DryRun
 	int			next_size;		/* of the batch that would follow */
 	double		estimate;		/* keys of the whole migration */
 	bool		complete;		/* no range was left */
+	const char *outside;		/* how a batch has reached outside of this server; NULL none has */
 } DryRun;
 
 /* Says which batch an error is of. */
@@ -130,6 +133,8 @@ do_job(DryRun *run, BbmTarget *target, MemoryContext context)
 	error_context_stack = &callback;
 	run->rows = bbm_add_counts(run->rows, bbm_work_whole(&work));
 	error_context_stack = callback.previous;
+	if (work.outside && run->outside == NULL)
+		run->outside = MemoryContextStrdup(run->context, bbm_outside_words());
 	run->keys += work.keys;
 	run->ms += bbm_clock_ms() - start;
 	run->wal += pgWalUsage.wal_bytes - wal;
@@ -230,6 +235,7 @@ bbm_dry_run(PG_FUNCTION_ARGS)
 				 errhint("It is how many are tried; their rows stay locked until the last of them has ended.")));
 	run.name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	run.wanted = PG_GETARG_INT32(1);
+	run.context = CurrentMemoryContext;
 	/* what is in flight is watched, and would not be any more */
 	if (bbm_watch_is_on())
 		ereport(ERROR,
@@ -262,6 +268,10 @@ bbm_dry_run(PG_FUNCTION_ARGS)
 	if (error)
 		rethrow(error, stop, run.name);
 	SPI_finish();
+	if (run.outside)
+		ereport(NOTICE,
+				(errmsg("batches of migration \"%s\" may reach outside of this server: %s", run.name, run.outside),
+				 errdetail("They will be flushed when they commit. What was done outside of this transaction is not rolled back.")));
 
 	times = run.keys > 0 ? run.estimate / run.keys : 1;
 	values[0] = Int32GetDatum(run.jobs);

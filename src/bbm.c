@@ -14,6 +14,7 @@
 #include "hooks.h"
 #include "launcher.h"
 #include "lockset.h"
+#include "outside.h"
 #include "planguard.h"
 #include "shmem.h"
 #include "truncate.h"
@@ -31,6 +32,7 @@ _PG_init(void)
 	bbm_hooks_install();
 	bbm_plan_guard_install();
 	bbm_lockset_install();
+	bbm_outside_install();
 	bbm_truncate_install();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{

@@ -70,6 +70,15 @@
 #define BBM_PLANNER_ARGUMENTS parse, query_string, cursor_options, bound_params
 #endif
 
+/* Before 18 there was a parameter for those who run a plan more than once. */
+#if PG_VERSION_NUM >= 180000
+#define BBM_RUN_PARAMETERS QueryDesc *query, ScanDirection direction, uint64 count
+#define BBM_RUN_ARGUMENTS query, direction, count
+#else
+#define BBM_RUN_PARAMETERS QueryDesc *query, ScanDirection direction, uint64 count, bool execute_once
+#define BBM_RUN_ARGUMENTS query, direction, count, execute_once
+#endif
+
 /* 19 lets DROP DATABASE and its like terminate a worker; before, our hook asks it to leave. */
 #ifdef BGWORKER_INTERRUPTIBLE
 #define BBM_WORKER_INTERRUPTIBLE BGWORKER_INTERRUPTIBLE

@@ -15,7 +15,6 @@
  */
 #include "execute.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "executor/instrument.h"
 #include "pgstat.h"
@@ -31,6 +30,7 @@
 #include "guc.h"
 #include "locks.h"
 #include "lockset.h"
+#include "outside.h"
 #include "planguard.h"
 #include "printable.h"
 #include "record.h"
@@ -369,9 +369,6 @@ do_part(BbmWork *work, BbmRange *part)
 	work->skipped = leaf == NULL;
 	if (leaf)
 		check_still_named(target, leaf);
-	/* what was done on another server stays done when ours crashes */
-	if (leaf && leaf->is_foreign)
-		ForceSyncCommit();
 	return more;
 }
 
@@ -473,12 +470,23 @@ bbm_work(void *arg)
 		return;
 	}
 	work->skipped = false;
+	bbm_outside_begin();
 	more = do_part_measured(work, &part);
+	work->outside = bbm_outside_end();
+	/* what was done elsewhere stays done when this server crashes, and so must the record of it */
+	if (work->outside)
+	{
+		bbm_txn_flush();
+		ereport(DEBUG1,
+				(errmsg_internal("the batch may have reached outside of this server by %s, so its commit is flushed",
+								 bbm_outside_words())));
+	}
 	if (!more)
 	{
 		bbm_job_finish(work->job, &work->cost, work->skipped);
 		work->result = BBM_WORK_FINISHED;
-		if (work->may_go_on(work->arg))
+		/* such a commit may take its time, and with a claim in it a pause would wait for it */
+		if (!work->outside && work->may_go_on(work->arg))
 			bbm_claim_next(work->next);
 	}
 	else
@@ -503,6 +511,7 @@ bbm_work_whole(BbmWork *work)
 	bool		more = true;
 
 	work->skipped = false;
+	bbm_outside_begin();
 	while (more)
 	{
 		bbm_watch_begin(bbm_setting_int(work->target->migration, BBM_MAX_BLOCKING_TIME),
@@ -520,6 +529,7 @@ bbm_work_whole(BbmWork *work)
 		job->cursor = keep_cursor(work, &part.max);
 		job->has_cursor = true;
 	}
+	work->outside = bbm_outside_end();
 	bbm_job_finish(job, &work->cost, work->skipped);
 	return rows;
 }

@@ -36,6 +36,7 @@ typedef struct BbmWork
 	int			next_size;		/* of the next part, when cut down; 0 not */
 	BbmCost		cost;			/* of the last part */
 	bool		skipped;		/* its leaf is not part of the table */
+	bool		outside;		/* what was done may have reached outside of this server */
 	int64		keys;			/* of all parts so far ... */
 	double		ms;				/* ... and what they have cost */
 	double		wal;

@@ -54,9 +54,9 @@ int			bbm_failing_code = 0;
 static BbmDriver current_driver = BBM_DRIVER_FOREGROUND;
 static const char *original_seqscan = "on";
 static const char *original_jit = "on";
-static char *original_commit = "on";
 static int	own_lock_timeout = -1;	/* of the migration at hand, ms; -1: the server's */
 static bool trying = false;		/* in bbm_txn_try */
+static bool flushes = false;	/* is the transaction at hand to be flushed? */
 static bool pinned = false;		/* are the settings those of our own statements? */
 
 /*
@@ -164,7 +164,6 @@ bbm_txn_become_worker(void)
 {
 	current_driver = BBM_DRIVER_WORKER;
 	remember_settings();
-	original_commit = MemoryContextStrdup(TopMemoryContext, GetConfigOption("synchronous_commit", false, false));
 	pin_session();
 	QueryCancelHoldoffCount = 1;
 }
@@ -271,6 +270,25 @@ bbm_txn_fire_deferred(void)
 }
 
 /*
+ * The transaction at hand must not be lost any more once it has committed, whatever
+ * becomes of the server: called before it ends, of those that bbm_txn_run runs.  It
+ * waits for a standby if the session's own commits do.
+ */
+void
+bbm_txn_flush(void)
+{
+	flushes = true;
+}
+
+/* Commits as the server, the database or the role has it, and not as a batch does. */
+static void
+commit_as_session(void)
+{
+	(void) set_config_option("synchronous_commit", GetConfigOptionResetString("synchronous_commit"), PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+}
+
+/*
  * Ends what the owner's statement would leave in the session, for the next job
  * to trip over: cursors (those WITH HOLD would run on at the commit, in our
  * settings), prepared statements, temporary tables.  Session-level advisory
@@ -303,9 +321,6 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
 		StartTransactionCommand();
 		bbm_yield_begin();
 		force_read_committed();
-		if (synchronous)
-			(void) set_config_option("synchronous_commit", original_commit, PGC_USERSET, PGC_S_SESSION,
-									 GUC_ACTION_LOCAL, true, 0, false);
 		if (bare)
 			fn(arg);
 		else
@@ -319,6 +334,10 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
 		/* nothing of ours runs from here to the end of the commit */
 		pinned = false;
 		bbm_cancel_guard_end(&guard);
+		if (synchronous || flushes)
+			commit_as_session();
+		if (flushes)
+			ForceSyncCommit();
 		CommitTransactionCommand();
 		bbm_yield_end();
 	}
@@ -444,9 +463,11 @@ run_in_foreground(BbmTxnFn fn, void *arg, bool synchronous)
 	PG_TRY();
 	{
 		/* the record goes with the data, so losing both in a crash is harmless */
-		if (!synchronous)
+		if (!synchronous && !flushes)
 			(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
 									 GUC_ACTION_LOCAL, true, 0, false);
+		if (flushes)
+			ForceSyncCommit();
 		SPI_commit();
 	}
 	PG_CATCH();
@@ -573,6 +594,7 @@ forget_blocks_at_xact_end(XactEvent event, void *arg)
 	engine_writes = false;
 	innermost = NULL;
 	pinned = false;
+	flushes = false;
 }
 
 static void

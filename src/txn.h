@@ -28,6 +28,7 @@ extern void bbm_txn_lock_timeout(int ms);
 extern int	bbm_user_settings_begin(const char *search_path);
 extern void bbm_user_settings_end(int level);
 extern void bbm_txn_fire_deferred(void);
+extern void bbm_txn_flush(void);
 extern void bbm_txn_discard(void);
 extern ErrorData *bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous);
 extern ErrorData *bbm_txn_try(BbmTxnFn fn, void *arg);

@@ -74,9 +74,18 @@ my $local = 'SET synchronous_commit = local; SET statement_timeout = \'60s\';';
 my $job   = 'UPDATE s SET n = n + 1 WHERE id BETWEEN $1 AND $2';
 value($standby, "$local SELECT bbm_create('async', 's', '$job', batch_size => 100, start => true)");
 finished($standby, 'async', 'batches do not wait for a synchronous standby');
+my $waits = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'SyncRep'";
+# one that reaches outside of the server commits as the owner's sessions do
+value($standby, <<"EOS");
+$local
+CREATE FUNCTION notifying(first bigint, last bigint) RETURNS void LANGUAGE plpgsql AS 'BEGIN NOTIFY nobody; END';
+SELECT bbm_create('outside', 's', 'notifying', batch_size => 100, start => true);
+EOS
+ok($standby->poll_query_until('postgres', $waits, 1), 'but those that reach outside of the server do');
+value($standby, "$local SELECT bbm_pause('outside', cancel => true, wait => true)");
+value($standby, "$local SELECT bbm_drop('outside')");
 value($standby, "$local UPDATE s SET n = 0");
 value($standby, "$local SELECT bbm_create('sync', 's', '$job', batch_size => 100, synchronous => true, start => true)");
-my $waits = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'SyncRep'";
 ok($standby->poll_query_until('postgres', $waits, 1), 'those that are to, do');
 value($standby, "$local SELECT bbm_pause('sync', cancel => true, wait => true)");
 pass('a batch that waits for its standby can be cancelled');
