@@ -191,6 +191,19 @@ END $$;
 SELECT bbm_create('leaves', 'p', 'slow_leaf', batch_size => 500, target_duration => '100 ms') AS id;
 CALL bbm_run('leaves');
 SELECT relation, batch_size, rows, run_time FROM bbm_jobs('leaves') ORDER BY id;
+-- as one table each batch opens all five: what that takes is no reason for ever smaller ones
+CREATE FUNCTION slow_opening(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    changed bigint;
+BEGIN
+    UPDATE p SET n = n + 1 WHERE id BETWEEN lo AND hi;
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    PERFORM advance(20);
+    RETURN changed;
+END $$;
+SELECT bbm_create('opening', 'p', 'slow_opening', max_value => 1000, target_duration => '1 ms') AS id;
+CALL bbm_run('opening');
+SELECT batch_size, count(*) FROM bbm_jobs('opening') GROUP BY 1 ORDER BY 1;
 
 -- distinct values are what a loose scan counts, and whole batches what the null strategy does
 CREATE TABLE tags (tag int NOT NULL, n int);
@@ -274,7 +287,7 @@ ALTER SYSTEM RESET bbm.rest_factor;
 SELECT pg_reload_conf();
 DROP EXTENSION bbm;
 DROP TABLE t, stops, failures, p, tags, w;
-DROP FUNCTION slow, slow_then_paused, slow_once_failing, slow_leaf, slow_tags, slow_nulls, jobs, full_batches, sizing, advance;
+DROP FUNCTION slow, slow_then_paused, slow_once_failing, slow_leaf, slow_opening, slow_tags, slow_nulls, jobs, full_batches, sizing, advance;
 DROP SEQUENCE tries;
 ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.retry_delay;

@@ -27,6 +27,7 @@
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
 #include "parser/parse_func.h"
+#include "parser/parsetree.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "replication/slot.h"
@@ -143,19 +144,38 @@ bbm_check_privileges(PlannedStmt *stmt)
 #define DATCONNLIMIT_INVALID_DB (-2)
 #endif
 
+/* Positions in the range table of what a plan writes. */
+static inline Bitmapset *
+bbm_result_relations(const PlannedStmt *stmt)
+{
+#if PG_VERSION_NUM >= 190000
+	return stmt->resultRelationRelids;
+#else
+	Bitmapset  *relations = NULL;
+	ListCell   *cell;
+
+	foreach(cell, stmt->resultRelations)
+		relations = bms_add_member(relations, lfirst_int(cell));
+	return relations;
+#endif
+}
+
 /* OIDs of the tables that a plan writes, as far as it tells: rows routed to partitions are their root's. */
 static inline List *
 bbm_written_tables(PlannedStmt *stmt)
 {
 	const AclMode writes = ACL_INSERT | ACL_UPDATE | ACL_DELETE;
 	List	   *tables = NIL;
+	Bitmapset  *results;
 	ListCell   *cell;
+	int			i = -1;
 
 	/* a lock of rows needs the same permission */
 	if (stmt->commandType == CMD_UTILITY || (stmt->commandType == CMD_SELECT && !stmt->hasModifyingCTE))
 		return NIL;
-	foreach(cell, stmt->resultRelations)
-		tables = lappend_oid(tables, ((RangeTblEntry *) list_nth(stmt->rtable, lfirst_int(cell) - 1))->relid);
+	results = bbm_result_relations(stmt);
+	while ((i = bms_next_member(results, i)) >= 0)
+		tables = lappend_oid(tables, rt_fetch(i, stmt->rtable)->relid);
 #if PG_VERSION_NUM >= 160000
 	foreach(cell, stmt->permInfos)
 	{

@@ -350,7 +350,7 @@ look_at_results(const EState *estate)
 static bool
 writes(const QueryDesc *query)
 {
-	return query->plannedstmt->resultRelations != NIL;
+	return bbm_result_relations(query->plannedstmt) != NULL;
 }
 
 static void

@@ -59,6 +59,14 @@ bbm_size_follows(const BbmMigration *migration)
 }
 
 /*
+ * Where a batch is of all leaves of a tree, a size that follows the time does not
+ * go below so many keys for each, as far as these are not more than so many in
+ * all: what opening the leaves takes does not get less with the keys.
+ */
+#define BBM_LEAST_KEYS_A_LEAF 16
+#define BBM_LEAST_KEYS 1000
+
+/*
  * A size that only a limit of WAL moves does not grow beyond what was asked for.
  * Where CPUs are short, a batch is one of many short ones: whatever comes while
  * it runs waits for it.
@@ -72,8 +80,9 @@ bbm_size_limits(const BbmTarget *target, BbmSizeLimits *limits)
 	limits->max_wal = migration->max_batch_wal;
 	limits->max_size = migration->target_ms > 0 ? migration->max_batch_size :
 		Min(migration->max_batch_size, migration->batch_size);
-	/* each batch opens every leaf, whatever it is about */
-	limits->min_size = Min(Max(migration->min_batch_size, target->leaves), limits->max_size);
+	/* each batch opens every leaf, whatever it is about: that is to be worth it */
+	limits->min_size = Max(target->leaves, Min(target->leaves * BBM_LEAST_KEYS_A_LEAF, BBM_LEAST_KEYS));
+	limits->min_size = Min(Max(migration->min_batch_size, limits->min_size), limits->max_size);
 }
 
 /* How many keys the next batch is to have; a process that begins goes on from the last one's. */
