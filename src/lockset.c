@@ -22,6 +22,8 @@
  *	  has not been needed for a while is forgotten.  Until a first batch of a
  *	  process has shown it, tables that functions and triggers read are locked
  *	  as if to be written, and the batch is given back where that would wait.
+ *	  So it is where a command of a function would wait for more than the batch
+ *	  has of a table (lock_at_once); the next has it from the beginning.
  *
  *	  A partition is locked when a statement over its root is planned or its
  *	  plan is set up, as strong as the root is by that statement.  To lock all
@@ -37,14 +39,19 @@
  */
 #include "lockset.h"
 
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/catalog.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_proc.h"
+#include "commands/tablecmds.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/planner.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "tcop/utility.h"
 #include "utils/lsyscache.h"
 #include "utils/hsearch.h"
 #include "utils/plancache.h"
@@ -73,12 +80,14 @@ struct BbmLockSet
 	List	   *early;			/* those of them that have a mode */
 	uint64		batch;			/* number of the batch at hand */
 	bool		learned;		/* a batch has run to its end */
+	bool		calls;			/* the job's statement has functions that may write */
 };
 
 /* Whose batch is in flight in this process; NULL none. */
 static BbmTarget *working = NULL;
 
 static planner_hook_type previous_planner = NULL;
+static ProcessUtility_hook_type previous_utility = NULL;
 
 static struct BbmLockSet *
 set_of(BbmTarget *target)
@@ -115,6 +124,9 @@ lock_early(BbmTarget *target, BbmTableLock *lock, LOCKMODE mode)
 {
 	MemoryContext old;
 
+	/* the one that is stronger by its number alone, and lets nobody write to it */
+	if (mode == ShareLock)
+		mode = ShareRowExclusiveLock;
 	if (mode <= lock->mode)
 		return;
 	if (lock->mode == NoLock)
@@ -137,7 +149,14 @@ typedef struct StatementTables
 	Oid			leaf;
 } StatementTables;
 
-/* A walker over the range tables of a query. */
+/* May it write, as far as its declaration tells?  The server's own do not, to a table. */
+static bool
+may_write(Oid function, void *arg)
+{
+	return function >= FirstNormalObjectId && func_volatile(function) == PROVOLATILE_VOLATILE;
+}
+
+/* A walker over the range tables, and the functions, of a query. */
 static bool
 add_tables(Node *node, void *arg)
 {
@@ -162,6 +181,8 @@ add_tables(Node *node, void *arg)
 	}
 	if (IsA(node, Query))
 		return query_tree_walker((Query *) node, add_tables, arg, QTW_EXAMINE_RTES_BEFORE);
+	if (check_functions_in_node(node, may_write, NULL))
+		to->target->locks->calls = true;
 	return expression_tree_walker(node, add_tables, arg);
 }
 
@@ -195,17 +216,18 @@ by_relid(const ListCell *a, const ListCell *b)
 
 /*
  * Before a first batch has shown what is written, what the statement reads is
- * locked as if it were, at once or, if a trigger may be what writes it, later.
+ * locked as if it were, at once or, if a trigger or a function may be what writes
+ * it, later.
  */
 static void
-lock_unlearned(const BbmTableLock *lock, Oid own)
+lock_unlearned(const struct BbmLockSet *set, const BbmTableLock *lock, Oid own)
 {
 	if (lock->mode < BBM_WORK_LOCK && get_rel_relkind(lock->relid) == RELKIND_RELATION &&
 		!IsCatalogRelationOid(lock->relid))
 	{
 		if (ConditionalLockRelationOid(lock->relid, BBM_WORK_LOCK))
 			return;
-		if (bbm_has_triggers(own))
+		if (set->calls || bbm_has_triggers(own))
 		{
 			LockRelationOid(lock->relid, BBM_WORK_LOCK);
 			return;
@@ -251,7 +273,7 @@ bbm_lockset_take(BbmTarget *target, Oid relid)
 		if (set->learned)
 			LockRelationOid(lock->relid, lock->mode);
 		else
-			lock_unlearned(lock, relid);
+			lock_unlearned(set, lock, relid);
 	}
 	list_free(locks);
 	working = target;
@@ -294,9 +316,117 @@ bbm_lockset_note(const PlannedStmt *stmt)
 	}
 }
 
+/* Has this transaction a lock of the table, but none that is as strong? */
+static bool
+holds_weaker(Oid relid, LOCKMODE mode)
+{
+	bool		holds = false;
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	for (LOCKMODE m = AccessShareLock; m <= AccessExclusiveLock; m++)
+	{
+		if (!bbm_lock_is_mine(&tag, m))
+			continue;
+		if (m >= mode)
+			return false;
+		holds = true;
+	}
+	return holds;
+}
+
 /*
- * Locks of commands (LOCK TABLE, TRUNCATE) show in what the batch holds at its
- * end of the tables that it had early.
+ * A command is going to lock the table.  What the batch has of it already must
+ * not be in its hands while it waits: if it would, the batch is given back, and
+ * the next one has the lock before it begins.
+ */
+static void
+lock_at_once(Oid relid, LOCKMODE mode)
+{
+	BbmTableLock *lock;
+
+	if (!holds_weaker(relid, mode))
+	{
+		/* had early, and still needed */
+		lock = hash_search(working->locks->tables, &relid, HASH_FIND, NULL);
+		if (lock && lock->mode >= mode)
+			lock->batch = working->locks->batch;
+		return;
+	}
+	lock = entry_of(working->locks, relid);
+	lock->batch = working->locks->batch;
+	lock_early(working, lock, mode);
+	if (!ConditionalLockRelationOid(relid, mode))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("could not obtain lock on relation \"%s\"", get_rel_name(relid)),
+				 errdetail("The batch has a weaker lock of it, and must not wait for a stronger one."),
+				 errhint("It is tried again.")));
+}
+
+static void
+lock_range(const RangeVar *range, LOCKMODE mode)
+{
+	Oid			relid = RangeVarGetRelid(range, NoLock, true);
+	ListCell   *cell;
+
+	if (!OidIsValid(relid))
+		return;
+	foreach(cell, range->inh ? bbm_tree_all(relid) : list_make1_oid(relid))
+		lock_at_once(lfirst_oid(cell), mode);
+}
+
+static void
+lock_ranges(const List *ranges, LOCKMODE mode)
+{
+	const ListCell *cell;
+
+	foreach(cell, ranges)
+		lock_range(lfirst_node(RangeVar, cell), mode);
+}
+
+/* Commands that a job may have in a function, and the locks that they are going to take. */
+static void
+lock_for_command(Node *command)
+{
+	switch (nodeTag(command))
+	{
+		case T_LockStmt:
+			lock_ranges(((LockStmt *) command)->relations, ((LockStmt *) command)->mode);
+			break;
+		case T_TruncateStmt:
+			lock_ranges(((TruncateStmt *) command)->relations, AccessExclusiveLock);
+			break;
+		case T_AlterTableStmt:
+			lock_range(((AlterTableStmt *) command)->relation,
+					   AlterTableGetLockLevel(((AlterTableStmt *) command)->cmds));
+			break;
+		case T_IndexStmt:
+			lock_range(((IndexStmt *) command)->relation, ShareLock);
+			break;
+		case T_CreateTrigStmt:
+			lock_range(((CreateTrigStmt *) command)->relation, ShareRowExclusiveLock);
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
+		ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	if (working && !bbm_engine_writes())
+		lock_for_command(pstmt->utilityStmt);
+	if (previous_utility)
+		previous_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+}
+
+/*
+ * Locks of other commands show in what the batch holds at its end of the tables
+ * that it had early.
  */
 static void
 note_stronger(BbmTarget *target, Oid relid)
@@ -412,4 +542,6 @@ bbm_lockset_install(void)
 	RegisterXactCallback(end_with_transaction, NULL);
 	previous_planner = planner_hook;
 	planner_hook = plan_query;
+	previous_utility = ProcessUtility_hook;
+	ProcessUtility_hook = utility;
 }
