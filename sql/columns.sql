@@ -304,6 +304,26 @@ SELECT setval('bbm_jobs_id_seq', 1) > 0 AS set;
 CALL bbm_run('next');
 SELECT n, count(*) FROM r GROUP BY n ORDER BY n;
 SELECT min_value, max_value, status, attempts FROM bbm_jobs('next');
+-- ids of a restore are positive, and its numbers are what they can be
+SELECT state, message FROM fails($$INSERT INTO batched_background_migrations
+    (id, name, max_value, batch_size, job_signature_name, table_name, column_name, home)
+    VALUES (0, 'zero', 10, 10, 'f', 'public.r', 'id', 'moon/1')$$);
+SELECT state, message FROM fails($$INSERT INTO batched_background_migrations
+    (id, name, max_value, batch_size, job_signature_name, table_name, column_name, home, total_tuple_count)
+    VALUES (1000010, 'fewer than none', 10, 10, 'f', 'public.r', 'id', 'moon/1', -1)$$);
+SELECT state, message FROM fails($$INSERT INTO batched_background_migration_jobs
+    (id, batched_background_migration_id, min_value, max_value, attempts, claim_no) VALUES (1000010, 1000010, 1, 5, -1, 1)$$);
+-- jobs that a restore has brought of a migration that it has not are nobody's: the next one of that id does not go on from them
+SELECT nextval('batched_background_migrations_id_seq') + 1 AS next_id \gset
+INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, attempts, claim_no)
+VALUES (1000011, :next_id, 1, 9, 2, 1, 1);
+INSERT INTO batched_background_migrations (name, min_value, max_value, batch_size, job_signature_name, table_name, column_name)
+VALUES ('fresh', 1, 10, 5, 'UPDATE r SET n = n + 10 WHERE id BETWEEN $1 AND $2', 'public.r', 'id');
+SELECT id = :next_id AS that_id, (SELECT count(*) FROM bbm_jobs(name)) AS jobs FROM batched_background_migrations WHERE name = 'fresh';
+CALL bbm_run('fresh');
+SELECT min(n) > 10 AS all_done FROM r;
+UPDATE r SET n = n - 10;
+SELECT bbm_drop('fresh');
 -- past the guards
 ALTER TABLE batched_background_migrations DISABLE TRIGGER USER;
 INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, owner, owner_oid, home, status)

@@ -253,6 +253,13 @@ RESET session_replication_role;
 SELECT owner FROM batched_background_migrations WHERE name = 'nobody''s';
 UPDATE batched_background_migrations SET owner = current_user WHERE name = 'nobody''s';
 SELECT owner = current_user AS mine FROM batched_background_migrations WHERE name = 'nobody''s';
+-- one that has lost the name gets it back with the engine's first change
+SELECT bbm_create('nameless', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2') > 0 AS created;
+SET session_replication_role = replica;
+UPDATE batched_background_migrations SET owner = NULL WHERE name = 'nameless';
+RESET session_replication_role;
+CALL bbm_run('nameless');
+SELECT owner = current_user AS mine, status FROM batched_background_migrations WHERE name = 'nameless';
 
 DROP EXTENSION bbm;
 DROP FUNCTION fails, define, of;

@@ -245,6 +245,13 @@ CREATE FUNCTION write_apart() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN INSERT INTO apart VALUES (new.id); RETURN new; END $$;
 CREATE TRIGGER instead INSTEAD OF UPDATE ON instead FOR EACH ROW EXECUTE FUNCTION write_apart();
 CREATE FUNCTION job_apart(int, int) RETURNS void LANGUAGE sql AS 'UPDATE apart SET n = 1 WHERE id BETWEEN $1 AND $2';
+CREATE FUNCTION become_distributed(id int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    IF id = 15 THEN
+        INSERT INTO pg_dist_partition VALUES ('t', 'h');
+    END IF;
+    RETURN 1;
+END $$;
 CREATE TABLE ruled (id int);
 CREATE RULE ruled AS ON INSERT TO ruled DO INSTEAD INSERT INTO apart VALUES (new.id);
 INSERT INTO pg_dist_partition VALUES ('apart', 'h');
@@ -264,6 +271,22 @@ CALL bbm_run('view');
 SELECT name, status, failure_error_code, error_sqlstate, error_message FROM batched_background_migrations ORDER BY name;
 SELECT count(*) FROM apart;
 SELECT count(bbm_drop(name)) FROM bbm_status();
+-- a table that becomes one between two batches of a run
+SELECT bbm_update('between', 't', 'n = n + become_distributed(id)', batch_size => 10) > 0 AS between;
+CALL bbm_run('between');
+DELETE FROM pg_dist_partition WHERE logicalrelid = 't'::regclass;
+SELECT m.status, failure_error_code, error_sqlstate, error_message, (SELECT count(*) FROM bbm_jobs('between') WHERE status = 'finished') AS jobs
+FROM batched_background_migrations m WHERE name = 'between';
+SELECT bbm_drop('between');
+-- one that is given another table before it has begun is about that
+CREATE TABLE instead_of (LIKE t INCLUDING ALL);
+SELECT fill('instead_of', 60);
+SELECT bbm_update('given', 't', 'n = 42', batch_size => 10) > 0 AS given;
+UPDATE batched_background_migrations SET table_name = 'public.instead_of' WHERE name = 'given';
+CALL bbm_run('given');
+SELECT (SELECT count(*) FROM t WHERE n = 42) AS t, (SELECT count(*) FROM instead_of WHERE n = 42) AS instead_of;
+SELECT bbm_drop('given');
+DROP TABLE instead_of;
 -- a table that becomes one in mid-run, a partition that is one, with an index on that list, too
 SET allow_system_table_mods = on;
 CREATE UNIQUE INDEX pg_dist_partition_logical_relid_index ON pg_dist_partition (logicalrelid);
@@ -341,6 +364,6 @@ SELECT bbm_update('x', 'other', 'n = n + 1', column_name => 'id');
 DROP EXTENSION bbm;
 DROP TABLE other, apart, ruled, tree, t, acts CASCADE;
 DROP ACCESS METHOD regress_heap;
-DROP FUNCTION fill, outcome, events, run, act, write_apart, job_apart;
+DROP FUNCTION fill, outcome, events, run, act, write_apart, job_apart, become_distributed;
 ALTER SYSTEM RESET bbm.enabled;
 SELECT pg_reload_conf();

@@ -83,6 +83,29 @@ SELECT comes();
 COMMIT;
 CALL bbm_run('before');
 SELECT v, count(*) FROM t GROUP BY v;
+-- one that comes while it runs: the batch at hand makes way for it, and is not done in spite of it
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set helper :abs_srcdir '/sql/wait_for.inc'
+\i :helper
+CREATE FUNCTION held(id int, at int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    WHILE id = at AND NOT pg_try_advisory_xact_lock_shared(4242) LOOP
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+    RETURN 1;
+END $$;
+CREATE VIEW at_work AS SELECT pid FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'PgSleep';
+TRUNCATE t;
+INSERT INTO t SELECT generate_series(1, 100);
+DROP TRIGGER away ON t;
+SELECT pg_advisory_lock(4242);
+SELECT bbm_update('meanwhile', 't', 'v = v + held(id, 51)', batch_size => 10, start => true) > 0 AS created;
+SELECT wait_for($$EXISTS (SELECT FROM at_work)$$);
+CREATE TRIGGER away BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION away('far');
+SELECT pg_advisory_unlock(4242);
+SELECT bbm_wait('meanwhile', '1 minute');
+SELECT failure_error_code, error_message FROM batched_background_migrations WHERE name = 'meanwhile';
+SELECT v, count(*), max(id) FROM t GROUP BY v ORDER BY v;
 -- a trigger of one partition
 CREATE TABLE p (id int NOT NULL, v int NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
 CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (1) TO (51);
@@ -94,8 +117,24 @@ SELECT bbm_update('partition', 'p', 'v = v + 1', column_name => 'id', batch_size
 CALL bbm_run('partition');
 SELECT v, count(*), max(id) FROM p GROUP BY v ORDER BY v;
 
+-- ... that comes while its partition is done
+DROP TRIGGER away ON p2;
+TRUNCATE p;
+INSERT INTO p SELECT i FROM generate_series(1, 100) i WHERE i <> 50;
+SELECT pg_advisory_lock(4242);
+SELECT bbm_update('partition meanwhile', 'p', 'v = v + held(id, 31)', column_name => 'id', batch_size => 10, start => true) > 0 AS created;
+SELECT wait_for($$EXISTS (SELECT FROM at_work)$$);
+CREATE FUNCTION away_within() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN NEW.id := CASE NEW.id WHEN 35 THEN 50 ELSE NEW.id END; RETURN NEW; END $$;
+CREATE TRIGGER away BEFORE UPDATE ON p1 FOR EACH ROW EXECUTE FUNCTION away_within();
+SELECT pg_advisory_unlock(4242);
+SELECT bbm_wait('partition meanwhile', '1 minute');
+SELECT failure_error_code, error_message FROM batched_background_migrations WHERE name = 'partition meanwhile';
+SELECT v, count(*) FROM p GROUP BY v ORDER BY v;
+
 SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY name;
 DROP EXTENSION bbm;
 DROP TABLE g, identities, child, parent, chain, words, t, p;
 DROP DOMAIN word;
-DROP FUNCTION away, comes;
+DROP VIEW at_work;
+DROP FUNCTION away, comes, held, away_within, wait_for;

@@ -32,7 +32,8 @@ SELECT name, status, jobs_finished, waiting_on, last_error FROM bbm_status('clai
 SELECT waiting_on FROM bbm_workers() WHERE migration = 'claim';
 -- also when nobody is at it
 SELECT wait_for($$(SELECT count(*) = 0 FROM bbm_workers() WHERE kind = 'worker')$$);
-SELECT wait_for($$(SELECT last_error = '53100: could not extend file: No space left on device' FROM bbm_status('claim'))$$);
+SELECT wait_for($$(SELECT last_error = '53100: could not extend file: No space left on device' AND waiting_on = last_error
+                   FROM bbm_status('claim'))$$);
 UPDATE gate SET shut = false;
 SELECT bbm_wait('claim', '1 minute');
 SELECT name, status, waiting_on, last_error FROM bbm_status('claim');

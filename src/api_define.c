@@ -26,6 +26,7 @@
 #include "access.h"
 #include "catalog.h"
 #include "compat.h"
+#include "locks.h"
 #include "lockset.h"
 #include "nulls.h"
 #include "order.h"
@@ -703,8 +704,14 @@ bbm_drop(PG_FUNCTION_ARGS)
 	if (!exists && if_exists)
 		ereport(NOTICE, (errmsg("migration \"%s\" does not exist, skipping", name)));
 	else
+	{
+		int64		id = bbm_get_migration(name)->id;
+
 		/* its trigger cancels the batches in flight, which the DELETE then waits for */
-		bbm_migration_delete(bbm_get_migration(name)->id);
+		bbm_ours_begin();
+		bbm_migration_delete(id);
+		bbm_ours_end();
+	}
 	SPI_finish();
 	PG_RETURN_BOOL(exists);
 }

@@ -20,8 +20,10 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "cancel.h"
 #include "compat.h"
 #include "hours.h"
+#include "record.h"
 #include "shmem.h"
 #include "spi.h"
 #include "target.h"
@@ -396,9 +398,12 @@ bbm_read_condition(BbmLook *look)
 	error = bbm_txn_run(run_condition, &args, false);
 	if (error && condition_timed_out)
 		bbm_look_holds(look, "cannot be read: it takes more than %d ms", BBM_CONDITION_TIMEOUT_MS);
-	else if (error)
+	else if (error || bbm_cancel_seen())
 	{
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		/* a cancel that it has caught was meant for the session, too, whatever it makes of it */
+		if (bbm_cancel_seen())
+			error = look->cancelled = bbm_cancelled_by_user();
+		else if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			look->cancelled = error;
 		bbm_look_holds(look, "cannot be read: %s", bbm_error_words(error));
 	}

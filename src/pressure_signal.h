@@ -41,6 +41,7 @@ typedef struct BbmPressure
 	TimestampTz dead_until;		/* the dead rows counted last are good until then */
 	double		dead;
 	double		live;
+	bool		dead_are_kept;	/* by a session of ours alone, so that no vacuum removes them */
 	BbmKnownHours hours;		/* bbm.active_hours */
 	BbmKnownHours server_hours; /* ... and the server's, where both count */
 	TimestampTz condition_until;	/* the condition was true, and that is good until then */

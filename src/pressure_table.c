@@ -179,6 +179,8 @@ typedef struct Ours
 	int			n;
 	PGPROC	  **processes;
 	TransactionId oldest;		/* id of a transaction of theirs; invalid without */
+	TransactionId kept;			/* the oldest id whose rows a snapshot or a transaction of another of them keeps ... */
+	int			keeper;			/* ... and which process that is */
 } Ours;
 
 static Ours ours = {0};
@@ -194,14 +196,20 @@ find_ours(void)
 	ours.processes = MemoryContextAlloc(TopMemoryContext, Max(n, 1) * sizeof(PGPROC *));
 	ours.n = 0;
 	ours.oldest = MyProc->xid;
+	ours.kept = InvalidTransactionId;
 	for (int i = 0; i < n; i++)
 	{
 		PGPROC	   *process = bbm_vxid_process(holders[i]);
 		TransactionId xid = process ? process->xid : InvalidTransactionId;
+		Keeper		keeper = {ours.kept, ours.keeper};
 
 		if (process == NULL)
 			continue;
 		ours.processes[ours.n++] = process;
+		keep(&keeper, xid, process->pid, false, false);
+		keep(&keeper, process->xmin, process->pid, false, false);
+		ours.kept = keeper.xid;
+		ours.keeper = keeper.pid;
 		if (TransactionIdIsNormal(xid) &&
 			(!TransactionIdIsNormal(ours.oldest) || TransactionIdPrecedes(xid, ours.oldest)))
 			ours.oldest = xid;
@@ -364,6 +372,74 @@ bbm_read_horizon(BbmLook *look)
  * ----------------------------------------------------------------
  */
 
+static TimestampTz
+time_of(PGFunction function, Oid relid)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	Datum		result;
+
+	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = ObjectIdGetDatum(relid);
+	fcinfo->args[0].isnull = false;
+	result = function(fcinfo);
+	return fcinfo->isnull ? 0 : DatumGetTimestampTz(result);
+}
+
+/* Since when a process has been in its transaction; 0 when it is in none. */
+static TimestampTz
+transaction_start(int pid)
+{
+	TimestampTz start = 0;
+	int			n;
+
+	pgstat_clear_backend_activity_snapshot();
+	n = pgstat_fetch_stat_numbackends();
+	for (int i = 1; i <= n; i++)
+	{
+		PgBackendStatus *status = bbm_backend_status(i);
+
+		if (status && status->st_procpid == pid)
+			start = status->st_xact_start_timestamp;
+	}
+	pgstat_clear_backend_activity_snapshot();
+	return start;
+}
+
+/*
+ * Are there dead rows for the sake of a session of bbm's alone, one in bbm_wait,
+ * say?  It keeps more than anybody else, and each relation has been vacuumed since
+ * it began: what that has left, and all that has died since, no vacuum removes before
+ * the session ends, which may wait for this migration.
+ *
+ * A vacuum that had begun before the session has, and ended after, has left a little
+ * that the next one removes.
+ */
+static bool
+ours_alone_keep(const BbmPressure *state)
+{
+	Keeper		keeper = {InvalidTransactionId};
+	TimestampTz start;
+
+	find_ours();
+	if (!TransactionIdIsNormal(ours.kept))
+		return false;
+	find_keeper(&keeper);
+	if (TransactionIdIsNormal(keeper.xid) && !TransactionIdPrecedes(ours.kept, keeper.xid))
+		return false;
+	start = transaction_start(ours.keeper);
+	if (start == 0)
+		return false;
+	for (int i = 0; i < state->nrelations; i++)
+	{
+		Oid			relid = state->relations[i];
+
+		if (DatumGetInt64(DirectFunctionCall1(pg_stat_get_dead_tuples, ObjectIdGetDatum(relid))) > 0 &&
+			Max(time_of(pg_stat_get_last_vacuum_time, relid), time_of(pg_stat_get_last_autovacuum_time, relid)) < start)
+			return false;
+	}
+	return true;
+}
+
 static void
 count_dead(BbmPressure *state)
 {
@@ -377,6 +453,7 @@ count_dead(BbmPressure *state)
 		state->dead += DatumGetInt64(DirectFunctionCall1(pg_stat_get_dead_tuples, relid));
 		state->live += DatumGetInt64(DirectFunctionCall1(pg_stat_get_live_tuples, relid));
 	}
+	state->dead_are_kept = state->dead > 0 && ours_alone_keep(state);
 	pgstat_clear_snapshot();
 }
 
@@ -394,6 +471,9 @@ bbm_read_dead(BbmLook *look)
 		count_dead(state);
 		state->dead_until = TimestampTzPlusMilliseconds(look->now, BBM_DEAD_MS);
 	}
+	/* waited for, they would wait for us */
+	if (state->dead_are_kept)
+		return;
 	share = state->dead > 0 ? state->dead / (state->dead + state->live) : 0;
 	if (limit >= 0 && state->dead > limit)
 		bbm_look_holds(look, "%.0f rows of the table are dead (limit %d)", state->dead, limit);

@@ -204,6 +204,13 @@ bbm_make_error(int sqlstate, const char *message, const char *hint)
 	return error;
 }
 
+/* For who is to be told of a cancel that the owner's code has caught. */
+ErrorData *
+bbm_cancelled_by_user(void)
+{
+	return bbm_make_error(ERRCODE_QUERY_CANCELED, "canceling statement due to user request", NULL);
+}
+
 typedef struct FailArgs
 {
 	const BbmMigration *migration;

@@ -63,6 +63,7 @@ extern void bbm_record_pause(BbmTarget *target, BbmJob *job);
 extern void bbm_record_stale(BbmTarget *target, BbmJob *job);
 extern bool bbm_record_migration_failed(const BbmMigration *migration, int code, ErrorData *error);
 extern ErrorData *bbm_stop_error(BbmStop stop, ErrorData *error, bool whole);
+extern ErrorData *bbm_cancelled_by_user(void);
 extern ErrorData *bbm_make_error(int sqlstate, const char *message, const char *hint);
 
 #endif							/* BBM_RECORD_H */

@@ -240,19 +240,13 @@ may_begin_part(BbmEngine *engine, BbmTarget *target)
 	return !is_wanted(engine);
 }
 
-static ErrorData *
-cancelled_by_user(void)
-{
-	return bbm_make_error(ERRCODE_QUERY_CANCELED, "canceling statement due to user request", NULL);
-}
-
 /* A job whose next (or, with "unbegun", first) batch may not begin is for later, or for somebody else. */
 static void
 put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool unbegun)
 {
 	/* a foreground session was cancelled; here it would be lost */
 	if (QueryCancelPending)
-		engine->cancelled = cancelled_by_user();
+		engine->cancelled = bbm_cancelled_by_user();
 	QueryCancelPending = false;
 	if (unbegun)
 		bbm_record_unbegun(target, job);
@@ -288,7 +282,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 		job->caught_cancel = bbm_cancel_enforced();
 		/* the job has caught it, and ended well; it was meant for the session, too */
 		if (error == NULL && stop == BBM_STOP_NONE && bbm_cancel_seen())
-			engine->cancelled = cancelled_by_user();
+			engine->cancelled = bbm_cancelled_by_user();
 		if (error == NULL && work.result == BBM_WORK_PART)
 		{
 			job->cursor = work.next_cursor;

@@ -15,6 +15,7 @@
 
 #include "access.h"
 #include "catalog.h"
+#include "locks.h"
 #include "printable.h"
 #include "txn.h"
 
@@ -31,6 +32,7 @@ watch(void *arg)
 	WatchArgs  *args = arg;
 	const BbmCatalog *catalog = bbm_catalog_find();
 
+	bbm_ours_begin();
 	if (catalog == NULL || !bbm_catalog_matches(catalog))
 		return;
 	args->quiet = bbm_migrations_quiet(args->context);

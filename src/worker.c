@@ -278,6 +278,7 @@ scout(void *arg)
 	const BbmCatalog *catalog = bbm_catalog_find();
 	ListCell   *cell;
 
+	bbm_ours_begin();
 	if (catalog == NULL || !bbm_catalog_matches(catalog))
 		return;
 	foreach(cell, bbm_runnable_owners(args->context))

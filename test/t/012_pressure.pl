@@ -253,6 +253,25 @@ waits('share', 'dead rows: 50.0 percent of the table are dead (limit 25.0)');
 settings('share');
 goes_on('share');
 
+# Those that a vacuum has left for the sake of who waits for the migration, and of nobody else, are not waited for.
+counter_table($node, 't_kept', 300);
+define($node, 'kept', 't_kept', batch_size => 100, settings => q(ARRAY['bbm.max_dead_tuples=299']));
+my $patient = background($node, 'postgres', q(SELECT bbm_wait('kept', '2 minutes')));
+$node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE '%bbm\_wait%' AND wait_event = 'Extension'));
+# somebody else with as old a snapshot
+my $keeper = $node->background_psql('postgres');
+$keeper->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
+value($node, 'UPDATE t_kept SET n = 0');
+value($node, q(SELECT bbm_start('kept')));
+waits('kept', 'dead rows: 300 rows of the table are dead (limit 299)');
+value($node, 'VACUUM t_kept');
+is(value($node, q(SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 't_kept')), 300, 'kept: a vacuum leaves them');
+is(value($node, q(SELECT holds FROM bbm_pressure('kept') WHERE signal = 'dead rows')), 't', 'kept: for somebody else, too');
+$keeper->query_safe('COMMIT');
+$keeper->quit;
+goes_on('kept');
+is((finish_background($patient))[0], 'finished', 'kept: and who waits for it sees its end');
+
 # A pass that only verifies does not wait for what its reading cannot make worse: here for the dead rows of its
 # own last batch, which nobody vacuums.  It does wait for what holds whatever a batch does.
 migration('verifies', ['bbm.max_dead_tuples=100', 'bbm.max_row_rate=1', 'bbm.condition=(SELECT max(n) = 0 FROM public.t_verifies)'],

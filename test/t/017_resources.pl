@@ -38,6 +38,7 @@ SKIP:
 	my $filler = fill("$small/data");
 	value($node, q(SELECT bbm_start('m')));
 	ok($node->poll_query_until('postgres', q(SELECT last_error LIKE '53100:%' FROM bbm_status('m'))), 'a full disk is met');
+	ok($node->poll_query_until('postgres', q(SELECT waiting_on LIKE '53100: could not extend file%' FROM bbm_status('m'))), '... and is what is waited for');
 	is(value($node, q(SELECT status FROM bbm_status('m'))), 'running', 'and fails no migration');
 	is(value($node, q(SELECT coalesce(max(attempts), 0) FROM bbm_jobs('m') WHERE status <> 'running')), 0, 'nor costs an attempt');
 	unlink $filler or die $!;

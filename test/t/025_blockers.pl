@@ -152,6 +152,33 @@ $node->poll_query_until('postgres', q(SELECT waiting_on IS NULL AND last_error I
 finished($node, 'slow');
 once_each($node, 'big', 2000);
 
+# What passes by itself outside of a batch is tried again and again, and is one line in the log, with another at its end.
+value($node, <<'EOS');
+CREATE SEQUENCE tries;
+CREATE TABLE disk (full_ boolean);
+INSERT INTO disk VALUES (true);
+CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF (SELECT full_ FROM public.disk) THEN
+		PERFORM nextval('public.tries');
+		RAISE 'could not extend file' USING ERRCODE = 'disk_full';
+	END IF;
+	RETURN NEW;
+END $$;
+GRANT ALL ON SEQUENCE tries TO PUBLIC;
+CREATE TRIGGER full_disk BEFORE INSERT ON batched_background_migration_jobs FOR EACH ROW EXECUTE FUNCTION full_disk();
+EOS
+$log = log_size($node);
+define($node, 'claims', 'big', start => 'true');
+ok($node->poll_query_until('postgres', 'SELECT last_value >= 6 FROM tries'), 'a claim that fails is tried again and again');
+is(value($node, q(SELECT waiting_on = last_error AND last_error = '53100: could not extend file' FROM bbm_status('claims'))), 't', '... as bbm_status says');
+value($node, 'UPDATE disk SET full_ = false');
+finished($node, 'claims');
+$node->wait_for_log(qr/migration "claims" goes on after \d+ errors/, $log);
+is(scalar(() = log_since($node, $log) =~ /migration "claims" cannot go on just now: 53100: could not extend file/g), 1, '... in one line of the log a minute');
+is(scalar(() = log_since($node, $log) =~ /migration "claims" goes on after/g), 1, '... and one at the end');
+is(scalar(() = log_since($node, $log) =~ /ERROR:  could not extend file/g), 0, '... and in no other');
+
 $other->quit;
 $second->quit;
 log_clean($node);

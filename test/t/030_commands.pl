@@ -12,7 +12,7 @@ use Test::More;
 
 # no look of the launcher's own may help
 my $node = bbm_node('commands', conf => "bbm.naptime = 0\nallow_in_place_tablespaces = on\nmax_prepared_transactions = 2\n");
-value($node, "CREATE TABLESPACE place LOCATION ''");
+value($node, "CREATE TABLESPACE $_ LOCATION ''") for ('place', 'forbidden');
 
 # A database with a migration that is in the middle of two batches.
 value($node, 'CREATE DATABASE app');
@@ -53,6 +53,7 @@ refused('holder',  'CREATE DATABASE mine TEMPLATE app',       'permission denied
 refused('holder',  'BEGIN; DROP DATABASE app; COMMIT',        'cannot run inside a transaction block');
 refused('holder',  'DO $$ BEGIN DROP DATABASE app; END $$',   'cannot be executed from a function');
 refused('holder',  'ALTER DATABASE app SET TABLESPACE gone',  'does not exist');
+refused('holder',  'ALTER DATABASE app SET TABLESPACE forbidden', 'permission denied for tablespace');
 refused('holder',  'ALTER DATABASE app SET TABLESPACE pg_global', '(permission denied|pg_global)');
 refused('holder',  'DROP DATABASE app',                       'currently open database', 'app');
 refused('holder',  'SET default_transaction_read_only = on; DROP DATABASE app', 'read-only transaction');
@@ -90,6 +91,11 @@ for my $sql ('ALTER DATABASE app RENAME TO other', 'DO $$ BEGIN ALTER DATABASE a
 	ok($node->poll_query_until('postgres', in_flight(), 2), 'DROP EXTENSION, undone in a transaction that goes on: the workers come back');
 	$open->query_safe($_) for ('SAVEPOINT b', 'SAVEPOINT c', 'DROP EXTENSION bbm', 'RELEASE c');
 	no_workers($node, 'one in a savepoint that is released keeps them away');
+	# what is undone after that is another savepoint: the lock that tells workers of it stays
+	my $kept = $open->query_safe(q(SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'userlock'));
+	$open->query_safe($_) for ('SAVEPOINT d', 'ROLLBACK TO d');
+	is($open->query_safe(q(SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'userlock')), $kept, '... also when another one after it is undone');
+	cmp_ok($kept, '>', 0, '... by a lock');
 	$open->query_safe('ROLLBACK TO b');
 	ok($node->poll_query_until('postgres', in_flight(), 2), '... until the one around it is undone');
 	$open->quit;
@@ -114,13 +120,15 @@ ok($node->poll_query_until('postgres', in_flight(), 2), 'when that is rolled bac
 value($node, "DROP DATABASE spare$_") for (1 .. 9);
 
 # Prepared, it outlives its session.
-value($node, q(BEGIN; ALTER DATABASE app RENAME TO other; PREPARE TRANSACTION 'renames'));
+my $prepares = $node->background_psql('postgres');
+$prepares->query_safe(q(BEGIN; ALTER DATABASE app RENAME TO other; PREPARE TRANSACTION 'renames'));
 value($node, q(SELECT bbm_drop('beside')));
 define($node, 'beside', 'beside', start => 'true');
 finished($node, 'beside', 'while a prepared transaction has a database, a migration of another one runs');
 is(value($node, q(SELECT count(*) FROM pg_locks WHERE classid = 'pg_database'::regclass AND NOT granted)), 0, '... and no worker waits');
 value($node, q(ROLLBACK PREPARED 'renames'; SELECT bbm_drop('beside')));
-ok($node->poll_query_until('postgres', in_flight(), 2), 'when it is rolled back the workers come back');
+ok($node->poll_query_until('postgres', in_flight(), 2), 'when it is rolled back the workers come back, though the session that has prepared it is there');
+$prepares->quit;
 gate($node, 'open', 'app');
 finished($node, 'm', 'and finish', 'app');
 once_each($node, 't', 500, undef, 'app');

@@ -125,6 +125,24 @@ define($node, 'once', 't', job => 'job_once', batch_size => 50);
 cancel_session('once', 'a job that catches it and ends ends the call as well', 'ERROR:  canceling statement due to user request');
 is(value($node, q(SELECT jobs_finished FROM bbm_status('once'))) . value($node, 'SELECT count(*) FROM t WHERE n = 1'), '150', '... and is done');
 value($node, q(SELECT bbm_drop('once')));
+# ... and so does a condition.  Its own time limit may come first: then it is asked again.
+value($node, q(CREATE FUNCTION condition_once() RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_sleep(1000000);
+	RETURN false;
+EXCEPTION WHEN query_canceled THEN
+	RETURN true;
+END $$));
+value($node, 'UPDATE t SET n = 0');
+define($node, 'asked', 't', settings => q('{bbm.condition=SELECT condition_once()}'));
+my $asked = background($node, 'postgres', "SET application_name = 'runs'", q(CALL bbm_run('asked')));
+my $cancels = q(SELECT count(pg_cancel_backend(pid)), (SELECT count(*) FROM pg_stat_activity WHERE application_name = 'runs')
+	FROM pg_stat_activity WHERE application_name = 'runs' AND wait_event = 'PgSleep');
+$node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'runs' AND wait_event = 'PgSleep'));
+$node->poll_query_until('postgres', "SELECT there = 0 FROM ($cancels) AS c (cancelled, there)");
+like((finish_background($asked))[1], qr/ERROR:  canceling statement due to user request/, 'a condition that catches it ends the call as well');
+is(value($node, 'SELECT max(n) FROM t'), 0, '... and nothing is done');
+value($node, q(SELECT bbm_drop('asked')));
 
 $node->append_conf('postgresql.conf', 'bbm.enabled = on');
 $node->reload;
