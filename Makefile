@@ -14,11 +14,11 @@ OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
 # The tests, in the order in which they run; `make lint` knows one not listed.
 # sql/NAME.sql, test/specs/NAME.spec and test/t/NAME.pl
 REGRESS = install settings limits pressure create statement sync_trigger recipes guards privileges others operator spying attack columns forgotten shadow nologin \
-	steer status run runbook registry owner planguard background failures keys nullable strategies partitions moved_rows row_security identity on_error sizes follow sweep \
+	steer status run run_options runbook registry owner import planguard background failures keys nullable strategies partitions moved_rows row_security identity on_error sizes follow sweep \
 	blocks verify verify_all dry_run counts trouble key_change reference
 ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alter-claim retry row-lock \
 	run-beside-run steering-open steering-rollback two-migrations prepared sync-trigger follow block-move dry-run \
-	lock-upgrade ids statement-trigger null-keys lock-commands
+	lock-upgrade ids statement-trigger import null-keys lock-commands
 TAP = 001_latency 002_pause 003_crash 004_launcher 005_databases 006_versions 007_dump 008_prepared 009_torture 010_standby \
 	011_upgrade 012_pressure 013_giving_way 014_attack 015_promotion 016_copies 017_resources 018_partitions 019_blocks 020_verify 021_watchdog \
 	022_pg_upgrade 023_other_extensions 024_fuzz 025_blockers 030_commands 030_fairness 031_cancel 032_null_keys 032_outside

@@ -491,6 +491,14 @@ CREATE FUNCTION @extschema@.bbm_drop(name text, if_exists boolean DEFAULT false)
 COMMENT ON FUNCTION @extschema@.bbm_drop IS
     'cancel the batches of a migration in flight and delete it with its jobs; true if there was one';
 
+CREATE FUNCTION @extschema@.bbm_import(
+    migrations regclass, jobs regclass, owner name DEFAULT NULL,
+    OUT name text, OUT status text, OUT jobs_finished bigint, OUT jobs_again bigint, OUT cursor bigint, OUT note text
+) RETURNS SETOF record
+    LANGUAGE c VOLATILE ROWS 10 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.bbm_import IS
+    'take over the migrations and jobs of the container registry''s own tables, paused where its worker has left them; a row each';
+
 CREATE FUNCTION @extschema@.bbm_sync_trigger(
     table_name text,
     set text,
@@ -555,10 +563,12 @@ CREATE FUNCTION @extschema@.bbm_dry_run(
 COMMENT ON FUNCTION @extschema@.bbm_dry_run IS
     'run the next batches of a paused migration in this session, roll them back, and return what they cost and what the whole would';
 
-CREATE PROCEDURE @extschema@.bbm_run(name text DEFAULT NULL)
+CREATE PROCEDURE @extschema@.bbm_run(
+    name text DEFAULT NULL, max_attempts integer DEFAULT NULL, resume_failed boolean DEFAULT false
+)
     LANGUAGE c AS 'MODULE_PATHNAME';
 COMMENT ON PROCEDURE @extschema@.bbm_run IS
-    'start a migration, or all of the session''s role, and run to the end in this session, with progress as NOTICE';
+    'start a migration, or all of the session''s role, with resume_failed the failed ones too, and run to the end in this session, with progress as NOTICE';
 
 CREATE FUNCTION @extschema@.bbm_launch_worker(idle_timeout interval DEFAULT '1 minute') RETURNS integer
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -1068,7 +1078,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.migration_id IS
 COMMENT ON COLUMN @extschema@.bbm_events.name IS
     'its name then';
 COMMENT ON COLUMN @extschema@.bbm_events.event IS
-    'created, started, paused, running, finished, failed, altered, restarted or dropped; attached or detached: a partition or child; truncated: the table, or one of those; pass: block ranges go over the table again';
+    'created, imported, started, paused, running, finished, failed, altered, restarted or dropped; attached or detached: a partition or child; truncated: the table, or one of those; pass: block ranges go over the table again';
 COMMENT ON COLUMN @extschema@.bbm_events.status IS
     'the status after it, as a word';
 COMMENT ON COLUMN @extschema@.bbm_events.role IS
@@ -1084,7 +1094,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.detail IS
  */
 REVOKE ALL ON FUNCTION
     @extschema@.bbm_create, @extschema@.bbm_update, @extschema@.bbm_delete, @extschema@.bbm_alter,
-    @extschema@.bbm_drop, @extschema@.bbm_sync_trigger, @extschema@.bbm_start, @extschema@.bbm_resume,
+    @extschema@.bbm_drop, @extschema@.bbm_import, @extschema@.bbm_sync_trigger, @extschema@.bbm_start, @extschema@.bbm_resume,
     @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry, @extschema@.bbm_dry_run, @extschema@.bbm_launch_worker,
     @extschema@.bbm_migration_guard, @extschema@.bbm_migration_event, @extschema@.bbm_job_guard,
     @extschema@.bbm_truncate_guard, @extschema@.bbm_replica_guard, @extschema@.bbm_record_guard

@@ -51,6 +51,41 @@ SELECT min, max, size FROM calls ORDER BY id;
 SELECT * FROM fails($$SELECT bbm_create('no function', 't', '"TELLSIZE"')$$);
 SELECT * FROM fails($$SELECT bbm_create('no function', 't', 'nowhere.tellSize')$$);
 
+-- its progress metric, finished job rows times batch_size, is what it should be where none are merged
+CREATE TABLE many (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO many SELECT generate_series(1, 1000);
+ALTER SYSTEM SET bbm.job_retention = -1;
+ALTER SYSTEM SET bbm.rest_factor = 0;
+SELECT pg_reload_conf();
+\c -
+INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name)
+VALUES ('kept', 1000, 2, 'UPDATE many SET n = n + 1 WHERE id BETWEEN $1 AND $2', 'public.many', 'id');
+CALL bbm_run('kept');
+SELECT least(count(*) * m.batch_size, 1000) AS done FROM batched_background_migration_jobs j
+JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name = 'kept' AND j.status = 2 GROUP BY m.id;
+-- as shipped it falls behind, and percent does not
+ALTER SYSTEM SET bbm.job_retention = 100;
+SELECT pg_reload_conf();
+\c -
+INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name)
+VALUES ('merged', 1000, 2, 'UPDATE many SET n = n + 1 WHERE id BETWEEN $1 AND $2', 'public.many', 'id');
+CALL bbm_run('merged');
+SELECT count(*) * m.batch_size < 1000 AS behind FROM batched_background_migration_jobs j
+JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name = 'merged' AND j.status = 2 GROUP BY m.id;
+SELECT name, percent, jobs_finished FROM bbm_status() WHERE name IN ('kept', 'merged');
+ALTER SYSTEM RESET bbm.job_retention;
+ALTER SYSTEM RESET bbm.rest_factor;
+SELECT pg_reload_conf();
+
+-- its own worker, left running: a migration that it takes up, its new job, an attempt
+SELECT bbm_create('another''s', 't', 'UPDATE t SET n = n WHERE id BETWEEN $1 AND $2', batch_size => 10) > 0 AS created;
+\set VERBOSITY default
+UPDATE batched_background_migrations SET status = 4, started_at = now() WHERE name = 'another''s';
+INSERT INTO batched_background_migration_jobs (batched_background_migration_id, min_value, max_value)
+SELECT id, 1, 10 FROM batched_background_migrations WHERE name = 'another''s';
+UPDATE batched_background_migration_jobs SET status = 1, attempts = attempts + 1
+WHERE batched_background_migration_id = (SELECT id FROM batched_background_migrations WHERE name = 'plain');
+
 DROP EXTENSION bbm;
-DROP TABLE t, calls;
+DROP TABLE t, calls, many;
 DROP FUNCTION "tellSize", tellsize, "Odd.Name", fails;

@@ -10,12 +10,14 @@
 
 #include <signal.h>
 
+#include "access/htup_details.h"
 #include "catalog/pg_authid.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "utils/acl.h"
 #include "utils/json.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "hooks.h"
@@ -83,6 +85,36 @@ bbm_check_definer(Oid owner, const char *name)
 				 errmsg("permission denied for migration \"%s\"", name ? name : ""),
 				 errdetail("Only who may SET ROLE to its owner may define it, or change what it does."),
 				 errhint("Starting, pausing and dropping it asks for the owner's privileges alone.")));
+}
+
+/* For a number that was given; the column is a smallint, so this cannot be left to the row's trigger. */
+void
+bbm_check_max_attempts(const int *max_attempts)
+{
+	if (max_attempts && (*max_attempts < 1 || *max_attempts > BBM_MAX_ATTEMPTS))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid max_attempts: %d", *max_attempts),
+				 errdetail("It is how often a job may be executed before the migration fails."),
+				 errhint("Use a number from 1 to %d.", BBM_MAX_ATTEMPTS)));
+}
+
+/* Where a worker logs in as the owner, the owner must be allowed to. */
+void
+bbm_check_may_log_in(Oid role)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	bool		may_login = HeapTupleIsValid(tuple) && ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	if (BBM_OWNER_NEEDS_LOGIN && !may_login)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("role \"%s\" cannot own a migration, because it is not permitted to log in",
+						GetUserNameFromId(role, false)),
+				 errdetail("Before PostgreSQL 17 a background worker cannot run as such a role."),
+				 errhint("ALTER ROLE … LOGIN; without a password nobody can use that.")));
 }
 
 /*

@@ -57,18 +57,6 @@ require(bool given, const char *name)
 				 errhint("Leave it out for its default, if it has one.")));
 }
 
-/* The column is a smallint, so this cannot be left to the row's trigger. */
-static void
-check_max_attempts(const int *max_attempts)
-{
-	if (max_attempts && (*max_attempts < 1 || *max_attempts > BBM_MAX_ATTEMPTS))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid max_attempts: %d", *max_attempts),
-				 errdetail("It is how often a job may be executed before the migration fails."),
-				 errhint("Use a number from 1 to %d.", BBM_MAX_ATTEMPTS)));
-}
-
 static void
 check_name_is_free(const char *name)
 {
@@ -127,24 +115,6 @@ static const ArrayType *
 array_arg(FunctionCallInfo fcinfo, int n)
 {
 	return PG_ARGISNULL(n) ? NULL : PG_GETARG_ARRAYTYPE_P(n);
-}
-
-/* Where a worker logs in as the owner, the owner must be allowed to. */
-static void
-check_may_log_in(Oid role)
-{
-	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
-	bool		may_login = HeapTupleIsValid(tuple) && ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
-
-	if (HeapTupleIsValid(tuple))
-		ReleaseSysCache(tuple);
-	if (BBM_OWNER_NEEDS_LOGIN && !may_login)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-				 errmsg("role \"%s\" cannot own a migration, because it is not permitted to log in",
-						GetUserNameFromId(role, false)),
-				 errdetail("Before PostgreSQL 17 a background worker cannot run as such a role."),
-				 errhint("ALTER ROLE … LOGIN; without a password nobody can use that.")));
 }
 
 /* What the defining functions have in common, in this order, after what is their own. */
@@ -231,7 +201,7 @@ read_options(FunctionCallInfo fcinfo, int first, BbmDefinition *d)
 	d->rows_stay = bool_arg(fcinfo, first + OPTION_ROWS_STAY);
 	d->skip_null_keys = bool_arg(fcinfo, first + OPTION_SKIP_NULL_KEYS);
 	d->search_path = pstrdup(namespace_search_path);
-	check_max_attempts(d->max_attempts);
+	bbm_check_max_attempts(d->max_attempts);
 }
 
 /* Without a size the batch follows the measured time; with one it is exact. */
@@ -430,7 +400,7 @@ define(BbmDefinition *d, bool start, bool by_number, bool by_key)
 	int64		id;
 
 	(void) bbm_catalog();
-	check_may_log_in(owner);
+	bbm_check_may_log_in(owner);
 	check_name_is_free(d->name);
 	default_size(d);
 	check_follow(d);
@@ -658,11 +628,17 @@ bbm_alter(PG_FUNCTION_ARGS)
 	/* whichever table has the name now */
 	if (again)
 		migration->table_oid = InvalidOid;
-	check_max_attempts(d.max_attempts);
+	bbm_check_max_attempts(d.max_attempts);
 	if (d.name && strcmp(d.name, name) != 0)
 		check_name_is_free(d.name);
 	/* from here on it does not change under us */
-	if (bbm_migration_lock(migration->id, &status) && status == BBM_FINISHED &&
+	if (!bbm_migration_lock(migration->id, &status))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("migration \"%s\" does not exist any more", name),
+				 errdetail("Another session has dropped or replaced it meanwhile."),
+				 errhint("bbm_status() lists those you may see.")));
+	if (status == BBM_FINISHED &&
 		(d.job || d.batch_size || d.sub_batch_size || d.max || d.workers || d.max_attempts ||
 		 d.share_table || d.synchronous || d.target_duration || d.min_batch_size || d.max_batch_size ||
 		 d.max_batch_wal || d.index_name || d.verify || d.follow || d.on_error || d.max_errors ||
@@ -675,7 +651,7 @@ bbm_alter(PG_FUNCTION_ARGS)
 	if (d.follow && *d.follow)
 		bbm_check_follow(migration->strategy);
 	if (d.owner)
-		check_may_log_in(get_role_oid(d.owner, false));
+		bbm_check_may_log_in(get_role_oid(d.owner, false));
 	if (d.job)
 	{
 		d.search_path = pstrdup(namespace_search_path);

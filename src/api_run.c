@@ -176,7 +176,7 @@ drive(BbmEngine *engine, RunState *state, const char *name)
 }
 
 static void
-run_one(int64 id, MemoryContext context)
+run_one(int64 id, int max_attempts, MemoryContext context)
 {
 	RunState	state = {.id = id, .context = AllocSetContextCreate(context, "bbm_run state", ALLOCSET_SMALL_SIZES)};
 	BbmEngine  *engine;
@@ -200,6 +200,7 @@ run_one(int64 id, MemoryContext context)
 				(errcode(why_not->sqlerrcode),
 				 errmsg("cannot run migration \"%s\" now: %s", state.migration->name, why_not->message),
 				 why_not->hint ? errhint("%s", why_not->hint) : 0));
+	engine->max_attempts = max_attempts;
 	(void) bbm_slot_take(BBM_KIND_FOREGROUND, state.migration->owner);
 	PG_TRY();
 	{
@@ -218,6 +219,7 @@ run_one(int64 id, MemoryContext context)
 typedef struct FindArgs
 {
 	const char *name;			/* or NULL for all of the session's role */
+	bool		failed;			/* ... those that have failed, too */
 	MemoryContext context;
 	List	   *ids;
 } FindArgs;
@@ -235,7 +237,9 @@ find(void *arg)
 		bbm_check_session_owns(linitial(migrations));
 	}
 	else
-		migrations = bbm_migrations_with_status(list_make3_int(BBM_PAUSED, BBM_ACTIVE, BBM_RUNNING),
+		migrations = bbm_migrations_with_status(args->failed ?
+												list_make4_int(BBM_PAUSED, BBM_ACTIVE, BBM_RUNNING, BBM_FAILED) :
+												list_make3_int(BBM_PAUSED, BBM_ACTIVE, BBM_RUNNING),
 												CurrentMemoryContext);
 	foreach(cell, migrations)
 	{
@@ -251,7 +255,7 @@ find(void *arg)
 }
 
 /*
- * CALL bbm_run(): the engine in this session's own transactions, beside or
+ * CALL bbm_run(name, max_attempts, resume_failed): the engine in this session's own transactions, beside or
  * without background workers, with the same guarantees.
  */
 Datum
@@ -259,6 +263,7 @@ bbm_run(PG_FUNCTION_ARGS)
 {
 	MemoryContext context;
 	FindArgs	args = {0};
+	int			max_attempts = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
 	ListCell   *cell;
 
 	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
@@ -270,17 +275,20 @@ bbm_run(PG_FUNCTION_ARGS)
 				 errhint("CALL it by itself, outside BEGIN … COMMIT and outside a function.")));
 
 	PreventCommandDuringRecovery("CALL bbm_run()");
+	if (!PG_ARGISNULL(1))
+		bbm_check_max_attempts(&max_attempts);
 	/* outlives the transactions, not the call */
 	context = AllocSetContextCreate(PortalContext ? PortalContext : TopMemoryContext, "bbm_run",
 									ALLOCSET_DEFAULT_SIZES);
 	args.name = PG_ARGISNULL(0) ? NULL :
 		MemoryContextStrdup(context, text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	args.failed = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
 	args.context = context;
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	MemoryContextSwitchTo(context);
 	run_or_throw(find, &args);
 	foreach(cell, args.ids)
-		run_one(*(int64 *) lfirst(cell), context);
+		run_one(*(int64 *) lfirst(cell), max_attempts, context);
 	SPI_finish();
 	PG_RETURN_VOID();
 }

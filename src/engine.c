@@ -267,6 +267,8 @@ open_target(void *arg)
 	/* before it counts as the migration's error: it waits for another owner of the tables */
 	bbm_catalog_check_trust(migration->owner);
 	args->migration = migration;
+	if (args->engine->max_attempts > 0)
+		migration->max_attempts = args->engine->max_attempts;
 	args->target = bbm_target_open(migration);
 	if (!is_new(migration))
 		return;

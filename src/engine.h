@@ -18,6 +18,7 @@ typedef struct BbmEngine
 {
 	Oid			owner;			/* whose migrations */
 	int64		only;			/* this one alone, or 0 */
+	int			max_attempts;	/* instead of what the migrations have; 0: theirs */
 	int32		token;			/* names the lock that says we live */
 	Oid			space;			/* the token's */
 	MemoryContext context;		/* lives as long as the engine */

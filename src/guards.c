@@ -481,6 +481,10 @@ clear_error(Row *row)
 		set(row, columns[i], (Datum) 0, true);
 }
 
+/* Who writes what only workers write may be the registry's own, left running. */
+#define BBM_OTHER_WORKER \
+	"If it is the container registry's own worker, turn that off: database.backgroundmigrations.enabled: false in its configuration."
+
 /* The rules for a status that a user sets. */
 static void
 guard_status(Row old, Row *new)
@@ -516,8 +520,8 @@ guard_status(Row old, Row *new)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("status %d of migration \"%s\" cannot be set", to, name),
-					 errdetail("The workers set 2 (finished), 3 (failed) and 4 (running)."),
-					 errhint("Set 1 to start a migration, 0 to pause it.")));
+					 errdetail("bbm owns this table: its workers set 2 (finished), 3 (failed) and 4 (running)."),
+					 errhint("Set 1 to start a migration, 0 to pause it. %s", BBM_OTHER_WORKER)));
 			break;
 		case BBM_CHANGE:
 			if (to == BBM_ACTIVE)
@@ -840,12 +844,15 @@ check_counts(Row row)
 static void
 refuse_job_write(const char *what, const BbmMigration *migration)
 {
+	const char *other = strcmp(what, "update") == 0 ? " " BBM_OTHER_WORKER : "";
+
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("cannot %s jobs of migration \"%s\"", what, migration->name),
-			 errdetail("Its jobs are written by its workers, and it is %s.", bbm_status_word(migration->status)),
-			 migration->status == BBM_FINISHED ? errhint("Use bbm_drop to be rid of it and its jobs.") :
-			 errhint("Pause it first, or use bbm_retry to run failed jobs again and bbm_drop to be rid of it.")));
+			 errdetail("bbm owns this table: jobs are written by its workers, and the migration is %s.",
+					   bbm_status_word(migration->status)),
+			 migration->status == BBM_FINISHED ? errhint("Use bbm_drop to be rid of it and its jobs.%s", other) :
+			 errhint("Pause it first, or use bbm_retry to run failed jobs again and bbm_drop to be rid of it.%s", other)));
 }
 
 /*
@@ -910,14 +917,14 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
 				 errmsg("cannot insert a job of migration " INT64_FORMAT ", which does not exist",
 						get_int(row, "batched_background_migration_id")),
-				 errdetail("Its workers cut the ranges and write the jobs."),
-				 errhint("A dump is loaded by the owner of the table.")));
+				 errdetail("bbm owns this table: its workers cut the ranges and write the jobs."),
+				 errhint("A dump is loaded by the owner of the table. %s", BBM_OTHER_WORKER)));
 	if (migration && insert && !(copy && bbm_may_restore()))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot insert jobs of migration \"%s\"", migration->name),
-				 errdetail("Its workers cut the ranges and write the jobs."),
-				 errhint("Start the migration with UPDATE … SET status = 1 or bbm_start.")));
+				 errdetail("bbm owns this table: its workers cut the ranges and write the jobs."),
+				 errhint("Start the migration with UPDATE … SET status = 1 or bbm_start. %s", BBM_OTHER_WORKER)));
 	if (migration && !copy && migration->status != BBM_PAUSED)
 		refuse_job_write(update ? "update" : "delete", migration);
 	/* who owns the tables may mend them */
