@@ -239,9 +239,9 @@ SELECT state, message FROM fails($$DELETE FROM bbm_events$$);
 \c - :admin
 SELECT name, status, rows_done FROM bbm_status();
 INSERT INTO batched_background_migrations
-    (name, max_value, batch_size, job_signature_name, table_name, column_name, owner)
-VALUES ('for alice', 4, 2, 'UPDATE forbidden SET n = 1 WHERE id BETWEEN $1 AND $2', 'alices.t', 'id', 'regress_bbm_alice'),
-       ('for alice 2', 4, 2, 'alices.job', 'alices.t', 'id', 'regress_bbm_alice');
+    (name, max_value, batch_size, job_signature_name, table_name, column_name, owner, settings)
+VALUES ('for alice', 4, 2, 'UPDATE forbidden SET n = 1 WHERE id BETWEEN $1 AND $2', 'alices.t', 'id', 'regress_bbm_alice', '{bbm.missing_job_timeout=0}'),
+       ('for alice 2', 4, 2, 'alices.job', 'alices.t', 'id', 'regress_bbm_alice', NULL);
 SELECT bbm_start();
 SELECT bbm_wait('for alice', '1 minute'), bbm_wait('for alice 2', '1 minute');
 SELECT failure_error_code, error_sqlstate, error_message FROM batched_background_migrations WHERE name = 'for alice';

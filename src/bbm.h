@@ -93,6 +93,7 @@ typedef struct BbmMigration
 	char	   *name;
 	BbmStatus	status;
 	TimestampTz updated_at;		/* 0 when NULL; tells a changed row from a known one */
+	TimestampTz changed_at;		/* the same, or when it was inserted */
 	BbmBound	min;
 	BbmBound	max;
 	bool		min_found;		/* the bound was not given, but what the table had */
@@ -133,6 +134,7 @@ typedef struct BbmMigration
 	char	   *home;			/* NULL when never started */
 	Oid			table_oid;		/* that it was begun on here; InvalidOid: not yet */
 	bool		counted;		/* total_tuple_count is set */
+	bool		was_begun;		/* started_at is set: a worker has taken it up once */
 	bool		was_done;		/* finished_at is set: status says so because it was done */
 	const BbmOverrides *overrides;	/* NULL: the server's settings are its */
 	bool		unlimited;		/* its owner is a superuser: the server's settings do not limit its own */

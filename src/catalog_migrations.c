@@ -28,7 +28,8 @@
 	"set_clause, where_clause, check_clause, verify, follow, allow_key_change, pass::bigint, " \
 	"(extract(epoch FROM target_duration) * 1000)::float8, min_batch_size::bigint, max_batch_size::bigint, " \
 	"max_batch_wal, on_error, max_errors::bigint, allow_full_scan, settings, key_order, finished_at IS NOT NULL, " \
-	"rows_stay, partition_order, min_found, max_found, followed, skip_null_keys"
+	"rows_stay, partition_order, min_found, max_found, followed, skip_null_keys, coalesce(updated_at, created_at), " \
+	"started_at IS NOT NULL"
 
 static Oid
 get_oid(uint64 row, int column)
@@ -167,6 +168,8 @@ read_migration(uint64 row, MemoryContext context)
 	m->unlimited = superuser_arg(m->owner);
 	m->followed = get_bool(row, 47);
 	m->skip_null_keys = get_bool(row, 48);
+	m->changed_at = bbm_sql_int64(row, 49);
+	m->was_begun = get_bool(row, 50);
 	hold_to_bounds(m);
 	return m;
 }

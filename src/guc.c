@@ -38,6 +38,7 @@ static int	max_blocking_time;
 static int	max_batch_time;
 static int	retry_delay;
 static int	retry_max_delay;
+static int	missing_job_timeout;
 static int	log_min_duration;
 static int	max_replication_lag;
 static int	max_replication_delay;
@@ -120,6 +121,9 @@ static const SettingDef settings[BBM_SETTINGS] = {
 	[BBM_RETRY_MAX_DELAY] = {"bbm.retry_max_delay", KIND_INT, &retry_max_delay, 30 * 60 * 1000, 1, INT_MAX,
 	GUC_UNIT_MS, "Sets the longest delay between two attempts of a job.",
 	.limit = LIMIT_LEAST},
+	[BBM_MISSING_JOB_TIMEOUT] = {"bbm.missing_job_timeout", KIND_INT, &missing_job_timeout, 60 * 60, 0, INT_MAX,
+		GUC_UNIT_S, "Sets how long a migration that was started waits for its job to be there.",
+	"A function, for example, that is deployed later. After that it fails; zero fails it at once."},
 	[BBM_LOG_MIN_DURATION] = {"bbm.log_min_duration", KIND_INT, &log_min_duration, -1, -1, INT_MAX, GUC_UNIT_MS,
 		"Sets the execution time of a job above which it is logged.",
 	"Zero logs every job, -1 none.",

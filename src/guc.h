@@ -33,6 +33,7 @@ typedef enum BbmSetting
 	BBM_MAX_BATCH_TIME,			/* ms, 0 off */
 	BBM_RETRY_DELAY,
 	BBM_RETRY_MAX_DELAY,
+	BBM_MISSING_JOB_TIMEOUT,	/* s, 0 none */
 	BBM_LOG_MIN_DURATION,
 	BBM_MAX_REPLICATION_LAG,	/* kB, -1 off */
 	BBM_MAX_REPLICATION_DELAY,	/* ms, -1 off */

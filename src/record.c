@@ -190,6 +190,33 @@ bbm_error_code(int sqlstate, int step_code)
 	}
 }
 
+/*
+ * Is it about something that its job needs, and a deployment may bring later than
+ * the migration: what the job's text names or calls, the right to it, or the index
+ * that a strategy asks for?  Not the table and the key, which are what the
+ * migration is about, nor a text that is wrong.
+ */
+bool
+bbm_error_may_be_early(const ErrorData *error, int step_code)
+{
+	if (step_code == BBM_CODE_STRATEGY)
+		return error->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED && error->column_name != NULL;
+	if (step_code != BBM_CODE_SIGNATURE)
+		return false;
+	switch (error->sqlerrcode)
+	{
+		case ERRCODE_UNDEFINED_FUNCTION:
+		case ERRCODE_UNDEFINED_TABLE:
+		case ERRCODE_UNDEFINED_COLUMN:
+		case ERRCODE_UNDEFINED_OBJECT:
+		case ERRCODE_INVALID_SCHEMA_NAME:
+		case ERRCODE_INSUFFICIENT_PRIVILEGE:
+			return true;
+		default:
+			return false;
+	}
+}
+
 /* An error of our own making, in the current memory context. */
 ErrorData *
 bbm_make_error(int sqlstate, const char *message, const char *hint)

@@ -138,8 +138,8 @@ for my $sql ('RESET ROLE', 'SET SESSION AUTHORIZATION postgres', 'COMMIT', 'LIST
 	'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2; RESET ROLE', 'COPY t TO PROGRAM $$id$$', 'CREATE ROLE x SUPERUSER')
 {
 	my $name = 'text ' . ++$n;
-	evil("INSERT INTO batched_background_migrations (name, status, max_value, batch_size, job_signature_name, table_name, column_name)
-		VALUES ('$name', 1, 100, 10, '$sql', 'public.t', 'id')");
+	evil("INSERT INTO batched_background_migrations (name, status, max_value, batch_size, job_signature_name, table_name, column_name, settings)
+		VALUES ('$name', 1, 100, 10, '$sql', 'public.t', 'id', '{bbm.missing_job_timeout=0}')");
 	$node->poll_query_until('postgres', "SELECT status = 'failed' FROM bbm_status('$name')");
 	is(value($node, "SELECT failure_error_code FROM batched_background_migrations WHERE name = '$name'"), 3, "$sql is no job");
 }

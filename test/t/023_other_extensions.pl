@@ -239,8 +239,8 @@ sub steering
 
 	# an owner who may not, one whose job is refused, one that fails
 	value($node, q(REVOKE UPDATE ON app.undone FROM app; ALTER TABLE app.undone OWNER TO postgres; GRANT SELECT ON app.undone TO app));
-	value($node, q(INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, status, owner)
-		VALUES ('may not', 100, 10, 'UPDATE app.undone SET n = 1 WHERE id BETWEEN $1 AND $2', 'app.undone', 'id', 1, 'app')));
+	value($node, q(INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, status, owner, settings)
+		VALUES ('may not', 100, 10, 'UPDATE app.undone SET n = 1 WHERE id BETWEEN $1 AND $2', 'app.undone', 'id', 1, 'app', '{bbm.missing_job_timeout=0}')));
 	$node->poll_query_until('postgres', q(SELECT status = 'failed' FROM bbm_status('may not')));
 	like(value($node, q(SELECT last_error FROM bbm_status('may not'))), qr/permission denied for table undone/, 'a job that its owner may not do is refused');
 	value($node, q(REVOKE SELECT ON app.undone FROM app));
