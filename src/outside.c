@@ -365,18 +365,25 @@ start(QueryDesc *query, int eflags)
 }
 
 static void
+run_next(BBM_RUN_PARAMETERS)
+{
+	if (previous_run)
+		previous_run(BBM_RUN_ARGUMENTS);
+	else
+		standard_ExecutorRun(BBM_RUN_ARGUMENTS);
+}
+
+static void
 run(BBM_RUN_PARAMETERS)
 {
-	ExecutorRun_hook_type next = previous_run ? previous_run : standard_ExecutorRun;
-
 	if (!is_watched() || !writes(query))
 	{
-		next(BBM_RUN_ARGUMENTS);
+		run_next(BBM_RUN_ARGUMENTS);
 		return;
 	}
 	PG_TRY();
 	{
-		next(BBM_RUN_ARGUMENTS);
+		run_next(BBM_RUN_ARGUMENTS);
 	}
 	PG_FINALLY();
 	{
@@ -385,20 +392,27 @@ run(BBM_RUN_PARAMETERS)
 	PG_END_TRY();
 }
 
+static void
+finish_next(QueryDesc *query)
+{
+	if (previous_finish)
+		previous_finish(query);
+	else
+		standard_ExecutorFinish(query);
+}
+
 /* What a WITH writes that the statement has not read to its end is written here. */
 static void
 finish(QueryDesc *query)
 {
-	ExecutorFinish_hook_type next = previous_finish ? previous_finish : standard_ExecutorFinish;
-
 	if (!is_watched() || !writes(query))
 	{
-		next(query);
+		finish_next(query);
 		return;
 	}
 	PG_TRY();
 	{
-		next(query);
+		finish_next(query);
 	}
 	PG_FINALLY();
 	{
