@@ -314,7 +314,7 @@ SELECT state, message FROM fails($$INSERT INTO batched_background_migrations
 SELECT state, message FROM fails($$INSERT INTO batched_background_migration_jobs
     (id, batched_background_migration_id, min_value, max_value, attempts, claim_no) VALUES (1000010, 1000010, 1, 5, -1, 1)$$);
 -- jobs that a restore has brought of a migration that it has not are nobody's: the next one of that id does not go on from them
-SELECT nextval('batched_background_migrations_id_seq') + 1 AS next_id \gset
+SELECT nextval('bbm_migrations_id_seq') + 1 AS next_id \gset
 INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, attempts, claim_no)
 VALUES (1000011, :next_id, 1, 9, 2, 1, 1);
 INSERT INTO batched_background_migrations (name, min_value, max_value, batch_size, job_signature_name, table_name, column_name)

@@ -46,6 +46,25 @@ SELECT holds FROM bbm_pressure('rate') WHERE signal = 'row rate';
 SELECT bbm_alter('rate', settings => '{bbm.max_row_rate=100000}');
 SELECT holds FROM bbm_pressure('rate') WHERE signal = 'row rate';
 
+-- nor is what was kept of a migration another's that gets its id, in an extension that is made anew
+SELECT bbm_create('held', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', settings => ARRAY['bbm.active_hours=' ||
+                  to_char(clock_timestamp() AT TIME ZONE 'UTC' + interval '2 days', 'Dy') || ' 10:00-10:01 UTC'], start => true) AS id \gset
+DO $$
+BEGIN
+    FOR i IN 1 .. 6000 LOOP
+        EXIT WHEN (SELECT waiting_on LIKE 'active hours%' FROM bbm_status('held'));
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+END $$;
+SELECT waiting_on LIKE 'active hours%' AS waits FROM bbm_status('held');
+DROP EXTENSION bbm;
+CREATE EXTENSION bbm;
+SELECT setval(pg_get_serial_sequence('batched_background_migrations', 'id'), :id, false) = :id AS set;
+BEGIN;
+SELECT bbm_create('anew', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', start => true) = :id AS same_id;
+SELECT waiting_on LIKE 'active hours%' AS waits FROM bbm_status('anew');
+ROLLBACK;
+
 -- the rest is for this session alone
 ALTER SYSTEM SET bbm.enabled = off;
 SELECT pg_reload_conf();

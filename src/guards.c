@@ -37,10 +37,12 @@
 #include "columns.h"
 #include "guards.h"
 #include "guc.h"
+#include "holds.h"
 #include "hooks.h"
 #include "locks.h"
 #include "record.h"
 #include "strategy.h"
+#include "trouble.h"
 #include "txn.h"
 
 PG_FUNCTION_INFO_V1(bbm_migration_guard);
@@ -769,6 +771,8 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 	}
 	else if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
 	{
+		bbm_hold_forget(get_int(now, "id"));
+		bbm_trouble_forget(get_int(now, "id"));
 		/* a dump brings its own events along, and what else there is of it */
 		if (is_null(now, "home") || at_home(now))
 		{

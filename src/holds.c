@@ -72,6 +72,23 @@ bbm_hold_find(BbmHolds *holds, int64 migration_id, TimestampTz now)
 	return oldest;
 }
 
+/*
+ * A migration of this id is new.  What is kept of another one that had it, in an
+ * extension of this database that was dropped since, is not about it.
+ */
+void
+bbm_hold_forget(int64 migration_id)
+{
+	BbmHolds   *holds = bbm_holds_lock();
+
+	for (int i = 0; i < BBM_MAX_HOLDS; i++)
+	{
+		if (holds->entries[i].database == MyDatabaseId && holds->entries[i].migration_id == migration_id)
+			memset(&holds->entries[i], 0, sizeof(BbmHold));
+	}
+	bbm_holds_unlock();
+}
+
 /* The migration waits for its turn on its table; returns for how long, in milliseconds. */
 int64
 bbm_turn_waits(int64 migration_id, TimestampTz now)

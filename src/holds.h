@@ -70,6 +70,7 @@ extern int64 bbm_turn_waits(int64 migration_id, TimestampTz now);
 extern void bbm_turn_taken(int64 migration_id, TimestampTz now);
 extern void bbm_turn_keep(int64 migration_id, TimestampTz until);
 extern bool bbm_turn_is_kept(int64 migration_id, TimestampTz now);
+extern void bbm_hold_forget(int64 migration_id);
 extern void bbm_idle_until(int64 migration_id, TimestampTz until);
 extern void bbm_hold_reason(int64 migration_id, BbmReason *longest, bool *idle);
 extern void bbm_outlasts(BbmReason *longest, TimestampTz due, const char *text);

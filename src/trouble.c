@@ -227,6 +227,20 @@ forget_abandoned(BbmTroubles *troubles)
 	}
 }
 
+/* A migration of this id is new: see bbm_hold_forget. */
+void
+bbm_trouble_forget(int64 migration_id)
+{
+	BbmTroubles *troubles = lock_troubles(LW_EXCLUSIVE);
+	BbmTrouble *trouble = find(troubles, migration_id, InvalidOid);
+
+	if (trouble && trouble->since != 0)
+		troubles->current--;
+	if (trouble)
+		memset(trouble, 0, sizeof(BbmTrouble));
+	unlock_troubles();
+}
+
 /*
  * What was tried has succeeded; "batch_done" when that was a batch, or the whole.
  * Costs next to nothing where nobody is in trouble.

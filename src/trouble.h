@@ -46,6 +46,7 @@ extern char *bbm_error_words(const ErrorData *error);
 extern TimestampTz bbm_trouble_met(int64 migration_id, Oid owner, const char *name, const ErrorData *error,
 								   bool is_lock, bool in_batch);
 extern bool bbm_trouble_blocked(int64 migration_id, Oid owner, const ErrorData *error);
+extern void bbm_trouble_forget(int64 migration_id);
 extern void bbm_trouble_over(int64 migration_id, Oid owner, const char *name, bool batch_done);
 extern bool bbm_trouble_waits(int64 migration_id, Oid owner, TimestampTz *due, TimestampTz *since, char *text);
 extern bool bbm_trouble_now(int64 migration_id, Oid owner, bool awaited, BbmReason *trouble);
