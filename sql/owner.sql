@@ -222,9 +222,17 @@ COMMIT;
 SELECT count(*) AS done FROM o WHERE n > 0 \gset
 SELECT wait_for($$(SELECT waiting_on LIKE 'another owner%' FROM bbm_status('given away'))$$);
 SELECT count(*) = :done AS as_then, count(*) < 100000 AS some_left FROM o WHERE n > 0;
--- and on with it, when they are taken back
+-- taken back, it would run as who it says, whoever has written that: so not while it is started
+BEGIN;
+ALTER TABLE batched_background_migrations OWNER TO :admin;
+ROLLBACK;
+REASSIGN OWNED BY regress_bbm_app TO :admin;
+SELECT relowner::regrole FROM pg_class WHERE oid = 'batched_background_migrations'::regclass;
+SELECT bbm_pause('given away');
 ALTER TABLE batched_background_migrations OWNER TO :admin;
 ALTER TABLE batched_background_migration_jobs OWNER TO :admin;
+-- and on with it
+SELECT bbm_start('given away');
 SELECT wait_for(format('(SELECT count(*) > %s FROM o WHERE n > 0)', :done));
 SELECT max(n) FROM o;
 ALTER SYSTEM RESET bbm.rest_factor;

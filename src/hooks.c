@@ -28,6 +28,7 @@
 #include "utils/wait_event.h"
 
 #include "ddl.h"
+#include "handover.h"
 #include "hooks.h"
 #include "locks.h"
 #include "shmem.h"
@@ -256,13 +257,19 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtili
 	bool		commit_prepared = IsA(statement, TransactionStmt) &&
 		((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED;
 	Oid			database = InvalidOid;
+	Oid			owner = InvalidOid;
 
 	/* a transaction command may run where no catalog can be read */
 	if (!IsA(statement, TransactionStmt) && bbm_shared != NULL)
+	{
 		database = bbm_ddl_database_needed(statement, context == PROCESS_UTILITY_TOPLEVEL);
+		owner = bbm_handover_begin(statement);
+	}
 	if (OidIsValid(database))
 		block(database);
 	run_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	if (OidIsValid(owner))
+		bbm_handover_end(owner);
 	if (commit_prepared)
 		bbm_look(MyDatabaseId);
 }
