@@ -202,31 +202,6 @@ held(BbmEngine *engine, int64 id, const char *name, ErrorData *error)
 	return outcome;
 }
 
-/*
- * Is the error about what may yet come?  Then a worker waits for it, since nobody
- * has to be there; a session is told at once.  How long is reckoned from the row: from
- * when it was inserted, started or altered last, whichever process looks.
- */
-static bool
-waits_for_job(const BbmMigration *migration, const ErrorData *error, int step_code)
-{
-	int64		ms = (int64) bbm_setting_int(migration, BBM_MISSING_JOB_TIMEOUT) * 1000;
-
-	return bbm_txn_in_worker() && !migration->was_begun && bbm_error_may_be_early(error, step_code) &&
-		!bbm_time_has_come(GetCurrentTimestamp(), TimestampTzPlusMilliseconds(migration->changed_at, ms), ms);
-}
-
-/* The error as people see it meanwhile. */
-static ErrorData *
-not_there_yet(const ErrorData *error)
-{
-	ErrorData  *early = palloc(sizeof(ErrorData));
-
-	*early = *error;
-	early->message = psprintf("not there yet: %s", error->message);
-	return early;
-}
-
 static void
 catch_up(void *arg)
 {
@@ -238,6 +213,7 @@ static Outcome
 fail_or_hold(BbmEngine *engine, const BbmMigration *migration, ErrorData *error)
 {
 	int			step_code = bbm_failing_code;
+	ErrorData  *early;
 	Outcome		outcome;
 
 	/* if this does not succeed now, the next try finds the same */
@@ -250,8 +226,9 @@ fail_or_hold(BbmEngine *engine, const BbmMigration *migration, ErrorData *error)
 		return NOTHING;
 	if (bbm_error_class(error) == BBM_ERROR_TRANSIENT)
 		return held(engine, migration->id, migration->name, error);
-	if (waits_for_job(migration, error, step_code))
-		return held(engine, migration->id, migration->name, not_there_yet(error));
+	early = bbm_error_if_early(migration, error, step_code);
+	if (early)
+		return held(engine, migration->id, migration->name, early);
 	if (!bbm_record_migration_failed(migration, bbm_error_code(error->sqlerrcode, step_code), error) &&
 		in_trouble(engine, migration->id, &outcome))
 		return outcome;

@@ -190,6 +190,28 @@ nullable_columns(const BbmKey *key, Relation rel)
 }
 
 /*
+ * Is the table partitioned and declares all of the key's columns NOT NULL?  So does each
+ * partition then, and none has to be opened.
+ */
+static bool
+all_declared(const BbmTarget *target)
+{
+	Relation	rel = get_rel_relkind(target->relid) == RELKIND_PARTITIONED_TABLE ?
+		try_table_open(target->relid, AccessShareLock) : NULL;
+	bool		declared = rel != NULL;
+
+	for (int i = 0; i < target->key.n && declared; i++)
+	{
+		AttrNumber	attnum = get_attnum(target->relid, target->key.columns[i].name);
+
+		declared = attnum > 0 && bbm_column_not_null(RelationGetDescr(rel), attnum);
+	}
+	if (rel)
+		table_close(rel, AccessShareLock);
+	return declared;
+}
+
+/*
  * How many rows there are, as of the active snapshot, whose key is null and that
  * meet the condition, if there is one: no more than "most" are counted, if that is
  * not 0.  *table is the first table that has some.  Needs a transaction and SPI;
@@ -198,12 +220,15 @@ nullable_columns(const BbmKey *key, Relation rel)
 int64
 bbm_null_keys(BbmTarget *target, const char *condition, int64 most, char **table)
 {
-	List	   *leaves = bbm_tree_leaves(target->relid);
+	List	   *leaves;
 	List	   *of_all = NIL;
 	int64		rows = 0;
 	ListCell   *cell;
 
 	*table = NULL;
+	if (all_declared(target))
+		return 0;
+	leaves = bbm_tree_leaves(target->relid);
 	foreach(cell, leaves)
 	{
 		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);

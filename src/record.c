@@ -196,8 +196,8 @@ bbm_error_code(int sqlstate, int step_code)
  * that a strategy asks for?  Not the table and the key, which are what the
  * migration is about, nor a text that is wrong.
  */
-bool
-bbm_error_may_be_early(const ErrorData *error, int step_code)
+static bool
+may_be_early(const ErrorData *error, int step_code)
 {
 	if (step_code == BBM_CODE_STRATEGY)
 		return error->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED && error->column_name != NULL;
@@ -215,6 +215,27 @@ bbm_error_may_be_early(const ErrorData *error, int step_code)
 		default:
 			return false;
 	}
+}
+
+/*
+ * An error that was met in resolving a migration, as people see it while a worker
+ * waits for that to pass; NULL when it does not wait.  A session is told at once,
+ * as somebody is there.  How long is reckoned from the row: from when it was
+ * inserted, started or altered last, whichever process looks.
+ */
+ErrorData *
+bbm_error_if_early(const BbmMigration *migration, const ErrorData *error, int step_code)
+{
+	int64		ms = (int64) bbm_setting_int(migration, BBM_MISSING_JOB_TIMEOUT) * 1000;
+	ErrorData  *early;
+
+	if (!bbm_txn_in_worker() || migration->was_begun || !may_be_early(error, step_code) ||
+		bbm_time_has_come(GetCurrentTimestamp(), TimestampTzPlusMilliseconds(migration->changed_at, ms), ms))
+		return NULL;
+	early = palloc(sizeof(ErrorData));
+	*early = *error;
+	early->message = psprintf("not there yet: %s", error->message);
+	return early;
 }
 
 /* An error of our own making, in the current memory context. */

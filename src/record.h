@@ -46,7 +46,7 @@ typedef enum BbmErrorClass
 extern BbmErrorClass bbm_error_class(const ErrorData *error);
 extern bool bbm_error_is_lock(int sqlstate);
 extern int	bbm_error_code(int sqlstate, int step_code);
-extern bool bbm_error_may_be_early(const ErrorData *error, int step_code);
+extern ErrorData *bbm_error_if_early(const BbmMigration *migration, const ErrorData *error, int step_code);
 
 /*
  * A job that is given back again and again, without progress in between, has a
