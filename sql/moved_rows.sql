@@ -97,6 +97,10 @@ BEGIN
 END $$;
 CALL decide('status = ''new''', 'status = ''old''', '');
 CALL decide('status = ''new''', 'status <> ''new'' AND id > 5', '');
+-- a row that is put aside meets it for ever
+SELECT bbm_drop('m', true), bbm_update('m', 'e', 'status = ''new''', 'status = ''old''', on_error => 'split') > 0 AS defined;
+CALL bbm_run('m');
+SELECT partition_order FROM batched_background_migrations WHERE name = 'm';
 CALL decide('status = ''new''', 'status IS DISTINCT FROM ''new''', '');
 CALL decide('done = true', 'NOT done', '');
 CALL decide('b = r * 2', 'b IS NULL', '');

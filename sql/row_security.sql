@@ -169,6 +169,26 @@ CALL pt();
 CREATE RULE r AS ON UPDATE TO pt DO ALSO NOTIFY nobody;
 SELECT define();
 SELECT * FROM outcome();
+-- a rule of a partition alone counts, whatever it is for; a statement trigger that is disabled does not
+CALL pt();
+CREATE RULE r AS ON DELETE TO pt_1 DO ALSO NOTIFY nobody;
+SELECT define();
+\c - bbm_rls_app
+SET client_min_messages = warning;
+CALL bbm_run('m');
+\c - :admin
+SET client_min_messages = warning;
+SELECT * FROM outcome();
+CALL pt();
+CREATE TRIGGER see AFTER UPDATE ON pt FOR EACH STATEMENT EXECUTE FUNCTION see();
+ALTER TABLE pt DISABLE TRIGGER see;
+SELECT define();
+\c - bbm_rls_app
+SET client_min_messages = warning;
+CALL bbm_run('m');
+\c - :admin
+SET client_min_messages = warning;
+SELECT * FROM outcome();
 -- functions are told the table as a whole; blocks cannot be
 CALL pt();
 CREATE FUNCTION by_name(table_name text, column_name text, min int, max int, batch_size int) RETURNS void LANGUAGE plpgsql AS
