@@ -32,7 +32,7 @@ my $there = sprintf "host=%s port=%s dbname=postgres", $far->host, $far->port;
 value($node, sprintf <<'EOS', $far->host, $far->port);
 CREATE EXTENSION postgres_fdw;
 CREATE EXTENSION dblink;
-CREATE EXTENSION pgcrypto;
+CREATE EXTENSION tablefunc;
 CREATE EXTENSION bloom;
 CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '%s', port '%s', dbname 'postgres');
 CREATE USER MAPPING FOR CURRENT_USER SERVER far;
@@ -156,17 +156,18 @@ stop_walwriter();
 # What stays here, though it may look otherwise: functions in C of known libraries, or that
 # are declared to have no effects, temporary tables, cursors, commands, indexes.
 value($node, <<"EOS");
-CREATE TABLE here (id bigint, digest bytea, word text DEFAULT '');
+CREATE TABLE here (id bigint, sound text, word text DEFAULT '');
 CREATE INDEX ON here USING bloom (word);
-CREATE FUNCTION digest_of(text, text) RETURNS bytea AS '$libdir/pgcrypto', 'pg_digest' LANGUAGE c IMMUTABLE STRICT;
+CREATE FUNCTION sound_of(text) RETURNS text AS '$libdir/fuzzystrmatch', 'soundex' LANGUAGE c IMMUTABLE STRICT;
 CREATE FUNCTION log_here() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS \$\$
 BEGIN
-	INSERT INTO here SELECT NEW.id, gen_random_bytes(8), lower('A' || NEW.id);
+	INSERT INTO here SELECT NEW.id, normal_rand(1, 0, 1)::text, lower('A' || NEW.id);
 	RETURN NULL;
 END \$\$;
+CREATE TRIGGER log AFTER INSERT ON spread_here FOR EACH ROW EXECUTE FUNCTION log_here();
 EOS
 flushes('stays', 'what stays on the server', <<'EOS', not => 1);
-	INSERT INTO public.here SELECT lo, public.digest_of('x', 'md5');
+	INSERT INTO public.here SELECT lo, public.sound_of('x');
 	INSERT INTO public.spread VALUES ('stays', lo, false);
 	CREATE TEMPORARY TABLE scratch AS SELECT lo AS id;
 	LOCK TABLE public.here IN ROW EXCLUSIVE MODE;
