@@ -151,6 +151,24 @@ SELECT * FROM fails($$SELECT * FROM bbm_import('registry_migrations', NULL)$$);
 SELECT * FROM fails($$SELECT * FROM bbm_import('registry_migrations', 'registry_migration_jobs', owner => 'nobody_at_all')$$);
 SELECT * FROM fails($$SELECT * FROM bbm_import(1, 'registry_migration_jobs')$$);
 \pset expanded off
+-- what the tables' owner has put on them is not evaluated with a superuser's rights
+CREATE FUNCTION trap(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF current_user <> 'registry' THEN RAISE WARNING 'evaluated as %', current_user; END IF;
+    RETURN $1;
+END $$;
+SET ROLE registry;
+CREATE INDEX trap_m ON registry_migrations (id, trap(1));
+CREATE INDEX trap_j ON registry_migration_jobs (id, trap(1));
+-- each session does so once: a plain SELECT would
+\c - :admin
+SELECT count(*) > 0 AS some FROM registry_migrations WHERE id > 0;
+\c - :admin
+BEGIN;
+SELECT count(*) AS imported FROM bbm_import('registry_migrations', 'registry_migration_jobs', owner => 'registry');
+ROLLBACK;
+DROP INDEX trap_m, trap_j;
+DROP FUNCTION trap;
 -- an older one has no sub_batch_size
 BEGIN;
 ALTER TABLE registry_migrations DROP COLUMN sub_batch_size;

@@ -227,6 +227,23 @@ BEGIN;
 ALTER TABLE batched_background_migrations OWNER TO :admin;
 ROLLBACK;
 REASSIGN OWNED BY regress_bbm_app TO :admin;
+-- whatever its owner has done to hide that, or has put there to be evaluated
+SET ROLE regress_bbm_app;
+CREATE FUNCTION on_plan(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF current_user <> 'regress_bbm_app' THEN RAISE WARNING 'evaluated as %', current_user; END IF;
+    RETURN $1;
+END $$;
+CREATE INDEX on_plan ON batched_background_migrations (id, on_plan(1));
+ALTER TABLE batched_background_migrations RENAME COLUMN owner_oid TO hidden;
+\c - :admin
+ALTER TABLE batched_background_migrations OWNER TO :admin;
+SET ROLE regress_bbm_app;
+ALTER TABLE batched_background_migrations RENAME COLUMN hidden TO owner_oid;
+\c - :admin
+ALTER TABLE batched_background_migrations OWNER TO :admin;
+DROP INDEX on_plan;
+DROP FUNCTION on_plan;
 SELECT relowner::regrole FROM pg_class WHERE oid = 'batched_background_migrations'::regclass;
 SELECT bbm_pause('given away');
 ALTER TABLE batched_background_migrations OWNER TO :admin;

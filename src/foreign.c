@@ -99,6 +99,7 @@ static const ForeignColumn job_columns[] = {
 typedef struct Original
 {
 	Oid			relid;
+	Oid			owner;
 	char	   *name;			/* for SQL and for messages */
 	const ForeignColumn *columns;
 	int			n_columns;
@@ -206,6 +207,7 @@ open_original(Original *original, Oid relid, LOCKMODE mode)
 				 errdetail("It is read, and locked against writing meanwhile, with the rights of the caller."),
 				 errhint("Call it as the table's owner, or as a superuser.")));
 	rel = relation_open(relid, mode);
+	original->owner = rel->rd_rel->relowner;
 	check_columns(original, RelationGetDescr(rel));
 	relation_close(rel, NoLock);
 }
@@ -215,11 +217,19 @@ open_original(Original *original, Oid relid, LOCKMODE mode)
  * ----------------------------------------------------------------
  */
 
-/* All rows, in the order of their ids, in SPI_tuptable; with a snapshot that is active. */
+/*
+ * All rows, in the order of their ids, in SPI_tuptable; with a snapshot that is active.
+ *
+ * A superuser may do anything, so he reads with the rights of who owns the table:
+ * what that one has put on it, as an index of an expression that is evaluated when
+ * a statement is planned, has no more rights then than its author.
+ */
 static void
 read_original(const Original *original)
 {
 	StringInfoData sql;
+	Oid			user;
+	int			context;
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT ");
@@ -232,7 +242,13 @@ read_original(const Original *original)
 						 original->missing[i] ? "0" : quote_identifier(column->name), type);
 	}
 	appendStringInfo(&sql, " FROM ONLY %s ORDER BY id", original->name);
+	GetUserIdAndSecContext(&user, &context);
+	/* an error gives them back with the (sub)transaction */
+	if (superuser_arg(user))
+		SetUserIdAndSecContext(original->owner,
+							   context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	(void) bbm_spi_execute(sql.data, true, 0);
+	SetUserIdAndSecContext(user, context);
 }
 
 static void

@@ -19,20 +19,21 @@
  */
 #include "handover.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
-#include "executor/spi.h"
+#include "catalog/pg_type_d.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "catalog.h"
 #include "compat.h"
-#include "guc.h"
 #include "printable.h"
-#include "spi.h"
-#include "txn.h"
 
 /* May the command give a table to another role? */
 static bool
@@ -67,45 +68,80 @@ bbm_handover_begin(Node *statement)
 	return catalog && !superuser_arg(catalog->owner) ? catalog->owner : InvalidOid;
 }
 
-/* Raises an error if what the role has left in the table would begin to run. */
+/* The number of a column that has this type; what is read by a wrong one would tell nothing. */
+static AttrNumber
+column_of(Relation rel, const char *name, Oid type)
+{
+	AttrNumber	attnum = get_attnum(RelationGetRelid(rel), name);
+
+	if (attnum <= 0 || get_atttype(RelationGetRelid(rel), attnum) != type)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot give table \"%s\" to another role", RelationGetRelationName(rel)),
+				 errdetail("Column \"%s\" is missing, or is not of type %s, so nobody can tell whose migrations it has.", name,
+						   format_type_be(type)),
+				 errhint("Make it what it was first.")));
+	return attnum;
+}
+
+static const char *
+role_name(Oid role)
+{
+	char	   *name = GetUserNameFromId(role, true);
+
+	return name ? name : "?";
+}
+
+/*
+ * Raises an error if what the role has left in the table would begin to run.  The
+ * table is read by hand: to plan a statement on it may evaluate what that role has
+ * put there, with the rights of whoever takes it.
+ */
 void
 bbm_handover_end(Oid before)
 {
 	const BbmCatalog *catalog;
-	int			level;
+	Relation	rel;
+	Snapshot	snapshot;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	AttrNumber	name;
+	AttrNumber	status;
+	AttrNumber	owner;
 
 	CommandCounterIncrement();
 	catalog = bbm_catalog_find();
 	if (catalog == NULL || catalog->owner == before)
 		return;
-	SPI_connect();
+	rel = table_open(catalog->migrations, AccessShareLock);
+	name = column_of(rel, "name", TEXTOID);
+	status = column_of(rel, "status", INT2OID);
+	owner = column_of(rel, "owner_oid", OIDOID);
 	/* what is committed now that the table is locked, whatever the isolation */
-	PushActiveSnapshot(GetLatestSnapshot());
-	level = NewGUCNestLevel();
-	bbm_guc_set("search_path", BBM_SEARCH_PATH, true);
-	/* not through the catalog, which asks for more of the tables: they may be given away to mend them */
-	(void) bbm_spi_execute(psprintf("SELECT name, owner_oid, owner FROM %s.batched_background_migrations "
-									"WHERE status IN (1, 4) ORDER BY id", catalog->schema), true, 0);
-	for (uint64 i = 0; i < SPI_processed; i++)
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		HeapTuple	tuple = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
 		bool		isnull;
-		Oid			owner = DatumGetObjectId(SPI_getbinval(tuple, desc, 2, &isnull));
-		char	   *name = SPI_getvalue(tuple, desc, 1);
+		int16		code = DatumGetInt16(heap_getattr(tuple, status, RelationGetDescr(rel), &isnull));
+		Oid			role;
+		Datum		datum;
 
-		if (isnull || bbm_can_set_role(before, owner))
+		if (isnull || (code != BBM_ACTIVE && code != BBM_RUNNING))
 			continue;
+		role = DatumGetObjectId(heap_getattr(tuple, owner, RelationGetDescr(rel), &isnull));
+		if (isnull || bbm_can_set_role(before, role))
+			continue;
+		datum = heap_getattr(tuple, name, RelationGetDescr(rel), &isnull);
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot give table \"batched_background_migrations\" to another role while migration \"%s\" is started",
-						name ? bbm_printable(name) : ""),
+				 errmsg("cannot give table \"%s\" to another role while migration \"%s\" is started",
+						RelationGetRelationName(rel), isnull ? "" : bbm_printable(TextDatumGetCString(datum))),
 				 errdetail("It would run as role \"%s\", which role \"%s\", that has been able to write it, must not act for.",
-						   GetUserNameFromId(owner, true) ? GetUserNameFromId(owner, true) : "?",
-						   GetUserNameFromId(before, true) ? GetUserNameFromId(before, true) : "?"),
+						   role_name(role), role_name(before)),
 				 errhint("Pause or drop it first, and look at what it does before you start it again.")));
 	}
-	AtEOXact_GUC(false, level);
-	PopActiveSnapshot();
-	SPI_finish();
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
 }
