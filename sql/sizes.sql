@@ -287,7 +287,7 @@ ALTER SYSTEM RESET bbm.rest_factor;
 SELECT pg_reload_conf();
 DROP EXTENSION bbm;
 DROP TABLE t, stops, failures, p, tags, w;
-DROP FUNCTION slow, slow_then_paused, slow_once_failing, slow_leaf, slow_opening, slow_tags, slow_nulls, jobs, full_batches, sizing, advance;
+DROP FUNCTION slow, slow_then_paused, slow_once_failing, slow_leaf, slow_opening, slow_tags, slow_nulls, jobs, full_batches, sizing, advance, rests, bucket;
 DROP SEQUENCE tries;
 ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.retry_delay;
