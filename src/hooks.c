@@ -193,12 +193,14 @@ make_free(Oid database)
 	ConditionVariableCancelSleep();
 }
 
-static void
-run_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
-			ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+/* What a hook of ours on ProcessUtility calls: the one that was there before it, if any, or the server's. */
+void
+bbm_run_utility(ProcessUtility_hook_type previous, PlannedStmt *pstmt, const char *query, bool read_only_tree,
+				ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *env, DestReceiver *dest,
+				QueryCompletion *qc)
 {
-	if (previous_utility)
-		previous_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	if (previous)
+		previous(pstmt, query, read_only_tree, context, params, env, dest, qc);
 	else
 		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 }
@@ -267,7 +269,7 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtili
 	}
 	if (OidIsValid(database))
 		block(database);
-	run_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	bbm_run_utility(previous_utility, pstmt, query, read_only_tree, context, params, env, dest, qc);
 	if (OidIsValid(owner))
 		bbm_handover_end(owner);
 	if (commit_prepared)

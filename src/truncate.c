@@ -25,6 +25,7 @@
 #include "access.h"
 #include "catalog.h"
 #include "compat.h"
+#include "hooks.h"
 #include "printable.h"
 #include "relation.h"
 #include "tree.h"
@@ -91,16 +92,6 @@ tell_all(List *tables)
 }
 
 static void
-run_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
-			ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
-{
-	if (previous_utility)
-		previous_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
-	else
-		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
-}
-
-static void
 utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
 		ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
@@ -111,14 +102,14 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtili
 
 	if (!IsA(pstmt->utilityStmt, TruncateStmt))
 	{
-		run_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+		bbm_run_utility(previous_utility, pstmt, query, read_only_tree, context, params, env, dest, qc);
 		return;
 	}
 	truncated = &tables;
 	truncated_context = CurrentMemoryContext;
 	PG_TRY();
 	{
-		run_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+		bbm_run_utility(previous_utility, pstmt, query, read_only_tree, context, params, env, dest, qc);
 	}
 	PG_FINALLY();
 	{
