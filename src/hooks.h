@@ -11,9 +11,9 @@
 #include "tcop/utility.h"
 
 extern void bbm_hooks_install(void);
-extern void bbm_run_utility(ProcessUtility_hook_type previous, PlannedStmt *pstmt, const char *query, bool read_only_tree,
-							ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *env,
-							DestReceiver *dest, QueryCompletion *qc);
+extern void bbm_run_utility(ProcessUtility_hook_type previous, PlannedStmt *pstmt, const char *query,
+							bool read_only_tree, ProcessUtilityContext context, ParamListInfo params,
+							QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc);
 
 /* Events of this transaction, told to the launcher when it has committed. */
 extern void bbm_wake_at_commit(Oid owner);
