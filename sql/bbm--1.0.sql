@@ -51,8 +51,8 @@ CREATE TABLE @extschema@.batched_background_migrations (
     max_found boolean NOT NULL DEFAULT false,
     operation text,
     set_clause text,
-    where_clause text,
-    check_clause text,
+    filter text,
+    row_check text,
     verify boolean NOT NULL DEFAULT false,
     follow boolean NOT NULL DEFAULT false,
     allow_key_change boolean NOT NULL DEFAULT false,
@@ -71,7 +71,7 @@ CREATE TABLE @extschema@.batched_background_migrations (
     pass integer NOT NULL DEFAULT 1,
     owner name,
     owner_oid oid,
-    home text,
+    origin text,
     table_oid oid,
     error_sqlstate text,
     error_message text,
@@ -94,9 +94,9 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     failure_error_code smallint,
     attempts smallint NOT NULL DEFAULT 0,
     -- ours
-    claim_no integer NOT NULL DEFAULT 0,
+    claim_epoch integer NOT NULL DEFAULT 0,
     worker_pid integer,
-    worker_token integer,
+    worker_id integer,
     pass integer NOT NULL DEFAULT 1,
     relation oid,
     relation_name text,
@@ -105,18 +105,18 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     cursor_value bigint,
     cursor_key text[],
     batch_size integer,
-    splits boolean NOT NULL DEFAULT false,
+    bisect boolean NOT NULL DEFAULT false,
     key_count bigint NOT NULL DEFAULT 0,
     row_count bigint NOT NULL DEFAULT 0,
     run_ms double precision NOT NULL DEFAULT 0,
     wal_bytes bigint NOT NULL DEFAULT 0,
     merged_jobs integer NOT NULL DEFAULT 1,
-    skipped boolean NOT NULL DEFAULT false,
+    detached boolean NOT NULL DEFAULT false,
     repairs boolean NOT NULL DEFAULT false,
-    given_back integer NOT NULL DEFAULT 0,
-    given_back_for integer[],
-    part_size integer,
-    stuck integer NOT NULL DEFAULT 0,
+    requeued integer NOT NULL DEFAULT 0,
+    requeue_reasons integer[],
+    reduced_sub_batch_size integer,
+    no_progress integer NOT NULL DEFAULT 0,
     next_attempt_at timestamp with time zone,
     error_sqlstate text,
     error_message text,
@@ -143,9 +143,9 @@ CREATE INDEX bbm_jobs_open_idx
     ON @extschema@.batched_background_migration_jobs (status, batched_background_migration_id, id)
     WHERE status <> 2;
 -- ranges of leaves that were not part of their table when it was their turn
-CREATE INDEX bbm_jobs_skipped_idx
+CREATE INDEX bbm_jobs_detached_idx
     ON @extschema@.batched_background_migration_jobs (batched_background_migration_id, relation)
-    WHERE skipped;
+    WHERE detached;
 CREATE INDEX bbm_migrations_runnable_idx
     ON @extschema@.batched_background_migrations (status, id);
 
@@ -154,7 +154,7 @@ CREATE INDEX bbm_migrations_table_idx
     ON @extschema@.batched_background_migrations (table_oid);
 
 -- what is known of each leaf of a migration, where that is needed; goes with the migration, by its trigger
-CREATE TABLE @extschema@.bbm_parts (
+CREATE TABLE @extschema@.bbm_partitions (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     migration_id bigint NOT NULL,
     relation oid NOT NULL,
@@ -171,7 +171,7 @@ CREATE TABLE @extschema@.bbm_parts (
     low_key text[],
     high_key text[]
 );
-CREATE INDEX bbm_parts_migration_idx ON @extschema@.bbm_parts (migration_id, relation);
+CREATE INDEX bbm_partitions_migration_idx ON @extschema@.bbm_partitions (migration_id, relation);
 
 -- rows and ranges that cannot be done, put aside; go with the migration, by its trigger
 CREATE TABLE @extschema@.bbm_row_errors (
@@ -212,8 +212,8 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.batched_background_migra
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_migrations_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.batched_background_migration_jobs', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_jobs_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_parts', '');
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_parts_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_partitions', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_partitions_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_row_errors', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_row_errors_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_events', '');
@@ -260,12 +260,12 @@ CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
     FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bbm_truncate_guard();
 
 CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
-    ON @extschema@.bbm_parts
+    ON @extschema@.bbm_partitions
     FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_record_guard();
 CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
-    ON @extschema@.bbm_parts
+    ON @extschema@.bbm_partitions
     FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bbm_record_guard();
-ALTER TABLE @extschema@.bbm_parts ENABLE ALWAYS TRIGGER bbm_truncate;
+ALTER TABLE @extschema@.bbm_partitions ENABLE ALWAYS TRIGGER bbm_truncate;
 CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.bbm_row_errors
     FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_record_guard();
@@ -301,9 +301,9 @@ CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
     FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_replica_guard();
 ALTER TABLE @extschema@.bbm_events ENABLE REPLICA TRIGGER bbm_replica;
 CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
-    ON @extschema@.bbm_parts
+    ON @extschema@.bbm_partitions
     FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_replica_guard();
-ALTER TABLE @extschema@.bbm_parts ENABLE REPLICA TRIGGER bbm_replica;
+ALTER TABLE @extschema@.bbm_partitions ENABLE REPLICA TRIGGER bbm_replica;
 CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.bbm_row_errors
     FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_replica_guard();
@@ -322,8 +322,8 @@ ALTER TABLE @extschema@.batched_background_migration_jobs ENABLE ROW LEVEL SECUR
 CREATE POLICY bbm_owner ON @extschema@.batched_background_migration_jobs
     USING (EXISTS (SELECT 1 FROM @extschema@.batched_background_migrations m
                    WHERE m.id OPERATOR(pg_catalog.=) batched_background_migration_id));
-ALTER TABLE @extschema@.bbm_parts ENABLE ROW LEVEL SECURITY;
-CREATE POLICY bbm_owner ON @extschema@.bbm_parts
+ALTER TABLE @extschema@.bbm_partitions ENABLE ROW LEVEL SECURITY;
+CREATE POLICY bbm_owner ON @extschema@.bbm_partitions
     USING (EXISTS (SELECT 1 FROM @extschema@.batched_background_migrations m
                    WHERE m.id OPERATOR(pg_catalog.=) migration_id));
 ALTER TABLE @extschema@.bbm_row_errors ENABLE ROW LEVEL SECURITY;
@@ -338,7 +338,7 @@ GRANT SELECT ON @extschema@.bbm_events TO pg_monitor;
 -- who owns the tables is held to that with FORCE ROW LEVEL SECURITY; bbm never is
 CREATE POLICY bbm_own ON @extschema@.batched_background_migrations USING (@extschema@.bbm_own_statement());
 CREATE POLICY bbm_own ON @extschema@.batched_background_migration_jobs USING (@extschema@.bbm_own_statement());
-CREATE POLICY bbm_own ON @extschema@.bbm_parts USING (@extschema@.bbm_own_statement());
+CREATE POLICY bbm_own ON @extschema@.bbm_partitions USING (@extschema@.bbm_own_statement());
 CREATE POLICY bbm_own ON @extschema@.bbm_row_errors USING (@extschema@.bbm_own_statement());
 CREATE POLICY bbm_own ON @extschema@.bbm_events USING (@extschema@.bbm_own_statement());
 
@@ -593,7 +593,7 @@ CREATE FUNCTION @extschema@.bbm_as_bigint(value numeric) RETURNS bigint
 COMMENT ON FUNCTION @extschema@.bbm_as_bigint IS
     'a sum as bigint: one that has no room there is as large as can be';
 
-CREATE FUNCTION @extschema@.bbm_give_back_names(counts bigint[]) RETURNS text
+CREATE FUNCTION @extschema@.bbm_requeue_reason_names(counts bigint[]) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -602,17 +602,17 @@ AS $$
     FROM unnest(counts) WITH ORDINALITY AS c (n, reason)
     WHERE c.n > 0
 $$;
-COMMENT ON FUNCTION @extschema@.bbm_give_back_names IS
+COMMENT ON FUNCTION @extschema@.bbm_requeue_reason_names IS
     'in words how often batches were given back for which reason';
 
-CREATE FUNCTION @extschema@.bbm_waiting_on(id bigint, home text, owner_oid oid) RETURNS text
+CREATE FUNCTION @extschema@.bbm_waiting_on(id bigint, origin text, owner_oid oid) RETURNS text
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_waiting_on IS
     'what an active migration waits for, of a lock with who is in the way, or NULL when a worker is at it';
 
-CREATE FUNCTION @extschema@.bbm_last_trouble(id bigint, owner_oid oid) RETURNS text
+CREATE FUNCTION @extschema@.bbm_last_transient_error(id bigint, owner_oid oid) RETURNS text
     LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.bbm_last_trouble IS
+COMMENT ON FUNCTION @extschema@.bbm_last_transient_error IS
     'the error outside of a batch, or that ends all batches, after which a migration tries again; NULL when there is none';
 
 CREATE FUNCTION @extschema@.bbm_live_workers(
@@ -651,14 +651,14 @@ COMMENT ON FUNCTION @extschema@.bbm_workers IS
 CREATE VIEW @extschema@.bbm_migration_status (
     name, status, percent, rows_done, estimated_total, jobs_finished, jobs_running, jobs_failed, rows_per_second,
     eta, batch_size, workers, waiting_on, started_at, finished_at, last_error, attempt, next_attempt_at,
-    given_back, given_back_for, quiet_since, last_progress_at
+    requeued, requeue_reasons, quiet_since, last_progress_at
 ) WITH (security_barrier) AS
     SELECT m.name,
            @extschema@.bbm_status_name(m.status),
            CASE WHEN m.status = 2 AND m.finished_at IS NOT NULL THEN 100.0
                 -- once all ranges are cut their keys are counted, not estimated
                 ELSE greatest(0.0, least(99.9, coalesce(round(100.0 * j.keys / nullif(
-                    CASE WHEN m.pass > 1 OR (j.cut >= m.max_value AND m.max_key IS NULL AND NOT j.by_leaf AND
+                    CASE WHEN m.pass > 1 OR (j.cut >= m.max_value AND m.max_key IS NULL AND NOT j.per_partition AND
                               coalesce(m.batching_strategy, 'SerialKeySetBatchingStrategy') = 'SerialKeySetBatchingStrategy')
                          THEN j.all_keys
                          ELSE greatest(m.total_tuple_count, j.all_keys) END, 0), 1), 0.0)))
@@ -674,23 +674,23 @@ CREATE VIEW @extschema@.bbm_migration_status (
            CASE WHEN m.target_duration IS NULL AND m.max_batch_wal IS NULL THEN m.batch_size
                 ELSE coalesce(z.batch_size, m.batch_size) END,
            j.running::integer,
-           CASE WHEN m.status IN (1, 4) THEN @extschema@.bbm_waiting_on(m.id, m.home, m.owner_oid) END,
+           CASE WHEN m.status IN (1, 4) THEN @extschema@.bbm_waiting_on(m.id, m.origin, m.owner_oid) END,
            -- an end of time that somebody wrote is nothing to reckon with
            CASE WHEN isfinite(m.started_at) THEN m.started_at END,
            CASE WHEN isfinite(m.finished_at) THEN m.finished_at END,
            coalesce(left(m.error_sqlstate, 5) || ': ' || left(m.error_message, 8192),
-                    CASE WHEN m.status IN (1, 4) THEN @extschema@.bbm_last_trouble(m.id, m.owner_oid) END, e.error,
+                    CASE WHEN m.status IN (1, 4) THEN @extschema@.bbm_last_transient_error(m.id, m.owner_oid) END, e.error,
                     (SELECT format('%s: %s (put aside: %s)', left(o.error_sqlstate, 5), left(o.error_message, 8192),
                                    (SELECT count(*) FROM @extschema@.bbm_row_errors a WHERE a.migration_id = m.id))
                      FROM @extschema@.bbm_row_errors o WHERE o.migration_id = m.id ORDER BY o.id DESC LIMIT 1)),
            e.attempts, CASE WHEN m.status <> 3 AND isfinite(e.next_attempt_at) THEN e.next_attempt_at END,
-           j.given_back,
-           CASE WHEN j.given_back > 0 THEN (
-               SELECT @extschema@.bbm_give_back_names(ARRAY[
-                   sum(g.given_back_for[1]), sum(g.given_back_for[2]), sum(g.given_back_for[3]),
-                   sum(g.given_back_for[4]), sum(g.given_back_for[5]), sum(g.given_back_for[6])])
+           j.requeued,
+           CASE WHEN j.requeued > 0 THEN (
+               SELECT @extschema@.bbm_requeue_reason_names(ARRAY[
+                   sum(g.requeue_reasons[1]), sum(g.requeue_reasons[2]), sum(g.requeue_reasons[3]),
+                   sum(g.requeue_reasons[4]), sum(g.requeue_reasons[5]), sum(g.requeue_reasons[6])])
                FROM @extschema@.batched_background_migration_jobs g
-               WHERE g.batched_background_migration_id = m.id AND g.given_back > 0)
+               WHERE g.batched_background_migration_id = m.id AND g.requeued > 0)
            END,
            CASE WHEN m.status IN (0, 1, 4)
                 THEN greatest(CASE WHEN isfinite(m.created_at) THEN m.created_at END,
@@ -702,17 +702,17 @@ CREATE VIEW @extschema@.bbm_migration_status (
     CROSS JOIN LATERAL (
         -- keys are those of the first pass; what a pass that verifies has found is not done
         SELECT @extschema@.bbm_as_bigint(coalesce(sum(j.row_count) FILTER (WHERE j.pass % 2 = 1), 0)) AS rows,
-               coalesce(sum(j.given_back), 0) AS given_back,
+               coalesce(sum(j.requeued), 0) AS requeued,
                coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1 AND j.status = 2), 0) AS keys,
                coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1), 0) AS all_keys,
-               max(j.max_value) AS cut, coalesce(bool_or(j.relation IS NOT NULL), false) AS by_leaf,
+               max(j.max_value) AS cut, coalesce(bool_or(j.relation IS NOT NULL), false) AS per_partition,
                coalesce(sum(j.merged_jobs) FILTER (WHERE j.status = 2), 0) AS finished,
                count(*) FILTER (WHERE j.status = 4) AS running,
                count(*) FILTER (WHERE j.status = 3) AS failed,
                -- a job finished, or part of one: its row has changed since it was claimed, or was given back once after
                max(CASE WHEN j.status = 2 THEN j.finished_at
                         WHEN (j.cursor_value IS NOT NULL OR j.cursor_key IS NOT NULL) AND
-                             CASE j.status WHEN 4 THEN j.updated_at > j.started_at ELSE j.stuck <= 1 END
+                             CASE j.status WHEN 4 THEN j.updated_at > j.started_at ELSE j.no_progress <= 1 END
                         THEN j.updated_at END) AS progress_at
         FROM @extschema@.batched_background_migration_jobs j
         WHERE j.batched_background_migration_id = m.id
@@ -753,18 +753,18 @@ $$;
 COMMENT ON FUNCTION @extschema@.bbm_status IS
     'a row a migration: progress, rate, what it waits for and the last error; no row for a name that is not there';
 
-CREATE FUNCTION @extschema@.bbm_pressure(
+CREATE FUNCTION @extschema@.bbm_throttle(
     name text,
     OUT signal text, OUT setting text, OUT holds boolean, OUT reason text, OUT microseconds float8
 ) RETURNS SETOF record
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 5 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.bbm_pressure IS
+COMMENT ON FUNCTION @extschema@.bbm_throttle IS
     'what a migration would wait for before its next batch, a row a signal that it has a limit for';
 
 CREATE VIEW @extschema@.bbm_migration_jobs (
     id, status, min_value, max_value, attempts, rows, run_time, wal_bytes, jobs, worker_pid, started_at, finished_at,
     next_attempt_at, failure_error_code, error_sqlstate, error_message, migration,
-    relation, min_key, max_key, verifies, batch_size, given_back, given_back_for
+    relation, min_key, max_key, verifies, batch_size, requeued, requeue_reasons
 ) WITH (security_barrier) AS
     SELECT j.id,
            CASE j.status WHEN 1 THEN 'new' ELSE @extschema@.bbm_status_name(j.status) END,
@@ -773,7 +773,7 @@ CREATE VIEW @extschema@.bbm_migration_jobs (
            j.merged_jobs, CASE WHEN j.status = 4 THEN j.worker_pid END, j.started_at, j.finished_at,
            CASE WHEN m.status <> 3 THEN j.next_attempt_at END, j.failure_error_code, j.error_sqlstate, j.error_message,
            m.name, j.relation_name, j.min_key, j.max_key, j.pass % 2 = 0, j.batch_size,
-           j.given_back, @extschema@.bbm_give_back_names(j.given_back_for::bigint[])
+           j.requeued, @extschema@.bbm_requeue_reason_names(j.requeue_reasons::bigint[])
     FROM @extschema@.batched_background_migration_jobs j
     JOIN @extschema@.batched_background_migrations m ON m.id = j.batched_background_migration_id
     WHERE @extschema@.bbm_may_see(m.owner_oid)
@@ -867,7 +867,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.job_search_path IS
     'search_path the job runs with; pg_temp always comes last';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.owner IS 'role the job runs as; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.owner_oid IS 'its OID; recorded by bbm';
-COMMENT ON COLUMN @extschema@.batched_background_migrations.home IS
+COMMENT ON COLUMN @extschema@.batched_background_migrations.origin IS
     'system identifier and database OID it was started under; in a copy it is a stranger''s and nothing runs until started there';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.table_oid IS
     'the table that it was defined for or begun on: another one of that name is not gone on with; recorded by bbm';
@@ -894,10 +894,10 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.operation IS
     'update or delete, of what bbm_update or bbm_delete has composed; NULL: the job is the user''s';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.set_clause IS
     'what bbm_update sets';
-COMMENT ON COLUMN @extschema@.batched_background_migrations.where_clause IS
+COMMENT ON COLUMN @extschema@.batched_background_migrations.filter IS
     'which rows are to be done; a done row no longer meets it';
-COMMENT ON COLUMN @extschema@.batched_background_migrations.check_clause IS
-    'what verification holds each row to; NULL: that it does not meet where_clause';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.row_check IS
+    'what verification holds each row to; NULL: that it does not meet filter';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.verify IS
     'count, when all is done, the rows that are not as they should be, and fail if there are any';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.follow IS
@@ -949,10 +949,10 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.max_value IS 'la
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.status IS '1 new, 2 finished, 3 failed, 4 running';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.attempts IS
     'executions that count: given-back ones are taken off again';
-COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.claim_no IS
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.claim_epoch IS
     'raised by every claim: the fencing token of the worker that runs it';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.worker_pid IS 'process that claimed it last';
-COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.worker_token IS
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.worker_id IS
     'names a lock that process holds while it lives';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.cursor_value IS
     'last key done, when the job commits in sub-batches';
@@ -961,16 +961,16 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.row_count IS 'ro
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.run_ms IS 'time of its execution in milliseconds';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.wal_bytes IS 'WAL written by its execution';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.merged_jobs IS 'finished neighbours this row stands for';
-COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.skipped IS
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.detached IS
     'not done, as its leaf was not part of the table; it will be if that comes back';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.next_attempt_at IS 'not before this time';
-COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.given_back IS
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.requeued IS
     'how often its batch was given back, which does not count as an attempt';
-COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.given_back_for IS
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.requeue_reasons IS
     'how often for each reason: lock timeout, deadlock, blocking others, time limit, cancelled, other; NULL: never';
-COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.part_size IS
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.reduced_sub_batch_size IS
     'keys its next commit may have, after it was given back; NULL: as many as the migration says';
-COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.stuck IS
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.no_progress IS
     'what its give-backs without progress in between weigh: from 1000 on each counts as an attempt';
 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_sqlstate IS
@@ -999,7 +999,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.cursor_key IS
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.batch_size IS
     'keys asked for when it was cut';
 
-COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.splits IS
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.bisect IS
     'its attempts are used up: the next execution puts aside what cannot be done';
 
 COMMENT ON TABLE @extschema@.bbm_row_errors IS
@@ -1035,37 +1035,37 @@ COMMENT ON COLUMN @extschema@.bbm_row_errors.error_hint IS
 COMMENT ON COLUMN @extschema@.bbm_row_errors.error_context IS
     'its context';
 
-COMMENT ON TABLE @extschema@.bbm_parts IS
+COMMENT ON TABLE @extschema@.bbm_partitions IS
     'how far a migration is with each partition or child, and block ranges with a table; written by the workers alone';
-COMMENT ON COLUMN @extschema@.bbm_parts.id IS
+COMMENT ON COLUMN @extschema@.bbm_partitions.id IS
     'identity';
-COMMENT ON COLUMN @extschema@.bbm_parts.migration_id IS
+COMMENT ON COLUMN @extschema@.bbm_partitions.migration_id IS
     'the migration';
-COMMENT ON COLUMN @extschema@.bbm_parts.relation IS
+COMMENT ON COLUMN @extschema@.bbm_partitions.relation IS
     'OID of the table';
-COMMENT ON COLUMN @extschema@.bbm_parts.relation_name IS
+COMMENT ON COLUMN @extschema@.bbm_partitions.relation_name IS
     'its name';
-COMMENT ON COLUMN @extschema@.bbm_parts.pass IS
+COMMENT ON COLUMN @extschema@.bbm_partitions.pass IS
     'the last pass in which it was cut to its end; 0 none; negative while it is not in the tree';
-COMMENT ON COLUMN @extschema@.bbm_parts.begun IS
+COMMENT ON COLUMN @extschema@.bbm_partitions.begun IS
     'the last pass that has begun on it';
-COMMENT ON COLUMN @extschema@.bbm_parts.begun_lsn IS
+COMMENT ON COLUMN @extschema@.bbm_partitions.begun_lsn IS
     'where the WAL was when the last pass that works began';
-COMMENT ON COLUMN @extschema@.bbm_parts.clean_lsn IS
+COMMENT ON COLUMN @extschema@.bbm_partitions.clean_lsn IS
     'the same of the one before: pages unchanged since are clean';
-COMMENT ON COLUMN @extschema@.bbm_parts.end_block IS
+COMMENT ON COLUMN @extschema@.bbm_partitions.end_block IS
     'the pass ends before this block';
-COMMENT ON COLUMN @extschema@.bbm_parts.joined IS
+COMMENT ON COLUMN @extschema@.bbm_partitions.joined IS
     'it was attached, or created, while the migration ran';
-COMMENT ON COLUMN @extschema@.bbm_parts.low_value IS
+COMMENT ON COLUMN @extschema@.bbm_partitions.low_value IS
     'the first key in it when it was begun, where partitions are told apart by the key: one that is an integer';
-COMMENT ON COLUMN @extschema@.bbm_parts.high_value IS
+COMMENT ON COLUMN @extschema@.bbm_partitions.high_value IS
     'the last key in it when it was begun: one that is an integer';
-COMMENT ON COLUMN @extschema@.bbm_parts.low_key IS
+COMMENT ON COLUMN @extschema@.bbm_partitions.low_key IS
     'the first key in it when it was begun: any other, a value per column';
-COMMENT ON COLUMN @extschema@.bbm_parts.high_key IS
+COMMENT ON COLUMN @extschema@.bbm_partitions.high_key IS
     'the last key in it when it was begun: any other, a value per column';
-COMMENT ON COLUMN @extschema@.bbm_parts.filenode IS
+COMMENT ON COLUMN @extschema@.bbm_partitions.filenode IS
     'the files that the positions are about';
 
 COMMENT ON TABLE @extschema@.bbm_events IS 'every change of state of a migration: who, when, what';

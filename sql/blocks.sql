@@ -57,9 +57,9 @@ SELECT n, count(*) FROM blocks GROUP BY 1;
 SELECT * FROM passes WHERE name = 'plain';
 SELECT status, min_value, max_value, rows, verifies, min_key, relation FROM bbm_jobs('plain') ORDER BY id;
 SELECT status, percent, rows_done FROM bbm_status('plain');
-SELECT relation_name, begun, end_block, filenode = pg_relation_filenode('blocks') AS same FROM bbm_parts;
+SELECT relation_name, begun, end_block, filenode = pg_relation_filenode('blocks') AS same FROM bbm_partitions;
 SELECT bbm_drop('plain');
-SELECT count(*) FROM bbm_parts;
+SELECT count(*) FROM bbm_partitions;
 
 -- in sub-batches, and without a size
 SELECT bbm_update('subs', 'blocks', 'n = n + 1', 'n = 1', batch_size => 40, sub_batch_size => 8);

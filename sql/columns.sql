@@ -72,16 +72,16 @@ WHERE c.name <> 'name'
 GROUP BY o.before, o.after ORDER BY o.before, o.after;
 -- by every way there is
 SELECT count(*) AS believed FROM batched_background_migrations
-WHERE table_oid = 10 OR owner_oid = 10 OR pass > 1 OR home = 'x' OR total_tuple_count = 17 OR created_at < '2002-01-01';
+WHERE table_oid = 10 OR owner_oid = 10 OR pass > 1 OR origin = 'x' OR total_tuple_count = 17 OR created_at < '2002-01-01';
 DELETE FROM batched_background_migrations WHERE name <> 'after';
-INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, table_oid, home, pass)
+INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, table_oid, origin, pass)
 VALUES ('on conflict', 10, 10, 'f', 'good.t', 'id', :good_t, 'x', 2);
 INSERT INTO batched_background_migrations AS m (name, max_value, batch_size, job_signature_name, table_name, column_name)
 VALUES ('on conflict', 10, 10, 'f', 'good.t', 'id')
-ON CONFLICT (name) DO UPDATE SET table_oid = :good_t, pass = 2, started_at = now(), owner_oid = 10, home = 'x';
+ON CONFLICT (name) DO UPDATE SET table_oid = :good_t, pass = 2, started_at = now(), owner_oid = 10, origin = 'x';
 MERGE INTO batched_background_migrations m USING (VALUES ('merge'), ('on conflict')) v (name) ON m.name = v.name
-WHEN MATCHED THEN UPDATE SET table_oid = :good_t, pass = 2, started_at = now(), owner_oid = 10, home = 'x'
-WHEN NOT MATCHED THEN INSERT (name, max_value, batch_size, job_signature_name, table_name, column_name, table_oid, pass, home)
+WHEN MATCHED THEN UPDATE SET table_oid = :good_t, pass = 2, started_at = now(), owner_oid = 10, origin = 'x'
+WHEN NOT MATCHED THEN INSERT (name, max_value, batch_size, job_signature_name, table_name, column_name, table_oid, pass, origin)
     VALUES (v.name, 10, 10, 'f', 'good.t', 'id', :good_t, 2, 'x');
 CREATE VIEW evil.view AS SELECT * FROM batched_background_migrations;
 CREATE RULE instead AS ON DELETE TO evil.view DO INSTEAD
@@ -94,7 +94,7 @@ SELECT 'view', 10, 10, 'f', 'good.t', 'id', :good_t, 2, 5, false, false, 0, 1, 1
 UPDATE evil.view SET table_oid = :good_t, started_at = now();
 DELETE FROM evil.view WHERE name = 'view';
 \copy batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, table_oid) FROM /dev/null
-SELECT name, table_oid, pass, started_at, owner, owner_oid::regrole, home = (SELECT home FROM batched_background_migrations WHERE name = 'after') AS here
+SELECT name, table_oid, pass, started_at, owner, owner_oid::regrole, origin = (SELECT origin FROM batched_background_migrations WHERE name = 'after') AS here
 FROM batched_background_migrations WHERE name <> 'after' ORDER BY name;
 
 -- ids are the sequence's
@@ -107,7 +107,7 @@ SELECT state FROM fails($$INSERT INTO batched_background_migrations
     (id, name, max_value, batch_size, job_signature_name, table_name, column_name)
     SELECT nextval('bbm_migrations_id_seq') + 1, 'the next one''s', 10, 10, 'f', 'good.t', 'id'$$);
 SELECT state FROM fails($$INSERT INTO batched_background_migrations
-    (id, name, max_value, batch_size, job_signature_name, table_name, column_name, home)
+    (id, name, max_value, batch_size, job_signature_name, table_name, column_name, origin)
     VALUES (1000000, 'as a restore', 10, 10, 'f', 'good.t', 'id', 'x')$$);
 SELECT state FROM fails($$INSERT INTO batched_background_migrations
     (id, name, max_value, batch_size, job_signature_name, table_name, column_name) OVERRIDING SYSTEM VALUE
@@ -181,21 +181,21 @@ SELECT c.attname, evil.try(format('UPDATE batched_background_migration_jobs j SE
             WHEN 'integer[]' THEN $s$'{7}'$s$ WHEN 'timestamp with time zone' THEN $s$'2001-01-01'$s$ ELSE '17' END)) AS try
 FROM pg_attribute c
 WHERE c.attrelid = 'batched_background_migration_jobs'::regclass AND c.attnum > 0 AND NOT c.attisdropped ORDER BY c.attnum;
-SELECT worker_pid = 17 AS pid, worker_token = 17 AS token, claim_no = 17 AS claim FROM batched_background_migration_jobs j
+SELECT worker_pid = 17 AS pid, worker_id = 17 AS token, claim_epoch = 17 AS claim FROM batched_background_migration_jobs j
 JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name = 'paused' AND j.status = 3;
 SELECT evil.try(s) FROM unnest(ARRAY[
-    $s$INSERT INTO batched_background_migration_jobs (batched_background_migration_id, min_value, max_value, status, worker_pid, worker_token)
+    $s$INSERT INTO batched_background_migration_jobs (batched_background_migration_id, min_value, max_value, status, worker_pid, worker_id)
        SELECT id, 1, 2, 4, 1, 1 FROM batched_background_migrations WHERE name = 'paused'$s$,
     $s$INSERT INTO batched_background_migration_jobs (batched_background_migration_id, min_value, max_value) VALUES (1000000, 1, 2)$s$,
     $s$INSERT INTO bbm_events (migration_id, name, event, status, role, owner_oid)
        VALUES (1, 'x', 'finished', 'finished', 'postgres', 'regress_bbm_evil'::regrole)$s$,
     $s$UPDATE bbm_events SET role = 'regress_bbm_good'$s$,
     $s$DELETE FROM bbm_events$s$,
-    $s$INSERT INTO bbm_parts (migration_id, relation, relation_name) SELECT id, 'evil.t'::regclass, 'evil.t'
+    $s$INSERT INTO bbm_partitions (migration_id, relation, relation_name) SELECT id, 'evil.t'::regclass, 'evil.t'
        FROM batched_background_migrations WHERE name = 'paused'$s$,
     $s$INSERT INTO bbm_row_errors (migration_id, job_id, min_value, max_value) SELECT id, 1, 1, 1
        FROM batched_background_migrations WHERE name = 'paused'$s$,
-    $s$TRUNCATE bbm_events$s$, $s$TRUNCATE bbm_parts$s$, $s$TRUNCATE bbm_row_errors$s$,
+    $s$TRUNCATE bbm_events$s$, $s$TRUNCATE bbm_partitions$s$, $s$TRUNCATE bbm_row_errors$s$,
     $s$TRUNCATE batched_background_migration_jobs$s$,
     $s$TRUNCATE batched_background_migrations, batched_background_migration_jobs$s$]) s;
 -- nor is TRUNCATE kept to rows of one's own by being granted
@@ -267,7 +267,7 @@ SELECT bbm_create('admin''s', 'good.t', 'UPDATE good.t SET n = n + 1 WHERE id BE
 ALTER TABLE batched_background_migrations OWNER TO regress_bbm_registry;
 ALTER TABLE batched_background_migration_jobs OWNER TO regress_bbm_registry;
 ALTER TABLE bbm_events OWNER TO regress_bbm_registry;
-ALTER TABLE bbm_parts OWNER TO regress_bbm_registry;
+ALTER TABLE bbm_partitions OWNER TO regress_bbm_registry;
 ALTER TABLE bbm_row_errors OWNER TO regress_bbm_registry;
 CREATE TABLE r (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 INSERT INTO r SELECT generate_series(1, 10);
@@ -276,14 +276,14 @@ ALTER TABLE r OWNER TO regress_bbm_registry;
 INSERT INTO batched_background_migrations (name, min_value, max_value, batch_size, status, job_signature_name, table_name, column_name)
 VALUES ('registry''s', 1, 10, 5, 1, 'UPDATE r SET n = n + 1 WHERE id BETWEEN $1 AND $2', 'public.r', 'id');
 SELECT bbm_wait('registry''s', '1 minute');
-COPY batched_background_migrations (id, name, max_value, batch_size, status, job_signature_name, table_name, column_name, owner, home, pass, table_oid, started_at) FROM stdin;
+COPY batched_background_migrations (id, name, max_value, batch_size, status, job_signature_name, table_name, column_name, owner, origin, pass, table_oid, started_at) FROM stdin;
 1000000	restored	10	10	4	UPDATE r SET n = n + 1 WHERE id BETWEEN $1 AND $2	public.r	id	regress_bbm_registry	moon/1	1	1	2001-01-01
 1000001	not his	10	10	1	UPDATE good.t SET n = -1 WHERE id BETWEEN $1 AND $2	good.t	id	regress_bbm_good	moon/1	1	1	\N
 \.
-INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, worker_pid, worker_token, attempts, pass)
+INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, worker_pid, worker_id, attempts, pass)
 VALUES (1000000, 1000000, 1, 5, 4, 1, 1, 1, 1);
-SELECT id, name, status, owner, owner_oid::regrole, home, pass, table_oid FROM batched_background_migrations WHERE id >= 1000000 ORDER BY id;
-SELECT status, worker_pid, worker_token FROM batched_background_migration_jobs WHERE id = 1000000;
+SELECT id, name, status, owner, owner_oid::regrole, origin, pass, table_oid FROM batched_background_migrations WHERE id >= 1000000 ORDER BY id;
+SELECT status, worker_pid, worker_id FROM batched_background_migration_jobs WHERE id = 1000000;
 SELECT bbm_start('restored');
 SELECT bbm_wait('restored', '1 minute');
 -- each row once more, though its jobs' ids are ahead of the sequence
@@ -306,16 +306,16 @@ SELECT n, count(*) FROM r GROUP BY n ORDER BY n;
 SELECT min_value, max_value, status, attempts FROM bbm_jobs('next');
 -- ids of a restore are positive, and its numbers are what they can be
 SELECT state, message FROM fails($$INSERT INTO batched_background_migrations
-    (id, name, max_value, batch_size, job_signature_name, table_name, column_name, home)
+    (id, name, max_value, batch_size, job_signature_name, table_name, column_name, origin)
     VALUES (0, 'zero', 10, 10, 'f', 'public.r', 'id', 'moon/1')$$);
 SELECT state, message FROM fails($$INSERT INTO batched_background_migrations
-    (id, name, max_value, batch_size, job_signature_name, table_name, column_name, home, total_tuple_count)
+    (id, name, max_value, batch_size, job_signature_name, table_name, column_name, origin, total_tuple_count)
     VALUES (1000010, 'fewer than none', 10, 10, 'f', 'public.r', 'id', 'moon/1', -1)$$);
 SELECT state, message FROM fails($$INSERT INTO batched_background_migration_jobs
-    (id, batched_background_migration_id, min_value, max_value, attempts, claim_no) VALUES (1000010, 1000010, 1, 5, -1, 1)$$);
+    (id, batched_background_migration_id, min_value, max_value, attempts, claim_epoch) VALUES (1000010, 1000010, 1, 5, -1, 1)$$);
 -- jobs that a restore has brought of a migration that it has not are nobody's: the next one of that id does not go on from them
 SELECT nextval('bbm_migrations_id_seq') + 1 AS next_id \gset
-INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, attempts, claim_no)
+INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, attempts, claim_epoch)
 VALUES (1000011, :next_id, 1, 9, 2, 1, 1);
 INSERT INTO batched_background_migrations (name, min_value, max_value, batch_size, job_signature_name, table_name, column_name)
 VALUES ('fresh', 1, 10, 5, 'UPDATE r SET n = n + 10 WHERE id BETWEEN $1 AND $2', 'public.r', 'id');
@@ -326,9 +326,9 @@ UPDATE r SET n = n - 10;
 SELECT bbm_drop('fresh');
 -- past the guards
 ALTER TABLE batched_background_migrations DISABLE TRIGGER USER;
-INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, owner, owner_oid, home, status)
+INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, owner, owner_oid, origin, status)
 SELECT 'forged for ' || r, 10, 10, 'UPDATE good.t SET n = -1 WHERE id BETWEEN $1 AND $2', 'good.t', 'id', r, r::regrole,
-       (SELECT m.home FROM batched_background_migrations m WHERE m.name = 'registry''s'), 1
+       (SELECT m.origin FROM batched_background_migrations m WHERE m.name = 'registry''s'), 1
 FROM unnest(ARRAY['regress_bbm_good', :'admin']) r;
 ALTER TABLE batched_background_migrations ENABLE TRIGGER USER;
 -- nobody runs them, in the background or when asked to

@@ -55,14 +55,14 @@ SELECT column_name, refused(format('UPDATE batched_background_migration_jobs SET
 FROM information_schema.columns
 WHERE table_name = 'batched_background_migration_jobs' AND data_type IN ('smallint', 'integer', 'bigint', 'double precision')
   AND column_name NOT IN ('id', 'batched_background_migration_id', 'min_value', 'max_value', 'status', 'failure_error_code',
-                          'worker_pid', 'worker_token', 'claim_no', 'pass', 'cursor_value', 'batch_size')
+                          'worker_pid', 'worker_id', 'claim_epoch', 'pass', 'cursor_value', 'batch_size')
 ORDER BY column_name;
 SELECT value, refused(format('UPDATE batched_background_migration_jobs SET run_ms = %L', value))
 FROM unnest('{NaN,Infinity,-Infinity,1e300}'::text[]) value;
 -- as large as can be: whoever looks sees sums that are as large as can be
 UPDATE batched_background_migration_jobs SET row_count = 9223372036854775807, key_count = 9223372036854775807,
-    wal_bytes = 9223372036854775807, run_ms = 1e15, merged_jobs = 2147483647, given_back = 2147483647,
-    given_back_for = array_fill(2147483647, '{6}'), next_attempt_at = 'infinity', error_sqlstate = repeat('9', 100000),
+    wal_bytes = 9223372036854775807, run_ms = 1e15, merged_jobs = 2147483647, requeued = 2147483647,
+    requeue_reasons = array_fill(2147483647, '{6}'), next_attempt_at = 'infinity', error_sqlstate = repeat('9', 100000),
     error_message = repeat('9', 100000), created_at = '-infinity', started_at = '-infinity', finished_at = 'infinity'
     WHERE status = 2;
 ALTER TABLE batched_background_migrations DISABLE TRIGGER bbm_guard;
@@ -70,10 +70,10 @@ UPDATE batched_background_migrations SET total_tuple_count = 9223372036854775807
     started_at = 'infinity', finished_at = '-infinity', settings = '{"bbm.condition=false"}';
 ALTER TABLE batched_background_migrations ENABLE TRIGGER bbm_guard;
 UPDATE batched_background_migrations SET status = 1;
-SELECT name, percent, rows_done, estimated_total, jobs_finished, rows_per_second, eta, given_back, given_back_for,
+SELECT name, percent, rows_done, estimated_total, jobs_finished, rows_per_second, eta, requeued, requeue_reasons,
        now() - started_at AS started, finished_at, length(last_error) < 9000 AS error_fits, quiet_since <= clock_timestamp() AS quiet
 FROM bbm_status();
-SELECT rows, extract(epoch FROM run_time), wal_bytes, jobs, given_back, given_back_for FROM bbm_jobs('mine') WHERE status = 'finished' LIMIT 1;
+SELECT rows, extract(epoch FROM run_time), wal_bytes, jobs, requeued, requeue_reasons FROM bbm_jobs('mine') WHERE status = 'finished' LIMIT 1;
 SELECT bbm_pause('mine', wait => true);
 UPDATE batched_background_migration_jobs SET run_ms = 5e-324 WHERE status = 2;
 SELECT rows_per_second > 1e18 AS fast, eta FROM bbm_status();
@@ -115,7 +115,7 @@ INSERT INTO many SELECT generate_series(1, 400);
 SELECT bbm_create('merged', 'many', 'UPDATE many SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 1) > 0 AS created;
 ALTER TABLE batched_background_migration_jobs DISABLE TRIGGER bbm_guard;
 INSERT INTO batched_background_migration_jobs (batched_background_migration_id, min_value, max_value, key_count, row_count,
-    wal_bytes, merged_jobs, status, given_back, given_back_for)
+    wal_bytes, merged_jobs, status, requeued, requeue_reasons)
 SELECT m.id, k, k, 9223372036854775807, 9223372036854775807, 9223372036854775807, 2147483647, 2, 2147483647,
     array_fill(2147483647, '{6}')
 FROM batched_background_migrations m, generate_series(1, 2) k WHERE m.name = 'merged';
@@ -123,7 +123,7 @@ ALTER TABLE batched_background_migration_jobs ENABLE TRIGGER bbm_guard;
 SET client_min_messages = warning;
 CALL bbm_run('merged');
 RESET client_min_messages;
-SELECT rows, wal_bytes, jobs, given_back, given_back_for FROM bbm_jobs('merged') WHERE min_value = 1;
+SELECT rows, wal_bytes, jobs, requeued, requeue_reasons FROM bbm_jobs('merged') WHERE min_value = 1;
 SELECT count(*) < 400 AS fewer FROM bbm_jobs('merged');
 SELECT bbm_drop('merged');
 ALTER SYSTEM RESET bbm.job_retention;

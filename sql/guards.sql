@@ -62,8 +62,8 @@ SELECT updated_at FROM batched_background_migrations;
 UPDATE batched_background_migrations SET batch_size = 4;
 SELECT updated_at > created_at AS dated, batch_size FROM batched_background_migrations;
 UPDATE batched_background_migrations
-SET updated_at = '2000-01-01', owner_oid = 1, home = 'moon', table_oid = 1;
-SELECT updated_at > created_at AS dated, owner_oid = current_user::regrole AS mine, home = 'moon' AS moved, table_oid
+SET updated_at = '2000-01-01', owner_oid = 1, origin = 'moon', table_oid = 1;
+SELECT updated_at > created_at AS dated, owner_oid = current_user::regrole AS mine, origin = 'moon' AS moved, table_oid
 FROM batched_background_migrations;
 
 -- paused, started, paused, started; and what is so already is no change
@@ -205,7 +205,7 @@ SELECT count(*) AS internal FROM pg_trigger
 WHERE tgrelid IN ('batched_background_migrations'::regclass, 'batched_background_migration_jobs'::regclass) AND tgisinternal;
 
 -- a dump has the jobs first: who owns the table may load those that have been claimed, with or without their migration
-INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, claim_no)
+INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, claim_epoch)
 VALUES (5, 7, 1, 2, 2, 1), (6, 8, 1, 2, 2, 1);
 COPY batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status) FROM stdin;
 -7	7	3	4	1
@@ -214,7 +214,7 @@ COPY batched_background_migration_jobs (id, batched_background_migration_id, min
 9	7	3	4
 \.
 INSERT INTO batched_background_migrations
-  (id, name, max_value, batch_size, job_signature_name, table_name, column_name, home)
+  (id, name, max_value, batch_size, job_signature_name, table_name, column_name, origin)
 VALUES (7, 'of a dump', 10, 5, 'j', 't', 'id', '1/1');
 -- nobody lays out jobs for a migration to come: neither to be believed when it does, nor when the id is taken already
 SELECT setval('bbm_migrations_id_seq', 7) AS last_id;
@@ -231,7 +231,7 @@ CREATE ROLE regress_bbm_loader;
 GRANT INSERT, SELECT ON batched_background_migration_jobs, batched_background_migrations TO regress_bbm_loader;
 SET ROLE regress_bbm_loader;
 SELECT state, message FROM fails($$INSERT INTO batched_background_migration_jobs
-    (batched_background_migration_id, min_value, max_value, claim_no) VALUES (99999, 1, 2, 1)$$);
+    (batched_background_migration_id, min_value, max_value, claim_epoch) VALUES (99999, 1, 2, 1)$$);
 RESET ROLE;
 -- TRUNCATE of the migrations alone leaves no job behind
 TRUNCATE batched_background_migrations;

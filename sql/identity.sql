@@ -320,7 +320,7 @@ CREATE TRIGGER act BEFORE UPDATE ON v FOR EACH ROW EXECUTE FUNCTION act();
 INSERT INTO acts VALUES (25, 'SELECT bbm_pause(name) FROM bbm_status()');
 SELECT bbm_update('goes on', 't', 'n = n + 1', batch_size => 10) > 0 AS goes_on,
        bbm_update('swapped', 'v', 'n = n + 1', batch_size => 10) > 0 AS swapped,
-       bbm_update('by leaf', 'tree', 'n = n + 1', 'n = 0', batch_size => 10) > 0 AS by_leaf;
+       bbm_update('by leaf', 'tree', 'n = n + 1', 'n = 0', batch_size => 10) > 0 AS per_partition;
 CALL bbm_run('goes on');
 CALL bbm_run('swapped');
 CALL bbm_run('by leaf');

@@ -9,7 +9,7 @@ SELECT current_user AS admin \gset
 CREATE EXTENSION bbm;
 \i :helper
 CREATE ROLE regress_bbm_limited LOGIN;
-GRANT EXECUTE ON FUNCTION bbm_create, bbm_alter, bbm_pressure, bbm_dry_run, bbm_launch_worker TO regress_bbm_limited;
+GRANT EXECUTE ON FUNCTION bbm_create, bbm_alter, bbm_throttle, bbm_dry_run, bbm_launch_worker TO regress_bbm_limited;
 GRANT SELECT, INSERT, UPDATE ON batched_background_migrations TO regress_bbm_limited;
 CREATE SCHEMA limited AUTHORIZATION regress_bbm_limited;
 

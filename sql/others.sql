@@ -34,7 +34,7 @@ CREATE TABLE wanted (change text);
 INSERT INTO wanted VALUES
     ('owner = ''regress_bbm_bob'''), ('owner_oid = ''regress_bbm_bob''::regrole'), ('table_name = ''bobs.t'''),
     ('job_signature_name = ''DELETE FROM alices.t WHERE id BETWEEN $1 AND $2'''), ('batch_size = 1'), ('status = 1'),
-    ('job_search_path = ''bobs'''), ('home = NULL'), ('name = ''mine'''), ('max_attempts = 1'), ('workers = 2'),
+    ('job_search_path = ''bobs'''), ('origin = NULL'), ('name = ''mine'''), ('max_attempts = 1'), ('workers = 2'),
     ('synchronous = true'), ('max_value = 1'), ('id = 4711');
 GRANT SELECT ON wanted TO PUBLIC;
 
@@ -85,7 +85,7 @@ SELECT bobs.try($s$INSERT INTO everybodys
     (name, max_value, batch_size, job_signature_name, table_name, column_name, owner)
     VALUES ('x', 10, 1, 'DELETE FROM alices.t WHERE id BETWEEN $1 AND $2', 'alices.t', 'id', 'regress_bbm_alice')$s$);
 SELECT bobs.try($s$INSERT INTO everybodys
-    (name, max_value, batch_size, job_signature_name, table_name, column_name, owner_oid, home, status)
+    (name, max_value, batch_size, job_signature_name, table_name, column_name, owner_oid, origin, status)
     VALUES ('hers', 4, 1, 'DELETE FROM alices.t WHERE id BETWEEN $1 AND $2', 'alices.t', 'id', 'regress_bbm_alice'::regrole,
             'moon/1', 1)$s$);
 SELECT name, owner, owner_oid::regrole FROM batched_background_migrations ORDER BY id;

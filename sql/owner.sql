@@ -117,7 +117,7 @@ SELECT a.attrelid::regclass, a.attname,
        (SELECT detail FROM fails(format('ALTER TABLE %s RENAME COLUMN %I TO gone; SELECT bbm_start()', a.attrelid::regclass, a.attname)))
        IS DISTINCT FROM format('Column "%s" of table "%s" is missing.', a.attname, a.attrelid::regclass) AS missed
 FROM pg_attribute a
-WHERE a.attrelid IN ('batched_background_migrations'::regclass, 'batched_background_migration_jobs'::regclass, 'bbm_parts'::regclass,
+WHERE a.attrelid IN ('batched_background_migrations'::regclass, 'batched_background_migration_jobs'::regclass, 'bbm_partitions'::regclass,
                      'bbm_row_errors'::regclass, 'bbm_events'::regclass)
   AND a.attnum > 0 AND NOT a.attisdropped AND a.attname NOT IN ('priority', 'note')
   AND (SELECT detail FROM fails(format('ALTER TABLE %s RENAME COLUMN %I TO gone; SELECT bbm_start()', a.attrelid::regclass, a.attname)))
@@ -147,7 +147,7 @@ BEGIN
     RETURN true;
 END $$;
 INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, owner,
-    owner_oid, home, status, where_clause, set_clause, operation)
+    owner_oid, origin, status, filter, set_clause, operation)
 SELECT 'forged for ' || r, 20, 5, 'UPDATE t SET n = 0 WHERE id BETWEEN $1 AND $2', 'public.t', 'id', r, r::regrole,
        (SELECT system_identifier FROM pg_control_system()) || '/' || (SELECT oid FROM pg_database WHERE datname = current_database()),
        1, 'public.trap()', 'n = 0', 'update'
@@ -192,7 +192,7 @@ EXCEPTION WHEN insufficient_privilege THEN
 END $$;
 CREATE TRIGGER at_once AFTER UPDATE ON batched_background_migrations FOR EACH ROW EXECUTE FUNCTION at_once();
 ALTER TABLE batched_background_migrations DISABLE TRIGGER bbm_guard;
-UPDATE batched_background_migrations SET owner_oid = 10, where_clause = 'public.trap()';
+UPDATE batched_background_migrations SET owner_oid = 10, filter = 'public.trap()';
 ALTER TABLE batched_background_migrations ENABLE TRIGGER bbm_guard;
 \c - :admin
 SELECT bbm_alter('theirs', batch_size => 10);

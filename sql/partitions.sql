@@ -45,12 +45,12 @@ SELECT n, count(*) FROM tree GROUP BY n;
 -- a statement, and a function of a range, see the tree as a whole; a function with a table's name its leaves
 CREATE FUNCTION of_range(int, int, int, int) RETURNS void LANGUAGE sql AS
     'UPDATE tree SET n = n + 1 WHERE (grp, id) >= ($1, $2) AND (grp, id) <= ($3, $4)';
-CREATE FUNCTION of_leaf(table_name text, column_name text, min int, max int, batch_size int) RETURNS void LANGUAGE plpgsql AS
+CREATE FUNCTION of_partition(table_name text, column_name text, min int, max int, batch_size int) RETURNS void LANGUAGE plpgsql AS
     $$ BEGIN EXECUTE format('UPDATE %s SET n = n + 1 WHERE %I BETWEEN $1 AND $2', $1, $2) USING min, max; END $$;
 SELECT bbm_create('statement', 'tree', 'UPDATE tree SET n = n + 1 WHERE (grp, id) >= ($1, $2) AND (grp, id) <= ($3, $4)',
                   batch_size => 20) > 0 AS statement,
        bbm_create('of range', 'tree', 'of_range', batch_size => 20) > 0 AS of_range,
-       bbm_create('of leaf', 'tree', 'of_leaf', column_name => 'id', batch_size => 7) > 0 AS of_leaf;
+       bbm_create('of leaf', 'tree', 'of_partition', column_name => 'id', batch_size => 7) > 0 AS of_partition;
 CALL bbm_run('statement');
 SELECT * FROM jobs('statement');
 CALL bbm_run('of range');
@@ -161,7 +161,7 @@ SELECT * FROM outcome('m');
 CREATE INDEX ON pt_3 (k);
 CALL bbm_run('m');
 SELECT * FROM done();
--- the job of one that is gone is skipped, and done when it is back
+-- the job of one that is gone is detached, and done when it is back
 CALL pt();
 CREATE FUNCTION gate(table_name text, column_name text, min int, max int, batch_size int) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -177,7 +177,7 @@ ALTER TABLE pt DETACH PARTITION pt_1;
 CREATE TRIGGER stop BEFORE UPDATE ON pt FOR EACH ROW EXECUTE FUNCTION stop();
 INSERT INTO stop_at VALUES (29);
 CALL bbm_run('m');
-SELECT relation_name, status, min_value, max_value, row_count, skipped FROM batched_background_migration_jobs ORDER BY id;
+SELECT relation_name, status, min_value, max_value, row_count, detached FROM batched_background_migration_jobs ORDER BY id;
 ALTER TABLE pt ATTACH PARTITION pt_1 FOR VALUES FROM (0) TO (10);
 CALL bbm_run('m');
 SELECT * FROM done();
@@ -238,7 +238,7 @@ SELECT * FROM outcome('m');
 
 DROP EXTENSION bbm;
 DROP TABLE tree, apart, parent, stop_at;
-DROP FUNCTION events, outcome, jobs, of_range, of_leaf, stop, done, gate;
+DROP FUNCTION events, outcome, jobs, of_range, of_partition, stop, done, gate;
 DROP PROCEDURE pt;
 ALTER SYSTEM RESET bbm.enabled;
 SELECT pg_reload_conf();

@@ -112,7 +112,7 @@ SELECT bbm_create('grows', 'grows',
 	$$WITH more AS (INSERT INTO grows SELECT i, 0, repeat('x', 1600) FROM generate_series(1001, 7000) i WHERE $1 = 101)
 	UPDATE grows SET n = n + 1 WHERE id BETWEEN $1 AND $2$$, batch_size => 10) > 0;
 CALL bbm_run('grows');
-SELECT status, given_back_for FROM bbm_status('grows');
+SELECT status, requeue_reasons FROM bbm_status('grows');
 SELECT max(attempts) FROM bbm_jobs('grows');
 SELECT count(*) FROM grows WHERE n = 1;
 

@@ -113,7 +113,7 @@ SELECT bbm_pause();
 SELECT define('by a worker', '{bbm.condition=(SELECT green FROM lights)}');
 SELECT bbm_start('by a worker');
 SELECT waits_for('by a worker', 'condition%');
-SELECT signal, setting, holds, reason FROM bbm_pressure('by a worker') ORDER BY signal;
+SELECT signal, setting, holds, reason FROM bbm_throttle('by a worker') ORDER BY signal;
 SELECT bbm_alter('by a worker', settings => '{bbm.condition=pg_sleep(60) IS NULL}');
 SELECT waits_for('by a worker', '%cannot%');
 SELECT bbm_alter('by a worker', settings => '{bbm.condition=SELECT green FROM light}');
@@ -162,10 +162,10 @@ SELECT bbm_drop('two reasons');
 -- nobody else's is shown, and of none there is nothing
 CREATE ROLE bbm_pressure_nobody;
 SET ROLE bbm_pressure_nobody;
-SELECT * FROM bbm_pressure('red');
+SELECT * FROM bbm_throttle('red');
 RESET ROLE;
 DROP ROLE bbm_pressure_nobody;
-SELECT * FROM bbm_pressure('of nobody');
+SELECT * FROM bbm_throttle('of nobody');
 
 -- a table that no worker has looked up yet, and one that is gone
 CREATE TABLE goes (id int PRIMARY KEY, n int);
@@ -173,12 +173,12 @@ INSERT INTO goes VALUES (1), (2);
 -- (one that is written with a statement: bbm_update knows its table)
 INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, settings)
 VALUES ('early', 1000, 1000, 'UPDATE goes SET n = 1 WHERE id BETWEEN $1 AND $2', 'goes', 'id', '{bbm.max_dead_tuples=1000000}');
-SELECT signal, holds, reason FROM bbm_pressure('early') WHERE setting = 'bbm.max_dead_tuples';
+SELECT signal, holds, reason FROM bbm_throttle('early') WHERE setting = 'bbm.max_dead_tuples';
 SELECT bbm_start('early');
 SELECT bbm_wait('early', '1 minute');
-SELECT signal, holds, reason FROM bbm_pressure('early') WHERE setting = 'bbm.max_dead_tuples';
+SELECT signal, holds, reason FROM bbm_throttle('early') WHERE setting = 'bbm.max_dead_tuples';
 DROP TABLE goes;
-SELECT signal, holds, reason FROM bbm_pressure('early') WHERE setting = 'bbm.max_dead_tuples';
+SELECT signal, holds, reason FROM bbm_throttle('early') WHERE setting = 'bbm.max_dead_tuples';
 
 DROP EXTENSION bbm CASCADE;
 DROP TABLE t, lights;

@@ -124,11 +124,11 @@ VALUES ('spoofed', 4, 2, 'UPDATE alices.t SET n = -1 WHERE id BETWEEN $1 AND $2'
         'regress_bbm_alice'::regrole);
 -- a row with a home of its own is no copy by saying so, and his
 INSERT INTO batched_background_migrations
-    (name, max_value, batch_size, job_signature_name, table_name, column_name, owner_oid, home, status)
+    (name, max_value, batch_size, job_signature_name, table_name, column_name, owner_oid, origin, status)
 VALUES ('copied', 4, 2, 'UPDATE alices.t SET n = -1 WHERE id BETWEEN $1 AND $2', 'alices.t', 'id',
         'regress_bbm_alice'::regrole, 'moon/1', 1);
 SELECT state, message FROM fails($$INSERT INTO batched_background_migrations
-    (name, max_value, batch_size, job_signature_name, table_name, column_name, owner, home)
+    (name, max_value, batch_size, job_signature_name, table_name, column_name, owner, origin)
     VALUES ('x', 10, 1, 'bobs.job', 'alices.t', 'id', 'regress_bbm_alice', 'moon/1')$$);
 SELECT name, owner, owner_oid::regrole FROM batched_background_migrations ORDER BY id;
 -- all that are his start, hers do not

@@ -76,7 +76,7 @@ SELECT bbm_create('merged', 'many', 'UPDATE many SET n = n + 1 WHERE id BETWEEN 
 -- two are done, not at the first try
 ALTER TABLE batched_background_migration_jobs DISABLE TRIGGER bbm_guard;
 INSERT INTO batched_background_migration_jobs (batched_background_migration_id, min_value, max_value, key_count, row_count,
-                                               status, given_back, given_back_for)
+                                               status, requeued, requeue_reasons)
 SELECT m.id, k, k, 1, 1, 2, v.n, v.reasons FROM batched_background_migrations m,
     (VALUES (1, 3, '{1,2,0,0,0,0}'::int[]), (2, 2, '{0,1,0,0,0,1}')) v (k, n, reasons) WHERE m.name = 'merged';
 ALTER TABLE batched_background_migration_jobs ENABLE TRIGGER bbm_guard;
@@ -85,8 +85,8 @@ CALL bbm_run('merged');
 SELECT count(*) < 400 AS fewer, sum(jobs), sum(rows), min(min_value), max(max_value),
        sum(max_value - min_value + 1) AS keys, count(*) FILTER (WHERE status <> 'finished') AS unfinished
 FROM bbm_jobs('merged');
-SELECT name, status, percent, rows_done, jobs_finished, given_back, given_back_for FROM bbm_status('merged');
-SELECT jobs > 2 AS merged, given_back, given_back_for FROM bbm_jobs('merged') WHERE given_back > 0;
+SELECT name, status, percent, rows_done, jobs_finished, requeued, requeue_reasons FROM bbm_status('merged');
+SELECT jobs > 2 AS merged, requeued, requeue_reasons FROM bbm_jobs('merged') WHERE requeued > 0;
 ALTER SYSTEM SET bbm.job_retention = -1;
 SELECT pg_reload_conf();
 \c -

@@ -46,7 +46,7 @@ SELECT sizing(1000, 'NaN', 'NaN', 10, 100000, ARRAY[1000], ARRAY[1], ARRAY[1]) A
        sizing(2147483647, 1e300, 0, 1, 2147483647, ARRAY[9e18], ARRAY[1e-300], ARRAY[0]) AS huge,
        sizing(-5, 1e-300, 0, 1, 2147483647, ARRAY[1], ARRAY[1e300], ARRAY[0]) AS tiny;
 -- a rest: so many times what it had to wait for a CPU, by the mean, none that is not worth it, and never long
-CREATE FUNCTION rests(delays_us float8[], elapsed_us float8, factor float8) RETURNS bigint[] STRICT LANGUAGE c AS '$libdir/bbm', 'bbm_test_rests';
+CREATE FUNCTION rests(delays_us float8[], elapsed_us float8, factor float8) RETURNS bigint[] STRICT LANGUAGE c AS '$libdir/bbm', 'bbm_test_pacing';
 SELECT d AS delay, e AS elapsed, f AS factor, (rests(ARRAY[d], e, f))[1] AS rest
 FROM (VALUES (0::float8, 0::float8, 4::float8), (249, 0, 4), (250, 0, 4), (5000, 0, 4), (5000, 25000, 4), (5000, 100000, 4), (5000, -100000, 4),
     (5000, 0, 0.5), (25001, 0, 4), (5000, 0, 0), (-5, 0, 4), (9e18, 0, 1000), (0, 9e18, 1000)) v (d, e, f);

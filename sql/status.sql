@@ -123,7 +123,7 @@ SELECT error_detail, error_hint, error_context FROM batched_background_migration
 
 -- a copy waits, and says so, until it is started here
 INSERT INTO batched_background_migrations
-  (name, max_value, batch_size, job_signature_name, table_name, column_name, status, home, started_at)
+  (name, max_value, batch_size, job_signature_name, table_name, column_name, status, origin, started_at)
 VALUES ('c', 10, 5, 'UPDATE t SET n = -1 WHERE id BETWEEN $1 AND $2', 'public.t', 'id', 4, '1/1', '2000-01-01');
 SELECT * FROM status('c');
 SELECT count(*) AS events FROM bbm_events WHERE name = 'c';

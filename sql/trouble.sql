@@ -37,7 +37,7 @@ SELECT wait_for($$(SELECT last_error = '53100: could not extend file: No space l
 UPDATE gate SET shut = false;
 SELECT bbm_wait('claim', '1 minute');
 SELECT name, status, waiting_on, last_error FROM bbm_status('claim');
-SELECT attempts, given_back, error_sqlstate, count(*) FROM bbm_jobs('claim') GROUP BY 1, 2, 3;
+SELECT attempts, requeued, error_sqlstate, count(*) FROM bbm_jobs('claim') GROUP BY 1, 2, 3;
 DROP TRIGGER full_disk ON batched_background_migration_jobs;
 
 -- the record of a batch that was given back: it counts as no attempt
@@ -57,7 +57,7 @@ SELECT bbm_create('record', 's', 'once', batch_size => 40, start => true) > 0 AS
 SELECT wait_for($$(SELECT waiting_on = '58030: could not extend file: I/O error' AND last_error = waiting_on FROM bbm_status('record'))$$);
 UPDATE gate SET shut = false;
 SELECT bbm_wait('record', '1 minute');
-SELECT attempts, given_back, rows FROM bbm_jobs('record');
+SELECT attempts, requeued, rows FROM bbm_jobs('record');
 DROP TRIGGER full_disk ON batched_background_migration_jobs;
 
 -- the end of one that has failed
@@ -83,7 +83,7 @@ BEGIN
 END $$;
 UPDATE gate SET shut = true;
 SELECT bbm_create('batch', 's', 'disk', batch_size => 1, start => true) > 0 AS created;
-SELECT wait_for($$(SELECT given_back >= 2 AND waiting_on = '53100: could not write block' AND last_error = waiting_on FROM bbm_status('batch'))$$);
+SELECT wait_for($$(SELECT requeued >= 2 AND waiting_on = '53100: could not write block' AND last_error = waiting_on FROM bbm_status('batch'))$$);
 SELECT count(*) < 10 AS few FROM bbm_jobs('batch');
 UPDATE gate SET shut = false;
 SELECT bbm_wait('batch', '1 minute');
@@ -117,7 +117,7 @@ BEGIN
 END $$;
 SELECT bbm_create('limit', 's', 'sorts', batch_size => 40, settings => '{bbm.retry_delay=1ms}', start => true) > 0 AS created;
 SELECT bbm_wait('limit', '1 minute');
-SELECT attempts, given_back, error_sqlstate, rows FROM bbm_jobs('limit');
+SELECT attempts, requeued, error_sqlstate, rows FROM bbm_jobs('limit');
 -- and at last the migration fails with it
 SELECT bbm_create('too large', 's', 'sorts', batch_size => 40, max_attempts => 2, settings => '{bbm.retry_delay=1ms}',
                   start => true) > 0 AS created;

@@ -195,7 +195,7 @@ SELECT bbm_update('long ranges', 'looks', 'n = 1', 'n IS NULL', batch_size => 60
     settings => '{bbm.max_batch_time=250ms}') > 0 AS created;
 CALL bbm_run('long ranges');
 SELECT status, rows_done FROM bbm_status('long ranges');
-SELECT j.pass, count(*), sum(row_count) AS rows, sum(given_back) > 0 AS given_back, sum(attempts) AS attempts FROM batched_background_migration_jobs j
+SELECT j.pass, count(*), sum(row_count) AS rows, sum(requeued) > 0 AS requeued, sum(attempts) AS attempts FROM batched_background_migration_jobs j
 JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name = 'long ranges' AND j.pass = 2 GROUP BY 1 ORDER BY 1;
 -- one of a whole table gets more time
 UPDATE looks SET n = NULL;
@@ -211,7 +211,7 @@ SELECT bbm_update('long sweep', 'wide', 'n = 1', 'slowly(n = 0)', batching_strat
     batch_size => 8, settings => '{bbm.max_batch_time=400ms}') > 0 AS created;
 CALL bbm_run('long sweep');
 SELECT status FROM bbm_status('long sweep');
-SELECT m.name, j.pass, count(*), sum(given_back_for[4]) > 0 AS given_back, sum(stuck) > 0 AS stuck, sum(attempts) AS attempts
+SELECT m.name, j.pass, count(*), sum(requeue_reasons[4]) > 0 AS requeued, sum(no_progress) > 0 AS no_progress, sum(attempts) AS attempts
 FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id
 WHERE m.name IN ('long look', 'long sweep') AND j.pass = 2 GROUP BY 1, 2 ORDER BY 1, 2;
 

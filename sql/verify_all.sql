@@ -123,7 +123,7 @@ CALL bbm_run('later');
 SELECT * FROM undone ORDER BY id;
 SELECT bbm_drop('later'), fresh();
 -- a plain INSERT has given them, if the key is an integer
-INSERT INTO batched_background_migrations (name, table_name, column_name, job_signature_name, min_value, max_value, batch_size, where_clause, verify)
+INSERT INTO batched_background_migrations (name, table_name, column_name, job_signature_name, min_value, max_value, batch_size, filter, verify)
 VALUES ('inserted', 't', 'id', 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2', 1, 10, 4, 'n = 0', true);
 SELECT min_found, max_found FROM state;
 SELECT moves(), bbm_verify('inserted');
@@ -173,19 +173,19 @@ CALL bbm_run('to');
 SELECT * FROM undone;
 SELECT bbm_drop('to'), fresh();
 -- inserted without bounds, which are found out when it is first started
-INSERT INTO batched_background_migrations (name, table_name, column_name, job_signature_name, max_value, batch_size, where_clause, verify)
+INSERT INTO batched_background_migrations (name, table_name, column_name, job_signature_name, max_value, batch_size, filter, verify)
 VALUES ('inserted', 't', 'word', 'UPDATE t SET n = 1 WHERE word BETWEEN $1 AND $2', 1, 4, 'n = 0', true);
 CALL bbm_run('inserted');
 SELECT min_found, max_found, min_key, max_key, status FROM state;
 SELECT bbm_drop('inserted'), fresh();
-INSERT INTO batched_background_migrations (name, table_name, column_name, job_signature_name, max_value, max_key, batch_size, where_clause, verify)
+INSERT INTO batched_background_migrations (name, table_name, column_name, job_signature_name, max_value, max_key, batch_size, filter, verify)
 VALUES ('inserted', 't', 'word', 'UPDATE t SET n = 1 WHERE word BETWEEN $1 AND $2', 1, '{kz}', 4, 'n = 0', true);
 CALL bbm_run('inserted');
 SELECT min_found, max_found, min_key, max_key, status FROM state;
 SELECT bbm_drop('inserted'), fresh();
 -- no row when it is started, and one when it is verified
 TRUNCATE t;
-INSERT INTO batched_background_migrations (name, table_name, column_name, job_signature_name, max_value, batch_size, where_clause, verify, workers)
+INSERT INTO batched_background_migrations (name, table_name, column_name, job_signature_name, max_value, batch_size, filter, verify, workers)
 VALUES ('inserted', 't', 'word', 'UPDATE t SET n = 1 WHERE word BETWEEN $1 AND $2', 1, 4, 'n = 0', true, 1);
 SELECT bbm_verify('inserted');
 INSERT INTO t VALUES (1, 'a');

@@ -28,9 +28,9 @@
 const char *
 bbm_status_word(int status)
 {
-	static const char *const words[] = {"paused", "active", "finished", "failed", "running"};
+	static const char *const string[] = {"paused", "active", "finished", "failed", "running"};
 
-	return status >= 0 && status < lengthof(words) ? words[status] : "unknown";
+	return status >= 0 && status < lengthof(string) ? string[status] : "unknown";
 }
 
 /*
@@ -147,7 +147,7 @@ bbm_role_may_see(Oid owner)
 bool
 bbm_job_is_alive(const BbmRunningJob *job)
 {
-	return bbm_token_alive(bbm_space(), job->token) || bbm_job_is_locked(job->id);
+	return bbm_worker_is_alive(bbm_lock_class(), job->worker_id) || bbm_job_is_locked(job->id);
 }
 
 /*

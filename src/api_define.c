@@ -192,7 +192,7 @@ read_options(FunctionCallInfo fcinfo, int first, BbmDefinition *d)
 	d->max_batch_wal = int64_arg(fcinfo, first + OPTION_MAX_BATCH_WAL);
 	d->index_name = text_arg(fcinfo, first + OPTION_INDEX);
 	d->verify = bool_arg(fcinfo, first + OPTION_VERIFY);
-	d->check_clause = text_arg(fcinfo, first + OPTION_CHECK);
+	d->row_check = text_arg(fcinfo, first + OPTION_CHECK);
 	d->follow = bool_arg(fcinfo, first + OPTION_FOLLOW);
 	d->on_error = text_arg(fcinfo, first + OPTION_ON_ERROR);
 	d->max_errors = int_arg(fcinfo, first + OPTION_MAX_ERRORS);
@@ -238,7 +238,7 @@ default_key(BbmDefinition *d, Oid relid)
 		d->strategy = bbm_strategy_block.name;
 		strategy = &bbm_strategy_block;
 	}
-	if (d->column_name == NULL && strategy->sweeps)
+	if (d->column_name == NULL && strategy->table_scans)
 		d->column_name = "ctid";
 	if (d->column_name == NULL && !strategy->has_key)
 		ereport(ERROR,
@@ -278,8 +278,8 @@ wrong_bound(const BbmTarget *target, const char *given, const char *instead)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("%s does not fit the batching key", given),
 			 target->key.n == 0 ? errdetail("%s has no key of columns.", target->strategy->name) :
-			 target->key.is_integer ? errdetail("Column \"%s\" is an integer.", bbm_key_words(&target->key)) :
-			 errdetail("The key \"%s\" is not an integer.", bbm_key_words(&target->key)),
+			 target->key.is_integer ? errdetail("Column \"%s\" is an integer.", bbm_key_to_string(&target->key)) :
+			 errdetail("The key \"%s\" is not an integer.", bbm_key_to_string(&target->key)),
 			 errhint("%s", instead)));
 }
 
@@ -358,8 +358,8 @@ as_migration(const BbmDefinition *d, Oid owner)
 {
 	BbmMigration migration = {
 		.name = (char *) d->name, .job = (char *) d->job, .operation = (char *) d->operation,
-		.set_clause = (char *) d->set_clause, .where_clause = (char *) d->where_clause,
-		.check_clause = (char *) d->check_clause, .table_name = (char *) d->table_name,
+		.set_clause = (char *) d->set_clause, .filter = (char *) d->filter,
+		.row_check = (char *) d->row_check, .table_name = (char *) d->table_name,
 		.column_name = (char *) d->column_name, .index_name = (char *) d->index_name,
 		.strategy = (char *) d->strategy, .search_path = (char *) d->search_path, .owner = owner,
 		.max_attempts = 1, .batch_size = 1, .pass = BBM_FIRST_PASS, .verify = d->verify && *d->verify,
@@ -376,9 +376,9 @@ static char *
 composed_job(BbmTarget *target)
 {
 	char	   *name = bbm_table_sql_name(target->relid);
-	BbmLeaf		root = {.relid = target->relid, .name = name,
-		.source = psprintf("%s%s", target->is_tree ? "" : "ONLY ", name),
-	.whole_tree = target->is_tree};
+	BbmPartition		root = {.relid = target->relid, .name = name,
+		.source = psprintf("%s%s", target->has_partitions ? "" : "ONLY ", name),
+	.as_one_table = target->has_partitions};
 
 	return bbm_job_sql(target, &root);
 }
@@ -411,11 +411,11 @@ define(BbmDefinition *d, bool start, bool by_number, bool by_key)
 
 	migration = as_migration(d, owner);
 	target = bbm_target_open(&migration);
-	bbm_target_check_leaves(target);
+	bbm_target_check_partitions(target);
 	check_bounds(target, d, by_number, by_key);
 	fix_bounds(target, d);
 	bbm_null_keys_warn(target);
-	d->key_order = bbm_key_order_words(&target->key);
+	d->key_order = bbm_key_order_to_string(&target->key);
 	d->table_name = bbm_table_sql_name(target->relid);
 	if (d->operation)
 		d->job = composed_job(target);
@@ -453,7 +453,7 @@ bbm_create(PG_FUNCTION_ARGS)
 		.name = required_text_arg(fcinfo, 0, "name"),
 		.table_name = required_text_arg(fcinfo, 1, "table_name"),
 		.job = required_text_arg(fcinfo, 2, "job"),
-		.where_clause = text_arg(fcinfo, 3 + OPTION_LAST)
+		.filter = text_arg(fcinfo, 3 + OPTION_LAST)
 	};
 
 	PG_RETURN_INT64(define_with_options(fcinfo, 3, &d));
@@ -468,7 +468,7 @@ bbm_update(PG_FUNCTION_ARGS)
 		.table_name = required_text_arg(fcinfo, 1, "table_name"),
 		.operation = "update",
 		.set_clause = required_text_arg(fcinfo, 2, "set"),
-		.where_clause = text_arg(fcinfo, 3),
+		.filter = text_arg(fcinfo, 3),
 		.allow_key_change = bool_arg(fcinfo, 4 + OPTION_LAST)
 	};
 
@@ -483,7 +483,7 @@ bbm_delete(PG_FUNCTION_ARGS)
 		.name = required_text_arg(fcinfo, 0, "name"),
 		.table_name = required_text_arg(fcinfo, 1, "table_name"),
 		.operation = "delete",
-		.where_clause = required_text_arg(fcinfo, 2, "where")
+		.filter = required_text_arg(fcinfo, 2, "where")
 	};
 	int64		id = define_with_options(fcinfo, 3, &d);
 	char	   *cascades;
@@ -562,20 +562,20 @@ restart(const BbmMigration *old, BbmStatus status)
 				 errhint("SET ROLE to the owner first.")));
 	(void) bbm_cancel_running(old->id);
 	bbm_jobs_forget(old->id);
-	bbm_parts_forget(old->id);
+	bbm_partitions_forget(old->id);
 	bbm_errors_forget(old->id);
 	migration.table_oid = InvalidOid;
 	migration.key_order = NULL;
 	migration.partition_order = BBM_ORDER_UNDECIDED;
 	migration.pass = BBM_FIRST_PASS;
 	target = bbm_target_open(&migration);
-	bbm_target_check_leaves(target);
+	bbm_target_check_partitions(target);
 	/* a bound of another kind of key is none */
 	if (target->key.is_integer == (DatumGetPointer(old->max.key) != (Datum) 0))
 		d.min = d.max = NULL;
 	fix_bounds(target, &d);
 	bbm_migration_restart(old->id, target->relid, old->operation ? composed_job(target) : NULL, d.min, d.max,
-						  bbm_key_order_words(&target->key));
+						  bbm_key_order_to_string(&target->key));
 	bbm_tell_event(old->id, old->name, "restarted", status == BBM_RUNNING ? BBM_ACTIVE : status, old->owner,
 				   psprintf("with table %s, OID %u", bbm_table_sql_name(target->relid), target->relid));
 	bbm_target_close(target);

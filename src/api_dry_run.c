@@ -46,7 +46,7 @@
 PG_FUNCTION_INFO_V1(bbm_dry_run);
 
 /* No process has this token, and no other session sees a job that carries it. */
-#define BBM_NO_TOKEN 0
+#define BBM_NO_WORKER_ID 0
 
 typedef struct DryRun
 {
@@ -73,7 +73,7 @@ dry_run_context(void *arg)
 
 	if (work->job)
 		errcontext("dry run of migration \"%s\", batch %s",
-				   work->target->migration->name, bbm_job_range_words(work->job));
+				   work->target->migration->name, bbm_job_range_to_string(work->job));
 }
 
 /*
@@ -85,7 +85,7 @@ begin(const DryRun *run, int64 *estimate)
 {
 	BbmMigration *migration;
 	BbmTarget  *target;
-	BbmFirstLook look;
+	BbmStart	look;
 	BbmStatus	status;
 
 	if (!bbm_migration_lock(run->id, &status))
@@ -104,9 +104,9 @@ begin(const DryRun *run, int64 *estimate)
 	PG_TRY();
 	{
 		/* what is read to cut a range is written in the same transaction */
-		bbm_tree_lock(target->relid, BBM_WORK_LOCK);
-		bbm_first_look(target, &look);
-		bbm_record_taken_up(target, &look);
+		bbm_partitions_lock(target->relid, BBM_WORK_LOCK);
+		bbm_prepare_start(target, &look);
+		bbm_record_started(target, &look);
 		*estimate = migration->counted ? bbm_target_estimate(target) : look.estimate;
 	}
 	PG_FINALLY();
@@ -121,7 +121,7 @@ begin(const DryRun *run, int64 *estimate)
 static bool
 do_job(DryRun *run, BbmTarget *target, MemoryContext context)
 {
-	BbmClaim	claim = {.target = target, .token = BBM_NO_TOKEN, .context = context, .slot = -1};
+	BbmClaim	claim = {.target = target, .worker_id = BBM_NO_WORKER_ID, .context = context, .slot = -1};
 	BbmWork		work = {.target = target, .context = context};
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = dry_run_context, .arg = &work};
 	double		start = bbm_clock_ms();
@@ -181,7 +181,7 @@ dry_run(void *arg)
 
 /* Throws the error that has ended a dry run. */
 pg_noreturn static void
-rethrow(ErrorData *error, BbmStop stop, const char *name)
+rethrow(ErrorData *error, BbmLockWatchStop stop, const char *name)
 {
 	if (stop != BBM_STOP_NONE)
 		ereport(ERROR,
@@ -220,7 +220,7 @@ bbm_dry_run(PG_FUNCTION_ARGS)
 	DryRun		run = {0};
 	BbmMigration *migration;
 	ErrorData  *volatile error;
-	BbmStop		stop;
+	BbmLockWatchStop stop;
 	TupleDesc	desc;
 	double		times;
 	Datum		values[11];
@@ -237,7 +237,7 @@ bbm_dry_run(PG_FUNCTION_ARGS)
 	run.wanted = PG_GETARG_INT32(1);
 	run.context = CurrentMemoryContext;
 	/* what is in flight is watched, and would not be any more */
-	if (bbm_watch_is_on())
+	if (bbm_lock_watch_is_on())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("a job cannot call bbm_dry_run"),
@@ -260,8 +260,8 @@ bbm_dry_run(PG_FUNCTION_ARGS)
 	PG_FINALLY();
 	{
 		bbm_txn_lock_timeout(-1);
-		stop = bbm_watch_outcome();
-		bbm_watch_rest();
+		stop = bbm_lock_watch_outcome();
+		bbm_lock_watch_pause();
 	}
 	PG_END_TRY();
 	bbm_ours_end();

@@ -47,25 +47,25 @@ static char *
 note(const BbmForeignMigration *m, BbmStatus status, bool again)
 {
 	int			unfinished = m->n_jobs - m->n_finished;
-	StringInfoData words;
+	StringInfoData string;
 
-	initStringInfo(&words);
+	initStringInfo(&string);
 	if (again)
-		appendStringInfoString(&words, "imported again; ");
+		appendStringInfoString(&string, "imported again; ");
 	if (m->status != (int) status)
-		appendStringInfo(&words, "was %s; ", bbm_status_word(m->status));
+		appendStringInfo(&string, "was %s; ", bbm_status_word(m->status));
 	if (status == BBM_FINISHED && unfinished > 0)
-		appendStringInfo(&words, "finished there, but for jobs that are not: %d; ", unfinished);
+		appendStringInfo(&string, "finished there, but for jobs that are not: %d; ", unfinished);
 	else if (unfinished > 0)
-		appendStringInfo(&words, "jobs that are done again, as it is not known whether they were: %d; ", unfinished);
+		appendStringInfo(&string, "jobs that are done again, as it is not known whether they were: %d; ", unfinished);
 	if (status == BBM_FINISHED && bbm_foreign_has_ranges(m) && (m->n_jobs == 0 || m->jobs[m->n_jobs - 1].max < m->max))
-		appendStringInfoString(&words, "finished there before its last key; ");
+		appendStringInfoString(&string, "finished there before its last key; ");
 	if (bbm_foreign_has_ranges(m) && m->n_jobs > 0 && m->jobs[m->n_jobs - 1].max > m->max)
-		appendStringInfoString(&words, "its max_value has been lowered below what was cut; ");
-	if (words.len == 0)
+		appendStringInfoString(&string, "its max_value has been lowered below what was cut; ");
+	if (string.len == 0)
 		return NULL;
-	words.data[words.len - 2] = '\0';
-	return words.data;
+	string.data[string.len - 2] = '\0';
+	return string.data;
 }
 
 typedef struct Import
@@ -76,15 +76,15 @@ typedef struct Import
 
 /* "known": the caller may know what status the one that has the name here has. */
 static void
-report(const Import *import, const BbmForeignMigration *m, BbmStatus status, bool known, bool taken, const char *words)
+report(const Import *import, const BbmForeignMigration *m, BbmStatus status, bool known, bool taken, const char *string)
 {
 	bool		has_cursor = taken && m->has_last && bbm_foreign_has_ranges(m);
 	Datum		values[] = {
 		CStringGetTextDatum(m->name), CStringGetTextDatum(bbm_status_word(status)),
 		Int64GetDatum(taken ? m->n_finished : 0), Int64GetDatum(taken ? m->n_jobs - m->n_finished : 0),
-		Int64GetDatum(m->last), words ? CStringGetTextDatum(words) : (Datum) 0
+		Int64GetDatum(m->last), string ? CStringGetTextDatum(string) : (Datum) 0
 	};
-	bool		nulls[] = {false, !known, false, false, !has_cursor, words == NULL};
+	bool		nulls[] = {false, !known, false, false, !has_cursor, string == NULL};
 
 	tuplestore_putvalues(import->rsinfo->setResult, import->rsinfo->setDesc, values, nulls);
 }

@@ -116,11 +116,11 @@ goes_on(const RunState *state, const char *name)
 
 /* Says what the migration waits for, once that has lasted a while and then from time to time. */
 static void
-report_hold(const BbmEngine *engine, const char *name, TimestampTz *report_at)
+report_wait(const BbmEngine *engine, const char *name, TimestampTz *report_at)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (now < *report_at || now < TimestampTzPlusMilliseconds(engine->wait.since, BBM_TELL_HOLD_MS))
+	if (now < *report_at || now < TimestampTzPlusMilliseconds(engine->wait.since, BBM_REPORT_WAIT_MS))
 		return;
 	ereport(NOTICE,
 			(errmsg("migration \"%s\" waits: %s", name, engine->wait.reason)));
@@ -132,7 +132,7 @@ static void
 drive(BbmEngine *engine, RunState *state, const char *name)
 {
 	TimestampTz report_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_PROGRESS_MS);
-	TimestampTz report_hold_at = 0;
+	TimestampTz report_wait_at = 0;
 
 	for (;;)
 	{
@@ -163,7 +163,7 @@ drive(BbmEngine *engine, RunState *state, const char *name)
 		}
 
 		if (engine->held)
-			report_hold(engine, name, &report_hold_at);
+			report_wait(engine, name, &report_wait_at);
 		/* nothing for us now: it has ended, or others run the rest, or a retry is not due */
 		run_or_throw(read_state, state);
 		if (!goes_on(state, name))
@@ -211,7 +211,7 @@ run_one(int64 id, int max_attempts, MemoryContext context)
 		/* whatever is left is for others */
 		bbm_engine_end(engine);
 		bbm_slot_release(true);
-		bbm_demand_wake(MyDatabaseId, GetSessionUserId());
+		bbm_request_announce(MyDatabaseId, GetSessionUserId());
 	}
 	PG_END_TRY();
 }
@@ -300,7 +300,7 @@ bbm_run(PG_FUNCTION_ARGS)
 static void
 check_room(void)
 {
-	if (bbm_shared ? bbm_slots_unused() > 0 : bbm_launched_places(bbm_space(), bbm_max_workers) > 0)
+	if (bbm_shared ? bbm_slots_unused() > 0 : bbm_launched_permits(bbm_lock_class(), bbm_max_workers) > 0)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),

@@ -39,10 +39,10 @@
 
 PG_FUNCTION_INFO_V1(bbm_test_clock_advance);
 PG_FUNCTION_INFO_V1(bbm_test_sizing);
-PG_FUNCTION_INFO_V1(bbm_test_rests);
+PG_FUNCTION_INFO_V1(bbm_test_pacing);
 PG_FUNCTION_INFO_V1(bbm_test_bucket);
-PG_FUNCTION_INFO_V1(bbm_test_cut);
-PG_FUNCTION_INFO_V1(bbm_test_sweep);
+PG_FUNCTION_INFO_V1(bbm_test_allocate);
+PG_FUNCTION_INFO_V1(bbm_test_table_scan);
 
 /* Jobs between two merges, as the engine does it. */
 #define MERGE_INTERVAL 256
@@ -116,23 +116,24 @@ ms_since(instr_time start)
 
 /* (name text, keys int) → the milliseconds that a cut of the migration's first range takes. */
 Datum
-bbm_test_cut(PG_FUNCTION_ARGS)
+bbm_test_allocate(PG_FUNCTION_ARGS)
 {
 	BbmMigration *migration;
 	BbmTarget  *target;
-	BbmLeaf    *leaf;
+	BbmPartition *partition;
 	BbmRange	range;
-	BbmCut		cut = {.size = PG_GETARG_INT32(1)};
+	BbmAllocation cut = {.size = PG_GETARG_INT32(1)};
 	instr_time	start;
 	double		ms;
 
 	SPI_connect();
 	migration = bbm_get_migration(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	target = bbm_target_open(migration);
-	leaf = bbm_leaf_open(target, target->relid);
+	partition = bbm_partition_open(target, target->relid);
 	cut.max = &migration->max;
 	INSTR_TIME_SET_CURRENT(start);
-	if (leaf == NULL || !target->strategy->next_range(target, leaf, &cut, &range) || range.key_count != cut.size)
+	if (partition == NULL || !target->strategy->next_range(target, partition, &cut, &range) ||
+		range.key_count != cut.size)
 		elog(ERROR, "the table has no range of so many keys");
 	ms = ms_since(start);
 	bbm_target_close(target);
@@ -142,16 +143,16 @@ bbm_test_cut(PG_FUNCTION_ARGS)
 
 /* rests(delays_us, elapsed_us, factor): after each batch, in microseconds. */
 Datum
-bbm_test_rests(PG_FUNCTION_ARGS)
+bbm_test_pacing(PG_FUNCTION_ARGS)
 {
-	BbmRests	rests = {0};
+	BbmPacing	rests = {0};
 	int			n;
 	double	   *delays = numbers(fcinfo, 0, &n);
 	double		elapsed = PG_GETARG_FLOAT8(1);
 	Datum	   *values = palloc(Max(n, 1) * sizeof(Datum));
 
 	for (int i = 0; i < n; i++)
-		values[i] = Int64GetDatum(bbm_rest_us(&rests, delays[i], elapsed, PG_GETARG_FLOAT8(2)));
+		values[i] = Int64GetDatum(bbm_pacing_us(&rests, delays[i], elapsed, PG_GETARG_FLOAT8(2)));
 	PG_RETURN_ARRAYTYPE_P(construct_array(values, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
@@ -187,19 +188,19 @@ bbm_test_bucket(PG_FUNCTION_ARGS)
  * ----------------------------------------------------------------
  */
 
-typedef struct Sweep
+typedef struct SimulatedScan
 {
 	char	   *name;
 	MemoryContext context;
 	BbmTarget  *target;
-	int32		token;
+	int32		worker_id;
 	int			size;
 	int64		most_rows;		/* there have been in the job table */
-} Sweep;
+} SimulatedScan;
 
 /* Ranges of as many keys as were asked for, without a look at any table. */
 static bool
-synthetic_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range)
+synthetic_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range)
 {
 	int64		from = cut->after ? cut->after->number + 1 : target->migration->min.number;
 
@@ -214,42 +215,43 @@ synthetic_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *r
 
 /* Takes the migration up as the engine does, but for its strategy. */
 static void
-sweep_begin(void *arg)
+table_scan_begin(void *arg)
 {
 	static BbmStrategy synthetic;
-	Sweep	   *sweep = arg;
-	BbmMigration *migration = bbm_get_migration(sweep->name);
+	SimulatedScan *table_scan = arg;
+	BbmMigration *migration = bbm_get_migration(table_scan->name);
 	BbmBound	none = {0};
 	BbmStatus	status;
 	MemoryContext old;
 
 	(void) bbm_migration_set_status(migration->id, BBM_ACTIVE);
 	if (!bbm_migration_lock(migration->id, &status) || status != BBM_ACTIVE)
-		elog(ERROR, "migration \"%s\" cannot be taken up", sweep->name);
-	bbm_migration_take_up(migration->id, migration->max.number, InvalidOid, &none, &none, NULL, BBM_ORDER_UNDECIDED);
+		elog(ERROR, "migration \"%s\" cannot be taken up", table_scan->name);
+	bbm_migration_set_started(migration->id, migration->max.number, InvalidOid, &none, &none, NULL,
+							  BBM_ORDER_UNDECIDED);
 	migration = bbm_migration_by_id(migration->id, CurrentMemoryContext);
-	old = MemoryContextSwitchTo(sweep->context);
-	sweep->target = bbm_target_open(migration);
+	old = MemoryContextSwitchTo(table_scan->context);
+	table_scan->target = bbm_target_open(migration);
 	MemoryContextSwitchTo(old);
-	synthetic = *sweep->target->strategy;
+	synthetic = *table_scan->target->strategy;
 	synthetic.next_range = synthetic_range;
-	sweep->target->strategy = &synthetic;
-	sweep->token = bbm_token_take(bbm_space());
+	table_scan->target->strategy = &synthetic;
+	table_scan->worker_id = bbm_worker_id_acquire(bbm_lock_class());
 }
 
 static void
-sweep_merge(void *arg)
+table_scan_merge(void *arg)
 {
-	Sweep	   *sweep = arg;
+	SimulatedScan *table_scan = arg;
 	char	   *sql = psprintf("SELECT count(*) FROM %s.batched_background_migration_jobs", bbm_catalog()->schema);
 	bool		isnull;
 
-	bbm_lock_migration(bbm_space(), sweep->target->migration->id);
+	bbm_lock_migration(bbm_lock_class(), table_scan->target->migration->id);
 	if (bbm_spi_execute(sql, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not count jobs");
-	sweep->most_rows = Max(sweep->most_rows,
-						   DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)));
-	bbm_jobs_merge(sweep->target->migration->id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS));
+	table_scan->most_rows = Max(table_scan->most_rows,
+								DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)));
+	bbm_jobs_merge(table_scan->target->migration->id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS));
 }
 
 static void
@@ -283,16 +285,16 @@ cpu_ms(void)
  * milliseconds of CPU time of each tenth of them, without the merging.
  */
 static void
-sweep_jobs(Sweep *sweep, int jobs, double *tenths)
+table_scan_jobs(SimulatedScan *table_scan, int jobs, double *tenths)
 {
 	MemoryContext contexts[2];
 	BbmClaim	next = {.result = BBM_CLAIM_CHANGED};
 	BbmJob		job;
-	Oid			space = bbm_space();
-	int			place = -1;
+	Oid			lock_class = bbm_lock_class();
+	int			permit = -1;
 
 	for (int i = 0; i < 2; i++)
-		contexts[i] = AllocSetContextCreate(sweep->context, "bbm test job", ALLOCSET_SMALL_SIZES);
+		contexts[i] = AllocSetContextCreate(table_scan->context, "bbm test job", ALLOCSET_SMALL_SIZES);
 	for (int i = 0; i < jobs; i++)
 	{
 		double		start = cpu_ms();
@@ -302,31 +304,33 @@ sweep_jobs(Sweep *sweep, int jobs, double *tenths)
 		MemoryContextReset(contexts[i % 2]);
 		if (next.result != BBM_CLAIM_JOB)
 		{
-			BbmClaim	claim = {.target = sweep->target, .token = sweep->token, .context = contexts[(i + 1) % 2],
+			BbmClaim	claim = {.target = table_scan->target, .worker_id = table_scan->worker_id,
+				.context = contexts[(i + 1) % 2],
 			.slot = -1};
 
-			if (place >= 0)
-				bbm_slot_lock_drop(space, sweep->target->migration->id, place);
+			if (permit >= 0)
+				bbm_permit_release(lock_class, table_scan->target->migration->id, permit);
 			run_or_throw(bbm_claim, &claim);
 			if (claim.result != BBM_CLAIM_JOB)
 				elog(ERROR, "no job was claimed, but %d: %s", claim.result, claim.reason);
-			place = claim.slot;
+			permit = claim.slot;
 			next = claim;
 		}
 		job = next.job;
-		next = (BbmClaim) {.target = sweep->target, .token = sweep->token, .context = contexts[i % 2], .slot = -1,
+		next = (BbmClaim) {.target = table_scan->target, .worker_id = table_scan->worker_id,
+			.context = contexts[i % 2], .slot = -1,
 			.result = BBM_CLAIM_CHANGED};
-		work = (BbmWork) {.target = sweep->target, .job = &job, .context = contexts[(i + 1) % 2], .next = &next,
+		work = (BbmWork) {.target = table_scan->target, .job = &job, .context = contexts[(i + 1) % 2], .next = &next,
 			.may_go_on = always};
 		run_or_throw(bbm_work, &work);
 		if (work.result != BBM_WORK_FINISHED)
 			elog(ERROR, "job " INT64_FORMAT " was not finished", job.id);
 		tenths[(int64) i * 10 / jobs] += cpu_ms() - start;
 		if ((i + 1) % MERGE_INTERVAL == 0)
-			run_or_throw(sweep_merge, sweep);
+			run_or_throw(table_scan_merge, table_scan);
 	}
-	if (place >= 0)
-		bbm_slot_lock_drop(space, sweep->target->migration->id, place);
+	if (permit >= 0)
+		bbm_permit_release(lock_class, table_scan->target->migration->id, permit);
 }
 
 /*
@@ -336,13 +340,13 @@ sweep_jobs(Sweep *sweep, int jobs, double *tenths)
  * time of a job in the first and in the last tenth.
  */
 Datum
-bbm_test_sweep(PG_FUNCTION_ARGS)
+bbm_test_table_scan(PG_FUNCTION_ARGS)
 {
 	int			jobs = PG_GETARG_INT32(1);
 	MemoryContext context = AllocSetContextCreate(PortalContext, "bbm test sweep", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = CurrentMemoryContext;
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	Sweep		sweep = {.name = MemoryContextStrdup(context, name), .context = context};
+	SimulatedScan		table_scan = {.name = MemoryContextStrdup(context, name), .context = context};
 	double		tenths[10] = {0};
 	Datum		values[3];
 	bool		nulls[3] = {0};
@@ -354,20 +358,20 @@ bbm_test_sweep(PG_FUNCTION_ARGS)
 	desc = BlessTupleDesc(CreateTupleDescCopy(desc));
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	MemoryContextSwitchTo(context);
-	run_or_throw(sweep_begin, &sweep);
+	run_or_throw(table_scan_begin, &table_scan);
 	PG_TRY();
 	{
-		sweep_jobs(&sweep, jobs, tenths);
+		table_scan_jobs(&table_scan, jobs, tenths);
 	}
 	PG_FINALLY();
 	{
-		bbm_token_drop(bbm_space(), sweep.token);
-		bbm_target_close(sweep.target);
+		bbm_worker_id_release(bbm_lock_class(), table_scan.worker_id);
+		bbm_target_close(table_scan.target);
 	}
 	PG_END_TRY();
 	SPI_finish();
 	MemoryContextSwitchTo(caller);
-	values[0] = Int64GetDatum(sweep.most_rows);
+	values[0] = Int64GetDatum(table_scan.most_rows);
 	values[1] = Float8GetDatum(tenths[0] * 1000 / (jobs / 10));
 	values[2] = Float8GetDatum(tenths[9] * 1000 / (jobs / 10));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));

@@ -40,7 +40,7 @@ PG_FUNCTION_INFO_V1(bbm_wait);
 PG_FUNCTION_INFO_V1(bbm_ensure_finished);
 
 /* With shared memory we are told of changes; this is for those nobody tells of. */
-#define BBM_LOOK_AGAIN_MS 1000
+#define BBM_NEXT_POLL_MS 1000
 #define BBM_POLL_MS 100
 #define BBM_CANCEL_AGAIN 10		/* looks between two signals */
 
@@ -67,7 +67,7 @@ static void
 wait_for_change(long ms)
 {
 	if (bbm_shared)
-		(void) ConditionVariableTimedSleep(&bbm_shared->changed, Min(ms, BBM_LOOK_AGAIN_MS), PG_WAIT_EXTENSION);
+		(void) ConditionVariableTimedSleep(&bbm_shared->changed, Min(ms, BBM_NEXT_POLL_MS), PG_WAIT_EXTENSION);
 	else
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Min(ms, BBM_POLL_MS),
@@ -325,7 +325,7 @@ bbm_wait(PG_FUNCTION_ARGS)
 		SPI_finish();
 		if (status == BBM_FINISHED || status == BBM_FAILED || now >= until)
 			break;
-		wait_for_change(until == DT_NOEND ? BBM_LOOK_AGAIN_MS :
+		wait_for_change(until == DT_NOEND ? BBM_NEXT_POLL_MS :
 						Max(TimestampDifferenceMilliseconds(now, until), 1));
 	}
 	end_wait();

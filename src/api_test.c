@@ -88,9 +88,9 @@ bbm_test_cascades(PG_FUNCTION_ARGS)
 Datum
 bbm_test_call_past_leaving(PG_FUNCTION_ARGS)
 {
-	uint64		wakes = bbm_demand_wakes(MyDatabaseId, GetUserId());
+	uint64		generation = bbm_request_generation(MyDatabaseId, GetUserId());
 
-	bbm_demand_raise(MyDatabaseId, GetUserId(), PG_GETARG_INT32(0));
-	bbm_demand_settle(MyDatabaseId, GetUserId(), wakes, DT_NOEND);
+	bbm_request_workers(MyDatabaseId, GetUserId(), PG_GETARG_INT32(0));
+	bbm_request_fulfil(MyDatabaseId, GetUserId(), generation, DT_NOEND);
 	PG_RETURN_VOID();
 }

@@ -45,7 +45,7 @@ check_condition(const BbmMigration *migration)
 {
 	const BbmStrategy *strategy = bbm_strategy_find(migration->strategy);
 
-	if (migration->check_clause == NULL && migration->where_clause == NULL && !(strategy && strategy->one_at_a_time))
+	if (migration->row_check == NULL && migration->filter == NULL && !(strategy && strategy->one_at_a_time))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("nothing tells how the rows of migration \"%s\" should be", migration->name),
@@ -70,7 +70,7 @@ keep(BbmBound *last, const BbmBound *bound)
 
 /* Range by range along the key, from the migration's first to its last, or of all rows where it is open. */
 static int64
-count_ranges(BbmTarget *target, BbmLeaf *leaf, bool by_check)
+count_ranges(BbmTarget *target, BbmPartition *partition, bool by_check)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "bbm_verify range", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = CurrentMemoryContext;
@@ -78,23 +78,23 @@ count_ranges(BbmTarget *target, BbmLeaf *leaf, bool by_check)
 	BbmBound	max = target->migration->max;
 	BbmBound	last = {0};
 	BbmRange	range;
-	BbmCut		cut = {.max = &max, .size = BBM_VERIFY_SIZE, .verifies = true,
+	BbmAllocation		cut = {.max = &max, .size = BBM_VERIFY_SIZE, .verifies = true,
 	.open_below = target->migration->min_found};
 	int64		rows = 0;
 
 	/* not taken up yet, so what there is now */
 	if (!target->key.is_integer && !DatumGetPointer(max.key))
 		(void) bbm_target_bounds(target, &min, &max);
-	else if (bbm_verifies_beyond(target) && bbm_key_end(target, leaf, true, &last))
+	else if (bbm_verifies_beyond(target) && bbm_key_end(target, partition, true, &last))
 		max = bbm_key_later(&target->key, &max, &last);
 	memset(&last, 0, sizeof(last));
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(context);
-		if (!target->strategy->next_range(target, leaf, &cut, &range))
+		if (!target->strategy->next_range(target, partition, &cut, &range))
 			break;
-		rows += bbm_verify_range(target, leaf, &range, by_check);
+		rows += bbm_verify_range(target, partition, &range, by_check);
 		MemoryContextSwitchTo(old);
 		keep(&last, &range.max);
 		cut.after = &last;
@@ -106,44 +106,45 @@ count_ranges(BbmTarget *target, BbmLeaf *leaf, bool by_check)
 }
 
 static int64
-count_leaf(BbmTarget *target, BbmLeaf *leaf, bool by_check)
+count_partition(BbmTarget *target, BbmPartition *partition, bool by_check)
 {
 	BbmRange	all = {0};
 
 	if (target->strategy->has_key)
-		return count_ranges(target, leaf, by_check);
-	if (!target->strategy->sweeps)
-		return bbm_verify_range(target, leaf, &all, by_check);
-	target->strategy->begin_look(target, leaf, true);
-	return bbm_verify_blocks(target, leaf, BBM_VERIFY_SIZE, by_check);
+		return count_ranges(target, partition, by_check);
+	if (!target->strategy->table_scans)
+		return bbm_verify_range(target, partition, &all, by_check);
+	target->strategy->begin_check(target, partition, true);
+	return bbm_verify_blocks(target, partition, BBM_VERIFY_SIZE, by_check);
 }
 
 /* The current user is the owner. */
 static int64
 count_all(const BbmMigration *migration)
 {
-	BbmTarget  *target = bbm_target_open_to_look(migration);
+	BbmTarget  *target = bbm_target_open_to_read(migration);
 	int64		rows = 0;
 	char	   *table;
 
 	PG_TRY();
 	{
 		/* rows that move between two looks might be seen in none: but for blocks, in the order of the key over all */
-		bool		by_leaf = target->by_leaf && (target->strategy->sweeps || !target->rounds);
-		List	   *leaves = by_leaf ? bbm_tree_leaves(target->relid) : list_make1_oid(target->relid);
+		bool		per_partition = target->per_partition && (target->strategy->table_scans || !target->rounds);
+		List	   *partitions = per_partition ? bbm_partitions_list(target->relid) : list_make1_oid(target->relid);
 		ListCell   *cell;
 
-		foreach(cell, leaves)
+		foreach(cell, partitions)
 		{
-			BbmLeaf    *leaf = by_leaf ? bbm_leaf_open(target, lfirst_oid(cell)) : bbm_tree_open(target);
+			BbmPartition *partition = per_partition ? bbm_partition_open(target, lfirst_oid(cell)) :
+				bbm_partitions_open_as_one(target);
 
-			if (leaf)
-				rows += count_leaf(target, leaf, migration->check_clause != NULL);
+			if (partition)
+				rows += count_partition(target, partition, migration->row_check != NULL);
 		}
 		/* ... and what no range has */
 		if (target->strategy->has_key && !migration->skip_null_keys)
-			rows += bbm_null_keys(target, migration->check_clause ?
-								  psprintf("(%s\n) IS NOT TRUE", migration->check_clause) : migration->where_clause,
+			rows += bbm_null_keys(target, migration->row_check ?
+								  psprintf("(%s\n) IS NOT TRUE", migration->row_check) : migration->filter,
 								  0, &table);
 	}
 	PG_FINALLY();
@@ -170,7 +171,7 @@ bbm_verify(PG_FUNCTION_ARGS)
 	SPI_connect();
 	migration = bbm_get_migration(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	if (!PG_ARGISNULL(1))
-		migration->check_clause = text_to_cstring(PG_GETARG_TEXT_PP(1));
+		migration->row_check = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	check_condition(migration);
 
 	/* an error ends both with the (sub)transaction */

@@ -31,9 +31,9 @@ PG_FUNCTION_INFO_V1(bbm_may_see);
 PG_FUNCTION_INFO_V1(bbm_status_name);
 PG_FUNCTION_INFO_V1(bbm_own_statement);
 PG_FUNCTION_INFO_V1(bbm_waiting_on);
-PG_FUNCTION_INFO_V1(bbm_last_trouble);
+PG_FUNCTION_INFO_V1(bbm_last_transient_error);
 PG_FUNCTION_INFO_V1(bbm_live_workers);
-PG_FUNCTION_INFO_V1(bbm_pressure);
+PG_FUNCTION_INFO_V1(bbm_throttle);
 
 Datum
 bbm_may_see(PG_FUNCTION_ARGS)
@@ -80,19 +80,19 @@ look_at_slot(const BbmSlot *slot, int64 id, Oid owner, AtIt *at_it)
 
 /* From the slots, who is at it; from the demands, whether somebody is to come. */
 static void
-from_shmem(int64 id, Oid owner, AtIt *at_it, bool *demanded)
+from_shmem(int64 id, Oid owner, AtIt *at_it, bool *requested)
 {
 	memset(at_it, 0, sizeof(AtIt));
-	*demanded = false;
+	*requested = false;
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
 	for (int i = 0; i < bbm_shared->nslots; i++)
 		look_at_slot(&bbm_shared->slots[i], id, owner, at_it);
-	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
+	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
 	{
-		BbmDemand  *demand = &bbm_shared->demands[i];
+		BbmWorkRequest *request = &bbm_shared->requests[i];
 
-		if (demand->in_use && demand->database == MyDatabaseId && demand->owner == owner && demand->due != DT_NOEND)
-			*demanded = true;
+		if (request->in_use && request->database == MyDatabaseId && request->owner == owner && request->due != DT_NOEND)
+			*requested = true;
 	}
 	LWLockRelease(bbm_shared->lock);
 }
@@ -109,7 +109,7 @@ runs_somewhere(int64 id)
 	{
 		BbmRunningJob *job = lfirst(cell);
 
-		if (bbm_token_alive(bbm_space(), job->token))
+		if (bbm_worker_is_alive(bbm_lock_class(), job->worker_id))
 			runs = true;
 	}
 	SPI_finish();
@@ -126,10 +126,10 @@ waits_for_retry(int64 id, BbmReason *longest)
 	bbm_jobs_unfinished(id, &unfinished);
 	if (unfinished.jobs > 0 && unfinished.due > GetCurrentTimestamp())
 	{
-		char		words[BBM_WAITING_LENGTH];
+		char		string[BBM_WAITING_LENGTH];
 
-		bbm_clip(words, bbm_unfinished_words(&unfinished), sizeof(words));
-		bbm_outlasts(longest, unfinished.due, words);
+		bbm_clip(string, bbm_unfinished_to_string(&unfinished), sizeof(string));
+		bbm_outlasts(longest, unfinished.due, string);
 	}
 	SPI_finish();
 }
@@ -143,24 +143,24 @@ what_it_waits_for(int64 id, Oid owner)
 {
 	BbmReason  *reason = palloc0(sizeof(BbmReason));
 	AtIt		at_it;
-	bool		demanded;
+	bool		requested;
 	bool		idle;
 
-	from_shmem(id, owner, &at_it, &demanded);
+	from_shmem(id, owner, &at_it, &requested);
 	if (at_it.works)
 		return bbm_trouble_of_batch(id, reason->text) ? reason->text : NULL;
 	if (at_it.blocked.count > 0)
-		return bbm_blockers_words(&at_it.blocked);
+		return bbm_blockers_to_string(&at_it.blocked);
 	if (!at_it.anybody && !bbm_enabled)
 		return "bbm.enabled, which is off";
 	*reason = at_it.waits;
-	bbm_hold_reason(id, reason, &idle);
+	bbm_wait_state_reason(id, reason, &idle);
 	(void) bbm_trouble_now(id, owner, true, reason);
 	if (idle || (!at_it.anybody && reason->text[0] == '\0'))
 		waits_for_retry(id, reason);
 	if (reason->text[0] != '\0' || (at_it.anybody && bbm_trouble_of_batch(id, reason->text)))
 		return reason->text;
-	return at_it.anybody ? NULL : demanded ? "a worker" : "the next look";
+	return at_it.anybody ? NULL : requested ? "a worker" : "the next look";
 }
 
 /* Is the migration this owner's, and one that the caller may see? */
@@ -193,13 +193,13 @@ Datum
 bbm_waiting_on(PG_FUNCTION_ARGS)
 {
 	int64		id = PG_GETARG_INT64(0);
-	char	   *home = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
-	const char *words;
+	char	   *origin = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	const char *string;
 
 	/* the id tells of slots and jobs: it has to belong to that owner */
 	if (!may_ask(id, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2)))
 		PG_RETURN_NULL();
-	if (home == NULL || strcmp(home, bbm_home()) != 0)
+	if (origin == NULL || strcmp(origin, bbm_origin()) != 0)
 		PG_RETURN_TEXT_P(cstring_to_text("a start here: this is a copy of a migration that was started elsewhere"));
 	if (!bbm_catalog_trusts(PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2)))
 		PG_RETURN_TEXT_P(cstring_to_text("another owner of bbm's tables: this one must not act for the migration's"));
@@ -209,15 +209,15 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 			PG_RETURN_NULL();
 		PG_RETURN_TEXT_P(cstring_to_text("a worker: the library is not preloaded, so CALL bbm_run or use bbm_launch_worker"));
 	}
-	words = what_it_waits_for(id, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2));
-	if (words == NULL)
+	string = what_it_waits_for(id, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2));
+	if (string == NULL)
 		PG_RETURN_NULL();
-	PG_RETURN_TEXT_P(cstring_to_text(words));
+	PG_RETURN_TEXT_P(cstring_to_text(string));
 }
 
 /* The error that is tried again, and may be in no table as none can be written; or NULL. */
 Datum
-bbm_last_trouble(PG_FUNCTION_ARGS)
+bbm_last_transient_error(PG_FUNCTION_ARGS)
 {
 	BbmReason	trouble = {0};
 
@@ -230,9 +230,9 @@ bbm_last_trouble(PG_FUNCTION_ARGS)
 static const char *
 kind_word(BbmKind kind)
 {
-	static const char *const words[] = {"worker", "launched worker", "foreground", "scout"};
+	static const char *const string[] = {"worker", "launched worker", "foreground", "scout"};
 
-	return words[kind];
+	return string[kind];
 }
 
 static void
@@ -279,7 +279,7 @@ bbm_live_workers(PG_FUNCTION_ARGS)
 		{
 			BbmRunningJob *job = lfirst(cell);
 
-			if (bbm_role_may_see(job->owner) && bbm_token_alive(bbm_space(), job->token))
+			if (bbm_role_may_see(job->owner) && bbm_worker_is_alive(bbm_lock_class(), job->worker_id))
 				put_worker(rsinfo, job->pid, "worker", MyDatabaseId, job->owner, job->migration_id, job->id, 0, "");
 		}
 		SPI_finish();
@@ -304,7 +304,7 @@ bbm_live_workers(PG_FUNCTION_ARGS)
 		if (slot->database != MyDatabaseId)
 			make_ascii(slot->waiting_on.text);
 		else if (slot->blocked.count > 0)
-			bbm_clip(slot->waiting_on.text, bbm_blockers_words(&slot->blocked), BBM_WAITING_LENGTH);
+			bbm_clip(slot->waiting_on.text, bbm_blockers_to_string(&slot->blocked), BBM_WAITING_LENGTH);
 		if (slot->in_use && slot->pid != 0 && (!OidIsValid(slot->owner) || bbm_role_may_see(slot->owner)))
 			put_worker(rsinfo, slot->pid, kind_word(slot->kind), slot->database, slot->owner, slot->migration_id,
 					   slot->job_id, slot->since, slot->waiting_on.text);
@@ -327,13 +327,13 @@ put_signal(void *arg, const char *signal, const char *setting, const char *reaso
 
 /* What a migration would wait for now, signal by signal. */
 Datum
-bbm_pressure(PG_FUNCTION_ARGS)
+bbm_throttle(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	BbmMigration *migration;
 
 	InitMaterializedSRF(fcinfo, 0);
-	PreventCommandDuringRecovery("bbm_pressure()");
+	PreventCommandDuringRecovery("bbm_throttle()");
 	SPI_connect();
 	migration = bbm_migration_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)), CurrentMemoryContext);
 	/* as bbm_status: no row for one that is not there, or not to be seen */
@@ -341,7 +341,7 @@ bbm_pressure(PG_FUNCTION_ARGS)
 	{
 		MemoryContext old = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
 
-		bbm_pressure_show(migration, migration->table_oid, put_signal, rsinfo);
+		bbm_throttle_show(migration, migration->table_oid, put_signal, rsinfo);
 		MemoryContextSwitchTo(old);
 	}
 	SPI_finish();

@@ -54,7 +54,7 @@ typedef struct BbmOverrides BbmOverrides;
 typedef enum BbmOnError
 {
 	BBM_ON_ERROR_FAIL,			/* the migration fails */
-	BBM_ON_ERROR_SPLIT,			/* all but the rows that cannot be done is done */
+	BBM_ON_ERROR_BISECT,			/* all but the rows that cannot be done is done */
 	BBM_ON_ERROR_SKIP			/* the range is put aside */
 } BbmOnError;
 
@@ -107,8 +107,8 @@ typedef struct BbmMigration
 	char	   *job;
 	char	   *operation;		/* "update" or "delete", of our composing; NULL: job is the user's */
 	char	   *set_clause;
-	char	   *where_clause;	/* a row that is done does not meet it; NULL without */
-	char	   *check_clause;	/* what verification holds rows to; NULL: no more where_clause */
+	char	   *filter;	/* a row that is done does not meet it; NULL without */
+	char	   *row_check;	/* what verification holds rows to; NULL: no more filter */
 	bool		verify;
 	bool		followed;		/* max has been moved for that */
 	bool		follow;			/* go on with what has come since the start */
@@ -131,7 +131,7 @@ typedef struct BbmMigration
 	bool		allow_full_scan;	/* a batch may read the whole table */
 	char	   *search_path;
 	Oid			owner;
-	char	   *home;			/* NULL when never started */
+	char	   *origin;			/* NULL when never started */
 	Oid			table_oid;		/* that it was begun on here; InvalidOid: not yet */
 	bool		counted;		/* total_tuple_count is set */
 	bool		was_begun;		/* started_at is set: a worker has taken it up once */
@@ -155,10 +155,10 @@ typedef struct BbmJob
 	int			batch_size;		/* what was asked for when it was cut */
 	int			attempts;
 	bool		repairs;		/* it is about the rows that verification has found in its range */
-	bool		splits;			/* has used up its attempts: what cannot be done is put aside */
-	int			claim_no;		/* fencing token: somebody else's claim raises it */
+	bool		bisect;			/* has used up its attempts: what cannot be done is put aside */
+	int			claim_epoch;		/* fencing token: somebody else's claim raises it */
 	int64		key_count;
-	int			part_size;		/* keys a commit, when cut down; 0 not */
+	int			reduced_sub_batch_size; /* keys a commit, when cut down; 0 not */
 	int			stuck;			/* what its give-backs without progress weigh; see record.c */
 	int			ran_size;		/* keys in the last batch of it; 0 it never began */
 	bool		caught_cancel;	/* its last batch caught the cancel that was to end it */

@@ -31,13 +31,13 @@
 #include "shmem.h"
 
 /* Who is in the way may change while we wait: that is looked at again so often. */
-#define BBM_LOOK_MS 100
+#define BBM_POLL_MS 100
 
 static int64 working_on = 0;
 
 /* Written by the handler while a transaction of ours is open, read after it. */
 static BbmBlockers seen;
-static TimestampTz next_look;
+static TimestampTz next_poll;
 
 /* From here on what this process waits for is for that migration, or (0) for any. */
 void
@@ -51,7 +51,7 @@ void
 bbm_blockers_begin(void)
 {
 	seen.count = 0;
-	next_look = 0;
+	next_poll = 0;
 }
 
 /* What this process waited for it has, or does without. */
@@ -82,7 +82,7 @@ add_blocker(BbmBlockers *blockers, PGPROC *proc)
 
 /* Caller holds the LWLock of the lock's partition. */
 static void
-look_at_awaited(BbmBlockers *blockers, PROCLOCK *mine)
+check_awaited_lock(BbmBlockers *blockers, PROCLOCK *mine)
 {
 	LOCK	   *lock = mine->tag.myLock;
 	LOCKMASK	conflicts = GetLocksMethodTable(lock)->conflictTab[MyProc->waitLockMode];
@@ -110,7 +110,7 @@ look_at_awaited(BbmBlockers *blockers, PROCLOCK *mine)
  * meanwhile.
  */
 void
-bbm_blockers_look(void)
+bbm_blockers_poll(void)
 {
 	BbmBlockers found = {.migration_id = working_on};
 	TimestampTz now;
@@ -124,7 +124,7 @@ bbm_blockers_look(void)
 	}
 	now = GetCurrentTimestamp();
 	/* also after the clock was set back */
-	if (now < next_look && now >= next_look - BBM_LOOK_MS * INT64CONST(1000))
+	if (now < next_poll && now >= next_poll - BBM_POLL_MS * INT64CONST(1000))
 		return;
 	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
 	{
@@ -138,7 +138,7 @@ bbm_blockers_look(void)
 		for (PROCLOCK *mine = bbm_next_of_proc(MyProc, i, NULL); mine; mine = bbm_next_of_proc(MyProc, i, mine))
 		{
 			if (mine == MyProc->waitProcLock)
-				look_at_awaited(&found, mine);
+				check_awaited_lock(&found, mine);
 			else if (mine->tag.myLock->tag.locktag_type == LOCKTAG_TUPLE && mine->holdMask != 0)
 				found.row_of = mine->tag.myLock->tag.locktag_field2;
 		}
@@ -148,7 +148,7 @@ bbm_blockers_look(void)
 		return;
 	seen = found;
 	if (bbm_slot_blocked(&found, false) && complete)
-		next_look = TimestampTzPlusMilliseconds(now, BBM_LOOK_MS);
+		next_poll = TimestampTzPlusMilliseconds(now, BBM_POLL_MS);
 }
 
 /*
@@ -266,7 +266,7 @@ append_blocker(StringInfo text, const BbmBlocker *blocker)
  * meanwhile has no state, and what has been dropped no name.
  */
 char *
-bbm_blockers_words(const BbmBlockers *blockers)
+bbm_blockers_to_string(const BbmBlockers *blockers)
 {
 	StringInfoData text;
 	int			named = Min(blockers->count, BBM_MAX_BLOCKERS);
@@ -285,10 +285,10 @@ bbm_blockers_words(const BbmBlockers *blockers)
 
 /* The error's DETAIL; that it is ours shows in detail_log, which no SQL can set. */
 void
-bbm_blockers_name(ErrorData *error, const char *words)
+bbm_blockers_name(ErrorData *error, const char *string)
 {
-	error->detail = pstrdup(words);
-	error->detail_log = pstrdup(words);
+	error->detail = pstrdup(string);
+	error->detail_log = pstrdup(string);
 }
 
 /*

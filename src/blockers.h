@@ -34,11 +34,11 @@ typedef struct BbmBlockers
 
 extern void bbm_blockers_work_on(int64 migration_id);
 extern void bbm_blockers_begin(void);
-extern void bbm_blockers_look(void);
+extern void bbm_blockers_poll(void);
 extern void bbm_blockers_over(void);
 extern bool bbm_blockers_caused(const ErrorData *error, BbmBlockers *blockers);
-extern char *bbm_blockers_words(const BbmBlockers *blockers);
-extern void bbm_blockers_name(ErrorData *error, const char *words);
+extern char *bbm_blockers_to_string(const BbmBlockers *blockers);
+extern void bbm_blockers_name(ErrorData *error, const char *string);
 extern const char *bbm_blockers_of(const ErrorData *error);
 
 #endif							/* BBM_BLOCKERS_H */

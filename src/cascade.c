@@ -35,7 +35,7 @@ typedef struct Cascade
 static List *
 same_rows(Oid relid)
 {
-	List	   *result = bbm_tree_all(relid);
+	List	   *result = bbm_partitions_all(relid);
 
 	if (get_rel_relispartition(relid))
 		result = list_concat(result, get_partition_ancestors(relid));

@@ -44,7 +44,7 @@
 static const char *const table_names[BBM_TABLES] = {
 	[BBM_MIGRATIONS] = MIGRATIONS_TABLE,
 	[BBM_JOBS] = JOBS_TABLE,
-	[BBM_PARTS] = "bbm_parts",
+	[BBM_PARTITIONS] = "bbm_partitions",
 	[BBM_ROW_ERRORS] = "bbm_row_errors",
 	[BBM_EVENTS] = "bbm_events"
 };
@@ -377,20 +377,20 @@ bbm_catalog(void)
 
 /* The space our locks are in.  Needs a transaction. */
 Oid
-bbm_space(void)
+bbm_lock_class(void)
 {
 	return bbm_catalog()->migrations;
 }
 
 /* What the column "home" says of a migration that was started here. */
 const char *
-bbm_home(void)
+bbm_origin(void)
 {
-	static char home[64] = "";
+	static char origin[64] = "";
 
-	if (home[0] == '\0')
-		snprintf(home, sizeof(home), UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId);
-	return home;
+	if (origin[0] == '\0')
+		snprintf(origin, sizeof(origin), UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId);
+	return origin;
 }
 
 /* Who owns one of our tables, and may not act for this role; InvalidOid when there is nobody. */
@@ -484,7 +484,7 @@ find_tables(BbmSql *sql)
 		bool		named = strstr(sql->text, table_names[i]) != NULL;
 
 		sql->names[i] = i == BBM_MIGRATIONS || i == BBM_JOBS || named;
-		if (named && i >= BBM_PARTS)
+		if (named && i >= BBM_PARTITIONS)
 		{
 			Assert(!registrys);
 			sql->runs_as = i;
@@ -512,13 +512,13 @@ void
 bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 {
 	const BbmCatalog *catalog = bbm_catalog();
-	BbmClimb	climb;
+	BbmUserSwitch user_switch;
 	int			result;
 
 	check_triggers(catalog, sql->text);
 	if (sql->plan == NULL)
 		find_tables(sql);
-	bbm_climb(&climb, catalog->owners[sql->runs_as], engine);
+	bbm_switch_to_extension_owner(&user_switch, catalog->owners[sql->runs_as], engine);
 	lock_tables(catalog, sql);
 	if (sql->plan && sql->generation != generation)
 	{
@@ -539,7 +539,7 @@ bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 	result = bbm_spi_execute_plan(sql->plan, values, nulls, false, 0);
 	if (result < 0)
 		elog(ERROR, "could not run \"%s\": %s", sql->text, SPI_result_code_string(result));
-	bbm_descend(&climb);
+	bbm_restore_user(&user_switch);
 }
 
 Datum

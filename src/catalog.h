@@ -24,7 +24,7 @@ typedef enum BbmTable
 {
 	BBM_MIGRATIONS,
 	BBM_JOBS,
-	BBM_PARTS,
+	BBM_PARTITIONS,
 	BBM_ROW_ERRORS,
 	BBM_EVENTS,
 	BBM_TABLES
@@ -56,8 +56,8 @@ extern const BbmCatalog *bbm_catalog(void);
 extern void bbm_catalog_forget(void);
 extern bool bbm_extension_is_here(void);
 extern bool bbm_catalog_matches(const BbmCatalog *catalog);
-extern const char *bbm_home(void);
-extern Oid	bbm_space(void);
+extern const char *bbm_origin(void);
+extern Oid	bbm_lock_class(void);
 extern bool bbm_catalog_trusts(Oid role);
 extern void bbm_catalog_check_trust(Oid role);
 extern const char *bbm_table_name(BbmTable table);
@@ -74,7 +74,7 @@ typedef struct BbmRunnable
 	BbmStatus	status;
 	int			workers;
 	int			others;			/* other processes at it; the engine's */
-	int			turn;			/* the same */
+	int			position;		/* the same */
 } BbmRunnable;
 
 /* What bbm_create writes and bbm_alter changes; unset fields are NULL. */
@@ -91,8 +91,8 @@ typedef struct BbmDefinition
 	const char *key_order;
 	const char *operation;
 	const char *set_clause;
-	const char *where_clause;
-	const char *check_clause;
+	const char *filter;
+	const char *row_check;
 	const BbmBound *min;
 	const BbmBound *max;
 	const int  *batch_size;
@@ -124,8 +124,8 @@ extern List *bbm_migrations_with_status(List *statuses, MemoryContext context);
 extern List *bbm_migrations_begun(MemoryContext context);
 extern List *bbm_runnable_owners(MemoryContext context);
 extern bool bbm_migration_lock(int64 id, BbmStatus *status);
-extern void bbm_migration_take_up(int64 id, int64 total, Oid table, const BbmBound *min, const BbmBound *max,
-								  const char *key_order, BbmPartitionOrder partition_order);
+extern void bbm_migration_set_started(int64 id, int64 total, Oid table, const BbmBound *min, const BbmBound *max,
+									  const char *key_order, BbmPartitionOrder partition_order);
 extern void bbm_migration_defined(int64 id, Oid table, bool min_found, bool max_found);
 extern void bbm_migration_restart(int64 id, Oid table, const char *job, const BbmBound *min, const BbmBound *max,
 								  const char *key_order);
@@ -177,13 +177,13 @@ typedef struct BbmClaimState
 } BbmClaimState;
 
 /* Another migration that may have batches on the table. */
-typedef struct BbmRival
+typedef struct BbmCompetitor
 {
 	Oid			owner;
 	int64		id;
 	int			workers;
 	bool		share_table;
-} BbmRival;
+} BbmCompetitor;
 
 typedef struct BbmRunningJob
 {
@@ -191,7 +191,7 @@ typedef struct BbmRunningJob
 	int64		migration_id;
 	int			attempts;
 	int			pid;
-	int32		token;
+	int32		worker_id;
 	Oid			owner;
 } BbmRunningJob;
 
@@ -205,16 +205,16 @@ typedef struct BbmUnfinished
 
 #define BBM_WAITS_FOR_RETRY "retry of a failed job"
 
-/* Why a batch was given back; what given_back_for of a job is indexed by. */
-typedef enum BbmGiveBack
+/* Why a batch was given back; what requeue_reasons of a job is indexed by. */
+typedef enum BbmRequeueReason
 {
-	BBM_BACK_LOCK_TIMEOUT = 1,
-	BBM_BACK_DEADLOCK,
-	BBM_BACK_BLOCKING,			/* others waited too long for its locks */
-	BBM_BACK_TIME,				/* it took too long */
-	BBM_BACK_CANCELLED,			/* also a pause between two parts */
-	BBM_BACK_OTHER
-} BbmGiveBack;
+	BBM_REQUEUE_LOCK_TIMEOUT = 1,
+	BBM_REQUEUE_DEADLOCK,
+	BBM_REQUEUE_BLOCKING,		/* others waited too long for its locks */
+	BBM_REQUEUE_TIME,			/* it took too long */
+	BBM_REQUEUE_CANCELLED,		/* also a pause between two parts */
+	BBM_REQUEUE_OTHER
+} BbmRequeueReason;
 
 typedef struct BbmCost
 {
@@ -234,38 +234,38 @@ typedef struct BbmSpent
 
 extern int	bbm_jobs_spent(int64 migration_id, BbmSpent *spent, int room);
 extern bool bbm_claim_state(int64 migration_id, BbmClaimState *state);
-extern List *bbm_rivals(int64 migration_id, Oid table);
+extern List *bbm_competing_migrations(int64 migration_id, Oid table);
 extern List *bbm_jobs_running(int64 migration_id, MemoryContext context);
-extern void bbm_job_insert(BbmJob *job, int32 token, int64 after);
+extern void bbm_job_insert(BbmJob *job, int32 worker_id, int64 after);
 extern bool bbm_job_ids_are_behind(const ErrorData *error);
 extern void bbm_job_ids_catch_up(void);
-extern bool bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, MemoryContext context,
+extern bool bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id, MemoryContext context,
 							BbmJob *job);
 extern bool bbm_job_orphan(int64 id, TimestampTz due);
 extern bool bbm_job_take_back(int64 id);
 extern void bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished);
-extern char *bbm_unfinished_words(const BbmUnfinished *unfinished);
+extern char *bbm_unfinished_to_string(const BbmUnfinished *unfinished);
 extern bool bbm_job_lock(BbmJob *job);
 extern bool bbm_job_is_locked(int64 id);
-extern void bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int part_size, const BbmCost *cost);
-extern void bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool skipped);
+extern void bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int reduced_sub_batch_size, const BbmCost *cost);
+extern void bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool detached);
 extern int64 bbm_jobs_rows(int64 migration_id, Oid relation);
-extern void bbm_jobs_revive(int64 migration_id, List *leaves);
-extern bool bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due, bool splits);
+extern void bbm_jobs_revive(int64 migration_id, List *partitions);
+extern bool bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due, bool bisect);
 extern bool bbm_job_skip(const BbmJob *job);
 extern void bbm_error_values(const ErrorData *error, Datum *values, char *nulls);
-extern bool bbm_job_unclaim(const BbmJob *job);
-extern bool bbm_job_give_back(const BbmJob *job, BbmGiveBack why, const ErrorData *error, TimestampTz due);
+extern bool bbm_job_release_unstarted(const BbmJob *job);
+extern bool bbm_job_requeue(const BbmJob *job, BbmRequeueReason why, const ErrorData *error, TimestampTz due);
 extern int64 bbm_jobs_refresh(int64 migration_id);
 extern void bbm_jobs_forget(int64 migration_id);
 extern bool bbm_jobs_idle(int64 migration_id, int n);
 extern void bbm_jobs_merge(int64 migration_id, int retention);
 extern int64 bbm_jobs_found(int64 migration_id, int pass);
 extern void bbm_jobs_repair(int64 migration_id, int found_in, int pass);
-extern char *bbm_job_range_words(const BbmJob *job);
-extern void bbm_part_extent(int64 migration_id, Oid relation, const BbmBound *low, const BbmBound *high);
+extern char *bbm_job_range_to_string(const BbmJob *job);
+extern void bbm_partition_extent(int64 migration_id, Oid relation, const BbmBound *low, const BbmBound *high);
 extern bool bbm_jobs_last(int64 migration_id, Oid root, Oid relation, int pass, BbmBound *last);
-extern int64 *bbm_jobs_looks(int64 migration_id, int pass, int *n);
+extern int64 *bbm_jobs_checks(int64 migration_id, int pass, int *n);
 
 /* catalog_errors.c */
 extern void bbm_error_add(const BbmJob *job, const BbmBound *min, const BbmBound *max, const ErrorData *error);
@@ -274,8 +274,8 @@ extern int64 bbm_errors_retry(int64 migration_id);
 extern void bbm_errors_forget(int64 migration_id);
 extern void bbm_errors_settle(int64 migration_id);
 
-/* catalog_quiet.c */
-typedef struct BbmQuiet
+/* catalog_stalled.c */
+typedef struct BbmStalled
 {
 	int64		id;
 	char	   *name;
@@ -285,12 +285,12 @@ typedef struct BbmQuiet
 	TimestampTz since_at;
 	char	   *waiting_on;
 	char	   *last_error;		/* or NULL */
-} BbmQuiet;
+} BbmStalled;
 
-extern List *bbm_migrations_quiet(MemoryContext context);
+extern List *bbm_migrations_stalled(MemoryContext context);
 
 /* catalog_parts.c: what is known of each leaf of a migration */
-typedef struct BbmPart
+typedef struct BbmPartitionState
 {
 	Oid			relation;
 	char	   *name;
@@ -304,18 +304,18 @@ typedef struct BbmPart
 	bool		has_extent;		/* where a key tells the partitions, it had keys when it was begun ... */
 	BbmBound	low;			/* ... from here ... */
 	BbmBound	high;			/* ... to here */
-} BbmPart;
+} BbmPartitionState;
 
-extern List *bbm_parts(int64 migration_id);
-extern BbmPart *bbm_part(int64 migration_id, Oid relation);
-extern void bbm_part_add(int64 migration_id, Oid relation, const char *name, bool joined);
-extern void bbm_part_begin(int64 migration_id, const BbmPart *part);
-extern void bbm_part_done(int64 migration_id, Oid relation, int pass);
-extern void bbm_part_rename(int64 migration_id, Oid relation, const char *name);
-extern void bbm_part_clean(int64 migration_id, Oid relation, int pass);
-extern void bbm_part_unclean(int64 migration_id, Oid relation);
-extern void bbm_parts_reopen(int64 migration_id, int pass);
-extern void bbm_parts_forget(int64 migration_id);
-extern void bbm_parts_settle(int64 migration_id, bool loaded);
+extern List *bbm_partitions(int64 migration_id);
+extern BbmPartitionState *bbm_partition_state(int64 migration_id, Oid relation);
+extern void bbm_partition_add(int64 migration_id, Oid relation, const char *name, bool joined);
+extern void bbm_partition_begin(int64 migration_id, const BbmPartitionState *part);
+extern void bbm_partition_done(int64 migration_id, Oid relation, int pass);
+extern void bbm_partition_rename(int64 migration_id, Oid relation, const char *name);
+extern void bbm_partition_clean(int64 migration_id, Oid relation, int pass);
+extern void bbm_partition_unclean(int64 migration_id, Oid relation);
+extern void bbm_partitions_reopen(int64 migration_id, int pass);
+extern void bbm_partitions_forget(int64 migration_id);
+extern void bbm_partitions_settle(int64 migration_id, bool loaded);
 
 #endif							/* BBM_CATALOG_H */

@@ -87,7 +87,7 @@ make_array(Datum *elements, bool *nulls, int n, Oid type)
 
 /*
  * The migration's jobs, in the order in which they were cut: the newest has the
- * highest id here as well.  claim_no says that they are jobs, where a dump loads
+ * highest id here as well.  claim_epoch says that they are jobs, where a dump loads
  * them before their migration.
  */
 void
@@ -95,7 +95,7 @@ bbm_import_jobs(int64 id, const BbmForeignMigration *m, const BbmForeignJob *job
 {
 	static BbmSql sql = {
 		"INSERT INTO @.batched_background_migration_jobs (batched_background_migration_id, created_at, updated_at, "
-		"started_at, finished_at, min_value, max_value, status, failure_error_code, attempts, key_count, batch_size, claim_no) "
+		"started_at, finished_at, min_value, max_value, status, failure_error_code, attempts, key_count, batch_size, claim_epoch) "
 		"SELECT $1, j.created_at, clock_timestamp(), j.started_at, j.finished_at, j.min_value, j.max_value, "
 		"j.status, j.code, j.attempts, j.keys, $2, 1 "
 		"FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11) WITH ORDINALITY "

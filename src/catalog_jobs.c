@@ -156,12 +156,12 @@ bbm_claim_state(int64 migration_id, BbmClaimState *state)
 }
 
 /*
- * A list of BbmRival, in the current memory context: other migrations that
+ * A list of BbmCompetitor, in the current memory context: other migrations that
  * were last resolved to this table and may have a batch in flight.  One that
  * is paused or has failed may, for a moment; a finished one has none.
  */
 List *
-bbm_rivals(int64 migration_id, Oid table)
+bbm_competing_migrations(int64 migration_id, Oid table)
 {
 	const BbmCatalog *catalog = bbm_catalog();
 	Relation	migrations = table_open(catalog->migrations, AccessShareLock);
@@ -169,7 +169,7 @@ bbm_rivals(int64 migration_id, Oid table)
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	List	   *rivals = NIL;
+	List	   *competitors = NIL;
 
 	ScanKeyInit(&key, get_attnum(catalog->migrations, "table_oid"), BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(table));
@@ -179,7 +179,7 @@ bbm_rivals(int64 migration_id, Oid table)
 		bool		isnull;
 		int64		id = DatumGetInt64(column(tuple, migrations, "id", &isnull));
 		int16		status = DatumGetInt16(column(tuple, migrations, "status", &isnull));
-		BbmRival   *rival;
+		BbmCompetitor *competitor;
 
 		if (id == migration_id || status == BBM_FINISHED)
 			continue;
@@ -187,17 +187,17 @@ bbm_rivals(int64 migration_id, Oid table)
 		(void) column(tuple, migrations, "started_at", &isnull);
 		if (isnull)
 			continue;
-		rival = palloc(sizeof(BbmRival));
-		rival->id = id;
-		rival->owner = DatumGetObjectId(column(tuple, migrations, "owner_oid", &isnull));
-		rival->workers = DatumGetInt32(column(tuple, migrations, "workers", &isnull));
-		rival->share_table = DatumGetBool(column(tuple, migrations, "share_table", &isnull));
-		rivals = lappend(rivals, rival);
+		competitor = palloc(sizeof(BbmCompetitor));
+		competitor->id = id;
+		competitor->owner = DatumGetObjectId(column(tuple, migrations, "owner_oid", &isnull));
+		competitor->workers = DatumGetInt32(column(tuple, migrations, "workers", &isnull));
+		competitor->share_table = DatumGetBool(column(tuple, migrations, "share_table", &isnull));
+		competitors = lappend(competitors, competitor);
 	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	table_close(migrations, AccessShareLock);
-	return rivals;
+	return competitors;
 }
 
 /* A list of BbmRunningJob: those of this migration, or (0) of all. */
@@ -206,7 +206,7 @@ bbm_jobs_running(int64 migration_id, MemoryContext context)
 {
 	static BbmSql sql = {
 		"SELECT j.id, j.batched_background_migration_id, j.attempts::bigint, "
-		"j.worker_pid::bigint, j.worker_token::bigint, m.owner_oid "
+		"j.worker_pid::bigint, j.worker_id::bigint, m.owner_oid "
 		"FROM @.batched_background_migration_jobs j "
 		"JOIN @.batched_background_migrations m ON m.id = j.batched_background_migration_id "
 		"WHERE j.status = 4 AND j.status <> 2 AND (m.id = $1 OR $1 = 0) ORDER BY j.id",
@@ -227,7 +227,7 @@ bbm_jobs_running(int64 migration_id, MemoryContext context)
 		job->migration_id = bbm_sql_int64(i, 2);
 		job->attempts = bbm_sql_int64(i, 3);
 		job->pid = bbm_sql_int64(i, 4);
-		job->token = bbm_sql_int64(i, 5);
+		job->worker_id = bbm_sql_int64(i, 5);
 		job->owner = DatumGetObjectId(bbm_sql_get(i, 6, &isnull));
 		list = lappend(list, job);
 	}
@@ -309,11 +309,11 @@ insert_job(BbmSql *sql, Datum *values, const char *nulls)
  * "after": the newest job's, by which the next range is known.
  */
 void
-bbm_job_insert(BbmJob *job, int32 token, int64 after)
+bbm_job_insert(BbmJob *job, int32 worker_id, int64 after)
 {
 	static BbmSql sql = {
 		"INSERT INTO @.batched_background_migration_jobs (batched_background_migration_id, min_value, "
-		"max_value, key_count, worker_pid, worker_token, started_at, updated_at, status, attempts, claim_no, "
+		"max_value, key_count, worker_pid, worker_id, started_at, updated_at, status, attempts, claim_epoch, "
 		"pass, batch_size, min_key, max_key, relation, relation_name) "
 		"VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 4, 1, 1, $8, $9, $10, $11, $12, $13) RETURNING id",
 		13, {INT8OID, INT8OID, INT8OID, INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID, TEXTARRAYOID,
@@ -322,7 +322,7 @@ bbm_job_insert(BbmJob *job, int32 token, int64 after)
 	char		nulls[14] = "             ";
 	Datum		values[] = {
 		Int64GetDatum(job->migration_id), Int64GetDatum(job->min.number), Int64GetDatum(job->max.number),
-		Int64GetDatum(job->key_count), Int32GetDatum(MyProcPid), Int32GetDatum(token),
+		Int64GetDatum(job->key_count), Int32GetDatum(MyProcPid), Int32GetDatum(worker_id),
 		TimestampTzGetDatum(GetCurrentTimestamp()), Int32GetDatum(job->pass), Int32GetDatum(job->batch_size),
 		array_or_null(job->min.key, &nulls[9]), array_or_null(job->max.key, &nulls[10]),
 		ObjectIdGetDatum(job->relation), job->relation_name ? CStringGetTextDatum(job->relation_name) : (Datum) 0
@@ -334,10 +334,10 @@ bbm_job_insert(BbmJob *job, int32 token, int64 after)
 	if (job->id <= after)
 		raise_ids_behind();
 	job->attempts = 1;
-	job->claim_no = 1;
-	job->splits = job->repairs = false;
+	job->claim_epoch = 1;
+	job->bisect = job->repairs = false;
 	job->has_cursor = false;
-	job->part_size = job->stuck = 0;
+	job->reduced_sub_batch_size = job->stuck = 0;
 }
 
 /*
@@ -345,23 +345,23 @@ bbm_job_insert(BbmJob *job, int32 token, int64 after)
  * A row that somebody has locked is passed over: its worker is at its end.
  */
 bool
-bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, MemoryContext context, BbmJob *job)
+bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id, MemoryContext context, BbmJob *job)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs j SET status = 4, attempts = attempts + 1, "
-		"claim_no = claim_no + 1, worker_pid = $4, worker_token = $5, started_at = $3, updated_at = $3 "
+		"claim_epoch = claim_epoch + 1, worker_pid = $4, worker_id = $5, started_at = $3, updated_at = $3 "
 		"WHERE j.id = (SELECT o.id FROM @.batched_background_migration_jobs o "
 		" WHERE o.status = $2::smallint AND o.status <> 2 AND o.batched_background_migration_id = $1 "
 		" AND (o.next_attempt_at IS NULL OR o.next_attempt_at <= $3) "
 		" ORDER BY o.id LIMIT 1 FOR UPDATE SKIP LOCKED) "
-		"RETURNING id, min_value, max_value, cursor_value, attempts::bigint, claim_no::bigint, key_count, "
-		"pass::bigint, min_key, max_key, cursor_key, relation, relation_name, batch_size::bigint, splits, "
-		"part_size::bigint, stuck::bigint, repairs",
+		"RETURNING id, min_value, max_value, cursor_value, attempts::bigint, claim_epoch::bigint, key_count, "
+		"pass::bigint, min_key, max_key, cursor_key, relation, relation_name, batch_size::bigint, bisect, "
+		"reduced_sub_batch_size::bigint, no_progress::bigint, repairs",
 		5, {INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID}
 	};
 	Datum		values[] = {
 		Int64GetDatum(migration_id), Int32GetDatum(status), TimestampTzGetDatum(now),
-		Int32GetDatum(MyProcPid), Int32GetDatum(token)
+		Int32GetDatum(MyProcPid), Int32GetDatum(worker_id)
 	};
 	Datum		cursor;
 	Datum		relation;
@@ -378,7 +378,7 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, Me
 	job->has_cursor = !isnull;
 	job->cursor.number = isnull ? 0 : DatumGetInt64(cursor);
 	job->attempts = bbm_sql_int64(0, 5);
-	job->claim_no = bbm_sql_int64(0, 6);
+	job->claim_epoch = bbm_sql_int64(0, 6);
 	job->key_count = bbm_sql_int64(0, 7);
 	job->pass = bbm_sql_int64(0, 8);
 	job->min.key = bbm_sql_array(0, 9, context);
@@ -388,8 +388,8 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, Me
 	job->relation = isnull ? InvalidOid : DatumGetObjectId(relation);
 	job->relation_name = bbm_sql_text(0, 13, context);
 	job->batch_size = bbm_sql_int64(0, 14);
-	job->splits = DatumGetBool(bbm_sql_get(0, 15, &isnull));
-	job->part_size = bbm_sql_int64(0, 16);
+	job->bisect = DatumGetBool(bbm_sql_get(0, 15, &isnull));
+	job->reduced_sub_batch_size = bbm_sql_int64(0, 16);
 	job->stuck = bbm_sql_int64(0, 17);
 	job->repairs = DatumGetBool(bbm_sql_get(0, 18, &isnull));
 	return true;
@@ -397,7 +397,7 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 token, Me
 
 /*
  * The worker of a running job is gone: the job has failed and may be tried
- * again when due.  Raising claim_no makes the token of that worker stale, in
+ * again when due.  Raising claim_epoch makes the token of that worker stale, in
  * case it is only hard to see.  False when somebody has the row locked: then
  * there is a worker after all.
  */
@@ -405,7 +405,7 @@ bool
 bbm_job_orphan(int64 id, TimestampTz due)
 {
 	static BbmSql sql = {
-		"UPDATE @.batched_background_migration_jobs SET status = 3, claim_no = claim_no + 1, "
+		"UPDATE @.batched_background_migration_jobs SET status = 3, claim_epoch = claim_epoch + 1, "
 		"next_attempt_at = $2, failure_error_code = 0, updated_at = clock_timestamp(), "
 		"error_sqlstate = '57P02', error_message = 'the worker that ran this job is gone', "
 		"error_detail = format('It was process %s.', worker_pid), error_hint = NULL, error_context = NULL "
@@ -447,7 +447,7 @@ bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished)
 
 /* For what a migration waits that has nothing to do but these; in the current memory context. */
 char *
-bbm_unfinished_words(const BbmUnfinished *unfinished)
+bbm_unfinished_to_string(const BbmUnfinished *unfinished)
 {
 	if (unfinished->failed > 0)
 		return pstrdup(BBM_WAITS_FOR_RETRY);
@@ -464,7 +464,7 @@ bbm_job_take_back(int64 id)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = greatest(attempts - 1, 0), "
-		"claim_no = claim_no + 1, updated_at = clock_timestamp() "
+		"claim_epoch = claim_epoch + 1, updated_at = clock_timestamp() "
 		"WHERE id = (SELECT id FROM @.batched_background_migration_jobs WHERE id = $1 AND status = 4 "
 		" FOR UPDATE SKIP LOCKED)",
 		1, {INT8OID}
@@ -503,7 +503,7 @@ bbm_job_lock(BbmJob *job)
 		job->tid = tuple->t_self;
 
 		/* whoever changed the row since the snapshot has taken the job over */
-		ours = DatumGetInt32(column(tuple, jobs, "claim_no", &isnull)) == job->claim_no &&
+		ours = DatumGetInt32(column(tuple, jobs, "claim_epoch", &isnull)) == job->claim_epoch &&
 			DatumGetInt16(column(tuple, jobs, "status", &isnull)) == BBM_RUNNING &&
 			table_tuple_lock(jobs, &tuple->t_self, snapshot, slot, GetCurrentCommandId(true),
 							 LockTupleExclusive, LockWaitBlock, 0, &failure) == TM_Ok;
@@ -549,26 +549,26 @@ check_recorded(const BbmJob *job)
 
 /*
  * Part of a job is done, up to and including "cursor", and the next is to have
- * "part_size" keys (0 as many as the migration says).  Caller has bbm_job_lock.
+ * "reduced_sub_batch_size" keys (0 as many as the migration says).  Caller has bbm_job_lock.
  *
  * By the row's place, which cannot change while it is locked: every index of a
  * table that was empty when the plan was made looks alike to the planner, and
  * one that does not begin with the id is read from end to end.
  */
 void
-bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int part_size, const BbmCost *cost)
+bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int reduced_sub_batch_size, const BbmCost *cost)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET cursor_value = $2, cursor_key = $6, "
 		"updated_at = clock_timestamp(), row_count = row_count + " UP_TO("$3", "row_count") ", run_ms = run_ms + $4, "
-		"wal_bytes = wal_bytes + " UP_TO("$5", "wal_bytes") ", part_size = nullif($7, 0), stuck = 0 WHERE ctid = $1",
+		"wal_bytes = wal_bytes + " UP_TO("$5", "wal_bytes") ", reduced_sub_batch_size = nullif($7, 0), no_progress = 0 WHERE ctid = $1",
 		7, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID, TEXTARRAYOID, INT4OID}
 	};
 	char		nulls[8] = "       ";
 	Datum		values[] = {
 		PointerGetDatum(&job->tid), Int64GetDatum(cursor->number), Int64GetDatum(cost->rows),
 		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), array_or_null(cursor->key, &nulls[5]),
-		Int32GetDatum(part_size)
+		Int32GetDatum(reduced_sub_batch_size)
 	};
 
 	bbm_sql_run(&sql, values, nulls, true);
@@ -581,18 +581,18 @@ bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int part_size, const
  * comes back.
  */
 void
-bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool skipped)
+bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool detached)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 2, finished_at = $2, updated_at = $2, "
 		"row_count = row_count + " UP_TO("$3", "row_count") ", run_ms = run_ms + $4, "
 		"wal_bytes = wal_bytes + " UP_TO("$5", "wal_bytes") ", "
-		"failure_error_code = NULL, next_attempt_at = NULL, skipped = $6 WHERE ctid = $1",
+		"failure_error_code = NULL, next_attempt_at = NULL, detached = $6 WHERE ctid = $1",
 		6, {TIDOID, TIMESTAMPTZOID, INT8OID, FLOAT8OID, INT8OID, BOOLOID}
 	};
 	Datum		values[] = {
 		PointerGetDatum(&job->tid), TimestampTzGetDatum(GetCurrentTimestamp()), Int64GetDatum(cost->rows),
-		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), BoolGetDatum(skipped)
+		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), BoolGetDatum(detached)
 	};
 
 	bbm_sql_run(&sql, values, NULL, true);
@@ -616,22 +616,22 @@ bbm_error_values(const ErrorData *error, Datum *values, char *nulls)
 
 /* The attempt failed; the next one may put rows aside.  False when the job is not ours any more. */
 bool
-bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due, bool splits)
+bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due, bool bisect)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 3, failure_error_code = $3::smallint, "
 		"next_attempt_at = $4, updated_at = clock_timestamp(), error_sqlstate = $5, error_message = $6, "
-		"error_detail = $7, error_hint = $8, error_context = $9, splits = $10, part_size = nullif($11, 0) "
-		"WHERE id = $1 AND claim_no = $2 AND status = 4",
+		"error_detail = $7, error_hint = $8, error_context = $9, bisect = $10, reduced_sub_batch_size = nullif($11, 0) "
+		"WHERE id = $1 AND claim_epoch = $2 AND status = 4",
 		11, {INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, INT4OID}
 	};
 	Datum		values[11] = {
-		Int64GetDatum(job->id), Int32GetDatum(job->claim_no), Int32GetDatum(code), TimestampTzGetDatum(due)
+		Int64GetDatum(job->id), Int32GetDatum(job->claim_epoch), Int32GetDatum(code), TimestampTzGetDatum(due)
 	};
 	char		nulls[12] = "           ";
 
-	values[9] = BoolGetDatum(splits);
-	values[10] = Int32GetDatum(job->part_size);
+	values[9] = BoolGetDatum(bisect);
+	values[10] = Int32GetDatum(job->reduced_sub_batch_size);
 	bbm_error_values(error, &values[4], &nulls[4]);
 	bbm_sql_run(&sql, values, nulls, true);
 	return SPI_processed > 0;
@@ -643,10 +643,10 @@ bbm_job_skip(const BbmJob *job)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 2, finished_at = clock_timestamp(), "
-		"updated_at = clock_timestamp(), next_attempt_at = NULL WHERE id = $1 AND claim_no = $2 AND status = 4",
+		"updated_at = clock_timestamp(), next_attempt_at = NULL WHERE id = $1 AND claim_epoch = $2 AND status = 4",
 		2, {INT8OID, INT4OID}
 	};
-	Datum		values[] = {Int64GetDatum(job->id), Int32GetDatum(job->claim_no)};
+	Datum		values[] = {Int64GetDatum(job->id), Int32GetDatum(job->claim_epoch)};
 
 	bbm_sql_run(&sql, values, NULL, true);
 	return SPI_processed > 0;
@@ -654,43 +654,43 @@ bbm_job_skip(const BbmJob *job)
 
 /* Nothing of it was tried: it waits as one that was only cut.  False when the job is not ours any more. */
 bool
-bbm_job_unclaim(const BbmJob *job)
+bbm_job_release_unstarted(const BbmJob *job)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = greatest(attempts - 1, 0), "
-		"updated_at = clock_timestamp() WHERE id = $1 AND claim_no = $2 AND status = 4",
+		"updated_at = clock_timestamp() WHERE id = $1 AND claim_epoch = $2 AND status = 4",
 		2, {INT8OID, INT4OID}
 	};
-	Datum		values[] = {Int64GetDatum(job->id), Int32GetDatum(job->claim_no)};
+	Datum		values[] = {Int64GetDatum(job->id), Int32GetDatum(job->claim_epoch)};
 
 	bbm_sql_run(&sql, values, NULL, true);
 	return SPI_processed > 0;
 }
 
 /*
- * The attempt was given up and does not count; the next has the job's part_size
+ * The attempt was given up and does not count; the next has the job's reduced_sub_batch_size
  * and stuck.  False when the job is not ours any more.
  */
 bool
-bbm_job_give_back(const BbmJob *job, BbmGiveBack why, const ErrorData *error, TimestampTz due)
+bbm_job_requeue(const BbmJob *job, BbmRequeueReason why, const ErrorData *error, TimestampTz due)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = greatest(attempts - 1, 0), "
 		"next_attempt_at = $3, updated_at = clock_timestamp(), error_sqlstate = $4, error_message = $5, "
-		"error_detail = $6, error_hint = $7, error_context = $8, given_back = given_back + (given_back < 2147483647)::integer, "
-		"given_back_for = ARRAY(SELECT least(coalesce(given_back_for[i], 0), 2147483646) + (i = $9)::integer "
-		" FROM generate_series(1, 6) i ORDER BY i), part_size = nullif($10, 0), stuck = $11 "
-		"WHERE id = $1 AND claim_no = $2 AND status = 4",
+		"error_detail = $6, error_hint = $7, error_context = $8, requeued = requeued + (requeued < 2147483647)::integer, "
+		"requeue_reasons = ARRAY(SELECT least(coalesce(requeue_reasons[i], 0), 2147483646) + (i = $9)::integer "
+		" FROM generate_series(1, 6) i ORDER BY i), reduced_sub_batch_size = nullif($10, 0), no_progress = $11 "
+		"WHERE id = $1 AND claim_epoch = $2 AND status = 4",
 		11, {INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT4OID}
 	};
 	Datum		values[11] = {
-		Int64GetDatum(job->id), Int32GetDatum(job->claim_no), TimestampTzGetDatum(due)
+		Int64GetDatum(job->id), Int32GetDatum(job->claim_epoch), TimestampTzGetDatum(due)
 	};
 	char		nulls[12] = "           ";
 
 	bbm_error_values(error, &values[3], &nulls[3]);
 	values[8] = Int32GetDatum(why);
-	values[9] = Int32GetDatum(job->part_size);
+	values[9] = Int32GetDatum(job->reduced_sub_batch_size);
 	values[10] = Int32GetDatum(job->stuck);
 	bbm_sql_run(&sql, values, nulls, true);
 	return SPI_processed > 0;
@@ -701,7 +701,7 @@ int64
 bbm_jobs_refresh(int64 migration_id)
 {
 	static BbmSql sql = {
-		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = 0, splits = false, stuck = 0, next_attempt_at = NULL, "
+		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = 0, bisect = false, no_progress = 0, next_attempt_at = NULL, "
 		"failure_error_code = NULL, updated_at = clock_timestamp() "
 		"WHERE batched_background_migration_id = $1 AND status = 3",
 		1, {INT8OID}
@@ -768,7 +768,7 @@ bbm_jobs_repair(int64 migration_id, int found_in, int pass)
 
 /* A key as words: no control characters, and not endless. */
 static void
-append_key_words(StringInfo words, Datum key)
+append_key_string(StringInfo string, Datum key)
 {
 	Datum	   *elements;
 	bool	   *nulls;
@@ -781,30 +781,30 @@ append_key_words(StringInfo words, Datum key)
 		char	   *value = nulls[i] ? "NULL" : TextDatumGetCString(elements[i]);
 		int			length = pg_mbcliplen(value, strlen(value), most);
 
-		appendStringInfo(words, "%s%s%s", i > 0 ? ", " : "(", bbm_printable(pnstrdup(value, length)),
+		appendStringInfo(string, "%s%s%s", i > 0 ? ", " : "(", bbm_printable(pnstrdup(value, length)),
 						 value[length] != '\0' ? "…" : "");
 	}
-	appendStringInfoChar(words, ')');
+	appendStringInfoChar(string, ')');
 }
 
 /* The range of a job, for messages.  Needs no transaction. */
 char *
-bbm_job_range_words(const BbmJob *job)
+bbm_job_range_to_string(const BbmJob *job)
 {
-	StringInfoData words;
+	StringInfoData string;
 
-	initStringInfo(&words);
+	initStringInfo(&string);
 	if (DatumGetPointer(job->min.key))
 	{
-		append_key_words(&words, job->min.key);
-		appendStringInfoString(&words, " to ");
-		append_key_words(&words, job->max.key);
+		append_key_string(&string, job->min.key);
+		appendStringInfoString(&string, " to ");
+		append_key_string(&string, job->max.key);
 	}
 	else
-		appendStringInfo(&words, INT64_FORMAT " to " INT64_FORMAT, job->min.number, job->max.number);
+		appendStringInfo(&string, INT64_FORMAT " to " INT64_FORMAT, job->min.number, job->max.number);
 	if (job->relation_name)
-		appendStringInfo(&words, " of %s", bbm_printable(job->relation_name));
-	return words.data;
+		appendStringInfo(&string, " of %s", bbm_printable(job->relation_name));
+	return string.data;
 }
 
 /*
@@ -812,7 +812,7 @@ bbm_job_range_words(const BbmJob *job)
  * back as the migration was not begun anew.  Sets *n.
  */
 int64 *
-bbm_jobs_looks(int64 migration_id, int pass, int *n)
+bbm_jobs_checks(int64 migration_id, int pass, int *n)
 {
 	static BbmSql sql = {
 		"SELECT pass::bigint, @.bbm_as_bigint(sum(row_count)) FROM @.batched_background_migration_jobs "
@@ -860,13 +860,13 @@ bbm_jobs_merge(int64 migration_id, int retention)
 	static BbmSql sql = {
 		"WITH old AS MATERIALIZED ("
 		" SELECT id, min_value, max_value, min_key::text, max_key::text, key_count, row_count, run_ms, wal_bytes, "
-		"  merged_jobs, started_at, finished_at, status, pass, relation, batch_size, skipped, repairs, "
-		"  given_back, given_back_for "
+		"  merged_jobs, started_at, finished_at, status, pass, relation, batch_size, detached, repairs, "
+		"  requeued, requeue_reasons "
 		" FROM @.batched_background_migration_jobs "
 		" WHERE batched_background_migration_id = $1 AND id > 0 AND id < $2 "
 		" ORDER BY id DESC LIMIT 10000), "
 		"edges AS (SELECT *, CASE WHEN status = 2 AND lag(status) OVER w = 2 AND lag(pass) OVER w = pass AND lag(repairs) OVER w = repairs "
-		"  AND lag(relation) OVER w IS NOT DISTINCT FROM relation AND NOT skipped AND NOT lag(skipped) OVER w "
+		"  AND lag(relation) OVER w IS NOT DISTINCT FROM relation AND NOT detached AND NOT lag(detached) OVER w "
 		"  AND (min_key IS NOT NULL OR pass > 1 OR (min_value = 0 AND max_value = 0) "
 		"       OR min_value::numeric = (lag(max_value) OVER w)::numeric + 1) THEN 0 ELSE 1 END AS edge "
 		" FROM old WINDOW w AS (ORDER BY id)), "
@@ -877,11 +877,11 @@ bbm_jobs_merge(int64 migration_id, int retention)
 		"  @.bbm_as_bigint(sum(key_count)) AS key_count, @.bbm_as_bigint(sum(row_count)) AS row_count, "
 		"  sum(run_ms) AS run_ms, @.bbm_as_bigint(sum(wal_bytes)) AS wal_bytes, "
 		"  least(sum(merged_jobs), 2147483647)::integer AS merged_jobs, "
-		"  least(sum(given_back), 2147483647)::integer AS given_back, CASE WHEN sum(given_back) > 0 THEN "
-		"   ARRAY[least(sum(given_back_for[1]), 2147483647), least(sum(given_back_for[2]), 2147483647), "
-		"    least(sum(given_back_for[3]), 2147483647), least(sum(given_back_for[4]), 2147483647), "
-		"    least(sum(given_back_for[5]), 2147483647), least(sum(given_back_for[6]), 2147483647)]::integer[] "
-		"   END AS given_back_for, "
+		"  least(sum(requeued), 2147483647)::integer AS requeued, CASE WHEN sum(requeued) > 0 THEN "
+		"   ARRAY[least(sum(requeue_reasons[1]), 2147483647), least(sum(requeue_reasons[2]), 2147483647), "
+		"    least(sum(requeue_reasons[3]), 2147483647), least(sum(requeue_reasons[4]), 2147483647), "
+		"    least(sum(requeue_reasons[5]), 2147483647), least(sum(requeue_reasons[6]), 2147483647)]::integer[] "
+		"   END AS requeue_reasons, "
 		"  min(started_at) AS started_at, max(finished_at) AS finished_at, array_agg(id) AS ids, "
 		"  (array_agg(batch_size ORDER BY id DESC))[1] AS batch_size "
 		" FROM islands GROUP BY island HAVING count(*) > 1), "
@@ -891,7 +891,7 @@ bbm_jobs_merge(int64 migration_id, int retention)
 		" max_value = merged.max_value, min_key = merged.min_key, max_key = merged.max_key, "
 		" key_count = merged.key_count, row_count = merged.row_count, "
 		" run_ms = merged.run_ms, wal_bytes = merged.wal_bytes, merged_jobs = merged.merged_jobs, "
-		" given_back = merged.given_back, given_back_for = merged.given_back_for, part_size = NULL, "
+		" requeued = merged.requeued, requeue_reasons = merged.requeue_reasons, reduced_sub_batch_size = NULL, "
 		" started_at = merged.started_at, finished_at = merged.finished_at, batch_size = merged.batch_size, "
 		" cursor_value = NULL, cursor_key = NULL, "
 		" updated_at = clock_timestamp() FROM merged WHERE j.id = merged.id",

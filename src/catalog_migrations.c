@@ -24,8 +24,8 @@
 	"id, name, status::bigint, updated_at, min_value, max_value, batch_size::bigint, " \
 	"sub_batch_size::bigint, job_signature_name, table_name, column_name, batching_strategy, " \
 	"workers::bigint, max_attempts::bigint, share_table, synchronous, job_search_path, " \
-	"owner_oid, home, table_oid, total_tuple_count IS NOT NULL, min_key, max_key, index_name, operation, " \
-	"set_clause, where_clause, check_clause, verify, follow, allow_key_change, pass::bigint, " \
+	"owner_oid, origin, table_oid, total_tuple_count IS NOT NULL, min_key, max_key, index_name, operation, " \
+	"set_clause, filter, row_check, verify, follow, allow_key_change, pass::bigint, " \
 	"(extract(epoch FROM target_duration) * 1000)::float8, min_batch_size::bigint, max_batch_size::bigint, " \
 	"max_batch_wal, on_error, max_errors::bigint, allow_full_scan, settings, key_order, finished_at IS NOT NULL, " \
 	"rows_stay, partition_order, min_found, max_found, followed, skip_null_keys, coalesce(updated_at, created_at), " \
@@ -63,7 +63,7 @@ get_float(uint64 row, int column)
 static BbmOnError
 on_error_of(const char *word)
 {
-	return strcmp(word, "split") == 0 ? BBM_ON_ERROR_SPLIT :
+	return strcmp(word, "split") == 0 ? BBM_ON_ERROR_BISECT :
 		strcmp(word, "skip") == 0 ? BBM_ON_ERROR_SKIP : BBM_ON_ERROR_FAIL;
 }
 
@@ -135,9 +135,9 @@ read_migration(uint64 row, MemoryContext context)
 	m->synchronous = get_bool(row, 16);
 	m->search_path = bbm_sql_text(row, 17, context);
 	m->owner = get_oid(row, 18);
-	m->home = bbm_sql_text(row, 19, context);
+	m->origin = bbm_sql_text(row, 19, context);
 	/* elsewhere the OID means another table, or none */
-	if (m->home && strcmp(m->home, bbm_home()) == 0)
+	if (m->origin && strcmp(m->origin, bbm_origin()) == 0)
 		m->table_oid = get_oid(row, 20);
 	m->counted = get_bool(row, 21);
 	m->min.key = bbm_sql_array(row, 22, context);
@@ -145,8 +145,8 @@ read_migration(uint64 row, MemoryContext context)
 	m->index_name = bbm_sql_text(row, 24, context);
 	m->operation = bbm_sql_text(row, 25, context);
 	m->set_clause = bbm_sql_text(row, 26, context);
-	m->where_clause = bbm_sql_text(row, 27, context);
-	m->check_clause = bbm_sql_text(row, 28, context);
+	m->filter = bbm_sql_text(row, 27, context);
+	m->row_check = bbm_sql_text(row, 28, context);
 	m->verify = get_bool(row, 29);
 	m->follow = get_bool(row, 30);
 	m->allow_key_change = get_bool(row, 31);
@@ -208,10 +208,10 @@ bbm_migrations_runnable(Oid owner, MemoryContext context)
 {
 	static BbmSql sql = {
 		"SELECT id, status::bigint, workers::bigint FROM @.batched_background_migrations "
-		"WHERE status IN (1, 4) AND owner_oid = $1 AND home = $2 ORDER BY id",
+		"WHERE status IN (1, 4) AND owner_oid = $1 AND origin = $2 ORDER BY id",
 		2, {OIDOID, TEXTOID}
 	};
-	Datum		values[] = {ObjectIdGetDatum(owner), CStringGetTextDatum(bbm_home())};
+	Datum		values[] = {ObjectIdGetDatum(owner), CStringGetTextDatum(bbm_origin())};
 	List	   *list = NIL;
 	MemoryContext old;
 
@@ -263,11 +263,11 @@ bbm_migrations_begun(MemoryContext context)
 {
 	static BbmSql sql = {
 		"SELECT " MIGRATION_COLUMNS " FROM @.batched_background_migrations "
-		"WHERE status = ANY ('{0,1,3,4}'::smallint[]) AND started_at IS NOT NULL AND table_oid IS NOT NULL AND home = $1 "
+		"WHERE status = ANY ('{0,1,3,4}'::smallint[]) AND started_at IS NOT NULL AND table_oid IS NOT NULL AND origin = $1 "
 		"ORDER BY id",
 		1, {TEXTOID}
 	};
-	Datum		values[] = {CStringGetTextDatum(bbm_home())};
+	Datum		values[] = {CStringGetTextDatum(bbm_origin())};
 	List	   *list = NIL;
 	MemoryContext old;
 
@@ -285,10 +285,10 @@ bbm_runnable_owners(MemoryContext context)
 {
 	static BbmSql sql = {
 		"SELECT DISTINCT owner_oid FROM @.batched_background_migrations "
-		"WHERE status IN (1, 4) AND home = $1 AND owner_oid IS NOT NULL",
+		"WHERE status IN (1, 4) AND origin = $1 AND owner_oid IS NOT NULL",
 		1, {TEXTOID}
 	};
-	Datum		values[] = {CStringGetTextDatum(bbm_home())};
+	Datum		values[] = {CStringGetTextDatum(bbm_origin())};
 	List	   *list = NIL;
 	MemoryContext old;
 
@@ -321,7 +321,7 @@ bbm_migration_lock(int64 id, BbmStatus *status)
 	bbm_sql_run(&row, values, NULL, true);
 	if (SPI_processed == 0)
 		return false;
-	bbm_lock_migration(bbm_space(), id);
+	bbm_lock_migration(bbm_lock_class(), id);
 	bbm_sql_run(&read, values, NULL, false);
 	if (SPI_processed == 0)
 		return false;
@@ -345,8 +345,8 @@ array_or_null(const BbmBound *bound, char *null)
 
 /* Active becomes running; bounds that were not given are fixed now.  Caller has bbm_migration_lock. */
 void
-bbm_migration_take_up(int64 id, int64 total, Oid table, const BbmBound *min, const BbmBound *max,
-					  const char *key_order, BbmPartitionOrder partition_order)
+bbm_migration_set_started(int64 id, int64 total, Oid table, const BbmBound *min, const BbmBound *max,
+						  const char *key_order, BbmPartitionOrder partition_order)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migrations SET status = 4, "
@@ -566,7 +566,7 @@ bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 		"INSERT INTO @.batched_background_migrations (name, table_name, column_name, job_signature_name, "
 		"batching_strategy, job_search_path, min_value, max_value, batch_size, sub_batch_size, workers, "
 		"max_attempts, share_table, synchronous, status, owner, min_key, max_key, index_name, operation, set_clause, "
-		"where_clause, check_clause, verify, follow, allow_key_change, target_duration, min_batch_size, max_batch_size, "
+		"filter, row_check, verify, follow, allow_key_change, target_duration, min_batch_size, max_batch_size, "
 		"max_batch_wal, on_error, max_errors, allow_full_scan, settings, key_order, rows_stay, skip_null_keys) "
 		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($10, 0), $11, $12::smallint, $13, $14, $15::smallint, "
 		"(SELECT rolname FROM pg_roles WHERE oid = $16), $17, $18, $19, $20, $21, $22, $23, $24, $25, coalesce($26, false), $27, $28, "
@@ -588,8 +588,8 @@ bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 		Int32GetDatum((int) status), ObjectIdGetDatum(owner),
 		array_or_null(d->min, &nulls[16]), array_or_null(d->max, &nulls[17]),
 		text_or_null(d->index_name, &nulls[18]), text_or_null(d->operation, &nulls[19]),
-		text_or_null(d->set_clause, &nulls[20]), text_or_null(d->where_clause, &nulls[21]),
-		text_or_null(d->check_clause, &nulls[22]), bool_or_null(d->verify, &nulls[23]),
+		text_or_null(d->set_clause, &nulls[20]), text_or_null(d->filter, &nulls[21]),
+		text_or_null(d->row_check, &nulls[22]), bool_or_null(d->verify, &nulls[23]),
 		bool_or_null(d->follow, &nulls[24]), bool_or_null(d->allow_key_change, &nulls[25]),
 		interval_or_null(d->target_duration, &nulls[26]), int_or_null(d->min_batch_size, &nulls[27]),
 		int_or_null(d->max_batch_size, &nulls[28]), int64_or_null(d->max_batch_wal, &nulls[29]),

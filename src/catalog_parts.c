@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * catalog_parts.c
- *		SQL over bbm_parts: what is known of each leaf of a migration.
+ *		SQL over bbm_partitions: what is known of each leaf of a migration.
  *
  * Written by claims, under the migration's lock, together with the job that they
  * cut: nobody else writes between a look and what follows from it.  The
- * exceptions are bbm_part_clean, in a job beside which nothing is cut, and
- * bbm_part_unclean, which only makes more work.
+ * exceptions are bbm_partition_clean, in a job beside which nothing is cut, and
+ * bbm_partition_unclean, which only makes more work.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,14 +18,14 @@
 
 #include "sql.h"
 
-#define PART_COLUMNS \
+#define PARTITION_COLUMNS \
 	"relation, relation_name, pass::bigint, begun::bigint, begun_lsn, clean_lsn, end_block, filenode, joined, " \
 	"low_value IS NOT NULL, low_value, high_value, low_key, high_key"
 
-static BbmPart *
+static BbmPartitionState *
 read_part(uint64 row)
 {
-	BbmPart    *part = palloc0(sizeof(BbmPart));
+	BbmPartitionState *part = palloc0(sizeof(BbmPartitionState));
 	bool		isnull;
 
 	part->relation = DatumGetObjectId(bbm_sql_get(row, 1, &isnull));
@@ -45,12 +45,12 @@ read_part(uint64 row)
 	return part;
 }
 
-/* A list of BbmPart. */
+/* A list of BbmPartitionState. */
 List *
-bbm_parts(int64 migration_id)
+bbm_partitions(int64 migration_id)
 {
 	static BbmSql sql = {
-		"SELECT " PART_COLUMNS " FROM @.bbm_parts WHERE migration_id = $1 ORDER BY relation",
+		"SELECT " PARTITION_COLUMNS " FROM @.bbm_partitions WHERE migration_id = $1 ORDER BY relation",
 		1, {INT8OID}
 	};
 	Datum		values[] = {Int64GetDatum(migration_id)};
@@ -63,11 +63,11 @@ bbm_parts(int64 migration_id)
 }
 
 /* NULL when nothing is known of it. */
-BbmPart *
-bbm_part(int64 migration_id, Oid relation)
+BbmPartitionState *
+bbm_partition_state(int64 migration_id, Oid relation)
 {
 	static BbmSql sql = {
-		"SELECT " PART_COLUMNS " FROM @.bbm_parts WHERE migration_id = $1 AND relation = $2",
+		"SELECT " PARTITION_COLUMNS " FROM @.bbm_partitions WHERE migration_id = $1 AND relation = $2",
 		2, {INT8OID, OIDOID}
 	};
 	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation)};
@@ -77,10 +77,10 @@ bbm_part(int64 migration_id, Oid relation)
 }
 
 void
-bbm_part_add(int64 migration_id, Oid relation, const char *name, bool joined)
+bbm_partition_add(int64 migration_id, Oid relation, const char *name, bool joined)
 {
 	static BbmSql sql = {
-		"INSERT INTO @.bbm_parts (migration_id, relation, relation_name, joined) VALUES ($1, $2, $3, $4)",
+		"INSERT INTO @.bbm_partitions (migration_id, relation, relation_name, joined) VALUES ($1, $2, $3, $4)",
 		4, {INT8OID, OIDOID, TEXTOID, BOOLOID}
 	};
 	Datum		values[] = {
@@ -92,10 +92,10 @@ bbm_part_add(int64 migration_id, Oid relation, const char *name, bool joined)
 
 /* A pass begins on it: all but its name and how far it is. */
 void
-bbm_part_begin(int64 migration_id, const BbmPart *part)
+bbm_partition_begin(int64 migration_id, const BbmPartitionState *part)
 {
 	static BbmSql sql = {
-		"UPDATE @.bbm_parts SET begun = $3, begun_lsn = $4, clean_lsn = $5, end_block = $6, filenode = $7 "
+		"UPDATE @.bbm_partitions SET begun = $3, begun_lsn = $4, clean_lsn = $5, end_block = $6, filenode = $7 "
 		"WHERE migration_id = $1 AND relation = $2",
 		7, {INT8OID, OIDOID, INT4OID, PG_LSNOID, PG_LSNOID, INT8OID, OIDOID}
 	};
@@ -110,10 +110,10 @@ bbm_part_begin(int64 migration_id, const BbmPart *part)
 
 /* All of it is cut in this pass. */
 void
-bbm_part_done(int64 migration_id, Oid relation, int pass)
+bbm_partition_done(int64 migration_id, Oid relation, int pass)
 {
 	static BbmSql sql = {
-		"UPDATE @.bbm_parts SET pass = $3 WHERE migration_id = $1 AND relation = $2",
+		"UPDATE @.bbm_partitions SET pass = $3 WHERE migration_id = $1 AND relation = $2",
 		3, {INT8OID, OIDOID, INT4OID}
 	};
 	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(pass)};
@@ -123,10 +123,10 @@ bbm_part_done(int64 migration_id, Oid relation, int pass)
 
 /* The leaf has another name now; a copy of this database finds it by that. */
 void
-bbm_part_rename(int64 migration_id, Oid relation, const char *name)
+bbm_partition_rename(int64 migration_id, Oid relation, const char *name)
 {
 	static BbmSql part = {
-		"UPDATE @.bbm_parts SET relation_name = $3 WHERE migration_id = $1 AND relation = $2",
+		"UPDATE @.bbm_partitions SET relation_name = $3 WHERE migration_id = $1 AND relation = $2",
 		3, {INT8OID, OIDOID, TEXTOID}
 	};
 	static BbmSql jobs = {
@@ -142,10 +142,10 @@ bbm_part_rename(int64 migration_id, Oid relation, const char *name)
 
 /* A look has found nothing left in it; one that no pass has seen is left as it is. */
 void
-bbm_part_clean(int64 migration_id, Oid relation, int pass)
+bbm_partition_clean(int64 migration_id, Oid relation, int pass)
 {
 	static BbmSql sql = {
-		"UPDATE @.bbm_parts SET pass = $3 WHERE migration_id = $1 AND relation = $2 AND pass > 0 AND pass < $3",
+		"UPDATE @.bbm_partitions SET pass = $3 WHERE migration_id = $1 AND relation = $2 AND pass > 0 AND pass < $3",
 		3, {INT8OID, OIDOID, INT4OID}
 	};
 	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(pass)};
@@ -159,10 +159,10 @@ bbm_part_clean(int64 migration_id, Oid relation, int pass)
  * a claim for theirs, and those that follow find it done.
  */
 void
-bbm_part_unclean(int64 migration_id, Oid relation)
+bbm_partition_unclean(int64 migration_id, Oid relation)
 {
 	static BbmSql sql = {
-		"UPDATE @.bbm_parts SET begun_lsn = '0/0', clean_lsn = '0/0' WHERE migration_id = $1 "
+		"UPDATE @.bbm_partitions SET begun_lsn = '0/0', clean_lsn = '0/0' WHERE migration_id = $1 "
 		"AND (relation = $2 OR $2 = 0) AND (begun_lsn <> '0/0' OR clean_lsn <> '0/0')",
 		2, {INT8OID, OIDOID}
 	};
@@ -173,10 +173,10 @@ bbm_part_unclean(int64 migration_id, Oid relation)
 
 /* The pass has a new end: there may be more to cut in each. */
 void
-bbm_parts_reopen(int64 migration_id, int pass)
+bbm_partitions_reopen(int64 migration_id, int pass)
 {
 	static BbmSql sql = {
-		"UPDATE @.bbm_parts SET pass = 0 WHERE migration_id = $1 AND pass = $2",
+		"UPDATE @.bbm_partitions SET pass = 0 WHERE migration_id = $1 AND pass = $2",
 		2, {INT8OID, INT4OID}
 	};
 	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(pass)};
@@ -186,11 +186,11 @@ bbm_parts_reopen(int64 migration_id, int pass)
 
 /* Of this migration, or (0) of all. */
 void
-bbm_parts_forget(int64 migration_id)
+bbm_partitions_forget(int64 migration_id)
 {
-	static BbmSql all = {"DELETE FROM @.bbm_parts", 0, {0}};
+	static BbmSql all = {"DELETE FROM @.bbm_partitions", 0, {0}};
 	static BbmSql one = {
-		"DELETE FROM @.bbm_parts WHERE migration_id = $1",
+		"DELETE FROM @.bbm_partitions WHERE migration_id = $1",
 		1, {INT8OID}
 	};
 	Datum		values[] = {Int64GetDatum(migration_id)};
@@ -205,10 +205,10 @@ bbm_parts_forget(int64 migration_id)
  * of them undone.
  */
 void
-bbm_parts_settle(int64 migration_id, bool loaded)
+bbm_partitions_settle(int64 migration_id, bool loaded)
 {
 	static BbmSql parts = {
-		"UPDATE @.bbm_parts SET begun_lsn = '0/0', clean_lsn = '0/0', begun = 0, filenode = 0, "
+		"UPDATE @.bbm_partitions SET begun_lsn = '0/0', clean_lsn = '0/0', begun = 0, filenode = 0, "
 		"relation = CASE WHEN $2 THEN coalesce(to_regclass(relation_name)::oid, 0) ELSE relation END, "
 		"pass = CASE WHEN begun = 0 THEN pass WHEN pass < 0 THEN -1 ELSE 0 END WHERE migration_id = $1",
 		2, {INT8OID, BOOLOID}
@@ -229,30 +229,31 @@ bbm_parts_settle(int64 migration_id, bool loaded)
 
 /* Jobs of these leaves that were skipped are to be done after all.  Caller has bbm_migration_lock. */
 void
-bbm_jobs_revive(int64 migration_id, List *leaves)
+bbm_jobs_revive(int64 migration_id, List *partitions)
 {
 	static BbmSql sql = {
-		"UPDATE @.batched_background_migration_jobs SET status = 1, skipped = false, attempts = 0, "
+		"UPDATE @.batched_background_migration_jobs SET status = 1, detached = false, attempts = 0, "
 		"finished_at = NULL, updated_at = clock_timestamp() "
-		"WHERE batched_background_migration_id = $1 AND skipped AND relation = ANY ($2)",
+		"WHERE batched_background_migration_id = $1 AND detached AND relation = ANY ($2)",
 		2, {INT8OID, OIDARRAYOID}
 	};
-	Datum	   *oids = palloc(list_length(leaves) * sizeof(Datum));
+	Datum	   *oids = palloc(list_length(partitions) * sizeof(Datum));
 	Datum		values[2] = {Int64GetDatum(migration_id)};
 	ListCell   *cell;
 
-	foreach(cell, leaves)
+	foreach(cell, partitions)
 		oids[foreach_current_index(cell)] = ObjectIdGetDatum(lfirst_oid(cell));
-	values[1] = PointerGetDatum(construct_array(oids, list_length(leaves), OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+	values[1] = PointerGetDatum(construct_array(oids, list_length(partitions), OIDOID, sizeof(Oid), true,
+												TYPALIGN_INT));
 	bbm_sql_run(&sql, values, NULL, true);
 }
 
 /* The first and the last key that a leaf has when it is begun. */
 void
-bbm_part_extent(int64 migration_id, Oid relation, const BbmBound *low, const BbmBound *high)
+bbm_partition_extent(int64 migration_id, Oid relation, const BbmBound *low, const BbmBound *high)
 {
 	static BbmSql sql = {
-		"UPDATE @.bbm_parts SET low_value = $3, high_value = $4, low_key = $5, high_key = $6 "
+		"UPDATE @.bbm_partitions SET low_value = $3, high_value = $4, low_key = $5, high_key = $6 "
 		"WHERE migration_id = $1 AND relation = $2",
 		6, {INT8OID, OIDOID, INT8OID, INT8OID, TEXTARRAYOID, TEXTARRAYOID}
 	};

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * catalog_quiet.c
+ * catalog_stalled.c
  *		Which migrations nothing has happened to for too long.
  *
  *-------------------------------------------------------------------------
@@ -12,7 +12,7 @@
 
 /* Has it been told of, and has it not been quiet for twice as long since? */
 static bool
-was_told(const BbmQuiet *quiet)
+was_told(const BbmStalled *quiet)
 {
 	static BbmSql sql = {
 		"SELECT clock_timestamp() - $2 <= 2 * (max(at) - $2) FROM @.bbm_events "
@@ -29,13 +29,13 @@ was_told(const BbmQuiet *quiet)
 }
 
 /*
- * A list of BbmQuiet: active and running migrations without progress for
+ * A list of BbmStalled: active and running migrations without progress for
  * bbm.stalled_after, paused ones for bbm.stale_pause_after.  One that has been
  * told of is told of again when it has been quiet for twice as long.  A copy
  * waits to be started here, and is nobody's oversight.
  */
 List *
-bbm_migrations_quiet(MemoryContext context)
+bbm_migrations_stalled(MemoryContext context)
 {
 	static BbmSql sql = {
 		"SELECT m.id, m.status::bigint, m.owner_oid, m.name, s.quiet_since::timestamptz(0)::text, "
@@ -46,12 +46,12 @@ bbm_migrations_quiet(MemoryContext context)
 		/* without an end of time, from which nothing can be subtracted */
 		"CROSS JOIN LATERAL (SELECT least(greatest(s.quiet_since, '2000-01-01+00'), clock_timestamp()) AS since) quiet "
 		"CROSS JOIN LATERAL (SELECT make_interval(secs => CASE m.status WHEN 0 THEN $2 ELSE $1 END) AS after) setting "
-		"WHERE m.status IN (0, 1, 4) AND coalesce(m.home, $3) = $3 AND setting.after > make_interval() "
+		"WHERE m.status IN (0, 1, 4) AND coalesce(m.origin, $3) = $3 AND setting.after > make_interval() "
 		"AND clock_timestamp() - quiet.since > setting.after ORDER BY m.id",
 		3, {INT4OID, INT4OID, TEXTOID}
 	};
 	Datum		values[] = {
-		Int32GetDatum(bbm_stalled_after), Int32GetDatum(bbm_stale_pause_after), CStringGetTextDatum(bbm_home())
+		Int32GetDatum(bbm_stalled_after), Int32GetDatum(bbm_stale_pause_after), CStringGetTextDatum(bbm_origin())
 	};
 	List	   *list = NIL;
 	ListCell   *cell;
@@ -61,7 +61,7 @@ bbm_migrations_quiet(MemoryContext context)
 	old = MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		BbmQuiet   *quiet = palloc(sizeof(BbmQuiet));
+		BbmStalled *quiet = palloc(sizeof(BbmStalled));
 		bool		isnull;
 
 		quiet->id = bbm_sql_int64(i, 1);

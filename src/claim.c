@@ -36,16 +36,16 @@
 #include "txn.h"
 
 /* How often to look for jobs that were left over. */
-#define BBM_LOOK_MS 1000
+#define BBM_POLL_MS 1000
 
 /* How often to look again whether another migration has left the table. */
 #define BBM_TABLE_POLL_MS 100
 
 /* How long a migration keeps a table that another one contends for. */
-#define BBM_TURN_MS 1000
+#define BBM_TABLE_SLICE_MS 1000
 
 /* ... and for how long another waits for a batch of it that does not end. */
-#define BBM_LONGEST_TURN_MS (10 * 1000)
+#define BBM_LONGEST_TABLE_WAIT_MS (10 * 1000)
 
 static void
 later(BbmClaim *claim, TimestampTz due, const char *reason)
@@ -85,24 +85,26 @@ take_orphan(BbmClaim *claim, const BbmRunningJob *job)
  * migrations with some of his own; and not when both said that they share it.
  */
 static bool
-takes_turns_with(const BbmTarget *target, const BbmRival *rival)
+competes_with(const BbmTarget *target, const BbmCompetitor *competitor)
 {
-	return !(rival->share_table && target->migration->share_table) && bbm_may_write(target->relid, rival->owner) &&
+	return !(competitor->share_table && target->migration->share_table) && bbm_may_write(target->relid,
+																						 competitor->owner) &&
 		bbm_may_write(target->relid, target->migration->owner);
 }
 
 /* Has the migration had the table for as long as it may while another waits for it? */
 static bool
-has_had_enough(const BbmTarget *target, TimestampTz now)
+slice_is_used_up(const BbmTarget *target, TimestampTz now)
 {
 	return target->table_since != 0 &&
-		bbm_time_has_come(now, TimestampTzPlusMilliseconds(target->table_since, BBM_TURN_MS), BBM_TURN_MS);
+		bbm_time_has_come(now, TimestampTzPlusMilliseconds(target->table_since, BBM_TABLE_SLICE_MS),
+						  BBM_TABLE_SLICE_MS);
 }
 
 static bool
-waits_for_turn(Oid space, const BbmRival *rival, TimestampTz now)
+waits_for_table(Oid lock_class, const BbmCompetitor *competitor, TimestampTz now)
 {
-	return bbm_is_contended(space, rival->id) || bbm_turn_is_kept(rival->id, now);
+	return bbm_has_waiters(lock_class, competitor->id) || bbm_table_wait_is_kept(competitor->id, now);
 }
 
 /*
@@ -116,41 +118,41 @@ table_is_taken(BbmClaim *claim, TimestampTz now)
 {
 	BbmTarget  *target = claim->target;
 	BbmMigration *migration = target->migration;
-	Oid			space = bbm_space();
-	bool		had_enough = has_had_enough(target, now);
+	Oid			lock_class = bbm_lock_class();
+	bool		slice_used_up = slice_is_used_up(target, now);
 	bool		alone = true;
 	bool		passed = false;
 	ListCell   *cell;
 
-	foreach(cell, bbm_rivals(migration->id, target->relid))
+	foreach(cell, bbm_competing_migrations(migration->id, target->relid))
 	{
-		BbmRival   *rival = lfirst(cell);
+		BbmCompetitor *competitor = lfirst(cell);
 		bool		at_work;
 		char		reason[128];
 
-		if (!takes_turns_with(target, rival))
+		if (!competes_with(target, competitor))
 			continue;
 		alone = false;
-		at_work = bbm_slot_locks_held(space, rival->id, rival->workers);
-		if (at_work && bbm_turn_waits(migration->id, now) >= BBM_LONGEST_TURN_MS)
+		at_work = bbm_permits_held(lock_class, competitor->id, competitor->workers);
+		if (at_work && bbm_table_wait_since(migration->id, now) >= BBM_LONGEST_TABLE_WAIT_MS)
 		{
 			passed = true;
 			at_work = false;
 		}
-		if (!at_work && !(had_enough && waits_for_turn(space, rival, now)))
+		if (!at_work && !(slice_used_up && waits_for_table(lock_class, competitor, now)))
 			continue;
 		if (at_work)
 		{
 			target->table_since = 0;
-			bbm_contend(space, migration->id, true);
+			bbm_set_waiting_for_table(lock_class, migration->id, true);
 		}
-		snprintf(reason, sizeof(reason), "another migration on the table, id " INT64_FORMAT, rival->id);
+		snprintf(reason, sizeof(reason), "another migration on the table, id " INT64_FORMAT, competitor->id);
 		later(claim, TimestampTzPlusMilliseconds(now, BBM_TABLE_POLL_MS), reason);
 		return true;
 	}
-	bbm_contend(space, migration->id, false);
+	bbm_set_waiting_for_table(lock_class, migration->id, false);
 	if (!alone && !passed)
-		bbm_turn_taken(migration->id, now);
+		bbm_table_wait_end(migration->id, now);
 	if (target->table_since == 0)
 		target->table_since = now;
 	return false;
@@ -161,18 +163,18 @@ table_is_taken(BbmClaim *claim, TimestampTz now)
  * and does another wait for it?
  */
 bool
-bbm_turn_is_over(const BbmTarget *target)
+bbm_slice_is_over(const BbmTarget *target)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	ListCell   *cell;
 
-	if (!has_had_enough(target, now))
+	if (!slice_is_used_up(target, now))
 		return false;
-	foreach(cell, bbm_rivals(target->migration->id, target->relid))
+	foreach(cell, bbm_competing_migrations(target->migration->id, target->relid))
 	{
-		BbmRival   *rival = lfirst(cell);
+		BbmCompetitor *competitor = lfirst(cell);
 
-		if (takes_turns_with(target, rival) && waits_for_turn(bbm_space(), rival, now))
+		if (competes_with(target, competitor) && waits_for_table(bbm_lock_class(), competitor, now))
 			return true;
 	}
 	return false;
@@ -192,12 +194,12 @@ take_orphans(BbmClaim *claim, bool *locked)
 	{
 		BbmRunningJob *job = lfirst(cell);
 		/* we run none while we claim, so one with our token is left over too */
-		bool		alive = job->token != claim->token && bbm_token_alive(bbm_space(), job->token);
+		bool		alive = job->worker_id != claim->worker_id && bbm_worker_is_alive(bbm_lock_class(), job->worker_id);
 
 		if (alive)
 			others++;
 		/* its end could not be written then, which was no fault of the job */
-		else if (job->token == claim->token ? !bbm_job_take_back(job->id) : !take_orphan(claim, job))
+		else if (job->worker_id == claim->worker_id ? !bbm_job_take_back(job->id) : !take_orphan(claim, job))
 			*locked = true;
 	}
 	return others;
@@ -214,31 +216,31 @@ keep_bound(const BbmBound *bound)
 }
 
 static bool
-cut_new(BbmClaim *claim, const BbmClaimState *state, bool at_once)
+allocate_range(BbmClaim *claim, const BbmClaimState *state, bool at_once)
 {
 	BbmTarget  *target = claim->target;
 	int			size = bbm_size_now(target, state);
 	BbmRange	range;
-	BbmLeaf    *leaf;
-	bool		of_leaf;
+	BbmPartition *partition;
+	bool		of_partition;
 	MemoryContext old;
 
 	/* to cut is not to look for what verification has found */
 	target->repairs = BBM_REPAIRS_NONE;
-	if (!bbm_next_range(target, state, size, at_once, &range, &leaf))
+	if (!bbm_next_range(target, state, size, at_once, &range, &partition))
 		return false;
 	old = MemoryContextSwitchTo(claim->context);
 	claim->job.migration_id = target->migration->id;
 	claim->job.pass = state->pass;
-	of_leaf = target->by_leaf && leaf && !leaf->whole_tree;
-	claim->job.relation = of_leaf ? leaf->relid : InvalidOid;
-	claim->job.relation_name = of_leaf ? pstrdup(leaf->name) : NULL;
+	of_partition = target->per_partition && partition && !partition->as_one_table;
+	claim->job.relation = of_partition ? partition->relid : InvalidOid;
+	claim->job.relation_name = of_partition ? pstrdup(partition->name) : NULL;
 	claim->job.min = keep_bound(&range.min);
 	claim->job.max = keep_bound(&range.max);
 	claim->job.key_count = range.key_count;
 	claim->job.batch_size = size;
 	MemoryContextSwitchTo(old);
-	bbm_job_insert(&claim->job, claim->token, state->last_id);
+	bbm_job_insert(&claim->job, claim->worker_id, state->last_id);
 	if (bbm_server_is_young())
 		ForceSyncCommit();
 	return true;
@@ -247,7 +249,7 @@ cut_new(BbmClaim *claim, const BbmClaimState *state, bool at_once)
 static bool
 reclaim(BbmClaim *claim, int status, TimestampTz now)
 {
-	if (!bbm_job_reclaim(claim->target->migration->id, status, now, claim->token, claim->context, &claim->job))
+	if (!bbm_job_reclaim(claim->target->migration->id, status, now, claim->worker_id, claim->context, &claim->job))
 		return false;
 	ForceSyncCommit();
 	return true;
@@ -260,7 +262,7 @@ reclaim(BbmClaim *claim, int status, TimestampTz now)
 static bool
 take_left_over(BbmClaim *claim, TimestampTz now, int *others, bool *locked)
 {
-	claim->target->next_look = TimestampTzPlusMilliseconds(now, BBM_LOOK_MS);
+	claim->target->next_poll = TimestampTzPlusMilliseconds(now, BBM_POLL_MS);
 	*others = take_orphans(claim, locked);
 	if (claim->result == BBM_CLAIM_USED_UP)
 		return true;
@@ -280,11 +282,11 @@ take_failed(BbmClaim *claim, TimestampTz now, int others, bool locked)
 	if (unfinished.jobs > 0)
 	{
 		later(claim, Max(unfinished.due, TimestampTzPlusMilliseconds(now, 1)),
-			  bbm_unfinished_words(&unfinished));
+			  bbm_unfinished_to_string(&unfinished));
 		claim->idle_until = unfinished.due;
 	}
 	else if (locked)
-		later(claim, TimestampTzPlusMilliseconds(now, BBM_LOOK_MS), "a lock on a job whose worker is gone");
+		later(claim, TimestampTzPlusMilliseconds(now, BBM_POLL_MS), "a lock on a job whose worker is gone");
 	else
 		claim->result = others > 0 ? BBM_CLAIM_OTHERS : BBM_CLAIM_DONE;
 }
@@ -309,18 +311,18 @@ bbm_claim(void *arg)
 	bool		locked = false;
 
 	claim->result = BBM_CLAIM_CHANGED;
-	bbm_lock_migration(bbm_space(), migration->id);
-	bbm_lock_table(bbm_space(), target->relid);
+	bbm_lock_migration(bbm_lock_class(), migration->id);
+	bbm_lock_table(bbm_lock_class(), target->relid);
 	/* not before: a job that is claimed has begun when all that kept it from that was over */
 	now = GetCurrentTimestamp();
-	looked = bbm_time_has_come(now, target->next_look, BBM_LOOK_MS);
+	looked = bbm_time_has_come(now, target->next_poll, BBM_POLL_MS);
 	if (!bbm_claim_state(migration->id, &state) || state.status != BBM_RUNNING ||
 		state.updated_at != migration->updated_at || !bbm_target_is_current(target))
 		return;
 	migration->unlimited = superuser_arg(migration->owner);
 	if (table_is_taken(claim, now))
 		return;
-	claim->slot = bbm_slot_lock_take(bbm_space(), migration->id,
+	claim->slot = bbm_permit_acquire(bbm_lock_class(), migration->id,
 									 target->strategy->one_at_a_time ? 1 : migration->workers);
 	if (claim->slot < 0)
 	{
@@ -337,7 +339,7 @@ bbm_claim(void *arg)
 	 */
 	if (looked && take_left_over(claim, now, &others, &locked))
 		return;
-	if (cut_new(claim, &state, false))
+	if (allocate_range(claim, &state, false))
 		return;
 	if (!looked && take_left_over(claim, now, &others, &locked))
 		return;
@@ -361,14 +363,15 @@ bbm_claim_next(BbmClaim *claim)
 	BbmClaimState state;
 
 	claim->result = BBM_CLAIM_CHANGED;
-	if (bbm_time_has_come(now, target->next_look, BBM_LOOK_MS) || target->leaf == NULL || target->leaf->whole_tree ||
-		!bbm_lock_for_claim_at_once(bbm_space(), target->migration->id, target->relid))
+	if (bbm_time_has_come(now, target->next_poll, BBM_POLL_MS) || target->partition == NULL ||
+		target->partition->as_one_table ||
+		!bbm_lock_for_claim_at_once(bbm_lock_class(), target->migration->id, target->relid))
 		return;
 	if (!bbm_claim_state(target->migration->id, &state) || state.status != BBM_RUNNING ||
 		state.updated_at != target->migration->updated_at || !bbm_target_is_current(target) ||
 		table_is_taken(claim, now))
 		return;
-	claim->result = cut_new(claim, &state, true) ? BBM_CLAIM_JOB : BBM_CLAIM_CHANGED;
+	claim->result = allocate_range(claim, &state, true) ? BBM_CLAIM_JOB : BBM_CLAIM_CHANGED;
 }
 
 /*
@@ -384,9 +387,9 @@ bbm_claim_any(BbmClaim *claim)
 
 	if (!bbm_claim_state(id, &state))
 		return false;
-	return bbm_job_reclaim(id, BBM_JOB_NEW, DT_NOEND, claim->token, claim->context, &claim->job) ||
-		cut_new(claim, &state, false) ||
-		bbm_job_reclaim(id, BBM_FAILED, DT_NOEND, claim->token, claim->context, &claim->job);
+	return bbm_job_reclaim(id, BBM_JOB_NEW, DT_NOEND, claim->worker_id, claim->context, &claim->job) ||
+		allocate_range(claim, &state, false) ||
+		bbm_job_reclaim(id, BBM_FAILED, DT_NOEND, claim->worker_id, claim->context, &claim->job);
 }
 
 /*
@@ -400,11 +403,11 @@ bbm_nothing_left(BbmTarget *target)
 	BbmClaimState state;
 	BbmUnfinished unfinished;
 	BbmRange	range;
-	BbmLeaf    *leaf;
+	BbmPartition *partition;
 
 	target->repairs = BBM_REPAIRS_NONE;
 	if (!bbm_claim_state(target->migration->id, &state) || !bbm_target_is_current(target) ||
-		bbm_next_range(target, &state, 1, false, &range, &leaf))
+		bbm_next_range(target, &state, 1, false, &range, &partition))
 		return false;
 	bbm_jobs_unfinished(target->migration->id, &unfinished);
 	if (unfinished.jobs > 0)

@@ -24,7 +24,7 @@ typedef enum BbmClaimResult
 typedef struct BbmClaim
 {
 	BbmTarget  *target;			/* in */
-	int32		token;
+	int32		worker_id;
 	MemoryContext context;		/* where the job's bounds are to live */
 	int			slot;			/* out: the place we hold, or -1 */
 	BbmClaimResult result;
@@ -38,7 +38,7 @@ typedef struct BbmClaim
 extern void bbm_claim(void *arg);
 extern void bbm_claim_next(BbmClaim *claim);
 extern bool bbm_claim_any(BbmClaim *claim);
-extern bool bbm_turn_is_over(const BbmTarget *target);
+extern bool bbm_slice_is_over(const BbmTarget *target);
 extern bool bbm_nothing_left(BbmTarget *target);
 
 #endif							/* BBM_CLAIM_H */

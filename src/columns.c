@@ -20,10 +20,10 @@
  *		next_attempt_at			taken as it is
  *		one that was added		the same
  *		updated_at				the time of the change
- *		worker_pid, worker_token, claim_no	what they were
+ *		worker_pid, worker_id, claim_epoch	what they were
  *		everything else			an ERROR, but for who owns the tables
  *		a new row				an ERROR, but for a restore
- *	  bbm_parts, bbm_row_errors, bbm_events
+ *	  bbm_partitions, bbm_row_errors, bbm_events
  *		every column			an ERROR, but for who owns the tables
  *
  *	  A restore is an INSERT (or COPY) by who owns the tables, of a row that
@@ -66,7 +66,7 @@ static const char *const steered[] = {"id", "name", "status", "owner"};
 /* What says what a migration does: for who may be its owner, and not once it is finished. */
 static const char *const what[] = {
 	"min_value", "max_value", "min_key", "max_key", "table_name", "column_name", "job_signature_name", "job_search_path",
-	"batching_strategy", "operation", "set_clause", "where_clause", "check_clause"
+	"batching_strategy", "operation", "set_clause", "filter", "row_check"
 };
 
 /* How it goes about it: for the same, at any time. */
@@ -142,9 +142,9 @@ bbm_new_id(Relation rel, int64 id)
 	MemoryContext caller = CurrentMemoryContext;
 	volatile bool known = false;
 	volatile int64 last = 0;
-	BbmClimb	climb;
+	BbmUserSwitch user_switch;
 
-	bbm_climb(&climb, bbm_catalog()->owner, false);
+	bbm_switch_to_extension_owner(&user_switch, bbm_catalog()->owner, false);
 	PG_TRY();
 	{
 		last = DatumGetInt64(DirectFunctionCall1(currval_oid, ObjectIdGetDatum(sequence)));
@@ -169,7 +169,7 @@ bbm_new_id(Relation rel, int64 id)
 	while (bbm_migration_by_id(last, CurrentMemoryContext) != NULL)
 		last = nextval_internal(sequence, false);
 	SPI_finish();
-	bbm_descend(&climb);
+	bbm_restore_user(&user_switch);
 	return last;
 }
 
@@ -252,7 +252,7 @@ HeapTuple
 bbm_columns_restore_job(Relation rel, HeapTuple row)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
-	int			columns[] = {SPI_fnumber(desc, "worker_pid"), SPI_fnumber(desc, "worker_token")};
+	int			columns[] = {SPI_fnumber(desc, "worker_pid"), SPI_fnumber(desc, "worker_id")};
 	Datum		values[] = {(Datum) 0, (Datum) 0};
 	bool		nulls[] = {true, true};
 
@@ -264,7 +264,7 @@ void
 bbm_check_job_columns(Relation rel, HeapTuple old, HeapTuple new)
 {
 	static const char *const users[] = {
-		"next_attempt_at", "updated_at", "worker_pid", "worker_token", "claim_no", "batched_background_migration_id"
+		"next_attempt_at", "updated_at", "worker_pid", "worker_id", "claim_epoch", "batched_background_migration_id"
 	};
 	TupleDesc	desc = RelationGetDescr(rel);
 

@@ -61,13 +61,13 @@ static const Outcome NOTHING = {BBM_STEP_IDLE, DT_NOEND};
  */
 
 static void
-take_token(void *arg)
+acquire_worker_id(void *arg)
 {
 	BbmEngine  *engine = arg;
 
-	engine->space = bbm_space();
+	engine->lock_class = bbm_lock_class();
 	bbm_catalog_check_trust(engine->owner);
-	engine->token = bbm_token_take(engine->space);
+	engine->worker_id = bbm_worker_id_acquire(engine->lock_class);
 }
 
 /*
@@ -82,19 +82,19 @@ bbm_engine_begin(Oid owner, int64 only, ErrorData **why_not)
 	BbmEngine  *engine = MemoryContextAllocZero(context, sizeof(BbmEngine));
 	ErrorData  *error;
 
-	engine->place = -1;
+	engine->permit = -1;
 	engine->owner = owner;
 	engine->only = only;
 	engine->context = context;
 	engine->step = AllocSetContextCreate(context, "bbm step", ALLOCSET_DEFAULT_SIZES);
 	for (int i = 0; i < lengthof(engine->job); i++)
 		engine->job[i] = AllocSetContextCreate(context, "bbm job", ALLOCSET_SMALL_SIZES);
-	error = bbm_txn_run(take_token, engine, false);
+	error = bbm_txn_run(acquire_worker_id, engine, false);
 	if (error)
 	{
 		*why_not = error;
-		if (engine->token != 0)
-			bbm_token_drop(engine->space, engine->token);
+		if (engine->worker_id != 0)
+			bbm_worker_id_release(engine->lock_class, engine->worker_id);
 		MemoryContextDelete(context);
 		return NULL;
 	}
@@ -120,11 +120,11 @@ forget_target(BbmEngine *engine, int64 id)
 
 /* Gives back the place that the last claim has taken, if any. */
 static void
-leave_place(BbmEngine *engine)
+release_permit(BbmEngine *engine)
 {
-	if (engine->place >= 0)
-		bbm_slot_lock_drop(engine->space, engine->place_of, engine->place);
-	engine->place = -1;
+	if (engine->permit >= 0)
+		bbm_permit_release(engine->lock_class, engine->permit_of, engine->permit);
+	engine->permit = -1;
 }
 
 /* Lets go of all it holds, also after an error.  Between transactions. */
@@ -134,20 +134,20 @@ bbm_engine_end(BbmEngine *engine)
 	ListCell   *cell;
 
 	bbm_txn_lock_timeout(-1);
-	bbm_watch_rest();
-	leave_place(engine);
+	bbm_lock_watch_pause();
+	release_permit(engine);
 	foreach(cell, engine->runnable)
-		bbm_contend(engine->space, ((BbmRunnable *) lfirst(cell))->id, false);
+		bbm_set_waiting_for_table(engine->lock_class, ((BbmRunnable *) lfirst(cell))->id, false);
 	while (engine->targets)
 		forget_target(engine, ((BbmTarget *) linitial(engine->targets))->migration->id);
-	bbm_token_drop(engine->space, engine->token);
+	bbm_worker_id_release(engine->lock_class, engine->worker_id);
 	bbm_slot_report(0, 0);
 	MemoryContextDelete(engine->context);
 }
 
 /* This process leaves while it waits for turns on tables: others keep them for it, until it is back. */
 void
-bbm_engine_keep_turns(const BbmEngine *engine, TimestampTz until)
+bbm_engine_keep_table_waits(const BbmEngine *engine, TimestampTz until)
 {
 	ListCell   *cell;
 
@@ -155,8 +155,8 @@ bbm_engine_keep_turns(const BbmEngine *engine, TimestampTz until)
 	{
 		int64		id = ((BbmRunnable *) lfirst(cell))->id;
 
-		if (bbm_contends(engine->space, id))
-			bbm_turn_keep(id, until);
+		if (bbm_is_waiting_for_table(engine->lock_class, id))
+			bbm_table_wait_keep(id, until);
 	}
 }
 
@@ -210,7 +210,7 @@ catch_up(void *arg)
 
 /* An error outside a batch: the migration fails with it, unless it passes by itself. */
 static Outcome
-fail_or_hold(BbmEngine *engine, const BbmMigration *migration, ErrorData *error)
+fail_or_wait(BbmEngine *engine, const BbmMigration *migration, ErrorData *error)
 {
 	int			step_code = bbm_failing_code;
 	ErrorData  *early;
@@ -241,7 +241,7 @@ typedef struct OpenArgs
 	int64		id;
 	BbmMigration *migration;	/* as read, once it is ours to run */
 	BbmTarget  *target;
-	BbmFirstLook look;			/* in the step's context */
+	BbmStart	look;			/* in the step's context */
 	bool		taken_up;
 } OpenArgs;
 
@@ -264,8 +264,8 @@ open_target(void *arg)
 	BbmMigration *migration = bbm_migration_by_id(args->id, args->engine->step);
 	MemoryContext old;
 
-	if (migration == NULL || migration->owner != args->engine->owner || migration->home == NULL ||
-		strcmp(migration->home, bbm_home()) != 0 ||
+	if (migration == NULL || migration->owner != args->engine->owner || migration->origin == NULL ||
+		strcmp(migration->origin, bbm_origin()) != 0 ||
 		(migration->status != BBM_ACTIVE && migration->status != BBM_RUNNING))
 		return;
 	/* before it counts as the migration's error: it waits for another owner of the tables */
@@ -277,7 +277,7 @@ open_target(void *arg)
 	if (!is_new(migration))
 		return;
 	old = MemoryContextSwitchTo(args->engine->step);
-	bbm_first_look(args->target, &args->look);
+	bbm_prepare_start(args->target, &args->look);
 	MemoryContextSwitchTo(old);
 }
 
@@ -295,7 +295,7 @@ take_up(void *arg)
 	args->taken_up = bbm_migration_lock(args->id, &status) &&
 		(now = bbm_migration_by_id(args->id, args->engine->step)) != NULL && is_new(now);
 	if (args->taken_up)
-		bbm_record_taken_up(args->target, &args->look);
+		bbm_record_started(args->target, &args->look);
 }
 
 /* The migration's target as of now, taken up; NULL with an outcome when there is none. */
@@ -318,7 +318,7 @@ target_for(BbmEngine *engine, int64 id, Outcome *outcome)
 	if (error)
 	{
 		if (args.migration)
-			*outcome = fail_or_hold(engine, args.migration, error);
+			*outcome = fail_or_wait(engine, args.migration, error);
 		else
 			/* its row could not be read, so that it has no name yet */
 			*outcome = held(engine, 0, NULL, error);
@@ -338,7 +338,7 @@ target_for(BbmEngine *engine, int64 id, Outcome *outcome)
 
 	error = bbm_txn_run(take_up, &args, false);
 	if (error)
-		*outcome = fail_or_hold(engine, args.migration, error);
+		*outcome = fail_or_wait(engine, args.migration, error);
 	else
 	{
 		if (args.taken_up)
@@ -393,7 +393,7 @@ finish_migration(BbmEngine *engine, BbmTarget *target, bool *left)
 	ErrorData  *error = bbm_txn_run(finish, &args, false);
 
 	if (error)
-		return fail_or_hold(engine, target->migration, error);
+		return fail_or_wait(engine, target->migration, error);
 	if (left && !args.ended)
 	{
 		*left = true;
@@ -404,7 +404,7 @@ finish_migration(BbmEngine *engine, BbmTarget *target, bool *left)
 		ereport(LOG, (errmsg("migration \"%s\" is finished", bbm_printable(target->migration->name))));
 	else
 		/* another pass: whoever has left for want of ranges may come again */
-		engine->raised = false;
+		engine->called_for_help = false;
 	forget_target(engine, engine->current);
 	bbm_state_changed();
 	return WORKED;
@@ -417,17 +417,17 @@ call_for_help(BbmEngine *engine)
 	int			wanted = 0;
 	ListCell   *cell;
 
-	if (engine->raised || engine->only != 0)
+	if (engine->called_for_help || engine->only != 0)
 		return;
-	engine->raised = true;
+	engine->called_for_help = true;
 	foreach(cell, engine->runnable)
 		wanted += ((BbmRunnable *) lfirst(cell))->workers;
-	bbm_demand_raise(MyDatabaseId, engine->owner, wanted);
+	bbm_request_workers(MyDatabaseId, engine->owner, wanted);
 }
 
 /* The migration waits for the server: with no place, no contention for its table, and read anew after. */
 static Outcome
-wait_for_pressure(BbmEngine *engine, BbmTarget *target)
+wait_until_throttled(BbmEngine *engine, BbmTarget *target)
 {
 	Outcome		outcome = {BBM_STEP_WAIT, engine->wait.due};
 	int64		id = target->migration->id;
@@ -436,7 +436,7 @@ wait_for_pressure(BbmEngine *engine, BbmTarget *target)
 		engine->cancelled = engine->wait.cancelled;
 	engine->held = true;
 	bbm_slot_wait_with(id, engine->wait.reason, engine->wait.due);
-	bbm_contend(engine->space, id, false);
+	bbm_set_waiting_for_table(engine->lock_class, id, false);
 	target->table_since = 0;
 	if (engine->wait.due > TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_KEEP_TARGET_MS))
 		forget_target(engine, id);
@@ -481,7 +481,7 @@ work_on(BbmEngine *engine, int64 id)
 	if (claim.target == NULL)
 		return outcome;
 	bbm_txn_lock_timeout(bbm_setting_int(claim.target->migration, BBM_LOCK_TIMEOUT));
-	if (bbm_pressure_holds(claim.target, true, &engine->wait))
+	if (bbm_is_throttled(claim.target, true, &engine->wait))
 	{
 		if (may_have_ended(engine, claim.target))
 		{
@@ -493,8 +493,8 @@ work_on(BbmEngine *engine, int64 id)
 				return outcome;
 		}
 		bbm_slot_wait_with(id, engine->wait.reason, engine->wait.due);
-		if (!nothing_else(engine) || !bbm_sit_out(engine, claim.target, true, BBM_KEEP_TARGET_MS))
-			return wait_for_pressure(engine, claim.target);
+		if (!nothing_else(engine) || !bbm_wait_for_throttle(engine, claim.target, true, BBM_KEEP_TARGET_MS))
+			return wait_until_throttled(engine, claim.target);
 	}
 	if (claim.target->hold_until > GetCurrentTimestamp())
 	{
@@ -504,17 +504,17 @@ work_on(BbmEngine *engine, int64 id)
 		outcome.due = claim.target->hold_until;
 		return outcome;
 	}
-	claim.token = engine->token;
+	claim.worker_id = engine->worker_id;
 	MemoryContextReset(engine->job[0]);
 	MemoryContextReset(engine->job[1]);
 	claim.context = engine->job[0];
 	error = bbm_txn_run(bbm_claim, &claim, false);
-	engine->place_of = id;
-	engine->place = claim.slot;
+	engine->permit_of = id;
+	engine->permit = claim.slot;
 	if (error || claim.result != BBM_CLAIM_JOB)
-		leave_place(engine);
+		release_permit(engine);
 	if (error)
-		return fail_or_hold(engine, claim.target->migration, error);
+		return fail_or_wait(engine, claim.target->migration, error);
 	bbm_trouble_over(id, engine->owner, claim.target->migration->name, false);
 	if (claim.idle_until != 0 || claim.result == BBM_CLAIM_JOB)
 		bbm_idle_until(id, claim.idle_until);
@@ -525,7 +525,7 @@ work_on(BbmEngine *engine, int64 id)
 			call_for_help(engine);
 			claim.target->has_worked = true;
 			goes_on = bbm_run_jobs(engine, &claim);
-			leave_place(engine);
+			release_permit(engine);
 			if (!goes_on)
 				forget_target(engine, id);
 			return WORKED;
@@ -565,7 +565,7 @@ read_runnable(void *arg)
 	BbmEngine  *engine = arg;
 
 	/* dropped and created again, it is another extension: our locks are in the old one's space */
-	if (bbm_space() == engine->space)
+	if (bbm_lock_class() == engine->lock_class)
 		engine->runnable = bbm_migrations_runnable(engine->owner, engine->context);
 }
 
@@ -581,11 +581,11 @@ refresh(BbmEngine *engine, TimestampTz *due)
 
 	/* what we contended for and do not come back to must not keep others waiting */
 	foreach(cell, engine->runnable)
-		bbm_contend(engine->space, ((BbmRunnable *) lfirst(cell))->id, false);
+		bbm_set_waiting_for_table(engine->lock_class, ((BbmRunnable *) lfirst(cell))->id, false);
 	list_free_deep(engine->runnable);
 	engine->runnable = NIL;
-	engine->raised = false;
-	engine->wakes = bbm_demand_wakes(MyDatabaseId, engine->owner);
+	engine->called_for_help = false;
+	engine->generation = bbm_request_generation(MyDatabaseId, engine->owner);
 	engine->slice_end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_SLICE_MS);
 	if (engine->only != 0)
 	{
@@ -622,7 +622,7 @@ fewest_others(const ListCell *a, const ListCell *b)
 	const BbmRunnable *x = lfirst(a);
 	const BbmRunnable *y = lfirst(b);
 
-	return x->others != y->others ? x->others - y->others : x->turn - y->turn;
+	return x->others != y->others ? x->others - y->others : x->position - y->position;
 }
 
 /* Those to try: the ones with the fewest other processes first, then in turn after the current one. */
@@ -646,7 +646,7 @@ order_of_trial(BbmEngine *engine)
 	{
 		BbmRunnable *runnable = list_nth(engine->runnable, (start + i) % n);
 
-		runnable->turn = i;
+		runnable->position = i;
 		order = lappend(order, runnable);
 	}
 	list_sort(order, fewest_others);
@@ -702,7 +702,7 @@ bbm_engine_step(BbmEngine *engine, TimestampTz *due)
 
 	MemoryContextReset(engine->step);
 	old = MemoryContextSwitchTo(engine->step);
-	bbm_token_keep(engine->space, engine->token);
+	bbm_worker_id_keep(engine->lock_class, engine->worker_id);
 	engine->cancelled = NULL;
 	engine->held = false;
 	*due = DT_NOEND;
@@ -710,7 +710,7 @@ bbm_engine_step(BbmEngine *engine, TimestampTz *due)
 	bbm_txn_lock_timeout(-1);
 	MemoryContextSwitchTo(old);
 	if (result != BBM_STEP_WORKED)
-		bbm_watch_rest();
+		bbm_lock_watch_pause();
 
 	/* what we had and let go of, a table say, is somebody else's to take now */
 	if (engine->worked && result != BBM_STEP_WORKED)

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef BBM_ENGINE_H
-#define BBM_ENGINE_H
+#ifndef BBM_SCHEDULER_H
+#define BBM_SCHEDULER_H
 
 #include "bbm.h"
 
@@ -19,8 +19,8 @@ typedef struct BbmEngine
 	Oid			owner;			/* whose migrations */
 	int64		only;			/* this one alone, or 0 */
 	int			max_attempts;	/* instead of what the migrations have; 0: theirs */
-	int32		token;			/* names the lock that says we live */
-	Oid			space;			/* the token's */
+	int32		worker_id;		/* names the lock that says we live */
+	Oid			lock_class;		/* the token's */
 	MemoryContext context;		/* lives as long as the engine */
 	MemoryContext step;			/* reset before each step */
 	MemoryContext job[2];		/* the bounds of the job at hand, and of the next */
@@ -28,11 +28,11 @@ typedef struct BbmEngine
 	List	   *runnable;		/* BbmRunnable, as last read */
 	int64		current;		/* id of the one at hand, or 0 */
 	TimestampTz slice_end;		/* when others get their turn */
-	uint64		wakes;			/* events seen before "runnable" was read */
-	int64		place_of;		/* the migration we hold a place of ... */
-	int			place;			/* ... and which, -1 none */
+	uint64		generation;		/* events seen before "runnable" was read */
+	int64		permit_of;		/* the migration we hold a place of ... */
+	int			permit;			/* ... and which, -1 none */
 	bool		worked;			/* the last step did something */
-	bool		raised;			/* others were called for help in this slice */
+	bool		called_for_help;			/* others were called for help in this slice */
 	bool		held;			/* the last step has met pressure ... */
 	BbmWait		wait;			/* ... which is this */
 	ErrorData  *cancelled;		/* a batch was cancelled; the foreground passes it on */
@@ -47,13 +47,13 @@ typedef enum BbmStepResult
 
 extern BbmEngine *bbm_engine_begin(Oid owner, int64 only, ErrorData **why_not);
 extern BbmStepResult bbm_engine_step(BbmEngine *engine, TimestampTz *due);
-extern void bbm_engine_keep_turns(const BbmEngine *engine, TimestampTz until);
+extern void bbm_engine_keep_table_waits(const BbmEngine *engine, TimestampTz until);
 extern bool bbm_engine_slice_over(const BbmEngine *engine);
 extern void bbm_engine_end(BbmEngine *engine);
 
 /* run.c */
 struct BbmClaim;
 extern bool bbm_run_jobs(BbmEngine *engine, struct BbmClaim *claim);
-extern bool bbm_sit_out(BbmEngine *engine, BbmTarget *target, bool may_help, int ms);
+extern bool bbm_wait_for_throttle(BbmEngine *engine, BbmTarget *target, bool may_help, int ms);
 
-#endif							/* BBM_ENGINE_H */
+#endif							/* BBM_SCHEDULER_H */

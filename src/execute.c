@@ -46,9 +46,10 @@
 
 /* Rows of the leaf, or of all leaves of the tree, that this transaction has changed so far. */
 static int64
-rows_changed(const BbmLeaf *leaf)
+rows_changed(const BbmPartition *partition)
 {
-	List	   *tables = leaf->whole_tree ? bbm_tree_leaves(leaf->relid) : list_make1_oid(leaf->relid);
+	List	   *tables = partition->as_one_table ? bbm_partitions_list(partition->relid) :
+		list_make1_oid(partition->relid);
 	int64		rows = 0;
 	ListCell   *cell;
 
@@ -116,18 +117,18 @@ rows_done(const BbmTarget *target)
 			bbm_failing_code = BBM_CODE_COLUMN;
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("a row that is done has another key, \"%s\", beyond its batch", bbm_key_words(&target->key)),
+					 errmsg("a row that is done has another key, \"%s\", beyond its batch", bbm_key_to_string(&target->key)),
 					 errdetail("A BEFORE trigger has changed it. A row whose key changes can move into another batch, and be done twice or not at all."),
 					 errhint("If that does no harm here, set allow_key_change of the migration, and start it again.")));
 		}
-		else if (target->strategy->sweeps)
+		else if (target->strategy->table_scans)
 		{
 			bbm_failing_code = BBM_CODE_SIGNATURE;
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("a row that is done still meets \"where\""),
 					 errdetail("%s tells by it which rows are to be done: %s", target->strategy->name,
-							   target->migration->where_clause),
+							   target->migration->filter),
 					 errhint("Write a condition that a row does not meet any more once it is done.")));
 		}
 	}
@@ -136,11 +137,11 @@ rows_done(const BbmTarget *target)
 
 /* Runs the job on a range; returns how many rows it says it has changed. */
 int64
-bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
+bbm_run_range(BbmTarget *target, BbmPartition *partition, const BbmRange *range, int size)
 {
 	bool		statement = target->form == BBM_JOB_STATEMENT || target->form == BBM_JOB_COMPOSED;
 	bool		by_statistics = !statement && !target->returns_count;
-	int64		before = by_statistics ? rows_changed(leaf) : 0;
+	int64		before = by_statistics ? rows_changed(partition) : 0;
 	int			level = bbm_job_settings(target->migration);
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = explain_error};
 	Datum		values[BBM_MAX_JOB_ARGS];
@@ -148,11 +149,12 @@ bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 	int			result;
 
 	/* what a statement over many partitions is thought to cost is not what a batch of it does */
-	if (leaf->whole_tree && target->form == BBM_JOB_COMPOSED)
+	if (partition->as_one_table && target->form == BBM_JOB_COMPOSED)
 		bbm_guc_set("jit", "off", true);
-	bbm_job_bind(target, leaf, range, size, values);
+	bbm_job_bind(target, partition, range, size, values);
 	error_context_stack = &callback;
-	result = bbm_plan_execute(target, leaf, values, target->strategy->one_at_a_time ? size : Max(range->key_count, 1));
+	result = bbm_plan_execute(target, partition, values, target->strategy->one_at_a_time ? size :
+							  Max(range->key_count, 1));
 	error_context_stack = callback.previous;
 	if (result < 0)
 		elog(ERROR, "could not run the job: %s", SPI_result_code_string(result));
@@ -168,7 +170,7 @@ bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
 	bbm_txn_fire_deferred();
 	bbm_txn_discard();
 	if (by_statistics)
-		rows = rows_changed(leaf) - before;
+		rows = rows_changed(partition) - before;
 	/* also undoes what the job has SET */
 	bbm_user_settings_end(level);
 	return bbm_row_count(rows);
@@ -180,21 +182,21 @@ bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size)
  * may take.  True when there is more.
  */
 static bool
-next_part(const BbmWork *work, BbmLeaf *leaf, BbmRange *part, int *batch_size)
+next_sub_batch(const BbmWork *work, BbmPartition *partition, BbmRange *part, int *batch_size)
 {
 	BbmJob	   *job = work->job;
 	BbmTarget  *target = work->target;
 	BbmRange	rest = {job->has_cursor ? job->cursor : job->min, job->max, job->key_count};
-	int			cut_down = bbm_size_of_part(0, job->part_size, target->part_size);
-	int			size = bbm_size_of_part(target->migration->sub_batch_size, cut_down, 0);
-	bool		by_number = (target->key.is_integer || target->strategy->sweeps) && !job->repairs;
+	int			cut_down = bbm_size_of_sub_batch(0, job->reduced_sub_batch_size, target->reduced_sub_batch_size);
+	int			size = bbm_size_of_sub_batch(target->migration->sub_batch_size, cut_down, 0);
+	bool		by_number = (target->key.is_integer || target->strategy->table_scans) && !job->repairs;
 
 	/* a function is told the size of the commit at hand */
 	*batch_size = size > 0 ? Min(size, bbm_job_size(target, job)) : bbm_job_size(target, job);
 	job->ran_size = target->strategy->one_at_a_time ? *batch_size : (int) Max(Min(rest.key_count, INT_MAX), 1);
 	/* a job of the user's does each row of its range, so a range is one key */
 	if (job->repairs)
-		size = target->form == BBM_JOB_COMPOSED ? bbm_size_of_part(size, bbm_job_size(target, job), 0) : 1;
+		size = target->form == BBM_JOB_COMPOSED ? bbm_size_of_sub_batch(size, bbm_job_size(target, job), 0) : 1;
 	if (target->strategy->one_at_a_time || (size <= 0 && !job->has_cursor))
 	{
 		*part = rest;
@@ -203,7 +205,7 @@ next_part(const BbmWork *work, BbmLeaf *leaf, BbmRange *part, int *batch_size)
 		return false;
 	}
 	size = size > 0 ? size : PG_INT32_MAX;
-	target->strategy->first_of(target, leaf, &rest, job->has_cursor, size, part);
+	target->strategy->first_sub_batch(target, partition, &rest, job->has_cursor, size, part);
 	job->ran_size = (int) Max(Min(part->key_count, INT_MAX), 1);
 	if (by_number)
 		return part->max.number < job->max.number;
@@ -225,26 +227,26 @@ still_running(const BbmWork *work)
 	BbmClaimState state;
 	bool		running;
 
-	bbm_lock_migration(bbm_space(), id);
+	bbm_lock_migration(bbm_lock_class(), id);
 	running = bbm_claim_state(id, &state) && state.status == BBM_RUNNING;
-	bbm_unlock_migration(bbm_space(), id);
+	bbm_unlock_migration(bbm_lock_class(), id);
 	return running;
 }
 
 /* The leaf the job is of, with its plan; NULL when that is not part of the table any more. */
-static BbmLeaf *
-leaf_of(const BbmWork *work)
+static BbmPartition *
+partition_of(const BbmWork *work)
 {
 	BbmTarget  *target = work->target;
 	const BbmJob *job = work->job;
-	bool		of_leaf = target->by_leaf && job->relation_name;
+	bool		of_partition = target->per_partition && job->relation_name;
 	/* cut before the table had a child, it is the table's own; in a later pass it is of all leaves */
-	BbmLeaf    *leaf = !of_leaf && job->pass > BBM_FIRST_PASS ? bbm_tree_open(target) :
-		bbm_leaf_open(target, of_leaf ? job->relation : target->relid);
+	BbmPartition *partition = !of_partition && job->pass > BBM_FIRST_PASS ? bbm_partitions_open_as_one(target) :
+		bbm_partition_open(target, of_partition ? job->relation : target->relid);
 
-	if (leaf == NULL && !of_leaf)
+	if (partition == NULL && !of_partition)
 		bbm_table_is_gone(target->migration->table_name);
-	return leaf;
+	return partition;
 }
 
 /*
@@ -257,7 +259,7 @@ adapt(BbmWork *work, bool more)
 {
 	BbmTarget  *target = work->target;
 	int			full = target->migration->sub_batch_size;
-	int			cut_down = bbm_size_of_part(0, work->job->part_size, target->part_size);
+	int			cut_down = bbm_size_of_sub_batch(0, work->job->reduced_sub_batch_size, target->reduced_sub_batch_size);
 	BbmSizeLimits limits;
 
 	work->ms += work->cost.ms;
@@ -265,7 +267,7 @@ adapt(BbmWork *work, bool more)
 	/* a job that has failed does not try a larger size again, which may cost it another attempt */
 	work->next_size = work->job->attempts > 1 ? cut_down :
 		bbm_size_after_success(cut_down, full > 0 ? full : Max(work->job->batch_size, 1));
-	if (more || !bbm_size_follows(target->migration) || work->job->splits || work->job->repairs ||
+	if (more || !bbm_size_follows(target->migration) || work->job->bisect || work->job->repairs ||
 		BBM_PASS_VERIFIES(work->job->pass))
 		return;
 	bbm_size_limits(target, &limits);
@@ -282,13 +284,13 @@ adapt(BbmWork *work, bool more)
  * and the next claim finds what the name means now.
  */
 static void
-check_still_named(const BbmTarget *target, const BbmLeaf *leaf)
+check_still_named(const BbmTarget *target, const BbmPartition *partition)
 {
-	if (bbm_target_is_named(target) && bbm_leaf_is_named(leaf))
+	if (bbm_target_is_named(target) && bbm_partition_is_named(partition))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("table %s was renamed while a batch ran", leaf->name),
+			 errmsg("table %s was renamed while a batch ran", partition->name),
 			 errdetail("The batch may have met another table of that name, and is undone.")));
 }
 
@@ -303,42 +305,42 @@ verify(BbmWork *work, BbmRange *part)
 	BbmJob	   *job = work->job;
 	bool		by_check;
 	bool		more = false;
-	BbmLeaf    *leaf;
+	BbmPartition *partition;
 	int			batch_size;
 
 	target->repairs = BBM_REPAIRS_NONE;
 	/* left over from before the migration was begun anew: nobody asks any more */
 	if (job->pass < target->migration->pass)
 		return false;
-	if (target->strategy->sweeps)
+	if (target->strategy->table_scans)
 	{
-		work->cost.rows = bbm_look_at_all(target, job->pass);
+		work->cost.rows = bbm_check_all(target, job->pass);
 		return false;
 	}
-	leaf = leaf_of(work);
-	work->skipped = leaf == NULL;
-	if (leaf == NULL)
+	partition = partition_of(work);
+	work->detached = partition == NULL;
+	if (partition == NULL)
 		return false;
 	by_check = bbm_verifies_by_check(target, job->pass);
 	if (!bbm_verifies_whole(target, job->pass))
-		more = next_part(work, leaf, part, &batch_size);
+		more = next_sub_batch(work, partition, part, &batch_size);
 	/* a range of numbers without a key may have got one since */
 	if (target->strategy->has_key && part->key_count == 0 && !target->key.is_integer)
 		return more;
 	PushActiveSnapshot(GetTransactionSnapshot());
-	work->cost.rows = bbm_verify_range(target, leaf, part, by_check);
+	work->cost.rows = bbm_verify_range(target, partition, part, by_check);
 	PopActiveSnapshot();
-	check_still_named(target, leaf);
+	check_still_named(target, partition);
 	return more;
 }
 
 /* Does a part of the job.  True when more is left. */
 static bool
-do_part(BbmWork *work, BbmRange *part)
+run_sub_batch(BbmWork *work, BbmRange *part)
 {
 	BbmTarget  *target = work->target;
 	const BbmJob *job = work->job;
-	BbmLeaf    *leaf;
+	BbmPartition *partition;
 	bool		more = false;
 	int			batch_size;
 
@@ -348,41 +350,41 @@ do_part(BbmWork *work, BbmRange *part)
 		return verify(work, part);
 	target->repairs = !job->repairs ? BBM_REPAIRS_NONE :
 		bbm_verifies_by_check(target, job->pass - 1) ? BBM_REPAIRS_CHECK : BBM_REPAIRS_FILTER;
-	leaf = leaf_of(work);
-	if (leaf == NULL)
+	partition = partition_of(work);
+	if (partition == NULL)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " has nothing to do, as table %s is not part of \"%s\" any more",
 						bbm_printable(target->migration->name), job->id, bbm_printable(job->relation_name),
 						bbm_printable(target->migration->table_name))));
-	else if (job->splits)
-		work->cost.rows = bbm_split(target, leaf, job);
+	else if (job->bisect)
+		work->cost.rows = bbm_bisect(target, partition, job);
 	else
 	{
-		more = next_part(work, leaf, part, &batch_size);
+		more = next_sub_batch(work, partition, part, &batch_size);
 		work->keys += part->key_count;
 		/* a range without a key may have got one since */
 		if (part->key_count > 0 || (target->key.is_integer && !job->repairs))
-			work->cost.rows = bbm_run_range(target, leaf, part, batch_size);
+			work->cost.rows = bbm_run_range(target, partition, part, batch_size);
 		if (target->strategy->after_batch)
-			target->strategy->after_batch(target, leaf);
+			target->strategy->after_batch(target, partition);
 	}
-	work->skipped = leaf == NULL;
-	if (leaf)
-		check_still_named(target, leaf);
+	work->detached = partition == NULL;
+	if (partition)
+		check_still_named(target, partition);
 	return more;
 }
 
 /* The same, measured; the size of what follows goes by it. */
 static bool
-do_part_measured(BbmWork *work, BbmRange *part)
+run_sub_batch_measured(BbmWork *work, BbmRange *part)
 {
 	double		start = bbm_clock_ms();
 	int64		wal = pgWalUsage.wal_bytes;
-	bool		more = do_part(work, part);
+	bool		more = run_sub_batch(work, part);
 
 	bbm_lockset_end();
 	/* done: what is left takes no longer than to undo it */
-	bbm_watch_end();
+	bbm_lock_watch_end();
 	work->cost.ms = bbm_clock_ms() - start;
 	work->cost.wal = pgWalUsage.wal_bytes - wal;
 	adapt(work, more);
@@ -400,7 +402,7 @@ is_current(const BbmWork *work)
 {
 	BbmTarget  *target = work->target;
 	const BbmJob *job = work->job;
-	Oid			relid = target->by_leaf && job->relation_name ? job->relation : target->relid;
+	Oid			relid = target->per_partition && job->relation_name ? job->relation : target->relid;
 
 	if (BBM_PASS_VERIFIES(job->pass))
 		LockRelationOid(relid, BBM_READ_LOCK);
@@ -430,7 +432,7 @@ static int
 time_limit(const BbmWork *work)
 {
 	int			limit = bbm_setting_int(work->target->migration, BBM_MAX_BATCH_TIME);
-	int			times = Min(work->job->stuck / BBM_STUCK_BY_ITSELF, BBM_MOST_DOUBLINGS);
+	int			times = Min(work->job->stuck / BBM_NO_PROGRESS_BY_ITSELF, BBM_MOST_DOUBLINGS);
 
 	if (!bbm_verifies_whole(work->target, work->job->pass))
 		return limit;
@@ -445,7 +447,7 @@ bbm_work(void *arg)
 	bool		more;
 
 	work->job->ran_size = 0;
-	bbm_watch_begin(bbm_setting_int(work->target->migration, BBM_MAX_BLOCKING_TIME), time_limit(work));
+	bbm_lock_watch_begin(bbm_setting_int(work->target->migration, BBM_MAX_BLOCKING_TIME), time_limit(work));
 	if (!bbm_job_lock(work->job))
 	{
 		work->result = BBM_WORK_LOST;
@@ -457,21 +459,21 @@ bbm_work(void *arg)
 		work->result = BBM_WORK_PAUSED;
 		if (!still_running(work))
 			return;
-		if (work->job->has_cursor && bbm_turn_is_over(work->target))
+		if (work->job->has_cursor && bbm_slice_is_over(work->target))
 		{
-			work->result = BBM_WORK_TURN_OVER;
+			work->result = BBM_WORK_SLICE_OVER;
 			return;
 		}
-		work->result = BBM_WORK_PART;
+		work->result = BBM_WORK_SUB_BATCH;
 	}
 	if (!is_current(work))
 	{
 		work->result = BBM_WORK_STALE;
 		return;
 	}
-	work->skipped = false;
+	work->detached = false;
 	bbm_outside_begin();
-	more = do_part_measured(work, &part);
+	more = run_sub_batch_measured(work, &part);
 	work->outside = bbm_outside_end();
 	/* what was done elsewhere stays done when this server crashes, and so must the record of it */
 	if (work->outside)
@@ -483,7 +485,7 @@ bbm_work(void *arg)
 	}
 	if (!more)
 	{
-		bbm_job_finish(work->job, &work->cost, work->skipped);
+		bbm_job_finish(work->job, &work->cost, work->detached);
 		work->result = BBM_WORK_FINISHED;
 		/* such a commit may take its time, and with a claim in it a pause would wait for it */
 		if (!work->outside && work->may_go_on(work->arg))
@@ -493,7 +495,7 @@ bbm_work(void *arg)
 	{
 		bbm_job_progress(work->job, &part.max, work->next_size, &work->cost);
 		work->next_cursor = keep_cursor(work, &part.max);
-		work->result = BBM_WORK_PART;
+		work->result = BBM_WORK_SUB_BATCH;
 	}
 }
 
@@ -510,18 +512,18 @@ bbm_work_whole(BbmWork *work)
 	BbmRange	part;
 	bool		more = true;
 
-	work->skipped = false;
+	work->detached = false;
 	bbm_outside_begin();
 	while (more)
 	{
-		bbm_watch_begin(bbm_setting_int(work->target->migration, BBM_MAX_BLOCKING_TIME),
-						bbm_setting_int(work->target->migration, BBM_MAX_BATCH_TIME));
+		bbm_lock_watch_begin(bbm_setting_int(work->target->migration, BBM_MAX_BLOCKING_TIME),
+							 bbm_setting_int(work->target->migration, BBM_MAX_BATCH_TIME));
 		if (!bbm_job_lock(job) || !is_current(work))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_IN_USE),
 					 errmsg("table \"%s\" was changed meanwhile", work->target->migration->table_name),
 					 errhint("Try again.")));
-		more = do_part_measured(work, &part);
+		more = run_sub_batch_measured(work, &part);
 		rows = bbm_add_counts(rows, work->cost.rows);
 		if (!more)
 			break;
@@ -530,6 +532,6 @@ bbm_work_whole(BbmWork *work)
 		job->has_cursor = true;
 	}
 	work->outside = bbm_outside_end();
-	bbm_job_finish(job, &work->cost, work->skipped);
+	bbm_job_finish(job, &work->cost, work->detached);
 	return rows;
 }

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef BBM_EXECUTE_H
-#define BBM_EXECUTE_H
+#ifndef BBM_BATCH_H
+#define BBM_BATCH_H
 
 #include "claim.h"
 #include "strategy.h"
@@ -14,11 +14,11 @@
 typedef enum BbmWorkResult
 {
 	BBM_WORK_FINISHED,			/* the job is finished */
-	BBM_WORK_PART,				/* a sub-batch is; the job's cursor has moved */
+	BBM_WORK_SUB_BATCH,			/* a sub-batch is; the job's cursor has moved */
 	BBM_WORK_LOST,				/* somebody else has the job now */
 	BBM_WORK_STALE,				/* the table is not what the target was resolved for; give it back */
 	BBM_WORK_PAUSED,			/* the migration is not to run any more */
-	BBM_WORK_TURN_OVER			/* the rest of the job is for later: another migration waits for the table */
+	BBM_WORK_SLICE_OVER			/* the rest of the job is for later: another migration waits for the table */
 } BbmWorkResult;
 
 typedef struct BbmWork
@@ -26,7 +26,7 @@ typedef struct BbmWork
 	BbmTarget  *target;			/* in */
 	BbmJob	   *job;
 	MemoryContext context;		/* where the job's bounds live */
-	const char *words;			/* migration and job, for messages, once there was one */
+	const char *string;			/* migration and job, for messages, once there was one */
 	bool		waited;			/* since the claim, so the migration may have been paused */
 	BbmClaim   *next;			/* to be claimed along with the record ... */
 	bool		(*may_go_on) (const void *arg); /* ... if this says so by then */
@@ -35,7 +35,7 @@ typedef struct BbmWork
 	BbmBound	next_cursor;	/* what a part has reached; lives as the job does */
 	int			next_size;		/* of the next part, when cut down; 0 not */
 	BbmCost		cost;			/* of the last part */
-	bool		skipped;		/* its leaf is not part of the table */
+	bool		detached;		/* its leaf is not part of the table */
 	bool		outside;		/* what was done may have reached outside of this server */
 	int64		keys;			/* of all parts so far ... */
 	double		ms;				/* ... and what they have cost */
@@ -45,6 +45,6 @@ typedef struct BbmWork
 /* A BbmTxnFn with a BbmWork. */
 extern void bbm_work(void *arg);
 extern int64 bbm_work_whole(BbmWork *work);
-extern int64 bbm_run_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, int size);
+extern int64 bbm_run_range(BbmTarget *target, BbmPartition *partition, const BbmRange *range, int size);
 
-#endif							/* BBM_EXECUTE_H */
+#endif							/* BBM_BATCH_H */

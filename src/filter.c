@@ -84,7 +84,7 @@ is_not_null(Oid relid, AttrNumber attnum)
 	ListCell   *cell;
 
 	/* a partition that comes later has what the root has */
-	foreach(cell, list_concat_unique_oid(list_make1_oid(relid), bbm_tree_leaves(relid)))
+	foreach(cell, list_concat_unique_oid(list_make1_oid(relid), bbm_partitions_list(relid)))
 	{
 		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);
 		AttrNumber	there = rel ? get_attnum(lfirst_oid(cell), name) : InvalidAttrNumber;

@@ -45,7 +45,7 @@
 /* A look that could not be taken is tried again at the next tick. */
 #define BBM_TICK_MS 20
 /* Two looks are this far apart at most, well under the deadlock_timeout of others. */
-#define BBM_LOOK_MS 100
+#define BBM_POLL_MS 100
 
 static TimeoutId ticker = MAX_TIMEOUTS;
 
@@ -54,7 +54,7 @@ static volatile sig_atomic_t watching = false;
 static volatile sig_atomic_t yielding = false;	/* a transaction of ours, batch or not, is open */
 static bool ticks_for_batches = false;	/* the timer stays on from one batch to the next */
 static volatile TimestampTz begun;
-static volatile TimestampTz next_look;
+static volatile TimestampTz next_poll;
 static volatile int max_blocking_time;	/* ms, 0 off */
 static volatile int max_batch_time;
 
@@ -72,11 +72,11 @@ typedef struct Look
 
 /* Caller holds the partition's LWLock. */
 static bool
-has_token(PGPROC *proc, int partition)
+has_worker_id(PGPROC *proc, int partition)
 {
 	for (PROCLOCK *held = bbm_next_of_proc(proc, partition, NULL); held; held = bbm_next_of_proc(proc, partition, held))
 	{
-		if (bbm_lock_is_token(&held->tag.myLock->tag))
+		if (bbm_lock_is_worker_id(&held->tag.myLock->tag))
 			return true;
 	}
 	return false;
@@ -90,7 +90,7 @@ static bool
 is_ours(Look *look, PGPROC *waiter, int partition)
 {
 	PGPROC	   *proc = waiter->lockGroupLeader ? waiter->lockGroupLeader : waiter;
-	bool		ours = proc == MyProc || has_token(proc, partition);
+	bool		ours = proc == MyProc || has_worker_id(proc, partition);
 
 	for (int i = 0; i < NUM_LOCK_PARTITIONS && !ours; i++)
 	{
@@ -104,7 +104,7 @@ is_ours(Look *look, PGPROC *waiter, int partition)
 			look->complete = false;
 			return true;
 		}
-		ours = has_token(proc, i);
+		ours = has_worker_id(proc, i);
 		LWLockRelease(lwlock);
 	}
 	return ours;
@@ -117,7 +117,7 @@ is_ours(Look *look, PGPROC *waiter, int partition)
  * unlock.  Caller holds the LWLock of the lock's partition.
  */
 static void
-look_at_lock(Look *look, PROCLOCK *mine, int partition)
+check_lock(Look *look, PROCLOCK *mine, int partition)
 {
 	LOCK	   *lock = mine->tag.myLock;
 	const LOCKMASK *conflicts = GetLocksMethodTable(lock)->conflictTab;
@@ -144,7 +144,7 @@ look_at_lock(Look *look, PROCLOCK *mine, int partition)
 }
 
 static void
-look_around(Look *look)
+discover(Look *look)
 {
 	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
 	{
@@ -158,14 +158,14 @@ look_around(Look *look)
 		for (PROCLOCK *mine = bbm_next_of_proc(MyProc, i, NULL); mine; mine = bbm_next_of_proc(MyProc, i, mine))
 		{
 			if (mine->holdMask != 0 && mine->tag.myLock->waitMask != 0)
-				look_at_lock(look, mine, i);
+				check_lock(look, mine, i);
 		}
 		LWLockRelease(lwlock);
 	}
 }
 
 static void
-stop_batch(BbmStop why)
+stop_batch(BbmLockWatchStop why)
 {
 	stop = why;
 	InterruptPending = true;
@@ -174,9 +174,9 @@ stop_batch(BbmStop why)
 
 /* Two looks are this far apart. */
 static int
-look_interval(void)
+discovery_interval(void)
 {
-	return watching && max_blocking_time > 0 ? Max(Min(max_blocking_time / 10, BBM_LOOK_MS), 1) : BBM_LOOK_MS;
+	return watching && max_blocking_time > 0 ? Max(Min(max_blocking_time / 10, BBM_POLL_MS), 1) : BBM_POLL_MS;
 }
 
 /* In a signal handler: see the notes above. */
@@ -196,12 +196,12 @@ tick(void)
 	/* the timer's own handler holds interrupts off once */
 	if (InterruptHoldoffCount > 1 || CritSectionCount > 0)
 		return;
-	bbm_blockers_look();
-	if (look.now < next_look)
+	bbm_blockers_poll();
+	if (look.now < next_poll)
 		return;
-	look_around(&look);
+	discover(&look);
 	if (look.complete)
-		next_look = TimestampTzPlusMilliseconds(look.now, look_interval());
+		next_poll = TimestampTzPlusMilliseconds(look.now, discovery_interval());
 	if (look.too_long && watching)
 		stop_batch(BBM_STOP_BLOCKING);
 
@@ -234,7 +234,7 @@ void
 bbm_yield_begin(void)
 {
 	if (!watching)
-		next_look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_LOOK_MS);
+		next_poll = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_POLL_MS);
 	if (!yielding)
 		bbm_blockers_begin();
 	yielding = true;
@@ -251,20 +251,20 @@ bbm_yield_end(void)
 }
 
 /*
- * A batch begins: from here to bbm_watch_end it may be cancelled for being in
+ * A batch begins: from here to bbm_lock_watch_end it may be cancelled for being in
  * the way: for letting others wait longer, or taking longer itself, than so many
  * milliseconds, of which 0 is no limit.  At the beginning of its transaction,
  * before it locks anything.
  */
 void
-bbm_watch_begin(int blocking_limit, int batch_limit)
+bbm_lock_watch_begin(int blocking_limit, int batch_limit)
 {
 	max_blocking_time = blocking_limit;
 	max_batch_time = batch_limit;
 	stop = BBM_STOP_NONE;
 	begun = GetCurrentTimestamp();
 	watching = true;
-	next_look = TimestampTzPlusMilliseconds(begun, look_interval());
+	next_poll = TimestampTzPlusMilliseconds(begun, discovery_interval());
 	/* it ticks on from one batch to the next */
 	ticks_for_batches = true;
 	start_ticking();
@@ -272,7 +272,7 @@ bbm_watch_begin(int blocking_limit, int batch_limit)
 
 /* Is a batch in flight in this process? */
 bool
-bbm_watch_is_on(void)
+bbm_lock_watch_is_on(void)
 {
 	return watching;
 }
@@ -284,7 +284,7 @@ bbm_watch_is_on(void)
  * lost with it.  May be called again.
  */
 void
-bbm_watch_end(void)
+bbm_lock_watch_end(void)
 {
 	watching = false;
 	if (stop != BBM_STOP_NONE)
@@ -292,20 +292,20 @@ bbm_watch_end(void)
 }
 
 /* Whether the last batch was stopped, and why; once. */
-BbmStop
-bbm_watch_outcome(void)
+BbmLockWatchStop
+bbm_lock_watch_outcome(void)
 {
-	BbmStop		why;
+	BbmLockWatchStop why;
 
-	bbm_watch_end();
-	why = (BbmStop) stop;
+	bbm_lock_watch_end();
+	why = (BbmLockWatchStop) stop;
 	stop = BBM_STOP_NONE;
 	return why;
 }
 
 /* No batch follows at once: whoever waits now must not be woken by ticks. */
 void
-bbm_watch_rest(void)
+bbm_lock_watch_pause(void)
 {
 	watching = ticks_for_batches = false;
 	if (!yielding && ticker != MAX_TIMEOUTS && get_timeout_active(ticker))

@@ -5,25 +5,25 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef BBM_GIVEWAY_H
-#define BBM_GIVEWAY_H
+#ifndef BBM_LOCK_WATCH_H
+#define BBM_LOCK_WATCH_H
 
 #include "bbm.h"
 
 /* Why a batch was stopped by its own process. */
-typedef enum BbmStop
+typedef enum BbmLockWatchStop
 {
 	BBM_STOP_NONE,
 	BBM_STOP_BLOCKING,			/* others waited too long for its locks */
 	BBM_STOP_TIME				/* it took too long itself */
-} BbmStop;
+} BbmLockWatchStop;
 
 extern void bbm_yield_begin(void);
 extern void bbm_yield_end(void);
-extern void bbm_watch_begin(int blocking_limit, int batch_limit);
-extern bool bbm_watch_is_on(void);
-extern void bbm_watch_end(void);
-extern BbmStop bbm_watch_outcome(void);
-extern void bbm_watch_rest(void);
+extern void bbm_lock_watch_begin(int blocking_limit, int batch_limit);
+extern bool bbm_lock_watch_is_on(void);
+extern void bbm_lock_watch_end(void);
+extern BbmLockWatchStop bbm_lock_watch_outcome(void);
+extern void bbm_lock_watch_pause(void);
 
-#endif							/* BBM_GIVEWAY_H */
+#endif							/* BBM_LOCK_WATCH_H */

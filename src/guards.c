@@ -208,7 +208,7 @@ check_parts(Row row)
 	if (operation && (strcmp(operation, "update") == 0) == is_null(row, "set_clause"))
 		out_of_range(row, "set_clause", "An update sets something, a delete nothing.",
 					 "Use bbm_update or bbm_delete.");
-	if (DatumGetBool(get(row, "verify", &isnull)) && is_null(row, "where_clause") && is_null(row, "check_clause"))
+	if (DatumGetBool(get(row, "verify", &isnull)) && is_null(row, "filter") && is_null(row, "row_check"))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("nothing tells how rows should be"),
@@ -368,7 +368,7 @@ refresh_owner(Row *row)
 static void
 restore(Row *row)
 {
-	char	   *home = get_text(*row, "home");
+	char	   *origin = get_text(*row, "origin");
 
 	/* zero and less have a meaning of their own in places */
 	if (get_int(*row, "id") <= 0)
@@ -382,8 +382,8 @@ restore(Row *row)
 	 * Even loaded into the same database it is a copy: what it works on may
 	 * still be loading.  OIDs of elsewhere say nothing here.
 	 */
-	if (strncmp(home, "copy of ", 8) != 0)
-		set(row, "home", CStringGetTextDatum(psprintf("copy of %s", home)), false);
+	if (strncmp(origin, "copy of ", 8) != 0)
+		set(row, "origin", CStringGetTextDatum(psprintf("copy of %s", origin)), false);
 	set(row, "table_oid", (Datum) 0, true);
 }
 
@@ -391,7 +391,7 @@ static Datum
 guard_insert(Relation rel, Row row)
 {
 	check_row(row);
-	if (!is_null(row, "home") && bbm_may_restore())
+	if (!is_null(row, "origin") && bbm_may_restore())
 	{
 		restore(&row);
 		return PointerGetDatum(row.tuple);
@@ -400,25 +400,25 @@ guard_insert(Relation rel, Row row)
 	row.tuple = bbm_columns_insert(rel, row.tuple);
 	set_owner(&row, InvalidOid, false);
 	check_limits(row);
-	set(&row, "home", CStringGetTextDatum(bbm_home()), false);
+	set(&row, "origin", CStringGetTextDatum(bbm_origin()), false);
 	return PointerGetDatum(row.tuple);
 }
 
 static bool
-at_home(Row row)
+at_origin(Row row)
 {
-	char	   *home = get_text(row, "home");
+	char	   *origin = get_text(row, "origin");
 
-	return home != NULL && strcmp(home, bbm_home()) == 0;
+	return origin != NULL && strcmp(origin, bbm_origin()) == 0;
 }
 
 /* Did its row come with a dump?  Else it is in a copy of the database's files, where OIDs are its original's. */
 static bool
 is_loaded(Row row)
 {
-	char	   *home = get_text(row, "home");
+	char	   *origin = get_text(row, "origin");
 
-	return home != NULL && strncmp(home, "copy of ", 8) == 0;
+	return origin != NULL && strncmp(origin, "copy of ", 8) == 0;
 }
 
 /* Another pass that works, and a number left out before it (see pass.c). */
@@ -449,16 +449,16 @@ verify_anew(Row *row)
 
 /* Started here, which makes a copy a migration of this database. */
 static void
-settle_here(Row *row)
+start_here(Row *row)
 {
-	if (!at_home(*row))
+	if (!at_origin(*row))
 	{
-		bool		foreign = !is_null(*row, "home");
+		bool		foreign = !is_null(*row, "origin");
 
 		/* a table of another database; the one that has its name here is what goes on */
 		if (is_loaded(*row))
 			set(row, "table_oid", (Datum) 0, true);
-		set(row, "home", CStringGetTextDatum(bbm_home()), false);
+		set(row, "origin", CStringGetTextDatum(bbm_origin()), false);
 		/* another cluster's OIDs say nothing here */
 		if (foreign)
 		{
@@ -466,7 +466,7 @@ settle_here(Row *row)
 
 			set_owner(row, (Oid) get_int(*row, "owner_oid"), false);
 			/* nor do its blocks: what is not done there is found by a pass from the start */
-			if (strategy && strategy->sweeps && !is_null(*row, "started_at"))
+			if (strategy && strategy->table_scans && !is_null(*row, "started_at"))
 				work_anew(row);
 		}
 	}
@@ -493,7 +493,7 @@ guard_status(Row old, Row *new)
 {
 	BbmStatus	from = (BbmStatus) get_int(old, "status");
 	int			to = (int) get_int(*new, "status");
-	bool		copy = !is_null(old, "home") && !at_home(old);
+	bool		copy = !is_null(old, "origin") && !at_origin(old);
 	char	   *name = get_text(*new, "name");
 
 	if (is_null(*new, "status"))
@@ -502,7 +502,7 @@ guard_status(Row old, Row *new)
 	/* a copy was never started here, whatever its status says */
 	if (copy && to == BBM_ACTIVE && from != BBM_FINISHED)
 	{
-		settle_here(new);
+		start_here(new);
 		clear_error(new);
 		return;
 	}
@@ -530,7 +530,7 @@ guard_status(Row old, Row *new)
 			{
 				if (BBM_PASS_VERIFIES((int32) get_int(*new, "pass")) && !is_null(*new, "failure_error_code"))
 					verify_anew(new);
-				settle_here(new);
+				start_here(new);
 				clear_error(new);
 			}
 			break;
@@ -571,7 +571,7 @@ static void
 keep_what_is_begun(Row old, Row new)
 {
 	static const char *const columns[] = {
-		"where_clause", "set_clause", "operation", "min_key", "key_order", "column_name"
+		"filter", "set_clause", "operation", "min_key", "key_order", "column_name"
 	};
 
 	if (is_null(old, "started_at"))
@@ -643,7 +643,7 @@ guard_update(Relation rel, Row old, Row new)
 	keep_found(old, &new);
 	if (is_null(new, "owner") || !same_text(get_text(new, "owner"), get_text(old, "owner")))
 		set_owner(&new, owner, false);
-	else if (at_home(old))
+	else if (at_origin(old))
 		refresh_owner(&new);
 
 	guard_status(old, &new);
@@ -655,7 +655,7 @@ guard_update(Relation rel, Row old, Row new)
 	else
 		set(&new, "updated_at", TimestampTzGetDatum(get_int(old, "updated_at")), is_null(old, "updated_at"));
 
-	bbm_lock_migration(bbm_space(), get_int(new, "id"));
+	bbm_lock_migration(bbm_lock_class(), get_int(new, "id"));
 	return PointerGetDatum(new.tuple);
 }
 
@@ -701,10 +701,10 @@ bbm_migration_guard(PG_FUNCTION_ARGS)
 		 * No claim adds a job from here on.  The DELETE waits for a batch in
 		 * flight, which is to make way.
 		 */
-		bbm_lock_migration(bbm_space(), get_int(old, "id"));
+		bbm_lock_migration(bbm_lock_class(), get_int(old, "id"));
 		SPI_connect();
 		(void) bbm_cancel_running(get_int(old, "id"));
-		bbm_parts_forget(get_int(old, "id"));
+		bbm_partitions_forget(get_int(old, "id"));
 		bbm_errors_forget(get_int(old, "id"));
 		SPI_finish();
 		return PointerGetDatum(old.tuple);
@@ -774,11 +774,11 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 		bbm_hold_forget(get_int(now, "id"));
 		bbm_trouble_forget(get_int(now, "id"));
 		/* a dump brings its own events along, and what else there is of it */
-		if (is_null(now, "home") || at_home(now))
+		if (is_null(now, "origin") || at_origin(now))
 		{
 			/* nobody's, if there are any; they would tell it where to go on */
 			bbm_jobs_forget(get_int(now, "id"));
-			bbm_parts_forget(get_int(now, "id"));
+			bbm_partitions_forget(get_int(now, "id"));
 			bbm_errors_forget(get_int(now, "id"));
 			tell_event(now, "created");
 		}
@@ -790,13 +790,13 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 
 		now.tuple = data->tg_newtuple;
 		to = get_int(now, "status");
-		if (from != to || (at_home(now) && !at_home(old)))
+		if (from != to || (at_origin(now) && !at_origin(old)))
 			tell_event(now, event_word((BbmStatus) to));
 		else if (!bbm_engine_writes() && is_changed(old, now))
 			tell_event(now, "altered");
 		/* a copy that is started here */
-		if (at_home(now) && !is_null(old, "home") && !at_home(old))
-			bbm_parts_settle(get_int(now, "id"), is_loaded(old));
+		if (at_origin(now) && !is_null(old, "origin") && !at_origin(old))
+			bbm_partitions_settle(get_int(now, "id"), is_loaded(old));
 		/* its verification has failed: see verify_anew */
 		if (get_int(now, "pass") == get_int(old, "pass") + 1 && !bbm_engine_writes())
 			bbm_jobs_repair(get_int(now, "id"), (int) get_int(old, "pass"), (int) get_int(now, "pass"));
@@ -806,7 +806,7 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 	}
 	SPI_finish();
 
-	if (!TRIGGER_FIRED_BY_DELETE(data->tg_event) && at_home(now) &&
+	if (!TRIGGER_FIRED_BY_DELETE(data->tg_event) && at_origin(now) &&
 		(get_int(now, "status") == BBM_ACTIVE || get_int(now, "status") == BBM_RUNNING) &&
 		!bbm_engine_writes())
 		bbm_wake_at_commit((Oid) get_int(now, "owner_oid"));
@@ -826,7 +826,7 @@ static void
 check_counts(Row row)
 {
 	static const char *const counts[] = {
-		"attempts", "claim_no", "key_count", "row_count", "wal_bytes", "merged_jobs", "given_back", "part_size", "stuck"
+		"attempts", "claim_epoch", "key_count", "row_count", "wal_bytes", "merged_jobs", "requeued", "reduced_sub_batch_size", "no_progress"
 	};
 	/* in milliseconds; more than anybody has */
 	const double longest = 1e15;
@@ -868,7 +868,7 @@ static bool
 may_come_first(Row row)
 {
 	return bbm_may_restore() &&
-		(get_int(row, "claim_no") > 0 || get_int(row, "id") < 0);
+		(get_int(row, "claim_epoch") > 0 || get_int(row, "id") < 0);
 }
 
 /* BEFORE INSERT OR UPDATE OR DELETE ON batched_background_migration_jobs FOR EACH ROW */
@@ -902,8 +902,8 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 					 errhint("Define a migration for the range instead.")));
 		/* who runs it is the worker's to say, and processes are signalled by it */
 		set(&new, "worker_pid", Int32GetDatum((int) get_int(row, "worker_pid")), is_null(row, "worker_pid"));
-		set(&new, "worker_token", Int32GetDatum((int) get_int(row, "worker_token")), is_null(row, "worker_token"));
-		set(&new, "claim_no", Int32GetDatum((int) get_int(row, "claim_no")), false);
+		set(&new, "worker_id", Int32GetDatum((int) get_int(row, "worker_id")), is_null(row, "worker_id"));
+		set(&new, "claim_epoch", Int32GetDatum((int) get_int(row, "claim_epoch")), false);
 		check_counts(new);
 		set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
 		changed = new.tuple;
@@ -913,7 +913,7 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 	SPI_connect();
 	migration = bbm_migration_by_id(get_int(row, "batched_background_migration_id"), CurrentMemoryContext);
 	/* a dump loads the jobs of a copy; DELETE of a migration takes its jobs along */
-	copy = migration && migration->home && strcmp(migration->home, bbm_home()) != 0;
+	copy = migration && migration->origin && strcmp(migration->origin, bbm_origin()) != 0;
 	if (migration && !(insert && copy && bbm_may_restore()))
 		bbm_check_owner(migration->owner, migration->name);
 	if (migration == NULL && insert && !may_come_first(row))
@@ -936,7 +936,7 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 		bbm_check_job_columns(data->tg_relation, row.tuple, changed);
 	/* a range that nobody has done is no longer known by its job */
 	if (migration && !insert)
-		bbm_part_unclean(migration->id, InvalidOid);
+		bbm_partition_unclean(migration->id, InvalidOid);
 	SPI_finish();
 	if (insert)
 		return PointerGetDatum(bbm_columns_restore_job(data->tg_relation, data->tg_trigtuple));
@@ -967,7 +967,7 @@ bbm_truncate_guard(PG_FUNCTION_ARGS)
 	/* what was cut is forgotten, and no migration leaves its jobs behind */
 	if (RelationGetRelid(data->tg_relation) == bbm_catalog()->migrations)
 		bbm_jobs_forget(0);
-	bbm_parts_forget(0);
+	bbm_partitions_forget(0);
 	bbm_errors_forget(0);
 	SPI_finish();
 	return PointerGetDatum(NULL);

@@ -21,15 +21,15 @@
 #include "shmem.h"
 
 /* Who has not looked for so long whether it is its turn has not been waiting for it. */
-#define BBM_TURN_FORGOTTEN_MS (60 * 1000)
+#define BBM_TABLE_WAIT_FORGOTTEN_MS (60 * 1000)
 
 /* A worker may be this late for its next look. */
 #define BBM_LATE_MS (10 * 1000)
 
-static BbmHolds *own = NULL;
+static BbmWaitStates *own = NULL;
 
-BbmHolds *
-bbm_holds_lock(void)
+BbmWaitStates *
+bbm_wait_states_lock(void)
 {
 	if (bbm_shared)
 	{
@@ -37,25 +37,25 @@ bbm_holds_lock(void)
 		return &bbm_shared->holds;
 	}
 	if (own == NULL)
-		own = MemoryContextAllocZero(TopMemoryContext, sizeof(BbmHolds));
+		own = MemoryContextAllocZero(TopMemoryContext, sizeof(BbmWaitStates));
 	return own;
 }
 
 void
-bbm_holds_unlock(void)
+bbm_wait_states_unlock(void)
 {
 	if (bbm_shared)
 		LWLockRelease(bbm_shared->lock);
 }
 
-BbmHold *
-bbm_hold_find(BbmHolds *holds, int64 migration_id, TimestampTz now)
+BbmWaitState *
+bbm_wait_state_find(BbmWaitStates *holds, int64 migration_id, TimestampTz now)
 {
-	BbmHold    *oldest = &holds->entries[0];
+	BbmWaitState *oldest = &holds->entries[0];
 
-	for (int i = 0; i < BBM_MAX_HOLDS; i++)
+	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
 	{
-		BbmHold    *hold = &holds->entries[i];
+		BbmWaitState *hold = &holds->entries[i];
 
 		if (hold->database == MyDatabaseId && hold->migration_id == migration_id)
 		{
@@ -65,7 +65,7 @@ bbm_hold_find(BbmHolds *holds, int64 migration_id, TimestampTz now)
 		if (hold->touched < oldest->touched)
 			oldest = hold;
 	}
-	memset(oldest, 0, sizeof(BbmHold));
+	memset(oldest, 0, sizeof(BbmWaitState));
 	oldest->database = MyDatabaseId;
 	oldest->migration_id = migration_id;
 	oldest->touched = now;
@@ -79,66 +79,67 @@ bbm_hold_find(BbmHolds *holds, int64 migration_id, TimestampTz now)
 void
 bbm_hold_forget(int64 migration_id)
 {
-	BbmHolds   *holds = bbm_holds_lock();
+	BbmWaitStates *holds = bbm_wait_states_lock();
 
-	for (int i = 0; i < BBM_MAX_HOLDS; i++)
+	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
 	{
 		if (holds->entries[i].database == MyDatabaseId && holds->entries[i].migration_id == migration_id)
-			memset(&holds->entries[i], 0, sizeof(BbmHold));
+			memset(&holds->entries[i], 0, sizeof(BbmWaitState));
 	}
-	bbm_holds_unlock();
+	bbm_wait_states_unlock();
 }
 
 /* The migration waits for its turn on its table; returns for how long, in milliseconds. */
 int64
-bbm_turn_waits(int64 migration_id, TimestampTz now)
+bbm_table_wait_since(int64 migration_id, TimestampTz now)
 {
-	BbmHold    *hold = bbm_hold_find(bbm_holds_lock(), migration_id, now);
+	BbmWaitState *hold = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, now);
 	int64		ms;
 
-	if (hold->turn_since == 0 || hold->turn_since > now ||
-		now > TimestampTzPlusMilliseconds(hold->turn_seen, BBM_TURN_FORGOTTEN_MS))
-		hold->turn_since = now;
-	hold->turn_seen = now;
-	ms = (now - hold->turn_since) / 1000;
-	bbm_holds_unlock();
+	if (hold->table_wait_since == 0 || hold->table_wait_since > now ||
+		now > TimestampTzPlusMilliseconds(hold->table_wait_seen, BBM_TABLE_WAIT_FORGOTTEN_MS))
+		hold->table_wait_since = now;
+	hold->table_wait_seen = now;
+	ms = (now - hold->table_wait_since) / 1000;
+	bbm_wait_states_unlock();
 	return ms;
 }
 
 /* It is the migration's turn. */
 void
-bbm_turn_taken(int64 migration_id, TimestampTz now)
+bbm_table_wait_end(int64 migration_id, TimestampTz now)
 {
-	BbmHold    *hold = bbm_hold_find(bbm_holds_lock(), migration_id, now);
+	BbmWaitState *hold = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, now);
 
-	hold->turn_since = 0;
-	hold->turn_kept_until = 0;
-	bbm_holds_unlock();
+	hold->table_wait_since = 0;
+	hold->table_wait_kept_until = 0;
+	bbm_wait_states_unlock();
 }
 
 /* The process that waits for the migration's turn leaves for now: until then, whoever has the table lets it go. */
 void
-bbm_turn_keep(int64 migration_id, TimestampTz until)
+bbm_table_wait_keep(int64 migration_id, TimestampTz until)
 {
-	BbmHold    *hold = bbm_hold_find(bbm_holds_lock(), migration_id, GetCurrentTimestamp());
+	BbmWaitState *hold = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, GetCurrentTimestamp());
 
-	hold->turn_kept_until = until;
-	bbm_holds_unlock();
+	hold->table_wait_kept_until = until;
+	bbm_wait_states_unlock();
 }
 
 bool
-bbm_turn_is_kept(int64 migration_id, TimestampTz now)
+bbm_table_wait_is_kept(int64 migration_id, TimestampTz now)
 {
-	BbmHolds   *holds = bbm_holds_lock();
+	BbmWaitStates *holds = bbm_wait_states_lock();
 	bool		kept = false;
 
-	for (int i = 0; i < BBM_MAX_HOLDS && !kept; i++)
+	for (int i = 0; i < BBM_MAX_WAIT_STATES && !kept; i++)
 	{
-		const BbmHold *hold = &holds->entries[i];
+		const BbmWaitState *hold = &holds->entries[i];
 
-		kept = hold->database == MyDatabaseId && hold->migration_id == migration_id && now < hold->turn_kept_until;
+		kept = hold->database == MyDatabaseId && hold->migration_id == migration_id &&
+			now < hold->table_wait_kept_until;
 	}
-	bbm_holds_unlock();
+	bbm_wait_states_unlock();
 	return kept;
 }
 
@@ -146,10 +147,10 @@ bbm_turn_is_kept(int64 migration_id, TimestampTz now)
 void
 bbm_idle_until(int64 migration_id, TimestampTz until)
 {
-	BbmHold    *hold = bbm_hold_find(bbm_holds_lock(), migration_id, GetCurrentTimestamp());
+	BbmWaitState *hold = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, GetCurrentTimestamp());
 
 	hold->idle_until = until;
-	bbm_holds_unlock();
+	bbm_wait_states_unlock();
 }
 
 /* This, too, is waited for until then: of all that are known the one that lasts longest stays. */
@@ -168,15 +169,15 @@ bbm_outlasts(BbmReason *longest, TimestampTz due, const char *text)
  * anybody has seen?
  */
 void
-bbm_hold_reason(int64 migration_id, BbmReason *longest, bool *idle)
+bbm_wait_state_reason(int64 migration_id, BbmReason *longest, bool *idle)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
 	*idle = false;
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
-	for (int i = 0; i < BBM_MAX_HOLDS; i++)
+	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
 	{
-		const BbmHold *hold = &bbm_shared->holds.entries[i];
+		const BbmWaitState *hold = &bbm_shared->holds.entries[i];
 
 		if (hold->database != MyDatabaseId || hold->migration_id != migration_id)
 			continue;

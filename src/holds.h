@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef BBM_HOLDS_H
-#define BBM_HOLDS_H
+#ifndef BBM_WAIT_STATE_H
+#define BBM_WAIT_STATE_H
 
 #include "bbm.h"
 
@@ -16,7 +16,7 @@
 
 /* Room for what a process or a migration waits for, with its end. */
 #define BBM_WAITING_LENGTH 256
-#define BBM_MAX_HOLDS 128
+#define BBM_MAX_WAIT_STATES 128
 
 /*
  * For what something waits.  Of several reasons people are shown the one that
@@ -30,7 +30,7 @@ typedef struct BbmReason
 } BbmReason;
 
 /* One migration; a worker that leaves meanwhile leaves this to the next. */
-typedef struct BbmHold
+typedef struct BbmWaitState
 {
 	Oid			database;		/* InvalidOid: not in use */
 	int64		migration_id;
@@ -39,41 +39,41 @@ typedef struct BbmHold
 	TimestampTz due;			/* is looked at again then */
 	TimestampTz logged;			/* when that was last logged */
 	TimestampTz vacuum_after;	/* no worker vacuums before */
-	TimestampTz turn_since;		/* has been waiting for its turn on the table since then; 0 when it is not ... */
-	TimestampTz turn_seen;		/* ... as seen last */
-	TimestampTz turn_kept_until;	/* until then it waits, though no process does */
+	TimestampTz table_wait_since;		/* has been waiting for its turn on the table since then; 0 when it is not ... */
+	TimestampTz table_wait_seen;	/* ... as seen last */
+	TimestampTz table_wait_kept_until;	/* until then it waits, though no process does */
 	TimestampTz idle_until;		/* no job is due before, and all ranges are cut, as the last claim has seen */
 	XLogRecPtr	commit;			/* of the last batch, as far as known */
 	bool		recalled;		/* the buckets have what was used before there was this entry */
 	BbmBucket	wal;			/* bbm.max_wal_rate, in kB */
 	BbmBucket	rows;			/* bbm.max_row_rate */
 	char		reason[BBM_WAITING_LENGTH];
-} BbmHold;
+} BbmWaitState;
 
 /* In shared memory, protected by BbmShared.lock; without preloading, in the process. */
-typedef struct BbmHolds
+typedef struct BbmWaitStates
 {
 	BbmTrace	wal;			/* the end of the WAL: how long a standby has been behind */
 	BbmTrace	xids;			/* the next transaction id: how long one has kept the horizon */
-	BbmHold		entries[BBM_MAX_HOLDS];
-} BbmHolds;
+	BbmWaitState entries[BBM_MAX_WAIT_STATES];
+} BbmWaitStates;
 
 /*
  * The entry of a migration of this database, made when there is none.  Between
- * bbm_holds_lock and bbm_holds_unlock, which are for moments.
+ * bbm_wait_states_lock and bbm_wait_states_unlock, which are for moments.
  */
-extern BbmHolds *bbm_holds_lock(void);
-extern void bbm_holds_unlock(void);
-extern BbmHold *bbm_hold_find(BbmHolds *holds, int64 migration_id, TimestampTz now);
+extern BbmWaitStates *bbm_wait_states_lock(void);
+extern void bbm_wait_states_unlock(void);
+extern BbmWaitState *bbm_wait_state_find(BbmWaitStates *holds, int64 migration_id, TimestampTz now);
 
-extern int64 bbm_turn_waits(int64 migration_id, TimestampTz now);
-extern void bbm_turn_taken(int64 migration_id, TimestampTz now);
-extern void bbm_turn_keep(int64 migration_id, TimestampTz until);
-extern bool bbm_turn_is_kept(int64 migration_id, TimestampTz now);
+extern int64 bbm_table_wait_since(int64 migration_id, TimestampTz now);
+extern void bbm_table_wait_end(int64 migration_id, TimestampTz now);
+extern void bbm_table_wait_keep(int64 migration_id, TimestampTz until);
+extern bool bbm_table_wait_is_kept(int64 migration_id, TimestampTz now);
 extern void bbm_hold_forget(int64 migration_id);
 extern void bbm_idle_until(int64 migration_id, TimestampTz until);
-extern void bbm_hold_reason(int64 migration_id, BbmReason *longest, bool *idle);
+extern void bbm_wait_state_reason(int64 migration_id, BbmReason *longest, bool *idle);
 extern void bbm_outlasts(BbmReason *longest, TimestampTz due, const char *text);
 extern void bbm_clip(char *to, const char *from, size_t size);
 
-#endif							/* BBM_HOLDS_H */
+#endif							/* BBM_WAIT_STATE_H */

@@ -38,14 +38,14 @@
  * its five seconds.  A job that catches cancels has lost its process by then
  * (cancel.c); one whose process does not even cancel itself is terminated here.
  */
-#define BBM_LEAVE_MS 10000
+#define BBM_EXIT_MS 10000
 #define BBM_TERMINATE_AFTER_MS 7000
 
-#define BBM_MAX_WAKES 16
+#define BBM_MAX_WAKING 16
 
 static ProcessUtility_hook_type previous_utility = NULL;
 
-static Oid	to_wake[BBM_MAX_WAKES];
+static Oid	to_wake[BBM_MAX_WAKING];
 static int	n_to_wake = 0;
 static bool wake_overflow = false;
 static bool to_tell = false;
@@ -77,7 +77,7 @@ bbm_wake_at_commit(Oid owner)
 		if (to_wake[i] == owner)
 			return;
 	}
-	if (n_to_wake < BBM_MAX_WAKES)
+	if (n_to_wake < BBM_MAX_WAKING)
 		to_wake[n_to_wake++] = owner;
 	else
 		wake_overflow = true;
@@ -107,7 +107,7 @@ static void
 unblock(Blocked *entry)
 {
 	bbm_unlock_database_for_us(entry->database);
-	bbm_look(entry->database);
+	bbm_request_discovery(entry->database);
 }
 
 /*
@@ -166,9 +166,9 @@ tell(XactEvent event, void *arg)
 	if (event == XACT_EVENT_COMMIT)
 	{
 		for (int i = 0; i < n_to_wake; i++)
-			bbm_demand_wake(MyDatabaseId, to_wake[i]);
+			bbm_request_announce(MyDatabaseId, to_wake[i]);
 		if (wake_overflow)
-			bbm_look(MyDatabaseId);
+			bbm_request_discovery(MyDatabaseId);
 		bbm_state_changed();
 	}
 	n_to_wake = 0;
@@ -184,8 +184,8 @@ make_free(Oid database)
 	TimestampTz now = start;
 
 	ConditionVariablePrepareToSleep(&bbm_shared->changed);
-	while (bbm_database_ask_to_leave(database, now >= TimestampTzPlusMilliseconds(start, BBM_TERMINATE_AFTER_MS)) > 0 &&
-		   now < TimestampTzPlusMilliseconds(start, BBM_LEAVE_MS))
+	while (bbm_database_ask_to_exit(database, now >= TimestampTzPlusMilliseconds(start, BBM_TERMINATE_AFTER_MS)) > 0 &&
+		   now < TimestampTzPlusMilliseconds(start, BBM_EXIT_MS))
 	{
 		(void) ConditionVariableTimedSleep(&bbm_shared->changed, 100, PG_WAIT_EXTENSION);
 		now = GetCurrentTimestamp();
@@ -273,7 +273,7 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtili
 	if (OidIsValid(owner))
 		bbm_handover_end(owner);
 	if (commit_prepared)
-		bbm_look(MyDatabaseId);
+		bbm_request_discovery(MyDatabaseId);
 }
 
 /* Once a process, from _PG_init.  The commands matter only where there is shared memory. */

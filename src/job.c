@@ -416,8 +416,8 @@ bbm_job_resolve(BbmTarget *target)
 
 	if (target->form == BBM_JOB_NONE)
 	{
-		if (migration->where_clause)
-			bbm_statement_check_condition(target->relid, migration->where_clause, "where");
+		if (migration->filter)
+			bbm_statement_check_condition(target->relid, migration->filter, "where");
 	}
 	else if (migration->operation)
 	{
@@ -429,20 +429,20 @@ bbm_job_resolve(BbmTarget *target)
 		bbm_job_parts(migration, &parts);
 		bbm_statement_check(target->relid, &parts, key, target->key.n, migration->allow_key_change);
 		target->moves_rows = changes_partition(target->relid, &parts);
-		if (target->strategy->sweeps)
+		if (target->strategy->table_scans)
 			target->fixed = bbm_statement_is_fixed(target->relid, &parts);
 	}
 	else
 	{
-		if (migration->where_clause)
-			bbm_statement_check_condition(target->relid, migration->where_clause, "where");
+		if (migration->filter)
+			bbm_statement_check_condition(target->relid, migration->filter, "where");
 		if (is_name(migration->job))
 			resolve_function(target);
 		else
 			target->form = BBM_JOB_STATEMENT;
 	}
-	if (migration->check_clause)
-		bbm_statement_check_condition(target->relid, migration->check_clause, "check");
+	if (migration->row_check)
+		bbm_statement_check_condition(target->relid, migration->row_check, "check");
 }
 
 void
@@ -450,7 +450,7 @@ bbm_job_parts(const BbmMigration *migration, BbmStatementParts *parts)
 {
 	parts->verb = strcmp(migration->operation, "delete") == 0 ? BBM_DELETE : BBM_UPDATE;
 	parts->set = migration->set_clause;
-	parts->condition = migration->where_clause;
+	parts->condition = migration->filter;
 }
 
 /* Tells which rows the job at hand is about, where verification has found them; else NULL. */
@@ -460,39 +460,39 @@ bbm_job_found(const BbmTarget *target)
 	const BbmMigration *migration = target->migration;
 
 	return target->repairs == BBM_REPAIRS_NONE ? NULL :
-		target->repairs == BBM_REPAIRS_FILTER ? migration->where_clause :
-		psprintf("(%s\n) IS NOT TRUE", migration->check_clause);
+		target->repairs == BBM_REPAIRS_FILTER ? migration->filter :
+		psprintf("(%s\n) IS NOT TRUE", migration->row_check);
 }
 
 /* A condition for rows of the leaf's source (NULL: none), and that they are the leaf's. */
 static char *
-with_rows(const BbmLeaf *leaf, char *condition)
+with_rows(const BbmPartition *partition, char *condition)
 {
-	return leaf->own_rows == NULL ? condition :
-		condition ? psprintf("%s AND %s", leaf->own_rows, condition) : leaf->own_rows;
+	return partition->own_rows == NULL ? condition :
+		condition ? psprintf("%s AND %s", partition->own_rows, condition) : partition->own_rows;
 }
 
 /* The statement that a composed job runs on a leaf. */
 char *
-bbm_job_sql(BbmTarget *target, BbmLeaf *leaf)
+bbm_job_sql(BbmTarget *target, BbmPartition *partition)
 {
-	char	   *range = target->strategy->predicate(target, leaf, target->alias);
+	char	   *range = target->strategy->predicate(target, partition, target->alias);
 	char	   *undone = target->strategy->undone ? target->strategy->undone(target, target->alias) : NULL;
 	BbmStatementParts parts;
 
 	bbm_job_parts(target->migration, &parts);
 	/* a row that has left its range: what follows may do it again, or has left it out */
-	if (undone == NULL && leaf->checks_key)
+	if (undone == NULL && partition->checks_key)
 		undone = psprintf("(%s) IS NOT TRUE", range);
 	/* a row that meets the filter and the check is not to be done again */
 	if (target->repairs == BBM_REPAIRS_CHECK)
 		range = psprintf("%s\n) AND (%s", range, bbm_job_found(target));
 	/* a row can leave a partition only through the root */
-	if (target->moves_rows && !leaf->whole_tree)
+	if (target->moves_rows && !partition->as_one_table)
 		return bbm_statement_compose(&parts, bbm_table_sql_name(target->relid), target->alias, false,
 									 psprintf("%s.tableoid OPERATOR(pg_catalog.=) %u::pg_catalog.oid AND %s",
-											  target->alias, leaf->relid, range), undone);
-	return bbm_statement_compose(&parts, leaf->source, target->alias, false, with_rows(leaf, range), undone);
+											  target->alias, partition->relid, range), undone);
+	return bbm_statement_compose(&parts, partition->source, target->alias, false, with_rows(partition, range), undone);
 }
 
 /* Prepares a statement of the owner's and keeps it; what is wrong with it is said of the text it is from. */
@@ -531,33 +531,33 @@ prepare(const char *sql, int nargs, Oid *types, int bounds)
  * and the job's search_path.
  */
 void
-bbm_job_prepare(BbmTarget *target, BbmLeaf *leaf)
+bbm_job_prepare(BbmTarget *target, BbmPartition *partition)
 {
 	Oid			types[BBM_MAX_JOB_ARGS] = {TEXTOID, TEXTOID};
 	int			nbounds = bbm_range_bind(target, NULL, 0, NULL, &types[2]);
-	bool		ranged = target->strategy->has_key || target->strategy->sweeps;
+	bool		ranged = target->strategy->has_key || target->strategy->table_scans;
 
 	switch (target->form)
 	{
 		case BBM_JOB_STATEMENT:
-			leaf->plan = prepare(target->migration->job, ranged ? nbounds : nbounds + 1, &types[2],
-								 ranged ? Max(target->key.n, 1) : 0);
+			partition->plan = prepare(target->migration->job, ranged ? nbounds : nbounds + 1, &types[2],
+									  ranged ? Max(target->key.n, 1) : 0);
 			break;
 		case BBM_JOB_COMPOSED:
-			leaf->plan = prepare(bbm_job_sql(target, leaf), nbounds + 1, &types[2], 0);
+			partition->plan = prepare(bbm_job_sql(target, partition), nbounds + 1, &types[2], 0);
 			break;
 		case BBM_JOB_RANGE_FUNCTION:
-			leaf->plan = prepare(target->call, nbounds, &types[2], 0);
+			partition->plan = prepare(target->call, nbounds, &types[2], 0);
 			break;
 		case BBM_JOB_REGISTRY_FUNCTION:
-			leaf->plan = prepare(target->call, 5, types, 0);
+			partition->plan = prepare(target->call, 5, types, 0);
 			break;
 		case BBM_JOB_NONE:
 			break;
 	}
 	if (target->form == BBM_JOB_STATEMENT || target->form == BBM_JOB_COMPOSED)
-		bbm_lockset_add_plan(target, leaf->relid, leaf->plan);
-	bbm_plan_choose(target, leaf);
+		bbm_lockset_add_plan(target, partition->relid, partition->plan);
+	bbm_plan_choose(target, partition);
 }
 
 /* Prepares a count over ranges, like bbm_job_prepare. */
@@ -572,10 +572,10 @@ prepare_count(BbmTarget *target, const char *sql)
 
 /* The predicate of a range, or NULL where jobs have none. */
 static char *
-range_of(BbmTarget *target, BbmLeaf *leaf)
+range_of(BbmTarget *target, BbmPartition *partition)
 {
-	return target->strategy->has_key || target->strategy->sweeps ?
-		target->strategy->predicate(target, leaf, target->alias) : NULL;
+	return target->strategy->has_key || target->strategy->table_scans ?
+		target->strategy->predicate(target, partition, target->alias) : NULL;
 }
 
 /*
@@ -583,34 +583,36 @@ range_of(BbmTarget *target, BbmLeaf *leaf)
  * bbm_job_prepare does.
  */
 SPIPlanPtr
-bbm_job_left_plan(BbmTarget *target, BbmLeaf *leaf)
+bbm_job_left_plan(BbmTarget *target, BbmPartition *partition)
 {
 	const BbmMigration *migration = target->migration;
-	BbmStatementParts parts = {.verb = BBM_DELETE, .condition = migration->where_clause};
-	char	   *range = range_of(target, leaf);
+	BbmStatementParts parts = {.verb = BBM_DELETE, .condition = migration->filter};
+	char	   *range = range_of(target, partition);
 
-	if (leaf->left_plan)
-		return leaf->left_plan;
+	if (partition->left_plan)
+		return partition->left_plan;
 	if (migration->operation)
 		bbm_job_parts(migration, &parts);
 	if (range == NULL)
 		range = psprintf("%s.%s IS NULL", target->alias, quote_identifier(migration->column_name));
-	leaf->left_plan = prepare_count(target, bbm_statement_count(&parts, leaf->source, target->alias, false,
-																with_rows(leaf, range)));
-	return leaf->left_plan;
+	partition->left_plan = prepare_count(target, bbm_statement_count(&parts, partition->source, target->alias, false,
+																	 with_rows(partition, range)));
+	return partition->left_plan;
 }
 
 /* What counts the rows of a range that do not meet the check.  Needs what bbm_job_prepare does. */
 SPIPlanPtr
-bbm_job_check_plan(BbmTarget *target, BbmLeaf *leaf)
+bbm_job_check_plan(BbmTarget *target, BbmPartition *partition)
 {
 	BbmStatementParts parts = {.verb = BBM_DELETE,
-	.condition = psprintf("(%s\n) IS NOT TRUE", target->migration->check_clause)};
+	.condition = psprintf("(%s\n) IS NOT TRUE", target->migration->row_check)};
 
-	if (leaf->check_plan == NULL)
-		leaf->check_plan = prepare_count(target, bbm_statement_count(&parts, leaf->source, target->alias, false,
-																	 with_rows(leaf, range_of(target, leaf))));
-	return leaf->check_plan;
+	if (partition->check_plan == NULL)
+		partition->check_plan = prepare_count(target, bbm_statement_count(&parts, partition->source, target->alias,
+																		  false,
+																		  with_rows(partition, range_of(target,
+																										partition))));
+	return partition->check_plan;
 }
 
 static Datum
@@ -657,7 +659,7 @@ bbm_range_bind(const BbmTarget *target, const BbmRange *range, int size, Datum *
 
 /* The parameters of the job for a range of a leaf. */
 void
-bbm_job_bind(const BbmTarget *target, const BbmLeaf *leaf, const BbmRange *range, int size, Datum *values)
+bbm_job_bind(const BbmTarget *target, const BbmPartition *partition, const BbmRange *range, int size, Datum *values)
 {
 	const BbmMigration *migration = target->migration;
 	Oid			types[BBM_MAX_JOB_ARGS];
@@ -667,7 +669,7 @@ bbm_job_bind(const BbmTarget *target, const BbmLeaf *leaf, const BbmRange *range
 		(void) bbm_range_bind(target, range, size, values, types);
 		return;
 	}
-	values[0] = CStringGetTextDatum(target->by_leaf ? leaf->name : migration->table_name);
+	values[0] = CStringGetTextDatum(target->per_partition ? partition->name : migration->table_name);
 	values[1] = CStringGetTextDatum(migration->column_name);
 	(void) bbm_range_bind(target, range, size, &values[2], types);
 }

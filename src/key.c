@@ -113,20 +113,20 @@ static char *
 order_of(const BbmKeyColumn *column, const TypeCacheEntry *type)
 {
 	Oid			ordered = get_typtype(type->btree_opintype) == TYPTYPE_PSEUDO ? column->type : type->btree_opintype;
-	char	   *words = format_type_extended(ordered, -1, FORMAT_TYPE_FORCE_QUALIFY);
+	char	   *string = format_type_extended(ordered, -1, FORMAT_TYPE_FORCE_QUALIFY);
 	HeapTuple	tuple;
 	Form_pg_collation form;
 
 	if (!OidIsValid(column->collation))
-		return words;
+		return string;
 	tuple = SearchSysCache1(COLLOID, ObjectIdGetDatum(column->collation));
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for collation %u", column->collation);
 	form = (Form_pg_collation) GETSTRUCT(tuple);
-	words = psprintf("%s COLLATE %s", words,
-					 quote_qualified_identifier(get_namespace_name(form->collnamespace), NameStr(form->collname)));
+	string = psprintf("%s COLLATE %s", string,
+					  quote_qualified_identifier(get_namespace_name(form->collnamespace), NameStr(form->collname)));
 	ReleaseSysCache(tuple);
-	return words;
+	return string;
 }
 
 static void
@@ -156,7 +156,7 @@ resolve_column(BbmKeyColumn *column, Relation rel, AttrNumber attnum)
 	/* a domain over an enum or an array is none for their operators */
 	column->cast = column->type == column->declared ? "" :
 		psprintf("::%s", format_type_extended(column->type, -1, FORMAT_TYPE_FORCE_QUALIFY));
-	column->words = order_of(column, type);
+	column->string = order_of(column, type);
 	get_typlenbyval(column->type, &column->typlen, &column->typbyval);
 	resolve_operators(column, type);
 
@@ -275,13 +275,13 @@ bbm_key_is_current(const BbmKey *key, Oid relid)
 char *
 bbm_key_order_list(const BbmKey *key)
 {
-	StringInfoData words;
+	StringInfoData string;
 
-	initStringInfo(&words);
+	initStringInfo(&string);
 	for (int i = 0; i < key->n; i++)
-		appendStringInfo(&words, "%s%s%s", i > 0 ? ", " : "", quote_identifier(key->columns[i].name),
+		appendStringInfo(&string, "%s%s%s", i > 0 ? ", " : "", quote_identifier(key->columns[i].name),
 						 key->columns[i].descending ? " DESC" : "");
-	return words.data;
+	return string.data;
 }
 
 /*
@@ -290,32 +290,32 @@ bbm_key_order_list(const BbmKey *key)
  * nothing changes.
  */
 char *
-bbm_key_order_words(const BbmKey *key)
+bbm_key_order_to_string(const BbmKey *key)
 {
-	StringInfoData words;
+	StringInfoData string;
 
 	if (key->n == 0 || key->is_integer)
 		return NULL;
-	initStringInfo(&words);
+	initStringInfo(&string);
 	for (int i = 0; i < key->n; i++)
-		appendStringInfo(&words, "%s%s%s", i > 0 ? ", " : "", key->columns[i].words,
+		appendStringInfo(&string, "%s%s%s", i > 0 ? ", " : "", key->columns[i].string,
 						 key->columns[i].descending ? " DESC" : "");
-	return words.data;
+	return string.data;
 }
 
-/* Sets the order that bbm_key_order_words told; an error when the columns cannot have it any more. */
+/* Sets the order that bbm_key_order_to_string told; an error when the columns cannot have it any more. */
 void
-bbm_key_keep_order(BbmKey *key, const char *words)
+bbm_key_keep_order(BbmKey *key, const char *string)
 {
-	const char *rest = words;
+	const char *rest = string;
 
 	key->is_mixed = false;
 	for (int i = 0; i < key->n && rest; i++)
 	{
 		BbmKeyColumn *column = &key->columns[i];
-		int			length = strlen(column->words);
+		int			length = strlen(column->string);
 
-		rest = strncmp(rest, column->words, length) == 0 ? rest + length : NULL;
+		rest = strncmp(rest, column->string, length) == 0 ? rest + length : NULL;
 		column->descending = column->nulls_first = rest && strncmp(rest, " DESC", 5) == 0;
 		key->is_mixed |= column->descending;
 		if (column->descending)
@@ -327,8 +327,8 @@ bbm_key_keep_order(BbmKey *key, const char *words)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_DATATYPE_MISMATCH),
-			 errmsg("the type of batching key \"%s\" has changed", bbm_key_words(key)),
-			 errdetail("The ranges that were cut so far are in the order of %s.", words),
+			 errmsg("the type of batching key \"%s\" has changed", bbm_key_to_string(key)),
+			 errdetail("The ranges that were cut so far are in the order of %s.", string),
 			 errhint("Change it back, or define another migration for what is left.")));
 }
 
@@ -347,16 +347,16 @@ bbm_key_use_order(BbmKey *key, const BbmKeyIndex *index)
 
 /* The columns, as column_name has them. */
 const char *
-bbm_key_words(const BbmKey *key)
+bbm_key_to_string(const BbmKey *key)
 {
-	StringInfoData words;
+	StringInfoData string;
 
 	if (key->n == 1)
 		return key->columns[0].name;
-	initStringInfo(&words);
+	initStringInfo(&string);
 	for (int i = 0; i < key->n; i++)
-		appendStringInfo(&words, "%s%s", i > 0 ? ", " : "", quote_identifier(key->columns[i].name));
-	return words.data;
+		appendStringInfo(&string, "%s%s", i > 0 ? ", " : "", quote_identifier(key->columns[i].name));
+	return string.data;
 }
 
 /*
@@ -368,10 +368,10 @@ bbm_key_default_columns(Oid relid, const char *index_name)
 {
 	Relation	rel = table_open(relid, NoLock);
 	List	   *indexes = RelationGetIndexList(rel);
-	StringInfoData words;
+	StringInfoData string;
 	ListCell   *cell;
 
-	initStringInfo(&words);
+	initStringInfo(&string);
 	foreach(cell, indexes)
 	{
 		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
@@ -385,17 +385,17 @@ bbm_key_default_columns(Oid relid, const char *index_name)
 			/* an expression is no column */
 			if (name == NULL)
 			{
-				resetStringInfo(&words);
+				resetStringInfo(&string);
 				break;
 			}
-			appendStringInfo(&words, "%s%s", i > 0 ? ", " : "",
+			appendStringInfo(&string, "%s%s", i > 0 ? ", " : "",
 							 form->indnkeyatts == 1 ? name : quote_identifier(name));
 		}
 		index_close(index, AccessShareLock);
 	}
 	list_free(indexes);
 	table_close(rel, NoLock);
-	return words.len > 0 ? words.data : NULL;
+	return string.len > 0 ? string.data : NULL;
 }
 
 /* ----------------------------------------------------------------
@@ -550,7 +550,7 @@ invalid_bound(const BbmKey *key)
 	bbm_failing_code = BBM_CODE_COLUMN;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("invalid bound of a range of key \"%s\"", bbm_key_words(key)),
+			 errmsg("invalid bound of a range of key \"%s\"", bbm_key_to_string(key)),
 			 errdetail_plural("It must be an array of %d value, and that not null.",
 							  "It must be an array of %d values, none of them null.", key->n, key->n),
 			 errhint("Write one value per column of the key, as in ARRAY['2024-01-01', '7'].")));
@@ -629,7 +629,7 @@ bbm_key_check_bound(const BbmKey *key, const BbmBound *bound)
 	bbm_failing_code = BBM_CODE_COLUMN;
 	ereport(ERROR,
 			(errcode(ERRCODE_DATATYPE_MISMATCH),
-			 errmsg("the type of batching key \"%s\" has changed", bbm_key_words(key)),
+			 errmsg("the type of batching key \"%s\" has changed", bbm_key_to_string(key)),
 			 errdetail("The ranges that were cut so far have bounds of another type."),
 			 errhint("Change it back, or define another migration for what is left.")));
 }

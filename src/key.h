@@ -29,7 +29,7 @@ typedef struct BbmKeyColumn
 	bool		descending;		/* in the order of the key, whose first column ascends */
 	bool		nulls_first;	/* where the index read in that order has nulls: a query that is to use it says so */
 	char	   *cast;			/* "::type" where the operators do not take the column as it is, or "" */
-	char	   *words;			/* what its values are ordered by, for bbm_key_order_words */
+	char	   *string;			/* what its values are ordered by, for bbm_key_order_to_string */
 	char	   *op[BTMaxStrategyNumber + 1];	/* "OPERATOR(schema.<)" ... */
 	FmgrInfo	compare;
 	FmgrInfo	out;
@@ -60,13 +60,13 @@ extern void bbm_key_use_order(BbmKey *key, const BbmKeyIndex *index);
 extern bool bbm_key_find_index(const BbmKey *key, Relation heap, const char *index_name, bool any_order,
 							   BbmKeyIndex *found);
 extern char *bbm_key_default_columns(Oid relid, const char *index_name);
-extern const char *bbm_key_words(const BbmKey *key);
+extern const char *bbm_key_to_string(const BbmKey *key);
 extern void bbm_key_check_nulls(const BbmKey *key, Relation rel);
 pg_noreturn extern void bbm_key_has_null(const BbmKeyColumn *column);
 extern bool bbm_key_is_current(const BbmKey *key, Oid relid);
 extern char *bbm_key_order_list(const BbmKey *key);
-extern char *bbm_key_order_words(const BbmKey *key);
-extern void bbm_key_keep_order(BbmKey *key, const char *words);
+extern char *bbm_key_order_to_string(const BbmKey *key);
+extern void bbm_key_keep_order(BbmKey *key, const char *string);
 
 /* Values and bounds; what is returned is in the current memory context. */
 extern Datum bbm_key_text(const BbmKey *key, const Datum *values);

@@ -41,10 +41,10 @@ query_text(const BbmKeyWalk *walk, bool backwards)
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT %s%s FROM %s AS %s", walk->distinct ? "DISTINCT " : "",
-					 bbm_key_list_sql(key, alias, false, false), walk->leaf->source, alias);
-	if (walk->leaf->own_rows)
+					 bbm_key_list_sql(key, alias, false, false), walk->partition->source, alias);
+	if (walk->partition->own_rows)
 	{
-		appendStringInfo(&sql, "%s%s", word, walk->leaf->own_rows);
+		appendStringInfo(&sql, "%s%s", word, walk->partition->own_rows);
 		word = " AND ";
 	}
 	if (walk->from)
@@ -75,15 +75,15 @@ query_text(const BbmKeyWalk *walk, bool backwards)
 static SPIPlanPtr
 query_plan(BbmKeyWalk *walk, bool backwards, int nargs, Oid *types, bool *kept)
 {
-	BbmLeaf    *leaf = walk->leaf;
+	BbmPartition *partition = walk->partition;
 	char	   *sql;
 	SPIPlanPtr	plan;
 
 	/* only what belongs to a target is freed with it */
-	*kept = leaf == walk->target->leaf && walk->from && walk->to && !backwards &&
-		(walk->condition != NULL) == (leaf->repairs != BBM_REPAIRS_NONE);
-	if (*kept && leaf->keys_plan[walk->after])
-		return leaf->keys_plan[walk->after];
+	*kept = partition == walk->target->partition && walk->from && walk->to && !backwards &&
+		(walk->condition != NULL) == (partition->repairs != BBM_REPAIRS_NONE);
+	if (*kept && partition->keys_plan[walk->after])
+		return partition->keys_plan[walk->after];
 	sql = query_text(walk, backwards);
 	/* the first keys soon, rather than all of them sorted */
 	plan = bbm_spi_prepare(sql, nargs, types, CURSOR_OPT_FAST_PLAN | (*kept ? CURSOR_OPT_GENERIC_PLAN : 0));
@@ -93,7 +93,7 @@ query_plan(BbmKeyWalk *walk, bool backwards, int nargs, Oid *types, bool *kept)
 	{
 		if (SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not keep the plan of \"%s\"", sql);
-		leaf->keys_plan[walk->after] = plan;
+		partition->keys_plan[walk->after] = plan;
 	}
 	return plan;
 }

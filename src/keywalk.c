@@ -65,14 +65,14 @@ typedef struct IndexWalk
  * CONCURRENTLY puts another in its place, which does as well.
  */
 static void
-open_relations(IndexWalk *walk, BbmTarget *target, BbmLeaf *leaf)
+open_relations(IndexWalk *walk, BbmTarget *target, BbmPartition *partition)
 {
 	const BbmMigration *migration = target->migration;
 
-	walk->heap = try_table_open(leaf->relid, AccessShareLock);
+	walk->heap = try_table_open(partition->relid, AccessShareLock);
 	if (walk->heap == NULL)
-		bbm_table_is_gone(leaf->name);
-	walk->index = try_index_open(leaf->index, AccessShareLock);
+		bbm_table_is_gone(partition->name);
+	walk->index = try_index_open(partition->index, AccessShareLock);
 	if (walk->index && !walk->index->rd_index->indisvalid)
 	{
 		index_close(walk->index, AccessShareLock);
@@ -82,32 +82,32 @@ open_relations(IndexWalk *walk, BbmTarget *target, BbmLeaf *leaf)
 	{
 		BbmKeyIndex found;
 
-		if (!bbm_key_find_index(&target->key, walk->heap, bbm_index_name(target, leaf), false, &found))
+		if (!bbm_key_find_index(&target->key, walk->heap, bbm_index_name(target, partition), false, &found))
 		{
 			bbm_failing_code = BBM_CODE_COLUMN;
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_OBJECT),
 					 errmsg("the index on column \"%s\" of table \"%s\" is gone or invalid",
-							bbm_key_words(&target->key), migration->table_name),
+							bbm_key_to_string(&target->key), migration->table_name),
 					 errdetail("The table was being cut along it."),
 					 errhint("Create one with CREATE UNIQUE INDEX CONCURRENTLY, or name another with bbm_alter, and start the migration again.")));
 		}
-		leaf->index = found.oid;
-		leaf->backwards = found.backwards;
-		walk->index = index_open(leaf->index, AccessShareLock);
+		partition->index = found.oid;
+		partition->backwards = found.backwards;
+		walk->index = index_open(partition->index, AccessShareLock);
 	}
-	walk->backwards = leaf->backwards;
+	walk->backwards = partition->backwards;
 	/* as of now: whoever drops a NOT NULL waits for no walk */
 	walk->skips_nulls = !bbm_column_not_null(RelationGetDescr(walk->heap), walk->index->rd_index->indkey.values[0]);
 }
 
 /* Takes a snapshot of its own, so that it sees what committed before the caller got its locks. */
 static void
-walk_begin(IndexWalk *walk, BbmTarget *target, BbmLeaf *leaf)
+walk_begin(IndexWalk *walk, BbmTarget *target, BbmPartition *partition)
 {
 	memset(walk, 0, sizeof(IndexWalk));
 	walk->key = &target->key;
-	open_relations(walk, target, leaf);
+	open_relations(walk, target, partition);
 	walk->slot = table_slot_create(walk->heap, NULL);
 	walk->vm_buffer = InvalidBuffer;
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -247,7 +247,7 @@ walk_index(BbmKeyWalk *asked)
 		bbm_key_values(key, asked->from, from);
 	if (asked->to)
 		bbm_key_values(key, asked->to, to);
-	walk_begin(&walk, asked->target, asked->leaf);
+	walk_begin(&walk, asked->target, asked->partition);
 	walk_to(&walk, asked->from ? from : NULL, asked->after);
 	while (walk_next(&walk) && !(asked->to && bbm_key_compare(key, walk.values, to) > 0))
 	{
@@ -279,7 +279,7 @@ void
 bbm_key_walk(BbmKeyWalk *walk)
 {
 	walk->count = 0;
-	if (OidIsValid(walk->leaf->index) && walk->condition == NULL)
+	if (OidIsValid(walk->partition->index) && walk->condition == NULL)
 		walk_index(walk);
 	else
 		bbm_key_query(walk, false);
@@ -287,20 +287,20 @@ bbm_key_walk(BbmKeyWalk *walk)
 
 /* The first or the last key of a leaf; false when it has no row. */
 bool
-bbm_key_end(BbmTarget *target, BbmLeaf *leaf, bool highest, BbmBound *bound)
+bbm_key_end(BbmTarget *target, BbmPartition *partition, bool highest, BbmBound *bound)
 {
 	IndexWalk	walk;
 	bool		found;
 
-	if (!OidIsValid(leaf->index))
+	if (!OidIsValid(partition->index))
 	{
-		BbmKeyWalk	query = {.target = target, .leaf = leaf, .limit = 1};
+		BbmKeyWalk	query = {.target = target, .partition = partition, .limit = 1};
 
 		bbm_key_query(&query, highest);
 		*bound = query.first;
 		return query.count > 0;
 	}
-	walk_begin(&walk, target, leaf);
+	walk_begin(&walk, target, partition);
 	walk.backwards = walk.backwards != highest;
 	walk_to(&walk, NULL, false);
 	found = walk_next(&walk);

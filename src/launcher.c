@@ -63,8 +63,8 @@ typedef enum Start
 } Start;
 
 static Started *started;
-static List *to_scout = NIL;	/* OIDs of databases still to be looked into */
-static TimestampTz next_look;
+static List *to_discover = NIL; /* OIDs of databases still to be looked into */
+static TimestampTz next_poll;
 static bool no_slot_reported = false;
 
 /* Registers the launcher; from _PG_init, while the server preloads. */
@@ -104,7 +104,7 @@ attach(void)
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
 	bbm_shared->launcher_pid = MyProcPid;
 	bbm_shared->launcher_latch = MyLatch;
-	bbm_shared->look_everywhere = true;
+	bbm_shared->discover_everywhere = true;
 	for (int i = 0; i < bbm_shared->nslots; i++)
 	{
 		BbmSlot    *slot = &bbm_shared->slots[i];
@@ -137,7 +137,7 @@ start_worker(BbmKind kind, Oid database, Oid owner, bool needed)
 		bbm_slot_cancel_reservation(slot, start.generation);
 		return START_LOCKED;
 	}
-	bbm_worker_describe(&worker, kind == BBM_KIND_SCOUT ? "bbm_scout_main" : "bbm_worker_main", slot,
+	bbm_worker_describe(&worker, kind == BBM_KIND_DISCOVERY ? "bbm_discovery_main" : "bbm_worker_main", slot,
 						&start);
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	if (started[slot].handle)
@@ -183,16 +183,16 @@ static void
 note_served(Oid database, Oid owner, TimestampTz until)
 {
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
+	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
 	{
-		BbmDemand  *demand = &bbm_shared->demands[i];
+		BbmWorkRequest *request = &bbm_shared->requests[i];
 
-		if (!demand->in_use || demand->database != database || demand->owner != owner)
+		if (!request->in_use || request->database != database || request->owner != owner)
 			continue;
 		if (until != 0)
-			demand->not_before = until;
+			request->not_before = until;
 		else
-			demand->served = GetCurrentTimestamp();
+			request->served = GetCurrentTimestamp();
 	}
 	LWLockRelease(bbm_shared->lock);
 }
@@ -234,7 +234,7 @@ list_databases(List **own)
 	table_close(rel, AccessShareLock);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(caller);
-	bbm_demands_keep(list);
+	bbm_requests_keep(list);
 	return list;
 }
 
@@ -299,7 +299,7 @@ is_open(Oid database)
  * was asked for.  False when it is to be tried again.
  */
 static bool
-plan_looks(void)
+plan_checks(void)
 {
 	bool		everywhere;
 	Oid			one;
@@ -308,44 +308,44 @@ plan_looks(void)
 	ListCell   *cell;
 
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	everywhere = bbm_shared->look_everywhere;
-	one = bbm_shared->look_database;
-	bbm_shared->look_everywhere = false;
-	bbm_shared->look_database = InvalidOid;
+	everywhere = bbm_shared->discover_everywhere;
+	one = bbm_shared->discovery_database;
+	bbm_shared->discover_everywhere = false;
+	bbm_shared->discovery_database = InvalidOid;
 	LWLockRelease(bbm_shared->lock);
 
-	if (bbm_naptime > 0 && bbm_time_has_come(GetCurrentTimestamp(), next_look, (int64) bbm_naptime * 1000))
+	if (bbm_naptime > 0 && bbm_time_has_come(GetCurrentTimestamp(), next_poll, (int64) bbm_naptime * 1000))
 		everywhere = true;
 	if (!everywhere && !OidIsValid(one))
 		return true;
 	if (!try_list_databases(&databases, &own))
 	{
 		LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-		bbm_shared->look_everywhere = true;
+		bbm_shared->discover_everywhere = true;
 		LWLockRelease(bbm_shared->lock);
 		return false;
 	}
 	foreach(cell, own)
 	{
 		if (everywhere || lfirst_oid(cell) == one)
-			to_scout = list_append_unique_oid(to_scout, lfirst_oid(cell));
+			to_discover = list_append_unique_oid(to_discover, lfirst_oid(cell));
 	}
 	list_free(databases);
 	list_free(own);
 	if (everywhere)
-		next_look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) Max(bbm_naptime, 1) * 1000);
+		next_poll = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) Max(bbm_naptime, 1) * 1000);
 	return true;
 }
 
 static bool
-scout_is_out(void)
+discovery_is_running(void)
 {
 	bool		out = false;
 
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
 	for (int i = 0; i < bbm_shared->nslots; i++)
 	{
-		if (bbm_shared->slots[i].in_use && bbm_shared->slots[i].kind == BBM_KIND_SCOUT)
+		if (bbm_shared->slots[i].in_use && bbm_shared->slots[i].kind == BBM_KIND_DISCOVERY)
 			out = true;
 	}
 	LWLockRelease(bbm_shared->lock);
@@ -354,33 +354,34 @@ scout_is_out(void)
 
 /* Sends the next scout when none is out; false when that is to be tried again soon. */
 static bool
-send_scout(void)
+start_discovery(void)
 {
 	ListCell   *cell;
 
-	if (scout_is_out())
+	if (discovery_is_running())
 		return true;
-	foreach(cell, to_scout)
+	foreach(cell, to_discover)
 	{
 		Oid			database = lfirst_oid(cell);
-		Start		start = is_open(database) ? start_worker(BBM_KIND_SCOUT, database, InvalidOid, true) : START_DONE;
+		Start		start = is_open(database) ? start_worker(BBM_KIND_DISCOVERY, database, InvalidOid, true) :
+			START_DONE;
 
 		if (start == START_NO_ROOM)
 			return false;
 		/* one that is locked keeps no other waiting */
 		if (start == START_DONE)
-			to_scout = foreach_delete_current(to_scout, cell);
-		if (start == START_DONE && scout_is_out())
+			to_discover = foreach_delete_current(to_discover, cell);
+		if (start == START_DONE && discovery_is_running())
 			return true;
 	}
-	return to_scout == NIL;
+	return to_discover == NIL;
 }
 
 /* Starts what is missing; returns when to look again without an event. */
 static TimestampTz
 balance(void)
 {
-	TimestampTz wait = bbm_naptime > 0 ? next_look : DT_NOEND;
+	TimestampTz wait = bbm_naptime > 0 ? next_poll : DT_NOEND;
 	TimestampTz retry;
 	Oid			database;
 	Oid			owner;
@@ -388,13 +389,13 @@ balance(void)
 
 	forget_stillborn();
 	retry = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_RETRY_MS);
-	if (!plan_looks())
+	if (!plan_checks())
 		wait = Min(wait, retry);
 	if (!bbm_enabled)
 		return wait;
-	if (!send_scout())
+	if (!start_discovery())
 		wait = Min(wait, retry);
-	while (bbm_demand_next(&database, &owner, &needed, &wait))
+	while (bbm_request_next(&database, &owner, &needed, &wait))
 	{
 		if (!is_open(database))
 			continue;
@@ -426,7 +427,7 @@ bbm_launcher_main(Datum arg)
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	pgstat_report_appname("bbm launcher");
 	started = MemoryContextAllocZero(TopMemoryContext, bbm_shared->nslots * sizeof(Started));
-	next_look = GetCurrentTimestamp();
+	next_poll = GetCurrentTimestamp();
 	attach();
 	ereport(LOG, (errmsg("bbm launcher started")));
 
@@ -441,10 +442,10 @@ bbm_launcher_main(Datum arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
-			bbm_demands_reconsider();
-			next_look = Min(next_look, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) bbm_naptime * 1000));
+			bbm_requests_reconsider();
+			next_poll = Min(next_poll, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) bbm_naptime * 1000));
 		}
-		/* a round leaves nothing behind but to_scout */
+		/* a round leaves nothing behind but to_discover */
 		MemoryContextSwitchTo(TopMemoryContext);
 		wait = balance();
 		ms = wait == DT_NOEND ? -1 : TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wait);

@@ -45,8 +45,8 @@ enum
 {
 	LOCK_MIGRATION = 1,
 	LOCK_TABLE = 2,
-	LOCK_TOKEN = 3,
-	LOCK_CONTENDER = 4,
+	LOCK_WORKER_ID = 3,
+	LOCK_WAITER = 4,
 	LOCK_DATABASE = 5,
 	LOCK_LAUNCHED = 6,
 	LOCK_OURS = 7,
@@ -59,12 +59,12 @@ enum
  * numbers never have the same tag, and there is one at a time in a database.
  */
 static LOCKTAG
-tag_of(Oid space, int64 number, uint16 kind, uint8 method)
+tag_of(Oid lock_class, int64 number, uint16 kind, uint8 method)
 {
 	LOCKTAG		tag;
 
 	tag.locktag_field1 = MyDatabaseId;
-	tag.locktag_field2 = space ^ (uint32) ((uint64) number >> 32);
+	tag.locktag_field2 = lock_class ^ (uint32) ((uint64) number >> 32);
 	tag.locktag_field3 = (uint32) ((uint64) number & 0xFFFFFFFF);
 	tag.locktag_field4 = kind;
 	tag.locktag_type = LOCKTAG_USERLOCK;
@@ -74,23 +74,23 @@ tag_of(Oid space, int64 number, uint16 kind, uint8 method)
 
 /* A lock that ends with the transaction. */
 static LOCKTAG
-xact_tag(Oid space, int64 number, uint16 kind)
+xact_tag(Oid lock_class, int64 number, uint16 kind)
 {
-	return tag_of(space, number, kind, DEFAULT_LOCKMETHOD);
+	return tag_of(lock_class, number, kind, DEFAULT_LOCKMETHOD);
 }
 
 /* One of the method that advisory locks have: only those outlive the abort of a transaction. */
 static LOCKTAG
-session_tag(Oid space, int64 number, uint16 kind)
+session_tag(Oid lock_class, int64 number, uint16 kind)
 {
-	return tag_of(space, number, kind, USER_LOCKMETHOD);
+	return tag_of(lock_class, number, kind, USER_LOCKMETHOD);
 }
 
 /* Until the end of the transaction.  Waits at most lock_timeout. */
 void
-bbm_lock_migration(Oid space, int64 migration_id)
+bbm_lock_migration(Oid lock_class, int64 migration_id)
 {
-	LOCKTAG		tag = xact_tag(space, migration_id, LOCK_MIGRATION);
+	LOCKTAG		tag = xact_tag(lock_class, migration_id, LOCK_MIGRATION);
 
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	/* as the server's own locks do: what we have waited for may have changed what we know */
@@ -99,40 +99,40 @@ bbm_lock_migration(Oid space, int64 migration_id)
 
 /* The locks of a claim, if nobody has them just now; until the end of the transaction. */
 bool
-bbm_lock_for_claim_at_once(Oid space, int64 migration_id, Oid table)
+bbm_lock_for_claim_at_once(Oid lock_class, int64 migration_id, Oid table)
 {
-	LOCKTAG		tag = xact_tag(space, migration_id, LOCK_MIGRATION);
+	LOCKTAG		tag = xact_tag(lock_class, migration_id, LOCK_MIGRATION);
 
 	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL &&
-		ConditionalLockDatabaseObject(space, table, LOCK_TABLE, ExclusiveLock);
+		ConditionalLockDatabaseObject(lock_class, table, LOCK_TABLE, ExclusiveLock);
 }
 
 /* For who has only looked, and is to work on without it. */
 void
-bbm_unlock_migration(Oid space, int64 migration_id)
+bbm_unlock_migration(Oid lock_class, int64 migration_id)
 {
-	LOCKTAG		tag = xact_tag(space, migration_id, LOCK_MIGRATION);
+	LOCKTAG		tag = xact_tag(lock_class, migration_id, LOCK_MIGRATION);
 
 	(void) LockRelease(&tag, ExclusiveLock, false);
 }
 
 /* Until the end of the transaction.  Waits at most lock_timeout. */
 void
-bbm_lock_table(Oid space, Oid table)
+bbm_lock_table(Oid lock_class, Oid table)
 {
-	LockDatabaseObject(space, table, LOCK_TABLE, ExclusiveLock);
+	LockDatabaseObject(lock_class, table, LOCK_TABLE, ExclusiveLock);
 }
 
 /*
  * Takes one of the migration's places for this session, or returns -1 when all
- * are taken.  bbm_slot_lock_drop gives it back; so does the end of the process.
+ * are taken.  bbm_permit_release gives it back; so does the end of the process.
  */
 int
-bbm_slot_lock_take(Oid space, int64 migration_id, int limit)
+bbm_permit_acquire(Oid lock_class, int64 migration_id, int limit)
 {
 	for (int i = 0; i < limit; i++)
 	{
-		LOCKTAG		tag = session_tag(space, migration_id, LOCK_FIRST_SLOT + i);
+		LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_FIRST_SLOT + i);
 
 		if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK)
 			return i;
@@ -142,17 +142,17 @@ bbm_slot_lock_take(Oid space, int64 migration_id, int limit)
 
 /* A job may have released it with pg_advisory_unlock_all: hold it again, if nobody else does by now. */
 bool
-bbm_slot_lock_keep(Oid space, int64 migration_id, int slot)
+bbm_permit_keep(Oid lock_class, int64 migration_id, int slot)
 {
-	LOCKTAG		tag = session_tag(space, migration_id, LOCK_FIRST_SLOT + slot);
+	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_FIRST_SLOT + slot);
 
 	return bbm_lock_is_mine(&tag, ExclusiveLock) || LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK;
 }
 
 void
-bbm_slot_lock_drop(Oid space, int64 migration_id, int slot)
+bbm_permit_release(Oid lock_class, int64 migration_id, int slot)
 {
-	LOCKTAG		tag = session_tag(space, migration_id, LOCK_FIRST_SLOT + slot);
+	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_FIRST_SLOT + slot);
 
 	/* a job may have released it with pg_advisory_unlock_all */
 	if (bbm_lock_is_mine(&tag, ExclusiveLock))
@@ -161,11 +161,11 @@ bbm_slot_lock_drop(Oid space, int64 migration_id, int slot)
 
 /* Is any place of the migration taken by another process?  Needs a transaction. */
 bool
-bbm_slot_locks_held(Oid space, int64 migration_id, int limit)
+bbm_permits_held(Oid lock_class, int64 migration_id, int limit)
 {
 	for (int i = 0; i < limit; i++)
 	{
-		LOCKTAG		tag = session_tag(space, migration_id, LOCK_FIRST_SLOT + i);
+		LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_FIRST_SLOT + i);
 
 		if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 			return true;
@@ -176,11 +176,11 @@ bbm_slot_locks_held(Oid space, int64 migration_id, int limit)
 
 /* A place among the launched workers of the database, for as long as this process lives.  Without shared memory. */
 bool
-bbm_launched_place_take(Oid space, int limit)
+bbm_launched_permit_acquire(Oid lock_class, int limit)
 {
 	for (int i = 0; i < limit; i++)
 	{
-		LOCKTAG		tag = session_tag(space, i, LOCK_LAUNCHED);
+		LOCKTAG		tag = session_tag(lock_class, i, LOCK_LAUNCHED);
 
 		if (LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL)
 			return true;
@@ -190,13 +190,13 @@ bbm_launched_place_take(Oid space, int limit)
 
 /* How many of them are free?  Needs a transaction. */
 int
-bbm_launched_places(Oid space, int limit)
+bbm_launched_permits(Oid lock_class, int limit)
 {
 	int			n = 0;
 
 	for (int i = 0; i < limit; i++)
 	{
-		LOCKTAG		tag = session_tag(space, i, LOCK_LAUNCHED);
+		LOCKTAG		tag = session_tag(lock_class, i, LOCK_LAUNCHED);
 
 		if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 			continue;
@@ -208,31 +208,31 @@ bbm_launched_places(Oid space, int limit)
 
 /* Does this process wait for the migration's turn on its table? */
 bool
-bbm_contends(Oid space, int64 migration_id)
+bbm_is_waiting_for_table(Oid lock_class, int64 migration_id)
 {
-	LOCKTAG		tag = session_tag(space, migration_id, LOCK_CONTENDER);
+	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_WAITER);
 
 	return bbm_lock_is_mine(&tag, ShareLock);
 }
 
 /* This process begins, or ceases, to do so. */
 void
-bbm_contend(Oid space, int64 migration_id, bool begin)
+bbm_set_waiting_for_table(Oid lock_class, int64 migration_id, bool begin)
 {
-	LOCKTAG		tag = session_tag(space, migration_id, LOCK_CONTENDER);
-	bool		contends = bbm_contends(space, migration_id);
+	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_WAITER);
+	bool		is_waiting = bbm_is_waiting_for_table(lock_class, migration_id);
 
-	if (begin && !contends)
+	if (begin && !is_waiting)
 		(void) LockAcquire(&tag, ShareLock, true, true);
-	else if (!begin && contends)
+	else if (!begin && is_waiting)
 		LockRelease(&tag, ShareLock, true);
 }
 
 /* Does another process wait for the migration's turn?  Needs a transaction. */
 bool
-bbm_is_contended(Oid space, int64 migration_id)
+bbm_has_waiters(Oid lock_class, int64 migration_id)
 {
-	LOCKTAG		tag = session_tag(space, migration_id, LOCK_CONTENDER);
+	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_WAITER);
 
 	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return true;
@@ -284,30 +284,30 @@ keep_ours(void)
 
 /*
  * Picks a token that nobody holds and holds it for the session: across
- * transactions, until bbm_token_drop or the end of the process.  It conflicts
+ * transactions, until bbm_worker_id_release or the end of the process.  It conflicts
  * with nothing but the question whether we live.
  */
 int32
-bbm_token_take(Oid space)
+bbm_worker_id_acquire(Oid lock_class)
 {
 	for (;;)
 	{
-		int32		token = (int32) (pg_prng_uint32(&pg_global_prng_state) & PG_INT32_MAX);
-		LOCKTAG		tag = session_tag(space, token, LOCK_TOKEN);
+		int32		worker_id = (int32) (pg_prng_uint32(&pg_global_prng_state) & PG_INT32_MAX);
+		LOCKTAG		tag = session_tag(lock_class, worker_id, LOCK_WORKER_ID);
 
-		if (token != 0 && LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK)
+		if (worker_id != 0 && LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK)
 		{
 			keep_ours();
-			return token;
+			return worker_id;
 		}
 	}
 }
 
 /* A job may have released it with pg_advisory_unlock_all: hold it again. */
 void
-bbm_token_keep(Oid space, int32 token)
+bbm_worker_id_keep(Oid lock_class, int32 worker_id)
 {
-	LOCKTAG		tag = session_tag(space, token, LOCK_TOKEN);
+	LOCKTAG		tag = session_tag(lock_class, worker_id, LOCK_WORKER_ID);
 
 	if (!bbm_lock_is_mine(&tag, ExclusiveLock))
 		(void) LockAcquire(&tag, ExclusiveLock, true, true);
@@ -315,9 +315,9 @@ bbm_token_keep(Oid space, int32 token)
 }
 
 void
-bbm_token_drop(Oid space, int32 token)
+bbm_worker_id_release(Oid lock_class, int32 worker_id)
 {
-	LOCKTAG		tag = session_tag(space, token, LOCK_TOKEN);
+	LOCKTAG		tag = session_tag(lock_class, worker_id, LOCK_WORKER_ID);
 
 	LOCKTAG		ours = ours_tag();
 
@@ -329,10 +329,10 @@ bbm_token_drop(Oid space, int32 token)
 
 /* Whoever holds a lock with this tag is a process of bbm's. */
 bool
-bbm_lock_is_token(const LOCKTAG *tag)
+bbm_lock_is_worker_id(const LOCKTAG *tag)
 {
 	return tag->locktag_type == LOCKTAG_USERLOCK && tag->locktag_lockmethodid == USER_LOCKMETHOD &&
-		tag->locktag_field4 == LOCK_TOKEN;
+		tag->locktag_field4 == LOCK_WORKER_ID;
 }
 
 /* Is it a migration's lock?  Whose is known to who waits for it. */
@@ -356,9 +356,9 @@ bbm_lock_is_for_claims(const LOCKTAG *tag, Oid *table)
 
 /* Does the process with this token still live?  Needs a transaction. */
 bool
-bbm_token_alive(Oid space, int32 token)
+bbm_worker_is_alive(Oid lock_class, int32 worker_id)
 {
-	LOCKTAG		tag = session_tag(space, token, LOCK_TOKEN);
+	LOCKTAG		tag = session_tag(lock_class, worker_id, LOCK_WORKER_ID);
 
 	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return true;

@@ -146,7 +146,7 @@ lock_early(BbmTarget *target, BbmTableLock *lock, LOCKMODE mode)
 typedef struct StatementTables
 {
 	BbmTarget  *target;
-	Oid			leaf;
+	Oid			partition;
 } StatementTables;
 
 /* May it write, as far as its declaration tells?  The server's own do not, to a table. */
@@ -169,7 +169,7 @@ add_tables(Node *node, void *arg)
 		const RangeTblEntry *rte = (RangeTblEntry *) node;
 
 		/* a view that was expanded keeps its lock as well */
-		if (OidIsValid(rte->relid) && rte->relid != to->leaf &&
+		if (OidIsValid(rte->relid) && rte->relid != to->partition &&
 			(rte->rtekind == RTE_RELATION || rte->rtekind == RTE_SUBQUERY))
 		{
 			BbmTableLock *lock = entry_of(to->target->locks, rte->relid);
@@ -191,9 +191,9 @@ add_tables(Node *node, void *arg)
  * is locked anyway, while it is worked on.
  */
 void
-bbm_lockset_add_plan(BbmTarget *target, Oid leaf, SPIPlanPtr plan)
+bbm_lockset_add_plan(BbmTarget *target, Oid partition, SPIPlanPtr plan)
 {
-	StatementTables to = {target, leaf};
+	StatementTables to = {target, partition};
 	ListCell   *source;
 	ListCell   *query;
 
@@ -372,7 +372,7 @@ lock_range(const RangeVar *range, LOCKMODE mode)
 
 	if (!OidIsValid(relid))
 		return;
-	foreach(cell, range->inh ? bbm_tree_all(relid) : list_make1_oid(relid))
+	foreach(cell, range->inh ? bbm_partitions_all(relid) : list_make1_oid(relid))
 		lock_at_once(lfirst_oid(cell), mode);
 }
 
@@ -458,8 +458,8 @@ bbm_lockset_end(void)
 	if (target->form != BBM_JOB_COMPOSED && target->form != BBM_JOB_STATEMENT)
 	{
 		note_stronger(target, target->relid);
-		if (target->leaf && target->leaf->relid != target->relid)
-			note_stronger(target, target->leaf->relid);
+		if (target->partition && target->partition->relid != target->relid)
+			note_stronger(target, target->partition->relid);
 	}
 	target->locks->learned = true;
 }
@@ -482,7 +482,7 @@ end_with_transaction(XactEvent event, void *arg)
 static bool
 is_of_target(Oid relid)
 {
-	return relid == working->relid || (working->is_tree && bbm_tree_has(working->relid, relid));
+	return relid == working->relid || (working->has_partitions && bbm_partitions_include(working->relid, relid));
 }
 
 /*
@@ -516,7 +516,7 @@ raise_locks(Node *node, void *arg)
 					 errmsg("could not obtain lock on relation \"%s\"", get_rel_name(rte->relid)),
 					 errdetail("The batch reads it, and is not known not to write it: it must not wait for that later."),
 					 errhint("It is tried again.")));
-		if (of_target && rte->inh && bbm_tree_has_children(rte->relid))
+		if (of_target && rte->inh && bbm_has_partitions(rte->relid))
 			rte->rellockmode = BBM_WORK_LOCK;
 		return false;
 	}

@@ -18,7 +18,7 @@
 #define BBM_READ_LOCK AccessShareLock
 
 extern void bbm_lockset_install(void);
-extern void bbm_lockset_add_plan(BbmTarget *target, Oid leaf, SPIPlanPtr plan);
+extern void bbm_lockset_add_plan(BbmTarget *target, Oid partition, SPIPlanPtr plan);
 extern void bbm_lockset_take(BbmTarget *target, Oid relid);
 extern void bbm_lockset_note(const PlannedStmt *stmt);
 extern void bbm_lockset_end(void);

@@ -220,7 +220,7 @@ all_declared(const BbmTarget *target)
 int64
 bbm_null_keys(BbmTarget *target, const char *condition, int64 most, char **table)
 {
-	List	   *leaves;
+	List	   *partitions;
 	List	   *of_all = NIL;
 	int64		rows = 0;
 	ListCell   *cell;
@@ -228,8 +228,8 @@ bbm_null_keys(BbmTarget *target, const char *condition, int64 most, char **table
 	*table = NULL;
 	if (all_declared(target))
 		return 0;
-	leaves = bbm_tree_leaves(target->relid);
-	foreach(cell, leaves)
+	partitions = bbm_partitions_list(target->relid);
+	foreach(cell, partitions)
 	{
 		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);
 		List	   *columns = rel ? nullable_columns(&target->key, rel) : NIL;
@@ -256,7 +256,7 @@ bbm_null_keys(BbmTarget *target, const char *condition, int64 most, char **table
 	if (of_all != NIL)
 	{
 		*table = bbm_table_sql_name(target->relid);
-		rows = count_nulls(target, psprintf("%s%s", target->is_tree ? "" : "ONLY ", *table), of_all, condition, most);
+		rows = count_nulls(target, psprintf("%s%s", target->has_partitions ? "" : "ONLY ", *table), of_all, condition, most);
 	}
 	return rows;
 }
@@ -266,7 +266,7 @@ static void
 report(int elevel, const BbmTarget *target, int64 rows, const char *table, bool undone)
 {
 	const BbmMigration *migration = target->migration;
-	const char *key = bbm_key_words(&target->key);
+	const char *key = bbm_key_to_string(&target->key);
 	const char *column = quote_identifier(target->key.columns[0].name);
 
 	ereport(elevel,
@@ -278,7 +278,7 @@ report(int elevel, const BbmTarget *target, int64 rows, const char *table, bool 
 			 undone ?
 			 errdetail("\"%s\" is null there, in table %s for one.", key, table) :
 			 errdetail("\"%s\" is null there, in table %s for one, and the check is not met: %s", key, table,
-					   migration->check_clause),
+					   migration->row_check),
 			 migration->skip_null_keys ? errhint("They are left as they are, as skip_null_keys says.") :
 			 elevel < ERROR ?
 			 errhint("The migration will fail when all else is done, unless this is done by hand WHERE %s IS NULL and is seen by its \"where\", or skip_null_keys says that they are to stay as they are.",
@@ -298,11 +298,11 @@ undone_rows(BbmTarget *target, char **table, bool *undone)
 		return 0;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	*undone = true;
-	rows = bbm_null_keys(target, migration->where_clause, BBM_MOST_NULL_KEYS + 1, table);
-	if (rows == 0 && migration->verify && migration->check_clause && !migration->skip_null_keys)
+	rows = bbm_null_keys(target, migration->filter, BBM_MOST_NULL_KEYS + 1, table);
+	if (rows == 0 && migration->verify && migration->row_check && !migration->skip_null_keys)
 	{
 		*undone = false;
-		rows = bbm_null_keys(target, psprintf("(%s\n) IS NOT TRUE", migration->check_clause), BBM_MOST_NULL_KEYS + 1,
+		rows = bbm_null_keys(target, psprintf("(%s\n) IS NOT TRUE", migration->row_check), BBM_MOST_NULL_KEYS + 1,
 							 table);
 	}
 	PopActiveSnapshot();

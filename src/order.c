@@ -176,11 +176,11 @@ bbm_order_key_leads(const BbmTarget *target)
 
 /* May a trigger or rule of a leaf make something else of what the statement writes? */
 static bool
-leaves_have_their_way(Oid relid)
+partitions_have_their_way(Oid relid)
 {
 	ListCell   *cell;
 
-	foreach(cell, bbm_tree_leaves(relid))
+	foreach(cell, bbm_partitions_list(relid))
 	{
 		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);
 		bool		has = rel && (rel->rd_rules || (rel->trigdesc && rel->trigdesc->trig_update_before_row));
@@ -205,7 +205,7 @@ filter_ends(const BbmTarget *target)
 		return false;
 	bbm_job_parts(migration, &parts);
 	return bbm_statement_ends_filter(target->relid, &parts) &&
-		(parts.verb == BBM_DELETE || !leaves_have_their_way(target->relid));
+		(parts.verb == BBM_DELETE || !partitions_have_their_way(target->relid));
 }
 
 /*
@@ -221,7 +221,7 @@ bbm_partition_order(const BbmTarget *target)
 	if (target->form != BBM_JOB_COMPOSED && target->form != BBM_JOB_REGISTRY_FUNCTION && target->form != BBM_JOB_NONE)
 		return BBM_ORDER_AS_ONE_TABLE;
 	/* blocks are a leaf's, and the filter tells */
-	if (target->strategy->sweeps)
+	if (target->strategy->table_scans)
 		return BBM_ORDER_BY_FILTER;
 	/* which rows it chooses is all the same, so it may as well be told the table as a whole */
 	if (!target->strategy->has_key && target->as_owner && target->form == BBM_JOB_REGISTRY_FUNCTION)
@@ -232,7 +232,7 @@ bbm_partition_order(const BbmTarget *target)
 	if (!target->strategy->has_key)
 		return migration->rows_stay ? BBM_ORDER_ROWS_STAY : BBM_ORDER_BY_FILTER;
 	/* through the root, each range would be looked for in each partition */
-	if (target->as_owner && target->is_tree)
+	if (target->as_owner && target->has_partitions)
 		return BBM_ORDER_AS_ONE_TABLE;
 	if (migration->rows_stay)
 		return BBM_ORDER_ROWS_STAY;
@@ -276,15 +276,15 @@ rows_a_value(Oid relid, const char *name)
 static bool
 has_many_ties(Oid relid, List *names)
 {
-	ListCell   *leaf;
+	ListCell   *partition;
 
-	foreach(leaf, bbm_tree_leaves(relid))
+	foreach(partition, bbm_partitions_list(relid))
 	{
 		double		least = DBL_MAX;
 		ListCell   *cell;
 
 		foreach(cell, names)
-			least = Min(least, rows_a_value(lfirst_oid(leaf), lfirst(cell)));
+			least = Min(least, rows_a_value(lfirst_oid(partition), lfirst(cell)));
 		if (least > BBM_FEW_TIES)
 			return true;
 	}

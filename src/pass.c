@@ -45,24 +45,24 @@ extend(BbmTarget *target, const BbmClaimState *state)
 	const BbmMigration *migration = target->migration;
 	bool		bounded = target->key.is_integer || DatumGetPointer(state->max.key);
 	char	   *name = bbm_table_sql_name(target->relid);
-	BbmLeaf		root = {.relid = target->relid, .name = name, .source = name, .whole_tree = true};
-	BbmLeaf    *leaf = target->by_leaf ? &root : bbm_leaf_open(target, target->relid);
+	BbmPartition		root = {.relid = target->relid, .name = name, .source = name, .as_one_table = true};
+	BbmPartition *partition = target->per_partition ? &root : bbm_partition_open(target, target->relid);
 	BbmBound	max;
 	/* without a bound the table was empty, and all there is has come since */
-	BbmCut		cut = {.after = bounded ? &state->max : NULL, .max = &max, .size = bbm_size_now(target, state)};
+	BbmAllocation		cut = {.after = bounded ? &state->max : NULL, .max = &max, .size = bbm_size_now(target, state)};
 	BbmRange	range;
 
 	if (root.name == NULL)
 		bbm_table_is_gone(migration->table_name);
-	if (leaf == NULL || !bbm_key_end(target, leaf, true, &max))
+	if (partition == NULL || !bbm_key_end(target, partition, true, &max))
 		return false;
 	/* counted as the strategy counts, rows or values */
-	(void) target->strategy->next_range(target, leaf, &cut, &range);
+	(void) target->strategy->next_range(target, partition, &cut, &range);
 	if (range.key_count == 0)
 		return false;
 	bbm_migration_extend(migration->id, &max, range.key_count >= cut.size);
-	if (target->by_leaf)
-		bbm_parts_reopen(migration->id, state->pass);
+	if (target->per_partition)
+		bbm_partitions_reopen(migration->id, state->pass);
 	return true;
 }
 
@@ -97,8 +97,8 @@ not_as_it_should_be(const BbmTarget *target, int64 found, bool by_check, bool wi
 			(errcode(ERRCODE_CHECK_VIOLATION),
 			 errmsg("verification found " INT64_FORMAT " rows that are not as they should be", found),
 			 by_check ?
-			 errdetail("They do not meet the check: %s", migration->check_clause) :
-			 errdetail("They still meet \"where\": %s", migration->where_clause),
+			 errdetail("They do not meet the check: %s", migration->row_check) :
+			 errdetail("They still meet \"where\": %s", migration->filter),
 			 wide ?
 			 errhint("Start the migration again: they are done, and it is verified anew. Rows of any key count, also those that have come, or moved, since it was defined.") :
 			 errhint("Start the migration again: they are done, and it is verified anew.")));
@@ -126,7 +126,7 @@ check_progress(const BbmTarget *target, int pass, int64 found)
 {
 	int			attempts = target->migration->max_attempts;
 	int			n;
-	int64	   *looks = bbm_jobs_looks(target->migration->id, pass, &n);
+	int64	   *looks = bbm_jobs_checks(target->migration->id, pass, &n);
 
 	if (n < attempts || least(looks, attempts - 1) <= least(looks + attempts - 1, n - attempts + 1) / 2)
 		return;
@@ -135,7 +135,7 @@ check_progress(const BbmTarget *target, int pass, int64 found)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("after %d passes over the table " INT64_FORMAT " rows remain to be done", n, found),
 			 errdetail("The last %d have not halved them; they meet \"where\": %s", attempts,
-					   target->migration->where_clause),
+					   target->migration->filter),
 			 errhint("Either new rows come that meet \"where\", which a trigger can prevent (bbm_sync_trigger), or something keeps these from being changed. Then start the migration again.")));
 }
 
@@ -156,7 +156,7 @@ static bool
 needs_check(const BbmTarget *target, int pass)
 {
 	return target->rounds &&
-		(!target->strategy->has_key || pass == BBM_FIRST_PASS || bbm_tree_has_joined(target, pass));
+		(!target->strategy->has_key || pass == BBM_FIRST_PASS || bbm_partitions_have_joined(target, pass));
 }
 
 /*
@@ -176,7 +176,7 @@ bbm_pass_ended(BbmTarget *target)
 
 	if (!bbm_claim_state(migration->id, &state))
 		return false;
-	bbm_tree_tell(target);
+	bbm_partitions_report(target);
 	if (!BBM_PASS_VERIFIES(state.pass))
 	{
 		/* before it has caught up, so that a row which is given a key then is among those that have come since */
@@ -202,7 +202,7 @@ bbm_pass_ended(BbmTarget *target)
 		if (target->strategy->has_key)
 			bbm_jobs_repair(migration->id, state.pass, state.pass + 1);
 	}
-	else if (!bbm_tree_has_new(target))
+	else if (!bbm_partitions_have_new(target))
 	{
 		/* another session may have added some since the pass that has worked */
 		bbm_null_keys_check(target);
@@ -210,7 +210,7 @@ bbm_pass_ended(BbmTarget *target)
 		if (!target->rounds || !migration->verify || state.is_wide)
 			return true;
 		wide = is_wide(target, &state, &max);
-		if (!wide && (migration->check_clause == NULL || by_check))
+		if (!wide && (migration->row_check == NULL || by_check))
 			return true;
 		bbm_migration_set_pass(migration->id, state.pass + 2, wide ? &max : NULL);
 		return false;

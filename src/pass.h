@@ -5,11 +5,11 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef BBM_PASS_H
-#define BBM_PASS_H
+#ifndef BBM_COMPLETION_H
+#define BBM_COMPLETION_H
 
 #include "strategy.h"
 
 extern bool bbm_pass_ended(BbmTarget *target);
 
-#endif							/* BBM_PASS_H */
+#endif							/* BBM_COMPLETION_H */

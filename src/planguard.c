@@ -46,7 +46,7 @@
 /* Whose table is guarded now, in this process, and for a batch of how many keys; NULL none. */
 static BbmTarget *guarded = NULL;
 static bool in_batch = false;	/* guarded or not */
-static Oid	guarded_leaf;
+static Oid	guarded_partition;
 static int64 guarded_keys;
 
 static ExecutorStart_hook_type previous_start = NULL;
@@ -56,17 +56,17 @@ static bool
 is_guarded(const PlanState *state, Index rti)
 {
 	PlannedStmt *stmt = state->state->es_plannedstmt;
-	bool		climbed = true;
+	bool		switched = true;
 
-	while (climbed)
+	while (switched)
 	{
 		ListCell   *cell;
 
 		Oid			relid = rt_fetch(rti, stmt->rtable)->relid;
 
-		if (relid == guarded->relid || relid == guarded_leaf)
+		if (relid == guarded->relid || relid == guarded_partition)
 			return true;
-		climbed = false;
+		switched = false;
 		foreach(cell, stmt->appendRelations)
 		{
 			AppendRelInfo *child = lfirst(cell);
@@ -74,7 +74,7 @@ is_guarded(const PlanState *state, Index rti)
 			if (child->child_relid == rti)
 			{
 				rti = child->parent_relid;
-				climbed = true;
+				switched = true;
 				break;
 			}
 		}
@@ -146,9 +146,9 @@ explain(QueryDesc *query)
 }
 
 static CachedPlanSource *
-plan_source(const BbmLeaf *leaf)
+plan_source(const BbmPartition *partition)
 {
-	return linitial(SPI_plan_get_plan_sources(leaf->plan));
+	return linitial(SPI_plan_get_plan_sources(partition->plan));
 }
 
 static void
@@ -157,7 +157,7 @@ refuse(QueryDesc *query, Relation rel)
 	if (!guarded->planned_anew)
 	{
 		guarded->planned_anew = true;
-		plan_source(guarded->leaf)->cursor_options &= ~CURSOR_OPT_GENERIC_PLAN;
+		plan_source(guarded->partition)->cursor_options &= ~CURSOR_OPT_GENERIC_PLAN;
 		ResetPlanCache();
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
@@ -198,7 +198,7 @@ bbm_plan_guard_install(void)
 
 /* Does it change the rows of a scan of the target's index between two bounds, and nothing else? */
 static bool
-is_plain(const BbmLeaf *leaf, const PlannedStmt *stmt)
+is_plain(const BbmPartition *partition, const PlannedStmt *stmt)
 {
 	ModifyTable *modify = (ModifyTable *) stmt->planTree;
 	IndexScan  *scan;
@@ -207,12 +207,12 @@ is_plain(const BbmLeaf *leaf, const PlannedStmt *stmt)
 		stmt->subplans != NIL || list_length(modify->resultRelations) != 1)
 		return false;
 	scan = (IndexScan *) outerPlan(modify);
-	return scan && IsA(scan, IndexScan) && scan->indexid == leaf->index && list_length(scan->indexqual) >= 2;
+	return scan && IsA(scan, IndexScan) && scan->indexid == partition->index && list_length(scan->indexqual) >= 2;
 }
 
 /* The same of all partitions of the target, each by an index? */
 static bool
-is_plain_tree(const PlannedStmt *stmt)
+is_plain_hierarchy(const PlannedStmt *stmt)
 {
 	ModifyTable *modify = (ModifyTable *) stmt->planTree;
 	Plan	   *below;
@@ -236,12 +236,12 @@ is_plain_tree(const PlannedStmt *stmt)
 
 /* Is the plan so simple that it is the same for each range? */
 static bool
-is_same_for_all(const BbmTarget *target, const BbmLeaf *leaf, const PlannedStmt *stmt)
+is_same_for_all(const BbmTarget *target, const BbmPartition *partition, const PlannedStmt *stmt)
 {
 	/* where the key tells the partition, one that is planned for a range leaves out the others */
-	if (leaf->whole_tree)
-		return is_plain_tree(stmt) && !bbm_order_key_leads(target);
-	return is_plain(leaf, stmt);
+	if (partition->as_one_table)
+		return is_plain_hierarchy(stmt) && !bbm_order_key_leads(target);
+	return is_plain(partition, stmt);
 }
 
 /*
@@ -252,25 +252,26 @@ is_same_for_all(const BbmTarget *target, const BbmLeaf *leaf, const PlannedStmt 
  * the generic plan has changed.  Needs what executing it needs.
  */
 void
-bbm_plan_choose(const BbmTarget *target, BbmLeaf *leaf)
+bbm_plan_choose(const BbmTarget *target, BbmPartition *partition)
 {
 	CachedPlanSource *source;
 	CachedPlan *plan;
 
 	/* who only looks has prepared none */
-	if (leaf->plan == NULL || (!OidIsValid(leaf->index) && !leaf->whole_tree) ||
+	if (partition->plan == NULL || (!OidIsValid(partition->index) && !partition->as_one_table) ||
 		(target->form != BBM_JOB_STATEMENT && target->form != BBM_JOB_COMPOSED))
 		return;
-	source = plan_source(leaf);
+	source = plan_source(partition);
 	/* the generic one; none if a rule made several statements of it */
-	plan = bbm_spi_cached_plan(leaf->plan);
+	plan = bbm_spi_cached_plan(partition->plan);
 	if (plan == NULL)
 		return;
-	if (list_length(plan->stmt_list) == 1 && is_same_for_all(target, leaf, linitial_node(PlannedStmt, plan->stmt_list)))
+	if (list_length(plan->stmt_list) == 1 && is_same_for_all(target, partition, linitial_node(PlannedStmt,
+																							  plan->stmt_list)))
 		source->cursor_options |= CURSOR_OPT_GENERIC_PLAN;
 	else
 		source->cursor_options &= ~CURSOR_OPT_GENERIC_PLAN;
-	leaf->plan_generation = source->generation;
+	partition->plan_generation = source->generation;
 	ReleaseCachedPlan(plan, CurrentResourceOwner);
 }
 
@@ -280,31 +281,31 @@ bbm_plan_choose(const BbmTarget *target, BbmLeaf *leaf)
  * SPI_execute_plan does.
  */
 int
-bbm_plan_execute(BbmTarget *target, BbmLeaf *leaf, Datum *values, int64 keys)
+bbm_plan_execute(BbmTarget *target, BbmPartition *partition, Datum *values, int64 keys)
 {
 	BbmTarget  *outer = guarded;
 	bool		outer_batch = in_batch;
-	Oid			outer_leaf = guarded_leaf;
+	Oid			outer_partition = guarded_partition;
 	int64		outer_keys = guarded_keys;
 	int			result;
 
-	if ((plan_source(leaf)->cursor_options & CURSOR_OPT_GENERIC_PLAN) != 0 &&
-		plan_source(leaf)->generation != leaf->plan_generation)
-		bbm_plan_choose(target, leaf);
+	if ((plan_source(partition)->cursor_options & CURSOR_OPT_GENERIC_PLAN) != 0 &&
+		plan_source(partition)->generation != partition->plan_generation)
+		bbm_plan_choose(target, partition);
 	guarded = target->migration->allow_full_scan ? NULL : target;
-	guarded_leaf = leaf->relid;
+	guarded_partition = partition->relid;
 	guarded_keys = keys;
 	in_batch = true;
 	PG_TRY();
 	{
-		result = bbm_spi_execute_plan(leaf->plan, values, NULL, false, 0);
+		result = bbm_spi_execute_plan(partition->plan, values, NULL, false, 0);
 		target->planned_anew = false;
 	}
 	PG_FINALLY();
 	{
 		guarded = outer;
 		in_batch = outer_batch;
-		guarded_leaf = outer_leaf;
+		guarded_partition = outer_partition;
 		guarded_keys = outer_keys;
 	}
 	PG_END_TRY();

@@ -11,7 +11,7 @@
 #include "strategy.h"
 
 extern void bbm_plan_guard_install(void);
-extern void bbm_plan_choose(const BbmTarget *target, BbmLeaf *leaf);
-extern int	bbm_plan_execute(BbmTarget *target, BbmLeaf *leaf, Datum *values, int64 keys);
+extern void bbm_plan_choose(const BbmTarget *target, BbmPartition *partition);
+extern int	bbm_plan_execute(BbmTarget *target, BbmPartition *partition, Datum *values, int64 keys);
 
 #endif							/* BBM_PLANGUARD_H */

@@ -31,10 +31,10 @@
 
 /* The relations of a table may change: partitions come and go. */
 #define BBM_RELATIONS_MS (60 * 1000)
-#define BBM_FIRST_LOOK_MS 200
+#define BBM_FIRST_POLL_MS 200
 
 /* A hold that comes and goes is logged this often at most. */
-#define BBM_LOG_HOLD_MS (60 * 1000)
+#define BBM_LOG_WAIT_MS (60 * 1000)
 
 /* What is owed to a rate is told by the jobs that ended last: so many at once, at most. */
 #define BBM_JOBS_RECALLED 20
@@ -72,11 +72,11 @@ static const Signal signals[] = {
 };
 
 /* Was the batch at hand told of to bbm_read_busy before its commit? */
-static bool rest_is_told = false;
+static bool pacing_is_reported = false;
 
 /* A reader's word that its signal holds, and how it is. */
 void
-bbm_look_holds(BbmLook *look, const char *format, ...)
+bbm_reading_throttles(BbmReading *look, const char *format, ...)
 {
 	va_list		args;
 	char		text[2 * BBM_WAITING_LENGTH];
@@ -107,12 +107,12 @@ bbm_bytes(uint64 bytes)
 	return buffers[which];
 }
 
-static BbmPressure *
+static BbmThrottle *
 state_of(BbmTarget *target)
 {
-	if (target->pressure == NULL)
-		target->pressure = MemoryContextAllocZero(target->context, sizeof(BbmPressure));
-	return target->pressure;
+	if (target->throttle == NULL)
+		target->throttle = MemoryContextAllocZero(target->context, sizeof(BbmThrottle));
+	return target->throttle;
 }
 
 /* A snapshot of the catalogs; a partition that comes or goes after is seen the next time. */
@@ -121,13 +121,13 @@ find_relations(void *arg)
 {
 	BbmTarget  *target = arg;
 
-	bbm_find_relations(target->pressure, target->context, target->relid);
+	bbm_find_relations(target->throttle, target->context, target->relid);
 }
 
 static void
 refresh_relations(BbmTarget *target, TimestampTz now)
 {
-	BbmPressure *state = target->pressure;
+	BbmThrottle *state = target->throttle;
 
 	if (!bbm_time_has_come(now, state->relations_until, BBM_RELATIONS_MS))
 		return;
@@ -151,16 +151,16 @@ obeys(const BbmMigration *migration, const Signal *signal)
 
 /* Reads one signal; its word goes before what it says. */
 static void
-read_signal(const Signal *signal, BbmLook *look)
+read_signal(const Signal *signal, BbmReading *look)
 {
 	char		told[BBM_WAITING_LENGTH];
 	char		text[2 * BBM_WAITING_LENGTH];
 
 	look->holds = false;
 	look->due = 0;
-	look->first_look_ms = BBM_FIRST_LOOK_MS;
+	look->first_poll_ms = BBM_FIRST_POLL_MS;
 	if (signal->by_relation && look->state->relations_error)
-		bbm_look_holds(look, "cannot be read: %s", bbm_error_words(look->state->relations_error));
+		bbm_reading_throttles(look, "cannot be read: %s", bbm_error_to_string(look->state->relations_error));
 	else
 		signal->read(look);
 	if (!look->holds)
@@ -175,7 +175,7 @@ read_signal(const Signal *signal, BbmLook *look)
  * is known of that stays as it is, and nothing is left behind when the process goes.
  */
 static void
-begin_rest(const BbmLook *look, BbmWait *wait)
+begin_rest(const BbmReading *look, BbmWait *wait)
 {
 	wait->begins = false;
 	wait->due = look->due;
@@ -186,13 +186,13 @@ begin_rest(const BbmLook *look, BbmWait *wait)
 
 /* Puts down that the migration waits, for what and until when. */
 static void
-begin_hold(BbmLook *look, BbmWait *wait)
+begin_wait(BbmReading *look, BbmWait *wait)
 {
 	/* the look itself may have taken a while */
 	TimestampTz now = GetCurrentTimestamp();
 	bool		tell;
-	BbmHolds   *holds = bbm_holds_lock();
-	BbmHold    *hold = bbm_hold_find(holds, look->migration->id, now);
+	BbmWaitStates *holds = bbm_wait_states_lock();
+	BbmWaitState *hold = bbm_wait_state_find(holds, look->migration->id, now);
 	int64		held_ms;
 
 	wait->begins = hold->since == 0;
@@ -200,16 +200,16 @@ begin_hold(BbmLook *look, BbmWait *wait)
 		hold->since = look->now;
 	held_ms = (now - hold->since) / 1000;
 	hold->due = look->due ? look->due :
-		TimestampTzPlusMilliseconds(now, bbm_look_again_ms(held_ms, look->first_look_ms));
+		TimestampTzPlusMilliseconds(now, bbm_next_poll_ms(held_ms, look->first_poll_ms));
 	strlcpy(hold->reason, look->reason, sizeof(hold->reason));
-	tell = held_ms >= BBM_TELL_HOLD_MS && hold->logged < hold->since &&
-		now >= TimestampTzPlusMilliseconds(hold->logged, BBM_LOG_HOLD_MS);
+	tell = held_ms >= BBM_REPORT_WAIT_MS && hold->logged < hold->since &&
+		now >= TimestampTzPlusMilliseconds(hold->logged, BBM_LOG_WAIT_MS);
 	if (tell)
 		hold->logged = now;
 	wait->due = hold->due;
 	wait->since = hold->since;
 	strlcpy(wait->reason, hold->reason, sizeof(wait->reason));
-	bbm_holds_unlock();
+	bbm_wait_states_unlock();
 
 	wait->cancelled = look->cancelled;
 	if (tell)
@@ -218,15 +218,15 @@ begin_hold(BbmLook *look, BbmWait *wait)
 }
 
 static void
-end_hold(const BbmMigration *migration, TimestampTz now)
+end_wait(const BbmMigration *migration, TimestampTz now)
 {
-	BbmHolds   *holds = bbm_holds_lock();
-	BbmHold    *hold = bbm_hold_find(holds, migration->id, now);
+	BbmWaitStates *holds = bbm_wait_states_lock();
+	BbmWaitState *hold = bbm_wait_state_find(holds, migration->id, now);
 	TimestampTz since = hold->since;
 	bool		told = since != 0 && hold->logged >= since;
 
 	hold->since = 0;
-	bbm_holds_unlock();
+	bbm_wait_states_unlock();
 	if (told)
 		ereport(LOG,
 				(errmsg("migration \"%s\" goes on after waiting for %.1f s",
@@ -252,14 +252,14 @@ has_rate(const BbmMigration *migration)
 static TimestampTz
 held_since(const BbmMigration *migration, TimestampTz now, bool *recalled)
 {
-	BbmHolds   *holds = bbm_holds_lock();
-	BbmHold    *hold = bbm_hold_find(holds, migration->id, now);
+	BbmWaitStates *holds = bbm_wait_states_lock();
+	BbmWaitState *hold = bbm_wait_state_find(holds, migration->id, now);
 	TimestampTz since = hold->since;
 
 	/* a rate that is set later counts from then on */
 	hold->recalled = hold->recalled || !has_rate(migration);
 	*recalled = hold->recalled;
-	bbm_holds_unlock();
+	bbm_wait_states_unlock();
 	return since;
 }
 
@@ -282,8 +282,8 @@ recall_rates(void *arg)
 	int			wal_rate = bbm_setting_int(migration, BBM_MAX_WAL_RATE);
 	int			row_rate = bbm_setting_int(migration, BBM_MAX_ROW_RATE);
 	TimestampTz busy_until = DT_NOBEGIN;
-	BbmHolds   *holds = bbm_holds_lock();
-	BbmHold    *hold = bbm_hold_find(holds, migration->id, GetCurrentTimestamp());
+	BbmWaitStates *holds = bbm_wait_states_lock();
+	BbmWaitState *hold = bbm_wait_state_find(holds, migration->id, GetCurrentTimestamp());
 
 	for (int i = 0; i < n && !hold->recalled; i++)
 	{
@@ -297,12 +297,12 @@ recall_rates(void *arg)
 		spend(&hold->rows, spent[i].since, spent[i].until, row_rate, spent[i].rows);
 	}
 	hold->recalled = true;
-	bbm_holds_unlock();
+	bbm_wait_states_unlock();
 }
 
 /* What cannot be read holds; so does a cancel, which the driver passes on. */
 static void
-recall_or_hold(BbmLook *look)
+recall_or_wait(BbmReading *look)
 {
 	ErrorData  *error = bbm_txn_run(recall_rates, (void *) look->migration, false);
 
@@ -310,8 +310,8 @@ recall_or_hold(BbmLook *look)
 		return;
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		look->cancelled = error;
-	look->first_look_ms = BBM_FIRST_LOOK_MS;
-	bbm_look_holds(look, "rates: cannot be read: %s", bbm_error_words(error));
+	look->first_poll_ms = BBM_FIRST_POLL_MS;
+	bbm_reading_throttles(look, "rates: cannot be read: %s", bbm_error_to_string(error));
 }
 
 /*
@@ -320,19 +320,19 @@ recall_or_hold(BbmLook *look)
  * Between transactions; raises no error.
  */
 bool
-bbm_pressure_holds(BbmTarget *target, bool may_help, BbmWait *wait)
+bbm_is_throttled(BbmTarget *target, bool may_help, BbmWait *wait)
 {
 	const BbmMigration *migration = target->migration;
 	TimestampTz now = GetCurrentTimestamp();
-	BbmLook		look = {.migration = migration, .state = state_of(target), .now = now};
+	BbmReading		look = {.migration = migration, .state = state_of(target), .now = now};
 	bool		recalled;
 
 	/* of a batch whose transaction has failed */
-	rest_is_told = false;
+	pacing_is_reported = false;
 	look.held_since = held_since(migration, now, &recalled);
 	wait->of_process = false;
 	if (!recalled)
-		recall_or_hold(&look);
+		recall_or_wait(&look);
 	for (int i = 0; i < lengthof(signals) && !look.holds; i++)
 	{
 		if (!obeys(migration, &signals[i]))
@@ -348,27 +348,27 @@ bbm_pressure_holds(BbmTarget *target, bool may_help, BbmWait *wait)
 	if (look.holds && wait->of_process)
 		begin_rest(&look, wait);
 	else if (look.holds)
-		begin_hold(&look, wait);
+		begin_wait(&look, wait);
 	else if (look.held_since != 0)
-		end_hold(migration, now);
+		end_wait(migration, now);
 	return look.holds;
 }
 
 /*
  * May another batch be claimed in the transaction of this one?  Not when that
  * cannot be told in it.  *rests: this process is to wait for a moment before it
- * begins, as bbm_pressure_holds then says.
+ * begins, as bbm_is_throttled then says.
  */
 bool
-bbm_pressure_lets_follow(BbmTarget *target, bool *rests)
+bbm_throttle_lets_follow(BbmTarget *target, bool *rests)
 {
 	const BbmMigration *migration = target->migration;
 	TimestampTz now = GetCurrentTimestamp();
-	BbmLook		look = {.migration = migration, .state = target->pressure, .now = now};
+	BbmReading		look = {.migration = migration, .state = target->throttle, .now = now};
 	bool		recalled;
 
-	bbm_rest_is_due();
-	rest_is_told = true;
+	bbm_pacing_is_due();
+	pacing_is_reported = true;
 	*rests = false;
 	if (look.state == NULL)
 		return false;
@@ -402,29 +402,29 @@ bbm_pressure_lets_follow(BbmTarget *target, bool *rests)
 
 /* A batch has committed: what it has used is what the rates go by.  Between transactions. */
 void
-bbm_pressure_spent(const BbmTarget *target, const BbmCost *cost)
+bbm_throttle_spent(const BbmTarget *target, const BbmCost *cost)
 {
 	const BbmMigration *migration = target->migration;
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz since = now - (TimestampTz) (cost->ms * 1000);
-	BbmHolds   *holds;
-	BbmHold    *hold;
+	BbmWaitStates *holds;
+	BbmWaitState *hold;
 
 	/* once a batch, or it would be rested for again */
-	if (!rest_is_told)
-		bbm_rest_is_due();
-	rest_is_told = false;
+	if (!pacing_is_reported)
+		bbm_pacing_is_due();
+	pacing_is_reported = false;
 	/* what it says of rows is how many it has found */
 	if (BBM_PASS_VERIFIES(migration->pass))
 		return;
 	if (!has_rate(migration) && !bbm_setting_is_on(migration, BBM_WAIT_FOR_STANDBYS))
 		return;
-	holds = bbm_holds_lock();
-	hold = bbm_hold_find(holds, migration->id, now);
+	holds = bbm_wait_states_lock();
+	hold = bbm_wait_state_find(holds, migration->id, now);
 	hold->commit = Max(hold->commit, XactLastCommitEnd);
 	spend(&hold->wal, since, now, bbm_setting_int(migration, BBM_MAX_WAL_RATE), cost->wal / 1024.0);
 	spend(&hold->rows, since, now, bbm_setting_int(migration, BBM_MAX_ROW_RATE), cost->rows);
-	bbm_holds_unlock();
+	bbm_wait_states_unlock();
 }
 
 /*
@@ -433,10 +433,10 @@ bbm_pressure_spent(const BbmTarget *target, const BbmCost *cost)
  * to the workers, and so is what is about a table that is not known yet, or gone.
  */
 void
-bbm_pressure_show(const BbmMigration *migration, Oid relid, BbmPressureSink sink, void *arg)
+bbm_throttle_show(const BbmMigration *migration, Oid relid, BbmThrottleSink sink, void *arg)
 {
 	BbmTarget	target = {.context = CurrentMemoryContext, .relid = relid};
-	BbmLook		look = {.migration = migration, .state = state_of(&target), .now = GetCurrentTimestamp()};
+	BbmReading		look = {.migration = migration, .state = state_of(&target), .now = GetCurrentTimestamp()};
 	bool		recalled;
 
 	bbm_find_relations(look.state, target.context, relid);

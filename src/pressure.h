@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef BBM_PRESSURE_H
-#define BBM_PRESSURE_H
+#ifndef BBM_THROTTLE_H
+#define BBM_THROTTLE_H
 
 #include "strategy.h"
 
@@ -24,17 +24,17 @@ typedef struct BbmWait
 } BbmWait;
 
 /* When a migration has waited for so long, that is told. */
-#define BBM_TELL_HOLD_MS 1000
+#define BBM_REPORT_WAIT_MS 1000
 
-extern bool bbm_pressure_holds(BbmTarget *target, bool may_help, BbmWait *wait);
-extern bool bbm_pressure_lets_follow(BbmTarget *target, bool *rests);
-extern void bbm_pressure_spent(const BbmTarget *target, const BbmCost *cost);
+extern bool bbm_is_throttled(BbmTarget *target, bool may_help, BbmWait *wait);
+extern bool bbm_throttle_lets_follow(BbmTarget *target, bool *rests);
+extern void bbm_throttle_spent(const BbmTarget *target, const BbmCost *cost);
 
 
 /* One signal: its word, its setting, what it waits for ("" nothing, NULL not looked at), and what the look took. */
-typedef void (*BbmPressureSink) (void *arg, const char *signal, const char *setting, const char *reason,
+typedef void (*BbmThrottleSink) (void *arg, const char *signal, const char *setting, const char *reason,
 								 double microseconds);
 
-extern void bbm_pressure_show(const BbmMigration *migration, Oid relid, BbmPressureSink sink, void *arg);
+extern void bbm_throttle_show(const BbmMigration *migration, Oid relid, BbmThrottleSink sink, void *arg);
 
-#endif							/* BBM_PRESSURE_H */
+#endif							/* BBM_THROTTLE_H */

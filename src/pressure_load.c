@@ -44,7 +44,7 @@
 
 /* Holds outside of these hours; they are parsed when they are not those of the last look. */
 static void
-read_hours(BbmLook *look, const char *text, BbmKnownHours *known)
+read_hours(BbmReading *look, const char *text, BbmKnownHours *known)
 {
 	const char *why = "";
 	TimestampTz opens;
@@ -63,17 +63,17 @@ read_hours(BbmLook *look, const char *text, BbmKnownHours *known)
 		MemoryContextSwitchTo(old);
 	}
 	if (known->text == NULL)
-		bbm_look_holds(look, "cannot be read: %s", why);
+		bbm_reading_throttles(look, "cannot be read: %s", why);
 	else if (!bbm_hours_open(known->hours, look->now, &opens))
 	{
 		look->due = opens;
-		bbm_look_holds(look, "not before %s (%s)", timestamptz_to_str(opens), text);
+		bbm_reading_throttles(look, "not before %s (%s)", timestamptz_to_str(opens), text);
 	}
 }
 
 /* bbm.active_hours of the migration, and where it must keep to them those of the server. */
 void
-bbm_read_hours(BbmLook *look)
+bbm_read_hours(BbmReading *look)
 {
 	const char *own = bbm_setting_string(look->migration, BBM_ACTIVE_HOURS);
 	const char *servers = bbm_setting_server_string(look->migration, BBM_ACTIVE_HOURS);
@@ -90,14 +90,14 @@ bbm_read_hours(BbmLook *look)
  */
 
 static void
-read_rate(BbmLook *look, bool wal, int rate, const char *unit)
+read_rate(BbmReading *look, bool wal, int rate, const char *unit)
 {
-	BbmHolds   *holds = bbm_holds_lock();
-	BbmHold    *hold = bbm_hold_find(holds, look->migration->id, look->now);
+	BbmWaitStates *holds = bbm_wait_states_lock();
+	BbmWaitState *hold = bbm_wait_state_find(holds, look->migration->id, look->now);
 	BbmBucket	bucket = wal ? hold->wal : hold->rows;
 	TimestampTz due;
 
-	bbm_holds_unlock();
+	bbm_wait_states_unlock();
 	/* the clock went back: what was used then is not known to be owed */
 	if (bucket.at > look->now)
 		return;
@@ -105,19 +105,19 @@ read_rate(BbmLook *look, bool wal, int rate, const char *unit)
 	if (due <= look->now)
 		return;
 	look->due = due;
-	bbm_look_holds(look, "limit %d %s a second", rate, unit);
+	bbm_reading_throttles(look, "limit %d %s a second", rate, unit);
 }
 
 /* bbm.max_wal_rate */
 void
-bbm_read_wal_rate(BbmLook *look)
+bbm_read_wal_rate(BbmReading *look)
 {
 	read_rate(look, true, bbm_setting_int(look->migration, BBM_MAX_WAL_RATE), "kB");
 }
 
 /* bbm.max_row_rate */
 void
-bbm_read_row_rate(BbmLook *look)
+bbm_read_row_rate(BbmReading *look)
 {
 	read_rate(look, false, bbm_setting_int(look->migration, BBM_MAX_ROW_RATE), "rows");
 }
@@ -150,7 +150,7 @@ count_active(void)
 
 /* bbm.max_active_sessions */
 void
-bbm_read_sessions(BbmLook *look)
+bbm_read_sessions(BbmReading *look)
 {
 	static int	active = 0;
 	static TimestampTz until = 0;
@@ -158,7 +158,7 @@ bbm_read_sessions(BbmLook *look)
 
 	if (!pgstat_track_activities)
 	{
-		bbm_look_holds(look, "cannot be read: track_activities is off");
+		bbm_reading_throttles(look, "cannot be read: track_activities is off");
 		return;
 	}
 	if (bbm_time_has_come(look->now, until, BBM_SESSIONS_MS))
@@ -167,7 +167,7 @@ bbm_read_sessions(BbmLook *look)
 		until = TimestampTzPlusMilliseconds(look->now, BBM_SESSIONS_MS);
 	}
 	if (active > limit)
-		bbm_look_holds(look, "%d sessions are active (limit %d)", active, limit);
+		bbm_reading_throttles(look, "%d sessions are active (limit %d)", active, limit);
 }
 
 /* ----------------------------------------------------------------
@@ -215,7 +215,7 @@ cpu_delay_us(void)
 static bool batch_done = false;
 
 void
-bbm_rest_is_due(void)
+bbm_pacing_is_due(void)
 {
 	batch_done = true;
 }
@@ -241,7 +241,7 @@ all_cpus_are_taken(void)
 }
 
 /* How long this process rests after a batch, by the mean of its last ones. */
-static BbmRests rests = {0};
+static BbmPacing rests = {0};
 
 /* Does it rest between its batches? */
 bool
@@ -259,11 +259,11 @@ bbm_cpus_are_short(const BbmMigration *migration)
  * begun is never cut short for either; what it aims at is (bbm_size_limits).
  */
 void
-bbm_read_busy(BbmLook *look)
+bbm_read_busy(BbmReading *look)
 {
 	static int64 seen = -1;		/* delay up to the last look; -1: not looked yet */
 	static TimestampTz seen_at = 0;
-	static TimestampTz rest_until = 0;
+	static TimestampTz paced_until = 0;
 	static TimestampTz patient_until = 0;
 	double		factor = bbm_setting_real(look->migration, BBM_REST_FACTOR);
 
@@ -275,23 +275,23 @@ bbm_read_busy(BbmLook *look)
 		double		times = look->migration->target_ms > 0 && bbm_cpus_are_short(look->migration) ?
 			factor * BBM_SHORT_REST : factor;
 
-		rest_until = look->now + (seen < 0 ? 0 : bbm_rest_us(&rests, delay - seen, elapsed, times));
-		patient_until = rest_until + (TimestampTz) Min(elapsed * factor, BBM_LONGEST_REST_MS * 1000.0);
+		paced_until = look->now + (seen < 0 ? 0 : bbm_pacing_us(&rests, delay - seen, elapsed, times));
+		patient_until = paced_until + (TimestampTz) Min(elapsed * factor, BBM_LONGEST_REST_MS * 1000.0);
 		seen = delay;
 		/* from the end of the rest on */
-		seen_at = rest_until;
+		seen_at = paced_until;
 		batch_done = false;
 	}
-	if (rest_until > look->now && !bbm_time_has_come(look->now, rest_until, BBM_LONGEST_REST_MS))
+	if (paced_until > look->now && !bbm_time_has_come(look->now, paced_until, BBM_LONGEST_REST_MS))
 	{
-		look->due = rest_until;
-		bbm_look_holds(look, "rests for a moment (factor %g)", factor);
+		look->due = paced_until;
+		bbm_reading_throttles(look, "rests for a moment (factor %g)", factor);
 	}
 	else if (patient_until > look->now && !bbm_time_has_come(look->now, patient_until, 2 * BBM_LONGEST_REST_MS) &&
 			 all_cpus_are_taken())
 	{
 		look->due = look->now + BBM_CROWD_US;
-		bbm_look_holds(look, "until one is free");
+		bbm_reading_throttles(look, "until one is free");
 		/* to have waited while looking is not to have been in the way */
 		seen = cpu_delay_us();
 		seen_at = look->due;
@@ -385,7 +385,7 @@ run_condition(void *arg)
 
 /* bbm.condition; in a transaction of its own, so not in that of a batch. */
 void
-bbm_read_condition(BbmLook *look)
+bbm_read_condition(BbmReading *look)
 {
 	ConditionArgs args = {look->migration, false};
 	ErrorData  *error;
@@ -397,7 +397,7 @@ bbm_read_condition(BbmLook *look)
 	condition_timed_out = false;
 	error = bbm_txn_run(run_condition, &args, false);
 	if (error && condition_timed_out)
-		bbm_look_holds(look, "cannot be read: it takes more than %d ms", BBM_CONDITION_TIMEOUT_MS);
+		bbm_reading_throttles(look, "cannot be read: it takes more than %d ms", BBM_CONDITION_TIMEOUT_MS);
 	else if (error || bbm_cancel_seen())
 	{
 		/* a cancel that it has caught was meant for the session, too, whatever it makes of it */
@@ -405,10 +405,10 @@ bbm_read_condition(BbmLook *look)
 			error = look->cancelled = bbm_cancelled_by_user();
 		else if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			look->cancelled = error;
-		bbm_look_holds(look, "cannot be read: %s", bbm_error_words(error));
+		bbm_reading_throttles(look, "cannot be read: %s", bbm_error_to_string(error));
 	}
 	else if (!args.met)
-		bbm_look_holds(look, "not met");
+		bbm_reading_throttles(look, "not met");
 	else
 		look->state->condition_until = TimestampTzPlusMilliseconds(look->now, BBM_CONDITION_MS);
 }

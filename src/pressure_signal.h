@@ -10,8 +10,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef BBM_PRESSURE_SIGNAL_H
-#define BBM_PRESSURE_SIGNAL_H
+#ifndef BBM_THROTTLE_SIGNAL_H
+#define BBM_THROTTLE_SIGNAL_H
 
 #include "strategy.h"
 
@@ -29,7 +29,7 @@ typedef struct BbmKnownHours
 } BbmKnownHours;
 
 /* What is known of a target between looks; in its memory context. */
-typedef struct BbmPressure
+typedef struct BbmThrottle
 {
 	MemoryContext relation_context; /* of the four below */
 	int			nrelations;
@@ -45,51 +45,51 @@ typedef struct BbmPressure
 	BbmKnownHours hours;		/* bbm.active_hours */
 	BbmKnownHours server_hours; /* ... and the server's, where both count */
 	TimestampTz condition_until;	/* the condition was true, and that is good until then */
-} BbmPressure;
+} BbmThrottle;
 
-typedef struct BbmLook
+typedef struct BbmReading
 {
 	const BbmMigration *migration;	/* in */
-	BbmPressure *state;
+	BbmThrottle *state;
 	TimestampTz now;
 	TimestampTz held_since;		/* 0 when it does not hold so far */
 	bool		holds;			/* out */
 	TimestampTz due;			/* when to look again, if the reader knows; else 0 */
-	int			first_look_ms;	/* else so soon at first, and then less and less often */
+	int			first_poll_ms;	/* else so soon at first, and then less and less often */
 	char		reason[BBM_WAITING_LENGTH];
 	ErrorData  *cancelled;		/* a cancel ended the look */
-} BbmLook;
+} BbmReading;
 
-typedef void (*BbmReader) (BbmLook *look);
+typedef void (*BbmReader) (BbmReading *look);
 
 /* pressure.c */
-extern void bbm_look_holds(BbmLook *look, const char *format, ...) pg_attribute_printf(2, 3);
+extern void bbm_reading_throttles(BbmReading *look, const char *format, ...) pg_attribute_printf(2, 3);
 extern const char *bbm_bytes(uint64 bytes);
 
 /* pressure_wal.c */
-extern void bbm_read_replication_lag(BbmLook *look);
-extern void bbm_read_replication_delay(BbmLook *look);
-extern void bbm_read_last_replay(BbmLook *look);
-extern void bbm_read_slots(BbmLook *look);
-extern void bbm_read_unarchived(BbmLook *look);
+extern void bbm_read_replication_lag(BbmReading *look);
+extern void bbm_read_replication_delay(BbmReading *look);
+extern void bbm_read_last_replay(BbmReading *look);
+extern void bbm_read_slots(BbmReading *look);
+extern void bbm_read_unarchived(BbmReading *look);
 
 /* pressure_table.c */
-extern void bbm_read_autovacuum(BbmLook *look);
-extern void bbm_read_horizon(BbmLook *look);
-extern void bbm_read_dead(BbmLook *look);
-extern void bbm_find_relations(BbmPressure *state, MemoryContext context, Oid relid);
+extern void bbm_read_autovacuum(BbmReading *look);
+extern void bbm_read_horizon(BbmReading *look);
+extern void bbm_read_dead(BbmReading *look);
+extern void bbm_find_relations(BbmThrottle *state, MemoryContext context, Oid relid);
 
 /* pressure_vacuum.c */
-extern bool bbm_vacuum_instead(BbmLook *look);
+extern bool bbm_vacuum_instead(BbmReading *look);
 
 /* pressure_load.c */
-extern void bbm_read_hours(BbmLook *look);
-extern void bbm_read_wal_rate(BbmLook *look);
-extern void bbm_read_row_rate(BbmLook *look);
-extern void bbm_read_sessions(BbmLook *look);
-extern void bbm_rest_is_due(void);
+extern void bbm_read_hours(BbmReading *look);
+extern void bbm_read_wal_rate(BbmReading *look);
+extern void bbm_read_row_rate(BbmReading *look);
+extern void bbm_read_sessions(BbmReading *look);
+extern void bbm_pacing_is_due(void);
 extern bool bbm_cpus_are_short(const BbmMigration *migration);
-extern void bbm_read_busy(BbmLook *look);
-extern void bbm_read_condition(BbmLook *look);
+extern void bbm_read_busy(BbmReading *look);
+extern void bbm_read_condition(BbmReading *look);
 
-#endif							/* BBM_PRESSURE_SIGNAL_H */
+#endif							/* BBM_THROTTLE_SIGNAL_H */

@@ -39,7 +39,7 @@
  */
 
 static void
-add_relation(BbmPressure *state, Oid relid, const char *name, bool is_toast)
+add_relation(BbmThrottle *state, Oid relid, const char *name, bool is_toast)
 {
 	state->relations[state->nrelations] = relid;
 	state->is_toast[state->nrelations] = is_toast;
@@ -52,18 +52,18 @@ add_relation(BbmPressure *state, Oid relid, const char *name, bool is_toast)
  * snapshot; on an error the state keeps what it had.
  */
 void
-bbm_find_relations(BbmPressure *state, MemoryContext context, Oid relid)
+bbm_find_relations(BbmThrottle *state, MemoryContext context, Oid relid)
 {
-	List	   *tree = bbm_tree_all(relid);
+	List	   *partitions_of = bbm_partitions_all(relid);
 	MemoryContext mine = AllocSetContextCreate(context, "bbm relations", ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(mine);
-	BbmPressure found = {0};
+	BbmThrottle found = {0};
 	ListCell   *cell;
 
-	found.relations = palloc(2 * list_length(tree) * sizeof(Oid));
-	found.is_toast = palloc(2 * list_length(tree) * sizeof(bool));
-	found.names = palloc(2 * list_length(tree) * sizeof(char *));
-	foreach(cell, tree)
+	found.relations = palloc(2 * list_length(partitions_of) * sizeof(Oid));
+	found.is_toast = palloc(2 * list_length(partitions_of) * sizeof(bool));
+	found.names = palloc(2 * list_length(partitions_of) * sizeof(char *));
+	foreach(cell, partitions_of)
 	{
 		HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(lfirst_oid(cell)));
 		Form_pg_class form;
@@ -128,9 +128,9 @@ vacuumed_by(Oid relid)
  * against wraparound, which nobody cancels and which may take days.
  */
 void
-bbm_read_autovacuum(BbmLook *look)
+bbm_read_autovacuum(BbmReading *look)
 {
-	BbmPressure *state = look->state;
+	BbmThrottle *state = look->state;
 
 	for (int i = 0; i < state->nrelations; i++)
 	{
@@ -138,7 +138,7 @@ bbm_read_autovacuum(BbmLook *look)
 
 		if (pid == 0)
 			continue;
-		bbm_look_holds(look, "process %d vacuums %s", pid, state->names[i]);
+		bbm_reading_throttles(look, "process %d vacuums %s", pid, state->names[i]);
 		return;
 	}
 }
@@ -325,22 +325,22 @@ began(Keeper *keeper, TimestampTz now)
  * have noted ourselves; a transaction that was there before tells when it began.
  */
 void
-bbm_read_horizon(BbmLook *look)
+bbm_read_horizon(BbmReading *look)
 {
 	int64		limit = (int64) bbm_setting_int(look->migration, BBM_MAX_HORIZON_AGE) * 1000;
 	FullTransactionId next = ReadNextFullTransactionId();
 	Keeper		keeper = {InvalidTransactionId};
-	BbmHolds   *holds;
+	BbmWaitStates *holds;
 	TimestampTz since;
 
 	find_ours();
 	find_keeper(&keeper);
-	holds = bbm_holds_lock();
+	holds = bbm_wait_states_lock();
 	bbm_trace_note(&holds->xids, look->now, U64FromFullTransactionId(next));
 	since = !TransactionIdIsValid(keeper.xid) ? 0 :
 		bbm_trace_behind_since(&holds->xids, U64FromFullTransactionId(next) -
 							   (uint32) (XidFromFullTransactionId(next) - keeper.xid));
-	bbm_holds_unlock();
+	bbm_wait_states_unlock();
 	if (!TransactionIdIsValid(keeper.xid))
 		return;
 	/*
@@ -359,12 +359,12 @@ bbm_read_horizon(BbmLook *look)
 	if (since == 0 || look->now - since <= limit)
 		return;
 	if (keeper.pid != 0)
-		bbm_look_holds(look, "process %d has kept dead rows for %.1f s (limit %.1f s)", keeper.pid,
-					   (look->now - since) / 1000000.0, limit / 1000000.0);
+		bbm_reading_throttles(look, "process %d has kept dead rows for %.1f s (limit %.1f s)", keeper.pid,
+							  (look->now - since) / 1000000.0, limit / 1000000.0);
 	else
-		bbm_look_holds(look, "%s has kept dead rows for %.1f s (limit %.1f s)",
-					   keeper.prepared ? "a prepared transaction" : "a replication slot",
-					   (look->now - since) / 1000000.0, limit / 1000000.0);
+		bbm_reading_throttles(look, "%s has kept dead rows for %.1f s (limit %.1f s)",
+							  keeper.prepared ? "a prepared transaction" : "a replication slot",
+							  (look->now - since) / 1000000.0, limit / 1000000.0);
 }
 
 /* ----------------------------------------------------------------
@@ -415,7 +415,7 @@ transaction_start(int pid)
  * that the next one removes.
  */
 static bool
-ours_alone_keep(const BbmPressure *state)
+ours_alone_keep(const BbmThrottle *state)
 {
 	Keeper		keeper = {InvalidTransactionId};
 	TimestampTz start;
@@ -441,7 +441,7 @@ ours_alone_keep(const BbmPressure *state)
 }
 
 static void
-count_dead(BbmPressure *state)
+count_dead(BbmThrottle *state)
 {
 	state->dead = state->live = 0;
 	/* what was read before must not be taken for what is now */
@@ -459,9 +459,9 @@ count_dead(BbmPressure *state)
 
 /* bbm.max_dead_tuples and bbm.max_dead_share */
 void
-bbm_read_dead(BbmLook *look)
+bbm_read_dead(BbmReading *look)
 {
-	BbmPressure *state = look->state;
+	BbmThrottle *state = look->state;
 	int			limit = bbm_setting_int(look->migration, BBM_MAX_DEAD_TUPLES);
 	double		share_limit = bbm_setting_real(look->migration, BBM_MAX_DEAD_SHARE);
 	double		share;
@@ -476,7 +476,7 @@ bbm_read_dead(BbmLook *look)
 		return;
 	share = state->dead > 0 ? state->dead / (state->dead + state->live) : 0;
 	if (limit >= 0 && state->dead > limit)
-		bbm_look_holds(look, "%.0f rows of the table are dead (limit %d)", state->dead, limit);
+		bbm_reading_throttles(look, "%.0f rows of the table are dead (limit %d)", state->dead, limit);
 	else if (share_limit >= 0 && share > share_limit)
-		bbm_look_holds(look, "%.1f percent of the table are dead (limit %.1f)", 100 * share, 100 * share_limit);
+		bbm_reading_throttles(look, "%.1f percent of the table are dead (limit %.1f)", 100 * share, 100 * share_limit);
 }

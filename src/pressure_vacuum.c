@@ -81,14 +81,14 @@ vacuum_one(void *arg)
 	command->utilityStmt = (Node *) stmt;
 	InitializeQueryCompletion(&completion);
 	debug_query_string = psprintf("VACUUM (TRUNCATE off) %s", quote_qualified_identifier(get_namespace_name(schema), table));
-	bbm_watch_begin(bbm_setting_int(args->migration, BBM_MAX_BLOCKING_TIME), 0);
+	bbm_lock_watch_begin(bbm_setting_int(args->migration, BBM_MAX_BLOCKING_TIME), 0);
 	ProcessUtility(command, debug_query_string, false, PROCESS_UTILITY_TOPLEVEL, NULL, NULL, None_Receiver,
 				   &completion);
-	bbm_watch_end();
+	bbm_lock_watch_end();
 }
 
 static ErrorData *
-run_vacuum(const BbmMigration *migration, Oid relid, const char *name, BbmStop *stop)
+run_vacuum(const BbmMigration *migration, Oid relid, const char *name, BbmLockWatchStop *stop)
 {
 	VacuumArgs	args = {.migration = migration, .relid = relid, .name = name};
 	ErrorData  *error;
@@ -97,8 +97,8 @@ run_vacuum(const BbmMigration *migration, Oid relid, const char *name, BbmStop *
 	PortalContext = args.context;
 	pgstat_report_activity(STATE_RUNNING, "VACUUM");
 	error = bbm_txn_run_bare(vacuum_one, &args);
-	*stop = bbm_watch_outcome();
-	bbm_watch_rest();
+	*stop = bbm_lock_watch_outcome();
+	bbm_lock_watch_pause();
 	pgstat_report_activity(STATE_IDLE, NULL);
 	PortalContext = NULL;
 	debug_query_string = NULL;
@@ -108,15 +108,15 @@ run_vacuum(const BbmMigration *migration, Oid relid, const char *name, BbmStop *
 
 /* One worker of a migration, and not again at once. */
 static bool
-take_turn(const BbmLook *look)
+take_turn(const BbmReading *look)
 {
-	BbmHolds   *holds = bbm_holds_lock();
-	BbmHold    *hold = bbm_hold_find(holds, look->migration->id, look->now);
+	BbmWaitStates *holds = bbm_wait_states_lock();
+	BbmWaitState *hold = bbm_wait_state_find(holds, look->migration->id, look->now);
 	bool		mine = bbm_time_has_come(look->now, hold->vacuum_after, BBM_VACUUM_AGAIN_MS);
 
 	if (mine)
 		hold->vacuum_after = TimestampTzPlusMilliseconds(look->now, BBM_VACUUM_AGAIN_MS);
-	bbm_holds_unlock();
+	bbm_wait_states_unlock();
 	return mine;
 }
 
@@ -131,9 +131,9 @@ has_dead(Oid relid)
  * is a worker's turn; true when that has been done.  Between transactions.
  */
 bool
-bbm_vacuum_instead(BbmLook *look)
+bbm_vacuum_instead(BbmReading *look)
 {
-	BbmPressure *state = look->state;
+	BbmThrottle *state = look->state;
 	int			n = state->nrelations;
 
 	if (!bbm_setting_bool(look->migration, BBM_VACUUM) || !bbm_txn_in_worker() || !take_turn(look))
@@ -144,7 +144,7 @@ bbm_vacuum_instead(BbmLook *look)
 	{
 		/* a TOAST table follows its own, and is vacuumed with it */
 		bool		with_toast = i + 1 < n && state->is_toast[i + 1];
-		BbmStop		stop;
+		BbmLockWatchStop stop;
 		ErrorData  *error;
 
 		if (state->is_toast[i] || !(has_dead(state->relations[i]) ||
@@ -160,8 +160,8 @@ bbm_vacuum_instead(BbmLook *look)
 					(errcode(error->sqlerrcode),
 					 errmsg("migration \"%s\": could not vacuum the table: %s",
 							bbm_printable(look->migration->name), bbm_printable(error->message))));
-		bbm_look_holds(look, "the table could not be vacuumed: %s",
-					   stop == BBM_STOP_NONE ? error->message : "others waited for it");
+		bbm_reading_throttles(look, "the table could not be vacuumed: %s",
+							  stop == BBM_STOP_NONE ? error->message : "others waited for it");
 		return false;
 	}
 	pgstat_clear_snapshot();

@@ -116,11 +116,11 @@ name_of(int i, const Sender *sender, TimestampTz now)
 }
 
 /* Is this standby too far behind?  Then the look is told so. */
-typedef bool (*Behind) (BbmLook *look, int i, const Sender *sender);
+typedef bool (*Behind) (BbmReading *look, int i, const Sender *sender);
 
 /* One that was named: each connection of that name counts, and there must be one. */
 static void
-check_named(BbmLook *look, const char *name, Behind behind)
+check_named(BbmReading *look, const char *name, Behind behind)
 {
 	bool		found = false;
 
@@ -132,12 +132,12 @@ check_named(BbmLook *look, const char *name, Behind behind)
 			continue;
 		found = true;
 		if (sender.replayed == InvalidXLogRecPtr)
-			bbm_look_holds(look, "cannot be read: standby \"%s\" has not said what it has replayed", name);
+			bbm_reading_throttles(look, "cannot be read: standby \"%s\" has not said what it has replayed", name);
 		else
 			(void) behind(look, i, &sender);
 	}
 	if (!found)
-		bbm_look_holds(look, "cannot be read: standby \"%s\" is not connected", name);
+		bbm_reading_throttles(look, "cannot be read: standby \"%s\" is not connected", name);
 }
 
 /*
@@ -146,7 +146,7 @@ check_named(BbmLook *look, const char *name, Behind behind)
  * pg_receivewal, say.
  */
 static void
-check_listed(BbmLook *look, const char *list, Behind behind)
+check_listed(BbmReading *look, const char *list, Behind behind)
 {
 	List	   *names = NIL;
 	ListCell   *cell;
@@ -172,7 +172,7 @@ check_listed(BbmLook *look, const char *list, Behind behind)
 
 /* Those in bbm.standby_names of the migration, and where it must keep to them those of the server. */
 static void
-check_standbys(BbmLook *look, Behind behind)
+check_standbys(BbmReading *look, Behind behind)
 {
 	const char *servers = bbm_setting_server_string(look->migration, BBM_STANDBY_NAMES);
 
@@ -182,7 +182,7 @@ check_standbys(BbmLook *look, Behind behind)
 }
 
 static bool
-behind_in_bytes(BbmLook *look, int i, const Sender *sender)
+behind_in_bytes(BbmReading *look, int i, const Sender *sender)
 {
 	XLogRecPtr	flushed = GetFlushRecPtr(NULL);
 	uint64		lag = flushed > sender->replayed ? flushed - sender->replayed : 0;
@@ -190,13 +190,13 @@ behind_in_bytes(BbmLook *look, int i, const Sender *sender)
 
 	if (lag <= limit)
 		return false;
-	bbm_look_holds(look, "%s is %s behind (limit %s)", name_of(i, sender, look->now), bbm_bytes(lag), bbm_bytes(limit));
+	bbm_reading_throttles(look, "%s is %s behind (limit %s)", name_of(i, sender, look->now), bbm_bytes(lag), bbm_bytes(limit));
 	return true;
 }
 
 /* bbm.max_replication_lag */
 void
-bbm_read_replication_lag(BbmLook *look)
+bbm_read_replication_lag(BbmReading *look)
 {
 	check_standbys(look, behind_in_bytes);
 }
@@ -207,67 +207,67 @@ bbm_read_replication_lag(BbmLook *look)
  * was there.  The first says nothing while replay stands still.
  */
 static bool
-behind_in_time(BbmLook *look, int i, const Sender *sender)
+behind_in_time(BbmReading *look, int i, const Sender *sender)
 {
 	int64		limit = (int64) bbm_setting_int(look->migration, BBM_MAX_REPLICATION_DELAY) * 1000;
-	BbmHolds   *holds;
+	BbmWaitStates *holds;
 	TimestampTz since;
 	int64		lag;
 
 	if (sender->replayed >= GetFlushRecPtr(NULL))
 		return false;
-	holds = bbm_holds_lock();
+	holds = bbm_wait_states_lock();
 	since = bbm_trace_behind_since(&holds->wal, sender->replayed);
-	bbm_holds_unlock();
+	bbm_wait_states_unlock();
 	lag = since ? look->now - since : 0;
 	lag = Max(lag, sender->lag);
 	if (lag <= limit)
 		return false;
-	bbm_look_holds(look, "%s is %.1f s behind (limit %.1f s)", name_of(i, sender, look->now), lag / 1000000.0,
-				   limit / 1000000.0);
+	bbm_reading_throttles(look, "%s is %.1f s behind (limit %.1f s)", name_of(i, sender, look->now), lag / 1000000.0,
+						  limit / 1000000.0);
 	return true;
 }
 
 /* bbm.max_replication_delay */
 void
-bbm_read_replication_delay(BbmLook *look)
+bbm_read_replication_delay(BbmReading *look)
 {
 	XLogRecPtr	flushed = GetFlushRecPtr(NULL);
-	BbmHolds   *holds = bbm_holds_lock();
+	BbmWaitStates *holds = bbm_wait_states_lock();
 
 	bbm_trace_note(&holds->wal, look->now, flushed);
-	bbm_holds_unlock();
+	bbm_wait_states_unlock();
 	check_standbys(look, behind_in_time);
 }
 
 static XLogRecPtr
-last_commit(const BbmLook *look)
+last_commit(const BbmReading *look)
 {
-	BbmHolds   *holds = bbm_holds_lock();
-	BbmHold    *hold = bbm_hold_find(holds, look->migration->id, look->now);
+	BbmWaitStates *holds = bbm_wait_states_lock();
+	BbmWaitState *hold = bbm_wait_state_find(holds, look->migration->id, look->now);
 	XLogRecPtr	commit;
 
 	/* not known, after a restart say: then all there is so far */
 	if (hold->commit == InvalidXLogRecPtr)
 		hold->commit = GetFlushRecPtr(NULL);
 	commit = hold->commit;
-	bbm_holds_unlock();
+	bbm_wait_states_unlock();
 	return commit;
 }
 
 static bool
-behind_last_commit(BbmLook *look, int i, const Sender *sender)
+behind_last_commit(BbmReading *look, int i, const Sender *sender)
 {
 	if (sender->replayed >= last_commit(look))
 		return false;
-	bbm_look_holds(look, "%s has not replayed it", name_of(i, sender, look->now));
-	look->first_look_ms = BBM_REPLAY_MS;
+	bbm_reading_throttles(look, "%s has not replayed it", name_of(i, sender, look->now));
+	look->first_poll_ms = BBM_REPLAY_MS;
 	return true;
 }
 
 /* bbm.wait_for_standbys */
 void
-bbm_read_last_replay(BbmLook *look)
+bbm_read_last_replay(BbmReading *look)
 {
 	XLogRecPtr	commit = last_commit(look);
 
@@ -284,7 +284,7 @@ bbm_read_last_replay(BbmLook *look)
 
 /* bbm.max_slot_wal */
 void
-bbm_read_slots(BbmLook *look)
+bbm_read_slots(BbmReading *look)
 {
 	uint64		limit = (uint64) bbm_setting_int(look->migration, BBM_MAX_SLOT_WAL) * 1024 * 1024;
 	XLogRecPtr	flushed = GetFlushRecPtr(NULL);
@@ -311,7 +311,7 @@ bbm_read_slots(BbmLook *look)
 	}
 	LWLockRelease(ReplicationSlotControlLock);
 	if (most > limit)
-		bbm_look_holds(look, "%s keeps %s (limit %s)", NameStr(name), bbm_bytes(most), bbm_bytes(limit));
+		bbm_reading_throttles(look, "%s keeps %s (limit %s)", NameStr(name), bbm_bytes(most), bbm_bytes(limit));
 }
 
 /* ----------------------------------------------------------------
@@ -355,7 +355,7 @@ count_ready(void)
  * most as many more now as segments were begun since.
  */
 void
-bbm_read_unarchived(BbmLook *look)
+bbm_read_unarchived(BbmReading *look)
 {
 	static int	ready = -1;		/* when read last; -1: not read */
 	static XLogSegNo at;
@@ -373,7 +373,7 @@ bbm_read_unarchived(BbmLook *look)
 		until = TimestampTzPlusMilliseconds(look->now, BBM_ARCHIVE_MS);
 	}
 	if (ready < 0)
-		bbm_look_holds(look, "cannot be read: could not read \"%s\": %m", XLOGDIR "/archive_status");
+		bbm_reading_throttles(look, "cannot be read: could not read \"%s\": %m", XLOGDIR "/archive_status");
 	else if (ready > limit)
-		bbm_look_holds(look, "%d segments wait to be archived (limit %d)", ready, limit);
+		bbm_reading_throttles(look, "%d segments wait to be archived (limit %d)", ready, limit);
 }

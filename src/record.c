@@ -30,7 +30,7 @@
 #include "txn.h"
 #include "verify.h"
 
-#define BBM_SMALLEST_PART 1
+#define BBM_SMALLEST_SUB_BATCH 1
 /* What became of a job is tried to write so often, with pauses that double: half a minute in all. */
 #define BBM_RECORD_TRIES 30
 /* ... by a process that somebody waits for: about a second */
@@ -38,8 +38,8 @@
 #define BBM_FIRST_RECORD_MS 50
 #define BBM_LAST_RECORD_MS 1000
 #define BBM_LINES_IN_ROW 8
-#define BBM_FIRST_GIVE_BACK_MS 100
-#define BBM_LAST_GIVE_BACK_MS (30 * 1000)
+#define BBM_FIRST_REQUEUE_MS 100
+#define BBM_LAST_REQUEUE_MS (30 * 1000)
 
 /* The rules for users; the engine's own transitions are checked where it makes them. */
 BbmTransition
@@ -61,11 +61,11 @@ bbm_transition(BbmStatus from, int to)
  * transaction and SPI; the bounds are in the caller's context.
  */
 void
-bbm_first_look(BbmTarget *target, BbmFirstLook *look)
+bbm_prepare_start(BbmTarget *target, BbmStart *look)
 {
 	const BbmMigration *migration = target->migration;
 
-	memset(look, 0, sizeof(BbmFirstLook));
+	memset(look, 0, sizeof(BbmStart));
 	if (!migration->counted)
 		look->estimate = bbm_target_estimate(target);
 	if (!target->key.is_integer && !DatumGetPointer(migration->max.key))
@@ -74,10 +74,10 @@ bbm_first_look(BbmTarget *target, BbmFirstLook *look)
 
 /* Active becomes running.  Caller has bbm_migration_lock, and has seen the status. */
 void
-bbm_record_taken_up(const BbmTarget *target, const BbmFirstLook *look)
+bbm_record_started(const BbmTarget *target, const BbmStart *look)
 {
-	bbm_migration_take_up(target->migration->id, look->estimate, target->relid, &look->min, &look->max,
-						  bbm_key_order_words(&target->key), target->order);
+	bbm_migration_set_started(target->migration->id, look->estimate, target->relid, &look->min, &look->max,
+							  bbm_key_order_to_string(&target->key), target->order);
 }
 
 /* Somebody else's doing, which ends when he does: it is tried again soon. */
@@ -320,11 +320,11 @@ typedef struct JobArgs
 	BbmJob	   *job;
 	ErrorData  *error;
 	int			code;
-	BbmGiveBack give_back;		/* 0: it has failed */
+	BbmRequeueReason requeue;	/* 0: it has failed */
 	TimestampTz due;
 	bool		ours;
-	bool		unbegun;		/* nothing of it was tried */
-	bool		splits;			/* the next attempt puts rows aside */
+	bool		unstarted;		/* nothing of it was tried */
+	bool		bisect;			/* the next attempt puts rows aside */
 	bool		skip;			/* the whole range is put aside now */
 } JobArgs;
 
@@ -337,18 +337,18 @@ record_job(void *arg)
 {
 	JobArgs    *args = arg;
 
-	if (args->unbegun)
-		args->ours = bbm_job_unclaim(args->job);
+	if (args->unstarted)
+		args->ours = bbm_job_release_unstarted(args->job);
 	else if (args->skip)
 	{
 		args->ours = bbm_job_skip(args->job);
 		if (args->ours)
 			bbm_error_add(args->job, &args->job->min, &args->job->max, args->error);
 	}
-	else if (args->give_back)
-		args->ours = bbm_job_give_back(args->job, args->give_back, args->error, args->due);
+	else if (args->requeue)
+		args->ours = bbm_job_requeue(args->job, args->requeue, args->error, args->due);
 	else
-		args->ours = bbm_job_fail(args->job, args->code, args->error, args->due, args->splits);
+		args->ours = bbm_job_fail(args->job, args->code, args->error, args->due, args->bisect);
 }
 
 static bool
@@ -388,9 +388,9 @@ write_job(const BbmTarget *target, JobArgs *args)
 		QueryCancelPending = false;
 	for (int i = 0; is_transient(trouble); i++)
 	{
-		if (i >= (bbm_slot_must_leave() ? BBM_RECORD_TRIES_LEAVING : BBM_RECORD_TRIES))
+		if (i >= (bbm_slot_must_exit() ? BBM_RECORD_TRIES_LEAVING : BBM_RECORD_TRIES))
 			break;
-		bbm_slot_wait(bbm_error_words(trouble),
+		bbm_slot_wait(bbm_error_to_string(trouble),
 					  bbm_trouble_met(migration->id, migration->owner, migration->name, trouble,
 									  bbm_error_is_lock(trouble->sqlerrcode), true));
 		pause_before(i);
@@ -413,19 +413,19 @@ is_worth_a_line(int n)
 }
 
 static TimestampTz
-give_back_until(const BbmJob *job)
+requeue_until(const BbmJob *job)
 {
-	int64		delay = bbm_backoff_ms(job->claim_no - job->attempts + 1, BBM_FIRST_GIVE_BACK_MS,
-									   BBM_LAST_GIVE_BACK_MS, pg_prng_double(&pg_global_prng_state));
+	int64		delay = bbm_backoff_ms(job->claim_epoch - job->attempts + 1, BBM_FIRST_REQUEUE_MS,
+									   BBM_LAST_REQUEUE_MS, pg_prng_double(&pg_global_prng_state));
 
 	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
 }
 
 static void
-log_give_back(const BbmTarget *target, const BbmJob *job, const ErrorData *error)
+log_requeue(const BbmTarget *target, const BbmJob *job, const ErrorData *error)
 {
 	const char *lock = bbm_blockers_of(error);
-	int			n = target->give_backs_in_row;
+	int			n = target->requeues_in_row;
 
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
@@ -442,18 +442,18 @@ log_give_back(const BbmTarget *target, const BbmJob *job, const ErrorData *error
  * waited is there to be seen before anything else is tried.
  */
 static void
-give_back(BbmTarget *target, BbmJob *job, BbmGiveBack why, ErrorData *error, TimestampTz due)
+requeue(BbmTarget *target, BbmJob *job, BbmRequeueReason why, ErrorData *error, TimestampTz due)
 {
-	JobArgs		args = {.job = job, .error = error, .give_back = why, .due = due};
+	JobArgs		args = {.job = job, .error = error, .requeue = why, .due = due};
 	const BbmMigration *migration = target->migration;
 	bool		is_known = bbm_blockers_of(error) != NULL;
 	bool		tell = is_known && bbm_trouble_blocked(migration->id, migration->owner, error);
 
 	if (!write_job(target, &args))
 		return;
-	target->give_backs_in_row++;
-	if (is_known ? tell : is_worth_a_line(target->give_backs_in_row))
-		log_give_back(target, job, error);
+	target->requeues_in_row++;
+	if (is_known ? tell : is_worth_a_line(target->requeues_in_row))
+		log_requeue(target, job, error);
 }
 
 /*
@@ -461,9 +461,9 @@ give_back(BbmTarget *target, BbmJob *job, BbmGiveBack why, ErrorData *error, Tim
  * commit is for later, as it is another migration's turn: as if it had only been cut.
  */
 void
-bbm_record_unbegun(BbmTarget *target, BbmJob *job)
+bbm_record_release_unstarted(BbmTarget *target, BbmJob *job)
 {
-	JobArgs		args = {.job = job, .unbegun = true};
+	JobArgs		args = {.job = job, .unstarted = true};
 
 	(void) write_job(target, &args);
 }
@@ -472,24 +472,24 @@ bbm_record_unbegun(BbmTarget *target, BbmJob *job)
 void
 bbm_record_pause(BbmTarget *target, BbmJob *job)
 {
-	give_back(target, job, BBM_BACK_CANCELLED,
-			  bbm_make_error(ERRCODE_QUERY_CANCELED, "stopped between two sub-batches", NULL),
-			  GetCurrentTimestamp());
+	requeue(target, job, BBM_REQUEUE_CANCELLED,
+			bbm_make_error(ERRCODE_QUERY_CANCELED, "stopped between two sub-batches", NULL),
+			GetCurrentTimestamp());
 }
 
 /* The table is not what it was when the job was claimed: so it is claimed again. */
 void
 bbm_record_stale(BbmTarget *target, BbmJob *job)
 {
-	give_back(target, job, BBM_BACK_OTHER,
-			  bbm_make_error(ERRCODE_QUERY_CANCELED, "the table has changed", NULL), GetCurrentTimestamp());
+	requeue(target, job, BBM_REQUEUE_OTHER,
+			bbm_make_error(ERRCODE_QUERY_CANCELED, "the table has changed", NULL), GetCurrentTimestamp());
 }
 
 /* May what cannot be done be put aside, the rest being done? */
 static bool
-may_put_aside(const BbmTarget *target, const BbmJob *job)
+may_quarantine(const BbmTarget *target, const BbmJob *job)
 {
-	return target->migration->on_error != BBM_ON_ERROR_FAIL && !job->splits && !BBM_PASS_VERIFIES(job->pass);
+	return target->migration->on_error != BBM_ON_ERROR_FAIL && !job->bisect && !BBM_PASS_VERIFIES(job->pass);
 }
 
 /*
@@ -497,7 +497,7 @@ may_put_aside(const BbmTarget *target, const BbmJob *job)
  * stopped it: the cancel, or what a job that caught the cancel made of it.
  */
 ErrorData *
-bbm_stop_error(BbmStop stop, ErrorData *error, bool whole)
+bbm_stop_error(BbmLockWatchStop stop, ErrorData *error, bool whole)
 {
 	ErrorData  *stopped = stop == BBM_STOP_BLOCKING ?
 		bbm_make_error(ERRCODE_QUERY_CANCELED, "other sessions waited too long for locks of the batch",
@@ -515,21 +515,21 @@ bbm_stop_error(BbmStop stop, ErrorData *error, bool whole)
 	return stopped;
 }
 
-static BbmGiveBack
-why_back(BbmStop stop, int sqlstate)
+static BbmRequeueReason
+why_back(BbmLockWatchStop stop, int sqlstate)
 {
 	if (stop != BBM_STOP_NONE)
-		return stop == BBM_STOP_BLOCKING ? BBM_BACK_BLOCKING : BBM_BACK_TIME;
+		return stop == BBM_STOP_BLOCKING ? BBM_REQUEUE_BLOCKING : BBM_REQUEUE_TIME;
 	switch (sqlstate)
 	{
 		case ERRCODE_LOCK_NOT_AVAILABLE:
-			return BBM_BACK_LOCK_TIMEOUT;
+			return BBM_REQUEUE_LOCK_TIMEOUT;
 		case ERRCODE_T_R_DEADLOCK_DETECTED:
-			return BBM_BACK_DEADLOCK;
+			return BBM_REQUEUE_DEADLOCK;
 		case ERRCODE_QUERY_CANCELED:
-			return BBM_BACK_CANCELLED;
+			return BBM_REQUEUE_CANCELLED;
 		default:
-			return BBM_BACK_OTHER;
+			return BBM_REQUEUE_OTHER;
 	}
 }
 
@@ -539,10 +539,12 @@ halve(BbmTarget *target, BbmJob *job)
 {
 	if (job->ran_size <= 0)
 		return;
-	job->part_size = target->part_size = bbm_size_after_give_back(job->ran_size, BBM_SMALLEST_PART);
+	job->reduced_sub_batch_size = target->reduced_sub_batch_size = bbm_size_after_requeue(job->ran_size,
+																						  BBM_SMALLEST_SUB_BATCH);
 	/* ranges to come are cut smaller, too, where their size is ours to choose */
 	if (bbm_size_follows(target->migration) && target->sizing.size > 0)
-		target->sizing.size = Max(Min(target->sizing.size / 2, job->part_size), target->migration->min_batch_size);
+		target->sizing.size = Max(Min(target->sizing.size / 2, job->reduced_sub_batch_size),
+								  target->migration->min_batch_size);
 }
 
 /*
@@ -551,21 +553,21 @@ halve(BbmTarget *target, BbmJob *job)
  * but memory, says nothing of the size.
  */
 static void
-cut_down(BbmTarget *target, BbmJob *job, BbmGiveBack why, int sqlstate)
+cut_down(BbmTarget *target, BbmJob *job, BbmRequeueReason why, int sqlstate)
 {
-	bool		by_itself = why == BBM_BACK_BLOCKING || why == BBM_BACK_TIME;
+	bool		by_itself = why == BBM_REQUEUE_BLOCKING || why == BBM_REQUEUE_TIME;
 	bool		whole = bbm_verifies_whole(target, job->pass);
-	bool		smallest = whole || job->ran_size == BBM_SMALLEST_PART;
+	bool		smallest = whole || job->ran_size == BBM_SMALLEST_SUB_BATCH;
 
-	if (why == BBM_BACK_CANCELLED)
+	if (why == BBM_REQUEUE_CANCELLED)
 		return;
 	if (!by_itself)
 		job->stuck++;
 	/* one that does not let itself be cancelled is in the way for longer still */
 	else if (smallest || job->caught_cancel)
-		job->stuck += BBM_STUCK_BY_ITSELF;
+		job->stuck += BBM_NO_PROGRESS_BY_ITSELF;
 	/* what cannot be cut says nothing of the size of others */
-	if (!whole && (why != BBM_BACK_OTHER || sqlstate == ERRCODE_OUT_OF_MEMORY))
+	if (!whole && (why != BBM_REQUEUE_OTHER || sqlstate == ERRCODE_OUT_OF_MEMORY))
 		halve(target, job);
 }
 
@@ -584,26 +586,26 @@ wait_for_resources(BbmTarget *target, const ErrorData *error)
  * True when the migration may go on, false when it has failed with it.
  */
 bool
-bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *error, int step_code)
+bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorData *error, int step_code)
 {
 	BbmErrorClass class = stop != BBM_STOP_NONE ? BBM_ERROR_TRANSIENT : bbm_error_class(error);
 	int			code = bbm_error_code(error->sqlerrcode, step_code);
 	bool		used_up = job->attempts >= target->migration->max_attempts;
 	bool		of_rows = class == BBM_ERROR_DATA || class == BBM_ERROR_SIZE;
-	bool		aside = of_rows && used_up && may_put_aside(target, job);
+	bool		aside = of_rows && used_up && may_quarantine(target, job);
 	JobArgs		args = {.job = job, .error = error, .code = code};
 
 	if (stop != BBM_STOP_NONE)
 		args.error = error = bbm_stop_error(stop, error, bbm_verifies_whole(target, job->pass));
 	if (class == BBM_ERROR_TRANSIENT)
 	{
-		BbmGiveBack why = why_back(stop, error->sqlerrcode);
+		BbmRequeueReason why = why_back(stop, error->sqlerrcode);
 
 		cut_down(target, job, why, error->sqlerrcode);
 		wait_for_resources(target, error);
-		if (job->stuck < BBM_MAX_STUCK)
+		if (job->stuck < BBM_MAX_NO_PROGRESS)
 		{
-			give_back(target, job, why, error, give_back_until(job));
+			requeue(target, job, why, error, requeue_until(job));
 			return true;
 		}
 		if (error->detail == NULL || bbm_blockers_of(error))
@@ -620,7 +622,7 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *erro
 														  bbm_setting_int(target->migration, BBM_RETRY_DELAY),
 														  bbm_setting_int(target->migration, BBM_RETRY_MAX_DELAY),
 														  pg_prng_double(&pg_global_prng_state)));
-	args.splits = job->splits || (aside && target->migration->on_error == BBM_ON_ERROR_SPLIT);
+	args.bisect = job->bisect || (aside && target->migration->on_error == BBM_ON_ERROR_BISECT);
 	args.skip = aside && target->migration->on_error == BBM_ON_ERROR_SKIP;
 	if (aside)
 		args.due = GetCurrentTimestamp();
@@ -637,7 +639,7 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *erro
 						bbm_printable(error->message)),
 				 target->failures_in_row > BBM_LINES_IN_ROW ?
 				 errdetail("It is failure %d in a row; not each has a line.", target->failures_in_row) : 0,
-				 args.splits ? errhint("Its rows are told apart now, and those that cannot be done put aside.") :
+				 args.bisect ? errhint("Its rows are told apart now, and those that cannot be done put aside.") :
 				 args.skip ? errhint("Its range is put aside; see bbm_errors.") : 0));
 
 	if (class == BBM_ERROR_HOPELESS)

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef BBM_RECORD_H
-#define BBM_RECORD_H
+#ifndef BBM_OUTCOME_H
+#define BBM_OUTCOME_H
 
 #include "catalog.h"
 #include "giveway.h"
@@ -24,15 +24,15 @@ typedef enum BbmTransition
 extern BbmTransition bbm_transition(BbmStatus from, int to);
 
 /* What is found out about a migration before it is taken up. */
-typedef struct BbmFirstLook
+typedef struct BbmStart
 {
 	int64		estimate;		/* keys to do */
 	BbmBound	min;			/* of a key that is not an integer, if nobody gave bounds */
 	BbmBound	max;
-} BbmFirstLook;
+} BbmStart;
 
-extern void bbm_first_look(BbmTarget *target, BbmFirstLook *look);
-extern void bbm_record_taken_up(const BbmTarget *target, const BbmFirstLook *look);
+extern void bbm_prepare_start(BbmTarget *target, BbmStart *look);
+extern void bbm_record_started(const BbmTarget *target, const BbmStart *look);
 
 /* What an error means for a job. */
 typedef enum BbmErrorClass
@@ -55,16 +55,16 @@ extern ErrorData *bbm_error_if_early(const BbmMigration *migration, const ErrorD
  * times, which with their delays is hours; a batch that is in the way or too
  * slow even though it cannot be made any smaller is its own doing: twenty.
  */
-#define BBM_MAX_STUCK 1000
-#define BBM_STUCK_BY_ITSELF (BBM_MAX_STUCK / 20)
+#define BBM_MAX_NO_PROGRESS 1000
+#define BBM_NO_PROGRESS_BY_ITSELF (BBM_MAX_NO_PROGRESS / 20)
 
-extern bool bbm_record_failure(BbmTarget *target, BbmJob *job, BbmStop stop, ErrorData *error, int step_code);
-extern void bbm_record_unbegun(BbmTarget *target, BbmJob *job);
+extern bool bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorData *error, int step_code);
+extern void bbm_record_release_unstarted(BbmTarget *target, BbmJob *job);
 extern void bbm_record_pause(BbmTarget *target, BbmJob *job);
 extern void bbm_record_stale(BbmTarget *target, BbmJob *job);
 extern bool bbm_record_migration_failed(const BbmMigration *migration, int code, ErrorData *error);
-extern ErrorData *bbm_stop_error(BbmStop stop, ErrorData *error, bool whole);
+extern ErrorData *bbm_stop_error(BbmLockWatchStop stop, ErrorData *error, bool whole);
 extern ErrorData *bbm_cancelled_by_user(void);
 extern ErrorData *bbm_make_error(int sqlstate, const char *message, const char *hint);
 
-#endif							/* BBM_RECORD_H */
+#endif							/* BBM_OUTCOME_H */

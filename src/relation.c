@@ -249,11 +249,11 @@ bbm_target_is_named(const BbmTarget *target)
 
 /* Has the leaf the name that its statements have? */
 bool
-bbm_leaf_is_named(const BbmLeaf *leaf)
+bbm_partition_is_named(const BbmPartition *partition)
 {
-	char	   *name = bbm_table_sql_name(leaf->relid);
+	char	   *name = bbm_table_sql_name(partition->relid);
 
-	return name && strcmp(name, leaf->name) == 0;
+	return name && strcmp(name, partition->name) == 0;
 }
 
 /* ----------------------------------------------------------------

@@ -19,7 +19,7 @@ pg_noreturn extern void bbm_table_is_gone(const char *name);
 extern Oid	bbm_target_table(const char *name, LOCKMODE lock);
 extern Oid	bbm_migration_table(const BbmMigration *migration, LOCKMODE lock);
 extern bool bbm_target_is_named(const BbmTarget *target);
-extern bool bbm_leaf_is_named(const BbmLeaf *leaf);
+extern bool bbm_partition_is_named(const BbmPartition *partition);
 extern bool bbm_is_distributed(Oid relid);
 extern void bbm_check_rows_are_here(Oid relid);
 extern void bbm_check_queries_write_here(List *queries);

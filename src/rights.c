@@ -193,21 +193,21 @@ watch(BbmTarget *target, List *relids)
  * table, key and form are resolved.
  */
 void
-bbm_rights_look(BbmTarget *target)
+bbm_rights_find(BbmTarget *target)
 {
 	List	   *relids = list_make1_oid(target->relid);
 	ListCell   *cell;
 
 	register_callbacks();
-	if (target->is_tree)
-		relids = list_concat_unique_oid(relids, bbm_tree_leaves(target->relid));
+	if (target->has_partitions)
+		relids = list_concat_unique_oid(relids, bbm_partitions_list(target->relid));
 	/* first: what comes while we look makes the look void */
 	watch(target, relids);
 	target->rights->may_read = true;
 	target->as_owner = false;
 	foreach(cell, relids)
 	{
-		if (!target->is_tree)
+		if (!target->has_partitions)
 			target->as_owner = check_enable_rls(lfirst_oid(cell), InvalidOid, true) == RLS_ENABLED;
 		else if (!target->as_owner)
 			target->as_owner = differs(target, lfirst_oid(cell));
@@ -217,10 +217,10 @@ bbm_rights_look(BbmTarget *target)
 
 /* The same for a leaf that has come since. */
 void
-bbm_rights_look_at_leaf(BbmTarget *target, Oid leaf)
+bbm_rights_check_partition(BbmTarget *target, Oid partition)
 {
-	if (target->rights && !is_watched(target->rights, leaf))
-		bbm_rights_look(target);
+	if (target->rights && !is_watched(target->rights, partition))
+		bbm_rights_find(target);
 }
 
 /* Is it still so?  Needs a transaction; the current user is the owner. */
@@ -237,7 +237,7 @@ bbm_rights_are_current(BbmTarget *target)
 	if (get_rel_relkind(target->relid) == '\0')
 		return true;
 	readable = target->rights->may_read;
-	bbm_rights_look(target);
+	bbm_rights_find(target);
 	current = target->as_owner == as_owner && target->rights->may_read == readable;
 	/* until it is resolved anew, it is what its plans are for */
 	target->as_owner = as_owner;

@@ -10,8 +10,8 @@
 
 #include "strategy.h"
 
-extern void bbm_rights_look(BbmTarget *target);
-extern void bbm_rights_look_at_leaf(BbmTarget *target, Oid leaf);
+extern void bbm_rights_find(BbmTarget *target);
+extern void bbm_rights_check_partition(BbmTarget *target, Oid partition);
 extern bool bbm_rights_are_current(BbmTarget *target);
 extern void bbm_rights_forget(BbmTarget *target);
 

@@ -39,11 +39,11 @@
 #include "txn.h"
 
 /* Between two sub-batches pressure is waited for, with the job, for so long; then the job is given back. */
-#define BBM_HOLD_JOB_MS 1000
+#define BBM_KEEP_JOB_MS 1000
 
 /* After so many errors in a row there is a pause, and at most this long. */
 #define BBM_ERRORS_IN_ROW 5
-#define BBM_LONGEST_HOLD_MS (30 * 1000)
+#define BBM_LONGEST_WAIT_MS (30 * 1000)
 
 /* Jobs between two merges of old ones. */
 #define BBM_MERGE_INTERVAL 256
@@ -58,7 +58,7 @@ merge_jobs(void *arg)
 {
 	BbmTarget  *target = arg;
 
-	bbm_lock_migration(bbm_space(), target->migration->id);
+	bbm_lock_migration(bbm_lock_class(), target->migration->id);
 	/* the null strategy looks back at the last jobs one by one */
 	bbm_jobs_merge(target->migration->id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS));
 }
@@ -112,7 +112,7 @@ log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
 				(errmsg("migration \"%s\": job " INT64_FORMAT " took %.3f ms, rows " INT64_FORMAT
 						", WAL bytes " INT64_FORMAT ", range %s",
 						bbm_printable(target->migration->name), job->id, cost->ms, cost->rows, cost->wal,
-						bbm_job_range_words(job))));
+						bbm_job_range_to_string(job))));
 }
 
 /*
@@ -125,23 +125,23 @@ job_context(void *arg)
 {
 	BbmWork    *work = arg;
 
-	if (work->words == NULL)
+	if (work->string == NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(work->context);
 
-		work->words = psprintf("migration \"%s\", job " INT64_FORMAT " (%s)",
-							   bbm_printable(work->target->migration->name), work->job->id,
-							   bbm_job_range_words(work->job));
+		work->string = psprintf("migration \"%s\", job " INT64_FORMAT " (%s)",
+								bbm_printable(work->target->migration->name), work->job->id,
+								bbm_job_range_to_string(work->job));
 		MemoryContextSwitchTo(old);
 	}
-	errcontext("%s", work->words);
+	errcontext("%s", work->string);
 }
 
 /* Does the driver want to look around?  The kill switch is for workers alone. */
 static bool
-must_look(const BbmEngine *engine)
+must_check(const BbmEngine *engine)
 {
-	return ConfigReloadPending || (!bbm_enabled && engine->only == 0) || bbm_slot_must_leave();
+	return ConfigReloadPending || (!bbm_enabled && engine->only == 0) || bbm_slot_must_exit();
 }
 
 /*
@@ -149,14 +149,14 @@ must_look(const BbmEngine *engine)
  * no faster than need be, so that somebody may come and see.
  */
 static void
-hold_after_errors(BbmTarget *target)
+wait_after_errors(BbmTarget *target)
 {
 	int			n = target->failures_in_row - BBM_ERRORS_IN_ROW;
 	int			first = bbm_setting_int(target->migration, BBM_RETRY_DELAY);
 
 	target->hold_until = n <= 0 ? 0 :
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-									bbm_backoff_ms(n, first, BBM_LONGEST_HOLD_MS,
+									bbm_backoff_ms(n, first, BBM_LONGEST_WAIT_MS,
 												   pg_prng_double(&pg_global_prng_state)));
 }
 
@@ -180,17 +180,17 @@ may_go_on(const void *arg)
 
 	const BbmEngine *engine = go_on->engine;
 
-	return bbm_slot_lock_keep(engine->space, engine->place_of, engine->place) &&
+	return bbm_permit_keep(engine->lock_class, engine->permit_of, engine->permit) &&
 		!go_on->target->claim_apart && !bbm_cancel_seen() && !go_on->target->migration->synchronous &&
-		!InterruptPending && bbm_enabled && !bbm_engine_slice_over(engine) && !must_look(engine) &&
-		bbm_pressure_lets_follow(go_on->target, go_on->rests);
+		!InterruptPending && bbm_enabled && !bbm_engine_slice_over(engine) && !must_check(engine) &&
+		bbm_throttle_lets_follow(go_on->target, go_on->rests);
 }
 
 /* Does the driver want to look around?  A session that was cancelled does, too. */
 static bool
 is_wanted(const BbmEngine *engine)
 {
-	return must_look(engine) || QueryCancelPending || ProcDiePending;
+	return must_check(engine) || QueryCancelPending || ProcDiePending;
 }
 
 /*
@@ -199,7 +199,7 @@ is_wanted(const BbmEngine *engine)
  * Between transactions.
  */
 bool
-bbm_sit_out(BbmEngine *engine, BbmTarget *target, bool may_help, int ms)
+bbm_wait_for_throttle(BbmEngine *engine, BbmTarget *target, bool may_help, int ms)
 {
 	TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
 
@@ -209,12 +209,12 @@ bbm_sit_out(BbmEngine *engine, BbmTarget *target, bool may_help, int ms)
 
 		if (engine->wait.cancelled || now >= give_up || engine->wait.due > give_up || is_wanted(engine))
 			return false;
-		bbm_watch_rest();
+		bbm_lock_watch_pause();
 		bbm_slot_wait(engine->wait.reason, engine->wait.due);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 Max(TimestampDifferenceMilliseconds(now, engine->wait.due), 1), PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
-	} while (bbm_pressure_holds(target, may_help, &engine->wait));
+	} while (bbm_is_throttled(target, may_help, &engine->wait));
 	bbm_slot_wait("", 0);
 	return true;
 }
@@ -225,13 +225,13 @@ bbm_sit_out(BbmEngine *engine, BbmTarget *target, bool may_help, int ms)
  * Holds no transaction, snapshot or lock but the place.
  */
 static bool
-may_begin_part(BbmEngine *engine, BbmTarget *target)
+may_begin_partition(BbmEngine *engine, BbmTarget *target)
 {
 	if (is_wanted(engine))
 		return false;
-	if (!bbm_pressure_holds(target, false, &engine->wait))
+	if (!bbm_is_throttled(target, false, &engine->wait))
 		return true;
-	if (!bbm_sit_out(engine, target, false, BBM_HOLD_JOB_MS))
+	if (!bbm_wait_for_throttle(engine, target, false, BBM_KEEP_JOB_MS))
 	{
 		if (engine->wait.cancelled)
 			engine->cancelled = engine->wait.cancelled;
@@ -242,14 +242,14 @@ may_begin_part(BbmEngine *engine, BbmTarget *target)
 
 /* A job whose next (or, with "unbegun", first) batch may not begin is for later, or for somebody else. */
 static void
-put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool unbegun)
+put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool unstarted)
 {
 	/* a foreground session was cancelled; here it would be lost */
 	if (QueryCancelPending)
 		engine->cancelled = bbm_cancelled_by_user();
 	QueryCancelPending = false;
-	if (unbegun)
-		bbm_record_unbegun(target, job);
+	if (unstarted)
+		bbm_record_release_unstarted(target, job);
 	else
 		bbm_record_pause(target, job);
 }
@@ -264,45 +264,45 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 {
 	GoOn		go_on = {engine, target, next_waits};
 	BbmWork		work = {.target = target, .job = job, .context = engine->job[0], .waited = waits, .next = next,
-	.may_go_on = may_go_on, .arg = &go_on, .result = BBM_WORK_PART};
+	.may_go_on = may_go_on, .arg = &go_on, .result = BBM_WORK_SUB_BATCH};
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_context, .arg = &work};
 	ErrorData  *error = NULL;
-	BbmStop		stop = BBM_STOP_NONE;
+	BbmLockWatchStop stop = BBM_STOP_NONE;
 
 	bbm_slot_report(target->migration->id, job->id);
-	if (waits && !may_begin_part(engine, target))
+	if (waits && !may_begin_partition(engine, target))
 		work.result = BBM_WORK_PAUSED;
 	pgstat_report_activity(STATE_RUNNING, target->migration->job);
-	while (work.result == BBM_WORK_PART && error == NULL)
+	while (work.result == BBM_WORK_SUB_BATCH && error == NULL)
 	{
 		error_context_stack = &callback;
 		error = bbm_txn_run(bbm_work, &work, target->migration->synchronous);
 		error_context_stack = callback.previous;
-		stop = bbm_watch_outcome();
+		stop = bbm_lock_watch_outcome();
 		job->caught_cancel = bbm_cancel_enforced();
 		/* the job has caught it, and ended well; it was meant for the session, too */
 		if (error == NULL && stop == BBM_STOP_NONE && bbm_cancel_seen())
 			engine->cancelled = bbm_cancelled_by_user();
-		if (error == NULL && work.result == BBM_WORK_PART)
+		if (error == NULL && work.result == BBM_WORK_SUB_BATCH)
 		{
 			job->cursor = work.next_cursor;
 			job->has_cursor = true;
-			job->part_size = work.next_size;
+			job->reduced_sub_batch_size = work.next_size;
 			job->stuck = 0;
 		}
-		if (error == NULL && (work.result == BBM_WORK_PART || work.result == BBM_WORK_FINISHED))
-			target->part_size = work.next_size;
+		if (error == NULL && (work.result == BBM_WORK_SUB_BATCH || work.result == BBM_WORK_FINISHED))
+			target->reduced_sub_batch_size = work.next_size;
 		if (error == NULL)
 		{
-			target->give_backs_in_row = 0;
+			target->requeues_in_row = 0;
 			bbm_trouble_over(target->migration->id, engine->owner, target->migration->name, true);
 			log_job(target, job, &work.cost);
-			bbm_pressure_spent(target, &work.cost);
+			bbm_throttle_spent(target, &work.cost);
 		}
 		/* a job may have released all advisory locks */
-		bbm_token_keep(engine->space, engine->token);
-		if (work.result == BBM_WORK_PART && error == NULL &&
-			(engine->cancelled || !may_begin_part(engine, target)))
+		bbm_worker_id_keep(engine->lock_class, engine->worker_id);
+		if (work.result == BBM_WORK_SUB_BATCH && error == NULL &&
+			(engine->cancelled || !may_begin_partition(engine, target)))
 			work.result = BBM_WORK_PAUSED;
 	}
 	pgstat_report_activity(STATE_IDLE, NULL);
@@ -327,17 +327,17 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 		/* a session does not go on with a job that it could hardly stop */
 		else if (stop != BBM_STOP_NONE && job->caught_cancel && !bbm_txn_in_worker())
 			engine->cancelled = bbm_stop_error(stop, error, false);
-		target->next_look = 0;
+		target->next_poll = 0;
 		if (!bbm_record_failure(target, job, stop, error, step_code))
 			return false;
-		hold_after_errors(target);
+		wait_after_errors(target);
 		return true;
 	}
 	target->failures_in_row = 0;
 	if (work.result == BBM_WORK_PAUSED)
 		put_job_back(engine, target, job, waits && !job->has_cursor);
-	else if (work.result == BBM_WORK_TURN_OVER)
-		bbm_record_unbegun(target, job);
+	else if (work.result == BBM_WORK_SLICE_OVER)
+		bbm_record_release_unstarted(target, job);
 	/* the next claim finds the same, and has the target resolved anew */
 	else if (work.result == BBM_WORK_STALE)
 		bbm_record_stale(target, job);
@@ -362,7 +362,8 @@ bbm_run_jobs(BbmEngine *engine, BbmClaim *claim)
 
 	for (;;)
 	{
-		BbmClaim	next = {.target = claim->target, .token = claim->token, .context = engine->job[1], .slot = -1,
+		BbmClaim	next = {.target = claim->target, .worker_id = claim->worker_id, .context = engine->job[1],
+			.slot = -1,
 		.result = BBM_CLAIM_CHANGED};
 		MemoryContext done = engine->job[0];
 

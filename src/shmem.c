@@ -76,7 +76,7 @@ shmem_startup(void)
 		memset(bbm_shared, 0, shmem_size());
 		bbm_shared->lock = &(GetNamedLWLockTranche("bbm"))->lock;
 		bbm_shared->nslots = slot_count();
-		bbm_shared->look_everywhere = true;
+		bbm_shared->discover_everywhere = true;
 		bbm_shared->laid_out_at = GetCurrentTimestamp();
 		ConditionVariableInit(&bbm_shared->changed);
 	}
@@ -114,11 +114,11 @@ wake_launcher_locked(void)
 
 /* Caller holds the lock exclusively. */
 static void
-request_look_locked(Oid database)
+request_discovery_locked(Oid database)
 {
-	if (OidIsValid(bbm_shared->look_database) && bbm_shared->look_database != database)
-		bbm_shared->look_everywhere = true;
-	bbm_shared->look_database = database;
+	if (OidIsValid(bbm_shared->discovery_database) && bbm_shared->discovery_database != database)
+		bbm_shared->discover_everywhere = true;
+	bbm_shared->discovery_database = database;
 }
 
 /* ----------------------------------------------------------------
@@ -127,38 +127,38 @@ request_look_locked(Oid database)
  */
 
 /* Caller holds the lock exclusively.  NULL when there is none and no room. */
-static BbmDemand *
-demand_find(Oid database, Oid owner, bool create)
+static BbmWorkRequest *
+request_find(Oid database, Oid owner, bool create)
 {
-	BbmDemand  *unused = NULL;
+	BbmWorkRequest *unused = NULL;
 
-	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
+	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
 	{
-		BbmDemand  *demand = &bbm_shared->demands[i];
+		BbmWorkRequest *request = &bbm_shared->requests[i];
 
-		if (!demand->in_use)
+		if (!request->in_use)
 		{
 			if (unused == NULL)
-				unused = demand;
+				unused = request;
 		}
-		else if (demand->database == database && demand->owner == owner)
-			return demand;
+		else if (request->database == database && request->owner == owner)
+			return request;
 	}
 	if (!create)
 		return NULL;
 
 	/* With no room, a settled demand is one that only an event or a look can wake again. */
-	for (int i = 0; unused == NULL && i < BBM_MAX_DEMANDS; i++)
+	for (int i = 0; unused == NULL && i < BBM_MAX_REQUESTS; i++)
 	{
-		if (bbm_shared->demands[i].due == DT_NOEND)
-			unused = &bbm_shared->demands[i];
+		if (bbm_shared->requests[i].due == DT_NOEND)
+			unused = &bbm_shared->requests[i];
 	}
 	if (unused == NULL)
 	{
-		bbm_shared->look_everywhere = true;
+		bbm_shared->discover_everywhere = true;
 		return NULL;
 	}
-	memset(unused, 0, sizeof(BbmDemand));
+	memset(unused, 0, sizeof(BbmWorkRequest));
 	unused->in_use = true;
 	unused->database = database;
 	unused->owner = owner;
@@ -171,9 +171,9 @@ demand_find(Oid database, Oid owner, bool create)
  * it must not fail; does not need a transaction.
  */
 void
-bbm_demand_wake(Oid database, Oid owner)
+bbm_request_announce(Oid database, Oid owner)
 {
-	BbmDemand  *demand;
+	BbmWorkRequest *request;
 	int			working = 0;
 
 	if (bbm_shared == NULL)
@@ -186,15 +186,15 @@ bbm_demand_wake(Oid database, Oid owner)
 		if (slot->in_use && slot->database == database && slot->owner == owner)
 			working++;
 	}
-	demand = demand_find(database, owner, true);
-	if (demand)
+	request = request_find(database, owner, true);
+	if (request)
 	{
-		demand->wakes++;
+		request->generation++;
 		/* those that work may be in long batches, so one more; it leaves if there is nothing for it */
-		demand->wanted = Max(demand->wanted, working + 1);
-		demand->due = BBM_DUE_NOW;
-		demand->failures = 0;
-		demand->not_before = 0;
+		request->wanted = Max(request->wanted, working + 1);
+		request->due = BBM_DUE_NOW;
+		request->failures = 0;
+		request->not_before = 0;
 	}
 	/* workers of this owner may be waiting for a retry: let them look sooner */
 	for (int i = 0; i < bbm_shared->nslots; i++)
@@ -213,17 +213,17 @@ bbm_demand_wake(Oid database, Oid owner)
  * died, the back-off stays.
  */
 void
-bbm_demand_found(Oid database, Oid owner)
+bbm_request_found(Oid database, Oid owner)
 {
-	BbmDemand  *demand;
+	BbmWorkRequest *request;
 
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	demand = demand_find(database, owner, true);
-	if (demand && demand->due > GetCurrentTimestamp())
+	request = request_find(database, owner, true);
+	if (request && request->due > GetCurrentTimestamp())
 	{
-		demand->wakes++;
-		demand->wanted = Max(demand->wanted, 1);
-		demand->due = BBM_DUE_NOW;
+		request->generation++;
+		request->wanted = Max(request->wanted, 1);
+		request->due = BBM_DUE_NOW;
 	}
 	wake_launcher_locked();
 	LWLockRelease(bbm_shared->lock);
@@ -231,68 +231,68 @@ bbm_demand_found(Oid database, Oid owner)
 
 /* A look has found that nobody can work for this owner. */
 void
-bbm_demand_drop(Oid database, Oid owner)
+bbm_request_drop(Oid database, Oid owner)
 {
-	BbmDemand  *demand;
+	BbmWorkRequest *request;
 
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	demand = demand_find(database, owner, false);
-	if (demand)
-		demand->in_use = false;
+	request = request_find(database, owner, false);
+	if (request)
+		request->in_use = false;
 	LWLockRelease(bbm_shared->lock);
 }
 
 /* Only these databases can be connected to. */
 void
-bbm_demands_keep(List *databases)
+bbm_requests_keep(List *databases)
 {
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
+	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
 	{
-		BbmDemand  *demand = &bbm_shared->demands[i];
+		BbmWorkRequest *request = &bbm_shared->requests[i];
 
-		if (demand->in_use && !list_member_oid(databases, demand->database))
-			demand->in_use = false;
+		if (request->in_use && !list_member_oid(databases, request->database))
+			request->in_use = false;
 	}
 	LWLockRelease(bbm_shared->lock);
 }
 
-/* Events so far; read before looking into the tables, handed back to bbm_demand_settle. */
+/* Events so far; read before looking into the tables, handed back to bbm_request_fulfil. */
 uint64
-bbm_demand_wakes(Oid database, Oid owner)
+bbm_request_generation(Oid database, Oid owner)
 {
-	uint64		wakes = 0;
-	BbmDemand  *demand;
+	uint64		generation = 0;
+	BbmWorkRequest *request;
 
 	if (bbm_shared == NULL)
 		return 0;
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	demand = demand_find(database, owner, true);
-	if (demand)
-		wakes = demand->wakes;
+	request = request_find(database, owner, true);
+	if (request)
+		generation = request->generation;
 	LWLockRelease(bbm_shared->lock);
-	return wakes;
+	return generation;
 }
 
 /* This many workers would find work now. */
 void
-bbm_demand_raise(Oid database, Oid owner, int wanted)
+bbm_request_workers(Oid database, Oid owner, int wanted)
 {
-	BbmDemand  *demand;
+	BbmWorkRequest *request;
 
 	if (bbm_shared == NULL)
 		return;
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	demand = demand_find(database, owner, true);
-	if (demand)
+	request = request_find(database, owner, true);
+	if (request)
 	{
-		demand->failures = 0;
+		request->failures = 0;
 		/* also for a worker that has looked before this, and is about to settle and leave */
-		demand->wakes++;
-		if (demand->wanted < wanted)
+		request->generation++;
+		if (request->wanted < wanted)
 		{
-			demand->wanted = wanted;
-			demand->due = BBM_DUE_NOW;
+			request->wanted = wanted;
+			request->due = BBM_DUE_NOW;
 			wake_launcher_locked();
 		}
 	}
@@ -304,15 +304,15 @@ bbm_demand_raise(Oid database, Oid owner, int wanted)
  * event since it looked (more wakes than it saw) overrules it.
  */
 void
-bbm_demand_settle(Oid database, Oid owner, uint64 wakes, TimestampTz due)
+bbm_request_fulfil(Oid database, Oid owner, uint64 generation, TimestampTz due)
 {
-	BbmDemand  *demand;
+	BbmWorkRequest *request;
 
 	if (bbm_shared == NULL)
 		return;
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	demand = demand_find(database, owner, false);
-	if (demand && demand->wakes == wakes)
+	request = request_find(database, owner, false);
+	if (request && request->generation == generation)
 	{
 		int			others = 0;
 
@@ -324,39 +324,39 @@ bbm_demand_settle(Oid database, Oid owner, uint64 wakes, TimestampTz due)
 				slot->database == database && slot->owner == owner)
 				others++;
 		}
-		demand->failures = 0;
+		request->failures = 0;
 		/* those still at work keep theirs; I am not wanted */
-		demand->wanted = Max(others, 1);
-		demand->due = others > 0 ? Min(demand->due, due) : due;
+		request->wanted = Max(others, 1);
+		request->due = others > 0 ? Min(request->due, due) : due;
 	}
 	LWLockRelease(bbm_shared->lock);
 }
 
 /* What was to be waited for may have changed: those that are due later are due now. */
 void
-bbm_demands_reconsider(void)
+bbm_requests_reconsider(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
+	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
 	{
-		BbmDemand  *demand = &bbm_shared->demands[i];
+		BbmWorkRequest *request = &bbm_shared->requests[i];
 
-		if (demand->in_use && demand->due != DT_NOEND)
-			demand->due = Min(demand->due, now);
+		if (request->in_use && request->due != DT_NOEND)
+			request->due = Min(request->due, now);
 	}
 	LWLockRelease(bbm_shared->lock);
 }
 
 /* Have a scout look into a database. */
 void
-bbm_look(Oid database)
+bbm_request_discovery(Oid database)
 {
 	if (bbm_shared == NULL)
 		return;
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	request_look_locked(database);
+	request_discovery_locked(database);
 	wake_launcher_locked();
 	LWLockRelease(bbm_shared->lock);
 }
@@ -553,23 +553,23 @@ bbm_slot_take(BbmKind kind, Oid owner)
  * process's locks may still be there.
  */
 static void
-demand_backs_off(BbmSlot *slot)
+request_backs_off(BbmSlot *slot)
 {
-	BbmDemand  *demand = demand_find(slot->database, slot->owner, true);
+	BbmWorkRequest *request = request_find(slot->database, slot->owner, true);
 	TimestampTz now = GetCurrentTimestamp();
 	int			delay;
 
-	if (demand == NULL)
+	if (request == NULL)
 		return;
 	/* it cannot even log in: a superuser's look tells whether that is for good */
-	if (!slot->connected && demand->failures == 2)
-		request_look_locked(slot->database);
-	delay = BBM_FIRST_BACKOFF_MS << Min(demand->failures, 11);
+	if (!slot->connected && request->failures == 2)
+		request_discovery_locked(slot->database);
+	delay = BBM_FIRST_BACKOFF_MS << Min(request->failures, 11);
 	delay = Min(delay, BBM_LAST_BACKOFF_MS);
-	demand->failures++;
-	demand->wanted = Max(demand->wanted, 1);
-	demand->due = BBM_DUE_NOW;
-	demand->not_before = TimestampTzPlusMilliseconds(now, delay);
+	request->failures++;
+	request->wanted = Max(request->wanted, 1);
+	request->due = BBM_DUE_NOW;
+	request->not_before = TimestampTzPlusMilliseconds(now, delay);
 }
 
 /*
@@ -587,8 +587,8 @@ bbm_slot_release(bool clean)
 	slot = &bbm_shared->slots[my_slot];
 	if (slot->in_use && slot->generation == my_generation)
 	{
-		if (!clean && slot->kind != BBM_KIND_SCOUT)
-			demand_backs_off(slot);
+		if (!clean && slot->kind != BBM_KIND_DISCOVERY)
+			request_backs_off(slot);
 		slot->in_use = false;
 		slot->latch = NULL;
 		slot->pid = 0;
@@ -686,7 +686,7 @@ bbm_slot_blocked(const BbmBlockers *blockers, bool wait)
 }
 
 bool
-bbm_slot_must_leave(void)
+bbm_slot_must_exit(void)
 {
 	bool		leave;
 
@@ -739,9 +739,9 @@ compare_shares(Share a, Share b)
  * are more owners than slots they take turns.
  */
 static bool
-yields_to(const BbmSlot *mine, Share my, const BbmDemand *demand, Share other)
+yields_to(const BbmSlot *mine, Share my, const BbmWorkRequest *request, Share other)
 {
-	if (demand->owner != mine->owner)
+	if (request->owner != mine->owner)
 		return other.of_owner == 0 || my.of_owner - other.of_owner >= 2;
 	return other.there == 0 || my.there - other.there >= 2;
 }
@@ -803,16 +803,16 @@ bbm_slot_is_wanted(bool works)
 	my = share_of(mine->database, mine->owner);
 	if (!works || is_largest_share(my))
 		missing = -free_slots(works, now);
-	for (int i = 0; i < BBM_MAX_DEMANDS && missing <= 0; i++)
+	for (int i = 0; i < BBM_MAX_REQUESTS && missing <= 0; i++)
 	{
-		BbmDemand  *demand = &bbm_shared->demands[i];
+		BbmWorkRequest *request = &bbm_shared->requests[i];
 		Share		other;
 
-		if (!demand->in_use || demand->due > now || demand->not_before > now ||
-			(demand->database == mine->database && demand->owner == mine->owner))
+		if (!request->in_use || request->due > now || request->not_before > now ||
+			(request->database == mine->database && request->owner == mine->owner))
 			continue;
-		other = share_of(demand->database, demand->owner);
-		if (other.there < demand->wanted && (!works || yields_to(mine, my, demand, other)))
+		other = share_of(request->database, request->owner);
+		if (other.there < request->wanted && (!works || yields_to(mine, my, request, other)))
 			missing++;
 	}
 	mine->yields = missing > 0;
@@ -841,25 +841,25 @@ bbm_slots_wake_waiting(void)
  * no worker is at it.  *wait is lowered to the next time one comes due.
  */
 bool
-bbm_demand_next(Oid *database, Oid *owner, bool *needed, TimestampTz *wait)
+bbm_request_next(Oid *database, Oid *owner, bool *needed, TimestampTz *wait)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	BbmDemand  *next = NULL;
+	BbmWorkRequest *next = NULL;
 	Share		fewest = {0, 0};
 
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
-	for (int i = 0; i < BBM_MAX_DEMANDS; i++)
+	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
 	{
-		BbmDemand  *demand = &bbm_shared->demands[i];
-		TimestampTz when = bbm_time_has_come(now, demand->not_before, BBM_LAST_BACKOFF_MS) ?
-			demand->due : Max(demand->due, demand->not_before);
+		BbmWorkRequest *request = &bbm_shared->requests[i];
+		TimestampTz when = bbm_time_has_come(now, request->not_before, BBM_LAST_BACKOFF_MS) ?
+			request->due : Max(request->due, request->not_before);
 		Share		share;
 		int			order;
 
-		if (!demand->in_use || demand->due == DT_NOEND)
+		if (!request->in_use || request->due == DT_NOEND)
 			continue;
-		share = share_of(demand->database, demand->owner);
-		if (share.there >= demand->wanted)
+		share = share_of(request->database, request->owner);
+		if (share.there >= request->wanted)
 			continue;
 		if (when > now)
 		{
@@ -867,9 +867,9 @@ bbm_demand_next(Oid *database, Oid *owner, bool *needed, TimestampTz *wait)
 			continue;
 		}
 		order = next ? compare_shares(share, fewest) : -1;
-		if (order < 0 || (order == 0 && demand->served < next->served))
+		if (order < 0 || (order == 0 && request->served < next->served))
 		{
-			next = demand;
+			next = request;
 			fewest = share;
 		}
 	}
@@ -931,7 +931,7 @@ bbm_slots_on(int64 migration_id)
  * they are not asked any more.  A foreground session is the user's and is left alone.
  */
 int
-bbm_database_ask_to_leave(Oid database, bool terminate)
+bbm_database_ask_to_exit(Oid database, bool terminate)
 {
 	int			n = 0;
 

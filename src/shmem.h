@@ -21,7 +21,7 @@
 #include "holds.h"
 #include "trouble.h"
 
-#define BBM_MAX_DEMANDS 256
+#define BBM_MAX_REQUESTS 256
 #define BBM_FOREGROUND_SLOTS 16
 
 /* A demand is due whatever the clock says, as it may be set back. */
@@ -34,7 +34,7 @@ typedef enum BbmKind
 	BBM_KIND_WORKER,			/* started by the launcher */
 	BBM_KIND_LAUNCHED,			/* started by bbm_launch_worker(); counts against bbm.max_workers as well */
 	BBM_KIND_FOREGROUND,		/* CALL bbm_run() */
-	BBM_KIND_SCOUT				/* looks into a database and leaves */
+	BBM_KIND_DISCOVERY			/* looks into a database and leaves */
 } BbmKind;
 
 /*
@@ -66,7 +66,7 @@ typedef struct BbmSlot
  * Work that some (database, owner) has, as far as anybody has said.  The
  * launcher starts workers until as many run as are wanted.
  */
-typedef struct BbmDemand
+typedef struct BbmWorkRequest
 {
 	bool		in_use;
 	Oid			database;
@@ -74,10 +74,10 @@ typedef struct BbmDemand
 	int			wanted;			/* workers that would find work */
 	TimestampTz due;			/* when; DT_NOEND if only an event can tell */
 	TimestampTz served;			/* when a worker was started last */
-	uint64		wakes;			/* events so far: a worker that saw fewer must look again */
+	uint64		generation;			/* events so far: a worker that saw fewer must look again */
 	int			failures;		/* workers in a row that died before doing anything */
 	TimestampTz not_before;		/* back-off after such a death */
-} BbmDemand;
+} BbmWorkRequest;
 
 typedef struct BbmShared
 {
@@ -85,14 +85,14 @@ typedef struct BbmShared
 	TimestampTz laid_out_at;	/* when the server started, or restarted after a crash */
 	pid_t		launcher_pid;
 	Latch	   *launcher_latch;
-	bool		look_everywhere;	/* demands were lost, or may exist unannounced */
-	Oid			look_database;	/* one database to look into, or InvalidOid */
+	bool		discover_everywhere;	/* demands were lost, or may exist unannounced */
+	Oid			discovery_database;	/* one database to look into, or InvalidOid */
 	ConditionVariable changed;	/* some migration or job changed its state */
 	int			batch_waiters;	/* sessions that wait for batches to end */
 	int			nslots;
-	BbmHolds	holds;
-	BbmTroubles troubles;
-	BbmDemand	demands[BBM_MAX_DEMANDS];
+	BbmWaitStates holds;
+	BbmTransients troubles;
+	BbmWorkRequest requests[BBM_MAX_REQUESTS];
 	BbmSlot		slots[FLEXIBLE_ARRAY_MEMBER];
 } BbmShared;
 
@@ -112,7 +112,7 @@ extern void bbm_slot_report(int64 migration_id, int64 job_id);
 extern void bbm_slot_wait(const char *what, TimestampTz due);
 extern void bbm_slot_wait_with(int64 migration_id, const char *what, TimestampTz due);
 extern bool bbm_slot_blocked(const BbmBlockers *blockers, bool wait);
-extern bool bbm_slot_must_leave(void);
+extern bool bbm_slot_must_exit(void);
 extern bool bbm_slot_is_wanted(bool works);
 extern int	bbm_slots_unused(void);
 extern void bbm_slots_wake_waiting(void);
@@ -122,21 +122,21 @@ extern int	bbm_slots_on(int64 migration_id);
 extern bool bbm_server_is_young(void);
 
 /* Demands. */
-extern void bbm_demand_wake(Oid database, Oid owner);
-extern void bbm_demand_found(Oid database, Oid owner);
-extern void bbm_demand_drop(Oid database, Oid owner);
-extern void bbm_demands_keep(List *databases);
-extern uint64 bbm_demand_wakes(Oid database, Oid owner);
-extern void bbm_demand_raise(Oid database, Oid owner, int wanted);
-extern void bbm_demand_settle(Oid database, Oid owner, uint64 wakes, TimestampTz due);
-extern void bbm_demands_reconsider(void);
-extern bool bbm_demand_next(Oid *database, Oid *owner, bool *needed, TimestampTz *wait);
-extern void bbm_look(Oid database);
+extern void bbm_request_announce(Oid database, Oid owner);
+extern void bbm_request_found(Oid database, Oid owner);
+extern void bbm_request_drop(Oid database, Oid owner);
+extern void bbm_requests_keep(List *databases);
+extern uint64 bbm_request_generation(Oid database, Oid owner);
+extern void bbm_request_workers(Oid database, Oid owner, int wanted);
+extern void bbm_request_fulfil(Oid database, Oid owner, uint64 generation, TimestampTz due);
+extern void bbm_requests_reconsider(void);
+extern bool bbm_request_next(Oid *database, Oid *owner, bool *needed, TimestampTz *wait);
+extern void bbm_request_discovery(Oid database);
 extern void bbm_state_changed(void);
 extern void bbm_batch_ended(void);
 extern void bbm_await_batches(bool begin);
 
 /* Making a database free of our workers. */
-extern int	bbm_database_ask_to_leave(Oid database, bool terminate);
+extern int	bbm_database_ask_to_exit(Oid database, bool terminate);
 
 #endif							/* BBM_SHMEM_H */

@@ -59,7 +59,7 @@ SPIPlanPtr
 bbm_spi_prepare(const char *sql, int nargs, Oid *types, int cursor_options)
 {
 	Surroundings around = enter(sql);
-	SPIPlanPtr	volatile plan = NULL;
+	SPIPlanPtr volatile plan = NULL;
 
 	PG_TRY();
 	{

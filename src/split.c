@@ -27,18 +27,18 @@
 #include "target.h"
 #include "txn.h"
 
-typedef struct Splitting
+typedef struct Bisection
 {
 	BbmTarget  *target;
-	BbmLeaf    *leaf;
+	BbmPartition *partition;
 	const BbmJob *job;
 	int64		rows;			/* done so far */
 	int64		errors;			/* of the migration, these included */
-} Splitting;
+} Bisection;
 
 /* Runs the job on a part; NULL, or the error that undid it. */
 static ErrorData *
-try_part(Splitting *splitting, const BbmRange *part)
+try_part(Bisection *bisection, const BbmRange *part)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -51,12 +51,12 @@ try_part(Splitting *splitting, const BbmRange *part)
 		int64		rows;
 
 		PushActiveSnapshot(GetTransactionSnapshot());
-		rows = bbm_run_range(splitting->target, splitting->leaf, part, splitting->job->batch_size);
+		rows = bbm_run_range(bisection->target, bisection->partition, part, bisection->job->batch_size);
 		PopActiveSnapshot();
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
-		splitting->rows = bbm_add_counts(splitting->rows, rows);
+		bisection->rows = bbm_add_counts(bisection->rows, rows);
 	}
 	PG_CATCH();
 	{
@@ -73,11 +73,11 @@ try_part(Splitting *splitting, const BbmRange *part)
 
 /* What stands alone is recorded, unless there are too many already. */
 static void
-put_aside(Splitting *splitting, const BbmRange *part, const ErrorData *error)
+quarantine(Bisection *bisection, const BbmRange *part, const ErrorData *error)
 {
-	const BbmMigration *migration = splitting->target->migration;
+	const BbmMigration *migration = bisection->target->migration;
 
-	if (++splitting->errors > migration->max_errors)
+	if (++bisection->errors > migration->max_errors)
 	{
 		bbm_failing_code = BBM_CODE_ATTEMPTS;
 		ereport(ERROR,
@@ -86,7 +86,7 @@ put_aside(Splitting *splitting, const BbmRange *part, const ErrorData *error)
 				 errdetail("The last error was: %s", error->message),
 				 errhint("bbm_errors shows those before; mend the job, or raise max_errors, and start the migration again.")));
 	}
-	bbm_error_add(splitting->job, &part->min, &part->max, error);
+	bbm_error_add(bisection->job, &part->min, &part->max, error);
 }
 
 /*
@@ -94,42 +94,43 @@ put_aside(Splitting *splitting, const BbmRange *part, const ErrorData *error)
  * of its keys.
  */
 static void
-split(Splitting *splitting, const BbmRange *part)
+bisect(Bisection *bisection, const BbmRange *part)
 {
-	const BbmStrategy *strategy = splitting->target->strategy;
+	const BbmStrategy *strategy = bisection->target->strategy;
 	BbmRange	all;
 	BbmRange	half;
 	int			failing_code = bbm_failing_code;
 	ErrorData  *error;
 
 	CHECK_FOR_INTERRUPTS();
-	error = try_part(splitting, part);
+	error = try_part(bisection, part);
 	if (error == NULL)
 		return;
 	if (bbm_error_class(error) != BBM_ERROR_DATA && bbm_error_class(error) != BBM_ERROR_SIZE)
 		ThrowErrorData(error);
 	/* where it happened says nothing of another error */
 	bbm_failing_code = failing_code;
-	strategy->first_of(splitting->target, splitting->leaf, part, false, PG_INT32_MAX, &all);
+	strategy->first_sub_batch(bisection->target, bisection->partition, part, false, PG_INT32_MAX, &all);
 	half = all;
 	if (all.key_count > 1)
-		strategy->first_of(splitting->target, splitting->leaf, part, false, (int) (all.key_count / 2), &half);
+		strategy->first_sub_batch(bisection->target, bisection->partition, part, false, (int) (all.key_count / 2),
+								  &half);
 	/* ties cannot be told apart by the key */
 	if (all.key_count <= 1 || half.key_count >= all.key_count)
 	{
-		put_aside(splitting, part, error);
+		quarantine(bisection, part, error);
 		return;
 	}
 	FreeErrorData(error);
 	all.max = part->max;
-	split(splitting, &half);
+	bisect(bisection, &half);
 	half.min = half.max;
 	half.max = part->max;
-	strategy->first_of(splitting->target, splitting->leaf, &half, true, PG_INT32_MAX, &all);
+	strategy->first_sub_batch(bisection->target, bisection->partition, &half, true, PG_INT32_MAX, &all);
 	if (all.key_count > 0)
 	{
 		all.max = part->max;
-		split(splitting, &all);
+		bisect(bisection, &all);
 	}
 }
 
@@ -138,18 +139,18 @@ split(Splitting *splitting, const BbmRange *part)
  * of the user's is given it does whole.
  */
 static void
-split_keys(Splitting *splitting, BbmRange *rest, bool after)
+split_keys(Bisection *bisection, BbmRange *rest, bool after)
 {
-	const BbmStrategy *strategy = splitting->target->strategy;
+	const BbmStrategy *strategy = bisection->target->strategy;
 	BbmRange	part;
 
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		strategy->first_of(splitting->target, splitting->leaf, rest, after, 1, &part);
+		strategy->first_sub_batch(bisection->target, bisection->partition, rest, after, 1, &part);
 		if (part.key_count == 0)
 			return;
-		split(splitting, &part);
+		bisect(bisection, &part);
 		rest->min = part.max;
 		after = true;
 	}
@@ -161,24 +162,24 @@ split_keys(Splitting *splitting, BbmRange *rest, bool after)
  * were changed.  The job's row is locked.
  */
 int64
-bbm_split(BbmTarget *target, BbmLeaf *leaf, const BbmJob *job)
+bbm_bisect(BbmTarget *target, BbmPartition *partition, const BbmJob *job)
 {
-	Splitting	splitting = {target, leaf, job, 0, bbm_errors_count(job->migration_id)};
+	Bisection	bisection = {target, partition, job, 0, bbm_errors_count(job->migration_id)};
 	BbmRange	range = {job->min, job->max, job->key_count};
 
 	if (job->repairs && target->form != BBM_JOB_COMPOSED)
 	{
 		if (job->has_cursor)
 			range.min = job->cursor;
-		split_keys(&splitting, &range, job->has_cursor);
-		return splitting.rows;
+		split_keys(&bisection, &range, job->has_cursor);
+		return bisection.rows;
 	}
 	if (job->has_cursor)
 	{
 		range.min = job->cursor;
-		target->strategy->first_of(target, leaf, &range, true, PG_INT32_MAX, &range);
+		target->strategy->first_sub_batch(target, partition, &range, true, PG_INT32_MAX, &range);
 		range.max = job->max;
 	}
-	split(&splitting, &range);
-	return splitting.rows;
+	bisect(&bisection, &range);
+	return bisection.rows;
 }

@@ -5,11 +5,11 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef BBM_SPLIT_H
-#define BBM_SPLIT_H
+#ifndef BBM_BISECT_H
+#define BBM_BISECT_H
 
 #include "strategy.h"
 
-extern int64 bbm_split(BbmTarget *target, BbmLeaf *leaf, const BbmJob *job);
+extern int64 bbm_bisect(BbmTarget *target, BbmPartition *partition, const BbmJob *job);
 
-#endif							/* BBM_SPLIT_H */
+#endif							/* BBM_BISECT_H */

@@ -20,7 +20,7 @@
 #include "utils/relcache.h"
 
 typedef struct BbmTarget BbmTarget;
-typedef struct BbmLeaf BbmLeaf;
+typedef struct BbmPartition BbmPartition;
 typedef struct BbmRights BbmRights;
 
 /* A part of one leaf, bounds inclusive. */
@@ -32,21 +32,21 @@ typedef struct BbmRange
 } BbmRange;
 
 /* Where a cut begins and ends. */
-typedef struct BbmCut
+typedef struct BbmAllocation
 {
 	const BbmBound *after;		/* the last bound cut so far, or NULL: at the migration's first */
 	const BbmBound *max;		/* not beyond this */
 	int			size;			/* keys wanted */
 	bool		verifies;		/* the pass only looks */
 	bool		open_below;		/* without "after", at the first key there is, if that is less */
-} BbmCut;
+} BbmAllocation;
 
 typedef struct BbmStrategy
 {
 	const char *name;
 	bool		one_at_a_time;	/* jobs have no range of their own, so they run one by one */
 	bool		has_key;		/* cuts along a key of columns */
-	bool		sweeps;			/* rows move between ranges: done when a look at all finds none */
+	bool		table_scans;			/* rows move between ranges: done when a look at all finds none */
 
 	/* Resolves what of the migration is the strategy's own, if anything; an error says what does not fit. */
 	void		(*resolve) (BbmTarget *target);
@@ -55,19 +55,19 @@ typedef struct BbmStrategy
 	void		(*check_table) (BbmTarget *target, Relation rel);
 
 	/* Where rows move: before a pass that works is cut in a leaf, after a batch, and before a look (at all pages). */
-	void		(*begin_pass) (BbmTarget *target, BbmLeaf *leaf, int pass);
-	void		(*after_batch) (BbmTarget *target, BbmLeaf *leaf);
-	void		(*begin_look) (BbmTarget *target, BbmLeaf *leaf, bool at_all);
+	void		(*begin_pass) (BbmTarget *target, BbmPartition *partition, int pass);
+	void		(*after_batch) (BbmTarget *target, BbmPartition *partition);
+	void		(*begin_check) (BbmTarget *target, BbmPartition *partition, bool at_all);
 
 	/* The next range of a leaf; false when there is none. */
-	bool		(*next_range) (BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range);
+	bool		(*next_range) (BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range);
 
 	/* The first n keys of the rest of a job's range, to be done in one commit; rest->min is done if "after". */
-	void		(*first_of) (BbmTarget *target, BbmLeaf *leaf, const BbmRange *rest, bool after, int n,
-							 BbmRange *part);
+	void		(*first_sub_batch) (BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n,
+									BbmRange *part);
 
 	/* A predicate over a job's parameters, for rows of a leaf called "alias". */
-	char	   *(*predicate) (BbmTarget *target, BbmLeaf *leaf, const char *alias);
+	char	   *(*predicate) (BbmTarget *target, BbmPartition *partition, const char *alias);
 
 	/* An expression that tells of a row that was updated whether it is still to be done; NULL for none. */
 	char	   *(*undone) (BbmTarget *target, const char *alias);
@@ -97,12 +97,12 @@ typedef enum BbmRepairs
  * A table with rows of its own, resolved: the migration's table, or one
  * partition or child of it.
  */
-struct BbmLeaf
+struct BbmPartition
 {
 	MemoryContext context;
 	Oid			relid;
 	char		relkind;
-	bool		whole_tree;		/* with all that is below it */
+	bool		as_one_table;	/* with all that is below it */
 	BbmRepairs	repairs;		/* what its plan is about */
 	bool		is_foreign;		/* has rows on another server */
 	bool		checks_key;		/* a trigger could change the key: each batch tells of rows that have left its range */
@@ -135,14 +135,14 @@ struct BbmTarget
 	const BbmStrategy *strategy;
 	Oid			relid;
 	char	   *alias;			/* what the table is called in texts, quoted */
-	bool		is_tree;		/* partitioned, or has children */
+	bool		has_partitions; /* partitioned, or has children */
 	BbmPartitionOrder order;	/* how its leaves are gone over, should it have any; see order.c */
-	bool		by_leaf;		/* cut leaf by leaf; else as one table */
+	bool		per_partition;	/* cut leaf by leaf; else as one table */
 	bool		rounds;			/* rows may be missed: a check over all leaves tells what is left */
 	BbmRepairs	repairs;		/* what the job at hand is about */
 	bool		as_owner;		/* rows are asked for with the owner's rights, and of a tree through its root */
 	BbmRights  *rights;			/* rights.c's */
-	int			leaves;			/* of a tree that is cut as one table */
+	int			partitions;		/* of a tree that is cut as one table */
 	bool		moves_rows;		/* into other partitions: the statement names the root, and its leaf by tableoid */
 	AttrNumber	attnum;			/* of the null strategy's column */
 	BbmKey		key;
@@ -151,9 +151,9 @@ struct BbmTarget
 	char	   *call;			/* of a function, with its parameters */
 	bool		returns_count;	/* a function that returns how many rows it changed */
 	bool		fixed;			/* composed: whether a row is to be done changes with the row alone */
-	BbmLeaf    *leaf;			/* the one opened last */
+	BbmPartition *partition;	/* the one opened last */
 	BbmSizing	sizing;			/* of a batch whose size follows the measured time */
-	int			part_size;		/* keys a commit, when cut down in this process; 0 not */
+	int			reduced_sub_batch_size;		/* keys a commit, when cut down in this process; 0 not */
 	bool		has_triggers;	/* BEFORE UPDATE, of the table itself */
 	bool		planned_anew;	/* since a plan was last refused; see planguard.c */
 	bool		claim_apart;	/* an error was met: no claim in the transaction of a batch */
@@ -161,13 +161,13 @@ struct BbmTarget
 	bool		has_worked;		/* a job was run in this process; see may_have_ended */
 	int			merge_in;		/* jobs until this process merges old ones; 0 not drawn yet */
 	int			failures_in_row;
-	int			give_backs_in_row;
+	int			requeues_in_row;
 	TimestampTz hold_until;		/* after many of them */
 	TimestampTz table_since;	/* since when we have had the table, 0 when somebody else has */
-	struct BbmPressure *pressure;	/* pressure.c's; NULL until asked for */
+	struct BbmThrottle *throttle;	/* pressure.c's; NULL until asked for */
 	struct BbmLockSet *locks;	/* lockset.c's; NULL before the first batch */
 	LOCKMODE	lock_mode;		/* of its tables, when they are resolved */
-	TimestampTz next_look;		/* when to look for jobs left over; 0 with the next claim */
+	TimestampTz next_poll;		/* when to look for jobs left over; 0 with the next claim */
 };
 
 /* strategy.c; NULL when there is none of that name */
@@ -181,16 +181,16 @@ extern const BbmStrategy bbm_strategy_null;
 extern const BbmStrategy bbm_strategy_block;
 
 /* strategy_serial.c, for strategies with a key */
-extern void bbm_key_next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, bool distinct, BbmRange *range);
-extern void bbm_key_first_of(BbmTarget *target, BbmLeaf *leaf, const BbmRange *rest, bool after, int n, bool distinct,
-							 BbmRange *part);
-extern char *bbm_key_predicate(BbmTarget *target, BbmLeaf *leaf, const char *alias);
+extern void bbm_key_next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, bool distinct, BbmRange *range);
+extern void bbm_key_first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n, bool distinct,
+									BbmRange *part);
+extern char *bbm_key_predicate(BbmTarget *target, BbmPartition *partition, const char *alias);
 
 /* keywalk.c: the keys of a leaf in their order, along its index or by a query */
 typedef struct BbmKeyWalk
 {
 	BbmTarget  *target;
-	BbmLeaf    *leaf;
+	BbmPartition *partition;
 	const BbmBound *from;		/* NULL: from the first there is */
 	bool		after;			/* not including "from" */
 	const BbmBound *to;			/* inclusive; NULL: to the last */
@@ -203,7 +203,7 @@ typedef struct BbmKeyWalk
 } BbmKeyWalk;
 
 extern void bbm_key_walk(BbmKeyWalk *walk);
-extern bool bbm_key_end(BbmTarget *target, BbmLeaf *leaf, bool highest, BbmBound *bound);
+extern bool bbm_key_end(BbmTarget *target, BbmPartition *partition, bool highest, BbmBound *bound);
 extern void bbm_key_query(BbmKeyWalk *walk, bool backwards);
 
 #endif							/* BBM_STRATEGY_H */

@@ -76,7 +76,7 @@ static void
 resolve(BbmTarget *target)
 {
 	target->column_type = TIDOID;
-	if (target->migration->where_clause == NULL)
+	if (target->migration->filter == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("BlockRangeBatchingStrategy needs a \"where\""),
@@ -89,12 +89,12 @@ resolve(BbmTarget *target)
  * what was found out of its blocks must not be used for other files.
  */
 static Relation
-open_heap(BbmTarget *target, BbmLeaf *leaf)
+open_heap(BbmTarget *target, BbmPartition *partition)
 {
-	Relation	rel = try_table_open(leaf->relid, AccessShareLock);
+	Relation	rel = try_table_open(partition->relid, AccessShareLock);
 
 	if (rel == NULL)
-		bbm_table_is_gone(leaf->name);
+		bbm_table_is_gone(partition->name);
 	return rel;
 }
 
@@ -121,19 +121,19 @@ lets_all_be_done(Relation rel)
  * leaf.  Caller has the migration's lock.
  */
 static void
-begin_pass(BbmTarget *target, BbmLeaf *leaf, int pass)
+begin_pass(BbmTarget *target, BbmPartition *partition, int pass)
 {
 	int64		id = target->migration->id;
-	BbmPart    *part = bbm_part(id, leaf->relid);
+	BbmPartitionState *part = bbm_partition_state(id, partition->relid);
 	Relation	rel;
 	Oid			filenode;
 
 	if (part == NULL)
 	{
-		bbm_part_add(id, leaf->relid, leaf->name, false);
-		part = bbm_part(id, leaf->relid);
+		bbm_partition_add(id, partition->relid, partition->name, false);
+		part = bbm_partition_state(id, partition->relid);
 	}
-	rel = open_heap(target, leaf);
+	rel = open_heap(target, partition);
 	filenode = bbm_relation_filenode(rel);
 	if (part->begun < pass)
 	{
@@ -143,38 +143,38 @@ begin_pass(BbmTarget *target, BbmLeaf *leaf, int pass)
 		part->begun_lsn = does_all(target) && lets_all_be_done(rel) ? GetXLogInsertRecPtr() : InvalidXLogRecPtr;
 		part->end_block = RelationGetNumberOfBlocks(rel);
 		part->filenode = filenode;
-		bbm_part_begin(id, part);
+		bbm_partition_begin(id, part);
 	}
 	else if (!XLogRecPtrIsInvalid(part->begun_lsn) && !lets_all_be_done(rel))
-		bbm_part_unclean(id, leaf->relid);
+		bbm_partition_unclean(id, partition->relid);
 	table_close(rel, NoLock);
-	leaf->end_block = part->end_block;
-	leaf->clean_lsn = part->clean_lsn;
-	leaf->filenode = part->filenode;
+	partition->end_block = part->end_block;
+	partition->clean_lsn = part->clean_lsn;
+	partition->filenode = part->filenode;
 }
 
 /* A batch is done, and the table locked as by any writer: has something come that can keep a row back? */
 static void
-after_batch(BbmTarget *target, BbmLeaf *leaf)
+after_batch(BbmTarget *target, BbmPartition *partition)
 {
 	Relation	rel;
 
 	if (!does_all(target))
 		return;
-	rel = open_heap(target, leaf);
+	rel = open_heap(target, partition);
 	if (!lets_all_be_done(rel))
-		bbm_part_unclean(target->migration->id, leaf->relid);
+		bbm_partition_unclean(target->migration->id, partition->relid);
 	table_close(rel, NoLock);
 }
 
 /* Before a look at a leaf: at all of it, or without the pages that the last pass has left clean. */
 static void
-begin_look(BbmTarget *target, BbmLeaf *leaf, bool at_all)
+begin_check(BbmTarget *target, BbmPartition *partition, bool at_all)
 {
-	BbmPart    *part = at_all ? NULL : bbm_part(target->migration->id, leaf->relid);
+	BbmPartitionState *part = at_all ? NULL : bbm_partition_state(target->migration->id, partition->relid);
 
-	leaf->clean_lsn = part ? part->begun_lsn : InvalidXLogRecPtr;
-	leaf->filenode = part ? part->filenode : InvalidOid;
+	partition->clean_lsn = part ? part->begun_lsn : InvalidXLogRecPtr;
+	partition->filenode = part ? part->filenode : InvalidOid;
 }
 
 /* Loads the page of the map that has the block. */
@@ -232,17 +232,17 @@ rows_per_block(Relation rel)
  * False when there is none.
  */
 static bool
-next_run(BbmTarget *target, BbmLeaf *leaf, BlockNumber block, BlockNumber end, int rows, BbmRange *run)
+next_run(BbmTarget *target, BbmPartition *partition, BlockNumber block, BlockNumber end, int rows, BbmRange *run)
 {
-	Relation	rel = open_heap(target, leaf);
+	Relation	rel = open_heap(target, partition);
 	double		density = rows_per_block(rel);
 	CleanMap	map = {.rel = rel, .first = InvalidBlockNumber};
 	BlockNumber n = rows > 0 ? (BlockNumber) Max(rows / density, 1) : MaxBlockNumber;
 	BlockNumber last;
 	bool		found;
 
-	if (leaf->filenode == bbm_relation_filenode(rel) && RelationNeedsWAL(rel))
-		map.clean_lsn = leaf->clean_lsn;
+	if (partition->filenode == bbm_relation_filenode(rel) && RelationNeedsWAL(rel))
+		map.clean_lsn = partition->clean_lsn;
 	/* VACUUM may have cut off the end */
 	end = Min(end, RelationGetNumberOfBlocks(rel));
 	while (block < end && is_clean(&map, block))
@@ -268,7 +268,7 @@ next_run(BbmTarget *target, BbmLeaf *leaf, BlockNumber block, BlockNumber end, i
 }
 
 static bool
-next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range)
+next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range)
 {
 	/* the look at all is one job, with one snapshot */
 	if (cut->verifies)
@@ -277,15 +277,16 @@ next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range)
 		range->max.number = MaxBlockNumber - 1;
 		return cut->after == NULL;
 	}
-	return next_run(target, leaf, cut->after ? (BlockNumber) cut->after->number + 1 : 0, leaf->end_block,
+	return next_run(target, partition, cut->after ? (BlockNumber) cut->after->number + 1 : 0, partition->end_block,
 					cut->size, range);
 }
 
 /* Without a run left, the part reaches to the end of the rest and has no keys. */
 static void
-first_of(BbmTarget *target, BbmLeaf *leaf, const BbmRange *rest, bool after, int n, BbmRange *part)
+first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n, BbmRange *part)
 {
-	if (next_run(target, leaf, (BlockNumber) rest->min.number + (after ? 1 : 0), (BlockNumber) rest->max.number + 1,
+	if (next_run(target, partition, (BlockNumber) rest->min.number + (after ? 1 : 0),
+				 (BlockNumber) rest->max.number + 1,
 				 n == PG_INT32_MAX ? 0 : n, part))
 		return;
 	*part = *rest;
@@ -293,7 +294,7 @@ first_of(BbmTarget *target, BbmLeaf *leaf, const BbmRange *rest, bool after, int
 }
 
 static char *
-predicate(BbmTarget *target, BbmLeaf *leaf, const char *alias)
+predicate(BbmTarget *target, BbmPartition *partition, const char *alias)
 {
 	return psprintf("%s.ctid OPERATOR(pg_catalog.>=) $1 AND %s.ctid OPERATOR(pg_catalog.<=) $2", alias, alias);
 }
@@ -301,7 +302,7 @@ predicate(BbmTarget *target, BbmLeaf *leaf, const char *alias)
 static char *
 undone(BbmTarget *target, const char *alias)
 {
-	return target->migration->where_clause;
+	return target->migration->filter;
 }
 
 static double
@@ -312,13 +313,13 @@ share(BbmTarget *target, double rows)
 
 const BbmStrategy bbm_strategy_block = {
 	.name = "BlockRangeBatchingStrategy",
-	.sweeps = true,
+	.table_scans = true,
 	.resolve = resolve,
 	.begin_pass = begin_pass,
 	.after_batch = after_batch,
-	.begin_look = begin_look,
+	.begin_check = begin_check,
 	.next_range = next_range,
-	.first_of = first_of,
+	.first_sub_batch = first_sub_batch,
 	.predicate = predicate,
 	.undone = undone,
 	.share = share

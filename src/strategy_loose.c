@@ -18,16 +18,16 @@
 #include "target.h"
 
 static bool
-next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range)
+next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range)
 {
-	bbm_key_next_range(target, leaf, cut, true, range);
+	bbm_key_next_range(target, partition, cut, true, range);
 	return range->key_count > 0;
 }
 
 static void
-first_of(BbmTarget *target, BbmLeaf *leaf, const BbmRange *rest, bool after, int n, BbmRange *part)
+first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n, BbmRange *part)
 {
-	bbm_key_first_of(target, leaf, rest, after, n, true, part);
+	bbm_key_first_sub_batch(target, partition, rest, after, n, true, part);
 }
 
 /* How many values there are, as far as ANALYZE has told; of several columns, at most their product. */
@@ -43,7 +43,7 @@ share(BbmTarget *target, double rows)
 	{
 		AttrNumber	attnum = get_attnum(target->relid, target->key.columns[i].name);
 		HeapTuple	tuple = SearchSysCache3(STATRELATTINH, ObjectIdGetDatum(target->relid),
-											Int16GetDatum(attnum), BoolGetDatum(target->is_tree));
+											Int16GetDatum(attnum), BoolGetDatum(target->has_partitions));
 		double		distinct = -1;
 
 		if (HeapTupleIsValid(tuple))
@@ -61,7 +61,7 @@ const BbmStrategy bbm_strategy_loose = {
 	.name = "LooseIndexScanBatchingStrategy",
 	.has_key = true,
 	.next_range = next_range,
-	.first_of = first_of,
+	.first_sub_batch = first_sub_batch,
 	.predicate = bbm_key_predicate,
 	.share = share
 };

@@ -31,7 +31,7 @@
 #include "txn.h"
 
 /* A look at how many rows the jobs say they have changed is taken once in so many cuts. */
-#define BBM_CUTS_BETWEEN_LOOKS 100
+#define BBM_ALLOCATIONS_BETWEEN_POLLS 100
 /* What the planner thinks of a small table is no measure. */
 #define BBM_FEW_ROWS 1000
 
@@ -59,7 +59,7 @@ resolve(BbmTarget *target)
 static bool
 has_index(const BbmTarget *target, Relation rel, AttrNumber attnum)
 {
-	const char *where = target->migration->where_clause;
+	const char *where = target->migration->filter;
 	Node	   *condition;
 
 	if (bbm_nulls_have_index(rel, attnum, NIL))
@@ -100,11 +100,11 @@ check_table(BbmTarget *target, Relation rel)
 
 /* The same before a job: an index may have been dropped.  Caller has the leaf locked. */
 static void
-check_leaf(BbmTarget *target, const BbmLeaf *leaf)
+check_leaf(BbmTarget *target, const BbmPartition *partition)
 {
 	ListCell   *cell;
 
-	foreach(cell, leaf->whole_tree ? bbm_tree_leaves(leaf->relid) : list_make1_oid(leaf->relid))
+	foreach(cell, partition->as_one_table ? bbm_partitions_list(partition->relid) : list_make1_oid(partition->relid))
 	{
 		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);
 
@@ -117,28 +117,28 @@ check_leaf(BbmTarget *target, const BbmLeaf *leaf)
 
 /* "… FROM the leaf WHERE the column is null and there is something to do". */
 static char *
-from_where(BbmTarget *target, BbmLeaf *leaf, const char *alias)
+from_where(BbmTarget *target, BbmPartition *partition, const char *alias)
 {
-	const char *condition = target->migration->where_clause;
+	const char *condition = target->migration->filter;
 
-	return psprintf("FROM %s AS %s WHERE %s%s%s.%s IS NULL%s%s%s", leaf->source, alias, leaf->own_rows ? leaf->own_rows : "",
-					leaf->own_rows ? " AND " : "", alias, quote_identifier(target->migration->column_name),
+	return psprintf("FROM %s AS %s WHERE %s%s%s.%s IS NULL%s%s%s", partition->source, alias, partition->own_rows ? partition->own_rows : "",
+					partition->own_rows ? " AND " : "", alias, quote_identifier(target->migration->column_name),
 					condition ? " AND (" : "", condition ? condition : "", condition ? "\n)" : "");
 }
 
 static SPIPlanPtr
-probe(BbmTarget *target, BbmLeaf *leaf)
+probe(BbmTarget *target, BbmPartition *partition)
 {
-	if (leaf->probe == NULL)
+	if (partition->probe == NULL)
 	{
-		char	   *sql = psprintf("SELECT 1 %s LIMIT 1", from_where(target, leaf, target->alias));
+		char	   *sql = psprintf("SELECT 1 %s LIMIT 1", from_where(target, partition, target->alias));
 		SPIPlanPtr	plan = bbm_spi_prepare(sql, 0, NULL, 0);
 
 		if (plan == NULL || SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not prepare \"%s\"", sql);
-		leaf->probe = plan;
+		partition->probe = plan;
 	}
-	return leaf->probe;
+	return partition->probe;
 }
 
 /*
@@ -146,14 +146,14 @@ probe(BbmTarget *target, BbmLeaf *leaf)
  * ever.  So from time to time it is looked how many they have become.
  */
 static void
-check_bounded(BbmTarget *target, BbmLeaf *leaf)
+check_bounded(BbmTarget *target, BbmPartition *partition)
 {
-	double		most = Max(leaf->rows, BBM_FEW_ROWS) * target->migration->max_attempts;
+	double		most = Max(partition->rows, BBM_FEW_ROWS) * target->migration->max_attempts;
 	int64		rows;
 
-	if (++leaf->cuts % BBM_CUTS_BETWEEN_LOOKS != 0)
+	if (++partition->cuts % BBM_ALLOCATIONS_BETWEEN_POLLS != 0)
 		return;
-	rows = bbm_jobs_rows(target->migration->id, target->by_leaf ? leaf->relid : InvalidOid);
+	rows = bbm_jobs_rows(target->migration->id, target->per_partition ? partition->relid : InvalidOid);
 	if (rows <= most)
 		return;
 	bbm_failing_code = BBM_CODE_ATTEMPTS;
@@ -161,12 +161,12 @@ check_bounded(BbmTarget *target, BbmLeaf *leaf)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("the jobs have changed " INT64_FORMAT " rows, but rows with column \"%s\" null remain", rows,
 					target->migration->column_name),
-			 errdetail("Table %s has about %.0f.", leaf->name, leaf->rows),
+			 errdetail("Table %s has about %.0f.", partition->name, partition->rows),
 			 errhint("See which rows they are; mend the job or the rows, and start the migration again.")));
 }
 
 static bool
-next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range)
+next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range)
 {
 	int			level;
 	int			result;
@@ -177,8 +177,8 @@ next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range)
 		return cut->after == NULL;
 	/* a row security policy of the table's is the owner's code */
 	level = bbm_job_settings(target->migration);
-	check_leaf(target, leaf);
-	result = bbm_spi_execute_plan(probe(target, leaf), NULL, NULL, false, 1);
+	check_leaf(target, partition);
+	result = bbm_spi_execute_plan(probe(target, partition), NULL, NULL, false, 1);
 	bbm_user_settings_end(level);
 	if (result != SPI_OK_SELECT)
 		elog(ERROR, "could not look for rows that are null: %s", SPI_result_code_string(result));
@@ -191,26 +191,26 @@ next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the last %d jobs changed no row, but rows with column \"%s\" null remain",
 						target->migration->max_attempts, target->migration->column_name),
-				 errdetail("Some of them are in table %s.", leaf->name),
+				 errdetail("Some of them are in table %s.", partition->name),
 				 errhint("See which rows they are; mend the job or the rows, and start the migration again.")));
 	}
-	check_bounded(target, leaf);
+	check_bounded(target, partition);
 	range->key_count = cut->size;
 	return true;
 }
 
 static void
-first_of(BbmTarget *target, BbmLeaf *leaf, const BbmRange *rest, bool after, int n, BbmRange *part)
+first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n, BbmRange *part)
 {
 	*part = *rest;
 }
 
 /* Without a range: up to $3 rows, whichever come first. */
 static char *
-predicate(BbmTarget *target, BbmLeaf *leaf, const char *alias)
+predicate(BbmTarget *target, BbmPartition *partition, const char *alias)
 {
 	return psprintf("%s.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT %s.ctid %s LIMIT $3))", alias, alias,
-					from_where(target, leaf, alias));
+					from_where(target, partition, alias));
 }
 
 /* A row that was chosen and not filled is no progress. */
@@ -230,7 +230,7 @@ share(BbmTarget *target, double rows)
 	if (target->as_owner)
 		return rows;
 	tuple = SearchSysCache3(STATRELATTINH, ObjectIdGetDatum(target->relid),
-							Int16GetDatum(target->attnum), BoolGetDatum(target->is_tree));
+							Int16GetDatum(target->attnum), BoolGetDatum(target->has_partitions));
 	if (HeapTupleIsValid(tuple))
 	{
 		rows *= ((Form_pg_statistic) GETSTRUCT(tuple))->stanullfrac;
@@ -245,7 +245,7 @@ const BbmStrategy bbm_strategy_null = {
 	.resolve = resolve,
 	.check_table = check_table,
 	.next_range = next_range,
-	.first_of = first_of,
+	.first_sub_batch = first_sub_batch,
 	.predicate = predicate,
 	.undone = undone,
 	.share = share

@@ -17,10 +17,11 @@
 
 /* The range that follows; its key_count is 0 where no key is left. */
 void
-bbm_key_next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, bool distinct, BbmRange *range)
+bbm_key_next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, bool distinct, BbmRange *range)
 {
 	const BbmMigration *migration = target->migration;
-	BbmKeyWalk	walk = {.target = target, .leaf = leaf, .to = cut->max, .limit = cut->size, .distinct = distinct};
+	BbmKeyWalk	walk = {.target = target, .partition = partition, .to = cut->max, .limit = cut->size,
+		.distinct = distinct};
 	BbmBound	from = cut->after ? *cut->after : migration->min;
 	BbmBound	first;
 
@@ -32,7 +33,7 @@ bbm_key_next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, bool dis
 	/* the table had no row when the bounds were taken */
 	if (!target->key.is_integer && !DatumGetPointer(cut->max->key))
 		return;
-	if (cut->open_below && !cut->after && target->key.is_integer && bbm_key_end(target, leaf, false, &first))
+	if (cut->open_below && !cut->after && target->key.is_integer && bbm_key_end(target, partition, false, &first))
 		from.number = Min(from.number, first.number);
 	else if (cut->open_below && !cut->after)
 		from.key = (Datum) 0;
@@ -63,21 +64,22 @@ bbm_key_next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, bool dis
  * row, so that the ranges cover all that was asked for.
  */
 static bool
-next_range(BbmTarget *target, BbmLeaf *leaf, const BbmCut *cut, BbmRange *range)
+next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range)
 {
-	bool		whole = target->key.is_integer && !target->by_leaf && !cut->verifies;
+	bool		whole = target->key.is_integer && !target->per_partition && !cut->verifies;
 	bool		left = target->key.is_integer &&
 		(cut->after ? cut->after->number < cut->max->number : target->migration->min.number <= cut->max->number);
 
-	bbm_key_next_range(target, leaf, cut, false, range);
+	bbm_key_next_range(target, partition, cut, false, range);
 	return range->key_count > 0 || (whole && left);
 }
 
 void
-bbm_key_first_of(BbmTarget *target, BbmLeaf *leaf, const BbmRange *rest, bool after, int n, bool distinct,
-				 BbmRange *part)
+bbm_key_first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n,
+						bool distinct,
+						BbmRange *part)
 {
-	BbmKeyWalk	walk = {.target = target, .leaf = leaf, .from = &rest->min, .after = after, .to = &rest->max,
+	BbmKeyWalk	walk = {.target = target, .partition = partition, .from = &rest->min, .after = after, .to = &rest->max,
 	.limit = n, .distinct = distinct, .condition = bbm_job_found(target)};
 	BbmBound	next = rest->min;
 
@@ -107,13 +109,13 @@ bbm_key_first_of(BbmTarget *target, BbmLeaf *leaf, const BbmRange *rest, bool af
 }
 
 static void
-first_of(BbmTarget *target, BbmLeaf *leaf, const BbmRange *rest, bool after, int n, BbmRange *part)
+first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n, BbmRange *part)
 {
-	bbm_key_first_of(target, leaf, rest, after, n, false, part);
+	bbm_key_first_sub_batch(target, partition, rest, after, n, false, part);
 }
 
 char *
-bbm_key_predicate(BbmTarget *target, BbmLeaf *leaf, const char *alias)
+bbm_key_predicate(BbmTarget *target, BbmPartition *partition, const char *alias)
 {
 	return bbm_key_range_sql(&target->key, alias);
 }
@@ -128,7 +130,7 @@ const BbmStrategy bbm_strategy_serial = {
 	.name = "SerialKeySetBatchingStrategy",
 	.has_key = true,
 	.next_range = next_range,
-	.first_of = first_of,
+	.first_sub_batch = first_sub_batch,
 	.predicate = bbm_key_predicate,
 	.share = share
 };

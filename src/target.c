@@ -63,7 +63,7 @@ bbm_size_follows(const BbmMigration *migration)
  * go below so many keys for each, as far as these are not more than so many in
  * all: what opening the leaves takes does not get less with the keys.
  */
-#define BBM_LEAST_KEYS_A_LEAF 16
+#define BBM_LEAST_KEYS_A_PARTITION 16
 #define BBM_LEAST_KEYS 1000
 
 /*
@@ -81,7 +81,7 @@ bbm_size_limits(const BbmTarget *target, BbmSizeLimits *limits)
 	limits->max_size = migration->target_ms > 0 ? migration->max_batch_size :
 		Min(migration->max_batch_size, migration->batch_size);
 	/* each batch opens every leaf, whatever it is about: that is to be worth it */
-	limits->min_size = Max(target->leaves, Min(target->leaves * BBM_LEAST_KEYS_A_LEAF, BBM_LEAST_KEYS));
+	limits->min_size = Max(target->partitions, Min(target->partitions * BBM_LEAST_KEYS_A_PARTITION, BBM_LEAST_KEYS));
 	limits->min_size = Min(Max(migration->min_batch_size, limits->min_size), limits->max_size);
 }
 
@@ -132,10 +132,10 @@ bbm_check_follow(const char *strategy)
  * records it, any extension that watches who reads what.
  */
 static void
-check_may_read(const BbmTarget *target, const BbmLeaf *leaf)
+check_may_read(const BbmTarget *target, const BbmPartition *partition)
 {
 	char	   *sql = psprintf("SELECT %s FROM %s AS k WHERE false",
-							   bbm_key_list_sql(&target->key, "k", false, false), leaf->source);
+							   bbm_key_list_sql(&target->key, "k", false, false), partition->source);
 	int			result = bbm_spi_execute(sql, true, 0);
 
 	if (result != SPI_OK_SELECT)
@@ -144,9 +144,9 @@ check_may_read(const BbmTarget *target, const BbmLeaf *leaf)
 }
 
 static void
-no_index(const BbmTarget *target, const BbmLeaf *leaf, Relation rel)
+no_index(const BbmTarget *target, const BbmPartition *partition, Relation rel)
 {
-	const char *name = bbm_index_name(target, leaf);
+	const char *name = bbm_index_name(target, partition);
 	const char *order = bbm_key_order_list(&target->key);
 
 	if (name)
@@ -158,7 +158,7 @@ no_index(const BbmTarget *target, const BbmLeaf *leaf, Relation rel)
 				 errhint("Name another index with bbm_alter, or none.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("column \"%s\" of table \"%s\" has no usable index", bbm_key_words(&target->key),
+			 errmsg("column \"%s\" of table \"%s\" has no usable index", bbm_key_to_string(&target->key),
 					RelationGetRelationName(rel)),
 			 errdetail("A usable index is a valid btree index that begins with (%s), in the type's own order, without a predicate.",
 					   order),
@@ -167,17 +167,17 @@ no_index(const BbmTarget *target, const BbmLeaf *leaf, Relation rel)
 
 /* The index to walk in the leaf. */
 static void
-find_index(BbmTarget *target, BbmLeaf *leaf, Relation rel)
+find_index(BbmTarget *target, BbmPartition *partition, Relation rel)
 {
 	BbmKeyIndex found;
 
-	if (!bbm_key_find_index(&target->key, rel, bbm_index_name(target, leaf), false, &found))
-		no_index(target, leaf, rel);
+	if (!bbm_key_find_index(&target->key, rel, bbm_index_name(target, partition), false, &found))
+		no_index(target, partition, rel);
 	for (int i = 0; i < target->key.n; i++)
 		target->key.columns[i].nulls_first = found.nulls_first[i];
 	/* only a heap's is walked by hand: others may have rows, and indexes, of another nature */
-	leaf->index = rel->rd_rel->relam == HEAP_TABLE_AM_OID ? found.oid : InvalidOid;
-	leaf->backwards = found.backwards;
+	partition->index = rel->rd_rel->relam == HEAP_TABLE_AM_OID ? found.oid : InvalidOid;
+	partition->backwards = found.backwards;
 }
 
 /* Has a table with rows what it takes: nulls only where they may be, and what the strategy needs? */
@@ -193,9 +193,9 @@ check_table(BbmTarget *target, Relation rel)
 
 /* The name that the leaf's index must have, if any: a partition's has another than its root's. */
 const char *
-bbm_index_name(const BbmTarget *target, const BbmLeaf *leaf)
+bbm_index_name(const BbmTarget *target, const BbmPartition *partition)
 {
-	return leaf->relid == target->relid ? target->migration->index_name : NULL;
+	return partition->relid == target->relid ? target->migration->index_name : NULL;
 }
 
 /*
@@ -214,8 +214,8 @@ find_order(BbmTarget *target)
 		bbm_key_keep_order(&target->key, target->migration->key_order);
 		return;
 	}
-	if (target->is_tree)
-		candidates = list_concat_unique_oid(candidates, bbm_tree_leaves(target->relid));
+	if (target->has_partitions)
+		candidates = list_concat_unique_oid(candidates, bbm_partitions_list(target->relid));
 	foreach(cell, candidates)
 	{
 		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);
@@ -262,38 +262,38 @@ could_change_key(const BbmTarget *target, Oid relid)
  * Also says whether one of them is foreign.
  */
 static void
-check_leaves_of_tree(BbmTarget *target, BbmLeaf *whole)
+check_partitions_of_tree(BbmTarget *target, BbmPartition *whole)
 {
 	ListCell   *cell;
 
-	target->leaves = 0;
-	foreach(cell, bbm_tree_leaves(target->relid))
+	target->partitions = 0;
+	foreach(cell, bbm_partitions_list(target->relid))
 	{
-		BbmLeaf		leaf = {.relid = lfirst_oid(cell)};
-		Relation	rel = try_table_open(leaf.relid, AccessShareLock);
+		BbmPartition partition = {.relid = lfirst_oid(cell)};
+		Relation	rel = try_table_open(partition.relid, AccessShareLock);
 
 		if (rel)
-			bbm_check_rows_are_here(leaf.relid);
-		if (rel && could_change_key(target, leaf.relid))
+			bbm_check_rows_are_here(partition.relid);
+		if (rel && could_change_key(target, partition.relid))
 			whole->checks_key = true;
-		target->leaves++;
+		target->partitions++;
 		if (rel)
 			check_table(target, rel);
 		if (rel && rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
 			whole->is_foreign = true;
 		else if (rel && target->strategy->has_key)
-			find_index(target, &leaf, rel);
+			find_index(target, &partition, rel);
 		if (rel)
 			table_close(rel, AccessShareLock);
 	}
 }
 
 static void
-check_kind(const BbmTarget *target, const BbmLeaf *leaf, Relation rel)
+check_kind(const BbmTarget *target, const BbmPartition *partition, Relation rel)
 {
 	bool		heap = rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rel->relam == HEAP_TABLE_AM_OID;
 
-	if (!target->strategy->has_key && !heap && !(leaf->whole_tree && !target->strategy->sweeps))
+	if (!target->strategy->has_key && !heap && !(partition->as_one_table && !target->strategy->table_scans))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("%s does not fit table \"%s\"", target->strategy->name, RelationGetRelationName(rel)),
@@ -302,7 +302,7 @@ check_kind(const BbmTarget *target, const BbmLeaf *leaf, Relation rel)
 }
 
 static void
-measure(BbmLeaf *leaf, Relation rel)
+measure(BbmPartition *partition, Relation rel)
 {
 	BlockNumber pages = 0;
 	double		tuples = 0;
@@ -310,55 +310,55 @@ measure(BbmLeaf *leaf, Relation rel)
 
 	if (rel->rd_rel->relkind == RELKIND_RELATION)
 		estimate_rel_size(rel, NULL, &pages, &tuples, &all_visible);
-	leaf->rows = tuples;
+	partition->rows = tuples;
 }
 
 static void
-leaf_close(BbmTarget *target)
+partition_close(BbmTarget *target)
 {
-	BbmLeaf    *leaf = target->leaf;
+	BbmPartition *partition = target->partition;
 
-	if (leaf == NULL)
+	if (partition == NULL)
 		return;
-	target->leaf = NULL;
+	target->partition = NULL;
 	/* kept plans do not go with the transaction */
-	if (leaf->plan)
-		SPI_freeplan(leaf->plan);
-	if (leaf->left_plan)
-		SPI_freeplan(leaf->left_plan);
-	if (leaf->check_plan)
-		SPI_freeplan(leaf->check_plan);
-	if (leaf->probe)
-		SPI_freeplan(leaf->probe);
-	for (int i = 0; i < lengthof(leaf->keys_plan); i++)
+	if (partition->plan)
+		SPI_freeplan(partition->plan);
+	if (partition->left_plan)
+		SPI_freeplan(partition->left_plan);
+	if (partition->check_plan)
+		SPI_freeplan(partition->check_plan);
+	if (partition->probe)
+		SPI_freeplan(partition->probe);
+	for (int i = 0; i < lengthof(partition->keys_plan); i++)
 	{
-		if (leaf->keys_plan[i])
-			SPI_freeplan(leaf->keys_plan[i]);
+		if (partition->keys_plan[i])
+			SPI_freeplan(partition->keys_plan[i]);
 	}
 	/* after an error it may be the one at hand */
-	if (CurrentMemoryContext == leaf->context)
+	if (CurrentMemoryContext == partition->context)
 		MemoryContextSwitchTo(target->context);
-	MemoryContextDelete(leaf->context);
+	MemoryContextDelete(partition->context);
 }
 
 /* What there is no way to ask for as the owner would be asked about partition by partition. */
 static void
 check_as_owner(const BbmTarget *target)
 {
-	if (!target->is_tree || !target->as_owner)
+	if (!target->has_partitions || !target->as_owner)
 		return;
-	if (target->strategy->sweeps || (target->by_leaf && target->form == BBM_JOB_REGISTRY_FUNCTION))
+	if (target->strategy->table_scans || (target->per_partition && target->form == BBM_JOB_REGISTRY_FUNCTION))
 	{
 		bbm_failing_code = BBM_CODE_STRATEGY;
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 target->strategy->sweeps ?
+				 target->strategy->table_scans ?
 				 errmsg("%s cannot run over the partitions of \"%s\" one by one", target->strategy->name,
 						target->migration->table_name) :
 				 errmsg("the job cannot go on over the partitions of \"%s\" one by one",
 						target->migration->table_name),
 				 errdetail("Row security, rights, rules or statement triggers of the table as a whole are not those of its partitions."),
-				 target->strategy->sweeps ?
+				 target->strategy->table_scans ?
 				 errhint("Name a key and use SerialKeySetBatchingStrategy.") :
 				 errhint("Make them the same for all, or define another migration for what is left.")));
 	}
@@ -366,57 +366,57 @@ check_as_owner(const BbmTarget *target)
 
 /* Where the leaf's rows are read and written. */
 static void
-find_source(const BbmTarget *target, BbmLeaf *leaf)
+find_source(const BbmTarget *target, BbmPartition *partition)
 {
-	if (leaf->whole_tree || !target->is_tree || !target->as_owner)
+	if (partition->as_one_table || !target->has_partitions || !target->as_owner)
 	{
-		leaf->source = psprintf("%s%s", leaf->whole_tree ? "" : "ONLY ", leaf->name);
+		partition->source = psprintf("%s%s", partition->as_one_table ? "" : "ONLY ", partition->name);
 		return;
 	}
-	leaf->source = bbm_table_sql_name(target->relid);
-	leaf->own_rows = psprintf("%s.tableoid OPERATOR(pg_catalog.=) %u::pg_catalog.oid", target->alias, leaf->relid);
+	partition->source = bbm_table_sql_name(target->relid);
+	partition->own_rows = psprintf("%s.tableoid OPERATOR(pg_catalog.=) %u::pg_catalog.oid", target->alias, partition->relid);
 }
 
 static void
-leaf_resolve(BbmTarget *target, BbmLeaf *leaf, Relation rel)
+partition_resolve(BbmTarget *target, BbmPartition *partition, Relation rel)
 {
-	bbm_rights_look_at_leaf(target, leaf->relid);
+	bbm_rights_check_partition(target, partition->relid);
 	check_as_owner(target);
 	/* whoever reads its keys, or plans its job, locks what is below it */
-	if (leaf->whole_tree || (target->is_tree && target->as_owner))
-		bbm_tree_lock(target->relid, target->lock_mode);
-	leaf->relkind = rel->rd_rel->relkind;
-	leaf->name = bbm_table_sql_name(leaf->relid);
-	find_source(target, leaf);
+	if (partition->as_one_table || (target->has_partitions && target->as_owner))
+		bbm_partitions_lock(target->relid, target->lock_mode);
+	partition->relkind = rel->rd_rel->relkind;
+	partition->name = bbm_table_sql_name(partition->relid);
+	find_source(target, partition);
 	bbm_failing_code = BBM_CODE_STRATEGY;
-	check_kind(target, leaf, rel);
+	check_kind(target, partition, rel);
 	bbm_failing_code = BBM_CODE_COLUMN;
-	leaf->is_foreign = leaf->relkind == RELKIND_FOREIGN_TABLE;
+	partition->is_foreign = partition->relkind == RELKIND_FOREIGN_TABLE;
 	if (target->strategy->has_key)
-		check_may_read(target, leaf);
-	leaf->checks_key = could_change_key(target, leaf->relid);
-	if (leaf->whole_tree)
-		check_leaves_of_tree(target, leaf);
+		check_may_read(target, partition);
+	partition->checks_key = could_change_key(target, partition->relid);
+	if (partition->as_one_table)
+		check_partitions_of_tree(target, partition);
 	else
 		check_table(target, rel);
-	if (!leaf->whole_tree && target->strategy->has_key && !leaf->is_foreign)
-		find_index(target, leaf, rel);
+	if (!partition->as_one_table && target->strategy->has_key && !partition->is_foreign)
+		find_index(target, partition, rel);
 	/* it shows keys of rows that the owner may not see */
 	if (target->as_owner)
-		leaf->index = InvalidOid;
-	measure(leaf, rel);
+		partition->index = InvalidOid;
+	measure(partition, rel);
 	bbm_failing_code = BBM_CODE_SIGNATURE;
-	bbm_job_prepare(target, leaf);
+	bbm_job_prepare(target, partition);
 	bbm_failing_code = BBM_CODE_UNKNOWN;
 }
 
 /* Opens a table and locks it; NULL when it is gone, or not in the tree of the target any more. */
 static Relation
-open_in_tree(const BbmTarget *target, Oid relid, LOCKMODE lock)
+open_in_hierarchy(const BbmTarget *target, Oid relid, LOCKMODE lock)
 {
 	Relation	rel = OidIsValid(relid) ? try_table_open(relid, lock) : NULL;
 
-	if (rel && !bbm_tree_has(target->relid, relid))
+	if (rel && !bbm_partitions_include(target->relid, relid))
 	{
 		table_close(rel, lock);
 		rel = NULL;
@@ -427,60 +427,61 @@ open_in_tree(const BbmTarget *target, Oid relid, LOCKMODE lock)
 }
 
 /* The leaf with this OID, or (whole) the table with all that is below it. */
-static BbmLeaf *
-open_leaf(BbmTarget *target, Oid relid, bool whole)
+static BbmPartition *
+open_partition(BbmTarget *target, Oid relid, bool whole)
 {
 	Relation	rel;
 	MemoryContext old;
-	BbmLeaf    *leaf;
+	BbmPartition *partition;
 	int			level;
 
 	/* of one table, what needs it finds out that it is gone */
-	if (target->leaf && (target->leaf->whole_tree != whole || target->leaf->repairs != target->repairs))
-		leaf_close(target);
-	if (!target->by_leaf && target->leaf && target->leaf->relid == relid)
-		return target->leaf;
-	if (target->leaf && target->leaf->relid == relid)
+	if (target->partition && (target->partition->as_one_table != whole ||
+							  target->partition->repairs != target->repairs))
+		partition_close(target);
+	if (!target->per_partition && target->partition && target->partition->relid == relid)
+		return target->partition;
+	if (target->partition && target->partition->relid == relid)
 	{
-		rel = open_in_tree(target, relid, AccessShareLock);
+		rel = open_in_hierarchy(target, relid, AccessShareLock);
 		if (rel == NULL)
 			return NULL;
 		/* its plan has the name that it had then, and tells of the key if there were triggers */
-		if (target->leaf->checks_key == could_change_key(target, relid) &&
-			bbm_leaf_is_named(target->leaf))
+		if (target->partition->checks_key == could_change_key(target, relid) &&
+			bbm_partition_is_named(target->partition))
 		{
 			table_close(rel, NoLock);
-			return target->leaf;
+			return target->partition;
 		}
 		table_close(rel, AccessShareLock);
 	}
-	rel = open_in_tree(target, relid, target->lock_mode);
+	rel = open_in_hierarchy(target, relid, target->lock_mode);
 	if (rel == NULL)
 		return NULL;
 
-	leaf_close(target);
-	leaf = MemoryContextAllocZero(target->context, sizeof(BbmLeaf));
-	leaf->context = AllocSetContextCreate(target->context, "bbm leaf", ALLOCSET_SMALL_SIZES);
-	leaf->relid = relid;
-	leaf->whole_tree = whole;
-	leaf->repairs = target->repairs;
-	target->leaf = leaf;
+	partition_close(target);
+	partition = MemoryContextAllocZero(target->context, sizeof(BbmPartition));
+	partition->context = AllocSetContextCreate(target->context, "bbm leaf", ALLOCSET_SMALL_SIZES);
+	partition->relid = relid;
+	partition->as_one_table = whole;
+	partition->repairs = target->repairs;
+	target->partition = partition;
 	level = bbm_job_settings(target->migration);
-	old = MemoryContextSwitchTo(leaf->context);
+	old = MemoryContextSwitchTo(partition->context);
 	PG_TRY();
 	{
-		leaf_resolve(target, leaf, rel);
+		partition_resolve(target, partition, rel);
 	}
 	PG_CATCH();
 	{
-		leaf_close(target);
+		partition_close(target);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(old);
 	bbm_user_settings_end(level);
 	table_close(rel, NoLock);
-	return leaf;
+	return partition;
 }
 
 /*
@@ -488,31 +489,31 @@ open_leaf(BbmTarget *target, Oid relid, bool whole)
  * not in the tree.  Until the transaction ends it stays there: it is locked.
  * Needs SPI; the current user is the owner.
  */
-BbmLeaf *
-bbm_leaf_open(BbmTarget *target, Oid relid)
+BbmPartition *
+bbm_partition_open(BbmTarget *target, Oid relid)
 {
-	return open_leaf(target, relid, target->is_tree && !target->by_leaf);
+	return open_partition(target, relid, target->has_partitions && !target->per_partition);
 }
 
 /* The table with all that is below it, in the same way, even if it is cut leaf by leaf. */
-BbmLeaf *
-bbm_tree_open(BbmTarget *target)
+BbmPartition *
+bbm_partitions_open_as_one(BbmTarget *target)
 {
-	return open_leaf(target, target->relid, target->is_tree);
+	return open_partition(target, target->relid, target->has_partitions);
 }
 
-/* Opens each leaf once, so that what does not fit is an error now.  Needs what bbm_leaf_open does. */
+/* Opens each leaf once, so that what does not fit is an error now.  Needs what bbm_partition_open does. */
 void
-bbm_target_check_leaves(BbmTarget *target)
+bbm_target_check_partitions(BbmTarget *target)
 {
 	ListCell   *cell;
 
-	if (!target->is_tree)
+	if (!target->has_partitions)
 		return;
-	foreach(cell, bbm_tree_leaves(target->relid))
+	foreach(cell, bbm_partitions_list(target->relid))
 	{
-		if (target->by_leaf)
-			(void) bbm_leaf_open(target, lfirst_oid(cell));
+		if (target->per_partition)
+			(void) bbm_partition_open(target, lfirst_oid(cell));
 	}
 }
 
@@ -526,17 +527,18 @@ bbm_target_check_leaves(BbmTarget *target)
  * whole?  What was begun leaf by leaf goes on so when the last child is gone.
  */
 static void
-decide_by_leaf(BbmTarget *target)
+decide_partition_order(BbmTarget *target)
 {
 	BbmClaimState state = {0};
 
 	(void) bbm_claim_state(target->migration->id, &state);
-	target->is_tree = bbm_tree_has_children(target->relid);
-	bbm_rights_look(target);
+	target->has_partitions = bbm_has_partitions(target->relid);
+	bbm_rights_find(target);
 	target->order = bbm_partition_order(target);
-	target->by_leaf = (target->is_tree || OidIsValid(state.last_relation)) && target->order != BBM_ORDER_AS_ONE_TABLE;
-	target->rounds = target->strategy->sweeps || (target->by_leaf && target->order == BBM_ORDER_BY_FILTER);
-	if (target->is_tree && !target->by_leaf && target->strategy->sweeps)
+	target->per_partition = (target->has_partitions || OidIsValid(state.last_relation)) &&
+		target->order != BBM_ORDER_AS_ONE_TABLE;
+	target->rounds = target->strategy->table_scans || (target->per_partition && target->order == BBM_ORDER_BY_FILTER);
+	if (target->has_partitions && !target->per_partition && target->strategy->table_scans)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("%s cannot run a statement over a partitioned table or an inheritance tree",
@@ -577,14 +579,14 @@ resolve(BbmTarget *target)
 	bbm_job_resolve(target);
 	target->has_triggers = could_change_key(target, target->relid);
 	bbm_failing_code = BBM_CODE_STRATEGY;
-	decide_by_leaf(target);
+	decide_partition_order(target);
 	bbm_failing_code = BBM_CODE_COLUMN;
 	if (target->strategy->has_key)
 		find_order(target);
 	bbm_user_settings_end(level);
 
 	/* of a tree the leaves are opened when their turn comes */
-	if (!target->by_leaf && bbm_leaf_open(target, target->relid) == NULL)
+	if (!target->per_partition && bbm_partition_open(target, target->relid) == NULL)
 		elog(ERROR, "table \"%s\" is gone", migration->table_name);
 	bbm_failing_code = BBM_CODE_UNKNOWN;
 }
@@ -594,7 +596,7 @@ copy_migration(const BbmMigration *migration)
 {
 	BbmMigration *copy = palloc(sizeof(BbmMigration));
 	char	  **texts[] = {
-		&copy->name, &copy->job, &copy->operation, &copy->set_clause, &copy->where_clause, &copy->check_clause,
+		&copy->name, &copy->job, &copy->operation, &copy->set_clause, &copy->filter, &copy->row_check,
 		&copy->table_name, &copy->column_name, &copy->index_name, &copy->key_order, &copy->strategy,
 		&copy->search_path
 	};
@@ -608,7 +610,7 @@ copy_migration(const BbmMigration *migration)
 		if (DatumGetPointer(bounds[i]->key))
 			bounds[i]->key = PointerGetDatum(PG_DETOAST_DATUM_COPY(bounds[i]->key));
 	}
-	copy->home = NULL;
+	copy->origin = NULL;
 	copy->overrides = bbm_overrides_copy(migration->overrides);
 	return copy;
 }
@@ -637,7 +639,7 @@ open_target(const BbmMigration *migration, BbmJobForm form)
 	}
 	PG_CATCH();
 	{
-		leaf_close(target);
+		partition_close(target);
 		bbm_rights_forget(target);
 		PG_RE_THROW();
 	}
@@ -656,7 +658,7 @@ bbm_target_open(const BbmMigration *migration)
 
 /* The same to look at its rows alone: its job need not be there any more. */
 BbmTarget *
-bbm_target_open_to_look(const BbmMigration *migration)
+bbm_target_open_to_read(const BbmMigration *migration)
 {
 	return open_target(migration, BBM_JOB_NONE);
 }
@@ -665,7 +667,7 @@ void
 bbm_target_close(BbmTarget *target)
 {
 	bbm_lockset_forget(target);
-	leaf_close(target);
+	partition_close(target);
 	bbm_rights_forget(target);
 	MemoryContextDelete(target->context);
 }
@@ -682,7 +684,7 @@ bbm_target_is_current(BbmTarget *target)
 		bbm_target_is_named(target) && !bbm_is_distributed(target->relid) &&
 		bbm_key_is_current(&target->key, target->relid) &&
 		target->has_triggers == could_change_key(target, target->relid) &&
-		target->is_tree == bbm_tree_has_children(target->relid) && bbm_rights_are_current(target);
+		target->has_partitions == bbm_has_partitions(target->relid) && bbm_rights_are_current(target);
 }
 
 static double
@@ -710,11 +712,11 @@ bbm_target_estimate(BbmTarget *target)
 	double		rows = 0;
 	ListCell   *cell;
 
-	if (!target->is_tree)
+	if (!target->has_partitions)
 		rows = estimated_rows(target->relid);
 	else
 	{
-		foreach(cell, bbm_tree_leaves(target->relid))
+		foreach(cell, bbm_partitions_list(target->relid))
 			rows += estimated_rows(lfirst_oid(cell));
 	}
 	return bbm_count_of(target->strategy->share(target, rows));
@@ -725,12 +727,12 @@ bool
 bbm_target_bounds(BbmTarget *target, BbmBound *min, BbmBound *max)
 {
 	char	   *name = bbm_table_sql_name(target->relid);
-	BbmLeaf		root = {.relid = target->relid, .name = name, .source = name, .whole_tree = true};
-	BbmLeaf    *leaf = target->by_leaf ? &root : bbm_leaf_open(target, target->relid);
+	BbmPartition		root = {.relid = target->relid, .name = name, .source = name, .as_one_table = true};
+	BbmPartition *partition = target->per_partition ? &root : bbm_partition_open(target, target->relid);
 
 	memset(min, 0, sizeof(BbmBound));
 	memset(max, 0, sizeof(BbmBound));
 	if (!target->strategy->has_key)
 		return true;
-	return leaf && bbm_key_end(target, leaf, false, min) && bbm_key_end(target, leaf, true, max);
+	return partition && bbm_key_end(target, partition, false, min) && bbm_key_end(target, partition, true, max);
 }

@@ -13,7 +13,7 @@
 /* Between two samples of a trace. */
 #define BBM_TRACE_GAP_MS 100
 
-#define BBM_LAST_LOOK_MS (30 * 1000)
+#define BBM_LAST_POLL_MS (30 * 1000)
 
 /* How much the last batch says beside all before it. */
 #define BBM_WEIGHT 0.3
@@ -134,9 +134,9 @@ bbm_trace_behind_since(const BbmTrace *trace, uint64 position)
  * what lasts for hours costs little.
  */
 int64
-bbm_look_again_ms(int64 held_ms, int64 first_ms)
+bbm_next_poll_ms(int64 held_ms, int64 first_ms)
 {
-	return Min(Max(held_ms / 4, first_ms), BBM_LAST_LOOK_MS);
+	return Min(Max(held_ms / 4, first_ms), BBM_LAST_POLL_MS);
 }
 
 /*
@@ -146,7 +146,7 @@ bbm_look_again_ms(int64 held_ms, int64 first_ms)
  * and not several in a row before a long rest.
  */
 int64
-bbm_rest_us(BbmRests *rests, int64 delay_us, int64 elapsed_us, double factor)
+bbm_pacing_us(BbmPacing *rests, int64 delay_us, int64 elapsed_us, double factor)
 {
 	double		rest = (delay_us - BBM_USUAL_DELAY * Max(elapsed_us, 0)) * factor;
 
@@ -218,7 +218,7 @@ bbm_sizing_follow(BbmSizing *sizing, const BbmSizeLimits *limits, int64 keys, do
  * job), the others are what a job or this process has been cut down to (0 not).
  */
 int
-bbm_size_of_part(int full, int job, int process)
+bbm_size_of_sub_batch(int full, int job, int process)
 {
 	int			size = full;
 
@@ -231,7 +231,7 @@ bbm_size_of_part(int full, int job, int process)
 
 /* The size to try next, after a batch of this size was in the way. */
 int
-bbm_size_after_give_back(int size, int min)
+bbm_size_after_requeue(int size, int min)
 {
 	return Max(size / 2, min);
 }

@@ -6,13 +6,13 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef BBM_THROTTLE_H
-#define BBM_THROTTLE_H
+#ifndef BBM_RATES_H
+#define BBM_RATES_H
 
 #include "bbm.h"
 
-extern int	bbm_size_of_part(int full, int job, int process);
-extern int	bbm_size_after_give_back(int size, int min);
+extern int	bbm_size_of_sub_batch(int full, int job, int process);
+extern int	bbm_size_after_requeue(int size, int min);
 extern int	bbm_size_after_success(int size, int full);
 extern bool bbm_time_has_come(TimestampTz now, TimestampTz when, int64 ahead_ms);
 extern int64 bbm_backoff_ms(int attempt, int64 first_ms, int64 max_ms, double random);
@@ -47,7 +47,7 @@ extern void bbm_trace_note(BbmTrace *trace, TimestampTz now, uint64 position);
 extern TimestampTz bbm_trace_behind_since(const BbmTrace *trace, uint64 position);
 
 /* How long to leave alone what has held for so long. */
-extern int64 bbm_look_again_ms(int64 held_ms, int64 first_ms);
+extern int64 bbm_next_poll_ms(int64 held_ms, int64 first_ms);
 
 /* How long to leave the CPUs to others after having waited for one; at most so long at a time. */
 #define BBM_LONGEST_REST_MS 100
@@ -62,13 +62,13 @@ extern int64 bbm_look_again_ms(int64 held_ms, int64 first_ms);
 #define BBM_SHORT_REST 4
 
 /* The mean rest, of so many; zeroed there was none. */
-typedef struct BbmRests
+typedef struct BbmPacing
 {
 	double		us;
 	int			n;
-} BbmRests;
+} BbmPacing;
 
-extern int64 bbm_rest_us(BbmRests *rests, int64 delay_us, int64 elapsed_us, double factor);
+extern int64 bbm_pacing_us(BbmPacing *rests, int64 delay_us, int64 elapsed_us, double factor);
 
 /* What has been measured of a migration's batches, and the size that follows. */
 typedef struct BbmSizing
@@ -89,4 +89,4 @@ typedef struct BbmSizeLimits
 extern void bbm_sizing_start(BbmSizing *sizing, const BbmSizeLimits *limits, int size);
 extern void bbm_sizing_follow(BbmSizing *sizing, const BbmSizeLimits *limits, int64 keys, double ms, double wal);
 
-#endif							/* BBM_THROTTLE_H */
+#endif							/* BBM_RATES_H */

@@ -52,7 +52,7 @@ children(Oid relid)
 }
 
 bool
-bbm_tree_has_children(Oid relid)
+bbm_has_partitions(Oid relid)
 {
 	return get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE || children(relid) != NIL;
 }
@@ -62,7 +62,7 @@ bbm_tree_has_children(Oid relid)
  * table too, may be gone, now or in a moment.
  */
 List *
-bbm_tree_all(Oid root)
+bbm_partitions_all(Oid root)
 {
 	List	   *all = list_make1_oid(root);
 	ListCell   *cell;
@@ -101,21 +101,21 @@ bbm_has_triggers(Oid relid)
  * one that it takes, and then looks again.
  */
 List *
-bbm_tree_leaves(Oid root)
+bbm_partitions_list(Oid root)
 {
-	List	   *leaves = NIL;
+	List	   *partitions = NIL;
 	ListCell   *cell;
 
-	foreach(cell, bbm_tree_all(root))
+	foreach(cell, bbm_partitions_all(root))
 	{
 		char		relkind = get_rel_relkind(lfirst_oid(cell));
 
 		/* a child may be a temporary table, whose rows are in the memory of its session alone */
 		if ((relkind == RELKIND_RELATION || relkind == RELKIND_FOREIGN_TABLE) &&
 			get_rel_persistence(lfirst_oid(cell)) != RELPERSISTENCE_TEMP)
-			leaves = lappend_oid(leaves, lfirst_oid(cell));
+			partitions = lappend_oid(partitions, lfirst_oid(cell));
 	}
-	return leaves;
+	return partitions;
 }
 
 /*
@@ -123,14 +123,14 @@ bbm_tree_leaves(Oid root)
  * another session adds meanwhile is locked by whoever comes upon it.
  */
 void
-bbm_tree_lock(Oid root, LOCKMODE lock)
+bbm_partitions_lock(Oid root, LOCKMODE lock)
 {
 	(void) find_all_inheritors(root, lock, NULL);
 }
 
 /* Is the table the root, or still below it?  The caller has it locked. */
 bool
-bbm_tree_has(Oid root, Oid relid)
+bbm_partitions_include(Oid root, Oid relid)
 {
 	Relation	inherits;
 	ScanKeyData key;
@@ -147,7 +147,7 @@ bbm_tree_has(Oid root, Oid relid)
 	{
 		Form_pg_inherits form = (Form_pg_inherits) GETSTRUCT(tuple);
 
-		has = !form->inhdetachpending && bbm_tree_has(root, form->inhparent);
+		has = !form->inhdetachpending && bbm_partitions_include(root, form->inhparent);
 	}
 	systable_endscan(scan);
 	table_close(inherits, AccessShareLock);
@@ -173,11 +173,11 @@ compare_oids(const void *a, const void *b)
 static int
 compare_parts(const void *a, const void *b)
 {
-	return oid_cmp(a, &((const BbmPart *) lfirst((const ListCell *) b))->relation);
+	return oid_cmp(a, &((const BbmPartitionState *) lfirst((const ListCell *) b))->relation);
 }
 
 /* "parts" are in the order of their OIDs. */
-static BbmPart *
+static BbmPartitionState *
 find_part(List *parts, Oid relation)
 {
 	ListCell   *found = NULL;
@@ -192,23 +192,23 @@ find_part(List *parts, Oid relation)
  * unless it is the first time that anybody looks.
  */
 static void
-note_leaf(const BbmTarget *target, Oid leaf, const BbmPart *part, bool begun)
+note_partition(const BbmTarget *target, Oid partition, const BbmPartitionState *part, bool begun)
 {
 	int64		id = target->migration->id;
-	char	   *name = bbm_table_sql_name(leaf);
+	char	   *name = bbm_table_sql_name(partition);
 
 	/* dropped in this moment */
 	if (name == NULL)
 		return;
 	if (part && strcmp(part->name, name) != 0)
-		bbm_part_rename(id, leaf, name);
+		bbm_partition_rename(id, partition, name);
 	if (part && part->pass >= 0)
 		return;
 	if (part == NULL)
-		bbm_part_add(id, leaf, name, begun);
+		bbm_partition_add(id, partition, name, begun);
 	else
-		bbm_part_done(id, leaf, BBM_AWAY(part->pass));
-	if (begun && leaf != target->relid)
+		bbm_partition_done(id, partition, BBM_AWAY(part->pass));
+	if (begun && partition != target->relid)
 		tell(target, "attached", name);
 }
 
@@ -218,29 +218,29 @@ note_leaf(const BbmTarget *target, Oid leaf, const BbmPart *part, bool begun)
  * is to be done when it is back.
  */
 static List *
-refresh_parts(const BbmTarget *target, List *leaves, bool begun)
+refresh_parts(const BbmTarget *target, List *partitions, bool begun)
 {
 	int64		id = target->migration->id;
-	List	   *parts = bbm_parts(id);
-	List	   *sorted = list_copy(leaves);
+	List	   *parts = bbm_partitions(id);
+	List	   *sorted = list_copy(partitions);
 	ListCell   *cell;
 
 	begun |= parts != NIL;
 	list_sort(sorted, list_oid_cmp);
-	foreach(cell, leaves)
-		note_leaf(target, lfirst_oid(cell), find_part(parts, lfirst_oid(cell)), begun);
+	foreach(cell, partitions)
+		note_partition(target, lfirst_oid(cell), find_part(parts, lfirst_oid(cell)), begun);
 	foreach(cell, parts)
 	{
-		BbmPart    *part = lfirst(cell);
+		BbmPartitionState *part = lfirst(cell);
 
 		if (part->pass < 0 || (sorted != NIL && bsearch(&part->relation, sorted->elements, list_length(sorted),
 														sizeof(ListCell), compare_oids)))
 			continue;
 		tell(target, "detached", part->name);
-		bbm_part_done(id, part->relation, BBM_AWAY(part->pass));
+		bbm_partition_done(id, part->relation, BBM_AWAY(part->pass));
 	}
-	bbm_jobs_revive(id, leaves);
-	return bbm_parts(id);
+	bbm_jobs_revive(id, partitions);
+	return bbm_partitions(id);
 }
 
 /*
@@ -260,15 +260,15 @@ is_repair(const BbmTarget *target, int pass)
  * are found to be gone.
  */
 static Oid
-next_leaf(const BbmTarget *target, int pass, bool begun, List *gone)
+next_partition(const BbmTarget *target, int pass, bool begun, List *gone)
 {
-	List	   *leaves = bbm_tree_leaves(target->relid);
-	List	   *parts = refresh_parts(target, leaves, begun);
+	List	   *partitions = bbm_partitions_list(target->relid);
+	List	   *parts = refresh_parts(target, partitions, begun);
 	ListCell   *cell;
 
-	foreach(cell, leaves)
+	foreach(cell, partitions)
 	{
-		BbmPart    *part = find_part(parts, lfirst_oid(cell));
+		BbmPartitionState *part = find_part(parts, lfirst_oid(cell));
 
 		if (part == NULL || list_member_oid(gone, part->relation))
 			continue;
@@ -281,22 +281,22 @@ next_leaf(const BbmTarget *target, int pass, bool begun, List *gone)
 
 /* Has a leaf come that no pass has seen?  For the end of the last one. */
 bool
-bbm_tree_has_new(BbmTarget *target)
+bbm_partitions_have_new(BbmTarget *target)
 {
-	return target->by_leaf && OidIsValid(next_leaf(target, BBM_FIRST_PASS, true, NIL));
+	return target->per_partition && OidIsValid(next_partition(target, BBM_FIRST_PASS, true, NIL));
 }
 
 /* Has a pass worked on a leaf that came after the first one? */
 bool
-bbm_tree_has_joined(const BbmTarget *target, int pass)
+bbm_partitions_have_joined(const BbmTarget *target, int pass)
 {
 	ListCell   *cell;
 
-	if (!target->by_leaf || !is_repair(target, pass))
+	if (!target->per_partition || !is_repair(target, pass))
 		return false;
-	foreach(cell, bbm_parts(target->migration->id))
+	foreach(cell, bbm_partitions(target->migration->id))
 	{
-		if (((BbmPart *) lfirst(cell))->pass == pass)
+		if (((BbmPartitionState *) lfirst(cell))->pass == pass)
 			return true;
 	}
 	return false;
@@ -304,23 +304,24 @@ bbm_tree_has_joined(const BbmTarget *target, int pass)
 
 /* Tells of leaves that have come or gone, where no pass looks for them. */
 void
-bbm_tree_tell(BbmTarget *target)
+bbm_partitions_report(BbmTarget *target)
 {
-	if (target->is_tree && !target->by_leaf)
-		(void) refresh_parts(target, bbm_tree_leaves(target->relid), true);
+	if (target->has_partitions && !target->per_partition)
+		(void) refresh_parts(target, bbm_partitions_list(target->relid), true);
 }
 
 static bool
-cut_leaf(BbmTarget *target, BbmLeaf *leaf, const BbmClaimState *state, const BbmCut *cut, BbmRange *range)
+allocate_in_partition(BbmTarget *target, BbmPartition *partition, const BbmClaimState *state,
+					  const BbmAllocation *cut, BbmRange *range)
 {
 	if (target->strategy->begin_pass)
-		target->strategy->begin_pass(target, leaf, state->pass);
-	return target->strategy->next_range(target, leaf, cut, range);
+		target->strategy->begin_pass(target, partition, state->pass);
+	return target->strategy->next_range(target, partition, cut, range);
 }
 
 /* The error for a leaf whose rows may be another's, and have been done there. */
 pg_noreturn static void
-rows_of_others(const BbmTarget *target, const BbmPart *joined, const char *detail)
+rows_of_others(const BbmTarget *target, const BbmPartitionState *joined, const char *detail)
 {
 	bbm_failing_code = BBM_CODE_TABLE;
 	ereport(ERROR,
@@ -333,7 +334,7 @@ rows_of_others(const BbmTarget *target, const BbmPart *joined, const char *detai
 
 /* Can what is in a new leaf have been in this one, with the keys that it has? */
 static bool
-may_have_had(const BbmTarget *target, const BbmPart *part)
+may_have_had(const BbmTarget *target, const BbmPartitionState *part)
 {
 	/* what is in the tree and no default partition has other keys, by its constraint */
 	return part->has_extent &&
@@ -349,17 +350,17 @@ static void
 begin_by_key(BbmTarget *target, Oid relid)
 {
 	int64		id = target->migration->id;
-	List	   *parts = bbm_parts(id);
-	BbmPart    *joined = find_part(parts, relid);
-	BbmLeaf    *leaf = bbm_leaf_open(target, relid);
+	List	   *parts = bbm_partitions(id);
+	BbmPartitionState *joined = find_part(parts, relid);
+	BbmPartition *partition = bbm_partition_open(target, relid);
 	BbmBound	low;
 	BbmBound	high;
 	ListCell   *cell;
 
-	if (leaf == NULL || joined == NULL)
+	if (partition == NULL || joined == NULL)
 		return;
-	if (bbm_key_end(target, leaf, false, &low) && bbm_key_end(target, leaf, true, &high))
-		bbm_part_extent(id, relid, &low, &high);
+	if (bbm_key_end(target, partition, false, &low) && bbm_key_end(target, partition, true, &high))
+		bbm_partition_extent(id, relid, &low, &high);
 	if (!joined->joined || target->migration->rows_stay)
 		return;
 	if (!bbm_order_key_leads(target))
@@ -367,8 +368,9 @@ begin_by_key(BbmTarget *target, Oid relid)
 					   "Its partitions are told apart by columns that are not the first of the batching key, so rows may move between them.");
 	foreach(cell, parts)
 	{
-		BbmPart    *other = lfirst(cell);
-		BbmKeyWalk	walk = {.target = target, .leaf = leaf, .from = &other->low, .to = &other->high, .limit = 1};
+		BbmPartitionState *other = lfirst(cell);
+		BbmKeyWalk	walk = {.target = target, .partition = partition, .from = &other->low, .to = &other->high,
+			.limit = 1};
 
 		if (other->relation == relid || !may_have_had(target, other))
 			continue;
@@ -387,8 +389,8 @@ begin_by_key(BbmTarget *target, Oid relid)
 static void
 check_form(const BbmTarget *target, const BbmClaimState *state)
 {
-	if (target->strategy->sweeps || !state->has_last || state->pass != BBM_FIRST_PASS ||
-		OidIsValid(state->last_relation) == target->by_leaf ||
+	if (target->strategy->table_scans || !state->has_last || state->pass != BBM_FIRST_PASS ||
+		OidIsValid(state->last_relation) == target->per_partition ||
 		get_rel_relkind(target->relid) != RELKIND_PARTITIONED_TABLE)
 		return;
 	bbm_failing_code = BBM_CODE_SIGNATURE;
@@ -396,7 +398,7 @@ check_form(const BbmTarget *target, const BbmClaimState *state)
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("the job of migration \"%s\" is of another kind than it was",
 					bbm_printable(target->migration->name)),
-			 target->by_leaf ?
+			 target->per_partition ?
 			 errdetail("It is for one partition at a time, and the ranges cut so far are of the table as a whole.") :
 			 errdetail("It is for the table as a whole, and the ranges cut so far are of one partition each."),
 			 errhint("Change the job back, or define another migration for what is left.")));
@@ -407,13 +409,13 @@ check_form(const BbmTarget *target, const BbmClaimState *state)
  * them is one; false when all is cut.
  */
 static bool
-cut_check(BbmTarget *target, BbmCut *cut, BbmRange *range, BbmLeaf **leaf)
+allocate_check(BbmTarget *target, BbmAllocation *cut, BbmRange *range, BbmPartition **partition)
 {
-	*leaf = bbm_tree_open(target);
-	if (*leaf == NULL)
+	*partition = bbm_partitions_open_as_one(target);
+	if (*partition == NULL)
 		bbm_table_is_gone(target->migration->table_name);
 	cut->size = Max(cut->size, BBM_CHECK_SIZE);
-	return target->strategy->next_range(target, *leaf, cut, range);
+	return target->strategy->next_range(target, *partition, cut, range);
 }
 
 /*
@@ -423,9 +425,10 @@ cut_check(BbmTarget *target, BbmCut *cut, BbmRange *range, BbmLeaf **leaf)
  * of the leaf at hand, which the batch before has locked; false then means nothing.
  */
 bool
-bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_once, BbmRange *range, BbmLeaf **leaf)
+bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_once, BbmRange *range,
+			   BbmPartition **partition)
 {
-	BbmCut		cut = {.after = state->has_last ? &state->last : NULL, .max = &state->max, .size = size,
+	BbmAllocation		cut = {.after = state->has_last ? &state->last : NULL, .max = &state->max, .size = size,
 	.verifies = BBM_PASS_VERIFIES(state->pass), .open_below = state->is_wide && state->min_found};
 	Oid			current = state->has_last && !is_repair(target, state->pass) ? state->last_relation : InvalidOid;
 	List	   *gone = NIL;
@@ -435,49 +438,49 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 	if (state->is_wide)
 		cut.max = &state->verify_max;
 	/* where rows move, to verify is to look at all leaves at once */
-	if (target->strategy->sweeps && BBM_PASS_VERIFIES(state->pass))
+	if (target->strategy->table_scans && BBM_PASS_VERIFIES(state->pass))
 	{
-		*leaf = NULL;
+		*partition = NULL;
 		return target->strategy->next_range(target, NULL, &cut, range);
 	}
 	if (target->rounds && BBM_PASS_VERIFIES(state->pass))
-		return cut_check(target, &cut, range, leaf);
-	if (!target->by_leaf)
+		return allocate_check(target, &cut, range, partition);
+	if (!target->per_partition)
 	{
 		if (is_repair(target, state->pass))
 			return false;
 		/* its job sees the tree as a whole: a leaf that comes or goes is told of, no more */
-		if (target->is_tree && !state->has_last)
-			(void) refresh_parts(target, bbm_tree_leaves(target->relid), state->has_job);
-		*leaf = bbm_leaf_open(target, target->relid);
-		if (*leaf == NULL)
+		if (target->has_partitions && !state->has_last)
+			(void) refresh_parts(target, bbm_partitions_list(target->relid), state->has_job);
+		*partition = bbm_partition_open(target, target->relid);
+		if (*partition == NULL)
 			bbm_table_is_gone(target->migration->table_name);
-		return cut_leaf(target, *leaf, state, &cut, range);
+		return allocate_in_partition(target, *partition, state, &cut, range);
 	}
 	/* it had no child then */
 	if (state->has_last && !OidIsValid(current) && !is_repair(target, state->pass))
 	{
 		current = target->relid;
-		(void) refresh_parts(target, bbm_tree_leaves(target->relid), true);
+		(void) refresh_parts(target, bbm_partitions_list(target->relid), true);
 	}
 	for (;;)
 	{
 		if (OidIsValid(current))
 		{
-			if (at_once && !(target->leaf && target->leaf->relid == current))
+			if (at_once && !(target->partition && target->partition->relid == current))
 				return false;
-			*leaf = bbm_leaf_open(target, current);
-			if (*leaf && cut_leaf(target, *leaf, state, &cut, range))
+			*partition = bbm_partition_open(target, current);
+			if (*partition && allocate_in_partition(target, *partition, state, &cut, range))
 				return true;
 			/* one that is gone may come back, and is cut further then */
-			if (*leaf)
-				bbm_part_done(target->migration->id, current, state->pass);
+			if (*partition)
+				bbm_partition_done(target->migration->id, current, state->pass);
 			else
 				gone = lappend_oid(gone, current);
 		}
 		if (at_once)
 			return false;
-		current = next_leaf(target, state->pass, state->has_job, gone);
+		current = next_partition(target, state->pass, state->has_job, gone);
 		if (!OidIsValid(current))
 			return false;
 		/* it may have been in the tree, and cut in part, before */

@@ -33,9 +33,9 @@
 /* After this nobody tries any more. */
 #define BBM_ABANDONED_MS (10 * 60 * 1000)
 
-static BbmTroubles *own = NULL;
+static BbmTransients *own = NULL;
 
-static BbmTroubles *
+static BbmTransients *
 lock_troubles(LWLockMode mode)
 {
 	if (bbm_shared)
@@ -44,7 +44,7 @@ lock_troubles(LWLockMode mode)
 		return &bbm_shared->troubles;
 	}
 	if (own == NULL)
-		own = MemoryContextAllocZero(TopMemoryContext, sizeof(BbmTroubles));
+		own = MemoryContextAllocZero(TopMemoryContext, sizeof(BbmTransients));
 	return own;
 }
 
@@ -62,12 +62,12 @@ any_trouble(void)
 }
 
 /* Caller holds the lock; NULL when nothing is known. */
-static BbmTrouble *
-find(BbmTroubles *troubles, int64 migration_id, Oid owner)
+static BbmTransient *
+find(BbmTransients *troubles, int64 migration_id, Oid owner)
 {
 	for (int i = 0; i < BBM_MAX_TROUBLES; i++)
 	{
-		BbmTrouble *trouble = &troubles->entries[i];
+		BbmTransient *trouble = &troubles->entries[i];
 
 		if (trouble->database == MyDatabaseId && OidIsValid(trouble->database) &&
 			trouble->migration_id == migration_id && (migration_id != 0 || trouble->owner == owner))
@@ -77,10 +77,10 @@ find(BbmTroubles *troubles, int64 migration_id, Oid owner)
 }
 
 /* Caller holds the lock. */
-static BbmTrouble *
-find_or_make(BbmTroubles *troubles, int64 migration_id, Oid owner)
+static BbmTransient *
+find_or_make(BbmTransients *troubles, int64 migration_id, Oid owner)
 {
-	BbmTrouble *trouble = find(troubles, migration_id, owner);
+	BbmTransient *trouble = find(troubles, migration_id, owner);
 
 	if (trouble)
 		return trouble;
@@ -92,7 +92,7 @@ find_or_make(BbmTroubles *troubles, int64 migration_id, Oid owner)
 	}
 	if (trouble->since != 0)
 		troubles->current--;
-	memset(trouble, 0, sizeof(BbmTrouble));
+	memset(trouble, 0, sizeof(BbmTransient));
 	trouble->database = MyDatabaseId;
 	trouble->owner = owner;
 	trouble->migration_id = migration_id;
@@ -101,7 +101,7 @@ find_or_make(BbmTroubles *troubles, int64 migration_id, Oid owner)
 
 /* An error as people are shown it, with the lock that it waited for; in the current memory context. */
 char *
-bbm_error_words(const ErrorData *error)
+bbm_error_to_string(const ErrorData *error)
 {
 	const char *lock = bbm_blockers_of(error);
 
@@ -112,7 +112,7 @@ bbm_error_words(const ErrorData *error)
 
 /* For what a migration waits, then. */
 static const char *
-wait_words(const BbmTrouble *trouble)
+wait_to_string(const BbmTransient *trouble)
 {
 	return trouble->lock[0] != '\0' ? trouble->lock :
 		trouble->is_lock && !trouble->in_batch ? "a lock on the migration" : trouble->text;
@@ -120,7 +120,7 @@ wait_words(const BbmTrouble *trouble)
 
 /* The error was met now, once more.  Caller holds the lock. */
 static void
-note(BbmTroubles *troubles, BbmTrouble *trouble, const ErrorData *error, const char *words, TimestampTz now)
+note(BbmTransients *troubles, BbmTransient *trouble, const ErrorData *error, const char *string, TimestampTz now)
 {
 	const char *lock = bbm_blockers_of(error);
 
@@ -135,13 +135,13 @@ note(BbmTroubles *troubles, BbmTrouble *trouble, const ErrorData *error, const c
 	trouble->count++;
 	trouble->touched = now;
 	trouble->pid = MyProcPid;
-	bbm_clip(trouble->text, words, sizeof(trouble->text));
+	bbm_clip(trouble->text, string, sizeof(trouble->text));
 	bbm_clip(trouble->lock, lock ? lock : "", sizeof(trouble->lock));
 }
 
 /* Is it time for a line in the log?  Caller holds the lock. */
 static bool
-is_to_be_told(BbmTrouble *trouble, TimestampTz now)
+is_to_be_reported(BbmTransient *trouble, TimestampTz now)
 {
 	if (!bbm_time_has_come(now, TimestampTzPlusMilliseconds(trouble->logged, BBM_LOG_TROUBLE_MS), BBM_LOG_TROUBLE_MS))
 		return false;
@@ -158,32 +158,32 @@ TimestampTz
 bbm_trouble_met(int64 migration_id, Oid owner, const char *name, const ErrorData *error, bool is_lock, bool in_batch)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	char	   *words = bbm_error_words(error);
-	BbmTroubles *troubles = lock_troubles(LW_EXCLUSIVE);
-	BbmTrouble *trouble = find_or_make(troubles, migration_id, owner);
+	char	   *string = bbm_error_to_string(error);
+	BbmTransients *troubles = lock_troubles(LW_EXCLUSIVE);
+	BbmTransient *trouble = find_or_make(troubles, migration_id, owner);
 	TimestampTz due;
 	int64		lasted_ms;
 	int			count;
 	bool		tell;
 
-	note(troubles, trouble, error, words, now);
+	note(troubles, trouble, error, string, now);
 	lasted_ms = (now - trouble->since) / 1000;
 	count = trouble->count;
 	due = trouble->due = TimestampTzPlusMilliseconds(now, is_lock ? BBM_FIRST_TRY_MS :
-													 bbm_look_again_ms(lasted_ms, BBM_FIRST_TRY_MS));
+													 bbm_next_poll_ms(lasted_ms, BBM_FIRST_TRY_MS));
 	trouble->is_lock = is_lock;
 	trouble->in_batch = in_batch;
-	tell = (!is_lock || lasted_ms >= BBM_TELL_LOCK_MS) && is_to_be_told(trouble, now);
+	tell = (!is_lock || lasted_ms >= BBM_TELL_LOCK_MS) && is_to_be_reported(trouble, now);
 	unlock_troubles();
 
 	if (tell)
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
-				 name ? errmsg("migration \"%s\" cannot go on just now: %s", bbm_printable(name), bbm_printable(words)) :
-				 errmsg("cannot run migrations in database with OID %u just now: %s", MyDatabaseId, bbm_printable(words)),
+				 name ? errmsg("migration \"%s\" cannot go on just now: %s", bbm_printable(name), bbm_printable(string)) :
+				 errmsg("cannot run migrations in database with OID %u just now: %s", MyDatabaseId, bbm_printable(string)),
 				 count > 1 ? errdetail("It has been so %d times in %.1f s.", count, lasted_ms / 1000.0) : 0,
 				 error->hint ? errhint("%s", bbm_printable(error->hint)) : 0));
-	pfree(words);
+	pfree(string);
 	return due;
 }
 
@@ -196,29 +196,29 @@ bool
 bbm_trouble_blocked(int64 migration_id, Oid owner, const ErrorData *error)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	char	   *words = bbm_error_words(error);
-	BbmTroubles *troubles = lock_troubles(LW_EXCLUSIVE);
-	BbmTrouble *trouble = find_or_make(troubles, migration_id, owner);
+	char	   *string = bbm_error_to_string(error);
+	BbmTransients *troubles = lock_troubles(LW_EXCLUSIVE);
+	BbmTransient *trouble = find_or_make(troubles, migration_id, owner);
 	bool		tell;
 
-	note(troubles, trouble, error, words, now);
+	note(troubles, trouble, error, string, now);
 	trouble->due = now;
 	trouble->is_lock = trouble->in_batch = true;
-	tell = is_to_be_told(trouble, now);
+	tell = is_to_be_reported(trouble, now);
 	unlock_troubles();
-	pfree(words);
+	pfree(string);
 	return tell;
 }
 
 /* What nobody tries any more, as it was paused or dropped, is over.  Caller holds the lock. */
 static void
-forget_abandoned(BbmTroubles *troubles)
+forget_abandoned(BbmTransients *troubles)
 {
 	TimestampTz long_ago = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), -BBM_ABANDONED_MS);
 
 	for (int i = 0; i < BBM_MAX_TROUBLES; i++)
 	{
-		BbmTrouble *trouble = &troubles->entries[i];
+		BbmTransient *trouble = &troubles->entries[i];
 
 		if (trouble->since == 0 || trouble->due > long_ago)
 			continue;
@@ -231,13 +231,13 @@ forget_abandoned(BbmTroubles *troubles)
 void
 bbm_trouble_forget(int64 migration_id)
 {
-	BbmTroubles *troubles = lock_troubles(LW_EXCLUSIVE);
-	BbmTrouble *trouble = find(troubles, migration_id, InvalidOid);
+	BbmTransients *troubles = lock_troubles(LW_EXCLUSIVE);
+	BbmTransient *trouble = find(troubles, migration_id, InvalidOid);
 
 	if (trouble && trouble->since != 0)
 		troubles->current--;
 	if (trouble)
-		memset(trouble, 0, sizeof(BbmTrouble));
+		memset(trouble, 0, sizeof(BbmTransient));
 	unlock_troubles();
 }
 
@@ -248,9 +248,9 @@ bbm_trouble_forget(int64 migration_id)
 void
 bbm_trouble_over(int64 migration_id, Oid owner, const char *name, bool batch_done)
 {
-	BbmTroubles *troubles;
-	BbmTrouble *trouble;
-	BbmTrouble	was = {InvalidOid};
+	BbmTransients *troubles;
+	BbmTransient *trouble;
+	BbmTransient was = {InvalidOid};
 
 	if (!any_trouble())
 		return;
@@ -281,7 +281,7 @@ bbm_trouble_over(int64 migration_id, Oid owner, const char *name, bool batch_don
 bool
 bbm_trouble_waits(int64 migration_id, Oid owner, TimestampTz *due, TimestampTz *since, char *text)
 {
-	const BbmTrouble *trouble;
+	const BbmTransient *trouble;
 	bool		waits;
 
 	if (!any_trouble())
@@ -292,7 +292,7 @@ bbm_trouble_waits(int64 migration_id, Oid owner, TimestampTz *due, TimestampTz *
 	{
 		*due = trouble->due;
 		*since = trouble->since;
-		strlcpy(text, wait_words(trouble), BBM_WAITING_LENGTH);
+		strlcpy(text, wait_to_string(trouble), BBM_WAITING_LENGTH);
 	}
 	unlock_troubles();
 	return waits;
@@ -307,8 +307,8 @@ bool
 bbm_trouble_now(int64 migration_id, Oid owner, bool awaited, BbmReason *longest)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	BbmTroubles *troubles;
-	const BbmTrouble *candidates[3];
+	BbmTransients *troubles;
+	const BbmTransient *candidates[3];
 	bool		found = false;
 
 	if (!any_trouble())
@@ -319,12 +319,12 @@ bbm_trouble_now(int64 migration_id, Oid owner, bool awaited, BbmReason *longest)
 	candidates[2] = find(troubles, 0, InvalidOid);
 	for (int i = 0; i < lengthof(candidates) && !found; i++)
 	{
-		const BbmTrouble *trouble = candidates[i];
+		const BbmTransient *trouble = candidates[i];
 
 		found = trouble && trouble->since != 0 &&
 			(!awaited || now < TimestampTzPlusMilliseconds(trouble->due, BBM_LATE_MS));
 		if (found)
-			bbm_outlasts(longest, trouble->due, awaited ? wait_words(trouble) : trouble->text);
+			bbm_outlasts(longest, trouble->due, awaited ? wait_to_string(trouble) : trouble->text);
 	}
 	unlock_troubles();
 	return found;
@@ -337,7 +337,7 @@ bbm_trouble_now(int64 migration_id, Oid owner, bool awaited, BbmReason *longest)
 bool
 bbm_trouble_of_batch(int64 migration_id, char *text)
 {
-	const BbmTrouble *trouble;
+	const BbmTransient *trouble;
 	bool		found;
 
 	if (!any_trouble())

@@ -18,7 +18,7 @@
  * What is tried again: one migration, or (0) whatever of an owner's, or
  * (InvalidOid) of a database, comes before one.
  */
-typedef struct BbmTrouble
+typedef struct BbmTransient
 {
 	Oid			database;		/* InvalidOid: not in use */
 	Oid			owner;
@@ -33,16 +33,16 @@ typedef struct BbmTrouble
 	int			pid;			/* who met it last */
 	char		text[BBM_WAITING_LENGTH];	/* SQLSTATE: message */
 	char		lock[BBM_WAITING_LENGTH];	/* the lock that was not had, and who was in the way; or empty */
-} BbmTrouble;
+} BbmTransient;
 
 /* In shared memory, protected by BbmShared.lock; without preloading, in the process. */
-typedef struct BbmTroubles
+typedef struct BbmTransients
 {
 	volatile int current;		/* how many are not over; read without the lock */
-	BbmTrouble	entries[BBM_MAX_TROUBLES];
-} BbmTroubles;
+	BbmTransient entries[BBM_MAX_TROUBLES];
+} BbmTransients;
 
-extern char *bbm_error_words(const ErrorData *error);
+extern char *bbm_error_to_string(const ErrorData *error);
 extern TimestampTz bbm_trouble_met(int64 migration_id, Oid owner, const char *name, const ErrorData *error,
 								   bool is_lock, bool in_batch);
 extern bool bbm_trouble_blocked(int64 migration_id, Oid owner, const ErrorData *error);

@@ -62,7 +62,8 @@ tell(const BbmMigration *migration, List *tables)
 	{
 		char	   *name;
 
-		if (whole ? lfirst_oid(cell) != migration->table_oid : !bbm_tree_has(migration->table_oid, lfirst_oid(cell)))
+		if (whole ? lfirst_oid(cell) != migration->table_oid : !bbm_partitions_include(migration->table_oid,
+																					   lfirst_oid(cell)))
 			continue;
 		name = bbm_table_sql_name(lfirst_oid(cell));
 		ereport(LOG,

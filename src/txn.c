@@ -73,22 +73,22 @@ typedef struct UserBlock
 
 static UserBlock *innermost = NULL;
 
-/* Climbs that have not ended, innermost last; an abort undoes those begun in it. */
-#define MAX_CLIMBS 16
+/* Switches that have not ended, innermost last; an abort undoes those begun in it. */
+#define MAX_SWITCHES 16
 
-typedef struct Climbed
+typedef struct Switched
 {
 	SubTransactionId begun_in;
 	bool		engine_before;
 	Oid			acting_before;
 	Oid			to_before;
-} Climbed;
+} Switched;
 
-static Climbed climbed[MAX_CLIMBS];
-static int	climbs = 0;
+static Switched switched[MAX_SWITCHES];
+static int	user_switches = 0;
 static bool engine_writes = false;
 static Oid	acting_user = InvalidOid;
-static Oid	climbed_to = InvalidOid;
+static Oid	switched_to = InvalidOid;
 
 static int
 lock_timeout(void)
@@ -233,7 +233,7 @@ bbm_user_settings_begin(const char *search_path)
 }
 
 static void
-leave_user_block(void)
+end_user_block(void)
 {
 	UserBlock  *left = innermost;
 
@@ -247,7 +247,7 @@ void
 bbm_user_settings_end(int level)
 {
 	AtEOXact_GUC(false, level);
-	leave_user_block();
+	end_user_block();
 }
 
 /*
@@ -344,7 +344,7 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(caller);
-		bbm_watch_end();
+		bbm_lock_watch_end();
 		bbm_yield_end();
 		bbm_cancel_guard_end(&guard);
 		error = bbm_copy_error();
@@ -404,7 +404,7 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 	{
 		MemoryContextSwitchTo(caller);
 		/* a batch that is being undone must not be cancelled once more */
-		bbm_watch_end();
+		bbm_lock_watch_end();
 		bbm_yield_end();
 		bbm_cancel_guard_end(&guard);
 		error = bbm_copy_error();
@@ -486,15 +486,15 @@ typedef struct NameArgs
 {
 	BbmBlockers blockers;
 	MemoryContext context;
-	char	   *words;
+	char	   *string;
 } NameArgs;
 
 static void
-make_words(void *arg)
+make_string(void *arg)
 {
 	NameArgs   *args = arg;
 
-	args->words = MemoryContextStrdup(args->context, bbm_blockers_words(&args->blockers));
+	args->string = MemoryContextStrdup(args->context, bbm_blockers_to_string(&args->blockers));
 }
 
 /*
@@ -512,10 +512,10 @@ name_blockers(ErrorData *error)
 	/* what is known of a cancel that was caught is of the last transaction */
 	if (bbm_cancel_enforced() || !bbm_blockers_caused(error, &args.blockers))
 		return;
-	trouble = current_driver == BBM_DRIVER_WORKER ? run_in_worker(make_words, &args, false, false) :
-		run_in_foreground(make_words, &args, false);
-	if (args.words)
-		bbm_blockers_name(error, args.words);
+	trouble = current_driver == BBM_DRIVER_WORKER ? run_in_worker(make_string, &args, false, false) :
+		run_in_foreground(make_string, &args, false);
+	if (args.string)
+		bbm_blockers_name(error, args.string);
 	/* a user's cancel is for what comes next */
 	if (trouble && trouble->sqlerrcode == ERRCODE_QUERY_CANCELED && current_driver == BBM_DRIVER_FOREGROUND)
 		InterruptPending = QueryCancelPending = true;
@@ -523,7 +523,7 @@ name_blockers(ErrorData *error)
 
 /* The same for both drivers, after each transaction. */
 static void
-look_back(ErrorData *error)
+collect_blockers(ErrorData *error)
 {
 	if (error)
 		name_blockers(error);
@@ -546,7 +546,7 @@ bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous)
 	if (current_driver == BBM_DRIVER_WORKER)
 	{
 		error = run_in_worker(fn, arg, synchronous, false);
-		look_back(error);
+		collect_blockers(error);
 		pin_session_again();
 		/* or autovacuum never sees our dead rows */
 		pgstat_report_stat(false);
@@ -554,7 +554,7 @@ bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous)
 	else
 	{
 		error = run_in_foreground(fn, arg, synchronous);
-		look_back(error);
+		collect_blockers(error);
 	}
 	return error;
 }
@@ -568,7 +568,7 @@ bbm_txn_run_bare(BbmTxnFn fn, void *arg)
 {
 	ErrorData  *error = run_in_worker(fn, arg, false, true);
 
-	look_back(error);
+	collect_blockers(error);
 	pin_session_again();
 	pgstat_report_stat(false);
 	return error;
@@ -590,7 +590,7 @@ bbm_txn_in_worker(void)
 static void
 forget_blocks_at_xact_end(XactEvent event, void *arg)
 {
-	climbs = 0;
+	user_switches = 0;
 	engine_writes = false;
 	innermost = NULL;
 	pinned = false;
@@ -598,11 +598,11 @@ forget_blocks_at_xact_end(XactEvent event, void *arg)
 }
 
 static void
-leave_climb(void)
+restore_outer_user(void)
 {
-	engine_writes = climbed[--climbs].engine_before;
-	acting_user = climbed[climbs].acting_before;
-	climbed_to = climbed[climbs].to_before;
+	engine_writes = switched[--user_switches].engine_before;
+	acting_user = switched[user_switches].acting_before;
+	switched_to = switched[user_switches].to_before;
 }
 
 static void
@@ -612,9 +612,9 @@ forget_blocks_at_subxact_abort(SubXactEvent event, SubTransactionId mySubid,
 	if (event != SUBXACT_EVENT_ABORT_SUB)
 		return;
 	while (innermost && innermost->begun_in >= mySubid)
-		leave_user_block();
-	while (climbs > 0 && climbed[climbs - 1].begun_in >= mySubid)
-		leave_climb();
+		end_user_block();
+	while (user_switches > 0 && switched[user_switches - 1].begun_in >= mySubid)
+		restore_outer_user();
 }
 
 /* Registers the callbacks; once a process, from _PG_init. */
@@ -626,45 +626,45 @@ bbm_txn_install(void)
 }
 
 /*
- * From here to bbm_descend we are the extension's owner, for statements of our
+ * From here to bbm_restore_user we are the extension's owner, for statements of our
  * own text only: restricted as a maintenance command is, with pg_catalog first.
  * With "engine" the guards of our tables let everything through; without, they
  * hold the statement to the rules for users.  An error ends the block with the
  * (sub)transaction.
  */
 void
-bbm_climb(BbmClimb *climb, Oid to, bool engine)
+bbm_switch_to_extension_owner(BbmUserSwitch *user_switch, Oid to, bool engine)
 {
-	GetUserIdAndSecContext(&climb->user, &climb->context);
-	if (climbs >= MAX_CLIMBS)
+	GetUserIdAndSecContext(&user_switch->user, &user_switch->context);
+	if (user_switches >= MAX_SWITCHES)
 		elog(ERROR, "too many nested statements of extension \"bbm\"");
-	climb->nest_level = 0;
+	user_switch->nest_level = 0;
 	/* the flag saves time; what counts is what the settings are */
 	if (!pinned || strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 || enable_seqscan || jit_enabled)
 	{
-		climb->nest_level = NewGUCNestLevel();
+		user_switch->nest_level = NewGUCNestLevel();
 		pin_settings();
 	}
-	SetUserIdAndSecContext(to, climb->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	climbed[climbs].begun_in = GetCurrentSubTransactionId();
-	climbed[climbs].engine_before = engine_writes;
-	climbed[climbs].acting_before = acting_user;
-	climbed[climbs].to_before = climbed_to;
+	SetUserIdAndSecContext(to, user_switch->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	switched[user_switches].begun_in = GetCurrentSubTransactionId();
+	switched[user_switches].engine_before = engine_writes;
+	switched[user_switches].acting_before = acting_user;
+	switched[user_switches].to_before = switched_to;
 	/* a guard's statement within one of ours is on behalf of the same */
-	if (climbs == 0 || climb->user != climbed_to)
-		acting_user = climb->user;
-	climbed_to = to;
-	climbs++;
+	if (user_switches == 0 || user_switch->user != switched_to)
+		acting_user = user_switch->user;
+	switched_to = to;
+	user_switches++;
 	engine_writes = engine;
 }
 
 void
-bbm_descend(BbmClimb *climb)
+bbm_restore_user(BbmUserSwitch *user_switch)
 {
-	leave_climb();
-	SetUserIdAndSecContext(climb->user, climb->context);
-	if (climb->nest_level > 0)
-		AtEOXact_GUC(false, climb->nest_level);
+	restore_outer_user();
+	SetUserIdAndSecContext(user_switch->user, user_switch->context);
+	if (user_switch->nest_level > 0)
+		AtEOXact_GUC(false, user_switch->nest_level);
 }
 
 /*
@@ -674,7 +674,7 @@ bbm_descend(BbmClimb *climb)
 bool
 bbm_our_statement(void)
 {
-	return climbs > 0 && GetUserId() == climbed_to;
+	return user_switches > 0 && GetUserId() == switched_to;
 }
 
 /* Are our tables being written by the engine itself?  Asked by their guards. */

@@ -15,7 +15,7 @@
 #define BBM_SEARCH_PATH "pg_catalog, pg_temp"
 
 /* Lets a deadlock with anybody be found by us first, so that we are its victim. */
-#define BBM_DEADLOCK_TIMEOUT 10	/* ms */
+#define BBM_DEADLOCK_TIMEOUT 10 /* ms */
 
 typedef void (*BbmTxnFn) (void *arg);
 
@@ -35,15 +35,15 @@ extern ErrorData *bbm_txn_try(BbmTxnFn fn, void *arg);
 extern ErrorData *bbm_txn_run_bare(BbmTxnFn fn, void *arg);
 extern bool bbm_txn_in_worker(void);
 
-typedef struct BbmClimb
+typedef struct BbmUserSwitch
 {
 	Oid			user;
 	int			context;
 	int			nest_level;		/* 0: the settings are ours already */
-} BbmClimb;
+} BbmUserSwitch;
 
-extern void bbm_climb(BbmClimb *climb, Oid to, bool engine);
-extern void bbm_descend(BbmClimb *climb);
+extern void bbm_switch_to_extension_owner(BbmUserSwitch *user_switch, Oid to, bool engine);
+extern void bbm_restore_user(BbmUserSwitch *user_switch);
 extern bool bbm_engine_writes(void);
 extern bool bbm_our_statement(void);
 extern Oid	bbm_acting_user(void);

@@ -35,8 +35,8 @@ bbm_verifies_by_check(const BbmTarget *target, int pass)
 {
 	const BbmMigration *migration = target->migration;
 
-	if (migration->check_clause == NULL || !target->rounds)
-		return migration->check_clause != NULL;
+	if (migration->row_check == NULL || !target->rounds)
+		return migration->row_check != NULL;
 	return migration->verify && bbm_jobs_found(migration->id, pass - 2) == 0;
 }
 
@@ -72,10 +72,10 @@ bbm_verifies_beyond(const BbmTarget *target)
  * current user is the owner.
  */
 int64
-bbm_verify_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, bool by_check)
+bbm_verify_range(BbmTarget *target, BbmPartition *partition, const BbmRange *range, bool by_check)
 {
 	int			level = bbm_job_settings(target->migration);
-	SPIPlanPtr	plan = by_check ? bbm_job_check_plan(target, leaf) : bbm_job_left_plan(target, leaf);
+	SPIPlanPtr	plan = by_check ? bbm_job_check_plan(target, partition) : bbm_job_left_plan(target, partition);
 	Datum		values[BBM_MAX_JOB_ARGS];
 	Oid			types[BBM_MAX_JOB_ARGS];
 	bool		isnull;
@@ -94,7 +94,7 @@ bbm_verify_range(BbmTarget *target, BbmLeaf *leaf, const BbmRange *range, bool b
 
 /* The same for all blocks of a leaf but those known to be clean, about so many rows at a time. */
 int64
-bbm_verify_blocks(BbmTarget *target, BbmLeaf *leaf, int rows, bool by_check)
+bbm_verify_blocks(BbmTarget *target, BbmPartition *partition, int rows, bool by_check)
 {
 	BbmRange	rest = {.max.number = MaxBlockNumber - 1};
 	BbmRange	part;
@@ -104,10 +104,10 @@ bbm_verify_blocks(BbmTarget *target, BbmLeaf *leaf, int rows, bool by_check)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		target->strategy->first_of(target, leaf, &rest, after, rows, &part);
+		target->strategy->first_sub_batch(target, partition, &rest, after, rows, &part);
 		if (part.key_count == 0)
 			return found;
-		found += bbm_verify_range(target, leaf, &part, by_check);
+		found += bbm_verify_range(target, partition, &part, by_check);
 		rest.min = part.max;
 		after = true;
 	}
@@ -119,28 +119,28 @@ bbm_verify_blocks(BbmTarget *target, BbmLeaf *leaf, int rows, bool by_check)
  * it notes: a look is one job, and nothing is cut while it runs.
  */
 int64
-bbm_look_at_all(BbmTarget *target, int pass)
+bbm_check_all(BbmTarget *target, int pass)
 {
 	bool		by_check = bbm_verifies_by_check(target, pass);
-	List	   *leaves = target->by_leaf ? bbm_tree_leaves(target->relid) : list_make1_oid(target->relid);
+	List	   *partitions = target->per_partition ? bbm_partitions_list(target->relid) : list_make1_oid(target->relid);
 	int64		all = 0;
 	ListCell   *cell;
 
-	if (!target->by_leaf)
+	if (!target->per_partition)
 		LockRelationOid(target->relid, AccessShareLock);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	foreach(cell, leaves)
+	foreach(cell, partitions)
 	{
-		BbmLeaf    *leaf = bbm_leaf_open(target, lfirst_oid(cell));
+		BbmPartition *partition = bbm_partition_open(target, lfirst_oid(cell));
 		int64		found;
 
 		/* detached since it was listed; a table that is gone says so when it is opened */
-		if (leaf == NULL)
+		if (partition == NULL)
 			continue;
-		target->strategy->begin_look(target, leaf, by_check);
-		found = bbm_verify_blocks(target, leaf, PG_INT32_MAX, by_check);
+		target->strategy->begin_check(target, partition, by_check);
+		found = bbm_verify_blocks(target, partition, PG_INT32_MAX, by_check);
 		if (found == 0 && !by_check)
-			bbm_part_clean(target->migration->id, leaf->relid, pass);
+			bbm_partition_clean(target->migration->id, partition->relid, pass);
 		all += found;
 	}
 	PopActiveSnapshot();

@@ -22,7 +22,7 @@
 typedef struct WatchArgs
 {
 	MemoryContext context;
-	List	   *quiet;			/* BbmQuiet */
+	List	   *quiet;			/* BbmStalled */
 } WatchArgs;
 
 /* One look.  It locks nothing: another session may move a migration meanwhile. */
@@ -35,7 +35,7 @@ watch(void *arg)
 	bbm_ours_begin();
 	if (catalog == NULL || !bbm_catalog_matches(catalog))
 		return;
-	args->quiet = bbm_migrations_quiet(args->context);
+	args->quiet = bbm_migrations_stalled(args->context);
 }
 
 /*
@@ -51,7 +51,7 @@ write_events(void *arg)
 
 	foreach(cell, args->quiet)
 	{
-		BbmQuiet   *quiet = lfirst(cell);
+		BbmStalled *quiet = lfirst(cell);
 
 		bbm_tell_event(quiet->id, quiet->name, "stalled", quiet->status, quiet->owner,
 					   quiet->status == BBM_PAUSED ? psprintf("paused, and nothing has happened since %s", quiet->since) :
@@ -63,7 +63,7 @@ write_events(void *arg)
 
 /* Between transactions of a scout. */
 void
-bbm_watchdog(void)
+bbm_report_stalled(void)
 {
 	WatchArgs	args = {CurrentMemoryContext, NIL};
 	ErrorData  *error = bbm_txn_run(watch, &args, false);
@@ -85,7 +85,7 @@ bbm_watchdog(void)
 						MyDatabaseId, bbm_printable(error->message))));
 	foreach(cell, args.quiet)
 	{
-		BbmQuiet   *quiet = lfirst(cell);
+		BbmStalled *quiet = lfirst(cell);
 		const char *name = bbm_printable(quiet->name);
 
 		if (quiet->status == BBM_PAUSED)

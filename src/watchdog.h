@@ -5,11 +5,11 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef BBM_WATCHDOG_H
-#define BBM_WATCHDOG_H
+#ifndef BBM_STALLED_H
+#define BBM_STALLED_H
 
 #include "bbm.h"
 
-extern void bbm_watchdog(void);
+extern void bbm_report_stalled(void);
 
-#endif							/* BBM_WATCHDOG_H */
+#endif							/* BBM_STALLED_H */

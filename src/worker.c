@@ -87,9 +87,9 @@ sleep_until(TimestampTz due)
 }
 
 static void
-take_place(void *arg)
+acquire_permit(void *arg)
 {
-	*(bool *) arg = bbm_launched_place_take(bbm_space(), bbm_max_workers);
+	*(bool *) arg = bbm_launched_permit_acquire(bbm_lock_class(), bbm_max_workers);
 }
 
 /* Without shared memory, may one more launched worker run in this database? */
@@ -101,7 +101,7 @@ is_one_too_many(const BbmWorkerStart *start)
 
 	if (start->kind != BBM_KIND_LAUNCHED || bbm_shared)
 		return false;
-	error = bbm_txn_run(take_place, &taken, false);
+	error = bbm_txn_run(acquire_permit, &taken, false);
 	/* what is wrong is told by the engine */
 	return error == NULL && !taken;
 }
@@ -124,8 +124,8 @@ wait_in_slot(const BbmWorkerStart *start, const BbmEngine *engine, TimestampTz d
 			return true;
 	}
 	come_back = Max(due, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_STAY_MS));
-	bbm_engine_keep_turns(engine, TimestampTzPlusMilliseconds(come_back, BBM_STAY_MS));
-	bbm_demand_settle(start->database, start->owner, engine->wakes, come_back);
+	bbm_engine_keep_table_waits(engine, TimestampTzPlusMilliseconds(come_back, BBM_STAY_MS));
+	bbm_request_fulfil(start->database, start->owner, engine->generation, come_back);
 	return false;
 }
 
@@ -133,7 +133,7 @@ wait_in_slot(const BbmWorkerStart *start, const BbmEngine *engine, TimestampTz d
 static void
 run_until_idle(const BbmWorkerStart *start)
 {
-	uint64		wakes = bbm_demand_wakes(start->database, start->owner);
+	uint64		generation = bbm_request_generation(start->database, start->owner);
 	ErrorData  *why_not = NULL;
 	BbmEngine  *engine = bbm_engine_begin(start->owner, 0, &why_not);
 	TimestampTz busy_at = GetCurrentTimestamp();
@@ -150,7 +150,7 @@ run_until_idle(const BbmWorkerStart *start)
 					 errmsg("cannot run migrations in database with OID %u: %s", MyDatabaseId,
 							bbm_printable(why_not->message)),
 					 why_not->hint ? errhint("%s", bbm_printable(why_not->hint)) : 0));
-		bbm_demand_settle(start->database, start->owner, wakes, due);
+		bbm_request_fulfil(start->database, start->owner, generation, due);
 		return;
 	}
 	for (;;)
@@ -161,7 +161,7 @@ run_until_idle(const BbmWorkerStart *start)
 
 		serve_interrupts();
 		/* the demand stays as it is, for the one that comes after */
-		if (bbm_slot_must_leave() || !bbm_enabled)
+		if (bbm_slot_must_exit() || !bbm_enabled)
 			break;
 		result = bbm_engine_step(engine, &due);
 		now = GetCurrentTimestamp();
@@ -180,7 +180,7 @@ run_until_idle(const BbmWorkerStart *start)
 		}
 		else if (result == BBM_STEP_IDLE || due > TimestampTzPlusMilliseconds(now, BBM_STAY_MS))
 		{
-			bbm_demand_settle(start->database, start->owner, engine->wakes, due);
+			bbm_request_fulfil(start->database, start->owner, engine->generation, due);
 			break;
 		}
 		if (!wait_in_slot(start, engine, due))
@@ -262,19 +262,19 @@ why_unusable(Oid role)
 	return NULL;
 }
 
-typedef struct ScoutArgs
+typedef struct DiscoveryArgs
 {
 	MemoryContext context;
 	List	   *owners;			/* that can work */
 	List	   *orphaned;		/* BbmMigration whose owner cannot */
 	List	   *reasons;		/* ErrorData, one each */
-} ScoutArgs;
+} DiscoveryArgs;
 
 /* A look at what is committed now; what changes after announces itself. */
 static void
-scout(void *arg)
+discovery(void *arg)
 {
-	ScoutArgs  *args = arg;
+	DiscoveryArgs *args = arg;
 	const BbmCatalog *catalog = bbm_catalog_find();
 	ListCell   *cell;
 
@@ -309,7 +309,7 @@ scout(void *arg)
  * through our own statements only, for what should run in a database.
  */
 void
-bbm_scout_main(Datum arg)
+bbm_discovery_main(Datum arg)
 {
 	BbmWorkerStart start;
 	Oid			nobody;
@@ -317,36 +317,36 @@ bbm_scout_main(Datum arg)
 	memcpy(&start, MyBgworkerEntry->bgw_extra, sizeof(start));
 	if (come_up(&start, DatumGetInt32(arg), &nobody))
 	{
-		ScoutArgs	args = {CurrentMemoryContext, NIL, NIL, NIL};
+		DiscoveryArgs args = {CurrentMemoryContext, NIL, NIL, NIL};
 		ErrorData  *error;
 		ListCell   *cell;
 		ListCell   *reason;
 
 		/* DDL or a restore may hold our table for a while; nobody else would look again soon */
-		while ((error = bbm_txn_run(scout, &args, false)) != NULL)
+		while ((error = bbm_txn_run(discovery, &args, false)) != NULL)
 		{
 			if (bbm_error_class(error) != BBM_ERROR_TRANSIENT)
 				ThrowErrorData(error);
 			sleep_until(bbm_trouble_met(0, InvalidOid, NULL, error, bbm_error_is_lock(error->sqlerrcode), false));
 			serve_interrupts();
-			if (bbm_slot_must_leave())
+			if (bbm_slot_must_exit())
 				break;
 		}
 		if (error == NULL)
 			bbm_trouble_over(0, InvalidOid, NULL, true);
 		foreach(cell, args.owners)
-			bbm_demand_found(MyDatabaseId, lfirst_oid(cell));
+			bbm_request_found(MyDatabaseId, lfirst_oid(cell));
 		forboth(cell, args.orphaned, reason, args.reasons)
 		{
 			BbmMigration *migration = lfirst(cell);
 
 			if (migration == NULL)
 				continue;
-			bbm_demand_drop(MyDatabaseId, migration->owner);
+			bbm_request_drop(MyDatabaseId, migration->owner);
 			(void) bbm_record_migration_failed(migration, BBM_CODE_UNKNOWN, lfirst(reason));
 		}
-		if (!bbm_slot_must_leave())
-			bbm_watchdog();
+		if (!bbm_slot_must_exit())
+			bbm_report_stalled();
 	}
 	bbm_slot_release(true);
 	proc_exit(0);
@@ -365,7 +365,7 @@ bbm_worker_describe(BackgroundWorker *worker, const char *function, int slot, co
 	worker->bgw_notify_pid = MyProcPid;
 	strlcpy(worker->bgw_library_name, "bbm", sizeof(worker->bgw_library_name));
 	strlcpy(worker->bgw_function_name, function, sizeof(worker->bgw_function_name));
-	strlcpy(worker->bgw_type, start->kind == BBM_KIND_SCOUT ? "bbm scout" : "bbm worker",
+	strlcpy(worker->bgw_type, start->kind == BBM_KIND_DISCOVERY ? "bbm scout" : "bbm worker",
 			sizeof(worker->bgw_type));
 	snprintf(worker->bgw_name, sizeof(worker->bgw_name), "%s for database %u", worker->bgw_type,
 			 start->database);

@@ -25,7 +25,7 @@ typedef struct BbmWorkerStart
 } BbmWorkerStart;
 
 extern PGDLLEXPORT void bbm_worker_main(Datum arg);
-extern PGDLLEXPORT void bbm_scout_main(Datum arg);
+extern PGDLLEXPORT void bbm_discovery_main(Datum arg);
 extern void bbm_worker_describe(BackgroundWorker *worker, const char *function, int slot,
 								const BbmWorkerStart *start);
 

@@ -226,7 +226,7 @@ sub rules
 		'no row is lost' =>
 		  "SELECT string_agg(i::text, ', ') FROM (SELECT i FROM generate_series(1, obj_description('$name'::regclass)::integer) i WHERE i % 50 <> 7 AND $stays AND NOT EXISTS (SELECT FROM $name WHERE id = i) LIMIT 20) t",
 		'all jobs of a finished migration are finished' =>
-		  "SELECT string_agg(format('%s status=%s claim_no=%s attempts=%s', id, status, claim_no, attempts), ', ') FROM $jobs j WHERE status <> 2");
+		  "SELECT string_agg(format('%s status=%s claim_epoch=%s attempts=%s', id, status, claim_epoch, attempts), ', ') FROM $jobs j WHERE status <> 2");
 	$rules{'what cannot be done is put aside, and nothing else'} = $subject->{also} =~ s/\{t\}/$name/gr if $subject->{also};
 	if (my $ranges = $subject->{ranges})
 	{
@@ -309,7 +309,7 @@ sub check_pause
 	my ($state) = @_;
 	my $name = some_subject();
 	my $moves =
-	  "SELECT sum(row_count) || ' ' || sum(claim_no) || ' ' || (SELECT sum(n) FROM $name WHERE NOT late) FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name = '$name'";
+	  "SELECT sum(row_count) || ' ' || sum(claim_epoch) || ' ' || (SELECT sum(n) FROM $name WHERE NOT late) FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name = '$name'";
 	my $paused = try_value($state, "SET statement_timeout = '20s'; SELECT bbm_pause('$name', wait => true)");
 	if (defined $paused && $paused eq '1')
 	{

@@ -198,7 +198,7 @@ SET lock_timeout = '100ms';
 BEGIN;
 LOCK TABLE batched_background_migration_jobs IN EXCLUSIVE MODE;
 SELECT string_agg(id::text, ', ') FROM batched_background_migration_jobs WHERE $own AND status = 4;
-UPDATE batched_background_migration_jobs SET status = 1, claim_no = claim_no + 1 WHERE $own AND status = 4;
+UPDATE batched_background_migration_jobs SET status = 1, claim_epoch = claim_epoch + 1 WHERE $own AND status = 4;
 COMMIT;
 EOS
 	if ($ids)

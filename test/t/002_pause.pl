@@ -194,7 +194,7 @@ steer('g', 1);
 reach_gate($node);
 $worker = worker_pid($node);
 value($node, "SELECT pg_cancel_backend($worker)");
-$node->poll_query_until('postgres', "SELECT claim_no >= 2 AND status = 4 FROM batched_background_migration_jobs ORDER BY id DESC LIMIT 1");
+$node->poll_query_until('postgres', "SELECT claim_epoch >= 2 AND status = 4 FROM batched_background_migration_jobs ORDER BY id DESC LIMIT 1");
 reach_gate($node);
 is(value($node, q(SELECT attempts FROM bbm_jobs('g'))), 1, 'a cancelled batch is tried again, and its attempt is not counted');
 like(value($node, q(SELECT status FROM bbm_status('g'))), qr/running/, 'the migration goes on');

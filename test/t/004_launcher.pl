@@ -152,7 +152,7 @@ finished($node, 'i');
 define($node, 'unannounced', 'i');
 # as replication or a restore would write it: no trigger, no event
 value($node, q(SET session_replication_role = replica;
-	UPDATE batched_background_migrations SET status = 1, home = (SELECT home FROM batched_background_migrations WHERE name = 'i')
+	UPDATE batched_background_migrations SET status = 1, origin = (SELECT origin FROM batched_background_migrations WHERE name = 'i')
 	WHERE name = 'unannounced'));
 is(value($node, q(SELECT count(*) FROM bbm_jobs('unannounced'))), 0, 'what nobody announced does not run');
 set('bbm.naptime = 1s');

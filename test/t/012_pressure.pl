@@ -122,13 +122,13 @@ finished($node, 'cost', 'with every signal on and nothing wrong it runs');
 my $looks = <<'EOS';
 SELECT round(min(us)::numeric, 1) FROM (
 	SELECT sum(p.microseconds) AS us FROM generate_series(1, 50) i
-	CROSS JOIN LATERAL bbm_pressure('cost' || left(i::text, 0)) p GROUP BY i) looks
+	CROSS JOIN LATERAL bbm_throttle('cost' || left(i::text, 0)) p GROUP BY i) looks
 EOS
 my $cost = value($node, $looks);
 diag("a look at all signals takes $cost microseconds");
 # (30 where nothing else runs)
 cmp_ok($cost, '<', 1000, 'a look at all signals takes less than a millisecond');
-is(value($node, q(SELECT count(*), count(*) FILTER (WHERE holds) FROM bbm_pressure('cost'))), '13|0', 'none of which holds');
+is(value($node, q(SELECT count(*), count(*) FILTER (WHERE holds) FROM bbm_throttle('cost'))), '13|0', 'none of which holds');
 
 # A standby that does not replay: in bytes, in time, and the last batch.
 $node->wait_for_catchup($standby);
@@ -216,7 +216,7 @@ is( value($node, q(SELECT count(DISTINCT coalesce(backend_xid, backend_xmin)::te
 	WHERE query IN ('SELECT pg_sleep(600)', 'SELECT pg_sleep(603)'))), 1, 'horizon: two have the same');
 migration('horizon', ['bbm.max_horizon_age=1s']);
 waits('horizon', 'old snapshot: process % has kept dead rows for % s (limit 1.0 s)');
-is( value($node, q(SELECT reason LIKE 'old snapshot: process ' || pid || ' %' FROM bbm_pressure('horizon'), pg_stat_activity
+is( value($node, q(SELECT reason LIKE 'old snapshot: process ' || pid || ' %' FROM bbm_throttle('horizon'), pg_stat_activity
 	WHERE signal = 'old snapshot' AND query = 'SELECT pg_sleep(600)')), 't', 'horizon: the old one is named');
 end_of($old, 600);
 end_of($young, 603);
@@ -266,7 +266,7 @@ value($node, q(SELECT bbm_start('kept')));
 waits('kept', 'dead rows: 300 rows of the table are dead (limit 299)');
 value($node, 'VACUUM t_kept');
 is(value($node, q(SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 't_kept')), 300, 'kept: a vacuum leaves them');
-is(value($node, q(SELECT holds FROM bbm_pressure('kept') WHERE signal = 'dead rows')), 't', 'kept: for somebody else, too');
+is(value($node, q(SELECT holds FROM bbm_throttle('kept') WHERE signal = 'dead rows')), 't', 'kept: for somebody else, too');
 $keeper->query_safe('COMMIT');
 $keeper->quit;
 goes_on('kept');
@@ -278,7 +278,7 @@ migration('verifies', ['bbm.max_dead_tuples=100', 'bbm.max_row_rate=1', 'bbm.con
 	batch_size => 300, verify => 'true', '"check"' => q('n = 1'));
 waits('verifies', 'condition: not met');
 is(value($node, q(SELECT n_dead_tup > 100 FROM pg_stat_user_tables WHERE relname = 't_verifies')), 't', 'verifies: there are dead rows');
-is(value($node, q(SELECT count(*) FROM bbm_pressure('verifies') WHERE signal IN ('dead rows', 'row rate', 'autovacuum', 'unarchived WAL'))),
+is(value($node, q(SELECT count(*) FROM bbm_throttle('verifies') WHERE signal IN ('dead rows', 'row rate', 'autovacuum', 'unarchived WAL'))),
 	0, 'verifies: what it does not obey is not shown');
 settings('verifies', 'bbm.max_dead_tuples=100', 'bbm.max_row_rate=1');
 finished($node, 'verifies');
@@ -412,23 +412,23 @@ SKIP:
 	value($node, q(SELECT bbm_pause('short', wait => true), bbm_drop('short')));
 	# the next job is claimed before the rest: who pauses meanwhile finds that it does not begin
 	settings('rest', 'bbm.rest_factor=1000');
-	my ($given_back, $after) = (0, '');
+	my ($requeued, $after) = (0, '');
 	for (1 .. 50)
 	{
 		value($node, q(SELECT bbm_pause('rest', wait => true)));
 		my $before = value($node, 'SELECT sum(n) FROM t_rest');
-		$given_back = value($node, q(SELECT count(*) FROM bbm_jobs('rest') WHERE status = 'new' AND attempts = 0));
+		$requeued = value($node, q(SELECT count(*) FROM bbm_jobs('rest') WHERE status = 'new' AND attempts = 0));
 		$after = value($node, 'SELECT sum(n) FROM t_rest') - $before;
-		last if $given_back || $after;
+		last if $requeued || $after;
 		value($node, q(SELECT bbm_start('rest')));
 		$node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'busy CPUs%' FROM bbm_status('rest')));
 	}
-	cmp_ok($given_back, '>', 0, 'rest: a job that was claimed before it is given back at a pause');
+	cmp_ok($requeued, '>', 0, 'rest: a job that was claimed before it is given back at a pause');
 	is($after, 0, 'rest: ... and nothing is done after that');
 	value($node, q(SELECT bbm_start('rest')));
 	kill 'KILL', @busy;
 	waitpid $_, 0 for @busy;
-	is( value($node, q(SELECT setting, holds IS NULL FROM bbm_pressure('rest') WHERE signal = 'busy CPUs')),
+	is( value($node, q(SELECT setting, holds IS NULL FROM bbm_throttle('rest') WHERE signal = 'busy CPUs')),
 		'bbm.rest_factor|t', 'rest: which others cannot tell');
 	settings('rest', 'bbm.rest_factor=0');
 	goes_on('rest', 20000);
@@ -437,7 +437,7 @@ SKIP:
 # Between sub-batches: a short wait is sat out, a long one gives the job back.
 migration('parts', ['bbm.max_row_rate=2000'], rows => 2000, batch_size => 2000, sub_batch_size => 500);
 goes_on('parts', 2000);
-is( value($node, q(SELECT claim_no, finished_at - started_at > '0.7 s' FROM batched_background_migration_jobs
+is( value($node, q(SELECT claim_epoch, finished_at - started_at > '0.7 s' FROM batched_background_migration_jobs
 	WHERE batched_background_migration_id = (SELECT id FROM batched_background_migrations WHERE name = 'parts'))),
 	'1|t', 'sub-batches keep to the rate, with one claim');
 value($node, 'CREATE TABLE light AS SELECT true AS green; CREATE TABLE red_was_seen ()');

@@ -37,10 +37,10 @@ sub setting
 	return;
 }
 
-sub given_back_for
+sub requeue_reasons
 {
 	my ($name) = @_;
-	return value($node, "SELECT given_back_for FROM bbm_status('$name')");
+	return value($node, "SELECT requeue_reasons FROM bbm_status('$name')");
 }
 
 # Runs a statement, once the condition is true: it waits for the batch in flight, but not long.
@@ -82,15 +82,15 @@ sub ends_well
 # DDL, a table lock, an index, an update of one row, against a batch that does not end.
 begin_gated('a', 1000, batch_size => 1000);
 gets_through($node, 'ALTER TABLE', 'ALTER TABLE a ADD COLUMN extra integer');
-like(given_back_for('a'), qr/^[1-9]\d* blocking others$/, 'the batch was given back for that');
+like(requeue_reasons('a'), qr/^[1-9]\d* blocking others$/, 'the batch was given back for that');
 is( value($node, q(SELECT last_error FROM bbm_status('a'))),
 	'57014: other sessions waited too long for locks of the batch', 'which bbm_status says');
 gets_through($node, 'LOCK TABLE', 'BEGIN; LOCK TABLE a IN ACCESS EXCLUSIVE MODE; COMMIT');
 gets_through($node, 'an UPDATE of a row', 'UPDATE a SET extra = 1 WHERE id = 1');
 gets_through($node, 'a foreign key', 'CREATE TABLE a2 (id bigint REFERENCES a)');
 gets_through($node, 'CREATE INDEX CONCURRENTLY', 'CREATE INDEX CONCURRENTLY ON a (extra)');
-is(value($node, q(SELECT max(part_size) BETWEEN 1 AND 63 FROM batched_background_migration_jobs)), 't', 'each time the batch is halved');
-is(value($node, q(SELECT count(*) FROM bbm_jobs('a') WHERE given_back_for ~ 'blocking others')), 1, 'bbm_jobs says which job');
+is(value($node, q(SELECT max(reduced_sub_batch_size) BETWEEN 1 AND 63 FROM batched_background_migration_jobs)), 't', 'each time the batch is halved');
+is(value($node, q(SELECT count(*) FROM bbm_jobs('a') WHERE requeue_reasons ~ 'blocking others')), 1, 'bbm_jobs says which job');
 ends_well('a', 1000);
 cmp_ok(value($node, q(SELECT count(DISTINCT xmin::text) FROM a)), '>', 3, 'it was done in several commits');
 like(log_since($node), qr/gave back job \d+: other sessions waited too long for locks of the batch/, 'the server log tells');
@@ -157,7 +157,7 @@ cmp_ok($worst, '<', 1000 * $bound, 'and never waits for long');
 finished($node, 'c');
 once_each($node, 'c', 2000);
 is(value($node, 'SELECT sum(app) FROM c'), $updates, 'no update of the application was lost');
-like(given_back_for('c'), qr/blocking others/, 'the batch gave way');
+like(requeue_reasons('c'), qr/blocking others/, 'the batch gave way');
 is(value($node, q(SELECT max(attempts) FROM bbm_jobs('c'))), 1, 'and needed one attempt');
 
 # A job may set what it likes: it is watched all the same, and nothing of it lasts.
@@ -189,8 +189,8 @@ setting('bbm.max_batch_time', '3s');
 setting('bbm.lock_timeout', '200ms');
 define($node, 'd', 'd', job => 'stubborn', batch_size => 10, start => 'true');
 gets_through($node, 'DDL against a job that waits for ever', 'ALTER TABLE d ADD COLUMN extra integer', $waits);
-$node->poll_query_until('postgres', q(SELECT given_back_for ~ 'time limit' FROM bbm_status('d')));
-like(given_back_for('d'), qr/time limit/, 'the time limit ends what waits for a lock without a limit');
+$node->poll_query_until('postgres', q(SELECT requeue_reasons ~ 'time limit' FROM bbm_status('d')));
+like(requeue_reasons('d'), qr/time limit/, 'the time limit ends what waits for a lock without a limit');
 is( value($node, q(SELECT bool_and(error_message ~ 'took too long') FROM bbm_jobs('d') WHERE error_message !~ 'other sessions')), 't',
 	'and says so');
 $hold->quit;
@@ -215,7 +215,7 @@ $node->poll_query_until('postgres', $asleep);
 my $waiter = background($node, 'postgres', q(SELECT 'got it' FROM pg_advisory_lock(14)));
 finished($node, 'e');
 is((finish_background($waiter))[0], 'got it', 'a lock that a job has left is had when the worker is gone');
-cmp_ok(value($node, q(SELECT given_back FROM bbm_status('e'))), '<=', 1, 'and batches after it are not given back');
+cmp_ok(value($node, q(SELECT requeued FROM bbm_status('e'))), '<=', 1, 'and batches after it are not given back');
 once_each($node, 'e', 30);
 
 # Our own do not give way to each other.
@@ -232,7 +232,7 @@ define($node, 'f', 'f', job => 'one_by_one', batch_size => 10, workers => 3, sta
 ok($node->poll_query_until('postgres', $waits), 'a worker waits for another');
 finished($node, 'f');
 once_each($node, 'f', 30);
-is(value($node, q(SELECT given_back, given_back_for IS NULL FROM bbm_status('f'))), '0|t', 'which does not give way to it');
+is(value($node, q(SELECT requeued, requeue_reasons IS NULL FROM bbm_status('f'))), '0|t', 'which does not give way to it');
 
 # ... but to those who queue behind one of them.
 counter_table($node, 'm', 100);
@@ -252,21 +252,21 @@ gets_through($node, 'an UPDATE behind a worker that waits for another', 'UPDATE 
 gate($node, 'open');
 finished($node, 'm');
 once_each($node, 'm', 100);
-like(given_back_for('m'), qr/blocking others/, 'the worker in front gives way');
+like(requeue_reasons('m'), qr/blocking others/, 'the worker in front gives way');
 
 # A cancel says nothing of the size.
 begin_gated('g', 100);
 reach_gate($node);
 is(value($node, q(SELECT bbm_cancel('g'))), 1, 'a batch is cancelled');
-is(given_back_for('g'), '1 cancelled', 'that is counted');
-is(value($node, q(SELECT count(part_size) FROM batched_background_migration_jobs j JOIN batched_background_migrations m
+is(requeue_reasons('g'), '1 cancelled', 'that is counted');
+is(value($node, q(SELECT count(reduced_sub_batch_size) FROM batched_background_migration_jobs j JOIN batched_background_migrations m
 	ON m.id = j.batched_background_migration_id WHERE m.name = 'g')), 0, 'and does not make the batch smaller');
 value($node, q(SELECT bbm_start('g')));
 
 # A batch over its time limit, that cannot be made smaller: in the end it counts.
 value($node, q(SELECT bbm_pause('g', cancel => true, wait => true)));
 value($node, q(SELECT bbm_alter('g', max_attempts => 1)));
-value($node, q(UPDATE batched_background_migration_jobs SET stuck = 900, part_size = 1, next_attempt_at = NULL
+value($node, q(UPDATE batched_background_migration_jobs SET no_progress = 900, reduced_sub_batch_size = 1, next_attempt_at = NULL
 	WHERE batched_background_migration_id = (SELECT id FROM batched_background_migrations WHERE name = 'g')));
 setting('bbm.max_batch_time', '100ms');
 value($node, q(SELECT bbm_start('g')));
@@ -274,7 +274,7 @@ ok($node->poll_query_until('postgres', q(SELECT status = 'failed' FROM bbm_statu
 is(value($node, q(SELECT last_error FROM bbm_status('g'))), '57014: the batch took too long', 'with the reason');
 is(value($node, q(SELECT failure_error_code, error_detail ~ 'each time since the last progress' FROM batched_background_migrations WHERE name = 'g')),
 	'4|t', 'its code and the detail');
-is(value($node, q(SELECT stuck, attempts, given_back_for[4] FROM batched_background_migration_jobs ORDER BY id DESC LIMIT 1)),
+is(value($node, q(SELECT no_progress, attempts, requeue_reasons[4] FROM batched_background_migration_jobs ORDER BY id DESC LIMIT 1)),
 	'950|1|1', 'it was given back once more before');
 setting('bbm.max_batch_time', '10min');
 value($node, q(SELECT bbm_retry('g')));
@@ -303,7 +303,7 @@ gets_through($node, 'LOCK TABLE against a job without ranges', 'BEGIN; LOCK TABL
 gate($node, 'open');
 finished($node, 'h');
 once_each($node, 'h', 100);
-cmp_ok(value($node, q(SELECT max(rows) FROM bbm_jobs('h') WHERE given_back > 0)), '<=', 20, 'the job is told half the size');
+cmp_ok(value($node, q(SELECT max(rows) FROM bbm_jobs('h') WHERE requeued > 0)), '<=', 20, 'the job is told half the size');
 
 # Deadlocks.  The others look for one later than we, but not so late that they would not
 # find it before bbm.lock_timeout; and nobody gives way for having kept others waiting.
@@ -381,7 +381,7 @@ for my $driver ('worker', 'foreground')
 		$_->quit for $one, $two;
 		finished($node, 'i');
 		once_each($node, 'i', 10);
-		like(given_back_for('i'), qr/^[1-9]\d* deadlock$/, 'the batch was the victim');
+		like(requeue_reasons('i'), qr/^[1-9]\d* deadlock$/, 'the batch was the victim');
 		is(value($node, q(SELECT max(attempts) FROM bbm_jobs('i'))), 1, 'and that was no attempt');
 		if ($run)
 		{
@@ -433,7 +433,7 @@ for my $table ('k', 'l')
 {
 	finished($plain, $table);
 	once_each($plain, $table, 100);
-	like(value($plain, "SELECT given_back_for FROM bbm_status('$table')"), qr/blocking others/, 'the batch gave way');
+	like(value($plain, "SELECT requeue_reasons FROM bbm_status('$table')"), qr/blocking others/, 'the batch gave way');
 }
 log_clean($plain);
 done_testing();

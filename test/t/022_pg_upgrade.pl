@@ -78,7 +78,7 @@ my $halves = value($old, "SELECT name, sum(n) FROM ($all_rows) r GROUP BY name O
 is(value($old, "SELECT string_agg(name, ' ' ORDER BY name) FROM
 		(SELECT name FROM ($all_rows) r GROUP BY name HAVING sum(n) BETWEEN 100 AND $rows - 100) h"),
 	join(' ', sort @tables), 'all are in the middle') or diag($halves);
-my $known = q(FROM bbm_parts WHERE migration_id = (SELECT id FROM batched_background_migrations WHERE name = 'blocks'));
+my $known = q(FROM bbm_partitions WHERE migration_id = (SELECT id FROM batched_background_migrations WHERE name = 'blocks'));
 my $pass  = q(SELECT pass FROM batched_background_migrations WHERE name = 'blocks');
 isnt(value($old, "SELECT begun_lsn $known"), '0/0', 'of the blocks the old cluster knows which are clean');
 my $old_pass = value($old, $pass);
@@ -105,7 +105,7 @@ sub upgrade
 	note $old->config_data('--version'), ' to ', $new->config_data('--version');
 
 	isnt(value($new, 'SELECT system_identifier FROM pg_control_system()'), $old_id, 'the new cluster has an identifier of its own');
-	is( value($new, q(SELECT count(*) FROM batched_background_migrations WHERE started_at IS NOT NULL AND split_part(home, '/', 1) <> )
+	is( value($new, q(SELECT count(*) FROM batched_background_migrations WHERE started_at IS NOT NULL AND split_part(origin, '/', 1) <> )
 		  . "'$old_id'"),
 		0, 'those that were started are of the old one');
 	is( value($new, q(SELECT string_agg(name || ' ' || status, ', ' ORDER BY name) FROM bbm_status())),

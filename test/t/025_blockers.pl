@@ -47,10 +47,10 @@ sub named
 	return;
 }
 
-sub given_back
+sub requeued
 {
 	my ($name, $n) = @_;
-	return "SELECT given_back >= $n FROM bbm_status('$name')";
+	return "SELECT requeued >= $n FROM bbm_status('$name')";
 }
 
 # A table lock of a session that is idle in transaction.
@@ -68,7 +68,7 @@ $node->wait_for_log(qr/migration "table" cannot go on just now/);
 $other->query_safe('COMMIT');
 $node->poll_query_until('postgres', q(SELECT jobs_finished > 0 FROM bbm_status('table')));
 $other->query_safe('BEGIN; LOCK TABLE big IN SHARE MODE');
-named('table', 'a lock on public.big', given_back('table', 4));
+named('table', 'a lock on public.big', requeued('table', 4));
 is(value($node, q(SELECT DISTINCT waiting_on FROM bbm_workers() WHERE migration = 'table' AND waiting_on !~ 'public.big: process')),
 	'', 'so does bbm_workers');
 like(value($node, q(SELECT last_error FROM bbm_status('table'))),
@@ -95,8 +95,8 @@ my $log = log_size($node);
 define($node, 'row', 'big', start => 'true', batch_size => 500);
 $node->poll_query_until('postgres', q(SELECT jobs_finished = 3 FROM bbm_status('row')));
 # a range that is done ends what is known of a lock: from the next time on it is only about this one
-my $times = value($node, q(SELECT given_back FROM bbm_status('row')));
-$node->poll_query_until('postgres', given_back('row', $times + 1));
+my $times = value($node, q(SELECT requeued FROM bbm_status('row')));
+$node->poll_query_until('postgres', requeued('row', $times + 1));
 my @seen = map { usleep(50_000); waiting_on('row') } 1 .. 20;
 is(scalar(grep { !/a lock on a row of public\.big: $idle/ } @seen), 0, 'a row: each look names it') or diag(join "\n", @seen);
 isnt(scalar(grep { /^a lock on a row of public\.big: $idle$/ } @seen), 0, '... while it is waited for');
