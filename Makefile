@@ -9,7 +9,31 @@ MODULE_big = bbm
 EXTENSION = bbm
 DATA = sql/bbm--1.0.sql
 PGFILEDESC = "bbm - batched background migrations"
-OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
+OBJS = src/module.o \
+	src/base/blockers.o src/base/cancel.o src/base/clock.o src/base/commit.o src/base/guc.o src/base/hours.o \
+	src/base/lock_watch.o src/base/locks.o src/base/printable.o src/base/rates.o src/base/requests.o \
+	src/base/shares.o src/base/shmem.o src/base/slots.o src/base/spi.o src/base/trouble.o src/base/txn.o \
+	src/base/wait_state.o \
+	src/catalog/claims.o src/catalog/errors.o src/catalog/events.o src/catalog/extension.o src/catalog/import.o \
+	src/catalog/jobs.o src/catalog/merge.o src/catalog/migrations.o src/catalog/partitions.o src/catalog/shape.o \
+	src/catalog/sql.o src/catalog/stalled.o src/catalog/tables.o \
+	src/target/cascade.o src/target/filter.o src/target/hierarchy.o src/target/job.o src/target/key.o \
+	src/target/key_query.o src/target/key_scan.o src/target/key_sql.o src/target/lockset.o src/target/null_keys.o \
+	src/target/nulls.o src/target/order.o src/target/partition.o src/target/partitions.o src/target/plan_guard.o \
+	src/target/relation.o src/target/rights.o src/target/size.o src/target/statement.o src/target/statement_text.o \
+	src/target/user_text.o \
+	src/strategy/block.o src/strategy/loose.o src/strategy/null.o src/strategy/resolve.o src/strategy/serial.o \
+	src/strategy/strategy.o \
+	src/throttle/load.o src/throttle/signal.o src/throttle/table.o src/throttle/throttle.o src/throttle/vacuum.o \
+	src/throttle/wal.o \
+	src/engine/batch.o src/engine/bisect.o src/engine/claim.o src/engine/completion.o src/engine/engine.o \
+	src/engine/event.o src/engine/outcome.o src/engine/outside.o src/engine/run_job.o src/engine/run_range.o \
+	src/engine/scheduler.o src/engine/verify.o \
+	src/server/ddl.o src/server/handover.o src/server/hooks.o src/server/launcher.o src/server/stalled.o \
+	src/server/truncate.o src/server/worker.o \
+	src/sql/access.o src/sql/columns.o src/sql/control.o src/sql/define.o src/sql/dry_run.o src/sql/guards.o \
+	src/sql/import.o src/sql/job_guard.o src/sql/registry_tables.o src/sql/row.o src/sql/run.o src/sql/simulate.o \
+	src/sql/sync_trigger.o src/sql/test.o src/sql/verify.o src/sql/view.o
 
 # The tests, in the order in which they run; `make lint` knows one not listed.
 # sql/NAME.sql, test/specs/NAME.spec and test/t/NAME.pl
@@ -42,7 +66,7 @@ $(error no PGXS from "$(PG_CONFIG)": install the server's development files or r
 endif
 
 # PGXS tracks no header dependencies by default
-$(OBJS): $(wildcard $(srcdir)/src/*.h)
+$(OBJS): $(wildcard $(srcdir)/src/*/*.h)
 
 # ... nor that an object was built for another server or with other flags
 $(OBJS) $(OBJS:.o=.bc): .build

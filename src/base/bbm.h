@@ -1,0 +1,197 @@
+/*-------------------------------------------------------------------------
+ *
+ * bbm.h
+ *		Names, codes and row structs that every file of bbm shares.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_H
+#define BBM_H
+
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "datatype/timestamp.h"
+#include "storage/block.h"
+#include "storage/itemptr.h"
+#include "utils/elog.h"
+
+/* Of the library; pg_extension.extversion must say the same. */
+#define BBM_VERSION "1.0"
+
+/* A name is shown in logs, notifications and error messages: keep it readable. */
+#define BBM_MAX_NAME_LENGTH 512
+#define BBM_MAX_WORKERS_PER_MIGRATION 256
+#define BBM_MAX_ATTEMPTS 100
+
+/* batched_background_migrations.status, and that of a job (1 is "new" there) */
+typedef enum BbmStatus
+{
+	BBM_PAUSED = 0,
+	BBM_ACTIVE = 1,
+	BBM_FINISHED = 2,
+	BBM_FAILED = 3,
+	BBM_RUNNING = 4
+} BbmStatus;
+
+#define BBM_JOB_NEW BBM_ACTIVE
+
+/* failure_error_code, in both tables */
+typedef enum BbmFailureCode
+{
+	BBM_CODE_UNKNOWN = 0,
+	BBM_CODE_TABLE = 1,
+	BBM_CODE_COLUMN = 2,
+	BBM_CODE_SIGNATURE = 3,
+	BBM_CODE_ATTEMPTS = 4,
+	BBM_CODE_STRATEGY = 5
+} BbmFailureCode;
+
+/* The settings that a migration has of its own; see guc.c. */
+typedef struct BbmOverrides BbmOverrides;
+
+/* What becomes of a job that has used up its attempts. */
+typedef enum BbmOnError
+{
+	BBM_ON_ERROR_FAIL,			/* the migration fails */
+	BBM_ON_ERROR_BISECT,			/* all but the rows that cannot be done is done */
+	BBM_ON_ERROR_SKIP			/* the range is put aside */
+} BbmOnError;
+
+/* How the partitions, or child tables, of a table are gone over: partition_order. */
+typedef enum BbmPartitionOrder
+{
+	BBM_ORDER_UNDECIDED,		/* not started yet */
+	BBM_ORDER_AS_ONE_TABLE,		/* in the order of the key over all */
+	BBM_ORDER_BY_FILTER,		/* one by one, and a last check over all for what others have moved */
+	BBM_ORDER_BY_KEY,			/* one by one, as a row that moves has another key */
+	BBM_ORDER_ROWS_STAY			/* one by one, as the user says that no row moves */
+} BbmPartitionOrder;
+
+/*
+ * A migration's passes: the odd ones do the work, each even one verifies what
+ * the one before has done.
+ */
+#define BBM_FIRST_PASS 1
+#define BBM_PASS_VERIFIES(pass) ((pass) % 2 == 0)
+
+/*
+ * One end of a range, inclusive.  Where the key is one integer, or a block of
+ * the table, it is the number; where it is anything else, a text[] of its
+ * columns' values, and the number counts the ranges.
+ */
+typedef struct BbmBound
+{
+	int64		number;
+	Datum		key;			/* text[]; 0 without */
+} BbmBound;
+
+/* A row of batched_background_migrations, as far as C needs it. */
+typedef struct BbmMigration
+{
+	int64		id;
+	char	   *name;
+	BbmStatus	status;
+	TimestampTz updated_at;		/* 0 when NULL; tells a changed row from a known one */
+	TimestampTz changed_at;		/* the same, or when it was inserted */
+	BbmBound	min;
+	BbmBound	max;
+	bool		min_found;		/* the bound was not given, but what the table had */
+	bool		max_found;
+	int			batch_size;
+	int			sub_batch_size; /* 0: one commit a job */
+	double		target_ms;		/* what a batch may take; 0: its size is fixed */
+	int			min_batch_size;
+	int			max_batch_size;
+	int64		max_batch_wal;	/* bytes; 0 for no limit */
+	char	   *job;
+	char	   *operation;		/* "update" or "delete", of our composing; NULL: job is the user's */
+	char	   *set_clause;
+	char	   *filter;	/* a row that is done does not meet it; NULL without */
+	char	   *row_check;	/* what verification holds rows to; NULL: no more filter */
+	bool		verify;
+	bool		followed;		/* max has been moved for that */
+	bool		follow;			/* go on with what has come since the start */
+	bool		allow_key_change;
+	bool		rows_stay;
+	bool		skip_null_keys; /* rows that are in no range are left as they are */
+	BbmPartitionOrder partition_order;
+	char	   *table_name;
+	char	   *column_name;
+	char	   *index_name;		/* to cut along; NULL: any that fits */
+	char	   *key_order;		/* that ranges are cut in; NULL: not fixed, or an integer's */
+	char	   *strategy;		/* NULL for the default */
+	int			pass;
+	int			workers;
+	int			max_attempts;
+	BbmOnError	on_error;
+	int			max_errors;
+	bool		share_table;
+	bool		synchronous;
+	bool		allow_full_scan;	/* a batch may read the whole table */
+	char	   *search_path;
+	Oid			owner;
+	char	   *origin;			/* NULL when never started */
+	Oid			table_oid;		/* that it was begun on here; InvalidOid: not yet */
+	bool		counted;		/* total_tuple_count is set */
+	bool		was_begun;		/* started_at is set: a worker has taken it up once */
+	bool		was_done;		/* finished_at is set: status says so because it was done */
+	const BbmOverrides *overrides;	/* NULL: the server's settings are its */
+	bool		unlimited;		/* its owner is a superuser: the server's settings do not limit its own */
+} BbmMigration;
+
+/* A row of batched_background_migration_jobs that this process has claimed. */
+typedef struct BbmJob
+{
+	int64		id;
+	int64		migration_id;
+	int			pass;
+	Oid			relation;		/* the leaf of a tree the range is of, or InvalidOid */
+	char	   *relation_name;	/* quoted, or NULL */
+	BbmBound	min;
+	BbmBound	max;
+	bool		has_cursor;		/* part of it is done and committed ... */
+	BbmBound	cursor;			/* ... up to and including this key */
+	int			batch_size;		/* what was asked for when it was cut */
+	int			attempts;
+	bool		repairs;		/* it is about the rows that verification has found in its range */
+	bool		bisect;			/* has used up its attempts: what cannot be done is put aside */
+	int			claim_epoch;		/* fencing token: somebody else's claim raises it */
+	int64		key_count;
+	int			reduced_sub_batch_size; /* keys a commit, when cut down; 0 not */
+	int			stuck;			/* what its give-backs without progress weigh; see engine/outcome.c */
+	int			ran_size;		/* keys in the last batch of it; 0 it never began */
+	bool		caught_cancel;	/* its last batch caught the cancel that was to end it */
+	ItemPointerData tid;		/* of its row, while we have that locked */
+} BbmJob;
+
+/*
+ * What a batch says it has changed is added up for everybody to see, and a
+ * function may say anything: no more than a table can have rows.
+ */
+#define BBM_MOST_ROWS ((int64) MaxBlockNumber * MaxHeapTuplesPerPage)
+
+static inline int64
+bbm_row_count(int64 rows)
+{
+	return Max(Min(rows, BBM_MOST_ROWS), 0);
+}
+
+/* The sum of two counts, or as much of it as has room. */
+static inline int64
+bbm_add_counts(int64 a, int64 b)
+{
+	return b > PG_INT64_MAX - a ? PG_INT64_MAX : a + b;
+}
+
+/* A count that was estimated; what is no number, or none that can be, is as near as there is. */
+static inline int64
+bbm_count_of(double value)
+{
+	/* in this form for a NaN */
+	if (!(value > 0))
+		return 0;
+	return value < (double) PG_INT64_MAX ? (int64) value : PG_INT64_MAX;
+}
+
+#endif							/* BBM_H */

@@ -1,0 +1,303 @@
+/*-------------------------------------------------------------------------
+ *
+ * blockers.c
+ *		The lock that a process of bbm waits for, and who is in the way.
+ *
+ * NOTES
+ *	  Who holds a lock can be told while it is waited for, and not any more when
+ *	  the wait has ended with an error.  So the process that waits notes it by
+ *	  itself, from the timer that runs in each of our transactions (base/lock_watch.c): in
+ *	  its slot, where bbm_status() finds it, and here, for the error that the wait
+ *	  may end with.  The names of tables and the states of sessions are looked up
+ *	  by whoever makes words of it, in a transaction.
+ *
+ *	  As in pg_blocking_pids(), in the way is who holds the lock in a mode that
+ *	  conflicts with ours, and who has waited for such a mode for longer.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/blockers.h"
+
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "base/locks.h"
+#include "base/shared.h"
+#include "base/slots.h"
+
+/* Who is in the way may change while we wait: that is looked at again so often. */
+#define BBM_POLL_MS 100
+
+static int64 working_on = 0;
+
+/* Written by the handler while a transaction of ours is open, read after it. */
+static BbmBlockers seen;
+static TimestampTz next_poll;
+
+/* From here on what this process waits for is for that migration, or (0) for any. */
+void
+bbm_blockers_work_on(int64 migration_id)
+{
+	working_on = migration_id;
+}
+
+/* A transaction begins, before the timer looks at it.  What the slot says of the last one's error stays. */
+void
+bbm_blockers_begin(void)
+{
+	seen.count = 0;
+	next_poll = 0;
+}
+
+/* What this process waited for it has, or does without. */
+void
+bbm_blockers_over(void)
+{
+	seen.count = 0;
+	(void) bbm_slot_blocked(NULL, true);
+}
+
+static void
+add_blocker(BbmBlockers *blockers, PGPROC *proc)
+{
+	PGPROC	   *leader = proc->lockGroupLeader ? proc->lockGroupLeader : proc;
+
+	for (int i = 0; i < Min(blockers->count, BBM_MAX_BLOCKERS); i++)
+	{
+		if (blockers->blocker[i].pid == leader->pid && leader->pid != 0)
+			return;
+	}
+	if (blockers->count < BBM_MAX_BLOCKERS)
+	{
+		blockers->blocker[blockers->count].pid = leader->pid;
+		blockers->blocker[blockers->count].xid = proc->xid;
+	}
+	blockers->count++;
+}
+
+/* Caller holds the LWLock of the lock's partition. */
+static void
+check_awaited_lock(BbmBlockers *blockers, PROCLOCK *mine)
+{
+	LOCK	   *lock = mine->tag.myLock;
+	LOCKMASK	conflicts = GetLocksMethodTable(lock)->conflictTab[MyProc->waitLockMode];
+	TimestampTz since = (TimestampTz) pg_atomic_read_u64(&MyProc->waitStart);
+
+	blockers->tag = lock->tag;
+	for (PROCLOCK *other = bbm_next_of_lock(lock, NULL); other; other = bbm_next_of_lock(lock, other))
+	{
+		PGPROC	   *proc = other->tag.myProc;
+		TimestampTz waits_since;
+
+		if (proc == MyProc || (MyProc->lockGroupLeader && proc->lockGroupLeader == MyProc->lockGroupLeader))
+			continue;
+		waits_since = proc->waitProcLock == other ? (TimestampTz) pg_atomic_read_u64(&proc->waitStart) : 0;
+		if ((other->holdMask & conflicts) != 0 ||
+			(waits_since != 0 && waits_since < since && (LOCKBIT_ON(proc->waitLockMode) & conflicts) != 0))
+			add_blocker(blockers, proc);
+	}
+}
+
+/*
+ * Called by the timer's handler, where it may take LWLocks if they are free: see
+ * the notes of giveway.c.  What cannot be looked at now is looked at with the next
+ * tick.  Who waits for a row waits for a transaction, and has the row's own lock
+ * meanwhile.
+ */
+void
+bbm_blockers_poll(void)
+{
+	BbmBlockers found = {.migration_id = working_on};
+	TimestampTz now;
+	bool		complete = true;
+
+	if (MyProc->waitLock == NULL)
+	{
+		if (seen.count > 0 && bbm_slot_blocked(NULL, false))
+			seen.count = 0;
+		return;
+	}
+	now = GetCurrentTimestamp();
+	/* also after the clock was set back */
+	if (now < next_poll && now >= next_poll - BBM_POLL_MS * INT64CONST(1000))
+		return;
+	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
+	{
+		LWLock	   *lwlock = LockHashPartitionLockByIndex(i);
+
+		if (!LWLockConditionalAcquire(lwlock, LW_SHARED))
+		{
+			complete = false;
+			continue;
+		}
+		for (PROCLOCK *mine = bbm_next_of_proc(MyProc, i, NULL); mine; mine = bbm_next_of_proc(MyProc, i, mine))
+		{
+			if (mine == MyProc->waitProcLock)
+				check_awaited_lock(&found, mine);
+			else if (mine->tag.myLock->tag.locktag_type == LOCKTAG_TUPLE && mine->holdMask != 0)
+				found.row_of = mine->tag.myLock->tag.locktag_field2;
+		}
+		LWLockRelease(lwlock);
+	}
+	if (found.count == 0)
+		return;
+	seen = found;
+	if (bbm_slot_blocked(&found, false) && complete)
+		next_poll = TimestampTzPlusMilliseconds(now, BBM_POLL_MS);
+}
+
+/*
+ * Has the last transaction ended with this error while it waited for a lock?  Only
+ * the server's own, of a wait that took too long or was cancelled: one that a job
+ * has raised, or that comes without waiting, says by itself what it is about.
+ */
+bool
+bbm_blockers_caused(const ErrorData *error, BbmBlockers *blockers)
+{
+	*blockers = seen;
+	return seen.count > 0 && error->detail == NULL && error->filename &&
+		(error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE || error->sqlerrcode == ERRCODE_QUERY_CANCELED) &&
+		strcmp(error->filename, "postgres.c") == 0;
+}
+
+static void
+append_relation(StringInfo text, Oid relid)
+{
+	char	   *name = get_rel_name(relid);
+	char	   *schema = name ? get_namespace_name(get_rel_namespace(relid)) : NULL;
+
+	appendStringInfoString(text, schema ? quote_qualified_identifier(schema, name) : "a table that is gone");
+}
+
+static void
+append_lock(StringInfo text, const BbmBlockers *blockers)
+{
+	const LOCKTAG *tag = &blockers->tag;
+	Oid			table = InvalidOid;
+
+	switch ((LockTagType) tag->locktag_type)
+	{
+		case LOCKTAG_RELATION:
+		case LOCKTAG_RELATION_EXTEND:
+		case LOCKTAG_PAGE:
+			appendStringInfoString(text, "a lock on ");
+			append_relation(text, tag->locktag_field2);
+			break;
+		case LOCKTAG_TUPLE:
+		case LOCKTAG_TRANSACTION:
+		case LOCKTAG_SPECULATIVE_TOKEN:
+			appendStringInfoString(text, "a lock on a row");
+			table = tag->locktag_type == LOCKTAG_TUPLE ? tag->locktag_field2 : blockers->row_of;
+			if (OidIsValid(table))
+			{
+				appendStringInfoString(text, " of ");
+				append_relation(text, table);
+			}
+			break;
+		case LOCKTAG_ADVISORY:
+			appendStringInfoString(text, "an advisory lock");
+			break;
+		default:
+			if (bbm_lock_is_for_claims(tag, &table))
+			{
+				appendStringInfoString(text, "a lock on the claims of ");
+				append_relation(text, table);
+			}
+			else
+				appendStringInfoString(text, bbm_lock_is_of_migration(tag) ? "a lock on the migration" : "a lock");
+	}
+}
+
+/* A moment in the session's time zone, without fractions of a second. */
+static const char *
+moment(TimestampTz at)
+{
+	return timestamptz_to_str(at - at % USECS_PER_SEC);
+}
+
+static void
+append_state(StringInfo text, const PgBackendStatus *status)
+{
+	switch (status->st_state)
+	{
+		case STATE_IDLEINTRANSACTION:
+		case STATE_IDLEINTRANSACTION_ABORTED:
+			appendStringInfo(text, ", idle in transaction since %s", moment(status->st_state_start_timestamp));
+			break;
+		case STATE_IDLE:
+			appendStringInfo(text, ", idle since %s", moment(status->st_state_start_timestamp));
+			break;
+		default:
+			if (status->st_xact_start_timestamp != 0)
+				appendStringInfo(text, ", in a transaction since %s", moment(status->st_xact_start_timestamp));
+	}
+}
+
+static void
+append_blocker(StringInfo text, const BbmBlocker *blocker)
+{
+	int			n = pgstat_fetch_stat_numbackends();
+
+	if (blocker->pid == 0)
+	{
+		appendStringInfo(text, "prepared transaction with id %u", blocker->xid);
+		return;
+	}
+	appendStringInfo(text, "process %d", blocker->pid);
+	for (int i = 1; i <= n; i++)
+	{
+		const PgBackendStatus *status = bbm_backend_status(i);
+
+		if (status && status->st_procpid == blocker->pid)
+		{
+			append_state(text, status);
+			return;
+		}
+	}
+}
+
+/*
+ * For people, in the current memory context; needs a transaction.  Who has gone
+ * meanwhile has no state, and what has been dropped no name.
+ */
+char *
+bbm_blockers_to_string(const BbmBlockers *blockers)
+{
+	StringInfoData text;
+	int			named = Min(blockers->count, BBM_MAX_BLOCKERS);
+
+	initStringInfo(&text);
+	append_lock(&text, blockers);
+	for (int i = 0; i < named; i++)
+	{
+		appendStringInfoString(&text, i == 0 ? ": " : "; ");
+		append_blocker(&text, &blockers->blocker[i]);
+	}
+	if (blockers->count > named)
+		appendStringInfo(&text, "; and %d more", blockers->count - named);
+	return text.data;
+}
+
+/* The error's DETAIL; that it is ours shows in detail_log, which no SQL can set. */
+void
+bbm_blockers_name(ErrorData *error, const char *string)
+{
+	error->detail = pstrdup(string);
+	error->detail_log = pstrdup(string);
+}
+
+/*
+ * For what lock the transaction waited that ended with this error, and who was in
+ * the way; NULL: for none that is known.
+ */
+const char *
+bbm_blockers_of(const ErrorData *error)
+{
+	return error->detail && error->detail_log && strcmp(error->detail, error->detail_log) == 0 ? error->detail : NULL;
+}

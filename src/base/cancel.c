@@ -1,0 +1,215 @@
+/*-------------------------------------------------------------------------
+ *
+ * cancel.c
+ *		A cancel that the owner's code catches is not the last word.
+ *
+ * NOTES
+ *	  Whatever stops a batch from outside of it is a cancel in the end: a limit
+ *	  of its own process (base/lock_watch.c), bbm_cancel, a pause, DROP DATABASE and its
+ *	  like, Ctrl-C.  A cancel is an error, which a function may catch, in a loop
+ *	  even, and those who wait for the batch to end would wait for ever.  The
+ *	  same holds for all else in our transactions that runs the owner's code: a
+ *	  condition, a deferred trigger, a row filter in a claim.
+ *
+ *	  So a transaction of ours watches for cancels that are raised in it.
+ *	  1. For a second they are the server's own: who catches one has the time to
+ *		 clean up, and to end.
+ *	  2. Then the process cancels itself again and again, with a SQLSTATE that
+ *		 neither "query_canceled" nor "others" catches in PL/pgSQL.
+ *	  3. Code that catches that as well (other languages do) goes on for four
+ *		 more seconds.  Then its process is terminated: a worker as well as the
+ *		 session of CALL bbm_run, since somebody waits for either.
+ *
+ *	  The SQLSTATE is changed on the way, by an error context callback, before
+ *	  anybody can catch the error; who takes it as a value, through
+ *	  bbm_copy_error, sees the cancel that it is.  The timer runs only after a
+ *	  cancel was raised, until the transaction is over.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/cancel.h"
+
+#include <signal.h>
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+/* From the first cancel on; documented in doc/operations.md. */
+#define BBM_MAY_CATCH_MS 1000
+#define BBM_TERMINATE_MS 5000
+#define BBM_AGAIN_MS 50
+
+/* PL/pgSQL's "others" does not catch it, and nobody but an assertion raises it. */
+#define UNCATCHABLE ERRCODE_ASSERT_FAILURE
+
+/* What raises the errors of cancels and timeouts. */
+#define CANCEL_FUNCTION "ProcessInterrupts"
+
+static TimeoutId timer = MAX_TIMEOUTS;	/* not registered */
+static int	depth = 0;			/* of guards */
+static volatile TimestampTz cancelled_at = 0;	/* the first cancel of this transaction; 0 none */
+static bool enforced = false;	/* it was raised so that it cannot be caught */
+static volatile sig_atomic_t sent_again = false;
+
+/* In a signal handler: does what SIGINT does, and in the end what SIGTERM does. */
+static void
+cancel_again(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (depth == 0 || cancelled_at == 0 || now < TimestampTzPlusMilliseconds(cancelled_at, BBM_MAY_CATCH_MS))
+		return;
+	if (now >= TimestampTzPlusMilliseconds(cancelled_at, BBM_TERMINATE_MS))
+		ProcDiePending = true;
+	else
+	{
+		sent_again = true;
+		QueryCancelPending = true;
+	}
+	InterruptPending = true;
+}
+
+static bool
+is_cancel(const ErrorData *error)
+{
+	return error->elevel == ERROR && error->funcname && strcmp(error->funcname, CANCEL_FUNCTION) == 0;
+}
+
+/*
+ * Is the error that is being raised a cancel of this process?  One that came
+ * from another server, or that a function has raised itself, is the job's own
+ * affair.
+ */
+static bool
+cancel_is_raised(void)
+{
+	MemoryContext old;
+	ErrorData  *error;
+	bool		yes;
+
+	if (geterrcode() != ERRCODE_QUERY_CANCELED)
+		return false;
+	/* not into the context that the error itself is in */
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	error = CopyErrorData();
+	yes = is_cancel(error);
+	FreeErrorData(error);
+	MemoryContextSwitchTo(old);
+	return yes;
+}
+
+/* An error context callback, the first to see an error of the transaction; adds no words. */
+static void
+see_error(void *arg)
+{
+	TimestampTz now;
+
+	if (!cancel_is_raised())
+		return;
+	now = GetCurrentTimestamp();
+	if (cancelled_at == 0)
+	{
+		cancelled_at = now;
+		if (timer == MAX_TIMEOUTS)
+			timer = RegisterTimeout(USER_TIMEOUT, cancel_again);
+		enable_timeout_every(timer, TimestampTzPlusMilliseconds(now, BBM_AGAIN_MS), BBM_AGAIN_MS);
+		return;
+	}
+	if (now < TimestampTzPlusMilliseconds(cancelled_at, BBM_MAY_CATCH_MS))
+		return;
+	errcode(UNCATCHABLE);
+	if (!enforced)
+		ereport(LOG,
+				(errmsg("a cancel was caught by what it was to end, which goes on"),
+				 errdetail("It is cancelled again in a way that PL/pgSQL does not catch. If that is of no use, the process is terminated."),
+				 errhidestmt(true), errhidecontext(true)));
+	enforced = true;
+}
+
+/*
+ * From here to bbm_cancel_guard_end what runs in this transaction cannot go on
+ * for long after a cancel.  Nested ones are part of the outermost.
+ */
+void
+bbm_cancel_guard_begin(BbmCancelGuard *guard)
+{
+	if (depth++ == 0)
+	{
+		cancelled_at = 0;
+		enforced = false;
+		sent_again = false;
+	}
+	guard->on = true;
+	guard->callback = (ErrorContextCallback) {.previous = error_context_stack, .callback = see_error};
+	error_context_stack = &guard->callback;
+}
+
+/*
+ * Before the commit, or after an error; may be called again.  A cancel of our
+ * own that has come too late must not hit what follows.
+ */
+void
+bbm_cancel_guard_end(BbmCancelGuard *guard)
+{
+	if (!guard->on)
+		return;
+	guard->on = false;
+	error_context_stack = guard->callback.previous;
+	if (--depth > 0)
+		return;
+	if (timer != MAX_TIMEOUTS && get_timeout_active(timer))
+		disable_timeout(timer, false);
+	if (sent_again)
+		QueryCancelPending = false;
+}
+
+/* The error that was caught, in the current memory context, with the SQLSTATE that it was raised with. */
+ErrorData *
+bbm_copy_error(void)
+{
+	ErrorData  *error = CopyErrorData();
+
+	if (error->sqlerrcode == UNCATCHABLE && is_cancel(error))
+		error->sqlerrcode = ERRCODE_QUERY_CANCELED;
+	return error;
+}
+
+/*
+ * Was a cancel raised in this transaction, or if there is none, in the last?
+ * Where no error came of it, it was caught.
+ */
+bool
+bbm_cancel_seen(void)
+{
+	return cancelled_at != 0;
+}
+
+/* ... and caught, so that it had to be raised in another way? */
+bool
+bbm_cancel_enforced(void)
+{
+	return enforced;
+}
+
+/* An error of our own making, in the current memory context. */
+ErrorData *
+bbm_make_error(int sqlstate, const char *message, const char *hint)
+{
+	ErrorData  *error = palloc0(sizeof(ErrorData));
+
+	error->elevel = ERROR;
+	error->sqlerrcode = sqlstate;
+	error->message = pstrdup(message);
+	error->hint = hint ? pstrdup(hint) : NULL;
+	error->assoc_context = CurrentMemoryContext;
+	return error;
+}
+
+/* For who is to be told of a cancel that the owner's code has caught. */
+ErrorData *
+bbm_cancelled_by_user(void)
+{
+	return bbm_make_error(ERRCODE_QUERY_CANCELED, "canceling statement due to user request", NULL);
+}

@@ -1,0 +1,127 @@
+/*-------------------------------------------------------------------------
+ *
+ * commit.c
+ *		What is done when a transaction commits: workers are called, notifications sent.
+ *
+ * NOTES
+ *	  COMMIT PREPARED runs in another session than the one whose callback would
+ *	  call the launcher, so it asks for discovery.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/commit.h"
+
+#include "access/xact.h"
+#include "commands/async.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "base/requests.h"
+#include "base/slots.h"
+
+#define BBM_MAX_WAKING 16
+
+static Oid	to_wake[BBM_MAX_WAKING];
+static int	n_to_wake = 0;
+static bool wake_overflow = false;
+static bool to_tell = false;
+
+/* A notification to send at commit, and the savepoint it belongs to. */
+typedef struct Notification
+{
+	int			level;
+	char	   *json;
+} Notification;
+
+static List *to_notify = NIL;	/* in TopTransactionContext */
+
+/* Something of this owner's may be runnable once this transaction has committed. */
+void
+bbm_wake_at_commit(Oid owner)
+{
+	for (int i = 0; i < n_to_wake; i++)
+	{
+		if (to_wake[i] == owner)
+			return;
+	}
+	if (n_to_wake < BBM_MAX_WAKING)
+		to_wake[n_to_wake++] = owner;
+	else
+		wake_overflow = true;
+	to_tell = true;
+}
+
+/*
+ * Sends a notification, and wakes those who wait for a state, once this
+ * transaction has committed.  Kept until the commit, since a transaction that
+ * has executed NOTIFY cannot be prepared; one that is prepared sends none.
+ */
+void
+bbm_notify_at_commit(const char *json)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	Notification *notification = palloc(sizeof(Notification));
+
+	notification->level = GetCurrentTransactionNestLevel();
+	notification->json = pstrdup(json);
+	to_notify = lappend(to_notify, notification);
+	MemoryContextSwitchTo(old);
+	to_tell = true;
+}
+
+/* A wake too many (a savepoint was rolled back) costs a look. */
+static void
+tell(XactEvent event, void *arg)
+{
+	ListCell   *cell;
+
+	if (!to_tell || event == XACT_EVENT_PRE_PREPARE)
+		return;
+	if (event == XACT_EVENT_PRE_COMMIT)
+	{
+		foreach(cell, to_notify)
+			Async_Notify("bbm", ((Notification *) lfirst(cell))->json);
+		return;
+	}
+	if (event == XACT_EVENT_COMMIT)
+	{
+		for (int i = 0; i < n_to_wake; i++)
+			bbm_request_announce(MyDatabaseId, to_wake[i]);
+		if (wake_overflow)
+			bbm_request_discovery(MyDatabaseId);
+		bbm_state_changed();
+	}
+	n_to_wake = 0;
+	to_notify = NIL;
+	wake_overflow = to_tell = false;
+}
+
+/* A savepoint's notifications go with it, or pass to the one around it. */
+static void
+end_savepoint(SubXactEvent event, SubTransactionId my_id, SubTransactionId parent_id, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	ListCell   *cell;
+
+	if (event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB)
+		return;
+	foreach(cell, to_notify)
+	{
+		Notification *notification = lfirst(cell);
+
+		if (notification->level < level)
+			continue;
+		if (event == SUBXACT_EVENT_ABORT_SUB)
+			to_notify = foreach_delete_current(to_notify, cell);
+		else
+			notification->level = level - 1;
+	}
+}
+
+/* Registers the callbacks; once a process, from _PG_init. */
+void
+bbm_commit_install(void)
+{
+	RegisterXactCallback(tell, NULL);
+	RegisterSubXactCallback(end_savepoint, NULL);
+}

@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * commit.h
+ *		What is done when a transaction commits.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_BASE_COMMIT_H
+#define BBM_BASE_COMMIT_H
+
+#include "postgres.h"
+
+extern void bbm_wake_at_commit(Oid owner);
+extern void bbm_notify_at_commit(const char *json);
+extern void bbm_commit_install(void);
+
+#endif							/* BBM_BASE_COMMIT_H */

@@ -1,0 +1,454 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *		The only file that looks at PG_VERSION_NUM.
+ *
+ * Each difference between the supported majors is an inline function or a
+ * macro with the newest server's meaning.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_BASE_COMPAT_H
+#define BBM_BASE_COMPAT_H
+
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/tableam.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_tablespace.h"
+#include "commands/event_trigger.h"
+#include "commands/explain.h"
+#include "executor/executor.h"
+#include "nodes/parsenodes.h"
+#include "nodes/plannodes.h"
+#include "parser/parse_func.h"
+#include "parser/parsetree.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "replication/slot.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "storage/sinvaladt.h"
+#include "utils/acl.h"
+#include "utils/backend_status.h"
+
+/* 18 has moved NewExplainState */
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_state.h"
+#endif
+
+#if PG_VERSION_NUM < 150000
+#error "bbm needs PostgreSQL 15 or later"
+#endif
+
+/* The server's own from 18 on. */
+#ifndef pg_noreturn
+#define pg_noreturn __attribute__((noreturn))
+#endif
+
+/* 17 lets a background worker log in as a role without LOGIN. */
+#if PG_VERSION_NUM >= 170000
+#define BBM_CONNECT_FLAGS BGWORKER_BYPASS_ROLELOGINCHECK
+#define BBM_OWNER_NEEDS_LOGIN false
+#else
+#define BBM_CONNECT_FLAGS 0
+#define BBM_OWNER_NEEDS_LOGIN true
+#endif
+
+/* 19 tells the planner of the EXPLAIN that it plans for. */
+#if PG_VERSION_NUM >= 190000
+#define BBM_PLANNER_PARAMETERS \
+	Query *parse, const char *query_string, int cursor_options, ParamListInfo bound_params, ExplainState *es
+#define BBM_PLANNER_ARGUMENTS parse, query_string, cursor_options, bound_params, es
+#else
+#define BBM_PLANNER_PARAMETERS Query *parse, const char *query_string, int cursor_options, ParamListInfo bound_params
+#define BBM_PLANNER_ARGUMENTS parse, query_string, cursor_options, bound_params
+#endif
+
+/* Before 18 there was a parameter for those who run a plan more than once. */
+#if PG_VERSION_NUM >= 180000
+#define BBM_RUN_PARAMETERS QueryDesc *query, ScanDirection direction, uint64 count
+#define BBM_RUN_ARGUMENTS query, direction, count
+#else
+#define BBM_RUN_PARAMETERS QueryDesc *query, ScanDirection direction, uint64 count, bool execute_once
+#define BBM_RUN_ARGUMENTS query, direction, count, execute_once
+#endif
+
+/* 19 lets DROP DATABASE and its like terminate a worker; before, our hook asks it to leave. */
+#ifdef BGWORKER_INTERRUPTIBLE
+#define BBM_WORKER_INTERRUPTIBLE BGWORKER_INTERRUPTIBLE
+#else
+#define BBM_WORKER_INTERRUPTIBLE 0
+#endif
+
+/* 17 has a time limit for transactions that ends the session: not for ours. */
+#define BBM_HAS_TRANSACTION_TIMEOUT (PG_VERSION_NUM >= 170000)
+
+static inline IndexScanDesc
+bbm_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nkeys)
+{
+#if PG_VERSION_NUM >= 190000
+	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0, SO_NONE);
+#elif PG_VERSION_NUM >= 180000
+	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0);
+#else
+	return index_beginscan(heap, index, snapshot, nkeys, 0);
+#endif
+}
+
+/* Changes when the table is rewritten or truncated. */
+static inline Oid
+bbm_relation_filenode(Relation rel)
+{
+#if PG_VERSION_NUM >= 160000
+	return rel->rd_locator.relNumber;
+#else
+	return rel->rd_node.relNode;
+#endif
+}
+
+/*
+ * Raises an error unless the current user may do what the plan does to its
+ * relations, by the server's own privileges.  An ExecutorCheckPerms_hook is
+ * left out: it expects an execution of the plan around it, and is asked in each.
+ */
+static inline void
+bbm_check_privileges(PlannedStmt *stmt)
+{
+	ExecutorCheckPerms_hook_type hook = ExecutorCheckPerms_hook;
+
+	ExecutorCheckPerms_hook = NULL;
+	PG_TRY();
+	{
+#if PG_VERSION_NUM >= 160000
+		ExecCheckPermissions(stmt->rtable, stmt->permInfos, true);
+#else
+		ExecCheckRTPerms(stmt->rtable, true);
+#endif
+	}
+	PG_FINALLY();
+	{
+		ExecutorCheckPerms_hook = hook;
+	}
+	PG_END_TRY();
+}
+
+/* A DROP DATABASE of it has failed midway: nobody can connect any more, ever.  Newer minor releases have it. */
+#ifndef DATCONNLIMIT_INVALID_DB
+#define DATCONNLIMIT_INVALID_DB (-2)
+#endif
+
+/* Positions in the range table of what a plan writes. */
+static inline Bitmapset *
+bbm_result_relations(const PlannedStmt *stmt)
+{
+#if PG_VERSION_NUM >= 190000
+	return stmt->resultRelationRelids;
+#else
+	Bitmapset  *relations = NULL;
+	ListCell   *cell;
+
+	foreach(cell, stmt->resultRelations)
+		relations = bms_add_member(relations, lfirst_int(cell));
+	return relations;
+#endif
+}
+
+/* OIDs of the tables that a plan writes, as far as it tells: rows routed to partitions are their root's. */
+static inline List *
+bbm_written_tables(PlannedStmt *stmt)
+{
+	const AclMode writes = ACL_INSERT | ACL_UPDATE | ACL_DELETE;
+	List	   *tables = NIL;
+	Bitmapset  *results;
+	ListCell   *cell;
+	int			i = -1;
+
+	/* a lock of rows needs the same permission */
+	if (stmt->commandType == CMD_UTILITY || (stmt->commandType == CMD_SELECT && !stmt->hasModifyingCTE))
+		return NIL;
+	results = bbm_result_relations(stmt);
+	while ((i = bms_next_member(results, i)) >= 0)
+		tables = lappend_oid(tables, rt_fetch(i, stmt->rtable)->relid);
+#if PG_VERSION_NUM >= 160000
+	foreach(cell, stmt->permInfos)
+	{
+		RTEPermissionInfo *info = lfirst_node(RTEPermissionInfo, cell);
+
+		if (info->requiredPerms & writes)
+			tables = lappend_oid(tables, info->relid);
+	}
+#else
+	foreach(cell, stmt->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, cell);
+
+		if (rte->rtekind == RTE_RELATION && (rte->requiredPerms & writes))
+			tables = lappend_oid(tables, rte->relid);
+	}
+#endif
+	return tables;
+}
+
+static inline bool
+bbm_owns_table(Oid relid, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(RelationRelationId, relid, role);
+#else
+	return pg_class_ownercheck(relid, role);
+#endif
+}
+
+static inline bool
+bbm_owns_database(Oid database, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, database, role);
+#else
+	return pg_database_ownercheck(database, role);
+#endif
+}
+
+static inline bool
+bbm_owns_extension(Oid extension, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(ExtensionRelationId, extension, role);
+#else
+	return pg_extension_ownercheck(extension, role);
+#endif
+}
+
+static inline bool
+bbm_may_create_in_tablespace(Oid tablespace, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(TableSpaceRelationId, tablespace, role, ACL_CREATE) == ACLCHECK_OK;
+#else
+	return pg_tablespace_aclcheck(tablespace, role, ACL_CREATE) == ACLCHECK_OK;
+#endif
+}
+
+static inline bool
+bbm_owns_relation(Oid relid, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(RelationRelationId, relid, role);
+#else
+	return pg_class_ownercheck(relid, role);
+#endif
+}
+
+/* What SET ROLE asks.  16 has memberships that inherit and do not allow it. */
+static inline bool
+bbm_can_set_role(Oid member, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return member_can_set_role(member, role);
+#else
+	return is_member_of_role(member, role);
+#endif
+}
+
+static inline Oid
+bbm_identity_sequence(Relation rel, AttrNumber attnum)
+{
+#if PG_VERSION_NUM >= 170000
+	return getIdentitySequence(rel, attnum, false);
+#else
+	return getIdentitySequence(RelationGetRelid(rel), attnum, false);
+#endif
+}
+
+static inline bool
+bbm_may_connect(Oid database, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(DatabaseRelationId, database, role, ACL_CONNECT) == ACLCHECK_OK;
+#else
+	return pg_database_aclcheck(database, role, ACL_CONNECT) == ACLCHECK_OK;
+#endif
+}
+
+static inline FuncDetailCode
+bbm_func_detail(List *name, int nargs, Oid *argtypes, Oid *funcid, Oid *rettype)
+{
+	bool		retset;
+	int			nvargs;
+	Oid			vatype;
+	Oid		   *true_typeids;
+	List	   *defaults;
+
+#if PG_VERSION_NUM >= 190000
+	int			fgc_flags;
+
+	return func_get_detail(name, NIL, NIL, nargs, argtypes, false, false, false, &fgc_flags,
+						   funcid, rettype, &retset, &nvargs, &vatype, &true_typeids, &defaults);
+#else
+	return func_get_detail(name, NIL, NIL, nargs, argtypes, false, false, false,
+						   funcid, rettype, &retset, &nvargs, &vatype, &true_typeids, &defaults);
+#endif
+}
+
+static inline bool
+bbm_lock_is_mine(const LOCKTAG *tag, LOCKMODE mode)
+{
+#if PG_VERSION_NUM >= 170000
+	return LockHeldByMe(tag, mode, false);
+#else
+	return LockHeldByMe(tag, mode);
+#endif
+}
+
+static inline bool
+bbm_may_execute(Oid function, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK;
+#else
+	return pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK;
+#endif
+}
+
+/* May the role change rows of the table, or some column of them? */
+static inline bool
+bbm_may_write(Oid relid, Oid role)
+{
+	return pg_class_aclcheck(relid, role, ACL_INSERT | ACL_UPDATE | ACL_DELETE | ACL_TRUNCATE) == ACLCHECK_OK ||
+		pg_attribute_aclcheck_all(relid, role, ACL_INSERT | ACL_UPDATE, ACLMASK_ANY) == ACLCHECK_OK;
+}
+
+/* The process of a virtual transaction, or NULL when it is gone. */
+static inline PGPROC *
+bbm_vxid_process(VirtualTransactionId vxid)
+{
+#if PG_VERSION_NUM >= 170000
+	return ProcNumberGetProc(vxid.procNumber);
+#else
+	return BackendIdGetProc(vxid.backendId);
+#endif
+}
+
+/* Of the pgstat_fetch_stat_numbackends() processes in the local copy; from 1 on. */
+static inline PgBackendStatus *
+bbm_backend_status(int n)
+{
+#if PG_VERSION_NUM >= 160000
+	LocalPgBackendStatus *local = pgstat_get_local_beentry_by_index(n);
+#else
+	LocalPgBackendStatus *local = pgstat_fetch_stat_local_beentry(n);
+#endif
+
+	return local ? &local->backendStatus : NULL;
+}
+
+static inline bool
+bbm_may_vacuum(Oid relid, Oid role)
+{
+#if PG_VERSION_NUM >= 170000
+	bool		may = pg_class_aclcheck(relid, role, ACL_MAINTAIN) == ACLCHECK_OK;
+#elif PG_VERSION_NUM >= 160000
+	bool		may = object_ownercheck(RelationRelationId, relid, role);
+#else
+	bool		may = pg_class_ownercheck(relid, role);
+#endif
+
+	return may || bbm_owns_database(MyDatabaseId, role);
+}
+
+/* One that is void keeps no WAL. */
+static inline bool
+bbm_slot_is_void(const ReplicationSlotPersistentData *data)
+{
+#if PG_VERSION_NUM >= 160000
+	return data->invalidated != RS_INVAL_NONE || data->restart_lsn == InvalidXLogRecPtr;
+#else
+	return data->restart_lsn == InvalidXLogRecPtr;
+#endif
+}
+
+/* Can no row have a null there?  18 has NOT NULL constraints that are not valid for all rows. */
+static inline bool
+bbm_column_not_null(TupleDesc desc, AttrNumber attnum)
+{
+	if (!TupleDescAttr(desc, attnum - 1)->attnotnull)
+		return false;
+#ifdef ATTNULLABLE_INVALID
+	return TupleDescCompactAttr(desc, attnum - 1)->attnullability != ATTNULLABLE_INVALID;
+#else
+	return true;
+#endif
+}
+
+/* Does every row meet the constraint, or what there is of it: an unknown?  18 has some that are not enforced. */
+static inline bool
+bbm_check_is_valid(const ConstrCheck *check)
+{
+#if PG_VERSION_NUM >= 180000
+	return check->ccenforced && check->ccvalid;
+#else
+	return check->ccvalid;
+#endif
+}
+
+static inline bool
+bbm_has_returning(const UpdateStmt *stmt)
+{
+#if PG_VERSION_NUM >= 180000
+	return stmt->returningClause != NULL;
+#else
+	return stmt->returningList != NIL;
+#endif
+}
+
+#if PG_VERSION_NUM >= 160000
+static inline dlist_node *
+bbm_next_link(dlist_head *list, dlist_node *previous)
+{
+	if (previous == NULL)
+		return dlist_is_empty(list) ? NULL : dlist_head_node(list);
+	return dlist_has_next(list, previous) ? dlist_next_node(list, previous) : NULL;
+}
+#endif
+
+/*
+ * The next of a process's locks in a partition; the first after NULL, NULL
+ * after the last.  Caller holds the partition's LWLock.
+ */
+static inline PROCLOCK *
+bbm_next_of_proc(PGPROC *proc, int partition, PROCLOCK *previous)
+{
+#if PG_VERSION_NUM >= 160000
+	dlist_node *link = bbm_next_link(&proc->myProcLocks[partition], previous ? &previous->procLink : NULL);
+
+	return link ? dlist_container(PROCLOCK, procLink, link) : NULL;
+#else
+	SHM_QUEUE  *list = &proc->myProcLocks[partition];
+
+	return (PROCLOCK *) SHMQueueNext(list, previous ? &previous->procLink : list, offsetof(PROCLOCK, procLink));
+#endif
+}
+
+/* The same for those who hold or await a lock. */
+static inline PROCLOCK *
+bbm_next_of_lock(LOCK *lock, PROCLOCK *previous)
+{
+#if PG_VERSION_NUM >= 160000
+	dlist_node *link = bbm_next_link(&lock->procLocks, previous ? &previous->lockLink : NULL);
+
+	return link ? dlist_container(PROCLOCK, lockLink, link) : NULL;
+#else
+	SHM_QUEUE  *list = &lock->procLocks;
+
+	return (PROCLOCK *) SHMQueueNext(list, previous ? &previous->lockLink : list, offsetof(PROCLOCK, lockLink));
+#endif
+}
+
+#endif							/* BBM_BASE_COMPAT_H */

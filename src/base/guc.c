@@ -1,0 +1,752 @@
+/*-------------------------------------------------------------------------
+ *
+ * guc.c
+ *		Every setting of bbm and its bounds.
+ *
+ * What workers read is SIGHUP: one value for the server, so that a session
+ * cannot give itself more.  What one migration may need different is in the
+ * column "settings" of its row, as "name=value", or a column of its own.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/guc.h"
+
+#include <limits.h>
+
+#include "catalog/pg_type_d.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "parser/parser.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/varlena.h"
+
+#include "base/bbm.h"
+#include "base/hours.h"
+
+bool		bbm_enabled = true;
+int			bbm_max_workers = 4;
+int			bbm_naptime = 600;
+int			bbm_lock_timeout = 1000;
+int			bbm_job_retention = 1000;
+int			bbm_event_retention = 90 * 24 * 60;
+int			bbm_stalled_after = 60 * 60;
+int			bbm_stale_pause_after = 7 * 24 * 60 * 60;
+
+static int	max_blocking_time;
+static int	max_batch_time;
+static int	retry_delay;
+static int	retry_max_delay;
+static int	missing_job_timeout;
+static int	log_min_duration;
+static int	max_replication_lag;
+static int	max_replication_delay;
+static bool wait_for_standbys;
+static char *standby_names;
+static int	max_slot_wal;
+static int	max_unarchived_wal;
+static bool wait_for_autovacuum;
+static int	max_horizon_age;
+static int	max_dead_tuples;
+static double max_dead_share;
+static bool vacuum;
+static int	max_wal_rate;
+static int	max_row_rate;
+static int	max_active_sessions;
+static double rest_factor;
+static char *active_hours;
+
+typedef enum SettingKind
+{
+	KIND_BOOL,
+	KIND_INT,
+	KIND_REAL,
+	KIND_STRING
+} SettingKind;
+
+/*
+ * In which direction the server's value limits that of a migration whose owner
+ * is no superuser: what a migration does to others is the server's to bound, what
+ * it does to itself is its owner's.  The value that turns a setting off is no
+ * limit at all, and so the furthest there is.
+ */
+typedef enum SettingLimit
+{
+	LIMIT_NONE,					/* concerns the migration alone */
+	LIMIT_MOST,					/* as much at most */
+	LIMIT_LEAST,				/* as much at least */
+	LIMIT_SILENCE,				/* as much at least, or none, which is -1 */
+	LIMIT_ON,					/* stays on */
+	LIMIT_BOTH					/* the server's holds as well: see bbm_setting_server_string */
+} SettingLimit;
+
+/* A setting that a migration may override. */
+typedef struct SettingDef
+{
+	const char *name;
+	SettingKind kind;
+	void	   *variable;		/* the server's value; NULL when only migrations have one */
+	double		boot;
+	double		min;
+	double		max;
+	int			flags;
+	const char *short_desc;
+	const char *long_desc;
+	bool		(*check) (const char *value, const char **why); /* of a string */
+	SettingLimit limit;			/* how the server's value limits a migration's */
+} SettingDef;
+
+static bool check_names(const char *value, const char **why);
+static bool check_hours(const char *value, const char **why);
+static bool check_condition(const char *value, const char **why);
+
+static const SettingDef settings[BBM_SETTINGS] = {
+	[BBM_LOCK_TIMEOUT] = {"bbm.lock_timeout", KIND_INT, &bbm_lock_timeout, 1000, 1, INT_MAX, GUC_UNIT_MS,
+		"Sets the longest time a worker waits for a lock.",
+	"A batch that waits longer is given back and does not count as failed.",
+	.limit = LIMIT_MOST},
+	[BBM_MAX_BLOCKING_TIME] = {"bbm.max_blocking_time", KIND_INT, &max_blocking_time, 1000, 0, INT_MAX, GUC_UNIT_MS,
+		"Sets the longest time a batch lets other sessions wait for its locks.",
+	"A batch that does longer is given back, does not count as failed, and the next is smaller. Zero turns it off.",
+	.limit = LIMIT_MOST},
+	[BBM_MAX_BATCH_TIME] = {"bbm.max_batch_time", KIND_INT, &max_batch_time, 10 * 60 * 1000, 0, INT_MAX, GUC_UNIT_MS,
+		"Sets the longest time a batch may take.",
+	"A batch that takes longer is given back, does not count as failed, and the next is smaller. Zero turns it off.",
+	.limit = LIMIT_MOST},
+	[BBM_RETRY_DELAY] = {"bbm.retry_delay", KIND_INT, &retry_delay, 1000, 1, INT_MAX, GUC_UNIT_MS,
+		"Sets the delay before the first retry of a failed job.",
+	"It doubles with each attempt, with a third of jitter.",
+	.limit = LIMIT_LEAST},
+	[BBM_RETRY_MAX_DELAY] = {"bbm.retry_max_delay", KIND_INT, &retry_max_delay, 30 * 60 * 1000, 1, INT_MAX,
+	GUC_UNIT_MS, "Sets the longest delay between two attempts of a job.",
+	.limit = LIMIT_LEAST},
+	[BBM_MISSING_JOB_TIMEOUT] = {"bbm.missing_job_timeout", KIND_INT, &missing_job_timeout, 60 * 60, 0, INT_MAX,
+		GUC_UNIT_S, "Sets how long a migration that was started waits for its job to be there.",
+	"A function, for example, that is deployed later. After that it fails; zero fails it at once."},
+	[BBM_LOG_MIN_DURATION] = {"bbm.log_min_duration", KIND_INT, &log_min_duration, -1, -1, INT_MAX, GUC_UNIT_MS,
+		"Sets the execution time of a job above which it is logged.",
+	"Zero logs every job, -1 none.",
+	.limit = LIMIT_SILENCE},
+	[BBM_MAX_REPLICATION_LAG] = {"bbm.max_replication_lag", KIND_INT, &max_replication_lag, 256 * 1024, -1, INT_MAX,
+		GUC_UNIT_KB, "Sets how much WAL a standby may have left to replay while batches run.",
+	"-1 turns it off.",
+	.limit = LIMIT_MOST},
+	[BBM_MAX_REPLICATION_DELAY] = {"bbm.max_replication_delay", KIND_INT, &max_replication_delay, -1, -1, INT_MAX,
+		GUC_UNIT_MS, "Sets for how long a standby may be behind while batches run.",
+	"-1 turns it off.",
+	.limit = LIMIT_MOST},
+	[BBM_WAIT_FOR_STANDBYS] = {"bbm.wait_for_standbys", KIND_BOOL, &wait_for_standbys, false, 0, 0, 0,
+	"Begins a batch when the standbys have replayed the last one.",
+	.limit = LIMIT_ON},
+	[BBM_STANDBY_NAMES] = {"bbm.standby_names", KIND_STRING, &standby_names, 0, 0, 0, GUC_LIST_INPUT,
+		"Names the standbys whose replay matters, by their application_name.",
+	"Empty: all that are connected.", check_names,
+	.limit = LIMIT_BOTH},
+	[BBM_MAX_SLOT_WAL] = {"bbm.max_slot_wal", KIND_INT, &max_slot_wal, 10 * 1024, -1, INT_MAX, GUC_UNIT_MB,
+		"Sets how much WAL a replication slot may keep while batches run.",
+	"-1 turns it off.",
+	.limit = LIMIT_MOST},
+	[BBM_MAX_UNARCHIVED_WAL] = {"bbm.max_unarchived_wal", KIND_INT, &max_unarchived_wal, 42, -1, INT_MAX, 0,
+		"Sets how many WAL segments may wait for the archiver while batches run.",
+	"-1 turns it off; it does nothing without archive_mode.",
+	.limit = LIMIT_MOST},
+	[BBM_WAIT_FOR_AUTOVACUUM] = {"bbm.wait_for_autovacuum", KIND_BOOL, &wait_for_autovacuum, true, 0, 0, 0,
+		"Begins no batch while autovacuum is at work on the table.",
+	"One against transaction ID wraparound is not waited for.",
+	.limit = LIMIT_ON},
+	[BBM_MAX_HORIZON_AGE] = {"bbm.max_horizon_age", KIND_INT, &max_horizon_age, -1, -1, INT_MAX, GUC_UNIT_MS,
+		"Sets for how long a transaction may keep dead rows from being removed while batches run.",
+	"-1 turns it off.",
+	.limit = LIMIT_MOST},
+	[BBM_MAX_DEAD_TUPLES] = {"bbm.max_dead_tuples", KIND_INT, &max_dead_tuples, -1, -1, INT_MAX, 0,
+		"Sets how many dead rows the table may have while batches run.",
+	"-1 turns it off.",
+	.limit = LIMIT_MOST},
+	[BBM_MAX_DEAD_SHARE] = {"bbm.max_dead_share", KIND_REAL, &max_dead_share, -1, -1, 1, 0,
+		"Sets which share of the table's rows may be dead while batches run.",
+	"-1 turns it off.",
+	.limit = LIMIT_MOST},
+	[BBM_VACUUM] = {"bbm.vacuum", KIND_BOOL, &vacuum, false, 0, 0, 0,
+	"Lets workers vacuum the table when it has more dead rows than it may."},
+	[BBM_MAX_WAL_RATE] = {"bbm.max_wal_rate", KIND_INT, &max_wal_rate, 0, 0, INT_MAX, GUC_UNIT_KB,
+		"Sets how much WAL the batches of a migration write in a second.",
+	"Zero is no limit.",
+	.limit = LIMIT_MOST},
+	[BBM_MAX_ROW_RATE] = {"bbm.max_row_rate", KIND_INT, &max_row_rate, 0, 0, INT_MAX, 0,
+		"Sets how many rows the batches of a migration change in a second.",
+	"Zero is no limit.",
+	.limit = LIMIT_MOST},
+	[BBM_MAX_ACTIVE_SESSIONS] = {"bbm.max_active_sessions", KIND_INT, &max_active_sessions, -1, -1, INT_MAX, 0,
+		"Sets how many sessions of others may be active while batches run.",
+	"-1 turns it off.",
+	.limit = LIMIT_MOST},
+	[BBM_REST_FACTOR] = {"bbm.rest_factor", KIND_REAL, &rest_factor, 16, 0, 1000, 0,
+		"Sets how many times as long as it had to wait for a CPU a worker rests.",
+	"It then begins when a CPU is free. Zero turns both off; they do nothing where the system does not tell.",
+	.limit = LIMIT_LEAST},
+	[BBM_ACTIVE_HOURS] = {"bbm.active_hours", KIND_STRING, &active_hours, 0, 0, 0, GUC_LIST_INPUT,
+		"Sets the hours in which batches run.",
+	"A list of \"[days] HH:MM-HH:MM [time zone]\"; empty: always.", check_hours,
+	.limit = LIMIT_BOTH},
+	[BBM_CONDITION] = {"bbm.condition", KIND_STRING, NULL, 0, 0, 0, 0, NULL, NULL, check_condition}
+};
+
+/* A value of one of them. */
+typedef union SettingValue
+{
+	bool		b;
+	int			i;
+	double		r;
+	char	   *s;
+} SettingValue;
+
+struct BbmOverrides
+{
+	bool		is_set[BBM_SETTINGS];
+	SettingValue value[BBM_SETTINGS];
+};
+
+/* ----------------------------------------------------------------
+ * Checks of strings
+ * ----------------------------------------------------------------
+ */
+
+static bool
+check_names(const char *value, const char **why)
+{
+	List	   *names;
+
+	if (SplitGUCList(pstrdup(value), ',', &names))
+		return true;
+	*why = "It is a list of names with commas between them.";
+	return false;
+}
+
+static bool
+check_hours(const char *value, const char **why)
+{
+	return bbm_hours_parse(value, NULL, why);
+}
+
+/* As SQL to run: an expression is put into a SELECT. */
+char *
+bbm_condition_query(const char *condition)
+{
+	const char *p = condition + strspn(condition, " \t\r\n");
+
+	if (pg_strncasecmp(p, "select", 6) == 0 || pg_strncasecmp(p, "with", 4) == 0)
+		return pstrdup(condition);
+	/* the line end is for a comment at the end of it */
+	return psprintf("SELECT (%s\n)", condition);
+}
+
+/* A position in the condition is none in the statement that sets it. */
+static void
+condition_position(void *arg)
+{
+	int			position = geterrposition();
+
+	if (position > 0)
+	{
+		errposition(0);
+		internalerrposition(position);
+		internalerrquery(arg);
+	}
+}
+
+/* Its syntax; whether it can be run is told when it is.  A syntax error is raised. */
+static bool
+check_condition(const char *value, const char **why)
+{
+	char	   *query = bbm_condition_query(value);
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = condition_position, .arg = query};
+	List	   *statements;
+	SelectStmt *select;
+
+	*why = "It is an expression or a SELECT of one column, which is true when a batch may run.";
+	if (strspn(value, " \t\r\n") == strlen(value))
+		return false;
+	error_context_stack = &callback;
+	statements = raw_parser(query, RAW_PARSE_DEFAULT);
+	error_context_stack = callback.previous;
+	if (list_length(statements) != 1)
+		return false;
+	select = (SelectStmt *) linitial_node(RawStmt, statements)->stmt;
+	return IsA(select, SelectStmt) && select->intoClause == NULL;
+}
+
+/* As GUC check hooks, which have a form of their own. */
+static bool
+hook_names(char **newval, void **extra, GucSource source)
+{
+	const char *why = "";
+	bool		ok = check_names(*newval, &why);
+
+	if (!ok)
+		GUC_check_errdetail("%s", why);
+	return ok;
+}
+
+static bool
+hook_hours(char **newval, void **extra, GucSource source)
+{
+	const char *why = "";
+	bool		ok = check_hours(*newval, &why);
+
+	if (!ok)
+		GUC_check_errdetail("%s", why);
+	return ok;
+}
+
+/* ----------------------------------------------------------------
+ * What a migration overrides
+ * ----------------------------------------------------------------
+ */
+
+const char *
+bbm_setting_name(BbmSetting setting)
+{
+	return settings[setting].name;
+}
+
+static const SettingValue *
+overriding(const BbmMigration *migration, BbmSetting setting)
+{
+	if (migration->overrides && migration->overrides->is_set[setting])
+		return &migration->overrides->value[setting];
+	return NULL;
+}
+
+/* The server's value; of one that only migrations have, nothing. */
+static SettingValue
+server_value(const SettingDef *def)
+{
+	SettingValue value = {0};
+
+	if (def->variable == NULL)
+		return value;
+	switch (def->kind)
+	{
+		case KIND_BOOL:
+			value.b = *(bool *) def->variable;
+			break;
+		case KIND_INT:
+			value.i = *(int *) def->variable;
+			break;
+		case KIND_REAL:
+			value.r = *(double *) def->variable;
+			break;
+		case KIND_STRING:
+			value.s = *(char **) def->variable;
+			break;
+	}
+	return value;
+}
+
+/* Of a setting with LIMIT_MOST: the lowest value turns it off, unless that is one like the others (lock_timeout). */
+static bool
+is_off(const SettingDef *def, double value)
+{
+	return value == def->min && def->min <= 0;
+}
+
+/* Does the value go beyond what the server's lets a migration have whose owner is no superuser? */
+static bool
+is_beyond(const SettingDef *def, const SettingValue *value)
+{
+	SettingValue server = server_value(def);
+	double		mine = def->kind == KIND_INT ? value->i : def->kind == KIND_REAL ? value->r : 0;
+	double		limit = def->kind == KIND_INT ? server.i : def->kind == KIND_REAL ? server.r : 0;
+
+	switch (def->limit)
+	{
+		case LIMIT_MOST:
+			return !is_off(def, limit) && (is_off(def, mine) || mine > limit);
+		case LIMIT_LEAST:
+			return mine < limit;
+		case LIMIT_SILENCE:
+			return mine >= 0 && (limit < 0 || mine < limit);
+		case LIMIT_ON:
+			return server.b && !value->b;
+		case LIMIT_NONE:
+		case LIMIT_BOTH:
+			break;
+	}
+	return false;
+}
+
+/*
+ * What holds for the migration: its own value, where it has one and that is not
+ * beyond the server's limit, which may have been lowered since it was given.
+ */
+static SettingValue
+effective(const BbmMigration *migration, BbmSetting setting)
+{
+	const SettingValue *own = overriding(migration, setting);
+
+	return own && (migration->unlimited || !is_beyond(&settings[setting], own)) ? *own :
+		server_value(&settings[setting]);
+}
+
+bool
+bbm_setting_bool(const BbmMigration *migration, BbmSetting setting)
+{
+	return effective(migration, setting).b;
+}
+
+int
+bbm_setting_int(const BbmMigration *migration, BbmSetting setting)
+{
+	return effective(migration, setting).i;
+}
+
+double
+bbm_setting_real(const BbmMigration *migration, BbmSetting setting)
+{
+	return effective(migration, setting).r;
+}
+
+/* NULL when only migrations have it, and this one has not. */
+const char *
+bbm_setting_string(const BbmMigration *migration, BbmSetting setting)
+{
+	return effective(migration, setting).s;
+}
+
+/*
+ * The server's value where the migration has one of its own and must keep to
+ * both; NULL where its own is all that counts.
+ */
+const char *
+bbm_setting_server_string(const BbmMigration *migration, BbmSetting setting)
+{
+	const SettingDef *def = &settings[setting];
+
+	return def->limit == LIMIT_BOTH && !migration->unlimited && overriding(migration, setting) ?
+		server_value(def).s : NULL;
+}
+
+/* Is it anything but off: false, empty, or what stands for it among numbers, which is the lowest? */
+bool
+bbm_setting_is_on(const BbmMigration *migration, BbmSetting setting)
+{
+	const SettingDef *def = &settings[setting];
+	const char *text;
+
+	switch (def->kind)
+	{
+		case KIND_BOOL:
+			return bbm_setting_bool(migration, setting);
+		case KIND_INT:
+			return bbm_setting_int(migration, setting) > def->min;
+		case KIND_REAL:
+			return bbm_setting_real(migration, setting) > def->min;
+		case KIND_STRING:
+			text = bbm_setting_string(migration, setting);
+			if (text && text[0] != '\0')
+				return true;
+			text = bbm_setting_server_string(migration, setting);
+			return text && text[0] != '\0';
+	}
+	return false;
+}
+
+static const SettingDef *
+find_setting(const char *name)
+{
+	for (int i = 0; i < BBM_SETTINGS; i++)
+	{
+		if (pg_strcasecmp(settings[i].name, name) == 0)
+			return &settings[i];
+	}
+	return NULL;
+}
+
+/* Reads a value as postgresql.conf would; false with a reason when it is none. */
+static bool
+parse_value(const SettingDef *def, const char *text, SettingValue *value, const char **why)
+{
+	const char *hint = NULL;
+	bool		ok = true;
+
+	switch (def->kind)
+	{
+		case KIND_BOOL:
+			if (!parse_bool(text, &value->b))
+				*why = "It is on or off.";
+			return *why == NULL;
+		case KIND_STRING:
+			value->s = pstrdup(text);
+			return def->check(text, why);
+		case KIND_INT:
+			ok = parse_int(text, &value->i, def->flags, &hint);
+			if (ok && (value->i < def->min || value->i > def->max))
+				*why = psprintf("%d is not in the range from %.0f to %.0f.", value->i, def->min, def->max);
+			break;
+		case KIND_REAL:
+			ok = parse_real(text, &value->r, def->flags, &hint);
+			/* in this form for a NaN */
+			if (ok && !(value->r >= def->min && value->r <= def->max))
+				*why = psprintf("%g is not in the range from %g to %g.", value->r, def->min, def->max);
+			break;
+	}
+	if (!ok)
+		*why = hint ? hint : "It is not a number.";
+	return *why == NULL;
+}
+
+/* One "name=value"; NULL with a reason when it is none. */
+static const SettingDef *
+parse_entry(const char *entry, SettingValue *value, const char **why)
+{
+	const char *equals = strchr(entry, '=');
+	const SettingDef *def;
+
+	*why = NULL;
+	if (equals == NULL)
+	{
+		*why = "It has the form name=value.";
+		return NULL;
+	}
+	def = find_setting(pnstrdup(entry, equals - entry));
+	if (def == NULL)
+		*why = "A migration has no setting of that name.";
+	else if (!parse_value(def, equals + 1, value, why))
+		def = NULL;
+	return def;
+}
+
+static int
+elements(const ArrayType *entries, Datum **values, bool **nulls)
+{
+	int			n;
+
+	deconstruct_array((ArrayType *) entries, TEXTOID, -1, false, TYPALIGN_INT, values, nulls, &n);
+	return n;
+}
+
+static const char *
+names_hint(void)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < BBM_SETTINGS; i++)
+		appendStringInfo(&names, "%s%s", i == 0 ? "" : i == BBM_SETTINGS - 1 ? " and " : ", ", settings[i].name);
+	return names.data;
+}
+
+/* Raises an error unless each entry is a setting that a migration may have, with a value it can have. */
+void
+bbm_overrides_check(const ArrayType *entries)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	int			n = elements(entries, &values, &nulls);
+	bool		seen[BBM_SETTINGS] = {false};
+
+	for (int i = 0; i < n; i++)
+	{
+		char	   *entry = nulls[i] ? "null" : TextDatumGetCString(values[i]);
+		const char *why = "It has the form name=value.";
+		const SettingDef *def = NULL;
+		SettingValue value;
+
+		if (!nulls[i])
+			def = parse_entry(entry, &value, &why);
+		if (def && seen[def - settings])
+		{
+			why = "It is given twice.";
+			def = NULL;
+		}
+		if (def == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("invalid setting of a migration: %s", entry),
+					 errdetail("%s", why),
+					 errhint("A migration can have its own %s.", names_hint())));
+		seen[def - settings] = true;
+	}
+}
+
+static const char *
+limit_hint(const SettingDef *def, const char *limit)
+{
+	switch (def->limit)
+	{
+		case LIMIT_MOST:
+			return psprintf("Use a value of at most %s.", limit);
+		case LIMIT_LEAST:
+			return psprintf("Use a value of at least %s.", limit);
+		case LIMIT_SILENCE:
+			return "A migration can have less logged than the server, not more.";
+		default:
+			return "It cannot be turned off for one migration.";
+	}
+}
+
+/*
+ * Raises an error when an entry goes beyond what the server lets a migration of
+ * this owner's have.  The entries are valid.
+ */
+void
+bbm_overrides_check_limits(const ArrayType *entries, Oid owner)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	int			n = elements(entries, &values, &nulls);
+
+	if (superuser_arg(owner))
+		return;
+	for (int i = 0; i < n; i++)
+	{
+		SettingValue value;
+		const char *why;
+		char	   *entry = nulls[i] ? NULL : TextDatumGetCString(values[i]);
+		const SettingDef *def = entry ? parse_entry(entry, &value, &why) : NULL;
+		const char *limit;
+
+		if (def == NULL || !is_beyond(def, &value))
+			continue;
+		limit = GetConfigOptionByName(def->name, NULL, false);
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to give a migration the setting %s", entry),
+				 errdetail("The server's is %s, which limits migrations whose owner is no superuser.", limit),
+				 errhint("%s", limit_hint(def, limit))));
+	}
+}
+
+/* The entries of a row, checked before; what another version wrote and this one does not know is left out. */
+const BbmOverrides *
+bbm_overrides_read(const ArrayType *entries, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	BbmOverrides *overrides = palloc0(sizeof(BbmOverrides));
+	Datum	   *values;
+	bool	   *nulls;
+	int			n = elements(entries, &values, &nulls);
+
+	for (int i = 0; i < n; i++)
+	{
+		SettingValue value;
+		const char *why;
+		const SettingDef *def = nulls[i] ? NULL : parse_entry(TextDatumGetCString(values[i]), &value, &why);
+
+		if (def == NULL)
+			continue;
+		overrides->is_set[def - settings] = true;
+		overrides->value[def - settings] = value;
+	}
+	MemoryContextSwitchTo(old);
+	return overrides;
+}
+
+/* In the current memory context. */
+const BbmOverrides *
+bbm_overrides_copy(const BbmOverrides *overrides)
+{
+	BbmOverrides *copy;
+
+	if (overrides == NULL)
+		return NULL;
+	copy = palloc(sizeof(BbmOverrides));
+	*copy = *overrides;
+	for (int i = 0; i < BBM_SETTINGS; i++)
+	{
+		if (copy->is_set[i] && settings[i].kind == KIND_STRING)
+			copy->value[i].s = pstrdup(copy->value[i].s);
+	}
+	return copy;
+}
+
+/* ----------------------------------------------------------------
+ * Definition
+ * ----------------------------------------------------------------
+ */
+
+static void
+define_setting(const SettingDef *def)
+{
+	if (def->variable == NULL)
+		return;
+	switch (def->kind)
+	{
+		case KIND_BOOL:
+			DefineCustomBoolVariable(def->name, def->short_desc, def->long_desc, def->variable, def->boot != 0,
+									 PGC_SIGHUP, def->flags, NULL, NULL, NULL);
+			break;
+		case KIND_INT:
+			DefineCustomIntVariable(def->name, def->short_desc, def->long_desc, def->variable, (int) def->boot,
+									(int) def->min, (int) def->max, PGC_SIGHUP, def->flags, NULL, NULL, NULL);
+			break;
+		case KIND_REAL:
+			DefineCustomRealVariable(def->name, def->short_desc, def->long_desc, def->variable, def->boot,
+									 def->min, def->max, PGC_SIGHUP, def->flags, NULL, NULL, NULL);
+			break;
+		case KIND_STRING:
+			DefineCustomStringVariable(def->name, def->short_desc, def->long_desc, def->variable, "",
+									   PGC_SIGHUP, def->flags, def->check == check_hours ? hook_hours : hook_names,
+									   NULL, NULL);
+			break;
+	}
+}
+
+void
+bbm_guc_define(void)
+{
+	DefineCustomBoolVariable("bbm.enabled",
+							 "Lets workers run migrations.",
+							 "When off, workers leave after the batch in flight and none is started.",
+							 &bbm_enabled, true,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	/* Sizes shared memory, so it only exists when that is being laid out. */
+	if (process_shared_preload_libraries_in_progress)
+		DefineCustomIntVariable("bbm.max_workers",
+								"Sets the maximum number of workers of all migrations.",
+								"They are taken from max_worker_processes.",
+								&bbm_max_workers, 4, 1, 256,
+								PGC_POSTMASTER, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("bbm.naptime",
+							"Sets the time between looks for migrations that no event announced.",
+							"Zero turns the looks off; one is still made at start and after a promotion.",
+							&bbm_naptime, 600, 0, INT_MAX / 1000,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("bbm.job_retention",
+							"Sets how many finished jobs a migration keeps as rows of their own.",
+							"Older neighbours are merged into one row; -1 keeps all.",
+							&bbm_job_retention, 1000, -1, INT_MAX,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("bbm.event_retention",
+							"Sets how long rows of bbm_events are kept.",
+							"-1 keeps all.",
+							&bbm_event_retention, 90 * 24 * 60, -1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
+	DefineCustomIntVariable("bbm.stalled_after",
+							"Sets the time without progress after which a started migration is reported.",
+							"It is noticed at the looks of bbm.naptime. Zero turns it off.",
+							&bbm_stalled_after, 60 * 60, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("bbm.stale_pause_after",
+							"Sets the time after which a paused migration is reported.",
+							"It is noticed at the looks of bbm.naptime. Zero turns it off.",
+							&bbm_stale_pause_after, 7 * 24 * 60 * 60, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	for (int i = 0; i < BBM_SETTINGS; i++)
+		define_setting(&settings[i]);
+
+	MarkGUCPrefixReserved("bbm");
+}
+
+void
+bbm_guc_set(const char *name, const char *value, bool local)
+{
+	/* superuser's context: a worker limits its owner's session with SUSET settings too */
+	(void) set_config_option(name, value, PGC_SUSET, PGC_S_SESSION,
+							 local ? GUC_ACTION_SAVE : GUC_ACTION_SET,
+							 true, 0, false);
+}

@@ -1,0 +1,225 @@
+/*-------------------------------------------------------------------------
+ *
+ * hours.c
+ *		Hours of the day in a time zone: bbm.active_hours.
+ *
+ * A list of windows, "[days] HH:MM-HH:MM [zone]" each: '22:00-06:00
+ * Europe/Berlin, Sat-Sun 00:00-24:00'.  The days are those a window begins on.
+ * The clock is an argument.  What a window means is told by the local time on
+ * the clock in that zone, so that it follows daylight saving time.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/hours.h"
+
+#include "utils/datetime.h"
+#include "utils/timestamp.h"
+
+#define MINUTES_A_DAY (24 * 60)
+#define ALL_DAYS 0x7f
+
+static const char *const day_names[] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
+
+static void
+skip_blanks(const char **p)
+{
+	while (**p == ' ' || **p == '\t')
+		(*p)++;
+}
+
+/* "Mon"; -1 when it is none. */
+static int
+parse_day(const char **p)
+{
+	for (int i = 0; i < lengthof(day_names); i++)
+	{
+		if (pg_strncasecmp(*p, day_names[i], 3) == 0)
+		{
+			*p += 3;
+			return i;
+		}
+	}
+	return -1;
+}
+
+/* "Mon" or "Fri-Mon", which are the days from the one to the other; all when it begins with a digit. */
+static bool
+parse_days(const char **p, int *days)
+{
+	int			from;
+	int			to;
+
+	*days = ALL_DAYS;
+	if (**p >= '0' && **p <= '9')
+		return true;
+	from = to = parse_day(p);
+	if (from >= 0 && **p == '-')
+	{
+		(*p)++;
+		to = parse_day(p);
+	}
+	if (from < 0 || to < 0)
+		return false;
+	*days = 1 << to;
+	for (int day = from; day != to; day = (day + 1) % 7)
+		*days |= 1 << day;
+	return **p == ' ' || **p == '\t';
+}
+
+/* "7:05" or "24:00", as minutes. */
+static bool
+parse_time(const char **p, int *minutes)
+{
+	int			part[2] = {0, 0};
+
+	for (int i = 0; i < 2; i++)
+	{
+		int			digits = 0;
+
+		for (; **p >= '0' && **p <= '9' && digits < 2; digits++)
+			part[i] = part[i] * 10 + *(*p)++ - '0';
+		if (digits == 0 || (i == 1 && digits != 2) || (i == 0 && *(*p)++ != ':'))
+			return false;
+	}
+	*minutes = part[0] * 60 + part[1];
+	return part[1] < 60 && *minutes <= MINUTES_A_DAY;
+}
+
+static bool
+parse_window(const char *text, BbmHours *window, const char **why)
+{
+	const char *p = text;
+
+	skip_blanks(&p);
+	if (!parse_days(&p, &window->days))
+	{
+		*why = "The days are written as Mon or Mon-Fri, before the hours.";
+		return false;
+	}
+	skip_blanks(&p);
+	if (!parse_time(&p, &window->from) || *p++ != '-' || !parse_time(&p, &window->to))
+	{
+		*why = "The hours are written as HH:MM-HH:MM, from 00:00 to 24:00.";
+		return false;
+	}
+	if (window->from == window->to || window->from == MINUTES_A_DAY)
+	{
+		*why = "The hours begin and end at the same time; 00:00-24:00 is the whole day.";
+		return false;
+	}
+	if (*p != '\0' && *p != ' ' && *p != '\t')
+	{
+		*why = "Between the hours and the time zone there must be a blank.";
+		return false;
+	}
+	skip_blanks(&p);
+	window->zone = NULL;
+	if (*p != '\0')
+	{
+		window->zone = pg_tzset(p);
+		if (window->zone == NULL || !pg_tz_acceptable(window->zone))
+		{
+			*why = psprintf("There is no time zone \"%s\".", p);
+			return false;
+		}
+	}
+	return true;
+}
+
+/*
+ * Reads a list of windows into *windows, unless that is NULL; an empty text is
+ * an empty list.  False when it is no such list: *why says why.
+ */
+bool
+bbm_hours_parse(const char *text, List **windows, const char **why)
+{
+	char	   *copy = pstrdup(text);
+	char	   *next = copy;
+
+	if (windows)
+		*windows = NIL;
+	if (strspn(text, " \t") == strlen(text))
+		return true;
+	while (next)
+	{
+		char	   *part = next;
+		char	   *end;
+		BbmHours   *window = palloc0(sizeof(BbmHours));
+
+		next = strchr(part, ',');
+		if (next)
+			*next++ = '\0';
+		end = part + strlen(part);
+		while (end > part && (end[-1] == ' ' || end[-1] == '\t'))
+			*--end = '\0';
+		if (!parse_window(part, window, why))
+			return false;
+		if (windows)
+			*windows = lappend(*windows, window);
+	}
+	return true;
+}
+
+/* When a window opens that begins so many days after the local day; DT_NOEND when not on that day. */
+static TimestampTz
+opening(const BbmHours *window, const struct pg_tm *today, int days, pg_tz *zone)
+{
+	struct pg_tm tm = *today;
+	int			date = date2j(today->tm_year + 1900, today->tm_mon + 1, today->tm_mday) + days;
+	TimestampTz result;
+	int			offset;
+
+	if (!(window->days & (1 << j2day(date))))
+		return DT_NOEND;
+	j2date(date, &tm.tm_year, &tm.tm_mon, &tm.tm_mday);
+	tm.tm_hour = window->from / 60;
+	tm.tm_min = window->from % 60;
+	tm.tm_sec = 0;
+	/* an hour that the clock leaves out is what it would have been */
+	offset = DetermineTimeZoneOffset(&tm, zone);
+	if (tm2timestamp(&tm, 0, &offset, &result) != 0)
+		return DT_NOEND;
+	return result;
+}
+
+static bool
+window_is_open(const BbmHours *window, const struct pg_tm *local)
+{
+	int			minute = local->tm_hour * 60 + local->tm_min;
+	int			today = 1 << local->tm_wday;
+	int			yesterday = 1 << ((local->tm_wday + 6) % 7);
+
+	if (window->to > window->from)
+		return (window->days & today) && minute >= window->from && minute < window->to;
+	return ((window->days & today) && minute >= window->from) || ((window->days & yesterday) && minute < window->to);
+}
+
+/*
+ * Is one of the windows open?  If not, *opens is when the next one does.
+ */
+bool
+bbm_hours_open(const List *windows, TimestampTz now, TimestampTz *opens)
+{
+	pg_time_t	seconds = timestamptz_to_time_t(now);
+	ListCell   *cell;
+
+	*opens = DT_NOEND;
+	foreach(cell, windows)
+	{
+		const BbmHours *window = lfirst(cell);
+		pg_tz	   *zone = window->zone ? window->zone : log_timezone;
+		struct pg_tm local = *pg_localtime(&seconds, zone);
+
+		if (window_is_open(window, &local))
+			return true;
+		/* on a day of the week from now on, today's may be over */
+		for (int days = 0; days <= 7; days++)
+		{
+			TimestampTz at = opening(window, &local, days, zone);
+
+			if (at > now)
+				*opens = Min(*opens, at);
+		}
+	}
+	return false;
+}

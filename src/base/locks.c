@@ -1,0 +1,421 @@
+/*-------------------------------------------------------------------------
+ *
+ * locks.c
+ *		Heavyweight locks of ours that SQL cannot reach.
+ *
+ * NOTES
+ *	  They are of the type "userlock", which no SQL function takes, or (a
+ *	  table's) object locks in the "space" of our own table's OID, which no
+ *	  system catalog has: so neither a user's advisory lock nor DDL can meet
+ *	  them by chance or on purpose.  All 64 bits of an id are in the tag: two
+ *	  migrations never share a lock, whatever their ids are.
+ *
+ *	  migration	held for the moment of a claim, and by whoever changes the
+ *				migration's status until that has committed.  Since it is let
+ *				go only after the commit is visible, a claim that has it sees
+ *				every pause that has committed.  It waits for no batch.
+ *	  table		held for the moment of a claim, after the migration's: two
+ *				migrations decide one after the other whose turn it is.
+ *	  token		held by a process for as long as it may run jobs.  A job that
+ *				is marked running with a token nobody holds is an orphan.
+ *	  database	held by whoever needs a database without our workers, any number
+ *				of sessions at once: the launcher starts none there meanwhile.
+ *
+ *	  ours		shared by all processes of bbm's, and by sessions for as long as
+ *				they are in a function of bbm's that takes a while: what they keep
+ *				from being vacuumed is nothing that a migration is to wait for.
+ *
+ *	  Whoever needs a migration's row lock as well takes that first.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/locks.h"
+
+#include "access/transam.h"
+#include "catalog/pg_database.h"
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/inval.h"
+
+#include "base/compat.h"
+
+enum
+{
+	LOCK_MIGRATION = 1,
+	LOCK_TABLE = 2,
+	LOCK_WORKER_ID = 3,
+	LOCK_WAITER = 4,
+	LOCK_DATABASE = 5,
+	LOCK_LAUNCHED = 6,
+	LOCK_OURS = 7,
+	LOCK_FIRST_SLOT = 256
+};
+
+/*
+ * The tag of something with a number.  Database and number take 96 of the 112
+ * bits, so the space shares the upper half of the number: within one space two
+ * numbers never have the same tag, and there is one at a time in a database.
+ */
+static LOCKTAG
+tag_of(Oid lock_class, int64 number, uint16 kind, uint8 method)
+{
+	LOCKTAG		tag;
+
+	tag.locktag_field1 = MyDatabaseId;
+	tag.locktag_field2 = lock_class ^ (uint32) ((uint64) number >> 32);
+	tag.locktag_field3 = (uint32) ((uint64) number & 0xFFFFFFFF);
+	tag.locktag_field4 = kind;
+	tag.locktag_type = LOCKTAG_USERLOCK;
+	tag.locktag_lockmethodid = method;
+	return tag;
+}
+
+/* A lock that ends with the transaction. */
+static LOCKTAG
+xact_tag(Oid lock_class, int64 number, uint16 kind)
+{
+	return tag_of(lock_class, number, kind, DEFAULT_LOCKMETHOD);
+}
+
+/* One of the method that advisory locks have: only those outlive the abort of a transaction. */
+static LOCKTAG
+session_tag(Oid lock_class, int64 number, uint16 kind)
+{
+	return tag_of(lock_class, number, kind, USER_LOCKMETHOD);
+}
+
+/* Until the end of the transaction.  Waits at most lock_timeout. */
+void
+bbm_lock_migration(Oid lock_class, int64 migration_id)
+{
+	LOCKTAG		tag = xact_tag(lock_class, migration_id, LOCK_MIGRATION);
+
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	/* as the server's own locks do: what we have waited for may have changed what we know */
+	AcceptInvalidationMessages();
+}
+
+/* The locks of a claim, if nobody has them just now; until the end of the transaction. */
+bool
+bbm_lock_for_claim_at_once(Oid lock_class, int64 migration_id, Oid table)
+{
+	LOCKTAG		tag = xact_tag(lock_class, migration_id, LOCK_MIGRATION);
+
+	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL &&
+		ConditionalLockDatabaseObject(lock_class, table, LOCK_TABLE, ExclusiveLock);
+}
+
+/* For who has only looked, and is to work on without it. */
+void
+bbm_unlock_migration(Oid lock_class, int64 migration_id)
+{
+	LOCKTAG		tag = xact_tag(lock_class, migration_id, LOCK_MIGRATION);
+
+	(void) LockRelease(&tag, ExclusiveLock, false);
+}
+
+/* Until the end of the transaction.  Waits at most lock_timeout. */
+void
+bbm_lock_table(Oid lock_class, Oid table)
+{
+	LockDatabaseObject(lock_class, table, LOCK_TABLE, ExclusiveLock);
+}
+
+/*
+ * Takes one of the migration's places for this session, or returns -1 when all
+ * are taken.  bbm_permit_release gives it back; so does the end of the process.
+ */
+int
+bbm_permit_acquire(Oid lock_class, int64 migration_id, int limit)
+{
+	for (int i = 0; i < limit; i++)
+	{
+		LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_FIRST_SLOT + i);
+
+		if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK)
+			return i;
+	}
+	return -1;
+}
+
+/* A job may have released it with pg_advisory_unlock_all: hold it again, if nobody else does by now. */
+bool
+bbm_permit_keep(Oid lock_class, int64 migration_id, int slot)
+{
+	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_FIRST_SLOT + slot);
+
+	return bbm_lock_is_mine(&tag, ExclusiveLock) || LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK;
+}
+
+void
+bbm_permit_release(Oid lock_class, int64 migration_id, int slot)
+{
+	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_FIRST_SLOT + slot);
+
+	/* a job may have released it with pg_advisory_unlock_all */
+	if (bbm_lock_is_mine(&tag, ExclusiveLock))
+		LockRelease(&tag, ExclusiveLock, true);
+}
+
+/* Is any place of the migration taken by another process?  Needs a transaction. */
+bool
+bbm_permits_held(Oid lock_class, int64 migration_id, int limit)
+{
+	for (int i = 0; i < limit; i++)
+	{
+		LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_FIRST_SLOT + i);
+
+		if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+			return true;
+		LockRelease(&tag, ShareLock, false);
+	}
+	return false;
+}
+
+/* A place among the launched workers of the database, for as long as this process lives.  Without shared memory. */
+bool
+bbm_launched_permit_acquire(Oid lock_class, int limit)
+{
+	for (int i = 0; i < limit; i++)
+	{
+		LOCKTAG		tag = session_tag(lock_class, i, LOCK_LAUNCHED);
+
+		if (LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL)
+			return true;
+	}
+	return false;
+}
+
+/* How many of them are free?  Needs a transaction. */
+int
+bbm_launched_permits(Oid lock_class, int limit)
+{
+	int			n = 0;
+
+	for (int i = 0; i < limit; i++)
+	{
+		LOCKTAG		tag = session_tag(lock_class, i, LOCK_LAUNCHED);
+
+		if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+			continue;
+		LockRelease(&tag, ShareLock, false);
+		n++;
+	}
+	return n;
+}
+
+/* Does this process wait for the migration's turn on its table? */
+bool
+bbm_is_waiting_for_table(Oid lock_class, int64 migration_id)
+{
+	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_WAITER);
+
+	return bbm_lock_is_mine(&tag, ShareLock);
+}
+
+/* This process begins, or ceases, to do so. */
+void
+bbm_set_waiting_for_table(Oid lock_class, int64 migration_id, bool begin)
+{
+	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_WAITER);
+	bool		is_waiting = bbm_is_waiting_for_table(lock_class, migration_id);
+
+	if (begin && !is_waiting)
+		(void) LockAcquire(&tag, ShareLock, true, true);
+	else if (!begin && is_waiting)
+		LockRelease(&tag, ShareLock, true);
+}
+
+/* Does another process wait for the migration's turn?  Needs a transaction. */
+bool
+bbm_has_waiters(Oid lock_class, int64 migration_id)
+{
+	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_WAITER);
+
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(&tag, ExclusiveLock, false);
+	return false;
+}
+
+/* In no extension's space: it is asked for outside of transactions. */
+static LOCKTAG
+ours_tag(void)
+{
+	return session_tag(InvalidOid, 0, LOCK_OURS);
+}
+
+/* This session is in a function of bbm's until bbm_ours_end; an error ends it with the (sub)transaction. */
+void
+bbm_ours_begin(void)
+{
+	LOCKTAG		tag = ours_tag();
+
+	(void) LockAcquire(&tag, ShareLock, false, true);
+}
+
+void
+bbm_ours_end(void)
+{
+	LOCKTAG		tag = ours_tag();
+
+	LockRelease(&tag, ShareLock, false);
+}
+
+/* The transactions of others that are bbm's, as an array that the caller frees. */
+VirtualTransactionId *
+bbm_ours(int *n)
+{
+	LOCKTAG		tag = ours_tag();
+
+	return GetLockConflicts(&tag, ExclusiveLock, n);
+}
+
+static void
+keep_ours(void)
+{
+	LOCKTAG		tag = ours_tag();
+
+	if (!bbm_lock_is_mine(&tag, ShareLock))
+		(void) LockAcquire(&tag, ShareLock, true, true);
+}
+
+/*
+ * Picks a token that nobody holds and holds it for the session: across
+ * transactions, until bbm_worker_id_release or the end of the process.  It conflicts
+ * with nothing but the question whether we live.
+ */
+int32
+bbm_worker_id_acquire(Oid lock_class)
+{
+	for (;;)
+	{
+		int32		worker_id = (int32) (pg_prng_uint32(&pg_global_prng_state) & PG_INT32_MAX);
+		LOCKTAG		tag = session_tag(lock_class, worker_id, LOCK_WORKER_ID);
+
+		if (worker_id != 0 && LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK)
+		{
+			keep_ours();
+			return worker_id;
+		}
+	}
+}
+
+/* A job may have released it with pg_advisory_unlock_all: hold it again. */
+void
+bbm_worker_id_keep(Oid lock_class, int32 worker_id)
+{
+	LOCKTAG		tag = session_tag(lock_class, worker_id, LOCK_WORKER_ID);
+
+	if (!bbm_lock_is_mine(&tag, ExclusiveLock))
+		(void) LockAcquire(&tag, ExclusiveLock, true, true);
+	keep_ours();
+}
+
+void
+bbm_worker_id_release(Oid lock_class, int32 worker_id)
+{
+	LOCKTAG		tag = session_tag(lock_class, worker_id, LOCK_WORKER_ID);
+
+	LOCKTAG		ours = ours_tag();
+
+	if (bbm_lock_is_mine(&tag, ExclusiveLock))
+		LockRelease(&tag, ExclusiveLock, true);
+	if (bbm_lock_is_mine(&ours, ShareLock))
+		LockRelease(&ours, ShareLock, true);
+}
+
+/* Whoever holds a lock with this tag is a process of bbm's. */
+bool
+bbm_lock_is_worker_id(const LOCKTAG *tag)
+{
+	return tag->locktag_type == LOCKTAG_USERLOCK && tag->locktag_lockmethodid == USER_LOCKMETHOD &&
+		tag->locktag_field4 == LOCK_WORKER_ID;
+}
+
+/* Is it a migration's lock?  Whose is known to who waits for it. */
+bool
+bbm_lock_is_of_migration(const LOCKTAG *tag)
+{
+	return tag->locktag_type == LOCKTAG_USERLOCK && tag->locktag_field4 == LOCK_MIGRATION;
+}
+
+/* Is it the one that claims of a table's migrations take in turn, and of which table? */
+bool
+bbm_lock_is_for_claims(const LOCKTAG *tag, Oid *table)
+{
+	/* no system catalog has the space of ours */
+	if (tag->locktag_type != LOCKTAG_OBJECT || tag->locktag_field2 < FirstNormalObjectId ||
+		tag->locktag_field4 != LOCK_TABLE)
+		return false;
+	*table = tag->locktag_field3;
+	return true;
+}
+
+/* Does the process with this token still live?  Needs a transaction. */
+bool
+bbm_worker_is_alive(Oid lock_class, int32 worker_id)
+{
+	LOCKTAG		tag = session_tag(lock_class, worker_id, LOCK_WORKER_ID);
+
+	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(&tag, ShareLock, false);
+	return false;
+}
+
+static LOCKTAG
+database_tag(Oid database)
+{
+	LOCKTAG		tag = session_tag(InvalidOid, 0, LOCK_DATABASE);
+
+	tag.locktag_field1 = database;
+	return tag;
+}
+
+/* No worker is started in the database until bbm_unlock_database_for_us, or the end of the process. */
+void
+bbm_lock_database_for_us(Oid database)
+{
+	LOCKTAG		tag = database_tag(database);
+
+	(void) LockAcquire(&tag, ShareLock, true, false);
+}
+
+void
+bbm_unlock_database_for_us(Oid database)
+{
+	LOCKTAG		tag = database_tag(database);
+
+	/* the user may have released it with pg_advisory_unlock_all */
+	if (bbm_lock_is_mine(&tag, ShareLock))
+		LockRelease(&tag, ShareLock, true);
+}
+
+/* Could a process not even connect just now, since somebody holds this lock? */
+static bool
+is_held(const LOCKTAG *tag, LOCKMODE mode)
+{
+	if (LockAcquire(tag, mode, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(tag, mode, true);
+	return false;
+}
+
+/*
+ * Does somebody need the database without our workers?  By our own lock, which
+ * is taken first; or by the server's, for which a process that connects would
+ * wait: while the database is renamed, dropped or copied, perhaps by a prepared
+ * transaction.  Needs no transaction.
+ */
+bool
+bbm_database_is_locked(Oid database)
+{
+	LOCKTAG		ours = database_tag(database);
+	LOCKTAG		servers;
+
+	SET_LOCKTAG_OBJECT(servers, InvalidOid, DatabaseRelationId, database, 0);
+	return is_held(&ours, ExclusiveLock) || is_held(&servers, RowExclusiveLock);
+}

@@ -1,0 +1,92 @@
+/*-------------------------------------------------------------------------
+ *
+ * rates.h
+ *		From what happened to a delay or a size: pure functions with the clock
+ *		as an argument.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_BASE_RATES_H
+#define BBM_BASE_RATES_H
+
+#include "base/bbm.h"
+
+extern int	bbm_size_of_sub_batch(int full, int job, int process);
+extern int	bbm_size_after_requeue(int size, int min);
+extern int	bbm_size_after_success(int size, int full);
+extern bool bbm_time_has_come(TimestampTz now, TimestampTz when, int64 ahead_ms);
+extern int64 bbm_backoff_ms(int attempt, int64 first_ms, int64 max_ms, double random);
+
+/* What was used beyond a rate and is to be waited for; zeroed it is empty. */
+typedef struct BbmBucket
+{
+	TimestampTz at;				/* when "debt" was true */
+	double		debt;			/* in units of the rate */
+} BbmBucket;
+
+extern void bbm_bucket_spend(BbmBucket *bucket, TimestampTz since, TimestampTz now, double rate, double amount);
+extern TimestampTz bbm_bucket_due(const BbmBucket *bucket, double rate);
+
+/*
+ * How far something has come, and when: positions that only grow.  Tells since
+ * when a follower is behind.  Zeroed it is empty.
+ */
+#define BBM_TRACE_SAMPLES 64
+
+typedef struct BbmTrace
+{
+	int			n;
+	struct
+	{
+		TimestampTz at;
+		uint64		position;
+	}			samples[BBM_TRACE_SAMPLES];
+} BbmTrace;
+
+extern void bbm_trace_note(BbmTrace *trace, TimestampTz now, uint64 position);
+extern TimestampTz bbm_trace_behind_since(const BbmTrace *trace, uint64 position);
+
+/* How long to leave alone what has held for so long. */
+extern int64 bbm_next_poll_ms(int64 held_ms, int64 first_ms);
+
+/* How long to leave the CPUs to others after having waited for one; at most so long at a time. */
+#define BBM_LONGEST_REST_MS 100
+#define BBM_SHORTEST_REST_US 1000
+
+/*
+ * Where CPUs are short, a batch whose size follows its time aims at this share
+ * of what it takes elsewhere; and as it waits for a CPU once, as a long one does,
+ * in a fraction of the time, that counts so many times.
+ */
+#define BBM_SHORT_SHARE 0.3
+#define BBM_SHORT_REST 4
+
+/* The mean rest, of so many; zeroed there was none. */
+typedef struct BbmPacing
+{
+	double		us;
+	int			n;
+} BbmPacing;
+
+extern int64 bbm_pacing_us(BbmPacing *rests, int64 delay_us, int64 elapsed_us, double factor);
+
+/* What has been measured of a migration's batches, and the size that follows. */
+typedef struct BbmSizing
+{
+	int			size;			/* of the next batch; 0 until the first */
+	double		ms_per_key;		/* weighted towards the last batches; 0 unknown */
+	double		wal_per_key;
+} BbmSizing;
+
+typedef struct BbmSizeLimits
+{
+	double		target_ms;		/* 0: none */
+	double		max_wal;		/* bytes; 0: none */
+	int			min_size;
+	int			max_size;
+} BbmSizeLimits;
+
+extern void bbm_sizing_start(BbmSizing *sizing, const BbmSizeLimits *limits, int size);
+extern void bbm_sizing_follow(BbmSizing *sizing, const BbmSizeLimits *limits, int64 keys, double ms, double wal);
+
+#endif							/* BBM_BASE_RATES_H */

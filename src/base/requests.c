@@ -1,0 +1,296 @@
+/*-------------------------------------------------------------------------
+ *
+ * requests.c
+ *		Work that somebody has asked for, and the launcher's latch.
+ *
+ * NOTES
+ *	  A request is a hint about what should run: the truth is in the tables.  One
+ *	  that is lost (the server crashed, the array was full) is found again by
+ *	  discovery; one too many costs a worker that finds nothing and exits.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/requests.h"
+
+#include "base/guc.h"
+#include "base/shared.h"
+#include "base/shmem.h"
+
+#define BBM_FIRST_BACKOFF_MS 200
+
+/* Caller holds the lock. */
+void
+bbm_launcher_wake_locked(void)
+{
+	if (bbm_shared->launcher_latch)
+		SetLatch(bbm_shared->launcher_latch);
+}
+
+/* Caller holds the lock exclusively. */
+void
+bbm_request_discovery_locked(Oid database)
+{
+	if (OidIsValid(bbm_shared->discovery_database) && bbm_shared->discovery_database != database)
+		bbm_shared->discover_everywhere = true;
+	bbm_shared->discovery_database = database;
+}
+
+/* Caller holds the lock exclusively.  NULL when there is none and no room. */
+static BbmWorkRequest *
+request_find(Oid database, Oid owner, bool create)
+{
+	BbmWorkRequest *unused = NULL;
+
+	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
+	{
+		BbmWorkRequest *request = &bbm_shared->requests[i];
+
+		if (!request->in_use)
+		{
+			if (unused == NULL)
+				unused = request;
+		}
+		else if (request->database == database && request->owner == owner)
+			return request;
+	}
+	if (!create)
+		return NULL;
+
+	/* With no room, a settled demand is one that only an event or a look can wake again. */
+	for (int i = 0; unused == NULL && i < BBM_MAX_REQUESTS; i++)
+	{
+		if (bbm_shared->requests[i].due == DT_NOEND)
+			unused = &bbm_shared->requests[i];
+	}
+	if (unused == NULL)
+	{
+		bbm_shared->discover_everywhere = true;
+		return NULL;
+	}
+	memset(unused, 0, sizeof(BbmWorkRequest));
+	unused->in_use = true;
+	unused->database = database;
+	unused->owner = owner;
+	unused->due = DT_NOEND;
+	return unused;
+}
+
+/*
+ * Something of this owner's may have become runnable.  Called after commit, so
+ * it must not fail; does not need a transaction.
+ */
+void
+bbm_request_announce(Oid database, Oid owner)
+{
+	BbmWorkRequest *request;
+	int			working = 0;
+
+	if (bbm_shared == NULL)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < bbm_max_workers; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (slot->in_use && slot->database == database && slot->owner == owner)
+			working++;
+	}
+	request = request_find(database, owner, true);
+	if (request)
+	{
+		request->generation++;
+		/* those that work may be in long batches, so one more; it leaves if there is nothing for it */
+		request->wanted = Max(request->wanted, working + 1);
+		request->due = BBM_DUE_NOW;
+		request->failures = 0;
+		request->not_before = 0;
+	}
+	/* workers of this owner may be waiting for a retry: let them look sooner */
+	for (int i = 0; i < bbm_shared->nslots; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (slot->in_use && slot->latch && slot->database == database && slot->owner == owner)
+			SetLatch(slot->latch);
+	}
+	bbm_launcher_wake_locked();
+	LWLockRelease(bbm_shared->lock);
+}
+
+/*
+ * A look has found work of this owner's.  That is no event: after workers that
+ * died, the back-off stays.
+ */
+void
+bbm_request_found(Oid database, Oid owner)
+{
+	BbmWorkRequest *request;
+
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	request = request_find(database, owner, true);
+	if (request && request->due > GetCurrentTimestamp())
+	{
+		request->generation++;
+		request->wanted = Max(request->wanted, 1);
+		request->due = BBM_DUE_NOW;
+	}
+	bbm_launcher_wake_locked();
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* A look has found that nobody can work for this owner. */
+void
+bbm_request_drop(Oid database, Oid owner)
+{
+	BbmWorkRequest *request;
+
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	request = request_find(database, owner, false);
+	if (request)
+		request->in_use = false;
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* Only these databases can be connected to. */
+void
+bbm_requests_keep(List *databases)
+{
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
+	{
+		BbmWorkRequest *request = &bbm_shared->requests[i];
+
+		if (request->in_use && !list_member_oid(databases, request->database))
+			request->in_use = false;
+	}
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* Events so far; read before looking into the tables, handed back to bbm_request_fulfil. */
+uint64
+bbm_request_generation(Oid database, Oid owner)
+{
+	uint64		generation = 0;
+	BbmWorkRequest *request;
+
+	if (bbm_shared == NULL)
+		return 0;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	request = request_find(database, owner, true);
+	if (request)
+		generation = request->generation;
+	LWLockRelease(bbm_shared->lock);
+	return generation;
+}
+
+/* This many workers would find work now. */
+void
+bbm_request_workers(Oid database, Oid owner, int wanted)
+{
+	BbmWorkRequest *request;
+
+	if (bbm_shared == NULL)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	request = request_find(database, owner, true);
+	if (request)
+	{
+		request->failures = 0;
+		/* also for a worker that has looked before this, and is about to settle and leave */
+		request->generation++;
+		if (request->wanted < wanted)
+		{
+			request->wanted = wanted;
+			request->due = BBM_DUE_NOW;
+			bbm_launcher_wake_locked();
+		}
+	}
+	LWLockRelease(bbm_shared->lock);
+}
+
+/*
+ * A worker that found nothing to do until "due" says so before it leaves.  An
+ * event since it looked (more wakes than it saw) overrules it.
+ */
+void
+bbm_request_fulfil(Oid database, Oid owner, uint64 generation, TimestampTz due)
+{
+	BbmWorkRequest *request;
+
+	if (bbm_shared == NULL)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	request = request_find(database, owner, false);
+	if (request && request->generation == generation)
+	{
+		int			others = 0;
+
+		for (int i = 0; i < bbm_shared->nslots; i++)
+		{
+			BbmSlot    *slot = &bbm_shared->slots[i];
+
+			if (slot->in_use && i != bbm_my_slot && !slot->yields && slot->kind == BBM_KIND_WORKER &&
+				slot->database == database && slot->owner == owner)
+				others++;
+		}
+		request->failures = 0;
+		/* those still at work keep theirs; I am not wanted */
+		request->wanted = Max(others, 1);
+		request->due = others > 0 ? Min(request->due, due) : due;
+	}
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* What was to be waited for may have changed: those that are due later are due now. */
+void
+bbm_requests_reconsider(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
+	{
+		BbmWorkRequest *request = &bbm_shared->requests[i];
+
+		if (request->in_use && request->due != DT_NOEND)
+			request->due = Min(request->due, now);
+	}
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* Have a scout look into a database. */
+void
+bbm_request_discovery(Oid database)
+{
+	if (bbm_shared == NULL)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	bbm_request_discovery_locked(database);
+	bbm_launcher_wake_locked();
+	LWLockRelease(bbm_shared->lock);
+}
+
+/*
+ * Caller holds the lock exclusively.  What a death without a word means: there
+ * is work left, and the next one to try waits a little, also because the dead
+ * process's locks may still be there.
+ */
+void
+bbm_request_back_off(const BbmSlot *slot)
+{
+	BbmWorkRequest *request = request_find(slot->database, slot->owner, true);
+	TimestampTz now = GetCurrentTimestamp();
+	int			delay;
+
+	if (request == NULL)
+		return;
+	/* it cannot even log in: a superuser's look tells whether that is for good */
+	if (!slot->connected && request->failures == 2)
+		bbm_request_discovery_locked(slot->database);
+	delay = BBM_FIRST_BACKOFF_MS << Min(request->failures, 11);
+	delay = Min(delay, BBM_LAST_BACKOFF_MS);
+	request->failures++;
+	request->wanted = Max(request->wanted, 1);
+	request->due = BBM_DUE_NOW;
+	request->not_before = TimestampTzPlusMilliseconds(now, delay);
+}

@@ -1,0 +1,37 @@
+/*-------------------------------------------------------------------------
+ *
+ * requests.h
+ *		Work that somebody has asked for.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_BASE_REQUESTS_H
+#define BBM_BASE_REQUESTS_H
+
+#include "base/bbm.h"
+
+#include "nodes/pg_list.h"
+
+#include "base/shared.h"
+
+/* A demand is due whatever the clock says, as it may be set back. */
+#define BBM_DUE_NOW ((TimestampTz) 0)
+/* The longest back-off of a demand. */
+#define BBM_LAST_BACKOFF_MS (5 * 60 * 1000)
+
+extern void bbm_request_announce(Oid database, Oid owner);
+extern void bbm_request_found(Oid database, Oid owner);
+extern void bbm_request_drop(Oid database, Oid owner);
+extern void bbm_requests_keep(List *databases);
+extern uint64 bbm_request_generation(Oid database, Oid owner);
+extern void bbm_request_workers(Oid database, Oid owner, int wanted);
+extern void bbm_request_fulfil(Oid database, Oid owner, uint64 generation, TimestampTz due);
+extern void bbm_requests_reconsider(void);
+extern void bbm_request_discovery(Oid database);
+
+/* With the lock held. */
+extern void bbm_launcher_wake_locked(void);
+extern void bbm_request_discovery_locked(Oid database);
+extern void bbm_request_back_off(const BbmSlot *slot);
+
+#endif							/* BBM_BASE_REQUESTS_H */

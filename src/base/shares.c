@@ -1,0 +1,215 @@
+/*-------------------------------------------------------------------------
+ *
+ * shares.c
+ *		Who has how many of the worker slots, and who is to have the next one.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/shares.h"
+
+#include "base/guc.h"
+#include "base/rates.h"
+#include "base/requests.h"
+#include "base/shared.h"
+#include "base/shmem.h"
+
+/* Within this time a process that has come finds work, or leaves. */
+#define BBM_MOMENT_MS 1000
+
+/*
+ * Processes that count against bbm.max_workers: of an owner in all databases, and
+ * in one of them.  Caller holds the lock.
+ */
+typedef struct Share
+{
+	int			of_owner;
+	int			there;
+} Share;
+
+static Share
+share_of(Oid database, Oid owner)
+{
+	Share		share = {0, 0};
+
+	for (int i = 0; i < bbm_max_workers; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (!slot->in_use || slot->yields || slot->owner != owner)
+			continue;
+		share.of_owner++;
+		if (slot->database == database)
+			share.there++;
+	}
+	return share;
+}
+
+/* Whose turn comes first: who has fewer workers in all, and then in that database. */
+static int
+compare_shares(Share a, Share b)
+{
+	return a.of_owner != b.of_owner ? a.of_owner - b.of_owner : a.there - b.there;
+}
+
+/*
+ * Would mine still not be the smaller share if one of its workers left for one of
+ * the other's?  The last worker leaves for somebody who has none: where there
+ * are more owners than slots they take turns.
+ */
+static bool
+yields_to(const BbmSlot *mine, Share my, const BbmWorkRequest *request, Share other)
+{
+	if (request->owner != mine->owner)
+		return other.of_owner == 0 || my.of_owner - other.of_owner >= 2;
+	return other.there == 0 || my.there - other.there >= 2;
+}
+
+/* Has no owner a larger share than this one? */
+static bool
+is_largest_share(Share my)
+{
+	for (int i = 0; i < bbm_max_workers; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (slot->in_use && !slot->yields && share_of(slot->database, slot->owner).of_owner > my.of_owner)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Slots that are free, or will be in a moment: of processes that are about to
+ * leave and, for one that works, of those that have just come and may find
+ * nothing to do.
+ */
+static int
+free_slots(bool works, TimestampTz now)
+{
+	int			n = 0;
+
+	for (int i = 0; i < bbm_max_workers; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (!slot->in_use || slot->yields ||
+			(works && i != bbm_my_slot && slot->job_id == 0 &&
+			 now < TimestampTzPlusMilliseconds(slot->since, BBM_MOMENT_MS)))
+			n++;
+	}
+	return n;
+}
+
+/*
+ * Is there due work for which all slots are taken, and is this worker's the one
+ * to go?  One that waits ("works" is false) goes for whoever could work; one that
+ * works, where the other's share is smaller than its own.  Then its slot counts as
+ * free from here on, so that it is the only one to go.
+ */
+bool
+bbm_slot_is_wanted(bool works)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	BbmSlot    *mine;
+	Share		my;
+	int			missing = 0;
+
+	if (bbm_shared == NULL || bbm_my_slot < 0 || bbm_my_slot >= bbm_max_workers)
+		return false;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	mine = &bbm_shared->slots[bbm_my_slot];
+	my = share_of(mine->database, mine->owner);
+	if (!works || is_largest_share(my))
+		missing = -free_slots(works, now);
+	for (int i = 0; i < BBM_MAX_REQUESTS && missing <= 0; i++)
+	{
+		BbmWorkRequest *request = &bbm_shared->requests[i];
+		Share		other;
+
+		if (!request->in_use || request->due > now || request->not_before > now ||
+			(request->database == mine->database && request->owner == mine->owner))
+			continue;
+		other = share_of(request->database, request->owner);
+		if (other.there < request->wanted && (!works || yields_to(mine, my, request, other)))
+			missing++;
+	}
+	mine->yields = missing > 0;
+	LWLockRelease(bbm_shared->lock);
+	return missing > 0;
+}
+
+/* How many workers more there may be. */
+int
+bbm_slots_unused(void)
+{
+	int			n = 0;
+
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < bbm_max_workers; i++)
+		n += !bbm_shared->slots[i].in_use;
+	LWLockRelease(bbm_shared->lock);
+	return n;
+}
+
+/* There is work, and perhaps no slot for it: those that only wait are to see whether theirs is wanted. */
+void
+bbm_slots_wake_waiting(void)
+{
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < bbm_max_workers; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (slot->in_use && slot->latch && slot->job_id == 0 && slot->waiting_on.text[0] != '\0')
+			SetLatch(slot->latch);
+	}
+	LWLockRelease(bbm_shared->lock);
+}
+
+/*
+ * The due demand with the fewest workers, of those that want more, and among
+ * equals the one that was served longest ago; false when there is none.  *needed:
+ * no worker is at it.  *wait is lowered to the next time one comes due.
+ */
+bool
+bbm_request_next(Oid *database, Oid *owner, bool *needed, TimestampTz *wait)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	BbmWorkRequest *next = NULL;
+	Share		fewest = {0, 0};
+
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
+	{
+		BbmWorkRequest *request = &bbm_shared->requests[i];
+		TimestampTz when = bbm_time_has_come(now, request->not_before, BBM_LAST_BACKOFF_MS) ?
+			request->due : Max(request->due, request->not_before);
+		Share		share;
+		int			order;
+
+		if (!request->in_use || request->due == DT_NOEND)
+			continue;
+		share = share_of(request->database, request->owner);
+		if (share.there >= request->wanted)
+			continue;
+		if (when > now)
+		{
+			*wait = Min(*wait, when);
+			continue;
+		}
+		order = next ? compare_shares(share, fewest) : -1;
+		if (order < 0 || (order == 0 && request->served < next->served))
+		{
+			next = request;
+			fewest = share;
+		}
+	}
+	if (next)
+	{
+		*database = next->database;
+		*owner = next->owner;
+		*needed = fewest.there == 0;
+	}
+	LWLockRelease(bbm_shared->lock);
+	return next != NULL;
+}

@@ -1,0 +1,89 @@
+/*-------------------------------------------------------------------------
+ *
+ * shmem.c
+ *		The shared memory of bbm: its size and its start.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/shmem.h"
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+
+#include "base/guc.h"
+#include "base/shared.h"
+
+#define BBM_YOUNG_MS 5000
+
+BbmShared  *bbm_shared = NULL;
+
+static shmem_request_hook_type previous_request_hook = NULL;
+static shmem_startup_hook_type previous_startup_hook = NULL;
+
+/* The slot of this process, or -1. */
+int			bbm_my_slot = -1;
+uint32		bbm_my_generation = 0;
+
+static int
+slot_count(void)
+{
+	return bbm_max_workers + BBM_FOREGROUND_SLOTS;
+}
+
+static Size
+shmem_size(void)
+{
+	return add_size(offsetof(BbmShared, slots), mul_size(slot_count(), sizeof(BbmSlot)));
+}
+
+static void
+shmem_request(void)
+{
+	if (previous_request_hook)
+		previous_request_hook();
+	RequestAddinShmemSpace(shmem_size());
+	RequestNamedLWLockTranche("bbm", 1);
+}
+
+static void
+shmem_startup(void)
+{
+	bool		found;
+
+	if (previous_startup_hook)
+		previous_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	bbm_shared = ShmemInitStruct("bbm", shmem_size(), &found);
+	if (!found)
+	{
+		memset(bbm_shared, 0, shmem_size());
+		bbm_shared->lock = &(GetNamedLWLockTranche("bbm"))->lock;
+		bbm_shared->nslots = slot_count();
+		bbm_shared->discover_everywhere = true;
+		bbm_shared->laid_out_at = GetCurrentTimestamp();
+		ConditionVariableInit(&bbm_shared->changed);
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/* Hooks shared memory in; call from _PG_init while the server preloads. */
+void
+bbm_shmem_install(void)
+{
+	previous_request_hook = shmem_request_hook;
+	shmem_request_hook = shmem_request;
+	previous_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = shmem_startup;
+}
+
+/*
+ * Did the server start, or come back from a crash, a moment ago?  Perhaps it
+ * was a batch that took it down, and will again.
+ */
+bool
+bbm_server_is_young(void)
+{
+	return bbm_shared &&
+		!TimestampDifferenceExceeds(bbm_shared->laid_out_at, GetCurrentTimestamp(), BBM_YOUNG_MS);
+}

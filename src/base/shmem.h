@@ -1,0 +1,33 @@
+/*-------------------------------------------------------------------------
+ *
+ * shmem.h
+ *		What the processes of bbm know of each other.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_BASE_SHMEM_H
+#define BBM_BASE_SHMEM_H
+
+#include "base/bbm.h"
+
+#include <signal.h>
+
+#include "nodes/pg_list.h"
+#include "storage/condition_variable.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+
+#include "base/shared.h"
+
+/* NULL when the library was not preloaded */
+extern BbmShared *bbm_shared;
+
+/* The slot of this process, or -1. */
+extern int	bbm_my_slot;
+extern uint32 bbm_my_generation;
+
+extern void bbm_shmem_install(void);
+
+extern bool bbm_server_is_young(void);
+
+#endif							/* BBM_BASE_SHMEM_H */

@@ -1,0 +1,385 @@
+/*-------------------------------------------------------------------------
+ *
+ * slots.c
+ *		A slot for each process of bbm, and waking those that wait.
+ *
+ * NOTES
+ *	  Without preloading there is no shared memory, and every function here does
+ *	  nothing.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/slots.h"
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+
+#include "base/guc.h"
+#include "base/requests.h"
+#include "base/shared.h"
+#include "base/shmem.h"
+#include "base/wait_state.h"
+
+/* Caller holds the lock exclusively.  Returns -1 when the kind's share is used up. */
+static int
+slot_find_unused(BbmKind kind)
+{
+	bool		worker = kind == BBM_KIND_WORKER || kind == BBM_KIND_LAUNCHED;
+	int			first = worker ? 0 : bbm_max_workers;
+	int			last = worker ? bbm_max_workers : bbm_shared->nslots;
+
+	for (int i = first; i < last; i++)
+	{
+		if (!bbm_shared->slots[i].in_use)
+			return i;
+	}
+	return -1;
+}
+
+/* Caller holds the lock exclusively. */
+static void
+slot_fill(BbmSlot *slot, BbmKind kind, Oid database, Oid owner)
+{
+	uint32		generation = slot->generation + 1;
+
+	memset(slot, 0, sizeof(BbmSlot));
+	slot->generation = generation;
+	slot->in_use = true;
+	slot->kind = kind;
+	slot->database = database;
+	slot->owner = owner;
+	slot->since = GetCurrentTimestamp();
+}
+
+/* For the launcher: a slot for a process about to be started, or -1. */
+int
+bbm_slot_reserve(BbmKind kind, Oid database, Oid owner, uint32 *generation)
+{
+	int			i;
+
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	i = slot_find_unused(kind);
+	if (i >= 0)
+	{
+		slot_fill(&bbm_shared->slots[i], kind, database, owner);
+		*generation = bbm_shared->slots[i].generation;
+	}
+	LWLockRelease(bbm_shared->lock);
+	return i;
+}
+
+/* For the launcher: the process never came. */
+void
+bbm_slot_cancel_reservation(int i, uint32 generation)
+{
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	if (bbm_shared->slots[i].in_use && bbm_shared->slots[i].generation == generation &&
+		bbm_shared->slots[i].pid == 0)
+		bbm_shared->slots[i].in_use = false;
+	LWLockRelease(bbm_shared->lock);
+}
+
+static void
+slot_on_exit(int code, Datum arg)
+{
+	bbm_slot_release(false);
+}
+
+/*
+ * A started process takes the slot that was reserved for it.  False when it is
+ * not wanted any more.  Before connecting to a database, so that the slot is
+ * given back whatever happens on the way.
+ */
+bool
+bbm_slot_attach(int i, uint32 generation, Oid *database, Oid *owner)
+{
+	BbmSlot    *slot;
+	bool		wanted;
+
+	if (bbm_shared == NULL || i < 0 || i >= bbm_shared->nslots)
+		return false;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	slot = &bbm_shared->slots[i];
+	wanted = slot->in_use && slot->generation == generation && slot->pid == 0 && !slot->leave;
+	if (wanted)
+	{
+		slot->pid = MyProcPid;
+		slot->latch = MyLatch;
+		*database = slot->database;
+		*owner = slot->owner;
+		bbm_my_slot = i;
+		bbm_my_generation = generation;
+	}
+	LWLockRelease(bbm_shared->lock);
+	if (wanted)
+		before_shmem_exit(slot_on_exit, (Datum) 0);
+	return wanted;
+}
+
+/* A session makes itself seen; false when all slots of its kind are taken, which does no harm. */
+bool
+bbm_slot_take(BbmKind kind, Oid owner)
+{
+	static bool registered = false;
+	int			i;
+
+	if (bbm_shared == NULL)
+		return false;
+	if (!registered)
+	{
+		before_shmem_exit(slot_on_exit, (Datum) 0);
+		registered = true;
+	}
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	i = slot_find_unused(kind);
+	if (i >= 0)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		slot_fill(slot, kind, MyDatabaseId, owner);
+		slot->pid = MyProcPid;
+		slot->latch = MyLatch;
+		slot->connected = true;
+		bbm_my_slot = i;
+		bbm_my_generation = slot->generation;
+	}
+	LWLockRelease(bbm_shared->lock);
+	return i >= 0;
+}
+
+/*
+ * Gives the slot back.  "clean" is the process's word that it has said what is
+ * left to do; otherwise the demand comes due again, with a back-off.
+ */
+void
+bbm_slot_release(bool clean)
+{
+	BbmSlot    *slot;
+
+	if (bbm_shared == NULL || bbm_my_slot < 0)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	slot = &bbm_shared->slots[bbm_my_slot];
+	if (slot->in_use && slot->generation == bbm_my_generation)
+	{
+		if (!clean && slot->kind != BBM_KIND_DISCOVERY)
+			bbm_request_back_off(slot);
+		slot->in_use = false;
+		slot->latch = NULL;
+		slot->pid = 0;
+	}
+	bbm_my_slot = -1;
+	bbm_launcher_wake_locked();
+	LWLockRelease(bbm_shared->lock);
+	ConditionVariableBroadcast(&bbm_shared->changed);
+}
+
+void
+bbm_slot_connected(void)
+{
+	if (bbm_shared == NULL || bbm_my_slot < 0)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	bbm_shared->slots[bbm_my_slot].connected = true;
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* Puts down what this process works on; "what" is what it waits for with that (NULL: nothing). */
+static void
+slot_report(int64 migration_id, int64 job_id, const char *what, TimestampTz due)
+{
+	BbmSlot    *slot;
+
+	if (bbm_shared == NULL || bbm_my_slot < 0)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	slot = &bbm_shared->slots[bbm_my_slot];
+	slot->migration_id = migration_id;
+	slot->job_id = job_id;
+	slot->since = GetCurrentTimestamp();
+	slot->waiting_on.text[0] = '\0';
+	if (what)
+		bbm_outlasts(&slot->waiting_on, due, what);
+	slot->blocked.count = 0;
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* What this process works on: a migration, a job, or (0) neither. */
+void
+bbm_slot_report(int64 migration_id, int64 job_id)
+{
+	slot_report(migration_id, job_id, NULL, 0);
+}
+
+/* It is at a migration and waits, for what and until when: in one, so that nobody takes it for at work. */
+void
+bbm_slot_wait_with(int64 migration_id, const char *what, TimestampTz due)
+{
+	slot_report(migration_id, 0, what, due);
+}
+
+/* What it waits for with what it has reported last; "" when it does not any more. */
+void
+bbm_slot_wait(const char *what, TimestampTz due)
+{
+	BbmReason  *waiting_on;
+
+	if (bbm_shared == NULL || bbm_my_slot < 0)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	waiting_on = &bbm_shared->slots[bbm_my_slot].waiting_on;
+	waiting_on->text[0] = '\0';
+	bbm_outlasts(waiting_on, due, what);
+	LWLockRelease(bbm_shared->lock);
+}
+
+/*
+ * The lock that this process waits for, or (NULL) that it does not any more.  With
+ * "wait" false for a signal handler: false when it could not be written now.
+ */
+bool
+bbm_slot_blocked(const BbmBlockers *blockers, bool wait)
+{
+	BbmSlot    *slot;
+
+	if (bbm_shared == NULL || bbm_my_slot < 0)
+		return true;
+	slot = &bbm_shared->slots[bbm_my_slot];
+	/* nobody else writes it */
+	if (blockers == NULL && slot->blocked.count == 0)
+		return true;
+	if (wait)
+		LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	else if (!LWLockConditionalAcquire(bbm_shared->lock, LW_EXCLUSIVE))
+		return false;
+	if (blockers)
+		slot->blocked = *blockers;
+	else
+		slot->blocked.count = 0;
+	LWLockRelease(bbm_shared->lock);
+	return true;
+}
+
+bool
+bbm_slot_must_exit(void)
+{
+	bool		leave;
+
+	if (bbm_shared == NULL || bbm_my_slot < 0)
+		return false;
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	leave = bbm_shared->slots[bbm_my_slot].leave;
+	LWLockRelease(bbm_shared->lock);
+	return leave;
+}
+
+/* Other processes at this migration of this database, or with 0 at a job of any migration anywhere. */
+static int
+count_others(int64 migration_id)
+{
+	int			n = 0;
+
+	if (bbm_shared == NULL)
+		return 0;
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < bbm_shared->nslots; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (slot->in_use && i != bbm_my_slot &&
+			(migration_id == 0 ? slot->job_id != 0 :
+			 slot->database == MyDatabaseId && slot->migration_id == migration_id))
+			n++;
+	}
+	LWLockRelease(bbm_shared->lock);
+	return n;
+}
+
+/* Other processes that have a job, in any database; some may rest before it begins. */
+int
+bbm_slots_with_job(void)
+{
+	return count_others(0);
+}
+
+/* Other processes that are at a migration of this database. */
+int
+bbm_slots_on(int64 migration_id)
+{
+	return count_others(migration_id);
+}
+
+/*
+ * Wakes those who wait for a migration or a batch to end, and the processes in
+ * this database that wait for their turn.
+ */
+void
+bbm_state_changed(void)
+{
+	if (bbm_shared == NULL)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < bbm_shared->nslots; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (slot->in_use && i != bbm_my_slot && slot->latch && slot->waiting_on.text[0] != '\0' &&
+			slot->database == MyDatabaseId)
+			SetLatch(slot->latch);
+	}
+	LWLockRelease(bbm_shared->lock);
+	ConditionVariableBroadcast(&bbm_shared->changed);
+}
+
+/* Wakes those who wait for a batch to end, if there are any: it happens often. */
+void
+bbm_batch_ended(void)
+{
+	if (bbm_shared && bbm_shared->batch_waiters > 0)
+		ConditionVariableBroadcast(&bbm_shared->changed);
+}
+
+/* This session begins, or has ended, to wait for batches to end. */
+void
+bbm_await_batches(bool begin)
+{
+	if (bbm_shared == NULL)
+		return;
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	bbm_shared->batch_waiters += begin ? 1 : -1;
+	LWLockRelease(bbm_shared->lock);
+}
+
+/*
+ * Asks the background processes in a database to give their batch back and
+ * leave; returns how many are still there.  To be called again until none is:
+ * a signal may come a moment before the batch it was to end.  With "terminate"
+ * they are not asked any more.  A foreground session is the user's and is left alone.
+ */
+int
+bbm_database_ask_to_exit(Oid database, bool terminate)
+{
+	int			n = 0;
+
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < bbm_shared->nslots; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (!slot->in_use || slot->database != database || slot->kind == BBM_KIND_FOREGROUND ||
+			i == bbm_my_slot)
+			continue;
+		n++;
+		slot->leave = true;
+		/* one that is still connecting looks at its slot when it has */
+		if (slot->pid != 0 && slot->connected)
+		{
+			/* ends the statement it is in; between statements the latch is enough */
+			kill(slot->pid, terminate ? SIGTERM : SIGINT);
+			if (slot->latch)
+				SetLatch(slot->latch);
+		}
+	}
+	LWLockRelease(bbm_shared->lock);
+	return n;
+}

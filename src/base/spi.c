@@ -1,0 +1,204 @@
+/*-------------------------------------------------------------------------
+ *
+ * spi.c
+ *		Running statements through SPI: nothing else calls those of its functions
+ *		that parse, plan or execute.
+ *
+ * NOTES
+ *	  They leave the memory context that SPI has for the procedure, whatever the
+ *	  caller's was: what is allocated next, to be kept, is gone after
+ *	  SPI_finish.  These give the caller's context back.
+ *
+ *	  They also give hooks of other extensions (planner, executor, utility) what
+ *	  they find around a statement of a client's: debug_query_string, which in a
+ *	  background worker nobody else sets.  There is no active portal in a worker,
+ *	  nor is there in the server's own (parallel, autovacuum and logical
+ *	  replication workers).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/spi.h"
+
+#include "miscadmin.h"
+#include "tcop/tcopprot.h"
+
+/* What surrounds a statement, to be given back after it. */
+typedef struct Surroundings
+{
+	MemoryContext context;
+	const char *query;
+} Surroundings;
+
+static Surroundings
+enter(const char *sql)
+{
+	Surroundings around = {CurrentMemoryContext, debug_query_string};
+
+	/* a client's statement contains ours */
+	if (debug_query_string == NULL)
+		debug_query_string = sql;
+	return around;
+}
+
+/* Also after an error: the text may not live longer than the statement. */
+static void
+leave(const Surroundings *around)
+{
+	debug_query_string = around->query;
+	MemoryContextSwitchTo(around->context);
+}
+
+static const char *
+plan_text(SPIPlanPtr plan)
+{
+	return ((CachedPlanSource *) linitial(SPI_plan_get_plan_sources(plan)))->query_string;
+}
+
+/* SPI_prepare_cursor */
+SPIPlanPtr
+bbm_spi_prepare(const char *sql, int nargs, Oid *types, int cursor_options)
+{
+	Surroundings around = enter(sql);
+	SPIPlanPtr volatile plan = NULL;
+
+	PG_TRY();
+	{
+		plan = SPI_prepare_cursor(sql, nargs, types, cursor_options);
+	}
+	PG_FINALLY();
+	{
+		leave(&around);
+	}
+	PG_END_TRY();
+	return plan;
+}
+
+/* SPI_plan_get_cached_plan, which may have to plan. */
+CachedPlan *
+bbm_spi_cached_plan(SPIPlanPtr plan)
+{
+	Surroundings around = enter(plan_text(plan));
+	CachedPlan *volatile cached = NULL;
+
+	PG_TRY();
+	{
+		cached = SPI_plan_get_cached_plan(plan);
+	}
+	PG_FINALLY();
+	{
+		leave(&around);
+	}
+	PG_END_TRY();
+	return cached;
+}
+
+/* SPI_execute; 0 rows at most are all of them. */
+int
+bbm_spi_execute(const char *sql, bool read_only, int64 most)
+{
+	Surroundings around = enter(sql);
+	volatile int result = 0;
+
+	PG_TRY();
+	{
+		result = SPI_execute(sql, read_only, most);
+	}
+	PG_FINALLY();
+	{
+		leave(&around);
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/* SPI_execute_plan */
+int
+bbm_spi_execute_plan(SPIPlanPtr plan, Datum *values, const char *nulls, bool read_only, int64 most)
+{
+	Surroundings around = enter(plan_text(plan));
+	volatile int result = 0;
+
+	PG_TRY();
+	{
+		result = SPI_execute_plan(plan, values, nulls, read_only, most);
+	}
+	PG_FINALLY();
+	{
+		leave(&around);
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/* SPI_cursor_open, without NULLs, and with a snapshot of its own. */
+Portal
+bbm_spi_cursor_open(SPIPlanPtr plan, Datum *values)
+{
+	Surroundings around = enter(plan_text(plan));
+	volatile Portal portal = NULL;
+
+	PG_TRY();
+	{
+		portal = SPI_cursor_open(NULL, plan, values, NULL, false);
+	}
+	PG_FINALLY();
+	{
+		leave(&around);
+	}
+	PG_END_TRY();
+	return portal;
+}
+
+/* SPI_cursor_fetch, forwards; returns how many rows it was. */
+uint64
+bbm_spi_cursor_fetch(Portal portal, int64 n)
+{
+	Surroundings around = enter(portal->sourceText);
+
+	PG_TRY();
+	{
+		SPI_cursor_fetch(portal, true, n);
+	}
+	PG_FINALLY();
+	{
+		leave(&around);
+	}
+	PG_END_TRY();
+	return SPI_processed;
+}
+
+/* SPI_cursor_close */
+void
+bbm_spi_cursor_close(Portal portal)
+{
+	Surroundings around = enter(portal->sourceText);
+
+	PG_TRY();
+	{
+		SPI_cursor_close(portal);
+	}
+	PG_FINALLY();
+	{
+		leave(&around);
+	}
+	PG_END_TRY();
+}
+
+/* SPI_execute_with_args, without NULLs. */
+int
+bbm_spi_execute_with_args(const char *sql, int nargs, Oid *types, Datum *values, bool read_only)
+{
+	Surroundings around = enter(sql);
+	volatile int result = 0;
+
+	PG_TRY();
+	{
+		result = SPI_execute_with_args(sql, nargs, types, values, NULL, read_only, 0);
+	}
+	PG_FINALLY();
+	{
+		leave(&around);
+	}
+	PG_END_TRY();
+	return result;
+}

@@ -1,0 +1,25 @@
+/*-------------------------------------------------------------------------
+ *
+ * spi.h
+ *		Running statements through SPI.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_BASE_SPI_H
+#define BBM_BASE_SPI_H
+
+#include "base/bbm.h"
+
+#include "executor/spi.h"
+#include "utils/plancache.h"
+
+extern SPIPlanPtr bbm_spi_prepare(const char *sql, int nargs, Oid *types, int cursor_options);
+extern CachedPlan *bbm_spi_cached_plan(SPIPlanPtr plan);
+extern int	bbm_spi_execute(const char *sql, bool read_only, int64 most);
+extern int	bbm_spi_execute_plan(SPIPlanPtr plan, Datum *values, const char *nulls, bool read_only, int64 most);
+extern Portal bbm_spi_cursor_open(SPIPlanPtr plan, Datum *values);
+extern uint64 bbm_spi_cursor_fetch(Portal portal, int64 n);
+extern void bbm_spi_cursor_close(Portal portal);
+extern int	bbm_spi_execute_with_args(const char *sql, int nargs, Oid *types, Datum *values, bool read_only);
+
+#endif							/* BBM_BASE_SPI_H */

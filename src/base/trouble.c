@@ -1,0 +1,353 @@
+/*-------------------------------------------------------------------------
+ *
+ * trouble.c
+ *		What is remembered of errors that pass by themselves.
+ *
+ * A full disk, an I/O error, want of memory or a lock is nobody's fault, and
+ * whoever meets one tries again.  Meanwhile nothing can be written to a table,
+ * so that it has to be here for people to see what is the matter: in
+ * waiting_on and last_error of bbm_status(), and in the log, at a rate that does
+ * not depend on how often it is tried.  The longer it lasts the less often it
+ * is.  These are hints: after a restart they begin anew.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/trouble.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/blockers.h"
+#include "base/printable.h"
+#include "base/rates.h"
+#include "base/shared.h"
+#include "base/shmem.h"
+#include "base/wait_state.h"
+
+#define BBM_FIRST_TRY_MS 200
+/* A lock that was not had at once is no news yet. */
+#define BBM_TELL_LOCK_MS 1000
+/* One that comes and goes, or stays, is logged this often at most. */
+#define BBM_LOG_TROUBLE_MS (60 * 1000)
+/* A process may be this late for its next try. */
+#define BBM_LATE_MS (10 * 1000)
+/* After this nobody tries any more. */
+#define BBM_ABANDONED_MS (10 * 60 * 1000)
+
+static BbmTransients *own = NULL;
+
+static BbmTransients *
+lock_troubles(LWLockMode mode)
+{
+	if (bbm_shared)
+	{
+		LWLockAcquire(bbm_shared->lock, mode);
+		return &bbm_shared->troubles;
+	}
+	if (own == NULL)
+		own = MemoryContextAllocZero(TopMemoryContext, sizeof(BbmTransients));
+	return own;
+}
+
+static void
+unlock_troubles(void)
+{
+	if (bbm_shared)
+		LWLockRelease(bbm_shared->lock);
+}
+
+static bool
+any_trouble(void)
+{
+	return bbm_shared ? bbm_shared->troubles.current > 0 : own && own->current > 0;
+}
+
+/* Caller holds the lock; NULL when nothing is known. */
+static BbmTransient *
+find(BbmTransients *troubles, int64 migration_id, Oid owner)
+{
+	for (int i = 0; i < BBM_MAX_TROUBLES; i++)
+	{
+		BbmTransient *trouble = &troubles->entries[i];
+
+		if (trouble->database == MyDatabaseId && OidIsValid(trouble->database) &&
+			trouble->migration_id == migration_id && (migration_id != 0 || trouble->owner == owner))
+			return trouble;
+	}
+	return NULL;
+}
+
+/* Caller holds the lock. */
+static BbmTransient *
+find_or_make(BbmTransients *troubles, int64 migration_id, Oid owner)
+{
+	BbmTransient *trouble = find(troubles, migration_id, owner);
+
+	if (trouble)
+		return trouble;
+	trouble = &troubles->entries[0];
+	for (int i = 1; i < BBM_MAX_TROUBLES; i++)
+	{
+		if (troubles->entries[i].touched < trouble->touched)
+			trouble = &troubles->entries[i];
+	}
+	if (trouble->since != 0)
+		troubles->current--;
+	memset(trouble, 0, sizeof(BbmTransient));
+	trouble->database = MyDatabaseId;
+	trouble->owner = owner;
+	trouble->migration_id = migration_id;
+	return trouble;
+}
+
+/* An error as people are shown it, with the lock that it waited for; in the current memory context. */
+char *
+bbm_error_to_string(const ErrorData *error)
+{
+	const char *lock = bbm_blockers_of(error);
+
+	return psprintf("%s: %s%s%s%s", unpack_sql_state(error->sqlerrcode),
+					bbm_shortened(error->message ? error->message : "", BBM_LONGEST_LOGGED),
+					lock ? " (" : "", lock ? lock : "", lock ? ")" : "");
+}
+
+/* For what a migration waits, then. */
+static const char *
+wait_to_string(const BbmTransient *trouble)
+{
+	return trouble->lock[0] != '\0' ? trouble->lock :
+		trouble->is_lock && !trouble->in_batch ? "a lock on the migration" : trouble->text;
+}
+
+/* The error was met now, once more.  Caller holds the lock. */
+static void
+note(BbmTransients *troubles, BbmTransient *trouble, const ErrorData *error, const char *string, TimestampTz now)
+{
+	const char *lock = bbm_blockers_of(error);
+
+	if (trouble->since == 0)
+		troubles->current++;
+	/* also after the clock was set back */
+	if (trouble->since == 0 || trouble->since > now)
+	{
+		trouble->since = now;
+		trouble->count = 0;
+	}
+	trouble->count++;
+	trouble->touched = now;
+	trouble->pid = MyProcPid;
+	bbm_clip(trouble->text, string, sizeof(trouble->text));
+	bbm_clip(trouble->lock, lock ? lock : "", sizeof(trouble->lock));
+}
+
+/* Is it time for a line in the log?  Caller holds the lock. */
+static bool
+is_to_be_reported(BbmTransient *trouble, TimestampTz now)
+{
+	if (!bbm_time_has_come(now, TimestampTzPlusMilliseconds(trouble->logged, BBM_LOG_TROUBLE_MS), BBM_LOG_TROUBLE_MS))
+		return false;
+	trouble->logged = now;
+	return true;
+}
+
+/*
+ * An error was met that passes by itself, of a migration, or (0, name NULL) before
+ * one was known.  Returns when to try again; a lock is tried for soon, all else
+ * ever later.  "in_batch": only a batch that is done will show that it is over.
+ */
+TimestampTz
+bbm_trouble_met(int64 migration_id, Oid owner, const char *name, const ErrorData *error, bool is_lock, bool in_batch)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	char	   *string = bbm_error_to_string(error);
+	BbmTransients *troubles = lock_troubles(LW_EXCLUSIVE);
+	BbmTransient *trouble = find_or_make(troubles, migration_id, owner);
+	TimestampTz due;
+	int64		lasted_ms;
+	int			count;
+	bool		tell;
+
+	note(troubles, trouble, error, string, now);
+	lasted_ms = (now - trouble->since) / 1000;
+	count = trouble->count;
+	due = trouble->due = TimestampTzPlusMilliseconds(now, is_lock ? BBM_FIRST_TRY_MS :
+													 bbm_next_poll_ms(lasted_ms, BBM_FIRST_TRY_MS));
+	trouble->is_lock = is_lock;
+	trouble->in_batch = in_batch;
+	tell = (!is_lock || lasted_ms >= BBM_TELL_LOCK_MS) && is_to_be_reported(trouble, now);
+	unlock_troubles();
+
+	if (tell)
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 name ? errmsg("migration \"%s\" cannot go on just now: %s", bbm_printable(name), bbm_printable(string)) :
+				 errmsg("cannot run migrations in database with OID %u just now: %s", MyDatabaseId, bbm_printable(string)),
+				 count > 1 ? errdetail("It has been so %d times in %.1f s.", count, lasted_ms / 1000.0) : 0,
+				 error->hint ? errhint("%s", bbm_printable(error->hint)) : 0));
+	pfree(string);
+	return due;
+}
+
+/*
+ * A batch has waited for a lock in vain, and it is known who is in the way: nobody
+ * is kept waiting for that here, as the job is given back, and other jobs may not
+ * need the lock.  True when the log is to have it.
+ */
+bool
+bbm_trouble_blocked(int64 migration_id, Oid owner, const ErrorData *error)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	char	   *string = bbm_error_to_string(error);
+	BbmTransients *troubles = lock_troubles(LW_EXCLUSIVE);
+	BbmTransient *trouble = find_or_make(troubles, migration_id, owner);
+	bool		tell;
+
+	note(troubles, trouble, error, string, now);
+	trouble->due = now;
+	trouble->is_lock = trouble->in_batch = true;
+	tell = is_to_be_reported(trouble, now);
+	unlock_troubles();
+	pfree(string);
+	return tell;
+}
+
+/* What nobody tries any more, as it was paused or dropped, is over.  Caller holds the lock. */
+static void
+forget_abandoned(BbmTransients *troubles)
+{
+	TimestampTz long_ago = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), -BBM_ABANDONED_MS);
+
+	for (int i = 0; i < BBM_MAX_TROUBLES; i++)
+	{
+		BbmTransient *trouble = &troubles->entries[i];
+
+		if (trouble->since == 0 || trouble->due > long_ago)
+			continue;
+		trouble->since = 0;
+		troubles->current--;
+	}
+}
+
+/* A migration of this id is new: see bbm_hold_forget. */
+void
+bbm_trouble_forget(int64 migration_id)
+{
+	BbmTransients *troubles = lock_troubles(LW_EXCLUSIVE);
+	BbmTransient *trouble = find(troubles, migration_id, InvalidOid);
+
+	if (trouble && trouble->since != 0)
+		troubles->current--;
+	if (trouble)
+		memset(trouble, 0, sizeof(BbmTransient));
+	unlock_troubles();
+}
+
+/*
+ * What was tried has succeeded; "batch_done" when that was a batch, or the whole.
+ * Costs next to nothing where nobody is in trouble.
+ */
+void
+bbm_trouble_over(int64 migration_id, Oid owner, const char *name, bool batch_done)
+{
+	BbmTransients *troubles;
+	BbmTransient *trouble;
+	BbmTransient was = {InvalidOid};
+
+	if (!any_trouble())
+		return;
+	troubles = lock_troubles(LW_EXCLUSIVE);
+	forget_abandoned(troubles);
+	trouble = find(troubles, migration_id, owner);
+	if (trouble && trouble->since != 0 && (batch_done || !trouble->in_batch))
+	{
+		was = *trouble;
+		/* when it was logged counts for the next one */
+		trouble->since = 0;
+		troubles->current--;
+	}
+	unlock_troubles();
+	if (was.since == 0 || was.logged < was.since)
+		return;
+	if (name)
+		ereport(LOG,
+				(errmsg("migration \"%s\" goes on after %d errors in %.1f s", bbm_printable(name), was.count,
+						(GetCurrentTimestamp() - was.since) / 1000000.0)));
+	else
+		ereport(LOG,
+				(errmsg("migrations in database with OID %u go on after %d errors in %.1f s", MyDatabaseId, was.count,
+						(GetCurrentTimestamp() - was.since) / 1000000.0)));
+}
+
+/* Has this process met something that it is not to try again before *due?  The text has BBM_WAITING_LENGTH bytes. */
+bool
+bbm_trouble_waits(int64 migration_id, Oid owner, TimestampTz *due, TimestampTz *since, char *text)
+{
+	const BbmTransient *trouble;
+	bool		waits;
+
+	if (!any_trouble())
+		return false;
+	trouble = find(lock_troubles(LW_SHARED), migration_id, owner);
+	waits = trouble && trouble->since != 0 && trouble->pid == MyProcPid && trouble->due > GetCurrentTimestamp();
+	if (waits)
+	{
+		*due = trouble->due;
+		*since = trouble->since;
+		strlcpy(text, wait_to_string(trouble), BBM_WAITING_LENGTH);
+	}
+	unlock_troubles();
+	return waits;
+}
+
+/*
+ * What is the matter with a migration, or with its owner's or all of this
+ * database; "awaited": in the words of waiting_on, if the next try is still to
+ * come, or about to be.
+ */
+bool
+bbm_trouble_now(int64 migration_id, Oid owner, bool awaited, BbmReason *longest)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	BbmTransients *troubles;
+	const BbmTransient *candidates[3];
+	bool		found = false;
+
+	if (!any_trouble())
+		return false;
+	troubles = lock_troubles(LW_SHARED);
+	candidates[0] = find(troubles, migration_id, owner);
+	candidates[1] = find(troubles, 0, owner);
+	candidates[2] = find(troubles, 0, InvalidOid);
+	for (int i = 0; i < lengthof(candidates) && !found; i++)
+	{
+		const BbmTransient *trouble = candidates[i];
+
+		found = trouble && trouble->since != 0 &&
+			(!awaited || now < TimestampTzPlusMilliseconds(trouble->due, BBM_LATE_MS));
+		if (found)
+			bbm_outlasts(longest, trouble->due, awaited ? wait_to_string(trouble) : trouble->text);
+	}
+	unlock_troubles();
+	return found;
+}
+
+/*
+ * The lock that a migration's last batch could not have, no other having been done
+ * since: what it waits for also while the next one begins.
+ */
+bool
+bbm_trouble_of_batch(int64 migration_id, char *text)
+{
+	const BbmTransient *trouble;
+	bool		found;
+
+	if (!any_trouble())
+		return false;
+	trouble = find(lock_troubles(LW_SHARED), migration_id, InvalidOid);
+	found = trouble && trouble->since != 0 && trouble->in_batch && trouble->lock[0] != '\0';
+	if (found)
+		strlcpy(text, trouble->lock, BBM_WAITING_LENGTH);
+	unlock_troubles();
+	return found;
+}

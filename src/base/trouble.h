@@ -1,0 +1,25 @@
+/*-------------------------------------------------------------------------
+ *
+ * trouble.h
+ *		Errors that pass by themselves, and are tried again until they have.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_BASE_TROUBLE_H
+#define BBM_BASE_TROUBLE_H
+
+#include "base/bbm.h"
+
+#include "base/shared.h"
+
+extern char *bbm_error_to_string(const ErrorData *error);
+extern TimestampTz bbm_trouble_met(int64 migration_id, Oid owner, const char *name, const ErrorData *error,
+								   bool is_lock, bool in_batch);
+extern bool bbm_trouble_blocked(int64 migration_id, Oid owner, const ErrorData *error);
+extern void bbm_trouble_forget(int64 migration_id);
+extern void bbm_trouble_over(int64 migration_id, Oid owner, const char *name, bool batch_done);
+extern bool bbm_trouble_waits(int64 migration_id, Oid owner, TimestampTz *due, TimestampTz *since, char *text);
+extern bool bbm_trouble_now(int64 migration_id, Oid owner, bool awaited, BbmReason *trouble);
+extern bool bbm_trouble_of_batch(int64 migration_id, char *text);
+
+#endif							/* BBM_BASE_TROUBLE_H */

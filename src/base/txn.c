@@ -1,0 +1,707 @@
+/*-------------------------------------------------------------------------
+ *
+ * txn.c
+ *		The transaction envelope of the engine.
+ *
+ * NOTES
+ *	  The engine is written once, as functions that do one transaction's work.
+ *	  This file runs such a function in a transaction of its own and hands an
+ *	  error back as a value.  A background worker starts and ends transactions
+ *	  itself.  CALL bbm_run() is already inside one: the function runs in a
+ *	  subtransaction of it, which an error rolls back cleanly, and SPI_commit
+ *	  ends the outer one.
+ *
+ *	  Between two calls a worker is outside any transaction.  A foreground
+ *	  session has an open one, but without snapshot, transaction id or lock.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/txn.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "commands/prepare.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "jit/jit.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "optimizer/cost.h"
+#include "pgstat.h"
+#include "storage/proc.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+
+#include "base/bbm.h"
+#include "base/blockers.h"
+#include "base/cancel.h"
+#include "base/compat.h"
+#include "base/guc.h"
+#include "base/lock_watch.h"
+#include "base/shared.h"
+
+/* How this process commits. */
+typedef enum BbmDriver
+{
+	BBM_DRIVER_WORKER,			/* a background worker owns its transactions */
+	BBM_DRIVER_FOREGROUND		/* inside CALL, through SPI_commit */
+} BbmDriver;
+
+int			bbm_failing_code = 0;
+
+static BbmDriver current_driver = BBM_DRIVER_FOREGROUND;
+static const char *original_seqscan = "on";
+static const char *original_jit = "on";
+static int	own_lock_timeout = -1;	/* of the migration at hand, ms; -1: the server's */
+static bool trying = false;		/* in bbm_txn_try */
+static bool flushes = false;	/* is the transaction at hand to be flushed? */
+static bool pinned = false;		/* are the settings those of our own statements? */
+
+/*
+ * Statements of the owner's that have not ended, innermost first, in
+ * TopTransactionContext.  What an abort undoes of the settings it undoes of
+ * "pinned" as well: a job may fail in a subtransaction, and we go on.
+ */
+typedef struct UserBlock
+{
+	SubTransactionId begun_in;
+	bool		pinned_before;
+	struct UserBlock *outer;
+} UserBlock;
+
+static UserBlock *innermost = NULL;
+
+/* Switches that have not ended, innermost last; an abort undoes those begun in it. */
+#define MAX_SWITCHES 16
+
+typedef struct Switched
+{
+	SubTransactionId begun_in;
+	bool		engine_before;
+	Oid			acting_before;
+	Oid			to_before;
+} Switched;
+
+static Switched switched[MAX_SWITCHES];
+static int	user_switches = 0;
+static bool engine_writes = false;
+static Oid	acting_user = InvalidOid;
+static Oid	switched_to = InvalidOid;
+
+static int
+lock_timeout(void)
+{
+	return own_lock_timeout >= 0 ? own_lock_timeout : bbm_lock_timeout;
+}
+
+/* The settings of a worker's session are ours, whatever the owner's role or database has. */
+static void
+pin_session(void)
+{
+	char		number[32];
+
+	bbm_guc_set("role", "none", false);
+	bbm_guc_set("search_path", BBM_SEARCH_PATH, false);
+	bbm_guc_set("enable_seqscan", "off", false);
+	bbm_guc_set("jit", "off", false);
+	bbm_guc_set("synchronous_commit", "off", false);
+	bbm_guc_set("idle_in_transaction_session_timeout", "0", false);
+	bbm_guc_set("client_min_messages", "error", false);
+	if (BBM_HAS_TRANSACTION_TIMEOUT)
+		bbm_guc_set("transaction_timeout", "0", false);
+	/* with that deadlock_timeout each wait would be logged, again and again */
+	bbm_guc_set("log_lock_waits", "off", false);
+	snprintf(number, sizeof(number), "%d", BBM_DEADLOCK_TIMEOUT);
+	bbm_guc_set("deadlock_timeout", number, false);
+	snprintf(number, sizeof(number), "%d", lock_timeout());
+	bbm_guc_set("lock_timeout", number, false);
+}
+
+/*
+ * Pins what has come loose: bbm.lock_timeout may have changed, and the owner's
+ * code can run at a commit (a cursor WITH HOLD) and set what it likes.
+ */
+static void
+pin_session_again(void)
+{
+	if (LockTimeout != lock_timeout() || DeadlockTimeout != BBM_DEADLOCK_TIMEOUT || log_lock_waits ||
+		enable_seqscan || jit_enabled || synchronous_commit != SYNCHRONOUS_COMMIT_OFF ||
+		IdleInTransactionSessionTimeout != 0 || client_min_messages != ERROR ||
+		strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 ||
+		GetCurrentRoleId() != InvalidOid)
+		pin_session();
+}
+
+/*
+ * From here on, and until called with -1, transactions wait so long for a lock:
+ * a migration may have its own bbm.lock_timeout.  Between transactions.
+ */
+void
+bbm_txn_lock_timeout(int ms)
+{
+	own_lock_timeout = ms;
+	if (current_driver == BBM_DRIVER_WORKER)
+		pin_session_again();
+}
+
+/* What pin_settings changes and statements of the owner's have again. */
+static void
+remember_settings(void)
+{
+	original_seqscan = enable_seqscan ? "on" : "off";
+	original_jit = jit_enabled ? "on" : "off";
+}
+
+/*
+ * Makes this process a worker: it owns its transactions, and its session has
+ * our settings except where a statement of the owner's runs.  Once, outside a
+ * transaction.
+ */
+void
+bbm_txn_become_worker(void)
+{
+	current_driver = BBM_DRIVER_WORKER;
+	remember_settings();
+	pin_session();
+	QueryCancelHoldoffCount = 1;
+}
+
+/*
+ * The owner may have defaults for new transactions that the protocol cannot
+ * live with: a claim must see what committed before it got its lock.
+ */
+static void
+force_read_committed(void)
+{
+	XactIsoLevel = XACT_READ_COMMITTED;
+	XactReadOnly = false;
+	XactDeferrable = false;
+}
+
+/* After an error: out of the transaction, no cancel or timeout of it left pending. */
+static void
+clean_up_after_error(void)
+{
+	HOLD_INTERRUPTS();
+	disable_all_timeouts(false);
+	QueryCancelPending = false;
+	AbortOutOfAnyTransaction();
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+}
+
+/*
+ * What our own statements run with: no schema before pg_catalog, and plans
+ * that stay right when a table that was empty has grown.  A scan of a whole
+ * table then costs so much that it would be compiled, which takes longer than
+ * any of them.
+ */
+static void
+pin_settings(void)
+{
+	bbm_guc_set("search_path", BBM_SEARCH_PATH, true);
+	bbm_guc_set("enable_seqscan", "off", true);
+	bbm_guc_set("jit", "off", true);
+}
+
+/*
+ * Opens a GUC nest level for a statement of the owner's, with this search_path
+ * and otherwise what the session had before we pinned it.  What the statement
+ * SETs, and whatever of ours it reaches by calling our functions, starts from
+ * there.
+ */
+int
+bbm_user_settings_begin(const char *search_path)
+{
+	UserBlock  *block = MemoryContextAlloc(TopTransactionContext, sizeof(UserBlock));
+	int			level = NewGUCNestLevel();
+
+	bbm_guc_set("search_path", search_path, true);
+	if (pinned)
+	{
+		bbm_guc_set("enable_seqscan", original_seqscan, true);
+		bbm_guc_set("jit", original_jit, true);
+	}
+	block->begun_in = GetCurrentSubTransactionId();
+	block->pinned_before = pinned;
+	block->outer = innermost;
+	innermost = block;
+	pinned = false;
+	return level;
+}
+
+static void
+end_user_block(void)
+{
+	UserBlock  *left = innermost;
+
+	pinned = left->pinned_before;
+	innermost = left->outer;
+	pfree(left);
+}
+
+/* An error does the same with the (sub)transaction. */
+void
+bbm_user_settings_end(int level)
+{
+	AtEOXact_GUC(false, level);
+	end_user_block();
+}
+
+/*
+ * Fires what is deferred to the commit, and what that queues in turn.  What is
+ * tried is inside of somebody's statement, whose own events have to be there
+ * again when it is undone: the server keeps them only for SET CONSTRAINTS.
+ */
+void
+bbm_txn_fire_deferred(void)
+{
+	ConstraintsSetStmt *immediate;
+
+	if (!trying)
+	{
+		AfterTriggerFireDeferred();
+		return;
+	}
+	immediate = makeNode(ConstraintsSetStmt);
+	AfterTriggerSetState(immediate);
+}
+
+/*
+ * The transaction at hand must not be lost any more once it has committed, whatever
+ * becomes of the server: called before it ends, of those that bbm_txn_run runs.  It
+ * waits for a standby if the session's own commits do.
+ */
+void
+bbm_txn_flush(void)
+{
+	flushes = true;
+}
+
+/* Commits as the server, the database or the role has it, and not as a batch does. */
+static void
+commit_as_session(void)
+{
+	(void) set_config_option("synchronous_commit", GetConfigOptionResetString("synchronous_commit"), PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+}
+
+/*
+ * Ends what the owner's statement would leave in the session, for the next job
+ * to trip over: cursors (those WITH HOLD would run on at the commit, in our
+ * settings), prepared statements, temporary tables.  Session-level advisory
+ * locks cannot be told from our own, and end with the worker.  A foreground
+ * session is the user's, who may want them.  In the transaction of the batch.
+ */
+void
+bbm_txn_discard(void)
+{
+	if (current_driver != BBM_DRIVER_WORKER)
+		return;
+	PortalHashTableDeleteAll();
+	DropAllPreparedStatements();
+	ResetTempTableNamespace();
+}
+
+static ErrorData *
+run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+	BbmCancelGuard guard = {false};
+
+	PG_TRY();
+	{
+		bbm_cancel_guard_begin(&guard);
+		pinned = !bare;
+		QueryCancelHoldoffCount = 0;
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		bbm_yield_begin();
+		force_read_committed();
+		if (bare)
+			fn(arg);
+		else
+		{
+			SPI_connect();
+			PushActiveSnapshot(GetTransactionSnapshot());
+			fn(arg);
+			PopActiveSnapshot();
+			SPI_finish();
+		}
+		/* nothing of ours runs from here to the end of the commit */
+		pinned = false;
+		bbm_cancel_guard_end(&guard);
+		if (synchronous || flushes)
+			commit_as_session();
+		if (flushes)
+			ForceSyncCommit();
+		CommitTransactionCommand();
+		bbm_yield_end();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		bbm_lock_watch_end();
+		bbm_yield_end();
+		bbm_cancel_guard_end(&guard);
+		error = bbm_copy_error();
+		clean_up_after_error();
+	}
+	PG_END_TRY();
+
+	/* between transactions a cancel has nothing to cancel, and must not end the process */
+	QueryCancelHoldoffCount = 1;
+	MemoryContextSwitchTo(caller);
+	return error;
+}
+
+/* The function's part, rolled back by itself when it fails, or when it is not to be kept. */
+static ErrorData *
+run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	bool		pinned_before = pinned;
+	ErrorData  *volatile error = NULL;
+	BbmCancelGuard guard = {false};
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
+	PG_TRY();
+	{
+		int			nest_level = NewGUCNestLevel();
+		char		timeout[32];
+
+		bbm_yield_begin();
+		bbm_cancel_guard_begin(&guard);
+		pin_settings();
+		snprintf(timeout, sizeof(timeout), "%d", lock_timeout());
+		bbm_guc_set("lock_timeout", timeout, true);
+		snprintf(timeout, sizeof(timeout), "%d", BBM_DEADLOCK_TIMEOUT);
+		bbm_guc_set("deadlock_timeout", timeout, true);
+		bbm_guc_set("log_lock_waits", "off", true);
+		pinned = true;
+		SPI_connect();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		fn(arg);
+		PopActiveSnapshot();
+		SPI_finish();
+		pinned = pinned_before;
+		bbm_cancel_guard_end(&guard);
+		AtEOXact_GUC(false, nest_level);
+		if (keep)
+			ReleaseCurrentSubTransaction();
+		else
+			RollbackAndReleaseCurrentSubTransaction();
+		bbm_yield_end();
+		MemoryContextSwitchTo(caller);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		/* a batch that is being undone must not be cancelled once more */
+		bbm_lock_watch_end();
+		bbm_yield_end();
+		bbm_cancel_guard_end(&guard);
+		error = bbm_copy_error();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		pinned = pinned_before;
+		MemoryContextSwitchTo(caller);
+		CurrentResourceOwner = owner;
+	}
+	PG_END_TRY();
+	return error;
+}
+
+/*
+ * Runs fn in a subtransaction of the caller's with the settings of the engine,
+ * and undoes it, whatever comes of it.  Returns its error, in the caller's
+ * context.
+ */
+ErrorData *
+bbm_txn_try(BbmTxnFn fn, void *arg)
+{
+	bool		trying_before = trying;
+	ErrorData  *error;
+
+	remember_settings();
+	trying = true;
+	PG_TRY();
+	{
+		error = run_in_subtransaction(fn, arg, false);
+	}
+	PG_FINALLY();
+	{
+		trying = trying_before;
+	}
+	PG_END_TRY();
+	return error;
+}
+
+static ErrorData *
+run_in_foreground(BbmTxnFn fn, void *arg, bool synchronous)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+
+	SetCurrentStatementStartTimestamp();
+	force_read_committed();
+	remember_settings();
+	error = run_in_subtransaction(fn, arg, true);
+	if (error)
+	{
+		SPI_rollback();
+		MemoryContextSwitchTo(caller);
+		return error;
+	}
+
+	PG_TRY();
+	{
+		/* the record goes with the data, so losing both in a crash is harmless */
+		if (!synchronous && !flushes)
+			(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_LOCAL, true, 0, false);
+		if (flushes)
+			ForceSyncCommit();
+		SPI_commit();
+	}
+	PG_CATCH();
+	{
+		/* SPI_commit has aborted the transaction and started the next */
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	return error;
+}
+
+typedef struct NameArgs
+{
+	BbmBlockers blockers;
+	MemoryContext context;
+	char	   *string;
+} NameArgs;
+
+static void
+make_string(void *arg)
+{
+	NameArgs   *args = arg;
+
+	args->string = MemoryContextStrdup(args->context, bbm_blockers_to_string(&args->blockers));
+}
+
+/*
+ * An error that has ended a wait for a lock says, as its DETAIL, for which and who
+ * is in the way: in a transaction of its own that only reads, since the one that
+ * waited is gone.  Any of them may end meanwhile: then that is what was.  Where it
+ * cannot be told now the error stays as it is.
+ */
+static void
+name_blockers(ErrorData *error)
+{
+	NameArgs	args = {.context = CurrentMemoryContext};
+	ErrorData  *trouble;
+
+	/* what is known of a cancel that was caught is of the last transaction */
+	if (bbm_cancel_enforced() || !bbm_blockers_caused(error, &args.blockers))
+		return;
+	trouble = current_driver == BBM_DRIVER_WORKER ? run_in_worker(make_string, &args, false, false) :
+		run_in_foreground(make_string, &args, false);
+	if (args.string)
+		bbm_blockers_name(error, args.string);
+	/* a user's cancel is for what comes next */
+	if (trouble && trouble->sqlerrcode == ERRCODE_QUERY_CANCELED && current_driver == BBM_DRIVER_FOREGROUND)
+		InterruptPending = QueryCancelPending = true;
+}
+
+/* The same for both drivers, after each transaction. */
+static void
+collect_blockers(ErrorData *error)
+{
+	if (error)
+		name_blockers(error);
+	else
+		bbm_blockers_over();
+}
+
+/*
+ * Runs fn(arg) in a transaction and commits it.  Returns NULL, or the error
+ * that rolled it back, copied into the caller's memory context.  The function
+ * finds SPI connected and a snapshot active; what it leaves behind must be
+ * allocated in a context that outlives the transaction.
+ */
+ErrorData *
+bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous)
+{
+	ErrorData  *error;
+
+	bbm_failing_code = 0;
+	if (current_driver == BBM_DRIVER_WORKER)
+	{
+		error = run_in_worker(fn, arg, synchronous, false);
+		collect_blockers(error);
+		pin_session_again();
+		/* or autovacuum never sees our dead rows */
+		pgstat_report_stat(false);
+	}
+	else
+	{
+		error = run_in_foreground(fn, arg, synchronous);
+		collect_blockers(error);
+	}
+	return error;
+}
+
+/*
+ * The same for a function that commits by itself, as VACUUM does: it finds a
+ * transaction, without SPI or snapshot, and leaves another.  In a worker only.
+ */
+ErrorData *
+bbm_txn_run_bare(BbmTxnFn fn, void *arg)
+{
+	ErrorData  *error = run_in_worker(fn, arg, false, true);
+
+	collect_blockers(error);
+	pin_session_again();
+	pgstat_report_stat(false);
+	return error;
+}
+
+/* Does this process own its transactions? */
+bool
+bbm_txn_in_worker(void)
+{
+	return current_driver == BBM_DRIVER_WORKER;
+}
+
+/*
+ * An error leaves a climb without descending, and a statement of the owner's
+ * without its end.  The user id and the settings are restored by the
+ * (sub)transaction's abort, and so must be what we know of them, or the guards of
+ * our tables would stay open for the rest of the session.
+ */
+static void
+forget_blocks_at_xact_end(XactEvent event, void *arg)
+{
+	user_switches = 0;
+	engine_writes = false;
+	innermost = NULL;
+	pinned = false;
+	flushes = false;
+}
+
+static void
+restore_outer_user(void)
+{
+	engine_writes = switched[--user_switches].engine_before;
+	acting_user = switched[user_switches].acting_before;
+	switched_to = switched[user_switches].to_before;
+}
+
+static void
+forget_blocks_at_subxact_abort(SubXactEvent event, SubTransactionId mySubid,
+							   SubTransactionId parentSubid, void *arg)
+{
+	if (event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	while (innermost && innermost->begun_in >= mySubid)
+		end_user_block();
+	while (user_switches > 0 && switched[user_switches - 1].begun_in >= mySubid)
+		restore_outer_user();
+}
+
+/* Registers the callbacks; once a process, from _PG_init. */
+void
+bbm_txn_install(void)
+{
+	RegisterXactCallback(forget_blocks_at_xact_end, NULL);
+	RegisterSubXactCallback(forget_blocks_at_subxact_abort, NULL);
+}
+
+/*
+ * From here to bbm_restore_user we are the extension's owner, for statements of our
+ * own text only: restricted as a maintenance command is, with pg_catalog first.
+ * With "engine" the guards of our tables let everything through; without, they
+ * hold the statement to the rules for users.  An error ends the block with the
+ * (sub)transaction.
+ */
+void
+bbm_switch_to_extension_owner(BbmUserSwitch *user_switch, Oid to, bool engine)
+{
+	GetUserIdAndSecContext(&user_switch->user, &user_switch->context);
+	if (user_switches >= MAX_SWITCHES)
+		elog(ERROR, "too many nested statements of extension \"bbm\"");
+	user_switch->nest_level = 0;
+	/* the flag saves time; what counts is what the settings are */
+	if (!pinned || strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 || enable_seqscan || jit_enabled)
+	{
+		user_switch->nest_level = NewGUCNestLevel();
+		pin_settings();
+	}
+	SetUserIdAndSecContext(to, user_switch->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	switched[user_switches].begun_in = GetCurrentSubTransactionId();
+	switched[user_switches].engine_before = engine_writes;
+	switched[user_switches].acting_before = acting_user;
+	switched[user_switches].to_before = switched_to;
+	/* a guard's statement within one of ours is on behalf of the same */
+	if (user_switches == 0 || user_switch->user != switched_to)
+		acting_user = user_switch->user;
+	switched_to = to;
+	user_switches++;
+	engine_writes = engine;
+}
+
+void
+bbm_restore_user(BbmUserSwitch *user_switch)
+{
+	restore_outer_user();
+	SetUserIdAndSecContext(user_switch->user, user_switch->context);
+	if (user_switch->nest_level > 0)
+		AtEOXact_GUC(false, user_switch->nest_level);
+}
+
+/*
+ * Is it a statement of our own text that runs?  Not what it has brought about as
+ * another role, in that one's triggers on tables that refer to ours, say.
+ */
+bool
+bbm_our_statement(void)
+{
+	return user_switches > 0 && GetUserId() == switched_to;
+}
+
+/* Are our tables being written by the engine itself?  Asked by their guards. */
+bool
+bbm_engine_writes(void)
+{
+	return engine_writes && bbm_our_statement();
+}
+
+/* On whose behalf the current statement runs. */
+Oid
+bbm_acting_user(void)
+{
+	return bbm_our_statement() ? acting_user : GetUserId();
+}
+
+/*
+ * Opens a GUC nest level with the search_path the migration was defined with;
+ * pg_temp comes last, so that a temporary object shadows nothing.
+ */
+int
+bbm_job_settings(const BbmMigration *migration)
+{
+	char	   *path = migration->search_path[0] == '\0' ? pstrdup("pg_temp") :
+		psprintf("%s, pg_temp", migration->search_path);
+
+	return bbm_user_settings_begin(path);
+}

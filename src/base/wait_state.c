@@ -1,0 +1,198 @@
+/*-------------------------------------------------------------------------
+ *
+ * wait_state.c
+ *		What is remembered of migrations that wait for the server.
+ *
+ * A worker that waits for long leaves, and another comes to look again: so what
+ * it waited for, and since when, is kept here, as is what a rate still
+ * forbids.  These are hints: after a restart, or where there are more migrations
+ * than there is room for, they begin anew; what a rate forbids is then told by
+ * the rows of the newest jobs.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/wait_state.h"
+
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/shared.h"
+#include "base/shmem.h"
+
+/* Who has not looked for so long whether it is its turn has not been waiting for it. */
+#define BBM_TABLE_WAIT_FORGOTTEN_MS (60 * 1000)
+
+/* A worker may be this late for its next look. */
+#define BBM_LATE_MS (10 * 1000)
+
+static BbmWaitStates *own = NULL;
+
+BbmWaitStates *
+bbm_wait_states_lock(void)
+{
+	if (bbm_shared)
+	{
+		LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+		return &bbm_shared->holds;
+	}
+	if (own == NULL)
+		own = MemoryContextAllocZero(TopMemoryContext, sizeof(BbmWaitStates));
+	return own;
+}
+
+void
+bbm_wait_states_unlock(void)
+{
+	if (bbm_shared)
+		LWLockRelease(bbm_shared->lock);
+}
+
+BbmWaitState *
+bbm_wait_state_find(BbmWaitStates *holds, int64 migration_id, TimestampTz now)
+{
+	BbmWaitState *oldest = &holds->entries[0];
+
+	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
+	{
+		BbmWaitState *hold = &holds->entries[i];
+
+		if (hold->database == MyDatabaseId && hold->migration_id == migration_id)
+		{
+			hold->touched = now;
+			return hold;
+		}
+		if (hold->touched < oldest->touched)
+			oldest = hold;
+	}
+	memset(oldest, 0, sizeof(BbmWaitState));
+	oldest->database = MyDatabaseId;
+	oldest->migration_id = migration_id;
+	oldest->touched = now;
+	return oldest;
+}
+
+/*
+ * A migration of this id is new.  What is kept of another one that had it, in an
+ * extension of this database that was dropped since, is not about it.
+ */
+void
+bbm_hold_forget(int64 migration_id)
+{
+	BbmWaitStates *holds = bbm_wait_states_lock();
+
+	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
+	{
+		if (holds->entries[i].database == MyDatabaseId && holds->entries[i].migration_id == migration_id)
+			memset(&holds->entries[i], 0, sizeof(BbmWaitState));
+	}
+	bbm_wait_states_unlock();
+}
+
+/* The migration waits for its turn on its table; returns for how long, in milliseconds. */
+int64
+bbm_table_wait_since(int64 migration_id, TimestampTz now)
+{
+	BbmWaitState *hold = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, now);
+	int64		ms;
+
+	if (hold->table_wait_since == 0 || hold->table_wait_since > now ||
+		now > TimestampTzPlusMilliseconds(hold->table_wait_seen, BBM_TABLE_WAIT_FORGOTTEN_MS))
+		hold->table_wait_since = now;
+	hold->table_wait_seen = now;
+	ms = (now - hold->table_wait_since) / 1000;
+	bbm_wait_states_unlock();
+	return ms;
+}
+
+/* It is the migration's turn. */
+void
+bbm_table_wait_end(int64 migration_id, TimestampTz now)
+{
+	BbmWaitState *hold = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, now);
+
+	hold->table_wait_since = 0;
+	hold->table_wait_kept_until = 0;
+	bbm_wait_states_unlock();
+}
+
+/* The process that waits for the migration's turn leaves for now: until then, whoever has the table lets it go. */
+void
+bbm_table_wait_keep(int64 migration_id, TimestampTz until)
+{
+	BbmWaitState *hold = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, GetCurrentTimestamp());
+
+	hold->table_wait_kept_until = until;
+	bbm_wait_states_unlock();
+}
+
+bool
+bbm_table_wait_is_kept(int64 migration_id, TimestampTz now)
+{
+	BbmWaitStates *holds = bbm_wait_states_lock();
+	bool		kept = false;
+
+	for (int i = 0; i < BBM_MAX_WAIT_STATES && !kept; i++)
+	{
+		const BbmWaitState *hold = &holds->entries[i];
+
+		kept = hold->database == MyDatabaseId && hold->migration_id == migration_id &&
+			now < hold->table_wait_kept_until;
+	}
+	bbm_wait_states_unlock();
+	return kept;
+}
+
+/* A claim of the migration has found nothing to do but jobs that are not due before; or (0) something to do. */
+void
+bbm_idle_until(int64 migration_id, TimestampTz until)
+{
+	BbmWaitState *hold = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, GetCurrentTimestamp());
+
+	hold->idle_until = until;
+	bbm_wait_states_unlock();
+}
+
+/* This, too, is waited for until then: of all that are known the one that lasts longest stays. */
+void
+bbm_outlasts(BbmReason *longest, TimestampTz due, const char *text)
+{
+	if (longest->text[0] != '\0' && due <= longest->due)
+		return;
+	longest->due = due;
+	strlcpy(longest->text, text, sizeof(longest->text));
+}
+
+/*
+ * What a migration of this database waits for, whether or not somebody is at it
+ * just now.  *idle: has it nothing to do but jobs that are not due yet, as far as
+ * anybody has seen?
+ */
+void
+bbm_wait_state_reason(int64 migration_id, BbmReason *longest, bool *idle)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	*idle = false;
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
+	{
+		const BbmWaitState *hold = &bbm_shared->holds.entries[i];
+
+		if (hold->database != MyDatabaseId || hold->migration_id != migration_id)
+			continue;
+		*idle = now < hold->idle_until;
+		if (hold->since != 0 && now < TimestampTzPlusMilliseconds(hold->due, BBM_LATE_MS))
+			bbm_outlasts(longest, hold->due, hold->reason);
+		break;
+	}
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* Copies as much of a text as has room, in whole characters. */
+void
+bbm_clip(char *to, const char *from, size_t size)
+{
+	strlcpy(to, from, pg_mbcliplen(from, strlen(from), (int) size - 1) + 1);
+}

@@ -1,0 +1,35 @@
+/*-------------------------------------------------------------------------
+ *
+ * wait_state.h
+ *		What is remembered of migrations that wait for the server.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_BASE_WAIT_STATE_H
+#define BBM_BASE_WAIT_STATE_H
+
+#include "base/bbm.h"
+
+#include "access/xlogdefs.h"
+
+#include "base/shared.h"
+
+/*
+ * The entry of a migration of this database, made when there is none.  Between
+ * bbm_wait_states_lock and bbm_wait_states_unlock, which are for moments.
+ */
+extern BbmWaitStates *bbm_wait_states_lock(void);
+extern void bbm_wait_states_unlock(void);
+extern BbmWaitState *bbm_wait_state_find(BbmWaitStates *holds, int64 migration_id, TimestampTz now);
+
+extern int64 bbm_table_wait_since(int64 migration_id, TimestampTz now);
+extern void bbm_table_wait_end(int64 migration_id, TimestampTz now);
+extern void bbm_table_wait_keep(int64 migration_id, TimestampTz until);
+extern bool bbm_table_wait_is_kept(int64 migration_id, TimestampTz now);
+extern void bbm_hold_forget(int64 migration_id);
+extern void bbm_idle_until(int64 migration_id, TimestampTz until);
+extern void bbm_wait_state_reason(int64 migration_id, BbmReason *longest, bool *idle);
+extern void bbm_outlasts(BbmReason *longest, TimestampTz due, const char *text);
+extern void bbm_clip(char *to, const char *from, size_t size);
+
+#endif							/* BBM_BASE_WAIT_STATE_H */

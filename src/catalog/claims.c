@@ -1,0 +1,218 @@
+/*-------------------------------------------------------------------------
+ *
+ * claims.c
+ *		What a claim reads: the last range, the jobs at work, the migrations that compete.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "catalog/claims.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+
+#include "base/bbm.h"
+#include "catalog/extension.h"
+#include "catalog/sql.h"
+#include "catalog/tables.h"
+
+Datum
+bbm_tuple_column(HeapTuple tuple, Relation rel, const char *name, bool *isnull)
+{
+	return heap_getattr(tuple, get_attnum(RelationGetRelid(rel), name), RelationGetDescr(rel), isnull);
+}
+
+/* A text[] that outlives the tuple, or (Datum) 0 when NULL. */
+static Datum
+array_column(HeapTuple tuple, Relation rel, const char *name)
+{
+	bool		isnull;
+	Datum		datum = bbm_tuple_column(tuple, rel, name, &isnull);
+
+	return isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(datum));
+}
+
+/*
+ * How far ranges have been cut: the newest job tells, as they are cut in order,
+ * one after the other, under the migration's lock.
+ */
+static void
+read_last(BbmClaimState *state, int64 migration_id, Relation jobs, Snapshot snapshot)
+{
+	Relation	index = index_open(bbm_catalog()->jobs_newest, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, get_attnum(RelationGetRelid(jobs), "batched_background_migration_id"),
+				BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(migration_id));
+	scan = systable_beginscan_ordered(jobs, index, snapshot, 1, &key);
+	tuple = systable_getnext_ordered(scan, ForwardScanDirection);
+	state->has_job = HeapTupleIsValid(tuple);
+	state->has_last = false;
+	state->last_relation = InvalidOid;
+	state->last_size = 0;
+	state->last_id = 0;
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+		Datum		datum;
+
+		state->last_id = DatumGetInt64(bbm_tuple_column(tuple, jobs, "id", &isnull));
+		state->has_last = DatumGetInt32(bbm_tuple_column(tuple, jobs, "pass", &isnull)) == state->pass;
+		state->last.number = DatumGetInt64(bbm_tuple_column(tuple, jobs, "max_value", &isnull));
+		state->last.key = array_column(tuple, jobs, "max_key");
+		datum = bbm_tuple_column(tuple, jobs, "relation", &isnull);
+		state->last_relation = isnull ? InvalidOid : DatumGetObjectId(datum);
+		datum = bbm_tuple_column(tuple, jobs, "batch_size", &isnull);
+		state->last_size = isnull ? 0 : DatumGetInt32(datum);
+	}
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+}
+
+/* What a pass that verifies is about, beyond the migration's range. */
+static void
+read_verify_max(BbmClaimState *state, Relation migrations, HeapTuple tuple)
+{
+	bool		isnull;
+
+	state->min_found = DatumGetBool(bbm_tuple_column(tuple, migrations, "min_found", &isnull));
+	state->verify_max.number = DatumGetInt64(bbm_tuple_column(tuple, migrations, "verify_max_value", &isnull));
+	state->verify_max.key = array_column(tuple, migrations, "verify_max_key");
+	state->is_wide = !isnull && BBM_PASS_VERIFIES(state->pass);
+}
+
+/*
+ * All that a claim needs to decide.  The caller holds the migration's lock, so
+ * the state is the committed one and no other claim moves the cursor.  False
+ * when the migration is gone.
+ *
+ * Scans of the indexes by hand: this is read before every batch, must not
+ * depend on what the planner thinks of a table that was empty a moment ago, and
+ * shows nothing that the caller could not be told.
+ */
+bool
+bbm_claim_state(int64 migration_id, BbmClaimState *state)
+{
+	const BbmCatalog *catalog = bbm_catalog();
+	Relation	migrations = table_open(catalog->migrations, AccessShareLock);
+	Relation	jobs = table_open(catalog->jobs, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		exists;
+
+	ScanKeyInit(&key, get_attnum(catalog->migrations, "id"), BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(migration_id));
+	scan = systable_beginscan(migrations, catalog->migrations_key, true, snapshot, 1, &key);
+	tuple = systable_getnext(scan);
+	exists = HeapTupleIsValid(tuple);
+	if (exists)
+	{
+		bool		isnull;
+		Datum		updated_at;
+
+		state->status = (BbmStatus) DatumGetInt16(bbm_tuple_column(tuple, migrations, "status", &isnull));
+		updated_at = bbm_tuple_column(tuple, migrations, "updated_at", &isnull);
+		state->updated_at = isnull ? 0 : DatumGetTimestampTz(updated_at);
+		/* held to bounds, as in read_migration */
+		state->pass = Max(DatumGetInt32(bbm_tuple_column(tuple, migrations, "pass", &isnull)), BBM_FIRST_PASS);
+		state->min.number = DatumGetInt64(bbm_tuple_column(tuple, migrations, "min_value", &isnull));
+		state->min.key = array_column(tuple, migrations, "min_key");
+		state->max.number = DatumGetInt64(bbm_tuple_column(tuple, migrations, "max_value", &isnull));
+		state->max.key = array_column(tuple, migrations, "max_key");
+		state->batch_size = Max(DatumGetInt32(bbm_tuple_column(tuple, migrations, "batch_size", &isnull)), 1);
+		read_verify_max(state, migrations, tuple);
+		read_last(state, migration_id, jobs, snapshot);
+	}
+	systable_endscan(scan);
+
+	UnregisterSnapshot(snapshot);
+	table_close(jobs, AccessShareLock);
+	table_close(migrations, AccessShareLock);
+	return exists;
+}
+
+/*
+ * A list of BbmCompetitor, in the current memory context: other migrations that
+ * were last resolved to this table and may have a batch in flight.  One that
+ * is paused or has failed may, for a moment; a finished one has none.
+ */
+List *
+bbm_competing_migrations(int64 migration_id, Oid table)
+{
+	const BbmCatalog *catalog = bbm_catalog();
+	Relation	migrations = table_open(catalog->migrations, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	List	   *competitors = NIL;
+
+	ScanKeyInit(&key, get_attnum(catalog->migrations, "table_oid"), BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(table));
+	scan = systable_beginscan(migrations, catalog->migrations_by_table, true, snapshot, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		int64		id = DatumGetInt64(bbm_tuple_column(tuple, migrations, "id", &isnull));
+		int16		status = DatumGetInt16(bbm_tuple_column(tuple, migrations, "status", &isnull));
+		BbmCompetitor *competitor;
+
+		if (id == migration_id || status == BBM_FINISHED)
+			continue;
+		/* defined for the table, and not begun */
+		(void) bbm_tuple_column(tuple, migrations, "started_at", &isnull);
+		if (isnull)
+			continue;
+		competitor = palloc(sizeof(BbmCompetitor));
+		competitor->id = id;
+		competitor->owner = DatumGetObjectId(bbm_tuple_column(tuple, migrations, "owner_oid", &isnull));
+		competitor->workers = DatumGetInt32(bbm_tuple_column(tuple, migrations, "workers", &isnull));
+		competitor->share_table = DatumGetBool(bbm_tuple_column(tuple, migrations, "share_table", &isnull));
+		competitors = lappend(competitors, competitor);
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(migrations, AccessShareLock);
+	return competitors;
+}
+
+/* A list of BbmRunningJob: those of this migration, or (0) of all. */
+List *
+bbm_jobs_running(int64 migration_id, MemoryContext context)
+{
+	static BbmSql sql = {
+		"SELECT j.id, j.batched_background_migration_id, j.attempts::bigint, "
+		"j.worker_pid::bigint, j.worker_id::bigint, m.owner_oid "
+		"FROM @.batched_background_migration_jobs j "
+		"JOIN @.batched_background_migrations m ON m.id = j.batched_background_migration_id "
+		"WHERE j.status = 4 AND j.status <> 2 AND (m.id = $1 OR $1 = 0) ORDER BY j.id",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+	List	   *list = NIL;
+	MemoryContext old;
+
+	bbm_sql_run(&sql, values, NULL, false);
+	old = MemoryContextSwitchTo(context);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		BbmRunningJob *job = palloc(sizeof(BbmRunningJob));
+		bool		isnull;
+
+		job->id = bbm_sql_int64(i, 1);
+		job->migration_id = bbm_sql_int64(i, 2);
+		job->attempts = bbm_sql_int64(i, 3);
+		job->pid = bbm_sql_int64(i, 4);
+		job->worker_id = bbm_sql_int64(i, 5);
+		job->owner = DatumGetObjectId(bbm_sql_get(i, 6, &isnull));
+		list = lappend(list, job);
+	}
+	MemoryContextSwitchTo(old);
+	return list;
+}

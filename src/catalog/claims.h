@@ -1,0 +1,62 @@
+/*-------------------------------------------------------------------------
+ *
+ * claims.h
+ *		What a claim reads.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_CATALOG_CLAIMS_H
+#define BBM_CATALOG_CLAIMS_H
+
+#include "base/bbm.h"
+
+#include "access/htup.h"
+#include "nodes/pg_list.h"
+#include "utils/memutils.h"
+#include "utils/relcache.h"
+
+/* catalog/jobs.c */
+typedef struct BbmClaimState
+{
+	BbmStatus	status;
+	TimestampTz updated_at;
+	int			pass;
+	BbmBound	min;
+	BbmBound	max;
+	bool		min_found;
+	bool		is_wide;		/* the pass verifies rows beyond min and max as well, ... */
+	BbmBound	verify_max;		/* ... up to here */
+	int			batch_size;
+	bool		has_job;		/* a job has been cut, in whichever pass */
+	bool		has_last;		/* ... in this pass ... */
+	BbmBound	last;			/* ... up to here ... */
+	Oid			last_relation;	/* ... of this leaf, when the migration is cut by leaf */
+	int			last_size;		/* what was asked for then; 0 without a job, in whichever pass */
+	int64		last_id;		/* the newest job's, in whichever pass; 0 without */
+} BbmClaimState;
+
+/* Another migration that may have batches on the table. */
+typedef struct BbmCompetitor
+{
+	Oid			owner;
+	int64		id;
+	int			workers;
+	bool		share_table;
+} BbmCompetitor;
+
+typedef struct BbmRunningJob
+{
+	int64		id;
+	int64		migration_id;
+	int			attempts;
+	int			pid;
+	int32		worker_id;
+	Oid			owner;
+} BbmRunningJob;
+
+extern bool bbm_claim_state(int64 migration_id, BbmClaimState *state);
+extern List *bbm_competing_migrations(int64 migration_id, Oid table);
+extern List *bbm_jobs_running(int64 migration_id, MemoryContext context);
+extern Datum bbm_tuple_column(HeapTuple tuple, Relation rel, const char *name, bool *isnull);
+
+#endif							/* BBM_CATALOG_CLAIMS_H */

@@ -1,0 +1,115 @@
+/*-------------------------------------------------------------------------
+ *
+ * errors.c
+ *		SQL over bbm_row_errors: what a migration has put aside.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "catalog/errors.h"
+
+#include "base/bbm.h"
+#include "catalog/jobs.h"
+#include "catalog/sql.h"
+
+/* The range cannot be done for this error.  In the transaction that does the rest of its job. */
+void
+bbm_error_add(const BbmJob *job, const BbmBound *min, const BbmBound *max, const ErrorData *error)
+{
+	static BbmSql sql = {
+		"INSERT INTO @.bbm_row_errors (migration_id, job_id, relation, relation_name, min_value, max_value, min_key, "
+		"max_key, error_sqlstate, error_message, error_detail, error_hint, error_context) "
+		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+		13, {INT8OID, INT8OID, OIDOID, TEXTOID, INT8OID, INT8OID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, TEXTOID,
+		TEXTOID, TEXTOID}
+	};
+	char		nulls[14] = "             ";
+	Datum		values[13] = {
+		Int64GetDatum(job->migration_id), Int64GetDatum(job->id), ObjectIdGetDatum(job->relation), (Datum) 0,
+		Int64GetDatum(min->number), Int64GetDatum(max->number), min->key, max->key
+	};
+
+	if (OidIsValid(job->relation))
+		values[3] = CStringGetTextDatum(job->relation_name);
+	else
+		nulls[2] = nulls[3] = 'n';
+	if (DatumGetPointer(min->key) == NULL)
+		nulls[6] = nulls[7] = 'n';
+	bbm_error_values(error, &values[8], &nulls[8]);
+	bbm_sql_run(&sql, values, nulls, true);
+}
+
+int64
+bbm_errors_count(int64 migration_id)
+{
+	static BbmSql sql = {
+		"SELECT count(*) FROM @.bbm_row_errors WHERE migration_id = $1",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	return bbm_sql_int64(0, 1);
+}
+
+/*
+ * Makes a job of each of them; returns how many.  The jobs have negative ids:
+ * the newest job is the one that tells how far ranges have been cut.  Caller
+ * has bbm_migration_lock, so nobody else takes or adds one between the two
+ * statements, which need not have the same owner's rights.
+ */
+int64
+bbm_errors_retry(int64 migration_id)
+{
+	static BbmSql take = {
+		"WITH gone AS (DELETE FROM @.bbm_row_errors WHERE migration_id = $1 RETURNING *) "
+		"SELECT array_agg(id), array_agg(relation), array_agg(relation_name), array_agg(min_value), array_agg(max_value), "
+		"array_agg(min_key::text), array_agg(max_key::text) FROM gone",
+		1, {INT8OID}
+	};
+	static BbmSql add = {
+		"INSERT INTO @.batched_background_migration_jobs (id, batched_background_migration_id, relation, relation_name, "
+		"min_value, max_value, min_key, max_key, status, key_count, batch_size, pass) "
+		"SELECT -g.id, $1, g.relation, g.relation_name, g.min_value, g.max_value, g.min_key::text[], g.max_key::text[], "
+		"1, 0, 1, 1 FROM unnest($2, $3, $4, $5, $6, $7, $8) g (id, relation, relation_name, min_value, max_value, min_key, max_key)",
+		8, {INT8OID, INT8ARRAYOID, OIDARRAYOID, TEXTARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID}
+	};
+	Datum		values[8] = {Int64GetDatum(migration_id)};
+	bool		isnull;
+
+	bbm_sql_run(&take, values, NULL, true);
+	(void) bbm_sql_get(0, 1, &isnull);
+	if (isnull)
+		return 0;
+	for (int i = 1; i < lengthof(values); i++)
+		values[i] = bbm_sql_array(0, i, CurrentMemoryContext);
+	bbm_sql_run(&add, values, NULL, true);
+	return SPI_processed;
+}
+
+/* Of this migration, or (0) of all. */
+void
+bbm_errors_forget(int64 migration_id)
+{
+	static BbmSql all = {"DELETE FROM @.bbm_row_errors", 0, {0}};
+	static BbmSql one = {
+		"DELETE FROM @.bbm_row_errors WHERE migration_id = $1",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+
+	bbm_sql_run(migration_id == 0 ? &all : &one, values, NULL, true);
+}
+
+/* A copy that was loaded is started here: its tables are found by their names. */
+void
+bbm_errors_settle(int64 migration_id)
+{
+	static BbmSql sql = {
+		"UPDATE @.bbm_row_errors SET relation = coalesce(to_regclass(relation_name)::oid, 0) "
+		"WHERE migration_id = $1 AND relation IS NOT NULL",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}

@@ -1,0 +1,19 @@
+/*-------------------------------------------------------------------------
+ *
+ * errors.h
+ *		The rows and ranges that cannot be done.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_CATALOG_ERRORS_H
+#define BBM_CATALOG_ERRORS_H
+
+#include "base/bbm.h"
+
+extern void bbm_error_add(const BbmJob *job, const BbmBound *min, const BbmBound *max, const ErrorData *error);
+extern int64 bbm_errors_count(int64 migration_id);
+extern int64 bbm_errors_retry(int64 migration_id);
+extern void bbm_errors_forget(int64 migration_id);
+extern void bbm_errors_settle(int64 migration_id);
+
+#endif							/* BBM_CATALOG_ERRORS_H */

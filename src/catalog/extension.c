@@ -1,0 +1,420 @@
+/*-------------------------------------------------------------------------
+ *
+ * extension.c
+ *		Finding the extension in this database, and running our statements.
+ *
+ * NOTES
+ *	  The extension may be created, dropped, created again and updated while a
+ *	  worker lives.  What was found is kept until a relcache invalidation of
+ *	  our table (or of all) says that it may have changed; then it is looked up
+ *	  again, and the statements prepared for another one are prepared anew.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "catalog/extension.h"
+
+#include "access/table.h"
+#include "catalog/pg_trigger.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "base/bbm.h"
+#include "base/compat.h"
+#include "base/txn.h"
+#include "catalog/shape.h"
+#include "catalog/tables.h"
+
+#define MIGRATIONS_TABLE "batched_background_migrations"
+#define JOBS_TABLE "batched_background_migration_jobs"
+
+static BbmCatalog found;
+static bool found_valid = false;
+static bool searching = false;	/* its OIDs are not known yet: any table's message may be about it */
+static uint64 forgotten = 0;	/* how often it was */
+static char *found_schema = NULL;	/* of the last generation */
+static uint64 generation = 0;
+
+/*
+ * What is found is as of when the search began: a message that comes in its
+ * midst must not be forgotten at its end.
+ */
+static void
+forget_found(Datum arg, Oid relid)
+{
+	bool		ours = !OidIsValid(relid);
+
+	for (int i = 0; i < BBM_TABLES; i++)
+		ours = ours || relid == found.tables[i];
+	if (ours || searching)
+		bbm_catalog_forget();
+}
+
+/* A schema was renamed or dropped, ours perhaps. */
+static void
+forget_schema(Datum arg, int cache, uint32 hash)
+{
+	bbm_catalog_forget();
+}
+
+/* Reads schema and version of our extension; false when it is not in this database. */
+static bool
+read_extension(Oid *extension, Oid *schema, char **version)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		exists;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
+				CStringGetDatum("bbm"));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	exists = HeapTupleIsValid(tuple);
+	if (exists)
+	{
+		Form_pg_extension form = (Form_pg_extension) GETSTRUCT(tuple);
+		bool		isnull;
+		Datum		datum = heap_getattr(tuple, Anum_pg_extension_extversion,
+										 RelationGetDescr(rel), &isnull);
+
+		*extension = form->oid;
+		*schema = form->extnamespace;
+		*version = isnull ? pstrdup("") : text_to_cstring(DatumGetTextPP(datum));
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return exists;
+}
+
+/* A table of that name that the extension really has, or InvalidOid. */
+static Oid
+member_table(Oid extension, Oid schema, const char *name)
+{
+	Oid			relid = get_relname_relid(name, schema);
+
+	if (OidIsValid(relid) && getExtensionOfObject(RelationRelationId, relid) == extension &&
+		get_rel_relkind(relid) == RELKIND_RELATION)
+		return relid;
+	return InvalidOid;
+}
+
+static Oid
+table_owner(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			owner = InvalidOid;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+		ReleaseSysCache(tuple);
+	}
+	return owner;
+}
+
+/*
+ * A trigger of the table that would do with its owner's rights what another role
+ * has written: who has but the privilege TRIGGER can create one, and our
+ * statements would fire it.  Or a deferred one, which fires at the commit, with the
+ * rights of whoever has called us: that has to be a superuser's.  NULL when there
+ * is none.
+ */
+static char *
+strange_trigger(Oid relid, Oid owner)
+{
+	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	char	   *found_name = NULL;
+
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, TriggerRelidNameIndexId, true, NULL, 1, &key);
+	while (found_name == NULL && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
+		HeapTuple	function = SearchSysCache1(PROCOID, ObjectIdGetDatum(trigger->tgfoid));
+
+		if (!HeapTupleIsValid(function))
+			continue;
+		if (!bbm_can_set_role(((Form_pg_proc) GETSTRUCT(function))->proowner, owner))
+			found_name = psprintf("It would fire trigger \"%s\" of table \"%s\", whose function belongs to a role that must not act for their owner.",
+								  NameStr(trigger->tgname), get_rel_name(relid));
+		else if (trigger->tgdeferrable && !superuser_arg(((Form_pg_proc) GETSTRUCT(function))->proowner))
+			found_name = psprintf("It would fire the deferrable trigger \"%s\" of table \"%s\" at the commit, with the rights of the caller.",
+								  NameStr(trigger->tgname), get_rel_name(relid));
+		ReleaseSysCache(function);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found_name;
+}
+
+/* An index that is walked by hand; without one that is the flaw. */
+static Oid
+find_index(BbmCatalog *now, BbmTable table, const char *first, const char *second)
+{
+	Oid			index = bbm_shape_index(now->tables[table], first, second);
+
+	if (!OidIsValid(index) && now->flaw == NULL)
+	{
+		now->flaw = psprintf("Table \"%s\" has no index on (%s%s%s).", bbm_table_name(table), first,
+							 second ? ", " : "", second ? psprintf("%s DESC", second) : "");
+		now->flaw_hint = psprintf("Use CREATE INDEX to make it what it was; it has no WHERE, and is not of another method than btree.");
+	}
+	return index;
+}
+
+/* Owners of our tables, and what the tables lack. */
+static void
+look_at_tables(BbmCatalog *now, Oid schema)
+{
+	for (int i = 0; i < BBM_TABLES; i++)
+	{
+		now->tables[i] = member_table(now->extension, schema, bbm_table_name(i));
+		now->owners[i] = table_owner(now->tables[i]);
+		if (now->stranger == NULL)
+			now->stranger = strange_trigger(now->tables[i], now->owners[i]);
+	}
+	now->owner = now->owners[BBM_MIGRATIONS];
+	/* of another version they look otherwise, and nothing is run */
+	if (!bbm_catalog_matches(now))
+		return;
+	now->flaw = bbm_shape_flaw(now, &now->flaw_hint);
+	now->migrations_key = find_index(now, BBM_MIGRATIONS, "id", NULL);
+	now->migrations_by_table = find_index(now, BBM_MIGRATIONS, "table_oid", NULL);
+	now->jobs_key = find_index(now, BBM_JOBS, "id", NULL);
+	now->jobs_newest = find_index(now, BBM_JOBS, "batched_background_migration_id", "id");
+	if (now->flaw == NULL && now->owner != now->owners[BBM_JOBS])
+	{
+		now->flaw = psprintf("Table \"%s\" belongs to role \"%s\", and table \"%s\" to role \"%s\".",
+							 MIGRATIONS_TABLE, GetUserNameFromId(now->owner, false), JOBS_TABLE,
+							 GetUserNameFromId(now->owners[BBM_JOBS], false));
+		now->flaw_hint = "Give both to the same role with ALTER TABLE … OWNER TO.";
+	}
+}
+
+/* Looks the extension up; false when this database has none.  Apart from the caller's PG_TRY. */
+static pg_noinline bool
+search(BbmCatalog *now)
+{
+	Oid			schema;
+
+	if (!read_extension(&now->extension, &schema, &now->version))
+		return false;
+	now->migrations = member_table(now->extension, schema, MIGRATIONS_TABLE);
+	now->jobs = member_table(now->extension, schema, JOBS_TABLE);
+	if (!OidIsValid(now->migrations) || !OidIsValid(now->jobs))
+		return false;
+	now->schema = pstrdup(quote_identifier(get_namespace_name(schema)));
+	look_at_tables(now, schema);
+	return true;
+}
+
+static char *
+keep_text(const char *text)
+{
+	return text ? MemoryContextStrdup(TopMemoryContext, text) : NULL;
+}
+
+static void
+forget_text(char *text)
+{
+	if (text)
+		pfree(text);
+}
+
+/*
+ * Where the extension is, or NULL when this database has none, whatever its
+ * version.  Needs a transaction.
+ */
+const BbmCatalog *
+bbm_catalog_find(void)
+{
+	static bool registered = false;
+	BbmCatalog	now = {0};
+	uint64		before;
+	volatile bool is_here = false;
+
+	if (found_valid)
+		return &found;
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(forget_found, (Datum) 0);
+		CacheRegisterSyscacheCallback(NAMESPACEOID, forget_schema, (Datum) 0);
+		registered = true;
+	}
+	before = forgotten;
+	searching = true;
+	PG_TRY();
+	{
+		is_here = search(&now);
+	}
+	PG_FINALLY();
+	{
+		searching = false;
+	}
+	PG_END_TRY();
+	if (!is_here)
+		return NULL;
+	now.schema = MemoryContextStrdup(TopMemoryContext, now.schema);
+	now.version = MemoryContextStrdup(TopMemoryContext, now.version);
+	now.stranger = keep_text(now.stranger);
+	now.flaw = keep_text(now.flaw);
+	now.flaw_hint = keep_text(now.flaw_hint);
+	if (found.schema)
+	{
+		pfree(found.schema);
+		pfree(found.version);
+		forget_text(found.stranger);
+		forget_text(found.flaw);
+		forget_text(found.flaw_hint);
+	}
+	if (found.migrations != now.migrations || found.jobs != now.jobs ||
+		found_schema == NULL || strcmp(found_schema, now.schema) != 0)
+		generation++;
+	if (found_schema)
+		pfree(found_schema);
+	found_schema = MemoryContextStrdup(TopMemoryContext, now.schema);
+	found = now;
+	found_valid = forgotten == before;
+	return &found;
+}
+
+/*
+ * Looks again at the next use.  ALTER EXTENSION UPDATE need not touch our
+ * table, so a process that stays asks from time to time.
+ */
+void
+bbm_catalog_forget(void)
+{
+	found_valid = false;
+	forgotten++;
+}
+
+static void
+find_extension(void *arg)
+{
+	bbm_catalog_forget();
+	*(bool *) arg = bbm_catalog_find() != NULL;
+}
+
+/*
+ * DROP EXTENSION may come between any two transactions of the engine; what
+ * fails then is no fault of a migration.  Runs a transaction of its own.  Where
+ * that fails (the cancel that ended a batch may come twice) nothing is known
+ * against it, and the job has to be recorded.
+ */
+bool
+bbm_extension_is_here(void)
+{
+	bool		here = false;
+
+	return bbm_txn_run(find_extension, &here, false) != NULL || here;
+}
+
+/* Is the SQL of the same version as this library? */
+bool
+bbm_catalog_matches(const BbmCatalog *catalog)
+{
+	return strcmp(catalog->version, BBM_VERSION) == 0;
+}
+
+/* The same for callers that cannot go on without: raises an error. */
+const BbmCatalog *
+bbm_catalog(void)
+{
+	const BbmCatalog *catalog = bbm_catalog_find();
+
+	if (catalog == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"bbm\" does not exist in this database"),
+				 errhint("Run CREATE EXTENSION bbm.")));
+	if (!bbm_catalog_matches(catalog))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"bbm\" has version %s, but the library is %s",
+						catalog->version, BBM_VERSION),
+				 errhint("Run ALTER EXTENSION bbm UPDATE, or install the library that belongs to it.")));
+	if (catalog->flaw)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the tables of extension \"bbm\" are not as they were created"),
+				 errdetail("%s", catalog->flaw),
+				 errhint("%s", catalog->flaw_hint)));
+	return catalog;
+}
+
+/* The space our locks are in.  Needs a transaction. */
+Oid
+bbm_lock_class(void)
+{
+	return bbm_catalog()->migrations;
+}
+
+/* What the column "home" says of a migration that was started here. */
+const char *
+bbm_origin(void)
+{
+	static char origin[64] = "";
+
+	if (origin[0] == '\0')
+		snprintf(origin, sizeof(origin), UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId);
+	return origin;
+}
+
+/* Who owns one of our tables, and may not act for this role; InvalidOid when there is nobody. */
+static Oid
+untrusted(Oid role)
+{
+	const BbmCatalog *catalog = bbm_catalog();
+
+	for (int i = 0; i < BBM_TABLES; i++)
+	{
+		if (!bbm_can_set_role(catalog->owners[i], role))
+			return catalog->owners[i];
+	}
+	return InvalidOid;
+}
+
+/* Are the role's migrations to be run and defined here? */
+bool
+bbm_catalog_trusts(Oid role)
+{
+	return !OidIsValid(untrusted(role));
+}
+
+/*
+ * Raises an error when the role's migrations are not to be run or defined here.
+ * Who owns our tables can write any row of them, past the guards; so he has to
+ * be one who may act for the role anyhow.  A superuser may.
+ *
+ * Everything asks that uses the role's rights for what stands in our tables:
+ * nobody else may decide what these are used for.
+ */
+void
+bbm_catalog_check_trust(Oid role)
+{
+	Oid			owner = untrusted(role);
+	char	   *name = GetUserNameFromId(role, true);
+
+	if (OidIsValid(owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("migrations of role \"%s\" do not run in this database", name ? name : "?"),
+				 errdetail("The tables of extension \"bbm\" belong to role \"%s\", which can write any row of them and must not act for it.",
+						   GetUserNameFromId(owner, false)),
+				 errhint("Give the tables to a superuser, or to a member of the role.")));
+}
+
+/* Raised whenever the extension may be another one than before: what was prepared for it is old. */
+uint64
+bbm_catalog_generation(void)
+{
+	return generation;
+}

@@ -1,0 +1,163 @@
+/*-------------------------------------------------------------------------
+ *
+ * import.c
+ *		SQL over our tables that takes migrations and jobs over from the
+ *		container registry's own tables.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "catalog/import.h"
+
+#include "utils/array.h"
+#include "utils/lsyscache.h"
+
+#include "base/bbm.h"
+#include "catalog/sql.h"
+
+static Datum
+time_or_null(TimestampTz at, char *null)
+{
+	*null = at == 0 ? 'n' : ' ';
+	return TimestampTzGetDatum(at);
+}
+
+/* The row, by the rules for a user's INSERT: the caller's rights, and what the guards check. */
+static int64
+insert_migration(const BbmForeignMigration *m, BbmStatus status, const char *search_path, const char *owner)
+{
+	static BbmSql sql = {
+		"INSERT INTO @.batched_background_migrations (name, min_value, max_value, batch_size, sub_batch_size, status, "
+		"job_signature_name, table_name, column_name, batching_strategy, job_search_path, owner) "
+		"VALUES ($1, $2, $3, $4, $5, $6::smallint, $7, $8, $9, $10, $11, $12::name) RETURNING id",
+		12, {TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+	};
+	char		nulls[13] = "            ";
+	Datum		values[] = {
+		CStringGetTextDatum(m->name), Int64GetDatum(m->min), Int64GetDatum(m->max), Int32GetDatum(m->batch_size),
+		Int32GetDatum(m->sub_batch_size), Int32GetDatum((int) status), CStringGetTextDatum(m->job),
+		CStringGetTextDatum(m->table_name), CStringGetTextDatum(m->column_name),
+		m->strategy ? CStringGetTextDatum(m->strategy) : (Datum) 0, CStringGetTextDatum(search_path),
+		CStringGetTextDatum(owner)
+	};
+
+	nulls[9] = m->strategy ? ' ' : 'n';
+	bbm_sql_run(&sql, values, nulls, false);
+	return bbm_sql_int64(0, 1);
+}
+
+/*
+ * A migration as it stands there, with this status here; returns its id.  What a
+ * user cannot say is set afterwards: no other session sees the row in between.
+ */
+int64
+bbm_import_migration(const BbmForeignMigration *m, BbmStatus status, const char *search_path, const char *owner)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migrations SET created_at = $2, started_at = $3, finished_at = $4, "
+		"failure_error_code = $5::smallint, total_tuple_count = $6, error_sqlstate = CASE WHEN $7 IS NOT NULL THEN '55000' END, "
+		"error_message = $7 WHERE id = $1",
+		7, {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT8OID, TEXTOID}
+	};
+	int64		id = insert_migration(m, status, search_path, owner);
+	bool		failed = status == BBM_FAILED;
+	char		nulls[8] = "       ";
+	Datum		values[] = {
+		Int64GetDatum(id), TimestampTzGetDatum(m->created_at), time_or_null(m->started_at, &nulls[2]),
+		time_or_null(m->finished_at, &nulls[3]), Int32GetDatum(m->code), Int64GetDatum(m->total),
+		failed ? CStringGetTextDatum("it had failed in the registry's worker, which keeps no error's text") : (Datum) 0
+	};
+
+	nulls[4] = failed && m->code >= 0 ? ' ' : 'n';
+	nulls[5] = m->total >= 0 ? ' ' : 'n';
+	nulls[6] = failed ? ' ' : 'n';
+	bbm_sql_run(&sql, values, nulls, true);
+	return id;
+}
+
+static Datum
+make_array(Datum *elements, bool *nulls, int n, Oid type)
+{
+	int16		length;
+	bool		by_value;
+	char		align;
+	int			low = 1;
+
+	get_typlenbyvalalign(type, &length, &by_value, &align);
+	return PointerGetDatum(construct_md_array(elements, nulls, 1, &n, &low, type, length, by_value, align));
+}
+
+/*
+ * The migration's jobs, in the order in which they were cut: the newest has the
+ * highest id here as well.  claim_epoch says that they are jobs, where a dump loads
+ * them before their migration.
+ */
+void
+bbm_import_jobs(int64 id, const BbmForeignMigration *m, const BbmForeignJob *jobs, int n)
+{
+	static BbmSql sql = {
+		"INSERT INTO @.batched_background_migration_jobs (batched_background_migration_id, created_at, updated_at, "
+		"started_at, finished_at, min_value, max_value, status, failure_error_code, attempts, key_count, batch_size, claim_epoch) "
+		"SELECT $1, j.created_at, clock_timestamp(), j.started_at, j.finished_at, j.min_value, j.max_value, "
+		"j.status, j.code, j.attempts, j.keys, $2, 1 "
+		"FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11) WITH ORDINALITY "
+		"j (created_at, started_at, finished_at, min_value, max_value, status, code, attempts, keys, n) ORDER BY j.n",
+		11, {INT8OID, INT4OID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID,
+		INT8ARRAYOID, INT2ARRAYOID, INT2ARRAYOID, INT2ARRAYOID, INT8ARRAYOID}
+	};
+	static const Oid types[] = {
+		TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID, INT2OID, INT2OID, INT2OID, INT8OID
+	};
+	Datum		values[11] = {Int64GetDatum(id), Int32GetDatum(m->batch_size)};
+	Datum	   *elements[lengthof(types)];
+	bool	   *nulls[lengthof(types)];
+
+	if (n == 0)
+		return;
+	for (int c = 0; c < lengthof(types); c++)
+	{
+		elements[c] = MemoryContextAllocHuge(CurrentMemoryContext, (Size) n * sizeof(Datum));
+		nulls[c] = MemoryContextAllocZero(CurrentMemoryContext, n * sizeof(bool));
+	}
+	for (int i = 0; i < n; i++)
+	{
+		const BbmForeignJob *job = &jobs[i];
+		Datum		row[] = {
+			TimestampTzGetDatum(job->created_at), TimestampTzGetDatum(job->started_at),
+			TimestampTzGetDatum(job->finished_at), Int64GetDatum(job->min), Int64GetDatum(job->max),
+			Int16GetDatum((int16) job->status), Int16GetDatum((int16) job->code), Int16GetDatum((int16) job->attempts),
+			Int64GetDatum(job->keys)
+		};
+
+		for (int c = 0; c < lengthof(types); c++)
+			elements[c][i] = row[c];
+		nulls[1][i] = job->started_at == 0;
+		nulls[2][i] = job->finished_at == 0;
+		nulls[6][i] = job->code < 0;
+	}
+	for (int c = 0; c < lengthof(types); c++)
+		values[2 + c] = make_array(elements[c], nulls[c], n, types[c]);
+	bbm_sql_run(&sql, values, NULL, true);
+	for (int c = 0; c < lengthof(types); c++)
+	{
+		pfree(elements[c]);
+		pfree(nulls[c]);
+		pfree(DatumGetPointer(values[2 + c]));
+	}
+}
+
+/*
+ * The last thing that happened to a migration, but that nothing has happened; NULL
+ * when that is not known any more.
+ */
+char *
+bbm_import_last_event(int64 id)
+{
+	static BbmSql sql = {
+		"SELECT event FROM @.bbm_events WHERE migration_id = $1 AND event <> 'stalled' ORDER BY id DESC LIMIT 1",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(id)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	return SPI_processed == 0 ? NULL : bbm_sql_text(0, 1, CurrentMemoryContext);
+}

@@ -1,0 +1,60 @@
+/*-------------------------------------------------------------------------
+ *
+ * import.h
+ *		Rows of the container registry's own tables, and taking them over.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_CATALOG_IMPORT_H
+#define BBM_CATALOG_IMPORT_H
+
+#include "base/bbm.h"
+
+/* A row of the registry's jobs.  Times are 0 when NULL, a code -1. */
+typedef struct BbmForeignJob
+{
+	int64		id;
+	int64		migration_id;
+	TimestampTz created_at;
+	TimestampTz started_at;
+	TimestampTz finished_at;
+	int64		min;
+	int64		max;
+	int			status;
+	int			code;
+	int			attempts;
+	int64		keys;			/* at most */
+} BbmForeignJob;
+
+/* A row of the registry's migrations; the same. */
+typedef struct BbmForeignMigration
+{
+	int64		id;
+	char	   *name;
+	TimestampTz created_at;
+	TimestampTz started_at;
+	TimestampTz finished_at;
+	int64		min;
+	int64		max;
+	int			batch_size;
+	int			sub_batch_size;
+	int			status;
+	char	   *job;
+	char	   *table_name;
+	char	   *column_name;
+	int			code;
+	char	   *strategy;		/* or NULL */
+	int64		total;			/* -1: not known */
+	BbmForeignJob *jobs;		/* in the order of their ids */
+	int			n_jobs;
+	int			n_finished;
+	bool		has_last;		/* one has finished ... */
+	int64		last;			/* ... and the newest of those ends here */
+} BbmForeignMigration;
+
+extern int64 bbm_import_migration(const BbmForeignMigration *m, BbmStatus status, const char *search_path,
+								  const char *owner);
+extern void bbm_import_jobs(int64 id, const BbmForeignMigration *m, const BbmForeignJob *jobs, int n);
+extern char *bbm_import_last_event(int64 id);
+
+#endif							/* BBM_CATALOG_IMPORT_H */

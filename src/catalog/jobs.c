@@ -1,0 +1,658 @@
+/*-------------------------------------------------------------------------
+ *
+ * jobs.c
+ *		SQL over batched_background_migration_jobs.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "catalog/jobs.h"
+
+#include "access/table.h"
+#include "mb/pg_wchar.h"
+#include "storage/lmgr.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+
+#include "base/bbm.h"
+#include "base/compat.h"
+#include "base/printable.h"
+#include "catalog/claims.h"
+#include "catalog/extension.h"
+#include "catalog/sql.h"
+#include "catalog/tables.h"
+
+/* What is added to a count that is never negative: as much as has room. */
+#define UP_TO(amount, count) "least(" amount ", 9223372036854775807 - " count ")"
+
+/* What tells that error from others. */
+#define JOBS_KEY "bbm_jobs_pkey"
+
+static Datum
+array_or_null(Datum array, char *null)
+{
+	*null = DatumGetPointer(array) ? ' ' : 'n';
+	return array;
+}
+
+/* Makes the transaction one that is tried again, once the sequence has caught up. */
+static void
+raise_ids_behind(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("the sequence of the ids of jobs is behind them"),
+			 errdetail("The newest job of a migration is known by its id. Jobs were loaded, or the sequence was set."),
+			 err_generic_string(PG_DIAG_CONSTRAINT_NAME, JOBS_KEY)));
+}
+
+/* Is this the error above? */
+bool
+bbm_job_ids_are_behind(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE && error->constraint_name &&
+		strcmp(error->constraint_name, JOBS_KEY) == 0;
+}
+
+/*
+ * Lets the sequence of the jobs' ids go on after the highest one.  The lock
+ * keeps others from taking a number between the look and setval, which would
+ * give it to a second one again; who takes one after gets a higher one.
+ */
+void
+bbm_job_ids_catch_up(void)
+{
+	static BbmSql highest = {"SELECT max(id) FROM @.batched_background_migration_jobs", 0};
+	static BbmSql set = {"SELECT setval($1::regclass, greatest($2, pg_sequence_last_value($1)))", 2, {OIDOID, INT8OID}};
+	Relation	jobs = table_open(bbm_catalog()->jobs, AccessShareLock);
+	Oid			sequence = bbm_identity_sequence(jobs, get_attnum(RelationGetRelid(jobs), "id"));
+	Datum		values[] = {ObjectIdGetDatum(sequence), (Datum) 0};
+
+	table_close(jobs, AccessShareLock);
+	LockRelationOid(sequence, ShareRowExclusiveLock);
+	bbm_sql_run(&highest, NULL, NULL, false);
+	values[1] = Int64GetDatum(Max(bbm_sql_int64(0, 1), 1));
+	bbm_sql_run(&set, values, NULL, false);
+}
+
+/* Writes the row of a new job, and returns its id. */
+static int64
+insert_job(BbmSql *sql, Datum *values, const char *nulls)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		bbm_sql_run(sql, values, nulls, true);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_UNIQUE_VIOLATION)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(caller);
+		FlushErrorState();
+		raise_ids_behind();
+	}
+	PG_END_TRY();
+	return bbm_sql_int64(0, 1);
+}
+
+/*
+ * A new job, claimed by this process; fills in its id, which is higher than
+ * "after": the newest job's, by which the next range is known.
+ */
+void
+bbm_job_insert(BbmJob *job, int32 worker_id, int64 after)
+{
+	static BbmSql sql = {
+		"INSERT INTO @.batched_background_migration_jobs (batched_background_migration_id, min_value, "
+		"max_value, key_count, worker_pid, worker_id, started_at, updated_at, status, attempts, claim_epoch, "
+		"pass, batch_size, min_key, max_key, relation, relation_name) "
+		"VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 4, 1, 1, $8, $9, $10, $11, $12, $13) RETURNING id",
+		13, {INT8OID, INT8OID, INT8OID, INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID, TEXTARRAYOID,
+		TEXTARRAYOID, OIDOID, TEXTOID}
+	};
+	char		nulls[14] = "             ";
+	Datum		values[] = {
+		Int64GetDatum(job->migration_id), Int64GetDatum(job->min.number), Int64GetDatum(job->max.number),
+		Int64GetDatum(job->key_count), Int32GetDatum(MyProcPid), Int32GetDatum(worker_id),
+		TimestampTzGetDatum(GetCurrentTimestamp()), Int32GetDatum(job->pass), Int32GetDatum(job->batch_size),
+		array_or_null(job->min.key, &nulls[9]), array_or_null(job->max.key, &nulls[10]),
+		ObjectIdGetDatum(job->relation), job->relation_name ? CStringGetTextDatum(job->relation_name) : (Datum) 0
+	};
+
+	if (!OidIsValid(job->relation))
+		nulls[11] = nulls[12] = 'n';
+	job->id = insert_job(&sql, values, nulls);
+	if (job->id <= after)
+		raise_ids_behind();
+	job->attempts = 1;
+	job->claim_epoch = 1;
+	job->bisect = job->repairs = false;
+	job->has_cursor = false;
+	job->reduced_sub_batch_size = job->stuck = 0;
+}
+
+/*
+ * Claims the lowest due job of the migration with this status (new or failed).
+ * A row that somebody has locked is passed over: its worker is at its end.
+ */
+bool
+bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id, MemoryContext context, BbmJob *job)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs j SET status = 4, attempts = attempts + 1, "
+		"claim_epoch = claim_epoch + 1, worker_pid = $4, worker_id = $5, started_at = $3, updated_at = $3 "
+		"WHERE j.id = (SELECT o.id FROM @.batched_background_migration_jobs o "
+		" WHERE o.status = $2::smallint AND o.status <> 2 AND o.batched_background_migration_id = $1 "
+		" AND (o.next_attempt_at IS NULL OR o.next_attempt_at <= $3) "
+		" ORDER BY o.id LIMIT 1 FOR UPDATE SKIP LOCKED) "
+		"RETURNING id, min_value, max_value, cursor_value, attempts::bigint, claim_epoch::bigint, key_count, "
+		"pass::bigint, min_key, max_key, cursor_key, relation, relation_name, batch_size::bigint, bisect, "
+		"reduced_sub_batch_size::bigint, no_progress::bigint, repairs",
+		5, {INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(migration_id), Int32GetDatum(status), TimestampTzGetDatum(now),
+		Int32GetDatum(MyProcPid), Int32GetDatum(worker_id)
+	};
+	Datum		cursor;
+	Datum		relation;
+	bool		isnull;
+
+	bbm_sql_run(&sql, values, NULL, true);
+	if (SPI_processed == 0)
+		return false;
+	job->id = bbm_sql_int64(0, 1);
+	job->migration_id = migration_id;
+	job->min.number = bbm_sql_int64(0, 2);
+	job->max.number = bbm_sql_int64(0, 3);
+	cursor = bbm_sql_get(0, 4, &isnull);
+	job->has_cursor = !isnull;
+	job->cursor.number = isnull ? 0 : DatumGetInt64(cursor);
+	job->attempts = bbm_sql_int64(0, 5);
+	job->claim_epoch = bbm_sql_int64(0, 6);
+	job->key_count = bbm_sql_int64(0, 7);
+	job->pass = bbm_sql_int64(0, 8);
+	job->min.key = bbm_sql_array(0, 9, context);
+	job->max.key = bbm_sql_array(0, 10, context);
+	job->cursor.key = bbm_sql_array(0, 11, context);
+	relation = bbm_sql_get(0, 12, &isnull);
+	job->relation = isnull ? InvalidOid : DatumGetObjectId(relation);
+	job->relation_name = bbm_sql_text(0, 13, context);
+	job->batch_size = bbm_sql_int64(0, 14);
+	job->bisect = DatumGetBool(bbm_sql_get(0, 15, &isnull));
+	job->reduced_sub_batch_size = bbm_sql_int64(0, 16);
+	job->stuck = bbm_sql_int64(0, 17);
+	job->repairs = DatumGetBool(bbm_sql_get(0, 18, &isnull));
+	return true;
+}
+
+/*
+ * The worker of a running job is gone: the job has failed and may be tried
+ * again when due.  Raising claim_epoch makes the token of that worker stale, in
+ * case it is only hard to see.  False when somebody has the row locked: then
+ * there is a worker after all.
+ */
+bool
+bbm_job_orphan(int64 id, TimestampTz due)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 3, claim_epoch = claim_epoch + 1, "
+		"next_attempt_at = $2, failure_error_code = 0, updated_at = clock_timestamp(), "
+		"error_sqlstate = '57P02', error_message = 'the worker that ran this job is gone', "
+		"error_detail = format('It was process %s.', worker_pid), error_hint = NULL, error_context = NULL "
+		"WHERE id = (SELECT id FROM @.batched_background_migration_jobs WHERE id = $1 AND status = 4 "
+		" FOR UPDATE SKIP LOCKED)",
+		2, {INT8OID, TIMESTAMPTZOID}
+	};
+	Datum		values[] = {Int64GetDatum(id), TimestampTzGetDatum(due)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+	return SPI_processed > 0;
+}
+
+/*
+ * The jobs that are to be done again; with the error of the one that comes first,
+ * in the current memory context.
+ */
+void
+bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished)
+{
+	static BbmSql sql = {
+		"SELECT count(*), count(*) FILTER (WHERE status = 3), min(coalesce(next_attempt_at, '-infinity')), "
+		"(array_agg(left(error_sqlstate, 5) || ': ' || left(error_message, 200) || "
+		/* the lock that it waited for, as in engine/outcome.c */
+		"CASE WHEN error_sqlstate = '55P03' AND error_detail IS NOT NULL THEN ' (' || left(error_detail, 200) || ')' ELSE '' END "
+		" ORDER BY coalesce(next_attempt_at, '-infinity'), id))[1] "
+		"FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND status IN (1, 3) AND status <> 2",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	unfinished->jobs = bbm_sql_int64(0, 1);
+	unfinished->failed = bbm_sql_int64(0, 2);
+	unfinished->due = unfinished->jobs > 0 ? bbm_sql_int64(0, 3) : DT_NOEND;
+	unfinished->error = bbm_sql_text(0, 4, CurrentMemoryContext);
+}
+
+/* For what a migration waits that has nothing to do but these; in the current memory context. */
+char *
+bbm_unfinished_to_string(const BbmUnfinished *unfinished)
+{
+	if (unfinished->failed > 0)
+		return pstrdup(BBM_WAITS_FOR_RETRY);
+	return psprintf("retry of a job given back%s%s", unfinished->error ? ": " : "",
+					unfinished->error ? unfinished->error : "");
+}
+
+/*
+ * A job that this very process has run, and could not record the end of: as if
+ * it had not been claimed.  False when somebody has the row locked.
+ */
+bool
+bbm_job_take_back(int64 id)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = greatest(attempts - 1, 0), "
+		"claim_epoch = claim_epoch + 1, updated_at = clock_timestamp() "
+		"WHERE id = (SELECT id FROM @.batched_background_migration_jobs WHERE id = $1 AND status = 4 "
+		" FOR UPDATE SKIP LOCKED)",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(id)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+	return SPI_processed > 0;
+}
+
+/*
+ * Locks the row of a job we claimed, until the end of the transaction.  False
+ * when it is not ours any more.  Found by the primary key alone: the index of
+ * open jobs may be full of dead entries.
+ */
+bool
+bbm_job_lock(BbmJob *job)
+{
+	const BbmCatalog *catalog = bbm_catalog();
+	Relation	jobs = table_open(catalog->jobs, RowExclusiveLock);
+	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	TupleTableSlot *slot = table_slot_create(jobs, NULL);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		ours = false;
+
+	ScanKeyInit(&key, get_attnum(catalog->jobs, "id"), BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(job->id));
+	scan = systable_beginscan(jobs, catalog->jobs_key, true, snapshot, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+		TM_FailureData failure;
+
+		job->tid = tuple->t_self;
+
+		/* whoever changed the row since the snapshot has taken the job over */
+		ours = DatumGetInt32(bbm_tuple_column(tuple, jobs, "claim_epoch", &isnull)) == job->claim_epoch &&
+			DatumGetInt16(bbm_tuple_column(tuple, jobs, "status", &isnull)) == BBM_RUNNING &&
+			table_tuple_lock(jobs, &tuple->t_self, snapshot, slot, GetCurrentCommandId(true),
+							 LockTupleExclusive, LockWaitBlock, 0, &failure) == TM_Ok;
+	}
+	systable_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	table_close(jobs, NoLock);
+	return ours;
+}
+
+/* Is the row of a running job locked by another transaction? */
+bool
+bbm_job_is_locked(int64 id)
+{
+	static BbmSql running = {
+		"SELECT 1 FROM @.batched_background_migration_jobs WHERE id = $1 AND status + 0 = 4",
+		1, {INT8OID}
+	};
+	static BbmSql unlocked = {
+		"SELECT 1 FROM @.batched_background_migration_jobs WHERE id = $1 AND status + 0 = 4 FOR SHARE SKIP LOCKED",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(id)};
+
+	bbm_sql_run(&unlocked, values, NULL, true);
+	if (SPI_processed > 0)
+		return false;
+	bbm_sql_run(&running, values, NULL, false);
+	return SPI_processed > 0;
+}
+
+/* A job that has its own migration deleted must not end as if it were recorded. */
+static void
+check_recorded(const BbmJob *job)
+{
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the row of job " INT64_FORMAT " is gone", job->id),
+				 errdetail("The batch cannot be recorded as done.")));
+}
+
+/*
+ * Part of a job is done, up to and including "cursor", and the next is to have
+ * "reduced_sub_batch_size" keys (0 as many as the migration says).  Caller has bbm_job_lock.
+ *
+ * By the row's place, which cannot change while it is locked: every index of a
+ * table that was empty when the plan was made looks alike to the planner, and
+ * one that does not begin with the id is read from end to end.
+ */
+void
+bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int reduced_sub_batch_size, const BbmCost *cost)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET cursor_value = $2, cursor_key = $6, "
+		"updated_at = clock_timestamp(), row_count = row_count + " UP_TO("$3", "row_count") ", run_ms = run_ms + $4, "
+		"wal_bytes = wal_bytes + " UP_TO("$5", "wal_bytes") ", reduced_sub_batch_size = nullif($7, 0), no_progress = 0 WHERE ctid = $1",
+		7, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID, TEXTARRAYOID, INT4OID}
+	};
+	char		nulls[8] = "       ";
+	Datum		values[] = {
+		PointerGetDatum(&job->tid), Int64GetDatum(cursor->number), Int64GetDatum(cost->rows),
+		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), array_or_null(cursor->key, &nulls[5]),
+		Int32GetDatum(reduced_sub_batch_size)
+	};
+
+	bbm_sql_run(&sql, values, nulls, true);
+	check_recorded(job);
+}
+
+/*
+ * By the row's place, like bbm_job_progress.  Caller has bbm_job_lock.  "skipped":
+ * its leaf is not part of the table, so it was not done, and will be if that
+ * comes back.
+ */
+void
+bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool detached)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 2, finished_at = $2, updated_at = $2, "
+		"row_count = row_count + " UP_TO("$3", "row_count") ", run_ms = run_ms + $4, "
+		"wal_bytes = wal_bytes + " UP_TO("$5", "wal_bytes") ", "
+		"failure_error_code = NULL, next_attempt_at = NULL, detached = $6 WHERE ctid = $1",
+		6, {TIDOID, TIMESTAMPTZOID, INT8OID, FLOAT8OID, INT8OID, BOOLOID}
+	};
+	Datum		values[] = {
+		PointerGetDatum(&job->tid), TimestampTzGetDatum(GetCurrentTimestamp()), Int64GetDatum(cost->rows),
+		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), BoolGetDatum(detached)
+	};
+
+	bbm_sql_run(&sql, values, NULL, true);
+	check_recorded(job);
+}
+
+/* SQLSTATE, message, detail, hint and context, none so long that whoever looks has to read it for long. */
+void
+bbm_error_values(const ErrorData *error, Datum *values, char *nulls)
+{
+	const char *texts[] = {
+		unpack_sql_state(error->sqlerrcode), error->message, error->detail, error->hint, error->context
+	};
+
+	for (int i = 0; i < lengthof(texts); i++)
+	{
+		nulls[i] = texts[i] ? ' ' : 'n';
+		values[i] = texts[i] ? CStringGetTextDatum(bbm_shortened(texts[i], BBM_LONGEST_KEPT)) : (Datum) 0;
+	}
+}
+
+/* The attempt failed; the next one may put rows aside.  False when the job is not ours any more. */
+bool
+bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due, bool bisect)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 3, failure_error_code = $3::smallint, "
+		"next_attempt_at = $4, updated_at = clock_timestamp(), error_sqlstate = $5, error_message = $6, "
+		"error_detail = $7, error_hint = $8, error_context = $9, bisect = $10, reduced_sub_batch_size = nullif($11, 0) "
+		"WHERE id = $1 AND claim_epoch = $2 AND status = 4",
+		11, {INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, INT4OID}
+	};
+	Datum		values[11] = {
+		Int64GetDatum(job->id), Int32GetDatum(job->claim_epoch), Int32GetDatum(code), TimestampTzGetDatum(due)
+	};
+	char		nulls[12] = "           ";
+
+	values[9] = BoolGetDatum(bisect);
+	values[10] = Int32GetDatum(job->reduced_sub_batch_size);
+	bbm_error_values(error, &values[4], &nulls[4]);
+	bbm_sql_run(&sql, values, nulls, true);
+	return SPI_processed > 0;
+}
+
+/* The range is put aside: the job ends without it.  False when the job is not ours any more. */
+bool
+bbm_job_skip(const BbmJob *job)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 2, finished_at = clock_timestamp(), "
+		"updated_at = clock_timestamp(), next_attempt_at = NULL WHERE id = $1 AND claim_epoch = $2 AND status = 4",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(job->id), Int32GetDatum(job->claim_epoch)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+	return SPI_processed > 0;
+}
+
+/* Nothing of it was tried: it waits as one that was only cut.  False when the job is not ours any more. */
+bool
+bbm_job_release_unstarted(const BbmJob *job)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = greatest(attempts - 1, 0), "
+		"updated_at = clock_timestamp() WHERE id = $1 AND claim_epoch = $2 AND status = 4",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(job->id), Int32GetDatum(job->claim_epoch)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+	return SPI_processed > 0;
+}
+
+/*
+ * The attempt was given up and does not count; the next has the job's reduced_sub_batch_size
+ * and stuck.  False when the job is not ours any more.
+ */
+bool
+bbm_job_requeue(const BbmJob *job, BbmRequeueReason why, const ErrorData *error, TimestampTz due)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = greatest(attempts - 1, 0), "
+		"next_attempt_at = $3, updated_at = clock_timestamp(), error_sqlstate = $4, error_message = $5, "
+		"error_detail = $6, error_hint = $7, error_context = $8, requeued = requeued + (requeued < 2147483647)::integer, "
+		"requeue_reasons = ARRAY(SELECT least(coalesce(requeue_reasons[i], 0), 2147483646) + (i = $9)::integer "
+		" FROM generate_series(1, 6) i ORDER BY i), reduced_sub_batch_size = nullif($10, 0), no_progress = $11 "
+		"WHERE id = $1 AND claim_epoch = $2 AND status = 4",
+		11, {INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT4OID}
+	};
+	Datum		values[11] = {
+		Int64GetDatum(job->id), Int32GetDatum(job->claim_epoch), TimestampTzGetDatum(due)
+	};
+	char		nulls[12] = "           ";
+
+	bbm_error_values(error, &values[3], &nulls[3]);
+	values[8] = Int32GetDatum(why);
+	values[9] = Int32GetDatum(job->reduced_sub_batch_size);
+	values[10] = Int32GetDatum(job->stuck);
+	bbm_sql_run(&sql, values, nulls, true);
+	return SPI_processed > 0;
+}
+
+/* Failed jobs get fresh attempts; returns how many. */
+int64
+bbm_jobs_refresh(int64 migration_id)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = 0, bisect = false, no_progress = 0, next_attempt_at = NULL, "
+		"failure_error_code = NULL, updated_at = clock_timestamp() "
+		"WHERE batched_background_migration_id = $1 AND status = 3",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+	return SPI_processed;
+}
+
+/* Did the last n jobs of the migration, since it was last started, all end without changing a row? */
+bool
+bbm_jobs_idle(int64 migration_id, int n)
+{
+	static BbmSql sql = {
+		"SELECT count(*) FROM (SELECT status, row_count FROM @.batched_background_migration_jobs "
+		" WHERE batched_background_migration_id = $1 AND created_at >= "
+		"  (SELECT coalesce(updated_at, '-infinity') FROM @.batched_background_migrations WHERE id = $1) "
+		" ORDER BY id DESC LIMIT $2) j WHERE status = 2 AND row_count = 0",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(n)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	return bbm_sql_int64(0, 1) >= n;
+}
+
+/* Rows that a pass which verifies has found not as they should be; -1 when there was no such pass. */
+int64
+bbm_jobs_found(int64 migration_id, int pass)
+{
+	static BbmSql sql = {
+		"SELECT @.bbm_as_bigint(coalesce(sum(row_count), -1)) FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND pass = $2",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(pass)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	return bbm_sql_int64(0, 1);
+}
+
+/*
+ * What a pass that verifies has found is to be done in the next, range by range:
+ * that many rows are found.  Caller has bbm_migration_lock, so no other session
+ * cuts, finishes or merges a job of the migration meanwhile that matters here: all
+ * of the pass are finished.
+ */
+void
+bbm_jobs_repair(int64 migration_id, int found_in, int pass)
+{
+	static BbmSql sql = {
+		"INSERT INTO @.batched_background_migration_jobs (batched_background_migration_id, min_value, max_value, "
+		"min_key, max_key, relation, relation_name, key_count, batch_size, pass, status, repairs, updated_at) "
+		"SELECT batched_background_migration_id, min_value, max_value, min_key, max_key, relation, relation_name, "
+		" row_count, batch_size, $3, 1, true, clock_timestamp() FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND pass = $2 AND row_count > 0 ORDER BY id",
+		3, {INT8OID, INT4OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(found_in), Int32GetDatum(pass)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/* A key as words: no control characters, and not endless. */
+static void
+append_key_string(StringInfo string, Datum key)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+	const int	most = 64;
+
+	deconstruct_array(DatumGetArrayTypeP(key), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+	for (int i = 0; i < n; i++)
+	{
+		char	   *value = nulls[i] ? "NULL" : TextDatumGetCString(elements[i]);
+		int			length = pg_mbcliplen(value, strlen(value), most);
+
+		appendStringInfo(string, "%s%s%s", i > 0 ? ", " : "(", bbm_printable(pnstrdup(value, length)),
+						 value[length] != '\0' ? "…" : "");
+	}
+	appendStringInfoChar(string, ')');
+}
+
+/* The range of a job, for messages.  Needs no transaction. */
+char *
+bbm_job_range_to_string(const BbmJob *job)
+{
+	StringInfoData string;
+
+	initStringInfo(&string);
+	if (DatumGetPointer(job->min.key))
+	{
+		append_key_string(&string, job->min.key);
+		appendStringInfoString(&string, " to ");
+		append_key_string(&string, job->max.key);
+	}
+	else
+		appendStringInfo(&string, INT64_FORMAT " to " INT64_FORMAT, job->min.number, job->max.number);
+	if (job->relation_name)
+		appendStringInfo(&string, " of %s", bbm_printable(job->relation_name));
+	return string.data;
+}
+
+/*
+ * The same of this pass and those that verified before it, newest first, as far
+ * back as the migration was not begun anew.  Sets *n.
+ */
+int64 *
+bbm_jobs_checks(int64 migration_id, int pass, int *n)
+{
+	static BbmSql sql = {
+		"SELECT pass::bigint, @.bbm_as_bigint(sum(row_count)) FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND pass <= $2 AND pass % 2 = 0 GROUP BY pass "
+		"ORDER BY pass DESC",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(pass)};
+	int64	   *found;
+
+	bbm_sql_run(&sql, values, NULL, false);
+	found = palloc(Max(SPI_processed, 1) * sizeof(int64));
+	for (*n = 0; *n < SPI_processed && bbm_sql_int64(*n, 1) == pass - 2 * *n; (*n)++)
+		found[*n] = bbm_sql_int64(*n, 2);
+	return found;
+}
+
+/*
+ * What the newest jobs have used, the oldest of them first; returns how many
+ * there are, up to "room".  One of several batches has waited between them, so
+ * it counts from where it began.  Those that verify have used nothing.
+ */
+int
+bbm_jobs_spent(int64 migration_id, BbmSpent *spent, int room)
+{
+	static BbmSql sql = {
+		"SELECT row_count, wal_bytes, "
+		" greatest(least(started_at, until - make_interval(secs => least(greatest(run_ms, 0), 86400000) / 1000)), "
+		"  until - interval '1 day'), until "
+		"FROM (SELECT *, coalesce(finished_at, updated_at) AS until FROM @.batched_background_migration_jobs "
+		" WHERE batched_background_migration_id = $1 AND pass % 2 = 1 ORDER BY id DESC LIMIT $2) newest "
+		"WHERE isfinite(until) ORDER BY id DESC",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(room)};
+	int			n;
+
+	bbm_sql_run(&sql, values, NULL, false);
+	n = (int) SPI_processed;
+	for (int i = 0; i < n; i++)
+	{
+		BbmSpent   *one = &spent[n - 1 - i];
+
+		one->rows = bbm_sql_int64(i, 1);
+		one->wal = bbm_sql_int64(i, 2);
+		one->since = bbm_sql_int64(i, 3);
+		one->until = bbm_sql_int64(i, 4);
+	}
+	return n;
+}

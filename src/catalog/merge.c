@@ -1,0 +1,102 @@
+/*-------------------------------------------------------------------------
+ *
+ * merge.c
+ *		Merging finished jobs, so that the table stays small.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "catalog/merge.h"
+
+#include "catalog/sql.h"
+
+/* The job that "retention" newer ones follow; 0 when there are not so many. */
+static int64
+oldest_kept(int64 migration_id, int retention)
+{
+	static BbmSql sql = {
+		"SELECT id FROM @.batched_background_migration_jobs WHERE batched_background_migration_id = $1 "
+		"ORDER BY id DESC OFFSET $2 LIMIT 1",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(retention)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+	return SPI_processed == 1 ? bbm_sql_int64(0, 1) : 0;
+}
+
+/*
+ * Merges finished neighbours older than the newest "retention" jobs into one
+ * row each, so that the table stays small however long the migration is.
+ * Neighbours were cut one after the other, in one pass over one leaf; with an
+ * integer key they touch in the key as well, should somebody have deleted what
+ * was between (the first pass leaves nothing out).  Finished rows are nobody's, and the caller holds the
+ * migration's lock, so that two workers do not merge at once, and no job is cut between the look for the
+ * oldest that is kept and the merge; one that somebody deletes meanwhile leaves a job fewer unmerged.
+ */
+void
+bbm_jobs_merge(int64 migration_id, int retention)
+{
+	static BbmSql sql = {
+		"WITH old AS MATERIALIZED ("
+		" SELECT id, min_value, max_value, min_key::text, max_key::text, key_count, row_count, run_ms, wal_bytes, "
+		"  merged_jobs, started_at, finished_at, status, pass, relation, batch_size, detached, repairs, "
+		"  requeued, requeue_reasons "
+		" FROM @.batched_background_migration_jobs "
+		" WHERE batched_background_migration_id = $1 AND id > 0 AND id < $2 "
+		" ORDER BY id DESC LIMIT 10000), "
+		"edges AS (SELECT *, CASE WHEN status = 2 AND lag(status) OVER w = 2 AND lag(pass) OVER w = pass AND lag(repairs) OVER w = repairs "
+		"  AND lag(relation) OVER w IS NOT DISTINCT FROM relation AND NOT detached AND NOT lag(detached) OVER w "
+		"  AND (min_key IS NOT NULL OR pass > 1 OR (min_value = 0 AND max_value = 0) "
+		"       OR min_value::numeric = (lag(max_value) OVER w)::numeric + 1) THEN 0 ELSE 1 END AS edge "
+		" FROM old WINDOW w AS (ORDER BY id)), "
+		"islands AS (SELECT *, sum(edge) OVER (ORDER BY id) AS island FROM edges), "
+		"merged AS (SELECT min(id) AS id, max(max_value) AS max_value, min(min_value) AS min_value, "
+		"  (array_agg(min_key ORDER BY id))[1]::text[] AS min_key, "
+		"  (array_agg(max_key ORDER BY id DESC))[1]::text[] AS max_key, "
+		"  @.bbm_as_bigint(sum(key_count)) AS key_count, @.bbm_as_bigint(sum(row_count)) AS row_count, "
+		"  sum(run_ms) AS run_ms, @.bbm_as_bigint(sum(wal_bytes)) AS wal_bytes, "
+		"  least(sum(merged_jobs), 2147483647)::integer AS merged_jobs, "
+		"  least(sum(requeued), 2147483647)::integer AS requeued, CASE WHEN sum(requeued) > 0 THEN "
+		"   ARRAY[least(sum(requeue_reasons[1]), 2147483647), least(sum(requeue_reasons[2]), 2147483647), "
+		"    least(sum(requeue_reasons[3]), 2147483647), least(sum(requeue_reasons[4]), 2147483647), "
+		"    least(sum(requeue_reasons[5]), 2147483647), least(sum(requeue_reasons[6]), 2147483647)]::integer[] "
+		"   END AS requeue_reasons, "
+		"  min(started_at) AS started_at, max(finished_at) AS finished_at, array_agg(id) AS ids, "
+		"  (array_agg(batch_size ORDER BY id DESC))[1] AS batch_size "
+		" FROM islands GROUP BY island HAVING count(*) > 1), "
+		"gone AS (DELETE FROM @.batched_background_migration_jobs j "
+		" USING (SELECT id AS kept, unnest(ids) AS id FROM merged) m WHERE j.id = m.id AND j.id <> m.kept) "
+		"UPDATE @.batched_background_migration_jobs j SET min_value = merged.min_value, "
+		" max_value = merged.max_value, min_key = merged.min_key, max_key = merged.max_key, "
+		" key_count = merged.key_count, row_count = merged.row_count, "
+		" run_ms = merged.run_ms, wal_bytes = merged.wal_bytes, merged_jobs = merged.merged_jobs, "
+		" requeued = merged.requeued, requeue_reasons = merged.requeue_reasons, reduced_sub_batch_size = NULL, "
+		" started_at = merged.started_at, finished_at = merged.finished_at, batch_size = merged.batch_size, "
+		" cursor_value = NULL, cursor_key = NULL, "
+		" updated_at = clock_timestamp() FROM merged WHERE j.id = merged.id",
+		2, {INT8OID, INT8OID}
+	};
+	int64		kept = oldest_kept(migration_id, retention);
+	Datum		values[] = {Int64GetDatum(migration_id), Int64GetDatum(kept)};
+
+	/* most often there is nothing to merge yet, which is told in a fraction of the time */
+	if (kept > 0)
+		bbm_sql_run(&sql, values, NULL, true);
+}
+
+/*
+ * The jobs of this migration, or (0) of all: what a foreign key's cascade would
+ * do.  Waits for a batch in flight, whose worker has its row locked.
+ */
+void
+bbm_jobs_forget(int64 migration_id)
+{
+	static BbmSql all = {"DELETE FROM @.batched_background_migration_jobs", 0, {0}};
+	static BbmSql one = {
+		"DELETE FROM @.batched_background_migration_jobs WHERE batched_background_migration_id = $1",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+
+	bbm_sql_run(migration_id == 0 ? &all : &one, values, NULL, true);
+}

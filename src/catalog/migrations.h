@@ -1,0 +1,101 @@
+/*-------------------------------------------------------------------------
+ *
+ * migrations.h
+ *		Migrations: reading, defining and changing them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_CATALOG_MIGRATIONS_H
+#define BBM_CATALOG_MIGRATIONS_H
+
+#include "base/bbm.h"
+
+#include "nodes/pg_list.h"
+#include "utils/array.h"
+
+/* catalog/migrations.c */
+typedef struct BbmRunnable
+{
+	int64		id;
+	BbmStatus	status;
+	int			workers;
+	int			others;			/* other processes at it; the engine's */
+	int			position;		/* the same */
+} BbmRunnable;
+
+/* What bbm_create writes and bbm_alter changes; unset fields are NULL. */
+typedef struct BbmDefinition
+{
+	const char *name;
+	const char *table_name;
+	const char *column_name;
+	const char *job;
+	const char *strategy;
+	const char *search_path;
+	const char *owner;
+	const char *index_name;
+	const char *key_order;
+	const char *operation;
+	const char *set_clause;
+	const char *filter;
+	const char *row_check;
+	const BbmBound *min;
+	const BbmBound *max;
+	const int  *batch_size;
+	const int  *sub_batch_size;
+	const Interval *target_duration;
+	bool		fixed_size;		/* bbm_alter: no target any more */
+	const int  *min_batch_size;
+	const int  *max_batch_size;
+	const int64 *max_batch_wal;
+	const int  *workers;
+	const int  *max_attempts;
+	const char *on_error;
+	const int  *max_errors;
+	const bool *share_table;
+	const bool *synchronous;
+	const bool *verify;
+	const bool *follow;
+	const bool *allow_key_change;
+	const bool *allow_full_scan;
+	const bool *rows_stay;
+	const bool *skip_null_keys;
+	const ArrayType *settings;
+} BbmDefinition;
+
+/* How far a migration is, in words. */
+typedef struct BbmProgress
+{
+	char	   *percent;
+	int64		rows;
+	int64		jobs;
+	char	   *sqlstate;		/* of the error that failed it, or NULL */
+	char	   *error;
+	char	   *detail;
+	char	   *hint;
+} BbmProgress;
+
+extern BbmMigration *bbm_migration_by_name(const char *name, MemoryContext context);
+extern BbmMigration *bbm_migration_by_id(int64 id, MemoryContext context);
+extern List *bbm_migrations_runnable(Oid owner, MemoryContext context);
+extern List *bbm_migrations_with_status(List *statuses, MemoryContext context);
+extern List *bbm_migrations_begun(MemoryContext context);
+extern List *bbm_runnable_owners(MemoryContext context);
+extern bool bbm_migration_lock(int64 id, BbmStatus *status);
+extern void bbm_migration_set_started(int64 id, int64 total, Oid table, const BbmBound *min, const BbmBound *max,
+									  const char *key_order, BbmPartitionOrder partition_order);
+extern void bbm_migration_defined(int64 id, Oid table, bool min_found, bool max_found);
+extern void bbm_migration_restart(int64 id, Oid table, const char *job, const BbmBound *min, const BbmBound *max,
+								  const char *key_order);
+extern void bbm_migration_set_pass(int64 id, int pass, const BbmBound *verify_max);
+extern void bbm_migration_extend(int64 id, const BbmBound *max, bool follow);
+extern void bbm_migration_finish(int64 id);
+extern void bbm_migration_fail(int64 id, int code, const ErrorData *error);
+extern void bbm_migration_reopen(int64 id);
+extern bool bbm_migration_set_status(int64 id, BbmStatus status);
+extern int64 bbm_migration_insert(const BbmDefinition *definition, Oid owner, BbmStatus status);
+extern void bbm_migration_alter(int64 id, const BbmDefinition *definition);
+extern void bbm_migration_delete(int64 id);
+extern void bbm_migration_progress(int64 id, MemoryContext context, BbmProgress *progress);
+
+#endif							/* BBM_CATALOG_MIGRATIONS_H */

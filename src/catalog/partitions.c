@@ -1,0 +1,310 @@
+/*-------------------------------------------------------------------------
+ *
+ * partitions.c
+ *		SQL over bbm_partitions: what is known of each leaf of a migration.
+ *
+ * Written by claims, under the migration's lock, together with the job that they
+ * cut: nobody else writes between a look and what follows from it.  The
+ * exceptions are bbm_partition_clean, in a job beside which nothing is cut, and
+ * bbm_partition_unclean, which only makes more work.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "catalog/partitions.h"
+
+#include "catalog/pg_type_d.h"
+#include "utils/array.h"
+#include "utils/pg_lsn.h"
+
+#include "base/bbm.h"
+#include "catalog/errors.h"
+#include "catalog/jobs.h"
+#include "catalog/sql.h"
+
+#define PARTITION_COLUMNS \
+	"relation, relation_name, pass::bigint, begun::bigint, begun_lsn, clean_lsn, end_block, filenode, joined, " \
+	"low_value IS NOT NULL, low_value, high_value, low_key, high_key"
+
+static BbmPartitionState *
+read_part(uint64 row)
+{
+	BbmPartitionState *part = palloc0(sizeof(BbmPartitionState));
+	bool		isnull;
+
+	part->relation = DatumGetObjectId(bbm_sql_get(row, 1, &isnull));
+	part->name = bbm_sql_text(row, 2, CurrentMemoryContext);
+	part->pass = bbm_sql_int64(row, 3);
+	part->begun = bbm_sql_int64(row, 4);
+	part->begun_lsn = (XLogRecPtr) bbm_sql_int64(row, 5);
+	part->clean_lsn = (XLogRecPtr) bbm_sql_int64(row, 6);
+	part->end_block = bbm_sql_int64(row, 7);
+	part->filenode = DatumGetObjectId(bbm_sql_get(row, 8, &isnull));
+	part->joined = DatumGetBool(bbm_sql_get(row, 9, &isnull));
+	part->has_extent = DatumGetBool(bbm_sql_get(row, 10, &isnull));
+	part->low.number = bbm_sql_int64(row, 11);
+	part->high.number = bbm_sql_int64(row, 12);
+	part->low.key = bbm_sql_array(row, 13, CurrentMemoryContext);
+	part->high.key = bbm_sql_array(row, 14, CurrentMemoryContext);
+	return part;
+}
+
+/* A list of BbmPartitionState. */
+List *
+bbm_partitions(int64 migration_id)
+{
+	static BbmSql sql = {
+		"SELECT " PARTITION_COLUMNS " FROM @.bbm_partitions WHERE migration_id = $1 ORDER BY relation",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+	List	   *list = NIL;
+
+	bbm_sql_run(&sql, values, NULL, false);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		list = lappend(list, read_part(i));
+	return list;
+}
+
+/* NULL when nothing is known of it. */
+BbmPartitionState *
+bbm_partition_state(int64 migration_id, Oid relation)
+{
+	static BbmSql sql = {
+		"SELECT " PARTITION_COLUMNS " FROM @.bbm_partitions WHERE migration_id = $1 AND relation = $2",
+		2, {INT8OID, OIDOID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	return SPI_processed == 0 ? NULL : read_part(0);
+}
+
+void
+bbm_partition_add(int64 migration_id, Oid relation, const char *name, bool joined)
+{
+	static BbmSql sql = {
+		"INSERT INTO @.bbm_partitions (migration_id, relation, relation_name, joined) VALUES ($1, $2, $3, $4)",
+		4, {INT8OID, OIDOID, TEXTOID, BOOLOID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(migration_id), ObjectIdGetDatum(relation), CStringGetTextDatum(name), BoolGetDatum(joined)
+	};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/* A pass begins on it: all but its name and how far it is. */
+void
+bbm_partition_begin(int64 migration_id, const BbmPartitionState *part)
+{
+	static BbmSql sql = {
+		"UPDATE @.bbm_partitions SET begun = $3, begun_lsn = $4, clean_lsn = $5, end_block = $6, filenode = $7 "
+		"WHERE migration_id = $1 AND relation = $2",
+		7, {INT8OID, OIDOID, INT4OID, PG_LSNOID, PG_LSNOID, INT8OID, OIDOID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(migration_id), ObjectIdGetDatum(part->relation), Int32GetDatum(part->begun),
+		LSNGetDatum(part->begun_lsn), LSNGetDatum(part->clean_lsn), Int64GetDatum(part->end_block),
+		ObjectIdGetDatum(part->filenode)
+	};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/* All of it is cut in this pass. */
+void
+bbm_partition_done(int64 migration_id, Oid relation, int pass)
+{
+	static BbmSql sql = {
+		"UPDATE @.bbm_partitions SET pass = $3 WHERE migration_id = $1 AND relation = $2",
+		3, {INT8OID, OIDOID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(pass)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/* The leaf has another name now; a copy of this database finds it by that. */
+void
+bbm_partition_rename(int64 migration_id, Oid relation, const char *name)
+{
+	static BbmSql part = {
+		"UPDATE @.bbm_partitions SET relation_name = $3 WHERE migration_id = $1 AND relation = $2",
+		3, {INT8OID, OIDOID, TEXTOID}
+	};
+	static BbmSql jobs = {
+		"UPDATE @.batched_background_migration_jobs SET relation_name = $3 "
+		"WHERE batched_background_migration_id = $1 AND relation = $2 AND status <> 4",
+		3, {INT8OID, OIDOID, TEXTOID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), CStringGetTextDatum(name)};
+
+	bbm_sql_run(&part, values, NULL, true);
+	bbm_sql_run(&jobs, values, NULL, true);
+}
+
+/* A look has found nothing left in it; one that no pass has seen is left as it is. */
+void
+bbm_partition_clean(int64 migration_id, Oid relation, int pass)
+{
+	static BbmSql sql = {
+		"UPDATE @.bbm_partitions SET pass = $3 WHERE migration_id = $1 AND relation = $2 AND pass > 0 AND pass < $3",
+		3, {INT8OID, OIDOID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(pass)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/*
+ * No page of it, or (InvalidOid) of any, is known to be clean any more.  Also
+ * called by batches: two that come to it at once wait for each other's commit,
+ * a claim for theirs, and those that follow find it done.
+ */
+void
+bbm_partition_unclean(int64 migration_id, Oid relation)
+{
+	static BbmSql sql = {
+		"UPDATE @.bbm_partitions SET begun_lsn = '0/0', clean_lsn = '0/0' WHERE migration_id = $1 "
+		"AND (relation = $2 OR $2 = 0) AND (begun_lsn <> '0/0' OR clean_lsn <> '0/0')",
+		2, {INT8OID, OIDOID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/* The pass has a new end: there may be more to cut in each. */
+void
+bbm_partitions_reopen(int64 migration_id, int pass)
+{
+	static BbmSql sql = {
+		"UPDATE @.bbm_partitions SET pass = 0 WHERE migration_id = $1 AND pass = $2",
+		2, {INT8OID, INT4OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(pass)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/* Of this migration, or (0) of all. */
+void
+bbm_partitions_forget(int64 migration_id)
+{
+	static BbmSql all = {"DELETE FROM @.bbm_partitions", 0, {0}};
+	static BbmSql one = {
+		"DELETE FROM @.bbm_partitions WHERE migration_id = $1",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+
+	bbm_sql_run(migration_id == 0 ? &all : &one, values, NULL, true);
+}
+
+/*
+ * A copy is started here.  One that was made of files (a template's, pg_upgrade's)
+ * has the OIDs of its original; where it was loaded, its tables are found by
+ * their names.  Nothing is known of their pages; where rows move, that makes all
+ * of them undone.
+ */
+void
+bbm_partitions_settle(int64 migration_id, bool loaded)
+{
+	static BbmSql parts = {
+		"UPDATE @.bbm_partitions SET begun_lsn = '0/0', clean_lsn = '0/0', begun = 0, filenode = 0, "
+		"relation = CASE WHEN $2 THEN coalesce(to_regclass(relation_name)::oid, 0) ELSE relation END, "
+		"pass = CASE WHEN begun = 0 THEN pass WHEN pass < 0 THEN -1 ELSE 0 END WHERE migration_id = $1",
+		2, {INT8OID, BOOLOID}
+	};
+	static BbmSql jobs = {
+		"UPDATE @.batched_background_migration_jobs SET relation = coalesce(to_regclass(relation_name)::oid, 0) "
+		"WHERE batched_background_migration_id = $1 AND relation IS NOT NULL",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), BoolGetDatum(loaded)};
+
+	bbm_sql_run(&parts, values, NULL, true);
+	if (!loaded)
+		return;
+	bbm_sql_run(&jobs, values, NULL, true);
+	bbm_errors_settle(migration_id);
+}
+
+/* Jobs of these leaves that were skipped are to be done after all.  Caller has bbm_migration_lock. */
+void
+bbm_jobs_revive(int64 migration_id, List *partitions)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 1, detached = false, attempts = 0, "
+		"finished_at = NULL, updated_at = clock_timestamp() "
+		"WHERE batched_background_migration_id = $1 AND detached AND relation = ANY ($2)",
+		2, {INT8OID, OIDARRAYOID}
+	};
+	Datum	   *oids = palloc(list_length(partitions) * sizeof(Datum));
+	Datum		values[2] = {Int64GetDatum(migration_id)};
+	ListCell   *cell;
+
+	foreach(cell, partitions)
+		oids[foreach_current_index(cell)] = ObjectIdGetDatum(lfirst_oid(cell));
+	values[1] = PointerGetDatum(construct_array(oids, list_length(partitions), OIDOID, sizeof(Oid), true,
+												TYPALIGN_INT));
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/* The first and the last key that a leaf has when it is begun. */
+void
+bbm_partition_extent(int64 migration_id, Oid relation, const BbmBound *low, const BbmBound *high)
+{
+	static BbmSql sql = {
+		"UPDATE @.bbm_partitions SET low_value = $3, high_value = $4, low_key = $5, high_key = $6 "
+		"WHERE migration_id = $1 AND relation = $2",
+		6, {INT8OID, OIDOID, INT8OID, INT8OID, TEXTARRAYOID, TEXTARRAYOID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int64GetDatum(low->number),
+		Int64GetDatum(high->number), low->key, high->key
+	};
+
+	bbm_sql_run(&sql, values, DatumGetPointer(low->key) ? NULL : "    nn", true);
+}
+
+/*
+ * How far a leaf was cut in a pass; false when it was not.  Ranges that were cut
+ * when the root had no child yet are the root's own.
+ */
+bool
+bbm_jobs_last(int64 migration_id, Oid root, Oid relation, int pass, BbmBound *last)
+{
+	static BbmSql sql = {
+		"SELECT max_value, max_key FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND coalesce(relation, $4) = $2 AND pass = $3 "
+		"ORDER BY id DESC LIMIT 1",
+		4, {INT8OID, OIDOID, INT4OID, OIDOID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(pass), ObjectIdGetDatum(root)
+	};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	if (SPI_processed == 0)
+		return false;
+	last->number = bbm_sql_int64(0, 1);
+	last->key = bbm_sql_array(0, 2, CurrentMemoryContext);
+	return true;
+}
+
+/* Rows that the jobs have changed since the migration was last started, of one leaf or (InvalidOid) of all. */
+int64
+bbm_jobs_rows(int64 migration_id, Oid relation)
+{
+	static BbmSql sql = {
+		"SELECT @.bbm_as_bigint(coalesce(sum(row_count), 0)) FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND (relation = $2 OR $2 = 0) AND created_at >= "
+		" (SELECT coalesce(updated_at, '-infinity') FROM @.batched_background_migrations WHERE id = $1)",
+		2, {INT8OID, OIDOID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	return bbm_sql_int64(0, 1);
+}

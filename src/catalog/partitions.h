@@ -1,0 +1,45 @@
+/*-------------------------------------------------------------------------
+ *
+ * partitions.h
+ *		What is known of each partition of a migration.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_CATALOG_PARTITIONS_H
+#define BBM_CATALOG_PARTITIONS_H
+
+#include "base/bbm.h"
+
+#include "access/xlogdefs.h"
+#include "nodes/pg_list.h"
+
+/* catalog/partitions.c: what is known of each leaf of a migration */
+typedef struct BbmPartitionState
+{
+	Oid			relation;
+	char	   *name;
+	int			pass;			/* the last in which it was cut to its end; 0 none */
+	int			begun;			/* the last that has begun on it */
+	XLogRecPtr	begun_lsn;		/* when the last pass that works began on it */
+	XLogRecPtr	clean_lsn;		/* the same of the one before: pages unchanged since are clean */
+	int64		end_block;		/* of the pass that has begun */
+	Oid			filenode;		/* the LSNs are of these files */
+	bool		joined;			/* it came while the migration ran */
+	bool		has_extent;		/* where a key tells the partitions, it had keys when it was begun ... */
+	BbmBound	low;			/* ... from here ... */
+	BbmBound	high;			/* ... to here */
+} BbmPartitionState;
+
+extern List *bbm_partitions(int64 migration_id);
+extern BbmPartitionState *bbm_partition_state(int64 migration_id, Oid relation);
+extern void bbm_partition_add(int64 migration_id, Oid relation, const char *name, bool joined);
+extern void bbm_partition_begin(int64 migration_id, const BbmPartitionState *part);
+extern void bbm_partition_done(int64 migration_id, Oid relation, int pass);
+extern void bbm_partition_rename(int64 migration_id, Oid relation, const char *name);
+extern void bbm_partition_clean(int64 migration_id, Oid relation, int pass);
+extern void bbm_partition_unclean(int64 migration_id, Oid relation);
+extern void bbm_partitions_reopen(int64 migration_id, int pass);
+extern void bbm_partitions_forget(int64 migration_id);
+extern void bbm_partitions_settle(int64 migration_id, bool loaded);
+
+#endif							/* BBM_CATALOG_PARTITIONS_H */

@@ -1,0 +1,299 @@
+/*-------------------------------------------------------------------------
+ *
+ * shape.c
+ *		What our tables have to look like, and the indexes that are walked.
+ *
+ * NOTES
+ *	  A role that owns the tables may alter them, and a schema tool of its may
+ *	  add and drop columns.  What is added is no business of ours.  What is
+ *	  missing, or of another type, would be read as something that it is not:
+ *	  so nothing of the extension runs until it is back.
+ *
+ *	  Indexes are known by what they are of, as names can be changed.
+ *
+ *	  Nothing is locked: who alters a table sends an invalidation when that is
+ *	  committed, and the catalog is searched anew.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "catalog/shape.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_type_d.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "catalog/tables.h"
+
+typedef struct ShapeColumn
+{
+	BbmTable	table;
+	const char *name;
+	Oid			type;
+	bool		not_null;
+} ShapeColumn;
+
+/* As in the install script; sql/owner.sql compares the two. */
+static const ShapeColumn columns[] = {
+	{BBM_MIGRATIONS, "id", INT8OID, true},
+	{BBM_MIGRATIONS, "name", TEXTOID, true},
+	{BBM_MIGRATIONS, "created_at", TIMESTAMPTZOID, true},
+	{BBM_MIGRATIONS, "updated_at", TIMESTAMPTZOID, false},
+	{BBM_MIGRATIONS, "started_at", TIMESTAMPTZOID, false},
+	{BBM_MIGRATIONS, "finished_at", TIMESTAMPTZOID, false},
+	{BBM_MIGRATIONS, "min_value", INT8OID, true},
+	{BBM_MIGRATIONS, "max_value", INT8OID, true},
+	{BBM_MIGRATIONS, "batch_size", INT4OID, true},
+	{BBM_MIGRATIONS, "status", INT2OID, true},
+	{BBM_MIGRATIONS, "job_signature_name", TEXTOID, true},
+	{BBM_MIGRATIONS, "table_name", TEXTOID, true},
+	{BBM_MIGRATIONS, "column_name", TEXTOID, true},
+	{BBM_MIGRATIONS, "failure_error_code", INT2OID, false},
+	{BBM_MIGRATIONS, "batching_strategy", TEXTOID, false},
+	{BBM_MIGRATIONS, "total_tuple_count", INT8OID, false},
+	{BBM_MIGRATIONS, "sub_batch_size", INT4OID, true},
+	{BBM_MIGRATIONS, "workers", INT4OID, true},
+	{BBM_MIGRATIONS, "max_attempts", INT2OID, true},
+	{BBM_MIGRATIONS, "share_table", BOOLOID, true},
+	{BBM_MIGRATIONS, "synchronous", BOOLOID, true},
+	{BBM_MIGRATIONS, "allow_full_scan", BOOLOID, true},
+	{BBM_MIGRATIONS, "job_search_path", TEXTOID, true},
+	{BBM_MIGRATIONS, "min_key", TEXTARRAYOID, false},
+	{BBM_MIGRATIONS, "max_key", TEXTARRAYOID, false},
+	{BBM_MIGRATIONS, "index_name", TEXTOID, false},
+	{BBM_MIGRATIONS, "key_order", TEXTOID, false},
+	{BBM_MIGRATIONS, "min_found", BOOLOID, true},
+	{BBM_MIGRATIONS, "max_found", BOOLOID, true},
+	{BBM_MIGRATIONS, "operation", TEXTOID, false},
+	{BBM_MIGRATIONS, "set_clause", TEXTOID, false},
+	{BBM_MIGRATIONS, "filter", TEXTOID, false},
+	{BBM_MIGRATIONS, "row_check", TEXTOID, false},
+	{BBM_MIGRATIONS, "verify", BOOLOID, true},
+	{BBM_MIGRATIONS, "follow", BOOLOID, true},
+	{BBM_MIGRATIONS, "allow_key_change", BOOLOID, true},
+	{BBM_MIGRATIONS, "target_duration", INTERVALOID, false},
+	{BBM_MIGRATIONS, "min_batch_size", INT4OID, true},
+	{BBM_MIGRATIONS, "max_batch_size", INT4OID, true},
+	{BBM_MIGRATIONS, "max_batch_wal", INT8OID, false},
+	{BBM_MIGRATIONS, "on_error", TEXTOID, true},
+	{BBM_MIGRATIONS, "max_errors", INT4OID, true},
+	{BBM_MIGRATIONS, "rows_stay", BOOLOID, true},
+	{BBM_MIGRATIONS, "skip_null_keys", BOOLOID, true},
+	{BBM_MIGRATIONS, "partition_order", TEXTOID, false},
+	{BBM_MIGRATIONS, "followed", BOOLOID, true},
+	{BBM_MIGRATIONS, "verify_max_value", INT8OID, false},
+	{BBM_MIGRATIONS, "verify_max_key", TEXTARRAYOID, false},
+	{BBM_MIGRATIONS, "pass", INT4OID, true},
+	{BBM_MIGRATIONS, "owner", NAMEOID, false},
+	{BBM_MIGRATIONS, "owner_oid", OIDOID, false},
+	{BBM_MIGRATIONS, "origin", TEXTOID, false},
+	{BBM_MIGRATIONS, "table_oid", OIDOID, false},
+	{BBM_MIGRATIONS, "error_sqlstate", TEXTOID, false},
+	{BBM_MIGRATIONS, "error_message", TEXTOID, false},
+	{BBM_MIGRATIONS, "error_detail", TEXTOID, false},
+	{BBM_MIGRATIONS, "error_hint", TEXTOID, false},
+	{BBM_MIGRATIONS, "settings", TEXTARRAYOID, false},
+	{BBM_JOBS, "id", INT8OID, true},
+	{BBM_JOBS, "created_at", TIMESTAMPTZOID, true},
+	{BBM_JOBS, "updated_at", TIMESTAMPTZOID, false},
+	{BBM_JOBS, "started_at", TIMESTAMPTZOID, false},
+	{BBM_JOBS, "finished_at", TIMESTAMPTZOID, false},
+	{BBM_JOBS, "batched_background_migration_id", INT8OID, true},
+	{BBM_JOBS, "min_value", INT8OID, true},
+	{BBM_JOBS, "max_value", INT8OID, true},
+	{BBM_JOBS, "status", INT2OID, true},
+	{BBM_JOBS, "failure_error_code", INT2OID, false},
+	{BBM_JOBS, "attempts", INT2OID, true},
+	{BBM_JOBS, "claim_epoch", INT4OID, true},
+	{BBM_JOBS, "worker_pid", INT4OID, false},
+	{BBM_JOBS, "worker_id", INT4OID, false},
+	{BBM_JOBS, "pass", INT4OID, true},
+	{BBM_JOBS, "relation", OIDOID, false},
+	{BBM_JOBS, "relation_name", TEXTOID, false},
+	{BBM_JOBS, "min_key", TEXTARRAYOID, false},
+	{BBM_JOBS, "max_key", TEXTARRAYOID, false},
+	{BBM_JOBS, "cursor_value", INT8OID, false},
+	{BBM_JOBS, "cursor_key", TEXTARRAYOID, false},
+	{BBM_JOBS, "batch_size", INT4OID, false},
+	{BBM_JOBS, "bisect", BOOLOID, true},
+	{BBM_JOBS, "key_count", INT8OID, true},
+	{BBM_JOBS, "row_count", INT8OID, true},
+	{BBM_JOBS, "run_ms", FLOAT8OID, true},
+	{BBM_JOBS, "wal_bytes", INT8OID, true},
+	{BBM_JOBS, "merged_jobs", INT4OID, true},
+	{BBM_JOBS, "detached", BOOLOID, true},
+	{BBM_JOBS, "repairs", BOOLOID, true},
+	{BBM_JOBS, "requeued", INT4OID, true},
+	{BBM_JOBS, "requeue_reasons", INT4ARRAYOID, false},
+	{BBM_JOBS, "reduced_sub_batch_size", INT4OID, false},
+	{BBM_JOBS, "no_progress", INT4OID, true},
+	{BBM_JOBS, "next_attempt_at", TIMESTAMPTZOID, false},
+	{BBM_JOBS, "error_sqlstate", TEXTOID, false},
+	{BBM_JOBS, "error_message", TEXTOID, false},
+	{BBM_JOBS, "error_detail", TEXTOID, false},
+	{BBM_JOBS, "error_hint", TEXTOID, false},
+	{BBM_JOBS, "error_context", TEXTOID, false},
+	{BBM_PARTITIONS, "id", INT8OID, true},
+	{BBM_PARTITIONS, "migration_id", INT8OID, true},
+	{BBM_PARTITIONS, "relation", OIDOID, true},
+	{BBM_PARTITIONS, "relation_name", TEXTOID, true},
+	{BBM_PARTITIONS, "pass", INT4OID, true},
+	{BBM_PARTITIONS, "begun", INT4OID, true},
+	{BBM_PARTITIONS, "begun_lsn", PG_LSNOID, true},
+	{BBM_PARTITIONS, "clean_lsn", PG_LSNOID, true},
+	{BBM_PARTITIONS, "end_block", INT8OID, true},
+	{BBM_PARTITIONS, "filenode", OIDOID, true},
+	{BBM_PARTITIONS, "joined", BOOLOID, true},
+	{BBM_PARTITIONS, "low_value", INT8OID, false},
+	{BBM_PARTITIONS, "high_value", INT8OID, false},
+	{BBM_PARTITIONS, "low_key", TEXTARRAYOID, false},
+	{BBM_PARTITIONS, "high_key", TEXTARRAYOID, false},
+	{BBM_ROW_ERRORS, "id", INT8OID, true},
+	{BBM_ROW_ERRORS, "migration_id", INT8OID, true},
+	{BBM_ROW_ERRORS, "job_id", INT8OID, true},
+	{BBM_ROW_ERRORS, "at", TIMESTAMPTZOID, true},
+	{BBM_ROW_ERRORS, "relation", OIDOID, false},
+	{BBM_ROW_ERRORS, "relation_name", TEXTOID, false},
+	{BBM_ROW_ERRORS, "min_value", INT8OID, true},
+	{BBM_ROW_ERRORS, "max_value", INT8OID, true},
+	{BBM_ROW_ERRORS, "min_key", TEXTARRAYOID, false},
+	{BBM_ROW_ERRORS, "max_key", TEXTARRAYOID, false},
+	{BBM_ROW_ERRORS, "error_sqlstate", TEXTOID, false},
+	{BBM_ROW_ERRORS, "error_message", TEXTOID, false},
+	{BBM_ROW_ERRORS, "error_detail", TEXTOID, false},
+	{BBM_ROW_ERRORS, "error_hint", TEXTOID, false},
+	{BBM_ROW_ERRORS, "error_context", TEXTOID, false},
+	{BBM_EVENTS, "id", INT8OID, true},
+	{BBM_EVENTS, "at", TIMESTAMPTZOID, true},
+	{BBM_EVENTS, "migration_id", INT8OID, true},
+	{BBM_EVENTS, "name", TEXTOID, true},
+	{BBM_EVENTS, "event", TEXTOID, true},
+	{BBM_EVENTS, "status", TEXTOID, true},
+	{BBM_EVENTS, "role", NAMEOID, true},
+	{BBM_EVENTS, "owner_oid", OIDOID, true},
+	{BBM_EVENTS, "detail", TEXTOID, false}
+};
+
+/* Is it a column of bbm's, or one that somebody has added? */
+bool
+bbm_shape_has_column(BbmTable table, const char *name)
+{
+	for (int i = 0; i < lengthof(columns); i++)
+	{
+		if (columns[i].table == table && strcmp(columns[i].name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* What is wrong with a column; NULL when nothing is. */
+static char *
+column_flaw(Oid relid, const char *table, const ShapeColumn *column)
+{
+	HeapTuple	tuple = SearchSysCacheAttName(relid, column->name);
+	char	   *flaw = NULL;
+
+	if (!HeapTupleIsValid(tuple))
+		return psprintf("Column \"%s\" of table \"%s\" is missing.", column->name, table);
+	if (((Form_pg_attribute) GETSTRUCT(tuple))->atttypid != column->type)
+		flaw = psprintf("Column \"%s\" of table \"%s\" has type %s.", column->name, table,
+						format_type_be(((Form_pg_attribute) GETSTRUCT(tuple))->atttypid));
+	else if (column->not_null && !((Form_pg_attribute) GETSTRUCT(tuple))->attnotnull)
+		flaw = psprintf("Column \"%s\" of table \"%s\" may be NULL.", column->name, table);
+	ReleaseSysCache(tuple);
+	return flaw;
+}
+
+/*
+ * What our tables lack, with how to mend it, or NULL when nothing is wrong with
+ * them.
+ */
+char *
+bbm_shape_flaw(const BbmCatalog *catalog, char **hint)
+{
+	for (int i = 0; i < lengthof(columns); i++)
+	{
+		const ShapeColumn *column = &columns[i];
+		const char *table = bbm_table_name(column->table);
+		Oid			relid = catalog->tables[column->table];
+		char	   *flaw = OidIsValid(relid) ? column_flaw(relid, table, column) :
+			psprintf("Table \"%s\" is missing.", table);
+
+		if (flaw == NULL)
+			continue;
+		*hint = OidIsValid(relid) ?
+			psprintf("Make it what it was: %s%s.", format_type_be(column->type), column->not_null ? ", NOT NULL" : "") :
+			pstrdup("Drop the extension, and create it again.");
+		return flaw;
+	}
+	return NULL;
+}
+
+/* Is this index a valid btree of exactly these columns, the second one descending? */
+static bool
+is_index_of(Form_pg_index index, HeapTuple tuple, TupleDesc desc, Oid relid, const char *first, const char *second)
+{
+	int			n = second ? 2 : 1;
+	bool		isnull;
+	HeapTuple	rel;
+	bool		is_btree = false;
+
+	if (!index->indisvalid || !index->indislive || !index->indisready || index->indnkeyatts != n ||
+		index->indkey.values[0] != get_attnum(relid, first) ||
+		(second && index->indkey.values[1] != get_attnum(relid, second)) ||
+		!heap_attisnull(tuple, Anum_pg_index_indpred, desc) || !heap_attisnull(tuple, Anum_pg_index_indexprs, desc))
+		return false;
+	if (second)
+	{
+		Datum		options = heap_getattr(tuple, Anum_pg_index_indoption, desc, &isnull);
+
+		if (isnull || ((int2vector *) DatumGetPointer(options))->values[1] != (INDOPTION_DESC | INDOPTION_NULLS_FIRST))
+			return false;
+	}
+	rel = SearchSysCache1(RELOID, ObjectIdGetDatum(index->indexrelid));
+	if (HeapTupleIsValid(rel))
+	{
+		is_btree = ((Form_pg_class) GETSTRUCT(rel))->relam == BTREE_AM_OID;
+		ReleaseSysCache(rel);
+	}
+	return is_btree;
+}
+
+/* A unique one where there is, the oldest of them; InvalidOid when there is none. */
+Oid
+bbm_shape_index(Oid relid, const char *first, const char *second)
+{
+	Relation	indexes = table_open(IndexRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			best = InvalidOid;
+	bool		best_unique = false;
+
+	ScanKeyInit(&key, Anum_pg_index_indrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(indexes, IndexIndrelidIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_index index = (Form_pg_index) GETSTRUCT(tuple);
+
+		if (!is_index_of(index, tuple, RelationGetDescr(indexes), relid, first, second))
+			continue;
+		if (!OidIsValid(best) || (index->indisunique && !best_unique) ||
+			(index->indisunique == best_unique && index->indexrelid < best))
+		{
+			best = index->indexrelid;
+			best_unique = index->indisunique;
+		}
+	}
+	systable_endscan(scan);
+	table_close(indexes, AccessShareLock);
+	return best;
+}

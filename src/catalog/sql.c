@@ -1,0 +1,161 @@
+/*-------------------------------------------------------------------------
+ *
+ * sql.c
+ *		The prepared statements over our own tables.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "catalog/sql.h"
+
+#include "storage/lmgr.h"
+
+#include "base/spi.h"
+#include "base/txn.h"
+#include "catalog/extension.h"
+#include "catalog/tables.h"
+
+/* A trigger that is not the extension's or its owner's must not get its rights. */
+static void
+check_triggers(const BbmCatalog *catalog, const char *text)
+{
+	if (catalog->stranger && strncmp(text, "SELECT", 6) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("cannot write the tables of extension \"bbm\""),
+				 errdetail("%s", catalog->stranger),
+				 errhint("Drop the trigger, and revoke the privilege TRIGGER on the tables.")));
+}
+
+/* The statement's text with the schema put in. */
+static char *
+sql_text(const BbmSql *sql, const char *schema)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (const char *c = sql->text; *c; c++)
+	{
+		if (*c == '@')
+			appendStringInfoString(&buf, schema);
+		else
+			appendStringInfoChar(&buf, *c);
+	}
+	return buf.data;
+}
+
+/*
+ * Which of our tables a statement is about: those it names, and the two that our views are made of.
+ *
+ * It runs as who owns them.  The two that are the registry's may belong to its
+ * role, and what bbm records to somebody else, so no statement names tables of
+ * both kinds.
+ */
+static void
+find_tables(BbmSql *sql)
+{
+	bool		registrys PG_USED_FOR_ASSERTS_ONLY = strstr(sql->text, "batched_background_migration") || strstr(sql->text, "bbm_migration_status");
+
+	sql->runs_as = BBM_MIGRATIONS;
+	for (int i = 0; i < BBM_TABLES; i++)
+	{
+		bool		named = strstr(sql->text, bbm_table_name(i)) != NULL;
+
+		sql->names[i] = i == BBM_MIGRATIONS || i == BBM_JOBS || named;
+		if (named && i >= BBM_PARTITIONS)
+		{
+			Assert(!registrys);
+			sql->runs_as = i;
+		}
+	}
+}
+
+/*
+ * Locks the tables, for a reader as for a writer: what reads first may write in
+ * the same transaction, and a weak lock must not be followed by a strong one (see
+ * target/lockset.c).  Others who read or write our tables do not wait for that.
+ */
+static void
+lock_tables(const BbmCatalog *catalog, const BbmSql *sql)
+{
+	for (int i = 0; i < BBM_TABLES; i++)
+	{
+		if (sql->names[i] && OidIsValid(catalog->tables[i]))
+			LockRelationOid(catalog->tables[i], RowExclusiveLock);
+	}
+}
+
+/* The caller's memory context stays the current one. */
+void
+bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
+{
+	const BbmCatalog *catalog = bbm_catalog();
+	BbmUserSwitch user_switch;
+	int			result;
+
+	check_triggers(catalog, sql->text);
+	if (sql->plan == NULL)
+		find_tables(sql);
+	bbm_switch_to_extension_owner(&user_switch, catalog->owners[sql->runs_as], engine);
+	lock_tables(catalog, sql);
+	if (sql->plan && sql->generation != bbm_catalog_generation())
+	{
+		SPI_freeplan(sql->plan);
+		sql->plan = NULL;
+	}
+	if (sql->plan == NULL)
+	{
+		/* one plan is right for all values; a plan for each of the first five costs more than they do */
+		SPIPlanPtr	plan = bbm_spi_prepare(sql_text(sql, catalog->schema), sql->nargs, sql->types,
+										   CURSOR_OPT_GENERIC_PLAN);
+
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare \"%s\": %s", sql->text, SPI_result_code_string(SPI_result));
+		sql->plan = plan;
+		sql->generation = bbm_catalog_generation();
+	}
+	result = bbm_spi_execute_plan(sql->plan, values, nulls, false, 0);
+	if (result < 0)
+		elog(ERROR, "could not run \"%s\": %s", sql->text, SPI_result_code_string(result));
+	bbm_restore_user(&user_switch);
+}
+
+Datum
+bbm_sql_get(uint64 row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
+}
+
+/* 0 when NULL; int2 and int4 columns are cast in the statement. */
+int64
+bbm_sql_int64(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		datum = bbm_sql_get(row, column, &isnull);
+
+	return isnull ? 0 : DatumGetInt64(datum);
+}
+
+/* NULL when NULL. */
+char *
+bbm_sql_text(uint64 row, int column, MemoryContext context)
+{
+	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+
+	return value ? MemoryContextStrdup(context, value) : NULL;
+}
+
+/* (Datum) 0 when NULL. */
+Datum
+bbm_sql_array(uint64 row, int column, MemoryContext context)
+{
+	bool		isnull;
+	Datum		datum = bbm_sql_get(row, column, &isnull);
+	MemoryContext old;
+
+	if (isnull)
+		return (Datum) 0;
+	old = MemoryContextSwitchTo(context);
+	datum = PointerGetDatum(PG_DETOAST_DATUM_COPY(datum));
+	MemoryContextSwitchTo(old);
+	return datum;
+}

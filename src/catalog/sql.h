@@ -1,0 +1,46 @@
+/*-------------------------------------------------------------------------
+ *
+ * sql.h
+ *		The prepared statements over our own tables; for catalog_*.c only.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_CATALOG_SQL_H
+#define BBM_CATALOG_SQL_H
+
+#include "base/bbm.h"
+
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "catalog/tables.h"
+
+#define BBM_SQL_MAX_ARGS 40
+
+/*
+ * A statement, prepared at its first use and kept.  In the text every @ stands
+ * for the extension's schema.  Define them static; never free them.
+ */
+typedef struct BbmSql
+{
+	const char *text;
+	int			nargs;
+	Oid			types[BBM_SQL_MAX_ARGS];
+	SPIPlanPtr	plan;			/* NULL until prepared, or when of an older extension */
+	uint64		generation;		/* of the catalog it was prepared for */
+	bool		names[BBM_TABLES];	/* the tables that it has to do with; set with the plan */
+	BbmTable	runs_as;		/* whose owner's rights it has; the same */
+} BbmSql;
+
+/* Runs it; the result is in SPI_tuptable and SPI_processed. */
+extern void bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine);
+
+/* Reading the first rows of SPI_tuptable. */
+extern Datum bbm_sql_get(uint64 row, int column, bool *isnull);
+extern int64 bbm_sql_int64(uint64 row, int column);
+extern Datum bbm_sql_array(uint64 row, int column, MemoryContext context);
+extern char *bbm_sql_text(uint64 row, int column, MemoryContext context);
+
+#endif							/* BBM_CATALOG_SQL_H */

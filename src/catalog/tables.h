@@ -1,0 +1,46 @@
+/*-------------------------------------------------------------------------
+ *
+ * tables.h
+ *		Our tables, as they have been found in this database.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_CATALOG_TABLES_H
+#define BBM_CATALOG_TABLES_H
+
+#include "base/bbm.h"
+
+/* Our tables, in the order in which a transaction locks them. */
+typedef enum BbmTable
+{
+	BBM_MIGRATIONS,
+	BBM_JOBS,
+	BBM_PARTITIONS,
+	BBM_ROW_ERRORS,
+	BBM_EVENTS,
+	BBM_TABLES
+} BbmTable;
+
+/* Where the extension is in this database. */
+typedef struct BbmCatalog
+{
+	Oid			extension;
+	Oid			owner;			/* of the two tables that are the registry's too: who may write them */
+	Oid			owners[BBM_TABLES];
+	Oid			migrations;		/* batched_background_migrations; also the space of our locks */
+	Oid			jobs;			/* batched_background_migration_jobs */
+	Oid			tables[BBM_TABLES];
+	Oid			migrations_key; /* index on id */
+	Oid			migrations_by_table;	/* index on table_oid */
+	Oid			jobs_key;		/* index on id */
+	Oid			jobs_newest;	/* index on migration and id, highest first */
+	char	   *schema;			/* quoted */
+	char	   *version;		/* what the SQL is */
+	char	   *stranger;		/* why a trigger of our tables is not to fire; or NULL */
+	char	   *flaw;			/* what our tables lack, so that nothing can run; or NULL */
+	char	   *flaw_hint;
+} BbmCatalog;
+
+extern const char *bbm_table_name(BbmTable table);
+
+#endif							/* BBM_CATALOG_TABLES_H */

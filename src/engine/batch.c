@@ -1,0 +1,406 @@
+/*-------------------------------------------------------------------------
+ *
+ * batch.c
+ *		The second transaction of a job: the batch and its record.
+ *
+ * NOTES
+ *	  The job's row is locked first, and only if it still carries the number
+ *	  of our claim.  From then on nobody can take the job over, and if somebody
+ *	  did before, we change nothing.  The batch, the record that it is done and
+ *	  the row's lock end in the same commit: that is the whole of exactly-once.
+ *	  A pause, a DELETE of the migration or another claim may come at any
+ *	  moment; a pause lets the batch end, and a DELETE waits for it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "engine/batch.h"
+
+#include "storage/lmgr.h"
+#include "utils/snapmgr.h"
+
+#include "base/bbm.h"
+#include "base/clock.h"
+#include "base/guc.h"
+#include "base/lock_watch.h"
+#include "base/locks.h"
+#include "base/printable.h"
+#include "base/rates.h"
+#include "base/txn.h"
+#include "catalog/claims.h"
+#include "catalog/extension.h"
+#include "catalog/jobs.h"
+#include "engine/bisect.h"
+#include "engine/claim.h"
+#include "engine/outcome.h"
+#include "engine/outside.h"
+#include "engine/run_range.h"
+#include "engine/verify.h"
+#include "strategy/resolve.h"
+#include "target/lockset.h"
+#include "target/partition.h"
+#include "target/relation.h"
+#include "target/size.h"
+#include "target/target.h"
+
+/* The time of a check that cannot be cut is doubled so often at most. */
+#define BBM_MOST_DOUBLINGS 6
+
+/*
+ * What of the job is to be done in this transaction; part->key_count is 0 when
+ * nothing is left of it.  *batch_size is how many rows a job that has no range
+ * may take.  True when there is more.
+ */
+static bool
+next_sub_batch(const BbmWork *work, BbmPartition *partition, BbmRange *part, int *batch_size)
+{
+	BbmJob	   *job = work->job;
+	BbmTarget  *target = work->target;
+	BbmRange	rest = {job->has_cursor ? job->cursor : job->min, job->max, job->key_count};
+	int			cut_down = bbm_size_of_sub_batch(0, job->reduced_sub_batch_size, target->reduced_sub_batch_size);
+	int			size = bbm_size_of_sub_batch(target->migration->sub_batch_size, cut_down, 0);
+	bool		by_number = (target->key.is_integer || target->strategy->table_scans) && !job->repairs;
+
+	/* a function is told the size of the commit at hand */
+	*batch_size = size > 0 ? Min(size, bbm_job_size(target, job)) : bbm_job_size(target, job);
+	job->ran_size = target->strategy->one_at_a_time ? *batch_size : (int) Max(Min(rest.key_count, INT_MAX), 1);
+	/* a job of the user's does each row of its range, so a range is one key */
+	if (job->repairs)
+		size = target->form == BBM_JOB_COMPOSED ? bbm_size_of_sub_batch(size, bbm_job_size(target, job), 0) : 1;
+	if (target->strategy->one_at_a_time || (size <= 0 && !job->has_cursor))
+	{
+		*part = rest;
+		if (target->strategy->one_at_a_time)
+			part->key_count = *batch_size;
+		return false;
+	}
+	size = size > 0 ? size : PG_INT32_MAX;
+	target->strategy->first_sub_batch(target, partition, &rest, job->has_cursor, size, part);
+	job->ran_size = (int) Max(Min(part->key_count, INT_MAX), 1);
+	if (by_number)
+		return part->max.number < job->max.number;
+	return part->key_count >= size;
+}
+
+/*
+ * Is the migration still to run?  A job of several commits asks before each, and
+ * so does one that was claimed before a rest.  With the lock for the moment of
+ * the look, so that a transaction that has paused it and waits for us is waited
+ * for: after lock_timeout that gives the rest of the job back.  A DELETE that
+ * waits for our row's lock meets us in a deadlock, of which we are the victim,
+ * to the same effect.
+ */
+static bool
+still_running(const BbmWork *work)
+{
+	int64		id = work->job->migration_id;
+	BbmClaimState state;
+	bool		running;
+
+	bbm_lock_migration(bbm_lock_class(), id);
+	running = bbm_claim_state(id, &state) && state.status == BBM_RUNNING;
+	bbm_unlock_migration(bbm_lock_class(), id);
+	return running;
+}
+
+/* The leaf the job is of, with its plan; NULL when that is not part of the table any more. */
+static BbmPartition *
+partition_of(const BbmWork *work)
+{
+	BbmTarget  *target = work->target;
+	const BbmJob *job = work->job;
+	bool		of_partition = target->per_partition && job->relation_name;
+	/* cut before the table had a child, it is the table's own; in a later pass it is of all leaves */
+	BbmPartition *partition = !of_partition && job->pass > BBM_FIRST_PASS ? bbm_partitions_open_as_one(target) :
+		bbm_partition_open(target, of_partition ? job->relation : target->relid);
+
+	if (partition == NULL && !of_partition)
+		bbm_table_is_gone(target->migration->table_name);
+	return partition;
+}
+
+/*
+ * What the measures of a part mean for the size of the next, and, when it was
+ * the last of its job, what the job has cost as a whole for the size of the
+ * jobs to come.
+ */
+static void
+adapt(BbmWork *work, bool more)
+{
+	BbmTarget  *target = work->target;
+	int			full = target->migration->sub_batch_size;
+	int			cut_down = bbm_size_of_sub_batch(0, work->job->reduced_sub_batch_size, target->reduced_sub_batch_size);
+	BbmSizeLimits limits;
+
+	work->ms += work->cost.ms;
+	work->wal += work->cost.wal;
+	/* a job that has failed does not try a larger size again, which may cost it another attempt */
+	work->next_size = work->job->attempts > 1 ? cut_down :
+		bbm_size_after_success(cut_down, full > 0 ? full : Max(work->job->batch_size, 1));
+	if (more || !bbm_size_follows(target->migration) || work->job->bisect || work->job->repairs ||
+		BBM_PASS_VERIFIES(work->job->pass))
+		return;
+	bbm_size_limits(target, &limits);
+	/* of a job that was taken over, before this process has cut one */
+	if (target->sizing.size == 0)
+		bbm_sizing_start(&target->sizing, &limits, bbm_job_size(target, work->job));
+	bbm_sizing_follow(&target->sizing, &limits, work->keys, work->ms, work->wal);
+}
+
+/*
+ * What was read and written under the table's name must be the table that the
+ * job was cut of.  It was so before the batch; its own job, or a rename of the
+ * schema, which waits for no batch, may have changed that.  Then it is undone,
+ * and the next claim finds what the name means now.
+ */
+static void
+check_still_named(const BbmTarget *target, const BbmPartition *partition)
+{
+	if (bbm_target_is_named(target) && bbm_partition_is_named(partition))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("table %s was renamed while a batch ran", partition->name),
+			 errdetail("The batch may have met another table of that name, and is undone.")));
+}
+
+/*
+ * Counts what a job that verifies is about: a whole table, or what of its range is
+ * to be done in this transaction.  True when more is left.
+ */
+static bool
+verify(BbmWork *work, BbmRange *part)
+{
+	BbmTarget  *target = work->target;
+	BbmJob	   *job = work->job;
+	bool		by_check;
+	bool		more = false;
+	BbmPartition *partition;
+	int			batch_size;
+
+	target->repairs = BBM_REPAIRS_NONE;
+	/* left over from before the migration was begun anew: nobody asks any more */
+	if (job->pass < target->migration->pass)
+		return false;
+	if (target->strategy->table_scans)
+	{
+		work->cost.rows = bbm_check_all(target, job->pass);
+		return false;
+	}
+	partition = partition_of(work);
+	work->detached = partition == NULL;
+	if (partition == NULL)
+		return false;
+	by_check = bbm_verifies_by_check(target, job->pass);
+	if (!bbm_verifies_whole(target, job->pass))
+		more = next_sub_batch(work, partition, part, &batch_size);
+	/* a range of numbers without a key may have got one since */
+	if (target->strategy->has_key && part->key_count == 0 && !target->key.is_integer)
+		return more;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	work->cost.rows = bbm_verify_range(target, partition, part, by_check);
+	PopActiveSnapshot();
+	check_still_named(target, partition);
+	return more;
+}
+
+/* Does a part of the job.  True when more is left. */
+static bool
+run_sub_batch(BbmWork *work, BbmRange *part)
+{
+	BbmTarget  *target = work->target;
+	const BbmJob *job = work->job;
+	BbmPartition *partition;
+	bool		more = false;
+	int			batch_size;
+
+	*part = (BbmRange) {job->min, job->max, 0};
+	work->cost.rows = 0;
+	if (BBM_PASS_VERIFIES(job->pass))
+		return verify(work, part);
+	target->repairs = !job->repairs ? BBM_REPAIRS_NONE :
+		bbm_verifies_by_check(target, job->pass - 1) ? BBM_REPAIRS_CHECK : BBM_REPAIRS_FILTER;
+	partition = partition_of(work);
+	if (partition == NULL)
+		ereport(LOG,
+				(errmsg("migration \"%s\": job " INT64_FORMAT " has nothing to do, as table %s is not part of \"%s\" any more",
+						bbm_printable(target->migration->name), job->id, bbm_printable(job->relation_name),
+						bbm_printable(target->migration->table_name))));
+	else if (job->bisect)
+		work->cost.rows = bbm_bisect(target, partition, job);
+	else
+	{
+		more = next_sub_batch(work, partition, part, &batch_size);
+		work->keys += part->key_count;
+		/* a range without a key may have got one since */
+		if (part->key_count > 0 || (target->key.is_integer && !job->repairs))
+			work->cost.rows = bbm_run_range(target, partition, part, batch_size);
+		if (target->strategy->after_batch)
+			target->strategy->after_batch(target, partition);
+	}
+	work->detached = partition == NULL;
+	if (partition)
+		check_still_named(target, partition);
+	return more;
+}
+
+/* The same, measured; the size of what follows goes by it. */
+static bool
+run_sub_batch_measured(BbmWork *work, BbmRange *part)
+{
+	double		start = bbm_clock_ms();
+	int64		wal = pgWalUsage.wal_bytes;
+	bool		more = run_sub_batch(work, part);
+
+	bbm_lockset_end();
+	/* done: what is left takes no longer than to undo it */
+	bbm_lock_watch_end();
+	work->cost.ms = bbm_clock_ms() - start;
+	work->cost.wal = pgWalUsage.wal_bytes - wal;
+	adapt(work, more);
+	return more;
+}
+
+/*
+ * Is the table what the target was resolved for?  Somebody may have changed it
+ * since the claim.  It (or the leaf) is locked before the look, with all that the
+ * batch is known to lock, so it stays as it is; and it is so for a function,
+ * too, of which nobody knows what it does to the table.
+ */
+static bool
+is_current(const BbmWork *work)
+{
+	BbmTarget  *target = work->target;
+	const BbmJob *job = work->job;
+	Oid			relid = target->per_partition && job->relation_name ? job->relation : target->relid;
+
+	if (BBM_PASS_VERIFIES(job->pass))
+		LockRelationOid(relid, BBM_READ_LOCK);
+	else
+		bbm_lockset_take(target, relid);
+	return bbm_target_is_current(target);
+}
+
+/* SPI, or a statement, leaves us in a context that ends with the transaction: not so the cursor. */
+static BbmBound
+keep_cursor(const BbmWork *work, const BbmBound *reached)
+{
+	MemoryContext old = MemoryContextSwitchTo(work->context);
+	BbmBound	cursor = *reached;
+
+	if (DatumGetPointer(reached->key))
+		cursor.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(reached->key));
+	MemoryContextSwitchTo(old);
+	return cursor;
+}
+
+/*
+ * How long the batch may take.  What cannot be cut smaller would be given back at
+ * the same point each time; so it has twice the time after each, up to a bound.
+ */
+static int
+time_limit(const BbmWork *work)
+{
+	int			limit = bbm_setting_int(work->target->migration, BBM_MAX_BATCH_TIME);
+	int			times = Min(work->job->stuck / BBM_NO_PROGRESS_BY_ITSELF, BBM_MOST_DOUBLINGS);
+
+	if (!bbm_verifies_whole(work->target, work->job->pass))
+		return limit;
+	return (int) Min((int64) limit << times, INT_MAX);
+}
+
+void
+bbm_work(void *arg)
+{
+	BbmWork    *work = arg;
+	BbmRange	part;
+	bool		more;
+
+	work->job->ran_size = 0;
+	bbm_lock_watch_begin(bbm_setting_int(work->target->migration, BBM_MAX_BLOCKING_TIME), time_limit(work));
+	if (!bbm_job_lock(work->job))
+	{
+		work->result = BBM_WORK_LOST;
+		return;
+	}
+	if (work->waited || work->job->has_cursor)
+	{
+		/* what to make of an error here, too: the lock was not had in time */
+		work->result = BBM_WORK_PAUSED;
+		if (!still_running(work))
+			return;
+		if (work->job->has_cursor && bbm_slice_is_over(work->target))
+		{
+			work->result = BBM_WORK_SLICE_OVER;
+			return;
+		}
+		work->result = BBM_WORK_SUB_BATCH;
+	}
+	if (!is_current(work))
+	{
+		work->result = BBM_WORK_STALE;
+		return;
+	}
+	work->detached = false;
+	bbm_outside_begin();
+	more = run_sub_batch_measured(work, &part);
+	work->outside = bbm_outside_end();
+	/* what was done elsewhere stays done when this server crashes, and so must the record of it */
+	if (work->outside)
+	{
+		bbm_txn_flush();
+		ereport(DEBUG1,
+				(errmsg_internal("the batch may have reached outside of this server by %s, so its commit is flushed",
+								 bbm_outside_words())));
+	}
+	if (!more)
+	{
+		bbm_job_finish(work->job, &work->cost, work->detached);
+		work->result = BBM_WORK_FINISHED;
+		/* such a commit may take its time, and with a claim in it a pause would wait for it */
+		if (!work->outside && work->may_go_on(work->arg))
+			bbm_claim_next(work->next);
+	}
+	else
+	{
+		bbm_job_progress(work->job, &part.max, work->next_size, &work->cost);
+		work->next_cursor = keep_cursor(work, &part.max);
+		work->result = BBM_WORK_SUB_BATCH;
+	}
+}
+
+/*
+ * A claimed job whole, in the caller's transaction, which is not going to commit:
+ * what would be commits of its own are none.  Returns how many rows it says it
+ * has changed; work->keys is how many keys it had.  Raises what the job does.
+ */
+int64
+bbm_work_whole(BbmWork *work)
+{
+	BbmJob	   *job = work->job;
+	int64		rows = 0;
+	BbmRange	part;
+	bool		more = true;
+
+	work->detached = false;
+	bbm_outside_begin();
+	while (more)
+	{
+		bbm_lock_watch_begin(bbm_setting_int(work->target->migration, BBM_MAX_BLOCKING_TIME),
+							 bbm_setting_int(work->target->migration, BBM_MAX_BATCH_TIME));
+		if (!bbm_job_lock(job) || !is_current(work))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("table \"%s\" was changed meanwhile", work->target->migration->table_name),
+					 errhint("Try again.")));
+		more = run_sub_batch_measured(work, &part);
+		rows = bbm_add_counts(rows, work->cost.rows);
+		if (!more)
+			break;
+		bbm_job_progress(job, &part.max, work->next_size, &work->cost);
+		job->cursor = keep_cursor(work, &part.max);
+		job->has_cursor = true;
+	}
+	work->outside = bbm_outside_end();
+	bbm_job_finish(job, &work->cost, work->detached);
+	return rows;
+}

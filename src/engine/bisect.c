@@ -1,0 +1,187 @@
+/*-------------------------------------------------------------------------
+ *
+ * bisect.c
+ *		Halving a range until the rows that cannot be done stand alone.
+ *
+ * NOTES
+ *	  For a job that has used up its attempts, of a migration with on_error
+ *	  "split".  All of it is one transaction: each part runs in a subtransaction,
+ *	  and what cannot be done is recorded in the transaction that does the rest
+ *	  and finishes the job.  Only errors that may be due to the data are taken so;
+ *	  any other ends the whole, to be tried again or not as ever.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "engine/bisect.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "base/bbm.h"
+#include "base/cancel.h"
+#include "base/txn.h"
+#include "catalog/errors.h"
+#include "engine/outcome.h"
+#include "engine/run_range.h"
+#include "target/target.h"
+
+typedef struct Bisection
+{
+	BbmTarget  *target;
+	BbmPartition *partition;
+	const BbmJob *job;
+	int64		rows;			/* done so far */
+	int64		errors;			/* of the migration, these included */
+} Bisection;
+
+/* Runs the job on a part; NULL, or the error that undid it. */
+static ErrorData *
+try_part(Bisection *bisection, const BbmRange *part)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
+	PG_TRY();
+	{
+		int64		rows;
+
+		PushActiveSnapshot(GetTransactionSnapshot());
+		rows = bbm_run_range(bisection->target, bisection->partition, part, bisection->job->batch_size);
+		PopActiveSnapshot();
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller);
+		CurrentResourceOwner = owner;
+		bisection->rows = bbm_add_counts(bisection->rows, rows);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		error = bbm_copy_error();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller);
+		CurrentResourceOwner = owner;
+	}
+	PG_END_TRY();
+	return error;
+}
+
+/* What stands alone is recorded, unless there are too many already. */
+static void
+quarantine(Bisection *bisection, const BbmRange *part, const ErrorData *error)
+{
+	const BbmMigration *migration = bisection->target->migration;
+
+	if (++bisection->errors > migration->max_errors)
+	{
+		bbm_failing_code = BBM_CODE_ATTEMPTS;
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("more than %d rows cannot be done", migration->max_errors),
+				 errdetail("The last error was: %s", error->message),
+				 errhint("bbm_errors shows those before; mend the job, or raise max_errors, and start the migration again.")));
+	}
+	bbm_error_add(bisection->job, &part->min, &part->max, error);
+}
+
+/*
+ * Does a part, or the two halves of it.  Goes at most as deep as the logarithm
+ * of its keys.
+ */
+static void
+bisect(Bisection *bisection, const BbmRange *part)
+{
+	const BbmStrategy *strategy = bisection->target->strategy;
+	BbmRange	all;
+	BbmRange	half;
+	int			failing_code = bbm_failing_code;
+	ErrorData  *error;
+
+	CHECK_FOR_INTERRUPTS();
+	error = try_part(bisection, part);
+	if (error == NULL)
+		return;
+	if (bbm_error_class(error) != BBM_ERROR_DATA && bbm_error_class(error) != BBM_ERROR_SIZE)
+		ThrowErrorData(error);
+	/* where it happened says nothing of another error */
+	bbm_failing_code = failing_code;
+	strategy->first_sub_batch(bisection->target, bisection->partition, part, false, PG_INT32_MAX, &all);
+	half = all;
+	if (all.key_count > 1)
+		strategy->first_sub_batch(bisection->target, bisection->partition, part, false, (int) (all.key_count / 2),
+								  &half);
+	/* ties cannot be told apart by the key */
+	if (all.key_count <= 1 || half.key_count >= all.key_count)
+	{
+		quarantine(bisection, part, error);
+		return;
+	}
+	FreeErrorData(error);
+	all.max = part->max;
+	bisect(bisection, &half);
+	half.min = half.max;
+	half.max = part->max;
+	strategy->first_sub_batch(bisection->target, bisection->partition, &half, true, PG_INT32_MAX, &all);
+	if (all.key_count > 0)
+	{
+		all.max = part->max;
+		bisect(bisection, &all);
+	}
+}
+
+/*
+ * The same of the keys alone that verification has found in the range: what a job
+ * of the user's is given it does whole.
+ */
+static void
+split_keys(Bisection *bisection, BbmRange *rest, bool after)
+{
+	const BbmStrategy *strategy = bisection->target->strategy;
+	BbmRange	part;
+
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		strategy->first_sub_batch(bisection->target, bisection->partition, rest, after, 1, &part);
+		if (part.key_count == 0)
+			return;
+		bisect(bisection, &part);
+		rest->min = part.max;
+		after = true;
+	}
+}
+
+/*
+ * Does what can be done of a job's range, and records the rest, in the caller's
+ * transaction, which also records the job as finished.  Returns how many rows
+ * were changed.  The job's row is locked.
+ */
+int64
+bbm_bisect(BbmTarget *target, BbmPartition *partition, const BbmJob *job)
+{
+	Bisection	bisection = {target, partition, job, 0, bbm_errors_count(job->migration_id)};
+	BbmRange	range = {job->min, job->max, job->key_count};
+
+	if (job->repairs && target->form != BBM_JOB_COMPOSED)
+	{
+		if (job->has_cursor)
+			range.min = job->cursor;
+		split_keys(&bisection, &range, job->has_cursor);
+		return bisection.rows;
+	}
+	if (job->has_cursor)
+	{
+		range.min = job->cursor;
+		target->strategy->first_sub_batch(target, partition, &range, true, PG_INT32_MAX, &range);
+		range.max = job->max;
+	}
+	bisect(&bisection, &range);
+	return bisection.rows;
+}

@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * bisect.h
+ *		Halving a range until the rows that cannot be done stand alone.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_ENGINE_BISECT_H
+#define BBM_ENGINE_BISECT_H
+
+#include "base/bbm.h"
+
+#include "target/target.h"
+
+extern int64 bbm_bisect(BbmTarget *target, BbmPartition *partition, const BbmJob *job);
+
+#endif							/* BBM_ENGINE_BISECT_H */

@@ -1,0 +1,421 @@
+/*-------------------------------------------------------------------------
+ *
+ * claim.c
+ *		The first transaction of a job: taking it.
+ *
+ * NOTES
+ *	  The migration's lock is taken before anything is read and let go after
+ *	  the commit is visible, and whoever changes the migration's status holds
+ *	  it too.  So within the transaction no other session can pause the
+ *	  migration, cut a range of it or take a job of it; a pause that committed
+ *	  before is seen, and one that comes now waits for us, not for a batch.
+ *	  What can happen between any two statements is that a worker finishes its
+ *	  job or dies: a job then is seen as running a moment longer than it is,
+ *	  and the next claim sees it right.
+ *
+ *	  The table's lock is taken second.  Claims of two migrations on one table
+ *	  meet there, one after the other, so that both cannot find it free.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "engine/claim.h"
+
+#include "access/xact.h"
+#include "common/pg_prng.h"
+#include "fmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/bbm.h"
+#include "base/compat.h"
+#include "base/guc.h"
+#include "base/locks.h"
+#include "base/rates.h"
+#include "base/shmem.h"
+#include "base/wait_state.h"
+#include "catalog/claims.h"
+#include "catalog/extension.h"
+#include "catalog/jobs.h"
+#include "strategy/resolve.h"
+#include "target/partitions.h"
+#include "target/size.h"
+#include "target/target.h"
+
+/* How often to look for jobs that were left over. */
+#define BBM_POLL_MS 1000
+
+/* How often to look again whether another migration has left the table. */
+#define BBM_TABLE_POLL_MS 100
+
+/* How long a migration keeps a table that another one contends for. */
+#define BBM_TABLE_SLICE_MS 1000
+
+/* ... and for how long another waits for a batch of it that does not end. */
+#define BBM_LONGEST_TABLE_WAIT_MS (10 * 1000)
+
+static void
+later(BbmClaim *claim, TimestampTz due, const char *reason)
+{
+	claim->result = BBM_CLAIM_LATER;
+	claim->due = due;
+	bbm_clip(claim->reason, reason, sizeof(claim->reason));
+}
+
+/*
+ * A job whose worker is gone has failed like any other, and comes back after
+ * the new ranges: one that takes the server down with it must not be the first
+ * thing to run when it is up again.  False when somebody still has it.
+ */
+static bool
+take_orphan(BbmClaim *claim, const BbmRunningJob *job)
+{
+	const BbmMigration *migration = claim->target->migration;
+	int64		delay = bbm_backoff_ms(job->attempts, bbm_setting_int(migration, BBM_RETRY_DELAY),
+									   bbm_setting_int(migration, BBM_RETRY_MAX_DELAY),
+									   pg_prng_double(&pg_global_prng_state));
+
+	/* the first time it is most likely not the job's fault */
+	if (job->attempts <= 1)
+		delay = 0;
+	if (!bbm_job_orphan(job->id, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay)))
+		return false;
+	ForceSyncCommit();
+	if (job->attempts >= claim->target->migration->max_attempts)
+		claim->result = BBM_CLAIM_USED_UP;
+	return true;
+}
+
+/*
+ * Does the other one count, where two take turns?  Only among those who may write
+ * the table, as whoever may read it could otherwise hold up its owner's
+ * migrations with some of his own; and not when both said that they share it.
+ */
+static bool
+competes_with(const BbmTarget *target, const BbmCompetitor *competitor)
+{
+	return !(competitor->share_table && target->migration->share_table) && bbm_may_write(target->relid,
+																						 competitor->owner) &&
+		bbm_may_write(target->relid, target->migration->owner);
+}
+
+/* Has the migration had the table for as long as it may while another waits for it? */
+static bool
+slice_is_used_up(const BbmTarget *target, TimestampTz now)
+{
+	return target->table_since != 0 &&
+		bbm_time_has_come(now, TimestampTzPlusMilliseconds(target->table_since, BBM_TABLE_SLICE_MS),
+						  BBM_TABLE_SLICE_MS);
+}
+
+static bool
+waits_for_table(Oid lock_class, const BbmCompetitor *competitor, TimestampTz now)
+{
+	return bbm_has_waiters(lock_class, competitor->id) || bbm_table_wait_is_kept(competitor->id, now);
+}
+
+/*
+ * Is it another migration's turn on the table?  Whoever has the table keeps it for
+ * a slice of time; then it lets go for as long as another contends for it.  One
+ * whose batch does not end is not waited for for ever: then the two run side by
+ * side, and row locks keep them apart as any two sessions.
+ */
+static bool
+table_is_taken(BbmClaim *claim, TimestampTz now)
+{
+	BbmTarget  *target = claim->target;
+	BbmMigration *migration = target->migration;
+	Oid			lock_class = bbm_lock_class();
+	bool		slice_used_up = slice_is_used_up(target, now);
+	bool		alone = true;
+	bool		passed = false;
+	ListCell   *cell;
+
+	foreach(cell, bbm_competing_migrations(migration->id, target->relid))
+	{
+		BbmCompetitor *competitor = lfirst(cell);
+		bool		at_work;
+		char		reason[128];
+
+		if (!competes_with(target, competitor))
+			continue;
+		alone = false;
+		at_work = bbm_permits_held(lock_class, competitor->id, competitor->workers);
+		if (at_work && bbm_table_wait_since(migration->id, now) >= BBM_LONGEST_TABLE_WAIT_MS)
+		{
+			passed = true;
+			at_work = false;
+		}
+		if (!at_work && !(slice_used_up && waits_for_table(lock_class, competitor, now)))
+			continue;
+		if (at_work)
+		{
+			target->table_since = 0;
+			bbm_set_waiting_for_table(lock_class, migration->id, true);
+		}
+		snprintf(reason, sizeof(reason), "another migration on the table, id " INT64_FORMAT, competitor->id);
+		later(claim, TimestampTzPlusMilliseconds(now, BBM_TABLE_POLL_MS), reason);
+		return true;
+	}
+	bbm_set_waiting_for_table(lock_class, migration->id, false);
+	if (!alone && !passed)
+		bbm_table_wait_end(migration->id, now);
+	if (target->table_since == 0)
+		target->table_since = now;
+	return false;
+}
+
+/*
+ * Between two commits of a job: has the migration had the table for long enough,
+ * and does another wait for it?
+ */
+bool
+bbm_slice_is_over(const BbmTarget *target)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	ListCell   *cell;
+
+	if (!slice_is_used_up(target, now))
+		return false;
+	foreach(cell, bbm_competing_migrations(target->migration->id, target->relid))
+	{
+		BbmCompetitor *competitor = lfirst(cell);
+
+		if (competes_with(target, competitor) && waits_for_table(bbm_lock_class(), competitor, now))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Takes over what dead workers have left, and returns how many jobs of the
+ * migration live processes run.  *locked: one cannot be taken just now.
+ */
+static int
+take_orphans(BbmClaim *claim, bool *locked)
+{
+	int			others = 0;
+	ListCell   *cell;
+
+	foreach(cell, bbm_jobs_running(claim->target->migration->id, CurrentMemoryContext))
+	{
+		BbmRunningJob *job = lfirst(cell);
+		/* we run none while we claim, so one with our token is left over too */
+		bool		alive = job->worker_id != claim->worker_id && bbm_worker_is_alive(bbm_lock_class(), job->worker_id);
+
+		if (alive)
+			others++;
+		/* its end could not be written then, which was no fault of the job */
+		else if (job->worker_id == claim->worker_id ? !bbm_job_take_back(job->id) : !take_orphan(claim, job))
+			*locked = true;
+	}
+	return others;
+}
+
+static BbmBound
+keep_bound(const BbmBound *bound)
+{
+	BbmBound	kept = *bound;
+
+	if (DatumGetPointer(bound->key))
+		kept.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(bound->key));
+	return kept;
+}
+
+static bool
+allocate_range(BbmClaim *claim, const BbmClaimState *state, bool at_once)
+{
+	BbmTarget  *target = claim->target;
+	int			size = bbm_size_now(target, state);
+	BbmRange	range;
+	BbmPartition *partition;
+	bool		of_partition;
+	MemoryContext old;
+
+	/* to cut is not to look for what verification has found */
+	target->repairs = BBM_REPAIRS_NONE;
+	if (!bbm_next_range(target, state, size, at_once, &range, &partition))
+		return false;
+	old = MemoryContextSwitchTo(claim->context);
+	claim->job.migration_id = target->migration->id;
+	claim->job.pass = state->pass;
+	of_partition = target->per_partition && partition && !partition->as_one_table;
+	claim->job.relation = of_partition ? partition->relid : InvalidOid;
+	claim->job.relation_name = of_partition ? pstrdup(partition->name) : NULL;
+	claim->job.min = keep_bound(&range.min);
+	claim->job.max = keep_bound(&range.max);
+	claim->job.key_count = range.key_count;
+	claim->job.batch_size = size;
+	MemoryContextSwitchTo(old);
+	bbm_job_insert(&claim->job, claim->worker_id, state->last_id);
+	if (bbm_server_is_young())
+		ForceSyncCommit();
+	return true;
+}
+
+static bool
+reclaim(BbmClaim *claim, int status, TimestampTz now)
+{
+	if (!bbm_job_reclaim(claim->target->migration->id, status, now, claim->worker_id, claim->context, &claim->job))
+		return false;
+	ForceSyncCommit();
+	return true;
+}
+
+/*
+ * Looks for jobs left over: orphans, and jobs that were given back.  True when
+ * the claim has its result.
+ */
+static bool
+take_left_over(BbmClaim *claim, TimestampTz now, int *others, bool *locked)
+{
+	claim->target->next_poll = TimestampTzPlusMilliseconds(now, BBM_POLL_MS);
+	*others = take_orphans(claim, locked);
+	if (claim->result == BBM_CLAIM_USED_UP)
+		return true;
+	return reclaim(claim, BBM_JOB_NEW, now);
+}
+
+/* All ranges are cut: a failed job that is due, or what there is to wait for. */
+static void
+take_failed(BbmClaim *claim, TimestampTz now, int others, bool locked)
+{
+	int64		id = claim->target->migration->id;
+	BbmUnfinished unfinished;
+
+	if (reclaim(claim, BBM_FAILED, now))
+		return;
+	bbm_jobs_unfinished(id, &unfinished);
+	if (unfinished.jobs > 0)
+	{
+		later(claim, Max(unfinished.due, TimestampTzPlusMilliseconds(now, 1)),
+			  bbm_unfinished_to_string(&unfinished));
+		claim->idle_until = unfinished.due;
+	}
+	else if (locked)
+		later(claim, TimestampTzPlusMilliseconds(now, BBM_POLL_MS), "a lock on a job whose worker is gone");
+	else
+		claim->result = others > 0 ? BBM_CLAIM_OTHERS : BBM_CLAIM_DONE;
+}
+
+/*
+ * Takes the next job of a running migration: one that was left over, a new
+ * range, or a failed one that is due, in this order.  What is left over is
+ * looked for from time to time and when no range is left, not before each
+ * batch: while a long transaction of somebody's keeps dead rows in the index,
+ * each look passes over all jobs done since.
+ */
+void
+bbm_claim(void *arg)
+{
+	BbmClaim   *claim = arg;
+	BbmTarget  *target = claim->target;
+	BbmMigration *migration = target->migration;
+	TimestampTz now;
+	BbmClaimState state;
+	int			others = 0;
+	bool		looked;
+	bool		locked = false;
+
+	claim->result = BBM_CLAIM_CHANGED;
+	bbm_lock_migration(bbm_lock_class(), migration->id);
+	bbm_lock_table(bbm_lock_class(), target->relid);
+	/* not before: a job that is claimed has begun when all that kept it from that was over */
+	now = GetCurrentTimestamp();
+	looked = bbm_time_has_come(now, target->next_poll, BBM_POLL_MS);
+	if (!bbm_claim_state(migration->id, &state) || state.status != BBM_RUNNING ||
+		state.updated_at != migration->updated_at || !bbm_target_is_current(target))
+		return;
+	migration->unlimited = superuser_arg(migration->owner);
+	if (table_is_taken(claim, now))
+		return;
+	claim->slot = bbm_permit_acquire(bbm_lock_class(), migration->id,
+									 target->strategy->one_at_a_time ? 1 : migration->workers);
+	if (claim->slot < 0)
+	{
+		claim->result = BBM_CLAIM_OTHERS;
+		return;
+	}
+
+	claim->result = BBM_CLAIM_JOB;
+	/*
+	 * The claim of a job that a batch may have taken the server down with must
+	 * outlive the next time, or its attempts would never be used up: claims
+	 * that are not new ranges are flushed, and so are all for the first
+	 * seconds after a start.
+	 */
+	if (looked && take_left_over(claim, now, &others, &locked))
+		return;
+	if (allocate_range(claim, &state, false))
+		return;
+	if (!looked && take_left_over(claim, now, &others, &locked))
+		return;
+	take_failed(claim, now, others, locked);
+}
+
+/*
+ * Cuts and claims the next range in the transaction that records the last one,
+ * which saves a transaction a batch.  Only in the plain case: the locks are
+ * free, nothing has changed, nobody else waits for the table, it is not
+ * time to look for jobs left over, and the range is of the table that the batch
+ * has locked: to ask several with a query may wait for any of them.  We keep the
+ * place we have.  The rows of the batch stay locked for as long as the cut takes;
+ * nothing is waited for.
+ */
+void
+bbm_claim_next(BbmClaim *claim)
+{
+	BbmTarget  *target = claim->target;
+	TimestampTz now = GetCurrentTimestamp();
+	BbmClaimState state;
+
+	claim->result = BBM_CLAIM_CHANGED;
+	if (bbm_time_has_come(now, target->next_poll, BBM_POLL_MS) || target->partition == NULL ||
+		target->partition->as_one_table ||
+		!bbm_lock_for_claim_at_once(bbm_lock_class(), target->migration->id, target->relid))
+		return;
+	if (!bbm_claim_state(target->migration->id, &state) || state.status != BBM_RUNNING ||
+		state.updated_at != target->migration->updated_at || !bbm_target_is_current(target) ||
+		table_is_taken(claim, now))
+		return;
+	claim->result = allocate_range(claim, &state, true) ? BBM_CLAIM_JOB : BBM_CLAIM_CHANGED;
+}
+
+/*
+ * Takes a job that was given back, the next new range, or a failed job, due or
+ * not, whoever else has the table.  False when nothing is left.  For a
+ * transaction that has the migration's lock and is not going to commit.
+ */
+bool
+bbm_claim_any(BbmClaim *claim)
+{
+	int64		id = claim->target->migration->id;
+	BbmClaimState state;
+
+	if (!bbm_claim_state(id, &state))
+		return false;
+	return bbm_job_reclaim(id, BBM_JOB_NEW, DT_NOEND, claim->worker_id, claim->context, &claim->job) ||
+		allocate_range(claim, &state, false) ||
+		bbm_job_reclaim(id, BBM_FAILED, DT_NOEND, claim->worker_id, claim->context, &claim->job);
+}
+
+/*
+ * Is every range of the pass cut and every job finished?  For the transitions
+ * that follow, whose transaction holds the migration's lock: no claim comes in
+ * between.
+ */
+bool
+bbm_nothing_left(BbmTarget *target)
+{
+	BbmClaimState state;
+	BbmUnfinished unfinished;
+	BbmRange	range;
+	BbmPartition *partition;
+
+	target->repairs = BBM_REPAIRS_NONE;
+	if (!bbm_claim_state(target->migration->id, &state) || !bbm_target_is_current(target) ||
+		bbm_next_range(target, &state, 1, false, &range, &partition))
+		return false;
+	bbm_jobs_unfinished(target->migration->id, &unfinished);
+	if (unfinished.jobs > 0)
+		return false;
+	return bbm_jobs_running(target->migration->id, CurrentMemoryContext) == NIL;
+}

@@ -1,0 +1,46 @@
+/*-------------------------------------------------------------------------
+ *
+ * claim.h
+ *		The first transaction of a job: taking it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_ENGINE_CLAIM_H
+#define BBM_ENGINE_CLAIM_H
+
+#include "base/bbm.h"
+
+#include "base/shared.h"
+#include "target/target.h"
+
+typedef enum BbmClaimResult
+{
+	BBM_CLAIM_JOB,				/* "job" is ours */
+	BBM_CLAIM_CHANGED,			/* paused, gone or altered: look at the migration again */
+	BBM_CLAIM_LATER,			/* not before "due", for "reason" */
+	BBM_CLAIM_OTHERS,			/* the rest is being run by others */
+	BBM_CLAIM_DONE,				/* nothing is left */
+	BBM_CLAIM_USED_UP			/* a job has no attempts left */
+} BbmClaimResult;
+
+typedef struct BbmClaim
+{
+	BbmTarget  *target;			/* in */
+	int32		worker_id;
+	MemoryContext context;		/* where the job's bounds are to live */
+	int			slot;			/* out: the place we hold, or -1 */
+	BbmClaimResult result;
+	BbmJob		job;
+	TimestampTz due;
+	char		reason[BBM_WAITING_LENGTH];
+	TimestampTz idle_until;		/* nothing is left but jobs that are not due before; or 0 */
+} BbmClaim;
+
+/* A BbmTxnFn with a BbmClaim. */
+extern void bbm_claim(void *arg);
+extern void bbm_claim_next(BbmClaim *claim);
+extern bool bbm_claim_any(BbmClaim *claim);
+extern bool bbm_slice_is_over(const BbmTarget *target);
+extern bool bbm_nothing_left(BbmTarget *target);
+
+#endif							/* BBM_ENGINE_CLAIM_H */

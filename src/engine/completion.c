@@ -1,0 +1,232 @@
+/*-------------------------------------------------------------------------
+ *
+ * completion.c
+ *		What follows when a pass over the table has ended.
+ *
+ * NOTES
+ *	  The odd passes work, the even ones verify.  Most migrations have the first
+ *	  pass alone.  One that names a verification has a second, and fails if that
+ *	  finds a row; started again, it goes on with a pass about those rows.  Where
+ *	  rows move, a pass that works and one that verifies
+ *	  take turns until the latter finds none; if the migration names a check as
+ *	  well, one more pass that verifies is about that.  A migration that is begun
+ *	  anew leaves a number out, so that what its earlier passes have found does
+ *	  not count.
+ *
+ *	  Along a key, partition by partition, one such turn is enough.  The check goes
+ *	  over all partitions range by range, and what it finds is done in the same
+ *	  order: a row that was there from the start, whatever partition it moves to, is
+ *	  in its range when that is checked, and again when that is done.  What comes to
+ *	  meet the filter after that has come since.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "engine/completion.h"
+
+#include "base/bbm.h"
+#include "base/printable.h"
+#include "base/txn.h"
+#include "catalog/claims.h"
+#include "catalog/events.h"
+#include "catalog/jobs.h"
+#include "catalog/migrations.h"
+#include "catalog/partitions.h"
+#include "engine/verify.h"
+#include "strategy/resolve.h"
+#include "target/key.h"
+#include "target/key_scan.h"
+#include "target/null_keys.h"
+#include "target/partition.h"
+#include "target/partitions.h"
+#include "target/relation.h"
+#include "target/size.h"
+#include "target/target.h"
+
+/*
+ * Are there keys beyond what was the last when the pass began?  Then it goes on
+ * up to what is the last now.  If they are less than a batch, that is as far as
+ * it goes: it has caught up, and does not run after whoever inserts for ever.
+ *
+ * Another session may insert at any moment.  What has committed before our look
+ * is seen, as the look takes a snapshot of its own; what commits after it came
+ * later than the migration's end, or is found by the next look if there is one.
+ */
+static bool
+extend(BbmTarget *target, const BbmClaimState *state)
+{
+	const BbmMigration *migration = target->migration;
+	bool		bounded = target->key.is_integer || DatumGetPointer(state->max.key);
+	char	   *name = bbm_table_sql_name(target->relid);
+	BbmPartition		root = {.relid = target->relid, .name = name, .source = name, .as_one_table = true};
+	BbmPartition *partition = target->per_partition ? &root : bbm_partition_open(target, target->relid);
+	BbmBound	max;
+	/* without a bound the table was empty, and all there is has come since */
+	BbmAllocation		cut = {.after = bounded ? &state->max : NULL, .max = &max, .size = bbm_size_now(target, state)};
+	BbmRange	range;
+
+	if (root.name == NULL)
+		bbm_table_is_gone(migration->table_name);
+	if (partition == NULL || !bbm_key_end(target, partition, true, &max))
+		return false;
+	/* counted as the strategy counts, rows or values */
+	(void) target->strategy->next_range(target, partition, &cut, &range);
+	if (range.key_count == 0)
+		return false;
+	bbm_migration_extend(migration->id, &max, range.key_count >= cut.size);
+	if (target->per_partition)
+		bbm_partitions_reopen(migration->id, state->pass);
+	return true;
+}
+
+/*
+ * Is there more to verify than the migration's range?  All rows that there are
+ * now, as far as it was bbm that found out where they begin and end; then up to
+ * where.  What another session inserts beyond that from now on is not looked at:
+ * else there might be no end.  Caller has bbm_migration_lock, so nobody moves the
+ * migration's bounds.
+ */
+static bool
+is_wide(BbmTarget *target, const BbmClaimState *state, BbmBound *max)
+{
+	BbmBound	first;
+	BbmBound	last;
+
+	*max = state->max;
+	if (!target->strategy->has_key || !(target->migration->min_found || bbm_verifies_beyond(target)))
+		return false;
+	if (bbm_verifies_beyond(target) && bbm_target_bounds(target, &first, &last))
+		*max = bbm_key_later(&target->key, max, &last);
+	/* else the table was empty, and is */
+	return target->key.is_integer || DatumGetPointer(max->key);
+}
+
+static void
+not_as_it_should_be(const BbmTarget *target, int64 found, bool by_check, bool wide)
+{
+	const BbmMigration *migration = target->migration;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_CHECK_VIOLATION),
+			 errmsg("verification found " INT64_FORMAT " rows that are not as they should be", found),
+			 by_check ?
+			 errdetail("They do not meet the check: %s", migration->row_check) :
+			 errdetail("They still meet \"where\": %s", migration->filter),
+			 wide ?
+			 errhint("Start the migration again: they are done, and it is verified anew. Rows of any key count, also those that have come, or moved, since it was defined.") :
+			 errhint("Start the migration again: they are done, and it is verified anew.")));
+}
+
+/* The least of n numbers. */
+static int64
+least(const int64 *numbers, int n)
+{
+	int64		result = PG_INT64_MAX;
+
+	for (int i = 0; i < n; i++)
+		result = Min(result, numbers[i]);
+	return result;
+}
+
+/*
+ * A pass leaves what others have moved or added beside it.  Where nothing new
+ * comes that is soon much less, and then nothing.  So as many passes as a job may
+ * have attempts must find half of the least before, or the end is not in sight:
+ * that many for each halving is the most there can be.
+ */
+static void
+check_progress(const BbmTarget *target, int pass, int64 found)
+{
+	int			attempts = target->migration->max_attempts;
+	int			n;
+	int64	   *looks = bbm_jobs_checks(target->migration->id, pass, &n);
+
+	if (n < attempts || least(looks, attempts - 1) <= least(looks + attempts - 1, n - attempts + 1) / 2)
+		return;
+	bbm_failing_code = BBM_CODE_ATTEMPTS;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("after %d passes over the table " INT64_FORMAT " rows remain to be done", n, found),
+			 errdetail("The last %d have not halved them; they meet \"where\": %s", attempts,
+					   target->migration->filter),
+			 errhint("Either new rows come that meet \"where\", which a trigger can prevent (bbm_sync_trigger), or something keeps these from being changed. Then start the migration again.")));
+}
+
+/* Rows are left: another pass, which whoever waits for the end is told of. */
+static void
+tell_of_another(const BbmTarget *target, int64 found)
+{
+	const BbmMigration *migration = target->migration;
+	char	   *detail = psprintf(INT64_FORMAT " rows remain to be done", found);
+
+	ereport(LOG,
+			(errmsg("migration \"%s\": another pass over the table, as %s", bbm_printable(migration->name), detail)));
+	bbm_event_add(migration->id, migration->name, "pass", BBM_RUNNING, migration->owner, detail);
+}
+
+/* Must a pass that has worked be followed by a check over all leaves, for what was moved behind it? */
+static bool
+needs_check(const BbmTarget *target, int pass)
+{
+	return target->rounds &&
+		(!target->strategy->has_key || pass == BBM_FIRST_PASS || bbm_partitions_have_joined(target, pass));
+}
+
+/*
+ * Everything of a pass is cut and done: true when the migration is finished,
+ * else the next pass is set, or an error says why there is none.  Caller has
+ * bbm_migration_lock, so no claim comes in between.
+ */
+bool
+bbm_pass_ended(BbmTarget *target)
+{
+	const BbmMigration *migration = target->migration;
+	BbmClaimState state;
+	BbmBound	max;
+	int64		found;
+	bool		by_check;
+	bool		wide;
+
+	if (!bbm_claim_state(migration->id, &state))
+		return false;
+	bbm_partitions_report(target);
+	if (!BBM_PASS_VERIFIES(state.pass))
+	{
+		/* before it has caught up, so that a row which is given a key then is among those that have come since */
+		bbm_null_keys_check(target);
+		if (migration->follow && state.pass == BBM_FIRST_PASS && extend(target, &state))
+			return false;
+		if (!migration->verify && !needs_check(target, state.pass))
+			return true;
+		/* to check what is left to be done is no matter of rows that came later */
+		wide = !target->rounds && is_wide(target, &state, &max);
+		bbm_migration_set_pass(migration->id, state.pass + 1, wide ? &max : NULL);
+		return false;
+	}
+
+	found = bbm_jobs_found(migration->id, state.pass);
+	by_check = bbm_verifies_by_check(target, state.pass);
+	if (found > 0 && (by_check || state.is_wide || !target->rounds))
+		not_as_it_should_be(target, found, by_check, state.is_wide);
+	if (found > 0)
+	{
+		check_progress(target, state.pass, found);
+		tell_of_another(target, found);
+		if (target->strategy->has_key)
+			bbm_jobs_repair(migration->id, state.pass, state.pass + 1);
+	}
+	else if (!bbm_partitions_have_new(target))
+	{
+		/* another session may have added some since the pass that has worked */
+		bbm_null_keys_check(target);
+		/* nothing is left to do; are the rows as they should be? */
+		if (!target->rounds || !migration->verify || state.is_wide)
+			return true;
+		wide = is_wide(target, &state, &max);
+		if (!wide && (migration->row_check == NULL || by_check))
+			return true;
+		bbm_migration_set_pass(migration->id, state.pass + 2, wide ? &max : NULL);
+		return false;
+	}
+	bbm_migration_set_pass(migration->id, state.pass + 1, NULL);
+	return false;
+}

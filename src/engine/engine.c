@@ -1,0 +1,16 @@
+/*-------------------------------------------------------------------------
+ *
+ * engine.c
+ *		What one process that runs migrations keeps.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "engine/engine.h"
+
+#include "base/rates.h"
+
+bool
+bbm_engine_slice_over(const BbmEngine *engine)
+{
+	return bbm_time_has_come(GetCurrentTimestamp(), engine->slice_end, BBM_SLICE_MS);
+}

@@ -1,0 +1,50 @@
+/*-------------------------------------------------------------------------
+ *
+ * event.c
+ *		Every change of state: its row and its notification.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "engine/event.h"
+
+#include "miscadmin.h"
+#include "utils/json.h"
+
+#include "base/bbm.h"
+#include "base/commit.h"
+#include "base/printable.h"
+#include "base/txn.h"
+#include "catalog/events.h"
+
+const char *
+bbm_status_word(int status)
+{
+	static const char *const string[] = {"paused", "active", "finished", "failed", "running"};
+
+	return status >= 0 && status < lengthof(string) ? string[status] : "unknown";
+}
+
+/*
+ * Writes an event's row, and its notification.  In the transaction of what has
+ * happened, with SPI connected.
+ */
+void
+bbm_report_event(int64 id, const char *name, const char *event, BbmStatus status, Oid owner, const char *detail)
+{
+	char	   *role = GetUserNameFromId(bbm_acting_user(), true);
+	StringInfoData json;
+
+	bbm_event_add(id, name, event, status, owner, detail);
+	initStringInfo(&json);
+	appendStringInfo(&json, "{\"id\": " INT64_FORMAT ", \"name\": ", id);
+	/* a name that the guards let pass has room in a payload, whatever it is escaped to */
+	escape_json(&json, bbm_shortened(name, BBM_MAX_NAME_LENGTH));
+	appendStringInfoString(&json, ", \"event\": ");
+	escape_json(&json, event);
+	appendStringInfoString(&json, ", \"status\": ");
+	escape_json(&json, bbm_status_word(status));
+	appendStringInfoString(&json, ", \"role\": ");
+	escape_json(&json, role ? role : "");
+	appendStringInfoChar(&json, '}');
+	bbm_notify_at_commit(json.data);
+}

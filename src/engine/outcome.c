@@ -1,0 +1,642 @@
+/*-------------------------------------------------------------------------
+ *
+ * outcome.c
+ *		What becomes of a migration or a job, and writing it down.
+ *
+ * NOTES
+ *	  A batch that succeeds is recorded in its own transaction, by execute.c.
+ *	  Here is the third transaction of a job, which runs after the second was
+ *	  rolled back.  Between the two another worker may find the job running
+ *	  and its worker alive, and leave it alone; or find the worker gone, and
+ *	  take it, after which the record here finds its token stale and writes
+ *	  nothing.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "engine/outcome.h"
+
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "base/bbm.h"
+#include "base/blockers.h"
+#include "base/cancel.h"
+#include "base/guc.h"
+#include "base/lock_watch.h"
+#include "base/printable.h"
+#include "base/rates.h"
+#include "base/slots.h"
+#include "base/trouble.h"
+#include "base/txn.h"
+#include "catalog/errors.h"
+#include "catalog/extension.h"
+#include "catalog/jobs.h"
+#include "catalog/migrations.h"
+#include "engine/verify.h"
+#include "strategy/resolve.h"
+#include "target/key.h"
+#include "target/size.h"
+#include "target/target.h"
+
+#define BBM_SMALLEST_SUB_BATCH 1
+/* What became of a job is tried to write so often, with pauses that double: half a minute in all. */
+#define BBM_RECORD_TRIES 30
+/* ... by a process that somebody waits for: about a second */
+#define BBM_RECORD_TRIES_LEAVING 5
+#define BBM_FIRST_RECORD_MS 50
+#define BBM_LAST_RECORD_MS 1000
+#define BBM_LINES_IN_ROW 8
+#define BBM_FIRST_REQUEUE_MS 100
+#define BBM_LAST_REQUEUE_MS (30 * 1000)
+
+/* The rules for users; the engine's own transitions are checked where it makes them. */
+BbmTransition
+bbm_transition(BbmStatus from, int to)
+{
+	if (to != BBM_PAUSED && to != BBM_ACTIVE)
+		return to == (int) from ? BBM_KEEP : BBM_REFUSE;
+	if (from == BBM_FINISHED)
+		return BBM_KEEP_FINISHED;
+	/* a running one that is started goes on running */
+	if ((int) from == to || (from == BBM_RUNNING && to == BBM_ACTIVE))
+		return BBM_KEEP;
+	return BBM_CHANGE;
+}
+
+/*
+ * What has to be known to take a migration up, and was not given or found out
+ * before: how much there is to do, and the bounds of its key.  Needs a
+ * transaction and SPI; the bounds are in the caller's context.
+ */
+void
+bbm_prepare_start(BbmTarget *target, BbmStart *look)
+{
+	const BbmMigration *migration = target->migration;
+
+	memset(look, 0, sizeof(BbmStart));
+	if (!migration->counted)
+		look->estimate = bbm_target_estimate(target);
+	if (!target->key.is_integer && !DatumGetPointer(migration->max.key))
+		(void) bbm_target_bounds(target, &look->min, &look->max);
+}
+
+/* Active becomes running.  Caller has bbm_migration_lock, and has seen the status. */
+void
+bbm_record_started(const BbmTarget *target, const BbmStart *look)
+{
+	bbm_migration_set_started(target->migration->id, look->estimate, target->relid, &look->min, &look->max,
+							  bbm_key_order_to_string(&target->key), target->order);
+}
+
+/* Somebody else's doing, which ends when he does: it is tried again soon. */
+bool
+bbm_error_is_lock(int sqlstate)
+{
+	switch (sqlstate)
+	{
+		case ERRCODE_QUERY_CANCELED:
+		case ERRCODE_LOCK_NOT_AVAILABLE:
+		case ERRCODE_OBJECT_IN_USE:
+		case ERRCODE_T_R_SERIALIZATION_FAILURE:
+		case ERRCODE_T_R_DEADLOCK_DETECTED:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
+ * Transaction ids, multixacts, or room for notifications have run out.  Their
+ * SQLSTATE is that of a row which is too large for an index as well, and their
+ * text may be in any language: the file that raised them tells.
+ */
+static bool
+has_run_out(const ErrorData *error)
+{
+	static const char *const files[] = {"varsup.c", "multixact.c", "async.c"};
+
+	for (int i = 0; i < lengthof(files); i++)
+	{
+		if (error->filename && strcmp(error->filename, files[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * By SQLSTATE class.  Locks, cancels, serialization failures and want of
+ * resources pass; a limit that somebody has set does not, but a smaller batch may
+ * stay below it; a missing or forbidden object does not pass by trying again;
+ * anything else may be due to the data of the batch.
+ */
+BbmErrorClass
+bbm_error_class(const ErrorData *error)
+{
+	int			sqlstate = error->sqlerrcode;
+
+	if (bbm_error_is_lock(sqlstate))
+		return BBM_ERROR_TRANSIENT;
+	switch (sqlstate)
+	{
+		case ERRCODE_CONFIGURATION_LIMIT_EXCEEDED:
+			return BBM_ERROR_SIZE;
+		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
+			return has_run_out(error) ? BBM_ERROR_TRANSIENT : BBM_ERROR_DATA;
+		case ERRCODE_ADMIN_SHUTDOWN:
+		case ERRCODE_CRASH_SHUTDOWN:
+		case ERRCODE_CANNOT_CONNECT_NOW:
+		case ERRCODE_IO_ERROR:
+			/* of a foreign data wrapper's own */
+		case ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION:
+		case ERRCODE_FDW_OUT_OF_MEMORY:
+			/* snapshot too old, up to 16 */
+		case MAKE_SQLSTATE('7', '2', '0', '0', '0'):
+			return BBM_ERROR_TRANSIENT;
+		case ERRCODE_INVALID_TRANSACTION_TERMINATION:
+		case ERRCODE_ACTIVE_SQL_TRANSACTION:
+		case ERRCODE_FEATURE_NOT_SUPPORTED:
+			return BBM_ERROR_HOPELESS;
+		default:
+			break;
+	}
+	switch (ERRCODE_TO_CATEGORY(sqlstate))
+	{
+		case ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES):
+			/* a foreign table's server is away */
+		case ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_EXCEPTION):
+			return BBM_ERROR_TRANSIENT;
+		case ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION):
+		case ERRCODE_TO_CATEGORY(ERRCODE_INVALID_SCHEMA_NAME):
+		case ERRCODE_TO_CATEGORY(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION):
+			return BBM_ERROR_HOPELESS;
+		default:
+			return BBM_ERROR_DATA;
+	}
+}
+
+/* failure_error_code of an error; "step_code" is what was being done. */
+int
+bbm_error_code(int sqlstate, int step_code)
+{
+	switch (sqlstate)
+	{
+		case ERRCODE_UNDEFINED_TABLE:
+		case ERRCODE_INVALID_SCHEMA_NAME:
+			return BBM_CODE_TABLE;
+		case ERRCODE_UNDEFINED_COLUMN:
+			return BBM_CODE_COLUMN;
+		case ERRCODE_UNDEFINED_FUNCTION:
+		case ERRCODE_AMBIGUOUS_FUNCTION:
+		case ERRCODE_SYNTAX_ERROR:
+		case ERRCODE_UNDEFINED_PARAMETER:
+		case ERRCODE_INVALID_TRANSACTION_TERMINATION:
+			return BBM_CODE_SIGNATURE;
+		case ERRCODE_INSUFFICIENT_PRIVILEGE:
+			return BBM_CODE_UNKNOWN;
+		default:
+			return step_code;
+	}
+}
+
+/*
+ * Is it about something that its job needs, and a deployment may bring later than
+ * the migration: what the job's text names or calls, the right to it, or the index
+ * that a strategy asks for?  Not the table and the key, which are what the
+ * migration is about, nor a text that is wrong.
+ */
+static bool
+may_be_early(const ErrorData *error, int step_code)
+{
+	if (step_code == BBM_CODE_STRATEGY)
+		return error->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED && error->column_name != NULL;
+	if (step_code != BBM_CODE_SIGNATURE)
+		return false;
+	switch (error->sqlerrcode)
+	{
+		case ERRCODE_UNDEFINED_FUNCTION:
+		case ERRCODE_UNDEFINED_TABLE:
+		case ERRCODE_UNDEFINED_COLUMN:
+		case ERRCODE_UNDEFINED_OBJECT:
+		case ERRCODE_INVALID_SCHEMA_NAME:
+		case ERRCODE_INSUFFICIENT_PRIVILEGE:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
+ * An error that was met in resolving a migration, as people see it while a worker
+ * waits for that to pass; NULL when it does not wait.  A session is told at once,
+ * as somebody is there.  How long is reckoned from the row: from when it was
+ * inserted, started or altered last, whichever process looks.
+ */
+ErrorData *
+bbm_error_if_early(const BbmMigration *migration, const ErrorData *error, int step_code)
+{
+	int64		ms = (int64) bbm_setting_int(migration, BBM_MISSING_JOB_TIMEOUT) * 1000;
+	ErrorData  *early;
+
+	if (!bbm_txn_in_worker() || migration->was_begun || !may_be_early(error, step_code) ||
+		bbm_time_has_come(GetCurrentTimestamp(), TimestampTzPlusMilliseconds(migration->changed_at, ms), ms))
+		return NULL;
+	early = palloc(sizeof(ErrorData));
+	*early = *error;
+	early->message = psprintf("not there yet: %s", error->message);
+	return early;
+}
+
+typedef struct FailArgs
+{
+	const BbmMigration *migration;
+	int			code;
+	ErrorData  *error;
+	bool		failed;
+} FailArgs;
+
+/*
+ * The row's lock keeps a user's change out until we commit.  One that committed
+ * since the row was read that the error came from is seen here, and then the
+ * error says nothing of the migration as it is now.
+ */
+static void
+fail_migration(void *arg)
+{
+	FailArgs   *args = arg;
+	int64		id = args->migration->id;
+	BbmStatus	status;
+	BbmMigration *now = bbm_migration_lock(id, &status) ? bbm_migration_by_id(id, CurrentMemoryContext) : NULL;
+
+	args->failed = now && (status == BBM_ACTIVE || status == BBM_RUNNING) &&
+		now->updated_at == args->migration->updated_at;
+	if (args->failed)
+		bbm_migration_fail(id, args->code, args->error);
+}
+
+/*
+ * Fails a migration with an error that was met with its row as given.  False
+ * when that could not be written now (a steering transaction holds the row,
+ * say); whoever works on it next finds the same.
+ */
+bool
+bbm_record_migration_failed(const BbmMigration *migration, int code, ErrorData *error)
+{
+	const char *name = migration->name;
+	FailArgs	args = {migration, code, error, false};
+	ErrorData  *trouble = bbm_txn_run(fail_migration, &args, true);
+
+	if (trouble)
+	{
+		(void) bbm_trouble_met(migration->id, migration->owner, name, trouble, bbm_error_is_lock(trouble->sqlerrcode),
+							   false);
+		return false;
+	}
+	bbm_trouble_over(migration->id, migration->owner, name, true);
+	if (args.failed)
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("migration \"%s\" failed: %s", bbm_printable(name), bbm_printable(error->message)),
+				 error->detail ? errdetail_internal("%s", bbm_printable(error->detail)) : 0,
+				 error->hint ? errhint("%s", bbm_printable(error->hint)) : 0));
+	bbm_state_changed();
+	return true;
+}
+
+typedef struct JobArgs
+{
+	BbmJob	   *job;
+	ErrorData  *error;
+	int			code;
+	BbmRequeueReason requeue;	/* 0: it has failed */
+	TimestampTz due;
+	bool		ours;
+	bool		unstarted;		/* nothing of it was tried */
+	bool		bisect;			/* the next attempt puts rows aside */
+	bool		skip;			/* the whole range is put aside now */
+} JobArgs;
+
+/*
+ * One statement, which checks the token itself; or two, of which the first locks
+ * the row, so that nobody takes the job over between them.
+ */
+static void
+record_job(void *arg)
+{
+	JobArgs    *args = arg;
+
+	if (args->unstarted)
+		args->ours = bbm_job_release_unstarted(args->job);
+	else if (args->skip)
+	{
+		args->ours = bbm_job_skip(args->job);
+		if (args->ours)
+			bbm_error_add(args->job, &args->job->min, &args->job->max, args->error);
+	}
+	else if (args->requeue)
+		args->ours = bbm_job_requeue(args->job, args->requeue, args->error, args->due);
+	else
+		args->ours = bbm_job_fail(args->job, args->code, args->error, args->due, args->bisect);
+}
+
+static bool
+is_transient(const ErrorData *error)
+{
+	return error && bbm_error_class(error) == BBM_ERROR_TRANSIENT;
+}
+
+/* Between two tries; a server that shuts down, or a user who cancels once more, gets his way. */
+static void
+pause_before(int try)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 Min(BBM_FIRST_RECORD_MS << Min(try, 8), BBM_LAST_RECORD_MS), PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	/* what a cancel of a worker is to end has ended: it is not to leave the job unrecorded */
+	if (bbm_txn_in_worker())
+		QueryCancelPending = false;
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * Writes the job.  What passes by itself (another cancel, a lock, a full disk) is
+ * tried again, since an attempt that did not count must not begin to because of
+ * it.  What lasts leaves the job as it is, running and ours: the first claim that
+ * can be made again gives it back (engine/claim.c).  Any other error is this process's
+ * end, and makes the job an orphan.
+ */
+static bool
+write_job(const BbmTarget *target, JobArgs *args)
+{
+	const BbmMigration *migration = target->migration;
+	ErrorData  *trouble = bbm_txn_run(record_job, args, false);
+
+	/* the next cancel would only come to the same */
+	if (trouble)
+		QueryCancelPending = false;
+	for (int i = 0; is_transient(trouble); i++)
+	{
+		if (i >= (bbm_slot_must_exit() ? BBM_RECORD_TRIES_LEAVING : BBM_RECORD_TRIES))
+			break;
+		bbm_slot_wait(bbm_error_to_string(trouble),
+					  bbm_trouble_met(migration->id, migration->owner, migration->name, trouble,
+									  bbm_error_is_lock(trouble->sqlerrcode), true));
+		pause_before(i);
+		trouble = bbm_txn_run(record_job, args, false);
+	}
+	bbm_slot_wait("", 0);
+	if (trouble && (is_transient(trouble) || !bbm_extension_is_here()))
+		return false;
+	if (trouble)
+		ThrowErrorData(trouble);
+	bbm_batch_ended();
+	return args->ours;
+}
+
+/* Of failures in a row the first few are logged, and then ever fewer. */
+static bool
+is_worth_a_line(int n)
+{
+	return n <= BBM_LINES_IN_ROW || (n & (n - 1)) == 0;
+}
+
+static TimestampTz
+requeue_until(const BbmJob *job)
+{
+	int64		delay = bbm_backoff_ms(job->claim_epoch - job->attempts + 1, BBM_FIRST_REQUEUE_MS,
+									   BBM_LAST_REQUEUE_MS, pg_prng_double(&pg_global_prng_state));
+
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
+}
+
+static void
+log_requeue(const BbmTarget *target, const BbmJob *job, const ErrorData *error)
+{
+	const char *lock = bbm_blockers_of(error);
+	int			n = target->requeues_in_row;
+
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("migration \"%s\": gave back job " INT64_FORMAT ": %s",
+					bbm_printable(target->migration->name), job->id, bbm_printable(error->message)),
+			 lock && n > 1 ?
+			 errdetail("It waited for %s. It is number %d in a row; not each has a line.", bbm_printable(lock), n) :
+			 lock ? errdetail("It waited for %s.", bbm_printable(lock)) :
+			 n > BBM_LINES_IN_ROW ? errdetail("It is number %d in a row; not each has a line.", n) : 0));
+}
+
+/*
+ * The batch was given up, and that does not count as an attempt.  For whom it
+ * waited is there to be seen before anything else is tried.
+ */
+static void
+requeue(BbmTarget *target, BbmJob *job, BbmRequeueReason why, ErrorData *error, TimestampTz due)
+{
+	JobArgs		args = {.job = job, .error = error, .requeue = why, .due = due};
+	const BbmMigration *migration = target->migration;
+	bool		is_known = bbm_blockers_of(error) != NULL;
+	bool		tell = is_known && bbm_trouble_blocked(migration->id, migration->owner, error);
+
+	if (!write_job(target, &args))
+		return;
+	target->requeues_in_row++;
+	if (is_known ? tell : is_worth_a_line(target->requeues_in_row))
+		log_requeue(target, job, error);
+}
+
+/*
+ * A job that was claimed before a rest, and may not begin after it, or whose next
+ * commit is for later, as it is another migration's turn: as if it had only been cut.
+ */
+void
+bbm_record_release_unstarted(BbmTarget *target, BbmJob *job)
+{
+	JobArgs		args = {.job = job, .unstarted = true};
+
+	(void) write_job(target, &args);
+}
+
+/* The migration is not to run just now, and part of the job is left; it may be had again at once. */
+void
+bbm_record_pause(BbmTarget *target, BbmJob *job)
+{
+	requeue(target, job, BBM_REQUEUE_CANCELLED,
+			bbm_make_error(ERRCODE_QUERY_CANCELED, "stopped between two sub-batches", NULL),
+			GetCurrentTimestamp());
+}
+
+/* The table is not what it was when the job was claimed: so it is claimed again. */
+void
+bbm_record_stale(BbmTarget *target, BbmJob *job)
+{
+	requeue(target, job, BBM_REQUEUE_OTHER,
+			bbm_make_error(ERRCODE_QUERY_CANCELED, "the table has changed", NULL), GetCurrentTimestamp());
+}
+
+/* May what cannot be done be put aside, the rest being done? */
+static bool
+may_quarantine(const BbmTarget *target, const BbmJob *job)
+{
+	return target->migration->on_error != BBM_ON_ERROR_FAIL && !job->bisect && !BBM_PASS_VERIFIES(job->pass);
+}
+
+/*
+ * In place of the error that a batch ended with after its own process had
+ * stopped it: the cancel, or what a job that caught the cancel made of it.
+ */
+ErrorData *
+bbm_stop_error(BbmLockWatchStop stop, ErrorData *error, bool whole)
+{
+	ErrorData  *stopped = stop == BBM_STOP_BLOCKING ?
+		bbm_make_error(ERRCODE_QUERY_CANCELED, "other sessions waited too long for locks of the batch",
+					   "\"bbm.max_blocking_time\" is the limit. A smaller batch_size or sub_batch_size keeps locks for less time.") :
+		whole ? bbm_make_error(ERRCODE_QUERY_CANCELED, "the check of the whole table took too long",
+							   "\"bbm.max_batch_time\" is the limit. The next time it has twice as long.") :
+		bbm_make_error(ERRCODE_QUERY_CANCELED, "the batch took too long",
+					   "\"bbm.max_batch_time\" is the limit. A smaller batch_size or sub_batch_size takes less time.");
+
+	stopped->context = error->context;
+	if (bbm_blockers_of(error))
+		bbm_blockers_name(stopped, error->detail);
+	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED)
+		stopped->detail = psprintf("The batch ended with: %s", error->message);
+	return stopped;
+}
+
+static BbmRequeueReason
+why_back(BbmLockWatchStop stop, int sqlstate)
+{
+	if (stop != BBM_STOP_NONE)
+		return stop == BBM_STOP_BLOCKING ? BBM_REQUEUE_BLOCKING : BBM_REQUEUE_TIME;
+	switch (sqlstate)
+	{
+		case ERRCODE_LOCK_NOT_AVAILABLE:
+			return BBM_REQUEUE_LOCK_TIMEOUT;
+		case ERRCODE_T_R_DEADLOCK_DETECTED:
+			return BBM_REQUEUE_DEADLOCK;
+		case ERRCODE_QUERY_CANCELED:
+			return BBM_REQUEUE_CANCELLED;
+		default:
+			return BBM_REQUEUE_OTHER;
+	}
+}
+
+/* Halves what the job's next batch, and this process's, may be. */
+static void
+halve(BbmTarget *target, BbmJob *job)
+{
+	if (job->ran_size <= 0)
+		return;
+	job->reduced_sub_batch_size = target->reduced_sub_batch_size = bbm_size_after_requeue(job->ran_size,
+																						  BBM_SMALLEST_SUB_BATCH);
+	/* ranges to come are cut smaller, too, where their size is ours to choose */
+	if (bbm_size_follows(target->migration) && target->sizing.size > 0)
+		target->sizing.size = Max(Min(target->sizing.size / 2, job->reduced_sub_batch_size),
+								  target->migration->min_batch_size);
+}
+
+/*
+ * The next batch is smaller when it was this one's size that was in the way; and
+ * what did not help is counted.  A cancel by somebody else, or want of anything
+ * but memory, says nothing of the size.
+ */
+static void
+cut_down(BbmTarget *target, BbmJob *job, BbmRequeueReason why, int sqlstate)
+{
+	bool		by_itself = why == BBM_REQUEUE_BLOCKING || why == BBM_REQUEUE_TIME;
+	bool		whole = bbm_verifies_whole(target, job->pass);
+	bool		smallest = whole || job->ran_size == BBM_SMALLEST_SUB_BATCH;
+
+	if (why == BBM_REQUEUE_CANCELLED)
+		return;
+	if (!by_itself)
+		job->stuck++;
+	/* one that does not let itself be cancelled is in the way for longer still */
+	else if (smallest || job->caught_cancel)
+		job->stuck += BBM_NO_PROGRESS_BY_ITSELF;
+	/* what cannot be cut says nothing of the size of others */
+	if (!whole && (why != BBM_REQUEUE_OTHER || sqlstate == ERRCODE_OUT_OF_MEMORY))
+		halve(target, job);
+}
+
+/* Its batch met what passes by itself and is nobody's lock: nor would another one get on. */
+static void
+wait_for_resources(BbmTarget *target, const ErrorData *error)
+{
+	const BbmMigration *migration = target->migration;
+
+	if (!bbm_error_is_lock(error->sqlerrcode))
+		(void) bbm_trouble_met(migration->id, migration->owner, migration->name, error, false, true);
+}
+
+/*
+ * After a batch was rolled back with this error, or (stop) by its own process.
+ * True when the migration may go on, false when it has failed with it.
+ */
+bool
+bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorData *error, int step_code)
+{
+	BbmErrorClass class = stop != BBM_STOP_NONE ? BBM_ERROR_TRANSIENT : bbm_error_class(error);
+	int			code = bbm_error_code(error->sqlerrcode, step_code);
+	bool		used_up = job->attempts >= target->migration->max_attempts;
+	bool		of_rows = class == BBM_ERROR_DATA || class == BBM_ERROR_SIZE;
+	bool		aside = of_rows && used_up && may_quarantine(target, job);
+	JobArgs		args = {.job = job, .error = error, .code = code};
+
+	if (stop != BBM_STOP_NONE)
+		args.error = error = bbm_stop_error(stop, error, bbm_verifies_whole(target, job->pass));
+	if (class == BBM_ERROR_TRANSIENT)
+	{
+		BbmRequeueReason why = why_back(stop, error->sqlerrcode);
+
+		cut_down(target, job, why, error->sqlerrcode);
+		wait_for_resources(target, error);
+		if (job->stuck < BBM_MAX_NO_PROGRESS)
+		{
+			requeue(target, job, why, error, requeue_until(job));
+			return true;
+		}
+		if (error->detail == NULL || bbm_blockers_of(error))
+			error->detail = psprintf("%s%s%sIt was so each time since the last progress of job " INT64_FORMAT
+									 ", however small the batch; from now on that counts as a failed attempt.",
+									 error->detail ? "It waited for " : "", error->detail ? error->detail : "",
+									 error->detail ? ". " : "", job->id);
+	}
+
+	if (class == BBM_ERROR_SIZE)
+		halve(target, job);
+	args.due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										   bbm_backoff_ms(job->attempts,
+														  bbm_setting_int(target->migration, BBM_RETRY_DELAY),
+														  bbm_setting_int(target->migration, BBM_RETRY_MAX_DELAY),
+														  pg_prng_double(&pg_global_prng_state)));
+	args.bisect = job->bisect || (aside && target->migration->on_error == BBM_ON_ERROR_BISECT);
+	args.skip = aside && target->migration->on_error == BBM_ON_ERROR_SKIP;
+	if (aside)
+		args.due = GetCurrentTimestamp();
+	if (!write_job(target, &args))
+		return true;
+	if (class != BBM_ERROR_TRANSIENT)
+		bbm_trouble_over(target->migration->id, target->migration->owner, target->migration->name, true);
+	target->failures_in_row++;
+	if (is_worth_a_line(target->failures_in_row))
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("migration \"%s\": job " INT64_FORMAT " failed, attempt %d of %d: %s",
+						bbm_printable(target->migration->name), job->id, job->attempts, target->migration->max_attempts,
+						bbm_printable(error->message)),
+				 target->failures_in_row > BBM_LINES_IN_ROW ?
+				 errdetail("It is failure %d in a row; not each has a line.", target->failures_in_row) : 0,
+				 args.bisect ? errhint("Its rows are told apart now, and those that cannot be done put aside.") :
+				 args.skip ? errhint("Its range is put aside; see bbm_errors.") : 0));
+
+	if (class == BBM_ERROR_HOPELESS)
+		bbm_record_migration_failed(target->migration, code, error);
+	else if (used_up && !aside)
+		bbm_record_migration_failed(target->migration, BBM_CODE_ATTEMPTS, error);
+	else
+		return true;
+	return false;
+}

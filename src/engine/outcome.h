@@ -1,0 +1,69 @@
+/*-------------------------------------------------------------------------
+ *
+ * outcome.h
+ *		What becomes of a migration or a job, and writing it down.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_ENGINE_OUTCOME_H
+#define BBM_ENGINE_OUTCOME_H
+
+#include "base/bbm.h"
+
+#include "base/lock_watch.h"
+#include "target/target.h"
+
+/* What a user's change of status comes to. */
+typedef enum BbmTransition
+{
+	BBM_CHANGE,					/* as asked */
+	BBM_KEEP,					/* nothing to do */
+	BBM_KEEP_FINISHED,			/* finished stays finished, with a WARNING */
+	BBM_REFUSE					/* not for users to set */
+} BbmTransition;
+
+extern BbmTransition bbm_transition(BbmStatus from, int to);
+
+/* What is found out about a migration before it is taken up. */
+typedef struct BbmStart
+{
+	int64		estimate;		/* keys to do */
+	BbmBound	min;			/* of a key that is not an integer, if nobody gave bounds */
+	BbmBound	max;
+} BbmStart;
+
+extern void bbm_prepare_start(BbmTarget *target, BbmStart *look);
+extern void bbm_record_started(const BbmTarget *target, const BbmStart *look);
+
+/* What an error means for a job. */
+typedef enum BbmErrorClass
+{
+	BBM_ERROR_TRANSIENT,		/* given back, not an attempt */
+	BBM_ERROR_DATA,				/* a failed attempt */
+	BBM_ERROR_SIZE,				/* the same, and the next one has less to do */
+	BBM_ERROR_HOPELESS			/* fails the migration now */
+} BbmErrorClass;
+
+extern BbmErrorClass bbm_error_class(const ErrorData *error);
+extern bool bbm_error_is_lock(int sqlstate);
+extern int	bbm_error_code(int sqlstate, int step_code);
+extern ErrorData *bbm_error_if_early(const BbmMigration *migration, const ErrorData *error, int step_code);
+
+/*
+ * A job that is given back again and again, without progress in between, has a
+ * problem of its own, and from then on each time counts as an attempt.  A lock
+ * not had may be due to somebody's long transaction, so that takes a thousand
+ * times, which with their delays is hours; a batch that is in the way or too
+ * slow even though it cannot be made any smaller is its own doing: twenty.
+ */
+#define BBM_MAX_NO_PROGRESS 1000
+#define BBM_NO_PROGRESS_BY_ITSELF (BBM_MAX_NO_PROGRESS / 20)
+
+extern bool bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorData *error, int step_code);
+extern void bbm_record_release_unstarted(BbmTarget *target, BbmJob *job);
+extern void bbm_record_pause(BbmTarget *target, BbmJob *job);
+extern void bbm_record_stale(BbmTarget *target, BbmJob *job);
+extern bool bbm_record_migration_failed(const BbmMigration *migration, int code, ErrorData *error);
+extern ErrorData *bbm_stop_error(BbmLockWatchStop stop, ErrorData *error, bool whole);
+
+#endif							/* BBM_ENGINE_OUTCOME_H */

@@ -1,0 +1,554 @@
+/*-------------------------------------------------------------------------
+ *
+ * outside.c
+ *		Does a batch reach outside of this server?
+ *
+ * NOTES
+ *	  Batches commit asynchronously, since a crash that loses one loses its
+ *	  record with it, and it is done again.  What it did on another server, or in
+ *	  a file, is not lost with it, and would be done twice.  So while a batch
+ *	  works it is watched here for whatever may do such a thing, and the commit
+ *	  of one that did is flushed.
+ *
+ *	  Seen is, at any depth of functions and triggers: a plan that has a foreign
+ *	  table or a custom scan, a row that is written to a foreign table (routed to
+ *	  a partition, say) or where the access method of the table or an index is
+ *	  not known, a command that is not known to stay here, and the look-up of a
+ *	  function that is not known to: one in C or in an untrusted language.  A
+ *	  function that is declared IMMUTABLE has no effects, and most that types and
+ *	  indexes consist of are; others in C are known by their library.
+ *
+ *	  What may reach out is taken to have done so, although it is in a branch that
+ *	  was not taken or was undone with a savepoint: a flush too many costs a
+ *	  little, one too few a batch on the other side.
+ *
+ *	  Only the process of a batch pays: all others have hooks that do nothing.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "engine/outside.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_language.h"
+#include "catalog/pg_proc.h"
+#include "executor/executor.h"
+#include "fmgr.h"
+#include "nodes/extensible.h"
+#include "nodes/nodeFuncs.h"
+#include "tcop/cmdtag.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/regproc.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "base/compat.h"
+
+/* By what a batch has reached out. */
+typedef enum Way
+{
+	NO_WAY,
+	BY_TABLE,					/* a foreign one */
+	BY_SCAN,					/* a custom one */
+	BY_ACCESS_METHOD,			/* of a table or an index that was written */
+	BY_FUNCTION,
+	BY_COMMAND
+} Way;
+
+static bool watching = false;
+
+/* The first that was seen. */
+static Way	way = NO_WAY;
+static Oid	object;				/* the table, function or the access method's handler */
+static const char *name;		/* of the scan or command; the server's */
+
+static ExecutorStart_hook_type previous_start = NULL;
+static ExecutorRun_hook_type previous_run = NULL;
+static ExecutorFinish_hook_type previous_finish = NULL;
+static ProcessUtility_hook_type previous_utility = NULL;
+static object_access_hook_type previous_access = NULL;
+static needs_fmgr_hook_type previous_needs = NULL;
+static fmgr_hook_type previous_call = NULL;
+
+/*
+ * Libraries of which no function has an effect outside of the server's own
+ * transaction: those of the server's distribution, and some that many have.
+ */
+static const char *const local_libraries[] = {
+	"_int", "amcheck", "autoinc", "bbm", "bloom", "btree_gin", "btree_gist", "citext", "cube", "dict_int",
+	"dict_snowball", "dict_xsyn", "earthdistance", "fuzzystrmatch", "hll", "hstore", "insert_username", "ip4r", "isn",
+	"lo", "ltree", "moddatetime", "pageinspect", "pg_trgm", "pgcrypto", "pgrowlocks", "pgstattuple", "plpgsql",
+	"postgis-3", "refint", "seg", "tablefunc", "tsm_system_rows", "tsm_system_time", "unaccent", "uuid-ossp", "vector"
+};
+
+static bool
+is_watched(void)
+{
+	return watching && way == NO_WAY;
+}
+
+static void
+reaches(Way by, Oid what, const char *called)
+{
+	way = by;
+	object = what;
+	name = called;
+}
+
+/* ----------------------------------------------------------------
+ * Functions
+ * ----------------------------------------------------------------
+ */
+
+/* What is known of a function. */
+typedef struct Verdict
+{
+	Oid			function;		/* hash key */
+	bool		stays;
+} Verdict;
+
+static HTAB *verdicts = NULL;
+static bool verdicts_are_old = false;	/* a function or language has changed */
+
+static void
+forget_verdicts(Datum arg, int cacheid, uint32 hash)
+{
+	verdicts_are_old = true;
+}
+
+/* Is it a library of the list, where the server looks for libraries first? */
+static bool
+is_local_library(const char *path)
+{
+	const size_t prefix = strlen("$libdir/");
+	const size_t suffix = strlen(DLSUFFIX);
+	size_t		length;
+
+	if (strncmp(path, "$libdir/", prefix) == 0)
+		path += prefix;
+	length = strlen(path);
+	if (length > suffix && strcmp(path + length - suffix, DLSUFFIX) == 0)
+		length -= suffix;
+	for (int i = 0; i < lengthof(local_libraries); i++)
+	{
+		if (strlen(local_libraries[i]) == length && strncmp(local_libraries[i], path, length) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool
+is_trusted_language(Oid language)
+{
+	HeapTuple	tuple = SearchSysCache1(LANGOID, ObjectIdGetDatum(language));
+	bool		trusted = HeapTupleIsValid(tuple) && ((Form_pg_language) GETSTRUCT(tuple))->lanpltrusted;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return trusted;
+}
+
+/*
+ * What statements a function executes is seen by itself.  What else can it do, by
+ * its language and its declaration?
+ */
+static bool
+judge(HeapTuple tuple)
+{
+	Form_pg_proc function = (Form_pg_proc) GETSTRUCT(tuple);
+	bool		isnull;
+	Datum		library;
+
+	if (function->provolatile == PROVOLATILE_IMMUTABLE)
+		return true;
+	switch (function->prolang)
+	{
+		case SQLlanguageId:
+			return true;
+		case INTERNALlanguageId:
+			/* those of the server's that matter are told when they are executed */
+			return function->oid < FirstUnpinnedObjectId;
+		case ClanguageId:
+			library = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_probin, &isnull);
+			if (isnull)
+				return false;
+			return is_local_library(TextDatumGetCString(library));
+		default:
+			return is_trusted_language(function->prolang);
+	}
+}
+
+/* Needs a transaction, or that the function was met before. */
+static bool
+stays_here(Oid function)
+{
+	Verdict    *verdict;
+	HeapTuple	tuple;
+	bool		stays;
+
+	if (verdicts_are_old)
+	{
+		hash_destroy(verdicts);
+		verdicts = NULL;
+		verdicts_are_old = false;
+	}
+	if (verdicts == NULL)
+	{
+		HASHCTL		control = {.keysize = sizeof(Oid), .entrysize = sizeof(Verdict), .hcxt = TopMemoryContext};
+
+		verdicts = hash_create("bbm functions", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	verdict = hash_search(verdicts, &function, HASH_FIND, NULL);
+	if (verdict)
+		return verdict->stays;
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	/* dropped: its call fails */
+	if (!HeapTupleIsValid(tuple))
+		return true;
+	stays = judge(tuple);
+	ReleaseSysCache(tuple);
+	/* the look-up may have come upon its being changed */
+	if (!verdicts_are_old)
+	{
+		verdict = hash_search(verdicts, &function, HASH_ENTER, NULL);
+		verdict->stays = stays;
+	}
+	return stays;
+}
+
+static void
+look_at_function(Oid function)
+{
+	if (!stays_here(function))
+		reaches(BY_FUNCTION, function, NULL);
+}
+
+/*
+ * The server asks, for each function that is not built in and that it looks up to
+ * call it, whether somebody wants to know of its calls.  The look-up is all that
+ * we want to know.
+ */
+static bool
+needs_hook(Oid function)
+{
+	if (is_watched())
+		look_at_function(function);
+	return previous_needs && previous_needs(function);
+}
+
+/* It does not ask for those with settings or rights of their own, but tells of their calls. */
+static void
+call(FmgrHookEventType event, FmgrInfo *info, Datum *private)
+{
+	if (event == FHET_START && is_watched())
+		look_at_function(info->fn_oid);
+	if (previous_call)
+		previous_call(event, info, private);
+}
+
+/* Those that are built in it tells of when a statement that has them begins. */
+static void
+access_object(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
+{
+	/* who listens is told right after the commit; a large object is written to a file */
+	if (access == OAT_FUNCTION_EXECUTE && is_watched() && (object_id == F_PG_NOTIFY || object_id == F_LO_EXPORT))
+		reaches(BY_FUNCTION, object_id, NULL);
+	if (previous_access)
+		previous_access(access, class_id, object_id, sub_id, arg);
+}
+
+/* ----------------------------------------------------------------
+ * Statements
+ * ----------------------------------------------------------------
+ */
+
+/* A planstate_tree_walker: stops at the first custom scan. */
+static bool
+find_custom_scan(PlanState *state, void *arg)
+{
+	if (IsA(state, CustomScanState))
+	{
+		reaches(BY_SCAN, InvalidOid, ((CustomScanState *) state)->methods->CustomName);
+		return true;
+	}
+	return planstate_tree_walker(state, find_custom_scan, arg);
+}
+
+/* Foreign tables are in the range table, also those that a view or a join on the other server hides. */
+static void
+look_at_plan(QueryDesc *query)
+{
+	ListCell   *cell;
+
+	foreach(cell, query->plannedstmt->rtable)
+	{
+		const RangeTblEntry *rte = lfirst_node(RangeTblEntry, cell);
+
+		if (rte->rtekind == RTE_RELATION && rte->relkind == RELKIND_FOREIGN_TABLE)
+		{
+			reaches(BY_TABLE, rte->relid, NULL);
+			return;
+		}
+	}
+	if (query->planstate)
+		(void) find_custom_scan(query->planstate, NULL);
+}
+
+static void
+look_at_access_method(Relation rel)
+{
+	if (OidIsValid(rel->rd_amhandler) && is_watched() && !stays_here(rel->rd_amhandler))
+		reaches(BY_ACCESS_METHOD, RelationGetRelid(rel), NULL);
+}
+
+static void
+look_at_written(const List *results)
+{
+	const ListCell *cell;
+
+	foreach(cell, results)
+	{
+		const ResultRelInfo *result = lfirst(cell);
+		Relation	rel = result->ri_RelationDesc;
+
+		if (rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
+			reaches(BY_TABLE, RelationGetRelid(rel), NULL);
+		look_at_access_method(rel);
+		for (int i = 0; i < result->ri_NumIndices; i++)
+		{
+			if (result->ri_IndexRelationDescs[i])
+				look_at_access_method(result->ri_IndexRelationDescs[i]);
+		}
+		if (!is_watched())
+			return;
+	}
+}
+
+/*
+ * The tables that were written are known by now, partitions that rows were routed
+ * to included, and so are their indexes.  Also after an error: the batch may go on,
+ * and not every server undoes what a savepoint does.
+ */
+static void
+look_at_results(const EState *estate)
+{
+	if (is_watched())
+		look_at_written(estate->es_opened_result_relations);
+	if (is_watched())
+		look_at_written(estate->es_tuple_routing_result_relations);
+}
+
+static bool
+writes(const QueryDesc *query)
+{
+	return bbm_result_relations(query->plannedstmt) != NULL;
+}
+
+static void
+start(QueryDesc *query, int eflags)
+{
+	if (previous_start)
+		previous_start(query, eflags);
+	else
+		standard_ExecutorStart(query, eflags);
+	if (is_watched())
+		look_at_plan(query);
+}
+
+static void
+run_next(BBM_RUN_PARAMETERS)
+{
+	if (previous_run)
+		previous_run(BBM_RUN_ARGUMENTS);
+	else
+		standard_ExecutorRun(BBM_RUN_ARGUMENTS);
+}
+
+static void
+run(BBM_RUN_PARAMETERS)
+{
+	if (!is_watched() || !writes(query))
+	{
+		run_next(BBM_RUN_ARGUMENTS);
+		return;
+	}
+	PG_TRY();
+	{
+		run_next(BBM_RUN_ARGUMENTS);
+	}
+	PG_FINALLY();
+	{
+		look_at_results(query->estate);
+	}
+	PG_END_TRY();
+}
+
+static void
+finish_next(QueryDesc *query)
+{
+	if (previous_finish)
+		previous_finish(query);
+	else
+		standard_ExecutorFinish(query);
+}
+
+/* What a WITH writes that the statement has not read to its end is written here. */
+static void
+finish(QueryDesc *query)
+{
+	if (!is_watched() || !writes(query))
+	{
+		finish_next(query);
+		return;
+	}
+	PG_TRY();
+	{
+		finish_next(query);
+	}
+	PG_FINALLY();
+	{
+		look_at_results(query->estate);
+	}
+	PG_END_TRY();
+}
+
+/* ----------------------------------------------------------------
+ * Commands
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Commands that a batch may well consist of, and that do nothing outside but
+ * what the statements and functions in them do, which are seen.  One of the
+ * others in a batch is rare, and many of them flush anyway.
+ */
+static bool
+command_stays_here(Node *command)
+{
+	switch (nodeTag(command))
+	{
+		case T_CallStmt:
+		case T_ClosePortalStmt:
+		case T_ConstraintsSetStmt:
+		case T_DeallocateStmt:
+		case T_DeclareCursorStmt:
+		case T_DiscardStmt:
+		case T_DoStmt:
+		case T_DropStmt:
+		case T_ExecuteStmt:
+		case T_ExplainStmt:
+		case T_FetchStmt:
+		case T_LockStmt:
+		case T_PrepareStmt:
+		case T_TransactionStmt:
+		case T_VariableSetStmt:
+		case T_VariableShowStmt:
+			return true;
+		case T_CreateStmt:
+			return ((CreateStmt *) command)->relation->relpersistence == RELPERSISTENCE_TEMP;
+		case T_CreateTableAsStmt:
+			return ((CreateTableAsStmt *) command)->into->rel->relpersistence == RELPERSISTENCE_TEMP;
+		default:
+			return false;
+	}
+}
+
+static void
+utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
+		ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	if (is_watched() && !command_stays_here(pstmt->utilityStmt))
+		reaches(BY_COMMAND, InvalidOid, GetCommandTagName(CreateCommandTag(pstmt->utilityStmt)));
+	if (previous_utility)
+		previous_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+}
+
+/* ----------------------------------------------------------------
+ * A batch
+ * ----------------------------------------------------------------
+ */
+
+void
+bbm_outside_begin(void)
+{
+	watching = true;
+	way = NO_WAY;
+}
+
+bool
+bbm_outside_end(void)
+{
+	watching = false;
+	return way != NO_WAY;
+}
+
+static char *
+table_words(const char *format)
+{
+	char	   *table = get_rel_name(object);
+
+	/* of another transaction's, dropped in this moment */
+	return psprintf(format, table ? table : "?");
+}
+
+char *
+bbm_outside_words(void)
+{
+	switch (way)
+	{
+		case BY_TABLE:
+			return table_words(_("foreign table \"%s\""));
+		case BY_ACCESS_METHOD:
+			return table_words(_("the access method of \"%s\""));
+		case BY_SCAN:
+			return psprintf(_("custom scan \"%s\""), name);
+		case BY_FUNCTION:
+			return psprintf(_("function %s"), format_procedure(object));
+		case BY_COMMAND:
+			return psprintf(_("command %s"), name);
+		case NO_WAY:
+			break;
+	}
+	return pstrdup(_("nothing"));
+}
+
+/* A batch that fails does not come to its end. */
+static void
+end_with_transaction(XactEvent event, void *arg)
+{
+	watching = false;
+}
+
+/* Once a process, from _PG_init. */
+void
+bbm_outside_install(void)
+{
+	RegisterXactCallback(end_with_transaction, NULL);
+	CacheRegisterSyscacheCallback(PROCOID, forget_verdicts, (Datum) 0);
+	CacheRegisterSyscacheCallback(LANGOID, forget_verdicts, (Datum) 0);
+	previous_start = ExecutorStart_hook;
+	ExecutorStart_hook = start;
+	previous_run = ExecutorRun_hook;
+	ExecutorRun_hook = run;
+	previous_finish = ExecutorFinish_hook;
+	ExecutorFinish_hook = finish;
+	previous_utility = ProcessUtility_hook;
+	ProcessUtility_hook = utility;
+	previous_access = object_access_hook;
+	object_access_hook = access_object;
+	previous_needs = needs_fmgr_hook;
+	needs_fmgr_hook = needs_hook;
+	previous_call = fmgr_hook;
+	fmgr_hook = call;
+}

@@ -1,0 +1,385 @@
+/*-------------------------------------------------------------------------
+ *
+ * run_job.c
+ *		The life of a job from claim to record.
+ *
+ * NOTES
+ *	  A claimed job is run to its end, in one commit or several.  The next range
+ *	  may be claimed along with the record of the last, and is then run at once:
+ *	  the driver looks around when its slice is over, or when somebody wants it
+ *	  to.  Between two commits nothing is held but the place and the token.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "engine/run_job.h"
+
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "base/bbm.h"
+#include "base/cancel.h"
+#include "base/guc.h"
+#include "base/lock_watch.h"
+#include "base/locks.h"
+#include "base/printable.h"
+#include "base/rates.h"
+#include "base/slots.h"
+#include "base/trouble.h"
+#include "base/txn.h"
+#include "catalog/extension.h"
+#include "catalog/jobs.h"
+#include "catalog/merge.h"
+#include "engine/batch.h"
+#include "engine/claim.h"
+#include "engine/engine.h"
+#include "engine/outcome.h"
+#include "target/target.h"
+#include "throttle/throttle.h"
+
+/* Between two sub-batches pressure is waited for, with the job, for so long; then the job is given back. */
+#define BBM_KEEP_JOB_MS 1000
+
+/* After so many errors in a row there is a pause, and at most this long. */
+#define BBM_ERRORS_IN_ROW 5
+#define BBM_LONGEST_WAIT_MS (30 * 1000)
+
+/* Jobs between two merges of old ones. */
+#define BBM_MERGE_INTERVAL 256
+/* ... and where a long stretch of work is in the way of others: 256 rows take some milliseconds. */
+#define BBM_SHORT_MERGE_INTERVAL 32
+/* That it could not be done is logged this often at most. */
+#define BBM_LOG_MERGE_MS (60 * 1000)
+
+/* Merging old jobs is housekeeping: under the migration's lock, and never worth an error. */
+static void
+merge_jobs(void *arg)
+{
+	BbmTarget  *target = arg;
+
+	bbm_lock_migration(bbm_lock_class(), target->migration->id);
+	/* the null strategy looks back at the last jobs one by one */
+	bbm_jobs_merge(target->migration->id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS));
+}
+
+/*
+ * Once in so many jobs of this migration that this process has run.  The first
+ * time comes anywhere in the interval, since a process may leave before it has
+ * run as many; all of them together merge as often as one that stays.
+ */
+static bool
+is_merge_due(BbmTarget *target)
+{
+	int			interval = target->cpus_are_short ? BBM_SHORT_MERGE_INTERVAL : BBM_MERGE_INTERVAL;
+
+	if (target->merge_in == 0)
+		target->merge_in = 1 + (int) pg_prng_uint64_range(&pg_global_prng_state, 0, interval - 1);
+	target->merge_in = Min(target->merge_in, interval);
+	if (--target->merge_in > 0)
+		return false;
+	target->merge_in = interval;
+	return true;
+}
+
+static void
+merge_if_due(BbmTarget *target)
+{
+	static TimestampTz log_again = 0;
+	ErrorData  *error;
+
+	if (bbm_job_retention < 0 || !is_merge_due(target))
+		return;
+	error = bbm_txn_run(merge_jobs, target, false);
+	/* no batch depends on it, and the next time does as well */
+	if (error && bbm_time_has_come(GetCurrentTimestamp(), log_again, BBM_LOG_MERGE_MS))
+	{
+		log_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_LOG_MERGE_MS);
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("migration \"%s\": could not merge old jobs: %s",
+						bbm_printable(target->migration->name), bbm_printable(error->message))));
+	}
+}
+
+static void
+log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
+{
+	int			limit = bbm_setting_int(target->migration, BBM_LOG_MIN_DURATION);
+
+	if (limit >= 0 && cost->ms >= limit)
+		ereport(LOG,
+				(errmsg("migration \"%s\": job " INT64_FORMAT " took %.3f ms, rows " INT64_FORMAT
+						", WAL bytes " INT64_FORMAT ", range %s",
+						bbm_printable(target->migration->name), job->id, cost->ms, cost->rows, cost->wal,
+						bbm_job_range_to_string(job))));
+}
+
+/*
+ * Says where we are in every message of a batch.  The words are made once a job:
+ * what is allocated here stays in ErrorContext until the next error, and a job
+ * may raise any number of warnings.
+ */
+static void
+job_context(void *arg)
+{
+	BbmWork    *work = arg;
+
+	if (work->string == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(work->context);
+
+		work->string = psprintf("migration \"%s\", job " INT64_FORMAT " (%s)",
+								bbm_printable(work->target->migration->name), work->job->id,
+								bbm_job_range_to_string(work->job));
+		MemoryContextSwitchTo(old);
+	}
+	errcontext("%s", work->string);
+}
+
+/* Does the driver want to look around?  The kill switch is for workers alone. */
+static bool
+must_check(const BbmEngine *engine)
+{
+	return ConfigReloadPending || (!bbm_enabled && engine->only == 0) || bbm_slot_must_exit();
+}
+
+/*
+ * Where one job after the other fails, the next ranges most likely will, too:
+ * no faster than need be, so that somebody may come and see.
+ */
+static void
+wait_after_errors(BbmTarget *target)
+{
+	int			n = target->failures_in_row - BBM_ERRORS_IN_ROW;
+	int			first = bbm_setting_int(target->migration, BBM_RETRY_DELAY);
+
+	target->hold_until = n <= 0 ? 0 :
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									bbm_backoff_ms(n, first, BBM_LONGEST_WAIT_MS,
+												   pg_prng_double(&pg_global_prng_state)));
+}
+
+typedef struct GoOn
+{
+	const BbmEngine *engine;
+	BbmTarget  *target;
+	bool	   *rests;			/* out: before that job */
+} GoOn;
+
+/*
+ * May another job follow without a look around?  Asked when a batch is done,
+ * which may be long after it began.  Not when the commit may wait for a
+ * standby: nobody could pause the migration meanwhile.  The driver looks at
+ * least once a slice.
+ */
+static bool
+may_go_on(const void *arg)
+{
+	const GoOn *go_on = arg;
+
+	const BbmEngine *engine = go_on->engine;
+
+	return bbm_permit_keep(engine->lock_class, engine->permit_of, engine->permit) &&
+		!go_on->target->claim_apart && !bbm_cancel_seen() && !go_on->target->migration->synchronous &&
+		!InterruptPending && bbm_enabled && !bbm_engine_slice_over(engine) && !must_check(engine) &&
+		bbm_throttle_lets_follow(go_on->target, go_on->rests);
+}
+
+/* Does the driver want to look around?  A session that was cancelled does, too. */
+static bool
+is_wanted(const BbmEngine *engine)
+{
+	return must_check(engine) || QueryCancelPending || ProcDiePending;
+}
+
+/*
+ * Waits for pressure that has been met to be over; false when it is not over
+ * within so many milliseconds, or when somebody wants something else of us.
+ * Between transactions.
+ */
+bool
+bbm_wait_for_throttle(BbmEngine *engine, BbmTarget *target, bool may_help, int ms)
+{
+	TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+
+	do
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (engine->wait.cancelled || now >= give_up || engine->wait.due > give_up || is_wanted(engine))
+			return false;
+		bbm_lock_watch_pause();
+		bbm_slot_wait(engine->wait.reason, engine->wait.due);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Max(TimestampDifferenceMilliseconds(now, engine->wait.due), 1), PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	} while (bbm_is_throttled(target, may_help, &engine->wait));
+	bbm_slot_wait("", 0);
+	return true;
+}
+
+/*
+ * With a job at hand, between two sub-batches or before its first batch: true
+ * when that may begin, for which pressure is waited out if it is over soon.
+ * Holds no transaction, snapshot or lock but the place.
+ */
+static bool
+may_begin_partition(BbmEngine *engine, BbmTarget *target)
+{
+	if (is_wanted(engine))
+		return false;
+	if (!bbm_is_throttled(target, false, &engine->wait))
+		return true;
+	if (!bbm_wait_for_throttle(engine, target, false, BBM_KEEP_JOB_MS))
+	{
+		if (engine->wait.cancelled)
+			engine->cancelled = engine->wait.cancelled;
+		return false;
+	}
+	return !is_wanted(engine);
+}
+
+/* A job whose next (or, with "unbegun", first) batch may not begin is for later, or for somebody else. */
+static void
+put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool unstarted)
+{
+	/* a foreground session was cancelled; here it would be lost */
+	if (QueryCancelPending)
+		engine->cancelled = bbm_cancelled_by_user();
+	QueryCancelPending = false;
+	if (unstarted)
+		bbm_record_release_unstarted(target, job);
+	else
+		bbm_record_pause(target, job);
+}
+
+/*
+ * Runs a claimed job to its end, in one commit or several; false when the
+ * migration has failed.  "waits": before it there is a rest.  The next range may
+ * be claimed in the last commit; *next_waits is then the same of that.
+ */
+static bool
+run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim *next, bool *next_waits)
+{
+	GoOn		go_on = {engine, target, next_waits};
+	BbmWork		work = {.target = target, .job = job, .context = engine->job[0], .waited = waits, .next = next,
+	.may_go_on = may_go_on, .arg = &go_on, .result = BBM_WORK_SUB_BATCH};
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_context, .arg = &work};
+	ErrorData  *error = NULL;
+	BbmLockWatchStop stop = BBM_STOP_NONE;
+
+	bbm_slot_report(target->migration->id, job->id);
+	if (waits && !may_begin_partition(engine, target))
+		work.result = BBM_WORK_PAUSED;
+	pgstat_report_activity(STATE_RUNNING, target->migration->job);
+	while (work.result == BBM_WORK_SUB_BATCH && error == NULL)
+	{
+		error_context_stack = &callback;
+		error = bbm_txn_run(bbm_work, &work, target->migration->synchronous);
+		error_context_stack = callback.previous;
+		stop = bbm_lock_watch_outcome();
+		job->caught_cancel = bbm_cancel_enforced();
+		/* the job has caught it, and ended well; it was meant for the session, too */
+		if (error == NULL && stop == BBM_STOP_NONE && bbm_cancel_seen())
+			engine->cancelled = bbm_cancelled_by_user();
+		if (error == NULL && work.result == BBM_WORK_SUB_BATCH)
+		{
+			job->cursor = work.next_cursor;
+			job->has_cursor = true;
+			job->reduced_sub_batch_size = work.next_size;
+			job->stuck = 0;
+		}
+		if (error == NULL && (work.result == BBM_WORK_SUB_BATCH || work.result == BBM_WORK_FINISHED))
+			target->reduced_sub_batch_size = work.next_size;
+		if (error == NULL)
+		{
+			target->requeues_in_row = 0;
+			bbm_trouble_over(target->migration->id, engine->owner, target->migration->name, true);
+			log_job(target, job, &work.cost);
+			bbm_throttle_spent(target, &work.cost);
+		}
+		/* a job may have released all advisory locks */
+		bbm_worker_id_keep(engine->lock_class, engine->worker_id);
+		if (work.result == BBM_WORK_SUB_BATCH && error == NULL &&
+			(engine->cancelled || !may_begin_partition(engine, target)))
+			work.result = BBM_WORK_PAUSED;
+	}
+	pgstat_report_activity(STATE_IDLE, NULL);
+
+	/* somebody steers the migration, and may be waiting for us to end */
+	if (error && waits && !job->has_cursor && work.result == BBM_WORK_PAUSED &&
+		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		error = NULL;
+	if (error)
+	{
+		int			step_code = bbm_failing_code;
+
+		/* whatever the claim has got was rolled back with the batch */
+		next->result = BBM_CLAIM_CHANGED;
+		/* its error may have been the claim's: from here on that is told apart */
+		target->claim_apart = true;
+		if (!bbm_extension_is_here())
+			return false;
+		/* by somebody else, that is */
+		if (stop == BBM_STOP_NONE && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			engine->cancelled = error;
+		/* a session does not go on with a job that it could hardly stop */
+		else if (stop != BBM_STOP_NONE && job->caught_cancel && !bbm_txn_in_worker())
+			engine->cancelled = bbm_stop_error(stop, error, false);
+		target->next_poll = 0;
+		if (!bbm_record_failure(target, job, stop, error, step_code))
+			return false;
+		wait_after_errors(target);
+		return true;
+	}
+	target->failures_in_row = 0;
+	if (work.result == BBM_WORK_PAUSED)
+		put_job_back(engine, target, job, waits && !job->has_cursor);
+	else if (work.result == BBM_WORK_SLICE_OVER)
+		bbm_record_release_unstarted(target, job);
+	/* the next claim finds the same, and has the target resolved anew */
+	else if (work.result == BBM_WORK_STALE)
+		bbm_record_stale(target, job);
+	else if (work.result == BBM_WORK_LOST)
+		ereport(LOG,
+				(errmsg("migration \"%s\": job " INT64_FORMAT " was taken over by another worker",
+						bbm_printable(target->migration->name), job->id)));
+	bbm_batch_ended();
+	return true;
+}
+
+/*
+ * Runs a claimed job, and those that could be claimed on the way; false when the
+ * migration has failed.  Between transactions of the driver; the engine has the
+ * place of the claim.
+ */
+bool
+bbm_run_jobs(BbmEngine *engine, BbmClaim *claim)
+{
+	BbmJob		job = claim->job;
+	bool		waits = false;
+
+	for (;;)
+	{
+		BbmClaim	next = {.target = claim->target, .worker_id = claim->worker_id, .context = engine->job[1],
+			.slot = -1,
+		.result = BBM_CLAIM_CHANGED};
+		MemoryContext done = engine->job[0];
+
+		MemoryContextReset(engine->step);
+		if (!run_job(engine, claim->target, &job, waits, &next, &waits))
+			return false;
+		merge_if_due(claim->target);
+		if (next.result != BBM_CLAIM_JOB)
+			return true;
+		job = next.job;
+		engine->job[0] = engine->job[1];
+		engine->job[1] = done;
+		MemoryContextReset(done);
+	}
+}

@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * run_job.h
+ *		The life of a job.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_ENGINE_RUN_JOB_H
+#define BBM_ENGINE_RUN_JOB_H
+
+#include "base/bbm.h"
+
+#include "engine/claim.h"
+#include "engine/engine.h"
+#include "target/target.h"
+
+extern bool bbm_run_jobs(BbmEngine *engine, BbmClaim *claim);
+extern bool bbm_wait_for_throttle(BbmEngine *engine, BbmTarget *target, bool may_help, int ms);
+
+#endif							/* BBM_ENGINE_RUN_JOB_H */

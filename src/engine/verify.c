@@ -1,0 +1,153 @@
+/*-------------------------------------------------------------------------
+ *
+ * verify.c
+ *		Counting the rows that are not as they should be: in a range, or,
+ *		where rows move, in all tables at one moment.
+ *
+ * NOTES
+ *	  The look at all locks the tables first and takes its snapshot then.
+ *	  Another session can insert, update, delete and vacuum meanwhile; it cannot
+ *	  rewrite or truncate a table, whose rows the snapshot would not see after
+ *	  that.  A partition that is attached between the list and the snapshot has
+ *	  not been seen by any pass, which the end of the pass finds.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "engine/verify.h"
+
+#include "miscadmin.h"
+#include "storage/block.h"
+#include "storage/lmgr.h"
+#include "utils/snapmgr.h"
+
+#include "base/bbm.h"
+#include "base/spi.h"
+#include "base/txn.h"
+#include "catalog/jobs.h"
+#include "catalog/partitions.h"
+#include "target/hierarchy.h"
+#include "target/job.h"
+#include "target/partition.h"
+#include "target/target.h"
+
+/*
+ * Are rows held to the check in this pass?  Where rows move, the looks are for
+ * what is left to be done, and only one that follows a look that found none is
+ * about the check.
+ */
+bool
+bbm_verifies_by_check(const BbmTarget *target, int pass)
+{
+	const BbmMigration *migration = target->migration;
+
+	if (migration->row_check == NULL || !target->rounds)
+		return migration->row_check != NULL;
+	return migration->verify && bbm_jobs_found(migration->id, pass - 2) == 0;
+}
+
+/*
+ * Is a job of this pass a check of a whole table, or of all of them?  Without a
+ * key nothing tells what of the rows one has seen: they may move between two parts
+ * of a check, so that it must be done with one snapshot, and cannot be cut.
+ */
+bool
+bbm_verifies_whole(const BbmTarget *target, int pass)
+{
+	return BBM_PASS_VERIFIES(pass) && !target->strategy->has_key;
+}
+
+/*
+ * Does verification go beyond the last key that the migration began with?  A
+ * row whose key the application moves there is not done, and neither is one that
+ * it inserts as it should not be.  Not if it follows or has followed, so that
+ * rows which are to be done may still come.
+ */
+bool
+bbm_verifies_beyond(const BbmTarget *target)
+{
+	const BbmMigration *migration = target->migration;
+	/* the table had no row when it was first started */
+	bool		none = !target->key.is_integer && !DatumGetPointer(migration->max.key);
+
+	return (migration->max_found || none) && !migration->follow && !migration->followed;
+}
+
+/*
+ * Counts rows of one range of a leaf, as of the active snapshot.  Needs SPI; the
+ * current user is the owner.
+ */
+int64
+bbm_verify_range(BbmTarget *target, BbmPartition *partition, const BbmRange *range, bool by_check)
+{
+	int			level = bbm_job_settings(target->migration);
+	SPIPlanPtr	plan = by_check ? bbm_job_check_plan(target, partition) : bbm_job_left_plan(target, partition);
+	Datum		values[BBM_MAX_JOB_ARGS];
+	Oid			types[BBM_MAX_JOB_ARGS];
+	bool		isnull;
+	int64		rows;
+	int			result;
+
+	(void) bbm_range_bind(target, range, 0, values, types);
+	result = bbm_spi_execute_plan(plan, values, NULL, true, 0);
+	if (result != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "could not verify: %s", SPI_result_code_string(result));
+	rows = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+	bbm_user_settings_end(level);
+	return rows;
+}
+
+/* The same for all blocks of a leaf but those known to be clean, about so many rows at a time. */
+int64
+bbm_verify_blocks(BbmTarget *target, BbmPartition *partition, int rows, bool by_check)
+{
+	BbmRange	rest = {.max.number = MaxBlockNumber - 1};
+	BbmRange	part;
+	bool		after = false;
+	int64		found = 0;
+
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		target->strategy->first_sub_batch(target, partition, &rest, after, rows, &part);
+		if (part.key_count == 0)
+			return found;
+		found += bbm_verify_range(target, partition, &part, by_check);
+		rest.min = part.max;
+		after = true;
+	}
+}
+
+/*
+ * The look at all tables of the migration, with one snapshot; returns how many
+ * rows it has found.  Leaves where it has found none need no other pass, which
+ * it notes: a look is one job, and nothing is cut while it runs.
+ */
+int64
+bbm_check_all(BbmTarget *target, int pass)
+{
+	bool		by_check = bbm_verifies_by_check(target, pass);
+	List	   *partitions = target->per_partition ? bbm_partitions_list(target->relid) : list_make1_oid(target->relid);
+	int64		all = 0;
+	ListCell   *cell;
+
+	if (!target->per_partition)
+		LockRelationOid(target->relid, AccessShareLock);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	foreach(cell, partitions)
+	{
+		BbmPartition *partition = bbm_partition_open(target, lfirst_oid(cell));
+		int64		found;
+
+		/* detached since it was listed; a table that is gone says so when it is opened */
+		if (partition == NULL)
+			continue;
+		target->strategy->begin_check(target, partition, by_check);
+		found = bbm_verify_blocks(target, partition, PG_INT32_MAX, by_check);
+		if (found == 0 && !by_check)
+			bbm_partition_clean(target->migration->id, partition->relid, pass);
+		all += found;
+	}
+	PopActiveSnapshot();
+	return all;
+}

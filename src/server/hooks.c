@@ -1,0 +1,198 @@
+/*-------------------------------------------------------------------------
+ *
+ * hooks.c
+ *		Commands of the server that our processes must know of.
+ *
+ * NOTES
+ *	  DROP DATABASE and its like need a database that nobody is connected to.
+ *	  While one runs, the launcher starts no worker there, and those at work
+ *	  give their batch back and leave.  They come back when it is over, if the
+ *	  database is still there.  Which commands these are is in ddl.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "server/hooks.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/wait_event.h"
+
+#include "base/commit.h"
+#include "base/locks.h"
+#include "base/requests.h"
+#include "base/shmem.h"
+#include "base/slots.h"
+#include "server/ddl.h"
+#include "server/handover.h"
+
+/*
+ * How long a command waits for our workers to leave; CountOtherDBBackends adds
+ * its five seconds.  A job that catches cancels has lost its process by then
+ * (base/cancel.c); one whose process does not even cancel itself is terminated here.
+ */
+#define BBM_EXIT_MS 10000
+#define BBM_TERMINATE_AFTER_MS 7000
+
+static ProcessUtility_hook_type previous_utility = NULL;
+
+/* A database that this transaction keeps our workers out of, and the savepoint that this belongs to. */
+typedef struct Blocked
+{
+	int			level;
+	Oid			database;
+} Blocked;
+
+static List *blocked = NIL;		/* in TopTransactionContext; one for each database */
+
+/* Workers may come back, and a look tells whether there is work for them. */
+static void
+unblock(Blocked *entry)
+{
+	bbm_unlock_database_for_us(entry->database);
+	bbm_request_discovery(entry->database);
+}
+
+/*
+ * A savepoint's blocks go with it, or pass to the one around it.  It has no lock
+ * on the database, or the extension, any more, so nothing else keeps our workers
+ * out.
+ */
+static void
+end_savepoint(SubXactEvent event, SubTransactionId my_id, SubTransactionId parent_id, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	ListCell   *cell;
+
+	if (event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB)
+		return;
+	foreach(cell, blocked)
+	{
+		Blocked    *entry = lfirst(cell);
+
+		if (entry->level < level)
+			continue;
+		entry->level = level - 1;
+		if (event == SUBXACT_EVENT_ABORT_SUB)
+		{
+			blocked = foreach_delete_current(blocked, cell);
+			unblock(entry);
+		}
+	}
+}
+
+/* Waits until our workers have left, or for long enough. */
+static void
+make_free(Oid database)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz now = start;
+
+	ConditionVariablePrepareToSleep(&bbm_shared->changed);
+	while (bbm_database_ask_to_exit(database, now >= TimestampTzPlusMilliseconds(start, BBM_TERMINATE_AFTER_MS)) > 0 &&
+		   now < TimestampTzPlusMilliseconds(start, BBM_EXIT_MS))
+	{
+		(void) ConditionVariableTimedSleep(&bbm_shared->changed, 100, PG_WAIT_EXTENSION);
+		now = GetCurrentTimestamp();
+	}
+	ConditionVariableCancelSleep();
+}
+
+/* What a hook of ours on ProcessUtility calls: the one that was there before it, if any, or the server's. */
+void
+bbm_run_utility(ProcessUtility_hook_type previous, PlannedStmt *pstmt, const char *query, bool read_only_tree,
+				ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *env, DestReceiver *dest,
+				QueryCompletion *qc)
+{
+	if (previous)
+		previous(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+}
+
+/*
+ * Whatever became of the command, its transaction is over: until then another
+ * session would still see the database, or the extension, as it was.  After
+ * PREPARE TRANSACTION the server's own lock is what keeps workers out.
+ */
+static void
+unblock_all(XactEvent event, void *arg)
+{
+	List	   *list = blocked;
+	ListCell   *cell;
+
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
+		return;
+	blocked = NIL;
+	foreach(cell, list)
+		unblock(lfirst(cell));
+}
+
+/*
+ * Has our workers leave a database, and starts none there until the savepoint
+ * that we are in is rolled back, or the transaction ends.  The entry comes
+ * first, so that a lock that was taken is let go of whatever happens.
+ */
+static void
+block(Oid database)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	Blocked    *entry;
+	ListCell   *cell;
+	bool		known = false;
+
+	foreach(cell, blocked)
+		known = known || ((Blocked *) lfirst(cell))->database == database;
+	if (!known)
+	{
+		entry = palloc(sizeof(Blocked));
+		entry->level = GetCurrentTransactionNestLevel();
+		entry->database = database;
+		blocked = lappend(blocked, entry);
+	}
+	MemoryContextSwitchTo(old);
+	if (!known)
+		bbm_lock_database_for_us(database);
+	make_free(database);
+}
+
+static void
+utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
+		ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	Node	   *statement = pstmt->utilityStmt;
+	bool		commit_prepared = IsA(statement, TransactionStmt) &&
+		((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED;
+	Oid			database = InvalidOid;
+	Oid			owner = InvalidOid;
+
+	/* a transaction command may run where no catalog can be read */
+	if (!IsA(statement, TransactionStmt) && bbm_shared != NULL)
+	{
+		database = bbm_ddl_database_needed(statement, context == PROCESS_UTILITY_TOPLEVEL);
+		owner = bbm_handover_begin(statement);
+	}
+	if (OidIsValid(database))
+		block(database);
+	bbm_run_utility(previous_utility, pstmt, query, read_only_tree, context, params, env, dest, qc);
+	if (OidIsValid(owner))
+		bbm_handover_end(owner);
+	if (commit_prepared)
+		bbm_request_discovery(MyDatabaseId);
+}
+
+/* Once a process, from _PG_init.  The commands matter only where there is shared memory. */
+void
+bbm_hooks_install(void)
+{
+	bbm_commit_install();
+	RegisterXactCallback(unblock_all, NULL);
+	RegisterSubXactCallback(end_savepoint, NULL);
+	if (process_shared_preload_libraries_in_progress)
+	{
+		previous_utility = ProcessUtility_hook;
+		ProcessUtility_hook = utility;
+	}
+}

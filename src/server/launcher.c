@@ -1,0 +1,461 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.c
+ *		Starts workers where there is work.
+ *
+ * NOTES
+ *	  The launcher is level-triggered: on every wake it compares the demands in
+ *	  shared memory with the slots that are taken, and starts what is missing.
+ *	  An event only makes it look sooner.  It sees the shared catalogs alone
+ *	  (for the list of databases), so it is in no database's way.
+ *
+ *	  Once at its start (after a restart, a crash or a promotion), and every
+ *	  bbm.naptime, a scout looks into each database, one after the other.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "server/launcher.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "base/compat.h"
+#include "base/guc.h"
+#include "base/locks.h"
+#include "base/printable.h"
+#include "base/rates.h"
+#include "base/requests.h"
+#include "base/shared.h"
+#include "base/shares.h"
+#include "base/shmem.h"
+#include "base/slots.h"
+#include "server/worker.h"
+
+/* When no worker process is to be had, or one may have died unseen, look again after this. */
+#define BBM_RETRY_MS 1000
+/* What is the same each time is logged this often at most. */
+#define BBM_LOG_MS (60 * 1000)
+
+/* Handles of the workers this launcher has started, by slot. */
+typedef struct Started
+{
+	BackgroundWorkerHandle *handle;
+	uint32		generation;
+} Started;
+
+/* What came of trying to start a worker. */
+typedef enum Start
+{
+	START_DONE,
+	START_LOCKED,				/* somebody needs the database without us */
+	START_NO_ROOM				/* no slot, or no process, is to be had now */
+} Start;
+
+static Started *started;
+static List *to_discover = NIL; /* OIDs of databases still to be looked into */
+static TimestampTz next_poll;
+static bool no_slot_reported = false;
+
+/* Registers the launcher; from _PG_init, while the server preloads. */
+void
+bbm_launcher_register(void)
+{
+	BackgroundWorker worker = {0};
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	/* on a standby it starts with the promotion */
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 1;
+	strlcpy(worker.bgw_library_name, "bbm", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "bbm_launcher_main", sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, "bbm launcher", sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, "bbm launcher", sizeof(worker.bgw_type));
+	RegisterBackgroundWorker(&worker);
+}
+
+static void
+detach(int code, Datum arg)
+{
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	if (bbm_shared->launcher_pid == MyProcPid)
+	{
+		bbm_shared->launcher_pid = 0;
+		bbm_shared->launcher_latch = NULL;
+	}
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* Takes over from a launcher that died: its workers work on, what it reserved is void. */
+static void
+attach(void)
+{
+	before_shmem_exit(detach, (Datum) 0);
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	bbm_shared->launcher_pid = MyProcPid;
+	bbm_shared->launcher_latch = MyLatch;
+	bbm_shared->discover_everywhere = true;
+	for (int i = 0; i < bbm_shared->nslots; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (slot->in_use && slot->pid == 0)
+			slot->in_use = false;
+	}
+	LWLockRelease(bbm_shared->lock);
+}
+
+/*
+ * Starts a worker in a slot, if one can be had now.  Where one is needed, since
+ * there is no other, that there is none is told once, and again only after it
+ * has worked in between.  Who wants the database without us locks it, and then
+ * looks for slots of it: so the slot comes first here.
+ */
+static Start
+start_worker(BbmKind kind, Oid database, Oid owner, bool needed)
+{
+	BackgroundWorker worker;
+	BbmWorkerStart start = {.kind = kind, .database = database, .owner = owner};
+	int			slot = bbm_slot_reserve(kind, database, owner, &start.generation);
+	MemoryContext old;
+	bool		registered;
+
+	if (slot < 0)
+		return START_NO_ROOM;
+	if (bbm_database_is_locked(database))
+	{
+		bbm_slot_cancel_reservation(slot, start.generation);
+		return START_LOCKED;
+	}
+	bbm_worker_describe(&worker, kind == BBM_KIND_DISCOVERY ? "bbm_discovery_main" : "bbm_worker_main", slot,
+						&start);
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	if (started[slot].handle)
+		pfree(started[slot].handle);
+	started[slot].handle = NULL;
+	started[slot].generation = start.generation;
+	registered = RegisterDynamicBackgroundWorker(&worker, &started[slot].handle);
+	MemoryContextSwitchTo(old);
+	if (registered)
+	{
+		no_slot_reported = false;
+		return START_DONE;
+	}
+	bbm_slot_cancel_reservation(slot, start.generation);
+	if (needed && !no_slot_reported)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("could not start a worker: out of background worker slots"),
+				 errhint("You might need to increase max_worker_processes.")));
+	no_slot_reported = no_slot_reported || needed;
+	return START_NO_ROOM;
+}
+
+/* A worker that ended before it could take its slot gives it back here. */
+static void
+forget_stillborn(void)
+{
+	for (int i = 0; i < bbm_shared->nslots; i++)
+	{
+		pid_t		pid;
+
+		if (started[i].handle && GetBackgroundWorkerPid(started[i].handle, &pid) == BGWH_STOPPED)
+		{
+			bbm_slot_cancel_reservation(i, started[i].generation);
+			pfree(started[i].handle);
+			started[i].handle = NULL;
+		}
+	}
+}
+
+/* A worker was started for it just now, or (until) none can be before then. */
+static void
+note_served(Oid database, Oid owner, TimestampTz until)
+{
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
+	{
+		BbmWorkRequest *request = &bbm_shared->requests[i];
+
+		if (!request->in_use || request->database != database || request->owner != owner)
+			continue;
+		if (until != 0)
+			request->not_before = until;
+		else
+			request->served = GetCurrentTimestamp();
+	}
+	LWLockRelease(bbm_shared->lock);
+}
+
+/*
+ * The databases that can be connected to, and (*own) those of them that are no
+ * templates: a scout looks into these.  Forgets demands of all others, which
+ * would get nothing but a FATAL each time.  In a transaction of its own.
+ */
+static List *
+list_databases(List **own)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	List	   *list = NIL;
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	*own = NIL;
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+		MemoryContext old;
+
+		if (!form->datallowconn || form->datconnlimit == DATCONNLIMIT_INVALID_DB)
+			continue;
+		old = MemoryContextSwitchTo(caller);
+		list = lappend_oid(list, form->oid);
+		if (!form->datistemplate)
+			*own = lappend_oid(*own, form->oid);
+		MemoryContextSwitchTo(old);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(caller);
+	bbm_requests_keep(list);
+	return list;
+}
+
+/*
+ * The same; false when that cannot be told now, for want of memory, say, which is
+ * logged at most once a minute.  To end with the error would start the launcher
+ * anew each second.
+ */
+static bool
+try_list_databases(List **databases, List **own)
+{
+	static TimestampTz log_again = 0;
+	MemoryContext caller = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+
+	PG_TRY();
+	{
+		*databases = list_databases(own);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		HOLD_INTERRUPTS();
+		AbortOutOfAnyTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+		MemoryContextSwitchTo(caller);
+	}
+	PG_END_TRY();
+	if (error == NULL)
+		return true;
+	if (bbm_time_has_come(GetCurrentTimestamp(), log_again, BBM_LOG_MS))
+	{
+		log_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_LOG_MS);
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("cannot list the databases to look into just now: %s", bbm_printable(error->message))));
+	}
+	FreeErrorData(error);
+	return false;
+}
+
+/* Can the database be connected to, as far as its row tells?  If that cannot be told, whoever tries will see. */
+static bool
+is_open(Oid database)
+{
+	List	   *own;
+	List	   *list;
+	bool		open;
+
+	if (!try_list_databases(&list, &own))
+		return true;
+	open = list_member_oid(list, database);
+	list_free(list);
+	list_free(own);
+	return open;
+}
+
+/*
+ * Collects which databases to look into: all, when that is due, and the one that
+ * was asked for.  False when it is to be tried again.
+ */
+static bool
+plan_checks(void)
+{
+	bool		everywhere;
+	Oid			one;
+	List	   *databases;
+	List	   *own;
+	ListCell   *cell;
+
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	everywhere = bbm_shared->discover_everywhere;
+	one = bbm_shared->discovery_database;
+	bbm_shared->discover_everywhere = false;
+	bbm_shared->discovery_database = InvalidOid;
+	LWLockRelease(bbm_shared->lock);
+
+	if (bbm_naptime > 0 && bbm_time_has_come(GetCurrentTimestamp(), next_poll, (int64) bbm_naptime * 1000))
+		everywhere = true;
+	if (!everywhere && !OidIsValid(one))
+		return true;
+	if (!try_list_databases(&databases, &own))
+	{
+		LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+		bbm_shared->discover_everywhere = true;
+		LWLockRelease(bbm_shared->lock);
+		return false;
+	}
+	foreach(cell, own)
+	{
+		if (everywhere || lfirst_oid(cell) == one)
+			to_discover = list_append_unique_oid(to_discover, lfirst_oid(cell));
+	}
+	list_free(databases);
+	list_free(own);
+	if (everywhere)
+		next_poll = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) Max(bbm_naptime, 1) * 1000);
+	return true;
+}
+
+static bool
+discovery_is_running(void)
+{
+	bool		out = false;
+
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < bbm_shared->nslots; i++)
+	{
+		if (bbm_shared->slots[i].in_use && bbm_shared->slots[i].kind == BBM_KIND_DISCOVERY)
+			out = true;
+	}
+	LWLockRelease(bbm_shared->lock);
+	return out;
+}
+
+/* Sends the next scout when none is out; false when that is to be tried again soon. */
+static bool
+start_discovery(void)
+{
+	ListCell   *cell;
+
+	if (discovery_is_running())
+		return true;
+	foreach(cell, to_discover)
+	{
+		Oid			database = lfirst_oid(cell);
+		Start		start = is_open(database) ? start_worker(BBM_KIND_DISCOVERY, database, InvalidOid, true) :
+			START_DONE;
+
+		if (start == START_NO_ROOM)
+			return false;
+		/* one that is locked keeps no other waiting */
+		if (start == START_DONE)
+			to_discover = foreach_delete_current(to_discover, cell);
+		if (start == START_DONE && discovery_is_running())
+			return true;
+	}
+	return to_discover == NIL;
+}
+
+/* Starts what is missing; returns when to look again without an event. */
+static TimestampTz
+balance(void)
+{
+	TimestampTz wait = bbm_naptime > 0 ? next_poll : DT_NOEND;
+	TimestampTz retry;
+	Oid			database;
+	Oid			owner;
+	bool		needed;
+
+	forget_stillborn();
+	retry = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_RETRY_MS);
+	if (!plan_checks())
+		wait = Min(wait, retry);
+	if (!bbm_enabled)
+		return wait;
+	if (!start_discovery())
+		wait = Min(wait, retry);
+	while (bbm_request_next(&database, &owner, &needed, &wait))
+	{
+		if (!is_open(database))
+			continue;
+		switch (start_worker(BBM_KIND_WORKER, database, owner, needed))
+		{
+			case START_DONE:
+				note_served(database, owner, 0);
+				break;
+			case START_LOCKED:
+				note_served(database, owner, retry);
+				wait = Min(wait, retry);
+				break;
+			case START_NO_ROOM:
+				bbm_slots_wake_waiting();
+				return Min(wait, retry);
+		}
+	}
+	return wait;
+}
+
+void
+bbm_launcher_main(Datum arg)
+{
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+
+	/* the shared catalogs, no database */
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	pgstat_report_appname("bbm launcher");
+	started = MemoryContextAllocZero(TopMemoryContext, bbm_shared->nslots * sizeof(Started));
+	next_poll = GetCurrentTimestamp();
+	attach();
+	ereport(LOG, (errmsg("bbm launcher started")));
+
+	for (;;)
+	{
+		TimestampTz wait;
+		long		ms;
+
+		QueryCancelPending = false;
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			bbm_requests_reconsider();
+			next_poll = Min(next_poll, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) bbm_naptime * 1000));
+		}
+		/* a round leaves nothing behind but to_discover */
+		MemoryContextSwitchTo(TopMemoryContext);
+		wait = balance();
+		ms = wait == DT_NOEND ? -1 : TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wait);
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (ms >= 0 ? WL_TIMEOUT : 0),
+						 ms >= 0 ? Max(ms, 1) : -1, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}

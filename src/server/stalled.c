@@ -1,0 +1,107 @@
+/*-------------------------------------------------------------------------
+ *
+ * stalled.c
+ *		Tells of migrations that do not move, and why.
+ *
+ * NOTES
+ *	  It watches by the way: a scout, which looks into the database every
+ *	  bbm.naptime anyhow, comes by here.  Nothing is polled for its sake.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "server/stalled.h"
+
+#include "miscadmin.h"
+
+#include "base/bbm.h"
+#include "base/locks.h"
+#include "base/printable.h"
+#include "base/txn.h"
+#include "catalog/extension.h"
+#include "catalog/stalled.h"
+#include "catalog/tables.h"
+#include "engine/event.h"
+
+typedef struct WatchArgs
+{
+	MemoryContext context;
+	List	   *quiet;			/* BbmStalled */
+} WatchArgs;
+
+/* One look.  It locks nothing: another session may move a migration meanwhile. */
+static void
+watch(void *arg)
+{
+	WatchArgs  *args = arg;
+	const BbmCatalog *catalog = bbm_catalog_find();
+
+	bbm_ours_begin();
+	if (catalog == NULL || !bbm_catalog_matches(catalog))
+		return;
+	args->quiet = bbm_migrations_stalled(args->context);
+}
+
+/*
+ * An event for each that was found, which tells of what was then; there is one
+ * scout at a time, so none is told of twice.  Apart from the look: where nothing
+ * can be written, as the disk is full, the log has it all the same.
+ */
+static void
+write_events(void *arg)
+{
+	WatchArgs  *args = arg;
+	ListCell   *cell;
+
+	foreach(cell, args->quiet)
+	{
+		BbmStalled *quiet = lfirst(cell);
+
+		bbm_report_event(quiet->id, quiet->name, "stalled", quiet->status, quiet->owner,
+						 quiet->status == BBM_PAUSED ? psprintf("paused, and nothing has happened since %s", quiet->since) :
+						 psprintf("no progress since %s; waits for: %s%s%s", quiet->since, quiet->waiting_on,
+								  quiet->last_error ? "; last error: " : "",
+								  quiet->last_error ? quiet->last_error : ""));
+	}
+}
+
+/* Between transactions of a scout. */
+void
+bbm_report_stalled(void)
+{
+	WatchArgs	args = {CurrentMemoryContext, NIL};
+	ErrorData  *error = bbm_txn_run(watch, &args, false);
+	ListCell   *cell;
+
+	if (error)
+	{
+		/* the next look comes */
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("cannot tell which migrations do not move in database with OID %u: %s",
+						MyDatabaseId, bbm_printable(error->message))));
+		return;
+	}
+	if (args.quiet != NIL && (error = bbm_txn_run(write_events, &args, false)) != NULL)
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("cannot write the events of migrations that do not move in database with OID %u: %s",
+						MyDatabaseId, bbm_printable(error->message))));
+	foreach(cell, args.quiet)
+	{
+		BbmStalled *quiet = lfirst(cell);
+		const char *name = bbm_printable(quiet->name);
+
+		if (quiet->status == BBM_PAUSED)
+			ereport(WARNING,
+					(errmsg("migration \"%s\" is paused, and nothing has happened to it since %s", name, quiet->since),
+					 errhint("Start it or drop it; \"bbm.stale_pause_after\" is the limit.")));
+		else
+			ereport(WARNING,
+					(errmsg("migration \"%s\" has made no progress since %s", name, quiet->since),
+					 quiet->last_error ?
+					 errdetail("It waits for: %s. The last error was: %s", bbm_printable(quiet->waiting_on),
+							   bbm_printable(quiet->last_error)) :
+					 errdetail("It waits for: %s.", bbm_printable(quiet->waiting_on)),
+					 errhint("\"bbm.stalled_after\" is the limit.")));
+	}
+}

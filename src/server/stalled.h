@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ *
+ * stalled.h
+ *		Tells of migrations that do not move.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_SERVER_STALLED_H
+#define BBM_SERVER_STALLED_H
+
+#include "base/bbm.h"
+
+extern void bbm_report_stalled(void);
+
+#endif							/* BBM_SERVER_STALLED_H */

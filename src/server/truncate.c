@@ -1,0 +1,134 @@
+/*-------------------------------------------------------------------------
+ *
+ * truncate.c
+ *		A TRUNCATE of a table that a migration is about.
+ *
+ * NOTES
+ *	  The migration goes on at its cursor, whatever comes into the table then.
+ *	  Only who has truncated it can tell that from a rewrite, which changes the
+ *	  table's files as well: so the server's own report of each table that a
+ *	  TRUNCATE takes, partitions and what a CASCADE reaches included, is noted in
+ *	  the session that runs it, and told as an event in the same transaction.
+ *	  That needs the library in that session.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "server/truncate.h"
+
+#include "catalog/objectaccess.h"
+#include "catalog/pg_class.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "tcop/utility.h"
+
+#include "base/bbm.h"
+#include "base/printable.h"
+#include "catalog/extension.h"
+#include "catalog/migrations.h"
+#include "catalog/tables.h"
+#include "engine/event.h"
+#include "server/hooks.h"
+#include "target/hierarchy.h"
+#include "target/relation.h"
+
+static object_access_hook_type previous_access = NULL;
+static ProcessUtility_hook_type previous_utility = NULL;
+
+/* What the TRUNCATE at hand has taken so far, in its order; NULL: none is running. */
+static List **truncated = NULL;
+static MemoryContext truncated_context;
+
+static void
+note_truncate(ObjectAccessType access, Oid class, Oid object, int column, void *arg)
+{
+	MemoryContext old;
+
+	if (previous_access)
+		previous_access(access, class, object, column, arg);
+	if (access != OAT_TRUNCATE || class != RelationRelationId || truncated == NULL)
+		return;
+	old = MemoryContextSwitchTo(truncated_context);
+	*truncated = list_append_unique_oid(*truncated, object);
+	MemoryContextSwitchTo(old);
+}
+
+/* Tells of the table, or of those of its partitions and children that were truncated without it. */
+static void
+tell(const BbmMigration *migration, List *tables)
+{
+	bool		whole = list_member_oid(tables, migration->table_oid);
+	ListCell   *cell;
+
+	foreach(cell, tables)
+	{
+		char	   *name;
+
+		if (whole ? lfirst_oid(cell) != migration->table_oid : !bbm_partitions_include(migration->table_oid,
+																					   lfirst_oid(cell)))
+			continue;
+		name = bbm_table_sql_name(lfirst_oid(cell));
+		ereport(LOG,
+				(errmsg("migration \"%s\": table %s was truncated", bbm_printable(migration->name),
+						bbm_printable(name))));
+		bbm_report_event(migration->id, migration->name, "truncated", migration->status, migration->owner, name);
+	}
+}
+
+/*
+ * The tables are locked until the transaction ends, so no batch of theirs is in
+ * flight, and none begins before the event is there.  A migration that is begun
+ * meanwhile begins after the TRUNCATE.
+ */
+static void
+tell_all(List *tables)
+{
+	const BbmCatalog *catalog = tables == NIL ? NULL : bbm_catalog_find();
+	ListCell   *cell;
+
+	if (catalog == NULL || !bbm_catalog_matches(catalog))
+		return;
+	SPI_connect();
+	foreach(cell, bbm_migrations_begun(CurrentMemoryContext))
+		tell(lfirst(cell), tables);
+	SPI_finish();
+}
+
+static void
+utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
+		ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	/* a trigger may truncate another table meanwhile */
+	List	  **outer = truncated;
+	MemoryContext outer_context = truncated_context;
+	List	   *tables = NIL;
+
+	if (!IsA(pstmt->utilityStmt, TruncateStmt))
+	{
+		bbm_run_utility(previous_utility, pstmt, query, read_only_tree, context, params, env, dest, qc);
+		return;
+	}
+	truncated = &tables;
+	truncated_context = CurrentMemoryContext;
+	PG_TRY();
+	{
+		bbm_run_utility(previous_utility, pstmt, query, read_only_tree, context, params, env, dest, qc);
+	}
+	PG_FINALLY();
+	{
+		truncated = outer;
+		truncated_context = outer_context;
+	}
+	PG_END_TRY();
+	tell_all(tables);
+}
+
+/* Once a process, from _PG_init. */
+void
+bbm_truncate_install(void)
+{
+	previous_access = object_access_hook;
+	object_access_hook = note_truncate;
+	previous_utility = ProcessUtility_hook;
+	ProcessUtility_hook = utility;
+}

@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ *
+ * truncate.h
+ *		A TRUNCATE of a table that a migration is about.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_SERVER_TRUNCATE_H
+#define BBM_SERVER_TRUNCATE_H
+
+#include "postgres.h"
+
+extern void bbm_truncate_install(void);
+
+#endif							/* BBM_SERVER_TRUNCATE_H */

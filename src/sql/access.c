@@ -1,0 +1,208 @@
+/*-------------------------------------------------------------------------
+ *
+ * access.c
+ *		What the SQL-callable functions and the guards share: whose a
+ *		migration is, what its status is called, telling events, cancelling batches.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "sql/access.h"
+
+#include "catalog/pg_authid.h"
+#include "utils/syscache.h"
+
+#include "base/bbm.h"
+#include "base/compat.h"
+#include "base/locks.h"
+#include "base/txn.h"
+#include "catalog/claims.h"
+#include "catalog/extension.h"
+#include "catalog/jobs.h"
+#include "catalog/migrations.h"
+
+/* Raises an error unless the acting user has the rights of this owner. */
+void
+bbm_check_owner(Oid owner, const char *name)
+{
+	if (!has_privs_of_role(bbm_acting_user(), owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for migration \"%s\"", name ? name : ""),
+				 errdetail("Only a member of its owner may define, start, pause or change it."),
+				 errhint("Its owner is in the column owner of batched_background_migrations.")));
+}
+
+/*
+ * The same for who says what a migration does: that runs as its owner, so what
+ * is asked for is what SET ROLE asks for.  A membership may give the rights
+ * alone (16 and later), as one may be without them (NOINHERIT).
+ */
+void
+bbm_check_definer(Oid owner, const char *name)
+{
+	bbm_check_owner(owner, name);
+	if (!bbm_can_set_role(bbm_acting_user(), owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for migration \"%s\"", name ? name : ""),
+				 errdetail("Only who may SET ROLE to its owner may define it, or change what it does."),
+				 errhint("Starting, pausing and dropping it asks for the owner's privileges alone.")));
+}
+
+/* For a number that was given; the column is a smallint, so this cannot be left to the row's trigger. */
+void
+bbm_check_max_attempts(const int *max_attempts)
+{
+	if (max_attempts && (*max_attempts < 1 || *max_attempts > BBM_MAX_ATTEMPTS))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid max_attempts: %d", *max_attempts),
+				 errdetail("It is how often a job may be executed before the migration fails."),
+				 errhint("Use a number from 1 to %d.", BBM_MAX_ATTEMPTS)));
+}
+
+/* Where a worker logs in as the owner, the owner must be allowed to. */
+void
+bbm_check_may_log_in(Oid role)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	bool		may_login = HeapTupleIsValid(tuple) && ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	if (BBM_OWNER_NEEDS_LOGIN && !may_login)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("role \"%s\" cannot own a migration, because it is not permitted to log in",
+						GetUserNameFromId(role, false)),
+				 errdetail("Before PostgreSQL 17 a background worker cannot run as such a role."),
+				 errhint("ALTER ROLE … LOGIN; without a password nobody can use that.")));
+}
+
+/*
+ * May the acting user write rows of our tables as they were elsewhere?  Who owns
+ * them may, as the server has it; a superuser does.
+ */
+bool
+bbm_may_restore(void)
+{
+	return bbm_owns_relation(bbm_catalog()->migrations, bbm_acting_user());
+}
+
+/*
+ * May the acting user know of this owner's migrations?  Not whoever is behind
+ * it: in a SECURITY DEFINER function, or in an index's expression that a
+ * superuser's VACUUM evaluates, that is somebody else, who has not asked.
+ */
+bool
+bbm_role_may_see(Oid owner)
+{
+	Oid			caller = bbm_acting_user();
+
+	return has_privs_of_role(caller, owner) || has_privs_of_role(caller, ROLE_PG_MONITOR);
+}
+
+/*
+ * Does a process run this job?  Its token tells, unless the job has released
+ * all advisory locks of its session; then its row's lock does.
+ */
+bool
+bbm_job_is_alive(const BbmRunningJob *job)
+{
+	return bbm_worker_is_alive(bbm_lock_class(), job->worker_id) || bbm_job_is_locked(job->id);
+}
+
+/*
+ * Cancels the batches of a migration that live processes run; returns how many
+ * there are.  A process may have gone on to another batch by the time the
+ * signal arrives: that one is given back then, which costs its time and no
+ * attempt.  Needs a transaction and SPI; the caller has checked the right to.
+ */
+int
+bbm_cancel_running(int64 migration_id)
+{
+	List	   *running = bbm_jobs_running(migration_id, CurrentMemoryContext);
+	int			n = 0;
+	ListCell   *cell;
+
+	foreach(cell, running)
+	{
+		BbmRunningJob *job = lfirst(cell);
+		PGPROC	   *proc;
+
+		if (job->pid == MyProcPid || !bbm_job_is_alive(job))
+			continue;
+		n++;
+		/* the row's word is not enough to signal a process by */
+		proc = BackendPidGetProc(job->pid);
+		if (proc && proc->databaseId == MyDatabaseId && proc->roleId == job->owner)
+			kill(job->pid, SIGINT);
+	}
+	return n;
+}
+
+/* For a name that was not given. */
+void
+bbm_must_not_be_null(const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("%s must not be null", what),
+			 errdetail("It says which migration is meant."),
+			 errhint("bbm_status() lists those you may see.")));
+}
+
+/* The migration of that name, which the acting user must own; needs SPI. */
+BbmMigration *
+bbm_get_migration(const char *name)
+{
+	BbmMigration *migration = bbm_migration_by_name(name, CurrentMemoryContext);
+
+	if (migration == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("migration \"%s\" does not exist", name),
+				 errhint("bbm_status() lists those you may see.")));
+	bbm_check_owner(migration->owner, name);
+	return migration;
+}
+
+/*
+ * A job could reset the role, or the session authorization, of a session that
+ * merely switched to the owner, so the session must have logged in as it.
+ */
+void
+bbm_check_session_owns(const BbmMigration *migration)
+{
+	if (GetAuthenticatedUserId() != migration->owner || GetSessionUserId() != migration->owner ||
+		GetUserId() != migration->owner)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("cannot run migration \"%s\" in this session", migration->name),
+				 errdetail("Its job runs as role \"%s\", which this session did not log in as.",
+						   GetUserNameFromId(migration->owner, true) ? GetUserNameFromId(migration->owner, true) : "?"),
+				 errhint("Log in as that role, or start it for the background workers with bbm_start.")));
+	bbm_catalog_check_trust(migration->owner);
+}
+
+/*
+ * Anybody who may execute a trigger function can put it on a table of his own
+ * and feed it rows of his own making, so each works on our tables only.
+ */
+TriggerData *
+bbm_trigger_data(FunctionCallInfo fcinfo, const char *function)
+{
+	TriggerData *data;
+
+	/* nothing of the trigger data may be read before this */
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by trigger manager", function)));
+	data = (TriggerData *) fcinfo->context;
+	if (getExtensionOfObject(RelationRelationId, RelationGetRelid(data->tg_relation)) != bbm_catalog()->extension)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" works on the tables of extension \"bbm\" alone", function)));
+	return data;
+}

@@ -1,0 +1,35 @@
+/*-------------------------------------------------------------------------
+ *
+ * access.h
+ *		What the SQL-callable functions and the guards share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_SQL_ACCESS_H
+#define BBM_SQL_ACCESS_H
+
+#include "base/bbm.h"
+
+#include "commands/trigger.h"
+#include "fmgr.h"
+
+#include "catalog/claims.h"
+
+/* Who writes what only workers write may be the registry's own, left running. */
+#define BBM_OTHER_WORKER \
+	"If it is the container registry's own worker, turn that off: database.backgroundmigrations.enabled: false in its configuration."
+
+extern void bbm_check_owner(Oid owner, const char *name);
+extern void bbm_check_definer(Oid owner, const char *name);
+extern void bbm_check_max_attempts(const int *max_attempts);
+extern void bbm_check_may_log_in(Oid role);
+extern bool bbm_may_restore(void);
+extern bool bbm_role_may_see(Oid owner);
+extern bool bbm_job_is_alive(const BbmRunningJob *job);
+extern int	bbm_cancel_running(int64 migration_id);
+extern void bbm_must_not_be_null(const char *what);
+extern BbmMigration *bbm_get_migration(const char *name);
+extern void bbm_check_session_owns(const BbmMigration *migration);
+extern TriggerData *bbm_trigger_data(FunctionCallInfo fcinfo, const char *function);
+
+#endif							/* BBM_SQL_ACCESS_H */

@@ -1,0 +1,305 @@
+/*-------------------------------------------------------------------------
+ *
+ * columns.c
+ *		Whose each column of our tables is.
+ *
+ * NOTES
+ *	  A role that may INSERT or UPDATE a row of ours sets what a user defines,
+ *	  and nothing else.  What a column of ours is not named for here is recorded
+ *	  by bbm.  One that somebody has added to the tables is his: bbm takes it as it
+ *	  comes.
+ *
+ *	  batched_background_migrations
+ *		what a user defines		taken as it is, checked for what the row shows
+ *		status					any code in an INSERT; 0 or 1 in an UPDATE
+ *		owner					a role that the user may SET ROLE to
+ *		id						the sequence's next, or an ERROR; never changed
+ *		everything else			as GENERATED would: the column's default in an
+ *								INSERT, what it was in an UPDATE
+ *	  batched_background_migration_jobs, of a migration that is paused
+ *		next_attempt_at			taken as it is
+ *		one that was added		the same
+ *		updated_at				the time of the change
+ *		worker_pid, worker_id, claim_epoch	what they were
+ *		everything else			an ERROR, but for who owns the tables
+ *		a new row				an ERROR, but for a restore
+ *	  bbm_partitions, bbm_row_errors, bbm_events
+ *		every column			an ERROR, but for who owns the tables
+ *
+ *	  A restore is an INSERT (or COPY) by who owns the tables, of a row that
+ *	  says where it was started: it is taken as it is, but for what is only true
+ *	  elsewhere.  That asks for no superuser, since who owns a table could
+ *	  disable its triggers as well; what such an owner may write in another
+ *	  role's name is for the engine to ask (see bbm_catalog_check_trust).
+ *
+ *	  What our own functions insert for a user they have checked, and key_order
+ *	  with it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "sql/columns.h"
+
+#include "access/htup_details.h"
+#include "commands/sequence.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "optimizer/optimizer.h"
+#include "replication/logicalworker.h"
+#include "rewrite/rewriteHandler.h"
+#include "utils/datum.h"
+#include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "base/txn.h"
+#include "catalog/extension.h"
+#include "catalog/migrations.h"
+#include "catalog/shape.h"
+#include "catalog/tables.h"
+#include "sql/access.h"
+
+PG_FUNCTION_INFO_V1(bbm_record_guard);
+
+/* What says who, and whether: with rules of its own. */
+static const char *const steered[] = {"id", "name", "status", "owner"};
+
+/* What says what a migration does: for who may be its owner, and not once it is finished. */
+static const char *const what[] = {
+	"min_value", "max_value", "min_key", "max_key", "table_name", "column_name", "job_signature_name", "job_search_path",
+	"batching_strategy", "operation", "set_clause", "filter", "row_check"
+};
+
+/* How it goes about it: for the same, at any time. */
+static const char *const how[] = {
+	"batch_size", "sub_batch_size", "workers", "max_attempts", "share_table", "synchronous", "allow_full_scan",
+	"index_name", "verify", "follow", "allow_key_change", "rows_stay", "skip_null_keys", "target_duration", "min_batch_size", "max_batch_size",
+	"max_batch_wal", "on_error", "max_errors", "settings"
+};
+
+static bool
+is_among(const char *name, const char *const *names, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (strcmp(name, names[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Does a user say what this column of a migration is? */
+static bool
+is_users(const char *name)
+{
+	return is_among(name, steered, lengthof(steered)) || is_among(name, what, lengthof(what)) ||
+		is_among(name, how, lengthof(how)) || !bbm_shape_has_column(BBM_MIGRATIONS, name);
+}
+
+static bool
+differs(TupleDesc desc, HeapTuple old, HeapTuple new, int attnum)
+{
+	Form_pg_attribute attribute = TupleDescAttr(desc, attnum - 1);
+	bool		old_null;
+	bool		new_null;
+	Datum		a = heap_getattr(old, attnum, desc, &old_null);
+	Datum		b = heap_getattr(new, attnum, desc, &new_null);
+
+	return old_null != new_null ||
+		(!old_null && !datum_image_eq(a, b, attribute->attbyval, attribute->attlen));
+}
+
+/* What the column has when an INSERT does not name it. */
+static Datum
+default_of(Relation rel, int attnum, bool *isnull)
+{
+	Node	   *expression = build_column_default(rel, attnum);
+	ExprContext *context;
+	Datum		value;
+
+	*isnull = true;
+	if (expression == NULL)
+		return (Datum) 0;
+	context = CreateStandaloneExprContext();
+	value = ExecEvalExpr(ExecInitExpr(expression_planner((Expr *) expression), NULL), context, isnull);
+	if (!*isnull)
+		value = datumCopy(value, TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attbyval,
+						  TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attlen);
+	FreeExprContext(context, true);
+	return value;
+}
+
+/*
+ * The id of a new row.  Raises an error unless this session has just got it
+ * from the sequence, as the column's default does: one that was chosen may be
+ * the next INSERT's, or have been another migration's.  One that a restore has
+ * brought along, ahead of the sequence, is passed over.  Whoever takes an id
+ * between our look and the row has it from the sequence, and so another one.
+ */
+int64
+bbm_new_id(Relation rel, int64 id)
+{
+	Oid			sequence = bbm_identity_sequence(rel, SPI_fnumber(RelationGetDescr(rel), "id"));
+	MemoryContext caller = CurrentMemoryContext;
+	volatile bool known = false;
+	volatile int64 last = 0;
+	BbmUserSwitch user_switch;
+
+	bbm_switch_to_extension_owner(&user_switch, bbm_catalog()->owner, false);
+	PG_TRY();
+	{
+		last = DatumGetInt64(DirectFunctionCall1(currval_oid, ObjectIdGetDatum(sequence)));
+		known = true;
+	}
+	PG_CATCH();
+	{
+		/* the session has not asked the sequence; what follows is an error as well */
+		MemoryContextSwitchTo(caller);
+		if (geterrcode() != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+			PG_RE_THROW();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	if (!known || id != last)
+		ereport(ERROR,
+				(errcode(ERRCODE_GENERATED_ALWAYS),
+				 errmsg("the id of a migration cannot be chosen"),
+				 errdetail("It is the next of its sequence."),
+				 errhint("Leave it out. A restore, which brings ids along, is for who owns the tables.")));
+	SPI_connect();
+	while (bbm_migration_by_id(last, CurrentMemoryContext) != NULL)
+		last = nextval_internal(sequence, false);
+	SPI_finish();
+	bbm_restore_user(&user_switch);
+	return last;
+}
+
+/* A user's new row, or one that our functions insert for him: what is ours gets its default. */
+HeapTuple
+bbm_columns_insert(Relation rel, HeapTuple row)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	int			n = 0;
+	int		   *columns = palloc(desc->natts * sizeof(int));
+	Datum	   *values = palloc(desc->natts * sizeof(Datum));
+	bool	   *nulls = palloc(desc->natts * sizeof(bool));
+
+	for (int attnum = 1; attnum <= desc->natts; attnum++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, attnum - 1);
+		const char *name = NameStr(attribute->attname);
+
+		if (attribute->attisdropped || is_users(name) ||
+			(strcmp(name, "key_order") == 0 && bbm_our_statement()))
+			continue;
+		values[n] = default_of(rel, attnum, &nulls[n]);
+		columns[n++] = attnum;
+	}
+	return heap_modify_tuple_by_cols(row, desc, n, columns, values, nulls);
+}
+
+/* A user's change: what is ours stays what it was. */
+HeapTuple
+bbm_columns_update(Relation rel, HeapTuple old, HeapTuple new)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	int			n = 0;
+	int		   *columns = palloc(desc->natts * sizeof(int));
+	Datum	   *values = palloc(desc->natts * sizeof(Datum));
+	bool	   *nulls = palloc(desc->natts * sizeof(bool));
+
+	for (int attnum = 1; attnum <= desc->natts; attnum++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, attnum - 1);
+
+		if (attribute->attisdropped || is_users(NameStr(attribute->attname)))
+			continue;
+		values[n] = heap_getattr(old, attnum, desc, &nulls[n]);
+		columns[n++] = attnum;
+	}
+	return heap_modify_tuple_by_cols(new, desc, n, columns, values, nulls);
+}
+
+/* A column that says what the migration does, and is another now; NULL when none is. */
+const char *
+bbm_columns_redefined(Relation rel, HeapTuple old, HeapTuple new)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	for (int i = 0; i < lengthof(what); i++)
+	{
+		if (differs(desc, old, new, SPI_fnumber(desc, what[i])))
+			return what[i];
+	}
+	return NULL;
+}
+
+/* Is a column another that says how it goes about it? */
+bool
+bbm_columns_retuned(Relation rel, HeapTuple old, HeapTuple new)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	for (int i = 0; i < lengthof(how); i++)
+	{
+		if (differs(desc, old, new, SPI_fnumber(desc, how[i])))
+			return true;
+	}
+	return false;
+}
+
+/* The job of a dump: who ran it there is nobody here. */
+HeapTuple
+bbm_columns_restore_job(Relation rel, HeapTuple row)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	int			columns[] = {SPI_fnumber(desc, "worker_pid"), SPI_fnumber(desc, "worker_id")};
+	Datum		values[] = {(Datum) 0, (Datum) 0};
+	bool		nulls[] = {true, true};
+
+	return heap_modify_tuple_by_cols(row, desc, lengthof(columns), columns, values, nulls);
+}
+
+/* Raises an error when a user's change of a job is one that only workers make. */
+void
+bbm_check_job_columns(Relation rel, HeapTuple old, HeapTuple new)
+{
+	static const char *const users[] = {
+		"next_attempt_at", "updated_at", "worker_pid", "worker_id", "claim_epoch", "batched_background_migration_id"
+	};
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	for (int attnum = 1; attnum <= desc->natts; attnum++)
+	{
+		const char *name = NameStr(TupleDescAttr(desc, attnum - 1)->attname);
+
+		if (TupleDescAttr(desc, attnum - 1)->attisdropped || is_among(name, users, lengthof(users)) ||
+			!bbm_shape_has_column(BBM_JOBS, name) || !differs(desc, old, new, attnum))
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("column \"%s\" of a job cannot be changed", name),
+				 errdetail("Its migration's workers write it, and rely on it."),
+				 errhint("bbm_retry gives failed jobs fresh attempts.")));
+	}
+}
+
+/*
+ * BEFORE INSERT OR UPDATE OR DELETE FOR EACH ROW, and BEFORE TRUNCATE, on the
+ * tables of which a user writes nothing.
+ */
+Datum
+bbm_record_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = bbm_trigger_data(fcinfo, "bbm_record_guard");
+
+	/* logical replication: rows are passed over by another trigger, and a TRUNCATE loses what is only told */
+	if (!bbm_engine_writes() && !bbm_may_restore() && !IsLogicalWorker())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to write table \"%s\"", RelationGetRelationName(data->tg_relation)),
+				 errdetail("It is written by bbm alone."),
+				 errhint("bbm_drop is rid of a migration and all that belongs to it, and bbm.event_retention of old events.")));
+	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple);
+}

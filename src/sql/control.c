@@ -1,0 +1,384 @@
+/*-------------------------------------------------------------------------
+ *
+ * control.c
+ *		bbm_start, bbm_pause, bbm_cancel, bbm_retry, bbm_wait,
+ *		bbm_ensure_finished.
+ *
+ * Starting and pausing are the UPDATE that the runbook has, by somebody who is
+ * checked to own the migration; the table's triggers do the rest.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/condition_variable.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "base/bbm.h"
+#include "base/commit.h"
+#include "base/locks.h"
+#include "base/shmem.h"
+#include "base/slots.h"
+#include "catalog/claims.h"
+#include "catalog/errors.h"
+#include "catalog/jobs.h"
+#include "catalog/migrations.h"
+#include "engine/event.h"
+#include "sql/access.h"
+
+PG_FUNCTION_INFO_V1(bbm_start);
+PG_FUNCTION_INFO_V1(bbm_pause);
+PG_FUNCTION_INFO_V1(bbm_cancel);
+PG_FUNCTION_INFO_V1(bbm_retry);
+PG_FUNCTION_INFO_V1(bbm_wait);
+PG_FUNCTION_INFO_V1(bbm_ensure_finished);
+
+/* With shared memory we are told of changes; this is for those nobody tells of. */
+#define BBM_NEXT_POLL_MS 1000
+#define BBM_POLL_MS 100
+#define BBM_CANCEL_AGAIN 10		/* looks between two signals */
+
+static char *
+name_arg(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(0))
+		bbm_must_not_be_null("name");
+	return text_to_cstring(PG_GETARG_TEXT_PP(0));
+}
+
+/* Also of one that the caller may not see. */
+static void
+does_not_exist(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("migration \"%s\" does not exist", name),
+			 errhint("bbm_status() lists those you may see.")));
+}
+
+/* Sleeps until some state has changed, at most this long. */
+static void
+wait_for_change(long ms)
+{
+	if (bbm_shared)
+		(void) ConditionVariableTimedSleep(&bbm_shared->changed, Min(ms, BBM_NEXT_POLL_MS), PG_WAIT_EXTENSION);
+	else
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Min(ms, BBM_POLL_MS),
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* So that no change is missed between a look and the sleep that follows. */
+static void
+begin_wait(void)
+{
+	if (bbm_shared)
+		ConditionVariablePrepareToSleep(&bbm_shared->changed);
+}
+
+static void
+end_wait(void)
+{
+	ConditionVariableCancelSleep();
+}
+
+/* All migrations with these statuses that the caller may steer. */
+static List *
+mine_with_status(List *statuses)
+{
+	List	   *mine = NIL;
+	ListCell   *cell;
+
+	foreach(cell, bbm_migrations_with_status(statuses, CurrentMemoryContext))
+	{
+		BbmMigration *migration = lfirst(cell);
+
+		if (has_privs_of_role(GetUserId(), migration->owner))
+			mine = lappend(mine, migration);
+	}
+	return mine;
+}
+
+static int
+set_all(List *migrations, BbmStatus status)
+{
+	int			n = 0;
+	ListCell   *cell;
+
+	foreach(cell, migrations)
+	{
+		if (bbm_migration_set_status(((BbmMigration *) lfirst(cell))->id, status))
+			n++;
+	}
+	return n;
+}
+
+/* Also bbm_resume. */
+Datum
+bbm_start(PG_FUNCTION_ARGS)
+{
+	List	   *migrations;
+	int			n;
+
+	SPI_connect();
+	if (PG_ARGISNULL(0))
+		migrations = mine_with_status(list_make1_int(BBM_PAUSED));
+	else
+		migrations = list_make1(bbm_get_migration(text_to_cstring(PG_GETARG_TEXT_PP(0))));
+	n = set_all(migrations, BBM_ACTIVE);
+	SPI_finish();
+	PG_RETURN_INT32(n);
+}
+
+/*
+ * Cancels, or with "only_count" just counts, the batches in flight.  The
+ * caller has paused the migrations in this transaction, so that none follows:
+ * a claim waits for our locks.
+ */
+static int
+batches_in_flight(List *migrations, bool cancel)
+{
+	int			n = 0;
+	ListCell   *cell;
+
+	foreach(cell, migrations)
+	{
+		int64		id = ((BbmMigration *) lfirst(cell))->id;
+		ListCell   *inner;
+
+		if (cancel)
+			n += bbm_cancel_running(id);
+		else
+		{
+			foreach(inner, bbm_jobs_running(id, CurrentMemoryContext))
+			{
+				BbmRunningJob *job = lfirst(inner);
+
+				if (bbm_job_is_alive(job))
+					n++;
+			}
+		}
+	}
+	return n;
+}
+
+/* At the end of a wait, also by FATAL. */
+static void
+no_more_waiting(int code, Datum arg)
+{
+	bbm_await_batches(false);
+}
+
+/* Waits until no batch of them is in flight. */
+static void
+wait_for_batches(List *migrations, bool cancel)
+{
+	begin_wait();
+	bbm_ours_begin();
+	bbm_await_batches(true);
+	PG_ENSURE_ERROR_CLEANUP(no_more_waiting, (Datum) 0);
+	{
+		/* a signal that came between a claim and its batch had nothing to cancel, so it is sent again */
+		for (int i = 1;; i++)
+		{
+			int			n;
+
+			/* a level of its own, so that a long wait leaves nothing in memory */
+			SPI_connect();
+			n = batches_in_flight(migrations, cancel && i % BBM_CANCEL_AGAIN == 0);
+			SPI_finish();
+			if (n == 0)
+				break;
+			wait_for_change(BBM_POLL_MS);
+		}
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(no_more_waiting, (Datum) 0);
+	no_more_waiting(0, (Datum) 0);
+	bbm_ours_end();
+	end_wait();
+}
+
+/*
+ * Pauses, and cancels and waits as asked.  Returns how many were paused;
+ * *cancelled is how many batches there were to cancel.
+ */
+static int
+pause_all(List *migrations, bool cancel, bool wait, int *cancelled)
+{
+	int			n = set_all(migrations, BBM_PAUSED);
+
+	*cancelled = 0;
+	if (wait && IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("cannot wait in a transaction of isolation level REPEATABLE READ or SERIALIZABLE"),
+				 errdetail("It would never see the state change."),
+				 errhint("Use READ COMMITTED.")));
+	if (cancel)
+		*cancelled = batches_in_flight(migrations, true);
+	if (!wait)
+		return n;
+	wait_for_batches(migrations, cancel);
+	return n;
+}
+
+Datum
+bbm_pause(PG_FUNCTION_ARGS)
+{
+	bool		cancel = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+	bool		wait = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+	List	   *migrations;
+	int			cancelled;
+	int			n;
+
+	SPI_connect();
+	if (PG_ARGISNULL(0))
+		migrations = mine_with_status(list_make2_int(BBM_ACTIVE, BBM_RUNNING));
+	else
+		migrations = list_make1(bbm_get_migration(text_to_cstring(PG_GETARG_TEXT_PP(0))));
+	n = pause_all(migrations, cancel, wait, &cancelled);
+	SPI_finish();
+	PG_RETURN_INT32(n);
+}
+
+Datum
+bbm_cancel(PG_FUNCTION_ARGS)
+{
+	char	   *name = name_arg(fcinfo);
+	int			cancelled;
+
+	SPI_connect();
+	(void) pause_all(list_make1(bbm_get_migration(name)), true, true, &cancelled);
+	SPI_finish();
+	PG_RETURN_INT32(cancelled);
+}
+
+Datum
+bbm_retry(PG_FUNCTION_ARGS)
+{
+	char	   *name = name_arg(fcinfo);
+	BbmMigration *migration;
+	BbmUnfinished unfinished;
+	BbmStatus	status;
+	int64		aside;
+
+	SPI_connect();
+	migration = bbm_get_migration(name);
+	/* it must not fail, and no job be claimed, between the look and the fresh attempts */
+	if (!bbm_migration_lock(migration->id, &status))
+		does_not_exist(name);
+	bbm_jobs_unfinished(migration->id, &unfinished);
+	(void) bbm_jobs_refresh(migration->id);
+	aside = bbm_errors_retry(migration->id);
+	if (status == BBM_FINISHED && aside > 0)
+	{
+		bbm_migration_reopen(migration->id);
+		bbm_wake_at_commit(migration->owner);
+	}
+	else if (status == BBM_FAILED)
+		(void) bbm_migration_set_status(migration->id, BBM_ACTIVE);
+	else if (status == BBM_ACTIVE || status == BBM_RUNNING)
+		/* a change of the row, so that a sleeping worker looks at once */
+		bbm_migration_alter(migration->id, &(BbmDefinition) {NULL});
+	SPI_finish();
+	PG_RETURN_INT64(unfinished.failed + aside);
+}
+
+Datum
+bbm_wait(PG_FUNCTION_ARGS)
+{
+	char	   *name = name_arg(fcinfo);
+	TimestampTz until = DT_NOEND;
+	int			status;
+
+	if (!PG_ARGISNULL(1))
+		until = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+														TimestampTzGetDatum(GetCurrentTimestamp()),
+														PG_GETARG_DATUM(1)));
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("cannot wait in a transaction of isolation level REPEATABLE READ or SERIALIZABLE"),
+				 errdetail("It would never see the state change."),
+				 errhint("Use READ COMMITTED.")));
+	bbm_ours_begin();
+	begin_wait();
+	for (;;)
+	{
+		BbmMigration *migration;
+		TimestampTz now = GetCurrentTimestamp();
+
+		SPI_connect();
+		migration = bbm_migration_by_name(name, CurrentMemoryContext);
+		if (migration == NULL || !bbm_role_may_see(migration->owner))
+			does_not_exist(name);
+		status = migration->status;
+		SPI_finish();
+		if (status == BBM_FINISHED || status == BBM_FAILED || now >= until)
+			break;
+		wait_for_change(until == DT_NOEND ? BBM_NEXT_POLL_MS :
+						Max(TimestampDifferenceMilliseconds(now, until), 1));
+	}
+	end_wait();
+	bbm_ours_end();
+	PG_RETURN_TEXT_P(cstring_to_text(bbm_status_word(status)));
+}
+
+Datum
+bbm_ensure_finished(PG_FUNCTION_ARGS)
+{
+	Datum	   *names;
+	bool	   *nulls;
+	int			n;
+	StringInfoData unfinished;
+
+	if (PG_ARGISNULL(0))
+		bbm_must_not_be_null("names");
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT, &names, &nulls, &n);
+	initStringInfo(&unfinished);
+	SPI_connect();
+	for (int i = 0; i < n; i++)
+	{
+		char	   *name;
+		BbmMigration *migration;
+
+		if (nulls[i])
+			bbm_must_not_be_null("names");
+		name = TextDatumGetCString(names[i]);
+		migration = bbm_migration_by_name(name, CurrentMemoryContext);
+
+		/* a misspelt name must not pass for a finished migration */
+		if (migration == NULL || !bbm_role_may_see(migration->owner))
+			does_not_exist(name);
+		if (migration->status != BBM_FINISHED)
+			appendStringInfo(&unfinished, "%s\"%s\" is %s", unfinished.len > 0 ? ", " : "", name,
+							 bbm_status_word(migration->status));
+		else if (!migration->was_done)
+			appendStringInfo(&unfinished, "%s\"%s\" was inserted as finished and has never run",
+							 unfinished.len > 0 ? ", " : "", name);
+		else if (bbm_errors_count(migration->id) > 0)
+			appendStringInfo(&unfinished, "%s\"%s\" has put rows aside", unfinished.len > 0 ? ", " : "", name);
+	}
+	if (unfinished.len > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("not all migrations are finished"),
+				 errdetail("Migration %s.", unfinished.data),
+				 errhint("Wait for them, or CALL bbm_run to finish them in this session; bbm_errors shows rows put aside, and bbm_retry takes them up again.")));
+	SPI_finish();
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,707 @@
+/*-------------------------------------------------------------------------
+ *
+ * guards.c
+ *		The triggers of our tables: who may write what, and what follows.
+ *
+ * NOTES
+ *	  A plain UPDATE is as good as a function, so the rules are here and the
+ *	  functions rely on them.  Our engine's own statements pass (they are told
+ *	  apart by a flag in this process that no SQL can set).
+ *
+ *	  The row that a BEFORE trigger sees is locked already.  It then takes the
+ *	  migration's lock, in the order that everybody keeps, and holds it until
+ *	  the transaction ends: a claim waits for a steering transaction that has
+ *	  not ended, and sees what it has committed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/datum.h"
+
+#include "base/bbm.h"
+#include "base/commit.h"
+#include "base/compat.h"
+#include "base/guc.h"
+#include "base/locks.h"
+#include "base/trouble.h"
+#include "base/txn.h"
+#include "base/wait_state.h"
+#include "catalog/errors.h"
+#include "catalog/extension.h"
+#include "catalog/jobs.h"
+#include "catalog/merge.h"
+#include "catalog/partitions.h"
+#include "engine/event.h"
+#include "engine/outcome.h"
+#include "sql/access.h"
+#include "sql/columns.h"
+#include "sql/row.h"
+#include "strategy/strategy.h"
+#include "target/target.h"
+
+PG_FUNCTION_INFO_V1(bbm_migration_guard);
+PG_FUNCTION_INFO_V1(bbm_migration_event);
+
+static bool
+same_text(const char *a, const char *b)
+{
+	return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+static void
+set_status(BbmRow *row, BbmStatus status)
+{
+	bbm_row_set(row, "status", Int16GetDatum((int16) status), false);
+}
+
+static Datum
+name_datum(const char *text)
+{
+	Name		name = palloc0(NAMEDATALEN);
+
+	namestrcpy(name, text);
+	return NameGetDatum(name);
+}
+
+/* ----------------------------------------------------------------
+ * What the row itself shows
+ * ----------------------------------------------------------------
+ */
+
+static void
+check_name(BbmRow row)
+{
+	char	   *name = bbm_row_text(row, "name");
+
+	/* its NOT NULL constraint has the word */
+	if (name == NULL)
+		return;
+	if (name[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("the name of a migration must not be empty"),
+				 errdetail("It is what the functions and the log call it."),
+				 errhint("Give it a name of 1 to %d bytes.", BBM_MAX_NAME_LENGTH)));
+	if (strlen(name) > BBM_MAX_NAME_LENGTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_NAME_TOO_LONG),
+				 errmsg("the name of a migration is too long"),
+				 errdetail("It has %zu bytes.", strlen(name)),
+				 errhint("Give it a name of 1 to %d bytes.", BBM_MAX_NAME_LENGTH)));
+}
+
+/* What a size that follows is held to. */
+static void
+check_size(BbmRow row)
+{
+	if (bbm_row_int(row, "min_batch_size") < 1 || bbm_row_int(row, "min_batch_size") > bbm_row_int(row, "max_batch_size"))
+		bbm_row_out_of_range(row, "min_batch_size", "A batch has at least one key, and no more than max_batch_size.",
+							 "Use a number from 1 to max_batch_size.");
+	if (!bbm_row_is_null(row, "max_batch_wal") && bbm_row_int(row, "max_batch_wal") <= 0)
+		bbm_row_out_of_range(row, "max_batch_wal", "It is the WAL that a batch may write, in bytes.",
+							 "Use a positive number, or NULL for no limit.");
+	if (!bbm_row_is_null(row, "target_duration"))
+	{
+		bool		isnull;
+		Interval   *target = DatumGetIntervalP(bbm_row_get(row, "target_duration", &isnull));
+
+		if (target->month != 0 || target->day < 0 || target->day > 1 || target->time < 0 ||
+			target->time > (1 - target->day) * USECS_PER_DAY || (target->day == 0 && target->time < 1000))
+			bbm_row_out_of_range(row, "target_duration", "It is what a batch is to take.",
+								 "Use an interval from 1 millisecond to 1 day, or NULL for batches of exactly batch_size keys.");
+	}
+}
+
+/* What bbm_update and bbm_delete are composed of. */
+static void
+check_parts(BbmRow row)
+{
+	char	   *operation = bbm_row_text(row, "operation");
+	bool		isnull;
+
+	if (operation && strcmp(operation, "update") != 0 && strcmp(operation, "delete") != 0)
+		bbm_row_out_of_range(row, "operation", "It is what bbm_update or bbm_delete has composed.",
+							 "Leave it NULL, and write the statement into job_signature_name.");
+	if (operation && (strcmp(operation, "update") == 0) == bbm_row_is_null(row, "set_clause"))
+		bbm_row_out_of_range(row, "set_clause", "An update sets something, a delete nothing.",
+							 "Use bbm_update or bbm_delete.");
+	if (DatumGetBool(bbm_row_get(row, "verify", &isnull)) && bbm_row_is_null(row, "filter") && bbm_row_is_null(row, "row_check"))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("nothing tells how rows should be"),
+				 errdetail("Verification counts rows that still meet \"where\", or that do not meet \"check\"."),
+				 errhint("Give one of them.")));
+}
+
+static void
+check_on_error(BbmRow row)
+{
+	char	   *on_error = bbm_row_text(row, "on_error");
+	char	   *name = bbm_row_text(row, "batching_strategy");
+	const BbmStrategy *strategy = bbm_strategy_find(name);
+
+	if (strcmp(on_error, "fail") != 0 && strcmp(on_error, "split") != 0 && strcmp(on_error, "skip") != 0)
+		bbm_row_out_of_range(row, "on_error", "It is what becomes of a job that has used up its attempts.",
+							 "Use fail, split or skip.");
+	if (strcmp(on_error, "fail") != 0 && strategy && !strategy->has_key)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("on_error %s does not fit %s", on_error, strategy->name),
+				 errdetail("A row that is put aside is known by its key."),
+				 errhint("Use SerialKeySetBatchingStrategy or LooseIndexScanBatchingStrategy.")));
+	if (bbm_row_int(row, "max_errors") < 1)
+		bbm_row_out_of_range(row, "max_errors", "It is how many rows or ranges may be put aside.",
+							 "Use a number from 1 to 2147483647.");
+}
+
+static void
+check_settings(BbmRow row)
+{
+	bool		isnull;
+	Datum		entries = bbm_row_get(row, "settings", &isnull);
+
+	if (!isnull)
+		bbm_overrides_check(DatumGetArrayTypeP(entries));
+}
+
+/*
+ * Does what is written now keep to the server's limits?  A dump's row is taken as
+ * it is: what goes beyond them does not hold while it runs.
+ */
+static void
+check_limits(BbmRow row)
+{
+	bool		isnull;
+	Datum		entries = bbm_row_get(row, "settings", &isnull);
+
+	if (!isnull)
+		bbm_overrides_check_limits(DatumGetArrayTypeP(entries), (Oid) bbm_row_int(row, "owner_oid"));
+}
+
+/* Settings that were given before the server's were lowered do not keep the rest of the row from being changed. */
+static void
+check_new_limits(BbmRow old, BbmRow new)
+{
+	char	   *before = bbm_row_text(old, "settings");
+	char	   *after = bbm_row_text(new, "settings");
+
+	if (before == NULL || after == NULL || strcmp(before, after) != 0)
+		check_limits(new);
+}
+
+static void
+check_row(BbmRow row)
+{
+	static const char *const required[] = {
+		"status", "batch_size", "workers", "max_attempts", "min_value", "max_value", "min_batch_size", "max_batch_size",
+		"verify", "on_error", "max_errors", "sub_batch_size"
+	};
+	int64		status = bbm_row_int(row, "status");
+
+	check_name(row);
+	check_settings(row);
+	/* a NULL is for the column's constraint to tell */
+	for (int i = 0; i < lengthof(required); i++)
+	{
+		if (bbm_row_is_null(row, required[i]))
+			return;
+	}
+	if (status < BBM_PAUSED || status > BBM_RUNNING)
+		bbm_row_out_of_range(row, "status", "The codes are 0 paused, 1 active, 2 finished, 3 failed, 4 running.",
+							 "Set 1 to start a migration, 0 to pause it.");
+	if (bbm_row_int(row, "batch_size") <= 0)
+		bbm_row_out_of_range(row, "batch_size", "A batch has at least one key.", "Use a number from 1 to 2147483647.");
+	if (bbm_row_int(row, "sub_batch_size") < 0)
+		bbm_row_out_of_range(row, "sub_batch_size", "It is how many keys a commit has.",
+							 "Use a number from 1 to 2147483647, or 0 for one commit a job.");
+	if (bbm_row_int(row, "workers") < 1 || bbm_row_int(row, "workers") > BBM_MAX_WORKERS_PER_MIGRATION)
+		bbm_row_out_of_range(row, "workers", "It is how many jobs of the migration may run at once.",
+							 "Use a number from 1 to 256; bbm.max_workers limits the whole server.");
+	if (bbm_row_int(row, "max_attempts") < 1 || bbm_row_int(row, "max_attempts") > BBM_MAX_ATTEMPTS)
+		bbm_row_out_of_range(row, "max_attempts", "It is how often a job may be executed before the migration fails.",
+							 "Use a number from 1 to 100.");
+	if (bbm_row_int(row, "total_tuple_count") < 0)
+		bbm_row_out_of_range(row, "total_tuple_count", "It is how many rows the table is taken to have.",
+							 "Leave it NULL, and a worker estimates it.");
+	check_size(row);
+	check_parts(row);
+	check_on_error(row);
+	if (bbm_row_int(row, "min_value") > bbm_row_int(row, "max_value"))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("min_value is above max_value"),
+				 errdetail("The range is " INT64_FORMAT " to " INT64_FORMAT ".",
+						   bbm_row_int(row, "min_value"), bbm_row_int(row, "max_value")),
+				 errhint("Both are inclusive; a range of one key has the same value twice.")));
+}
+
+/* ----------------------------------------------------------------
+ * Ownership
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * A row may be written for oneself or for a role that one may SET ROLE to.  A
+ * restored one may name a role that is not here, or that is not the restorer's
+ * to be: it waits, and belongs to nobody until a superuser starts it.
+ */
+static void
+set_owner(BbmRow *row, Oid before, bool restored)
+{
+	char	   *name = bbm_row_text(*row, "owner");
+	Oid			owner = name ? get_role_oid(name, true) : bbm_acting_user();
+
+	if (restored && !(OidIsValid(owner) && bbm_can_set_role(bbm_acting_user(), owner)))
+		owner = InvalidOid;
+	else if (!OidIsValid(owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role \"%s\" does not exist", name),
+				 errhint("The owner is the role that the job runs as.")));
+	if (OidIsValid(owner))
+	{
+		if (owner != before)
+		{
+			bbm_check_definer(owner, bbm_row_text(*row, "name"));
+			bbm_catalog_check_trust(owner);
+		}
+		bbm_row_set(row, "owner", name_datum(GetUserNameFromId(owner, false)), false);
+	}
+	bbm_row_set(row, "owner_oid", ObjectIdGetDatum(owner), false);
+}
+
+/* The OID is what counts; the name follows a role that was renamed. */
+static void
+refresh_owner(BbmRow *row)
+{
+	char	   *known = bbm_row_text(*row, "owner");
+	char	   *name = GetUserNameFromId((Oid) bbm_row_int(*row, "owner_oid"), true);
+
+	if (name && (known == NULL || strcmp(known, name) != 0))
+		bbm_row_set(row, "owner", name_datum(name), false);
+}
+
+/* A row of a dump, which says where it was started. */
+static void
+restore(BbmRow *row)
+{
+	char	   *origin = bbm_row_text(*row, "origin");
+
+	/* zero and less have a meaning of their own in places */
+	if (bbm_row_int(*row, "id") <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid id of a migration: " INT64_FORMAT, bbm_row_int(*row, "id")),
+				 errdetail("An id is positive."),
+				 errhint("Leave it out, and it is the next one.")));
+	set_owner(row, InvalidOid, true);
+	/*
+	 * Even loaded into the same database it is a copy: what it works on may
+	 * still be loading.  OIDs of elsewhere say nothing here.
+	 */
+	if (strncmp(origin, "copy of ", 8) != 0)
+		bbm_row_set(row, "origin", CStringGetTextDatum(psprintf("copy of %s", origin)), false);
+	bbm_row_set(row, "table_oid", (Datum) 0, true);
+}
+
+static Datum
+guard_insert(Relation rel, BbmRow row)
+{
+	check_row(row);
+	if (!bbm_row_is_null(row, "origin") && bbm_may_restore())
+	{
+		restore(&row);
+		return PointerGetDatum(row.tuple);
+	}
+	bbm_row_set(&row, "id", Int64GetDatum(bbm_new_id(rel, bbm_row_int(row, "id"))), false);
+	row.tuple = bbm_columns_insert(rel, row.tuple);
+	set_owner(&row, InvalidOid, false);
+	check_limits(row);
+	bbm_row_set(&row, "origin", CStringGetTextDatum(bbm_origin()), false);
+	return PointerGetDatum(row.tuple);
+}
+
+static bool
+at_origin(BbmRow row)
+{
+	char	   *origin = bbm_row_text(row, "origin");
+
+	return origin != NULL && strcmp(origin, bbm_origin()) == 0;
+}
+
+/* Did its row come with a dump?  Else it is in a copy of the database's files, where OIDs are its original's. */
+static bool
+is_loaded(BbmRow row)
+{
+	char	   *origin = bbm_row_text(row, "origin");
+
+	return origin != NULL && strncmp(origin, "copy of ", 8) == 0;
+}
+
+/* Another pass that works, and a number left out before it (see engine/completion.c). */
+static void
+work_anew(BbmRow *row)
+{
+	int32		pass = (int32) bbm_row_int(*row, "pass");
+
+	bbm_row_set(row, "pass", Int32GetDatum(pass + (BBM_PASS_VERIFIES(pass) ? 3 : 4)), false);
+}
+
+/*
+ * A verification has failed.  What it has found is done before the next: along a
+ * key, those rows (bbm_migration_event makes jobs of them); where a row tells by
+ * itself whether it is done, all that are left.
+ */
+static void
+verify_anew(BbmRow *row)
+{
+	const BbmStrategy *strategy = bbm_strategy_find(bbm_row_text(*row, "batching_strategy"));
+	int32		pass = (int32) bbm_row_int(*row, "pass");
+
+	if (strategy && !strategy->has_key)
+		work_anew(row);
+	else
+		bbm_row_set(row, "pass", Int32GetDatum(pass + 1), false);
+}
+
+/* Started here, which makes a copy a migration of this database. */
+static void
+start_here(BbmRow *row)
+{
+	if (!at_origin(*row))
+	{
+		bool		foreign = !bbm_row_is_null(*row, "origin");
+
+		/* a table of another database; the one that has its name here is what goes on */
+		if (is_loaded(*row))
+			bbm_row_set(row, "table_oid", (Datum) 0, true);
+		bbm_row_set(row, "origin", CStringGetTextDatum(bbm_origin()), false);
+		/* another cluster's OIDs say nothing here */
+		if (foreign)
+		{
+			const BbmStrategy *strategy = bbm_strategy_find(bbm_row_text(*row, "batching_strategy"));
+
+			set_owner(row, (Oid) bbm_row_int(*row, "owner_oid"), false);
+			/* nor do its blocks: what is not done there is found by a pass from the start */
+			if (strategy && strategy->table_scans && !bbm_row_is_null(*row, "started_at"))
+				work_anew(row);
+		}
+	}
+}
+
+static void
+clear_error(BbmRow *row)
+{
+	static const char *const columns[] = {
+		"failure_error_code", "error_sqlstate", "error_message", "error_detail", "error_hint"
+	};
+
+	for (int i = 0; i < lengthof(columns); i++)
+		bbm_row_set(row, columns[i], (Datum) 0, true);
+}
+
+/* The rules for a status that a user sets. */
+static void
+guard_status(BbmRow old, BbmRow *new)
+{
+	BbmStatus	from = (BbmStatus) bbm_row_int(old, "status");
+	int			to = (int) bbm_row_int(*new, "status");
+	bool		copy = !bbm_row_is_null(old, "origin") && !at_origin(old);
+	char	   *name = bbm_row_text(*new, "name");
+
+	if (bbm_row_is_null(*new, "status"))
+		return;
+
+	/* a copy was never started here, whatever its status says */
+	if (copy && to == BBM_ACTIVE && from != BBM_FINISHED)
+	{
+		start_here(new);
+		clear_error(new);
+		return;
+	}
+	switch (bbm_transition(from, to))
+	{
+		case BBM_KEEP:
+			set_status(new, from);
+			break;
+		case BBM_KEEP_FINISHED:
+			set_status(new, BBM_FINISHED);
+			ereport(WARNING,
+					(errcode(ERRCODE_WARNING),
+					 errmsg("migration \"%s\" is finished and stays so", name),
+					 errhint("To do it again, define another one.")));
+			break;
+		case BBM_REFUSE:
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("status %d of migration \"%s\" cannot be set", to, name),
+					 errdetail("bbm owns this table: its workers set 2 (finished), 3 (failed) and 4 (running)."),
+					 errhint("Set 1 to start a migration, 0 to pause it. %s", BBM_OTHER_WORKER)));
+			break;
+		case BBM_CHANGE:
+			if (to == BBM_ACTIVE)
+			{
+				if (BBM_PASS_VERIFIES((int32) bbm_row_int(*new, "pass")) && !bbm_row_is_null(*new, "failure_error_code"))
+					verify_anew(new);
+				start_here(new);
+				clear_error(new);
+			}
+			break;
+	}
+}
+
+/* Does the new row differ from the old in anything but the time of the change? */
+static bool
+is_changed(BbmRow old, BbmRow new)
+{
+	for (int i = 0; i < old.desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(old.desc, i);
+		bool		old_null;
+		bool		new_null;
+		Datum		a;
+		Datum		b;
+
+		if (attribute->attisdropped || strcmp(NameStr(attribute->attname), "updated_at") == 0)
+			continue;
+		a = SPI_getbinval(old.tuple, old.desc, i + 1, &old_null);
+		b = SPI_getbinval(new.tuple, new.desc, i + 1, &new_null);
+		if (old_null != new_null ||
+			(!old_null && !datum_image_eq(a, b, attribute->attbyval, attribute->attlen)))
+			return true;
+	}
+	return false;
+}
+
+static bool
+is_same(BbmRow old, BbmRow new, const char *column)
+{
+	return same_text(bbm_row_text(old, column), bbm_row_text(new, column));
+}
+
+/* What tells the rows that are done from the others cannot become something else when some are. */
+static void
+keep_what_is_begun(BbmRow old, BbmRow new)
+{
+	static const char *const columns[] = {
+		"filter", "set_clause", "operation", "min_key", "key_order", "column_name"
+	};
+
+	if (bbm_row_is_null(old, "started_at"))
+		return;
+	for (int i = 0; i < lengthof(columns); i++)
+	{
+		if (is_same(old, new, columns[i]))
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s of migration \"%s\" cannot be changed", columns[i], bbm_row_text(old, "name")),
+				 errdetail("It has been started, and part of it may be done."),
+				 errhint("Drop it, and define another one for what is left.")));
+	}
+}
+
+/*
+ * A bound that a user changes is given, and no longer what the table had.  Until
+ * it is begun, a migration may be given another table.
+ */
+static void
+keep_found(BbmRow old, BbmRow *new)
+{
+	bool		isnull;
+
+	bbm_row_set(new, "min_found", BoolGetDatum(DatumGetBool(bbm_row_get(old, "min_found", &isnull)) &&
+											   is_same(old, *new, "min_value") && is_same(old, *new, "min_key")), false);
+	bbm_row_set(new, "max_found", BoolGetDatum(DatumGetBool(bbm_row_get(old, "max_found", &isnull)) &&
+											   is_same(old, *new, "max_value") && is_same(old, *new, "max_key")), false);
+	if (bbm_row_is_null(old, "started_at") && !is_same(old, *new, "table_name"))
+		bbm_row_set(new, "table_oid", (Datum) 0, true);
+}
+
+/* Who may say what it does, and until when. */
+static void
+guard_definition(Relation rel, BbmRow old, BbmRow new)
+{
+	const char *column = bbm_columns_redefined(rel, old.tuple, new.tuple);
+
+	if (column || bbm_columns_retuned(rel, old.tuple, new.tuple))
+		bbm_check_definer((Oid) bbm_row_int(old, "owner_oid"), bbm_row_text(old, "name"));
+	if (column == NULL)
+		return;
+	/* what is relied on is that this has been done, and nothing else */
+	if (bbm_row_int(old, "status") == BBM_FINISHED)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s of migration \"%s\" cannot be changed", column, bbm_row_text(old, "name")),
+				 errdetail("It is finished and stays so."),
+				 errhint("Define another one for what is still to be done.")));
+}
+
+static Datum
+guard_update(Relation rel, BbmRow old, BbmRow new)
+{
+	Oid			owner = (Oid) bbm_row_int(old, "owner_oid");
+
+	bbm_check_owner(owner, bbm_row_text(old, "name"));
+	check_name(new);
+	if (bbm_row_int(new, "id") != bbm_row_int(old, "id"))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the id of a migration cannot be changed"),
+				 errhint("Its name can.")));
+
+	keep_what_is_begun(old, new);
+	new.tuple = bbm_columns_update(rel, old.tuple, new.tuple);
+	guard_definition(rel, old, new);
+	keep_found(old, &new);
+	if (bbm_row_is_null(new, "owner") || !same_text(bbm_row_text(new, "owner"), bbm_row_text(old, "owner")))
+		set_owner(&new, owner, false);
+	else if (at_origin(old))
+		refresh_owner(&new);
+
+	guard_status(old, &new);
+	check_row(new);
+	check_new_limits(old, new);
+	/* workers take a new time for a changed row, and what they know of the old one for void */
+	if (is_changed(old, new))
+		bbm_row_set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
+	else
+		bbm_row_set(&new, "updated_at", TimestampTzGetDatum(bbm_row_int(old, "updated_at")), bbm_row_is_null(old, "updated_at"));
+
+	bbm_lock_migration(bbm_lock_class(), bbm_row_int(new, "id"));
+	return PointerGetDatum(new.tuple);
+}
+
+/* BEFORE INSERT OR UPDATE OR DELETE ON batched_background_migrations FOR EACH ROW */
+Datum
+bbm_migration_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *data;
+	BbmRow		old;
+	BbmRow		new;
+
+	data = bbm_trigger_data(fcinfo, "bbm_migration_guard");
+	old.desc = new.desc = RelationGetDescr(data->tg_relation);
+	old.tuple = data->tg_trigtuple;
+	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
+		return guard_insert(data->tg_relation, old);
+	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
+	{
+		bbm_check_owner((Oid) bbm_row_int(old, "owner_oid"), bbm_row_text(old, "name"));
+		/*
+		 * No claim adds a job from here on.  The DELETE waits for a batch in
+		 * flight, which is to make way.
+		 */
+		bbm_lock_migration(bbm_lock_class(), bbm_row_int(old, "id"));
+		SPI_connect();
+		(void) bbm_cancel_running(bbm_row_int(old, "id"));
+		bbm_partitions_forget(bbm_row_int(old, "id"));
+		bbm_errors_forget(bbm_row_int(old, "id"));
+		SPI_finish();
+		return PointerGetDatum(old.tuple);
+	}
+	new.tuple = data->tg_newtuple;
+	if (bbm_engine_writes())
+	{
+		refresh_owner(&new);
+		bbm_row_set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
+		return PointerGetDatum(new.tuple);
+	}
+	return guard_update(data->tg_relation, old, new);
+}
+
+/* ----------------------------------------------------------------
+ * What follows from a change
+ * ----------------------------------------------------------------
+ */
+
+static const char *
+event_word(BbmStatus status)
+{
+	switch (status)
+	{
+		case BBM_PAUSED:
+			return "paused";
+		case BBM_ACTIVE:
+			return "started";
+		case BBM_FINISHED:
+			return "finished";
+		case BBM_FAILED:
+			return "failed";
+		case BBM_RUNNING:
+			return "running";
+	}
+	return "altered";
+}
+
+static void
+tell_event(BbmRow row, const char *event)
+{
+	BbmStatus	status = (BbmStatus) bbm_row_int(row, "status");
+
+	bbm_report_event(bbm_row_int(row, "id"), bbm_row_text(row, "name"), event, status, (Oid) bbm_row_int(row, "owner_oid"),
+					 status == BBM_FAILED ? bbm_row_text(row, "error_message") : NULL);
+}
+
+/* AFTER INSERT OR UPDATE OR DELETE ON batched_background_migrations FOR EACH ROW */
+Datum
+bbm_migration_event(PG_FUNCTION_ARGS)
+{
+	TriggerData *data;
+	BbmRow		old;
+	BbmRow		now;
+
+	data = bbm_trigger_data(fcinfo, "bbm_migration_event");
+	old.desc = now.desc = RelationGetDescr(data->tg_relation);
+	old.tuple = now.tuple = data->tg_trigtuple;
+	SPI_connect();
+	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
+	{
+		tell_event(old, "dropped");
+		bbm_jobs_forget(bbm_row_int(old, "id"));
+	}
+	else if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
+	{
+		bbm_hold_forget(bbm_row_int(now, "id"));
+		bbm_trouble_forget(bbm_row_int(now, "id"));
+		/* a dump brings its own events along, and what else there is of it */
+		if (bbm_row_is_null(now, "origin") || at_origin(now))
+		{
+			/* nobody's, if there are any; they would tell it where to go on */
+			bbm_jobs_forget(bbm_row_int(now, "id"));
+			bbm_partitions_forget(bbm_row_int(now, "id"));
+			bbm_errors_forget(bbm_row_int(now, "id"));
+			tell_event(now, "created");
+		}
+	}
+	else
+	{
+		int64		from = bbm_row_int(old, "status");
+		int64		to;
+
+		now.tuple = data->tg_newtuple;
+		to = bbm_row_int(now, "status");
+		if (from != to || (at_origin(now) && !at_origin(old)))
+			tell_event(now, event_word((BbmStatus) to));
+		else if (!bbm_engine_writes() && is_changed(old, now))
+			tell_event(now, "altered");
+		/* a copy that is started here */
+		if (at_origin(now) && !bbm_row_is_null(old, "origin") && !at_origin(old))
+			bbm_partitions_settle(bbm_row_int(now, "id"), is_loaded(old));
+		/* its verification has failed: see verify_anew */
+		if (bbm_row_int(now, "pass") == bbm_row_int(old, "pass") + 1 && !bbm_engine_writes())
+			bbm_jobs_repair(bbm_row_int(now, "id"), (int) bbm_row_int(old, "pass"), (int) bbm_row_int(now, "pass"));
+		/* a failed one that is started, now or after a pause, gets fresh attempts */
+		if (to == BBM_ACTIVE && from != to && (from == BBM_FAILED || !bbm_row_is_null(old, "failure_error_code")))
+			(void) bbm_jobs_refresh(bbm_row_int(now, "id"));
+	}
+	SPI_finish();
+
+	if (!TRIGGER_FIRED_BY_DELETE(data->tg_event) && at_origin(now) &&
+		(bbm_row_int(now, "status") == BBM_ACTIVE || bbm_row_int(now, "status") == BBM_RUNNING) &&
+		!bbm_engine_writes())
+		bbm_wake_at_commit((Oid) bbm_row_int(now, "owner_oid"));
+	return PointerGetDatum(NULL);
+}

@@ -1,0 +1,210 @@
+/*-------------------------------------------------------------------------
+ *
+ * job_guard.c
+ *		The guards of the jobs, of TRUNCATE, and of what replication brings.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/bbm.h"
+
+#include "executor/spi.h"
+#include "replication/logicalworker.h"
+#include "utils/timestamp.h"
+
+#include "base/txn.h"
+#include "catalog/errors.h"
+#include "catalog/extension.h"
+#include "catalog/merge.h"
+#include "catalog/migrations.h"
+#include "catalog/partitions.h"
+#include "engine/event.h"
+#include "sql/access.h"
+#include "sql/columns.h"
+#include "sql/row.h"
+
+PG_FUNCTION_INFO_V1(bbm_job_guard);
+PG_FUNCTION_INFO_V1(bbm_truncate_guard);
+PG_FUNCTION_INFO_V1(bbm_replica_guard);
+
+/*
+ * What is counted there is added up, and more is added to it: nothing that a
+ * user writes may be what no job can have.
+ */
+static void
+check_counts(BbmRow row)
+{
+	static const char *const counts[] = {
+		"attempts", "claim_epoch", "key_count", "row_count", "wal_bytes", "merged_jobs", "requeued", "reduced_sub_batch_size", "no_progress"
+	};
+	/* in milliseconds; more than anybody has */
+	const double longest = 1e15;
+	bool		isnull;
+	double		run_ms;
+
+	for (int i = 0; i < lengthof(counts); i++)
+	{
+		if (bbm_row_int(row, counts[i]) < 0)
+			bbm_row_out_of_range(row, counts[i], "It is a count.", "Leave it as its worker has written it.");
+	}
+	run_ms = DatumGetFloat8(bbm_row_get(row, "run_ms", &isnull));
+	/* in this form for a NaN */
+	if (!isnull && !(run_ms >= 0 && run_ms <= longest))
+		bbm_row_out_of_range(row, "run_ms", "It is the time of an execution, in milliseconds.",
+							 "Leave it as its worker has written it.");
+}
+
+static void
+refuse_job_write(const char *what, const BbmMigration *migration)
+{
+	const char *other = strcmp(what, "update") == 0 ? " " BBM_OTHER_WORKER : "";
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot %s jobs of migration \"%s\"", what, migration->name),
+			 errdetail("bbm owns this table: jobs are written by its workers, and the migration is %s.",
+					   bbm_status_word(migration->status)),
+			 migration->status == BBM_FINISHED ? errhint("Use bbm_drop to be rid of it and its jobs.%s", other) :
+			 errhint("Pause it first, or use bbm_retry to run failed jobs again and bbm_drop to be rid of it.%s", other)));
+}
+
+/*
+ * A dump loads the jobs before their migrations, which no foreign key orders; by
+ * COPY or INSERT, as who owns the table.  A job of ours has been claimed, or is
+ * of rows that were put aside and then taken up again, which has a negative id.
+ */
+static bool
+may_come_first(BbmRow row)
+{
+	return bbm_may_restore() &&
+		(bbm_row_int(row, "claim_epoch") > 0 || bbm_row_int(row, "id") < 0);
+}
+
+/* BEFORE INSERT OR UPDATE OR DELETE ON batched_background_migration_jobs FOR EACH ROW */
+Datum
+bbm_job_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *data;
+	bool		update;
+	bool		insert;
+	BbmRow		row;
+	BbmMigration *migration;
+	HeapTuple	changed = NULL;
+	bool		copy;
+
+	data = bbm_trigger_data(fcinfo, "bbm_job_guard");
+	update = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
+	insert = TRIGGER_FIRED_BY_INSERT(data->tg_event);
+	row.desc = RelationGetDescr(data->tg_relation);
+	row.tuple = data->tg_trigtuple;
+	if (bbm_engine_writes())
+		return PointerGetDatum(update ? data->tg_newtuple : data->tg_trigtuple);
+
+	if (update)
+	{
+		BbmRow		new = {data->tg_newtuple, row.desc};
+
+		if (bbm_row_int(new, "batched_background_migration_id") != bbm_row_int(row, "batched_background_migration_id"))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("a job cannot be given to another migration"),
+					 errhint("Define a migration for the range instead.")));
+		/* who runs it is the worker's to say, and processes are signalled by it */
+		bbm_row_set(&new, "worker_pid", Int32GetDatum((int) bbm_row_int(row, "worker_pid")), bbm_row_is_null(row, "worker_pid"));
+		bbm_row_set(&new, "worker_id", Int32GetDatum((int) bbm_row_int(row, "worker_id")), bbm_row_is_null(row, "worker_id"));
+		bbm_row_set(&new, "claim_epoch", Int32GetDatum((int) bbm_row_int(row, "claim_epoch")), false);
+		check_counts(new);
+		bbm_row_set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
+		changed = new.tuple;
+	}
+	else if (insert)
+		check_counts(row);
+	SPI_connect();
+	migration = bbm_migration_by_id(bbm_row_int(row, "batched_background_migration_id"), CurrentMemoryContext);
+	/* a dump loads the jobs of a copy; DELETE of a migration takes its jobs along */
+	copy = migration && migration->origin && strcmp(migration->origin, bbm_origin()) != 0;
+	if (migration && !(insert && copy && bbm_may_restore()))
+		bbm_check_owner(migration->owner, migration->name);
+	if (migration == NULL && insert && !may_come_first(row))
+		ereport(ERROR,
+				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
+				 errmsg("cannot insert a job of migration " INT64_FORMAT ", which does not exist",
+						bbm_row_int(row, "batched_background_migration_id")),
+				 errdetail("bbm owns this table: its workers cut the ranges and write the jobs."),
+				 errhint("A dump is loaded by the owner of the table. %s", BBM_OTHER_WORKER)));
+	if (migration && insert && !(copy && bbm_may_restore()))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot insert jobs of migration \"%s\"", migration->name),
+				 errdetail("bbm owns this table: its workers cut the ranges and write the jobs."),
+				 errhint("Start the migration with UPDATE … SET status = 1 or bbm_start. %s", BBM_OTHER_WORKER)));
+	if (migration && !copy && migration->status != BBM_PAUSED)
+		refuse_job_write(update ? "update" : "delete", migration);
+	/* who owns the tables may mend them */
+	if (update && !bbm_may_restore())
+		bbm_check_job_columns(data->tg_relation, row.tuple, changed);
+	/* a range that nobody has done is no longer known by its job */
+	if (migration && !insert)
+		bbm_partition_unclean(migration->id, InvalidOid);
+	SPI_finish();
+	if (insert)
+		return PointerGetDatum(bbm_columns_restore_job(data->tg_relation, data->tg_trigtuple));
+	return PointerGetDatum(update ? changed : data->tg_trigtuple);
+}
+
+/* BEFORE TRUNCATE on both tables */
+Datum
+bbm_truncate_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = bbm_trigger_data(fcinfo, "bbm_truncate_guard");
+	List	   *unpaused;
+	ListCell   *cell;
+
+	SPI_connect();
+	/* no policy keeps a TRUNCATE to rows of one's own */
+	foreach(cell, bbm_migrations_with_status(list_make1_int(BBM_PAUSED), CurrentMemoryContext))
+	{
+		BbmMigration *migration = lfirst(cell);
+
+		if (!bbm_may_restore())
+			bbm_check_owner(migration->owner, migration->name);
+	}
+	unpaused = bbm_migrations_with_status(list_make4_int(BBM_ACTIVE, BBM_FINISHED, BBM_FAILED, BBM_RUNNING),
+										  CurrentMemoryContext);
+	if (unpaused != NIL)
+		refuse_job_write("truncate", linitial(unpaused));
+	/* what was cut is forgotten, and no migration leaves its jobs behind */
+	if (RelationGetRelid(data->tg_relation) == bbm_catalog()->migrations)
+		bbm_jobs_forget(0);
+	bbm_partitions_forget(0);
+	bbm_errors_forget(0);
+	SPI_finish();
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * BEFORE INSERT OR UPDATE OR DELETE on our tables, where session_replication_role
+ * is replica.  A publication FOR ALL TABLES has our tables, too; its ids are
+ * another server's, and must neither meet nor change the migrations here.  Who
+ * owns the tables and loads data with that setting is let through; another role
+ * may have been granted the setting, and the guards do not fire with it.
+ */
+Datum
+bbm_replica_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by trigger manager", "bbm_replica_guard")));
+	if (IsLogicalWorker())
+		return PointerGetDatum(NULL);
+	if (!bbm_may_restore())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to write table \"%s\" with session_replication_role \"replica\"",
+						RelationGetRelationName(data->tg_relation)),
+				 errdetail("The table's guards do not fire with it."),
+				 errhint("RESET session_replication_role.")));
+	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple);
+}

@@ -1,0 +1,77 @@
+/*-------------------------------------------------------------------------
+ *
+ * row.c
+ *		A row of our tables under a trigger, by the names of its columns.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "sql/row.h"
+
+#include "executor/spi.h"
+
+Datum
+bbm_row_get(BbmRow row, const char *column, bool *isnull)
+{
+	int			attnum = SPI_fnumber(row.desc, column);
+
+	if (attnum <= 0)
+		elog(ERROR, "column \"%s\" is missing", column);
+	return SPI_getbinval(row.tuple, row.desc, attnum, isnull);
+}
+
+int64
+bbm_row_int(BbmRow row, const char *column)
+{
+	bool		isnull;
+	Datum		datum = bbm_row_get(row, column, &isnull);
+
+	if (isnull)
+		return 0;
+	switch (TupleDescAttr(row.desc, SPI_fnumber(row.desc, column) - 1)->atttypid)
+	{
+		case INT2OID:
+			return DatumGetInt16(datum);
+		case INT4OID:
+			return DatumGetInt32(datum);
+		case OIDOID:
+			return DatumGetObjectId(datum);
+		default:
+			return DatumGetInt64(datum);
+	}
+}
+
+bool
+bbm_row_is_null(BbmRow row, const char *column)
+{
+	bool		isnull;
+
+	(void) bbm_row_get(row, column, &isnull);
+	return isnull;
+}
+
+/* NULL when NULL. */
+char *
+bbm_row_text(BbmRow row, const char *column)
+{
+	return SPI_getvalue(row.tuple, row.desc, SPI_fnumber(row.desc, column));
+}
+
+void
+bbm_row_set(BbmRow *row, const char *column, Datum value, bool isnull)
+{
+	int			attnum = SPI_fnumber(row->desc, column);
+
+	row->tuple = heap_modify_tuple_by_cols(row->tuple, row->desc, 1, &attnum, &value, &isnull);
+}
+
+void
+bbm_row_out_of_range(BbmRow row, const char *column, const char *detail, const char *hint)
+{
+	char	   *value = bbm_row_text(row, column);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid %s: %s", column, value ? value : "null"),
+			 errdetail("%s", detail),
+			 errhint("%s", hint)));
+}

@@ -1,0 +1,373 @@
+/*-------------------------------------------------------------------------
+ *
+ * run.c
+ *		CALL bbm_run and bbm_launch_worker: running without the launcher.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "base/bbm.h"
+#include "base/guc.h"
+#include "base/locks.h"
+#include "base/requests.h"
+#include "base/shared.h"
+#include "base/shares.h"
+#include "base/shmem.h"
+#include "base/slots.h"
+#include "base/txn.h"
+#include "catalog/extension.h"
+#include "catalog/migrations.h"
+#include "engine/engine.h"
+#include "engine/scheduler.h"
+#include "server/worker.h"
+#include "sql/access.h"
+#include "throttle/throttle.h"
+
+PG_FUNCTION_INFO_V1(bbm_run);
+PG_FUNCTION_INFO_V1(bbm_launch_worker);
+
+#define BBM_PROGRESS_MS 5000
+#define BBM_POLL_MS 200
+/* a launched worker that has nothing to do keeps a process from others: for so long at most */
+#define BBM_LONGEST_IDLE_MS (60 * 60 * 1000)
+/* how long a launched worker stays at least, for its launch to be seen */
+#define BBM_LAUNCH_SEEN_MS 200
+
+typedef struct RunState
+{
+	int64		id;				/* in */
+	MemoryContext context;
+	BbmMigration *migration;	/* out; NULL when it is gone */
+	BbmProgress progress;
+} RunState;
+
+static void
+read_state(void *arg)
+{
+	RunState   *state = arg;
+
+	MemoryContextReset(state->context);
+	state->migration = bbm_migration_by_id(state->id, state->context);
+	if (state->migration)
+		bbm_migration_progress(state->id, state->context, &state->progress);
+}
+
+static void
+start_it(void *arg)
+{
+	(void) bbm_migration_set_status(*(int64 *) arg, BBM_ACTIVE);
+}
+
+/* Runs fn in a transaction of this session; its error is ours. */
+static void
+run_or_throw(BbmTxnFn fn, void *arg)
+{
+	ErrorData  *error = bbm_txn_run(fn, arg, true);
+
+	if (error)
+		ThrowErrorData(error);
+}
+
+/* What its status means for who waits for it; true while it goes on. */
+static bool
+goes_on(const RunState *state, const char *name)
+{
+	const BbmProgress *progress = &state->progress;
+
+	if (state->migration == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("migration \"%s\" was dropped while it ran", name)));
+	switch (state->migration->status)
+	{
+		case BBM_FINISHED:
+			ereport(NOTICE,
+					(errmsg("migration \"%s\" is finished: " INT64_FORMAT " rows, " INT64_FORMAT " jobs",
+							name, progress->rows, progress->jobs)));
+			return false;
+		case BBM_FAILED:
+			ereport(ERROR,
+					(errcode(progress->sqlstate && strlen(progress->sqlstate) == 5 ?
+							 MAKE_SQLSTATE(progress->sqlstate[0], progress->sqlstate[1], progress->sqlstate[2],
+										   progress->sqlstate[3], progress->sqlstate[4]) : ERRCODE_INTERNAL_ERROR),
+					 errmsg("migration \"%s\" failed: %s", name, progress->error ? progress->error : "unknown error"),
+					 progress->detail ? errdetail_internal("%s", progress->detail) : 0,
+					 errhint("%s", progress->hint ? progress->hint :
+							 "bbm_jobs shows which job; when it is mended, run the migration again.")));
+			return false;
+		case BBM_PAUSED:
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("migration \"%s\" was paused while it ran", name),
+					 errdetail("%s percent are done.", progress->percent),
+					 errhint("Start it, or run it again, to go on where it stopped.")));
+			return false;
+		default:
+			return true;
+	}
+}
+
+/* Says what the migration waits for, once that has lasted a while and then from time to time. */
+static void
+report_wait(const BbmEngine *engine, const char *name, TimestampTz *report_at)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (now < *report_at || now < TimestampTzPlusMilliseconds(engine->wait.since, BBM_REPORT_WAIT_MS))
+		return;
+	ereport(NOTICE,
+			(errmsg("migration \"%s\" waits: %s", name, engine->wait.reason)));
+	*report_at = TimestampTzPlusMilliseconds(now, BBM_PROGRESS_MS);
+}
+
+/* Drives the engine until the migration has ended. */
+static void
+drive(BbmEngine *engine, RunState *state, const char *name)
+{
+	TimestampTz report_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_PROGRESS_MS);
+	TimestampTz report_wait_at = 0;
+
+	for (;;)
+	{
+		TimestampTz due;
+		TimestampTz now;
+		BbmStepResult result;
+
+		CHECK_FOR_INTERRUPTS();
+		result = bbm_engine_step(engine, &due);
+		if (engine->cancelled)
+			ereport(ERROR,
+					(errcode(ERRCODE_QUERY_CANCELED),
+					 errmsg_internal("%s", engine->cancelled->message),
+					 errdetail("A batch in flight was given back; migration \"%s\" stays started.", name),
+					 errhint("Pause it if nobody else is to go on with it.")));
+		if (result == BBM_STEP_WORKED)
+		{
+			now = GetCurrentTimestamp();
+			if (now < report_at)
+				continue;
+			run_or_throw(read_state, state);
+			if (state->migration && state->migration->status == BBM_RUNNING)
+				ereport(NOTICE,
+						(errmsg("migration \"%s\": %s percent, " INT64_FORMAT " rows, " INT64_FORMAT " jobs",
+								name, state->progress.percent, state->progress.rows, state->progress.jobs)));
+			report_at = TimestampTzPlusMilliseconds(now, BBM_PROGRESS_MS);
+			continue;
+		}
+
+		if (engine->held)
+			report_wait(engine, name, &report_wait_at);
+		/* nothing for us now: it has ended, or others run the rest, or a retry is not due */
+		run_or_throw(read_state, state);
+		if (!goes_on(state, name))
+			return;
+		due = Min(due, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_POLL_MS));
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due), 1), PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}
+
+static void
+run_one(int64 id, int max_attempts, MemoryContext context)
+{
+	RunState	state = {.id = id, .context = AllocSetContextCreate(context, "bbm_run state", ALLOCSET_SMALL_SIZES)};
+	BbmEngine  *engine;
+	char	   *name;
+	ErrorData  *why_not;
+
+	run_or_throw(read_state, &state);
+	if (state.migration == NULL)
+		return;
+	if (state.migration->status == BBM_FINISHED)
+	{
+		(void) goes_on(&state, state.migration->name);
+		return;
+	}
+	bbm_check_session_owns(state.migration);
+	name = MemoryContextStrdup(context, state.migration->name);
+	run_or_throw(start_it, &id);
+	engine = bbm_engine_begin(state.migration->owner, id, &why_not);
+	if (engine == NULL)
+		ereport(ERROR,
+				(errcode(why_not->sqlerrcode),
+				 errmsg("cannot run migration \"%s\" now: %s", state.migration->name, why_not->message),
+				 why_not->hint ? errhint("%s", why_not->hint) : 0));
+	engine->max_attempts = max_attempts;
+	(void) bbm_slot_take(BBM_KIND_FOREGROUND, state.migration->owner);
+	PG_TRY();
+	{
+		drive(engine, &state, name);
+	}
+	PG_FINALLY();
+	{
+		/* whatever is left is for others */
+		bbm_engine_end(engine);
+		bbm_slot_release(true);
+		bbm_request_announce(MyDatabaseId, GetSessionUserId());
+	}
+	PG_END_TRY();
+}
+
+typedef struct FindArgs
+{
+	const char *name;			/* or NULL for all of the session's role */
+	bool		failed;			/* ... those that have failed, too */
+	MemoryContext context;
+	List	   *ids;
+} FindArgs;
+
+static void
+find(void *arg)
+{
+	FindArgs   *args = arg;
+	List	   *migrations;
+	ListCell   *cell;
+
+	if (args->name)
+	{
+		migrations = list_make1(bbm_get_migration(args->name));
+		bbm_check_session_owns(linitial(migrations));
+	}
+	else
+		migrations = bbm_migrations_with_status(args->failed ?
+												list_make4_int(BBM_PAUSED, BBM_ACTIVE, BBM_RUNNING, BBM_FAILED) :
+												list_make3_int(BBM_PAUSED, BBM_ACTIVE, BBM_RUNNING),
+												CurrentMemoryContext);
+	foreach(cell, migrations)
+	{
+		BbmMigration *migration = lfirst(cell);
+		MemoryContext old = MemoryContextSwitchTo(args->context);
+		int64	   *id = palloc(sizeof(int64));
+
+		*id = migration->id;
+		if (migration->owner == GetSessionUserId())
+			args->ids = lappend(args->ids, id);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/*
+ * CALL bbm_run(name, max_attempts, resume_failed): the engine in this session's own transactions, beside or
+ * without background workers, with the same guarantees.
+ */
+Datum
+bbm_run(PG_FUNCTION_ARGS)
+{
+	MemoryContext context;
+	FindArgs	args = {0};
+	int			max_attempts = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
+	ListCell   *cell;
+
+	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
+		castNode(CallContext, fcinfo->context)->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("bbm_run cannot be called inside a transaction block"),
+				 errdetail("It commits after each batch."),
+				 errhint("CALL it by itself, outside BEGIN … COMMIT and outside a function.")));
+
+	PreventCommandDuringRecovery("CALL bbm_run()");
+	if (!PG_ARGISNULL(1))
+		bbm_check_max_attempts(&max_attempts);
+	/* outlives the transactions, not the call */
+	context = AllocSetContextCreate(PortalContext ? PortalContext : TopMemoryContext, "bbm_run",
+									ALLOCSET_DEFAULT_SIZES);
+	args.name = PG_ARGISNULL(0) ? NULL :
+		MemoryContextStrdup(context, text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	args.failed = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+	args.context = context;
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	MemoryContextSwitchTo(context);
+	run_or_throw(find, &args);
+	foreach(cell, args.ids)
+		run_one(*(int64 *) lfirst(cell), max_attempts, context);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * Is there room for one more?  It may be taken by somebody else before the worker
+ * comes, which looks again and leaves then.
+ */
+static void
+check_room(void)
+{
+	if (bbm_shared ? bbm_slots_unused() > 0 : bbm_launched_permits(bbm_lock_class(), bbm_max_workers) > 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("could not start a worker: there are as many as there may be"),
+			 bbm_shared ? errdetail("\"bbm.max_workers\" is %d.", bbm_max_workers) :
+			 errdetail("Without the library being preloaded a database can have %d.", bbm_max_workers),
+			 errhint("CALL bbm_run works in this session; or wait until one of them leaves.")));
+}
+
+/*
+ * A worker for this database and the session's role, with or without the
+ * library preloaded.
+ */
+Datum
+bbm_launch_worker(PG_FUNCTION_ARGS)
+{
+	BbmWorkerStart start = {.kind = BBM_KIND_LAUNCHED, .database = MyDatabaseId, .owner = GetSessionUserId()};
+	BackgroundWorker worker;
+	BackgroundWorkerHandle *handle;
+	double		idle_ms;
+	pid_t		pid;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("idle_timeout must not be null")));
+	/* it would wait for the promotion */
+	PreventCommandDuringRecovery("bbm_launch_worker()");
+	(void) bbm_catalog();
+	idle_ms = DatumGetFloat8(DirectFunctionCall2(interval_part, CStringGetTextDatum("epoch"), PG_GETARG_DATUM(0))) * 1000;
+	if (idle_ms < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("idle_timeout must not be negative"),
+				 errhint("Zero makes the worker leave as soon as it finds nothing to do.")));
+	if (!(idle_ms <= BBM_LONGEST_IDLE_MS))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("idle_timeout must not be more than one hour"),
+				 errdetail("A worker that has nothing to do keeps its process from others."),
+				 errhint("It stays for as long as it has work, however long that takes.")));
+	if (!bbm_enabled)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("no worker may run"),
+				 errdetail("The setting bbm.enabled is off."),
+				 errhint("CALL bbm_run works without it.")));
+	/* one that has left before we have seen it looks as if it had not come up */
+	start.idle_ms = Max((int64) idle_ms, BBM_LAUNCH_SEEN_MS);
+	check_room();
+	bbm_worker_describe(&worker, "bbm_worker_main", 0, &start);
+	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("could not start a worker: out of background worker slots"),
+				 errhint("You might need to increase max_worker_processes.")));
+	if (WaitForBackgroundWorkerStartup(handle, &pid) != BGWH_STARTED)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("the worker did not come up"),
+				 errhint("The server log says why.")));
+	PG_RETURN_INT32(pid);
+}

@@ -1,0 +1,368 @@
+/*-------------------------------------------------------------------------
+ *
+ * sync_trigger.c
+ *		bbm_sync_trigger.
+ *
+ * NOTES
+ *	  The trigger does to a row that is written what a migration does to those
+ *	  that are there: it evaluates the same texts, over a table of one row
+ *	  that has the target's name.  In them a name means a column, whatever
+ *	  variables PL/pgSQL has; what would mean something else in a trigger than
+ *	  in an UPDATE is refused.  All expressions are evaluated before the first
+ *	  is assigned.
+ *
+ *	  Everything is done as the caller, with the caller's rights.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/sysattr.h"
+#include "catalog/namespace.h"
+#include "catalog/objectaddress.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
+#include "commands/defrem.h"
+#include "commands/trigger.h"
+#include "common/hashfn.h"
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "base/compat.h"
+#include "base/spi.h"
+#include "target/relation.h"
+#include "target/statement.h"
+
+PG_FUNCTION_INFO_V1(bbm_sync_trigger);
+
+/* How the functions begin, by which we know our own. */
+#define BODY_MARK "\n-- made by bbm_sync_trigger, which also drops it\n"
+
+/* An identifier that nothing takes for a keyword, of SQL or of PL/pgSQL. */
+static char *
+quoted(const char *name)
+{
+	StringInfoData result;
+
+	initStringInfo(&result);
+	appendStringInfoChar(&result, '"');
+	for (; *name; name++)
+	{
+		if (*name == '"')
+			appendStringInfoChar(&result, '"');
+		appendStringInfoChar(&result, *name);
+	}
+	appendStringInfoChar(&result, '"');
+	return result.data;
+}
+
+static char *
+joined_columns(List *assignments)
+{
+	StringInfoData result;
+	ListCell   *cell;
+
+	initStringInfo(&result);
+	foreach(cell, assignments)
+		appendStringInfo(&result, "%s%s", result.len > 0 ? "_" : "", ((BbmAssignment *) lfirst(cell))->column);
+	return result.data;
+}
+
+/* Named after its columns.  A name that has to be cut keeps a hash of what it was. */
+static char *
+trigger_name(List *assignments)
+{
+	char	   *columns = joined_columns(assignments);
+	char	   *hash = NULL;
+
+	if (strlen(columns) + strlen("bbm_sync_") >= NAMEDATALEN)
+		hash = psprintf("%08x", hash_bytes((const unsigned char *) columns, strlen(columns)));
+	return makeObjectName("bbm_sync", columns, hash);
+}
+
+/* A name for the function that is free in its schema. */
+static char *
+function_name(Oid relid, List *assignments)
+{
+	Oid			schema = get_rel_namespace(relid);
+	oidvector  *none = buildoidvector(NULL, 0);
+	char	   *columns = joined_columns(assignments);
+	char	   *name = makeObjectName(get_rel_name(relid), columns, "bbm_sync");
+	int			taken = 0;
+
+	while (SearchSysCacheExists3(PROCNAMEARGSNSP, CStringGetDatum(name), PointerGetDatum(none),
+								 ObjectIdGetDatum(schema)))
+		name = makeObjectName(get_rel_name(relid), columns, psprintf("bbm_sync%d", ++taken));
+	return name;
+}
+
+/* The search_path as it resolves for the caller now, in the words of a SET. */
+static char *
+pinned_search_path(void)
+{
+	StringInfoData path;
+	ListCell   *cell;
+
+	initStringInfo(&path);
+	foreach(cell, fetch_search_path(false))
+	{
+		if (!isAnyTempNamespace(lfirst_oid(cell)))
+			appendStringInfo(&path, "%s, ", quote_literal_cstr(get_namespace_name(lfirst_oid(cell))));
+	}
+	/* named last, a temporary table shadows nothing */
+	appendStringInfoString(&path, "'pg_temp'");
+	return path.data;
+}
+
+static char *
+function_body(Oid relid, List *assignments, const char *condition)
+{
+	char	   *row = psprintf("FROM (SELECT NEW.*) AS %s", quoted(get_rel_name(relid)));
+	const char *indent = condition ? "        " : "    ";
+	StringInfoData body;
+	ListCell   *cell;
+
+	initStringInfo(&body);
+	appendStringInfoString(&body, BODY_MARK "#variable_conflict use_column\nDECLARE\n    bbm_row record;\nBEGIN\n");
+	/* each text ends its line, as it may end in a comment */
+	if (condition)
+		appendStringInfo(&body, "    IF (SELECT (%s\n        ) %s) THEN\n", condition, row);
+	appendStringInfo(&body, "%sbbm_row := (SELECT ROW(", indent);
+	foreach(cell, assignments)
+		appendStringInfo(&body, "%s(%s\n%s)", foreach_current_index(cell) > 0 ? ", " : "",
+						 ((BbmAssignment *) lfirst(cell))->expression, indent);
+	appendStringInfo(&body, ") %s);\n", row);
+	foreach(cell, assignments)
+		appendStringInfo(&body, "%sNEW.%s := bbm_row.f%d;\n", indent,
+						 quoted(((BbmAssignment *) lfirst(cell))->column), foreach_current_index(cell) + 1);
+	if (condition)
+		appendStringInfoString(&body, "    END IF;\n");
+	appendStringInfoString(&body, "    RETURN NEW;\nEND\n");
+	return body.data;
+}
+
+/* What an UPDATE may read and a BEFORE trigger does not have. */
+static void
+check_referenced(Oid relid, Query *update)
+{
+	Bitmapset  *columns = bbm_statement_referenced(update);
+	int			column = -1;
+
+	while ((column = bms_next_member(columns, column)) >= 0)
+	{
+		AttrNumber	attnum = column + FirstLowInvalidHeapAttributeNumber;
+
+		if (attnum == InvalidAttrNumber)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a trigger cannot use the whole row of \"%s\"", get_rel_name(relid)),
+					 errdetail("Inside of it the row has another type."),
+					 errhint("Name the columns.")));
+		if (attnum < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a trigger cannot use system column \"%s\"", get_attname(relid, attnum, false)),
+					 errdetail("A row that is not written yet has none."),
+					 errhint("Use columns of the table.")));
+		if (get_attgenerated(relid, attnum))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a trigger cannot use generated column \"%s\"", get_attname(relid, attnum, false)),
+					 errdetail("It is computed after the trigger has fired."),
+					 errhint("Write the expression that it is generated from.")));
+	}
+}
+
+static void
+check_partition_key(Oid relid, const Query *update)
+{
+	const char *column = bbm_statement_partition_column(relid, bbm_statement_assigned(update));
+
+	if (column)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a trigger cannot change column \"%s\" of the partition key", column),
+				 errdetail("It fires when the partition of the row has been chosen."),
+				 errhint("Leave the column out of \"set\".")));
+}
+
+/* Says what the trigger does not reach. */
+static void
+tell_limits(Oid relid, const char *name)
+{
+	Relation	rel = relation_open(relid, NoLock);
+	TriggerDesc *triggers = rel->trigdesc;
+
+	if (rel->rd_rel->relkind == RELKIND_RELATION && find_inheritance_children(relid, NoLock) != NIL)
+		ereport(WARNING,
+				(errmsg("the inheritance children of \"%s\" have no such trigger", RelationGetRelationName(rel)),
+				 errdetail("A trigger of a table fires for rows of that table alone."),
+				 errhint("Create it for each of them.")));
+	for (int i = 0; triggers && i < triggers->numtriggers; i++)
+	{
+		Trigger    *other = &triggers->triggers[i];
+
+		if (TRIGGER_FOR_BEFORE(other->tgtype) && TRIGGER_FOR_ROW(other->tgtype) &&
+			(TRIGGER_FOR_INSERT(other->tgtype) || TRIGGER_FOR_UPDATE(other->tgtype)) &&
+			strcmp(other->tgname, name) > 0)
+			ereport(NOTICE,
+					(errmsg("trigger \"%s\" fires after \"%s\"", other->tgname, name),
+					 errdetail("Triggers fire in the order of their names; what that one changes, this one does not see."),
+					 errhint("If it changes what \"set\" reads, rename it.")));
+	}
+	relation_close(rel, NoLock);
+}
+
+static void
+execute(const char *sql)
+{
+	int			result = bbm_spi_execute(sql, false, 0);
+
+	if (result != SPI_OK_UTILITY)
+		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(result));
+}
+
+/* Who may not create a trigger, or not drop one, does not lock the table either. */
+static void
+check_may_create(Oid relid, const char *name)
+{
+	if (pg_class_aclcheck(relid, GetUserId(), ACL_TRIGGER) != ACLCHECK_OK && get_rel_name(relid))
+		aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(get_rel_relkind(relid)), get_rel_name(relid));
+}
+
+static void
+check_may_drop(Oid relid, const char *name)
+{
+	if (!bbm_owns_table(relid, GetUserId()) && get_rel_name(relid))
+		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relid)), get_rel_name(relid));
+}
+
+/*
+ * One transaction, the caller's.  The lock that CREATE TRIGGER takes is had from
+ * the start: it waits for everybody who has written to the table, so that each row
+ * is either there when it is committed, or written with the trigger; and a
+ * second call waits here, and finds the first one's trigger.
+ */
+static void
+create_trigger(Oid relid, const char *name, List *assignments, const BbmStatementParts *parts)
+{
+	char	   *table = bbm_table_sql_name(relid);
+	char	   *function;
+	Query	   *update;
+
+	if (OidIsValid(get_trigger_oid(relid, name, true)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("trigger \"%s\" of table \"%s\" already exists", name, get_rel_name(relid)),
+				 errdetail("Its name is that of the columns it fills."),
+				 errhint("Drop it first, with drop => true.")));
+	update = bbm_statement_analyse(relid, parts);
+	check_referenced(relid, update);
+	check_partition_key(relid, update);
+	tell_limits(relid, name);
+
+	function = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+										  function_name(relid, assignments));
+	execute(psprintf("CREATE FUNCTION %s() RETURNS pg_catalog.trigger LANGUAGE plpgsql SET search_path TO %s AS %s",
+					 function, pinned_search_path(),
+					 quote_literal_cstr(function_body(relid, assignments, parts->condition))));
+	execute(psprintf("CREATE TRIGGER %s BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION %s()",
+					 quote_identifier(name), table, function));
+}
+
+/* The function of one of our triggers, or InvalidOid when it is not there or not ours. */
+static Oid
+trigger_function(Oid relid, const char *name)
+{
+	Relation	rel = relation_open(relid, NoLock);
+	TriggerDesc *triggers = rel->trigdesc;
+	Oid			function = InvalidOid;
+	HeapTuple	tuple;
+
+	for (int i = 0; triggers && i < triggers->numtriggers; i++)
+	{
+		if (strcmp(triggers->triggers[i].tgname, name) == 0)
+			function = triggers->triggers[i].tgfoid;
+	}
+	relation_close(rel, NoLock);
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+		Datum		body = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &isnull);
+
+		if (isnull || strncmp(TextDatumGetCString(body), BODY_MARK, strlen(BODY_MARK)) != 0)
+			function = InvalidOid;
+		ReleaseSysCache(tuple);
+	}
+	return function;
+}
+
+/* With the lock that DROP TRIGGER takes: if another session drops it first, it is not there any more. */
+static void
+drop_trigger(Oid relid, const char *name)
+{
+	Oid			function = trigger_function(relid, name);
+	char	   *schema = get_namespace_name(get_func_namespace(function));
+	char	   *name_now = get_func_name(function);
+	char	   *function_sql;
+
+	/* there is none, or it was dropped in this moment */
+	if (schema == NULL || name_now == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("table \"%s\" has no trigger \"%s\" of bbm_sync_trigger", get_rel_name(relid), name),
+				 errdetail("Its name is that of the columns it fills, in the order of \"set\"."),
+				 errhint("Give the same \"set\" as when it was created.")));
+	function_sql = quote_qualified_identifier(schema, name_now);
+	execute(psprintf("DROP TRIGGER %s ON %s", quote_identifier(name), bbm_table_sql_name(relid)));
+	execute(psprintf("DROP FUNCTION %s()", function_sql));
+}
+
+/*
+ * bbm_sync_trigger(table_name text, set text, "where" text, drop boolean) → name:
+ * creates, or drops, the trigger that applies the set to each row that is written.
+ */
+Datum
+bbm_sync_trigger(PG_FUNCTION_ARGS)
+{
+	static const char *const required[] = {"table_name", "set", NULL, "drop"};
+	BbmStatementParts parts = {.verb = BBM_UPDATE};
+	Name		result = palloc0(sizeof(NameData));
+	Oid			relid;
+	List	   *assignments;
+
+	for (int i = 0; i < lengthof(required); i++)
+	{
+		if (required[i] && PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s must not be null", required[i]),
+					 errdetail("It says which trigger is meant."),
+					 errhint("Leave it out for its default, if it has one.")));
+	}
+	parts.set = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	parts.condition = PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2));
+
+	relid = PG_GETARG_BOOL(3) ?
+		bbm_table_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)), AccessExclusiveLock, check_may_drop) :
+		bbm_table_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)), ShareRowExclusiveLock, check_may_create);
+	assignments = bbm_statement_assignments(parts.set);
+	namestrcpy(result, trigger_name(assignments));
+	SPI_connect();
+	if (PG_GETARG_BOOL(3))
+		drop_trigger(relid, NameStr(*result));
+	else
+		create_trigger(relid, NameStr(*result), assignments, &parts);
+	SPI_finish();
+	PG_RETURN_NAME(result);
+}

@@ -1,0 +1,97 @@
+/*-------------------------------------------------------------------------
+ *
+ * test.c
+ *		Entry points for the tests.
+ *
+ * No SQL of the extension declares these functions: a test does, to reach what
+ * has no SQL function of its own or more than one.  Only a superuser can, as of
+ * any function in C, and they change nothing that is kept.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type_d.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "base/requests.h"
+#include "target/cascade.h"
+#include "target/relation.h"
+#include "target/statement.h"
+
+PG_FUNCTION_INFO_V1(bbm_test_statement);
+PG_FUNCTION_INFO_V1(bbm_test_condition);
+PG_FUNCTION_INFO_V1(bbm_test_cascades);
+PG_FUNCTION_INFO_V1(bbm_test_call_past_leaving);
+
+static char *
+text_or_null(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
+}
+
+/*
+ * (regclass, set text, "where" text, range text, only boolean, returning boolean,
+ * key smallint[], allow_key_change boolean) → the checked UPDATE, or DELETE without a set.
+ */
+Datum
+bbm_test_statement(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	BbmStatementParts parts = {
+		.verb = PG_ARGISNULL(1) ? BBM_DELETE : BBM_UPDATE,
+		.set = text_or_null(fcinfo, 1),
+		.condition = text_or_null(fcinfo, 2)
+	};
+	ArrayType  *key = PG_GETARG_ARRAYTYPE_P(6);
+
+	bbm_statement_check(relid, &parts, (AttrNumber *) ARR_DATA_PTR(key),
+						ArrayGetNItems(ARR_NDIM(key), ARR_DIMS(key)), PG_GETARG_BOOL(7));
+	PG_RETURN_TEXT_P(cstring_to_text(bbm_statement_compose(&parts, bbm_table_sql_name(relid),
+														   quote_identifier(get_rel_name(relid)),
+														   PG_GETARG_BOOL(4), text_or_null(fcinfo, 3),
+														   PG_GETARG_BOOL(5) ? parts.condition : NULL)));
+}
+
+/* (regclass, condition text, what text, range text) → the SELECT that counts. */
+Datum
+bbm_test_condition(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	BbmStatementParts parts = {.verb = BBM_DELETE, .condition = text_to_cstring(PG_GETARG_TEXT_PP(1))};
+
+	bbm_statement_check_condition(relid, parts.condition, text_to_cstring(PG_GETARG_TEXT_PP(2)));
+	PG_RETURN_TEXT_P(cstring_to_text(bbm_statement_count(&parts, bbm_table_sql_name(relid),
+														 quote_identifier(get_rel_name(relid)), false,
+														 text_or_null(fcinfo, 3))));
+}
+
+/* (regclass) → what bbm_delete says of foreign keys. */
+Datum
+bbm_test_cascades(PG_FUNCTION_ARGS)
+{
+	char	   *text = bbm_statement_cascades(PG_GETARG_OID(0));
+
+	if (text == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(text));
+}
+
+/*
+ * (wanted integer): what happens when a worker of the caller's has looked and found nothing,
+ * another calls for that many, and only then the first says that it leaves.
+ */
+Datum
+bbm_test_call_past_leaving(PG_FUNCTION_ARGS)
+{
+	uint64		generation = bbm_request_generation(MyDatabaseId, GetUserId());
+
+	bbm_request_workers(MyDatabaseId, GetUserId(), PG_GETARG_INT32(0));
+	bbm_request_fulfil(MyDatabaseId, GetUserId(), generation, DT_NOEND);
+	PG_RETURN_VOID();
+}

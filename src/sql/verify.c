@@ -1,0 +1,205 @@
+/*-------------------------------------------------------------------------
+ *
+ * verify.c
+ *		bbm_verify: how many rows of a migration are not as they should be.
+ *
+ * NOTES
+ *	  The conditions are texts of the owner's, so they run with the owner's
+ *	  rights, whoever asks: a superuser who verifies must not lend them his own.
+ *	  And only who has the owner's rights may ask, or the count would show what
+ *	  he may not see.  Nothing climbs back: the block is restricted as an index
+ *	  function's is.
+ *
+ *	  All ranges are counted with the snapshot of the statement that calls, cut
+ *	  as the engine cuts them.  Other sessions are in nobody's way but VACUUM's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "base/bbm.h"
+#include "base/guc.h"
+#include "base/lock_watch.h"
+#include "base/locks.h"
+#include "base/txn.h"
+#include "engine/verify.h"
+#include "sql/access.h"
+#include "strategy/resolve.h"
+#include "strategy/strategy.h"
+#include "target/hierarchy.h"
+#include "target/key.h"
+#include "target/key_scan.h"
+#include "target/null_keys.h"
+#include "target/partition.h"
+#include "target/target.h"
+
+PG_FUNCTION_INFO_V1(bbm_verify);
+
+/* Rows a range: enough to make a range cheap, and few enough to be asked for interrupts. */
+#define BBM_VERIFY_SIZE 10000
+
+static void
+check_condition(const BbmMigration *migration)
+{
+	const BbmStrategy *strategy = bbm_strategy_find(migration->strategy);
+
+	if (migration->row_check == NULL && migration->filter == NULL && !(strategy && strategy->one_at_a_time))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("nothing tells how the rows of migration \"%s\" should be", migration->name),
+				 errdetail("It has neither a \"where\" that done rows no longer meet nor a \"check\"."),
+				 errhint("Give a check, as in bbm_verify(name, 'total = price * quantity').")));
+	if (GetUserNameFromId(migration->owner, true) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the owner of migration \"%s\" does not exist any more", migration->name),
+				 errhint("Give it another with bbm_alter.")));
+}
+
+static void
+keep(BbmBound *last, const BbmBound *bound)
+{
+	if (DatumGetPointer(last->key))
+		pfree(DatumGetPointer(last->key));
+	*last = *bound;
+	if (DatumGetPointer(bound->key))
+		last->key = PointerGetDatum(PG_DETOAST_DATUM_COPY(bound->key));
+}
+
+/* Range by range along the key, from the migration's first to its last, or of all rows where it is open. */
+static int64
+count_ranges(BbmTarget *target, BbmPartition *partition, bool by_check)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "bbm_verify range", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = CurrentMemoryContext;
+	BbmBound	min;
+	BbmBound	max = target->migration->max;
+	BbmBound	last = {0};
+	BbmRange	range;
+	BbmAllocation		cut = {.max = &max, .size = BBM_VERIFY_SIZE, .verifies = true,
+	.open_below = target->migration->min_found};
+	int64		rows = 0;
+
+	/* not taken up yet, so what there is now */
+	if (!target->key.is_integer && !DatumGetPointer(max.key))
+		(void) bbm_target_bounds(target, &min, &max);
+	else if (bbm_verifies_beyond(target) && bbm_key_end(target, partition, true, &last))
+		max = bbm_key_later(&target->key, &max, &last);
+	memset(&last, 0, sizeof(last));
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		if (!target->strategy->next_range(target, partition, &cut, &range))
+			break;
+		rows += bbm_verify_range(target, partition, &range, by_check);
+		MemoryContextSwitchTo(old);
+		keep(&last, &range.max);
+		cut.after = &last;
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return rows;
+}
+
+static int64
+count_partition(BbmTarget *target, BbmPartition *partition, bool by_check)
+{
+	BbmRange	all = {0};
+
+	if (target->strategy->has_key)
+		return count_ranges(target, partition, by_check);
+	if (!target->strategy->table_scans)
+		return bbm_verify_range(target, partition, &all, by_check);
+	target->strategy->begin_check(target, partition, true);
+	return bbm_verify_blocks(target, partition, BBM_VERIFY_SIZE, by_check);
+}
+
+/* The current user is the owner. */
+static int64
+count_all(const BbmMigration *migration)
+{
+	BbmTarget  *target = bbm_target_open_to_read(migration);
+	int64		rows = 0;
+	char	   *table;
+
+	PG_TRY();
+	{
+		/* rows that move between two looks might be seen in none: but for blocks, in the order of the key over all */
+		bool		per_partition = target->per_partition && (target->strategy->table_scans || !target->rounds);
+		List	   *partitions = per_partition ? bbm_partitions_list(target->relid) : list_make1_oid(target->relid);
+		ListCell   *cell;
+
+		foreach(cell, partitions)
+		{
+			BbmPartition *partition = per_partition ? bbm_partition_open(target, lfirst_oid(cell)) :
+				bbm_partitions_open_as_one(target);
+
+			if (partition)
+				rows += count_partition(target, partition, migration->row_check != NULL);
+		}
+		/* ... and what no range has */
+		if (target->strategy->has_key && !migration->skip_null_keys)
+			rows += bbm_null_keys(target, migration->row_check ?
+								  psprintf("(%s\n) IS NOT TRUE", migration->row_check) : migration->filter,
+								  0, &table);
+	}
+	PG_FINALLY();
+	{
+		/* it outlives the transaction */
+		bbm_target_close(target);
+	}
+	PG_END_TRY();
+	return rows;
+}
+
+/* bbm_verify(name, "check") */
+Datum
+bbm_verify(PG_FUNCTION_ARGS)
+{
+	BbmMigration *migration;
+	Oid			user;
+	int			context;
+	int			level;
+	volatile int64 rows = 0;
+
+	if (PG_ARGISNULL(0))
+		bbm_must_not_be_null("name");
+	SPI_connect();
+	migration = bbm_get_migration(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	if (!PG_ARGISNULL(1))
+		migration->row_check = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	check_condition(migration);
+
+	/* an error ends both with the (sub)transaction */
+	GetUserIdAndSecContext(&user, &context);
+	level = NewGUCNestLevel();
+	bbm_guc_set("lock_timeout", psprintf("%d", bbm_lock_timeout), true);
+	bbm_guc_set("deadlock_timeout", psprintf("%d", BBM_DEADLOCK_TIMEOUT), true);
+	bbm_guc_set("log_lock_waits", "off", true);
+	bbm_ours_begin();
+	SetUserIdAndSecContext(migration->owner, context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	PG_TRY();
+	{
+		bbm_yield_begin();
+		rows = count_all(migration);
+	}
+	PG_FINALLY();
+	{
+		bbm_yield_end();
+	}
+	PG_END_TRY();
+	SetUserIdAndSecContext(user, context);
+	bbm_ours_end();
+	AtEOXact_GUC(false, level);
+	SPI_finish();
+	PG_RETURN_INT64(rows);
+}

@@ -1,0 +1,354 @@
+/*-------------------------------------------------------------------------
+ *
+ * view.c
+ *		What the views and functions that people look at are made of.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "base/bbm.h"
+#include "base/blockers.h"
+#include "base/guc.h"
+#include "base/locks.h"
+#include "base/shared.h"
+#include "base/shmem.h"
+#include "base/trouble.h"
+#include "base/txn.h"
+#include "base/wait_state.h"
+#include "catalog/claims.h"
+#include "catalog/extension.h"
+#include "catalog/jobs.h"
+#include "catalog/migrations.h"
+#include "engine/event.h"
+#include "sql/access.h"
+#include "throttle/throttle.h"
+
+PG_FUNCTION_INFO_V1(bbm_may_see);
+PG_FUNCTION_INFO_V1(bbm_status_name);
+PG_FUNCTION_INFO_V1(bbm_own_statement);
+PG_FUNCTION_INFO_V1(bbm_waiting_on);
+PG_FUNCTION_INFO_V1(bbm_last_transient_error);
+PG_FUNCTION_INFO_V1(bbm_live_workers);
+PG_FUNCTION_INFO_V1(bbm_throttle);
+
+Datum
+bbm_may_see(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(bbm_role_may_see(PG_GETARG_OID(0)));
+}
+
+Datum
+bbm_status_name(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(bbm_status_word(PG_GETARG_INT16(0))));
+}
+
+/* Who is at a migration just now. */
+typedef struct AtIt
+{
+	bool		anybody;
+	bool		works;			/* one has a job, and waits for nothing */
+	BbmReason	waits;			/* what one of them waits for */
+	BbmBlockers blocked;		/* the lock, if it is one */
+} AtIt;
+
+/* Caller holds the lock on shared memory. */
+static void
+look_at_slot(const BbmSlot *slot, int64 id, Oid owner, AtIt *at_it)
+{
+	if (!slot->in_use || slot->database != MyDatabaseId)
+		return;
+	if (slot->blocked.count > 0 && (slot->blocked.migration_id == id ||
+									(slot->blocked.migration_id == 0 && slot->owner == owner)))
+	{
+		at_it->blocked = slot->blocked;
+		at_it->anybody = true;
+		return;
+	}
+	if (slot->migration_id != id)
+		return;
+	at_it->anybody = true;
+	if (slot->waiting_on.text[0] != '\0')
+		bbm_outlasts(&at_it->waits, slot->waiting_on.due, slot->waiting_on.text);
+	else if (slot->job_id != 0)
+		at_it->works = true;
+}
+
+/* From the slots, who is at it; from the demands, whether somebody is to come. */
+static void
+from_shmem(int64 id, Oid owner, AtIt *at_it, bool *requested)
+{
+	memset(at_it, 0, sizeof(AtIt));
+	*requested = false;
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < bbm_shared->nslots; i++)
+		look_at_slot(&bbm_shared->slots[i], id, owner, at_it);
+	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
+	{
+		BbmWorkRequest *request = &bbm_shared->requests[i];
+
+		if (request->in_use && request->database == MyDatabaseId && request->owner == owner && request->due != DT_NOEND)
+			*requested = true;
+	}
+	LWLockRelease(bbm_shared->lock);
+}
+
+/* Without shared memory the job table tells. */
+static bool
+runs_somewhere(int64 id)
+{
+	bool		runs = false;
+	ListCell   *cell;
+
+	SPI_connect();
+	foreach(cell, bbm_jobs_running(id, CurrentMemoryContext))
+	{
+		BbmRunningJob *job = lfirst(cell);
+
+		if (bbm_worker_is_alive(bbm_lock_class(), job->worker_id))
+			runs = true;
+	}
+	SPI_finish();
+	return runs;
+}
+
+/* No job of it is due yet; that all of its ranges are cut is the caller's to know. */
+static void
+waits_for_retry(int64 id, BbmReason *longest)
+{
+	BbmUnfinished unfinished;
+
+	SPI_connect();
+	bbm_jobs_unfinished(id, &unfinished);
+	if (unfinished.jobs > 0 && unfinished.due > GetCurrentTimestamp())
+	{
+		char		string[BBM_WAITING_LENGTH];
+
+		bbm_clip(string, bbm_unfinished_to_string(&unfinished), sizeof(string));
+		bbm_outlasts(longest, unfinished.due, string);
+	}
+	SPI_finish();
+}
+
+/*
+ * What a migration waits for: of all the reasons that are known the one that
+ * lasts longest; NULL when it is being worked on.
+ */
+static const char *
+what_it_waits_for(int64 id, Oid owner)
+{
+	BbmReason  *reason = palloc0(sizeof(BbmReason));
+	AtIt		at_it;
+	bool		requested;
+	bool		idle;
+
+	from_shmem(id, owner, &at_it, &requested);
+	if (at_it.works)
+		return bbm_trouble_of_batch(id, reason->text) ? reason->text : NULL;
+	if (at_it.blocked.count > 0)
+		return bbm_blockers_to_string(&at_it.blocked);
+	if (!at_it.anybody && !bbm_enabled)
+		return "bbm.enabled, which is off";
+	*reason = at_it.waits;
+	bbm_wait_state_reason(id, reason, &idle);
+	(void) bbm_trouble_now(id, owner, true, reason);
+	if (idle || (!at_it.anybody && reason->text[0] == '\0'))
+		waits_for_retry(id, reason);
+	if (reason->text[0] != '\0' || (at_it.anybody && bbm_trouble_of_batch(id, reason->text)))
+		return reason->text;
+	return at_it.anybody ? NULL : requested ? "a worker" : "the next look";
+}
+
+/* Is the migration this owner's, and one that the caller may see? */
+static bool
+may_ask(int64 id, Oid owner)
+{
+	BbmMigration *migration;
+	bool		may;
+
+	if (!bbm_role_may_see(owner))
+		return false;
+	SPI_connect();
+	migration = bbm_migration_by_id(id, CurrentMemoryContext);
+	may = migration && migration->owner == owner;
+	SPI_finish();
+	return may;
+}
+
+/*
+ * For the policies of our tables, where they are forced on who owns them: they are
+ * not for our own statements, which ask for more than they show.
+ */
+Datum
+bbm_own_statement(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(bbm_our_statement());
+}
+
+Datum
+bbm_waiting_on(PG_FUNCTION_ARGS)
+{
+	int64		id = PG_GETARG_INT64(0);
+	char	   *origin = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	const char *string;
+
+	/* the id tells of slots and jobs: it has to belong to that owner */
+	if (!may_ask(id, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2)))
+		PG_RETURN_NULL();
+	if (origin == NULL || strcmp(origin, bbm_origin()) != 0)
+		PG_RETURN_TEXT_P(cstring_to_text("a start here: this is a copy of a migration that was started elsewhere"));
+	if (!bbm_catalog_trusts(PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2)))
+		PG_RETURN_TEXT_P(cstring_to_text("another owner of bbm's tables: this one must not act for the migration's"));
+	if (bbm_shared == NULL)
+	{
+		if (runs_somewhere(id))
+			PG_RETURN_NULL();
+		PG_RETURN_TEXT_P(cstring_to_text("a worker: the library is not preloaded, so CALL bbm_run or use bbm_launch_worker"));
+	}
+	string = what_it_waits_for(id, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2));
+	if (string == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(string));
+}
+
+/* The error that is tried again, and may be in no table as none can be written; or NULL. */
+Datum
+bbm_last_transient_error(PG_FUNCTION_ARGS)
+{
+	BbmReason	trouble = {0};
+
+	if (!may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1)) ||
+		!bbm_trouble_now(PG_GETARG_INT64(0), PG_GETARG_OID(1), false, &trouble))
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(trouble.text));
+}
+
+static const char *
+kind_word(BbmKind kind)
+{
+	static const char *const string[] = {"worker", "launched worker", "foreground", "scout"};
+
+	return string[kind];
+}
+
+static void
+put_worker(ReturnSetInfo *rsinfo, int pid, const char *kind, Oid database, Oid owner, int64 migration,
+		   int64 job, TimestampTz since, const char *waiting_on)
+{
+	Datum		values[8] = {
+		Int32GetDatum(pid), CStringGetTextDatum(kind), ObjectIdGetDatum(database), ObjectIdGetDatum(owner),
+		Int64GetDatum(migration), Int64GetDatum(job), TimestampTzGetDatum(since), CStringGetTextDatum(waiting_on)
+	};
+	bool		nulls[8] = {
+		false, false, !OidIsValid(database), !OidIsValid(owner), migration == 0, job == 0, since == 0,
+		waiting_on[0] == '\0'
+	};
+
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+static void
+make_ascii(char *text)
+{
+	for (; *text; text++)
+	{
+		if (IS_HIGHBIT_SET(*text))
+			*text = '?';
+	}
+}
+
+Datum
+bbm_live_workers(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	BbmSlot    *slots;
+	int			nslots;
+	int			launcher;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (bbm_shared == NULL)
+	{
+		ListCell   *cell;
+
+		SPI_connect();
+		foreach(cell, bbm_jobs_running(0, CurrentMemoryContext))
+		{
+			BbmRunningJob *job = lfirst(cell);
+
+			if (bbm_role_may_see(job->owner) && bbm_worker_is_alive(bbm_lock_class(), job->worker_id))
+				put_worker(rsinfo, job->pid, "worker", MyDatabaseId, job->owner, job->migration_id, job->id, 0, "");
+		}
+		SPI_finish();
+		return (Datum) 0;
+	}
+
+	/* copied first: nothing that allocates may run under the lock */
+	nslots = bbm_shared->nslots;
+	slots = palloc(nslots * sizeof(BbmSlot));
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	memcpy(slots, bbm_shared->slots, nslots * sizeof(BbmSlot));
+	launcher = bbm_shared->launcher_pid;
+	LWLockRelease(bbm_shared->lock);
+
+	if (launcher != 0)
+		put_worker(rsinfo, launcher, "launcher", InvalidOid, InvalidOid, 0, 0, 0, "");
+	for (int i = 0; i < nslots; i++)
+	{
+		BbmSlot    *slot = &slots[i];
+
+		/* another database may have another encoding */
+		if (slot->database != MyDatabaseId)
+			make_ascii(slot->waiting_on.text);
+		else if (slot->blocked.count > 0)
+			bbm_clip(slot->waiting_on.text, bbm_blockers_to_string(&slot->blocked), BBM_WAITING_LENGTH);
+		if (slot->in_use && slot->pid != 0 && (!OidIsValid(slot->owner) || bbm_role_may_see(slot->owner)))
+			put_worker(rsinfo, slot->pid, kind_word(slot->kind), slot->database, slot->owner, slot->migration_id,
+					   slot->job_id, slot->since, slot->waiting_on.text);
+	}
+	return (Datum) 0;
+}
+
+static void
+put_signal(void *arg, const char *signal, const char *setting, const char *reason, double microseconds)
+{
+	ReturnSetInfo *rsinfo = arg;
+	Datum		values[5] = {
+		CStringGetTextDatum(signal), CStringGetTextDatum(setting), BoolGetDatum(reason && reason[0] != '\0'),
+		CStringGetTextDatum(reason ? reason : "only its workers ask"), Float8GetDatum(microseconds)
+	};
+	bool		nulls[5] = {false, false, reason == NULL, reason && reason[0] == '\0', reason == NULL};
+
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/* What a migration would wait for now, signal by signal. */
+Datum
+bbm_throttle(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	BbmMigration *migration;
+
+	InitMaterializedSRF(fcinfo, 0);
+	PreventCommandDuringRecovery("bbm_throttle()");
+	SPI_connect();
+	migration = bbm_migration_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)), CurrentMemoryContext);
+	/* as bbm_status: no row for one that is not there, or not to be seen */
+	if (migration && bbm_role_may_see(migration->owner))
+	{
+		MemoryContext old = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+
+		bbm_throttle_show(migration, migration->table_oid, put_signal, rsinfo);
+		MemoryContextSwitchTo(old);
+	}
+	SPI_finish();
+	return (Datum) 0;
+}

@@ -1,0 +1,69 @@
+/*-------------------------------------------------------------------------
+ *
+ * loose.c
+ *		LooseIndexScanBatchingStrategy: so many distinct values a job.
+ *
+ * The walk skips along the index from one value to the next, however many rows
+ * share it.  A value is never in two ranges.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/bbm.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_statistic.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "strategy/serial.h"
+#include "strategy/strategy.h"
+#include "target/target.h"
+
+static bool
+next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range)
+{
+	bbm_key_next_range(target, partition, cut, true, range);
+	return range->key_count > 0;
+}
+
+static void
+first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n, BbmRange *part)
+{
+	bbm_key_first_sub_batch(target, partition, rest, after, n, true, part);
+}
+
+/* How many values there are, as far as ANALYZE has told; of several columns, at most their product. */
+static double
+share(BbmTarget *target, double rows)
+{
+	double		values = 1;
+
+	/* what ANALYZE has told is also of rows that the owner may not see */
+	if (target->as_owner)
+		return rows;
+	for (int i = 0; i < target->key.n; i++)
+	{
+		AttrNumber	attnum = get_attnum(target->relid, target->key.columns[i].name);
+		HeapTuple	tuple = SearchSysCache3(STATRELATTINH, ObjectIdGetDatum(target->relid),
+											Int16GetDatum(attnum), BoolGetDatum(target->has_partitions));
+		double		distinct = -1;
+
+		if (HeapTupleIsValid(tuple))
+		{
+			distinct = ((Form_pg_statistic) GETSTRUCT(tuple))->stadistinct;
+			ReleaseSysCache(tuple);
+		}
+		/* negative: a share of the rows */
+		values *= distinct > 0 ? distinct : -distinct * rows;
+	}
+	return Min(values, rows);
+}
+
+const BbmStrategy bbm_strategy_loose = {
+	.name = "LooseIndexScanBatchingStrategy",
+	.has_key = true,
+	.next_range = next_range,
+	.first_sub_batch = first_sub_batch,
+	.predicate = bbm_key_predicate,
+	.share = share
+};

@@ -1,0 +1,316 @@
+/*-------------------------------------------------------------------------
+ *
+ * resolve.c
+ *		Resolving a migration: its strategy, table, key and job.
+ *
+ * What bbm_create checks at the call and a worker when it takes a migration up
+ * is the same code.  Each step says in bbm_failing_code what it would mean for
+ * the migration if it failed; the order is the registry's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "strategy/resolve.h"
+
+#include "access/table.h"
+#include "optimizer/plancat.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#include "base/bbm.h"
+#include "base/guc.h"
+#include "base/txn.h"
+#include "catalog/claims.h"
+#include "catalog/extension.h"
+#include "strategy/strategy.h"
+#include "target/hierarchy.h"
+#include "target/job.h"
+#include "target/key.h"
+#include "target/key_scan.h"
+#include "target/lockset.h"
+#include "target/order.h"
+#include "target/partition.h"
+#include "target/relation.h"
+#include "target/rights.h"
+#include "target/target.h"
+
+/* To follow is to go on beyond the last key there was, so there must be one. */
+void
+bbm_check_follow(const char *strategy)
+{
+	const BbmStrategy *found = bbm_strategy_find(strategy);
+
+	if (found && !found->has_key)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s cannot follow", found->name),
+				 errdetail("It has no upper bound to go beyond: it goes on by itself until no row is left to do."),
+				 errhint("Leave \"follow\" out.")));
+}
+
+/*
+ * The order of the key: that which ranges have been cut in, or else that of the
+ * table's index or the first leaf's that has one.  Where there is none, columns
+ * ascend.
+ */
+static void
+find_order(BbmTarget *target)
+{
+	List	   *candidates = list_make1_oid(target->relid);
+	ListCell   *cell;
+
+	if (target->migration->key_order && !target->key.is_integer)
+	{
+		bbm_key_keep_order(&target->key, target->migration->key_order);
+		return;
+	}
+	if (target->has_partitions)
+		candidates = list_concat_unique_oid(candidates, bbm_partitions_list(target->relid));
+	foreach(cell, candidates)
+	{
+		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);
+		const char *name = lfirst_oid(cell) == target->relid ? target->migration->index_name : NULL;
+		BbmKeyIndex found;
+		bool		has;
+
+		if (rel == NULL)
+			continue;
+		has = bbm_key_find_index(&target->key, rel, name, true, &found);
+		/* who only looks lets go at once: a stronger lock may be wanted later */
+		table_close(rel, AccessShareLock);
+		if (has)
+		{
+			bbm_key_use_order(&target->key, &found);
+			break;
+		}
+	}
+}
+
+/* Opens each leaf once, so that what does not fit is an error now.  Needs what bbm_partition_open does. */
+void
+bbm_target_check_partitions(BbmTarget *target)
+{
+	ListCell   *cell;
+
+	if (!target->has_partitions)
+		return;
+	foreach(cell, bbm_partitions_list(target->relid))
+	{
+		if (target->per_partition)
+			(void) bbm_partition_open(target, lfirst_oid(cell));
+	}
+}
+
+/*
+ * Is the job given one leaf after the other, or is it about the table as a
+ * whole?  What was begun leaf by leaf goes on so when the last child is gone.
+ */
+static void
+decide_partition_order(BbmTarget *target)
+{
+	BbmClaimState state = {0};
+
+	(void) bbm_claim_state(target->migration->id, &state);
+	target->has_partitions = bbm_has_partitions(target->relid);
+	bbm_rights_find(target);
+	target->order = bbm_partition_order(target);
+	target->per_partition = (target->has_partitions || OidIsValid(state.last_relation)) &&
+		target->order != BBM_ORDER_AS_ONE_TABLE;
+	target->rounds = target->strategy->table_scans || (target->per_partition && target->order == BBM_ORDER_BY_FILTER);
+	if (target->has_partitions && !target->per_partition && target->strategy->table_scans)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("%s cannot run a statement over a partitioned table or an inheritance tree",
+						target->strategy->name),
+				 errdetail("Blocks are those of one partition, and the statement names the table as a whole."),
+				 errhint("Use bbm_update or bbm_delete, or a function with the parameter table_name.")));
+}
+
+static void
+resolve(BbmTarget *target)
+{
+	const BbmMigration *migration = target->migration;
+	int			level = bbm_job_settings(migration);
+
+	bbm_failing_code = BBM_CODE_SIGNATURE;
+	if (migration->operation == NULL && target->form != BBM_JOB_NONE)
+		bbm_job_check_text(migration->job);
+
+	bbm_failing_code = BBM_CODE_STRATEGY;
+	target->strategy = bbm_strategy_find(migration->strategy);
+	if (target->strategy == NULL)
+		bbm_unknown_strategy(migration->strategy);
+	if (migration->follow)
+		bbm_check_follow(migration->strategy);
+
+	bbm_failing_code = BBM_CODE_TABLE;
+	target->lock_mode = target->form == BBM_JOB_NONE ? BBM_READ_LOCK : BBM_WORK_LOCK;
+	target->relid = bbm_migration_table(migration, target->lock_mode);
+	target->alias = pstrdup(quote_identifier(get_rel_name(target->relid)));
+
+	bbm_failing_code = BBM_CODE_COLUMN;
+	if (target->strategy->has_key)
+		bbm_key_resolve(&target->key, target->relid, migration->column_name, migration->index_name);
+	if (target->strategy->resolve)
+		target->strategy->resolve(target);
+
+	bbm_failing_code = BBM_CODE_SIGNATURE;
+	bbm_job_resolve(target);
+	target->has_triggers = bbm_could_change_key(target, target->relid);
+	bbm_failing_code = BBM_CODE_STRATEGY;
+	decide_partition_order(target);
+	bbm_failing_code = BBM_CODE_COLUMN;
+	if (target->strategy->has_key)
+		find_order(target);
+	bbm_user_settings_end(level);
+
+	/* of a tree the leaves are opened when their turn comes */
+	if (!target->per_partition && bbm_partition_open(target, target->relid) == NULL)
+		elog(ERROR, "table \"%s\" is gone", migration->table_name);
+	bbm_failing_code = BBM_CODE_UNKNOWN;
+}
+
+static BbmMigration *
+copy_migration(const BbmMigration *migration)
+{
+	BbmMigration *copy = palloc(sizeof(BbmMigration));
+	char	  **texts[] = {
+		&copy->name, &copy->job, &copy->operation, &copy->set_clause, &copy->filter, &copy->row_check,
+		&copy->table_name, &copy->column_name, &copy->index_name, &copy->key_order, &copy->strategy,
+		&copy->search_path
+	};
+	BbmBound   *bounds[] = {&copy->min, &copy->max};
+
+	*copy = *migration;
+	for (int i = 0; i < lengthof(texts); i++)
+		*texts[i] = *texts[i] ? pstrdup(*texts[i]) : NULL;
+	for (int i = 0; i < lengthof(bounds); i++)
+	{
+		if (DatumGetPointer(bounds[i]->key))
+			bounds[i]->key = PointerGetDatum(PG_DETOAST_DATUM_COPY(bounds[i]->key));
+	}
+	copy->origin = NULL;
+	copy->overrides = bbm_overrides_copy(migration->overrides);
+	return copy;
+}
+
+/*
+ * Resolves a migration as the current user, who must be its owner; raises an
+ * error when anything does not fit.  Needs a transaction and SPI.  The result
+ * lives until bbm_target_close, across transactions.
+ */
+static BbmTarget *
+open_target(const BbmMigration *migration, BbmJobForm form)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "bbm target",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	BbmTarget  *target = palloc0(sizeof(BbmTarget));
+
+	/* before anything of what the row says is parsed, planned or run */
+	bbm_catalog_check_trust(migration->owner);
+	target->context = context;
+	target->migration = copy_migration(migration);
+	target->form = form;
+	PG_TRY();
+	{
+		resolve(target);
+	}
+	PG_CATCH();
+	{
+		bbm_partition_close(target);
+		bbm_rights_forget(target);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	/* only now, so that an error takes it along */
+	MemoryContextSetParent(context, TopMemoryContext);
+	return target;
+}
+
+BbmTarget *
+bbm_target_open(const BbmMigration *migration)
+{
+	return open_target(migration, BBM_JOB_STATEMENT);
+}
+
+/* The same to look at its rows alone: its job need not be there any more. */
+BbmTarget *
+bbm_target_open_to_read(const BbmMigration *migration)
+{
+	return open_target(migration, BBM_JOB_NONE);
+}
+
+void
+bbm_target_close(BbmTarget *target)
+{
+	bbm_lockset_forget(target);
+	bbm_partition_close(target);
+	bbm_rights_forget(target);
+	MemoryContextDelete(target->context);
+}
+
+/*
+ * Is the table still what it was when the target was resolved?  It need not be locked.
+ * And do our tables still belong to somebody who may act for the owner: a batch that
+ * has begun before they were given away ends as one before that.
+ */
+bool
+bbm_target_is_current(BbmTarget *target)
+{
+	return bbm_catalog_trusts(target->migration->owner) &&
+		bbm_target_is_named(target) && !bbm_is_distributed(target->relid) &&
+		bbm_key_is_current(&target->key, target->relid) &&
+		target->has_triggers == bbm_could_change_key(target, target->relid) &&
+		target->has_partitions == bbm_has_partitions(target->relid) && bbm_rights_are_current(target);
+}
+
+static double
+estimated_rows(Oid relid)
+{
+	Relation	rel = try_table_open(relid, AccessShareLock);
+	BlockNumber pages;
+	double		tuples = 0;
+	double		all_visible;
+
+	if (rel == NULL)
+		return 0;
+	if (rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
+		tuples = Max(rel->rd_rel->reltuples, 0);
+	else
+		estimate_rel_size(rel, NULL, &pages, &tuples, &all_visible);
+	table_close(rel, AccessShareLock);
+	return tuples;
+}
+
+/* The planner's estimate of the keys to do.  Needs a transaction. */
+int64
+bbm_target_estimate(BbmTarget *target)
+{
+	double		rows = 0;
+	ListCell   *cell;
+
+	if (!target->has_partitions)
+		rows = estimated_rows(target->relid);
+	else
+	{
+		foreach(cell, bbm_partitions_list(target->relid))
+			rows += estimated_rows(lfirst_oid(cell));
+	}
+	return bbm_count_of(target->strategy->share(target, rows));
+}
+
+/* The first and the last key there are now; false when there is no row.  Needs a transaction and SPI. */
+bool
+bbm_target_bounds(BbmTarget *target, BbmBound *min, BbmBound *max)
+{
+	char	   *name = bbm_table_sql_name(target->relid);
+	BbmPartition		root = {.relid = target->relid, .name = name, .source = name, .as_one_table = true};
+	BbmPartition *partition = target->per_partition ? &root : bbm_partition_open(target, target->relid);
+
+	memset(min, 0, sizeof(BbmBound));
+	memset(max, 0, sizeof(BbmBound));
+	if (!target->strategy->has_key)
+		return true;
+	return partition && bbm_key_end(target, partition, false, min) && bbm_key_end(target, partition, true, max);
+}

@@ -1,0 +1,159 @@
+/*-------------------------------------------------------------------------
+ *
+ * cascade.c
+ *		What foreign keys make of a DELETE.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "target/cascade.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/partition.h"
+#include "catalog/pg_constraint.h"
+#include "catalog/pg_inherits.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#include "target/hierarchy.h"
+#include "target/relation.h"
+
+/* One foreign key that refers to rows that are deleted. */
+typedef struct Cascade
+{
+	Oid			constraint;
+	Oid			table;			/* that refers */
+	char		action;			/* confdeltype */
+	char	   *name;
+	char	   *table_name;
+} Cascade;
+
+/* The tables whose foreign keys concern rows of this one: it, what it is made of and a part of. */
+static List *
+same_rows(Oid relid)
+{
+	List	   *result = bbm_partitions_all(relid);
+
+	if (get_rel_relispartition(relid))
+		result = list_concat(result, get_partition_ancestors(relid));
+	return result;
+}
+
+static int
+by_name(const ListCell *a, const ListCell *b)
+{
+	const Cascade *x = lfirst(a);
+	const Cascade *y = lfirst(b);
+	int			order = strcmp(x->table_name, y->table_name);
+
+	return order != 0 ? order : strcmp(x->name, y->name);
+}
+
+/*
+ * The foreign keys that refer to any of these tables, in the order of their
+ * names.  One of partitions that stands for a part of another is left out: that
+ * one is of a table in the list, too.
+ */
+static List *
+referring(List *tables)
+{
+	Relation	rel = table_open(ConstraintRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	List	   *result = NIL;
+	HeapTuple	tuple;
+
+	/* no index is on confrelid */
+	while ((tuple = systable_getnext(scan)) != NULL)
+	{
+		Form_pg_constraint row = (Form_pg_constraint) GETSTRUCT(tuple);
+		Cascade    *cascade;
+
+		if (row->contype != CONSTRAINT_FOREIGN || OidIsValid(row->conparentid) ||
+			!list_member_oid(tables, row->confrelid))
+			continue;
+		cascade = palloc(sizeof(Cascade));
+		cascade->constraint = row->oid;
+		cascade->table = row->conrelid;
+		cascade->action = row->confdeltype;
+		cascade->name = pstrdup(NameStr(row->conname));
+		cascade->table_name = bbm_table_sql_name(row->conrelid);
+		/* dropped in this moment */
+		if (cascade->table_name == NULL)
+			continue;
+		result = lappend(result, cascade);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	list_sort(result, by_name);
+	return result;
+}
+
+static void
+append_sentence(StringInfo text, const Cascade *cascade)
+{
+	const char *format = NULL;
+
+	switch (cascade->action)
+	{
+		case FKCONSTR_ACTION_CASCADE:
+			format = _("constraint %s of table %s: ON DELETE CASCADE deletes the rows that refer to a deleted one");
+			break;
+		case FKCONSTR_ACTION_SETNULL:
+			format = _("constraint %s of table %s: ON DELETE SET NULL changes the rows that refer to a deleted one");
+			break;
+		case FKCONSTR_ACTION_SETDEFAULT:
+			format = _("constraint %s of table %s: ON DELETE SET DEFAULT changes the rows that refer to a deleted one");
+			break;
+		case FKCONSTR_ACTION_RESTRICT:
+			format = _("constraint %s of table %s: ON DELETE RESTRICT refuses to delete a row that is referred to");
+			break;
+		default:
+			format = _("constraint %s of table %s: ON DELETE NO ACTION refuses to delete a row that is still referred to");
+			break;
+	}
+	if (text->len > 0)
+		appendStringInfoChar(text, '\n');
+	appendStringInfo(text, format, quote_identifier(cascade->name), cascade->table_name);
+}
+
+/*
+ * What foreign keys do when rows of the table are deleted, a line for each, with
+ * those reached by way of a CASCADE; or NULL when there are none.  Needs a transaction.
+ * A constraint that another session adds meanwhile is missed: this is to be read, not relied on.
+ */
+char *
+bbm_statement_cascades(Oid relid)
+{
+	List	   *deleted = same_rows(relid);
+	List	   *todo = list_copy(deleted);
+	List	   *told = NIL;
+	StringInfoData text;
+
+	initStringInfo(&text);
+	while (todo != NIL)
+	{
+		List	   *found = referring(todo);
+		ListCell   *cell;
+
+		todo = NIL;
+		foreach(cell, found)
+		{
+			Cascade    *cascade = lfirst(cell);
+
+			if (list_member_oid(told, cascade->constraint))
+				continue;
+			told = lappend_oid(told, cascade->constraint);
+			append_sentence(&text, cascade);
+			/* a cycle ends where it meets what is deleted already */
+			if (cascade->action == FKCONSTR_ACTION_CASCADE && !list_member_oid(deleted, cascade->table))
+			{
+				deleted = list_concat_unique_oid(deleted, same_rows(cascade->table));
+				todo = list_concat_unique_oid(todo, same_rows(cascade->table));
+			}
+		}
+	}
+	return text.len > 0 ? text.data : NULL;
+}

@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ *
+ * cascade.h
+ *		What a DELETE cascades to.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_TARGET_CASCADE_H
+#define BBM_TARGET_CASCADE_H
+
+#include "base/bbm.h"
+
+extern char *bbm_statement_cascades(Oid relid);
+
+#endif							/* BBM_TARGET_CASCADE_H */

@@ -1,0 +1,130 @@
+/*-------------------------------------------------------------------------
+ *
+ * hierarchy.c
+ *		The partitions, or child tables, that a table has.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "target/hierarchy.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/pg_inherits.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+/*
+ * The server's look at a table that is not locked raises an internal error once
+ * that is dropped.  Between our look, which caches the row, and its own nothing
+ * is read that could tell it so.
+ */
+static List *
+children(Oid relid)
+{
+	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)) ? find_inheritance_children(relid, NoLock) : NIL;
+}
+
+bool
+bbm_has_partitions(Oid relid)
+{
+	return get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE || children(relid) != NIL;
+}
+
+/*
+ * OIDs of the table and of all that is below it.  Without locks: any of them, the
+ * table too, may be gone, now or in a moment.
+ */
+List *
+bbm_partitions_all(Oid root)
+{
+	List	   *all = list_make1_oid(root);
+	ListCell   *cell;
+
+	foreach(cell, all)
+	{
+		List	   *below = children(lfirst_oid(cell));
+
+		/* only outside of partitioned tables can one be met twice */
+		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_PARTITIONED_TABLE)
+			all = list_concat(all, below);
+		else
+			all = list_concat_unique_oid(all, below);
+	}
+	return all;
+}
+
+/* May anything of a trigger's or a foreign key's run when rows of it are written? */
+bool
+bbm_has_triggers(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	bool		has = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		has = ((Form_pg_class) GETSTRUCT(tuple))->relhastriggers;
+		ReleaseSysCache(tuple);
+	}
+	return has;
+}
+
+/*
+ * OIDs of the tables with rows of their own, the root's own first.  Without
+ * locks, which would wait for whoever has any one of many: the caller locks the
+ * one that it takes, and then looks again.
+ */
+List *
+bbm_partitions_list(Oid root)
+{
+	List	   *partitions = NIL;
+	ListCell   *cell;
+
+	foreach(cell, bbm_partitions_all(root))
+	{
+		char		relkind = get_rel_relkind(lfirst_oid(cell));
+
+		/* a child may be a temporary table, whose rows are in the memory of its session alone */
+		if ((relkind == RELKIND_RELATION || relkind == RELKIND_FOREIGN_TABLE) &&
+			get_rel_persistence(lfirst_oid(cell)) != RELPERSISTENCE_TEMP)
+			partitions = lappend_oid(partitions, lfirst_oid(cell));
+	}
+	return partitions;
+}
+
+/*
+ * Locks all that is below the table, until the end of the transaction.  What
+ * another session adds meanwhile is locked by whoever comes upon it.
+ */
+void
+bbm_partitions_lock(Oid root, LOCKMODE lock)
+{
+	(void) find_all_inheritors(root, lock, NULL);
+}
+
+/* Is the table the root, or still below it?  The caller has it locked. */
+bool
+bbm_partitions_include(Oid root, Oid relid)
+{
+	Relation	inherits;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		has = false;
+
+	if (relid == root)
+		return true;
+	inherits = table_open(InheritsRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(inherits, InheritsRelidSeqnoIndexId, true, NULL, 1, &key);
+	while (!has && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_inherits form = (Form_pg_inherits) GETSTRUCT(tuple);
+
+		has = !form->inhdetachpending && bbm_partitions_include(root, form->inhparent);
+	}
+	systable_endscan(scan);
+	table_close(inherits, AccessShareLock);
+	return has;
+}

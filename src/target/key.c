@@ -1,0 +1,668 @@
+/*-------------------------------------------------------------------------
+ *
+ * key.c
+ *		The batching key: its columns, their order, values and texts.
+ *
+ * NOTES
+ *	  The order of a key is that of the index it is cut along, read so that the
+ *	  first column ascends.  Where all columns then do, it is the order of row
+ *	  comparisons, which an index scan can follow as well.
+ *
+ *	  Bounds are kept in our tables as texts that the types' own output
+ *	  functions write and their input functions read, with the settings that
+ *	  either depends on held fast: what comes back is the same value.  They are
+ *	  compared as values, never as texts.
+ *
+ *	  A bound is never null.  Of the rows only the first column may be: see nulls.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "target/key.h"
+
+#include "access/table.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_operator.h"
+#include "utils/builtins.h"
+#include "utils/bytea.h"
+#include "utils/float.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+#include "utils/varlena.h"
+
+#include "base/bbm.h"
+#include "base/guc.h"
+#include "base/txn.h"
+#include "target/nulls.h"
+
+/* ----------------------------------------------------------------
+ * Which columns
+ * ----------------------------------------------------------------
+ */
+
+/* The column's number, or an error that says why it cannot be in a key. */
+static AttrNumber
+find_column(Oid relid, const char *column)
+{
+	AttrNumber	attnum = get_attnum(relid, column);
+
+	if (attnum == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of table \"%s\" does not exist", column, get_rel_name(relid)),
+				 errdetail("A single name is taken as it is, without folding to lower case; several are separated by commas."),
+				 errhint("Name a column, or columns, with a unique index.")));
+	if (attnum < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+				 errmsg("system column \"%s\" cannot be a batching key", column),
+				 errdetail("Rows move when they are updated."),
+				 errhint("Name a column of the table.")));
+	return attnum;
+}
+
+/* The names that a column_name stands for: itself, or a list of identifiers. */
+static List *
+split_columns(Oid relid, const char *column_name)
+{
+	List	   *names = NIL;
+
+	if (get_attnum(relid, column_name) != InvalidAttrNumber || strchr(column_name, ',') == NULL ||
+		!SplitIdentifierString(pstrdup(column_name), ',', &names) || names == NIL)
+		return list_make1(pstrdup(column_name));
+	return names;
+}
+
+/* The type's comparison operators, by strategy, and its comparison function. */
+static void
+resolve_operators(BbmKeyColumn *column, const TypeCacheEntry *type)
+{
+	for (StrategyNumber strategy = BTLessStrategyNumber; strategy <= BTMaxStrategyNumber; strategy++)
+	{
+		Oid			type_oid = type->btree_opintype;
+		Oid			oid = get_opfamily_member(type->btree_opf, type_oid, type_oid, strategy);
+		HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(oid));
+		Form_pg_operator form;
+
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for operator %u", oid);
+		form = (Form_pg_operator) GETSTRUCT(tuple);
+		column->op[strategy] = psprintf("OPERATOR(%s.%s)", quote_identifier(get_namespace_name(form->oprnamespace)),
+										NameStr(form->oprname));
+		ReleaseSysCache(tuple);
+	}
+	fmgr_info(type->cmp_proc, &column->compare);
+}
+
+/*
+ * What of a column decides how its values are ordered: the type, or the one
+ * whose order it borrows (varchar has that of text), and the collation.
+ */
+static char *
+order_of(const BbmKeyColumn *column, const TypeCacheEntry *type)
+{
+	Oid			ordered = get_typtype(type->btree_opintype) == TYPTYPE_PSEUDO ? column->type : type->btree_opintype;
+	char	   *string = format_type_extended(ordered, -1, FORMAT_TYPE_FORCE_QUALIFY);
+	HeapTuple	tuple;
+	Form_pg_collation form;
+
+	if (!OidIsValid(column->collation))
+		return string;
+	tuple = SearchSysCache1(COLLOID, ObjectIdGetDatum(column->collation));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for collation %u", column->collation);
+	form = (Form_pg_collation) GETSTRUCT(tuple);
+	string = psprintf("%s COLLATE %s", string,
+					  quote_qualified_identifier(get_namespace_name(form->collnamespace), NameStr(form->collname)));
+	ReleaseSysCache(tuple);
+	return string;
+}
+
+static void
+resolve_column(BbmKeyColumn *column, Relation rel, AttrNumber attnum)
+{
+	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel), attnum - 1);
+	TypeCacheEntry *type;
+	Oid			function;
+	bool		varlena;
+
+	column->name = pstrdup(NameStr(attribute->attname));
+	column->attnum = attnum;
+	column->declared = attribute->atttypid;
+	column->type = getBaseType(attribute->atttypid);
+	column->collation = attribute->attcollation;
+	type = lookup_type_cache(column->type, TYPECACHE_BTREE_OPFAMILY | TYPECACHE_LT_OPR | TYPECACHE_CMP_PROC);
+	if (!OidIsValid(type->btree_opf) || !OidIsValid(type->lt_opr) || !OidIsValid(type->cmp_proc))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("column \"%s\" of type %s cannot be a batching key", column->name,
+						format_type_be(attribute->atttypid)),
+				 errdetail("The type has no default btree operator class, so its values have no order."),
+				 errhint("Name a column of another type, or use BlockRangeBatchingStrategy.")));
+	/* the names that regclass and the like are written as are not their order, and may change */
+	if (type->btree_opintype == OIDOID)
+		column->type = OIDOID;
+	/* a domain over an enum or an array is none for their operators */
+	column->cast = column->type == column->declared ? "" :
+		psprintf("::%s", format_type_extended(column->type, -1, FORMAT_TYPE_FORCE_QUALIFY));
+	column->string = order_of(column, type);
+	get_typlenbyval(column->type, &column->typlen, &column->typbyval);
+	resolve_operators(column, type);
+
+	getTypeOutputInfo(column->type, &function, &varlena);
+	fmgr_info(function, &column->out);
+	getTypeInputInfo(column->type, &function, &column->ioparam);
+	fmgr_info(function, &column->in);
+}
+
+/*
+ * Raises an error when a column that must not be null in the table may be: all but
+ * the first (see target/nulls.c).  The table is open and locked.
+ */
+void
+bbm_key_check_nulls(const BbmKey *key, Relation rel)
+{
+	for (int i = 1; i < key->n; i++)
+	{
+		const char *column = key->columns[i].name;
+		AttrNumber	attnum = get_attnum(RelationGetRelid(rel), column);
+
+		/* a child may have dropped what its parent declares */
+		if (attnum > 0 && !bbm_column_may_be_null(rel, attnum))
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("column \"%s\" of table \"%s\" may be null", column, RelationGetRelationName(rel)),
+				 errdetail("Of a batching key of several columns only the first may be: a row in which another is null would be in a range or in none, as the ranges happen to be."),
+				 errhint("Declare the column NOT NULL, add a CHECK (%s IS NOT NULL) and validate it, or name another key.",
+						 quote_identifier(column))));
+	}
+}
+
+/* The error for a row that could not be, and that no range has. */
+void
+bbm_key_has_null(const BbmKeyColumn *column)
+{
+	bbm_failing_code = BBM_CODE_COLUMN;
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("a row has a null key"),
+			 errdetail("Column \"%s\" holds a null. It could not when the migration was begun, or is declared NOT NULL.",
+					   column->name),
+			 errhint("Give the row a key, or name another one.")));
+}
+
+/*
+ * Resolves the columns named, or without a name those of the index, in the
+ * current memory context.  Needs a transaction and a lock on the table; raises
+ * an error when one of them cannot be in a key.
+ */
+void
+bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name, const char *index_name)
+{
+	Relation	rel = table_open(relid, NoLock);
+	List	   *names = split_columns(relid, column_name);
+	ListCell   *cell;
+
+	if (list_length(names) > BBM_MAX_KEY_COLUMNS)
+		ereport(ERROR,
+				(errcode(ERRCODE_TOO_MANY_COLUMNS),
+				 errmsg("a batching key cannot have more than %d columns", BBM_MAX_KEY_COLUMNS),
+				 errdetail("No index has more."),
+				 errhint("Name the first columns of an index.")));
+	memset(key, 0, sizeof(BbmKey));
+	key->columns = palloc0(list_length(names) * sizeof(BbmKeyColumn));
+	foreach(cell, names)
+	{
+		AttrNumber	attnum = find_column(relid, lfirst(cell));
+
+		for (int i = 0; i < key->n; i++)
+		{
+			if (strcmp(key->columns[i].name, lfirst(cell)) == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_DUPLICATE_COLUMN),
+						 errmsg("column \"%s\" is named twice in the batching key", (char *) lfirst(cell)),
+						 errhint("Name the columns of an index, in its order.")));
+		}
+		resolve_column(&key->columns[key->n++], rel, attnum);
+	}
+	key->is_integer = key->n == 1 && (key->columns[0].type == INT2OID || key->columns[0].type == INT4OID ||
+									  key->columns[0].type == INT8OID);
+	/* of a partitioned table each partition is checked */
+	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		bbm_key_check_nulls(key, rel);
+	table_close(rel, NoLock);
+}
+
+/*
+ * Are the key's columns still what they were when it was resolved?  Dropped and
+ * added again, renamed or of another type they are not.
+ */
+bool
+bbm_key_is_current(const BbmKey *key, Oid relid)
+{
+	for (int i = 0; i < key->n; i++)
+	{
+		const BbmKeyColumn *column = &key->columns[i];
+		HeapTuple	tuple = SearchSysCacheAttNum(relid, column->attnum);
+		Form_pg_attribute attribute;
+		bool		same;
+
+		if (!HeapTupleIsValid(tuple))
+			return false;
+		attribute = (Form_pg_attribute) GETSTRUCT(tuple);
+		same = attribute->atttypid == column->declared && attribute->attcollation == column->collation &&
+			strcmp(NameStr(attribute->attname), column->name) == 0;
+		ReleaseSysCache(tuple);
+		if (!same)
+			return false;
+	}
+	return true;
+}
+
+/* The columns in their order, as an index has them. */
+char *
+bbm_key_order_list(const BbmKey *key)
+{
+	StringInfoData string;
+
+	initStringInfo(&string);
+	for (int i = 0; i < key->n; i++)
+		appendStringInfo(&string, "%s%s%s", i > 0 ? ", " : "", quote_identifier(key->columns[i].name),
+						 key->columns[i].descending ? " DESC" : "");
+	return string.data;
+}
+
+/*
+ * The order that ranges are cut in, to be kept with their bounds: in another
+ * order they would not be the same ranges.  NULL for an integer, whose order
+ * nothing changes.
+ */
+char *
+bbm_key_order_to_string(const BbmKey *key)
+{
+	StringInfoData string;
+
+	if (key->n == 0 || key->is_integer)
+		return NULL;
+	initStringInfo(&string);
+	for (int i = 0; i < key->n; i++)
+		appendStringInfo(&string, "%s%s%s", i > 0 ? ", " : "", key->columns[i].string,
+						 key->columns[i].descending ? " DESC" : "");
+	return string.data;
+}
+
+/* Sets the order that bbm_key_order_to_string told; an error when the columns cannot have it any more. */
+void
+bbm_key_keep_order(BbmKey *key, const char *string)
+{
+	const char *rest = string;
+
+	key->is_mixed = false;
+	for (int i = 0; i < key->n && rest; i++)
+	{
+		BbmKeyColumn *column = &key->columns[i];
+		int			length = strlen(column->string);
+
+		rest = strncmp(rest, column->string, length) == 0 ? rest + length : NULL;
+		column->descending = column->nulls_first = rest && strncmp(rest, " DESC", 5) == 0;
+		key->is_mixed |= column->descending;
+		if (column->descending)
+			rest += 5;
+		if (rest && i < key->n - 1)
+			rest = strncmp(rest, ", ", 2) == 0 ? rest + 2 : NULL;
+	}
+	if (rest && *rest == '\0')
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_DATATYPE_MISMATCH),
+			 errmsg("the type of batching key \"%s\" has changed", bbm_key_to_string(key)),
+			 errdetail("The ranges that were cut so far are in the order of %s.", string),
+			 errhint("Change it back, or define another migration for what is left.")));
+}
+
+/* The key takes the order of this index. */
+void
+bbm_key_use_order(BbmKey *key, const BbmKeyIndex *index)
+{
+	key->is_mixed = false;
+	for (int i = 0; i < key->n; i++)
+	{
+		key->columns[i].descending = index->descending[i];
+		key->columns[i].nulls_first = index->nulls_first[i];
+		key->is_mixed |= index->descending[i];
+	}
+}
+
+/* The columns, as column_name has them. */
+const char *
+bbm_key_to_string(const BbmKey *key)
+{
+	StringInfoData string;
+
+	if (key->n == 1)
+		return key->columns[0].name;
+	initStringInfo(&string);
+	for (int i = 0; i < key->n; i++)
+		appendStringInfo(&string, "%s%s", i > 0 ? ", " : "", quote_identifier(key->columns[i].name));
+	return string.data;
+}
+
+/*
+ * The columns of the index named, or of the primary key, as column_name has
+ * them; NULL when there is none.  Needs a lock on the table.
+ */
+char *
+bbm_key_default_columns(Oid relid, const char *index_name)
+{
+	Relation	rel = table_open(relid, NoLock);
+	List	   *indexes = RelationGetIndexList(rel);
+	StringInfoData string;
+	ListCell   *cell;
+
+	initStringInfo(&string);
+	foreach(cell, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+		Form_pg_index form = index->rd_index;
+		bool		meant = index_name ? strcmp(RelationGetRelationName(index), index_name) == 0 : form->indisprimary;
+
+		for (int i = 0; meant && i < form->indnkeyatts; i++)
+		{
+			char	   *name = form->indkey.values[i] > 0 ? get_attname(relid, form->indkey.values[i], false) : NULL;
+
+			/* an expression is no column */
+			if (name == NULL)
+			{
+				resetStringInfo(&string);
+				break;
+			}
+			appendStringInfo(&string, "%s%s", i > 0 ? ", " : "",
+							 form->indnkeyatts == 1 ? name : quote_identifier(name));
+		}
+		index_close(index, AccessShareLock);
+	}
+	list_free(indexes);
+	table_close(rel, NoLock);
+	return string.len > 0 ? string.data : NULL;
+}
+
+/* ----------------------------------------------------------------
+ * Which index
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Does the index begin with the key's columns, each by its type's own order?
+ * Then *found says how.
+ */
+static bool
+index_fits(const BbmKey *key, Relation heap, Relation index, BbmKeyIndex *found)
+{
+	Form_pg_index form = index->rd_index;
+
+	if (!form->indisvalid || !form->indisready || index->rd_rel->relam != BTREE_AM_OID ||
+		form->indnkeyatts < key->n || RelationGetIndexPredicate(index) != NIL)
+		return false;
+	for (int i = 0; i < key->n; i++)
+	{
+		const BbmKeyColumn *column = &key->columns[i];
+		Form_pg_attribute attribute;
+		TypeCacheEntry *type;
+		int16		kept;
+
+		if (form->indkey.values[i] <= 0)
+			return false;
+		attribute = TupleDescAttr(RelationGetDescr(heap), form->indkey.values[i] - 1);
+		type = lookup_type_cache(column->type, TYPECACHE_BTREE_OPFAMILY);
+		kept = TupleDescAttr(RelationGetDescr(index), i)->attlen;
+		/* an index may keep another type than the column's: "name" as cstring */
+		if (strcmp(NameStr(attribute->attname), column->name) != 0 || index->rd_opfamily[i] != type->btree_opf ||
+			index->rd_indcollation[i] != column->collation ||
+			(kept != column->typlen && !(kept == -2 && column->type == NAMEOID)))
+			return false;
+	}
+	found->oid = RelationGetRelid(index);
+	found->is_unique = form->indisunique && form->indnkeyatts == key->n;
+	found->backwards = (index->rd_indoption[0] & INDOPTION_DESC) != 0;
+	for (int i = 0; i < key->n; i++)
+	{
+		found->descending[i] = ((index->rd_indoption[i] & INDOPTION_DESC) != 0) != found->backwards;
+		found->nulls_first[i] = ((index->rd_indoption[i] & INDOPTION_NULLS_FIRST) != 0) != found->backwards;
+	}
+	return true;
+}
+
+static bool
+same_order(const BbmKey *key, const BbmKeyIndex *index)
+{
+	for (int i = 0; i < key->n; i++)
+	{
+		if (key->columns[i].descending != index->descending[i])
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Finds the index to walk: the one named, or the best that has the key's
+ * columns and (unless any_order) its order; a unique one over just them comes
+ * first.  False when there is none.  Needs a lock on the table.
+ */
+bool
+bbm_key_find_index(const BbmKey *key, Relation heap, const char *index_name, bool any_order, BbmKeyIndex *found)
+{
+	List	   *indexes = RelationGetIndexList(heap);
+	int			best = 0;
+	ListCell   *cell;
+
+	foreach(cell, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+		BbmKeyIndex candidate;
+
+		if ((index_name == NULL || strcmp(RelationGetRelationName(index), index_name) == 0) &&
+			index_fits(key, heap, index, &candidate) && (any_order || same_order(key, &candidate)))
+		{
+			int			rank = candidate.is_unique ? 3 : index->rd_index->indnkeyatts == key->n ? 2 : 1;
+
+			if (rank > best)
+			{
+				best = rank;
+				*found = candidate;
+			}
+		}
+		index_close(index, AccessShareLock);
+	}
+	list_free(indexes);
+	return best > 0;
+}
+
+/* ----------------------------------------------------------------
+ * Values and texts
+ * ----------------------------------------------------------------
+ */
+
+/* Two keys in the key's order, like a btree's comparison function. */
+int
+bbm_key_compare(const BbmKey *key, const Datum *a, const Datum *b)
+{
+	for (int i = 0; i < key->n; i++)
+	{
+		BbmKeyColumn *column = &key->columns[i];
+		int			result = DatumGetInt32(FunctionCall2Coll(&column->compare, column->collation, a[i], b[i]));
+
+		if (result != 0)
+			return column->descending ? (result > 0 ? -1 : 1) : result;
+	}
+	return 0;
+}
+
+/* Holds fast what the texts of values depend on, until AtEOXact_GUC. */
+static int
+pin_text_modes(const BbmKey *key)
+{
+	int			level = NewGUCNestLevel();
+
+	if (DateStyle != USE_ISO_DATES)
+		bbm_guc_set("datestyle", "ISO", true);
+	if (IntervalStyle != INTSTYLE_POSTGRES)
+		bbm_guc_set("intervalstyle", "postgres", true);
+	if (extra_float_digits < 1)
+		bbm_guc_set("extra_float_digits", "1", true);
+	if (bytea_output != BYTEA_OUTPUT_HEX)
+		bbm_guc_set("bytea_output", "hex", true);
+	for (int i = 0; i < key->n; i++)
+	{
+		if (key->columns[i].type == CASHOID)
+			bbm_guc_set("lc_monetary", "C", true);
+	}
+	return level;
+}
+
+/* The text[] of a key's values. */
+Datum
+bbm_key_text(const BbmKey *key, const Datum *values)
+{
+	Datum		texts[BBM_MAX_KEY_COLUMNS];
+	int			level = pin_text_modes(key);
+
+	for (int i = 0; i < key->n; i++)
+		texts[i] = CStringGetTextDatum(OutputFunctionCall((FmgrInfo *) &key->columns[i].out, values[i]));
+	AtEOXact_GUC(true, level);
+	return PointerGetDatum(construct_array(texts, key->n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+static void
+invalid_bound(const BbmKey *key)
+{
+	bbm_failing_code = BBM_CODE_COLUMN;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid bound of a range of key \"%s\"", bbm_key_to_string(key)),
+			 errdetail_plural("It must be an array of %d value, and that not null.",
+							  "It must be an array of %d values, none of them null.", key->n, key->n),
+			 errhint("Write one value per column of the key, as in ARRAY['2024-01-01', '7'].")));
+}
+
+static void
+bound_error(void *arg)
+{
+	const BbmKeyColumn *column = arg;
+
+	errcontext("bound of batching key column \"%s\"", column->name);
+}
+
+static void
+values_of_text(const BbmKey *key, Datum bound, Datum *values)
+{
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = bound_error};
+	int			code = bbm_failing_code;
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+	int			level;
+
+	deconstruct_array(DatumGetArrayTypeP(bound), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+	if (n != key->n)
+		invalid_bound(key);
+	level = pin_text_modes(key);
+	/* an enum's value may have been renamed, say */
+	bbm_failing_code = BBM_CODE_COLUMN;
+	error_context_stack = &callback;
+	for (int i = 0; i < n; i++)
+	{
+		const BbmKeyColumn *column = &key->columns[i];
+
+		if (nulls[i])
+			invalid_bound(key);
+		callback.arg = (void *) column;
+		/* without the column's modifier, which would round it or cut it off */
+		values[i] = InputFunctionCall((FmgrInfo *) &column->in, TextDatumGetCString(elements[i]),
+									  column->ioparam, -1);
+	}
+	error_context_stack = callback.previous;
+	bbm_failing_code = code;
+	AtEOXact_GUC(true, level);
+}
+
+/* The bound of these values; its number is left alone unless it is the value. */
+void
+bbm_key_bound(const BbmKey *key, const Datum *values, BbmBound *bound)
+{
+	if (!key->is_integer)
+	{
+		bound->key = bbm_key_text(key, values);
+		return;
+	}
+	bound->key = (Datum) 0;
+	switch (key->columns[0].type)
+	{
+		case INT2OID:
+			bound->number = DatumGetInt16(values[0]);
+			break;
+		case INT4OID:
+			bound->number = DatumGetInt32(values[0]);
+			break;
+		default:
+			bound->number = DatumGetInt64(values[0]);
+	}
+}
+
+/* Bounds of a key that was of another kind are of no use for this one. */
+void
+bbm_key_check_bound(const BbmKey *key, const BbmBound *bound)
+{
+	if (key->is_integer == (DatumGetPointer(bound->key) == NULL))
+		return;
+	bbm_failing_code = BBM_CODE_COLUMN;
+	ereport(ERROR,
+			(errcode(ERRCODE_DATATYPE_MISMATCH),
+			 errmsg("the type of batching key \"%s\" has changed", bbm_key_to_string(key)),
+			 errdetail("The ranges that were cut so far have bounds of another type."),
+			 errhint("Change it back, or define another migration for what is left.")));
+}
+
+/*
+ * The values of a bound.  A number may lie outside what the key's type can
+ * hold; then the type's end is meant.
+ */
+void
+bbm_key_values(const BbmKey *key, const BbmBound *bound, Datum *values)
+{
+	int64		number = bound->number;
+
+	bbm_key_check_bound(key, bound);
+	if (!key->is_integer)
+	{
+		values_of_text(key, bound->key, values);
+		return;
+	}
+	switch (key->columns[0].type)
+	{
+		case INT2OID:
+			values[0] = Int16GetDatum((int16) Min(Max(number, PG_INT16_MIN), PG_INT16_MAX));
+			break;
+		case INT4OID:
+			values[0] = Int32GetDatum((int32) Min(Max(number, PG_INT32_MIN), PG_INT32_MAX));
+			break;
+		default:
+			values[0] = Int64GetDatum(number);
+	}
+}
+
+/* The later of two bounds, of which the first may be that of an empty table. */
+BbmBound
+bbm_key_later(const BbmKey *key, const BbmBound *a, const BbmBound *b)
+{
+	Datum		a_values[BBM_MAX_KEY_COLUMNS];
+	Datum		b_values[BBM_MAX_KEY_COLUMNS];
+
+	if (!key->is_integer && !DatumGetPointer(a->key))
+		return *b;
+	bbm_key_values(key, a, a_values);
+	bbm_key_values(key, b, b_values);
+	return bbm_key_compare(key, a_values, b_values) < 0 ? *b : *a;
+}

@@ -1,0 +1,80 @@
+/*-------------------------------------------------------------------------
+ *
+ * key.h
+ *		The batching key: its columns, their order, values and texts.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_TARGET_KEY_H
+#define BBM_TARGET_KEY_H
+
+#include "base/bbm.h"
+
+#include "access/stratnum.h"
+#include "fmgr.h"
+#include "utils/relcache.h"
+
+#include "base/compat.h"
+
+#define BBM_MAX_KEY_COLUMNS INDEX_MAX_KEYS
+
+typedef struct BbmKeyColumn
+{
+	char	   *name;			/* as it is, not quoted */
+	AttrNumber	attnum;			/* in the migration's table; a leaf may have another */
+	Oid			declared;		/* the column's type in the table */
+	Oid			type;			/* of a domain, what is below it; of regclass and the like, oid */
+	int16		typlen;
+	bool		typbyval;
+	Oid			collation;
+	bool		descending;		/* in the order of the key, whose first column ascends */
+	bool		nulls_first;	/* where the index read in that order has nulls: a query that is to use it says so */
+	char	   *cast;			/* "::type" where the operators do not take the column as it is, or "" */
+	char	   *string;			/* what its values are ordered by, for bbm_key_order_to_string */
+	char	   *op[BTMaxStrategyNumber + 1];	/* "OPERATOR(schema.<)" ... */
+	FmgrInfo	compare;
+	FmgrInfo	out;
+	FmgrInfo	in;
+	Oid			ioparam;
+} BbmKeyColumn;
+
+typedef struct BbmKey
+{
+	int			n;				/* 0: the strategy has no key of columns */
+	bool		is_integer;		/* one column, whose values are numbers */
+	bool		is_mixed;		/* some column descends */
+	BbmKeyColumn *columns;
+} BbmKey;
+
+/* How a table's index has the key's columns. */
+typedef struct BbmKeyIndex
+{
+	Oid			oid;
+	bool		is_unique;		/* over just these columns */
+	bool		backwards;		/* read backwards, it has the key's order */
+	bool		descending[BBM_MAX_KEY_COLUMNS];	/* read so */
+	bool		nulls_first[BBM_MAX_KEY_COLUMNS];	/* read so */
+} BbmKeyIndex;
+
+extern void bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name, const char *index_name);
+extern void bbm_key_use_order(BbmKey *key, const BbmKeyIndex *index);
+extern bool bbm_key_find_index(const BbmKey *key, Relation heap, const char *index_name, bool any_order,
+							   BbmKeyIndex *found);
+extern char *bbm_key_default_columns(Oid relid, const char *index_name);
+extern const char *bbm_key_to_string(const BbmKey *key);
+extern void bbm_key_check_nulls(const BbmKey *key, Relation rel);
+pg_noreturn extern void bbm_key_has_null(const BbmKeyColumn *column);
+extern bool bbm_key_is_current(const BbmKey *key, Oid relid);
+extern char *bbm_key_order_list(const BbmKey *key);
+extern char *bbm_key_order_to_string(const BbmKey *key);
+extern void bbm_key_keep_order(BbmKey *key, const char *string);
+
+/* Values and bounds; what is returned is in the current memory context. */
+extern Datum bbm_key_text(const BbmKey *key, const Datum *values);
+extern void bbm_key_bound(const BbmKey *key, const Datum *values, BbmBound *bound);
+extern void bbm_key_check_bound(const BbmKey *key, const BbmBound *bound);
+extern void bbm_key_values(const BbmKey *key, const BbmBound *bound, Datum *values);
+extern int	bbm_key_compare(const BbmKey *key, const Datum *a, const Datum *b);
+extern BbmBound bbm_key_later(const BbmKey *key, const BbmBound *a, const BbmBound *b);
+
+#endif							/* BBM_TARGET_KEY_H */

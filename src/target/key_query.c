@@ -1,0 +1,201 @@
+/*-------------------------------------------------------------------------
+ *
+ * key_query.c
+ *		The keys of a table in their order, by a query.
+ *
+ * For what has no index of its own to walk: a foreign table, a partitioned
+ * table that is cut as a whole, where the server merges what its partitions'
+ * indexes give, and a table of which the owner is not to see all rows.  The
+ * query is the owner's: it runs in the settings of a job.
+ *
+ * It has no LIMIT, and is read as far as need be: so one plan serves for any
+ * number of keys, and is kept.  To plan it anew for each range would cost more
+ * than a batch where there are many partitions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "target/key_query.h"
+
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/portal.h"
+
+#include "base/guc.h"
+#include "base/spi.h"
+#include "base/txn.h"
+#include "target/key.h"
+#include "target/key_sql.h"
+#include "target/target.h"
+
+/* So many keys are fetched at a time, and so many of those that tie with the last. */
+#define BBM_FETCH_KEYS 1000
+#define BBM_FETCH_TIES 50
+
+/* The text; its parameters are the lower bound first, then the upper, as far as they are given. */
+static char *
+query_text(const BbmKeyWalk *walk, bool backwards)
+{
+	const BbmKey *key = &walk->target->key;
+	const char *alias = walk->target->alias;
+	StringInfoData sql;
+	const char *word = " WHERE ";
+	int			nargs = 0;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT %s%s FROM %s AS %s", walk->distinct ? "DISTINCT " : "",
+					 bbm_key_list_sql(key, alias, false, false), walk->partition->source, alias);
+	if (walk->partition->own_rows)
+	{
+		appendStringInfo(&sql, "%s%s", word, walk->partition->own_rows);
+		word = " AND ";
+	}
+	if (walk->from)
+	{
+		appendStringInfo(&sql, "%s%s", word, bbm_key_compare_sql(key, alias, walk->after ? ">" : ">=", 1));
+		nargs += key->n;
+		word = " AND ";
+	}
+	if (walk->to)
+	{
+		appendStringInfo(&sql, "%s%s", word, bbm_key_compare_sql(key, alias, "<=", nargs + 1));
+		word = " AND ";
+	}
+	/* not said by a bound: in no range is a row whose key is null */
+	if (!walk->from && !walk->to)
+	{
+		appendStringInfo(&sql, "%s%s.%s IS NOT NULL", word, alias, quote_identifier(key->columns[0].name));
+		word = " AND ";
+	}
+	/* it may end in a comment */
+	if (walk->condition)
+		appendStringInfo(&sql, "%s(%s\n)", word, walk->condition);
+	appendStringInfo(&sql, " ORDER BY %s", bbm_key_list_sql(key, alias, true, backwards));
+	return sql.data;
+}
+
+/* The plan for the walk: that of ranges is kept with the leaf.  *kept says whether it is. */
+static SPIPlanPtr
+query_plan(BbmKeyWalk *walk, bool backwards, int nargs, Oid *types, bool *kept)
+{
+	BbmPartition *partition = walk->partition;
+	char	   *sql;
+	SPIPlanPtr	plan;
+
+	/* only what belongs to a target is freed with it */
+	*kept = partition == walk->target->partition && walk->from && walk->to && !backwards &&
+		(walk->condition != NULL) == (partition->repairs != BBM_REPAIRS_NONE);
+	if (*kept && partition->keys_plan[walk->after])
+		return partition->keys_plan[walk->after];
+	sql = query_text(walk, backwards);
+	/* the first keys soon, rather than all of them sorted */
+	plan = bbm_spi_prepare(sql, nargs, types, CURSOR_OPT_FAST_PLAN | (*kept ? CURSOR_OPT_GENERIC_PLAN : 0));
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
+	if (*kept)
+	{
+		if (SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not keep the plan of \"%s\"", sql);
+		partition->keys_plan[walk->after] = plan;
+	}
+	return plan;
+}
+
+static void
+read_values(const BbmKey *key, uint64 row, Datum *values)
+{
+	for (int i = 0; i < key->n; i++)
+	{
+		bool		isnull;
+
+		values[i] = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, i + 1, &isnull);
+		if (isnull)
+			bbm_key_has_null(&key->columns[i]);
+	}
+}
+
+/* Counts the keys that follow and tie with the last one. */
+static void
+count_ties(BbmKeyWalk *walk, Portal portal)
+{
+	const BbmKey *key = &walk->target->key;
+	Datum		last[BBM_MAX_KEY_COLUMNS];
+	Datum		values[BBM_MAX_KEY_COLUMNS];
+	uint64		n;
+	bool		tie = true;
+
+	bbm_key_values(key, &walk->last, last);
+	while (tie && (n = bbm_spi_cursor_fetch(portal, BBM_FETCH_TIES)) > 0)
+	{
+		for (uint64 i = 0; i < n && tie; i++)
+		{
+			read_values(key, i, values);
+			tie = bbm_key_compare(key, values, last) == 0;
+			walk->count += tie;
+		}
+		tie &= n == BBM_FETCH_TIES;
+		SPI_freetuptable(SPI_tuptable);
+	}
+}
+
+/* Reads the keys asked for. */
+static void
+read_keys(BbmKeyWalk *walk, Portal portal, bool with_ties)
+{
+	const BbmKey *key = &walk->target->key;
+	Datum		values[BBM_MAX_KEY_COLUMNS];
+
+	while (walk->count < walk->limit)
+	{
+		int64		wanted = Min(walk->limit - walk->count, BBM_FETCH_KEYS);
+		uint64		n = bbm_spi_cursor_fetch(portal, wanted);
+
+		if (n > 0 && walk->count == 0)
+		{
+			read_values(key, 0, values);
+			bbm_key_bound(key, values, &walk->first);
+		}
+		walk->count += n;
+		if (n > 0 && walk->count == walk->limit)
+		{
+			read_values(key, n - 1, values);
+			bbm_key_bound(key, values, &walk->last);
+		}
+		SPI_freetuptable(SPI_tuptable);
+		if (n < wanted)
+			return;
+	}
+	if (with_ties)
+		count_ties(walk, portal);
+}
+
+/* Walks as asked, or (backwards) finds the last key.  Needs a transaction and SPI. */
+void
+bbm_key_query(BbmKeyWalk *walk, bool backwards)
+{
+	const BbmKey *key = &walk->target->key;
+	Oid			types[2 * BBM_MAX_KEY_COLUMNS];
+	Datum		values[2 * BBM_MAX_KEY_COLUMNS];
+	int			n = 0;
+	int			level;
+	SPIPlanPtr	plan;
+	Portal		portal;
+	bool		kept;
+
+	if (walk->from)
+		bbm_key_values(key, walk->from, &values[n]), n += key->n;
+	if (walk->to)
+		bbm_key_values(key, walk->to, &values[n]), n += key->n;
+	for (int i = 0; i < n; i++)
+		types[i] = key->columns[i % key->n].type;
+	walk->count = 0;
+	level = bbm_job_settings(walk->target->migration);
+	bbm_guc_set("cursor_tuple_fraction", "0", true);
+	bbm_guc_set("jit", "off", true);
+	plan = query_plan(walk, backwards, n, types, &kept);
+	portal = bbm_spi_cursor_open(plan, values);
+	read_keys(walk, portal, !walk->distinct && !backwards);
+	bbm_spi_cursor_close(portal);
+	if (!kept)
+		SPI_freeplan(plan);
+	bbm_user_settings_end(level);
+}

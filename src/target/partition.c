@@ -1,0 +1,355 @@
+/*-------------------------------------------------------------------------
+ *
+ * partition.c
+ *		A table with rows of its own, opened: a partition, a child table, or the table itself.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "target/partition.h"
+
+#include "access/table.h"
+#include "catalog/pg_am_d.h"
+#include "optimizer/plancat.h"
+
+#include "base/bbm.h"
+#include "base/spi.h"
+#include "base/txn.h"
+#include "target/hierarchy.h"
+#include "target/job.h"
+#include "target/key.h"
+#include "target/key_sql.h"
+#include "target/relation.h"
+#include "target/rights.h"
+#include "target/target.h"
+
+/*
+ * The owner needs to read the key, or the cut would show it what it may not see:
+ * an index is walked past the executor.  So a statement that would read it is
+ * executed, as far as that needs no row: the server checks it, and so does, or
+ * records it, any extension that watches who reads what.
+ */
+static void
+check_may_read(const BbmTarget *target, const BbmPartition *partition)
+{
+	char	   *sql = psprintf("SELECT %s FROM %s AS k WHERE false",
+							   bbm_key_list_sql(&target->key, "k", false, false), partition->source);
+	int			result = bbm_spi_execute(sql, true, 0);
+
+	if (result != SPI_OK_SELECT)
+		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(result));
+	SPI_freetuptable(SPI_tuptable);
+}
+
+static void
+no_index(const BbmTarget *target, const BbmPartition *partition, Relation rel)
+{
+	const char *name = bbm_index_name(target, partition);
+	const char *order = bbm_key_order_list(&target->key);
+
+	if (name)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("table \"%s\" cannot be cut along index \"%s\"", RelationGetRelationName(rel), name),
+				 errdetail("It must be a valid btree index that begins with (%s), in the type's own order, without a predicate.",
+						   order),
+				 errhint("Name another index with bbm_alter, or none.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("column \"%s\" of table \"%s\" has no usable index", bbm_key_to_string(&target->key),
+					RelationGetRelationName(rel)),
+			 errdetail("A usable index is a valid btree index that begins with (%s), in the type's own order, without a predicate.",
+					   order),
+			 errhint("Create one with CREATE UNIQUE INDEX CONCURRENTLY, name another key, or use BlockRangeBatchingStrategy.")));
+}
+
+/* Has a table with rows what it takes: nulls only where they may be, and what the strategy needs? */
+static void
+check_table(BbmTarget *target, Relation rel)
+{
+	if (target->strategy->has_key)
+		bbm_key_check_nulls(&target->key, rel);
+	/* who only looks has to read the table anyway */
+	if (target->strategy->check_table && target->form != BBM_JOB_NONE)
+		target->strategy->check_table(target, rel);
+}
+
+/* The index to walk in the leaf. */
+static void
+find_index(BbmTarget *target, BbmPartition *partition, Relation rel)
+{
+	BbmKeyIndex found;
+
+	if (!bbm_key_find_index(&target->key, rel, bbm_index_name(target, partition), false, &found))
+		no_index(target, partition, rel);
+	for (int i = 0; i < target->key.n; i++)
+		target->key.columns[i].nulls_first = found.nulls_first[i];
+	/* only a heap's is walked by hand: others may have rows, and indexes, of another nature */
+	partition->index = rel->rd_rel->relam == HEAP_TABLE_AM_OID ? found.oid : InvalidOid;
+	partition->backwards = found.backwards;
+}
+
+/* Could a trigger of the table change a key that the migration relies on? */
+bool
+bbm_could_change_key(const BbmTarget *target, Oid relid)
+{
+	const BbmMigration *migration = target->migration;
+	Relation	rel;
+	bool		could;
+
+	if (target->form != BBM_JOB_COMPOSED || !target->strategy->has_key || migration->allow_key_change ||
+		migration->set_clause == NULL)
+		return false;
+	/* whoever asks may have no lock on it; of the triggers it is only seen whether there are any */
+	rel = RelationIdGetRelation(relid);
+	if (!RelationIsValid(rel))
+		return false;
+	could = rel->rd_rules == NULL && rel->trigdesc && rel->trigdesc->trig_update_before_row;
+	RelationClose(rel);
+	return could;
+}
+
+/*
+ * A tree that is cut as a whole is asked with a query, which merges what the
+ * leaves' indexes give.  Without them it would sort the table for each range.
+ * Also says whether one of them is foreign.
+ */
+static void
+check_partitions_of_tree(BbmTarget *target, BbmPartition *whole)
+{
+	ListCell   *cell;
+
+	target->partitions = 0;
+	foreach(cell, bbm_partitions_list(target->relid))
+	{
+		BbmPartition partition = {.relid = lfirst_oid(cell)};
+		Relation	rel = try_table_open(partition.relid, AccessShareLock);
+
+		if (rel)
+			bbm_check_rows_are_here(partition.relid);
+		if (rel && bbm_could_change_key(target, partition.relid))
+			whole->checks_key = true;
+		target->partitions++;
+		if (rel)
+			check_table(target, rel);
+		if (rel && rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
+			whole->is_foreign = true;
+		else if (rel && target->strategy->has_key)
+			find_index(target, &partition, rel);
+		if (rel)
+			table_close(rel, AccessShareLock);
+	}
+}
+
+static void
+check_kind(const BbmTarget *target, const BbmPartition *partition, Relation rel)
+{
+	bool		heap = rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rel->relam == HEAP_TABLE_AM_OID;
+
+	if (!target->strategy->has_key && !heap && !(partition->as_one_table && !target->strategy->table_scans))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("%s does not fit table \"%s\"", target->strategy->name, RelationGetRelationName(rel)),
+				 errdetail("It needs a heap, whose rows have a place in a block."),
+				 errhint("Name a key and use SerialKeySetBatchingStrategy.")));
+}
+
+static void
+measure(BbmPartition *partition, Relation rel)
+{
+	BlockNumber pages = 0;
+	double		tuples = 0;
+	double		all_visible;
+
+	if (rel->rd_rel->relkind == RELKIND_RELATION)
+		estimate_rel_size(rel, NULL, &pages, &tuples, &all_visible);
+	partition->rows = tuples;
+}
+
+void
+bbm_partition_close(BbmTarget *target)
+{
+	BbmPartition *partition = target->partition;
+
+	if (partition == NULL)
+		return;
+	target->partition = NULL;
+	/* kept plans do not go with the transaction */
+	if (partition->plan)
+		SPI_freeplan(partition->plan);
+	if (partition->left_plan)
+		SPI_freeplan(partition->left_plan);
+	if (partition->check_plan)
+		SPI_freeplan(partition->check_plan);
+	if (partition->probe)
+		SPI_freeplan(partition->probe);
+	for (int i = 0; i < lengthof(partition->keys_plan); i++)
+	{
+		if (partition->keys_plan[i])
+			SPI_freeplan(partition->keys_plan[i]);
+	}
+	/* after an error it may be the one at hand */
+	if (CurrentMemoryContext == partition->context)
+		MemoryContextSwitchTo(target->context);
+	MemoryContextDelete(partition->context);
+}
+
+/* What there is no way to ask for as the owner would be asked about partition by partition. */
+static void
+check_as_owner(const BbmTarget *target)
+{
+	if (!target->has_partitions || !target->as_owner)
+		return;
+	if (target->strategy->table_scans || (target->per_partition && target->form == BBM_JOB_REGISTRY_FUNCTION))
+	{
+		bbm_failing_code = BBM_CODE_STRATEGY;
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 target->strategy->table_scans ?
+				 errmsg("%s cannot run over the partitions of \"%s\" one by one", target->strategy->name,
+						target->migration->table_name) :
+				 errmsg("the job cannot go on over the partitions of \"%s\" one by one",
+						target->migration->table_name),
+				 errdetail("Row security, rights, rules or statement triggers of the table as a whole are not those of its partitions."),
+				 target->strategy->table_scans ?
+				 errhint("Name a key and use SerialKeySetBatchingStrategy.") :
+				 errhint("Make them the same for all, or define another migration for what is left.")));
+	}
+}
+
+/* Where the leaf's rows are read and written. */
+static void
+find_source(const BbmTarget *target, BbmPartition *partition)
+{
+	if (partition->as_one_table || !target->has_partitions || !target->as_owner)
+	{
+		partition->source = psprintf("%s%s", partition->as_one_table ? "" : "ONLY ", partition->name);
+		return;
+	}
+	partition->source = bbm_table_sql_name(target->relid);
+	partition->own_rows = psprintf("%s.tableoid OPERATOR(pg_catalog.=) %u::pg_catalog.oid", target->alias, partition->relid);
+}
+
+static void
+partition_resolve(BbmTarget *target, BbmPartition *partition, Relation rel)
+{
+	bbm_rights_check_partition(target, partition->relid);
+	check_as_owner(target);
+	/* whoever reads its keys, or plans its job, locks what is below it */
+	if (partition->as_one_table || (target->has_partitions && target->as_owner))
+		bbm_partitions_lock(target->relid, target->lock_mode);
+	partition->relkind = rel->rd_rel->relkind;
+	partition->name = bbm_table_sql_name(partition->relid);
+	find_source(target, partition);
+	bbm_failing_code = BBM_CODE_STRATEGY;
+	check_kind(target, partition, rel);
+	bbm_failing_code = BBM_CODE_COLUMN;
+	partition->is_foreign = partition->relkind == RELKIND_FOREIGN_TABLE;
+	if (target->strategy->has_key)
+		check_may_read(target, partition);
+	partition->checks_key = bbm_could_change_key(target, partition->relid);
+	if (partition->as_one_table)
+		check_partitions_of_tree(target, partition);
+	else
+		check_table(target, rel);
+	if (!partition->as_one_table && target->strategy->has_key && !partition->is_foreign)
+		find_index(target, partition, rel);
+	/* it shows keys of rows that the owner may not see */
+	if (target->as_owner)
+		partition->index = InvalidOid;
+	measure(partition, rel);
+	bbm_failing_code = BBM_CODE_SIGNATURE;
+	bbm_job_prepare(target, partition);
+	bbm_failing_code = BBM_CODE_UNKNOWN;
+}
+
+/* Opens a table and locks it; NULL when it is gone, or not in the tree of the target any more. */
+static Relation
+open_in_hierarchy(const BbmTarget *target, Oid relid, LOCKMODE lock)
+{
+	Relation	rel = OidIsValid(relid) ? try_table_open(relid, lock) : NULL;
+
+	if (rel && !bbm_partitions_include(target->relid, relid))
+	{
+		table_close(rel, lock);
+		rel = NULL;
+	}
+	if (rel)
+		bbm_check_rows_are_here(relid);
+	return rel;
+}
+
+/* The leaf with this OID, or (whole) the table with all that is below it. */
+static BbmPartition *
+open_partition(BbmTarget *target, Oid relid, bool whole)
+{
+	Relation	rel;
+	MemoryContext old;
+	BbmPartition *partition;
+	int			level;
+
+	/* of one table, what needs it finds out that it is gone */
+	if (target->partition && (target->partition->as_one_table != whole ||
+							  target->partition->repairs != target->repairs))
+		bbm_partition_close(target);
+	if (!target->per_partition && target->partition && target->partition->relid == relid)
+		return target->partition;
+	if (target->partition && target->partition->relid == relid)
+	{
+		rel = open_in_hierarchy(target, relid, AccessShareLock);
+		if (rel == NULL)
+			return NULL;
+		/* its plan has the name that it had then, and tells of the key if there were triggers */
+		if (target->partition->checks_key == bbm_could_change_key(target, relid) &&
+			bbm_partition_is_named(target->partition))
+		{
+			table_close(rel, NoLock);
+			return target->partition;
+		}
+		table_close(rel, AccessShareLock);
+	}
+	rel = open_in_hierarchy(target, relid, target->lock_mode);
+	if (rel == NULL)
+		return NULL;
+
+	bbm_partition_close(target);
+	partition = MemoryContextAllocZero(target->context, sizeof(BbmPartition));
+	partition->context = AllocSetContextCreate(target->context, "bbm leaf", ALLOCSET_SMALL_SIZES);
+	partition->relid = relid;
+	partition->as_one_table = whole;
+	partition->repairs = target->repairs;
+	target->partition = partition;
+	level = bbm_job_settings(target->migration);
+	old = MemoryContextSwitchTo(partition->context);
+	PG_TRY();
+	{
+		partition_resolve(target, partition, rel);
+	}
+	PG_CATCH();
+	{
+		bbm_partition_close(target);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	bbm_user_settings_end(level);
+	table_close(rel, NoLock);
+	return partition;
+}
+
+/*
+ * The leaf with this OID, resolved; NULL when there is none any more, or it is
+ * not in the tree.  Until the transaction ends it stays there: it is locked.
+ * Needs SPI; the current user is the owner.
+ */
+BbmPartition *
+bbm_partition_open(BbmTarget *target, Oid relid)
+{
+	return open_partition(target, relid, target->has_partitions && !target->per_partition);
+}
+
+/* The table with all that is below it, in the same way, even if it is cut leaf by leaf. */
+BbmPartition *
+bbm_partitions_open_as_one(BbmTarget *target)
+{
+	return open_partition(target, target->relid, target->has_partitions);
+}

@@ -1,0 +1,377 @@
+/*-------------------------------------------------------------------------
+ *
+ * partitions.c
+ *		The leaves of a migration's table, and cutting them one by one.
+ *
+ * NOTES
+ *	  A leaf is a table with rows of its own below the migration's: a partition,
+ *	  a child, or the table itself.  Who attaches, detaches or drops one needs a
+ *	  lock on it that conflicts with the one we take before we look whether it
+ *	  is still part of the tree; so it is until our transaction ends.
+ *
+ *	  Everything here runs in a claim, under the migration's lock.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "target/partitions.h"
+
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#include "base/bbm.h"
+#include "base/compat.h"
+#include "base/printable.h"
+#include "base/txn.h"
+#include "catalog/claims.h"
+#include "catalog/events.h"
+#include "catalog/jobs.h"
+#include "catalog/partitions.h"
+#include "target/hierarchy.h"
+#include "target/key_query.h"
+#include "target/key_scan.h"
+#include "target/order.h"
+#include "target/partition.h"
+#include "target/relation.h"
+#include "target/target.h"
+
+/* How many keys a check over all leaves counts at a time: it reads each leaf, whatever the range. */
+#define BBM_CHECK_SIZE 20000
+
+/* The pass of a leaf that is not in the tree at present, and back. */
+#define BBM_AWAY(pass) (-1 - (pass))
+
+static void
+tell(const BbmTarget *target, const char *event, const char *name)
+{
+	const BbmMigration *migration = target->migration;
+
+	ereport(LOG,
+			(errmsg("migration \"%s\": table %s was %s", bbm_printable(migration->name), bbm_printable(name), event)));
+	bbm_event_add(migration->id, migration->name, event, BBM_RUNNING, migration->owner, name);
+}
+
+static int
+compare_oids(const void *a, const void *b)
+{
+	return oid_cmp(a, &((const ListCell *) b)->oid_value);
+}
+
+static int
+compare_parts(const void *a, const void *b)
+{
+	return oid_cmp(a, &((const BbmPartitionState *) lfirst((const ListCell *) b))->relation);
+}
+
+/* "parts" are in the order of their OIDs. */
+static BbmPartitionState *
+find_part(List *parts, Oid relation)
+{
+	ListCell   *found = NULL;
+
+	if (parts != NIL)
+		found = bsearch(&relation, parts->elements, list_length(parts), sizeof(ListCell), compare_parts);
+	return found ? lfirst(found) : NULL;
+}
+
+/*
+ * A leaf that is in the tree: noted if it was not known, or not in it; told of
+ * unless it is the first time that anybody looks.
+ */
+static void
+note_partition(const BbmTarget *target, Oid partition, const BbmPartitionState *part, bool begun)
+{
+	int64		id = target->migration->id;
+	char	   *name = bbm_table_sql_name(partition);
+
+	/* dropped in this moment */
+	if (name == NULL)
+		return;
+	if (part && strcmp(part->name, name) != 0)
+		bbm_partition_rename(id, partition, name);
+	if (part && part->pass >= 0)
+		return;
+	if (part == NULL)
+		bbm_partition_add(id, partition, name, begun);
+	else
+		bbm_partition_done(id, partition, BBM_AWAY(part->pass));
+	if (begun && partition != target->relid)
+		tell(target, "attached", name);
+}
+
+/*
+ * The leaves there are now against those known: new ones are noted, and told
+ * of; so are those that are gone.  What was not done of one because it was gone
+ * is to be done when it is back.
+ */
+static List *
+refresh_parts(const BbmTarget *target, List *partitions, bool begun)
+{
+	int64		id = target->migration->id;
+	List	   *parts = bbm_partitions(id);
+	List	   *sorted = list_copy(partitions);
+	ListCell   *cell;
+
+	begun |= parts != NIL;
+	list_sort(sorted, list_oid_cmp);
+	foreach(cell, partitions)
+		note_partition(target, lfirst_oid(cell), find_part(parts, lfirst_oid(cell)), begun);
+	foreach(cell, parts)
+	{
+		BbmPartitionState *part = lfirst(cell);
+
+		if (part->pass < 0 || (sorted != NIL && bsearch(&part->relation, sorted->elements, list_length(sorted),
+														sizeof(ListCell), compare_oids)))
+			continue;
+		tell(target, "detached", part->name);
+		bbm_partition_done(id, part->relation, BBM_AWAY(part->pass));
+	}
+	bbm_jobs_revive(id, partitions);
+	return bbm_partitions(id);
+}
+
+/*
+ * A pass after the first, of a strategy with a key, is about what a check has
+ * found, whose jobs are there (bbm_jobs_repair), and leaves that have come since.
+ */
+static bool
+is_repair(const BbmTarget *target, int pass)
+{
+	return target->strategy->has_key && pass > BBM_FIRST_PASS && !BBM_PASS_VERIFIES(pass);
+}
+
+/*
+ * The next leaf of a pass, or InvalidOid: in the first all, in one that
+ * verifies all that have been worked on, and after that those that the look
+ * before has not found clean, or that have come since.  Not those that
+ * are found to be gone.
+ */
+static Oid
+next_partition(const BbmTarget *target, int pass, bool begun, List *gone)
+{
+	List	   *partitions = bbm_partitions_list(target->relid);
+	List	   *parts = refresh_parts(target, partitions, begun);
+	ListCell   *cell;
+
+	foreach(cell, partitions)
+	{
+		BbmPartitionState *part = find_part(parts, lfirst_oid(cell));
+
+		if (part == NULL || list_member_oid(gone, part->relation))
+			continue;
+		if (BBM_PASS_VERIFIES(pass) ? part->pass > 0 && part->pass < pass :
+			part->pass <= 0 || (!is_repair(target, pass) && part->pass < pass - 1))
+			return part->relation;
+	}
+	return InvalidOid;
+}
+
+/* Has a leaf come that no pass has seen?  For the end of the last one. */
+bool
+bbm_partitions_have_new(BbmTarget *target)
+{
+	return target->per_partition && OidIsValid(next_partition(target, BBM_FIRST_PASS, true, NIL));
+}
+
+/* Has a pass worked on a leaf that came after the first one? */
+bool
+bbm_partitions_have_joined(const BbmTarget *target, int pass)
+{
+	ListCell   *cell;
+
+	if (!target->per_partition || !is_repair(target, pass))
+		return false;
+	foreach(cell, bbm_partitions(target->migration->id))
+	{
+		if (((BbmPartitionState *) lfirst(cell))->pass == pass)
+			return true;
+	}
+	return false;
+}
+
+/* Tells of leaves that have come or gone, where no pass looks for them. */
+void
+bbm_partitions_report(BbmTarget *target)
+{
+	if (target->has_partitions && !target->per_partition)
+		(void) refresh_parts(target, bbm_partitions_list(target->relid), true);
+}
+
+static bool
+allocate_in_partition(BbmTarget *target, BbmPartition *partition, const BbmClaimState *state,
+					  const BbmAllocation *cut, BbmRange *range)
+{
+	if (target->strategy->begin_pass)
+		target->strategy->begin_pass(target, partition, state->pass);
+	return target->strategy->next_range(target, partition, cut, range);
+}
+
+/* The error for a leaf whose rows may be another's, and have been done there. */
+pg_noreturn static void
+rows_of_others(const BbmTarget *target, const BbmPartitionState *joined, const char *detail)
+{
+	bbm_failing_code = BBM_CODE_TABLE;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("table %s has come to \"%s\", and may have rows that are done", joined->name,
+					target->migration->table_name),
+			 errdetail("%s", detail),
+			 errhint("If they all are still to be done, say so with bbm_alter(…, rows_stay => true); otherwise define another migration for what is left.")));
+}
+
+/* Can what is in a new leaf have been in this one, with the keys that it has? */
+static bool
+may_have_had(const BbmTarget *target, const BbmPartitionState *part)
+{
+	/* what is in the tree and no default partition has other keys, by its constraint */
+	return part->has_extent &&
+		(part->pass < 0 || bbm_order_is_default(target->relid, part->relation));
+}
+
+/*
+ * A leaf is begun that is gone over by itself because a row that moves has
+ * another key.  One that comes in mid-run can make that untrue: its rows may have
+ * been another's with the keys that they have, and done there.
+ */
+static void
+begin_by_key(BbmTarget *target, Oid relid)
+{
+	int64		id = target->migration->id;
+	List	   *parts = bbm_partitions(id);
+	BbmPartitionState *joined = find_part(parts, relid);
+	BbmPartition *partition = bbm_partition_open(target, relid);
+	BbmBound	low;
+	BbmBound	high;
+	ListCell   *cell;
+
+	if (partition == NULL || joined == NULL)
+		return;
+	if (bbm_key_end(target, partition, false, &low) && bbm_key_end(target, partition, true, &high))
+		bbm_partition_extent(id, relid, &low, &high);
+	if (!joined->joined || target->migration->rows_stay)
+		return;
+	if (!bbm_order_key_leads(target))
+		rows_of_others(target, joined,
+					   "Its partitions are told apart by columns that are not the first of the batching key, so rows may move between them.");
+	foreach(cell, parts)
+	{
+		BbmPartitionState *other = lfirst(cell);
+		BbmKeyWalk	walk = {.target = target, .partition = partition, .from = &other->low, .to = &other->high,
+			.limit = 1};
+
+		if (other->relation == relid || !may_have_had(target, other))
+			continue;
+		bbm_key_walk(&walk);
+		if (walk.count > 0)
+			rows_of_others(target, joined,
+						   psprintf("It has keys between the first and the last that table %s had, which was begun.",
+									other->name));
+	}
+}
+
+/*
+ * Ranges of a partitioned table as a whole are not those of its leaves.  A plain
+ * table's, from before it had a child, are its own.
+ */
+static void
+check_form(const BbmTarget *target, const BbmClaimState *state)
+{
+	if (target->strategy->table_scans || !state->has_last || state->pass != BBM_FIRST_PASS ||
+		OidIsValid(state->last_relation) == target->per_partition ||
+		get_rel_relkind(target->relid) != RELKIND_PARTITIONED_TABLE)
+		return;
+	bbm_failing_code = BBM_CODE_SIGNATURE;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("the job of migration \"%s\" is of another kind than it was",
+					bbm_printable(target->migration->name)),
+			 target->per_partition ?
+			 errdetail("It is for one partition at a time, and the ranges cut so far are of the table as a whole.") :
+			 errdetail("It is for the table as a whole, and the ranges cut so far are of one partition each."),
+			 errhint("Change the job back, or define another migration for what is left.")));
+}
+
+/*
+ * The next range of a check over all leaves, of which a row that moves between
+ * them is one; false when all is cut.
+ */
+static bool
+allocate_check(BbmTarget *target, BbmAllocation *cut, BbmRange *range, BbmPartition **partition)
+{
+	*partition = bbm_partitions_open_as_one(target);
+	if (*partition == NULL)
+		bbm_table_is_gone(target->migration->table_name);
+	cut->size = Max(cut->size, BBM_CHECK_SIZE);
+	return target->strategy->next_range(target, *partition, cut, range);
+}
+
+/*
+ * The next range of the pass at hand, and the leaf it is of (NULL: of all); false
+ * when all is cut.  Under the migration's lock: nobody else cuts meanwhile, and what is
+ * noted of the leaves commits with the job of the range.  "at_once": only if it is
+ * of the leaf at hand, which the batch before has locked; false then means nothing.
+ */
+bool
+bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_once, BbmRange *range,
+			   BbmPartition **partition)
+{
+	BbmAllocation		cut = {.after = state->has_last ? &state->last : NULL, .max = &state->max, .size = size,
+	.verifies = BBM_PASS_VERIFIES(state->pass), .open_below = state->is_wide && state->min_found};
+	Oid			current = state->has_last && !is_repair(target, state->pass) ? state->last_relation : InvalidOid;
+	List	   *gone = NIL;
+	BbmBound	last;
+
+	check_form(target, state);
+	if (state->is_wide)
+		cut.max = &state->verify_max;
+	/* where rows move, to verify is to look at all leaves at once */
+	if (target->strategy->table_scans && BBM_PASS_VERIFIES(state->pass))
+	{
+		*partition = NULL;
+		return target->strategy->next_range(target, NULL, &cut, range);
+	}
+	if (target->rounds && BBM_PASS_VERIFIES(state->pass))
+		return allocate_check(target, &cut, range, partition);
+	if (!target->per_partition)
+	{
+		if (is_repair(target, state->pass))
+			return false;
+		/* its job sees the tree as a whole: a leaf that comes or goes is told of, no more */
+		if (target->has_partitions && !state->has_last)
+			(void) refresh_parts(target, bbm_partitions_list(target->relid), state->has_job);
+		*partition = bbm_partition_open(target, target->relid);
+		if (*partition == NULL)
+			bbm_table_is_gone(target->migration->table_name);
+		return allocate_in_partition(target, *partition, state, &cut, range);
+	}
+	/* it had no child then */
+	if (state->has_last && !OidIsValid(current) && !is_repair(target, state->pass))
+	{
+		current = target->relid;
+		(void) refresh_parts(target, bbm_partitions_list(target->relid), true);
+	}
+	for (;;)
+	{
+		if (OidIsValid(current))
+		{
+			if (at_once && !(target->partition && target->partition->relid == current))
+				return false;
+			*partition = bbm_partition_open(target, current);
+			if (*partition && allocate_in_partition(target, *partition, state, &cut, range))
+				return true;
+			/* one that is gone may come back, and is cut further then */
+			if (*partition)
+				bbm_partition_done(target->migration->id, current, state->pass);
+			else
+				gone = lappend_oid(gone, current);
+		}
+		if (at_once)
+			return false;
+		current = next_partition(target, state->pass, state->has_job, gone);
+		if (!OidIsValid(current))
+			return false;
+		/* it may have been in the tree, and cut in part, before */
+		cut.after = bbm_jobs_last(target->migration->id, target->relid, current, state->pass, &last) ? &last : NULL;
+		if (cut.after == NULL && target->order == BBM_ORDER_BY_KEY)
+			begin_by_key(target, current);
+	}
+}

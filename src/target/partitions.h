@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ *
+ * partitions.h
+ *		The leaves of a migration's table, and cutting them one by one.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_TARGET_PARTITIONS_H
+#define BBM_TARGET_PARTITIONS_H
+
+#include "base/bbm.h"
+
+#include "catalog/claims.h"
+#include "target/target.h"
+
+extern bool bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_once, BbmRange *range,
+						   BbmPartition **partition);
+extern void bbm_partitions_report(BbmTarget *target);
+extern bool bbm_partitions_have_joined(const BbmTarget *target, int pass);
+extern bool bbm_partitions_have_new(BbmTarget *target);
+
+#endif							/* BBM_TARGET_PARTITIONS_H */

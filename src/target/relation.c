@@ -1,0 +1,390 @@
+/*-------------------------------------------------------------------------
+ *
+ * relation.c
+ *		Which table a name means, and whether its rows are in it.
+ *
+ * NOTES
+ *	  A migration names its table, and so do the statements of its batches; its
+ *	  ranges are cut by OID.  Both must mean the same table, and the same one
+ *	  from the first batch to the last.  A rename of a schema locks no table, so
+ *	  a batch looks before it begins and again before it is recorded.
+ *
+ *	  Some extensions keep the rows of a table elsewhere: what is left here is an
+ *	  empty shell, of which every batch is done at once.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "target/relation.h"
+
+#include "access/genam.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parsetree.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/varlena.h"
+
+#include "base/bbm.h"
+#include "base/compat.h"
+#include "base/printable.h"
+#include "base/txn.h"
+#include "catalog/extension.h"
+#include "target/target.h"
+
+/* Citus: a row for each table whose rows are in shards. */
+#define CITUS_TABLE "pg_dist_partition"
+#define CITUS_INDEX "pg_dist_partition_logical_relid_index"
+#define CITUS_COLUMN "logicalrelid"
+
+/* "schema.table" taken literally, as the registry writes it, or InvalidOid. */
+static Oid
+literal_table(const char *name)
+{
+	const char *dot = strchr(name, '.');
+	Oid			schema;
+
+	if (dot == NULL || dot == name || dot[1] == '\0')
+		return InvalidOid;
+	schema = get_namespace_oid(pnstrdup(name, dot - name), true);
+	return OidIsValid(schema) ? get_relname_relid(dot + 1, schema) : InvalidOid;
+}
+
+/* The parts of an SQL name, one or two; NIL when it is none. */
+static List *
+sql_names(const char *name)
+{
+	List	   *names = NIL;
+
+	/* an empty part would be an error without a hint, and so would a database's name */
+	if (SplitIdentifierString(pstrdup(name), '.', &names) &&
+		(list_length(names) == 1 || list_length(names) == 2))
+		return names;
+	return NIL;
+}
+
+/* An SQL name, qualified or not, or InvalidOid. */
+static Oid
+named_table(List *names)
+{
+	if (names == NIL)
+		return InvalidOid;
+	return RangeVarGetRelid(makeRangeVar(list_length(names) == 2 ? linitial(names) : NULL, llast(names), -1),
+							NoLock, true);
+}
+
+/* A table's name as it is written in SQL, with its schema; NULL when it is gone. */
+char *
+bbm_table_sql_name(Oid relid)
+{
+	char	   *name = get_rel_name(relid);
+
+	return name ? quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), name) : NULL;
+}
+
+static Oid
+find_table(const char *name)
+{
+	Oid			relid = literal_table(name);
+
+	return OidIsValid(relid) ? relid : named_table(sql_names(name));
+}
+
+/*
+ * The relation of that name: literally, or else as an SQL name.  Raises an
+ * error when there is none.  Locks it, as strong as whoever asks will need it in
+ * this transaction, since a weak lock must not be followed by a strong one (see
+ * target/lockset.c); "check", if given, raises an error for who may not have that lock.
+ *
+ * Another session may rename or drop the table, or create another one of the
+ * name, until the lock is had; then the name is looked for again.
+ */
+Oid
+bbm_table_by_name(const char *name, LOCKMODE lock, void (*check) (Oid relid, const char *name))
+{
+	Oid			relid = find_table(name);
+
+	for (;;)
+	{
+		Oid			now;
+
+		if (!OidIsValid(relid))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("table \"%s\" does not exist", name),
+					 errdetail("It was looked for with search_path \"%s\".", namespace_search_path),
+					 errhint("Write it as schema.table.")));
+		if (check)
+			check(relid, name);
+		LockRelationOid(relid, lock);
+		now = find_table(name);
+		if (now == relid)
+			return relid;
+		UnlockRelationOid(relid, lock);
+		relid = now;
+	}
+}
+
+/* The error for a table that was there when the migration was taken up. */
+void
+bbm_table_is_gone(const char *name)
+{
+	bbm_failing_code = BBM_CODE_TABLE;
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("table \"%s\" does not exist any more", name)));
+}
+
+/* The table of that name, locked; an error, too, when it has no rows of its own to work on. */
+Oid
+bbm_target_table(const char *name, LOCKMODE lock)
+{
+	Oid			relid = bbm_table_by_name(name, lock, NULL);
+	Relation	rel = relation_open(relid, NoLock);
+	const char *what = NULL;
+
+	switch (rel->rd_rel->relkind)
+	{
+		case RELKIND_RELATION:
+		case RELKIND_PARTITIONED_TABLE:
+		case RELKIND_FOREIGN_TABLE:
+			if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
+				what = "a temporary table, which no other session can see";
+			break;
+		case RELKIND_VIEW:
+			what = "a view";
+			break;
+		case RELKIND_MATVIEW:
+			what = "a materialized view";
+			break;
+		default:
+			what = "not a table";
+			break;
+	}
+	if (what)
+		ereport(ERROR,
+				(errcode(rel->rd_rel->relkind == RELKIND_RELATION ||
+						 rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE ?
+						 ERRCODE_FEATURE_NOT_SUPPORTED : ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("cannot run batches over \"%s\"", name),
+				 errdetail("It is %s.", what),
+				 errhint("Name a table, partitioned or not.")));
+	if (getExtensionOfObject(RelationRelationId, relid) == bbm_catalog()->extension)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("cannot run batches over \"%s\"", name),
+				 errdetail("It is a table of the extension itself."),
+				 errhint("Name a table of your own.")));
+	bbm_check_rows_are_here(relid);
+	relation_close(rel, NoLock);
+	return relid;
+}
+
+/* ----------------------------------------------------------------
+ * The table that was begun
+ * ----------------------------------------------------------------
+ */
+
+/* What became of the table that was begun, for a message. */
+static char *
+whereabouts(Oid relid)
+{
+	char	   *name = bbm_table_sql_name(relid);
+
+	return name ? psprintf(_("is now %s"), name) : _("does not exist any more");
+}
+
+/*
+ * The table of a migration, by its name, locked.  An error, too, when that is not the
+ * one that it was begun on: what is done of that one says nothing of this one.
+ */
+Oid
+bbm_migration_table(const BbmMigration *migration, LOCKMODE lock)
+{
+	Oid			relid = bbm_target_table(migration->table_name, lock);
+
+	if (OidIsValid(migration->table_oid) && relid != migration->table_oid)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table \"%s\" is not the one that migration \"%s\" is about", migration->table_name,
+						bbm_printable(migration->name)),
+				 errdetail("Its OID is %u. The migration was defined for, or begun on, the one with OID %u, which %s.",
+						   relid, migration->table_oid, whereabouts(migration->table_oid)),
+				 errhint("Rename them back, or begin again with the table that has the name now: bbm_alter(…, restart => true).")));
+	return relid;
+}
+
+/*
+ * Does the migration's name mean the table that its ranges are cut of, as of
+ * now?  In the owner's session, who may need a search_path for it.  Needs a
+ * transaction.
+ */
+bool
+bbm_target_is_named(const BbmTarget *target)
+{
+	const BbmMigration *migration = target->migration;
+	Oid			relid;
+	List	   *names;
+	int			level;
+
+	/* a schema can be renamed without a lock that we would have met */
+	AcceptInvalidationMessages();
+	relid = literal_table(migration->table_name);
+	if (OidIsValid(relid))
+		return relid == target->relid;
+	names = sql_names(migration->table_name);
+	if (list_length(names) == 2)
+		return named_table(names) == target->relid;
+	level = bbm_job_settings(migration);
+	relid = named_table(names);
+	bbm_user_settings_end(level);
+	return relid == target->relid;
+}
+
+/* Has the leaf the name that its statements have? */
+bool
+bbm_partition_is_named(const BbmPartition *partition)
+{
+	char	   *name = bbm_table_sql_name(partition->relid);
+
+	return name && strcmp(name, partition->name) == 0;
+}
+
+/* ----------------------------------------------------------------
+ * Where the rows are
+ * ----------------------------------------------------------------
+ */
+
+/* The index of Citus's table, when it is what it should be. */
+static Oid
+citus_index(Relation citus, AttrNumber attnum)
+{
+	Oid			index = get_relname_relid(CITUS_INDEX, PG_CATALOG_NAMESPACE);
+	Relation	rel;
+	bool		fits;
+
+	if (!OidIsValid(index) || !list_member_oid(RelationGetIndexList(citus), index))
+		return InvalidOid;
+	rel = index_open(index, AccessShareLock);
+	fits = rel->rd_index->indisvalid && rel->rd_index->indkey.values[0] == attnum;
+	index_close(rel, AccessShareLock);
+	return fits ? index : InvalidOid;
+}
+
+/*
+ * Are the table's rows in shards of Citus?  It says so in a table of its own,
+ * in pg_catalog, where only superusers can put one.  Where there is none this
+ * costs a look into the server's caches.
+ */
+bool
+bbm_is_distributed(Oid relid)
+{
+	Oid			citus = get_relname_relid(CITUS_TABLE, PG_CATALOG_NAMESPACE);
+	AttrNumber	attnum = OidIsValid(citus) ? get_attnum(citus, CITUS_COLUMN) : InvalidAttrNumber;
+	Relation	rel = attnum != InvalidAttrNumber ? try_table_open(citus, AccessShareLock) : NULL;
+	ScanKeyData key;
+	SysScanDesc scan;
+	Oid			index;
+	bool		found;
+
+	if (rel == NULL)
+		return false;
+	index = citus_index(rel, attnum);
+	ScanKeyInit(&key, attnum, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, index, OidIsValid(index), NULL, 1, &key);
+	found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
+/* Raises an error when the table's rows are elsewhere. */
+void
+bbm_check_rows_are_here(Oid relid)
+{
+	if (!bbm_is_distributed(relid))
+		return;
+	bbm_failing_code = BBM_CODE_TABLE;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cannot run batches over \"%s\"", bbm_table_sql_name(relid)),
+			 errdetail("It is a distributed table: its rows are in shards, and not in it."),
+			 errhint("Distributed tables are not supported.")));
+}
+
+static void
+writes_distributed(Oid relid)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("the job writes distributed table \"%s\"", bbm_table_sql_name(relid)),
+			 errdetail("Its rows are in shards, which commit apart from the record of the batch."),
+			 errhint("Distributed tables are not supported.")));
+}
+
+static bool
+find_distributed(Node *node, void *context)
+{
+	Query	   *query = (Query *) node;
+
+	if (node == NULL)
+		return false;
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, find_distributed, context);
+	if (query->resultRelation > 0)
+	{
+		Oid			relid = rt_fetch(query->resultRelation, query->rtable)->relid;
+
+		if (OidIsValid(relid) && bbm_is_distributed(relid))
+			writes_distributed(relid);
+	}
+	return query_tree_walker(query, find_distributed, context, 0);
+}
+
+/*
+ * Raises an error when statements, as they are after views and rules have been
+ * put in, write a distributed table.
+ */
+void
+bbm_check_queries_write_here(List *queries)
+{
+	ListCell   *cell;
+
+	foreach(cell, queries)
+		(void) find_distributed(lfirst(cell), NULL);
+}
+
+/* The same for a plan that is about to be executed, one inside of a function or a trigger, say. */
+void
+bbm_check_plan_writes_here(PlannedStmt *stmt)
+{
+	ListCell   *cell;
+
+	/* without Citus that is all */
+	if (!OidIsValid(get_relname_relid(CITUS_TABLE, PG_CATALOG_NAMESPACE)))
+		return;
+	foreach(cell, bbm_written_tables(stmt))
+	{
+		if (bbm_is_distributed(lfirst_oid(cell)))
+		{
+			bbm_failing_code = BBM_CODE_SIGNATURE;
+			writes_distributed(lfirst_oid(cell));
+		}
+	}
+}
+
+/* The name that the leaf's index must have, if any: a partition's has another than its root's. */
+const char *
+bbm_index_name(const BbmTarget *target, const BbmPartition *partition)
+{
+	return partition->relid == target->relid ? target->migration->index_name : NULL;
+}

@@ -1,0 +1,67 @@
+/*-------------------------------------------------------------------------
+ *
+ * size.c
+ *		How many keys the next batch is to have.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "target/size.h"
+
+#include "base/bbm.h"
+#include "base/rates.h"
+#include "catalog/claims.h"
+#include "target/target.h"
+
+/*
+ * Where a batch is of all leaves of a tree, a size that follows the time does not
+ * go below so many keys for each, as far as these are not more than so many in
+ * all: what opening the leaves takes does not get less with the keys.
+ */
+#define BBM_LEAST_KEYS_A_PARTITION 16
+#define BBM_LEAST_KEYS 1000
+
+bool
+bbm_size_follows(const BbmMigration *migration)
+{
+	return migration->target_ms > 0 || migration->max_batch_wal > 0;
+}
+
+/*
+ * A size that only a limit of WAL moves does not grow beyond what was asked for.
+ * Where CPUs are short, a batch is one of many short ones: whatever comes while
+ * it runs waits for it.
+ */
+void
+bbm_size_limits(const BbmTarget *target, BbmSizeLimits *limits)
+{
+	const BbmMigration *migration = target->migration;
+
+	limits->target_ms = target->cpus_are_short ? migration->target_ms * BBM_SHORT_SHARE : migration->target_ms;
+	limits->max_wal = migration->max_batch_wal;
+	limits->max_size = migration->target_ms > 0 ? migration->max_batch_size :
+		Min(migration->max_batch_size, migration->batch_size);
+	/* each batch opens every leaf, whatever it is about: that is to be worth it */
+	limits->min_size = Max(target->partitions, Min(target->partitions * BBM_LEAST_KEYS_A_PARTITION, BBM_LEAST_KEYS));
+	limits->min_size = Min(Max(migration->min_batch_size, limits->min_size), limits->max_size);
+}
+
+/* How many keys the next batch is to have; a process that begins goes on from the last one's. */
+int
+bbm_size_now(BbmTarget *target, const BbmClaimState *state)
+{
+	BbmSizeLimits limits;
+
+	if (!bbm_size_follows(target->migration))
+		return state->batch_size;
+	bbm_size_limits(target, &limits);
+	if (target->sizing.size == 0)
+		bbm_sizing_start(&target->sizing, &limits, state->last_size > 0 ? state->last_size : state->batch_size);
+	return target->sizing.size;
+}
+
+/* What was asked for when a job was cut; one that was not cut by us does not say. */
+int
+bbm_job_size(const BbmTarget *target, const BbmJob *job)
+{
+	return job->batch_size > 0 ? job->batch_size : target->migration->batch_size;
+}

@@ -1,0 +1,555 @@
+/*-------------------------------------------------------------------------
+ *
+ * statement.c
+ *		Statements that are composed of a user's texts: "set" and "where".
+ *
+ * NOTES
+ *	  A text goes into the statement as it was written.  What keeps it in its
+ *	  place is that the parser has seen it alone first, and found one list of
+ *	  assignments or one expression and nothing else: a text that closes our
+ *	  parenthesis has none of its own to close when it stands alone.  A line
+ *	  break follows each text, since it may end in a comment.
+ *
+ *	  Names are resolved by the server's own analysis, with the table under its
+ *	  unqualified name, and so is everything else that a statement may not do.
+ *	  The raw tree is given the table's name only after parsing, so that
+ *	  positions in error messages are positions in the user's text.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "target/statement.h"
+
+#include "access/relation.h"
+#include "catalog/partition.h"
+#include "catalog/pg_constraint.h"
+#include "catalog/pg_inherits.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/analyze.h"
+#include "rewrite/rewriteHandler.h"
+#include "rewrite/rewriteManip.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "base/bbm.h"
+#include "target/statement_text.h"
+
+/*
+ * Analyses a parsed text over the table it is for, under the table's unqualified
+ * name.  It is no statement that anybody runs, so no extension that watches
+ * statements is to see it: hence not by parse_analyze and its hook.
+ */
+static Query *
+analyse(BbmStatementText *text, RawStmt *raw, const char *prefix)
+{
+	ParseState *state = make_parsestate(NULL);
+	RangeVar   *table = makeRangeVar(get_namespace_name(get_rel_namespace(text->relid)), pstrdup(text->table), -1);
+	ErrorContextCallback callback;
+	Query	   *query;
+
+	table->alias = makeAlias(text->table, NIL);
+	if (IsA(raw->stmt, UpdateStmt))
+		((UpdateStmt *) raw->stmt)->relation = table;
+	else
+		((SelectStmt *) raw->stmt)->fromClause = list_make1(table);
+	bbm_statement_text_begin(text, prefix, &callback);
+	state->p_sourcetext = psprintf("%s%s", prefix, text->user.text);
+	query = transformTopLevelStmt(state, raw);
+	free_parsestate(state);
+	if (query->commandType == CMD_UPDATE)
+		/* columns that the server fills are noticed only here */
+		(void) pg_rewrite_query(copyObject(query));
+	bbm_statement_text_end(&callback);
+	return query;
+}
+
+typedef struct Referenced
+{
+	int			level;
+	Bitmapset  *columns;
+} Referenced;
+
+static bool
+referenced_walker(Node *node, void *arg)
+{
+	Referenced *referenced = arg;
+	bool		stop;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+	{
+		Var		   *var = (Var *) node;
+
+		if (var->varno == 1 && var->varlevelsup == referenced->level)
+			referenced->columns = bms_add_member(referenced->columns,
+												 var->varattno - FirstLowInvalidHeapAttributeNumber);
+		return false;
+	}
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, referenced_walker, arg);
+	referenced->level++;
+	stop = query_tree_walker((Query *) node, referenced_walker, arg, QTW_IGNORE_JOINALIASES);
+	referenced->level--;
+	return stop;
+}
+
+/* The columns of the query's first table that it reads, in sub-selects too. */
+Bitmapset *
+bbm_statement_referenced(Query *query)
+{
+	Referenced	referenced = {0};
+
+	(void) query_tree_walker(query, referenced_walker, &referenced, QTW_IGNORE_JOINALIASES);
+	return referenced.columns;
+}
+
+/* Does an expression change from one look to the next?  Defaults of arguments show only when planned. */
+static bool
+is_volatile(Node *expression)
+{
+	return contain_volatile_functions(expression) ||
+		contain_volatile_functions((Node *) expression_planner((Expr *) copyObject(expression)));
+}
+
+/*
+ * Raises an error unless the text is a condition on rows of the table that
+ * holds as long as the row does not change.  "what" is what messages call it.
+ * Needs a transaction with a snapshot, a lock on the table, and the search_path
+ * the text was written for.
+ */
+void
+bbm_statement_check_condition(Oid relid, const char *condition, const char *what)
+{
+	BbmStatementText text = bbm_statement_text(condition, what, true, relid);
+	Query	   *query = analyse(&text, bbm_parse_condition(&text), BBM_SELECT_PREFIX);
+	Bitmapset  *columns = bbm_statement_referenced(query);
+
+	if (is_volatile(query->jointree->quals))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("\"%s\" must not use volatile functions", what),
+				 errdetail("It would mean other rows each time it is looked at."),
+				 errhint("Compare with a value or a column; now() is allowed.")));
+	for (AttrNumber attnum = FirstLowInvalidHeapAttributeNumber + 1; attnum < 0; attnum++)
+	{
+		if (attnum != TableOidAttributeNumber &&
+			bms_is_member(attnum - FirstLowInvalidHeapAttributeNumber, columns))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+					 errmsg("\"%s\" must not use system column \"%s\"", what, get_attname(relid, attnum, false)),
+					 errdetail("It changes whenever the row is updated."),
+					 errhint("Use columns of the table; of the system columns, only tableoid.")));
+	}
+}
+
+/* The columns that an UPDATE assigns. */
+Bitmapset *
+bbm_statement_assigned(const Query *update)
+{
+	Bitmapset  *columns = NULL;
+	ListCell   *cell;
+
+	foreach(cell, update->targetList)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, cell);
+
+		if (!entry->resjunk)
+			columns = bms_add_member(columns, entry->resno - FirstLowInvalidHeapAttributeNumber);
+	}
+	return columns;
+}
+
+/* Adds the generated columns of a relation that are computed from these. */
+static Bitmapset *
+add_generated(Relation rel, Bitmapset *columns)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	bool		more = true;
+
+	/* in turns, as far as one may depend on another */
+	while (more)
+	{
+		more = false;
+		for (AttrNumber attnum = 1; attnum <= desc->natts; attnum++)
+		{
+			Form_pg_attribute attribute = TupleDescAttr(desc, attnum - 1);
+			Bitmapset  *used = NULL;
+			int			member = attnum - FirstLowInvalidHeapAttributeNumber;
+
+			if (attribute->attisdropped || attribute->attgenerated == '\0' || bms_is_member(member, columns))
+				continue;
+			pull_varattnos(build_column_default(rel, attnum), 1, &used);
+			if (!bms_overlap(used, columns))
+				continue;
+			columns = bms_add_member(columns, member);
+			more = true;
+		}
+	}
+	return columns;
+}
+
+/* Adds the columns that follow these by a foreign key of the table to itself. */
+static Bitmapset *
+add_cascaded(Relation rel, Bitmapset *columns)
+{
+	ListCell   *cell;
+
+	foreach(cell, RelationGetFKeyList(rel))
+	{
+		ForeignKeyCacheInfo *info = lfirst(cell);
+		HeapTuple	tuple;
+		char		action = FKCONSTR_ACTION_NOACTION;
+
+		if (info->confrelid != RelationGetRelid(rel))
+			continue;
+		tuple = SearchSysCache1(CONSTROID, ObjectIdGetDatum(info->conoid));
+		if (HeapTupleIsValid(tuple))
+		{
+			action = ((Form_pg_constraint) GETSTRUCT(tuple))->confupdtype;
+			ReleaseSysCache(tuple);
+		}
+		if (action == FKCONSTR_ACTION_NOACTION || action == FKCONSTR_ACTION_RESTRICT)
+			continue;
+		for (int i = 0; i < info->nkeys; i++)
+		{
+			if (bms_is_member(info->confkey[i] - FirstLowInvalidHeapAttributeNumber, columns))
+				columns = bms_add_member(columns, info->conkey[i] - FirstLowInvalidHeapAttributeNumber);
+		}
+	}
+	return columns;
+}
+
+/* Columns of one relation as those of the same names of another. */
+static Bitmapset *
+by_name(const Bitmapset *columns, Oid from, Oid to)
+{
+	Bitmapset  *result = NULL;
+	int			column = -1;
+
+	while ((column = bms_next_member(columns, column)) >= 0)
+	{
+		char	   *name = get_attname(from, column + FirstLowInvalidHeapAttributeNumber, true);
+		AttrNumber	there = name ? get_attnum(to, name) : InvalidAttrNumber;
+
+		if (there != InvalidAttrNumber)
+			result = bms_add_member(result, there - FirstLowInvalidHeapAttributeNumber);
+	}
+	return result;
+}
+
+/*
+ * The columns that an UPDATE changes: those that it assigns, and what the server
+ * computes from them, in the table or in a partition or child that has a
+ * computation of its own.  Not what a trigger does: that is seen when it has
+ * (engine/batch.c).  A partition that another session attaches after our look is not
+ * seen.
+ */
+Bitmapset *
+bbm_statement_changed(Oid relid, const Query *update)
+{
+	Bitmapset  *changed = bbm_statement_assigned(update);
+	int			before;
+	ListCell   *cell;
+
+	do
+	{
+		before = bms_num_members(changed);
+		foreach(cell, find_all_inheritors(relid, NoLock, NULL))
+		{
+			Relation	rel = try_relation_open(lfirst_oid(cell), AccessShareLock);
+			Bitmapset  *here;
+
+			if (rel == NULL)
+				continue;
+			here = by_name(changed, relid, RelationGetRelid(rel));
+			here = add_cascaded(rel, add_generated(rel, here));
+			changed = bms_add_members(changed, by_name(here, RelationGetRelid(rel), relid));
+			/* who only looks lets go: whoever asks may want a stronger lock later */
+			relation_close(rel, AccessShareLock);
+		}
+	} while (bms_num_members(changed) > before);
+	return changed;
+}
+
+/*
+ * The first of these columns that decides which partition a row belongs to, at
+ * any level above or below the table; or NULL.  A level of partitions that
+ * another session adds after our look is not seen; one that it drops is skipped.
+ */
+const char *
+bbm_statement_partition_column(Oid relid, const Bitmapset *columns)
+{
+	List	   *related = find_all_inheritors(relid, NoLock, NULL);
+	const char *found = NULL;
+	ListCell   *cell;
+
+	if (get_rel_relispartition(relid))
+		related = list_concat(related, get_partition_ancestors(relid));
+	foreach(cell, related)
+	{
+		int			column = -1;
+		Relation	rel;
+
+		/* locked for the look alone: whoever asks may want a stronger lock later */
+		if (get_rel_relkind(lfirst_oid(cell)) != RELKIND_PARTITIONED_TABLE)
+			continue;
+		rel = try_relation_open(lfirst_oid(cell), AccessShareLock);
+
+		if (rel == NULL)
+			continue;
+		while (rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE && found == NULL &&
+			   (column = bms_next_member(columns, column)) >= 0)
+		{
+			/* partitions have the same names, in an order of their own */
+			const char *name = get_attname(relid, column + FirstLowInvalidHeapAttributeNumber, false);
+			int			there = get_attnum(RelationGetRelid(rel), name) - FirstLowInvalidHeapAttributeNumber;
+
+			if (has_partition_attrs(rel, bms_make_singleton(there), NULL))
+				found = name;
+		}
+		relation_close(rel, AccessShareLock);
+	}
+	return found;
+}
+
+static void
+check_key_change(Oid relid, const Query *update, const AttrNumber *key, int nkey)
+{
+	Bitmapset  *assigned = bbm_statement_assigned(update);
+	Bitmapset  *changed = bbm_statement_changed(relid, update);
+	const char *column;
+
+	for (int i = 0; i < nkey; i++)
+	{
+		int			member = key[i] - FirstLowInvalidHeapAttributeNumber;
+
+		if (bms_is_member(member, changed))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("\"set\" changes column \"%s\" of the batching key", get_attname(relid, key[i], false)),
+					 bms_is_member(member, assigned) ?
+					 errdetail("A row whose key changes can move into another batch, and be done twice or not at all.") :
+					 errdetail("The server computes it from what is set. A row whose key changes can move into another batch, and be done twice or not at all."),
+					 errhint("If that does no harm here, say allow_key_change => true.")));
+	}
+	column = bbm_statement_partition_column(relid, changed);
+	if (column)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("\"set\" changes column \"%s\" of the partition key", column),
+				 errdetail("A row that moves into another partition can be done twice."),
+				 errhint("If that does no harm here, say allow_key_change => true.")));
+}
+
+/*
+ * The analysed UPDATE of a set over the table, together with the where if there
+ * is one, which is checked too.  They are analysed alone first, for the sake of
+ * the messages, and then together: columns of a FROM may make ambiguous what the
+ * where alone did not.  Needs what bbm_statement_check_condition needs.
+ */
+Query *
+bbm_statement_analyse(Oid relid, const BbmStatementParts *parts)
+{
+	BbmStatementText text = bbm_statement_text(parts->set, "set", false, relid);
+	RawStmt    *raw = bbm_parse_set(&text);
+	Query	   *query = analyse(&text, raw, BBM_UPDATE_PREFIX);
+
+	if (parts->condition)
+	{
+		char	   *name = get_rel_name(relid);
+		BbmStatementText whole;
+
+		bbm_statement_check_condition(relid, parts->condition, "where");
+		whole = bbm_statement_text(bbm_statement_compose(parts, "x", quote_identifier(name), false, NULL, NULL),
+							   "where", true, relid);
+		query = analyse(&whole, bbm_parse_text(&whole, "", ""), "");
+	}
+	return query;
+}
+
+/*
+ * Raises an error unless the parts are what they should be for the table, whose
+ * batching key these columns are: its set changes no key, unless allowed, and its
+ * where holds as long as the row stays.  Needs what bbm_statement_check_condition needs.
+ */
+void
+bbm_statement_check(Oid relid, const BbmStatementParts *parts, const AttrNumber *key, int nkey,
+					bool allow_key_change)
+{
+	if (parts->verb == BBM_UPDATE)
+	{
+		Query	   *update = bbm_statement_analyse(relid, parts);
+
+		if (!allow_key_change)
+			check_key_change(relid, update, key, nkey);
+	}
+	else if (parts->condition)
+		bbm_statement_check_condition(relid, parts->condition, "where");
+}
+
+/* The expression of a checked condition; the table's columns have varno 1. */
+Node *
+bbm_statement_condition(Oid relid, const char *condition)
+{
+	BbmStatementText text = bbm_statement_text(condition, "where", true, relid);
+
+	return analyse(&text, bbm_parse_condition(&text), BBM_SELECT_PREFIX)->jointree->quals;
+}
+
+/*
+ * Does it depend on a row alone whether the statement for the checked parts does
+ * it?  Not so if other tables, settings or the time have a say.
+ */
+bool
+bbm_statement_is_fixed(Oid relid, const BbmStatementParts *parts)
+{
+	Node	   *condition = bbm_statement_condition(relid, parts->condition);
+	char	   *join = NULL;
+
+	if (parts->verb == BBM_UPDATE)
+	{
+		BbmStatementText set = bbm_statement_text(parts->set, "set", false, relid);
+
+		(void) bbm_split_set(&set, &join);
+		if (join || bbm_set_from(&set))
+			return false;
+	}
+	return !checkExprHasSubLink(condition) &&
+		!contain_mutable_functions((Node *) expression_planner((Expr *) copyObject(condition)));
+}
+
+static void
+append_conditions(StringInfo sql, const char *const *conditions, int n)
+{
+	const char *before = "\nWHERE ";
+
+	for (int i = 0; i < n; i++)
+	{
+		if (conditions[i] == NULL)
+			continue;
+		/* a text may end in a comment */
+		appendStringInfo(sql, "%s(%s\n)", before, conditions[i]);
+		before = " AND ";
+	}
+}
+
+/*
+ * The statement for the parts, which must have been checked.  "relation" is the
+ * quoted name of what is written, "alias" the quoted name under which the parts
+ * see it, "range" a predicate or NULL.  An UPDATE returns the expression
+ * "returning" for each row, if that is given.
+ */
+char *
+bbm_statement_compose(const BbmStatementParts *parts, const char *relation, const char *alias, bool only,
+					  const char *range, const char *returning)
+{
+	char	   *join = NULL;
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	if (parts->verb == BBM_UPDATE)
+	{
+		BbmStatementText text = bbm_statement_text(parts->set, "set", false, InvalidOid);
+
+		appendStringInfo(&sql, "UPDATE %s%s AS %s SET %s", only ? "ONLY " : "", relation, alias,
+						 bbm_split_set(&text, &join));
+	}
+	else
+		appendStringInfo(&sql, "DELETE FROM %s%s AS %s", only ? "ONLY " : "", relation, alias);
+	append_conditions(&sql, (const char *[]) {join, parts->condition, range}, 3);
+	if (parts->verb == BBM_UPDATE && returning)
+		appendStringInfo(&sql, "\nRETURNING (%s\n)", returning);
+	return sql.data;
+}
+
+/*
+ * Counts the rows in a range, or everywhere, that the statement for the checked
+ * parts would still do: a row that a FROM of the set has no partner for is none.
+ */
+char *
+bbm_statement_count(const BbmStatementParts *parts, const char *relation, const char *alias, bool only,
+					const char *range)
+{
+	char	   *join = NULL;
+	char	   *from = NULL;
+	char	   *partner = NULL;
+	StringInfoData sql;
+
+	if (parts->verb == BBM_UPDATE)
+	{
+		BbmStatementText text = bbm_statement_text(parts->set, "set", false, InvalidOid);
+
+		(void) bbm_split_set(&text, &join);
+		from = bbm_set_from(&text);
+	}
+	if (from)
+		partner = psprintf("EXISTS (SELECT FROM %s%s%s%s", from, join ? "\nWHERE (" : "", join ? join : "",
+						   join ? "\n))" : "\n)");
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM %s%s AS %s", only ? "ONLY " : "", relation, alias);
+	append_conditions(&sql, (const char *[]) {partner ? partner : join, parts->condition, range}, 3);
+	return sql.data;
+}
+
+static void
+assignment_error(BbmStatementText *text, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("\"%s\" must be a list of column = expression", text->what),
+			 errdetail_internal("%s", detail),
+			 errhint("Write each column with an expression of its own; sub-selects are allowed.")));
+}
+
+/*
+ * The items of a set that is a mere list of "column = expression", as
+ * BbmAssignments; raises an error when it is more.  Looks at the text alone.
+ */
+List *
+bbm_statement_assignments(const char *set)
+{
+	BbmStatementText text = bbm_statement_text(set, "set", false, InvalidOid);
+	UpdateStmt *stmt = (UpdateStmt *) bbm_parse_set(&text)->stmt;
+	BbmTopToken   *token = bbm_scan_top(&text);
+	List	   *result = NIL;
+	ListCell   *cell;
+
+	if (stmt->fromClause || stmt->whereClause)
+		assignment_error(&text, _("It goes on with FROM or WHERE."));
+	foreach(cell, stmt->targetList)
+	{
+		ResTarget  *target = lfirst_node(ResTarget, cell);
+		BbmAssignment *assignment = palloc(sizeof(BbmAssignment));
+		int			begin;
+
+		if (IsA(target->val, MultiAssignRef))
+			assignment_error(&text, _("It assigns several columns at once."));
+		if (target->indirection)
+			assignment_error(&text, psprintf(_("It assigns a part of column \"%s\"."), target->name));
+		if (IsA(target->val, SetToDefault))
+			assignment_error(&text, psprintf(_("It assigns DEFAULT to column \"%s\"."), target->name));
+		/* outside of parentheses, the first "=" ends the name and a comma the expression */
+		while (token->token != '=')
+			token++;
+		begin = token->at + 1;
+		while (token->token != ',' && token->token != 0)
+			token++;
+		assignment->column = target->name;
+		assignment->expression = pnstrdup(set + begin, token->at - begin);
+		result = lappend(result, assignment);
+	}
+	return result;
+}
+
+void
+bbm_job_parts(const BbmMigration *migration, BbmStatementParts *parts)
+{
+	parts->verb = strcmp(migration->operation, "delete") == 0 ? BBM_DELETE : BBM_UPDATE;
+	parts->set = migration->set_clause;
+	parts->condition = migration->filter;
+}

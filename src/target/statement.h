@@ -1,0 +1,59 @@
+/*-------------------------------------------------------------------------
+ *
+ * statement.h
+ *		Statements that are composed of a user's texts: "set" and "where".
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_TARGET_STATEMENT_H
+#define BBM_TARGET_STATEMENT_H
+
+#include "postgres.h"
+
+#include "base/bbm.h"
+
+#include "access/attnum.h"
+#include "nodes/bitmapset.h"
+#include "nodes/parsenodes.h"
+
+typedef enum BbmVerb
+{
+	BBM_UPDATE,
+	BBM_DELETE
+} BbmVerb;
+
+typedef struct BbmStatementParts
+{
+	BbmVerb		verb;
+	const char *set;			/* what stands after SET; NULL for BBM_DELETE */
+	const char *condition;		/* the where, or NULL */
+} BbmStatementParts;
+
+/* One "column = expression" of a set. */
+typedef struct BbmAssignment
+{
+	char	   *column;
+	char	   *expression;
+} BbmAssignment;
+
+extern void bbm_statement_check(Oid relid, const BbmStatementParts *parts, const AttrNumber *key, int nkey,
+								bool allow_key_change);
+extern void bbm_statement_check_condition(Oid relid, const char *condition, const char *what);
+extern char *bbm_statement_compose(const BbmStatementParts *parts, const char *relation, const char *alias,
+								   bool only, const char *range, const char *returning);
+extern char *bbm_statement_count(const BbmStatementParts *parts, const char *relation, const char *alias,
+								 bool only, const char *range);
+extern Node *bbm_statement_condition(Oid relid, const char *condition);
+extern bool bbm_statement_is_fixed(Oid relid, const BbmStatementParts *parts);
+
+/* For triggers, whose set is a mere list; the sets of columns count from FirstLowInvalidHeapAttributeNumber. */
+extern List *bbm_statement_assignments(const char *set);
+extern Query *bbm_statement_analyse(Oid relid, const BbmStatementParts *parts);
+extern Bitmapset *bbm_statement_assigned(const Query *update);
+extern Bitmapset *bbm_statement_changed(Oid relid, const Query *update);
+extern Bitmapset *bbm_statement_referenced(Query *query);
+extern const char *bbm_statement_partition_column(Oid relid, const Bitmapset *columns);
+
+extern void bbm_job_parts(const BbmMigration *migration, BbmStatementParts *parts);
+
+#endif							/* BBM_TARGET_STATEMENT_H */

@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * user_text.c
+ *		What the server says of a text that a user wrote.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "target/user_text.h"
+
+/*
+ * An error context callback for what the server says of a text of the user's: it
+ * is about that text, not the query it is in.  Its argument is a BbmUserText.
+ */
+void
+bbm_user_text_error(void *arg)
+{
+	const BbmUserText *user = arg;
+	int			position = geterrposition();
+
+	if (position > 0)
+	{
+		errposition(0);
+		if (position > user->prefix)
+		{
+			internalerrposition(position - user->prefix);
+			internalerrquery(user->text);
+		}
+	}
+	errcontext("%s", user->what);
+	if (geterrcode() == ERRCODE_SYNTAX_ERROR)
+		errhint("%s", user->syntax_hint);
+}

@@ -1,0 +1,24 @@
+/*-------------------------------------------------------------------------
+ *
+ * user_text.h
+ *		What the server says of a text that a user wrote.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_TARGET_USER_TEXT_H
+#define BBM_TARGET_USER_TEXT_H
+
+#include "base/bbm.h"
+
+/* A text that a user wrote and the server is to read, for bbm_user_text_error. */
+typedef struct BbmUserText
+{
+	const char *text;
+	const char *what;			/* what messages call it */
+	int			prefix;			/* how many characters of ours the server reads before it */
+	const char *syntax_hint;
+} BbmUserText;
+
+extern void bbm_user_text_error(void *arg);
+
+#endif							/* BBM_TARGET_USER_TEXT_H */

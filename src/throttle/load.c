@@ -1,0 +1,417 @@
+/*-------------------------------------------------------------------------
+ *
+ * load.c
+ *		How much is going on, and how much may: hours, rates, sessions, and
+ *		what the user asks for.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/bbm.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "access/xact.h"
+#include "catalog/pg_type_d.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "storage/latch.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+#include "base/cancel.h"
+#include "base/compat.h"
+#include "base/guc.h"
+#include "base/hours.h"
+#include "base/rates.h"
+#include "base/shared.h"
+#include "base/slots.h"
+#include "base/spi.h"
+#include "base/trouble.h"
+#include "base/txn.h"
+#include "base/wait_state.h"
+#include "throttle/signal.h"
+
+/* How long sessions counted last are good. */
+#define BBM_SESSIONS_MS 200
+
+/* A batch and its commit, or the end of one with another's beginning, are asked for together. */
+#define BBM_BUSY_US 500
+
+/* Whether a CPU is free is looked at so often: each look takes one for a moment. */
+#define BBM_CROWD_US 2000
+
+/* How long a condition may take. */
+#define BBM_CONDITION_TIMEOUT_MS 1000
+
+/* Holds outside of these hours; they are parsed when they are not those of the last look. */
+static void
+read_hours(BbmReading *look, const char *text, BbmKnownHours *known)
+{
+	const char *why = "";
+	TimestampTz opens;
+
+	if (known->text == NULL || strcmp(known->text, text) != 0)
+	{
+		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(look->state));
+
+		known->text = pstrdup(text);
+		/* it was checked when it was set; time zones can go */
+		if (!bbm_hours_parse(text, &known->hours, &why))
+		{
+			known->hours = NIL;
+			known->text = NULL;
+		}
+		MemoryContextSwitchTo(old);
+	}
+	if (known->text == NULL)
+		bbm_reading_throttles(look, "cannot be read: %s", why);
+	else if (!bbm_hours_open(known->hours, look->now, &opens))
+	{
+		look->due = opens;
+		bbm_reading_throttles(look, "not before %s (%s)", timestamptz_to_str(opens), text);
+	}
+}
+
+/* bbm.active_hours of the migration, and where it must keep to them those of the server. */
+void
+bbm_read_hours(BbmReading *look)
+{
+	const char *own = bbm_setting_string(look->migration, BBM_ACTIVE_HOURS);
+	const char *servers = bbm_setting_server_string(look->migration, BBM_ACTIVE_HOURS);
+
+	if (own[0] != '\0')
+		read_hours(look, own, &look->state->hours);
+	if (servers && servers[0] != '\0' && !look->holds)
+		read_hours(look, servers, &look->state->server_hours);
+}
+
+/* ----------------------------------------------------------------
+ * Rates
+ * ----------------------------------------------------------------
+ */
+
+static void
+read_rate(BbmReading *look, bool wal, int rate, const char *unit)
+{
+	BbmWaitStates *holds = bbm_wait_states_lock();
+	BbmWaitState *hold = bbm_wait_state_find(holds, look->migration->id, look->now);
+	BbmBucket	bucket = wal ? hold->wal : hold->rows;
+	TimestampTz due;
+
+	bbm_wait_states_unlock();
+	/* the clock went back: what was used then is not known to be owed */
+	if (bucket.at > look->now)
+		return;
+	due = bbm_bucket_due(&bucket, rate);
+	if (due <= look->now)
+		return;
+	look->due = due;
+	bbm_reading_throttles(look, "limit %d %s a second", rate, unit);
+}
+
+/* bbm.max_wal_rate */
+void
+bbm_read_wal_rate(BbmReading *look)
+{
+	read_rate(look, true, bbm_setting_int(look->migration, BBM_MAX_WAL_RATE), "kB");
+}
+
+/* bbm.max_row_rate */
+void
+bbm_read_row_rate(BbmReading *look)
+{
+	read_rate(look, false, bbm_setting_int(look->migration, BBM_MAX_ROW_RATE), "rows");
+}
+
+/* ----------------------------------------------------------------
+ * Sessions
+ * ----------------------------------------------------------------
+ */
+
+/* Clients that run a statement just now, but for this one. */
+static int
+count_active(void)
+{
+	int			active = 0;
+	int			n;
+
+	pgstat_clear_backend_activity_snapshot();
+	n = pgstat_fetch_stat_numbackends();
+	for (int i = 1; i <= n; i++)
+	{
+		PgBackendStatus *status = bbm_backend_status(i);
+
+		if (status && status->st_backendType == B_BACKEND && status->st_procpid != MyProcPid &&
+			(status->st_state == STATE_RUNNING || status->st_state == STATE_FASTPATH))
+			active++;
+	}
+	pgstat_clear_backend_activity_snapshot();
+	return active;
+}
+
+/* bbm.max_active_sessions */
+void
+bbm_read_sessions(BbmReading *look)
+{
+	static int	active = 0;
+	static TimestampTz until = 0;
+	int			limit = bbm_setting_int(look->migration, BBM_MAX_ACTIVE_SESSIONS);
+
+	if (!pgstat_track_activities)
+	{
+		bbm_reading_throttles(look, "cannot be read: track_activities is off");
+		return;
+	}
+	if (bbm_time_has_come(look->now, until, BBM_SESSIONS_MS))
+	{
+		active = count_active();
+		until = TimestampTzPlusMilliseconds(look->now, BBM_SESSIONS_MS);
+	}
+	if (active > limit)
+		bbm_reading_throttles(look, "%d sessions are active (limit %d)", active, limit);
+}
+
+/* ----------------------------------------------------------------
+ * CPUs
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Reads what a file of the system says now.  *fd is -2 until it was opened, and
+ * then open to the end of the process.  False where there is none.
+ */
+static bool
+read_proc(const char *name, int *fd, char *text, size_t size)
+{
+	ssize_t		length;
+
+	if (*fd == -2)
+	{
+		*fd = open(name, O_RDONLY | O_CLOEXEC);
+		if (*fd >= 0)
+			ReserveExternalFD();
+	}
+	length = *fd < 0 ? -1 : pread(*fd, text, size - 1, 0);
+	text[Max(length, 0)] = '\0';
+	return length > 0;
+}
+
+/*
+ * How long this process has been ready to run and had to wait for a CPU since it
+ * began, in microseconds; -1 where the system does not tell.
+ */
+static int64
+cpu_delay_us(void)
+{
+	static int	fd = -2;		/* of this process alone */
+	char		text[96];
+	unsigned long long ran;
+	unsigned long long delayed;
+
+	return read_proc("/proc/self/schedstat", &fd, text, sizeof(text)) &&
+		sscanf(text, "%llu %llu", &ran, &delayed) == 2 ? (int64) (delayed / 1000) : -1;
+}
+
+/* Has this process done a batch that it has not rested for? */
+static bool batch_done = false;
+
+void
+bbm_pacing_is_due(void)
+{
+	batch_done = true;
+}
+
+/*
+ * Do others, that are not at the same work, keep every CPU of the machine busy?
+ * False where the system does not tell.
+ */
+static bool
+all_cpus_are_taken(void)
+{
+	static int	fd = -2;
+	static long cpus = 0;
+	char		text[96];
+	int			running;
+
+	if (cpus == 0)
+		cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	/* who runs or is ready to, and this process is one of them */
+	return cpus > 0 && read_proc("/proc/loadavg", &fd, text, sizeof(text)) &&
+		sscanf(text, "%*s %*s %*s %d/", &running) == 1 && running > cpus &&
+		running - bbm_slots_with_job() > cpus;
+}
+
+/* How long this process rests after a batch, by the mean of its last ones. */
+static BbmPacing rests = {0};
+
+/* Does it rest between its batches? */
+bool
+bbm_cpus_are_short(const BbmMigration *migration)
+{
+	return bbm_setting_is_on(migration, BBM_REST_FACTOR) && rests.us >= BBM_SHORTEST_REST_US;
+}
+
+/*
+ * bbm.rest_factor.  Where this process has had to wait for a CPU, others have had
+ * to wait for this process: it stays away from them so many times as long.  Then
+ * it begins when a CPU is free, so that a queue is worked off before it adds to
+ * it; for that it waits so many times as long as the batch took, and no longer,
+ * or it would never get to work beside what always computes.  A batch that has
+ * begun is never cut short for either; what it aims at is (bbm_size_limits).
+ */
+void
+bbm_read_busy(BbmReading *look)
+{
+	static int64 seen = -1;		/* delay up to the last look; -1: not looked yet */
+	static TimestampTz seen_at = 0;
+	static TimestampTz paced_until = 0;
+	static TimestampTz patient_until = 0;
+	double		factor = bbm_setting_real(look->migration, BBM_REST_FACTOR);
+
+	if (batch_done && bbm_time_has_come(look->now, seen_at + BBM_BUSY_US, 2 * BBM_LONGEST_REST_MS))
+	{
+		int64		delay = cpu_delay_us();
+		int64		elapsed = look->now - seen_at;
+		/* so batches stay short until hardly anything is waited for, and do not grow because they are short */
+		double		times = look->migration->target_ms > 0 && bbm_cpus_are_short(look->migration) ?
+			factor * BBM_SHORT_REST : factor;
+
+		paced_until = look->now + (seen < 0 ? 0 : bbm_pacing_us(&rests, delay - seen, elapsed, times));
+		patient_until = paced_until + (TimestampTz) Min(elapsed * factor, BBM_LONGEST_REST_MS * 1000.0);
+		seen = delay;
+		/* from the end of the rest on */
+		seen_at = paced_until;
+		batch_done = false;
+	}
+	if (paced_until > look->now && !bbm_time_has_come(look->now, paced_until, BBM_LONGEST_REST_MS))
+	{
+		look->due = paced_until;
+		bbm_reading_throttles(look, "rests for a moment (factor %g)", factor);
+	}
+	else if (patient_until > look->now && !bbm_time_has_come(look->now, patient_until, 2 * BBM_LONGEST_REST_MS) &&
+			 all_cpus_are_taken())
+	{
+		look->due = look->now + BBM_CROWD_US;
+		bbm_reading_throttles(look, "until one is free");
+		/* to have waited while looking is not to have been in the way */
+		seen = cpu_delay_us();
+		seen_at = look->due;
+	}
+}
+
+/* ----------------------------------------------------------------
+ * The user's condition
+ * ----------------------------------------------------------------
+ */
+
+static TimeoutId condition_timeout = MAX_TIMEOUTS;	/* not registered */
+static volatile sig_atomic_t condition_timed_out = false;
+
+/* In a signal handler. */
+static void
+condition_takes_long(void)
+{
+	condition_timed_out = true;
+	InterruptPending = true;
+	QueryCancelPending = true;
+	SetLatch(MyLatch);
+}
+
+/*
+ * The condition has ended, well or not, and what remains of its timer is taken
+ * back: a cancel that is pending would hit what comes next, the rollback of the
+ * condition, a claim, or a statement of the session's.  A cancel by somebody
+ * else in the same moment is lost with it.
+ */
+static void
+no_more_timeout(void)
+{
+	disable_timeout(condition_timeout, false);
+	if (condition_timed_out)
+		QueryCancelPending = false;
+}
+
+typedef struct ConditionArgs
+{
+	const BbmMigration *migration;
+	bool		met;
+} ConditionArgs;
+
+/*
+ * Runs as the migration's owner with the settings of its job, read-only, and for
+ * a moment at most: its snapshot must not be what keeps dead rows.
+ */
+static void
+run_condition(void *arg)
+{
+	ConditionArgs *args = arg;
+	int			level = bbm_job_settings(args->migration);
+	volatile int result = 0;
+	bool		isnull;
+	Datum		value;
+
+	XactReadOnly = true;
+	enable_timeout_after(condition_timeout, BBM_CONDITION_TIMEOUT_MS);
+	PG_TRY();
+	{
+		result = bbm_spi_execute(bbm_condition_query(bbm_setting_string(args->migration, BBM_CONDITION)), false, 2);
+	}
+	PG_FINALLY();
+	{
+		no_more_timeout();
+	}
+	PG_END_TRY();
+	/* it has caught the cancel, or ended before that could reach it */
+	if (condition_timed_out)
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("it takes more than %d ms", BBM_CONDITION_TIMEOUT_MS)));
+	if (result != SPI_OK_SELECT || SPI_tuptable->tupdesc->natts != 1 ||
+		SPI_gettypeid(SPI_tuptable->tupdesc, 1) != BOOLOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("it must return one column of type boolean")));
+	if (SPI_processed > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_CARDINALITY_VIOLATION),
+				 errmsg("it returned more than one row")));
+	if (SPI_processed == 1)
+	{
+		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+		args->met = !isnull && DatumGetBool(value);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	bbm_user_settings_end(level);
+}
+
+/* bbm.condition; in a transaction of its own, so not in that of a batch. */
+void
+bbm_read_condition(BbmReading *look)
+{
+	ConditionArgs args = {look->migration, false};
+	ErrorData  *error;
+
+	if (!bbm_time_has_come(look->now, look->state->condition_until, BBM_CONDITION_MS))
+		return;
+	if (condition_timeout == MAX_TIMEOUTS)
+		condition_timeout = RegisterTimeout(USER_TIMEOUT, condition_takes_long);
+	condition_timed_out = false;
+	error = bbm_txn_run(run_condition, &args, false);
+	if (error && condition_timed_out)
+		bbm_reading_throttles(look, "cannot be read: it takes more than %d ms", BBM_CONDITION_TIMEOUT_MS);
+	else if (error || bbm_cancel_seen())
+	{
+		/* a cancel that it has caught was meant for the session, too, whatever it makes of it */
+		if (bbm_cancel_seen())
+			error = look->cancelled = bbm_cancelled_by_user();
+		else if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			look->cancelled = error;
+		bbm_reading_throttles(look, "cannot be read: %s", bbm_error_to_string(error));
+	}
+	else if (!args.met)
+		bbm_reading_throttles(look, "not met");
+	else
+		look->state->condition_until = TimestampTzPlusMilliseconds(look->now, BBM_CONDITION_MS);
+}

@@ -1,0 +1,44 @@
+/*-------------------------------------------------------------------------
+ *
+ * signal.c
+ *		What the readers of the signals share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "throttle/signal.h"
+
+#include "base/shared.h"
+#include "base/wait_state.h"
+
+/* A reader's word that its signal holds, and how it is. */
+void
+bbm_reading_throttles(BbmReading *look, const char *format, ...)
+{
+	va_list		args;
+	char		text[2 * BBM_WAITING_LENGTH];
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	look->holds = true;
+	bbm_clip(look->reason, text, sizeof(look->reason));
+}
+
+/* As people read it; in a static buffer of which there are two. */
+const char *
+bbm_bytes(uint64 bytes)
+{
+	static char buffers[2][32];
+	static int	which = 0;
+	static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB"};
+	int			unit = 0;
+
+	while (bytes >= 10 * 1024 && unit < lengthof(units) - 1)
+	{
+		bytes /= 1024;
+		unit++;
+	}
+	which = !which;
+	snprintf(buffers[which], sizeof(buffers[which]), UINT64_FORMAT " %s", bytes, units[unit]);
+	return buffers[which];
+}

@@ -1,0 +1,94 @@
+/*-------------------------------------------------------------------------
+ *
+ * signal.h
+ *		The readers of the signals; for pressure*.c only.
+ *
+ * A reader looks at one thing that the server shows, for a migration that has
+ * set a limit to it.  It runs outside of a transaction, or in that of a batch
+ * that is done; it must not raise errors, and holds no lock when it returns.
+ * What it cannot read, holds.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_THROTTLE_SIGNAL_H
+#define BBM_THROTTLE_SIGNAL_H
+
+#include "base/bbm.h"
+
+#include "base/shared.h"
+
+/* How long a condition that was true is good. */
+#define BBM_CONDITION_MS 1000
+
+/* Hours as parsed last. */
+typedef struct BbmKnownHours
+{
+	char	   *text;			/* NULL: not yet */
+	List	   *hours;
+} BbmKnownHours;
+
+/* What is known of a target between looks; in its memory context. */
+typedef struct BbmThrottle
+{
+	MemoryContext relation_context; /* of the four below */
+	int			nrelations;
+	Oid		   *relations;		/* with storage: the table, its children, their TOAST tables */
+	char	  **names;			/* of each */
+	bool	   *is_toast;		/* of the one before */
+	TimestampTz relations_until;	/* to be read anew then; 0: not read yet */
+	ErrorData  *relations_error;	/* why they could not be read, or NULL */
+	TimestampTz dead_until;		/* the dead rows counted last are good until then */
+	double		dead;
+	double		live;
+	bool		dead_are_kept;	/* by a session of ours alone, so that no vacuum removes them */
+	BbmKnownHours hours;		/* bbm.active_hours */
+	BbmKnownHours server_hours; /* ... and the server's, where both count */
+	TimestampTz condition_until;	/* the condition was true, and that is good until then */
+} BbmThrottle;
+
+typedef struct BbmReading
+{
+	const BbmMigration *migration;	/* in */
+	BbmThrottle *state;
+	TimestampTz now;
+	TimestampTz held_since;		/* 0 when it does not hold so far */
+	bool		holds;			/* out */
+	TimestampTz due;			/* when to look again, if the reader knows; else 0 */
+	int			first_poll_ms;	/* else so soon at first, and then less and less often */
+	char		reason[BBM_WAITING_LENGTH];
+	ErrorData  *cancelled;		/* a cancel ended the look */
+} BbmReading;
+
+typedef void (*BbmReader) (BbmReading *look);
+
+/* throttle/throttle.c */
+extern void bbm_reading_throttles(BbmReading *look, const char *format, ...) pg_attribute_printf(2, 3);
+extern const char *bbm_bytes(uint64 bytes);
+
+/* throttle/wal.c */
+extern void bbm_read_replication_lag(BbmReading *look);
+extern void bbm_read_replication_delay(BbmReading *look);
+extern void bbm_read_last_replay(BbmReading *look);
+extern void bbm_read_slots(BbmReading *look);
+extern void bbm_read_unarchived(BbmReading *look);
+
+/* throttle/table.c */
+extern void bbm_read_autovacuum(BbmReading *look);
+extern void bbm_read_horizon(BbmReading *look);
+extern void bbm_read_dead(BbmReading *look);
+extern void bbm_find_relations(BbmThrottle *state, MemoryContext context, Oid relid);
+
+/* throttle/vacuum.c */
+extern bool bbm_vacuum_instead(BbmReading *look);
+
+/* throttle/load.c */
+extern void bbm_read_hours(BbmReading *look);
+extern void bbm_read_wal_rate(BbmReading *look);
+extern void bbm_read_row_rate(BbmReading *look);
+extern void bbm_read_sessions(BbmReading *look);
+extern void bbm_pacing_is_due(void);
+extern bool bbm_cpus_are_short(const BbmMigration *migration);
+extern void bbm_read_busy(BbmReading *look);
+extern void bbm_read_condition(BbmReading *look);
+
+#endif							/* BBM_THROTTLE_SIGNAL_H */

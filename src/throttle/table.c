@@ -1,0 +1,487 @@
+/*-------------------------------------------------------------------------
+ *
+ * table.c
+ *		What shows on the table: autovacuum, dead rows, and who keeps them.
+ *
+ * A partitioned table has no rows: what counts are the relations with storage
+ * under it, and their TOAST tables.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/bbm.h"
+
+#include "access/htup_details.h"
+#include "access/transam.h"
+#include "access/twophase.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "base/guc.h"
+#include "base/locks.h"
+#include "base/rates.h"
+#include "base/shared.h"
+#include "base/wait_state.h"
+#include "target/hierarchy.h"
+#include "throttle/signal.h"
+
+/* How long a count of dead rows is good: the statistics come later than that anyway. */
+#define BBM_DEAD_MS 500
+
+/* How often to ask since when a transaction has been there. */
+#define BBM_BEGAN_MS 1000
+
+/* ----------------------------------------------------------------
+ * Relations
+ * ----------------------------------------------------------------
+ */
+
+static void
+add_relation(BbmThrottle *state, Oid relid, const char *name, bool is_toast)
+{
+	state->relations[state->nrelations] = relid;
+	state->is_toast[state->nrelations] = is_toast;
+	state->names[state->nrelations++] = pstrdup(name);
+}
+
+/*
+ * The relations of the table that have storage, into the state.  Takes no lock:
+ * one that is dropped meanwhile is in nobody's way.  Needs a transaction with a
+ * snapshot; on an error the state keeps what it had.
+ */
+void
+bbm_find_relations(BbmThrottle *state, MemoryContext context, Oid relid)
+{
+	List	   *partitions_of = bbm_partitions_all(relid);
+	MemoryContext mine = AllocSetContextCreate(context, "bbm relations", ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(mine);
+	BbmThrottle found = {0};
+	ListCell   *cell;
+
+	found.relations = palloc(2 * list_length(partitions_of) * sizeof(Oid));
+	found.is_toast = palloc(2 * list_length(partitions_of) * sizeof(bool));
+	found.names = palloc(2 * list_length(partitions_of) * sizeof(char *));
+	foreach(cell, partitions_of)
+	{
+		HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(lfirst_oid(cell)));
+		Form_pg_class form;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		form = (Form_pg_class) GETSTRUCT(tuple);
+		if (RELKIND_HAS_STORAGE(form->relkind))
+		{
+			add_relation(&found, form->oid, NameStr(form->relname), false);
+			if (OidIsValid(form->reltoastrelid))
+				add_relation(&found, form->reltoastrelid, psprintf("TOAST of %s", NameStr(form->relname)), true);
+		}
+		ReleaseSysCache(tuple);
+	}
+	MemoryContextSwitchTo(old);
+	if (state->relation_context)
+		MemoryContextDelete(state->relation_context);
+	state->relation_context = mine;
+	state->relations = found.relations;
+	state->names = found.names;
+	state->is_toast = found.is_toast;
+	state->nrelations = found.nrelations;
+}
+
+/* ----------------------------------------------------------------
+ * Autovacuum
+ * ----------------------------------------------------------------
+ */
+
+/* The process of an autovacuum that is worth waiting for on this relation, or 0. */
+static int
+vacuumed_by(Oid relid)
+{
+	LOCKTAG		tag;
+	VirtualTransactionId *holders;
+	int			n;
+	int			pid = 0;
+
+	/* the lock that a vacuum holds; writers and readers hold none that conflicts with it */
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	holders = GetLockConflicts(&tag, ShareUpdateExclusiveLock, &n);
+	for (int i = 0; i < n && pid == 0; i++)
+	{
+		PGPROC	   *process = bbm_vxid_process(holders[i]);
+		uint8		flags;
+
+		if (process == NULL)
+			continue;
+		flags = process->statusFlags;
+		if ((flags & PROC_IS_AUTOVACUUM) && (flags & PROC_IN_VACUUM) && !(flags & PROC_VACUUM_FOR_WRAPAROUND) &&
+			process->waitLock == NULL)
+			pid = process->pid;
+	}
+	pfree(holders);
+	return pid;
+}
+
+/*
+ * bbm.wait_for_autovacuum.  Not waited for: one that waits for a lock itself,
+ * which may be for ever; one that analyzes, which takes a moment; and one
+ * against wraparound, which nobody cancels and which may take days.
+ */
+void
+bbm_read_autovacuum(BbmReading *look)
+{
+	BbmThrottle *state = look->state;
+
+	for (int i = 0; i < state->nrelations; i++)
+	{
+		int			pid = vacuumed_by(state->relations[i]);
+
+		if (pid == 0)
+			continue;
+		bbm_reading_throttles(look, "process %d vacuums %s", pid, state->names[i]);
+		return;
+	}
+}
+
+/* ----------------------------------------------------------------
+ * The horizon
+ * ----------------------------------------------------------------
+ */
+
+/* Who keeps the oldest rows. */
+typedef struct Keeper
+{
+	TransactionId xid;
+	int			pid;			/* 0: none */
+	bool		prepared;
+	bool		slot;
+} Keeper;
+
+static void
+keep(Keeper *keeper, TransactionId xid, int pid, bool prepared, bool slot)
+{
+	if (!TransactionIdIsNormal(xid) ||
+		(TransactionIdIsValid(keeper->xid) && !TransactionIdPrecedes(xid, keeper->xid)))
+		return;
+	keeper->xid = xid;
+	keeper->pid = pid;
+	keeper->prepared = prepared;
+	keeper->slot = slot;
+}
+
+/*
+ * The processes of bbm's own that a look has found: workers, and sessions that wait
+ * for a migration, try or count one.  Who waits for a migration would otherwise
+ * be what it waits for.
+ */
+typedef struct Ours
+{
+	int			n;
+	PGPROC	  **processes;
+	TransactionId oldest;		/* id of a transaction of theirs; invalid without */
+	TransactionId kept;			/* the oldest id whose rows a snapshot or a transaction of another of them keeps ... */
+	int			keeper;			/* ... and which process that is */
+} Ours;
+
+static Ours ours = {0};
+
+static void
+find_ours(void)
+{
+	int			n;
+	VirtualTransactionId *holders = bbm_ours(&n);
+
+	if (ours.processes)
+		pfree(ours.processes);
+	ours.processes = MemoryContextAlloc(TopMemoryContext, Max(n, 1) * sizeof(PGPROC *));
+	ours.n = 0;
+	ours.oldest = MyProc->xid;
+	ours.kept = InvalidTransactionId;
+	for (int i = 0; i < n; i++)
+	{
+		PGPROC	   *process = bbm_vxid_process(holders[i]);
+		TransactionId xid = process ? process->xid : InvalidTransactionId;
+		Keeper		keeper = {ours.kept, ours.keeper};
+
+		if (process == NULL)
+			continue;
+		ours.processes[ours.n++] = process;
+		keep(&keeper, xid, process->pid, false, false);
+		keep(&keeper, process->xmin, process->pid, false, false);
+		ours.kept = keeper.xid;
+		ours.keeper = keeper.pid;
+		if (TransactionIdIsNormal(xid) &&
+			(!TransactionIdIsNormal(ours.oldest) || TransactionIdPrecedes(xid, ours.oldest)))
+			ours.oldest = xid;
+	}
+	pfree(holders);
+}
+
+static bool
+is_ours(const PGPROC *process)
+{
+	for (int i = 0; i < ours.n; i++)
+	{
+		if (ours.processes[i] == process)
+			return true;
+	}
+	return false;
+}
+
+/* VACUUM and logical decoding keep nothing, and neither does what runs in other databases; ours do not count. */
+static bool
+keeps(const PGPROC *process)
+{
+	uint8		flags = process->statusFlags;
+
+	return process->pid != 0 && process->pid != MyProcPid && !is_ours(process) &&
+		!(flags & (PROC_IN_VACUUM | PROC_IN_LOGICAL_DECODING)) &&
+		(process->databaseId == MyDatabaseId || (flags & PROC_AFFECTS_ALL_HORIZONS));
+}
+
+/* Without a lock, since a look that is a moment old does as well. */
+static void
+find_keeper(Keeper *keeper)
+{
+	for (uint32 i = 0; i < ProcGlobal->allProcCount; i++)
+	{
+		PGPROC	   *process = &ProcGlobal->allProcs[i];
+
+		if (!keeps(process))
+			continue;
+		keep(keeper, process->xid, process->pid, false, false);
+		keep(keeper, process->xmin, process->pid, false, false);
+	}
+	for (int i = 0; i < max_prepared_xacts; i++)
+	{
+		PGPROC	   *process = &PreparedXactProcs[i];
+		TransactionId xid = process->xid;
+
+		/* one that has ended leaves its id there */
+		if (TransactionIdIsNormal(xid) && process->databaseId == MyDatabaseId && TransactionIdIsInProgress(xid))
+			keep(keeper, xid, 0, true, false);
+	}
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	for (int i = 0; i < max_replication_slots; i++)
+	{
+		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
+		TransactionId xmin;
+
+		if (!slot->in_use)
+			continue;
+		SpinLockAcquire(&slot->mutex);
+		xmin = slot->effective_xmin;
+		SpinLockRelease(&slot->mutex);
+		keep(keeper, xmin, 0, false, true);
+	}
+	LWLockRelease(ReplicationSlotControlLock);
+}
+
+/*
+ * When the transaction has begun that keeps the rows, or 0; asked once a second
+ * at most.  A snapshot that was taken meanwhile has the same xmin, so of all
+ * that keep as much it is the one that began first.
+ */
+static TimestampTz
+began(Keeper *keeper, TimestampTz now)
+{
+	static TransactionId known_xid = InvalidTransactionId;
+	static int	known_pid = 0;
+	static TimestampTz known = 0;
+	static TimestampTz until = 0;
+
+	if (keeper->xid != known_xid || bbm_time_has_come(now, until, BBM_BEGAN_MS))
+	{
+		int			n;
+
+		known_xid = keeper->xid;
+		known_pid = keeper->pid;
+		known = 0;
+		until = TimestampTzPlusMilliseconds(now, BBM_BEGAN_MS);
+		pgstat_clear_backend_activity_snapshot();
+		n = pgstat_fetch_stat_numbackends();
+		for (int i = 1; i <= n; i++)
+		{
+			PgBackendStatus *status = bbm_backend_status(i);
+			PGPROC	   *process;
+
+			if (status == NULL || status->st_backendType == B_WAL_SENDER || status->st_xact_start_timestamp == 0 ||
+				(known != 0 && status->st_xact_start_timestamp >= known))
+				continue;
+			process = BackendPidGetProc(status->st_procpid);
+			if (process == NULL || !keeps(process) || (process->xid != known_xid && process->xmin != known_xid))
+				continue;
+			known_pid = status->st_procpid;
+			known = status->st_xact_start_timestamp;
+		}
+		pgstat_clear_backend_activity_snapshot();
+	}
+	keeper->pid = known_pid;
+	return known;
+}
+
+/*
+ * bbm.max_horizon_age.  Since when a transaction id has been passed is what we
+ * have noted ourselves; a transaction that was there before tells when it began.
+ */
+void
+bbm_read_horizon(BbmReading *look)
+{
+	int64		limit = (int64) bbm_setting_int(look->migration, BBM_MAX_HORIZON_AGE) * 1000;
+	FullTransactionId next = ReadNextFullTransactionId();
+	Keeper		keeper = {InvalidTransactionId};
+	BbmWaitStates *holds;
+	TimestampTz since;
+
+	find_ours();
+	find_keeper(&keeper);
+	holds = bbm_wait_states_lock();
+	bbm_trace_note(&holds->xids, look->now, U64FromFullTransactionId(next));
+	since = !TransactionIdIsValid(keeper.xid) ? 0 :
+		bbm_trace_behind_since(&holds->xids, U64FromFullTransactionId(next) -
+							   (uint32) (XidFromFullTransactionId(next) - keeper.xid));
+	bbm_wait_states_unlock();
+	if (!TransactionIdIsValid(keeper.xid))
+		return;
+	/*
+	 * As long as one of ours runs, new snapshots of everybody go back to it:
+	 * theirs are as old as they are themselves.
+	 */
+	if (TransactionIdIsNormal(ours.oldest) && !TransactionIdPrecedes(keeper.xid, ours.oldest))
+		since = keeper.pid != 0 ? began(&keeper, look->now) : 0;
+	else if (keeper.pid != 0 && (since == 0 || look->now - since <= limit))
+	{
+		TimestampTz start = began(&keeper, look->now);
+
+		if (start != 0 && (since == 0 || start < since))
+			since = start;
+	}
+	if (since == 0 || look->now - since <= limit)
+		return;
+	if (keeper.pid != 0)
+		bbm_reading_throttles(look, "process %d has kept dead rows for %.1f s (limit %.1f s)", keeper.pid,
+							  (look->now - since) / 1000000.0, limit / 1000000.0);
+	else
+		bbm_reading_throttles(look, "%s has kept dead rows for %.1f s (limit %.1f s)",
+							  keeper.prepared ? "a prepared transaction" : "a replication slot",
+							  (look->now - since) / 1000000.0, limit / 1000000.0);
+}
+
+/* ----------------------------------------------------------------
+ * Dead rows
+ * ----------------------------------------------------------------
+ */
+
+static TimestampTz
+time_of(PGFunction function, Oid relid)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	Datum		result;
+
+	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = ObjectIdGetDatum(relid);
+	fcinfo->args[0].isnull = false;
+	result = function(fcinfo);
+	return fcinfo->isnull ? 0 : DatumGetTimestampTz(result);
+}
+
+/* Since when a process has been in its transaction; 0 when it is in none. */
+static TimestampTz
+transaction_start(int pid)
+{
+	TimestampTz start = 0;
+	int			n;
+
+	pgstat_clear_backend_activity_snapshot();
+	n = pgstat_fetch_stat_numbackends();
+	for (int i = 1; i <= n; i++)
+	{
+		PgBackendStatus *status = bbm_backend_status(i);
+
+		if (status && status->st_procpid == pid)
+			start = status->st_xact_start_timestamp;
+	}
+	pgstat_clear_backend_activity_snapshot();
+	return start;
+}
+
+/*
+ * Are there dead rows for the sake of a session of bbm's alone, one in bbm_wait,
+ * say?  It keeps more than anybody else, and each relation has been vacuumed since
+ * it began: what that has left, and all that has died since, no vacuum removes before
+ * the session ends, which may wait for this migration.
+ *
+ * A vacuum that had begun before the session has, and ended after, has left a little
+ * that the next one removes.
+ */
+static bool
+ours_alone_keep(const BbmThrottle *state)
+{
+	Keeper		keeper = {InvalidTransactionId};
+	TimestampTz start;
+
+	find_ours();
+	if (!TransactionIdIsNormal(ours.kept))
+		return false;
+	find_keeper(&keeper);
+	if (TransactionIdIsNormal(keeper.xid) && !TransactionIdPrecedes(ours.kept, keeper.xid))
+		return false;
+	start = transaction_start(ours.keeper);
+	if (start == 0)
+		return false;
+	for (int i = 0; i < state->nrelations; i++)
+	{
+		Oid			relid = state->relations[i];
+
+		if (DatumGetInt64(DirectFunctionCall1(pg_stat_get_dead_tuples, ObjectIdGetDatum(relid))) > 0 &&
+			Max(time_of(pg_stat_get_last_vacuum_time, relid), time_of(pg_stat_get_last_autovacuum_time, relid)) < start)
+			return false;
+	}
+	return true;
+}
+
+static void
+count_dead(BbmThrottle *state)
+{
+	state->dead = state->live = 0;
+	/* what was read before must not be taken for what is now */
+	pgstat_clear_snapshot();
+	for (int i = 0; i < state->nrelations; i++)
+	{
+		Datum		relid = ObjectIdGetDatum(state->relations[i]);
+
+		state->dead += DatumGetInt64(DirectFunctionCall1(pg_stat_get_dead_tuples, relid));
+		state->live += DatumGetInt64(DirectFunctionCall1(pg_stat_get_live_tuples, relid));
+	}
+	state->dead_are_kept = state->dead > 0 && ours_alone_keep(state);
+	pgstat_clear_snapshot();
+}
+
+/* bbm.max_dead_tuples and bbm.max_dead_share */
+void
+bbm_read_dead(BbmReading *look)
+{
+	BbmThrottle *state = look->state;
+	int			limit = bbm_setting_int(look->migration, BBM_MAX_DEAD_TUPLES);
+	double		share_limit = bbm_setting_real(look->migration, BBM_MAX_DEAD_SHARE);
+	double		share;
+
+	if (bbm_time_has_come(look->now, state->dead_until, BBM_DEAD_MS))
+	{
+		count_dead(state);
+		state->dead_until = TimestampTzPlusMilliseconds(look->now, BBM_DEAD_MS);
+	}
+	/* waited for, they would wait for us */
+	if (state->dead_are_kept)
+		return;
+	share = state->dead > 0 ? state->dead / (state->dead + state->live) : 0;
+	if (limit >= 0 && state->dead > limit)
+		bbm_reading_throttles(look, "%.0f rows of the table are dead (limit %d)", state->dead, limit);
+	else if (share_limit >= 0 && share > share_limit)
+		bbm_reading_throttles(look, "%.1f percent of the table are dead (limit %.1f)", 100 * share, 100 * share_limit);
+}

@@ -1,0 +1,435 @@
+/*-------------------------------------------------------------------------
+ *
+ * throttle.c
+ *		Does the server have room for another batch?
+ *
+ * NOTES
+ *	  Before each batch every signal that a migration has a limit for is read.
+ *	  Most are read from shared memory, without a transaction, snapshot or
+ *	  lock.  One that holds, or cannot be read, makes the migration wait: that
+ *	  is no failure and no attempt.  Nothing is held meanwhile.
+ *
+ *	  The relations of a target and the user's condition need a transaction.
+ *	  Each opens a short one of its own, and what it tells is good for a while.
+ *
+ *	  Between a look and the batch anything may happen on the server: the next
+ *	  look sees it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "throttle/throttle.h"
+
+#include "base/bbm.h"
+#include "base/guc.h"
+#include "base/printable.h"
+#include "base/rates.h"
+#include "base/shared.h"
+#include "base/trouble.h"
+#include "base/txn.h"
+#include "base/wait_state.h"
+#include "catalog/jobs.h"
+#include "target/target.h"
+#include "throttle/signal.h"
+
+/* The relations of a table may change: partitions come and go. */
+#define BBM_RELATIONS_MS (60 * 1000)
+#define BBM_FIRST_POLL_MS 200
+
+/* A hold that comes and goes is logged this often at most. */
+#define BBM_LOG_WAIT_MS (60 * 1000)
+
+/* What is owed to a rate is told by the jobs that ended last: so many at once, at most. */
+#define BBM_JOBS_RECALLED 20
+
+typedef struct Signal
+{
+	const char *word;			/* begins what waiting_on says */
+	BbmSetting	limit;			/* read when this is on */
+	BbmReader	read;
+	bool		by_relation;	/* needs the relations of the target */
+	bool		in_transaction; /* may need one of its own */
+	bool		after_each;		/* depends on the batch before, when that has committed */
+	bool		of_process;		/* is about the process that runs the batches */
+	bool		of_writing;		/* what only reads cannot make it worse */
+} Signal;
+
+static const Signal signals[] = {
+	/* first: a rest is from the end of the batch on, and what else there is to wait for is part of it */
+	{"busy CPUs", BBM_REST_FACTOR, bbm_read_busy, .of_process = true},
+	{"active hours", BBM_ACTIVE_HOURS, bbm_read_hours},
+	{"WAL rate", BBM_MAX_WAL_RATE, bbm_read_wal_rate, .after_each = true, .of_writing = true},
+	{"row rate", BBM_MAX_ROW_RATE, bbm_read_row_rate, .after_each = true, .of_writing = true},
+	{"standby replay lag", BBM_MAX_REPLICATION_LAG, bbm_read_replication_lag, .of_writing = true},
+	{"standby replay delay", BBM_MAX_REPLICATION_DELAY, bbm_read_replication_delay, .of_writing = true},
+	{"replay of the last batch", BBM_WAIT_FOR_STANDBYS, bbm_read_last_replay, .after_each = true, .of_writing = true},
+	{"WAL kept by a slot", BBM_MAX_SLOT_WAL, bbm_read_slots, .of_writing = true},
+	{"unarchived WAL", BBM_MAX_UNARCHIVED_WAL, bbm_read_unarchived, .of_writing = true},
+	/* a look that holds a snapshot does not keep a vacuum from removing what it had begun to remove before */
+	{"autovacuum", BBM_WAIT_FOR_AUTOVACUUM, bbm_read_autovacuum, .by_relation = true, .of_writing = true},
+	{"old snapshot", BBM_MAX_HORIZON_AGE, bbm_read_horizon},
+	{"dead rows", BBM_MAX_DEAD_TUPLES, bbm_read_dead, .by_relation = true, .of_writing = true},
+	{"dead rows", BBM_MAX_DEAD_SHARE, bbm_read_dead, .by_relation = true, .of_writing = true},
+	{"active sessions", BBM_MAX_ACTIVE_SESSIONS, bbm_read_sessions},
+	{"condition", BBM_CONDITION, bbm_read_condition, .in_transaction = true}
+};
+
+/* Was the batch at hand told of to bbm_read_busy before its commit? */
+static bool pacing_is_reported = false;
+
+static BbmThrottle *
+state_of(BbmTarget *target)
+{
+	if (target->throttle == NULL)
+		target->throttle = MemoryContextAllocZero(target->context, sizeof(BbmThrottle));
+	return target->throttle;
+}
+
+/* A snapshot of the catalogs; a partition that comes or goes after is seen the next time. */
+static void
+find_relations(void *arg)
+{
+	BbmTarget  *target = arg;
+
+	bbm_find_relations(target->throttle, target->context, target->relid);
+}
+
+static void
+refresh_relations(BbmTarget *target, TimestampTz now)
+{
+	BbmThrottle *state = target->throttle;
+
+	if (!bbm_time_has_come(now, state->relations_until, BBM_RELATIONS_MS))
+		return;
+	state->relations_error = bbm_txn_run(find_relations, target, false);
+	/* otherwise at once again */
+	if (state->relations_error == NULL)
+		state->relations_until = TimestampTzPlusMilliseconds(now, BBM_RELATIONS_MS);
+}
+
+/*
+ * Does the migration obey the signal?  It has a limit for it; and while it
+ * verifies, which writes nothing but the record, what depends on writing goes by
+ * without being waited for: dead rows that nobody vacuums would keep it for ever.
+ */
+static bool
+obeys(const BbmMigration *migration, const Signal *signal)
+{
+	return bbm_setting_is_on(migration, signal->limit) &&
+		!(signal->of_writing && BBM_PASS_VERIFIES(migration->pass));
+}
+
+/* Reads one signal; its word goes before what it says. */
+static void
+read_signal(const Signal *signal, BbmReading *look)
+{
+	char		told[BBM_WAITING_LENGTH];
+	char		text[2 * BBM_WAITING_LENGTH];
+
+	look->holds = false;
+	look->due = 0;
+	look->first_poll_ms = BBM_FIRST_POLL_MS;
+	if (signal->by_relation && look->state->relations_error)
+		bbm_reading_throttles(look, "cannot be read: %s", bbm_error_to_string(look->state->relations_error));
+	else
+		signal->read(look);
+	if (!look->holds)
+		return;
+	strlcpy(told, look->reason, sizeof(told));
+	snprintf(text, sizeof(text), "%s: %s", signal->word, told);
+	bbm_clip(look->reason, text, sizeof(look->reason));
+}
+
+/*
+ * The process rests, for a moment.  That is nothing the migration waits for: what
+ * is known of that stays as it is, and nothing is left behind when the process goes.
+ */
+static void
+begin_rest(const BbmReading *look, BbmWait *wait)
+{
+	wait->begins = false;
+	wait->due = look->due;
+	wait->since = look->now;
+	strlcpy(wait->reason, look->reason, sizeof(wait->reason));
+	wait->cancelled = NULL;
+}
+
+/* Puts down that the migration waits, for what and until when. */
+static void
+begin_wait(BbmReading *look, BbmWait *wait)
+{
+	/* the look itself may have taken a while */
+	TimestampTz now = GetCurrentTimestamp();
+	bool		tell;
+	BbmWaitStates *holds = bbm_wait_states_lock();
+	BbmWaitState *hold = bbm_wait_state_find(holds, look->migration->id, now);
+	int64		held_ms;
+
+	wait->begins = hold->since == 0;
+	if (hold->since == 0 || hold->since > now)
+		hold->since = look->now;
+	held_ms = (now - hold->since) / 1000;
+	hold->due = look->due ? look->due :
+		TimestampTzPlusMilliseconds(now, bbm_next_poll_ms(held_ms, look->first_poll_ms));
+	strlcpy(hold->reason, look->reason, sizeof(hold->reason));
+	tell = held_ms >= BBM_REPORT_WAIT_MS && hold->logged < hold->since &&
+		now >= TimestampTzPlusMilliseconds(hold->logged, BBM_LOG_WAIT_MS);
+	if (tell)
+		hold->logged = now;
+	wait->due = hold->due;
+	wait->since = hold->since;
+	strlcpy(wait->reason, hold->reason, sizeof(wait->reason));
+	bbm_wait_states_unlock();
+
+	wait->cancelled = look->cancelled;
+	if (tell)
+		ereport(LOG,
+				(errmsg("migration \"%s\" waits: %s", bbm_printable(look->migration->name), bbm_printable(wait->reason))));
+}
+
+static void
+end_wait(const BbmMigration *migration, TimestampTz now)
+{
+	BbmWaitStates *holds = bbm_wait_states_lock();
+	BbmWaitState *hold = bbm_wait_state_find(holds, migration->id, now);
+	TimestampTz since = hold->since;
+	bool		told = since != 0 && hold->logged >= since;
+
+	hold->since = 0;
+	bbm_wait_states_unlock();
+	if (told)
+		ereport(LOG,
+				(errmsg("migration \"%s\" goes on after waiting for %.1f s",
+						bbm_printable(migration->name), (now - since) / 1000000.0)));
+}
+
+static void
+spend(BbmBucket *bucket, TimestampTz since, TimestampTz now, int rate, double amount)
+{
+	if (rate > 0)
+		bbm_bucket_spend(bucket, since, now, rate, amount);
+	else
+		memset(bucket, 0, sizeof(BbmBucket));
+}
+
+static bool
+has_rate(const BbmMigration *migration)
+{
+	return bbm_setting_is_on(migration, BBM_MAX_WAL_RATE) || bbm_setting_is_on(migration, BBM_MAX_ROW_RATE);
+}
+
+/* Since when it has been waiting; *recalled: is it known what it owes to its rates? */
+static TimestampTz
+held_since(const BbmMigration *migration, TimestampTz now, bool *recalled)
+{
+	BbmWaitStates *holds = bbm_wait_states_lock();
+	BbmWaitState *hold = bbm_wait_state_find(holds, migration->id, now);
+	TimestampTz since = hold->since;
+
+	/* a rate that is set later counts from then on */
+	hold->recalled = hold->recalled || !has_rate(migration);
+	*recalled = hold->recalled;
+	bbm_wait_states_unlock();
+	return since;
+}
+
+/*
+ * The entry that has a migration's rates may be new: there is room for so many,
+ * and a restart of the server forgets them all.  What the newest jobs have used
+ * is in their rows.  A job began when all was paid, but for the jobs that were
+ * at work beside it: so the last of them tell, and a rate that is set as the
+ * server starts is not owed what was done without it.
+ *
+ * A batch of another process that commits after our snapshot, and put itself
+ * into the entry before we have its lock, is not counted, this once.
+ */
+static void
+recall_rates(void *arg)
+{
+	const BbmMigration *migration = arg;
+	BbmSpent	spent[BBM_JOBS_RECALLED];
+	int			n = bbm_jobs_spent(migration->id, spent, BBM_JOBS_RECALLED);
+	int			wal_rate = bbm_setting_int(migration, BBM_MAX_WAL_RATE);
+	int			row_rate = bbm_setting_int(migration, BBM_MAX_ROW_RATE);
+	TimestampTz busy_until = DT_NOBEGIN;
+	BbmWaitStates *holds = bbm_wait_states_lock();
+	BbmWaitState *hold = bbm_wait_state_find(holds, migration->id, GetCurrentTimestamp());
+
+	for (int i = 0; i < n && !hold->recalled; i++)
+	{
+		if (spent[i].since >= busy_until)
+		{
+			memset(&hold->wal, 0, sizeof(BbmBucket));
+			memset(&hold->rows, 0, sizeof(BbmBucket));
+		}
+		busy_until = Max(busy_until, spent[i].until);
+		spend(&hold->wal, spent[i].since, spent[i].until, wal_rate, spent[i].wal / 1024.0);
+		spend(&hold->rows, spent[i].since, spent[i].until, row_rate, spent[i].rows);
+	}
+	hold->recalled = true;
+	bbm_wait_states_unlock();
+}
+
+/* What cannot be read holds; so does a cancel, which the driver passes on. */
+static void
+recall_or_wait(BbmReading *look)
+{
+	ErrorData  *error = bbm_txn_run(recall_rates, (void *) look->migration, false);
+
+	if (error == NULL)
+		return;
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		look->cancelled = error;
+	look->first_poll_ms = BBM_FIRST_POLL_MS;
+	bbm_reading_throttles(look, "rates: cannot be read: %s", bbm_error_to_string(error));
+}
+
+/*
+ * Must the migration wait before its next batch?  Then *wait says for what.
+ * With "may_help" a worker may do something about it, which takes its time.
+ * Between transactions; raises no error.
+ */
+bool
+bbm_is_throttled(BbmTarget *target, bool may_help, BbmWait *wait)
+{
+	const BbmMigration *migration = target->migration;
+	TimestampTz now = GetCurrentTimestamp();
+	BbmReading		look = {.migration = migration, .state = state_of(target), .now = now};
+	bool		recalled;
+
+	/* of a batch whose transaction has failed */
+	pacing_is_reported = false;
+	look.held_since = held_since(migration, now, &recalled);
+	wait->of_process = false;
+	if (!recalled)
+		recall_or_wait(&look);
+	for (int i = 0; i < lengthof(signals) && !look.holds; i++)
+	{
+		if (!obeys(migration, &signals[i]))
+			continue;
+		if (signals[i].by_relation)
+			refresh_relations(target, now);
+		read_signal(&signals[i], &look);
+		if (look.holds && may_help && signals[i].read == bbm_read_dead && bbm_vacuum_instead(&look))
+			read_signal(&signals[i], &look);
+		wait->of_process = signals[i].of_process;
+	}
+	target->cpus_are_short = bbm_cpus_are_short(migration);
+	if (look.holds && wait->of_process)
+		begin_rest(&look, wait);
+	else if (look.holds)
+		begin_wait(&look, wait);
+	else if (look.held_since != 0)
+		end_wait(migration, now);
+	return look.holds;
+}
+
+/*
+ * May another batch be claimed in the transaction of this one?  Not when that
+ * cannot be told in it.  *rests: this process is to wait for a moment before it
+ * begins, as bbm_is_throttled then says.
+ */
+bool
+bbm_throttle_lets_follow(BbmTarget *target, bool *rests)
+{
+	const BbmMigration *migration = target->migration;
+	TimestampTz now = GetCurrentTimestamp();
+	BbmReading		look = {.migration = migration, .state = target->throttle, .now = now};
+	bool		recalled;
+
+	bbm_pacing_is_due();
+	pacing_is_reported = true;
+	*rests = false;
+	if (look.state == NULL)
+		return false;
+	if (has_rate(migration))
+	{
+		(void) held_since(migration, now, &recalled);
+		if (!recalled)
+			return false;
+	}
+	for (int i = 0; i < lengthof(signals) && !look.holds; i++)
+	{
+		const Signal *signal = &signals[i];
+
+		if (!obeys(migration, signal))
+			continue;
+		if (signal->after_each ||
+			(signal->by_relation && bbm_time_has_come(now, look.state->relations_until, BBM_RELATIONS_MS)) ||
+			(signal->in_transaction && bbm_time_has_come(now, look.state->condition_until, BBM_CONDITION_MS)))
+			return false;
+		if (!signal->in_transaction)
+			read_signal(signal, &look);
+		if (look.holds && signal->of_process)
+		{
+			*rests = true;
+			look.holds = false;
+		}
+	}
+	target->cpus_are_short = bbm_cpus_are_short(migration);
+	return !look.holds;
+}
+
+/* A batch has committed: what it has used is what the rates go by.  Between transactions. */
+void
+bbm_throttle_spent(const BbmTarget *target, const BbmCost *cost)
+{
+	const BbmMigration *migration = target->migration;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz since = now - (TimestampTz) (cost->ms * 1000);
+	BbmWaitStates *holds;
+	BbmWaitState *hold;
+
+	/* once a batch, or it would be rested for again */
+	if (!pacing_is_reported)
+		bbm_pacing_is_due();
+	pacing_is_reported = false;
+	/* what it says of rows is how many it has found */
+	if (BBM_PASS_VERIFIES(migration->pass))
+		return;
+	if (!has_rate(migration) && !bbm_setting_is_on(migration, BBM_WAIT_FOR_STANDBYS))
+		return;
+	holds = bbm_wait_states_lock();
+	hold = bbm_wait_state_find(holds, migration->id, now);
+	hold->commit = Max(hold->commit, XactLastCommitEnd);
+	spend(&hold->wal, since, now, bbm_setting_int(migration, BBM_MAX_WAL_RATE), cost->wal / 1024.0);
+	spend(&hold->rows, since, now, bbm_setting_int(migration, BBM_MAX_ROW_RATE), cost->rows);
+	bbm_wait_states_unlock();
+}
+
+/*
+ * Reads every signal that the migration obeys, for people to see.
+ * In a transaction; the condition, and what is about a worker itself, are left
+ * to the workers, and so is what is about a table that is not known yet, or gone.
+ */
+void
+bbm_throttle_show(const BbmMigration *migration, Oid relid, BbmThrottleSink sink, void *arg)
+{
+	BbmTarget	target = {.context = CurrentMemoryContext, .relid = relid};
+	BbmReading		look = {.migration = migration, .state = state_of(&target), .now = GetCurrentTimestamp()};
+	bool		recalled;
+
+	bbm_find_relations(look.state, target.context, relid);
+	(void) held_since(migration, look.now, &recalled);
+	if (!recalled)
+		recall_rates((void *) migration);
+	for (int i = 0; i < lengthof(signals); i++)
+	{
+		const Signal *signal = &signals[i];
+		instr_time	start;
+		instr_time	end;
+
+		if (!obeys(migration, signal))
+			continue;
+		if (signal->in_transaction || signal->of_process || (signal->by_relation && look.state->nrelations == 0))
+		{
+			sink(arg, signal->word, bbm_setting_name(signal->limit), NULL, 0);
+			continue;
+		}
+		INSTR_TIME_SET_CURRENT(start);
+		read_signal(signal, &look);
+		INSTR_TIME_SET_CURRENT(end);
+		INSTR_TIME_SUBTRACT(end, start);
+		sink(arg, signal->word, bbm_setting_name(signal->limit), look.holds ? look.reason : "",
+			 INSTR_TIME_GET_DOUBLE(end) * 1e6);
+	}
+}

@@ -1,0 +1,384 @@
+/*-------------------------------------------------------------------------
+ *
+ * wal.c
+ *		What WAL shows: standbys, replication slots, the archive.
+ *
+ * All of it is read where the server itself keeps it, in shared memory; the
+ * archive's backlog is a folder, which is read only when enough WAL was
+ * written since the last time to have reached the limit.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/bbm.h"
+
+#include <dirent.h>
+
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "miscadmin.h"
+#include "replication/walsender.h"
+#include "replication/walsender_private.h"
+#include "storage/fd.h"
+#include "storage/lwlock.h"
+#include "storage/spin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/varlena.h"
+
+#include "base/compat.h"
+#include "base/guc.h"
+#include "base/rates.h"
+#include "base/shared.h"
+#include "base/wait_state.h"
+#include "throttle/signal.h"
+
+/* How long the names of the standbys' connections are taken for theirs. */
+#define BBM_NAMES_MS (10 * 1000)
+
+/* How soon to ask again whether the last batch was replayed. */
+#define BBM_REPLAY_MS 5
+
+/* How soon to read the archiver's folder again while it is too full. */
+#define BBM_ARCHIVE_MS 200
+
+/* ----------------------------------------------------------------
+ * Standbys
+ * ----------------------------------------------------------------
+ */
+
+/* A connection that sends WAL. */
+typedef struct Sender
+{
+	pid_t		pid;
+	XLogRecPtr	replayed;		/* InvalidXLogRecPtr: it has not said */
+	TimeOffset	lag;			/* of what was replayed last, in microseconds; -1 unknown */
+} Sender;
+
+/* The application_name of each, by its place among the senders. */
+typedef struct SenderName
+{
+	pid_t		pid;
+	char		name[NAMEDATALEN];
+} SenderName;
+
+static SenderName *sender_names = NULL;
+static TimestampTz names_until = 0;
+
+/* False for one that is not there, or sends a base backup. */
+static bool
+read_sender(int i, Sender *sender)
+{
+	WalSnd	   *walsnd = &WalSndCtl->walsnds[i];
+	WalSndState state;
+
+	SpinLockAcquire(&walsnd->mutex);
+	sender->pid = walsnd->pid;
+	sender->replayed = walsnd->apply;
+	sender->lag = walsnd->applyLag;
+	state = walsnd->state;
+	SpinLockRelease(&walsnd->mutex);
+	return sender->pid != 0 && state != WALSNDSTATE_BACKUP;
+}
+
+/* Names are with the server's statistics, which are copied as a whole: not often. */
+static void
+read_names(TimestampTz now)
+{
+	int			n;
+
+	if (sender_names == NULL)
+		sender_names = MemoryContextAllocZero(TopMemoryContext, max_wal_senders * sizeof(SenderName));
+	pgstat_clear_backend_activity_snapshot();
+	n = pgstat_fetch_stat_numbackends();
+	for (int i = 0; i < max_wal_senders; i++)
+	{
+		Sender		sender;
+
+		sender_names[i].pid = 0;
+		if (!read_sender(i, &sender))
+			continue;
+		for (int j = 1; j <= n; j++)
+		{
+			PgBackendStatus *status = bbm_backend_status(j);
+
+			if (status && status->st_procpid == sender.pid)
+			{
+				sender_names[i].pid = sender.pid;
+				strlcpy(sender_names[i].name, status->st_appname, NAMEDATALEN);
+			}
+		}
+	}
+	pgstat_clear_backend_activity_snapshot();
+	names_until = TimestampTzPlusMilliseconds(now, BBM_NAMES_MS);
+}
+
+static const char *
+name_of(int i, const Sender *sender, TimestampTz now)
+{
+	if (sender_names == NULL || bbm_time_has_come(now, names_until, BBM_NAMES_MS) || sender_names[i].pid != sender->pid)
+		read_names(now);
+	return sender_names[i].pid == sender->pid ? sender_names[i].name : "";
+}
+
+/* Is this standby too far behind?  Then the look is told so. */
+typedef bool (*Behind) (BbmReading *look, int i, const Sender *sender);
+
+/* One that was named: each connection of that name counts, and there must be one. */
+static void
+check_named(BbmReading *look, const char *name, Behind behind)
+{
+	bool		found = false;
+
+	for (int i = 0; i < max_wal_senders && !look->holds; i++)
+	{
+		Sender		sender;
+
+		if (!read_sender(i, &sender) || pg_strcasecmp(name_of(i, &sender, look->now), name) != 0)
+			continue;
+		found = true;
+		if (sender.replayed == InvalidXLogRecPtr)
+			bbm_reading_throttles(look, "cannot be read: standby \"%s\" has not said what it has replayed", name);
+		else
+			(void) behind(look, i, &sender);
+	}
+	if (!found)
+		bbm_reading_throttles(look, "cannot be read: standby \"%s\" is not connected", name);
+}
+
+/*
+ * Of those in the list, or with an empty one of all that are connected.  Without
+ * names a connection that never says what it has replayed is no standby: a
+ * pg_receivewal, say.
+ */
+static void
+check_listed(BbmReading *look, const char *list, Behind behind)
+{
+	List	   *names = NIL;
+	ListCell   *cell;
+
+	if (list[0] != '\0')
+	{
+		(void) SplitGUCList(pstrdup(list), ',', &names);
+		foreach(cell, names)
+		{
+			if (!look->holds)
+				check_named(look, lfirst(cell), behind);
+		}
+		return;
+	}
+	for (int i = 0; i < max_wal_senders && !look->holds; i++)
+	{
+		Sender		sender;
+
+		if (read_sender(i, &sender) && sender.replayed != InvalidXLogRecPtr)
+			(void) behind(look, i, &sender);
+	}
+}
+
+/* Those in bbm.standby_names of the migration, and where it must keep to them those of the server. */
+static void
+check_standbys(BbmReading *look, Behind behind)
+{
+	const char *servers = bbm_setting_server_string(look->migration, BBM_STANDBY_NAMES);
+
+	check_listed(look, bbm_setting_string(look->migration, BBM_STANDBY_NAMES), behind);
+	if (servers && !look->holds)
+		check_listed(look, servers, behind);
+}
+
+static bool
+behind_in_bytes(BbmReading *look, int i, const Sender *sender)
+{
+	XLogRecPtr	flushed = GetFlushRecPtr(NULL);
+	uint64		lag = flushed > sender->replayed ? flushed - sender->replayed : 0;
+	uint64		limit = (uint64) bbm_setting_int(look->migration, BBM_MAX_REPLICATION_LAG) * 1024;
+
+	if (lag <= limit)
+		return false;
+	bbm_reading_throttles(look, "%s is %s behind (limit %s)", name_of(i, sender, look->now), bbm_bytes(lag), bbm_bytes(limit));
+	return true;
+}
+
+/* bbm.max_replication_lag */
+void
+bbm_read_replication_lag(BbmReading *look)
+{
+	check_standbys(look, behind_in_bytes);
+}
+
+/*
+ * For how long there has been WAL that it has not replayed: as the server
+ * measured it for what it replayed last, or as we know from when that WAL
+ * was there.  The first says nothing while replay stands still.
+ */
+static bool
+behind_in_time(BbmReading *look, int i, const Sender *sender)
+{
+	int64		limit = (int64) bbm_setting_int(look->migration, BBM_MAX_REPLICATION_DELAY) * 1000;
+	BbmWaitStates *holds;
+	TimestampTz since;
+	int64		lag;
+
+	if (sender->replayed >= GetFlushRecPtr(NULL))
+		return false;
+	holds = bbm_wait_states_lock();
+	since = bbm_trace_behind_since(&holds->wal, sender->replayed);
+	bbm_wait_states_unlock();
+	lag = since ? look->now - since : 0;
+	lag = Max(lag, sender->lag);
+	if (lag <= limit)
+		return false;
+	bbm_reading_throttles(look, "%s is %.1f s behind (limit %.1f s)", name_of(i, sender, look->now), lag / 1000000.0,
+						  limit / 1000000.0);
+	return true;
+}
+
+/* bbm.max_replication_delay */
+void
+bbm_read_replication_delay(BbmReading *look)
+{
+	XLogRecPtr	flushed = GetFlushRecPtr(NULL);
+	BbmWaitStates *holds = bbm_wait_states_lock();
+
+	bbm_trace_note(&holds->wal, look->now, flushed);
+	bbm_wait_states_unlock();
+	check_standbys(look, behind_in_time);
+}
+
+static XLogRecPtr
+last_commit(const BbmReading *look)
+{
+	BbmWaitStates *holds = bbm_wait_states_lock();
+	BbmWaitState *hold = bbm_wait_state_find(holds, look->migration->id, look->now);
+	XLogRecPtr	commit;
+
+	/* not known, after a restart say: then all there is so far */
+	if (hold->commit == InvalidXLogRecPtr)
+		hold->commit = GetFlushRecPtr(NULL);
+	commit = hold->commit;
+	bbm_wait_states_unlock();
+	return commit;
+}
+
+static bool
+behind_last_commit(BbmReading *look, int i, const Sender *sender)
+{
+	if (sender->replayed >= last_commit(look))
+		return false;
+	bbm_reading_throttles(look, "%s has not replayed it", name_of(i, sender, look->now));
+	look->first_poll_ms = BBM_REPLAY_MS;
+	return true;
+}
+
+/* bbm.wait_for_standbys */
+void
+bbm_read_last_replay(BbmReading *look)
+{
+	XLogRecPtr	commit = last_commit(look);
+
+	/* a commit that is not flushed is not sent */
+	if (commit > GetFlushRecPtr(NULL))
+		XLogFlush(commit);
+	check_standbys(look, behind_last_commit);
+}
+
+/* ----------------------------------------------------------------
+ * Slots
+ * ----------------------------------------------------------------
+ */
+
+/* bbm.max_slot_wal */
+void
+bbm_read_slots(BbmReading *look)
+{
+	uint64		limit = (uint64) bbm_setting_int(look->migration, BBM_MAX_SLOT_WAL) * 1024 * 1024;
+	XLogRecPtr	flushed = GetFlushRecPtr(NULL);
+	uint64		most = 0;
+	NameData	name;
+
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	for (int i = 0; i < max_replication_slots; i++)
+	{
+		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
+		uint64		kept;
+
+		if (!slot->in_use)
+			continue;
+		SpinLockAcquire(&slot->mutex);
+		kept = bbm_slot_is_void(&slot->data) || slot->data.restart_lsn > flushed ? 0 :
+			flushed - slot->data.restart_lsn;
+		if (kept > most)
+		{
+			most = kept;
+			name = slot->data.name;
+		}
+		SpinLockRelease(&slot->mutex);
+	}
+	LWLockRelease(ReplicationSlotControlLock);
+	if (most > limit)
+		bbm_reading_throttles(look, "%s keeps %s (limit %s)", NameStr(name), bbm_bytes(most), bbm_bytes(limit));
+}
+
+/* ----------------------------------------------------------------
+ * The archive
+ * ----------------------------------------------------------------
+ */
+
+/* Segments that wait for the archiver, as counted in its folder; -1 with errno when it cannot be read. */
+static int
+count_ready(void)
+{
+	DIR		   *dir = AllocateDir(XLOGDIR "/archive_status");
+	struct dirent *entry;
+	int			n = 0;
+
+	if (dir == NULL)
+		return -1;
+	errno = 0;
+	while ((entry = readdir(dir)) != NULL)
+	{
+		size_t		length = strlen(entry->d_name);
+
+		if (length > 6 && strcmp(entry->d_name + length - 6, ".ready") == 0)
+			n++;
+		errno = 0;
+	}
+	if (errno != 0)
+	{
+		int			save = errno;
+
+		FreeDir(dir);
+		errno = save;
+		return -1;
+	}
+	FreeDir(dir);
+	return n;
+}
+
+/*
+ * bbm.max_unarchived_wal.  With n ready when the folder was read, there are at
+ * most as many more now as segments were begun since.
+ */
+void
+bbm_read_unarchived(BbmReading *look)
+{
+	static int	ready = -1;		/* when read last; -1: not read */
+	static XLogSegNo at;
+	static TimestampTz until;	/* while too many, they are not counted again before */
+	int			limit = bbm_setting_int(look->migration, BBM_MAX_UNARCHIVED_WAL);
+	XLogSegNo	now_at;
+
+	if (!XLogArchivingActive())
+		return;
+	XLByteToSeg(GetFlushRecPtr(NULL), now_at, wal_segment_size);
+	if (ready < 0 || ((int64) (now_at - at) + ready > limit && bbm_time_has_come(look->now, until, BBM_ARCHIVE_MS)))
+	{
+		ready = count_ready();
+		at = now_at;
+		until = TimestampTzPlusMilliseconds(look->now, BBM_ARCHIVE_MS);
+	}
+	if (ready < 0)
+		bbm_reading_throttles(look, "cannot be read: could not read \"%s\": %m", XLOGDIR "/archive_status");
+	else if (ready > limit)
+		bbm_reading_throttles(look, "%d segments wait to be archived (limit %d)", ready, limit);
+}
