@@ -10,6 +10,10 @@
  */
 SET LOCAL search_path TO pg_catalog, pg_temp;
 
+-- what users do not call: trigger functions, and what the views are made of
+CREATE SCHEMA bbm_internal;
+GRANT USAGE ON SCHEMA bbm_internal TO PUBLIC;
+
 /*
  * Tables.  The first seventeen (eleven) columns, their types, defaults and codes are
  * those of the container registry's tables; everything after them is ours.  So
@@ -153,7 +157,7 @@ CREATE INDEX bbm_migrations_runnable_idx
 CREATE INDEX bbm_migrations_table_idx
     ON @extschema@.batched_background_migrations (table_oid);
 
--- what is known of each leaf of a migration, where that is needed; goes with the migration, by its trigger
+-- what is known of each partition of a migration, where that is needed; goes with the migration, by its trigger
 CREATE TABLE @extschema@.bbm_partitions (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     migration_id bigint NOT NULL,
@@ -173,7 +177,7 @@ CREATE TABLE @extschema@.bbm_partitions (
 );
 CREATE INDEX bbm_partitions_migration_idx ON @extschema@.bbm_partitions (migration_id, relation);
 
--- rows and ranges that cannot be done, put aside; go with the migration, by its trigger
+-- rows and ranges that cannot be done, quarantined; go with the migration, by its trigger
 CREATE TABLE @extschema@.bbm_row_errors (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     migration_id bigint NOT NULL,
@@ -221,64 +225,64 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_events_id_seq', '');
 
 /* Guards. */
 
-CREATE FUNCTION @extschema@.bbm_migration_guard() RETURNS trigger
+CREATE FUNCTION bbm_internal.bbm_migration_guard() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME';
-CREATE FUNCTION @extschema@.bbm_migration_event() RETURNS trigger
+CREATE FUNCTION bbm_internal.bbm_migration_event() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME';
-CREATE FUNCTION @extschema@.bbm_job_guard() RETURNS trigger
+CREATE FUNCTION bbm_internal.bbm_job_guard() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME';
-CREATE FUNCTION @extschema@.bbm_truncate_guard() RETURNS trigger
-    LANGUAGE c AS 'MODULE_PATHNAME';
-
-CREATE FUNCTION @extschema@.bbm_replica_guard() RETURNS trigger
+CREATE FUNCTION bbm_internal.bbm_truncate_guard() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME';
 
-CREATE FUNCTION @extschema@.bbm_record_guard() RETURNS trigger
+CREATE FUNCTION bbm_internal.bbm_replica_guard() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME';
 
-COMMENT ON FUNCTION @extschema@.bbm_migration_guard IS 'trigger: who may write a migration, and what a status may become';
-COMMENT ON FUNCTION @extschema@.bbm_migration_event IS 'trigger: records, notifies and wakes';
-COMMENT ON FUNCTION @extschema@.bbm_job_guard IS 'trigger: the jobs are written by the workers';
-COMMENT ON FUNCTION @extschema@.bbm_truncate_guard IS 'trigger: no TRUNCATE while a migration is not paused';
-COMMENT ON FUNCTION @extschema@.bbm_record_guard IS 'trigger: what bbm has recorded is written by nobody else';
-COMMENT ON FUNCTION @extschema@.bbm_replica_guard IS 'trigger: what logical replication brings for our tables is passed over';
+CREATE FUNCTION bbm_internal.bbm_record_guard() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME';
+
+COMMENT ON FUNCTION bbm_internal.bbm_migration_guard IS 'trigger: who may write a migration, and what a status may become';
+COMMENT ON FUNCTION bbm_internal.bbm_migration_event IS 'trigger: records, notifies and wakes';
+COMMENT ON FUNCTION bbm_internal.bbm_job_guard IS 'trigger: the jobs are written by the workers';
+COMMENT ON FUNCTION bbm_internal.bbm_truncate_guard IS 'trigger: no TRUNCATE while a migration is not paused';
+COMMENT ON FUNCTION bbm_internal.bbm_record_guard IS 'trigger: what bbm has recorded is written by nobody else';
+COMMENT ON FUNCTION bbm_internal.bbm_replica_guard IS 'trigger: what logical replication brings for our tables is passed over';
 
 CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.batched_background_migrations
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_migration_guard();
+    FOR EACH ROW EXECUTE FUNCTION bbm_internal.bbm_migration_guard();
 CREATE TRIGGER bbm_event AFTER INSERT OR UPDATE OR DELETE
     ON @extschema@.batched_background_migrations
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_migration_event();
+    FOR EACH ROW EXECUTE FUNCTION bbm_internal.bbm_migration_event();
 CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
     ON @extschema@.batched_background_migrations
-    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bbm_truncate_guard();
+    FOR EACH STATEMENT EXECUTE FUNCTION bbm_internal.bbm_truncate_guard();
 CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.batched_background_migration_jobs
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_job_guard();
+    FOR EACH ROW EXECUTE FUNCTION bbm_internal.bbm_job_guard();
 CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
     ON @extschema@.batched_background_migration_jobs
-    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bbm_truncate_guard();
+    FOR EACH STATEMENT EXECUTE FUNCTION bbm_internal.bbm_truncate_guard();
 
 CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.bbm_partitions
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_record_guard();
+    FOR EACH ROW EXECUTE FUNCTION bbm_internal.bbm_record_guard();
 CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
     ON @extschema@.bbm_partitions
-    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bbm_record_guard();
+    FOR EACH STATEMENT EXECUTE FUNCTION bbm_internal.bbm_record_guard();
 ALTER TABLE @extschema@.bbm_partitions ENABLE ALWAYS TRIGGER bbm_truncate;
 CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.bbm_row_errors
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_record_guard();
+    FOR EACH ROW EXECUTE FUNCTION bbm_internal.bbm_record_guard();
 CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
     ON @extschema@.bbm_row_errors
-    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bbm_record_guard();
+    FOR EACH STATEMENT EXECUTE FUNCTION bbm_internal.bbm_record_guard();
 ALTER TABLE @extschema@.bbm_row_errors ENABLE ALWAYS TRIGGER bbm_truncate;
 CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.bbm_events
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_record_guard();
+    FOR EACH ROW EXECUTE FUNCTION bbm_internal.bbm_record_guard();
 CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
     ON @extschema@.bbm_events
-    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bbm_record_guard();
+    FOR EACH STATEMENT EXECUTE FUNCTION bbm_internal.bbm_record_guard();
 ALTER TABLE @extschema@.bbm_events ENABLE ALWAYS TRIGGER bbm_truncate;
 
 /*
@@ -288,25 +292,25 @@ ALTER TABLE @extschema@.bbm_events ENABLE ALWAYS TRIGGER bbm_truncate;
  */
 CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.batched_background_migrations
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_replica_guard();
+    FOR EACH ROW EXECUTE FUNCTION bbm_internal.bbm_replica_guard();
 ALTER TABLE @extschema@.batched_background_migrations ENABLE REPLICA TRIGGER bbm_replica;
 ALTER TABLE @extschema@.batched_background_migrations ENABLE ALWAYS TRIGGER bbm_truncate;
 CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.batched_background_migration_jobs
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_replica_guard();
+    FOR EACH ROW EXECUTE FUNCTION bbm_internal.bbm_replica_guard();
 ALTER TABLE @extschema@.batched_background_migration_jobs ENABLE REPLICA TRIGGER bbm_replica;
 ALTER TABLE @extschema@.batched_background_migration_jobs ENABLE ALWAYS TRIGGER bbm_truncate;
 CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.bbm_events
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_replica_guard();
+    FOR EACH ROW EXECUTE FUNCTION bbm_internal.bbm_replica_guard();
 ALTER TABLE @extschema@.bbm_events ENABLE REPLICA TRIGGER bbm_replica;
 CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.bbm_partitions
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_replica_guard();
+    FOR EACH ROW EXECUTE FUNCTION bbm_internal.bbm_replica_guard();
 ALTER TABLE @extschema@.bbm_partitions ENABLE REPLICA TRIGGER bbm_replica;
 CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.bbm_row_errors
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.bbm_replica_guard();
+    FOR EACH ROW EXECUTE FUNCTION bbm_internal.bbm_replica_guard();
 ALTER TABLE @extschema@.bbm_row_errors ENABLE REPLICA TRIGGER bbm_replica;
 
 CREATE FUNCTION @extschema@.bbm_own_statement() RETURNS boolean
@@ -367,7 +371,7 @@ CREATE FUNCTION @extschema@.bbm_create(
     min_key text[] DEFAULT NULL,
     max_key text[] DEFAULT NULL,
     verify boolean DEFAULT false,
-    "check" text DEFAULT NULL,
+    row_check text DEFAULT NULL,
     follow boolean DEFAULT false,
     on_error text DEFAULT 'fail',
     max_errors integer DEFAULT 100,
@@ -375,7 +379,7 @@ CREATE FUNCTION @extschema@.bbm_create(
     settings text[] DEFAULT NULL,
     rows_stay boolean DEFAULT false,
     skip_null_keys boolean DEFAULT false,
-    "where" text DEFAULT NULL
+    filter text DEFAULT NULL
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_create IS
@@ -385,7 +389,7 @@ CREATE FUNCTION @extschema@.bbm_update(
     name text,
     table_name text,
     set text,
-    "where" text DEFAULT NULL,
+    filter text DEFAULT NULL,
     column_name text DEFAULT NULL,
     batch_size integer DEFAULT NULL,
     sub_batch_size integer DEFAULT 0,
@@ -405,7 +409,7 @@ CREATE FUNCTION @extschema@.bbm_update(
     min_key text[] DEFAULT NULL,
     max_key text[] DEFAULT NULL,
     verify boolean DEFAULT false,
-    "check" text DEFAULT NULL,
+    row_check text DEFAULT NULL,
     follow boolean DEFAULT false,
     on_error text DEFAULT 'fail',
     max_errors integer DEFAULT 100,
@@ -422,7 +426,7 @@ COMMENT ON FUNCTION @extschema@.bbm_update IS
 CREATE FUNCTION @extschema@.bbm_delete(
     name text,
     table_name text,
-    "where" text,
+    filter text,
     column_name text DEFAULT NULL,
     batch_size integer DEFAULT NULL,
     sub_batch_size integer DEFAULT 0,
@@ -442,7 +446,7 @@ CREATE FUNCTION @extschema@.bbm_delete(
     min_key text[] DEFAULT NULL,
     max_key text[] DEFAULT NULL,
     verify boolean DEFAULT false,
-    "check" text DEFAULT NULL,
+    row_check text DEFAULT NULL,
     follow boolean DEFAULT false,
     on_error text DEFAULT 'fail',
     max_errors integer DEFAULT 100,
@@ -502,7 +506,7 @@ COMMENT ON FUNCTION @extschema@.bbm_import IS
 CREATE FUNCTION @extschema@.bbm_sync_trigger(
     table_name text,
     set text,
-    "where" text DEFAULT NULL,
+    filter text DEFAULT NULL,
     drop boolean DEFAULT false
 ) RETURNS name
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -549,7 +553,7 @@ CREATE FUNCTION @extschema@.bbm_ensure_finished(VARIADIC names text[]) RETURNS v
 COMMENT ON FUNCTION @extschema@.bbm_ensure_finished IS
     'raise an error unless every migration named is finished: the guard of a schema change';
 
-CREATE FUNCTION @extschema@.bbm_verify(name text, "check" text DEFAULT NULL) RETURNS bigint
+CREATE FUNCTION @extschema@.bbm_verify(name text, row_check text DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_verify IS
     'count the rows of a migration that still meet its where, or do not meet a check';
@@ -577,23 +581,23 @@ COMMENT ON FUNCTION @extschema@.bbm_launch_worker IS
 
 /* Watching. */
 
-CREATE FUNCTION @extschema@.bbm_may_see(owner_oid oid) RETURNS boolean
+CREATE FUNCTION bbm_internal.bbm_may_see(owner_oid oid) RETURNS boolean
     LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.bbm_may_see IS
+COMMENT ON FUNCTION bbm_internal.bbm_may_see IS
     'may the calling role see a migration of this owner: its members, pg_monitor and superusers may';
 
-CREATE FUNCTION @extschema@.bbm_status_name(status smallint) RETURNS text
+CREATE FUNCTION bbm_internal.bbm_status_name(status smallint) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.bbm_status_name IS
+COMMENT ON FUNCTION bbm_internal.bbm_status_name IS
     'the word for a status code: paused, active, finished, failed, running';
 
-CREATE FUNCTION @extschema@.bbm_as_bigint(value numeric) RETURNS bigint
+CREATE FUNCTION bbm_internal.bbm_as_bigint(value numeric) RETURNS bigint
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN least(greatest(value, -9223372036854775808), 9223372036854775807)::bigint;
-COMMENT ON FUNCTION @extschema@.bbm_as_bigint IS
+COMMENT ON FUNCTION bbm_internal.bbm_as_bigint IS
     'a sum as bigint: one that has no room there is as large as can be';
 
-CREATE FUNCTION @extschema@.bbm_requeue_reason_names(counts bigint[]) RETURNS text
+CREATE FUNCTION bbm_internal.bbm_requeue_reason_names(counts bigint[]) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -602,25 +606,25 @@ AS $$
     FROM unnest(counts) WITH ORDINALITY AS c (n, reason)
     WHERE c.n > 0
 $$;
-COMMENT ON FUNCTION @extschema@.bbm_requeue_reason_names IS
-    'in words how often batches were given back for which reason';
+COMMENT ON FUNCTION bbm_internal.bbm_requeue_reason_names IS
+    'in words how often batches were requeued for which reason';
 
-CREATE FUNCTION @extschema@.bbm_waiting_on(id bigint, origin text, owner_oid oid) RETURNS text
+CREATE FUNCTION bbm_internal.bbm_waiting_on(id bigint, origin text, owner_oid oid) RETURNS text
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.bbm_waiting_on IS
+COMMENT ON FUNCTION bbm_internal.bbm_waiting_on IS
     'what an active migration waits for, of a lock with who is in the way, or NULL when a worker is at it';
 
-CREATE FUNCTION @extschema@.bbm_last_transient_error(id bigint, owner_oid oid) RETURNS text
+CREATE FUNCTION bbm_internal.bbm_last_transient_error(id bigint, owner_oid oid) RETURNS text
     LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.bbm_last_transient_error IS
+COMMENT ON FUNCTION bbm_internal.bbm_last_transient_error IS
     'the error outside of a batch, or that ends all batches, after which a migration tries again; NULL when there is none';
 
-CREATE FUNCTION @extschema@.bbm_live_workers(
+CREATE FUNCTION bbm_internal.bbm_live_workers(
     OUT pid integer, OUT kind text, OUT datid oid, OUT owner_oid oid, OUT migration_id bigint, OUT job_id bigint,
     OUT since timestamp with time zone, OUT waiting_on text
 ) RETURNS SETOF record
     LANGUAGE c VOLATILE ROWS 8 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.bbm_live_workers IS
+COMMENT ON FUNCTION bbm_internal.bbm_live_workers IS
     'the processes of bbm in this server that the caller may see, as shared memory, or without it the job table, has them; bbm_workers() is for people';
 
 /*
@@ -635,7 +639,7 @@ CREATE VIEW @extschema@.bbm_processes WITH (security_barrier) AS
            CASE WHEN w.datid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
                 THEN m.name END AS migration,
            w.job_id AS job, w.since, w.waiting_on, w.kind, d.datname AS database
-    FROM @extschema@.bbm_live_workers() w
+    FROM bbm_internal.bbm_live_workers() w
     LEFT JOIN pg_roles r ON r.oid = w.owner_oid
     LEFT JOIN pg_database d ON d.oid = w.datid
     LEFT JOIN @extschema@.batched_background_migrations m ON m.id = w.migration_id
@@ -651,10 +655,10 @@ COMMENT ON FUNCTION @extschema@.bbm_workers IS
 CREATE VIEW @extschema@.bbm_migration_status (
     name, status, percent, rows_done, estimated_total, jobs_finished, jobs_running, jobs_failed, rows_per_second,
     eta, batch_size, workers, waiting_on, started_at, finished_at, last_error, attempt, next_attempt_at,
-    requeued, requeue_reasons, quiet_since, last_progress_at
+    requeued, requeue_reasons, last_progress_at
 ) WITH (security_barrier) AS
     SELECT m.name,
-           @extschema@.bbm_status_name(m.status),
+           bbm_internal.bbm_status_name(m.status),
            CASE WHEN m.status = 2 AND m.finished_at IS NOT NULL THEN 100.0
                 -- once all ranges are cut their keys are counted, not estimated
                 ELSE greatest(0.0, least(99.9, coalesce(round(100.0 * j.keys / nullif(
@@ -674,34 +678,29 @@ CREATE VIEW @extschema@.bbm_migration_status (
            CASE WHEN m.target_duration IS NULL AND m.max_batch_wal IS NULL THEN m.batch_size
                 ELSE coalesce(z.batch_size, m.batch_size) END,
            j.running::integer,
-           CASE WHEN m.status IN (1, 4) THEN @extschema@.bbm_waiting_on(m.id, m.origin, m.owner_oid) END,
+           CASE WHEN m.status IN (1, 4) THEN bbm_internal.bbm_waiting_on(m.id, m.origin, m.owner_oid) END,
            -- an end of time that somebody wrote is nothing to reckon with
            CASE WHEN isfinite(m.started_at) THEN m.started_at END,
            CASE WHEN isfinite(m.finished_at) THEN m.finished_at END,
            coalesce(left(m.error_sqlstate, 5) || ': ' || left(m.error_message, 8192),
-                    CASE WHEN m.status IN (1, 4) THEN @extschema@.bbm_last_transient_error(m.id, m.owner_oid) END, e.error,
-                    (SELECT format('%s: %s (put aside: %s)', left(o.error_sqlstate, 5), left(o.error_message, 8192),
+                    CASE WHEN m.status IN (1, 4) THEN bbm_internal.bbm_last_transient_error(m.id, m.owner_oid) END, e.error,
+                    (SELECT format('%s: %s (quarantined: %s)', left(o.error_sqlstate, 5), left(o.error_message, 8192),
                                    (SELECT count(*) FROM @extschema@.bbm_row_errors a WHERE a.migration_id = m.id))
                      FROM @extschema@.bbm_row_errors o WHERE o.migration_id = m.id ORDER BY o.id DESC LIMIT 1)),
            e.attempts, CASE WHEN m.status <> 3 AND isfinite(e.next_attempt_at) THEN e.next_attempt_at END,
            j.requeued,
            CASE WHEN j.requeued > 0 THEN (
-               SELECT @extschema@.bbm_requeue_reason_names(ARRAY[
+               SELECT bbm_internal.bbm_requeue_reason_names(ARRAY[
                    sum(g.requeue_reasons[1]), sum(g.requeue_reasons[2]), sum(g.requeue_reasons[3]),
                    sum(g.requeue_reasons[4]), sum(g.requeue_reasons[5]), sum(g.requeue_reasons[6])])
                FROM @extschema@.batched_background_migration_jobs g
                WHERE g.batched_background_migration_id = m.id AND g.requeued > 0)
            END,
-           CASE WHEN m.status IN (0, 1, 4)
-                THEN greatest(CASE WHEN isfinite(m.created_at) THEN m.created_at END,
-                              CASE WHEN isfinite(m.updated_at) THEN m.updated_at END,
-                              CASE WHEN isfinite(j.progress_at) THEN j.progress_at END)
-           END,
            CASE WHEN isfinite(j.progress_at) THEN j.progress_at END
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
         -- keys are those of the first pass; what a pass that verifies has found is not done
-        SELECT @extschema@.bbm_as_bigint(coalesce(sum(j.row_count) FILTER (WHERE j.pass % 2 = 1), 0)) AS rows,
+        SELECT bbm_internal.bbm_as_bigint(coalesce(sum(j.row_count) FILTER (WHERE j.pass % 2 = 1), 0)) AS rows,
                coalesce(sum(j.requeued), 0) AS requeued,
                coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1 AND j.status = 2), 0) AS keys,
                coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1), 0) AS all_keys,
@@ -709,7 +708,7 @@ CREATE VIEW @extschema@.bbm_migration_status (
                coalesce(sum(j.merged_jobs) FILTER (WHERE j.status = 2), 0) AS finished,
                count(*) FILTER (WHERE j.status = 4) AS running,
                count(*) FILTER (WHERE j.status = 3) AS failed,
-               -- a job finished, or part of one: its row has changed since it was claimed, or was given back once after
+               -- a job finished, or part of one: its row has changed since it was claimed, or was requeued once after
                max(CASE WHEN j.status = 2 THEN j.finished_at
                         WHEN (j.cursor_value IS NOT NULL OR j.cursor_key IS NOT NULL) AND
                              CASE j.status WHEN 4 THEN j.updated_at > j.started_at ELSE j.no_progress <= 1 END
@@ -741,7 +740,7 @@ CREATE VIEW @extschema@.bbm_migration_status (
         WHERE j.batched_background_migration_id = m.id AND j.status <> 2 AND j.error_message IS NOT NULL
         ORDER BY j.updated_at DESC LIMIT 1
     ) e ON true
-    WHERE @extschema@.bbm_may_see(m.owner_oid)
+    WHERE bbm_internal.bbm_may_see(m.owner_oid)
     ORDER BY m.id;
 
 CREATE FUNCTION @extschema@.bbm_status(name text DEFAULT NULL) RETURNS SETOF @extschema@.bbm_migration_status
@@ -767,16 +766,16 @@ CREATE VIEW @extschema@.bbm_migration_jobs (
     relation, min_key, max_key, verifies, batch_size, requeued, requeue_reasons
 ) WITH (security_barrier) AS
     SELECT j.id,
-           CASE j.status WHEN 1 THEN 'new' ELSE @extschema@.bbm_status_name(j.status) END,
+           CASE j.status WHEN 1 THEN 'new' ELSE bbm_internal.bbm_status_name(j.status) END,
            j.min_value, j.max_value, j.attempts, j.row_count,
            make_interval(secs => least(greatest(j.run_ms, 0), 1e15) / 1000), j.wal_bytes,
            j.merged_jobs, CASE WHEN j.status = 4 THEN j.worker_pid END, j.started_at, j.finished_at,
            CASE WHEN m.status <> 3 THEN j.next_attempt_at END, j.failure_error_code, j.error_sqlstate, j.error_message,
            m.name, j.relation_name, j.min_key, j.max_key, j.pass % 2 = 0, j.batch_size,
-           j.requeued, @extschema@.bbm_requeue_reason_names(j.requeue_reasons::bigint[])
+           j.requeued, bbm_internal.bbm_requeue_reason_names(j.requeue_reasons::bigint[])
     FROM @extschema@.batched_background_migration_jobs j
     JOIN @extschema@.batched_background_migrations m ON m.id = j.batched_background_migration_id
-    WHERE @extschema@.bbm_may_see(m.owner_oid)
+    WHERE bbm_internal.bbm_may_see(m.owner_oid)
     ORDER BY j.id DESC;
 
 CREATE FUNCTION @extschema@.bbm_jobs(name text) RETURNS SETOF @extschema@.bbm_migration_jobs
@@ -797,7 +796,7 @@ CREATE VIEW @extschema@.bbm_migration_errors (
            e.error_message, e.error_detail, e.error_hint, e.error_context, e.job_id, m.name
     FROM @extschema@.bbm_row_errors e
     JOIN @extschema@.batched_background_migrations m ON m.id OPERATOR(pg_catalog.=) e.migration_id
-    WHERE @extschema@.bbm_may_see(m.owner_oid)
+    WHERE bbm_internal.bbm_may_see(m.owner_oid)
     ORDER BY e.id;
 
 CREATE FUNCTION @extschema@.bbm_errors(name text) RETURNS SETOF @extschema@.bbm_migration_errors
@@ -807,9 +806,9 @@ AS $$
     SELECT * FROM @extschema@.bbm_migration_errors e WHERE e.migration = bbm_errors.name
 $$;
 COMMENT ON VIEW @extschema@.bbm_migration_errors IS
-    'what bbm_errors() reads: the rows or ranges that migrations have put aside, of those the reader may see';
+    'what bbm_errors() reads: the rows or ranges that migrations have quarantined, of those the reader may see';
 COMMENT ON FUNCTION @extschema@.bbm_errors IS
-    'the rows, or ranges, that a migration has put aside, and why; bbm_retry takes them up again';
+    'the rows, or ranges, that a migration has quarantined, and why; bbm_retry tries them again';
 
 /* Comments on what people read in psql. */
 
@@ -829,7 +828,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.id IS 'identity; wha
 COMMENT ON COLUMN @extschema@.batched_background_migrations.created_at IS 'when it was defined';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.name IS 'unique, 1 to 512 bytes';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.updated_at IS 'last change of the row, kept by its trigger';
-COMMENT ON COLUMN @extschema@.batched_background_migrations.started_at IS 'when a worker first took it up';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.started_at IS 'when a worker first started it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.finished_at IS 'when it finished';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.min_value IS 'lowest key, inclusive';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_value IS 'highest key, inclusive; fixed when defined';
@@ -846,7 +845,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.failure_error_code I
 COMMENT ON COLUMN @extschema@.batched_background_migrations.batching_strategy IS
     'NULL or SerialKeySetBatchingStrategy: key order; NullKeySetBatchingStrategy: while the column is NULL somewhere; LooseIndexScanBatchingStrategy: so many values a job; BlockRangeBatchingStrategy: block by block';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.total_tuple_count IS
-    'estimated rows, taken when a worker first took it up';
+    'estimated rows, taken when a worker first started it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.sub_batch_size IS
     'keys a commit, when a job is to be larger than a transaction; 0: one commit a job';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.workers IS 'how many jobs of it may run at once';
@@ -881,7 +880,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.settings IS
 COMMENT ON COLUMN @extschema@.batched_background_migrations.min_key IS
     'lowest key, inclusive, where it is not an integer: a value per column, as text';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_key IS
-    'highest key, inclusive, where it is not an integer; fixed when defined, or when first taken up';
+    'highest key, inclusive, where it is not an integer; fixed when defined, or when first started';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.min_found IS
     'the lowest key was not given, but found in the table; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_found IS
@@ -924,7 +923,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.pass IS
 COMMENT ON COLUMN @extschema@.batched_background_migrations.on_error IS
     'what becomes of a job that has used up its attempts: fail the migration; split: do all but the rows that cannot be done; skip the range';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_errors IS
-    'rows or ranges that may be put aside';
+    'rows or ranges that may be quarantined';
 
 COMMENT ON TABLE @extschema@.batched_background_migration_jobs IS
     'one row a key range of a migration, its attempts and outcome; written by the workers alone';
@@ -948,7 +947,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.min_value IS 'fi
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.max_value IS 'last key of the range, inclusive';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.status IS '1 new, 2 finished, 3 failed, 4 running';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.attempts IS
-    'executions that count: given-back ones are taken off again';
+    'executions that count: requeued ones are taken off again';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.claim_epoch IS
     'raised by every claim: the fencing token of the worker that runs it';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.worker_pid IS 'process that claimed it last';
@@ -962,16 +961,16 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.run_ms IS 'time 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.wal_bytes IS 'WAL written by its execution';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.merged_jobs IS 'finished neighbours this row stands for';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.detached IS
-    'not done, as its leaf was not part of the table; it will be if that comes back';
+    'not done, as its partition was not part of the table; it will be if that comes back';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.next_attempt_at IS 'not before this time';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.requeued IS
-    'how often its batch was given back, which does not count as an attempt';
+    'how often its batch was requeued, which does not count as an attempt';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.requeue_reasons IS
     'how often for each reason: lock timeout, deadlock, blocking others, time limit, cancelled, other; NULL: never';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.reduced_sub_batch_size IS
-    'keys its next commit may have, after it was given back; NULL: as many as the migration says';
+    'keys its next commit may have, after it was requeued; NULL: as many as the migration says';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.no_progress IS
-    'what its give-backs without progress in between weigh: from 1000 on each counts as an attempt';
+    'what its requeues without progress in between weigh: from 1000 on each counts as an attempt';
 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_sqlstate IS
     'SQLSTATE of the last attempt that did not succeed';
@@ -1000,10 +999,10 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.batch_size IS
     'keys asked for when it was cut';
 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.bisect IS
-    'its attempts are used up: the next execution puts aside what cannot be done';
+    'its attempts are used up: the next execution quarantines what cannot be done';
 
 COMMENT ON TABLE @extschema@.bbm_row_errors IS
-    'rows and ranges that cannot be done, put aside by on_error split or skip; bbm_errors() is for people';
+    'rows and ranges that cannot be done, quarantined by on_error split or skip; bbm_errors() is for people';
 COMMENT ON COLUMN @extschema@.bbm_row_errors.id IS
     'identity';
 COMMENT ON COLUMN @extschema@.bbm_row_errors.migration_id IS
@@ -1011,7 +1010,7 @@ COMMENT ON COLUMN @extschema@.bbm_row_errors.migration_id IS
 COMMENT ON COLUMN @extschema@.bbm_row_errors.job_id IS
     'the job it was part of';
 COMMENT ON COLUMN @extschema@.bbm_row_errors.at IS
-    'when it was put aside';
+    'when it was quarantined';
 COMMENT ON COLUMN @extschema@.bbm_row_errors.relation IS
     'OID of the partition or child it is of';
 COMMENT ON COLUMN @extschema@.bbm_row_errors.relation_name IS
@@ -1096,8 +1095,8 @@ REVOKE ALL ON FUNCTION
     @extschema@.bbm_create, @extschema@.bbm_update, @extschema@.bbm_delete, @extschema@.bbm_alter,
     @extschema@.bbm_drop, @extschema@.bbm_import, @extschema@.bbm_sync_trigger, @extschema@.bbm_start, @extschema@.bbm_resume,
     @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry, @extschema@.bbm_dry_run, @extschema@.bbm_launch_worker,
-    @extschema@.bbm_migration_guard, @extschema@.bbm_migration_event, @extschema@.bbm_job_guard,
-    @extschema@.bbm_truncate_guard, @extschema@.bbm_replica_guard, @extschema@.bbm_record_guard
+    bbm_internal.bbm_migration_guard, bbm_internal.bbm_migration_event, bbm_internal.bbm_job_guard,
+    bbm_internal.bbm_truncate_guard, bbm_internal.bbm_replica_guard, bbm_internal.bbm_record_guard
     FROM PUBLIC;
 REVOKE ALL ON PROCEDURE @extschema@.bbm_run FROM PUBLIC;
 GRANT SELECT ON @extschema@.bbm_processes, @extschema@.bbm_migration_status, @extschema@.bbm_migration_jobs,

@@ -40,12 +40,12 @@ SELECT bbm_update('bad', 'blocks', 'n = 1');
 SELECT bbm_create('bad', 'blocks', 'UPDATE blocks SET n = 1 WHERE ctid BETWEEN $1 AND $2',
     batching_strategy => 'BlockRangeBatchingStrategy');
 SELECT bbm_create('bad', 'blocks', 'UPDATE blocks SET n = 1 WHERE ctid > $1',
-    batching_strategy => 'BlockRangeBatchingStrategy', "where" => 'n = 0');
+    batching_strategy => 'BlockRangeBatchingStrategy', filter => 'n = 0');
 SELECT bbm_update('bad', 'passes', 'rows = 1', 'rows = 0', batching_strategy => 'BlockRangeBatchingStrategy');
 SELECT bbm_update('bad', 'blocks', 'n = 1', 'n = 0', min_value => 1);
 SELECT bbm_update('bad', 'blocks', 'n = 1', 'n = 0', on_error => 'split');
 SELECT bbm_create('bad', 'blocks', 'UPDATE blocks SET n = 1 WHERE ctid BETWEEN $1 AND $2',
-    batching_strategy => 'BlockRangeBatchingStrategy', "where" => 'n = 0', verify => NULL);
+    batching_strategy => 'BlockRangeBatchingStrategy', filter => 'n = 0', verify => NULL);
 SELECT count(*) FROM batched_background_migrations;
 
 -- ten blocks, two a job
@@ -108,7 +108,7 @@ SELECT pass, rows FROM passes WHERE name = 'deletes';
 
 -- a statement of the user's, and functions, over blocks
 SELECT bbm_create('statement', 'blocks', 'UPDATE blocks SET n = n + 1 WHERE ctid >= $1 AND ctid <= $2 AND n = 0',
-    batching_strategy => 'BlockRangeBatchingStrategy', "where" => 'n = 0', batch_size => 16);
+    batching_strategy => 'BlockRangeBatchingStrategy', filter => 'n = 0', batch_size => 16);
 CALL bbm_run('statement');
 SELECT n, count(*) FROM blocks GROUP BY 1;
 CREATE FUNCTION over_blocks(first tid, last tid) RETURNS bigint LANGUAGE sql AS $$
@@ -116,7 +116,7 @@ CREATE FUNCTION over_blocks(first tid, last tid) RETURNS bigint LANGUAGE sql AS 
     SELECT count(*) FROM done
 $$;
 SELECT bbm_create('function', 'blocks', 'over_blocks', batching_strategy => 'BlockRangeBatchingStrategy',
-    "where" => 'n = 1', batch_size => 16);
+    filter => 'n = 1', batch_size => 16);
 CALL bbm_run('function');
 SELECT n, count(*) FROM blocks GROUP BY 1;
 CREATE FUNCTION over_leaf(table_name text, column_name text, first tid, last tid, size integer) RETURNS bigint
@@ -129,13 +129,13 @@ BEGIN
     RETURN done;
 END $$;
 SELECT bbm_create('registry', 'blocks', 'over_leaf', batching_strategy => 'BlockRangeBatchingStrategy',
-    "where" => 'n = 2', batch_size => 16);
+    filter => 'n = 2', batch_size => 16);
 CALL bbm_run('registry');
 SELECT n, count(*) FROM blocks GROUP BY 1;
 SELECT name, pass, rows FROM passes WHERE name IN ('statement', 'function', 'registry');
 -- a job that does nothing comes to an end as well
 SELECT bbm_create('idle', 'blocks', 'DELETE FROM blocks WHERE ctid BETWEEN $1 AND $2 AND false',
-    batching_strategy => 'BlockRangeBatchingStrategy', "where" => 'n = 3', batch_size => 16, max_attempts => 2);
+    batching_strategy => 'BlockRangeBatchingStrategy', filter => 'n = 3', batch_size => 16, max_attempts => 2);
 CALL bbm_run('idle');
 SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
 
@@ -299,12 +299,12 @@ SELECT n, count(*) FROM blocks GROUP BY 1;
 
 CALL refill(80);
 TRUNCATE stops;
-SELECT bbm_update('checked', 'blocks', 'n = 1', 'n = 0', batch_size => 40, verify => true, "check" => 'n = 1');
+SELECT bbm_update('checked', 'blocks', 'n = 1', 'n = 0', batch_size => 40, verify => true, row_check => 'n = 1');
 CALL bbm_run('checked');
 SELECT pass, rows FROM passes WHERE name = 'checked';
 UPDATE blocks SET n = 0;
 SELECT bbm_update('violated', 'blocks', 'n = 1', 'n = 0', batch_size => 40, verify => true,
-    "check" => 'n = 1 AND (id > 3 OR pad = $$mended$$)');
+    row_check => 'n = 1 AND (id > 3 OR pad = $$mended$$)');
 \set VERBOSITY default
 CALL bbm_run('violated');
 \set VERBOSITY terse
@@ -325,7 +325,7 @@ VACUUM ANALYZE tree;
 INSERT INTO stops VALUES (58);
 SELECT bbm_update('tree', 'tree', 'n = n + stop_at(id)', 'n = 0', batch_size => 40);
 CALL bbm_run('tree');
--- rows move into a leaf that is done, and into a new one
+-- rows move into a partition that is done, and into a new one
 SELECT part, sum(n) FROM tree GROUP BY 1 ORDER BY 1;
 UPDATE tree SET part = 2 WHERE id = 2;
 CREATE TABLE tree_4 PARTITION OF tree FOR VALUES IN (4);
@@ -338,7 +338,7 @@ WHERE m.name = 'tree' GROUP BY 1, 2 ORDER BY 1, 2;
 SELECT event, detail FROM bbm_events WHERE name = 'tree' AND event IN ('attached', 'detached', 'pass') ORDER BY id;
 -- a statement names the tree as a whole, so it cannot be cut by blocks
 SELECT bbm_create('whole', 'tree', 'UPDATE tree SET n = 1 WHERE ctid BETWEEN $1 AND $2',
-    batching_strategy => 'BlockRangeBatchingStrategy', "where" => 'n = 0');
+    batching_strategy => 'BlockRangeBatchingStrategy', filter => 'n = 0');
 
 /* Rows that a policy shows and does not let be changed are no end, either. */
 

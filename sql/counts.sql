@@ -71,7 +71,7 @@ UPDATE batched_background_migrations SET total_tuple_count = 9223372036854775807
 ALTER TABLE batched_background_migrations ENABLE TRIGGER bbm_guard;
 UPDATE batched_background_migrations SET status = 1;
 SELECT name, percent, rows_done, estimated_total, jobs_finished, rows_per_second, eta, requeued, requeue_reasons,
-       now() - started_at AS started, finished_at, length(last_error) < 9000 AS error_fits, quiet_since <= clock_timestamp() AS quiet
+       now() - started_at AS started, finished_at, length(last_error) < 9000 AS error_fits, last_progress_at <= clock_timestamp() AS progress
 FROM bbm_status();
 SELECT rows, extract(epoch FROM run_time), wal_bytes, jobs, requeued, requeue_reasons FROM bbm_jobs('mine') WHERE status = 'finished' LIMIT 1;
 SELECT bbm_pause('mine', wait => true);

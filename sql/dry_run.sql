@@ -73,7 +73,7 @@ SELECT bbm_create('fails', 't', 'UPDATE t SET n = n / (id - 150) WHERE id BETWEE
 SELECT jobs FROM bbm_dry_run('fails', 1);
 SELECT jobs FROM bbm_dry_run('fails', 2);
 SELECT name, status, jobs_failed, last_error FROM bbm_status('fails');
--- of one that has failed it tells whether what was mended is
+-- of one that has failed it tells whether what was corrected is
 CALL bbm_run('fails');
 SELECT status FROM bbm_status('fails');
 SELECT jobs FROM bbm_dry_run('fails', 1);

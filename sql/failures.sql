@@ -100,7 +100,7 @@ SELECT bbm_wait('schema revoked', '1 minute');
 GRANT USAGE ON SCHEMA broken TO regress_bbm_owner;
 SELECT * FROM outcome;
 SELECT error_detail, error_hint FROM batched_background_migrations WHERE name = 'function replaced';
--- mended, it goes on where it stopped
+-- corrected, it goes on where it stopped
 ALTER TABLE broken."has another name" RENAME TO "table renamed";
 ALTER TABLE broken."column renamed" RENAME has_another_name TO n;
 ALTER TABLE broken."key renamed" RENAME has_another_name TO id;

@@ -68,7 +68,7 @@ CALL bbm_run('producer');
 SELECT * FROM jobs('producer');
 SELECT n, count(*) FROM t GROUP BY n ORDER BY n;
 
--- a table that was empty when it was defined, and when it was taken up
+-- a table that was empty when it was defined, and when it was started
 TRUNCATE t;
 SELECT bbm_create('empty', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 10, follow => true) AS id;
 INSERT INTO t SELECT generate_series(1, 12);
@@ -190,7 +190,7 @@ SELECT bbm_update('by both', 'keys', 'n = n + 1', batch_size => 3, follow => tru
 CALL bbm_run('by both');
 SELECT min_key, max_key, rows FROM jobs('by both');
 SELECT n, count(*) FROM keys GROUP BY n ORDER BY n;
--- of a table that was empty when it was taken up, all there is has come since
+-- of a table that was empty when it was started, all there is has come since
 DROP TRIGGER more ON keys;
 TRUNCATE keys;
 CREATE FUNCTION comes_late() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -204,7 +204,7 @@ SELECT bbm_update('late', 'keys', 'n = n + 1', batch_size => 3, follow => true);
 CALL bbm_run('late');
 SELECT min_key, max_key, rows FROM jobs('late');
 
--- a tree, leaf by leaf: new rows in leaves that had been cut to their end, in one that was empty, and in one that was not there
+-- a tree, leaf by partition: new rows in leaves that had been cut to their end, in one that was empty, and in one that was not there
 CREATE TABLE p (id int, region text, n int NOT NULL DEFAULT 0, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
 CREATE TABLE p_a PARTITION OF p FOR VALUES IN ('a');
 CREATE TABLE p_b PARTITION OF p FOR VALUES IN ('b');
@@ -271,7 +271,7 @@ SELECT bbm_create('bad', 't', 'UPDATE t SET n = 0 WHERE id BETWEEN $1 AND $2', f
 -- nor later
 SELECT bbm_update('blocks', 't', 'n = 0', 'n = 1', batching_strategy => 'BlockRangeBatchingStrategy');
 SELECT bbm_alter('blocks', follow => true);
--- an INSERT is checked when it is taken up
+-- an INSERT is checked when it is started
 INSERT INTO batched_background_migrations (name, min_value, max_value, batch_size, job_signature_name, table_name, column_name,
                                            batching_strategy, follow)
     VALUES ('inserted', 0, 0, 7, 'UPDATE t SET n = 1 WHERE n IS NULL', 'public.t', 'n', 'NullKeySetBatchingStrategy', true);

@@ -240,10 +240,10 @@ DROP OWNED BY regress_bbm_loader;
 DROP ROLE regress_bbm_loader;
 
 -- the trigger functions are nothing to call
-SELECT state, message FROM fails('SELECT bbm_migration_guard()');
-SELECT state, message FROM fails('SELECT bbm_migration_event()');
-SELECT state, message FROM fails('SELECT bbm_job_guard()');
-SELECT state, message FROM fails('SELECT bbm_truncate_guard()');
+SELECT state, message FROM fails('SELECT bbm_internal.bbm_migration_guard()');
+SELECT state, message FROM fails('SELECT bbm_internal.bbm_migration_event()');
+SELECT state, message FROM fails('SELECT bbm_internal.bbm_job_guard()');
+SELECT state, message FROM fails('SELECT bbm_internal.bbm_truncate_guard()');
 
 -- a row that was loaded past the guards names no owner
 SET session_replication_role = replica;

@@ -195,7 +195,7 @@ SELECT n, count(*) FROM parent GROUP BY n ORDER BY n;
 SELECT bbm_drop('parent');
 DROP TABLE parent CASCADE;
 
--- TRUNCATE in mid-run is told of, a rewrite is not
+-- TRUNCATE in mid-run is reported, a rewrite is not
 INSERT INTO acts VALUES (25, 'SELECT bbm_pause(name) FROM bbm_status()');
 TRUNCATE t, tree;
 SELECT fill('t', 30), fill('tree', 99);

@@ -89,14 +89,14 @@ SELECT count(*) AS left_behind FROM pg_proc WHERE proname LIKE 'bbm%';
 -- not made, when rolled back; still there, when the drop is
 BEGIN;
 CREATE EXTENSION bbm;
-SELECT bbm_status_name(4::smallint);
+SELECT bbm_internal.bbm_status_name(4::smallint);
 ROLLBACK;
 SELECT count(*) AS left_behind FROM pg_proc WHERE proname LIKE 'bbm%';
 CREATE EXTENSION bbm;
 BEGIN;
 DROP EXTENSION bbm;
 ROLLBACK;
-SELECT bbm_status_name(s::smallint) FROM generate_series(0, 5) s;
+SELECT bbm_internal.bbm_status_name(s::smallint) FROM generate_series(0, 5) s;
 DROP EXTENSION bbm;
 
 -- in another schema, which need not be on the search_path

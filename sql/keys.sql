@@ -322,7 +322,7 @@ UPDATE batched_background_migrations SET key_order = 'pg_catalog.text COLLATE pg
 UPDATE batched_background_migrations SET column_name = 'id' WHERE name = 'm';
 SELECT bbm_drop('m');
 
--- a plain INSERT: the bounds of such a key are taken when it is taken up
+-- a plain INSERT: the bounds of such a key are taken when it is started
 UPDATE c SET n = 0;
 DROP TRIGGER stop ON c;
 INSERT INTO batched_background_migrations (name, max_value, batch_size, status, job_signature_name, table_name, column_name)

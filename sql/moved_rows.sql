@@ -88,16 +88,16 @@ SELECT * FROM outcome();
 -- which filters are known to end: the order a worker would decide on
 CREATE TABLE e (id int, p int, status text, b int, done bool, r int NOT NULL, PRIMARY KEY (id, p)) PARTITION BY LIST (p);
 CREATE TABLE e_1 PARTITION OF e FOR VALUES IN (1);
-CREATE PROCEDURE decide(set text, "where" text, INOUT word text) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE decide(set text, filter text, INOUT word text) LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM bbm_drop('m', true), bbm_update('m', 'e', set, "where");
+    PERFORM bbm_drop('m', true), bbm_update('m', 'e', set, filter);
     COMMIT;
     CALL bbm_run('m');
     SELECT partition_order INTO word FROM batched_background_migrations WHERE name = 'm';
 END $$;
 CALL decide('status = ''new''', 'status = ''old''', '');
 CALL decide('status = ''new''', 'status <> ''new'' AND id > 5', '');
--- a row that is put aside meets it for ever
+-- a row that is quarantined meets it for ever
 SELECT bbm_drop('m', true), bbm_update('m', 'e', 'status = ''new''', 'status = ''old''', on_error => 'split') > 0 AS defined;
 CALL bbm_run('m');
 SELECT partition_order FROM batched_background_migrations WHERE name = 'm';
@@ -244,7 +244,7 @@ END $$;
 CREATE FUNCTION f(int, int) RETURNS void LANGUAGE plpgsql AS 'BEGIN UPDATE v SET n = n + 1 WHERE id BETWEEN $1 AND $2; END';
 -- composed, by a check; the rows were behind when they came
 CALL v();
-SELECT bbm_update('m', 'v', 'n = n + 1', batch_size => 30, verify => true, "check" => 'n = 1') > 0 AS defined;
+SELECT bbm_update('m', 'v', 'n = n + 1', batch_size => 30, verify => true, row_check => 'n = 1') > 0 AS defined;
 INSERT INTO act_at VALUES (50, 'pause');
 CALL bbm_run('m');
 UPDATE v SET n = 0 WHERE id IN (3, 7, 20);
@@ -255,7 +255,7 @@ SELECT * FROM outcome();
 SELECT * FROM jobs();
 -- a statement and a function of the user's, row by row; another key; a filter
 CALL v();
-SELECT bbm_create('m', 'v', 'f', batch_size => 30, verify => true, "check" => 'n = 1') > 0 AS defined;
+SELECT bbm_create('m', 'v', 'f', batch_size => 30, verify => true, row_check => 'n = 1') > 0 AS defined;
 INSERT INTO act_at VALUES (50, 'pause');
 CALL bbm_run('m');
 UPDATE v SET n = 0 WHERE id IN (3, 7, 20);
@@ -264,7 +264,7 @@ CALL bbm_run('m');
 SELECT n, count(*) FROM v GROUP BY n;
 CALL v();
 SELECT bbm_create('m', 'v', 'UPDATE v SET n = n + 1 WHERE k BETWEEN $1 AND $2', column_name => 'k', batch_size => 30, verify => true,
-                  "where" => 'n = 0') > 0 AS defined;
+                  filter => 'n = 0') > 0 AS defined;
 INSERT INTO act_at VALUES (50, 'pause');
 CALL bbm_run('m');
 UPDATE v SET n = 0 WHERE id IN (3, 7, 20);
@@ -275,7 +275,7 @@ SELECT * FROM jobs();
 -- with a row that cannot be done
 CALL v();
 CREATE FUNCTION not_7() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF old.id = 7 AND new.n > 0 THEN RAISE 'not this one'; END IF; RETURN new; END $$;
-SELECT bbm_create('m', 'v', 'f', batch_size => 30, verify => true, "check" => 'n = 1', on_error => 'split', max_attempts => 1) > 0 AS defined;
+SELECT bbm_create('m', 'v', 'f', batch_size => 30, verify => true, row_check => 'n = 1', on_error => 'split', max_attempts => 1) > 0 AS defined;
 INSERT INTO act_at VALUES (50, 'pause');
 CALL bbm_run('m');
 UPDATE v SET n = 0 WHERE id IN (3, 7, 20);

@@ -36,7 +36,7 @@ VALUES ('inserted', 2, 1, 'UPDATE t SET who = current_user WHERE id BETWEEN $1 A
 SELECT bbm_wait('inserted', '1 minute');
 SELECT status, failure_error_code, error_sqlstate, error_message, error_hint FROM batched_background_migrations;
 SELECT * FROM t ORDER BY id;
--- with the role mended it goes on
+-- with the role corrected it goes on
 ALTER ROLE regress_bbm_nologin LOGIN;
 UPDATE batched_background_migrations SET status = 1 WHERE status = 3;
 SELECT bbm_wait('inserted', '1 minute');

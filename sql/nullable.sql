@@ -43,7 +43,7 @@ CALL bbm_run('m');
 SELECT min(n), max(n), count(*) FROM t;
 ALTER TABLE t DROP CONSTRAINT filled;
 
-/* Rows with a null key: told of when it is defined, and tried; not passed over at the end. */
+/* Rows with a null key: reported when it is defined, and tried; not passed over at the end. */
 
 INSERT INTO t VALUES (NULL, 'null 1'), (NULL, 'null 2');
 -- that a check is there says nothing of the rows from before
@@ -80,7 +80,7 @@ VALUES ('m', 100, 30, 'job5', 'public.t', 'id', 1, true);
 CALL bbm_run('m');
 SELECT bbm_verify('m', 'n = 2');
 SELECT new('m');
-SELECT bbm_create('m', 't', 'job2', 'id', batch_size => 30, "where" => 'id IS NOT NULL') > 0 AS defined;
+SELECT bbm_create('m', 't', 'job2', 'id', batch_size => 30, filter => 'id IS NOT NULL') > 0 AS defined;
 CALL bbm_run('m');
 SELECT id IS NULL AS null, n, count(*) FROM t GROUP BY 1, 2 ORDER BY 1, 2;
 -- of such a range as well as of all
@@ -255,7 +255,7 @@ SELECT n, count(*) FROM t GROUP BY n ORDER BY n;
 
 INSERT INTO t VALUES (NULL, 2), (NULL, 3);
 SELECT new('m');
-SELECT bbm_update('m', 't', 'n = 3', 'n = 2 AND id IS NOT NULL', 'id', verify => true, "check" => 'n = 3') > 0 AS defined;
+SELECT bbm_update('m', 't', 'n = 3', 'n = 2 AND id IS NOT NULL', 'id', verify => true, row_check => 'n = 3') > 0 AS defined;
 SELECT bbm_verify('m'), bbm_verify('m', 'n > 1');
 CALL bbm_run('m');
 \x

@@ -36,7 +36,7 @@ SELECT bbm_ensure_finished('splits');
 SELECT bbm_ensure_finished('splits');
 \set VERBOSITY terse
 
--- they are taken up again; what still cannot be done is put aside once more
+-- they are tried again; what still cannot be done is quarantined once more
 UPDATE poison SET v = id::text WHERE id IN (13, 77);
 SELECT bbm_retry('splits');
 SELECT status FROM bbm_status('splits');
@@ -115,7 +115,7 @@ SELECT bbm_retry('limited');
 CALL bbm_run('limited');
 SELECT count(*) FILTER (WHERE done = 1) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
 
--- what is not due to the data is not put aside
+-- what is not due to the data is not quarantined
 CREATE FUNCTION gone(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM no_such_function(lo);
@@ -161,7 +161,7 @@ SELECT settings, count(*) FROM pinned GROUP BY settings ORDER BY settings;
 RESET enable_seqscan;
 RESET jit;
 
--- what is put aside goes with the migration
+-- what is quarantined goes with the migration
 SELECT count(*) > 0 AS some FROM bbm_row_errors;
 SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
 SELECT count(*) FROM bbm_row_errors;

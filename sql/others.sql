@@ -102,7 +102,7 @@ SELECT left(bobs.try(s), 6), s FROM unnest(ARRAY[
     'ALTER TABLE batched_background_migrations DISABLE ROW LEVEL SECURITY',
     'CREATE TABLE bobs.child () INHERITS (batched_background_migrations)',
     'CREATE TABLE bobs.ref (id bigint REFERENCES batched_background_migrations)',
-    'CREATE OR REPLACE FUNCTION bbm_may_see(oid) RETURNS boolean LANGUAGE sql AS ''SELECT true''',
+    'CREATE OR REPLACE FUNCTION bbm_internal.bbm_may_see(oid) RETURNS boolean LANGUAGE sql AS ''SELECT true''',
     'CREATE OR REPLACE VIEW bbm_migration_status AS SELECT 1 AS name',
     'CREATE CAST (text AS bigint) WITH INOUT AS IMPLICIT',
     'COPY batched_background_migrations FROM ''/dev/null''',

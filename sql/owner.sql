@@ -48,7 +48,7 @@ SELECT n, count(*) FROM t GROUP BY n;
 UPDATE batched_background_migrations SET priority = 8 WHERE name = 'plain';
 SELECT name, status, priority FROM batched_background_migrations;
 SELECT min_value, max_value, status, note FROM batched_background_migration_jobs ORDER BY id;
--- the same through the functions, for a role that it can be; with rows that are put aside, an event of each step
+-- the same through the functions, for a role that it can be; with rows that are quarantined, an event of each step
 SET ROLE regress_bbm_job;
 SELECT bbm_update('job''s', 'j', 'n = 10 / (id - 7)', on_error => 'split', batch_size => 5, max_attempts => 1, start => true) > 0 AS defined;
 SELECT bbm_wait('job''s', '1 minute');

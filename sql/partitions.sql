@@ -42,7 +42,7 @@ CALL bbm_run('by id');
 SELECT relation, min, max, rows FROM jobs('by id') WHERE relation !~ '_5';
 CALL bbm_run('by key');
 SELECT n, count(*) FROM tree GROUP BY n;
--- a statement, and a function of a range, see the tree as a whole; a function with a table's name its leaves
+-- a statement, and a function of a range, see the tree as a whole; a function with a table's name its partitions
 CREATE FUNCTION of_range(int, int, int, int) RETURNS void LANGUAGE sql AS
     'UPDATE tree SET n = n + 1 WHERE (grp, id) >= ($1, $2) AND (grp, id) <= ($3, $4)';
 CREATE FUNCTION of_partition(table_name text, column_name text, min int, max int, batch_size int) RETURNS void LANGUAGE plpgsql AS
@@ -67,9 +67,9 @@ CALL bbm_run('blocks');
 CALL bbm_run('null');
 CALL bbm_run('delete');
 SELECT n, note, grp, count(*) FROM tree GROUP BY n, note, grp ORDER BY grp;
-SELECT bbm_create('x', 'tree', 'UPDATE tree SET n = 1 WHERE ctid BETWEEN $1 AND $2', column_name => 'id', "where" => 'n <> 1',
+SELECT bbm_create('x', 'tree', 'UPDATE tree SET n = 1 WHERE ctid BETWEEN $1 AND $2', column_name => 'id', filter => 'n <> 1',
                   batching_strategy => 'BlockRangeBatchingStrategy');
--- a whole tree is not sorted for each range: its leaves need the index, too
+-- a whole tree is not sorted for each range: its partitions need the index, too
 DROP TABLE tree_d;
 CREATE TABLE apart (id int NOT NULL, n int) PARTITION BY RANGE (id);
 CREATE TABLE apart_1 PARTITION OF apart FOR VALUES FROM (0) TO (10);

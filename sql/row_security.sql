@@ -39,7 +39,7 @@ SELECT min_value, max_value FROM batched_background_migrations;
 SELECT jobs, keys, rows FROM bbm_dry_run('m', 3);
 CALL bbm_run('m');
 SELECT min_value, max_value, key_count, row_count FROM batched_background_migration_jobs ORDER BY id;
-SELECT bbm_drop('m'), bbm_update('m', 'secret', 'n = n + 1', column_name => 'k', batch_size => 3, verify => true, "check" => 'n = 2') > 0 AS defined;
+SELECT bbm_drop('m'), bbm_update('m', 'secret', 'n = n + 1', column_name => 'k', batch_size => 3, verify => true, row_check => 'n = 2') > 0 AS defined;
 SELECT min_key, max_key FROM batched_background_migrations;
 CALL bbm_run('m');
 SELECT min_key, max_key, pass, row_count FROM batched_background_migration_jobs ORDER BY id;
@@ -47,7 +47,7 @@ SELECT bbm_verify('m', 'n = 0');
 SELECT bbm_drop('m'), bbm_update('m', 'secret', 'n = 1 / (id - 50)', batch_size => 30, on_error => 'split', max_attempts => 1) > 0 AS defined;
 CALL bbm_run('m');
 SELECT min_value, max_value, error_message FROM bbm_errors('m');
--- what ANALYZE has told of the column is of all rows
+-- what ANALYZE has reported the column is of all rows
 SELECT bbm_drop('m'), bbm_update('m', 'secret', 'gone = 1', 'gone IS NULL', column_name => 'gone',
                                  batching_strategy => 'NullKeySetBatchingStrategy', batch_size => 4) > 0 AS defined;
 CALL bbm_run('m');

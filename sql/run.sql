@@ -168,7 +168,7 @@ CALL bbm_run('hopeful');
 SELECT * FROM jobs('hopeful');
 SELECT * FROM outcome('hopeful');
 SELECT failure_error_code, error_sqlstate, error_message FROM bbm_jobs('hopeful') WHERE status = 'failed';
--- and goes on, with fresh attempts, when the cause is mended
+-- and goes on, with fresh attempts, when the cause is corrected
 SELECT bbm_alter('hopeful', job => 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2');
 CALL bbm_run('hopeful');
 SELECT * FROM jobs('hopeful');

@@ -141,7 +141,7 @@ BEGIN
 END $$;
 CREATE TABLE stops (stop bigint);
 INSERT INTO stops VALUES (1001), (5001), (9001);
--- the share that is done is of an estimate: of a table without the dead rows of all that was before
+-- the share that is done is of an estimate: of a table without the dead tuples of all that was before
 VACUUM (FULL, ANALYZE) t;
 SELECT bbm_create('altered', 't', 'slow_then_paused', batch_size => 1000, target_duration => '500 ms', max_value => 20000) AS id;
 CALL bbm_run('altered');

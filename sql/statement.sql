@@ -4,7 +4,7 @@
 --
 
 CREATE EXTENSION bbm;
-CREATE FUNCTION test_statement(target regclass, set text, "where" text DEFAULT NULL, range text DEFAULT NULL,
+CREATE FUNCTION test_statement(target regclass, set text, filter text DEFAULT NULL, range text DEFAULT NULL,
     alone boolean DEFAULT false, returns boolean DEFAULT false, key smallint[] DEFAULT '{1}',
     allow_key_change boolean DEFAULT false) RETURNS text LANGUAGE c AS '$libdir/bbm', 'bbm_test_statement';
 CREATE FUNCTION test_condition(target regclass, condition text, what text DEFAULT 'where', range text DEFAULT NULL)

@@ -40,7 +40,7 @@ SELECT name, status, waiting_on, last_error FROM bbm_status('claim');
 SELECT attempts, requeued, error_sqlstate, count(*) FROM bbm_jobs('claim') GROUP BY 1, 2, 3;
 DROP TRIGGER full_disk ON batched_background_migration_jobs;
 
--- the record of a batch that was given back: it counts as no attempt
+-- the record of a batch that was requeued: it counts as no attempt
 CREATE TRIGGER full_disk BEFORE UPDATE ON batched_background_migration_jobs
     FOR EACH ROW WHEN (NEW.status = 1) EXECUTE FUNCTION full_disk('58030', 'I/O error');
 CREATE SEQUENCE calls;
@@ -72,7 +72,7 @@ SELECT bbm_wait('fails', '1 minute');
 SELECT name, status, last_error FROM bbm_status('fails');
 DROP TRIGGER full_disk ON batched_background_migrations;
 
--- batches: no range after the other is given back for it, and none counts
+-- batches: no range after the other is requeued for it, and none counts
 CREATE FUNCTION disk(min int, max int) RETURNS int LANGUAGE plpgsql AS $$
 BEGIN
     IF shut() THEN
@@ -101,7 +101,7 @@ BEGIN
 END $$;
 UPDATE gate SET shut = true;
 SELECT bbm_create('lock', 's', 'busy', batch_size => 10, start => true) > 0 AS created;
-SELECT wait_for($$(SELECT waiting_on = 'retry of a job given back: 55P03: somebody has it' FROM bbm_status('lock'))$$);
+SELECT wait_for($$(SELECT waiting_on = 'retry of a job requeued: 55P03: somebody has it' FROM bbm_status('lock'))$$);
 SELECT jobs_finished, last_error FROM bbm_status('lock');
 UPDATE gate SET shut = false;
 SELECT bbm_wait('lock', '1 minute');

@@ -62,13 +62,13 @@ CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (1) TO (101);
 CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (101) TO (201);
 INSERT INTO parts SELECT i FROM generate_series(1, 200) i;
 SELECT bbm_update('tree', 'parts', 'n = 1', 'n = 0', batch_size => 30);
-SELECT bbm_create('whole', 'parts', 'UPDATE parts SET n = 1 WHERE id BETWEEN $1 AND $2 AND n = 0', "where" => 'n = 0');
+SELECT bbm_create('whole', 'parts', 'UPDATE parts SET n = 1 WHERE id BETWEEN $1 AND $2 AND n = 0', filter => 'n = 0');
 SELECT bbm_update('tree blocks', 'parts', 'n = 1', 'n = 0', batching_strategy => 'BlockRangeBatchingStrategy');
 UPDATE parts SET n = 1 WHERE id BETWEEN 51 AND 150;
 SELECT bbm_verify('tree'), bbm_verify('whole'), bbm_verify('tree blocks'), bbm_verify('tree', 'n = 1 OR id < 10');
 -- the job need not be there any more
 CREATE FUNCTION job(bigint, bigint) RETURNS void LANGUAGE sql AS 'UPDATE items SET total = 0 WHERE id BETWEEN $1 AND $2';
-SELECT bbm_create('job', 'items', 'job', "check" => 'total IS NOT NULL');
+SELECT bbm_create('job', 'items', 'job', row_check => 'total IS NOT NULL');
 DROP FUNCTION job;
 SELECT bbm_verify('job');
 
@@ -108,8 +108,8 @@ BEGIN
     PERFORM set_config('role', 'none', false);
     RETURN true;
 END $$;
-SELECT bbm_update('peeks', 'mine', 'n = 2', 'n = 1', "check" => 'peeks(n)');
-SELECT bbm_update('climbs', 'mine', 'n = 2', 'n = 1', "check" => 'climbs(n)');
+SELECT bbm_update('peeks', 'mine', 'n = 2', 'n = 1', row_check => 'peeks(n)');
+SELECT bbm_update('climbs', 'mine', 'n = 2', 'n = 1', row_check => 'climbs(n)');
 SELECT bbm_update('plain', 'mine', 'n = 2', 'n = 1');
 \c - :me
 SELECT bbm_verify('peeks');
@@ -139,7 +139,7 @@ SELECT * FROM passes WHERE name = 'good';
 SELECT verifies, count(*) FROM bbm_jobs('good') GROUP BY 1 ORDER BY 1;
 SELECT status, percent, rows_done FROM bbm_status('good');
 -- a check that some rows do not meet fails it
-SELECT bbm_update('bad', 'items', 'total = 3', 'total <> 3', batch_size => 5000, verify => true, "check" => 'total = 3 AND id > 7');
+SELECT bbm_update('bad', 'items', 'total = 3', 'total <> 3', batch_size => 5000, verify => true, row_check => 'total = 3 AND id > 7');
 \set VERBOSITY default
 CALL bbm_run('bad');
 \set VERBOSITY terse
@@ -151,7 +151,7 @@ DELETE FROM items WHERE id <= 7;
 CALL bbm_run('bad');
 SELECT * FROM passes WHERE name = 'bad';
 -- a where that remains met, and a tree
-SELECT bbm_create('half', 'parts', 'UPDATE parts SET n = 2 WHERE id BETWEEN $1 AND $2 AND id % 50 > 0', "where" => 'n < 2', batch_size => 50,
+SELECT bbm_create('half', 'parts', 'UPDATE parts SET n = 2 WHERE id BETWEEN $1 AND $2 AND id % 50 > 0', filter => 'n < 2', batch_size => 50,
     verify => true);
 CALL bbm_run('half');
 UPDATE parts SET n = 2;
@@ -170,7 +170,7 @@ BEGIN
     RETURN true;
 END $$;
 INSERT INTO stops VALUES (95);
-SELECT bbm_update('stopped', 'parts', 'n = 2', 'n = 1', batch_size => 30, verify => true, "check" => 'n = 2 AND stop_at(id)', max_attempts => 1);
+SELECT bbm_update('stopped', 'parts', 'n = 2', 'n = 1', batch_size => 30, verify => true, row_check => 'n = 2 AND stop_at(id)', max_attempts => 1);
 CALL bbm_run('stopped');
 SELECT bbm_pause('stopped');
 TRUNCATE stops;
@@ -180,7 +180,7 @@ SELECT pass, rows FROM passes WHERE name = 'stopped';
 -- rows with the column null that came while others were verified are done first
 UPDATE items SET total = NULL WHERE id < 100;
 SELECT bbm_create('fills', 'items', 'UPDATE items SET total = 0 WHERE ctid = ANY (ARRAY(SELECT ctid FROM items WHERE total IS NULL AND price >= 0 LIMIT $3))',
-    column_name => 'total', batching_strategy => 'NullKeySetBatchingStrategy', batch_size => 50, "where" => 'price >= 0', verify => true);
+    column_name => 'total', batching_strategy => 'NullKeySetBatchingStrategy', batch_size => 50, filter => 'price >= 0', verify => true);
 CALL bbm_run('fills');
 SELECT * FROM passes WHERE name = 'fills';
 
@@ -191,7 +191,7 @@ CREATE INDEX ON looks (n);
 INSERT INTO looks SELECT i FROM generate_series(1, 60) i;
 CREATE FUNCTION slowly(is_so boolean) RETURNS boolean LANGUAGE plpgsql STABLE AS 'BEGIN PERFORM pg_sleep(0.01); RETURN is_so; END';
 -- ranges of a key are cut smaller
-SELECT bbm_update('long ranges', 'looks', 'n = 1', 'n IS NULL', batch_size => 60, verify => true, "check" => 'slowly(n = 1)',
+SELECT bbm_update('long ranges', 'looks', 'n = 1', 'n IS NULL', batch_size => 60, verify => true, row_check => 'slowly(n = 1)',
     settings => '{bbm.max_batch_time=250ms}') > 0 AS created;
 CALL bbm_run('long ranges');
 SELECT status, rows_done FROM bbm_status('long ranges');
@@ -200,7 +200,7 @@ JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id
 -- one of a whole table gets more time
 UPDATE looks SET n = NULL;
 SELECT bbm_update('long look', 'looks', 'n = 1', 'n IS NULL', column_name => 'n', batching_strategy => 'NullKeySetBatchingStrategy',
-    batch_size => 60, verify => true, "check" => 'slowly(n = 1)', settings => '{bbm.max_batch_time=250ms}') > 0 AS created;
+    batch_size => 60, verify => true, row_check => 'slowly(n = 1)', settings => '{bbm.max_batch_time=250ms}') > 0 AS created;
 CALL bbm_run('long look');
 SELECT status FROM bbm_status('long look');
 -- eight rows fill a block

@@ -61,7 +61,7 @@ SELECT bbm_verify('m'), status FROM bbm_status('m');
 SELECT bbm_drop('m');
 -- a check
 SELECT fresh();
-SELECT bbm_update('m', 't', 'n = n + 1', batch_size => 4, verify => true, "check" => 'n = 1') > 0 AS defined;
+SELECT bbm_update('m', 't', 'n = n + 1', batch_size => 4, verify => true, row_check => 'n = 1') > 0 AS defined;
 SELECT moves();
 CALL bbm_run('m');
 CALL bbm_run('m');
@@ -69,7 +69,7 @@ SELECT n, count(*), min(id), max(id) FROM t GROUP BY n;
 SELECT bbm_drop('m');
 -- a job of the user's
 SELECT fresh();
-SELECT bbm_create('m', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 4, verify => true, "check" => 'n = 1') > 0 AS defined;
+SELECT bbm_create('m', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 4, verify => true, row_check => 'n = 1') > 0 AS defined;
 SELECT moves();
 CALL bbm_run('m');
 CALL bbm_run('m');
@@ -246,7 +246,7 @@ CREATE TABLE t_2 PARTITION OF t FOR VALUES FROM (6) TO (MAXVALUE);
 CREATE VIEW undone AS SELECT id FROM t WHERE n <> 1;
 -- partition by partition, along the key that tells them apart
 SELECT fresh();
-SELECT bbm_update('by key', 't', 'n = n + 1', batch_size => 3, verify => true, "check" => 'n = 1') > 0 AS defined;
+SELECT bbm_update('by key', 't', 'n = n + 1', batch_size => 3, verify => true, row_check => 'n = 1') > 0 AS defined;
 SELECT moves(), bbm_verify('by key');
 CALL bbm_run('by key');
 SELECT partition_order FROM batched_background_migrations;
@@ -277,7 +277,7 @@ CALL bbm_run('by filter');
 SELECT * FROM undone;
 SELECT bbm_drop('by filter'), fresh();
 -- as one table
-SELECT bbm_create('whole', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2 AND n = 0', "where" => 'n = 0', batch_size => 3, verify => true) > 0 AS defined;
+SELECT bbm_create('whole', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2 AND n = 0', filter => 'n = 0', batch_size => 3, verify => true) > 0 AS defined;
 SELECT moves(), bbm_verify('whole');
 CALL bbm_run('whole');
 SELECT partition_order FROM batched_background_migrations;

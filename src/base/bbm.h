@@ -55,7 +55,7 @@ typedef enum BbmOnError
 {
 	BBM_ON_ERROR_FAIL,			/* the migration fails */
 	BBM_ON_ERROR_BISECT,			/* all but the rows that cannot be done is done */
-	BBM_ON_ERROR_SKIP			/* the range is put aside */
+	BBM_ON_ERROR_SKIP			/* the range is quarantined */
 } BbmOnError;
 
 /* How the partitions, or child tables, of a table are gone over: partition_order. */
@@ -146,7 +146,7 @@ typedef struct BbmJob
 	int64		id;
 	int64		migration_id;
 	int			pass;
-	Oid			relation;		/* the leaf of a tree the range is of, or InvalidOid */
+	Oid			relation;		/* the partition of a tree the range is of, or InvalidOid */
 	char	   *relation_name;	/* quoted, or NULL */
 	BbmBound	min;
 	BbmBound	max;
@@ -155,11 +155,11 @@ typedef struct BbmJob
 	int			batch_size;		/* what was asked for when it was cut */
 	int			attempts;
 	bool		repairs;		/* it is about the rows that verification has found in its range */
-	bool		bisect;			/* has used up its attempts: what cannot be done is put aside */
+	bool		bisect;			/* has used up its attempts: what cannot be done is quarantined */
 	int			claim_epoch;		/* fencing token: somebody else's claim raises it */
 	int64		key_count;
 	int			reduced_sub_batch_size; /* keys a commit, when cut down; 0 not */
-	int			stuck;			/* what its give-backs without progress weigh; see engine/outcome.c */
+	int			stuck;			/* what its requeues without progress weigh; see engine/outcome.c */
 	int			ran_size;		/* keys in the last batch of it; 0 it never began */
 	bool		caught_cancel;	/* its last batch caught the cancel that was to end it */
 	ItemPointerData tid;		/* of its row, while we have that locked */

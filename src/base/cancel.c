@@ -207,7 +207,7 @@ bbm_make_error(int sqlstate, const char *message, const char *hint)
 	return error;
 }
 
-/* For who is to be told of a cancel that the owner's code has caught. */
+/* For who is to be reported a cancel that the owner's code has caught. */
 ErrorData *
 bbm_cancelled_by_user(void)
 {

@@ -258,7 +258,7 @@ bbm_requests_reconsider(void)
 	LWLockRelease(bbm_shared->lock);
 }
 
-/* Have a scout look into a database. */
+/* Have discovery look into a database. */
 void
 bbm_request_discovery(Oid database)
 {

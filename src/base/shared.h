@@ -142,7 +142,7 @@ typedef struct BbmSlot
 	Oid			database;
 	Oid			owner;
 	bool		connected;		/* it got through authentication */
-	bool		leave;			/* asked to give its batch back and go */
+	bool		leave;			/* asked to requeue its batch and go */
 	bool		yields;			/* goes by itself, for others to have the slot */
 	int64		migration_id;	/* 0 none */
 	int64		job_id;			/* 0 none */

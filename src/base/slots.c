@@ -351,7 +351,7 @@ bbm_await_batches(bool begin)
 }
 
 /*
- * Asks the background processes in a database to give their batch back and
+ * Asks the background processes in a database to requeue their batch and
  * leave; returns how many are still there.  To be called again until none is:
  * a signal may come a moment before the batch it was to end.  With "terminate"
  * they are not asked any more.  A foreground session is the user's and is left alone.

@@ -191,7 +191,7 @@ bbm_trouble_met(int64 migration_id, Oid owner, const char *name, const ErrorData
 
 /*
  * A batch has waited for a lock in vain, and it is known who is in the way: nobody
- * is kept waiting for that here, as the job is given back, and other jobs may not
+ * is kept waiting for that here, as the job is requeued, and other jobs may not
  * need the lock.  True when the log is to have it.
  */
 bool

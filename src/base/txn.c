@@ -550,7 +550,7 @@ bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous)
 		error = run_in_worker(fn, arg, synchronous, false);
 		collect_blockers(error);
 		pin_session_again();
-		/* or autovacuum never sees our dead rows */
+		/* or autovacuum never sees our dead tuples */
 		pgstat_report_stat(false);
 	}
 	else

@@ -30,7 +30,7 @@ typedef struct BbmClaimState
 	bool		has_job;		/* a job has been cut, in whichever pass */
 	bool		has_last;		/* ... in this pass ... */
 	BbmBound	last;			/* ... up to here ... */
-	Oid			last_relation;	/* ... of this leaf, when the migration is cut by leaf */
+	Oid			last_relation;	/* ... of this partition, when the migration is cut by partition */
 	int			last_size;		/* what was asked for then; 0 without a job, in whichever pass */
 	int64		last_id;		/* the newest job's, in whichever pass; 0 without */
 } BbmClaimState;

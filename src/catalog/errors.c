@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * errors.c
- *		SQL over bbm_row_errors: what a migration has put aside.
+ *		SQL over bbm_row_errors: what a migration has quarantined.
  *
  *-------------------------------------------------------------------------
  */

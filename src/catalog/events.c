@@ -19,7 +19,7 @@ bbm_event_add(int64 migration_id, const char *name, const char *event, BbmStatus
 {
 	static BbmSql sql = {
 		"INSERT INTO @.bbm_events (migration_id, name, event, status, role, owner_oid, detail) "
-		"VALUES ($1, $2, $3, @.bbm_status_name($4::smallint), "
+		"VALUES ($1, $2, $3, bbm_internal.bbm_status_name($4::smallint), "
 		"coalesce((SELECT rolname FROM pg_roles WHERE oid = $5), $5::text::name), $6, $7)",
 		7, {INT8OID, TEXTOID, TEXTOID, INT4OID, OIDOID, OIDOID, TEXTOID}
 	};

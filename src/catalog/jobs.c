@@ -244,7 +244,7 @@ bbm_unfinished_to_string(const BbmUnfinished *unfinished)
 {
 	if (unfinished->failed > 0)
 		return pstrdup(BBM_WAITS_FOR_RETRY);
-	return psprintf("retry of a job given back%s%s", unfinished->error ? ": " : "",
+	return psprintf("retry of a job requeued%s%s", unfinished->error ? ": " : "",
 					unfinished->error ? unfinished->error : "");
 }
 
@@ -370,7 +370,7 @@ bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int reduced_sub_batc
 
 /*
  * By the row's place, like bbm_job_progress.  Caller has bbm_job_lock.  "skipped":
- * its leaf is not part of the table, so it was not done, and will be if that
+ * its partition is not part of the table, so it was not done, and will be if that
  * comes back.
  */
 void
@@ -430,7 +430,7 @@ bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz du
 	return SPI_processed > 0;
 }
 
-/* The range is put aside: the job ends without it.  False when the job is not ours any more. */
+/* The range is quarantined: the job ends without it.  False when the job is not ours any more. */
 bool
 bbm_job_skip(const BbmJob *job)
 {
@@ -527,7 +527,7 @@ int64
 bbm_jobs_found(int64 migration_id, int pass)
 {
 	static BbmSql sql = {
-		"SELECT @.bbm_as_bigint(coalesce(sum(row_count), -1)) FROM @.batched_background_migration_jobs "
+		"SELECT bbm_internal.bbm_as_bigint(coalesce(sum(row_count), -1)) FROM @.batched_background_migration_jobs "
 		"WHERE batched_background_migration_id = $1 AND pass = $2",
 		2, {INT8OID, INT4OID}
 	};
@@ -608,7 +608,7 @@ int64 *
 bbm_jobs_checks(int64 migration_id, int pass, int *n)
 {
 	static BbmSql sql = {
-		"SELECT pass::bigint, @.bbm_as_bigint(sum(row_count)) FROM @.batched_background_migration_jobs "
+		"SELECT pass::bigint, bbm_internal.bbm_as_bigint(sum(row_count)) FROM @.batched_background_migration_jobs "
 		"WHERE batched_background_migration_id = $1 AND pass <= $2 AND pass % 2 = 0 GROUP BY pass "
 		"ORDER BY pass DESC",
 		2, {INT8OID, INT4OID}

@@ -23,7 +23,7 @@ typedef struct BbmUnfinished
 	char	   *error;			/* of the earliest, or NULL */
 } BbmUnfinished;
 
-/* Why a batch was given back; what requeue_reasons of a job is indexed by. */
+/* Why a batch was requeued; what requeue_reasons of a job is indexed by. */
 typedef enum BbmRequeueReason
 {
 	BBM_REQUEUE_LOCK_TIMEOUT = 1,

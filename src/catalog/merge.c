@@ -27,7 +27,7 @@ oldest_kept(int64 migration_id, int retention)
 /*
  * Merges finished neighbours older than the newest "retention" jobs into one
  * row each, so that the table stays small however long the migration is.
- * Neighbours were cut one after the other, in one pass over one leaf; with an
+ * Neighbours were cut one after the other, in one pass over one partition; with an
  * integer key they touch in the key as well, should somebody have deleted what
  * was between (the first pass leaves nothing out).  Finished rows are nobody's, and the caller holds the
  * migration's lock, so that two workers do not merge at once, and no job is cut between the look for the
@@ -53,8 +53,8 @@ bbm_jobs_merge(int64 migration_id, int retention)
 		"merged AS (SELECT min(id) AS id, max(max_value) AS max_value, min(min_value) AS min_value, "
 		"  (array_agg(min_key ORDER BY id))[1]::text[] AS min_key, "
 		"  (array_agg(max_key ORDER BY id DESC))[1]::text[] AS max_key, "
-		"  @.bbm_as_bigint(sum(key_count)) AS key_count, @.bbm_as_bigint(sum(row_count)) AS row_count, "
-		"  sum(run_ms) AS run_ms, @.bbm_as_bigint(sum(wal_bytes)) AS wal_bytes, "
+		"  bbm_internal.bbm_as_bigint(sum(key_count)) AS key_count, bbm_internal.bbm_as_bigint(sum(row_count)) AS row_count, "
+		"  sum(run_ms) AS run_ms, bbm_internal.bbm_as_bigint(sum(wal_bytes)) AS wal_bytes, "
 		"  least(sum(merged_jobs), 2147483647)::integer AS merged_jobs, "
 		"  least(sum(requeued), 2147483647)::integer AS requeued, CASE WHEN sum(requeued) > 0 THEN "
 		"   ARRAY[least(sum(requeue_reasons[1]), 2147483647), least(sum(requeue_reasons[2]), 2147483647), "

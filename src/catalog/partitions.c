@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * partitions.c
- *		SQL over bbm_partitions: what is known of each leaf of a migration.
+ *		SQL over bbm_partitions: what is known of each partition of a migration.
  *
  * Written by claims, under the migration's lock, together with the job that they
  * cut: nobody else writes between a look and what follows from it.  The
@@ -124,7 +124,7 @@ bbm_partition_done(int64 migration_id, Oid relation, int pass)
 	bbm_sql_run(&sql, values, NULL, true);
 }
 
-/* The leaf has another name now; a copy of this database finds it by that. */
+/* The partition has another name now; a copy of this database finds it by that. */
 void
 bbm_partition_rename(int64 migration_id, Oid relation, const char *name)
 {
@@ -251,7 +251,7 @@ bbm_jobs_revive(int64 migration_id, List *partitions)
 	bbm_sql_run(&sql, values, NULL, true);
 }
 
-/* The first and the last key that a leaf has when it is begun. */
+/* The first and the last key that a partition has when it is begun. */
 void
 bbm_partition_extent(int64 migration_id, Oid relation, const BbmBound *low, const BbmBound *high)
 {
@@ -269,7 +269,7 @@ bbm_partition_extent(int64 migration_id, Oid relation, const BbmBound *low, cons
 }
 
 /*
- * How far a leaf was cut in a pass; false when it was not.  Ranges that were cut
+ * How far a partition was cut in a pass; false when it was not.  Ranges that were cut
  * when the root had no child yet are the root's own.
  */
 bool
@@ -293,12 +293,12 @@ bbm_jobs_last(int64 migration_id, Oid root, Oid relation, int pass, BbmBound *la
 	return true;
 }
 
-/* Rows that the jobs have changed since the migration was last started, of one leaf or (InvalidOid) of all. */
+/* Rows that the jobs have changed since the migration was last started, of one partition or (InvalidOid) of all. */
 int64
 bbm_jobs_rows(int64 migration_id, Oid relation)
 {
 	static BbmSql sql = {
-		"SELECT @.bbm_as_bigint(coalesce(sum(row_count), 0)) FROM @.batched_background_migration_jobs "
+		"SELECT bbm_internal.bbm_as_bigint(coalesce(sum(row_count), 0)) FROM @.batched_background_migration_jobs "
 		"WHERE batched_background_migration_id = $1 AND (relation = $2 OR $2 = 0) AND created_at >= "
 		" (SELECT coalesce(updated_at, '-infinity') FROM @.batched_background_migrations WHERE id = $1)",
 		2, {INT8OID, OIDOID}

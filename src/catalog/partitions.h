@@ -13,7 +13,7 @@
 #include "access/xlogdefs.h"
 #include "nodes/pg_list.h"
 
-/* catalog/partitions.c: what is known of each leaf of a migration */
+/* catalog/partitions.c: what is known of each partition of a migration */
 typedef struct BbmPartitionState
 {
 	Oid			relation;

@@ -213,7 +213,7 @@ column_flaw(Oid relid, const char *table, const ShapeColumn *column)
 }
 
 /*
- * What our tables lack, with how to mend it, or NULL when nothing is wrong with
+ * What our tables lack, with how to correct it, or NULL when nothing is wrong with
  * them.
  */
 char *

@@ -12,16 +12,16 @@
 #include "catalog/extension.h"
 #include "catalog/sql.h"
 
-/* Has it been told of, and has it not been quiet for twice as long since? */
+/* Has it been reported, and has it not been stalled for twice as long since? */
 static bool
-was_told(const BbmStalled *quiet)
+was_told(const BbmStalled *stalled)
 {
 	static BbmSql sql = {
 		"SELECT clock_timestamp() - $2 <= 2 * (max(at) - $2) FROM @.bbm_events "
 		"WHERE migration_id = $1 AND event = 'stalled' AND at > $2 AND at <= clock_timestamp()",
 		2, {INT8OID, TIMESTAMPTZOID}
 	};
-	Datum		values[] = {Int64GetDatum(quiet->id), TimestampTzGetDatum(quiet->since_at)};
+	Datum		values[] = {Int64GetDatum(stalled->id), TimestampTzGetDatum(stalled->since_at)};
 	bool		isnull;
 	Datum		told;
 
@@ -33,23 +33,25 @@ was_told(const BbmStalled *quiet)
 /*
  * A list of BbmStalled: active and running migrations without progress for
  * bbm.stalled_after, paused ones for bbm.stale_pause_after.  One that has been
- * told of is told of again when it has been quiet for twice as long.  A copy
+ * reported is reported again when it has been stalled for twice as long.  A copy
  * waits to be started here, and is nobody's oversight.
  */
 List *
 bbm_migrations_stalled(MemoryContext context)
 {
 	static BbmSql sql = {
-		"SELECT m.id, m.status::bigint, m.owner_oid, m.name, s.quiet_since::timestamptz(0)::text, "
+		"SELECT m.id, m.status::bigint, m.owner_oid, m.name, stalled.since::timestamptz(0)::text, "
 		"coalesce(s.waiting_on, (SELECT 'a batch, which has begun at ' || max(j.started_at)::timestamptz(0) "
 		"FROM @.batched_background_migration_jobs j WHERE j.batched_background_migration_id = m.id AND j.status = 4), "
-		"'nothing that is known'), s.last_error, quiet.since "
+		"'nothing that is known'), s.last_error, stalled.since "
 		"FROM @.batched_background_migrations m JOIN @.bbm_migration_status s ON s.name = m.name "
 		/* without an end of time, from which nothing can be subtracted */
-		"CROSS JOIN LATERAL (SELECT least(greatest(s.quiet_since, '2000-01-01+00'), clock_timestamp()) AS since) quiet "
+		"CROSS JOIN LATERAL (SELECT least(greatest(CASE WHEN isfinite(m.created_at) THEN m.created_at END, "
+		"CASE WHEN isfinite(m.updated_at) THEN m.updated_at END, s.last_progress_at, '2000-01-01+00'), "
+		"clock_timestamp()) AS since) stalled "
 		"CROSS JOIN LATERAL (SELECT make_interval(secs => CASE m.status WHEN 0 THEN $2 ELSE $1 END) AS after) setting "
 		"WHERE m.status IN (0, 1, 4) AND coalesce(m.origin, $3) = $3 AND setting.after > make_interval() "
-		"AND clock_timestamp() - quiet.since > setting.after ORDER BY m.id",
+		"AND clock_timestamp() - stalled.since > setting.after ORDER BY m.id",
 		3, {INT4OID, INT4OID, TEXTOID}
 	};
 	Datum		values[] = {
@@ -63,18 +65,18 @@ bbm_migrations_stalled(MemoryContext context)
 	old = MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		BbmStalled *quiet = palloc(sizeof(BbmStalled));
+		BbmStalled *stalled = palloc(sizeof(BbmStalled));
 		bool		isnull;
 
-		quiet->id = bbm_sql_int64(i, 1);
-		quiet->status = (BbmStatus) bbm_sql_int64(i, 2);
-		quiet->owner = DatumGetObjectId(bbm_sql_get(i, 3, &isnull));
-		quiet->name = bbm_sql_text(i, 4, context);
-		quiet->since = bbm_sql_text(i, 5, context);
-		quiet->waiting_on = bbm_sql_text(i, 6, context);
-		quiet->last_error = bbm_sql_text(i, 7, context);
-		quiet->since_at = bbm_sql_int64(i, 8);
-		list = lappend(list, quiet);
+		stalled->id = bbm_sql_int64(i, 1);
+		stalled->status = (BbmStatus) bbm_sql_int64(i, 2);
+		stalled->owner = DatumGetObjectId(bbm_sql_get(i, 3, &isnull));
+		stalled->name = bbm_sql_text(i, 4, context);
+		stalled->since = bbm_sql_text(i, 5, context);
+		stalled->waiting_on = bbm_sql_text(i, 6, context);
+		stalled->last_error = bbm_sql_text(i, 7, context);
+		stalled->since_at = bbm_sql_int64(i, 8);
+		list = lappend(list, stalled);
 	}
 	MemoryContextSwitchTo(old);
 	foreach(cell, list)

@@ -102,14 +102,14 @@ still_running(const BbmWork *work)
 	return running;
 }
 
-/* The leaf the job is of, with its plan; NULL when that is not part of the table any more. */
+/* The partition the job is of, with its plan; NULL when that is not part of the table any more. */
 static BbmPartition *
 partition_of(const BbmWork *work)
 {
 	BbmTarget  *target = work->target;
 	const BbmJob *job = work->job;
 	bool		of_partition = target->per_partition && job->relation_name;
-	/* cut before the table had a child, it is the table's own; in a later pass it is of all leaves */
+	/* cut before the table had a child, it is the table's own; in a later pass it is of all partitions */
 	BbmPartition *partition = !of_partition && job->pass > BBM_FIRST_PASS ? bbm_partitions_open_as_one(target) :
 		bbm_partition_open(target, of_partition ? job->relation : target->relid);
 
@@ -262,7 +262,7 @@ run_sub_batch_measured(BbmWork *work, BbmRange *part)
 
 /*
  * Is the table what the target was resolved for?  Somebody may have changed it
- * since the claim.  It (or the leaf) is locked before the look, with all that the
+ * since the claim.  It (or the partition) is locked before the look, with all that the
  * batch is known to lock, so it stays as it is; and it is so for a function,
  * too, of which nobody knows what it does to the table.
  */
@@ -294,7 +294,7 @@ keep_cursor(const BbmWork *work, const BbmBound *reached)
 }
 
 /*
- * How long the batch may take.  What cannot be cut smaller would be given back at
+ * How long the batch may take.  What cannot be cut smaller would be requeued at
  * the same point each time; so it has twice the time after each, up to a bound.
  */
 static int

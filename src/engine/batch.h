@@ -19,7 +19,7 @@ typedef enum BbmWorkResult
 	BBM_WORK_FINISHED,			/* the job is finished */
 	BBM_WORK_SUB_BATCH,			/* a sub-batch is; the job's cursor has moved */
 	BBM_WORK_LOST,				/* somebody else has the job now */
-	BBM_WORK_STALE,				/* the table is not what the target was resolved for; give it back */
+	BBM_WORK_STALE,				/* the table is not what the target was resolved for; requeue it */
 	BBM_WORK_PAUSED,			/* the migration is not to run any more */
 	BBM_WORK_SLICE_OVER			/* the rest of the job is for later: another migration waits for the table */
 } BbmWorkResult;
@@ -38,7 +38,7 @@ typedef struct BbmWork
 	BbmBound	next_cursor;	/* what a part has reached; lives as the job does */
 	int			next_size;		/* of the next part, when cut down; 0 not */
 	BbmCost		cost;			/* of the last part */
-	bool		detached;		/* its leaf is not part of the table */
+	bool		detached;		/* its partition is not part of the table */
 	bool		outside;		/* what was done may have reached outside of this server */
 	int64		keys;			/* of all parts so far ... */
 	double		ms;				/* ... and what they have cost */

@@ -86,7 +86,7 @@ quarantine(Bisection *bisection, const BbmRange *part, const ErrorData *error)
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("more than %d rows cannot be done", migration->max_errors),
 				 errdetail("The last error was: %s", error->message),
-				 errhint("bbm_errors shows those before; mend the job, or raise max_errors, and start the migration again.")));
+				 errhint("bbm_errors shows those before; correct the job, or raise max_errors, and start the migration again.")));
 	}
 	bbm_error_add(bisection->job, &part->min, &part->max, error);
 }

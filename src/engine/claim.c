@@ -261,7 +261,7 @@ reclaim(BbmClaim *claim, int status, TimestampTz now)
 }
 
 /*
- * Looks for jobs left over: orphans, and jobs that were given back.  True when
+ * Looks for jobs left over: orphans, and jobs that were requeued.  True when
  * the claim has its result.
  */
 static bool
@@ -300,7 +300,7 @@ take_failed(BbmClaim *claim, TimestampTz now, int others, bool locked)
  * Takes the next job of a running migration: one that was left over, a new
  * range, or a failed one that is due, in this order.  What is left over is
  * looked for from time to time and when no range is left, not before each
- * batch: while a long transaction of somebody's keeps dead rows in the index,
+ * batch: while a long transaction of somebody's keeps dead tuples in the index,
  * each look passes over all jobs done since.
  */
 void
@@ -380,7 +380,7 @@ bbm_claim_next(BbmClaim *claim)
 }
 
 /*
- * Takes a job that was given back, the next new range, or a failed job, due or
+ * Takes a job that was requeued, the next new range, or a failed job, due or
  * not, whoever else has the table.  False when nothing is left.  For a
  * transaction that has the migration's lock and is not going to commit.
  */

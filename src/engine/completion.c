@@ -110,7 +110,7 @@ not_as_it_should_be(const BbmTarget *target, int64 found, bool by_check, bool wi
 			 errmsg("verification found " INT64_FORMAT " rows that are not as they should be", found),
 			 by_check ?
 			 errdetail("They do not meet the check: %s", migration->row_check) :
-			 errdetail("They still meet \"where\": %s", migration->filter),
+			 errdetail("They still meet \"filter\": %s", migration->filter),
 			 wide ?
 			 errhint("Start the migration again: they are done, and it is verified anew. Rows of any key count, also those that have come, or moved, since it was defined.") :
 			 errhint("Start the migration again: they are done, and it is verified anew.")));
@@ -146,12 +146,12 @@ check_progress(const BbmTarget *target, int pass, int64 found)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("after %d passes over the table " INT64_FORMAT " rows remain to be done", n, found),
-			 errdetail("The last %d have not halved them; they meet \"where\": %s", attempts,
+			 errdetail("The last %d have not halved them; they meet \"filter\": %s", attempts,
 					   target->migration->filter),
-			 errhint("Either new rows come that meet \"where\", which a trigger can prevent (bbm_sync_trigger), or something keeps these from being changed. Then start the migration again.")));
+			 errhint("Either new rows come that meet \"filter\", which a trigger can prevent (bbm_sync_trigger), or something keeps these from being changed. Then start the migration again.")));
 }
 
-/* Rows are left: another pass, which whoever waits for the end is told of. */
+/* Rows are left: another pass, which is reported to whoever waits for the end. */
 static void
 tell_of_another(const BbmTarget *target, int64 found)
 {
@@ -163,7 +163,7 @@ tell_of_another(const BbmTarget *target, int64 found)
 	bbm_event_add(migration->id, migration->name, "pass", BBM_RUNNING, migration->owner, detail);
 }
 
-/* Must a pass that has worked be followed by a check over all leaves, for what was moved behind it? */
+/* Must a pass that has worked be followed by a check over all partitions, for what was moved behind it? */
 static bool
 needs_check(const BbmTarget *target, int pass)
 {

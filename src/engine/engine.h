@@ -33,7 +33,7 @@ typedef struct BbmEngine
 	int			permit;			/* ... and which, -1 none */
 	bool		worked;			/* the last step did something */
 	bool		called_for_help;			/* others were called for help in this slice */
-	bool		held;			/* the last step has met pressure ... */
+	bool		held;			/* the last step has met a throttle ... */
 	BbmWait		wait;			/* ... which is this */
 	ErrorData  *cancelled;		/* a batch was cancelled; the foreground passes it on */
 } BbmEngine;

@@ -67,7 +67,7 @@ bbm_transition(BbmStatus from, int to)
 }
 
 /*
- * What has to be known to take a migration up, and was not given or found out
+ * What has to be known to start a migration, and was not given or found out
  * before: how much there is to do, and the bounds of its key.  Needs a
  * transaction and SPI; the bounds are in the caller's context.
  */
@@ -315,7 +315,7 @@ typedef struct JobArgs
 	bool		ours;
 	bool		unstarted;		/* nothing of it was tried */
 	bool		bisect;			/* the next attempt puts rows aside */
-	bool		skip;			/* the whole range is put aside now */
+	bool		skip;			/* the whole range is quarantined now */
 } JobArgs;
 
 /*
@@ -364,7 +364,7 @@ pause_before(int try)
  * Writes the job.  What passes by itself (another cancel, a lock, a full disk) is
  * tried again, since an attempt that did not count must not begin to because of
  * it.  What lasts leaves the job as it is, running and ours: the first claim that
- * can be made again gives it back (engine/claim.c).  Any other error is this process's
+ * can be made again requeues it (engine/claim.c).  Any other error is this process's
  * end, and makes the job an orphan.
  */
 static bool
@@ -419,7 +419,7 @@ log_requeue(const BbmTarget *target, const BbmJob *job, const ErrorData *error)
 
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
-			 errmsg("migration \"%s\": gave back job " INT64_FORMAT ": %s",
+			 errmsg("migration \"%s\": requeued job " INT64_FORMAT ": %s",
 					bbm_printable(target->migration->name), job->id, bbm_printable(error->message)),
 			 lock && n > 1 ?
 			 errdetail("It waited for %s. It is number %d in a row; not each has a line.", bbm_printable(lock), n) :
@@ -475,7 +475,7 @@ bbm_record_stale(BbmTarget *target, BbmJob *job)
 			bbm_make_error(ERRCODE_QUERY_CANCELED, "the table has changed", NULL), GetCurrentTimestamp());
 }
 
-/* May what cannot be done be put aside, the rest being done? */
+/* May what cannot be done be quarantined, the rest being done? */
 static bool
 may_quarantine(const BbmTarget *target, const BbmJob *job)
 {
@@ -629,8 +629,8 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 						bbm_printable(error->message)),
 				 target->failures_in_row > BBM_LINES_IN_ROW ?
 				 errdetail("It is failure %d in a row; not each has a line.", target->failures_in_row) : 0,
-				 args.bisect ? errhint("Its rows are told apart now, and those that cannot be done put aside.") :
-				 args.skip ? errhint("Its range is put aside; see bbm_errors.") : 0));
+				 args.bisect ? errhint("Its rows are told apart now, and those that cannot be done quarantined.") :
+				 args.skip ? errhint("Its range is quarantined; see bbm_errors.") : 0));
 
 	if (class == BBM_ERROR_HOPELESS)
 		bbm_record_migration_failed(target->migration, code, error);

@@ -24,7 +24,7 @@ typedef enum BbmTransition
 
 extern BbmTransition bbm_transition(BbmStatus from, int to);
 
-/* What is found out about a migration before it is taken up. */
+/* What is found out about a migration before it is started. */
 typedef struct BbmStart
 {
 	int64		estimate;		/* keys to do */
@@ -38,7 +38,7 @@ extern void bbm_record_started(const BbmTarget *target, const BbmStart *look);
 /* What an error means for a job. */
 typedef enum BbmErrorClass
 {
-	BBM_ERROR_TRANSIENT,		/* given back, not an attempt */
+	BBM_ERROR_TRANSIENT,		/* requeued, not an attempt */
 	BBM_ERROR_DATA,				/* a failed attempt */
 	BBM_ERROR_SIZE,				/* the same, and the next one has less to do */
 	BBM_ERROR_HOPELESS			/* fails the migration now */
@@ -50,7 +50,7 @@ extern int	bbm_error_code(int sqlstate, int step_code);
 extern ErrorData *bbm_error_if_early(const BbmMigration *migration, const ErrorData *error, int step_code);
 
 /*
- * A job that is given back again and again, without progress in between, has a
+ * A job that is requeued again and again, without progress in between, has a
  * problem of its own, and from then on each time counts as an attempt.  A lock
  * not had may be due to somebody's long transaction, so that takes a thousand
  * times, which with their delays is hours; a batch that is in the way or too

@@ -42,7 +42,7 @@
 #include "target/target.h"
 #include "throttle/throttle.h"
 
-/* Between two sub-batches pressure is waited for, with the job, for so long; then the job is given back. */
+/* Between two sub-batches a throttle is waited for, with the job, for so long; then the job is requeued. */
 #define BBM_KEEP_JOB_MS 1000
 
 /* After so many errors in a row there is a pause, and at most this long. */
@@ -198,7 +198,7 @@ is_wanted(const BbmEngine *engine)
 }
 
 /*
- * Waits for pressure that has been met to be over; false when it is not over
+ * Waits for a throttle that has been met to be over; false when it is not over
  * within so many milliseconds, or when somebody wants something else of us.
  * Between transactions.
  */
@@ -225,7 +225,7 @@ bbm_wait_for_throttle(BbmEngine *engine, BbmTarget *target, bool may_help, int m
 
 /*
  * With a job at hand, between two sub-batches or before its first batch: true
- * when that may begin, for which pressure is waited out if it is over soon.
+ * when that may begin, for which a throttle is waited out if it is over soon.
  * Holds no transaction, snapshot or lock but the place.
  */
 static bool

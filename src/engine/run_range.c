@@ -18,7 +18,7 @@
 #include "target/plan_guard.h"
 #include "target/target.h"
 
-/* Rows of the leaf, or of all leaves of the tree, that this transaction has changed so far. */
+/* Rows of the partition, or of all partitions of the tree, that this transaction has changed so far. */
 static int64
 rows_changed(const BbmPartition *partition)
 {
@@ -100,7 +100,7 @@ rows_done(const BbmTarget *target)
 			bbm_failing_code = BBM_CODE_SIGNATURE;
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("a row that is done still meets \"where\""),
+					 errmsg("a row that is done still meets \"filter\""),
 					 errdetail("%s tells by it which rows are to be done: %s", target->strategy->name,
 							   target->migration->filter),
 					 errhint("Write a condition that a row does not meet any more once it is done.")));

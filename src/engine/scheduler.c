@@ -4,7 +4,7 @@
  *		Which migration next, and the next thing to do for it.
  *
  * NOTES
- *	  A step does one thing for one migration: take it up, run a job of it, or
+ *	  A step does one thing for one migration: start it, run a job of it, or
  *	  finish it.  A migration keeps the process for a slice of time; then those
  *	  with the fewest processes on them come first, so that a small migration
  *	  does not wait for a large one.
@@ -243,7 +243,7 @@ typedef struct OpenArgs
 } OpenArgs;
 
 /*
- * A worker has yet to take it up: to fix its bounds and note its table, by which
+ * A worker has yet to start it: to fix its bounds and note its table, by which
  * others know.  One that was inserted as running is no different.
  */
 static bool
@@ -295,7 +295,7 @@ take_up(void *arg)
 		bbm_record_started(args->target, &args->look);
 }
 
-/* The migration's target as of now, taken up; NULL with an outcome when there is none. */
+/* The migration's target as of now, started; NULL with an outcome when there is none. */
 static BbmTarget *
 target_for(BbmEngine *engine, int64 id, Outcome *outcome)
 {

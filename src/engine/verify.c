@@ -73,7 +73,7 @@ bbm_verifies_beyond(const BbmTarget *target)
 }
 
 /*
- * Counts rows of one range of a leaf, as of the active snapshot.  Needs SPI; the
+ * Counts rows of one range of a partition, as of the active snapshot.  Needs SPI; the
  * current user is the owner.
  */
 int64
@@ -97,7 +97,7 @@ bbm_verify_range(BbmTarget *target, BbmPartition *partition, const BbmRange *ran
 	return rows;
 }
 
-/* The same for all blocks of a leaf but those known to be clean, about so many rows at a time. */
+/* The same for all blocks of a partition but those known to be clean, about so many rows at a time. */
 int64
 bbm_verify_blocks(BbmTarget *target, BbmPartition *partition, int rows, bool by_check)
 {

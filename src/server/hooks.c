@@ -6,7 +6,7 @@
  * NOTES
  *	  DROP DATABASE and its like need a database that nobody is connected to.
  *	  While one runs, the launcher starts no worker there, and those at work
- *	  give their batch back and leave.  They come back when it is over, if the
+ *	  requeue their batch and leave.  They come back when it is over, if the
  *	  database is still there.  Which commands these are is in ddl.c.
  *
  *-------------------------------------------------------------------------

@@ -10,7 +10,7 @@
  *	  (for the list of databases), so it is in no database's way.
  *
  *	  Once at its start (after a restart, a crash or a promotion), and every
- *	  bbm.naptime, a scout looks into each database, one after the other.
+ *	  bbm.naptime, discovery looks into each database, one after the other.
  *
  *-------------------------------------------------------------------------
  */
@@ -203,7 +203,7 @@ note_served(Oid database, Oid owner, TimestampTz until)
 
 /*
  * The databases that can be connected to, and (*own) those of them that are no
- * templates: a scout looks into these.  Forgets demands of all others, which
+ * templates: discovery looks into these.  Forgets demands of all others, which
  * would get nothing but a FATAL each time.  In a transaction of its own.
  */
 static List *
@@ -356,7 +356,7 @@ discovery_is_running(void)
 	return out;
 }
 
-/* Sends the next scout when none is out; false when that is to be tried again soon. */
+/* Sends the next discovery when none is out; false when that is to be tried again soon. */
 static bool
 start_discovery(void)
 {

@@ -4,7 +4,7 @@
  *		Tells of migrations that do not move, and why.
  *
  * NOTES
- *	  It watches by the way: a scout, which looks into the database every
+ *	  It watches by the way: discovery, which looks into the database every
  *	  bbm.naptime anyhow, comes by here.  Nothing is polled for its sake.
  *
  *-------------------------------------------------------------------------
@@ -25,7 +25,7 @@
 typedef struct WatchArgs
 {
 	MemoryContext context;
-	List	   *quiet;			/* BbmStalled */
+	List	   *stalled;		/* BbmStalled */
 } WatchArgs;
 
 /* One look.  It locks nothing: another session may move a migration meanwhile. */
@@ -38,12 +38,12 @@ watch(void *arg)
 	bbm_ours_begin();
 	if (catalog == NULL || !bbm_catalog_matches(catalog))
 		return;
-	args->quiet = bbm_migrations_stalled(args->context);
+	args->stalled = bbm_migrations_stalled(args->context);
 }
 
 /*
  * An event for each that was found, which tells of what was then; there is one
- * scout at a time, so none is told of twice.  Apart from the look: where nothing
+ * discovery at a time, so none is reported twice.  Apart from the look: where nothing
  * can be written, as the disk is full, the log has it all the same.
  */
 static void
@@ -52,19 +52,19 @@ write_events(void *arg)
 	WatchArgs  *args = arg;
 	ListCell   *cell;
 
-	foreach(cell, args->quiet)
+	foreach(cell, args->stalled)
 	{
-		BbmStalled *quiet = lfirst(cell);
+		BbmStalled *stalled = lfirst(cell);
 
-		bbm_report_event(quiet->id, quiet->name, "stalled", quiet->status, quiet->owner,
-						 quiet->status == BBM_PAUSED ? psprintf("paused, and nothing has happened since %s", quiet->since) :
-						 psprintf("no progress since %s; waits for: %s%s%s", quiet->since, quiet->waiting_on,
-								  quiet->last_error ? "; last error: " : "",
-								  quiet->last_error ? quiet->last_error : ""));
+		bbm_report_event(stalled->id, stalled->name, "stalled", stalled->status, stalled->owner,
+						 stalled->status == BBM_PAUSED ? psprintf("paused, and nothing has happened since %s", stalled->since) :
+						 psprintf("no progress since %s; waits for: %s%s%s", stalled->since, stalled->waiting_on,
+								  stalled->last_error ? "; last error: " : "",
+								  stalled->last_error ? stalled->last_error : ""));
 	}
 }
 
-/* Between transactions of a scout. */
+/* Between transactions of discovery. */
 void
 bbm_report_stalled(void)
 {
@@ -81,27 +81,27 @@ bbm_report_stalled(void)
 						MyDatabaseId, bbm_printable(error->message))));
 		return;
 	}
-	if (args.quiet != NIL && (error = bbm_txn_run(write_events, &args, false)) != NULL)
+	if (args.stalled != NIL && (error = bbm_txn_run(write_events, &args, false)) != NULL)
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 errmsg("cannot write the events of migrations that do not move in database with OID %u: %s",
 						MyDatabaseId, bbm_printable(error->message))));
-	foreach(cell, args.quiet)
+	foreach(cell, args.stalled)
 	{
-		BbmStalled *quiet = lfirst(cell);
-		const char *name = bbm_printable(quiet->name);
+		BbmStalled *stalled = lfirst(cell);
+		const char *name = bbm_printable(stalled->name);
 
-		if (quiet->status == BBM_PAUSED)
+		if (stalled->status == BBM_PAUSED)
 			ereport(WARNING,
-					(errmsg("migration \"%s\" is paused, and nothing has happened to it since %s", name, quiet->since),
+					(errmsg("migration \"%s\" is paused, and nothing has happened to it since %s", name, stalled->since),
 					 errhint("Start it or drop it; \"bbm.stale_pause_after\" is the limit.")));
 		else
 			ereport(WARNING,
-					(errmsg("migration \"%s\" has made no progress since %s", name, quiet->since),
-					 quiet->last_error ?
-					 errdetail("It waits for: %s. The last error was: %s", bbm_printable(quiet->waiting_on),
-							   bbm_printable(quiet->last_error)) :
-					 errdetail("It waits for: %s.", bbm_printable(quiet->waiting_on)),
+					(errmsg("migration \"%s\" has made no progress since %s", name, stalled->since),
+					 stalled->last_error ?
+					 errdetail("It waits for: %s. The last error was: %s", bbm_printable(stalled->waiting_on),
+							   bbm_printable(stalled->last_error)) :
+					 errdetail("It waits for: %s.", bbm_printable(stalled->waiting_on)),
 					 errhint("\"bbm.stalled_after\" is the limit.")));
 	}
 }

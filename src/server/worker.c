@@ -11,7 +11,7 @@
  *
  *	  SIGTERM is served at the next CHECK_FOR_INTERRUPTS; the batch in flight
  *	  is rolled back and its job is taken over as an orphan.  SIGINT cancels
- *	  the batch in flight, which is given back; between batches it means only
+ *	  the batch in flight, which is requeued; between batches it means only
  *	  that somebody wants us to look at our slot.
  *
  *	  The worker of bbm_launch_worker() differs in that nobody tells it of new
@@ -244,7 +244,7 @@ bbm_worker_main(Datum arg)
 }
 
 /* ----------------------------------------------------------------
- * The scout
+ * Discovery
  * ----------------------------------------------------------------
  */
 
@@ -314,7 +314,7 @@ discovery(void *arg)
 }
 
 /*
- * Entry point of a scout: a short-lived process that looks, as a superuser and
+ * Entry point of discovery: a short-lived process that looks, as a superuser and
  * through our own statements only, for what should run in a database.
  */
 void
@@ -374,7 +374,7 @@ bbm_worker_describe(BackgroundWorker *worker, const char *function, int slot, co
 	worker->bgw_notify_pid = MyProcPid;
 	strlcpy(worker->bgw_library_name, "bbm", sizeof(worker->bgw_library_name));
 	strlcpy(worker->bgw_function_name, function, sizeof(worker->bgw_function_name));
-	strlcpy(worker->bgw_type, start->kind == BBM_KIND_DISCOVERY ? "bbm scout" : "bbm worker",
+	strlcpy(worker->bgw_type, start->kind == BBM_KIND_DISCOVERY ? "bbm discovery" : "bbm worker",
 			sizeof(worker->bgw_type));
 	snprintf(worker->bgw_name, sizeof(worker->bgw_name), "%s for database %u", worker->bgw_type,
 			 start->database);

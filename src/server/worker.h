@@ -20,7 +20,7 @@ typedef struct BbmWorkerStart
 	BbmKind		kind;
 	uint32		generation;		/* of the slot in bgw_main_arg; workers of the launcher */
 	Oid			database;
-	Oid			owner;			/* InvalidOid for a scout */
+	Oid			owner;			/* InvalidOid for discovery */
 	int64		idle_ms;		/* a launched worker leaves after this without work */
 } BbmWorkerStart;
 

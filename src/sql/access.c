@@ -115,7 +115,7 @@ bbm_job_is_alive(const BbmRunningJob *job)
 /*
  * Cancels the batches of a migration that live processes run; returns how many
  * there are.  A process may have gone on to another batch by the time the
- * signal arrives: that one is given back then, which costs its time and no
+ * signal arrives: that one is requeued then, which costs its time and no
  * attempt.  Needs a transaction and SPI; the caller has checked the right to.
  */
 int

@@ -44,7 +44,7 @@ PG_FUNCTION_INFO_V1(bbm_retry);
 PG_FUNCTION_INFO_V1(bbm_wait);
 PG_FUNCTION_INFO_V1(bbm_ensure_finished);
 
-/* With shared memory we are told of changes; this is for those nobody tells of. */
+/* With shared memory we learn of changes; this is for those nobody reports. */
 #define BBM_NEXT_POLL_MS 1000
 #define BBM_POLL_MS 100
 #define BBM_CANCEL_AGAIN 10		/* looks between two signals */
@@ -378,7 +378,7 @@ bbm_ensure_finished(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("not all migrations are finished"),
 				 errdetail("Migration %s.", unfinished.data),
-				 errhint("Wait for them, or CALL bbm_run to finish them in this session; bbm_errors shows rows put aside, and bbm_retry takes them up again.")));
+				 errhint("Wait for them, or CALL bbm_run to finish them in this session; bbm_errors shows rows quarantined, and bbm_retry tries them again.")));
 	SPI_finish();
 	PG_RETURN_VOID();
 }

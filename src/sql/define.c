@@ -455,7 +455,7 @@ define_with_options(FunctionCallInfo fcinfo, int first, BbmDefinition *d)
 	return id;
 }
 
-/* bbm_create(name, table_name, job, options, "where") */
+/* bbm_create(name, table_name, job, options, "filter") */
 Datum
 bbm_create(PG_FUNCTION_ARGS)
 {
@@ -493,7 +493,7 @@ bbm_delete(PG_FUNCTION_ARGS)
 		.name = required_text_arg(fcinfo, 0, "name"),
 		.table_name = required_text_arg(fcinfo, 1, "table_name"),
 		.operation = "delete",
-		.filter = required_text_arg(fcinfo, 2, "where")
+		.filter = required_text_arg(fcinfo, 2, "filter")
 	};
 	int64		id = define_with_options(fcinfo, 3, &d);
 	char	   *cascades;

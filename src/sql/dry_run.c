@@ -5,7 +5,7 @@
  *		rolled back.
  *
  * NOTES
- *	  The migration is started, taken up, cut, worked on and recorded by the
+ *	  The migration is started, cut, worked on and recorded by the
  *	  functions that do so for a worker, in one subtransaction of the caller's
  *	  that is always undone.  The migration's row and its lock are held from the
  *	  look at its status on, so that nobody starts, alters or drops it
@@ -85,7 +85,7 @@ dry_run_context(void *arg)
 }
 
 /*
- * As a start, and a worker that takes it up, would have it.  Returns the
+ * As a start, and a worker that starts it, would have it.  Returns the
  * migration as it then is; its rows are locked.
  */
 static BbmMigration *

@@ -131,7 +131,7 @@ check_parts(BbmRow row)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("nothing tells how rows should be"),
-				 errdetail("Verification counts rows that still meet \"where\", or that do not meet \"check\"."),
+				 errdetail("Verification counts rows that still meet \"filter\", or that do not meet \"row_check\"."),
 				 errhint("Give one of them.")));
 }
 
@@ -149,10 +149,10 @@ check_on_error(BbmRow row)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("on_error %s does not fit %s", on_error, strategy->name),
-				 errdetail("A row that is put aside is known by its key."),
+				 errdetail("A row that is quarantined is known by its key."),
 				 errhint("Use SerialKeySetBatchingStrategy or LooseIndexScanBatchingStrategy.")));
 	if (bbm_row_int(row, "max_errors") < 1)
-		bbm_row_out_of_range(row, "max_errors", "It is how many rows or ranges may be put aside.",
+		bbm_row_out_of_range(row, "max_errors", "It is how many rows or ranges may be quarantined.",
 							 "Use a number from 1 to 2147483647.");
 }
 

@@ -70,7 +70,7 @@ refuse_job_write(const char *what, const BbmMigration *migration)
 /*
  * A dump loads the jobs before their migrations, which no foreign key orders; by
  * COPY or INSERT, as who owns the table.  A job of ours has been claimed, or is
- * of rows that were put aside and then taken up again, which has a negative id.
+ * of rows that were quarantined and then tried again, which has a negative id.
  */
 static bool
 may_come_first(BbmRow row)
@@ -139,7 +139,7 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 				 errhint("Start the migration with UPDATE … SET status = 1 or bbm_start. %s", BBM_OTHER_WORKER)));
 	if (migration && !copy && migration->status != BBM_PAUSED)
 		refuse_job_write(update ? "update" : "delete", migration);
-	/* who owns the tables may mend them */
+	/* who owns the tables may correct them */
 	if (update && !bbm_may_restore())
 		bbm_check_job_columns(data->tg_relation, row.tuple, changed);
 	/* a range that nobody has done is no longer known by its job */

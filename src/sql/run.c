@@ -107,7 +107,7 @@ goes_on(const RunState *state, const char *name)
 					 errmsg("migration \"%s\" failed: %s", name, progress->error ? progress->error : "unknown error"),
 					 progress->detail ? errdetail_internal("%s", progress->detail) : 0,
 					 errhint("%s", progress->hint ? progress->hint :
-							 "bbm_jobs shows which job; when it is mended, run the migration again.")));
+							 "bbm_jobs shows which job; when it is corrected, run the migration again.")));
 			return false;
 		case BBM_PAUSED:
 			ereport(ERROR,
@@ -153,7 +153,7 @@ drive(BbmEngine *engine, RunState *state, const char *name)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
 					 errmsg_internal("%s", engine->cancelled->message),
-					 errdetail("A batch in flight was given back; migration \"%s\" stays started.", name),
+					 errdetail("A batch in flight was requeued; migration \"%s\" stays started.", name),
 					 errhint("Pause it if nobody else is to go on with it.")));
 		if (result == BBM_STEP_WORKED)
 		{

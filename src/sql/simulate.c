@@ -233,7 +233,7 @@ table_scan_begin(void *arg)
 
 	(void) bbm_migration_set_status(migration->id, BBM_ACTIVE);
 	if (!bbm_migration_lock(migration->id, &status) || status != BBM_ACTIVE)
-		elog(ERROR, "migration \"%s\" cannot be taken up", table_scan->name);
+		elog(ERROR, "migration \"%s\" cannot be started", table_scan->name);
 	bbm_migration_set_started(migration->id, migration->max.number, InvalidOid, &none, &none, NULL,
 							  BBM_ORDER_UNDECIDED);
 	migration = bbm_migration_by_id(migration->id, CurrentMemoryContext);

@@ -329,7 +329,7 @@ drop_trigger(Oid relid, const char *name)
 }
 
 /*
- * bbm_sync_trigger(table_name text, set text, "where" text, drop boolean) → name:
+ * bbm_sync_trigger(table_name text, set text, "filter" text, drop boolean) → name:
  * creates, or drops, the trigger that applies the set to each row that is written.
  */
 Datum

@@ -36,7 +36,7 @@ text_or_null(FunctionCallInfo fcinfo, int n)
 }
 
 /*
- * (regclass, set text, "where" text, range text, only boolean, returning boolean,
+ * (regclass, set text, "filter" text, range text, only boolean, returning boolean,
  * key smallint[], allow_key_change boolean) → the checked UPDATE, or DELETE without a set.
  */
 Datum

@@ -54,7 +54,7 @@ check_condition(const BbmMigration *migration)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("nothing tells how the rows of migration \"%s\" should be", migration->name),
-				 errdetail("It has neither a \"where\" that done rows no longer meet nor a \"check\"."),
+				 errdetail("It has neither a \"filter\" that done rows no longer meet nor a \"row_check\"."),
 				 errhint("Give a check, as in bbm_verify(name, 'total = price * quantity').")));
 	if (GetUserNameFromId(migration->owner, true) == NULL)
 		ereport(ERROR,
@@ -87,7 +87,7 @@ count_ranges(BbmTarget *target, BbmPartition *partition, bool by_check)
 	.open_below = target->migration->min_found};
 	int64		rows = 0;
 
-	/* not taken up yet, so what there is now */
+	/* not started yet, so what there is now */
 	if (!target->key.is_integer && !DatumGetPointer(max.key))
 		(void) bbm_target_bounds(target, &min, &max);
 	else if (bbm_verifies_beyond(target) && bbm_key_end(target, partition, true, &last))
@@ -161,7 +161,7 @@ count_all(const BbmMigration *migration)
 	return rows;
 }
 
-/* bbm_verify(name, "check") */
+/* bbm_verify(name, "row_check") */
 Datum
 bbm_verify(PG_FUNCTION_ARGS)
 {

@@ -235,7 +235,7 @@ bbm_last_transient_error(PG_FUNCTION_ARGS)
 static const char *
 kind_word(BbmKind kind)
 {
-	static const char *const string[] = {"worker", "launched worker", "foreground", "scout"};
+	static const char *const string[] = {"worker", "launched worker", "foreground", "discovery"};
 
 	return string[kind];
 }

@@ -81,13 +81,13 @@ resolve(BbmTarget *target)
 	if (target->migration->filter == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("BlockRangeBatchingStrategy needs a \"where\""),
+				 errmsg("BlockRangeBatchingStrategy needs a \"filter\""),
 				 errdetail("Rows move when they are updated, so only a condition that a done row no longer meets tells which are done."),
 				 errhint("Give one, or name a key and use SerialKeySetBatchingStrategy.")));
 }
 
 /*
- * The leaf, which must be a heap.  The lock stays until the transaction ends:
+ * The partition, which must be a heap.  The lock stays until the transaction ends:
  * what was found out of its blocks must not be used for other files.
  */
 static Relation
@@ -120,7 +120,7 @@ lets_all_be_done(Relation rel)
 
 /*
  * Before each cut of a pass that works: notes when and where it began on the
- * leaf.  Caller has the migration's lock.
+ * partition.  Caller has the migration's lock.
  */
 static void
 begin_pass(BbmTarget *target, BbmPartition *partition, int pass)
@@ -169,7 +169,7 @@ after_batch(BbmTarget *target, BbmPartition *partition)
 	table_close(rel, NoLock);
 }
 
-/* Before a look at a leaf: at all of it, or without the pages that the last pass has left clean. */
+/* Before a look at a partition: at all of it, or without the pages that the last pass has left clean. */
 static void
 begin_check(BbmTarget *target, BbmPartition *partition, bool at_all)
 {

@@ -101,7 +101,7 @@ check_table(BbmTarget *target, Relation rel)
 			 errtablecol(rel, attnum)));
 }
 
-/* The same before a job: an index may have been dropped.  Caller has the leaf locked. */
+/* The same before a job: an index may have been dropped.  Caller has the partition locked. */
 static void
 check_leaf(BbmTarget *target, const BbmPartition *partition)
 {
@@ -118,7 +118,7 @@ check_leaf(BbmTarget *target, const BbmPartition *partition)
 	}
 }
 
-/* "… FROM the leaf WHERE the column is null and there is something to do". */
+/* "… FROM the partition WHERE the column is null and there is something to do". */
 static char *
 from_where(BbmTarget *target, BbmPartition *partition, const char *alias)
 {
@@ -165,7 +165,7 @@ check_bounded(BbmTarget *target, BbmPartition *partition)
 			 errmsg("the jobs have changed " INT64_FORMAT " rows, but rows with column \"%s\" null remain", rows,
 					target->migration->column_name),
 			 errdetail("Table %s has about %.0f.", partition->name, partition->rows),
-			 errhint("See which rows they are; mend the job or the rows, and start the migration again.")));
+			 errhint("See which rows they are; correct the job or the rows, and start the migration again.")));
 }
 
 static bool
@@ -195,7 +195,7 @@ next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut,
 				 errmsg("the last %d jobs changed no row, but rows with column \"%s\" null remain",
 						target->migration->max_attempts, target->migration->column_name),
 				 errdetail("Some of them are in table %s.", partition->name),
-				 errhint("See which rows they are; mend the job or the rows, and start the migration again.")));
+				 errhint("See which rows they are; correct the job or the rows, and start the migration again.")));
 	}
 	check_bounded(target, partition);
 	range->key_count = cut->size;

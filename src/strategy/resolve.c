@@ -3,7 +3,7 @@
  * resolve.c
  *		Resolving a migration: its strategy, table, key and job.
  *
- * What bbm_create checks at the call and a worker when it takes a migration up
+ * What bbm_create checks at the call and a worker when it starts a migration
  * is the same code.  Each step says in bbm_failing_code what it would mean for
  * the migration if it failed; the order is the registry's.
  *
@@ -49,7 +49,7 @@ bbm_check_follow(const char *strategy)
 
 /*
  * The order of the key: that which ranges have been cut in, or else that of the
- * table's index or the first leaf's that has one.  Where there is none, columns
+ * table's index or the first partition's that has one.  Where there is none, columns
  * ascend.
  */
 static void
@@ -85,7 +85,7 @@ find_order(BbmTarget *target)
 	}
 }
 
-/* Opens each leaf once, so that what does not fit is an error now.  Needs what bbm_partition_open does. */
+/* Opens each partition once, so that what does not fit is an error now.  Needs what bbm_partition_open does. */
 void
 bbm_target_check_partitions(BbmTarget *target)
 {
@@ -101,8 +101,8 @@ bbm_target_check_partitions(BbmTarget *target)
 }
 
 /*
- * Is the job given one leaf after the other, or is it about the table as a
- * whole?  What was begun leaf by leaf goes on so when the last child is gone.
+ * Is the job given one partition after the other, or is it about the table as a
+ * whole?  What was begun partition by partition goes on so when the last child is gone.
  */
 static void
 decide_partition_order(BbmTarget *target)

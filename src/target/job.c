@@ -391,7 +391,7 @@ bbm_job_resolve(BbmTarget *target)
 	if (target->form == BBM_JOB_NONE)
 	{
 		if (migration->filter)
-			bbm_statement_check_condition(target->relid, migration->filter, "where");
+			bbm_statement_check_condition(target->relid, migration->filter, "filter");
 	}
 	else if (migration->operation)
 	{
@@ -409,14 +409,14 @@ bbm_job_resolve(BbmTarget *target)
 	else
 	{
 		if (migration->filter)
-			bbm_statement_check_condition(target->relid, migration->filter, "where");
+			bbm_statement_check_condition(target->relid, migration->filter, "filter");
 		if (is_name(migration->job))
 			resolve_function(target);
 		else
 			target->form = BBM_JOB_STATEMENT;
 	}
 	if (migration->row_check)
-		bbm_statement_check_condition(target->relid, migration->row_check, "check");
+		bbm_statement_check_condition(target->relid, migration->row_check, "row_check");
 }
 
 /* Tells which rows the job at hand is about, where verification has found them; else NULL. */
@@ -430,7 +430,7 @@ bbm_job_found(const BbmTarget *target)
 		psprintf("(%s\n) IS NOT TRUE", migration->row_check);
 }
 
-/* A condition for rows of the leaf's source (NULL: none), and that they are the leaf's. */
+/* A condition for rows of the partition's source (NULL: none), and that they are the partition's. */
 static char *
 with_rows(const BbmPartition *partition, char *condition)
 {
@@ -438,7 +438,7 @@ with_rows(const BbmPartition *partition, char *condition)
 		condition ? psprintf("%s AND %s", partition->own_rows, condition) : partition->own_rows;
 }
 
-/* The statement that a composed job runs on a leaf. */
+/* The statement that a composed job runs on a partition. */
 char *
 bbm_job_sql(BbmTarget *target, BbmPartition *partition)
 {
@@ -493,7 +493,7 @@ prepare(const char *sql, int nargs, Oid *types, int bounds)
 }
 
 /*
- * Prepares the job for a leaf, for the current user.  Needs a transaction, SPI,
+ * Prepares the job for a partition, for the current user.  Needs a transaction, SPI,
  * and the job's search_path.
  */
 void
@@ -623,7 +623,7 @@ bbm_range_bind(const BbmTarget *target, const BbmRange *range, int size, Datum *
 	return 2 * n;
 }
 
-/* The parameters of the job for a range of a leaf. */
+/* The parameters of the job for a range of a partition. */
 void
 bbm_job_bind(const BbmTarget *target, const BbmPartition *partition, const BbmRange *range, int size, Datum *values)
 {

@@ -21,7 +21,7 @@
 typedef struct BbmKeyColumn
 {
 	char	   *name;			/* as it is, not quoted */
-	AttrNumber	attnum;			/* in the migration's table; a leaf may have another */
+	AttrNumber	attnum;			/* in the migration's table; a partition may have another */
 	Oid			declared;		/* the column's type in the table */
 	Oid			type;			/* of a domain, what is below it; of regclass and the like, oid */
 	int16		typlen;

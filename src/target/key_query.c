@@ -73,7 +73,7 @@ query_text(const BbmKeyWalk *walk, bool backwards)
 	return sql.data;
 }
 
-/* The plan for the walk: that of ranges is kept with the leaf.  *kept says whether it is. */
+/* The plan for the walk: that of ranges is kept with the partition.  *kept says whether it is. */
 static SPIPlanPtr
 query_plan(BbmKeyWalk *walk, bool backwards, int nargs, Oid *types, bool *kept)
 {

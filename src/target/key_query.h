@@ -12,7 +12,7 @@
 
 #include "target/target.h"
 
-/* target/key_scan.c: the keys of a leaf in their order, along its index or by a query */
+/* target/key_scan.c: the keys of a partition in their order, along its index or by a query */
 typedef struct BbmKeyWalk
 {
 	BbmTarget  *target;

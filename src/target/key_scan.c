@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * key_scan.c
- *		The keys of a leaf in their order, along its index.
+ *		The keys of a partition in their order, along its index.
  *
  * NOTES
  *	  The index is scanned directly, not through a query: a cut costs what its
@@ -276,7 +276,7 @@ walk_index(BbmKeyWalk *asked)
 }
 
 /*
- * Counts the keys of a leaf from a bound on, up to a limit, and says which is
+ * Counts the keys of a partition from a bound on, up to a limit, and says which is
  * the first and which the last of them.  Needs a transaction.
  */
 void
@@ -289,7 +289,7 @@ bbm_key_walk(BbmKeyWalk *walk)
 		bbm_key_query(walk, false);
 }
 
-/* The first or the last key of a leaf; false when it has no row. */
+/* The first or the last key of a partition; false when it has no row. */
 bool
 bbm_key_end(BbmTarget *target, BbmPartition *partition, bool highest, BbmBound *bound)
 {

@@ -21,7 +21,7 @@
  *	  lock is remembered, and locked strongly before each batch to come.  What
  *	  has not been needed for a while is forgotten.  Until a first batch of a
  *	  process has shown it, tables that functions and triggers read are locked
- *	  as if to be written, and the batch is given back where that would wait.
+ *	  as if to be written, and the batch is requeued where that would wait.
  *	  So it is where a command of a function would wait for more than the batch
  *	  has of a table (lock_at_once); the next has it from the beginning.
  *
@@ -187,7 +187,7 @@ add_tables(Node *node, void *arg)
 }
 
 /*
- * Adds the tables of a job's statement that was prepared for a leaf.  That one
+ * Adds the tables of a job's statement that was prepared for a partition.  That one
  * is locked anyway, while it is worked on.
  */
 void
@@ -337,7 +337,7 @@ holds_weaker(Oid relid, LOCKMODE mode)
 
 /*
  * A command is going to lock the table.  What the batch has of it already must
- * not be in its hands while it waits: if it would, the batch is given back, and
+ * not be in its hands while it waits: if it would, the batch is requeued, and
  * the next one has the lock before it begins.
  */
 static void
@@ -492,7 +492,7 @@ is_of_target(Oid relid)
  * to be locked as if it were written.  Before a first batch has shown which
  * others are written, all that functions and triggers read are locked so.  That
  * is not waited for, as the weak lock is there: who is in the way has the batch
- * given back.
+ * requeued.
  */
 static bool
 raise_locks(Node *node, void *arg)

@@ -175,7 +175,7 @@ bbm_order_key_leads(const BbmTarget *target)
 	return key_leads(target, &has_default);
 }
 
-/* May a trigger or rule of a leaf make something else of what the statement writes? */
+/* May a trigger or rule of a partition make something else of what the statement writes? */
 static bool
 partitions_have_their_way(Oid relid)
 {
@@ -201,7 +201,7 @@ filter_ends(const BbmTarget *target)
 	const BbmMigration *migration = target->migration;
 	BbmStatementParts parts;
 
-	/* a row that is put aside meets it for ever */
+	/* a row that is quarantined meets it for ever */
 	if (migration->operation == NULL || migration->on_error != BBM_ON_ERROR_FAIL)
 		return false;
 	bbm_job_parts(migration, &parts);
@@ -210,7 +210,7 @@ filter_ends(const BbmTarget *target)
 }
 
 /*
- * How the leaves of the table are gone over, should it have any.  Needs the
+ * How the partitions of the table are gone over, should it have any.  Needs the
  * job's search_path; strategy, key and form are resolved.
  */
 BbmPartitionOrder
@@ -221,7 +221,7 @@ bbm_partition_order(const BbmTarget *target)
 
 	if (target->form != BBM_JOB_COMPOSED && target->form != BBM_JOB_REGISTRY_FUNCTION && target->form != BBM_JOB_NONE)
 		return BBM_ORDER_AS_ONE_TABLE;
-	/* blocks are a leaf's, and the filter tells */
+	/* blocks are a partition's, and the filter tells */
 	if (target->strategy->table_scans)
 		return BBM_ORDER_BY_FILTER;
 	/* which rows it chooses is all the same, so it may as well be told the table as a whole */
@@ -247,7 +247,7 @@ bbm_partition_order(const BbmTarget *target)
  * ----------------------------------------------------------------
  */
 
-/* Of the leaf's rows, how many share a value of the column, as far as ANALYZE has told; 0 unknown. */
+/* Of the partition's rows, how many share a value of the column, as far as ANALYZE has told; 0 unknown. */
 static double
 rows_a_value(Oid relid, const char *name)
 {
@@ -273,7 +273,7 @@ rows_a_value(Oid relid, const char *name)
 	return result;
 }
 
-/* Do many rows of a leaf share all these columns, as far as ANALYZE has told? */
+/* Do many rows of a partition share all these columns, as far as ANALYZE has told? */
 static bool
 has_many_ties(Oid relid, List *names)
 {

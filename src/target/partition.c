@@ -73,7 +73,7 @@ check_table(BbmTarget *target, Relation rel)
 		target->strategy->check_table(target, rel);
 }
 
-/* The index to walk in the leaf. */
+/* The index to walk in the partition. */
 static void
 find_index(BbmTarget *target, BbmPartition *partition, Relation rel)
 {
@@ -216,7 +216,7 @@ check_as_owner(const BbmTarget *target)
 	}
 }
 
-/* Where the leaf's rows are read and written. */
+/* Where the partition's rows are read and written. */
 static void
 find_source(const BbmTarget *target, BbmPartition *partition)
 {
@@ -278,7 +278,7 @@ open_in_hierarchy(const BbmTarget *target, Oid relid, LOCKMODE lock)
 	return rel;
 }
 
-/* The leaf with this OID, or (whole) the table with all that is below it. */
+/* The partition with this OID, or (whole) the table with all that is below it. */
 static BbmPartition *
 open_partition(BbmTarget *target, Oid relid, bool whole)
 {
@@ -313,7 +313,7 @@ open_partition(BbmTarget *target, Oid relid, bool whole)
 
 	bbm_partition_close(target);
 	partition = MemoryContextAllocZero(target->context, sizeof(BbmPartition));
-	partition->context = AllocSetContextCreate(target->context, "bbm leaf", ALLOCSET_SMALL_SIZES);
+	partition->context = AllocSetContextCreate(target->context, "bbm partition", ALLOCSET_SMALL_SIZES);
 	partition->relid = relid;
 	partition->as_one_table = whole;
 	partition->repairs = target->repairs;
@@ -337,7 +337,7 @@ open_partition(BbmTarget *target, Oid relid, bool whole)
 }
 
 /*
- * The leaf with this OID, resolved; NULL when there is none any more, or it is
+ * The partition with this OID, resolved; NULL when there is none any more, or it is
  * not in the tree.  Until the transaction ends it stays there: it is locked.
  * Needs SPI; the current user is the owner.
  */
@@ -347,7 +347,7 @@ bbm_partition_open(BbmTarget *target, Oid relid)
 	return open_partition(target, relid, target->has_partitions && !target->per_partition);
 }
 
-/* The table with all that is below it, in the same way, even if it is cut leaf by leaf. */
+/* The table with all that is below it, in the same way, even if it is cut partition by partition. */
 BbmPartition *
 bbm_partitions_open_as_one(BbmTarget *target)
 {

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * partitions.c
- *		The leaves of a migration's table, and cutting them one by one.
+ *		The partitions of a migration's table, and cutting them one by one.
  *
  * NOTES
- *	  A leaf is a table with rows of its own below the migration's: a partition,
+ *	  A partition is a table with rows of its own below the migration's: a partition,
  *	  a child, or the table itself.  Who attaches, detaches or drops one needs a
  *	  lock on it that conflicts with the one we take before we look whether it
  *	  is still part of the tree; so it is until our transaction ends.
@@ -34,10 +34,10 @@
 #include "target/relation.h"
 #include "target/target.h"
 
-/* How many keys a check over all leaves counts at a time: it reads each leaf, whatever the range. */
+/* How many keys a check over all partitions counts at a time: it reads each partition, whatever the range. */
 #define BBM_CHECK_SIZE 20000
 
-/* The pass of a leaf that is not in the tree at present, and back. */
+/* The pass of a partition that is not in the tree at present, and back. */
 #define BBM_AWAY(pass) (-1 - (pass))
 
 static void
@@ -74,7 +74,7 @@ find_part(List *parts, Oid relation)
 }
 
 /*
- * A leaf that is in the tree: noted if it was not known, or not in it; told of
+ * A partition that is in the tree: noted if it was not known, or not in it; reported
  * unless it is the first time that anybody looks.
  */
 static void
@@ -140,7 +140,7 @@ is_repair(const BbmTarget *target, int pass)
 }
 
 /*
- * The next leaf of a pass, or InvalidOid: in the first all, in one that
+ * The next partition of a pass, or InvalidOid: in the first all, in one that
  * verifies all that have been worked on, and after that those that the look
  * before has not found clean, or that have come since.  Not those that
  * are found to be gone.
@@ -165,14 +165,14 @@ next_partition(const BbmTarget *target, int pass, bool begun, List *gone)
 	return InvalidOid;
 }
 
-/* Has a leaf come that no pass has seen?  For the end of the last one. */
+/* Has a partition come that no pass has seen?  For the end of the last one. */
 bool
 bbm_partitions_have_new(BbmTarget *target)
 {
 	return target->per_partition && OidIsValid(next_partition(target, BBM_FIRST_PASS, true, NIL));
 }
 
-/* Has a pass worked on a leaf that came after the first one? */
+/* Has a pass worked on a partition that came after the first one? */
 bool
 bbm_partitions_have_joined(const BbmTarget *target, int pass)
 {
@@ -205,7 +205,7 @@ allocate_in_partition(BbmTarget *target, BbmPartition *partition, const BbmClaim
 	return target->strategy->next_range(target, partition, cut, range);
 }
 
-/* The error for a leaf whose rows may be another's, and have been done there. */
+/* The error for a partition whose rows may be another's, and have been done there. */
 pg_noreturn static void
 rows_of_others(const BbmTarget *target, const BbmPartitionState *joined, const char *detail)
 {
@@ -218,7 +218,7 @@ rows_of_others(const BbmTarget *target, const BbmPartitionState *joined, const c
 			 errhint("If they all are still to be done, say so with bbm_alter(…, rows_stay => true); otherwise define another migration for what is left.")));
 }
 
-/* Can what is in a new leaf have been in this one, with the keys that it has? */
+/* Can what is in a new partition have been in this one, with the keys that it has? */
 static bool
 may_have_had(const BbmTarget *target, const BbmPartitionState *part)
 {
@@ -228,7 +228,7 @@ may_have_had(const BbmTarget *target, const BbmPartitionState *part)
 }
 
 /*
- * A leaf is begun that is gone over by itself because a row that moves has
+ * A partition is begun that is gone over by itself because a row that moves has
  * another key.  One that comes in mid-run can make that untrue: its rows may have
  * been another's with the keys that they have, and done there.
  */
@@ -269,7 +269,7 @@ begin_by_key(BbmTarget *target, Oid relid)
 }
 
 /*
- * Ranges of a partitioned table as a whole are not those of its leaves.  A plain
+ * Ranges of a partitioned table as a whole are not those of its partitions.  A plain
  * table's, from before it had a child, are its own.
  */
 static void
@@ -291,7 +291,7 @@ check_form(const BbmTarget *target, const BbmClaimState *state)
 }
 
 /*
- * The next range of a check over all leaves, of which a row that moves between
+ * The next range of a check over all partitions, of which a row that moves between
  * them is one; false when all is cut.
  */
 static bool
@@ -305,10 +305,10 @@ allocate_check(BbmTarget *target, BbmAllocation *cut, BbmRange *range, BbmPartit
 }
 
 /*
- * The next range of the pass at hand, and the leaf it is of (NULL: of all); false
+ * The next range of the pass at hand, and the partition it is of (NULL: of all); false
  * when all is cut.  Under the migration's lock: nobody else cuts meanwhile, and what is
- * noted of the leaves commits with the job of the range.  "at_once": only if it is
- * of the leaf at hand, which the batch before has locked; false then means nothing.
+ * noted of the partitions commits with the job of the range.  "at_once": only if it is
+ * of the partition at hand, which the batch before has locked; false then means nothing.
  */
 bool
 bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_once, BbmRange *range,
@@ -335,7 +335,7 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 	{
 		if (is_repair(target, state->pass))
 			return false;
-		/* its job sees the tree as a whole: a leaf that comes or goes is told of, no more */
+		/* its job sees the tree as a whole: a partition that comes or goes is reported, no more */
 		if (target->has_partitions && !state->has_last)
 			(void) refresh_parts(target, bbm_partitions_list(target->relid), state->has_job);
 		*partition = bbm_partition_open(target, target->relid);

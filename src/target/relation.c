@@ -103,7 +103,7 @@ find_table(const char *name)
  * The relation of that name: literally, or else as an SQL name.  Raises an
  * error when there is none.  Locks it, as strong as whoever asks will need it in
  * this transaction, since a weak lock must not be followed by a strong one (see
- * target/lockset.c); "check", if given, raises an error for who may not have that lock.
+ * target/lockset.c); "row_check", if given, raises an error for who may not have that lock.
  *
  * Another session may rename or drop the table, or create another one of the
  * name, until the lock is had; then the name is looked for again.
@@ -134,7 +134,7 @@ bbm_table_by_name(const char *name, LOCKMODE lock, void (*check) (Oid relid, con
 	}
 }
 
-/* The error for a table that was there when the migration was taken up. */
+/* The error for a table that was there when the migration was started. */
 void
 bbm_table_is_gone(const char *name)
 {
@@ -250,7 +250,7 @@ bbm_target_is_named(const BbmTarget *target)
 	return relid == target->relid;
 }
 
-/* Has the leaf the name that its statements have? */
+/* Has the partition the name that its statements have? */
 bool
 bbm_partition_is_named(const BbmPartition *partition)
 {
@@ -382,7 +382,7 @@ bbm_check_plan_writes_here(PlannedStmt *stmt)
 	}
 }
 
-/* The name that the leaf's index must have, if any: a partition's has another than its root's. */
+/* The name that the partition's index must have, if any: a partition's has another than its root's. */
 const char *
 bbm_index_name(const BbmTarget *target, const BbmPartition *partition)
 {

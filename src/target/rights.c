@@ -216,7 +216,7 @@ bbm_rights_find(BbmTarget *target)
 	target->rights->may_read = may_read(target, target->relid);
 }
 
-/* The same for a leaf that has come since. */
+/* The same for a partition that has come since. */
 void
 bbm_rights_check_partition(BbmTarget *target, Oid partition)
 {

@@ -13,9 +13,9 @@
 #include "target/target.h"
 
 /*
- * Where a batch is of all leaves of a tree, a size that follows the time does not
+ * Where a batch is of all partitions of a tree, a size that follows the time does not
  * go below so many keys for each, as far as these are not more than so many in
- * all: what opening the leaves takes does not get less with the keys.
+ * all: what opening the partitions takes does not get less with the keys.
  */
 #define BBM_LEAST_KEYS_A_PARTITION 16
 #define BBM_LEAST_KEYS 1000
@@ -40,7 +40,7 @@ bbm_size_limits(const BbmTarget *target, BbmSizeLimits *limits)
 	limits->max_wal = migration->max_batch_wal;
 	limits->max_size = migration->target_ms > 0 ? migration->max_batch_size :
 		Min(migration->max_batch_size, migration->batch_size);
-	/* each batch opens every leaf, whatever it is about: that is to be worth it */
+	/* each batch opens every partition, whatever it is about: that is to be worth it */
 	limits->min_size = Max(target->partitions, Min(target->partitions * BBM_LEAST_KEYS_A_PARTITION, BBM_LEAST_KEYS));
 	limits->min_size = Min(Max(migration->min_batch_size, limits->min_size), limits->max_size);
 }

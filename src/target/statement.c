@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * statement.c
- *		Statements that are composed of a user's texts: "set" and "where".
+ *		Statements that are composed of a user's texts: "set" and "filter".
  *
  * NOTES
  *	  A text goes into the statement as it was written.  What keeps it in its
@@ -364,9 +364,9 @@ bbm_statement_analyse(Oid relid, const BbmStatementParts *parts)
 		char	   *name = get_rel_name(relid);
 		BbmStatementText whole;
 
-		bbm_statement_check_condition(relid, parts->condition, "where");
+		bbm_statement_check_condition(relid, parts->condition, "filter");
 		whole = bbm_statement_text(bbm_statement_compose(parts, "x", quote_identifier(name), false, NULL, NULL),
-							   "where", true, relid);
+							   "filter", true, relid);
 		query = analyse(&whole, bbm_parse_text(&whole, "", ""), "");
 	}
 	return query;
@@ -389,14 +389,14 @@ bbm_statement_check(Oid relid, const BbmStatementParts *parts, const AttrNumber 
 			check_key_change(relid, update, key, nkey);
 	}
 	else if (parts->condition)
-		bbm_statement_check_condition(relid, parts->condition, "where");
+		bbm_statement_check_condition(relid, parts->condition, "filter");
 }
 
 /* The expression of a checked condition; the table's columns have varno 1. */
 Node *
 bbm_statement_condition(Oid relid, const char *condition)
 {
-	BbmStatementText text = bbm_statement_text(condition, "where", true, relid);
+	BbmStatementText text = bbm_statement_text(condition, "filter", true, relid);
 
 	return analyse(&text, bbm_parse_condition(&text), BBM_SELECT_PREFIX)->jointree->quals;
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * statement.h
- *		Statements that are composed of a user's texts: "set" and "where".
+ *		Statements that are composed of a user's texts: "set" and "filter".
  *
  *-------------------------------------------------------------------------
  */

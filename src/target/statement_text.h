@@ -21,7 +21,7 @@
 typedef struct BbmStatementText
 {
 	BbmUserText user;
-	const char *what;			/* "set", "where", ... */
+	const char *what;			/* "set", "filter", ... */
 	Oid			relid;
 	const char *table;			/* its name; NULL while only the syntax is looked at */
 	bool		condition;

@@ -22,7 +22,7 @@ typedef struct BbmTarget BbmTarget;
 typedef struct BbmPartition BbmPartition;
 typedef struct BbmRights BbmRights;
 
-/* A part of one leaf, bounds inclusive. */
+/* A part of one partition, bounds inclusive. */
 typedef struct BbmRange
 {
 	BbmBound	min;
@@ -53,19 +53,22 @@ typedef struct BbmStrategy
 	/* What a table with rows, open and locked, has to have for it; an error says what it lacks.  NULL: nothing. */
 	void		(*check_table) (BbmTarget *target, Relation rel);
 
-	/* Where rows move: before a pass that works is cut in a leaf, after a batch, and before a look (at all pages). */
+	/*
+	 * Where rows move: before a pass that works is cut in a partition, after a batch, and before a
+	 * look (at all pages).
+	 */
 	void		(*begin_pass) (BbmTarget *target, BbmPartition *partition, int pass);
 	void		(*after_batch) (BbmTarget *target, BbmPartition *partition);
 	void		(*begin_check) (BbmTarget *target, BbmPartition *partition, bool at_all);
 
-	/* The next range of a leaf; false when there is none. */
+	/* The next range of a partition; false when there is none. */
 	bool		(*next_range) (BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range);
 
 	/* The first n keys of the rest of a job's range, to be done in one commit; rest->min is done if "after". */
 	void		(*first_sub_batch) (BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n,
 									BbmRange *part);
 
-	/* A predicate over a job's parameters, for rows of a leaf called "alias". */
+	/* A predicate over a job's parameters, for rows of a partition called "alias". */
 	char	   *(*predicate) (BbmTarget *target, BbmPartition *partition, const char *alias);
 
 	/* An expression that tells of a row that was updated whether it is still to be done; NULL for none. */
@@ -107,7 +110,7 @@ struct BbmPartition
 	bool		checks_key;		/* a trigger could change the key: each batch tells of rows that have left its range */
 	char	   *name;			/* quoted, qualified */
 	char	   *source;			/* what to read and write instead, in SQL, ... */
-	char	   *own_rows;		/* ... and a condition for the rows of the leaf in it; NULL: all */
+	char	   *own_rows;		/* ... and a condition for the rows of the partition in it; NULL: all */
 	Oid			index;			/* to walk; InvalidOid: ask the table with a query */
 	bool		backwards;
 	SPIPlanPtr	plan;			/* the job's */
@@ -136,13 +139,13 @@ struct BbmTarget
 	char	   *alias;			/* what the table is called in texts, quoted */
 	bool		has_partitions; /* partitioned, or has children */
 	BbmPartitionOrder order;	/* how its leaves are gone over, should it have any; see target/order.c */
-	bool		per_partition;	/* cut leaf by leaf; else as one table */
-	bool		rounds;			/* rows may be missed: a check over all leaves tells what is left */
+	bool		per_partition;	/* cut partition by partition; else as one table */
+	bool		rounds;			/* rows may be missed: a check over all partitions tells what is left */
 	BbmRepairs	repairs;		/* what the job at hand is about */
 	bool		as_owner;		/* rows are asked for with the owner's rights, and of a tree through its root */
 	BbmRights  *rights;			/* target/rights.c's */
 	int			partitions;		/* of a tree that is cut as one table */
-	bool		moves_rows;		/* into other partitions: the statement names the root, and its leaf by tableoid */
+	bool		moves_rows;		/* into other partitions: the statement names the root, and its partition by tableoid */
 	AttrNumber	attnum;			/* of the null strategy's column */
 	BbmKey		key;
 	Oid			column_type;	/* what $1 and $2 are without a key of columns */

@@ -341,7 +341,7 @@ typedef struct ConditionArgs
 
 /*
  * Runs as the migration's owner with the settings of its job, read-only, and for
- * a moment at most: its snapshot must not be what keeps dead rows.
+ * a moment at most: its snapshot must not be what keeps dead tuples.
  */
 static void
 run_condition(void *arg)

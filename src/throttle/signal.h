@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * signal.h
- *		The readers of the signals; for pressure*.c only.
+ *		The readers of the signals; for the readers alone.
  *
  * A reader looks at one thing that the server shows, for a migration that has
  * set a limit to it.  It runs outside of a transaction, or in that of a batch
@@ -37,7 +37,7 @@ typedef struct BbmThrottle
 	bool	   *is_toast;		/* of the one before */
 	TimestampTz relations_until;	/* to be read anew then; 0: not read yet */
 	ErrorData  *relations_error;	/* why they could not be read, or NULL */
-	TimestampTz dead_until;		/* the dead rows counted last are good until then */
+	TimestampTz dead_until;		/* the dead tuples counted last are good until then */
 	double		dead;
 	double		live;
 	bool		dead_are_kept;	/* by a session of ours alone, so that no vacuum removes them */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * table.c
- *		What shows on the table: autovacuum, dead rows, and who keeps them.
+ *		What shows on the table: autovacuum, dead tuples, and who keeps them.
  *
  * A partitioned table has no rows: what counts are the relations with storage
  * under it, and their TOAST tables.
@@ -32,7 +32,7 @@
 #include "target/hierarchy.h"
 #include "throttle/signal.h"
 
-/* How long a count of dead rows is good: the statistics come later than that anyway. */
+/* How long a count of dead tuples is good: the statistics come later than that anyway. */
 #define BBM_DEAD_MS 500
 
 /* How often to ask since when a transaction has been there. */
@@ -364,10 +364,10 @@ bbm_read_horizon(BbmReading *look)
 	if (since == 0 || look->now - since <= limit)
 		return;
 	if (keeper.pid != 0)
-		bbm_reading_throttles(look, "process %d has kept dead rows for %.1f s (limit %.1f s)", keeper.pid,
+		bbm_reading_throttles(look, "process %d has kept dead tuples for %.1f s (limit %.1f s)", keeper.pid,
 							  (look->now - since) / 1000000.0, limit / 1000000.0);
 	else
-		bbm_reading_throttles(look, "%s has kept dead rows for %.1f s (limit %.1f s)",
+		bbm_reading_throttles(look, "%s has kept dead tuples for %.1f s (limit %.1f s)",
 							  keeper.prepared ? "a prepared transaction" : "a replication slot",
 							  (look->now - since) / 1000000.0, limit / 1000000.0);
 }
@@ -411,7 +411,7 @@ transaction_start(int pid)
 }
 
 /*
- * Are there dead rows for the sake of a session of bbm's alone, one in bbm_wait,
+ * Are there dead tuples for the sake of a session of bbm's alone, one in bbm_wait,
  * say?  It keeps more than anybody else, and each relation has been vacuumed since
  * it began: what that has left, and all that has died since, no vacuum removes before
  * the session ends, which may wait for this migration.

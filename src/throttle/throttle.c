@@ -67,13 +67,13 @@ static const Signal signals[] = {
 	/* a look that holds a snapshot does not keep a vacuum from removing what it had begun to remove before */
 	{"autovacuum", BBM_WAIT_FOR_AUTOVACUUM, bbm_read_autovacuum, .by_relation = true, .of_writing = true},
 	{"old snapshot", BBM_MAX_HORIZON_AGE, bbm_read_horizon},
-	{"dead rows", BBM_MAX_DEAD_TUPLES, bbm_read_dead, .by_relation = true, .of_writing = true},
-	{"dead rows", BBM_MAX_DEAD_SHARE, bbm_read_dead, .by_relation = true, .of_writing = true},
+	{"dead tuples", BBM_MAX_DEAD_TUPLES, bbm_read_dead, .by_relation = true, .of_writing = true},
+	{"dead tuples", BBM_MAX_DEAD_SHARE, bbm_read_dead, .by_relation = true, .of_writing = true},
 	{"active sessions", BBM_MAX_ACTIVE_SESSIONS, bbm_read_sessions},
 	{"condition", BBM_CONDITION, bbm_read_condition, .in_transaction = true}
 };
 
-/* Was the batch at hand told of to bbm_read_busy before its commit? */
+/* Was the batch at hand reported to bbm_read_busy before its commit? */
 static bool pacing_is_reported = false;
 
 static BbmThrottle *
@@ -109,7 +109,7 @@ refresh_relations(BbmTarget *target, TimestampTz now)
 /*
  * Does the migration obey the signal?  It has a limit for it; and while it
  * verifies, which writes nothing but the record, what depends on writing goes by
- * without being waited for: dead rows that nobody vacuums would keep it for ever.
+ * without being waited for: dead tuples that nobody vacuums would keep it for ever.
  */
 static bool
 obeys(const BbmMigration *migration, const Signal *signal)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * vacuum.c
- *		Vacuuming the table that batches have filled with dead rows.
+ *		Vacuuming the table that batches have filled with dead tuples.
  *
  * As the migration's owner, with the rights that it has, between two batches.
  * Whoever waits for the table longer than bbm.max_blocking_time gets it: the
@@ -132,7 +132,7 @@ has_dead(Oid relid)
 }
 
 /*
- * Vacuums what of the target has dead rows, if the migration asks for it and it
+ * Vacuums what of the target has dead tuples, if the migration asks for it and it
  * is a worker's turn; true when that has been done.  Between transactions.
  */
 bool
@@ -144,7 +144,7 @@ bbm_vacuum_instead(BbmReading *look)
 	if (!bbm_setting_bool(look->migration, BBM_VACUUM) || !bbm_txn_in_worker() || !take_turn(look))
 		return false;
 	/* that takes as long as it takes */
-	bbm_slot_wait_with(look->migration->id, "dead rows: its worker vacuums the table", DT_NOEND);
+	bbm_slot_wait_with(look->migration->id, "dead tuples: its worker vacuums the table", DT_NOEND);
 	for (int i = 0; i < n; i++)
 	{
 		/* a TOAST table follows its own, and is vacuumed with it */

@@ -189,7 +189,7 @@ sub workers_gone
 {
 	my ($node) = @_;
 	return $node->poll_query_until('postgres',
-		"SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('bbm worker', 'bbm scout')", '0');
+		"SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('bbm worker', 'bbm discovery')", '0');
 }
 
 sub no_workers
@@ -253,7 +253,7 @@ sub log_clean
 	my @bad = grep {
 		my $line = $_;
 		($line =~ /\b(PANIC|TRAP):|terminated by signal (?!9\b|3\b)|stuck spinlock|could not find (entry|parent)|WARNING:  (leaked|problem in|you don't own|buffer refcount|snapshot|terminating)/
-			  || $line =~ /\[bbm (launcher|worker|scout)\] .*(ERROR|FATAL):/)
+			  || $line =~ /\[bbm (launcher|worker|discovery)\] .*(ERROR|FATAL):/)
 		  && $line !~ /terminating (background worker|connection) .*(due to administrator command|because of crash)/
 		  && !grep { $line =~ $_ } @expected
 	} split /\n/, log_since($node);

@@ -73,7 +73,7 @@ my %subjects = (
 		define    => q(bbm_create('{t}', '{t}', '{t}_job', workers => {w}, max_attempts => 100, batch_size => {n}{r})),
 		ranges    => $INT,
 	},
-	# fails for good, and is mended and taken up again
+	# fails for good, and is corrected and tried again
 	mended => {
 		functions => $FUNCTION =~ s/\{args\}/lo bigint, hi bigint/r,
 		fill      => q(INSERT INTO faults SELECT '{t}', id FROM {t} WHERE id % 211 = 5),
@@ -133,7 +133,7 @@ my %subjects = (
 		define  => q(bbm_update('{t}', '{t}', 'n = n + 1, q = 1 / (id % 97)', on_error => 'split', max_errors => 1000, max_attempts => 4, workers => {w}, batch_size => {n}{r})),
 		ranges => $INT,
 		once   => 'n = (id % 97 <> 0)::integer',
-		also   => q(SELECT string_agg(format('%s: %s', coalesce(t.id, e.min_value), coalesce(e.error_sqlstate, 'not put aside')), ', ')
+		also   => q(SELECT string_agg(format('%s: %s', coalesce(t.id, e.min_value), coalesce(e.error_sqlstate, 'not quarantined')), ', ')
 			FROM (SELECT * FROM {t} WHERE id % 97 = 0 AND NOT late) t
 			FULL JOIN (SELECT min_value, max_value, error_sqlstate FROM bbm_errors('{t}')) e ON e.min_value = t.id
 			WHERE (e.min_value IS NULL OR e.min_value <> e.max_value OR e.min_value % 97 <> 0 OR e.error_sqlstate <> '22012')),
@@ -227,11 +227,11 @@ sub rules
 		  "SELECT string_agg(i::text, ', ') FROM (SELECT i FROM generate_series(1, obj_description('$name'::regclass)::integer) i WHERE i % 50 <> 7 AND $stays AND NOT EXISTS (SELECT FROM $name WHERE id = i) LIMIT 20) t",
 		'all jobs of a finished migration are finished' =>
 		  "SELECT string_agg(format('%s status=%s claim_epoch=%s attempts=%s', id, status, claim_epoch, attempts), ', ') FROM $jobs j WHERE status <> 2");
-	$rules{'what cannot be done is put aside, and nothing else'} = $subject->{also} =~ s/\{t\}/$name/gr if $subject->{also};
+	$rules{'what cannot be done is quarantined, and nothing else'} = $subject->{also} =~ s/\{t\}/$name/gr if $subject->{also};
 	if (my $ranges = $subject->{ranges})
 	{
 		my ($key, $low, $high) = @$ranges;
-		# those with negative ids do again what had been put aside
+		# those with negative ids do again what had been quarantined
 		my $cut = "(SELECT id, relation, $low AS low, $high AS high FROM $jobs j WHERE pass = 1 AND id > 0)";
 		$rules{'ranges do not overlap'} =
 		  "SELECT string_agg(format('job %s from %s, before it up to %s', id, low, before), ', ') FROM (SELECT id, low, lag(high) OVER (PARTITION BY relation ORDER BY low) AS before FROM $cut c) o WHERE before >= low";
@@ -266,7 +266,7 @@ sub check_twice
 	return;
 }
 
-# Checks what has finished and makes it (a few at a time) anew; mends what may fail.
+# Checks what has finished and makes it (a few at a time) anew; corrects what may fail.
 sub look
 {
 	my ($state, $again) = @_;
@@ -351,7 +351,7 @@ sub weigh
 		my ($kb) = $text =~ /^RssAnon:\s+(\d+)/m or next;
 		my ($pid) = $status =~ /(\d+)/;
 		open my $title, '<', "/proc/$pid/cmdline" or next;
-		my ($kind) = (<$title> // '') =~ /(bbm (?:launcher|worker|scout))/ or next;
+		my ($kind) = (<$title> // '') =~ /(bbm (?:launcher|worker|discovery))/ or next;
 		my $seen = $state->{memory}{"$postmaster $pid"} ||= { since => time };
 		next if time - $seen->{since} < WARM;
 		$seen->{first} //= $kb;

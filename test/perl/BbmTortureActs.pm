@@ -313,7 +313,7 @@ sub unexpected_lines
 		my $line = $_;
 		(
 			$line =~ /\b(PANIC|TRAP):|terminated by signal (?!9\b|3\b)|stuck spinlock|<XX...>|WARNING:  (leaked|problem in|you don't own|buffer refcount|snapshot)/
-			  || $line =~ /\[bbm (launcher|worker|scout)\].*(WARNING|ERROR|FATAL):/
+			  || $line =~ /\[bbm (launcher|worker|discovery)\].*(WARNING|ERROR|FATAL):/
 		  )
 		  && !grep { $line =~ $_ } @expected
 	} split /\n/, log_since($node);

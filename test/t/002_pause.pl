@@ -1,4 +1,4 @@
-# Pausing, cancelling and terminating: what stops when, what is given back, and that
+# Pausing, cancelling and terminating: what stops when, what is requeued, and that
 # a pause waits for nobody.
 
 use strict;
@@ -121,7 +121,7 @@ gate($node, 'open');
 finished($node, $_) for 'again', 'beside';
 value($node, 'DROP TRIGGER stop_in_claim ON batched_background_migration_jobs');
 
-# Cancel: the batch is rolled back and given back, its attempt is not counted.
+# Cancel: the batch is rolled back and requeued, its attempt is not counted.
 gate($node, 'shut');
 counter_table($node, 'd', 1000);
 define($node, 'd', 'd', job => 'gated', batch_size => 100, workers => 2);
@@ -131,7 +131,7 @@ is(value($node, q(SELECT bbm_pause('d', cancel => true, wait => true))), 1, 'pau
 is( value($node, q(SELECT status, jobs_running FROM bbm_status('d'))),
 	'paused|0', 'and then no batch is in flight');
 is(value($node, 'SELECT count(*) FROM d WHERE n <> 0'), 0, 'what they did is rolled back');
-is(value($node, q(SELECT string_agg(status || attempts, ' ') FROM bbm_jobs('d'))), 'new0 new0', 'and the jobs are given back');
+is(value($node, q(SELECT string_agg(status || attempts, ' ') FROM bbm_jobs('d'))), 'new0 new0', 'and the jobs are requeued');
 steer('d', 1);
 reach_gate($node, 2);
 is(value($node, q(SELECT bbm_cancel('d'))), 2, 'bbm_cancel says how many');
@@ -185,7 +185,7 @@ finished($node, 'f');
 once_each($node, 'f', 1000);
 ranges_ok($node, 'f', 'f');
 
-# pg_cancel_backend of a worker gives the batch back, pg_terminate_backend makes an orphan;
+# pg_cancel_backend of a worker requeues the batch, pg_terminate_backend makes an orphan;
 # both are done once, by whoever comes next.
 gate($node, 'shut');
 counter_table($node, 'g', 200);

@@ -90,7 +90,7 @@ define($node, 'd', 'd');
 start('d');
 like(value($node, q(SELECT waiting_on FROM bbm_status('d'))), qr/bbm\.enabled/, 'one that is started says what it waits for');
 like(value($node, q(SELECT waiting_on FROM bbm_status('c'))), qr/bbm\.enabled/, 'and so does one that was at work');
-is( value($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ 'bbm (worker|scout)'"),
+is( value($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ 'bbm (worker|discovery)'"),
 	0, 'nothing is started while it is off');
 $node->restart;
 is(value($node, q(SELECT count(*) FROM bbm_jobs('d'))), 0, 'nor after a restart');

@@ -50,7 +50,7 @@ sub goes_on
 	finished($node, 'm', "$what: and finish", $db);
 	once_each($node, 't', 500, "$what: each row was done once", $db);
 	ranges_ok($node, 'm', 't', $db);
-	is(value($node, "SELECT max(attempts) FROM bbm_jobs('m')", $db), 1, "$what: giving way is no failed attempt");
+	is(value($node, "SELECT max(attempts) FROM bbm_jobs('m')", $db), 1, "$what: yielding is no failed attempt");
 	workers_gone($node);
 	value($node, "DROP DATABASE $db");
 	return;
@@ -294,5 +294,5 @@ finished($node, 'last', 'after all that a migration runs as ever');
 is(launcher_pid($node), $launcher, 'and the launcher is the same');
 no_workers($node);
 # a worker whose database or role went away while it started may say so
-log_clean($node, undef, qr/\[bbm (?:worker|scout)\].* FATAL:  (database \d+ does not exist|role .* does not exist|database "app" is not currently accepting connections)/);
+log_clean($node, undef, qr/\[bbm (?:worker|discovery)\].* FATAL:  (database \d+ does not exist|role .* does not exist|database "app" is not currently accepting connections)/);
 done_testing();

@@ -37,7 +37,7 @@ EOS
 	no_workers($node, "SQL of version $other: the workers leave");
 	my $log = log_since($node, $offset);
 	like($log, qr/LOG:.*version $other.*$version/, 'and say why');
-	unlike($log, qr/\[bbm (worker|scout|launcher)\].*(ERROR|FATAL|PANIC)/, 'without an error');
+	unlike($log, qr/\[bbm (worker|discovery|launcher)\].*(ERROR|FATAL|PANIC)/, 'without an error');
 	my $done = value($node, "SELECT count(*) FROM $name WHERE n = 1");
 	cmp_ok($done, '<', 500, 'before the work was done');
 	is(value($node, "SELECT count(*) FROM $name WHERE n > 1"), 0, 'and with nothing done twice');
@@ -106,7 +106,7 @@ finished($node, 'shared');
 once_each($node, 't', 500);
 ranges_ok($node, 'shared', 't');
 
-# Cancelled in the middle: the batch is given back, and another run ends it.
+# Cancelled in the middle: the batch is requeued, and another run ends it.
 value($node, 'UPDATE t SET n = 0');
 gate($node, 'shut');
 define($node, 'cancelled', 't', job => 'gated', batch_size => 100);
@@ -115,7 +115,7 @@ $node->poll_query_until('postgres', $sleeping, 1);
 value($node, q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'run'));
 like((finish_background($run))[1], qr/ERROR:.*cancel/, 'bbm_run can be cancelled');
 is(value($node, q(SELECT count(*) FROM t WHERE n <> 0)), 0, 'the batch is rolled back');
-is(value($node, q(SELECT status, attempts FROM bbm_jobs('cancelled'))), 'new|0', 'and given back');
+is(value($node, q(SELECT status, attempts FROM bbm_jobs('cancelled'))), 'new|0', 'and requeued');
 gate($node, 'open');
 value($node, q(CALL bbm_run()));
 finished($node, 'cancelled', 'bbm_run() runs all there is');
@@ -133,7 +133,7 @@ is(value($node, q(SELECT waiting_on IS NULL FROM bbm_status('launched'))), 't', 
 value($node, "SELECT pg_cancel_backend($worker)");
 ok( $node->poll_query_until(
 		'postgres', q(SELECT bool_or(status = 'new' AND attempts = 0 OR attempts > 1) FROM bbm_jobs('launched'))),
-	'a cancelled batch is given back');
+	'a cancelled batch is requeued');
 value($node, q(SET statement_timeout = '60s'; UPDATE batched_background_migrations SET status = 0 WHERE name = 'launched'));
 gate($node, 'open');
 $node->poll_query_until('postgres', q(SELECT jobs_running = 0 FROM bbm_status('launched')));

@@ -221,7 +221,7 @@ is(value($node, "SELECT failure_error_code FROM batched_background_migrations WH
 $name = attack('PERFORM pg_cancel_backend(pg_backend_pid()); PERFORM pg_sleep(1000);');
 value($node, "SELECT bbm_start('$name')");
 $node->poll_query_until('postgres', "SELECT count(*) > 0 FROM bbm_jobs('$name') WHERE status = 'new'");
-is(value($node, "SELECT max(attempts) FROM bbm_jobs('$name')"), 0, 'one that cancels itself is given back');
+is(value($node, "SELECT max(attempts) FROM bbm_jobs('$name')"), 0, 'one that cancels itself is requeued');
 value($node, "SELECT bbm_cancel('$name')");
 
 # Ending those of others.
@@ -271,7 +271,7 @@ EOS
 	my @got = map { eval { decode_json($_)->{name} } // "no JSON: $_" }
 	  $out =~ /^Asynchronous notification "bbm" with payload "(.*)" received from/mg;
 	(my $name = $names[$i]) =~ s/([\x80-\xff]+)/my $s = $1; utf8::decode($s); $s/ge;
-	cmp_ok(scalar @got, '>=', 2, "name $i is told of");
+	cmp_ok(scalar @got, '>=', 2, "name $i is reported");
 	is_deeply([ grep { $_ ne $name } @got ], [], '... in JSON, as it is');
 	is(value($node, "SELECT count(*) FROM bbm_events WHERE event = 'finished' AND name = $quoted"), 1, '... and it is in the events');
 	value($node, "SELECT bbm_drop($quoted)");

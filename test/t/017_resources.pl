@@ -148,7 +148,7 @@ ranges_ok($node, 'm', 't');
 cmp_ok(value($node, q(SELECT max(attempts) FROM bbm_jobs('m'))), '<=', 2, 'what was refused was no attempt');
 workers_gone($node);
 # neither can the processes that start meanwhile do without locks
-my $no_locks = qr/\[bbm (launcher|worker|scout)\] .*ERROR:  out of shared memory/;
+my $no_locks = qr/\[bbm (launcher|worker|discovery)\] .*ERROR:  out of shared memory/;
 
 # Connections: workers have places of their own.
 gate($node, 'open');

@@ -127,7 +127,7 @@ $node->safe_psql('postgres', q{
 open_gate($holder);
 ends('busy');
 is($node->safe_psql('postgres', 'SELECT n, count(*) FROM pt GROUP BY n'), '1|400', 'every row is done once');
-is(events('busy'), 'attached public.pt_4', 'the new partition is told of');
+is(events('busy'), 'attached public.pt_4', 'the new partition is reported');
 
 # DROP TABLE of a partition in mid-run; its jobs end
 $holder = begin_at_gate('drop', 5);

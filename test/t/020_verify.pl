@@ -60,7 +60,7 @@ sub update_and_verify
 {
 	my ($name) = @_;
 	value($node, 'UPDATE t SET n = 0');
-	value($node, "SELECT bbm_update('$name', 't', 'n = n + 1', 'n = 0', batch_size => 10, workers => 2, verify => true, \"check\" => 'is_good(id, n)', start => true)");
+	value($node, "SELECT bbm_update('$name', 't', 'n = n + 1', 'n = 0', batch_size => 10, workers => 2, verify => true, row_check => 'is_good(id, n)', start => true)");
 	all_but_one_counted(2);
 	return;
 }
@@ -82,7 +82,7 @@ once_each($node, 't', 40);
 hold();
 update_and_verify('cancelled');
 is(value($node, q(SELECT bbm_cancel('cancelled'))), 1, 'one count was in flight');
-is(counts(2), '1 x 1, 2 x 3', 'and is given back');
+is(counts(2), '1 x 1, 2 x 3', 'and is requeued');
 let_go();
 value($node, q(SELECT bbm_start('cancelled')));
 finished($node, 'cancelled');

@@ -63,7 +63,7 @@ for ([ halted => 'id = 310' ], [ texts => "id = $middle" ], [ tree => 'id = 310'
 {
 	my ($table, $stop, $where) = @$_;
 	value($old, "SELECT bbm_update('$table', '$table', \$s\$n = n + step($stop)\$s\$, batch_size => 50"
-		  . ($where ? ", \"where\" => '$where')" : ')'));
+		  . ($where ? ", filter => '$where')" : ')'));
 }
 define($old, 'done', 'fresh', start => 'true');
 finished($old, 'done');

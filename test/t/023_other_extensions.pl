@@ -193,7 +193,7 @@ sub in_workers
 	as_app('SELECT ' . sprintf($_->[1], 'start => true')) for @kinds;
 	finished($node, $_->[0], "$what: \"$_->[0]\" finishes in workers") for @kinds;
 	check_rows("in workers, $what");
-	is(as_app('SELECT count(*) FROM bbm_errors(\'poison\')'), '1', 'the row that cannot be done is put aside');
+	is(as_app('SELECT count(*) FROM bbm_errors(\'poison\')'), '1', 'the row that cannot be done is quarantined');
 	as_app(q(SELECT count(*) FROM bbm_status() s, bbm_jobs(s.name)));
 	return;
 }
@@ -229,7 +229,7 @@ sub steering
 	as_app(q(SELECT bbm_start('c')));
 	finished($node, 'c', "$what: a condition");
 
-	# dead rows, and a worker that vacuums them away
+	# dead tuples, and a worker that vacuums them away
 	as_app(q(UPDATE ints SET v = 0; UPDATE ints SET v = 1));
 	$node->poll_query_until('postgres', q(SELECT n_dead_tup > 500 FROM pg_stat_user_tables WHERE relname = 'ints'));
 	as_app(q(SELECT bbm_update('v', 'ints', 'n = n + 1', batch_size => 100, start => true,
@@ -299,7 +299,7 @@ value($node, 'DROP DATABASE other');
 value($node, 'SET client_min_messages = error; DROP EXTENSION bbm CASCADE; CREATE EXTENSION bbm');
 
 is(crashes(), '', 'no process has crashed');
-unlike(log_since($node), qr/\[bbm (worker|launcher|scout|discovery)\].* XX[0-9]{3} /, 'nor met an internal error');
+unlike(log_since($node), qr/\[bbm (worker|launcher|discovery|discovery)\].* XX[0-9]{3} /, 'nor met an internal error');
 log_clean($node, 'the log is clean', qr/\[(pg_cron|pg_partman)/);
 $node->stop;
 done_testing();

@@ -74,8 +74,8 @@ is(value($node, q(SELECT DISTINCT waiting_on FROM bbm_workers() WHERE migration 
 like(value($node, q(SELECT last_error FROM bbm_status('table'))),
 	qr/^55P03: canceling statement due to lock timeout \(a lock on public\.big: $idle\)$/, 'so does last_error');
 like(value($node, q(SELECT DISTINCT regexp_replace(error_detail, ' since .*', '') FROM batched_background_migration_jobs WHERE error_detail IS NOT NULL)),
-	qr/^a lock on public\.big: process $pid, idle in transaction$/, '... and the job that was given back');
-my @lines = grep { /public\.big: process/ } split /\n/, log_since($node);
+	qr/^a lock on public\.big: process $pid, idle in transaction$/, '... and the job that was requeued');
+my @lines = grep { /cannot go on just now.*public\.big: process/ } split /\n/, log_since($node);
 like($lines[0], qr/cannot go on just now: 55P03: .* \(a lock on public\.big: $idle\)$/, 'so does the log');
 is(scalar @lines, 1, '... in one line a minute, however often it was');
 $other->query_safe('COMMIT');
@@ -103,9 +103,9 @@ isnt(scalar(grep { /^a lock on a row of public\.big: $idle$/ } @seen), 0, '... w
 like(value($node, q(SELECT last_error FROM bbm_status('row'))), qr/^55P03: .* \(a lock on a row of public\.big: $idle\)$/, 'so does last_error');
 is(value($node, q(SELECT last_progress_at IS NOT NULL FROM bbm_status('row'))), 't', 'last_progress_at tells of the other ranges');
 my $lines = log_since($node, $log);
-like($lines, qr/gave back job \d+: canceling statement due to lock timeout/, 'so does the log');
+like($lines, qr/requeued job \d+: canceling statement due to lock timeout/, 'so does the log');
 like($lines, qr/DETAIL:  It waited for a lock on a row of public\.big: $idle\./, '... in the DETAIL');
-my @given = $lines =~ /gave back job/g;
+my @given = $lines =~ /requeued job/g;
 is(scalar @given, 1, '... once a minute');
 $other->query_safe('ROLLBACK');
 finished($node, 'row');

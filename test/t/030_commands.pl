@@ -162,10 +162,10 @@ $node->reload;
 for (1 .. 600)
 {
 	# three of them can be looked into: twice each, and then some
-	last if (() = log_since($node, $offset) =~ /starting background worker process "bbm scout/g) > 8;
+	last if (() = log_since($node, $offset) =~ /starting background worker process "bbm discovery/g) > 8;
 	value($node, 'SELECT pg_sleep(0.1)');
 }
-cmp_ok(scalar(() = log_since($node, $offset) =~ /starting background worker process "bbm scout/g), '>', 8, 'the launcher looks around, again and again');
+cmp_ok(scalar(() = log_since($node, $offset) =~ /starting background worker process "bbm discovery/g), '>', 8, 'the launcher looks around, again and again');
 is(join("\n", grep { !/terminating background worker .*due to administrator command/ } log_since($node, $offset) =~ /^.*FATAL:.*$/mg),
 	'', '... and not where it cannot look');
 $node->append_conf('postgresql.conf', "bbm.naptime = 0\nlog_min_messages = warning");

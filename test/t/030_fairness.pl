@@ -157,7 +157,7 @@ define_for('owner_a', 'in between', 'none', table => 'theirs', job => 'UPDATE pu
 finished($node, 'in between', 'another has its turn before it ends');
 cmp_ok(value($node, q(SELECT rows_done FROM bbm_status('one job'))), '<', 100, 'it is not done yet');
 finished($node, 'one job');
-is(value($node, q(SELECT requeued, rows_done FROM bbm_status('one job'))), '0|100', 'which is no batch given back, and all is done');
+is(value($node, q(SELECT requeued, rows_done FROM bbm_status('one job'))), '0|100', 'which is no batch requeued, and all is done');
 is( value($node, q(SELECT claim_epoch > 1 FROM batched_background_migration_jobs j JOIN batched_background_migrations m
 	ON m.id = j.batched_background_migration_id WHERE m.name = 'one job')), 't', 'it had let go of the table, and was claimed again');
 

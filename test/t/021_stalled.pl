@@ -1,4 +1,4 @@
-# Migrations that do not move are told of, with the reason: an event, a notification, a
+# Migrations that do not move are reported, with the reason: an event, a notification, a
 # WARNING in the log, at ever longer intervals; those that move are not.
 
 use strict;
@@ -43,50 +43,49 @@ define($node, 'stuck', 'stuck', job => 'fails', batch_size => 100, start => 'tru
 define($node, 'busy', 'busy', job => 'slow_busy', batch_size => 10, start => 'true');
 define($node, 'parted', 'parted', job => 'slow_parted', batch_size => 100, sub_batch_size => 10, start => 'true');
 define($node, 'forgotten', 'forgotten');
-# times that nothing can be reckoned with keep nobody else from being told of
+# times that nothing can be reckoned with keep nobody else from being reported
 define($node, "time $_", 'forgotten') for 'infinity', '-infinity';
 value($node, qq(SET session_replication_role = replica; UPDATE batched_background_migrations SET created_at = '$_' WHERE name = 'time $_'))
   for 'infinity', '-infinity';
 my $listener = background($node, 'postgres', 'LISTEN bbm', "DO \$\$ BEGIN WHILE (@{[events('stuck')]}) < 3 LOOP PERFORM pg_sleep(0.05); COMMIT; END LOOP; END \$\$", 'SELECT 1');
 
-ok($node->poll_query_until('postgres', told('stuck', 1)), 'one that does not move is told of');
+ok($node->poll_query_until('postgres', told('stuck', 1)), 'one that does not move is reported');
 is(value($node, q(SELECT status FROM bbm_events WHERE name = 'stuck' AND event = 'stalled' ORDER BY id LIMIT 1)), 'running', '... with its status');
-# a slow machine may be told of it before its batch has failed: then the next time it is so
+# a slow machine may be reported it before its batch has failed: then the next time it is so
 ok( $node->poll_query_until('postgres',
 		q(SELECT bool_or(detail ~ '^no progress since .*; waits for: retry of a failed job; last error: P0001: no luck$') FROM bbm_events WHERE name = 'stuck' AND event = 'stalled')),
 	'... what it waits for and the last error') or diag(value($node, q(SELECT detail FROM bbm_events WHERE event = 'stalled')));
 $node->wait_for_log(
-	qr/\[bbm scout\] WARNING:  migration "stuck" has made no progress since .*\n.*DETAIL:  It waits for: retry of a failed job\. The last error was: P0001: no luck/);
+	qr/\[bbm discovery\] WARNING:  migration "stuck" has made no progress since .*\n.*DETAIL:  It waits for: retry of a failed job\. The last error was: P0001: no luck/);
 pass('... in the log, too');
 my ($out, $err) = finish_background($listener);
 like($out, qr/Asynchronous notification "bbm" with payload "\{"id": \d+, "name": "stuck", "event": "stalled", "status": "running"/,
 	'... and to who listens');
-is( value($node, q(SELECT quiet_since = greatest(m.updated_at, m.created_at) FROM bbm_status('stuck') JOIN batched_background_migrations m USING (name))),
-	't', 'quiet_since is when it was taken up');
+is(value($node, q(SELECT last_progress_at IS NULL FROM bbm_status('stuck'))), 't', 'last_progress_at is NULL where no job was done');
 
-# Again only when it has been quiet for twice as long.
-ok($node->poll_query_until('postgres', told('stuck', 3)), 'it is told of again');
+# Again only when it has been stalled for twice as long.
+ok($node->poll_query_until('postgres', told('stuck', 3)), 'it is reported again');
 is( value($node, <<'EOS'), 't', '... at ever longer intervals');
 SELECT bool_and(at - since >= 2 * (before - since))
-FROM (SELECT e.at, lag(e.at) OVER (ORDER BY e.id) AS before, s.quiet_since AS since
-      FROM bbm_events e JOIN bbm_status() s USING (name) WHERE name = 'stuck' AND event = 'stalled') t
+FROM (SELECT e.at, lag(e.at) OVER (ORDER BY e.id) AS before, greatest(s.updated_at, s.created_at) AS since
+      FROM bbm_events e JOIN batched_background_migrations s USING (name) WHERE name = 'stuck' AND event = 'stalled') t
 EOS
 finished($node, $_) for 'busy', 'parted';
 # on a machine that has them wait for long enough, they have not moved
-is( value($node, <<'EOS'), 'stuck', 'those that move are not told of, nor paused ones');
+is( value($node, <<'EOS'), 'stuck', 'those that move are not reported, nor paused ones');
 WITH moves_ AS (
 	SELECT name, at FROM moves UNION ALL SELECT name, started_at FROM bbm_status()),
 gaps AS (SELECT name, at - lag(at) OVER (PARTITION BY name ORDER BY at) AS gap FROM moves_ WHERE name IN ('busy', 'parted'))
 SELECT string_agg(DISTINCT name, ' ') FROM bbm_events
 WHERE event = 'stalled' AND name NOT IN (SELECT name FROM gaps WHERE gap > '0.75 s')
 EOS
-is(value($node, q(SELECT quiet_since IS NULL FROM bbm_status('busy'))), 't', 'a finished one has no quiet_since');
+is(value($node, q(SELECT last_progress_at BETWEEN started_at AND finished_at FROM bbm_status('busy'))), 't', 'last_progress_at is when the last job was done');
 
 # Paused and forgotten.
 value($node, q(SELECT bbm_pause('stuck')));
 $node->append_conf('postgresql.conf', "bbm.stalled_after = 0\nbbm.stale_pause_after = 1s");
 $node->reload;
-ok($node->poll_query_until('postgres', told('forgotten', 1)), 'one that is paused for too long is told of');
+ok($node->poll_query_until('postgres', told('forgotten', 1)), 'one that is paused for too long is reported');
 is(value($node, events('time -infinity')), 1, '... also one whose times have no beginning');
 like(value($node, q(SELECT status || ': ' || detail FROM bbm_events WHERE name = 'forgotten' AND event = 'stalled')),
 	qr/^paused: paused, and nothing has happened since /, '... and since when');
@@ -98,7 +97,7 @@ my $told = value($node, $unpaused);
 value($node, q(SELECT bbm_retry('stuck'), bbm_start('stuck')));
 $node->poll_query_until('postgres', q(SELECT attempt = 1 FROM bbm_status('stuck')));
 ok($node->poll_query_until('postgres', told('forgotten', 2)), 'looks go on');
-is(value($node, $unpaused), $told, 'with bbm.stalled_after off, one that does not move is not told of');
+is(value($node, $unpaused), $told, 'with bbm.stalled_after off, one that does not move is not reported');
 no_workers($node) if value($node, q(SELECT bbm_drop('stuck')));
 log_clean($node, undef, qr/no luck/);
 done_testing();

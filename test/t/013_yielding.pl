@@ -1,4 +1,4 @@
-# Giving way: whoever waits for a lock of a batch gets it in bbm.max_blocking_time and a
+# Yielding: whoever waits for a lock of a batch gets it in bbm.max_blocking_time and a
 # little; who deadlocks with one is not the victim; a batch has a time limit.  None of it
 # is a failed attempt, all of it is counted, and every row is done once in the end.
 
@@ -82,7 +82,7 @@ sub ends_well
 # DDL, a table lock, an index, an update of one row, against a batch that does not end.
 begin_gated('a', 1000, batch_size => 1000);
 gets_through($node, 'ALTER TABLE', 'ALTER TABLE a ADD COLUMN extra integer');
-like(requeue_reasons('a'), qr/^[1-9]\d* blocking others$/, 'the batch was given back for that');
+like(requeue_reasons('a'), qr/^[1-9]\d* blocking others$/, 'the batch was requeued for that');
 is( value($node, q(SELECT last_error FROM bbm_status('a'))),
 	'57014: other sessions waited too long for locks of the batch', 'which bbm_status says');
 gets_through($node, 'LOCK TABLE', 'BEGIN; LOCK TABLE a IN ACCESS EXCLUSIVE MODE; COMMIT');
@@ -93,7 +93,7 @@ is(value($node, q(SELECT max(reduced_sub_batch_size) BETWEEN 1 AND 63 FROM batch
 is(value($node, q(SELECT count(*) FROM bbm_jobs('a') WHERE requeue_reasons ~ 'blocking others')), 1, 'bbm_jobs says which job');
 ends_well('a', 1000);
 cmp_ok(value($node, q(SELECT count(DISTINCT xmin::text) FROM a)), '>', 3, 'it was done in several commits');
-like(log_since($node), qr/gave back job \d+: other sessions waited too long for locks of the batch/, 'the server log tells');
+like(log_since($node), qr/requeued job \d+: other sessions waited too long for locks of the batch/, 'the server log tells');
 
 # The launcher has no part in it, nor anything else to do meanwhile.
 sub launcher_wakes
@@ -157,7 +157,7 @@ cmp_ok($worst, '<', 1000 * $bound, 'and never waits for long');
 finished($node, 'c');
 once_each($node, 'c', 2000);
 is(value($node, 'SELECT sum(app) FROM c'), $updates, 'no update of the application was lost');
-like(requeue_reasons('c'), qr/blocking others/, 'the batch gave way');
+like(requeue_reasons('c'), qr/blocking others/, 'the batch yielded');
 is(value($node, q(SELECT max(attempts) FROM bbm_jobs('c'))), 1, 'and needed one attempt');
 
 # A job may set what it likes: it is watched all the same, and nothing of it lasts.
@@ -215,10 +215,10 @@ $node->poll_query_until('postgres', $asleep);
 my $waiter = background($node, 'postgres', q(SELECT 'got it' FROM pg_advisory_lock(14)));
 finished($node, 'e');
 is((finish_background($waiter))[0], 'got it', 'a lock that a job has left is had when the worker is gone');
-cmp_ok(value($node, q(SELECT requeued FROM bbm_status('e'))), '<=', 1, 'and batches after it are not given back');
+cmp_ok(value($node, q(SELECT requeued FROM bbm_status('e'))), '<=', 1, 'and batches after it are not requeued');
 once_each($node, 'e', 30);
 
-# Our own do not give way to each other.
+# Our own do not yield to each other.
 counter_table($node, 'f', 30);
 value($node, <<'EOS');
 CREATE FUNCTION one_by_one(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
@@ -232,7 +232,7 @@ define($node, 'f', 'f', job => 'one_by_one', batch_size => 10, workers => 3, sta
 ok($node->poll_query_until('postgres', $waits), 'a worker waits for another');
 finished($node, 'f');
 once_each($node, 'f', 30);
-is(value($node, q(SELECT requeued, requeue_reasons IS NULL FROM bbm_status('f'))), '0|t', 'which does not give way to it');
+is(value($node, q(SELECT requeued, requeue_reasons IS NULL FROM bbm_status('f'))), '0|t', 'which does not yield to it');
 
 # ... but to those who queue behind one of them.
 counter_table($node, 'm', 100);
@@ -252,7 +252,7 @@ gets_through($node, 'an UPDATE behind a worker that waits for another', 'UPDATE 
 gate($node, 'open');
 finished($node, 'm');
 once_each($node, 'm', 100);
-like(requeue_reasons('m'), qr/blocking others/, 'the worker in front gives way');
+like(requeue_reasons('m'), qr/blocking others/, 'the worker in front yields');
 
 # A cancel says nothing of the size.
 begin_gated('g', 100);
@@ -275,7 +275,7 @@ is(value($node, q(SELECT last_error FROM bbm_status('g'))), '57014: the batch to
 is(value($node, q(SELECT failure_error_code, error_detail ~ 'each time since the last progress' FROM batched_background_migrations WHERE name = 'g')),
 	'4|t', 'its code and the detail');
 is(value($node, q(SELECT no_progress, attempts, requeue_reasons[4] FROM batched_background_migration_jobs ORDER BY id DESC LIMIT 1)),
-	'950|1|1', 'it was given back once more before');
+	'950|1|1', 'it was requeued once more before');
 setting('bbm.max_batch_time', '10min');
 value($node, q(SELECT bbm_retry('g')));
 ends_well('g', 100);
@@ -306,7 +306,7 @@ once_each($node, 'h', 100);
 cmp_ok(value($node, q(SELECT max(rows) FROM bbm_jobs('h') WHERE requeued > 0)), '<=', 20, 'the job is told half the size');
 
 # Deadlocks.  The others look for one later than we, but not so late that they would not
-# find it before bbm.lock_timeout; and nobody gives way for having kept others waiting.
+# find it before bbm.lock_timeout; and nobody yields for having kept others waiting.
 setting('bbm.max_blocking_time', '0');
 counter_table($node, 'i', 10);
 value($node, <<'EOS');
@@ -393,7 +393,7 @@ for my $driver ('worker', 'foreground')
 $hold->quit;
 setting('bbm.max_blocking_time', '500ms');
 
-# A session that runs a migration itself gives way as well, and goes on; its user's own
+# A session that runs a migration itself yields as well, and goes on; its user's own
 # cancel still ends it.  No worker is to be faster.
 setting('bbm.enabled', 'off');
 counter_table($node, 'j', 100);
@@ -433,7 +433,7 @@ for my $table ('k', 'l')
 {
 	finished($plain, $table);
 	once_each($plain, $table, 100);
-	like(value($plain, "SELECT requeue_reasons FROM bbm_status('$table')"), qr/blocking others/, 'the batch gave way');
+	like(value($plain, "SELECT requeue_reasons FROM bbm_status('$table')"), qr/blocking others/, 'the batch yielded');
 }
 log_clean($plain);
 done_testing();

@@ -21,7 +21,7 @@ max_prepared_transactions = 5
 max_replication_slots = 5
 archive_mode = on
 archive_command = 'exit 1'
-# dead rows, and rests, are here when a test asks for them
+# dead tuples, and rests, are here when a test asks for them
 autovacuum = off
 bbm.rest_factor = 0
 autovacuum_naptime = 1s
@@ -195,7 +195,7 @@ waits('reload', 'unarchived WAL: % segments wait to be archived (limit 2)');
 server_setting('RESET bbm.max_unarchived_wal');
 goes_on('reload');
 
-# Transactions that keep dead rows from being removed.  A younger one that has the same horizon, in a slot that may be found
+# Transactions that keep dead tuples from being removed.  A younger one that has the same horizon, in a slot that may be found
 # first, does not hide the old one.
 sub end_of
 {
@@ -215,7 +215,7 @@ $node->poll_query_until('postgres', q(SELECT EXISTS (SELECT FROM pg_stat_activit
 is( value($node, q(SELECT count(DISTINCT coalesce(backend_xid, backend_xmin)::text) FROM pg_stat_activity
 	WHERE query IN ('SELECT pg_sleep(600)', 'SELECT pg_sleep(603)'))), 1, 'horizon: two have the same');
 migration('horizon', ['bbm.max_horizon_age=1s']);
-waits('horizon', 'old snapshot: process % has kept dead rows for % s (limit 1.0 s)');
+waits('horizon', 'old snapshot: process % has kept dead tuples for % s (limit 1.0 s)');
 is( value($node, q(SELECT reason LIKE 'old snapshot: process ' || pid || ' %' FROM bbm_throttle('horizon'), pg_stat_activity
 	WHERE signal = 'old snapshot' AND query = 'SELECT pg_sleep(600)')), 't', 'horizon: the old one is named');
 end_of($old, 600);
@@ -224,7 +224,7 @@ goes_on('horizon');
 $node->safe_psql('postgres', q(BEGIN; CREATE TABLE not_yet (); PREPARE TRANSACTION 'old'));
 migration('prepared', ['bbm.max_horizon_age=500ms'], rows => 1000, batch_size => 10,
 	job => 'paced_t_prepared', prepare => paced('t_prepared'));
-waits('prepared', 'old snapshot: a prepared transaction has kept dead rows for % s (limit 0.5 s)');
+waits('prepared', 'old snapshot: a prepared transaction has kept dead tuples for % s (limit 0.5 s)');
 $node->safe_psql('postgres', q(ROLLBACK PREPARED 'old'));
 goes_on('prepared', 1000);
 
@@ -245,11 +245,11 @@ finish_background($_) for @waiters;
 
 # Dead rows: whoever vacuums.  Its own batches do not leave as many again before the last.
 migration('dead', ['bbm.max_dead_tuples=299'], prepare => 'UPDATE t_dead SET n = 0');
-waits('dead', 'dead rows: 300 rows of the table are dead (limit 299)');
+waits('dead', 'dead tuples: 300 rows of the table are dead (limit 299)');
 value($node, 'VACUUM t_dead');
 goes_on('dead');
 migration('share', ['bbm.max_dead_share=0.25'], prepare => 'UPDATE t_share SET n = 0');
-waits('share', 'dead rows: 50.0 percent of the table are dead (limit 25.0)');
+waits('share', 'dead tuples: 50.0 percent of the table are dead (limit 25.0)');
 settings('share');
 goes_on('share');
 
@@ -263,22 +263,22 @@ my $keeper = $node->background_psql('postgres');
 $keeper->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
 value($node, 'UPDATE t_kept SET n = 0');
 value($node, q(SELECT bbm_start('kept')));
-waits('kept', 'dead rows: 300 rows of the table are dead (limit 299)');
+waits('kept', 'dead tuples: 300 rows of the table are dead (limit 299)');
 value($node, 'VACUUM t_kept');
 is(value($node, q(SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 't_kept')), 300, 'kept: a vacuum leaves them');
-is(value($node, q(SELECT holds FROM bbm_throttle('kept') WHERE signal = 'dead rows')), 't', 'kept: for somebody else, too');
+is(value($node, q(SELECT holds FROM bbm_throttle('kept') WHERE signal = 'dead tuples')), 't', 'kept: for somebody else, too');
 $keeper->query_safe('COMMIT');
 $keeper->quit;
 goes_on('kept');
 is((finish_background($patient))[0], 'finished', 'kept: and who waits for it sees its end');
 
-# A pass that only verifies does not wait for what its reading cannot make worse: here for the dead rows of its
+# A pass that only verifies does not wait for what its reading cannot make worse: here for the dead tuples of its
 # own last batch, which nobody vacuums.  It does wait for what holds whatever a batch does.
 migration('verifies', ['bbm.max_dead_tuples=100', 'bbm.max_row_rate=1', 'bbm.condition=(SELECT max(n) = 0 FROM public.t_verifies)'],
-	batch_size => 300, verify => 'true', '"check"' => q('n = 1'));
+	batch_size => 300, verify => 'true', 'row_check' => q('n = 1'));
 waits('verifies', 'condition: not met');
-is(value($node, q(SELECT n_dead_tup > 100 FROM pg_stat_user_tables WHERE relname = 't_verifies')), 't', 'verifies: there are dead rows');
-is(value($node, q(SELECT count(*) FROM bbm_throttle('verifies') WHERE signal IN ('dead rows', 'row rate', 'autovacuum', 'unarchived WAL'))),
+is(value($node, q(SELECT n_dead_tup > 100 FROM pg_stat_user_tables WHERE relname = 't_verifies')), 't', 'verifies: there are dead tuples');
+is(value($node, q(SELECT count(*) FROM bbm_throttle('verifies') WHERE signal IN ('dead tuples', 'row rate', 'autovacuum', 'unarchived WAL'))),
 	0, 'verifies: what it does not obey is not shown');
 settings('verifies', 'bbm.max_dead_tuples=100', 'bbm.max_row_rate=1');
 finished($node, 'verifies');
@@ -304,7 +304,7 @@ value($node, 'GRANT SELECT, UPDATE ON t_guest TO guest; UPDATE t_guest SET n = 0
 $node->poll_query_until('postgres', q(SELECT n_dead_tup = 300 FROM pg_stat_user_tables WHERE relname = 't_guest'));
 value($node, q(SET ROLE guest; SELECT bbm_create('guest', 't_guest', 'UPDATE t_guest SET n = n + 1 WHERE id BETWEEN $1 AND $2',
 	batch_size => 300, settings => '{bbm.max_dead_tuples=100, bbm.vacuum=on}', start => true)));
-waits('guest', 'dead rows: %');
+waits('guest', 'dead tuples: %');
 like(log_since($node), qr/LOG:  migration "guest": could not vacuum the table: permission denied to vacuum "t_guest"/,
 	'who may not vacuum is told');
 value($node, 'VACUUM t_guest');
@@ -423,7 +423,7 @@ SKIP:
 		value($node, q(SELECT bbm_start('rest')));
 		$node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'busy CPUs%' FROM bbm_status('rest')));
 	}
-	cmp_ok($requeued, '>', 0, 'rest: a job that was claimed before it is given back at a pause');
+	cmp_ok($requeued, '>', 0, 'rest: a job that was claimed before it is requeued at a pause');
 	is($after, 0, 'rest: ... and nothing is done after that');
 	value($node, q(SELECT bbm_start('rest')));
 	kill 'KILL', @busy;
@@ -447,7 +447,7 @@ migration('given', [ 'bbm.condition=SELECT green FROM light', 'bbm.retry_delay=1
 	batch_size => 2000, sub_batch_size => 10, job => 'paced_t_given');
 $node->poll_query_until('postgres', 'SELECT count(*) >= 100 FROM t_given WHERE n > 0');
 value($node, 'UPDATE light SET green = false');
-ok($node->poll_query_until('postgres', q(SELECT status = 'new' AND attempts = 0 FROM bbm_jobs('given'))), 'its job is given back');
+ok($node->poll_query_until('postgres', q(SELECT status = 'new' AND attempts = 0 FROM bbm_jobs('given'))), 'its job is requeued');
 waits('given', 'condition: not met');
 value($node, 'DROP TABLE red_was_seen; UPDATE light SET green = true');
 finished($node, 'given');
