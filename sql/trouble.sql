@@ -101,7 +101,7 @@ BEGIN
 END $$;
 UPDATE gate SET shut = true;
 SELECT bbm_create('lock', 's', 'busy', batch_size => 10, start => true) > 0 AS created;
-SELECT wait_for($$(SELECT waiting_on = 'retry of a job requeued: 55P03: somebody has it' FROM bbm_status('lock'))$$);
+SELECT wait_for($$(SELECT waiting_on = 'retry of a requeued job: 55P03: somebody has it' FROM bbm_status('lock'))$$);
 SELECT jobs_finished, last_error FROM bbm_status('lock');
 UPDATE gate SET shut = false;
 SELECT bbm_wait('lock', '1 minute');

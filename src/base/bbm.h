@@ -159,7 +159,7 @@ typedef struct BbmJob
 	int			claim_epoch;		/* fencing token: somebody else's claim raises it */
 	int64		key_count;
 	int			reduced_sub_batch_size; /* keys a commit, when cut down; 0 not */
-	int			stuck;			/* what its requeues without progress weigh; see engine/outcome.c */
+	int			no_progress;	/* what its requeues without progress weigh; see engine/outcome.c */
 	int			ran_size;		/* keys in the last batch of it; 0 it never began */
 	bool		caught_cancel;	/* its last batch caught the cancel that was to end it */
 	ItemPointerData tid;		/* of its row, while we have that locked */

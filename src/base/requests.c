@@ -56,7 +56,7 @@ request_find(Oid database, Oid owner, bool create)
 	if (!create)
 		return NULL;
 
-	/* With no room, a settled demand is one that only an event or a look can wake again. */
+	/* With no room, a settled request is one that only an event or a look can wake again. */
 	for (int i = 0; unused == NULL && i < BBM_MAX_REQUESTS; i++)
 	{
 		if (bbm_shared->requests[i].due == DT_NOEND)

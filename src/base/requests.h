@@ -14,9 +14,9 @@
 
 #include "base/shared.h"
 
-/* A demand is due whatever the clock says, as it may be set back. */
+/* A request is due whatever the clock says, as it may be set back. */
 #define BBM_DUE_NOW ((TimestampTz) 0)
-/* The longest back-off of a demand. */
+/* The longest back-off of a request. */
 #define BBM_LAST_BACKOFF_MS (5 * 60 * 1000)
 
 extern void bbm_request_announce(Oid database, Oid owner);

@@ -174,7 +174,7 @@ typedef struct BbmShared
 	TimestampTz laid_out_at;	/* when the server started, or restarted after a crash */
 	pid_t		launcher_pid;
 	Latch	   *launcher_latch;
-	bool		discover_everywhere;	/* demands were lost, or may exist unannounced */
+	bool		discover_everywhere;	/* requests were lost, or may exist unannounced */
 	Oid			discovery_database;	/* one database to look into, or InvalidOid */
 	ConditionVariable changed;	/* some migration or job changed its state */
 	int			batch_waiters;	/* sessions that wait for batches to end */

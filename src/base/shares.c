@@ -167,7 +167,7 @@ bbm_slots_wake_waiting(void)
 }
 
 /*
- * The due demand with the fewest workers, of those that want more, and among
+ * The due request with the fewest workers, of those that want more, and among
  * equals the one that was served longest ago; false when there is none.  *needed:
  * no worker is at it.  *wait is lowered to the next time one comes due.
  */

@@ -149,7 +149,7 @@ bbm_slot_take(BbmKind kind, Oid owner)
 
 /*
  * Gives the slot back.  "clean" is the process's word that it has said what is
- * left to do; otherwise the demand comes due again, with a back-off.
+ * left to do; otherwise the request comes due again, with a back-off.
  */
 void
 bbm_slot_release(bool clean)

@@ -130,7 +130,7 @@ bbm_job_insert(BbmJob *job, int32 worker_id, int64 after)
 	job->claim_epoch = 1;
 	job->bisect = job->repairs = false;
 	job->has_cursor = false;
-	job->reduced_sub_batch_size = job->stuck = 0;
+	job->reduced_sub_batch_size = job->no_progress = 0;
 }
 
 /*
@@ -183,7 +183,7 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id
 	job->batch_size = bbm_sql_int64(0, 14);
 	job->bisect = DatumGetBool(bbm_sql_get(0, 15, &isnull));
 	job->reduced_sub_batch_size = bbm_sql_int64(0, 16);
-	job->stuck = bbm_sql_int64(0, 17);
+	job->no_progress = bbm_sql_int64(0, 17);
 	job->repairs = DatumGetBool(bbm_sql_get(0, 18, &isnull));
 	return true;
 }
@@ -244,7 +244,7 @@ bbm_unfinished_to_string(const BbmUnfinished *unfinished)
 {
 	if (unfinished->failed > 0)
 		return pstrdup(BBM_WAITS_FOR_RETRY);
-	return psprintf("retry of a job requeued%s%s", unfinished->error ? ": " : "",
+	return psprintf("retry of a requeued job%s%s", unfinished->error ? ": " : "",
 					unfinished->error ? unfinished->error : "");
 }
 
@@ -462,7 +462,7 @@ bbm_job_release_unstarted(const BbmJob *job)
 
 /*
  * The attempt was given up and does not count; the next has the job's reduced_sub_batch_size
- * and stuck.  False when the job is not ours any more.
+ * and no_progress.  False when the job is not ours any more.
  */
 bool
 bbm_job_requeue(const BbmJob *job, BbmRequeueReason why, const ErrorData *error, TimestampTz due)
@@ -484,7 +484,7 @@ bbm_job_requeue(const BbmJob *job, BbmRequeueReason why, const ErrorData *error,
 	bbm_error_values(error, &values[3], &nulls[3]);
 	values[8] = Int32GetDatum(why);
 	values[9] = Int32GetDatum(job->reduced_sub_batch_size);
-	values[10] = Int32GetDatum(job->stuck);
+	values[10] = Int32GetDatum(job->no_progress);
 	bbm_sql_run(&sql, values, nulls, true);
 	return SPI_processed > 0;
 }

@@ -301,7 +301,7 @@ static int
 time_limit(const BbmWork *work)
 {
 	int			limit = bbm_setting_int(work->target->migration, BBM_MAX_BATCH_TIME);
-	int			times = Min(work->job->stuck / BBM_NO_PROGRESS_BY_ITSELF, BBM_MOST_DOUBLINGS);
+	int			times = Min(work->job->no_progress / BBM_NO_PROGRESS_BY_ITSELF, BBM_MOST_DOUBLINGS);
 
 	if (!bbm_verifies_whole(work->target, work->job->pass))
 		return limit;

@@ -552,10 +552,10 @@ cut_down(BbmTarget *target, BbmJob *job, BbmRequeueReason why, int sqlstate)
 	if (why == BBM_REQUEUE_CANCELLED)
 		return;
 	if (!by_itself)
-		job->stuck++;
+		job->no_progress++;
 	/* one that does not let itself be cancelled is in the way for longer still */
 	else if (smallest || job->caught_cancel)
-		job->stuck += BBM_NO_PROGRESS_BY_ITSELF;
+		job->no_progress += BBM_NO_PROGRESS_BY_ITSELF;
 	/* what cannot be cut says nothing of the size of others */
 	if (!whole && (why != BBM_REQUEUE_OTHER || sqlstate == ERRCODE_OUT_OF_MEMORY))
 		halve(target, job);
@@ -593,7 +593,7 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 
 		cut_down(target, job, why, error->sqlerrcode);
 		wait_for_resources(target, error);
-		if (job->stuck < BBM_MAX_NO_PROGRESS)
+		if (job->no_progress < BBM_MAX_NO_PROGRESS)
 		{
 			requeue(target, job, why, error, requeue_until(job));
 			return true;

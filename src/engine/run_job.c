@@ -292,7 +292,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 			job->cursor = work.next_cursor;
 			job->has_cursor = true;
 			job->reduced_sub_batch_size = work.next_size;
-			job->stuck = 0;
+			job->no_progress = 0;
 		}
 		if (error == NULL && (work.result == BBM_WORK_SUB_BATCH || work.result == BBM_WORK_FINISHED))
 			target->reduced_sub_batch_size = work.next_size;

@@ -4,7 +4,7 @@
  *		Starts workers where there is work.
  *
  * NOTES
- *	  The launcher is level-triggered: on every wake it compares the demands in
+ *	  The launcher is level-triggered: on every wake it compares the requests in
  *	  shared memory with the slots that are taken, and starts what is missing.
  *	  An event only makes it look sooner.  It sees the shared catalogs alone
  *	  (for the list of databases), so it is in no database's way.
@@ -203,7 +203,7 @@ note_served(Oid database, Oid owner, TimestampTz until)
 
 /*
  * The databases that can be connected to, and (*own) those of them that are no
- * templates: discovery looks into these.  Forgets demands of all others, which
+ * templates: discovery looks into these.  Forgets requests of all others, which
  * would get nothing but a FATAL each time.  In a transaction of its own.
  */
 static List *

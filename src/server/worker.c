@@ -169,7 +169,7 @@ run_until_idle(const BbmWorkerStart *start)
 		TimestampTz now;
 
 		serve_interrupts();
-		/* the demand stays as it is, for the one that comes after */
+		/* the request stays as it is, for the one that comes after */
 		if (bbm_slot_must_exit() || !bbm_enabled)
 			break;
 		result = bbm_engine_step(engine, &due);

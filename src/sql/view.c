@@ -83,7 +83,7 @@ look_at_slot(const BbmSlot *slot, int64 id, Oid owner, AtIt *at_it)
 		at_it->works = true;
 }
 
-/* From the slots, who is at it; from the demands, whether somebody is to come. */
+/* From the slots, who is at it; from the requests, whether somebody is to come. */
 static void
 from_shmem(int64 id, Oid owner, AtIt *at_it, bool *requested)
 {
