@@ -4,21 +4,21 @@
 \echo Use "CREATE EXTENSION bbm" to load this file. \quit
 
 /*
- * The schema of the extension may be one that others can create in: no operator
- * or function of theirs may be a better match than pg_catalog's for what is
- * resolved here.
+ * Other roles may be able to create objects in the extension's schema.  None of
+ * their operators or functions may be a better match than pg_catalog's for a
+ * name that this script resolves.
  */
 SET LOCAL search_path TO pg_catalog, pg_temp;
 
--- what users do not call: trigger functions, and what the views are made of
+-- functions that users do not call: trigger functions, and those that the views use
 CREATE SCHEMA bbm_internal;
 GRANT USAGE ON SCHEMA bbm_internal TO PUBLIC;
 
 /*
- * Tables.  The first seventeen (eleven) columns, their types, defaults and codes are
- * those of the container registry's tables; everything after them is ours.  So
- * are the names of sequences, constraints and indexes, which tables of the
- * registry's keep when they are renamed to make room.
+ * Tables.  The first seventeen (eleven) columns, their types, defaults and
+ * codes are those of the GitLab container registry's tables; all other columns
+ * are bbm's.  The names of sequences, constraints and indexes are bbm's as well:
+ * the registry's tables keep theirs when somebody renames them to make room.
  */
 
 CREATE TABLE @extschema@.batched_background_migrations (
@@ -40,7 +40,7 @@ CREATE TABLE @extschema@.batched_background_migrations (
     batching_strategy text,
     total_tuple_count bigint,
     sub_batch_size integer NOT NULL DEFAULT 0,
-    -- ours
+    -- bbm's own columns
     workers integer NOT NULL DEFAULT 1,
     max_attempts smallint NOT NULL DEFAULT 5,
     share_table boolean NOT NULL DEFAULT false,
@@ -97,7 +97,7 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     status smallint NOT NULL DEFAULT 1,
     failure_error_code smallint,
     attempts smallint NOT NULL DEFAULT 0,
-    -- ours
+    -- bbm's own columns
     claim_epoch integer NOT NULL DEFAULT 0,
     worker_pid integer,
     worker_id integer,
@@ -130,10 +130,10 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
 );
 
 /*
- * batched_background_migration_id refers to a migration, and a DELETE of that
- * cascades, by the triggers below: a foreign key would lock the migration's row
- * in each claim to check it, and that it does not, neither a dump nor pg_upgrade
- * would keep.
+ * batched_background_migration_id refers to a migration.  The triggers below
+ * enforce that and cascade a DELETE.  A foreign key would lock the migration's
+ * row in each claim to check the reference; it could be created without that
+ * lock, but neither a dump nor pg_upgrade would preserve this.
  */
 
 CREATE INDEX bbm_jobs_migration_idx
@@ -142,22 +142,22 @@ CREATE INDEX bbm_jobs_migration_max_idx
     ON @extschema@.batched_background_migration_jobs (batched_background_migration_id, max_value);
 CREATE INDEX bbm_jobs_migration_id_idx
     ON @extschema@.batched_background_migration_jobs (batched_background_migration_id, id DESC);
--- the few that are not finished: what a claim, a retry and the finish look for
+-- the few jobs that are not finished, for a claim, a retry and the completion
 CREATE INDEX bbm_jobs_open_idx
     ON @extschema@.batched_background_migration_jobs (status, batched_background_migration_id, id)
     WHERE status <> 2;
--- ranges of leaves that were not part of their table when it was their turn
+-- ranges of partitions that were not attached when it was their turn
 CREATE INDEX bbm_jobs_detached_idx
     ON @extschema@.batched_background_migration_jobs (batched_background_migration_id, relation)
     WHERE detached;
 CREATE INDEX bbm_migrations_runnable_idx
     ON @extschema@.batched_background_migrations (status, id);
 
--- who else is on a table
+-- other migrations of the same table
 CREATE INDEX bbm_migrations_table_idx
     ON @extschema@.batched_background_migrations (table_oid);
 
--- what is known of each partition of a migration, where that is needed; goes with the migration, by its trigger
+-- what bbm records of each partition, where it needs that; the migration's trigger deletes it with the migration
 CREATE TABLE @extschema@.bbm_partitions (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     migration_id bigint NOT NULL,
@@ -177,7 +177,7 @@ CREATE TABLE @extschema@.bbm_partitions (
 );
 CREATE INDEX bbm_partitions_migration_idx ON @extschema@.bbm_partitions (migration_id, relation);
 
--- rows and ranges that cannot be done, quarantined; go with the migration, by its trigger
+-- quarantined rows and ranges; the migration's trigger deletes them with the migration
 CREATE TABLE @extschema@.bbm_row_errors (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     migration_id bigint NOT NULL,
@@ -197,7 +197,7 @@ CREATE TABLE @extschema@.bbm_row_errors (
 );
 CREATE INDEX bbm_row_errors_migration_idx ON @extschema@.bbm_row_errors (migration_id, id);
 
--- every change of state: who, when, what
+-- every change of a migration's state: who, when, what
 CREATE TABLE @extschema@.bbm_events (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at timestamp with time zone NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -240,12 +240,12 @@ CREATE FUNCTION bbm_internal.bbm_replica_guard() RETURNS trigger
 CREATE FUNCTION bbm_internal.bbm_record_guard() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME';
 
-COMMENT ON FUNCTION bbm_internal.bbm_migration_guard IS 'trigger: who may write a migration, and what a status may become';
-COMMENT ON FUNCTION bbm_internal.bbm_migration_event IS 'trigger: records, notifies and wakes';
-COMMENT ON FUNCTION bbm_internal.bbm_job_guard IS 'trigger: the jobs are written by the workers';
-COMMENT ON FUNCTION bbm_internal.bbm_truncate_guard IS 'trigger: no TRUNCATE while a migration is not paused';
-COMMENT ON FUNCTION bbm_internal.bbm_record_guard IS 'trigger: what bbm has recorded is written by nobody else';
-COMMENT ON FUNCTION bbm_internal.bbm_replica_guard IS 'trigger: what logical replication brings for our tables is passed over';
+COMMENT ON FUNCTION bbm_internal.bbm_migration_guard IS 'trigger: checks who may write a migration, and which status may follow which';
+COMMENT ON FUNCTION bbm_internal.bbm_migration_event IS 'trigger: records the event, notifies listeners and wakes workers';
+COMMENT ON FUNCTION bbm_internal.bbm_job_guard IS 'trigger: only workers write jobs';
+COMMENT ON FUNCTION bbm_internal.bbm_truncate_guard IS 'trigger: refuses TRUNCATE while a migration is not paused';
+COMMENT ON FUNCTION bbm_internal.bbm_record_guard IS 'trigger: only bbm writes what it records';
+COMMENT ON FUNCTION bbm_internal.bbm_replica_guard IS 'trigger: ignores what logical replication applies to bbm''s tables';
 
 CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.batched_background_migrations
@@ -286,9 +286,9 @@ CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
 ALTER TABLE @extschema@.bbm_events ENABLE ALWAYS TRIGGER bbm_truncate;
 
 /*
- * A subscription to all tables of another server brings that one's rows, with
- * ids that mean other migrations here.  TRUNCATE cannot be passed over, so the
- * guard decides.
+ * A subscription to all tables of another server applies that server's rows,
+ * whose ids mean other migrations here.  A trigger cannot ignore a TRUNCATE, so
+ * the guard decides whether to refuse it.
  */
 CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.batched_background_migrations
@@ -316,9 +316,9 @@ ALTER TABLE @extschema@.bbm_row_errors ENABLE REPLICA TRIGGER bbm_replica;
 CREATE FUNCTION @extschema@.bbm_own_statement() RETURNS boolean
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_own_statement IS
-    'is it a statement of bbm''s own that runs? For the policies of its tables';
+    'is the running statement one of bbm''s own? Used by the policies of its tables';
 
--- a role that was granted access sees and steers what its memberships allow
+-- a role that was granted access sees and controls what its memberships allow
 ALTER TABLE @extschema@.batched_background_migrations ENABLE ROW LEVEL SECURITY;
 CREATE POLICY bbm_owner ON @extschema@.batched_background_migrations
     USING (pg_catalog.pg_has_role(owner_oid, 'USAGE'));
@@ -339,7 +339,7 @@ CREATE POLICY bbm_owner ON @extschema@.bbm_events
     USING (pg_catalog.pg_has_role(owner_oid, 'USAGE'));
 CREATE POLICY bbm_monitor ON @extschema@.bbm_events FOR SELECT TO pg_monitor USING (true);
 GRANT SELECT ON @extschema@.bbm_events TO pg_monitor;
--- who owns the tables is held to that with FORCE ROW LEVEL SECURITY; bbm never is
+-- FORCE ROW LEVEL SECURITY applies these policies to the tables' owner, too, but never to bbm
 CREATE POLICY bbm_own ON @extschema@.batched_background_migrations USING (@extschema@.bbm_own_statement());
 CREATE POLICY bbm_own ON @extschema@.batched_background_migration_jobs USING (@extschema@.bbm_own_statement());
 CREATE POLICY bbm_own ON @extschema@.bbm_partitions USING (@extschema@.bbm_own_statement());
@@ -421,7 +421,7 @@ CREATE FUNCTION @extschema@.bbm_update(
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_update IS
-    'define "UPDATE table SET … WHERE …" in batches, whose ranges are added to it; returns the migration''s id';
+    'define a migration that runs "UPDATE table SET … WHERE …" in batches; bbm adds the range of each; returns its id';
 
 CREATE FUNCTION @extschema@.bbm_delete(
     name text,
@@ -457,7 +457,7 @@ CREATE FUNCTION @extschema@.bbm_delete(
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_delete IS
-    'define "DELETE FROM table WHERE …" in batches, whose ranges are added to it; returns the migration''s id';
+    'define a migration that runs "DELETE FROM table WHERE …" in batches; bbm adds the range of each; returns its id';
 
 CREATE FUNCTION @extschema@.bbm_alter(
     name text,
@@ -488,12 +488,12 @@ CREATE FUNCTION @extschema@.bbm_alter(
 ) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_alter IS
-    'change what is given of a migration; takes effect with the next batch';
+    'change the given properties of a migration; takes effect with the next batch';
 
 CREATE FUNCTION @extschema@.bbm_drop(name text, if_exists boolean DEFAULT false) RETURNS boolean
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_drop IS
-    'cancel the batches of a migration in flight and delete it with its jobs; true if there was one';
+    'cancel a migration''s batches in flight and delete the migration with its jobs; returns whether it existed';
 
 CREATE FUNCTION @extschema@.bbm_import(
     migrations regclass, jobs regclass, owner name DEFAULT NULL,
@@ -501,7 +501,7 @@ CREATE FUNCTION @extschema@.bbm_import(
 ) RETURNS SETOF record
     LANGUAGE c VOLATILE ROWS 10 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_import IS
-    'take over the migrations and jobs of the container registry''s own tables, paused where its worker has left them; a row each';
+    'take over migrations and jobs from the GitLab container registry''s tables, paused where its worker stopped; a row for each migration';
 
 CREATE FUNCTION @extschema@.bbm_sync_trigger(
     table_name text,
@@ -511,9 +511,9 @@ CREATE FUNCTION @extschema@.bbm_sync_trigger(
 ) RETURNS name
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_sync_trigger IS
-    'create, or drop, the trigger that fills columns of rows that are written; returns its name';
+    'create or drop a trigger that fills columns of each inserted or updated row; returns its name';
 
-/* Steering. */
+/* Controlling. */
 
 CREATE FUNCTION @extschema@.bbm_start(name text DEFAULT NULL) RETURNS integer
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -522,7 +522,7 @@ COMMENT ON FUNCTION @extschema@.bbm_start IS
 
 CREATE FUNCTION @extschema@.bbm_resume(name text DEFAULT NULL) RETURNS integer
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bbm_start';
-COMMENT ON FUNCTION @extschema@.bbm_resume IS 'the registry''s word for bbm_start';
+COMMENT ON FUNCTION @extschema@.bbm_resume IS 'the GitLab container registry''s name for bbm_start';
 
 CREATE FUNCTION @extschema@.bbm_pause(
     name text DEFAULT NULL,
@@ -531,32 +531,32 @@ CREATE FUNCTION @extschema@.bbm_pause(
 ) RETURNS integer
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_pause IS
-    'pause a migration, or all that are active or running; optionally cancel the batches in flight and wait until none is; returns how many were paused';
+    'pause a migration, or all that are active or running; optionally cancel their batches in flight and wait for the end of these; returns how many were paused';
 
 CREATE FUNCTION @extschema@.bbm_cancel(name text) RETURNS integer
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_cancel IS
-    'pause a migration, cancel its batches in flight and return, once they are gone, how many there were';
+    'pause a migration, cancel its batches in flight and wait for their end; returns how many there were';
 
 CREATE FUNCTION @extschema@.bbm_retry(name text) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_retry IS
-    'give the failed jobs of a migration fresh attempts, start it if it had failed; returns how many jobs';
+    'give a migration''s failed jobs and quarantined rows new attempts, start it if it has failed; returns how many they are';
 
 CREATE FUNCTION @extschema@.bbm_wait(name text, timeout interval DEFAULT NULL) RETURNS text
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_wait IS
-    'wait until a migration is finished or failed and return that word, or its status after timeout; has no side effect';
+    'wait until a migration is finished or failed, or until timeout; returns its status; has no side effect';
 
 CREATE FUNCTION @extschema@.bbm_ensure_finished(VARIADIC names text[]) RETURNS void
     LANGUAGE c STABLE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_ensure_finished IS
-    'raise an error unless every migration named is finished: the guard of a schema change';
+    'raise an error unless all named migrations are finished: guards a schema change that relies on them';
 
 CREATE FUNCTION @extschema@.bbm_verify(name text, row_check text DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_verify IS
-    'count the rows of a migration that still meet its where, or do not meet a check';
+    'count a migration''s rows that still meet its filter, or do not meet a check';
 
 CREATE FUNCTION @extschema@.bbm_dry_run(
     name text, batches integer DEFAULT 10,
@@ -565,37 +565,37 @@ CREATE FUNCTION @extschema@.bbm_dry_run(
     OUT estimated_keys bigint, OUT estimated_rows bigint, OUT estimated_time interval, OUT estimated_wal bigint
 ) LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_dry_run IS
-    'run the next batches of a paused migration in this session, roll them back, and return what they cost and what the whole would';
+    'run the next batches of a paused migration in this session and roll them back; returns their cost and an estimate for the whole migration';
 
 CREATE PROCEDURE @extschema@.bbm_run(
     name text DEFAULT NULL, max_attempts integer DEFAULT NULL, resume_failed boolean DEFAULT false
 )
     LANGUAGE c AS 'MODULE_PATHNAME';
 COMMENT ON PROCEDURE @extschema@.bbm_run IS
-    'start a migration, or all of the session''s role, with resume_failed the failed ones too, and run to the end in this session, with progress as NOTICE';
+    'start a migration, or all of the session''s role (with resume_failed also failed ones), and run to the end in this session; reports progress as NOTICE';
 
 CREATE FUNCTION @extschema@.bbm_launch_worker(idle_timeout interval DEFAULT '1 minute') RETURNS integer
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_launch_worker IS
-    'start a background worker for this database and the session''s role without preloading the library; it leaves after idle_timeout without work; returns its process id';
+    'start a background worker for this database and the session''s role without preloading the library; it exits after idle_timeout without work; returns its process id';
 
 /* Watching. */
 
 CREATE FUNCTION bbm_internal.bbm_may_see(owner_oid oid) RETURNS boolean
     LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION bbm_internal.bbm_may_see IS
-    'may the calling role see a migration of this owner: its members, pg_monitor and superusers may';
+    'may the calling role see migrations of this owner? Members of the owner, pg_monitor and superusers may';
 
 CREATE FUNCTION bbm_internal.bbm_status_name(status smallint) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION bbm_internal.bbm_status_name IS
-    'the word for a status code: paused, active, finished, failed, running';
+    'name of a status code: paused, active, finished, failed, running';
 
 CREATE FUNCTION bbm_internal.bbm_as_bigint(value numeric) RETURNS bigint
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN least(greatest(value, -9223372036854775808), 9223372036854775807)::bigint;
 COMMENT ON FUNCTION bbm_internal.bbm_as_bigint IS
-    'a sum as bigint: one that has no room there is as large as can be';
+    'a sum as bigint; one that is out of range becomes the nearest bigint';
 
 CREATE FUNCTION bbm_internal.bbm_requeue_reason_names(counts bigint[]) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -607,17 +607,17 @@ AS $$
     WHERE c.n > 0
 $$;
 COMMENT ON FUNCTION bbm_internal.bbm_requeue_reason_names IS
-    'in words how often batches were requeued for which reason';
+    'how often batches were requeued for each reason, as text';
 
 CREATE FUNCTION bbm_internal.bbm_waiting_on(id bigint, origin text, owner_oid oid) RETURNS text
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION bbm_internal.bbm_waiting_on IS
-    'what an active migration waits for, of a lock with who is in the way, or NULL when a worker is at it';
+    'what an active migration waits for, for a lock with the processes that block it; NULL while a worker runs it';
 
 CREATE FUNCTION bbm_internal.bbm_last_transient_error(id bigint, owner_oid oid) RETURNS text
     LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION bbm_internal.bbm_last_transient_error IS
-    'the error outside of a batch, or that ends all batches, after which a migration tries again; NULL when there is none';
+    'the transient error, outside of a batch or common to all batches, after which a migration tries again; NULL if there is none';
 
 CREATE FUNCTION bbm_internal.bbm_live_workers(
     OUT pid integer, OUT kind text, OUT datid oid, OUT owner_oid oid, OUT migration_id bigint, OUT job_id bigint,
@@ -625,13 +625,13 @@ CREATE FUNCTION bbm_internal.bbm_live_workers(
 ) RETURNS SETOF record
     LANGUAGE c VOLATILE ROWS 8 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION bbm_internal.bbm_live_workers IS
-    'the processes of bbm in this server that the caller may see, as shared memory, or without it the job table, has them; bbm_workers() is for people';
+    'bbm''s processes in this server that the caller may see, from shared memory, or without it from the jobs; users call bbm_workers()';
 
 /*
- * What people look at is in views: their access to the tables is the
- * extension's owner's, while bbm_may_see is asked as whoever looks.  A SECURITY
- * DEFINER function could not tell who that is: its caller may in turn run with
- * the rights of another role, in a function or in an index's expression.
+ * Users read views: a view reads the tables with the privileges of the
+ * extension's owner, but calls bbm_may_see as the role that reads it.  A SECURITY
+ * DEFINER function could not determine that role: its caller may itself run with
+ * the privileges of another role, in a function or in an index's expression.
  */
 
 CREATE VIEW @extschema@.bbm_processes WITH (security_barrier) AS
@@ -650,7 +650,7 @@ CREATE FUNCTION @extschema@.bbm_workers() RETURNS SETOF @extschema@.bbm_processe
     SET search_path = pg_catalog, pg_temp
 AS 'SELECT * FROM @extschema@.bbm_processes';
 COMMENT ON FUNCTION @extschema@.bbm_workers IS
-    'the processes of bbm: pid, role, migration and job at work, since when, what it waits for';
+    'bbm''s processes: pid, role, current migration and job, since when, what it waits for';
 
 CREATE VIEW @extschema@.bbm_migration_status (
     name, status, percent, rows_done, estimated_total, jobs_finished, jobs_running, jobs_failed, rows_per_second,
@@ -660,7 +660,7 @@ CREATE VIEW @extschema@.bbm_migration_status (
     SELECT m.name,
            bbm_internal.bbm_status_name(m.status),
            CASE WHEN m.status = 2 AND m.finished_at IS NOT NULL THEN 100.0
-                -- once all ranges are cut their keys are counted, not estimated
+                -- once all ranges are allocated, the total is their keys, not the estimate
                 ELSE greatest(0.0, least(99.9, coalesce(round(100.0 * j.keys / nullif(
                     CASE WHEN m.pass > 1 OR (j.cut >= m.max_value AND m.max_key IS NULL AND NOT j.per_partition AND
                               coalesce(m.batching_strategy, 'SerialKeySetBatchingStrategy') = 'SerialKeySetBatchingStrategy')
@@ -669,7 +669,7 @@ CREATE VIEW @extschema@.bbm_migration_status (
            END,
            j.rows, m.total_tuple_count, j.finished, j.running, j.failed,
            round(r.rows_per_ms * 1000 * greatest(j.running, 1), 1),
-           -- what is further off than a thousand years is not known
+           -- NULL if it is more than a thousand years away
            CASE WHEN m.status IN (1, 4) AND r.keys_per_ms > 0 AND
                      greatest(m.total_tuple_count::numeric - j.keys, 0) / 31557600000 < r.keys_per_ms * 1000
                 THEN make_interval(secs => round(greatest(m.total_tuple_count::numeric - j.keys, 0)
@@ -679,7 +679,7 @@ CREATE VIEW @extschema@.bbm_migration_status (
                 ELSE coalesce(z.batch_size, m.batch_size) END,
            j.running::integer,
            CASE WHEN m.status IN (1, 4) THEN bbm_internal.bbm_waiting_on(m.id, m.origin, m.owner_oid) END,
-           -- an end of time that somebody wrote is nothing to reckon with
+           -- a user may have written an infinite time, with which nothing can be calculated
            CASE WHEN isfinite(m.started_at) THEN m.started_at END,
            CASE WHEN isfinite(m.finished_at) THEN m.finished_at END,
            coalesce(left(m.error_sqlstate, 5) || ': ' || left(m.error_message, 8192),
@@ -699,7 +699,7 @@ CREATE VIEW @extschema@.bbm_migration_status (
            CASE WHEN isfinite(j.progress_at) THEN j.progress_at END
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
-        -- keys are those of the first pass; what a pass that verifies has found is not done
+        -- counts keys of pass 1; rows found by a pass that verifies are not rows done
         SELECT bbm_internal.bbm_as_bigint(coalesce(sum(j.row_count) FILTER (WHERE j.pass % 2 = 1), 0)) AS rows,
                coalesce(sum(j.requeued), 0) AS requeued,
                coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1 AND j.status = 2), 0) AS keys,
@@ -708,7 +708,7 @@ CREATE VIEW @extschema@.bbm_migration_status (
                coalesce(sum(j.merged_jobs) FILTER (WHERE j.status = 2), 0) AS finished,
                count(*) FILTER (WHERE j.status = 4) AS running,
                count(*) FILTER (WHERE j.status = 3) AS failed,
-               -- a job finished, or part of one: its row has changed since it was claimed, or was requeued once after
+               -- a finished job or sub-batch: the latter changes the row after the claim, or was requeued once since
                max(CASE WHEN j.status = 2 THEN j.finished_at
                         WHEN (j.cursor_value IS NOT NULL OR j.cursor_key IS NOT NULL) AND
                              CASE j.status WHEN 4 THEN j.updated_at > j.started_at ELSE j.no_progress <= 1 END
@@ -717,7 +717,7 @@ CREATE VIEW @extschema@.bbm_migration_status (
         WHERE j.batched_background_migration_id = m.id
     ) j
     CROSS JOIN LATERAL (
-        -- the last hundred jobs: holds are between jobs, so they are not in these times
+        -- the last hundred jobs: throttling happens between jobs, so these times do not include it
         SELECT sum(l.row_count) / nullif(sum(l.run_ms), 0) AS rows_per_ms,
                sum(l.key_count) / nullif(sum(l.run_ms), 0) AS keys_per_ms
         FROM (SELECT j.row_count, j.key_count, least(greatest(j.run_ms, 0), 1e15)::numeric AS run_ms
@@ -732,7 +732,7 @@ CREATE VIEW @extschema@.bbm_migration_status (
         ORDER BY j.id DESC LIMIT 1
     ) z ON true
     LEFT JOIN LATERAL (
-        -- with the lock that it waited for
+        -- includes the lock that the job waited for
         SELECT left(j.error_sqlstate, 5) || ': ' || left(j.error_message, 8192) ||
                CASE WHEN j.error_sqlstate = '55P03' AND j.error_detail IS NOT NULL
                     THEN ' (' || left(j.error_detail, 1024) || ')' ELSE '' END AS error, j.attempts, j.next_attempt_at
@@ -750,7 +750,7 @@ AS $$
     SELECT * FROM @extschema@.bbm_migration_status s WHERE bbm_status.name IS NULL OR s.name = bbm_status.name
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_status IS
-    'a row a migration: progress, rate, what it waits for and the last error; no row for a name that is not there';
+    'one row for each migration: progress, rate, what it waits for and the last error; no row if the name does not exist';
 
 CREATE FUNCTION @extschema@.bbm_throttle(
     name text,
@@ -758,7 +758,7 @@ CREATE FUNCTION @extschema@.bbm_throttle(
 ) RETURNS SETOF record
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 5 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_throttle IS
-    'what a migration would wait for before its next batch, a row a signal that it has a limit for';
+    'what would throttle a migration before its next batch: one row for each signal that has a limit';
 
 CREATE VIEW @extschema@.bbm_migration_jobs (
     id, status, min_value, max_value, attempts, rows, run_time, wal_bytes, jobs, worker_pid, started_at, finished_at,
@@ -785,7 +785,7 @@ AS $$
     SELECT * FROM @extschema@.bbm_migration_jobs j WHERE j.migration = bbm_jobs.name
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_jobs IS
-    'the jobs of a migration, newest first; finished neighbours are merged, jobs says how many a row stands for';
+    'jobs of a migration, newest first; adjacent finished jobs are merged: column jobs counts those in a row';
 
 CREATE VIEW @extschema@.bbm_migration_errors (
     id, at, relation, min_value, max_value, min_key, max_key, error_sqlstate, error_message, error_detail,
@@ -806,223 +806,223 @@ AS $$
     SELECT * FROM @extschema@.bbm_migration_errors e WHERE e.migration = bbm_errors.name
 $$;
 COMMENT ON VIEW @extschema@.bbm_migration_errors IS
-    'what bbm_errors() reads: the rows or ranges that migrations have quarantined, of those the reader may see';
+    'what bbm_errors() shows: quarantined rows and ranges of the migrations that the reader may see';
 COMMENT ON FUNCTION @extschema@.bbm_errors IS
-    'the rows, or ranges, that a migration has quarantined, and why; bbm_retry tries them again';
+    'quarantined rows and ranges of a migration, and why; bbm_retry tries them again';
 
-/* Comments on what people read in psql. */
+/* Comments that users read in psql. */
 
 COMMENT ON VIEW @extschema@.bbm_migration_status IS 'what bbm_status() shows: the migrations that the reader may see';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.waiting_on IS
-    'what an active or running migration waits for; of a lock, on what, and which processes are in the way since when';
+    'what an active or running migration waits for; for a lock also its object, the blocking processes and since when';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.last_error IS
-    'SQLSTATE and message, and of a lock timeout the lock and who was in the way';
+    'SQLSTATE and message; for a lock timeout also the lock and the processes that blocked it';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.last_progress_at IS
-    'when a job, or a part of one, was last done; NULL before the first';
-COMMENT ON VIEW @extschema@.bbm_migration_jobs IS 'what bbm_jobs() shows: the jobs of migrations that the reader may see';
+    'when a job or sub-batch was last finished; NULL before the first';
+COMMENT ON VIEW @extschema@.bbm_migration_jobs IS 'what bbm_jobs() shows: jobs of the migrations that the reader may see';
 COMMENT ON VIEW @extschema@.bbm_processes IS 'what bbm_workers() shows: the processes that the reader may see';
 
 COMMENT ON TABLE @extschema@.batched_background_migrations IS
-    'one row a batched background migration: which table, which key, what to do to each batch';
-COMMENT ON COLUMN @extschema@.batched_background_migrations.id IS 'identity; what jobs refer to';
+    'one row for each batched background migration: which table, which key, what to do to each batch';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.id IS 'identity; jobs refer to it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.created_at IS 'when it was defined';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.name IS 'unique, 1 to 512 bytes';
-COMMENT ON COLUMN @extschema@.batched_background_migrations.updated_at IS 'last change of the row, kept by its trigger';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.updated_at IS 'last change of the row, set by its trigger';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.started_at IS 'when a worker first started it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.finished_at IS 'when it finished';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.min_value IS 'lowest key, inclusive';
-COMMENT ON COLUMN @extschema@.batched_background_migrations.max_value IS 'highest key, inclusive; fixed when defined';
-COMMENT ON COLUMN @extschema@.batched_background_migrations.batch_size IS 'keys a job';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.max_value IS 'highest key, inclusive; fixed when the migration is defined';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.batch_size IS 'keys in each job';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.status IS
-    '0 paused, 1 active, 2 finished, 3 failed, 4 running; users set 0 or 1';
+    '0 paused, 1 active, 2 finished, 3 failed, 4 running; users set only 0 or 1';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.job_signature_name IS
     'the job: a statement with $1 and $2, or the name of a function';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.table_name IS 'the table as schema.table';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.column_name IS
-    'the key the table is cut along, columns separated by commas, or the column that is NULL';
+    'batching key, columns separated by commas, or the column that is NULL';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.failure_error_code IS
     '0 unknown, 1 invalid table, 2 invalid column, 3 invalid job signature, 4 a job exceeded its attempts, 5 invalid batching strategy';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.batching_strategy IS
-    'NULL or SerialKeySetBatchingStrategy: key order; NullKeySetBatchingStrategy: while the column is NULL somewhere; LooseIndexScanBatchingStrategy: so many values a job; BlockRangeBatchingStrategy: block by block';
+    'NULL or SerialKeySetBatchingStrategy: in key order; NullKeySetBatchingStrategy: while rows have NULL in the column; LooseIndexScanBatchingStrategy: a number of distinct values in each job; BlockRangeBatchingStrategy: block by block';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.total_tuple_count IS
-    'estimated rows, taken when a worker first started it';
+    'estimated number of rows when a worker first started it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.sub_batch_size IS
-    'keys a commit, when a job is to be larger than a transaction; 0: one commit a job';
-COMMENT ON COLUMN @extschema@.batched_background_migrations.workers IS 'how many jobs of it may run at once';
-COMMENT ON COLUMN @extschema@.batched_background_migrations.max_attempts IS 'executions a job may have, 1 to 100';
+    'keys in each commit, if a job is to be larger than a transaction; 0: one commit for each job';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.workers IS 'how many of its jobs may run at once';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.max_attempts IS 'how often a job may be attempted, 1 to 100';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.share_table IS
     'may run at the same time as another migration of the same table that says so too';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.synchronous IS
-    'commit each batch with the owner''s synchronous_commit, for effects outside of the server that are not seen';
+    'commit each batch with the owner''s synchronous_commit, for effects outside of the server that bbm cannot detect';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.skip_null_keys IS
-    'rows whose batching key is null, which are in no range, are left as they are; else it fails when there are any';
+    'leave rows with a null batching key, which are in no range, as they are; otherwise the migration fails if there are any';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.rows_stay IS
-    'nobody moves rows from one partition or child table to another while it runs, so that it can go over them partition by partition';
+    'the user promises that no row moves between partitions or child tables while it runs, so that it can process them one by one';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.partition_order IS
-    'as_one_table, or why it goes over the partitions one by one: by_filter, by_key, rows_stay; set when it is first started';
+    'as_one_table, or why it processes partitions one by one: by_filter, by_key, rows_stay; set when it is first started';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.allow_full_scan IS
-    'may a batch read the whole of a large table? Without it, one whose plan does is refused before it runs';
+    'a batch may read the whole of a large table; otherwise bbm refuses a batch with such a plan before it runs';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.job_search_path IS
-    'search_path the job runs with; pg_temp always comes last';
-COMMENT ON COLUMN @extschema@.batched_background_migrations.owner IS 'role the job runs as; recorded by bbm';
-COMMENT ON COLUMN @extschema@.batched_background_migrations.owner_oid IS 'its OID; recorded by bbm';
+    'search_path of the job; pg_temp always comes last';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.owner IS 'role that the job runs as; recorded by bbm';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.owner_oid IS 'OID of that role; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.origin IS
-    'system identifier and database OID it was started under; in a copy it is a stranger''s and nothing runs until started there';
+    'system identifier and database OID where it was started; in a cloned or restored database it does not run until it is started there';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.table_oid IS
-    'the table that it was defined for or begun on: another one of that name is not gone on with; recorded by bbm';
+    'OID of the table that it was defined for or started on: it fails if another table gets that name; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_sqlstate IS 'SQLSTATE of the error that failed it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_message IS 'message of the error that failed it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_detail IS 'detail of the error that failed it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_hint IS 'hint of the error that failed it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.settings IS
-    'settings of its own, name=value each, before those of the server; and its bbm.condition';
+    'its own settings, each as name=value, which override the server''s; and its bbm.condition';
 
 COMMENT ON COLUMN @extschema@.batched_background_migrations.min_key IS
-    'lowest key, inclusive, where it is not an integer: a value per column, as text';
+    'lowest key, inclusive, if the key is not an integer: one value for each column, as text';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_key IS
-    'highest key, inclusive, where it is not an integer; fixed when defined, or when first started';
+    'highest key, inclusive, if the key is not an integer; fixed when the migration is defined, or first started';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.min_found IS
-    'the lowest key was not given, but found in the table; recorded by bbm';
+    'the lowest key was not given, but read from the table; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_found IS
-    'the highest key was not given, but found in the table; recorded by bbm';
+    'the highest key was not given, but read from the table; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.index_name IS
-    'the index to cut along; NULL: any that fits';
+    'index that bbm allocates ranges with; NULL: any suitable one';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.key_order IS
-    'what the bounds are ordered by: types, collations and directions; NULL: an integer, or no bounds yet';
+    'order of the bounds: type, collation and direction of each column; NULL: an integer key, or no bounds yet';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.operation IS
-    'update or delete, of what bbm_update or bbm_delete has composed; NULL: the job is the user''s';
+    'update or delete, if bbm_update or bbm_delete composed the statement; NULL: the user wrote the job';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.set_clause IS
-    'what bbm_update sets';
+    'SET clause of bbm_update';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.filter IS
-    'which rows are to be done; a done row no longer meets it';
+    'which rows are to be processed; a row that is done no longer meets it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.row_check IS
-    'what verification holds each row to; NULL: that it does not meet filter';
+    'condition that verification checks for each row; NULL: that the row does not meet filter';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.verify IS
-    'count, when all is done, the rows that are not as they should be, and fail if there are any';
+    'when all ranges are done, count the rows that fail the check, and fail if there are any';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.follow IS
-    'go on with keys that have come since it was defined, until it has caught up';
+    'continue with keys that were added after it was defined, until it has caught up';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.allow_key_change IS
-    'bbm_update may set columns of the batching or the partition key';
+    'bbm_update may set columns of the batching key or the partition key';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.target_duration IS
-    'what a batch is to take: its size follows the measured time; NULL: batch_size is exact';
+    'target time of a batch: the batch size is adaptive; NULL: batch_size is exact';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.min_batch_size IS
-    'a size that follows does not go below this';
+    'lower limit of an adaptive batch size';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_batch_size IS
-    'a size that follows does not go above this';
+    'upper limit of an adaptive batch size';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_batch_wal IS
-    'WAL a batch is to write at most, in bytes: its size follows; NULL: no limit';
+    'limit in bytes of the WAL of a batch: the batch size is adaptive; NULL: no limit';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.followed IS
-    'the upper bound has been moved to what came later: verification does not look beyond it';
+    'bbm has moved the upper bound to keys that were added later: verification does not go beyond it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.verify_max_value IS
-    'a verification that looks at keys beyond the range goes up to this; NULL: it does not';
+    'last key of a verification that goes beyond the range; NULL: it does not';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.verify_max_key IS
-    'the same of a key that is not one integer';
+    'the same for a key that is not one integer';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.pass IS
-    'odd passes work, even ones verify; most migrations have one';
+    'odd passes process rows, even ones verify; most migrations have one';
 
 COMMENT ON COLUMN @extschema@.batched_background_migrations.on_error IS
-    'what becomes of a job that has used up its attempts: fail the migration; split: do all but the rows that cannot be done; skip the range';
+    'after the last attempt of a job: fail: fail the migration; split: quarantine only the rows that fail; skip: quarantine the range';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_errors IS
-    'rows or ranges that may be quarantined';
+    'how many rows or ranges may be quarantined';
 
 COMMENT ON TABLE @extschema@.batched_background_migration_jobs IS
-    'one row a key range of a migration, its attempts and outcome; written by the workers alone';
+    'one row for each key range of a migration, its attempts and outcome; only workers write it';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.repairs IS
-    'it is about the rows of its range that verification has found not to be as they should be';
+    'it processes those rows of its range that failed verification';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.id IS
     'identity';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.created_at IS
-    'when the range was cut';
+    'when the range was allocated';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.updated_at IS
     'last change of the row';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.started_at IS
-    'when it was claimed last';
+    'when it was last claimed';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.finished_at IS
     'when its last batch committed';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.batched_background_migration_id IS
-    'id of the migration it belongs to, and is deleted with';
+    'id of its migration; deleted with it';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.failure_error_code IS
-    'the code of its last failed attempt; NULL once it has finished';
+    'code of its last failed attempt; NULL once it has finished';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.min_value IS 'first key of the range, inclusive';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.max_value IS 'last key of the range, inclusive';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.status IS '1 new, 2 finished, 3 failed, 4 running';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.attempts IS
-    'executions that count: requeued ones are taken off again';
+    'attempts so far; those that were requeued are not counted';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.claim_epoch IS
-    'raised by every claim: the fencing token of the worker that runs it';
-COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.worker_pid IS 'process that claimed it last';
+    'incremented by every claim: the fencing token of the worker that runs it';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.worker_pid IS 'process that last claimed it';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.worker_id IS
-    'names a lock that process holds while it lives';
+    'names a lock that this process holds while it lives';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.cursor_value IS
-    'last key done, when the job commits in sub-batches';
-COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.key_count IS 'keys in the range when it was cut';
+    'last key done, if the job commits in sub-batches';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.key_count IS 'keys in the range when it was allocated';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.row_count IS 'rows changed';
-COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.run_ms IS 'time of its execution in milliseconds';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.run_ms IS 'execution time in milliseconds';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.wal_bytes IS 'WAL written by its execution';
-COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.merged_jobs IS 'finished neighbours this row stands for';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.merged_jobs IS 'number of adjacent finished jobs in this row';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.detached IS
-    'not done, as its partition was not part of the table; it will be if that comes back';
-COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.next_attempt_at IS 'not before this time';
+    'not done, because its partition was not attached; it will be done if the partition is attached again';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.next_attempt_at IS 'earliest time of the next attempt';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.requeued IS
     'how often its batch was requeued, which does not count as an attempt';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.requeue_reasons IS
     'how often for each reason: lock timeout, deadlock, blocking others, time limit, cancelled, other; NULL: never';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.reduced_sub_batch_size IS
-    'keys its next commit may have, after it was requeued; NULL: as many as the migration says';
+    'limit of keys in its next commit, after it was requeued; NULL: the migration''s';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.no_progress IS
-    'what its requeues without progress in between weigh: from 1000 on each counts as an attempt';
+    'weight of its requeues since the last progress: from 1000 on, each counts as an attempt';
 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_sqlstate IS
-    'SQLSTATE of the last attempt that did not succeed';
+    'SQLSTATE of the last unsuccessful attempt';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_message IS
-    'error message of the last attempt that did not succeed';
+    'error message of the last unsuccessful attempt';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_detail IS
-    'detail of the last attempt that did not succeed';
+    'detail of the last unsuccessful attempt';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_hint IS
-    'hint of the last attempt that did not succeed';
+    'hint of the last unsuccessful attempt';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_context IS
-    'context of the last attempt that did not succeed';
+    'context of the last unsuccessful attempt';
 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.pass IS
-    'the pass it belongs to: odd ones work, even ones verify';
+    'pass it belongs to: odd passes process rows, even ones verify';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.relation IS
-    'OID of the partition or child it is of, when the migration is cut by those';
+    'OID of its partition or child table, if the migration processes these one by one';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.relation_name IS
     'the same by name';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.min_key IS
-    'first key of the range, where it is not an integer';
+    'first key of the range, if the key is not an integer';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.max_key IS
-    'last key of the range, where it is not an integer';
+    'last key of the range, if the key is not an integer';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.cursor_key IS
-    'last key done, when the job commits in sub-batches and the key is not an integer';
+    'last key done, if the job commits in sub-batches and the key is not an integer';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.batch_size IS
-    'keys asked for when it was cut';
+    'intended number of keys when the range was allocated';
 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.bisect IS
-    'its attempts are used up: the next execution quarantines what cannot be done';
+    'it has no attempts left: the next execution quarantines the rows that fail';
 
 COMMENT ON TABLE @extschema@.bbm_row_errors IS
-    'rows and ranges that cannot be done, quarantined by on_error split or skip; bbm_errors() is for people';
+    'rows and ranges quarantined by on_error split or skip; users call bbm_errors()';
 COMMENT ON COLUMN @extschema@.bbm_row_errors.id IS
     'identity';
 COMMENT ON COLUMN @extschema@.bbm_row_errors.migration_id IS
     'the migration';
 COMMENT ON COLUMN @extschema@.bbm_row_errors.job_id IS
-    'the job it was part of';
+    'the job that it belonged to';
 COMMENT ON COLUMN @extschema@.bbm_row_errors.at IS
     'when it was quarantined';
 COMMENT ON COLUMN @extschema@.bbm_row_errors.relation IS
-    'OID of the partition or child it is of';
+    'OID of its partition or child table';
 COMMENT ON COLUMN @extschema@.bbm_row_errors.relation_name IS
     'the same by name';
 COMMENT ON COLUMN @extschema@.bbm_row_errors.min_value IS
-    'first key, where it is an integer';
+    'first key, if the key is an integer';
 COMMENT ON COLUMN @extschema@.bbm_row_errors.max_value IS
-    'last key, where it is an integer';
+    'last key, if the key is an integer';
 COMMENT ON COLUMN @extschema@.bbm_row_errors.min_key IS
-    'first key, where it is not an integer';
+    'first key, if the key is not an integer';
 COMMENT ON COLUMN @extschema@.bbm_row_errors.max_key IS
-    'last key, where it is not an integer';
+    'last key, if the key is not an integer';
 COMMENT ON COLUMN @extschema@.bbm_row_errors.error_sqlstate IS
     'SQLSTATE of the error';
 COMMENT ON COLUMN @extschema@.bbm_row_errors.error_message IS
@@ -1035,7 +1035,7 @@ COMMENT ON COLUMN @extschema@.bbm_row_errors.error_context IS
     'its context';
 
 COMMENT ON TABLE @extschema@.bbm_partitions IS
-    'how far a migration is with each partition or child, and block ranges with a table; written by the workers alone';
+    'progress of a migration in each partition or child table, and of block ranges in a table; only workers write it';
 COMMENT ON COLUMN @extschema@.bbm_partitions.id IS
     'identity';
 COMMENT ON COLUMN @extschema@.bbm_partitions.migration_id IS
@@ -1045,27 +1045,27 @@ COMMENT ON COLUMN @extschema@.bbm_partitions.relation IS
 COMMENT ON COLUMN @extschema@.bbm_partitions.relation_name IS
     'its name';
 COMMENT ON COLUMN @extschema@.bbm_partitions.pass IS
-    'the last pass in which it was cut to its end; 0 none; negative while it is not in the tree';
+    'last pass in which all its ranges were allocated; 0: none; negative while it is not attached';
 COMMENT ON COLUMN @extschema@.bbm_partitions.begun IS
-    'the last pass that has begun on it';
+    'last pass that has started on it';
 COMMENT ON COLUMN @extschema@.bbm_partitions.begun_lsn IS
-    'where the WAL was when the last pass that works began';
+    'WAL position when the last pass that processes rows started';
 COMMENT ON COLUMN @extschema@.bbm_partitions.clean_lsn IS
-    'the same of the one before: pages unchanged since are clean';
+    'WAL position when the pass before it started: pages unchanged since are clean';
 COMMENT ON COLUMN @extschema@.bbm_partitions.end_block IS
     'the pass ends before this block';
 COMMENT ON COLUMN @extschema@.bbm_partitions.joined IS
     'it was attached, or created, while the migration ran';
 COMMENT ON COLUMN @extschema@.bbm_partitions.low_value IS
-    'the first key in it when it was begun, where partitions are told apart by the key: one that is an integer';
+    'its first key when it was started, with partition_order by_key, if the key is an integer';
 COMMENT ON COLUMN @extschema@.bbm_partitions.high_value IS
-    'the last key in it when it was begun: one that is an integer';
+    'its last key when it was started, if the key is an integer';
 COMMENT ON COLUMN @extschema@.bbm_partitions.low_key IS
-    'the first key in it when it was begun: any other, a value per column';
+    'its first key when it was started, for any other key: one value for each column';
 COMMENT ON COLUMN @extschema@.bbm_partitions.high_key IS
-    'the last key in it when it was begun: any other, a value per column';
+    'its last key when it was started, for any other key: one value for each column';
 COMMENT ON COLUMN @extschema@.bbm_partitions.filenode IS
-    'the files that the positions are about';
+    'files that the WAL positions refer to';
 
 COMMENT ON TABLE @extschema@.bbm_events IS 'every change of state of a migration: who, when, what';
 COMMENT ON COLUMN @extschema@.bbm_events.id IS
@@ -1075,21 +1075,21 @@ COMMENT ON COLUMN @extschema@.bbm_events.at IS
 COMMENT ON COLUMN @extschema@.bbm_events.migration_id IS
     'the migration; it may be gone';
 COMMENT ON COLUMN @extschema@.bbm_events.name IS
-    'its name then';
+    'name of the migration at that time';
 COMMENT ON COLUMN @extschema@.bbm_events.event IS
-    'created, imported, started, paused, running, finished, failed, altered, restarted or dropped; attached or detached: a partition or child; truncated: the table, or one of those; pass: block ranges go over the table again';
+    'created, imported, started, paused, running, finished, failed, altered, restarted or dropped; stalled: no progress; attached or detached: a partition or child table; truncated: the table, or one of those; pass: block ranges scan the table again';
 COMMENT ON COLUMN @extschema@.bbm_events.status IS
-    'the status after it, as a word';
+    'status after the event, by name';
 COMMENT ON COLUMN @extschema@.bbm_events.role IS
-    'who caused it: a user, or the owner for what a worker did';
+    'role that caused it: a user, or the owner if a worker did it';
 COMMENT ON COLUMN @extschema@.bbm_events.owner_oid IS
-    'the migration''s owner then, whose members see the row';
+    'the migration''s owner at that time, whose members see the row';
 COMMENT ON COLUMN @extschema@.bbm_events.detail IS
-    'the error of a failed one; the table that was attached, detached or truncated; of one that was restarted, what with';
+    'the error, if it failed; the table that was attached, detached or truncated, or with which it was restarted';
 
 /*
- * Nothing is for everybody but looking, which shows a role its own.  What else a
- * role may do is granted by name; doc/reference.md has the lists.
+ * PUBLIC may only read, and each role sees its own migrations.  All other
+ * privileges have to be granted; doc/reference.md has the lists.
  */
 REVOKE ALL ON FUNCTION
     @extschema@.bbm_create, @extschema@.bbm_update, @extschema@.bbm_delete, @extschema@.bbm_alter,
