@@ -16,7 +16,7 @@
 #include "storage/itemptr.h"
 #include "utils/elog.h"
 
-/* Of the library; pg_extension.extversion must say the same. */
+/* The version of the library; pg_extension.extversion must be the same. */
 #define BBM_VERSION "1.0"
 
 /* A name is shown in logs, notifications and error messages: keep it readable. */
@@ -50,35 +50,35 @@ typedef enum BbmFailureCode
 /* The settings that a migration has of its own; see guc.c. */
 typedef struct BbmOverrides BbmOverrides;
 
-/* What becomes of a job that has used up its attempts. */
+/* What happens to a job that has used up its attempts. */
 typedef enum BbmOnError
 {
 	BBM_ON_ERROR_FAIL,			/* the migration fails */
-	BBM_ON_ERROR_BISECT,			/* all but the rows that cannot be done is done */
+	BBM_ON_ERROR_BISECT,			/* bisect: everything is done except the rows that fail */
 	BBM_ON_ERROR_SKIP			/* the range is quarantined */
 } BbmOnError;
 
-/* How the partitions, or child tables, of a table are gone over: partition_order. */
+/* The order in which the partitions, or child tables, of a table are processed: partition_order. */
 typedef enum BbmPartitionOrder
 {
 	BBM_ORDER_UNDECIDED,		/* not started yet */
 	BBM_ORDER_AS_ONE_TABLE,		/* in the order of the key over all */
-	BBM_ORDER_BY_FILTER,		/* one by one, and a last check over all for what others have moved */
-	BBM_ORDER_BY_KEY,			/* one by one, as a row that moves has another key */
-	BBM_ORDER_ROWS_STAY			/* one by one, as the user says that no row moves */
+	BBM_ORDER_BY_FILTER,		/* one by one, then all verified for rows that others have moved */
+	BBM_ORDER_BY_KEY,			/* one by one, since a row that moves gets another key */
+	BBM_ORDER_ROWS_STAY			/* one by one, since the user has declared that no row moves */
 } BbmPartitionOrder;
 
 /*
  * A migration's passes: the odd ones do the work, each even one verifies what
- * the one before has done.
+ * the previous one has done.
  */
 #define BBM_FIRST_PASS 1
 #define BBM_PASS_VERIFIES(pass) ((pass) % 2 == 0)
 
 /*
- * One end of a range, inclusive.  Where the key is one integer, or a block of
- * the table, it is the number; where it is anything else, a text[] of its
- * columns' values, and the number counts the ranges.
+ * One end of a range, inclusive.  If the key is one integer, or a block of the
+ * table, "number" is its value.  For any other key, "key" is a text[] of the
+ * values of its columns, and "number" counts the ranges.
  */
 typedef struct BbmBound
 {
@@ -92,34 +92,34 @@ typedef struct BbmMigration
 	int64		id;
 	char	   *name;
 	BbmStatus	status;
-	TimestampTz updated_at;		/* 0 when NULL; tells a changed row from a known one */
+	TimestampTz updated_at;		/* 0 when NULL; shows whether the row has changed */
 	TimestampTz changed_at;		/* the same, or when it was inserted */
 	BbmBound	min;
 	BbmBound	max;
-	bool		min_found;		/* the bound was not given, but what the table had */
+	bool		min_found;		/* the bound was not given: it was read from the table */
 	bool		max_found;
 	int			batch_size;
 	int			sub_batch_size; /* 0: one commit a job */
-	double		target_ms;		/* what a batch may take; 0: its size is fixed */
+	double		target_ms;		/* time that a batch may take; 0: its size is fixed */
 	int			min_batch_size;
 	int			max_batch_size;
 	int64		max_batch_wal;	/* bytes; 0 for no limit */
 	char	   *job;
-	char	   *operation;		/* "update" or "delete", of our composing; NULL: job is the user's */
+	char	   *operation;		/* "update" or "delete": we compose the statement; NULL: job is the user's */
 	char	   *set_clause;
-	char	   *filter;	/* a row that is done does not meet it; NULL without */
-	char	   *row_check;	/* what verification holds rows to; NULL: no more filter */
+	char	   *filter;	/* a finished row does not satisfy it; NULL: none */
+	char	   *row_check;	/* what verification requires of rows; NULL: that they do not satisfy filter */
 	bool		verify;
-	bool		followed;		/* max has been moved for that */
-	bool		follow;			/* go on with what has come since the start */
+	bool		followed;		/* max has been moved because of "follow" */
+	bool		follow;			/* also process rows that were added since the start */
 	bool		allow_key_change;
 	bool		rows_stay;
-	bool		skip_null_keys; /* rows that are in no range are left as they are */
+	bool		skip_null_keys; /* rows that are in no range are left unchanged */
 	BbmPartitionOrder partition_order;
 	char	   *table_name;
 	char	   *column_name;
-	char	   *index_name;		/* to cut along; NULL: any that fits */
-	char	   *key_order;		/* that ranges are cut in; NULL: not fixed, or an integer's */
+	char	   *index_name;		/* the index that ranges are read from; NULL: any suitable one */
+	char	   *key_order;		/* the sort order of ranges; NULL: not fixed, or an integer's */
 	char	   *strategy;		/* NULL for the default */
 	int			pass;
 	int			workers;
@@ -132,11 +132,11 @@ typedef struct BbmMigration
 	char	   *search_path;
 	Oid			owner;
 	char	   *origin;			/* NULL when never started */
-	Oid			table_oid;		/* that it was begun on here; InvalidOid: not yet */
+	Oid			table_oid;		/* the table here when the migration was started; InvalidOid: not yet */
 	bool		counted;		/* total_tuple_count is set */
-	bool		was_begun;		/* started_at is set: a worker has taken it up once */
-	bool		was_done;		/* finished_at is set: status says so because it was done */
-	const BbmOverrides *overrides;	/* NULL: the server's settings are its */
+	bool		was_begun;		/* started_at is set: a worker has started it once */
+	bool		was_done;		/* finished_at is set: status is "finished" because the work was done */
+	const BbmOverrides *overrides;	/* NULL: the server's settings apply */
 	bool		unlimited;		/* its owner is a superuser: the server's settings do not limit its own */
 } BbmMigration;
 
@@ -146,28 +146,29 @@ typedef struct BbmJob
 	int64		id;
 	int64		migration_id;
 	int			pass;
-	Oid			relation;		/* the partition of a tree the range is of, or InvalidOid */
+	Oid			relation;		/* the partition that the range belongs to, or InvalidOid */
 	char	   *relation_name;	/* quoted, or NULL */
 	BbmBound	min;
 	BbmBound	max;
-	bool		has_cursor;		/* part of it is done and committed ... */
+	bool		has_cursor;		/* a part of the range is done and committed ... */
 	BbmBound	cursor;			/* ... up to and including this key */
-	int			batch_size;		/* what was asked for when it was cut */
+	int			batch_size;		/* the batch size when the range was allocated */
 	int			attempts;
-	bool		repairs;		/* it is about the rows that verification has found in its range */
-	bool		bisect;			/* has used up its attempts: what cannot be done is quarantined */
-	int			claim_epoch;		/* fencing token: somebody else's claim raises it */
+	bool		repairs;		/* it processes the rows that verification has found in its range */
+	bool		bisect;			/* it has used up its attempts: rows that fail are quarantined */
+	int			claim_epoch;		/* fencing token: a claim by another process raises it */
 	int64		key_count;
-	int			reduced_sub_batch_size; /* keys a commit, when cut down; 0 not */
-	int			no_progress;	/* what its requeues without progress weigh; see engine/outcome.c */
-	int			ran_size;		/* keys in the last batch of it; 0 it never began */
-	bool		caught_cancel;	/* its last batch caught the cancel that was to end it */
-	ItemPointerData tid;		/* of its row, while we have that locked */
+	int			reduced_sub_batch_size; /* keys per commit, when reduced; 0: not reduced */
+	int			no_progress;	/* the weight of its requeues without progress; see engine/outcome.c */
+	int			ran_size;		/* keys in its last batch; 0: it never started */
+	bool		caught_cancel;	/* its last batch caught the cancel that was meant to end it */
+	ItemPointerData tid;		/* of its row, while we have locked it */
 } BbmJob;
 
 /*
- * What a batch says it has changed is added up for everybody to see, and a
- * function may say anything: no more than a table can have rows.
+ * The counts of changed rows that batches report are added up and shown to
+ * everybody, and a function may report any number.  We accept no more rows
+ * than a table can have.
  */
 #define BBM_MOST_ROWS ((int64) MaxBlockNumber * MaxHeapTuplesPerPage)
 
@@ -177,18 +178,21 @@ bbm_row_count(int64 rows)
 	return Max(Min(rows, BBM_MOST_ROWS), 0);
 }
 
-/* The sum of two counts, or as much of it as has room. */
+/* The sum of two counts, capped at the largest int64. */
 static inline int64
 bbm_add_counts(int64 a, int64 b)
 {
 	return b > PG_INT64_MAX - a ? PG_INT64_MAX : a + b;
 }
 
-/* A count that was estimated; what is no number, or none that can be, is as near as there is. */
+/*
+ * Converts an estimate to a count.  A value that is not a number, or is out of
+ * range, becomes the nearest possible count.
+ */
 static inline int64
 bbm_count_of(double value)
 {
-	/* in this form for a NaN */
+	/* written this way because of NaN */
 	if (!(value > 0))
 		return 0;
 	return value < (double) PG_INT64_MAX ? (int64) value : PG_INT64_MAX;

@@ -4,15 +4,17 @@
  *		The lock that a process of bbm waits for, and who is in the way.
  *
  * NOTES
- *	  Who holds a lock can be told while it is waited for, and not any more when
- *	  the wait has ended with an error.  So the process that waits notes it by
- *	  itself, from the timer that runs in each of our transactions (base/lock_watch.c): in
- *	  its slot, where bbm_status() finds it, and here, for the error that the wait
- *	  may end with.  The names of tables and the states of sessions are looked up
- *	  by whoever makes words of it, in a transaction.
+ *	  The blockers of a lock are known only while a process waits for it, and
+ *	  no longer when the wait has ended with an error.  Therefore the waiting
+ *	  process records them itself, from the timer that runs in each of our
+ *	  transactions (base/lock_watch.c): in its slot, where bbm_status() reads
+ *	  them, and here, for the error that the wait may end with.  Whoever
+ *	  formats them as text looks up the names of tables and the states of
+ *	  sessions, in a transaction.
  *
- *	  As in pg_blocking_pids(), in the way is who holds the lock in a mode that
- *	  conflicts with ours, and who has waited for such a mode for longer.
+ *	  As in pg_blocking_pids(), a blocker is a process that holds the lock in a
+ *	  mode that conflicts with ours, or that has waited for such a mode for
+ *	  longer than we have.
  *
  *-------------------------------------------------------------------------
  */
@@ -31,23 +33,26 @@
 #include "base/shared.h"
 #include "base/slots.h"
 
-/* Who is in the way may change while we wait: that is looked at again so often. */
+/* The blockers may change while we wait: they are read again at this interval. */
 #define BBM_POLL_MS 100
 
 static int64 working_on = 0;
 
-/* Written by the handler while a transaction of ours is open, read after it. */
+/* The signal handler writes these while a transaction of ours is open; they are read after it. */
 static BbmBlockers seen;
 static TimestampTz next_poll;
 
-/* From here on what this process waits for is for that migration, or (0) for any. */
+/* From here on, this process waits on behalf of that migration, or (0) of any. */
 void
 bbm_blockers_work_on(int64 migration_id)
 {
 	working_on = migration_id;
 }
 
-/* A transaction begins, before the timer looks at it.  What the slot says of the last one's error stays. */
+/*
+ * A transaction begins; called before the timer reads locks.  The slot keeps
+ * what it has about the last error.
+ */
 void
 bbm_blockers_begin(void)
 {
@@ -55,7 +60,7 @@ bbm_blockers_begin(void)
 	next_poll = 0;
 }
 
-/* What this process waited for it has, or does without. */
+/* This process has obtained the lock it waited for, or does not need it any more. */
 void
 bbm_blockers_over(void)
 {
@@ -105,10 +110,10 @@ check_awaited_lock(BbmBlockers *blockers, PROCLOCK *mine)
 }
 
 /*
- * Called by the timer's handler, where it may take LWLocks if they are free: see
- * the notes of giveway.c.  What cannot be looked at now is looked at with the next
- * tick.  Who waits for a row waits for a transaction, and has the row's own lock
- * meanwhile.
+ * Called by the timer's handler, where it may take LWLocks only if they are
+ * free: see the notes in lock_watch.c.  What cannot be read now is read at the
+ * next tick.  A process that waits for a row waits for a transaction, and
+ * holds the row's own lock meanwhile.
  */
 void
 bbm_blockers_poll(void)
@@ -153,9 +158,10 @@ bbm_blockers_poll(void)
 }
 
 /*
- * Has the last transaction ended with this error while it waited for a lock?  Only
- * the server's own, of a wait that took too long or was cancelled: one that a job
- * has raised, or that comes without waiting, says by itself what it is about.
+ * Did the last transaction end with this error while it waited for a lock?
+ * True only for the server's own error of a wait that took too long or was
+ * cancelled.  An error that a job has raised, or that occurs without waiting,
+ * explains itself.
  */
 bool
 bbm_blockers_caused(const ErrorData *error, BbmBlockers *blockers)
@@ -214,7 +220,7 @@ append_lock(StringInfo text, const BbmBlockers *blockers)
 	}
 }
 
-/* A moment in the session's time zone, without fractions of a second. */
+/* A timestamp in the session's time zone, without fractions of a second. */
 static const char *
 moment(TimestampTz at)
 {
@@ -263,8 +269,9 @@ append_blocker(StringInfo text, const BbmBlocker *blocker)
 }
 
 /*
- * For people, in the current memory context; needs a transaction.  Who has gone
- * meanwhile has no state, and what has been dropped no name.
+ * Returns a description for users, in the current memory context; needs a
+ * transaction.  A session that has ended is shown without its state, and a
+ * table that has been dropped without its name.
  */
 char *
 bbm_blockers_to_string(const BbmBlockers *blockers)
@@ -284,7 +291,7 @@ bbm_blockers_to_string(const BbmBlockers *blockers)
 	return text.data;
 }
 
-/* The error's DETAIL; that it is ours shows in detail_log, which no SQL can set. */
+/* Sets the error's DETAIL. detail_log, which no SQL can set, marks it as ours. */
 void
 bbm_blockers_name(ErrorData *error, const char *string)
 {
@@ -293,8 +300,8 @@ bbm_blockers_name(ErrorData *error, const char *string)
 }
 
 /*
- * For what lock the transaction waited that ended with this error, and who was in
- * the way; NULL: for none that is known.
+ * Returns which lock the transaction that ended with this error waited for,
+ * and who blocked it; NULL when that is not known.
  */
 const char *
 bbm_blockers_of(const ErrorData *error)

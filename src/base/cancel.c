@@ -4,25 +4,26 @@
  *		A cancel that the owner's code catches is not the last word.
  *
  * NOTES
- *	  Whatever stops a batch from outside of it is a cancel in the end: a limit
- *	  of its own process (base/lock_watch.c), bbm_cancel, a pause, DROP DATABASE and its
- *	  like, Ctrl-C.  A cancel is an error, which a function may catch, in a loop
- *	  even, and those who wait for the batch to end would wait for ever.  The
- *	  same holds for all else in our transactions that runs the owner's code: a
- *	  condition, a deferred trigger, a row filter in a claim.
+ *	  Whatever stops a batch from outside is in the end a cancel: a limit of
+ *	  its own process (base/lock_watch.c), bbm_cancel, a pause, DROP DATABASE
+ *	  and similar commands, Ctrl-C. A cancel is an error, which a function may
+ *	  catch, even in a loop, and then those who wait for the batch to end would
+ *	  wait forever.  The same applies to everything else in our transactions
+ *	  that runs the owner's code: a condition, a deferred trigger, a row filter
+ *	  in a claim.
  *
- *	  So a transaction of ours watches for cancels that are raised in it.
- *	  1. For a second they are the server's own: who catches one has the time to
- *		 clean up, and to end.
- *	  2. Then the process cancels itself again and again, with a SQLSTATE that
+ *	  So each of our transactions watches for cancels that are raised in it.
+ *	  1. For the first second they are the server's own: code that catches one
+ *		 has the time to clean up and to end.
+ *	  2. Then the process cancels itself repeatedly, with a SQLSTATE that
  *		 neither "query_canceled" nor "others" catches in PL/pgSQL.
- *	  3. Code that catches that as well (other languages do) goes on for four
- *		 more seconds.  Then its process is terminated: a worker as well as the
- *		 session of CALL bbm_run, since somebody waits for either.
+ *	  3. Code that catches that as well (other languages do) can continue for
+ *		 four more seconds.  Then its process is terminated: a worker as well
+ *		 as the session of CALL bbm_run, since somebody waits for either.
  *
- *	  The SQLSTATE is changed on the way, by an error context callback, before
- *	  anybody can catch the error; who takes it as a value, through
- *	  bbm_copy_error, sees the cancel that it is.  The timer runs only after a
+ *	  An error context callback changes the SQLSTATE before anybody can catch
+ *	  the error; a caller that takes the error as a value, through
+ *	  bbm_copy_error, sees the original cancel.  The timer runs only after a
  *	  cancel was raised, until the transaction is over.
  *
  *-------------------------------------------------------------------------
@@ -36,24 +37,24 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
-/* From the first cancel on; documented in doc/operations.md. */
+/* Both counted from the first cancel; documented in doc/operations.md. */
 #define BBM_MAY_CATCH_MS 1000
 #define BBM_TERMINATE_MS 5000
 #define BBM_AGAIN_MS 50
 
-/* PL/pgSQL's "others" does not catch it, and nobody but an assertion raises it. */
+/* PL/pgSQL's "others" does not catch it, and only a failed assertion raises it. */
 #define UNCATCHABLE ERRCODE_ASSERT_FAILURE
 
-/* What raises the errors of cancels and timeouts. */
+/* The function that raises the errors of cancels and timeouts. */
 #define CANCEL_FUNCTION "ProcessInterrupts"
 
 static TimeoutId timer = MAX_TIMEOUTS;	/* not registered */
-static int	depth = 0;			/* of guards */
+static int	depth = 0;			/* nesting depth of guards */
 static volatile TimestampTz cancelled_at = 0;	/* the first cancel of this transaction; 0 none */
 static bool enforced = false;	/* it was raised so that it cannot be caught */
 static volatile sig_atomic_t sent_again = false;
 
-/* In a signal handler: does what SIGINT does, and in the end what SIGTERM does. */
+/* Runs in a signal handler: does what SIGINT does, and finally what SIGTERM does. */
 static void
 cancel_again(void)
 {
@@ -78,9 +79,9 @@ is_cancel(const ErrorData *error)
 }
 
 /*
- * Is the error that is being raised a cancel of this process?  One that came
- * from another server, or that a function has raised itself, is the job's own
- * affair.
+ * Is the error that is being raised a cancel of this process?  An error that
+ * came from another server, or that a function has raised itself, is left to
+ * the job.
  */
 static bool
 cancel_is_raised(void)
@@ -100,7 +101,7 @@ cancel_is_raised(void)
 	return yes;
 }
 
-/* An error context callback, the first to see an error of the transaction; adds no words. */
+/* An error context callback, the first to see an error of the transaction; adds no context text. */
 static void
 see_error(void *arg)
 {
@@ -129,8 +130,8 @@ see_error(void *arg)
 }
 
 /*
- * From here to bbm_cancel_guard_end what runs in this transaction cannot go on
- * for long after a cancel.  Nested ones are part of the outermost.
+ * From here to bbm_cancel_guard_end, what runs in this transaction cannot
+ * continue for long after a cancel.  Nested guards are part of the outermost.
  */
 void
 bbm_cancel_guard_begin(BbmCancelGuard *guard)
@@ -147,8 +148,8 @@ bbm_cancel_guard_begin(BbmCancelGuard *guard)
 }
 
 /*
- * Before the commit, or after an error; may be called again.  A cancel of our
- * own that has come too late must not hit what follows.
+ * Called before the commit, or after an error; may be called again.  A cancel
+ * of our own that has come too late must not hit what follows.
  */
 void
 bbm_cancel_guard_end(BbmCancelGuard *guard)
@@ -165,7 +166,7 @@ bbm_cancel_guard_end(BbmCancelGuard *guard)
 		QueryCancelPending = false;
 }
 
-/* The error that was caught, in the current memory context, with the SQLSTATE that it was raised with. */
+/* Returns the error that was caught, in the current memory context, with its original SQLSTATE. */
 ErrorData *
 bbm_copy_error(void)
 {
@@ -177,8 +178,8 @@ bbm_copy_error(void)
 }
 
 /*
- * Was a cancel raised in this transaction, or if there is none, in the last?
- * Where no error came of it, it was caught.
+ * Was a cancel raised in this transaction, or, outside of one, in the last?
+ * If no error resulted, the cancel was caught.
  */
 bool
 bbm_cancel_seen(void)
@@ -186,14 +187,14 @@ bbm_cancel_seen(void)
 	return cancelled_at != 0;
 }
 
-/* ... and caught, so that it had to be raised in another way? */
+/* ... and was it caught, so that it had to be raised with another SQLSTATE? */
 bool
 bbm_cancel_enforced(void)
 {
 	return enforced;
 }
 
-/* An error of our own making, in the current memory context. */
+/* Makes an error, in the current memory context. */
 ErrorData *
 bbm_make_error(int sqlstate, const char *message, const char *hint)
 {
@@ -207,7 +208,7 @@ bbm_make_error(int sqlstate, const char *message, const char *hint)
 	return error;
 }
 
-/* For who is to be reported a cancel that the owner's code has caught. */
+/* The error to report when the owner's code has caught a cancel. */
 ErrorData *
 bbm_cancelled_by_user(void)
 {

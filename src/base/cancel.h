@@ -12,7 +12,7 @@
 
 #include "utils/elog.h"
 
-/* Of the caller's stack frame. */
+/* Lives in the caller's stack frame. */
 typedef struct BbmCancelGuard
 {
 	bool		on;

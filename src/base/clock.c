@@ -9,10 +9,10 @@
 
 #include "portability/instr_time.h"
 
-/* What a test has set it to; negative: it runs by itself. */
+/* The time that a test has set; negative: the real clock is used. */
 static double simulated_ms = -1;
 
-/* Milliseconds since some moment. */
+/* Milliseconds since an arbitrary start. */
 double
 bbm_clock_ms(void)
 {
@@ -24,7 +24,7 @@ bbm_clock_ms(void)
 	return INSTR_TIME_GET_MILLISEC(now);
 }
 
-/* From the first call on the clock of this process moves by calls alone. */
+/* From the first call on, only calls advance the clock of this process. */
 void
 bbm_clock_advance(double ms)
 {

@@ -4,8 +4,8 @@
  *		What is done when a transaction commits: workers are called, notifications sent.
  *
  * NOTES
- *	  COMMIT PREPARED runs in another session than the one whose callback would
- *	  call the launcher, so it asks for discovery.
+ *	  COMMIT PREPARED may run in another session than the one whose callback
+ *	  would wake the launcher, so it requests discovery.
  *
  *-------------------------------------------------------------------------
  */
@@ -35,7 +35,7 @@ typedef struct Notification
 
 static List *to_notify = NIL;	/* in TopTransactionContext */
 
-/* Something of this owner's may be runnable once this transaction has committed. */
+/* This owner may have runnable work once this transaction has committed. */
 void
 bbm_wake_at_commit(Oid owner)
 {
@@ -52,9 +52,10 @@ bbm_wake_at_commit(Oid owner)
 }
 
 /*
- * Sends a notification, and wakes those who wait for a state, once this
- * transaction has committed.  Kept until the commit, since a transaction that
- * has executed NOTIFY cannot be prepared; one that is prepared sends none.
+ * Sends a notification, and wakes the sessions that wait for a state, once
+ * this transaction has committed.  It is kept until the commit, since a
+ * transaction that has executed NOTIFY cannot be prepared; a prepared
+ * transaction sends none.
  */
 void
 bbm_notify_at_commit(const char *json)
@@ -69,7 +70,7 @@ bbm_notify_at_commit(const char *json)
 	to_tell = true;
 }
 
-/* A wake too many (a savepoint was rolled back) costs a look. */
+/* An unnecessary wake-up (a savepoint was rolled back) costs one poll. */
 static void
 tell(XactEvent event, void *arg)
 {
@@ -96,7 +97,7 @@ tell(XactEvent event, void *arg)
 	wake_overflow = to_tell = false;
 }
 
-/* A savepoint's notifications go with it, or pass to the one around it. */
+/* A savepoint that is rolled back drops its notifications; one that is released passes them to its parent. */
 static void
 end_savepoint(SubXactEvent event, SubTransactionId my_id, SubTransactionId parent_id, void *arg)
 {
@@ -118,7 +119,7 @@ end_savepoint(SubXactEvent event, SubTransactionId my_id, SubTransactionId paren
 	}
 }
 
-/* Registers the callbacks; once a process, from _PG_init. */
+/* Registers the callbacks; called once per process, from _PG_init. */
 void
 bbm_commit_install(void)
 {

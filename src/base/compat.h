@@ -61,7 +61,7 @@
 #define BBM_OWNER_NEEDS_LOGIN true
 #endif
 
-/* 19 tells the planner of the EXPLAIN that it plans for. */
+/* 19 passes the planner the EXPLAIN that it plans for. */
 #if PG_VERSION_NUM >= 190000
 #define BBM_PLANNER_PARAMETERS \
 	Query *parse, const char *query_string, int cursor_options, ParamListInfo bound_params, ExplainState *es
@@ -71,7 +71,7 @@
 #define BBM_PLANNER_ARGUMENTS parse, query_string, cursor_options, bound_params
 #endif
 
-/* Before 18 there was a parameter for those who run a plan more than once. */
+/* Before 18 there was a parameter for callers that run a plan more than once. */
 #if PG_VERSION_NUM >= 180000
 #define BBM_RUN_PARAMETERS QueryDesc *query, ScanDirection direction, uint64 count
 #define BBM_RUN_ARGUMENTS query, direction, count
@@ -80,14 +80,14 @@
 #define BBM_RUN_ARGUMENTS query, direction, count, execute_once
 #endif
 
-/* 19 lets DROP DATABASE and its like terminate a worker; before, our hook asks it to leave. */
+/* From 19 on, DROP DATABASE and similar commands terminate a worker; before, our hook asks it to exit. */
 #ifdef BGWORKER_INTERRUPTIBLE
 #define BBM_WORKER_INTERRUPTIBLE BGWORKER_INTERRUPTIBLE
 #else
 #define BBM_WORKER_INTERRUPTIBLE 0
 #endif
 
-/* 17 has a time limit for transactions that ends the session: not for ours. */
+/* 17 has a time limit for transactions that ends the session: we turn it off. */
 #define BBM_HAS_TRANSACTION_TIMEOUT (PG_VERSION_NUM >= 170000)
 
 static inline IndexScanDesc
@@ -116,7 +116,8 @@ bbm_relation_filenode(Relation rel)
 /*
  * Raises an error unless the current user may do what the plan does to its
  * relations, by the server's own privileges.  An ExecutorCheckPerms_hook is
- * left out: it expects an execution of the plan around it, and is asked in each.
+ * not called here: it expects to be called within an execution of the plan,
+ * and is called in each.
  */
 static inline void
 bbm_check_privileges(PlannedStmt *stmt)
@@ -139,12 +140,15 @@ bbm_check_privileges(PlannedStmt *stmt)
 	PG_END_TRY();
 }
 
-/* A DROP DATABASE of it has failed midway: nobody can connect any more, ever.  Newer minor releases have it. */
+/*
+ * Its DROP DATABASE has failed midway: nobody can ever connect to it again.
+ * Newer minor releases have this.
+ */
 #ifndef DATCONNLIMIT_INVALID_DB
 #define DATCONNLIMIT_INVALID_DB (-2)
 #endif
 
-/* Positions in the range table of what a plan writes. */
+/* Range table indexes of the tables that a plan writes. */
 static inline Bitmapset *
 bbm_result_relations(const PlannedStmt *stmt)
 {
@@ -160,7 +164,10 @@ bbm_result_relations(const PlannedStmt *stmt)
 #endif
 }
 
-/* OIDs of the tables that a plan writes, as far as it tells: rows routed to partitions are their root's. */
+/*
+ * OIDs of the tables that a plan writes, as far as it shows them: for rows
+ * routed to partitions, the root's.
+ */
 static inline List *
 bbm_written_tables(PlannedStmt *stmt)
 {
@@ -170,7 +177,7 @@ bbm_written_tables(PlannedStmt *stmt)
 	ListCell   *cell;
 	int			i = -1;
 
-	/* a lock of rows needs the same permission */
+	/* locking rows needs the same permission */
 	if (stmt->commandType == CMD_UTILITY || (stmt->commandType == CMD_SELECT && !stmt->hasModifyingCTE))
 		return NIL;
 	results = bbm_result_relations(stmt);
@@ -246,7 +253,7 @@ bbm_owns_relation(Oid relid, Oid role)
 #endif
 }
 
-/* What SET ROLE asks.  16 has memberships that inherit and do not allow it. */
+/* What SET ROLE checks. 16 has memberships that inherit but do not allow SET ROLE. */
 static inline bool
 bbm_can_set_role(Oid member, Oid role)
 {
@@ -325,7 +332,7 @@ bbm_may_write(Oid relid, Oid role)
 		pg_attribute_aclcheck_all(relid, role, ACL_INSERT | ACL_UPDATE, ACLMASK_ANY) == ACLCHECK_OK;
 }
 
-/* The process of a virtual transaction, or NULL when it is gone. */
+/* The process of a virtual transaction, or NULL when it has ended. */
 static inline PGPROC *
 bbm_vxid_process(VirtualTransactionId vxid)
 {
@@ -336,7 +343,7 @@ bbm_vxid_process(VirtualTransactionId vxid)
 #endif
 }
 
-/* Of the pgstat_fetch_stat_numbackends() processes in the local copy; from 1 on. */
+/* One of the pgstat_fetch_stat_numbackends() processes in the local copy; numbered from 1. */
 static inline PgBackendStatus *
 bbm_backend_status(int n)
 {
@@ -363,7 +370,7 @@ bbm_may_vacuum(Oid relid, Oid role)
 	return may || bbm_owns_database(MyDatabaseId, role);
 }
 
-/* One that is void keeps no WAL. */
+/* An invalidated slot keeps no WAL. */
 static inline bool
 bbm_slot_is_void(const ReplicationSlotPersistentData *data)
 {
@@ -374,7 +381,7 @@ bbm_slot_is_void(const ReplicationSlotPersistentData *data)
 #endif
 }
 
-/* Can no row have a null there?  18 has NOT NULL constraints that are not valid for all rows. */
+/* Is the column free of nulls for certain? 18 has NOT NULL constraints that are not valid for all rows. */
 static inline bool
 bbm_column_not_null(TupleDesc desc, AttrNumber attnum)
 {
@@ -387,7 +394,7 @@ bbm_column_not_null(TupleDesc desc, AttrNumber attnum)
 #endif
 }
 
-/* Does every row meet the constraint, or what there is of it: an unknown?  18 has some that are not enforced. */
+/* Does every row satisfy the constraint, or make it unknown? 18 has constraints that are not enforced. */
 static inline bool
 bbm_check_is_valid(const ConstrCheck *check)
 {
@@ -436,7 +443,7 @@ bbm_next_of_proc(PGPROC *proc, int partition, PROCLOCK *previous)
 #endif
 }
 
-/* The same for those who hold or await a lock. */
+/* The same for processes that hold or await a lock. */
 static inline PROCLOCK *
 bbm_next_of_lock(LOCK *lock, PROCLOCK *previous)
 {

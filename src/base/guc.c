@@ -3,9 +3,10 @@
  * guc.c
  *		Every setting of bbm and its bounds.
  *
- * What workers read is SIGHUP: one value for the server, so that a session
- * cannot give itself more.  What one migration may need different is in the
- * column "settings" of its row, as "name=value", or a column of its own.
+ * Settings that workers read are SIGHUP: one value for the server, so that a
+ * session cannot give itself more.  What a migration may set differently is in
+ * the column "settings" of its row, as "name=value", or in a column of its
+ * own.
  *
  *-------------------------------------------------------------------------
  */
@@ -67,19 +68,19 @@ typedef enum SettingKind
 } SettingKind;
 
 /*
- * In which direction the server's value limits that of a migration whose owner
- * is no superuser: what a migration does to others is the server's to bound, what
- * it does to itself is its owner's.  The value that turns a setting off is no
- * limit at all, and so the furthest there is.
+ * How the server's value limits that of a migration whose owner is no
+ * superuser.  The server limits what a migration does to others; the owner
+ * decides what it does to itself.  The value that turns a setting off means
+ * "no limit", so it counts as the most extreme one.
  */
 typedef enum SettingLimit
 {
-	LIMIT_NONE,					/* concerns the migration alone */
-	LIMIT_MOST,					/* as much at most */
-	LIMIT_LEAST,				/* as much at least */
-	LIMIT_SILENCE,				/* as much at least, or none, which is -1 */
-	LIMIT_ON,					/* stays on */
-	LIMIT_BOTH					/* the server's holds as well: see bbm_setting_server_string */
+	LIMIT_NONE,					/* the setting concerns the migration alone */
+	LIMIT_MOST,					/* the server's value is the maximum */
+	LIMIT_LEAST,				/* the server's value is the minimum */
+	LIMIT_SILENCE,				/* the server's value is the minimum; -1 (none) is allowed */
+	LIMIT_ON,					/* what is on cannot be turned off */
+	LIMIT_BOTH					/* the server's value applies as well: see bbm_setting_server_string */
 } SettingLimit;
 
 /* A setting that a migration may override. */
@@ -94,7 +95,7 @@ typedef struct SettingDef
 	int			flags;
 	const char *short_desc;
 	const char *long_desc;
-	bool		(*check) (const char *value, const char **why); /* of a string */
+	bool		(*check) (const char *value, const char **why); /* for strings */
 	SettingLimit limit;			/* how the server's value limits a migration's */
 } SettingDef;
 
@@ -193,7 +194,7 @@ static const SettingDef settings[BBM_SETTINGS] = {
 	[BBM_CONDITION] = {"bbm.condition", KIND_STRING, NULL, 0, 0, 0, 0, NULL, NULL, check_condition}
 };
 
-/* A value of one of them. */
+/* The value of one setting. */
 typedef union SettingValue
 {
 	bool		b;
@@ -230,7 +231,7 @@ check_hours(const char *value, const char **why)
 	return bbm_hours_parse(value, NULL, why);
 }
 
-/* As SQL to run: an expression is put into a SELECT. */
+/* Returns the SQL to run: an expression is put into a SELECT. */
 char *
 bbm_condition_query(const char *condition)
 {
@@ -238,11 +239,11 @@ bbm_condition_query(const char *condition)
 
 	if (pg_strncasecmp(p, "select", 6) == 0 || pg_strncasecmp(p, "with", 4) == 0)
 		return pstrdup(condition);
-	/* the line end is for a comment at the end of it */
+	/* the line end ends a comment at the end of the expression */
 	return psprintf("SELECT (%s\n)", condition);
 }
 
-/* A position in the condition is none in the statement that sets it. */
+/* A position in the condition is not a position in the statement that sets it. */
 static void
 condition_position(void *arg)
 {
@@ -256,7 +257,10 @@ condition_position(void *arg)
 	}
 }
 
-/* Its syntax; whether it can be run is told when it is.  A syntax error is raised. */
+/*
+ * Checks the syntax; whether the condition can be run is only known when it is
+ * run.  A syntax error is raised.
+ */
 static bool
 check_condition(const char *value, const char **why)
 {
@@ -277,7 +281,7 @@ check_condition(const char *value, const char **why)
 	return IsA(select, SelectStmt) && select->intoClause == NULL;
 }
 
-/* As GUC check hooks, which have a form of their own. */
+/* The same checks as GUC check hooks, which have a signature of their own. */
 static bool
 hook_names(char **newval, void **extra, GucSource source)
 {
@@ -319,7 +323,7 @@ overriding(const BbmMigration *migration, BbmSetting setting)
 	return NULL;
 }
 
-/* The server's value; of one that only migrations have, nothing. */
+/* The server's value; empty for a setting that only migrations have. */
 static SettingValue
 server_value(const SettingDef *def)
 {
@@ -345,14 +349,14 @@ server_value(const SettingDef *def)
 	return value;
 }
 
-/* Of a setting with LIMIT_MOST: the lowest value turns it off, unless that is one like the others (lock_timeout). */
+/* For LIMIT_MOST: the lowest value turns the setting off, unless it is a regular value (lock_timeout). */
 static bool
 is_off(const SettingDef *def, double value)
 {
 	return value == def->min && def->min <= 0;
 }
 
-/* Does the value go beyond what the server's lets a migration have whose owner is no superuser? */
+/* Does the value exceed what the server allows a migration whose owner is no superuser? */
 static bool
 is_beyond(const SettingDef *def, const SettingValue *value)
 {
@@ -378,8 +382,8 @@ is_beyond(const SettingDef *def, const SettingValue *value)
 }
 
 /*
- * What holds for the migration: its own value, where it has one and that is not
- * beyond the server's limit, which may have been lowered since it was given.
+ * The value that applies to the migration: its own, if it has one that does
+ * not exceed the server's limit, which may have been lowered since it was set.
  */
 static SettingValue
 effective(const BbmMigration *migration, BbmSetting setting)
@@ -408,7 +412,7 @@ bbm_setting_real(const BbmMigration *migration, BbmSetting setting)
 	return effective(migration, setting).r;
 }
 
-/* NULL when only migrations have it, and this one has not. */
+/* NULL when only migrations have the setting, and this one has not. */
 const char *
 bbm_setting_string(const BbmMigration *migration, BbmSetting setting)
 {
@@ -416,8 +420,8 @@ bbm_setting_string(const BbmMigration *migration, BbmSetting setting)
 }
 
 /*
- * The server's value where the migration has one of its own and must keep to
- * both; NULL where its own is all that counts.
+ * The server's value where the migration has one of its own and both apply;
+ * NULL where only its own applies.
  */
 const char *
 bbm_setting_server_string(const BbmMigration *migration, BbmSetting setting)
@@ -428,7 +432,7 @@ bbm_setting_server_string(const BbmMigration *migration, BbmSetting setting)
 		server_value(def).s : NULL;
 }
 
-/* Is it anything but off: false, empty, or what stands for it among numbers, which is the lowest? */
+/* Is it on?  Off is false, an empty string, or for numbers the lowest value. */
 bool
 bbm_setting_is_on(const BbmMigration *migration, BbmSetting setting)
 {
@@ -464,7 +468,7 @@ find_setting(const char *name)
 	return NULL;
 }
 
-/* Reads a value as postgresql.conf would; false with a reason when it is none. */
+/* Parses a value as in postgresql.conf; false with a reason when it is invalid. */
 static bool
 parse_value(const SettingDef *def, const char *text, SettingValue *value, const char **why)
 {
@@ -487,7 +491,7 @@ parse_value(const SettingDef *def, const char *text, SettingValue *value, const 
 			break;
 		case KIND_REAL:
 			ok = parse_real(text, &value->r, def->flags, &hint);
-			/* in this form for a NaN */
+			/* written this way because of NaN */
 			if (ok && !(value->r >= def->min && value->r <= def->max))
 				*why = psprintf("%g is not in the range from %g to %g.", value->r, def->min, def->max);
 			break;
@@ -497,7 +501,7 @@ parse_value(const SettingDef *def, const char *text, SettingValue *value, const 
 	return *why == NULL;
 }
 
-/* One "name=value"; NULL with a reason when it is none. */
+/* Parses one "name=value"; NULL with a reason when it is invalid. */
 static const SettingDef *
 parse_entry(const char *entry, SettingValue *value, const char **why)
 {
@@ -538,7 +542,7 @@ names_hint(void)
 	return names.data;
 }
 
-/* Raises an error unless each entry is a setting that a migration may have, with a value it can have. */
+/* Raises an error unless each entry is a setting that a migration may have, with a valid value. */
 void
 bbm_overrides_check(const ArrayType *entries)
 {
@@ -588,8 +592,8 @@ limit_hint(const SettingDef *def, const char *limit)
 }
 
 /*
- * Raises an error when an entry goes beyond what the server lets a migration of
- * this owner's have.  The entries are valid.
+ * Raises an error when an entry exceeds what the server allows a migration of
+ * this owner.  The entries are valid.
  */
 void
 bbm_overrides_check_limits(const ArrayType *entries, Oid owner)
@@ -619,7 +623,10 @@ bbm_overrides_check_limits(const ArrayType *entries, Oid owner)
 	}
 }
 
-/* The entries of a row, checked before; what another version wrote and this one does not know is left out. */
+/*
+ * Reads the entries of a row, which were checked before.  Entries of another
+ * version that this one does not know are ignored.
+ */
 const BbmOverrides *
 bbm_overrides_read(const ArrayType *entries, MemoryContext context)
 {
@@ -644,7 +651,7 @@ bbm_overrides_read(const ArrayType *entries, MemoryContext context)
 	return overrides;
 }
 
-/* In the current memory context. */
+/* Copies into the current memory context. */
 const BbmOverrides *
 bbm_overrides_copy(const BbmOverrides *overrides)
 {
@@ -703,7 +710,7 @@ bbm_guc_define(void)
 							 &bbm_enabled, true,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 
-	/* Sizes shared memory, so it only exists when that is being laid out. */
+	/* It determines the size of shared memory, so it is defined only while that is being set up. */
 	if (process_shared_preload_libraries_in_progress)
 		DefineCustomIntVariable("bbm.max_workers",
 								"Sets the maximum number of workers of all migrations.",
@@ -745,7 +752,7 @@ bbm_guc_define(void)
 void
 bbm_guc_set(const char *name, const char *value, bool local)
 {
-	/* superuser's context: a worker limits its owner's session with SUSET settings too */
+	/* PGC_SUSET: a worker also limits its owner's session with SUSET settings */
 	(void) set_config_option(name, value, PGC_SUSET, PGC_S_SESSION,
 							 local ? GUC_ACTION_SAVE : GUC_ACTION_SET,
 							 true, 0, false);

@@ -22,9 +22,9 @@ extern int	bbm_stalled_after;	/* s, 0 off */
 extern int	bbm_stale_pause_after;	/* s, 0 off */
 
 /*
- * What a migration may override.  Its value is asked for with the functions
- * below, which fall back on the server's, and hold a migration to the server's
- * limits unless its owner is a superuser.
+ * What a migration may override.  Read the values with the functions below.
+ * They fall back on the server's value, and apply the server's limits unless
+ * the migration's owner is a superuser.
  */
 typedef enum BbmSetting
 {
@@ -51,8 +51,8 @@ typedef enum BbmSetting
 	BBM_MAX_ACTIVE_SESSIONS,	/* -1 off */
 	BBM_REST_FACTOR,			/* 0 off */
 	BBM_ACTIVE_HOURS,			/* '': always */
-	BBM_CONDITION,				/* a migration's alone; NULL: none */
-	BBM_SETTINGS				/* how many there are */
+	BBM_CONDITION,				/* migrations only; NULL: none */
+	BBM_SETTINGS				/* the number of settings */
 } BbmSetting;
 
 extern bool bbm_setting_is_on(const BbmMigration *migration, BbmSetting setting);
@@ -73,8 +73,8 @@ extern const BbmOverrides *bbm_overrides_copy(const BbmOverrides *overrides);
 extern void bbm_guc_define(void);
 
 /*
- * Sets a setting for this session, or until the GUC nest level ends.  Any
- * context; with "local" a nest level must be open.
+ * Sets a setting for this session, or until the GUC nest level ends.  Works in
+ * any GUC context; with "local" a nest level must be open.
  */
 extern void bbm_guc_set(const char *name, const char *value, bool local);
 

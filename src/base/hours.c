@@ -3,10 +3,10 @@
  * hours.c
  *		Hours of the day in a time zone: bbm.active_hours.
  *
- * A list of windows, "[days] HH:MM-HH:MM [zone]" each: '22:00-06:00
- * Europe/Berlin, Sat-Sun 00:00-24:00'.  The days are those a window begins on.
- * The clock is an argument.  What a window means is told by the local time on
- * the clock in that zone, so that it follows daylight saving time.
+ * The value is a list of windows, each "[days] HH:MM-HH:MM [zone]":
+ * '22:00-06:00 Europe/Berlin, Sat-Sun 00:00-24:00'.  The days are those on
+ * which a window begins.  The clock is an argument.  Windows are in the local
+ * time of their zone, so they follow daylight saving time.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,7 +27,7 @@ skip_blanks(const char **p)
 		(*p)++;
 }
 
-/* "Mon"; -1 when it is none. */
+/* Parses "Mon"; -1 when it is no day. */
 static int
 parse_day(const char **p)
 {
@@ -42,7 +42,7 @@ parse_day(const char **p)
 	return -1;
 }
 
-/* "Mon" or "Fri-Mon", which are the days from the one to the other; all when it begins with a digit. */
+/* Parses "Mon" or "Fri-Mon", a range of days; all days when the text begins with a digit. */
 static bool
 parse_days(const char **p, int *days)
 {
@@ -66,7 +66,7 @@ parse_days(const char **p, int *days)
 	return **p == ' ' || **p == '\t';
 }
 
-/* "7:05" or "24:00", as minutes. */
+/* Parses "7:05" or "24:00", as minutes. */
 static bool
 parse_time(const char **p, int *minutes)
 {
@@ -127,8 +127,8 @@ parse_window(const char *text, BbmHours *window, const char **why)
 }
 
 /*
- * Reads a list of windows into *windows, unless that is NULL; an empty text is
- * an empty list.  False when it is no such list: *why says why.
+ * Parses a list of windows into *windows, unless that is NULL; an empty text
+ * is an empty list.  False when the text is invalid: *why is the reason.
  */
 bool
 bbm_hours_parse(const char *text, List **windows, const char **why)
@@ -160,7 +160,7 @@ bbm_hours_parse(const char *text, List **windows, const char **why)
 	return true;
 }
 
-/* When a window opens that begins so many days after the local day; DT_NOEND when not on that day. */
+/* The time when the window opens that begins this many days after the local day; DT_NOEND if none does. */
 static TimestampTz
 opening(const BbmHours *window, const struct pg_tm *today, int days, pg_tz *zone)
 {
@@ -175,7 +175,7 @@ opening(const BbmHours *window, const struct pg_tm *today, int days, pg_tz *zone
 	tm.tm_hour = window->from / 60;
 	tm.tm_min = window->from % 60;
 	tm.tm_sec = 0;
-	/* an hour that the clock leaves out is what it would have been */
+	/* an hour that the clock skips is taken as if it existed */
 	offset = DetermineTimeZoneOffset(&tm, zone);
 	if (tm2timestamp(&tm, 0, &offset, &result) != 0)
 		return DT_NOEND;
@@ -195,7 +195,8 @@ window_is_open(const BbmHours *window, const struct pg_tm *local)
 }
 
 /*
- * Is one of the windows open?  If not, *opens is when the next one does.
+ * Is one of the windows open?  If not, *opens is the time when the next one
+ * opens.
  */
 bool
 bbm_hours_open(const List *windows, TimestampTz now, TimestampTz *opens)
@@ -212,7 +213,7 @@ bbm_hours_open(const List *windows, TimestampTz now, TimestampTz *opens)
 
 		if (window_is_open(window, &local))
 			return true;
-		/* on a day of the week from now on, today's may be over */
+		/* the next seven days, and the same weekday again, as today's window may be over */
 		for (int days = 0; days <= 7; days++)
 		{
 			TimestampTz at = opening(window, &local, days, zone);

@@ -16,10 +16,10 @@
 /* One window; it may reach into the next day. */
 typedef struct BbmHours
 {
-	int			days;			/* bit n: it may begin on that day, Sunday is 0 */
+	int			days;			/* bit n: it may begin on weekday n, Sunday is 0 */
 	int			from;			/* minutes after midnight */
-	int			to;				/* not included; <= from: on the next day */
-	pg_tz	   *zone;			/* NULL: the zone of the log */
+	int			to;				/* exclusive; <= from: on the next day */
+	pg_tz	   *zone;			/* NULL: log_timezone */
 } BbmHours;
 
 extern bool bbm_hours_parse(const char *text, List **windows, const char **why);

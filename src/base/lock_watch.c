@@ -4,26 +4,27 @@
  *		Watching the batch in flight: is it in anybody's way?
  *
  * NOTES
- *	  A batch runs inside SPI and cannot look around, and whoever waits for its
- *	  locks wakes nobody.  So the process that runs it looks by itself, from a
- *	  timer: in a worker of the launcher's, in one of bbm_launch_worker() and
- *	  in a foreground session alike, with or without preloading.  There is no
- *	  other process to be told, and so no signal that comes late and hits the
- *	  wrong batch.  The timer runs only while batches do.
+ *	  A batch runs inside SPI and cannot check anything meanwhile, and a
+ *	  session that waits for its locks wakes nobody.  So the process that runs
+ *	  the batch checks by itself, from a timer: in a worker that the launcher
+ *	  or bbm_launch_worker() has started and in a foreground session alike,
+ *	  with or without preloading.  No other process has to be informed, so no
+ *	  signal can come late and hit the wrong batch.  The timer runs only while
+ *	  batches do.
  *
- *	  The look happens in the handler of SIGALRM, which must disturb nothing
- *	  that it interrupts.  It allocates nothing, raises nothing and waits for
- *	  nothing.  It looks only where no interrupts are held off, hence no LWLock
- *	  is held or being taken by this process, and the lists of its locks, which
- *	  change under their partition's LWLock alone, are whole.  It takes those
- *	  LWLocks in shared mode, if they are free just now (also an error that
- *	  left one held is harmless so), and otherwise tries again a moment later.
- *	  The rest of the code takes a spinlock for a few instructions only, and
- *	  the look takes none.
+ *	  The check runs in the handler of SIGALRM, which must not disturb what it
+ *	  interrupts.  It allocates nothing, raises nothing and waits for nothing.
+ *	  It runs only where no interrupts are held off.  Therefore this process
+ *	  holds no LWLock and is not acquiring one, and the lists of its locks,
+ *	  which change only under the LWLock of their partition, are consistent.
+ *	  It takes those LWLocks in shared mode, only if they are free (this also
+ *	  makes an error that left one held harmless), and otherwise tries again a
+ *	  moment later.  The rest of the code takes a spinlock for a few
+ *	  instructions only, and the check takes none.
  *
- *	  What the look leads to is what a SIGINT leads to, and nothing else: a
- *	  cancel at the next CHECK_FOR_INTERRUPTS.  A job that catches it is
- *	  cancelled again while it stays in the way, and not for long: cancel.c.
+ *	  The check can only do what a SIGINT does: a cancel at the next
+ *	  CHECK_FOR_INTERRUPTS. A job that catches it is cancelled again while it
+ *	  keeps blocking others, which cannot last long: cancel.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -42,32 +43,32 @@
 #include "base/compat.h"
 #include "base/locks.h"
 
-/* A look that could not be taken is tried again at the next tick. */
+/* A check that could not be made is tried again at the next tick. */
 #define BBM_TICK_MS 20
-/* Two looks are this far apart at most, well under the deadlock_timeout of others. */
+/* The longest time between two checks, well below the deadlock_timeout of other sessions. */
 #define BBM_POLL_MS 100
 
 static TimeoutId ticker = MAX_TIMEOUTS;
 
-/* Written by the batch, read by the handler. */
+/* The batch writes these, the handler reads them. */
 static volatile sig_atomic_t watching = false;
-static volatile sig_atomic_t yielding = false;	/* a transaction of ours, batch or not, is open */
+static volatile sig_atomic_t yielding = false;	/* one of our transactions, batch or not, is open */
 static bool ticks_for_batches = false;	/* the timer stays on from one batch to the next */
 static volatile TimestampTz begun;
 static volatile TimestampTz next_poll;
 static volatile int max_blocking_time;	/* ms, 0 off */
 static volatile int max_batch_time;
 
-/* Written by the handler. */
+/* The handler writes this. */
 static volatile sig_atomic_t stop = BBM_STOP_NONE;
 
-/* What a look has seen so far. */
+/* What a check has found so far. */
 typedef struct Look
 {
 	TimestampTz now;
-	bool		complete;		/* no partition was busy */
+	bool		complete;		/* no lock partition was busy */
 	bool		awaited;		/* somebody waits for us */
-	bool		too_long;		/* ... who is not ours, and has for too long */
+	bool		too_long;		/* ... who is not of bbm, and has waited too long */
 } Look;
 
 /* Caller holds the partition's LWLock. */
@@ -83,8 +84,9 @@ has_worker_id(PGPROC *proc, int partition)
 }
 
 /*
- * Is this waiter a process of bbm's?  Caller holds the LWLock of the partition
- * it waits in, so that it stays; the others are taken one by one.
+ * Is this waiter a process of bbm?  The caller holds the LWLock of the
+ * partition it waits in, so the waiter stays; the other LWLocks are taken one
+ * by one.
  */
 static bool
 is_ours(Look *look, PGPROC *waiter, int partition)
@@ -100,7 +102,7 @@ is_ours(Look *look, PGPROC *waiter, int partition)
 			continue;
 		if (!LWLockConditionalAcquire(lwlock, LW_SHARED))
 		{
-			/* not known: as good as ours, until the next look */
+			/* not known: treated as ours until the next check */
 			look->complete = false;
 			return true;
 		}
@@ -111,10 +113,10 @@ is_ours(Look *look, PGPROC *waiter, int partition)
 }
 
 /*
- * Who waits for a lock that we hold?  Also who waits behind one that does.  A
- * wait that began before this batch is not this batch's doing: it is for what
- * a job has left locked in its session, which giving the batch up would not
- * unlock.  Caller holds the LWLock of the lock's partition.
+ * Who waits for a lock that we hold, directly or behind another waiter?  A
+ * wait that began before this batch is not caused by this batch: it is for a
+ * lock that a job has left in its session, which ending the batch would not
+ * release.  The caller holds the LWLock of the lock's partition.
  */
 static void
 check_lock(Look *look, PROCLOCK *mine, int partition)
@@ -123,7 +125,7 @@ check_lock(Look *look, PROCLOCK *mine, int partition)
 	const LOCKMASK *conflicts = GetLocksMethodTable(lock)->conflictTab;
 	LOCKMASK	in_the_way = mine->holdMask;
 
-	/* in the order in which they came */
+	/* in the order of their arrival */
 	for (PROCLOCK *other = bbm_next_of_lock(lock, NULL); other; other = bbm_next_of_lock(lock, other))
 	{
 		PGPROC	   *waiter = other->tag.myProc;
@@ -134,7 +136,7 @@ check_lock(Look *look, PROCLOCK *mine, int partition)
 			continue;
 		in_the_way |= LOCKBIT_ON(waiter->waitLockMode);
 		look->awaited = true;
-		/* zero for the first moment */
+		/* zero at first */
 		since = (TimestampTz) pg_atomic_read_u64(&waiter->waitStart);
 		if (since >= begun && max_blocking_time > 0 &&
 			look->now >= TimestampTzPlusMilliseconds(since, max_blocking_time) &&
@@ -172,14 +174,14 @@ stop_batch(BbmLockWatchStop why)
 	QueryCancelPending = true;
 }
 
-/* Two looks are this far apart. */
+/* The time between two checks. */
 static int
 discovery_interval(void)
 {
 	return watching && max_blocking_time > 0 ? Max(Min(max_blocking_time / 10, BBM_POLL_MS), 1) : BBM_POLL_MS;
 }
 
-/* In a signal handler: see the notes above. */
+/* Runs in a signal handler: see the notes above. */
 static void
 tick(void)
 {
@@ -206,9 +208,8 @@ tick(void)
 		stop_batch(BBM_STOP_BLOCKING);
 
 	/*
-	 * We wait, and somebody waits for us: perhaps since after our own check
-	 * for a deadlock.  Checking again makes us the victim, before the other
-	 * checks.
+	 * We wait, and somebody waits for us: perhaps only since our own deadlock
+	 * check.  Checking again makes us the victim, before the others check.
 	 */
 	else if (look.awaited && MyProc->waitLock != NULL)
 		CheckDeadLockAlert();
@@ -225,10 +226,10 @@ start_ticking(void)
 }
 
 /*
- * A transaction of ours begins: from here to bbm_yield_end a wait in it that
- * others wait for, in turn, is checked for a deadlock again and again, so that
- * we are the victim; and who is in the way of it is noted.  A batch is watched
- * for more than that.
+ * A transaction of ours begins.  From here to bbm_yield_end, while it waits
+ * and others wait for it, the check for a deadlock is repeated, so that we are
+ * the victim; and its blockers are recorded.  A batch is watched for more than
+ * that.
  */
 void
 bbm_yield_begin(void)
@@ -241,7 +242,7 @@ bbm_yield_begin(void)
 	start_ticking();
 }
 
-/* It has ended, well or not.  May be called again. */
+/* The transaction has ended, with or without an error.  May be called again. */
 void
 bbm_yield_end(void)
 {
@@ -251,10 +252,10 @@ bbm_yield_end(void)
 }
 
 /*
- * A batch begins: from here to bbm_lock_watch_end it may be cancelled for being in
- * the way: for letting others wait longer, or taking longer itself, than so many
- * milliseconds, of which 0 is no limit.  At the beginning of its transaction,
- * before it locks anything.
+ * A batch begins.  From here to bbm_lock_watch_end it may be cancelled for
+ * letting others wait for longer than blocking_limit, or for taking longer
+ * than batch_limit itself; both in milliseconds, and 0 is no limit.  Called at
+ * the beginning of its transaction, before it locks anything.
  */
 void
 bbm_lock_watch_begin(int blocking_limit, int batch_limit)
@@ -265,7 +266,7 @@ bbm_lock_watch_begin(int blocking_limit, int batch_limit)
 	begun = GetCurrentTimestamp();
 	watching = true;
 	next_poll = TimestampTzPlusMilliseconds(begun, discovery_interval());
-	/* it ticks on from one batch to the next */
+	/* the timer stays on from one batch to the next */
 	ticks_for_batches = true;
 	start_ticking();
 }
@@ -278,10 +279,10 @@ bbm_lock_watch_is_on(void)
 }
 
 /*
- * The batch has ended, well or not.  If it was stopped too late then it is
- * done, and what remains of the cancel is taken back, since it must not hit the
- * commit or what comes after.  A cancel by somebody else in the same moment is
- * lost with it.  May be called again.
+ * The batch has ended, with or without an error.  If it was stopped too late
+ * then it is done, and a cancel that is still pending is withdrawn, since it
+ * must not hit the commit or what follows.  A cancel by somebody else at the
+ * same moment is lost with it.  May be called again.
  */
 void
 bbm_lock_watch_end(void)
@@ -291,7 +292,7 @@ bbm_lock_watch_end(void)
 		QueryCancelPending = false;
 }
 
-/* Whether the last batch was stopped, and why; once. */
+/* Returns whether the last batch was stopped, and why; resets that. */
 BbmLockWatchStop
 bbm_lock_watch_outcome(void)
 {
@@ -303,7 +304,7 @@ bbm_lock_watch_outcome(void)
 	return why;
 }
 
-/* No batch follows at once: whoever waits now must not be woken by ticks. */
+/* No batch follows immediately: ticks must not wake a process that waits. */
 void
 bbm_lock_watch_pause(void)
 {

@@ -5,27 +5,29 @@
  *
  * NOTES
  *	  They are of the type "userlock", which no SQL function takes, or (a
- *	  table's) object locks in the "space" of our own table's OID, which no
- *	  system catalog has: so neither a user's advisory lock nor DDL can meet
- *	  them by chance or on purpose.  All 64 bits of an id are in the tag: two
- *	  migrations never share a lock, whatever their ids are.
+ *	  table's) object locks whose lock class is the OID of our own table, which
+ *	  no system catalog has.  So neither a user's advisory lock nor DDL can
+ *	  conflict with them, by accident or on purpose.  All 64 bits of an id are
+ *	  in the tag: two migrations never share a lock, whatever their ids are.
  *
  *	  migration	held for the moment of a claim, and by whoever changes the
- *				migration's status until that has committed.  Since it is let
- *				go only after the commit is visible, a claim that has it sees
- *				every pause that has committed.  It waits for no batch.
+ *				migration's status until that has committed.  Since it is
+ *				released only after the commit is visible, a claim that has
+ *				it sees every pause that has committed.  It never waits for a
+ *				batch.
  *	  table		held for the moment of a claim, after the migration's: two
- *				migrations decide one after the other whose turn it is.
- *	  token		held by a process for as long as it may run jobs.  A job that
- *				is marked running with a token nobody holds is an orphan.
+ *				migrations decide one after the other which one has the time
+ *				slice.
+ *	  worker id	held by a process for as long as it may run jobs.  A job that
+ *				is marked running with a worker id nobody holds is an orphan.
  *	  database	held by whoever needs a database without our workers, any number
  *				of sessions at once: the launcher starts none there meanwhile.
  *
- *	  ours		shared by all processes of bbm's, and by sessions for as long as
- *				they are in a function of bbm's that takes a while: what they keep
- *				from being vacuumed is nothing that a migration is to wait for.
+ *	  ours		shared by all processes of bbm, and by sessions for as long as
+ *				they are in a function of bbm that takes a while: a migration
+ *				need not wait for what they keep from being vacuumed.
  *
- *	  Whoever needs a migration's row lock as well takes that first.
+ *	  Whoever also needs a migration's row lock takes that first.
  *
  *-------------------------------------------------------------------------
  */
@@ -54,9 +56,10 @@ enum
 };
 
 /*
- * The tag of something with a number.  Database and number take 96 of the 112
- * bits, so the space shares the upper half of the number: within one space two
- * numbers never have the same tag, and there is one at a time in a database.
+ * The tag of a numbered lock.  Database and number take 96 of the 112 bits, so
+ * the lock class is combined with the upper half of the number: within one
+ * lock class, two numbers never have the same tag, and a database has one lock
+ * class at a time.
  */
 static LOCKTAG
 tag_of(Oid lock_class, int64 number, uint16 kind, uint8 method)
@@ -79,7 +82,7 @@ xact_tag(Oid lock_class, int64 number, uint16 kind)
 	return tag_of(lock_class, number, kind, DEFAULT_LOCKMETHOD);
 }
 
-/* One of the method that advisory locks have: only those outlive the abort of a transaction. */
+/* A lock of the same method as advisory locks: only those outlive the abort of a transaction. */
 static LOCKTAG
 session_tag(Oid lock_class, int64 number, uint16 kind)
 {
@@ -93,11 +96,11 @@ bbm_lock_migration(Oid lock_class, int64 migration_id)
 	LOCKTAG		tag = xact_tag(lock_class, migration_id, LOCK_MIGRATION);
 
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-	/* as the server's own locks do: what we have waited for may have changed what we know */
+	/* as the server's own locks do: the lock holder may have changed what we have cached */
 	AcceptInvalidationMessages();
 }
 
-/* The locks of a claim, if nobody has them just now; until the end of the transaction. */
+/* Takes the locks of a claim if they are free now; until the end of the transaction. */
 bool
 bbm_lock_for_claim_at_once(Oid lock_class, int64 migration_id, Oid table)
 {
@@ -107,7 +110,7 @@ bbm_lock_for_claim_at_once(Oid lock_class, int64 migration_id, Oid table)
 		ConditionalLockDatabaseObject(lock_class, table, LOCK_TABLE, ExclusiveLock);
 }
 
-/* For who has only looked, and is to work on without it. */
+/* For a caller that has only read, and continues without the lock. */
 void
 bbm_unlock_migration(Oid lock_class, int64 migration_id)
 {
@@ -124,8 +127,9 @@ bbm_lock_table(Oid lock_class, Oid table)
 }
 
 /*
- * Takes one of the migration's places for this session, or returns -1 when all
- * are taken.  bbm_permit_release gives it back; so does the end of the process.
+ * Takes one of the migration's permits for this session, or returns -1 when
+ * all are taken. bbm_permit_release releases it; so does the end of the
+ * process.
  */
 int
 bbm_permit_acquire(Oid lock_class, int64 migration_id, int limit)
@@ -140,7 +144,10 @@ bbm_permit_acquire(Oid lock_class, int64 migration_id, int limit)
 	return -1;
 }
 
-/* A job may have released it with pg_advisory_unlock_all: hold it again, if nobody else does by now. */
+/*
+ * A job may have released it with pg_advisory_unlock_all: take it again,
+ * unless another process has it now.
+ */
 bool
 bbm_permit_keep(Oid lock_class, int64 migration_id, int slot)
 {
@@ -159,7 +166,7 @@ bbm_permit_release(Oid lock_class, int64 migration_id, int slot)
 		LockRelease(&tag, ExclusiveLock, true);
 }
 
-/* Is any place of the migration taken by another process?  Needs a transaction. */
+/* Has another process a permit of the migration?  Needs a transaction. */
 bool
 bbm_permits_held(Oid lock_class, int64 migration_id, int limit)
 {
@@ -174,7 +181,10 @@ bbm_permits_held(Oid lock_class, int64 migration_id, int limit)
 	return false;
 }
 
-/* A place among the launched workers of the database, for as long as this process lives.  Without shared memory. */
+/*
+ * Takes a permit for a launched worker of the database, for the life of this
+ * process.  Used without shared memory.
+ */
 bool
 bbm_launched_permit_acquire(Oid lock_class, int limit)
 {
@@ -188,7 +198,7 @@ bbm_launched_permit_acquire(Oid lock_class, int limit)
 	return false;
 }
 
-/* How many of them are free?  Needs a transaction. */
+/* How many of these permits are free?  Needs a transaction. */
 int
 bbm_launched_permits(Oid lock_class, int limit)
 {
@@ -206,7 +216,7 @@ bbm_launched_permits(Oid lock_class, int limit)
 	return n;
 }
 
-/* Does this process wait for the migration's turn on its table? */
+/* Does this process wait for the migration's time slice on its table? */
 bool
 bbm_is_waiting_for_table(Oid lock_class, int64 migration_id)
 {
@@ -215,7 +225,7 @@ bbm_is_waiting_for_table(Oid lock_class, int64 migration_id)
 	return bbm_lock_is_mine(&tag, ShareLock);
 }
 
-/* This process begins, or ceases, to do so. */
+/* This process starts, or stops, waiting for it. */
 void
 bbm_set_waiting_for_table(Oid lock_class, int64 migration_id, bool begin)
 {
@@ -228,7 +238,7 @@ bbm_set_waiting_for_table(Oid lock_class, int64 migration_id, bool begin)
 		LockRelease(&tag, ShareLock, true);
 }
 
-/* Does another process wait for the migration's turn?  Needs a transaction. */
+/* Does another process wait for the migration's time slice?  Needs a transaction. */
 bool
 bbm_has_waiters(Oid lock_class, int64 migration_id)
 {
@@ -240,14 +250,14 @@ bbm_has_waiters(Oid lock_class, int64 migration_id)
 	return false;
 }
 
-/* In no extension's space: it is asked for outside of transactions. */
+/* In no extension's lock class: it is checked outside of transactions. */
 static LOCKTAG
 ours_tag(void)
 {
 	return session_tag(InvalidOid, 0, LOCK_OURS);
 }
 
-/* This session is in a function of bbm's until bbm_ours_end; an error ends it with the (sub)transaction. */
+/* This session is in a function of bbm until bbm_ours_end; an error ends it with the (sub)transaction. */
 void
 bbm_ours_begin(void)
 {
@@ -264,7 +274,7 @@ bbm_ours_end(void)
 	LockRelease(&tag, ShareLock, false);
 }
 
-/* The transactions of others that are bbm's, as an array that the caller frees. */
+/* The transactions of other processes of bbm, as an array that the caller frees. */
 VirtualTransactionId *
 bbm_ours(int *n)
 {
@@ -283,9 +293,9 @@ keep_ours(void)
 }
 
 /*
- * Picks a token that nobody holds and holds it for the session: across
- * transactions, until bbm_worker_id_release or the end of the process.  It conflicts
- * with nothing but the question whether we live.
+ * Picks a worker id that nobody holds and holds it for the session: across
+ * transactions, until bbm_worker_id_release or the end of the process.  The
+ * lock conflicts only with bbm_worker_is_alive.
  */
 int32
 bbm_worker_id_acquire(Oid lock_class)
@@ -303,7 +313,7 @@ bbm_worker_id_acquire(Oid lock_class)
 	}
 }
 
-/* A job may have released it with pg_advisory_unlock_all: hold it again. */
+/* A job may have released it with pg_advisory_unlock_all: take it again. */
 void
 bbm_worker_id_keep(Oid lock_class, int32 worker_id)
 {
@@ -327,7 +337,7 @@ bbm_worker_id_release(Oid lock_class, int32 worker_id)
 		LockRelease(&ours, ShareLock, true);
 }
 
-/* Whoever holds a lock with this tag is a process of bbm's. */
+/* Whoever holds a lock with this tag is a process of bbm. */
 bool
 bbm_lock_is_worker_id(const LOCKTAG *tag)
 {
@@ -335,18 +345,18 @@ bbm_lock_is_worker_id(const LOCKTAG *tag)
 		tag->locktag_field4 == LOCK_WORKER_ID;
 }
 
-/* Is it a migration's lock?  Whose is known to who waits for it. */
+/* Is it a migration's lock?  The waiter knows which migration's. */
 bool
 bbm_lock_is_of_migration(const LOCKTAG *tag)
 {
 	return tag->locktag_type == LOCKTAG_USERLOCK && tag->locktag_field4 == LOCK_MIGRATION;
 }
 
-/* Is it the one that claims of a table's migrations take in turn, and of which table? */
+/* Is it the lock that serializes the claims of a table's migrations, and of which table? */
 bool
 bbm_lock_is_for_claims(const LOCKTAG *tag, Oid *table)
 {
-	/* no system catalog has the space of ours */
+	/* no system catalog has our lock class */
 	if (tag->locktag_type != LOCKTAG_OBJECT || tag->locktag_field2 < FirstNormalObjectId ||
 		tag->locktag_field4 != LOCK_TABLE)
 		return false;
@@ -354,7 +364,7 @@ bbm_lock_is_for_claims(const LOCKTAG *tag, Oid *table)
 	return true;
 }
 
-/* Does the process with this token still live?  Needs a transaction. */
+/* Is the process with this worker id still alive?  Needs a transaction. */
 bool
 bbm_worker_is_alive(Oid lock_class, int32 worker_id)
 {
@@ -394,7 +404,7 @@ bbm_unlock_database_for_us(Oid database)
 		LockRelease(&tag, ShareLock, true);
 }
 
-/* Could a process not even connect just now, since somebody holds this lock? */
+/* Would a process that connects wait now, since somebody holds this lock? */
 static bool
 is_held(const LOCKTAG *tag, LOCKMODE mode)
 {
@@ -405,10 +415,10 @@ is_held(const LOCKTAG *tag, LOCKMODE mode)
 }
 
 /*
- * Does somebody need the database without our workers?  By our own lock, which
- * is taken first; or by the server's, for which a process that connects would
- * wait: while the database is renamed, dropped or copied, perhaps by a prepared
- * transaction.  Needs no transaction.
+ * Does somebody need the database without our workers?  Checks our own lock,
+ * which is taken first, and the server's, which a process that connects would
+ * wait for: while the database is renamed, dropped or copied, perhaps by a
+ * prepared transaction.  Needs no transaction.
  */
 bool
 bbm_database_is_locked(Oid database)

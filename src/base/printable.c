@@ -3,9 +3,9 @@
  * printable.c
  *		Text of users in lines of the server log.
  *
- * A migration's name, or the message of an error that its job raised, is of
- * its owner's choosing.  What we log of it must not look like a line of its
- * own, nor do anything to the terminal of who reads it.
+ * The owner chooses a migration's name, and the message of an error that its
+ * job raises.  What we log of it must not look like a separate log line, nor
+ * affect the terminal of whoever reads it.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,13 +16,13 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 
-/* Bytes of the control character that begins here, or 0. */
+/* Length in bytes of the control character that begins here, or 0. */
 static int
 control_length(const unsigned char *c)
 {
 	if (*c < 0x20 || *c == 0x7f)
 		return 1;
-	/* C1, as UTF-8 has it, and what says nothing of its encoding may */
+	/* C1 controls, in UTF-8 and in SQL_ASCII, whose encoding is not known */
 	if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f &&
 		(GetDatabaseEncoding() == PG_UTF8 || GetDatabaseEncoding() == PG_SQL_ASCII))
 		return 2;
@@ -30,8 +30,8 @@ control_length(const unsigned char *c)
 }
 
 /*
- * As much of the text as there is room for, in whole characters and with a mark
- * where it ends, in the current memory context.
+ * Returns the text cut off at this length, in whole characters and with a mark
+ * at its end, in the current memory context.
  */
 char *
 bbm_shortened(const char *text, int longest)
@@ -40,15 +40,15 @@ bbm_shortened(const char *text, int longest)
 
 	if (length <= (size_t) longest)
 		return pstrdup(text);
-	/* of a text that is longer than an int can tell, the first part does */
+	/* longer than an int: clipping its beginning is enough */
 	length = pg_mbcliplen(text, (int) Min(length, 2 * (size_t) longest), longest);
 	return psprintf("%.*s …", (int) length, text);
 }
 
 /*
- * The text with control characters as \xHH and of a length that fits a line, in
- * the current memory context; the text itself when it has none of the former and
- * is not too long.
+ * Returns the text with control characters as \xHH and shortened to the length
+ * of a log line, in the current memory context; the text itself when nothing
+ * has to be changed.
  */
 const char *
 bbm_printable(const char *text)

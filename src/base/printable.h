@@ -10,7 +10,7 @@
 
 #include "base/bbm.h"
 
-/* What is kept, and what is logged, of a message of a user's, in bytes. */
+/* The longest message of a user that is kept, and that is logged, in bytes. */
 #define BBM_LONGEST_KEPT 8192
 #define BBM_LONGEST_LOGGED 2048
 

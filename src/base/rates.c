@@ -10,27 +10,27 @@
 
 #include "utils/timestamp.h"
 
-/* Between two samples of a trace. */
+/* The shortest time between two samples of a trace. */
 #define BBM_TRACE_GAP_MS 100
 
 #define BBM_LAST_POLL_MS (30 * 1000)
 
-/* How much the last batch says beside all before it. */
+/* The weight of the last batch against all before it. */
 #define BBM_WEIGHT 0.3
 
-/* The share of its time that a process waits for a CPU on a machine with room. */
+/* The share of its time that a process waits for a CPU on a machine with spare capacity. */
 #define BBM_USUAL_DELAY 0.1
 
-/* How many batches a rest goes by. */
+/* The number of batches that pacing averages over. */
 #define BBM_REST_SAMPLES 64
 
 /* The most that a size grows from one batch to the next. */
 #define BBM_GROWTH 2.0
 
 /*
- * Has it come, a time that was set at most so far ahead?  When it is further
- * off than that, the clock was set back since, and nobody is to wait until it
- * has caught up.
+ * Has a time come that was set at most ahead_ms in advance?  If it is further
+ * off than that, the clock has been set back since, and nobody should wait
+ * until it has caught up.
  */
 bool
 bbm_time_has_come(TimestampTz now, TimestampTz when, int64 ahead_ms)
@@ -39,9 +39,9 @@ bbm_time_has_come(TimestampTz now, TimestampTz when, int64 ahead_ms)
 }
 
 /*
- * The delay before the next try after "attempt" (1, 2, …) that did not
- * succeed: it doubles, is capped, and is spread by a third either way so that
- * jobs that failed together do not come back together.  "random" is in [0, 1).
+ * The delay before the next try after the failed try "attempt" (1, 2, …): it
+ * doubles, is capped, and is varied by a third either way, so that jobs that
+ * failed together are not retried together.  "random" is in [0, 1).
  */
 int64
 bbm_backoff_ms(int attempt, int64 first_ms, int64 max_ms, double random)
@@ -55,7 +55,7 @@ bbm_backoff_ms(int attempt, int64 first_ms, int64 max_ms, double random)
 	return (int64) (delay * (1.0 + (2.0 * random - 1.0) / 3.0));
 }
 
-/* Time passes: the debt shrinks with the rate.  A clock that went back repays nothing. */
+/* The debt shrinks with time, at the rate.  A clock that went back repays nothing. */
 static double
 debt_at(const BbmBucket *bucket, TimestampTz now, double rate)
 {
@@ -65,8 +65,9 @@ debt_at(const BbmBucket *bucket, TimestampTz now, double rate)
 }
 
 /*
- * So much was used from "since" until now, at "rate" a second.  The time that
- * took is part of it; nothing is saved up while nothing is used.
+ * Records that "amount" was used from "since" until now, at "rate" a second.
+ * The time that the use took counts towards repaying it; unused capacity is
+ * not saved up.
  */
 void
 bbm_bucket_spend(BbmBucket *bucket, TimestampTz since, TimestampTz now, double rate, double amount)
@@ -78,24 +79,24 @@ bbm_bucket_spend(BbmBucket *bucket, TimestampTz since, TimestampTz now, double r
 	bucket->at = since;
 }
 
-/* When the debt is paid; after that the next may begin. */
+/* The time when the debt is paid; the next batch may begin after that. */
 TimestampTz
 bbm_bucket_due(const BbmBucket *bucket, double rate)
 {
 	double		seconds = bucket->debt / rate;
 
-	/* more than a day would be for another rate */
+	/* more than a day would mean another rate */
 	return bucket->at + (TimestampTz) (Min(seconds, SECS_PER_DAY) * USECS_PER_SEC);
 }
 
 /*
- * It is at "position" now.  A trace that is full loses every other sample of
- * its older half, so that it gets coarser the further it reaches back.
+ * Records the position at "now".  A full trace drops every other sample of its
+ * older half, so it gets coarser the further it reaches back.
  */
 void
 bbm_trace_note(BbmTrace *trace, TimestampTz now, uint64 position)
 {
-	/* the clock went back: what lies in the future was not then */
+	/* the clock went back: drop samples from the future */
 	while (trace->n > 0 && trace->samples[trace->n - 1].at > now)
 		trace->n--;
 	if (trace->n > 0 && (position <= trace->samples[trace->n - 1].position ||
@@ -117,7 +118,7 @@ bbm_trace_note(BbmTrace *trace, TimestampTz now, uint64 position)
 	trace->n++;
 }
 
-/* Since when something lies beyond "position", as far as the trace reaches; 0 when nothing does. */
+/* The time since when something lies beyond "position", as far as the trace reaches; 0 when nothing does. */
 TimestampTz
 bbm_trace_behind_since(const BbmTrace *trace, uint64 position)
 {
@@ -130,8 +131,8 @@ bbm_trace_behind_since(const BbmTrace *trace, uint64 position)
 }
 
 /*
- * A quarter of the time it has held already: what ends soon is seen soon, and
- * what lasts for hours costs little.
+ * The time until the next poll is a quarter of the time it has been throttled:
+ * a short throttle is noticed soon, and one of hours costs little.
  */
 int64
 bbm_next_poll_ms(int64 held_ms, int64 first_ms)
@@ -140,10 +141,10 @@ bbm_next_poll_ms(int64 held_ms, int64 first_ms)
 }
 
 /*
- * A rest of so many times the delay that there was in a time.  A little of that
- * is everywhere and not rested for; nor is what would be over before it began.
- * Rests go by the mean of many batches, so that these come at even distances,
- * and not several in a row before a long rest.
+ * The pause is "factor" times the delay in getting a CPU. A small delay is
+ * normal everywhere and causes no pause; nor is there a pause too short to
+ * matter.  The pause is averaged over many batches, so that batches come at
+ * even intervals, and not several in a row before a long pause.
  */
 int64
 bbm_pacing_us(BbmPacing *rests, int64 delay_us, int64 elapsed_us, double factor)
@@ -151,7 +152,7 @@ bbm_pacing_us(BbmPacing *rests, int64 delay_us, int64 elapsed_us, double factor)
 	double		rest = (delay_us - BBM_USUAL_DELAY * Max(elapsed_us, 0)) * factor;
 
 	rest = Max(Min(rest, BBM_LONGEST_REST_MS * 1000.0), 0);
-	/* the mean of all up to there, after that a weighted one */
+	/* the plain mean of all so far, then a weighted one */
 	rests->n = Min(rests->n + 1, BBM_REST_SAMPLES);
 	rest = rests->us + (rest - rests->us) / rests->n;
 	rests->us = rest;
@@ -161,13 +162,13 @@ bbm_pacing_us(BbmPacing *rests, int64 delay_us, int64 elapsed_us, double factor)
 static int
 within(const BbmSizeLimits *limits, double size)
 {
-	/* what is not a number is no reason to grow */
+	/* NaN is no reason to grow */
 	if (!(size > limits->min_size))
 		return limits->min_size;
 	return size >= limits->max_size ? limits->max_size : (int) size;
 }
 
-/* Begins with this size, knowing nothing yet. */
+/* Starts with this size, before anything is known. */
 void
 bbm_sizing_start(BbmSizing *sizing, const BbmSizeLimits *limits, int size)
 {
@@ -176,24 +177,24 @@ bbm_sizing_start(BbmSizing *sizing, const BbmSizeLimits *limits, int size)
 }
 
 /*
- * A measure, weighted; one that is above those before it counts in full, as a
- * batch that is too long hurts now and one that is too short does not.  "share"
- * is how much of a batch it was: of the few keys that are left at the end of a
- * range most of the time is not the keys'.
+ * Returns the weighted mean of a measure.  A value above the previous mean
+ * counts in full, since a batch that is too long does harm now and one that is
+ * too short does not.  "share" is the batch's share of a full batch: with the
+ * few keys at the end of a range, most of the time is not caused by the keys.
  */
 static double
 weigh(double before, double now, double share)
 {
-	/* nothing known yet, or nothing that is a number */
+	/* nothing known yet, or NaN */
 	if (!(before > 0))
 		return now;
 	return before + (now > before ? 1 : BBM_WEIGHT) * share * (now - before);
 }
 
 /*
- * A batch of so many keys took so long and wrote so much: the size of the next
- * one.  It is at most twice what has been tried, and as much smaller as it must
- * be.  A batch without keys says nothing.
+ * Computes the size of the next batch, after a batch of so many keys took so
+ * long and wrote so much WAL. It is at most twice what has been tried, and as
+ * much smaller as necessary.  A batch without keys is ignored.
  */
 void
 bbm_sizing_follow(BbmSizing *sizing, const BbmSizeLimits *limits, int64 keys, double ms, double wal)
@@ -214,8 +215,9 @@ bbm_sizing_follow(BbmSizing *sizing, const BbmSizeLimits *limits, int64 keys, do
 }
 
 /*
- * How many keys a commit may have: "full" is the migration's (0 all of the
- * job), the others are what a job or this process has been cut down to (0 not).
+ * The number of keys per commit: "full" is the migration's setting (0: the
+ * whole job), the others are the reduced sizes of the job and of this process
+ * (0: not reduced).
  */
 int
 bbm_size_of_sub_batch(int full, int job, int process)
@@ -229,7 +231,7 @@ bbm_size_of_sub_batch(int full, int job, int process)
 	return size;
 }
 
-/* The size to try next, after a batch of this size was in the way. */
+/* The size to try next, after a batch of this size blocked others. */
 int
 bbm_size_after_requeue(int size, int min)
 {
@@ -237,8 +239,9 @@ bbm_size_after_requeue(int size, int min)
 }
 
 /*
- * ... and after one that was not: an eighth more, since trying a size that is
- * too large again costs others their time.  0 when nothing is cut down any more.
+ * ... and after one that did not: an eighth more, since retrying a size that
+ * is too large costs others their time. 0 when the size is not reduced any
+ * more.
  */
 int
 bbm_size_after_success(int size, int full)

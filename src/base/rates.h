@@ -17,7 +17,7 @@ extern int	bbm_size_after_success(int size, int full);
 extern bool bbm_time_has_come(TimestampTz now, TimestampTz when, int64 ahead_ms);
 extern int64 bbm_backoff_ms(int attempt, int64 first_ms, int64 max_ms, double random);
 
-/* What was used beyond a rate and is to be waited for; zeroed it is empty. */
+/* What was used beyond a rate and has to be waited for; empty when zeroed. */
 typedef struct BbmBucket
 {
 	TimestampTz at;				/* when "debt" was true */
@@ -28,8 +28,8 @@ extern void bbm_bucket_spend(BbmBucket *bucket, TimestampTz since, TimestampTz n
 extern TimestampTz bbm_bucket_due(const BbmBucket *bucket, double rate);
 
 /*
- * How far something has come, and when: positions that only grow.  Tells since
- * when a follower is behind.  Zeroed it is empty.
+ * Positions that only grow, with their times.  It shows since when a follower
+ * is behind.  Empty when zeroed.
  */
 #define BBM_TRACE_SAMPLES 64
 
@@ -46,22 +46,22 @@ typedef struct BbmTrace
 extern void bbm_trace_note(BbmTrace *trace, TimestampTz now, uint64 position);
 extern TimestampTz bbm_trace_behind_since(const BbmTrace *trace, uint64 position);
 
-/* How long to leave alone what has held for so long. */
+/* How long to wait before the next poll, when throttled for held_ms. */
 extern int64 bbm_next_poll_ms(int64 held_ms, int64 first_ms);
 
-/* How long to leave the CPUs to others after having waited for one; at most so long at a time. */
+/* Pacing: how long to pause after having waited for a CPU. These are its limits. */
 #define BBM_LONGEST_REST_MS 100
 #define BBM_SHORTEST_REST_US 1000
 
 /*
- * Where CPUs are short, a batch whose size follows its time aims at this share
- * of what it takes elsewhere; and as it waits for a CPU once, as a long one does,
- * in a fraction of the time, that counts so many times.
+ * Where CPUs are short, a batch of adaptive size aims at this share of its
+ * usual duration.  A short batch waits for a CPU once, as a long one does, but
+ * in a fraction of the time, so its wait counts this many times.
  */
 #define BBM_SHORT_SHARE 0.3
 #define BBM_SHORT_REST 4
 
-/* The mean rest, of so many; zeroed there was none. */
+/* The mean pause, over n batches; zeroed: none yet. */
 typedef struct BbmPacing
 {
 	double		us;
@@ -70,11 +70,11 @@ typedef struct BbmPacing
 
 extern int64 bbm_pacing_us(BbmPacing *rests, int64 delay_us, int64 elapsed_us, double factor);
 
-/* What has been measured of a migration's batches, and the size that follows. */
+/* Measurements of a migration's batches, and the size they lead to. */
 typedef struct BbmSizing
 {
 	int			size;			/* of the next batch; 0 until the first */
-	double		ms_per_key;		/* weighted towards the last batches; 0 unknown */
+	double		ms_per_key;		/* weighted towards the last batches; 0: unknown */
 	double		wal_per_key;
 } BbmSizing;
 

@@ -4,9 +4,9 @@
  *		Work that somebody has asked for, and the launcher's latch.
  *
  * NOTES
- *	  A request is a hint about what should run: the truth is in the tables.  One
- *	  that is lost (the server crashed, the array was full) is found again by
- *	  discovery; one too many costs a worker that finds nothing and exits.
+ *	  A request is a hint about what should run: the tables decide.  Discovery
+ *	  finds again what is lost (the server crashed, the array was full); an
+ *	  unnecessary request costs a worker that finds nothing and exits.
  *
  *-------------------------------------------------------------------------
  */
@@ -35,7 +35,7 @@ bbm_request_discovery_locked(Oid database)
 	bbm_shared->discovery_database = database;
 }
 
-/* Caller holds the lock exclusively.  NULL when there is none and no room. */
+/* Caller holds the lock exclusively.  Returns NULL when there is none and no room. */
 static BbmWorkRequest *
 request_find(Oid database, Oid owner, bool create)
 {
@@ -56,7 +56,7 @@ request_find(Oid database, Oid owner, bool create)
 	if (!create)
 		return NULL;
 
-	/* With no room, a settled request is one that only an event or a look can wake again. */
+	/* When the array is full, reuse a settled request: only an event or discovery can wake it again. */
 	for (int i = 0; unused == NULL && i < BBM_MAX_REQUESTS; i++)
 	{
 		if (bbm_shared->requests[i].due == DT_NOEND)
@@ -76,8 +76,8 @@ request_find(Oid database, Oid owner, bool create)
 }
 
 /*
- * Something of this owner's may have become runnable.  Called after commit, so
- * it must not fail; does not need a transaction.
+ * This owner may have new runnable work.  Called after commit, so it must not
+ * fail; does not need a transaction.
  */
 void
 bbm_request_announce(Oid database, Oid owner)
@@ -99,13 +99,13 @@ bbm_request_announce(Oid database, Oid owner)
 	if (request)
 	{
 		request->generation++;
-		/* those that work may be in long batches, so one more; it leaves if there is nothing for it */
+		/* the workers that run may be in long batches, so one more; it exits if there is nothing to do */
 		request->wanted = Max(request->wanted, working + 1);
 		request->due = BBM_DUE_NOW;
 		request->failures = 0;
 		request->not_before = 0;
 	}
-	/* workers of this owner may be waiting for a retry: let them look sooner */
+	/* workers of this owner may be waiting for a retry: let them check now */
 	for (int i = 0; i < bbm_shared->nslots; i++)
 	{
 		BbmSlot    *slot = &bbm_shared->slots[i];
@@ -118,8 +118,8 @@ bbm_request_announce(Oid database, Oid owner)
 }
 
 /*
- * A look has found work of this owner's.  That is no event: after workers that
- * died, the back-off stays.
+ * Discovery has found work of this owner.  That is not an event: after workers
+ * that died, the back-off stays.
  */
 void
 bbm_request_found(Oid database, Oid owner)
@@ -138,7 +138,7 @@ bbm_request_found(Oid database, Oid owner)
 	LWLockRelease(bbm_shared->lock);
 }
 
-/* A look has found that nobody can work for this owner. */
+/* Discovery has found that nobody can work for this owner. */
 void
 bbm_request_drop(Oid database, Oid owner)
 {
@@ -151,7 +151,7 @@ bbm_request_drop(Oid database, Oid owner)
 	LWLockRelease(bbm_shared->lock);
 }
 
-/* Only these databases can be connected to. */
+/* Drops all requests except those of these databases, the only ones that accept connections. */
 void
 bbm_requests_keep(List *databases)
 {
@@ -166,7 +166,7 @@ bbm_requests_keep(List *databases)
 	LWLockRelease(bbm_shared->lock);
 }
 
-/* Events so far; read before looking into the tables, handed back to bbm_request_fulfil. */
+/* The number of events so far; read it before reading the tables, and pass it to bbm_request_fulfil. */
 uint64
 bbm_request_generation(Oid database, Oid owner)
 {
@@ -196,7 +196,7 @@ bbm_request_workers(Oid database, Oid owner, int wanted)
 	if (request)
 	{
 		request->failures = 0;
-		/* also for a worker that has looked before this, and is about to settle and leave */
+		/* also for a worker that has polled before this, and is about to settle and exit */
 		request->generation++;
 		if (request->wanted < wanted)
 		{
@@ -209,8 +209,8 @@ bbm_request_workers(Oid database, Oid owner, int wanted)
 }
 
 /*
- * A worker that found nothing to do until "due" says so before it leaves.  An
- * event since it looked (more wakes than it saw) overrules it.
+ * A worker that found nothing to do until "due" calls this before it exits.
+ * An event since it polled (a higher generation than it saw) overrides it.
  */
 void
 bbm_request_fulfil(Oid database, Oid owner, uint64 generation, TimestampTz due)
@@ -234,14 +234,14 @@ bbm_request_fulfil(Oid database, Oid owner, uint64 generation, TimestampTz due)
 				others++;
 		}
 		request->failures = 0;
-		/* those still at work keep theirs; I am not wanted */
+		/* the workers that still run are wanted; this one is not */
 		request->wanted = Max(others, 1);
 		request->due = others > 0 ? Min(request->due, due) : due;
 	}
 	LWLockRelease(bbm_shared->lock);
 }
 
-/* What was to be waited for may have changed: those that are due later are due now. */
+/* The reason for waiting may be gone: requests that are due later are due now. */
 void
 bbm_requests_reconsider(void)
 {
@@ -258,7 +258,7 @@ bbm_requests_reconsider(void)
 	LWLockRelease(bbm_shared->lock);
 }
 
-/* Have discovery look into a database. */
+/* Requests discovery in a database. */
 void
 bbm_request_discovery(Oid database)
 {
@@ -271,9 +271,9 @@ bbm_request_discovery(Oid database)
 }
 
 /*
- * Caller holds the lock exclusively.  What a death without a word means: there
- * is work left, and the next one to try waits a little, also because the dead
- * process's locks may still be there.
+ * Caller holds the lock exclusively.  A worker has died without reporting:
+ * there is work left, and the next worker waits a little, also because the
+ * dead process's locks may still be held.
  */
 void
 bbm_request_back_off(const BbmSlot *slot)
@@ -284,7 +284,7 @@ bbm_request_back_off(const BbmSlot *slot)
 
 	if (request == NULL)
 		return;
-	/* it cannot even log in: a superuser's look tells whether that is for good */
+	/* it cannot even log in: discovery, as superuser, finds out whether that is permanent */
 	if (!slot->connected && request->failures == 2)
 		bbm_request_discovery_locked(slot->database);
 	delay = BBM_FIRST_BACKOFF_MS << Min(request->failures, 11);

@@ -14,7 +14,7 @@
 
 #include "base/shared.h"
 
-/* A request is due whatever the clock says, as it may be set back. */
+/* The request is due even if the clock is set back. */
 #define BBM_DUE_NOW ((TimestampTz) 0)
 /* The longest back-off of a request. */
 #define BBM_LAST_BACKOFF_MS (5 * 60 * 1000)

@@ -20,38 +20,38 @@
 
 #include "base/rates.h"
 
-/* Room for what a process or a migration waits for, with its end. */
+/* Length of the text of what a process or a migration waits for, with its terminating zero byte. */
 #define BBM_WAITING_LENGTH 256
 #define BBM_MAX_WAIT_STATES 128
 
 /*
- * For what something waits.  Of several reasons people are shown the one that
- * lasts longest (bbm_outlasts): that for a moment nothing is begun for another one,
- * too, is no news to who wonders why nothing moves.
+ * A reason for waiting.  If there are several, users are shown the one that
+ * lasts longest (bbm_outlasts): a second reason that ends in a moment does not
+ * explain why nothing moves.
  */
 typedef struct BbmReason
 {
-	TimestampTz due;			/* when it is over, or looked at again */
+	TimestampTz due;			/* when it ends, or is polled again */
 	char		text[BBM_WAITING_LENGTH];	/* empty: none */
 } BbmReason;
 
-/* One migration; a worker that leaves meanwhile leaves this to the next. */
+/* One migration; a worker that exits meanwhile leaves this to the next. */
 typedef struct BbmWaitState
 {
 	Oid			database;		/* InvalidOid: not in use */
 	int64		migration_id;
-	TimestampTz touched;		/* the one touched longest ago makes room for another */
-	TimestampTz since;			/* has been waiting since then; 0 when it is not */
-	TimestampTz due;			/* is looked at again then */
+	TimestampTz touched;		/* the one touched longest ago is reused for another */
+	TimestampTz since;			/* waiting since then; 0 when it is not waiting */
+	TimestampTz due;			/* the next poll */
 	TimestampTz logged;			/* when that was last logged */
 	TimestampTz vacuum_after;	/* no worker vacuums before */
-	/* has been waiting for its turn on the table since then; 0 when it is not ... */
+	/* waiting for its time slice on the table since then; 0 when it is not ... */
 	TimestampTz table_wait_since;
-	TimestampTz table_wait_seen;	/* ... as seen last */
-	TimestampTz table_wait_kept_until;	/* until then it waits, though no process does */
-	TimestampTz idle_until;		/* no job is due before, and all ranges are cut, as the last claim has seen */
+	TimestampTz table_wait_seen;	/* ... as of the last check */
+	TimestampTz table_wait_kept_until;	/* it counts as waiting until then, though no process waits */
+	TimestampTz idle_until;		/* no job is due before, and all ranges are allocated, as of the last claim */
 	XLogRecPtr	commit;			/* of the last batch, as far as known */
-	bool		recalled;		/* the buckets have what was used before there was this entry */
+	bool		recalled;		/* the buckets include what was used before this entry existed */
 	BbmBucket	wal;			/* bbm.max_wal_rate, in kB */
 	BbmBucket	rows;			/* bbm.max_row_rate */
 	char		reason[BBM_WAITING_LENGTH];
@@ -60,59 +60,60 @@ typedef struct BbmWaitState
 /* In shared memory, protected by BbmShared.lock; without preloading, in the process. */
 typedef struct BbmWaitStates
 {
-	BbmTrace	wal;			/* the end of the WAL: how long a standby has been behind */
-	BbmTrace	xids;			/* the next transaction id: how long one has kept the horizon */
+	BbmTrace	wal;			/* the end of the WAL: shows for how long a standby has been behind */
+	BbmTrace	xids;			/* the next transaction id: shows for how long one has held back the horizon */
 	BbmWaitState entries[BBM_MAX_WAIT_STATES];
 } BbmWaitStates;
 
 #define BBM_MAX_TROUBLES 128
 
 /*
- * What is tried again: one migration, or (0) whatever of an owner's, or
- * (InvalidOid) of a database, comes before one.
+ * An operation that is tried again: on one migration; or, with migration_id 0,
+ * what precedes any migration of an owner, or of a database (owner
+ * InvalidOid).
  */
 typedef struct BbmTransient
 {
 	Oid			database;		/* InvalidOid: not in use */
 	Oid			owner;
 	int64		migration_id;
-	TimestampTz touched;		/* the one touched longest ago makes room for another */
-	TimestampTz since;			/* the first error of the row; 0 when it is over */
+	TimestampTz touched;		/* the one touched longest ago is reused for another */
+	TimestampTz since;			/* the first of these errors; 0 when it is over */
 	TimestampTz due;			/* of the next try */
 	TimestampTz logged;			/* when that was last logged */
 	int			count;			/* errors since then */
 	bool		is_lock;		/* on the row or the lock of the migration */
-	bool		in_batch;		/* only a batch that is done shows that it is over */
-	int			pid;			/* who met it last */
+	bool		in_batch;		/* only a finished batch shows that it is over */
+	int			pid;			/* the process that met it last */
 	char		text[BBM_WAITING_LENGTH];	/* SQLSTATE: message */
-	char		lock[BBM_WAITING_LENGTH];	/* the lock that was not had, and who was in the way; or empty */
+	char		lock[BBM_WAITING_LENGTH];	/* the lock that was not granted, and its blockers; or empty */
 } BbmTransient;
 
 /* In shared memory, protected by BbmShared.lock; without preloading, in the process. */
 typedef struct BbmTransients
 {
-	volatile int current;		/* how many are not over; read without the lock */
+	volatile int current;		/* number of entries that are not over; read without the lock */
 	BbmTransient entries[BBM_MAX_TROUBLES];
 } BbmTransients;
 
-/* So many are named. */
+/* At most this many blockers are named. */
 #define BBM_MAX_BLOCKERS 4
 
-/* Who is in the way. */
+/* A process that blocks us. */
 typedef struct BbmBlocker
 {
 	int			pid;			/* of the leader, if it is a parallel worker; 0: a prepared transaction */
-	TransactionId xid;			/* of that */
+	TransactionId xid;			/* of the prepared transaction */
 } BbmBlocker;
 
-/* What a process waits for, in shared memory as well: plain data. */
+/* What a process waits for; also in shared memory, so plain data. */
 typedef struct BbmBlockers
 {
-	int64		migration_id;	/* for which; 0: for whatever of its owner's */
+	int64		migration_id;	/* the migration it waits on behalf of; 0: any of its owner's */
 	LOCKTAG		tag;
-	Oid			row_of;			/* the table of the row, where the lock is a transaction's and that is known */
-	int			count;			/* 0: it waits for no lock */
-	BbmBlocker	blocker[BBM_MAX_BLOCKERS];	/* of "count", which may be more */
+	Oid			row_of;			/* the table of the row, if the lock is a transaction's and the table is known */
+	int			count;			/* number of blockers; 0: it waits for no lock */
+	BbmBlocker	blocker[BBM_MAX_BLOCKERS];	/* the first of "count", which may be more */
 } BbmBlockers;
 
 #define BBM_MAX_REQUESTS 256
@@ -123,14 +124,14 @@ typedef enum BbmKind
 	BBM_KIND_WORKER,			/* started by the launcher */
 	BBM_KIND_LAUNCHED,			/* started by bbm_launch_worker(); counts against bbm.max_workers as well */
 	BBM_KIND_FOREGROUND,		/* CALL bbm_run() */
-	BBM_KIND_DISCOVERY			/* looks into a database and leaves */
+	BBM_KIND_DISCOVERY			/* checks one database and exits */
 } BbmKind;
 
 /*
- * One process that works or is about to.  All fields are protected by
- * BbmShared.lock.  A slot is reserved by the launcher, or by the process
- * itself; the process clears it when it exits.  The generation tells a worker
- * that was slow to start that its slot has meanwhile been given away.
+ * One process that works or is about to.  BbmShared.lock protects all fields.
+ * The launcher, or the process itself, reserves a slot; the process clears it
+ * when it exits.  The generation shows a worker that was slow to start that
+ * its slot now belongs to another process.
  */
 typedef struct BbmSlot
 {
@@ -142,18 +143,18 @@ typedef struct BbmSlot
 	Oid			database;
 	Oid			owner;
 	bool		connected;		/* it got through authentication */
-	bool		leave;			/* asked to requeue its batch and go */
-	bool		yields;			/* goes by itself, for others to have the slot */
-	int64		migration_id;	/* 0 none */
-	int64		job_id;			/* 0 none */
+	bool		leave;			/* asked to requeue its batch and exit */
+	bool		yields;			/* exits voluntarily, so that others get the slot */
+	int64		migration_id;	/* 0: none */
+	int64		job_id;			/* 0: none */
 	TimestampTz since;
-	BbmReason	waiting_on;		/* empty: for nothing */
-	BbmBlockers blocked;		/* the lock it waits for, or could not have, just now */
+	BbmReason	waiting_on;		/* empty: it does not wait */
+	BbmBlockers blocked;		/* the lock it waits for, or did not get in its last attempt */
 } BbmSlot;
 
 /*
- * Work that some (database, owner) has, as far as anybody has said.  The
- * launcher starts workers until as many run as are wanted.
+ * A request: the known work of a (database, owner).  The launcher starts
+ * workers until the wanted number runs.
  */
 typedef struct BbmWorkRequest
 {
@@ -161,22 +162,22 @@ typedef struct BbmWorkRequest
 	Oid			database;
 	Oid			owner;
 	int			wanted;			/* workers that would find work */
-	TimestampTz due;			/* when; DT_NOEND if only an event can tell */
+	TimestampTz due;			/* when; DT_NOEND: only after an event */
 	TimestampTz served;			/* when a worker was started last */
-	uint64		generation;			/* events so far: a worker that saw fewer must look again */
-	int			failures;		/* workers in a row that died before doing anything */
+	uint64		generation;			/* number of events so far: a worker that saw fewer must check again */
+	int			failures;		/* successive workers that died before doing anything */
 	TimestampTz not_before;		/* back-off after such a death */
 } BbmWorkRequest;
 
 typedef struct BbmShared
 {
-	LWLock	   *lock;			/* protects everything below; held for moments only */
+	LWLock	   *lock;			/* protects everything below; held only briefly */
 	TimestampTz laid_out_at;	/* when the server started, or restarted after a crash */
 	pid_t		launcher_pid;
 	Latch	   *launcher_latch;
 	bool		discover_everywhere;	/* requests were lost, or may exist unannounced */
-	Oid			discovery_database;	/* one database to look into, or InvalidOid */
-	ConditionVariable changed;	/* some migration or job changed its state */
+	Oid			discovery_database;	/* one database to check, or InvalidOid */
+	ConditionVariable changed;	/* a migration or job has changed its state */
 	int			batch_waiters;	/* sessions that wait for batches to end */
 	int			nslots;
 	BbmWaitStates holds;

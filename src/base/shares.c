@@ -13,12 +13,12 @@
 #include "base/shared.h"
 #include "base/shmem.h"
 
-/* Within this time a process that has come finds work, or leaves. */
+/* Within this time a new process finds work, or exits. */
 #define BBM_MOMENT_MS 1000
 
 /*
- * Processes that count against bbm.max_workers: of an owner in all databases, and
- * in one of them.  Caller holds the lock.
+ * Number of processes that count against bbm.max_workers: of an owner in all
+ * databases, and in one of them.  Caller holds the lock.
  */
 typedef struct Share
 {
@@ -44,7 +44,7 @@ share_of(Oid database, Oid owner)
 	return share;
 }
 
-/* Whose turn comes first: who has fewer workers in all, and then in that database. */
+/* Sorts first who has fewer workers in all, and then fewer in that database. */
 static int
 compare_shares(Share a, Share b)
 {
@@ -52,9 +52,9 @@ compare_shares(Share a, Share b)
 }
 
 /*
- * Would mine still not be the smaller share if one of its workers left for one of
- * the other's?  The last worker leaves for somebody who has none: where there
- * are more owners than slots they take turns.
+ * Would my share still not be the smaller one if one of its workers gave its
+ * slot to the other?  The last worker exits in favour of an owner that has
+ * none: where there are more owners than slots they take turns.
  */
 static bool
 yields_to(const BbmSlot *mine, Share my, const BbmWorkRequest *request, Share other)
@@ -79,9 +79,9 @@ is_largest_share(Share my)
 }
 
 /*
- * Slots that are free, or will be in a moment: of processes that are about to
- * leave and, for one that works, of those that have just come and may find
- * nothing to do.
+ * Slots that are free, or will be in a moment: those of processes that are
+ * about to exit and, for a caller that works, those of processes that have
+ * just started and may find nothing to do.
  */
 static int
 free_slots(bool works, TimestampTz now)
@@ -101,10 +101,11 @@ free_slots(bool works, TimestampTz now)
 }
 
 /*
- * Is there due work for which all slots are taken, and is this worker's the one
- * to go?  One that waits ("works" is false) goes for whoever could work; one that
- * works, where the other's share is smaller than its own.  Then its slot counts as
- * free from here on, so that it is the only one to go.
+ * Is there due work for which all slots are taken, and should this worker exit
+ * for it?  One that waits ("works" is false) exits in favour of any other that
+ * could work; one that works, only if the other's share is smaller than its
+ * own.  Then its slot counts as free from here on, so that no other worker
+ * exits as well.
  */
 bool
 bbm_slot_is_wanted(bool works)
@@ -138,7 +139,7 @@ bbm_slot_is_wanted(bool works)
 	return missing > 0;
 }
 
-/* How many workers more there may be. */
+/* How many more workers may be started. */
 int
 bbm_slots_unused(void)
 {
@@ -151,7 +152,7 @@ bbm_slots_unused(void)
 	return n;
 }
 
-/* There is work, and perhaps no slot for it: those that only wait are to see whether theirs is wanted. */
+/* There is work, and perhaps no slot for it: workers that only wait check whether their slot is wanted. */
 void
 bbm_slots_wake_waiting(void)
 {
@@ -167,9 +168,10 @@ bbm_slots_wake_waiting(void)
 }
 
 /*
- * The due request with the fewest workers, of those that want more, and among
- * equals the one that was served longest ago; false when there is none.  *needed:
- * no worker is at it.  *wait is lowered to the next time one comes due.
+ * Returns the due request with the fewest workers, of those that want more,
+ * and among equals the one that was served longest ago; false when there is
+ * none.  *needed: it has no worker.  *wait is lowered to the next time that a
+ * request is due.
  */
 bool
 bbm_request_next(Oid *database, Oid *owner, bool *needed, TimestampTz *wait)

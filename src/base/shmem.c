@@ -67,7 +67,7 @@ shmem_startup(void)
 	LWLockRelease(AddinShmemInitLock);
 }
 
-/* Hooks shared memory in; call from _PG_init while the server preloads. */
+/* Installs the shared memory hooks; called from _PG_init while the server preloads. */
 void
 bbm_shmem_install(void)
 {
@@ -78,8 +78,8 @@ bbm_shmem_install(void)
 }
 
 /*
- * Did the server start, or come back from a crash, a moment ago?  Perhaps it
- * was a batch that took it down, and will again.
+ * Did the server start, or restart after a crash, a moment ago?  Perhaps a
+ * batch caused the crash, and will again.
  */
 bool
 bbm_server_is_young(void)

@@ -20,7 +20,7 @@
 #include "base/shmem.h"
 #include "base/wait_state.h"
 
-/* Caller holds the lock exclusively.  Returns -1 when the kind's share is used up. */
+/* Caller holds the lock exclusively.  Returns -1 when all slots of this kind are taken. */
 static int
 slot_find_unused(BbmKind kind)
 {
@@ -51,7 +51,7 @@ slot_fill(BbmSlot *slot, BbmKind kind, Oid database, Oid owner)
 	slot->since = GetCurrentTimestamp();
 }
 
-/* For the launcher: a slot for a process about to be started, or -1. */
+/* For the launcher: reserves a slot for a process to be started; -1 when there is none. */
 int
 bbm_slot_reserve(BbmKind kind, Oid database, Oid owner, uint32 *generation)
 {
@@ -68,7 +68,7 @@ bbm_slot_reserve(BbmKind kind, Oid database, Oid owner, uint32 *generation)
 	return i;
 }
 
-/* For the launcher: the process never came. */
+/* For the launcher: the process did not start. */
 void
 bbm_slot_cancel_reservation(int i, uint32 generation)
 {
@@ -87,8 +87,8 @@ slot_on_exit(int code, Datum arg)
 
 /*
  * A started process takes the slot that was reserved for it.  False when it is
- * not wanted any more.  Before connecting to a database, so that the slot is
- * given back whatever happens on the way.
+ * not wanted any more.  Called before connecting to a database, so that the
+ * slot is released whatever happens meanwhile.
  */
 bool
 bbm_slot_attach(int i, uint32 generation, Oid *database, Oid *owner)
@@ -116,7 +116,10 @@ bbm_slot_attach(int i, uint32 generation, Oid *database, Oid *owner)
 	return wanted;
 }
 
-/* A session makes itself seen; false when all slots of its kind are taken, which does no harm. */
+/*
+ * A session takes a slot, so that others see it; false when all slots of its
+ * kind are taken, which does no harm.
+ */
 bool
 bbm_slot_take(BbmKind kind, Oid owner)
 {
@@ -148,8 +151,8 @@ bbm_slot_take(BbmKind kind, Oid owner)
 }
 
 /*
- * Gives the slot back.  "clean" is the process's word that it has said what is
- * left to do; otherwise the request comes due again, with a back-off.
+ * Releases the slot.  With "clean", the process has recorded what is left to
+ * do; otherwise the request becomes due again, with a back-off.
  */
 void
 bbm_slot_release(bool clean)
@@ -184,7 +187,7 @@ bbm_slot_connected(void)
 	LWLockRelease(bbm_shared->lock);
 }
 
-/* Puts down what this process works on; "what" is what it waits for with that (NULL: nothing). */
+/* Records what this process works on; "what" is what it waits for (NULL: it does not wait). */
 static void
 slot_report(int64 migration_id, int64 job_id, const char *what, TimestampTz due)
 {
@@ -204,21 +207,21 @@ slot_report(int64 migration_id, int64 job_id, const char *what, TimestampTz due)
 	LWLockRelease(bbm_shared->lock);
 }
 
-/* What this process works on: a migration, a job, or (0) neither. */
+/* Records what this process works on: a migration, a job, or (0) neither. */
 void
 bbm_slot_report(int64 migration_id, int64 job_id)
 {
 	slot_report(migration_id, job_id, NULL, 0);
 }
 
-/* It is at a migration and waits, for what and until when: in one, so that nobody takes it for at work. */
+/* The process has a migration and waits: records both at once, so that nobody sees it as working. */
 void
 bbm_slot_wait_with(int64 migration_id, const char *what, TimestampTz due)
 {
 	slot_report(migration_id, 0, what, due);
 }
 
-/* What it waits for with what it has reported last; "" when it does not any more. */
+/* Records what it waits for with what it has reported last; "": it does not wait any more. */
 void
 bbm_slot_wait(const char *what, TimestampTz due)
 {
@@ -234,8 +237,9 @@ bbm_slot_wait(const char *what, TimestampTz due)
 }
 
 /*
- * The lock that this process waits for, or (NULL) that it does not any more.  With
- * "wait" false for a signal handler: false when it could not be written now.
+ * Records the lock that this process waits for, or (NULL) that it does not
+ * wait any more.  A signal handler passes "wait" as false; the result is then
+ * false when the lock of the slots was not free.
  */
 bool
 bbm_slot_blocked(const BbmBlockers *blockers, bool wait)
@@ -273,7 +277,10 @@ bbm_slot_must_exit(void)
 	return leave;
 }
 
-/* Other processes at this migration of this database, or with 0 at a job of any migration anywhere. */
+/*
+ * Counts other processes on this migration of this database, or with 0 those
+ * on a job of any migration anywhere.
+ */
 static int
 count_others(int64 migration_id)
 {
@@ -295,14 +302,14 @@ count_others(int64 migration_id)
 	return n;
 }
 
-/* Other processes that have a job, in any database; some may rest before it begins. */
+/* Counts other processes that have a job, in any database; some may be pacing before it begins. */
 int
 bbm_slots_with_job(void)
 {
 	return count_others(0);
 }
 
-/* Other processes that are at a migration of this database. */
+/* Counts other processes on a migration of this database. */
 int
 bbm_slots_on(int64 migration_id)
 {
@@ -311,7 +318,7 @@ bbm_slots_on(int64 migration_id)
 
 /*
  * Wakes those who wait for a migration or a batch to end, and the processes in
- * this database that wait for their turn.
+ * this database that wait for their time slice.
  */
 void
 bbm_state_changed(void)
@@ -331,7 +338,7 @@ bbm_state_changed(void)
 	ConditionVariableBroadcast(&bbm_shared->changed);
 }
 
-/* Wakes those who wait for a batch to end, if there are any: it happens often. */
+/* Wakes those who wait for a batch to end, but only if there are any, since this is called often. */
 void
 bbm_batch_ended(void)
 {
@@ -339,7 +346,7 @@ bbm_batch_ended(void)
 		ConditionVariableBroadcast(&bbm_shared->changed);
 }
 
-/* This session begins, or has ended, to wait for batches to end. */
+/* This session starts, or has stopped, waiting for batches to end. */
 void
 bbm_await_batches(bool begin)
 {
@@ -351,10 +358,11 @@ bbm_await_batches(bool begin)
 }
 
 /*
- * Asks the background processes in a database to requeue their batch and
- * leave; returns how many are still there.  To be called again until none is:
- * a signal may come a moment before the batch it was to end.  With "terminate"
- * they are not asked any more.  A foreground session is the user's and is left alone.
+ * Asks the background processes in a database to requeue their batch and exit;
+ * returns how many are still there.  Call it again until there is none: a
+ * signal may come a moment before the batch it should end.  With "terminate"
+ * they are terminated.  A foreground session belongs to the user and is not
+ * touched.
  */
 int
 bbm_database_ask_to_exit(Oid database, bool terminate)
@@ -371,10 +379,10 @@ bbm_database_ask_to_exit(Oid database, bool terminate)
 			continue;
 		n++;
 		slot->leave = true;
-		/* one that is still connecting looks at its slot when it has */
+		/* a process that is still connecting checks its slot afterwards */
 		if (slot->pid != 0 && slot->connected)
 		{
-			/* ends the statement it is in; between statements the latch is enough */
+			/* ends its current statement; between statements the latch is enough */
 			kill(slot->pid, terminate ? SIGTERM : SIGINT);
 			if (slot->latch)
 				SetLatch(slot->latch);

@@ -25,7 +25,7 @@ extern void bbm_slot_wait(const char *what, TimestampTz due);
 extern bool bbm_slot_blocked(const BbmBlockers *blockers, bool wait);
 extern bool bbm_slot_must_exit(void);
 
-/* Those of others. */
+/* The slots of others. */
 extern int	bbm_slots_with_job(void);
 extern int	bbm_slots_on(int64 migration_id);
 extern void bbm_state_changed(void);

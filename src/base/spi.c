@@ -5,15 +5,15 @@
  *		that parse, plan or execute.
  *
  * NOTES
- *	  They leave the memory context that SPI has for the procedure, whatever the
- *	  caller's was: what is allocated next, to be kept, is gone after
- *	  SPI_finish.  These give the caller's context back.
+ *	  SPI's functions leave the procedure's memory context current, whatever
+ *	  the caller's was: what is allocated next, and should be kept, is lost
+ *	  after SPI_finish.  The functions here restore the caller's context.
  *
- *	  They also give hooks of other extensions (planner, executor, utility) what
- *	  they find around a statement of a client's: debug_query_string, which in a
- *	  background worker nobody else sets.  There is no active portal in a worker,
- *	  nor is there in the server's own (parallel, autovacuum and logical
- *	  replication workers).
+ *	  They also provide what hooks of other extensions (planner, executor,
+ *	  utility) expect to find during a client's statement: debug_query_string,
+ *	  which nobody else sets in a background worker.  There is no active portal
+ *	  in a worker, but neither is there in the server's own (parallel,
+ *	  autovacuum and logical replication workers).
  *
  *-------------------------------------------------------------------------
  */
@@ -22,7 +22,7 @@
 #include "miscadmin.h"
 #include "tcop/tcopprot.h"
 
-/* What surrounds a statement, to be given back after it. */
+/* The state around a statement, to be restored after it. */
 typedef struct Surroundings
 {
 	MemoryContext context;
@@ -34,13 +34,13 @@ enter(const char *sql)
 {
 	Surroundings around = {CurrentMemoryContext, debug_query_string};
 
-	/* a client's statement contains ours */
+	/* our statement runs within a client's */
 	if (debug_query_string == NULL)
 		debug_query_string = sql;
 	return around;
 }
 
-/* Also after an error: the text may not live longer than the statement. */
+/* Called also after an error: the text may not outlive the statement. */
 static void
 leave(const Surroundings *around)
 {
@@ -92,7 +92,7 @@ bbm_spi_cached_plan(SPIPlanPtr plan)
 	return cached;
 }
 
-/* SPI_execute; 0 rows at most are all of them. */
+/* SPI_execute; 0 for "most" means no limit. */
 int
 bbm_spi_execute(const char *sql, bool read_only, int64 most)
 {
@@ -130,7 +130,7 @@ bbm_spi_execute_plan(SPIPlanPtr plan, Datum *values, const char *nulls, bool rea
 	return result;
 }
 
-/* SPI_cursor_open, without NULLs, and with a snapshot of its own. */
+/* SPI_cursor_open, without NULLs, and with its own snapshot. */
 Portal
 bbm_spi_cursor_open(SPIPlanPtr plan, Datum *values)
 {
@@ -149,7 +149,7 @@ bbm_spi_cursor_open(SPIPlanPtr plan, Datum *values)
 	return portal;
 }
 
-/* SPI_cursor_fetch, forwards; returns how many rows it was. */
+/* SPI_cursor_fetch, forwards; returns the number of rows. */
 uint64
 bbm_spi_cursor_fetch(Portal portal, int64 n)
 {

@@ -1,14 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * trouble.c
- *		What is remembered of errors that pass by themselves.
+ *		What is remembered of transient errors.
  *
- * A full disk, an I/O error, want of memory or a lock is nobody's fault, and
- * whoever meets one tries again.  Meanwhile nothing can be written to a table,
- * so that it has to be here for people to see what is the matter: in
- * waiting_on and last_error of bbm_status(), and in the log, at a rate that does
- * not depend on how often it is tried.  The longer it lasts the less often it
- * is.  These are hints: after a restart they begin anew.
+ * A full disk, an I/O error, lack of memory or a lock that is not granted is
+ * nobody's fault, and the process that meets such a transient error tries
+ * again.  Meanwhile it may be impossible to write to a table, so the error is
+ * recorded here, where users see it: in waiting_on and last_error of
+ * bbm_status(), and in the log, at a rate that does not depend on the number
+ * of tries.  The longer the error lasts, the less often it is tried.  These
+ * are hints: they are lost at a restart.
  *
  *-------------------------------------------------------------------------
  */
@@ -26,13 +27,13 @@
 #include "base/wait_state.h"
 
 #define BBM_FIRST_TRY_MS 200
-/* A lock that was not had at once is no news yet. */
+/* A lock that is not granted is reported only after this time. */
 #define BBM_TELL_LOCK_MS 1000
-/* One that comes and goes, or stays, is logged this often at most. */
+/* A transient error is logged at most this often. */
 #define BBM_LOG_TROUBLE_MS (60 * 1000)
 /* A process may be this late for its next try. */
 #define BBM_LATE_MS (10 * 1000)
-/* After this nobody tries any more. */
+/* After this time we assume that nobody tries any more. */
 #define BBM_ABANDONED_MS (10 * 60 * 1000)
 
 static BbmTransients *own = NULL;
@@ -63,7 +64,7 @@ any_trouble(void)
 	return bbm_shared ? bbm_shared->troubles.current > 0 : own && own->current > 0;
 }
 
-/* Caller holds the lock; NULL when nothing is known. */
+/* Caller holds the lock.  Returns NULL when there is no entry. */
 static BbmTransient *
 find(BbmTransients *troubles, int64 migration_id, Oid owner)
 {
@@ -101,7 +102,7 @@ find_or_make(BbmTransients *troubles, int64 migration_id, Oid owner)
 	return trouble;
 }
 
-/* An error as people are shown it, with the lock that it waited for; in the current memory context. */
+/* Formats an error for users, with the lock that it waited for; in the current memory context. */
 char *
 bbm_error_to_string(const ErrorData *error)
 {
@@ -112,7 +113,7 @@ bbm_error_to_string(const ErrorData *error)
 					lock ? " (" : "", lock ? lock : "", lock ? ")" : "");
 }
 
-/* For what a migration waits, then. */
+/* Formats what a migration waits for because of this error. */
 static const char *
 wait_to_string(const BbmTransient *trouble)
 {
@@ -120,7 +121,7 @@ wait_to_string(const BbmTransient *trouble)
 		trouble->is_lock && !trouble->in_batch ? "a lock on the migration" : trouble->text;
 }
 
-/* The error was met now, once more.  Caller holds the lock. */
+/* Records that the error was met now, again.  Caller holds the lock. */
 static void
 note(BbmTransients *troubles, BbmTransient *trouble, const ErrorData *error, const char *string, TimestampTz now)
 {
@@ -141,7 +142,7 @@ note(BbmTransients *troubles, BbmTransient *trouble, const ErrorData *error, con
 	bbm_clip(trouble->lock, lock ? lock : "", sizeof(trouble->lock));
 }
 
-/* Is it time for a line in the log?  Caller holds the lock. */
+/* Is a log line due?  Caller holds the lock. */
 static bool
 is_to_be_reported(BbmTransient *trouble, TimestampTz now)
 {
@@ -152,9 +153,9 @@ is_to_be_reported(BbmTransient *trouble, TimestampTz now)
 }
 
 /*
- * An error was met that passes by itself, of a migration, or (0, name NULL) before
- * one was known.  Returns when to try again; a lock is tried for soon, all else
- * ever later.  "in_batch": only a batch that is done will show that it is over.
+ * A transient error was met, of a migration, or (0, name NULL) before one was
+ * known.  Returns when to try again: a lock soon, anything else after growing
+ * delays.  "in_batch": only a finished batch will show that it is over.
  */
 TimestampTz
 bbm_trouble_met(int64 migration_id, Oid owner, const char *name, const ErrorData *error, bool is_lock, bool in_batch)
@@ -190,9 +191,9 @@ bbm_trouble_met(int64 migration_id, Oid owner, const char *name, const ErrorData
 }
 
 /*
- * A batch has waited for a lock in vain, and it is known who is in the way: nobody
- * is kept waiting for that here, as the job is requeued, and other jobs may not
- * need the lock.  True when the log is to have it.
+ * A batch has waited for a lock in vain, and its blockers are known.  Nobody
+ * waits because of this entry, since the job is requeued, and other jobs may
+ * not need the lock.  True when it should be logged.
  */
 bool
 bbm_trouble_blocked(int64 migration_id, Oid owner, const ErrorData *error)
@@ -212,7 +213,10 @@ bbm_trouble_blocked(int64 migration_id, Oid owner, const ErrorData *error)
 	return tell;
 }
 
-/* What nobody tries any more, as it was paused or dropped, is over.  Caller holds the lock. */
+/*
+ * Ends entries that nobody tries any more, since the migration was paused or
+ * dropped.  Caller holds the lock.
+ */
 static void
 forget_abandoned(BbmTransients *troubles)
 {
@@ -229,7 +233,7 @@ forget_abandoned(BbmTransients *troubles)
 	}
 }
 
-/* A migration of this id is new: see bbm_hold_forget. */
+/* A migration with this id is new: see bbm_hold_forget. */
 void
 bbm_trouble_forget(int64 migration_id)
 {
@@ -244,8 +248,8 @@ bbm_trouble_forget(int64 migration_id)
 }
 
 /*
- * What was tried has succeeded; "batch_done" when that was a batch, or the whole.
- * Costs next to nothing where nobody is in trouble.
+ * What was tried has succeeded; "batch_done" when that was a batch, or the
+ * whole.  Costs almost nothing when there are no transient errors.
  */
 void
 bbm_trouble_over(int64 migration_id, Oid owner, const char *name, bool batch_done)
@@ -262,7 +266,7 @@ bbm_trouble_over(int64 migration_id, Oid owner, const char *name, bool batch_don
 	if (trouble && trouble->since != 0 && (batch_done || !trouble->in_batch))
 	{
 		was = *trouble;
-		/* when it was logged counts for the next one */
+		/* the time of the last log line is kept for the next error */
 		trouble->since = 0;
 		troubles->current--;
 	}
@@ -279,7 +283,10 @@ bbm_trouble_over(int64 migration_id, Oid owner, const char *name, bool batch_don
 						(GetCurrentTimestamp() - was.since) / 1000000.0)));
 }
 
-/* Has this process met something that it is not to try again before *due?  The text has BBM_WAITING_LENGTH bytes. */
+/*
+ * Has this process met an error, and must not try again before *due?  The text
+ * has BBM_WAITING_LENGTH bytes.
+ */
 bool
 bbm_trouble_waits(int64 migration_id, Oid owner, TimestampTz *due, TimestampTz *since, char *text)
 {
@@ -301,9 +308,9 @@ bbm_trouble_waits(int64 migration_id, Oid owner, TimestampTz *due, TimestampTz *
 }
 
 /*
- * What is the matter with a migration, or with its owner's or all of this
- * database; "awaited": in the words of waiting_on, if the next try is still to
- * come, or about to be.
+ * The transient error of a migration, of its owner, or of this whole database.
+ * With "awaited", it is worded for waiting_on, and only reported if the next
+ * try is still to come, or about to be.
  */
 bool
 bbm_trouble_now(int64 migration_id, Oid owner, bool awaited, BbmReason *longest)
@@ -333,8 +340,8 @@ bbm_trouble_now(int64 migration_id, Oid owner, bool awaited, BbmReason *longest)
 }
 
 /*
- * The lock that a migration's last batch could not have, no other having been done
- * since: what it waits for also while the next one begins.
+ * The lock that a migration's last batch did not get, if no other batch has
+ * been done since: waiting_on shows it also while the next batch begins.
  */
 bool
 bbm_trouble_of_batch(int64 migration_id, char *text)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * trouble.h
- *		Errors that pass by themselves, and are tried again until they have.
+ *		Transient errors, and when to try again.
  *
  *-------------------------------------------------------------------------
  */

@@ -4,12 +4,12 @@
  *		The transaction envelope of the engine.
  *
  * NOTES
- *	  The engine is written once, as functions that do one transaction's work.
- *	  This file runs such a function in a transaction of its own and hands an
- *	  error back as a value.  A background worker starts and ends transactions
- *	  itself.  CALL bbm_run() is already inside one: the function runs in a
- *	  subtransaction of it, which an error rolls back cleanly, and SPI_commit
- *	  ends the outer one.
+ *	  The engine is a set of functions that each do the work of one
+ *	  transaction.  This file runs such a function in a transaction of its own
+ *	  and returns an error as a value.  A background worker starts and ends
+ *	  transactions itself.  CALL bbm_run() is already inside one: the function
+ *	  runs in a subtransaction of it, which an error rolls back cleanly, and
+ *	  SPI_commit ends the outer one.
  *
  *	  Between two calls a worker is outside any transaction.  A foreground
  *	  session has an open one, but without snapshot, transaction id or lock.
@@ -56,15 +56,15 @@ int			bbm_failing_code = 0;
 static BbmDriver current_driver = BBM_DRIVER_FOREGROUND;
 static const char *original_seqscan = "on";
 static const char *original_jit = "on";
-static int	own_lock_timeout = -1;	/* of the migration at hand, ms; -1: the server's */
+static int	own_lock_timeout = -1;	/* of the current migration, ms; -1: the server's */
 static bool trying = false;		/* in bbm_txn_try */
-static bool flushes = false;	/* is the transaction at hand to be flushed? */
+static bool flushes = false;	/* must the current transaction be flushed? */
 static bool pinned = false;		/* are the settings those of our own statements? */
 
 /*
- * Statements of the owner's that have not ended, innermost first, in
- * TopTransactionContext.  What an abort undoes of the settings it undoes of
- * "pinned" as well: a job may fail in a subtransaction, and we go on.
+ * Statements of the owner that have not ended, innermost first, in
+ * TopTransactionContext.  When an abort restores settings, "pinned" must be
+ * restored as well: a job may fail in a subtransaction, and we continue.
  */
 typedef struct UserBlock
 {
@@ -75,7 +75,7 @@ typedef struct UserBlock
 
 static UserBlock *innermost = NULL;
 
-/* Switches that have not ended, innermost last; an abort undoes those begun in it. */
+/* User switches that have not ended, innermost last; an abort undoes those made in it. */
 #define MAX_SWITCHES 16
 
 typedef struct Switched
@@ -98,7 +98,7 @@ lock_timeout(void)
 	return own_lock_timeout >= 0 ? own_lock_timeout : bbm_lock_timeout;
 }
 
-/* The settings of a worker's session are ours, whatever the owner's role or database has. */
+/* A worker's session has our settings, whatever the owner's role or database sets. */
 static void
 pin_session(void)
 {
@@ -113,7 +113,7 @@ pin_session(void)
 	bbm_guc_set("client_min_messages", "error", false);
 	if (BBM_HAS_TRANSACTION_TIMEOUT)
 		bbm_guc_set("transaction_timeout", "0", false);
-	/* with that deadlock_timeout each wait would be logged, again and again */
+	/* with that deadlock_timeout each wait would be logged repeatedly */
 	bbm_guc_set("log_lock_waits", "off", false);
 	snprintf(number, sizeof(number), "%d", BBM_DEADLOCK_TIMEOUT);
 	bbm_guc_set("deadlock_timeout", number, false);
@@ -122,8 +122,9 @@ pin_session(void)
 }
 
 /*
- * Pins what has come loose: bbm.lock_timeout may have changed, and the owner's
- * code can run at a commit (a cursor WITH HOLD) and set what it likes.
+ * Restores settings that have changed: bbm.lock_timeout may have changed, and
+ * the owner's code can run at a commit (a cursor WITH HOLD) and set what it
+ * likes.
  */
 static void
 pin_session_again(void)
@@ -137,8 +138,8 @@ pin_session_again(void)
 }
 
 /*
- * From here on, and until called with -1, transactions wait so long for a lock:
- * a migration may have its own bbm.lock_timeout.  Between transactions.
+ * Sets the lock timeout of transactions from here on, until called with -1: a
+ * migration may have its own bbm.lock_timeout.  Called between transactions.
  */
 void
 bbm_txn_lock_timeout(int ms)
@@ -148,7 +149,7 @@ bbm_txn_lock_timeout(int ms)
 		pin_session_again();
 }
 
-/* What pin_settings changes and statements of the owner's have again. */
+/* Saves what pin_settings changes; statements of the owner get it back. */
 static void
 remember_settings(void)
 {
@@ -157,9 +158,9 @@ remember_settings(void)
 }
 
 /*
- * Makes this process a worker: it owns its transactions, and its session has
- * our settings except where a statement of the owner's runs.  Once, outside a
- * transaction.
+ * Makes this process a worker: it controls its transactions, and its session
+ * has our settings except while a statement of the owner runs.  Called once,
+ * outside a transaction.
  */
 void
 bbm_txn_become_worker(void)
@@ -171,8 +172,8 @@ bbm_txn_become_worker(void)
 }
 
 /*
- * The owner may have defaults for new transactions that the protocol cannot
- * live with: a claim must see what committed before it got its lock.
+ * The owner may have defaults for new transactions that the protocol does not
+ * work with: a claim must see what committed before it got its lock.
  */
 static void
 force_read_committed(void)
@@ -182,7 +183,7 @@ force_read_committed(void)
 	XactDeferrable = false;
 }
 
-/* After an error: out of the transaction, no cancel or timeout of it left pending. */
+/* After an error: ends the transaction, and leaves no cancel or timeout of it pending. */
 static void
 clean_up_after_error(void)
 {
@@ -195,10 +196,10 @@ clean_up_after_error(void)
 }
 
 /*
- * What our own statements run with: no schema before pg_catalog, and plans
- * that stay right when a table that was empty has grown.  A scan of a whole
- * table then costs so much that it would be compiled, which takes longer than
- * any of them.
+ * The settings for our own statements: no schema before pg_catalog, and plans
+ * that stay good when a table that was empty has grown.  A scan of a whole
+ * table then has such a high cost that it would be JIT-compiled, which takes
+ * longer than any of them.
  */
 static void
 pin_settings(void)
@@ -209,10 +210,10 @@ pin_settings(void)
 }
 
 /*
- * Opens a GUC nest level for a statement of the owner's, with this search_path
- * and otherwise what the session had before we pinned it.  What the statement
- * SETs, and whatever of ours it reaches by calling our functions, starts from
- * there.
+ * Opens a GUC nest level for a statement of the owner, with this search_path
+ * and otherwise the session's settings from before we pinned them.  SETs in
+ * the statement, and statements of ours that it reaches by calling our
+ * functions, start from there.
  */
 int
 bbm_user_settings_begin(const char *search_path)
@@ -253,9 +254,10 @@ bbm_user_settings_end(int level)
 }
 
 /*
- * Fires what is deferred to the commit, and what that queues in turn.  What is
- * tried is inside of somebody's statement, whose own events have to be there
- * again when it is undone: the server keeps them only for SET CONSTRAINTS.
+ * Fires triggers that are deferred to the commit, and those that they queue in
+ * turn. bbm_txn_try runs inside of a user's statement, whose own events have
+ * to be there again when the try is undone: the server keeps them only for SET
+ * CONSTRAINTS.
  */
 void
 bbm_txn_fire_deferred(void)
@@ -272,9 +274,9 @@ bbm_txn_fire_deferred(void)
 }
 
 /*
- * The transaction at hand must not be lost any more once it has committed, whatever
- * becomes of the server: called before it ends, of those that bbm_txn_run runs.  It
- * waits for a standby if the session's own commits do.
+ * The current transaction must not be lost once it has committed, even if the
+ * server crashes.  Called before it ends, within bbm_txn_run.  It waits for a
+ * standby if the session's own commits do.
  */
 void
 bbm_txn_flush(void)
@@ -282,7 +284,10 @@ bbm_txn_flush(void)
 	flushes = true;
 }
 
-/* Commits as the server, the database or the role has it, and not as a batch does. */
+/*
+ * Commits with the synchronous_commit of the server, the database or the role,
+ * and not with that of a batch.
+ */
 static void
 commit_as_session(void)
 {
@@ -291,11 +296,12 @@ commit_as_session(void)
 }
 
 /*
- * Ends what the owner's statement would leave in the session, for the next job
- * to trip over: cursors (those WITH HOLD would run on at the commit, in our
- * settings), prepared statements, temporary tables.  Session-level advisory
- * locks cannot be told from our own, and end with the worker.  A foreground
- * session is the user's, who may want them.  In the transaction of the batch.
+ * Ends what the owner's statement would leave in the session, so that it
+ * cannot affect the next job: cursors (those WITH HOLD would run on at the
+ * commit, with our settings), prepared statements, temporary tables.
+ * Session-level advisory locks cannot be distinguished from our own, and end
+ * with the worker.  A foreground session belongs to the user, who may want to
+ * keep them.  Called in the transaction of the batch.
  */
 void
 bbm_txn_discard(void)
@@ -333,7 +339,7 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
 			PopActiveSnapshot();
 			SPI_finish();
 		}
-		/* nothing of ours runs from here to the end of the commit */
+		/* none of our statements runs from here to the end of the commit */
 		pinned = false;
 		bbm_cancel_guard_end(&guard);
 		if (synchronous || flushes)
@@ -360,7 +366,7 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
 	return error;
 }
 
-/* The function's part, rolled back by itself when it fails, or when it is not to be kept. */
+/* Runs the function in a subtransaction, which is rolled back when it fails, or when "keep" is false. */
 static ErrorData *
 run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 {
@@ -405,7 +411,7 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(caller);
-		/* a batch that is being undone must not be cancelled once more */
+		/* a batch that is being rolled back must not be cancelled again */
 		bbm_lock_watch_end();
 		bbm_yield_end();
 		bbm_cancel_guard_end(&guard);
@@ -422,8 +428,7 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 
 /*
  * Runs fn in a subtransaction of the caller's with the settings of the engine,
- * and undoes it, whatever comes of it.  Returns its error, in the caller's
- * context.
+ * and rolls it back in any case.  Returns its error, in the caller's context.
  */
 ErrorData *
 bbm_txn_try(BbmTxnFn fn, void *arg)
@@ -464,7 +469,7 @@ run_in_foreground(BbmTxnFn fn, void *arg, bool synchronous)
 
 	PG_TRY();
 	{
-		/* the record goes with the data, so losing both in a crash is harmless */
+		/* the record that the batch is done is lost with its data, so losing both in a crash is harmless */
 		if (!synchronous && !flushes)
 			(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
 									 GUC_ACTION_LOCAL, true, 0, false);
@@ -500,10 +505,11 @@ make_string(void *arg)
 }
 
 /*
- * An error that has ended a wait for a lock says, as its DETAIL, for which and who
- * is in the way: in a transaction of its own that only reads, since the one that
- * waited is gone.  Any of them may end meanwhile: then that is what was.  Where it
- * cannot be told now the error stays as it is.
+ * Adds a DETAIL to an error that has ended a wait for a lock: which lock, and
+ * who blocks it.  That needs a transaction of its own, which only reads, since
+ * the one that waited is gone.  A blocker may end meanwhile: then it is still
+ * named as it was.  If the names cannot be found now, the error stays as it
+ * is.
  */
 static void
 name_blockers(ErrorData *error)
@@ -511,14 +517,14 @@ name_blockers(ErrorData *error)
 	NameArgs	args = {.context = CurrentMemoryContext};
 	ErrorData  *trouble;
 
-	/* what is known of a cancel that was caught is of the last transaction */
+	/* what is known of a cancel that was caught belongs to the last transaction */
 	if (bbm_cancel_enforced() || !bbm_blockers_caused(error, &args.blockers))
 		return;
 	trouble = current_driver == BBM_DRIVER_WORKER ? run_in_worker(make_string, &args, false, false) :
 		run_in_foreground(make_string, &args, false);
 	if (args.string)
 		bbm_blockers_name(error, args.string);
-	/* a user's cancel is for what comes next */
+	/* a user's cancel is meant for what follows */
 	if (trouble && trouble->sqlerrcode == ERRCODE_QUERY_CANCELED && current_driver == BBM_DRIVER_FOREGROUND)
 		InterruptPending = QueryCancelPending = true;
 }
@@ -536,8 +542,8 @@ collect_blockers(ErrorData *error)
 /*
  * Runs fn(arg) in a transaction and commits it.  Returns NULL, or the error
  * that rolled it back, copied into the caller's memory context.  The function
- * finds SPI connected and a snapshot active; what it leaves behind must be
- * allocated in a context that outlives the transaction.
+ * finds SPI connected and a snapshot active; results must be allocated in a
+ * context that outlives the transaction.
  */
 ErrorData *
 bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous)
@@ -550,7 +556,7 @@ bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous)
 		error = run_in_worker(fn, arg, synchronous, false);
 		collect_blockers(error);
 		pin_session_again();
-		/* or autovacuum never sees our dead tuples */
+		/* otherwise autovacuum never sees our dead tuples */
 		pgstat_report_stat(false);
 	}
 	else
@@ -562,8 +568,9 @@ bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous)
 }
 
 /*
- * The same for a function that commits by itself, as VACUUM does: it finds a
- * transaction, without SPI or snapshot, and leaves another.  In a worker only.
+ * The same for a function that commits by itself, as VACUUM does: it is called
+ * in a transaction, without SPI or snapshot, and returns in another.  In a
+ * worker only.
  */
 ErrorData *
 bbm_txn_run_bare(BbmTxnFn fn, void *arg)
@@ -576,7 +583,7 @@ bbm_txn_run_bare(BbmTxnFn fn, void *arg)
 	return error;
 }
 
-/* Does this process own its transactions? */
+/* Does this process control its own transactions? */
 bool
 bbm_txn_in_worker(void)
 {
@@ -584,10 +591,10 @@ bbm_txn_in_worker(void)
 }
 
 /*
- * An error leaves a climb without descending, and a statement of the owner's
- * without its end.  The user id and the settings are restored by the
- * (sub)transaction's abort, and so must be what we know of them, or the guards of
- * our tables would stay open for the rest of the session.
+ * An error skips bbm_restore_user, and the end of a statement of the owner.
+ * The (sub)transaction's abort restores the user id and the settings, so our
+ * state about them must be reset too, or the guards of our tables would stay
+ * open for the rest of the session.
  */
 static void
 forget_blocks_at_xact_end(XactEvent event, void *arg)
@@ -619,7 +626,7 @@ forget_blocks_at_subxact_abort(SubXactEvent event, SubTransactionId mySubid,
 		restore_outer_user();
 }
 
-/* Registers the callbacks; once a process, from _PG_init. */
+/* Registers the callbacks; called once per process, from _PG_init. */
 void
 bbm_txn_install(void)
 {
@@ -628,11 +635,11 @@ bbm_txn_install(void)
 }
 
 /*
- * From here to bbm_restore_user we are the extension's owner, for statements of our
- * own text only: restricted as a maintenance command is, with pg_catalog first.
- * With "engine" the guards of our tables let everything through; without, they
- * hold the statement to the rules for users.  An error ends the block with the
- * (sub)transaction.
+ * From here to bbm_restore_user we run as the extension's owner, only for
+ * statements whose text is ours: restricted as a maintenance command is, with
+ * pg_catalog first.  With "engine" the guards of our tables let everything
+ * through; without it, they apply the rules for users to the statement.  An
+ * error ends the block with the (sub)transaction.
  */
 void
 bbm_switch_to_extension_owner(BbmUserSwitch *user_switch, Oid to, bool engine)
@@ -641,7 +648,7 @@ bbm_switch_to_extension_owner(BbmUserSwitch *user_switch, Oid to, bool engine)
 	if (user_switches >= MAX_SWITCHES)
 		elog(ERROR, "too many nested statements of extension \"bbm\"");
 	user_switch->nest_level = 0;
-	/* the flag saves time; what counts is what the settings are */
+	/* the flag saves time; the settings themselves decide */
 	if (!pinned || strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 || enable_seqscan || jit_enabled)
 	{
 		user_switch->nest_level = NewGUCNestLevel();
@@ -652,7 +659,7 @@ bbm_switch_to_extension_owner(BbmUserSwitch *user_switch, Oid to, bool engine)
 	switched[user_switches].engine_before = engine_writes;
 	switched[user_switches].acting_before = acting_user;
 	switched[user_switches].to_before = switched_to;
-	/* a guard's statement within one of ours is on behalf of the same */
+	/* a guard's statement within one of ours acts for the same user */
 	if (user_switches == 0 || user_switch->user != switched_to)
 		acting_user = user_switch->user;
 	switched_to = to;
@@ -670,8 +677,9 @@ bbm_restore_user(BbmUserSwitch *user_switch)
 }
 
 /*
- * Is it a statement of our own text that runs?  Not what it has brought about as
- * another role, in that one's triggers on tables that refer to ours, say.
+ * Is the current statement one of our own text?  Not one that it has caused as
+ * another role, for example in that role's triggers on tables that refer to
+ * ours.
  */
 bool
 bbm_our_statement(void)
@@ -679,14 +687,14 @@ bbm_our_statement(void)
 	return user_switches > 0 && GetUserId() == switched_to;
 }
 
-/* Are our tables being written by the engine itself?  Asked by their guards. */
+/* Is the engine itself writing our tables?  For the guards of our tables. */
 bool
 bbm_engine_writes(void)
 {
 	return engine_writes && bbm_our_statement();
 }
 
-/* On whose behalf the current statement runs. */
+/* The user for whom the current statement runs. */
 Oid
 bbm_acting_user(void)
 {
@@ -694,8 +702,8 @@ bbm_acting_user(void)
 }
 
 /*
- * Opens a GUC nest level with the search_path the migration was defined with;
- * pg_temp comes last, so that a temporary object shadows nothing.
+ * Opens a GUC nest level with the migration's search_path; pg_temp comes last,
+ * so that no temporary object hides another.
  */
 int
 bbm_job_settings(const BbmMigration *migration)

@@ -11,15 +11,15 @@
 
 #include "base/bbm.h"
 
-/* Our own statements run with this; pg_temp last, so that it shadows nothing. */
+/* The search_path of our own statements; pg_temp last, so that it hides nothing. */
 #define BBM_SEARCH_PATH "pg_catalog, pg_temp"
 
-/* Lets a deadlock with anybody be found by us first, so that we are its victim. */
+/* Makes us detect a deadlock before anybody else, so that we are its victim. */
 #define BBM_DEADLOCK_TIMEOUT 10 /* ms */
 
 typedef void (*BbmTxnFn) (void *arg);
 
-/* Where a failure happened, when its SQLSTATE does not tell. */
+/* Where a failure happened, when its SQLSTATE does not show it. */
 extern int	bbm_failing_code;
 
 extern void bbm_txn_install(void);
@@ -47,7 +47,7 @@ extern void bbm_restore_user(BbmUserSwitch *user_switch);
 extern bool bbm_engine_writes(void);
 extern bool bbm_our_statement(void);
 extern Oid	bbm_acting_user(void);
-/* The settings a job's text is read and run with, until bbm_user_settings_end. */
+/* The settings that a job's text is parsed and run with, until bbm_user_settings_end. */
 extern int	bbm_job_settings(const BbmMigration *migration);
 
 #endif							/* BBM_BASE_TXN_H */

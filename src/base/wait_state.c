@@ -3,11 +3,11 @@
  * wait_state.c
  *		What is remembered of migrations that wait for the server.
  *
- * A worker that waits for long leaves, and another comes to look again: so what
- * it waited for, and since when, is kept here, as is what a rate still
- * forbids.  These are hints: after a restart, or where there are more migrations
- * than there is room for, they begin anew; what a rate forbids is then told by
- * the rows of the newest jobs.
+ * A worker that waits for long exits, and another one polls later.  Therefore
+ * what it waited for, and since when, is kept here, and how much of a rate is
+ * used up.  These are hints: after a restart, or if there are more migrations
+ * than entries, they are lost; the rows of the newest jobs then show how much
+ * of a rate is used up.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,10 +21,10 @@
 #include "base/shared.h"
 #include "base/shmem.h"
 
-/* Who has not looked for so long whether it is its turn has not been waiting for it. */
+/* A migration that has not checked for its time slice for so long has not been waiting for it. */
 #define BBM_TABLE_WAIT_FORGOTTEN_MS (60 * 1000)
 
-/* A worker may be this late for its next look. */
+/* A worker may be this late for its next poll. */
 #define BBM_LATE_MS (10 * 1000)
 
 static BbmWaitStates *own = NULL;
@@ -74,8 +74,9 @@ bbm_wait_state_find(BbmWaitStates *holds, int64 migration_id, TimestampTz now)
 }
 
 /*
- * A migration of this id is new.  What is kept of another one that had it, in an
- * extension of this database that was dropped since, is not about it.
+ * A migration with this id is new.  An entry of another migration that had the
+ * id, in an extension of this database that was dropped since, must not be
+ * used for it.
  */
 void
 bbm_hold_forget(int64 migration_id)
@@ -90,7 +91,7 @@ bbm_hold_forget(int64 migration_id)
 	bbm_wait_states_unlock();
 }
 
-/* The migration waits for its turn on its table; returns for how long, in milliseconds. */
+/* The migration waits for its time slice on its table; returns for how long, in milliseconds. */
 int64
 bbm_table_wait_since(int64 migration_id, TimestampTz now)
 {
@@ -106,7 +107,7 @@ bbm_table_wait_since(int64 migration_id, TimestampTz now)
 	return ms;
 }
 
-/* It is the migration's turn. */
+/* The migration has got its time slice. */
 void
 bbm_table_wait_end(int64 migration_id, TimestampTz now)
 {
@@ -117,7 +118,10 @@ bbm_table_wait_end(int64 migration_id, TimestampTz now)
 	bbm_wait_states_unlock();
 }
 
-/* The process that waits for the migration's turn leaves for now: until then, whoever has the table lets it go. */
+/*
+ * The process that waits for the migration's time slice exits for now: until
+ * then, the migration that has the table yields to it.
+ */
 void
 bbm_table_wait_keep(int64 migration_id, TimestampTz until)
 {
@@ -144,7 +148,10 @@ bbm_table_wait_is_kept(int64 migration_id, TimestampTz now)
 	return kept;
 }
 
-/* A claim of the migration has found nothing to do but jobs that are not due before; or (0) something to do. */
+/*
+ * A claim of the migration has found nothing to do but jobs that are not due
+ * before; or (0) something to do.
+ */
 void
 bbm_idle_until(int64 migration_id, TimestampTz until)
 {
@@ -154,7 +161,7 @@ bbm_idle_until(int64 migration_id, TimestampTz until)
 	bbm_wait_states_unlock();
 }
 
-/* This, too, is waited for until then: of all that are known the one that lasts longest stays. */
+/* Adds a reason for waiting: of all known reasons, the one that lasts longest is kept. */
 void
 bbm_outlasts(BbmReason *longest, TimestampTz due, const char *text)
 {
@@ -165,9 +172,9 @@ bbm_outlasts(BbmReason *longest, TimestampTz due, const char *text)
 }
 
 /*
- * What a migration of this database waits for, whether or not somebody is at it
- * just now.  *idle: has it nothing to do but jobs that are not due yet, as far as
- * anybody has seen?
+ * What a migration of this database waits for, whether or not a process works
+ * on it now.  *idle: as of the last check, are there only jobs that are not
+ * due yet?
  */
 void
 bbm_wait_state_reason(int64 migration_id, BbmReason *longest, bool *idle)
@@ -190,7 +197,7 @@ bbm_wait_state_reason(int64 migration_id, BbmReason *longest, bool *idle)
 	LWLockRelease(bbm_shared->lock);
 }
 
-/* Copies as much of a text as has room, in whole characters. */
+/* Copies as much of a text as fits, in whole characters. */
 void
 bbm_clip(char *to, const char *from, size_t size)
 {

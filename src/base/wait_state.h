@@ -15,8 +15,9 @@
 #include "base/shared.h"
 
 /*
- * The entry of a migration of this database, made when there is none.  Between
- * bbm_wait_states_lock and bbm_wait_states_unlock, which are for moments.
+ * Returns the entry of a migration of this database, and creates it when there
+ * is none.  Call it between bbm_wait_states_lock and bbm_wait_states_unlock,
+ * which should be held only briefly.
  */
 extern BbmWaitStates *bbm_wait_states_lock(void);
 extern void bbm_wait_states_unlock(void);
