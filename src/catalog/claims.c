@@ -35,8 +35,9 @@ array_column(HeapTuple tuple, Relation rel, const char *name)
 }
 
 /*
- * How far ranges have been cut: the newest job tells, as they are cut in order,
- * one after the other, under the migration's lock.
+ * Reads up to where ranges are allocated.  The newest job shows it, since
+ * ranges are allocated in order, one after the other, under the migration's
+ * lock.
  */
 static void
 read_last(BbmClaimState *state, int64 migration_id, Relation jobs, Snapshot snapshot)
@@ -73,7 +74,7 @@ read_last(BbmClaimState *state, int64 migration_id, Relation jobs, Snapshot snap
 	index_close(index, AccessShareLock);
 }
 
-/* What a pass that verifies is about, beyond the migration's range. */
+/* Reads what a verification pass covers beyond the migration's range. */
 static void
 read_verify_max(BbmClaimState *state, Relation migrations, HeapTuple tuple)
 {
@@ -86,13 +87,13 @@ read_verify_max(BbmClaimState *state, Relation migrations, HeapTuple tuple)
 }
 
 /*
- * All that a claim needs to decide.  The caller holds the migration's lock, so
- * the state is the committed one and no other claim moves the cursor.  False
- * when the migration is gone.
+ * Reads all that a claim needs to decide.  The caller holds the migration's
+ * lock, so the state is the committed one and no other claim moves the cursor.
+ * False when the migration is gone.
  *
- * Scans of the indexes by hand: this is read before every batch, must not
- * depend on what the planner thinks of a table that was empty a moment ago, and
- * shows nothing that the caller could not be told.
+ * The indexes are scanned directly: this is read before every batch, must not
+ * depend on the planner's estimates for a table that was empty a moment ago,
+ * and returns nothing that the caller may not see.
  */
 bool
 bbm_claim_state(int64 migration_id, BbmClaimState *state)
@@ -119,7 +120,7 @@ bbm_claim_state(int64 migration_id, BbmClaimState *state)
 		state->status = (BbmStatus) DatumGetInt16(bbm_tuple_column(tuple, migrations, "status", &isnull));
 		updated_at = bbm_tuple_column(tuple, migrations, "updated_at", &isnull);
 		state->updated_at = isnull ? 0 : DatumGetTimestampTz(updated_at);
-		/* held to bounds, as in read_migration */
+		/* limited as in read_migration */
 		state->pass = Max(DatumGetInt32(bbm_tuple_column(tuple, migrations, "pass", &isnull)), BBM_FIRST_PASS);
 		state->min.number = DatumGetInt64(bbm_tuple_column(tuple, migrations, "min_value", &isnull));
 		state->min.key = array_column(tuple, migrations, "min_key");
@@ -138,9 +139,10 @@ bbm_claim_state(int64 migration_id, BbmClaimState *state)
 }
 
 /*
- * A list of BbmCompetitor, in the current memory context: other migrations that
- * were last resolved to this table and may have a batch in flight.  One that
- * is paused or has failed may, for a moment; a finished one has none.
+ * Returns a list of BbmCompetitor, in the current memory context: other
+ * migrations that were last resolved to this table and may have a batch in
+ * flight.  One that is paused or has failed may have one for a moment; a
+ * finished one has none.
  */
 List *
 bbm_competing_migrations(int64 migration_id, Oid table)
@@ -165,7 +167,7 @@ bbm_competing_migrations(int64 migration_id, Oid table)
 
 		if (id == migration_id || status == BBM_FINISHED)
 			continue;
-		/* defined for the table, and not begun */
+		/* defined for the table, but not started */
 		(void) bbm_tuple_column(tuple, migrations, "started_at", &isnull);
 		if (isnull)
 			continue;
@@ -182,7 +184,7 @@ bbm_competing_migrations(int64 migration_id, Oid table)
 	return competitors;
 }
 
-/* A list of BbmRunningJob: those of this migration, or (0) of all. */
+/* Returns a list of BbmRunningJob: those of this migration, or (0) of all. */
 List *
 bbm_jobs_running(int64 migration_id, MemoryContext context)
 {

@@ -27,15 +27,15 @@ typedef struct BbmClaimState
 	bool		is_wide;		/* the pass verifies rows beyond min and max as well, ... */
 	BbmBound	verify_max;		/* ... up to here */
 	int			batch_size;
-	bool		has_job;		/* a job has been cut, in whichever pass */
+	bool		has_job;		/* a range has been allocated, in any pass */
 	bool		has_last;		/* ... in this pass ... */
-	BbmBound	last;			/* ... up to here ... */
-	Oid			last_relation;	/* ... of this partition, when the migration is cut by partition */
-	int			last_size;		/* what was asked for then; 0 without a job, in whichever pass */
-	int64		last_id;		/* the newest job's, in whichever pass; 0 without */
+	BbmBound	last;			/* ... up to this key ... */
+	Oid			last_relation;	/* ... of this partition, when the migration runs per partition */
+	int			last_size;		/* the batch size at that time; 0 without a job, in any pass */
+	int64		last_id;		/* of the newest job, in any pass; 0 without */
 } BbmClaimState;
 
-/* Another migration that may have batches on the table. */
+/* Another migration that may have batches on the same table. */
 typedef struct BbmCompetitor
 {
 	Oid			owner;

@@ -11,7 +11,10 @@
 #include "catalog/jobs.h"
 #include "catalog/sql.h"
 
-/* The range cannot be done for this error.  In the transaction that does the rest of its job. */
+/*
+ * Quarantines a range that fails with this error.  Called in the transaction
+ * that does the remaining rows of its job.
+ */
 void
 bbm_error_add(const BbmJob *job, const BbmBound *min, const BbmBound *max, const ErrorData *error)
 {
@@ -52,10 +55,11 @@ bbm_errors_count(int64 migration_id)
 }
 
 /*
- * Makes a job of each of them; returns how many.  The jobs have negative ids:
- * the newest job is the one that tells how far ranges have been cut.  Caller
- * has bbm_migration_lock, so nobody else takes or adds one between the two
- * statements, which need not have the same owner's rights.
+ * Turns each quarantined range into a job; returns how many.  The jobs have
+ * negative ids, since the newest job shows up to where ranges are allocated.
+ * The caller has bbm_migration_lock, so nobody else takes or adds a range
+ * between the two statements, which may run with the rights of different
+ * owners.
  */
 int64
 bbm_errors_retry(int64 migration_id)
@@ -86,7 +90,7 @@ bbm_errors_retry(int64 migration_id)
 	return SPI_processed;
 }
 
-/* Of this migration, or (0) of all. */
+/* Deletes those of this migration, or (0) of all. */
 void
 bbm_errors_forget(int64 migration_id)
 {
@@ -100,7 +104,7 @@ bbm_errors_forget(int64 migration_id)
 	bbm_sql_run(migration_id == 0 ? &all : &one, values, NULL, true);
 }
 
-/* A copy that was loaded is started here: its tables are found by their names. */
+/* A migration of a restored database is started here: its tables are found by their names. */
 void
 bbm_errors_settle(int64 migration_id)
 {

@@ -32,7 +32,7 @@ bbm_event_add(int64 migration_id, const char *name, const char *event, BbmStatus
 	bbm_sql_run(&sql, values, detail ? "       " : "      n", true);
 }
 
-/* Forgets events past bbm.event_retention, a bounded number at a time. */
+/* Deletes events older than bbm.event_retention, a bounded number at a time. */
 void
 bbm_events_prune(void)
 {

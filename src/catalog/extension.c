@@ -5,9 +5,10 @@
  *
  * NOTES
  *	  The extension may be created, dropped, created again and updated while a
- *	  worker lives.  What was found is kept until a relcache invalidation of
- *	  our table (or of all) says that it may have changed; then it is looked up
- *	  again, and the statements prepared for another one are prepared anew.
+ *	  worker lives.  What was found is cached until a relcache invalidation of
+ *	  our table (or of all) shows that it may have changed; then it is looked
+ *	  up again, and if it is another extension, the statements are prepared
+ *	  again.
  *
  *-------------------------------------------------------------------------
  */
@@ -32,14 +33,14 @@
 
 static BbmCatalog found;
 static bool found_valid = false;
-static bool searching = false;	/* its OIDs are not known yet: any table's message may be about it */
-static uint64 forgotten = 0;	/* how often it was */
+static bool searching = false;	/* the OIDs are not known yet: an invalidation of any table may be for ours */
+static uint64 forgotten = 0;	/* number of invalidations */
 static char *found_schema = NULL;	/* of the last generation */
 static uint64 generation = 0;
 
 /*
- * What is found is as of when the search began: a message that comes in its
- * midst must not be forgotten at its end.
+ * The result of a search is valid as of its start: an invalidation that
+ * arrives during the search must not be lost at its end.
  */
 static void
 forget_found(Datum arg, Oid relid)
@@ -52,7 +53,7 @@ forget_found(Datum arg, Oid relid)
 		bbm_catalog_forget();
 }
 
-/* A schema was renamed or dropped, ours perhaps. */
+/* A schema was renamed or dropped, perhaps ours. */
 static void
 forget_schema(Datum arg, int cache, uint32 hash)
 {
@@ -90,7 +91,7 @@ read_extension(Oid *extension, Oid *schema, char **version)
 	return exists;
 }
 
-/* A table of that name that the extension really has, or InvalidOid. */
+/* A table of that name that is a member of the extension, or InvalidOid. */
 static Oid
 member_table(Oid extension, Oid schema, const char *name)
 {
@@ -117,11 +118,11 @@ table_owner(Oid relid)
 }
 
 /*
- * A trigger of the table that would do with its owner's rights what another role
- * has written: who has but the privilege TRIGGER can create one, and our
- * statements would fire it.  Or a deferred one, which fires at the commit, with the
- * rights of whoever has called us: that has to be a superuser's.  NULL when there
- * is none.
+ * Finds a trigger of the table that would run another role's code with its
+ * owner's rights: the privilege TRIGGER is enough to create one, and our
+ * statements would fire it.  Or a deferred one, which fires at the commit,
+ * with the rights of our caller: its function must belong to a superuser.
+ * NULL when there is none.
  */
 static char *
 strange_trigger(Oid relid, Oid owner)
@@ -154,7 +155,7 @@ strange_trigger(Oid relid, Oid owner)
 	return found_name;
 }
 
-/* An index that is walked by hand; without one that is the flaw. */
+/* Finds an index that we scan directly; if there is none, that is the flaw. */
 static Oid
 find_index(BbmCatalog *now, BbmTable table, const char *first, const char *second)
 {
@@ -169,7 +170,7 @@ find_index(BbmCatalog *now, BbmTable table, const char *first, const char *secon
 	return index;
 }
 
-/* Owners of our tables, and what the tables lack. */
+/* Reads the owners of our tables, and what the tables lack. */
 static void
 look_at_tables(BbmCatalog *now, Oid schema)
 {
@@ -181,7 +182,7 @@ look_at_tables(BbmCatalog *now, Oid schema)
 			now->stranger = strange_trigger(now->tables[i], now->owners[i]);
 	}
 	now->owner = now->owners[BBM_MIGRATIONS];
-	/* of another version they look otherwise, and nothing is run */
+	/* in another version they have other columns, and nothing is run */
 	if (!bbm_catalog_matches(now))
 		return;
 	now->flaw = bbm_shape_flaw(now, &now->flaw_hint);
@@ -198,7 +199,10 @@ look_at_tables(BbmCatalog *now, Oid schema)
 	}
 }
 
-/* Looks the extension up; false when this database has none.  Apart from the caller's PG_TRY. */
+/*
+ * Looks up the extension; false when this database has none.  A separate
+ * function because of the caller's PG_TRY.
+ */
 static pg_noinline bool
 search(BbmCatalog *now)
 {
@@ -229,8 +233,8 @@ forget_text(char *text)
 }
 
 /*
- * Where the extension is, or NULL when this database has none, whatever its
- * version.  Needs a transaction.
+ * Returns where the extension is, whatever its version, or NULL when this
+ * database has none.  Needs a transaction.
  */
 const BbmCatalog *
 bbm_catalog_find(void)
@@ -286,8 +290,8 @@ bbm_catalog_find(void)
 }
 
 /*
- * Looks again at the next use.  ALTER EXTENSION UPDATE need not touch our
- * table, so a process that stays asks from time to time.
+ * Makes the next use look up the extension again.  ALTER EXTENSION UPDATE need
+ * not touch our table, so a long-lived process calls this from time to time.
  */
 void
 bbm_catalog_forget(void)
@@ -304,10 +308,10 @@ find_extension(void *arg)
 }
 
 /*
- * DROP EXTENSION may come between any two transactions of the engine; what
- * fails then is no fault of a migration.  Runs a transaction of its own.  Where
- * that fails (the cancel that ended a batch may come twice) nothing is known
- * against it, and the job has to be recorded.
+ * DROP EXTENSION may happen between any two transactions of the engine; what
+ * fails then is not the fault of a migration.  Runs a transaction of its own.
+ * If that fails (the cancel that ended a batch may come twice) we assume that
+ * the extension exists, since the job has to be recorded.
  */
 bool
 bbm_extension_is_here(void)
@@ -324,7 +328,7 @@ bbm_catalog_matches(const BbmCatalog *catalog)
 	return strcmp(catalog->version, BBM_VERSION) == 0;
 }
 
-/* The same for callers that cannot go on without: raises an error. */
+/* The same for callers that need the extension: raises an error. */
 const BbmCatalog *
 bbm_catalog(void)
 {
@@ -350,14 +354,14 @@ bbm_catalog(void)
 	return catalog;
 }
 
-/* The space our locks are in.  Needs a transaction. */
+/* The lock class of our locks.  Needs a transaction. */
 Oid
 bbm_lock_class(void)
 {
 	return bbm_catalog()->migrations;
 }
 
-/* What the column "home" says of a migration that was started here. */
+/* The value of the column "origin" of a migration that was started here. */
 const char *
 bbm_origin(void)
 {
@@ -368,7 +372,7 @@ bbm_origin(void)
 	return origin;
 }
 
-/* Who owns one of our tables, and may not act for this role; InvalidOid when there is nobody. */
+/* Returns an owner of one of our tables that must not act for this role; InvalidOid when there is none. */
 static Oid
 untrusted(Oid role)
 {
@@ -382,7 +386,7 @@ untrusted(Oid role)
 	return InvalidOid;
 }
 
-/* Are the role's migrations to be run and defined here? */
+/* May the role's migrations be run and defined here? */
 bool
 bbm_catalog_trusts(Oid role)
 {
@@ -390,12 +394,12 @@ bbm_catalog_trusts(Oid role)
 }
 
 /*
- * Raises an error when the role's migrations are not to be run or defined here.
- * Who owns our tables can write any row of them, past the guards; so he has to
- * be one who may act for the role anyhow.  A superuser may.
+ * Raises an error when the role's migrations must not be run or defined here.
+ * The owner of our tables can write any row of them, bypassing the guards; so
+ * it has to be a role that may act for this role anyway.  A superuser may.
  *
- * Everything asks that uses the role's rights for what stands in our tables:
- * nobody else may decide what these are used for.
+ * Everything that uses the role's rights for what our tables contain calls
+ * this: nobody else may decide what these rights are used for.
  */
 void
 bbm_catalog_check_trust(Oid role)
@@ -412,7 +416,10 @@ bbm_catalog_check_trust(Oid role)
 				 errhint("Give the tables to a superuser, or to a member of the role.")));
 }
 
-/* Raised whenever the extension may be another one than before: what was prepared for it is old. */
+/*
+ * Incremented whenever the extension may be another one than before:
+ * statements prepared for it are outdated.
+ */
 uint64
 bbm_catalog_generation(void)
 {

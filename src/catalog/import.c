@@ -21,7 +21,7 @@ time_or_null(TimestampTz at, char *null)
 	return TimestampTzGetDatum(at);
 }
 
-/* The row, by the rules for a user's INSERT: the caller's rights, and what the guards check. */
+/* Inserts the row by the rules for a user's INSERT: with the caller's rights, and checked by the guards. */
 static int64
 insert_migration(const BbmForeignMigration *m, BbmStatus status, const char *search_path, const char *owner)
 {
@@ -46,8 +46,9 @@ insert_migration(const BbmForeignMigration *m, BbmStatus status, const char *sea
 }
 
 /*
- * A migration as it stands there, with this status here; returns its id.  What a
- * user cannot say is set afterwards: no other session sees the row in between.
+ * Imports a migration of the GitLab container registry, with this status;
+ * returns its id.  Columns that a user cannot set are updated afterwards: no
+ * other session sees the row in between.
  */
 int64
 bbm_import_migration(const BbmForeignMigration *m, BbmStatus status, const char *search_path, const char *owner)
@@ -87,9 +88,9 @@ make_array(Datum *elements, bool *nulls, int n, Oid type)
 }
 
 /*
- * The migration's jobs, in the order in which they were cut: the newest has the
- * highest id here as well.  claim_epoch says that they are jobs, where a dump loads
- * them before their migration.
+ * Imports the migration's jobs, in the order of their creation: the newest has
+ * the highest id here as well. claim_epoch marks them as jobs of ours, for a
+ * dump that loads them before their migration.
  */
 void
 bbm_import_jobs(int64 id, const BbmForeignMigration *m, const BbmForeignJob *jobs, int n)
@@ -146,8 +147,8 @@ bbm_import_jobs(int64 id, const BbmForeignMigration *m, const BbmForeignJob *job
 }
 
 /*
- * The last thing that happened to a migration, but that nothing has happened; NULL
- * when that is not known any more.
+ * Returns the migration's last event other than "stalled"; NULL when there is
+ * none any more.
  */
 char *
 bbm_import_last_event(int64 id)

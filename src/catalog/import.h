@@ -10,7 +10,7 @@
 
 #include "base/bbm.h"
 
-/* A row of the registry's jobs.  Times are 0 when NULL, a code -1. */
+/* A row of the GitLab container registry's jobs.  Times are 0 when NULL, a code is -1. */
 typedef struct BbmForeignJob
 {
 	int64		id;
@@ -23,10 +23,10 @@ typedef struct BbmForeignJob
 	int			status;
 	int			code;
 	int			attempts;
-	int64		keys;			/* at most */
+	int64		keys;			/* upper limit */
 } BbmForeignJob;
 
-/* A row of the registry's migrations; the same. */
+/* A row of the GitLab container registry's migrations; the same for NULLs. */
 typedef struct BbmForeignMigration
 {
 	int64		id;
@@ -48,8 +48,8 @@ typedef struct BbmForeignMigration
 	BbmForeignJob *jobs;		/* in the order of their ids */
 	int			n_jobs;
 	int			n_finished;
-	bool		has_last;		/* one has finished ... */
-	int64		last;			/* ... and the newest of those ends here */
+	bool		has_last;		/* a job has finished ... */
+	int64		last;			/* ... and the newest finished one ends here */
 } BbmForeignMigration;
 
 extern int64 bbm_import_migration(const BbmForeignMigration *m, BbmStatus status, const char *search_path,

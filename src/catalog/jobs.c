@@ -22,10 +22,10 @@
 #include "catalog/sql.h"
 #include "catalog/tables.h"
 
-/* What is added to a count that is never negative: as much as has room. */
+/* Adds to a count that is never negative, up to the largest bigint. */
 #define UP_TO(amount, count) "least(" amount ", 9223372036854775807 - " count ")"
 
-/* What tells that error from others. */
+/* Identifies that error. */
 #define JOBS_KEY "bbm_jobs_pkey"
 
 static Datum
@@ -35,7 +35,7 @@ array_or_null(Datum array, char *null)
 	return array;
 }
 
-/* Makes the transaction one that is tried again, once the sequence has caught up. */
+/* Raises an error after which the transaction is retried, once the sequence has been advanced. */
 static void
 raise_ids_behind(void)
 {
@@ -55,9 +55,9 @@ bbm_job_ids_are_behind(const ErrorData *error)
 }
 
 /*
- * Lets the sequence of the jobs' ids go on after the highest one.  The lock
- * keeps others from taking a number between the look and setval, which would
- * give it to a second one again; who takes one after gets a higher one.
+ * Advances the sequence of the jobs' ids beyond the highest one.  The lock
+ * keeps others from taking a number between the SELECT and setval, which would
+ * hand it out again; whoever takes a number afterwards gets a higher one.
  */
 void
 bbm_job_ids_catch_up(void)
@@ -75,7 +75,7 @@ bbm_job_ids_catch_up(void)
 	bbm_sql_run(&set, values, NULL, false);
 }
 
-/* Writes the row of a new job, and returns its id. */
+/* Inserts the row of a new job, and returns its id. */
 static int64
 insert_job(BbmSql *sql, Datum *values, const char *nulls)
 {
@@ -98,8 +98,9 @@ insert_job(BbmSql *sql, Datum *values, const char *nulls)
 }
 
 /*
- * A new job, claimed by this process; fills in its id, which is higher than
- * "after": the newest job's, by which the next range is known.
+ * Inserts a new job, claimed by this process, and fills in its id.  The id
+ * must be higher than "after", the id of the newest job, since the newest job
+ * determines the next range.
  */
 void
 bbm_job_insert(BbmJob *job, int32 worker_id, int64 after)
@@ -135,7 +136,7 @@ bbm_job_insert(BbmJob *job, int32 worker_id, int64 after)
 
 /*
  * Claims the lowest due job of the migration with this status (new or failed).
- * A row that somebody has locked is passed over: its worker is at its end.
+ * A locked row is skipped: its worker is just ending.
  */
 bool
 bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id, MemoryContext context, BbmJob *job)
@@ -190,9 +191,9 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id
 
 /*
  * The worker of a running job is gone: the job has failed and may be tried
- * again when due.  Raising claim_epoch makes the token of that worker stale, in
- * case it is only hard to see.  False when somebody has the row locked: then
- * there is a worker after all.
+ * again when due.  Raising claim_epoch makes that worker's claim invalid, in
+ * case it is still there unseen.  False when somebody has the row locked: then
+ * the worker does exist.
  */
 bool
 bbm_job_orphan(int64 id, TimestampTz due)
@@ -213,8 +214,8 @@ bbm_job_orphan(int64 id, TimestampTz due)
 }
 
 /*
- * The jobs that are to be done again; with the error of the one that comes first,
- * in the current memory context.
+ * Reads the jobs that have to be done again, with the error of the one that is
+ * due first, in the current memory context.
  */
 void
 bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished)
@@ -238,7 +239,7 @@ bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished)
 	unfinished->error = bbm_sql_text(0, 4, CurrentMemoryContext);
 }
 
-/* For what a migration waits that has nothing to do but these; in the current memory context. */
+/* What a migration waits for that has only these jobs left; in the current memory context. */
 char *
 bbm_unfinished_to_string(const BbmUnfinished *unfinished)
 {
@@ -249,8 +250,8 @@ bbm_unfinished_to_string(const BbmUnfinished *unfinished)
 }
 
 /*
- * A job that this very process has run, and could not record the end of: as if
- * it had not been claimed.  False when somebody has the row locked.
+ * Resets a job that this process has run, but whose end it could not record,
+ * as if it had not been claimed.  False when somebody has the row locked.
  */
 bool
 bbm_job_take_back(int64 id)
@@ -269,9 +270,9 @@ bbm_job_take_back(int64 id)
 }
 
 /*
- * Locks the row of a job we claimed, until the end of the transaction.  False
- * when it is not ours any more.  Found by the primary key alone: the index of
- * open jobs may be full of dead entries.
+ * Locks the row of a job that we have claimed, until the end of the
+ * transaction.  False when it is not ours any more.  Uses only the primary
+ * key: the index of open jobs may be full of dead entries.
  */
 bool
 bbm_job_lock(BbmJob *job)
@@ -295,7 +296,7 @@ bbm_job_lock(BbmJob *job)
 
 		job->tid = tuple->t_self;
 
-		/* whoever changed the row since the snapshot has taken the job over */
+		/* whoever has changed the row since the snapshot has taken over the job */
 		ours = DatumGetInt32(bbm_tuple_column(tuple, jobs, "claim_epoch", &isnull)) == job->claim_epoch &&
 			DatumGetInt16(bbm_tuple_column(tuple, jobs, "status", &isnull)) == BBM_RUNNING &&
 			table_tuple_lock(jobs, &tuple->t_self, snapshot, slot, GetCurrentCommandId(true),
@@ -341,12 +342,13 @@ check_recorded(const BbmJob *job)
 }
 
 /*
- * Part of a job is done, up to and including "cursor", and the next is to have
- * "reduced_sub_batch_size" keys (0 as many as the migration says).  Caller has bbm_job_lock.
+ * Records that part of a job is done, up to and including "cursor", and the
+ * reduced_sub_batch_size of the next sub-batch (0: the migration's
+ * sub_batch_size).  The caller has bbm_job_lock.
  *
- * By the row's place, which cannot change while it is locked: every index of a
- * table that was empty when the plan was made looks alike to the planner, and
- * one that does not begin with the id is read from end to end.
+ * Uses the row's ctid, which cannot change while it is locked: for a plan that
+ * was made when the table was empty, all indexes cost the same, and one that
+ * does not begin with the id is read from end to end.
  */
 void
 bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int reduced_sub_batch_size, const BbmCost *cost)
@@ -369,9 +371,9 @@ bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int reduced_sub_batc
 }
 
 /*
- * By the row's place, like bbm_job_progress.  Caller has bbm_job_lock.  "skipped":
- * its partition is not part of the table, so it was not done, and will be if that
- * comes back.
+ * Uses the ctid, like bbm_job_progress.  The caller has bbm_job_lock.
+ * "detached": its partition is not part of the table, so it was not done, and
+ * will be if the partition is attached again.
  */
 void
 bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool detached)
@@ -392,7 +394,7 @@ bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool detached)
 	check_recorded(job);
 }
 
-/* SQLSTATE, message, detail, hint and context, none so long that whoever looks has to read it for long. */
+/* SQLSTATE, message, detail, hint and context, each shortened to a readable length. */
 void
 bbm_error_values(const ErrorData *error, Datum *values, char *nulls)
 {
@@ -407,7 +409,10 @@ bbm_error_values(const ErrorData *error, Datum *values, char *nulls)
 	}
 }
 
-/* The attempt failed; the next one may put rows aside.  False when the job is not ours any more. */
+/*
+ * Records that the attempt failed; the next one may quarantine rows.  False
+ * when the job is not ours any more.
+ */
 bool
 bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due, bool bisect)
 {
@@ -430,7 +435,7 @@ bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz du
 	return SPI_processed > 0;
 }
 
-/* The range is quarantined: the job ends without it.  False when the job is not ours any more. */
+/* The range is quarantined: the job ends without processing it.  False when the job is not ours any more. */
 bool
 bbm_job_skip(const BbmJob *job)
 {
@@ -445,7 +450,7 @@ bbm_job_skip(const BbmJob *job)
 	return SPI_processed > 0;
 }
 
-/* Nothing of it was tried: it waits as one that was only cut.  False when the job is not ours any more. */
+/* Nothing of the job was tried: it becomes new again.  False when the job is not ours any more. */
 bool
 bbm_job_release_unstarted(const BbmJob *job)
 {
@@ -461,8 +466,9 @@ bbm_job_release_unstarted(const BbmJob *job)
 }
 
 /*
- * The attempt was given up and does not count; the next has the job's reduced_sub_batch_size
- * and no_progress.  False when the job is not ours any more.
+ * Requeues the job; the attempt does not count.  The next one uses the job's
+ * reduced_sub_batch_size and no_progress.  False when the job is not ours any
+ * more.
  */
 bool
 bbm_job_requeue(const BbmJob *job, BbmRequeueReason why, const ErrorData *error, TimestampTz due)
@@ -489,7 +495,7 @@ bbm_job_requeue(const BbmJob *job, BbmRequeueReason why, const ErrorData *error,
 	return SPI_processed > 0;
 }
 
-/* Failed jobs get fresh attempts; returns how many. */
+/* Gives failed jobs fresh attempts; returns how many. */
 int64
 bbm_jobs_refresh(int64 migration_id)
 {
@@ -522,7 +528,7 @@ bbm_jobs_idle(int64 migration_id, int n)
 	return bbm_sql_int64(0, 1) >= n;
 }
 
-/* Rows that a pass which verifies has found not as they should be; -1 when there was no such pass. */
+/* The number of wrong rows that a verification pass has found; -1 when there was no such pass. */
 int64
 bbm_jobs_found(int64 migration_id, int pass)
 {
@@ -538,10 +544,10 @@ bbm_jobs_found(int64 migration_id, int pass)
 }
 
 /*
- * What a pass that verifies has found is to be done in the next, range by range:
- * that many rows are found.  Caller has bbm_migration_lock, so no other session
- * cuts, finishes or merges a job of the migration meanwhile that matters here: all
- * of the pass are finished.
+ * Creates a job in the next pass for each range in which a verification pass
+ * has found rows.  The caller has bbm_migration_lock, and all jobs of the pass
+ * are finished, so no other session creates, finishes or merges a job that
+ * matters here.
  */
 void
 bbm_jobs_repair(int64 migration_id, int found_in, int pass)
@@ -559,7 +565,7 @@ bbm_jobs_repair(int64 migration_id, int found_in, int pass)
 	bbm_sql_run(&sql, values, NULL, true);
 }
 
-/* A key as words: no control characters, and not endless. */
+/* Appends a key, without control characters and shortened. */
 static void
 append_key_string(StringInfo string, Datum key)
 {
@@ -601,8 +607,9 @@ bbm_job_range_to_string(const BbmJob *job)
 }
 
 /*
- * The same of this pass and those that verified before it, newest first, as far
- * back as the migration was not begun anew.  Sets *n.
+ * The numbers of wrong rows that this verification pass and those before it
+ * have found, newest first, back to the last restart of the migration.  Sets
+ * *n.
  */
 int64 *
 bbm_jobs_checks(int64 migration_id, int pass, int *n)
@@ -624,9 +631,10 @@ bbm_jobs_checks(int64 migration_id, int pass, int *n)
 }
 
 /*
- * What the newest jobs have used, the oldest of them first; returns how many
- * there are, up to "room".  One of several batches has waited between them, so
- * it counts from where it began.  Those that verify have used nothing.
+ * Reads what the newest jobs have used, the oldest of them first; returns how
+ * many there are, up to "room".  A job of several batches has waited between
+ * them, so only its execution time before its end is counted.  Verification
+ * jobs have used nothing.
  */
 int
 bbm_jobs_spent(int64 migration_id, BbmSpent *spent, int room)

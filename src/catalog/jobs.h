@@ -19,18 +19,18 @@ typedef struct BbmUnfinished
 {
 	int64		jobs;			/* new or failed */
 	int64		failed;
-	TimestampTz due;			/* the earliest; DT_NOEND without jobs */
-	char	   *error;			/* of the earliest, or NULL */
+	TimestampTz due;			/* the earliest time; DT_NOEND without jobs */
+	char	   *error;			/* of the job that is due first, or NULL */
 } BbmUnfinished;
 
-/* Why a batch was requeued; what requeue_reasons of a job is indexed by. */
+/* Why a batch was requeued; the index into requeue_reasons of a job. */
 typedef enum BbmRequeueReason
 {
 	BBM_REQUEUE_LOCK_TIMEOUT = 1,
 	BBM_REQUEUE_DEADLOCK,
 	BBM_REQUEUE_BLOCKING,		/* others waited too long for its locks */
 	BBM_REQUEUE_TIME,			/* it took too long */
-	BBM_REQUEUE_CANCELLED,		/* also a pause between two parts */
+	BBM_REQUEUE_CANCELLED,		/* also a pause between two sub-batches */
 	BBM_REQUEUE_OTHER
 } BbmRequeueReason;
 

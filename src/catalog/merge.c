@@ -9,7 +9,7 @@
 
 #include "catalog/sql.h"
 
-/* The job that "retention" newer ones follow; 0 when there are not so many. */
+/* The id of the job that "retention" newer ones follow; 0 when there are fewer. */
 static int64
 oldest_kept(int64 migration_id, int retention)
 {
@@ -27,11 +27,13 @@ oldest_kept(int64 migration_id, int retention)
 /*
  * Merges finished neighbours older than the newest "retention" jobs into one
  * row each, so that the table stays small however long the migration is.
- * Neighbours were cut one after the other, in one pass over one partition; with an
- * integer key they touch in the key as well, should somebody have deleted what
- * was between (the first pass leaves nothing out).  Finished rows are nobody's, and the caller holds the
- * migration's lock, so that two workers do not merge at once, and no job is cut between the look for the
- * oldest that is kept and the merge; one that somebody deletes meanwhile leaves a job fewer unmerged.
+ * Neighbours were created one after the other, in one pass over one partition.
+ * With an integer key their ranges must also be adjacent, in case somebody has
+ * deleted what was between (the first pass leaves nothing out).  Nobody else
+ * uses finished rows, and the caller holds the migration's lock, so that two
+ * workers do not merge at once, and no job is created between finding the
+ * oldest job that is kept and the merge.  If somebody deletes a job meanwhile,
+ * one job fewer stays unmerged.
  */
 void
 bbm_jobs_merge(int64 migration_id, int retention)
@@ -79,14 +81,15 @@ bbm_jobs_merge(int64 migration_id, int retention)
 	int64		kept = oldest_kept(migration_id, retention);
 	Datum		values[] = {Int64GetDatum(migration_id), Int64GetDatum(kept)};
 
-	/* most often there is nothing to merge yet, which is told in a fraction of the time */
+	/* usually there is nothing to merge yet, which this finds out in a fraction of the time */
 	if (kept > 0)
 		bbm_sql_run(&sql, values, NULL, true);
 }
 
 /*
- * The jobs of this migration, or (0) of all: what a foreign key's cascade would
- * do.  Waits for a batch in flight, whose worker has its row locked.
+ * Deletes the jobs of this migration, or (0) of all: what a foreign key's
+ * cascade would do.  Waits for a batch in flight, whose worker has its row
+ * locked.
  */
 void
 bbm_jobs_forget(int64 migration_id)

@@ -55,7 +55,7 @@ get_float(uint64 row, int column)
 	return isnull ? 0 : DatumGetFloat8(datum);
 }
 
-/* Its trigger has let no other word pass. */
+/* A trigger allows no other value. */
 static BbmOnError
 on_error_of(const char *word)
 {
@@ -65,7 +65,7 @@ on_error_of(const char *word)
 
 static const char *const partition_orders[] = {NULL, "as_one_table", "by_filter", "by_key", "rows_stay"};
 
-/* Undecided without a word; of a word that is not ours too, as an INSERT may have it. */
+/* Undecided when NULL; also for any other value, which an INSERT may contain. */
 static BbmPartitionOrder
 partition_order_of(const char *word)
 {
@@ -77,7 +77,7 @@ partition_order_of(const char *word)
 	return BBM_ORDER_UNDECIDED;
 }
 
-/* NULL without. */
+/* NULL when NULL. */
 static const BbmOverrides *
 get_overrides(uint64 row, int column, MemoryContext context)
 {
@@ -88,8 +88,8 @@ get_overrides(uint64 row, int column, MemoryContext context)
 }
 
 /*
- * The guards hold a row to this; who owns the tables writes past them, and a
- * number that cannot be must not make a process fail or go round for ever.
+ * The guards enforce this for users, but the owner of the tables can bypass
+ * them.  An impossible number must not make a process fail or loop forever.
  */
 static void
 hold_to_bounds(BbmMigration *m)
@@ -103,11 +103,11 @@ hold_to_bounds(BbmMigration *m)
 	m->max_batch_wal = Max(m->max_batch_wal, 0);
 	m->max_errors = Max(m->max_errors, 1);
 	m->pass = Max(m->pass, BBM_FIRST_PASS);
-	/* in this form for a NaN */
+	/* written this way because of NaN */
 	m->target_ms = m->target_ms > 0 ? Min(m->target_ms, 86400000.0) : 0;
 }
 
-/* A row of MIGRATION_COLUMNS. */
+/* Reads a row of MIGRATION_COLUMNS. */
 static BbmMigration *
 read_migration(uint64 row, MemoryContext context)
 {
@@ -132,7 +132,7 @@ read_migration(uint64 row, MemoryContext context)
 	m->search_path = bbm_sql_text(row, 17, context);
 	m->owner = get_oid(row, 18);
 	m->origin = bbm_sql_text(row, 19, context);
-	/* elsewhere the OID means another table, or none */
+	/* in another database the OID is another table's, or nobody's */
 	if (m->origin && strcmp(m->origin, bbm_origin()) == 0)
 		m->table_oid = get_oid(row, 20);
 	m->counted = get_bool(row, 21);
@@ -198,7 +198,7 @@ bbm_migration_by_id(int64 id, MemoryContext context)
 	return SPI_processed == 0 ? NULL : read_migration(0, context);
 }
 
-/* A list of BbmRunnable: the owner's migrations that a worker here may work on, by id. */
+/* Returns a list of BbmRunnable: the owner's migrations that a worker may run here, by id. */
 List *
 bbm_migrations_runnable(Oid owner, MemoryContext context)
 {
@@ -226,7 +226,7 @@ bbm_migrations_runnable(Oid owner, MemoryContext context)
 	return list;
 }
 
-/* A list of BbmMigration with one of these statuses, by id. */
+/* Returns a list of BbmMigration with one of these statuses, by id. */
 List *
 bbm_migrations_with_status(List *statuses, MemoryContext context)
 {
@@ -253,7 +253,7 @@ bbm_migrations_with_status(List *statuses, MemoryContext context)
 	return list;
 }
 
-/* A list of BbmMigration: those that have begun on a table here and are not finished, by id. */
+/* Returns a list of BbmMigration: those that have started on a table here and are not finished, by id. */
 List *
 bbm_migrations_begun(MemoryContext context)
 {
@@ -275,7 +275,7 @@ bbm_migrations_begun(MemoryContext context)
 	return list;
 }
 
-/* OIDs of those whose migrations a worker here may work on. */
+/* Returns the OIDs of the owners whose migrations a worker may run here. */
 List *
 bbm_runnable_owners(MemoryContext context)
 {
@@ -297,9 +297,10 @@ bbm_runnable_owners(MemoryContext context)
 }
 
 /*
- * Takes the row's lock and then the migration's, in the order that everybody
- * does who changes a status, and reads the status that is committed now.
- * False when the migration is gone.  Waits at most lock_timeout.
+ * Takes the row's lock and then the migration's, in the order in which
+ * everybody who changes a status takes them, and reads the status that is
+ * committed now.  False when the migration is gone.  Waits at most
+ * lock_timeout.
  */
 bool
 bbm_migration_lock(int64 id, BbmStatus *status)
@@ -339,7 +340,10 @@ array_or_null(const BbmBound *bound, char *null)
 	return *null == ' ' ? bound->key : (Datum) 0;
 }
 
-/* Active becomes running; bounds that were not given are fixed now.  Caller has bbm_migration_lock. */
+/*
+ * Sets an active migration to running, and fixes bounds that were not given.
+ * The caller has bbm_migration_lock.
+ */
 void
 bbm_migration_set_started(int64 id, int64 total, Oid table, const BbmBound *min, const BbmBound *max,
 						  const char *key_order, BbmPartitionOrder partition_order)
@@ -368,8 +372,8 @@ bbm_migration_set_started(int64 id, int64 total, Oid table, const BbmBound *min,
 }
 
 /*
- * What it was defined for, as we have found it out: the table, and bounds that
- * were not given.  In the transaction that has inserted it.
+ * Stores what we have found out at the definition: the table, and which bounds
+ * were not given.  Called in the transaction that has inserted the row.
  */
 void
 bbm_migration_defined(int64 id, Oid table, bool min_found, bool max_found)
@@ -386,8 +390,8 @@ bbm_migration_defined(int64 id, Oid table, bool min_found, bool max_found)
 }
 
 /*
- * It is to begin again, with this table and these bounds: as if it had just been
- * defined.  Caller has bbm_migration_lock, and has forgotten its jobs.
+ * Restarts the migration with this table and these bounds, as if it had just
+ * been defined.  The caller has bbm_migration_lock, and has deleted its jobs.
  */
 void
 bbm_migration_restart(int64 id, Oid table, const char *job, const BbmBound *min, const BbmBound *max,
@@ -413,8 +417,9 @@ bbm_migration_restart(int64 id, Oid table, const char *job, const BbmBound *min,
 }
 
 /*
- * The next pass; verify_max is not NULL when it verifies rows beyond the
- * migration's range too, up to there.  Caller has bbm_migration_lock.
+ * Starts the next pass; verify_max is not NULL when it also verifies rows
+ * beyond the migration's range, up to there.  The caller has
+ * bbm_migration_lock.
  */
 void
 bbm_migration_set_pass(int64 id, int pass, const BbmBound *verify_max)
@@ -431,7 +436,7 @@ bbm_migration_set_pass(int64 id, int pass, const BbmBound *verify_max)
 	bbm_sql_run(&sql, values, nulls, true);
 }
 
-/* The pass goes on up to here, and (follow) perhaps further.  Caller has bbm_migration_lock. */
+/* Extends the pass up to "max", and (follow) perhaps further later.  The caller has bbm_migration_lock. */
 void
 bbm_migration_extend(int64 id, const BbmBound *max, bool follow)
 {
@@ -449,7 +454,7 @@ bbm_migration_extend(int64 id, const BbmBound *max, bool follow)
 	bbm_sql_run(&sql, values, nulls, true);
 }
 
-/* Caller has bbm_migration_lock and has checked that nothing is left. */
+/* The caller has bbm_migration_lock and has checked that nothing is left to do. */
 void
 bbm_migration_finish(int64 id)
 {
@@ -473,14 +478,14 @@ bbm_migration_fail(int64 id, int code, const ErrorData *error)
 		6, {INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
 	};
 	char		nulls[8] = "       ";
-	/* the context that comes last is not kept */
+	/* the context, the last value, is not stored */
 	Datum		values[7] = {Int64GetDatum(id), Int32GetDatum(code)};
 
 	bbm_error_values(error, &values[2], &nulls[2]);
 	bbm_sql_run(&sql, values, nulls, true);
 }
 
-/* A finished one has something to do again.  Caller has bbm_migration_lock. */
+/* A finished migration has work again.  The caller has bbm_migration_lock. */
 void
 bbm_migration_reopen(int64 id)
 {
@@ -494,8 +499,8 @@ bbm_migration_reopen(int64 id)
 }
 
 /*
- * What a user's UPDATE … SET status does, guards included; the caller has
- * checked that its user may.  True when the status is now another.
+ * Does the same as a user's UPDATE … SET status, guards included; the caller
+ * has checked that its user may.  True when the status has changed.
  */
 bool
 bbm_migration_set_status(int64 id, BbmStatus status)
@@ -554,7 +559,7 @@ settings_or_null(const ArrayType *value, char *null)
 	return PointerGetDatum(value);
 }
 
-/* Writes a checked definition; returns its id. */
+/* Inserts a checked definition; returns its id. */
 int64
 bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 {
@@ -599,7 +604,7 @@ bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
 	return bbm_sql_int64(0, 1);
 }
 
-/* Changes what is set in the definition. */
+/* Changes the columns that are set in the definition. */
 void
 bbm_migration_alter(int64 id, const BbmDefinition *d)
 {
@@ -642,7 +647,7 @@ bbm_migration_alter(int64 id, const BbmDefinition *d)
 	bbm_sql_run(&sql, values, nulls, false);
 }
 
-/* Its jobs go with it.  Waits for a batch in flight. */
+/* Also deletes its jobs.  Waits for a batch in flight. */
 void
 bbm_migration_delete(int64 id)
 {
@@ -655,7 +660,7 @@ bbm_migration_delete(int64 id)
 	bbm_sql_run(&sql, values, NULL, false);
 }
 
-/* What bbm_status() says of it, as the extension's owner sees it. */
+/* Reads what bbm_status() shows of the migration, as the extension's owner. */
 void
 bbm_migration_progress(int64 id, MemoryContext context, BbmProgress *progress)
 {

@@ -19,8 +19,8 @@ typedef struct BbmRunnable
 	int64		id;
 	BbmStatus	status;
 	int			workers;
-	int			others;			/* other processes at it; the engine's */
-	int			position;		/* the same */
+	int			others;			/* other processes on it; set by the engine */
+	int			position;		/* set by the engine */
 } BbmRunnable;
 
 /* What bbm_create writes and bbm_alter changes; unset fields are NULL. */
@@ -44,7 +44,7 @@ typedef struct BbmDefinition
 	const int  *batch_size;
 	const int  *sub_batch_size;
 	const Interval *target_duration;
-	bool		fixed_size;		/* bbm_alter: no target any more */
+	bool		fixed_size;		/* bbm_alter: remove the target */
 	const int  *min_batch_size;
 	const int  *max_batch_size;
 	const int64 *max_batch_wal;
@@ -63,13 +63,13 @@ typedef struct BbmDefinition
 	const ArrayType *settings;
 } BbmDefinition;
 
-/* How far a migration is, in words. */
+/* The progress of a migration, for messages. */
 typedef struct BbmProgress
 {
 	char	   *percent;
 	int64		rows;
 	int64		jobs;
-	char	   *sqlstate;		/* of the error that failed it, or NULL */
+	char	   *sqlstate;		/* of the error that made it fail, or NULL */
 	char	   *error;
 	char	   *detail;
 	char	   *hint;

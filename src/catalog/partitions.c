@@ -3,10 +3,10 @@
  * partitions.c
  *		SQL over bbm_partitions: what is known of each partition of a migration.
  *
- * Written by claims, under the migration's lock, together with the job that they
- * cut: nobody else writes between a look and what follows from it.  The
- * exceptions are bbm_partition_clean, in a job beside which nothing is cut, and
- * bbm_partition_unclean, which only makes more work.
+ * Claims write these rows, under the migration's lock, together with the job
+ * that they create: nobody else writes between a read and what follows from
+ * it.  The exceptions are bbm_partition_clean, in a job during which no range
+ * is allocated, and bbm_partition_unclean, which only causes additional work.
  *
  *-------------------------------------------------------------------------
  */
@@ -48,7 +48,7 @@ read_part(uint64 row)
 	return part;
 }
 
-/* A list of BbmPartitionState. */
+/* Returns a list of BbmPartitionState. */
 List *
 bbm_partitions(int64 migration_id)
 {
@@ -65,7 +65,7 @@ bbm_partitions(int64 migration_id)
 	return list;
 }
 
-/* NULL when nothing is known of it. */
+/* NULL when there is no row. */
 BbmPartitionState *
 bbm_partition_state(int64 migration_id, Oid relation)
 {
@@ -93,7 +93,7 @@ bbm_partition_add(int64 migration_id, Oid relation, const char *name, bool joine
 	bbm_sql_run(&sql, values, NULL, true);
 }
 
-/* A pass begins on it: all but its name and how far it is. */
+/* A pass begins on the partition: sets all columns but its name and the last pass that has completed it. */
 void
 bbm_partition_begin(int64 migration_id, const BbmPartitionState *part)
 {
@@ -111,7 +111,7 @@ bbm_partition_begin(int64 migration_id, const BbmPartitionState *part)
 	bbm_sql_run(&sql, values, NULL, true);
 }
 
-/* All of it is cut in this pass. */
+/* All ranges of the partition are allocated in this pass. */
 void
 bbm_partition_done(int64 migration_id, Oid relation, int pass)
 {
@@ -124,7 +124,7 @@ bbm_partition_done(int64 migration_id, Oid relation, int pass)
 	bbm_sql_run(&sql, values, NULL, true);
 }
 
-/* The partition has another name now; a copy of this database finds it by that. */
+/* The partition has another name now; a restored database finds it by its name. */
 void
 bbm_partition_rename(int64 migration_id, Oid relation, const char *name)
 {
@@ -143,7 +143,10 @@ bbm_partition_rename(int64 migration_id, Oid relation, const char *name)
 	bbm_sql_run(&jobs, values, NULL, true);
 }
 
-/* A look has found nothing left in it; one that no pass has seen is left as it is. */
+/*
+ * A verification has found nothing left in the partition; one that no pass has
+ * processed is left unchanged.
+ */
 void
 bbm_partition_clean(int64 migration_id, Oid relation, int pass)
 {
@@ -157,9 +160,9 @@ bbm_partition_clean(int64 migration_id, Oid relation, int pass)
 }
 
 /*
- * No page of it, or (InvalidOid) of any, is known to be clean any more.  Also
- * called by batches: two that come to it at once wait for each other's commit,
- * a claim for theirs, and those that follow find it done.
+ * No page of the partition, or (InvalidOid) of any, is known to be clean any
+ * more.  Batches call this, too: two that do so at once wait for each other's
+ * commit, a claim waits for theirs, and later ones find it done.
  */
 void
 bbm_partition_unclean(int64 migration_id, Oid relation)
@@ -174,7 +177,7 @@ bbm_partition_unclean(int64 migration_id, Oid relation)
 	bbm_sql_run(&sql, values, NULL, true);
 }
 
-/* The pass has a new end: there may be more to cut in each. */
+/* The pass has a new end: every partition may have more ranges to allocate. */
 void
 bbm_partitions_reopen(int64 migration_id, int pass)
 {
@@ -187,7 +190,7 @@ bbm_partitions_reopen(int64 migration_id, int pass)
 	bbm_sql_run(&sql, values, NULL, true);
 }
 
-/* Of this migration, or (0) of all. */
+/* Deletes those of this migration, or (0) of all. */
 void
 bbm_partitions_forget(int64 migration_id)
 {
@@ -202,10 +205,11 @@ bbm_partitions_forget(int64 migration_id)
 }
 
 /*
- * A copy is started here.  One that was made of files (a template's, pg_upgrade's)
- * has the OIDs of its original; where it was loaded, its tables are found by
- * their names.  Nothing is known of their pages; where rows move, that makes all
- * of them undone.
+ * A migration of a cloned or restored database is started here.  A database
+ * that was cloned from files (a template, pg_upgrade) has the OIDs of its
+ * original; in one that was restored from a dump, tables are found by their
+ * names.  Nothing is known of their pages; where rows move, that means that
+ * none of them is done.
  */
 void
 bbm_partitions_settle(int64 migration_id, bool loaded)
@@ -230,7 +234,10 @@ bbm_partitions_settle(int64 migration_id, bool loaded)
 	bbm_errors_settle(migration_id);
 }
 
-/* Jobs of these leaves that were skipped are to be done after all.  Caller has bbm_migration_lock. */
+/*
+ * Jobs of these partitions that were detached have to be done after all.  The
+ * caller has bbm_migration_lock.
+ */
 void
 bbm_jobs_revive(int64 migration_id, List *partitions)
 {
@@ -251,7 +258,7 @@ bbm_jobs_revive(int64 migration_id, List *partitions)
 	bbm_sql_run(&sql, values, NULL, true);
 }
 
-/* The first and the last key that a partition has when it is begun. */
+/* Stores the first and the last key that a partition has when a pass begins on it. */
 void
 bbm_partition_extent(int64 migration_id, Oid relation, const BbmBound *low, const BbmBound *high)
 {
@@ -269,8 +276,9 @@ bbm_partition_extent(int64 migration_id, Oid relation, const BbmBound *low, cons
 }
 
 /*
- * How far a partition was cut in a pass; false when it was not.  Ranges that were cut
- * when the root had no child yet are the root's own.
+ * Reads the end of a partition's last range in a pass; false when it has none.
+ * Ranges that were allocated when the root had no child table yet belong to
+ * the root itself.
  */
 bool
 bbm_jobs_last(int64 migration_id, Oid root, Oid relation, int pass, BbmBound *last)
@@ -293,7 +301,10 @@ bbm_jobs_last(int64 migration_id, Oid root, Oid relation, int pass, BbmBound *la
 	return true;
 }
 
-/* Rows that the jobs have changed since the migration was last started, of one partition or (InvalidOid) of all. */
+/*
+ * The number of rows that the jobs have changed since the migration was last
+ * started, in one partition or (InvalidOid) in all.
+ */
 int64
 bbm_jobs_rows(int64 migration_id, Oid relation)
 {

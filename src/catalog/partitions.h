@@ -18,14 +18,14 @@ typedef struct BbmPartitionState
 {
 	Oid			relation;
 	char	   *name;
-	int			pass;			/* the last in which it was cut to its end; 0 none */
-	int			begun;			/* the last that has begun on it */
-	XLogRecPtr	begun_lsn;		/* when the last pass that works began on it */
-	XLogRecPtr	clean_lsn;		/* the same of the one before: pages unchanged since are clean */
+	int			pass;			/* the last pass in which all its ranges were allocated; 0: none */
+	int			begun;			/* the last pass that has begun on it */
+	XLogRecPtr	begun_lsn;		/* when the last work pass began on it */
+	XLogRecPtr	clean_lsn;		/* the same for the work pass before: pages unchanged since are clean */
 	int64		end_block;		/* of the pass that has begun */
-	Oid			filenode;		/* the LSNs are of these files */
-	bool		joined;			/* it came while the migration ran */
-	bool		has_extent;		/* where a key tells the partitions, it had keys when it was begun ... */
+	Oid			filenode;		/* the file to which the LSNs apply */
+	bool		joined;			/* it was attached while the migration ran */
+	bool		has_extent;		/* if ranges are by key: it had keys when the pass began ... */
 	BbmBound	low;			/* ... from here ... */
 	BbmBound	high;			/* ... to here */
 } BbmPartitionState;

@@ -1,18 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * shape.c
- *		What our tables have to look like, and the indexes that are walked.
+ *		The columns that our tables must have, and the indexes that we scan directly.
  *
  * NOTES
- *	  A role that owns the tables may alter them, and a schema tool of its may
- *	  add and drop columns.  What is added is no business of ours.  What is
- *	  missing, or of another type, would be read as something that it is not:
- *	  so nothing of the extension runs until it is back.
+ *	  A role that owns the tables may alter them, and its schema tool may add
+ *	  and drop columns.  Added columns do not concern us.  A column that is
+ *	  missing, or of another type, would be misread: so nothing of the
+ *	  extension runs until it is restored.
  *
- *	  Indexes are known by what they are of, as names can be changed.
+ *	  Indexes are identified by their columns, as names can be changed.
  *
- *	  Nothing is locked: who alters a table sends an invalidation when that is
- *	  committed, and the catalog is searched anew.
+ *	  Nothing is locked: whoever alters a table sends an invalidation at the
+ *	  commit, and the catalog is searched again.
  *
  *-------------------------------------------------------------------------
  */
@@ -41,7 +41,7 @@ typedef struct ShapeColumn
 	bool		not_null;
 } ShapeColumn;
 
-/* As in the install script; sql/owner.sql compares the two. */
+/* The same as in the install script; sql/owner.sql compares the two. */
 static const ShapeColumn columns[] = {
 	{BBM_MIGRATIONS, "id", INT8OID, true},
 	{BBM_MIGRATIONS, "name", TEXTOID, true},
@@ -182,7 +182,7 @@ static const ShapeColumn columns[] = {
 	{BBM_EVENTS, "detail", TEXTOID, false}
 };
 
-/* Is it a column of bbm's, or one that somebody has added? */
+/* Is it a column of bbm, or one that somebody has added? */
 bool
 bbm_shape_has_column(BbmTable table, const char *name)
 {
@@ -194,7 +194,7 @@ bbm_shape_has_column(BbmTable table, const char *name)
 	return false;
 }
 
-/* What is wrong with a column; NULL when nothing is. */
+/* Describes what is wrong with a column; NULL when nothing is. */
 static char *
 column_flaw(Oid relid, const char *table, const ShapeColumn *column)
 {
@@ -213,8 +213,8 @@ column_flaw(Oid relid, const char *table, const ShapeColumn *column)
 }
 
 /*
- * What our tables lack, with how to correct it, or NULL when nothing is wrong with
- * them.
+ * Describes what our tables lack, with a hint how to correct it; NULL when
+ * nothing is wrong with them.
  */
 char *
 bbm_shape_flaw(const BbmCatalog *catalog, char **hint)
@@ -267,7 +267,7 @@ is_index_of(Form_pg_index index, HeapTuple tuple, TupleDesc desc, Oid relid, con
 	return is_btree;
 }
 
-/* A unique one where there is, the oldest of them; InvalidOid when there is none. */
+/* Prefers a unique index, and the oldest of them; InvalidOid when there is none. */
 Oid
 bbm_shape_index(Oid relid, const char *first, const char *second)
 {

@@ -14,7 +14,7 @@
 #include "catalog/extension.h"
 #include "catalog/tables.h"
 
-/* A trigger that is not the extension's or its owner's must not get its rights. */
+/* A trigger that belongs neither to the extension nor to its owner must not get its rights. */
 static void
 check_triggers(const BbmCatalog *catalog, const char *text)
 {
@@ -26,7 +26,7 @@ check_triggers(const BbmCatalog *catalog, const char *text)
 				 errhint("Drop the trigger, and revoke the privilege TRIGGER on the tables.")));
 }
 
-/* The statement's text with the schema put in. */
+/* The statement's text with the schema filled in. */
 static char *
 sql_text(const BbmSql *sql, const char *schema)
 {
@@ -44,11 +44,12 @@ sql_text(const BbmSql *sql, const char *schema)
 }
 
 /*
- * Which of our tables a statement is about: those it names, and the two that our views are made of.
+ * Finds the tables that a statement uses: those it names, and the two that our
+ * views read.
  *
- * It runs as who owns them.  The two that are the registry's may belong to its
- * role, and what bbm records to somebody else, so no statement names tables of
- * both kinds.
+ * The statement runs as their owner.  The two tables that the GitLab container
+ * registry has as well may belong to its role, and what bbm records to another
+ * role, so no statement names tables of both kinds.
  */
 static void
 find_tables(BbmSql *sql)
@@ -70,9 +71,10 @@ find_tables(BbmSql *sql)
 }
 
 /*
- * Locks the tables, for a reader as for a writer: what reads first may write in
- * the same transaction, and a weak lock must not be followed by a strong one (see
- * target/lockset.c).  Others who read or write our tables do not wait for that.
+ * Locks the tables, for a reader as for a writer: a transaction that reads
+ * first may write later, and must not take a strong lock after a weak one (see
+ * target/lockset.c).  Others who read or write our tables do not wait for
+ * that.
  */
 static void
 lock_tables(const BbmCatalog *catalog, const BbmSql *sql)
@@ -84,7 +86,7 @@ lock_tables(const BbmCatalog *catalog, const BbmSql *sql)
 	}
 }
 
-/* The caller's memory context stays the current one. */
+/* Leaves the caller's memory context current. */
 void
 bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 {
@@ -104,7 +106,10 @@ bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 	}
 	if (sql->plan == NULL)
 	{
-		/* one plan is right for all values; a plan for each of the first five costs more than they do */
+		/*
+		 * one plan is good for all values; custom plans for the first five executions
+		 * cost more than they save
+		 */
 		SPIPlanPtr	plan = bbm_spi_prepare(sql_text(sql, catalog->schema), sql->nargs, sql->types,
 										   CURSOR_OPT_GENERIC_PLAN);
 

@@ -20,7 +20,7 @@
 #define BBM_SQL_MAX_ARGS 40
 
 /*
- * A statement, prepared at its first use and kept.  In the text every @ stands
+ * A statement, prepared at its first use and kept.  Each @ in the text stands
  * for the extension's schema.  Define them static; never free them.
  */
 typedef struct BbmSql
@@ -28,16 +28,16 @@ typedef struct BbmSql
 	const char *text;
 	int			nargs;
 	Oid			types[BBM_SQL_MAX_ARGS];
-	SPIPlanPtr	plan;			/* NULL until prepared, or when of an older extension */
+	SPIPlanPtr	plan;			/* NULL until prepared, or when prepared for an older extension */
 	uint64		generation;		/* of the catalog it was prepared for */
-	bool		names[BBM_TABLES];	/* the tables that it has to do with; set with the plan */
-	BbmTable	runs_as;		/* whose owner's rights it has; the same */
+	bool		names[BBM_TABLES];	/* the tables that it uses; set with the plan */
+	BbmTable	runs_as;		/* the table with whose owner's rights it runs; set with the plan */
 } BbmSql;
 
 /* Runs it; the result is in SPI_tuptable and SPI_processed. */
 extern void bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine);
 
-/* Reading the first rows of SPI_tuptable. */
+/* Read the first rows of SPI_tuptable. */
 extern Datum bbm_sql_get(uint64 row, int column, bool *isnull);
 extern int64 bbm_sql_int64(uint64 row, int column);
 extern Datum bbm_sql_array(uint64 row, int column, MemoryContext context);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * catalog_stalled.c
- *		Which migrations nothing has happened to for too long.
+ *		The migrations that have had no progress for too long.
  *
  *-------------------------------------------------------------------------
  */
@@ -31,10 +31,11 @@ was_told(const BbmStalled *stalled)
 }
 
 /*
- * A list of BbmStalled: active and running migrations without progress for
- * bbm.stalled_after, paused ones for bbm.stale_pause_after.  One that has been
- * reported is reported again when it has been stalled for twice as long.  A copy
- * waits to be started here, and is nobody's oversight.
+ * Returns a list of BbmStalled: active and running migrations without progress
+ * for bbm.stalled_after, paused ones for bbm.stale_pause_after.  A reported
+ * migration is reported again when it has been stalled for twice as long.  A
+ * migration of a cloned or restored database waits to be started here, and is
+ * not reported.
  */
 List *
 bbm_migrations_stalled(MemoryContext context)
@@ -45,7 +46,7 @@ bbm_migrations_stalled(MemoryContext context)
 		"FROM @.batched_background_migration_jobs j WHERE j.batched_background_migration_id = m.id AND j.status = 4), "
 		"'nothing that is known'), s.last_error, stalled.since "
 		"FROM @.batched_background_migrations m JOIN @.bbm_migration_status s ON s.name = m.name "
-		/* without an end of time, from which nothing can be subtracted */
+		/* without infinite times, from which nothing can be subtracted */
 		"CROSS JOIN LATERAL (SELECT least(greatest(CASE WHEN isfinite(m.created_at) THEN m.created_at END, "
 		"CASE WHEN isfinite(m.updated_at) THEN m.updated_at END, s.last_progress_at, '2000-01-01+00'), "
 		"clock_timestamp()) AS since) stalled "

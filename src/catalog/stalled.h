@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * stalled.h
- *		The migrations that do not move.
+ *		The migrations without progress.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,7 +19,7 @@ typedef struct BbmStalled
 	char	   *name;
 	BbmStatus	status;
 	Oid			owner;
-	char	   *since;			/* when something has happened last */
+	char	   *since;			/* the time of its last progress */
 	TimestampTz since_at;
 	char	   *waiting_on;
 	char	   *last_error;		/* or NULL */

@@ -21,22 +21,22 @@ typedef enum BbmTable
 	BBM_TABLES
 } BbmTable;
 
-/* Where the extension is in this database. */
+/* The location of the extension in this database. */
 typedef struct BbmCatalog
 {
 	Oid			extension;
-	Oid			owner;			/* of the two tables that are the registry's too: who may write them */
+	Oid			owner;			/* of the two tables that the GitLab container registry has as well: may write them */
 	Oid			owners[BBM_TABLES];
-	Oid			migrations;		/* batched_background_migrations; also the space of our locks */
+	Oid			migrations;		/* batched_background_migrations; also the lock class of our locks */
 	Oid			jobs;			/* batched_background_migration_jobs */
 	Oid			tables[BBM_TABLES];
 	Oid			migrations_key; /* index on id */
 	Oid			migrations_by_table;	/* index on table_oid */
 	Oid			jobs_key;		/* index on id */
-	Oid			jobs_newest;	/* index on migration and id, highest first */
+	Oid			jobs_newest;	/* index on migration and id, highest id first */
 	char	   *schema;			/* quoted */
-	char	   *version;		/* what the SQL is */
-	char	   *stranger;		/* why a trigger of our tables is not to fire; or NULL */
+	char	   *version;		/* of the SQL */
+	char	   *stranger;		/* why we do not let a trigger of our tables fire; or NULL */
 	char	   *flaw;			/* what our tables lack, so that nothing can run; or NULL */
 	char	   *flaw_hint;
 } BbmCatalog;
