@@ -4,13 +4,13 @@
  *		Commands that need a database without our workers.
  *
  * NOTES
- *	  Our workers have to leave before the server looks who is connected, or
- *	  before it locks our tables, and that is before it has told us whether the
- *	  command may run at all.  So what it is going to check is checked here
- *	  first, in its own terms: who may not run a command must not disturb
- *	  anybody with it.  Nothing is locked or raised here; that is the server's.
- *	  What changes between our check and the server's makes its check fail, and
- *	  the workers come back.
+ *	  Our workers have to exit before the server checks who is connected, or
+ *	  before it locks our tables, and at that point the server has not yet
+ *	  decided whether the command may run at all.  So what it is going to check
+ *	  is checked here first, in the same way: a user who may not run a command
+ *	  must not disturb anybody with it.  Nothing is locked or raised here; that
+ *	  is left to the server.  If something changes between our check and the
+ *	  server's, its check fails, and the workers are started again.
  *
  *-------------------------------------------------------------------------
  */
@@ -33,7 +33,7 @@
 
 #include "base/compat.h"
 
-/* What CREATE DATABASE copies when it is not told. */
+/* What CREATE DATABASE copies by default. */
 #define DEFAULT_TEMPLATE "template1"
 
 typedef struct Database
@@ -43,7 +43,7 @@ typedef struct Database
 	Oid			tablespace;
 } Database;
 
-/* A database as it is committed now. */
+/* Reads a database as it is committed now. */
 static Database
 find_database(const char *name)
 {
@@ -79,7 +79,7 @@ may_create_databases(void)
 	return may;
 }
 
-/* Is the database there, somebody else's to connect to, and the user's own? */
+/* Does the database exist, is it not the current one, and does the user own it? */
 static bool
 is_mine_elsewhere(const Database *database)
 {
@@ -149,7 +149,7 @@ copied(const CreatedbStmt *statement, bool top_level)
 	return database.oid;
 }
 
-/* All that are named are dropped, or none. */
+/* DROP EXTENSION drops all that are named, or none. */
 static bool
 drops_our_extension(const DropStmt *statement)
 {
@@ -173,8 +173,9 @@ drops_our_extension(const DropStmt *statement)
 }
 
 /*
- * The database that a command needs for itself, if the server is going to let
- * this user run it here and now; else InvalidOid.  In a transaction.
+ * Returns the database that a command needs for itself, if the server is going
+ * to let this user run it here and now; else InvalidOid.  Called in a
+ * transaction.
  */
 Oid
 bbm_ddl_database_needed(Node *statement, bool top_level)

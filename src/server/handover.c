@@ -4,16 +4,17 @@
  *		The table of migrations is given to another role.
  *
  * NOTES
- *	  Who owns the table may have written a migration in the name of a role that he
- *	  must not act for, or have changed one.  It does not run while the table is
- *	  his; and it must not begin to by itself because somebody else takes the table,
- *	  who may act for that role.  So the table does not change hands while it has
- *	  such a migration that is active or running.  One that is paused is for a
- *	  person to look at, who starts it.
+ *	  The owner of the table may have written a migration in the name of a role
+ *	  that he must not act for, or have changed one.  It does not run while he
+ *	  owns the table; and it must not start to run only because somebody else,
+ *	  who may act for that role, takes the table.  So the table's owner cannot
+ *	  be changed while it has such a migration that is active or running.  A
+ *	  paused one has to be reviewed by whoever starts it.
  *
- *	  Asked after the command and before its commit: the command has locked the
- *	  table, so nobody writes it between our look and the commit.  Where the library
- *	  is not preloaded nobody asks; doc/operations.md says what to look for.
+ *	  The check runs after the command and before its commit: the command has
+ *	  locked the table, so nobody writes it between our check and the commit.
+ *	  Without preloading there is no check; doc/operations.md says what to
+ *	  check instead.
  *
  *-------------------------------------------------------------------------
  */
@@ -37,7 +38,7 @@
 #include "catalog/extension.h"
 #include "catalog/tables.h"
 
-/* May the command give a table to another role? */
+/* Can the command give a table to another role? */
 static bool
 changes_owners(Node *statement)
 {
@@ -56,8 +57,8 @@ changes_owners(Node *statement)
 }
 
 /*
- * Who owns the table of migrations before a command that may change that, if it
- * is somebody who must not act for everybody; else InvalidOid.
+ * Returns the owner of the table of migrations before a command that may
+ * change it, if the owner is no superuser; else InvalidOid.
  */
 Oid
 bbm_handover_begin(Node *statement)
@@ -70,7 +71,10 @@ bbm_handover_begin(Node *statement)
 	return catalog && !superuser_arg(catalog->owner) ? catalog->owner : InvalidOid;
 }
 
-/* The number of a column that has this type; what is read by a wrong one would tell nothing. */
+/*
+ * Returns the number of a column that has this type; reading a column of
+ * another type would be meaningless.
+ */
 static AttrNumber
 column_of(Relation rel, const char *name, Oid type)
 {
@@ -95,9 +99,10 @@ role_name(Oid role)
 }
 
 /*
- * Raises an error if what the role has left in the table would begin to run.  The
- * table is read by hand: to plan a statement on it may evaluate what that role has
- * put there, with the rights of whoever takes it.
+ * Raises an error if what the previous owner has left in the table would start
+ * to run.  The table is scanned directly: planning a statement on it may
+ * evaluate expressions that the previous owner has put there, with the rights
+ * of the new one.
  */
 void
 bbm_handover_end(Oid before)
@@ -119,7 +124,7 @@ bbm_handover_end(Oid before)
 	name = column_of(rel, "name", TEXTOID);
 	status = column_of(rel, "status", INT2OID);
 	owner = column_of(rel, "owner_oid", OIDOID);
-	/* what is committed now that the table is locked, whatever the isolation */
+	/* what is committed now that the table is locked, whatever the isolation level */
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))

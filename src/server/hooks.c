@@ -4,10 +4,11 @@
  *		Commands of the server that our processes must know of.
  *
  * NOTES
- *	  DROP DATABASE and its like need a database that nobody is connected to.
- *	  While one runs, the launcher starts no worker there, and those at work
- *	  requeue their batch and leave.  They come back when it is over, if the
- *	  database is still there.  Which commands these are is in ddl.c.
+ *	  DROP DATABASE and similar commands need a database that nobody is
+ *	  connected to.  While one runs, the launcher starts no worker there, and
+ *	  those at work requeue their batch and exit.  They are started again when
+ *	  it is over, if the database still exists. ddl.c knows which commands
+ *	  these are.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,16 +30,17 @@
 #include "server/handover.h"
 
 /*
- * How long a command waits for our workers to leave; CountOtherDBBackends adds
+ * How long a command waits for our workers to exit; CountOtherDBBackends adds
  * its five seconds.  A job that catches cancels has lost its process by then
- * (base/cancel.c); one whose process does not even cancel itself is terminated here.
+ * (base/cancel.c); one whose process does not even cancel itself is terminated
+ * here.
  */
 #define BBM_EXIT_MS 10000
 #define BBM_TERMINATE_AFTER_MS 7000
 
 static ProcessUtility_hook_type previous_utility = NULL;
 
-/* A database that this transaction keeps our workers out of, and the savepoint that this belongs to. */
+/* A database that this transaction keeps our workers out of, and the savepoint that did so. */
 typedef struct Blocked
 {
 	int			level;
@@ -47,7 +49,7 @@ typedef struct Blocked
 
 static List *blocked = NIL;		/* in TopTransactionContext; one for each database */
 
-/* Workers may come back, and a look tells whether there is work for them. */
+/* Workers may be started again, and discovery finds out whether there is work for them. */
 static void
 unblock(Blocked *entry)
 {
@@ -56,9 +58,9 @@ unblock(Blocked *entry)
 }
 
 /*
- * A savepoint's blocks go with it, or pass to the one around it.  It has no lock
- * on the database, or the extension, any more, so nothing else keeps our workers
- * out.
+ * A savepoint that is rolled back drops its blocks; one that is released
+ * passes them to its parent.  After the rollback it has no lock on the
+ * database, or the extension, any more, so nothing else keeps our workers out.
  */
 static void
 end_savepoint(SubXactEvent event, SubTransactionId my_id, SubTransactionId parent_id, void *arg)
@@ -83,7 +85,7 @@ end_savepoint(SubXactEvent event, SubTransactionId my_id, SubTransactionId paren
 	}
 }
 
-/* Waits until our workers have left, or for long enough. */
+/* Waits until our workers have exited, or until the time is up. */
 static void
 make_free(Oid database)
 {
@@ -100,7 +102,7 @@ make_free(Oid database)
 	ConditionVariableCancelSleep();
 }
 
-/* What a hook of ours on ProcessUtility calls: the one that was there before it, if any, or the server's. */
+/* Calls the previous hook on ProcessUtility, if any, or the server's function; for our hooks. */
 void
 bbm_run_utility(ProcessUtility_hook_type previous, PlannedStmt *pstmt, const char *query, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *env, DestReceiver *dest,
@@ -113,9 +115,9 @@ bbm_run_utility(ProcessUtility_hook_type previous, PlannedStmt *pstmt, const cha
 }
 
 /*
- * Whatever became of the command, its transaction is over: until then another
+ * The transaction is over, whatever the command's result: until then another
  * session would still see the database, or the extension, as it was.  After
- * PREPARE TRANSACTION the server's own lock is what keeps workers out.
+ * PREPARE TRANSACTION the server's own lock keeps workers out.
  */
 static void
 unblock_all(XactEvent event, void *arg)
@@ -131,9 +133,9 @@ unblock_all(XactEvent event, void *arg)
 }
 
 /*
- * Has our workers leave a database, and starts none there until the savepoint
- * that we are in is rolled back, or the transaction ends.  The entry comes
- * first, so that a lock that was taken is let go of whatever happens.
+ * Makes our workers exit from a database, and starts none there until the
+ * current savepoint is rolled back, or the transaction ends.  The entry is
+ * made first, so that a lock that was taken is released whatever happens.
  */
 static void
 block(Oid database)
@@ -183,7 +185,7 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtili
 		bbm_request_discovery(MyDatabaseId);
 }
 
-/* Once a process, from _PG_init.  The commands matter only where there is shared memory. */
+/* Called once per process, from _PG_init.  The commands matter only with shared memory. */
 void
 bbm_hooks_install(void)
 {

@@ -17,6 +17,4 @@ extern void bbm_run_utility(ProcessUtility_hook_type previous, PlannedStmt *pstm
 							bool read_only_tree, ProcessUtilityContext context, ParamListInfo params,
 							QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc);
 
-/* Events of this transaction, told to the launcher when it has committed. */
-
 #endif							/* BBM_SERVER_HOOKS_H */

@@ -4,13 +4,13 @@
  *		Starts workers where there is work.
  *
  * NOTES
- *	  The launcher is level-triggered: on every wake it compares the requests in
- *	  shared memory with the slots that are taken, and starts what is missing.
- *	  An event only makes it look sooner.  It sees the shared catalogs alone
- *	  (for the list of databases), so it is in no database's way.
+ *	  The launcher is level-triggered: each time it wakes, it compares the
+ *	  requests in shared memory with the slots that are taken, and starts what
+ *	  is missing.  An event only makes it check sooner.  It reads only the
+ *	  shared catalogs (for the list of databases), so it blocks no database.
  *
- *	  Once at its start (after a restart, a crash or a promotion), and every
- *	  bbm.naptime, discovery looks into each database, one after the other.
+ *	  At its start (after a restart, a crash or a promotion), and every
+ *	  bbm.naptime, it starts discovery in each database, one after the other.
  *
  *-------------------------------------------------------------------------
  */
@@ -46,9 +46,9 @@
 #include "base/slots.h"
 #include "server/worker.h"
 
-/* When no worker process is to be had, or one may have died unseen, look again after this. */
+/* The time to the next check when no worker process is available, or when one may have died unnoticed. */
 #define BBM_RETRY_MS 1000
-/* What is the same each time is logged this often at most. */
+/* A repeated message is logged at most this often. */
 #define BBM_LOG_MS (60 * 1000)
 
 /* Handles of the workers this launcher has started, by slot. */
@@ -58,20 +58,20 @@ typedef struct Started
 	uint32		generation;
 } Started;
 
-/* What came of trying to start a worker. */
+/* The result of trying to start a worker. */
 typedef enum Start
 {
 	START_DONE,
 	START_LOCKED,				/* somebody needs the database without us */
-	START_NO_ROOM				/* no slot, or no process, is to be had now */
+	START_NO_ROOM				/* no slot, or no process, is available now */
 } Start;
 
 static Started *started;
-static List *to_discover = NIL; /* OIDs of databases still to be looked into */
+static List *to_discover = NIL; /* OIDs of databases that discovery has still to check */
 static TimestampTz next_poll;
 static bool no_slot_reported = false;
 
-/* Registers the launcher; from _PG_init, while the server preloads. */
+/* Registers the launcher; called from _PG_init, while the server preloads. */
 void
 bbm_launcher_register(void)
 {
@@ -100,7 +100,7 @@ detach(int code, Datum arg)
 	LWLockRelease(bbm_shared->lock);
 }
 
-/* Takes over from a launcher that died: its workers work on, what it reserved is void. */
+/* Takes over from a launcher that died: its workers continue, its reservations are void. */
 static void
 attach(void)
 {
@@ -120,10 +120,11 @@ attach(void)
 }
 
 /*
- * Starts a worker in a slot, if one can be had now.  Where one is needed, since
- * there is no other, that there is none is told once, and again only after it
- * has worked in between.  Who wants the database without us locks it, and then
- * looks for slots of it: so the slot comes first here.
+ * Starts a worker in a slot, if one is available now.  If no other worker
+ * serves the request ("needed"), the lack of a process is logged once, and
+ * again only after a worker could be started in between.  Whoever needs the
+ * database without us locks it, and then checks the slots for it: so here the
+ * slot comes first.
  */
 static Start
 start_worker(BbmKind kind, Oid database, Oid owner, bool needed)
@@ -165,7 +166,7 @@ start_worker(BbmKind kind, Oid database, Oid owner, bool needed)
 	return START_NO_ROOM;
 }
 
-/* A worker that ended before it could take its slot gives it back here. */
+/* Releases the slot of a worker that ended before it could take it. */
 static void
 forget_stillborn(void)
 {
@@ -182,7 +183,7 @@ forget_stillborn(void)
 	}
 }
 
-/* A worker was started for it just now, or (until) none can be before then. */
+/* Records that a worker was started for the request now, or that none can be started before "until". */
 static void
 note_served(Oid database, Oid owner, TimestampTz until)
 {
@@ -202,9 +203,10 @@ note_served(Oid database, Oid owner, TimestampTz until)
 }
 
 /*
- * The databases that can be connected to, and (*own) those of them that are no
- * templates: discovery looks into these.  Forgets requests of all others, which
- * would get nothing but a FATAL each time.  In a transaction of its own.
+ * Lists the databases that accept connections, and (*own) those of them that
+ * are no templates, which discovery checks.  Drops the requests of all other
+ * databases, where a worker would only get a FATAL each time.  Runs in a
+ * transaction of its own.
  */
 static List *
 list_databases(List **own)
@@ -243,9 +245,9 @@ list_databases(List **own)
 }
 
 /*
- * The same; false when that cannot be told now, for want of memory, say, which is
- * logged at most once a minute.  To end with the error would start the launcher
- * anew each second.
+ * The same; false when the list cannot be read now, for example for lack of
+ * memory, which is logged at most once a minute.  Ending with the error would
+ * restart the launcher every second.
  */
 static bool
 try_list_databases(List **databases, List **own)
@@ -282,7 +284,10 @@ try_list_databases(List **databases, List **own)
 	return false;
 }
 
-/* Can the database be connected to, as far as its row tells?  If that cannot be told, whoever tries will see. */
+/*
+ * Does the database accept connections, according to its row?  If the row
+ * cannot be read, assume that it does.
+ */
 static bool
 is_open(Oid database)
 {
@@ -299,8 +304,8 @@ is_open(Oid database)
 }
 
 /*
- * Collects which databases to look into: all, when that is due, and the one that
- * was asked for.  False when it is to be tried again.
+ * Collects the databases that discovery has to check: all, when that is due,
+ * and the one that was requested.  False when it has to be tried again.
  */
 static bool
 plan_checks(void)
@@ -356,7 +361,7 @@ discovery_is_running(void)
 	return out;
 }
 
-/* Sends the next discovery when none is out; false when that is to be tried again soon. */
+/* Starts the next discovery when none is running; false when that has to be tried again soon. */
 static bool
 start_discovery(void)
 {
@@ -372,7 +377,7 @@ start_discovery(void)
 
 		if (start == START_NO_ROOM)
 			return false;
-		/* one that is locked keeps no other waiting */
+		/* a locked database does not delay the others */
 		if (start == START_DONE)
 			to_discover = foreach_delete_current(to_discover, cell);
 		if (start == START_DONE && discovery_is_running())
@@ -381,7 +386,7 @@ start_discovery(void)
 	return to_discover == NIL;
 }
 
-/* Starts what is missing; returns when to look again without an event. */
+/* Starts what is missing; returns when to check again without an event. */
 static TimestampTz
 balance(void)
 {
@@ -427,7 +432,7 @@ bbm_launcher_main(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 
-	/* the shared catalogs, no database */
+	/* connects to the shared catalogs, to no database */
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	pgstat_report_appname("bbm launcher");
 	started = MemoryContextAllocZero(TopMemoryContext, bbm_shared->nslots * sizeof(Started));
@@ -449,7 +454,7 @@ bbm_launcher_main(Datum arg)
 			bbm_requests_reconsider();
 			next_poll = Min(next_poll, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) bbm_naptime * 1000));
 		}
-		/* a round leaves nothing behind but to_discover */
+		/* one cycle leaves nothing allocated but to_discover */
 		MemoryContextSwitchTo(TopMemoryContext);
 		wait = balance();
 		ms = wait == DT_NOEND ? -1 : TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wait);

@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * stalled.c
- *		Tells of migrations that do not move, and why.
+ *		Reports migrations without progress, and why.
  *
  * NOTES
- *	  It watches by the way: discovery, which looks into the database every
- *	  bbm.naptime anyhow, comes by here.  Nothing is polled for its sake.
+ *	  Discovery, which checks the database every bbm.naptime anyway, calls
+ *	  this.  There is no polling for this alone.
  *
  *-------------------------------------------------------------------------
  */
@@ -28,7 +28,7 @@ typedef struct WatchArgs
 	List	   *stalled;		/* BbmStalled */
 } WatchArgs;
 
-/* One look.  It locks nothing: another session may move a migration meanwhile. */
+/* Makes the check.  It locks nothing: another session may change a migration meanwhile. */
 static void
 watch(void *arg)
 {
@@ -42,9 +42,10 @@ watch(void *arg)
 }
 
 /*
- * An event for each that was found, which tells of what was then; there is one
- * discovery at a time, so none is reported twice.  Apart from the look: where nothing
- * can be written, as the disk is full, the log has it all the same.
+ * Adds an event for each stalled migration, with its state at the check; only
+ * one discovery runs at a time, so none is reported twice.  This is not done
+ * in the transaction of the check, so that if nothing can be written, since
+ * the disk is full, the log still has it.
  */
 static void
 write_events(void *arg)
@@ -64,7 +65,7 @@ write_events(void *arg)
 	}
 }
 
-/* Between transactions of discovery. */
+/* Called between transactions of discovery. */
 void
 bbm_report_stalled(void)
 {
@@ -74,7 +75,7 @@ bbm_report_stalled(void)
 
 	if (error)
 	{
-		/* the next look comes */
+		/* the next check will follow */
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 errmsg("cannot tell which migrations do not move in database with OID %u: %s",

@@ -4,12 +4,13 @@
  *		A TRUNCATE of a table that a migration is about.
  *
  * NOTES
- *	  The migration goes on at its cursor, whatever comes into the table then.
- *	  Only who has truncated it can tell that from a rewrite, which changes the
- *	  table's files as well: so the server's own report of each table that a
- *	  TRUNCATE takes, partitions and what a CASCADE reaches included, is noted in
- *	  the session that runs it, and told as an event in the same transaction.
- *	  That needs the library in that session.
+ *	  The migration continues at its cursor, whatever is inserted into the
+ *	  table then.  Only the session that has truncated the table can
+ *	  distinguish that from a rewrite, which also changes the table's files.
+ *	  So that session records the server's own report of each table that a
+ *	  TRUNCATE affects, partitions and tables reached by CASCADE included, and
+ *	  adds an event in the same transaction.  That needs the library in that
+ *	  session.
  *
  *-------------------------------------------------------------------------
  */
@@ -35,7 +36,7 @@
 static object_access_hook_type previous_access = NULL;
 static ProcessUtility_hook_type previous_utility = NULL;
 
-/* What the TRUNCATE at hand has taken so far, in its order; NULL: none is running. */
+/* The tables that the current TRUNCATE has affected so far, in its order; NULL: none is running. */
 static List **truncated = NULL;
 static MemoryContext truncated_context;
 
@@ -53,7 +54,7 @@ note_truncate(ObjectAccessType access, Oid class, Oid object, int column, void *
 	MemoryContextSwitchTo(old);
 }
 
-/* Tells of the table, or of those of its partitions and children that were truncated without it. */
+/* Reports the table, or those of its partitions and child tables that were truncated without it. */
 static void
 tell(const BbmMigration *migration, List *tables)
 {
@@ -76,9 +77,9 @@ tell(const BbmMigration *migration, List *tables)
 }
 
 /*
- * The tables are locked until the transaction ends, so no batch of theirs is in
- * flight, and none begins before the event is there.  A migration that is begun
- * meanwhile begins after the TRUNCATE.
+ * The tables are locked until the transaction ends, so no batch on them is in
+ * flight, and none begins before the event is visible.  A migration that is
+ * started meanwhile starts after the TRUNCATE.
  */
 static void
 tell_all(List *tables)
@@ -123,7 +124,7 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtili
 	tell_all(tables);
 }
 
-/* Once a process, from _PG_init. */
+/* Called once per process, from _PG_init. */
 void
 bbm_truncate_install(void)
 {

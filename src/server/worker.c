@@ -4,18 +4,19 @@
  *		The background worker: one database, one owner.
  *
  * NOTES
- *	  A worker logs in as the owner of the migrations it runs: what a job does
- *	  to its session, it does as itself.  It works until nothing is due, says
- *	  in shared memory when something will be, and exits; the launcher starts
- *	  another.  It is never restarted by the postmaster.
+ *	  A worker logs in as the owner of the migrations it runs: whatever a job
+ *	  does to its session, it does with its owner's rights.  The worker runs
+ *	  until nothing is due, records in shared memory when something will be,
+ *	  and exits; the launcher starts another.  The postmaster never restarts
+ *	  it.
  *
- *	  SIGTERM is served at the next CHECK_FOR_INTERRUPTS; the batch in flight
- *	  is rolled back and its job is taken over as an orphan.  SIGINT cancels
- *	  the batch in flight, which is requeued; between batches it means only
- *	  that somebody wants us to look at our slot.
+ *	  SIGTERM takes effect at the next CHECK_FOR_INTERRUPTS; the batch in
+ *	  flight is rolled back and its job is taken over as an orphan.  SIGINT
+ *	  cancels the batch in flight, which is requeued; between batches it only
+ *	  makes the worker check its slot.
  *
- *	  The worker of bbm_launch_worker() differs in that nobody tells it of new
- *	  work: it asks the table every second.
+ *	  The worker of bbm_launch_worker() differs in that nobody notifies it of
+ *	  new work: it polls the table every second.
  *
  *-------------------------------------------------------------------------
  */
@@ -59,7 +60,7 @@
 #include "engine/scheduler.h"
 #include "server/stalled.h"
 
-/* Shorter waits are slept out; for longer ones the worker leaves and is started again. */
+/* The worker sleeps for waits shorter than this; for longer ones it exits and is started again. */
 #define BBM_STAY_MS 2000
 #define BBM_POLL_MS 1000
 
@@ -71,7 +72,7 @@ install_signal_handlers(void)
 	BackgroundWorkerUnblockSignals();
 }
 
-/* Between batches, where cancels are held off: one has nothing left to cancel. */
+/* Called between batches, where cancels are held off: there is nothing left to cancel. */
 static void
 serve_interrupts(void)
 {
@@ -101,7 +102,7 @@ acquire_permit(void *arg)
 	*(bool *) arg = bbm_launched_permit_acquire(bbm_lock_class(), bbm_max_workers);
 }
 
-/* Without shared memory, may one more launched worker run in this database? */
+/* Without shared memory: would this launched worker be one too many for the database? */
 static bool
 is_one_too_many(const BbmWorkerStart *start)
 {
@@ -111,14 +112,15 @@ is_one_too_many(const BbmWorkerStart *start)
 	if (start->kind != BBM_KIND_LAUNCHED || bbm_shared)
 		return false;
 	error = bbm_txn_run(acquire_permit, &taken, false);
-	/* what is wrong is told by the engine */
+	/* the engine reports the error */
 	return error == NULL && !taken;
 }
 
 /*
- * Waits until there may be something to do; false when the slot is somebody
- * else's to work in meanwhile.  Then this one is started again no sooner than if
- * it had stayed, or it would only come to look, and keep others from working.
+ * Waits until there may be something to do; false when another worker needs
+ * the slot meanwhile.  Then this worker is started again no sooner than if it
+ * had stayed; otherwise it would only come back to poll, and keep others from
+ * working.
  */
 static bool
 wait_in_slot(const BbmWorkerStart *start, const BbmEngine *engine, TimestampTz due)
@@ -128,7 +130,7 @@ wait_in_slot(const BbmWorkerStart *start, const BbmEngine *engine, TimestampTz d
 	if (!bbm_slot_is_wanted(false))
 	{
 		sleep_until(due);
-		/* somebody may have come meanwhile, and woken us */
+		/* another worker may have requested the slot meanwhile, and woken us */
 		if (GetCurrentTimestamp() >= due || !bbm_slot_is_wanted(false))
 			return true;
 	}
@@ -138,7 +140,7 @@ wait_in_slot(const BbmWorkerStart *start, const BbmEngine *engine, TimestampTz d
 	return false;
 }
 
-/* Works until nothing is due soon and has said so, or until asked to go. */
+/* Works until nothing is due soon, and records that, or until asked to exit. */
 static void
 run_until_idle(const BbmWorkerStart *start)
 {
@@ -169,7 +171,7 @@ run_until_idle(const BbmWorkerStart *start)
 		TimestampTz now;
 
 		serve_interrupts();
-		/* the request stays as it is, for the one that comes after */
+		/* the request stays as it is, for the next worker */
 		if (bbm_slot_must_exit() || !bbm_enabled)
 			break;
 		result = bbm_engine_step(engine, &due);
@@ -200,7 +202,8 @@ run_until_idle(const BbmWorkerStart *start)
 
 /*
  * Takes this process's slot and connects.  False when it is not wanted: the
- * slot was given away, or the server is one where nothing may be written.
+ * slot was given to another, or the server is in recovery, where nothing can
+ * be written.
  */
 static bool
 come_up(const BbmWorkerStart *start, int slot, Oid *owner)
@@ -216,7 +219,7 @@ come_up(const BbmWorkerStart *start, int slot, Oid *owner)
 	BackgroundWorkerInitializeConnectionByOid(database, *owner, BBM_CONNECT_FLAGS);
 	if (start->kind == BBM_KIND_LAUNCHED && bbm_shared && !bbm_slot_take(BBM_KIND_LAUNCHED, *owner))
 	{
-		/* free when it was asked for, and not any more */
+		/* a slot was free when this worker was launched, and is not any more */
 		ereport(LOG, (errmsg("the worker leaves, as all slots are taken")));
 		return false;
 	}
@@ -248,7 +251,7 @@ bbm_worker_main(Datum arg)
  * ----------------------------------------------------------------
  */
 
-/* Why no worker can log in as this role, or NULL. */
+/* The reason why no worker can log in as this role, or NULL. */
 static ErrorData *
 why_unusable(Oid role)
 {
@@ -274,12 +277,12 @@ why_unusable(Oid role)
 typedef struct DiscoveryArgs
 {
 	MemoryContext context;
-	List	   *owners;			/* that can work */
-	List	   *orphaned;		/* BbmMigration whose owner cannot */
-	List	   *reasons;		/* ErrorData, one each */
+	List	   *owners;			/* roles that a worker can log in as */
+	List	   *orphaned;		/* BbmMigration whose owner no worker can log in as */
+	List	   *reasons;		/* ErrorData, one for each of them */
 } DiscoveryArgs;
 
-/* A look at what is committed now; what changes after announces itself. */
+/* Checks what is committed now; later changes make requests themselves. */
 static void
 discovery(void *arg)
 {
@@ -314,8 +317,8 @@ discovery(void *arg)
 }
 
 /*
- * Entry point of discovery: a short-lived process that looks, as a superuser and
- * through our own statements only, for what should run in a database.
+ * Entry point of discovery: a short-lived process that checks, as a superuser
+ * and through our own statements only, what should run in a database.
  */
 void
 bbm_discovery_main(Datum arg)
@@ -331,7 +334,7 @@ bbm_discovery_main(Datum arg)
 		ListCell   *cell;
 		ListCell   *reason;
 
-		/* DDL or a restore may hold our table for a while; nobody else would look again soon */
+		/* DDL or a restore may lock our table for a while; nobody else would check again soon */
 		while ((error = bbm_txn_run(discovery, &args, false)) != NULL)
 		{
 			if (bbm_error_class(error) != BBM_ERROR_TRANSIENT)

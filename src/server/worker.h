@@ -18,10 +18,10 @@
 typedef struct BbmWorkerStart
 {
 	BbmKind		kind;
-	uint32		generation;		/* of the slot in bgw_main_arg; workers of the launcher */
+	uint32		generation;		/* of the slot in bgw_main_arg; only for workers that the launcher starts */
 	Oid			database;
 	Oid			owner;			/* InvalidOid for discovery */
-	int64		idle_ms;		/* a launched worker leaves after this without work */
+	int64		idle_ms;		/* a launched worker exits after this time without work */
 } BbmWorkerStart;
 
 extern PGDLLEXPORT void bbm_worker_main(Datum arg);
