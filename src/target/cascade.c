@@ -21,17 +21,17 @@
 #include "target/hierarchy.h"
 #include "target/relation.h"
 
-/* One foreign key that refers to rows that are deleted. */
+/* A foreign key that refers to rows that are deleted.  */
 typedef struct Cascade
 {
 	Oid			constraint;
-	Oid			table;			/* that refers */
+	Oid			table;			/* the referencing table */
 	char		action;			/* confdeltype */
 	char	   *name;
 	char	   *table_name;
 } Cascade;
 
-/* The tables whose foreign keys concern rows of this one: it, what it is made of and a part of. */
+/* The tables whose foreign keys concern rows of this table: itself, its partitions, and its ancestors.  */
 static List *
 same_rows(Oid relid)
 {
@@ -54,8 +54,8 @@ by_name(const ListCell *a, const ListCell *b)
 
 /*
  * The foreign keys that refer to any of these tables, in the order of their
- * names.  One of partitions that stands for a part of another is left out: that
- * one is of a table in the list, too.
+ * names.  A constraint that is derived from a parent constraint is left out:
+ * the parent constraint refers to a table in the list, too.
  */
 static List *
 referring(List *tables)
@@ -65,7 +65,7 @@ referring(List *tables)
 	List	   *result = NIL;
 	HeapTuple	tuple;
 
-	/* no index is on confrelid */
+	/* there is no index on confrelid */
 	while ((tuple = systable_getnext(scan)) != NULL)
 	{
 		Form_pg_constraint row = (Form_pg_constraint) GETSTRUCT(tuple);
@@ -80,7 +80,7 @@ referring(List *tables)
 		cascade->action = row->confdeltype;
 		cascade->name = pstrdup(NameStr(row->conname));
 		cascade->table_name = bbm_table_sql_name(row->conrelid);
-		/* dropped in this moment */
+		/* the table was dropped at this moment */
 		if (cascade->table_name == NULL)
 			continue;
 		result = lappend(result, cascade);
@@ -120,9 +120,10 @@ append_sentence(StringInfo text, const Cascade *cascade)
 }
 
 /*
- * What foreign keys do when rows of the table are deleted, a line for each, with
- * those reached by way of a CASCADE; or NULL when there are none.  Needs a transaction.
- * A constraint that another session adds meanwhile is missed: this is to be read, not relied on.
+ * Describes what foreign keys do when rows of the table are deleted, one line
+ * for each, including those reached through a CASCADE; NULL when there are
+ * none.  Needs a transaction.  It misses a constraint that another session
+ * adds meanwhile: the text is to be read, not relied on.
  */
 char *
 bbm_statement_cascades(Oid relid)
@@ -147,7 +148,7 @@ bbm_statement_cascades(Oid relid)
 				continue;
 			told = lappend_oid(told, cascade->constraint);
 			append_sentence(&text, cascade);
-			/* a cycle ends where it meets what is deleted already */
+			/* a cycle ends where it reaches a table that is in the list already */
 			if (cascade->action == FKCONSTR_ACTION_CASCADE && !list_member_oid(deleted, cascade->table))
 			{
 				deleted = list_concat_unique_oid(deleted, same_rows(cascade->table));

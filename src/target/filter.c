@@ -4,10 +4,10 @@
  *		Does a row that a statement of our composing has done still meet its
  *		filter?
  *
- * What the assignments are known to leave behind is put into the filter in the
- * place of the columns.  If that makes it false whatever the rest of the row is,
- * no row that is done meets it.  Where this cannot be told the answer is that
- * one may.
+ * The values that the assignments are known to leave are substituted for the
+ * columns in the filter.  If that makes the filter false whatever the row's
+ * other columns contain, no finished row meets it.  Where this cannot be
+ * decided, the answer is that a finished row may meet it.
  *
  *-------------------------------------------------------------------------
  */
@@ -31,7 +31,7 @@
 #include "target/nulls.h"
 #include "target/statement.h"
 
-/* Is it an operator of the server's that makes no null of what is not null? */
+/* Is it a built-in operator that never returns null for arguments that are not null? */
 static bool
 keeps_not_null(const OpExpr *expression)
 {
@@ -77,19 +77,19 @@ any_never_null(List *expressions, Oid relid, Index table)
 	return false;
 }
 
-/* Is the column not null in any row of the table, or of what is below it, by what these say? */
+/* Is the column never null in the table and its partitions or child tables, by their own constraints? */
 static bool
 is_not_null(Oid relid, AttrNumber attnum)
 {
 	char	   *name = get_attname(relid, attnum, false);
 	ListCell   *cell;
 
-	/* a partition that comes later has what the root has */
+	/* a partition that comes later has the root's constraints */
 	foreach(cell, list_concat_unique_oid(list_make1_oid(relid), bbm_partitions_list(relid)))
 	{
 		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);
 		AttrNumber	there = rel ? get_attnum(lfirst_oid(cell), name) : InvalidAttrNumber;
-		/* a child may have dropped what its parent declares */
+		/* a child table may have dropped its parent's constraint */
 		bool		may = rel && (there <= 0 || bbm_column_may_be_null(rel, there));
 
 		if (rel)
@@ -121,7 +121,7 @@ never_null(Node *expression, Oid relid, Index table)
 		case T_CoerceToDomain:
 			return never_null((Node *) ((CoerceToDomain *) expression)->arg, relid, table);
 		case T_FuncExpr:
-			/* a cast of the server's */
+			/* a built-in cast */
 			return ((FuncExpr *) expression)->funcformat != COERCE_EXPLICIT_CALL &&
 				get_func_namespace(((FuncExpr *) expression)->funcid) == PG_CATALOG_NAMESPACE &&
 				func_strict(((FuncExpr *) expression)->funcid) &&
@@ -139,7 +139,7 @@ never_null(Node *expression, Oid relid, Index table)
 	}
 }
 
-/* What a row that is done has in a column that was assigned. */
+/* The value of an assigned column in a finished row.  */
 typedef struct Assigned
 {
 	AttrNumber	attnum;
@@ -161,7 +161,7 @@ find_assigned(List *assigned, Node *node)
 	return NULL;
 }
 
-/* The filter with what is known of the assigned columns in their place. */
+/* Substitutes the known values of the assigned columns in the filter.  */
 static Node *
 put_in(Node *node, void *assigned)
 {
@@ -181,7 +181,7 @@ put_in(Node *node, void *assigned)
 	return expression_tree_mutator(node, put_in, assigned);
 }
 
-/* A list of Assigned: what is known of what the update leaves behind. */
+/* A list of Assigned: what is known of the values that the update leaves.  */
 static List *
 assigned_by(const Query *update, Oid relid)
 {
@@ -208,9 +208,9 @@ assigned_by(const Query *update, Oid relid)
 }
 
 /*
- * Is it certain that no row that the statement for the checked parts has done
- * meets their condition?  Triggers of the table aside.  Needs what
- * bbm_statement_check_condition needs.
+ * Is it certain that no row that the statement for the checked parts has
+ * changed still meets their condition?  Triggers of the table are ignored.
+ * Needs what bbm_statement_check_condition needs.
  */
 bool
 bbm_statement_ends_filter(Oid relid, const BbmStatementParts *parts)

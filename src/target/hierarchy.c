@@ -16,9 +16,9 @@
 #include "utils/syscache.h"
 
 /*
- * The server's look at a table that is not locked raises an internal error once
- * that is dropped.  Between our look, which caches the row, and its own nothing
- * is read that could tell it so.
+ * The server's lookup raises an internal error for a table that is not locked
+ * and has been dropped.  Between our check, which caches the row of pg_class,
+ * and the server's lookup nothing is read that could show it the drop.
  */
 static List *
 children(Oid relid)
@@ -33,8 +33,8 @@ bbm_has_partitions(Oid relid)
 }
 
 /*
- * OIDs of the table and of all that is below it.  Without locks: any of them, the
- * table too, may be gone, now or in a moment.
+ * OIDs of the table and of everything below it.  Takes no locks: any of them,
+ * the table too, may be gone already or be dropped at any moment.
  */
 List *
 bbm_partitions_all(Oid root)
@@ -46,7 +46,7 @@ bbm_partitions_all(Oid root)
 	{
 		List	   *below = children(lfirst_oid(cell));
 
-		/* only outside of partitioned tables can one be met twice */
+		/* only without declarative partitioning can a table be reached twice */
 		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_PARTITIONED_TABLE)
 			all = list_concat(all, below);
 		else
@@ -55,7 +55,7 @@ bbm_partitions_all(Oid root)
 	return all;
 }
 
-/* May anything of a trigger's or a foreign key's run when rows of it are written? */
+/* Can a trigger or a foreign key fire when rows of the table are written? */
 bool
 bbm_has_triggers(Oid relid)
 {
@@ -71,9 +71,9 @@ bbm_has_triggers(Oid relid)
 }
 
 /*
- * OIDs of the tables with rows of their own, the root's own first.  Without
- * locks, which would wait for whoever has any one of many: the caller locks the
- * one that it takes, and then looks again.
+ * OIDs of the tables with rows of their own, the root first.  Takes no locks,
+ * which would wait for any session that has locked one of many tables: the
+ * caller locks the table that it works on, and then checks again.
  */
 List *
 bbm_partitions_list(Oid root)
@@ -85,7 +85,7 @@ bbm_partitions_list(Oid root)
 	{
 		char		relkind = get_rel_relkind(lfirst_oid(cell));
 
-		/* a child may be a temporary table, whose rows are in the memory of its session alone */
+		/* a child table may be a temporary one, whose rows are in the memory of its own session */
 		if ((relkind == RELKIND_RELATION || relkind == RELKIND_FOREIGN_TABLE) &&
 			get_rel_persistence(lfirst_oid(cell)) != RELPERSISTENCE_TEMP)
 			partitions = lappend_oid(partitions, lfirst_oid(cell));
@@ -94,8 +94,9 @@ bbm_partitions_list(Oid root)
 }
 
 /*
- * Locks all that is below the table, until the end of the transaction.  What
- * another session adds meanwhile is locked by whoever comes upon it.
+ * Locks everything below the table until the end of the transaction.  A table
+ * that another session adds meanwhile is locked by the code that comes across
+ * it.
  */
 void
 bbm_partitions_lock(Oid root, LOCKMODE lock)
@@ -103,7 +104,7 @@ bbm_partitions_lock(Oid root, LOCKMODE lock)
 	(void) find_all_inheritors(root, lock, NULL);
 }
 
-/* Is the table the root, or still below it?  The caller has it locked. */
+/* Is the table the root, or still below it? The caller has locked it.  */
 bool
 bbm_partitions_include(Oid root, Oid relid)
 {

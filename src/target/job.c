@@ -26,7 +26,7 @@
 #include "target/target.h"
 #include "target/user_text.h"
 
-/* Skips one identifier, quoted or not; NULL when there is none. */
+/* Skips one identifier, quoted or not; NULL when there is none.  */
 static const char *
 skip_identifier(const char *c)
 {
@@ -48,7 +48,7 @@ skip_identifier(const char *c)
 	return c;
 }
 
-/* Is the job the name of a function, possibly qualified, and nothing else? */
+/* Is the job only the name of a function, possibly qualified? */
 static bool
 is_name(const char *job)
 {
@@ -66,9 +66,9 @@ is_name(const char *job)
 }
 
 /*
- * The names that a job's text may mean: as it is written, and, where that is
- * another, folded as SQL folds it.  The container registry writes its functions'
- * names in camel case and without quotes.
+ * The names that a job's text may mean: as written, and, if that differs,
+ * folded to lower case as SQL does.  The GitLab container registry writes the
+ * names of its functions in camel case and without quotes.
  */
 static List *
 function_names(const char *job)
@@ -85,13 +85,13 @@ function_names(const char *job)
 		const char *end = skip_identifier(c);
 		char	   *part = pnstrdup(c, end - c);
 
-		/* a quoted name is the same in both */
+		/* folding does not change a quoted name */
 		written = lappend(written, *c == '"' ? list_nth(folded, list_length(written)) : makeString(part));
 		c = end;
 		if (*c != '.')
 			break;
 	}
-	/* in a schema that is not there the server would raise an error */
+	/* the server would raise an error for a schema that does not exist */
 	if (equal(written, folded) ||
 		(list_length(written) > 1 && !OidIsValid(get_namespace_oid(strVal(linitial(written)), true))))
 		return list_make1(folded);
@@ -109,7 +109,7 @@ no_such_function(const char *job, const char *key_type)
 			 errhint("Create the function, qualify its name, or write the job as a statement with $1 and $2.")));
 }
 
-/* Does a WITH of this query change anything? */
+/* Does a WITH query of this statement change rows? */
 static bool
 changes_in_with(WithClause *with)
 {
@@ -160,8 +160,8 @@ parse_job(const char *job)
 }
 
 /*
- * What the text alone shows: a name, or one statement that changes rows.
- * Raises an error otherwise.  Needs a transaction.
+ * Checks what the text alone shows: that it is a name, or one statement that
+ * changes rows.  Raises an error otherwise.  Needs a transaction.
  */
 void
 bbm_job_check_text(const char *job)
@@ -226,7 +226,7 @@ collect_parameters(Node *node, Bitmapset **seen)
 	return expression_tree_walker(node, collect_parameters, seen);
 }
 
-/* A statement over ranges must be bounded by its range on both sides. */
+/* A statement over ranges must use both bounds of its range.  */
 static void
 check_parameters(SPIPlanPtr plan, int n)
 {
@@ -250,7 +250,7 @@ check_parameters(SPIPlanPtr plan, int n)
 	}
 }
 
-/* A temporary table is nobody's but this session's. */
+/* No other session can see a temporary table.  */
 static void
 check_no_temporary(PlannedStmt *stmt)
 {
@@ -267,14 +267,14 @@ check_no_temporary(PlannedStmt *stmt)
 	}
 }
 
-/* Raises an error when the owner may not do what the statement does. */
+/* Raises an error when the owner lacks a privilege that the statement needs.  */
 static void
 check_allowed(SPIPlanPtr plan)
 {
 	CachedPlan *cached = bbm_spi_cached_plan(plan);
 	ListCell   *cell;
 
-	/* none: a rule made several statements of it, which are checked as they run */
+	/* NULL if a rule rewrote it to several statements, which are checked as they run */
 	if (cached == NULL)
 		return;
 	foreach(cell, cached->stmt_list)
@@ -289,7 +289,7 @@ check_allowed(SPIPlanPtr plan)
 	ReleaseCachedPlan(cached, CurrentResourceOwner);
 }
 
-/* What a function is to be called with, for messages. */
+/* The parameter type of a function, for messages.  */
 static const char *
 bound_type(const BbmTarget *target)
 {
@@ -297,7 +297,7 @@ bound_type(const BbmTarget *target)
 		format_type_be(target->key.n == 1 ? target->key.columns[0].type : target->column_type);
 }
 
-/* Finds a function of this name in one of the forms of a job; sets the target's form to that. */
+/* Finds a function of this name with the parameters of a job, and sets the target's form accordingly.  */
 static FuncDetailCode
 find_function(BbmTarget *target, List *name, Oid *types, int nbounds, int *nargs, Oid *function, Oid *result)
 {
@@ -319,7 +319,7 @@ find_function(BbmTarget *target, List *name, Oid *types, int nbounds, int *nargs
 	return detail;
 }
 
-/* Finds the function a name means, in one of its forms, and writes the call. */
+/* Finds the function that a name means, and writes the call.  */
 static void
 resolve_function(BbmTarget *target)
 {
@@ -358,7 +358,7 @@ resolve_function(BbmTarget *target)
 
 	schema = get_namespace_name(get_func_namespace(function));
 	name_now = get_func_name(function);
-	/* dropped in this moment */
+	/* the function was dropped at this moment */
 	if (name_now == NULL || schema == NULL)
 		no_such_function(target->migration->job, bound_type(target));
 	target->returns_count = result == INT2OID || result == INT4OID || result == INT8OID;
@@ -370,7 +370,7 @@ resolve_function(BbmTarget *target)
 	target->call = sql.data;
 }
 
-/* Does the statement assign a column that decides which partition a row belongs to? */
+/* Does the statement assign a partition key column? */
 static bool
 changes_partition(Oid relid, const BbmStatementParts *parts)
 {
@@ -379,8 +379,8 @@ changes_partition(Oid relid, const BbmStatementParts *parts)
 }
 
 /*
- * Which form the job has, and which function it is.  The target's key is
- * resolved.  Needs a transaction, and the job's search_path.
+ * Determines the job's form, and its function if it has one.  The target's key
+ * must be resolved.  Needs a transaction, and the job's search_path.
  */
 void
 bbm_job_resolve(BbmTarget *target)
@@ -419,7 +419,7 @@ bbm_job_resolve(BbmTarget *target)
 		bbm_statement_check_condition(target->relid, migration->row_check, "row_check");
 }
 
-/* Tells which rows the job at hand is about, where verification has found them; else NULL. */
+/* The condition for the rows that verification has found, if the current job is about those; else NULL. */
 char *
 bbm_job_found(const BbmTarget *target)
 {
@@ -430,7 +430,7 @@ bbm_job_found(const BbmTarget *target)
 		psprintf("(%s\n) IS NOT TRUE", migration->row_check);
 }
 
-/* A condition for rows of the partition's source (NULL: none), and that they are the partition's. */
+/* Adds to the condition (NULL: none) that the rows of the partition's source are the partition's own.  */
 static char *
 with_rows(const BbmPartition *partition, char *condition)
 {
@@ -438,7 +438,7 @@ with_rows(const BbmPartition *partition, char *condition)
 		condition ? psprintf("%s AND %s", partition->own_rows, condition) : partition->own_rows;
 }
 
-/* The statement that a composed job runs on a partition. */
+/* The statement that a composed job runs on a partition.  */
 char *
 bbm_job_sql(BbmTarget *target, BbmPartition *partition)
 {
@@ -447,13 +447,13 @@ bbm_job_sql(BbmTarget *target, BbmPartition *partition)
 	BbmStatementParts parts;
 
 	bbm_job_parts(target->migration, &parts);
-	/* a row that has left its range: what follows may do it again, or has left it out */
+	/* reports a row that has left its range: another batch may do it again, or has missed it */
 	if (undone == NULL && partition->checks_key)
 		undone = psprintf("(%s) IS NOT TRUE", range);
-	/* a row that meets the filter and the check is not to be done again */
+	/* a row that meets both the filter and the check must not be done again */
 	if (target->repairs == BBM_REPAIRS_CHECK)
 		range = psprintf("%s\n) AND (%s", range, bbm_job_found(target));
-	/* a row can leave a partition only through the root */
+	/* only a statement on the root can move a row out of a partition */
 	if (target->moves_rows && !partition->as_one_table)
 		return bbm_statement_compose(&parts, bbm_table_sql_name(target->relid), target->alias, false,
 									 psprintf("%s.tableoid OPERATOR(pg_catalog.=) %u::pg_catalog.oid AND %s",
@@ -461,7 +461,7 @@ bbm_job_sql(BbmTarget *target, BbmPartition *partition)
 	return bbm_statement_compose(&parts, partition->source, target->alias, false, with_rows(partition, range), undone);
 }
 
-/* Prepares a statement of the owner's and keeps it; what is wrong with it is said of the text it is from. */
+/* Prepares a statement of the owner's and keeps its plan; errors refer to the text that it comes from.  */
 static SPIPlanPtr
 prepare(const char *sql, int nargs, Oid *types, int bounds)
 {
@@ -526,7 +526,7 @@ bbm_job_prepare(BbmTarget *target, BbmPartition *partition)
 	bbm_plan_choose(target, partition);
 }
 
-/* Prepares a count over ranges, like bbm_job_prepare. */
+/* Prepares a count over ranges, like bbm_job_prepare.  */
 static SPIPlanPtr
 prepare_count(BbmTarget *target, const char *sql)
 {
@@ -536,7 +536,7 @@ prepare_count(BbmTarget *target, const char *sql)
 	return prepare(sql, nbounds + 1, types, 0);
 }
 
-/* The predicate of a range, or NULL where jobs have none. */
+/* The predicate of a range, or NULL where jobs have none.  */
 static char *
 range_of(BbmTarget *target, BbmPartition *partition)
 {
@@ -545,8 +545,8 @@ range_of(BbmTarget *target, BbmPartition *partition)
 }
 
 /*
- * What counts the rows of a range that the job would still do.  Needs what
- * bbm_job_prepare does.
+ * The plan that counts the rows of a range that the job would still change.
+ * Needs what bbm_job_prepare needs.
  */
 SPIPlanPtr
 bbm_job_left_plan(BbmTarget *target, BbmPartition *partition)
@@ -566,7 +566,7 @@ bbm_job_left_plan(BbmTarget *target, BbmPartition *partition)
 	return partition->left_plan;
 }
 
-/* What counts the rows of a range that do not meet the check.  Needs what bbm_job_prepare does. */
+/* The plan that counts the rows of a range that do not meet the check.  Needs what bbm_job_prepare needs.  */
 SPIPlanPtr
 bbm_job_check_plan(BbmTarget *target, BbmPartition *partition)
 {
@@ -591,8 +591,8 @@ block_datum(int64 block, uint16 offset)
 }
 
 /*
- * The bounds of a range as parameters, and after them the size asked for; only
- * the types where no values are wanted.  Returns how many the bounds are.
+ * Binds the bounds of a range as parameters, followed by the requested size;
+ * without "values", sets only the types.  Returns the number of bounds.
  */
 int
 bbm_range_bind(const BbmTarget *target, const BbmRange *range, int size, Datum *values, Oid *types)
@@ -623,7 +623,7 @@ bbm_range_bind(const BbmTarget *target, const BbmRange *range, int size, Datum *
 	return 2 * n;
 }
 
-/* The parameters of the job for a range of a partition. */
+/* Binds the parameters of the job for a range of a partition.  */
 void
 bbm_job_bind(const BbmTarget *target, const BbmPartition *partition, const BbmRange *range, int size, Datum *values)
 {

@@ -13,7 +13,7 @@
 #include "target/key.h"
 #include "target/target.h"
 
-/* bounds, a size, and the registry's names */
+/* the bounds, a size, and the two names that the GitLab container registry's functions take */
 #define BBM_MAX_JOB_ARGS (2 * BBM_MAX_KEY_COLUMNS + 3)
 
 extern void bbm_job_check_text(const char *job);

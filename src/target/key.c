@@ -4,16 +4,17 @@
  *		The batching key: its columns, their order, values and texts.
  *
  * NOTES
- *	  The order of a key is that of the index it is cut along, read so that the
- *	  first column ascends.  Where all columns then do, it is the order of row
- *	  comparisons, which an index scan can follow as well.
+ *	  A key has the order of the index along which its ranges are allocated,
+ *	  read so that the first column ascends.  If all columns then ascend, that
+ *	  is the order of row comparisons, which an index scan can follow as well.
  *
- *	  Bounds are kept in our tables as texts that the types' own output
- *	  functions write and their input functions read, with the settings that
- *	  either depends on held fast: what comes back is the same value.  They are
- *	  compared as values, never as texts.
+ *	  Bounds are kept in our tables as text that the types' own output
+ *	  functions write and their input functions read, with fixed values of the
+ *	  settings that these functions depend on: reading returns the same value.
+ *	  Bounds are compared as values, never as text.
  *
- *	  A bound is never null.  Of the rows only the first column may be: see nulls.c.
+ *	  A bound is never null.  In rows, only the first column may be null: see
+ *	  nulls.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -42,7 +43,7 @@
  * ----------------------------------------------------------------
  */
 
-/* The column's number, or an error that says why it cannot be in a key. */
+/* The column's number; raises an error when the column cannot be in a key.  */
 static AttrNumber
 find_column(Oid relid, const char *column)
 {
@@ -63,7 +64,7 @@ find_column(Oid relid, const char *column)
 	return attnum;
 }
 
-/* The names that a column_name stands for: itself, or a list of identifiers. */
+/* The names that a column_name stands for: one name, or a list of identifiers.  */
 static List *
 split_columns(Oid relid, const char *column_name)
 {
@@ -75,7 +76,7 @@ split_columns(Oid relid, const char *column_name)
 	return names;
 }
 
-/* The type's comparison operators, by strategy, and its comparison function. */
+/* The type's comparison operators, by strategy number, and its comparison function.  */
 static void
 resolve_operators(BbmKeyColumn *column, const TypeCacheEntry *type)
 {
@@ -97,8 +98,8 @@ resolve_operators(BbmKeyColumn *column, const TypeCacheEntry *type)
 }
 
 /*
- * What of a column decides how its values are ordered: the type, or the one
- * whose order it borrows (varchar has that of text), and the collation.
+ * What determines the order of the column's values: the type, or the type
+ * whose order it uses (varchar uses that of text), and the collation.
  */
 static char *
 order_of(const BbmKeyColumn *column, const TypeCacheEntry *type)
@@ -141,10 +142,10 @@ resolve_column(BbmKeyColumn *column, Relation rel, AttrNumber attnum)
 						format_type_be(attribute->atttypid)),
 				 errdetail("The type has no default btree operator class, so its values have no order."),
 				 errhint("Name a column of another type, or use BlockRangeBatchingStrategy.")));
-	/* the names that regclass and the like are written as are not their order, and may change */
+	/* regclass and the like are output as names, which are not in their order and may change */
 	if (type->btree_opintype == OIDOID)
 		column->type = OIDOID;
-	/* a domain over an enum or an array is none for their operators */
+	/* the operators for enums and arrays do not accept a domain over one */
 	column->cast = column->type == column->declared ? "" :
 		psprintf("::%s", format_type_extended(column->type, -1, FORMAT_TYPE_FORCE_QUALIFY));
 	column->string = order_of(column, type);
@@ -158,8 +159,9 @@ resolve_column(BbmKeyColumn *column, Relation rel, AttrNumber attnum)
 }
 
 /*
- * Raises an error when a column that must not be null in the table may be: all but
- * the first (see target/nulls.c).  The table is open and locked.
+ * Raises an error when a column that must not be null in the table may be
+ * null: all columns but the first must not (see target/nulls.c).  The table is
+ * open and locked.
  */
 void
 bbm_key_check_nulls(const BbmKey *key, Relation rel)
@@ -169,7 +171,7 @@ bbm_key_check_nulls(const BbmKey *key, Relation rel)
 		const char *column = key->columns[i].name;
 		AttrNumber	attnum = get_attnum(RelationGetRelid(rel), column);
 
-		/* a child may have dropped what its parent declares */
+		/* a child table may have dropped its parent's constraint */
 		if (attnum > 0 && !bbm_column_may_be_null(rel, attnum))
 			continue;
 		ereport(ERROR,
@@ -181,7 +183,7 @@ bbm_key_check_nulls(const BbmKey *key, Relation rel)
 	}
 }
 
-/* The error for a row that could not be, and that no range has. */
+/* Raises the error for a row whose key is null although it cannot be; no range contains that row.  */
 void
 bbm_key_has_null(const BbmKeyColumn *column)
 {
@@ -195,7 +197,7 @@ bbm_key_has_null(const BbmKeyColumn *column)
 }
 
 /*
- * Resolves the columns named, or without a name those of the index, in the
+ * Resolves the named columns, or without a name those of the index, in the
  * current memory context.  Needs a transaction and a lock on the table; raises
  * an error when one of them cannot be in a key.
  */
@@ -230,15 +232,15 @@ bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name, const char *ind
 	}
 	key->is_integer = key->n == 1 && (key->columns[0].type == INT2OID || key->columns[0].type == INT4OID ||
 									  key->columns[0].type == INT8OID);
-	/* of a partitioned table each partition is checked */
+	/* for a partitioned table, each partition is checked */
 	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 		bbm_key_check_nulls(key, rel);
 	table_close(rel, NoLock);
 }
 
 /*
- * Are the key's columns still what they were when it was resolved?  Dropped and
- * added again, renamed or of another type they are not.
+ * Are the key's columns the same as when it was resolved?  They are not if a
+ * column was dropped and added again, renamed, or changed to another type.
  */
 bool
 bbm_key_is_current(const BbmKey *key, Oid relid)
@@ -262,7 +264,7 @@ bbm_key_is_current(const BbmKey *key, Oid relid)
 	return true;
 }
 
-/* The columns in their order, as an index has them. */
+/* The columns with their directions, as in an index definition.  */
 char *
 bbm_key_order_list(const BbmKey *key)
 {
@@ -276,9 +278,9 @@ bbm_key_order_list(const BbmKey *key)
 }
 
 /*
- * The order that ranges are cut in, to be kept with their bounds: in another
- * order they would not be the same ranges.  NULL for an integer, whose order
- * nothing changes.
+ * The order in which ranges are allocated, to be kept with their bounds: in
+ * another order they would be other ranges.  NULL for an integer, whose order
+ * cannot change.
  */
 char *
 bbm_key_order_to_string(const BbmKey *key)
@@ -294,7 +296,7 @@ bbm_key_order_to_string(const BbmKey *key)
 	return string.data;
 }
 
-/* Sets the order that bbm_key_order_to_string told; an error when the columns cannot have it any more. */
+/* Restores an order written by bbm_key_order_to_string; raises an error if the columns cannot have it any more.  */
 void
 bbm_key_keep_order(BbmKey *key, const char *string)
 {
@@ -323,7 +325,7 @@ bbm_key_keep_order(BbmKey *key, const char *string)
 			 errhint("Change it back, or define another migration for what is left.")));
 }
 
-/* The key takes the order of this index. */
+/* Gives the key the order of this index.  */
 void
 bbm_key_use_order(BbmKey *key, const BbmKeyIndex *index)
 {
@@ -336,7 +338,7 @@ bbm_key_use_order(BbmKey *key, const BbmKeyIndex *index)
 	}
 }
 
-/* The columns, as column_name has them. */
+/* The columns, in the form of column_name.  */
 const char *
 bbm_key_to_string(const BbmKey *key)
 {
@@ -351,8 +353,8 @@ bbm_key_to_string(const BbmKey *key)
 }
 
 /*
- * The columns of the index named, or of the primary key, as column_name has
- * them; NULL when there is none.  Needs a lock on the table.
+ * The columns of the named index, or of the primary key, in the form of
+ * column_name; NULL when there is no such index.  Needs a lock on the table.
  */
 char *
 bbm_key_default_columns(Oid relid, const char *index_name)
@@ -373,7 +375,7 @@ bbm_key_default_columns(Oid relid, const char *index_name)
 		{
 			char	   *name = form->indkey.values[i] > 0 ? get_attname(relid, form->indkey.values[i], false) : NULL;
 
-			/* an expression is no column */
+			/* an expression is not a column */
 			if (name == NULL)
 			{
 				resetStringInfo(&string);
@@ -395,8 +397,8 @@ bbm_key_default_columns(Oid relid, const char *index_name)
  */
 
 /*
- * Does the index begin with the key's columns, each by its type's own order?
- * Then *found says how.
+ * Does the index begin with the key's columns, each in its type's default
+ * order?  If so, *found describes it.
  */
 static bool
 index_fits(const BbmKey *key, Relation heap, Relation index, BbmKeyIndex *found)
@@ -418,7 +420,7 @@ index_fits(const BbmKey *key, Relation heap, Relation index, BbmKeyIndex *found)
 		attribute = TupleDescAttr(RelationGetDescr(heap), form->indkey.values[i] - 1);
 		type = lookup_type_cache(column->type, TYPECACHE_BTREE_OPFAMILY);
 		kept = TupleDescAttr(RelationGetDescr(index), i)->attlen;
-		/* an index may keep another type than the column's: "name" as cstring */
+		/* an index may store another type than the column's: "name" as cstring */
 		if (strcmp(NameStr(attribute->attname), column->name) != 0 || index->rd_opfamily[i] != type->btree_opf ||
 			index->rd_indcollation[i] != column->collation ||
 			(kept != column->typlen && !(kept == -2 && column->type == NAMEOID)))
@@ -447,9 +449,9 @@ same_order(const BbmKey *key, const BbmKeyIndex *index)
 }
 
 /*
- * Finds the index to walk: the one named, or the best that has the key's
- * columns and (unless any_order) its order; a unique one over just them comes
- * first.  False when there is none.  Needs a lock on the table.
+ * Finds the index to walk: the named one, or the best index that has the key's
+ * columns and (unless any_order) its order; a unique index over exactly these
+ * columns is preferred.  False when there is none.  Needs a lock on the table.
  */
 bool
 bbm_key_find_index(const BbmKey *key, Relation heap, const char *index_name, bool any_order, BbmKeyIndex *found)
@@ -485,7 +487,7 @@ bbm_key_find_index(const BbmKey *key, Relation heap, const char *index_name, boo
  * ----------------------------------------------------------------
  */
 
-/* Two keys in the key's order, like a btree's comparison function. */
+/* Compares two keys in the key's order, like a btree comparison function.  */
 int
 bbm_key_compare(const BbmKey *key, const Datum *a, const Datum *b)
 {
@@ -500,7 +502,7 @@ bbm_key_compare(const BbmKey *key, const Datum *a, const Datum *b)
 	return 0;
 }
 
-/* Holds fast what the texts of values depend on, until AtEOXact_GUC. */
+/* Fixes the settings that the text form of values depends on, until AtEOXact_GUC. */
 static int
 pin_text_modes(const BbmKey *key)
 {
@@ -522,7 +524,7 @@ pin_text_modes(const BbmKey *key)
 	return level;
 }
 
-/* The text[] of a key's values. */
+/* The values of a key as text[]. */
 Datum
 bbm_key_text(const BbmKey *key, const Datum *values)
 {
@@ -569,7 +571,7 @@ values_of_text(const BbmKey *key, Datum bound, Datum *values)
 	if (n != key->n)
 		invalid_bound(key);
 	level = pin_text_modes(key);
-	/* an enum's value may have been renamed, say */
+	/* for example, an enum value may have been renamed */
 	bbm_failing_code = BBM_CODE_COLUMN;
 	error_context_stack = &callback;
 	for (int i = 0; i < n; i++)
@@ -579,7 +581,7 @@ values_of_text(const BbmKey *key, Datum bound, Datum *values)
 		if (nulls[i])
 			invalid_bound(key);
 		callback.arg = (void *) column;
-		/* without the column's modifier, which would round it or cut it off */
+		/* without the column's type modifier, which would round or truncate the value */
 		values[i] = InputFunctionCall((FmgrInfo *) &column->in, TextDatumGetCString(elements[i]),
 									  column->ioparam, -1);
 	}
@@ -588,7 +590,7 @@ values_of_text(const BbmKey *key, Datum bound, Datum *values)
 	AtEOXact_GUC(true, level);
 }
 
-/* The bound of these values; its number is left alone unless it is the value. */
+/* Sets the bound to these values; does not change its number unless that is the value.  */
 void
 bbm_key_bound(const BbmKey *key, const Datum *values, BbmBound *bound)
 {
@@ -611,7 +613,7 @@ bbm_key_bound(const BbmKey *key, const Datum *values, BbmBound *bound)
 	}
 }
 
-/* Bounds of a key that was of another kind are of no use for this one. */
+/* Raises an error if the bound is one of a different kind of key, and so unusable for this key.  */
 void
 bbm_key_check_bound(const BbmKey *key, const BbmBound *bound)
 {
@@ -626,8 +628,8 @@ bbm_key_check_bound(const BbmKey *key, const BbmBound *bound)
 }
 
 /*
- * The values of a bound.  A number may lie outside what the key's type can
- * hold; then the type's end is meant.
+ * The values of a bound.  A number outside the range of the key's type stands
+ * for the type's lowest or highest value.
  */
 void
 bbm_key_values(const BbmKey *key, const BbmBound *bound, Datum *values)
@@ -653,7 +655,7 @@ bbm_key_values(const BbmKey *key, const BbmBound *bound, Datum *values)
 	}
 }
 
-/* The later of two bounds, of which the first may be that of an empty table. */
+/* The later of two bounds; the first may be that of an empty table.  */
 BbmBound
 bbm_key_later(const BbmKey *key, const BbmBound *a, const BbmBound *b)
 {

@@ -20,17 +20,17 @@
 
 typedef struct BbmKeyColumn
 {
-	char	   *name;			/* as it is, not quoted */
-	AttrNumber	attnum;			/* in the migration's table; a partition may have another */
+	char	   *name;			/* not quoted */
+	AttrNumber	attnum;			/* in the migration's table; it may differ in a partition */
 	Oid			declared;		/* the column's type in the table */
-	Oid			type;			/* of a domain, what is below it; of regclass and the like, oid */
+	Oid			type;			/* the base type of a domain; oid for regclass and the like */
 	int16		typlen;
 	bool		typbyval;
 	Oid			collation;
-	bool		descending;		/* in the order of the key, whose first column ascends */
-	bool		nulls_first;	/* where the index read in that order has nulls: a query that is to use it says so */
-	char	   *cast;			/* "::type" where the operators do not take the column as it is, or "" */
-	char	   *string;			/* what its values are ordered by, for bbm_key_order_to_string */
+	bool		descending;		/* in the key's order, in which the first column ascends */
+	bool		nulls_first;	/* whether the index has nulls first in that order; a query that uses it says so */
+	char	   *cast;			/* "::type" if the operators do not accept the column's type, else "" */
+	char	   *string;			/* what determines its values' order, for bbm_key_order_to_string */
 	char	   *op[BTMaxStrategyNumber + 1];	/* "OPERATOR(schema.<)" ... */
 	FmgrInfo	compare;
 	FmgrInfo	out;
@@ -40,20 +40,20 @@ typedef struct BbmKeyColumn
 
 typedef struct BbmKey
 {
-	int			n;				/* 0: the strategy has no key of columns */
-	bool		is_integer;		/* one column, whose values are numbers */
-	bool		is_mixed;		/* some column descends */
+	int			n;				/* 0: the strategy has no key columns */
+	bool		is_integer;		/* one column, of an integer type */
+	bool		is_mixed;		/* at least one column descends */
 	BbmKeyColumn *columns;
 } BbmKey;
 
-/* How a table's index has the key's columns. */
+/* How an index of a table orders the key's columns.  */
 typedef struct BbmKeyIndex
 {
 	Oid			oid;
-	bool		is_unique;		/* over just these columns */
-	bool		backwards;		/* read backwards, it has the key's order */
-	bool		descending[BBM_MAX_KEY_COLUMNS];	/* read so */
-	bool		nulls_first[BBM_MAX_KEY_COLUMNS];	/* read so */
+	bool		is_unique;		/* over exactly these columns */
+	bool		backwards;		/* it has the key's order when read backwards */
+	bool		descending[BBM_MAX_KEY_COLUMNS];	/* in that direction */
+	bool		nulls_first[BBM_MAX_KEY_COLUMNS];	/* in that direction */
 } BbmKeyIndex;
 
 extern void bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name, const char *index_name);
@@ -69,7 +69,7 @@ extern char *bbm_key_order_list(const BbmKey *key);
 extern char *bbm_key_order_to_string(const BbmKey *key);
 extern void bbm_key_keep_order(BbmKey *key, const char *string);
 
-/* Values and bounds; what is returned is in the current memory context. */
+/* Values and bounds; results are allocated in the current memory context.  */
 extern Datum bbm_key_text(const BbmKey *key, const Datum *values);
 extern void bbm_key_bound(const BbmKey *key, const Datum *values, BbmBound *bound);
 extern void bbm_key_check_bound(const BbmKey *key, const BbmBound *bound);

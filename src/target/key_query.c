@@ -3,14 +3,15 @@
  * key_query.c
  *		The keys of a table in their order, by a query.
  *
- * For what has no index of its own to walk: a foreign table, a partitioned
- * table that is cut as a whole, where the server merges what its partitions'
- * indexes give, and a table of which the owner is not to see all rows.  The
- * query is the owner's: it runs in the settings of a job.
+ * For tables without an index of their own to walk: a foreign table, a
+ * partitioned table that is split into ranges as a whole, where the server
+ * merges the entries of its partitions' indexes, and a table of which the
+ * owner may not see all rows.  The query is the owner's: it runs with the
+ * settings of a job.
  *
- * It has no LIMIT, and is read as far as need be: so one plan serves for any
- * number of keys, and is kept.  To plan it anew for each range would cost more
- * than a batch where there are many partitions.
+ * It has no LIMIT, and is read only as far as necessary: so one plan serves
+ * for any number of keys, and is kept.  With many partitions, planning it
+ * again for each range would cost more than a batch.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,11 +28,11 @@
 #include "target/key_sql.h"
 #include "target/target.h"
 
-/* So many keys are fetched at a time, and so many of those that tie with the last. */
+/* The number of keys fetched at a time, and of keys that tie with the last one.  */
 #define BBM_FETCH_KEYS 1000
 #define BBM_FETCH_TIES 50
 
-/* The text; its parameters are the lower bound first, then the upper, as far as they are given. */
+/* The query's text; its parameters are the lower bound, then the upper bound, if they are given.  */
 static char *
 query_text(const BbmKeyWalk *walk, bool backwards)
 {
@@ -60,20 +61,20 @@ query_text(const BbmKeyWalk *walk, bool backwards)
 		appendStringInfo(&sql, "%s%s", word, bbm_key_compare_sql(key, alias, "<=", nargs + 1));
 		word = " AND ";
 	}
-	/* not said by a bound: in no range is a row whose key is null */
+	/* no bound excludes them: rows whose key is null are in no range */
 	if (!walk->from && !walk->to)
 	{
 		appendStringInfo(&sql, "%s%s.%s IS NOT NULL", word, alias, quote_identifier(key->columns[0].name));
 		word = " AND ";
 	}
-	/* it may end in a comment */
+	/* the condition may end in a comment */
 	if (walk->condition)
 		appendStringInfo(&sql, "%s(%s\n)", word, walk->condition);
 	appendStringInfo(&sql, " ORDER BY %s", bbm_key_list_sql(key, alias, true, backwards));
 	return sql.data;
 }
 
-/* The plan for the walk: that of ranges is kept with the partition.  *kept says whether it is. */
+/* The plan for the walk.  A plan for ranges is kept with the partition; *kept says whether this one is.  */
 static SPIPlanPtr
 query_plan(BbmKeyWalk *walk, bool backwards, int nargs, Oid *types, bool *kept)
 {
@@ -81,13 +82,13 @@ query_plan(BbmKeyWalk *walk, bool backwards, int nargs, Oid *types, bool *kept)
 	char	   *sql;
 	SPIPlanPtr	plan;
 
-	/* only what belongs to a target is freed with it */
+	/* only the plans of the target's open partition are freed with it */
 	*kept = partition == walk->target->partition && walk->from && walk->to && !backwards &&
 		(walk->condition != NULL) == (partition->repairs != BBM_REPAIRS_NONE);
 	if (*kept && partition->keys_plan[walk->after])
 		return partition->keys_plan[walk->after];
 	sql = query_text(walk, backwards);
-	/* the first keys soon, rather than all of them sorted */
+	/* returns the first keys soon, rather than sorting all of them */
 	plan = bbm_spi_prepare(sql, nargs, types, CURSOR_OPT_FAST_PLAN | (*kept ? CURSOR_OPT_GENERIC_PLAN : 0));
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
@@ -113,7 +114,7 @@ read_values(const BbmKey *key, uint64 row, Datum *values)
 	}
 }
 
-/* Counts the keys that follow and tie with the last one. */
+/* Counts the following keys that tie with the last one.  */
 static void
 count_ties(BbmKeyWalk *walk, Portal portal)
 {
@@ -137,7 +138,7 @@ count_ties(BbmKeyWalk *walk, Portal portal)
 	}
 }
 
-/* Reads the keys asked for. */
+/* Reads the requested keys.  */
 static void
 read_keys(BbmKeyWalk *walk, Portal portal, bool with_ties)
 {
@@ -168,7 +169,7 @@ read_keys(BbmKeyWalk *walk, Portal portal, bool with_ties)
 		count_ties(walk, portal);
 }
 
-/* Walks as asked, or (backwards) finds the last key.  Needs a transaction and SPI. */
+/* Does the requested walk, or (backwards) finds the last key.  Needs a transaction and SPI. */
 void
 bbm_key_query(BbmKeyWalk *walk, bool backwards)
 {

@@ -12,19 +12,19 @@
 
 #include "target/target.h"
 
-/* target/key_scan.c: the keys of a partition in their order, along its index or by a query */
+/* A walk over the keys of a partition in their order, along its index or by a query; see target/key_scan.c.  */
 typedef struct BbmKeyWalk
 {
 	BbmTarget  *target;
 	BbmPartition *partition;
-	const BbmBound *from;		/* NULL: from the first there is */
-	bool		after;			/* not including "from" */
-	const BbmBound *to;			/* inclusive; NULL: to the last */
+	const BbmBound *from;		/* NULL: from the first key */
+	bool		after;			/* excluding "from" */
+	const BbmBound *to;			/* inclusive; NULL: to the last key */
 	const char *condition;		/* count only rows that meet it; NULL: all */
-	int64		limit;			/* keys; those that tie with the last one come on top */
+	int64		limit;			/* number of keys; those that tie with the last one are added */
 	bool		distinct;		/* count each value once */
-	BbmBound	first;			/* out, when any was found */
-	BbmBound	last;			/* of the limit; unset when there were fewer */
+	BbmBound	first;			/* output; set if any key was found */
+	BbmBound	last;			/* output: the key at the limit; unset if there were fewer keys */
 	int64		count;
 } BbmKeyWalk;
 

@@ -4,18 +4,19 @@
  *		The keys of a partition in their order, along its index.
  *
  * NOTES
- *	  The index is scanned directly, not through a query: a cut costs what its
- *	  keys cost, whatever the planner thinks of the table today, and pages that
- *	  are all-visible are not fetched.  A row is counted when the snapshot of
- *	  the walk sees it.
+ *	  The index is scanned directly, not through a query: to allocate a range
+ *	  costs what its keys cost, whatever the planner currently estimates for
+ *	  the table, and heap pages that are all-visible are not fetched.  A row is
+ *	  counted when the snapshot of the walk sees it.
  *
- *	  Where a walk begins is told to the index one column at a time: first the
- *	  rest of the rows that agree in all columns but the last, then of those
- *	  that agree in all but the last two, and so on.  That serves columns of
+ *	  The start of a walk is given to the index one column at a time: first the
+ *	  remaining rows that agree with it in all columns but the last, then those
+ *	  that agree in all but the last two, and so on.  This works for columns of
  *	  any directions, which a row comparison does not.
  *
- *	  Rows in which the first column is null are passed over, wherever the index has
- *	  them: with a bound by the comparison with it, without one by a key that says so.
+ *	  Rows in which the first column is null are skipped, wherever the index
+ *	  stores them: with a bound by the comparison with it, without one by a
+ *	  scan key IS NOT NULL.
  *
  *-------------------------------------------------------------------------
  */
@@ -54,19 +55,19 @@ typedef struct IndexWalk
 	Relation	index;
 	bool		backwards;
 	bool		skips_nulls;	/* the key's first column may be null */
-	IndexScanDesc scan;			/* NULL: no part of the walk is open */
+	IndexScanDesc scan;			/* NULL: no index scan is open */
 	TupleTableSlot *slot;
 	Buffer		vm_buffer;
-	const Datum *from;			/* NULL: from the first there is */
+	const Datum *from;			/* NULL: from the first key */
 	bool		after;
-	int			agree;			/* leading columns that agree with "from"; -1: all parts are done */
-	Datum		values[BBM_MAX_KEY_COLUMNS];	/* of the row at hand; in the index's page */
-	NameData	names[BBM_MAX_KEY_COLUMNS]; /* what an index keeps as cstring */
+	int			agree;			/* leading columns that agree with "from"; -1: all scans are done */
+	Datum		values[BBM_MAX_KEY_COLUMNS];	/* of the current row; in the index page */
+	NameData	names[BBM_MAX_KEY_COLUMNS]; /* values that an index stores as cstring */
 } IndexWalk;
 
 /*
- * The table may be gone since it was resolved.  So may the index: REINDEX
- * CONCURRENTLY puts another in its place, which does as well.
+ * The table may have been dropped since it was resolved.  So may the index:
+ * REINDEX CONCURRENTLY replaces it by another one, which serves as well.
  */
 static void
 open_relations(IndexWalk *walk, BbmTarget *target, BbmPartition *partition)
@@ -101,11 +102,11 @@ open_relations(IndexWalk *walk, BbmTarget *target, BbmPartition *partition)
 		walk->index = index_open(partition->index, AccessShareLock);
 	}
 	walk->backwards = partition->backwards;
-	/* as of now: whoever drops a NOT NULL waits for no walk */
+	/* as of now: another session may drop a NOT NULL between two walks */
 	walk->skips_nulls = !bbm_column_not_null(RelationGetDescr(walk->heap), walk->index->rd_index->indkey.values[0]);
 }
 
-/* Takes a snapshot of its own, so that it sees what committed before the caller got its locks. */
+/* Takes its own snapshot, which sees what was committed before the caller got its locks.  */
 static void
 walk_begin(IndexWalk *walk, BbmTarget *target, BbmPartition *partition)
 {
@@ -140,7 +141,7 @@ scan_key(IndexWalk *walk, ScanKey key, int column, StrategyNumber strategy, Datu
 						   get_opcode(get_opfamily_member(family, type, type, strategy)), value);
 }
 
-/* Opens the part of the walk whose rows agree with "from" in so many columns. */
+/* Opens the scan of the rows that agree with "from" in walk->agree columns.  */
 static void
 open_part(IndexWalk *walk)
 {
@@ -149,7 +150,7 @@ open_part(IndexWalk *walk)
 
 	if (walk->scan)
 		index_endscan(walk->scan);
-	/* no comparison leads past those rows of which no range has any */
+	/* no comparison skips the rows with nulls, which are in no range */
 	if (walk->from == NULL && walk->skips_nulls)
 		ScanKeyEntryInitialize(&keys[n++], SK_ISNULL | SK_SEARCHNOTNULL, 1, InvalidStrategy, InvalidOid, InvalidOid,
 							   InvalidOid, (Datum) 0);
@@ -170,7 +171,7 @@ open_part(IndexWalk *walk)
 	index_rescan(walk->scan, keys, n, NULL, 0);
 }
 
-/* Goes to before the first key at, or after, "from". */
+/* Positions the walk before the first key at, or after, "from".  */
 static void
 walk_to(IndexWalk *walk, const Datum *from, bool after)
 {
@@ -180,7 +181,7 @@ walk_to(IndexWalk *walk, const Datum *from, bool after)
 	open_part(walk);
 }
 
-/* The key of the index entry at hand. */
+/* Reads the key of the current index entry.  */
 static void
 read_values(IndexWalk *walk)
 {
@@ -189,7 +190,7 @@ read_values(IndexWalk *walk)
 		bool		isnull;
 
 		walk->values[i] = index_getattr(walk->scan->xs_itup, i + 1, walk->scan->xs_itupdesc, &isnull);
-		/* the server may have been told to take NOT NULL for granted */
+		/* the server may have been made to trust a NOT NULL that does not hold */
 		if (isnull)
 			bbm_key_has_null(&walk->key->columns[i]);
 		if (TupleDescAttr(walk->scan->xs_itupdesc, i)->attlen == -2 && walk->key->columns[i].type == NAMEOID)
@@ -200,7 +201,7 @@ read_values(IndexWalk *walk)
 	}
 }
 
-/* The next row that is visible; false at the end. */
+/* Goes to the next visible row; false at the end.  */
 static bool
 walk_next(IndexWalk *walk)
 {
@@ -229,7 +230,7 @@ walk_next(IndexWalk *walk)
 	return false;
 }
 
-/* Copies the row's key out of the index's page. */
+/* Copies the row's key out of the index page.  */
 static void
 walk_copy(IndexWalk *walk, Datum *values)
 {
@@ -237,7 +238,7 @@ walk_copy(IndexWalk *walk, Datum *values)
 		values[i] = datumCopy(walk->values[i], walk->key->columns[i].typbyval, walk->key->columns[i].typlen);
 }
 
-/* Walks as asked; what it finds is in the current memory context. */
+/* Does the requested walk; what it finds is in the current memory context.  */
 static void
 walk_index(BbmKeyWalk *asked)
 {
@@ -255,7 +256,7 @@ walk_index(BbmKeyWalk *asked)
 	walk_to(&walk, asked->from ? from : NULL, asked->after);
 	while (walk_next(&walk) && !(asked->to && bbm_key_compare(key, walk.values, to) > 0))
 	{
-		/* past the limit only those that tie with the last one */
+		/* beyond the limit, only those that tie with the last one */
 		if (asked->count >= asked->limit && (asked->distinct || bbm_key_compare(key, walk.values, last) != 0))
 			break;
 		if (asked->count == 0)
@@ -276,8 +277,8 @@ walk_index(BbmKeyWalk *asked)
 }
 
 /*
- * Counts the keys of a partition from a bound on, up to a limit, and says which is
- * the first and which the last of them.  Needs a transaction.
+ * Counts the keys of a partition from a bound on, up to a limit, and returns
+ * the first and the last of them.  Needs a transaction.
  */
 void
 bbm_key_walk(BbmKeyWalk *walk)
@@ -289,7 +290,7 @@ bbm_key_walk(BbmKeyWalk *walk)
 		bbm_key_query(walk, false);
 }
 
-/* The first or the last key of a partition; false when it has no row. */
+/* Finds the first or the last key of a partition; false when it has no rows.  */
 bool
 bbm_key_end(BbmTarget *target, BbmPartition *partition, bool highest, BbmBound *bound)
 {

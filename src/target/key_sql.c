@@ -17,7 +17,7 @@ append_column(StringInfo sql, const BbmKeyColumn *column, const char *alias)
 	appendStringInfo(sql, "%s.%s%s", alias, quote_identifier(column->name), column->cast);
 }
 
-/* The operator of the column's type that compares in this direction, strictly or not. */
+/* The operator of the column's type for this comparison, strict or not.  */
 static const char *
 operator_of(const BbmKeyColumn *column, bool greater, bool strict)
 {
@@ -26,7 +26,7 @@ operator_of(const BbmKeyColumn *column, bool greater, bool strict)
 	return column->op[strict ? BTLessStrategyNumber : BTLessEqualStrategyNumber];
 }
 
-/* Columns i and after, compared with parameters; for keys whose columns differ in direction. */
+/* Compares column i and those after it with parameters; for keys whose columns differ in direction.  */
 static void
 append_mixed(StringInfo sql, const BbmKey *key, const char *alias, const char *op, int first, int i)
 {
@@ -45,7 +45,7 @@ append_mixed(StringInfo sql, const BbmKey *key, const char *alias, const char *o
 	appendStringInfoChar(sql, ')');
 }
 
-/* Can one operator compare all columns, as that of a row comparison does? */
+/* Can one operator compare all columns, as in a row comparison? */
 static bool
 one_operator(const BbmKey *key)
 {
@@ -60,7 +60,7 @@ one_operator(const BbmKey *key)
 	return true;
 }
 
-/* A predicate: the key of a row stands in "op" (<, <=, >, >=) to parameters $first and on. */
+/* A predicate that compares the key of a row by "op" (<, <=, >, >=) with the parameters from $first on.  */
 char *
 bbm_key_compare_sql(const BbmKey *key, const char *alias, const char *op, int first_parameter)
 {
@@ -86,7 +86,7 @@ bbm_key_compare_sql(const BbmKey *key, const char *alias, const char *op, int fi
 	return sql.data;
 }
 
-/* A predicate: the key of a row lies in the range $1…$n to $n+1…$2n, both inclusive. */
+/* A predicate: the key of a row lies in the range $1…$n to $n+1…$2n, both inclusive.  */
 char *
 bbm_key_range_sql(const BbmKey *key, const char *alias)
 {
@@ -94,7 +94,7 @@ bbm_key_range_sql(const BbmKey *key, const char *alias)
 					bbm_key_compare_sql(key, alias, "<=", key->n + 1));
 }
 
-/* The columns as a list to select, or to order by. */
+/* The columns as a list for SELECT or ORDER BY. */
 char *
 bbm_key_list_sql(const BbmKey *key, const char *alias, bool order, bool reverse)
 {
@@ -111,7 +111,7 @@ bbm_key_list_sql(const BbmKey *key, const char *alias, bool order, bool reverse)
 			bool		descending = key->columns[i].descending != reverse;
 			bool		nulls_first = key->columns[i].nulls_first != reverse;
 
-			/* without a word nulls come last, or first where it descends */
+			/* by default, nulls come last, or first with DESC */
 			appendStringInfo(&sql, "%s%s", descending ? " DESC" : "",
 							 nulls_first == descending ? "" : nulls_first ? " NULLS FIRST" : " NULLS LAST");
 		}

@@ -5,35 +5,37 @@
  *		will be needed.
  *
  * NOTES
- *	  A session that has a weak lock of a table and asks for a stronger one
- *	  waits with the weak one in its hands.  If somebody who holds the table
- *	  asks for a stronger lock as well, as CREATE INDEX followed by ALTER TABLE
- *	  in one transaction does, the server sees at once that both wait for each
- *	  other, and fails the one that has come second: the application, however
- *	  short the deadlock_timeout of ours.  So a batch has no lock of a table
- *	  while it waits for another one of the same table.
+ *	  If a session that has a weak lock on a table requests a stronger one, it
+ *	  waits while it has the weak one.  If another session with a lock on the
+ *	  table requests a stronger lock as well, as CREATE INDEX followed by ALTER
+ *	  TABLE in one transaction does, the server sees at once that both wait for
+ *	  each other, and raises an error in the session that came second: the
+ *	  application, however short our deadlock_timeout is.  So a batch never has
+ *	  a lock on a table while it waits for another lock on the same table.
  *
- *	  What a batch locks is known beforehand: its own table, as every batch may
- *	  write it; and all tables of a statement, from its query.  What a function
- *	  or a trigger locks shows when it runs: each statement that is executed in
- *	  a batch is looked at (bbm_lockset_note, from the hook in which the plan
- *	  is guarded), and a table of which it took first a weak and then a strong
- *	  lock is remembered, and locked strongly before each batch to come.  What
- *	  has not been needed for a while is forgotten.  Until a first batch of a
- *	  process has shown it, tables that functions and triggers read are locked
- *	  as if to be written, and the batch is requeued where that would wait.
- *	  So it is where a command of a function would wait for more than the batch
- *	  has of a table (lock_at_once); the next has it from the beginning.
+ *	  What a batch locks is known beforehand for its own table, which every
+ *	  batch may write, and for all tables of a statement, from its query.  What
+ *	  a function or a trigger locks is seen only when it runs:
+ *	  bbm_lockset_note, called by the hook that guards the plan, examines each
+ *	  statement that is executed in a batch.  A table on which the batch took
+ *	  first a weak and then a strong lock is remembered, and locked strongly
+ *	  before each later batch.  What has not been needed for a while is
+ *	  forgotten.  Until the first batch of a process has shown it, tables that
+ *	  functions and triggers read are locked as if they were written, and the
+ *	  batch is requeued if that would wait.  It is also requeued if a command
+ *	  in a function would wait for a stronger lock than the batch has on a
+ *	  table (lock_at_once); the next batch takes that lock at its start.
  *
- *	  A partition is locked when a statement over its root is planned or its
- *	  plan is set up, as strong as the root is by that statement.  To lock all
- *	  beforehand costs a millisecond for a thousand partitions, and waits for
- *	  whoever has any of them; so while a batch runs, each statement over its
- *	  table is planned as if it would write to it (plan_query).
+ *	  A partition is locked when a statement on its root is planned or its plan
+ *	  is initialized, as strongly as that statement locks the root.  To lock
+ *	  all partitions beforehand costs a millisecond for a thousand partitions,
+ *	  and waits for every session that has locked one of them; so while a batch
+ *	  runs, each statement on its table is planned as if it wrote to the table
+ *	  (plan_query).
  *
  *	  Locks are taken in the order of the tables' OIDs.  Another session may
- *	  change any of the tables until its lock is had: what the batch is resolved
- *	  for is looked at after that.
+ *	  change any of the tables until its lock is granted: after that, it is
+ *	  checked that what the batch was resolved for is still current.
  *
  *-------------------------------------------------------------------------
  */
@@ -61,29 +63,29 @@
 #include "target/hierarchy.h"
 #include "target/target.h"
 
-/* What was learned is forgotten when so many batches have not needed it. */
+/* Number of batches without use after which a learned lock is forgotten.  */
 #define BBM_FORGET_AFTER 64
 
-/* A table that batches of a target have locked. */
+/* A table that batches of a target have locked.  */
 typedef struct BbmTableLock
 {
-	Oid			relid;			/* the key */
-	LOCKMODE	mode;			/* to take before each batch; NoLock: the table need not be locked so early */
-	LOCKMODE	seen;			/* the first lock that the batch at hand has taken */
-	bool		of_statement;	/* known from the job's statement, and not to be forgotten */
-	uint64		batch;			/* the last that has used it */
+	Oid			relid;			/* the hash key */
+	LOCKMODE	mode;			/* to take before each batch; NoLock: no early lock is needed */
+	LOCKMODE	seen;			/* the first lock that the current batch has taken */
+	bool		of_statement;	/* known from the job's statement, and never forgotten */
+	uint64		batch;			/* the last batch that has used it */
 } BbmTableLock;
 
 struct BbmLockSet
 {
 	HTAB	   *tables;			/* of BbmTableLock */
 	List	   *early;			/* those of them that have a mode */
-	uint64		batch;			/* number of the batch at hand */
+	uint64		batch;			/* number of the current batch */
 	bool		learned;		/* a batch has run to its end */
-	bool		calls;			/* the job's statement has functions that may write */
+	bool		calls;			/* the job's statement calls functions that may write */
 };
 
-/* Whose batch is in flight in this process; NULL none. */
+/* The target of the batch that is running in this process; NULL: none.  */
 static BbmTarget *working = NULL;
 
 static planner_hook_type previous_planner = NULL;
@@ -118,13 +120,13 @@ entry_of(struct BbmLockSet *set, Oid relid)
 	return lock;
 }
 
-/* From the next batch on the table is locked so before it begins. */
+/* From the next batch on, locks the table in this mode before the batch begins.  */
 static void
 lock_early(BbmTarget *target, BbmTableLock *lock, LOCKMODE mode)
 {
 	MemoryContext old;
 
-	/* the one that is stronger by its number alone, and lets nobody write to it */
+	/* ShareLock is stronger only by its number, and does not let its holder write */
 	if (mode == ShareLock)
 		mode = ShareRowExclusiveLock;
 	if (mode <= lock->mode)
@@ -139,7 +141,7 @@ lock_early(BbmTarget *target, BbmTableLock *lock, LOCKMODE mode)
 }
 
 /* ----------------------------------------------------------------
- * What is known beforehand
+ * Locks known beforehand
  * ----------------------------------------------------------------
  */
 
@@ -149,14 +151,14 @@ typedef struct StatementTables
 	Oid			partition;
 } StatementTables;
 
-/* May it write, as far as its declaration tells?  The server's own do not, to a table. */
+/* May the function write to a table, by its declaration? Built-in functions do not.  */
 static bool
 may_write(Oid function, void *arg)
 {
 	return function >= FirstNormalObjectId && func_volatile(function) == PROVOLATILE_VOLATILE;
 }
 
-/* A walker over the range tables, and the functions, of a query. */
+/* A walker over the range tables and functions of a query.  */
 static bool
 add_tables(Node *node, void *arg)
 {
@@ -168,7 +170,7 @@ add_tables(Node *node, void *arg)
 	{
 		const RangeTblEntry *rte = (RangeTblEntry *) node;
 
-		/* a view that was expanded keeps its lock as well */
+		/* an expanded view (RTE_SUBQUERY) is locked as well */
 		if (OidIsValid(rte->relid) && rte->relid != to->partition &&
 			(rte->rtekind == RTE_RELATION || rte->rtekind == RTE_SUBQUERY))
 		{
@@ -187,8 +189,8 @@ add_tables(Node *node, void *arg)
 }
 
 /*
- * Adds the tables of a job's statement that was prepared for a partition.  That one
- * is locked anyway, while it is worked on.
+ * Adds the tables of a job's statement that was prepared for a partition.  The
+ * partition itself is locked anyway while it is worked on.
  */
 void
 bbm_lockset_add_plan(BbmTarget *target, Oid partition, SPIPlanPtr plan)
@@ -215,9 +217,9 @@ by_relid(const ListCell *a, const ListCell *b)
 }
 
 /*
- * Before a first batch has shown what is written, what the statement reads is
- * locked as if it were, at once or, if a trigger or a function may be what writes
- * it, later.
+ * Until a first batch has shown which tables are written, a table that the
+ * statement reads is locked as if it were written: only if that lock is free,
+ * or, where a trigger or a function may write the table, by waiting for it.
  */
 static void
 lock_unlearned(const struct BbmLockSet *set, const BbmTableLock *lock, Oid own)
@@ -238,8 +240,8 @@ lock_unlearned(const struct BbmLockSet *set, const BbmTableLock *lock, Oid own)
 
 /*
  * Takes the table locks of a batch that works on this table, until its
- * transaction ends; waits at most lock_timeout for each.  What the batch
- * executes from here on is looked at, until bbm_lockset_end or the end of the
+ * transaction ends; waits at most lock_timeout for each.  From here on, what
+ * the batch executes is examined, until bbm_lockset_end or the end of the
  * transaction.
  */
 void
@@ -280,13 +282,13 @@ bbm_lockset_take(BbmTarget *target, Oid relid)
 }
 
 /* ----------------------------------------------------------------
- * What shows when it runs
+ * Locks seen during execution
  * ----------------------------------------------------------------
  */
 
 /*
- * A statement of the batch in flight is about to be executed, and has its locks.
- * Remembers what of them was had in another mode before.
+ * A statement of the running batch is about to be executed, and has its locks.
+ * Remembers the tables that the batch had locked in another mode before.
  */
 void
 bbm_lockset_note(const PlannedStmt *stmt)
@@ -310,13 +312,13 @@ bbm_lockset_note(const PlannedStmt *stmt)
 			lock->batch = set->batch;
 			lock->seen = rte->rellockmode;
 		}
-		/* the order within one statement is the server's, so either comes first */
+		/* the server decides the order within one statement, so either lock may come first */
 		else if (lock->seen != rte->rellockmode)
 			lock_early(working, lock, Max(lock->seen, rte->rellockmode));
 	}
 }
 
-/* Has this transaction a lock of the table, but none that is as strong? */
+/* Does this transaction have a lock on the table, but none as strong as this? */
 static bool
 holds_weaker(Oid relid, LOCKMODE mode)
 {
@@ -336,9 +338,9 @@ holds_weaker(Oid relid, LOCKMODE mode)
 }
 
 /*
- * A command is going to lock the table.  What the batch has of it already must
- * not be in its hands while it waits: if it would, the batch is requeued, and
- * the next one has the lock before it begins.
+ * A command is going to lock the table.  The batch must not wait for that lock
+ * while it has a weaker one on the table: if it would wait, it is requeued,
+ * and the next batch takes the lock before it begins.
  */
 static void
 lock_at_once(Oid relid, LOCKMODE mode)
@@ -347,7 +349,7 @@ lock_at_once(Oid relid, LOCKMODE mode)
 
 	if (!holds_weaker(relid, mode))
 	{
-		/* had early, and still needed */
+		/* taken early, and still needed */
 		lock = hash_search(working->locks->tables, &relid, HASH_FIND, NULL);
 		if (lock && lock->mode >= mode)
 			lock->batch = working->locks->batch;
@@ -385,7 +387,7 @@ lock_ranges(const List *ranges, LOCKMODE mode)
 		lock_range(lfirst_node(RangeVar, cell), mode);
 }
 
-/* Commands that a job may have in a function, and the locks that they are going to take. */
+/* Commands that a job's function may execute, and the locks that they are going to take.  */
 static void
 lock_for_command(Node *command)
 {
@@ -425,8 +427,8 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtili
 }
 
 /*
- * Locks of other commands show in what the batch holds at its end of the tables
- * that it had early.
+ * Locks of other commands are seen at the end of the batch, from the locks
+ * that it has on its own table.
  */
 static void
 note_stronger(BbmTarget *target, Oid relid)
@@ -446,7 +448,7 @@ note_stronger(BbmTarget *target, Oid relid)
 	}
 }
 
-/* The batch has done its work; one that fails ends with its transaction. */
+/* The batch has done its work; a batch that fails ends with its transaction.  */
 void
 bbm_lockset_end(void)
 {
@@ -464,7 +466,7 @@ bbm_lockset_end(void)
 	target->locks->learned = true;
 }
 
-/* The target is closed: nothing may look at it any more. */
+/* The target is closed: nothing may use it any more.  */
 void
 bbm_lockset_forget(const BbmTarget *target)
 {
@@ -478,7 +480,7 @@ end_with_transaction(XactEvent event, void *arg)
 	working = NULL;
 }
 
-/* Is it the table of the batch in flight, or part of it? */
+/* Is it the table of the running batch, or one of its partitions or child tables? */
 static bool
 is_of_target(Oid relid)
 {
@@ -486,13 +488,13 @@ is_of_target(Oid relid)
 }
 
 /*
- * A walker over a query that is about to be planned.  A table that is named in
- * it is locked by now, and the batch's own as strong as it is written.  What a
- * statement reads of that one's partitions is locked when it is planned, and is
- * to be locked as if it were written.  Before a first batch has shown which
- * others are written, all that functions and triggers read are locked so.  That
- * is not waited for, as the weak lock is there: who is in the way has the batch
- * requeued.
+ * A walker over a query that is about to be planned.  A table that the query
+ * names is locked by now, and the batch's own table as strongly as for
+ * writing.  Planning locks the partitions of that table that a statement
+ * reads; they must be locked as if they were written.  Until a first batch has
+ * shown which other tables are written, all tables that functions and triggers
+ * read are locked that way.  The batch does not wait for that lock, as it has
+ * the weak one: if another session is in the way, the batch is requeued.
  */
 static bool
 raise_locks(Node *node, void *arg)
@@ -535,7 +537,7 @@ plan_query(BBM_PLANNER_PARAMETERS)
 	return standard_planner(BBM_PLANNER_ARGUMENTS);
 }
 
-/* Once a process, from _PG_init. */
+/* Called once per process, from _PG_init.  */
 void
 bbm_lockset_install(void)
 {
