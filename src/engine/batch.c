@@ -4,12 +4,13 @@
  *		The second transaction of a job: the batch and its record.
  *
  * NOTES
- *	  The job's row is locked first, and only if it still carries the number
- *	  of our claim.  From then on nobody can take the job over, and if somebody
- *	  did before, we change nothing.  The batch, the record that it is done and
- *	  the row's lock end in the same commit: that is the whole of exactly-once.
- *	  A pause, a DELETE of the migration or another claim may come at any
- *	  moment; a pause lets the batch end, and a DELETE waits for it.
+ *	  The transaction first locks the job's row, and only if the row still
+ *	  carries the claim_epoch of our claim.  From then on nobody can take the
+ *	  job over, and if somebody did before, we change nothing.  The batch, the
+ *	  record that it is done and the row's lock end in the same commit: this
+ *	  alone makes a batch run exactly once.  A pause, a DELETE of the migration
+ *	  or another claim may come at any moment; a pause lets the batch end, and
+ *	  a DELETE waits for it.
  *
  *-------------------------------------------------------------------------
  */
@@ -42,13 +43,13 @@
 #include "target/size.h"
 #include "target/target.h"
 
-/* The time of a check that cannot be cut is doubled so often at most. */
+/* How often, at most, the time limit of a batch that cannot be made smaller is doubled. */
 #define BBM_MOST_DOUBLINGS 6
 
 /*
- * What of the job is to be done in this transaction; part->key_count is 0 when
- * nothing is left of it.  *batch_size is how many rows a job that has no range
- * may take.  True when there is more.
+ * Determines what of the job this transaction is to do; part->key_count is 0
+ * when nothing of the job is left.  *batch_size is how many rows a job without
+ * a range may process.  Returns true if there is more.
  */
 static bool
 next_sub_batch(const BbmWork *work, BbmPartition *partition, BbmRange *part, int *batch_size)
@@ -60,10 +61,10 @@ next_sub_batch(const BbmWork *work, BbmPartition *partition, BbmRange *part, int
 	int			size = bbm_size_of_sub_batch(target->migration->sub_batch_size, cut_down, 0);
 	bool		by_number = (target->key.is_integer || target->strategy->table_scans) && !job->repairs;
 
-	/* a function is told the size of the commit at hand */
+	/* a function gets the size of this commit */
 	*batch_size = size > 0 ? Min(size, bbm_job_size(target, job)) : bbm_job_size(target, job);
 	job->ran_size = target->strategy->one_at_a_time ? *batch_size : (int) Max(Min(rest.key_count, INT_MAX), 1);
-	/* a job of the user's does each row of its range, so a range is one key */
+	/* a user's job processes each row of its range, so a range is one key */
 	if (job->repairs)
 		size = target->form == BBM_JOB_COMPOSED ? bbm_size_of_sub_batch(size, bbm_job_size(target, job), 0) : 1;
 	if (target->strategy->one_at_a_time || (size <= 0 && !job->has_cursor))
@@ -82,12 +83,12 @@ next_sub_batch(const BbmWork *work, BbmPartition *partition, BbmRange *part, int
 }
 
 /*
- * Is the migration still to run?  A job of several commits asks before each, and
- * so does one that was claimed before a rest.  With the lock for the moment of
- * the look, so that a transaction that has paused it and waits for us is waited
- * for: after lock_timeout that gives the rest of the job back.  A DELETE that
- * waits for our row's lock meets us in a deadlock, of which we are the victim,
- * to the same effect.
+ * Is the migration still to run?  A job of several commits checks this before
+ * each of them, and so does a job that was claimed before a pacing pause.  The
+ * check takes the migration's lock for a moment, so that it waits for a
+ * transaction that has paused the migration and waits for us: after
+ * lock_timeout, the remainder of the job is requeued.  A DELETE that waits for
+ * our row's lock deadlocks with us, and we are the victim, to the same effect.
  */
 static bool
 still_running(const BbmWork *work)
@@ -102,14 +103,14 @@ still_running(const BbmWork *work)
 	return running;
 }
 
-/* The partition the job is of, with its plan; NULL when that is not part of the table any more. */
+/* The partition that the job belongs to, with its plan; NULL when it is not part of the table any more. */
 static BbmPartition *
 partition_of(const BbmWork *work)
 {
 	BbmTarget  *target = work->target;
 	const BbmJob *job = work->job;
 	bool		of_partition = target->per_partition && job->relation_name;
-	/* cut before the table had a child, it is the table's own; in a later pass it is of all partitions */
+	/* a range from before the table had a child table is the table's own; in a later pass it covers all partitions */
 	BbmPartition *partition = !of_partition && job->pass > BBM_FIRST_PASS ? bbm_partitions_open_as_one(target) :
 		bbm_partition_open(target, of_partition ? job->relation : target->relid);
 
@@ -119,9 +120,9 @@ partition_of(const BbmWork *work)
 }
 
 /*
- * What the measures of a part mean for the size of the next, and, when it was
- * the last of its job, what the job has cost as a whole for the size of the
- * jobs to come.
+ * Adapts the size of the next sub-batch to the measurements of this one, and,
+ * if it was the last of its job, the size of future jobs to what the job has
+ * cost as a whole.
  */
 static void
 adapt(BbmWork *work, bool more)
@@ -133,24 +134,25 @@ adapt(BbmWork *work, bool more)
 
 	work->ms += work->cost.ms;
 	work->wal += work->cost.wal;
-	/* a job that has failed does not try a larger size again, which may cost it another attempt */
+	/* a job that has failed does not try a larger size again, which could cost it another attempt */
 	work->next_size = work->job->attempts > 1 ? cut_down :
 		bbm_size_after_success(cut_down, full > 0 ? full : Max(work->job->batch_size, 1));
 	if (more || !bbm_size_follows(target->migration) || work->job->bisect || work->job->repairs ||
 		BBM_PASS_VERIFIES(work->job->pass))
 		return;
 	bbm_size_limits(target, &limits);
-	/* of a job that was taken over, before this process has cut one */
+	/* the job was taken over, and this process has not allocated a range yet */
 	if (target->sizing.size == 0)
 		bbm_sizing_start(&target->sizing, &limits, bbm_job_size(target, work->job));
 	bbm_sizing_follow(&target->sizing, &limits, work->keys, work->ms, work->wal);
 }
 
 /*
- * What was read and written under the table's name must be the table that the
- * job was cut of.  It was so before the batch; its own job, or a rename of the
- * schema, which waits for no batch, may have changed that.  Then it is undone,
- * and the next claim finds what the name means now.
+ * Checks that what the batch read and wrote under the table's name is the
+ * table that the job's range was allocated from.  It was so before the batch;
+ * the job itself, or a rename of the schema, which waits for no batch, may
+ * have changed that.  Then the batch is rolled back, and the next claim finds
+ * out what the name means now.
  */
 static void
 check_still_named(const BbmTarget *target, const BbmPartition *partition)
@@ -164,8 +166,9 @@ check_still_named(const BbmTarget *target, const BbmPartition *partition)
 }
 
 /*
- * Counts what a job that verifies is about: a whole table, or what of its range is
- * to be done in this transaction.  True when more is left.
+ * Counts the rows that a verification job covers: a whole table, or the
+ * portion of its range that this transaction is to do.  Returns true if more
+ * is left.
  */
 static bool
 verify(BbmWork *work, BbmRange *part)
@@ -178,7 +181,7 @@ verify(BbmWork *work, BbmRange *part)
 	int			batch_size;
 
 	target->repairs = BBM_REPAIRS_NONE;
-	/* left over from before the migration was begun anew: nobody asks any more */
+	/* a job from before the migration was restarted: its result is not needed any more */
 	if (job->pass < target->migration->pass)
 		return false;
 	if (target->strategy->table_scans)
@@ -193,7 +196,7 @@ verify(BbmWork *work, BbmRange *part)
 	by_check = bbm_verifies_by_check(target, job->pass);
 	if (!bbm_verifies_whole(target, job->pass))
 		more = next_sub_batch(work, partition, part, &batch_size);
-	/* a range of numbers without a key may have got one since */
+	/* a range of numbers that had no keys may have got one since */
 	if (target->strategy->has_key && part->key_count == 0 && !target->key.is_integer)
 		return more;
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -203,7 +206,7 @@ verify(BbmWork *work, BbmRange *part)
 	return more;
 }
 
-/* Does a part of the job.  True when more is left. */
+/* Runs one sub-batch of the job.  Returns true if more is left. */
 static bool
 run_sub_batch(BbmWork *work, BbmRange *part)
 {
@@ -231,7 +234,7 @@ run_sub_batch(BbmWork *work, BbmRange *part)
 	{
 		more = next_sub_batch(work, partition, part, &batch_size);
 		work->keys += part->key_count;
-		/* a range without a key may have got one since */
+		/* a range that had no keys may have got one since */
 		if (part->key_count > 0 || (target->key.is_integer && !job->repairs))
 			work->cost.rows = bbm_run_range(target, partition, part, batch_size);
 		if (target->strategy->after_batch)
@@ -243,7 +246,7 @@ run_sub_batch(BbmWork *work, BbmRange *part)
 	return more;
 }
 
-/* The same, measured; the size of what follows goes by it. */
+/* The same, measured; the sizes of the following sub-batches depend on the measurements. */
 static bool
 run_sub_batch_measured(BbmWork *work, BbmRange *part)
 {
@@ -252,7 +255,7 @@ run_sub_batch_measured(BbmWork *work, BbmRange *part)
 	bool		more = run_sub_batch(work, part);
 
 	bbm_lockset_end();
-	/* done: what is left takes no longer than to undo it */
+	/* the work is done: what remains takes no longer than a rollback */
 	bbm_lock_watch_end();
 	work->cost.ms = bbm_clock_ms() - start;
 	work->cost.wal = pgWalUsage.wal_bytes - wal;
@@ -262,9 +265,10 @@ run_sub_batch_measured(BbmWork *work, BbmRange *part)
 
 /*
  * Is the table what the target was resolved for?  Somebody may have changed it
- * since the claim.  It (or the partition) is locked before the look, with all that the
- * batch is known to lock, so it stays as it is; and it is so for a function,
- * too, of which nobody knows what it does to the table.
+ * since the claim.  The check first locks the table (or the partition), and
+ * everything else that the batch is known to lock, so that it stays as it is.
+ * This holds for a function, too, of which nobody knows what it does to the
+ * table.
  */
 static bool
 is_current(const BbmWork *work)
@@ -280,7 +284,7 @@ is_current(const BbmWork *work)
 	return bbm_target_is_current(target);
 }
 
-/* SPI, or a statement, leaves us in a context that ends with the transaction: not so the cursor. */
+/* SPI, or a statement, leaves us in a memory context that ends with the transaction; the cursor must outlive it. */
 static BbmBound
 keep_cursor(const BbmWork *work, const BbmBound *reached)
 {
@@ -294,8 +298,9 @@ keep_cursor(const BbmWork *work, const BbmBound *reached)
 }
 
 /*
- * How long the batch may take.  What cannot be cut smaller would be requeued at
- * the same point each time; so it has twice the time after each, up to a bound.
+ * How long the batch may take.  A batch that cannot be made smaller would be
+ * requeued at the same point each time; so its time limit doubles after each
+ * requeue, up to a bound.
  */
 static int
 time_limit(const BbmWork *work)
@@ -324,7 +329,7 @@ bbm_work(void *arg)
 	}
 	if (work->waited || work->job->has_cursor)
 	{
-		/* what to make of an error here, too: the lock was not had in time */
+		/* this also decides what to make of an error here: the lock was not acquired in time */
 		work->result = BBM_WORK_PAUSED;
 		if (!still_running(work))
 			return;
@@ -344,7 +349,7 @@ bbm_work(void *arg)
 	bbm_outside_begin();
 	more = run_sub_batch_measured(work, &part);
 	work->outside = bbm_outside_end();
-	/* what was done elsewhere stays done when this server crashes, and so must the record of it */
+	/* what was done outside survives a crash of this server, and so must its record */
 	if (work->outside)
 	{
 		bbm_txn_flush();
@@ -356,7 +361,7 @@ bbm_work(void *arg)
 	{
 		bbm_job_finish(work->job, &work->cost, work->detached);
 		work->result = BBM_WORK_FINISHED;
-		/* such a commit may take its time, and with a claim in it a pause would wait for it */
+		/* such a commit may take long, and if it contained a claim, a pause would wait for it */
 		if (!work->outside && work->may_go_on(work->arg))
 			bbm_claim_next(work->next);
 	}
@@ -369,9 +374,10 @@ bbm_work(void *arg)
 }
 
 /*
- * A claimed job whole, in the caller's transaction, which is not going to commit:
- * what would be commits of its own are none.  Returns how many rows it says it
- * has changed; work->keys is how many keys it had.  Raises what the job does.
+ * Runs a whole claimed job in the caller's transaction, which is not going to
+ * commit; the job's usual commits do not take place.  Returns how many rows
+ * the job says it has changed; work->keys is how many keys it had.  Raises the
+ * errors that the job raises.
  */
 int64
 bbm_work_whole(BbmWork *work)

@@ -18,29 +18,29 @@ typedef enum BbmWorkResult
 {
 	BBM_WORK_FINISHED,			/* the job is finished */
 	BBM_WORK_SUB_BATCH,			/* a sub-batch is; the job's cursor has moved */
-	BBM_WORK_LOST,				/* somebody else has the job now */
-	BBM_WORK_STALE,				/* the table is not what the target was resolved for; requeue it */
+	BBM_WORK_LOST,				/* another process has the job now */
+	BBM_WORK_STALE,				/* the table is not what the target was resolved for; requeue the job */
 	BBM_WORK_PAUSED,			/* the migration is not to run any more */
-	BBM_WORK_SLICE_OVER			/* the rest of the job is for later: another migration waits for the table */
+	BBM_WORK_SLICE_OVER			/* the remainder of the job is for later: another migration waits for the table */
 } BbmWorkResult;
 
 typedef struct BbmWork
 {
 	BbmTarget  *target;			/* in */
 	BbmJob	   *job;
-	MemoryContext context;		/* where the job's bounds live */
-	const char *string;			/* migration and job, for messages, once there was one */
+	MemoryContext context;		/* the job's bounds are allocated here */
+	const char *string;			/* migration and job as text, for messages, once there was one */
 	bool		waited;			/* since the claim, so the migration may have been paused */
-	BbmClaim   *next;			/* to be claimed along with the record ... */
-	bool		(*may_go_on) (const void *arg); /* ... if this says so by then */
+	BbmClaim   *next;			/* to be claimed in the transaction of the record ... */
+	bool		(*may_go_on) (const void *arg); /* ... if this function allows it then */
 	const void *arg;
 	BbmWorkResult result;		/* out */
-	BbmBound	next_cursor;	/* what a part has reached; lives as the job does */
-	int			next_size;		/* of the next part, when cut down; 0 not */
-	BbmCost		cost;			/* of the last part */
-	bool		detached;		/* its partition is not part of the table */
-	bool		outside;		/* what was done may have reached outside of this server */
-	int64		keys;			/* of all parts so far ... */
+	BbmBound	next_cursor;	/* what a sub-batch has reached; lives as long as the job */
+	int			next_size;		/* of the next sub-batch, if reduced; else 0 */
+	BbmCost		cost;			/* of the last sub-batch */
+	bool		detached;		/* its partition is not attached to the table */
+	bool		outside;		/* the batch may have had effects outside of this server */
+	int64		keys;			/* of all sub-batches so far ... */
 	double		ms;				/* ... and what they have cost */
 	double		wal;
 } BbmWork;

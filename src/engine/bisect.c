@@ -1,14 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * bisect.c
- *		Halving a range until the rows that cannot be done stand alone.
+ *		Halving a range until the rows that cannot be processed stand alone.
  *
  * NOTES
- *	  For a job that has used up its attempts, of a migration with on_error
- *	  "split".  All of it is one transaction: each part runs in a subtransaction,
- *	  and what cannot be done is recorded in the transaction that does the rest
- *	  and finishes the job.  Only errors that may be due to the data are taken so;
- *	  any other ends the whole, to be tried again or not as ever.
+ *	  This is for a job that has used up its attempts, of a migration with
+ *	  on_error "split".  All of it is one transaction: each half runs in a
+ *	  subtransaction, and the rows that cannot be processed are recorded in the
+ *	  transaction that processes the others and finishes the job.  Only errors
+ *	  that may be due to the data are treated like this; any other error ends
+ *	  the whole transaction, and the job is retried or not, as usual.
  *
  *-------------------------------------------------------------------------
  */
@@ -38,7 +39,7 @@ typedef struct Bisection
 	int64		errors;			/* of the migration, these included */
 } Bisection;
 
-/* Runs the job on a part; NULL, or the error that undid it. */
+/* Runs the job on a part of its range; returns NULL, or the error with which it was rolled back. */
 static ErrorData *
 try_part(Bisection *bisection, const BbmRange *part)
 {
@@ -73,7 +74,7 @@ try_part(Bisection *bisection, const BbmRange *part)
 	return error;
 }
 
-/* What stands alone is recorded, unless there are too many already. */
+/* Records the rows of a range that cannot be halved any more, unless there are too many already. */
 static void
 quarantine(Bisection *bisection, const BbmRange *part, const ErrorData *error)
 {
@@ -92,8 +93,8 @@ quarantine(Bisection *bisection, const BbmRange *part, const ErrorData *error)
 }
 
 /*
- * Does a part, or the two halves of it.  Goes at most as deep as the logarithm
- * of its keys.
+ * Processes a range, or else its two halves.  The recursion is at most as deep
+ * as the logarithm of the number of keys.
  */
 static void
 bisect(Bisection *bisection, const BbmRange *part)
@@ -110,14 +111,14 @@ bisect(Bisection *bisection, const BbmRange *part)
 		return;
 	if (bbm_error_class(error) != BBM_ERROR_DATA && bbm_error_class(error) != BBM_ERROR_SIZE)
 		ThrowErrorData(error);
-	/* where it happened says nothing of another error */
+	/* the location of an earlier error says nothing about another one */
 	bbm_failing_code = failing_code;
 	strategy->first_sub_batch(bisection->target, bisection->partition, part, false, PG_INT32_MAX, &all);
 	half = all;
 	if (all.key_count > 1)
 		strategy->first_sub_batch(bisection->target, bisection->partition, part, false, (int) (all.key_count / 2),
 								  &half);
-	/* ties cannot be told apart by the key */
+	/* the key cannot distinguish rows with equal keys */
 	if (all.key_count <= 1 || half.key_count >= all.key_count)
 	{
 		quarantine(bisection, part, error);
@@ -137,8 +138,8 @@ bisect(Bisection *bisection, const BbmRange *part)
 }
 
 /*
- * The same of the keys alone that verification has found in the range: what a job
- * of the user's is given it does whole.
+ * The same for only those keys that verification has found in the range: a
+ * user's job always processes the whole range that it gets.
  */
 static void
 split_keys(Bisection *bisection, BbmRange *rest, bool after)
@@ -159,9 +160,9 @@ split_keys(Bisection *bisection, BbmRange *rest, bool after)
 }
 
 /*
- * Does what can be done of a job's range, and records the rest, in the caller's
- * transaction, which also records the job as finished.  Returns how many rows
- * were changed.  The job's row is locked.
+ * Processes what can be processed of a job's range and records the other rows,
+ * in the caller's transaction, which also records the job as finished.
+ * Returns how many rows were changed.  The job's row is locked.
  */
 int64
 bbm_bisect(BbmTarget *target, BbmPartition *partition, const BbmJob *job)

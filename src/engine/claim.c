@@ -1,20 +1,21 @@
 /*-------------------------------------------------------------------------
  *
  * claim.c
- *		The first transaction of a job: taking it.
+ *		The first transaction of a job: claiming it.
  *
  * NOTES
- *	  The migration's lock is taken before anything is read and let go after
- *	  the commit is visible, and whoever changes the migration's status holds
- *	  it too.  So within the transaction no other session can pause the
- *	  migration, cut a range of it or take a job of it; a pause that committed
- *	  before is seen, and one that comes now waits for us, not for a batch.
- *	  What can happen between any two statements is that a worker finishes its
- *	  job or dies: a job then is seen as running a moment longer than it is,
- *	  and the next claim sees it right.
+ *	  A claim takes the migration's lock before it reads anything, and releases
+ *	  it after its commit is visible; whoever changes the migration's status
+ *	  holds this lock too.  So within the transaction no other session can
+ *	  pause the migration, allocate a range of it or claim a job of it.  The
+ *	  claim sees a pause that has committed before; a pause that comes now
+ *	  waits for the claim, not for a batch.  Between any two statements a
+ *	  worker can still finish its job or die: then the claim sees that job as
+ *	  running for a moment longer than it is, and the next claim sees the
+ *	  correct state.
  *
- *	  The table's lock is taken second.  Claims of two migrations on one table
- *	  meet there, one after the other, so that both cannot find it free.
+ *	  The claim takes the table's lock second.  Claims of two migrations on one
+ *	  table are serialized there, so that they cannot both find the table free.
  *
  *-------------------------------------------------------------------------
  */
@@ -40,16 +41,16 @@
 #include "target/size.h"
 #include "target/target.h"
 
-/* How often to look for jobs that were left over. */
+/* How often to check for orphaned and requeued jobs. */
 #define BBM_POLL_MS 1000
 
-/* How often to look again whether another migration has left the table. */
+/* How often to check whether another migration has released the table. */
 #define BBM_TABLE_POLL_MS 100
 
-/* How long a migration keeps a table that another one contends for. */
+/* How long a migration keeps a table that another migration waits for. */
 #define BBM_TABLE_SLICE_MS 1000
 
-/* ... and for how long another waits for a batch of it that does not end. */
+/* ... and how long another migration waits for a batch of it that does not end. */
 #define BBM_LONGEST_TABLE_WAIT_MS (10 * 1000)
 
 static void
@@ -61,9 +62,9 @@ later(BbmClaim *claim, TimestampTz due, const char *reason)
 }
 
 /*
- * A job whose worker is gone has failed like any other, and comes back after
- * the new ranges: one that takes the server down with it must not be the first
- * thing to run when it is up again.  False when somebody still has it.
+ * Records the job of a dead worker as failed, like any other; it is retried
+ * after the new ranges, so that a job that crashes the server is not the first
+ * to run after the restart.  Returns false if a process still has the job.
  */
 static bool
 take_orphan(BbmClaim *claim, const BbmRunningJob *job)
@@ -85,9 +86,10 @@ take_orphan(BbmClaim *claim, const BbmRunningJob *job)
 }
 
 /*
- * Does the other one count, where two take turns?  Only among those who may write
- * the table, as whoever may read it could otherwise hold up its owner's
- * migrations with some of his own; and not when both said that they share it.
+ * Does the other migration compete with this one for the table?  Only
+ * migrations whose owners may write the table compete, as otherwise whoever
+ * may read it could hold up its owner's migrations with some of his own.  Two
+ * migrations that are both defined to share the table do not compete either.
  */
 static bool
 competes_with(const BbmTarget *target, const BbmCompetitor *competitor)
@@ -97,7 +99,7 @@ competes_with(const BbmTarget *target, const BbmCompetitor *competitor)
 		bbm_may_write(target->relid, target->migration->owner);
 }
 
-/* Has the migration had the table for as long as it may while another waits for it? */
+/* Has the migration had the table for as long as it may while another one waits for it? */
 static bool
 slice_is_used_up(const BbmTarget *target, TimestampTz now)
 {
@@ -113,10 +115,11 @@ waits_for_table(Oid lock_class, const BbmCompetitor *competitor, TimestampTz now
 }
 
 /*
- * Is it another migration's turn on the table?  Whoever has the table keeps it for
- * a slice of time; then it lets go for as long as another contends for it.  One
- * whose batch does not end is not waited for for ever: then the two run side by
- * side, and row locks keep them apart as any two sessions.
+ * Is the table reserved for another migration now?  A migration that has the
+ * table keeps it for a time slice; then it releases the table for as long as
+ * another migration waits for it.  The wait for a batch that does not end is
+ * limited: after that the two migrations run side by side, and row locks
+ * separate them like any two sessions.
  */
 static bool
 table_is_taken(BbmClaim *claim, TimestampTz now)
@@ -164,8 +167,8 @@ table_is_taken(BbmClaim *claim, TimestampTz now)
 }
 
 /*
- * Between two commits of a job: has the migration had the table for long enough,
- * and does another wait for it?
+ * Between two commits of a job: has the migration used up its time slice on
+ * the table, and does another migration wait for it?
  */
 bool
 bbm_slice_is_over(const BbmTarget *target)
@@ -186,8 +189,9 @@ bbm_slice_is_over(const BbmTarget *target)
 }
 
 /*
- * Takes over what dead workers have left, and returns how many jobs of the
- * migration live processes run.  *locked: one cannot be taken just now.
+ * Takes over the jobs of dead workers, and returns how many jobs of the
+ * migration live processes run.  *locked is set if one of them cannot be taken
+ * over just now.
  */
 static int
 take_orphans(BbmClaim *claim, bool *locked)
@@ -198,12 +202,12 @@ take_orphans(BbmClaim *claim, bool *locked)
 	foreach(cell, bbm_jobs_running(claim->target->migration->id, CurrentMemoryContext))
 	{
 		BbmRunningJob *job = lfirst(cell);
-		/* we run none while we claim, so one with our token is left over too */
+		/* we run no job while we claim, so one with our worker id is left over too */
 		bool		alive = job->worker_id != claim->worker_id && bbm_worker_is_alive(bbm_lock_class(), job->worker_id);
 
 		if (alive)
 			others++;
-		/* its end could not be written then, which was no fault of the job */
+		/* its end could not be written then, which was not the job's fault */
 		else if (job->worker_id == claim->worker_id ? !bbm_job_take_back(job->id) : !take_orphan(claim, job))
 			*locked = true;
 	}
@@ -230,7 +234,7 @@ allocate_range(BbmClaim *claim, const BbmClaimState *state, bool at_once)
 	bool		of_partition;
 	MemoryContext old;
 
-	/* to cut is not to look for what verification has found */
+	/* allocating a range does not process the rows that verification has found */
 	target->repairs = BBM_REPAIRS_NONE;
 	if (!bbm_next_range(target, state, size, at_once, &range, &partition))
 		return false;
@@ -261,8 +265,8 @@ reclaim(BbmClaim *claim, int status, TimestampTz now)
 }
 
 /*
- * Looks for jobs left over: orphans, and jobs that were requeued.  True when
- * the claim has its result.
+ * Checks for jobs that are left over: orphans, and jobs that were requeued.
+ * Returns true if the claim has its result.
  */
 static bool
 take_left_over(BbmClaim *claim, TimestampTz now, int *others, bool *locked)
@@ -274,7 +278,7 @@ take_left_over(BbmClaim *claim, TimestampTz now, int *others, bool *locked)
 	return reclaim(claim, BBM_JOB_NEW, now);
 }
 
-/* All ranges are cut: a failed job that is due, or what there is to wait for. */
+/* All ranges are allocated: claims a failed job that is due, or reports what there is to wait for. */
 static void
 take_failed(BbmClaim *claim, TimestampTz now, int others, bool locked)
 {
@@ -297,11 +301,12 @@ take_failed(BbmClaim *claim, TimestampTz now, int others, bool locked)
 }
 
 /*
- * Takes the next job of a running migration: one that was left over, a new
- * range, or a failed one that is due, in this order.  What is left over is
- * looked for from time to time and when no range is left, not before each
- * batch: while a long transaction of somebody's keeps dead tuples in the index,
- * each look passes over all jobs done since.
+ * Claims the next job of a running migration: a job that is left over (an
+ * orphan or a requeued job), a new range, or a failed job that is due, in this
+ * order.  The claim checks for jobs that are left over from time to time and
+ * when no range is left, not before each batch: while another session's long
+ * transaction keeps dead tuples in the index, each such check scans past all
+ * jobs done since.
  */
 void
 bbm_claim(void *arg)
@@ -318,7 +323,7 @@ bbm_claim(void *arg)
 	claim->result = BBM_CLAIM_CHANGED;
 	bbm_lock_migration(bbm_lock_class(), migration->id);
 	bbm_lock_table(bbm_lock_class(), target->relid);
-	/* not before: a job that is claimed has begun when all that kept it from that was over */
+	/* read after the locks: a job starts when everything that delayed its claim is over */
 	now = GetCurrentTimestamp();
 	looked = bbm_time_has_come(now, target->next_poll, BBM_POLL_MS);
 	if (!bbm_claim_state(migration->id, &state) || state.status != BBM_RUNNING ||
@@ -337,10 +342,10 @@ bbm_claim(void *arg)
 
 	claim->result = BBM_CLAIM_JOB;
 	/*
-	 * The claim of a job that a batch may have taken the server down with must
-	 * outlive the next time, or its attempts would never be used up: claims
-	 * that are not new ranges are flushed, and so are all for the first
-	 * seconds after a start.
+	 * If a batch may have crashed the server, the claim of its job must
+	 * survive the next crash, or its attempts would never be used up: claims
+	 * that are not for new ranges are flushed, and so are all claims in the
+	 * first seconds after a server start.
 	 */
 	if (looked && take_left_over(claim, now, &others, &locked))
 		return;
@@ -352,13 +357,13 @@ bbm_claim(void *arg)
 }
 
 /*
- * Cuts and claims the next range in the transaction that records the last one,
- * which saves a transaction a batch.  Only in the plain case: the locks are
- * free, nothing has changed, nobody else waits for the table, it is not
- * time to look for jobs left over, and the range is of the table that the batch
- * has locked: to ask several with a query may wait for any of them.  We keep the
- * place we have.  The rows of the batch stay locked for as long as the cut takes;
- * nothing is waited for.
+ * Allocates and claims the next range in the transaction that records the last
+ * one, which saves a transaction per batch.  This is done only in the plain
+ * case: the locks are free, nothing has changed, nobody else waits for the
+ * table, the check for jobs left over is not due, and the range is of the
+ * table that the batch has locked: to query several tables may wait for any of
+ * them.  We keep our permit.  The rows of the batch stay locked while the
+ * range is allocated; nothing is waited for.
  */
 void
 bbm_claim_next(BbmClaim *claim)
@@ -380,9 +385,10 @@ bbm_claim_next(BbmClaim *claim)
 }
 
 /*
- * Takes a job that was requeued, the next new range, or a failed job, due or
- * not, whoever else has the table.  False when nothing is left.  For a
- * transaction that has the migration's lock and is not going to commit.
+ * Claims a job that was requeued, the next new range, or a failed job, due or
+ * not, even if another migration has the table.  Returns false when nothing is
+ * left.  This is for a transaction that has the migration's lock and is not
+ * going to commit.
  */
 bool
 bbm_claim_any(BbmClaim *claim)
@@ -398,9 +404,9 @@ bbm_claim_any(BbmClaim *claim)
 }
 
 /*
- * Is every range of the pass cut and every job finished?  For the transitions
- * that follow, whose transaction holds the migration's lock: no claim comes in
- * between.
+ * Is every range of the pass allocated and every job finished?  This is for
+ * the status transitions that follow, whose transaction holds the migration's
+ * lock, so that no claim can intervene.
  */
 bool
 bbm_nothing_left(BbmTarget *target)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * claim.h
- *		The first transaction of a job: taking it.
+ *		The first transaction of a job: claiming it.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,9 +16,9 @@
 typedef enum BbmClaimResult
 {
 	BBM_CLAIM_JOB,				/* "job" is ours */
-	BBM_CLAIM_CHANGED,			/* paused, gone or altered: look at the migration again */
+	BBM_CLAIM_CHANGED,			/* paused, gone or altered: read the migration again */
 	BBM_CLAIM_LATER,			/* not before "due", for "reason" */
-	BBM_CLAIM_OTHERS,			/* the rest is being run by others */
+	BBM_CLAIM_OTHERS,			/* other processes run what is left */
 	BBM_CLAIM_DONE,				/* nothing is left */
 	BBM_CLAIM_USED_UP			/* a job has no attempts left */
 } BbmClaimResult;
@@ -27,13 +27,13 @@ typedef struct BbmClaim
 {
 	BbmTarget  *target;			/* in */
 	int32		worker_id;
-	MemoryContext context;		/* where the job's bounds are to live */
-	int			slot;			/* out: the place we hold, or -1 */
+	MemoryContext context;		/* the job's bounds are to be allocated here */
+	int			slot;			/* out: the number of our permit, or -1 */
 	BbmClaimResult result;
 	BbmJob		job;
 	TimestampTz due;
 	char		reason[BBM_WAITING_LENGTH];
-	TimestampTz idle_until;		/* nothing is left but jobs that are not due before; or 0 */
+	TimestampTz idle_until;		/* until then nothing is left but jobs that are not due; or 0 */
 } BbmClaim;
 
 /* A BbmTxnFn with a BbmClaim. */

@@ -4,20 +4,21 @@
  *		What follows when a pass over the table has ended.
  *
  * NOTES
- *	  The odd passes work, the even ones verify.  Most migrations have the first
- *	  pass alone.  One that names a verification has a second, and fails if that
- *	  finds a row; started again, it goes on with a pass about those rows.  Where
- *	  rows move, a pass that works and one that verifies
- *	  take turns until the latter finds none; if the migration names a check as
- *	  well, one more pass that verifies is about that.  A migration that is begun
- *	  anew leaves a number out, so that what its earlier passes have found does
- *	  not count.
+ *	  The odd passes work, the even ones verify.  Most migrations have only the
+ *	  first pass.  A migration that names a verification has a second one, and
+ *	  fails if that finds a row; when the migration is started again, it goes
+ *	  on with a pass over those rows.  Where rows move, working and verifying
+ *	  passes alternate until a verifying pass finds none; if the migration
+ *	  names a check as well, one more verifying pass is for that.  A migration
+ *	  that is restarted skips a pass number, so that what its earlier passes
+ *	  have found does not count.
  *
- *	  Along a key, partition by partition, one such turn is enough.  The check goes
- *	  over all partitions range by range, and what it finds is done in the same
- *	  order: a row that was there from the start, whatever partition it moves to, is
- *	  in its range when that is checked, and again when that is done.  What comes to
- *	  meet the filter after that has come since.
+ *	  Along a key, partition by partition, one such round is enough.  The check
+ *	  goes over all partitions range by range, and the rows that it finds are
+ *	  processed in the same order: a row that was there from the start is in
+ *	  its range, whatever partition it moves to, when that range is checked,
+ *	  and again when that range is processed.  A row that starts to meet the
+ *	  filter after that is a new one.
  *
  *-------------------------------------------------------------------------
  */
@@ -43,13 +44,14 @@
 #include "target/target.h"
 
 /*
- * Are there keys beyond what was the last when the pass began?  Then it goes on
- * up to what is the last now.  If they are less than a batch, that is as far as
- * it goes: it has caught up, and does not run after whoever inserts for ever.
+ * Are there keys beyond the one that was the last when the pass began?  Then
+ * the pass goes on up to the key that is the last now.  If there are fewer new
+ * keys than a batch has, the pass ends there: it has caught up, and does not
+ * chase concurrent inserts forever.
  *
- * Another session may insert at any moment.  What has committed before our look
- * is seen, as the look takes a snapshot of its own; what commits after it came
- * later than the migration's end, or is found by the next look if there is one.
+ * Another session may insert at any moment.  We see what has committed before
+ * our check, as the check takes a snapshot of its own; what commits later came
+ * after the migration's end, or the next check finds it if there is one.
  */
 static bool
 extend(BbmTarget *target, const BbmClaimState *state)
@@ -60,7 +62,7 @@ extend(BbmTarget *target, const BbmClaimState *state)
 	BbmPartition		root = {.relid = target->relid, .name = name, .source = name, .as_one_table = true};
 	BbmPartition *partition = target->per_partition ? &root : bbm_partition_open(target, target->relid);
 	BbmBound	max;
-	/* without a bound the table was empty, and all there is has come since */
+	/* without a bound the table was empty, and all its rows have come since */
 	BbmAllocation		cut = {.after = bounded ? &state->max : NULL, .max = &max, .size = bbm_size_now(target, state)};
 	BbmRange	range;
 
@@ -79,11 +81,11 @@ extend(BbmTarget *target, const BbmClaimState *state)
 }
 
 /*
- * Is there more to verify than the migration's range?  All rows that there are
- * now, as far as it was bbm that found out where they begin and end; then up to
- * where.  What another session inserts beyond that from now on is not looked at:
- * else there might be no end.  Caller has bbm_migration_lock, so nobody moves the
- * migration's bounds.
+ * Is there more to verify than the migration's range?  Verification covers all
+ * rows that there are now, if it was bbm that determined where they begin and
+ * end; it also sets up to which key.  It does not cover what another session
+ * inserts beyond that key from now on: otherwise there might be no end.
+ * Caller has bbm_migration_lock, so nobody moves the migration's bounds.
  */
 static bool
 is_wide(BbmTarget *target, const BbmClaimState *state, BbmBound *max)
@@ -96,7 +98,7 @@ is_wide(BbmTarget *target, const BbmClaimState *state, BbmBound *max)
 		return false;
 	if (bbm_verifies_beyond(target) && bbm_target_bounds(target, &first, &last))
 		*max = bbm_key_later(&target->key, max, &last);
-	/* else the table was empty, and is */
+	/* otherwise the table was empty, and still is */
 	return target->key.is_integer || DatumGetPointer(max->key);
 }
 
@@ -128,10 +130,11 @@ least(const int64 *numbers, int n)
 }
 
 /*
- * A pass leaves what others have moved or added beside it.  Where nothing new
- * comes that is soon much less, and then nothing.  So as many passes as a job may
- * have attempts must find half of the least before, or the end is not in sight:
- * that many for each halving is the most there can be.
+ * While a pass runs, other sessions move or add rows that it does not process.
+ * If no new ones come, these soon become far fewer, and then none.  So the
+ * least number found must halve within as many passes as a job may have
+ * attempts, or the migration does not converge: the number of passes is at
+ * most that many for each halving.
  */
 static void
 check_progress(const BbmTarget *target, int pass, int64 found)
@@ -151,7 +154,7 @@ check_progress(const BbmTarget *target, int pass, int64 found)
 			 errhint("Either new rows come that meet \"filter\", which a trigger can prevent (bbm_sync_trigger), or something keeps these from being changed. Then start the migration again.")));
 }
 
-/* Rows are left: another pass, which is reported to whoever waits for the end. */
+/* Rows are left: reports another pass to whoever waits for the end. */
 static void
 tell_of_another(const BbmTarget *target, int64 found)
 {
@@ -163,7 +166,10 @@ tell_of_another(const BbmTarget *target, int64 found)
 	bbm_event_add(migration->id, migration->name, "pass", BBM_RUNNING, migration->owner, detail);
 }
 
-/* Must a pass that has worked be followed by a check over all partitions, for what was moved behind it? */
+/*
+ * Must a working pass be followed by a check over all partitions, for rows
+ * that were moved to where it had already been?
+ */
 static bool
 needs_check(const BbmTarget *target, int pass)
 {
@@ -172,9 +178,9 @@ needs_check(const BbmTarget *target, int pass)
 }
 
 /*
- * Everything of a pass is cut and done: true when the migration is finished,
- * else the next pass is set, or an error says why there is none.  Caller has
- * bbm_migration_lock, so no claim comes in between.
+ * Every range of a pass is allocated and done: returns true when the migration
+ * is finished; otherwise sets the next pass, or raises an error that says why
+ * there is none.  Caller has bbm_migration_lock, so no claim can intervene.
  */
 bool
 bbm_pass_ended(BbmTarget *target)
@@ -191,13 +197,13 @@ bbm_pass_ended(BbmTarget *target)
 	bbm_partitions_report(target);
 	if (!BBM_PASS_VERIFIES(state.pass))
 	{
-		/* before it has caught up, so that a row which is given a key then is among those that have come since */
+		/* before the pass has caught up, so that a row which gets a key now is among the later ones */
 		bbm_null_keys_check(target);
 		if (migration->follow && state.pass == BBM_FIRST_PASS && extend(target, &state))
 			return false;
 		if (!migration->verify && !needs_check(target, state.pass))
 			return true;
-		/* to check what is left to be done is no matter of rows that came later */
+		/* the check of what is left to be done does not cover rows that came later */
 		wide = !target->rounds && is_wide(target, &state, &max);
 		bbm_migration_set_pass(migration->id, state.pass + 1, wide ? &max : NULL);
 		return false;
@@ -216,7 +222,7 @@ bbm_pass_ended(BbmTarget *target)
 	}
 	else if (!bbm_partitions_have_new(target))
 	{
-		/* another session may have added some since the pass that has worked */
+		/* another session may have added some since the working pass */
 		bbm_null_keys_check(target);
 		/* nothing is left to do; are the rows as they should be? */
 		if (!target->rounds || !migration->verify || state.is_wide)

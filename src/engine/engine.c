@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * engine.c
- *		What one process that runs migrations keeps.
+ *		The state of one process that runs migrations.
  *
  *-------------------------------------------------------------------------
  */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * engine.h
- *		What one process that runs migrations keeps.
+ *		The state of one process that runs migrations.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,25 +17,25 @@
 typedef struct BbmEngine
 {
 	Oid			owner;			/* whose migrations */
-	int64		only;			/* this one alone, or 0 */
-	int			max_attempts;	/* instead of what the migrations have; 0: theirs */
-	int32		worker_id;		/* names the lock that says we live */
-	Oid			lock_class;		/* the token's */
+	int64		only;			/* this migration alone, or 0 */
+	int			max_attempts;	/* overrides the migrations' own; 0: does not */
+	int32		worker_id;		/* identifies the lock that shows that we are alive */
+	Oid			lock_class;		/* of the worker id's lock */
 	MemoryContext context;		/* lives as long as the engine */
 	MemoryContext step;			/* reset before each step */
-	MemoryContext job[2];		/* the bounds of the job at hand, and of the next */
+	MemoryContext job[2];		/* the bounds of the current job, and of the next */
 	List	   *targets;		/* BbmTarget, resolved so far */
 	List	   *runnable;		/* BbmRunnable, as last read */
-	int64		current;		/* id of the one at hand, or 0 */
-	TimestampTz slice_end;		/* when others get their turn */
+	int64		current;		/* id of the current migration, or 0 */
+	TimestampTz slice_end;		/* when other migrations get their time slice */
 	uint64		generation;		/* events seen before "runnable" was read */
-	int64		permit_of;		/* the migration we hold a place of ... */
-	int			permit;			/* ... and which, -1 none */
+	int64		permit_of;		/* the migration for which we hold a permit ... */
+	int			permit;			/* ... and its number, -1 none */
 	bool		worked;			/* the last step did something */
-	bool		called_for_help;			/* others were called for help in this slice */
-	bool		held;			/* the last step has met a throttle ... */
-	BbmWait		wait;			/* ... which is this */
-	ErrorData  *cancelled;		/* a batch was cancelled; the foreground passes it on */
+	bool		called_for_help;			/* further workers were requested in this slice */
+	bool		held;			/* the last step was throttled ... */
+	BbmWait		wait;			/* ... by this */
+	ErrorData  *cancelled;		/* a batch was cancelled; the foreground rethrows it */
 } BbmEngine;
 
 #define BBM_SLICE_MS 1000

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * event.c
- *		Every change of state: its row and its notification.
+ *		Every change of state: its event row and its notification.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,8 +25,8 @@ bbm_status_word(int status)
 }
 
 /*
- * Writes an event's row, and its notification.  In the transaction of what has
- * happened, with SPI connected.
+ * Writes an event's row and sends its notification.  The caller is in the
+ * transaction of what has happened, with SPI connected.
  */
 void
 bbm_report_event(int64 id, const char *name, const char *event, BbmStatus status, Oid owner, const char *detail)
@@ -37,7 +37,7 @@ bbm_report_event(int64 id, const char *name, const char *event, BbmStatus status
 	bbm_event_add(id, name, event, status, owner, detail);
 	initStringInfo(&json);
 	appendStringInfo(&json, "{\"id\": " INT64_FORMAT ", \"name\": ", id);
-	/* a name that the guards let pass has room in a payload, whatever it is escaped to */
+	/* a name that the guards accept fits into a payload, however it is escaped */
 	escape_json(&json, bbm_shortened(name, BBM_MAX_NAME_LENGTH));
 	appendStringInfoString(&json, ", \"event\": ");
 	escape_json(&json, event);

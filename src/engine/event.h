@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * event.h
- *		Every change of state: its row and its notification.
+ *		Every change of state: its event row and its notification.
  *
  *-------------------------------------------------------------------------
  */

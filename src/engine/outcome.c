@@ -1,15 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * outcome.c
- *		What becomes of a migration or a job, and writing it down.
+ *		What becomes of a migration or a job, and recording it.
  *
  * NOTES
- *	  A batch that succeeds is recorded in its own transaction, by execute.c.
- *	  Here is the third transaction of a job, which runs after the second was
- *	  rolled back.  Between the two another worker may find the job running
- *	  and its worker alive, and leave it alone; or find the worker gone, and
- *	  take it, after which the record here finds its token stale and writes
- *	  nothing.
+ *	  A batch that succeeds is recorded in its own transaction, by batch.c.
+ *	  This file has the third transaction of a job, which runs after the second
+ *	  was rolled back.  Between the two another worker may find the job running
+ *	  and its worker alive, and then leaves the job alone; or it finds the
+ *	  worker gone and takes the job over, after which the record here finds its
+ *	  claim_epoch stale and writes nothing.
  *
  *-------------------------------------------------------------------------
  */
@@ -42,9 +42,9 @@
 #include "target/target.h"
 
 #define BBM_SMALLEST_SUB_BATCH 1
-/* What became of a job is tried to write so often, with pauses that double: half a minute in all. */
+/* How often the outcome of a job is tried to be written, with pauses that double: half a minute in all. */
 #define BBM_RECORD_TRIES 30
-/* ... by a process that somebody waits for: about a second */
+/* ... in a process that somebody waits for: about a second */
 #define BBM_RECORD_TRIES_LEAVING 5
 #define BBM_FIRST_RECORD_MS 50
 #define BBM_LAST_RECORD_MS 1000
@@ -52,7 +52,7 @@
 #define BBM_FIRST_REQUEUE_MS 100
 #define BBM_LAST_REQUEUE_MS (30 * 1000)
 
-/* The rules for users; the engine's own transitions are checked where it makes them. */
+/* The rules for users; the engine checks its own transitions where it makes them. */
 BbmTransition
 bbm_transition(BbmStatus from, int to)
 {
@@ -60,16 +60,16 @@ bbm_transition(BbmStatus from, int to)
 		return to == (int) from ? BBM_KEEP : BBM_REFUSE;
 	if (from == BBM_FINISHED)
 		return BBM_KEEP_FINISHED;
-	/* a running one that is started goes on running */
+	/* a running migration that is started keeps running */
 	if ((int) from == to || (from == BBM_RUNNING && to == BBM_ACTIVE))
 		return BBM_KEEP;
 	return BBM_CHANGE;
 }
 
 /*
- * What has to be known to start a migration, and was not given or found out
- * before: how much there is to do, and the bounds of its key.  Needs a
- * transaction and SPI; the bounds are in the caller's context.
+ * Determines what has to be known to start a migration, where it was not given
+ * or determined before: how much there is to do, and the bounds of its key.
+ * Needs a transaction and SPI; the bounds are in the caller's context.
  */
 void
 bbm_prepare_start(BbmTarget *target, BbmStart *look)
@@ -83,7 +83,7 @@ bbm_prepare_start(BbmTarget *target, BbmStart *look)
 		(void) bbm_target_bounds(target, &look->min, &look->max);
 }
 
-/* Active becomes running.  Caller has bbm_migration_lock, and has seen the status. */
+/* Changes active to running.  Caller has bbm_migration_lock, and has checked the status. */
 void
 bbm_record_started(const BbmTarget *target, const BbmStart *look)
 {
@@ -91,7 +91,7 @@ bbm_record_started(const BbmTarget *target, const BbmStart *look)
 							  bbm_key_order_to_string(&target->key), target->order);
 }
 
-/* Somebody else's doing, which ends when he does: it is tried again soon. */
+/* An error that another session has caused, and that ends with what that session does: it is retried soon. */
 bool
 bbm_error_is_lock(int sqlstate)
 {
@@ -109,9 +109,10 @@ bbm_error_is_lock(int sqlstate)
 }
 
 /*
- * Transaction ids, multixacts, or room for notifications have run out.  Their
- * SQLSTATE is that of a row which is too large for an index as well, and their
- * text may be in any language: the file that raised them tells.
+ * Has the server run out of transaction ids, multixacts, or room for
+ * notifications?  The SQLSTATE of these errors is also that of a row which is
+ * too large for an index, and their text may be in any language: the file that
+ * raised them distinguishes them.
  */
 static bool
 has_run_out(const ErrorData *error)
@@ -127,10 +128,11 @@ has_run_out(const ErrorData *error)
 }
 
 /*
- * By SQLSTATE class.  Locks, cancels, serialization failures and want of
- * resources pass; a limit that somebody has set does not, but a smaller batch may
- * stay below it; a missing or forbidden object does not pass by trying again;
- * anything else may be due to the data of the batch.
+ * Classifies an error by the class of its SQLSTATE.  Locks, cancels,
+ * serialization failures and lack of resources are transient errors.  A limit
+ * that somebody has set is not transient, but a smaller batch may stay below
+ * it.  A missing or forbidden object is a permanent error.  Any other error
+ * may be due to the data of the batch.
  */
 BbmErrorClass
 bbm_error_class(const ErrorData *error)
@@ -149,7 +151,7 @@ bbm_error_class(const ErrorData *error)
 		case ERRCODE_CRASH_SHUTDOWN:
 		case ERRCODE_CANNOT_CONNECT_NOW:
 		case ERRCODE_IO_ERROR:
-			/* of a foreign data wrapper's own */
+			/* raised by a foreign data wrapper itself */
 		case ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION:
 		case ERRCODE_FDW_OUT_OF_MEMORY:
 			/* snapshot too old, up to 16 */
@@ -165,7 +167,7 @@ bbm_error_class(const ErrorData *error)
 	switch (ERRCODE_TO_CATEGORY(sqlstate))
 	{
 		case ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES):
-			/* a foreign table's server is away */
+			/* a foreign table's server is not available */
 		case ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_EXCEPTION):
 			return BBM_ERROR_TRANSIENT;
 		case ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION):
@@ -177,7 +179,7 @@ bbm_error_class(const ErrorData *error)
 	}
 }
 
-/* failure_error_code of an error; "step_code" is what was being done. */
+/* failure_error_code of an error; "step_code" says what was being done. */
 int
 bbm_error_code(int sqlstate, int step_code)
 {
@@ -202,10 +204,11 @@ bbm_error_code(int sqlstate, int step_code)
 }
 
 /*
- * Is it about something that its job needs, and a deployment may bring later than
- * the migration: what the job's text names or calls, the right to it, or the index
- * that a strategy asks for?  Not the table and the key, which are what the
- * migration is about, nor a text that is wrong.
+ * Is the error about something that the job needs, and that a deployment may
+ * bring later than the migration: what the job's text names or calls, the
+ * right to it, or the index that a strategy asks for?  This does not include
+ * the table and the key, which are what the migration is about, nor a text
+ * that is wrong.
  */
 static bool
 may_be_early(const ErrorData *error, int step_code)
@@ -229,10 +232,11 @@ may_be_early(const ErrorData *error, int step_code)
 }
 
 /*
- * An error that was met in resolving a migration, as people see it while a worker
- * waits for that to pass; NULL when it does not wait.  A session is told at once,
- * as somebody is there.  How long is reckoned from the row: from when it was
- * inserted, started or altered last, whichever process looks.
+ * An error that was met while a migration was resolved, as users see it while
+ * a worker waits for its cause to go away; NULL when the worker does not wait.
+ * A session gets the error at once, as somebody is there.  The time to wait is
+ * counted from the row: from when it was inserted, started or altered last,
+ * whichever process checks.
  */
 ErrorData *
 bbm_error_if_early(const BbmMigration *migration, const ErrorData *error, int step_code)
@@ -258,9 +262,9 @@ typedef struct FailArgs
 } FailArgs;
 
 /*
- * The row's lock keeps a user's change out until we commit.  One that committed
- * since the row was read that the error came from is seen here, and then the
- * error says nothing of the migration as it is now.
+ * The row's lock keeps users' changes out until we commit.  Here we see a
+ * change that has committed since the row was read with which the error was
+ * met; then the error says nothing about the migration as it is now.
  */
 static void
 fail_migration(void *arg)
@@ -277,9 +281,10 @@ fail_migration(void *arg)
 }
 
 /*
- * Fails a migration with an error that was met with its row as given.  False
- * when that could not be written now (a steering transaction holds the row,
- * say); whoever works on it next finds the same.
+ * Fails a migration with an error that was met with its row as given.  Returns
+ * false when this could not be written now (for example, because a transaction
+ * that controls the migration holds the row's lock); the next process that
+ * works on it meets the same error.
  */
 bool
 bbm_record_migration_failed(const BbmMigration *migration, int code, ErrorData *error)
@@ -313,14 +318,14 @@ typedef struct JobArgs
 	BbmRequeueReason requeue;	/* 0: it has failed */
 	TimestampTz due;
 	bool		ours;
-	bool		unstarted;		/* nothing of it was tried */
-	bool		bisect;			/* the next attempt puts rows aside */
+	bool		unstarted;		/* nothing of it was executed */
+	bool		bisect;			/* the next attempt quarantines rows */
 	bool		skip;			/* the whole range is quarantined now */
 } JobArgs;
 
 /*
- * One statement, which checks the token itself; or two, of which the first locks
- * the row, so that nobody takes the job over between them.
+ * One statement, which checks claim_epoch itself; or two, of which the first
+ * locks the row, so that nobody takes the job over between them.
  */
 static void
 record_job(void *arg)
@@ -347,25 +352,26 @@ is_transient(const ErrorData *error)
 	return error && bbm_error_class(error) == BBM_ERROR_TRANSIENT;
 }
 
-/* Between two tries; a server that shuts down, or a user who cancels once more, gets his way. */
+/* Between two tries; a server shutdown, or another cancel by the user, ends the wait. */
 static void
 pause_before(int try)
 {
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 Min(BBM_FIRST_RECORD_MS << Min(try, 8), BBM_LAST_RECORD_MS), PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
-	/* what a cancel of a worker is to end has ended: it is not to leave the job unrecorded */
+	/* what a cancel of a worker is to end has ended: it must not leave the job unrecorded */
 	if (bbm_txn_in_worker())
 		QueryCancelPending = false;
 	CHECK_FOR_INTERRUPTS();
 }
 
 /*
- * Writes the job.  What passes by itself (another cancel, a lock, a full disk) is
- * tried again, since an attempt that did not count must not begin to because of
- * it.  What lasts leaves the job as it is, running and ours: the first claim that
- * can be made again requeues it (engine/claim.c).  Any other error is this process's
- * end, and makes the job an orphan.
+ * Writes the job.  After a transient error (another cancel, a lock, a full
+ * disk) the write is retried, since an attempt that did not count must not
+ * begin to count because of that error.  If the error persists, the job stays
+ * as it is, running and ours: the first claim that succeeds again requeues it
+ * (engine/claim.c).  Any other error ends this process and makes the job an
+ * orphan.
  */
 static bool
 write_job(const BbmTarget *target, JobArgs *args)
@@ -373,7 +379,7 @@ write_job(const BbmTarget *target, JobArgs *args)
 	const BbmMigration *migration = target->migration;
 	ErrorData  *trouble = bbm_txn_run(record_job, args, false);
 
-	/* the next cancel would only come to the same */
+	/* the next cancel would only have the same effect */
 	if (trouble)
 		QueryCancelPending = false;
 	for (int i = 0; is_transient(trouble); i++)
@@ -395,7 +401,7 @@ write_job(const BbmTarget *target, JobArgs *args)
 	return args->ours;
 }
 
-/* Of failures in a row the first few are logged, and then ever fewer. */
+/* Of repeated failures the first few are logged, and then ever fewer. */
 static bool
 is_worth_a_line(int n)
 {
@@ -428,8 +434,8 @@ log_requeue(const BbmTarget *target, const BbmJob *job, const ErrorData *error)
 }
 
 /*
- * The batch was given up, and that does not count as an attempt.  For whom it
- * waited is there to be seen before anything else is tried.
+ * Requeues a batch that was rolled back, without counting an attempt.  Shows
+ * for whom it has waited before anything else is tried.
  */
 static void
 requeue(BbmTarget *target, BbmJob *job, BbmRequeueReason why, ErrorData *error, TimestampTz due)
@@ -447,8 +453,9 @@ requeue(BbmTarget *target, BbmJob *job, BbmRequeueReason why, ErrorData *error, 
 }
 
 /*
- * A job that was claimed before a rest, and may not begin after it, or whose next
- * commit is for later, as it is another migration's turn: as if it had only been cut.
+ * Requeues a job that was claimed before a pacing pause and may not start
+ * after it, or whose next commit is for later because the table is reserved
+ * for another migration: as if its range had only been allocated.
  */
 void
 bbm_record_release_unstarted(BbmTarget *target, BbmJob *job)
@@ -458,7 +465,7 @@ bbm_record_release_unstarted(BbmTarget *target, BbmJob *job)
 	(void) write_job(target, &args);
 }
 
-/* The migration is not to run just now, and part of the job is left; it may be had again at once. */
+/* The migration is not to run just now, and a remainder of the job is left; it may be claimed again at once. */
 void
 bbm_record_pause(BbmTarget *target, BbmJob *job)
 {
@@ -467,7 +474,7 @@ bbm_record_pause(BbmTarget *target, BbmJob *job)
 			GetCurrentTimestamp());
 }
 
-/* The table is not what it was when the job was claimed: so it is claimed again. */
+/* The table is not what it was when the job was claimed: so the job is claimed again. */
 void
 bbm_record_stale(BbmTarget *target, BbmJob *job)
 {
@@ -475,7 +482,7 @@ bbm_record_stale(BbmTarget *target, BbmJob *job)
 			bbm_make_error(ERRCODE_QUERY_CANCELED, "the table has changed", NULL), GetCurrentTimestamp());
 }
 
-/* May what cannot be done be quarantined, the rest being done? */
+/* May rows that cannot be processed be quarantined, so that the others are done? */
 static bool
 may_quarantine(const BbmTarget *target, const BbmJob *job)
 {
@@ -483,8 +490,8 @@ may_quarantine(const BbmTarget *target, const BbmJob *job)
 }
 
 /*
- * In place of the error that a batch ended with after its own process had
- * stopped it: the cancel, or what a job that caught the cancel made of it.
+ * Replaces the error that a batch ended with after its own process had stopped
+ * it: the cancel, or what a job that caught the cancel made of it.
  */
 ErrorData *
 bbm_stop_error(BbmLockWatchStop stop, ErrorData *error, bool whole)
@@ -523,7 +530,7 @@ why_back(BbmLockWatchStop stop, int sqlstate)
 	}
 }
 
-/* Halves what the job's next batch, and this process's, may be. */
+/* Halves the size limit of the job's next batch, and of this process's. */
 static void
 halve(BbmTarget *target, BbmJob *job)
 {
@@ -531,16 +538,16 @@ halve(BbmTarget *target, BbmJob *job)
 		return;
 	job->reduced_sub_batch_size = target->reduced_sub_batch_size = bbm_size_after_requeue(job->ran_size,
 																						  BBM_SMALLEST_SUB_BATCH);
-	/* ranges to come are cut smaller, too, where their size is ours to choose */
+	/* future ranges become smaller, too, where we choose their size */
 	if (bbm_size_follows(target->migration) && target->sizing.size > 0)
 		target->sizing.size = Max(Min(target->sizing.size / 2, job->reduced_sub_batch_size),
 								  target->migration->min_batch_size);
 }
 
 /*
- * The next batch is smaller when it was this one's size that was in the way; and
- * what did not help is counted.  A cancel by somebody else, or want of anything
- * but memory, says nothing of the size.
+ * Makes the next batch smaller if the size of this one was the problem, and
+ * counts the times without progress.  A cancel by somebody else, or lack of
+ * anything but memory, says nothing about the size.
  */
 static void
 cut_down(BbmTarget *target, BbmJob *job, BbmRequeueReason why, int sqlstate)
@@ -553,15 +560,15 @@ cut_down(BbmTarget *target, BbmJob *job, BbmRequeueReason why, int sqlstate)
 		return;
 	if (!by_itself)
 		job->no_progress++;
-	/* one that does not let itself be cancelled is in the way for longer still */
+	/* a batch that cannot be cancelled blocks others for even longer */
 	else if (smallest || job->caught_cancel)
 		job->no_progress += BBM_NO_PROGRESS_BY_ITSELF;
-	/* what cannot be cut says nothing of the size of others */
+	/* a batch that cannot be made smaller says nothing about the size of others */
 	if (!whole && (why != BBM_REQUEUE_OTHER || sqlstate == ERRCODE_OUT_OF_MEMORY))
 		halve(target, job);
 }
 
-/* Its batch met what passes by itself and is nobody's lock: nor would another one get on. */
+/* The batch met a transient error that is not about a lock: another batch would meet it as well. */
 static void
 wait_for_resources(BbmTarget *target, const ErrorData *error)
 {
@@ -572,8 +579,9 @@ wait_for_resources(BbmTarget *target, const ErrorData *error)
 }
 
 /*
- * After a batch was rolled back with this error, or (stop) by its own process.
- * True when the migration may go on, false when it has failed with it.
+ * Records what comes of a job whose batch was rolled back with this error, or
+ * (stop) by its own process.  Returns true when the migration may go on, false
+ * when it has failed with the error.
  */
 bool
 bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorData *error, int step_code)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * outcome.h
- *		What becomes of a migration or a job, and writing it down.
+ *		What becomes of a migration or a job, and recording it.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,22 +13,22 @@
 #include "base/lock_watch.h"
 #include "target/target.h"
 
-/* What a user's change of status comes to. */
+/* What happens to a status that a user sets. */
 typedef enum BbmTransition
 {
 	BBM_CHANGE,					/* as asked */
 	BBM_KEEP,					/* nothing to do */
 	BBM_KEEP_FINISHED,			/* finished stays finished, with a WARNING */
-	BBM_REFUSE					/* not for users to set */
+	BBM_REFUSE					/* users may not set it */
 } BbmTransition;
 
 extern BbmTransition bbm_transition(BbmStatus from, int to);
 
-/* What is found out about a migration before it is started. */
+/* What is determined about a migration before it is started. */
 typedef struct BbmStart
 {
 	int64		estimate;		/* keys to do */
-	BbmBound	min;			/* of a key that is not an integer, if nobody gave bounds */
+	BbmBound	min;			/* of a key that is not an integer, if no bounds were given */
 	BbmBound	max;
 } BbmStart;
 
@@ -40,7 +40,7 @@ typedef enum BbmErrorClass
 {
 	BBM_ERROR_TRANSIENT,		/* requeued, not an attempt */
 	BBM_ERROR_DATA,				/* a failed attempt */
-	BBM_ERROR_SIZE,				/* the same, and the next one has less to do */
+	BBM_ERROR_SIZE,				/* a failed attempt, and the next batch is smaller */
 	BBM_ERROR_HOPELESS			/* fails the migration now */
 } BbmErrorClass;
 
@@ -52,9 +52,10 @@ extern ErrorData *bbm_error_if_early(const BbmMigration *migration, const ErrorD
 /*
  * A job that is requeued again and again, without progress in between, has a
  * problem of its own, and from then on each time counts as an attempt.  A lock
- * not had may be due to somebody's long transaction, so that takes a thousand
- * times, which with their delays is hours; a batch that is in the way or too
- * slow even though it cannot be made any smaller is its own doing: twenty.
+ * that was not acquired may be due to another session's long transaction, so
+ * that takes a thousand times, which with their delays is hours.  A batch that
+ * blocks others or is too slow even though it cannot be made any smaller is
+ * itself the cause: twenty times.
  */
 #define BBM_MAX_NO_PROGRESS 1000
 #define BBM_NO_PROGRESS_BY_ITSELF (BBM_MAX_NO_PROGRESS / 20)

@@ -4,25 +4,27 @@
  *		Does a batch reach outside of this server?
  *
  * NOTES
- *	  Batches commit asynchronously, since a crash that loses one loses its
- *	  record with it, and it is done again.  What it did on another server, or in
- *	  a file, is not lost with it, and would be done twice.  So while a batch
- *	  works it is watched here for whatever may do such a thing, and the commit
- *	  of one that did is flushed.
+ *	  Batches commit asynchronously, since a crash that loses a batch loses its
+ *	  record with it, and the batch is executed again.  What the batch did on
+ *	  another server, or in a file, is not lost with it, and would be done
+ *	  twice.  So this file monitors a batch while it runs for anything that may
+ *	  do such a thing, and the commit of a batch that did is flushed.
  *
- *	  Seen is, at any depth of functions and triggers: a plan that has a foreign
- *	  table or a custom scan, a row that is written to a foreign table (routed to
- *	  a partition, say) or where the access method of the table or an index is
- *	  not known, a command that is not known to stay here, and the look-up of a
- *	  function that is not known to: one in C or in an untrusted language.  A
- *	  function that is declared IMMUTABLE has no effects, and most that types and
- *	  indexes consist of are; others in C are known by their library.
+ *	  It detects, at any depth of functions and triggers: a plan that has a
+ *	  foreign table or a custom scan; a row that is written to a foreign table
+ *	  (routed to a partition, for example) or where the access method of the
+ *	  table or an index is not known; a command that is not known to stay in
+ *	  this server; and the look-up of a function that is not known to: one in C
+ *	  or in an untrusted language.  A function that is declared IMMUTABLE has
+ *	  no effects, and most functions that types and indexes consist of are;
+ *	  other functions in C are known by their library.
  *
- *	  What may reach out is taken to have done so, although it is in a branch that
- *	  was not taken or was undone with a savepoint: a flush too many costs a
- *	  little, one too few a batch on the other side.
+ *	  What may reach outside is assumed to have done so, even if it is in a
+ *	  branch that was not taken or was undone with a savepoint: an unnecessary
+ *	  flush costs a little, a missing one repeats a batch on the other side.
  *
- *	  Only the process of a batch pays: all others have hooks that do nothing.
+ *	  Only the process of a batch pays for this: in all others the hooks do
+ *	  nothing.
  *
  *-------------------------------------------------------------------------
  */
@@ -53,12 +55,12 @@
 
 #include "base/compat.h"
 
-/* By what a batch has reached out. */
+/* How a batch has reached outside. */
 typedef enum Way
 {
 	NO_WAY,
-	BY_TABLE,					/* a foreign one */
-	BY_SCAN,					/* a custom one */
+	BY_TABLE,					/* a foreign table */
+	BY_SCAN,					/* a custom scan */
 	BY_ACCESS_METHOD,			/* of a table or an index that was written */
 	BY_FUNCTION,
 	BY_COMMAND
@@ -66,10 +68,10 @@ typedef enum Way
 
 static bool watching = false;
 
-/* The first that was seen. */
+/* The first that was detected. */
 static Way	way = NO_WAY;
 static Oid	object;				/* the table, function or the access method's handler */
-static const char *name;		/* of the scan or command; the server's */
+static const char *name;		/* of the scan or command; the server's string */
 
 static ExecutorStart_hook_type previous_start = NULL;
 static ExecutorRun_hook_type previous_run = NULL;
@@ -80,8 +82,9 @@ static needs_fmgr_hook_type previous_needs = NULL;
 static fmgr_hook_type previous_call = NULL;
 
 /*
- * Libraries of which no function has an effect outside of the server's own
- * transaction: those of the server's distribution, and some that many have.
+ * Libraries whose functions have no effect outside of the server's own
+ * transaction: those of the server's distribution, and some that are widely
+ * installed.
  */
 static const char *const local_libraries[] = {
 	"_int", "amcheck", "autoinc", "bbm", "bloom", "btree_gin", "btree_gist", "citext", "cube", "dict_int",
@@ -109,7 +112,7 @@ reaches(Way by, Oid what, const char *called)
  * ----------------------------------------------------------------
  */
 
-/* What is known of a function. */
+/* What is known about a function. */
 typedef struct Verdict
 {
 	Oid			function;		/* hash key */
@@ -125,7 +128,7 @@ forget_verdicts(Datum arg, int cacheid, uint32 hash)
 	verdicts_are_old = true;
 }
 
-/* Is it a library of the list, where the server looks for libraries first? */
+/* Is it a library of the list, in the directory where the server searches for libraries first? */
 static bool
 is_local_library(const char *path)
 {
@@ -158,8 +161,8 @@ is_trusted_language(Oid language)
 }
 
 /*
- * What statements a function executes is seen by itself.  What else can it do, by
- * its language and its declaration?
+ * The statements that a function executes are detected separately.  What else
+ * can the function do, judging by its language and its declaration?
  */
 static bool
 judge(HeapTuple tuple)
@@ -175,7 +178,7 @@ judge(HeapTuple tuple)
 		case SQLlanguageId:
 			return true;
 		case INTERNALlanguageId:
-			/* those of the server's that matter are told when they are executed */
+			/* the built-in functions that matter are reported when they are executed */
 			return function->oid < FirstUnpinnedObjectId;
 		case ClanguageId:
 			library = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_probin, &isnull);
@@ -187,7 +190,7 @@ judge(HeapTuple tuple)
 	}
 }
 
-/* Needs a transaction, or that the function was met before. */
+/* Needs a transaction, unless the function was met before. */
 static bool
 stays_here(Oid function)
 {
@@ -216,7 +219,7 @@ stays_here(Oid function)
 		return true;
 	stays = judge(tuple);
 	ReleaseSysCache(tuple);
-	/* the look-up may have come upon its being changed */
+	/* the function may have been changed during the look-up */
 	if (!verdicts_are_old)
 	{
 		verdict = hash_search(verdicts, &function, HASH_ENTER, NULL);
@@ -233,9 +236,9 @@ look_at_function(Oid function)
 }
 
 /*
- * The server asks, for each function that is not built in and that it looks up to
- * call it, whether somebody wants to know of its calls.  The look-up is all that
- * we want to know.
+ * For each function that is not built in and that the server looks up to call
+ * it, the server asks whether somebody wants to know about its calls.  The
+ * look-up is all that we want to know.
  */
 static bool
 needs_hook(Oid function)
@@ -245,7 +248,7 @@ needs_hook(Oid function)
 	return previous_needs && previous_needs(function);
 }
 
-/* It does not ask for those with settings or rights of their own, but tells of their calls. */
+/* The server does not ask for functions with settings or rights of their own, but reports their calls. */
 static void
 call(FmgrHookEventType event, FmgrInfo *info, Datum *private)
 {
@@ -255,11 +258,11 @@ call(FmgrHookEventType event, FmgrInfo *info, Datum *private)
 		previous_call(event, info, private);
 }
 
-/* Those that are built in it tells of when a statement that has them begins. */
+/* The server reports built-in functions when a statement that contains them begins. */
 static void
 access_object(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
 {
-	/* who listens is told right after the commit; a large object is written to a file */
+	/* listeners are notified right after the commit; a large object is written to a file */
 	if (access == OAT_FUNCTION_EXECUTE && is_watched() && (object_id == F_PG_NOTIFY || object_id == F_LO_EXPORT))
 		reaches(BY_FUNCTION, object_id, NULL);
 	if (previous_access)
@@ -283,7 +286,7 @@ find_custom_scan(PlanState *state, void *arg)
 	return planstate_tree_walker(state, find_custom_scan, arg);
 }
 
-/* Foreign tables are in the range table, also those that a view or a join on the other server hides. */
+/* Foreign tables are in the range table, including those that a view or a join on the other server hides. */
 static void
 look_at_plan(QueryDesc *query)
 {
@@ -334,9 +337,10 @@ look_at_written(const List *results)
 }
 
 /*
- * The tables that were written are known by now, partitions that rows were routed
- * to included, and so are their indexes.  Also after an error: the batch may go on,
- * and not every server undoes what a savepoint does.
+ * By now it is known which tables were written, including partitions that rows
+ * were routed to, and so are their indexes.  This runs after an error as well:
+ * the batch may go on, and not every server undoes what it did since a
+ * savepoint.
  */
 static void
 look_at_results(const EState *estate)
@@ -427,9 +431,9 @@ finish(QueryDesc *query)
  */
 
 /*
- * Commands that a batch may well consist of, and that do nothing outside but
- * what the statements and functions in them do, which are seen.  One of the
- * others in a batch is rare, and many of them flush anyway.
+ * Commands that a batch may well consist of, and that do nothing outside
+ * except through the statements and functions in them, which are detected.
+ * Other commands are rare in a batch, and many of them flush anyway.
  */
 static bool
 command_stays_here(Node *command)
@@ -498,7 +502,7 @@ table_words(const char *format)
 {
 	char	   *table = get_rel_name(object);
 
-	/* of another transaction's, dropped in this moment */
+	/* another transaction has dropped it at this moment */
 	return psprintf(format, table ? table : "?");
 }
 
@@ -523,14 +527,14 @@ bbm_outside_words(void)
 	return pstrdup(_("nothing"));
 }
 
-/* A batch that fails does not come to its end. */
+/* A batch that fails does not reach bbm_outside_end. */
 static void
 end_with_transaction(XactEvent event, void *arg)
 {
 	watching = false;
 }
 
-/* Once a process, from _PG_init. */
+/* Called once per process, from _PG_init. */
 void
 bbm_outside_install(void)
 {

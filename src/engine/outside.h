@@ -12,11 +12,11 @@
 
 extern void bbm_outside_install(void);
 
-/* Around the work of a batch; the end says whether it has. */
+/* Called around the work of a batch; bbm_outside_end returns whether it has. */
 extern void bbm_outside_begin(void);
 extern bool bbm_outside_end(void);
 
-/* How, in words, in the current memory context.  Until the next batch; in a transaction. */
+/* Describes how, in the current memory context.  Valid until the next batch; needs a transaction. */
 extern char *bbm_outside_words(void);
 
 #endif							/* BBM_ENGINE_OUTSIDE_H */

@@ -4,10 +4,11 @@
  *		The life of a job from claim to record.
  *
  * NOTES
- *	  A claimed job is run to its end, in one commit or several.  The next range
- *	  may be claimed along with the record of the last, and is then run at once:
- *	  the driver looks around when its slice is over, or when somebody wants it
- *	  to.  Between two commits nothing is held but the place and the token.
+ *	  A claimed job is run to its end, in one commit or several.  The next
+ *	  range may be claimed in the transaction that records the last one, and is
+ *	  then run at once: control returns to the driver when the time slice is
+ *	  over, or when somebody wants it to.  Between two commits the process
+ *	  holds nothing but its permit and the lock of its worker id.
  *
  *-------------------------------------------------------------------------
  */
@@ -42,35 +43,36 @@
 #include "target/target.h"
 #include "throttle/throttle.h"
 
-/* Between two sub-batches a throttle is waited for, with the job, for so long; then the job is requeued. */
+/* For how long a job that is between two sub-batches waits for a throttle; then the job is requeued. */
 #define BBM_KEEP_JOB_MS 1000
 
-/* After so many errors in a row there is a pause, and at most this long. */
+/* After this many errors in a row the process pauses, and at most this long. */
 #define BBM_ERRORS_IN_ROW 5
 #define BBM_LONGEST_WAIT_MS (30 * 1000)
 
-/* Jobs between two merges of old ones. */
+/* Number of jobs between two merges of old ones. */
 #define BBM_MERGE_INTERVAL 256
-/* ... and where a long stretch of work is in the way of others: 256 rows take some milliseconds. */
+/* ... and where a long merge would hold up others: 256 rows take some milliseconds. */
 #define BBM_SHORT_MERGE_INTERVAL 32
-/* That it could not be done is logged this often at most. */
+/* A failed merge is logged at most this often. */
 #define BBM_LOG_MERGE_MS (60 * 1000)
 
-/* Merging old jobs is housekeeping: under the migration's lock, and never worth an error. */
+/* Merging old jobs is housekeeping: it is done under the migration's lock, and never raises an error. */
 static void
 merge_jobs(void *arg)
 {
 	BbmTarget  *target = arg;
 
 	bbm_lock_migration(bbm_lock_class(), target->migration->id);
-	/* the null strategy looks back at the last jobs one by one */
+	/* the null strategy reads the last jobs one by one */
 	bbm_jobs_merge(target->migration->id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS));
 }
 
 /*
- * Once in so many jobs of this migration that this process has run.  The first
- * time comes anywhere in the interval, since a process may leave before it has
- * run as many; all of them together merge as often as one that stays.
+ * Is a merge due?  It is once in so many jobs of this migration that this
+ * process has run.  The first merge comes at a random point in the interval,
+ * since a process may exit before it has run as many jobs; that way several
+ * short-lived processes together merge as often as one that stays.
  */
 static bool
 is_merge_due(BbmTarget *target)
@@ -95,7 +97,7 @@ merge_if_due(BbmTarget *target)
 	if (bbm_job_retention < 0 || !is_merge_due(target))
 		return;
 	error = bbm_txn_run(merge_jobs, target, false);
-	/* no batch depends on it, and the next time does as well */
+	/* no batch depends on it, and the next merge can do it as well */
 	if (error && bbm_time_has_come(GetCurrentTimestamp(), log_again, BBM_LOG_MERGE_MS))
 	{
 		log_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_LOG_MERGE_MS);
@@ -120,9 +122,9 @@ log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
 }
 
 /*
- * Says where we are in every message of a batch.  The words are made once a job:
- * what is allocated here stays in ErrorContext until the next error, and a job
- * may raise any number of warnings.
+ * Adds the migration and the job to every message of a batch.  The string is
+ * made once per job: what is allocated here stays in ErrorContext until the
+ * next error, and a job may raise any number of warnings.
  */
 static void
 job_context(void *arg)
@@ -141,7 +143,7 @@ job_context(void *arg)
 	errcontext("%s", work->string);
 }
 
-/* Does the driver want to look around?  The kill switch is for workers alone. */
+/* Must control return to the driver?  The kill switch is for workers alone. */
 static bool
 must_check(const BbmEngine *engine)
 {
@@ -149,8 +151,8 @@ must_check(const BbmEngine *engine)
 }
 
 /*
- * Where one job after the other fails, the next ranges most likely will, too:
- * no faster than need be, so that somebody may come and see.
+ * When one job after the other fails, the next ranges will most likely fail,
+ * too: slow down, so that somebody has time to notice and react.
  */
 static void
 wait_after_errors(BbmTarget *target)
@@ -168,14 +170,14 @@ typedef struct GoOn
 {
 	const BbmEngine *engine;
 	BbmTarget  *target;
-	bool	   *rests;			/* out: before that job */
+	bool	   *rests;			/* out: is there a pacing pause before that job? */
 } GoOn;
 
 /*
- * May another job follow without a look around?  Asked when a batch is done,
- * which may be long after it began.  Not when the commit may wait for a
- * standby: nobody could pause the migration meanwhile.  The driver looks at
- * least once a slice.
+ * May another job follow without returning to the driver?  This is called when
+ * a batch is done, which may be long after it began.  Not when the commit may
+ * wait for a standby: nobody could pause the migration meanwhile.  The driver
+ * gets control at least once per time slice.
  */
 static bool
 may_go_on(const void *arg)
@@ -190,7 +192,7 @@ may_go_on(const void *arg)
 		bbm_throttle_lets_follow(go_on->target, go_on->rests);
 }
 
-/* Does the driver want to look around?  A session that was cancelled does, too. */
+/* Must control return to the driver?  A cancelled session does so, too. */
 static bool
 is_wanted(const BbmEngine *engine)
 {
@@ -198,9 +200,9 @@ is_wanted(const BbmEngine *engine)
 }
 
 /*
- * Waits for a throttle that has been met to be over; false when it is not over
- * within so many milliseconds, or when somebody wants something else of us.
- * Between transactions.
+ * Waits until a throttle that has been met is over; returns false when it is
+ * not over within so many milliseconds, or when somebody wants something else
+ * from this process.  Called between transactions.
  */
 bool
 bbm_wait_for_throttle(BbmEngine *engine, BbmTarget *target, bool may_help, int ms)
@@ -224,9 +226,9 @@ bbm_wait_for_throttle(BbmEngine *engine, BbmTarget *target, bool may_help, int m
 }
 
 /*
- * With a job at hand, between two sub-batches or before its first batch: true
- * when that may begin, for which a throttle is waited out if it is over soon.
- * Holds no transaction, snapshot or lock but the place.
+ * With a claimed job, between two sub-batches or before its first batch:
+ * returns true when that batch may start; waits for a throttle that is over
+ * soon.  Holds no transaction, snapshot or lock but the permit.
  */
 static bool
 may_begin_partition(BbmEngine *engine, BbmTarget *target)
@@ -244,11 +246,14 @@ may_begin_partition(BbmEngine *engine, BbmTarget *target)
 	return !is_wanted(engine);
 }
 
-/* A job whose next (or, with "unbegun", first) batch may not begin is for later, or for somebody else. */
+/*
+ * Requeues a job whose next (or, with "unstarted", first) batch may not start;
+ * it is run later, or by another process.
+ */
 static void
 put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool unstarted)
 {
-	/* a foreground session was cancelled; here it would be lost */
+	/* a foreground session was cancelled; the cancel would be lost here */
 	if (QueryCancelPending)
 		engine->cancelled = bbm_cancelled_by_user();
 	QueryCancelPending = false;
@@ -259,9 +264,10 @@ put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool unstarted)
 }
 
 /*
- * Runs a claimed job to its end, in one commit or several; false when the
- * migration has failed.  "waits": before it there is a rest.  The next range may
- * be claimed in the last commit; *next_waits is then the same of that.
+ * Runs a claimed job to its end, in one commit or several; returns false when
+ * the migration has failed. "waits": there is a pacing pause before the job.
+ * The next range may be claimed in the last commit; *next_waits is then the
+ * same for that job.
  */
 static bool
 run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim *next, bool *next_waits)
@@ -284,7 +290,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 		error_context_stack = callback.previous;
 		stop = bbm_lock_watch_outcome();
 		job->caught_cancel = bbm_cancel_enforced();
-		/* the job has caught it, and ended well; it was meant for the session, too */
+		/* the job has caught the cancel, and ended successfully; it was meant for the session, too */
 		if (error == NULL && stop == BBM_STOP_NONE && bbm_cancel_seen())
 			engine->cancelled = bbm_cancelled_by_user();
 		if (error == NULL && work.result == BBM_WORK_SUB_BATCH)
@@ -311,7 +317,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 	}
 	pgstat_report_activity(STATE_IDLE, NULL);
 
-	/* somebody steers the migration, and may be waiting for us to end */
+	/* somebody changes the migration, and may be waiting for us to end */
 	if (error && waits && !job->has_cursor && work.result == BBM_WORK_PAUSED &&
 		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
 		error = NULL;
@@ -319,16 +325,16 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 	{
 		int			step_code = bbm_failing_code;
 
-		/* whatever the claim has got was rolled back with the batch */
+		/* what the claim has got was rolled back with the batch */
 		next->result = BBM_CLAIM_CHANGED;
-		/* its error may have been the claim's: from here on that is told apart */
+		/* the error may have been the claim's: from here on claims are made in a transaction of their own */
 		target->claim_apart = true;
 		if (!bbm_extension_is_here())
 			return false;
-		/* by somebody else, that is */
+		/* cancelled by somebody else, that is */
 		if (stop == BBM_STOP_NONE && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			engine->cancelled = error;
-		/* a session does not go on with a job that it could hardly stop */
+		/* a session does not go on with a job that could hardly be stopped */
 		else if (stop != BBM_STOP_NONE && job->caught_cancel && !bbm_txn_in_worker())
 			engine->cancelled = bbm_stop_error(stop, error, false);
 		target->next_poll = 0;
@@ -354,9 +360,9 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 }
 
 /*
- * Runs a claimed job, and those that could be claimed on the way; false when the
- * migration has failed.  Between transactions of the driver; the engine has the
- * place of the claim.
+ * Runs a claimed job, and those that could be claimed along with the records
+ * of their predecessors; returns false when the migration has failed.  Called
+ * between transactions of the driver; the engine has the permit of the claim.
  */
 bool
 bbm_run_jobs(BbmEngine *engine, BbmClaim *claim)

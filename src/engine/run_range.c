@@ -18,7 +18,7 @@
 #include "target/plan_guard.h"
 #include "target/target.h"
 
-/* Rows of the partition, or of all partitions of the tree, that this transaction has changed so far. */
+/* How many rows of the partition, or of all partitions of the table, this transaction has changed so far. */
 static int64
 rows_changed(const BbmPartition *partition)
 {
@@ -61,7 +61,7 @@ returned_count(void)
 	}
 }
 
-/* A job that tries to end the transaction is told why it must not. */
+/* Explains to a job that tries to end the transaction why it must not. */
 static void
 explain_error(void *arg)
 {
@@ -70,9 +70,9 @@ explain_error(void *arg)
 }
 
 /*
- * The rows that are done, of those that were updated.  Where rows move, one that
- * still meets the condition that tells what is to be done would be done again,
- * and again.
+ * Counts the updated rows that are done.  Where rows move, a row that still
+ * meets the condition for what is to be done would be processed again and
+ * again.
  */
 static int64
 rows_done(const BbmTarget *target)
@@ -122,7 +122,7 @@ bbm_run_range(BbmTarget *target, BbmPartition *partition, const BbmRange *range,
 	int64		rows;
 	int			result;
 
-	/* what a statement over many partitions is thought to cost is not what a batch of it does */
+	/* the planner's cost of a statement over many partitions does not reflect what a batch of it does */
 	if (partition->as_one_table && target->form == BBM_JOB_COMPOSED)
 		bbm_guc_set("jit", "off", true);
 	bbm_job_bind(target, partition, range, size, values);
@@ -138,7 +138,7 @@ bbm_run_range(BbmTarget *target, BbmPartition *partition, const BbmRange *range,
 	SPI_freetuptable(SPI_tuptable);
 	/*
 	 * Deferred constraints and triggers are due now, in the settings of the
-	 * job, and so is what they queue in turn, deferred or not: nothing of the
+	 * job, and so is what they queue in turn, deferred or not: no code of the
 	 * owner's may be left to run at the commit, where the settings are ours.
 	 */
 	bbm_txn_fire_deferred();

@@ -4,13 +4,13 @@
  *		Which migration next, and the next thing to do for it.
  *
  * NOTES
- *	  A step does one thing for one migration: start it, run a job of it, or
- *	  finish it.  A migration keeps the process for a slice of time; then those
- *	  with the fewest processes on them come first, so that a small migration
- *	  does not wait for a large one.
+ *	  A step does one thing for one migration: it starts it, runs a job of it,
+ *	  or finishes it.  A migration keeps the process for a time slice; then the
+ *	  migrations with the fewest processes come first, so that a small
+ *	  migration does not wait for a large one.
  *
- *	  Between steps nothing is held: no transaction, no snapshot, no lock but
- *	  the token that says we live.
+ *	  Between steps the process holds nothing: no transaction, no snapshot, no
+ *	  lock but the one of the worker id, which shows that the process is alive.
  *
  *-------------------------------------------------------------------------
  */
@@ -43,12 +43,13 @@
 #include "throttle/throttle.h"
 
 /*
- * After a longer wait than this a target is resolved anew: what it waits for may
- * have been altered.  A shorter one, as a rest between two batches, is sat out.
+ * After a longer wait than this a target is resolved anew: the migration or
+ * the table may have been altered meanwhile.  The process keeps the target
+ * during a shorter wait, such as a pacing pause between two batches.
  */
 #define BBM_KEEP_TARGET_MS 100
 
-/* What came of trying one migration. */
+/* The outcome of trying one migration. */
 typedef struct Outcome
 {
 	BbmStepResult result;
@@ -74,9 +75,10 @@ acquire_worker_id(void *arg)
 }
 
 /*
- * An engine for this owner's migrations, or for one alone.  Called between
- * transactions of the driver; NULL, with the error, when the extension is not
- * here or is of another version, or cannot be looked at now.
+ * Creates an engine for this owner's migrations, or for one alone.  Called
+ * between transactions of the driver; returns NULL, with the error, when the
+ * extension does not exist here or is of another version, or when that cannot
+ * be checked now.
  */
 BbmEngine *
 bbm_engine_begin(Oid owner, int64 only, ErrorData **why_not)
@@ -121,7 +123,7 @@ forget_target(BbmEngine *engine, int64 id)
 	}
 }
 
-/* Gives back the place that the last claim has taken, if any. */
+/* Releases the permit that the last claim has acquired, if any. */
 static void
 release_permit(BbmEngine *engine)
 {
@@ -130,7 +132,7 @@ release_permit(BbmEngine *engine)
 	engine->permit = -1;
 }
 
-/* Lets go of all it holds, also after an error.  Between transactions. */
+/* Releases everything the engine holds, also after an error.  Called between transactions. */
 void
 bbm_engine_end(BbmEngine *engine)
 {
@@ -148,7 +150,7 @@ bbm_engine_end(BbmEngine *engine)
 	MemoryContextDelete(engine->context);
 }
 
-/* This process leaves while it waits for turns on tables: others keep them for it, until it is back. */
+/* This process exits while it waits for time slices on tables: shared memory keeps them for it until it is back. */
 void
 bbm_engine_keep_table_waits(const BbmEngine *engine, TimestampTz until)
 {
@@ -169,8 +171,9 @@ bbm_engine_keep_table_waits(const BbmEngine *engine, TimestampTz until)
  */
 
 /*
- * This process has met what passes by itself (base/trouble.c) and waits until it may
- * try again; false when it has not, or may.
+ * Has this process met a transient error (base/trouble.c), so that it waits
+ * before it may try again?  Returns false when it has not, or when it may try
+ * again.
  */
 static bool
 in_trouble(BbmEngine *engine, int64 id, Outcome *outcome)
@@ -186,7 +189,10 @@ in_trouble(BbmEngine *engine, int64 id, Outcome *outcome)
 	return true;
 }
 
-/* Takes over an error that is no fault of the migration, if any was known (name): look again later. */
+/*
+ * Takes over an error that is not the migration's fault, with the migration's
+ * name if that was known: the next poll is later.
+ */
 static Outcome
 held(BbmEngine *engine, int64 id, const char *name, ErrorData *error)
 {
@@ -205,7 +211,7 @@ catch_up(void *arg)
 	bbm_job_ids_catch_up();
 }
 
-/* An error outside a batch: the migration fails with it, unless it passes by itself. */
+/* An error outside a batch: the migration fails with it, unless it is transient. */
 static Outcome
 fail_or_wait(BbmEngine *engine, const BbmMigration *migration, ErrorData *error)
 {
@@ -213,7 +219,7 @@ fail_or_wait(BbmEngine *engine, const BbmMigration *migration, ErrorData *error)
 	ErrorData  *early;
 	Outcome		outcome;
 
-	/* if this does not succeed now, the next try finds the same */
+	/* if this does not succeed now, the next try meets the same error */
 	if (bbm_job_ids_are_behind(error))
 	{
 		(void) bbm_txn_run(catch_up, NULL, false);
@@ -236,15 +242,16 @@ typedef struct OpenArgs
 {
 	BbmEngine  *engine;
 	int64		id;
-	BbmMigration *migration;	/* as read, once it is ours to run */
+	BbmMigration *migration;	/* as read, once this engine is to run it */
 	BbmTarget  *target;
 	BbmStart	look;			/* in the step's context */
 	bool		taken_up;
 } OpenArgs;
 
 /*
- * A worker has yet to start it: to fix its bounds and note its table, by which
- * others know.  One that was inserted as running is no different.
+ * Is the migration still to be started by a worker, which fixes its bounds and
+ * records its table, so that other migrations know it?  A migration that was
+ * inserted as running is no different.
  */
 static bool
 is_new(const BbmMigration *migration)
@@ -253,7 +260,7 @@ is_new(const BbmMigration *migration)
 		(migration->status == BBM_RUNNING && !OidIsValid(migration->table_oid));
 }
 
-/* Reads the row and resolves it.  What changes after is seen by the claim, through updated_at. */
+/* Reads the row and resolves it.  The claim detects later changes, through updated_at. */
 static void
 open_target(void *arg)
 {
@@ -265,7 +272,7 @@ open_target(void *arg)
 		strcmp(migration->origin, bbm_origin()) != 0 ||
 		(migration->status != BBM_ACTIVE && migration->status != BBM_RUNNING))
 		return;
-	/* before it counts as the migration's error: it waits for another owner of the tables */
+	/* checked before an error counts as the migration's: it waits for another owner of the tables */
 	bbm_catalog_check_trust(migration->owner);
 	args->migration = migration;
 	if (args->engine->max_attempts > 0)
@@ -279,7 +286,7 @@ open_target(void *arg)
 }
 
 /*
- * Active becomes running.  The row's lock keeps other changes of status out
+ * Changes active to running.  The row's lock keeps other changes of status out
  * until we commit; one that committed before is seen here.
  */
 static void
@@ -295,7 +302,7 @@ take_up(void *arg)
 		bbm_record_started(args->target, &args->look);
 }
 
-/* The migration's target as of now, started; NULL with an outcome when there is none. */
+/* Returns the migration's current target, started; NULL with an outcome when there is none. */
 static BbmTarget *
 target_for(BbmEngine *engine, int64 id, Outcome *outcome)
 {
@@ -317,7 +324,7 @@ target_for(BbmEngine *engine, int64 id, Outcome *outcome)
 		if (args.migration)
 			*outcome = fail_or_wait(engine, args.migration, error);
 		else
-			/* its row could not be read, so that it has no name yet */
+			/* its row could not be read, so that its name is not known yet */
 			*outcome = held(engine, 0, NULL, error);
 		return NULL;
 	}
@@ -356,8 +363,8 @@ typedef struct FinishArgs
 } FinishArgs;
 
 /*
- * The row's lock and the migration's are held from the look to the commit: no
- * pause, no claim and no change of max_value comes in between.
+ * The row's lock and the migration's lock are held from the check to the
+ * commit: no pause, no claim and no change of max_value can intervene.
  */
 static void
 finish(void *arg)
@@ -372,7 +379,7 @@ finish(void *arg)
 	args->finished = bbm_pass_ended(args->target);
 	if (args->finished)
 	{
-		/* not in silence */
+		/* these rows must not be skipped silently */
 		if (args->target->migration->skip_null_keys)
 			bbm_null_keys_warn(args->target);
 		bbm_migration_finish(args->target->migration->id);
@@ -382,7 +389,10 @@ finish(void *arg)
 	}
 }
 
-/* What follows when nothing is left of a pass.  With "left", to look whether that is so: *left says that something is. */
+/*
+ * What follows when nothing is left of a pass.  With "left", checks whether
+ * that is so: *left says that something is left.
+ */
 static Outcome
 finish_migration(BbmEngine *engine, BbmTarget *target, bool *left)
 {
@@ -400,14 +410,14 @@ finish_migration(BbmEngine *engine, BbmTarget *target, bool *left)
 	if (args.finished)
 		ereport(LOG, (errmsg("migration \"%s\" is finished", bbm_printable(target->migration->name))));
 	else
-		/* another pass: whoever has left for want of ranges may come again */
+		/* another pass: workers that have exited because no range was left may come again */
 		engine->called_for_help = false;
 	forget_target(engine, engine->current);
 	bbm_state_changed();
 	return WORKED;
 }
 
-/* There is work: whoever could help may come, and leaves when there is not enough. */
+/* There is work: requests further workers, which exit when there is not enough of it. */
 static void
 call_for_help(BbmEngine *engine)
 {
@@ -422,7 +432,10 @@ call_for_help(BbmEngine *engine)
 	bbm_request_workers(MyDatabaseId, engine->owner, wanted);
 }
 
-/* The migration waits for the server: with no place, no contention for its table, and read anew after. */
+/*
+ * The migration waits for the server: it keeps no permit, does not wait for
+ * its table, and is read anew afterwards.
+ */
 static Outcome
 wait_until_throttled(BbmEngine *engine, BbmTarget *target)
 {
@@ -448,9 +461,9 @@ nothing_else(const BbmEngine *engine)
 }
 
 /*
- * A migration that must wait before its next batch: may it be that there is none?
- * Then it ends, or verifies, without waiting.  Looked for when the wait begins, and
- * by each process that has done a batch since it has looked last.
+ * A migration must wait before its next batch: might no batch be left?  Then
+ * it finishes, or verifies, without waiting.  This is checked when the wait
+ * begins, and by each process that has done a batch since its last check.
  */
 static bool
 may_have_ended(const BbmEngine *engine, BbmTarget *target)
@@ -529,7 +542,7 @@ work_on(BbmEngine *engine, int64 id)
 		case BBM_CLAIM_DONE:
 			return finish_migration(engine, claim.target, NULL);
 		case BBM_CLAIM_CHANGED:
-			/* read it anew, once; a row that is gone or paused then has no target */
+			/* read it anew, once; if its row is gone or paused, there is no target */
 			forget_target(engine, id);
 			claim.target = target_for(engine, id, &outcome);
 			return claim.target ? WORKED : outcome;
@@ -561,14 +574,15 @@ read_runnable(void *arg)
 {
 	BbmEngine  *engine = arg;
 
-	/* dropped and created again, it is another extension: our locks are in the old one's space */
+	/* if the extension was dropped and created again, it is another one: our locks are in the old one's lock class */
 	if (bbm_lock_class() == engine->lock_class)
 		engine->runnable = bbm_migrations_runnable(engine->owner, engine->context);
 }
 
 /*
- * Reads anew which migrations there are.  False when that cannot be told now;
- * *due says when to try again, never if the extension is gone or not ours.
+ * Reads anew which migrations there are.  Returns false when that cannot be
+ * determined now; *due says when to try again, never if the extension is gone
+ * or not ours.
  */
 static bool
 refresh(BbmEngine *engine, TimestampTz *due)
@@ -576,7 +590,7 @@ refresh(BbmEngine *engine, TimestampTz *due)
 	ErrorData  *error;
 	ListCell   *cell;
 
-	/* what we contended for and do not come back to must not keep others waiting */
+	/* tables that we waited for and do not come back to must not keep others waiting */
 	foreach(cell, engine->runnable)
 		bbm_set_waiting_for_table(engine->lock_class, ((BbmRunnable *) lfirst(cell))->id, false);
 	list_free_deep(engine->runnable);
@@ -622,7 +636,10 @@ fewest_others(const ListCell *a, const ListCell *b)
 	return x->others != y->others ? x->others - y->others : x->position - y->position;
 }
 
-/* Those to try: the ones with the fewest other processes first, then in turn after the current one. */
+/*
+ * The migrations to try: those with the fewest other processes first, then in
+ * round-robin order after the current one.
+ */
 static List *
 order_of_trial(BbmEngine *engine)
 {
@@ -650,7 +667,7 @@ order_of_trial(BbmEngine *engine)
 	return order;
 }
 
-/* After a cancel the driver looks why before anything else is begun. */
+/* After a cancel the driver checks its cause before anything else is started. */
 static bool
 was_cancelled(const BbmEngine *engine, TimestampTz *due)
 {
@@ -660,7 +677,7 @@ was_cancelled(const BbmEngine *engine, TimestampTz *due)
 	return true;
 }
 
-/* Tries the migration at hand while its slice lasts, then all in turn. */
+/* Tries the current migration while its time slice lasts, then all in round-robin order. */
 static BbmStepResult
 try_migrations(BbmEngine *engine, TimestampTz *due)
 {
@@ -689,7 +706,8 @@ try_migrations(BbmEngine *engine, TimestampTz *due)
 }
 
 /*
- * Does the next thing there is to do.  Between transactions of the driver.
+ * Does the next thing there is to do.  Called between transactions of the
+ * driver.
  */
 BbmStepResult
 bbm_engine_step(BbmEngine *engine, TimestampTz *due)
@@ -709,7 +727,7 @@ bbm_engine_step(BbmEngine *engine, TimestampTz *due)
 	if (result != BBM_STEP_WORKED)
 		bbm_lock_watch_pause();
 
-	/* what we had and let go of, a table say, is somebody else's to take now */
+	/* what we had and have released, such as a table, others may take now */
 	if (engine->worked && result != BBM_STEP_WORKED)
 		bbm_state_changed();
 	engine->worked = result == BBM_STEP_WORKED;

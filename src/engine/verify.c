@@ -5,11 +5,12 @@
  *		where rows move, in all tables at one moment.
  *
  * NOTES
- *	  The look at all locks the tables first and takes its snapshot then.
- *	  Another session can insert, update, delete and vacuum meanwhile; it cannot
- *	  rewrite or truncate a table, whose rows the snapshot would not see after
- *	  that.  A partition that is attached between the list and the snapshot has
- *	  not been seen by any pass, which the end of the pass finds.
+ *	  The check of all tables first locks the tables and takes its snapshot
+ *	  then.  Another session can insert, update, delete and vacuum meanwhile;
+ *	  it cannot rewrite or truncate a table, whose rows the snapshot would not
+ *	  see after that.  A partition that is attached between the list and the
+ *	  snapshot has not been seen by any pass, which is detected at the end of
+ *	  the pass.
  *
  *-------------------------------------------------------------------------
  */
@@ -31,9 +32,9 @@
 #include "target/target.h"
 
 /*
- * Are rows held to the check in this pass?  Where rows move, the looks are for
- * what is left to be done, and only one that follows a look that found none is
- * about the check.
+ * Does this pass verify the row check?  Where rows move, the verifying passes
+ * search for what is left to be done, and only one that follows a pass that
+ * found none verifies the check.
  */
 bool
 bbm_verifies_by_check(const BbmTarget *target, int pass)
@@ -46,9 +47,10 @@ bbm_verifies_by_check(const BbmTarget *target, int pass)
 }
 
 /*
- * Is a job of this pass a check of a whole table, or of all of them?  Without a
- * key nothing tells what of the rows one has seen: they may move between two parts
- * of a check, so that it must be done with one snapshot, and cannot be cut.
+ * Is a job of this pass a check of a whole table, or of all of them?  Without
+ * a key nothing shows which rows have been seen: they may move between two
+ * ranges of a check, so that it must be done with one snapshot, and cannot be
+ * split into ranges.
  */
 bool
 bbm_verifies_whole(const BbmTarget *target, int pass)
@@ -58,23 +60,24 @@ bbm_verifies_whole(const BbmTarget *target, int pass)
 
 /*
  * Does verification go beyond the last key that the migration began with?  A
- * row whose key the application moves there is not done, and neither is one that
- * it inserts as it should not be.  Not if it follows or has followed, so that
- * rows which are to be done may still come.
+ * row whose key the application moves there is not done, and neither is a row
+ * that it inserts with wrong values.  Not if the migration catches up with
+ * later rows or has done so, as rows which are to be processed may then still
+ * come.
  */
 bool
 bbm_verifies_beyond(const BbmTarget *target)
 {
 	const BbmMigration *migration = target->migration;
-	/* the table had no row when it was first started */
+	/* the table had no row when the migration was first started */
 	bool		none = !target->key.is_integer && !DatumGetPointer(migration->max.key);
 
 	return (migration->max_found || none) && !migration->follow && !migration->followed;
 }
 
 /*
- * Counts rows of one range of a partition, as of the active snapshot.  Needs SPI; the
- * current user is the owner.
+ * Counts rows of one range of a partition, with the active snapshot.  Needs
+ * SPI; the current user is the owner.
  */
 int64
 bbm_verify_range(BbmTarget *target, BbmPartition *partition, const BbmRange *range, bool by_check)
@@ -97,7 +100,7 @@ bbm_verify_range(BbmTarget *target, BbmPartition *partition, const BbmRange *ran
 	return rows;
 }
 
-/* The same for all blocks of a partition but those known to be clean, about so many rows at a time. */
+/* The same for all blocks of a partition except those known to be clean, about so many rows at a time. */
 int64
 bbm_verify_blocks(BbmTarget *target, BbmPartition *partition, int rows, bool by_check)
 {
@@ -119,9 +122,9 @@ bbm_verify_blocks(BbmTarget *target, BbmPartition *partition, int rows, bool by_
 }
 
 /*
- * The look at all tables of the migration, with one snapshot; returns how many
- * rows it has found.  Leaves where it has found none need no other pass, which
- * it notes: a look is one job, and nothing is cut while it runs.
+ * Checks all tables of the migration, with one snapshot; returns how many rows
+ * it has found.  Partitions where it has found none need no other pass, which
+ * it records: the check is one job, and no range is allocated while it runs.
  */
 int64
 bbm_check_all(BbmTarget *target, int pass)
@@ -139,7 +142,7 @@ bbm_check_all(BbmTarget *target, int pass)
 		BbmPartition *partition = bbm_partition_open(target, lfirst_oid(cell));
 		int64		found;
 
-		/* detached since it was listed; a table that is gone says so when it is opened */
+		/* detached since it was listed; a table that is gone is reported when it is opened */
 		if (partition == NULL)
 			continue;
 		target->strategy->begin_check(target, partition, by_check);
