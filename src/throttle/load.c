@@ -33,19 +33,19 @@
 #include "base/wait_state.h"
 #include "throttle/signal.h"
 
-/* How long sessions counted last are good. */
+/* How long a count of sessions stays valid. */
 #define BBM_SESSIONS_MS 200
 
-/* A batch and its commit, or the end of one with another's beginning, are asked for together. */
+/* A batch and its commit, or the end of one and the start of the next, are read together. */
 #define BBM_BUSY_US 500
 
-/* Whether a CPU is free is looked at so often: each look takes one for a moment. */
+/* How often to check whether a CPU is free: each check uses one for a moment. */
 #define BBM_CROWD_US 2000
 
 /* How long a condition may take. */
 #define BBM_CONDITION_TIMEOUT_MS 1000
 
-/* Holds outside of these hours; they are parsed when they are not those of the last look. */
+/* Throttles outside of these hours; they are parsed when they differ from those of the last check. */
 static void
 read_hours(BbmReading *look, const char *text, BbmKnownHours *known)
 {
@@ -57,7 +57,7 @@ read_hours(BbmReading *look, const char *text, BbmKnownHours *known)
 		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(look->state));
 
 		known->text = pstrdup(text);
-		/* it was checked when it was set; time zones can go */
+		/* the text was checked when it was set; time zones can disappear */
 		if (!bbm_hours_parse(text, &known->hours, &why))
 		{
 			known->hours = NIL;
@@ -74,7 +74,7 @@ read_hours(BbmReading *look, const char *text, BbmKnownHours *known)
 	}
 }
 
-/* bbm.active_hours of the migration, and where it must keep to them those of the server. */
+/* bbm.active_hours of the migration, and those of the server where the migration must keep to them. */
 void
 bbm_read_hours(BbmReading *look)
 {
@@ -101,7 +101,7 @@ read_rate(BbmReading *look, bool wal, int rate, const char *unit)
 	TimestampTz due;
 
 	bbm_wait_states_unlock();
-	/* the clock went back: what was used then is not known to be owed */
+	/* the clock went back: it is not known how much of what was used then is still owed */
 	if (bucket.at > look->now)
 		return;
 	due = bbm_bucket_due(&bucket, rate);
@@ -130,7 +130,7 @@ bbm_read_row_rate(BbmReading *look)
  * ----------------------------------------------------------------
  */
 
-/* Clients that run a statement just now, but for this one. */
+/* Counts clients that execute a statement just now, except this one. */
 static int
 count_active(void)
 {
@@ -179,8 +179,9 @@ bbm_read_sessions(BbmReading *look)
  */
 
 /*
- * Reads what a file of the system says now.  *fd is -2 until it was opened, and
- * then open to the end of the process.  False where there is none.
+ * Reads the current contents of a file of the operating system.  *fd is -2
+ * until the file has been opened, and then stays open to the end of the
+ * process.  Returns false where there is no such file.
  */
 static bool
 read_proc(const char *name, int *fd, char *text, size_t size)
@@ -199,8 +200,9 @@ read_proc(const char *name, int *fd, char *text, size_t size)
 }
 
 /*
- * How long this process has been ready to run and had to wait for a CPU since it
- * began, in microseconds; -1 where the system does not tell.
+ * For how long this process, since it began, has been ready to run and had to
+ * wait for a CPU, in microseconds; -1 where the operating system does not
+ * report it.
  */
 static int64
 cpu_delay_us(void)
@@ -214,7 +216,7 @@ cpu_delay_us(void)
 		sscanf(text, "%llu %llu", &ran, &delayed) == 2 ? (int64) (delayed / 1000) : -1;
 }
 
-/* Has this process done a batch that it has not rested for? */
+/* Has this process done a batch for which it has not paused yet? */
 static bool batch_done = false;
 
 void
@@ -224,8 +226,8 @@ bbm_pacing_is_due(void)
 }
 
 /*
- * Do others, that are not at the same work, keep every CPU of the machine busy?
- * False where the system does not tell.
+ * Do other processes, which do not run batches, keep every CPU of the machine
+ * busy?  Returns false where the operating system does not report it.
  */
 static bool
 all_cpus_are_taken(void)
@@ -237,16 +239,16 @@ all_cpus_are_taken(void)
 
 	if (cpus == 0)
 		cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	/* who runs or is ready to, and this process is one of them */
+	/* processes that run or are ready to; this process is one of them */
 	return cpus > 0 && read_proc("/proc/loadavg", &fd, text, sizeof(text)) &&
 		sscanf(text, "%*s %*s %*s %d/", &running) == 1 && running > cpus &&
 		running - bbm_slots_with_job() > cpus;
 }
 
-/* How long this process rests after a batch, by the mean of its last ones. */
+/* How long this process pauses after a batch, by the mean of its last ones. */
 static BbmPacing rests = {0};
 
-/* Does it rest between its batches? */
+/* Does the process pause between its batches? */
 bool
 bbm_cpus_are_short(const BbmMigration *migration)
 {
@@ -254,17 +256,18 @@ bbm_cpus_are_short(const BbmMigration *migration)
 }
 
 /*
- * bbm.rest_factor.  Where this process has had to wait for a CPU, others have had
- * to wait for this process: it stays away from them so many times as long.  Then
- * it begins when a CPU is free, so that a queue is worked off before it adds to
- * it; for that it waits so many times as long as the batch took, and no longer,
- * or it would never get to work beside what always computes.  A batch that has
- * begun is never cut short for either; what it aims at is (bbm_size_limits).
+ * bbm.rest_factor.  Where this process has had to wait for a CPU, others have
+ * had to wait for this process: it pauses for so many times as long.  Then it
+ * starts its batch when a CPU is free, so that a run queue is worked off
+ * before it adds to it; for that it waits at most so many times as long as the
+ * batch took, or it would never get to work beside a process that always
+ * computes.  Neither ever shortens a batch that has started; they shorten the
+ * time that batches aim at (bbm_size_limits).
  */
 void
 bbm_read_busy(BbmReading *look)
 {
-	static int64 seen = -1;		/* delay up to the last look; -1: not looked yet */
+	static int64 seen = -1;		/* delay up to the last check; -1: not checked yet */
 	static TimestampTz seen_at = 0;
 	static TimestampTz paced_until = 0;
 	static TimestampTz patient_until = 0;
@@ -274,14 +277,14 @@ bbm_read_busy(BbmReading *look)
 	{
 		int64		delay = cpu_delay_us();
 		int64		elapsed = look->now - seen_at;
-		/* so batches stay short until hardly anything is waited for, and do not grow because they are short */
+		/* so batches stay short until there is hardly any wait, and do not grow because they are short */
 		double		times = look->migration->target_ms > 0 && bbm_cpus_are_short(look->migration) ?
 			factor * BBM_SHORT_REST : factor;
 
 		paced_until = look->now + (seen < 0 ? 0 : bbm_pacing_us(&rests, delay - seen, elapsed, times));
 		patient_until = paced_until + (TimestampTz) Min(elapsed * factor, BBM_LONGEST_REST_MS * 1000.0);
 		seen = delay;
-		/* from the end of the rest on */
+		/* counted from the end of the pause */
 		seen_at = paced_until;
 		batch_done = false;
 	}
@@ -295,7 +298,7 @@ bbm_read_busy(BbmReading *look)
 	{
 		look->due = look->now + BBM_CROWD_US;
 		bbm_reading_throttles(look, "until one is free");
-		/* to have waited while looking is not to have been in the way */
+		/* a wait during the check itself has not delayed others */
 		seen = cpu_delay_us();
 		seen_at = look->due;
 	}
@@ -309,7 +312,7 @@ bbm_read_busy(BbmReading *look)
 static TimeoutId condition_timeout = MAX_TIMEOUTS;	/* not registered */
 static volatile sig_atomic_t condition_timed_out = false;
 
-/* In a signal handler. */
+/* Called in a signal handler. */
 static void
 condition_takes_long(void)
 {
@@ -320,10 +323,10 @@ condition_takes_long(void)
 }
 
 /*
- * The condition has ended, well or not, and what remains of its timer is taken
- * back: a cancel that is pending would hit what comes next, the rollback of the
- * condition, a claim, or a statement of the session's.  A cancel by somebody
- * else in the same moment is lost with it.
+ * The condition has ended, successfully or not; removes what remains of its
+ * timer: a pending cancel would hit what follows, that is, the rollback of the
+ * condition, a claim, or a statement of the session.  A cancel by somebody
+ * else at the same moment is lost with it.
  */
 static void
 no_more_timeout(void)
@@ -340,8 +343,9 @@ typedef struct ConditionArgs
 } ConditionArgs;
 
 /*
- * Runs as the migration's owner with the settings of its job, read-only, and for
- * a moment at most: its snapshot must not be what keeps dead tuples.
+ * Evaluates the condition as the migration's owner with the settings of its
+ * job, read-only, and with a short time limit: its snapshot must not be what
+ * keeps dead tuples.
  */
 static void
 run_condition(void *arg)
@@ -363,7 +367,7 @@ run_condition(void *arg)
 		no_more_timeout();
 	}
 	PG_END_TRY();
-	/* it has caught the cancel, or ended before that could reach it */
+	/* it has caught the cancel, or ended before the cancel could reach it */
 	if (condition_timed_out)
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
@@ -403,7 +407,7 @@ bbm_read_condition(BbmReading *look)
 		bbm_reading_throttles(look, "cannot be read: it takes more than %d ms", BBM_CONDITION_TIMEOUT_MS);
 	else if (error || bbm_cancel_seen())
 	{
-		/* a cancel that it has caught was meant for the session, too, whatever it makes of it */
+		/* a cancel that the condition has caught was meant for the session, too, whatever the condition returns */
 		if (bbm_cancel_seen())
 			error = look->cancelled = bbm_cancelled_by_user();
 		else if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)

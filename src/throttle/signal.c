@@ -10,7 +10,7 @@
 #include "base/shared.h"
 #include "base/wait_state.h"
 
-/* A reader's word that its signal holds, and how it is. */
+/* A reader reports that its signal throttles, and describes its state. */
 void
 bbm_reading_throttles(BbmReading *look, const char *format, ...)
 {
@@ -24,7 +24,7 @@ bbm_reading_throttles(BbmReading *look, const char *format, ...)
 	bbm_clip(look->reason, text, sizeof(look->reason));
 }
 
-/* As people read it; in a static buffer of which there are two. */
+/* Formats a size for people, in one of two static buffers. */
 const char *
 bbm_bytes(uint64 bytes)
 {

@@ -3,10 +3,10 @@
  * signal.h
  *		The readers of the signals; for the readers alone.
  *
- * A reader looks at one thing that the server shows, for a migration that has
- * set a limit to it.  It runs outside of a transaction, or in that of a batch
- * that is done; it must not raise errors, and holds no lock when it returns.
- * What it cannot read, holds.
+ * A reader reads one thing that the server shows, for a migration that has set
+ * a limit for it.  It runs outside of a transaction, or in the transaction of
+ * a batch that is done; it must not raise errors, and holds no lock when it
+ * returns.  What it cannot read, throttles.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,33 +17,33 @@
 
 #include "base/shared.h"
 
-/* How long a condition that was true is good. */
+/* How long a condition that was true stays valid. */
 #define BBM_CONDITION_MS 1000
 
-/* Hours as parsed last. */
+/* The hours that were parsed last. */
 typedef struct BbmKnownHours
 {
 	char	   *text;			/* NULL: not yet */
 	List	   *hours;
 } BbmKnownHours;
 
-/* What is known of a target between looks; in its memory context. */
+/* What is known about a target between two polls; in its memory context. */
 typedef struct BbmThrottle
 {
 	MemoryContext relation_context; /* of the four below */
 	int			nrelations;
-	Oid		   *relations;		/* with storage: the table, its children, their TOAST tables */
+	Oid		   *relations;		/* with storage: the table, its partitions or child tables, their TOAST tables */
 	char	  **names;			/* of each */
-	bool	   *is_toast;		/* of the one before */
-	TimestampTz relations_until;	/* to be read anew then; 0: not read yet */
+	bool	   *is_toast;		/* of the relation before it */
+	TimestampTz relations_until;	/* they are read again after that; 0: not read yet */
 	ErrorData  *relations_error;	/* why they could not be read, or NULL */
-	TimestampTz dead_until;		/* the dead tuples counted last are good until then */
+	TimestampTz dead_until;		/* the last count of dead tuples is valid until then */
 	double		dead;
 	double		live;
-	bool		dead_are_kept;	/* by a session of ours alone, so that no vacuum removes them */
+	bool		dead_are_kept;	/* by a session of bbm's alone, so that no vacuum removes them */
 	BbmKnownHours hours;		/* bbm.active_hours */
 	BbmKnownHours server_hours; /* ... and the server's, where both count */
-	TimestampTz condition_until;	/* the condition was true, and that is good until then */
+	TimestampTz condition_until;	/* the condition was true, and that is valid until then */
 } BbmThrottle;
 
 typedef struct BbmReading
@@ -51,12 +51,12 @@ typedef struct BbmReading
 	const BbmMigration *migration;	/* in */
 	BbmThrottle *state;
 	TimestampTz now;
-	TimestampTz held_since;		/* 0 when it does not hold so far */
+	TimestampTz held_since;		/* 0 when it does not throttle so far */
 	bool		holds;			/* out */
-	TimestampTz due;			/* when to look again, if the reader knows; else 0 */
-	int			first_poll_ms;	/* else so soon at first, and then less and less often */
+	TimestampTz due;			/* when to poll again, if the reader knows; else 0 */
+	int			first_poll_ms;	/* else the first poll is that soon, and later ones less and less often */
 	char		reason[BBM_WAITING_LENGTH];
-	ErrorData  *cancelled;		/* a cancel ended the look */
+	ErrorData  *cancelled;		/* a cancel ended the check */
 } BbmReading;
 
 typedef void (*BbmReader) (BbmReading *look);

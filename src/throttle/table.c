@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * table.c
- *		What shows on the table: autovacuum, dead tuples, and who keeps them.
+ *		What the table shows: autovacuum, dead tuples, and who keeps them.
  *
  * A partitioned table has no rows: what counts are the relations with storage
  * under it, and their TOAST tables.
@@ -32,10 +32,10 @@
 #include "target/hierarchy.h"
 #include "throttle/signal.h"
 
-/* How long a count of dead tuples is good: the statistics come later than that anyway. */
+/* How long a count of dead tuples stays valid: the statistics are delayed for longer than that anyway. */
 #define BBM_DEAD_MS 500
 
-/* How often to ask since when a transaction has been there. */
+/* How often to check when a transaction began. */
 #define BBM_BEGAN_MS 1000
 
 /* ----------------------------------------------------------------
@@ -52,9 +52,9 @@ add_relation(BbmThrottle *state, Oid relid, const char *name, bool is_toast)
 }
 
 /*
- * The relations of the table that have storage, into the state.  Takes no lock:
- * one that is dropped meanwhile is in nobody's way.  Needs a transaction with a
- * snapshot; on an error the state keeps what it had.
+ * Adds the relations of the table that have storage to the state.  Takes no
+ * lock: a relation that is dropped meanwhile does no harm.  Needs a
+ * transaction with a snapshot; on an error the state keeps what it had.
  */
 void
 bbm_find_relations(BbmThrottle *state, MemoryContext context, Oid relid)
@@ -99,7 +99,7 @@ bbm_find_relations(BbmThrottle *state, MemoryContext context, Oid relid)
  * ----------------------------------------------------------------
  */
 
-/* The process of an autovacuum that is worth waiting for on this relation, or 0. */
+/* The process of an autovacuum on this relation that is worth waiting for, or 0. */
 static int
 vacuumed_by(Oid relid)
 {
@@ -128,9 +128,10 @@ vacuumed_by(Oid relid)
 }
 
 /*
- * bbm.wait_for_autovacuum.  Not waited for: one that waits for a lock itself,
- * which may be for ever; one that analyzes, which takes a moment; and one
- * against wraparound, which nobody cancels and which may take days.
+ * bbm.wait_for_autovacuum.  Does not wait for a vacuum that waits for a lock
+ * itself, which may be forever; for one that analyzes, which takes a moment;
+ * nor for one to prevent wraparound, which is not cancelled for others and may
+ * take days.
  */
 void
 bbm_read_autovacuum(BbmReading *look)
@@ -153,7 +154,7 @@ bbm_read_autovacuum(BbmReading *look)
  * ----------------------------------------------------------------
  */
 
-/* Who keeps the oldest rows. */
+/* The transaction that keeps the oldest rows. */
 typedef struct Keeper
 {
 	TransactionId xid;
@@ -175,15 +176,15 @@ keep(Keeper *keeper, TransactionId xid, int pid, bool prepared, bool slot)
 }
 
 /*
- * The processes of bbm's own that a look has found: workers, and sessions that wait
- * for a migration, try or count one.  Who waits for a migration would otherwise
- * be what it waits for.
+ * The processes of bbm's own that have been found: workers, and sessions that
+ * wait for a migration, dry-run it or count its rows.  Otherwise a session
+ * that waits for a migration would be what the migration waits for.
  */
 typedef struct Ours
 {
 	int			n;
 	PGPROC	  **processes;
-	TransactionId oldest;		/* id of a transaction of theirs; invalid without */
+	TransactionId oldest;		/* id of one of their transactions; invalid if there is none */
 	TransactionId kept;			/* the oldest id whose rows a snapshot or a transaction of another of them keeps ... */
 	int			keeper;			/* ... and which process that is */
 } Ours;
@@ -233,7 +234,7 @@ is_ours(const PGPROC *process)
 	return false;
 }
 
-/* VACUUM and logical decoding keep nothing, and neither does what runs in other databases; ours do not count. */
+/* VACUUM and logical decoding keep no rows, nor does what runs in other databases; processes of bbm do not count. */
 static bool
 keeps(const PGPROC *process)
 {
@@ -244,7 +245,7 @@ keeps(const PGPROC *process)
 		(process->databaseId == MyDatabaseId || (flags & PROC_AFFECTS_ALL_HORIZONS));
 }
 
-/* Without a lock, since a look that is a moment old does as well. */
+/* Takes no lock, since information that is a moment old is good enough. */
 static void
 find_keeper(Keeper *keeper)
 {
@@ -283,9 +284,9 @@ find_keeper(Keeper *keeper)
 }
 
 /*
- * When the transaction has begun that keeps the rows, or 0; asked once a second
- * at most.  A snapshot that was taken meanwhile has the same xmin, so of all
- * that keep as much it is the one that began first.
+ * When the transaction that keeps the rows began, or 0; checked at most once a
+ * second.  A snapshot that was taken meanwhile has the same xmin, so of all
+ * transactions that keep as much it is the one that began first.
  */
 static TimestampTz
 began(Keeper *keeper, TimestampTz now)
@@ -326,8 +327,8 @@ began(Keeper *keeper, TimestampTz now)
 }
 
 /*
- * bbm.max_horizon_age.  Since when a transaction id has been passed is what we
- * have noted ourselves; a transaction that was there before tells when it began.
+ * bbm.max_horizon_age.  We have recorded ourselves when a transaction id was
+ * passed; a transaction that was there before that shows when it began.
  */
 void
 bbm_read_horizon(BbmReading *look)
@@ -349,8 +350,9 @@ bbm_read_horizon(BbmReading *look)
 	if (!TransactionIdIsValid(keeper.xid))
 		return;
 	/*
-	 * As long as one of ours runs, new snapshots of everybody go back to it:
-	 * theirs are as old as they are themselves.
+	 * While one of bbm's processes runs a transaction, the new snapshots of
+	 * all sessions go back to it: so only the age of these snapshots
+	 * themselves counts.
 	 */
 	if (TransactionIdIsNormal(ours.oldest) && !TransactionIdPrecedes(keeper.xid, ours.oldest))
 		since = keeper.pid != 0 ? began(&keeper, look->now) : 0;
@@ -373,8 +375,7 @@ bbm_read_horizon(BbmReading *look)
 }
 
 /* ----------------------------------------------------------------
- * Dead rows
- * ----------------------------------------------------------------
+ * Dead tuples
  */
 
 static TimestampTz
@@ -390,7 +391,7 @@ time_of(PGFunction function, Oid relid)
 	return fcinfo->isnull ? 0 : DatumGetTimestampTz(result);
 }
 
-/* Since when a process has been in its transaction; 0 when it is in none. */
+/* When the current transaction of a process began; 0 when it is in none. */
 static TimestampTz
 transaction_start(int pid)
 {
@@ -411,13 +412,14 @@ transaction_start(int pid)
 }
 
 /*
- * Are there dead tuples for the sake of a session of bbm's alone, one in bbm_wait,
- * say?  It keeps more than anybody else, and each relation has been vacuumed since
- * it began: what that has left, and all that has died since, no vacuum removes before
- * the session ends, which may wait for this migration.
+ * Are there dead tuples only because of a session of bbm's, such as one in
+ * bbm_wait?  That session keeps more than any other, and each relation has
+ * been vacuumed since it began: no vacuum can remove what that vacuum has
+ * left, nor what has died since, before the session ends, which may wait for
+ * this migration.
  *
- * A vacuum that had begun before the session has, and ended after, has left a little
- * that the next one removes.
+ * A vacuum that began before the session and ended after it has left a few
+ * dead tuples that the next one removes.
  */
 static bool
 ours_alone_keep(const BbmThrottle *state)
@@ -449,7 +451,7 @@ static void
 count_dead(BbmThrottle *state)
 {
 	state->dead = state->live = 0;
-	/* what was read before must not be taken for what is now */
+	/* old values must not be taken for current ones */
 	pgstat_clear_snapshot();
 	for (int i = 0; i < state->nrelations; i++)
 	{
@@ -476,7 +478,7 @@ bbm_read_dead(BbmReading *look)
 		count_dead(state);
 		state->dead_until = TimestampTzPlusMilliseconds(look->now, BBM_DEAD_MS);
 	}
-	/* waited for, they would wait for us */
+	/* if we waited for them, they would wait for us */
 	if (state->dead_are_kept)
 		return;
 	share = state->dead > 0 ? state->dead / (state->dead + state->live) : 0;

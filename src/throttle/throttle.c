@@ -4,16 +4,18 @@
  *		Does the server have room for another batch?
  *
  * NOTES
- *	  Before each batch every signal that a migration has a limit for is read.
+ *	  Before each batch every signal for which a migration has a limit is read.
  *	  Most are read from shared memory, without a transaction, snapshot or
- *	  lock.  One that holds, or cannot be read, makes the migration wait: that
- *	  is no failure and no attempt.  Nothing is held meanwhile.
+ *	  lock.  A signal that throttles, or that cannot be read, makes the
+ *	  migration wait: that is no failure and no attempt.  The process holds
+ *	  nothing meanwhile.
  *
  *	  The relations of a target and the user's condition need a transaction.
- *	  Each opens a short one of its own, and what it tells is good for a while.
+ *	  Each opens a short one of its own, and its result stays valid for a
+ *	  while.
  *
- *	  Between a look and the batch anything may happen on the server: the next
- *	  look sees it.
+ *	  Between a check and the batch anything may happen on the server: the next
+ *	  check sees it.
  *
  *-------------------------------------------------------------------------
  */
@@ -35,16 +37,16 @@
 #define BBM_RELATIONS_MS (60 * 1000)
 #define BBM_FIRST_POLL_MS 200
 
-/* A hold that comes and goes is logged this often at most. */
+/* A throttle that comes and goes is logged at most this often. */
 #define BBM_LOG_WAIT_MS (60 * 1000)
 
-/* What is owed to a rate is told by the jobs that ended last: so many at once, at most. */
+/* What is owed to a rate is derived from the jobs that ended last: from so many that ran at once, at most. */
 #define BBM_JOBS_RECALLED 20
 
 typedef struct Signal
 {
-	const char *word;			/* begins what waiting_on says */
-	BbmSetting	limit;			/* read when this is on */
+	const char *word;			/* waiting_on begins with it */
+	BbmSetting	limit;			/* the signal is read when this setting is on */
 	BbmReader	read;
 	bool		by_relation;	/* needs the relations of the target */
 	bool		in_transaction; /* may need one of its own */
@@ -54,7 +56,7 @@ typedef struct Signal
 } Signal;
 
 static const Signal signals[] = {
-	/* first: a rest is from the end of the batch on, and what else there is to wait for is part of it */
+	/* first: a pacing pause counts from the end of the batch, and includes what else there is to wait for */
 	{"busy CPUs", BBM_REST_FACTOR, bbm_read_busy, .of_process = true},
 	{"active hours", BBM_ACTIVE_HOURS, bbm_read_hours},
 	{"WAL rate", BBM_MAX_WAL_RATE, bbm_read_wal_rate, .after_each = true, .of_writing = true},
@@ -64,7 +66,7 @@ static const Signal signals[] = {
 	{"replay of the last batch", BBM_WAIT_FOR_STANDBYS, bbm_read_last_replay, .after_each = true, .of_writing = true},
 	{"WAL kept by a slot", BBM_MAX_SLOT_WAL, bbm_read_slots, .of_writing = true},
 	{"unarchived WAL", BBM_MAX_UNARCHIVED_WAL, bbm_read_unarchived, .of_writing = true},
-	/* a look that holds a snapshot does not keep a vacuum from removing what it had begun to remove before */
+	/* a check that holds a snapshot does not keep a vacuum from removing what it had begun to remove before */
 	{"autovacuum", BBM_WAIT_FOR_AUTOVACUUM, bbm_read_autovacuum, .by_relation = true, .of_writing = true},
 	{"old snapshot", BBM_MAX_HORIZON_AGE, bbm_read_horizon},
 	{"dead tuples", BBM_MAX_DEAD_TUPLES, bbm_read_dead, .by_relation = true, .of_writing = true},
@@ -73,7 +75,7 @@ static const Signal signals[] = {
 	{"condition", BBM_CONDITION, bbm_read_condition, .in_transaction = true}
 };
 
-/* Was the batch at hand reported to bbm_read_busy before its commit? */
+/* Was the current batch reported to bbm_read_busy before its commit? */
 static bool pacing_is_reported = false;
 
 static BbmThrottle *
@@ -84,7 +86,7 @@ state_of(BbmTarget *target)
 	return target->throttle;
 }
 
-/* A snapshot of the catalogs; a partition that comes or goes after is seen the next time. */
+/* Uses a snapshot of the catalogs; the next read sees a partition that is attached or detached later. */
 static void
 find_relations(void *arg)
 {
@@ -101,15 +103,16 @@ refresh_relations(BbmTarget *target, TimestampTz now)
 	if (!bbm_time_has_come(now, state->relations_until, BBM_RELATIONS_MS))
 		return;
 	state->relations_error = bbm_txn_run(find_relations, target, false);
-	/* otherwise at once again */
+	/* otherwise read again at once */
 	if (state->relations_error == NULL)
 		state->relations_until = TimestampTzPlusMilliseconds(now, BBM_RELATIONS_MS);
 }
 
 /*
- * Does the migration obey the signal?  It has a limit for it; and while it
- * verifies, which writes nothing but the record, what depends on writing goes by
- * without being waited for: dead tuples that nobody vacuums would keep it for ever.
+ * Does the migration obey the signal?  It does if it has a limit for it; but
+ * while it verifies, which writes nothing but the record, it does not wait for
+ * signals that depend on writing: dead tuples that nobody vacuums would keep
+ * it forever.
  */
 static bool
 obeys(const BbmMigration *migration, const Signal *signal)
@@ -118,7 +121,7 @@ obeys(const BbmMigration *migration, const Signal *signal)
 		!(signal->of_writing && BBM_PASS_VERIFIES(migration->pass));
 }
 
-/* Reads one signal; its word goes before what it says. */
+/* Reads one signal, and puts its word before what the reader reports. */
 static void
 read_signal(const Signal *signal, BbmReading *look)
 {
@@ -140,8 +143,9 @@ read_signal(const Signal *signal, BbmReading *look)
 }
 
 /*
- * The process rests, for a moment.  That is nothing the migration waits for: what
- * is known of that stays as it is, and nothing is left behind when the process goes.
+ * Starts a pacing pause of this process, for a moment.  The migration does not
+ * wait for it: what is known about the migration's wait stays as it is, and
+ * nothing is left behind when the process exits.
  */
 static void
 begin_rest(const BbmReading *look, BbmWait *wait)
@@ -153,11 +157,11 @@ begin_rest(const BbmReading *look, BbmWait *wait)
 	wait->cancelled = NULL;
 }
 
-/* Puts down that the migration waits, for what and until when. */
+/* Records that the migration waits, for what and until when. */
 static void
 begin_wait(BbmReading *look, BbmWait *wait)
 {
-	/* the look itself may have taken a while */
+	/* the check itself may have taken a while */
 	TimestampTz now = GetCurrentTimestamp();
 	bool		tell;
 	BbmWaitStates *holds = bbm_wait_states_lock();
@@ -217,7 +221,7 @@ has_rate(const BbmMigration *migration)
 	return bbm_setting_is_on(migration, BBM_MAX_WAL_RATE) || bbm_setting_is_on(migration, BBM_MAX_ROW_RATE);
 }
 
-/* Since when it has been waiting; *recalled: is it known what it owes to its rates? */
+/* Since when the migration has been throttled; *recalled: is it known what it owes to its rates? */
 static TimestampTz
 held_since(const BbmMigration *migration, TimestampTz now, bool *recalled)
 {
@@ -233,14 +237,14 @@ held_since(const BbmMigration *migration, TimestampTz now, bool *recalled)
 }
 
 /*
- * The entry that has a migration's rates may be new: there is room for so many,
- * and a restart of the server forgets them all.  What the newest jobs have used
- * is in their rows.  A job began when all was paid, but for the jobs that were
- * at work beside it: so the last of them tell, and a rate that is set as the
- * server starts is not owed what was done without it.
+ * The entry that has a migration's rates may be new: the number of entries is
+ * limited, and a restart of the server forgets them all.  The rows of the
+ * newest jobs show what they have used.  A job began when everything was paid,
+ * except for the jobs that ran beside it: so the last of them suffice, and a
+ * rate that is set as the server starts is not owed what was done without it.
  *
- * A batch of another process that commits after our snapshot, and put itself
- * into the entry before we have its lock, is not counted, this once.
+ * A batch of another process that commits after our snapshot, and that was
+ * added to the entry before we have its lock, is not counted, this once.
  */
 static void
 recall_rates(void *arg)
@@ -269,7 +273,7 @@ recall_rates(void *arg)
 	bbm_wait_states_unlock();
 }
 
-/* What cannot be read holds; so does a cancel, which the driver passes on. */
+/* What cannot be read, throttles; so does a cancel, which the driver rethrows. */
 static void
 recall_or_wait(BbmReading *look)
 {
@@ -286,7 +290,7 @@ recall_or_wait(BbmReading *look)
 /*
  * Must the migration wait before its next batch?  Then *wait says for what.
  * With "may_help" a worker may do something about it, which takes its time.
- * Between transactions; raises no error.
+ * Called between transactions; raises no error.
  */
 bool
 bbm_is_throttled(BbmTarget *target, bool may_help, BbmWait *wait)
@@ -296,7 +300,7 @@ bbm_is_throttled(BbmTarget *target, bool may_help, BbmWait *wait)
 	BbmReading		look = {.migration = migration, .state = state_of(target), .now = now};
 	bool		recalled;
 
-	/* of a batch whose transaction has failed */
+	/* from a batch whose transaction has failed */
 	pacing_is_reported = false;
 	look.held_since = held_since(migration, now, &recalled);
 	wait->of_process = false;
@@ -324,9 +328,9 @@ bbm_is_throttled(BbmTarget *target, bool may_help, BbmWait *wait)
 }
 
 /*
- * May another batch be claimed in the transaction of this one?  Not when that
- * cannot be told in it.  *rests: this process is to wait for a moment before it
- * begins, as bbm_is_throttled then says.
+ * May another batch be claimed in the transaction of this one?  Not when this
+ * cannot be determined in that transaction.  *rests: this process is to pause
+ * for a moment before that batch starts, as bbm_is_throttled then reports.
  */
 bool
 bbm_throttle_lets_follow(BbmTarget *target, bool *rests)
@@ -369,7 +373,7 @@ bbm_throttle_lets_follow(BbmTarget *target, bool *rests)
 	return !look.holds;
 }
 
-/* A batch has committed: what it has used is what the rates go by.  Between transactions. */
+/* A batch has committed: the rates are charged with what it has used.  Called between transactions. */
 void
 bbm_throttle_spent(const BbmTarget *target, const BbmCost *cost)
 {
@@ -379,11 +383,11 @@ bbm_throttle_spent(const BbmTarget *target, const BbmCost *cost)
 	BbmWaitStates *holds;
 	BbmWaitState *hold;
 
-	/* once a batch, or it would be rested for again */
+	/* once per batch, or the process would pause for it again */
 	if (!pacing_is_reported)
 		bbm_pacing_is_due();
 	pacing_is_reported = false;
-	/* what it says of rows is how many it has found */
+	/* its number of rows is how many rows it has found */
 	if (BBM_PASS_VERIFIES(migration->pass))
 		return;
 	if (!has_rate(migration) && !bbm_setting_is_on(migration, BBM_WAIT_FOR_STANDBYS))
@@ -397,9 +401,10 @@ bbm_throttle_spent(const BbmTarget *target, const BbmCost *cost)
 }
 
 /*
- * Reads every signal that the migration obeys, for people to see.
- * In a transaction; the condition, and what is about a worker itself, are left
- * to the workers, and so is what is about a table that is not known yet, or gone.
+ * Reads every signal that the migration obeys, for display.  Called in a
+ * transaction; the condition and the signals about a worker itself are left to
+ * the workers, and so are those about a table that is not known yet, or does
+ * not exist any more.
  */
 void
 bbm_throttle_show(const BbmMigration *migration, Oid relid, BbmThrottleSink sink, void *arg)

@@ -17,22 +17,25 @@
 /* What a migration waits for, and until when. */
 typedef struct BbmWait
 {
-	TimestampTz due;			/* look again then */
+	TimestampTz due;			/* poll again then */
 	TimestampTz since;
 	char		reason[BBM_WAITING_LENGTH];
 	bool		begins;			/* it has not been waiting before */
-	bool		of_process;		/* this process may run no batch, of whatever migration */
-	ErrorData  *cancelled;		/* the look was cancelled */
+	bool		of_process;		/* this process may run no batch, of any migration */
+	ErrorData  *cancelled;		/* the check was cancelled */
 } BbmWait;
 
-/* When a migration has waited for so long, that is told. */
+/* When a migration has waited for this long, the wait is reported. */
 #define BBM_REPORT_WAIT_MS 1000
 
 extern bool bbm_is_throttled(BbmTarget *target, bool may_help, BbmWait *wait);
 extern bool bbm_throttle_lets_follow(BbmTarget *target, bool *rests);
 extern void bbm_throttle_spent(const BbmTarget *target, const BbmCost *cost);
 
-/* One signal: its word, its setting, what it waits for ("" nothing, NULL not looked at), and what the look took. */
+/*
+ * One signal: its word, its setting, what it waits for ("" nothing, NULL not
+ * checked), and how long the check took.
+ */
 typedef void (*BbmThrottleSink) (void *arg, const char *signal, const char *setting, const char *reason,
 								 double microseconds);
 

@@ -3,9 +3,9 @@
  * vacuum.c
  *		Vacuuming the table that batches have filled with dead tuples.
  *
- * As the migration's owner, with the rights that it has, between two batches.
- * Whoever waits for the table longer than bbm.max_blocking_time gets it: the
- * vacuum is cancelled as a batch would be.
+ * The vacuum runs as the migration's owner, with the owner's rights, between
+ * two batches.  A session that waits for the table longer than
+ * bbm.max_blocking_time gets it: the vacuum is cancelled as a batch would be.
  *
  *-------------------------------------------------------------------------
  */
@@ -35,7 +35,7 @@
 #include "base/wait_state.h"
 #include "throttle/signal.h"
 
-/* Between two vacuums for one migration: one that does not help must not be all that is done. */
+/* Between two vacuums for one migration: a vacuum that does not help must not be repeated all the time. */
 #define BBM_VACUUM_AGAIN_MS (10 * 1000)
 
 typedef struct VacuumArgs
@@ -47,11 +47,11 @@ typedef struct VacuumArgs
 } VacuumArgs;
 
 /*
- * VACUUM commits by itself, so nothing is held from the check to its work: a
- * table that is dropped or given away in between it skips.  It takes the lock
- * that autovacuum would, for which it waits lock_timeout at most.  It runs as
- * the command that somebody could have given, for who hooks into those; the
- * OID, not the name, says which table the server takes.
+ * VACUUM commits by itself, so nothing is held from the check to its work: it
+ * skips a table that is dropped or gets another owner in between.  It takes
+ * the lock that autovacuum would take, for which it waits at most
+ * lock_timeout.  It runs as a utility command, for extensions that hook into
+ * those; the OID, not the name, determines which table the server takes.
  */
 static void
 vacuum_one(void *arg)
@@ -75,9 +75,9 @@ vacuum_one(void *arg)
 	stmt->rels = list_make1(makeVacuumRelation(makeRangeVar(get_namespace_name(schema), pstrdup(table), -1),
 											   args->relid, NIL));
 	/*
-	 * Giving empty pages at the table's end back to the system takes an ACCESS
-	 * EXCLUSIVE lock, which a standby replays and cancels its queries for: that
-	 * is for the table's owner to want, not for us.
+	 * To return empty pages at the table's end to the operating system takes
+	 * an ACCESS EXCLUSIVE lock, which a standby replays and cancels its
+	 * queries for: that is for the table's owner to decide, not for us.
 	 */
 	stmt->options = list_make1(makeDefElem("truncate", (Node *) makeString("off"), -1));
 	command = makeNode(PlannedStmt);
@@ -111,7 +111,7 @@ run_vacuum(const BbmMigration *migration, Oid relid, const char *name, BbmLockWa
 	return error;
 }
 
-/* One worker of a migration, and not again at once. */
+/* Only one worker of a migration vacuums, and not again at once. */
 static bool
 take_turn(const BbmReading *look)
 {
@@ -132,8 +132,9 @@ has_dead(Oid relid)
 }
 
 /*
- * Vacuums what of the target has dead tuples, if the migration asks for it and it
- * is a worker's turn; true when that has been done.  Between transactions.
+ * Vacuums the relations of the target that have dead tuples, if the migration
+ * asks for it and it is this worker's task; returns true when that has been
+ * done.  Called between transactions.
  */
 bool
 bbm_vacuum_instead(BbmReading *look)
@@ -143,11 +144,11 @@ bbm_vacuum_instead(BbmReading *look)
 
 	if (!bbm_setting_bool(look->migration, BBM_VACUUM) || !bbm_txn_in_worker() || !take_turn(look))
 		return false;
-	/* that takes as long as it takes */
+	/* this takes as long as it takes */
 	bbm_slot_wait_with(look->migration->id, "dead tuples: its worker vacuums the table", DT_NOEND);
 	for (int i = 0; i < n; i++)
 	{
-		/* a TOAST table follows its own, and is vacuumed with it */
+		/* a TOAST table follows its table, and is vacuumed with it */
 		bool		with_toast = i + 1 < n && state->is_toast[i + 1];
 		BbmLockWatchStop stop;
 		ErrorData  *error;

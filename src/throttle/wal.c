@@ -4,8 +4,8 @@
  *		What WAL shows: standbys, replication slots, the archive.
  *
  * All of it is read where the server itself keeps it, in shared memory; the
- * archive's backlog is a folder, which is read only when enough WAL was
- * written since the last time to have reached the limit.
+ * archive's backlog is a directory, which is read only when enough WAL to have
+ * reached the limit was written since the last time.
  *
  *-------------------------------------------------------------------------
  */
@@ -32,13 +32,13 @@
 #include "base/wait_state.h"
 #include "throttle/signal.h"
 
-/* How long the names of the standbys' connections are taken for theirs. */
+/* How long the names of the standbys' connections stay valid. */
 #define BBM_NAMES_MS (10 * 1000)
 
-/* How soon to ask again whether the last batch was replayed. */
+/* How soon to check again whether the last batch was replayed. */
 #define BBM_REPLAY_MS 5
 
-/* How soon to read the archiver's folder again while it is too full. */
+/* How soon to read the archiver's directory again while it exceeds the limit. */
 #define BBM_ARCHIVE_MS 200
 
 /* ----------------------------------------------------------------
@@ -50,11 +50,11 @@
 typedef struct Sender
 {
 	pid_t		pid;
-	XLogRecPtr	replayed;		/* InvalidXLogRecPtr: it has not said */
+	XLogRecPtr	replayed;		/* InvalidXLogRecPtr: the standby has not reported it */
 	TimeOffset	lag;			/* of what was replayed last, in microseconds; -1 unknown */
 } Sender;
 
-/* The application_name of each, by its place among the senders. */
+/* The application_name of each, by its index among the senders. */
 typedef struct SenderName
 {
 	pid_t		pid;
@@ -64,7 +64,7 @@ typedef struct SenderName
 static SenderName *sender_names = NULL;
 static TimestampTz names_until = 0;
 
-/* False for one that is not there, or sends a base backup. */
+/* Returns false for one that does not exist, or that sends a base backup. */
 static bool
 read_sender(int i, Sender *sender)
 {
@@ -80,7 +80,7 @@ read_sender(int i, Sender *sender)
 	return sender->pid != 0 && state != WALSNDSTATE_BACKUP;
 }
 
-/* Names are with the server's statistics, which are copied as a whole: not often. */
+/* Names are among the server's statistics, which are copied as a whole: so they are not read often. */
 static void
 read_names(TimestampTz now)
 {
@@ -120,10 +120,10 @@ name_of(int i, const Sender *sender, TimestampTz now)
 	return sender_names[i].pid == sender->pid ? sender_names[i].name : "";
 }
 
-/* Is this standby too far behind?  Then the look is told so. */
+/* Is this standby too far behind?  Then this is reported in the reading. */
 typedef bool (*Behind) (BbmReading *look, int i, const Sender *sender);
 
-/* One that was named: each connection of that name counts, and there must be one. */
+/* Checks a standby that was named: each connection of that name counts, and there must be one. */
 static void
 check_named(BbmReading *look, const char *name, Behind behind)
 {
@@ -146,9 +146,9 @@ check_named(BbmReading *look, const char *name, Behind behind)
 }
 
 /*
- * Of those in the list, or with an empty one of all that are connected.  Without
- * names a connection that never says what it has replayed is no standby: a
- * pg_receivewal, say.
+ * Checks the standbys in the list, or with an empty list all that are
+ * connected.  Without names, a connection that never reports what it has
+ * replayed is no standby: it may be a pg_receivewal, for example.
  */
 static void
 check_listed(BbmReading *look, const char *list, Behind behind)
@@ -175,7 +175,7 @@ check_listed(BbmReading *look, const char *list, Behind behind)
 	}
 }
 
-/* Those in bbm.standby_names of the migration, and where it must keep to them those of the server. */
+/* Those in bbm.standby_names of the migration, and those of the server where the migration must keep to them. */
 static void
 check_standbys(BbmReading *look, Behind behind)
 {
@@ -207,9 +207,9 @@ bbm_read_replication_lag(BbmReading *look)
 }
 
 /*
- * For how long there has been WAL that it has not replayed: as the server
- * measured it for what it replayed last, or as we know from when that WAL
- * was there.  The first says nothing while replay stands still.
+ * For how long there has been WAL that the standby has not replayed: as the
+ * server measured it for what was replayed last, or as we know from when that
+ * WAL was there.  The first says nothing while replay stands still.
  */
 static bool
 behind_in_time(BbmReading *look, int i, const Sender *sender)
@@ -252,7 +252,7 @@ last_commit(const BbmReading *look)
 	BbmWaitState *hold = bbm_wait_state_find(holds, look->migration->id, look->now);
 	XLogRecPtr	commit;
 
-	/* not known, after a restart say: then all there is so far */
+	/* not known, for example after a restart: then everything there is so far */
 	if (hold->commit == InvalidXLogRecPtr)
 		hold->commit = GetFlushRecPtr(NULL);
 	commit = hold->commit;
@@ -324,7 +324,10 @@ bbm_read_slots(BbmReading *look)
  * ----------------------------------------------------------------
  */
 
-/* Segments that wait for the archiver, as counted in its folder; -1 with errno when it cannot be read. */
+/*
+ * The number of segments that wait for the archiver, as counted in its
+ * directory; -1 with errno when it cannot be read.
+ */
 static int
 count_ready(void)
 {
@@ -356,15 +359,16 @@ count_ready(void)
 }
 
 /*
- * bbm.max_unarchived_wal.  With n ready when the folder was read, there are at
- * most as many more now as segments were begun since.
+ * bbm.max_unarchived_wal.  If n segments were ready when the directory was
+ * read, the number has grown since by at most the number of segments that were
+ * begun.
  */
 void
 bbm_read_unarchived(BbmReading *look)
 {
 	static int	ready = -1;		/* when read last; -1: not read */
 	static XLogSegNo at;
-	static TimestampTz until;	/* while too many, they are not counted again before */
+	static TimestampTz until;	/* while there are too many, they are not counted again before that time */
 	int			limit = bbm_setting_int(look->migration, BBM_MAX_UNARCHIVED_WAL);
 	XLogSegNo	now_at;
 
