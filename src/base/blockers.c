@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * blockers.c
- *		The lock that a process of bbm waits for, and who is in the way.
+ *		The lock that a process of bbm waits for, and its blockers.
  *
  * NOTES
  *	  The blockers of a lock are known only while a process waits for it, and

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * blockers.h
- *		The lock that a process of bbm waits for, and who is in the way.
+ *		The lock that a process of bbm waits for, and its blockers.
  *
  *-------------------------------------------------------------------------
  */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * cancel.c
- *		A cancel that the owner's code catches is not the last word.
+ *		Enforcing a cancel that the owner's code catches.
  *
  * NOTES
  *	  Whatever stops a batch from outside is in the end a cancel: a limit of

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * cancel.h
- *		A cancel that the owner's code catches is not the last word.
+ *		Enforcing a cancel that the owner's code catches.
  *
  *-------------------------------------------------------------------------
  */

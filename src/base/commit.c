@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * commit.c
- *		What is done when a transaction commits: workers are called, notifications sent.
+ *		Actions at commit: requesting workers and sending notifications.
  *
  * NOTES
  *	  COMMIT PREPARED may run in another session than the one whose callback

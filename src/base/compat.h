@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * compat.h
- *		The only file that looks at PG_VERSION_NUM.
+ *		The only file that checks PG_VERSION_NUM.
  *
  * Each difference between the supported majors is an inline function or a
  * macro with the newest server's meaning.

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * lock_watch.c
- *		Watching the batch in flight: is it in anybody's way?
+ *		Watching the batch in flight: does it block others?
  *
  * NOTES
  *	  A batch runs inside SPI and cannot check anything meanwhile, and a

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * lock_watch.h
- *		Watching the batch in flight: is it in anybody's way?
+ *		Watching the batch in flight: does it block others?
  *
  *-------------------------------------------------------------------------
  */

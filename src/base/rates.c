@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * rates.c
- *		From what happened to a delay or a size: pure functions, without clock
+ *		Computing delays and sizes from measurements: pure functions, without clock
  *		or state of their own.
  *
  *-------------------------------------------------------------------------

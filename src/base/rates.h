@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * rates.h
- *		From what happened to a delay or a size: pure functions with the clock
+ *		Computing delays and sizes from measurements: pure functions with the clock
  *		as an argument.
  *
  *-------------------------------------------------------------------------

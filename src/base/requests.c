@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * requests.c
- *		Work that somebody has asked for, and the launcher's latch.
+ *		Requests for workers, and the launcher's latch.
  *
  * NOTES
  *	  A request is a hint about what should run: the tables decide.  Discovery

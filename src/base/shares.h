@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * shares.h
- *		Who has how many of the worker slots, and who is to have the next one.
+ *		How worker slots are shared among owners, and who gets the next one.
  *
  *-------------------------------------------------------------------------
  */

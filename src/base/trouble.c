@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * trouble.c
- *		What is remembered of transient errors.
+ *		The transient errors that are not over yet.
  *
  * A full disk, an I/O error, lack of memory or a lock that is not granted is
  * nobody's fault, and the process that meets such a transient error tries

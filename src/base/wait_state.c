@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * wait_state.c
- *		What is remembered of migrations that wait for the server.
+ *		The wait states of migrations.
  *
  * A worker that waits for long exits, and another one polls later.  Therefore
  * what it waited for, and since when, is kept here, and how much of a rate is

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * wait_state.h
- *		What is remembered of migrations that wait for the server.
+ *		The wait states of migrations.
  *
  *-------------------------------------------------------------------------
  */

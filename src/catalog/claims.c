@@ -35,7 +35,7 @@ array_column(HeapTuple tuple, Relation rel, const char *name)
 }
 
 /*
- * Reads up to where ranges are allocated.  The newest job shows it, since
+ * Reads the end of the last allocated range.  The newest job has it, since
  * ranges are allocated in order, one after the other, under the migration's
  * lock.
  */

@@ -15,7 +15,7 @@
 #include "utils/memutils.h"
 #include "utils/relcache.h"
 
-/* catalog/jobs.c */
+/* catalog/claims.c */
 typedef struct BbmClaimState
 {
 	BbmStatus	status;

@@ -56,7 +56,7 @@ bbm_errors_count(int64 migration_id)
 
 /*
  * Turns each quarantined range into a job; returns how many.  The jobs have
- * negative ids, since the newest job shows up to where ranges are allocated.
+ * negative ids, since the newest job marks the end of the allocated ranges.
  * The caller has bbm_migration_lock, so nobody else takes or adds a range
  * between the two statements, which may run with the rights of different
  * owners.

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * extension.h
- *		Where the extension is in this database, and our tables.
+ *		Finding the extension and our tables in this database.
  *
  * Every function that reads or writes needs a transaction and SPI connected,
  * runs its statement as the extension's owner, and allocates what it returns

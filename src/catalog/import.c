@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * import.c
- *		SQL over our tables that takes migrations and jobs over from the
+ *		SQL over our tables that imports migrations and jobs from the GitLab
  *		container registry's own tables.
  *
  *-------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * import.h
- *		Rows of the container registry's own tables, and taking them over.
+ *		Rows of the GitLab container registry's own tables, and their import.
  *
  *-------------------------------------------------------------------------
  */

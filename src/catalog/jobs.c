@@ -633,8 +633,7 @@ bbm_jobs_checks(int64 migration_id, int pass, int *n)
 /*
  * Reads what the newest jobs have used, the oldest of them first; returns how
  * many there are, up to "room".  A job of several batches has waited between
- * them, so only its execution time before its end is counted.  Verification
- * jobs have used nothing.
+ * them, so its use counts from its start.  Verification jobs have used nothing.
  */
 int
 bbm_jobs_spent(int64 migration_id, BbmSpent *spent, int room)

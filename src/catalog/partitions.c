@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * partitions.c
- *		SQL over bbm_partitions: what is known of each partition of a migration.
+ *		SQL over bbm_partitions: the state of each partition of a migration.
  *
  * Claims write these rows, under the migration's lock, together with the job
  * that they create: nobody else writes between a read and what follows from

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * partitions.h
- *		What is known of each partition of a migration.
+ *		The state of each partition of a migration.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,7 +13,7 @@
 #include "access/xlogdefs.h"
 #include "nodes/pg_list.h"
 
-/* catalog/partitions.c: what is known of each partition of a migration */
+/* catalog/partitions.c: the state of a partition of a migration */
 typedef struct BbmPartitionState
 {
 	Oid			relation;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * sql.h
- *		The prepared statements over our own tables; for catalog_*.c only.
+ *		The prepared statements over our own tables; for src/catalog only.
  *
  *-------------------------------------------------------------------------
  */

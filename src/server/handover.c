@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * handover.c
- *		The table of migrations is given to another role.
+ *		Giving the table of migrations to another role.
  *
  * NOTES
  *	  The owner of the table may have written a migration in the name of a role
- *	  that he must not act for, or have changed one.  It does not run while he
- *	  owns the table; and it must not start to run only because somebody else,
- *	  who may act for that role, takes the table.  So the table's owner cannot
+ *	  that it must not act for, or have changed one.  Such a migration does not
+ *	  run while that owner has the table; and it must not start to run only
+ *	  because another role, which may act for that role, takes the table.  So the table's owner cannot
  *	  be changed while it has such a migration that is active or running.  A
  *	  paused one has to be reviewed by whoever starts it.
  *

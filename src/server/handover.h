@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * handover.h
- *		The table of migrations is given to another role.
+ *		Giving the table of migrations to another role.
  *
  *-------------------------------------------------------------------------
  */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * hooks.c
- *		Commands of the server that our processes must know of.
+ *		Commands of the server that affect our processes.
  *
  * NOTES
  *	  DROP DATABASE and similar commands need a database that nobody is

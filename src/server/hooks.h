@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * hooks.h
- *		Commands of the server that our processes must know of.
+ *		Commands of the server that affect our processes.
  *
  *-------------------------------------------------------------------------
  */

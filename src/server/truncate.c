@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * truncate.c
- *		A TRUNCATE of a table that a migration is about.
+ *		A TRUNCATE of a migration's table.
  *
  * NOTES
  *	  The migration continues at its cursor, whatever is inserted into the
