@@ -2,7 +2,8 @@
  *
  * access.c
  *		What the SQL-callable functions and the guards share: whose a
- *		migration is, what its status is called, telling events, cancelling batches.
+ *		migration is, what its status is called, reporting events,
+ *		cancelling batches.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,7 +21,7 @@
 #include "catalog/jobs.h"
 #include "catalog/migrations.h"
 
-/* Raises an error unless the acting user has the rights of this owner. */
+/* Raises an error unless the current user has the rights of this owner. */
 void
 bbm_check_owner(Oid owner, const char *name)
 {
@@ -33,9 +34,10 @@ bbm_check_owner(Oid owner, const char *name)
 }
 
 /*
- * The same for who says what a migration does: that runs as its owner, so what
- * is asked for is what SET ROLE asks for.  A membership may give the rights
- * alone (16 and later), as one may be without them (NOINHERIT).
+ * The same for a role that defines what a migration does: that runs as its
+ * owner, so the check is the one of SET ROLE.  A membership may give the
+ * rights without SET ROLE (16 and later), or SET ROLE without the rights
+ * (NOINHERIT).
  */
 void
 bbm_check_definer(Oid owner, const char *name)
@@ -49,7 +51,7 @@ bbm_check_definer(Oid owner, const char *name)
 				 errhint("Starting, pausing and dropping it asks for the owner's privileges alone.")));
 }
 
-/* For a number that was given; the column is a smallint, so this cannot be left to the row's trigger. */
+/* Checks a number that was given; the column is a smallint, so this cannot be left to the row's trigger. */
 void
 bbm_check_max_attempts(const int *max_attempts)
 {
@@ -61,7 +63,7 @@ bbm_check_max_attempts(const int *max_attempts)
 				 errhint("Use a number from 1 to %d.", BBM_MAX_ATTEMPTS)));
 }
 
-/* Where a worker logs in as the owner, the owner must be allowed to. */
+/* Where a worker logs in as the owner, the owner must be allowed to log in. */
 void
 bbm_check_may_log_in(Oid role)
 {
@@ -80,8 +82,8 @@ bbm_check_may_log_in(Oid role)
 }
 
 /*
- * May the acting user write rows of our tables as they were elsewhere?  Who owns
- * them may, as the server has it; a superuser does.
+ * May the current user write rows of our tables as they were elsewhere?  The
+ * owner of the tables may, by the server's rules; so may a superuser.
  */
 bool
 bbm_may_restore(void)
@@ -90,9 +92,10 @@ bbm_may_restore(void)
 }
 
 /*
- * May the acting user know of this owner's migrations?  Not whoever is behind
- * it: in a SECURITY DEFINER function, or in an index's expression that a
- * superuser's VACUUM evaluates, that is somebody else, who has not asked.
+ * May the current user know about this owner's migrations?  This does not
+ * check the session's user: in a SECURITY DEFINER function, or in an index's
+ * expression that a superuser's VACUUM evaluates, that is somebody else, who
+ * has not asked.
  */
 bool
 bbm_role_may_see(Oid owner)
@@ -103,8 +106,9 @@ bbm_role_may_see(Oid owner)
 }
 
 /*
- * Does a process run this job?  Its token tells, unless the job has released
- * all advisory locks of its session; then its row's lock does.
+ * Does a process run this job?  The lock of its worker id shows this, unless
+ * the job has released all advisory locks of its session; then the lock of the
+ * job's row does.
  */
 bool
 bbm_job_is_alive(const BbmRunningJob *job)
@@ -115,8 +119,9 @@ bbm_job_is_alive(const BbmRunningJob *job)
 /*
  * Cancels the batches of a migration that live processes run; returns how many
  * there are.  A process may have gone on to another batch by the time the
- * signal arrives: that one is requeued then, which costs its time and no
- * attempt.  Needs a transaction and SPI; the caller has checked the right to.
+ * signal arrives: that batch is requeued then, which costs its time and no
+ * attempt.  Needs a transaction and SPI; the caller has checked the right to
+ * cancel.
  */
 int
 bbm_cancel_running(int64 migration_id)
@@ -133,7 +138,7 @@ bbm_cancel_running(int64 migration_id)
 		if (job->pid == MyProcPid || !bbm_job_is_alive(job))
 			continue;
 		n++;
-		/* the row's word is not enough to signal a process by */
+		/* the row alone does not suffice to signal a process */
 		proc = BackendPidGetProc(job->pid);
 		if (proc && proc->databaseId == MyDatabaseId && proc->roleId == job->owner)
 			kill(job->pid, SIGINT);
@@ -152,7 +157,7 @@ bbm_must_not_be_null(const char *what)
 			 errhint("bbm_status() lists those you may see.")));
 }
 
-/* The migration of that name, which the acting user must own; needs SPI. */
+/* The migration of that name, which the current user must own; needs SPI. */
 BbmMigration *
 bbm_get_migration(const char *name)
 {
@@ -169,7 +174,8 @@ bbm_get_migration(const char *name)
 
 /*
  * A job could reset the role, or the session authorization, of a session that
- * merely switched to the owner, so the session must have logged in as it.
+ * merely switched to the owner, so the session must have logged in as the
+ * owner.
  */
 void
 bbm_check_session_owns(const BbmMigration *migration)
@@ -187,14 +193,15 @@ bbm_check_session_owns(const BbmMigration *migration)
 
 /*
  * Anybody who may execute a trigger function can put it on a table of his own
- * and feed it rows of his own making, so each works on our tables only.
+ * and call it with rows that he chooses, so each trigger function works only
+ * on our tables.
  */
 TriggerData *
 bbm_trigger_data(FunctionCallInfo fcinfo, const char *function)
 {
 	TriggerData *data;
 
-	/* nothing of the trigger data may be read before this */
+	/* nothing of the trigger data may be read before this check */
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),

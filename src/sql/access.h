@@ -15,7 +15,7 @@
 
 #include "catalog/claims.h"
 
-/* Who writes what only workers write may be the registry's own, left running. */
+/* A process that writes what only workers write may be the container registry's own worker, left running. */
 #define BBM_OTHER_WORKER \
 	"If it is the container registry's own worker, turn that off: database.backgroundmigrations.enabled: false in its configuration."
 

@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * columns.c
- *		Whose each column of our tables is.
+ *		Which columns of our tables users may set.
  *
  * NOTES
- *	  A role that may INSERT or UPDATE a row of ours sets what a user defines,
- *	  and nothing else.  What a column of ours is not named for here is recorded
- *	  by bbm.  One that somebody has added to the tables is his: bbm takes it as it
- *	  comes.
+ *	  A role that may INSERT or UPDATE a row of our tables sets what a user
+ *	  defines, and nothing else.  All columns of ours that are not named here
+ *	  are recorded by bbm.  A column that somebody has added to the tables is
+ *	  that user's: bbm takes its value as it is.
  *
  *	  batched_background_migrations
  *		what a user defines		taken as it is, checked for what the row shows
@@ -21,19 +21,19 @@
  *		one that was added		the same
  *		updated_at				the time of the change
  *		worker_pid, worker_id, claim_epoch	what they were
- *		everything else			an ERROR, but for who owns the tables
- *		a new row				an ERROR, but for a restore
+ *		everything else			an ERROR, except for the owner of the tables
+ *		a new row				an ERROR, except in a restore
  *	  bbm_partitions, bbm_row_errors, bbm_events
- *		every column			an ERROR, but for who owns the tables
+ *		every column			an ERROR, except for the owner of the tables
  *
- *	  A restore is an INSERT (or COPY) by who owns the tables, of a row that
- *	  says where it was started: it is taken as it is, but for what is only true
- *	  elsewhere.  That asks for no superuser, since who owns a table could
- *	  disable its triggers as well; what such an owner may write in another
- *	  role's name is for the engine to ask (see bbm_catalog_check_trust).
+ *	  A restore is an INSERT (or COPY) by the owner of the tables, of a row that
+ *	  says where it was started: the row is taken as it is, except for what is
+ *	  only true elsewhere.  This requires no superuser, since the owner of a
+ *	  table could disable its triggers as well; the engine checks what such an
+ *	  owner may write in another role's name (see bbm_catalog_check_trust).
  *
- *	  What our own functions insert for a user they have checked, and key_order
- *	  with it.
+ *	  Our own functions have checked what they insert for a user, including
+ *	  key_order.
  *
  *-------------------------------------------------------------------------
  */
@@ -62,16 +62,16 @@
 
 PG_FUNCTION_INFO_V1(bbm_record_guard);
 
-/* What says who, and whether: with rules of its own. */
+/* Which migration it is, whose, and whether it runs: with rules of their own. */
 static const char *const steered[] = {"id", "name", "status", "owner"};
 
-/* What says what a migration does: for who may be its owner, and not once it is finished. */
+/* What a migration does: set by a role that may be its owner, and not once it is finished. */
 static const char *const what[] = {
 	"min_value", "max_value", "min_key", "max_key", "table_name", "column_name", "job_signature_name", "job_search_path",
 	"batching_strategy", "operation", "set_clause", "filter", "row_check"
 };
 
-/* How it goes about it: for the same, at any time. */
+/* How a migration does it: set by the same roles, at any time. */
 static const char *const how[] = {
 	"batch_size", "sub_batch_size", "workers", "max_attempts", "share_table", "synchronous", "allow_full_scan",
 	"index_name", "verify", "follow", "allow_key_change", "rows_stay", "skip_null_keys", "target_duration", "min_batch_size", "max_batch_size",
@@ -89,7 +89,7 @@ is_among(const char *name, const char *const *names, int n)
 	return false;
 }
 
-/* Does a user say what this column of a migration is? */
+/* Does the user set this column of a migration? */
 static bool
 is_users(const char *name)
 {
@@ -110,7 +110,7 @@ differs(TupleDesc desc, HeapTuple old, HeapTuple new, int attnum)
 		(!old_null && !datum_image_eq(a, b, attribute->attbyval, attribute->attlen));
 }
 
-/* What the column has when an INSERT does not name it. */
+/* The value of the column when an INSERT does not name it. */
 static Datum
 default_of(Relation rel, int attnum, bool *isnull)
 {
@@ -132,10 +132,11 @@ default_of(Relation rel, int attnum, bool *isnull)
 
 /*
  * The id of a new row.  Raises an error unless this session has just got it
- * from the sequence, as the column's default does: one that was chosen may be
- * the next INSERT's, or have been another migration's.  One that a restore has
- * brought along, ahead of the sequence, is passed over.  Whoever takes an id
- * between our look and the row has it from the sequence, and so another one.
+ * from the sequence, as the column's default does: an id that a user chose may
+ * be that of the next INSERT, or may have been another migration's.  An id
+ * that a restore has brought along, ahead of the sequence, is skipped.  A
+ * session that gets an id between our check and the row has it from the
+ * sequence, and so has a different one.
  */
 int64
 bbm_new_id(Relation rel, int64 id)
@@ -154,7 +155,7 @@ bbm_new_id(Relation rel, int64 id)
 	}
 	PG_CATCH();
 	{
-		/* the session has not asked the sequence; what follows is an error as well */
+		/* the session has not used the sequence; what follows is an error as well */
 		MemoryContextSwitchTo(caller);
 		if (geterrcode() != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
 			PG_RE_THROW();
@@ -175,7 +176,10 @@ bbm_new_id(Relation rel, int64 id)
 	return last;
 }
 
-/* A user's new row, or one that our functions insert for him: what is ours gets its default. */
+/*
+ * A user's new row, or one that our functions insert for the user: the columns
+ * that bbm maintains get their defaults.
+ */
 HeapTuple
 bbm_columns_insert(Relation rel, HeapTuple row)
 {
@@ -199,7 +203,7 @@ bbm_columns_insert(Relation rel, HeapTuple row)
 	return heap_modify_tuple_by_cols(row, desc, n, columns, values, nulls);
 }
 
-/* A user's change: what is ours stays what it was. */
+/* A user's change: the columns that bbm maintains keep their values. */
 HeapTuple
 bbm_columns_update(Relation rel, HeapTuple old, HeapTuple new)
 {
@@ -221,7 +225,7 @@ bbm_columns_update(Relation rel, HeapTuple old, HeapTuple new)
 	return heap_modify_tuple_by_cols(new, desc, n, columns, values, nulls);
 }
 
-/* A column that says what the migration does, and is another now; NULL when none is. */
+/* Returns a column that says what the migration does and that has changed; NULL when there is none. */
 const char *
 bbm_columns_redefined(Relation rel, HeapTuple old, HeapTuple new)
 {
@@ -235,7 +239,7 @@ bbm_columns_redefined(Relation rel, HeapTuple old, HeapTuple new)
 	return NULL;
 }
 
-/* Is a column another that says how it goes about it? */
+/* Has a column changed that says how the migration does it? */
 bool
 bbm_columns_retuned(Relation rel, HeapTuple old, HeapTuple new)
 {
@@ -249,7 +253,7 @@ bbm_columns_retuned(Relation rel, HeapTuple old, HeapTuple new)
 	return false;
 }
 
-/* The job of a dump: who ran it there is nobody here. */
+/* The job of a dump: the process that ran it does not exist here. */
 HeapTuple
 bbm_columns_restore_job(Relation rel, HeapTuple row)
 {
@@ -261,7 +265,7 @@ bbm_columns_restore_job(Relation rel, HeapTuple row)
 	return heap_modify_tuple_by_cols(row, desc, lengthof(columns), columns, values, nulls);
 }
 
-/* Raises an error when a user's change of a job is one that only workers make. */
+/* Raises an error when a user makes a change of a job that only workers make. */
 void
 bbm_check_job_columns(Relation rel, HeapTuple old, HeapTuple new)
 {
@@ -287,14 +291,14 @@ bbm_check_job_columns(Relation rel, HeapTuple old, HeapTuple new)
 
 /*
  * BEFORE INSERT OR UPDATE OR DELETE FOR EACH ROW, and BEFORE TRUNCATE, on the
- * tables of which a user writes nothing.
+ * tables that users do not write at all.
  */
 Datum
 bbm_record_guard(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = bbm_trigger_data(fcinfo, "bbm_record_guard");
 
-	/* logical replication: rows are passed over by another trigger, and a TRUNCATE loses what is only told */
+	/* logical replication: another trigger ignores its rows, and a TRUNCATE loses only what is reported, not used */
 	if (!bbm_engine_writes() && !bbm_may_restore() && !IsLogicalWorker())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -4,8 +4,8 @@
  *		bbm_start, bbm_pause, bbm_cancel, bbm_retry, bbm_wait,
  *		bbm_ensure_finished.
  *
- * Starting and pausing are the UPDATE that the runbook has, by somebody who is
- * checked to own the migration; the table's triggers do the rest.
+ * Starting and pausing are the UPDATE that the runbook has, by a user who is
+ * checked to own the migration; the table's triggers do the rest of the work.
  *
  *-------------------------------------------------------------------------
  */
@@ -44,10 +44,10 @@ PG_FUNCTION_INFO_V1(bbm_retry);
 PG_FUNCTION_INFO_V1(bbm_wait);
 PG_FUNCTION_INFO_V1(bbm_ensure_finished);
 
-/* With shared memory we learn of changes; this is for those nobody reports. */
+/* With shared memory we are informed of changes; this interval is for those that nobody reports. */
 #define BBM_NEXT_POLL_MS 1000
 #define BBM_POLL_MS 100
-#define BBM_CANCEL_AGAIN 10		/* looks between two signals */
+#define BBM_CANCEL_AGAIN 10		/* polls between two signals */
 
 static char *
 name_arg(FunctionCallInfo fcinfo)
@@ -57,7 +57,7 @@ name_arg(FunctionCallInfo fcinfo)
 	return text_to_cstring(PG_GETARG_TEXT_PP(0));
 }
 
-/* Also of one that the caller may not see. */
+/* Also for a migration that the caller may not see. */
 static void
 does_not_exist(const char *name)
 {
@@ -82,7 +82,7 @@ wait_for_change(long ms)
 	CHECK_FOR_INTERRUPTS();
 }
 
-/* So that no change is missed between a look and the sleep that follows. */
+/* Called so that no change is missed between a poll and the sleep that follows. */
 static void
 begin_wait(void)
 {
@@ -96,7 +96,7 @@ end_wait(void)
 	ConditionVariableCancelSleep();
 }
 
-/* All migrations with these statuses that the caller may steer. */
+/* All migrations with these statuses that the caller may control. */
 static List *
 mine_with_status(List *statuses)
 {
@@ -146,8 +146,8 @@ bbm_start(PG_FUNCTION_ARGS)
 
 /*
  * Cancels, or with "only_count" just counts, the batches in flight.  The
- * caller has paused the migrations in this transaction, so that none follows:
- * a claim waits for our locks.
+ * caller has paused the migrations in this transaction, so that no batch
+ * follows: a claim waits for our locks.
  */
 static int
 batches_in_flight(List *migrations, bool cancel)
@@ -176,7 +176,7 @@ batches_in_flight(List *migrations, bool cancel)
 	return n;
 }
 
-/* At the end of a wait, also by FATAL. */
+/* Called at the end of a wait, also by FATAL. */
 static void
 no_more_waiting(int code, Datum arg)
 {
@@ -197,7 +197,7 @@ wait_for_batches(List *migrations, bool cancel)
 		{
 			int			n;
 
-			/* a level of its own, so that a long wait leaves nothing in memory */
+			/* an SPI level of its own, so that a long wait leaves nothing in memory */
 			SPI_connect();
 			n = batches_in_flight(migrations, cancel && i % BBM_CANCEL_AGAIN == 0);
 			SPI_finish();
@@ -213,7 +213,7 @@ wait_for_batches(List *migrations, bool cancel)
 }
 
 /*
- * Pauses, and cancels and waits as asked.  Returns how many were paused;
+ * Pauses, and cancels and waits as requested.  Returns how many were paused;
  * *cancelled is how many batches there were to cancel.
  */
 static int
@@ -278,7 +278,7 @@ bbm_retry(PG_FUNCTION_ARGS)
 
 	SPI_connect();
 	migration = bbm_get_migration(name);
-	/* it must not fail, and no job be claimed, between the look and the fresh attempts */
+	/* it must not fail, and no job be claimed, between the check and the fresh attempts */
 	if (!bbm_migration_lock(migration->id, &status))
 		does_not_exist(name);
 	bbm_jobs_unfinished(migration->id, &unfinished);
@@ -292,7 +292,7 @@ bbm_retry(PG_FUNCTION_ARGS)
 	else if (status == BBM_FAILED)
 		(void) bbm_migration_set_status(migration->id, BBM_ACTIVE);
 	else if (status == BBM_ACTIVE || status == BBM_RUNNING)
-		/* a change of the row, so that a sleeping worker looks at once */
+		/* a change of the row, so that a sleeping worker polls at once */
 		bbm_migration_alter(migration->id, &(BbmDefinition) {NULL});
 	SPI_finish();
 	PG_RETURN_INT64(unfinished.failed + aside);
@@ -361,7 +361,7 @@ bbm_ensure_finished(PG_FUNCTION_ARGS)
 		name = TextDatumGetCString(names[i]);
 		migration = bbm_migration_by_name(name, CurrentMemoryContext);
 
-		/* a misspelt name must not pass for a finished migration */
+		/* a misspelt name must not be taken for a finished migration */
 		if (migration == NULL || !bbm_role_may_see(migration->owner))
 			does_not_exist(name);
 		if (migration->status != BBM_FINISHED)

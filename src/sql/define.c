@@ -3,9 +3,9 @@
  * define.c
  *		bbm_create, bbm_update, bbm_delete, bbm_alter, bbm_drop.
  *
- * They check everything at the call: what a worker would check when it takes
- * the migration up, with the same code, as the role that will own it.  What
- * the row itself shows is checked by its trigger.
+ * They check everything at the call: what a worker would check when it starts
+ * the migration, with the same code, as the role that will own it.  What the
+ * row itself shows is checked by its trigger.
  *
  *-------------------------------------------------------------------------
  */
@@ -127,7 +127,7 @@ array_arg(FunctionCallInfo fcinfo, int n)
 	return PG_ARGISNULL(n) ? NULL : PG_GETARG_ARRAYTYPE_P(n);
 }
 
-/* What the defining functions have in common, in this order, after what is their own. */
+/* The parameters that the defining functions have in common, in this order, after those of their own. */
 enum
 {
 	OPTION_COLUMN, OPTION_BATCH_SIZE, OPTION_SUB_BATCH_SIZE, OPTION_MIN, OPTION_MAX, OPTION_STRATEGY,
@@ -139,8 +139,9 @@ enum
 };
 
 /*
- * A batch whose size nobody gave begins with so many keys, and aims at so much
- * time: one that waits for its commit at more, since it waits that often.
+ * A batch whose size was not given begins with this many keys, and aims at
+ * this much time: a batch that waits for its commit aims at more, since it
+ * waits that often.
  */
 #define BBM_FIRST_SIZE 100
 #define BBM_TARGET_US 1000
@@ -152,7 +153,7 @@ interval_arg(FunctionCallInfo fcinfo, int n)
 	return PG_ARGISNULL(n) ? NULL : PG_GETARG_INTERVAL_P(n);
 }
 
-/* A bound that is given as a number or as a key; NULL when it is not. */
+/* A bound that is given as a number or as a key; NULL when it is not given. */
 static const BbmBound *
 bound_arg(FunctionCallInfo fcinfo, int number, int key)
 {
@@ -214,7 +215,7 @@ read_options(FunctionCallInfo fcinfo, int first, BbmDefinition *d)
 	bbm_check_max_attempts(d->max_attempts);
 }
 
-/* Without a size the batch follows the measured time; with one it is exact. */
+/* Without a size the batch size is adaptive; with one it is exact. */
 static void
 default_size(BbmDefinition *d)
 {
@@ -229,8 +230,9 @@ default_size(BbmDefinition *d)
 }
 
 /*
- * The key, where the caller names none: the primary key's columns, or those of
- * the index.  A statement of our composing does without one, block by block.
+ * The key, where the caller names none: the columns of the primary key, or
+ * those of the index.  A composed statement needs no key; it runs block by
+ * block.
  */
 static void
 default_key(BbmDefinition *d, Oid relid)
@@ -269,7 +271,7 @@ default_key(BbmDefinition *d, Oid relid)
 				 errhint("Name the batching key in column_name, or use bbm_update or bbm_delete.")));
 }
 
-/* An upper bound that is given is meant; one that is found out may move. */
+/* An upper bound that is given is final; one that is determined from the table may move. */
 static void
 check_follow(const BbmDefinition *d)
 {
@@ -293,7 +295,7 @@ wrong_bound(const BbmTarget *target, const char *given, const char *instead)
 			 errhint("%s", instead)));
 }
 
-/* A bound as the caller gave it, in the form in which it is kept. */
+/* A bound as the caller gave it, in the form in which it is stored. */
 static void
 check_bound(const BbmTarget *target, const BbmBound *given, bool by_number, bool by_key)
 {
@@ -312,7 +314,7 @@ check_bound(const BbmTarget *target, const BbmBound *given, bool by_number, bool
 	}
 }
 
-/* min_value and max_value are checked with the row that they become. */
+/* min_value and max_value are checked in the row that they are written to. */
 static void
 check_bounds(const BbmTarget *target, const BbmDefinition *d, bool by_number, bool by_key)
 {
@@ -333,7 +335,7 @@ check_bounds(const BbmTarget *target, const BbmDefinition *d, bool by_number, bo
 				 errhint("Exchange them.")));
 }
 
-/* Fixes the range at what the table has now, where the caller gave none. */
+/* Sets the range to what the table has now, where the caller gave none. */
 static void
 fix_bounds(BbmTarget *target, BbmDefinition *d)
 {
@@ -356,7 +358,7 @@ fix_bounds(BbmTarget *target, BbmDefinition *d)
 	}
 	if (d->max == NULL)
 	{
-		/* all rows may lie below the lowest key asked for; then nothing is to do */
+		/* all rows may lie below the lowest key asked for; then there is nothing to do */
 		high->number = Max(high->number, d->min->number);
 		d->max = high;
 	}
@@ -381,7 +383,7 @@ as_migration(const BbmDefinition *d, Oid owner)
 	return migration;
 }
 
-/* The statement as people see it, of the table as a whole. */
+/* The statement as it is shown to users, for the table as a whole. */
 static char *
 composed_job(BbmTarget *target)
 {
@@ -394,8 +396,8 @@ composed_job(BbmTarget *target)
 }
 
 /*
- * Checks a definition as the caller, who will be the owner, and writes it.  It
- * holds nothing back for later.
+ * Checks a definition as the caller, who will be the owner, and writes it.  No
+ * check is left for later.
  */
 static int64
 define(BbmDefinition *d, bool start, bool by_number, bool by_key)
@@ -449,7 +451,7 @@ define_with_options(FunctionCallInfo fcinfo, int first, BbmDefinition *d)
 	SPI_connect();
 	id = define(d, start, !PG_ARGISNULL(first + OPTION_MIN) || !PG_ARGISNULL(first + OPTION_MAX),
 				!PG_ARGISNULL(first + OPTION_MIN_KEY) || !PG_ARGISNULL(first + OPTION_MAX_KEY));
-	/* the name as it was resolved is the caller's, too */
+	/* the name as it was resolved must outlive SPI, too */
 	d->table_name = MemoryContextStrdup(caller, d->table_name);
 	SPI_finish();
 	return id;
@@ -498,7 +500,7 @@ bbm_delete(PG_FUNCTION_ARGS)
 	int64		id = define_with_options(fcinfo, 3, &d);
 	char	   *cascades;
 
-	/* by the name that was found, whatever path it was found with */
+	/* by the name that was found, whatever search_path it was found with */
 	cascades = bbm_statement_cascades(bbm_target_table(d.table_name, BBM_READ_LOCK));
 	if (cascades)
 		ereport(NOTICE,
@@ -540,7 +542,7 @@ check_new_job(const BbmMigration *old, const BbmDefinition *d)
 	bbm_target_close(bbm_target_open(&migration));
 }
 
-/* For another role than the owner a worker finds out. */
+/* For a role other than the owner a worker makes this check. */
 static void
 check_new_index(const BbmMigration *old, const char *index_name)
 {
@@ -551,11 +553,12 @@ check_new_index(const BbmMigration *old, const char *index_name)
 }
 
 /*
- * Begins again, from the first key, with the table that has the migration's name
- * now: what was done is forgotten.  Caller has bbm_migration_lock, so no job is
- * claimed until we commit; one in flight is cancelled, and waited for by the
- * DELETE of its row.  Whoever changes the table meanwhile is found out by the
- * first claim, as after bbm_create.
+ * Restarts the migration from the first key, with the table that has the
+ * migration's table name now: the record of what was done is deleted.  Caller
+ * has bbm_migration_lock, so no job is claimed until we commit; a job in
+ * flight is cancelled, and the DELETE of its row waits for it.  If somebody
+ * changes the table meanwhile, the first claim detects it, as after
+ * bbm_create.
  */
 static void
 restart(const BbmMigration *old, BbmStatus status)
@@ -580,7 +583,7 @@ restart(const BbmMigration *old, BbmStatus status)
 	migration.pass = BBM_FIRST_PASS;
 	target = bbm_target_open(&migration);
 	bbm_target_check_partitions(target);
-	/* a bound of another kind of key is none */
+	/* a bound of another kind of key is void */
 	if (target->key.is_integer == (DatumGetPointer(old->max.key) != (Datum) 0))
 		d.min = d.max = NULL;
 	fix_bounds(target, &d);
@@ -601,7 +604,7 @@ bbm_alter(PG_FUNCTION_ARGS)
 		.batch_size = int_arg(fcinfo, ALTER_BATCH_SIZE),
 		.sub_batch_size = int_arg(fcinfo, ALTER_SUB_BATCH_SIZE),
 		.target_duration = interval_arg(fcinfo, ALTER_TARGET_DURATION),
-		/* a size without a target is exact, as in bbm_create */
+		/* a size without a target duration is exact, as in bbm_create */
 		.fixed_size = !PG_ARGISNULL(ALTER_BATCH_SIZE) && PG_ARGISNULL(ALTER_TARGET_DURATION),
 		.min_batch_size = int_arg(fcinfo, ALTER_MIN_BATCH_SIZE),
 		.max_batch_size = int_arg(fcinfo, ALTER_MAX_BATCH_SIZE),
@@ -641,7 +644,7 @@ bbm_alter(PG_FUNCTION_ARGS)
 	bbm_check_max_attempts(d.max_attempts);
 	if (d.name && strcmp(d.name, name) != 0)
 		check_name_is_free(d.name);
-	/* from here on it does not change under us */
+	/* from here on nobody else can change it */
 	if (!bbm_migration_lock(migration->id, &status))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

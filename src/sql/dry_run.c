@@ -1,17 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * dry_run.c
- *		bbm_dry_run: the next batches of a migration, for what they cost, and
- *		rolled back.
+ *		bbm_dry_run: executes the next batches of a migration, to show what
+ *		they cost, and rolls them back.
  *
  * NOTES
- *	  The migration is started, cut, worked on and recorded by the
- *	  functions that do so for a worker, in one subtransaction of the caller's
- *	  that is always undone.  The migration's row and its lock are held from the
- *	  look at its status on, so that nobody starts, alters or drops it
- *	  meanwhile; whoever tries waits.  The rows of all these batches are locked
- *	  until the end, and a batch that others wait for too long is stopped, as
- *	  a worker's is.
+ *	  The functions that start a migration, allocate its ranges, run and record
+ *	  its jobs for a worker do so here as well, in one subtransaction of the
+ *	  caller's transaction that is always rolled back.  The migration's row and
+ *	  its lock are held from the check of its status on, so that nobody starts,
+ *	  alters or drops it meanwhile; whoever tries waits.  The rows of all these
+ *	  batches are locked until the end, and a batch that others wait for too
+ *	  long is stopped, as a worker's is.
  *
  *-------------------------------------------------------------------------
  */
@@ -53,7 +53,7 @@
 
 PG_FUNCTION_INFO_V1(bbm_dry_run);
 
-/* No process has this token, and no other session sees a job that carries it. */
+/* No process has this worker id, and no other session sees a job that carries it. */
 #define BBM_NO_WORKER_ID 0
 
 typedef struct DryRun
@@ -61,7 +61,7 @@ typedef struct DryRun
 	int64		id;				/* in */
 	const char *name;
 	int			wanted;
-	MemoryContext context;		/* of what is handed back */
+	MemoryContext context;		/* of what is returned */
 	int			jobs;			/* out */
 	int64		keys;
 	int64		rows;
@@ -70,10 +70,10 @@ typedef struct DryRun
 	int			next_size;		/* of the batch that would follow */
 	double		estimate;		/* keys of the whole migration */
 	bool		complete;		/* no range was left */
-	const char *outside;		/* how a batch has reached outside of this server; NULL none has */
+	const char *outside;		/* how a batch has reached outside of this server; NULL if none has */
 } DryRun;
 
-/* Says which batch an error is of. */
+/* Adds to an error which batch it is of. */
 static void
 dry_run_context(void *arg)
 {
@@ -85,8 +85,8 @@ dry_run_context(void *arg)
 }
 
 /*
- * As a start, and a worker that starts it, would have it.  Returns the
- * migration as it then is; its rows are locked.
+ * Does what a start does, and then what the worker that starts the migration
+ * does.  Returns the resulting migration; its rows are locked.
  */
 static BbmMigration *
 begin(const DryRun *run, int64 *estimate)
@@ -111,7 +111,7 @@ begin(const DryRun *run, int64 *estimate)
 	target = bbm_target_open(migration);
 	PG_TRY();
 	{
-		/* what is read to cut a range is written in the same transaction */
+		/* what is read to allocate a range is written in the same transaction */
 		bbm_partitions_lock(target->relid, BBM_WORK_LOCK);
 		bbm_prepare_start(target, &look);
 		bbm_record_started(target, &look);
@@ -125,7 +125,7 @@ begin(const DryRun *run, int64 *estimate)
 	return bbm_migration_by_id(run->id, CurrentMemoryContext);
 }
 
-/* One job, with all that is done for it but its commits.  False when no range is left. */
+/* One job, with everything that is done for it but its commits.  Returns false when no range is left. */
 static bool
 do_job(DryRun *run, BbmTarget *target, MemoryContext context)
 {
@@ -181,7 +181,7 @@ dry_run(void *arg)
 	}
 	PG_FINALLY();
 	{
-		/* it outlives the transaction */
+		/* the target outlives the transaction */
 		bbm_target_close(target);
 	}
 	PG_END_TRY();
@@ -219,8 +219,8 @@ whole(double value)
 }
 
 /*
- * bbm_dry_run(name, batches) → one row.  In a transaction of the caller's, of
- * which nothing of ours is left.
+ * bbm_dry_run(name, batches) → one row.  Runs in a transaction of the
+ * caller's, in which nothing of ours is left.
  */
 Datum
 bbm_dry_run(PG_FUNCTION_ARGS)
@@ -244,7 +244,7 @@ bbm_dry_run(PG_FUNCTION_ARGS)
 	run.name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	run.wanted = PG_GETARG_INT32(1);
 	run.context = CurrentMemoryContext;
-	/* what is in flight is watched, and would not be any more */
+	/* the batch in flight is monitored, and would not be any more */
 	if (bbm_lock_watch_is_on())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -5,13 +5,14 @@
  *
  * NOTES
  *	  A plain UPDATE is as good as a function, so the rules are here and the
- *	  functions rely on them.  Our engine's own statements pass (they are told
- *	  apart by a flag in this process that no SQL can set).
+ *	  functions rely on them.  The triggers accept the statements of our own
+ *	  engine (which they recognize by a flag in this process that no SQL can
+ *	  set).
  *
- *	  The row that a BEFORE trigger sees is locked already.  It then takes the
- *	  migration's lock, in the order that everybody keeps, and holds it until
- *	  the transaction ends: a claim waits for a steering transaction that has
- *	  not ended, and sees what it has committed.
+ *	  The row that a BEFORE trigger sees is locked already.  The trigger then
+ *	  takes the migration's lock, in the order that everybody follows, and
+ *	  holds it until the transaction ends: a claim waits for a transaction that
+ *	  controls the migration and has not ended, and sees what it has committed.
  *
  *-------------------------------------------------------------------------
  */
@@ -75,7 +76,7 @@ check_name(BbmRow row)
 {
 	char	   *name = bbm_row_text(row, "name");
 
-	/* its NOT NULL constraint has the word */
+	/* its NOT NULL constraint reports this */
 	if (name == NULL)
 		return;
 	if (name[0] == '\0')
@@ -92,7 +93,7 @@ check_name(BbmRow row)
 				 errhint("Give it a name of 1 to %d bytes.", BBM_MAX_NAME_LENGTH)));
 }
 
-/* What a size that follows is held to. */
+/* The limits of an adaptive batch size. */
 static void
 check_size(BbmRow row)
 {
@@ -114,7 +115,7 @@ check_size(BbmRow row)
 	}
 }
 
-/* What bbm_update and bbm_delete are composed of. */
+/* The parts that bbm_update and bbm_delete are composed of. */
 static void
 check_parts(BbmRow row)
 {
@@ -167,8 +168,8 @@ check_settings(BbmRow row)
 }
 
 /*
- * Does what is written now keep to the server's limits?  A dump's row is taken as
- * it is: what goes beyond them does not hold while it runs.
+ * Does what is written now keep to the server's limits?  A dump's row is taken
+ * as it is: values beyond the limits have no effect while it runs.
  */
 static void
 check_limits(BbmRow row)
@@ -180,7 +181,7 @@ check_limits(BbmRow row)
 		bbm_overrides_check_limits(DatumGetArrayTypeP(entries), (Oid) bbm_row_int(row, "owner_oid"));
 }
 
-/* Settings that were given before the server's were lowered do not keep the rest of the row from being changed. */
+/* Settings that were given before the server's limits were lowered do not prevent changes of the other columns. */
 static void
 check_new_limits(BbmRow old, BbmRow new)
 {
@@ -202,7 +203,7 @@ check_row(BbmRow row)
 
 	check_name(row);
 	check_settings(row);
-	/* a NULL is for the column's constraint to tell */
+	/* a NULL is reported by the column's constraint */
 	for (int i = 0; i < lengthof(required); i++)
 	{
 		if (bbm_row_is_null(row, required[i]))
@@ -243,9 +244,10 @@ check_row(BbmRow row)
  */
 
 /*
- * A row may be written for oneself or for a role that one may SET ROLE to.  A
- * restored one may name a role that is not here, or that is not the restorer's
- * to be: it waits, and belongs to nobody until a superuser starts it.
+ * A user may write a row for himself or for a role that he may SET ROLE to.  A
+ * restored row may name a role that does not exist here, or that the restoring
+ * user may not use: the migration waits, and belongs to nobody until a
+ * superuser starts it.
  */
 static void
 set_owner(BbmRow *row, Oid before, bool restored)
@@ -272,7 +274,7 @@ set_owner(BbmRow *row, Oid before, bool restored)
 	bbm_row_set(row, "owner_oid", ObjectIdGetDatum(owner), false);
 }
 
-/* The OID is what counts; the name follows a role that was renamed. */
+/* The OID is what counts; the name is updated when the role was renamed. */
 static void
 refresh_owner(BbmRow *row)
 {
@@ -289,7 +291,7 @@ restore(BbmRow *row)
 {
 	char	   *origin = bbm_row_text(*row, "origin");
 
-	/* zero and less have a meaning of their own in places */
+	/* zero and negative ids have a meaning of their own in some places */
 	if (bbm_row_int(*row, "id") <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -298,8 +300,8 @@ restore(BbmRow *row)
 				 errhint("Leave it out, and it is the next one.")));
 	set_owner(row, InvalidOid, true);
 	/*
-	 * Even loaded into the same database it is a copy: what it works on may
-	 * still be loading.  OIDs of elsewhere say nothing here.
+	 * Even a row that is loaded into the same database is a copy: the table it
+	 * works on may still be loading.  OIDs of elsewhere mean nothing here.
 	 */
 	if (strncmp(origin, "copy of ", 8) != 0)
 		bbm_row_set(row, "origin", CStringGetTextDatum(psprintf("copy of %s", origin)), false);
@@ -331,7 +333,10 @@ at_origin(BbmRow row)
 	return origin != NULL && strcmp(origin, bbm_origin()) == 0;
 }
 
-/* Did its row come with a dump?  Else it is in a copy of the database's files, where OIDs are its original's. */
+/*
+ * Did its row come with a dump?  Otherwise it is in a copy of the database's
+ * files, where OIDs are those of the original.
+ */
 static bool
 is_loaded(BbmRow row)
 {
@@ -340,7 +345,7 @@ is_loaded(BbmRow row)
 	return origin != NULL && strncmp(origin, "copy of ", 8) == 0;
 }
 
-/* Another pass that works, and a number left out before it (see engine/completion.c). */
+/* Another working pass, with a pass number skipped before it (see engine/completion.c). */
 static void
 work_anew(BbmRow *row)
 {
@@ -350,9 +355,10 @@ work_anew(BbmRow *row)
 }
 
 /*
- * A verification has failed.  What it has found is done before the next: along a
- * key, those rows (bbm_migration_event makes jobs of them); where a row tells by
- * itself whether it is done, all that are left.
+ * A verification has failed.  The rows that it has found are processed before
+ * the next verification: along a key, those rows (bbm_migration_event makes
+ * jobs of them); where a row itself shows whether it is done, all that are
+ * left.
  */
 static void
 verify_anew(BbmRow *row)
@@ -366,7 +372,7 @@ verify_anew(BbmRow *row)
 		bbm_row_set(row, "pass", Int32GetDatum(pass + 1), false);
 }
 
-/* Started here, which makes a copy a migration of this database. */
+/* Starts the migration here, which makes a cloned or restored one a migration of this database. */
 static void
 start_here(BbmRow *row)
 {
@@ -374,17 +380,17 @@ start_here(BbmRow *row)
 	{
 		bool		foreign = !bbm_row_is_null(*row, "origin");
 
-		/* a table of another database; the one that has its name here is what goes on */
+		/* this is a table of another database; the migration goes on with the one that has its name here */
 		if (is_loaded(*row))
 			bbm_row_set(row, "table_oid", (Datum) 0, true);
 		bbm_row_set(row, "origin", CStringGetTextDatum(bbm_origin()), false);
-		/* another cluster's OIDs say nothing here */
+		/* another cluster's OIDs mean nothing here */
 		if (foreign)
 		{
 			const BbmStrategy *strategy = bbm_strategy_find(bbm_row_text(*row, "batching_strategy"));
 
 			set_owner(row, (Oid) bbm_row_int(*row, "owner_oid"), false);
-			/* nor do its blocks: what is not done there is found by a pass from the start */
+			/* nor do its block numbers: a pass from the start finds what is not done here */
 			if (strategy && strategy->table_scans && !bbm_row_is_null(*row, "started_at"))
 				work_anew(row);
 		}
@@ -414,7 +420,7 @@ guard_status(BbmRow old, BbmRow *new)
 	if (bbm_row_is_null(*new, "status"))
 		return;
 
-	/* a copy was never started here, whatever its status says */
+	/* a cloned or restored migration was never started here, whatever its status says */
 	if (copy && to == BBM_ACTIVE && from != BBM_FINISHED)
 	{
 		start_here(new);
@@ -481,7 +487,7 @@ is_same(BbmRow old, BbmRow new, const char *column)
 	return same_text(bbm_row_text(old, column), bbm_row_text(new, column));
 }
 
-/* What tells the rows that are done from the others cannot become something else when some are. */
+/* What distinguishes the rows that are done from the others cannot change when some are done. */
 static void
 keep_what_is_begun(BbmRow old, BbmRow new)
 {
@@ -504,8 +510,9 @@ keep_what_is_begun(BbmRow old, BbmRow new)
 }
 
 /*
- * A bound that a user changes is given, and no longer what the table had.  Until
- * it is begun, a migration may be given another table.
+ * A bound that a user changes becomes a given one, and is no longer the one
+ * that the table had.  Until it is started, a migration may be given another
+ * table.
  */
 static void
 keep_found(BbmRow old, BbmRow *new)
@@ -520,7 +527,7 @@ keep_found(BbmRow old, BbmRow *new)
 		bbm_row_set(new, "table_oid", (Datum) 0, true);
 }
 
-/* Who may say what it does, and until when. */
+/* Who may change what it does, and until when. */
 static void
 guard_definition(Relation rel, BbmRow old, BbmRow new)
 {
@@ -530,7 +537,7 @@ guard_definition(Relation rel, BbmRow old, BbmRow new)
 		bbm_check_definer((Oid) bbm_row_int(old, "owner_oid"), bbm_row_text(old, "name"));
 	if (column == NULL)
 		return;
-	/* what is relied on is that this has been done, and nothing else */
+	/* others rely on exactly this definition having been executed */
 	if (bbm_row_int(old, "status") == BBM_FINISHED)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -564,7 +571,7 @@ guard_update(Relation rel, BbmRow old, BbmRow new)
 	guard_status(old, &new);
 	check_row(new);
 	check_new_limits(old, new);
-	/* workers take a new time for a changed row, and what they know of the old one for void */
+	/* workers notice a changed row by its new time, and discard what they know about the old one */
 	if (is_changed(old, new))
 		bbm_row_set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
 	else
@@ -592,7 +599,7 @@ bbm_migration_guard(PG_FUNCTION_ARGS)
 		bbm_check_owner((Oid) bbm_row_int(old, "owner_oid"), bbm_row_text(old, "name"));
 		/*
 		 * No claim adds a job from here on.  The DELETE waits for a batch in
-		 * flight, which is to make way.
+		 * flight, which is to be cancelled.
 		 */
 		bbm_lock_migration(bbm_lock_class(), bbm_row_int(old, "id"));
 		SPI_connect();
@@ -666,10 +673,10 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 	{
 		bbm_hold_forget(bbm_row_int(now, "id"));
 		bbm_trouble_forget(bbm_row_int(now, "id"));
-		/* a dump brings its own events along, and what else there is of it */
+		/* a dump brings its own events along, and the migration's other rows */
 		if (bbm_row_is_null(now, "origin") || at_origin(now))
 		{
-			/* nobody's, if there are any; they would tell it where to go on */
+			/* if there are any, they are nobody's; they would determine where the migration goes on */
 			bbm_jobs_forget(bbm_row_int(now, "id"));
 			bbm_partitions_forget(bbm_row_int(now, "id"));
 			bbm_errors_forget(bbm_row_int(now, "id"));
@@ -687,13 +694,13 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 			tell_event(now, event_word((BbmStatus) to));
 		else if (!bbm_engine_writes() && is_changed(old, now))
 			tell_event(now, "altered");
-		/* a copy that is started here */
+		/* a cloned or restored migration that is started here */
 		if (at_origin(now) && !bbm_row_is_null(old, "origin") && !at_origin(old))
 			bbm_partitions_settle(bbm_row_int(now, "id"), is_loaded(old));
 		/* its verification has failed: see verify_anew */
 		if (bbm_row_int(now, "pass") == bbm_row_int(old, "pass") + 1 && !bbm_engine_writes())
 			bbm_jobs_repair(bbm_row_int(now, "id"), (int) bbm_row_int(old, "pass"), (int) bbm_row_int(now, "pass"));
-		/* a failed one that is started, now or after a pause, gets fresh attempts */
+		/* a failed migration that is started, now or after a pause, gets fresh attempts */
 		if (to == BBM_ACTIVE && from != to && (from == BBM_FAILED || !bbm_row_is_null(old, "failure_error_code")))
 			(void) bbm_jobs_refresh(bbm_row_int(now, "id"));
 	}

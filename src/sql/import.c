@@ -1,16 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * import.c
- *		bbm_import: takes over what the container registry's own tables have.
+ *		bbm_import: imports what the GitLab container registry's own tables
+ *		have.
  *
  * NOTES
  *	  All of the originals is read and checked before anything is written
- *	  (sql/registry_tables.c), and an error in the midst of that undoes all.  What is written
- *	  gets ids of ours.
+ *	  (sql/registry_tables.c), and an error in between undoes everything.  What
+ *	  is written gets ids of ours.
  *
- *	  The registry's worker records a batch in another transaction than the batch.
- *	  Only a job that it has recorded as finished is known to be done: any other is
- *	  done again, and the report says so.
+ *	  The container registry's worker records a batch in another transaction
+ *	  than the batch.  Only a job that it has recorded as finished is known to
+ *	  be done: any other job is executed again, and the report says so.
  *
  *-------------------------------------------------------------------------
  */
@@ -46,7 +47,7 @@ name_row(void *arg)
 	errcontext("importing the migration with id " INT64_FORMAT ", \"%s\"", m->id, m->name);
 }
 
-/* What whoever reads the report has to know. */
+/* What the reader of the report has to know. */
 static char *
 note(const BbmForeignMigration *m, BbmStatus status, bool again)
 {
@@ -78,7 +79,7 @@ typedef struct Import
 	Oid			owner;
 } Import;
 
-/* "known": the caller may know what status the one that has the name here has. */
+/* "known": the caller may know the status of the migration that has the name here. */
 static void
 report(const Import *import, const BbmForeignMigration *m, BbmStatus status, bool known, bool taken, const char *string)
 {
@@ -94,10 +95,11 @@ report(const Import *import, const BbmForeignMigration *m, BbmStatus status, boo
 }
 
 /*
- * One that has the name here is made room of, if it was imported and nothing has
- * happened to it since.  Its row and its lock are ours until the end of the
- * transaction: nobody starts or changes it between our look at what has happened
- * and the DELETE.  False when it stays, with why.
+ * A migration that has the name here is deleted, if it was imported and
+ * nothing has happened to it since.  We hold its row's lock and its own lock
+ * until the end of the transaction: nobody starts or changes it between our
+ * check of what has happened and the DELETE.  Returns false when it stays,
+ * with the reason.
  */
 static bool
 make_room(const BbmMigration *known, char **why)
@@ -110,7 +112,7 @@ make_room(const BbmMigration *known, char **why)
 		*why = "left as it is: a migration of another role has the name";
 		return false;
 	}
-	/* gone meanwhile */
+	/* it was deleted meanwhile */
 	if (!bbm_migration_lock(known->id, &status))
 		return true;
 	event = bbm_import_last_event(known->id);
@@ -148,7 +150,7 @@ import_one(const Import *import, BbmForeignMigration *m)
 	error_context_stack = context.previous;
 }
 
-/* Who is to own them: the caller, or a role that he may SET ROLE to. */
+/* The role that is to own the migrations: the caller, or a role that the caller may SET ROLE to. */
 static Oid
 owner_of(FunctionCallInfo fcinfo, int n)
 {

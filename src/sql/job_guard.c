@@ -27,8 +27,8 @@ PG_FUNCTION_INFO_V1(bbm_truncate_guard);
 PG_FUNCTION_INFO_V1(bbm_replica_guard);
 
 /*
- * What is counted there is added up, and more is added to it: nothing that a
- * user writes may be what no job can have.
+ * The counts are added up, and increased later: a user may write nothing that
+ * no job can have.
  */
 static void
 check_counts(BbmRow row)
@@ -36,7 +36,7 @@ check_counts(BbmRow row)
 	static const char *const counts[] = {
 		"attempts", "claim_epoch", "key_count", "row_count", "wal_bytes", "merged_jobs", "requeued", "reduced_sub_batch_size", "no_progress"
 	};
-	/* in milliseconds; more than anybody has */
+	/* in milliseconds; more than any job has */
 	const double longest = 1e15;
 	bool		isnull;
 	double		run_ms;
@@ -68,9 +68,10 @@ refuse_job_write(const char *what, const BbmMigration *migration)
 }
 
 /*
- * A dump loads the jobs before their migrations, which no foreign key orders; by
- * COPY or INSERT, as who owns the table.  A job of ours has been claimed, or is
- * of rows that were quarantined and then tried again, which has a negative id.
+ * A dump loads the jobs before their migrations, as no foreign key determines
+ * the order; it does so by COPY or INSERT, as the owner of the table.  A job
+ * of ours has been claimed, or is for rows that were quarantined and then
+ * retried, which has a negative id.
  */
 static bool
 may_come_first(BbmRow row)
@@ -108,7 +109,7 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("a job cannot be given to another migration"),
 					 errhint("Define a migration for the range instead.")));
-		/* who runs it is the worker's to say, and processes are signalled by it */
+		/* the worker says who runs it, and processes are signalled by this value */
 		bbm_row_set(&new, "worker_pid", Int32GetDatum((int) bbm_row_int(row, "worker_pid")), bbm_row_is_null(row, "worker_pid"));
 		bbm_row_set(&new, "worker_id", Int32GetDatum((int) bbm_row_int(row, "worker_id")), bbm_row_is_null(row, "worker_id"));
 		bbm_row_set(&new, "claim_epoch", Int32GetDatum((int) bbm_row_int(row, "claim_epoch")), false);
@@ -120,7 +121,7 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 		check_counts(row);
 	SPI_connect();
 	migration = bbm_migration_by_id(bbm_row_int(row, "batched_background_migration_id"), CurrentMemoryContext);
-	/* a dump loads the jobs of a copy; DELETE of a migration takes its jobs along */
+	/* a dump loads the jobs of a cloned or restored migration; DELETE of a migration deletes its jobs */
 	copy = migration && migration->origin && strcmp(migration->origin, bbm_origin()) != 0;
 	if (migration && !(insert && copy && bbm_may_restore()))
 		bbm_check_owner(migration->owner, migration->name);
@@ -139,10 +140,10 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 				 errhint("Start the migration with UPDATE … SET status = 1 or bbm_start. %s", BBM_OTHER_WORKER)));
 	if (migration && !copy && migration->status != BBM_PAUSED)
 		refuse_job_write(update ? "update" : "delete", migration);
-	/* who owns the tables may correct them */
+	/* the owner of the tables may correct them */
 	if (update && !bbm_may_restore())
 		bbm_check_job_columns(data->tg_relation, row.tuple, changed);
-	/* a range that nobody has done is no longer known by its job */
+	/* a range that nobody has processed can no longer be found by its job */
 	if (migration && !insert)
 		bbm_partition_unclean(migration->id, InvalidOid);
 	SPI_finish();
@@ -160,7 +161,7 @@ bbm_truncate_guard(PG_FUNCTION_ARGS)
 	ListCell   *cell;
 
 	SPI_connect();
-	/* no policy keeps a TRUNCATE to rows of one's own */
+	/* no policy limits a TRUNCATE to one's own rows */
 	foreach(cell, bbm_migrations_with_status(list_make1_int(BBM_PAUSED), CurrentMemoryContext))
 	{
 		BbmMigration *migration = lfirst(cell);
@@ -172,7 +173,7 @@ bbm_truncate_guard(PG_FUNCTION_ARGS)
 										  CurrentMemoryContext);
 	if (unpaused != NIL)
 		refuse_job_write("truncate", linitial(unpaused));
-	/* what was cut is forgotten, and no migration leaves its jobs behind */
+	/* the ranges that were allocated are forgotten, and no migration leaves its jobs behind */
 	if (RelationGetRelid(data->tg_relation) == bbm_catalog()->migrations)
 		bbm_jobs_forget(0);
 	bbm_partitions_forget(0);
@@ -182,11 +183,12 @@ bbm_truncate_guard(PG_FUNCTION_ARGS)
 }
 
 /*
- * BEFORE INSERT OR UPDATE OR DELETE on our tables, where session_replication_role
- * is replica.  A publication FOR ALL TABLES has our tables, too; its ids are
- * another server's, and must neither meet nor change the migrations here.  Who
- * owns the tables and loads data with that setting is let through; another role
- * may have been granted the setting, and the guards do not fire with it.
+ * BEFORE INSERT OR UPDATE OR DELETE on our tables, where
+ * session_replication_role is replica.  A publication FOR ALL TABLES includes
+ * our tables, too; its ids are another server's, and must neither collide with
+ * the migrations here nor change them.  The owner of the tables may load data
+ * with that setting; another role may have been granted the setting, and the
+ * guards do not fire with it.
  */
 Datum
 bbm_replica_guard(PG_FUNCTION_ARGS)

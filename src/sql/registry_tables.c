@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * registry_tables.c
- *		The container registry's own tables, read to be taken over.
+ *		The GitLab container registry's own tables, read for the import.
  *
  * NOTES
  *	  They are read with the rights of the caller, after they have been locked
- *	  against writing, with a snapshot that is taken then: so it is their last
- *	  state, whoever was writing them, and stays so until the caller's transaction
- *	  ends.  All of it is checked.
+ *	  against writing, with a snapshot that is taken then: so this is their
+ *	  last state, whoever was writing them, and remains so until the caller's
+ *	  transaction ends.  All of it is checked.
  *
  *-------------------------------------------------------------------------
  */
@@ -75,7 +75,7 @@ static const ForeignColumn migration_columns[] = {
 	[M_CODE] = {"failure_error_code", KIND_INTEGER, true},
 	[M_STRATEGY] = {"batching_strategy", KIND_TEXT, true},
 	[M_TOTAL] = {"total_tuple_count", KIND_INTEGER, true},
-	/* came in February 2026 */
+	/* added in February 2026 */
 	[M_SUB_BATCH] = {"sub_batch_size", KIND_INTEGER, false, true}
 };
 
@@ -98,7 +98,7 @@ static const ForeignColumn job_columns[] = {
 	[J_ATTEMPTS] = {"attempts", KIND_INTEGER}
 };
 
-/* One of the two originals. */
+/* One of the two original tables. */
 typedef struct Original
 {
 	Oid			relid;
@@ -150,7 +150,7 @@ find_column(const Original *original, const char *name)
 	return NULL;
 }
 
-/* Whether it has the registry's columns, and no others: these would be lost. */
+/* Checks whether it has the registry's columns, and no others: these would be lost. */
 static void
 check_columns(Original *original, TupleDesc desc)
 {
@@ -179,9 +179,10 @@ check_columns(Original *original, TupleDesc desc)
 }
 
 /*
- * Locks the table against writing, as LOCK TABLE would by the same rights: what is
- * read is its last state.  Whoever writes it in a transaction that has not ended
- * is waited for, as long as the caller's lock_timeout says.
+ * Locks the table against writing, as LOCK TABLE would with the same rights,
+ * so that its last state is read.  This waits for transactions that have
+ * written to it and have not ended, as long as the caller's lock_timeout
+ * allows.
  */
 static void
 open_original(Original *original, Oid relid, LOCKMODE mode)
@@ -221,11 +222,13 @@ open_original(Original *original, Oid relid, LOCKMODE mode)
  */
 
 /*
- * All rows, in the order of their ids, in SPI_tuptable; with a snapshot that is active.
+ * Reads all rows, in the order of their ids, into SPI_tuptable; with a
+ * snapshot that is active.
  *
- * A superuser may do anything, so he reads with the rights of who owns the table:
- * what that one has put on it, as an index of an expression that is evaluated when
- * a statement is planned, has no more rights then than its author.
+ * A superuser may do anything, so for a superuser the rows are read with the
+ * rights of the table's owner: code that the owner has attached to the table,
+ * such as an index expression that is evaluated when a statement is planned,
+ * then has no more rights than its author.
  */
 static void
 read_original(const Original *original)
@@ -246,7 +249,7 @@ read_original(const Original *original)
 	}
 	appendStringInfo(&sql, " FROM ONLY %s ORDER BY id", original->name);
 	GetUserIdAndSecContext(&user, &context);
-	/* an error gives them back with the (sub)transaction */
+	/* an error restores them with the (sub)transaction */
 	if (superuser_arg(user))
 		SetUserIdAndSecContext(original->owner,
 							   context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
@@ -264,7 +267,7 @@ bad_row(const Original *original, int64 id, int sqlstate, const char *detail, co
 			 errhint("Nothing was imported. %s", hint)));
 }
 
-/* "null" where there is none, which has to be allowed. */
+/* Returns "null" where the column is NULL, if that is allowed. */
 static int64
 read_int(const Original *original, uint64 row, int column, int64 null)
 {
@@ -279,7 +282,7 @@ read_int(const Original *original, uint64 row, int column, int64 null)
 	return null;
 }
 
-/* The same that has to lie within bounds. */
+/* The same for a value that has to lie within bounds. */
 static int64
 read_bounded(const Original *original, uint64 row, int column, int64 null, int64 low, int64 high)
 {
@@ -316,7 +319,7 @@ read_text(const Original *original, uint64 row, int column)
 	return TextDatumGetCString(SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column + 1, &isnull));
 }
 
-/* What the guards of our tables would refuse, in terms of the original. */
+/* Checks what the guards of our tables would refuse, and reports it in terms of the original. */
 static void
 check_migration(const Original *original, const BbmForeignMigration *m)
 {
@@ -397,7 +400,7 @@ check_names(const Original *original, BbmForeignMigration *list, int n)
 	}
 }
 
-/* Their ids ascend. */
+/* The ids ascend. */
 static BbmForeignMigration *
 migration_of(BbmForeignMigration *list, int n, int64 id)
 {
@@ -420,7 +423,7 @@ migration_of(BbmForeignMigration *list, int n, int64 id)
 	return NULL;
 }
 
-/* Has it jobs with ranges, or does each do what it finds? */
+/* Has the migration jobs with ranges, or does each process what it finds? */
 bool
 bbm_foreign_has_ranges(const BbmForeignMigration *m)
 {
@@ -428,9 +431,9 @@ bbm_foreign_has_ranges(const BbmForeignMigration *m)
 }
 
 /*
- * A job as the registry's worker cuts them: each begins where the one before has
- * ended, at the migration's first key the first.  Of others nobody could say what
- * is done.
+ * Checks a job against the ranges of the registry's worker: each begins where
+ * the one before has ended, the first at the migration's first key.  For other
+ * ranges nobody could say what is done.
  */
 static void
 check_range(const Original *original, const BbmForeignMigration *m, const BbmForeignJob *job,
@@ -461,7 +464,7 @@ check_range(const Original *original, const BbmForeignMigration *m, const BbmFor
 						 "its migration begins"), hint);
 }
 
-/* How many keys it may have: more than it was cut for it has not. */
+/* How many keys the job may have: no more than its range was allocated for. */
 static int64
 keys_of(const BbmForeignMigration *m, const BbmForeignJob *job)
 {
@@ -495,7 +498,7 @@ read_job(const Original *original, uint64 row, BbmForeignJob *job)
 		job->finished_at = 0;
 }
 
-/* All jobs, each to its migration. */
+/* Reads all jobs, and adds each to its migration. */
 static void
 read_jobs(const Original *original, const Original *migrations, BbmForeignMigration *list, int n)
 {
@@ -504,7 +507,7 @@ read_jobs(const Original *original, const Original *migrations, BbmForeignMigrat
 	read_original(original);
 	for (int pass = 0; pass < 2; pass++)
 	{
-		/* the first counts them */
+		/* the first loop counts them */
 		for (uint64 i = 0; i < SPI_processed; i++)
 		{
 			BbmForeignJob job;
@@ -547,9 +550,9 @@ read_jobs(const Original *original, const Original *migrations, BbmForeignMigrat
 }
 
 /*
- * All migrations of the originals, in the order of their ids, with their jobs; in
- * the current memory context.  Raises an error unless all of them can be imported.
- * The tables stay locked.  Needs SPI.
+ * Returns all migrations of the originals, in the order of their ids, with
+ * their jobs; in the current memory context.  Raises an error unless all of
+ * them can be imported.  The tables stay locked.  Needs SPI.
  */
 BbmForeignMigration *
 bbm_foreign_read(Oid migrations_relid, Oid jobs_relid, int *n)
@@ -559,15 +562,15 @@ bbm_foreign_read(Oid migrations_relid, Oid jobs_relid, int *n)
 	BbmForeignMigration *list;
 	int			level;
 
-	/* one import of the same tables after the other: the second finds what the first has made */
+	/* imports of the same tables are serialized: the second finds what the first has made */
 	open_original(&migrations, migrations_relid, ShareRowExclusiveLock);
 	open_original(&jobs, jobs_relid, ShareLock);
 
 	level = NewGUCNestLevel();
 	bbm_guc_set("search_path", BBM_SEARCH_PATH, true);
-	/* rows that a policy hides would be missing: an error */
+	/* rows that a policy hides would be missing: this makes it an error */
 	bbm_guc_set("row_security", "off", true);
-	/* taken after the locks: it has what the last writer has committed, whatever the isolation */
+	/* taken after the locks: it has what the last writer has committed, whatever the isolation level */
 	PushActiveSnapshot(GetLatestSnapshot());
 	list = read_migrations(&migrations, n);
 	check_names(&migrations, list, *n);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * registry_tables.h
- *		The container registry's own tables, read to be taken over.
+ *		The GitLab container registry's own tables, read for the import.
  *
  *-------------------------------------------------------------------------
  */

@@ -13,7 +13,7 @@
 #include "access/htup.h"
 #include "access/tupdesc.h"
 
-/* A tuple under change. */
+/* A tuple that is being changed. */
 typedef struct BbmRow
 {
 	HeapTuple	tuple;

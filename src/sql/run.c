@@ -42,16 +42,16 @@ PG_FUNCTION_INFO_V1(bbm_launch_worker);
 
 #define BBM_PROGRESS_MS 5000
 #define BBM_POLL_MS 200
-/* a launched worker that has nothing to do keeps a process from others: for so long at most */
+/* a launched worker that has nothing to do occupies a process slot: for this long at most */
 #define BBM_LONGEST_IDLE_MS (60 * 60 * 1000)
-/* how long a launched worker stays at least, for its launch to be seen */
+/* how long a launched worker stays at least, so that its launch is noticed */
 #define BBM_LAUNCH_SEEN_MS 200
 
 typedef struct RunState
 {
 	int64		id;				/* in */
 	MemoryContext context;
-	BbmMigration *migration;	/* out; NULL when it is gone */
+	BbmMigration *migration;	/* out; NULL when it was deleted */
 	BbmProgress progress;
 } RunState;
 
@@ -72,7 +72,7 @@ start_it(void *arg)
 	(void) bbm_migration_set_status(*(int64 *) arg, BBM_ACTIVE);
 }
 
-/* Runs fn in a transaction of this session; its error is ours. */
+/* Runs fn in a transaction of this session; throws its error. */
 static void
 run_or_throw(BbmTxnFn fn, void *arg)
 {
@@ -82,7 +82,7 @@ run_or_throw(BbmTxnFn fn, void *arg)
 		ThrowErrorData(error);
 }
 
-/* What its status means for who waits for it; true while it goes on. */
+/* What the migration's status means for the session that waits for it; returns true while it goes on. */
 static bool
 goes_on(const RunState *state, const char *name)
 {
@@ -121,7 +121,7 @@ goes_on(const RunState *state, const char *name)
 	}
 }
 
-/* Says what the migration waits for, once that has lasted a while and then from time to time. */
+/* Reports what the migration waits for, once that has lasted a while and then from time to time. */
 static void
 report_wait(const BbmEngine *engine, const char *name, TimestampTz *report_at)
 {
@@ -171,7 +171,7 @@ drive(BbmEngine *engine, RunState *state, const char *name)
 
 		if (engine->held)
 			report_wait(engine, name, &report_wait_at);
-		/* nothing for us now: it has ended, or others run the rest, or a retry is not due */
+		/* nothing to do for us now: it has ended, or others run what is left, or a retry is not due */
 		run_or_throw(read_state, state);
 		if (!goes_on(state, name))
 			return;
@@ -215,7 +215,7 @@ run_one(int64 id, int max_attempts, MemoryContext context)
 	}
 	PG_FINALLY();
 	{
-		/* whatever is left is for others */
+		/* others do whatever is left */
 		bbm_engine_end(engine);
 		bbm_slot_release(true);
 		bbm_request_announce(MyDatabaseId, GetSessionUserId());
@@ -226,7 +226,7 @@ run_one(int64 id, int max_attempts, MemoryContext context)
 typedef struct FindArgs
 {
 	const char *name;			/* or NULL for all of the session's role */
-	bool		failed;			/* ... those that have failed, too */
+	bool		failed;			/* ... including those that have failed */
 	MemoryContext context;
 	List	   *ids;
 } FindArgs;
@@ -262,8 +262,9 @@ find(void *arg)
 }
 
 /*
- * CALL bbm_run(name, max_attempts, resume_failed): the engine in this session's own transactions, beside or
- * without background workers, with the same guarantees.
+ * CALL bbm_run(name, max_attempts, resume_failed): the engine in this
+ * session's own transactions, beside or without background workers, with the
+ * same guarantees.
  */
 Datum
 bbm_run(PG_FUNCTION_ARGS)
@@ -301,8 +302,8 @@ bbm_run(PG_FUNCTION_ARGS)
 }
 
 /*
- * Is there room for one more?  It may be taken by somebody else before the worker
- * comes, which looks again and leaves then.
+ * Is there room for one more process?  Somebody else may take it before the
+ * worker starts, which checks again and exits in that case.
  */
 static void
 check_room(void)
@@ -318,8 +319,8 @@ check_room(void)
 }
 
 /*
- * A worker for this database and the session's role, with or without the
- * library preloaded.
+ * Launches a worker for this database and the session's role, with or without
+ * the library preloaded.
  */
 Datum
 bbm_launch_worker(PG_FUNCTION_ARGS)
@@ -355,7 +356,7 @@ bbm_launch_worker(PG_FUNCTION_ARGS)
 				 errmsg("no worker may run"),
 				 errdetail("The setting bbm.enabled is off."),
 				 errhint("CALL bbm_run works without it.")));
-	/* one that has left before we have seen it looks as if it had not come up */
+	/* a worker that has exited before we have seen it would seem not to have started */
 	start.idle_ms = Max((int64) idle_ms, BBM_LAUNCH_SEEN_MS);
 	check_room();
 	bbm_worker_describe(&worker, "bbm_worker_main", 0, &start);

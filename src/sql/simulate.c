@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * simulate.c
- *		Entry points for the tests and the benchmark that stand in for time
- *		and for large tables.
+ *		Entry points for the tests and the benchmark that simulate time and
+ *		large tables.
  *
  * No SQL of the extension declares these functions; see api_test.c.
  *
@@ -51,10 +51,10 @@ PG_FUNCTION_INFO_V1(bbm_test_bucket);
 PG_FUNCTION_INFO_V1(bbm_test_allocate);
 PG_FUNCTION_INFO_V1(bbm_test_table_scan);
 
-/* Jobs between two merges, as the engine does it. */
+/* Number of jobs between two merges, as in the engine. */
 #define MERGE_INTERVAL 256
 
-/* (ms float8): from now on the clock of this session moves by such calls alone. */
+/* (ms float8): from now on only such calls move the clock of this session. */
 Datum
 bbm_test_clock_advance(PG_FUNCTION_ARGS)
 {
@@ -75,10 +75,10 @@ numbers(FunctionCallInfo fcinfo, int arg, int *n)
 }
 
 /*
- * (first int, target_ms float8, max_wal float8, min int, max int, keys float8[],
- * ms float8[], wal float8[]) → the size before the first batch and after each.
- * Where keys is NaN the batch has as many keys as were asked for; where ms or wal
- * is negative it is that much per key.
+ * (first int, target_ms float8, max_wal float8, min int, max int, keys
+ * float8[], ms float8[], wal float8[]) → the size before the first batch and
+ * after each.  Where keys is NaN the batch has as many keys as were requested;
+ * where ms or wal is negative it is that much per key.
  */
 Datum
 bbm_test_sizing(PG_FUNCTION_ARGS)
@@ -121,7 +121,7 @@ ms_since(instr_time start)
 	return INSTR_TIME_GET_MILLISEC(now);
 }
 
-/* (name text, keys int) → the milliseconds that a cut of the migration's first range takes. */
+/* (name text, keys int) → how many milliseconds it takes to allocate the migration's first range. */
 Datum
 bbm_test_allocate(PG_FUNCTION_ARGS)
 {
@@ -148,7 +148,7 @@ bbm_test_allocate(PG_FUNCTION_ARGS)
 	PG_RETURN_FLOAT8(ms);
 }
 
-/* rests(delays_us, elapsed_us, factor): after each batch, in microseconds. */
+/* pacing(delays_us, elapsed_us, factor): the pause after each batch, in microseconds. */
 Datum
 bbm_test_pacing(PG_FUNCTION_ARGS)
 {
@@ -164,8 +164,8 @@ bbm_test_pacing(PG_FUNCTION_ARGS)
 }
 
 /*
- * bucket(rate, since float8[], until float8[], amounts float8[]) → for each batch
- * when the next may begin.  All times in seconds.
+ * bucket(rate, since float8[], until float8[], amounts float8[]) → for each
+ * batch when the next may begin.  All times in seconds.
  */
 Datum
 bbm_test_bucket(PG_FUNCTION_ARGS)
@@ -191,8 +191,7 @@ bbm_test_bucket(PG_FUNCTION_ARGS)
 }
 
 /* ----------------------------------------------------------------
- * A sweep over a table that is not there
- * ----------------------------------------------------------------
+ * A table scan over a table that does not exist
  */
 
 typedef struct SimulatedScan
@@ -202,10 +201,10 @@ typedef struct SimulatedScan
 	BbmTarget  *target;
 	int32		worker_id;
 	int			size;
-	int64		most_rows;		/* there have been in the job table */
+	int64		most_rows;		/* that the job table has had */
 } SimulatedScan;
 
-/* Ranges of as many keys as were asked for, without a look at any table. */
+/* Allocates ranges of as many keys as were requested, without reading any table. */
 static bool
 synthetic_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range)
 {
@@ -220,7 +219,7 @@ synthetic_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation 
 	return true;
 }
 
-/* Takes the migration up as the engine does, but for its strategy. */
+/* Starts the migration as the engine does, but with another strategy. */
 static void
 table_scan_begin(void *arg)
 {
@@ -276,7 +275,7 @@ always(const void *arg)
 	return true;
 }
 
-/* The CPU time of this process, in milliseconds: what others do on the machine is no part of it. */
+/* The CPU time of this process, in milliseconds: it does not include what others do on the machine. */
 static double
 cpu_ms(void)
 {
@@ -288,8 +287,9 @@ cpu_ms(void)
 }
 
 /*
- * So many jobs, claimed, done, recorded and merged as by the engine; the
- * milliseconds of CPU time of each tenth of them, without the merging.
+ * Claims, executes, records and merges so many jobs as the engine does;
+ * returns the milliseconds of CPU time of each tenth of them, without the
+ * merging.
  */
 static void
 table_scan_jobs(SimulatedScan *table_scan, int jobs, double *tenths)
@@ -341,10 +341,10 @@ table_scan_jobs(SimulatedScan *table_scan, int jobs, double *tenths)
 }
 
 /*
- * CALL (name text, jobs int, INOUT most_rows bigint, INOUT first_us float8, INOUT
- * last_us float8): so many jobs of the migration over ranges that were never
- * looked at; how many rows the job table had at most, and the microseconds of CPU
- * time of a job in the first and in the last tenth.
+ * CALL (name text, jobs int, INOUT most_rows bigint, INOUT first_us float8,
+ * INOUT last_us float8): runs so many jobs of the migration over ranges that
+ * were never read; returns how many rows the job table had at most, and the
+ * microseconds of CPU time of a job in the first and in the last tenth.
  */
 Datum
 bbm_test_table_scan(PG_FUNCTION_ARGS)

@@ -4,12 +4,12 @@
  *		bbm_sync_trigger.
  *
  * NOTES
- *	  The trigger does to a row that is written what a migration does to those
- *	  that are there: it evaluates the same texts, over a table of one row
- *	  that has the target's name.  In them a name means a column, whatever
- *	  variables PL/pgSQL has; what would mean something else in a trigger than
- *	  in an UPDATE is refused.  All expressions are evaluated before the first
- *	  is assigned.
+ *	  The trigger does to a row that is written what a migration does to the
+ *	  rows that are already there: it evaluates the same texts, over a table of
+ *	  one row that has the target's name.  In these texts a name means a
+ *	  column, whatever variables PL/pgSQL has; what would mean something else
+ *	  in a trigger than in an UPDATE is refused.  All expressions are evaluated
+ *	  before the first is assigned.
  *
  *	  Everything is done as the caller, with the caller's rights.
  *
@@ -44,10 +44,10 @@
 
 PG_FUNCTION_INFO_V1(bbm_sync_trigger);
 
-/* How the functions begin, by which we know our own. */
+/* How the functions begin, by which we recognize our own. */
 #define BODY_MARK "\n-- made by bbm_sync_trigger, which also drops it\n"
 
-/* An identifier that nothing takes for a keyword, of SQL or of PL/pgSQL. */
+/* An identifier that is never taken for a keyword of SQL or of PL/pgSQL. */
 static char *
 quoted(const char *name)
 {
@@ -77,7 +77,7 @@ joined_columns(List *assignments)
 	return result.data;
 }
 
-/* Named after its columns.  A name that has to be cut keeps a hash of what it was. */
+/* Makes a name from the columns.  A name that has to be truncated gets a hash of the whole name. */
 static char *
 trigger_name(List *assignments)
 {
@@ -89,7 +89,7 @@ trigger_name(List *assignments)
 	return makeObjectName("bbm_sync", columns, hash);
 }
 
-/* A name for the function that is free in its schema. */
+/* A name for the function that is not used in its schema. */
 static char *
 function_name(Oid relid, List *assignments)
 {
@@ -105,7 +105,7 @@ function_name(Oid relid, List *assignments)
 	return name;
 }
 
-/* The search_path as it resolves for the caller now, in the words of a SET. */
+/* The search_path as it resolves for the caller now, as SET takes it. */
 static char *
 pinned_search_path(void)
 {
@@ -118,7 +118,7 @@ pinned_search_path(void)
 		if (!isAnyTempNamespace(lfirst_oid(cell)))
 			appendStringInfo(&path, "%s, ", quote_literal_cstr(get_namespace_name(lfirst_oid(cell))));
 	}
-	/* named last, a temporary table shadows nothing */
+	/* because it is named last, a temporary table shadows nothing */
 	appendStringInfoString(&path, "'pg_temp'");
 	return path.data;
 }
@@ -150,7 +150,7 @@ function_body(Oid relid, List *assignments, const char *condition)
 	return body.data;
 }
 
-/* What an UPDATE may read and a BEFORE trigger does not have. */
+/* Checks for what an UPDATE may read and a BEFORE trigger does not have. */
 static void
 check_referenced(Oid relid, Query *update)
 {
@@ -195,7 +195,7 @@ check_partition_key(Oid relid, const Query *update)
 				 errhint("Leave the column out of \"set\".")));
 }
 
-/* Says what the trigger does not reach. */
+/* Reports what the trigger does not cover. */
 static void
 tell_limits(Oid relid, const char *name)
 {
@@ -231,7 +231,7 @@ execute(const char *sql)
 		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(result));
 }
 
-/* Who may not create a trigger, or not drop one, does not lock the table either. */
+/* A role that may not create a trigger, or not drop one, must not lock the table either. */
 static void
 check_may_create(Oid relid, const char *name)
 {
@@ -247,9 +247,9 @@ check_may_drop(Oid relid, const char *name)
 }
 
 /*
- * One transaction, the caller's.  The lock that CREATE TRIGGER takes is had from
- * the start: it waits for everybody who has written to the table, so that each row
- * is either there when it is committed, or written with the trigger; and a
+ * One transaction, the caller's.  We take the lock that CREATE TRIGGER takes
+ * from the start: it waits for everybody who has written to the table, so that
+ * each row is either committed by then, or written with the trigger; and a
  * second call waits here, and finds the first one's trigger.
  */
 static void
@@ -279,7 +279,7 @@ create_trigger(Oid relid, const char *name, List *assignments, const BbmStatemen
 					 quote_identifier(name), table, function));
 }
 
-/* The function of one of our triggers, or InvalidOid when it is not there or not ours. */
+/* The function of one of our triggers, or InvalidOid when the trigger does not exist or is not ours. */
 static Oid
 trigger_function(Oid relid, const char *name)
 {
@@ -307,7 +307,7 @@ trigger_function(Oid relid, const char *name)
 	return function;
 }
 
-/* With the lock that DROP TRIGGER takes: if another session drops it first, it is not there any more. */
+/* With the lock that DROP TRIGGER takes: if another session drops the trigger first, it does not exist any more. */
 static void
 drop_trigger(Oid relid, const char *name)
 {
@@ -316,7 +316,7 @@ drop_trigger(Oid relid, const char *name)
 	char	   *name_now = get_func_name(function);
 	char	   *function_sql;
 
-	/* there is none, or it was dropped in this moment */
+	/* there is none, or it has just been dropped */
 	if (schema == NULL || name_now == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -3,9 +3,9 @@
  * test.c
  *		Entry points for the tests.
  *
- * No SQL of the extension declares these functions: a test does, to reach what
- * has no SQL function of its own or more than one.  Only a superuser can, as of
- * any function in C, and they change nothing that is kept.
+ * No SQL of the extension declares these functions: a test does, to reach code
+ * that has no SQL function of its own or more than one.  Only a superuser can,
+ * as for any function in C, and they change nothing that is stored.
  *
  *-------------------------------------------------------------------------
  */
@@ -71,7 +71,7 @@ bbm_test_condition(PG_FUNCTION_ARGS)
 														 text_or_null(fcinfo, 3))));
 }
 
-/* (regclass) → what bbm_delete says of foreign keys. */
+/* (regclass) → what bbm_delete reports about foreign keys. */
 Datum
 bbm_test_cascades(PG_FUNCTION_ARGS)
 {
@@ -83,8 +83,9 @@ bbm_test_cascades(PG_FUNCTION_ARGS)
 }
 
 /*
- * (wanted integer): what happens when a worker of the caller's has looked and found nothing,
- * another calls for that many, and only then the first says that it leaves.
+ * (wanted integer): simulates that a worker of the caller's has polled and
+ * found nothing, another one requests that many workers, and only then the
+ * first reports that it exits.
  */
 Datum
 bbm_test_call_past_leaving(PG_FUNCTION_ARGS)

@@ -4,14 +4,15 @@
  *		bbm_verify: how many rows of a migration are not as they should be.
  *
  * NOTES
- *	  The conditions are texts of the owner's, so they run with the owner's
- *	  rights, whoever asks: a superuser who verifies must not lend them his own.
- *	  And only who has the owner's rights may ask, or the count would show what
- *	  he may not see.  Nothing climbs back: the block is restricted as an index
- *	  function's is.
+ *	  The conditions are the owner's texts, so they run with the owner's
+ *	  rights, whoever calls: a superuser who verifies must not lend them his
+ *	  own.  And only a role that has the owner's rights may call, or the count
+ *	  would show what that role may not see.  The owner's code cannot switch
+ *	  back: the block is restricted as an index function's is.
  *
- *	  All ranges are counted with the snapshot of the statement that calls, cut
- *	  as the engine cuts them.  Other sessions are in nobody's way but VACUUM's.
+ *	  All ranges are counted with the snapshot of the calling statement, and
+ *	  are allocated as the engine allocates them.  This blocks no other
+ *	  session, but it keeps VACUUM from removing dead tuples.
  *
  *-------------------------------------------------------------------------
  */
@@ -42,7 +43,7 @@
 
 PG_FUNCTION_INFO_V1(bbm_verify);
 
-/* Rows a range: enough to make a range cheap, and few enough to be asked for interrupts. */
+/* Rows per range: enough to make a range cheap, and few enough to check for interrupts often. */
 #define BBM_VERIFY_SIZE 10000
 
 static void
@@ -73,7 +74,10 @@ keep(BbmBound *last, const BbmBound *bound)
 		last->key = PointerGetDatum(PG_DETOAST_DATUM_COPY(bound->key));
 }
 
-/* Range by range along the key, from the migration's first to its last, or of all rows where it is open. */
+/*
+ * Counts range by range along the key, from the migration's first to its last,
+ * or over all rows where the range is open.
+ */
 static int64
 count_ranges(BbmTarget *target, BbmPartition *partition, bool by_check)
 {
@@ -87,7 +91,7 @@ count_ranges(BbmTarget *target, BbmPartition *partition, bool by_check)
 	.open_below = target->migration->min_found};
 	int64		rows = 0;
 
-	/* not started yet, so what there is now */
+	/* not started yet, so the bounds are those of now */
 	if (!target->key.is_integer && !DatumGetPointer(max.key))
 		(void) bbm_target_bounds(target, &min, &max);
 	else if (bbm_verifies_beyond(target) && bbm_key_end(target, partition, true, &last))
@@ -133,7 +137,10 @@ count_all(const BbmMigration *migration)
 
 	PG_TRY();
 	{
-		/* rows that move between two looks might be seen in none: but for blocks, in the order of the key over all */
+		/*
+		 * rows that move to another partition between two counts could be
+		 * missed: so, except for blocks, count in the order of the key over all
+		 */
 		bool		per_partition = target->per_partition && (target->strategy->table_scans || !target->rounds);
 		List	   *partitions = per_partition ? bbm_partitions_list(target->relid) : list_make1_oid(target->relid);
 		ListCell   *cell;
@@ -146,7 +153,7 @@ count_all(const BbmMigration *migration)
 			if (partition)
 				rows += count_partition(target, partition, migration->row_check != NULL);
 		}
-		/* ... and what no range has */
+		/* ... and the rows that are in no range */
 		if (target->strategy->has_key && !migration->skip_null_keys)
 			rows += bbm_null_keys(target, migration->row_check ?
 								  psprintf("(%s\n) IS NOT TRUE", migration->row_check) : migration->filter,
@@ -154,7 +161,7 @@ count_all(const BbmMigration *migration)
 	}
 	PG_FINALLY();
 	{
-		/* it outlives the transaction */
+		/* the target outlives the transaction */
 		bbm_target_close(target);
 	}
 	PG_END_TRY();

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * view.c
- *		What the views and functions that people look at are made of.
+ *		What the views and functions for users are made of.
  *
  *-------------------------------------------------------------------------
  */
@@ -52,13 +52,13 @@ bbm_status_name(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(bbm_status_word(PG_GETARG_INT16(0))));
 }
 
-/* Who is at a migration just now. */
+/* Which processes work on a migration just now. */
 typedef struct AtIt
 {
 	bool		anybody;
 	bool		works;			/* one has a job, and waits for nothing */
 	BbmReason	waits;			/* what one of them waits for */
-	BbmBlockers blocked;		/* the lock, if it is one */
+	BbmBlockers blocked;		/* the lock, if it waits for one */
 } AtIt;
 
 /* Caller holds the lock on shared memory. */
@@ -83,7 +83,7 @@ look_at_slot(const BbmSlot *slot, int64 id, Oid owner, AtIt *at_it)
 		at_it->works = true;
 }
 
-/* From the slots, who is at it; from the requests, whether somebody is to come. */
+/* Reads from the slots which processes work on it, and from the requests whether a worker is to come. */
 static void
 from_shmem(int64 id, Oid owner, AtIt *at_it, bool *requested)
 {
@@ -102,7 +102,7 @@ from_shmem(int64 id, Oid owner, AtIt *at_it, bool *requested)
 	LWLockRelease(bbm_shared->lock);
 }
 
-/* Without shared memory the job table tells. */
+/* Without shared memory the job table shows it. */
 static bool
 runs_somewhere(int64 id)
 {
@@ -121,7 +121,7 @@ runs_somewhere(int64 id)
 	return runs;
 }
 
-/* No job of it is due yet; that all of its ranges are cut is the caller's to know. */
+/* No job of it is due yet; the caller has to know that all of its ranges are allocated. */
 static void
 waits_for_retry(int64 id, BbmReason *longest)
 {
@@ -140,8 +140,8 @@ waits_for_retry(int64 id, BbmReason *longest)
 }
 
 /*
- * What a migration waits for: of all the reasons that are known the one that
- * lasts longest; NULL when it is being worked on.
+ * What a migration waits for: of all known reasons the one that lasts longest;
+ * NULL when somebody works on it.
  */
 static const char *
 what_it_waits_for(int64 id, Oid owner)
@@ -185,8 +185,9 @@ may_ask(int64 id, Oid owner)
 }
 
 /*
- * For the policies of our tables, where they are forced on who owns them: they are
- * not for our own statements, which ask for more than they show.
+ * For the policies of our tables, where they are forced on the owner of the
+ * tables: they do not apply to our own statements, which read more than they
+ * show.
  */
 Datum
 bbm_own_statement(PG_FUNCTION_ARGS)
@@ -201,7 +202,7 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 	char	   *origin = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
 	const char *string;
 
-	/* the id tells of slots and jobs: it has to belong to that owner */
+	/* the id gives access to slots and jobs: it has to belong to that owner */
 	if (!may_ask(id, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2)))
 		PG_RETURN_NULL();
 	if (origin == NULL || strcmp(origin, bbm_origin()) != 0)
@@ -220,7 +221,7 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(string));
 }
 
-/* The error that is tried again, and may be in no table as none can be written; or NULL. */
+/* The error that is being retried, which may be in no table as none can be written; or NULL. */
 Datum
 bbm_last_transient_error(PG_FUNCTION_ARGS)
 {
@@ -291,7 +292,7 @@ bbm_live_workers(PG_FUNCTION_ARGS)
 		return (Datum) 0;
 	}
 
-	/* copied first: nothing that allocates may run under the lock */
+	/* copied first: nothing that allocates memory may run under the lock */
 	nslots = bbm_shared->nslots;
 	slots = palloc(nslots * sizeof(BbmSlot));
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
@@ -341,7 +342,7 @@ bbm_throttle(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("bbm_throttle()");
 	SPI_connect();
 	migration = bbm_migration_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)), CurrentMemoryContext);
-	/* as bbm_status: no row for one that is not there, or not to be seen */
+	/* as in bbm_status: no row for a migration that does not exist, or that the caller may not see */
 	if (migration && bbm_role_may_see(migration->owner))
 	{
 		MemoryContext old = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
