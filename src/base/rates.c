@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * rates.c
- *		Computing delays and sizes from measurements: pure functions, without clock
- *		or state of their own.
+ *		Computing delays and sizes from measurements: pure functions,
+ *		without clock or state of their own.
  *
  *-------------------------------------------------------------------------
  */

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * rates.h
- *		Computing delays and sizes from measurements: pure functions with the clock
- *		as an argument.
+ *		Computing delays and sizes from measurements: pure functions
+ *		with the clock as an argument.
  *
  *-------------------------------------------------------------------------
  */

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * claims.c
- *		What a claim reads: the last range, the jobs at work, the migrations that compete.
+ *		What a claim reads: the last range, the running jobs, the competing
+ *		migrations.
  *
  *-------------------------------------------------------------------------
  */

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * shape.c
- *		The columns that our tables must have, and the indexes that we scan directly.
+ *		The columns that our tables must have, and the indexes that we scan
+ *		directly.
  *
  * NOTES
  *	  A role that owns the tables may alter them, and its schema tool may add

@@ -107,8 +107,8 @@ bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 	if (sql->plan == NULL)
 	{
 		/*
-		 * one plan is good for all values; custom plans for the first five executions
-		 * cost more than they save
+		 * one plan is good for all values; planning the first five
+		 * executions separately costs more than they do
 		 */
 		SPIPlanPtr	plan = bbm_spi_prepare(sql_text(sql, catalog->schema), sql->nargs, sql->types,
 										   CURSOR_OPT_GENERIC_PLAN);

@@ -7,9 +7,9 @@
  *	  The owner of the table may have written a migration in the name of a role
  *	  that it must not act for, or have changed one.  Such a migration does not
  *	  run while that owner has the table; and it must not start to run only
- *	  because another role, which may act for that role, takes the table.  So the table's owner cannot
- *	  be changed while it has such a migration that is active or running.  A
- *	  paused one has to be reviewed by whoever starts it.
+ *	  because another role, which may act for that role, takes the table.  So
+ *	  the table's owner cannot be changed while it has such a migration that is
+ *	  active or running.  A paused one has to be reviewed by whoever starts it.
  *
  *	  The check runs after the command and before its commit: the command has
  *	  locked the table, so nobody writes it between our check and the commit.
