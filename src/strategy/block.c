@@ -4,38 +4,41 @@
  *		BlockRangeBatchingStrategy: runs of heap blocks, in physical order.
  *
  * NOTES
- *	  Rows move when they are updated, by us or by anybody: out of a block that
- *	  is still to be read into one that has been.  So a pass over all blocks
- *	  proves nothing, even if it has found no row to do.  After each pass that
- *	  works, one look is taken at the whole table, and at all tables of a tree,
- *	  with a single snapshot (engine/verify.c); what a done row no longer meets tells
- *	  the rest.  Only when that look finds none is the migration finished.
+ *	  Rows move when they are updated, by us or by others: out of a block that
+ *	  is still to be read into one that has been read.  So a pass over all
+ *	  blocks proves nothing, even if it has found no row to do.  After each
+ *	  working pass, one verification reads the whole table, with all its
+ *	  partitions or child tables, with a single snapshot (engine/verify.c); the
+ *	  filter, which a finished row no longer meets, shows which rows are left.
+ *	  Only when the verification finds none is the migration finished.
  *	  Otherwise another pass follows.
  *
- *	  Neither the look nor a later pass reads a page twice without need.  A page
- *	  was left clean by a pass if no row visible to it is to be done.  It is so
- *	  still if nobody has changed it since, and if no transaction that had
- *	  changed it before has committed since: then it is all-visible, and has
- *	  been from before the pass began, which the LSN of the page of the
- *	  visibility map tells, as setting a bit there is logged and clearing one
- *	  makes the page not all-visible.  A bit and the LSN are read under the map
- *	  page's lock: VACUUM sets the bit first.  Servers that log the clearing too
- *	  (17 and later, by their minor version) move the LSN there as well: a page
- *	  that changes voids the map's page, and all of its 32,672 blocks count as
- *	  changed.  That costs reads and loses no row.
+ *	  Neither the verification nor a later pass reads a page twice without
+ *	  need.  A pass has left a page clean if no row visible to the pass is
+ *	  still to be done.  The page is still clean if nobody has changed it
+ *	  since, and if no transaction that had changed it before has committed
+ *	  since: then it is all-visible, and has been so since before the pass
+ *	  began.  The LSN of the page of the visibility map shows that, as setting
+ *	  a bit there is logged and clearing one makes the page not all-visible.  A
+ *	  bit and the LSN are read under the map page's lock: VACUUM sets the bit
+ *	  first.  Servers that also log the clearing (17 and later, by their minor
+ *	  version) advance the LSN then as well: a page that changes voids the
+ *	  map's page, and all of its 32,672 blocks count as changed.  That costs
+ *	  reads and loses no row.
  *
  *	  A session that is changing such a page at this moment has not committed,
- *	  so the snapshot of a look, taken before the map is read, sees the rows as
- *	  they were, and they were clean.
+ *	  so the snapshot of a verification, taken before the map is read, sees the
+ *	  rows as they were, and they were clean.
  *
- *	  That holds while the pass does all rows it sees: not where a trigger, a
- *	  rule or a policy may have kept one back, nor where a row comes to meet the
- *	  condition without being changed (see target->fixed).  Each cut looks for
- *	  those, and so does each batch when it is done, while it holds the lock
- *	  that keeps them from being taken away.
+ *	  That is true only if the pass does all rows that it sees: not where a
+ *	  trigger, a rule or a policy may have kept one back, nor where a row comes
+ *	  to meet the condition without being changed (see target->fixed).  These
+ *	  are checked whenever a range is allocated, and by each batch when it is
+ *	  done, while it has the lock that prevents their removal.
  *
- *	  A pass ends at the block that was the last when it began.  What comes after
- *	  it are new rows, and new versions of old ones; the look reads them.
+ *	  A pass ends at the block that was the last one when it began.  The blocks
+ *	  after it contain new rows, and new versions of old rows; the verification
+ *	  reads them.
  *
  *-------------------------------------------------------------------------
  */
@@ -58,19 +61,19 @@
 #include "target/relation.h"
 #include "target/target.h"
 
-/* So many clean blocks amid others are read along: to stop and begin again costs more. */
+/* Up to so many clean blocks between others are read too: to stop and start again costs more.  */
 #define BBM_GAP 16
 
 #define MAP_BYTES (BLCKSZ - MAXALIGN(SizeOfPageHeaderData))
 #define BLOCKS_PER_BYTE (BITS_PER_BYTE / BITS_PER_HEAPBLOCK)
 #define BLOCKS_PER_MAP_PAGE (MAP_BYTES * BLOCKS_PER_BYTE)
 
-/* A page of the visibility map as it was at one moment; without bits when it has changed since clean_lsn. */
+/* A page of the visibility map as of one moment; its bits are 0 if it has changed since clean_lsn.  */
 typedef struct CleanMap
 {
 	Relation	rel;
-	XLogRecPtr	clean_lsn;		/* invalid: nothing is clean */
-	BlockNumber first;			/* InvalidBlockNumber when none is loaded */
+	XLogRecPtr	clean_lsn;		/* invalid: no page is clean */
+	BlockNumber first;			/* InvalidBlockNumber: no page is loaded */
 	uint8		bits[MAP_BYTES];
 } CleanMap;
 
@@ -87,8 +90,9 @@ resolve(BbmTarget *target)
 }
 
 /*
- * The partition, which must be a heap.  The lock stays until the transaction ends:
- * what was found out of its blocks must not be used for other files.
+ * Opens the partition, which must be a heap.  The lock is kept until the
+ * transaction ends: what was found out about its blocks must not be applied to
+ * other files.
  */
 static Relation
 open_heap(BbmTarget *target, BbmPartition *partition)
@@ -100,15 +104,15 @@ open_heap(BbmTarget *target, BbmPartition *partition)
 	return rel;
 }
 
-/* Does a pass leave no row of a page that it does not change?  As far as the migration tells. */
+/* Does a pass do all rows on a page that it does not change? As far as the migration shows.  */
 static bool
 does_all(const BbmTarget *target)
 {
-	/* a job of the user's may do as it likes */
+	/* a user's own job may leave rows out */
 	return target->form == BBM_JOB_COMPOSED && target->fixed;
 }
 
-/* The same, as far as the table tells. */
+/* The same, as far as the table shows.  */
 static bool
 lets_all_be_done(Relation rel)
 {
@@ -119,8 +123,9 @@ lets_all_be_done(Relation rel)
 }
 
 /*
- * Before each cut of a pass that works: notes when and where it began on the
- * partition.  Caller has the migration's lock.
+ * Called before each range of a working pass is allocated: records when and at
+ * which block the pass began on the partition.  Caller has the migration's
+ * lock.
  */
 static void
 begin_pass(BbmTarget *target, BbmPartition *partition, int pass)
@@ -155,7 +160,10 @@ begin_pass(BbmTarget *target, BbmPartition *partition, int pass)
 	partition->filenode = part->filenode;
 }
 
-/* A batch is done, and the table locked as by any writer: has something come that can keep a row back? */
+/*
+ * A batch is done, and the table locked as by any writer: checks whether
+ * something was added that can keep a row back.
+ */
 static void
 after_batch(BbmTarget *target, BbmPartition *partition)
 {
@@ -169,7 +177,7 @@ after_batch(BbmTarget *target, BbmPartition *partition)
 	table_close(rel, NoLock);
 }
 
-/* Before a look at a partition: at all of it, or without the pages that the last pass has left clean. */
+/* Prepares to verify a partition: all of it, or without the pages that the last pass has left clean.  */
 static void
 begin_check(BbmTarget *target, BbmPartition *partition, bool at_all)
 {
@@ -179,7 +187,7 @@ begin_check(BbmTarget *target, BbmPartition *partition, bool at_all)
 	partition->filenode = part ? part->filenode : InvalidOid;
 }
 
-/* Loads the page of the map that has the block. */
+/* Loads the page of the visibility map that covers the block.  */
 static void
 load_map(CleanMap *map, BlockNumber block)
 {
@@ -188,7 +196,7 @@ load_map(CleanMap *map, BlockNumber block)
 
 	map->first = block - block % BLOCKS_PER_MAP_PAGE;
 	memset(map->bits, 0, sizeof(map->bits));
-	/* for the pin on the map's page, if there is one */
+	/* pins the map's page, if it exists */
 	(void) visibilitymap_get_status(map->rel, block, &buffer);
 	if (!BufferIsValid(buffer))
 		return;
@@ -199,7 +207,7 @@ load_map(CleanMap *map, BlockNumber block)
 	UnlockReleaseBuffer(buffer);
 }
 
-/* Has nobody changed the page since the pass that has left it clean began? */
+/* Is the page unchanged since the beginning of the pass that has left it clean? */
 static bool
 is_clean(CleanMap *map, BlockNumber block)
 {
@@ -216,7 +224,7 @@ is_clean(CleanMap *map, BlockNumber block)
 	return (map->bits[n / BLOCKS_PER_BYTE] >> (n % BLOCKS_PER_BYTE * BITS_PER_HEAPBLOCK)) & VISIBILITYMAP_ALL_VISIBLE;
 }
 
-/* The planner's estimate; where there is less than a row a block, blocks are what a batch costs. */
+/* The planner's estimate; with less than one row per block, a batch costs what its blocks cost.  */
 static double
 rows_per_block(Relation rel)
 {
@@ -229,9 +237,9 @@ rows_per_block(Relation rel)
 }
 
 /*
- * The first run of about so many rows (0: of any length) from "block" on, and
- * before "end", that begins and ends with a block that is not known to be clean.
- * False when there is none.
+ * Finds the first run of about "rows" rows (0: of any length) from "block" on,
+ * and before "end", that begins and ends with a block that is not known to be
+ * clean.  False when there is none.
  */
 static bool
 next_run(BbmTarget *target, BbmPartition *partition, BlockNumber block, BlockNumber end, int rows, BbmRange *run)
@@ -245,7 +253,7 @@ next_run(BbmTarget *target, BbmPartition *partition, BlockNumber block, BlockNum
 
 	if (partition->filenode == bbm_relation_filenode(rel) && RelationNeedsWAL(rel))
 		map.clean_lsn = partition->clean_lsn;
-	/* VACUUM may have cut off the end */
+	/* VACUUM may have truncated the table */
 	end = Min(end, RelationGetNumberOfBlocks(rel));
 	while (block < end && is_clean(&map, block))
 		block++;
@@ -272,7 +280,7 @@ next_run(BbmTarget *target, BbmPartition *partition, BlockNumber block, BlockNum
 static bool
 next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range)
 {
-	/* the look at all is one job, with one snapshot */
+	/* a verification is one job, with one snapshot */
 	if (cut->verifies)
 	{
 		memset(range, 0, sizeof(BbmRange));
@@ -283,7 +291,7 @@ next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut,
 					cut->size, range);
 }
 
-/* Without a run left, the part reaches to the end of the rest and has no keys. */
+/* If no run is left, the sub-batch extends to the end of the job's range and has no keys.  */
 static void
 first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n, BbmRange *part)
 {

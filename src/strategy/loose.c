@@ -32,13 +32,13 @@ first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest
 	bbm_key_first_sub_batch(target, partition, rest, after, n, true, part);
 }
 
-/* How many values there are, as far as ANALYZE has told; of several columns, at most their product. */
+/* The number of values by ANALYZE's statistics; for several columns, at most their product.  */
 static double
 share(BbmTarget *target, double rows)
 {
 	double		values = 1;
 
-	/* what ANALYZE has told is also of rows that the owner may not see */
+	/* ANALYZE's statistics include rows that the owner may not see */
 	if (target->as_owner)
 		return rows;
 	for (int i = 0; i < target->key.n; i++)
@@ -53,7 +53,7 @@ share(BbmTarget *target, double rows)
 			distinct = ((Form_pg_statistic) GETSTRUCT(tuple))->stadistinct;
 			ReleaseSysCache(tuple);
 		}
-		/* negative: a share of the rows */
+		/* negative: distinct values as a fraction of the rows */
 		values *= distinct > 0 ? distinct : -distinct * rows;
 	}
 	return Min(values, rows);

@@ -3,9 +3,10 @@
  * null.c
  *		NullKeySetBatchingStrategy: while rows with the column NULL remain.
  *
- * A job has no range (its bounds are 0 and 0, as the registry's): it is to fill
- * up to batch_size rows of its own choice.  Two at once would choose the same
- * ones, so they run one by one.  An index has to find these rows.
+ * A job has no range (its bounds are 0 and 0, as in the GitLab container
+ * registry): it is to fill up to batch_size rows of its own choice.  Two jobs
+ * at once would choose the same rows, so they run one at a time.  An index has
+ * to find these rows.
  *
  *-------------------------------------------------------------------------
  */
@@ -33,9 +34,9 @@
 #include "target/statement.h"
 #include "target/target.h"
 
-/* A look at how many rows the jobs say they have changed is taken once in so many cuts. */
+/* How many rows the jobs say they have changed is checked once in so many allocations.  */
 #define BBM_ALLOCATIONS_BETWEEN_POLLS 100
-/* What the planner thinks of a small table is no measure. */
+/* For a small table, the planner's estimate is not reliable.  */
 #define BBM_FEW_ROWS 1000
 
 static void
@@ -58,7 +59,7 @@ resolve(BbmTarget *target)
 				 errhint("Name a column of the table.")));
 }
 
-/* Does an index answer whether there is anything to do in the table?  Needs the job's search_path. */
+/* Does an index show whether there is anything to do in the table? Needs the job's search_path.  */
 static bool
 has_index(const BbmTarget *target, Relation rel, AttrNumber attnum)
 {
@@ -69,15 +70,15 @@ has_index(const BbmTarget *target, Relation rel, AttrNumber attnum)
 		return true;
 	if (where == NULL)
 		return false;
-	/* one of just those rows that meet it does as well */
+	/* an index over only the rows that meet it serves as well */
 	condition = eval_const_expressions(NULL, bbm_statement_condition(RelationGetRelid(rel), where));
 	return bbm_nulls_have_index(rel, attnum,
 								make_ands_implicit((Expr *) canonicalize_qual((Expr *) condition, false)));
 }
 
 /*
- * It is asked before each job whether a row is left, and each job looks for some:
- * without an index that would be to read the table as often.
+ * Before each job it is checked whether a row is left, and each job searches
+ * for some: without an index, each of these would read the whole table.
  */
 static void
 check_table(BbmTarget *target, Relation rel)
@@ -101,7 +102,7 @@ check_table(BbmTarget *target, Relation rel)
 			 errtablecol(rel, attnum)));
 }
 
-/* The same before a job: an index may have been dropped.  Caller has the partition locked. */
+/* Does the same before a job: an index may have been dropped.  Caller has locked the partition.  */
 static void
 check_leaf(BbmTarget *target, const BbmPartition *partition)
 {
@@ -118,7 +119,7 @@ check_leaf(BbmTarget *target, const BbmPartition *partition)
 	}
 }
 
-/* "… FROM the partition WHERE the column is null and there is something to do". */
+/* "… FROM the partition WHERE the column is null and there is something to do".  */
 static char *
 from_where(BbmTarget *target, BbmPartition *partition, const char *alias)
 {
@@ -145,8 +146,8 @@ probe(BbmTarget *target, BbmPartition *partition)
 }
 
 /*
- * A job of the user's may report rows that it has changed and not filled, for
- * ever.  So from time to time it is looked how many they have become.
+ * A user's own job may forever report rows that it has changed but not filled.
+ * So from time to time it is checked how many they have become.
  */
 static void
 check_bounded(BbmTarget *target, BbmPartition *partition)
@@ -175,10 +176,10 @@ next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut,
 	int			result;
 
 	memset(range, 0, sizeof(BbmRange));
-	/* to verify is to look once */
+	/* a verification is one job */
 	if (cut->verifies)
 		return cut->after == NULL;
-	/* a row security policy of the table's is the owner's code */
+	/* the table's row security policies may run the owner's code */
 	level = bbm_job_settings(target->migration);
 	check_leaf(target, partition);
 	result = bbm_spi_execute_plan(probe(target, partition), NULL, NULL, false, 1);
@@ -208,7 +209,7 @@ first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest
 	*part = *rest;
 }
 
-/* Without a range: up to $3 rows, whichever come first. */
+/* There is no range: selects up to $3 rows, in any order.  */
 static char *
 predicate(BbmTarget *target, BbmPartition *partition, const char *alias)
 {
@@ -216,20 +217,20 @@ predicate(BbmTarget *target, BbmPartition *partition, const char *alias)
 					from_where(target, partition, alias));
 }
 
-/* A row that was chosen and not filled is no progress. */
+/* A row that was selected and not filled is no progress.  */
 static char *
 undone(BbmTarget *target, const char *alias)
 {
 	return psprintf("%s.%s IS NULL", alias, quote_identifier(target->migration->column_name));
 }
 
-/* The column's null fraction, when the table has been analyzed. */
+/* Uses the column's null fraction, if the table has been analyzed.  */
 static double
 share(BbmTarget *target, double rows)
 {
 	HeapTuple	tuple;
 
-	/* of rows that the owner may not see, either */
+	/* the statistics include rows that the owner may not see */
 	if (target->as_owner)
 		return rows;
 	tuple = SearchSysCache3(STATRELATTINH, ObjectIdGetDatum(target->relid),

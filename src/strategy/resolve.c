@@ -3,9 +3,10 @@
  * resolve.c
  *		Resolving a migration: its strategy, table, key and job.
  *
- * What bbm_create checks at the call and a worker when it starts a migration
- * is the same code.  Each step says in bbm_failing_code what it would mean for
- * the migration if it failed; the order is the registry's.
+ * bbm_create at the call and a worker when it starts a migration run the same
+ * checks, in this code.  Each step sets bbm_failing_code to the code that the
+ * migration gets if the step fails; the order is that of the GitLab container
+ * registry.
  *
  *-------------------------------------------------------------------------
  */
@@ -33,7 +34,7 @@
 #include "target/rights.h"
 #include "target/target.h"
 
-/* To follow is to go on beyond the last key there was, so there must be one. */
+/* To follow means to go on beyond what was the last key, so the strategy must have a key.  */
 void
 bbm_check_follow(const char *strategy)
 {
@@ -48,9 +49,9 @@ bbm_check_follow(const char *strategy)
 }
 
 /*
- * The order of the key: that which ranges have been cut in, or else that of the
- * table's index or the first partition's that has one.  Where there is none, columns
- * ascend.
+ * Determines the order of the key: that in which ranges have been allocated,
+ * or else that of the index of the table or of the first partition that has
+ * one.  Without an index, columns ascend.
  */
 static void
 find_order(BbmTarget *target)
@@ -75,7 +76,7 @@ find_order(BbmTarget *target)
 		if (rel == NULL)
 			continue;
 		has = bbm_key_find_index(&target->key, rel, name, true, &found);
-		/* who only looks lets go at once: a stronger lock may be wanted later */
+		/* the check releases its lock at once: a stronger one may be wanted later */
 		table_close(rel, AccessShareLock);
 		if (has)
 		{
@@ -85,7 +86,7 @@ find_order(BbmTarget *target)
 	}
 }
 
-/* Opens each partition once, so that what does not fit is an error now.  Needs what bbm_partition_open does. */
+/* Opens each partition once, to raise errors for what does not fit now.  Needs what bbm_partition_open needs.  */
 void
 bbm_target_check_partitions(BbmTarget *target)
 {
@@ -101,8 +102,9 @@ bbm_target_check_partitions(BbmTarget *target)
 }
 
 /*
- * Is the job given one partition after the other, or is it about the table as a
- * whole?  What was begun partition by partition goes on so when the last child is gone.
+ * Decides whether the job runs partition by partition, or on the table as a
+ * whole.  A migration that was started partition by partition continues so
+ * when the last child table is gone.
  */
 static void
 decide_partition_order(BbmTarget *target)
@@ -163,7 +165,7 @@ resolve(BbmTarget *target)
 		find_order(target);
 	bbm_user_settings_end(level);
 
-	/* of a tree the leaves are opened when their turn comes */
+	/* partitions are opened when their turn comes */
 	if (!target->per_partition && bbm_partition_open(target, target->relid) == NULL)
 		elog(ERROR, "table \"%s\" is gone", migration->table_name);
 	bbm_failing_code = BBM_CODE_UNKNOWN;
@@ -195,7 +197,7 @@ copy_migration(const BbmMigration *migration)
 
 /*
  * Resolves a migration as the current user, who must be its owner; raises an
- * error when anything does not fit.  Needs a transaction and SPI.  The result
+ * error when anything does not fit.  Needs a transaction and SPI. The result
  * lives until bbm_target_close, across transactions.
  */
 static BbmTarget *
@@ -206,7 +208,7 @@ open_target(const BbmMigration *migration, BbmJobForm form)
 	MemoryContext old = MemoryContextSwitchTo(context);
 	BbmTarget  *target = palloc0(sizeof(BbmTarget));
 
-	/* before anything of what the row says is parsed, planned or run */
+	/* before anything that the row contains is parsed, planned or run */
 	bbm_catalog_check_trust(migration->owner);
 	target->context = context;
 	target->migration = copy_migration(migration);
@@ -223,7 +225,7 @@ open_target(const BbmMigration *migration, BbmJobForm form)
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(old);
-	/* only now, so that an error takes it along */
+	/* only now, so that an error frees it */
 	MemoryContextSetParent(context, TopMemoryContext);
 	return target;
 }
@@ -234,7 +236,7 @@ bbm_target_open(const BbmMigration *migration)
 	return open_target(migration, BBM_JOB_STATEMENT);
 }
 
-/* The same to look at its rows alone: its job need not be there any more. */
+/* Does the same only to read its rows: its job need not exist any more.  */
 BbmTarget *
 bbm_target_open_to_read(const BbmMigration *migration)
 {
@@ -251,9 +253,10 @@ bbm_target_close(BbmTarget *target)
 }
 
 /*
- * Is the table still what it was when the target was resolved?  It need not be locked.
- * And do our tables still belong to somebody who may act for the owner: a batch that
- * has begun before they were given away ends as one before that.
+ * Is the table still the same as when the target was resolved?  It need not be
+ * locked.  And does the owner of our tables still have the right to act for
+ * the migration's owner?  A batch that began before our tables got another
+ * owner ends as if it were before that.
  */
 bool
 bbm_target_is_current(BbmTarget *target)
@@ -283,7 +286,7 @@ estimated_rows(Oid relid)
 	return tuples;
 }
 
-/* The planner's estimate of the keys to do.  Needs a transaction. */
+/* The planner's estimate of the keys to do.  Needs a transaction.  */
 int64
 bbm_target_estimate(BbmTarget *target)
 {
@@ -300,7 +303,7 @@ bbm_target_estimate(BbmTarget *target)
 	return bbm_count_of(target->strategy->share(target, rows));
 }
 
-/* The first and the last key there are now; false when there is no row.  Needs a transaction and SPI. */
+/* Finds the first and the last existing key; false when there is no row.  Needs a transaction and SPI. */
 bool
 bbm_target_bounds(BbmTarget *target, BbmBound *min, BbmBound *max)
 {

@@ -4,10 +4,10 @@
  *		SerialKeySetBatchingStrategy: key order, cut by rows along the index.
  *
  * The ranges of an integer key follow each other without a gap in the key,
- * from min_value to max_value; one that holds a billion ids without a row
- * costs nothing.  Other keys have no next value to begin with, so a range
- * begins with the first key there is after the last range.  Rows that tie in
- * the key are never in two ranges.
+ * from min_value to max_value; a range over a billion ids without a row costs
+ * nothing.  Other keys have no next value to begin with, so a range begins
+ * with the first existing key after the last range.  Rows that tie in the key
+ * are never in two ranges.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,7 +22,7 @@
 #include "target/key_sql.h"
 #include "target/target.h"
 
-/* The range that follows; its key_count is 0 where no key is left. */
+/* Allocates the next range; its key_count is 0 if no key is left.  */
 void
 bbm_key_next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, bool distinct, BbmRange *range)
 {
@@ -37,7 +37,7 @@ bbm_key_next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocati
 		bbm_key_check_bound(&target->key, cut->after);
 	else if (DatumGetPointer(cut->max->key))
 		bbm_key_check_bound(&target->key, cut->max);
-	/* the table had no row when the bounds were taken */
+	/* the table had no rows when the bounds were determined */
 	if (!target->key.is_integer && !DatumGetPointer(cut->max->key))
 		return;
 	if (cut->open_below && !cut->after && target->key.is_integer && bbm_key_end(target, partition, false, &first))
@@ -46,7 +46,7 @@ bbm_key_next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocati
 		from.key = (Datum) 0;
 	if (target->key.is_integer)
 	{
-		/* max_value may have been lowered in mid-run: then everything is cut */
+		/* max_value may have been lowered during the run: then all ranges are allocated */
 		if (cut->after ? from.number >= cut->max->number : from.number > cut->max->number)
 			return;
 		if (cut->after)
@@ -67,8 +67,8 @@ bbm_key_next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocati
 }
 
 /*
- * Of one table, the last range of an integer key is cut even where it holds no
- * row, so that the ranges cover all that was asked for.
+ * For a single table, the last range of an integer key is allocated even if it
+ * contains no rows, so that the ranges cover all that was requested.
  */
 static bool
 next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range)

@@ -21,7 +21,7 @@
 extern const BbmStrategy *bbm_strategy_find(const char *name);
 extern void bbm_unknown_strategy(const char *name);
 
-/* one file each */
+/* one file for each */
 extern const BbmStrategy bbm_strategy_serial;
 extern const BbmStrategy bbm_strategy_loose;
 extern const BbmStrategy bbm_strategy_null;

@@ -23,12 +23,13 @@
 #include "target/relation.h"
 #include "target/target.h"
 
-/* More rows than this are not counted: the migration's lock is held meanwhile. */
+/* More rows than this are not counted, as the migration's lock is held while counting.  */
 #define BBM_MOST_NULL_KEYS 100000
 
 /*
- * Is the table partitioned and declares all of the key's columns NOT NULL?  So does each
- * partition then, and none has to be opened.
+ * Is the table partitioned, with all of the key's columns declared NOT NULL?
+ * Then they are NOT NULL in each partition as well, and no partition needs to
+ * be opened.
  */
 static bool
 all_declared(const BbmTarget *target)
@@ -49,8 +50,8 @@ all_declared(const BbmTarget *target)
 }
 
 /*
- * Counts rows of a table, or of what stands for it in SQL, in which one of the
- * columns (a list of names) is null: up to "most", if not 0.
+ * Counts the rows of a table, or of its source in SQL, in which one of the
+ * columns (a list of names) is null: up to "most", unless that is 0.
  */
 static int64
 count_nulls(const BbmTarget *target, const char *source, List *columns, const char *condition, int64 most)
@@ -66,14 +67,14 @@ count_nulls(const BbmTarget *target, const char *source, List *columns, const ch
 	foreach(cell, columns)
 		appendStringInfo(&sql, "%s%s.%s IS NULL", foreach_current_index(cell) > 0 ? " OR " : "", target->alias,
 						 quote_identifier(lfirst(cell)));
-	/* it may end in a comment */
+	/* the condition may end in a comment */
 	appendStringInfo(&sql, ")%s%s%s", condition ? " AND (" : "", condition ? condition : "", condition ? "\n)" : "");
 	if (most > 0)
 		appendStringInfo(&sql, " LIMIT " INT64_FORMAT, most);
 	appendStringInfoString(&sql, ") AS nulls");
 
 	level = bbm_job_settings(target->migration);
-	/* whatever is thought of how many they are: most often there is none, as the index says at once */
+	/* whatever the planner estimates: usually there are no such rows, and an index shows that at once */
 	bbm_guc_set("enable_seqscan", "off", true);
 	bbm_guc_set("jit", "off", true);
 	if (bbm_spi_execute(sql.data, true, 0) != SPI_OK_SELECT || SPI_processed != 1)
@@ -85,7 +86,7 @@ count_nulls(const BbmTarget *target, const char *source, List *columns, const ch
 	return rows;
 }
 
-/* Names of the key's columns that may be null in the table, as far as it has them. */
+/* Names of the key's columns that exist in the table and may be null there.  */
 static List *
 nullable_columns(const BbmKey *key, Relation rel)
 {
@@ -102,9 +103,9 @@ nullable_columns(const BbmKey *key, Relation rel)
 }
 
 /*
- * How many rows there are, as of the active snapshot, whose key is null and that
- * meet the condition, if there is one: no more than "most" are counted, if that is
- * not 0.  *table is the first table that has some.  Needs a transaction and SPI;
+ * The number of rows, as of the active snapshot, whose key is null and that
+ * meet the condition, if one is given; counts up to "most", unless that is 0.
+ * *table is the first table that has such rows.  Needs a transaction and SPI;
  * the current user is the owner.
  */
 int64
@@ -126,12 +127,12 @@ bbm_null_keys(BbmTarget *target, const char *condition, int64 most, char **table
 		char	   *name;
 		int64		found;
 
-		/* another session may have dropped it: then it has no rows.  What we ask stays locked */
+		/* another session may have dropped it: then it has no rows.  A table that is queried stays locked */
 		if (rel)
 			table_close(rel, columns == NIL ? AccessShareLock : NoLock);
 		if (columns == NIL || (most > 0 && rows >= most))
 			continue;
-		/* what the owner is not to see he is not shown the number of */
+		/* the owner must not learn the number of rows that he may not see */
 		if (target->as_owner)
 		{
 			of_all = columns;
@@ -151,7 +152,7 @@ bbm_null_keys(BbmTarget *target, const char *condition, int64 most, char **table
 	return rows;
 }
 
-/* What there is to say of such rows; "undone": they are to be done, else they do not meet the check. */
+/* Reports such rows; "undone": they are still to be done, else they do not meet the check.  */
 static void
 report(int elevel, const BbmTarget *target, int64 rows, const char *table, bool undone)
 {
@@ -177,7 +178,7 @@ report(int elevel, const BbmTarget *target, int64 rows, const char *table, bool 
 					 column)));
 }
 
-/* How many rows are in no range and to be done, or (*undone false) not as they should be. */
+/* The number of rows in no range that are still to be done, or (*undone false) that do not meet the check.  */
 static int64
 undone_rows(BbmTarget *target, char **table, bool *undone)
 {
@@ -199,7 +200,7 @@ undone_rows(BbmTarget *target, char **table, bool *undone)
 	return rows;
 }
 
-/* All ranges are done: an error if that is not all.  Caller has bbm_migration_lock. */
+/* Raises an error if rows are left when all ranges are done.  Caller has bbm_migration_lock.  */
 void
 bbm_null_keys_check(BbmTarget *target)
 {
@@ -213,7 +214,7 @@ bbm_null_keys_check(BbmTarget *target)
 	report(ERROR, target, rows, table, undone);
 }
 
-/* What is left, or will be: for who defines a migration or tries it, and when it is finished. */
+/* Warns about rows that are or will be left: when a migration is defined, tried or finished.  */
 void
 bbm_null_keys_warn(BbmTarget *target)
 {

@@ -4,22 +4,23 @@
  *		Columns that may be null, and the rows in which they are.
  *
  * NOTES
- *	  The first column of a batching key may be null by the table's schema.  A row
- *	  in which it is null is in no range: comparisons with the bounds of one are
- *	  not true for it.  So when all ranges are done it is looked whether there is
- *	  such a row that is to be done, and if so the migration fails.
+ *	  The first column of a batching key may be nullable by the table's schema.
+ *	  A row in which it is null is in no range: comparisons with the bounds of
+ *	  a range are not true for it.  So when all ranges are done, it is checked
+ *	  whether such a row is still to be done; if so, the migration fails.
  *
- *	  Only the first column: a comparison of rows is decided by the first columns
- *	  that differ, so that a null further on would let a row be in a range or in
- *	  none, as the ranges happen to be cut.
+ *	  Only the first column may be nullable: the first columns that differ
+ *	  decide a comparison of rows, so a row with a null in a later column would
+ *	  be in a range or in none, depending on where the ranges happen to end.
  *
- *	  To do these rows as a last batch would not be exact.  They have no order, so
- *	  that they can only be done all at once, however many they are, and nothing
- *	  tells one that has been done from one that has come since.
+ *	  To do these rows as a last batch would not be exact.  They have no order,
+ *	  so they can only be done all at once, however many there are, and nothing
+ *	  distinguishes a row that has been done from one that was inserted since.
  *
- *	  The look is taken under the migration's lock, with a snapshot of its own.  A
- *	  row that another session commits before is seen; one that commits after it has
- *	  come later, as any row that is inserted where all is done.
+ *	  The check is made under the migration's lock, with a snapshot of its own.
+ *	  It sees a row that another session has committed before; a row that is
+ *	  committed after it counts as inserted later, like any row that is
+ *	  inserted when all is done.
  *
  *-------------------------------------------------------------------------
  */
@@ -49,7 +50,7 @@ null_test(Relation rel, AttrNumber attnum, NullTestType type)
 	return list_make1(test);
 }
 
-/* What the table's CHECK constraints say of each of its rows: those that hold for all that are there. */
+/* What the table's valid CHECK constraints say of each of its rows.  */
 static List *
 valid_checks(Relation rel)
 {
@@ -68,17 +69,17 @@ valid_checks(Relation rel)
 	return checks;
 }
 
-/* May the column be null, for all that the table itself says?  It is open and locked. */
+/* May the column be null, by the table's own constraints? The table is open and locked.  */
 bool
 bbm_column_may_be_null(Relation rel, AttrNumber attnum)
 {
 	if (bbm_column_not_null(RelationGetDescr(rel), attnum))
 		return false;
-	/* a check is not violated by what makes it null: in that sense it is implied */
+	/* a null result does not violate a CHECK constraint: hence weak implication */
 	return !predicate_implied_by(null_test(rel, attnum, IS_NOT_NULL), valid_checks(rel), true);
 }
 
-/* Does the index lead to the rows in which the column is null, and "known" is true, without those in which it is not? */
+/* Does the index lead to the rows in which the column is null, and "known" is true, without reading all others? */
 static bool
 leads_to_nulls(Relation index, AttrNumber attnum, List *known, List *is_null)
 {
@@ -92,9 +93,9 @@ leads_to_nulls(Relation index, AttrNumber attnum, List *known, List *is_null)
 }
 
 /*
- * Is there an index that answers whether the column is null in any row that meets
- * the conditions (a list, implicitly AND'ed, of Vars of table 1)?  The table is
- * open and locked.
+ * Is there an index that shows whether the column is null in any row that
+ * meets the conditions (an implicitly ANDed list, whose Vars refer to table
+ * 1)? The table is open and locked.
  */
 bool
 bbm_nulls_have_index(Relation rel, AttrNumber attnum, List *conditions)

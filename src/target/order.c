@@ -6,22 +6,27 @@
  * NOTES
  *	  An application may move rows between partitions, or child tables, at any
  *	  moment: it updates a column of the partition key, splits a partition, or
- *	  deletes here and inserts there.  Who goes over the partitions one by one
- *	  misses the row that moves to one that is done, and does the one twice that
- *	  moves to one that is to come.  In the order of the key over all of them the
- *	  row stays where it is, whatever partition has it.
+ *	  deletes a row in one and inserts it into another.  A migration that
+ *	  processes the partitions one by one misses a row that moves to a finished
+ *	  partition, and does a row twice that moves to a later one.  In the order
+ *	  of the key over all partitions the row keeps its position, whatever
+ *	  partition it is in.
  *
- *	  So it is one by one only where moving makes no difference:
- *	  - a row that is done no longer meets the filter, so none is done twice; what
- *	    was missed is found by a last check over all partitions (engine/completion.c);
- *	  - the columns of the partition key, at every level, are the first of the
- *	    batching key, so a row that moves is one whose key changes.  Not where there
- *	    is a default partition: what is split off it moves with the key it has.  A
- *	    partition that comes in mid-run is checked for rows of others (target/partitions.c);
+ *	  So partitions are processed one by one only where moving makes no
+ *	  difference:
+ *	  - a row that is done no longer meets the filter, so none is done twice; a
+ *	    last check over all partitions finds what was missed
+ *	    (engine/completion.c);
+ *	  - the columns of the partition key, at every level, are the first columns
+ *	    of the batching key, so a row that moves is one whose key changes.
+ *	    This does not apply if there is a default partition: rows that are
+ *	    split off it move with their keys unchanged.  A partition that is
+ *	    attached during the run is checked for rows of others
+ *	    (target/partitions.c);
  *	  - the user says that rows stay.
  *
- *	  What was decided when the migration was first started is kept with it: the
- *	  ranges that have been cut mean nothing in another order.
+ *	  What was decided when the migration was first started is kept with it: in
+ *	  another order, the ranges that have been allocated mean nothing.
  *
  *-------------------------------------------------------------------------
  */
@@ -54,10 +59,10 @@
 #include "target/statement.h"
 #include "target/target.h"
 
-/* So many rows may share the leading columns of a key before it is of no use without the rest. */
+/* If more rows than this share the leading columns of a key, these are not used without the others.  */
 #define BBM_FEW_TIES 100
 
-/* Names of the columns that decide about partitions, at this level: those of expressions too. */
+/* Names of the columns in the partition key of this level, including those in expressions.  */
 static List *
 partition_columns(Relation rel)
 {
@@ -76,7 +81,7 @@ partition_columns(Relation rel)
 	{
 		AttrNumber	column = attnum + FirstLowInvalidHeapAttributeNumber;
 
-		/* of an expression over the whole row, every column */
+		/* an expression over the whole row depends on every column */
 		if (column <= 0)
 		{
 			for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
@@ -89,10 +94,10 @@ partition_columns(Relation rel)
 }
 
 /*
- * Names of the columns that decide about partitions at any level below the
- * table; *has_default: somewhere there is a default partition.  A level that
- * another session adds after our look is not seen; a partition that comes with
- * it is checked when its turn comes.
+ * Names of the columns in the partition keys of all levels below the table;
+ * *has_default: some level has a default partition.  A level that another
+ * session adds after this check is not seen; a partition that comes with it is
+ * checked when its turn comes.
  */
 static List *
 all_partition_columns(Oid relid, bool *has_default)
@@ -130,7 +135,7 @@ has_name(List *names, const char *name)
 	return false;
 }
 
-/* Are the partition key's columns, of every level, the first of the batching key? */
+/* Are the columns of all levels' partition keys the first columns of the batching key? */
 static bool
 key_leads(const BbmTarget *target, bool *has_default)
 {
@@ -175,7 +180,7 @@ bbm_order_key_leads(const BbmTarget *target)
 	return key_leads(target, &has_default);
 }
 
-/* May a trigger or rule of a partition make something else of what the statement writes? */
+/* Can a trigger or a rule of a partition change what the statement writes? */
 static bool
 partitions_have_their_way(Oid relid)
 {
@@ -194,14 +199,14 @@ partitions_have_their_way(Oid relid)
 	return false;
 }
 
-/* Is a row that is done known by the filter? */
+/* Does the filter show that a row is done? */
 static bool
 filter_ends(const BbmTarget *target)
 {
 	const BbmMigration *migration = target->migration;
 	BbmStatementParts parts;
 
-	/* a row that is quarantined meets it for ever */
+	/* a quarantined row never stops meeting it */
 	if (migration->operation == NULL || migration->on_error != BBM_ON_ERROR_FAIL)
 		return false;
 	bbm_job_parts(migration, &parts);
@@ -210,7 +215,7 @@ filter_ends(const BbmTarget *target)
 }
 
 /*
- * How the partitions of the table are gone over, should it have any.  Needs the
+ * How the partitions of the table, if it has any, are processed.  Needs the
  * job's search_path; strategy, key and form are resolved.
  */
 BbmPartitionOrder
@@ -221,18 +226,18 @@ bbm_partition_order(const BbmTarget *target)
 
 	if (target->form != BBM_JOB_COMPOSED && target->form != BBM_JOB_REGISTRY_FUNCTION && target->form != BBM_JOB_NONE)
 		return BBM_ORDER_AS_ONE_TABLE;
-	/* blocks are a partition's, and the filter tells */
+	/* blocks belong to one partition, and the filter shows what is done */
 	if (target->strategy->table_scans)
 		return BBM_ORDER_BY_FILTER;
-	/* which rows it chooses is all the same, so it may as well be told the table as a whole */
+	/* it does not matter which rows the function chooses, so it may be given the table as a whole */
 	if (!target->strategy->has_key && target->as_owner && target->form == BBM_JOB_REGISTRY_FUNCTION)
 		return BBM_ORDER_AS_ONE_TABLE;
 	if (migration->partition_order != BBM_ORDER_UNDECIDED)
 		return migration->partition_order;
-	/* a row that is done has the column filled */
+	/* in a row that is done, the column is filled */
 	if (!target->strategy->has_key)
 		return migration->rows_stay ? BBM_ORDER_ROWS_STAY : BBM_ORDER_BY_FILTER;
-	/* through the root, each range would be looked for in each partition */
+	/* if read through the root, each range would be searched for in each partition */
 	if (target->as_owner && target->has_partitions)
 		return BBM_ORDER_AS_ONE_TABLE;
 	if (migration->rows_stay)
@@ -243,11 +248,11 @@ bbm_partition_order(const BbmTarget *target)
 }
 
 /* ----------------------------------------------------------------
- * The key, where the user names none
+ * The default key
  * ----------------------------------------------------------------
  */
 
-/* Of the partition's rows, how many share a value of the column, as far as ANALYZE has told; 0 unknown. */
+/* The number of the partition's rows that share a value of the column, by ANALYZE's statistics; 0 unknown.  */
 static double
 rows_a_value(Oid relid, const char *name)
 {
@@ -260,7 +265,7 @@ rows_a_value(Oid relid, const char *name)
 	{
 		double		distinct = ((Form_pg_statistic) GETSTRUCT(tuple))->stadistinct;
 
-		/* negative: a share of the rows */
+		/* negative: distinct values as a fraction of the rows */
 		if (distinct < 0)
 			result = 1 / -distinct;
 		else if (distinct > 0)
@@ -273,7 +278,7 @@ rows_a_value(Oid relid, const char *name)
 	return result;
 }
 
-/* Do many rows of a partition share all these columns, as far as ANALYZE has told? */
+/* Do many rows of a partition share all these columns, by ANALYZE's statistics? */
 static bool
 has_many_ties(Oid relid, List *names)
 {
@@ -292,7 +297,7 @@ has_many_ties(Oid relid, List *names)
 	return false;
 }
 
-/* Do many rows share these columns with the lowest (or highest) key there is? */
+/* Do many rows share these columns with the lowest (or highest) key? */
 static bool
 end_has_many_ties(Oid relid, const char *columns, const char *order)
 {
@@ -308,7 +313,7 @@ end_has_many_ties(Oid relid, const char *columns, const char *order)
 	return many;
 }
 
-/* Names as a list in SQL, each with what is to follow it. */
+/* Names as a list in SQL, each followed by "after".  */
 static char *
 name_list(List *names, const char *after)
 {
@@ -323,11 +328,12 @@ name_list(List *names, const char *after)
 }
 
 /*
- * The primary key of a partitioned table has the partition key's columns.  A
- * row that moves would have another batching key, and might cross the bound
- * between two ranges; so the columns at the end that decide about partitions are
- * left out, where those before them tell nearly all rows apart.  "columns" is
- * the key as column_name has it.  Needs SPI and the rights of the owner.
+ * The primary key of a partitioned table contains the columns of the partition
+ * key.  A row that moves would then have another batching key, and might cross
+ * the bound between two ranges; so partition key columns at the end are left
+ * out, if the columns before them distinguish nearly all rows.  "columns" is
+ * the key in the form of column_name.  Needs SPI and the privileges of the
+ * owner.
  */
 char *
 bbm_order_default_key(Oid relid, const char *columns)
@@ -350,7 +356,7 @@ bbm_order_default_key(Oid relid, const char *columns)
 	names = list_truncate(names, n);
 	for (int i = 0; i < n; i++)
 	{
-		/* a row that moves may have another key all the same */
+		/* a row that moves may have another key in any case */
 		if (has_name(deciding, list_nth(names, i)))
 			return pstrdup(columns);
 	}

@@ -23,10 +23,11 @@
 #include "target/target.h"
 
 /*
- * The owner needs to read the key, or the cut would show it what it may not see:
- * an index is walked past the executor.  So a statement that would read it is
- * executed, as far as that needs no row: the server checks it, and so does, or
- * records it, any extension that watches who reads what.
+ * The owner needs the privilege to read the key, or the ranges would show it
+ * what it may not see: an index is walked without the executor.  So a
+ * statement that would read the key is executed, with a condition that
+ * excludes all rows: the server checks it, and any extension that audits or
+ * restricts reads does so as well.
  */
 static void
 check_may_read(const BbmTarget *target, const BbmPartition *partition)
@@ -62,18 +63,18 @@ no_index(const BbmTarget *target, const BbmPartition *partition, Relation rel)
 			 errhint("Create one with CREATE UNIQUE INDEX CONCURRENTLY, name another key, or use BlockRangeBatchingStrategy.")));
 }
 
-/* Has a table with rows what it takes: nulls only where they may be, and what the strategy needs? */
+/* Does a table with rows meet the requirements: nulls only where they are allowed, and what the strategy needs? */
 static void
 check_table(BbmTarget *target, Relation rel)
 {
 	if (target->strategy->has_key)
 		bbm_key_check_nulls(&target->key, rel);
-	/* who only looks has to read the table anyway */
+	/* a migration opened to read has to read the table anyway */
 	if (target->strategy->check_table && target->form != BBM_JOB_NONE)
 		target->strategy->check_table(target, rel);
 }
 
-/* The index to walk in the partition. */
+/* Finds the index to walk in the partition.  */
 static void
 find_index(BbmTarget *target, BbmPartition *partition, Relation rel)
 {
@@ -83,7 +84,7 @@ find_index(BbmTarget *target, BbmPartition *partition, Relation rel)
 		no_index(target, partition, rel);
 	for (int i = 0; i < target->key.n; i++)
 		target->key.columns[i].nulls_first = found.nulls_first[i];
-	/* only a heap's is walked by hand: others may have rows, and indexes, of another nature */
+	/* only the index of a heap is scanned directly: other access methods may have other rows and indexes */
 	partition->index = rel->rd_rel->relam == HEAP_TABLE_AM_OID ? found.oid : InvalidOid;
 	partition->backwards = found.backwards;
 }
@@ -99,7 +100,7 @@ bbm_could_change_key(const BbmTarget *target, Oid relid)
 	if (target->form != BBM_JOB_COMPOSED || !target->strategy->has_key || migration->allow_key_change ||
 		migration->set_clause == NULL)
 		return false;
-	/* whoever asks may have no lock on it; of the triggers it is only seen whether there are any */
+	/* the caller may have no lock on it; of the triggers it is only checked whether there are any */
 	rel = RelationIdGetRelation(relid);
 	if (!RelationIsValid(rel))
 		return false;
@@ -109,9 +110,10 @@ bbm_could_change_key(const BbmTarget *target, Oid relid)
 }
 
 /*
- * A tree that is cut as a whole is asked with a query, which merges what the
- * leaves' indexes give.  Without them it would sort the table for each range.
- * Also says whether one of them is foreign.
+ * A table whose partitions are split into ranges as one table is read with a
+ * query, which merges what the partitions' indexes return.  Without these
+ * indexes the query would sort the table for each range.  Also checks whether
+ * one of the partitions is a foreign table.
  */
 static void
 check_partitions_of_tree(BbmTarget *target, BbmPartition *whole)
@@ -173,7 +175,7 @@ bbm_partition_close(BbmTarget *target)
 	if (partition == NULL)
 		return;
 	target->partition = NULL;
-	/* kept plans do not go with the transaction */
+	/* kept plans are not freed with the transaction */
 	if (partition->plan)
 		SPI_freeplan(partition->plan);
 	if (partition->left_plan)
@@ -187,13 +189,13 @@ bbm_partition_close(BbmTarget *target)
 		if (partition->keys_plan[i])
 			SPI_freeplan(partition->keys_plan[i]);
 	}
-	/* after an error it may be the one at hand */
+	/* after an error it may be the current one */
 	if (CurrentMemoryContext == partition->context)
 		MemoryContextSwitchTo(target->context);
 	MemoryContextDelete(partition->context);
 }
 
-/* What there is no way to ask for as the owner would be asked about partition by partition. */
+/* Raises an error where the owner's rights require access through the root, but the job goes by partition. */
 static void
 check_as_owner(const BbmTarget *target)
 {
@@ -216,7 +218,7 @@ check_as_owner(const BbmTarget *target)
 	}
 }
 
-/* Where the partition's rows are read and written. */
+/* Determines where the partition's rows are read and written.  */
 static void
 find_source(const BbmTarget *target, BbmPartition *partition)
 {
@@ -234,7 +236,7 @@ partition_resolve(BbmTarget *target, BbmPartition *partition, Relation rel)
 {
 	bbm_rights_check_partition(target, partition->relid);
 	check_as_owner(target);
-	/* whoever reads its keys, or plans its job, locks what is below it */
+	/* reading its keys, and planning its job, locks everything below the table */
 	if (partition->as_one_table || (target->has_partitions && target->as_owner))
 		bbm_partitions_lock(target->relid, target->lock_mode);
 	partition->relkind = rel->rd_rel->relkind;
@@ -253,7 +255,7 @@ partition_resolve(BbmTarget *target, BbmPartition *partition, Relation rel)
 		check_table(target, rel);
 	if (!partition->as_one_table && target->strategy->has_key && !partition->is_foreign)
 		find_index(target, partition, rel);
-	/* it shows keys of rows that the owner may not see */
+	/* the index shows keys of rows that the owner may not see */
 	if (target->as_owner)
 		partition->index = InvalidOid;
 	measure(partition, rel);
@@ -262,7 +264,7 @@ partition_resolve(BbmTarget *target, BbmPartition *partition, Relation rel)
 	bbm_failing_code = BBM_CODE_UNKNOWN;
 }
 
-/* Opens a table and locks it; NULL when it is gone, or not in the tree of the target any more. */
+/* Opens a table and locks it; NULL when it is gone, or not below the target's table any more.  */
 static Relation
 open_in_hierarchy(const BbmTarget *target, Oid relid, LOCKMODE lock)
 {
@@ -278,7 +280,7 @@ open_in_hierarchy(const BbmTarget *target, Oid relid, LOCKMODE lock)
 	return rel;
 }
 
-/* The partition with this OID, or (whole) the table with all that is below it. */
+/* Opens the partition with this OID, or (whole) the table with everything below it.  */
 static BbmPartition *
 open_partition(BbmTarget *target, Oid relid, bool whole)
 {
@@ -287,7 +289,7 @@ open_partition(BbmTarget *target, Oid relid, bool whole)
 	BbmPartition *partition;
 	int			level;
 
-	/* of one table, what needs it finds out that it is gone */
+	/* with a single table, whatever uses it finds out when it is gone */
 	if (target->partition && (target->partition->as_one_table != whole ||
 							  target->partition->repairs != target->repairs))
 		bbm_partition_close(target);
@@ -298,7 +300,7 @@ open_partition(BbmTarget *target, Oid relid, bool whole)
 		rel = open_in_hierarchy(target, relid, AccessShareLock);
 		if (rel == NULL)
 			return NULL;
-		/* its plan has the name that it had then, and tells of the key if there were triggers */
+		/* its plan contains the name of that time, and checks the key if there were triggers */
 		if (target->partition->checks_key == bbm_could_change_key(target, relid) &&
 			bbm_partition_is_named(target->partition))
 		{
@@ -337,9 +339,9 @@ open_partition(BbmTarget *target, Oid relid, bool whole)
 }
 
 /*
- * The partition with this OID, resolved; NULL when there is none any more, or it is
- * not in the tree.  Until the transaction ends it stays there: it is locked.
- * Needs SPI; the current user is the owner.
+ * Opens and resolves the partition with this OID; NULL when it does not exist
+ * any more, or is not below the table.  Until the transaction ends it stays
+ * there, as it is locked.  Needs SPI; the current user is the owner.
  */
 BbmPartition *
 bbm_partition_open(BbmTarget *target, Oid relid)
@@ -347,7 +349,7 @@ bbm_partition_open(BbmTarget *target, Oid relid)
 	return open_partition(target, relid, target->has_partitions && !target->per_partition);
 }
 
-/* The table with all that is below it, in the same way, even if it is cut partition by partition. */
+/* Does the same for the table with everything below it, even if it is processed partition by partition.  */
 BbmPartition *
 bbm_partitions_open_as_one(BbmTarget *target)
 {

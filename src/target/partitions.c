@@ -4,10 +4,11 @@
  *		The partitions of a migration's table, and cutting them one by one.
  *
  * NOTES
- *	  A partition is a table with rows of its own below the migration's: a partition,
- *	  a child, or the table itself.  Who attaches, detaches or drops one needs a
- *	  lock on it that conflicts with the one we take before we look whether it
- *	  is still part of the tree; so it is until our transaction ends.
+ *	  Here, a partition is a table with rows of its own, at or below the
+ *	  migration's table: a partition, a child table, or the table itself.  To
+ *	  attach, detach or drop one takes a lock on it that conflicts with the
+ *	  lock that we take before we check whether it is still below the table; so
+ *	  it stays there until our transaction ends.
  *
  *	  Everything here runs in a claim, under the migration's lock.
  *
@@ -34,10 +35,10 @@
 #include "target/relation.h"
 #include "target/target.h"
 
-/* How many keys a check over all partitions counts at a time: it reads each partition, whatever the range. */
+/* The number of keys that a check over all partitions counts at a time: it reads each partition for every range. */
 #define BBM_CHECK_SIZE 20000
 
-/* The pass of a partition that is not in the tree at present, and back. */
+/* Converts the pass of a partition that is not attached at present, and back.  */
 #define BBM_AWAY(pass) (-1 - (pass))
 
 static void
@@ -62,7 +63,7 @@ compare_parts(const void *a, const void *b)
 	return oid_cmp(a, &((const BbmPartitionState *) lfirst((const ListCell *) b))->relation);
 }
 
-/* "parts" are in the order of their OIDs. */
+/* "parts" are in the order of their OIDs.  */
 static BbmPartitionState *
 find_part(List *parts, Oid relation)
 {
@@ -74,8 +75,9 @@ find_part(List *parts, Oid relation)
 }
 
 /*
- * A partition that is in the tree: noted if it was not known, or not in it; reported
- * unless it is the first time that anybody looks.
+ * Records an attached partition if it was not known or was detached, or has
+ * another name.  Reports it unless the partitions are recorded for the first
+ * time.
  */
 static void
 note_partition(const BbmTarget *target, Oid partition, const BbmPartitionState *part, bool begun)
@@ -83,7 +85,7 @@ note_partition(const BbmTarget *target, Oid partition, const BbmPartitionState *
 	int64		id = target->migration->id;
 	char	   *name = bbm_table_sql_name(partition);
 
-	/* dropped in this moment */
+	/* the table was dropped at this moment */
 	if (name == NULL)
 		return;
 	if (part && strcmp(part->name, name) != 0)
@@ -99,9 +101,9 @@ note_partition(const BbmTarget *target, Oid partition, const BbmPartitionState *
 }
 
 /*
- * The leaves there are now against those known: new ones are noted, and told
- * of; so are those that are gone.  What was not done of one because it was gone
- * is to be done when it is back.
+ * Compares the current partitions with the known ones: records and reports
+ * those that are new, and those that are gone.  Work that was not done because
+ * a partition was gone is to be done when it is back.
  */
 static List *
 refresh_parts(const BbmTarget *target, List *partitions, bool begun)
@@ -131,7 +133,8 @@ refresh_parts(const BbmTarget *target, List *partitions, bool begun)
 
 /*
  * A pass after the first, of a strategy with a key, is about what a check has
- * found, whose jobs are there (bbm_jobs_repair), and leaves that have come since.
+ * found, whose jobs exist already (bbm_jobs_repair), and about partitions that
+ * were attached since.
  */
 static bool
 is_repair(const BbmTarget *target, int pass)
@@ -140,10 +143,10 @@ is_repair(const BbmTarget *target, int pass)
 }
 
 /*
- * The next partition of a pass, or InvalidOid: in the first all, in one that
- * verifies all that have been worked on, and after that those that the look
- * before has not found clean, or that have come since.  Not those that
- * are found to be gone.
+ * The next partition of a pass, or InvalidOid.  The first pass takes all
+ * partitions; a pass that verifies takes all that have been worked on; a later
+ * pass takes those that the verification before has not found clean, or that
+ * were attached since.  Partitions found to be gone are left out.
  */
 static Oid
 next_partition(const BbmTarget *target, int pass, bool begun, List *gone)
@@ -165,14 +168,14 @@ next_partition(const BbmTarget *target, int pass, bool begun, List *gone)
 	return InvalidOid;
 }
 
-/* Has a partition come that no pass has seen?  For the end of the last one. */
+/* Is there a partition that no pass has seen? Called at the end of the last pass.  */
 bool
 bbm_partitions_have_new(BbmTarget *target)
 {
 	return target->per_partition && OidIsValid(next_partition(target, BBM_FIRST_PASS, true, NIL));
 }
 
-/* Has a pass worked on a partition that came after the first one? */
+/* Has a pass worked on a partition that was attached after the first pass? */
 bool
 bbm_partitions_have_joined(const BbmTarget *target, int pass)
 {
@@ -188,7 +191,7 @@ bbm_partitions_have_joined(const BbmTarget *target, int pass)
 	return false;
 }
 
-/* Tells of leaves that have come or gone, where no pass looks for them. */
+/* Reports partitions that were attached or detached, where no pass checks for them.  */
 void
 bbm_partitions_report(BbmTarget *target)
 {
@@ -205,7 +208,7 @@ allocate_in_partition(BbmTarget *target, BbmPartition *partition, const BbmClaim
 	return target->strategy->next_range(target, partition, cut, range);
 }
 
-/* The error for a partition whose rows may be another's, and have been done there. */
+/* Raises the error for a partition whose rows may come from another partition, and have been done there.  */
 pg_noreturn static void
 rows_of_others(const BbmTarget *target, const BbmPartitionState *joined, const char *detail)
 {
@@ -218,19 +221,20 @@ rows_of_others(const BbmTarget *target, const BbmPartitionState *joined, const c
 			 errhint("If they all are still to be done, say so with bbm_alter(…, rows_stay => true); otherwise define another migration for what is left.")));
 }
 
-/* Can what is in a new partition have been in this one, with the keys that it has? */
+/* Can rows of a new partition have been in this one with the same keys? */
 static bool
 may_have_had(const BbmTarget *target, const BbmPartitionState *part)
 {
-	/* what is in the tree and no default partition has other keys, by its constraint */
+	/* another partition that is attached and not the default one has other keys, by its constraint */
 	return part->has_extent &&
 		(part->pass < 0 || bbm_order_is_default(target->relid, part->relation));
 }
 
 /*
- * A partition is begun that is gone over by itself because a row that moves has
- * another key.  One that comes in mid-run can make that untrue: its rows may have
- * been another's with the keys that they have, and done there.
+ * Starts a partition that is processed on its own because a row that moves has
+ * another key.  A partition that is attached during the run can break that
+ * rule: its rows may have been in another partition with the same keys, and
+ * done there.
  */
 static void
 begin_by_key(BbmTarget *target, Oid relid)
@@ -269,8 +273,8 @@ begin_by_key(BbmTarget *target, Oid relid)
 }
 
 /*
- * Ranges of a partitioned table as a whole are not those of its partitions.  A plain
- * table's, from before it had a child, are its own.
+ * Ranges of a partitioned table as a whole are not ranges of its partitions.
+ * Ranges of a plain table, from before it had a child table, are its own.
  */
 static void
 check_form(const BbmTarget *target, const BbmClaimState *state)
@@ -291,8 +295,8 @@ check_form(const BbmTarget *target, const BbmClaimState *state)
 }
 
 /*
- * The next range of a check over all partitions, of which a row that moves between
- * them is one; false when all is cut.
+ * Allocates the next range of a check over all partitions, which also covers
+ * rows that move between them; false when all ranges are allocated.
  */
 static bool
 allocate_check(BbmTarget *target, BbmAllocation *cut, BbmRange *range, BbmPartition **partition)
@@ -305,10 +309,12 @@ allocate_check(BbmTarget *target, BbmAllocation *cut, BbmRange *range, BbmPartit
 }
 
 /*
- * The next range of the pass at hand, and the partition it is of (NULL: of all); false
- * when all is cut.  Under the migration's lock: nobody else cuts meanwhile, and what is
- * noted of the partitions commits with the job of the range.  "at_once": only if it is
- * of the partition at hand, which the batch before has locked; false then means nothing.
+ * Allocates the next range of the current pass, and returns its partition
+ * (NULL: all partitions); false when all ranges are allocated.  Runs under the
+ * migration's lock: no other process allocates ranges meanwhile, and what is
+ * recorded of the partitions commits with the job of the range.  "at_once":
+ * only if the range is of the open partition, which the batch before has
+ * locked; false then means nothing.
  */
 bool
 bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_once, BbmRange *range,
@@ -323,7 +329,7 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 	check_form(target, state);
 	if (state->is_wide)
 		cut.max = &state->verify_max;
-	/* where rows move, to verify is to look at all leaves at once */
+	/* where rows move, one verification covers all partitions at once */
 	if (target->strategy->table_scans && BBM_PASS_VERIFIES(state->pass))
 	{
 		*partition = NULL;
@@ -335,7 +341,7 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 	{
 		if (is_repair(target, state->pass))
 			return false;
-		/* its job sees the tree as a whole: a partition that comes or goes is reported, no more */
+		/* its job works on the table as a whole: a partition that is attached or detached is only reported */
 		if (target->has_partitions && !state->has_last)
 			(void) refresh_parts(target, bbm_partitions_list(target->relid), state->has_job);
 		*partition = bbm_partition_open(target, target->relid);
@@ -343,7 +349,7 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 			bbm_table_is_gone(target->migration->table_name);
 		return allocate_in_partition(target, *partition, state, &cut, range);
 	}
-	/* it had no child then */
+	/* the table had no child table then */
 	if (state->has_last && !OidIsValid(current) && !is_repair(target, state->pass))
 	{
 		current = target->relid;
@@ -358,7 +364,7 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 			*partition = bbm_partition_open(target, current);
 			if (*partition && allocate_in_partition(target, *partition, state, &cut, range))
 				return true;
-			/* one that is gone may come back, and is cut further then */
+			/* a partition that is gone may come back, and its allocation then continues */
 			if (*partition)
 				bbm_partition_done(target->migration->id, current, state->pass);
 			else
@@ -369,7 +375,7 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 		current = next_partition(target, state->pass, state->has_job, gone);
 		if (!OidIsValid(current))
 			return false;
-		/* it may have been in the tree, and cut in part, before */
+		/* it may have been attached before, with some of its ranges allocated */
 		cut.after = bbm_jobs_last(target->migration->id, target->relid, current, state->pass, &last) ? &last : NULL;
 		if (cut.after == NULL && target->order == BBM_ORDER_BY_KEY)
 			begin_by_key(target, current);

@@ -4,20 +4,20 @@
  *		Refusing a batch that would read the whole table.
  *
  * NOTES
- *	  A batch is to cost what its rows cost.  One whose condition no index can
- *	  answer reads the whole table for each of its thousands of batches, and
- *	  nobody notices until the server is busy with nothing else.  So while a
- *	  job runs, each statement's plan is looked at when its execution is about
- *	  to begin: the very plan it would run with, custom or generic, be it the
- *	  job's own statement or one inside its function, a trigger's included.  One
- *	  that writes a distributed table is refused there as well.
+ *	  A batch must cost only what its rows cost.  If no index can serve its
+ *	  condition, each of thousands of batches reads the whole table, and nobody
+ *	  notices until the server is busy with nothing else.  So while a job runs,
+ *	  each statement's plan is checked when its execution is about to begin:
+ *	  the actual plan, custom or generic, whether of the job's own statement or
+ *	  of one inside its function, or in a trigger.  A statement that writes a
+ *	  distributed table is refused there as well.
  *
- *	  Plans are kept.  Which kind of plan is left to the server, which for a
- *	  batch of a large table plans for each range anew, save in the commonest
- *	  case, where that comes to the same each time: see bbm_plan_choose.  A plan
- *	  that was made when the table was small may still be there when it has
- *	  grown and before it is analyzed; so at first all plans are made anew and
- *	  the batch is tried again.
+ *	  Plans are kept.  The server chooses the kind of plan, and for a batch of
+ *	  a large table it plans each range again, except in the most common case,
+ *	  where that gives the same plan each time: see bbm_plan_choose.  A plan
+ *	  that was made when the table was small may still be in use when the table
+ *	  has grown and has not been analyzed; so at the first refusal all plans
+ *	  are made again and the batch is retried.
  *
  *-------------------------------------------------------------------------
  */
@@ -39,20 +39,20 @@
 #include "target/relation.h"
 #include "target/target.h"
 
-/* A smaller table may be read whenever the planner likes: it takes a few milliseconds. */
+/* The planner may choose to read all of a smaller table: that takes a few milliseconds.  */
 #define BBM_GUARD_PAGES 1000
-/* ... and so may any by a batch of this share of its rows. */
+/* ... and so may a batch of at least this fraction of its rows read any table.  */
 #define BBM_GUARD_SHARE 0.1
 
-/* Whose table is guarded now, in this process, and for a batch of how many keys; NULL none. */
+/* The target whose table is guarded now in this process (NULL: none), and the number of keys of its batch.  */
 static BbmTarget *guarded = NULL;
-static bool in_batch = false;	/* guarded or not */
+static bool in_batch = false;	/* also for a batch that is not guarded */
 static Oid	guarded_partition;
 static int64 guarded_keys;
 
 static ExecutorStart_hook_type previous_start = NULL;
 
-/* Is the range table entry the guarded table, or a partition or child of it? */
+/* Is the range table entry the guarded table, or one of its partitions or child tables? */
 static bool
 is_guarded(const PlanState *state, Index rti)
 {
@@ -83,7 +83,7 @@ is_guarded(const PlanState *state, Index rti)
 	return false;
 }
 
-/* Is the relation so large that a batch of this many keys must not read all of it? */
+/* Is the relation so large that a batch of guarded_keys keys must not read all of it? */
 static bool
 is_too_much(Relation rel)
 {
@@ -97,7 +97,7 @@ is_too_much(Relation rel)
 	return guarded_keys < tuples * BBM_GUARD_SHARE;
 }
 
-/* An index of only some rows may be read from end to end. */
+/* Does the index scan read a whole index? A partial index may be read from end to end.  */
 static bool
 is_whole_index(List *condition, Relation index)
 {
@@ -106,8 +106,8 @@ is_whole_index(List *condition, Relation index)
 
 /*
  * A planstate_tree_walker: stops at the first node that reads all of the
- * guarded table, and leaves its relation in *found.  What is below a LIMIT
- * stops early, as far as anybody can tell.
+ * guarded table, and returns its relation in *found.  Nodes below a LIMIT are
+ * assumed to stop early.
  */
 static bool
 find_full_scan(PlanState *state, void *found)
@@ -133,7 +133,7 @@ find_full_scan(PlanState *state, void *found)
 	return planstate_tree_walker(state, find_full_scan, found);
 }
 
-/* What EXPLAIN would say of an execution that has been set up. */
+/* The output of EXPLAIN for an initialized execution.  */
 static char *
 explain(QueryDesc *query)
 {
@@ -189,7 +189,7 @@ guarded_start(QueryDesc *query, int eflags)
 		refuse(query, found);
 }
 
-/* Hooks the guard in; once a process, from _PG_init. */
+/* Installs the hook; called once per process, from _PG_init.  */
 void
 bbm_plan_guard_install(void)
 {
@@ -197,7 +197,7 @@ bbm_plan_guard_install(void)
 	ExecutorStart_hook = guarded_start;
 }
 
-/* Does it change the rows of a scan of the target's index between two bounds, and nothing else? */
+/* Does the statement only change the rows of a scan of the target's index between two bounds? */
 static bool
 is_plain(const BbmPartition *partition, const PlannedStmt *stmt)
 {
@@ -211,7 +211,7 @@ is_plain(const BbmPartition *partition, const PlannedStmt *stmt)
 	return scan && IsA(scan, IndexScan) && scan->indexid == partition->index && list_length(scan->indexqual) >= 2;
 }
 
-/* The same of all partitions of the target, each by an index? */
+/* The same for all partitions of the target, each with an index scan? */
 static bool
 is_plain_hierarchy(const PlannedStmt *stmt)
 {
@@ -239,18 +239,19 @@ is_plain_hierarchy(const PlannedStmt *stmt)
 static bool
 is_same_for_all(const BbmTarget *target, const BbmPartition *partition, const PlannedStmt *stmt)
 {
-	/* where the key tells the partition, one that is planned for a range leaves out the others */
+	/* if the key determines the partition, a plan made for one range leaves out the other partitions */
 	if (partition->as_one_table)
 		return is_plain_hierarchy(stmt) && !bbm_order_key_leads(target);
 	return is_plain(partition, stmt);
 }
 
 /*
- * A statement that is plain has the same plan for each range, and is executed
- * with a generic one: to plan it again for each costs as much as a small batch.
- * The server would not see that, since it takes an unknown range for half a
- * percent of the table.  Called when the job has been prepared, and again when
- * the generic plan has changed.  Needs what executing it needs.
+ * A plain statement has the same plan for each range, and is executed with a
+ * generic plan: to plan it again for each range costs as much as a small
+ * batch.  The server would not choose that, since it estimates half a percent
+ * of the table for an unknown range.  Called when the job has been prepared,
+ * and again when the generic plan has changed.  Needs what executing the
+ * statement needs.
  */
 void
 bbm_plan_choose(const BbmTarget *target, BbmPartition *partition)
@@ -258,12 +259,12 @@ bbm_plan_choose(const BbmTarget *target, BbmPartition *partition)
 	CachedPlanSource *source;
 	CachedPlan *plan;
 
-	/* who only looks has prepared none */
+	/* a target opened to read has no plan */
 	if (partition->plan == NULL || (!OidIsValid(partition->index) && !partition->as_one_table) ||
 		(target->form != BBM_JOB_STATEMENT && target->form != BBM_JOB_COMPOSED))
 		return;
 	source = plan_source(partition);
-	/* the generic one; none if a rule made several statements of it */
+	/* the generic plan; NULL if a rule rewrote the statement to several */
 	plan = bbm_spi_cached_plan(partition->plan);
 	if (plan == NULL)
 		return;
@@ -277,9 +278,9 @@ bbm_plan_choose(const BbmTarget *target, BbmPartition *partition)
 }
 
 /*
- * Executes the target's job, for a batch of that many keys, under the guard.
- * Needs a transaction, SPI, a snapshot and the settings of the job; returns what
- * SPI_execute_plan does.
+ * Executes the target's job under the guard, for a batch of that many keys.
+ * Needs a transaction, SPI, a snapshot and the settings of the job; returns
+ * the result of SPI_execute_plan.
  */
 int
 bbm_plan_execute(BbmTarget *target, BbmPartition *partition, Datum *values, int64 keys)

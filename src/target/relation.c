@@ -4,13 +4,14 @@
  *		Which table a name means, and whether its rows are in it.
  *
  * NOTES
- *	  A migration names its table, and so do the statements of its batches; its
- *	  ranges are cut by OID.  Both must mean the same table, and the same one
- *	  from the first batch to the last.  A rename of a schema locks no table, so
- *	  a batch looks before it begins and again before it is recorded.
+ *	  A migration refers to its table by name, and so do the statements of its
+ *	  batches; its ranges are allocated by the table's OID. Both must mean the
+ *	  same table, from the first batch to the last.  A rename of a schema locks
+ *	  no table, so a batch checks the name before it begins and again before it
+ *	  is recorded.
  *
- *	  Some extensions keep the rows of a table elsewhere: what is left here is an
- *	  empty shell, of which every batch is done at once.
+ *	  Some extensions store the rows of a table elsewhere: what is left here is
+ *	  an empty table, on which every batch would be done at once.
  *
  *-------------------------------------------------------------------------
  */
@@ -41,12 +42,12 @@
 #include "catalog/extension.h"
 #include "target/target.h"
 
-/* Citus: a row for each table whose rows are in shards. */
+/* Citus: the catalog table with a row for each table whose rows are in shards.  */
 #define CITUS_TABLE "pg_dist_partition"
 #define CITUS_INDEX "pg_dist_partition_logical_relid_index"
 #define CITUS_COLUMN "logicalrelid"
 
-/* "schema.table" taken literally, as the registry writes it, or InvalidOid. */
+/* The table for "schema.table" taken literally, as the GitLab container registry writes it, or InvalidOid.  */
 static Oid
 literal_table(const char *name)
 {
@@ -59,20 +60,20 @@ literal_table(const char *name)
 	return OidIsValid(schema) ? get_relname_relid(dot + 1, schema) : InvalidOid;
 }
 
-/* The parts of an SQL name, one or two; NIL when it is none. */
+/* The one or two parts of an SQL name; NIL when it is not one.  */
 static List *
 sql_names(const char *name)
 {
 	List	   *names = NIL;
 
-	/* an empty part would be an error without a hint, and so would a database's name */
+	/* an empty name, or one with a database, would cause an error without a hint */
 	if (SplitIdentifierString(pstrdup(name), '.', &names) &&
 		(list_length(names) == 1 || list_length(names) == 2))
 		return names;
 	return NIL;
 }
 
-/* An SQL name, qualified or not, or InvalidOid. */
+/* The table of an SQL name, qualified or not, or InvalidOid.  */
 static Oid
 named_table(List *names)
 {
@@ -82,7 +83,7 @@ named_table(List *names)
 							NoLock, true);
 }
 
-/* A table's name as it is written in SQL, with its schema; NULL when it is gone. */
+/* A table's quoted name with its schema; NULL when the table is gone.  */
 char *
 bbm_table_sql_name(Oid relid)
 {
@@ -101,12 +102,13 @@ find_table(const char *name)
 
 /*
  * The relation of that name: literally, or else as an SQL name.  Raises an
- * error when there is none.  Locks it, as strong as whoever asks will need it in
- * this transaction, since a weak lock must not be followed by a strong one (see
- * target/lockset.c); "row_check", if given, raises an error for who may not have that lock.
+ * error when there is none.  Locks it in the strongest mode that the caller
+ * will need in this transaction, since a weak lock must not be followed by a
+ * strong one (see target/lockset.c); "check", if given, raises an error for a
+ * user who may not take that lock.
  *
- * Another session may rename or drop the table, or create another one of the
- * name, until the lock is had; then the name is looked for again.
+ * Until the lock is granted, another session may rename or drop the table, or
+ * create another one of that name; then the name is looked up again.
  */
 Oid
 bbm_table_by_name(const char *name, LOCKMODE lock, void (*check) (Oid relid, const char *name))
@@ -134,7 +136,7 @@ bbm_table_by_name(const char *name, LOCKMODE lock, void (*check) (Oid relid, con
 	}
 }
 
-/* The error for a table that was there when the migration was started. */
+/* Raises the error for a table that existed when the migration was started.  */
 void
 bbm_table_is_gone(const char *name)
 {
@@ -144,7 +146,7 @@ bbm_table_is_gone(const char *name)
 			 errmsg("table \"%s\" does not exist any more", name)));
 }
 
-/* The table of that name, locked; an error, too, when it has no rows of its own to work on. */
+/* The table of that name, locked; also raises an error when it has no rows of its own to work on.  */
 Oid
 bbm_target_table(const char *name, LOCKMODE lock)
 {
@@ -190,11 +192,11 @@ bbm_target_table(const char *name, LOCKMODE lock)
 }
 
 /* ----------------------------------------------------------------
- * The table that was begun
+ * The table that a migration was started on
  * ----------------------------------------------------------------
  */
 
-/* What became of the table that was begun, for a message. */
+/* Describes what became of the migration's table, for a message.  */
 static char *
 whereabouts(Oid relid)
 {
@@ -204,8 +206,9 @@ whereabouts(Oid relid)
 }
 
 /*
- * The table of a migration, by its name, locked.  An error, too, when that is not the
- * one that it was begun on: what is done of that one says nothing of this one.
+ * The table of a migration, by its name, locked.  Also raises an error when it
+ * is not the table that the migration was started on: what was done in that
+ * table says nothing about this one.
  */
 Oid
 bbm_migration_table(const BbmMigration *migration, LOCKMODE lock)
@@ -224,9 +227,9 @@ bbm_migration_table(const BbmMigration *migration, LOCKMODE lock)
 }
 
 /*
- * Does the migration's name mean the table that its ranges are cut of, as of
- * now?  In the owner's session, who may need a search_path for it.  Needs a
- * transaction.
+ * Does the migration's table name currently mean the table whose ranges are
+ * allocated?  Resolved as in the owner's session, which may need a search_path
+ * for it.  Needs a transaction.
  */
 bool
 bbm_target_is_named(const BbmTarget *target)
@@ -236,7 +239,7 @@ bbm_target_is_named(const BbmTarget *target)
 	List	   *names;
 	int			level;
 
-	/* a schema can be renamed without a lock that we would have met */
+	/* a schema can be renamed without a lock that conflicts with ours */
 	AcceptInvalidationMessages();
 	relid = literal_table(migration->table_name);
 	if (OidIsValid(relid))
@@ -250,7 +253,7 @@ bbm_target_is_named(const BbmTarget *target)
 	return relid == target->relid;
 }
 
-/* Has the partition the name that its statements have? */
+/* Does the partition still have the name that its statements use? */
 bool
 bbm_partition_is_named(const BbmPartition *partition)
 {
@@ -264,7 +267,7 @@ bbm_partition_is_named(const BbmPartition *partition)
  * ----------------------------------------------------------------
  */
 
-/* The index of Citus's table, when it is what it should be. */
+/* The index of the Citus catalog table, if it has the expected form.  */
 static Oid
 citus_index(Relation citus, AttrNumber attnum)
 {
@@ -281,9 +284,9 @@ citus_index(Relation citus, AttrNumber attnum)
 }
 
 /*
- * Are the table's rows in shards of Citus?  It says so in a table of its own,
- * in pg_catalog, where only superusers can put one.  Where there is none this
- * costs a look into the server's caches.
+ * Are the table's rows in shards of Citus?  Citus records that in a table of
+ * its own in pg_catalog, where only superusers can create one.  Without such a
+ * table, this costs one lookup in the server's caches.
  */
 bool
 bbm_is_distributed(Oid relid)
@@ -307,7 +310,7 @@ bbm_is_distributed(Oid relid)
 	return found;
 }
 
-/* Raises an error when the table's rows are elsewhere. */
+/* Raises an error when the table's rows are stored elsewhere.  */
 void
 bbm_check_rows_are_here(Oid relid)
 {
@@ -351,8 +354,8 @@ find_distributed(Node *node, void *context)
 }
 
 /*
- * Raises an error when statements, as they are after views and rules have been
- * put in, write a distributed table.
+ * Raises an error when statements, after views and rules have been expanded,
+ * write a distributed table.
  */
 void
 bbm_check_queries_write_here(List *queries)
@@ -363,13 +366,13 @@ bbm_check_queries_write_here(List *queries)
 		(void) find_distributed(lfirst(cell), NULL);
 }
 
-/* The same for a plan that is about to be executed, one inside of a function or a trigger, say. */
+/* The same for a plan that is about to be executed, for example one inside a function or a trigger.  */
 void
 bbm_check_plan_writes_here(PlannedStmt *stmt)
 {
 	ListCell   *cell;
 
-	/* without Citus that is all */
+	/* without Citus there is nothing to check */
 	if (!OidIsValid(get_relname_relid(CITUS_TABLE, PG_CATALOG_NAMESPACE)))
 		return;
 	foreach(cell, bbm_written_tables(stmt))
@@ -382,7 +385,7 @@ bbm_check_plan_writes_here(PlannedStmt *stmt)
 	}
 }
 
-/* The name that the partition's index must have, if any: a partition's has another than its root's. */
+/* The name that the partition's index must have, if any: a partition's index has another name than its root's.  */
 const char *
 bbm_index_name(const BbmTarget *target, const BbmPartition *partition)
 {

@@ -4,21 +4,22 @@
  *		Whether a table's rows are what its indexes and partitions show.
  *
  * NOTES
- *	  An index has the keys of all rows, whatever policies hide from the owner of
- *	  a migration.  A partition has policies, grants, rules and triggers for each
- *	  statement of its own, and a statement on the partitioned table goes by that
- *	  table's alone.  What runs for the owner is to do what a plain statement of
- *	  the owner's on the table would: so where these make a difference, keys are
- *	  asked for with a query, and the statement is one on the table as a whole
- *	  (target->as_owner).
+ *	  An index contains the keys of all rows, whatever rows policies hide from
+ *	  the owner of a migration.  A partition has policies, grants, rules and
+ *	  statement-level triggers of its own, but a statement on the partitioned
+ *	  table applies only those of that table.  What runs for the owner must do
+ *	  what a plain statement of the owner on the table would do: so where these
+ *	  make a difference, keys are read with a query, and the statement is one
+ *	  on the table as a whole (target->as_owner).
  *
- *	  They may come at any moment.  Each changes a catalog row that the server
- *	  tells all sessions of when the change has committed, and each batch and each
- *	  cut begins with a transaction that takes note.  A batch that has begun before
- *	  is done as one before the change.
+ *	  They may be changed at any moment.  Each change modifies a catalog row,
+ *	  for which the server sends an invalidation message to all sessions when
+ *	  the change has committed; each batch and each claim begins with a
+ *	  transaction that processes these messages.  A batch that has started
+ *	  before counts as done before the change.
  *
- *	  The look takes no locks on tables, which would wait for whoever has any one
- *	  of many: it reads what is committed.
+ *	  The check takes no locks on tables, which would wait for any session that
+ *	  has locked one of many tables: it reads what is committed.
  *
  *-------------------------------------------------------------------------
  */
@@ -44,12 +45,12 @@
 #include "target/hierarchy.h"
 #include "target/target.h"
 
-/* The tables that a target is about; its last look is void when one of them has changed. */
+/* The tables that a target is about; its last check is void when one of them has changed.  */
 struct BbmRights
 {
 	dlist_node	node;
 	bool		stale;
-	bool		may_read;		/* the owner has all that the cut reads */
+	bool		may_read;		/* the owner may read all that allocating ranges reads */
 	int			n;
 	Oid		   *relids;			/* in the order of their OIDs */
 };
@@ -68,7 +69,7 @@ is_watched(const BbmRights *rights, Oid relid)
 	return bsearch(&relid, rights->relids, rights->n, sizeof(Oid), compare_oids) != NULL;
 }
 
-/* A relcache callback; InvalidOid is all. */
+/* A relcache callback; InvalidOid means all relations.  */
 static void
 table_changed(Datum arg, Oid relid)
 {
@@ -83,7 +84,7 @@ table_changed(Datum arg, Oid relid)
 	}
 }
 
-/* A syscache callback: what roles there are, and who is a member of which. */
+/* A syscache callback, for changes of roles and their memberships.  */
 static void
 roles_changed(Datum arg, int cache, uint32 hash)
 {
@@ -103,7 +104,7 @@ register_callbacks(void)
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, roles_changed, (Datum) 0);
 }
 
-/* Has the table a trigger that fires once a statement? */
+/* Does the table have a statement-level trigger? */
 static bool
 has_statement_trigger(Oid relid)
 {
@@ -127,7 +128,10 @@ has_statement_trigger(Oid relid)
 	return has;
 }
 
-/* Has the table of a tree something that a statement on another table of it goes by, or not? */
+/*
+ * Does the table have something that a statement on another table of the
+ * hierarchy would not apply, or lack something?
+ */
 static bool
 differs(const BbmTarget *target, Oid relid)
 {
@@ -151,7 +155,7 @@ differs(const BbmTarget *target, Oid relid)
 	return target->form != BBM_JOB_NONE && (has_rules || (has_triggers && has_statement_trigger(relid)));
 }
 
-/* May the owner read the key of the table?  By what is granted on it, or on each column. */
+/* May the owner read the key of the table? By a grant on the table, or on each column.  */
 static bool
 may_read(const BbmTarget *target, Oid relid)
 {
@@ -189,9 +193,9 @@ watch(BbmTarget *target, List *relids)
 }
 
 /*
- * Looks whether the target's rows must be asked for as the owner.  What changes
- * from here on is seen by bbm_rights_are_current.  The current user is the owner;
- * table, key and form are resolved.
+ * Checks whether the target's rows must be read as the owner.
+ * bbm_rights_are_current detects what changes from here on.  The current user
+ * is the owner; table, key and form are resolved.
  */
 void
 bbm_rights_find(BbmTarget *target)
@@ -202,7 +206,7 @@ bbm_rights_find(BbmTarget *target)
 	register_callbacks();
 	if (target->has_partitions)
 		relids = list_concat_unique_oid(relids, bbm_partitions_list(target->relid));
-	/* first: what comes while we look makes the look void */
+	/* first: a change during the check makes the check void */
 	watch(target, relids);
 	target->rights->may_read = true;
 	target->as_owner = false;
@@ -216,7 +220,7 @@ bbm_rights_find(BbmTarget *target)
 	target->rights->may_read = may_read(target, target->relid);
 }
 
-/* The same for a partition that has come since. */
+/* The same for a partition that was attached since.  */
 void
 bbm_rights_check_partition(BbmTarget *target, Oid partition)
 {
@@ -224,7 +228,7 @@ bbm_rights_check_partition(BbmTarget *target, Oid partition)
 		bbm_rights_find(target);
 }
 
-/* Is it still so?  Needs a transaction; the current user is the owner. */
+/* Is the result still valid? Needs a transaction; the current user is the owner.  */
 bool
 bbm_rights_are_current(BbmTarget *target)
 {
@@ -234,19 +238,19 @@ bbm_rights_are_current(BbmTarget *target)
 
 	if (target->rights == NULL || !target->rights->stale)
 		return true;
-	/* gone: for others to tell */
+	/* the table is gone: other checks report that */
 	if (get_rel_relkind(target->relid) == '\0')
 		return true;
 	readable = target->rights->may_read;
 	bbm_rights_find(target);
 	current = target->as_owner == as_owner && target->rights->may_read == readable;
-	/* until it is resolved anew, it is what its plans are for */
+	/* its plans were made for this value, until it is resolved again */
 	target->as_owner = as_owner;
 	target->rights->stale = !current;
 	return current;
 }
 
-/* The target is about to go. */
+/* The target is about to be closed.  */
 void
 bbm_rights_forget(BbmTarget *target)
 {

@@ -13,9 +13,10 @@
 #include "target/target.h"
 
 /*
- * Where a batch is of all partitions of a tree, a size that follows the time does not
- * go below so many keys for each, as far as these are not more than so many in
- * all: what opening the partitions takes does not get less with the keys.
+ * If a batch covers all partitions, an adaptive batch size is not reduced
+ * below so many keys for each partition, as long as these do not exceed so
+ * many in total: the cost of opening the partitions does not decrease with the
+ * number of keys.
  */
 #define BBM_LEAST_KEYS_A_PARTITION 16
 #define BBM_LEAST_KEYS 1000
@@ -27,9 +28,9 @@ bbm_size_follows(const BbmMigration *migration)
 }
 
 /*
- * A size that only a limit of WAL moves does not grow beyond what was asked for.
- * Where CPUs are short, a batch is one of many short ones: whatever comes while
- * it runs waits for it.
+ * A size that only a limit of WAL changes does not grow beyond the requested
+ * size.  Where CPUs are short, a batch is one of many short ones: whatever
+ * else becomes runnable meanwhile waits for it.
  */
 void
 bbm_size_limits(const BbmTarget *target, BbmSizeLimits *limits)
@@ -40,12 +41,12 @@ bbm_size_limits(const BbmTarget *target, BbmSizeLimits *limits)
 	limits->max_wal = migration->max_batch_wal;
 	limits->max_size = migration->target_ms > 0 ? migration->max_batch_size :
 		Min(migration->max_batch_size, migration->batch_size);
-	/* each batch opens every partition, whatever it is about: that is to be worth it */
+	/* each batch opens every partition, whatever its range: its size must justify that */
 	limits->min_size = Max(target->partitions, Min(target->partitions * BBM_LEAST_KEYS_A_PARTITION, BBM_LEAST_KEYS));
 	limits->min_size = Min(Max(migration->min_batch_size, limits->min_size), limits->max_size);
 }
 
-/* How many keys the next batch is to have; a process that begins goes on from the last one's. */
+/* The number of keys for the next batch; a new process continues with the size of the last batch.  */
 int
 bbm_size_now(BbmTarget *target, const BbmClaimState *state)
 {
@@ -59,7 +60,7 @@ bbm_size_now(BbmTarget *target, const BbmClaimState *state)
 	return target->sizing.size;
 }
 
-/* What was asked for when a job was cut; one that was not cut by us does not say. */
+/* The size that was requested when a job's range was allocated; a job of other origin does not record it.  */
 int
 bbm_job_size(const BbmTarget *target, const BbmJob *job)
 {

@@ -4,16 +4,17 @@
  *		Statements that are composed of a user's texts: "set" and "filter".
  *
  * NOTES
- *	  A text goes into the statement as it was written.  What keeps it in its
- *	  place is that the parser has seen it alone first, and found one list of
- *	  assignments or one expression and nothing else: a text that closes our
- *	  parenthesis has none of its own to close when it stands alone.  A line
+ *	  A text goes into the statement as it was written.  It cannot break out of
+ *	  its position because it was first parsed alone, and found to be one list
+ *	  of assignments or one expression and nothing else: a text that closes our
+ *	  parenthesis has none of its own to close when it is parsed alone.  A line
  *	  break follows each text, since it may end in a comment.
  *
  *	  Names are resolved by the server's own analysis, with the table under its
- *	  unqualified name, and so is everything else that a statement may not do.
- *	  The raw tree is given the table's name only after parsing, so that
- *	  positions in error messages are positions in the user's text.
+ *	  unqualified name; that analysis also rejects everything else that a
+ *	  statement may not do.  The table's name is put into the raw parse tree
+ *	  only after parsing, so that positions in error messages are positions in
+ *	  the user's text.
  *
  *-------------------------------------------------------------------------
  */
@@ -39,9 +40,9 @@
 #include "target/statement_text.h"
 
 /*
- * Analyses a parsed text over the table it is for, under the table's unqualified
- * name.  It is no statement that anybody runs, so no extension that watches
- * statements is to see it: hence not by parse_analyze and its hook.
+ * Analyses a parsed text over its table, under the table's unqualified name.
+ * Nobody runs this statement, so extensions that watch statements must not see
+ * it: hence it does not use parse_analyze and its hook.
  */
 static Query *
 analyse(BbmStatementText *text, RawStmt *raw, const char *prefix)
@@ -61,7 +62,7 @@ analyse(BbmStatementText *text, RawStmt *raw, const char *prefix)
 	query = transformTopLevelStmt(state, raw);
 	free_parsestate(state);
 	if (query->commandType == CMD_UPDATE)
-		/* columns that the server fills are noticed only here */
+		/* an assignment to a generated column is detected only here */
 		(void) pg_rewrite_query(copyObject(query));
 	bbm_statement_text_end(&callback);
 	return query;
@@ -98,7 +99,7 @@ referenced_walker(Node *node, void *arg)
 	return stop;
 }
 
-/* The columns of the query's first table that it reads, in sub-selects too. */
+/* The columns of the query's first table that the query reads, in sub-selects too.  */
 Bitmapset *
 bbm_statement_referenced(Query *query)
 {
@@ -108,7 +109,7 @@ bbm_statement_referenced(Query *query)
 	return referenced.columns;
 }
 
-/* Does an expression change from one look to the next?  Defaults of arguments show only when planned. */
+/* Can an expression's value change between two evaluations? Defaults of arguments appear only when it is planned.  */
 static bool
 is_volatile(Node *expression)
 {
@@ -117,10 +118,10 @@ is_volatile(Node *expression)
 }
 
 /*
- * Raises an error unless the text is a condition on rows of the table that
- * holds as long as the row does not change.  "what" is what messages call it.
- * Needs a transaction with a snapshot, a lock on the table, and the search_path
- * the text was written for.
+ * Raises an error unless the text is a condition on rows of the table whose
+ * result stays the same as long as the row does not change.  "what" is its
+ * name in messages.  Needs a transaction with a snapshot, a lock on the table,
+ * and the search_path that the text was written for.
  */
 void
 bbm_statement_check_condition(Oid relid, const char *condition, const char *what)
@@ -147,7 +148,7 @@ bbm_statement_check_condition(Oid relid, const char *condition, const char *what
 	}
 }
 
-/* The columns that an UPDATE assigns. */
+/* The columns that an UPDATE assigns.  */
 Bitmapset *
 bbm_statement_assigned(const Query *update)
 {
@@ -164,14 +165,14 @@ bbm_statement_assigned(const Query *update)
 	return columns;
 }
 
-/* Adds the generated columns of a relation that are computed from these. */
+/* Adds the relation's generated columns that are computed from these columns.  */
 static Bitmapset *
 add_generated(Relation rel, Bitmapset *columns)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 	bool		more = true;
 
-	/* in turns, as far as one may depend on another */
+	/* repeated, as one generated column may depend on another */
 	while (more)
 	{
 		more = false;
@@ -193,7 +194,7 @@ add_generated(Relation rel, Bitmapset *columns)
 	return columns;
 }
 
-/* Adds the columns that follow these by a foreign key of the table to itself. */
+/* Adds the columns that a foreign key of the table to itself changes together with these.  */
 static Bitmapset *
 add_cascaded(Relation rel, Bitmapset *columns)
 {
@@ -224,7 +225,7 @@ add_cascaded(Relation rel, Bitmapset *columns)
 	return columns;
 }
 
-/* Columns of one relation as those of the same names of another. */
+/* Maps columns of one relation to those of the same names in another.  */
 static Bitmapset *
 by_name(const Bitmapset *columns, Oid from, Oid to)
 {
@@ -243,11 +244,11 @@ by_name(const Bitmapset *columns, Oid from, Oid to)
 }
 
 /*
- * The columns that an UPDATE changes: those that it assigns, and what the server
- * computes from them, in the table or in a partition or child that has a
- * computation of its own.  Not what a trigger does: that is seen when it has
- * (engine/batch.c).  A partition that another session attaches after our look is not
- * seen.
+ * The columns that an UPDATE changes: those that it assigns, and those that
+ * the server computes from them, in the table or in a partition or child table
+ * that has its own generation expression.  Changes by a trigger are not
+ * included: they are detected after the fact (engine/batch.c).  A partition
+ * that another session attaches after this check is not seen.
  */
 Bitmapset *
 bbm_statement_changed(Oid relid, const Query *update)
@@ -269,7 +270,7 @@ bbm_statement_changed(Oid relid, const Query *update)
 			here = by_name(changed, relid, RelationGetRelid(rel));
 			here = add_cascaded(rel, add_generated(rel, here));
 			changed = bms_add_members(changed, by_name(here, RelationGetRelid(rel), relid));
-			/* who only looks lets go: whoever asks may want a stronger lock later */
+			/* the check releases its lock: the caller may want a stronger one later */
 			relation_close(rel, AccessShareLock);
 		}
 	} while (bms_num_members(changed) > before);
@@ -277,9 +278,9 @@ bbm_statement_changed(Oid relid, const Query *update)
 }
 
 /*
- * The first of these columns that decides which partition a row belongs to, at
- * any level above or below the table; or NULL.  A level of partitions that
- * another session adds after our look is not seen; one that it drops is skipped.
+ * The first of these columns that is in a partition key, at any level above or
+ * below the table; or NULL. A level of partitions that another session adds
+ * after this check is not seen; one that it drops is skipped.
  */
 const char *
 bbm_statement_partition_column(Oid relid, const Bitmapset *columns)
@@ -295,7 +296,7 @@ bbm_statement_partition_column(Oid relid, const Bitmapset *columns)
 		int			column = -1;
 		Relation	rel;
 
-		/* locked for the look alone: whoever asks may want a stronger lock later */
+		/* locked only for the check: the caller may want a stronger lock later */
 		if (get_rel_relkind(lfirst_oid(cell)) != RELKIND_PARTITIONED_TABLE)
 			continue;
 		rel = try_relation_open(lfirst_oid(cell), AccessShareLock);
@@ -305,7 +306,7 @@ bbm_statement_partition_column(Oid relid, const Bitmapset *columns)
 		while (rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE && found == NULL &&
 			   (column = bms_next_member(columns, column)) >= 0)
 		{
-			/* partitions have the same names, in an order of their own */
+			/* partitions have the same column names, in their own order */
 			const char *name = get_attname(relid, column + FirstLowInvalidHeapAttributeNumber, false);
 			int			there = get_attnum(RelationGetRelid(rel), name) - FirstLowInvalidHeapAttributeNumber;
 
@@ -347,10 +348,11 @@ check_key_change(Oid relid, const Query *update, const AttrNumber *key, int nkey
 }
 
 /*
- * The analysed UPDATE of a set over the table, together with the where if there
- * is one, which is checked too.  They are analysed alone first, for the sake of
- * the messages, and then together: columns of a FROM may make ambiguous what the
- * where alone did not.  Needs what bbm_statement_check_condition needs.
+ * The analysed UPDATE with a set over the table, including the filter if there
+ * is one, which is checked too.  They are first analysed separately, to get
+ * good messages, and then together: columns of a FROM may make ambiguous a
+ * name that is not ambiguous in the filter alone.  Needs what
+ * bbm_statement_check_condition needs.
  */
 Query *
 bbm_statement_analyse(Oid relid, const BbmStatementParts *parts)
@@ -373,9 +375,10 @@ bbm_statement_analyse(Oid relid, const BbmStatementParts *parts)
 }
 
 /*
- * Raises an error unless the parts are what they should be for the table, whose
- * batching key these columns are: its set changes no key, unless allowed, and its
- * where holds as long as the row stays.  Needs what bbm_statement_check_condition needs.
+ * Raises an error unless the parts are valid for the table, whose batching key
+ * consists of these columns: its set changes no key, unless allowed, and the
+ * result of its filter stays the same as long as the row does.  Needs what
+ * bbm_statement_check_condition needs.
  */
 void
 bbm_statement_check(Oid relid, const BbmStatementParts *parts, const AttrNumber *key, int nkey,
@@ -402,8 +405,8 @@ bbm_statement_condition(Oid relid, const char *condition)
 }
 
 /*
- * Does it depend on a row alone whether the statement for the checked parts does
- * it?  Not so if other tables, settings or the time have a say.
+ * Does it depend only on the row whether the statement for the checked parts
+ * changes it?  Not if other tables, settings or the time have an influence.
  */
 bool
 bbm_statement_is_fixed(Oid relid, const BbmStatementParts *parts)
@@ -439,10 +442,10 @@ append_conditions(StringInfo sql, const char *const *conditions, int n)
 }
 
 /*
- * The statement for the parts, which must have been checked.  "relation" is the
- * quoted name of what is written, "alias" the quoted name under which the parts
- * see it, "range" a predicate or NULL.  An UPDATE returns the expression
- * "returning" for each row, if that is given.
+ * The statement for the parts, which must have been checked.  "relation" is
+ * the quoted name of the table to write, "alias" the quoted name by which the
+ * parts refer to it, "range" a predicate or NULL. If "returning" is given, an
+ * UPDATE returns that expression for each row.
  */
 char *
 bbm_statement_compose(const BbmStatementParts *parts, const char *relation, const char *alias, bool only,
@@ -468,8 +471,9 @@ bbm_statement_compose(const BbmStatementParts *parts, const char *relation, cons
 }
 
 /*
- * Counts the rows in a range, or everywhere, that the statement for the checked
- * parts would still do: a row that a FROM of the set has no partner for is none.
+ * A query that counts the rows in a range, or everywhere, that the statement
+ * for the checked parts would still change: a row without a partner in the
+ * FROM of the set does not count.
  */
 char *
 bbm_statement_count(const BbmStatementParts *parts, const char *relation, const char *alias, bool only,
@@ -507,8 +511,8 @@ assignment_error(BbmStatementText *text, const char *detail)
 }
 
 /*
- * The items of a set that is a mere list of "column = expression", as
- * BbmAssignments; raises an error when it is more.  Looks at the text alone.
+ * The items of a set that is only a list of "column = expression", as
+ * BbmAssignments; raises an error for anything else.  Examines only the text.
  */
 List *
 bbm_statement_assignments(const char *set)
@@ -533,7 +537,7 @@ bbm_statement_assignments(const char *set)
 			assignment_error(&text, psprintf(_("It assigns a part of column \"%s\"."), target->name));
 		if (IsA(target->val, SetToDefault))
 			assignment_error(&text, psprintf(_("It assigns DEFAULT to column \"%s\"."), target->name));
-		/* outside of parentheses, the first "=" ends the name and a comma the expression */
+		/* outside parentheses, the first "=" ends the name and a comma the expression */
 		while (token->token != '=')
 			token++;
 		begin = token->at + 1;

@@ -72,7 +72,7 @@ bbm_statement_text(const char *text, const char *what, bool condition, Oid relid
 	return result;
 }
 
-/* Server code runs between these two with errors told as those of the text. */
+/* Errors raised by server code between these two calls are reported as errors of the text.  */
 void
 bbm_statement_text_begin(BbmStatementText *text, const char *prefix, ErrorContextCallback *callback)
 {
@@ -90,8 +90,9 @@ bbm_statement_text_end(ErrorContextCallback *callback)
 }
 
 /*
- * The tokens outside of parentheses and brackets, the last of them being 0 at
- * the text's end.  A semicolon anywhere is an error: it ends a statement.
+ * The lexical tokens outside parentheses and brackets; the last one is 0, at
+ * the end of the text.  A semicolon anywhere is an error: it would end the
+ * statement.
  */
 BbmTopToken *
 bbm_scan_top(BbmStatementText *text)
@@ -146,11 +147,11 @@ bbm_parse_text(BbmStatementText *text, const char *prefix, const char *suffix)
 	bbm_statement_text_begin(text, prefix, &callback);
 	parsed = raw_parser(psprintf("%s%s%s", prefix, text->user.text, suffix), RAW_PARSE_DEFAULT);
 	bbm_statement_text_end(&callback);
-	/* there is no semicolon in it */
+	/* the text contains no semicolon */
 	return linitial_node(RawStmt, parsed);
 }
 
-/* Raises an error unless the text, standing alone, is one expression. */
+/* Raises an error unless the text, parsed alone, is one expression.  */
 RawStmt *
 bbm_parse_condition(BbmStatementText *text)
 {
@@ -167,12 +168,12 @@ bbm_parse_condition(BbmStatementText *text)
 				 errmsg("\"%s\" must be one expression", text->what),
 				 errdetail("The text goes on after it with another clause."),
 				 errhint("Leave out what would follow a WHERE.")));
-	/* what leaves no trace in the tree (FOR READ ONLY) does not fit into parentheses */
+	/* a clause that leaves no trace in the parse tree (FOR READ ONLY) is a syntax error in parentheses */
 	(void) bbm_parse_text(text, BBM_SELECT_PREFIX "(", "\n)");
 	return raw;
 }
 
-/* Where the top level has a keyword, from a token on, or the text's end; x.where is a column. */
+/* Finds a keyword at the top level, from a token on, or the end of the text; in x.where it is a column.  */
 static BbmTopToken *
 find_keyword(BbmTopToken *from, const char *keyword)
 {
@@ -180,14 +181,14 @@ find_keyword(BbmTopToken *from, const char *keyword)
 	int			distinct = ScanKeywordTokens[ScanKeywordLookup("distinct", &ScanKeywords)];
 	BbmTopToken   *token = from;
 
-	/* a FROM may also be that of IS DISTINCT FROM */
+	/* a FROM may also belong to IS DISTINCT FROM */
 	while (token->token != 0 &&
 		   (token->token != wanted || (token > from && (token[-1].token == '.' || token[-1].token == distinct))))
 		token++;
 	return token;
 }
 
-/* Cuts a set at its WHERE: the condition of its joins, or NULL. */
+/* Splits a set at its WHERE: *join is the condition of its joins, or NULL. */
 char *
 bbm_split_set(BbmStatementText *text, char **join)
 {
@@ -198,7 +199,7 @@ bbm_split_set(BbmStatementText *text, char **join)
 	return pnstrdup(set, where);
 }
 
-/* What a set joins with, as it stands after FROM, or NULL. */
+/* The text after FROM in a set, or NULL. */
 char *
 bbm_set_from(BbmStatementText *text)
 {
@@ -210,7 +211,7 @@ bbm_set_from(BbmStatementText *text)
 	return from->token == 0 || from->at > where->at ? NULL : pnstrdup(text->user.text + begin, where->at - begin);
 }
 
-/* Raises an error unless the text, standing alone, is what may follow SET. */
+/* Raises an error unless the text, parsed alone, may follow SET. */
 RawStmt *
 bbm_parse_set(BbmStatementText *text)
 {
@@ -235,7 +236,7 @@ bbm_parse_set(BbmStatementText *text)
 				 errmsg("\"%s\" must not contain WHERE CURRENT OF", text->what),
 				 errdetail("A batch has no cursor."),
 				 errhint("Leave it out.")));
-	/* the two halves have to stand alone as well, as each gets a place of its own */
+	/* the two halves must be valid alone as well, as they are put into different positions */
 	head = bbm_statement_text(bbm_split_set(text, &join), text->what, false, text->relid);
 	first = (UpdateStmt *) bbm_parse_text(&head, BBM_UPDATE_PREFIX, "")->stmt;
 	if (first->whereClause || (first->fromClause == NIL) != (bbm_set_from(text) == NULL))

@@ -14,7 +14,7 @@
 
 #include "target/user_text.h"
 
-/* The table's name is put in after parsing. */
+/* The table's name replaces the x after parsing.  */
 #define BBM_UPDATE_PREFIX "UPDATE x SET "
 #define BBM_SELECT_PREFIX "SELECT 1 FROM x WHERE "
 
@@ -23,15 +23,15 @@ typedef struct BbmStatementText
 	BbmUserText user;
 	const char *what;			/* "set", "filter", ... */
 	Oid			relid;
-	const char *table;			/* its name; NULL while only the syntax is looked at */
+	const char *table;			/* the table's name; NULL while only the syntax is checked */
 	bool		condition;
 } BbmStatementText;
 
-/* A token outside all parentheses and brackets. */
+/* A lexical token outside all parentheses and brackets.  */
 typedef struct BbmTopToken
 {
 	int			token;
-	int			at;				/* byte */
+	int			at;				/* byte offset */
 } BbmTopToken;
 
 extern RawStmt *bbm_parse_text(BbmStatementText *text, const char *prefix, const char *suffix);

@@ -8,8 +8,9 @@
 #include "target/user_text.h"
 
 /*
- * An error context callback for what the server says of a text of the user's: it
- * is about that text, not the query it is in.  Its argument is a BbmUserText.
+ * An error context callback for errors that the server raises in a user's
+ * text: it makes them refer to that text, not to the query that contains it.
+ * Its argument is a BbmUserText.
  */
 void
 bbm_user_text_error(void *arg)

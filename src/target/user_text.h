@@ -10,12 +10,12 @@
 
 #include "base/bbm.h"
 
-/* A text that a user wrote and the server is to read, for bbm_user_text_error. */
+/* A text that a user wrote and the server parses, for bbm_user_text_error.  */
 typedef struct BbmUserText
 {
 	const char *text;
-	const char *what;			/* what messages call it */
-	int			prefix;			/* how many characters of ours the server reads before it */
+	const char *what;			/* its name in messages */
+	int			prefix;			/* number of characters that we put before it for the parser */
 	const char *syntax_hint;
 } BbmUserText;
 
