@@ -61,14 +61,14 @@
 #include "target/relation.h"
 #include "target/target.h"
 
-/* Up to so many clean blocks between others are read too: to stop and start again costs more.  */
+/* Up to so many clean blocks between others are read too: to stop and start again costs more. */
 #define BBM_GAP 16
 
 #define MAP_BYTES (BLCKSZ - MAXALIGN(SizeOfPageHeaderData))
 #define BLOCKS_PER_BYTE (BITS_PER_BYTE / BITS_PER_HEAPBLOCK)
 #define BLOCKS_PER_MAP_PAGE (MAP_BYTES * BLOCKS_PER_BYTE)
 
-/* A page of the visibility map as of one moment; its bits are 0 if it has changed since clean_lsn.  */
+/* A page of the visibility map as of one moment; its bits are 0 if it has changed since clean_lsn. */
 typedef struct CleanMap
 {
 	Relation	rel;
@@ -104,7 +104,7 @@ open_heap(BbmTarget *target, BbmPartition *partition)
 	return rel;
 }
 
-/* Does a pass do all rows on a page that it does not change? As far as the migration shows.  */
+/* Does a pass do all rows on a page that it does not change?  As far as the migration shows. */
 static bool
 does_all(const BbmTarget *target)
 {
@@ -112,7 +112,7 @@ does_all(const BbmTarget *target)
 	return target->form == BBM_JOB_COMPOSED && target->fixed;
 }
 
-/* The same, as far as the table shows.  */
+/* The same, as far as the table shows. */
 static bool
 lets_all_be_done(Relation rel)
 {
@@ -177,7 +177,7 @@ after_batch(BbmTarget *target, BbmPartition *partition)
 	table_close(rel, NoLock);
 }
 
-/* Prepares to verify a partition: all of it, or without the pages that the last pass has left clean.  */
+/* Prepares to verify a partition: all of it, or without the pages that the last pass has left clean. */
 static void
 begin_check(BbmTarget *target, BbmPartition *partition, bool at_all)
 {
@@ -187,7 +187,7 @@ begin_check(BbmTarget *target, BbmPartition *partition, bool at_all)
 	partition->filenode = part ? part->filenode : InvalidOid;
 }
 
-/* Loads the page of the visibility map that covers the block.  */
+/* Loads the page of the visibility map that covers the block. */
 static void
 load_map(CleanMap *map, BlockNumber block)
 {
@@ -224,7 +224,7 @@ is_clean(CleanMap *map, BlockNumber block)
 	return (map->bits[n / BLOCKS_PER_BYTE] >> (n % BLOCKS_PER_BYTE * BITS_PER_HEAPBLOCK)) & VISIBILITYMAP_ALL_VISIBLE;
 }
 
-/* The planner's estimate; with less than one row per block, a batch costs what its blocks cost.  */
+/* The planner's estimate; with less than one row per block, a batch costs what its blocks cost. */
 static double
 rows_per_block(Relation rel)
 {
@@ -291,7 +291,7 @@ next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut,
 					cut->size, range);
 }
 
-/* If no run is left, the sub-batch extends to the end of the job's range and has no keys.  */
+/* If no run is left, the sub-batch extends to the end of the job's range and has no keys. */
 static void
 first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n, BbmRange *part)
 {

@@ -32,7 +32,7 @@ first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest
 	bbm_key_first_sub_batch(target, partition, rest, after, n, true, part);
 }
 
-/* The number of values by ANALYZE's statistics; for several columns, at most their product.  */
+/* The number of values by ANALYZE's statistics; for several columns, at most their product. */
 static double
 share(BbmTarget *target, double rows)
 {

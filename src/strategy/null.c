@@ -34,9 +34,9 @@
 #include "target/statement.h"
 #include "target/target.h"
 
-/* How many rows the jobs say they have changed is checked once in so many allocations.  */
+/* How many rows the jobs say they have changed is checked once in so many allocations. */
 #define BBM_ALLOCATIONS_BETWEEN_POLLS 100
-/* For a small table, the planner's estimate is not reliable.  */
+/* For a small table, the planner's estimate is not reliable. */
 #define BBM_FEW_ROWS 1000
 
 static void
@@ -59,7 +59,7 @@ resolve(BbmTarget *target)
 				 errhint("Name a column of the table.")));
 }
 
-/* Does an index show whether there is anything to do in the table? Needs the job's search_path.  */
+/* Does an index show whether there is anything to do in the table?  Needs the job's search_path. */
 static bool
 has_index(const BbmTarget *target, Relation rel, AttrNumber attnum)
 {
@@ -102,7 +102,7 @@ check_table(BbmTarget *target, Relation rel)
 			 errtablecol(rel, attnum)));
 }
 
-/* Does the same before a job: an index may have been dropped.  Caller has locked the partition.  */
+/* Does the same before a job: an index may have been dropped.  Caller has locked the partition. */
 static void
 check_leaf(BbmTarget *target, const BbmPartition *partition)
 {
@@ -119,7 +119,7 @@ check_leaf(BbmTarget *target, const BbmPartition *partition)
 	}
 }
 
-/* "… FROM the partition WHERE the column is null and there is something to do".  */
+/* "… FROM the partition WHERE the column is null and there is something to do". */
 static char *
 from_where(BbmTarget *target, BbmPartition *partition, const char *alias)
 {
@@ -209,7 +209,7 @@ first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest
 	*part = *rest;
 }
 
-/* There is no range: selects up to $3 rows, in any order.  */
+/* There is no range: selects up to $3 rows, in any order. */
 static char *
 predicate(BbmTarget *target, BbmPartition *partition, const char *alias)
 {
@@ -217,14 +217,14 @@ predicate(BbmTarget *target, BbmPartition *partition, const char *alias)
 					from_where(target, partition, alias));
 }
 
-/* A row that was selected and not filled is no progress.  */
+/* A row that was selected and not filled is no progress. */
 static char *
 undone(BbmTarget *target, const char *alias)
 {
 	return psprintf("%s.%s IS NULL", alias, quote_identifier(target->migration->column_name));
 }
 
-/* Uses the column's null fraction, if the table has been analyzed.  */
+/* Uses the column's null fraction, if the table has been analyzed. */
 static double
 share(BbmTarget *target, double rows)
 {

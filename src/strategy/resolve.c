@@ -34,7 +34,7 @@
 #include "target/rights.h"
 #include "target/target.h"
 
-/* To follow means to go on beyond what was the last key, so the strategy must have a key.  */
+/* To follow means to go on beyond what was the last key, so the strategy must have a key. */
 void
 bbm_check_follow(const char *strategy)
 {
@@ -86,7 +86,7 @@ find_order(BbmTarget *target)
 	}
 }
 
-/* Opens each partition once, to raise errors for what does not fit now.  Needs what bbm_partition_open needs.  */
+/* Opens each partition once, to raise errors for what does not fit now.  Needs what bbm_partition_open needs. */
 void
 bbm_target_check_partitions(BbmTarget *target)
 {
@@ -197,7 +197,7 @@ copy_migration(const BbmMigration *migration)
 
 /*
  * Resolves a migration as the current user, who must be its owner; raises an
- * error when anything does not fit.  Needs a transaction and SPI. The result
+ * error when anything does not fit.  Needs a transaction and SPI.  The result
  * lives until bbm_target_close, across transactions.
  */
 static BbmTarget *
@@ -236,7 +236,7 @@ bbm_target_open(const BbmMigration *migration)
 	return open_target(migration, BBM_JOB_STATEMENT);
 }
 
-/* Does the same only to read its rows: its job need not exist any more.  */
+/* Does the same only to read its rows: its job need not exist any more. */
 BbmTarget *
 bbm_target_open_to_read(const BbmMigration *migration)
 {
@@ -286,7 +286,7 @@ estimated_rows(Oid relid)
 	return tuples;
 }
 
-/* The planner's estimate of the keys to do.  Needs a transaction.  */
+/* The planner's estimate of the keys to do.  Needs a transaction. */
 int64
 bbm_target_estimate(BbmTarget *target)
 {

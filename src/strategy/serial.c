@@ -22,7 +22,7 @@
 #include "target/key_sql.h"
 #include "target/target.h"
 
-/* Allocates the next range; its key_count is 0 if no key is left.  */
+/* Allocates the next range; its key_count is 0 if no key is left. */
 void
 bbm_key_next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, bool distinct, BbmRange *range)
 {

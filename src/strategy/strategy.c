@@ -18,7 +18,7 @@ static const BbmStrategy *const strategies[] = {
 	&bbm_strategy_block
 };
 
-/* Finds the strategy that a migration's batching_strategy names; NULL if there is none.  */
+/* Finds the strategy that a migration's batching_strategy names; NULL if there is none. */
 const BbmStrategy *
 bbm_strategy_find(const char *name)
 {

@@ -21,7 +21,7 @@
 #include "target/hierarchy.h"
 #include "target/relation.h"
 
-/* A foreign key that refers to rows that are deleted.  */
+/* A foreign key that refers to rows that are deleted. */
 typedef struct Cascade
 {
 	Oid			constraint;
@@ -31,7 +31,7 @@ typedef struct Cascade
 	char	   *table_name;
 } Cascade;
 
-/* The tables whose foreign keys concern rows of this table: itself, its partitions, and its ancestors.  */
+/* The tables whose foreign keys concern rows of this table: itself, its partitions, and its ancestors. */
 static List *
 same_rows(Oid relid)
 {

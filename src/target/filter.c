@@ -139,7 +139,7 @@ never_null(Node *expression, Oid relid, Index table)
 	}
 }
 
-/* The value of an assigned column in a finished row.  */
+/* The value of an assigned column in a finished row. */
 typedef struct Assigned
 {
 	AttrNumber	attnum;
@@ -161,7 +161,7 @@ find_assigned(List *assigned, Node *node)
 	return NULL;
 }
 
-/* Substitutes the known values of the assigned columns in the filter.  */
+/* Substitutes the known values of the assigned columns in the filter. */
 static Node *
 put_in(Node *node, void *assigned)
 {
@@ -181,7 +181,7 @@ put_in(Node *node, void *assigned)
 	return expression_tree_mutator(node, put_in, assigned);
 }
 
-/* A list of Assigned: what is known of the values that the update leaves.  */
+/* A list of Assigned: what is known of the values that the update leaves. */
 static List *
 assigned_by(const Query *update, Oid relid)
 {

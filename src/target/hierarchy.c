@@ -104,7 +104,7 @@ bbm_partitions_lock(Oid root, LOCKMODE lock)
 	(void) find_all_inheritors(root, lock, NULL);
 }
 
-/* Is the table the root, or still below it? The caller has locked it.  */
+/* Is the table the root, or still below it?  The caller has locked it. */
 bool
 bbm_partitions_include(Oid root, Oid relid)
 {

@@ -26,7 +26,7 @@
 #include "target/target.h"
 #include "target/user_text.h"
 
-/* Skips one identifier, quoted or not; NULL when there is none.  */
+/* Skips one identifier, quoted or not; NULL when there is none. */
 static const char *
 skip_identifier(const char *c)
 {
@@ -226,7 +226,7 @@ collect_parameters(Node *node, Bitmapset **seen)
 	return expression_tree_walker(node, collect_parameters, seen);
 }
 
-/* A statement over ranges must use both bounds of its range.  */
+/* A statement over ranges must use both bounds of its range. */
 static void
 check_parameters(SPIPlanPtr plan, int n)
 {
@@ -250,7 +250,7 @@ check_parameters(SPIPlanPtr plan, int n)
 	}
 }
 
-/* No other session can see a temporary table.  */
+/* No other session can see a temporary table. */
 static void
 check_no_temporary(PlannedStmt *stmt)
 {
@@ -267,7 +267,7 @@ check_no_temporary(PlannedStmt *stmt)
 	}
 }
 
-/* Raises an error when the owner lacks a privilege that the statement needs.  */
+/* Raises an error when the owner lacks a privilege that the statement needs. */
 static void
 check_allowed(SPIPlanPtr plan)
 {
@@ -289,7 +289,7 @@ check_allowed(SPIPlanPtr plan)
 	ReleaseCachedPlan(cached, CurrentResourceOwner);
 }
 
-/* The parameter type of a function, for messages.  */
+/* The parameter type of a function, for messages. */
 static const char *
 bound_type(const BbmTarget *target)
 {
@@ -297,7 +297,7 @@ bound_type(const BbmTarget *target)
 		format_type_be(target->key.n == 1 ? target->key.columns[0].type : target->column_type);
 }
 
-/* Finds a function of this name with the parameters of a job, and sets the target's form accordingly.  */
+/* Finds a function of this name with the parameters of a job, and sets the target's form accordingly. */
 static FuncDetailCode
 find_function(BbmTarget *target, List *name, Oid *types, int nbounds, int *nargs, Oid *function, Oid *result)
 {
@@ -319,7 +319,7 @@ find_function(BbmTarget *target, List *name, Oid *types, int nbounds, int *nargs
 	return detail;
 }
 
-/* Finds the function that a name means, and writes the call.  */
+/* Finds the function that a name means, and writes the call. */
 static void
 resolve_function(BbmTarget *target)
 {
@@ -430,7 +430,7 @@ bbm_job_found(const BbmTarget *target)
 		psprintf("(%s\n) IS NOT TRUE", migration->row_check);
 }
 
-/* Adds to the condition (NULL: none) that the rows of the partition's source are the partition's own.  */
+/* Adds to the condition (NULL: none) that the rows of the partition's source are the partition's own. */
 static char *
 with_rows(const BbmPartition *partition, char *condition)
 {
@@ -438,7 +438,7 @@ with_rows(const BbmPartition *partition, char *condition)
 		condition ? psprintf("%s AND %s", partition->own_rows, condition) : partition->own_rows;
 }
 
-/* The statement that a composed job runs on a partition.  */
+/* The statement that a composed job runs on a partition. */
 char *
 bbm_job_sql(BbmTarget *target, BbmPartition *partition)
 {
@@ -461,7 +461,7 @@ bbm_job_sql(BbmTarget *target, BbmPartition *partition)
 	return bbm_statement_compose(&parts, partition->source, target->alias, false, with_rows(partition, range), undone);
 }
 
-/* Prepares a statement of the owner's and keeps its plan; errors refer to the text that it comes from.  */
+/* Prepares a statement of the owner's and keeps its plan; errors refer to the text that it comes from. */
 static SPIPlanPtr
 prepare(const char *sql, int nargs, Oid *types, int bounds)
 {
@@ -526,7 +526,7 @@ bbm_job_prepare(BbmTarget *target, BbmPartition *partition)
 	bbm_plan_choose(target, partition);
 }
 
-/* Prepares a count over ranges, like bbm_job_prepare.  */
+/* Prepares a count over ranges, like bbm_job_prepare. */
 static SPIPlanPtr
 prepare_count(BbmTarget *target, const char *sql)
 {
@@ -536,7 +536,7 @@ prepare_count(BbmTarget *target, const char *sql)
 	return prepare(sql, nbounds + 1, types, 0);
 }
 
-/* The predicate of a range, or NULL where jobs have none.  */
+/* The predicate of a range, or NULL where jobs have none. */
 static char *
 range_of(BbmTarget *target, BbmPartition *partition)
 {
@@ -566,7 +566,7 @@ bbm_job_left_plan(BbmTarget *target, BbmPartition *partition)
 	return partition->left_plan;
 }
 
-/* The plan that counts the rows of a range that do not meet the check.  Needs what bbm_job_prepare needs.  */
+/* The plan that counts the rows of a range that do not meet the check.  Needs what bbm_job_prepare needs. */
 SPIPlanPtr
 bbm_job_check_plan(BbmTarget *target, BbmPartition *partition)
 {
@@ -623,7 +623,7 @@ bbm_range_bind(const BbmTarget *target, const BbmRange *range, int size, Datum *
 	return 2 * n;
 }
 
-/* Binds the parameters of the job for a range of a partition.  */
+/* Binds the parameters of the job for a range of a partition. */
 void
 bbm_job_bind(const BbmTarget *target, const BbmPartition *partition, const BbmRange *range, int size, Datum *values)
 {

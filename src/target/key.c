@@ -43,7 +43,7 @@
  * ----------------------------------------------------------------
  */
 
-/* The column's number; raises an error when the column cannot be in a key.  */
+/* The column's number; raises an error when the column cannot be in a key. */
 static AttrNumber
 find_column(Oid relid, const char *column)
 {
@@ -64,7 +64,7 @@ find_column(Oid relid, const char *column)
 	return attnum;
 }
 
-/* The names that a column_name stands for: one name, or a list of identifiers.  */
+/* The names that a column_name stands for: one name, or a list of identifiers. */
 static List *
 split_columns(Oid relid, const char *column_name)
 {
@@ -76,7 +76,7 @@ split_columns(Oid relid, const char *column_name)
 	return names;
 }
 
-/* The type's comparison operators, by strategy number, and its comparison function.  */
+/* The type's comparison operators, by strategy number, and its comparison function. */
 static void
 resolve_operators(BbmKeyColumn *column, const TypeCacheEntry *type)
 {
@@ -183,7 +183,7 @@ bbm_key_check_nulls(const BbmKey *key, Relation rel)
 	}
 }
 
-/* Raises the error for a row whose key is null although it cannot be; no range contains that row.  */
+/* Raises the error for a row whose key is null although it cannot be; no range contains that row. */
 void
 bbm_key_has_null(const BbmKeyColumn *column)
 {
@@ -264,7 +264,7 @@ bbm_key_is_current(const BbmKey *key, Oid relid)
 	return true;
 }
 
-/* The columns with their directions, as in an index definition.  */
+/* The columns with their directions, as in an index definition. */
 char *
 bbm_key_order_list(const BbmKey *key)
 {
@@ -296,7 +296,7 @@ bbm_key_order_to_string(const BbmKey *key)
 	return string.data;
 }
 
-/* Restores an order written by bbm_key_order_to_string; raises an error if the columns cannot have it any more.  */
+/* Restores an order written by bbm_key_order_to_string; raises an error if the columns cannot have it any more. */
 void
 bbm_key_keep_order(BbmKey *key, const char *string)
 {
@@ -325,7 +325,7 @@ bbm_key_keep_order(BbmKey *key, const char *string)
 			 errhint("Change it back, or define another migration for what is left.")));
 }
 
-/* Gives the key the order of this index.  */
+/* Gives the key the order of this index. */
 void
 bbm_key_use_order(BbmKey *key, const BbmKeyIndex *index)
 {
@@ -338,7 +338,7 @@ bbm_key_use_order(BbmKey *key, const BbmKeyIndex *index)
 	}
 }
 
-/* The columns, in the form of column_name.  */
+/* The columns, in the form of column_name. */
 const char *
 bbm_key_to_string(const BbmKey *key)
 {
@@ -487,7 +487,7 @@ bbm_key_find_index(const BbmKey *key, Relation heap, const char *index_name, boo
  * ----------------------------------------------------------------
  */
 
-/* Compares two keys in the key's order, like a btree comparison function.  */
+/* Compares two keys in the key's order, like a btree comparison function. */
 int
 bbm_key_compare(const BbmKey *key, const Datum *a, const Datum *b)
 {
@@ -590,7 +590,7 @@ values_of_text(const BbmKey *key, Datum bound, Datum *values)
 	AtEOXact_GUC(true, level);
 }
 
-/* Sets the bound to these values; does not change its number unless that is the value.  */
+/* Sets the bound to these values; does not change its number unless that is the value. */
 void
 bbm_key_bound(const BbmKey *key, const Datum *values, BbmBound *bound)
 {
@@ -613,7 +613,7 @@ bbm_key_bound(const BbmKey *key, const Datum *values, BbmBound *bound)
 	}
 }
 
-/* Raises an error if the bound is one of a different kind of key, and so unusable for this key.  */
+/* Raises an error if the bound is one of a different kind of key, and so unusable for this key. */
 void
 bbm_key_check_bound(const BbmKey *key, const BbmBound *bound)
 {
@@ -655,7 +655,7 @@ bbm_key_values(const BbmKey *key, const BbmBound *bound, Datum *values)
 	}
 }
 
-/* The later of two bounds; the first may be that of an empty table.  */
+/* The later of two bounds; the first may be that of an empty table. */
 BbmBound
 bbm_key_later(const BbmKey *key, const BbmBound *a, const BbmBound *b)
 {

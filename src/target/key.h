@@ -46,7 +46,7 @@ typedef struct BbmKey
 	BbmKeyColumn *columns;
 } BbmKey;
 
-/* How an index of a table orders the key's columns.  */
+/* How an index of a table orders the key's columns. */
 typedef struct BbmKeyIndex
 {
 	Oid			oid;
@@ -69,7 +69,7 @@ extern char *bbm_key_order_list(const BbmKey *key);
 extern char *bbm_key_order_to_string(const BbmKey *key);
 extern void bbm_key_keep_order(BbmKey *key, const char *string);
 
-/* Values and bounds; results are allocated in the current memory context.  */
+/* Values and bounds; results are allocated in the current memory context. */
 extern Datum bbm_key_text(const BbmKey *key, const Datum *values);
 extern void bbm_key_bound(const BbmKey *key, const Datum *values, BbmBound *bound);
 extern void bbm_key_check_bound(const BbmKey *key, const BbmBound *bound);

@@ -28,11 +28,11 @@
 #include "target/key_sql.h"
 #include "target/target.h"
 
-/* The number of keys fetched at a time, and of keys that tie with the last one.  */
+/* The number of keys fetched at a time, and of keys that tie with the last one. */
 #define BBM_FETCH_KEYS 1000
 #define BBM_FETCH_TIES 50
 
-/* The query's text; its parameters are the lower bound, then the upper bound, if they are given.  */
+/* The query's text; its parameters are the lower bound, then the upper bound, if they are given. */
 static char *
 query_text(const BbmKeyWalk *walk, bool backwards)
 {
@@ -74,7 +74,7 @@ query_text(const BbmKeyWalk *walk, bool backwards)
 	return sql.data;
 }
 
-/* The plan for the walk.  A plan for ranges is kept with the partition; *kept says whether this one is.  */
+/* The plan for the walk.  A plan for ranges is kept with the partition; *kept says whether this one is. */
 static SPIPlanPtr
 query_plan(BbmKeyWalk *walk, bool backwards, int nargs, Oid *types, bool *kept)
 {
@@ -114,7 +114,7 @@ read_values(const BbmKey *key, uint64 row, Datum *values)
 	}
 }
 
-/* Counts the following keys that tie with the last one.  */
+/* Counts the following keys that tie with the last one. */
 static void
 count_ties(BbmKeyWalk *walk, Portal portal)
 {
@@ -138,7 +138,7 @@ count_ties(BbmKeyWalk *walk, Portal portal)
 	}
 }
 
-/* Reads the requested keys.  */
+/* Reads the requested keys. */
 static void
 read_keys(BbmKeyWalk *walk, Portal portal, bool with_ties)
 {

@@ -12,7 +12,7 @@
 
 #include "target/target.h"
 
-/* A walk over the keys of a partition in their order, along its index or by a query; see target/key_scan.c.  */
+/* A walk over the keys of a partition in their order, along its index or by a query; see target/key_scan.c. */
 typedef struct BbmKeyWalk
 {
 	BbmTarget  *target;

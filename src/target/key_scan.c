@@ -106,7 +106,7 @@ open_relations(IndexWalk *walk, BbmTarget *target, BbmPartition *partition)
 	walk->skips_nulls = !bbm_column_not_null(RelationGetDescr(walk->heap), walk->index->rd_index->indkey.values[0]);
 }
 
-/* Takes its own snapshot, which sees what was committed before the caller got its locks.  */
+/* Takes its own snapshot, which sees what was committed before the caller got its locks. */
 static void
 walk_begin(IndexWalk *walk, BbmTarget *target, BbmPartition *partition)
 {
@@ -141,7 +141,7 @@ scan_key(IndexWalk *walk, ScanKey key, int column, StrategyNumber strategy, Datu
 						   get_opcode(get_opfamily_member(family, type, type, strategy)), value);
 }
 
-/* Opens the scan of the rows that agree with "from" in walk->agree columns.  */
+/* Opens the scan of the rows that agree with "from" in walk->agree columns. */
 static void
 open_part(IndexWalk *walk)
 {
@@ -171,7 +171,7 @@ open_part(IndexWalk *walk)
 	index_rescan(walk->scan, keys, n, NULL, 0);
 }
 
-/* Positions the walk before the first key at, or after, "from".  */
+/* Positions the walk before the first key at, or after, "from". */
 static void
 walk_to(IndexWalk *walk, const Datum *from, bool after)
 {
@@ -181,7 +181,7 @@ walk_to(IndexWalk *walk, const Datum *from, bool after)
 	open_part(walk);
 }
 
-/* Reads the key of the current index entry.  */
+/* Reads the key of the current index entry. */
 static void
 read_values(IndexWalk *walk)
 {
@@ -201,7 +201,7 @@ read_values(IndexWalk *walk)
 	}
 }
 
-/* Goes to the next visible row; false at the end.  */
+/* Goes to the next visible row; false at the end. */
 static bool
 walk_next(IndexWalk *walk)
 {
@@ -230,7 +230,7 @@ walk_next(IndexWalk *walk)
 	return false;
 }
 
-/* Copies the row's key out of the index page.  */
+/* Copies the row's key out of the index page. */
 static void
 walk_copy(IndexWalk *walk, Datum *values)
 {
@@ -238,7 +238,7 @@ walk_copy(IndexWalk *walk, Datum *values)
 		values[i] = datumCopy(walk->values[i], walk->key->columns[i].typbyval, walk->key->columns[i].typlen);
 }
 
-/* Does the requested walk; what it finds is in the current memory context.  */
+/* Does the requested walk; what it finds is in the current memory context. */
 static void
 walk_index(BbmKeyWalk *asked)
 {
@@ -290,7 +290,7 @@ bbm_key_walk(BbmKeyWalk *walk)
 		bbm_key_query(walk, false);
 }
 
-/* Finds the first or the last key of a partition; false when it has no rows.  */
+/* Finds the first or the last key of a partition; false when it has no rows. */
 bool
 bbm_key_end(BbmTarget *target, BbmPartition *partition, bool highest, BbmBound *bound)
 {

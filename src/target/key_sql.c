@@ -17,7 +17,7 @@ append_column(StringInfo sql, const BbmKeyColumn *column, const char *alias)
 	appendStringInfo(sql, "%s.%s%s", alias, quote_identifier(column->name), column->cast);
 }
 
-/* The operator of the column's type for this comparison, strict or not.  */
+/* The operator of the column's type for this comparison, strict or not. */
 static const char *
 operator_of(const BbmKeyColumn *column, bool greater, bool strict)
 {
@@ -26,7 +26,7 @@ operator_of(const BbmKeyColumn *column, bool greater, bool strict)
 	return column->op[strict ? BTLessStrategyNumber : BTLessEqualStrategyNumber];
 }
 
-/* Compares column i and those after it with parameters; for keys whose columns differ in direction.  */
+/* Compares column i and those after it with parameters; for keys whose columns differ in direction. */
 static void
 append_mixed(StringInfo sql, const BbmKey *key, const char *alias, const char *op, int first, int i)
 {
@@ -60,7 +60,7 @@ one_operator(const BbmKey *key)
 	return true;
 }
 
-/* A predicate that compares the key of a row by "op" (<, <=, >, >=) with the parameters from $first on.  */
+/* A predicate that compares the key of a row by "op" (<, <=, >, >=) with the parameters from $first on. */
 char *
 bbm_key_compare_sql(const BbmKey *key, const char *alias, const char *op, int first_parameter)
 {
@@ -86,7 +86,7 @@ bbm_key_compare_sql(const BbmKey *key, const char *alias, const char *op, int fi
 	return sql.data;
 }
 
-/* A predicate: the key of a row lies in the range $1…$n to $n+1…$2n, both inclusive.  */
+/* A predicate: the key of a row lies in the range $1…$n to $n+1…$2n, both inclusive. */
 char *
 bbm_key_range_sql(const BbmKey *key, const char *alias)
 {

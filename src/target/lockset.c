@@ -63,10 +63,10 @@
 #include "target/hierarchy.h"
 #include "target/target.h"
 
-/* Number of batches without use after which a learned lock is forgotten.  */
+/* Number of batches without use after which a learned lock is forgotten. */
 #define BBM_FORGET_AFTER 64
 
-/* A table that batches of a target have locked.  */
+/* A table that batches of a target have locked. */
 typedef struct BbmTableLock
 {
 	Oid			relid;			/* the hash key */
@@ -85,7 +85,7 @@ struct BbmLockSet
 	bool		calls;			/* the job's statement calls functions that may write */
 };
 
-/* The target of the batch that is running in this process; NULL: none.  */
+/* The target of the batch that is running in this process; NULL: none. */
 static BbmTarget *working = NULL;
 
 static planner_hook_type previous_planner = NULL;
@@ -120,7 +120,7 @@ entry_of(struct BbmLockSet *set, Oid relid)
 	return lock;
 }
 
-/* From the next batch on, locks the table in this mode before the batch begins.  */
+/* From the next batch on, locks the table in this mode before the batch begins. */
 static void
 lock_early(BbmTarget *target, BbmTableLock *lock, LOCKMODE mode)
 {
@@ -151,14 +151,14 @@ typedef struct StatementTables
 	Oid			partition;
 } StatementTables;
 
-/* May the function write to a table, by its declaration? Built-in functions do not.  */
+/* May the function write to a table, by its declaration?  Built-in functions do not. */
 static bool
 may_write(Oid function, void *arg)
 {
 	return function >= FirstNormalObjectId && func_volatile(function) == PROVOLATILE_VOLATILE;
 }
 
-/* A walker over the range tables and functions of a query.  */
+/* A walker over the range tables and functions of a query. */
 static bool
 add_tables(Node *node, void *arg)
 {
@@ -387,7 +387,7 @@ lock_ranges(const List *ranges, LOCKMODE mode)
 		lock_range(lfirst_node(RangeVar, cell), mode);
 }
 
-/* Commands that a job's function may execute, and the locks that they are going to take.  */
+/* Commands that a job's function may execute, and the locks that they are going to take. */
 static void
 lock_for_command(Node *command)
 {
@@ -448,7 +448,7 @@ note_stronger(BbmTarget *target, Oid relid)
 	}
 }
 
-/* The batch has done its work; a batch that fails ends with its transaction.  */
+/* The batch has done its work; a batch that fails ends with its transaction. */
 void
 bbm_lockset_end(void)
 {
@@ -466,7 +466,7 @@ bbm_lockset_end(void)
 	target->locks->learned = true;
 }
 
-/* The target is closed: nothing may use it any more.  */
+/* The target is closed: nothing may use it any more. */
 void
 bbm_lockset_forget(const BbmTarget *target)
 {
@@ -537,7 +537,7 @@ plan_query(BBM_PLANNER_PARAMETERS)
 	return standard_planner(BBM_PLANNER_ARGUMENTS);
 }
 
-/* Called once per process, from _PG_init.  */
+/* Called once per process, from _PG_init. */
 void
 bbm_lockset_install(void)
 {

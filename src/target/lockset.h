@@ -15,7 +15,7 @@
 
 #include "target/target.h"
 
-/* The lock that a batch takes on its own table, and the one for only reading it.  */
+/* The lock that a batch takes on its own table, and the one for only reading it. */
 #define BBM_WORK_LOCK RowExclusiveLock
 #define BBM_READ_LOCK AccessShareLock
 

@@ -23,7 +23,7 @@
 #include "target/relation.h"
 #include "target/target.h"
 
-/* More rows than this are not counted, as the migration's lock is held while counting.  */
+/* More rows than this are not counted, as the migration's lock is held while counting. */
 #define BBM_MOST_NULL_KEYS 100000
 
 /*
@@ -86,7 +86,7 @@ count_nulls(const BbmTarget *target, const char *source, List *columns, const ch
 	return rows;
 }
 
-/* Names of the key's columns that exist in the table and may be null there.  */
+/* Names of the key's columns that exist in the table and may be null there. */
 static List *
 nullable_columns(const BbmKey *key, Relation rel)
 {
@@ -152,7 +152,7 @@ bbm_null_keys(BbmTarget *target, const char *condition, int64 most, char **table
 	return rows;
 }
 
-/* Reports such rows; "undone": they are still to be done, else they do not meet the check.  */
+/* Reports such rows; "undone": they are still to be done, else they do not meet the check. */
 static void
 report(int elevel, const BbmTarget *target, int64 rows, const char *table, bool undone)
 {
@@ -178,7 +178,7 @@ report(int elevel, const BbmTarget *target, int64 rows, const char *table, bool 
 					 column)));
 }
 
-/* The number of rows in no range that are still to be done, or (*undone false) that do not meet the check.  */
+/* The number of rows in no range that are still to be done, or (*undone false) that do not meet the check. */
 static int64
 undone_rows(BbmTarget *target, char **table, bool *undone)
 {
@@ -200,7 +200,7 @@ undone_rows(BbmTarget *target, char **table, bool *undone)
 	return rows;
 }
 
-/* Raises an error if rows are left when all ranges are done.  Caller has bbm_migration_lock.  */
+/* Raises an error if rows are left when all ranges are done.  Caller has bbm_migration_lock. */
 void
 bbm_null_keys_check(BbmTarget *target)
 {
@@ -214,7 +214,7 @@ bbm_null_keys_check(BbmTarget *target)
 	report(ERROR, target, rows, table, undone);
 }
 
-/* Warns about rows that are or will be left: when a migration is defined, tried or finished.  */
+/* Warns about rows that are or will be left: when a migration is defined, tried or finished. */
 void
 bbm_null_keys_warn(BbmTarget *target)
 {

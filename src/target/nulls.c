@@ -50,7 +50,7 @@ null_test(Relation rel, AttrNumber attnum, NullTestType type)
 	return list_make1(test);
 }
 
-/* What the table's valid CHECK constraints say of each of its rows.  */
+/* What the table's valid CHECK constraints say of each of its rows. */
 static List *
 valid_checks(Relation rel)
 {
@@ -69,7 +69,7 @@ valid_checks(Relation rel)
 	return checks;
 }
 
-/* May the column be null, by the table's own constraints? The table is open and locked.  */
+/* May the column be null, by the table's own constraints?  The table is open and locked. */
 bool
 bbm_column_may_be_null(Relation rel, AttrNumber attnum)
 {
@@ -95,7 +95,7 @@ leads_to_nulls(Relation index, AttrNumber attnum, List *known, List *is_null)
 /*
  * Is there an index that shows whether the column is null in any row that
  * meets the conditions (an implicitly ANDed list, whose Vars refer to table
- * 1)? The table is open and locked.
+ * 1)?  The table is open and locked.
  */
 bool
 bbm_nulls_have_index(Relation rel, AttrNumber attnum, List *conditions)

@@ -59,10 +59,10 @@
 #include "target/statement.h"
 #include "target/target.h"
 
-/* If more rows than this share the leading columns of a key, these are not used without the others.  */
+/* If more rows than this share the leading columns of a key, these are not used without the others. */
 #define BBM_FEW_TIES 100
 
-/* Names of the columns in the partition key of this level, including those in expressions.  */
+/* Names of the columns in the partition key of this level, including those in expressions. */
 static List *
 partition_columns(Relation rel)
 {
@@ -252,7 +252,7 @@ bbm_partition_order(const BbmTarget *target)
  * ----------------------------------------------------------------
  */
 
-/* The number of the partition's rows that share a value of the column, by ANALYZE's statistics; 0 unknown.  */
+/* The number of the partition's rows that share a value of the column, by ANALYZE's statistics; 0 unknown. */
 static double
 rows_a_value(Oid relid, const char *name)
 {
@@ -313,7 +313,7 @@ end_has_many_ties(Oid relid, const char *columns, const char *order)
 	return many;
 }
 
-/* Names as a list in SQL, each followed by "after".  */
+/* Names as a list in SQL, each followed by "after". */
 static char *
 name_list(List *names, const char *after)
 {

@@ -74,7 +74,7 @@ check_table(BbmTarget *target, Relation rel)
 		target->strategy->check_table(target, rel);
 }
 
-/* Finds the index to walk in the partition.  */
+/* Finds the index to walk in the partition. */
 static void
 find_index(BbmTarget *target, BbmPartition *partition, Relation rel)
 {
@@ -218,7 +218,7 @@ check_as_owner(const BbmTarget *target)
 	}
 }
 
-/* Determines where the partition's rows are read and written.  */
+/* Determines where the partition's rows are read and written. */
 static void
 find_source(const BbmTarget *target, BbmPartition *partition)
 {
@@ -264,7 +264,7 @@ partition_resolve(BbmTarget *target, BbmPartition *partition, Relation rel)
 	bbm_failing_code = BBM_CODE_UNKNOWN;
 }
 
-/* Opens a table and locks it; NULL when it is gone, or not below the target's table any more.  */
+/* Opens a table and locks it; NULL when it is gone, or not below the target's table any more. */
 static Relation
 open_in_hierarchy(const BbmTarget *target, Oid relid, LOCKMODE lock)
 {
@@ -280,7 +280,7 @@ open_in_hierarchy(const BbmTarget *target, Oid relid, LOCKMODE lock)
 	return rel;
 }
 
-/* Opens the partition with this OID, or (whole) the table with everything below it.  */
+/* Opens the partition with this OID, or (whole) the table with everything below it. */
 static BbmPartition *
 open_partition(BbmTarget *target, Oid relid, bool whole)
 {
@@ -349,7 +349,7 @@ bbm_partition_open(BbmTarget *target, Oid relid)
 	return open_partition(target, relid, target->has_partitions && !target->per_partition);
 }
 
-/* Does the same for the table with everything below it, even if it is processed partition by partition.  */
+/* Does the same for the table with everything below it, even if it is processed partition by partition. */
 BbmPartition *
 bbm_partitions_open_as_one(BbmTarget *target)
 {

@@ -38,7 +38,7 @@
 /* The number of keys that a check over all partitions counts at a time: it reads each partition for every range. */
 #define BBM_CHECK_SIZE 20000
 
-/* Converts the pass of a partition that is not attached at present, and back.  */
+/* Converts the pass of a partition that is not attached at present, and back. */
 #define BBM_AWAY(pass) (-1 - (pass))
 
 static void
@@ -63,7 +63,7 @@ compare_parts(const void *a, const void *b)
 	return oid_cmp(a, &((const BbmPartitionState *) lfirst((const ListCell *) b))->relation);
 }
 
-/* "parts" are in the order of their OIDs.  */
+/* "parts" are in the order of their OIDs. */
 static BbmPartitionState *
 find_part(List *parts, Oid relation)
 {
@@ -168,7 +168,7 @@ next_partition(const BbmTarget *target, int pass, bool begun, List *gone)
 	return InvalidOid;
 }
 
-/* Is there a partition that no pass has seen? Called at the end of the last pass.  */
+/* Is there a partition that no pass has seen?  Called at the end of the last pass. */
 bool
 bbm_partitions_have_new(BbmTarget *target)
 {
@@ -191,7 +191,7 @@ bbm_partitions_have_joined(const BbmTarget *target, int pass)
 	return false;
 }
 
-/* Reports partitions that were attached or detached, where no pass checks for them.  */
+/* Reports partitions that were attached or detached, where no pass checks for them. */
 void
 bbm_partitions_report(BbmTarget *target)
 {
@@ -208,7 +208,7 @@ allocate_in_partition(BbmTarget *target, BbmPartition *partition, const BbmClaim
 	return target->strategy->next_range(target, partition, cut, range);
 }
 
-/* Raises the error for a partition whose rows may come from another partition, and have been done there.  */
+/* Raises the error for a partition whose rows may come from another partition, and have been done there. */
 pg_noreturn static void
 rows_of_others(const BbmTarget *target, const BbmPartitionState *joined, const char *detail)
 {

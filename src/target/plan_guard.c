@@ -39,12 +39,12 @@
 #include "target/relation.h"
 #include "target/target.h"
 
-/* The planner may choose to read all of a smaller table: that takes a few milliseconds.  */
+/* The planner may choose to read all of a smaller table: that takes a few milliseconds. */
 #define BBM_GUARD_PAGES 1000
-/* ... and so may a batch of at least this fraction of its rows read any table.  */
+/* ... and so may a batch of at least this fraction of its rows read any table. */
 #define BBM_GUARD_SHARE 0.1
 
-/* The target whose table is guarded now in this process (NULL: none), and the number of keys of its batch.  */
+/* The target whose table is guarded now in this process (NULL: none), and the number of keys of its batch. */
 static BbmTarget *guarded = NULL;
 static bool in_batch = false;	/* also for a batch that is not guarded */
 static Oid	guarded_partition;
@@ -97,7 +97,7 @@ is_too_much(Relation rel)
 	return guarded_keys < tuples * BBM_GUARD_SHARE;
 }
 
-/* Does the index scan read a whole index? A partial index may be read from end to end.  */
+/* Does the index scan read a whole index?  A partial index may be read from end to end. */
 static bool
 is_whole_index(List *condition, Relation index)
 {
@@ -133,7 +133,7 @@ find_full_scan(PlanState *state, void *found)
 	return planstate_tree_walker(state, find_full_scan, found);
 }
 
-/* The output of EXPLAIN for an initialized execution.  */
+/* The output of EXPLAIN for an initialized execution. */
 static char *
 explain(QueryDesc *query)
 {
@@ -189,7 +189,7 @@ guarded_start(QueryDesc *query, int eflags)
 		refuse(query, found);
 }
 
-/* Installs the hook; called once per process, from _PG_init.  */
+/* Installs the hook; called once per process, from _PG_init. */
 void
 bbm_plan_guard_install(void)
 {

@@ -5,7 +5,7 @@
  *
  * NOTES
  *	  A migration refers to its table by name, and so do the statements of its
- *	  batches; its ranges are allocated by the table's OID. Both must mean the
+ *	  batches; its ranges are allocated by the table's OID.  Both must mean the
  *	  same table, from the first batch to the last.  A rename of a schema locks
  *	  no table, so a batch checks the name before it begins and again before it
  *	  is recorded.
@@ -42,12 +42,12 @@
 #include "catalog/extension.h"
 #include "target/target.h"
 
-/* Citus: the catalog table with a row for each table whose rows are in shards.  */
+/* Citus: the catalog table with a row for each table whose rows are in shards. */
 #define CITUS_TABLE "pg_dist_partition"
 #define CITUS_INDEX "pg_dist_partition_logical_relid_index"
 #define CITUS_COLUMN "logicalrelid"
 
-/* The table for "schema.table" taken literally, as the GitLab container registry writes it, or InvalidOid.  */
+/* The table for "schema.table" taken literally, as the GitLab container registry writes it, or InvalidOid. */
 static Oid
 literal_table(const char *name)
 {
@@ -60,7 +60,7 @@ literal_table(const char *name)
 	return OidIsValid(schema) ? get_relname_relid(dot + 1, schema) : InvalidOid;
 }
 
-/* The one or two parts of an SQL name; NIL when it is not one.  */
+/* The one or two parts of an SQL name; NIL when it is not one. */
 static List *
 sql_names(const char *name)
 {
@@ -73,7 +73,7 @@ sql_names(const char *name)
 	return NIL;
 }
 
-/* The table of an SQL name, qualified or not, or InvalidOid.  */
+/* The table of an SQL name, qualified or not, or InvalidOid. */
 static Oid
 named_table(List *names)
 {
@@ -83,7 +83,7 @@ named_table(List *names)
 							NoLock, true);
 }
 
-/* A table's quoted name with its schema; NULL when the table is gone.  */
+/* A table's quoted name with its schema; NULL when the table is gone. */
 char *
 bbm_table_sql_name(Oid relid)
 {
@@ -136,7 +136,7 @@ bbm_table_by_name(const char *name, LOCKMODE lock, void (*check) (Oid relid, con
 	}
 }
 
-/* Raises the error for a table that existed when the migration was started.  */
+/* Raises the error for a table that existed when the migration was started. */
 void
 bbm_table_is_gone(const char *name)
 {
@@ -146,7 +146,7 @@ bbm_table_is_gone(const char *name)
 			 errmsg("table \"%s\" does not exist any more", name)));
 }
 
-/* The table of that name, locked; also raises an error when it has no rows of its own to work on.  */
+/* The table of that name, locked; also raises an error when it has no rows of its own to work on. */
 Oid
 bbm_target_table(const char *name, LOCKMODE lock)
 {
@@ -196,7 +196,7 @@ bbm_target_table(const char *name, LOCKMODE lock)
  * ----------------------------------------------------------------
  */
 
-/* Describes what became of the migration's table, for a message.  */
+/* Describes what became of the migration's table, for a message. */
 static char *
 whereabouts(Oid relid)
 {
@@ -267,7 +267,7 @@ bbm_partition_is_named(const BbmPartition *partition)
  * ----------------------------------------------------------------
  */
 
-/* The index of the Citus catalog table, if it has the expected form.  */
+/* The index of the Citus catalog table, if it has the expected form. */
 static Oid
 citus_index(Relation citus, AttrNumber attnum)
 {
@@ -310,7 +310,7 @@ bbm_is_distributed(Oid relid)
 	return found;
 }
 
-/* Raises an error when the table's rows are stored elsewhere.  */
+/* Raises an error when the table's rows are stored elsewhere. */
 void
 bbm_check_rows_are_here(Oid relid)
 {
@@ -366,7 +366,7 @@ bbm_check_queries_write_here(List *queries)
 		(void) find_distributed(lfirst(cell), NULL);
 }
 
-/* The same for a plan that is about to be executed, for example one inside a function or a trigger.  */
+/* The same for a plan that is about to be executed, for example one inside a function or a trigger. */
 void
 bbm_check_plan_writes_here(PlannedStmt *stmt)
 {
@@ -385,7 +385,7 @@ bbm_check_plan_writes_here(PlannedStmt *stmt)
 	}
 }
 
-/* The name that the partition's index must have, if any: a partition's index has another name than its root's.  */
+/* The name that the partition's index must have, if any: a partition's index has another name than its root's. */
 const char *
 bbm_index_name(const BbmTarget *target, const BbmPartition *partition)
 {

@@ -45,7 +45,7 @@
 #include "target/hierarchy.h"
 #include "target/target.h"
 
-/* The tables that a target is about; its last check is void when one of them has changed.  */
+/* The tables that a target is about; its last check is void when one of them has changed. */
 struct BbmRights
 {
 	dlist_node	node;
@@ -69,7 +69,7 @@ is_watched(const BbmRights *rights, Oid relid)
 	return bsearch(&relid, rights->relids, rights->n, sizeof(Oid), compare_oids) != NULL;
 }
 
-/* A relcache callback; InvalidOid means all relations.  */
+/* A relcache callback; InvalidOid means all relations. */
 static void
 table_changed(Datum arg, Oid relid)
 {
@@ -84,7 +84,7 @@ table_changed(Datum arg, Oid relid)
 	}
 }
 
-/* A syscache callback, for changes of roles and their memberships.  */
+/* A syscache callback, for changes of roles and their memberships. */
 static void
 roles_changed(Datum arg, int cache, uint32 hash)
 {
@@ -155,7 +155,7 @@ differs(const BbmTarget *target, Oid relid)
 	return target->form != BBM_JOB_NONE && (has_rules || (has_triggers && has_statement_trigger(relid)));
 }
 
-/* May the owner read the key of the table? By a grant on the table, or on each column.  */
+/* May the owner read the key of the table?  By a grant on the table, or on each column. */
 static bool
 may_read(const BbmTarget *target, Oid relid)
 {
@@ -220,7 +220,7 @@ bbm_rights_find(BbmTarget *target)
 	target->rights->may_read = may_read(target, target->relid);
 }
 
-/* The same for a partition that was attached since.  */
+/* The same for a partition that was attached since. */
 void
 bbm_rights_check_partition(BbmTarget *target, Oid partition)
 {
@@ -228,7 +228,7 @@ bbm_rights_check_partition(BbmTarget *target, Oid partition)
 		bbm_rights_find(target);
 }
 
-/* Is the result still valid? Needs a transaction; the current user is the owner.  */
+/* Is the result still valid?  Needs a transaction; the current user is the owner. */
 bool
 bbm_rights_are_current(BbmTarget *target)
 {
@@ -250,7 +250,7 @@ bbm_rights_are_current(BbmTarget *target)
 	return current;
 }
 
-/* The target is about to be closed.  */
+/* The target is about to be closed. */
 void
 bbm_rights_forget(BbmTarget *target)
 {

@@ -30,7 +30,7 @@ bbm_size_follows(const BbmMigration *migration)
 /*
  * A size that only a limit of WAL changes does not grow beyond the requested
  * size.  Where CPUs are short, a batch is one of many short ones: whatever
- * else becomes runnable meanwhile waits for it.
+ * arrives while it runs waits for it.
  */
 void
 bbm_size_limits(const BbmTarget *target, BbmSizeLimits *limits)
@@ -46,7 +46,7 @@ bbm_size_limits(const BbmTarget *target, BbmSizeLimits *limits)
 	limits->min_size = Min(Max(migration->min_batch_size, limits->min_size), limits->max_size);
 }
 
-/* The number of keys for the next batch; a new process continues with the size of the last batch.  */
+/* The number of keys for the next batch; a new process continues with the size of the last batch. */
 int
 bbm_size_now(BbmTarget *target, const BbmClaimState *state)
 {
@@ -60,7 +60,7 @@ bbm_size_now(BbmTarget *target, const BbmClaimState *state)
 	return target->sizing.size;
 }
 
-/* The size that was requested when a job's range was allocated; a job of other origin does not record it.  */
+/* The size that was requested when a job's range was allocated; a job of other origin does not record it. */
 int
 bbm_job_size(const BbmTarget *target, const BbmJob *job)
 {

@@ -99,7 +99,7 @@ referenced_walker(Node *node, void *arg)
 	return stop;
 }
 
-/* The columns of the query's first table that the query reads, in sub-selects too.  */
+/* The columns of the query's first table that the query reads, in sub-selects too. */
 Bitmapset *
 bbm_statement_referenced(Query *query)
 {
@@ -109,7 +109,7 @@ bbm_statement_referenced(Query *query)
 	return referenced.columns;
 }
 
-/* Can an expression's value change between two evaluations? Defaults of arguments appear only when it is planned.  */
+/* Can an expression's value change between two evaluations?  Defaults of arguments appear only when it is planned. */
 static bool
 is_volatile(Node *expression)
 {
@@ -148,7 +148,7 @@ bbm_statement_check_condition(Oid relid, const char *condition, const char *what
 	}
 }
 
-/* The columns that an UPDATE assigns.  */
+/* The columns that an UPDATE assigns. */
 Bitmapset *
 bbm_statement_assigned(const Query *update)
 {
@@ -165,7 +165,7 @@ bbm_statement_assigned(const Query *update)
 	return columns;
 }
 
-/* Adds the relation's generated columns that are computed from these columns.  */
+/* Adds the relation's generated columns that are computed from these columns. */
 static Bitmapset *
 add_generated(Relation rel, Bitmapset *columns)
 {
@@ -194,7 +194,7 @@ add_generated(Relation rel, Bitmapset *columns)
 	return columns;
 }
 
-/* Adds the columns that a foreign key of the table to itself changes together with these.  */
+/* Adds the columns that a foreign key of the table to itself changes together with these. */
 static Bitmapset *
 add_cascaded(Relation rel, Bitmapset *columns)
 {
@@ -225,7 +225,7 @@ add_cascaded(Relation rel, Bitmapset *columns)
 	return columns;
 }
 
-/* Maps columns of one relation to those of the same names in another.  */
+/* Maps columns of one relation to those of the same names in another. */
 static Bitmapset *
 by_name(const Bitmapset *columns, Oid from, Oid to)
 {

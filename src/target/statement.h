@@ -29,7 +29,7 @@ typedef struct BbmStatementParts
 	const char *condition;		/* the filter, or NULL */
 } BbmStatementParts;
 
-/* One "column = expression" of a set.  */
+/* One "column = expression" of a set. */
 typedef struct BbmAssignment
 {
 	char	   *column;
@@ -46,7 +46,7 @@ extern char *bbm_statement_count(const BbmStatementParts *parts, const char *rel
 extern Node *bbm_statement_condition(Oid relid, const char *condition);
 extern bool bbm_statement_is_fixed(Oid relid, const BbmStatementParts *parts);
 
-/* For triggers, whose set is only a list; column sets are offset by FirstLowInvalidHeapAttributeNumber.  */
+/* For triggers, whose set is only a list; column sets are offset by FirstLowInvalidHeapAttributeNumber. */
 extern List *bbm_statement_assignments(const char *set);
 extern Query *bbm_statement_analyse(Oid relid, const BbmStatementParts *parts);
 extern Bitmapset *bbm_statement_assigned(const Query *update);

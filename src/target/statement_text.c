@@ -72,7 +72,7 @@ bbm_statement_text(const char *text, const char *what, bool condition, Oid relid
 	return result;
 }
 
-/* Errors raised by server code between these two calls are reported as errors of the text.  */
+/* Errors raised by server code between these two calls are reported as errors of the text. */
 void
 bbm_statement_text_begin(BbmStatementText *text, const char *prefix, ErrorContextCallback *callback)
 {
@@ -151,7 +151,7 @@ bbm_parse_text(BbmStatementText *text, const char *prefix, const char *suffix)
 	return linitial_node(RawStmt, parsed);
 }
 
-/* Raises an error unless the text, parsed alone, is one expression.  */
+/* Raises an error unless the text, parsed alone, is one expression. */
 RawStmt *
 bbm_parse_condition(BbmStatementText *text)
 {
@@ -173,7 +173,7 @@ bbm_parse_condition(BbmStatementText *text)
 	return raw;
 }
 
-/* Finds a keyword at the top level, from a token on, or the end of the text; in x.where it is a column.  */
+/* Finds a keyword at the top level, from a token on, or the end of the text; in x.where it is a column. */
 static BbmTopToken *
 find_keyword(BbmTopToken *from, const char *keyword)
 {

@@ -14,7 +14,7 @@
 
 #include "target/user_text.h"
 
-/* The table's name replaces the x after parsing.  */
+/* The table's name replaces the x after parsing. */
 #define BBM_UPDATE_PREFIX "UPDATE x SET "
 #define BBM_SELECT_PREFIX "SELECT 1 FROM x WHERE "
 
@@ -27,7 +27,7 @@ typedef struct BbmStatementText
 	bool		condition;
 } BbmStatementText;
 
-/* A lexical token outside all parentheses and brackets.  */
+/* A lexical token outside all parentheses and brackets. */
 typedef struct BbmTopToken
 {
 	int			token;

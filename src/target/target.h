@@ -22,7 +22,7 @@ typedef struct BbmTarget BbmTarget;
 typedef struct BbmPartition BbmPartition;
 typedef struct BbmRights BbmRights;
 
-/* A range of keys in one partition, bounds inclusive.  */
+/* A range of keys in one partition, bounds inclusive. */
 typedef struct BbmRange
 {
 	BbmBound	min;
@@ -30,7 +30,7 @@ typedef struct BbmRange
 	int64		key_count;		/* number of keys counted in it */
 } BbmRange;
 
-/* Where the allocation of a range begins and ends.  */
+/* Where the allocation of a range begins and ends. */
 typedef struct BbmAllocation
 {
 	const BbmBound *after;		/* the last bound allocated so far; NULL: begin at the migration's first */
@@ -47,7 +47,7 @@ typedef struct BbmStrategy
 	bool		has_key;		/* allocates ranges along key columns */
 	bool		table_scans;			/* rows move between ranges: finished when a verification finds none */
 
-	/* Resolves what is specific to the strategy, if anything; raises an error if something does not fit.  */
+	/* Resolves what is specific to the strategy, if anything; raises an error if something does not fit. */
 	void		(*resolve) (BbmTarget *target);
 
 	/*
@@ -65,20 +65,20 @@ typedef struct BbmStrategy
 	void		(*after_batch) (BbmTarget *target, BbmPartition *partition);
 	void		(*begin_check) (BbmTarget *target, BbmPartition *partition, bool at_all);
 
-	/* Allocates the next range of a partition; false when there is none.  */
+	/* Allocates the next range of a partition; false when there is none. */
 	bool		(*next_range) (BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range);
 
-	/* The first n keys of what is left of a job's range, for one commit; rest->min is done already if "after".  */
+	/* The first n keys of what is left of a job's range, for one commit; rest->min is done already if "after". */
 	void		(*first_sub_batch) (BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n,
 									BbmRange *part);
 
-	/* A predicate over a job's parameters, for rows of a partition with this alias.  */
+	/* A predicate over a job's parameters, for rows of a partition with this alias. */
 	char	   *(*predicate) (BbmTarget *target, BbmPartition *partition, const char *alias);
 
-	/* An expression that shows whether an updated row is still to be done; NULL for none.  */
+	/* An expression that shows whether an updated row is still to be done; NULL for none. */
 	char	   *(*undone) (BbmTarget *target, const char *alias);
 
-	/* How many keys of this many rows the migration is about.  */
+	/* How many keys of this many rows the migration is about. */
 	double		(*share) (BbmTarget *target, double rows);
 } BbmStrategy;
 
@@ -91,7 +91,7 @@ typedef enum BbmJobForm
 	BBM_JOB_NONE				/* the rows are only read */
 } BbmJobForm;
 
-/* Which rows of a range the job is about.  */
+/* Which rows of a range the job is about. */
 typedef enum BbmRepairs
 {
 	BBM_REPAIRS_NONE,			/* those that its text is about */

@@ -10,7 +10,7 @@
 
 #include "base/bbm.h"
 
-/* A text that a user wrote and the server parses, for bbm_user_text_error.  */
+/* A text that a user wrote and the server parses, for bbm_user_text_error. */
 typedef struct BbmUserText
 {
 	const char *text;
