@@ -42,7 +42,7 @@
 #include "target/target.h"
 
 #define BBM_SMALLEST_SUB_BATCH 1
-/* How often the outcome of a job is tried to be written, with pauses that double: half a minute in all. */
+/* How often a process tries to write the outcome of a job, with pauses that double: half a minute in all. */
 #define BBM_RECORD_TRIES 30
 /* ... in a process that somebody waits for: about a second */
 #define BBM_RECORD_TRIES_LEAVING 5

@@ -331,7 +331,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 		target->claim_apart = true;
 		if (!bbm_extension_is_here())
 			return false;
-		/* cancelled by somebody else, that is */
+		/* that is, cancelled by a user, not by this process */
 		if (stop == BBM_STOP_NONE && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			engine->cancelled = error;
 		/* a session does not go on with a job that could hardly be stopped */

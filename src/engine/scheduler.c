@@ -350,7 +350,7 @@ target_for(BbmEngine *engine, int64 id, Outcome *outcome)
 		bbm_state_changed();
 		*outcome = WORKED;
 	}
-	/* the row has changed; the next step reads it anew */
+	/* the row has changed; the next step reads it again */
 	bbm_target_close(args.target);
 	return NULL;
 }
@@ -542,7 +542,7 @@ work_on(BbmEngine *engine, int64 id)
 		case BBM_CLAIM_DONE:
 			return finish_migration(engine, claim.target, NULL);
 		case BBM_CLAIM_CHANGED:
-			/* read it anew, once; if its row is gone or paused, there is no target */
+			/* read it again, once; if its row is gone or paused, there is no target */
 			forget_target(engine, id);
 			claim.target = target_for(engine, id, &outcome);
 			return claim.target ? WORKED : outcome;
@@ -580,7 +580,7 @@ read_runnable(void *arg)
 }
 
 /*
- * Reads anew which migrations there are.  Returns false when that cannot be
+ * Re-reads which migrations there are.  Returns false when that cannot be
  * determined now; *due says when to try again, never if the extension is gone
  * or not ours.
  */

@@ -300,7 +300,7 @@ restore(BbmRow *row)
 				 errhint("Leave it out, and it is the next one.")));
 	set_owner(row, InvalidOid, true);
 	/*
-	 * Even a row that is loaded into the same database is a copy: the table it
+	 * Even a row loaded into the same database counts as restored: the table it
 	 * works on may still be loading.  OIDs of elsewhere mean nothing here.
 	 */
 	if (strncmp(origin, "copy of ", 8) != 0)

@@ -185,8 +185,8 @@ typedef struct Ours
 	int			n;
 	PGPROC	  **processes;
 	TransactionId oldest;		/* id of one of their transactions; invalid if there is none */
-	TransactionId kept;			/* the oldest id whose rows a snapshot or a transaction of another of them keeps ... */
-	int			keeper;			/* ... and which process that is */
+	TransactionId kept;			/* the oldest id whose rows a snapshot or a transaction of another of them keeps */
+	int			keeper;			/* the process that keeps them */
 } Ours;
 
 static Ours ours = {0};
