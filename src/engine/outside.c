@@ -306,15 +306,35 @@ look_at_plan(QueryDesc *query)
 		(void) find_custom_scan(query->planstate, NULL);
 }
 
-static void
-look_at_access_method(Relation rel)
+/*
+ * Is the function known to stay here, without a look-up?  After an error there must
+ * be none: the transaction may hold a lock under which no other may be taken.
+ */
+static bool
+is_known_to_stay(Oid function)
 {
-	if (OidIsValid(rel->rd_amhandler) && is_watched() && !stays_here(rel->rd_amhandler))
+	const Verdict *verdict;
+
+	/* the server's own */
+	if (function < FirstGenbkiObjectId)
+		return true;
+	if (verdicts == NULL || verdicts_are_old)
+		return false;
+	verdict = hash_search(verdicts, &function, HASH_FIND, NULL);
+	return verdict && verdict->stays;
+}
+
+static void
+look_at_access_method(Relation rel, bool failed)
+{
+	if (!OidIsValid(rel->rd_amhandler) || !is_watched() || is_known_to_stay(rel->rd_amhandler))
+		return;
+	if (failed || !stays_here(rel->rd_amhandler))
 		reaches(BY_ACCESS_METHOD, RelationGetRelid(rel), NULL);
 }
 
 static void
-look_at_written(const List *results)
+look_at_written(const List *results, bool failed)
 {
 	const ListCell *cell;
 
@@ -325,11 +345,11 @@ look_at_written(const List *results)
 
 		if (rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
 			reaches(BY_TABLE, RelationGetRelid(rel), NULL);
-		look_at_access_method(rel);
+		look_at_access_method(rel, failed);
 		for (int i = 0; i < result->ri_NumIndices; i++)
 		{
 			if (result->ri_IndexRelationDescs[i])
-				look_at_access_method(result->ri_IndexRelationDescs[i]);
+				look_at_access_method(result->ri_IndexRelationDescs[i], failed);
 		}
 		if (!is_watched())
 			return;
@@ -343,12 +363,12 @@ look_at_written(const List *results)
  * savepoint.
  */
 static void
-look_at_results(const EState *estate)
+look_at_results(const EState *estate, bool failed)
 {
 	if (is_watched())
-		look_at_written(estate->es_opened_result_relations);
+		look_at_written(estate->es_opened_result_relations, failed);
 	if (is_watched())
-		look_at_written(estate->es_tuple_routing_result_relations);
+		look_at_written(estate->es_tuple_routing_result_relations, failed);
 }
 
 static bool
@@ -389,11 +409,13 @@ run(BBM_RUN_PARAMETERS)
 	{
 		run_next(BBM_RUN_ARGUMENTS);
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
-		look_at_results(query->estate);
+		look_at_results(query->estate, true);
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	look_at_results(query->estate, false);
 }
 
 static void
@@ -418,11 +440,13 @@ finish(QueryDesc *query)
 	{
 		finish_next(query);
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
-		look_at_results(query->estate);
+		look_at_results(query->estate, true);
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	look_at_results(query->estate, false);
 }
 
 /* ----------------------------------------------------------------

@@ -121,6 +121,13 @@ log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
 						bbm_job_range_to_string(job))));
 }
 
+static char *
+job_string(const BbmWork *work)
+{
+	return psprintf("migration \"%s\", job " INT64_FORMAT " (%s)", bbm_printable(work->target->migration->name),
+					work->job->id, bbm_job_range_to_string(work->job));
+}
+
 /*
  * Adds the migration and the job to every message of a batch.  The string is
  * made once per job: what is allocated here stays in ErrorContext until the
@@ -131,13 +138,17 @@ job_context(void *arg)
 {
 	BbmWork    *work = arg;
 
+	/* in a critical section nothing but the error's own context gives memory */
+	if (CritSectionCount > 0 && work->string == NULL)
+	{
+		errcontext("%s", job_string(work));
+		return;
+	}
 	if (work->string == NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(work->context);
 
-		work->string = psprintf("migration \"%s\", job " INT64_FORMAT " (%s)",
-								bbm_printable(work->target->migration->name), work->job->id,
-								bbm_job_range_to_string(work->job));
+		work->string = job_string(work);
 		MemoryContextSwitchTo(old);
 	}
 	errcontext("%s", work->string);
