@@ -10,7 +10,7 @@ CREATE FUNCTION examples(page text, heading text) RETURNS text LANGUAGE sql AS $
          WITH ORDINALITY AS b (block, o)
 $$;
 \set page `cat "$PG_ABS_SRCDIR/doc/reference.md"`
-SELECT examples(:'page', 'Sizes that follow the time') AS sizes, examples(:'page', 'Rows that arrive later') AS later,
+SELECT examples(:'page', 'Adaptive batch size') AS sizes, examples(:'page', 'Rows that arrive later') AS later,
        examples(:'page', 'bbm_create') AS bbm_create, examples(:'page', 'bbm_alter') AS bbm_alter,
        examples(:'page', 'bbm_drop') AS bbm_drop, examples(:'page', 'bbm_update') AS bbm_update,
        examples(:'page', 'bbm_import') AS bbm_import, examples(:'page', 'bbm_run') AS bbm_run, examples(:'page', 'bbm_delete') AS bbm_delete, examples(:'page', 'bbm_dry_run') AS bbm_dry_run,
