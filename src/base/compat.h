@@ -243,16 +243,6 @@ bbm_may_create_in_tablespace(Oid tablespace, Oid role)
 #endif
 }
 
-static inline bool
-bbm_owns_relation(Oid relid, Oid role)
-{
-#if PG_VERSION_NUM >= 160000
-	return object_ownercheck(RelationRelationId, relid, role);
-#else
-	return pg_class_ownercheck(relid, role);
-#endif
-}
-
 /* What SET ROLE checks. 16 has memberships that inherit but do not allow SET ROLE. */
 static inline bool
 bbm_can_set_role(Oid member, Oid role)

@@ -27,8 +27,8 @@ bbm_launcher_wake_locked(void)
 }
 
 /* Caller holds the lock exclusively. */
-void
-bbm_request_discovery_locked(Oid database)
+static void
+request_discovery_locked(Oid database)
 {
 	if (OidIsValid(bbm_shared->discovery_database) && bbm_shared->discovery_database != database)
 		bbm_shared->discover_everywhere = true;
@@ -265,7 +265,7 @@ bbm_request_discovery(Oid database)
 	if (bbm_shared == NULL)
 		return;
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	bbm_request_discovery_locked(database);
+	request_discovery_locked(database);
 	bbm_launcher_wake_locked();
 	LWLockRelease(bbm_shared->lock);
 }
@@ -286,7 +286,7 @@ bbm_request_back_off(const BbmSlot *slot)
 		return;
 	/* it cannot even log in: discovery, as superuser, finds out whether that is permanent */
 	if (!slot->connected && request->failures == 2)
-		bbm_request_discovery_locked(slot->database);
+		request_discovery_locked(slot->database);
 	delay = BBM_FIRST_BACKOFF_MS << Min(request->failures, 11);
 	delay = Min(delay, BBM_LAST_BACKOFF_MS);
 	request->failures++;

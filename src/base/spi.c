@@ -183,22 +183,3 @@ bbm_spi_cursor_close(Portal portal)
 	}
 	PG_END_TRY();
 }
-
-/* SPI_execute_with_args, without NULLs. */
-int
-bbm_spi_execute_with_args(const char *sql, int nargs, Oid *types, Datum *values, bool read_only)
-{
-	Surroundings around = enter(sql);
-	volatile int result = 0;
-
-	PG_TRY();
-	{
-		result = SPI_execute_with_args(sql, nargs, types, values, NULL, read_only, 0);
-	}
-	PG_FINALLY();
-	{
-		leave(&around);
-	}
-	PG_END_TRY();
-	return result;
-}

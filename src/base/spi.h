@@ -20,6 +20,5 @@ extern int	bbm_spi_execute_plan(SPIPlanPtr plan, Datum *values, const char *null
 extern Portal bbm_spi_cursor_open(SPIPlanPtr plan, Datum *values);
 extern uint64 bbm_spi_cursor_fetch(Portal portal, int64 n);
 extern void bbm_spi_cursor_close(Portal portal);
-extern int	bbm_spi_execute_with_args(const char *sql, int nargs, Oid *types, Datum *values, bool read_only);
 
 #endif							/* BBM_BASE_SPI_H */

@@ -88,7 +88,7 @@ bbm_check_may_log_in(Oid role)
 bool
 bbm_may_restore(void)
 {
-	return bbm_owns_relation(bbm_catalog()->migrations, bbm_acting_user());
+	return bbm_owns_table(bbm_catalog()->migrations, bbm_acting_user());
 }
 
 /*
