@@ -47,7 +47,7 @@ typedef enum BbmFailureCode
 	BBM_CODE_STRATEGY = 5
 } BbmFailureCode;
 
-/* The settings that a migration has of its own; see guc.c. */
+/* The settings that a migration has of its own; see base/overrides.c. */
 typedef struct BbmOverrides BbmOverrides;
 
 /* What happens to a job that has used up its attempts. */

@@ -14,18 +14,16 @@
 
 #include <limits.h>
 
-#include "catalog/pg_type_d.h"
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/memutils.h"
 #include "utils/varlena.h"
 
 #include "base/bbm.h"
 #include "base/hours.h"
+#include "base/setting.h"
 
 bool		bbm_enabled = true;
 int			bbm_max_workers = 4;
@@ -59,51 +57,11 @@ static int	max_active_sessions;
 static double rest_factor;
 static char *active_hours;
 
-typedef enum SettingKind
-{
-	KIND_BOOL,
-	KIND_INT,
-	KIND_REAL,
-	KIND_STRING
-} SettingKind;
-
-/*
- * How the server's value limits that of a migration whose owner is no
- * superuser.  The server limits what a migration does to others; the owner
- * decides what it does to itself.  The value that turns a setting off means
- * "no limit", so it counts as the most extreme one.
- */
-typedef enum SettingLimit
-{
-	LIMIT_NONE,					/* the setting concerns the migration alone */
-	LIMIT_MOST,					/* the server's value is the maximum */
-	LIMIT_LEAST,				/* the server's value is the minimum */
-	LIMIT_SILENCE,				/* the server's value is the minimum; -1 (none) is allowed */
-	LIMIT_ON,					/* what is on cannot be turned off */
-	LIMIT_BOTH					/* the server's value applies as well: see bbm_setting_server_string */
-} SettingLimit;
-
-/* A setting that a migration may override. */
-typedef struct SettingDef
-{
-	const char *name;
-	SettingKind kind;
-	void	   *variable;		/* the server's value; NULL when only migrations have one */
-	double		boot;
-	double		min;
-	double		max;
-	int			flags;
-	const char *short_desc;
-	const char *long_desc;
-	bool		(*check) (const char *value, const char **why); /* for strings */
-	SettingLimit limit;			/* how the server's value limits a migration's */
-} SettingDef;
-
 static bool check_names(const char *value, const char **why);
 static bool check_hours(const char *value, const char **why);
 static bool check_condition(const char *value, const char **why);
 
-static const SettingDef settings[BBM_SETTINGS] = {
+const BbmSettingDef bbm_settings[BBM_SETTINGS] = {
 	[BBM_LOCK_TIMEOUT] = {"bbm.lock_timeout", KIND_INT, &bbm_lock_timeout, 1000, 1, INT_MAX, GUC_UNIT_MS,
 		"Sets the longest time a worker waits for a lock.",
 	"A batch that waits longer is requeued and does not count as failed.",
@@ -192,21 +150,6 @@ static const SettingDef settings[BBM_SETTINGS] = {
 	"A list of \"[days] HH:MM-HH:MM [time zone]\"; empty: always.", check_hours,
 	.limit = LIMIT_BOTH},
 	[BBM_CONDITION] = {"bbm.condition", KIND_STRING, NULL, 0, 0, 0, 0, NULL, NULL, check_condition}
-};
-
-/* The value of one setting. */
-typedef union SettingValue
-{
-	bool		b;
-	int			i;
-	double		r;
-	char	   *s;
-} SettingValue;
-
-struct BbmOverrides
-{
-	bool		is_set[BBM_SETTINGS];
-	SettingValue value[BBM_SETTINGS];
 };
 
 /* ----------------------------------------------------------------
@@ -305,377 +248,12 @@ hook_hours(char **newval, void **extra, GucSource source)
 }
 
 /* ----------------------------------------------------------------
- * What a migration overrides
- * ----------------------------------------------------------------
- */
-
-const char *
-bbm_setting_name(BbmSetting setting)
-{
-	return settings[setting].name;
-}
-
-static const SettingValue *
-overriding(const BbmMigration *migration, BbmSetting setting)
-{
-	if (migration->overrides && migration->overrides->is_set[setting])
-		return &migration->overrides->value[setting];
-	return NULL;
-}
-
-/* The server's value; empty for a setting that only migrations have. */
-static SettingValue
-server_value(const SettingDef *def)
-{
-	SettingValue value = {0};
-
-	if (def->variable == NULL)
-		return value;
-	switch (def->kind)
-	{
-		case KIND_BOOL:
-			value.b = *(bool *) def->variable;
-			break;
-		case KIND_INT:
-			value.i = *(int *) def->variable;
-			break;
-		case KIND_REAL:
-			value.r = *(double *) def->variable;
-			break;
-		case KIND_STRING:
-			value.s = *(char **) def->variable;
-			break;
-	}
-	return value;
-}
-
-/* For LIMIT_MOST: the lowest value turns the setting off, unless it is a regular value (lock_timeout). */
-static bool
-is_off(const SettingDef *def, double value)
-{
-	return value == def->min && def->min <= 0;
-}
-
-/* Does the value exceed what the server allows a migration whose owner is no superuser? */
-static bool
-is_beyond(const SettingDef *def, const SettingValue *value)
-{
-	SettingValue server = server_value(def);
-	double		mine = def->kind == KIND_INT ? value->i : def->kind == KIND_REAL ? value->r : 0;
-	double		limit = def->kind == KIND_INT ? server.i : def->kind == KIND_REAL ? server.r : 0;
-
-	switch (def->limit)
-	{
-		case LIMIT_MOST:
-			return !is_off(def, limit) && (is_off(def, mine) || mine > limit);
-		case LIMIT_LEAST:
-			return mine < limit;
-		case LIMIT_SILENCE:
-			return mine >= 0 && (limit < 0 || mine < limit);
-		case LIMIT_ON:
-			return server.b && !value->b;
-		case LIMIT_NONE:
-		case LIMIT_BOTH:
-			break;
-	}
-	return false;
-}
-
-/*
- * The value that applies to the migration: its own, if it has one that does
- * not exceed the server's limit, which may have been lowered since it was set.
- */
-static SettingValue
-effective(const BbmMigration *migration, BbmSetting setting)
-{
-	const SettingValue *own = overriding(migration, setting);
-
-	return own && (migration->unlimited || !is_beyond(&settings[setting], own)) ? *own :
-		server_value(&settings[setting]);
-}
-
-bool
-bbm_setting_bool(const BbmMigration *migration, BbmSetting setting)
-{
-	return effective(migration, setting).b;
-}
-
-int
-bbm_setting_int(const BbmMigration *migration, BbmSetting setting)
-{
-	return effective(migration, setting).i;
-}
-
-double
-bbm_setting_real(const BbmMigration *migration, BbmSetting setting)
-{
-	return effective(migration, setting).r;
-}
-
-/* NULL when only migrations have the setting, and this one has not. */
-const char *
-bbm_setting_string(const BbmMigration *migration, BbmSetting setting)
-{
-	return effective(migration, setting).s;
-}
-
-/*
- * The server's value where the migration has one of its own and both apply;
- * NULL where only its own applies.
- */
-const char *
-bbm_setting_server_string(const BbmMigration *migration, BbmSetting setting)
-{
-	const SettingDef *def = &settings[setting];
-
-	return def->limit == LIMIT_BOTH && !migration->unlimited && overriding(migration, setting) ?
-		server_value(def).s : NULL;
-}
-
-/* Is it on?  Off is false, an empty string, or for numbers the lowest value. */
-bool
-bbm_setting_is_on(const BbmMigration *migration, BbmSetting setting)
-{
-	const SettingDef *def = &settings[setting];
-	const char *text;
-
-	switch (def->kind)
-	{
-		case KIND_BOOL:
-			return bbm_setting_bool(migration, setting);
-		case KIND_INT:
-			return bbm_setting_int(migration, setting) > def->min;
-		case KIND_REAL:
-			return bbm_setting_real(migration, setting) > def->min;
-		case KIND_STRING:
-			text = bbm_setting_string(migration, setting);
-			if (text && text[0] != '\0')
-				return true;
-			text = bbm_setting_server_string(migration, setting);
-			return text && text[0] != '\0';
-	}
-	return false;
-}
-
-static const SettingDef *
-find_setting(const char *name)
-{
-	for (int i = 0; i < BBM_SETTINGS; i++)
-	{
-		if (pg_strcasecmp(settings[i].name, name) == 0)
-			return &settings[i];
-	}
-	return NULL;
-}
-
-/* Parses a value as in postgresql.conf; false with a reason when it is invalid. */
-static bool
-parse_value(const SettingDef *def, const char *text, SettingValue *value, const char **why)
-{
-	const char *hint = NULL;
-	bool		ok = true;
-
-	switch (def->kind)
-	{
-		case KIND_BOOL:
-			if (!parse_bool(text, &value->b))
-				*why = "It is on or off.";
-			return *why == NULL;
-		case KIND_STRING:
-			value->s = pstrdup(text);
-			return def->check(text, why);
-		case KIND_INT:
-			ok = parse_int(text, &value->i, def->flags, &hint);
-			if (ok && (value->i < def->min || value->i > def->max))
-				*why = psprintf("%d is not in the range from %.0f to %.0f.", value->i, def->min, def->max);
-			break;
-		case KIND_REAL:
-			ok = parse_real(text, &value->r, def->flags, &hint);
-			/* written this way because of NaN */
-			if (ok && !(value->r >= def->min && value->r <= def->max))
-				*why = psprintf("%g is not in the range from %g to %g.", value->r, def->min, def->max);
-			break;
-	}
-	if (!ok)
-		*why = hint ? hint : "It is not a number.";
-	return *why == NULL;
-}
-
-/* Parses one "name=value"; NULL with a reason when it is invalid. */
-static const SettingDef *
-parse_entry(const char *entry, SettingValue *value, const char **why)
-{
-	const char *equals = strchr(entry, '=');
-	const SettingDef *def;
-
-	*why = NULL;
-	if (equals == NULL)
-	{
-		*why = "It has the form name=value.";
-		return NULL;
-	}
-	def = find_setting(pnstrdup(entry, equals - entry));
-	if (def == NULL)
-		*why = "A migration has no setting of that name.";
-	else if (!parse_value(def, equals + 1, value, why))
-		def = NULL;
-	return def;
-}
-
-static int
-elements(const ArrayType *entries, Datum **values, bool **nulls)
-{
-	int			n;
-
-	deconstruct_array((ArrayType *) entries, TEXTOID, -1, false, TYPALIGN_INT, values, nulls, &n);
-	return n;
-}
-
-static const char *
-names_hint(void)
-{
-	StringInfoData names;
-
-	initStringInfo(&names);
-	for (int i = 0; i < BBM_SETTINGS; i++)
-		appendStringInfo(&names, "%s%s", i == 0 ? "" : i == BBM_SETTINGS - 1 ? " and " : ", ", settings[i].name);
-	return names.data;
-}
-
-/* Raises an error unless each entry is a setting that a migration may have, with a valid value. */
-void
-bbm_overrides_check(const ArrayType *entries)
-{
-	Datum	   *values;
-	bool	   *nulls;
-	int			n = elements(entries, &values, &nulls);
-	bool		seen[BBM_SETTINGS] = {false};
-
-	for (int i = 0; i < n; i++)
-	{
-		char	   *entry = nulls[i] ? "null" : TextDatumGetCString(values[i]);
-		const char *why = "It has the form name=value.";
-		const SettingDef *def = NULL;
-		SettingValue value;
-
-		if (!nulls[i])
-			def = parse_entry(entry, &value, &why);
-		if (def && seen[def - settings])
-		{
-			why = "It is given twice.";
-			def = NULL;
-		}
-		if (def == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("invalid setting of a migration: %s", entry),
-					 errdetail("%s", why),
-					 errhint("A migration can have its own %s.", names_hint())));
-		seen[def - settings] = true;
-	}
-}
-
-static const char *
-limit_hint(const SettingDef *def, const char *limit)
-{
-	switch (def->limit)
-	{
-		case LIMIT_MOST:
-			return psprintf("Use a value of at most %s.", limit);
-		case LIMIT_LEAST:
-			return psprintf("Use a value of at least %s.", limit);
-		case LIMIT_SILENCE:
-			return "A migration can have less logged than the server, not more.";
-		default:
-			return "It cannot be turned off for one migration.";
-	}
-}
-
-/*
- * Raises an error when an entry exceeds what the server allows a migration of
- * this owner.  The entries are valid.
- */
-void
-bbm_overrides_check_limits(const ArrayType *entries, Oid owner)
-{
-	Datum	   *values;
-	bool	   *nulls;
-	int			n = elements(entries, &values, &nulls);
-
-	if (superuser_arg(owner))
-		return;
-	for (int i = 0; i < n; i++)
-	{
-		SettingValue value;
-		const char *why;
-		char	   *entry = nulls[i] ? NULL : TextDatumGetCString(values[i]);
-		const SettingDef *def = entry ? parse_entry(entry, &value, &why) : NULL;
-		const char *limit;
-
-		if (def == NULL || !is_beyond(def, &value))
-			continue;
-		limit = GetConfigOptionByName(def->name, NULL, false);
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied to give a migration the setting %s", entry),
-				 errdetail("The server's is %s, which limits migrations whose owner is no superuser.", limit),
-				 errhint("%s", limit_hint(def, limit))));
-	}
-}
-
-/*
- * Reads the entries of a row, which were checked before.  Entries of another
- * version that this one does not know are ignored.
- */
-const BbmOverrides *
-bbm_overrides_read(const ArrayType *entries, MemoryContext context)
-{
-	MemoryContext old = MemoryContextSwitchTo(context);
-	BbmOverrides *overrides = palloc0(sizeof(BbmOverrides));
-	Datum	   *values;
-	bool	   *nulls;
-	int			n = elements(entries, &values, &nulls);
-
-	for (int i = 0; i < n; i++)
-	{
-		SettingValue value;
-		const char *why;
-		const SettingDef *def = nulls[i] ? NULL : parse_entry(TextDatumGetCString(values[i]), &value, &why);
-
-		if (def == NULL)
-			continue;
-		overrides->is_set[def - settings] = true;
-		overrides->value[def - settings] = value;
-	}
-	MemoryContextSwitchTo(old);
-	return overrides;
-}
-
-/* Copies into the current memory context. */
-const BbmOverrides *
-bbm_overrides_copy(const BbmOverrides *overrides)
-{
-	BbmOverrides *copy;
-
-	if (overrides == NULL)
-		return NULL;
-	copy = palloc(sizeof(BbmOverrides));
-	*copy = *overrides;
-	for (int i = 0; i < BBM_SETTINGS; i++)
-	{
-		if (copy->is_set[i] && settings[i].kind == KIND_STRING)
-			copy->value[i].s = pstrdup(copy->value[i].s);
-	}
-	return copy;
-}
-
-/* ----------------------------------------------------------------
  * Definition
  * ----------------------------------------------------------------
  */
 
 static void
-define_setting(const SettingDef *def)
+define_setting(const BbmSettingDef *def)
 {
 	if (def->variable == NULL)
 		return;
@@ -744,7 +322,7 @@ bbm_guc_define(void)
 							&bbm_stale_pause_after, 7 * 24 * 60 * 60, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	for (int i = 0; i < BBM_SETTINGS; i++)
-		define_setting(&settings[i]);
+		define_setting(&bbm_settings[i]);
 
 	MarkGUCPrefixReserved("bbm");
 }
