@@ -137,7 +137,7 @@ SELECT waits_for('never', 'active hours%') LIKE 'active hours: not before % (% 1
 SELECT bbm_alter('never', settings => '{bbm.active_hours=00:00-12:00 UTC\, 12:00-00:00 UTC}');
 SELECT bbm_wait('never', '1 minute');
 
--- of two reasons the one that lasts longer is shown: an hour to a retry is more than what holds until the next look, and less than a day
+-- of two reasons the one that lasts longer is shown: an hour to a retry is more than what holds until the next poll, and less than a day
 UPDATE lights SET green = false;
 CREATE FUNCTION unlucky(lo int, hi int) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'no luck'; END $$;
 SELECT bbm_create('two reasons', 'public.t', 'unlucky', batch_size => 100,

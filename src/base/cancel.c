@@ -123,7 +123,7 @@ see_error(void *arg)
 	errcode(UNCATCHABLE);
 	if (!enforced)
 		ereport(LOG,
-				(errmsg("a cancel was caught by what it was to end, which goes on"),
+				(errmsg("a statement caught the cancel that was to end it, and goes on"),
 				 errdetail("It is cancelled again in a way that PL/pgSQL does not catch. If that is of no use, the process is terminated."),
 				 errhidestmt(true), errhidecontext(true)));
 	enforced = true;

@@ -284,7 +284,7 @@ bbm_guc_define(void)
 {
 	DefineCustomBoolVariable("bbm.enabled",
 							 "Lets workers run migrations.",
-							 "When off, workers leave after the batch in flight and none is started.",
+							 "When off, workers exit after the batch in flight and none is started.",
 							 &bbm_enabled, true,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 
@@ -297,8 +297,8 @@ bbm_guc_define(void)
 								PGC_POSTMASTER, 0, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("bbm.naptime",
-							"Sets the time between looks for migrations that no event announced.",
-							"Zero turns the looks off; one is still made at start and after a promotion.",
+							"Sets the time between polls for migrations that no event announced.",
+							"Zero turns polling off, except at server start and after a promotion.",
 							&bbm_naptime, 600, 0, INT_MAX / 1000,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("bbm.job_retention",
@@ -313,12 +313,12 @@ bbm_guc_define(void)
 							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
 	DefineCustomIntVariable("bbm.stalled_after",
 							"Sets the time without progress after which a started migration is reported.",
-							"It is noticed at the looks of bbm.naptime. Zero turns it off.",
+							"It is checked every bbm.naptime. Zero turns it off.",
 							&bbm_stalled_after, 60 * 60, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("bbm.stale_pause_after",
 							"Sets the time after which a paused migration is reported.",
-							"It is noticed at the looks of bbm.naptime. Zero turns it off.",
+							"It is checked every bbm.naptime. Zero turns it off.",
 							&bbm_stale_pause_after, 7 * 24 * 60 * 60, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	for (int i = 0; i < BBM_SETTINGS; i++)

@@ -42,7 +42,7 @@ bbm_migrations_stalled(MemoryContext context)
 {
 	static BbmSql sql = {
 		"SELECT m.id, m.status::bigint, m.owner_oid, m.name, stalled.since::timestamptz(0)::text, "
-		"coalesce(s.waiting_on, (SELECT 'a batch, which has begun at ' || max(j.started_at)::timestamptz(0) "
+		"coalesce(s.waiting_on, (SELECT 'a batch that started at ' || max(j.started_at)::timestamptz(0) "
 		"FROM @.batched_background_migration_jobs j WHERE j.batched_background_migration_id = m.id AND j.status = 4), "
 		"'nothing that is known'), s.last_error, stalled.since "
 		"FROM @.batched_background_migrations m JOIN @.bbm_migration_status s ON s.name = m.name "

@@ -225,7 +225,7 @@ run_sub_batch(BbmWork *work, BbmRange *part)
 	partition = partition_of(work);
 	if (partition == NULL)
 		ereport(LOG,
-				(errmsg("migration \"%s\": job " INT64_FORMAT " has nothing to do, as table %s is not part of \"%s\" any more",
+				(errmsg("migration \"%s\": job " INT64_FORMAT " has nothing to do, as table %s no longer belongs to \"%s\"",
 						bbm_printable(target->migration->name), job->id, bbm_printable(job->relation_name),
 						bbm_printable(target->migration->table_name))));
 	else if (job->bisect)

@@ -637,7 +637,7 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 						bbm_printable(error->message)),
 				 target->failures_in_row > BBM_LINES_IN_ROW ?
 				 errdetail("It is failure %d in a row; not each has a line.", target->failures_in_row) : 0,
-				 args.bisect ? errhint("Its rows are told apart now, and those that cannot be done quarantined.") :
+				 args.bisect ? errhint("It is bisected now; rows that cannot be processed are quarantined.") :
 				 args.skip ? errhint("Its range is quarantined; see bbm_errors.") : 0));
 
 	if (class == BBM_ERROR_HOPELESS)

@@ -101,7 +101,7 @@ rows_done(const BbmTarget *target)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("a row that is done still meets \"filter\""),
-					 errdetail("%s tells by it which rows are to be done: %s", target->strategy->name,
+					 errdetail("%s finds the rows to process by it: %s", target->strategy->name,
 							   target->migration->filter),
 					 errhint("Write a condition that a row does not meet any more once it is done.")));
 		}

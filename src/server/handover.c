@@ -146,7 +146,7 @@ bbm_handover_end(Oid before)
 						RelationGetRelationName(rel), isnull ? "" : bbm_printable(TextDatumGetCString(datum))),
 				 errdetail("It would run as role \"%s\", which role \"%s\", that has been able to write it, must not act for.",
 						   role_name(role), role_name(before)),
-				 errhint("Pause or drop it first, and look at what it does before you start it again.")));
+				 errhint("Pause or drop it first, and check what it does before you start it again.")));
 	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);

@@ -278,7 +278,7 @@ try_list_databases(List **databases, List **own)
 		log_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_LOG_MS);
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
-				 errmsg("cannot list the databases to look into just now: %s", bbm_printable(error->message))));
+				 errmsg("could not list the databases to check: %s", bbm_printable(error->message))));
 	}
 	FreeErrorData(error);
 	return false;

@@ -78,14 +78,14 @@ bbm_report_stalled(void)
 		/* the next check will follow */
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
-				 errmsg("cannot tell which migrations do not move in database with OID %u: %s",
+				 errmsg("could not check for stalled migrations in database with OID %u: %s",
 						MyDatabaseId, bbm_printable(error->message))));
 		return;
 	}
 	if (args.stalled != NIL && (error = bbm_txn_run(write_events, &args, false)) != NULL)
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
-				 errmsg("cannot write the events of migrations that do not move in database with OID %u: %s",
+				 errmsg("could not record stalled migrations in database with OID %u: %s",
 						MyDatabaseId, bbm_printable(error->message))));
 	foreach(cell, args.stalled)
 	{

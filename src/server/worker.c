@@ -220,7 +220,7 @@ come_up(const BbmWorkerStart *start, int slot, Oid *owner)
 	if (start->kind == BBM_KIND_LAUNCHED && bbm_shared && !bbm_slot_take(BBM_KIND_LAUNCHED, *owner))
 	{
 		/* a slot was free when this worker was launched, and is not any more */
-		ereport(LOG, (errmsg("the worker leaves, as all slots are taken")));
+		ereport(LOG, (errmsg("worker exits because all slots are taken")));
 		return false;
 	}
 	bbm_slot_connected();

@@ -167,7 +167,7 @@ bbm_new_id(Relation rel, int64 id)
 				(errcode(ERRCODE_GENERATED_ALWAYS),
 				 errmsg("the id of a migration cannot be chosen"),
 				 errdetail("It is the next of its sequence."),
-				 errhint("Leave it out. A restore, which brings ids along, is for who owns the tables.")));
+				 errhint("Omit it. Only the owner of the tables may choose ids, as a restore does.")));
 	SPI_connect();
 	while (bbm_migration_by_id(last, CurrentMemoryContext) != NULL)
 		last = nextval_internal(sequence, false);
@@ -304,6 +304,6 @@ bbm_record_guard(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied to write table \"%s\"", RelationGetRelationName(data->tg_relation)),
 				 errdetail("It is written by bbm alone."),
-				 errhint("bbm_drop is rid of a migration and all that belongs to it, and bbm.event_retention of old events.")));
+				 errhint("bbm_drop removes a migration and all that belongs to it; bbm.event_retention removes old events.")));
 	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple);
 }

@@ -535,7 +535,7 @@ check_new_job(const BbmMigration *old, const BbmDefinition *d)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the job of migration \"%s\" cannot be changed", old->name),
-				 errdetail("It was composed by bbm_%s from its parts.", old->operation),
+				 errdetail("bbm_%s composed it from its arguments.", old->operation),
 				 errhint("Define another migration.")));
 	migration.job = (char *) d->job;
 	migration.search_path = (char *) d->search_path;
@@ -570,8 +570,8 @@ restart(const BbmMigration *old, BbmStatus status)
 	if (old->owner != GetUserId())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("migration \"%s\" can only be begun again by its owner", old->name),
-				 errdetail("The table is looked at with the rights of the role that will run it."),
+				 errmsg("migration \"%s\" can be restarted only by its owner", old->name),
+				 errdetail("The table is checked with the rights of the role that will run it."),
 				 errhint("SET ROLE to the owner first.")));
 	(void) bbm_cancel_running(old->id);
 	bbm_jobs_forget(old->id);

@@ -131,7 +131,7 @@ check_parts(BbmRow row)
 	if (DatumGetBool(bbm_row_get(row, "verify", &isnull)) && bbm_row_is_null(row, "filter") && bbm_row_is_null(row, "row_check"))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("nothing tells how rows should be"),
+				 errmsg("verification needs \"filter\" or \"row_check\""),
 				 errdetail("Verification counts rows that still meet \"filter\", or that do not meet \"row_check\"."),
 				 errhint("Give one of them.")));
 }

@@ -66,7 +66,7 @@ note(const BbmForeignMigration *m, BbmStatus status, bool again)
 	if (status == BBM_FINISHED && bbm_foreign_has_ranges(m) && (m->n_jobs == 0 || m->jobs[m->n_jobs - 1].max < m->max))
 		appendStringInfoString(&string, "finished there before its last key; ");
 	if (bbm_foreign_has_ranges(m) && m->n_jobs > 0 && m->jobs[m->n_jobs - 1].max > m->max)
-		appendStringInfoString(&string, "its max_value has been lowered below what was cut; ");
+		appendStringInfoString(&string, "its max_value has been lowered below its last range; ");
 	if (string.len == 0)
 		return NULL;
 	string.data[string.len - 2] = '\0';

@@ -63,8 +63,8 @@ refuse_job_write(const char *what, const BbmMigration *migration)
 			 errmsg("cannot %s jobs of migration \"%s\"", what, migration->name),
 			 errdetail("bbm owns this table: jobs are written by its workers, and the migration is %s.",
 					   bbm_status_word(migration->status)),
-			 migration->status == BBM_FINISHED ? errhint("Use bbm_drop to be rid of it and its jobs.%s", other) :
-			 errhint("Pause it first, or use bbm_retry to run failed jobs again and bbm_drop to be rid of it.%s", other)));
+			 migration->status == BBM_FINISHED ? errhint("Use bbm_drop to remove it and its jobs.%s", other) :
+			 errhint("Pause it first, or use bbm_retry to run failed jobs again, or bbm_drop to remove it.%s", other)));
 }
 
 /*
@@ -130,13 +130,13 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
 				 errmsg("cannot insert a job of migration " INT64_FORMAT ", which does not exist",
 						bbm_row_int(row, "batched_background_migration_id")),
-				 errdetail("bbm owns this table: its workers cut the ranges and write the jobs."),
+				 errdetail("bbm owns this table: its workers allocate the ranges and write the jobs."),
 				 errhint("A dump is loaded by the owner of the table. %s", BBM_OTHER_WORKER)));
 	if (migration && insert && !(copy && bbm_may_restore()))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot insert jobs of migration \"%s\"", migration->name),
-				 errdetail("bbm owns this table: its workers cut the ranges and write the jobs."),
+				 errdetail("bbm owns this table: its workers allocate the ranges and write the jobs."),
 				 errhint("Start the migration with UPDATE … SET status = 1 or bbm_start. %s", BBM_OTHER_WORKER)));
 	if (migration && !copy && migration->status != BBM_PAUSED)
 		refuse_job_write(update ? "update" : "delete", migration);

@@ -312,10 +312,10 @@ check_room(void)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("could not start a worker: there are as many as there may be"),
+			 errmsg("could not start a worker: as many run as are allowed"),
 			 bbm_shared ? errdetail("\"bbm.max_workers\" is %d.", bbm_max_workers) :
 			 errdetail("Without the library being preloaded a database can have %d.", bbm_max_workers),
-			 errhint("CALL bbm_run works in this session; or wait until one of them leaves.")));
+			 errhint("CALL bbm_run works in this session; or wait until one of them exits.")));
 }
 
 /*
@@ -343,7 +343,7 @@ bbm_launch_worker(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("idle_timeout must not be negative"),
-				 errhint("Zero makes the worker leave as soon as it finds nothing to do.")));
+				 errhint("Zero makes the worker exit as soon as it finds nothing to do.")));
 	if (!(idle_ms <= BBM_LONGEST_IDLE_MS))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -353,7 +353,7 @@ bbm_launch_worker(PG_FUNCTION_ARGS)
 	if (!bbm_enabled)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("no worker may run"),
+				 errmsg("workers are disabled"),
 				 errdetail("The setting bbm.enabled is off."),
 				 errhint("CALL bbm_run works without it.")));
 	/* a worker that has exited before we have seen it would seem not to have started */
@@ -368,7 +368,7 @@ bbm_launch_worker(PG_FUNCTION_ARGS)
 	if (WaitForBackgroundWorkerStartup(handle, &pid) != BGWH_STARTED)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-				 errmsg("the worker did not come up"),
+				 errmsg("the worker did not start"),
 				 errhint("The server log says why.")));
 	PG_RETURN_INT32(pid);
 }

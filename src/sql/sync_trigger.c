@@ -204,7 +204,7 @@ tell_limits(Oid relid, const char *name)
 
 	if (rel->rd_rel->relkind == RELKIND_RELATION && find_inheritance_children(relid, NoLock) != NIL)
 		ereport(WARNING,
-				(errmsg("the inheritance children of \"%s\" have no such trigger", RelationGetRelationName(rel)),
+				(errmsg("the child tables of \"%s\" have no such trigger", RelationGetRelationName(rel)),
 				 errdetail("A trigger of a table fires for rows of that table alone."),
 				 errhint("Create it for each of them.")));
 	for (int i = 0; triggers && i < triggers->numtriggers; i++)

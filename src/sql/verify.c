@@ -54,7 +54,7 @@ check_condition(const BbmMigration *migration)
 	if (migration->row_check == NULL && migration->filter == NULL && !(strategy && strategy->one_at_a_time))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("nothing tells how the rows of migration \"%s\" should be", migration->name),
+				 errmsg("migration \"%s\" has no condition to verify its rows by", migration->name),
 				 errdetail("It has neither a \"filter\" that done rows no longer meet nor a \"row_check\"."),
 				 errhint("Give a check, as in bbm_verify(name, 'total = price * quantity').")));
 	if (GetUserNameFromId(migration->owner, true) == NULL)

@@ -165,7 +165,7 @@ what_it_waits_for(int64 id, Oid owner)
 		waits_for_retry(id, reason);
 	if (reason->text[0] != '\0' || (at_it.anybody && bbm_trouble_of_batch(id, reason->text)))
 		return reason->text;
-	return at_it.anybody ? NULL : requested ? "a worker" : "the next look";
+	return at_it.anybody ? NULL : requested ? "a worker" : "the next poll";
 }
 
 /* Is the migration this owner's, and one that the caller may see? */
@@ -206,7 +206,7 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 	if (!may_ask(id, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2)))
 		PG_RETURN_NULL();
 	if (origin == NULL || strcmp(origin, bbm_origin()) != 0)
-		PG_RETURN_TEXT_P(cstring_to_text("a start here: this is a copy of a migration that was started elsewhere"));
+		PG_RETURN_TEXT_P(cstring_to_text("a start here: the migration was started elsewhere, and its database cloned or restored"));
 	if (!bbm_catalog_trusts(PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2)))
 		PG_RETURN_TEXT_P(cstring_to_text("another owner of bbm's tables: this one must not act for the migration's"));
 	if (bbm_shared == NULL)

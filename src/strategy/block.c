@@ -85,7 +85,7 @@ resolve(BbmTarget *target)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("BlockRangeBatchingStrategy needs a \"filter\""),
-				 errdetail("Rows move when they are updated, so only a condition that a done row no longer meets tells which are done."),
+				 errdetail("Rows move when they are updated, so only a condition that a done row no longer meets shows which are done."),
 				 errhint("Give one, or name a key and use SerialKeySetBatchingStrategy.")));
 }
 

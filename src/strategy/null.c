@@ -95,7 +95,7 @@ check_table(BbmTarget *target, Relation rel)
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("no index finds the rows of table \"%s\" in which column \"%s\" is null",
 					RelationGetRelationName(rel), column),
-			 errdetail("%s looks for them before each job: it would read the whole table as often.",
+			 errdetail("%s searches for them before each job, and would read the whole table each time.",
 					   target->strategy->name),
 			 errhint("CREATE INDEX CONCURRENTLY ON %s (%s) WHERE %s IS NULL. If the table is so small that it may be read, set allow_full_scan of the migration.",
 					 bbm_table_sql_name(RelationGetRelid(rel)), quoted, quoted),
@@ -185,7 +185,7 @@ next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut,
 	result = bbm_spi_execute_plan(probe(target, partition), NULL, NULL, false, 1);
 	bbm_user_settings_end(level);
 	if (result != SPI_OK_SELECT)
-		elog(ERROR, "could not look for rows that are null: %s", SPI_result_code_string(result));
+		elog(ERROR, "could not search for rows that are null: %s", SPI_result_code_string(result));
 	if (SPI_processed == 0)
 		return false;
 	if (bbm_jobs_idle(target->migration->id, target->migration->max_attempts))

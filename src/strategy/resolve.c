@@ -121,7 +121,7 @@ decide_partition_order(BbmTarget *target)
 	if (target->has_partitions && !target->per_partition && target->strategy->table_scans)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("%s cannot run a statement over a partitioned table or an inheritance tree",
+				 errmsg("%s cannot run a statement over a partitioned table or an inheritance hierarchy",
 						target->strategy->name),
 				 errdetail("Blocks are those of one partition, and the statement names the table as a whole."),
 				 errhint("Use bbm_update or bbm_delete, or a function with the parameter table_name.")));

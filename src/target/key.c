@@ -191,7 +191,7 @@ bbm_key_has_null(const BbmKeyColumn *column)
 	ereport(ERROR,
 			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 			 errmsg("a row has a null key"),
-			 errdetail("Column \"%s\" holds a null. It could not when the migration was begun, or is declared NOT NULL.",
+			 errdetail("Column \"%s\" holds a null. It could not when the migration was started, or is declared NOT NULL.",
 					   column->name),
 			 errhint("Give the row a key, or name another one.")));
 }
@@ -321,7 +321,7 @@ bbm_key_keep_order(BbmKey *key, const char *string)
 	ereport(ERROR,
 			(errcode(ERRCODE_DATATYPE_MISMATCH),
 			 errmsg("the type of batching key \"%s\" has changed", bbm_key_to_string(key)),
-			 errdetail("The ranges that were cut so far are in the order of %s.", string),
+			 errdetail("The ranges allocated so far are in the order of %s.", string),
 			 errhint("Change it back, or define another migration for what is left.")));
 }
 
@@ -623,7 +623,7 @@ bbm_key_check_bound(const BbmKey *key, const BbmBound *bound)
 	ereport(ERROR,
 			(errcode(ERRCODE_DATATYPE_MISMATCH),
 			 errmsg("the type of batching key \"%s\" has changed", bbm_key_to_string(key)),
-			 errdetail("The ranges that were cut so far have bounds of another type."),
+			 errdetail("The ranges allocated so far have bounds of another type."),
 			 errhint("Change it back, or define another migration for what is left.")));
 }
 

@@ -78,7 +78,7 @@ count_nulls(const BbmTarget *target, const char *source, List *columns, const ch
 	bbm_guc_set("enable_seqscan", "off", true);
 	bbm_guc_set("jit", "off", true);
 	if (bbm_spi_execute(sql.data, true, 0) != SPI_OK_SELECT || SPI_processed != 1)
-		elog(ERROR, "could not look for rows whose key is null");
+		elog(ERROR, "could not search for rows whose key is null");
 	rows = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_freetuptable(SPI_tuptable);
 	bbm_user_settings_end(level);

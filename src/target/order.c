@@ -307,7 +307,7 @@ end_has_many_ties(Oid relid, const char *columns, const char *order)
 	bool		many;
 
 	if (bbm_spi_execute(sql, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not look for keys");
+		elog(ERROR, "could not search for keys");
 	many = SPI_processed > BBM_FEW_TIES;
 	SPI_freetuptable(SPI_tuptable);
 	return many;

@@ -50,7 +50,7 @@ no_index(const BbmTarget *target, const BbmPartition *partition, Relation rel)
 	if (name)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("table \"%s\" cannot be cut along index \"%s\"", RelationGetRelationName(rel), name),
+				 errmsg("table \"%s\" cannot be split into ranges along index \"%s\"", RelationGetRelationName(rel), name),
 				 errdetail("It must be a valid btree index that begins with (%s), in the type's own order, without a predicate.",
 						   order),
 				 errhint("Name another index with bbm_alter, or none.")));
@@ -151,7 +151,7 @@ check_kind(const BbmTarget *target, const BbmPartition *partition, Relation rel)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("%s does not fit table \"%s\"", target->strategy->name, RelationGetRelationName(rel)),
-				 errdetail("It needs a heap, whose rows have a place in a block."),
+				 errdetail("It needs a heap, whose rows have block numbers."),
 				 errhint("Name a key and use SerialKeySetBatchingStrategy.")));
 }
 

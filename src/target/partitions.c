@@ -255,7 +255,7 @@ begin_by_key(BbmTarget *target, Oid relid)
 		return;
 	if (!bbm_order_key_leads(target))
 		rows_of_others(target, joined,
-					   "Its partitions are told apart by columns that are not the first of the batching key, so rows may move between them.");
+					   "Its partition key is not the first columns of the batching key, so rows may move between partitions.");
 	foreach(cell, parts)
 	{
 		BbmPartitionState *other = lfirst(cell);
@@ -267,7 +267,7 @@ begin_by_key(BbmTarget *target, Oid relid)
 		bbm_key_walk(&walk);
 		if (walk.count > 0)
 			rows_of_others(target, joined,
-						   psprintf("It has keys between the first and the last that table %s had, which was begun.",
+						   psprintf("It has keys between the first and the last key of table %s, which was started before.",
 									other->name));
 	}
 }
@@ -289,8 +289,8 @@ check_form(const BbmTarget *target, const BbmClaimState *state)
 			 errmsg("the job of migration \"%s\" is of another kind than it was",
 					bbm_printable(target->migration->name)),
 			 target->per_partition ?
-			 errdetail("It is for one partition at a time, and the ranges cut so far are of the table as a whole.") :
-			 errdetail("It is for the table as a whole, and the ranges cut so far are of one partition each."),
+			 errdetail("It is for one partition at a time, and the ranges allocated so far are of the table as a whole.") :
+			 errdetail("It is for the table as a whole, and the ranges allocated so far are of one partition each."),
 			 errhint("Change the job back, or define another migration for what is left.")));
 }
 

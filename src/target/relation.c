@@ -123,7 +123,7 @@ bbm_table_by_name(const char *name, LOCKMODE lock, void (*check) (Oid relid, con
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("table \"%s\" does not exist", name),
-					 errdetail("It was looked for with search_path \"%s\".", namespace_search_path),
+					 errdetail("It was searched for with search_path \"%s\".", namespace_search_path),
 					 errhint("Write it as schema.table.")));
 		if (check)
 			check(relid, name);
@@ -220,7 +220,7 @@ bbm_migration_table(const BbmMigration *migration, LOCKMODE lock)
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("table \"%s\" is not the one that migration \"%s\" is about", migration->table_name,
 						bbm_printable(migration->name)),
-				 errdetail("Its OID is %u. The migration was defined for, or begun on, the one with OID %u, which %s.",
+				 errdetail("Its OID is %u. The migration was defined for, or started on, the one with OID %u, which %s.",
 						   relid, migration->table_oid, whereabouts(migration->table_oid)),
 				 errhint("Rename them back, or begin again with the table that has the name now: bbm_alter(…, restart => true).")));
 	return relid;

@@ -134,7 +134,7 @@ bbm_statement_check_condition(Oid relid, const char *condition, const char *what
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 				 errmsg("\"%s\" must not use volatile functions", what),
-				 errdetail("It would mean other rows each time it is looked at."),
+				 errdetail("It could select other rows each time it is evaluated."),
 				 errhint("Compare with a value or a column; now() is allowed.")));
 	for (AttrNumber attnum = FirstLowInvalidHeapAttributeNumber + 1; attnum < 0; attnum++)
 	{
