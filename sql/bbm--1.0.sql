@@ -165,10 +165,7 @@ CREATE TABLE @extschema@.bbm_partitions (
     relation_name text NOT NULL,
     pass integer NOT NULL DEFAULT 0,
     begun integer NOT NULL DEFAULT 0,
-    begun_lsn pg_lsn NOT NULL DEFAULT '0/0',
-    clean_lsn pg_lsn NOT NULL DEFAULT '0/0',
     end_block bigint NOT NULL DEFAULT 0,
-    filenode oid NOT NULL DEFAULT 0,
     joined boolean NOT NULL DEFAULT false,
     low_value bigint,
     high_value bigint,
@@ -1048,10 +1045,6 @@ COMMENT ON COLUMN @extschema@.bbm_partitions.pass IS
     'last pass in which all its ranges were allocated; 0: none; negative while it is not attached';
 COMMENT ON COLUMN @extschema@.bbm_partitions.begun IS
     'last pass that has started on it';
-COMMENT ON COLUMN @extschema@.bbm_partitions.begun_lsn IS
-    'WAL position when the last pass that processes rows started';
-COMMENT ON COLUMN @extschema@.bbm_partitions.clean_lsn IS
-    'WAL position when the pass before it started: pages unchanged since are clean';
 COMMENT ON COLUMN @extschema@.bbm_partitions.end_block IS
     'the pass ends before this block';
 COMMENT ON COLUMN @extschema@.bbm_partitions.joined IS
@@ -1064,8 +1057,6 @@ COMMENT ON COLUMN @extschema@.bbm_partitions.low_key IS
     'its first key when it was started, for any other key: one value for each column';
 COMMENT ON COLUMN @extschema@.bbm_partitions.high_key IS
     'its last key when it was started, for any other key: one value for each column';
-COMMENT ON COLUMN @extschema@.bbm_partitions.filenode IS
-    'files that the WAL positions refer to';
 
 COMMENT ON TABLE @extschema@.bbm_events IS 'every change of state of a migration: who, when, what';
 COMMENT ON COLUMN @extschema@.bbm_events.id IS

@@ -5,8 +5,8 @@
  *
  * Claims write these rows, under the migration's lock, together with the job
  * that they create: nobody else writes between a read and what follows from
- * it.  The exceptions are bbm_partition_clean, in a job during which no range
- * is allocated, and bbm_partition_unclean, which only causes additional work.
+ * it.  The exception is bbm_partition_clean, in a job during which no range is
+ * allocated.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,7 +14,6 @@
 
 #include "catalog/pg_type_d.h"
 #include "utils/array.h"
-#include "utils/pg_lsn.h"
 
 #include "base/bbm.h"
 #include "catalog/errors.h"
@@ -22,7 +21,7 @@
 #include "catalog/sql.h"
 
 #define PARTITION_COLUMNS \
-	"relation, relation_name, pass::bigint, begun::bigint, begun_lsn, clean_lsn, end_block, filenode, joined, " \
+	"relation, relation_name, pass::bigint, begun::bigint, end_block, joined, " \
 	"low_value IS NOT NULL, low_value, high_value, low_key, high_key"
 
 static BbmPartitionState *
@@ -35,16 +34,13 @@ read_part(uint64 row)
 	part->name = bbm_sql_text(row, 2, CurrentMemoryContext);
 	part->pass = bbm_sql_int64(row, 3);
 	part->begun = bbm_sql_int64(row, 4);
-	part->begun_lsn = (XLogRecPtr) bbm_sql_int64(row, 5);
-	part->clean_lsn = (XLogRecPtr) bbm_sql_int64(row, 6);
-	part->end_block = bbm_sql_int64(row, 7);
-	part->filenode = DatumGetObjectId(bbm_sql_get(row, 8, &isnull));
-	part->joined = DatumGetBool(bbm_sql_get(row, 9, &isnull));
-	part->has_extent = DatumGetBool(bbm_sql_get(row, 10, &isnull));
-	part->low.number = bbm_sql_int64(row, 11);
-	part->high.number = bbm_sql_int64(row, 12);
-	part->low.key = bbm_sql_array(row, 13, CurrentMemoryContext);
-	part->high.key = bbm_sql_array(row, 14, CurrentMemoryContext);
+	part->end_block = (BlockNumber) bbm_sql_int64(row, 5);
+	part->joined = DatumGetBool(bbm_sql_get(row, 6, &isnull));
+	part->has_extent = DatumGetBool(bbm_sql_get(row, 7, &isnull));
+	part->low.number = bbm_sql_int64(row, 8);
+	part->high.number = bbm_sql_int64(row, 9);
+	part->low.key = bbm_sql_array(row, 10, CurrentMemoryContext);
+	part->high.key = bbm_sql_array(row, 11, CurrentMemoryContext);
 	return part;
 }
 
@@ -93,19 +89,16 @@ bbm_partition_add(int64 migration_id, Oid relation, const char *name, bool joine
 	bbm_sql_run(&sql, values, NULL, true);
 }
 
-/* A pass begins on the partition: sets all columns but its name and the last pass that has completed it. */
+/* A pass begins on the partition. */
 void
-bbm_partition_begin(int64 migration_id, const BbmPartitionState *part)
+bbm_partition_begin(int64 migration_id, Oid relation, int pass, BlockNumber end_block)
 {
 	static BbmSql sql = {
-		"UPDATE @.bbm_partitions SET begun = $3, begun_lsn = $4, clean_lsn = $5, end_block = $6, filenode = $7 "
-		"WHERE migration_id = $1 AND relation = $2",
-		7, {INT8OID, OIDOID, INT4OID, PG_LSNOID, PG_LSNOID, INT8OID, OIDOID}
+		"UPDATE @.bbm_partitions SET begun = $3, end_block = $4 WHERE migration_id = $1 AND relation = $2",
+		4, {INT8OID, OIDOID, INT4OID, INT8OID}
 	};
 	Datum		values[] = {
-		Int64GetDatum(migration_id), ObjectIdGetDatum(part->relation), Int32GetDatum(part->begun),
-		LSNGetDatum(part->begun_lsn), LSNGetDatum(part->clean_lsn), Int64GetDatum(part->end_block),
-		ObjectIdGetDatum(part->filenode)
+		Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(pass), Int64GetDatum((int64) end_block)
 	};
 
 	bbm_sql_run(&sql, values, NULL, true);
@@ -159,24 +152,6 @@ bbm_partition_clean(int64 migration_id, Oid relation, int pass)
 	bbm_sql_run(&sql, values, NULL, true);
 }
 
-/*
- * No page of the partition, or (InvalidOid) of any, is known to be clean any
- * more.  Batches call this, too: two that do so at once wait for each other's
- * commit, a claim waits for theirs, and later ones find it done.
- */
-void
-bbm_partition_unclean(int64 migration_id, Oid relation)
-{
-	static BbmSql sql = {
-		"UPDATE @.bbm_partitions SET begun_lsn = '0/0', clean_lsn = '0/0' WHERE migration_id = $1 "
-		"AND (relation = $2 OR $2 = 0) AND (begun_lsn <> '0/0' OR clean_lsn <> '0/0')",
-		2, {INT8OID, OIDOID}
-	};
-	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation)};
-
-	bbm_sql_run(&sql, values, NULL, true);
-}
-
 /* The pass has a new end: every partition may have more ranges to allocate. */
 void
 bbm_partitions_reopen(int64 migration_id, int pass)
@@ -205,31 +180,25 @@ bbm_partitions_forget(int64 migration_id)
 }
 
 /*
- * A migration of a cloned or restored database is started here.  A database
- * that was cloned from files (a template, pg_upgrade) has the OIDs of its
- * original; in one that was restored from a dump, tables are found by their
- * names.  Nothing is known of their pages; where rows move, that means that
- * none of them is done.
+ * A migration of a restored database is started here: its tables, which have
+ * other OIDs there, are found by their names.  A database that was cloned from
+ * files (a template, pg_upgrade) has the OIDs of its original.
  */
 void
-bbm_partitions_settle(int64 migration_id, bool loaded)
+bbm_partitions_settle(int64 migration_id)
 {
 	static BbmSql parts = {
-		"UPDATE @.bbm_partitions SET begun_lsn = '0/0', clean_lsn = '0/0', begun = 0, filenode = 0, "
-		"relation = CASE WHEN $2 THEN coalesce(to_regclass(relation_name)::oid, 0) ELSE relation END, "
-		"pass = CASE WHEN begun = 0 THEN pass WHEN pass < 0 THEN -1 ELSE 0 END WHERE migration_id = $1",
-		2, {INT8OID, BOOLOID}
+		"UPDATE @.bbm_partitions SET relation = coalesce(to_regclass(relation_name)::oid, 0) WHERE migration_id = $1",
+		1, {INT8OID}
 	};
 	static BbmSql jobs = {
 		"UPDATE @.batched_background_migration_jobs SET relation = coalesce(to_regclass(relation_name)::oid, 0) "
 		"WHERE batched_background_migration_id = $1 AND relation IS NOT NULL",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), BoolGetDatum(loaded)};
+	Datum		values[] = {Int64GetDatum(migration_id)};
 
 	bbm_sql_run(&parts, values, NULL, true);
-	if (!loaded)
-		return;
 	bbm_sql_run(&jobs, values, NULL, true);
 	bbm_errors_settle(migration_id);
 }

@@ -10,8 +10,8 @@
 
 #include "base/bbm.h"
 
-#include "access/xlogdefs.h"
 #include "nodes/pg_list.h"
+#include "storage/block.h"
 
 /* catalog/partitions.c: the state of a partition of a migration */
 typedef struct BbmPartitionState
@@ -19,11 +19,8 @@ typedef struct BbmPartitionState
 	Oid			relation;
 	char	   *name;
 	int			pass;			/* the last pass in which all its ranges were allocated; 0: none */
-	int			begun;			/* the last pass that has begun on it */
-	XLogRecPtr	begun_lsn;		/* when the last work pass began on it */
-	XLogRecPtr	clean_lsn;		/* the same for the work pass before: pages unchanged since are clean */
-	int64		end_block;		/* of the pass that has begun */
-	Oid			filenode;		/* the file to which the LSNs apply */
+	int			begun;			/* block ranges: the last pass that has begun on it ... */
+	BlockNumber end_block;		/* ... ends before this block */
 	bool		joined;			/* it was attached while the migration ran */
 	bool		has_extent;		/* if ranges are by key: it had keys when the pass began ... */
 	BbmBound	low;			/* ... from here ... */
@@ -33,13 +30,12 @@ typedef struct BbmPartitionState
 extern List *bbm_partitions(int64 migration_id);
 extern BbmPartitionState *bbm_partition_state(int64 migration_id, Oid relation);
 extern void bbm_partition_add(int64 migration_id, Oid relation, const char *name, bool joined);
-extern void bbm_partition_begin(int64 migration_id, const BbmPartitionState *part);
+extern void bbm_partition_begin(int64 migration_id, Oid relation, int pass, BlockNumber end_block);
 extern void bbm_partition_done(int64 migration_id, Oid relation, int pass);
 extern void bbm_partition_rename(int64 migration_id, Oid relation, const char *name);
 extern void bbm_partition_clean(int64 migration_id, Oid relation, int pass);
-extern void bbm_partition_unclean(int64 migration_id, Oid relation);
 extern void bbm_partitions_reopen(int64 migration_id, int pass);
 extern void bbm_partitions_forget(int64 migration_id);
-extern void bbm_partitions_settle(int64 migration_id, bool loaded);
+extern void bbm_partitions_settle(int64 migration_id);
 
 #endif							/* BBM_CATALOG_PARTITIONS_H */

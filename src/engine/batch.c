@@ -237,8 +237,6 @@ run_sub_batch(BbmWork *work, BbmRange *part)
 		/* a range that had no keys may have got one since */
 		if (part->key_count > 0 || (target->key.is_integer && !job->repairs))
 			work->cost.rows = bbm_run_range(target, partition, part, batch_size);
-		if (target->strategy->after_batch)
-			target->strategy->after_batch(target, partition);
 	}
 	work->detached = partition == NULL;
 	if (partition)

@@ -16,7 +16,6 @@
  */
 #include "engine/verify.h"
 
-#include "miscadmin.h"
 #include "storage/block.h"
 #include "storage/lmgr.h"
 #include "utils/snapmgr.h"
@@ -100,25 +99,13 @@ bbm_verify_range(BbmTarget *target, BbmPartition *partition, const BbmRange *ran
 	return rows;
 }
 
-/* The same for all blocks of a partition except those known to be clean, about so many rows at a time. */
+/* The same for all blocks of a partition. */
 int64
-bbm_verify_blocks(BbmTarget *target, BbmPartition *partition, int rows, bool by_check)
+bbm_verify_blocks(BbmTarget *target, BbmPartition *partition, bool by_check)
 {
-	BbmRange	rest = {.max.number = MaxBlockNumber - 1};
-	BbmRange	part;
-	bool		after = false;
-	int64		found = 0;
+	BbmRange	all = {.max.number = MaxBlockNumber - 1};
 
-	for (;;)
-	{
-		CHECK_FOR_INTERRUPTS();
-		target->strategy->first_sub_batch(target, partition, &rest, after, rows, &part);
-		if (part.key_count == 0)
-			return found;
-		found += bbm_verify_range(target, partition, &part, by_check);
-		rest.min = part.max;
-		after = true;
-	}
+	return bbm_verify_range(target, partition, &all, by_check);
 }
 
 /*
@@ -145,8 +132,7 @@ bbm_check_all(BbmTarget *target, int pass)
 		/* detached since it was listed; a table that is gone is reported when it is opened */
 		if (partition == NULL)
 			continue;
-		target->strategy->begin_check(target, partition, by_check);
-		found = bbm_verify_blocks(target, partition, PG_INT32_MAX, by_check);
+		found = bbm_verify_blocks(target, partition, by_check);
 		if (found == 0 && !by_check)
 			bbm_partition_clean(target->migration->id, partition->relid, pass);
 		all += found;

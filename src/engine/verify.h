@@ -15,7 +15,7 @@
 extern bool bbm_verifies_beyond(const BbmTarget *target);
 extern bool bbm_verifies_by_check(const BbmTarget *target, int pass);
 extern int64 bbm_verify_range(BbmTarget *target, BbmPartition *partition, const BbmRange *range, bool by_check);
-extern int64 bbm_verify_blocks(BbmTarget *target, BbmPartition *partition, int rows, bool by_check);
+extern int64 bbm_verify_blocks(BbmTarget *target, BbmPartition *partition, bool by_check);
 extern bool bbm_verifies_whole(const BbmTarget *target, int pass);
 extern int64 bbm_check_all(BbmTarget *target, int pass);
 

@@ -386,14 +386,7 @@ start_here(BbmRow *row)
 		bbm_row_set(row, "origin", CStringGetTextDatum(bbm_origin()), false);
 		/* another cluster's OIDs mean nothing here */
 		if (foreign)
-		{
-			const BbmStrategy *strategy = bbm_strategy_find(bbm_row_text(*row, "batching_strategy"));
-
 			set_owner(row, (Oid) bbm_row_int(*row, "owner_oid"), false);
-			/* nor do its block numbers: a pass from the start finds what is not done here */
-			if (strategy && strategy->table_scans && !bbm_row_is_null(*row, "started_at"))
-				work_anew(row);
-		}
 	}
 }
 
@@ -694,9 +687,9 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 			tell_event(now, event_word((BbmStatus) to));
 		else if (!bbm_engine_writes() && is_changed(old, now))
 			tell_event(now, "altered");
-		/* a cloned or restored migration that is started here */
-		if (at_origin(now) && !bbm_row_is_null(old, "origin") && !at_origin(old))
-			bbm_partitions_settle(bbm_row_int(now, "id"), is_loaded(old));
+		/* a restored migration that is started here */
+		if (at_origin(now) && !bbm_row_is_null(old, "origin") && !at_origin(old) && is_loaded(old))
+			bbm_partitions_settle(bbm_row_int(now, "id"));
 		/* its verification has failed: see verify_anew */
 		if (bbm_row_int(now, "pass") == bbm_row_int(old, "pass") + 1 && !bbm_engine_writes())
 			bbm_jobs_repair(bbm_row_int(now, "id"), (int) bbm_row_int(old, "pass"), (int) bbm_row_int(now, "pass"));

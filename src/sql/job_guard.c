@@ -143,9 +143,6 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 	/* the owner of the tables may correct them */
 	if (update && !bbm_may_restore())
 		bbm_check_job_columns(data->tg_relation, row.tuple, changed);
-	/* a range that nobody has processed can no longer be found by its job */
-	if (migration && !insert)
-		bbm_partition_unclean(migration->id, InvalidOid);
 	SPI_finish();
 	if (insert)
 		return PointerGetDatum(bbm_columns_restore_job(data->tg_relation, data->tg_trigtuple));

@@ -123,8 +123,7 @@ count_partition(BbmTarget *target, BbmPartition *partition, bool by_check)
 		return count_ranges(target, partition, by_check);
 	if (!target->strategy->table_scans)
 		return bbm_verify_range(target, partition, &all, by_check);
-	target->strategy->begin_check(target, partition, true);
-	return bbm_verify_blocks(target, partition, BBM_VERIFY_SIZE, by_check);
+	return bbm_verify_blocks(target, partition, by_check);
 }
 
 /* The current user is the owner. */

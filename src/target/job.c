@@ -403,8 +403,6 @@ bbm_job_resolve(BbmTarget *target)
 		bbm_job_parts(migration, &parts);
 		bbm_statement_check(target->relid, &parts, key, target->key.n, migration->allow_key_change);
 		target->moves_rows = changes_partition(target->relid, &parts);
-		if (target->strategy->table_scans)
-			target->fixed = bbm_statement_is_fixed(target->relid, &parts);
 	}
 	else
 	{

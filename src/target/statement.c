@@ -404,28 +404,6 @@ bbm_statement_condition(Oid relid, const char *condition)
 	return analyse(&text, bbm_parse_condition(&text), BBM_SELECT_PREFIX)->jointree->quals;
 }
 
-/*
- * Does it depend only on the row whether the statement for the checked parts
- * changes it?  Not if other tables, settings or the time have an influence.
- */
-bool
-bbm_statement_is_fixed(Oid relid, const BbmStatementParts *parts)
-{
-	Node	   *condition = bbm_statement_condition(relid, parts->condition);
-	char	   *join = NULL;
-
-	if (parts->verb == BBM_UPDATE)
-	{
-		BbmStatementText set = bbm_statement_text(parts->set, "set", false, relid);
-
-		(void) bbm_split_set(&set, &join);
-		if (join || bbm_set_from(&set))
-			return false;
-	}
-	return !checkExprHasSubLink(condition) &&
-		!contain_mutable_functions((Node *) expression_planner((Expr *) copyObject(condition)));
-}
-
 static void
 append_conditions(StringInfo sql, const char *const *conditions, int n)
 {

@@ -44,7 +44,6 @@ extern char *bbm_statement_compose(const BbmStatementParts *parts, const char *r
 extern char *bbm_statement_count(const BbmStatementParts *parts, const char *relation, const char *alias,
 								 bool only, const char *range);
 extern Node *bbm_statement_condition(Oid relid, const char *condition);
-extern bool bbm_statement_is_fixed(Oid relid, const BbmStatementParts *parts);
 
 /* For triggers, whose set is only a list; column sets are offset by FirstLowInvalidHeapAttributeNumber. */
 extern List *bbm_statement_assignments(const char *set);

@@ -56,14 +56,8 @@ typedef struct BbmStrategy
 	 */
 	void		(*check_table) (BbmTarget *target, Relation rel);
 
-	/*
-	 * Where rows move: called before a range of a working pass is allocated in
-	 * a partition, after a batch, and before a verification (at_all: of all
-	 * pages).
-	 */
+	/* Where rows move: called before a range of a working pass is allocated in a partition. */
 	void		(*begin_pass) (BbmTarget *target, BbmPartition *partition, int pass);
-	void		(*after_batch) (BbmTarget *target, BbmPartition *partition);
-	void		(*begin_check) (BbmTarget *target, BbmPartition *partition, bool at_all);
 
 	/* Allocates the next range of a partition; false when there is none. */
 	bool		(*next_range) (BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range);
@@ -123,9 +117,7 @@ struct BbmPartition
 	SPIPlanPtr	check_plan;		/* counts rows that do not meet the check; NULL until needed */
 	SPIPlanPtr	keys_plan[2];	/* keys from a bound on, and after it; NULL until needed */
 	SPIPlanPtr	probe;			/* for the strategy's own query, if it has one */
-	XLogRecPtr	clean_lsn;		/* block ranges: pages unchanged since this LSN are clean ... */
-	Oid			filenode;		/* ... in these files ... */
-	BlockNumber end_block;		/* ... and the pass ends at this block */
+	BlockNumber end_block;		/* block ranges: the pass ends before this block */
 	double		rows;			/* the planner's estimate */
 	int			cuts;			/* ranges allocated in it by this process */
 };
@@ -157,7 +149,6 @@ struct BbmTarget
 	BbmJobForm	form;
 	char	   *call;			/* the call of a function, with its parameters */
 	bool		returns_count;	/* the function returns how many rows it changed */
-	bool		fixed;			/* composed: whether a row is to be done depends only on the row */
 	BbmPartition *partition;	/* the one opened last */
 	BbmSizing	sizing;			/* of the adaptive batch size */
 	int			reduced_sub_batch_size;		/* keys per commit, when this process has reduced it; 0 not */
