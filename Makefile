@@ -32,8 +32,8 @@ OBJS = src/module.o \
 	src/server/ddl.o src/server/handover.o src/server/hooks.o src/server/launcher.o src/server/stalled.o \
 	src/server/truncate.o src/server/worker.o \
 	src/sql/access.o src/sql/columns.o src/sql/control.o src/sql/define.o src/sql/dry_run.o src/sql/guards.o \
-	src/sql/import.o src/sql/job_guard.o src/sql/registry_tables.o src/sql/row.o src/sql/run.o src/sql/simulate.o \
-	src/sql/sync_trigger.o src/sql/test.o src/sql/verify.o src/sql/view.o
+	src/sql/import.o src/sql/job_guard.o src/sql/registry_tables.o src/sql/row.o src/sql/run.o \
+	src/sql/sync_trigger.o src/sql/verify.o src/sql/view.o
 
 # The tests, in the order in which they run; `make lint` knows one not listed.
 # sql/NAME.sql, test/specs/NAME.spec and test/t/NAME.pl

@@ -13,9 +13,10 @@ ALTER SYSTEM SET bbm.retry_delay = '10 ms';
 SELECT pg_reload_conf();
 \c -
 
-CREATE FUNCTION advance(ms float8) RETURNS void STRICT LANGUAGE c AS '$libdir/bbm', 'bbm_test_clock_advance';
+\getenv bbm_test BBM_TEST_MODULE
+CREATE FUNCTION advance(ms float8) RETURNS void STRICT LANGUAGE c AS :'bbm_test', 'bbm_test_clock_advance';
 CREATE FUNCTION sizing(first int, target_ms float8, max_wal float8, min int, max int, keys float8[], ms float8[],
-                       wal float8[]) RETURNS int[] STRICT LANGUAGE c AS '$libdir/bbm', 'bbm_test_sizing';
+                       wal float8[]) RETURNS int[] STRICT LANGUAGE c AS :'bbm_test', 'bbm_test_sizing';
 -- n full batches that take so long, or write so much, per key
 CREATE FUNCTION full_batches(first int, target_ms float8, max_wal float8, per_key float8[], wal_per_key float8[] = NULL,
                              min int = 10, max int = 100000) RETURNS int[] LANGUAGE sql AS
@@ -46,7 +47,7 @@ SELECT sizing(1000, 'NaN', 'NaN', 10, 100000, ARRAY[1000], ARRAY[1], ARRAY[1]) A
        sizing(2147483647, 1e300, 0, 1, 2147483647, ARRAY[9e18], ARRAY[1e-300], ARRAY[0]) AS huge,
        sizing(-5, 1e-300, 0, 1, 2147483647, ARRAY[1], ARRAY[1e300], ARRAY[0]) AS tiny;
 -- a rest: so many times what it had to wait for a CPU, by the mean, none that is not worth it, and never long
-CREATE FUNCTION rests(delays_us float8[], elapsed_us float8, factor float8) RETURNS bigint[] STRICT LANGUAGE c AS '$libdir/bbm', 'bbm_test_pacing';
+CREATE FUNCTION rests(delays_us float8[], elapsed_us float8, factor float8) RETURNS bigint[] STRICT LANGUAGE c AS :'bbm_test', 'bbm_test_pacing';
 SELECT d AS delay, e AS elapsed, f AS factor, (rests(ARRAY[d], e, f))[1] AS rest
 FROM (VALUES (0::float8, 0::float8, 4::float8), (249, 0, 4), (250, 0, 4), (5000, 0, 4), (5000, 25000, 4), (5000, 100000, 4), (5000, -100000, 4),
     (5000, 0, 0.5), (25001, 0, 4), (5000, 0, 0), (-5, 0, 4), (9e18, 0, 1000), (0, 9e18, 1000)) v (d, e, f);
@@ -56,7 +57,7 @@ WITH r AS (SELECT rests(array_fill(1000::float8, ARRAY[100]) || array_fill(0::fl
 SELECT rests[100] AS busy, rests[101] AS first, rests[164] AS later, array_position(rests, 0) AS over FROM r;
 
 -- a rate: the batch's own time is part of it, nothing is saved up, several processes share it, and a clock that goes back repays nothing
-CREATE FUNCTION bucket(rate float8, since float8[], until float8[], amounts float8[]) RETURNS float8[] STRICT LANGUAGE c AS '$libdir/bbm', 'bbm_test_bucket';
+CREATE FUNCTION bucket(rate float8, since float8[], until float8[], amounts float8[]) RETURNS float8[] STRICT LANGUAGE c AS :'bbm_test', 'bbm_test_bucket';
 SELECT bucket(100, '{10,11,20,20.1,30}', '{10.5,11,20.2,20.2,33}', '{100,100,50,50,100}') AS due,
        bucket(100, '{10,5}', '{10.5,5.5}', '{1000,100}') AS back;
 

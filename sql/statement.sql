@@ -4,12 +4,13 @@
 --
 
 CREATE EXTENSION bbm;
+\getenv bbm_test BBM_TEST_MODULE
 CREATE FUNCTION test_statement(target regclass, set text, filter text DEFAULT NULL, range text DEFAULT NULL,
     alone boolean DEFAULT false, returns boolean DEFAULT false, key smallint[] DEFAULT '{1}',
-    allow_key_change boolean DEFAULT false) RETURNS text LANGUAGE c AS '$libdir/bbm', 'bbm_test_statement';
+    allow_key_change boolean DEFAULT false) RETURNS text LANGUAGE c AS :'bbm_test', 'bbm_test_statement';
 CREATE FUNCTION test_condition(target regclass, condition text, what text DEFAULT 'where', range text DEFAULT NULL)
-    RETURNS text LANGUAGE c AS '$libdir/bbm', 'bbm_test_condition';
-CREATE FUNCTION test_cascades(regclass) RETURNS text STRICT LANGUAGE c AS '$libdir/bbm', 'bbm_test_cascades';
+    RETURNS text LANGUAGE c AS :'bbm_test', 'bbm_test_condition';
+CREATE FUNCTION test_cascades(regclass) RETURNS text STRICT LANGUAGE c AS :'bbm_test', 'bbm_test_cascades';
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set helper :abs_srcdir '/sql/fails.inc'
 \i :helper

@@ -9,8 +9,9 @@ ALTER SYSTEM SET bbm.enabled = off;
 SELECT pg_reload_conf();
 \c -
 
+\getenv bbm_test BBM_TEST_MODULE
 CREATE PROCEDURE sweep(name text, jobs int, INOUT most_rows bigint, INOUT first_us float8, INOUT last_us float8)
-    LANGUAGE c AS '$libdir/bbm', 'bbm_test_table_scan';
+    LANGUAGE c AS :'bbm_test', 'bbm_test_table_scan';
 CREATE TABLE t (id bigint PRIMARY KEY, n int);
 SELECT bbm_create('sweep', 't', 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2', batch_size => 50000, min_value => 1,
                   max_value => 1000000000) AS id;

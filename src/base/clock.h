@@ -11,6 +11,6 @@
 #include "base/bbm.h"
 
 extern double bbm_clock_ms(void);
-extern void bbm_clock_advance(double ms);
+extern PGDLLEXPORT void bbm_clock_advance(double ms);
 
 #endif							/* BBM_BASE_CLOCK_H */

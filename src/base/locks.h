@@ -12,22 +12,22 @@
 
 #include "storage/lock.h"
 
-extern void bbm_lock_migration(Oid lock_class, int64 migration_id);
+extern PGDLLEXPORT void bbm_lock_migration(Oid lock_class, int64 migration_id);
 extern void bbm_unlock_migration(Oid lock_class, int64 migration_id);
 extern bool bbm_lock_for_claim_at_once(Oid lock_class, int64 migration_id, Oid table);
 extern void bbm_lock_table(Oid lock_class, Oid table);
 extern int	bbm_permit_acquire(Oid lock_class, int64 migration_id, int limit);
 extern bool bbm_permit_keep(Oid lock_class, int64 migration_id, int slot);
-extern void bbm_permit_release(Oid lock_class, int64 migration_id, int slot);
+extern PGDLLEXPORT void bbm_permit_release(Oid lock_class, int64 migration_id, int slot);
 extern bool bbm_permits_held(Oid lock_class, int64 migration_id, int limit);
 extern void bbm_set_waiting_for_table(Oid lock_class, int64 migration_id, bool begin);
 extern bool bbm_launched_permit_acquire(Oid lock_class, int limit);
 extern int	bbm_launched_permits(Oid lock_class, int limit);
 extern bool bbm_is_waiting_for_table(Oid lock_class, int64 migration_id);
 extern bool bbm_has_waiters(Oid lock_class, int64 migration_id);
-extern int32 bbm_worker_id_acquire(Oid lock_class);
+extern PGDLLEXPORT int32 bbm_worker_id_acquire(Oid lock_class);
 extern void bbm_worker_id_keep(Oid lock_class, int32 worker_id);
-extern void bbm_worker_id_release(Oid lock_class, int32 worker_id);
+extern PGDLLEXPORT void bbm_worker_id_release(Oid lock_class, int32 worker_id);
 extern bool bbm_worker_is_alive(Oid lock_class, int32 worker_id);
 extern void bbm_ours_begin(void);
 extern void bbm_ours_end(void);

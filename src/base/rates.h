@@ -24,8 +24,9 @@ typedef struct BbmBucket
 	double		debt;			/* in units of the rate */
 } BbmBucket;
 
-extern void bbm_bucket_spend(BbmBucket *bucket, TimestampTz since, TimestampTz now, double rate, double amount);
-extern TimestampTz bbm_bucket_due(const BbmBucket *bucket, double rate);
+extern PGDLLEXPORT void bbm_bucket_spend(BbmBucket *bucket, TimestampTz since, TimestampTz now, double rate,
+										 double amount);
+extern PGDLLEXPORT TimestampTz bbm_bucket_due(const BbmBucket *bucket, double rate);
 
 /*
  * Positions that only grow, with their times.  It shows since when a follower
@@ -68,7 +69,7 @@ typedef struct BbmPacing
 	int			n;
 } BbmPacing;
 
-extern int64 bbm_pacing_us(BbmPacing *rests, int64 delay_us, int64 elapsed_us, double factor);
+extern PGDLLEXPORT int64 bbm_pacing_us(BbmPacing *rests, int64 delay_us, int64 elapsed_us, double factor);
 
 /* Measurements of a migration's batches, and the size they lead to. */
 typedef struct BbmSizing
@@ -86,7 +87,8 @@ typedef struct BbmSizeLimits
 	int			max_size;
 } BbmSizeLimits;
 
-extern void bbm_sizing_start(BbmSizing *sizing, const BbmSizeLimits *limits, int size);
-extern void bbm_sizing_follow(BbmSizing *sizing, const BbmSizeLimits *limits, int64 keys, double ms, double wal);
+extern PGDLLEXPORT void bbm_sizing_start(BbmSizing *sizing, const BbmSizeLimits *limits, int size);
+extern PGDLLEXPORT void bbm_sizing_follow(BbmSizing *sizing, const BbmSizeLimits *limits, int64 keys, double ms,
+										  double wal);
 
 #endif							/* BBM_BASE_RATES_H */

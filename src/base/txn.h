@@ -30,7 +30,7 @@ extern void bbm_user_settings_end(int level);
 extern void bbm_txn_fire_deferred(void);
 extern void bbm_txn_flush(void);
 extern void bbm_txn_discard(void);
-extern ErrorData *bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous);
+extern PGDLLEXPORT ErrorData *bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous);
 extern ErrorData *bbm_txn_try(BbmTxnFn fn, void *arg);
 extern ErrorData *bbm_txn_run_bare(BbmTxnFn fn, void *arg);
 extern bool bbm_txn_in_worker(void);

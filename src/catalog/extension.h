@@ -22,12 +22,12 @@
 #include "catalog/tables.h"
 
 extern const BbmCatalog *bbm_catalog_find(void);
-extern const BbmCatalog *bbm_catalog(void);
+extern PGDLLEXPORT const BbmCatalog *bbm_catalog(void);
 extern void bbm_catalog_forget(void);
 extern bool bbm_extension_is_here(void);
 extern bool bbm_catalog_matches(const BbmCatalog *catalog);
 extern const char *bbm_origin(void);
-extern Oid	bbm_lock_class(void);
+extern PGDLLEXPORT Oid	bbm_lock_class(void);
 extern bool bbm_catalog_trusts(Oid role);
 extern void bbm_catalog_check_trust(Oid role);
 

@@ -10,7 +10,7 @@
 
 #include "base/bbm.h"
 
-extern void bbm_jobs_merge(int64 migration_id, int retention);
+extern PGDLLEXPORT void bbm_jobs_merge(int64 migration_id, int retention);
 extern void bbm_jobs_forget(int64 migration_id);
 
 #endif							/* BBM_CATALOG_MERGE_H */

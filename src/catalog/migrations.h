@@ -76,14 +76,15 @@ typedef struct BbmProgress
 } BbmProgress;
 
 extern BbmMigration *bbm_migration_by_name(const char *name, MemoryContext context);
-extern BbmMigration *bbm_migration_by_id(int64 id, MemoryContext context);
+extern PGDLLEXPORT BbmMigration *bbm_migration_by_id(int64 id, MemoryContext context);
 extern List *bbm_migrations_runnable(Oid owner, MemoryContext context);
 extern List *bbm_migrations_with_status(List *statuses, MemoryContext context);
 extern List *bbm_migrations_begun(MemoryContext context);
 extern List *bbm_runnable_owners(MemoryContext context);
-extern bool bbm_migration_lock(int64 id, BbmStatus *status);
-extern void bbm_migration_set_started(int64 id, int64 total, Oid table, const BbmBound *min, const BbmBound *max,
-									  const char *key_order, BbmPartitionOrder partition_order);
+extern PGDLLEXPORT bool bbm_migration_lock(int64 id, BbmStatus *status);
+extern PGDLLEXPORT void bbm_migration_set_started(int64 id, int64 total, Oid table, const BbmBound *min,
+												  const BbmBound *max, const char *key_order,
+												  BbmPartitionOrder partition_order);
 extern void bbm_migration_defined(int64 id, Oid table, bool min_found, bool max_found);
 extern void bbm_migration_restart(int64 id, Oid table, const char *job, const BbmBound *min, const BbmBound *max,
 								  const char *key_order);
@@ -92,7 +93,7 @@ extern void bbm_migration_extend(int64 id, const BbmBound *max, bool follow);
 extern void bbm_migration_finish(int64 id);
 extern void bbm_migration_fail(int64 id, int code, const ErrorData *error);
 extern void bbm_migration_reopen(int64 id);
-extern bool bbm_migration_set_status(int64 id, BbmStatus status);
+extern PGDLLEXPORT bool bbm_migration_set_status(int64 id, BbmStatus status);
 extern int64 bbm_migration_insert(const BbmDefinition *definition, Oid owner, BbmStatus status);
 extern void bbm_migration_alter(int64 id, const BbmDefinition *definition);
 extern void bbm_migration_delete(int64 id);

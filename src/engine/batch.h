@@ -46,7 +46,7 @@ typedef struct BbmWork
 } BbmWork;
 
 /* A BbmTxnFn with a BbmWork. */
-extern void bbm_work(void *arg);
+extern PGDLLEXPORT void bbm_work(void *arg);
 extern int64 bbm_work_whole(BbmWork *work);
 
 #endif							/* BBM_ENGINE_BATCH_H */

@@ -37,7 +37,7 @@ typedef struct BbmClaim
 } BbmClaim;
 
 /* A BbmTxnFn with a BbmClaim. */
-extern void bbm_claim(void *arg);
+extern PGDLLEXPORT void bbm_claim(void *arg);
 extern void bbm_claim_next(BbmClaim *claim);
 extern bool bbm_claim_any(BbmClaim *claim);
 extern bool bbm_slice_is_over(const BbmTarget *target);

@@ -12,9 +12,9 @@
 
 #include "target/target.h"
 
-extern BbmTarget *bbm_target_open(const BbmMigration *migration);
+extern PGDLLEXPORT BbmTarget *bbm_target_open(const BbmMigration *migration);
 extern BbmTarget *bbm_target_open_to_read(const BbmMigration *migration);
-extern void bbm_target_close(BbmTarget *target);
+extern PGDLLEXPORT void bbm_target_close(BbmTarget *target);
 extern bool bbm_target_is_current(BbmTarget *target);
 extern void bbm_target_check_partitions(BbmTarget *target);
 extern int64 bbm_target_estimate(BbmTarget *target);

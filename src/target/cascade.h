@@ -10,6 +10,6 @@
 
 #include "base/bbm.h"
 
-extern char *bbm_statement_cascades(Oid relid);
+extern PGDLLEXPORT char *bbm_statement_cascades(Oid relid);
 
 #endif							/* BBM_TARGET_CASCADE_H */

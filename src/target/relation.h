@@ -17,7 +17,7 @@
 #include "target/target.h"
 
 extern Oid	bbm_table_by_name(const char *name, LOCKMODE lock, void (*check) (Oid relid, const char *name));
-extern char *bbm_table_sql_name(Oid relid);
+extern PGDLLEXPORT char *bbm_table_sql_name(Oid relid);
 pg_noreturn extern void bbm_table_is_gone(const char *name);
 extern Oid	bbm_target_table(const char *name, LOCKMODE lock);
 extern Oid	bbm_migration_table(const BbmMigration *migration, LOCKMODE lock);

@@ -36,12 +36,12 @@ typedef struct BbmAssignment
 	char	   *expression;
 } BbmAssignment;
 
-extern void bbm_statement_check(Oid relid, const BbmStatementParts *parts, const AttrNumber *key, int nkey,
+extern PGDLLEXPORT void bbm_statement_check(Oid relid, const BbmStatementParts *parts, const AttrNumber *key, int nkey,
 								bool allow_key_change);
-extern void bbm_statement_check_condition(Oid relid, const char *condition, const char *what);
-extern char *bbm_statement_compose(const BbmStatementParts *parts, const char *relation, const char *alias,
+extern PGDLLEXPORT void bbm_statement_check_condition(Oid relid, const char *condition, const char *what);
+extern PGDLLEXPORT char *bbm_statement_compose(const BbmStatementParts *parts, const char *relation, const char *alias,
 								   bool only, const char *range, const char *returning);
-extern char *bbm_statement_count(const BbmStatementParts *parts, const char *relation, const char *alias,
+extern PGDLLEXPORT char *bbm_statement_count(const BbmStatementParts *parts, const char *relation, const char *alias,
 								 bool only, const char *range);
 extern Node *bbm_statement_condition(Oid relid, const char *condition);
 

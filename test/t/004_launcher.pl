@@ -161,7 +161,7 @@ set('bbm.naptime = 0');
 
 # A worker that has looked and found nothing says that it leaves after another has called
 # for help: the call stands, and who is started because of it finds nothing and leaves, too.
-value($node, q(CREATE FUNCTION call_past_leaving(wanted integer) RETURNS void LANGUAGE c AS '$libdir/bbm', 'bbm_test_call_past_leaving'));
+value($node, qq(CREATE FUNCTION call_past_leaving(wanted integer) RETURNS void LANGUAGE c AS '$ENV{BBM_TEST_MODULE}', 'bbm_test_call_past_leaving'));
 set('log_min_messages = debug1');
 $node->poll_query_until('postgres', "SELECT current_setting('log_min_messages') = 'debug1'");
 my $offset = log_size($node);

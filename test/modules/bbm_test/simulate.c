@@ -4,7 +4,7 @@
  *		Entry points for the tests and the benchmark that simulate time and
  *		large tables.
  *
- * No SQL of the extension declares these functions; see api_test.c.
+ * A test declares these functions; see bbm_test.c.
  *
  *-------------------------------------------------------------------------
  */

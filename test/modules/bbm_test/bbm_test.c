@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
- * test.c
+ * bbm_test.c
  *		Entry points for the tests.
  *
- * No SQL of the extension declares these functions: a test does, to reach code
- * that has no SQL function of its own or more than one.  Only a superuser can,
- * as for any function in C, and they change nothing that is stored.
+ * A test declares these functions, to reach code that has no SQL function of
+ * its own or more than one.  They call what bbm exports (PGDLLEXPORT in its
+ * headers), so bbm has to be loaded first.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,6 +23,8 @@
 #include "target/cascade.h"
 #include "target/relation.h"
 #include "target/statement.h"
+
+PG_MODULE_MAGIC;
 
 PG_FUNCTION_INFO_V1(bbm_test_statement);
 PG_FUNCTION_INFO_V1(bbm_test_condition);
