@@ -9,40 +9,40 @@
 #include "catalog/import.h"
 
 #include "utils/array.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 
 #include "base/bbm.h"
+#include "catalog/migrations.h"
+#include "catalog/options.h"
 #include "catalog/sql.h"
-
-static Datum
-time_or_null(TimestampTz at, char *null)
-{
-	*null = at == 0 ? 'n' : ' ';
-	return TimestampTzGetDatum(at);
-}
 
 /* Inserts the row by the rules for a user's INSERT: with the caller's rights, and checked by the guards. */
 static int64
 insert_migration(const BbmForeignMigration *m, BbmStatus status, const char *search_path, const char *owner)
 {
-	static BbmSql sql = {
-		"INSERT INTO @.batched_background_migrations (name, min_value, max_value, batch_size, sub_batch_size, status, "
-		"job_signature_name, table_name, column_name, batching_strategy, job_search_path, owner) "
-		"VALUES ($1, $2, $3, $4, $5, $6::smallint, $7, $8, $9, $10, $11, $12::name) RETURNING id",
-		12, {TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
-	};
-	char		nulls[13] = "            ";
-	Datum		values[] = {
-		CStringGetTextDatum(m->name), Int64GetDatum(m->min), Int64GetDatum(m->max), Int32GetDatum(m->batch_size),
-		Int32GetDatum(m->sub_batch_size), Int32GetDatum((int) status), CStringGetTextDatum(m->job),
-		CStringGetTextDatum(m->table_name), CStringGetTextDatum(m->column_name),
-		m->strategy ? CStringGetTextDatum(m->strategy) : (Datum) 0, CStringGetTextDatum(search_path),
-		CStringGetTextDatum(owner)
-	};
+	BbmDefinition d = {0};
 
-	nulls[9] = m->strategy ? ' ' : 'n';
-	bbm_sql_run(&sql, values, nulls, false);
-	return bbm_sql_int64(0, 1);
+	bbm_definition_set_text(&d, "name", m->name);
+	bbm_definition_set(&d, "min_value", Int64GetDatum(m->min));
+	bbm_definition_set(&d, "max_value", Int64GetDatum(m->max));
+	bbm_definition_set(&d, "batch_size", Int32GetDatum(m->batch_size));
+	bbm_definition_set(&d, "sub_batch_size", Int32GetDatum(m->sub_batch_size));
+	bbm_definition_set(&d, "status", Int16GetDatum((int16) status));
+	bbm_definition_set_text(&d, "job_signature_name", m->job);
+	bbm_definition_set_text(&d, "table_name", m->table_name);
+	bbm_definition_set_text(&d, "column_name", m->column_name);
+	bbm_definition_set_text(&d, "batching_strategy", m->strategy);
+	bbm_definition_set_text(&d, "job_search_path", search_path);
+	bbm_definition_set(&d, "owner", DirectFunctionCall1(namein, CStringGetDatum(owner)));
+	return bbm_migration_insert(&d);
+}
+
+static void
+set_time(BbmDefinition *d, const char *column, TimestampTz at)
+{
+	if (at != 0)
+		bbm_definition_set(d, column, TimestampTzGetDatum(at));
 }
 
 /*
@@ -53,25 +53,28 @@ insert_migration(const BbmForeignMigration *m, BbmStatus status, const char *sea
 int64
 bbm_import_migration(const BbmForeignMigration *m, BbmStatus status, const char *search_path, const char *owner)
 {
-	static BbmSql sql = {
-		"UPDATE @.batched_background_migrations SET created_at = $2, started_at = $3, finished_at = $4, "
-		"failure_error_code = $5::smallint, total_tuple_count = $6, error_sqlstate = CASE WHEN $7 IS NOT NULL THEN '55000' END, "
-		"error_message = $7 WHERE id = $1",
-		7, {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT8OID, TEXTOID}
-	};
 	int64		id = insert_migration(m, status, search_path, owner);
-	bool		failed = status == BBM_FAILED;
-	char		nulls[8] = "       ";
-	Datum		values[] = {
-		Int64GetDatum(id), TimestampTzGetDatum(m->created_at), time_or_null(m->started_at, &nulls[2]),
-		time_or_null(m->finished_at, &nulls[3]), Int32GetDatum(m->code), Int64GetDatum(m->total),
-		failed ? CStringGetTextDatum("it had failed in the registry's worker, which keeps no error's text") : (Datum) 0
-	};
+	BbmDefinition d = {0};
 
-	nulls[4] = failed && m->code >= 0 ? ' ' : 'n';
-	nulls[5] = m->total >= 0 ? ' ' : 'n';
-	nulls[6] = failed ? ' ' : 'n';
-	bbm_sql_run(&sql, values, nulls, true);
+	if (id == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("migration \"%s\" already exists", m->name),
+				 errdetail("Another session has defined it meanwhile."),
+				 errhint("Nothing was imported. Call bbm_import again.")));
+	set_time(&d, "created_at", m->created_at);
+	set_time(&d, "started_at", m->started_at);
+	set_time(&d, "finished_at", m->finished_at);
+	if (m->total >= 0)
+		bbm_definition_set(&d, "total_tuple_count", Int64GetDatum(m->total));
+	if (status == BBM_FAILED)
+	{
+		if (m->code >= 0)
+			bbm_definition_set(&d, "failure_error_code", Int16GetDatum((int16) m->code));
+		bbm_definition_set_text(&d, "error_sqlstate", "55000");
+		bbm_definition_set_text(&d, "error_message", "it had failed in the registry's worker, which keeps no error's text");
+	}
+	bbm_migration_write(id, &d, true);
 	return id;
 }
 

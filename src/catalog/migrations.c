@@ -16,17 +16,6 @@
 #include "catalog/jobs.h"
 #include "catalog/sql.h"
 
-#define MIGRATION_COLUMNS \
-	"id, name, status::bigint, updated_at, min_value, max_value, batch_size::bigint, " \
-	"sub_batch_size::bigint, job_signature_name, table_name, column_name, batching_strategy, " \
-	"workers::bigint, max_attempts::bigint, share_table, synchronous, job_search_path, " \
-	"owner_oid, origin, table_oid, total_tuple_count IS NOT NULL, min_key, max_key, index_name, operation, " \
-	"set_clause, filter, row_check, verify, follow, allow_key_change, pass::bigint, " \
-	"(extract(epoch FROM target_duration) * 1000)::float8, min_batch_size::bigint, max_batch_size::bigint, " \
-	"max_batch_wal, on_error, max_errors::bigint, allow_full_scan, settings, key_order, finished_at IS NOT NULL, " \
-	"rows_stay, partition_order, min_found, max_found, followed, skip_null_keys, coalesce(updated_at, created_at), " \
-	"started_at IS NOT NULL"
-
 static Oid
 get_oid(uint64 row, int column)
 {
@@ -45,128 +34,31 @@ get_bool(uint64 row, int column)
 	return !isnull && DatumGetBool(datum);
 }
 
-/* 0 when NULL. */
-static double
-get_float(uint64 row, int column)
-{
-	bool		isnull;
-	Datum		datum = bbm_sql_get(row, column, &isnull);
-
-	return isnull ? 0 : DatumGetFloat8(datum);
-}
-
-/* A trigger allows no other value. */
-static BbmOnError
-on_error_of(const char *word)
-{
-	return strcmp(word, "split") == 0 ? BBM_ON_ERROR_BISECT :
-		strcmp(word, "skip") == 0 ? BBM_ON_ERROR_SKIP : BBM_ON_ERROR_FAIL;
-}
-
-static const char *const partition_orders[] = {NULL, "as_one_table", "by_filter", "by_key", "rows_stay"};
-
-/* Undecided when NULL; also for any other value, which an INSERT may contain. */
-static BbmPartitionOrder
-partition_order_of(const char *word)
-{
-	for (int i = 1; word && i < lengthof(partition_orders); i++)
-	{
-		if (strcmp(word, partition_orders[i]) == 0)
-			return (BbmPartitionOrder) i;
-	}
-	return BBM_ORDER_UNDECIDED;
-}
-
-/* NULL when NULL. */
-static const BbmOverrides *
-get_overrides(uint64 row, int column, MemoryContext context)
-{
-	bool		isnull;
-	Datum		datum = bbm_sql_get(row, column, &isnull);
-
-	return isnull ? NULL : bbm_overrides_read(DatumGetArrayTypeP(datum), context);
-}
-
-/*
- * The guards enforce this for users, but the owner of the tables can bypass
- * them.  An impossible number must not make a process fail or loop forever.
- */
+/* What a row of all our columns has: its values last as long as SPI_tuptable. */
 static void
-hold_to_bounds(BbmMigration *m)
+read_definition(uint64 row, BbmDefinition *d)
 {
-	m->batch_size = Max(m->batch_size, 1);
-	m->sub_batch_size = Max(m->sub_batch_size, 0);
-	m->workers = Min(Max(m->workers, 1), BBM_MAX_WORKERS_PER_MIGRATION);
-	m->max_attempts = Min(Max(m->max_attempts, 1), BBM_MAX_ATTEMPTS);
-	m->min_batch_size = Max(m->min_batch_size, 1);
-	m->max_batch_size = Max(m->max_batch_size, m->min_batch_size);
-	m->max_batch_wal = Max(m->max_batch_wal, 0);
-	m->max_errors = Max(m->max_errors, 1);
-	m->pass = Max(m->pass, BBM_FIRST_PASS);
-	/* written this way because of NaN */
-	m->target_ms = m->target_ms > 0 ? Min(m->target_ms, 86400000.0) : 0;
+	int			i = 0;
+
+	memset(d, 0, sizeof(BbmDefinition));
+	for (; bbm_options[i].column; i++)
+	{
+		d->values[i] = bbm_sql_get(row, i + 1, &d->nulls[i]);
+		d->given[i] = true;
+	}
 }
 
-/* Reads a row of MIGRATION_COLUMNS. */
 static BbmMigration *
 read_migration(uint64 row, MemoryContext context)
 {
-	BbmMigration *m = MemoryContextAllocZero(context, sizeof(BbmMigration));
+	BbmDefinition d;
+	BbmMigration *m;
 
-	m->id = bbm_sql_int64(row, 1);
-	m->name = bbm_sql_text(row, 2, context);
-	m->status = (BbmStatus) bbm_sql_int64(row, 3);
-	m->updated_at = bbm_sql_int64(row, 4);
-	m->min.number = bbm_sql_int64(row, 5);
-	m->max.number = bbm_sql_int64(row, 6);
-	m->batch_size = bbm_sql_int64(row, 7);
-	m->sub_batch_size = bbm_sql_int64(row, 8);
-	m->job = bbm_sql_text(row, 9, context);
-	m->table_name = bbm_sql_text(row, 10, context);
-	m->column_name = bbm_sql_text(row, 11, context);
-	m->strategy = bbm_sql_text(row, 12, context);
-	m->workers = bbm_sql_int64(row, 13);
-	m->max_attempts = bbm_sql_int64(row, 14);
-	m->share_table = get_bool(row, 15);
-	m->synchronous = get_bool(row, 16);
-	m->search_path = bbm_sql_text(row, 17, context);
-	m->owner = get_oid(row, 18);
-	m->origin = bbm_sql_text(row, 19, context);
+	read_definition(row, &d);
+	m = bbm_definition_migration(&d, context);
 	/* in another database the OID is another table's, or nobody's */
-	if (m->origin && strcmp(m->origin, bbm_origin()) == 0)
-		m->table_oid = get_oid(row, 20);
-	m->counted = get_bool(row, 21);
-	m->min.key = bbm_sql_array(row, 22, context);
-	m->max.key = bbm_sql_array(row, 23, context);
-	m->index_name = bbm_sql_text(row, 24, context);
-	m->operation = bbm_sql_text(row, 25, context);
-	m->set_clause = bbm_sql_text(row, 26, context);
-	m->filter = bbm_sql_text(row, 27, context);
-	m->row_check = bbm_sql_text(row, 28, context);
-	m->verify = get_bool(row, 29);
-	m->follow = get_bool(row, 30);
-	m->allow_key_change = get_bool(row, 31);
-	m->pass = bbm_sql_int64(row, 32);
-	m->target_ms = get_float(row, 33);
-	m->min_batch_size = bbm_sql_int64(row, 34);
-	m->max_batch_size = bbm_sql_int64(row, 35);
-	m->max_batch_wal = bbm_sql_int64(row, 36);
-	m->on_error = on_error_of(bbm_sql_text(row, 37, CurrentMemoryContext));
-	m->max_errors = bbm_sql_int64(row, 38);
-	m->allow_full_scan = get_bool(row, 39);
-	m->overrides = get_overrides(row, 40, context);
-	m->key_order = bbm_sql_text(row, 41, context);
-	m->was_done = get_bool(row, 42);
-	m->rows_stay = get_bool(row, 43);
-	m->partition_order = partition_order_of(bbm_sql_text(row, 44, CurrentMemoryContext));
-	m->min_found = get_bool(row, 45);
-	m->max_found = get_bool(row, 46);
-	m->unlimited = superuser_arg(m->owner);
-	m->followed = get_bool(row, 47);
-	m->skip_null_keys = get_bool(row, 48);
-	m->changed_at = bbm_sql_int64(row, 49);
-	m->was_begun = get_bool(row, 50);
-	hold_to_bounds(m);
+	if (m->origin == NULL || strcmp(m->origin, bbm_origin()) != 0)
+		m->table_oid = InvalidOid;
 	return m;
 }
 
@@ -175,7 +67,7 @@ BbmMigration *
 bbm_migration_by_name(const char *name, MemoryContext context)
 {
 	static BbmSql sql = {
-		"SELECT " MIGRATION_COLUMNS " FROM @.batched_background_migrations WHERE name = $1",
+		"SELECT # FROM @.batched_background_migrations WHERE name = $1",
 		1, {TEXTOID}
 	};
 	Datum		values[] = {CStringGetTextDatum(name)};
@@ -189,7 +81,7 @@ BbmMigration *
 bbm_migration_by_id(int64 id, MemoryContext context)
 {
 	static BbmSql sql = {
-		"SELECT " MIGRATION_COLUMNS " FROM @.batched_background_migrations WHERE id = $1",
+		"SELECT # FROM @.batched_background_migrations WHERE id = $1",
 		1, {INT8OID}
 	};
 	Datum		values[] = {Int64GetDatum(id)};
@@ -231,7 +123,7 @@ List *
 bbm_migrations_with_status(List *statuses, MemoryContext context)
 {
 	static BbmSql sql = {
-		"SELECT " MIGRATION_COLUMNS " FROM @.batched_background_migrations "
+		"SELECT # FROM @.batched_background_migrations "
 		"WHERE status = ANY ($1) ORDER BY id",
 		1, {INT2ARRAYOID}
 	};
@@ -258,7 +150,7 @@ List *
 bbm_migrations_begun(MemoryContext context)
 {
 	static BbmSql sql = {
-		"SELECT " MIGRATION_COLUMNS " FROM @.batched_background_migrations "
+		"SELECT # FROM @.batched_background_migrations "
 		"WHERE status = ANY ('{0,1,3,4}'::smallint[]) AND started_at IS NOT NULL AND table_oid IS NOT NULL AND origin = $1 "
 		"ORDER BY id",
 		1, {TEXTOID}
@@ -326,6 +218,46 @@ bbm_migration_lock(int64 id, BbmStatus *status)
 	return true;
 }
 
+/*
+ * Appends what is given, as "column = $n" or as "column" and "$n"; returns how
+ * many values there are in "values" then.
+ */
+static int
+append_given(const BbmDefinition *d, StringInfo columns, StringInfo parameters, int n, Oid *types, Datum *values,
+			 char *nulls)
+{
+	bbm_each_option(option)
+	{
+		int			i = option - bbm_options;
+
+		if (!d->given[i])
+			continue;
+		types[n] = option->type;
+		values[n] = d->values[i];
+		nulls[n] = d->nulls[i] ? 'n' : ' ';
+		n++;
+		appendStringInfo(columns, "%s%s", columns->len > 0 ? ", " : "", option->column);
+		appendStringInfo(parameters ? parameters : columns, "%s$%d", parameters == NULL ? " = " : n > 1 ? ", " : "", n);
+	}
+	return n;
+}
+
+/* Changes the columns that are given; with none, the row is written as it is.  "engine": not by the rules for users. */
+void
+bbm_migration_write(int64 id, const BbmDefinition *d, bool engine)
+{
+	BbmSql		sql = {.once = true, .types = {INT8OID}};
+	StringInfoData columns;
+	Datum		values[BBM_MAX_OPTIONS + 1] = {Int64GetDatum(id)};
+	char		nulls[BBM_MAX_OPTIONS + 1] = " ";
+
+	initStringInfo(&columns);
+	sql.nargs = append_given(d, &columns, NULL, 1, sql.types, values, nulls);
+	sql.text = psprintf("UPDATE @.batched_background_migrations SET %s WHERE id = $1",
+						sql.nargs > 1 ? columns.data : "name = name");
+	bbm_sql_run(&sql, values, nulls, engine);
+}
+
 static Datum
 number_or_null(const BbmBound *bound, char *null)
 {
@@ -358,7 +290,7 @@ bbm_migration_set_started(int64 id, int64 total, Oid table, const BbmBound *min,
 		"key_order = coalesce(key_order, $6), partition_order = coalesce(partition_order, $7) WHERE id = $1",
 		7, {INT8OID, INT8OID, OIDOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID}
 	};
-	const char *order = partition_orders[partition_order];
+	const char *order = bbm_partition_order_word(partition_order);
 	char		nulls[8] = "       ";
 	Datum		values[] = {
 		Int64GetDatum(id), Int64GetDatum(total), ObjectIdGetDatum(table), array_or_null(min, &nulls[3]),
@@ -378,15 +310,12 @@ bbm_migration_set_started(int64 id, int64 total, Oid table, const BbmBound *min,
 void
 bbm_migration_defined(int64 id, Oid table, bool min_found, bool max_found)
 {
-	static BbmSql sql = {
-		"UPDATE @.batched_background_migrations SET table_oid = $2, min_found = $3, max_found = $4 WHERE id = $1",
-		4, {INT8OID, OIDOID, BOOLOID, BOOLOID}
-	};
-	Datum		values[] = {
-		Int64GetDatum(id), ObjectIdGetDatum(table), BoolGetDatum(min_found), BoolGetDatum(max_found)
-	};
+	BbmDefinition d = {0};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_definition_set(&d, "table_oid", ObjectIdGetDatum(table));
+	bbm_definition_set(&d, "min_found", BoolGetDatum(min_found));
+	bbm_definition_set(&d, "max_found", BoolGetDatum(max_found));
+	bbm_migration_write(id, &d, true);
 }
 
 /*
@@ -440,18 +369,15 @@ bbm_migration_set_pass(int64 id, int pass, const BbmBound *verify_max)
 void
 bbm_migration_extend(int64 id, const BbmBound *max, bool follow)
 {
-	static BbmSql sql = {
-		"UPDATE @.batched_background_migrations SET max_value = coalesce($2, max_value), "
-		"max_key = coalesce($3, max_key), follow = $4, followed = true WHERE id = $1",
-		4, {INT8OID, INT8OID, TEXTARRAYOID, BOOLOID}
-	};
-	char		nulls[5] = "    ";
-	Datum		values[] = {
-		Int64GetDatum(id), Int64GetDatum(max->number), array_or_null(max, &nulls[2]), BoolGetDatum(follow)
-	};
+	BbmDefinition d = {0};
 
-	nulls[1] = DatumGetPointer(max->key) ? 'n' : ' ';
-	bbm_sql_run(&sql, values, nulls, true);
+	if (DatumGetPointer(max->key))
+		bbm_definition_set(&d, "max_key", max->key);
+	else
+		bbm_definition_set(&d, "max_value", Int64GetDatum(max->number));
+	bbm_definition_set(&d, "follow", BoolGetDatum(follow));
+	bbm_definition_set(&d, "followed", BoolGetDatum(true));
+	bbm_migration_write(id, &d, true);
 }
 
 /* The caller has bbm_migration_lock and has checked that nothing is left to do. */
@@ -517,134 +443,26 @@ bbm_migration_set_status(int64 id, BbmStatus status)
 	return SPI_processed > 0 && get_bool(0, 1);
 }
 
-static Datum
-text_or_null(const char *value, char *null)
-{
-	*null = value ? ' ' : 'n';
-	return value ? CStringGetTextDatum(value) : (Datum) 0;
-}
-
-static Datum
-int_or_null(const int *value, char *null)
-{
-	*null = value ? ' ' : 'n';
-	return value ? Int32GetDatum(*value) : (Datum) 0;
-}
-
-static Datum
-int64_or_null(const int64 *value, char *null)
-{
-	*null = value ? ' ' : 'n';
-	return value ? Int64GetDatum(*value) : (Datum) 0;
-}
-
-static Datum
-bool_or_null(const bool *value, char *null)
-{
-	*null = value ? ' ' : 'n';
-	return value ? BoolGetDatum(*value) : (Datum) 0;
-}
-
-static Datum
-interval_or_null(const Interval *value, char *null)
-{
-	*null = value ? ' ' : 'n';
-	return value ? IntervalPGetDatum(value) : (Datum) 0;
-}
-
-static Datum
-settings_or_null(const ArrayType *value, char *null)
-{
-	*null = value ? ' ' : 'n';
-	return PointerGetDatum(value);
-}
-
-/* Inserts a checked definition; returns its id. */
+/*
+ * Inserts a checked definition; returns its id, or 0 when there is a migration
+ * of that name, which another session may have defined just now.
+ */
 int64
-bbm_migration_insert(const BbmDefinition *d, Oid owner, BbmStatus status)
+bbm_migration_insert(const BbmDefinition *d)
 {
-	static BbmSql sql = {
-		"INSERT INTO @.batched_background_migrations (name, table_name, column_name, job_signature_name, "
-		"batching_strategy, job_search_path, min_value, max_value, batch_size, sub_batch_size, workers, "
-		"max_attempts, share_table, synchronous, status, owner, min_key, max_key, index_name, operation, set_clause, "
-		"filter, row_check, verify, follow, allow_key_change, target_duration, min_batch_size, max_batch_size, "
-		"max_batch_wal, on_error, max_errors, allow_full_scan, settings, key_order, rows_stay, skip_null_keys) "
-		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($10, 0), $11, $12::smallint, $13, $14, $15::smallint, "
-		"(SELECT rolname FROM pg_roles WHERE oid = $16), $17, $18, $19, $20, $21, $22, $23, $24, $25, coalesce($26, false), $27, $28, "
-		"$29, $30, $31, $32, $33, $34, $35, $36, coalesce($37, false)) RETURNING id",
-		37, {TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT4OID, INT4OID,
-			INT4OID, INT4OID, BOOLOID, BOOLOID, INT4OID, OIDOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, TEXTOID,
-		TEXTOID, TEXTOID, BOOLOID, BOOLOID, BOOLOID, INTERVALOID, INT4OID, INT4OID, INT8OID, TEXTOID, INT4OID,
-		BOOLOID, TEXTARRAYOID, TEXTOID, BOOLOID, BOOLOID}
-	};
-	char		nulls[38] = "                                     ";
-	Datum		values[] = {
-		text_or_null(d->name, &nulls[0]), text_or_null(d->table_name, &nulls[1]),
-		text_or_null(d->column_name, &nulls[2]), text_or_null(d->job, &nulls[3]),
-		text_or_null(d->strategy, &nulls[4]), text_or_null(d->search_path, &nulls[5]),
-		number_or_null(d->min, &nulls[6]), number_or_null(d->max, &nulls[7]),
-		int_or_null(d->batch_size, &nulls[8]), int_or_null(d->sub_batch_size, &nulls[9]),
-		int_or_null(d->workers, &nulls[10]), int_or_null(d->max_attempts, &nulls[11]),
-		bool_or_null(d->share_table, &nulls[12]), bool_or_null(d->synchronous, &nulls[13]),
-		Int32GetDatum((int) status), ObjectIdGetDatum(owner),
-		array_or_null(d->min, &nulls[16]), array_or_null(d->max, &nulls[17]),
-		text_or_null(d->index_name, &nulls[18]), text_or_null(d->operation, &nulls[19]),
-		text_or_null(d->set_clause, &nulls[20]), text_or_null(d->filter, &nulls[21]),
-		text_or_null(d->row_check, &nulls[22]), bool_or_null(d->verify, &nulls[23]),
-		bool_or_null(d->follow, &nulls[24]), bool_or_null(d->allow_key_change, &nulls[25]),
-		interval_or_null(d->target_duration, &nulls[26]), int_or_null(d->min_batch_size, &nulls[27]),
-		int_or_null(d->max_batch_size, &nulls[28]), int64_or_null(d->max_batch_wal, &nulls[29]),
-		text_or_null(d->on_error, &nulls[30]), int_or_null(d->max_errors, &nulls[31]),
-		bool_or_null(d->allow_full_scan, &nulls[32]), settings_or_null(d->settings, &nulls[33]),
-		text_or_null(d->key_order, &nulls[34]), bool_or_null(d->rows_stay, &nulls[35]),
-		bool_or_null(d->skip_null_keys, &nulls[36])
-	};
+	BbmSql		sql = {.once = true};
+	StringInfoData columns;
+	StringInfoData parameters;
+	Datum		values[BBM_MAX_OPTIONS];
+	char		nulls[BBM_MAX_OPTIONS];
 
+	initStringInfo(&columns);
+	initStringInfo(&parameters);
+	sql.nargs = append_given(d, &columns, &parameters, 0, sql.types, values, nulls);
+	sql.text = psprintf("INSERT INTO @.batched_background_migrations (%s) VALUES (%s) "
+						"ON CONFLICT DO NOTHING RETURNING id", columns.data, parameters.data);
 	bbm_sql_run(&sql, values, nulls, false);
-	return bbm_sql_int64(0, 1);
-}
-
-/* Changes the columns that are set in the definition. */
-void
-bbm_migration_alter(int64 id, const BbmDefinition *d)
-{
-	static BbmSql sql = {
-		"UPDATE @.batched_background_migrations SET name = coalesce($2, name), "
-		"job_signature_name = coalesce($3, job_signature_name), "
-		"batch_size = coalesce($4, batch_size), sub_batch_size = coalesce($5, sub_batch_size), "
-		"max_value = coalesce($6, max_value), workers = coalesce($7, workers), "
-		"max_attempts = coalesce($8::smallint, max_attempts), "
-		"share_table = coalesce($9, share_table), synchronous = coalesce($10, synchronous), "
-		"owner = coalesce($11::name, owner), job_search_path = coalesce($12, job_search_path), "
-		"target_duration = CASE WHEN NOT $14 THEN coalesce($13, target_duration) END, "
-		"min_batch_size = coalesce($15, min_batch_size), max_batch_size = coalesce($16, max_batch_size), "
-		"max_batch_wal = coalesce($17, max_batch_wal), index_name = coalesce($18, index_name), "
-		"verify = coalesce($19, verify), follow = coalesce($20, follow), on_error = coalesce($21, on_error), "
-		"max_errors = coalesce($22, max_errors), allow_full_scan = coalesce($23, allow_full_scan), "
-		"settings = coalesce($24, settings), rows_stay = coalesce($25, rows_stay), "
-		"skip_null_keys = coalesce($26, skip_null_keys) WHERE id = $1",
-		26, {INT8OID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT8OID, INT4OID, INT4OID, BOOLOID, BOOLOID,
-			TEXTOID, TEXTOID, INTERVALOID, BOOLOID, INT4OID, INT4OID, INT8OID, TEXTOID, BOOLOID, BOOLOID,
-			TEXTOID, INT4OID, BOOLOID, TEXTARRAYOID, BOOLOID, BOOLOID}
-	};
-	char		nulls[27] = "                          ";
-	Datum		values[] = {
-		Int64GetDatum(id), text_or_null(d->name, &nulls[1]), text_or_null(d->job, &nulls[2]),
-		int_or_null(d->batch_size, &nulls[3]), int_or_null(d->sub_batch_size, &nulls[4]),
-		number_or_null(d->max, &nulls[5]), int_or_null(d->workers, &nulls[6]),
-		int_or_null(d->max_attempts, &nulls[7]), bool_or_null(d->share_table, &nulls[8]),
-		bool_or_null(d->synchronous, &nulls[9]), text_or_null(d->owner, &nulls[10]),
-		text_or_null(d->search_path, &nulls[11]), interval_or_null(d->target_duration, &nulls[12]),
-		BoolGetDatum(d->fixed_size), int_or_null(d->min_batch_size, &nulls[14]),
-		int_or_null(d->max_batch_size, &nulls[15]), int64_or_null(d->max_batch_wal, &nulls[16]),
-		text_or_null(d->index_name, &nulls[17]), bool_or_null(d->verify, &nulls[18]),
-		bool_or_null(d->follow, &nulls[19]), text_or_null(d->on_error, &nulls[20]),
-		int_or_null(d->max_errors, &nulls[21]), bool_or_null(d->allow_full_scan, &nulls[22]),
-		settings_or_null(d->settings, &nulls[23]), bool_or_null(d->rows_stay, &nulls[24]),
-		bool_or_null(d->skip_null_keys, &nulls[25])
-	};
-
-	bbm_sql_run(&sql, values, nulls, false);
+	return SPI_processed == 0 ? 0 : bbm_sql_int64(0, 1);
 }
 
 /* Also deletes its jobs.  Waits for a batch in flight. */

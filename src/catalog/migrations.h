@@ -11,7 +11,8 @@
 #include "base/bbm.h"
 
 #include "nodes/pg_list.h"
-#include "utils/array.h"
+
+#include "catalog/options.h"
 
 /* catalog/migrations.c */
 typedef struct BbmRunnable
@@ -22,46 +23,6 @@ typedef struct BbmRunnable
 	int			others;			/* other processes on it; set by the engine */
 	int			position;		/* set by the engine */
 } BbmRunnable;
-
-/* What bbm_create writes and bbm_alter changes; unset fields are NULL. */
-typedef struct BbmDefinition
-{
-	const char *name;
-	const char *table_name;
-	const char *column_name;
-	const char *job;
-	const char *strategy;
-	const char *search_path;
-	const char *owner;
-	const char *index_name;
-	const char *key_order;
-	const char *operation;
-	const char *set_clause;
-	const char *filter;
-	const char *row_check;
-	const BbmBound *min;
-	const BbmBound *max;
-	const int  *batch_size;
-	const int  *sub_batch_size;
-	const Interval *target_duration;
-	bool		fixed_size;		/* bbm_alter: remove the target */
-	const int  *min_batch_size;
-	const int  *max_batch_size;
-	const int64 *max_batch_wal;
-	const int  *workers;
-	const int  *max_attempts;
-	const char *on_error;
-	const int  *max_errors;
-	const bool *share_table;
-	const bool *synchronous;
-	const bool *verify;
-	const bool *follow;
-	const bool *allow_key_change;
-	const bool *allow_full_scan;
-	const bool *rows_stay;
-	const bool *skip_null_keys;
-	const ArrayType *settings;
-} BbmDefinition;
 
 /* The progress of a migration, for messages. */
 typedef struct BbmProgress
@@ -94,8 +55,8 @@ extern void bbm_migration_finish(int64 id);
 extern void bbm_migration_fail(int64 id, int code, const ErrorData *error);
 extern void bbm_migration_reopen(int64 id);
 extern PGDLLEXPORT bool bbm_migration_set_status(int64 id, BbmStatus status);
-extern int64 bbm_migration_insert(const BbmDefinition *definition, Oid owner, BbmStatus status);
-extern void bbm_migration_alter(int64 id, const BbmDefinition *definition);
+extern int64 bbm_migration_insert(const BbmDefinition *definition);
+extern void bbm_migration_write(int64 id, const BbmDefinition *definition, bool engine);
 extern void bbm_migration_delete(int64 id);
 extern void bbm_migration_progress(int64 id, MemoryContext context, BbmProgress *progress);
 

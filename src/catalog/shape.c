@@ -32,6 +32,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "catalog/options.h"
 #include "catalog/tables.h"
 
 typedef struct ShapeColumn
@@ -42,66 +43,8 @@ typedef struct ShapeColumn
 	bool		not_null;
 } ShapeColumn;
 
-/* The same as in the install script; sql/owner.sql compares the two. */
+/* The same as in the install script; sql/owner.sql compares the two.  catalog/options.c has those of a migration. */
 static const ShapeColumn columns[] = {
-	{BBM_MIGRATIONS, "id", INT8OID, true},
-	{BBM_MIGRATIONS, "name", TEXTOID, true},
-	{BBM_MIGRATIONS, "created_at", TIMESTAMPTZOID, true},
-	{BBM_MIGRATIONS, "updated_at", TIMESTAMPTZOID, false},
-	{BBM_MIGRATIONS, "started_at", TIMESTAMPTZOID, false},
-	{BBM_MIGRATIONS, "finished_at", TIMESTAMPTZOID, false},
-	{BBM_MIGRATIONS, "min_value", INT8OID, true},
-	{BBM_MIGRATIONS, "max_value", INT8OID, true},
-	{BBM_MIGRATIONS, "batch_size", INT4OID, true},
-	{BBM_MIGRATIONS, "status", INT2OID, true},
-	{BBM_MIGRATIONS, "job_signature_name", TEXTOID, true},
-	{BBM_MIGRATIONS, "table_name", TEXTOID, true},
-	{BBM_MIGRATIONS, "column_name", TEXTOID, true},
-	{BBM_MIGRATIONS, "failure_error_code", INT2OID, false},
-	{BBM_MIGRATIONS, "batching_strategy", TEXTOID, false},
-	{BBM_MIGRATIONS, "total_tuple_count", INT8OID, false},
-	{BBM_MIGRATIONS, "sub_batch_size", INT4OID, true},
-	{BBM_MIGRATIONS, "workers", INT4OID, true},
-	{BBM_MIGRATIONS, "max_attempts", INT2OID, true},
-	{BBM_MIGRATIONS, "share_table", BOOLOID, true},
-	{BBM_MIGRATIONS, "synchronous", BOOLOID, true},
-	{BBM_MIGRATIONS, "allow_full_scan", BOOLOID, true},
-	{BBM_MIGRATIONS, "job_search_path", TEXTOID, true},
-	{BBM_MIGRATIONS, "min_key", TEXTARRAYOID, false},
-	{BBM_MIGRATIONS, "max_key", TEXTARRAYOID, false},
-	{BBM_MIGRATIONS, "index_name", TEXTOID, false},
-	{BBM_MIGRATIONS, "key_order", TEXTOID, false},
-	{BBM_MIGRATIONS, "min_found", BOOLOID, true},
-	{BBM_MIGRATIONS, "max_found", BOOLOID, true},
-	{BBM_MIGRATIONS, "operation", TEXTOID, false},
-	{BBM_MIGRATIONS, "set_clause", TEXTOID, false},
-	{BBM_MIGRATIONS, "filter", TEXTOID, false},
-	{BBM_MIGRATIONS, "row_check", TEXTOID, false},
-	{BBM_MIGRATIONS, "verify", BOOLOID, true},
-	{BBM_MIGRATIONS, "follow", BOOLOID, true},
-	{BBM_MIGRATIONS, "allow_key_change", BOOLOID, true},
-	{BBM_MIGRATIONS, "target_duration", INTERVALOID, false},
-	{BBM_MIGRATIONS, "min_batch_size", INT4OID, true},
-	{BBM_MIGRATIONS, "max_batch_size", INT4OID, true},
-	{BBM_MIGRATIONS, "max_batch_wal", INT8OID, false},
-	{BBM_MIGRATIONS, "on_error", TEXTOID, true},
-	{BBM_MIGRATIONS, "max_errors", INT4OID, true},
-	{BBM_MIGRATIONS, "rows_stay", BOOLOID, true},
-	{BBM_MIGRATIONS, "skip_null_keys", BOOLOID, true},
-	{BBM_MIGRATIONS, "partition_order", TEXTOID, false},
-	{BBM_MIGRATIONS, "followed", BOOLOID, true},
-	{BBM_MIGRATIONS, "verify_max_value", INT8OID, false},
-	{BBM_MIGRATIONS, "verify_max_key", TEXTARRAYOID, false},
-	{BBM_MIGRATIONS, "pass", INT4OID, true},
-	{BBM_MIGRATIONS, "owner", NAMEOID, false},
-	{BBM_MIGRATIONS, "owner_oid", OIDOID, false},
-	{BBM_MIGRATIONS, "origin", TEXTOID, false},
-	{BBM_MIGRATIONS, "table_oid", OIDOID, false},
-	{BBM_MIGRATIONS, "error_sqlstate", TEXTOID, false},
-	{BBM_MIGRATIONS, "error_message", TEXTOID, false},
-	{BBM_MIGRATIONS, "error_detail", TEXTOID, false},
-	{BBM_MIGRATIONS, "error_hint", TEXTOID, false},
-	{BBM_MIGRATIONS, "settings", TEXTARRAYOID, false},
 	{BBM_JOBS, "id", INT8OID, true},
 	{BBM_JOBS, "created_at", TIMESTAMPTZOID, true},
 	{BBM_JOBS, "updated_at", TIMESTAMPTZOID, false},
@@ -184,6 +127,8 @@ static const ShapeColumn columns[] = {
 bool
 bbm_shape_has_column(BbmTable table, const char *name)
 {
+	if (table == BBM_MIGRATIONS)
+		return bbm_option_of_column(name) != NULL;
 	for (int i = 0; i < lengthof(columns); i++)
 	{
 		if (columns[i].table == table && strcmp(columns[i].name, name) == 0)
@@ -210,29 +155,37 @@ column_flaw(Oid relid, const char *table, const ShapeColumn *column)
 	return flaw;
 }
 
-/*
- * Describes what our tables lack, with a hint how to correct it; NULL when
- * nothing is wrong with them.
- */
-char *
-bbm_shape_flaw(const BbmCatalog *catalog, char **hint)
+/* Describes what is wrong with a column, or its table, with a hint how to correct it; NULL when nothing is. */
+static char *
+shape_flaw(const BbmCatalog *catalog, const ShapeColumn *column, char **hint)
 {
-	for (int i = 0; i < lengthof(columns); i++)
-	{
-		const ShapeColumn *column = &columns[i];
-		const char *table = bbm_table_name(column->table);
-		Oid			relid = catalog->tables[column->table];
-		char	   *flaw = OidIsValid(relid) ? column_flaw(relid, table, column) :
-			psprintf("Table \"%s\" is missing.", table);
+	const char *table = bbm_table_name(column->table);
+	Oid			relid = catalog->tables[column->table];
+	char	   *flaw = OidIsValid(relid) ? column_flaw(relid, table, column) :
+		psprintf("Table \"%s\" is missing.", table);
 
-		if (flaw == NULL)
-			continue;
+	if (flaw)
 		*hint = OidIsValid(relid) ?
 			psprintf("Make it what it was: %s%s.", format_type_be(column->type), column->not_null ? ", NOT NULL" : "") :
 			pstrdup("Drop the extension, and create it again.");
-		return flaw;
+	return flaw;
+}
+
+/* The same for all of our tables. */
+char *
+bbm_shape_flaw(const BbmCatalog *catalog, char **hint)
+{
+	char	   *flaw = NULL;
+
+	for (const BbmOption *option = bbm_options; option->column && flaw == NULL; option++)
+	{
+		ShapeColumn column = {BBM_MIGRATIONS, option->column, option->type, option->flags & BBM_NOT_NULL};
+
+		flaw = shape_flaw(catalog, &column, hint);
 	}
-	return NULL;
+	for (int i = 0; i < lengthof(columns) && flaw == NULL; i++)
+		flaw = shape_flaw(catalog, &columns[i], hint);
+	return flaw;
 }
 
 /* Is this index a valid btree of exactly these columns, the second one descending? */

@@ -12,6 +12,7 @@
 #include "base/spi.h"
 #include "base/txn.h"
 #include "catalog/extension.h"
+#include "catalog/options.h"
 #include "catalog/tables.h"
 
 /* A trigger that belongs neither to the extension nor to its owner must not get its rights. */
@@ -26,7 +27,7 @@ check_triggers(const BbmCatalog *catalog, const char *text)
 				 errhint("Drop the trigger, and revoke the privilege TRIGGER on the tables.")));
 }
 
-/* The statement's text with the schema filled in. */
+/* The statement's text with the schema and the columns filled in. */
 static char *
 sql_text(const BbmSql *sql, const char *schema)
 {
@@ -37,6 +38,8 @@ sql_text(const BbmSql *sql, const char *schema)
 	{
 		if (*c == '@')
 			appendStringInfoString(&buf, schema);
+		else if (*c == '#')
+			appendStringInfoString(&buf, bbm_option_names());
 		else
 			appendStringInfoChar(&buf, *c);
 	}
@@ -113,7 +116,7 @@ bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 		SPIPlanPtr	plan = bbm_spi_prepare(sql_text(sql, catalog->schema), sql->nargs, sql->types,
 										   CURSOR_OPT_GENERIC_PLAN);
 
-		if (plan == NULL || SPI_keepplan(plan) != 0)
+		if (plan == NULL || (!sql->once && SPI_keepplan(plan) != 0))
 			elog(ERROR, "could not prepare \"%s\": %s", sql->text, SPI_result_code_string(SPI_result));
 		sql->plan = plan;
 		sql->generation = bbm_catalog_generation();

@@ -17,17 +17,19 @@
 
 #include "catalog/tables.h"
 
-#define BBM_SQL_MAX_ARGS 40
+#define BBM_SQL_MAX_ARGS 80
 
 /*
  * A statement, prepared at its first use and kept.  Each @ in the text stands
- * for the extension's schema.  Define them static; never free them.
+ * for the extension's schema, each # for the columns of a migration.  Define
+ * them static; never free them.
  */
 typedef struct BbmSql
 {
 	const char *text;
 	int			nargs;
 	Oid			types[BBM_SQL_MAX_ARGS];
+	bool		once;			/* its text is made for one run: it is neither static nor kept */
 	SPIPlanPtr	plan;			/* NULL until prepared, or when prepared for an older extension */
 	uint64		generation;		/* of the catalog it was prepared for */
 	bool		names[BBM_TABLES];	/* the tables that it uses; set with the plan */

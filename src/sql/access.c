@@ -51,18 +51,6 @@ bbm_check_definer(Oid owner, const char *name)
 				 errhint("Starting, pausing and dropping it asks for the owner's privileges alone.")));
 }
 
-/* Checks a number that was given; the column is a smallint, so this cannot be left to the row's trigger. */
-void
-bbm_check_max_attempts(const int *max_attempts)
-{
-	if (max_attempts && (*max_attempts < 1 || *max_attempts > BBM_MAX_ATTEMPTS))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid max_attempts: %d", *max_attempts),
-				 errdetail("It is how often a job may be executed before the migration fails."),
-				 errhint("Use a number from 1 to %d.", BBM_MAX_ATTEMPTS)));
-}
-
 /* Where a worker logs in as the owner, the owner must be allowed to log in. */
 void
 bbm_check_may_log_in(Oid role)

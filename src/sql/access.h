@@ -21,7 +21,6 @@
 
 extern void bbm_check_owner(Oid owner, const char *name);
 extern void bbm_check_definer(Oid owner, const char *name);
-extern void bbm_check_max_attempts(const int *max_attempts);
 extern void bbm_check_may_log_in(Oid role);
 extern bool bbm_may_restore(void);
 extern bool bbm_role_may_see(Oid owner);

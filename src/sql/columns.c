@@ -10,7 +10,8 @@
  *	  that user's: bbm takes its value as it is.
  *
  *	  batched_background_migrations
- *		what a user defines		taken as it is, checked for what the row shows
+ *		what a user defines		taken as it is, checked for what the row shows; catalog/options.c says who may
+ *								change it, and until when
  *		status					any code in an INSERT; 0 or 1 in an UPDATE
  *		owner					a role that the user may SET ROLE to
  *		id						the sequence's next, or an ERROR; never changed
@@ -56,27 +57,12 @@
 #include "base/txn.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"
+#include "catalog/options.h"
 #include "catalog/shape.h"
 #include "catalog/tables.h"
 #include "sql/access.h"
 
 PG_FUNCTION_INFO_V1(bbm_record_guard);
-
-/* Which migration it is, whose, and whether it runs: with rules of their own. */
-static const char *const steered[] = {"id", "name", "status", "owner"};
-
-/* What a migration does: set by a role that may be its owner, and not once it is finished. */
-static const char *const what[] = {
-	"min_value", "max_value", "min_key", "max_key", "table_name", "column_name", "job_signature_name", "job_search_path",
-	"batching_strategy", "operation", "set_clause", "filter", "row_check"
-};
-
-/* How a migration does it: set by the same roles, at any time. */
-static const char *const how[] = {
-	"batch_size", "sub_batch_size", "workers", "max_attempts", "share_table", "synchronous", "allow_full_scan",
-	"index_name", "verify", "follow", "allow_key_change", "rows_stay", "skip_null_keys", "target_duration", "min_batch_size", "max_batch_size",
-	"max_batch_wal", "on_error", "max_errors", "settings"
-};
 
 static bool
 is_among(const char *name, const char *const *names, int n)
@@ -93,8 +79,9 @@ is_among(const char *name, const char *const *names, int n)
 static bool
 is_users(const char *name)
 {
-	return is_among(name, steered, lengthof(steered)) || is_among(name, what, lengthof(what)) ||
-		is_among(name, how, lengthof(how)) || !bbm_shape_has_column(BBM_MIGRATIONS, name);
+	const BbmOption *option = bbm_option_of_column(name);
+
+	return option == NULL || (option->flags & BBM_USERS);
 }
 
 static bool
@@ -225,32 +212,18 @@ bbm_columns_update(Relation rel, HeapTuple old, HeapTuple new)
 	return heap_modify_tuple_by_cols(new, desc, n, columns, values, nulls);
 }
 
-/* Returns a column that says what the migration does and that has changed; NULL when there is none. */
+/* Returns the first column with one of these flags that has changed; NULL when there is none. */
 const char *
-bbm_columns_redefined(Relation rel, HeapTuple old, HeapTuple new)
+bbm_columns_changed(Relation rel, HeapTuple old, HeapTuple new, int flags)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 
-	for (int i = 0; i < lengthof(what); i++)
+	bbm_each_option(option)
 	{
-		if (differs(desc, old, new, SPI_fnumber(desc, what[i])))
-			return what[i];
+		if ((option->flags & flags) && differs(desc, old, new, SPI_fnumber(desc, option->column)))
+			return option->column;
 	}
 	return NULL;
-}
-
-/* Has a column changed that says how the migration does it? */
-bool
-bbm_columns_retuned(Relation rel, HeapTuple old, HeapTuple new)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-
-	for (int i = 0; i < lengthof(how); i++)
-	{
-		if (differs(desc, old, new, SPI_fnumber(desc, how[i])))
-			return true;
-	}
-	return false;
 }
 
 /* The job of a dump: the process that ran it does not exist here. */

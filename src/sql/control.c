@@ -293,7 +293,7 @@ bbm_retry(PG_FUNCTION_ARGS)
 		(void) bbm_migration_set_status(migration->id, BBM_ACTIVE);
 	else if (status == BBM_ACTIVE || status == BBM_RUNNING)
 		/* a change of the row, so that a sleeping worker polls at once */
-		bbm_migration_alter(migration->id, &(BbmDefinition) {NULL});
+		bbm_migration_write(migration->id, &(BbmDefinition) {0}, false);
 	SPI_finish();
 	PG_RETURN_INT64(unfinished.failed + aside);
 }

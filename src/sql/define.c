@@ -30,9 +30,11 @@
 #include "catalog/extension.h"
 #include "catalog/merge.h"
 #include "catalog/migrations.h"
+#include "catalog/options.h"
 #include "catalog/partitions.h"
 #include "engine/event.h"
 #include "sql/access.h"
+#include "sql/arguments.h"
 #include "strategy/resolve.h"
 #include "strategy/strategy.h"
 #include "target/cascade.h"
@@ -50,93 +52,15 @@ PG_FUNCTION_INFO_V1(bbm_delete);
 PG_FUNCTION_INFO_V1(bbm_alter);
 PG_FUNCTION_INFO_V1(bbm_drop);
 
-static char *
-text_arg(FunctionCallInfo fcinfo, int n)
-{
-	return PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
-}
-
 static void
-require(bool given, const char *name)
+name_is_taken(const char *name)
 {
-	if (!given)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name),
-				 errdetail("A migration needs it."),
-				 errhint("Leave it out for its default, if it has one.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_DUPLICATE_OBJECT),
+			 errmsg("migration \"%s\" already exists", name),
+			 errdetail("Names are unique in a database."),
+			 errhint("Choose another name, or bbm_drop that one.")));
 }
-
-static void
-check_name_is_free(const char *name)
-{
-	if (bbm_migration_by_name(name, CurrentMemoryContext))
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("migration \"%s\" already exists", name),
-				 errdetail("Names are unique in a database."),
-				 errhint("Choose another name, or bbm_drop that one.")));
-}
-
-static char *
-required_text_arg(FunctionCallInfo fcinfo, int n, const char *name)
-{
-	require(!PG_ARGISNULL(n), name);
-	return text_to_cstring(PG_GETARG_TEXT_PP(n));
-}
-
-static const int *
-int_arg(FunctionCallInfo fcinfo, int n)
-{
-	int		   *value;
-
-	if (PG_ARGISNULL(n))
-		return NULL;
-	value = palloc(sizeof(int));
-	*value = PG_GETARG_INT32(n);
-	return value;
-}
-
-static const int64 *
-int64_arg(FunctionCallInfo fcinfo, int n)
-{
-	int64	   *value;
-
-	if (PG_ARGISNULL(n))
-		return NULL;
-	value = palloc(sizeof(int64));
-	*value = PG_GETARG_INT64(n);
-	return value;
-}
-
-static const bool *
-bool_arg(FunctionCallInfo fcinfo, int n)
-{
-	bool	   *value;
-
-	if (PG_ARGISNULL(n))
-		return NULL;
-	value = palloc(sizeof(bool));
-	*value = PG_GETARG_BOOL(n);
-	return value;
-}
-
-static const ArrayType *
-array_arg(FunctionCallInfo fcinfo, int n)
-{
-	return PG_ARGISNULL(n) ? NULL : PG_GETARG_ARRAYTYPE_P(n);
-}
-
-/* The parameters that the defining functions have in common, in this order, after those of their own. */
-enum
-{
-	OPTION_COLUMN, OPTION_BATCH_SIZE, OPTION_SUB_BATCH_SIZE, OPTION_MIN, OPTION_MAX, OPTION_STRATEGY,
-	OPTION_WORKERS, OPTION_MAX_ATTEMPTS, OPTION_SHARE_TABLE, OPTION_SYNCHRONOUS, OPTION_START,
-	OPTION_TARGET_DURATION, OPTION_MIN_BATCH_SIZE, OPTION_MAX_BATCH_SIZE, OPTION_MAX_BATCH_WAL, OPTION_INDEX,
-	OPTION_MIN_KEY, OPTION_MAX_KEY, OPTION_VERIFY, OPTION_CHECK, OPTION_FOLLOW,
-	OPTION_ON_ERROR, OPTION_MAX_ERRORS, OPTION_ALLOW_FULL_SCAN, OPTION_SETTINGS, OPTION_ROWS_STAY,
-	OPTION_SKIP_NULL_KEYS, OPTION_LAST
-};
 
 /*
  * A batch whose size was not given begins with this many keys, and aims at
@@ -147,86 +71,49 @@ enum
 #define BBM_TARGET_US 1000
 #define BBM_SYNCHRONOUS_TARGET_US (10 * 1000)
 
-static const Interval *
-interval_arg(FunctionCallInfo fcinfo, int n)
+/* Both ends of a range; NULL when not given. */
+typedef struct Bounds
 {
-	return PG_ARGISNULL(n) ? NULL : PG_GETARG_INTERVAL_P(n);
-}
+	BbmBound   *min;
+	BbmBound   *max;
+} Bounds;
 
-/* A bound that is given as a number or as a key; NULL when it is not given. */
-static const BbmBound *
-bound_arg(FunctionCallInfo fcinfo, int number, int key)
+/* A bound that is given as a number or as a key. */
+static BbmBound *
+given_bound(const BbmDefinition *d, const char *number, const char *key)
 {
 	BbmBound   *bound;
 
-	if (PG_ARGISNULL(number) && PG_ARGISNULL(key))
+	if (!bbm_definition_has(d, number) && !bbm_definition_has(d, key))
 		return NULL;
 	bound = palloc0(sizeof(BbmBound));
-	if (!PG_ARGISNULL(number))
-		bound->number = PG_GETARG_INT64(number);
-	if (!PG_ARGISNULL(key))
-		bound->key = PointerGetDatum(PG_GETARG_ARRAYTYPE_P_COPY(key));
+	bound->number = DatumGetInt64(bbm_definition_get(d, number));
+	if (bbm_definition_has(d, key))
+		bound->key = PointerGetDatum(DatumGetArrayTypePCopy(bbm_definition_get(d, key)));
 	return bound;
 }
 
 static void
-read_options(FunctionCallInfo fcinfo, int first, BbmDefinition *d)
+set_bound(BbmDefinition *d, const char *number, const char *key, const BbmBound *bound)
 {
-	static const struct
-	{
-		int			option;
-		const char *name;
-	}			required[] = {
-		{OPTION_WORKERS, "workers"}, {OPTION_MAX_ATTEMPTS, "max_attempts"}, {OPTION_SHARE_TABLE, "share_table"},
-		{OPTION_SYNCHRONOUS, "synchronous"}, {OPTION_MIN_BATCH_SIZE, "min_batch_size"},
-		{OPTION_MAX_BATCH_SIZE, "max_batch_size"}, {OPTION_VERIFY, "verify"}, {OPTION_FOLLOW, "follow"},
-		{OPTION_ON_ERROR, "on_error"}, {OPTION_MAX_ERRORS, "max_errors"},
-		{OPTION_ALLOW_FULL_SCAN, "allow_full_scan"}, {OPTION_ROWS_STAY, "rows_stay"},
-		{OPTION_SKIP_NULL_KEYS, "skip_null_keys"}
-	};
-
-	for (int i = 0; i < lengthof(required); i++)
-		require(!PG_ARGISNULL(first + required[i].option), required[i].name);
-	d->column_name = text_arg(fcinfo, first + OPTION_COLUMN);
-	d->batch_size = int_arg(fcinfo, first + OPTION_BATCH_SIZE);
-	d->sub_batch_size = int_arg(fcinfo, first + OPTION_SUB_BATCH_SIZE);
-	d->min = bound_arg(fcinfo, first + OPTION_MIN, first + OPTION_MIN_KEY);
-	d->max = bound_arg(fcinfo, first + OPTION_MAX, first + OPTION_MAX_KEY);
-	d->strategy = text_arg(fcinfo, first + OPTION_STRATEGY);
-	d->workers = int_arg(fcinfo, first + OPTION_WORKERS);
-	d->max_attempts = int_arg(fcinfo, first + OPTION_MAX_ATTEMPTS);
-	d->share_table = bool_arg(fcinfo, first + OPTION_SHARE_TABLE);
-	d->synchronous = bool_arg(fcinfo, first + OPTION_SYNCHRONOUS);
-	d->target_duration = interval_arg(fcinfo, first + OPTION_TARGET_DURATION);
-	d->min_batch_size = int_arg(fcinfo, first + OPTION_MIN_BATCH_SIZE);
-	d->max_batch_size = int_arg(fcinfo, first + OPTION_MAX_BATCH_SIZE);
-	d->max_batch_wal = int64_arg(fcinfo, first + OPTION_MAX_BATCH_WAL);
-	d->index_name = text_arg(fcinfo, first + OPTION_INDEX);
-	d->verify = bool_arg(fcinfo, first + OPTION_VERIFY);
-	d->row_check = text_arg(fcinfo, first + OPTION_CHECK);
-	d->follow = bool_arg(fcinfo, first + OPTION_FOLLOW);
-	d->on_error = text_arg(fcinfo, first + OPTION_ON_ERROR);
-	d->max_errors = int_arg(fcinfo, first + OPTION_MAX_ERRORS);
-	d->allow_full_scan = bool_arg(fcinfo, first + OPTION_ALLOW_FULL_SCAN);
-	d->settings = array_arg(fcinfo, first + OPTION_SETTINGS);
-	d->rows_stay = bool_arg(fcinfo, first + OPTION_ROWS_STAY);
-	d->skip_null_keys = bool_arg(fcinfo, first + OPTION_SKIP_NULL_KEYS);
-	d->search_path = pstrdup(namespace_search_path);
-	bbm_check_max_attempts(d->max_attempts);
+	bbm_definition_set(d, number, Int64GetDatum(bound->number));
+	if (DatumGetPointer(bound->key))
+		bbm_definition_set(d, key, bound->key);
 }
 
 /* Without a size the batch size is adaptive; with one it is exact. */
 static void
 default_size(BbmDefinition *d)
 {
-	static const int first = BBM_FIRST_SIZE;
-	static const Interval target = {.time = BBM_TARGET_US};
-	static const Interval synchronous_target = {.time = BBM_SYNCHRONOUS_TARGET_US};
+	Interval   *target = palloc0(sizeof(Interval));
 
-	if (d->batch_size == NULL && d->target_duration == NULL)
-		d->target_duration = d->synchronous && *d->synchronous ? &synchronous_target : &target;
-	if (d->batch_size == NULL)
-		d->batch_size = &first;
+	if (bbm_definition_has(d, "batch_size"))
+		return;
+	bbm_definition_set(d, "batch_size", Int32GetDatum(BBM_FIRST_SIZE));
+	if (bbm_definition_has(d, "target_duration"))
+		return;
+	target->time = DatumGetBool(bbm_definition_get(d, "synchronous")) ? BBM_SYNCHRONOUS_TARGET_US : BBM_TARGET_US;
+	bbm_definition_set(d, "target_duration", IntervalPGetDatum(target));
 }
 
 /*
@@ -235,35 +122,35 @@ default_size(BbmDefinition *d)
  * block.
  */
 static void
-default_key(BbmDefinition *d, Oid relid)
+default_key(BbmMigration *m, const Bounds *bounds, Oid relid)
 {
-	const BbmStrategy *strategy = bbm_strategy_find(d->strategy);
+	const BbmStrategy *strategy = bbm_strategy_find(m->strategy);
 
-	if (d->column_name || strategy == NULL)
+	if (m->column_name || strategy == NULL)
 		return;
 	if (strategy->has_key)
-		d->column_name = bbm_key_default_columns(relid, d->index_name);
-	if (d->operation && d->index_name == NULL && d->min == NULL && d->max == NULL)
-		d->column_name = bbm_order_default_key(relid, d->column_name);
-	if (d->column_name == NULL && d->operation && d->strategy == NULL && d->index_name == NULL)
+		m->column_name = bbm_key_default_columns(relid, m->index_name);
+	if (m->operation && m->index_name == NULL && bounds->min == NULL && bounds->max == NULL)
+		m->column_name = bbm_order_default_key(relid, m->column_name);
+	if (m->column_name == NULL && m->operation && m->strategy == NULL && m->index_name == NULL)
 	{
-		d->strategy = bbm_strategy_block.name;
+		m->strategy = pstrdup(bbm_strategy_block.name);
 		strategy = &bbm_strategy_block;
 	}
-	if (d->column_name == NULL && strategy->table_scans)
-		d->column_name = "ctid";
-	if (d->column_name == NULL && !strategy->has_key)
+	if (m->column_name == NULL && strategy->table_scans)
+		m->column_name = pstrdup("ctid");
+	if (m->column_name == NULL && !strategy->has_key)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("column_name must not be null"),
 				 errdetail("%s fills a column where it is null.", strategy->name),
 				 errhint("Name that column.")));
-	if (d->column_name == NULL && d->index_name)
+	if (m->column_name == NULL && m->index_name)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("table \"%s\" has no index \"%s\" of plain columns", get_rel_name(relid), d->index_name),
+				 errmsg("table \"%s\" has no index \"%s\" of plain columns", get_rel_name(relid), m->index_name),
 				 errhint("Name the index without its schema; \\d shows the table's indexes.")));
-	if (d->column_name == NULL)
+	if (m->column_name == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s\" has no primary key", get_rel_name(relid)),
@@ -273,9 +160,9 @@ default_key(BbmDefinition *d, Oid relid)
 
 /* An upper bound that is given is final; one that is determined from the table may move. */
 static void
-check_follow(const BbmDefinition *d)
+check_follow(const BbmMigration *m, const Bounds *bounds)
 {
-	if (d->follow && *d->follow && d->max)
+	if (m->follow && bounds->max)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a migration with an upper bound cannot follow"),
@@ -297,7 +184,7 @@ wrong_bound(const BbmTarget *target, const char *given, const char *instead)
 
 /* A bound as the caller gave it, in the form in which it is stored. */
 static void
-check_bound(const BbmTarget *target, const BbmBound *given, bool by_number, bool by_key)
+check_bound(const BbmTarget *target, BbmBound *given, bool by_number, bool by_key)
 {
 	Datum		values[BBM_MAX_KEY_COLUMNS];
 
@@ -310,23 +197,25 @@ check_bound(const BbmTarget *target, const BbmBound *given, bool by_number, bool
 	if (given && DatumGetPointer(given->key))
 	{
 		bbm_key_values(&target->key, given, values);
-		bbm_key_bound(&target->key, values, (BbmBound *) given);
+		bbm_key_bound(&target->key, values, given);
 	}
 }
 
 /* min_value and max_value are checked in the row that they are written to. */
 static void
-check_bounds(const BbmTarget *target, const BbmDefinition *d, bool by_number, bool by_key)
+check_bounds(const BbmTarget *target, const BbmDefinition *d, const Bounds *bounds)
 {
+	bool		by_number = bbm_definition_has(d, "min_value") || bbm_definition_has(d, "max_value");
+	bool		by_key = bbm_definition_has(d, "min_key") || bbm_definition_has(d, "max_key");
 	Datum		min[BBM_MAX_KEY_COLUMNS];
 	Datum		max[BBM_MAX_KEY_COLUMNS];
 
-	check_bound(target, d->min, by_number, by_key);
-	check_bound(target, d->max, by_number, by_key);
-	if (!by_key || d->min == NULL || d->max == NULL)
+	check_bound(target, bounds->min, by_number, by_key);
+	check_bound(target, bounds->max, by_number, by_key);
+	if (!by_key || bounds->min == NULL || bounds->max == NULL)
 		return;
-	bbm_key_values(&target->key, d->min, min);
-	bbm_key_values(&target->key, d->max, max);
+	bbm_key_values(&target->key, bounds->min, min);
+	bbm_key_values(&target->key, bounds->max, max);
 	if (bbm_key_compare(&target->key, min, max) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -337,50 +226,31 @@ check_bounds(const BbmTarget *target, const BbmDefinition *d, bool by_number, bo
 
 /* Sets the range to what the table has now, where the caller gave none. */
 static void
-fix_bounds(BbmTarget *target, BbmDefinition *d)
+fix_bounds(BbmTarget *target, Bounds *bounds)
 {
 	BbmBound   *low = palloc0(sizeof(BbmBound));
 	BbmBound   *high = palloc0(sizeof(BbmBound));
 
-	if (d->min && d->max)
+	if (bounds->min && bounds->max)
 		return;
 	if (!bbm_target_bounds(target, low, high))
 	{
 		/* an empty table: one key, which no row has yet */
-		low->number = d->min ? d->min->number : d->max ? d->max->number : target->key.is_integer ? 1 : 0;
+		low->number = bounds->min ? bounds->min->number : bounds->max ? bounds->max->number : target->key.is_integer ? 1 : 0;
 		high->number = low->number;
 	}
-	if (d->min == NULL)
+	if (bounds->min == NULL)
 	{
-		if (d->max)
-			low->number = Min(low->number, d->max->number);
-		d->min = low;
+		if (bounds->max)
+			low->number = Min(low->number, bounds->max->number);
+		bounds->min = low;
 	}
-	if (d->max == NULL)
+	if (bounds->max == NULL)
 	{
 		/* all rows may lie below the lowest key asked for; then there is nothing to do */
-		high->number = Max(high->number, d->min->number);
-		d->max = high;
+		high->number = Max(high->number, bounds->min->number);
+		bounds->max = high;
 	}
-}
-
-/* The definition as a migration, to be resolved as a worker would resolve it. */
-static BbmMigration
-as_migration(const BbmDefinition *d, Oid owner)
-{
-	BbmMigration migration = {
-		.name = (char *) d->name, .job = (char *) d->job, .operation = (char *) d->operation,
-		.set_clause = (char *) d->set_clause, .filter = (char *) d->filter,
-		.row_check = (char *) d->row_check, .table_name = (char *) d->table_name,
-		.column_name = (char *) d->column_name, .index_name = (char *) d->index_name,
-		.strategy = (char *) d->strategy, .search_path = (char *) d->search_path, .owner = owner,
-		.max_attempts = 1, .batch_size = 1, .pass = BBM_FIRST_PASS, .verify = d->verify && *d->verify,
-		.follow = d->follow && *d->follow, .allow_key_change = d->allow_key_change && *d->allow_key_change,
-		.allow_full_scan = d->allow_full_scan && *d->allow_full_scan,
-		.rows_stay = d->rows_stay && *d->rows_stay, .skip_null_keys = d->skip_null_keys && *d->skip_null_keys
-	};
-
-	return migration;
 }
 
 /* The statement as it is shown to users, for the table as a whole. */
@@ -396,136 +266,138 @@ composed_job(BbmTarget *target)
 }
 
 /*
- * Checks a definition as the caller, who will be the owner, and writes it.  No
- * check is left for later.
+ * Resolves a definition as a worker would, and as the caller, who will be the
+ * owner; sets what was not given.  No check is left for later.  Returns the
+ * table.
  */
-static int64
-define(BbmDefinition *d, bool start, bool by_number, bool by_key)
+static Oid
+resolve(BbmDefinition *d)
 {
-	Oid			owner = GetUserId();
-	BbmMigration migration = as_migration(d, owner);
-	bool		min_found = d->min == NULL;
-	bool		max_found = d->max == NULL;
+	BbmMigration *m;
+	Bounds		bounds = {given_bound(d, "min_value", "min_key"), given_bound(d, "max_value", "max_key")};
 	BbmTarget  *target;
 	Oid			relid;
 	int			level;
+
+	default_size(d);
+	m = bbm_definition_migration(d, CurrentMemoryContext);
+	m->owner = GetUserId();
+	/* the bounds are not checked yet */
+	memset(&m->min, 0, sizeof(BbmBound));
+	memset(&m->max, 0, sizeof(BbmBound));
+	check_follow(m, &bounds);
+	level = bbm_job_settings(m);
+	relid = bbm_target_table(m->table_name, BBM_WORK_LOCK);
+	default_key(m, &bounds, relid);
+	bbm_user_settings_end(level);
+
+	target = bbm_target_open(m);
+	bbm_target_check_partitions(target);
+	check_bounds(target, d, &bounds);
+	fix_bounds(target, &bounds);
+	bbm_null_keys_warn(target);
+	set_bound(d, "min_value", "min_key", bounds.min);
+	set_bound(d, "max_value", "max_key", bounds.max);
+	bbm_definition_set_text(d, "column_name", m->column_name);
+	bbm_definition_set_text(d, "batching_strategy", m->strategy);
+	bbm_definition_set_text(d, "key_order", bbm_key_order_to_string(&target->key));
+	bbm_definition_set_text(d, "table_name", bbm_table_sql_name(target->relid));
+	if (m->operation)
+		bbm_definition_set_text(d, "job_signature_name", composed_job(target));
+	relid = target->relid;
+	bbm_target_close(target);
+	return relid;
+}
+
+/* Checks a definition and writes it; returns the migration's id, and its table. */
+static int64
+define(BbmDefinition *d, bool start, Oid *table)
+{
+	bool		min_found = !bbm_definition_has(d, "min_value") && !bbm_definition_has(d, "min_key");
+	bool		max_found = !bbm_definition_has(d, "max_value") && !bbm_definition_has(d, "max_key");
+	char	   *name = TextDatumGetCString(bbm_definition_get(d, "name"));
 	int64		id;
 
 	(void) bbm_catalog();
-	bbm_check_may_log_in(owner);
-	check_name_is_free(d->name);
-	default_size(d);
-	check_follow(d);
-	level = bbm_job_settings(&migration);
-	relid = bbm_target_table(d->table_name, BBM_WORK_LOCK);
-	default_key(d, relid);
-	bbm_user_settings_end(level);
-
-	migration = as_migration(d, owner);
-	target = bbm_target_open(&migration);
-	bbm_target_check_partitions(target);
-	check_bounds(target, d, by_number, by_key);
-	fix_bounds(target, d);
-	bbm_null_keys_warn(target);
-	d->key_order = bbm_key_order_to_string(&target->key);
-	d->table_name = bbm_table_sql_name(target->relid);
-	if (d->operation)
-		d->job = composed_job(target);
-	relid = target->relid;
-	bbm_target_close(target);
-	id = bbm_migration_insert(d, owner, start ? BBM_ACTIVE : BBM_PAUSED);
-	bbm_migration_defined(id, relid, min_found, max_found);
-	if (d->operation)
-		ereport(NOTICE, (errmsg("migration \"%s\" runs: %s", d->name, d->job)));
+	bbm_check_may_log_in(GetUserId());
+	if (bbm_migration_by_name(name, CurrentMemoryContext))
+		name_is_taken(name);
+	*table = resolve(d);
+	bbm_definition_set(d, "status", Int16GetDatum(start ? BBM_ACTIVE : BBM_PAUSED));
+	bbm_definition_set(d, "owner", DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(GetUserId(), false))));
+	id = bbm_migration_insert(d);
+	if (id == 0)
+		name_is_taken(name);
+	bbm_migration_defined(id, *table, min_found, max_found);
+	if (bbm_definition_has(d, "operation"))
+		ereport(NOTICE,
+				(errmsg("migration \"%s\" runs: %s", name,
+						TextDatumGetCString(bbm_definition_get(d, "job_signature_name")))));
 	return id;
 }
 
+/*
+ * What the three functions have in common.  "operation" is NULL when the caller
+ * brings the job along, and "part" what an operation needs.
+ */
 static int64
-define_with_options(FunctionCallInfo fcinfo, int first, BbmDefinition *d)
+define_from(FunctionCallInfo fcinfo, const char *operation, const char *part, BbmDefinition *d, Oid *table)
 {
-	bool		start = !PG_ARGISNULL(first + OPTION_START) && PG_GETARG_BOOL(first + OPTION_START);
-	MemoryContext caller = CurrentMemoryContext;
+	BbmArguments arguments = bbm_arguments(fcinfo);
 	int64		id;
 
-	read_options(fcinfo, first, d);
+	bbm_arguments_read(&arguments, true, d);
+	if (operation)
+		bbm_argument_require(bbm_definition_has(d, part), bbm_option_parameter(bbm_option_of_column(part)));
+	bbm_definition_set_text(d, "operation", operation);
+	bbm_definition_set_text(d, "job_search_path", namespace_search_path);
 	SPI_connect();
-	id = define(d, start, !PG_ARGISNULL(first + OPTION_MIN) || !PG_ARGISNULL(first + OPTION_MAX),
-				!PG_ARGISNULL(first + OPTION_MIN_KEY) || !PG_ARGISNULL(first + OPTION_MAX_KEY));
-	/* the name as it was resolved must outlive SPI, too */
-	d->table_name = MemoryContextStrdup(caller, d->table_name);
+	id = define(d, bbm_argument_is_true(&arguments, "start"), table);
 	SPI_finish();
 	return id;
 }
 
-/* bbm_create(name, table_name, job, options, "filter") */
 Datum
 bbm_create(PG_FUNCTION_ARGS)
 {
-	BbmDefinition d = {
-		.name = required_text_arg(fcinfo, 0, "name"),
-		.table_name = required_text_arg(fcinfo, 1, "table_name"),
-		.job = required_text_arg(fcinfo, 2, "job"),
-		.filter = text_arg(fcinfo, 3 + OPTION_LAST)
-	};
+	BbmDefinition d = {0};
+	Oid			table;
 
-	PG_RETURN_INT64(define_with_options(fcinfo, 3, &d));
+	PG_RETURN_INT64(define_from(fcinfo, NULL, NULL, &d, &table));
 }
 
-/* bbm_update(name, table_name, set, where, options, allow_key_change) */
 Datum
 bbm_update(PG_FUNCTION_ARGS)
 {
-	BbmDefinition d = {
-		.name = required_text_arg(fcinfo, 0, "name"),
-		.table_name = required_text_arg(fcinfo, 1, "table_name"),
-		.operation = "update",
-		.set_clause = required_text_arg(fcinfo, 2, "set"),
-		.filter = text_arg(fcinfo, 3),
-		.allow_key_change = bool_arg(fcinfo, 4 + OPTION_LAST)
-	};
+	BbmDefinition d = {0};
+	Oid			table;
 
-	PG_RETURN_INT64(define_with_options(fcinfo, 4, &d));
+	PG_RETURN_INT64(define_from(fcinfo, "update", "set_clause", &d, &table));
 }
 
-/* bbm_delete(name, table_name, where, options) */
 Datum
 bbm_delete(PG_FUNCTION_ARGS)
 {
-	BbmDefinition d = {
-		.name = required_text_arg(fcinfo, 0, "name"),
-		.table_name = required_text_arg(fcinfo, 1, "table_name"),
-		.operation = "delete",
-		.filter = required_text_arg(fcinfo, 2, "filter")
-	};
-	int64		id = define_with_options(fcinfo, 3, &d);
-	char	   *cascades;
+	BbmDefinition d = {0};
+	Oid			table;
+	int64		id = define_from(fcinfo, "delete", "filter", &d, &table);
+	char	   *cascades = bbm_statement_cascades(table);
 
-	/* by the name that was found, whatever search_path it was found with */
-	cascades = bbm_statement_cascades(bbm_target_table(d.table_name, BBM_READ_LOCK));
 	if (cascades)
 		ereport(NOTICE,
-				(errmsg("rows of other tables go with those that migration \"%s\" deletes", d.name),
+				(errmsg("rows of other tables go with those that migration \"%s\" deletes",
+						TextDatumGetCString(bbm_definition_get(&d, "name"))),
 				 errdetail("%s", cascades)));
 	PG_RETURN_INT64(id);
 }
 
-/* The order of bbm_alter's parameters. */
-enum
-{
-	ALTER_NAME, ALTER_NEW_NAME, ALTER_JOB, ALTER_BATCH_SIZE, ALTER_SUB_BATCH_SIZE, ALTER_MAX, ALTER_WORKERS,
-	ALTER_MAX_ATTEMPTS, ALTER_SHARE_TABLE, ALTER_SYNCHRONOUS, ALTER_OWNER, ALTER_TARGET_DURATION,
-	ALTER_MIN_BATCH_SIZE, ALTER_MAX_BATCH_SIZE, ALTER_MAX_BATCH_WAL, ALTER_INDEX, ALTER_VERIFY, ALTER_FOLLOW,
-	ALTER_ON_ERROR, ALTER_MAX_ERRORS, ALTER_ALLOW_FULL_SCAN, ALTER_SETTINGS, ALTER_ROWS_STAY, ALTER_RESTART,
-	ALTER_SKIP_NULL_KEYS
-};
-
 /* A new job is checked as bbm_create checks one, as the role that will run it. */
 static void
-check_new_job(const BbmMigration *old, const BbmDefinition *d)
+check_new_job(const BbmMigration *old, BbmDefinition *d)
 {
 	BbmMigration migration = *old;
 
-	if (old->owner != GetUserId() || d->owner)
+	if (old->owner != GetUserId() || bbm_definition_has(d, "owner"))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("the job of migration \"%s\" can only be changed by its owner", old->name),
@@ -537,18 +409,19 @@ check_new_job(const BbmMigration *old, const BbmDefinition *d)
 				 errmsg("the job of migration \"%s\" cannot be changed", old->name),
 				 errdetail("bbm_%s composed it from its arguments.", old->operation),
 				 errhint("Define another migration.")));
-	migration.job = (char *) d->job;
-	migration.search_path = (char *) d->search_path;
+	migration.job = TextDatumGetCString(bbm_definition_get(d, "job_signature_name"));
+	migration.search_path = pstrdup(namespace_search_path);
+	bbm_definition_set_text(d, "job_search_path", migration.search_path);
 	bbm_target_close(bbm_target_open(&migration));
 }
 
 /* For a role other than the owner a worker makes this check. */
 static void
-check_new_index(const BbmMigration *old, const char *index_name)
+check_new_index(const BbmMigration *old, char *index_name)
 {
 	BbmMigration migration = *old;
 
-	migration.index_name = (char *) index_name;
+	migration.index_name = index_name;
 	bbm_target_close(bbm_target_open(&migration));
 }
 
@@ -564,7 +437,7 @@ static void
 restart(const BbmMigration *old, BbmStatus status)
 {
 	BbmMigration migration = *old;
-	BbmDefinition d = {.min = old->min_found ? NULL : &old->min, .max = old->max_found ? NULL : &old->max};
+	Bounds		bounds = {old->min_found ? NULL : &migration.min, old->max_found ? NULL : &migration.max};
 	BbmTarget  *target;
 
 	if (old->owner != GetUserId())
@@ -585,65 +458,72 @@ restart(const BbmMigration *old, BbmStatus status)
 	bbm_target_check_partitions(target);
 	/* a bound of another kind of key is void */
 	if (target->key.is_integer == (DatumGetPointer(old->max.key) != (Datum) 0))
-		d.min = d.max = NULL;
-	fix_bounds(target, &d);
-	bbm_migration_restart(old->id, target->relid, old->operation ? composed_job(target) : NULL, d.min, d.max,
+		bounds.min = bounds.max = NULL;
+	fix_bounds(target, &bounds);
+	bbm_migration_restart(old->id, target->relid, old->operation ? composed_job(target) : NULL, bounds.min, bounds.max,
 						  bbm_key_order_to_string(&target->key));
 	bbm_report_event(old->id, old->name, "restarted", status == BBM_RUNNING ? BBM_ACTIVE : status, old->owner,
 					 psprintf("with table %s, OID %u", bbm_table_sql_name(target->relid), target->relid));
 	bbm_target_close(target);
 }
 
+/* Others rely on exactly this definition having been executed. */
+static void
+check_not_finished(const BbmMigration *migration, const BbmDefinition *d, bool again)
+{
+	bbm_each_option(option)
+	{
+		if (!again && !((option->flags & (BBM_WHAT | BBM_HOW)) && bbm_definition_has(d, option->column)))
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("migration \"%s\" is finished and stays so", migration->name),
+				 errdetail("A change would have no effect."),
+				 errhint("Define another one for what is still to be done.")));
+	}
+}
+
+/* Checks and makes a change of what is given.  Caller has bbm_migration_lock. */
+static void
+alter(const BbmMigration *migration, BbmDefinition *d)
+{
+	if (DatumGetBool(bbm_definition_get(d, "follow")))
+		bbm_check_follow(migration->strategy);
+	if (bbm_definition_has(d, "owner"))
+		bbm_check_may_log_in(get_role_oid(NameStr(*DatumGetName(bbm_definition_get(d, "owner"))), false));
+	if (bbm_definition_has(d, "job_signature_name"))
+		check_new_job(migration, d);
+	if (bbm_definition_has(d, "index_name") && migration->owner == GetUserId())
+		check_new_index(migration, TextDatumGetCString(bbm_definition_get(d, "index_name")));
+	/* a size without a target duration is exact, as in bbm_create */
+	if (bbm_definition_has(d, "batch_size") && !bbm_definition_has(d, "target_duration"))
+		bbm_definition_set_null(d, "target_duration");
+	bbm_migration_write(migration->id, d, false);
+}
+
 Datum
 bbm_alter(PG_FUNCTION_ARGS)
 {
-	char	   *name = text_arg(fcinfo, ALTER_NAME);
-	BbmDefinition d = {
-		.name = text_arg(fcinfo, ALTER_NEW_NAME),
-		.job = text_arg(fcinfo, ALTER_JOB),
-		.batch_size = int_arg(fcinfo, ALTER_BATCH_SIZE),
-		.sub_batch_size = int_arg(fcinfo, ALTER_SUB_BATCH_SIZE),
-		.target_duration = interval_arg(fcinfo, ALTER_TARGET_DURATION),
-		/* a size without a target duration is exact, as in bbm_create */
-		.fixed_size = !PG_ARGISNULL(ALTER_BATCH_SIZE) && PG_ARGISNULL(ALTER_TARGET_DURATION),
-		.min_batch_size = int_arg(fcinfo, ALTER_MIN_BATCH_SIZE),
-		.max_batch_size = int_arg(fcinfo, ALTER_MAX_BATCH_SIZE),
-		.max_batch_wal = int64_arg(fcinfo, ALTER_MAX_BATCH_WAL),
-		.index_name = text_arg(fcinfo, ALTER_INDEX),
-		.verify = bool_arg(fcinfo, ALTER_VERIFY),
-		.follow = bool_arg(fcinfo, ALTER_FOLLOW),
-		.on_error = text_arg(fcinfo, ALTER_ON_ERROR),
-		.max_errors = int_arg(fcinfo, ALTER_MAX_ERRORS),
-		.allow_full_scan = bool_arg(fcinfo, ALTER_ALLOW_FULL_SCAN),
-		.workers = int_arg(fcinfo, ALTER_WORKERS),
-		.max_attempts = int_arg(fcinfo, ALTER_MAX_ATTEMPTS),
-		.share_table = bool_arg(fcinfo, ALTER_SHARE_TABLE),
-		.synchronous = bool_arg(fcinfo, ALTER_SYNCHRONOUS),
-		.owner = PG_ARGISNULL(ALTER_OWNER) ? NULL : NameStr(*PG_GETARG_NAME(ALTER_OWNER)),
-		.settings = array_arg(fcinfo, ALTER_SETTINGS),
-		.rows_stay = bool_arg(fcinfo, ALTER_ROWS_STAY),
-		.skip_null_keys = bool_arg(fcinfo, ALTER_SKIP_NULL_KEYS)
-	};
-	bool		again = !PG_ARGISNULL(ALTER_RESTART) && PG_GETARG_BOOL(ALTER_RESTART);
+	BbmArguments arguments = bbm_arguments(fcinfo);
+	char	   *name = bbm_argument_text(&arguments, "name");
+	char	   *new_name = bbm_argument_text(&arguments, "new_name");
+	bool		again = bbm_argument_is_true(&arguments, "restart");
+	BbmDefinition d = {0};
 	BbmMigration *migration;
 	BbmStatus	status;
-	BbmBound	max = {0};
 
 	if (name == NULL)
 		bbm_must_not_be_null("name");
-	if (!PG_ARGISNULL(ALTER_MAX))
-	{
-		max.number = PG_GETARG_INT64(ALTER_MAX);
-		d.max = &max;
-	}
+	bbm_arguments_read(&arguments, false, &d);
+	bbm_definition_unset(&d, "name");
+	bbm_definition_set_text(&d, "name", new_name);
 	SPI_connect();
 	migration = bbm_get_migration(name);
 	/* whichever table has the name now */
 	if (again)
 		migration->table_oid = InvalidOid;
-	bbm_check_max_attempts(d.max_attempts);
-	if (d.name && strcmp(d.name, name) != 0)
-		check_name_is_free(d.name);
+	if (new_name && strcmp(new_name, name) != 0 && bbm_migration_by_name(new_name, CurrentMemoryContext))
+		name_is_taken(new_name);
 	/* from here on nobody else can change it */
 	if (!bbm_migration_lock(migration->id, &status))
 		ereport(ERROR,
@@ -651,28 +531,9 @@ bbm_alter(PG_FUNCTION_ARGS)
 				 errmsg("migration \"%s\" does not exist any more", name),
 				 errdetail("Another session has dropped or replaced it meanwhile."),
 				 errhint("bbm_status() lists those you may see.")));
-	if (status == BBM_FINISHED &&
-		(d.job || d.batch_size || d.sub_batch_size || d.max || d.workers || d.max_attempts ||
-		 d.share_table || d.synchronous || d.target_duration || d.min_batch_size || d.max_batch_size ||
-		 d.max_batch_wal || d.index_name || d.verify || d.follow || d.on_error || d.max_errors ||
-		 d.allow_full_scan || d.settings || d.rows_stay || d.skip_null_keys || again))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("migration \"%s\" is finished and stays so", name),
-				 errdetail("A change would have no effect."),
-				 errhint("Define another one for what is still to be done.")));
-	if (d.follow && *d.follow)
-		bbm_check_follow(migration->strategy);
-	if (d.owner)
-		bbm_check_may_log_in(get_role_oid(d.owner, false));
-	if (d.job)
-	{
-		d.search_path = pstrdup(namespace_search_path);
-		check_new_job(migration, &d);
-	}
-	if (d.index_name && migration->owner == GetUserId())
-		check_new_index(migration, d.index_name);
-	bbm_migration_alter(migration->id, &d);
+	if (status == BBM_FINISHED)
+		check_not_finished(migration, &d, again);
+	alter(migration, &d);
 	if (again)
 		restart(bbm_migration_by_id(migration->id, CurrentMemoryContext), status);
 	SPI_finish();
@@ -682,7 +543,7 @@ bbm_alter(PG_FUNCTION_ARGS)
 Datum
 bbm_drop(PG_FUNCTION_ARGS)
 {
-	char	   *name = text_arg(fcinfo, 0);
+	char	   *name = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
 	bool		if_exists = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 	bool		exists;
 

@@ -33,6 +33,7 @@
 #include "catalog/extension.h"
 #include "catalog/jobs.h"
 #include "catalog/merge.h"
+#include "catalog/options.h"
 #include "catalog/partitions.h"
 #include "engine/event.h"
 #include "engine/outcome.h"
@@ -93,28 +94,6 @@ check_name(BbmRow row)
 				 errhint("Give it a name of 1 to %d bytes.", BBM_MAX_NAME_LENGTH)));
 }
 
-/* The limits of an adaptive batch size. */
-static void
-check_size(BbmRow row)
-{
-	if (bbm_row_int(row, "min_batch_size") < 1 || bbm_row_int(row, "min_batch_size") > bbm_row_int(row, "max_batch_size"))
-		bbm_row_out_of_range(row, "min_batch_size", "A batch has at least one key, and no more than max_batch_size.",
-							 "Use a number from 1 to max_batch_size.");
-	if (!bbm_row_is_null(row, "max_batch_wal") && bbm_row_int(row, "max_batch_wal") <= 0)
-		bbm_row_out_of_range(row, "max_batch_wal", "It is the WAL that a batch may write, in bytes.",
-							 "Use a positive number, or NULL for no limit.");
-	if (!bbm_row_is_null(row, "target_duration"))
-	{
-		bool		isnull;
-		Interval   *target = DatumGetIntervalP(bbm_row_get(row, "target_duration", &isnull));
-
-		if (target->month != 0 || target->day < 0 || target->day > 1 || target->time < 0 ||
-			target->time > (1 - target->day) * USECS_PER_DAY || (target->day == 0 && target->time < 1000))
-			bbm_row_out_of_range(row, "target_duration", "It is what a batch is to take.",
-								 "Use an interval from 1 millisecond to 1 day, or NULL for batches of exactly batch_size keys.");
-	}
-}
-
 /* The parts that bbm_update and bbm_delete are composed of. */
 static void
 check_parts(BbmRow row)
@@ -122,9 +101,6 @@ check_parts(BbmRow row)
 	char	   *operation = bbm_row_text(row, "operation");
 	bool		isnull;
 
-	if (operation && strcmp(operation, "update") != 0 && strcmp(operation, "delete") != 0)
-		bbm_row_out_of_range(row, "operation", "It is what bbm_update or bbm_delete has composed.",
-							 "Leave it NULL, and write the statement into job_signature_name.");
 	if (operation && (strcmp(operation, "update") == 0) == bbm_row_is_null(row, "set_clause"))
 		bbm_row_out_of_range(row, "set_clause", "An update sets something, a delete nothing.",
 							 "Use bbm_update or bbm_delete.");
@@ -143,18 +119,12 @@ check_on_error(BbmRow row)
 	char	   *name = bbm_row_text(row, "batching_strategy");
 	const BbmStrategy *strategy = bbm_strategy_find(name);
 
-	if (strcmp(on_error, "fail") != 0 && strcmp(on_error, "split") != 0 && strcmp(on_error, "skip") != 0)
-		bbm_row_out_of_range(row, "on_error", "It is what becomes of a job that has used up its attempts.",
-							 "Use fail, split or skip.");
 	if (strcmp(on_error, "fail") != 0 && strategy && !strategy->has_key)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("on_error %s does not fit %s", on_error, strategy->name),
 				 errdetail("A row that is quarantined is known by its key."),
 				 errhint("Use SerialKeySetBatchingStrategy or LooseIndexScanBatchingStrategy.")));
-	if (bbm_row_int(row, "max_errors") < 1)
-		bbm_row_out_of_range(row, "max_errors", "It is how many rows or ranges may be quarantined.",
-							 "Use a number from 1 to 2147483647.");
 }
 
 static void
@@ -192,41 +162,33 @@ check_new_limits(BbmRow old, BbmRow new)
 		check_limits(new);
 }
 
+/* Checks each column by itself; false when one is NULL that must not be, which its constraint reports. */
+static bool
+check_columns(BbmRow row)
+{
+	bbm_each_option(option)
+	{
+		bool		isnull;
+		Datum		value = bbm_row_get(row, option->column, &isnull);
+
+		if (isnull && (option->flags & BBM_USERS) && (option->flags & BBM_NOT_NULL))
+			return false;
+		if (!isnull)
+			bbm_option_check(option, value, option->type);
+	}
+	return true;
+}
+
 static void
 check_row(BbmRow row)
 {
-	static const char *const required[] = {
-		"status", "batch_size", "workers", "max_attempts", "min_value", "max_value", "min_batch_size", "max_batch_size",
-		"verify", "on_error", "max_errors", "sub_batch_size"
-	};
-	int64		status = bbm_row_int(row, "status");
-
 	check_name(row);
 	check_settings(row);
-	/* a NULL is reported by the column's constraint */
-	for (int i = 0; i < lengthof(required); i++)
-	{
-		if (bbm_row_is_null(row, required[i]))
-			return;
-	}
-	if (status < BBM_PAUSED || status > BBM_RUNNING)
-		bbm_row_out_of_range(row, "status", "The codes are 0 paused, 1 active, 2 finished, 3 failed, 4 running.",
-							 "Set 1 to start a migration, 0 to pause it.");
-	if (bbm_row_int(row, "batch_size") <= 0)
-		bbm_row_out_of_range(row, "batch_size", "A batch has at least one key.", "Use a number from 1 to 2147483647.");
-	if (bbm_row_int(row, "sub_batch_size") < 0)
-		bbm_row_out_of_range(row, "sub_batch_size", "It is how many keys a commit has.",
-							 "Use a number from 1 to 2147483647, or 0 for one commit a job.");
-	if (bbm_row_int(row, "workers") < 1 || bbm_row_int(row, "workers") > BBM_MAX_WORKERS_PER_MIGRATION)
-		bbm_row_out_of_range(row, "workers", "It is how many jobs of the migration may run at once.",
-							 "Use a number from 1 to 256; bbm.max_workers limits the whole server.");
-	if (bbm_row_int(row, "max_attempts") < 1 || bbm_row_int(row, "max_attempts") > BBM_MAX_ATTEMPTS)
-		bbm_row_out_of_range(row, "max_attempts", "It is how often a job may be executed before the migration fails.",
-							 "Use a number from 1 to 100.");
-	if (bbm_row_int(row, "total_tuple_count") < 0)
-		bbm_row_out_of_range(row, "total_tuple_count", "It is how many rows the table is taken to have.",
-							 "Leave it NULL, and a worker estimates it.");
-	check_size(row);
+	if (!check_columns(row))
+		return;
+	if (bbm_row_int(row, "min_batch_size") > bbm_row_int(row, "max_batch_size"))
+		bbm_option_refuse(bbm_option_of_column("min_batch_size"), Int32GetDatum((int32) bbm_row_int(row, "min_batch_size")),
+						  INT4OID);
 	check_parts(row);
 	check_on_error(row);
 	if (bbm_row_int(row, "min_value") > bbm_row_int(row, "max_value"))
@@ -482,24 +444,17 @@ is_same(BbmRow old, BbmRow new, const char *column)
 
 /* What distinguishes the rows that are done from the others cannot change when some are done. */
 static void
-keep_what_is_begun(BbmRow old, BbmRow new)
+keep_what_is_begun(Relation rel, BbmRow old, BbmRow new)
 {
-	static const char *const columns[] = {
-		"filter", "set_clause", "operation", "min_key", "key_order", "column_name"
-	};
+	const char *column = bbm_row_is_null(old, "started_at") ? NULL :
+		bbm_columns_changed(rel, old.tuple, new.tuple, BBM_FIXED);
 
-	if (bbm_row_is_null(old, "started_at"))
-		return;
-	for (int i = 0; i < lengthof(columns); i++)
-	{
-		if (is_same(old, new, columns[i]))
-			continue;
+	if (column)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("%s of migration \"%s\" cannot be changed", columns[i], bbm_row_text(old, "name")),
+				 errmsg("%s of migration \"%s\" cannot be changed", column, bbm_row_text(old, "name")),
 				 errdetail("It has been started, and part of it may be done."),
 				 errhint("Drop it, and define another one for what is left.")));
-	}
 }
 
 /*
@@ -524,9 +479,9 @@ keep_found(BbmRow old, BbmRow *new)
 static void
 guard_definition(Relation rel, BbmRow old, BbmRow new)
 {
-	const char *column = bbm_columns_redefined(rel, old.tuple, new.tuple);
+	const char *column = bbm_columns_changed(rel, old.tuple, new.tuple, BBM_WHAT);
 
-	if (column || bbm_columns_retuned(rel, old.tuple, new.tuple))
+	if (column || bbm_columns_changed(rel, old.tuple, new.tuple, BBM_HOW))
 		bbm_check_definer((Oid) bbm_row_int(old, "owner_oid"), bbm_row_text(old, "name"));
 	if (column == NULL)
 		return;
@@ -552,7 +507,7 @@ guard_update(Relation rel, BbmRow old, BbmRow new)
 				 errmsg("the id of a migration cannot be changed"),
 				 errhint("Its name can.")));
 
-	keep_what_is_begun(old, new);
+	keep_what_is_begun(rel, old, new);
 	new.tuple = bbm_columns_update(rel, old.tuple, new.tuple);
 	guard_definition(rel, old, new);
 	keep_found(old, &new);

@@ -31,6 +31,7 @@
 #include "base/txn.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"
+#include "catalog/options.h"
 #include "engine/engine.h"
 #include "engine/scheduler.h"
 #include "server/worker.h"
@@ -284,7 +285,7 @@ bbm_run(PG_FUNCTION_ARGS)
 
 	PreventCommandDuringRecovery("CALL bbm_run()");
 	if (!PG_ARGISNULL(1))
-		bbm_check_max_attempts(&max_attempts);
+		bbm_option_check(bbm_option_of_column("max_attempts"), Int32GetDatum(max_attempts), INT4OID);
 	/* outlives the transactions, not the call */
 	context = AllocSetContextCreate(PortalContext ? PortalContext : TopMemoryContext, "bbm_run",
 									ALLOCSET_DEFAULT_SIZES);
