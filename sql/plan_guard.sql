@@ -103,7 +103,7 @@ SELECT bbm_create('left', 'large', 'WITH l AS MATERIALIZED (SELECT id FROM large
 CALL bbm_run('left');
 SELECT status, rows_done FROM bbm_status('left');
 
--- a plan is made anew for what the table has become
+-- no plan is from when the table was small: it is made for each range
 CREATE TABLE grows (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0, filler text);
 ALTER TABLE grows ALTER filler SET STORAGE PLAIN;
 INSERT INTO grows SELECT i, 0, 'x' FROM generate_series(1, 200) i;
@@ -115,7 +115,57 @@ CALL bbm_run('grows');
 SELECT status, requeue_reasons FROM bbm_status('grows');
 SELECT max(attempts) FROM bbm_jobs('grows');
 SELECT count(*) FROM grows WHERE n = 1;
+-- ... or, if it is one scan between two bounds, the same for all, for as long as it is: here random reads become so
+-- expensive that the plan for half a percent of the table reads all of it, and the plan for ten rows does not
+TRUNCATE grows;
+INSERT INTO grows SELECT i, 0, repeat('x', 1600) FROM generate_series(1, 6000) i ORDER BY md5(i::text);
+ANALYZE grows;
+CREATE FUNCTION get_expensive() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	ALTER TABLESPACE pg_default SET (random_page_cost = 80);
+	ANALYZE grows;
+	RETURN NULL;
+END $$;
+CREATE TRIGGER get_expensive AFTER UPDATE ON grows FOR EACH ROW WHEN (NEW.id = 100) EXECUTE FUNCTION get_expensive();
+SELECT bbm_create('same', 'grows', 'UPDATE grows SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 10,
+	max_value => 300) > 0;
+SET enable_bitmapscan = off;
+PREPARE half_a_percent(bigint, bigint) AS UPDATE grows SET n = n + 1 WHERE id BETWEEN $1 AND $2;
+SET plan_cache_mode = force_generic_plan;
+EXPLAIN (COSTS OFF) EXECUTE half_a_percent(1, 10);
+RESET plan_cache_mode;
+CALL bbm_run('same');
+SET plan_cache_mode = force_generic_plan;
+EXPLAIN (COSTS OFF) EXECUTE half_a_percent(1, 10);
+RESET plan_cache_mode;
+RESET enable_bitmapscan;
+ALTER TABLESPACE pg_default RESET (random_page_cost);
+SELECT status, requeue_reasons FROM bbm_status('same');
+SELECT count(*) FROM grows WHERE n = 1;
+DEALLOCATE half_a_percent;
+DROP TRIGGER get_expensive ON grows;
 
+-- one that a function keeps is refused, once, until ANALYZE voids it
+TRUNCATE grows;
+INSERT INTO grows SELECT i, 0, 'x' FROM generate_series(1, 200) i;
+ANALYZE grows;
+CREATE FUNCTION keeps_plan(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF lo = 101 AND NOT EXISTS (SELECT FROM grows WHERE id = 1001) THEN
+		INSERT INTO grows SELECT i, 0, repeat('x', 1600) FROM generate_series(1001, 7000) i;
+	END IF;
+	UPDATE grows SET n = n + 1 WHERE id BETWEEN lo AND hi;
+END $$;
+SELECT bbm_create('kept', 'grows', 'keeps_plan', batch_size => 10) > 0;
+\set VERBOSITY terse
+CALL bbm_run('kept');
+\set VERBOSITY default
+SELECT status, requeue_reasons FROM bbm_status('kept');
+SELECT attempts, min_value FROM bbm_jobs('kept') WHERE status = 'failed';
+ANALYZE grows;
+CALL bbm_run('kept');
+SELECT status FROM bbm_status('kept');
+SELECT count(*) FROM grows WHERE n = 1;
 -- beyond a batch nothing is guarded
 SET enable_indexscan = off;
 SET enable_bitmapscan = off;
@@ -126,7 +176,7 @@ SELECT bbm_create('null', 'large', 'in_function', allow_full_scan => NULL);
 
 SELECT bbm_drop(name) FROM bbm_status();
 DROP TABLE large, small, grows;
-DROP FUNCTION outcome, in_function, counts;
+DROP FUNCTION outcome, in_function, counts, get_expensive, keeps_plan;
 DROP EXTENSION bbm;
 ALTER SYSTEM RESET bbm.enabled;
 SELECT pg_reload_conf();

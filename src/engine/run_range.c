@@ -125,6 +125,7 @@ bbm_run_range(BbmTarget *target, BbmPartition *partition, const BbmRange *range,
 	/* the planner's cost of a statement over many partitions does not reflect what a batch of it does */
 	if (partition->as_one_table && target->form == BBM_JOB_COMPOSED)
 		bbm_guc_set("jit", "off", true);
+	bbm_job_revalidate(target, partition);
 	bbm_job_bind(target, partition, range, size, values);
 	error_context_stack = &callback;
 	result = bbm_plan_execute(target, partition, values, target->strategy->one_at_a_time ? size :

@@ -461,13 +461,13 @@ bbm_job_sql(BbmTarget *target, BbmPartition *partition)
 
 /* Prepares a statement of the owner's and keeps its plan; errors refer to the text that it comes from. */
 static SPIPlanPtr
-prepare(const char *sql, int nargs, Oid *types, int bounds)
+prepare(const char *sql, int nargs, Oid *types, int bounds, int cursor_options)
 {
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_error, .arg = (void *) sql};
 	SPIPlanPtr	plan;
 
 	error_context_stack = &callback;
-	plan = bbm_spi_prepare(sql, nargs, types, 0);
+	plan = bbm_spi_prepare(sql, nargs, types, cursor_options);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
 	if (bounds > 0)
@@ -490,12 +490,8 @@ prepare(const char *sql, int nargs, Oid *types, int bounds)
 	return plan;
 }
 
-/*
- * Prepares the job for a partition, for the current user.  Needs a transaction, SPI,
- * and the job's search_path.
- */
-void
-bbm_job_prepare(BbmTarget *target, BbmPartition *partition)
+static SPIPlanPtr
+prepare_job(BbmTarget *target, BbmPartition *partition, int cursor_options)
 {
 	Oid			types[BBM_MAX_JOB_ARGS] = {TEXTOID, TEXTOID};
 	int			nbounds = bbm_range_bind(target, NULL, 0, NULL, &types[2]);
@@ -504,24 +500,54 @@ bbm_job_prepare(BbmTarget *target, BbmPartition *partition)
 	switch (target->form)
 	{
 		case BBM_JOB_STATEMENT:
-			partition->plan = prepare(target->migration->job, ranged ? nbounds : nbounds + 1, &types[2],
-									  ranged ? Max(target->key.n, 1) : 0);
-			break;
+			return prepare(target->migration->job, ranged ? nbounds : nbounds + 1, &types[2],
+						   ranged ? Max(target->key.n, 1) : 0, cursor_options);
 		case BBM_JOB_COMPOSED:
-			partition->plan = prepare(bbm_job_sql(target, partition), nbounds + 1, &types[2], 0);
-			break;
+			return prepare(bbm_job_sql(target, partition), nbounds + 1, &types[2], 0, cursor_options);
 		case BBM_JOB_RANGE_FUNCTION:
-			partition->plan = prepare(target->call, nbounds, &types[2], 0);
-			break;
+			return prepare(target->call, nbounds, &types[2], 0, cursor_options);
 		case BBM_JOB_REGISTRY_FUNCTION:
-			partition->plan = prepare(target->call, 5, types, 0);
-			break;
+			return prepare(target->call, 5, types, 0, cursor_options);
 		case BBM_JOB_NONE:
 			break;
 	}
-	if (target->form == BBM_JOB_STATEMENT || target->form == BBM_JOB_COMPOSED)
-		bbm_lockset_add_plan(target, partition->relid, partition->plan);
-	bbm_plan_choose(target, partition);
+	return NULL;
+}
+
+/* A job that has not one plan for all ranges is prepared again, to be planned for each. */
+static void
+choose_plan(BbmTarget *target, BbmPartition *partition)
+{
+	SPIPlanPtr	plan = partition->plan;
+
+	partition->same_plan = bbm_plan_is_same(target, partition);
+	if (partition->same_plan)
+		return;
+	partition->plan = prepare_job(target, partition, CURSOR_OPT_CUSTOM_PLAN);
+	SPI_freeplan(plan);
+}
+
+/*
+ * Prepares the job for a partition, for the current user.  Needs a transaction, SPI,
+ * and the job's search_path.
+ */
+void
+bbm_job_prepare(BbmTarget *target, BbmPartition *partition)
+{
+	/* the call of a function is the same for each range */
+	partition->plan = prepare_job(target, partition, CURSOR_OPT_GENERIC_PLAN);
+	if (target->form != BBM_JOB_STATEMENT && target->form != BBM_JOB_COMPOSED)
+		return;
+	bbm_lockset_add_plan(target, partition->relid, partition->plan);
+	choose_plan(target, partition);
+}
+
+/* Checks before a batch whether the plan that is the same for each range still is. */
+void
+bbm_job_revalidate(BbmTarget *target, BbmPartition *partition)
+{
+	if (partition->same_plan && !bbm_plan_is_current(partition))
+		choose_plan(target, partition);
 }
 
 /* Prepares a count over ranges, like bbm_job_prepare. */
@@ -531,7 +557,7 @@ prepare_count(BbmTarget *target, const char *sql)
 	Oid			types[BBM_MAX_JOB_ARGS];
 	int			nbounds = bbm_range_bind(target, NULL, 0, NULL, types);
 
-	return prepare(sql, nbounds + 1, types, 0);
+	return prepare(sql, nbounds + 1, types, 0, 0);
 }
 
 /* The predicate of a range, or NULL where jobs have none. */

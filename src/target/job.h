@@ -19,6 +19,7 @@
 extern void bbm_job_check_text(const char *job);
 extern void bbm_job_resolve(BbmTarget *target);
 extern void bbm_job_prepare(BbmTarget *target, BbmPartition *partition);
+extern void bbm_job_revalidate(BbmTarget *target, BbmPartition *partition);
 extern char *bbm_job_found(const BbmTarget *target);
 extern char *bbm_job_sql(BbmTarget *target, BbmPartition *partition);
 extern void bbm_job_bind(const BbmTarget *target, const BbmPartition *partition, const BbmRange *range, int size,

@@ -12,12 +12,11 @@
  *	  of one inside its function, or in a trigger.  A statement that writes a
  *	  distributed table is refused there as well.
  *
- *	  Plans are kept.  The server chooses the kind of plan, and for a batch of
- *	  a large table it plans each range again, except in the most common case,
- *	  where that gives the same plan each time: see bbm_plan_choose.  A plan
- *	  that was made when the table was small may still be in use when the table
- *	  has grown and has not been analyzed; so at the first refusal all plans
- *	  are made again and the batch is retried.
+ *	  A plan that was made when the table was small must not be executed when
+ *	  the table has grown.  So a statement is planned for each range, except in
+ *	  the most common case, in which all ranges have the same plan, whatever
+ *	  the table's size: see bbm_plan_is_same.  A plan that the job's function
+ *	  keeps is refused when it is too old, and ANALYZE voids it.
  *
  *-------------------------------------------------------------------------
  */
@@ -146,25 +145,9 @@ explain(QueryDesc *query)
 	return state->str->data;
 }
 
-static CachedPlanSource *
-plan_source(const BbmPartition *partition)
-{
-	return linitial(SPI_plan_get_plan_sources(partition->plan));
-}
-
-static void
+pg_noreturn static void
 refuse(QueryDesc *query, Relation rel)
 {
-	if (!guarded->planned_anew)
-	{
-		guarded->planned_anew = true;
-		plan_source(guarded->partition)->cursor_options &= ~CURSOR_OPT_GENERIC_PLAN;
-		ResetPlanCache();
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("the plan of the batch would read all of table \"%s\"", RelationGetRelationName(rel)),
-				 errdetail("It may have been made when the table was smaller, and is made anew.")));
-	}
 	bbm_failing_code = BBM_CODE_SIGNATURE;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
@@ -197,7 +180,7 @@ bbm_plan_guard_install(void)
 	ExecutorStart_hook = guarded_start;
 }
 
-/* Does the statement only change the rows of a scan of the target's index between two bounds? */
+/* Does the statement only change the rows between two bounds, of the target's index or of blocks? */
 static bool
 is_plain(const BbmPartition *partition, const PlannedStmt *stmt)
 {
@@ -208,6 +191,8 @@ is_plain(const BbmPartition *partition, const PlannedStmt *stmt)
 		stmt->subplans != NIL || list_length(modify->resultRelations) != 1)
 		return false;
 	scan = (IndexScan *) outerPlan(modify);
+	if (scan && IsA(scan, TidRangeScan))
+		return true;
 	return scan && IsA(scan, IndexScan) && scan->indexid == partition->index && list_length(scan->indexqual) >= 2;
 }
 
@@ -235,46 +220,38 @@ is_plain_hierarchy(const PlannedStmt *stmt)
 	return true;
 }
 
-/* Is the plan so simple that it is the same for each range? */
-static bool
-is_same_for_all(const BbmTarget *target, const BbmPartition *partition, const PlannedStmt *stmt)
+/*
+ * Is the generic plan of the job, which is a statement, so simple that it is
+ * the same for each range?  To plan each range would cost as much as a small
+ * batch, and the server would do so, since it estimates half a percent of the
+ * table for an unknown range.  Needs what executing the statement needs.
+ */
+bool
+bbm_plan_is_same(const BbmTarget *target, const BbmPartition *partition)
 {
+	CachedPlan *plan = bbm_spi_cached_plan(partition->plan);
+	PlannedStmt *stmt;
+	bool		same = false;
+
+	/* a rule rewrote the statement to several */
+	if (plan == NULL)
+		return false;
+	stmt = linitial_node(PlannedStmt, plan->stmt_list);
 	/* if the key determines the partition, a plan made for one range leaves out the other partitions */
-	if (partition->as_one_table)
-		return is_plain_hierarchy(stmt) && !bbm_order_key_leads(target);
-	return is_plain(partition, stmt);
+	if (list_length(plan->stmt_list) == 1)
+		same = partition->as_one_table ? is_plain_hierarchy(stmt) && !bbm_order_key_leads(target) :
+			is_plain(partition, stmt);
+	ReleaseCachedPlan(plan, CurrentResourceOwner);
+	return same;
 }
 
-/*
- * A plain statement has the same plan for each range, and is executed with a
- * generic plan: to plan it again for each range costs as much as a small
- * batch.  The server would not choose that, since it estimates half a percent
- * of the table for an unknown range.  Called when the job has been prepared,
- * and again when the generic plan has changed.  Needs what executing the
- * statement needs.
- */
-void
-bbm_plan_choose(const BbmTarget *target, BbmPartition *partition)
+/* Is the generic plan still the one that bbm_plan_is_same has seen?  ANALYZE, for one, voids it. */
+bool
+bbm_plan_is_current(const BbmPartition *partition)
 {
-	CachedPlanSource *source;
-	CachedPlan *plan;
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(partition->plan));
 
-	/* a target opened to read has no plan */
-	if (partition->plan == NULL || (!OidIsValid(partition->index) && !partition->as_one_table) ||
-		(target->form != BBM_JOB_STATEMENT && target->form != BBM_JOB_COMPOSED))
-		return;
-	source = plan_source(partition);
-	/* the generic plan; NULL if a rule rewrote the statement to several */
-	plan = bbm_spi_cached_plan(partition->plan);
-	if (plan == NULL)
-		return;
-	if (list_length(plan->stmt_list) == 1 && is_same_for_all(target, partition, linitial_node(PlannedStmt,
-																							  plan->stmt_list)))
-		source->cursor_options |= CURSOR_OPT_GENERIC_PLAN;
-	else
-		source->cursor_options &= ~CURSOR_OPT_GENERIC_PLAN;
-	partition->plan_generation = source->generation;
-	ReleaseCachedPlan(plan, CurrentResourceOwner);
+	return source->is_valid && source->gplan && source->gplan->is_valid;
 }
 
 /*
@@ -291,9 +268,6 @@ bbm_plan_execute(BbmTarget *target, BbmPartition *partition, Datum *values, int6
 	int64		outer_keys = guarded_keys;
 	int			result;
 
-	if ((plan_source(partition)->cursor_options & CURSOR_OPT_GENERIC_PLAN) != 0 &&
-		plan_source(partition)->generation != partition->plan_generation)
-		bbm_plan_choose(target, partition);
 	guarded = target->migration->allow_full_scan ? NULL : target;
 	guarded_partition = partition->relid;
 	guarded_keys = keys;
@@ -301,7 +275,6 @@ bbm_plan_execute(BbmTarget *target, BbmPartition *partition, Datum *values, int6
 	PG_TRY();
 	{
 		result = bbm_spi_execute_plan(partition->plan, values, NULL, false, 0);
-		target->planned_anew = false;
 	}
 	PG_FINALLY();
 	{

@@ -13,7 +13,8 @@
 #include "target/target.h"
 
 extern void bbm_plan_guard_install(void);
-extern void bbm_plan_choose(const BbmTarget *target, BbmPartition *partition);
+extern bool bbm_plan_is_same(const BbmTarget *target, const BbmPartition *partition);
+extern bool bbm_plan_is_current(const BbmPartition *partition);
 extern int	bbm_plan_execute(BbmTarget *target, BbmPartition *partition, Datum *values, int64 keys);
 
 #endif							/* BBM_TARGET_PLAN_GUARD_H */

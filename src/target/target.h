@@ -112,7 +112,7 @@ struct BbmPartition
 	Oid			index;			/* to walk; InvalidOid: read the keys with a query */
 	bool		backwards;
 	SPIPlanPtr	plan;			/* of the job */
-	int			plan_generation;	/* of the generic plan that bbm_plan_choose has examined */
+	bool		same_plan;		/* for each range; else it is planned for each */
 	SPIPlanPtr	left_plan;		/* counts rows that are still to be done; NULL until needed */
 	SPIPlanPtr	check_plan;		/* counts rows that do not meet the check; NULL until needed */
 	SPIPlanPtr	keys_plan[2];	/* keys from a bound on, and after it; NULL until needed */
@@ -153,7 +153,6 @@ struct BbmTarget
 	BbmSizing	sizing;			/* of the adaptive batch size */
 	int			reduced_sub_batch_size;		/* keys per commit, when this process has reduced it; 0 not */
 	bool		has_triggers;	/* BEFORE UPDATE, of the table itself */
-	bool		planned_anew;	/* all plans were made again since one was last refused; see target/plan_guard.c */
 	bool		claim_apart;	/* after an error: do not claim in the transaction of a batch */
 	bool		cpus_are_short; /* as this process has measured; affects sizes */
 	bool		has_worked;		/* this process has run a job; see may_have_ended */
