@@ -72,7 +72,8 @@ CREATE TABLE @extschema@.batched_background_migrations (
     followed boolean NOT NULL DEFAULT false,
     verify_max_value bigint,
     verify_max_key text[],
-    pass integer NOT NULL DEFAULT 1,
+    phase text NOT NULL DEFAULT 'work',
+    round integer NOT NULL DEFAULT 1,
     owner name,
     owner_oid oid,
     origin text,
@@ -101,7 +102,8 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     claim_epoch integer NOT NULL DEFAULT 0,
     worker_pid integer,
     worker_id integer,
-    pass integer NOT NULL DEFAULT 1,
+    phase text NOT NULL DEFAULT 'work',
+    round integer NOT NULL DEFAULT 1,
     relation oid,
     relation_name text,
     min_key text[],
@@ -163,7 +165,9 @@ CREATE TABLE @extschema@.bbm_partitions (
     migration_id bigint NOT NULL,
     relation oid NOT NULL,
     relation_name text NOT NULL,
-    pass integer NOT NULL DEFAULT 0,
+    attached boolean NOT NULL DEFAULT true,
+    phase text NOT NULL DEFAULT 'work',
+    round integer NOT NULL DEFAULT 0,
     begun integer NOT NULL DEFAULT 0,
     end_block bigint NOT NULL DEFAULT 0,
     joined boolean NOT NULL DEFAULT false,
@@ -652,14 +656,14 @@ COMMENT ON FUNCTION @extschema@.bbm_workers IS
 CREATE VIEW @extschema@.bbm_migration_status (
     name, status, percent, rows_done, estimated_total, jobs_finished, jobs_running, jobs_failed, rows_per_second,
     eta, batch_size, workers, waiting_on, started_at, finished_at, last_error, attempt, next_attempt_at,
-    requeued, requeue_reasons, last_progress_at
+    requeued, requeue_reasons, last_progress_at, phase, round
 ) WITH (security_barrier) AS
     SELECT m.name,
            bbm_internal.bbm_status_name(m.status),
            CASE WHEN m.status = 2 AND m.finished_at IS NOT NULL THEN 100.0
                 -- once all ranges are allocated, the total is their keys, not the estimate
                 ELSE greatest(0.0, least(99.9, coalesce(round(100.0 * j.keys / nullif(
-                    CASE WHEN m.pass > 1 OR (j.cut >= m.max_value AND m.max_key IS NULL AND NOT j.per_partition AND
+                    CASE WHEN m.phase = 'verify' OR m.round > 1 OR (j.cut >= m.max_value AND m.max_key IS NULL AND NOT j.per_partition AND
                               coalesce(m.batching_strategy, 'SerialKeySetBatchingStrategy') = 'SerialKeySetBatchingStrategy')
                          THEN j.all_keys
                          ELSE greatest(m.total_tuple_count, j.all_keys) END, 0), 1), 0.0)))
@@ -693,14 +697,15 @@ CREATE VIEW @extschema@.bbm_migration_status (
                FROM @extschema@.batched_background_migration_jobs g
                WHERE g.batched_background_migration_id = m.id AND g.requeued > 0)
            END,
-           CASE WHEN isfinite(j.progress_at) THEN j.progress_at END
+           CASE WHEN isfinite(j.progress_at) THEN j.progress_at END,
+           m.phase, m.round
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
-        -- counts keys of pass 1; rows found by a pass that verifies are not rows done
-        SELECT bbm_internal.bbm_as_bigint(coalesce(sum(j.row_count) FILTER (WHERE j.pass % 2 = 1), 0)) AS rows,
+        -- counts keys of the first round; rows that verification finds are not rows done
+        SELECT bbm_internal.bbm_as_bigint(coalesce(sum(j.row_count) FILTER (WHERE j.phase = 'work'), 0)) AS rows,
                coalesce(sum(j.requeued), 0) AS requeued,
-               coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1 AND j.status = 2), 0) AS keys,
-               coalesce(sum(j.key_count) FILTER (WHERE j.pass = 1), 0) AS all_keys,
+               coalesce(sum(j.key_count) FILTER (WHERE j.phase = 'work' AND j.round = 1 AND j.status = 2), 0) AS keys,
+               coalesce(sum(j.key_count) FILTER (WHERE j.phase = 'work' AND j.round = 1), 0) AS all_keys,
                max(j.max_value) AS cut, coalesce(bool_or(j.relation IS NOT NULL), false) AS per_partition,
                coalesce(sum(j.merged_jobs) FILTER (WHERE j.status = 2), 0) AS finished,
                count(*) FILTER (WHERE j.status = 4) AS running,
@@ -719,13 +724,13 @@ CREATE VIEW @extschema@.bbm_migration_status (
                sum(l.key_count) / nullif(sum(l.run_ms), 0) AS keys_per_ms
         FROM (SELECT j.row_count, j.key_count, least(greatest(j.run_ms, 0), 1e15)::numeric AS run_ms
               FROM @extschema@.batched_background_migration_jobs j
-              WHERE j.batched_background_migration_id = m.id AND j.status = 2 AND j.pass % 2 = 1
+              WHERE j.batched_background_migration_id = m.id AND j.status = 2 AND j.phase = 'work'
               ORDER BY j.id DESC LIMIT 100) l
     ) r
     LEFT JOIN LATERAL (
         SELECT j.batch_size
         FROM @extschema@.batched_background_migration_jobs j
-        WHERE j.batched_background_migration_id = m.id AND j.pass % 2 = 1
+        WHERE j.batched_background_migration_id = m.id AND j.phase = 'work'
         ORDER BY j.id DESC LIMIT 1
     ) z ON true
     LEFT JOIN LATERAL (
@@ -760,7 +765,7 @@ COMMENT ON FUNCTION @extschema@.bbm_throttle IS
 CREATE VIEW @extschema@.bbm_migration_jobs (
     id, status, min_value, max_value, attempts, rows, run_time, wal_bytes, jobs, worker_pid, started_at, finished_at,
     next_attempt_at, failure_error_code, error_sqlstate, error_message, migration,
-    relation, min_key, max_key, verifies, batch_size, requeued, requeue_reasons
+    relation, min_key, max_key, phase, round, batch_size, requeued, requeue_reasons
 ) WITH (security_barrier) AS
     SELECT j.id,
            CASE j.status WHEN 1 THEN 'new' ELSE bbm_internal.bbm_status_name(j.status) END,
@@ -768,7 +773,7 @@ CREATE VIEW @extschema@.bbm_migration_jobs (
            make_interval(secs => least(greatest(j.run_ms, 0), 1e15) / 1000), j.wal_bytes,
            j.merged_jobs, CASE WHEN j.status = 4 THEN j.worker_pid END, j.started_at, j.finished_at,
            CASE WHEN m.status <> 3 THEN j.next_attempt_at END, j.failure_error_code, j.error_sqlstate, j.error_message,
-           m.name, j.relation_name, j.min_key, j.max_key, j.pass % 2 = 0, j.batch_size,
+           m.name, j.relation_name, j.min_key, j.max_key, j.phase, j.round, j.batch_size,
            j.requeued, bbm_internal.bbm_requeue_reason_names(j.requeue_reasons::bigint[])
     FROM @extschema@.batched_background_migration_jobs j
     JOIN @extschema@.batched_background_migrations m ON m.id = j.batched_background_migration_id
@@ -914,8 +919,10 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.verify_max_value IS
     'last key of a verification that goes beyond the range; NULL: it does not';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.verify_max_key IS
     'the same for a key that is not one integer';
-COMMENT ON COLUMN @extschema@.batched_background_migrations.pass IS
-    'odd passes process rows, even ones verify; most migrations have one';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.phase IS
+    'work: it processes rows; verify: it verifies what it has done';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.round IS
+    'a round is work, and then verification where there is any; most migrations have one';
 
 COMMENT ON COLUMN @extschema@.batched_background_migrations.on_error IS
     'after the last attempt of a job: fail: fail the migration; split: quarantine only the rows that fail; skip: quarantine the range';
@@ -980,8 +987,10 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_hint IS
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_context IS
     'context of the last unsuccessful attempt';
 
-COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.pass IS
-    'pass it belongs to: odd passes process rows, even ones verify';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.phase IS
+    'work: it processes rows; verify: it only verifies, and row_count is how many rows it has found';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.round IS
+    'the migration''s round that it belongs to';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.relation IS
     'OID of its partition or child table, if the migration processes these one by one';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.relation_name IS
@@ -1041,12 +1050,16 @@ COMMENT ON COLUMN @extschema@.bbm_partitions.relation IS
     'OID of the table';
 COMMENT ON COLUMN @extschema@.bbm_partitions.relation_name IS
     'its name';
-COMMENT ON COLUMN @extschema@.bbm_partitions.pass IS
-    'last pass in which all its ranges were allocated; 0: none; negative while it is not attached';
+COMMENT ON COLUMN @extschema@.bbm_partitions.attached IS
+    'it is part of the table at present';
+COMMENT ON COLUMN @extschema@.bbm_partitions.phase IS
+    'phase of that round';
+COMMENT ON COLUMN @extschema@.bbm_partitions.round IS
+    'last round in which all its ranges were allocated; 0: none';
 COMMENT ON COLUMN @extschema@.bbm_partitions.begun IS
-    'last pass that has started on it';
+    'block ranges: last round that has started on it; 0: none';
 COMMENT ON COLUMN @extschema@.bbm_partitions.end_block IS
-    'the pass ends before this block';
+    'this round ends before this block';
 COMMENT ON COLUMN @extschema@.bbm_partitions.joined IS
     'it was attached, or created, while the migration ran';
 COMMENT ON COLUMN @extschema@.bbm_partitions.low_value IS
@@ -1068,7 +1081,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.migration_id IS
 COMMENT ON COLUMN @extschema@.bbm_events.name IS
     'name of the migration at that time';
 COMMENT ON COLUMN @extschema@.bbm_events.event IS
-    'created, imported, started, paused, running, finished, failed, altered, restarted or dropped; stalled: no progress; attached or detached: a partition or child table; truncated: the table, or one of those; pass: block ranges scan the table again';
+    'created, imported, started, paused, running, finished, failed, altered, restarted or dropped; stalled: no progress; attached or detached: a partition or child table; truncated: the table, or one of those; round: rows are left to be done, and another round begins';
 COMMENT ON COLUMN @extschema@.bbm_events.status IS
     'status after the event, by name';
 COMMENT ON COLUMN @extschema@.bbm_events.role IS

@@ -19,12 +19,12 @@ BEGIN
     TRUNCATE blocks;
     INSERT INTO blocks SELECT i, n, repeat('x', 900) FROM generate_series(1, rows) i;
 END $$;
--- how many rows each pass has done (odd) or found (even)
-CREATE VIEW passes AS
-    SELECT m.name, j.pass, count(*) AS jobs, sum(j.row_count) AS rows
+-- how many rows the work of each round has done, and its verification found
+CREATE VIEW phases AS
+    SELECT m.name, j.round, j.phase, count(*) AS jobs, sum(j.row_count) AS rows
     FROM batched_background_migrations m JOIN batched_background_migration_jobs j
         ON j.batched_background_migration_id = m.id
-    GROUP BY 1, 2 ORDER BY 1, 2;
+    GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 DESC;
 -- pauses its own migration after the batch that does one of these rows
 CREATE TABLE stops (id integer);
 CREATE FUNCTION stop_at(i integer) RETURNS integer LANGUAGE plpgsql AS $$
@@ -41,7 +41,7 @@ SELECT bbm_create('bad', 'blocks', 'UPDATE blocks SET n = 1 WHERE ctid BETWEEN $
     batching_strategy => 'BlockRangeBatchingStrategy');
 SELECT bbm_create('bad', 'blocks', 'UPDATE blocks SET n = 1 WHERE ctid > $1',
     batching_strategy => 'BlockRangeBatchingStrategy', filter => 'n = 0');
-SELECT bbm_update('bad', 'passes', 'rows = 1', 'rows = 0', batching_strategy => 'BlockRangeBatchingStrategy');
+SELECT bbm_update('bad', 'phases', 'rows = 1', 'rows = 0', batching_strategy => 'BlockRangeBatchingStrategy');
 SELECT bbm_update('bad', 'blocks', 'n = 1', 'n = 0', min_value => 1);
 SELECT bbm_update('bad', 'blocks', 'n = 1', 'n = 0', on_error => 'split');
 SELECT bbm_create('bad', 'blocks', 'UPDATE blocks SET n = 1 WHERE ctid BETWEEN $1 AND $2',
@@ -54,8 +54,8 @@ VACUUM ANALYZE blocks;
 SELECT bbm_update('plain', 'blocks', 'n = n + 1', 'n = 0', batch_size => 16);
 CALL bbm_run('plain');
 SELECT n, count(*) FROM blocks GROUP BY 1;
-SELECT * FROM passes WHERE name = 'plain';
-SELECT status, min_value, max_value, rows, verifies, min_key, relation FROM bbm_jobs('plain') ORDER BY id;
+SELECT * FROM phases WHERE name = 'plain';
+SELECT status, min_value, max_value, rows, phase, min_key, relation FROM bbm_jobs('plain') ORDER BY id;
 SELECT status, percent, rows_done FROM bbm_status('plain');
 SELECT relation_name, begun, end_block FROM bbm_partitions;
 SELECT bbm_drop('plain');
@@ -68,7 +68,7 @@ SELECT n, count(*) FROM blocks GROUP BY 1;
 SELECT bbm_update('sized', 'blocks', 'n = n + 1', 'n = 2', min_batch_size => 1);
 CALL bbm_run('sized');
 SELECT n, count(*) FROM blocks GROUP BY 1;
-SELECT sum(rows) FROM passes WHERE name = 'sized';
+SELECT sum(rows) FROM phases WHERE name = 'sized';
 
 -- a done row that still meets where would be done again: an error, and nothing is changed
 SELECT bbm_update('again', 'blocks', 'n = n + 1', 'n > 0', batch_size => 16, max_attempts => 1);
@@ -77,7 +77,7 @@ CALL bbm_run('again');
 \set VERBOSITY terse
 SELECT n, count(*) FROM blocks GROUP BY 1;
 
--- rows that a job says are done and are not: after max_attempts passes that is an end
+-- rows that a job says are done and are not: after max_attempts rounds that is an end
 SELECT bbm_update('suppressed', 'blocks', 'n = 0', 'n = 3', batch_size => 40, max_attempts => 3);
 CREATE FUNCTION suppress() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -91,20 +91,20 @@ CREATE TRIGGER suppress BEFORE UPDATE ON blocks FOR EACH ROW EXECUTE FUNCTION su
 \set VERBOSITY default
 CALL bbm_run('suppressed');
 \set VERBOSITY terse
-SELECT pass, rows FROM passes WHERE name = 'suppressed';
-SELECT event, detail FROM bbm_events WHERE name = 'suppressed' AND event IN ('pass', 'failed') ORDER BY id;
--- begun anew with as many passes, if they are needed; in between what has kept the row back goes
+SELECT round, phase, rows FROM phases WHERE name = 'suppressed';
+SELECT event, detail FROM bbm_events WHERE name = 'suppressed' AND event IN ('round', 'failed') ORDER BY id;
+-- begun anew with as many rounds, if they are needed; in between what has kept the row back goes
 CALL bbm_run('suppressed');
 DROP TRIGGER suppress ON blocks;
 CALL bbm_run('suppressed');
-SELECT pass, rows FROM passes WHERE name = 'suppressed';
+SELECT round, phase, rows FROM phases WHERE name = 'suppressed';
 SELECT n, count(*) FROM blocks GROUP BY 1;
 
 -- bbm_delete
 SELECT bbm_delete('deletes', 'blocks', 'id % 2 = 0', batch_size => 16);
 CALL bbm_run('deletes');
 SELECT count(*), count(*) FILTER (WHERE id % 2 = 0) FROM blocks;
-SELECT pass, rows FROM passes WHERE name = 'deletes';
+SELECT round, phase, rows FROM phases WHERE name = 'deletes';
 
 -- a statement of the user's, and functions, over blocks
 SELECT bbm_create('statement', 'blocks', 'UPDATE blocks SET n = n + 1 WHERE ctid >= $1 AND ctid <= $2 AND n = 0',
@@ -132,7 +132,7 @@ SELECT bbm_create('registry', 'blocks', 'over_leaf', batching_strategy => 'Block
     filter => 'n = 2', batch_size => 16);
 CALL bbm_run('registry');
 SELECT n, count(*) FROM blocks GROUP BY 1;
-SELECT name, pass, rows FROM passes WHERE name IN ('statement', 'function', 'registry');
+SELECT name, round, phase, rows FROM phases WHERE name IN ('statement', 'function', 'registry');
 -- a job that does nothing comes to an end as well
 SELECT bbm_create('idle', 'blocks', 'DELETE FROM blocks WHERE ctid BETWEEN $1 AND $2 AND false',
     batching_strategy => 'BlockRangeBatchingStrategy', filter => 'n = 3', batch_size => 16, max_attempts => 2);
@@ -143,20 +143,20 @@ SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
 CALL refill(0);
 SELECT bbm_update('empty', 'blocks', 'n = 1', 'n = 0');
 CALL bbm_run('empty');
-SELECT * FROM passes WHERE name = 'empty';
+SELECT * FROM phases WHERE name = 'empty';
 CREATE TABLE unknown_size AS SELECT i AS id, 0 AS n FROM generate_series(1, 20000) i;
 SELECT bbm_update('unknown', 'unknown_size', 'n = 1', 'n = 0', batch_size => 1000);
 CALL bbm_run('unknown');
-SELECT sum(rows) FILTER (WHERE NOT verifies), max(rows) BETWEEN 500 AND 2000 AS about FROM bbm_jobs('unknown');
+SELECT sum(rows) FILTER (WHERE phase = 'work'), max(rows) BETWEEN 500 AND 2000 AS about FROM bbm_jobs('unknown');
 -- mostly holes: a batch has no more blocks than it was to have rows
 CALL refill(800);
 DELETE FROM blocks WHERE id % 100 <> 0;
 VACUUM ANALYZE blocks;
 SELECT bbm_update('sparse', 'blocks', 'n = 1', 'n = 0', batch_size => 10);
 CALL bbm_run('sparse');
-SELECT max(max_value - min_value + 1), sum(rows) FROM bbm_jobs('sparse') WHERE NOT verifies;
+SELECT max(max_value - min_value + 1), sum(rows) FROM bbm_jobs('sparse') WHERE phase = 'work';
 
-/* What comes to be done behind the pass is found. */
+/* What comes to be done behind the scan is found. */
 
 -- what is added to a page that has been read, and vacuumed, is found
 CALL refill(80);
@@ -172,7 +172,7 @@ SELECT (ctid::text::point)[0] < 5 AS in_front FROM blocks WHERE id = 81;
 VACUUM blocks;
 CALL bbm_run('added');
 SELECT n, count(*) FROM blocks GROUP BY 1;
-SELECT pass, rows FROM passes WHERE name = 'added';
+SELECT round, phase, rows FROM phases WHERE name = 'added';
 
 -- and what a trigger has kept back that is not there any more
 CALL refill(80);
@@ -183,7 +183,7 @@ CALL bbm_run('dropped');
 DROP TRIGGER suppress ON blocks;
 CALL bbm_run('dropped');
 SELECT n, count(*) FROM blocks GROUP BY 1;
-SELECT pass, rows FROM passes WHERE name = 'dropped';
+SELECT round, phase, rows FROM phases WHERE name = 'dropped';
 -- and rows that another table makes meet where
 CALL refill(80, 0);
 VACUUM ANALYZE blocks;
@@ -195,14 +195,14 @@ CALL bbm_run('others');
 INSERT INTO others SELECT generate_series(1, 8);
 CALL bbm_run('others');
 SELECT n, count(*) FROM blocks GROUP BY 1;
-SELECT pass, rows FROM passes WHERE name = 'others';
+SELECT round, phase, rows FROM phases WHERE name = 'others';
 -- a row that the FROM has no partner for is not to be done
 SELECT bbm_update('partners', 'blocks', 'n = o.id FROM others o WHERE o.id = blocks.id AND o.id IS DISTINCT FROM 80', 'n = 1',
     batch_size => 8);
 DELETE FROM others WHERE id < 4;
 CALL bbm_run('partners');
 SELECT count(*) FROM blocks WHERE n = 1;
-SELECT pass, rows FROM passes WHERE name = 'partners';
+SELECT round, phase, rows FROM phases WHERE name = 'partners';
 
 -- a job that somebody has deleted was not done
 CALL refill(80);
@@ -217,7 +217,7 @@ DELETE FROM batched_background_migration_jobs WHERE status = 3;
 TRUNCATE stops;
 CALL bbm_run('gone');
 SELECT n, count(*) FROM blocks GROUP BY 1;
-SELECT pass, rows FROM passes WHERE name = 'gone';
+SELECT round, phase, rows FROM phases WHERE name = 'gone';
 
 /* The table is written anew, or emptied, in the middle. */
 
@@ -248,18 +248,18 @@ CALL refill(80);
 TRUNCATE stops;
 SELECT bbm_update('checked', 'blocks', 'n = 1', 'n = 0', batch_size => 40, verify => true, row_check => 'n = 1');
 CALL bbm_run('checked');
-SELECT pass, rows FROM passes WHERE name = 'checked';
+SELECT round, phase, rows FROM phases WHERE name = 'checked';
 UPDATE blocks SET n = 0;
 SELECT bbm_update('violated', 'blocks', 'n = 1', 'n = 0', batch_size => 40, verify => true,
     row_check => 'n = 1 AND (id > 3 OR pad = $$mended$$)');
 \set VERBOSITY default
 CALL bbm_run('violated');
 \set VERBOSITY terse
-SELECT pass, rows FROM passes WHERE name = 'violated';
+SELECT round, phase, rows FROM phases WHERE name = 'violated';
 UPDATE blocks SET pad = 'mended' WHERE id <= 3;
 UPDATE blocks SET n = 0 WHERE id = 4;
 CALL bbm_run('violated');
-SELECT pass, rows FROM passes WHERE name = 'violated';
+SELECT round, phase, rows FROM phases WHERE name = 'violated';
 
 /* A tree: leaf by leaf, and one look at all of them. */
 
@@ -279,10 +279,10 @@ CREATE TABLE tree_4 PARTITION OF tree FOR VALUES IN (4);
 UPDATE tree SET part = 4 WHERE id = 5;
 CALL bbm_run('tree');
 SELECT n, count(*) FROM tree GROUP BY 1;
-SELECT j.pass, relation_name, sum(row_count) AS rows
+SELECT j.round, j.phase, relation_name, sum(row_count) AS rows
 FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id
-WHERE m.name = 'tree' GROUP BY 1, 2 ORDER BY 1, 2;
-SELECT event, detail FROM bbm_events WHERE name = 'tree' AND event IN ('attached', 'detached', 'pass') ORDER BY id;
+WHERE m.name = 'tree' GROUP BY 1, 2, 3 ORDER BY 1, 2 DESC, 3;
+SELECT event, detail FROM bbm_events WHERE name = 'tree' AND event IN ('attached', 'detached', 'round') ORDER BY id;
 -- a statement names the tree as a whole, so it cannot be cut by blocks
 SELECT bbm_create('whole', 'tree', 'UPDATE tree SET n = 1 WHERE ctid BETWEEN $1 AND $2',
     batching_strategy => 'BlockRangeBatchingStrategy', filter => 'n = 0');

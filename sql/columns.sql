@@ -72,29 +72,29 @@ WHERE c.name <> 'name'
 GROUP BY o.before, o.after ORDER BY o.before, o.after;
 -- by every way there is
 SELECT count(*) AS believed FROM batched_background_migrations
-WHERE table_oid = 10 OR owner_oid = 10 OR pass > 1 OR origin = 'x' OR total_tuple_count = 17 OR created_at < '2002-01-01';
+WHERE table_oid = 10 OR owner_oid = 10 OR phase <> 'work' OR round > 1 OR origin = 'x' OR total_tuple_count = 17 OR created_at < '2002-01-01';
 DELETE FROM batched_background_migrations WHERE name <> 'after';
-INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, table_oid, origin, pass)
-VALUES ('on conflict', 10, 10, 'f', 'good.t', 'id', :good_t, 'x', 2);
+INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, table_oid, origin, phase, round)
+VALUES ('on conflict', 10, 10, 'f', 'good.t', 'id', :good_t, 'x', 'verify', 2);
 INSERT INTO batched_background_migrations AS m (name, max_value, batch_size, job_signature_name, table_name, column_name)
 VALUES ('on conflict', 10, 10, 'f', 'good.t', 'id')
-ON CONFLICT (name) DO UPDATE SET table_oid = :good_t, pass = 2, started_at = now(), owner_oid = 10, origin = 'x';
+ON CONFLICT (name) DO UPDATE SET table_oid = :good_t, phase = 'verify', round = 2, started_at = now(), owner_oid = 10, origin = 'x';
 MERGE INTO batched_background_migrations m USING (VALUES ('merge'), ('on conflict')) v (name) ON m.name = v.name
-WHEN MATCHED THEN UPDATE SET table_oid = :good_t, pass = 2, started_at = now(), owner_oid = 10, origin = 'x'
-WHEN NOT MATCHED THEN INSERT (name, max_value, batch_size, job_signature_name, table_name, column_name, table_oid, pass, origin)
-    VALUES (v.name, 10, 10, 'f', 'good.t', 'id', :good_t, 2, 'x');
+WHEN MATCHED THEN UPDATE SET table_oid = :good_t, phase = 'verify', round = 2, started_at = now(), owner_oid = 10, origin = 'x'
+WHEN NOT MATCHED THEN INSERT (name, max_value, batch_size, job_signature_name, table_name, column_name, table_oid, phase, round, origin)
+    VALUES (v.name, 10, 10, 'f', 'good.t', 'id', :good_t, 'verify', 2, 'x');
 CREATE VIEW evil.view AS SELECT * FROM batched_background_migrations;
 CREATE RULE instead AS ON DELETE TO evil.view DO INSTEAD
-    UPDATE batched_background_migrations SET table_oid = :good_t, pass = 2 WHERE name = old.name;
-INSERT INTO evil.view (name, max_value, batch_size, job_signature_name, table_name, column_name, table_oid, pass, max_attempts,
+    UPDATE batched_background_migrations SET table_oid = :good_t, phase = 'verify', round = 2 WHERE name = old.name;
+INSERT INTO evil.view (name, max_value, batch_size, job_signature_name, table_name, column_name, table_oid, phase, round, max_attempts,
                        share_table, synchronous, status, min_value, workers, verify, follow, created_at, id,
                        allow_full_scan, job_search_path, allow_key_change, min_batch_size, max_batch_size, on_error, max_errors)
-SELECT 'view', 10, 10, 'f', 'good.t', 'id', :good_t, 2, 5, false, false, 0, 1, 1, false, false, now(),
+SELECT 'view', 10, 10, 'f', 'good.t', 'id', :good_t, 'verify', 2, 5, false, false, 0, 1, 1, false, false, now(),
        nextval('bbm_migrations_id_seq'), false, '', false, 10, 100, 'fail', 10;
 UPDATE evil.view SET table_oid = :good_t, started_at = now();
 DELETE FROM evil.view WHERE name = 'view';
 \copy batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, table_oid) FROM /dev/null
-SELECT name, table_oid, pass, started_at, owner, owner_oid::regrole, origin = (SELECT origin FROM batched_background_migrations WHERE name = 'after') AS here
+SELECT name, table_oid, phase, round, started_at, owner, owner_oid::regrole, origin = (SELECT origin FROM batched_background_migrations WHERE name = 'after') AS here
 FROM batched_background_migrations WHERE name <> 'after' ORDER BY name;
 
 -- ids are the sequence's
@@ -276,13 +276,13 @@ ALTER TABLE r OWNER TO regress_bbm_registry;
 INSERT INTO batched_background_migrations (name, min_value, max_value, batch_size, status, job_signature_name, table_name, column_name)
 VALUES ('registry''s', 1, 10, 5, 1, 'UPDATE r SET n = n + 1 WHERE id BETWEEN $1 AND $2', 'public.r', 'id');
 SELECT bbm_wait('registry''s', '1 minute');
-COPY batched_background_migrations (id, name, max_value, batch_size, status, job_signature_name, table_name, column_name, owner, origin, pass, table_oid, started_at) FROM stdin;
-1000000	restored	10	10	4	UPDATE r SET n = n + 1 WHERE id BETWEEN $1 AND $2	public.r	id	regress_bbm_registry	moon/1	1	1	2001-01-01
-1000001	not his	10	10	1	UPDATE good.t SET n = -1 WHERE id BETWEEN $1 AND $2	good.t	id	regress_bbm_good	moon/1	1	1	\N
+COPY batched_background_migrations (id, name, max_value, batch_size, status, job_signature_name, table_name, column_name, owner, origin, phase, round, table_oid, started_at) FROM stdin;
+1000000	restored	10	10	4	UPDATE r SET n = n + 1 WHERE id BETWEEN $1 AND $2	public.r	id	regress_bbm_registry	moon/1	work	1	1	2001-01-01
+1000001	not his	10	10	1	UPDATE good.t SET n = -1 WHERE id BETWEEN $1 AND $2	good.t	id	regress_bbm_good	moon/1	work	1	1	\N
 \.
-INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, worker_pid, worker_id, attempts, pass)
+INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, worker_pid, worker_id, attempts, round)
 VALUES (1000000, 1000000, 1, 5, 4, 1, 1, 1, 1);
-SELECT id, name, status, owner, owner_oid::regrole, origin, pass, table_oid FROM batched_background_migrations WHERE id >= 1000000 ORDER BY id;
+SELECT id, name, status, owner, owner_oid::regrole, origin, phase, round, table_oid FROM batched_background_migrations WHERE id >= 1000000 ORDER BY id;
 SELECT status, worker_pid, worker_id FROM batched_background_migration_jobs WHERE id = 1000000;
 SELECT bbm_start('restored');
 SELECT bbm_wait('restored', '1 minute');

@@ -13,8 +13,8 @@ SELECT pg_reload_conf();
 \c -
 
 CREATE FUNCTION jobs(name text) RETURNS TABLE (relation text, min_value bigint, max_value bigint, min_key text[], max_key text[],
-                                               rows bigint, verifies boolean) LANGUAGE sql AS
-    'SELECT relation, min_value, max_value, min_key, max_key, rows, verifies FROM bbm_jobs(name) ORDER BY id';
+                                               rows bigint, phase text) LANGUAGE sql AS
+    'SELECT relation, min_value, max_value, min_key, max_key, rows, phase FROM bbm_jobs(name) ORDER BY id';
 
 -- new rows come while it runs: as many as "arrivals" says for the job that is at work, at its end
 CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
@@ -241,7 +241,7 @@ END $$;
 CREATE TRIGGER more AFTER UPDATE ON p FOR EACH STATEMENT EXECUTE FUNCTION more_in_leaves();
 SELECT bbm_update('composed tree', 'p', 'n = n + 1', 'n = 0', batch_size => 4, follow => true, verify => true);
 CALL bbm_run('composed tree');
-SELECT relation, verifies, min_value, max_value, rows FROM jobs('composed tree');
+SELECT relation, phase, min_value, max_value, rows FROM jobs('composed tree');
 SELECT n, count(*) FROM p GROUP BY n;
 
 -- a loose scan counts values: two a job; first two have come, then one, each in five rows, and that is the last round

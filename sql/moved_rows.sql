@@ -21,8 +21,9 @@ END $$;
 CREATE FUNCTION outcome() RETURNS TABLE (status smallint, code smallint, partition_order text, column_name text, message text)
 LANGUAGE sql AS
     'SELECT status, failure_error_code, partition_order, column_name, error_message FROM batched_background_migrations WHERE name = ''m''';
-CREATE FUNCTION jobs() RETURNS TABLE (pass int, by_partition boolean, repairs boolean, jobs bigint, rows numeric) LANGUAGE sql AS
-    'SELECT pass, relation IS NOT NULL, repairs, count(*), sum(row_count) FROM batched_background_migration_jobs GROUP BY 1, 2, 3 ORDER BY 1, 2, 3';
+CREATE FUNCTION jobs() RETURNS TABLE (round int, phase text, by_partition boolean, repairs boolean, jobs bigint, rows numeric) LANGUAGE sql AS
+    'SELECT round, phase, relation IS NOT NULL, repairs, count(*), sum(row_count) FROM batched_background_migration_jobs
+     GROUP BY 1, 2, 3, 4 ORDER BY 1, 2 DESC, 3, 4';
 
 -- c: by list, key (id, status); the application changes the status
 CREATE PROCEDURE c() LANGUAGE plpgsql AS $$
@@ -76,7 +77,7 @@ CALL bbm_run('m');
 SELECT n, count(*) FROM c GROUP BY n;
 SELECT * FROM outcome();
 SELECT * FROM jobs();
-SELECT event, detail FROM bbm_events WHERE event = 'pass';
+SELECT event, detail FROM bbm_events WHERE event = 'round';
 CALL c();
 SELECT bbm_delete('m', 'c', 'id > 0', batch_size => 10) > 0 AS defined;
 INSERT INTO act_at VALUES (151, 'pause');

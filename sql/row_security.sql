@@ -42,7 +42,7 @@ SELECT min_value, max_value, key_count, row_count FROM batched_background_migrat
 SELECT bbm_drop('m'), bbm_update('m', 'secret', 'n = n + 1', column_name => 'k', batch_size => 3, verify => true, row_check => 'n = 2') > 0 AS defined;
 SELECT min_key, max_key FROM batched_background_migrations;
 CALL bbm_run('m');
-SELECT min_key, max_key, pass, row_count FROM batched_background_migration_jobs ORDER BY id;
+SELECT min_key, max_key, phase, round, row_count FROM batched_background_migration_jobs ORDER BY id;
 SELECT bbm_verify('m', 'n = 0');
 SELECT bbm_drop('m'), bbm_update('m', 'secret', 'n = 1 / (id - 50)', batch_size => 30, on_error => 'split', max_attempts => 1) > 0 AS defined;
 CALL bbm_run('m');

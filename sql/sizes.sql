@@ -253,7 +253,7 @@ SELECT rows FROM jobs('taken over');
 UPDATE t SET n = 1;
 SELECT bbm_update('verified', 't', 'n = 0', 'n = 1 AND ms_per_row IS NOT NULL', verify => true, max_value => 5000);
 CALL bbm_run('verified');
-SELECT verifies, batch_size, rows FROM bbm_jobs('verified') ORDER BY id;
+SELECT phase, batch_size, rows FROM bbm_jobs('verified') ORDER BY id;
 
 -- WAL: with a real table, so that only bounds can be told
 CREATE TABLE w (id int PRIMARY KEY, filler text NOT NULL);

@@ -11,11 +11,11 @@ SELECT pg_reload_conf();
 SET client_min_messages = warning;
 SELECT current_user AS me \gset
 
-CREATE VIEW passes AS
-    SELECT m.name, j.pass, count(*) AS jobs, sum(j.row_count) AS rows
+CREATE VIEW phases AS
+    SELECT m.name, j.round, j.phase, count(*) AS jobs, sum(j.row_count) AS rows
     FROM batched_background_migrations m JOIN batched_background_migration_jobs j
         ON j.batched_background_migration_id = m.id
-    GROUP BY 1, 2 ORDER BY 1, 2;
+    GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 DESC;
 CREATE TABLE items (id bigint PRIMARY KEY, code text NOT NULL UNIQUE, price integer, total integer);
 INSERT INTO items SELECT i, 'c' || i, i % 10, NULL FROM generate_series(1, 25000) i;
 
@@ -129,27 +129,27 @@ SELECT bbm_verify('fill');
 SET client_min_messages = warning;
 SELECT bbm_drop(name) FROM (VALUES ('peeks'), ('climbs'), ('plain')) m (name);
 
-/* verify => true: a pass of its own */
+/* verify => true: a phase of its own */
 
 UPDATE items SET total = NULL;
 SELECT bbm_update('nothing to go by', 'items', 'total = 1', verify => true);
 SELECT bbm_update('good', 'items', 'total = price * 2', 'total IS NULL', batch_size => 5000, verify => true);
 CALL bbm_run('good');
-SELECT * FROM passes WHERE name = 'good';
-SELECT verifies, count(*) FROM bbm_jobs('good') GROUP BY 1 ORDER BY 1;
+SELECT * FROM phases WHERE name = 'good';
+SELECT phase, count(*) FROM bbm_jobs('good') GROUP BY 1 ORDER BY 1;
 SELECT status, percent, rows_done FROM bbm_status('good');
 -- a check that some rows do not meet fails it
 SELECT bbm_update('bad', 'items', 'total = 3', 'total <> 3', batch_size => 5000, verify => true, row_check => 'total = 3 AND id > 7');
 \set VERBOSITY default
 CALL bbm_run('bad');
 \set VERBOSITY terse
-SELECT * FROM passes WHERE name = 'bad';
+SELECT * FROM phases WHERE name = 'bad';
 SELECT status, last_error FROM bbm_status('bad');
 -- started again it is verified anew, and nothing is done twice
 CALL bbm_run('bad');
 DELETE FROM items WHERE id <= 7;
 CALL bbm_run('bad');
-SELECT * FROM passes WHERE name = 'bad';
+SELECT * FROM phases WHERE name = 'bad';
 -- a where that remains met, and a tree
 SELECT bbm_create('half', 'parts', 'UPDATE parts SET n = 2 WHERE id BETWEEN $1 AND $2 AND id % 50 > 0', filter => 'n < 2', batch_size => 50,
     verify => true);
@@ -159,7 +159,7 @@ CALL bbm_run('half');
 UPDATE parts SET n = 0;
 SELECT bbm_update('leaves', 'parts', 'n = 1', 'n = 0', batch_size => 30, verify => true);
 CALL bbm_run('leaves');
-SELECT * FROM passes WHERE name IN ('half', 'leaves');
+SELECT * FROM phases WHERE name IN ('half', 'leaves');
 -- pause in the middle of the verification, and go on
 CREATE TABLE stops (id integer);
 CREATE FUNCTION stop_at(i bigint) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
@@ -176,13 +176,13 @@ SELECT bbm_pause('stopped');
 TRUNCATE stops;
 CALL bbm_run('stopped');
 SELECT status FROM bbm_status('stopped');
-SELECT pass, rows FROM passes WHERE name = 'stopped';
+SELECT round, phase, rows FROM phases WHERE name = 'stopped';
 -- rows with the column null that came while others were verified are done first
 UPDATE items SET total = NULL WHERE id < 100;
 SELECT bbm_create('fills', 'items', 'UPDATE items SET total = 0 WHERE ctid = ANY (ARRAY(SELECT ctid FROM items WHERE total IS NULL AND price >= 0 LIMIT $3))',
     column_name => 'total', batching_strategy => 'NullKeySetBatchingStrategy', batch_size => 50, filter => 'price >= 0', verify => true);
 CALL bbm_run('fills');
-SELECT * FROM passes WHERE name = 'fills';
+SELECT * FROM phases WHERE name = 'fills';
 
 /* A check that takes longer than bbm.max_batch_time comes to its end. */
 
@@ -195,8 +195,8 @@ SELECT bbm_update('long ranges', 'looks', 'n = 1', 'n IS NULL', batch_size => 60
     settings => '{bbm.max_batch_time=250ms}') > 0 AS created;
 CALL bbm_run('long ranges');
 SELECT status, rows_done FROM bbm_status('long ranges');
-SELECT j.pass, count(*), sum(row_count) AS rows, sum(requeued) > 0 AS requeued, sum(attempts) AS attempts FROM batched_background_migration_jobs j
-JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name = 'long ranges' AND j.pass = 2 GROUP BY 1 ORDER BY 1;
+SELECT j.phase, count(*), sum(row_count) AS rows, sum(requeued) > 0 AS requeued, sum(attempts) AS attempts FROM batched_background_migration_jobs j
+JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name = 'long ranges' AND j.phase = 'verify' GROUP BY 1 ORDER BY 1;
 -- one of a whole table gets more time
 UPDATE looks SET n = NULL;
 SELECT bbm_update('long look', 'looks', 'n = 1', 'n IS NULL', column_name => 'n', batching_strategy => 'NullKeySetBatchingStrategy',
@@ -211,9 +211,9 @@ SELECT bbm_update('long sweep', 'wide', 'n = 1', 'slowly(n = 0)', batching_strat
     batch_size => 8, settings => '{bbm.max_batch_time=400ms}') > 0 AS created;
 CALL bbm_run('long sweep');
 SELECT status FROM bbm_status('long sweep');
-SELECT m.name, j.pass, count(*), sum(requeue_reasons[4]) > 0 AS requeued, sum(no_progress) > 0 AS no_progress, sum(attempts) AS attempts
+SELECT m.name, j.phase, count(*), sum(requeue_reasons[4]) > 0 AS requeued, sum(no_progress) > 0 AS no_progress, sum(attempts) AS attempts
 FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id
-WHERE m.name IN ('long look', 'long sweep') AND j.pass = 2 GROUP BY 1, 2 ORDER BY 1, 2;
+WHERE m.name IN ('long look', 'long sweep') AND j.phase = 'verify' GROUP BY 1, 2 ORDER BY 1, 2;
 
 DROP EXTENSION bbm CASCADE;
 DROP TABLE items, parts, secret, stops, looks, wide;

@@ -25,7 +25,7 @@ BEGIN
 END $$;
 CREATE VIEW undone AS SELECT id FROM t WHERE n <> 1;
 CREATE VIEW ranges AS
-    SELECT j.pass, j.repairs, coalesce(j.min_key::text, j.min_value::text) AS first, coalesce(j.max_key::text, j.max_value::text) AS last, j.row_count
+    SELECT j.round, j.phase, j.repairs, coalesce(j.min_key::text, j.min_value::text) AS first, coalesce(j.max_key::text, j.max_value::text) AS last, j.row_count
     FROM batched_background_migration_jobs j ORDER BY j.id;
 CREATE VIEW state AS
     SELECT m.status, m.error_message, m.min_value, m.max_value, m.min_key, m.max_key, m.min_found, m.max_found, m.followed,
@@ -48,7 +48,7 @@ SELECT bbm_verify('m'), bbm_verify('m', 'id > 0'), bbm_verify('m', 'id < 10');
 CALL bbm_run('m');
 SELECT n, count(*), min(id), max(id) FROM t GROUP BY n;
 SELECT * FROM state;
-SELECT * FROM ranges WHERE pass > 2;
+SELECT * FROM ranges WHERE round > 1;
 SELECT bbm_drop('m');
 
 -- what the application inserts as it should be is all right, and what it does not is not
@@ -80,7 +80,7 @@ SELECT fresh();
 SELECT bbm_update('m', 't', 'n = n + 1', 'n = 0', batch_size => 1, verify => true) > 0 AS defined;
 INSERT INTO t SELECT i, 'z' || i FROM generate_series(11, 40) i;
 CALL bbm_run('m');
-SELECT count(*), sum(row_count) FROM ranges WHERE pass = 2;
+SELECT count(*), sum(row_count) FROM ranges WHERE round = 1 AND phase = 'verify';
 CALL bbm_run('m');
 SELECT n, count(*) FROM t GROUP BY n;
 SELECT bbm_drop('m');
@@ -107,7 +107,7 @@ SELECT min_found, max_found FROM state;
 SELECT moves(), bbm_verify('both');
 CALL bbm_run('both');
 SELECT * FROM undone;
-SELECT * FROM ranges WHERE pass = 2;
+SELECT * FROM ranges WHERE round = 1 AND phase = 'verify';
 SELECT bbm_drop('both'), fresh();
 -- ... later
 SELECT bbm_update('later', 't', 'n = n + 1', 'n = 0', batch_size => 4, verify => true) > 0 AS defined;
@@ -154,7 +154,7 @@ SELECT bbm_update('text', 't', 'n = n + 1', 'n = 0', column_name => 'word', batc
 SELECT moves(), bbm_verify('text');
 CALL bbm_run('text');
 SELECT * FROM state;
-SELECT * FROM ranges WHERE pass = 2;
+SELECT * FROM ranges WHERE round = 1 AND phase = 'verify';
 CALL bbm_run('text');
 SELECT n, count(*) FROM t GROUP BY n;
 SELECT bbm_drop('text'), fresh();
@@ -199,7 +199,7 @@ UPDATE t SET n = -1 WHERE id = 2;
 UPDATE t SET n = 1 WHERE id = 9;
 SELECT bbm_verify('many');
 CALL bbm_run('many');
-SELECT * FROM ranges WHERE pass = 2;
+SELECT * FROM ranges WHERE round = 1 AND phase = 'verify';
 CALL bbm_run('many');
 SELECT count(*) FROM t WHERE word <> upper(word);
 SELECT bbm_drop('many'), fresh();
@@ -212,7 +212,7 @@ UPDATE t SET n = -1 WHERE id = 2;
 UPDATE t SET n = 1 WHERE id IN (8, 9);
 SELECT bbm_verify('values');
 CALL bbm_run('values');
-SELECT * FROM ranges WHERE pass = 2;
+SELECT * FROM ranges WHERE round = 1 AND phase = 'verify';
 CALL bbm_run('values');
 SELECT count(*) FROM t WHERE word <> upper(word);
 SELECT bbm_drop('values'), fresh();
@@ -250,7 +250,7 @@ SELECT bbm_update('by key', 't', 'n = n + 1', batch_size => 3, verify => true, r
 SELECT moves(), bbm_verify('by key');
 CALL bbm_run('by key');
 SELECT partition_order FROM batched_background_migrations;
-SELECT * FROM ranges WHERE pass = 2;
+SELECT * FROM ranges WHERE round = 1 AND phase = 'verify';
 CALL bbm_run('by key');
 SELECT n, count(*) FROM t GROUP BY n;
 SELECT bbm_drop('by key'), fresh();
@@ -264,9 +264,9 @@ UPDATE t SET part = 15 WHERE part = 9;
 SELECT bbm_verify('by filter');
 CALL bbm_run('by filter');
 SELECT partition_order FROM batched_background_migrations;
-SELECT * FROM ranges WHERE pass > 1;
+SELECT * FROM ranges WHERE (round > 1 OR phase = 'verify');
 CALL bbm_run('by filter');
-SELECT * FROM ranges WHERE pass > 4;
+SELECT * FROM ranges WHERE round > 2;
 SELECT n, count(*) FROM t GROUP BY n;
 SELECT bbm_drop('by filter'), fresh();
 UPDATE t SET part = id;
@@ -281,7 +281,7 @@ SELECT bbm_create('whole', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND 
 SELECT moves(), bbm_verify('whole');
 CALL bbm_run('whole');
 SELECT partition_order FROM batched_background_migrations;
-SELECT * FROM ranges WHERE pass = 2;
+SELECT * FROM ranges WHERE round = 1 AND phase = 'verify';
 CALL bbm_run('whole');
 SELECT n, count(*) FROM t GROUP BY n;
 

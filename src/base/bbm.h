@@ -69,11 +69,36 @@ typedef enum BbmPartitionOrder
 } BbmPartitionOrder;
 
 /*
- * A migration's passes: the odd ones do the work, each even one verifies what
- * the previous one has done.
+ * A round of a migration has two phases: it processes rows, and then verifies
+ * what it has done.  Most migrations consist of the first phase alone.
  */
-#define BBM_FIRST_PASS 1
-#define BBM_PASS_VERIFIES(pass) ((pass) % 2 == 0)
+typedef struct BbmPhase
+{
+	int			round;			/* from 1 on; 0: none */
+	bool		verifies;
+} BbmPhase;
+
+#define BBM_WORK(round) ((BbmPhase) {(round), false})
+#define BBM_VERIFY(round) ((BbmPhase) {(round), true})
+
+static inline bool
+bbm_phase_is(BbmPhase a, BbmPhase b)
+{
+	return a.round == b.round && a.verifies == b.verifies;
+}
+
+static inline bool
+bbm_phase_precedes(BbmPhase a, BbmPhase b)
+{
+	return a.round < b.round || (a.round == b.round && !a.verifies && b.verifies);
+}
+
+/* The value of the column "phase". */
+static inline const char *
+bbm_phase_name(BbmPhase phase)
+{
+	return phase.verifies ? "verify" : "work";
+}
 
 /*
  * One end of a range, inclusive.  If the key is one integer, or a block of the
@@ -121,7 +146,7 @@ typedef struct BbmMigration
 	char	   *index_name;		/* the index that ranges are read from; NULL: any suitable one */
 	char	   *key_order;		/* the sort order of ranges; NULL: not fixed, or an integer's */
 	char	   *strategy;		/* NULL for the default */
-	int			pass;
+	BbmPhase	phase;
 	int			workers;
 	int			max_attempts;
 	BbmOnError	on_error;
@@ -145,7 +170,7 @@ typedef struct BbmJob
 {
 	int64		id;
 	int64		migration_id;
-	int			pass;
+	BbmPhase	phase;
 	Oid			relation;		/* the partition that the range belongs to, or InvalidOid */
 	char	   *relation_name;	/* quoted, or NULL */
 	BbmBound	min;

@@ -10,6 +10,7 @@
 
 #include "access/genam.h"
 #include "access/table.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -33,6 +34,16 @@ array_column(HeapTuple tuple, Relation rel, const char *name)
 	Datum		datum = bbm_tuple_column(tuple, rel, name, &isnull);
 
 	return isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(datum));
+}
+
+static BbmPhase
+phase_column(HeapTuple tuple, Relation rel)
+{
+	bool		isnull;
+	char	   *name = TextDatumGetCString(bbm_tuple_column(tuple, rel, "phase", &isnull));
+	int			round = DatumGetInt32(bbm_tuple_column(tuple, rel, "round", &isnull));
+
+	return (BbmPhase) {.round = round, .verifies = strcmp(name, "verify") == 0};
 }
 
 /*
@@ -63,7 +74,7 @@ read_last(BbmClaimState *state, int64 migration_id, Relation jobs, Snapshot snap
 		Datum		datum;
 
 		state->last_id = DatumGetInt64(bbm_tuple_column(tuple, jobs, "id", &isnull));
-		state->has_last = DatumGetInt32(bbm_tuple_column(tuple, jobs, "pass", &isnull)) == state->pass;
+		state->has_last = bbm_phase_is(phase_column(tuple, jobs), state->phase);
 		state->last.number = DatumGetInt64(bbm_tuple_column(tuple, jobs, "max_value", &isnull));
 		state->last.key = array_column(tuple, jobs, "max_key");
 		datum = bbm_tuple_column(tuple, jobs, "relation", &isnull);
@@ -75,7 +86,7 @@ read_last(BbmClaimState *state, int64 migration_id, Relation jobs, Snapshot snap
 	index_close(index, AccessShareLock);
 }
 
-/* Reads what a verification pass covers beyond the migration's range. */
+/* Reads what verification covers beyond the migration's range. */
 static void
 read_verify_max(BbmClaimState *state, Relation migrations, HeapTuple tuple)
 {
@@ -84,7 +95,7 @@ read_verify_max(BbmClaimState *state, Relation migrations, HeapTuple tuple)
 	state->min_found = DatumGetBool(bbm_tuple_column(tuple, migrations, "min_found", &isnull));
 	state->verify_max.number = DatumGetInt64(bbm_tuple_column(tuple, migrations, "verify_max_value", &isnull));
 	state->verify_max.key = array_column(tuple, migrations, "verify_max_key");
-	state->is_wide = !isnull && BBM_PASS_VERIFIES(state->pass);
+	state->is_wide = !isnull && state->phase.verifies;
 }
 
 /*
@@ -121,8 +132,9 @@ bbm_claim_state(int64 migration_id, BbmClaimState *state)
 		state->status = (BbmStatus) DatumGetInt16(bbm_tuple_column(tuple, migrations, "status", &isnull));
 		updated_at = bbm_tuple_column(tuple, migrations, "updated_at", &isnull);
 		state->updated_at = isnull ? 0 : DatumGetTimestampTz(updated_at);
-		/* limited as in read_migration */
-		state->pass = Max(DatumGetInt32(bbm_tuple_column(tuple, migrations, "pass", &isnull)), BBM_FIRST_PASS);
+		state->phase = phase_column(tuple, migrations);
+		/* limited as in catalog/options.c */
+		state->phase.round = Max(state->phase.round, 1);
 		state->min.number = DatumGetInt64(bbm_tuple_column(tuple, migrations, "min_value", &isnull));
 		state->min.key = array_column(tuple, migrations, "min_key");
 		state->max.number = DatumGetInt64(bbm_tuple_column(tuple, migrations, "max_value", &isnull));

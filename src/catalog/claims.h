@@ -20,19 +20,19 @@ typedef struct BbmClaimState
 {
 	BbmStatus	status;
 	TimestampTz updated_at;
-	int			pass;
+	BbmPhase	phase;
 	BbmBound	min;
 	BbmBound	max;
 	bool		min_found;
-	bool		is_wide;		/* the pass verifies rows beyond min and max as well, ... */
+	bool		is_wide;		/* the phase verifies rows beyond min and max as well, ... */
 	BbmBound	verify_max;		/* ... up to here */
 	int			batch_size;
-	bool		has_job;		/* a range has been allocated, in any pass */
-	bool		has_last;		/* ... in this pass ... */
+	bool		has_job;		/* a range has been allocated, in any phase */
+	bool		has_last;		/* ... in this phase ... */
 	BbmBound	last;			/* ... up to this key ... */
 	Oid			last_relation;	/* ... of this partition, when the migration runs per partition */
-	int			last_size;		/* the batch size at that time; 0 without a job, in any pass */
-	int64		last_id;		/* of the newest job, in any pass; 0 without */
+	int			last_size;		/* the batch size at that time; 0 without a job, in any phase */
+	int64		last_id;		/* of the newest job, in any phase; 0 without */
 } BbmClaimState;
 
 /* Another migration that may have batches on the same table. */

@@ -72,9 +72,9 @@ bbm_errors_retry(int64 migration_id)
 	};
 	static BbmSql add = {
 		"INSERT INTO @.batched_background_migration_jobs (id, batched_background_migration_id, relation, relation_name, "
-		"min_value, max_value, min_key, max_key, status, key_count, batch_size, pass) "
+		"min_value, max_value, min_key, max_key, status, key_count, batch_size) "
 		"SELECT -g.id, $1, g.relation, g.relation_name, g.min_value, g.max_value, g.min_key::text[], g.max_key::text[], "
-		"1, 0, 1, 1 FROM unnest($2, $3, $4, $5, $6, $7, $8) g (id, relation, relation_name, min_value, max_value, min_key, max_key)",
+		"1, 0, 1 FROM unnest($2, $3, $4, $5, $6, $7, $8) g (id, relation, relation_name, min_value, max_value, min_key, max_key)",
 		8, {INT8OID, INT8ARRAYOID, OIDARRAYOID, TEXTARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID}
 	};
 	Datum		values[8] = {Int64GetDatum(migration_id)};

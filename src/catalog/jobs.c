@@ -108,18 +108,19 @@ bbm_job_insert(BbmJob *job, int32 worker_id, int64 after)
 	static BbmSql sql = {
 		"INSERT INTO @.batched_background_migration_jobs (batched_background_migration_id, min_value, "
 		"max_value, key_count, worker_pid, worker_id, started_at, updated_at, status, attempts, claim_epoch, "
-		"pass, batch_size, min_key, max_key, relation, relation_name) "
-		"VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 4, 1, 1, $8, $9, $10, $11, $12, $13) RETURNING id",
-		13, {INT8OID, INT8OID, INT8OID, INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID, TEXTARRAYOID,
-		TEXTARRAYOID, OIDOID, TEXTOID}
+		"round, batch_size, min_key, max_key, relation, relation_name, phase) "
+		"VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 4, 1, 1, $8, $9, $10, $11, $12, $13, $14) RETURNING id",
+		14, {INT8OID, INT8OID, INT8OID, INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID, TEXTARRAYOID,
+		TEXTARRAYOID, OIDOID, TEXTOID, TEXTOID}
 	};
-	char		nulls[14] = "             ";
+	char		nulls[15] = "              ";
 	Datum		values[] = {
 		Int64GetDatum(job->migration_id), Int64GetDatum(job->min.number), Int64GetDatum(job->max.number),
 		Int64GetDatum(job->key_count), Int32GetDatum(MyProcPid), Int32GetDatum(worker_id),
-		TimestampTzGetDatum(GetCurrentTimestamp()), Int32GetDatum(job->pass), Int32GetDatum(job->batch_size),
+		TimestampTzGetDatum(GetCurrentTimestamp()), Int32GetDatum(job->phase.round), Int32GetDatum(job->batch_size),
 		array_or_null(job->min.key, &nulls[9]), array_or_null(job->max.key, &nulls[10]),
-		ObjectIdGetDatum(job->relation), job->relation_name ? CStringGetTextDatum(job->relation_name) : (Datum) 0
+		ObjectIdGetDatum(job->relation), job->relation_name ? CStringGetTextDatum(job->relation_name) : (Datum) 0,
+		CStringGetTextDatum(bbm_phase_name(job->phase))
 	};
 
 	if (!OidIsValid(job->relation))
@@ -149,8 +150,8 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id
 		" AND (o.next_attempt_at IS NULL OR o.next_attempt_at <= $3) "
 		" ORDER BY o.id LIMIT 1 FOR UPDATE SKIP LOCKED) "
 		"RETURNING id, min_value, max_value, cursor_value, attempts::bigint, claim_epoch::bigint, key_count, "
-		"pass::bigint, min_key, max_key, cursor_key, relation, relation_name, batch_size::bigint, bisect, "
-		"reduced_sub_batch_size::bigint, no_progress::bigint, repairs",
+		"round::bigint, min_key, max_key, cursor_key, relation, relation_name, batch_size::bigint, bisect, "
+		"reduced_sub_batch_size::bigint, no_progress::bigint, repairs, phase = 'verify'",
 		5, {INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID}
 	};
 	Datum		values[] = {
@@ -174,7 +175,7 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id
 	job->attempts = bbm_sql_int64(0, 5);
 	job->claim_epoch = bbm_sql_int64(0, 6);
 	job->key_count = bbm_sql_int64(0, 7);
-	job->pass = bbm_sql_int64(0, 8);
+	job->phase.round = bbm_sql_int64(0, 8);
 	job->min.key = bbm_sql_array(0, 9, context);
 	job->max.key = bbm_sql_array(0, 10, context);
 	job->cursor.key = bbm_sql_array(0, 11, context);
@@ -186,6 +187,7 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id
 	job->reduced_sub_batch_size = bbm_sql_int64(0, 16);
 	job->no_progress = bbm_sql_int64(0, 17);
 	job->repairs = DatumGetBool(bbm_sql_get(0, 18, &isnull));
+	job->phase.verifies = DatumGetBool(bbm_sql_get(0, 19, &isnull));
 	return true;
 }
 
@@ -528,39 +530,39 @@ bbm_jobs_idle(int64 migration_id, int n)
 	return bbm_sql_int64(0, 1) >= n;
 }
 
-/* The number of wrong rows that a verification pass has found; -1 when there was no such pass. */
+/* The number of wrong rows that the verification of a round has found; -1 when there was none. */
 int64
-bbm_jobs_found(int64 migration_id, int pass)
+bbm_jobs_found(int64 migration_id, int round)
 {
 	static BbmSql sql = {
 		"SELECT bbm_internal.bbm_as_bigint(coalesce(sum(row_count), -1)) FROM @.batched_background_migration_jobs "
-		"WHERE batched_background_migration_id = $1 AND pass = $2",
+		"WHERE batched_background_migration_id = $1 AND phase = 'verify' AND round = $2",
 		2, {INT8OID, INT4OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(pass)};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(round)};
 
 	bbm_sql_run(&sql, values, NULL, false);
 	return bbm_sql_int64(0, 1);
 }
 
 /*
- * Creates a job in the next pass for each range in which a verification pass
- * has found rows.  The caller has bbm_migration_lock, and all jobs of the pass
+ * Creates a job in the next round for each range in which the verification of
+ * this round has found rows.  The caller has bbm_migration_lock, and all its jobs
  * are finished, so no other session creates, finishes or merges a job that
  * matters here.
  */
 void
-bbm_jobs_repair(int64 migration_id, int found_in, int pass)
+bbm_jobs_repair(int64 migration_id, int round)
 {
 	static BbmSql sql = {
 		"INSERT INTO @.batched_background_migration_jobs (batched_background_migration_id, min_value, max_value, "
-		"min_key, max_key, relation, relation_name, key_count, batch_size, pass, status, repairs, updated_at) "
+		"min_key, max_key, relation, relation_name, key_count, batch_size, round, status, repairs, updated_at) "
 		"SELECT batched_background_migration_id, min_value, max_value, min_key, max_key, relation, relation_name, "
-		" row_count, batch_size, $3, 1, true, clock_timestamp() FROM @.batched_background_migration_jobs "
-		"WHERE batched_background_migration_id = $1 AND pass = $2 AND row_count > 0 ORDER BY id",
-		3, {INT8OID, INT4OID, INT4OID}
+		" row_count, batch_size, $2 + 1, 1, true, clock_timestamp() FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND phase = 'verify' AND round = $2 AND row_count > 0 ORDER BY id",
+		2, {INT8OID, INT4OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(found_in), Int32GetDatum(pass)};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(round)};
 
 	bbm_sql_run(&sql, values, NULL, true);
 }
@@ -607,25 +609,25 @@ bbm_job_range_to_string(const BbmJob *job)
 }
 
 /*
- * The numbers of wrong rows that this verification pass and those before it
- * have found, newest first, back to the last restart of the migration.  Sets
- * *n.
+ * The numbers of wrong rows that the verifications of this round and of those
+ * before it have found, newest first, back to the last restart of the
+ * migration.  Sets *n.
  */
 int64 *
-bbm_jobs_checks(int64 migration_id, int pass, int *n)
+bbm_jobs_checks(int64 migration_id, int round, int *n)
 {
 	static BbmSql sql = {
-		"SELECT pass::bigint, bbm_internal.bbm_as_bigint(sum(row_count)) FROM @.batched_background_migration_jobs "
-		"WHERE batched_background_migration_id = $1 AND pass <= $2 AND pass % 2 = 0 GROUP BY pass "
-		"ORDER BY pass DESC",
+		"SELECT round::bigint, bbm_internal.bbm_as_bigint(sum(row_count)) FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND phase = 'verify' AND round <= $2 GROUP BY round "
+		"ORDER BY round DESC",
 		2, {INT8OID, INT4OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(pass)};
+	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(round)};
 	int64	   *found;
 
 	bbm_sql_run(&sql, values, NULL, false);
 	found = palloc(Max(SPI_processed, 1) * sizeof(int64));
-	for (*n = 0; *n < SPI_processed && bbm_sql_int64(*n, 1) == pass - 2 * *n; (*n)++)
+	for (*n = 0; *n < SPI_processed && bbm_sql_int64(*n, 1) == round - *n; (*n)++)
 		found[*n] = bbm_sql_int64(*n, 2);
 	return found;
 }
@@ -643,7 +645,7 @@ bbm_jobs_spent(int64 migration_id, BbmSpent *spent, int room)
 		" greatest(least(started_at, until - make_interval(secs => least(greatest(run_ms, 0), 86400000) / 1000)), "
 		"  until - interval '1 day'), until "
 		"FROM (SELECT *, coalesce(finished_at, updated_at) AS until FROM @.batched_background_migration_jobs "
-		" WHERE batched_background_migration_id = $1 AND pass % 2 = 1 ORDER BY id DESC LIMIT $2) newest "
+		" WHERE batched_background_migration_id = $1 AND phase = 'work' ORDER BY id DESC LIMIT $2) newest "
 		"WHERE isfinite(until) ORDER BY id DESC",
 		2, {INT8OID, INT4OID}
 	};

@@ -74,11 +74,11 @@ extern bool bbm_job_release_unstarted(const BbmJob *job);
 extern bool bbm_job_requeue(const BbmJob *job, BbmRequeueReason why, const ErrorData *error, TimestampTz due);
 extern int64 bbm_jobs_refresh(int64 migration_id);
 extern bool bbm_jobs_idle(int64 migration_id, int n);
-extern int64 bbm_jobs_found(int64 migration_id, int pass);
-extern void bbm_jobs_repair(int64 migration_id, int found_in, int pass);
+extern int64 bbm_jobs_found(int64 migration_id, int round);
+extern void bbm_jobs_repair(int64 migration_id, int round);
 extern char *bbm_job_range_to_string(const BbmJob *job);
 extern void bbm_partition_extent(int64 migration_id, Oid relation, const BbmBound *low, const BbmBound *high);
-extern bool bbm_jobs_last(int64 migration_id, Oid root, Oid relation, int pass, BbmBound *last);
-extern int64 *bbm_jobs_checks(int64 migration_id, int pass, int *n);
+extern bool bbm_jobs_last(int64 migration_id, Oid root, Oid relation, BbmPhase phase, BbmBound *last);
+extern int64 *bbm_jobs_checks(int64 migration_id, int round, int *n);
 
 #endif							/* BBM_CATALOG_JOBS_H */

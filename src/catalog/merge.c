@@ -27,9 +27,9 @@ oldest_kept(int64 migration_id, int retention)
 /*
  * Merges finished neighbours older than the newest "retention" jobs into one
  * row each, so that the table stays small however long the migration is.
- * Neighbours were created one after the other, in one pass over one partition.
+ * Neighbours were created one after the other, in one phase on one partition.
  * With an integer key their ranges must also be adjacent, in case somebody has
- * deleted what was between (the first pass leaves nothing out).  Nobody else
+ * deleted what was between (the first phase leaves nothing out).  Nobody else
  * uses finished rows, and the caller holds the migration's lock, so that two
  * workers do not merge at once, and no job is created between finding the
  * oldest job that is kept and the merge.  If somebody deletes a job meanwhile,
@@ -41,14 +41,14 @@ bbm_jobs_merge(int64 migration_id, int retention)
 	static BbmSql sql = {
 		"WITH old AS MATERIALIZED ("
 		" SELECT id, min_value, max_value, min_key::text, max_key::text, key_count, row_count, run_ms, wal_bytes, "
-		"  merged_jobs, started_at, finished_at, status, pass, relation, batch_size, detached, repairs, "
+		"  merged_jobs, started_at, finished_at, status, phase, round, relation, batch_size, detached, repairs, "
 		"  requeued, requeue_reasons "
 		" FROM @.batched_background_migration_jobs "
 		" WHERE batched_background_migration_id = $1 AND id > 0 AND id < $2 "
 		" ORDER BY id DESC LIMIT 10000), "
-		"edges AS (SELECT *, CASE WHEN status = 2 AND lag(status) OVER w = 2 AND lag(pass) OVER w = pass AND lag(repairs) OVER w = repairs "
+		"edges AS (SELECT *, CASE WHEN status = 2 AND lag(status) OVER w = 2 AND lag(phase) OVER w = phase AND lag(round) OVER w = round AND lag(repairs) OVER w = repairs "
 		"  AND lag(relation) OVER w IS NOT DISTINCT FROM relation AND NOT detached AND NOT lag(detached) OVER w "
-		"  AND (min_key IS NOT NULL OR pass > 1 OR (min_value = 0 AND max_value = 0) "
+		"  AND (min_key IS NOT NULL OR phase = 'verify' OR round > 1 OR (min_value = 0 AND max_value = 0) "
 		"       OR min_value::numeric = (lag(max_value) OVER w)::numeric + 1) THEN 0 ELSE 1 END AS edge "
 		" FROM old WINDOW w AS (ORDER BY id)), "
 		"islands AS (SELECT *, sum(edge) OVER (ORDER BY id) AS island FROM edges), "

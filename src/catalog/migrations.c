@@ -328,7 +328,7 @@ bbm_migration_restart(int64 id, Oid table, const char *job, const BbmBound *min,
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migrations SET table_oid = $2, job_signature_name = coalesce($3, job_signature_name), "
-		"min_value = $4, max_value = $5, min_key = $6, max_key = $7, key_order = $8, partition_order = NULL, pass = 1, "
+		"min_value = $4, max_value = $5, min_key = $6, max_key = $7, key_order = $8, partition_order = NULL, phase = 'work', round = 1, "
 		"total_tuple_count = NULL, followed = false, "
 		"started_at = NULL, finished_at = NULL, status = CASE status WHEN 4 THEN 1 ELSE status END WHERE id = $1",
 		8, {INT8OID, OIDOID, TEXTOID, INT8OID, INT8OID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID}
@@ -346,26 +346,28 @@ bbm_migration_restart(int64 id, Oid table, const char *job, const BbmBound *min,
 }
 
 /*
- * Starts the next pass; verify_max is not NULL when it also verifies rows
+ * Starts the next phase; verify_max is not NULL when it also verifies rows
  * beyond the migration's range, up to there.  The caller has
  * bbm_migration_lock.
  */
 void
-bbm_migration_set_pass(int64 id, int pass, const BbmBound *verify_max)
+bbm_migration_set_phase(int64 id, BbmPhase phase, const BbmBound *verify_max)
 {
 	static BbmSql sql = {
-		"UPDATE @.batched_background_migrations SET pass = $2, verify_max_value = $3, verify_max_key = $4 WHERE id = $1",
-		4, {INT8OID, INT4OID, INT8OID, TEXTARRAYOID}
+		"UPDATE @.batched_background_migrations SET round = $2, verify_max_value = $3, verify_max_key = $4, phase = $5 "
+		"WHERE id = $1",
+		5, {INT8OID, INT4OID, INT8OID, TEXTARRAYOID, TEXTOID}
 	};
-	char		nulls[5] = "    ";
-	Datum		values[4] = {Int64GetDatum(id), Int32GetDatum(pass)};
+	char		nulls[6] = "     ";
+	Datum		values[5] = {Int64GetDatum(id), Int32GetDatum(phase.round)};
 
 	values[2] = number_or_null(verify_max, &nulls[2]);
 	values[3] = array_or_null(verify_max, &nulls[3]);
+	values[4] = CStringGetTextDatum(bbm_phase_name(phase));
 	bbm_sql_run(&sql, values, nulls, true);
 }
 
-/* Extends the pass up to "max", and (follow) perhaps further later.  The caller has bbm_migration_lock. */
+/* Extends the first phase up to "max", and (follow) perhaps further later.  The caller has bbm_migration_lock. */
 void
 bbm_migration_extend(int64 id, const BbmBound *max, bool follow)
 {

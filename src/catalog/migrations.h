@@ -49,7 +49,7 @@ extern PGDLLEXPORT void bbm_migration_set_started(int64 id, int64 total, Oid tab
 extern void bbm_migration_defined(int64 id, Oid table, bool min_found, bool max_found);
 extern void bbm_migration_restart(int64 id, Oid table, const char *job, const BbmBound *min, const BbmBound *max,
 								  const char *key_order);
-extern void bbm_migration_set_pass(int64 id, int pass, const BbmBound *verify_max);
+extern void bbm_migration_set_phase(int64 id, BbmPhase phase, const BbmBound *verify_max);
 extern void bbm_migration_extend(int64 id, const BbmBound *max, bool follow);
 extern void bbm_migration_finish(int64 id);
 extern void bbm_migration_fail(int64 id, int code, const ErrorData *error);

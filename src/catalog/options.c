@@ -120,6 +120,12 @@ read_word(const BbmOption *option, void *field, Datum value, bool isnull)
 	}
 }
 
+static void
+read_verifies(const BbmOption *option, void *field, Datum value, bool isnull)
+{
+	*(bool *) field = !isnull && strcmp(TextDatumGetCString(value), "verify") == 0;
+}
+
 /* In milliseconds, a day at most; 0 when NULL. */
 static void
 read_duration(const BbmOption *option, void *field, Datum value, bool isnull)
@@ -208,7 +214,8 @@ const BbmOption bbm_options[] = {
 	{"followed", BOOLOID, BBM_NOT_NULL, FIELD(bool, followed)},
 	{"verify_max_value", INT8OID, 0},
 	{"verify_max_key", TEXTARRAYOID, 0},
-	{"pass", INT4OID, BBM_NOT_NULL, FIELD(int, pass), BBM_FIRST_PASS, PG_INT32_MAX},
+	{"phase", TEXTOID, BBM_NOT_NULL, FIELD(verifies, phase.verifies)},
+	{"round", INT4OID, BBM_NOT_NULL, FIELD(int, phase.round), 1, PG_INT32_MAX},
 	{"owner", NAMEOID, BBM_CONTROL},
 	{"owner_oid", OIDOID, 0, FIELD(oid, owner)},
 	{"origin", TEXTOID, 0, FIELD(text, origin)},

@@ -21,8 +21,8 @@
 #include "catalog/sql.h"
 
 #define PARTITION_COLUMNS \
-	"relation, relation_name, pass::bigint, begun::bigint, end_block, joined, " \
-	"low_value IS NOT NULL, low_value, high_value, low_key, high_key"
+	"relation, relation_name, round::bigint, begun::bigint, end_block, joined, " \
+	"low_value IS NOT NULL, low_value, high_value, low_key, high_key, phase = 'verify', attached"
 
 static BbmPartitionState *
 read_part(uint64 row)
@@ -32,7 +32,7 @@ read_part(uint64 row)
 
 	part->relation = DatumGetObjectId(bbm_sql_get(row, 1, &isnull));
 	part->name = bbm_sql_text(row, 2, CurrentMemoryContext);
-	part->pass = bbm_sql_int64(row, 3);
+	part->phase.round = bbm_sql_int64(row, 3);
 	part->begun = bbm_sql_int64(row, 4);
 	part->end_block = (BlockNumber) bbm_sql_int64(row, 5);
 	part->joined = DatumGetBool(bbm_sql_get(row, 6, &isnull));
@@ -41,6 +41,8 @@ read_part(uint64 row)
 	part->high.number = bbm_sql_int64(row, 9);
 	part->low.key = bbm_sql_array(row, 10, CurrentMemoryContext);
 	part->high.key = bbm_sql_array(row, 11, CurrentMemoryContext);
+	part->phase.verifies = DatumGetBool(bbm_sql_get(row, 12, &isnull));
+	part->attached = DatumGetBool(bbm_sql_get(row, 13, &isnull));
 	return part;
 }
 
@@ -89,30 +91,46 @@ bbm_partition_add(int64 migration_id, Oid relation, const char *name, bool joine
 	bbm_sql_run(&sql, values, NULL, true);
 }
 
-/* A pass begins on the partition. */
+/* A round begins on the partition. */
 void
-bbm_partition_begin(int64 migration_id, Oid relation, int pass, BlockNumber end_block)
+bbm_partition_begin(int64 migration_id, Oid relation, int round, BlockNumber end_block)
 {
 	static BbmSql sql = {
 		"UPDATE @.bbm_partitions SET begun = $3, end_block = $4 WHERE migration_id = $1 AND relation = $2",
 		4, {INT8OID, OIDOID, INT4OID, INT8OID}
 	};
 	Datum		values[] = {
-		Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(pass), Int64GetDatum((int64) end_block)
+		Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(round), Int64GetDatum((int64) end_block)
 	};
 
 	bbm_sql_run(&sql, values, NULL, true);
 }
 
-/* All ranges of the partition are allocated in this pass. */
+/* All ranges of the partition are allocated in this phase. */
 void
-bbm_partition_done(int64 migration_id, Oid relation, int pass)
+bbm_partition_done(int64 migration_id, Oid relation, BbmPhase phase)
 {
 	static BbmSql sql = {
-		"UPDATE @.bbm_partitions SET pass = $3 WHERE migration_id = $1 AND relation = $2",
-		3, {INT8OID, OIDOID, INT4OID}
+		"UPDATE @.bbm_partitions SET phase = $3, round = $4 WHERE migration_id = $1 AND relation = $2",
+		4, {INT8OID, OIDOID, TEXTOID, INT4OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(pass)};
+	Datum		values[] = {
+		Int64GetDatum(migration_id), ObjectIdGetDatum(relation), CStringGetTextDatum(bbm_phase_name(phase)),
+		Int32GetDatum(phase.round)
+	};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
+/* The partition was attached again, or detached. */
+void
+bbm_partition_attached(int64 migration_id, Oid relation, bool attached)
+{
+	static BbmSql sql = {
+		"UPDATE @.bbm_partitions SET attached = $3 WHERE migration_id = $1 AND relation = $2",
+		3, {INT8OID, OIDOID, BOOLOID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), BoolGetDatum(attached)};
 
 	bbm_sql_run(&sql, values, NULL, true);
 }
@@ -137,30 +155,31 @@ bbm_partition_rename(int64 migration_id, Oid relation, const char *name)
 }
 
 /*
- * A verification has found nothing left in the partition; one that no pass has
- * processed is left unchanged.
+ * The verification of this round has found nothing left in the partition; one
+ * that has not been processed is left unchanged.
  */
 void
-bbm_partition_clean(int64 migration_id, Oid relation, int pass)
+bbm_partition_clean(int64 migration_id, Oid relation, int round)
 {
 	static BbmSql sql = {
-		"UPDATE @.bbm_partitions SET pass = $3 WHERE migration_id = $1 AND relation = $2 AND pass > 0 AND pass < $3",
+		"UPDATE @.bbm_partitions SET phase = 'verify', round = $3 "
+		"WHERE migration_id = $1 AND relation = $2 AND attached AND round > 0",
 		3, {INT8OID, OIDOID, INT4OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(pass)};
+	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(round)};
 
 	bbm_sql_run(&sql, values, NULL, true);
 }
 
-/* The pass has a new end: every partition may have more ranges to allocate. */
+/* The first phase has a new end: every partition may have more ranges to allocate. */
 void
-bbm_partitions_reopen(int64 migration_id, int pass)
+bbm_partitions_reopen(int64 migration_id)
 {
 	static BbmSql sql = {
-		"UPDATE @.bbm_partitions SET pass = 0 WHERE migration_id = $1 AND pass = $2",
-		2, {INT8OID, INT4OID}
+		"UPDATE @.bbm_partitions SET round = 0 WHERE migration_id = $1 AND round > 0",
+		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(pass)};
+	Datum		values[] = {Int64GetDatum(migration_id)};
 
 	bbm_sql_run(&sql, values, NULL, true);
 }
@@ -227,7 +246,7 @@ bbm_jobs_revive(int64 migration_id, List *partitions)
 	bbm_sql_run(&sql, values, NULL, true);
 }
 
-/* Stores the first and the last key that a partition has when a pass begins on it. */
+/* Stores the first and the last key that a partition has when its first range is allocated. */
 void
 bbm_partition_extent(int64 migration_id, Oid relation, const BbmBound *low, const BbmBound *high)
 {
@@ -245,21 +264,22 @@ bbm_partition_extent(int64 migration_id, Oid relation, const BbmBound *low, cons
 }
 
 /*
- * Reads the end of a partition's last range in a pass; false when it has none.
+ * Reads the end of a partition's last range in a phase; false when it has none.
  * Ranges that were allocated when the root had no child table yet belong to
  * the root itself.
  */
 bool
-bbm_jobs_last(int64 migration_id, Oid root, Oid relation, int pass, BbmBound *last)
+bbm_jobs_last(int64 migration_id, Oid root, Oid relation, BbmPhase phase, BbmBound *last)
 {
 	static BbmSql sql = {
 		"SELECT max_value, max_key FROM @.batched_background_migration_jobs "
-		"WHERE batched_background_migration_id = $1 AND coalesce(relation, $4) = $2 AND pass = $3 "
+		"WHERE batched_background_migration_id = $1 AND coalesce(relation, $3) = $2 AND phase = $4 AND round = $5 "
 		"ORDER BY id DESC LIMIT 1",
-		4, {INT8OID, OIDOID, INT4OID, OIDOID}
+		5, {INT8OID, OIDOID, OIDOID, TEXTOID, INT4OID}
 	};
 	Datum		values[] = {
-		Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(pass), ObjectIdGetDatum(root)
+		Int64GetDatum(migration_id), ObjectIdGetDatum(relation), ObjectIdGetDatum(root),
+		CStringGetTextDatum(bbm_phase_name(phase)), Int32GetDatum(phase.round)
 	};
 
 	bbm_sql_run(&sql, values, NULL, false);

@@ -18,11 +18,12 @@ typedef struct BbmPartitionState
 {
 	Oid			relation;
 	char	   *name;
-	int			pass;			/* the last pass in which all its ranges were allocated; 0: none */
-	int			begun;			/* block ranges: the last pass that has begun on it ... */
+	bool		attached;		/* it is part of the table at present */
+	BbmPhase	phase;			/* the last one in which all its ranges were allocated */
+	int			begun;			/* block ranges: the last round that has begun on it; 0: none ... */
 	BlockNumber end_block;		/* ... ends before this block */
 	bool		joined;			/* it was attached while the migration ran */
-	bool		has_extent;		/* if ranges are by key: it had keys when the pass began ... */
+	bool		has_extent;		/* if ranges are by key: it had keys when its first range was allocated ... */
 	BbmBound	low;			/* ... from here ... */
 	BbmBound	high;			/* ... to here */
 } BbmPartitionState;
@@ -30,11 +31,12 @@ typedef struct BbmPartitionState
 extern List *bbm_partitions(int64 migration_id);
 extern BbmPartitionState *bbm_partition_state(int64 migration_id, Oid relation);
 extern void bbm_partition_add(int64 migration_id, Oid relation, const char *name, bool joined);
-extern void bbm_partition_begin(int64 migration_id, Oid relation, int pass, BlockNumber end_block);
-extern void bbm_partition_done(int64 migration_id, Oid relation, int pass);
+extern void bbm_partition_begin(int64 migration_id, Oid relation, int round, BlockNumber end_block);
+extern void bbm_partition_done(int64 migration_id, Oid relation, BbmPhase phase);
+extern void bbm_partition_attached(int64 migration_id, Oid relation, bool attached);
 extern void bbm_partition_rename(int64 migration_id, Oid relation, const char *name);
-extern void bbm_partition_clean(int64 migration_id, Oid relation, int pass);
-extern void bbm_partitions_reopen(int64 migration_id, int pass);
+extern void bbm_partition_clean(int64 migration_id, Oid relation, int round);
+extern void bbm_partitions_reopen(int64 migration_id);
 extern void bbm_partitions_forget(int64 migration_id);
 extern void bbm_partitions_settle(int64 migration_id);
 

@@ -110,8 +110,8 @@ partition_of(const BbmWork *work)
 	BbmTarget  *target = work->target;
 	const BbmJob *job = work->job;
 	bool		of_partition = target->per_partition && job->relation_name;
-	/* a range from before the table had a child table is the table's own; in a later pass it covers all partitions */
-	BbmPartition *partition = !of_partition && job->pass > BBM_FIRST_PASS ? bbm_partitions_open_as_one(target) :
+	/* a range from before the table had a child table is the table's own; in a later phase it covers all partitions */
+	BbmPartition *partition = !of_partition && !bbm_phase_is(job->phase, BBM_WORK(1)) ? bbm_partitions_open_as_one(target) :
 		bbm_partition_open(target, of_partition ? job->relation : target->relid);
 
 	if (partition == NULL && !of_partition)
@@ -138,7 +138,7 @@ adapt(BbmWork *work, bool more)
 	work->next_size = work->job->attempts > 1 ? cut_down :
 		bbm_size_after_success(cut_down, full > 0 ? full : Max(work->job->batch_size, 1));
 	if (more || !bbm_size_follows(target->migration) || work->job->bisect || work->job->repairs ||
-		BBM_PASS_VERIFIES(work->job->pass))
+		work->job->phase.verifies)
 		return;
 	bbm_size_limits(target, &limits);
 	/* the job was taken over, and this process has not allocated a range yet */
@@ -182,19 +182,19 @@ verify(BbmWork *work, BbmRange *part)
 
 	target->repairs = BBM_REPAIRS_NONE;
 	/* a job from before the migration was restarted: its result is not needed any more */
-	if (job->pass < target->migration->pass)
+	if (bbm_phase_precedes(job->phase, target->migration->phase))
 		return false;
 	if (target->strategy->table_scans)
 	{
-		work->cost.rows = bbm_check_all(target, job->pass);
+		work->cost.rows = bbm_check_all(target, job->phase.round);
 		return false;
 	}
 	partition = partition_of(work);
 	work->detached = partition == NULL;
 	if (partition == NULL)
 		return false;
-	by_check = bbm_verifies_by_check(target, job->pass);
-	if (!bbm_verifies_whole(target, job->pass))
+	by_check = bbm_verifies_by_check(target, job->phase.round);
+	if (!bbm_verifies_whole(target, job))
 		more = next_sub_batch(work, partition, part, &batch_size);
 	/* a range of numbers that had no keys may have got one since */
 	if (target->strategy->has_key && part->key_count == 0 && !target->key.is_integer)
@@ -218,10 +218,10 @@ run_sub_batch(BbmWork *work, BbmRange *part)
 
 	*part = (BbmRange) {job->min, job->max, 0};
 	work->cost.rows = 0;
-	if (BBM_PASS_VERIFIES(job->pass))
+	if (job->phase.verifies)
 		return verify(work, part);
 	target->repairs = !job->repairs ? BBM_REPAIRS_NONE :
-		bbm_verifies_by_check(target, job->pass - 1) ? BBM_REPAIRS_CHECK : BBM_REPAIRS_FILTER;
+		bbm_verifies_by_check(target, job->phase.round - 1) ? BBM_REPAIRS_CHECK : BBM_REPAIRS_FILTER;
 	partition = partition_of(work);
 	if (partition == NULL)
 		ereport(LOG,
@@ -275,7 +275,7 @@ is_current(const BbmWork *work)
 	const BbmJob *job = work->job;
 	Oid			relid = target->per_partition && job->relation_name ? job->relation : target->relid;
 
-	if (BBM_PASS_VERIFIES(job->pass))
+	if (job->phase.verifies)
 		LockRelationOid(relid, BBM_READ_LOCK);
 	else
 		bbm_lockset_take(target, relid);
@@ -306,7 +306,7 @@ time_limit(const BbmWork *work)
 	int			limit = bbm_setting_int(work->target->migration, BBM_MAX_BATCH_TIME);
 	int			times = Min(work->job->no_progress / BBM_NO_PROGRESS_BY_ITSELF, BBM_MOST_DOUBLINGS);
 
-	if (!bbm_verifies_whole(work->target, work->job->pass))
+	if (!bbm_verifies_whole(work->target, work->job))
 		return limit;
 	return (int) Min((int64) limit << times, INT_MAX);
 }

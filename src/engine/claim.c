@@ -240,7 +240,7 @@ allocate_range(BbmClaim *claim, const BbmClaimState *state, bool at_once)
 		return false;
 	old = MemoryContextSwitchTo(claim->context);
 	claim->job.migration_id = target->migration->id;
-	claim->job.pass = state->pass;
+	claim->job.phase = state->phase;
 	of_partition = target->per_partition && partition && !partition->as_one_table;
 	claim->job.relation = of_partition ? partition->relid : InvalidOid;
 	claim->job.relation_name = of_partition ? pstrdup(partition->name) : NULL;
@@ -404,7 +404,7 @@ bbm_claim_any(BbmClaim *claim)
 }
 
 /*
- * Is every range of the pass allocated and every job finished?  This is for
+ * Is every range of the phase allocated and every job finished?  This is for
  * the status transitions that follow, whose transaction holds the migration's
  * lock, so that no claim can intervene.
  */

@@ -1,17 +1,16 @@
 /*-------------------------------------------------------------------------
  *
  * completion.c
- *		What follows when a pass over the table has ended.
+ *		What follows when a phase has ended.
  *
  * NOTES
- *	  The odd passes work, the even ones verify.  Most migrations have only the
- *	  first pass.  A migration that names a verification has a second one, and
- *	  fails if that finds a row; when the migration is started again, it goes
- *	  on with a pass over those rows.  Where rows move, working and verifying
- *	  passes alternate until a verifying pass finds none; if the migration
- *	  names a check as well, one more verifying pass is for that.  A migration
- *	  that is restarted skips a pass number, so that what its earlier passes
- *	  have found does not count.
+ *	  Most migrations have only the work of the first round.  A migration that
+ *	  names a verification has that as well, and fails if it finds a row; when
+ *	  the migration is started again, it goes on with a round for those rows.
+ *	  Where rows move, work and verification alternate until a verification
+ *	  finds none; if the migration names a check as well, a round of
+ *	  verification alone is for that.  A migration that begins anew skips a
+ *	  round, so that what the earlier ones have found does not count.
  *
  *	  Along a key, partition by partition, one such round is enough.  The check
  *	  goes over all partitions range by range, and the rows that it finds are
@@ -44,10 +43,10 @@
 #include "target/target.h"
 
 /*
- * Are there keys beyond the one that was the last when the pass began?  Then
- * the pass goes on up to the key that is the last now.  If there are fewer new
- * keys than a batch has, the pass ends there: it has caught up, and does not
- * chase concurrent inserts forever.
+ * Are there keys beyond the one that was the last when the work began?  Then
+ * it goes on up to the key that is the last now.  If there are fewer new keys
+ * than a batch has, it ends there: it has caught up, and does not chase
+ * concurrent inserts forever.
  *
  * Another session may insert at any moment.  We see what has committed before
  * our check, as the check takes a snapshot of its own; what commits later came
@@ -76,7 +75,7 @@ extend(BbmTarget *target, const BbmClaimState *state)
 		return false;
 	bbm_migration_extend(migration->id, &max, range.key_count >= cut.size);
 	if (target->per_partition)
-		bbm_partitions_reopen(migration->id, state->pass);
+		bbm_partitions_reopen(migration->id);
 	return true;
 }
 
@@ -130,60 +129,60 @@ least(const int64 *numbers, int n)
 }
 
 /*
- * While a pass runs, other sessions move or add rows that it does not process.
- * If no new ones come, these soon become far fewer, and then none.  So the
- * least number found must halve within as many passes as a job may have
- * attempts, or the migration does not converge: the number of passes is at
- * most that many for each halving.
+ * During a round, other sessions move or add rows that it does not process.  If
+ * no new ones come, these soon become far fewer, and then none.  So the least
+ * number found must halve within as many rounds as a job may have attempts, or
+ * the migration does not converge: the number of rounds is at most that many
+ * for each halving.
  */
 static void
-check_progress(const BbmTarget *target, int pass, int64 found)
+check_progress(const BbmTarget *target, int round, int64 found)
 {
 	int			attempts = target->migration->max_attempts;
 	int			n;
-	int64	   *looks = bbm_jobs_checks(target->migration->id, pass, &n);
+	int64	   *looks = bbm_jobs_checks(target->migration->id, round, &n);
 
 	if (n < attempts || least(looks, attempts - 1) <= least(looks + attempts - 1, n - attempts + 1) / 2)
 		return;
 	bbm_failing_code = BBM_CODE_ATTEMPTS;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("after %d passes over the table " INT64_FORMAT " rows remain to be done", n, found),
+			 errmsg("after %d rounds " INT64_FORMAT " rows remain to be done", n, found),
 			 errdetail("The last %d have not halved them; they meet \"filter\": %s", attempts,
 					   target->migration->filter),
 			 errhint("Either new rows come that meet \"filter\", which a trigger can prevent (bbm_sync_trigger), or something keeps these from being changed. Then start the migration again.")));
 }
 
-/* Rows are left: reports another pass to whoever waits for the end. */
+/* Rows are left: reports another round to whoever waits for the end. */
 static void
-tell_of_another(const BbmTarget *target, int64 found)
+tell_of_another(const BbmTarget *target, int round, int64 found)
 {
 	const BbmMigration *migration = target->migration;
 	char	   *detail = psprintf(INT64_FORMAT " rows remain to be done", found);
 
 	ereport(LOG,
-			(errmsg("migration \"%s\": another pass over the table, as %s", bbm_printable(migration->name), detail)));
-	bbm_event_add(migration->id, migration->name, "pass", BBM_RUNNING, migration->owner, detail);
+			(errmsg("migration \"%s\": round %d, as %s", bbm_printable(migration->name), round, detail)));
+	bbm_event_add(migration->id, migration->name, "round", BBM_RUNNING, migration->owner, detail);
 }
 
 /*
- * Must a working pass be followed by a check over all partitions, for rows
- * that were moved to where it had already been?
+ * Must work be followed by a check over all partitions, for rows that were
+ * moved to where it had already been?
  */
 static bool
-needs_check(const BbmTarget *target, int pass)
+needs_check(const BbmTarget *target, BbmPhase phase)
 {
 	return target->rounds &&
-		(!target->strategy->has_key || pass == BBM_FIRST_PASS || bbm_partitions_have_joined(target, pass));
+		(!target->strategy->has_key || phase.round == 1 || bbm_partitions_have_joined(target, phase));
 }
 
 /*
- * Every range of a pass is allocated and done: returns true when the migration
- * is finished; otherwise sets the next pass, or raises an error that says why
+ * Every range of a phase is allocated and done: returns true when the migration
+ * is finished; otherwise sets the next phase, or raises an error that says why
  * there is none.  Caller has bbm_migration_lock, so no claim can intervene.
  */
 bool
-bbm_pass_ended(BbmTarget *target)
+bbm_phase_ended(BbmTarget *target)
 {
 	const BbmMigration *migration = target->migration;
 	BbmClaimState state;
@@ -191,38 +190,40 @@ bbm_pass_ended(BbmTarget *target)
 	int64		found;
 	bool		by_check;
 	bool		wide;
+	int			round;
 
 	if (!bbm_claim_state(migration->id, &state))
 		return false;
+	round = state.phase.round;
 	bbm_partitions_report(target);
-	if (!BBM_PASS_VERIFIES(state.pass))
+	if (!state.phase.verifies)
 	{
-		/* before the pass has caught up, so that a row which gets a key now is among the later ones */
+		/* before the work has caught up, so that a row which gets a key now is among the later ones */
 		bbm_null_keys_check(target);
-		if (migration->follow && state.pass == BBM_FIRST_PASS && extend(target, &state))
+		if (migration->follow && state.phase.round == 1 && extend(target, &state))
 			return false;
-		if (!migration->verify && !needs_check(target, state.pass))
+		if (!migration->verify && !needs_check(target, state.phase))
 			return true;
 		/* the check of what is left to be done does not cover rows that came later */
 		wide = !target->rounds && is_wide(target, &state, &max);
-		bbm_migration_set_pass(migration->id, state.pass + 1, wide ? &max : NULL);
+		bbm_migration_set_phase(migration->id, BBM_VERIFY(round), wide ? &max : NULL);
 		return false;
 	}
 
-	found = bbm_jobs_found(migration->id, state.pass);
-	by_check = bbm_verifies_by_check(target, state.pass);
+	found = bbm_jobs_found(migration->id, round);
+	by_check = bbm_verifies_by_check(target, round);
 	if (found > 0 && (by_check || state.is_wide || !target->rounds))
 		not_as_it_should_be(target, found, by_check, state.is_wide);
 	if (found > 0)
 	{
-		check_progress(target, state.pass, found);
-		tell_of_another(target, found);
+		check_progress(target, round, found);
+		tell_of_another(target, round + 1, found);
 		if (target->strategy->has_key)
-			bbm_jobs_repair(migration->id, state.pass, state.pass + 1);
+			bbm_jobs_repair(migration->id, round);
 	}
 	else if (!bbm_partitions_have_new(target))
 	{
-		/* another session may have added some since the working pass */
+		/* another session may have added some since the work */
 		bbm_null_keys_check(target);
 		/* nothing is left to do; are the rows as they should be? */
 		if (!target->rounds || !migration->verify || state.is_wide)
@@ -230,9 +231,9 @@ bbm_pass_ended(BbmTarget *target)
 		wide = is_wide(target, &state, &max);
 		if (!wide && (migration->row_check == NULL || by_check))
 			return true;
-		bbm_migration_set_pass(migration->id, state.pass + 2, wide ? &max : NULL);
+		bbm_migration_set_phase(migration->id, BBM_VERIFY(round + 1), wide ? &max : NULL);
 		return false;
 	}
-	bbm_migration_set_pass(migration->id, state.pass + 1, NULL);
+	bbm_migration_set_phase(migration->id, BBM_WORK(round + 1), NULL);
 	return false;
 }

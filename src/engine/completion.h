@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * completion.h
- *		What follows when a pass over the table has ended.
+ *		What follows when a phase has ended.
  *
  *-------------------------------------------------------------------------
  */
@@ -12,6 +12,6 @@
 
 #include "target/target.h"
 
-extern bool bbm_pass_ended(BbmTarget *target);
+extern bool bbm_phase_ended(BbmTarget *target);
 
 #endif							/* BBM_ENGINE_COMPLETION_H */

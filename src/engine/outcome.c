@@ -486,7 +486,7 @@ bbm_record_stale(BbmTarget *target, BbmJob *job)
 static bool
 may_quarantine(const BbmTarget *target, const BbmJob *job)
 {
-	return target->migration->on_error != BBM_ON_ERROR_FAIL && !job->bisect && !BBM_PASS_VERIFIES(job->pass);
+	return target->migration->on_error != BBM_ON_ERROR_FAIL && !job->bisect && !job->phase.verifies;
 }
 
 /*
@@ -553,7 +553,7 @@ static void
 cut_down(BbmTarget *target, BbmJob *job, BbmRequeueReason why, int sqlstate)
 {
 	bool		by_itself = why == BBM_REQUEUE_BLOCKING || why == BBM_REQUEUE_TIME;
-	bool		whole = bbm_verifies_whole(target, job->pass);
+	bool		whole = bbm_verifies_whole(target, job);
 	bool		smallest = whole || job->ran_size == BBM_SMALLEST_SUB_BATCH;
 
 	if (why == BBM_REQUEUE_CANCELLED)
@@ -594,7 +594,7 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 	JobArgs		args = {.job = job, .error = error, .code = code};
 
 	if (stop != BBM_STOP_NONE)
-		args.error = error = bbm_stop_error(stop, error, bbm_verifies_whole(target, job->pass));
+		args.error = error = bbm_stop_error(stop, error, bbm_verifies_whole(target, job));
 	if (class == BBM_ERROR_TRANSIENT)
 	{
 		BbmRequeueReason why = why_back(stop, error->sqlerrcode);

@@ -358,7 +358,7 @@ target_for(BbmEngine *engine, int64 id, Outcome *outcome)
 typedef struct FinishArgs
 {
 	BbmTarget  *target;
-	bool		ended;			/* nothing was left of the pass */
+	bool		ended;			/* nothing was left of the phase */
 	bool		finished;
 } FinishArgs;
 
@@ -376,7 +376,7 @@ finish(void *arg)
 		!bbm_nothing_left(args->target))
 		return;
 	args->ended = true;
-	args->finished = bbm_pass_ended(args->target);
+	args->finished = bbm_phase_ended(args->target);
 	if (args->finished)
 	{
 		/* these rows must not be skipped silently */
@@ -390,7 +390,7 @@ finish(void *arg)
 }
 
 /*
- * What follows when nothing is left of a pass.  With "left", checks whether
+ * What follows when nothing is left of a phase.  With "left", checks whether
  * that is so: *left says that something is left.
  */
 static Outcome
@@ -410,7 +410,7 @@ finish_migration(BbmEngine *engine, BbmTarget *target, bool *left)
 	if (args.finished)
 		ereport(LOG, (errmsg("migration \"%s\" is finished", bbm_printable(target->migration->name))));
 	else
-		/* another pass: workers that have exited because no range was left may come again */
+		/* another phase: workers that have exited because no range was left may come again */
 		engine->called_for_help = false;
 	forget_target(engine, engine->current);
 	bbm_state_changed();

@@ -9,8 +9,8 @@
  *	  then.  Another session can insert, update, delete and vacuum meanwhile;
  *	  it cannot rewrite or truncate a table, whose rows the snapshot would not
  *	  see after that.  A partition that is attached between the list and the
- *	  snapshot has not been seen by any pass, which is detected at the end of
- *	  the pass.
+ *	  snapshot has not been seen by any phase, which is detected at the end of
+ *	  this one.
  *
  *-------------------------------------------------------------------------
  */
@@ -31,30 +31,30 @@
 #include "target/target.h"
 
 /*
- * Does this pass verify the row check?  Where rows move, the verifying passes
- * search for what is left to be done, and only one that follows a pass that
- * found none verifies the check.
+ * Does this round verify the row check?  Where rows move, verification searches
+ * for what is left to be done, and only in the round after one that found none
+ * does it verify the check.
  */
 bool
-bbm_verifies_by_check(const BbmTarget *target, int pass)
+bbm_verifies_by_check(const BbmTarget *target, int round)
 {
 	const BbmMigration *migration = target->migration;
 
 	if (migration->row_check == NULL || !target->rounds)
 		return migration->row_check != NULL;
-	return migration->verify && bbm_jobs_found(migration->id, pass - 2) == 0;
+	return migration->verify && bbm_jobs_found(migration->id, round - 1) == 0;
 }
 
 /*
- * Is a job of this pass a check of a whole table, or of all of them?  Without
+ * Is the job a check of a whole table, or of all of them?  Without
  * a key nothing shows which rows have been seen: they may move between two
  * ranges of a check, so that it must be done with one snapshot, and cannot be
  * split into ranges.
  */
 bool
-bbm_verifies_whole(const BbmTarget *target, int pass)
+bbm_verifies_whole(const BbmTarget *target, const BbmJob *job)
 {
-	return BBM_PASS_VERIFIES(pass) && !target->strategy->has_key;
+	return job->phase.verifies && !target->strategy->has_key;
 }
 
 /*
@@ -110,13 +110,13 @@ bbm_verify_blocks(BbmTarget *target, BbmPartition *partition, bool by_check)
 
 /*
  * Checks all tables of the migration, with one snapshot; returns how many rows
- * it has found.  Partitions where it has found none need no other pass, which
+ * it has found.  Partitions where it has found none need no other round, which
  * it records: the check is one job, and no range is allocated while it runs.
  */
 int64
-bbm_check_all(BbmTarget *target, int pass)
+bbm_check_all(BbmTarget *target, int round)
 {
-	bool		by_check = bbm_verifies_by_check(target, pass);
+	bool		by_check = bbm_verifies_by_check(target, round);
 	List	   *partitions = target->per_partition ? bbm_partitions_list(target->relid) : list_make1_oid(target->relid);
 	int64		all = 0;
 	ListCell   *cell;
@@ -134,7 +134,7 @@ bbm_check_all(BbmTarget *target, int pass)
 			continue;
 		found = bbm_verify_blocks(target, partition, by_check);
 		if (found == 0 && !by_check)
-			bbm_partition_clean(target->migration->id, partition->relid, pass);
+			bbm_partition_clean(target->migration->id, partition->relid, round);
 		all += found;
 	}
 	PopActiveSnapshot();

@@ -13,10 +13,10 @@
 #include "target/target.h"
 
 extern bool bbm_verifies_beyond(const BbmTarget *target);
-extern bool bbm_verifies_by_check(const BbmTarget *target, int pass);
+extern bool bbm_verifies_by_check(const BbmTarget *target, int round);
 extern int64 bbm_verify_range(BbmTarget *target, BbmPartition *partition, const BbmRange *range, bool by_check);
 extern int64 bbm_verify_blocks(BbmTarget *target, BbmPartition *partition, bool by_check);
-extern bool bbm_verifies_whole(const BbmTarget *target, int pass);
-extern int64 bbm_check_all(BbmTarget *target, int pass);
+extern bool bbm_verifies_whole(const BbmTarget *target, const BbmJob *job);
+extern int64 bbm_check_all(BbmTarget *target, int round);
 
 #endif							/* BBM_ENGINE_VERIFY_H */

@@ -453,7 +453,7 @@ restart(const BbmMigration *old, BbmStatus status)
 	migration.table_oid = InvalidOid;
 	migration.key_order = NULL;
 	migration.partition_order = BBM_ORDER_UNDECIDED;
-	migration.pass = BBM_FIRST_PASS;
+	migration.phase = BBM_WORK(1);
 	target = bbm_target_open(&migration);
 	bbm_target_check_partitions(target);
 	/* a bound of another kind of key is void */

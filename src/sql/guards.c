@@ -307,31 +307,26 @@ is_loaded(BbmRow row)
 	return origin != NULL && strncmp(origin, "copy of ", 8) == 0;
 }
 
-/* Another working pass, with a pass number skipped before it (see engine/completion.c). */
-static void
-work_anew(BbmRow *row)
+static bool
+verifies(BbmRow row)
 {
-	int32		pass = (int32) bbm_row_int(*row, "pass");
-
-	bbm_row_set(row, "pass", Int32GetDatum(pass + (BBM_PASS_VERIFIES(pass) ? 3 : 4)), false);
+	return strcmp(bbm_row_text(row, "phase"), "verify") == 0;
 }
 
 /*
  * A verification has failed.  The rows that it has found are processed before
  * the next verification: along a key, those rows (bbm_migration_event makes
  * jobs of them); where a row itself shows whether it is done, all that are
- * left.
+ * left, with a round skipped before it (see engine/completion.c).
  */
 static void
 verify_anew(BbmRow *row)
 {
 	const BbmStrategy *strategy = bbm_strategy_find(bbm_row_text(*row, "batching_strategy"));
-	int32		pass = (int32) bbm_row_int(*row, "pass");
+	int			rounds = strategy && !strategy->has_key ? 2 : 1;
 
-	if (strategy && !strategy->has_key)
-		work_anew(row);
-	else
-		bbm_row_set(row, "pass", Int32GetDatum(pass + 1), false);
+	bbm_row_set(row, "phase", CStringGetTextDatum("work"), false);
+	bbm_row_set(row, "round", Int32GetDatum((int32) bbm_row_int(*row, "round") + rounds), false);
 }
 
 /* Starts the migration here, which makes a cloned or restored one a migration of this database. */
@@ -404,7 +399,7 @@ guard_status(BbmRow old, BbmRow *new)
 		case BBM_CHANGE:
 			if (to == BBM_ACTIVE)
 			{
-				if (BBM_PASS_VERIFIES((int32) bbm_row_int(*new, "pass")) && !bbm_row_is_null(*new, "failure_error_code"))
+				if (verifies(*new) && !bbm_row_is_null(*new, "failure_error_code"))
 					verify_anew(new);
 				start_here(new);
 				clear_error(new);
@@ -646,8 +641,8 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 		if (at_origin(now) && !bbm_row_is_null(old, "origin") && !at_origin(old) && is_loaded(old))
 			bbm_partitions_settle(bbm_row_int(now, "id"));
 		/* its verification has failed: see verify_anew */
-		if (bbm_row_int(now, "pass") == bbm_row_int(old, "pass") + 1 && !bbm_engine_writes())
-			bbm_jobs_repair(bbm_row_int(now, "id"), (int) bbm_row_int(old, "pass"), (int) bbm_row_int(now, "pass"));
+		if (bbm_row_int(now, "round") == bbm_row_int(old, "round") + 1 && !bbm_engine_writes())
+			bbm_jobs_repair(bbm_row_int(now, "id"), (int) bbm_row_int(old, "round"));
 		/* a failed migration that is started, now or after a pause, gets fresh attempts */
 		if (to == BBM_ACTIVE && from != to && (from == BBM_FAILED || !bbm_row_is_null(old, "failure_error_code")))
 			(void) bbm_jobs_refresh(bbm_row_int(now, "id"));

@@ -5,19 +5,19 @@
  *
  * NOTES
  *	  Rows move when they are updated, by us or by others: out of a block that
- *	  is still to be read into one that has been read.  So a pass over all
+ *	  is still to be read into one that has been read.  So a scan of all
  *	  blocks proves nothing, even if it has found no row to do.  After each
- *	  working pass, one verification reads the whole table, with all its
+ *	  round of work, one verification reads the whole table, with all its
  *	  partitions or child tables, with a single snapshot (engine/verify.c); the
  *	  filter, which a finished row no longer meets, shows which rows are left.
  *	  Only when the verification finds none is the migration finished.
- *	  Otherwise another pass follows.
+ *	  Otherwise another round follows.
  *
- *	  Each pass and each verification reads all blocks.  An update of a row
+ *	  Each round and each verification reads all blocks.  An update of a row
  *	  changes its page, so a migration of all rows leaves no page that could be
  *	  passed over.
  *
- *	  A pass ends at the block that was the last one when it began.  The blocks
+ *	  A round ends at the block that was the last one when it began.  The blocks
  *	  after it contain new rows, and new versions of old rows; the verification
  *	  reads them.
  *
@@ -60,17 +60,17 @@ open_heap(BbmPartition *partition)
 }
 
 /*
- * Called before each range of a working pass is allocated: records at which
- * block the pass ends on the partition.  Caller has the migration's lock.
+ * Called before each range to be processed is allocated: records at which
+ * block the round ends on the partition.  Caller has the migration's lock.
  */
 static void
-begin_pass(BbmTarget *target, BbmPartition *partition, int pass)
+begin_round(BbmTarget *target, BbmPartition *partition, int round)
 {
 	int64		id = target->migration->id;
 	BbmPartitionState *part = bbm_partition_state(id, partition->relid);
 	Relation	rel;
 
-	if (part && part->begun >= pass)
+	if (part && part->begun >= round)
 	{
 		partition->end_block = part->end_block;
 		return;
@@ -80,7 +80,7 @@ begin_pass(BbmTarget *target, BbmPartition *partition, int pass)
 	rel = open_heap(partition);
 	partition->end_block = RelationGetNumberOfBlocks(rel);
 	table_close(rel, NoLock);
-	bbm_partition_begin(id, partition->relid, pass, partition->end_block);
+	bbm_partition_begin(id, partition->relid, round, partition->end_block);
 }
 
 /* The planner's estimate; with less than one row per block, a batch costs what its blocks cost. */
@@ -163,7 +163,7 @@ const BbmStrategy bbm_strategy_block = {
 	.name = "BlockRangeBatchingStrategy",
 	.table_scans = true,
 	.resolve = resolve,
-	.begin_pass = begin_pass,
+	.begin_round = begin_round,
 	.next_range = next_range,
 	.first_sub_batch = first_sub_batch,
 	.predicate = predicate,

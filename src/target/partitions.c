@@ -38,9 +38,6 @@
 /* The number of keys that a check over all partitions counts at a time: it reads each partition for every range. */
 #define BBM_CHECK_SIZE 20000
 
-/* Converts the pass of a partition that is not attached at present, and back. */
-#define BBM_AWAY(pass) (-1 - (pass))
-
 static void
 tell(const BbmTarget *target, const char *event, const char *name)
 {
@@ -90,12 +87,12 @@ note_partition(const BbmTarget *target, Oid partition, const BbmPartitionState *
 		return;
 	if (part && strcmp(part->name, name) != 0)
 		bbm_partition_rename(id, partition, name);
-	if (part && part->pass >= 0)
+	if (part && part->attached)
 		return;
 	if (part == NULL)
 		bbm_partition_add(id, partition, name, begun);
 	else
-		bbm_partition_done(id, partition, BBM_AWAY(part->pass));
+		bbm_partition_attached(id, partition, true);
 	if (begun && partition != target->relid)
 		tell(target, "attached", name);
 }
@@ -121,35 +118,35 @@ refresh_parts(const BbmTarget *target, List *partitions, bool begun)
 	{
 		BbmPartitionState *part = lfirst(cell);
 
-		if (part->pass < 0 || (sorted != NIL && bsearch(&part->relation, sorted->elements, list_length(sorted),
-														sizeof(ListCell), compare_oids)))
+		if (!part->attached || (sorted != NIL && bsearch(&part->relation, sorted->elements, list_length(sorted),
+														 sizeof(ListCell), compare_oids)))
 			continue;
 		tell(target, "detached", part->name);
-		bbm_partition_done(id, part->relation, BBM_AWAY(part->pass));
+		bbm_partition_attached(id, part->relation, false);
 	}
 	bbm_jobs_revive(id, partitions);
 	return bbm_partitions(id);
 }
 
 /*
- * A pass after the first, of a strategy with a key, is about what a check has
+ * Work after the first round, of a strategy with a key, is about what a check has
  * found, whose jobs exist already (bbm_jobs_repair), and about partitions that
  * were attached since.
  */
 static bool
-is_repair(const BbmTarget *target, int pass)
+is_repair(const BbmTarget *target, BbmPhase phase)
 {
-	return target->strategy->has_key && pass > BBM_FIRST_PASS && !BBM_PASS_VERIFIES(pass);
+	return target->strategy->has_key && phase.round > 1 && !phase.verifies;
 }
 
 /*
- * The next partition of a pass, or InvalidOid.  The first pass takes all
- * partitions; a pass that verifies takes all that have been worked on; a later
- * pass takes those that the verification before has not found clean, or that
- * were attached since.  Partitions found to be gone are left out.
+ * The next partition of a phase, or InvalidOid.  The first round takes all
+ * partitions; verification takes all that have been worked on; a later round
+ * takes those that the verification before has not found clean, or that were
+ * attached since.  Partitions found to be gone are left out.
  */
 static Oid
-next_partition(const BbmTarget *target, int pass, bool begun, List *gone)
+next_partition(const BbmTarget *target, BbmPhase phase, bool begun, List *gone)
 {
 	List	   *partitions = bbm_partitions_list(target->relid);
 	List	   *parts = refresh_parts(target, partitions, begun);
@@ -161,37 +158,40 @@ next_partition(const BbmTarget *target, int pass, bool begun, List *gone)
 
 		if (part == NULL || list_member_oid(gone, part->relation))
 			continue;
-		if (BBM_PASS_VERIFIES(pass) ? part->pass > 0 && part->pass < pass :
-			part->pass <= 0 || (!is_repair(target, pass) && part->pass < pass - 1))
+		if (phase.verifies ? part->phase.round > 0 && bbm_phase_precedes(part->phase, phase) :
+			part->phase.round == 0 ||
+			(!is_repair(target, phase) && bbm_phase_precedes(part->phase, BBM_VERIFY(phase.round - 1))))
 			return part->relation;
 	}
 	return InvalidOid;
 }
 
-/* Is there a partition that no pass has seen?  Called at the end of the last pass. */
+/* Is there a partition that was never processed?  Called at the end of the last phase. */
 bool
 bbm_partitions_have_new(BbmTarget *target)
 {
-	return target->per_partition && OidIsValid(next_partition(target, BBM_FIRST_PASS, true, NIL));
+	return target->per_partition && OidIsValid(next_partition(target, BBM_WORK(1), true, NIL));
 }
 
-/* Has a pass worked on a partition that was attached after the first pass? */
+/* Has this phase processed a partition that was attached after the first round? */
 bool
-bbm_partitions_have_joined(const BbmTarget *target, int pass)
+bbm_partitions_have_joined(const BbmTarget *target, BbmPhase phase)
 {
 	ListCell   *cell;
 
-	if (!target->per_partition || !is_repair(target, pass))
+	if (!target->per_partition || !is_repair(target, phase))
 		return false;
 	foreach(cell, bbm_partitions(target->migration->id))
 	{
-		if (((BbmPartitionState *) lfirst(cell))->pass == pass)
+		BbmPartitionState *part = lfirst(cell);
+
+		if (part->attached && bbm_phase_is(part->phase, phase))
 			return true;
 	}
 	return false;
 }
 
-/* Reports partitions that were attached or detached, where no pass checks for them. */
+/* Reports partitions that were attached or detached, where no phase checks for them. */
 void
 bbm_partitions_report(BbmTarget *target)
 {
@@ -203,8 +203,8 @@ static bool
 allocate_in_partition(BbmTarget *target, BbmPartition *partition, const BbmClaimState *state,
 					  const BbmAllocation *cut, BbmRange *range)
 {
-	if (target->strategy->begin_pass)
-		target->strategy->begin_pass(target, partition, state->pass);
+	if (target->strategy->begin_round)
+		target->strategy->begin_round(target, partition, state->phase.round);
 	return target->strategy->next_range(target, partition, cut, range);
 }
 
@@ -227,7 +227,7 @@ may_have_had(const BbmTarget *target, const BbmPartitionState *part)
 {
 	/* another partition that is attached and not the default one has other keys, by its constraint */
 	return part->has_extent &&
-		(part->pass < 0 || bbm_order_is_default(target->relid, part->relation));
+		(!part->attached || bbm_order_is_default(target->relid, part->relation));
 }
 
 /*
@@ -279,7 +279,7 @@ begin_by_key(BbmTarget *target, Oid relid)
 static void
 check_form(const BbmTarget *target, const BbmClaimState *state)
 {
-	if (target->strategy->table_scans || !state->has_last || state->pass != BBM_FIRST_PASS ||
+	if (target->strategy->table_scans || !state->has_last || !bbm_phase_is(state->phase, BBM_WORK(1)) ||
 		OidIsValid(state->last_relation) == target->per_partition ||
 		get_rel_relkind(target->relid) != RELKIND_PARTITIONED_TABLE)
 		return;
@@ -309,7 +309,7 @@ allocate_check(BbmTarget *target, BbmAllocation *cut, BbmRange *range, BbmPartit
 }
 
 /*
- * Allocates the next range of the current pass, and returns its partition
+ * Allocates the next range of the current phase, and returns its partition
  * (NULL: all partitions); false when all ranges are allocated.  Runs under the
  * migration's lock: no other process allocates ranges meanwhile, and what is
  * recorded of the partitions commits with the job of the range.  "at_once":
@@ -321,8 +321,8 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 			   BbmPartition **partition)
 {
 	BbmAllocation		cut = {.after = state->has_last ? &state->last : NULL, .max = &state->max, .size = size,
-	.verifies = BBM_PASS_VERIFIES(state->pass), .open_below = state->is_wide && state->min_found};
-	Oid			current = state->has_last && !is_repair(target, state->pass) ? state->last_relation : InvalidOid;
+	.verifies = state->phase.verifies, .open_below = state->is_wide && state->min_found};
+	Oid			current = state->has_last && !is_repair(target, state->phase) ? state->last_relation : InvalidOid;
 	List	   *gone = NIL;
 	BbmBound	last;
 
@@ -330,16 +330,16 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 	if (state->is_wide)
 		cut.max = &state->verify_max;
 	/* where rows move, one verification covers all partitions at once */
-	if (target->strategy->table_scans && BBM_PASS_VERIFIES(state->pass))
+	if (target->strategy->table_scans && state->phase.verifies)
 	{
 		*partition = NULL;
 		return target->strategy->next_range(target, NULL, &cut, range);
 	}
-	if (target->rounds && BBM_PASS_VERIFIES(state->pass))
+	if (target->rounds && state->phase.verifies)
 		return allocate_check(target, &cut, range, partition);
 	if (!target->per_partition)
 	{
-		if (is_repair(target, state->pass))
+		if (is_repair(target, state->phase))
 			return false;
 		/* its job works on the table as a whole: a partition that is attached or detached is only reported */
 		if (target->has_partitions && !state->has_last)
@@ -350,7 +350,7 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 		return allocate_in_partition(target, *partition, state, &cut, range);
 	}
 	/* the table had no child table then */
-	if (state->has_last && !OidIsValid(current) && !is_repair(target, state->pass))
+	if (state->has_last && !OidIsValid(current) && !is_repair(target, state->phase))
 	{
 		current = target->relid;
 		(void) refresh_parts(target, bbm_partitions_list(target->relid), true);
@@ -366,17 +366,17 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 				return true;
 			/* a partition that is gone may come back, and its allocation then continues */
 			if (*partition)
-				bbm_partition_done(target->migration->id, current, state->pass);
+				bbm_partition_done(target->migration->id, current, state->phase);
 			else
 				gone = lappend_oid(gone, current);
 		}
 		if (at_once)
 			return false;
-		current = next_partition(target, state->pass, state->has_job, gone);
+		current = next_partition(target, state->phase, state->has_job, gone);
 		if (!OidIsValid(current))
 			return false;
 		/* it may have been attached before, with some of its ranges allocated */
-		cut.after = bbm_jobs_last(target->migration->id, target->relid, current, state->pass, &last) ? &last : NULL;
+		cut.after = bbm_jobs_last(target->migration->id, target->relid, current, state->phase, &last) ? &last : NULL;
 		if (cut.after == NULL && target->order == BBM_ORDER_BY_KEY)
 			begin_by_key(target, current);
 	}

@@ -16,7 +16,7 @@
 extern bool bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_once, BbmRange *range,
 						   BbmPartition **partition);
 extern void bbm_partitions_report(BbmTarget *target);
-extern bool bbm_partitions_have_joined(const BbmTarget *target, int pass);
+extern bool bbm_partitions_have_joined(const BbmTarget *target, BbmPhase phase);
 extern bool bbm_partitions_have_new(BbmTarget *target);
 
 #endif							/* BBM_TARGET_PARTITIONS_H */

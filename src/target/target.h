@@ -36,7 +36,7 @@ typedef struct BbmAllocation
 	const BbmBound *after;		/* the last bound allocated so far; NULL: begin at the migration's first */
 	const BbmBound *max;		/* do not allocate beyond this */
 	int			size;			/* number of keys wanted */
-	bool		verifies;		/* the pass only verifies */
+	bool		verifies;		/* the phase only verifies */
 	bool		open_below;		/* without "after", begin at the first existing key, if that is less */
 } BbmAllocation;
 
@@ -56,8 +56,8 @@ typedef struct BbmStrategy
 	 */
 	void		(*check_table) (BbmTarget *target, Relation rel);
 
-	/* Where rows move: called before a range of a working pass is allocated in a partition. */
-	void		(*begin_pass) (BbmTarget *target, BbmPartition *partition, int pass);
+	/* Where rows move: called before a range to be processed is allocated in a partition. */
+	void		(*begin_round) (BbmTarget *target, BbmPartition *partition, int round);
 
 	/* Allocates the next range of a partition; false when there is none. */
 	bool		(*next_range) (BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range);
@@ -117,7 +117,7 @@ struct BbmPartition
 	SPIPlanPtr	check_plan;		/* counts rows that do not meet the check; NULL until needed */
 	SPIPlanPtr	keys_plan[2];	/* keys from a bound on, and after it; NULL until needed */
 	SPIPlanPtr	probe;			/* for the strategy's own query, if it has one */
-	BlockNumber end_block;		/* block ranges: the pass ends before this block */
+	BlockNumber end_block;		/* block ranges: the round ends before this block */
 	double		rows;			/* the planner's estimate */
 	int			cuts;			/* ranges allocated in it by this process */
 };

@@ -118,7 +118,7 @@ static bool
 obeys(const BbmMigration *migration, const Signal *signal)
 {
 	return bbm_setting_is_on(migration, signal->limit) &&
-		!(signal->of_writing && BBM_PASS_VERIFIES(migration->pass));
+		!(signal->of_writing && migration->phase.verifies);
 }
 
 /* Reads one signal, and puts its word before what the reader reports. */
@@ -388,7 +388,7 @@ bbm_throttle_spent(const BbmTarget *target, const BbmCost *cost)
 		bbm_pacing_is_due();
 	pacing_is_reported = false;
 	/* its number of rows is how many rows it has found */
-	if (BBM_PASS_VERIFIES(migration->pass))
+	if (migration->phase.verifies)
 		return;
 	if (!has_rate(migration) && !bbm_setting_is_on(migration, BBM_WAIT_FOR_STANDBYS))
 		return;

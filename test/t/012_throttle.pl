@@ -272,7 +272,7 @@ $keeper->quit;
 goes_on('kept');
 is((finish_background($patient))[0], 'finished', 'kept: and who waits for it sees its end');
 
-# A pass that only verifies does not wait for what its reading cannot make worse: here for the dead tuples of its
+# A phase that only verifies does not wait for what its reading cannot make worse: here for the dead tuples of its
 # own last batch, which nobody vacuums.  It does wait for what holds whatever a batch does.
 migration('verifies', ['bbm.max_dead_tuples=100', 'bbm.max_row_rate=1', 'bbm.condition=(SELECT max(n) = 0 FROM public.t_verifies)'],
 	batch_size => 300, verify => 'true', 'row_check' => q('n = 1'));

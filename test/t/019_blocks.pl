@@ -109,8 +109,8 @@ while (time < $until || $vacuums <= 3)
 		$crashed = 1;
 	}
 }
-note "vacuums: $vacuums; ", value($node, q(SELECT string_agg(format('%s %s, %s done, pass %s', s.name, s.status, s.rows_done,
-	(SELECT pass FROM batched_background_migrations m WHERE m.name = s.name)), '; ') FROM bbm_status() s));
+note "vacuums: $vacuums; ", value($node, q(SELECT string_agg(format('%s %s, %s done, round %s', s.name, s.status, s.rows_done,
+	(SELECT round FROM batched_background_migrations m WHERE m.name = s.name)), '; ') FROM bbm_status() s));
 ok($crashed, 'the server was killed in the middle');
 cmp_ok($vacuums, '>', 3, 'and VACUUM ran beside');
 # as fast as it goes, with the load still on
@@ -121,11 +121,11 @@ unload($load);
 is(value($node, 'SELECT count(*), count(DISTINCT id), min(n), max(n) FROM rows WHERE id <= 60000'),
 	"$rows|$rows|1|1", 'each row was done once');
 is(value($node, 'SELECT count(*), count(*) FILTER (WHERE id % 3 = 0) FROM junk'), '40000|0', 'and all that were to go are gone');
-is(value($node, q(SELECT sum(rows) FROM bbm_jobs('rows') WHERE NOT verifies)), $rows, 'the jobs have counted them');
-is(value($node, q(SELECT sum(rows) FROM bbm_jobs('junk') WHERE NOT verifies)), 20000, 'the deleted ones, too');
-note value($node, q(SELECT string_agg(format('%s pass %s: %s jobs, %s rows', name, pass, jobs, rows), E'\n' ORDER BY name, pass)
-	FROM (SELECT m.name, j.pass, count(*) AS jobs, sum(row_count) AS rows FROM batched_background_migration_jobs j
-		JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id GROUP BY 1, 2) p));
+is(value($node, q(SELECT sum(rows) FROM bbm_jobs('rows') WHERE phase = 'work')), $rows, 'the jobs have counted them');
+is(value($node, q(SELECT sum(rows) FROM bbm_jobs('junk') WHERE phase = 'work')), 20000, 'the deleted ones, too');
+note value($node, q(SELECT string_agg(format('%s round %s, %s: %s jobs, %s rows', name, round, phase, jobs, rows), E'\n' ORDER BY name, round, phase DESC)
+	FROM (SELECT m.name, j.round, j.phase, count(*) AS jobs, sum(row_count) AS rows FROM batched_background_migration_jobs j
+		JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id GROUP BY 1, 2, 3) p));
 no_workers($node);
 log_clean($node, undef, qr/canceling statement due to lock timeout/, qr/deadlock detected/);
 
@@ -140,7 +140,7 @@ END $$));
 $node->poll_query_until('postgres', 'SELECT count(*) > 0 FROM rows WHERE id = 2000000');
 value($node, q(SELECT bbm_update('endless', 'rows', 'n = 1', 'n = 0', max_attempts => 2, start => true)));
 status_is($node, 'endless', 'failed');
-like(value($node, q(SELECT last_error FROM bbm_status('endless'))), qr/^55000: after \d+ passes over the table \d+ rows remain to be done$/,
+like(value($node, q(SELECT last_error FROM bbm_status('endless'))), qr/^55000: after \d+ rounds \d+ rows remain to be done$/,
 	'a table that is filled for ever fails the migration');
 value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'DO%'));
 finish_background($endless);

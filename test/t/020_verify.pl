@@ -41,17 +41,17 @@ sub let_go
 # The jobs that verify, by status.
 sub counts
 {
-	my ($pass) = @_;
+	my ($round) = @_;
 	return value($node, "SELECT string_agg(status || ' x ' || count, ', ' ORDER BY status) FROM
-		(SELECT status, count(*) FROM batched_background_migration_jobs j WHERE pass = $pass
+		(SELECT status, count(*) FROM batched_background_migration_jobs j WHERE phase = 'verify' AND round = $round
 		 AND batched_background_migration_id = (SELECT max(id) FROM batched_background_migrations) GROUP BY 1) s");
 }
 
 sub all_but_one_counted
 {
-	my ($pass) = @_;
+	my ($round) = @_;
 	$node->poll_query_until('postgres', "SELECT count(*) FILTER (WHERE status = 2) = 3 AND count(*) FILTER (WHERE status = 4) = 1
-		FROM batched_background_migration_jobs WHERE pass = $pass
+		FROM batched_background_migration_jobs WHERE phase = 'verify' AND round = $round
 		AND batched_background_migration_id = (SELECT max(id) FROM batched_background_migrations)");
 	return;
 }
@@ -61,7 +61,7 @@ sub update_and_verify
 	my ($name) = @_;
 	value($node, 'UPDATE t SET n = 0');
 	value($node, "SELECT bbm_update('$name', 't', 'n = n + 1', 'n = 0', batch_size => 10, workers => 2, verify => true, row_check => 'is_good(id, n)', start => true)");
-	all_but_one_counted(2);
+	all_but_one_counted(1);
 	return;
 }
 
@@ -71,22 +71,22 @@ update_and_verify('paused');
 value($node, q(SELECT bbm_pause('paused')));
 let_go();
 value($node, q(SELECT bbm_pause('paused', wait => true)));
-is(counts(2), '2 x 4', 'the count in flight has ended');
+is(counts(1), '2 x 4', 'the count in flight has ended');
 is(value($node, q(SELECT status FROM bbm_status('paused'))), 'paused', 'and the migration is paused');
 value($node, q(SELECT bbm_start('paused')));
 finished($node, 'paused');
-is(counts(2), '2 x 4', 'nothing was counted twice');
+is(counts(1), '2 x 4', 'nothing was counted twice');
 once_each($node, 't', 40);
 
 # A cancel gives it back.
 hold();
 update_and_verify('cancelled');
 is(value($node, q(SELECT bbm_cancel('cancelled'))), 1, 'one count was in flight');
-is(counts(2), '1 x 1, 2 x 3', 'and is requeued');
+is(counts(1), '1 x 1, 2 x 3', 'and is requeued');
 let_go();
 value($node, q(SELECT bbm_start('cancelled')));
 finished($node, 'cancelled');
-is(counts(2), '2 x 4', 'it was counted in the end');
+is(counts(1), '2 x 4', 'it was counted in the end');
 
 # What is spoilt before it is counted fails the migration; started again, all is counted anew.
 hold();
@@ -105,12 +105,12 @@ value($node, 'UPDATE t SET n = 1');
 # in the middle of it the server goes down; of a range of which no row had been found, and so none is done first
 hold(35);
 value($node, q(SELECT bbm_start('spoilt')));
-all_but_one_counted(6);
+all_but_one_counted(3);
 $node->stop('immediate');
 finish_background($holder);
 start_anyway($node);
 finished($node, 'spoilt', 'mended, it finishes, over a crash');
-is(counts(6), '2 x 4', 'with each range counted');
+is(counts(3), '2 x 4', 'with each range counted');
 once_each($node, 't', 40);
 
 # bbm_verify beside it waits for no lock longer than bbm.lock_timeout.
