@@ -70,21 +70,27 @@ merge_jobs(void *arg)
 
 /*
  * Is a merge due?  It is once in so many jobs of this migration that this
- * process has run.  The first merge comes at a random point in the interval,
- * since a process may exit before it has run as many jobs; that way several
- * short-lived processes together merge as often as one that stays.
+ * process has run without one of another migration between them, however often
+ * the target was resolved anew.  The first merge comes at a random point in the interval,
+ * since a process may exit, or turn to another migration, before it has run as
+ * many jobs; that way short runs together merge as often as one long run.
  */
 static bool
-is_merge_due(BbmTarget *target)
+is_merge_due(const BbmTarget *target)
 {
+	static int64 migration_id = 0;
+	static int	merge_in;		/* jobs until the merge */
 	int			interval = target->cpus_are_short ? BBM_SHORT_MERGE_INTERVAL : BBM_MERGE_INTERVAL;
 
-	if (target->merge_in == 0)
-		target->merge_in = 1 + (int) pg_prng_uint64_range(&pg_global_prng_state, 0, interval - 1);
-	target->merge_in = Min(target->merge_in, interval);
-	if (--target->merge_in > 0)
+	if (migration_id != target->migration->id)
+	{
+		migration_id = target->migration->id;
+		merge_in = 1 + (int) pg_prng_uint64_range(&pg_global_prng_state, 0, interval - 1);
+	}
+	merge_in = Min(merge_in, interval);
+	if (--merge_in > 0)
 		return false;
-	target->merge_in = interval;
+	merge_in = interval;
 	return true;
 }
 

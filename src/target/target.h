@@ -156,7 +156,6 @@ struct BbmTarget
 	bool		claim_apart;	/* after an error: do not claim in the transaction of a batch */
 	bool		cpus_are_short; /* as this process has measured; affects sizes */
 	bool		has_worked;		/* this process has run a job; see may_have_ended */
-	int			merge_in;		/* jobs until this process merges old ones; 0 not chosen yet */
 	int			failures_in_row;
 	int			requeues_in_row;
 	TimestampTz hold_until;		/* do not continue before this, after many requeues in a row */
