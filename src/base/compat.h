@@ -140,6 +140,17 @@ bbm_check_privileges(PlannedStmt *stmt)
 	PG_END_TRY();
 }
 
+/* From 17 on an extension has wait events of its own. */
+static inline uint32
+bbm_wait_event_allocate(const char *name)
+{
+#if PG_VERSION_NUM >= 170000
+	return WaitEventExtensionNew(name);
+#else
+	return PG_WAIT_EXTENSION;
+#endif
+}
+
 /*
  * Its DROP DATABASE has failed midway: nobody can ever connect to it again.
  * Newer minor releases have this.

@@ -31,6 +31,7 @@
 #include "base/slots.h"
 #include "base/trouble.h"
 #include "base/txn.h"
+#include "base/wait_event.h"
 #include "catalog/errors.h"
 #include "catalog/extension.h"
 #include "catalog/jobs.h"
@@ -357,7 +358,7 @@ static void
 pause_before(int try)
 {
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 Min(BBM_FIRST_RECORD_MS << Min(try, 8), BBM_LAST_RECORD_MS), PG_WAIT_EXTENSION);
+					 Min(BBM_FIRST_RECORD_MS << Min(try, 8), BBM_LAST_RECORD_MS), bbm_wait_event(BBM_WAIT_RECORD));
 	ResetLatch(MyLatch);
 	/* what a cancel of a worker is to end has ended: it must not leave the job unrecorded */
 	if (bbm_txn_in_worker())

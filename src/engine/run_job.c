@@ -33,6 +33,7 @@
 #include "base/slots.h"
 #include "base/trouble.h"
 #include "base/txn.h"
+#include "base/wait_event.h"
 #include "catalog/extension.h"
 #include "catalog/jobs.h"
 #include "catalog/merge.h"
@@ -235,7 +236,7 @@ bbm_wait_for_throttle(BbmEngine *engine, BbmTarget *target, bool may_help, int m
 		bbm_lock_watch_pause();
 		bbm_slot_wait(engine->wait.reason, engine->wait.due);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Max(TimestampDifferenceMilliseconds(now, engine->wait.due), 1), PG_WAIT_EXTENSION);
+						 Max(TimestampDifferenceMilliseconds(now, engine->wait.due), 1), bbm_wait_event(BBM_WAIT_THROTTLE));
 		ResetLatch(MyLatch);
 	} while (bbm_is_throttled(target, may_help, &engine->wait));
 	bbm_slot_wait("", 0);

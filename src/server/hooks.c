@@ -26,6 +26,7 @@
 #include "base/requests.h"
 #include "base/shmem.h"
 #include "base/slots.h"
+#include "base/wait_event.h"
 #include "server/ddl.h"
 #include "server/handover.h"
 
@@ -96,7 +97,7 @@ make_free(Oid database)
 	while (bbm_database_ask_to_exit(database, now >= TimestampTzPlusMilliseconds(start, BBM_TERMINATE_AFTER_MS)) > 0 &&
 		   now < TimestampTzPlusMilliseconds(start, BBM_EXIT_MS))
 	{
-		(void) ConditionVariableTimedSleep(&bbm_shared->changed, 100, PG_WAIT_EXTENSION);
+		(void) ConditionVariableTimedSleep(&bbm_shared->changed, 100, bbm_wait_event(BBM_WAIT_EXIT));
 		now = GetCurrentTimestamp();
 	}
 	ConditionVariableCancelSleep();

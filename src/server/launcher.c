@@ -44,6 +44,7 @@
 #include "base/shares.h"
 #include "base/shmem.h"
 #include "base/slots.h"
+#include "base/wait_event.h"
 #include "server/worker.h"
 
 /* The time to the next check when no worker process is available, or when one may have died unnoticed. */
@@ -460,7 +461,7 @@ bbm_launcher_main(Datum arg)
 		ms = wait == DT_NOEND ? -1 : TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wait);
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (ms >= 0 ? WL_TIMEOUT : 0),
-						 ms >= 0 ? Max(ms, 1) : -1, PG_WAIT_EXTENSION);
+						 ms >= 0 ? Max(ms, 1) : -1, bbm_wait_event(BBM_WAIT_LAUNCHER));
 		ResetLatch(MyLatch);
 	}
 }

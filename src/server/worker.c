@@ -52,6 +52,7 @@
 #include "base/slots.h"
 #include "base/trouble.h"
 #include "base/txn.h"
+#include "base/wait_event.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"
 #include "catalog/tables.h"
@@ -92,7 +93,7 @@ sleep_until(TimestampTz due)
 
 	pgstat_report_stat(true);
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Max(ms, 1),
-					 PG_WAIT_EXTENSION);
+					 bbm_wait_event(BBM_WAIT_WORKER));
 	ResetLatch(MyLatch);
 }
 

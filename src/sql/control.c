@@ -30,6 +30,7 @@
 #include "base/locks.h"
 #include "base/shmem.h"
 #include "base/slots.h"
+#include "base/wait_event.h"
 #include "catalog/claims.h"
 #include "catalog/errors.h"
 #include "catalog/jobs.h"
@@ -72,11 +73,12 @@ static void
 wait_for_change(long ms)
 {
 	if (bbm_shared)
-		(void) ConditionVariableTimedSleep(&bbm_shared->changed, Min(ms, BBM_NEXT_POLL_MS), PG_WAIT_EXTENSION);
+		(void) ConditionVariableTimedSleep(&bbm_shared->changed, Min(ms, BBM_NEXT_POLL_MS),
+										   bbm_wait_event(BBM_WAIT_STATE));
 	else
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Min(ms, BBM_POLL_MS),
-						 PG_WAIT_EXTENSION);
+						 bbm_wait_event(BBM_WAIT_STATE));
 		ResetLatch(MyLatch);
 	}
 	CHECK_FOR_INTERRUPTS();

@@ -29,6 +29,7 @@
 #include "base/shmem.h"
 #include "base/slots.h"
 #include "base/txn.h"
+#include "base/wait_event.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"
 #include "catalog/options.h"
@@ -178,7 +179,7 @@ drive(BbmEngine *engine, RunState *state, const char *name)
 			return;
 		due = Min(due, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_POLL_MS));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due), 1), PG_WAIT_EXTENSION);
+						 Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due), 1), bbm_wait_event(BBM_WAIT_OTHERS));
 		ResetLatch(MyLatch);
 	}
 }

@@ -64,6 +64,12 @@ finished($node, 'b', 'what is started while the launcher is away runs');
 ok( $node->poll_query_until(
 		'postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bbm launcher' AND pid <> $launcher"),
 	'a launcher that was terminated comes back');
+# from 17 on extensions name what they wait for
+my $named = value($node, q(SHOW server_version_num)) >= 170000;
+my $event = $named ? 'BbmLauncherMain' : 'Extension';
+ok( $node->poll_query_until(
+		'postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bbm launcher' AND wait_event = '$event'"),
+	"it waits for $event");
 is(worker_pid($node), $worker, 'its worker has worked on');
 gate($node, 'open');
 finished($node, 'a');
