@@ -138,10 +138,7 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
  * lock, but neither a dump nor pg_upgrade would preserve this.
  */
 
-CREATE INDEX bbm_jobs_migration_idx
-    ON @extschema@.batched_background_migration_jobs (batched_background_migration_id);
-CREATE INDEX bbm_jobs_migration_max_idx
-    ON @extschema@.batched_background_migration_jobs (batched_background_migration_id, max_value);
+-- a batch writes a full index twice: when its job is claimed, and when it is done
 CREATE INDEX bbm_jobs_migration_id_idx
     ON @extschema@.batched_background_migration_jobs (batched_background_migration_id, id DESC);
 -- the few jobs that are not finished, for a claim, a retry and the completion

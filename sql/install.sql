@@ -37,6 +37,11 @@ WHERE conrelid IN ('batched_background_migrations'::regclass, 'batched_backgroun
 ORDER BY conrelid::regclass::text, contype, definition;
 SELECT indexname, regexp_replace(indexdef, '^.* USING ', '') AS definition
 FROM pg_indexes WHERE schemaname = 'public' ORDER BY indexname;
+-- none that a longer one covers: each is a write in each batch
+SELECT a.indexrelid::regclass AS needless, b.indexrelid::regclass AS longer
+FROM pg_index a JOIN pg_index b ON a.indrelid = b.indrelid AND a.indexrelid <> b.indexrelid
+WHERE a.indrelid::regclass::text ~ '^(batched|bbm)' AND NOT a.indisunique
+    AND a.indpred IS NOT DISTINCT FROM b.indpred AND b.indkey::text || ' ' LIKE a.indkey::text || ' %';
 SELECT tgrelid::regclass, tgname, tgfoid::regproc, tgenabled
 FROM pg_trigger
 WHERE tgrelid::regclass::text ~ '^(batched|bbm)' AND NOT tgisinternal
