@@ -118,7 +118,7 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     wal_bytes bigint NOT NULL DEFAULT 0,
     merged_jobs integer NOT NULL DEFAULT 1,
     detached boolean NOT NULL DEFAULT false,
-    repairs boolean NOT NULL DEFAULT false,
+    kind text NOT NULL DEFAULT 'range',
     requeued integer NOT NULL DEFAULT 0,
     requeue_reasons integer[],
     reduced_sub_batch_size integer,
@@ -721,13 +721,13 @@ CREATE VIEW @extschema@.bbm_migration_status (
                sum(l.key_count) / nullif(sum(l.run_ms), 0) AS keys_per_ms
         FROM (SELECT j.row_count, j.key_count, least(greatest(j.run_ms, 0), 1e15)::numeric AS run_ms
               FROM @extschema@.batched_background_migration_jobs j
-              WHERE j.batched_background_migration_id = m.id AND j.status = 2 AND j.phase = 'work'
+              WHERE j.batched_background_migration_id = m.id AND j.status = 2 AND j.phase = 'work' AND j.kind <> 'retry'
               ORDER BY j.id DESC LIMIT 100) l
     ) r
     LEFT JOIN LATERAL (
         SELECT j.batch_size
         FROM @extschema@.batched_background_migration_jobs j
-        WHERE j.batched_background_migration_id = m.id AND j.phase = 'work'
+        WHERE j.batched_background_migration_id = m.id AND j.phase = 'work' AND j.kind <> 'retry'
         ORDER BY j.id DESC LIMIT 1
     ) z ON true
     LEFT JOIN LATERAL (
@@ -762,7 +762,7 @@ COMMENT ON FUNCTION @extschema@.bbm_throttle IS
 CREATE VIEW @extschema@.bbm_migration_jobs (
     id, status, min_value, max_value, attempts, rows, run_time, wal_bytes, jobs, worker_pid, started_at, finished_at,
     next_attempt_at, failure_error_code, error_sqlstate, error_message, migration,
-    relation, min_key, max_key, phase, round, batch_size, requeued, requeue_reasons
+    relation, min_key, max_key, phase, round, kind, batch_size, requeued, requeue_reasons
 ) WITH (security_barrier) AS
     SELECT j.id,
            CASE j.status WHEN 1 THEN 'new' ELSE bbm_internal.bbm_status_name(j.status) END,
@@ -770,7 +770,7 @@ CREATE VIEW @extschema@.bbm_migration_jobs (
            make_interval(secs => least(greatest(j.run_ms, 0), 1e15) / 1000), j.wal_bytes,
            j.merged_jobs, CASE WHEN j.status = 4 THEN j.worker_pid END, j.started_at, j.finished_at,
            CASE WHEN m.status <> 3 THEN j.next_attempt_at END, j.failure_error_code, j.error_sqlstate, j.error_message,
-           m.name, j.relation_name, j.min_key, j.max_key, j.phase, j.round, j.batch_size,
+           m.name, j.relation_name, j.min_key, j.max_key, j.phase, j.round, j.kind, j.batch_size,
            j.requeued, bbm_internal.bbm_requeue_reason_names(j.requeue_reasons::bigint[])
     FROM @extschema@.batched_background_migration_jobs j
     JOIN @extschema@.batched_background_migrations m ON m.id = j.batched_background_migration_id
@@ -928,8 +928,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.max_errors IS
 
 COMMENT ON TABLE @extschema@.batched_background_migration_jobs IS
     'one row for each key range of a migration, its attempts and outcome; only workers write it';
-COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.repairs IS
-    'it processes those rows of its range that failed verification';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.kind IS
+    'range: it processes, or verifies, all rows of its range; repair: those that failed verification; retry: those that were quarantined';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.id IS
     'identity';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.created_at IS

@@ -55,7 +55,7 @@ SELECT column_name, refused(format('UPDATE batched_background_migration_jobs SET
 FROM information_schema.columns
 WHERE table_name = 'batched_background_migration_jobs' AND data_type IN ('smallint', 'integer', 'bigint', 'double precision')
   AND column_name NOT IN ('id', 'batched_background_migration_id', 'min_value', 'max_value', 'status', 'failure_error_code',
-                          'worker_pid', 'worker_id', 'claim_epoch', 'phase', 'round', 'cursor_value', 'batch_size')
+                          'worker_pid', 'worker_id', 'claim_epoch', 'phase', 'round', 'kind', 'cursor_value', 'batch_size')
 ORDER BY column_name;
 SELECT value, refused(format('UPDATE batched_background_migration_jobs SET run_ms = %L', value))
 FROM unnest('{NaN,Infinity,-Infinity,1e300}'::text[]) value;

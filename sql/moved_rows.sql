@@ -21,8 +21,8 @@ END $$;
 CREATE FUNCTION outcome() RETURNS TABLE (status smallint, code smallint, partition_order text, column_name text, message text)
 LANGUAGE sql AS
     'SELECT status, failure_error_code, partition_order, column_name, error_message FROM batched_background_migrations WHERE name = ''m''';
-CREATE FUNCTION jobs() RETURNS TABLE (round int, phase text, by_partition boolean, repairs boolean, jobs bigint, rows numeric) LANGUAGE sql AS
-    'SELECT round, phase, relation IS NOT NULL, repairs, count(*), sum(row_count) FROM batched_background_migration_jobs
+CREATE FUNCTION jobs() RETURNS TABLE (round int, phase text, by_partition boolean, kind text, jobs bigint, rows numeric) LANGUAGE sql AS
+    'SELECT round, phase, relation IS NOT NULL, kind, count(*), sum(row_count) FROM batched_background_migration_jobs
      GROUP BY 1, 2, 3, 4 ORDER BY 1, 2 DESC, 3, 4';
 
 -- c: by list, key (id, status); the application changes the status

@@ -82,9 +82,25 @@ CALL bbm_run('skips');
 SELECT count(*) FILTER (WHERE done = 1) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
 SELECT * FROM aside WHERE name = 'skips';
 UPDATE poison SET v = '42' WHERE id = 42;
+-- also where the sequence of the jobs' ids is behind them
+SELECT setval('bbm_jobs_id_seq', 1);
 SELECT bbm_retry('skips');
+SELECT kind, min_value, max_value, status FROM bbm_jobs('skips') ORDER BY id DESC LIMIT 2;
 CALL bbm_run('skips');
 SELECT count(*) FILTER (WHERE done = 1) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
+
+-- the newest jobs are retries, and ranges go on after the last range
+UPDATE poison SET n = NULL, done = 0;
+UPDATE poison SET v = 'bad' WHERE id IN (42, 45);
+SELECT bbm_update('grows', 'poison', 'n = v::integer, done = done + 1', batch_size => 10, max_attempts => 1, on_error => 'split', follow => true);
+CALL bbm_run('grows');
+UPDATE poison SET v = id::text;
+INSERT INTO poison SELECT i, i::text FROM generate_series(101, 125) i;
+SELECT bbm_retry('grows');
+CALL bbm_run('grows');
+SELECT kind, min_value, max_value, attempts FROM bbm_jobs('grows') ORDER BY id DESC LIMIT 6;
+SELECT count(*) FILTER (WHERE done = 1) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
+DELETE FROM poison WHERE id > 100;
 
 -- other keys, sub-batches, ties
 CREATE TABLE words (w text NOT NULL, k integer NOT NULL, n integer NOT NULL DEFAULT 0, CHECK (NOT (n > 0 AND w = 'm')), PRIMARY KEY (w, k));

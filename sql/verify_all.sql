@@ -25,7 +25,7 @@ BEGIN
 END $$;
 CREATE VIEW undone AS SELECT id FROM t WHERE n <> 1;
 CREATE VIEW ranges AS
-    SELECT j.round, j.phase, j.repairs, coalesce(j.min_key::text, j.min_value::text) AS first, coalesce(j.max_key::text, j.max_value::text) AS last, j.row_count
+    SELECT j.round, j.phase, j.kind, coalesce(j.min_key::text, j.min_value::text) AS first, coalesce(j.max_key::text, j.max_value::text) AS last, j.row_count
     FROM batched_background_migration_jobs j ORDER BY j.id;
 CREATE VIEW state AS
     SELECT m.status, m.error_message, m.min_value, m.max_value, m.min_key, m.max_key, m.min_found, m.max_found, m.followed,

@@ -165,6 +165,14 @@ typedef struct BbmMigration
 	bool		unlimited;		/* its owner is a superuser: the server's settings do not limit its own */
 } BbmMigration;
 
+/* What a job's range is of; the column "kind". */
+typedef enum BbmJobKind
+{
+	BBM_JOB_RANGE,				/* the migration's: the newest one shows up to where ranges are allocated */
+	BBM_JOB_REPAIR,				/* rows that verification has found in it */
+	BBM_JOB_RETRY				/* rows that were quarantined */
+} BbmJobKind;
+
 /* A row of batched_background_migration_jobs that this process has claimed. */
 typedef struct BbmJob
 {
@@ -179,7 +187,7 @@ typedef struct BbmJob
 	BbmBound	cursor;			/* ... up to and including this key */
 	int			batch_size;		/* the batch size when the range was allocated */
 	int			attempts;
-	bool		repairs;		/* it processes the rows that verification has found in its range */
+	BbmJobKind	kind;
 	bool		bisect;			/* it has used up its attempts: rows that fail are quarantined */
 	int			claim_epoch;		/* fencing token: a claim by another process raises it */
 	int64		key_count;

@@ -17,6 +17,7 @@
 
 #include "base/bbm.h"
 #include "catalog/extension.h"
+#include "catalog/jobs.h"
 #include "catalog/sql.h"
 #include "catalog/tables.h"
 
@@ -46,34 +47,76 @@ phase_column(HeapTuple tuple, Relation rel)
 	return (BbmPhase) {.round = round, .verifies = strcmp(name, "verify") == 0};
 }
 
+static int64
+id_of(HeapTuple tuple, Relation rel)
+{
+	bool		isnull;
+
+	return DatumGetInt64(bbm_tuple_column(tuple, rel, "id", &isnull));
+}
+
+static bool
+is_retry(HeapTuple tuple, Relation jobs)
+{
+	bool		isnull;
+
+	return bbm_job_kind(TextDatumGetCString(bbm_tuple_column(tuple, jobs, "kind", &isnull))) == BBM_JOB_RETRY;
+}
+
+/* Begins to read the migration's jobs with this id and lower ones, the newest first. */
+static SysScanDesc
+scan_newest(int64 migration_id, int64 id, Relation jobs, Relation index, Snapshot snapshot)
+{
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], get_attnum(RelationGetRelid(jobs), "batched_background_migration_id"),
+				BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(migration_id));
+	ScanKeyInit(&keys[1], get_attnum(RelationGetRelid(jobs), "id"),
+				BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(id));
+	return systable_beginscan_ordered(jobs, index, snapshot, 2, keys);
+}
+
 /*
- * Reads the end of the last allocated range.  The newest job has it, since
- * ranges are allocated in order, one after the other, under the migration's
- * lock.
+ * Reads the end of the last allocated range.  The newest job that is no retry
+ * has it, since ranges are allocated in order, one after the other, under the
+ * migration's lock.  There may be any number of retries after it: this process
+ * remembers how far it has passed over them.  No range can appear between them,
+ * as its id has to be higher than last_id.
  */
 static void
 read_last(BbmClaimState *state, int64 migration_id, Relation jobs, Snapshot snapshot)
 {
+	static int64 passed_migration = 0;
+	static int64 passed_from = 0;
+	static int64 passed_to = 0;
 	Relation	index = index_open(bbm_catalog()->jobs_newest, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
+	SysScanDesc scan = scan_newest(migration_id, PG_INT64_MAX, jobs, index, snapshot);
+	HeapTuple	tuple = systable_getnext_ordered(scan, ForwardScanDirection);
 
-	ScanKeyInit(&key, get_attnum(RelationGetRelid(jobs), "batched_background_migration_id"),
-				BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(migration_id));
-	scan = systable_beginscan_ordered(jobs, index, snapshot, 1, &key);
-	tuple = systable_getnext_ordered(scan, ForwardScanDirection);
+	state->last_id = HeapTupleIsValid(tuple) ? id_of(tuple, jobs) : 0;
+	if (HeapTupleIsValid(tuple) && is_retry(tuple, jobs))
+	{
+		if (passed_migration == migration_id && passed_from == state->last_id)
+		{
+			systable_endscan_ordered(scan);
+			scan = scan_newest(migration_id, passed_to, jobs, index, snapshot);
+			tuple = systable_getnext_ordered(scan, ForwardScanDirection);
+		}
+		while (HeapTupleIsValid(tuple) && is_retry(tuple, jobs))
+			tuple = systable_getnext_ordered(scan, ForwardScanDirection);
+		passed_migration = migration_id;
+		passed_from = state->last_id;
+		passed_to = HeapTupleIsValid(tuple) ? id_of(tuple, jobs) : 0;
+	}
 	state->has_job = HeapTupleIsValid(tuple);
 	state->has_last = false;
 	state->last_relation = InvalidOid;
 	state->last_size = 0;
-	state->last_id = 0;
 	if (HeapTupleIsValid(tuple))
 	{
 		bool		isnull;
 		Datum		datum;
 
-		state->last_id = DatumGetInt64(bbm_tuple_column(tuple, jobs, "id", &isnull));
 		state->has_last = bbm_phase_is(phase_column(tuple, jobs), state->phase);
 		state->last.number = DatumGetInt64(bbm_tuple_column(tuple, jobs, "max_value", &isnull));
 		state->last.key = array_column(tuple, jobs, "max_key");

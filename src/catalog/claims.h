@@ -31,8 +31,8 @@ typedef struct BbmClaimState
 	bool		has_last;		/* ... in this phase ... */
 	BbmBound	last;			/* ... up to this key ... */
 	Oid			last_relation;	/* ... of this partition, when the migration runs per partition */
-	int			last_size;		/* the batch size at that time; 0 without a job, in any phase */
-	int64		last_id;		/* of the newest job, in any phase; 0 without */
+	int			last_size;		/* the batch size at that time; 0 without a range, in any phase */
+	int64		last_id;		/* of the newest job of any kind; 0 without */
 } BbmClaimState;
 
 /* Another migration that may have batches on the same table. */

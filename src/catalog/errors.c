@@ -55,8 +55,7 @@ bbm_errors_count(int64 migration_id)
 }
 
 /*
- * Turns each quarantined range into a job; returns how many.  The jobs have
- * negative ids, since the newest job marks the end of the allocated ranges.
+ * Turns each quarantined range into a job; returns how many.
  * The caller has bbm_migration_lock, so nobody else takes or adds a range
  * between the two statements, which may run with the rights of different
  * owners.
@@ -71,10 +70,11 @@ bbm_errors_retry(int64 migration_id)
 		1, {INT8OID}
 	};
 	static BbmSql add = {
-		"INSERT INTO @.batched_background_migration_jobs (id, batched_background_migration_id, relation, relation_name, "
-		"min_value, max_value, min_key, max_key, status, key_count, batch_size) "
-		"SELECT -g.id, $1, g.relation, g.relation_name, g.min_value, g.max_value, g.min_key::text[], g.max_key::text[], "
-		"1, 0, 1 FROM unnest($2, $3, $4, $5, $6, $7, $8) g (id, relation, relation_name, min_value, max_value, min_key, max_key)",
+		"INSERT INTO @.batched_background_migration_jobs (batched_background_migration_id, relation, relation_name, "
+		"min_value, max_value, min_key, max_key, status, key_count, batch_size, kind) "
+		"SELECT $1, g.relation, g.relation_name, g.min_value, g.max_value, g.min_key::text[], g.max_key::text[], "
+		"1, 0, 1, 'retry' FROM unnest($2, $3, $4, $5, $6, $7, $8) g (id, relation, relation_name, min_value, max_value, min_key, max_key) "
+		"ORDER BY g.id",
 		8, {INT8OID, INT8ARRAYOID, OIDARRAYOID, TEXTARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID}
 	};
 	Datum		values[8] = {Int64GetDatum(migration_id)};
@@ -86,6 +86,7 @@ bbm_errors_retry(int64 migration_id)
 		return 0;
 	for (int i = 1; i < lengthof(values); i++)
 		values[i] = bbm_sql_array(0, i, CurrentMemoryContext);
+	bbm_job_ids_catch_up();
 	bbm_sql_run(&add, values, NULL, true);
 	return SPI_processed;
 }

@@ -55,23 +55,31 @@ bbm_job_ids_are_behind(const ErrorData *error)
 }
 
 /*
- * Advances the sequence of the jobs' ids beyond the highest one.  The lock
- * keeps others from taking a number between the SELECT and setval, which would
- * hand it out again; whoever takes a number afterwards gets a higher one.
+ * Advances the sequence of the jobs' ids beyond the highest one, if it is
+ * behind.  The lock keeps others from taking a number between the SELECT and
+ * setval, which would hand it out again; whoever takes a number afterwards gets a
+ * higher one.
  */
 void
 bbm_job_ids_catch_up(void)
 {
 	static BbmSql highest = {"SELECT max(id) FROM @.batched_background_migration_jobs", 0};
+	static BbmSql last = {"SELECT pg_sequence_last_value($1)", 1, {OIDOID}};
 	static BbmSql set = {"SELECT setval($1::regclass, greatest($2, pg_sequence_last_value($1)))", 2, {OIDOID, INT8OID}};
 	Relation	jobs = table_open(bbm_catalog()->jobs, AccessShareLock);
 	Oid			sequence = bbm_identity_sequence(jobs, get_attnum(RelationGetRelid(jobs), "id"));
 	Datum		values[] = {ObjectIdGetDatum(sequence), (Datum) 0};
+	int64		known;
 
 	table_close(jobs, AccessShareLock);
+	bbm_sql_run(&last, values, NULL, false);
+	known = bbm_sql_int64(0, 1);
+	bbm_sql_run(&highest, NULL, NULL, false);
+	if (bbm_sql_int64(0, 1) <= known)
+		return;
 	LockRelationOid(sequence, ShareRowExclusiveLock);
 	bbm_sql_run(&highest, NULL, NULL, false);
-	values[1] = Int64GetDatum(Max(bbm_sql_int64(0, 1), 1));
+	values[1] = Int64GetDatum(bbm_sql_int64(0, 1));
 	bbm_sql_run(&set, values, NULL, false);
 }
 
@@ -95,6 +103,12 @@ insert_job(BbmSql *sql, Datum *values, const char *nulls)
 	}
 	PG_END_TRY();
 	return bbm_sql_int64(0, 1);
+}
+
+BbmJobKind
+bbm_job_kind(const char *name)
+{
+	return strcmp(name, "repair") == 0 ? BBM_JOB_REPAIR : strcmp(name, "retry") == 0 ? BBM_JOB_RETRY : BBM_JOB_RANGE;
 }
 
 /*
@@ -130,7 +144,8 @@ bbm_job_insert(BbmJob *job, int32 worker_id, int64 after)
 		raise_ids_behind();
 	job->attempts = 1;
 	job->claim_epoch = 1;
-	job->bisect = job->repairs = false;
+	job->kind = BBM_JOB_RANGE;
+	job->bisect = false;
 	job->has_cursor = false;
 	job->reduced_sub_batch_size = job->no_progress = 0;
 }
@@ -151,7 +166,7 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id
 		" ORDER BY o.id LIMIT 1 FOR UPDATE SKIP LOCKED) "
 		"RETURNING id, min_value, max_value, cursor_value, attempts::bigint, claim_epoch::bigint, key_count, "
 		"round::bigint, min_key, max_key, cursor_key, relation, relation_name, batch_size::bigint, bisect, "
-		"reduced_sub_batch_size::bigint, no_progress::bigint, repairs, phase = 'verify'",
+		"reduced_sub_batch_size::bigint, no_progress::bigint, kind, phase = 'verify'",
 		5, {INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID}
 	};
 	Datum		values[] = {
@@ -186,7 +201,7 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id
 	job->bisect = DatumGetBool(bbm_sql_get(0, 15, &isnull));
 	job->reduced_sub_batch_size = bbm_sql_int64(0, 16);
 	job->no_progress = bbm_sql_int64(0, 17);
-	job->repairs = DatumGetBool(bbm_sql_get(0, 18, &isnull));
+	job->kind = bbm_job_kind(bbm_sql_text(0, 18, CurrentMemoryContext));
 	job->phase.verifies = DatumGetBool(bbm_sql_get(0, 19, &isnull));
 	return true;
 }
@@ -519,7 +534,7 @@ bbm_jobs_idle(int64 migration_id, int n)
 {
 	static BbmSql sql = {
 		"SELECT count(*) FROM (SELECT status, row_count FROM @.batched_background_migration_jobs "
-		" WHERE batched_background_migration_id = $1 AND created_at >= "
+		" WHERE batched_background_migration_id = $1 AND kind <> 'retry' AND created_at >= "
 		"  (SELECT coalesce(updated_at, '-infinity') FROM @.batched_background_migrations WHERE id = $1) "
 		" ORDER BY id DESC LIMIT $2) j WHERE status = 2 AND row_count = 0",
 		2, {INT8OID, INT4OID}
@@ -556,14 +571,15 @@ bbm_jobs_repair(int64 migration_id, int round)
 {
 	static BbmSql sql = {
 		"INSERT INTO @.batched_background_migration_jobs (batched_background_migration_id, min_value, max_value, "
-		"min_key, max_key, relation, relation_name, key_count, batch_size, round, status, repairs, updated_at) "
+		"min_key, max_key, relation, relation_name, key_count, batch_size, round, status, kind, updated_at) "
 		"SELECT batched_background_migration_id, min_value, max_value, min_key, max_key, relation, relation_name, "
-		" row_count, batch_size, $2 + 1, 1, true, clock_timestamp() FROM @.batched_background_migration_jobs "
+		" row_count, batch_size, $2 + 1, 1, 'repair', clock_timestamp() FROM @.batched_background_migration_jobs "
 		"WHERE batched_background_migration_id = $1 AND phase = 'verify' AND round = $2 AND row_count > 0 ORDER BY id",
 		2, {INT8OID, INT4OID}
 	};
 	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(round)};
 
+	bbm_job_ids_catch_up();
 	bbm_sql_run(&sql, values, NULL, true);
 }
 

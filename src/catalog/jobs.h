@@ -54,6 +54,7 @@ extern int	bbm_jobs_spent(int64 migration_id, BbmSpent *spent, int room);
 extern void bbm_job_insert(BbmJob *job, int32 worker_id, int64 after);
 extern bool bbm_job_ids_are_behind(const ErrorData *error);
 extern void bbm_job_ids_catch_up(void);
+extern BbmJobKind bbm_job_kind(const char *name);
 extern bool bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id, MemoryContext context,
 							BbmJob *job);
 extern bool bbm_job_orphan(int64 id, TimestampTz due);

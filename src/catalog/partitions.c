@@ -274,6 +274,7 @@ bbm_jobs_last(int64 migration_id, Oid root, Oid relation, BbmPhase phase, BbmBou
 	static BbmSql sql = {
 		"SELECT max_value, max_key FROM @.batched_background_migration_jobs "
 		"WHERE batched_background_migration_id = $1 AND coalesce(relation, $3) = $2 AND phase = $4 AND round = $5 "
+		"AND kind <> 'retry' "
 		"ORDER BY id DESC LIMIT 1",
 		5, {INT8OID, OIDOID, OIDOID, TEXTOID, INT4OID}
 	};

@@ -75,7 +75,7 @@ static const ShapeColumn columns[] = {
 	{BBM_JOBS, "wal_bytes", INT8OID, true},
 	{BBM_JOBS, "merged_jobs", INT4OID, true},
 	{BBM_JOBS, "detached", BOOLOID, true},
-	{BBM_JOBS, "repairs", BOOLOID, true},
+	{BBM_JOBS, "kind", TEXTOID, true},
 	{BBM_JOBS, "requeued", INT4OID, true},
 	{BBM_JOBS, "requeue_reasons", INT4ARRAYOID, false},
 	{BBM_JOBS, "reduced_sub_batch_size", INT4OID, false},

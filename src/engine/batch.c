@@ -59,13 +59,13 @@ next_sub_batch(const BbmWork *work, BbmPartition *partition, BbmRange *part, int
 	BbmRange	rest = {job->has_cursor ? job->cursor : job->min, job->max, job->key_count};
 	int			cut_down = bbm_size_of_sub_batch(0, job->reduced_sub_batch_size, target->reduced_sub_batch_size);
 	int			size = bbm_size_of_sub_batch(target->migration->sub_batch_size, cut_down, 0);
-	bool		by_number = (target->key.is_integer || target->strategy->table_scans) && !job->repairs;
+	bool		by_number = (target->key.is_integer || target->strategy->table_scans) && job->kind != BBM_JOB_REPAIR;
 
 	/* a function gets the size of this commit */
 	*batch_size = size > 0 ? Min(size, bbm_job_size(target, job)) : bbm_job_size(target, job);
 	job->ran_size = target->strategy->one_at_a_time ? *batch_size : (int) Max(Min(rest.key_count, INT_MAX), 1);
 	/* a user's job processes each row of its range, so a range is one key */
-	if (job->repairs)
+	if (job->kind == BBM_JOB_REPAIR)
 		size = target->form == BBM_JOB_COMPOSED ? bbm_size_of_sub_batch(size, bbm_job_size(target, job), 0) : 1;
 	if (target->strategy->one_at_a_time || (size <= 0 && !job->has_cursor))
 	{
@@ -137,7 +137,7 @@ adapt(BbmWork *work, bool more)
 	/* a job that has failed does not try a larger size again, which could cost it another attempt */
 	work->next_size = work->job->attempts > 1 ? cut_down :
 		bbm_size_after_success(cut_down, full > 0 ? full : Max(work->job->batch_size, 1));
-	if (more || !bbm_size_follows(target->migration) || work->job->bisect || work->job->repairs ||
+	if (more || !bbm_size_follows(target->migration) || work->job->bisect || work->job->kind != BBM_JOB_RANGE ||
 		work->job->phase.verifies)
 		return;
 	bbm_size_limits(target, &limits);
@@ -220,7 +220,7 @@ run_sub_batch(BbmWork *work, BbmRange *part)
 	work->cost.rows = 0;
 	if (job->phase.verifies)
 		return verify(work, part);
-	target->repairs = !job->repairs ? BBM_REPAIRS_NONE :
+	target->repairs = job->kind != BBM_JOB_REPAIR ? BBM_REPAIRS_NONE :
 		bbm_verifies_by_check(target, job->phase.round - 1) ? BBM_REPAIRS_CHECK : BBM_REPAIRS_FILTER;
 	partition = partition_of(work);
 	if (partition == NULL)
@@ -235,7 +235,7 @@ run_sub_batch(BbmWork *work, BbmRange *part)
 		more = next_sub_batch(work, partition, part, &batch_size);
 		work->keys += part->key_count;
 		/* a range that had no keys may have got one since */
-		if (part->key_count > 0 || (target->key.is_integer && !job->repairs))
+		if (part->key_count > 0 || (target->key.is_integer && job->kind != BBM_JOB_REPAIR))
 			work->cost.rows = bbm_run_range(target, partition, part, batch_size);
 	}
 	work->detached = partition == NULL;

@@ -170,7 +170,7 @@ bbm_bisect(BbmTarget *target, BbmPartition *partition, const BbmJob *job)
 	Bisection	bisection = {target, partition, job, 0, bbm_errors_count(job->migration_id)};
 	BbmRange	range = {job->min, job->max, job->key_count};
 
-	if (job->repairs && target->form != BBM_JOB_COMPOSED)
+	if (job->kind == BBM_JOB_REPAIR && target->form != BBM_JOB_COMPOSED)
 	{
 		if (job->has_cursor)
 			range.min = job->cursor;

@@ -14,6 +14,7 @@
 #include "base/txn.h"
 #include "catalog/errors.h"
 #include "catalog/extension.h"
+#include "catalog/jobs.h"
 #include "catalog/merge.h"
 #include "catalog/migrations.h"
 #include "catalog/partitions.h"
@@ -70,14 +71,14 @@ refuse_job_write(const char *what, const BbmMigration *migration)
 /*
  * A dump loads the jobs before their migrations, as no foreign key determines
  * the order; it does so by COPY or INSERT, as the owner of the table.  A job
- * of ours has been claimed, or is for rows that were quarantined and then
- * retried, which has a negative id.
+ * of ours has been claimed, or is for rows that verification has found, or that
+ * were quarantined and are tried again.
  */
 static bool
 may_come_first(BbmRow row)
 {
 	return bbm_may_restore() &&
-		(bbm_row_int(row, "claim_epoch") > 0 || bbm_row_int(row, "id") < 0);
+		(bbm_row_int(row, "claim_epoch") > 0 || bbm_job_kind(bbm_row_text(row, "kind")) != BBM_JOB_RANGE);
 }
 
 /* BEFORE INSERT OR UPDATE OR DELETE ON batched_background_migration_jobs FOR EACH ROW */

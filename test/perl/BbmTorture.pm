@@ -231,8 +231,8 @@ sub rules
 	if (my $ranges = $subject->{ranges})
 	{
 		my ($key, $low, $high) = @$ranges;
-		# those with negative ids do again what had been quarantined
-		my $cut = "(SELECT id, relation, $low AS low, $high AS high FROM $jobs j WHERE phase = 'work' AND round = 1 AND id > 0)";
+		# the others do again what had been quarantined, or what verification has found
+		my $cut = "(SELECT id, relation, $low AS low, $high AS high FROM $jobs j WHERE phase = 'work' AND round = 1 AND kind = 'range')";
 		$rules{'ranges do not overlap'} =
 		  "SELECT string_agg(format('job %s from %s, before it up to %s', id, low, before), ', ') FROM (SELECT id, low, lag(high) OVER (PARTITION BY relation ORDER BY low) AS before FROM $cut c) o WHERE before >= low";
 		$rules{'ranges leave no gap'} =
