@@ -36,5 +36,59 @@ WHERE NOT EXISTS (SELECT 1 FROM pg_attribute c
 GROUP BY parameter ORDER BY 1;
 
 DROP VIEW parameters;
-DROP FUNCTION fails;
+
+-- the error of a bad option does not show our statements: those with a context that is not the caller's
+CREATE TABLE t (id int PRIMARY KEY, n int);
+CREATE FUNCTION context_of(statement text) RETURNS TABLE (message text, context text) LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE statement;
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, context = PG_EXCEPTION_CONTEXT;
+    context := replace(context, format('SQL statement "%s"', statement), '');
+    RETURN NEXT;
+END $$;
+SELECT bbm_create('good', 't', 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2') > 0 AS defined;
+CREATE TABLE tried AS
+SELECT s.statement, c.* FROM (
+    SELECT format('SELECT bbm_create(''bad'', ''t'', ''UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2'', %s)', o) AS statement
+    FROM unnest(ARRAY['batch_size => 0', 'sub_batch_size => -1', 'workers => 0', 'max_attempts => 70000', 'min_batch_size => 0',
+        'max_batch_size => 0', 'max_batch_wal => 0', 'target_duration => ''2 days''', 'on_error => ''x''', 'max_errors => 0',
+        'verify => true', 'settings => ''{a}''', 'min_value => 9, max_value => 3', 'min_key => ''{1}''', 'index_name => ''x''',
+        'column_name => ''x''', 'batching_strategy => ''x''', 'row_check => ''1 +''', 'filter => ''n = nope''']) o
+    UNION ALL
+    SELECT format('SELECT bbm_alter(''good'', %s)', o)
+    FROM unnest(ARRAY['batch_size => 0', 'sub_batch_size => -1', 'workers => 0', 'max_attempts => 0', 'min_batch_size => 0',
+        'max_batch_size => 0', 'max_batch_wal => 0', 'target_duration => ''2 days''', 'on_error => ''x''', 'max_errors => 0',
+        'verify => true', 'settings => ''{a}''', 'max_value => -1', 'owner => ''nobody''', 'new_name => ''''', 'job => ''x''',
+        'index_name => ''x''', 'follow => true, batch_size => 0']) o) s
+LEFT JOIN LATERAL context_of(s.statement) c ON true;
+SELECT count(*) AS tried, count(message) AS refused, count(*) FILTER (WHERE context ~ 'SQL statement') AS showing_ours FROM tried;
+SELECT statement, context FROM tried WHERE message IS NULL OR context ~ 'SQL statement';
+
+-- seconds, surely not meant
+SELECT bbm_create('slow', 't', 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2', target_duration => '100') > 0 AS defined;
+SELECT bbm_alter('slow', target_duration => '250');
+SELECT bbm_alter('slow', workers => 2);
+SELECT bbm_alter('slow', target_duration => '2 s');
+UPDATE batched_background_migrations SET target_duration = '1000' WHERE name = 'slow';
+
+-- a name that is nearly one
+SELECT f AS function, e.hint
+FROM unnest(ARRAY['start', 'resume', 'pause', 'cancel', 'retry', 'wait', 'ensure_finished', 'drop', 'alter', 'dry_run', 'verify']) f
+CROSS JOIN LATERAL fails(format('SELECT bbm_%s(''goood'')', f)) e;
+CALL bbm_run('god');
+SELECT left(name, 10) AS name, e.hint
+FROM unnest(ARRAY['slwo', 'low', 'slowest', 'g', 'gxxd', '', repeat('slow', 500), 'Good']) name
+CROSS JOIN LATERAL fails(format('SELECT bbm_start(%L)', name)) e;
+-- of those that one may see
+CREATE ROLE bbm_regress_stranger;
+GRANT EXECUTE ON FUNCTION bbm_start TO bbm_regress_stranger;
+SET ROLE bbm_regress_stranger;
+SELECT bbm_start('goood');
+RESET ROLE;
+REVOKE ALL ON FUNCTION bbm_start FROM bbm_regress_stranger;
+DROP ROLE bbm_regress_stranger;
+
+DROP TABLE tried, t;
+DROP FUNCTION context_of, fails;
 DROP EXTENSION bbm;

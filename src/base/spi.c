@@ -27,12 +27,18 @@ typedef struct Surroundings
 {
 	MemoryContext context;
 	const char *query;
+	ErrorContextCallback *outer;
 } Surroundings;
+
+/* Of the statement that runs: what error_context_stack was before SPI added the statement itself. */
+static ErrorContextCallback *outer_context;
 
 static Surroundings
 enter(const char *sql)
 {
-	Surroundings around = {CurrentMemoryContext, debug_query_string};
+	Surroundings around = {CurrentMemoryContext, debug_query_string, outer_context};
+
+	outer_context = error_context_stack;
 
 	/* our statement runs within a client's */
 	if (debug_query_string == NULL)
@@ -45,7 +51,23 @@ static void
 leave(const Surroundings *around)
 {
 	debug_query_string = around->query;
+	outer_context = around->outer;
 	MemoryContextSwitchTo(around->context);
+}
+
+/*
+ * Called by a trigger that one of our statements has fired: errors from here
+ * on are those of what called us, and do not show our statement.  Returns what
+ * the trigger has to restore in error_context_stack before it returns; an
+ * error restores it as well.
+ */
+ErrorContextCallback *
+bbm_spi_hide_statement(void)
+{
+	ErrorContextCallback *stack = error_context_stack;
+
+	error_context_stack = outer_context;
+	return stack;
 }
 
 static const char *

@@ -20,5 +20,6 @@ extern int	bbm_spi_execute_plan(SPIPlanPtr plan, Datum *values, const char *null
 extern Portal bbm_spi_cursor_open(SPIPlanPtr plan, Datum *values);
 extern uint64 bbm_spi_cursor_fetch(Portal portal, int64 n);
 extern void bbm_spi_cursor_close(Portal portal);
+extern ErrorContextCallback *bbm_spi_hide_statement(void);
 
 #endif							/* BBM_BASE_SPI_H */

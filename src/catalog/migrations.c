@@ -8,6 +8,7 @@
 #include "catalog/migrations.h"
 
 #include "miscadmin.h"
+#include "utils/varlena.h"
 
 #include "base/bbm.h"
 #include "base/guc.h"
@@ -88,6 +89,33 @@ bbm_migration_by_id(int64 id, MemoryContext context)
 
 	bbm_sql_run(&sql, values, NULL, false);
 	return SPI_processed == 0 ? NULL : read_migration(0, context);
+}
+
+/*
+ * Of the migrations that this allows, the name nearest to one that no
+ * migration has; NULL when none is near: it is not what was meant when half of
+ * it is different.
+ */
+char *
+bbm_migration_nearest(const char *name, bool (*may_see) (Oid owner))
+{
+	static BbmSql sql = {"SELECT name, owner_oid FROM @.batched_background_migrations ORDER BY name"};
+	int			most = Min((int) strlen(name) / 2, 8);
+	char	   *nearest = NULL;
+
+	bbm_sql_run(&sql, NULL, NULL, false);
+	for (uint64 i = 0; i < SPI_processed && most > 0; i++)
+	{
+		char	   *other = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
+		int			distance = varstr_levenshtein_less_equal(name, strlen(name), other, strlen(other), 1, 1, 1, most, true);
+
+		if (distance > most || !may_see(get_oid(i, 2)))
+			continue;
+		nearest = other;
+		/* another one has to be nearer */
+		most = distance - 1;
+	}
+	return nearest;
 }
 
 /* Returns a list of BbmRunnable: the owner's migrations that a worker may run here, by id. */

@@ -145,6 +145,19 @@ bbm_must_not_be_null(const char *what)
 			 errhint("bbm_status() lists those you may see.")));
 }
 
+/* For a name that no migration has, or none that the current user may see; needs SPI. */
+void
+bbm_no_such_migration(const char *name)
+{
+	char	   *nearest = bbm_migration_nearest(name, bbm_role_may_see);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("migration \"%s\" does not exist", name),
+			 nearest ? errhint("Perhaps you meant \"%s\". bbm_status() lists those you may see.", nearest) :
+			 errhint("bbm_status() lists those you may see.")));
+}
+
 /* The migration of that name, which the current user must own; needs SPI. */
 BbmMigration *
 bbm_get_migration(const char *name)
@@ -152,10 +165,7 @@ bbm_get_migration(const char *name)
 	BbmMigration *migration = bbm_migration_by_name(name, CurrentMemoryContext);
 
 	if (migration == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("migration \"%s\" does not exist", name),
-				 errhint("bbm_status() lists those you may see.")));
+		bbm_no_such_migration(name);
 	bbm_check_owner(migration->owner, name);
 	return migration;
 }

@@ -58,16 +58,6 @@ name_arg(FunctionCallInfo fcinfo)
 	return text_to_cstring(PG_GETARG_TEXT_PP(0));
 }
 
-/* Also for a migration that the caller may not see. */
-static void
-does_not_exist(const char *name)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("migration \"%s\" does not exist", name),
-			 errhint("bbm_status() lists those you may see.")));
-}
-
 /* Sleeps until some state has changed, at most this long. */
 static void
 wait_for_change(long ms)
@@ -282,7 +272,7 @@ bbm_retry(PG_FUNCTION_ARGS)
 	migration = bbm_get_migration(name);
 	/* it must not fail, and no job be claimed, between the check and the fresh attempts */
 	if (!bbm_migration_lock(migration->id, &status))
-		does_not_exist(name);
+		bbm_no_such_migration(name);
 	bbm_jobs_unfinished(migration->id, &unfinished);
 	(void) bbm_jobs_refresh(migration->id);
 	aside = bbm_errors_retry(migration->id);
@@ -327,7 +317,7 @@ bbm_wait(PG_FUNCTION_ARGS)
 		SPI_connect();
 		migration = bbm_migration_by_name(name, CurrentMemoryContext);
 		if (migration == NULL || !bbm_role_may_see(migration->owner))
-			does_not_exist(name);
+			bbm_no_such_migration(name);
 		status = migration->status;
 		SPI_finish();
 		if (status == BBM_FINISHED || status == BBM_FAILED || now >= until)
@@ -365,7 +355,7 @@ bbm_ensure_finished(PG_FUNCTION_ARGS)
 
 		/* a misspelt name must not be taken for a finished migration */
 		if (migration == NULL || !bbm_role_may_see(migration->owner))
-			does_not_exist(name);
+			bbm_no_such_migration(name);
 		if (migration->status != BBM_FINISHED)
 			appendStringInfo(&unfinished, "%s\"%s\" is %s", unfinished.len > 0 ? ", " : "", name,
 							 bbm_status_word(migration->status));

@@ -26,6 +26,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/locks.h"
+#include "base/spi.h"
 #include "base/trouble.h"
 #include "base/txn.h"
 #include "base/wait_state.h"
@@ -270,6 +271,24 @@ restore(BbmRow *row)
 	bbm_row_set(row, "table_oid", (Datum) 0, true);
 }
 
+/* From this on, an interval is probably a number of milliseconds without a unit. */
+#define LONG_TARGET_US (10 * USECS_PER_SEC)
+
+static void
+notice_long_target(BbmRow row)
+{
+	bool		isnull;
+	Datum		value = bbm_row_get(row, "target_duration", &isnull);
+	Interval   *target = isnull ? NULL : DatumGetIntervalP(value);
+
+	if (target && target->day == 0 && target->time >= LONG_TARGET_US)
+		ereport(NOTICE,
+				(errmsg("target_duration of migration \"%s\" is %s", bbm_row_text(row, "name"),
+						bbm_row_text(row, "target_duration")),
+				 errhint("A number without a unit is in seconds. Milliseconds are \"%d ms\".",
+						 (int) (target->time / USECS_PER_SEC))));
+}
+
 static Datum
 guard_insert(Relation rel, BbmRow row)
 {
@@ -281,6 +300,7 @@ guard_insert(Relation rel, BbmRow row)
 	}
 	bbm_row_set(&row, "id", Int64GetDatum(bbm_new_id(rel, bbm_row_int(row, "id"))), false);
 	row.tuple = bbm_columns_insert(rel, row.tuple);
+	notice_long_target(row);
 	set_owner(&row, InvalidOid, false);
 	check_limits(row);
 	bbm_row_set(&row, "origin", CStringGetTextDatum(bbm_origin()), false);
@@ -514,6 +534,8 @@ guard_update(Relation rel, BbmRow old, BbmRow new)
 	guard_status(old, &new);
 	check_row(new);
 	check_new_limits(old, new);
+	if (!is_same(old, new, "target_duration"))
+		notice_long_target(new);
 	/* workers notice a changed row by its new time, and discard what they know about the old one */
 	if (is_changed(old, new))
 		bbm_row_set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
@@ -524,15 +546,12 @@ guard_update(Relation rel, BbmRow old, BbmRow new)
 	return PointerGetDatum(new.tuple);
 }
 
-/* BEFORE INSERT OR UPDATE OR DELETE ON batched_background_migrations FOR EACH ROW */
-Datum
-bbm_migration_guard(PG_FUNCTION_ARGS)
+static Datum
+guard(TriggerData *data)
 {
-	TriggerData *data;
 	BbmRow		old;
 	BbmRow		new;
 
-	data = bbm_trigger_data(fcinfo, "bbm_migration_guard");
 	old.desc = new.desc = RelationGetDescr(data->tg_relation);
 	old.tuple = data->tg_trigtuple;
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
@@ -560,6 +579,22 @@ bbm_migration_guard(PG_FUNCTION_ARGS)
 		return PointerGetDatum(new.tuple);
 	}
 	return guard_update(data->tg_relation, old, new);
+}
+
+/* BEFORE INSERT OR UPDATE OR DELETE ON batched_background_migrations FOR EACH ROW */
+Datum
+bbm_migration_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = bbm_trigger_data(fcinfo, "bbm_migration_guard");
+	ErrorContextCallback *context = error_context_stack;
+	Datum		row;
+
+	/* who has called bbm_create with a bad option has not written our INSERT */
+	if (bbm_our_statement())
+		context = bbm_spi_hide_statement();
+	row = guard(data);
+	error_context_stack = context;
+	return row;
 }
 
 /* ----------------------------------------------------------------
