@@ -31,18 +31,18 @@ OBJS = src/module.o \
 	src/engine/scheduler.o src/engine/verify.o \
 	src/server/ddl.o src/server/handover.o src/server/hooks.o src/server/launcher.o src/server/stalled.o \
 	src/server/truncate.o src/server/worker.o \
-	src/sql/access.o src/sql/arguments.o src/sql/columns.o src/sql/control.o src/sql/define.o src/sql/dry_run.o \
+	src/sql/access.o src/sql/arguments.o src/sql/columns.o src/sql/control.o src/sql/define.o src/sql/dry_run.o src/sql/existing.o \
 	src/sql/guards.o src/sql/import.o src/sql/job_guard.o src/sql/registry_tables.o src/sql/row.o src/sql/run.o \
 	src/sql/sync_trigger.o src/sql/verify.o src/sql/view.o
 
 # The tests, in the order in which they run; `make lint` knows one not listed.
 # sql/NAME.sql, test/specs/NAME.spec and test/t/NAME.pl
-REGRESS = install settings limits throttle create options statement sync_trigger recipes guards privileges others operator spying attack columns forgotten shadow nologin \
+REGRESS = install settings limits throttle create options if_not_exists statement sync_trigger recipes guards privileges others operator spying attack columns forgotten shadow nologin \
 	control status run run_options runbook registry owner import plan_guard background failures keys nullable strategies partitions moved_rows row_security identity on_error sizes follow table_scan \
 	blocks verify verify_all dry_run counts trouble key_change reference
 ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alter-claim retry row-lock \
 	run-beside-run control-open control-rollback two-migrations prepared sync-trigger follow block-move dry-run \
-	lock-upgrade ids statement-trigger import null-keys lock-commands
+	lock-upgrade ids statement-trigger import null-keys lock-commands if-not-exists
 TAP = 001_latency 002_pause 003_crash 004_launcher 005_databases 006_versions 007_dump 008_prepared 009_torture 010_standby \
 	011_upgrade 012_throttle 013_yielding 014_attack 015_promotion 016_copies 017_resources 018_partitions 019_blocks 020_verify 021_stalled \
 	022_pg_upgrade 023_other_extensions 024_fuzz 025_blockers 030_commands 030_fairness 031_cancel 032_null_keys 032_outside 032_registry 033_job_comes_later 034_owned_tables 035_membership

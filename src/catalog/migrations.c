@@ -77,9 +77,9 @@ bbm_migration_by_name(const char *name, MemoryContext context)
 	return SPI_processed == 0 ? NULL : read_migration(0, context);
 }
 
-/* NULL when there is none. */
-BbmMigration *
-bbm_migration_by_id(int64 id, MemoryContext context)
+/* Leaves its row in SPI_tuptable; false when there is none. */
+static bool
+run_by_id(int64 id)
 {
 	static BbmSql sql = {
 		"SELECT # FROM @.batched_background_migrations WHERE id = $1",
@@ -88,7 +88,23 @@ bbm_migration_by_id(int64 id, MemoryContext context)
 	Datum		values[] = {Int64GetDatum(id)};
 
 	bbm_sql_run(&sql, values, NULL, false);
-	return SPI_processed == 0 ? NULL : read_migration(0, context);
+	return SPI_processed > 0;
+}
+
+/* NULL when there is none. */
+BbmMigration *
+bbm_migration_by_id(int64 id, MemoryContext context)
+{
+	return run_by_id(id) ? read_migration(0, context) : NULL;
+}
+
+/* All its columns, until SPI_finish; nothing is given when there is none. */
+void
+bbm_migration_definition(int64 id, BbmDefinition *d)
+{
+	memset(d, 0, sizeof(BbmDefinition));
+	if (run_by_id(id))
+		read_definition(0, d);
 }
 
 /*

@@ -35,6 +35,7 @@
 #include "engine/event.h"
 #include "sql/access.h"
 #include "sql/arguments.h"
+#include "sql/existing.h"
 #include "strategy/resolve.h"
 #include "strategy/strategy.h"
 #include "target/cascade.h"
@@ -279,7 +280,6 @@ resolve(BbmDefinition *d)
 	Oid			relid;
 	int			level;
 
-	default_size(d);
 	m = bbm_definition_migration(d, CurrentMemoryContext);
 	m->owner = GetUserId();
 	/* the bounds are not checked yet */
@@ -309,25 +309,62 @@ resolve(BbmDefinition *d)
 	return relid;
 }
 
-/* Checks a definition and writes it; returns the migration's id, and its table. */
+/*
+ * The caller has asked for a migration of this name, if there is none: returns
+ * the id of the one that there is, if it is defined the same.
+ */
 static int64
-define(BbmDefinition *d, bool start, Oid *table)
+keep_existing(const BbmMigration *existing, BbmDefinition *d, bool resolved)
+{
+	bbm_check_owner(existing->owner, existing->name);
+	if (!resolved && existing->status != BBM_FINISHED)
+	{
+		(void) resolve(d);
+		resolved = true;
+	}
+	bbm_existing_compare(existing, d, resolved);
+	return existing->id;
+}
+
+/*
+ * Checks a definition and writes it; returns the migration's id, and its table
+ * if it is new.
+ *
+ * Another session may define a migration of the name at any moment.  Before
+ * our INSERT that is seen by our check or by the INSERT, which waits for that
+ * session's transaction to end and does nothing if it commits; after it, that
+ * session waits for us.
+ */
+static int64
+define(BbmDefinition *d, bool start, bool if_not_exists, Oid *table)
 {
 	bool		min_found = !bbm_definition_has(d, "min_value") && !bbm_definition_has(d, "min_key");
 	bool		max_found = !bbm_definition_has(d, "max_value") && !bbm_definition_has(d, "max_key");
 	char	   *name = TextDatumGetCString(bbm_definition_get(d, "name"));
+	BbmMigration *existing;
 	int64		id;
 
 	(void) bbm_catalog();
 	bbm_check_may_log_in(GetUserId());
-	if (bbm_migration_by_name(name, CurrentMemoryContext))
+	default_size(d);
+	bbm_definition_set(d, "min_found", BoolGetDatum(min_found));
+	bbm_definition_set(d, "max_found", BoolGetDatum(max_found));
+	existing = bbm_migration_by_name(name, CurrentMemoryContext);
+	if (existing && if_not_exists)
+		return keep_existing(existing, d, false);
+	if (existing)
 		name_is_taken(name);
 	*table = resolve(d);
 	bbm_definition_set(d, "status", Int16GetDatum(start ? BBM_ACTIVE : BBM_PAUSED));
 	bbm_definition_set(d, "owner", DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(GetUserId(), false))));
 	id = bbm_migration_insert(d);
 	if (id == 0)
+	{
+		existing = if_not_exists ? bbm_migration_by_name(name, CurrentMemoryContext) : NULL;
+		if (existing)
+			return keep_existing(existing, d, true);
 		name_is_taken(name);
+	}
 	bbm_migration_defined(id, *table, min_found, max_found);
 	if (bbm_definition_has(d, "operation"))
 		ereport(NOTICE,
@@ -352,7 +389,7 @@ define_from(FunctionCallInfo fcinfo, const char *operation, const char *part, Bb
 	bbm_definition_set_text(d, "operation", operation);
 	bbm_definition_set_text(d, "job_search_path", namespace_search_path);
 	SPI_connect();
-	id = define(d, bbm_argument_is_true(&arguments, "start"), table);
+	id = define(d, bbm_argument_is_true(&arguments, "start"), bbm_argument_is_true(&arguments, "if_not_exists"), table);
 	SPI_finish();
 	return id;
 }
@@ -379,9 +416,9 @@ Datum
 bbm_delete(PG_FUNCTION_ARGS)
 {
 	BbmDefinition d = {0};
-	Oid			table;
+	Oid			table = InvalidOid;
 	int64		id = define_from(fcinfo, "delete", "filter", &d, &table);
-	char	   *cascades = bbm_statement_cascades(table);
+	char	   *cascades = OidIsValid(table) ? bbm_statement_cascades(table) : NULL;
 
 	if (cascades)
 		ereport(NOTICE,
