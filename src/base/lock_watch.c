@@ -13,14 +13,46 @@
  *	  batches do.
  *
  *	  The check runs in the handler of SIGALRM, which must not disturb what it
- *	  interrupts.  It allocates nothing, raises nothing and waits for nothing.
- *	  It runs only where no interrupts are held off.  Therefore this process
- *	  holds no LWLock and is not acquiring one, and the lists of its locks,
- *	  which change only under the LWLock of their partition, are consistent.
- *	  It takes those LWLocks in shared mode, only if they are free (this also
- *	  makes an error that left one held harmless), and otherwise tries again a
- *	  moment later.  The rest of the code takes a spinlock for a few
- *	  instructions only, and the check takes none.
+ *	  interrupts.  Nothing else could make it: a batch is one statement, whose
+ *	  executor has no hook that is called while it runs; and another process
+ *	  would have to wake up for each batch, exists only with preloading, and
+ *	  its cancel could hit the next batch.  It disturbs nothing, on 15 to 19:
+ *
+ *	  1. It is made only where handle_sig_alarm() alone, once, holds interrupts
+ *	  off, and not in a critical section.  Each function of lwlock.c that
+ *	  changes an LWLock, its queue or the list of those held does so with
+ *	  interrupts held off, from before its first change until after its last,
+ *	  and LWLockAcquire() keeps them so for as long as the lock is held.  So
+ *	  what was interrupted holds no LWLock and is in none of these functions.
+ *
+ *	  2. There is one exception: errfinish() ends all holding off, and the
+ *	  LWLocks stay held until LWLockReleaseAll(), which AbortTransaction() and
+ *	  AbortSubTransaction() call with interrupts held off again.  Those that
+ *	  are held exclusively are not free for the check.  Those that are held
+ *	  shared it gets once more, and gives back: LWLockRelease() searches from
+ *	  the latest.  No error is raised in the middle of a change of a list.
+ *
+ *	  3. It takes LWLocks only if they are free, and otherwise tries again a
+ *	  moment later: it waits for nothing, so there is no deadlock in whatever
+ *	  order it takes them.  To wake who waits for one is to post a semaphore,
+ *	  as a signal handler may.
+ *
+ *	  4. The lists of locks and of waiters, and what is read of them, change
+ *	  only under the LWLock of their partition, also for our own locks.  Local
+ *	  structures (LOCALLOCK, resource owners), which change without, are not
+ *	  read.
+ *
+ *	  5. It takes no spinlock, so it does not matter if what was interrupted
+ *	  holds one; who waits for that one waits for some microseconds more.  The
+ *	  bit that locks an LWLock's queue is set by lwlock.c only: see 1.
+ *
+ *	  6. It allocates no memory, so what was interrupted may be in malloc().
+ *	  It raises no error: LWLockConditionalAcquire() would if 200 were held.
+ *
+ *	  7. A process that exits has called proc_exit_prepare(), which holds
+ *	  interrupts off for good, before its PGPROC goes.
+ *
+ *	  036_lock_watch makes the check at the moments of 1, 2 and 5.
  *
  *	  The check can only do what a SIGINT does: a cancel at the next
  *	  CHECK_FOR_INTERRUPTS. A job that catches it is cancelled again while it
