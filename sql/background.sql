@@ -96,7 +96,12 @@ SELECT w.kind, w.role = current_user AS mine, w.migration, j.min_value, j.max_va
        w.waiting_on, w.database = current_database() AS here, a.backend_type, a.application_name
 FROM bbm_workers() w JOIN pg_stat_activity a USING (pid)
 JOIN batched_background_migration_jobs j ON j.id = w.job;
-SELECT kind, migration, job FROM bbm_workers() WHERE kind = 'launcher';
+-- and not for everybody to see
+SET ROLE pg_read_all_data;
+SELECT count(*) AS seen FROM bbm_workers() WHERE job IS NOT NULL;
+RESET ROLE;
+SELECT count(*) AS unasked FROM bbm_workers() WHERE kind = 'launcher';
+SELECT kind, migration, job FROM bbm_workers(launcher => true) WHERE kind = 'launcher';
 SELECT pg_advisory_unlock(4242);
 SELECT bbm_wait('first', '1 minute'), bbm_wait('second', '1 minute');
 -- and as many jobs at once as the migration has workers, but no more
@@ -144,7 +149,7 @@ SELECT bbm_start('launched');
 SELECT bbm_wait('launched', '1 minute');
 
 -- when there is nothing to do, nobody is there but the launcher
-SELECT wait_for($$NOT EXISTS (SELECT 1 FROM bbm_workers() WHERE kind <> 'launcher')$$);
+SELECT wait_for($$NOT EXISTS (SELECT 1 FROM bbm_workers())$$);
 SELECT wait_for($$NOT EXISTS (SELECT 1 FROM pg_stat_activity
                               WHERE backend_type LIKE 'bbm%' AND backend_type <> 'bbm launcher')$$);
 SELECT backend_type, datname FROM pg_stat_activity WHERE backend_type LIKE 'bbm%';

@@ -620,13 +620,14 @@ CREATE FUNCTION bbm_internal.bbm_last_transient_error(id bigint, owner_oid oid) 
 COMMENT ON FUNCTION bbm_internal.bbm_last_transient_error IS
     'the transient error, outside of a batch or common to all batches, after which a migration tries again; NULL if there is none';
 
-CREATE FUNCTION bbm_internal.bbm_live_workers(
-    OUT pid integer, OUT kind text, OUT datid oid, OUT owner_oid oid, OUT migration_id bigint, OUT job_id bigint,
-    OUT since timestamp with time zone, OUT waiting_on text
+CREATE FUNCTION @extschema@.bbm_workers(
+    launcher boolean DEFAULT false,
+    OUT pid integer, OUT role name, OUT migration text, OUT job bigint, OUT since timestamp with time zone,
+    OUT waiting_on text, OUT kind text, OUT database name
 ) RETURNS SETOF record
-    LANGUAGE c VOLATILE ROWS 8 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION bbm_internal.bbm_live_workers IS
-    'bbm''s processes in this server that the caller may see, from shared memory, or without it from the jobs; users call bbm_workers()';
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 8 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.bbm_workers IS
+    'bbm''s processes in this server that the caller may see, and the launcher if asked for: pid, role, current migration and job, since when, what it waits for';
 
 /*
  * Users read views: a view reads the tables with the privileges of the
@@ -634,24 +635,6 @@ COMMENT ON FUNCTION bbm_internal.bbm_live_workers IS
  * DEFINER function could not determine that role: its caller may itself run with
  * the privileges of another role, in a function or in an index's expression.
  */
-
-CREATE VIEW @extschema@.bbm_processes WITH (security_barrier) AS
-    SELECT w.pid, r.rolname AS role,
-           CASE WHEN w.datid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-                THEN m.name END AS migration,
-           w.job_id AS job, w.since, w.waiting_on, w.kind, d.datname AS database
-    FROM bbm_internal.bbm_live_workers() w
-    LEFT JOIN pg_roles r ON r.oid = w.owner_oid
-    LEFT JOIN pg_database d ON d.oid = w.datid
-    LEFT JOIN @extschema@.batched_background_migrations m ON m.id = w.migration_id
-    ORDER BY w.kind, w.pid;
-
-CREATE FUNCTION @extschema@.bbm_workers() RETURNS SETOF @extschema@.bbm_processes
-    LANGUAGE sql VOLATILE ROWS 8
-    SET search_path = pg_catalog, pg_temp
-AS 'SELECT * FROM @extschema@.bbm_processes';
-COMMENT ON FUNCTION @extschema@.bbm_workers IS
-    'bbm''s processes: pid, role, current migration and job, since when, what it waits for';
 
 CREATE VIEW @extschema@.bbm_migration_status (
     name, status, percent, rows_done, estimated_total, jobs_finished, jobs_running, jobs_failed, rows_per_second,
@@ -822,7 +805,6 @@ COMMENT ON COLUMN @extschema@.bbm_migration_status.last_error IS
 COMMENT ON COLUMN @extschema@.bbm_migration_status.last_progress_at IS
     'when a job or sub-batch was last finished; NULL before the first';
 COMMENT ON VIEW @extschema@.bbm_migration_jobs IS 'what bbm_jobs() shows: jobs of the migrations that the reader may see';
-COMMENT ON VIEW @extschema@.bbm_processes IS 'what bbm_workers() shows: the processes that the reader may see';
 
 COMMENT ON TABLE @extschema@.batched_background_migrations IS
     'one row for each batched background migration: which table, which key, what to do to each batch';
@@ -1103,5 +1085,5 @@ REVOKE ALL ON FUNCTION
     bbm_internal.bbm_truncate_guard, bbm_internal.bbm_replica_guard, bbm_internal.bbm_record_guard
     FROM PUBLIC;
 REVOKE ALL ON PROCEDURE @extschema@.bbm_run FROM PUBLIC;
-GRANT SELECT ON @extschema@.bbm_processes, @extschema@.bbm_migration_status, @extschema@.bbm_migration_jobs,
+GRANT SELECT ON @extschema@.bbm_migration_status, @extschema@.bbm_migration_jobs,
     @extschema@.bbm_migration_errors TO PUBLIC;

@@ -182,7 +182,7 @@ SELECT min(n), max(n), count(*) FROM broken."owner renamed";
 SELECT status, min_value, max_value FROM bbm_jobs('owner renamed');
 
 -- nothing of this has cost a process its life
-SELECT kind FROM bbm_workers() WHERE kind = 'launcher';
+SELECT kind FROM bbm_workers(launcher => true) WHERE kind = 'launcher';
 
 SET client_min_messages = warning;
 DROP VIEW outcome, at_work;

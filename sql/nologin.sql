@@ -43,7 +43,7 @@ SELECT bbm_wait('inserted', '1 minute');
 SELECT * FROM t ORDER BY id;
 
 -- several at once, as when a role loses LOGIN while they run; none by a worker that is still there
-SELECT wait_for($$NOT EXISTS (SELECT FROM bbm_workers() WHERE kind <> 'launcher')$$);
+SELECT wait_for($$NOT EXISTS (SELECT FROM bbm_workers())$$);
 ALTER ROLE regress_bbm_nologin NOLOGIN;
 INSERT INTO batched_background_migrations
   (name, max_value, batch_size, job_signature_name, table_name, column_name, status, owner)

@@ -69,15 +69,13 @@ SELECT state, message FROM fails($$SELECT bbm_retry('alice''s')$$);
 SELECT state, message FROM fails($$SELECT bbm_drop('alice''s')$$);
 SELECT state, message FROM fails($$SELECT bbm_alter('alice''s')$$);
 SELECT state, message FROM fails($$SELECT bbm_launch_worker()$$);
-SELECT owner_oid FROM bbm_internal.bbm_live_workers() WHERE owner_oid IS NOT NULL;
 SELECT bbm_internal.bbm_waiting_on(1, '', 10), bbm_internal.bbm_waiting_on(1, '', 'regress_bbm_alice'::regrole),
        bbm_internal.bbm_waiting_on(1, '', 'regress_bbm_stranger'::regrole);
 SELECT * FROM bbm_migration_status;
 SELECT count(*) FROM bbm_migration_jobs;
-SELECT job FROM bbm_processes WHERE role IS NOT NULL;
 CALL bbm_run();
 UPDATE batched_background_migrations SET status = 1;
-SELECT role, migration, job FROM bbm_workers() WHERE kind <> 'launcher';
+SELECT role, migration, job FROM bbm_workers();
 -- not even through triggers of her own
 CREATE TEMPORARY TABLE mine (status smallint);
 CREATE TRIGGER x BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION bbm_internal.bbm_migration_guard();

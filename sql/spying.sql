@@ -74,7 +74,7 @@ BEGIN
 END $$;
 SELECT count(*) FROM bbm_migration_status WHERE bobs.leak(name);
 SELECT count(*) FROM bbm_migration_jobs WHERE bobs.leak(migration);
-SELECT count(*) FROM bbm_processes WHERE bobs.leak(role) AND role IS NOT NULL;
+SELECT count(*) FROM bbm_workers() WHERE bobs.leak(role) AND role IS NOT NULL;
 
 \c - :admin
 SET client_min_messages = warning;

@@ -102,7 +102,7 @@ ALTER SYSTEM SET bbm.retry_delay = '1 h';
 SELECT pg_reload_conf();
 SELECT bbm_create('r', 't', 'UPDATE t SET n = 100 / (id - 7) WHERE id BETWEEN $1 AND $2', batch_size => 5, start => true) > 0 AS created;
 SELECT wait_for($$(SELECT jobs_failed = 1 FROM bbm_status('r'))$$);
-SELECT wait_for($$NOT EXISTS (SELECT 1 FROM bbm_workers() WHERE kind <> 'launcher')$$);
+SELECT wait_for($$NOT EXISTS (SELECT 1 FROM bbm_workers())$$);
 SELECT * FROM status('r');
 SELECT * FROM jobs('r');
 -- it need not be waited for

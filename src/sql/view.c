@@ -7,11 +7,13 @@
  */
 #include "postgres.h"
 
+#include "commands/dbcommands.h"		/* get_database_name; from 19 on in utils/lsyscache.h */
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
@@ -37,7 +39,7 @@ PG_FUNCTION_INFO_V1(bbm_status_name);
 PG_FUNCTION_INFO_V1(bbm_own_statement);
 PG_FUNCTION_INFO_V1(bbm_waiting_on);
 PG_FUNCTION_INFO_V1(bbm_last_transient_error);
-PG_FUNCTION_INFO_V1(bbm_live_workers);
+PG_FUNCTION_INFO_V1(bbm_workers);
 PG_FUNCTION_INFO_V1(bbm_throttle);
 
 Datum
@@ -242,18 +244,28 @@ kind_word(BbmKind kind)
 }
 
 static void
-put_worker(ReturnSetInfo *rsinfo, int pid, const char *kind, Oid database, Oid owner, int64 migration,
+put_worker(ReturnSetInfo *rsinfo, int pid, const char *kind, Oid database, Oid owner, int64 migration_id,
 		   int64 job, TimestampTz since, const char *waiting_on)
 {
+	/* the ids of migrations are this database's */
+	BbmMigration *migration = migration_id != 0 && database == MyDatabaseId ?
+		bbm_migration_by_id(migration_id, CurrentMemoryContext) : NULL;
+	char	   *role = GetUserNameFromId(owner, true);
+	char	   *database_name = get_database_name(database);
+	NameData	names[2] = {{{0}}};
 	Datum		values[8] = {
-		Int32GetDatum(pid), CStringGetTextDatum(kind), ObjectIdGetDatum(database), ObjectIdGetDatum(owner),
-		Int64GetDatum(migration), Int64GetDatum(job), TimestampTzGetDatum(since), CStringGetTextDatum(waiting_on)
+		Int32GetDatum(pid), NameGetDatum(&names[0]), migration ? CStringGetTextDatum(migration->name) : (Datum) 0,
+		Int64GetDatum(job), TimestampTzGetDatum(since), CStringGetTextDatum(waiting_on), CStringGetTextDatum(kind),
+		NameGetDatum(&names[1])
 	};
 	bool		nulls[8] = {
-		false, false, !OidIsValid(database), !OidIsValid(owner), migration == 0, job == 0, since == 0,
-		waiting_on[0] == '\0'
+		false, role == NULL, migration == NULL, job == 0, since == 0, waiting_on[0] == '\0', false, database_name == NULL
 	};
 
+	if (role)
+		namestrcpy(&names[0], role);
+	if (database_name)
+		namestrcpy(&names[1], database_name);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
@@ -267,40 +279,35 @@ make_ascii(char *text)
 	}
 }
 
-Datum
-bbm_live_workers(PG_FUNCTION_ARGS)
+/* Without shared memory: the jobs that live processes run. */
+static void
+put_running(ReturnSetInfo *rsinfo)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	BbmSlot    *slots;
-	int			nslots;
+	ListCell   *cell;
+
+	foreach(cell, bbm_jobs_running(0, CurrentMemoryContext))
+	{
+		BbmRunningJob *job = lfirst(cell);
+
+		if (bbm_role_may_see(job->owner) && bbm_worker_is_alive(bbm_lock_class(), job->worker_id))
+			put_worker(rsinfo, job->pid, "worker", MyDatabaseId, job->owner, job->migration_id, job->id, 0, "");
+	}
+}
+
+static void
+put_slots(ReturnSetInfo *rsinfo, bool with_launcher)
+{
+	/* copied first: nothing that allocates memory may run under the lock */
+	int			nslots = bbm_shared->nslots;
+	BbmSlot    *slots = palloc(nslots * sizeof(BbmSlot));
 	int			launcher;
 
-	InitMaterializedSRF(fcinfo, 0);
-	if (bbm_shared == NULL)
-	{
-		ListCell   *cell;
-
-		SPI_connect();
-		foreach(cell, bbm_jobs_running(0, CurrentMemoryContext))
-		{
-			BbmRunningJob *job = lfirst(cell);
-
-			if (bbm_role_may_see(job->owner) && bbm_worker_is_alive(bbm_lock_class(), job->worker_id))
-				put_worker(rsinfo, job->pid, "worker", MyDatabaseId, job->owner, job->migration_id, job->id, 0, "");
-		}
-		SPI_finish();
-		return (Datum) 0;
-	}
-
-	/* copied first: nothing that allocates memory may run under the lock */
-	nslots = bbm_shared->nslots;
-	slots = palloc(nslots * sizeof(BbmSlot));
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
 	memcpy(slots, bbm_shared->slots, nslots * sizeof(BbmSlot));
 	launcher = bbm_shared->launcher_pid;
 	LWLockRelease(bbm_shared->lock);
 
-	if (launcher != 0)
+	if (with_launcher && launcher != 0)
 		put_worker(rsinfo, launcher, "launcher", InvalidOid, InvalidOid, 0, 0, 0, "");
 	for (int i = 0; i < nslots; i++)
 	{
@@ -315,6 +322,20 @@ bbm_live_workers(PG_FUNCTION_ARGS)
 			put_worker(rsinfo, slot->pid, kind_word(slot->kind), slot->database, slot->owner, slot->migration_id,
 					   slot->job_id, slot->since, slot->waiting_on.text);
 	}
+}
+
+Datum
+bbm_workers(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	SPI_connect();
+	if (bbm_shared)
+		put_slots(rsinfo, !PG_ARGISNULL(0) && PG_GETARG_BOOL(0));
+	else
+		put_running(rsinfo);
+	SPI_finish();
 	return (Datum) 0;
 }
 
