@@ -24,7 +24,7 @@ OBJS = src/module.o \
 	src/target/user_text.o \
 	src/strategy/block.o src/strategy/loose.o src/strategy/null.o src/strategy/resolve.o src/strategy/serial.o \
 	src/strategy/strategy.o \
-	src/throttle/load.o src/throttle/signal.o src/throttle/table.o src/throttle/throttle.o src/throttle/vacuum.o \
+	src/throttle/load.o src/throttle/pace.o src/throttle/pacing.o src/throttle/signal.o src/throttle/table.o src/throttle/throttle.o src/throttle/vacuum.o \
 	src/throttle/wal.o \
 	src/engine/batch.o src/engine/bisect.o src/engine/claim.o src/engine/completion.o src/engine/engine.o \
 	src/engine/event.o src/engine/outcome.o src/engine/outside.o src/engine/run_job.o src/engine/run_range.o \
@@ -37,7 +37,7 @@ OBJS = src/module.o \
 
 # The tests, in the order in which they run; `make lint` knows one not listed.
 # sql/NAME.sql, test/specs/NAME.spec and test/t/NAME.pl
-REGRESS = install settings limits throttle create options if_not_exists statement sync_trigger recipes guards privileges others operator spying attack columns forgotten shadow nologin \
+REGRESS = install settings limits throttle pace create options if_not_exists statement sync_trigger recipes guards privileges others operator spying attack columns forgotten shadow nologin \
 	control status run run_options runbook registry owner import plan_guard background failures keys nullable strategies partitions moved_rows row_security identity on_error sizes follow table_scan \
 	blocks verify verify_all dry_run counts trouble key_change reference
 ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alter-claim retry row-lock \

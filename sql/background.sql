@@ -122,9 +122,9 @@ SELECT pg_advisory_unlock(4242);
 SELECT bbm_wait('shares 1', '1 minute'), bbm_wait('shares 2', '1 minute');
 SELECT min(n), max(n), count(*) FROM a;
 
--- beside a worker, a session may help (without rests for busy CPUs: after five seconds it would tell how far it is)
+-- beside a worker, a session may help (without pauses for busy CPUs: after five seconds it would tell how far it is)
 SELECT bbm_create('helped', 'a', 'UPDATE a SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 10, workers => 2,
-                  settings => '{bbm.rest_factor=0}', start => true) > 0 AS created;
+                  settings => '{bbm.min_pace=1}', start => true) > 0 AS created;
 CALL bbm_run('helped');
 SELECT sum(rows), min(min_value), max(max_value), max(attempts), sum(max_value - min_value + 1) AS keys
 FROM bbm_jobs('helped');

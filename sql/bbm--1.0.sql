@@ -620,6 +620,11 @@ CREATE FUNCTION bbm_internal.bbm_last_transient_error(id bigint, owner_oid oid) 
 COMMENT ON FUNCTION bbm_internal.bbm_last_transient_error IS
     'the transient error, outside of a batch or common to all batches, after which a migration tries again; NULL if there is none';
 
+CREATE FUNCTION bbm_internal.bbm_live_pace(id bigint, owner_oid oid, OUT share double precision, OUT reason text) RETURNS record
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_live_pace IS
+    'the share of the time that the processes of a migration work, on average, and why it is not more; NULL while there are none';
+
 CREATE FUNCTION @extschema@.bbm_workers(
     launcher boolean DEFAULT false,
     OUT pid integer, OUT role name, OUT migration text, OUT job bigint, OUT since timestamp with time zone,

@@ -6,8 +6,8 @@
 CREATE EXTENSION bbm;
 -- alone: no background worker takes a hand in it
 ALTER SYSTEM SET bbm.enabled = off;
--- a run of more than five seconds tells how far it is: without rests for busy CPUs none takes so long
-ALTER SYSTEM SET bbm.rest_factor = 0;
+-- a run of more than five seconds tells how far it is: without pauses for busy CPUs none takes so long
+ALTER SYSTEM SET bbm.min_pace = 1;
 ALTER SYSTEM SET bbm.retry_delay = '10 ms';
 SELECT pg_reload_conf();
 \c -
@@ -284,6 +284,6 @@ DROP TABLE t, arrivals, keys, p, days;
 DROP SEQUENCE job_at_work, leaf_jobs;
 DROP FUNCTION jobs, arrive, until, stops_following, arrives_fast, more, comes_late, leaf_job, more_in_leaves, more_days;
 ALTER SYSTEM RESET bbm.enabled;
-ALTER SYSTEM RESET bbm.rest_factor;
+ALTER SYSTEM RESET bbm.min_pace;
 ALTER SYSTEM RESET bbm.retry_delay;
 SELECT pg_reload_conf();

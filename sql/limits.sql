@@ -22,7 +22,8 @@ ALTER SYSTEM SET bbm.max_dead_share = 0.5;
 ALTER SYSTEM SET bbm.max_wal_rate = '10MB';
 ALTER SYSTEM SET bbm.max_row_rate = 1000;
 ALTER SYSTEM SET bbm.max_active_sessions = 50;
-ALTER SYSTEM SET bbm.rest_factor = 4;
+ALTER SYSTEM SET bbm.min_pace = 0.2;
+ALTER SYSTEM SET bbm.max_pace = 0.5;
 ALTER SYSTEM SET bbm.log_min_duration = '1min';
 ALTER SYSTEM SET bbm.retry_delay = '1s';
 SELECT pg_reload_conf();
@@ -61,8 +62,8 @@ SELECT entry, limited.try(entry) FROM (VALUES
     (46, 'bbm.max_wal_rate=1MB'), (47, 'bbm.max_wal_rate=11MB'), (48, 'bbm.max_wal_rate=0'),
     (49, 'bbm.max_row_rate=1000'), (50, 'bbm.max_row_rate=1001'), (51, 'bbm.max_row_rate=0'),
     (52, 'bbm.max_active_sessions=50'), (53, 'bbm.max_active_sessions=51'), (54, 'bbm.max_active_sessions=-1'),
-    (55, 'bbm.rest_factor=8'), (56, 'bbm.rest_factor=3'), (57, 'bbm.rest_factor=0'),
-    (58, 'bbm.active_hours=00:00-24:00'), (59, 'bbm.condition=true')) AS v (i, entry) ORDER BY i;
+    (55, 'bbm.min_pace=0.2'), (56, 'bbm.min_pace=0.3'), (57, 'bbm.max_pace=0.5'), (58, 'bbm.max_pace=1'),
+    (59, 'bbm.active_hours=00:00-24:00'), (60, 'bbm.condition=true')) AS v (i, entry) ORDER BY i;
 -- one entry of many, and with plain statements
 SELECT bbm_create('many', 'limited.t', 'UPDATE limited.t SET n = n + 1 WHERE id BETWEEN $1 AND $2',
                   settings => '{bbm.lock_timeout=1s, bbm.max_batch_time=1h}');

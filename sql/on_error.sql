@@ -3,8 +3,8 @@
 CREATE EXTENSION bbm;
 -- alone: no background worker takes a hand in it
 ALTER SYSTEM SET bbm.enabled = off;
--- a run of more than five seconds tells how far it is: without rests for busy CPUs none takes so long
-ALTER SYSTEM SET bbm.rest_factor = 0;
+-- a run of more than five seconds tells how far it is: without pauses for busy CPUs none takes so long
+ALTER SYSTEM SET bbm.min_pace = 1;
 ALTER SYSTEM SET bbm.retry_delay = '1 ms';
 SELECT pg_reload_conf();
 \c -
@@ -186,6 +186,6 @@ DROP EXTENSION bbm;
 DROP TABLE poison, words, pinned;
 DROP FUNCTION stop_at, gone, note_settings;
 ALTER SYSTEM RESET bbm.enabled;
-ALTER SYSTEM RESET bbm.rest_factor;
+ALTER SYSTEM RESET bbm.min_pace;
 ALTER SYSTEM RESET bbm.retry_delay;
 SELECT pg_reload_conf();

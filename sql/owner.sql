@@ -206,7 +206,7 @@ ALTER TABLE batched_background_migrations OWNER TO :admin;
 ALTER TABLE batched_background_migration_jobs OWNER TO :admin;
 \set helper :abs_srcdir '/sql/wait_for.inc'
 \i :helper
-ALTER SYSTEM SET bbm.rest_factor = 0;
+ALTER SYSTEM SET bbm.min_pace = 1;
 SELECT pg_reload_conf();
 CREATE TABLE o (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 INSERT INTO o SELECT generate_series(1, 100000);
@@ -252,7 +252,7 @@ ALTER TABLE batched_background_migration_jobs OWNER TO :admin;
 SELECT bbm_start('given away');
 SELECT wait_for(format('(SELECT count(*) > %s FROM o WHERE n > 0)', :done));
 SELECT max(n) FROM o;
-ALTER SYSTEM RESET bbm.rest_factor;
+ALTER SYSTEM RESET bbm.min_pace;
 SELECT pg_reload_conf();
 SET client_min_messages = warning;
 DROP EXTENSION bbm;

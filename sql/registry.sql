@@ -55,7 +55,7 @@ SELECT * FROM fails($$SELECT bbm_create('no function', 't', 'nowhere.tellSize')$
 CREATE TABLE many (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 INSERT INTO many SELECT generate_series(1, 1000);
 ALTER SYSTEM SET bbm.job_retention = -1;
-ALTER SYSTEM SET bbm.rest_factor = 0;
+ALTER SYSTEM SET bbm.min_pace = 1;
 SELECT pg_reload_conf();
 \c -
 INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name)
@@ -74,7 +74,7 @@ SELECT count(*) * m.batch_size < 1000 AS behind FROM batched_background_migratio
 JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name = 'merged' AND j.status = 2 GROUP BY m.id;
 SELECT name, percent, jobs_finished FROM bbm_status() WHERE name IN ('kept', 'merged');
 ALTER SYSTEM RESET bbm.job_retention;
-ALTER SYSTEM RESET bbm.rest_factor;
+ALTER SYSTEM RESET bbm.min_pace;
 SELECT pg_reload_conf();
 
 -- its own worker, left running: a migration that it takes up, its new job, an attempt

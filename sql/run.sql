@@ -5,8 +5,8 @@
 CREATE EXTENSION bbm;
 -- alone: no background worker takes a hand in it
 ALTER SYSTEM SET bbm.enabled = off;
--- a run of more than five seconds tells how far it is: without rests for busy CPUs none takes so long
-ALTER SYSTEM SET bbm.rest_factor = 0;
+-- a run of more than five seconds tells how far it is: without pauses for busy CPUs none takes so long
+ALTER SYSTEM SET bbm.min_pace = 1;
 ALTER SYSTEM SET bbm.retry_delay = '10 ms';
 SELECT pg_reload_conf();
 \c -
@@ -322,6 +322,6 @@ DROP SEQUENCE tries, sub_tries;
 DROP FUNCTION jobs, outcome, f_count, f_null, f_small, f_void, f_text, f_registry, f_raise, f_raise2, f_set, f_run;
 DROP PROCEDURE p_commit, p_run;
 ALTER SYSTEM RESET bbm.enabled;
-ALTER SYSTEM RESET bbm.rest_factor;
+ALTER SYSTEM RESET bbm.min_pace;
 ALTER SYSTEM RESET bbm.retry_delay;
 SELECT pg_reload_conf();

@@ -67,7 +67,7 @@ SELECT min(n), max(n) FROM t;
 -- finished neighbours are merged into one row, which says how many it stands for;
 -- without rests, as bbm_run reports what takes longer than five seconds
 ALTER SYSTEM SET bbm.job_retention = 0;
-ALTER SYSTEM SET bbm.rest_factor = 0;
+ALTER SYSTEM SET bbm.min_pace = 1;
 SELECT pg_reload_conf();
 \c -
 CREATE TABLE many (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
@@ -95,7 +95,7 @@ CALL bbm_run('kept');
 SELECT count(*), sum(jobs), sum(rows), min(min_value), max(max_value) FROM bbm_jobs('kept');
 SELECT min(n), max(n) FROM many;
 ALTER SYSTEM RESET bbm.job_retention;
-ALTER SYSTEM RESET bbm.rest_factor;
+ALTER SYSTEM RESET bbm.min_pace;
 SELECT pg_reload_conf();
 
 -- events are forgotten in time

@@ -4,8 +4,8 @@
 --
 
 CREATE EXTENSION bbm;
--- where CPUs are short, jobs aim at less
-ALTER SYSTEM SET bbm.rest_factor = 0;
+-- the sizes are what is tested, not the pauses
+ALTER SYSTEM SET bbm.min_pace = 1;
 SELECT pg_reload_conf();
 -- alone: no background worker takes a hand in it, and its clock would be another
 ALTER SYSTEM SET bbm.enabled = off;
@@ -46,16 +46,6 @@ SELECT full_batches(1000, 500, 0, ARRAY['NaN', 1, 1]::float8[]) AS nan,
 SELECT sizing(1000, 'NaN', 'NaN', 10, 100000, ARRAY[1000], ARRAY[1], ARRAY[1]) AS no_target,
        sizing(2147483647, 1e300, 0, 1, 2147483647, ARRAY[9e18], ARRAY[1e-300], ARRAY[0]) AS huge,
        sizing(-5, 1e-300, 0, 1, 2147483647, ARRAY[1], ARRAY[1e300], ARRAY[0]) AS tiny;
--- a rest: so many times what it had to wait for a CPU, by the mean, none that is not worth it, and never long
-CREATE FUNCTION rests(delays_us float8[], elapsed_us float8, factor float8) RETURNS bigint[] STRICT LANGUAGE c AS :'bbm_test', 'bbm_test_pacing';
-SELECT d AS delay, e AS elapsed, f AS factor, (rests(ARRAY[d], e, f))[1] AS rest
-FROM (VALUES (0::float8, 0::float8, 4::float8), (249, 0, 4), (250, 0, 4), (5000, 0, 4), (5000, 25000, 4), (5000, 100000, 4), (5000, -100000, 4),
-    (5000, 0, 0.5), (25001, 0, 4), (5000, 0, 0), (-5, 0, 4), (9e18, 0, 1000), (0, 9e18, 1000)) v (d, e, f);
--- batches come at even distances, whichever of them had to wait; when the CPUs are free again the rests end
-SELECT rests(ARRAY[1000, 0, 0, 0, 2000, 0, 0, 1000], 0, 16) AS even;
-WITH r AS (SELECT rests(array_fill(1000::float8, ARRAY[100]) || array_fill(0::float8, ARRAY[300]), 0, 16) AS rests)
-SELECT rests[100] AS busy, rests[101] AS first, rests[164] AS later, array_position(rests, 0) AS over FROM r;
-
 -- a rate: the batch's own time is part of it, nothing is saved up, several processes share it, and a clock that goes back repays nothing
 CREATE FUNCTION bucket(rate float8, since float8[], until float8[], amounts float8[]) RETURNS float8[] STRICT LANGUAGE c AS :'bbm_test', 'bbm_test_bucket';
 SELECT bucket(100, '{10,11,20,20.1,30}', '{10.5,11,20.2,20.2,33}', '{100,100,50,50,100}') AS due,
@@ -284,11 +274,11 @@ SELECT bbm_create('bad', 't', 'slow', min_batch_size => 20, max_batch_size => 10
 SELECT bbm_create('bad', 't', 'slow', max_batch_wal => 0);
 SELECT bbm_create('a day', 't', 'slow', target_duration => '24 hours') IS NOT NULL AS a_day;
 
-ALTER SYSTEM RESET bbm.rest_factor;
+ALTER SYSTEM RESET bbm.min_pace;
 SELECT pg_reload_conf();
 DROP EXTENSION bbm;
 DROP TABLE t, stops, failures, p, tags, w;
-DROP FUNCTION slow, slow_then_paused, slow_once_failing, slow_leaf, slow_opening, slow_tags, slow_nulls, jobs, full_batches, sizing, advance, rests, bucket;
+DROP FUNCTION slow, slow_then_paused, slow_once_failing, slow_leaf, slow_opening, slow_tags, slow_nulls, jobs, full_batches, sizing, advance, bucket;
 DROP SEQUENCE tries;
 ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.retry_delay;

@@ -4,7 +4,7 @@
 
 CREATE EXTENSION bbm;
 -- how busy the machine is would be shown in waiting_on
-ALTER SYSTEM SET bbm.rest_factor = 0;
+ALTER SYSTEM SET bbm.min_pace = 1;
 SELECT pg_reload_conf();
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set helper :abs_srcdir '/sql/wait_for.inc'
@@ -141,7 +141,7 @@ SELECT name, status FROM bbm_status(name => 'f');
 SELECT name, status FROM bbm_status('nobody');
 SELECT count(*) FROM bbm_jobs(NULL);
 
-ALTER SYSTEM RESET bbm.rest_factor;
+ALTER SYSTEM RESET bbm.min_pace;
 SELECT pg_reload_conf();
 DROP EXTENSION bbm;
 DROP TABLE t, filled;

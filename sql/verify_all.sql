@@ -5,7 +5,7 @@ CREATE EXTENSION bbm;
 -- alone: no background worker takes a hand in it
 ALTER SYSTEM SET bbm.enabled = off;
 -- what a busy machine does to the pace is tested elsewhere
-ALTER SYSTEM SET bbm.rest_factor = 0;
+ALTER SYSTEM SET bbm.min_pace = 1;
 SELECT pg_reload_conf();
 \c -
 \set VERBOSITY terse
@@ -289,5 +289,5 @@ DROP EXTENSION bbm CASCADE;
 DROP TABLE t CASCADE;
 DROP FUNCTION fresh, moves;
 ALTER SYSTEM RESET bbm.enabled;
-ALTER SYSTEM RESET bbm.rest_factor;
+ALTER SYSTEM RESET bbm.min_pace;
 SELECT pg_reload_conf();

@@ -54,7 +54,8 @@ static bool vacuum;
 static int	max_wal_rate;
 static int	max_row_rate;
 static int	max_active_sessions;
-static double rest_factor;
+static double min_pace;
+static double max_pace;
 static char *active_hours;
 
 static bool check_names(const char *value, const char **why);
@@ -141,10 +142,14 @@ const BbmSettingDef bbm_settings[BBM_SETTINGS] = {
 		"Sets how many sessions of others may be active while batches run.",
 	"-1 turns it off.",
 	.limit = LIMIT_MOST},
-	[BBM_REST_FACTOR] = {"bbm.rest_factor", KIND_REAL, &rest_factor, 16, 0, 1000, 0,
-		"Sets how many times as long as it had to wait for a CPU a worker rests.",
-	"It then begins when a CPU is free. Zero turns both off; they do nothing where the system does not tell.",
-	.limit = LIMIT_LEAST},
+	[BBM_MIN_PACE] = {"bbm.min_pace", KIND_REAL, &min_pace, 0.1, 0.001, 1, 0,
+		"Sets the share of the time that a worker works, however busy the server is.",
+	"The time that it waits for a CPU does not count. 1 lets it always work.",
+	.limit = LIMIT_MOST},
+	[BBM_MAX_PACE] = {"bbm.max_pace", KIND_REAL, &max_pace, 1, 0.001, 1, 0,
+		"Sets the share of the time that a worker works, however idle the server is.",
+	"It also applies where bbm.min_pace is higher.",
+	.limit = LIMIT_MOST},
 	[BBM_ACTIVE_HOURS] = {"bbm.active_hours", KIND_STRING, &active_hours, 0, 0, 0, GUC_LIST_INPUT,
 		"Sets the hours in which batches run.",
 	"A list of \"[days] HH:MM-HH:MM [time zone]\"; empty: always.", check_hours,

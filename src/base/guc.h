@@ -49,7 +49,8 @@ typedef enum BbmSetting
 	BBM_MAX_WAL_RATE,			/* kB/s, 0 off */
 	BBM_MAX_ROW_RATE,			/* rows/s, 0 off */
 	BBM_MAX_ACTIVE_SESSIONS,	/* -1 off */
-	BBM_REST_FACTOR,			/* 0 off */
+	BBM_MIN_PACE,				/* shares of the time, 0 to 1 */
+	BBM_MAX_PACE,
 	BBM_ACTIVE_HOURS,			/* '': always */
 	BBM_CONDITION,				/* migrations only; NULL: none */
 	BBM_SETTINGS				/* the number of settings */

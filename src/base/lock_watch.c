@@ -98,6 +98,7 @@ static volatile sig_atomic_t stop = BBM_STOP_NONE;
 typedef struct Look
 {
 	TimestampTz now;
+	int64		limit_us;		/* a longer wait is too long; 0: none is */
 	bool		complete;		/* no lock partition was busy */
 	bool		awaited;		/* somebody waits for us */
 	bool		too_long;		/* ... who is not of bbm, and has waited too long */
@@ -170,8 +171,7 @@ check_lock(Look *look, PROCLOCK *mine, int partition)
 		look->awaited = true;
 		/* zero at first */
 		since = (TimestampTz) pg_atomic_read_u64(&waiter->waitStart);
-		if (since >= begun && max_blocking_time > 0 &&
-			look->now >= TimestampTzPlusMilliseconds(since, max_blocking_time) &&
+		if (since >= begun && look->limit_us > 0 && look->now >= since + look->limit_us &&
 			!is_ours(look, waiter, partition))
 			look->too_long = true;
 	}
@@ -233,6 +233,7 @@ tick(void)
 	bbm_blockers_poll();
 	if (look.now < next_poll)
 		return;
+	look.limit_us = (int64) max_blocking_time * 1000;
 	discover(&look);
 	if (look.complete)
 		next_poll = TimestampTzPlusMilliseconds(look.now, discovery_interval());
@@ -322,6 +323,21 @@ bbm_lock_watch_end(void)
 	watching = false;
 	if (stop != BBM_STOP_NONE)
 		QueryCancelPending = false;
+}
+
+/*
+ * Does a session that is not of bbm wait for our locks, and has waited since
+ * the batch began for more than so many microseconds?  Called when the batch
+ * is done, while its locks are held; the timer, which checks the same,
+ * may fire meanwhile.
+ */
+bool
+bbm_lock_watch_blocks(int64 us)
+{
+	Look		look = {.now = GetCurrentTimestamp(), .limit_us = us, .complete = true};
+
+	discover(&look);
+	return look.too_long;
 }
 
 /* Returns whether the last batch was stopped, and why; resets that. */

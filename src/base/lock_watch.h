@@ -23,6 +23,7 @@ extern void bbm_yield_end(void);
 extern void bbm_lock_watch_begin(int blocking_limit, int batch_limit);
 extern bool bbm_lock_watch_is_on(void);
 extern void bbm_lock_watch_end(void);
+extern bool bbm_lock_watch_blocks(int64 us);
 extern BbmLockWatchStop bbm_lock_watch_outcome(void);
 extern void bbm_lock_watch_pause(void);
 

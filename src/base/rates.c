@@ -18,12 +18,6 @@
 /* The weight of the last batch against all before it. */
 #define BBM_WEIGHT 0.3
 
-/* The share of its time that a process waits for a CPU on a machine with spare capacity. */
-#define BBM_USUAL_DELAY 0.1
-
-/* The number of batches that pacing averages over. */
-#define BBM_REST_SAMPLES 64
-
 /* The most that a size grows from one batch to the next. */
 #define BBM_GROWTH 2.0
 
@@ -138,25 +132,6 @@ int64
 bbm_next_poll_ms(int64 held_ms, int64 first_ms)
 {
 	return Min(Max(held_ms / 4, first_ms), BBM_LAST_POLL_MS);
-}
-
-/*
- * The pause is "factor" times the delay in getting a CPU. A small delay is
- * normal everywhere and causes no pause; nor is there a pause too short to
- * matter.  The pause is averaged over many batches, so that batches come at
- * even intervals, and not several in a row before a long pause.
- */
-int64
-bbm_pacing_us(BbmPacing *rests, int64 delay_us, int64 elapsed_us, double factor)
-{
-	double		rest = (delay_us - BBM_USUAL_DELAY * Max(elapsed_us, 0)) * factor;
-
-	rest = Max(Min(rest, BBM_LONGEST_REST_MS * 1000.0), 0);
-	/* the plain mean of all so far, then a weighted one */
-	rests->n = Min(rests->n + 1, BBM_REST_SAMPLES);
-	rest = rests->us + (rest - rests->us) / rests->n;
-	rests->us = rest;
-	return rest < BBM_SHORTEST_REST_US ? 0 : (int64) rest;
 }
 
 static int

@@ -50,27 +50,6 @@ extern TimestampTz bbm_trace_behind_since(const BbmTrace *trace, uint64 position
 /* How long to wait before the next poll, when throttled for held_ms. */
 extern int64 bbm_next_poll_ms(int64 held_ms, int64 first_ms);
 
-/* Pacing: how long to pause after having waited for a CPU. These are its limits. */
-#define BBM_LONGEST_REST_MS 100
-#define BBM_SHORTEST_REST_US 1000
-
-/*
- * Where CPUs are short, a batch of adaptive size aims at this share of its
- * usual duration.  A short batch waits for a CPU once, as a long one does, but
- * in a fraction of the time, so its wait counts this many times.
- */
-#define BBM_SHORT_SHARE 0.3
-#define BBM_SHORT_REST 4
-
-/* The mean pause, over n batches; zeroed: none yet. */
-typedef struct BbmPacing
-{
-	double		us;
-	int			n;
-} BbmPacing;
-
-extern PGDLLEXPORT int64 bbm_pacing_us(BbmPacing *rests, int64 delay_us, int64 elapsed_us, double factor);
-
 /* Measurements of a migration's batches, and the size they lead to. */
 typedef struct BbmSizing
 {

@@ -148,6 +148,8 @@ typedef struct BbmSlot
 	int64		migration_id;	/* 0: none */
 	int64		job_id;			/* 0: none */
 	TimestampTz since;
+	double		pace;			/* the share of the time that it works; 0: not known yet */
+	int			pace_why;		/* a BbmPaceReason (throttle/pace.h) */
 	BbmReason	waiting_on;		/* empty: it does not wait */
 	BbmBlockers blocked;		/* the lock it waits for, or did not get in its last attempt */
 } BbmSlot;

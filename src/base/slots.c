@@ -187,6 +187,17 @@ bbm_slot_connected(void)
 	LWLockRelease(bbm_shared->lock);
 }
 
+/* The pace of this process.  It changes often, so it is recorded with what it works on. */
+static double my_pace = 0;
+static int	my_pace_why = 0;
+
+void
+bbm_slot_pace(double share, int why)
+{
+	my_pace = share;
+	my_pace_why = why;
+}
+
 /* Records what this process works on; "what" is what it waits for (NULL: it does not wait). */
 static void
 slot_report(int64 migration_id, int64 job_id, const char *what, TimestampTz due)
@@ -200,6 +211,8 @@ slot_report(int64 migration_id, int64 job_id, const char *what, TimestampTz due)
 	slot->migration_id = migration_id;
 	slot->job_id = job_id;
 	slot->since = GetCurrentTimestamp();
+	slot->pace = my_pace;
+	slot->pace_why = my_pace_why;
 	slot->waiting_on.text[0] = '\0';
 	if (what)
 		bbm_outlasts(&slot->waiting_on, due, what);
@@ -230,6 +243,8 @@ bbm_slot_wait(const char *what, TimestampTz due)
 	if (bbm_shared == NULL || bbm_my_slot < 0)
 		return;
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	bbm_shared->slots[bbm_my_slot].pace = my_pace;
+	bbm_shared->slots[bbm_my_slot].pace_why = my_pace_why;
 	waiting_on = &bbm_shared->slots[bbm_my_slot].waiting_on;
 	waiting_on->text[0] = '\0';
 	bbm_outlasts(waiting_on, due, what);
@@ -277,12 +292,9 @@ bbm_slot_must_exit(void)
 	return leave;
 }
 
-/*
- * Counts other processes on this migration of this database, or with 0 those
- * on a job of any migration anywhere.
- */
-static int
-count_others(int64 migration_id)
+/* Counts other processes on a migration of this database. */
+int
+bbm_slots_on(int64 migration_id)
 {
 	int			n = 0;
 
@@ -293,27 +305,45 @@ count_others(int64 migration_id)
 	{
 		BbmSlot    *slot = &bbm_shared->slots[i];
 
-		if (slot->in_use && i != bbm_my_slot &&
-			(migration_id == 0 ? slot->job_id != 0 :
-			 slot->database == MyDatabaseId && slot->migration_id == migration_id))
+		if (slot->in_use && i != bbm_my_slot && slot->database == MyDatabaseId && slot->migration_id == migration_id)
 			n++;
 	}
 	LWLockRelease(bbm_shared->lock);
 	return n;
 }
 
-/* Counts other processes that have a job, in any database; some may be pacing before it begins. */
-int
-bbm_slots_with_job(void)
+/*
+ * The pace of a migration of this database: the mean share of the time that
+ * its processes work, and why the slowest of them is as slow as it is.  Returns
+ * false when there is none, or none that has done a batch.
+ */
+bool
+bbm_slots_pace(int64 migration_id, double *share, int *why)
 {
-	return count_others(0);
-}
+	int			n = 0;
+	double		least = 0;
 
-/* Counts other processes on a migration of this database. */
-int
-bbm_slots_on(int64 migration_id)
-{
-	return count_others(migration_id);
+	*share = 0;
+	if (bbm_shared == NULL)
+		return false;
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	for (int i = 0; i < bbm_shared->nslots; i++)
+	{
+		BbmSlot    *slot = &bbm_shared->slots[i];
+
+		if (!slot->in_use || slot->database != MyDatabaseId || slot->migration_id != migration_id || slot->pace <= 0)
+			continue;
+		if (n++ == 0 || slot->pace < least)
+		{
+			least = slot->pace;
+			*why = slot->pace_why;
+		}
+		*share += slot->pace;
+	}
+	LWLockRelease(bbm_shared->lock);
+	if (n > 0)
+		*share /= n;
+	return n > 0;
 }
 
 /*

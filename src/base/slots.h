@@ -22,12 +22,13 @@ extern void bbm_slot_connected(void);
 extern void bbm_slot_report(int64 migration_id, int64 job_id);
 extern void bbm_slot_wait_with(int64 migration_id, const char *what, TimestampTz due);
 extern void bbm_slot_wait(const char *what, TimestampTz due);
+extern void bbm_slot_pace(double share, int why);
 extern bool bbm_slot_blocked(const BbmBlockers *blockers, bool wait);
 extern bool bbm_slot_must_exit(void);
 
 /* The slots of others. */
-extern int	bbm_slots_with_job(void);
 extern int	bbm_slots_on(int64 migration_id);
+extern bool bbm_slots_pace(int64 migration_id, double *share, int *why);
 extern void bbm_state_changed(void);
 extern void bbm_batch_ended(void);
 extern void bbm_await_batches(bool begin);

@@ -42,6 +42,7 @@
 #include "target/relation.h"
 #include "target/size.h"
 #include "target/target.h"
+#include "throttle/pacing.h"
 
 /* How often, at most, the time limit of a batch that cannot be made smaller is doubled. */
 #define BBM_MOST_DOUBLINGS 6
@@ -347,6 +348,7 @@ bbm_work(void *arg)
 	bbm_outside_begin();
 	more = run_sub_batch_measured(work, &part);
 	work->outside = bbm_outside_end();
+	bbm_pacing_check_locks();
 	/* what was done outside survives a crash of this server, and so must its record */
 	if (work->outside)
 	{

@@ -42,6 +42,7 @@
 #include "engine/engine.h"
 #include "engine/outcome.h"
 #include "target/target.h"
+#include "throttle/pacing.h"
 #include "throttle/throttle.h"
 
 /* For how long a job that is between two sub-batches waits for a throttle; then the job is requeued. */
@@ -81,7 +82,7 @@ is_merge_due(const BbmTarget *target)
 {
 	static int64 migration_id = 0;
 	static int	merge_in;		/* jobs until the merge */
-	int			interval = target->cpus_are_short ? BBM_SHORT_MERGE_INTERVAL : BBM_MERGE_INTERVAL;
+	int			interval = bbm_pacing_is_slow(target->migration) ? BBM_SHORT_MERGE_INTERVAL : BBM_MERGE_INTERVAL;
 
 	if (migration_id != target->migration->id)
 	{
@@ -103,7 +104,9 @@ merge_if_due(BbmTarget *target)
 
 	if (bbm_job_retention < 0 || !is_merge_due(target))
 		return;
+	bbm_pacing_begin(GetCurrentTimestamp());
 	error = bbm_txn_run(merge_jobs, target, false);
+	bbm_pacing_end(target->migration, 0);
 	/* no batch depends on it, and the next merge can do it as well */
 	if (error && bbm_time_has_come(GetCurrentTimestamp(), log_again, BBM_LOG_MERGE_MS))
 	{
@@ -188,7 +191,6 @@ typedef struct GoOn
 {
 	const BbmEngine *engine;
 	BbmTarget  *target;
-	bool	   *rests;			/* out: is there a pacing pause before that job? */
 } GoOn;
 
 /*
@@ -207,7 +209,7 @@ may_go_on(const void *arg)
 	return bbm_permit_keep(engine->lock_class, engine->permit_of, engine->permit) &&
 		!go_on->target->claim_apart && !bbm_cancel_seen() && !go_on->target->migration->synchronous &&
 		!InterruptPending && bbm_enabled && !bbm_engine_slice_over(engine) && !must_check(engine) &&
-		bbm_throttle_lets_follow(go_on->target, go_on->rests);
+		bbm_throttle_lets_follow(go_on->target);
 }
 
 /* Must control return to the driver?  A cancelled session does so, too. */
@@ -234,7 +236,7 @@ bbm_wait_for_throttle(BbmEngine *engine, BbmTarget *target, bool may_help, int m
 		if (engine->wait.cancelled || now >= give_up || engine->wait.due > give_up || is_wanted(engine))
 			return false;
 		bbm_lock_watch_pause();
-		bbm_slot_wait(engine->wait.reason, engine->wait.due);
+		bbm_slot_wait(bbm_wait_reason(&engine->wait), engine->wait.due);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 Max(TimestampDifferenceMilliseconds(now, engine->wait.due), 1), bbm_wait_event(BBM_WAIT_THROTTLE));
 		ResetLatch(MyLatch);
@@ -283,14 +285,13 @@ put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool unstarted)
 
 /*
  * Runs a claimed job to its end, in one commit or several; returns false when
- * the migration has failed. "waits": there is a pacing pause before the job.
- * The next range may be claimed in the last commit; *next_waits is then the
- * same for that job.
+ * the migration has failed. "waits": there is a pause before the job, to keep
+ * the pace.  The next range may be claimed in the last commit.
  */
 static bool
-run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim *next, bool *next_waits)
+run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim *next)
 {
-	GoOn		go_on = {engine, target, next_waits};
+	GoOn		go_on = {engine, target};
 	BbmWork		work = {.target = target, .job = job, .context = engine->job[0], .waited = waits, .next = next,
 	.may_go_on = may_go_on, .arg = &go_on, .result = BBM_WORK_SUB_BATCH};
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_context, .arg = &work};
@@ -394,13 +395,19 @@ bbm_run_jobs(BbmEngine *engine, BbmClaim *claim)
 			.slot = -1,
 		.result = BBM_CLAIM_CHANGED};
 		MemoryContext done = engine->job[0];
+		TimestampTz now;
+		TimestampTz due;
 
 		MemoryContextReset(engine->step);
-		if (!run_job(engine, claim->target, &job, waits, &next, &waits))
+		if (!run_job(engine, claim->target, &job, waits, &next))
 			return false;
 		merge_if_due(claim->target);
 		if (next.result != BBM_CLAIM_JOB)
 			return true;
+		now = GetCurrentTimestamp();
+		waits = bbm_pacing_pauses(now, &due);
+		if (!waits)
+			bbm_pacing_begin(now);
 		job = next.job;
 		engine->job[0] = engine->job[1];
 		engine->job[1] = done;

@@ -444,8 +444,8 @@ wait_until_throttled(BbmEngine *engine, BbmTarget *target)
 
 	if (engine->wait.cancelled)
 		engine->cancelled = engine->wait.cancelled;
-	engine->held = true;
-	bbm_slot_wait_with(id, engine->wait.reason, engine->wait.due);
+	engine->held = !engine->wait.of_process;
+	bbm_slot_wait_with(id, bbm_wait_reason(&engine->wait), engine->wait.due);
 	bbm_set_waiting_for_table(engine->lock_class, id, false);
 	target->table_since = 0;
 	if (engine->wait.due > TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_KEEP_TARGET_MS))
@@ -502,7 +502,7 @@ work_on(BbmEngine *engine, int64 id)
 			if (!left)
 				return outcome;
 		}
-		bbm_slot_wait_with(id, engine->wait.reason, engine->wait.due);
+		bbm_slot_wait_with(id, bbm_wait_reason(&engine->wait), engine->wait.due);
 		if (!nothing_else(engine) || !bbm_wait_for_throttle(engine, claim.target, true, BBM_KEEP_TARGET_MS))
 			return wait_until_throttled(engine, claim.target);
 	}

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "commands/dbcommands.h"		/* get_database_name; from 19 on in utils/lsyscache.h */
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -23,6 +24,7 @@
 #include "base/locks.h"
 #include "base/shared.h"
 #include "base/shmem.h"
+#include "base/slots.h"
 #include "base/trouble.h"
 #include "base/txn.h"
 #include "base/wait_state.h"
@@ -32,6 +34,7 @@
 #include "catalog/migrations.h"
 #include "engine/event.h"
 #include "sql/access.h"
+#include "throttle/pace.h"
 #include "throttle/throttle.h"
 
 PG_FUNCTION_INFO_V1(bbm_may_see);
@@ -39,6 +42,7 @@ PG_FUNCTION_INFO_V1(bbm_status_name);
 PG_FUNCTION_INFO_V1(bbm_own_statement);
 PG_FUNCTION_INFO_V1(bbm_waiting_on);
 PG_FUNCTION_INFO_V1(bbm_last_transient_error);
+PG_FUNCTION_INFO_V1(bbm_live_pace);
 PG_FUNCTION_INFO_V1(bbm_workers);
 PG_FUNCTION_INFO_V1(bbm_throttle);
 
@@ -233,6 +237,29 @@ bbm_last_transient_error(PG_FUNCTION_ARGS)
 		!bbm_trouble_now(PG_GETARG_INT64(0), PG_GETARG_OID(1), false, &trouble))
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(trouble.text));
+}
+
+/* The pace of the processes that work on a migration, and why it is what it is. */
+Datum
+bbm_live_pace(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	Datum		values[2];
+	bool		nulls[2] = {true, true};
+	double		share;
+	int			why;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("function returning record called in context that cannot accept type record")));
+	if (may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1)) && bbm_slots_pace(PG_GETARG_INT64(0), &share, &why))
+	{
+		values[0] = Float8GetDatum(share);
+		values[1] = CStringGetTextDatum(bbm_pace_reason_to_string((BbmPaceReason) why));
+		nulls[0] = nulls[1] = false;
+	}
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
 static const char *

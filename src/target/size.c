@@ -29,15 +29,14 @@ bbm_size_follows(const BbmMigration *migration)
 
 /*
  * A size that only a limit of WAL changes does not grow beyond the requested
- * size.  Where CPUs are short, a batch is one of many short ones: whatever
- * arrives while it runs waits for it.
+ * size.
  */
 void
 bbm_size_limits(const BbmTarget *target, BbmSizeLimits *limits)
 {
 	const BbmMigration *migration = target->migration;
 
-	limits->target_ms = target->cpus_are_short ? migration->target_ms * BBM_SHORT_SHARE : migration->target_ms;
+	limits->target_ms = migration->target_ms;
 	limits->max_wal = migration->max_batch_wal;
 	limits->max_size = migration->target_ms > 0 ? migration->max_batch_size :
 		Min(migration->max_batch_size, migration->batch_size);

@@ -154,7 +154,6 @@ struct BbmTarget
 	int			reduced_sub_batch_size;		/* keys per commit, when this process has reduced it; 0 not */
 	bool		has_triggers;	/* BEFORE UPDATE, of the table itself */
 	bool		claim_apart;	/* after an error: do not claim in the transaction of a batch */
-	bool		cpus_are_short; /* as this process has measured; affects sizes */
 	bool		has_worked;		/* this process has run a job; see may_have_ended */
 	int			failures_in_row;
 	int			requeues_in_row;

@@ -8,14 +8,11 @@
  */
 #include "base/bbm.h"
 
-#include <fcntl.h>
 #include <signal.h>
-#include <unistd.h>
 
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "miscadmin.h"
-#include "storage/fd.h"
 #include "storage/latch.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
@@ -26,7 +23,6 @@
 #include "base/hours.h"
 #include "base/rates.h"
 #include "base/shared.h"
-#include "base/slots.h"
 #include "base/spi.h"
 #include "base/trouble.h"
 #include "base/txn.h"
@@ -35,12 +31,6 @@
 
 /* How long a count of sessions stays valid. */
 #define BBM_SESSIONS_MS 200
-
-/* A batch and its commit, or the end of one and the start of the next, are read together. */
-#define BBM_BUSY_US 500
-
-/* How often to check whether a CPU is free: each check uses one for a moment. */
-#define BBM_CROWD_US 2000
 
 /* How long a condition may take. */
 #define BBM_CONDITION_TIMEOUT_MS 1000
@@ -171,137 +161,6 @@ bbm_read_sessions(BbmReading *look)
 	}
 	if (active > limit)
 		bbm_reading_throttles(look, "%d sessions are active (limit %d)", active, limit);
-}
-
-/* ----------------------------------------------------------------
- * CPUs
- * ----------------------------------------------------------------
- */
-
-/*
- * Reads the current contents of a file of the operating system.  *fd is -2
- * until the file has been opened, and then stays open to the end of the
- * process.  Returns false where there is no such file.
- */
-static bool
-read_proc(const char *name, int *fd, char *text, size_t size)
-{
-	ssize_t		length;
-
-	if (*fd == -2)
-	{
-		*fd = open(name, O_RDONLY | O_CLOEXEC);
-		if (*fd >= 0)
-			ReserveExternalFD();
-	}
-	length = *fd < 0 ? -1 : pread(*fd, text, size - 1, 0);
-	text[Max(length, 0)] = '\0';
-	return length > 0;
-}
-
-/*
- * For how long this process, since it began, has been ready to run and had to
- * wait for a CPU, in microseconds; -1 where the operating system does not
- * report it.
- */
-static int64
-cpu_delay_us(void)
-{
-	static int	fd = -2;		/* of this process alone */
-	char		text[96];
-	unsigned long long ran;
-	unsigned long long delayed;
-
-	return read_proc("/proc/self/schedstat", &fd, text, sizeof(text)) &&
-		sscanf(text, "%llu %llu", &ran, &delayed) == 2 ? (int64) (delayed / 1000) : -1;
-}
-
-/* Has this process done a batch for which it has not paused yet? */
-static bool batch_done = false;
-
-void
-bbm_pacing_is_due(void)
-{
-	batch_done = true;
-}
-
-/*
- * Do other processes, which do not run batches, keep every CPU of the machine
- * busy?  Returns false where the operating system does not report it.
- */
-static bool
-all_cpus_are_taken(void)
-{
-	static int	fd = -2;
-	static long cpus = 0;
-	char		text[96];
-	int			running;
-
-	if (cpus == 0)
-		cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	/* processes that run or are ready to; this process is one of them */
-	return cpus > 0 && read_proc("/proc/loadavg", &fd, text, sizeof(text)) &&
-		sscanf(text, "%*s %*s %*s %d/", &running) == 1 && running > cpus &&
-		running - bbm_slots_with_job() > cpus;
-}
-
-/* How long this process pauses after a batch, by the mean of its last ones. */
-static BbmPacing rests = {0};
-
-/* Does the process pause between its batches? */
-bool
-bbm_cpus_are_short(const BbmMigration *migration)
-{
-	return bbm_setting_is_on(migration, BBM_REST_FACTOR) && rests.us >= BBM_SHORTEST_REST_US;
-}
-
-/*
- * bbm.rest_factor.  Where this process has had to wait for a CPU, others have
- * had to wait for this process: it pauses for so many times as long.  Then it
- * starts its batch when a CPU is free, so that a run queue is worked off
- * before it adds to it; for that it waits at most so many times as long as the
- * batch took, or it would never get to work beside a process that always
- * computes.  Neither ever shortens a batch that has started; they shorten the
- * time that batches aim at (bbm_size_limits).
- */
-void
-bbm_read_busy(BbmReading *look)
-{
-	static int64 seen = -1;		/* delay up to the last check; -1: not checked yet */
-	static TimestampTz seen_at = 0;
-	static TimestampTz paced_until = 0;
-	static TimestampTz patient_until = 0;
-	double		factor = bbm_setting_real(look->migration, BBM_REST_FACTOR);
-
-	if (batch_done && bbm_time_has_come(look->now, seen_at + BBM_BUSY_US, 2 * BBM_LONGEST_REST_MS))
-	{
-		int64		delay = cpu_delay_us();
-		int64		elapsed = look->now - seen_at;
-		/* so batches stay short until there is hardly any wait, and do not grow because they are short */
-		double		times = look->migration->target_ms > 0 && bbm_cpus_are_short(look->migration) ?
-			factor * BBM_SHORT_REST : factor;
-
-		paced_until = look->now + (seen < 0 ? 0 : bbm_pacing_us(&rests, delay - seen, elapsed, times));
-		patient_until = paced_until + (TimestampTz) Min(elapsed * factor, BBM_LONGEST_REST_MS * 1000.0);
-		seen = delay;
-		/* counted from the end of the pause */
-		seen_at = paced_until;
-		batch_done = false;
-	}
-	if (paced_until > look->now && !bbm_time_has_come(look->now, paced_until, BBM_LONGEST_REST_MS))
-	{
-		look->due = paced_until;
-		bbm_reading_throttles(look, "rests for a moment (factor %g)", factor);
-	}
-	else if (patient_until > look->now && !bbm_time_has_come(look->now, patient_until, 2 * BBM_LONGEST_REST_MS) &&
-			 all_cpus_are_taken())
-	{
-		look->due = look->now + BBM_CROWD_US;
-		bbm_reading_throttles(look, "until one is free");
-		/* a wait during the check itself has not delayed others */
-		seen = cpu_delay_us();
-		seen_at = look->due;
-	}
 }
 
 /* ----------------------------------------------------------------

@@ -86,9 +86,6 @@ extern void bbm_read_hours(BbmReading *look);
 extern void bbm_read_wal_rate(BbmReading *look);
 extern void bbm_read_row_rate(BbmReading *look);
 extern void bbm_read_sessions(BbmReading *look);
-extern void bbm_pacing_is_due(void);
-extern bool bbm_cpus_are_short(const BbmMigration *migration);
-extern void bbm_read_busy(BbmReading *look);
 extern void bbm_read_condition(BbmReading *look);
 
 #endif							/* BBM_THROTTLE_SIGNAL_H */

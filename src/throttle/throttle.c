@@ -31,6 +31,7 @@
 #include "base/wait_state.h"
 #include "catalog/jobs.h"
 #include "target/target.h"
+#include "throttle/pacing.h"
 #include "throttle/signal.h"
 
 /* The relations of a table may change: partitions come and go. */
@@ -51,13 +52,10 @@ typedef struct Signal
 	bool		by_relation;	/* needs the relations of the target */
 	bool		in_transaction; /* may need one of its own */
 	bool		after_each;		/* depends on the batch before, when that has committed */
-	bool		of_process;		/* is about the process that runs the batches */
 	bool		of_writing;		/* what only reads cannot make it worse */
 } Signal;
 
 static const Signal signals[] = {
-	/* first: a pacing pause counts from the end of the batch, and includes what else there is to wait for */
-	{"busy CPUs", BBM_REST_FACTOR, bbm_read_busy, .of_process = true},
 	{"active hours", BBM_ACTIVE_HOURS, bbm_read_hours},
 	{"WAL rate", BBM_MAX_WAL_RATE, bbm_read_wal_rate, .after_each = true, .of_writing = true},
 	{"row rate", BBM_MAX_ROW_RATE, bbm_read_row_rate, .after_each = true, .of_writing = true},
@@ -74,9 +72,6 @@ static const Signal signals[] = {
 	{"active sessions", BBM_MAX_ACTIVE_SESSIONS, bbm_read_sessions},
 	{"condition", BBM_CONDITION, bbm_read_condition, .in_transaction = true}
 };
-
-/* Was the current batch reported to bbm_read_busy before its commit? */
-static bool pacing_is_reported = false;
 
 static BbmThrottle *
 state_of(BbmTarget *target)
@@ -143,18 +138,18 @@ read_signal(const Signal *signal, BbmReading *look)
 }
 
 /*
- * Starts a pacing pause of this process, for a moment.  The migration does not
- * wait for it: what is known about the migration's wait stays as it is, and
- * nothing is left behind when the process exits.
+ * This process pauses, for a moment.  The migration does not wait for it: what
+ * is known about the migration's wait stays as it is, and nothing is left
+ * behind when the process exits.
  */
 static void
-begin_rest(const BbmReading *look, BbmWait *wait)
+begin_pause(TimestampTz now, TimestampTz due, BbmWait *wait)
 {
-	wait->begins = false;
-	wait->due = look->due;
-	wait->since = look->now;
-	strlcpy(wait->reason, look->reason, sizeof(wait->reason));
-	wait->cancelled = NULL;
+	memset(wait, 0, sizeof(BbmWait));
+	wait->of_process = true;
+	wait->due = due;
+	wait->since = now;
+	strlcpy(wait->reason, bbm_pacing_reason(), sizeof(wait->reason));
 }
 
 /* Records that the migration waits, for what and until when. */
@@ -299,9 +294,14 @@ bbm_is_throttled(BbmTarget *target, bool may_help, BbmWait *wait)
 	TimestampTz now = GetCurrentTimestamp();
 	BbmReading		look = {.migration = migration, .state = state_of(target), .now = now};
 	bool		recalled;
+	TimestampTz due;
 
-	/* from a batch whose transaction has failed */
-	pacing_is_reported = false;
+	/* a pause counts from the end of the batch, and includes what else there is to wait for */
+	if (bbm_pacing_pauses(now, &due))
+	{
+		begin_pause(now, due, wait);
+		return true;
+	}
 	look.held_since = held_since(migration, now, &recalled);
 	wait->of_process = false;
 	if (!recalled)
@@ -315,34 +315,31 @@ bbm_is_throttled(BbmTarget *target, bool may_help, BbmWait *wait)
 		read_signal(&signals[i], &look);
 		if (look.holds && may_help && signals[i].read == bbm_read_dead && bbm_vacuum_instead(&look))
 			read_signal(&signals[i], &look);
-		wait->of_process = signals[i].of_process;
 	}
-	target->cpus_are_short = bbm_cpus_are_short(migration);
-	if (look.holds && wait->of_process)
-		begin_rest(&look, wait);
-	else if (look.holds)
+	if (look.holds)
+	{
 		begin_wait(&look, wait);
-	else if (look.held_since != 0)
+		return true;
+	}
+	if (look.held_since != 0)
 		end_wait(migration, now);
-	return look.holds;
+	/* the checks may have taken a while */
+	bbm_pacing_begin(GetCurrentTimestamp());
+	return false;
 }
 
 /*
  * May another batch be claimed in the transaction of this one?  Not when this
- * cannot be determined in that transaction.  *rests: this process is to pause
- * for a moment before that batch starts, as bbm_is_throttled then reports.
+ * cannot be determined in that transaction.
  */
 bool
-bbm_throttle_lets_follow(BbmTarget *target, bool *rests)
+bbm_throttle_lets_follow(BbmTarget *target)
 {
 	const BbmMigration *migration = target->migration;
 	TimestampTz now = GetCurrentTimestamp();
 	BbmReading		look = {.migration = migration, .state = target->throttle, .now = now};
 	bool		recalled;
 
-	bbm_pacing_is_due();
-	pacing_is_reported = true;
-	*rests = false;
 	if (look.state == NULL)
 		return false;
 	if (has_rate(migration))
@@ -363,13 +360,7 @@ bbm_throttle_lets_follow(BbmTarget *target, bool *rests)
 			return false;
 		if (!signal->in_transaction)
 			read_signal(signal, &look);
-		if (look.holds && signal->of_process)
-		{
-			*rests = true;
-			look.holds = false;
-		}
 	}
-	target->cpus_are_short = bbm_cpus_are_short(migration);
 	return !look.holds;
 }
 
@@ -383,10 +374,7 @@ bbm_throttle_spent(const BbmTarget *target, const BbmCost *cost)
 	BbmWaitStates *holds;
 	BbmWaitState *hold;
 
-	/* once per batch, or the process would pause for it again */
-	if (!pacing_is_reported)
-		bbm_pacing_is_due();
-	pacing_is_reported = false;
+	bbm_pacing_end(migration, (double) cost->rows);
 	/* its number of rows is how many rows it has found */
 	if (migration->phase.verifies)
 		return;
@@ -402,9 +390,8 @@ bbm_throttle_spent(const BbmTarget *target, const BbmCost *cost)
 
 /*
  * Reads every signal that the migration obeys, for display.  Called in a
- * transaction; the condition and the signals about a worker itself are left to
- * the workers, and so are those about a table that is not known yet, or does
- * not exist any more.
+ * transaction; the condition is left to the workers, and so are the signals
+ * about a table that is not known yet, or does not exist any more.
  */
 void
 bbm_throttle_show(const BbmMigration *migration, Oid relid, BbmThrottleSink sink, void *arg)
@@ -425,7 +412,7 @@ bbm_throttle_show(const BbmMigration *migration, Oid relid, BbmThrottleSink sink
 
 		if (!obeys(migration, signal))
 			continue;
-		if (signal->in_transaction || signal->of_process || (signal->by_relation && look.state->nrelations == 0))
+		if (signal->in_transaction || (signal->by_relation && look.state->nrelations == 0))
 		{
 			sink(arg, signal->word, bbm_setting_name(signal->limit), NULL, 0);
 			continue;

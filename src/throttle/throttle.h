@@ -21,15 +21,22 @@ typedef struct BbmWait
 	TimestampTz since;
 	char		reason[BBM_WAITING_LENGTH];
 	bool		begins;			/* it has not been waiting before */
-	bool		of_process;		/* this process may run no batch, of any migration */
+	bool		of_process;		/* this process pauses, to keep its pace: nothing that a migration waits for */
 	ErrorData  *cancelled;		/* the check was cancelled */
 } BbmWait;
+
+/* What a migration is shown to wait for: not for a pause of one of its processes. */
+static inline const char *
+bbm_wait_reason(const BbmWait *wait)
+{
+	return wait->of_process ? "" : wait->reason;
+}
 
 /* When a migration has waited for this long, the wait is reported. */
 #define BBM_REPORT_WAIT_MS 1000
 
 extern bool bbm_is_throttled(BbmTarget *target, bool may_help, BbmWait *wait);
-extern bool bbm_throttle_lets_follow(BbmTarget *target, bool *rests);
+extern bool bbm_throttle_lets_follow(BbmTarget *target);
 extern void bbm_throttle_spent(const BbmTarget *target, const BbmCost *cost);
 
 /*

@@ -15,7 +15,7 @@ my $node = bbm_node(
 	'latency',
 	extension => 0,
 	# the visits of autovacuum are traffic in the database, too
-	conf => "bbm.rest_factor = 0\nautovacuum = off\ntrack_commit_timestamp = on\nlog_connections = on\nlog_disconnections = on\n");
+	conf => "bbm.min_pace = 1\nautovacuum = off\ntrack_commit_timestamp = on\nlog_connections = on\nlog_disconnections = on\n");
 
 $node->safe_psql('postgres', 'CREATE DATABASE app');
 $node->safe_psql('app',      'CREATE EXTENSION bbm');

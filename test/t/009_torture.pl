@@ -17,8 +17,8 @@ torture($ENV{BBM_SEED} || 1 + int(rand(2**31)), $ENV{BBM_TORTURE_SECONDS} || 60)
 
 # A worker's memory does not grow with what it does: it is asked in the middle of two
 # batches, at which it is held.
-# It is the same point of a batch, and soon, without rests and merging.
-my $node = bbm_node('memory', conf => "bbm.rest_factor = 0\nbbm.job_retention = -1\n");
+# It is the same point of a batch, and soon, without pauses and merging.
+my $node = bbm_node('memory', conf => "bbm.min_pace = 1\nbbm.job_retention = -1\n");
 counter_table($node, 'memory', 60000);
 $node->safe_psql('postgres', <<'EOS');
 CREATE TABLE held AS SELECT unnest('{10000, 55000}'::bigint[]) AS id;

@@ -21,9 +21,9 @@ max_prepared_transactions = 5
 max_replication_slots = 5
 archive_mode = on
 archive_command = 'exit 1'
-# dead tuples, and rests, are here when a test asks for them
+# dead tuples, and pauses for busy CPUs, are here when a test asks for them
 autovacuum = off
-bbm.rest_factor = 0
+bbm.min_pace = 1
 autovacuum_naptime = 1s
 log_min_messages = debug1
 EOC
@@ -116,7 +116,7 @@ counter_table($node, 't_cost', 300);
 define($node, 'cost', 't_cost', settings => q(ARRAY['bbm.max_replication_lag=1GB', 'bbm.max_replication_delay=1h',
 	'bbm.standby_names=standby', 'bbm.max_slot_wal=1TB', 'bbm.max_unarchived_wal=42', 'bbm.max_horizon_age=1d',
 	'bbm.max_dead_tuples=1000000', 'bbm.max_dead_share=1', 'bbm.max_wal_rate=1GB', 'bbm.max_row_rate=1000000',
-	'bbm.max_active_sessions=1000', 'bbm.rest_factor=8', 'bbm.active_hours=00:00-12:00 Europe/Berlin, 12:00-00:00 Europe/Berlin']));
+	'bbm.max_active_sessions=1000', 'bbm.min_pace=0.2', 'bbm.active_hours=00:00-12:00 Europe/Berlin, 12:00-00:00 Europe/Berlin']));
 value($node, q(SELECT bbm_start('cost')));
 finished($node, 'cost', 'with every signal on and nothing wrong it runs');
 my $looks = <<'EOS';
@@ -128,7 +128,7 @@ my $cost = value($node, $looks);
 diag("a look at all signals takes $cost microseconds");
 # (30 where nothing else runs)
 cmp_ok($cost, '<', 1000, 'a look at all signals takes less than a millisecond');
-is(value($node, q(SELECT count(*), count(*) FILTER (WHERE holds) FROM bbm_throttle('cost'))), '13|0', 'none of which holds');
+is(value($node, q(SELECT count(*), count(*) FILTER (WHERE holds) FROM bbm_throttle('cost'))), '12|0', 'none of which holds');
 
 # A standby that does not replay: in bytes, in time, and the last batch.
 $node->wait_for_catchup($standby);
@@ -358,21 +358,86 @@ is( value($node, q(SELECT sum(wal_bytes) FILTER (WHERE first < last) / 102400.0 
 	FROM (SELECT wal_bytes, started_at AS first, max(started_at) OVER () AS last FROM bbm_jobs('wal')) jobs)),
 	't', 'WAL at 100 kB a second');
 
+# The pace.  A fifth of a millisecond a key, and what a worker works of the time.
+value($node, q(CREATE FUNCTION computes(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+	DECLARE ends timestamptz := clock_timestamp() + (hi - lo + 1) * interval '200 us';
+	BEGIN WHILE clock_timestamp() < ends LOOP END LOOP; RETURN 0; END $$));
+sub pace
+{
+	my ($name) = @_;
+	return "SELECT p.share, p.reason FROM batched_background_migrations m, bbm_internal.bbm_live_pace(m.id, m.owner_oid) p WHERE m.name = '$name'";
+}
+# its CPU time, in seconds
+sub cpu_of
+{
+	my ($pid) = @_;
+	my @stat = split ' ', slurp_file("/proc/$pid/stat") =~ s/.*\)//r;
+	return ($stat[11] + $stat[12]) / (`getconf CLK_TCK` || 100);
+}
+migration('pace', ['bbm.max_pace=0.1'], rows => 200000, batch_size => 10, job => 'computes');
+ok($node->poll_query_until('postgres', pace('pace'), '0.1|bbm.max_pace'), 'pace: a worker keeps to bbm.max_pace, and says that it does');
+SKIP:
+{
+	my $pid = value($node, q(SELECT pid FROM bbm_workers() WHERE migration = 'pace'));
+	skip 'the system does not tell the CPU time of a process', 1 unless -r "/proc/$pid/stat";
+	my ($began, $before) = (time, cpu_of($pid));
+	$node->poll_query_until('postgres', 'SELECT pg_sleep(5) IS NOT NULL');
+	cmp_ok((cpu_of($pid) - $before) / (time - $began), '<', 0.15, 'pace: it computes for about a tenth of the time, at most');
+}
+is(value($node, q(SELECT count(*), count(s.waiting_on), count(w.waiting_on) FROM bbm_status('pace') s, bbm_workers() w WHERE w.migration = s.name AND s.status = 'running')),
+	'1|0|0', 'pace: nobody waits for anything meanwhile');
+# the next job is claimed before the pause: who pauses the migration meanwhile finds that it does not begin
+settings('pace', 'bbm.max_pace=0.01');
+value($node, q(CREATE TABLE computed (lo bigint)));
+value($node, q(CREATE OR REPLACE FUNCTION computes(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+	DECLARE ends timestamptz := clock_timestamp() + (hi - lo + 1) * interval '200 us';
+	BEGIN WHILE clock_timestamp() < ends LOOP END LOOP; INSERT INTO public.computed VALUES (lo); RETURN 0; END $$));
+my ($requeued, $after) = (0, 0);
+for (1 .. 50)
+{
+	$node->poll_query_until('postgres', 'SELECT count(*) > 2 FROM computed');
+	value($node, q(SELECT bbm_pause('pace', wait => true)));
+	my $before = value($node, 'SELECT count(*) FROM computed');
+	$requeued = value($node, q(SELECT count(*) FROM bbm_jobs('pace') WHERE status = 'new' AND attempts = 0));
+	value($node, 'SELECT pg_sleep(0.5)');
+	$after += value($node, 'SELECT count(*) FROM computed') - $before;
+	last if $requeued || $after;
+	value($node, q(TRUNCATE computed; SELECT bbm_start('pace')));
+}
+cmp_ok($requeued, '>', 0, 'pace: a job that was claimed before a pause of the process is requeued when its migration is paused');
+is($after, 0, 'pace: ... and nothing is done after that');
+# a pause of the process is over in a moment: it hides nothing that lasts for an hour
+counter_table($node, 't_retry', 10);
+value($node, q(CREATE FUNCTION fails(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'no luck'; END $$));
+define($node, 'retry', 't_retry', job => 'fails', start => 'true',
+	settings => q(ARRAY['bbm.retry_delay=1h', 'bbm.retry_max_delay=1h', 'bbm.max_pace=0.01']));
+ok($node->poll_query_until('postgres', q(SELECT waiting_on = 'retry of a failed job' FROM bbm_status('retry'))), 'retry: waits for an hour');
+value($node, q(SELECT bbm_start('pace')));
+my @shown;
+while (@shown < 10)
+{
+	my $shown = value($node, q(SELECT s.waiting_on FROM bbm_workers() w, bbm_status('retry') s WHERE w.migration = s.name AND w.job IS NULL));
+	push @shown, $shown if $shown ne '';
+}
+is(join(', ', grep { $_ ne 'retry of a failed job' } @shown), '', 'retry: ... also while a worker that comes by paces itself');
+value($node, q(SELECT bbm_drop('retry'), bbm_pause('pace', wait => true)));
+# sessions that wait for its locks: a batch keeps a row for 50 ms, which a session wants all of the time
+value($node, q(CREATE TABLE hot (n bigint NOT NULL); INSERT INTO hot VALUES (0)));
+value($node, q(CREATE FUNCTION heats(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+	BEGIN UPDATE public.hot SET n = n + 1; PERFORM pg_sleep(0.05); RETURN 0; END $$));
+migration('hot', [ 'bbm.min_pace=0.1', 'bbm.max_pace=1' ], rows => 20000, batch_size => 1, job => 'heats');
+my $wants = background($node, 'postgres', q(DO $$ BEGIN LOOP UPDATE hot SET n = n + 1; COMMIT; END LOOP; END $$));
+ok($node->poll_query_until('postgres', 'SELECT EXISTS (' . pace('hot') . q( AND p.share < 0.5 AND p.reason = 'sessions wait for its locks') . ')'),
+	'hot: a worker whose locks others wait for works less');
+value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'DO $$ BEGIN LOOP UPDATE hot%'));
+finish_background($wants);
+value($node, q(SELECT bbm_pause('hot', wait => true), bbm_drop('hot')));
 # Busy CPUs: as many processes as there are CPUs take what they get, each a session of its own where those count.
 SKIP:
 {
-	skip 'the system does not tell for how long a process waits for a CPU', 15 unless -r '/proc/self/schedstat';
-	migration('rest', ['bbm.rest_factor=8'], rows => 20000, batch_size => 1);
-	# a fifth of a millisecond a key
-	value($node, q(CREATE FUNCTION computes(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
-		DECLARE ends timestamptz := clock_timestamp() + (hi - lo + 1) * interval '200 us';
-		BEGIN WHILE clock_timestamp() < ends LOOP END LOOP; RETURN 0; END $$));
-	counter_table($node, 't_short', 200000);
-	define($node, 'short', 't_short', job => 'computes', target_duration => q('100 ms'), settings => q(ARRAY['bbm.rest_factor=0']));
-	my $last_size = q(SELECT j.batch_size FROM batched_background_migration_jobs j JOIN batched_background_migrations m
-		ON m.id = j.batched_background_migration_id WHERE name = 'short' ORDER BY j.id DESC LIMIT 1);
+	skip 'the system does not tell for how long a process waits for a CPU', 2 unless -r '/proc/self/schedstat';
 	my @busy;
-	for (1 .. (`nproc` || 1))
+	for (1 .. 2 * (`nproc` || 1))
 	{
 		my $pid = fork();
 		die "fork: $!" unless defined $pid;
@@ -384,55 +449,15 @@ SKIP:
 		}
 		push @busy, $pid;
 	}
-	ok( $node->poll_query_until('postgres',
-			q(SELECT waiting_on = 'busy CPUs: rests for a moment (factor 8)' AND status = 'running' FROM bbm_status('rest'))),
-		'rest: a worker that has to wait for a CPU rests');
-	ok( $node->poll_query_until('postgres', q(SELECT waiting_on = 'busy CPUs: until one is free' FROM bbm_status('rest'))),
-		'rest: ... and begins when one is free, for which it waits a while');
-	# a rest is the process's, and over in a moment: it hides nothing that lasts for an hour
-	counter_table($node, 't_retry', 10);
-	value($node, q(CREATE FUNCTION fails(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'no luck'; END $$));
-	define($node, 'retry', 't_retry', job => 'fails', start => 'true',
-		settings => q(ARRAY['bbm.retry_delay=1h', 'bbm.retry_max_delay=1h', 'bbm.rest_factor=1000']));
-	ok($node->poll_query_until('postgres', q(SELECT waiting_on = 'retry of a failed job' FROM bbm_status('retry'))), 'retry: waits for an hour');
-	settings('rest', 'bbm.rest_factor=1000');
-	my @shown;
-	while (@shown < 10)
-	{
-		my $shown = value($node, q(SELECT s.waiting_on FROM bbm_workers() w, bbm_status('retry') s WHERE w.migration = s.name AND w.waiting_on LIKE 'busy CPUs%'));
-		push @shown, $shown if $shown ne '';
-	}
-	is(join(', ', grep { $_ ne 'retry of a failed job' } @shown), '', 'retry: ... also while a worker that comes by rests');
-	value($node, q(SELECT bbm_drop('retry')));
-	settings('rest', 'bbm.rest_factor=8');
-	value($node, q(SELECT bbm_start('short')));
-	ok($node->poll_query_until('postgres', "SELECT ($last_size) > 300"), 'short: sizes follow the time');
-	settings('short', 'bbm.rest_factor=8');
-	ok($node->poll_query_until('postgres', "SELECT ($last_size) <= 150"), 'short: ... and a fraction of it where CPUs are short');
-	value($node, q(SELECT bbm_pause('short', wait => true), bbm_drop('short')));
-	# the next job is claimed before the rest: who pauses meanwhile finds that it does not begin
-	settings('rest', 'bbm.rest_factor=1000');
-	my ($requeued, $after) = (0, '');
-	for (1 .. 50)
-	{
-		value($node, q(SELECT bbm_pause('rest', wait => true)));
-		my $before = value($node, 'SELECT sum(n) FROM t_rest');
-		$requeued = value($node, q(SELECT count(*) FROM bbm_jobs('rest') WHERE status = 'new' AND attempts = 0));
-		$after = value($node, 'SELECT sum(n) FROM t_rest') - $before;
-		last if $requeued || $after;
-		value($node, q(SELECT bbm_start('rest')));
-		$node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'busy CPUs%' FROM bbm_status('rest')));
-	}
-	cmp_ok($requeued, '>', 0, 'rest: a job that was claimed before it is requeued at a pause');
-	is($after, 0, 'rest: ... and nothing is done after that');
-	value($node, q(SELECT bbm_start('rest')));
+	settings('pace', 'bbm.min_pace=0.05');
+	value($node, q(TRUNCATE computed; SELECT bbm_start('pace')));
+	ok($node->poll_query_until('postgres', 'SELECT EXISTS (' . pace('pace') . q( AND p.share < 0.5 AND p.reason = 'CPUs are busy') . ')'),
+		'pace: a worker that has to wait for a CPU works less');
+	ok($node->poll_query_until('postgres', 'SELECT count(*) > 100 FROM computed'), 'pace: ... and goes on');
 	kill 'KILL', @busy;
 	waitpid $_, 0 for @busy;
-	is( value($node, q(SELECT setting, holds IS NULL FROM bbm_throttle('rest') WHERE signal = 'busy CPUs')),
-		'bbm.rest_factor|t', 'rest: which others cannot tell');
-	settings('rest', 'bbm.rest_factor=0');
-	goes_on('rest', 20000);
 }
+value($node, q(SELECT bbm_pause('pace', wait => true), bbm_drop('pace')));
 
 # Between sub-batches: a short wait is sat out, a long one gives the job back.
 migration('parts', ['bbm.max_row_rate=2000'], rows => 2000, batch_size => 2000, sub_batch_size => 500);

@@ -19,7 +19,7 @@ my $node = bbm_node(
 bbm.max_blocking_time = 500ms
 bbm.lock_timeout = 180s
 # times are compared, and a rest is no part of them
-bbm.rest_factor = 0
+bbm.min_pace = 1
 EOC
 
 # Times are bounds for a machine with other things to do; a batch at the gate would
@@ -414,7 +414,7 @@ log_clean($node);
 $node->stop;
 
 # All this does not need the library preloaded.
-my $plain = bbm_node('plain', preload => 0, conf => "bbm.max_blocking_time = 500ms\nbbm.lock_timeout = 180s\nbbm.rest_factor = 0\n");
+my $plain = bbm_node('plain', preload => 0, conf => "bbm.max_blocking_time = 500ms\nbbm.lock_timeout = 180s\nbbm.min_pace = 1\n");
 for my $table ('k', 'l')
 {
 	counter_table($plain, $table, 100);

@@ -21,7 +21,7 @@ my $node = bbm_node(
 bbm.max_workers = 4
 bbm.lock_timeout = 200ms
 # the load keeps all CPUs busy, and the batches are to run beside it
-bbm.rest_factor = 0
+bbm.min_pace = 1
 # only our own VACUUMs are counted
 autovacuum = off
 EOC

@@ -14,7 +14,7 @@ use Time::HiRes qw(usleep);
 # A short lock timeout, for more tries; and no rests, in which it would wait for the CPU.
 my $node = bbm_node('blockers', conf => <<'EOC');
 bbm.lock_timeout = 300ms
-bbm.rest_factor = 0
+bbm.min_pace = 1
 EOC
 my $other = $node->background_psql('postgres');
 my $pid = $other->query_safe('SELECT pg_backend_pid()');

@@ -11,7 +11,7 @@ use IPC::Run;
 use Test::More;
 
 # hundreds of short batches: resting is another test's
-my $node = bbm_node('registry', conf => "bbm.rest_factor = 0\n", initdb => [ '--encoding=UTF8', '--locale=C' ]);
+my $node = bbm_node('registry', conf => "bbm.min_pace = 1\n", initdb => [ '--encoding=UTF8', '--locale=C' ]);
 my $from = "$FindBin::RealBin/../registry";
 
 # As doc/registry.md has it: the extension is a superuser's, the tables the registry's.

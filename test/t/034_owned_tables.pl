@@ -10,7 +10,7 @@ use BbmTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = bbm_node('owned', conf => "bbm.naptime = 1s\nbbm.rest_factor = 0\n");
+my $node = bbm_node('owned', conf => "bbm.naptime = 1s\nbbm.min_pace = 1\n");
 my $dir  = PostgreSQL::Test::Utils::tempdir;
 
 $node->safe_psql('postgres', <<'EOC');

@@ -10,7 +10,7 @@ use lib "$FindBin::RealBin/../perl";
 use BbmTest;
 use Test::More;
 
-my $node = bbm_node('membership', conf => "bbm.naptime = 1s\nbbm.rest_factor = 0\n");
+my $node = bbm_node('membership', conf => "bbm.naptime = 1s\nbbm.min_pace = 1\n");
 plan skip_all => 'memberships have no such options before 16' if value($node, 'SHOW server_version_num') < 160000;
 
 $node->safe_psql('postgres', <<'EOC');

@@ -46,7 +46,6 @@
 
 PG_FUNCTION_INFO_V1(bbm_test_clock_advance);
 PG_FUNCTION_INFO_V1(bbm_test_sizing);
-PG_FUNCTION_INFO_V1(bbm_test_pacing);
 PG_FUNCTION_INFO_V1(bbm_test_bucket);
 PG_FUNCTION_INFO_V1(bbm_test_allocate);
 PG_FUNCTION_INFO_V1(bbm_test_table_scan);
@@ -146,21 +145,6 @@ bbm_test_allocate(PG_FUNCTION_ARGS)
 	bbm_target_close(target);
 	SPI_finish();
 	PG_RETURN_FLOAT8(ms);
-}
-
-/* pacing(delays_us, elapsed_us, factor): the pause after each batch, in microseconds. */
-Datum
-bbm_test_pacing(PG_FUNCTION_ARGS)
-{
-	BbmPacing	rests = {0};
-	int			n;
-	double	   *delays = numbers(fcinfo, 0, &n);
-	double		elapsed = PG_GETARG_FLOAT8(1);
-	Datum	   *values = palloc(Max(n, 1) * sizeof(Datum));
-
-	for (int i = 0; i < n; i++)
-		values[i] = Int64GetDatum(bbm_pacing_us(&rests, delays[i], elapsed, PG_GETARG_FLOAT8(2)));
-	PG_RETURN_ARRAYTYPE_P(construct_array(values, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
 /*

@@ -1,0 +1,76 @@
+--
+-- The pace: the pure controller, pulse by pulse, and on a simulated machine.
+-- Nothing sleeps here, and no clock is read.
+--
+
+LOAD 'bbm';
+\getenv module BBM_TEST_MODULE
+CREATE FUNCTION pulses(elapsed_us float8[], wait_us float8[], turns float8[], units float8[], found float8[], min_pace float8, max_pace float8, what text)
+RETURNS float8[] STRICT LANGUAGE c AS :'module', 'bbm_test_pace_pulses';
+CREATE FUNCTION machine(cpus int, workers int, clients int, service_us float8, think_us float8[], pulse_us float8, min_pace float8, max_pace float8, told boolean)
+RETURNS float8[] STRICT LANGUAGE c AS :'module', 'bbm_test_pace';
+
+-- n pulses alike
+CREATE FUNCTION same(n int, elapsed_us float8, wait_us float8, turns int, found int, min_pace float8, max_pace float8, what text) RETURNS float8[] LANGUAGE sql
+AS $$ SELECT pulses(array_fill(elapsed_us, ARRAY[n]), array_fill(wait_us, ARRAY[n]), array_fill(turns::float8, ARRAY[n]), array_fill(1000::float8, ARRAY[n]),
+    array_fill(found::float8, ARRAY[n]), min_pace, max_pace, what) $$;
+
+-- it begins with half of the time, and within the limits, of which the upper one applies
+SELECT same(1, 1000, 0, 1, 0, 0.1, 1, 's') AS half, same(1, 1000, 0, 1, 0, 0.7, 1, 's') AS least, same(1, 1000, 0, 1, 0, 0.1, 0.2, 's') AS most,
+    same(1, 1000, 0, 1, 0, 0.7, 0.2, 's') AS contradiction;
+-- after 64 pulses, or after a while, it grows, each time by more; a wait of a millisecond is not late
+SELECT (same(64, 1000, 1000, 1, 0, 0.1, 1, 's'))[63:64] AS after_64, (same(4, 150000, 0, 1, 0, 0.1, 1, 's'))[1:4] AS after_a_while;
+-- two late pulses shrink it, one does not; one in 64 lets it grow
+SELECT pulses('{1000,3000,1000,3000,1000}', '{0,2000,0,2000,0}', '{1,1,1,1,1}', '{1,1,1,1,1}', '{0,0,0,0,0}', 0.1, 1, 's') AS two;
+SELECT shares[63] AS before, shares[64] AS one_in_64
+FROM (SELECT pulses(array_fill(1000::float8, ARRAY[64]), ARRAY[1001::float8] || array_fill(0::float8, ARRAY[63]), array_fill(1::float8, ARRAY[64]),
+    array_fill(1::float8, ARRAY[64]), array_fill(0::float8, ARRAY[64]), 0.1, 1, 's')) v (shares);
+-- others in need of something else: 4 locks, 5 WAL; a CPU is 2, and where the system does not tell, 3; free is 0, the begin 1, the limit 6
+SELECT f AS found, (same(2, 1000, 0, 1, f, 0.1, 1, 's'))[2] AS share, (same(2, 1000, 0, 1, f, 0.1, 1, 'w'))[2] AS why FROM generate_series(0, 2) f;
+SELECT (same(2, 9000, 8000, 1, 0, 0.1, 1, 'w'))[2] AS cpu, (same(1, 1000, 0, 1, 0, 0.1, 1, 'w'))[1] AS begins,
+    (same(2000, 1000, 0, 1, 0, 0.1, 1, 'w'))[2000] AS free, (same(2000, 1000, 0, 1, 0, 0.1, 0.6, 'w'))[2000] AS at_limit;
+-- a long pulse has waited often: the mean wait counts, and the share shrinks as after as many pulses
+SELECT (same(1, 100000, 50000, 60, 0, 0.1, 1, 's'))[1] AS short_waits, round((same(1, 200000, 100000, 10, 0, 0.1, 1, 's'))[1]::numeric, 3) AS ten,
+    round((same(1, 200000, 100000, 99, 0, 0.1, 1, 's'))[1]::numeric, 3) AS many;
+-- the pause: as long as it worked for half of the time; nine times as long for a tenth; what it waited counts towards it; what is too short is owed
+SELECT (same(1, 2000, 0, 1, 0, 0.5, 0.5, 'p'))[1] AS half, (same(1, 2000, 0, 1, 0, 0.1, 0.1, 'p'))[1] AS tenth,
+    (same(1, 5000, 3000, 1, 0, 0.1, 0.1, 'p'))[1] AS waited, same(4, 400, 0, 1, 0, 0.5, 0.5, 'p') AS owed, same(3, 1000, 0, 1, 0, 1, 1, 'p') AS none;
+-- no pause is endless, and what is no time is none
+SELECT (same(1, 1e12, 0, 1, 0, 0.001, 0.1, 'p'))[1] AS endless, (same(1, -5, 0, 1, 0, 0.1, 0.1, 'p'))[1] AS backwards,
+    (same(1, 1000, 9e18, 1, 0, 0.1, 0.1, 'p'))[1] AS waits_longer_than_it_lasts, (same(1, 0, -1, 0, 0, 0.1, 0.1, 'p'))[1] AS nothing;
+-- where the system does not tell: what took longer than the best so far, by more than half of it and a millisecond
+SELECT pulses('{1000,2400,2600,2600}', '{-1,-1,-1,-1}', '{0,0,0,0}', '{10,10,10,10}', '{0,0,0,0}', 0.1, 1, 's') AS slower,
+    pulses('{1000,2000,9000}', '{-1,-1,-1}', '{0,0,0}', '{10,20,90}', '{0,0,0}', 0.1, 1, 's') AS larger,
+    pulses('{1000,9000,9000}', '{-1,-1,-1}', '{0,0,0}', '{10,0,0}', '{0,0,0}', 0.1, 1, 's') AS unknown,
+    (pulses('{1000,9000,9000}', '{-1,-1,-1}', '{0,0,0}', '{10,10,10}', '{0,0,0}', 0.1, 1, 'w'))[3] AS why;
+
+-- A machine with two CPUs and 32 clients, which are idle (-1), at half load, or without a pause (0), for so many seconds each.
+CREATE FUNCTION load(VARIADIC loads text[]) RETURNS float8[] LANGUAGE sql
+AS $$ SELECT array_agg(CASE kind WHEN 'idle' THEN -1 WHEN 'half' THEN 9600 ELSE 0 END ORDER BY n, s)
+    FROM (SELECT n, split_part(l, ' ', 1) AS kind, split_part(l, ' ', 2)::int AS seconds FROM unnest(loads) WITH ORDINALITY u (l, n)) v, generate_series(1, seconds) s $$;
+-- Of some seconds: the mean share; and by how much of it a mean over five seconds differs, at most.
+CREATE FUNCTION mean(shares float8[], since int, until int) RETURNS float8 LANGUAGE sql AS $$ SELECT avg(s) FROM unnest(shares[since:until]) s $$;
+CREATE FUNCTION swing(shares float8[], since int, until int) RETURNS float8 LANGUAGE sql
+AS $$ SELECT max(abs(mean(shares, i, i + 4) / mean(shares, since, until) - 1)) FROM generate_series(since, until - 4) i $$;
+-- what it is like after five seconds of each load, with one worker and with three, told and not told how long it waits
+CREATE TABLE ran AS SELECT workers, told, machine(2, workers, 32, 300, load('half 30', 'full 30', 'half 30', 'idle 15', 'full 15', 'idle 15'), 1000, 0.1, 1, told) AS shares
+FROM (VALUES (1), (3)) w (workers), (VALUES (true), (false)) t (told);
+SELECT workers, told, mean(shares, 6, 30) > 0.12 AS half, swing(shares, 6, 30) < 0.2 AS settles,
+    mean(shares, 36, 60) BETWEEN 0.095 AND 0.12 AS full, swing(shares, 36, 60) < 0.2 AS settles,
+    mean(shares, 66, 90) > 0.12 AS half, swing(shares, 66, 90) < 0.2 AS settles,
+    mean(shares, 96, 105) > 0.55 AS idle, swing(shares, 96, 105) < 0.2 AS settles,
+    mean(shares, 111, 120) BETWEEN 0.095 AND 0.12 AS full, mean(shares, 126, 135) > 0.55 AS idle,
+    (SELECT min(s) FROM unnest(shares) s) >= 0.095 AS floor
+FROM ran ORDER BY workers, told;
+-- one worker has an idle machine, all of the time
+SELECT told, mean(shares, 96, 105) > 0.97 AS idle FROM ran WHERE workers = 1 ORDER BY told;
+-- limits are kept: whatever the load for the lower one, and on an idle machine for the upper one
+SELECT min, round(mean(machine(2, 1, 32, 300, load('full 20'), 1000, min, 1, true), 6, 20)::numeric, 2) AS full
+FROM (VALUES (0.02), (0.05), (0.15)) v (min);
+SELECT max, round(mean(machine(2, 1, 0, 300, load('idle 20'), 1000, 0.1, max, true), 6, 20)::numeric, 2) AS idle
+FROM (VALUES (0.05), (0.25), (0.5), (1)) v (max);
+-- short pulses and longer ones
+SELECT pulse_us, round(mean(shares, 6, 20)::numeric, 2) AS full, mean(shares, 26, 40) > 0.97 AS idle
+FROM (VALUES (500), (1000), (3000), (10000)) p (pulse_us), LATERAL (SELECT machine(2, 1, 32, 300, load('full 20', 'idle 20'), pulse_us, 0.1, 1, true)) m (shares);
+DROP TABLE ran;
+DROP FUNCTION mean, swing, load, same, machine, pulses;

@@ -1,0 +1,203 @@
+/*-------------------------------------------------------------------------
+ *
+ * pace.c
+ *		The pace: which share of the time a process works.
+ *
+ * NOTES
+ *	  A process works in pulses, short ones if it can choose, and pauses
+ *	  between them for so long that it works for a share of the time.  A
+ *	  controller moves the share between two limits: additive up,
+ *	  multiplicative down, as congestion control does, so that several processes
+ *	  come to equal shares.
+ *
+ *	  What it goes by is how long the process itself waited for a CPU each time
+ *	  that it needed one.  Whoever else needed one then has waited for about as
+ *	  long, and this process was one of those it waited for.  The set point is
+ *	  BBM_PACE_WAIT_US in 99 of 100 cases.  A pulse that found more, or that
+ *	  others waited for in another way, is "late".  Two late ones of the last 64
+ *	  lower the share at once.  It grows when there was at most one in 64, or
+ *	  none for a while.
+ *
+ *	  The waits for a CPU are not work.  They count towards the pause instead, so
+ *	  that a process that has got the lower limit works for that share of the
+ *	  time, however long it waits for its CPU.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "throttle/pace.h"
+
+#include "port/pg_bitutils.h"
+
+/* The share that a process begins with. */
+#define BBM_PACE_FIRST 0.5
+
+/* The share shrinks to so much of itself, at most so often after one pulse ... */
+#define BBM_PACE_DOWN 0.95
+#define BBM_PACE_MOST_DOWNS 10
+/* ... and grows by so much, then by twice as much, and so on up to so many times as much. */
+#define BBM_PACE_UP 0.006
+#define BBM_PACE_MOST_UPS 20
+
+/* It grows at the earliest after so many pulses; after so long if none of them was late. */
+#define BBM_PACE_PULSES 64
+#define BBM_PACE_GROW_US 200000
+
+/* A late pulse is forgotten after so long without another, as pulses may be rare. */
+#define BBM_PACE_LATE_US 1000000
+
+/* Where the system does not report waits: so many times the best a pulse may take in addition to it. */
+#define BBM_PACE_USUAL 0.5
+/* The best is forgotten: half of it in an hour. */
+#define BBM_PACE_FORGET 1.9e-10
+
+/* A pause is never longer, nor is what it was too long ever a credit of more than that. */
+#define BBM_PACE_LONGEST_PAUSE_US 10e6
+#define BBM_PACE_CREDIT_US 10e3
+
+static double
+within(double share, const BbmPaceLimits *limits)
+{
+	return Min(Max(share, limits->min), limits->max);
+}
+
+/* The share of the time that the process works from now on. */
+double
+bbm_pace_share(const BbmPace *pace, const BbmPaceLimits *limits)
+{
+	return within(pace->share > 0 ? pace->share : BBM_PACE_FIRST, limits);
+}
+
+/*
+ * For how long the pulse waited for a CPU.  Where that is not reported, it is
+ * what the pulse took beyond the best that was seen.
+ */
+static double
+wait_of(BbmPace *pace, const BbmPulse *pulse)
+{
+	double		unit_us;
+
+	if (pulse->wait_us >= 0)
+		return Min(pulse->wait_us, pulse->elapsed_us);
+	if (!(pulse->units > 0) || !(pulse->elapsed_us > 0))
+		return 0;
+	unit_us = pulse->elapsed_us / pulse->units;
+	pace->best_us *= 1 + BBM_PACE_FORGET * pulse->elapsed_us / pace->share;
+	if (!(pace->best_us > 0) || unit_us < pace->best_us)
+		pace->best_us = unit_us;
+	return Max(pulse->elapsed_us - pace->best_us * pulse->units, 0);
+}
+
+/* Did the pulse find others in need of what it takes?  How often, and of what. */
+static int
+lateness(const BbmPulse *pulse, double wait_us, BbmPaceReason *why)
+{
+	int			turns = pulse->wait_us >= 0 ? Max(pulse->turns, 1) : 1;
+	/* no two batches take the same time */
+	double		usual_us = pulse->wait_us >= 0 ? 0 : BBM_PACE_USUAL * (pulse->elapsed_us - wait_us);
+
+	if ((wait_us - usual_us) / turns > BBM_PACE_WAIT_US)
+	{
+		*why = pulse->wait_us >= 0 ? BBM_PACE_CPU : BBM_PACE_SLOW;
+		/* a long pulse has waited as often as many short ones, of which every second one lowers the share */
+		return Min(turns, 2 * BBM_PACE_MOST_DOWNS);
+	}
+	if (!pulse->blocks && !pulse->fills_wal)
+		return 0;
+	*why = pulse->blocks ? BBM_PACE_LOCKS : BBM_PACE_WAL;
+	return 1;
+}
+
+/* Moves the share, after a pulse. */
+static void
+control(BbmPace *pace, const BbmPaceLimits *limits, int late, BbmPaceReason why)
+{
+	double		share = pace->share;
+
+	if (pace->clean_us > BBM_PACE_LATE_US)
+		pace->late = 0;
+	pace->late <<= 1;
+	if (late > 0)
+	{
+		pace->late |= 1;
+		pace->clean_us = 0;
+	}
+	pace->pulses++;
+	if (late > 1 || (late > 0 && pg_popcount64(pace->late) > 1))
+	{
+		for (int i = 0; i < Max(late / 2, 1); i++)
+			share *= BBM_PACE_DOWN;
+		share = within(share, limits);
+		pace->why = why;
+		pace->ups = 0;
+		pace->late = 0;
+	}
+	else if (pace->pulses >= BBM_PACE_PULSES ? pg_popcount64(pace->late) <= 1 :
+			 pace->since_us >= BBM_PACE_GROW_US && pace->late == 0)
+	{
+		pace->ups = pace->late == 0 ? Min(pace->ups + 1, BBM_PACE_MOST_UPS) : 1;
+		share = within(share + BBM_PACE_UP * pace->ups, limits);
+	}
+	else
+		return;
+	pace->pulses = 0;
+	pace->since_us = 0;
+	pace->share = share;
+	if (share >= limits->max)
+		pace->why = limits->max < 1 ? BBM_PACE_LIMIT : BBM_PACE_FREE;
+}
+
+/* Records a pulse; returns for how long the process is to pause now. */
+double
+bbm_pace_after(BbmPace *pace, const BbmPaceLimits *limits, const BbmPulse *pulse)
+{
+	BbmPaceReason why = BBM_PACE_FREE;
+	double		wait_us;
+	double		work_us;
+	int			late;
+
+	if (pace->share == 0)
+		pace->why = BBM_PACE_STARTS;
+	pace->share = bbm_pace_share(pace, limits);
+	wait_us = wait_of(pace, pulse);
+	work_us = Max(pulse->elapsed_us - wait_us, 0);
+	late = lateness(pulse, wait_us, &why);
+	pace->since_us += Max(pulse->elapsed_us, 0);
+	pace->clean_us += Max(pulse->elapsed_us, 0);
+	control(pace, limits, late, why);
+	pace->owed_us += work_us * (1 / pace->share - 1) - wait_us;
+	pace->owed_us = Min(Max(pace->owed_us, -BBM_PACE_CREDIT_US), BBM_PACE_LONGEST_PAUSE_US);
+	return pace->owed_us < BBM_PACE_SHORTEST_PAUSE_US ? 0 : pace->owed_us;
+}
+
+/* Records that the process has not worked for so long, whatever it waited for. */
+void
+bbm_pace_paused(BbmPace *pace, double us)
+{
+	us = Max(us, 0);
+	pace->since_us += us;
+	pace->clean_us += us;
+	pace->owed_us = Max(pace->owed_us - us, Min(pace->owed_us, -BBM_PACE_CREDIT_US));
+}
+
+const char *
+bbm_pace_reason_to_string(BbmPaceReason why)
+{
+	switch (why)
+	{
+		case BBM_PACE_FREE:
+			return "nothing is in its way";
+		case BBM_PACE_STARTS:
+			return "it begins gently";
+		case BBM_PACE_CPU:
+			return "CPUs are busy";
+		case BBM_PACE_SLOW:
+			return "batches take longer than they could";
+		case BBM_PACE_LOCKS:
+			return "sessions wait for its locks";
+		case BBM_PACE_WAL:
+			return "WAL buffers are full";
+		case BBM_PACE_LIMIT:
+			return "bbm.max_pace";
+	}
+	return "";
+}

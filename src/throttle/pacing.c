@@ -1,0 +1,159 @@
+/*-------------------------------------------------------------------------
+ *
+ * pacing.c
+ *		Pausing between batches: measures the pulses of this process, and
+ *		asks pace.c for how long it is to pause after each.
+ *
+ * NOTES
+ *	  The pace is the process's, whatever migration it works on: it is about
+ *	  what this process takes from others.  A pulse begins when a batch may
+ *	  begin, and ends when that has committed.  A batch that fails, or that
+ *	  waits for a lock in vain, is not measured.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "throttle/pacing.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/timestamp.h"
+
+#include "base/guc.h"
+#include "base/lock_watch.h"
+#include "base/rates.h"
+#include "base/slots.h"
+#include "throttle/pace.h"
+
+/* A longer pause is waited for in parts: the driver polls in between. */
+#define BBM_PAUSE_PART_MS 1000
+
+/* A share below this is slow. */
+#define BBM_SLOW 0.9
+
+/* No pause ends later than so much after its begin, or the clock went back. */
+#define BBM_LONGEST_PAUSE_MS (10 * 1000)
+
+/* All of this process alone. */
+static BbmPace pace = {0};
+static TimestampTz began = 0;	/* the pulse; 0: there is none */
+static TimestampTz ended = 0;	/* the last one; 0: there was none */
+static TimestampTz paused_until = 0;
+static bool waits_are_known = false;
+static int64 waited_ns = 0;		/* for a CPU, up to the begin of the pulse ... */
+static int64 turns = 0;			/* ... and how often it had got one */
+static bool blocks = false;		/* sessions have waited for locks of this pulse */
+
+/*
+ * For how long this process, since it began, has been ready to run and had to
+ * wait for a CPU, in nanoseconds, and how often it got one.  Returns false
+ * where the operating system does not report it.
+ */
+static bool
+read_waits(int64 *ns, int64 *times)
+{
+	static int	fd = -2;		/* not opened yet; stays open to the end of the process */
+	char		text[96];
+	ssize_t		length = -1;
+	unsigned long long ran;
+	unsigned long long waited;
+	unsigned long long slices;
+
+	if (fd == -2)
+	{
+		fd = open("/proc/self/schedstat", O_RDONLY | O_CLOEXEC);
+		if (fd >= 0)
+			ReserveExternalFD();
+	}
+	if (fd >= 0)
+		length = pread(fd, text, sizeof(text) - 1, 0);
+	text[Max(length, 0)] = '\0';
+	if (length <= 0 || sscanf(text, "%llu %llu %llu", &ran, &waited, &slices) != 3)
+		return false;
+	*ns = (int64) waited;
+	*times = (int64) slices;
+	return true;
+}
+
+static BbmPaceLimits
+limits_of(const BbmMigration *migration)
+{
+	return (BbmPaceLimits) {
+		.min = bbm_setting_real(migration, BBM_MIN_PACE),
+		.max = bbm_setting_real(migration, BBM_MAX_PACE)
+	};
+}
+
+/* The process begins to work.  If its last pulse has not ended, nothing came of that. */
+void
+bbm_pacing_begin(TimestampTz now)
+{
+	if (ended != 0 && now > ended)
+		bbm_pace_paused(&pace, (double) (now - ended));
+	ended = 0;
+	began = now;
+	blocks = false;
+	waits_are_known = read_waits(&waited_ns, &turns);
+}
+
+/* A batch is done, and its locks are still held: has anybody waited for them for longer than is well? */
+void
+bbm_pacing_check_locks(void)
+{
+	if (bbm_lock_watch_blocks(BBM_PACE_WAIT_US))
+		blocks = true;
+}
+
+/* What it began is done; "units" is how much it was, in units of about the same time (0: not known). */
+void
+bbm_pacing_end(const BbmMigration *migration, double units)
+{
+	BbmPaceLimits limits = limits_of(migration);
+	BbmPulse	pulse = {.wait_us = -1, .units = units, .blocks = blocks};
+	int64		ns;
+	int64		times;
+
+	if (began == 0)
+		return;
+	ended = GetCurrentTimestamp();
+	pulse.elapsed_us = (double) Max(ended - began, 0);
+	if (waits_are_known && read_waits(&ns, &times))
+	{
+		pulse.wait_us = (double) Max(ns - waited_ns, 0) / 1000;
+		pulse.turns = (int) Min(times - turns, PG_INT16_MAX);
+	}
+	paused_until = ended + (TimestampTz) bbm_pace_after(&pace, &limits, &pulse);
+	began = 0;
+	bbm_slot_pace(pace.share, pace.why);
+}
+
+/*
+ * Must the process pause before its next batch?  Then *due is until when, or
+ * when to ask again.
+ */
+bool
+bbm_pacing_pauses(TimestampTz now, TimestampTz *due)
+{
+	if (bbm_time_has_come(now, paused_until, BBM_LONGEST_PAUSE_MS))
+		return false;
+	*due = Min(paused_until, TimestampTzPlusMilliseconds(now, BBM_PAUSE_PART_MS));
+	return true;
+}
+
+/* Why its pace is what it is. */
+const char *
+bbm_pacing_reason(void)
+{
+	return bbm_pace_reason_to_string(pace.why);
+}
+
+/* Does the process pause more than now and then? */
+bool
+bbm_pacing_is_slow(const BbmMigration *migration)
+{
+	BbmPaceLimits limits = limits_of(migration);
+
+	return bbm_pace_share(&pace, &limits) < BBM_SLOW;
+}

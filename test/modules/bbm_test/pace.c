@@ -1,0 +1,278 @@
+/*-------------------------------------------------------------------------
+ *
+ * simulate_pace.c
+ *		An entry point for the tests: a simulated machine, with an application
+ *		and workers that keep a pace.
+ *
+ * The machine has some CPUs and one queue, first come, first served.  A client
+ * of the application thinks, needs a CPU, and so on; both take random times.
+ * With no time to think, the clients keep every CPU busy and the queue full.  A
+ * worker needs a CPU for each pulse, and pauses as pace.c says.  Nothing here
+ * knows how pace.c works.  No SQL of the extension declares the function.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "catalog/pg_type_d.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+
+#include "throttle/pace.h"
+
+PG_FUNCTION_INFO_V1(bbm_test_pace);
+PG_FUNCTION_INFO_V1(bbm_test_pace_pulses);
+
+#define MOST_TASKS 256
+#define SECOND_US 1e6
+
+typedef enum TaskState
+{
+	SLEEPS,
+	QUEUES,
+	RUNS
+} TaskState;
+
+/* A client, or a worker. */
+typedef struct Task
+{
+	TaskState	state;
+	double		at;				/* when it wakes up, or is done */
+	double		began;			/* when it entered the queue */
+	double		need;			/* for how long it runs */
+	BbmPace		pace;			/* a worker's */
+	BbmPulse	pulse;
+} Task;
+
+typedef struct Machine
+{
+	int			cpus;
+	int			workers;		/* the first tasks */
+	int			tasks;
+	double		pulse_us;
+	double		service_us;		/* that a client needs, on average */
+	double		think_us;		/* between two needs, on average; negative: there are no clients */
+	BbmPaceLimits limits;
+	bool		told;			/* does the system report the waits for a CPU? */
+	uint64		random;
+	Task		task[MOST_TASKS];
+	int			queue[MOST_TASKS];
+	int			first;			/* in the queue */
+	int			queued;
+	int			running;
+	double		worked_us;		/* by the workers, so far */
+} Machine;
+
+/* In [0, 1), the same in each run: xorshift. */
+static double
+draw(Machine *machine)
+{
+	machine->random ^= machine->random << 13;
+	machine->random ^= machine->random >> 7;
+	machine->random ^= machine->random << 17;
+	return (machine->random >> 11) * (1.0 / 9007199254740992.0);
+}
+
+/* Exponentially distributed. */
+static double
+draw_time(Machine *machine, double mean)
+{
+	return -mean * log(1 - draw(machine));
+}
+
+static void
+enqueue(Machine *machine, int i, double now)
+{
+	machine->task[i].state = QUEUES;
+	machine->task[i].began = now;
+	machine->queue[(machine->first + machine->queued++) % MOST_TASKS] = i;
+}
+
+static void
+sleep_until(Task *task, double at)
+{
+	task->state = SLEEPS;
+	task->at = at;
+}
+
+/* Gives the free CPUs to those who have queued for longest. */
+static void
+dispatch(Machine *machine, double now)
+{
+	while (machine->queued > 0 && machine->running < machine->cpus)
+	{
+		int			i = machine->queue[machine->first];
+		Task	   *task = &machine->task[i];
+
+		machine->first = (machine->first + 1) % MOST_TASKS;
+		machine->queued--;
+		machine->running++;
+		task->state = RUNS;
+		task->need = i < machine->workers ? machine->pulse_us * (0.7 + 0.6 * draw(machine)) :
+			draw_time(machine, machine->service_us);
+		task->at = now + task->need;
+		task->pulse.wait_us = now - task->began;
+	}
+}
+
+/* A worker's pulse is done. */
+static void
+pulse_done(Machine *machine, int i, double now)
+{
+	Task	   *task = &machine->task[i];
+	double		pause;
+
+	machine->worked_us += task->need;
+	task->pulse.elapsed_us = now - task->began;
+	task->pulse.turns = 1;
+	/* the time of a unit varies, by a tenth either way */
+	task->pulse.units = task->need * (0.9 + 0.2 * draw(machine));
+	if (!machine->told)
+		task->pulse.wait_us = -1;
+	pause = bbm_pace_after(&task->pace, &machine->limits, &task->pulse);
+	if (pause > 0)
+	{
+		/* nobody wakes up on time */
+		pause += draw(machine) * 1000;
+		bbm_pace_paused(&task->pace, pause);
+		sleep_until(task, now + pause);
+	}
+	else
+		enqueue(machine, i, now);
+}
+
+/* A client has got what it needed. */
+static void
+client_done(Machine *machine, int i, double now)
+{
+	if (machine->think_us > 0)
+		sleep_until(&machine->task[i], now + draw_time(machine, machine->think_us));
+	else if (machine->think_us < 0)
+		sleep_until(&machine->task[i], now + SECOND_US / 10);
+	else
+		enqueue(machine, i, now);
+}
+
+static void
+run_until(Machine *machine, double until)
+{
+	for (;;)
+	{
+		int			next = 0;
+		double		now = until;
+
+		for (int i = 0; i < machine->tasks; i++)
+		{
+			if (machine->task[i].state != QUEUES && machine->task[i].at < now)
+			{
+				next = i;
+				now = machine->task[i].at;
+			}
+		}
+		if (now >= until)
+			return;
+		if (machine->task[next].state == RUNS)
+		{
+			machine->running--;
+			if (next < machine->workers)
+				pulse_done(machine, next, now);
+			else
+				client_done(machine, next, now);
+		}
+		else if (next < machine->workers || machine->think_us >= 0)
+			enqueue(machine, next, now);
+		else
+			sleep_until(&machine->task[next], now + SECOND_US / 10);
+		dispatch(machine, now);
+	}
+}
+
+/* An array of float8 without NULLs. */
+static double *
+numbers(FunctionCallInfo fcinfo, int arg, int *n)
+{
+	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(arg);
+
+	if (ARR_NDIM(array) > 1 || ARR_HASNULL(array) || ARR_ELEMTYPE(array) != FLOAT8OID)
+		elog(ERROR, "argument %d must be a plain array of float8", arg + 1);
+	*n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	return (double *) ARR_DATA_PTR(array);
+}
+
+/*
+ * (cpus int, workers int, clients int, service_us float8, think_us float8[],
+ * pulse_us float8, min_pace float8, max_pace float8, told boolean) → for each
+ * second, of which think_us has one entry, the share of a CPU that each worker
+ * has used, on average.
+ */
+Datum
+bbm_test_pace(PG_FUNCTION_ARGS)
+{
+	int			n;
+	double	   *think_us = numbers(fcinfo, 4, &n);
+	Datum	   *shares = palloc(Max(n, 1) * sizeof(Datum));
+	Machine    *machine = palloc0(sizeof(Machine));
+
+	machine->cpus = PG_GETARG_INT32(0);
+	machine->workers = PG_GETARG_INT32(1);
+	machine->tasks = machine->workers + PG_GETARG_INT32(2);
+	machine->service_us = PG_GETARG_FLOAT8(3);
+	machine->pulse_us = PG_GETARG_FLOAT8(5);
+	machine->limits.min = PG_GETARG_FLOAT8(6);
+	machine->limits.max = PG_GETARG_FLOAT8(7);
+	machine->told = PG_GETARG_BOOL(8);
+	machine->random = UINT64CONST(88172645463325252);
+	if (machine->workers < 1 || machine->tasks > MOST_TASKS || machine->cpus < 1)
+		elog(ERROR, "too few or too many workers, clients or CPUs");
+	for (int second = 0; second < n; second++)
+	{
+		double		before = machine->worked_us;
+
+		CHECK_FOR_INTERRUPTS();
+		machine->think_us = think_us[second];
+		run_until(machine, (second + 1) * SECOND_US);
+		shares[second] = Float8GetDatum((machine->worked_us - before) / SECOND_US / machine->workers);
+	}
+	PG_RETURN_ARRAYTYPE_P(construct_array(shares, n, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+/*
+ * (elapsed_us float8[], wait_us float8[], turns float8[], units float8[], found
+ * float8[], min_pace float8, max_pace float8, what text) → after each pulse the
+ * share, or the pause, or why.  "found": 1 blocks others, 2 fills the WAL
+ * buffers.  Each pause is made in full.
+ */
+Datum
+bbm_test_pace_pulses(PG_FUNCTION_ARGS)
+{
+	BbmPaceLimits limits = {PG_GETARG_FLOAT8(5), PG_GETARG_FLOAT8(6)};
+	char		what = *VARDATA_ANY(PG_GETARG_TEXT_PP(7));
+	int			n[5];
+	double	   *given[5];
+	Datum	   *results;
+	BbmPace		pace = {0};
+
+	for (int i = 0; i < 5; i++)
+	{
+		given[i] = numbers(fcinfo, i, &n[i]);
+		if (n[i] != n[0])
+			elog(ERROR, "the arrays must be of one length");
+	}
+	results = palloc(Max(n[0], 1) * sizeof(Datum));
+	for (int i = 0; i < n[0]; i++)
+	{
+		BbmPulse	pulse = {
+			.elapsed_us = given[0][i], .wait_us = given[1][i], .turns = (int) given[2][i], .units = given[3][i],
+			.blocks = given[4][i] == 1, .fills_wal = given[4][i] == 2
+		};
+		double		pause = bbm_pace_after(&pace, &limits, &pulse);
+
+		bbm_pace_paused(&pace, pause);
+		results[i] = Float8GetDatum(what == 's' ? bbm_pace_share(&pace, &limits) :
+									what == 'p' ? pause : (double) pace.why);
+	}
+	PG_RETURN_ARRAYTYPE_P(construct_array(results, n[0], FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
