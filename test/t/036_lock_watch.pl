@@ -13,7 +13,7 @@ use Test::More;
 # no rests: the batch is to be in flight
 my $node = bbm_node('lock_watch', conf => <<'EOC');
 bbm.max_blocking_time = 10ms
-bbm.rest_factor = 0
+bbm.min_pace = 1
 EOC
 
 value($node, <<"EOS");
