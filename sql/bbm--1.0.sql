@@ -120,7 +120,7 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     detached boolean NOT NULL DEFAULT false,
     kind text NOT NULL DEFAULT 'range',
     requeued integer NOT NULL DEFAULT 0,
-    requeue_reasons integer[],
+    requeue_reasons jsonb,
     reduced_sub_batch_size integer,
     no_progress integer NOT NULL DEFAULT 0,
     next_attempt_at timestamp with time zone,
@@ -598,17 +598,22 @@ CREATE FUNCTION bbm_internal.bbm_as_bigint(value numeric) RETURNS bigint
 COMMENT ON FUNCTION bbm_internal.bbm_as_bigint IS
     'a sum as bigint; one that is out of range becomes the nearest bigint';
 
-CREATE FUNCTION bbm_internal.bbm_requeue_reason_names(counts bigint[]) RETURNS text
+CREATE FUNCTION bbm_internal.bbm_requeue_reasons_add(a jsonb, b jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT string_agg(c.n || ' ' || (ARRAY['lock timeout', 'deadlock', 'blocking others', 'time limit',
-                                           'cancelled', 'other'])[c.reason], ', ' ORDER BY c.reason)
-    FROM unnest(counts) WITH ORDINALITY AS c (n, reason)
-    WHERE c.n > 0
-$$;
-COMMENT ON FUNCTION bbm_internal.bbm_requeue_reason_names IS
-    'how often batches were requeued for each reason, as text';
+    RETURN (SELECT jsonb_object_agg(s.key, s.n)
+            FROM (SELECT c.key, bbm_internal.bbm_as_bigint(sum(bbm_internal.bbm_as_bigint(
+                             CASE jsonb_typeof(c.value) WHEN 'number' THEN c.value::numeric END))) AS n
+                  FROM (SELECT * FROM jsonb_each(CASE jsonb_typeof(a) WHEN 'object' THEN a END)
+                        UNION ALL SELECT * FROM jsonb_each(CASE jsonb_typeof(b) WHEN 'object' THEN b END)) c
+                  GROUP BY c.key) s);
+COMMENT ON FUNCTION bbm_internal.bbm_requeue_reasons_add IS
+    'adds how often batches were requeued for each reason';
+
+CREATE AGGREGATE bbm_internal.bbm_requeue_reasons_sum(jsonb) (
+    SFUNC = bbm_internal.bbm_requeue_reasons_add, STYPE = jsonb, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE bbm_internal.bbm_requeue_reasons_sum(jsonb) IS
+    'how often batches were requeued for each reason, over several jobs';
 
 CREATE FUNCTION bbm_internal.bbm_waiting_on(id bigint, origin text, owner_oid oid) RETURNS text
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
@@ -679,9 +684,7 @@ CREATE VIEW @extschema@.bbm_migration_status (
            e.attempts, CASE WHEN m.status <> 3 AND isfinite(e.next_attempt_at) THEN e.next_attempt_at END,
            j.requeued,
            CASE WHEN j.requeued > 0 THEN (
-               SELECT bbm_internal.bbm_requeue_reason_names(ARRAY[
-                   sum(g.requeue_reasons[1]), sum(g.requeue_reasons[2]), sum(g.requeue_reasons[3]),
-                   sum(g.requeue_reasons[4]), sum(g.requeue_reasons[5]), sum(g.requeue_reasons[6])])
+               SELECT bbm_internal.bbm_requeue_reasons_sum(g.requeue_reasons)
                FROM @extschema@.batched_background_migration_jobs g
                WHERE g.batched_background_migration_id = m.id AND g.requeued > 0)
            END,
@@ -762,7 +765,7 @@ CREATE VIEW @extschema@.bbm_migration_jobs (
            j.merged_jobs, CASE WHEN j.status = 4 THEN j.worker_pid END, j.started_at, j.finished_at,
            CASE WHEN m.status <> 3 THEN j.next_attempt_at END, j.failure_error_code, j.error_sqlstate, j.error_message,
            m.name, j.relation_name, j.min_key, j.max_key, j.phase, j.round, j.kind, j.batch_size,
-           j.requeued, bbm_internal.bbm_requeue_reason_names(j.requeue_reasons::bigint[])
+           j.requeued, j.requeue_reasons
     FROM @extschema@.batched_background_migration_jobs j
     JOIN @extschema@.batched_background_migrations m ON m.id = j.batched_background_migration_id
     WHERE bbm_internal.bbm_may_see(m.owner_oid)
@@ -957,7 +960,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.next_attempt_at 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.requeued IS
     'how often its batch was requeued, which does not count as an attempt';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.requeue_reasons IS
-    'how often for each reason: lock timeout, deadlock, blocking others, time limit, cancelled, other; NULL: never';
+    'how often by reason: lock timeout, deadlock, blocking others, time limit, cancelled, other; NULL: never';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.reduced_sub_batch_size IS
     'limit of keys in its next commit, after it was requeued; NULL: the migration''s';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.no_progress IS

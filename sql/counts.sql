@@ -62,7 +62,7 @@ FROM unnest('{NaN,Infinity,-Infinity,1e300}'::text[]) value;
 -- as large as can be: whoever looks sees sums that are as large as can be
 UPDATE batched_background_migration_jobs SET row_count = 9223372036854775807, key_count = 9223372036854775807,
     wal_bytes = 9223372036854775807, run_ms = 1e15, merged_jobs = 2147483647, requeued = 2147483647,
-    requeue_reasons = array_fill(2147483647, '{6}'), next_attempt_at = 'infinity', error_sqlstate = repeat('9', 100000),
+    requeue_reasons = '{"deadlock": 9223372036854775807, "other": 1e20, "cancelled": "x"}', next_attempt_at = 'infinity', error_sqlstate = repeat('9', 100000),
     error_message = repeat('9', 100000), created_at = '-infinity', started_at = '-infinity', finished_at = 'infinity'
     WHERE status = 2;
 ALTER TABLE batched_background_migrations DISABLE TRIGGER bbm_guard;
@@ -117,7 +117,7 @@ ALTER TABLE batched_background_migration_jobs DISABLE TRIGGER bbm_guard;
 INSERT INTO batched_background_migration_jobs (batched_background_migration_id, min_value, max_value, key_count, row_count,
     wal_bytes, merged_jobs, status, requeued, requeue_reasons)
 SELECT m.id, k, k, 9223372036854775807, 9223372036854775807, 9223372036854775807, 2147483647, 2, 2147483647,
-    array_fill(2147483647, '{6}')
+    CASE k WHEN 1 THEN '{"deadlock": 9223372036854775807}' ELSE '{"deadlock": 1, "other": 2}' END::jsonb
 FROM batched_background_migrations m, generate_series(1, 2) k WHERE m.name = 'merged';
 ALTER TABLE batched_background_migration_jobs ENABLE TRIGGER bbm_guard;
 SET client_min_messages = warning;

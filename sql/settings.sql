@@ -78,7 +78,7 @@ ALTER TABLE batched_background_migration_jobs DISABLE TRIGGER bbm_guard;
 INSERT INTO batched_background_migration_jobs (batched_background_migration_id, min_value, max_value, key_count, row_count,
                                                status, requeued, requeue_reasons)
 SELECT m.id, k, k, 1, 1, 2, v.n, v.reasons FROM batched_background_migrations m,
-    (VALUES (1, 3, '{1,2,0,0,0,0}'::int[]), (2, 2, '{0,1,0,0,0,1}')) v (k, n, reasons) WHERE m.name = 'merged';
+    (VALUES (1, 3, '{"lock timeout": 1, "deadlock": 2}'::jsonb), (2, 2, '{"deadlock": 1, "other": 1}')) v (k, n, reasons) WHERE m.name = 'merged';
 ALTER TABLE batched_background_migration_jobs ENABLE TRIGGER bbm_guard;
 UPDATE many SET n = 1 WHERE id <= 2;
 CALL bbm_run('merged');

@@ -211,7 +211,7 @@ SELECT bbm_update('long sweep', 'wide', 'n = 1', 'slowly(n = 0)', batching_strat
     batch_size => 8, settings => '{bbm.max_batch_time=400ms}') > 0 AS created;
 CALL bbm_run('long sweep');
 SELECT status FROM bbm_status('long sweep');
-SELECT m.name, j.phase, count(*), sum(requeue_reasons[4]) > 0 AS requeued, sum(no_progress) > 0 AS no_progress, sum(attempts) AS attempts
+SELECT m.name, j.phase, count(*), bool_or(requeue_reasons ? 'time limit') AS requeued, sum(no_progress) > 0 AS no_progress, sum(attempts) AS attempts
 FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id
 WHERE m.name IN ('long look', 'long sweep') AND j.phase = 'verify' GROUP BY 1, 2 ORDER BY 1, 2;
 

@@ -494,10 +494,13 @@ bbm_job_requeue(const BbmJob *job, BbmRequeueReason why, const ErrorData *error,
 		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = greatest(attempts - 1, 0), "
 		"next_attempt_at = $3, updated_at = clock_timestamp(), error_sqlstate = $4, error_message = $5, "
 		"error_detail = $6, error_hint = $7, error_context = $8, requeued = requeued + (requeued < 2147483647)::integer, "
-		"requeue_reasons = ARRAY(SELECT least(coalesce(requeue_reasons[i], 0), 2147483646) + (i = $9)::integer "
-		" FROM generate_series(1, 6) i ORDER BY i), reduced_sub_batch_size = nullif($10, 0), no_progress = $11 "
+		"requeue_reasons = bbm_internal.bbm_requeue_reasons_add(coalesce(requeue_reasons, '{}'), jsonb_build_object($9, 1)), "
+		"reduced_sub_batch_size = nullif($10, 0), no_progress = $11 "
 		"WHERE id = $1 AND claim_epoch = $2 AND status = 4",
-		11, {INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT4OID, INT4OID}
+		11, {INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT4OID}
+	};
+	static const char *const reasons[] = {
+		NULL, "lock timeout", "deadlock", "blocking others", "time limit", "cancelled", "other"
 	};
 	Datum		values[11] = {
 		Int64GetDatum(job->id), Int32GetDatum(job->claim_epoch), TimestampTzGetDatum(due)
@@ -505,7 +508,7 @@ bbm_job_requeue(const BbmJob *job, BbmRequeueReason why, const ErrorData *error,
 	char		nulls[12] = "           ";
 
 	bbm_error_values(error, &values[3], &nulls[3]);
-	values[8] = Int32GetDatum(why);
+	values[8] = CStringGetTextDatum(reasons[why]);
 	values[9] = Int32GetDatum(job->reduced_sub_batch_size);
 	values[10] = Int32GetDatum(job->no_progress);
 	bbm_sql_run(&sql, values, nulls, true);

@@ -23,7 +23,7 @@ typedef struct BbmUnfinished
 	char	   *error;			/* of the job that is due first, or NULL */
 } BbmUnfinished;
 
-/* Why a batch was requeued; the index into requeue_reasons of a job. */
+/* Why a batch was requeued; counted by name in requeue_reasons of a job. */
 typedef enum BbmRequeueReason
 {
 	BBM_REQUEUE_LOCK_TIMEOUT = 1,

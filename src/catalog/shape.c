@@ -77,7 +77,7 @@ static const ShapeColumn columns[] = {
 	{BBM_JOBS, "detached", BOOLOID, true},
 	{BBM_JOBS, "kind", TEXTOID, true},
 	{BBM_JOBS, "requeued", INT4OID, true},
-	{BBM_JOBS, "requeue_reasons", INT4ARRAYOID, false},
+	{BBM_JOBS, "requeue_reasons", JSONBOID, false},
 	{BBM_JOBS, "reduced_sub_batch_size", INT4OID, false},
 	{BBM_JOBS, "no_progress", INT4OID, true},
 	{BBM_JOBS, "next_attempt_at", TIMESTAMPTZOID, false},
