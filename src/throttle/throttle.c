@@ -282,6 +282,42 @@ recall_or_wait(BbmReading *look)
 	bbm_reading_throttles(look, "rates: cannot be read: %s", bbm_error_to_string(error));
 }
 
+/* Can the signal be read in the transaction of a batch, for another batch in the same one? */
+static bool
+is_readable_at_once(const Signal *signal, const BbmReading *look)
+{
+	return !signal->after_each &&
+		!(signal->by_relation && bbm_time_has_come(look->now, look->state->relations_until, BBM_RELATIONS_MS)) &&
+		!(signal->in_transaction && bbm_time_has_come(look->now, look->state->condition_until, BBM_CONDITION_MS));
+}
+
+/*
+ * Reads the signals that the migration obeys, up to the first that throttles.
+ * "at_once": for another batch in the transaction of this one; a signal that
+ * cannot be read there throttles.
+ */
+static void
+read_signals(BbmTarget *target, BbmReading *look, bool at_once, bool may_help)
+{
+	for (int i = 0; i < lengthof(signals) && !look->holds; i++)
+	{
+		const Signal *signal = &signals[i];
+
+		if (!obeys(look->migration, signal))
+			continue;
+		if (at_once && !is_readable_at_once(signal, look))
+		{
+			look->holds = true;
+			return;
+		}
+		if (signal->by_relation)
+			refresh_relations(target, look->now);
+		read_signal(signal, look);
+		if (look->holds && may_help && signal->read == bbm_read_dead && bbm_vacuum_instead(look))
+			read_signal(signal, look);
+	}
+}
+
 /*
  * Must the migration wait before its next batch?  Then *wait says for what.
  * With "may_help" a worker may do something about it, which takes its time.
@@ -291,38 +327,28 @@ bool
 bbm_is_throttled(BbmTarget *target, bool may_help, BbmWait *wait)
 {
 	const BbmMigration *migration = target->migration;
-	TimestampTz now = GetCurrentTimestamp();
-	BbmReading		look = {.migration = migration, .state = state_of(target), .now = now};
+	BbmReading		look = {.migration = migration, .state = state_of(target), .now = GetCurrentTimestamp()};
 	bool		recalled;
 	TimestampTz due;
 
 	/* a pause counts from the end of the batch, and includes what else there is to wait for */
-	if (bbm_pacing_pauses(now, &due))
+	if (bbm_pacing_pauses(look.now, &due))
 	{
-		begin_pause(now, due, wait);
+		begin_pause(look.now, due, wait);
 		return true;
 	}
-	look.held_since = held_since(migration, now, &recalled);
+	look.held_since = held_since(migration, look.now, &recalled);
 	wait->of_process = false;
 	if (!recalled)
 		recall_or_wait(&look);
-	for (int i = 0; i < lengthof(signals) && !look.holds; i++)
-	{
-		if (!obeys(migration, &signals[i]))
-			continue;
-		if (signals[i].by_relation)
-			refresh_relations(target, now);
-		read_signal(&signals[i], &look);
-		if (look.holds && may_help && signals[i].read == bbm_read_dead && bbm_vacuum_instead(&look))
-			read_signal(&signals[i], &look);
-	}
+	read_signals(target, &look, false, may_help);
 	if (look.holds)
 	{
 		begin_wait(&look, wait);
 		return true;
 	}
 	if (look.held_since != 0)
-		end_wait(migration, now);
+		end_wait(migration, look.now);
 	/* the checks may have taken a while */
 	bbm_pacing_begin(GetCurrentTimestamp());
 	return false;
@@ -330,37 +356,16 @@ bbm_is_throttled(BbmTarget *target, bool may_help, BbmWait *wait)
 
 /*
  * May another batch be claimed in the transaction of this one?  Not when this
- * cannot be determined in that transaction.
+ * cannot be determined in that transaction, as with a rate.
  */
 bool
 bbm_throttle_lets_follow(BbmTarget *target)
 {
-	const BbmMigration *migration = target->migration;
-	TimestampTz now = GetCurrentTimestamp();
-	BbmReading		look = {.migration = migration, .state = target->throttle, .now = now};
-	bool		recalled;
+	BbmReading		look = {.migration = target->migration, .state = target->throttle, .now = GetCurrentTimestamp()};
 
 	if (look.state == NULL)
 		return false;
-	if (has_rate(migration))
-	{
-		(void) held_since(migration, now, &recalled);
-		if (!recalled)
-			return false;
-	}
-	for (int i = 0; i < lengthof(signals) && !look.holds; i++)
-	{
-		const Signal *signal = &signals[i];
-
-		if (!obeys(migration, signal))
-			continue;
-		if (signal->after_each ||
-			(signal->by_relation && bbm_time_has_come(now, look.state->relations_until, BBM_RELATIONS_MS)) ||
-			(signal->in_transaction && bbm_time_has_come(now, look.state->condition_until, BBM_CONDITION_MS)))
-			return false;
-		if (!signal->in_transaction)
-			read_signal(signal, &look);
-	}
+	read_signals(target, &look, true, false);
 	return !look.holds;
 }
 
