@@ -12,7 +12,7 @@
 
 #include "base/guc.h"
 #include "base/shmem.h"
-#include "base/txn.h"
+#include "base/user.h"
 #include "engine/outside.h"
 #include "server/hooks.h"
 #include "server/launcher.h"
@@ -28,7 +28,7 @@ void
 _PG_init(void)
 {
 	bbm_guc_define();
-	bbm_txn_install();
+	bbm_user_install();
 	bbm_hooks_install();
 	bbm_plan_guard_install();
 	bbm_lockset_install();

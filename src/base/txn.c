@@ -43,6 +43,7 @@
 #include "base/guc.h"
 #include "base/lock_watch.h"
 #include "base/shared.h"
+#include "base/user.h"
 
 /* How this process commits. */
 typedef enum BbmDriver
@@ -54,43 +55,9 @@ typedef enum BbmDriver
 int			bbm_failing_code = 0;
 
 static BbmDriver current_driver = BBM_DRIVER_FOREGROUND;
-static const char *original_seqscan = "on";
-static const char *original_jit = "on";
 static int	own_lock_timeout = -1;	/* of the current migration, ms; -1: the server's */
 static bool trying = false;		/* in bbm_txn_try */
 static bool flushes = false;	/* must the current transaction be flushed? */
-static bool pinned = false;		/* are the settings those of our own statements? */
-
-/*
- * Statements of the owner that have not ended, innermost first, in
- * TopTransactionContext.  When an abort restores settings, "pinned" must be
- * restored as well: a job may fail in a subtransaction, and we continue.
- */
-typedef struct UserBlock
-{
-	SubTransactionId begun_in;
-	bool		pinned_before;
-	struct UserBlock *outer;
-} UserBlock;
-
-static UserBlock *innermost = NULL;
-
-/* User switches that have not ended, innermost last; an abort undoes those made in it. */
-#define MAX_SWITCHES 16
-
-typedef struct Switched
-{
-	SubTransactionId begun_in;
-	bool		engine_before;
-	Oid			acting_before;
-	Oid			to_before;
-} Switched;
-
-static Switched switched[MAX_SWITCHES];
-static int	user_switches = 0;
-static bool engine_writes = false;
-static Oid	acting_user = InvalidOid;
-static Oid	switched_to = InvalidOid;
 
 static int
 lock_timeout(void)
@@ -149,14 +116,6 @@ bbm_txn_lock_timeout(int ms)
 		pin_session_again();
 }
 
-/* Saves what pin_settings changes; statements of the owner get it back. */
-static void
-remember_settings(void)
-{
-	original_seqscan = enable_seqscan ? "on" : "off";
-	original_jit = jit_enabled ? "on" : "off";
-}
-
 /*
  * Makes this process a worker: it controls its transactions, and its session
  * has our settings except while a statement of the owner runs.  Called once,
@@ -166,7 +125,7 @@ void
 bbm_txn_become_worker(void)
 {
 	current_driver = BBM_DRIVER_WORKER;
-	remember_settings();
+	bbm_settings_remember();
 	pin_session();
 	QueryCancelHoldoffCount = 1;
 }
@@ -193,64 +152,6 @@ clean_up_after_error(void)
 	AbortOutOfAnyTransaction();
 	FlushErrorState();
 	RESUME_INTERRUPTS();
-}
-
-/*
- * The settings for our own statements: no schema before pg_catalog, and plans
- * that stay good when a table that was empty has grown.  A scan of a whole
- * table then has such a high cost that it would be JIT-compiled, which takes
- * longer than any of them.
- */
-static void
-pin_settings(void)
-{
-	bbm_guc_set("search_path", BBM_SEARCH_PATH, true);
-	bbm_guc_set("enable_seqscan", "off", true);
-	bbm_guc_set("jit", "off", true);
-}
-
-/*
- * Opens a GUC nest level for a statement of the owner, with this search_path
- * and otherwise the session's settings from before we pinned them.  SETs in
- * the statement, and statements of ours that it reaches by calling our
- * functions, start from there.
- */
-int
-bbm_user_settings_begin(const char *search_path)
-{
-	UserBlock  *block = MemoryContextAlloc(TopTransactionContext, sizeof(UserBlock));
-	int			level = NewGUCNestLevel();
-
-	bbm_guc_set("search_path", search_path, true);
-	if (pinned)
-	{
-		bbm_guc_set("enable_seqscan", original_seqscan, true);
-		bbm_guc_set("jit", original_jit, true);
-	}
-	block->begun_in = GetCurrentSubTransactionId();
-	block->pinned_before = pinned;
-	block->outer = innermost;
-	innermost = block;
-	pinned = false;
-	return level;
-}
-
-static void
-end_user_block(void)
-{
-	UserBlock  *left = innermost;
-
-	pinned = left->pinned_before;
-	innermost = left->outer;
-	pfree(left);
-}
-
-/* An error does the same with the (sub)transaction. */
-void
-bbm_user_settings_end(int level)
-{
-	AtEOXact_GUC(false, level);
-	end_user_block();
 }
 
 /*
@@ -320,10 +221,11 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
 	ErrorData  *volatile error = NULL;
 	BbmCancelGuard guard = {false};
 
+	flushes = false;
 	PG_TRY();
 	{
 		bbm_cancel_guard_begin(&guard);
-		pinned = !bare;
+		(void) bbm_settings_are_ours(!bare);
 		QueryCancelHoldoffCount = 0;
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
@@ -340,7 +242,7 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
 			SPI_finish();
 		}
 		/* none of our statements runs from here to the end of the commit */
-		pinned = false;
+		(void) bbm_settings_are_ours(false);
 		bbm_cancel_guard_end(&guard);
 		if (synchronous || flushes)
 			commit_as_session();
@@ -372,12 +274,13 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	bool		pinned_before = pinned;
+	bool		ours_before;
 	ErrorData  *volatile error = NULL;
 	BbmCancelGuard guard = {false};
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(caller);
+	ours_before = bbm_settings_are_ours(true);
 	PG_TRY();
 	{
 		int			nest_level = NewGUCNestLevel();
@@ -385,19 +288,18 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 
 		bbm_yield_begin();
 		bbm_cancel_guard_begin(&guard);
-		pin_settings();
+		bbm_settings_pin();
 		snprintf(timeout, sizeof(timeout), "%d", lock_timeout());
 		bbm_guc_set("lock_timeout", timeout, true);
 		snprintf(timeout, sizeof(timeout), "%d", BBM_DEADLOCK_TIMEOUT);
 		bbm_guc_set("deadlock_timeout", timeout, true);
 		bbm_guc_set("log_lock_waits", "off", true);
-		pinned = true;
 		SPI_connect();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		fn(arg);
 		PopActiveSnapshot();
 		SPI_finish();
-		pinned = pinned_before;
+		(void) bbm_settings_are_ours(ours_before);
 		bbm_cancel_guard_end(&guard);
 		AtEOXact_GUC(false, nest_level);
 		if (keep)
@@ -418,7 +320,7 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 		error = bbm_copy_error();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
-		pinned = pinned_before;
+		(void) bbm_settings_are_ours(ours_before);
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
 	}
@@ -436,7 +338,7 @@ bbm_txn_try(BbmTxnFn fn, void *arg)
 	bool		trying_before = trying;
 	ErrorData  *error;
 
-	remember_settings();
+	bbm_settings_remember();
 	trying = true;
 	PG_TRY();
 	{
@@ -456,9 +358,10 @@ run_in_foreground(BbmTxnFn fn, void *arg, bool synchronous)
 	MemoryContext caller = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
 
+	flushes = false;
 	SetCurrentStatementStartTimestamp();
 	force_read_committed();
-	remember_settings();
+	bbm_settings_remember();
 	error = run_in_subtransaction(fn, arg, true);
 	if (error)
 	{
@@ -588,128 +491,4 @@ bool
 bbm_txn_in_worker(void)
 {
 	return current_driver == BBM_DRIVER_WORKER;
-}
-
-/*
- * An error skips bbm_restore_user, and the end of a statement of the owner.
- * The (sub)transaction's abort restores the user id and the settings, so our
- * state about them must be reset too, or the guards of our tables would stay
- * open for the rest of the session.
- */
-static void
-forget_blocks_at_xact_end(XactEvent event, void *arg)
-{
-	user_switches = 0;
-	engine_writes = false;
-	innermost = NULL;
-	pinned = false;
-	flushes = false;
-}
-
-static void
-restore_outer_user(void)
-{
-	engine_writes = switched[--user_switches].engine_before;
-	acting_user = switched[user_switches].acting_before;
-	switched_to = switched[user_switches].to_before;
-}
-
-static void
-forget_blocks_at_subxact_abort(SubXactEvent event, SubTransactionId mySubid,
-							   SubTransactionId parentSubid, void *arg)
-{
-	if (event != SUBXACT_EVENT_ABORT_SUB)
-		return;
-	while (innermost && innermost->begun_in >= mySubid)
-		end_user_block();
-	while (user_switches > 0 && switched[user_switches - 1].begun_in >= mySubid)
-		restore_outer_user();
-}
-
-/* Registers the callbacks; called once per process, from _PG_init. */
-void
-bbm_txn_install(void)
-{
-	RegisterXactCallback(forget_blocks_at_xact_end, NULL);
-	RegisterSubXactCallback(forget_blocks_at_subxact_abort, NULL);
-}
-
-/*
- * From here to bbm_restore_user we run as the extension's owner, only for
- * statements whose text is ours: restricted as a maintenance command is, with
- * pg_catalog first.  With "engine" the guards of our tables let everything
- * through; without it, they apply the rules for users to the statement.  An
- * error ends the block with the (sub)transaction.
- */
-void
-bbm_switch_to_extension_owner(BbmUserSwitch *user_switch, Oid to, bool engine)
-{
-	GetUserIdAndSecContext(&user_switch->user, &user_switch->context);
-	if (user_switches >= MAX_SWITCHES)
-		elog(ERROR, "too many nested statements of extension \"bbm\"");
-	user_switch->nest_level = 0;
-	/* the flag saves time; the settings themselves decide */
-	if (!pinned || strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 || enable_seqscan || jit_enabled)
-	{
-		user_switch->nest_level = NewGUCNestLevel();
-		pin_settings();
-	}
-	SetUserIdAndSecContext(to, user_switch->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	switched[user_switches].begun_in = GetCurrentSubTransactionId();
-	switched[user_switches].engine_before = engine_writes;
-	switched[user_switches].acting_before = acting_user;
-	switched[user_switches].to_before = switched_to;
-	/* a guard's statement within one of ours acts for the same user */
-	if (user_switches == 0 || user_switch->user != switched_to)
-		acting_user = user_switch->user;
-	switched_to = to;
-	user_switches++;
-	engine_writes = engine;
-}
-
-void
-bbm_restore_user(BbmUserSwitch *user_switch)
-{
-	restore_outer_user();
-	SetUserIdAndSecContext(user_switch->user, user_switch->context);
-	if (user_switch->nest_level > 0)
-		AtEOXact_GUC(false, user_switch->nest_level);
-}
-
-/*
- * Is the current statement one of our own text?  Not one that it has caused as
- * another role, for example in that role's triggers on tables that refer to
- * ours.
- */
-bool
-bbm_our_statement(void)
-{
-	return user_switches > 0 && GetUserId() == switched_to;
-}
-
-/* Is the engine itself writing our tables?  For the guards of our tables. */
-bool
-bbm_engine_writes(void)
-{
-	return engine_writes && bbm_our_statement();
-}
-
-/* The user for whom the current statement runs. */
-Oid
-bbm_acting_user(void)
-{
-	return bbm_our_statement() ? acting_user : GetUserId();
-}
-
-/*
- * Opens a GUC nest level with the migration's search_path; pg_temp comes last,
- * so that no temporary object hides another.
- */
-int
-bbm_job_settings(const BbmMigration *migration)
-{
-	char	   *path = migration->search_path[0] == '\0' ? pstrdup("pg_temp") :
-		psprintf("%s, pg_temp", migration->search_path);
-
-	return bbm_user_settings_begin(path);
 }

@@ -10,7 +10,7 @@
 #include "base/bbm.h"
 #include "base/guc.h"
 #include "base/printable.h"
-#include "base/txn.h"
+#include "base/user.h"
 #include "catalog/sql.h"
 
 void

@@ -10,7 +10,7 @@
 #include "storage/lmgr.h"
 
 #include "base/spi.h"
-#include "base/txn.h"
+#include "base/user.h"
 #include "catalog/extension.h"
 #include "catalog/options.h"
 #include "catalog/tables.h"

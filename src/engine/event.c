@@ -13,7 +13,7 @@
 #include "base/bbm.h"
 #include "base/commit.h"
 #include "base/printable.h"
-#include "base/txn.h"
+#include "base/user.h"
 #include "catalog/events.h"
 
 const char *

@@ -12,6 +12,7 @@
 #include "base/bbm.h"
 #include "base/guc.h"
 #include "base/txn.h"
+#include "base/user.h"
 #include "target/hierarchy.h"
 #include "target/job.h"
 #include "target/key.h"

@@ -22,7 +22,7 @@
 
 #include "base/bbm.h"
 #include "base/spi.h"
-#include "base/txn.h"
+#include "base/user.h"
 #include "catalog/jobs.h"
 #include "catalog/partitions.h"
 #include "target/hierarchy.h"

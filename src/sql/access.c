@@ -15,7 +15,7 @@
 #include "base/bbm.h"
 #include "base/compat.h"
 #include "base/locks.h"
-#include "base/txn.h"
+#include "base/user.h"
 #include "catalog/claims.h"
 #include "catalog/extension.h"
 #include "catalog/jobs.h"

@@ -54,7 +54,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
-#include "base/txn.h"
+#include "base/user.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"
 #include "catalog/options.h"

@@ -25,7 +25,7 @@
 
 #include "base/bbm.h"
 #include "base/locks.h"
-#include "base/txn.h"
+#include "base/user.h"
 #include "catalog/errors.h"
 #include "catalog/extension.h"
 #include "catalog/merge.h"

@@ -28,7 +28,7 @@
 #include "base/locks.h"
 #include "base/spi.h"
 #include "base/trouble.h"
-#include "base/txn.h"
+#include "base/user.h"
 #include "base/wait_state.h"
 #include "catalog/errors.h"
 #include "catalog/extension.h"

@@ -29,7 +29,7 @@
 
 #include "base/bbm.h"
 #include "base/compat.h"
-#include "base/txn.h"
+#include "base/user.h"
 #include "catalog/extension.h"
 #include "catalog/import.h"
 #include "catalog/migrations.h"

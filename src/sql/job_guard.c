@@ -11,7 +11,7 @@
 #include "replication/logicalworker.h"
 #include "utils/timestamp.h"
 
-#include "base/txn.h"
+#include "base/user.h"
 #include "catalog/errors.h"
 #include "catalog/extension.h"
 #include "catalog/jobs.h"

@@ -31,7 +31,7 @@
 #include "base/bbm.h"
 #include "base/guc.h"
 #include "base/spi.h"
-#include "base/txn.h"
+#include "base/user.h"
 #include "catalog/extension.h"
 #include "catalog/import.h"
 #include "strategy/strategy.h"

@@ -26,7 +26,7 @@
 #include "base/shmem.h"
 #include "base/slots.h"
 #include "base/trouble.h"
-#include "base/txn.h"
+#include "base/user.h"
 #include "base/wait_state.h"
 #include "catalog/claims.h"
 #include "catalog/extension.h"

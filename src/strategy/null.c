@@ -26,6 +26,7 @@
 
 #include "base/spi.h"
 #include "base/txn.h"
+#include "base/user.h"
 #include "catalog/jobs.h"
 #include "strategy/strategy.h"
 #include "target/hierarchy.h"

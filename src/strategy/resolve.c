@@ -20,6 +20,7 @@
 #include "base/bbm.h"
 #include "base/guc.h"
 #include "base/txn.h"
+#include "base/user.h"
 #include "catalog/claims.h"
 #include "catalog/extension.h"
 #include "strategy/strategy.h"

@@ -23,7 +23,7 @@
 
 #include "base/guc.h"
 #include "base/spi.h"
-#include "base/txn.h"
+#include "base/user.h"
 #include "target/key.h"
 #include "target/key_sql.h"
 #include "target/target.h"

@@ -59,7 +59,7 @@
 #include "utils/plancache.h"
 
 #include "base/compat.h"
-#include "base/txn.h"
+#include "base/user.h"
 #include "target/hierarchy.h"
 #include "target/target.h"
 

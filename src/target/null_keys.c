@@ -17,6 +17,7 @@
 #include "base/guc.h"
 #include "base/spi.h"
 #include "base/txn.h"
+#include "base/user.h"
 #include "target/hierarchy.h"
 #include "target/key.h"
 #include "target/nulls.h"

@@ -39,6 +39,7 @@
 #include "base/compat.h"
 #include "base/printable.h"
 #include "base/txn.h"
+#include "base/user.h"
 #include "catalog/extension.h"
 #include "target/target.h"
 

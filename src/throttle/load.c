@@ -26,6 +26,7 @@
 #include "base/spi.h"
 #include "base/trouble.h"
 #include "base/txn.h"
+#include "base/user.h"
 #include "base/wait_state.h"
 #include "throttle/signal.h"
 

@@ -1,0 +1,254 @@
+/*-------------------------------------------------------------------------
+ *
+ * user.c
+ *		As which user, and with which settings, a statement runs: ours, or the
+ *		owner's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/user.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "jit/jit.h"
+#include "miscadmin.h"
+#include "optimizer/cost.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "base/compat.h"
+#include "base/guc.h"
+
+static const char *original_seqscan = "on";
+static const char *original_jit = "on";
+static bool pinned = false;		/* are the settings those of our own statements? */
+
+/*
+ * Statements of the owner that have not ended, innermost first, in
+ * TopTransactionContext.  When an abort restores settings, "pinned" must be
+ * restored as well: a job may fail in a subtransaction, and we continue.
+ */
+typedef struct UserBlock
+{
+	SubTransactionId begun_in;
+	bool		pinned_before;
+	struct UserBlock *outer;
+} UserBlock;
+
+static UserBlock *innermost = NULL;
+
+/* User switches that have not ended, innermost last; an abort undoes those made in it. */
+#define MAX_SWITCHES 16
+
+typedef struct Switched
+{
+	SubTransactionId begun_in;
+	bool		engine_before;
+	Oid			acting_before;
+	Oid			to_before;
+} Switched;
+
+static Switched switched[MAX_SWITCHES];
+static int	user_switches = 0;
+static bool engine_writes = false;
+static Oid	acting_user = InvalidOid;
+static Oid	switched_to = InvalidOid;
+
+/* Saves what bbm_settings_pin changes; statements of the owner get it back. */
+void
+bbm_settings_remember(void)
+{
+	original_seqscan = enable_seqscan ? "on" : "off";
+	original_jit = jit_enabled ? "on" : "off";
+}
+
+/*
+ * The settings for our own statements: no schema before pg_catalog, and plans
+ * that stay good when a table that was empty has grown.  A scan of a whole
+ * table then has such a high cost that it would be JIT-compiled, which takes
+ * longer than any of them.
+ */
+void
+bbm_settings_pin(void)
+{
+	bbm_guc_set("search_path", BBM_SEARCH_PATH, true);
+	bbm_guc_set("enable_seqscan", "off", true);
+	bbm_guc_set("jit", "off", true);
+}
+
+/* Are the settings those of our own statements from here on?  Returns whether they were. */
+bool
+bbm_settings_are_ours(bool ours)
+{
+	bool		before = pinned;
+
+	pinned = ours;
+	return before;
+}
+
+/*
+ * Opens a GUC nest level for a statement of the owner, with this search_path
+ * and otherwise the session's settings from before we pinned them.  SETs in
+ * the statement, and statements of ours that it reaches by calling our
+ * functions, start from there.
+ */
+static int
+user_settings_begin(const char *search_path)
+{
+	UserBlock  *block = MemoryContextAlloc(TopTransactionContext, sizeof(UserBlock));
+	int			level = NewGUCNestLevel();
+
+	bbm_guc_set("search_path", search_path, true);
+	if (pinned)
+	{
+		bbm_guc_set("enable_seqscan", original_seqscan, true);
+		bbm_guc_set("jit", original_jit, true);
+	}
+	block->begun_in = GetCurrentSubTransactionId();
+	block->pinned_before = pinned;
+	block->outer = innermost;
+	innermost = block;
+	pinned = false;
+	return level;
+}
+
+static void
+end_user_block(void)
+{
+	UserBlock  *left = innermost;
+
+	pinned = left->pinned_before;
+	innermost = left->outer;
+	pfree(left);
+}
+
+/* An error does the same with the (sub)transaction. */
+void
+bbm_user_settings_end(int level)
+{
+	AtEOXact_GUC(false, level);
+	end_user_block();
+}
+
+/*
+ * An error skips bbm_restore_user, and the end of a statement of the owner.
+ * The (sub)transaction's abort restores the user id and the settings, so our
+ * state about them must be reset too, or the guards of our tables would stay
+ * open for the rest of the session.
+ */
+static void
+forget_blocks_at_xact_end(XactEvent event, void *arg)
+{
+	user_switches = 0;
+	engine_writes = false;
+	innermost = NULL;
+	pinned = false;
+}
+
+static void
+restore_outer_user(void)
+{
+	engine_writes = switched[--user_switches].engine_before;
+	acting_user = switched[user_switches].acting_before;
+	switched_to = switched[user_switches].to_before;
+}
+
+static void
+forget_blocks_at_subxact_abort(SubXactEvent event, SubTransactionId mySubid,
+							   SubTransactionId parentSubid, void *arg)
+{
+	if (event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	while (innermost && innermost->begun_in >= mySubid)
+		end_user_block();
+	while (user_switches > 0 && switched[user_switches - 1].begun_in >= mySubid)
+		restore_outer_user();
+}
+
+/* Registers the callbacks; called once per process, from _PG_init. */
+void
+bbm_user_install(void)
+{
+	RegisterXactCallback(forget_blocks_at_xact_end, NULL);
+	RegisterSubXactCallback(forget_blocks_at_subxact_abort, NULL);
+}
+
+/*
+ * From here to bbm_restore_user we run as the extension's owner, only for
+ * statements whose text is ours: restricted as a maintenance command is, with
+ * pg_catalog first.  With "engine" the guards of our tables let everything
+ * through; without it, they apply the rules for users to the statement.  An
+ * error ends the block with the (sub)transaction.
+ */
+void
+bbm_switch_to_extension_owner(BbmUserSwitch *user_switch, Oid to, bool engine)
+{
+	GetUserIdAndSecContext(&user_switch->user, &user_switch->context);
+	if (user_switches >= MAX_SWITCHES)
+		elog(ERROR, "too many nested statements of extension \"bbm\"");
+	user_switch->nest_level = 0;
+	/* the flag saves time; the settings themselves decide */
+	if (!pinned || strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 || enable_seqscan || jit_enabled)
+	{
+		user_switch->nest_level = NewGUCNestLevel();
+		bbm_settings_pin();
+	}
+	SetUserIdAndSecContext(to, user_switch->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	switched[user_switches].begun_in = GetCurrentSubTransactionId();
+	switched[user_switches].engine_before = engine_writes;
+	switched[user_switches].acting_before = acting_user;
+	switched[user_switches].to_before = switched_to;
+	/* a guard's statement within one of ours acts for the same user */
+	if (user_switches == 0 || user_switch->user != switched_to)
+		acting_user = user_switch->user;
+	switched_to = to;
+	user_switches++;
+	engine_writes = engine;
+}
+
+void
+bbm_restore_user(BbmUserSwitch *user_switch)
+{
+	restore_outer_user();
+	SetUserIdAndSecContext(user_switch->user, user_switch->context);
+	if (user_switch->nest_level > 0)
+		AtEOXact_GUC(false, user_switch->nest_level);
+}
+
+/*
+ * Is the current statement one of our own text?  Not one that it has caused as
+ * another role, for example in that role's triggers on tables that refer to
+ * ours.
+ */
+bool
+bbm_our_statement(void)
+{
+	return user_switches > 0 && GetUserId() == switched_to;
+}
+
+/* Is the engine itself writing our tables?  For the guards of our tables. */
+bool
+bbm_engine_writes(void)
+{
+	return engine_writes && bbm_our_statement();
+}
+
+/* The user for whom the current statement runs. */
+Oid
+bbm_acting_user(void)
+{
+	return bbm_our_statement() ? acting_user : GetUserId();
+}
+
+/*
+ * Opens a GUC nest level with the migration's search_path; pg_temp comes last,
+ * so that no temporary object hides another.
+ */
+int
+bbm_job_settings(const BbmMigration *migration)
+{
+	char	   *path = migration->search_path[0] == '\0' ? pstrdup("pg_temp") :
+		psprintf("%s, pg_temp", migration->search_path);
+
+	return user_settings_begin(path);
+}
