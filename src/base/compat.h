@@ -24,6 +24,7 @@
 #include "commands/event_trigger.h"
 #include "commands/explain.h"
 #include "executor/executor.h"
+#include "executor/instrument.h"
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
 #include "parser/parse_func.h"
@@ -456,6 +457,20 @@ bbm_next_of_lock(LOCK *lock, PROCLOCK *previous)
 	SHM_QUEUE  *list = &lock->procLocks;
 
 	return (PROCLOCK *) SHMQueueNext(list, previous ? &previous->lockLink : list, offsetof(PROCLOCK, lockLink));
+#endif
+}
+
+/*
+ * How often this process found the WAL buffers full, and had to write some of
+ * them.  Before 18 it counts from the last report of its statistics.
+ */
+static inline int64
+bbm_wal_buffers_full(void)
+{
+#if PG_VERSION_NUM >= 180000
+	return pgWalUsage.wal_buffers_full;
+#else
+	return PendingWalStats.wal_buffers_full;
 #endif
 }
 

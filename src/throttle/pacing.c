@@ -18,9 +18,14 @@
 #include <unistd.h>
 
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "storage/fd.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
 #include "utils/timestamp.h"
 
+#include "base/compat.h"
 #include "base/guc.h"
 #include "base/lock_watch.h"
 #include "base/rates.h"
@@ -45,6 +50,7 @@ static bool waits_are_known = false;
 static int64 waited_ns = 0;		/* for a CPU, up to the begin of the pulse ... */
 static int64 turns = 0;			/* ... and how often it had got one */
 static bool blocks = false;		/* sessions have waited for locks of this pulse */
+static int64 buffers_full = 0;	/* how often it had found the WAL buffers full, up to the begin of the pulse */
 
 /*
  * For how long this process, since it began, has been ready to run and had to
@@ -77,6 +83,42 @@ read_waits(int64 *ns, int64 *times)
 	return true;
 }
 
+/* Does a client wait, just now, until there is room in the WAL buffers, or until they are written? */
+static bool
+anybody_waits_for_wal(void)
+{
+	bool		anybody = false;
+	int			n;
+
+	pgstat_clear_backend_activity_snapshot();
+	n = pgstat_fetch_stat_numbackends();
+	for (int i = 1; i <= n && !anybody; i++)
+	{
+		PgBackendStatus *status = bbm_backend_status(i);
+		PGPROC	   *proc;
+		uint32		event;
+
+		if (status == NULL || status->st_backendType != B_BACKEND || status->st_procpid == MyProcPid)
+			continue;
+		proc = BackendPidGetProc(status->st_procpid);
+		/* it may be gone, and its entry another's, who waits as well */
+		event = proc ? *(volatile uint32 *) &proc->wait_event_info : 0;
+		anybody = event == (PG_WAIT_LWLOCK | WALWriteLock->tranche) || event == (PG_WAIT_LWLOCK | LWTRANCHE_WAL_INSERT);
+	}
+	pgstat_clear_backend_activity_snapshot();
+	return anybody;
+}
+
+/* Has the pulse found the WAL buffers full?  On a server that nobody else writes to, that harms nobody. */
+static bool
+fills_wal(void)
+{
+	int64		now = bbm_wal_buffers_full();
+
+	/* before 18 the count may have begun anew */
+	return (now > buffers_full || (now > 0 && now < buffers_full)) && anybody_waits_for_wal();
+}
+
 static BbmPaceLimits
 limits_of(const BbmMigration *migration)
 {
@@ -95,6 +137,7 @@ bbm_pacing_begin(TimestampTz now)
 	ended = 0;
 	began = now;
 	blocks = false;
+	buffers_full = bbm_wal_buffers_full();
 	waits_are_known = read_waits(&waited_ns, &turns);
 }
 
@@ -117,6 +160,7 @@ bbm_pacing_end(const BbmMigration *migration, double units)
 
 	if (began == 0)
 		return;
+	pulse.fills_wal = fills_wal();
 	ended = GetCurrentTimestamp();
 	pulse.elapsed_us = (double) Max(ended - began, 0);
 	if (waits_are_known && read_waits(&ns, &times))

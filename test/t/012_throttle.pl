@@ -432,6 +432,21 @@ ok($node->poll_query_until('postgres', 'SELECT EXISTS (' . pace('hot') . q( AND 
 value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'DO $$ BEGIN LOOP UPDATE hot%'));
 finish_background($wants);
 value($node, q(SELECT bbm_pause('hot', wait => true), bbm_drop('hot')));
+# WAL buffers that are full, and for which sessions wait as well
+{
+	my $small = bbm_node('small', conf => "wal_buffers = 32kB\nsynchronous_commit = off\nautovacuum = off\n");
+	counter_table($small, 't', 100000);
+	value($small, q(CREATE TABLE written (i int, filler text)));
+	value($small, q(CREATE FUNCTION writes(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+		BEGIN INSERT INTO public.written SELECT i, repeat('x', 1000) FROM generate_series(1, 100) i; RETURN 0; END $$));
+	define($small, 'wal', 't', job => 'writes', batch_size => 1, start => 'true');
+	my @writers = map { background($small, 'postgres', q(DO $$ BEGIN LOOP INSERT INTO written SELECT i, repeat('y', 1000) FROM generate_series(1, 20) i; COMMIT; END LOOP; END $$)) } 1 .. 4;
+	ok($small->poll_query_until('postgres', 'SELECT EXISTS (' . pace('wal') . q( AND p.reason = 'WAL buffers are full') . ')'),
+		'wal: a worker that finds the WAL buffers full, beside sessions that wait for them, works less');
+	value($small, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'DO $$ BEGIN LOOP INSERT INTO written%'));
+	finish_background($_) for @writers;
+	$small->stop('immediate');
+}
 # Busy CPUs: as many processes as there are CPUs take what they get, each a session of its own where those count.
 SKIP:
 {
