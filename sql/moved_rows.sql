@@ -78,6 +78,31 @@ SELECT n, count(*) FROM c GROUP BY n;
 SELECT * FROM outcome();
 SELECT * FROM jobs();
 SELECT event, detail FROM bbm_events WHERE event = 'round';
+-- a partition that comes during that check is worked on, and what moves out of it meanwhile is looked for in turn
+CALL c();
+CREATE FUNCTION seen(int) RETURNS boolean STABLE LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM act_at a WHERE a.id = $1 AND a.act = 'check') THEN PERFORM bbm_pause('m'); END IF;
+    RETURN $1 <> 200;
+END $$;
+SELECT bbm_update('m', 'c', 'n = n + 1, b = id + 0', 'b IS NULL AND seen(id)', batch_size => 10, max_key => '{999,d}') > 0 AS defined;
+INSERT INTO act_at VALUES (299, 'pause');
+CALL bbm_run('m');
+INSERT INTO act_at VALUES (200, 'check');
+CALL bbm_run('m');
+SELECT m.phase, m.round, count(*) AS jobs FROM batched_background_migrations m
+JOIN batched_background_migration_jobs j ON (j.phase, j.round) = (m.phase, m.round) GROUP BY 1, 2;
+DELETE FROM act_at;
+CREATE TABLE c_d PARTITION OF c FOR VALUES IN ('d');
+INSERT INTO c SELECT i, 'd' FROM generate_series(301, 340) i;
+INSERT INTO act_at VALUES (320, 'pause');
+CALL bbm_run('m');
+SELECT phase, round FROM batched_background_migrations;
+UPDATE c SET status = 'a' WHERE id = 340;
+CALL bbm_run('m');
+SELECT n, count(*) FROM c GROUP BY n ORDER BY n;
+SELECT * FROM outcome();
+SELECT * FROM jobs();
 CALL c();
 SELECT bbm_delete('m', 'c', 'id > 0', batch_size => 10) > 0 AS defined;
 INSERT INTO act_at VALUES (151, 'pause');
@@ -185,12 +210,44 @@ INSERT INTO d SELECT generate_series(400, 409);
 CALL bbm_run('m');
 SELECT n, count(*) FROM d GROUP BY n ORDER BY n;
 SELECT * FROM outcome();
+-- a default partition that comes in mid-run, and is split when it was begun
+CALL d(false);
+SELECT bbm_update('m', 'd', 'n = n + 1', batch_size => 10, max_value => 999) > 0 AS defined;
+INSERT INTO act_at VALUES (150, 'pause'), (450, 'pause');
+CALL bbm_run('m');
+CREATE TABLE d_d PARTITION OF d DEFAULT;
+INSERT INTO d SELECT generate_series(400, 499);
+CALL bbm_run('m');
+CREATE TABLE d_4 (LIKE d_d INCLUDING ALL);
+WITH moved AS (DELETE FROM d_d WHERE id < 490 RETURNING *) INSERT INTO d_4 SELECT * FROM moved;
+ALTER TABLE d ATTACH PARTITION d_4 FOR VALUES FROM (400) TO (490);
+CALL bbm_run('m');
+SELECT n, count(*) FROM d GROUP BY n ORDER BY n;
+SELECT * FROM outcome();
+-- a partition that comes in mid-run and has partitions of its own, told apart by another column
+CREATE TABLE sub (id int NOT NULL, status text NOT NULL, n int NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
+CREATE TABLE sub_1 PARTITION OF sub FOR VALUES FROM (0) TO (100);
+CREATE INDEX ON sub (id);
+INSERT INTO sub SELECT i, 'a' FROM generate_series(0, 99) i;
+CREATE TRIGGER act AFTER UPDATE ON sub FOR EACH ROW EXECUTE FUNCTION act();
+SELECT bbm_drop('m', true), bbm_update('m', 'sub', 'n = n + 1', column_name => 'id', batch_size => 10, max_value => 999) > 0 AS defined;
+INSERT INTO act_at VALUES (50, 'pause');
+CALL bbm_run('m');
+CREATE TABLE sub_2 PARTITION OF sub FOR VALUES FROM (100) TO (200) PARTITION BY LIST (status);
+CREATE TABLE sub_2a PARTITION OF sub_2 FOR VALUES IN ('a');
+CREATE TABLE sub_2b PARTITION OF sub_2 FOR VALUES IN ('b');
+INSERT INTO sub SELECT i, CASE i % 2 WHEN 0 THEN 'a' ELSE 'b' END FROM generate_series(100, 199) i;
+CALL bbm_run('m');
+SELECT n, count(*) FROM sub GROUP BY n ORDER BY n;
+SELECT * FROM outcome();
+SELECT error_detail FROM batched_background_migrations WHERE name = 'm';
 -- expressions in partition keys, levels below, the key's first columns
 CREATE TABLE x (a int, b int, id int, n int NOT NULL DEFAULT 0) PARTITION BY RANGE ((a / 10));
 CREATE TABLE x_1 PARTITION OF x FOR VALUES FROM (0) TO (10) PARTITION BY HASH (b);
 CREATE TABLE x_1a PARTITION OF x_1 FOR VALUES WITH (MODULUS 1, REMAINDER 0);
 CREATE INDEX ON x (a, b, id);
 CREATE INDEX ON x (a, id);
+CREATE INDEX ON x (id, a, b);
 CREATE INDEX ON x (id);
 ALTER TABLE x ALTER a SET NOT NULL, ALTER b SET NOT NULL, ALTER id SET NOT NULL;
 CREATE PROCEDURE decide_key(key text, INOUT word text) LANGUAGE plpgsql AS $$
@@ -203,6 +260,7 @@ END $$;
 CALL decide_key('a, b, id', '');
 CALL decide_key('a, id', '');
 CALL decide_key('id', '');
+CALL decide_key('id, a, b', '');
 -- the primary key without what decides about partitions, unless too many rows would share it
 CREATE TABLE k (device int, ts int, n int NOT NULL DEFAULT 0, PRIMARY KEY (device, ts)) PARTITION BY RANGE (ts);
 CREATE TABLE k_1 PARTITION OF k FOR VALUES FROM (0) TO (1000);
@@ -291,8 +349,8 @@ SELECT n, count(*) FROM v GROUP BY n;
 SELECT * FROM outcome();
 
 DROP EXTENSION bbm;
-DROP TABLE act_at, c, d, e, x, k, parent, child_1, child_2, v;
-DROP FUNCTION act, outcome, jobs, by_name, f, not_7;
+DROP TABLE act_at, c, d, e, sub, x, k, parent, child_1, child_2, v;
+DROP FUNCTION act, outcome, jobs, seen, by_name, f, not_7;
 DROP PROCEDURE c, move, d, decide, decide_key, v;
 ALTER SYSTEM RESET bbm.enabled;
 SELECT pg_reload_conf();

@@ -164,6 +164,36 @@ CALL bbm_run('m');
 SET client_min_messages = warning;
 SELECT * FROM done();
 SELECT n, count(*) FROM seen GROUP BY n ORDER BY n;
+-- one of a partition alone, which a plain statement on the table does not fire
+CALL pt();
+DELETE FROM seen;
+CREATE TRIGGER see AFTER UPDATE ON pt_2 REFERENCING NEW TABLE AS rows FOR EACH STATEMENT EXECUTE FUNCTION see();
+SELECT define();
+\c - bbm_rls_app
+SET client_min_messages = warning;
+CALL bbm_run('m');
+\c - :admin
+SET client_min_messages = warning;
+SELECT * FROM done();
+SELECT count(*) FROM seen;
+SELECT partition_order FROM outcome();
+-- ... also when it comes in mid-run
+CALL pt();
+SELECT define();
+INSERT INTO stop_at VALUES (1);
+\c - bbm_rls_app
+SET client_min_messages = warning;
+CALL bbm_run('m');
+\c - :admin
+SET client_min_messages = warning;
+CREATE TRIGGER see AFTER UPDATE ON pt_2 REFERENCING NEW TABLE AS rows FOR EACH STATEMENT EXECUTE FUNCTION see();
+\c - bbm_rls_app
+SET client_min_messages = warning;
+CALL bbm_run('m');
+\c - :admin
+SET client_min_messages = warning;
+SELECT * FROM done();
+SELECT count(*) FROM seen;
 -- a rule
 CALL pt();
 CREATE RULE r AS ON UPDATE TO pt DO ALSO NOTIFY nobody;

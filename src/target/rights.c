@@ -244,8 +244,9 @@ bbm_rights_are_current(BbmTarget *target)
 	readable = target->rights->may_read;
 	bbm_rights_find(target);
 	current = target->as_owner == as_owner && target->rights->may_read == readable;
-	/* its plans were made for this value, until it is resolved again */
+	/* its plans were made for these, until it is resolved again; the next check must find the difference, too */
 	target->as_owner = as_owner;
+	target->rights->may_read = readable;
 	target->rights->stale = !current;
 	return current;
 }

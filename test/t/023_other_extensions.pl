@@ -75,6 +75,7 @@ log_temp_files = 0
 log_connections = on
 log_disconnections = on
 log_error_verbosity = verbose
+log_min_error_statement = warning
 log_line_prefix = '%m [%p] [%b] %q%a %e '
 EOC
 
@@ -138,7 +139,7 @@ BEGIN
 	BEGIN
 		PERFORM 1 / (lo - lo);
 	EXCEPTION WHEN division_by_zero THEN
-		RAISE LOG 'as expected';
+		RAISE WARNING 'as expected';
 	END;
 	RETURN done;
 END $$;
@@ -271,6 +272,8 @@ if ($has{pgaudit})
 	drop_all();
 }
 
+# hooks, and the log, find the statement's text in a worker, too
+like(log_since($node), qr/\[bbm worker\] .*STATEMENT:  SELECT .*by_range/, 'a worker\'s statement has a text');
 SKIP:
 {
 	skip 'without pgaudit', 3 unless $has{pgaudit};

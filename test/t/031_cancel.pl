@@ -6,8 +6,11 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/../perl";
 use BbmTest;
+use Fcntl qw(O_NONBLOCK O_WRONLY);
+use POSIX qw(mkfifo);
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $node = bbm_node('cancel', conf => "bbm.naptime = 0\nlog_min_messages = log\n");
 
@@ -56,6 +59,15 @@ sub begin
 	my ($name, $job, %o) = @_;
 	define($node, $name, 't', job => $job, batch_size => 50, start => 'true', %o);
 	reach_gate($node);
+	return;
+}
+
+# Opens a pipe for writing if somebody has it open, or waits to open it, for reading.
+sub open_for_reader
+{
+	my ($path) = @_;
+	my $writer;
+	close($writer) if sysopen($writer, $path, O_WRONLY | O_NONBLOCK);
 	return;
 }
 
@@ -143,6 +155,44 @@ $node->poll_query_until('postgres', "SELECT there = 0 FROM ($cancels) AS c (canc
 like((finish_background($asked))[1], qr/ERROR:  canceling statement due to user request/, 'a condition that catches it ends the call as well');
 is(value($node, 'SELECT max(n) FROM t'), 0, '... and nothing is done');
 value($node, q(SELECT bbm_drop('asked')));
+
+# The time limit of a condition is of nobody else's business: not of the batch that begins before it is
+# over, nor when it is over so late that the condition has ended.  What opens a pipe looks for no cancel
+# until somebody opens the other end, and then fails, as a pipe has no beginning to seek.
+my $pipe = $node->basedir . '/pipe';
+mkfifo($pipe, 0600) or die "mkfifo: $!";
+link($pipe, "$pipe.2") or die "link: $!";
+value($node, q(CREATE FUNCTION naps(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	UPDATE public.t SET n = n + 1 WHERE id BETWEEN lo AND hi;
+	PERFORM pg_sleep(1.5);
+END $$));
+define($node, 'late', 't', job => 'naps', batch_size => 50, settings => qq(ARRAY['bbm.condition=SELECT pg_read_file(''$pipe'') IS NOT NULL']));
+my $late = background($node, 'postgres', q(CALL bbm_run('late')));
+my $seen = 0;
+for (1 .. $PostgreSQL::Test::Utils::timeout_default)
+{
+	# longer than the limit; if the server has opened it later than that, once more
+	sleep 2;
+	open_for_reader($pipe);
+	$seen = value($node, q(SELECT waiting_on LIKE 'condition: cannot be read: it takes more than%' FROM bbm_status('late'))) eq 't';
+	$late->{run}->pump_nb;
+	last if $seen || !$late->{run}->pumpable;
+}
+ok($seen, 'a condition is told that it takes too long only when it has ended');
+# the next one finds a file there
+open(my $file, '>', "$pipe.3") or die "open: $!";
+close($file);
+rename("$pipe.3", $pipe) or die "rename: $!";
+while ($late->{run}->pumpable)
+{
+	open_for_reader("$pipe.2");
+	$late->{run}->pump_nb;
+	usleep(100_000);
+}
+unlike((finish_background($late))[1], qr/ERROR/, '... which cancels nothing else');
+once_each($node, 't', 100, '... nor the batches, which begin before the time limit is over, and end after it');
+value($node, q(SELECT bbm_drop('late')));
 
 $node->append_conf('postgresql.conf', 'bbm.enabled = on');
 $node->reload;
