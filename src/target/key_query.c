@@ -26,6 +26,7 @@
 #include "base/user.h"
 #include "target/key.h"
 #include "target/key_sql.h"
+#include "target/lockset.h"
 #include "target/target.h"
 
 /* The number of keys fetched at a time, and of keys that tie with the last one. */
@@ -74,19 +75,25 @@ query_text(const BbmKeyWalk *walk, bool backwards)
 	return sql.data;
 }
 
-/* The plan for the walk.  A plan for ranges is kept with the partition; *kept says whether this one is. */
+/*
+ * The plan for the walk.  A plan for ranges is kept with the partition; *kept
+ * says whether this one is.  A batch has plans of its own: the locks of a kept
+ * plan are those that it was made with, and a claim's are too weak for a batch
+ * (target/lockset.c).
+ */
 static SPIPlanPtr
 query_plan(BbmKeyWalk *walk, bool backwards, int nargs, Oid *types, bool *kept)
 {
 	BbmPartition *partition = walk->partition;
+	SPIPlanPtr *keep = &partition->keys_plan[bbm_lockset_is_on()][walk->after];
 	char	   *sql;
 	SPIPlanPtr	plan;
 
 	/* only the plans of the target's open partition are freed with it */
 	*kept = partition == walk->target->partition && walk->from && walk->to && !backwards &&
 		(walk->condition != NULL) == (partition->repairs != BBM_REPAIRS_NONE);
-	if (*kept && partition->keys_plan[walk->after])
-		return partition->keys_plan[walk->after];
+	if (*kept && *keep)
+		return *keep;
 	sql = query_text(walk, backwards);
 	/* returns the first keys soon, rather than sorting all of them */
 	plan = bbm_spi_prepare(sql, nargs, types, CURSOR_OPT_FAST_PLAN | (*kept ? CURSOR_OPT_GENERIC_PLAN : 0));
@@ -96,7 +103,7 @@ query_plan(BbmKeyWalk *walk, bool backwards, int nargs, Oid *types, bool *kept)
 	{
 		if (SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not keep the plan of \"%s\"", sql);
-		partition->keys_plan[walk->after] = plan;
+		*keep = plan;
 	}
 	return plan;
 }

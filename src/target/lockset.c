@@ -175,9 +175,11 @@ add_tables(Node *node, void *arg)
 			(rte->rtekind == RTE_RELATION || rte->rtekind == RTE_SUBQUERY))
 		{
 			BbmTableLock *lock = entry_of(to->target->locks, rte->relid);
+			bool		is_written = rte->rtekind == RTE_RELATION && to->target->has_partitions &&
+				to->partition == to->target->relid && bbm_partitions_include(to->partition, rte->relid);
 
 			lock->of_statement = true;
-			lock_early(to->target, lock, rte->rellockmode);
+			lock_early(to->target, lock, is_written ? Max(rte->rellockmode, BBM_WORK_LOCK) : rte->rellockmode);
 		}
 		return false;
 	}
@@ -190,7 +192,9 @@ add_tables(Node *node, void *arg)
 
 /*
  * Adds the tables of a job's statement that was prepared for a partition.  The
- * partition itself is locked anyway while it is worked on.
+ * partition itself is locked anyway while it is worked on.  A statement on the
+ * table as a whole writes its partitions, even those that it names only to
+ * read them.
  */
 void
 bbm_lockset_add_plan(BbmTarget *target, Oid partition, SPIPlanPtr plan)
@@ -464,6 +468,13 @@ bbm_lockset_end(void)
 			note_stronger(target, target->partition->relid);
 	}
 	target->locks->learned = true;
+}
+
+/* Is a batch running?  Then a plan that is made takes locks that suffice for all of the batch. */
+bool
+bbm_lockset_is_on(void)
+{
+	return working != NULL;
 }
 
 /* The target is closed: nothing may use it any more. */

@@ -24,6 +24,7 @@ extern void bbm_lockset_add_plan(BbmTarget *target, Oid partition, SPIPlanPtr pl
 extern void bbm_lockset_take(BbmTarget *target, Oid relid);
 extern void bbm_lockset_note(const PlannedStmt *stmt);
 extern void bbm_lockset_end(void);
+extern bool bbm_lockset_is_on(void);
 extern void bbm_lockset_forget(const BbmTarget *target);
 
 #endif							/* BBM_TARGET_LOCKSET_H */

@@ -185,10 +185,12 @@ bbm_partition_close(BbmTarget *target)
 		SPI_freeplan(partition->check_plan);
 	if (partition->probe)
 		SPI_freeplan(partition->probe);
-	for (int i = 0; i < lengthof(partition->keys_plan); i++)
+	for (int i = 0; i < 2 * lengthof(partition->keys_plan[0]); i++)
 	{
-		if (partition->keys_plan[i])
-			SPI_freeplan(partition->keys_plan[i]);
+		SPIPlanPtr	keys_plan = partition->keys_plan[i / 2][i % 2];
+
+		if (keys_plan)
+			SPI_freeplan(keys_plan);
 	}
 	/* after an error it may be the current one */
 	if (CurrentMemoryContext == partition->context)

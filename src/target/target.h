@@ -115,7 +115,8 @@ struct BbmPartition
 	bool		same_plan;		/* for each range; else it is planned for each */
 	SPIPlanPtr	left_plan;		/* counts rows that are still to be done; NULL until needed */
 	SPIPlanPtr	check_plan;		/* counts rows that do not meet the check; NULL until needed */
-	SPIPlanPtr	keys_plan[2];	/* keys from a bound on, and after it; NULL until needed */
+	/* keys from a bound on, and after it; the second pair is for batches; NULL until needed */
+	SPIPlanPtr	keys_plan[2][2];
 	SPIPlanPtr	probe;			/* for the strategy's own query, if it has one */
 	BlockNumber end_block;		/* block ranges: the round ends before this block */
 	double		rows;			/* the planner's estimate */
