@@ -209,6 +209,7 @@ CREATE TRIGGER stop BEFORE UPDATE ON child_1 FOR EACH ROW EXECUTE FUNCTION stop(
 CALL bbm_run('m');
 SELECT tableoid::regclass AS leaf, n, count(*) FROM parent GROUP BY 1, 2 ORDER BY 1, 2;
 SELECT * FROM events('m') WHERE detail ~ 'child_1';
+SELECT bbm_verify('m', 'n = 1');
 UPDATE parent SET n = 0;
 UPDATE child_1 SET id = -id;
 SELECT bbm_drop('m'), bbm_update('m', 'parent', 'n = n + 1', batch_size => 4) > 0 AS defined;

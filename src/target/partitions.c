@@ -38,14 +38,24 @@
 /* The number of keys that a check over all partitions counts at a time: it reads each partition for every range. */
 #define BBM_CHECK_SIZE 20000
 
+/*
+ * Reports a partition that was attached or detached.  A migration that
+ * processes all partitions as one table does not go back to keys that it has
+ * passed: nobody knows whether their rows were done in another partition, of
+ * which this one is a part, before they came here.
+ */
 static void
-tell(const BbmTarget *target, const char *event, const char *name)
+tell(const BbmTarget *target, bool attached, const char *name)
 {
 	const BbmMigration *migration = target->migration;
+	const char *event = attached ? "attached" : "detached";
+	bool		passed = attached && !target->per_partition;
 
 	ereport(LOG,
-			(errmsg("migration \"%s\": table %s was %s", bbm_printable(migration->name), bbm_printable(name), event)));
-	bbm_event_add(migration->id, migration->name, event, BBM_RUNNING, migration->owner, name);
+			(errmsg("migration \"%s\": table %s was %s", bbm_printable(migration->name), bbm_printable(name), event),
+			 passed ? errdetail("The partitions are processed as one table: keys that were passed before are not processed.") : 0));
+	bbm_event_add(migration->id, migration->name, event, BBM_RUNNING, migration->owner,
+				  passed ? psprintf("%s; keys that were passed before are not processed", name) : name);
 }
 
 static int
@@ -94,7 +104,7 @@ note_partition(const BbmTarget *target, Oid partition, const BbmPartitionState *
 	else
 		bbm_partition_attached(id, partition, true);
 	if (begun && partition != target->relid)
-		tell(target, "attached", name);
+		tell(target, true, name);
 }
 
 /*
@@ -121,7 +131,7 @@ refresh_parts(const BbmTarget *target, List *partitions, bool begun)
 		if (!part->attached || (sorted != NIL && bsearch(&part->relation, sorted->elements, list_length(sorted),
 														 sizeof(ListCell), compare_oids)))
 			continue;
-		tell(target, "detached", part->name);
+		tell(target, false, part->name);
 		bbm_partition_attached(id, part->relation, false);
 	}
 	bbm_jobs_revive(id, partitions);
