@@ -246,7 +246,7 @@ bbm_jobs_running(int64 migration_id, MemoryContext context)
 {
 	static BbmSql sql = {
 		"SELECT j.id, j.batched_background_migration_id, j.attempts::bigint, "
-		"j.worker_pid::bigint, j.worker_id::bigint, m.owner_oid "
+		"j.worker_pid::bigint, j.worker_id::bigint, m.owner_oid, j.started_at "
 		"FROM @.batched_background_migration_jobs j "
 		"JOIN @.batched_background_migrations m ON m.id = j.batched_background_migration_id "
 		"WHERE j.status = 4 AND j.status <> 2 AND (m.id = $1 OR $1 = 0) ORDER BY j.id",
@@ -269,6 +269,9 @@ bbm_jobs_running(int64 migration_id, MemoryContext context)
 		job->pid = bbm_sql_int64(i, 4);
 		job->worker_id = bbm_sql_int64(i, 5);
 		job->owner = DatumGetObjectId(bbm_sql_get(i, 6, &isnull));
+		job->started_at = DatumGetTimestampTz(bbm_sql_get(i, 7, &isnull));
+		if (isnull)
+			job->started_at = DT_NOBEGIN;
 		list = lappend(list, job);
 	}
 	MemoryContextSwitchTo(old);

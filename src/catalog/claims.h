@@ -52,6 +52,7 @@ typedef struct BbmRunningJob
 	int			pid;
 	int32		worker_id;
 	Oid			owner;
+	TimestampTz started_at;
 } BbmRunningJob;
 
 extern bool bbm_claim_state(int64 migration_id, BbmClaimState *state);

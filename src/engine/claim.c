@@ -50,7 +50,7 @@
 /* How long a migration keeps a table that another migration waits for. */
 #define BBM_TABLE_SLICE_MS 1000
 
-/* ... and how long another migration waits for a batch of it that does not end. */
+/* ... and how long another migration waits for a batch of it that does not end, and is as old. */
 #define BBM_LONGEST_TABLE_WAIT_MS (10 * 1000)
 
 static void
@@ -115,11 +115,39 @@ waits_for_table(Oid lock_class, const BbmCompetitor *competitor, TimestampTz now
 }
 
 /*
+ * Has the migration waited long enough for the other one, which is at work?
+ * It may have waited for others, or on a busy machine for its own turn; so it
+ * does not pass a batch that has just begun, but only one that does not end.
+ * Between a claim and its commit the other has no running job: it is not
+ * passed either.
+ */
+static bool
+may_pass(const BbmMigration *migration, const BbmCompetitor *competitor, TimestampTz now)
+{
+	List	   *jobs;
+	ListCell   *cell;
+
+	if (bbm_table_wait_since(migration->id, now) < BBM_LONGEST_TABLE_WAIT_MS)
+		return false;
+	jobs = bbm_jobs_running(competitor->id, CurrentMemoryContext);
+	foreach(cell, jobs)
+	{
+		TimestampTz started_at = ((BbmRunningJob *) lfirst(cell))->started_at;
+
+		if (!TIMESTAMP_IS_NOBEGIN(started_at) &&
+			!bbm_time_has_come(now, TimestampTzPlusMilliseconds(started_at, BBM_LONGEST_TABLE_WAIT_MS),
+							   BBM_LONGEST_TABLE_WAIT_MS))
+			return false;
+	}
+	return jobs != NIL;
+}
+
+/*
  * Is the table reserved for another migration now?  A migration that has the
  * table keeps it for a time slice; then it releases the table for as long as
  * another migration waits for it.  The wait for a batch that does not end is
- * limited: after that the two migrations run side by side, and row locks
- * separate them like any two sessions.
+ * limited: after that the two migrations run side by side until it ends, and
+ * row locks separate them like any two sessions.
  */
 static bool
 table_is_taken(BbmClaim *claim, TimestampTz now)
@@ -142,7 +170,7 @@ table_is_taken(BbmClaim *claim, TimestampTz now)
 			continue;
 		alone = false;
 		at_work = bbm_permits_held(lock_class, competitor->id, competitor->workers);
-		if (at_work && bbm_table_wait_since(migration->id, now) >= BBM_LONGEST_TABLE_WAIT_MS)
+		if (at_work && may_pass(migration, competitor, now))
 		{
 			passed = true;
 			at_work = false;
