@@ -106,7 +106,7 @@ value($node, q(SELECT bbm_drop('greedy')));
 workers_gone($node);
 value($node, q(SET SESSION AUTHORIZATION owner_a; SELECT bbm_launch_worker('1 hour') FROM generate_series(1, 2)));
 my ($ret, $out, $err) = $node->psql('postgres', q(SET SESSION AUTHORIZATION owner_a; SELECT bbm_launch_worker('1 hour')));
-like($err, qr/there are as many as there may be/, 'no more workers can be launched than there are slots');
+like($err, qr/as many run as are allowed/, 'no more workers can be launched than there are slots');
 define_for('owner_c', 'beside', 't_beside', start => 'true');
 finished($node, 'beside', 'launched workers without work leave for others');
 value($node, q(SELECT count(pg_terminate_backend(pid)) FROM bbm_workers() WHERE kind = 'launched worker'));
@@ -200,7 +200,7 @@ for my $n (2 .. 4)
 }
 ok($plain->poll_query_until('postgres', q(SELECT count(*) = 4 FROM pg_locks WHERE locktype = 'userlock' AND objsubid = 6)), 'four workers');
 ($ret, $out, $err) = $plain->psql('postgres', q(SELECT bbm_launch_worker('1 hour')));
-like($err, qr/there are as many as there may be/, 'a fifth is refused');
+like($err, qr/as many run as are allowed/, 'a fifth is refused');
 is(value($plain, $more), '4', 'four are there');
 $plain->stop;
 

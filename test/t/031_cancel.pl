@@ -82,7 +82,7 @@ for my $kind (sort keys %catches)
 	ok($node->poll_query_until('postgres', "SELECT count(*) FROM bbm_workers() WHERE job IS NOT NULL", 0), "$kind: one cancel is enough for a pause");
 	workers_gone($node);
 	my $log = log_since($node, $offset);
-	like($log, qr/\[$pid\] \[bbm worker\].*a cancel was caught/, '... the log tells');
+	like($log, qr/\[$pid\] \[bbm worker\].*a statement caught the cancel/, '... the log tells');
 	$kind eq 'stubborn' ? like($log, qr/\[$pid\] \[bbm worker\].*FATAL:  terminating background worker/, '... the worker is terminated')
 	  : unlike($log, qr/FATAL/, '... the worker is not terminated');
 	is(value($node, "SELECT max(attempts) FROM bbm_jobs('paused $kind')"), 0, '... that is no failed attempt') if $kind eq 'caught';
