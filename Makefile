@@ -28,7 +28,7 @@ OBJS = src/module.o \
 	src/throttle/wal.o \
 	src/engine/batch.o src/engine/bisect.o src/engine/claim.o src/engine/completion.o src/engine/engine.o \
 	src/engine/event.o src/engine/outcome.o src/engine/outside.o src/engine/run_job.o src/engine/run_range.o \
-	src/engine/scheduler.o src/engine/verify.o \
+	src/engine/scheduler.o src/engine/step.o src/engine/verify.o \
 	src/server/ddl.o src/server/handover.o src/server/hooks.o src/server/launcher.o src/server/stalled.o \
 	src/server/truncate.o src/server/worker.o \
 	src/sql/access.o src/sql/arguments.o src/sql/columns.o src/sql/control.o src/sql/define.o src/sql/dry_run.o src/sql/existing.o \

@@ -14,6 +14,13 @@
 
 #include "throttle/throttle.h"
 
+typedef enum BbmStepResult
+{
+	BBM_STEP_WORKED,			/* there may be more at once */
+	BBM_STEP_WAIT,				/* nothing before "due" */
+	BBM_STEP_IDLE				/* nothing until an event */
+} BbmStepResult;
+
 typedef struct BbmEngine
 {
 	Oid			owner;			/* whose migrations */

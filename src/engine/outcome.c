@@ -579,6 +579,34 @@ wait_for_resources(BbmTarget *target, const ErrorData *error)
 		(void) bbm_trouble_met(migration->id, migration->owner, migration->name, error, false, true);
 }
 
+/* Adds to a transient error why it counts as a failed attempt. */
+static void
+explain_no_progress(const BbmJob *job, ErrorData *error)
+{
+	if (error->detail && !bbm_blockers_of(error))
+		return;
+	error->detail = psprintf("%s%s%sIt was so each time since the last progress of job " INT64_FORMAT
+							 ", however small the batch; from now on that counts as a failed attempt.",
+							 error->detail ? "It waited for " : "", error->detail ? error->detail : "",
+							 error->detail ? ". " : "", job->id);
+}
+
+static void
+log_failure(BbmTarget *target, const JobArgs *args)
+{
+	target->failures_in_row++;
+	if (is_worth_a_line(target->failures_in_row))
+		ereport(LOG,
+				(errcode(args->error->sqlerrcode),
+				 errmsg("migration \"%s\": job " INT64_FORMAT " failed, attempt %d of %d: %s",
+						bbm_printable(target->migration->name), args->job->id, args->job->attempts, target->migration->max_attempts,
+						bbm_printable(args->error->message)),
+				 target->failures_in_row > BBM_LINES_IN_ROW ?
+				 errdetail("It is failure %d in a row; not each has a line.", target->failures_in_row) : 0,
+				 args->bisect ? errhint("It is bisected now; rows that cannot be processed are quarantined.") :
+				 args->skip ? errhint("Its range is quarantined; see bbm_errors.") : 0));
+}
+
 /*
  * Records what comes of a job whose batch was rolled back with this error, or
  * (stop) by its own process.  Returns true when the migration may go on, false
@@ -607,11 +635,7 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 			requeue(target, job, why, error, requeue_until(job));
 			return true;
 		}
-		if (error->detail == NULL || bbm_blockers_of(error))
-			error->detail = psprintf("%s%s%sIt was so each time since the last progress of job " INT64_FORMAT
-									 ", however small the batch; from now on that counts as a failed attempt.",
-									 error->detail ? "It waited for " : "", error->detail ? error->detail : "",
-									 error->detail ? ". " : "", job->id);
+		explain_no_progress(job, error);
 	}
 
 	if (class == BBM_ERROR_SIZE)
@@ -629,17 +653,7 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 		return true;
 	if (class != BBM_ERROR_TRANSIENT)
 		bbm_trouble_over(target->migration->id, target->migration->owner, target->migration->name, true);
-	target->failures_in_row++;
-	if (is_worth_a_line(target->failures_in_row))
-		ereport(LOG,
-				(errcode(error->sqlerrcode),
-				 errmsg("migration \"%s\": job " INT64_FORMAT " failed, attempt %d of %d: %s",
-						bbm_printable(target->migration->name), job->id, job->attempts, target->migration->max_attempts,
-						bbm_printable(error->message)),
-				 target->failures_in_row > BBM_LINES_IN_ROW ?
-				 errdetail("It is failure %d in a row; not each has a line.", target->failures_in_row) : 0,
-				 args.bisect ? errhint("It is bisected now; rows that cannot be processed are quarantined.") :
-				 args.skip ? errhint("Its range is quarantined; see bbm_errors.") : 0));
+	log_failure(target, &args);
 
 	if (class == BBM_ERROR_HOPELESS)
 		bbm_record_migration_failed(target->migration, code, error);

@@ -283,6 +283,83 @@ put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool unstarted)
 		bbm_record_pause(target, job);
 }
 
+/* A sub-batch of the job has been committed: *work says what was done, and what follows. */
+static void
+sub_batch_done(BbmEngine *engine, BbmTarget *target, BbmJob *job, const BbmWork *work)
+{
+	if (work->result == BBM_WORK_SUB_BATCH)
+	{
+		job->cursor = work->next_cursor;
+		job->has_cursor = true;
+		job->reduced_sub_batch_size = work->next_size;
+		job->no_progress = 0;
+	}
+	if (work->result == BBM_WORK_SUB_BATCH || work->result == BBM_WORK_FINISHED)
+		target->reduced_sub_batch_size = work->next_size;
+	target->requeues_in_row = 0;
+	bbm_trouble_over(target->migration->id, engine->owner, target->migration->name, true);
+	log_job(target, job, &work->cost);
+	bbm_throttle_spent(target, &work->cost);
+}
+
+/*
+ * Runs the sub-batches of a job until it ends, must be put back, or meets an
+ * error, which is returned; *stop says whether its own process cancelled it.
+ */
+static ErrorData *
+run_sub_batches(BbmEngine *engine, BbmTarget *target, BbmWork *work, BbmLockWatchStop *stop)
+{
+	BbmJob	   *job = work->job;
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_context, .arg = work};
+
+	*stop = BBM_STOP_NONE;
+	while (work->result == BBM_WORK_SUB_BATCH)
+	{
+		ErrorData  *error;
+
+		error_context_stack = &callback;
+		error = bbm_txn_run(bbm_work, work, target->migration->synchronous);
+		error_context_stack = callback.previous;
+		*stop = bbm_lock_watch_outcome();
+		job->caught_cancel = bbm_cancel_enforced();
+		/* the job has caught the cancel, and ended successfully; it was meant for the session, too */
+		if (error == NULL && *stop == BBM_STOP_NONE && bbm_cancel_seen())
+			engine->cancelled = bbm_cancelled_by_user();
+		if (error == NULL)
+			sub_batch_done(engine, target, job, work);
+		/* a job may have released all advisory locks */
+		bbm_worker_id_keep(engine->lock_class, engine->worker_id);
+		if (error)
+			return error;
+		if (work->result == BBM_WORK_SUB_BATCH && (engine->cancelled || !may_begin_partition(engine, target)))
+			work->result = BBM_WORK_PAUSED;
+	}
+	return NULL;
+}
+
+/* The job has met an error; returns false when the migration has failed with it. */
+static bool
+job_failed(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorData *error)
+{
+	int			step_code = bbm_failing_code;
+
+	/* the error may have been the claim's: from here on claims are made in a transaction of their own */
+	target->claim_apart = true;
+	if (!bbm_extension_is_here())
+		return false;
+	/* that is, cancelled by a user, not by this process */
+	if (stop == BBM_STOP_NONE && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		engine->cancelled = error;
+	/* a session does not go on with a job that could hardly be stopped */
+	else if (stop != BBM_STOP_NONE && job->caught_cancel && !bbm_txn_in_worker())
+		engine->cancelled = bbm_stop_error(stop, error, false);
+	target->next_poll = 0;
+	if (!bbm_record_failure(target, job, stop, error, step_code))
+		return false;
+	wait_after_errors(target);
+	return true;
+}
+
 /*
  * Runs a claimed job to its end, in one commit or several; returns false when
  * the migration has failed. "waits": there is a pause before the job, to keep
@@ -294,46 +371,14 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 	GoOn		go_on = {engine, target};
 	BbmWork		work = {.target = target, .job = job, .context = engine->job[0], .waited = waits, .next = next,
 	.may_go_on = may_go_on, .arg = &go_on, .result = BBM_WORK_SUB_BATCH};
-	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_context, .arg = &work};
-	ErrorData  *error = NULL;
-	BbmLockWatchStop stop = BBM_STOP_NONE;
+	ErrorData  *error;
+	BbmLockWatchStop stop;
 
 	bbm_slot_report(target->migration->id, job->id);
 	if (waits && !may_begin_partition(engine, target))
 		work.result = BBM_WORK_PAUSED;
 	pgstat_report_activity(STATE_RUNNING, target->migration->job);
-	while (work.result == BBM_WORK_SUB_BATCH && error == NULL)
-	{
-		error_context_stack = &callback;
-		error = bbm_txn_run(bbm_work, &work, target->migration->synchronous);
-		error_context_stack = callback.previous;
-		stop = bbm_lock_watch_outcome();
-		job->caught_cancel = bbm_cancel_enforced();
-		/* the job has caught the cancel, and ended successfully; it was meant for the session, too */
-		if (error == NULL && stop == BBM_STOP_NONE && bbm_cancel_seen())
-			engine->cancelled = bbm_cancelled_by_user();
-		if (error == NULL && work.result == BBM_WORK_SUB_BATCH)
-		{
-			job->cursor = work.next_cursor;
-			job->has_cursor = true;
-			job->reduced_sub_batch_size = work.next_size;
-			job->no_progress = 0;
-		}
-		if (error == NULL && (work.result == BBM_WORK_SUB_BATCH || work.result == BBM_WORK_FINISHED))
-			target->reduced_sub_batch_size = work.next_size;
-		if (error == NULL)
-		{
-			target->requeues_in_row = 0;
-			bbm_trouble_over(target->migration->id, engine->owner, target->migration->name, true);
-			log_job(target, job, &work.cost);
-			bbm_throttle_spent(target, &work.cost);
-		}
-		/* a job may have released all advisory locks */
-		bbm_worker_id_keep(engine->lock_class, engine->worker_id);
-		if (work.result == BBM_WORK_SUB_BATCH && error == NULL &&
-			(engine->cancelled || !may_begin_partition(engine, target)))
-			work.result = BBM_WORK_PAUSED;
-	}
+	error = run_sub_batches(engine, target, &work, &stop);
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	/* somebody changes the migration, and may be waiting for us to end */
@@ -342,25 +387,9 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 		error = NULL;
 	if (error)
 	{
-		int			step_code = bbm_failing_code;
-
 		/* what the claim has got was rolled back with the batch */
 		next->result = BBM_CLAIM_CHANGED;
-		/* the error may have been the claim's: from here on claims are made in a transaction of their own */
-		target->claim_apart = true;
-		if (!bbm_extension_is_here())
-			return false;
-		/* that is, cancelled by a user, not by this process */
-		if (stop == BBM_STOP_NONE && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			engine->cancelled = error;
-		/* a session does not go on with a job that could hardly be stopped */
-		else if (stop != BBM_STOP_NONE && job->caught_cancel && !bbm_txn_in_worker())
-			engine->cancelled = bbm_stop_error(stop, error, false);
-		target->next_poll = 0;
-		if (!bbm_record_failure(target, job, stop, error, step_code))
-			return false;
-		wait_after_errors(target);
-		return true;
+		return job_failed(engine, target, job, stop, error);
 	}
 	target->failures_in_row = 0;
 	if (work.result == BBM_WORK_PAUSED)

@@ -14,13 +14,6 @@
 
 #include "engine/engine.h"
 
-typedef enum BbmStepResult
-{
-	BBM_STEP_WORKED,			/* there may be more at once */
-	BBM_STEP_WAIT,				/* nothing before "due" */
-	BBM_STEP_IDLE				/* nothing until an event */
-} BbmStepResult;
-
 extern BbmEngine *bbm_engine_begin(Oid owner, int64 only, ErrorData **why_not);
 extern BbmStepResult bbm_engine_step(BbmEngine *engine, TimestampTz *due);
 extern void bbm_engine_keep_table_waits(const BbmEngine *engine, TimestampTz until);

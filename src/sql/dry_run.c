@@ -218,6 +218,34 @@ whole(double value)
 	return Int64GetDatum(bbm_count_of(ceil(value)));
 }
 
+#define RESULT_COLUMNS 11
+
+/* Checks the parameters, and whether a dry run is possible here; returns the descriptor of its result. */
+static TupleDesc
+check_call(FunctionCallInfo fcinfo)
+{
+	TupleDesc	desc;
+
+	if (PG_ARGISNULL(0))
+		bbm_must_not_be_null("name");
+	if (PG_ARGISNULL(1) || PG_GETARG_INT32(1) < 1)
+		ereport(ERROR,
+				(errcode(PG_ARGISNULL(1) ? ERRCODE_NULL_VALUE_NOT_ALLOWED : ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("batches must be a positive number"),
+				 errhint("It is how many are tried; their rows stay locked until the last of them has ended.")));
+	/* the batch in flight is monitored, and would not be any more */
+	if (bbm_lock_watch_is_on())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a job cannot call bbm_dry_run"),
+				 errhint("Call it from a session of its own.")));
+	PreventCommandDuringRecovery("bbm_dry_run()");
+	PreventCommandIfReadOnly("bbm_dry_run()");
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != RESULT_COLUMNS)
+		elog(ERROR, "bbm_dry_run is not declared as it should be");
+	return desc;
+}
+
 /*
  * bbm_dry_run(name, batches) → one row.  Runs in a transaction of the
  * caller's, in which nothing of ours is left.
@@ -231,30 +259,13 @@ bbm_dry_run(PG_FUNCTION_ARGS)
 	BbmLockWatchStop stop;
 	TupleDesc	desc;
 	double		times;
-	Datum		values[11];
-	bool		nulls[11] = {0};
+	Datum		values[RESULT_COLUMNS];
+	bool		nulls[RESULT_COLUMNS] = {0};
 
-	if (PG_ARGISNULL(0))
-		bbm_must_not_be_null("name");
-	if (PG_ARGISNULL(1) || PG_GETARG_INT32(1) < 1)
-		ereport(ERROR,
-				(errcode(PG_ARGISNULL(1) ? ERRCODE_NULL_VALUE_NOT_ALLOWED : ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("batches must be a positive number"),
-				 errhint("It is how many are tried; their rows stay locked until the last of them has ended.")));
+	desc = check_call(fcinfo);
 	run.name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	run.wanted = PG_GETARG_INT32(1);
 	run.context = CurrentMemoryContext;
-	/* the batch in flight is monitored, and would not be any more */
-	if (bbm_lock_watch_is_on())
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("a job cannot call bbm_dry_run"),
-				 errhint("Call it from a session of its own.")));
-	PreventCommandDuringRecovery("bbm_dry_run()");
-	PreventCommandIfReadOnly("bbm_dry_run()");
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != lengthof(values))
-		elog(ERROR, "bbm_dry_run is not declared as it should be");
-
 	SPI_connect();
 	migration = bbm_get_migration(run.name);
 	bbm_check_session_owns(migration);

@@ -81,6 +81,26 @@ may_come_first(BbmRow row)
 		(bbm_row_int(row, "claim_epoch") > 0 || bbm_job_kind(bbm_row_text(row, "kind")) != BBM_JOB_RANGE);
 }
 
+/* A user's UPDATE of a job: the new row, without what is not theirs to change. */
+static HeapTuple
+checked_update(BbmRow row, HeapTuple newtuple)
+{
+	BbmRow		new = {newtuple, row.desc};
+
+	if (bbm_row_int(new, "batched_background_migration_id") != bbm_row_int(row, "batched_background_migration_id"))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a job cannot be given to another migration"),
+				 errhint("Define a migration for the range instead.")));
+	/* the worker says who runs it, and processes are signalled by this value */
+	bbm_row_set(&new, "worker_pid", Int32GetDatum((int) bbm_row_int(row, "worker_pid")), bbm_row_is_null(row, "worker_pid"));
+	bbm_row_set(&new, "worker_id", Int32GetDatum((int) bbm_row_int(row, "worker_id")), bbm_row_is_null(row, "worker_id"));
+	bbm_row_set(&new, "claim_epoch", Int32GetDatum((int) bbm_row_int(row, "claim_epoch")), false);
+	check_counts(new);
+	bbm_row_set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
+	return new.tuple;
+}
+
 /* BEFORE INSERT OR UPDATE OR DELETE ON batched_background_migration_jobs FOR EACH ROW */
 Datum
 bbm_job_guard(PG_FUNCTION_ARGS)
@@ -102,22 +122,7 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 		return PointerGetDatum(update ? data->tg_newtuple : data->tg_trigtuple);
 
 	if (update)
-	{
-		BbmRow		new = {data->tg_newtuple, row.desc};
-
-		if (bbm_row_int(new, "batched_background_migration_id") != bbm_row_int(row, "batched_background_migration_id"))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("a job cannot be given to another migration"),
-					 errhint("Define a migration for the range instead.")));
-		/* the worker says who runs it, and processes are signalled by this value */
-		bbm_row_set(&new, "worker_pid", Int32GetDatum((int) bbm_row_int(row, "worker_pid")), bbm_row_is_null(row, "worker_pid"));
-		bbm_row_set(&new, "worker_id", Int32GetDatum((int) bbm_row_int(row, "worker_id")), bbm_row_is_null(row, "worker_id"));
-		bbm_row_set(&new, "claim_epoch", Int32GetDatum((int) bbm_row_int(row, "claim_epoch")), false);
-		check_counts(new);
-		bbm_row_set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
-		changed = new.tuple;
-	}
+		changed = checked_update(row, data->tg_newtuple);
 	else if (insert)
 		check_counts(row);
 	SPI_connect();

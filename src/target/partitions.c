@@ -318,6 +318,22 @@ allocate_check(BbmTarget *target, BbmAllocation *cut, BbmRange *range, BbmPartit
 	return target->strategy->next_range(target, *partition, cut, range);
 }
 
+/* Allocates the next range of the table with everything below it, for a job that works on it as a whole. */
+static bool
+allocate_as_one(BbmTarget *target, const BbmClaimState *state, const BbmAllocation *cut, BbmRange *range,
+				BbmPartition **partition)
+{
+	if (is_repair(target, state->phase))
+		return false;
+	/* a partition that is attached or detached is only reported */
+	if (target->has_partitions && !state->has_last)
+		(void) refresh_parts(target, bbm_partitions_list(target->relid), state->has_job);
+	*partition = bbm_partition_open(target, target->relid);
+	if (*partition == NULL)
+		bbm_table_is_gone(target->migration->table_name);
+	return allocate_in_partition(target, *partition, state, cut, range);
+}
+
 /*
  * Allocates the next range of the current phase, and returns its partition
  * (NULL: all partitions); false when all ranges are allocated.  Runs under the
@@ -348,17 +364,7 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 	if (target->rounds && state->phase.verifies)
 		return allocate_check(target, &cut, range, partition);
 	if (!target->per_partition)
-	{
-		if (is_repair(target, state->phase))
-			return false;
-		/* its job works on the table as a whole: a partition that is attached or detached is only reported */
-		if (target->has_partitions && !state->has_last)
-			(void) refresh_parts(target, bbm_partitions_list(target->relid), state->has_job);
-		*partition = bbm_partition_open(target, target->relid);
-		if (*partition == NULL)
-			bbm_table_is_gone(target->migration->table_name);
-		return allocate_in_partition(target, *partition, state, &cut, range);
-	}
+		return allocate_as_one(target, state, &cut, range, partition);
 	/* the table had no child table then */
 	if (state->has_last && !OidIsValid(current) && !is_repair(target, state->phase))
 	{
