@@ -210,6 +210,25 @@ CREATE TABLE @extschema@.bbm_events (
 CREATE INDEX bbm_events_migration_idx ON @extschema@.bbm_events (migration_id, id);
 CREATE INDEX bbm_events_at_idx ON @extschema@.bbm_events (at);
 
+-- what the finished jobs of a migration add up to; the migration's trigger deletes it with the migration
+CREATE TABLE @extschema@.bbm_totals (
+    migration_id bigint NOT NULL CONSTRAINT bbm_totals_pkey PRIMARY KEY,
+    last_job bigint NOT NULL,
+    open_jobs bigint[] NOT NULL,
+    key_count bigint NOT NULL,
+    row_count bigint NOT NULL,
+    run_ms double precision NOT NULL,
+    wal_bytes bigint NOT NULL,
+    jobs bigint NOT NULL,
+    requeued bigint NOT NULL,
+    requeue_reasons bigint[] NOT NULL,
+    max_value bigint,
+    per_partition boolean NOT NULL,
+    batch_size integer NOT NULL,
+    progress_at timestamp with time zone,
+    samples double precision[] NOT NULL
+) WITH (fillfactor = 50);
+
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.batched_background_migrations', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_migrations_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.batched_background_migration_jobs', '');
@@ -220,6 +239,7 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_row_errors', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_row_errors_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_events', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_events_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bbm_totals', '');
 
 /* Guards. */
 
@@ -282,6 +302,13 @@ CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
     ON @extschema@.bbm_events
     FOR EACH STATEMENT EXECUTE FUNCTION bbm_internal.bbm_record_guard();
 ALTER TABLE @extschema@.bbm_events ENABLE ALWAYS TRIGGER bbm_truncate;
+CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
+    ON @extschema@.bbm_totals
+    FOR EACH ROW EXECUTE FUNCTION bbm_internal.bbm_record_guard();
+CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
+    ON @extschema@.bbm_totals
+    FOR EACH STATEMENT EXECUTE FUNCTION bbm_internal.bbm_record_guard();
+ALTER TABLE @extschema@.bbm_totals ENABLE ALWAYS TRIGGER bbm_truncate;
 
 /*
  * A subscription to all tables of another server applies that server's rows,
@@ -310,6 +337,10 @@ CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.bbm_row_errors
     FOR EACH ROW EXECUTE FUNCTION bbm_internal.bbm_replica_guard();
 ALTER TABLE @extschema@.bbm_row_errors ENABLE REPLICA TRIGGER bbm_replica;
+CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
+    ON @extschema@.bbm_totals
+    FOR EACH ROW EXECUTE FUNCTION bbm_internal.bbm_replica_guard();
+ALTER TABLE @extschema@.bbm_totals ENABLE REPLICA TRIGGER bbm_replica;
 
 CREATE FUNCTION @extschema@.bbm_own_statement() RETURNS boolean
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
@@ -332,6 +363,10 @@ ALTER TABLE @extschema@.bbm_row_errors ENABLE ROW LEVEL SECURITY;
 CREATE POLICY bbm_owner ON @extschema@.bbm_row_errors
     USING (EXISTS (SELECT 1 FROM @extschema@.batched_background_migrations m
                    WHERE m.id OPERATOR(pg_catalog.=) migration_id));
+ALTER TABLE @extschema@.bbm_totals ENABLE ROW LEVEL SECURITY;
+CREATE POLICY bbm_owner ON @extschema@.bbm_totals
+    USING (EXISTS (SELECT 1 FROM @extschema@.batched_background_migrations m
+                   WHERE m.id OPERATOR(pg_catalog.=) migration_id));
 ALTER TABLE @extschema@.bbm_events ENABLE ROW LEVEL SECURITY;
 CREATE POLICY bbm_owner ON @extschema@.bbm_events
     USING (pg_catalog.pg_has_role(owner_oid, 'USAGE'));
@@ -343,6 +378,7 @@ CREATE POLICY bbm_own ON @extschema@.batched_background_migration_jobs USING (@e
 CREATE POLICY bbm_own ON @extschema@.bbm_partitions USING (@extschema@.bbm_own_statement());
 CREATE POLICY bbm_own ON @extschema@.bbm_row_errors USING (@extschema@.bbm_own_statement());
 CREATE POLICY bbm_own ON @extschema@.bbm_events USING (@extschema@.bbm_own_statement());
+CREATE POLICY bbm_own ON @extschema@.bbm_totals USING (@extschema@.bbm_own_statement());
 
 /* Defining. */
 
@@ -620,6 +656,18 @@ CREATE FUNCTION bbm_internal.bbm_waiting_on(id bigint, origin text, owner_oid oi
 COMMENT ON FUNCTION bbm_internal.bbm_waiting_on IS
     'what an active migration waits for, for a lock with the processes that block it; NULL while a worker runs it';
 
+CREATE FUNCTION bbm_internal.bbm_progress(
+    id bigint, owner_oid oid, total bigint,
+    OUT percent double precision, OUT rows_done bigint, OUT estimated_total bigint,
+    OUT jobs_finished bigint, OUT jobs_running bigint, OUT jobs_failed bigint,
+    OUT rows_per_second double precision, OUT rows_per_second_5min double precision, OUT seconds_left double precision,
+    OUT batch_size bigint, OUT requeued bigint, OUT requeue_reasons bigint[],
+    OUT progress_at timestamp with time zone, OUT pace double precision, OUT pace_reason text
+)
+    LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_progress IS
+    'what a migration''s jobs add up to, and how fast it advances';
+
 CREATE FUNCTION bbm_internal.bbm_last_transient_error(id bigint, owner_oid oid) RETURNS text
     LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION bbm_internal.bbm_last_transient_error IS
@@ -649,29 +697,20 @@ COMMENT ON FUNCTION @extschema@.bbm_workers IS
 CREATE VIEW @extschema@.bbm_migration_status (
     name, status, percent, rows_done, estimated_total, jobs_finished, jobs_running, jobs_failed, rows_per_second,
     eta, batch_size, workers, waiting_on, started_at, finished_at, last_error, attempt, next_attempt_at,
-    requeued, requeue_reasons, last_progress_at, phase, round
+    requeued, requeue_reasons, last_progress_at, phase, round, rows_per_second_5min, pace, pace_reason
 ) WITH (security_barrier) AS
     SELECT m.name,
            bbm_internal.bbm_status_name(m.status),
            CASE WHEN m.status = 2 AND m.finished_at IS NOT NULL THEN 100.0
-                -- once all ranges are allocated, the total is their keys, not the estimate
-                ELSE greatest(0.0, least(99.9, coalesce(round(100.0 * j.keys / nullif(
-                    CASE WHEN m.phase = 'verify' OR m.round > 1 OR (j.cut >= m.max_value AND m.max_key IS NULL AND NOT j.per_partition AND
-                              coalesce(m.batching_strategy, 'SerialKeySetBatchingStrategy') = 'SerialKeySetBatchingStrategy')
-                         THEN j.all_keys
-                         ELSE greatest(m.total_tuple_count, j.all_keys) END, 0), 1), 0.0)))
+                ELSE greatest(0.0, least(99.9, round(p.percent::numeric, 1)))
            END,
-           j.rows, m.total_tuple_count, j.finished, j.running, j.failed,
-           round(r.rows_per_ms * 1000 * greatest(j.running, 1), 1),
+           p.rows_done, p.estimated_total, p.jobs_finished, p.jobs_running, p.jobs_failed,
+           round(p.rows_per_second::numeric, 1),
            -- NULL if it is more than a thousand years away
-           CASE WHEN m.status IN (1, 4) AND r.keys_per_ms > 0 AND
-                     greatest(m.total_tuple_count::numeric - j.keys, 0) / 31557600000 < r.keys_per_ms * 1000
-                THEN make_interval(secs => round(greatest(m.total_tuple_count::numeric - j.keys, 0)
-                                                 / (r.keys_per_ms * greatest(j.running, 1) * 1000))::float8)
-           END,
+           CASE WHEN m.status IN (1, 4) AND p.seconds_left < 31557600000 THEN make_interval(secs => round(p.seconds_left)) END,
            CASE WHEN m.target_duration IS NULL AND m.max_batch_wal IS NULL THEN m.batch_size
-                ELSE coalesce(z.batch_size, m.batch_size) END,
-           j.running::integer,
+                ELSE coalesce(p.batch_size::integer, m.batch_size) END,
+           p.jobs_running::integer,
            CASE WHEN m.status IN (1, 4) THEN bbm_internal.bbm_waiting_on(m.id, m.origin, m.owner_oid) END,
            -- a user may have written an infinite time, with which nothing can be calculated
            CASE WHEN isfinite(m.started_at) THEN m.started_at END,
@@ -682,48 +721,13 @@ CREATE VIEW @extschema@.bbm_migration_status (
                                    (SELECT count(*) FROM @extschema@.bbm_row_errors a WHERE a.migration_id = m.id))
                      FROM @extschema@.bbm_row_errors o WHERE o.migration_id = m.id ORDER BY o.id DESC LIMIT 1)),
            e.attempts, CASE WHEN m.status <> 3 AND isfinite(e.next_attempt_at) THEN e.next_attempt_at END,
-           j.requeued,
-           CASE WHEN j.requeued > 0 THEN (
-               SELECT bbm_internal.bbm_requeue_reasons_sum(g.requeue_reasons)
-               FROM @extschema@.batched_background_migration_jobs g
-               WHERE g.batched_background_migration_id = m.id AND g.requeued > 0)
-           END,
-           CASE WHEN isfinite(j.progress_at) THEN j.progress_at END,
-           m.phase, m.round
+           p.requeued,
+           (SELECT jsonb_object_agg(r.name, r.n)
+            FROM unnest(ARRAY['lock timeout', 'deadlock', 'blocking others', 'time limit', 'cancelled', 'other'],
+                        p.requeue_reasons) r (name, n) WHERE r.n > 0),
+           p.progress_at, m.phase, m.round, round(p.rows_per_second_5min::numeric, 1), round(p.pace::numeric, 2), p.pace_reason
     FROM @extschema@.batched_background_migrations m
-    CROSS JOIN LATERAL (
-        -- counts keys of the first round; rows that verification finds are not rows done
-        SELECT bbm_internal.bbm_as_bigint(coalesce(sum(j.row_count) FILTER (WHERE j.phase = 'work'), 0)) AS rows,
-               coalesce(sum(j.requeued), 0) AS requeued,
-               coalesce(sum(j.key_count) FILTER (WHERE j.phase = 'work' AND j.round = 1 AND j.status = 2), 0) AS keys,
-               coalesce(sum(j.key_count) FILTER (WHERE j.phase = 'work' AND j.round = 1), 0) AS all_keys,
-               max(j.max_value) AS cut, coalesce(bool_or(j.relation IS NOT NULL), false) AS per_partition,
-               coalesce(sum(j.merged_jobs) FILTER (WHERE j.status = 2), 0) AS finished,
-               count(*) FILTER (WHERE j.status = 4) AS running,
-               count(*) FILTER (WHERE j.status = 3) AS failed,
-               -- a finished job or sub-batch: the latter changes the row after the claim, or was requeued once since
-               max(CASE WHEN j.status = 2 THEN j.finished_at
-                        WHEN (j.cursor_value IS NOT NULL OR j.cursor_key IS NOT NULL) AND
-                             CASE j.status WHEN 4 THEN j.updated_at > j.started_at ELSE j.no_progress <= 1 END
-                        THEN j.updated_at END) AS progress_at
-        FROM @extschema@.batched_background_migration_jobs j
-        WHERE j.batched_background_migration_id = m.id
-    ) j
-    CROSS JOIN LATERAL (
-        -- the last hundred jobs: throttling happens between jobs, so these times do not include it
-        SELECT sum(l.row_count) / nullif(sum(l.run_ms), 0) AS rows_per_ms,
-               sum(l.key_count) / nullif(sum(l.run_ms), 0) AS keys_per_ms
-        FROM (SELECT j.row_count, j.key_count, least(greatest(j.run_ms, 0), 1e15)::numeric AS run_ms
-              FROM @extschema@.batched_background_migration_jobs j
-              WHERE j.batched_background_migration_id = m.id AND j.status = 2 AND j.phase = 'work' AND j.kind <> 'retry'
-              ORDER BY j.id DESC LIMIT 100) l
-    ) r
-    LEFT JOIN LATERAL (
-        SELECT j.batch_size
-        FROM @extschema@.batched_background_migration_jobs j
-        WHERE j.batched_background_migration_id = m.id AND j.phase = 'work' AND j.kind <> 'retry'
-        ORDER BY j.id DESC LIMIT 1
-    ) z ON true
+    CROSS JOIN LATERAL bbm_internal.bbm_progress(m.id, m.owner_oid, m.total_tuple_count) p
     LEFT JOIN LATERAL (
         -- includes the lock that the job waited for
         SELECT left(j.error_sqlstate, 5) || ': ' || left(j.error_message, 8192) ||
@@ -810,6 +814,18 @@ COMMENT ON COLUMN @extschema@.bbm_migration_status.waiting_on IS
     'what an active or running migration waits for; for a lock also its object, the blocking processes and since when';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.last_error IS
     'SQLSTATE and message; for a lock timeout also the lock and the processes that blocked it';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.percent IS
+    'share of the keys that are done; at most 99.9 until it is finished';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.rows_per_second IS
+    'by the clock over the last minute, without the time in which it was throttled or paused';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.rows_per_second_5min IS
+    'the same over the last five minutes';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.eta IS
+    'remaining time at that rate, without the time in which it will be throttled or paused';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.pace IS
+    'share of the time in which its workers work; the rest they pause for pacing or to keep to a rate';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.pace_reason IS
+    'why that is less than all of it';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.last_progress_at IS
     'when a job or sub-batch was last finished; NULL before the first';
 COMMENT ON VIEW @extschema@.bbm_migration_jobs IS 'what bbm_jobs() shows: jobs of the migrations that the reader may see';
@@ -1060,6 +1076,39 @@ COMMENT ON COLUMN @extschema@.bbm_partitions.low_key IS
     'its first key when it was started, for any other key: one value for each column';
 COMMENT ON COLUMN @extschema@.bbm_partitions.high_key IS
     'its last key when it was started, for any other key: one value for each column';
+
+COMMENT ON TABLE @extschema@.bbm_totals IS
+    'what the finished jobs of a migration add up to; brought up to date once in some hundred jobs, or after some seconds; users call bbm_status()';
+COMMENT ON COLUMN @extschema@.bbm_totals.migration_id IS
+    'the migration';
+COMMENT ON COLUMN @extschema@.bbm_totals.last_job IS
+    'the sums are over the finished jobs up to this id ...';
+COMMENT ON COLUMN @extschema@.bbm_totals.open_jobs IS
+    '... except for these, which were not finished then';
+COMMENT ON COLUMN @extschema@.bbm_totals.key_count IS
+    'keys in their ranges';
+COMMENT ON COLUMN @extschema@.bbm_totals.row_count IS
+    'rows changed';
+COMMENT ON COLUMN @extschema@.bbm_totals.run_ms IS
+    'execution time in milliseconds';
+COMMENT ON COLUMN @extschema@.bbm_totals.wal_bytes IS
+    'WAL written by them';
+COMMENT ON COLUMN @extschema@.bbm_totals.jobs IS
+    'how many they are';
+COMMENT ON COLUMN @extschema@.bbm_totals.requeued IS
+    'how often their batches were requeued';
+COMMENT ON COLUMN @extschema@.bbm_totals.requeue_reasons IS
+    'how often for each reason: lock timeout, deadlock, blocking others, time limit, cancelled, other';
+COMMENT ON COLUMN @extschema@.bbm_totals.max_value IS
+    'highest max_value of a job; NULL: there is no job';
+COMMENT ON COLUMN @extschema@.bbm_totals.per_partition IS
+    'a job is of one partition or child table';
+COMMENT ON COLUMN @extschema@.bbm_totals.batch_size IS
+    'batch size of the newest job that processes rows';
+COMMENT ON COLUMN @extschema@.bbm_totals.progress_at IS
+    'when a job or sub-batch was last finished; NULL: never';
+COMMENT ON COLUMN @extschema@.bbm_totals.samples IS
+    'what had been done at some moments of the last minutes, seven numbers each: time, keys, rows, milliseconds in batches, in pacing pauses, and in which the migration did not run, and whether a worker had just begun';
 
 COMMENT ON TABLE @extschema@.bbm_events IS 'every change of state of a migration: who, when, what';
 COMMENT ON COLUMN @extschema@.bbm_events.id IS

@@ -79,7 +79,7 @@ RESET ROLE;
 
 -- no grant lets anybody lock the others out: nothing is shown
 SELECT t, m FROM unnest(ARRAY['batched_background_migrations', 'batched_background_migration_jobs', 'bbm_events',
-                              'bbm_partitions', 'bbm_row_errors']) t,
+                              'bbm_partitions', 'bbm_row_errors', 'bbm_totals']) t,
                  unnest(ARRAY['SHARE UPDATE EXCLUSIVE', 'SHARE', 'SHARE ROW EXCLUSIVE', 'EXCLUSIVE', 'ACCESS EXCLUSIVE']) m,
                  unnest(ARRAY['regress_bbm_oncall', 'regress_bbm_app']) r
 WHERE pg_temp.fails(format('SET LOCAL ROLE %I; LOCK TABLE %s IN %s MODE', r, t, m)) <> '42501: permission denied for table ' || t;

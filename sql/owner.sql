@@ -118,7 +118,7 @@ SELECT a.attrelid::regclass, a.attname,
        IS DISTINCT FROM format('Column "%s" of table "%s" is missing.', a.attname, a.attrelid::regclass) AS missed
 FROM pg_attribute a
 WHERE a.attrelid IN ('batched_background_migrations'::regclass, 'batched_background_migration_jobs'::regclass, 'bbm_partitions'::regclass,
-                     'bbm_row_errors'::regclass, 'bbm_events'::regclass)
+                     'bbm_row_errors'::regclass, 'bbm_events'::regclass, 'bbm_totals'::regclass)
   AND a.attnum > 0 AND NOT a.attisdropped AND a.attname NOT IN ('priority', 'note')
   AND (SELECT detail FROM fails(format('ALTER TABLE %s RENAME COLUMN %I TO gone; SELECT bbm_start()', a.attrelid::regclass, a.attname)))
       IS DISTINCT FROM format('Column "%s" of table "%s" is missing.', a.attname, a.attrelid::regclass);

@@ -51,6 +51,12 @@ typedef struct BbmWaitState
 	TimestampTz table_wait_kept_until;	/* it counts as waiting until then, though no process waits */
 	TimestampTz idle_until;		/* no job is due before, and all ranges are allocated, as of the last claim */
 	XLogRecPtr	commit;			/* of the last batch, as far as known */
+	/* for the clock of its rate, since that was last taken: */
+	int64		left_out_us;	/* it was throttled for so long */
+	int64		paced_us;		/* its workers have paced themselves for so long */
+	TimestampTz counted;		/* "since" is counted up to here */
+	bool		paces;			/* what it waits for since then is a rate of its own */
+	char		pace_reason[BBM_WAITING_LENGTH];	/* of the last pause for pacing */
 	bool		recalled;		/* the buckets include what was used before this entry existed */
 	BbmBucket	wal;			/* bbm.max_wal_rate, in kB */
 	BbmBucket	rows;			/* bbm.max_row_rate */

@@ -161,6 +161,63 @@ bbm_idle_until(int64 migration_id, TimestampTz until)
 	bbm_wait_states_unlock();
 }
 
+/*
+ * Adds the time that the migration has waited, and that was not added yet, to
+ * what its rate leaves out; or to its pacing, if it keeps to a rate of its own,
+ * which its rate must show.
+ */
+void
+bbm_idle_count(BbmWaitState *hold, TimestampTz now)
+{
+	TimestampTz from = Max(hold->since, hold->counted);
+
+	if (hold->since == 0)
+		return;
+	if (now > from && hold->paces)
+		hold->paced_us += now - from;
+	else if (now > from)
+		hold->left_out_us += now - from;
+	hold->counted = now;
+}
+
+/* A process has paused for pacing. */
+void
+bbm_idle_paced(int64 migration_id, TimestampTz since, TimestampTz now, const char *reason)
+{
+	BbmWaitState *hold = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, now);
+
+	hold->paced_us += Max(now - since, 0);
+	strlcpy(hold->pace_reason, reason, sizeof(hold->pace_reason));
+	bbm_wait_states_unlock();
+}
+
+/*
+ * The time that the migration has not been at work since this was last taken;
+ * "take": from here on it counts anew.
+ */
+void
+bbm_idle_time(int64 migration_id, TimestampTz now, bool take, BbmIdleTime *idle)
+{
+	BbmWaitStates *holds = bbm_wait_states_lock();
+
+	memset(idle, 0, sizeof(BbmIdleTime));
+	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
+	{
+		BbmWaitState *hold = &holds->entries[i];
+
+		if (hold->database != MyDatabaseId || hold->migration_id != migration_id)
+			continue;
+		bbm_idle_count(hold, now);
+		idle->left_out_ms = hold->left_out_us / 1000.0;
+		idle->paced_ms = hold->paced_us / 1000.0;
+		strlcpy(idle->reason, hold->pace_reason, sizeof(idle->reason));
+		if (take)
+			hold->left_out_us = hold->paced_us = 0;
+		break;
+	}
+	bbm_wait_states_unlock();
+}
+
 /* Adds a reason for waiting: of all known reasons, the one that lasts longest is kept. */
 void
 bbm_outlasts(BbmReason *longest, TimestampTz due, const char *text)

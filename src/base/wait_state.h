@@ -33,4 +33,16 @@ extern void bbm_wait_state_reason(int64 migration_id, BbmReason *longest, bool *
 extern void bbm_outlasts(BbmReason *longest, TimestampTz due, const char *text);
 extern void bbm_clip(char *to, const char *from, size_t size);
 
+/* Time that a migration, or a process for it, has not been at work. */
+typedef struct BbmIdleTime
+{
+	double		left_out_ms;	/* throttled */
+	double		paced_ms;		/* pacing, or keeping to a rate */
+	char		reason[BBM_WAITING_LENGTH];	/* of the last pause for pacing; or empty */
+} BbmIdleTime;
+
+extern void bbm_idle_count(BbmWaitState *hold, TimestampTz now);
+extern void bbm_idle_paced(int64 migration_id, TimestampTz since, TimestampTz now, const char *reason);
+extern void bbm_idle_time(int64 migration_id, TimestampTz now, bool take, BbmIdleTime *idle);
+
 #endif							/* BBM_BASE_WAIT_STATE_H */

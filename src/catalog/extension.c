@@ -190,6 +190,7 @@ look_at_tables(BbmCatalog *now, Oid schema)
 	now->migrations_by_table = find_index(now, BBM_MIGRATIONS, "table_oid", NULL);
 	now->jobs_key = find_index(now, BBM_JOBS, "id", NULL);
 	now->jobs_newest = find_index(now, BBM_JOBS, "batched_background_migration_id", "id");
+	now->totals_key = find_index(now, BBM_TOTALS, "migration_id", NULL);
 	if (now->flaw == NULL && now->owner != now->owners[BBM_JOBS])
 	{
 		now->flaw = psprintf("Table \"%s\" belongs to role \"%s\", and table \"%s\" to role \"%s\".",

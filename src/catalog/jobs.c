@@ -482,6 +482,17 @@ bbm_job_release_unstarted(const BbmJob *job)
 	return SPI_processed > 0;
 }
 
+/* The name of a reason in requeue_reasons. */
+const char *
+bbm_requeue_reason_name(BbmRequeueReason why)
+{
+	static const char *const reasons[] = {
+		NULL, "lock timeout", "deadlock", "blocking others", "time limit", "cancelled", "other"
+	};
+
+	return reasons[why];
+}
+
 /*
  * Requeues the job; the attempt does not count.  The next one uses the job's
  * reduced_sub_batch_size and no_progress.  False when the job is not ours any
@@ -499,16 +510,13 @@ bbm_job_requeue(const BbmJob *job, BbmRequeueReason why, const ErrorData *error,
 		"WHERE id = $1 AND claim_epoch = $2 AND status = 4",
 		11, {INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT4OID}
 	};
-	static const char *const reasons[] = {
-		NULL, "lock timeout", "deadlock", "blocking others", "time limit", "cancelled", "other"
-	};
 	Datum		values[11] = {
 		Int64GetDatum(job->id), Int32GetDatum(job->claim_epoch), TimestampTzGetDatum(due)
 	};
 	char		nulls[12] = "           ";
 
 	bbm_error_values(error, &values[3], &nulls[3]);
-	values[8] = CStringGetTextDatum(reasons[why]);
+	values[8] = CStringGetTextDatum(bbm_requeue_reason_name(why));
 	values[9] = Int32GetDatum(job->reduced_sub_batch_size);
 	values[10] = Int32GetDatum(job->no_progress);
 	bbm_sql_run(&sql, values, nulls, true);

@@ -72,6 +72,7 @@ extern bool bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, Ti
 extern bool bbm_job_skip(const BbmJob *job);
 extern void bbm_error_values(const ErrorData *error, Datum *values, char *nulls);
 extern bool bbm_job_release_unstarted(const BbmJob *job);
+extern const char *bbm_requeue_reason_name(BbmRequeueReason why);
 extern bool bbm_job_requeue(const BbmJob *job, BbmRequeueReason why, const ErrorData *error, TimestampTz due);
 extern int64 bbm_jobs_refresh(int64 migration_id);
 extern bool bbm_jobs_idle(int64 migration_id, int n);

@@ -8,6 +8,7 @@
 #include "catalog/merge.h"
 
 #include "catalog/sql.h"
+#include "catalog/totals.h"
 
 /* The id of the job that "retention" newer ones follow; 0 when there are fewer. */
 static int64
@@ -34,14 +35,17 @@ oldest_kept(int64 migration_id, int retention)
  * workers do not merge at once, and no job is created between finding the
  * oldest job that is kept and the merge.  If somebody deletes a job meanwhile,
  * one job fewer stays unmerged.
+ *
+ * "totals" were brought up to date in this transaction.  Only jobs that are in
+ * these sums are merged: one that has ended since then is not.
  */
 void
-bbm_jobs_merge(int64 migration_id, int retention)
+bbm_jobs_merge(int64 migration_id, int retention, const BbmTotals *totals)
 {
 	static BbmSql sql = {
 		"WITH old AS MATERIALIZED ("
 		" SELECT id, min_value, max_value, min_key::text, max_key::text, key_count, row_count, run_ms, wal_bytes, "
-		"  merged_jobs, started_at, finished_at, status, phase, round, relation, batch_size, detached, kind, "
+		"  merged_jobs, started_at, finished_at, CASE WHEN id = ANY ($3) THEN 1 ELSE status END AS status, phase, round, relation, batch_size, detached, kind, "
 		"  requeued, requeue_reasons "
 		" FROM @.batched_background_migration_jobs "
 		" WHERE batched_background_migration_id = $1 AND kind <> 'retry' AND id < $2 "
@@ -73,13 +77,16 @@ bbm_jobs_merge(int64 migration_id, int retention)
 		" started_at = merged.started_at, finished_at = merged.finished_at, batch_size = merged.batch_size, "
 		" cursor_value = NULL, cursor_key = NULL, "
 		" updated_at = clock_timestamp() FROM merged WHERE j.id = merged.id",
-		2, {INT8OID, INT8OID}
+		3, {INT8OID, INT8OID, INT8ARRAYOID}
 	};
 	int64		kept = oldest_kept(migration_id, retention);
-	Datum		values[] = {Int64GetDatum(migration_id), Int64GetDatum(kept)};
+	int64		summed = totals->last_job;
+	Datum		values[] = {
+		Int64GetDatum(migration_id), Int64GetDatum(kept <= summed ? kept : summed + 1), bbm_totals_open(totals)
+	};
 
 	/* usually there is nothing to merge yet, which this finds out in a fraction of the time */
-	if (kept > 0)
+	if (kept > 0 && summed > 0)
 		bbm_sql_run(&sql, values, NULL, true);
 }
 
@@ -99,4 +106,5 @@ bbm_jobs_forget(int64 migration_id)
 	Datum		values[] = {Int64GetDatum(migration_id)};
 
 	bbm_sql_run(migration_id == 0 ? &all : &one, values, NULL, true);
+	bbm_totals_forget(migration_id);
 }

@@ -19,6 +19,7 @@
 #include "catalog/errors.h"
 #include "catalog/jobs.h"
 #include "catalog/sql.h"
+#include "catalog/totals.h"
 
 #define PARTITION_COLUMNS \
 	"relation, relation_name, round::bigint, begun::bigint, end_block, joined, " \
@@ -244,6 +245,8 @@ bbm_jobs_revive(int64 migration_id, List *partitions)
 	values[1] = PointerGetDatum(construct_array(oids, list_length(partitions), OIDOID, sizeof(Oid), true,
 												TYPALIGN_INT));
 	bbm_sql_run(&sql, values, NULL, true);
+	if (SPI_processed > 0)
+		bbm_totals_forget(migration_id);
 }
 
 /* Stores the first and the last key that a partition has when its first range is allocated. */

@@ -123,7 +123,22 @@ static const ShapeColumn columns[] = {
 	{BBM_EVENTS, "status", TEXTOID, true},
 	{BBM_EVENTS, "role", NAMEOID, true},
 	{BBM_EVENTS, "owner_oid", OIDOID, true},
-	{BBM_EVENTS, "detail", TEXTOID, false}
+	{BBM_EVENTS, "detail", TEXTOID, false},
+	{BBM_TOTALS, "migration_id", INT8OID, true},
+	{BBM_TOTALS, "last_job", INT8OID, true},
+	{BBM_TOTALS, "open_jobs", INT8ARRAYOID, true},
+	{BBM_TOTALS, "key_count", INT8OID, true},
+	{BBM_TOTALS, "row_count", INT8OID, true},
+	{BBM_TOTALS, "run_ms", FLOAT8OID, true},
+	{BBM_TOTALS, "wal_bytes", INT8OID, true},
+	{BBM_TOTALS, "jobs", INT8OID, true},
+	{BBM_TOTALS, "requeued", INT8OID, true},
+	{BBM_TOTALS, "requeue_reasons", INT8ARRAYOID, true},
+	{BBM_TOTALS, "max_value", INT8OID, false},
+	{BBM_TOTALS, "per_partition", BOOLOID, true},
+	{BBM_TOTALS, "batch_size", INT4OID, true},
+	{BBM_TOTALS, "progress_at", TIMESTAMPTZOID, false},
+	{BBM_TOTALS, "samples", FLOAT8ARRAYOID, true}
 };
 
 /* Is it a column of bbm, or one that somebody has added? */

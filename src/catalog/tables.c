@@ -12,7 +12,8 @@ static const char *const table_names[BBM_TABLES] = {
 	[BBM_JOBS] = "batched_background_migration_jobs",
 	[BBM_PARTITIONS] = "bbm_partitions",
 	[BBM_ROW_ERRORS] = "bbm_row_errors",
-	[BBM_EVENTS] = "bbm_events"
+	[BBM_EVENTS] = "bbm_events",
+	[BBM_TOTALS] = "bbm_totals"
 };
 
 const char *

@@ -18,6 +18,7 @@ typedef enum BbmTable
 	BBM_PARTITIONS,
 	BBM_ROW_ERRORS,
 	BBM_EVENTS,
+	BBM_TOTALS,
 	BBM_TABLES
 } BbmTable;
 
@@ -34,6 +35,7 @@ typedef struct BbmCatalog
 	Oid			migrations_by_table;	/* index on table_oid */
 	Oid			jobs_key;		/* index on id */
 	Oid			jobs_newest;	/* index on migration and id, highest id first */
+	Oid			totals_key;		/* index on migration_id */
 	char	   *schema;			/* quoted */
 	char	   *version;		/* of the SQL */
 	char	   *stranger;		/* why we do not let a trigger of our tables fire; or NULL */

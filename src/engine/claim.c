@@ -36,6 +36,7 @@
 #include "catalog/claims.h"
 #include "catalog/extension.h"
 #include "catalog/jobs.h"
+#include "engine/books.h"
 #include "strategy/resolve.h"
 #include "target/partitions.h"
 #include "target/size.h"
@@ -369,6 +370,7 @@ bbm_claim(void *arg)
 	}
 
 	claim->result = BBM_CLAIM_JOB;
+	bbm_books_resume(target);
 	/*
 	 * If a batch may have crashed the server, the claim of its job must
 	 * survive the next crash, or its attempts would never be used up: claims

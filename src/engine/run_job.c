@@ -36,8 +36,8 @@
 #include "base/wait_event.h"
 #include "catalog/extension.h"
 #include "catalog/jobs.h"
-#include "catalog/merge.h"
 #include "engine/batch.h"
+#include "engine/books.h"
 #include "engine/claim.h"
 #include "engine/engine.h"
 #include "engine/outcome.h"
@@ -51,72 +51,6 @@
 /* After this many errors in a row the process pauses, and at most this long. */
 #define BBM_ERRORS_IN_ROW 5
 #define BBM_LONGEST_WAIT_MS (30 * 1000)
-
-/* Number of jobs between two merges of old ones. */
-#define BBM_MERGE_INTERVAL 256
-/* ... and where a long merge would hold up others: 256 rows take some milliseconds. */
-#define BBM_SHORT_MERGE_INTERVAL 32
-/* A failed merge is logged at most this often. */
-#define BBM_LOG_MERGE_MS (60 * 1000)
-
-/* Merging old jobs is housekeeping: it is done under the migration's lock, and never raises an error. */
-static void
-merge_jobs(void *arg)
-{
-	BbmTarget  *target = arg;
-
-	bbm_lock_migration(bbm_lock_class(), target->migration->id);
-	/* the null strategy reads the last jobs one by one */
-	bbm_jobs_merge(target->migration->id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS));
-}
-
-/*
- * Is a merge due?  It is once in so many jobs of this migration that this
- * process has run without one of another migration between them, however often
- * the target was resolved anew.  The first merge comes at a random point in the interval,
- * since a process may exit, or turn to another migration, before it has run as
- * many jobs; that way short runs together merge as often as one long run.
- */
-static bool
-is_merge_due(const BbmTarget *target)
-{
-	static int64 migration_id = 0;
-	static int	merge_in;		/* jobs until the merge */
-	int			interval = bbm_pacing_is_slow(target->migration) ? BBM_SHORT_MERGE_INTERVAL : BBM_MERGE_INTERVAL;
-
-	if (migration_id != target->migration->id)
-	{
-		migration_id = target->migration->id;
-		merge_in = 1 + (int) pg_prng_uint64_range(&pg_global_prng_state, 0, interval - 1);
-	}
-	merge_in = Min(merge_in, interval);
-	if (--merge_in > 0)
-		return false;
-	merge_in = interval;
-	return true;
-}
-
-static void
-merge_if_due(BbmTarget *target)
-{
-	static TimestampTz log_again = 0;
-	ErrorData  *error;
-
-	if (bbm_job_retention < 0 || !is_merge_due(target))
-		return;
-	bbm_pacing_begin(GetCurrentTimestamp());
-	error = bbm_txn_run(merge_jobs, target, false);
-	bbm_pacing_end(target->migration, 0);
-	/* no batch depends on it, and the next merge can do it as well */
-	if (error && bbm_time_has_come(GetCurrentTimestamp(), log_again, BBM_LOG_MERGE_MS))
-	{
-		log_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_LOG_MERGE_MS);
-		ereport(LOG,
-				(errcode(error->sqlerrcode),
-				 errmsg("migration \"%s\": could not merge old jobs: %s",
-						bbm_printable(target->migration->name), bbm_printable(error->message))));
-	}
-}
 
 static void
 log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
@@ -430,7 +364,7 @@ bbm_run_jobs(BbmEngine *engine, BbmClaim *claim)
 		MemoryContextReset(engine->step);
 		if (!run_job(engine, claim->target, &job, waits, &next))
 			return false;
-		merge_if_due(claim->target);
+		bbm_books_keep(claim->target);
 		if (next.result != BBM_CLAIM_JOB)
 			return true;
 		now = GetCurrentTimestamp();

@@ -497,6 +497,9 @@ bbm_try_migration(BbmEngine *engine, int64 id)
 		case BBM_CLAIM_OTHERS:
 			return NOTHING;
 		case BBM_CLAIM_LATER:
+			/* its rate begins anew after that, if nobody else works on it */
+			if (claim.due > TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_SLICE_MS))
+				claim.target->sums_due = 0;
 			break;
 	}
 	return wait_until(id, claim.reason, claim.due);

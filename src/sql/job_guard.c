@@ -18,6 +18,7 @@
 #include "catalog/merge.h"
 #include "catalog/migrations.h"
 #include "catalog/partitions.h"
+#include "catalog/totals.h"
 #include "engine/event.h"
 #include "sql/access.h"
 #include "sql/columns.h"
@@ -149,6 +150,9 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 	/* the owner of the tables may correct them */
 	if (update && !bbm_may_restore())
 		bbm_check_job_columns(data->tg_relation, row.tuple, changed);
+	/* its sums may include the job; nobody adds it to them before we commit, since the migration is paused */
+	if (migration && !insert)
+		bbm_totals_forget(migration->id);
 	SPI_finish();
 	if (insert)
 		return PointerGetDatum(bbm_columns_restore_job(data->tg_relation, data->tg_trigtuple));
@@ -179,6 +183,7 @@ bbm_truncate_guard(PG_FUNCTION_ARGS)
 	/* the ranges that were allocated are forgotten, and no migration leaves its jobs behind */
 	if (RelationGetRelid(data->tg_relation) == bbm_catalog()->migrations)
 		bbm_jobs_forget(0);
+	bbm_totals_forget(0);
 	bbm_partitions_forget(0);
 	bbm_errors_forget(0);
 	SPI_finish();

@@ -53,6 +53,7 @@ typedef struct BbmReading
 	TimestampTz now;
 	TimestampTz held_since;		/* 0 when it does not throttle so far */
 	bool		holds;			/* out */
+	bool		paces;			/* the signal is a limit of the migration's own rate */
 	TimestampTz due;			/* when to poll again, if the reader knows; else 0 */
 	int			first_poll_ms;	/* else the first poll is that soon, and later ones less and less often */
 	char		reason[BBM_WAITING_LENGTH];

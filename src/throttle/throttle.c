@@ -52,13 +52,14 @@ typedef struct Signal
 	bool		by_relation;	/* needs the relations of the target */
 	bool		in_transaction; /* may need one of its own */
 	bool		after_each;		/* depends on the batch before, when that has committed */
+	bool		paces;			/* a limit of its own rate, which its pace shows */
 	bool		of_writing;		/* what only reads cannot make it worse */
 } Signal;
 
 static const Signal signals[] = {
 	{"active hours", BBM_ACTIVE_HOURS, bbm_read_hours},
-	{"WAL rate", BBM_MAX_WAL_RATE, bbm_read_wal_rate, .after_each = true, .of_writing = true},
-	{"row rate", BBM_MAX_ROW_RATE, bbm_read_row_rate, .after_each = true, .of_writing = true},
+	{"WAL rate", BBM_MAX_WAL_RATE, bbm_read_wal_rate, .after_each = true, .paces = true, .of_writing = true},
+	{"row rate", BBM_MAX_ROW_RATE, bbm_read_row_rate, .after_each = true, .paces = true, .of_writing = true},
 	{"standby replay lag", BBM_MAX_REPLICATION_LAG, bbm_read_replication_lag, .of_writing = true},
 	{"standby replay delay", BBM_MAX_REPLICATION_DELAY, bbm_read_replication_delay, .of_writing = true},
 	{"replay of the last batch", BBM_WAIT_FOR_STANDBYS, bbm_read_last_replay, .after_each = true, .of_writing = true},
@@ -152,7 +153,10 @@ begin_pause(TimestampTz now, TimestampTz due, BbmWait *wait)
 	strlcpy(wait->reason, bbm_pacing_reason(), sizeof(wait->reason));
 }
 
-/* Records that the migration waits, for what and until when. */
+/*
+ * Records that the migration waits, for what and until when.  If it keeps to a
+ * rate of its own, the wait is part of its pace.
+ */
 static void
 begin_wait(BbmReading *look, BbmWait *wait)
 {
@@ -167,6 +171,10 @@ begin_wait(BbmReading *look, BbmWait *wait)
 	if (hold->since == 0 || hold->since > now)
 		hold->since = look->now;
 	held_ms = (now - hold->since) / 1000;
+	bbm_idle_count(hold, now);
+	hold->paces = look->paces;
+	if (look->paces)
+		strlcpy(hold->pace_reason, look->reason, sizeof(hold->pace_reason));
 	hold->due = look->due ? look->due :
 		TimestampTzPlusMilliseconds(now, bbm_next_poll_ms(held_ms, look->first_poll_ms));
 	strlcpy(hold->reason, look->reason, sizeof(hold->reason));
@@ -193,12 +201,37 @@ end_wait(const BbmMigration *migration, TimestampTz now)
 	TimestampTz since = hold->since;
 	bool		told = since != 0 && hold->logged >= since;
 
+	bbm_idle_count(hold, now);
 	hold->since = 0;
 	bbm_wait_states_unlock();
 	if (told)
 		ereport(LOG,
 				(errmsg("migration \"%s\" goes on after waiting for %.1f s",
 						bbm_printable(migration->name), (now - since) / 1000000.0)));
+}
+
+/*
+ * This process pauses for pacing, for this reason, or (NULL) it does not, or
+ * not any more: then the pause is counted.
+ */
+static void
+count_pause(const BbmMigration *migration, TimestampTz now, const char *reason)
+{
+	static int64 pauses_for = 0;	/* 0: it does not pause */
+	static TimestampTz since = 0;
+	static char why[BBM_WAITING_LENGTH];
+
+	if (pauses_for != 0 && (reason == NULL || pauses_for != migration->id))
+	{
+		bbm_idle_paced(pauses_for, since, now, why);
+		pauses_for = 0;
+	}
+	if (reason == NULL)
+		return;
+	if (pauses_for == 0)
+		since = now;
+	pauses_for = migration->id;
+	strlcpy(why, reason, sizeof(why));
 }
 
 static void
@@ -313,6 +346,7 @@ read_signals(BbmTarget *target, BbmReading *look, bool at_once, bool may_help)
 		if (signal->by_relation)
 			refresh_relations(target, look->now);
 		read_signal(signal, look);
+		look->paces = signal->paces;
 		if (look->holds && may_help && signal->read == bbm_read_dead && bbm_vacuum_instead(look))
 			read_signal(signal, look);
 	}
@@ -334,9 +368,11 @@ bbm_is_throttled(BbmTarget *target, bool may_help, BbmWait *wait)
 	/* a pause counts from the end of the batch, and includes what else there is to wait for */
 	if (bbm_pacing_pauses(look.now, &due))
 	{
+		count_pause(migration, look.now, bbm_pacing_reason());
 		begin_pause(look.now, due, wait);
 		return true;
 	}
+	count_pause(migration, look.now, NULL);
 	look.held_since = held_since(migration, look.now, &recalled);
 	wait->of_process = false;
 	if (!recalled)

@@ -31,11 +31,13 @@
 #include "base/clock.h"
 #include "base/guc.h"
 #include "base/locks.h"
+#include "base/progress.h"
 #include "base/rates.h"
 #include "base/spi.h"
 #include "base/txn.h"
 #include "catalog/extension.h"
 #include "catalog/merge.h"
+#include "catalog/totals.h"
 #include "catalog/migrations.h"
 #include "engine/batch.h"
 #include "engine/claim.h"
@@ -47,6 +49,8 @@
 PG_FUNCTION_INFO_V1(bbm_test_clock_advance);
 PG_FUNCTION_INFO_V1(bbm_test_sizing);
 PG_FUNCTION_INFO_V1(bbm_test_bucket);
+PG_FUNCTION_INFO_V1(bbm_test_rate);
+PG_FUNCTION_INFO_V1(bbm_test_percent);
 PG_FUNCTION_INFO_V1(bbm_test_allocate);
 PG_FUNCTION_INFO_V1(bbm_test_table_scan);
 
@@ -174,6 +178,89 @@ bbm_test_bucket(PG_FUNCTION_ARGS)
 	PG_RETURN_ARRAYTYPE_P(construct_array(due, n, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
+/*
+ * rate(kinds text[], seconds float8[], keys float8[], every float8, batch
+ * float8) → keys per second by which the remaining time is estimated, after
+ * each step.  The simulated clock advances by the seconds of each step, which is a batch
+ * of so many keys ('work'), a pause for pacing ('pace'), another that counts, such as
+ * a claim ('other'), or one that does not ('hold'; 'pause': nobody is there to
+ * record it).  A sample is recorded after a batch if the last one is at least
+ * "every" seconds old, or nobody was there before, and after a 'pause'.
+ */
+Datum
+bbm_test_rate(PG_FUNCTION_ARGS)
+{
+	ArrayType  *kinds = PG_GETARG_ARRAYTYPE_P(0);
+	double		every = PG_GETARG_FLOAT8(3) * 1000;
+	double		batch = PG_GETARG_FLOAT8(4);
+	int			n;
+	int			n_kinds;
+	int			n_keys;
+	double	   *seconds = numbers(fcinfo, 1, &n);
+	double	   *keys = numbers(fcinfo, 2, &n_keys);
+	Datum	   *words;
+	Datum	   *rates = palloc(Max(n, 1) * sizeof(Datum));
+	BbmHistory	history = {0};
+	BbmSample	now = {.at_ms = 1e6};
+	double		done_at = 0;
+	double		noted = now.at_ms;
+
+	deconstruct_array(kinds, TEXTOID, -1, false, TYPALIGN_INT, &words, NULL, &n_kinds);
+	if (n_kinds != n || n_keys != n)
+		elog(ERROR, "the arrays must be of one length");
+	bbm_history_resume(&history, &now, true);
+	for (int i = 0; i < n; i++)
+	{
+		char	   *kind = TextDatumGetCString(words[i]);
+		double		ms = seconds[i] * 1000;
+		BbmRate		minute;
+		BbmRate		five;
+
+		now.at_ms += ms;
+		now.begins = 0;
+		now.keys += keys[i];
+		now.rows += keys[i];
+		if (strcmp(kind, "work") == 0)
+		{
+			now.worked_ms += ms;
+			done_at = now.at_ms;
+		}
+		else if (strcmp(kind, "pace") == 0)
+			now.paced_ms += ms;
+		else if (strcmp(kind, "hold") == 0)
+			now.left_out_ms += ms;
+		if (strcmp(kind, "pause") == 0)
+			bbm_history_resume(&history, &now, true);
+		else if (done_at == now.at_ms && (now.at_ms - noted >= every || history.samples[history.n - 1].begins))
+		{
+			bbm_history_note(&history, &now);
+			noted = now.at_ms;
+		}
+		minute = bbm_history_rate(&history, &now, done_at, batch, BBM_MINUTE_MS);
+		five = bbm_history_rate(&history, &now, done_at, batch, 5 * BBM_MINUTE_MS);
+		minute = bbm_rate_for_rest(&minute, &five, batch);
+		rates[i] = Float8GetDatum(minute.known ? minute.keys_per_second : 0);
+	}
+	PG_RETURN_ARRAYTYPE_P(construct_array(rates, n, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+/* percent(done, allocated, estimate, first, last, cut, complete); without "first" the key is no integer. */
+Datum
+bbm_test_percent(PG_FUNCTION_ARGS)
+{
+	BbmWhole	whole = {.done = PG_GETARG_FLOAT8(0), .allocated = PG_GETARG_FLOAT8(1), .estimate = PG_GETARG_FLOAT8(2)};
+
+	whole.has_ends = !PG_ARGISNULL(3);
+	if (whole.has_ends)
+	{
+		whole.first = PG_GETARG_FLOAT8(3);
+		whole.last = PG_GETARG_FLOAT8(4);
+		whole.cut = PG_GETARG_FLOAT8(5);
+	}
+	whole.complete = PG_GETARG_BOOL(6);
+	PG_RETURN_FLOAT8(bbm_whole_percent(&whole));
+}
+
 /* ----------------------------------------------------------------
  * A table scan over a table that does not exist
  */
@@ -233,6 +320,8 @@ static void
 table_scan_merge(void *arg)
 {
 	SimulatedScan *table_scan = arg;
+	BbmElapsed	elapsed = {0};
+	BbmTotals	totals;
 	char	   *sql = psprintf("SELECT count(*) FROM %s.batched_background_migration_jobs", bbm_catalog()->schema);
 	bool		isnull;
 
@@ -241,7 +330,8 @@ table_scan_merge(void *arg)
 		elog(ERROR, "could not count jobs");
 	table_scan->most_rows = Max(table_scan->most_rows,
 								DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)));
-	bbm_jobs_merge(table_scan->target->migration->id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS));
+	bbm_totals_advance(table_scan->target->migration->id, &elapsed, &totals);
+	bbm_jobs_merge(table_scan->target->migration->id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS), &totals);
 }
 
 static void

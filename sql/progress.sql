@@ -1,0 +1,172 @@
+--
+-- How far a migration is, and how fast: percent, rate and ETA.
+--
+
+CREATE EXTENSION bbm;
+\getenv abs_srcdir PG_ABS_SRCDIR
+\getenv bbm_test BBM_TEST_MODULE
+\set helper :abs_srcdir '/sql/wait_for.inc'
+\i :helper
+-- how busy the machine is is not what is tested here, and pauses are slow
+ALTER SYSTEM SET bbm.min_pace = 1;
+SELECT pg_reload_conf();
+\c -
+
+--
+-- The rate is by the clock: a simulated one, which each step advances.
+--
+CREATE FUNCTION rate(kinds text[], seconds float8[], keys float8[], every float8, batch float8) RETURNS float8[]
+    STRICT LANGUAGE c AS :'bbm_test', 'bbm_test_rate';
+CREATE TABLE steps (scenario text, n int, kind text, seconds float8, keys float8);
+-- batches of 2 ms with a pause of 60 ms after each, then without: another load
+INSERT INTO steps SELECT 'paced', 2 * i, 'work', 0.002, 100 FROM generate_series(1, 4000) i
+UNION ALL SELECT 'paced', 2 * i + 1, 'pace', 0.060, 0 FROM generate_series(1, 4000) i;
+INSERT INTO steps SELECT 'claims', 2 * i, 'work', 0.05, 100 FROM generate_series(1, 3000) i
+UNION ALL SELECT 'claims', 2 * i + 1, 'other', 0.05, 0 FROM generate_series(1, 3000) i;
+INSERT INTO steps SELECT 'faster', n, kind, seconds, keys FROM steps WHERE scenario = 'paced'
+UNION ALL SELECT 'faster', 20000 + i, 'work', 0.02, 1000 FROM generate_series(1, 12000) i;
+-- bbm.max_row_rate = 5000, with batches of 10,000 rows in 50 ms
+INSERT INTO steps SELECT 'row rate', 2 * i, 'work', 0.05, 10000 FROM generate_series(1, 300) i
+UNION ALL SELECT 'row rate', 2 * i + 1, 'pace', 1.95, 0 FROM generate_series(1, 300) i;
+-- throttled for ten minutes, and for a second again and again; paused for an hour
+INSERT INTO steps SELECT 'throttled', i, 'work', 0.1, 100 FROM generate_series(1, 3000) i WHERE i <> 1500
+UNION ALL SELECT 'throttled', 1500, 'hold', 600, 0;
+INSERT INTO steps SELECT 'now and then', i, CASE WHEN i % 20 = 0 THEN 'hold' ELSE 'work' END, CASE WHEN i % 20 = 0 THEN 1 ELSE 0.1 END,
+    CASE WHEN i % 20 = 0 THEN 0 ELSE 100 END FROM generate_series(1, 6000) i;
+INSERT INTO steps SELECT 'paused', i, 'work', 0.1, 100 FROM generate_series(1, 3000) i WHERE i <> 1500
+UNION ALL SELECT 'paused', 1500, 'pause', 3600, 0;
+-- few and long batches
+INSERT INTO steps SELECT 'long batches', i, 'work', 40, 100000 FROM generate_series(1, 60) i;
+-- several steps a batch, and one that has been running for a while
+INSERT INTO steps SELECT 'in a batch', 2 * i, 'other', 4, 0 FROM generate_series(1, 100) i
+UNION ALL SELECT 'in a batch', 2 * i + 1, 'work', 4, 1000 FROM generate_series(1, 100) i;
+-- what the rate predicts for the rest, and what then happens without what is left out; where the load changes, a minute later
+SET enable_nestloop = off;
+WITH numbered AS (
+    SELECT *, row_number() OVER (PARTITION BY scenario ORDER BY n) AS i,
+           CASE WHEN kind IN ('hold', 'pause') THEN 0 ELSE seconds END AS counts FROM steps),
+run AS (
+    SELECT scenario, rate(array_agg(kind ORDER BY n), array_agg(seconds ORDER BY n), array_agg(keys ORDER BY n), 5, max(keys)) AS rates,
+           sum(keys) AS keys, sum(counts) AS seconds
+    FROM numbered GROUP BY scenario),
+predicted AS (
+    SELECT scenario, u.i, u.rate FROM run, unnest(rates) WITH ORDINALITY u (rate, i)),
+happens AS (
+    SELECT n.scenario, n.n, n.i, r.keys - sum(n.keys) OVER so_far AS keys, r.seconds - sum(n.counts) OVER so_far AS seconds,
+           sum(n.counts) OVER (PARTITION BY n.scenario, n.n >= 20000 ORDER BY n.n) AS elapsed
+    FROM numbered n JOIN run r USING (scenario) WINDOW so_far AS (PARTITION BY n.scenario ORDER BY n.n))
+SELECT scenario, bool_and(abs(keys / nullif(rate, 0) / seconds - 1) <= 0.25) IS TRUE AS within_a_quarter, count(*) > 30 AS often
+FROM predicted JOIN happens USING (scenario, i)
+-- the first step tells too little, and the last batch is not a rate
+WHERE seconds > 100 AND i > 2 AND (scenario <> 'faster' OR (n > 20000 AND elapsed > 75))
+GROUP BY scenario ORDER BY scenario;
+RESET enable_nestloop;
+DROP TABLE steps;
+
+--
+-- Percent, by what is known: done, allocated, the estimate, first, last and the last allocated key
+--
+CREATE FUNCTION percent(done float8, allocated float8, estimate float8, first float8, last float8, cut float8, complete boolean)
+    RETURNS float8 LANGUAGE c AS :'bbm_test', 'bbm_test_percent';
+SELECT what, round(percent(done, allocated, estimate, first, last, cut, complete)::numeric, 1) AS percent FROM (VALUES
+    ('nothing yet', 0, 0, -1, 1, 100, 0, false),
+    ('half of it', 50, 50, 100, 1, 100, 50, false),
+    ('an estimate twice as high', 50, 50, 200, 1, 100, 50, false),
+    ('twice as high, and not an integer', 50, 50, 200, NULL, NULL, NULL, false),
+    ('lower than what is allocated', 50, 60, 10, NULL, NULL, NULL, false),
+    ('with gaps', 50, 50, 100, 1, 1000000, 50, false),
+    ('no estimate, by position', 30, 40, -1, 1, 100, 40, false),
+    ('no estimate, and sparse', 3, 4, -1, 1, 100, 40, false),
+    ('the table was empty then', 30, 40, 0, 1, 100, 40, false),
+    ('nothing is known but the ranges', 30, 40, -1, NULL, NULL, NULL, false),
+    ('all is allocated', 90, 100, 200, NULL, NULL, NULL, true),
+    ('all ends of bigint', 1, 2, 4, -9223372036854775808, 9223372036854775807, 0, false)
+    ) v (what, done, allocated, estimate, first, last, cut, complete);
+
+--
+-- The sums: whatever was summed up before, they are those of all jobs.
+--
+CREATE FUNCTION differs(name text) RETURNS SETOF text LANGUAGE sql AS $$
+    SELECT format('%s: %s, and not %s', name, shown, true_ones) FROM (
+        SELECT s.name, row(s.rows_done, s.jobs_finished, s.jobs_running, s.jobs_failed, s.requeued, s.last_progress_at)::text AS shown,
+            (SELECT row(coalesce(sum(row_count), 0), coalesce(sum(merged_jobs) FILTER (WHERE j.status = 2), 0), count(*) FILTER (WHERE j.status = 4),
+                        count(*) FILTER (WHERE j.status = 3), coalesce(sum(requeued), 0), max(j.finished_at) FILTER (WHERE j.status = 2))::text
+             FROM batched_background_migration_jobs j WHERE j.batched_background_migration_id = m.id AND j.phase = 'work') AS true_ones
+        FROM bbm_status() s JOIN batched_background_migrations m USING (name) WHERE s.name = $1) d
+    WHERE shown IS DISTINCT FROM true_ones
+$$;
+CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO t SELECT generate_series(1, 3000);
+CREATE FUNCTION held(min int, max int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    IF $1 > 2000 THEN
+        PERFORM pg_advisory_xact_lock_shared(4242);
+    END IF;
+    -- a range that fails at first
+    IF EXISTS (SELECT 1 FROM t WHERE id = 3000 AND n = 0) THEN
+        PERFORM 1 / (101 - id) FROM t WHERE id BETWEEN $1 AND $2;
+    END IF;
+    UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2 AND id <> 3000;
+    RETURN $2 - $1 + 1;
+END $$;
+ALTER SYSTEM SET bbm.retry_delay = '1 h';
+ALTER SYSTEM SET bbm.job_retention = 0;
+SELECT pg_reload_conf();
+SELECT pg_advisory_lock(4242);
+SELECT bbm_create('sums', 't', 'held', batch_size => 2, workers => 2, start => true) > 0 AS created;
+SELECT wait_for($$(SELECT jobs_running = 2 AND jobs_finished >= 999 AND jobs_failed = 1 FROM bbm_status('sums'))$$);
+SELECT * FROM differs('sums');
+-- the failed job is known by its id, and hardly any other job is read one by one; old ones were merged
+SELECT last_job > 500 AS summed, cardinality(open_jobs) BETWEEN 1 AND 3 AS open, jobs > 500 AS jobs, array_length(samples, 1) % 7 AS samples
+FROM bbm_totals;
+SELECT count(*) < 700 AS merged FROM batched_background_migration_jobs;
+SELECT bbm_pause('sums', cancel => true, wait => true);
+SELECT * FROM differs('sums');
+-- what a user changes, and deletes
+UPDATE batched_background_migration_jobs SET row_count = row_count + 10 WHERE min_value = 1;
+SELECT count(*) FROM bbm_totals;
+SELECT * FROM differs('sums');
+UPDATE t SET n = 1 WHERE id = 3000;
+SELECT pg_advisory_unlock(4242);
+SELECT bbm_retry('sums');
+SELECT bbm_start('sums');
+SELECT bbm_wait('sums', '2 minutes');
+SELECT * FROM differs('sums');
+SELECT rows_done, status FROM bbm_status('sums');
+-- in the midst of merging, and with as many workers as may be: the same
+ALTER SYSTEM RESET bbm.retry_delay;
+SELECT pg_reload_conf();
+DO $$
+DECLARE wrong text;
+BEGIN
+    PERFORM bbm_create('while it runs', 't', 'held', batch_size => 3, workers => 2, start => true);
+    COMMIT;
+    LOOP
+        SELECT d INTO wrong FROM differs('while it runs') d;
+        IF wrong IS NOT NULL THEN
+            RAISE EXCEPTION '%', wrong;
+        END IF;
+        COMMIT;
+        EXIT WHEN (SELECT status = 'finished' FROM bbm_status('while it runs'));
+    END LOOP;
+END $$;
+SELECT status, rows_done FROM bbm_status('while it runs');
+SELECT bbm_drop('while it runs'), bbm_drop('sums');
+SELECT count(*) FROM bbm_totals;
+-- only bbm writes them
+SET client_min_messages = warning;
+CREATE ROLE regress_bbm_progress;
+GRANT ALL ON bbm_totals TO regress_bbm_progress;
+SET ROLE regress_bbm_progress;
+INSERT INTO public.bbm_totals VALUES (1, 1, '{}', 1, 1, 1, 1, 1, 1, '{}', 1, false, 1, NULL, '{}');
+SELECT * FROM bbm_internal.bbm_progress(1, 10, 1);
+RESET ROLE;
+DROP OWNED BY regress_bbm_progress;
+DROP ROLE regress_bbm_progress;
+
+DROP EXTENSION bbm;
+DROP TABLE t;
+DROP FUNCTION rate, percent, differs, held, wait_for;
+ALTER SYSTEM RESET bbm.job_retention;
+ALTER SYSTEM RESET bbm.min_pace;
+SELECT pg_reload_conf();

@@ -1,0 +1,146 @@
+/*-------------------------------------------------------------------------
+ *
+ * books.c
+ *		Keeping the sums over a migration's jobs, and merging old jobs.
+ *
+ * NOTES
+ *	  Each process does this for the migrations that it works on: once in so
+ *	  many jobs, or after some seconds, in a transaction of its own that has
+ *	  the migration's lock.  Two processes do it one after the other; a job
+ *	  that ends meanwhile is added the next time (catalog/totals.c).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "engine/books.h"
+
+#include "common/pg_prng.h"
+#include "utils/timestamp.h"
+
+#include "base/guc.h"
+#include "base/locks.h"
+#include "base/printable.h"
+#include "base/rates.h"
+#include "base/txn.h"
+#include "base/wait_state.h"
+#include "catalog/claims.h"
+#include "catalog/extension.h"
+#include "catalog/merge.h"
+#include "catalog/totals.h"
+#include "throttle/pacing.h"
+
+/* Number of jobs between two merges of old ones. */
+#define BBM_MERGE_INTERVAL 256
+/* ... and where a long merge would hold up others: 256 rows take some milliseconds. */
+#define BBM_SHORT_MERGE_INTERVAL 32
+/* The sums are brought up to date after so long at the latest. */
+#define BBM_SUMS_MS 5000
+/* A failure is logged at most this often. */
+#define BBM_LOG_BOOKS_MS (60 * 1000)
+
+/* The caller has the migration's lock, and has seen that it is running. */
+static void
+advance(BbmTarget *target, bool resumes, BbmTotals *totals)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		id = target->migration->id;
+	BbmElapsed	elapsed = {.resumes = resumes};
+	BbmIdleTime idle;
+
+	bbm_idle_time(id, now, true, &idle);
+	elapsed.left_out_ms = idle.left_out_ms;
+	elapsed.paced_ms = idle.paced_ms;
+	bbm_totals_advance(id, &elapsed, totals);
+	/* the rate counts from the end of the first batch on */
+	target->sums_due = totals->history.samples[totals->history.n - 1].begins ? now :
+		TimestampTzPlusMilliseconds(now, BBM_SUMS_MS);
+}
+
+/*
+ * This process begins to work on the migration: its rate counts from here on.
+ * Called in a claim, before it allocates a range.
+ */
+void
+bbm_books_resume(BbmTarget *target)
+{
+	BbmTotals	totals;
+
+	if (target->sums_due == 0)
+		advance(target, true, &totals);
+}
+
+typedef struct KeepBooks
+{
+	BbmTarget  *target;
+	bool		merge;
+} KeepBooks;
+
+/* Not when a user has paused the migration, and may be changing its jobs. */
+static void
+keep(void *arg)
+{
+	KeepBooks  *books = arg;
+	int64		id = books->target->migration->id;
+	BbmClaimState state;
+	BbmTotals	totals;
+
+	bbm_lock_migration(bbm_lock_class(), id);
+	if (!bbm_claim_state(id, &state) || state.status != BBM_RUNNING)
+		return;
+	advance(books->target, false, &totals);
+	/* the null strategy reads the last jobs one by one */
+	if (books->merge && bbm_job_retention >= 0)
+		bbm_jobs_merge(id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS), &totals);
+}
+
+/*
+ * Is a merge due?  It is once in so many jobs of this migration that this
+ * process has run without one of another migration between them, however often
+ * the target was resolved anew.  The first merge comes at a random point in the interval,
+ * since a process may exit, or turn to another migration, before it has run as
+ * many jobs; that way short runs together merge as often as one long run.
+ */
+static bool
+is_merge_due(const BbmTarget *target)
+{
+	static int64 migration_id = 0;
+	static int	merge_in;		/* jobs until the merge */
+	int			interval = bbm_pacing_is_slow(target->migration) ? BBM_SHORT_MERGE_INTERVAL : BBM_MERGE_INTERVAL;
+
+	if (migration_id != target->migration->id)
+	{
+		migration_id = target->migration->id;
+		merge_in = 1 + (int) pg_prng_uint64_range(&pg_global_prng_state, 0, interval - 1);
+	}
+	merge_in = Min(merge_in, interval);
+	if (--merge_in > 0)
+		return false;
+	merge_in = interval;
+	return true;
+}
+
+/*
+ * Called after each job, between transactions.  This is housekeeping: no batch
+ * depends on it, and the next time it can be done as well; so it raises no
+ * error.
+ */
+void
+bbm_books_keep(BbmTarget *target)
+{
+	static TimestampTz log_again = 0;
+	KeepBooks	books = {.target = target, .merge = is_merge_due(target)};
+	ErrorData  *error;
+
+	if (!books.merge && !bbm_time_has_come(GetCurrentTimestamp(), target->sums_due, BBM_SUMS_MS))
+		return;
+	bbm_pacing_begin(GetCurrentTimestamp());
+	error = bbm_txn_run(keep, &books, false);
+	bbm_pacing_end(target->migration, 0);
+	if (error && bbm_time_has_come(GetCurrentTimestamp(), log_again, BBM_LOG_BOOKS_MS))
+	{
+		log_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_LOG_BOOKS_MS);
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("migration \"%s\": could not merge old jobs: %s",
+						bbm_printable(target->migration->name), bbm_printable(error->message))));
+	}
+}
