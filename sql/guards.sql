@@ -207,8 +207,8 @@ WHERE tgrelid IN ('batched_background_migrations'::regclass, 'batched_background
 -- a dump has the jobs first: who owns the table may load those that have been claimed, with or without their migration
 INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, claim_epoch)
 VALUES (5, 7, 1, 2, 2, 1), (6, 8, 1, 2, 2, 1);
-COPY batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status) FROM stdin;
--7	7	3	4	1
+COPY batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, kind) FROM stdin;
+10	7	3	4	1	retry
 \.
 COPY batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value) FROM stdin;
 9	7	3	4

@@ -21,12 +21,6 @@
 #include "catalog/sql.h"
 #include "catalog/tables.h"
 
-Datum
-bbm_tuple_column(HeapTuple tuple, Relation rel, const char *name, bool *isnull)
-{
-	return heap_getattr(tuple, get_attnum(RelationGetRelid(rel), name), RelationGetDescr(rel), isnull);
-}
-
 /* A text[] that outlives the tuple, or (Datum) 0 when NULL. */
 static Datum
 array_column(HeapTuple tuple, Relation rel, const char *name)

@@ -58,6 +58,5 @@ typedef struct BbmRunningJob
 extern bool bbm_claim_state(int64 migration_id, BbmClaimState *state);
 extern List *bbm_competing_migrations(int64 migration_id, Oid table);
 extern List *bbm_jobs_running(int64 migration_id, MemoryContext context);
-extern Datum bbm_tuple_column(HeapTuple tuple, Relation rel, const char *name, bool *isnull);
 
 #endif							/* BBM_CATALOG_CLAIMS_H */

@@ -17,7 +17,6 @@
 #include "base/bbm.h"
 #include "base/compat.h"
 #include "base/printable.h"
-#include "catalog/claims.h"
 #include "catalog/extension.h"
 #include "catalog/sql.h"
 #include "catalog/tables.h"

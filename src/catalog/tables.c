@@ -7,6 +7,9 @@
  */
 #include "catalog/tables.h"
 
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
 static const char *const table_names[BBM_TABLES] = {
 	[BBM_MIGRATIONS] = "batched_background_migrations",
 	[BBM_JOBS] = "batched_background_migration_jobs",
@@ -20,4 +23,11 @@ const char *
 bbm_table_name(BbmTable table)
 {
 	return table_names[table];
+}
+
+/* A column of a row of ours, by its name. */
+Datum
+bbm_tuple_column(HeapTuple tuple, Relation rel, const char *name, bool *isnull)
+{
+	return heap_getattr(tuple, get_attnum(RelationGetRelid(rel), name), RelationGetDescr(rel), isnull);
 }

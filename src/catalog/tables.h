@@ -10,6 +10,9 @@
 
 #include "base/bbm.h"
 
+#include "access/htup_details.h"
+#include "utils/relcache.h"
+
 /* Our tables, in the order in which a transaction locks them. */
 typedef enum BbmTable
 {
@@ -44,5 +47,6 @@ typedef struct BbmCatalog
 } BbmCatalog;
 
 extern const char *bbm_table_name(BbmTable table);
+extern Datum bbm_tuple_column(HeapTuple tuple, Relation rel, const char *name, bool *isnull);
 
 #endif							/* BBM_CATALOG_TABLES_H */
