@@ -77,6 +77,7 @@ CREATE TABLE @extschema@.batched_background_migrations (
     owner name,
     owner_oid oid,
     origin text,
+    restored boolean NOT NULL DEFAULT false,
     table_oid oid,
     error_sqlstate text,
     error_message text,
@@ -651,7 +652,12 @@ CREATE AGGREGATE bbm_internal.bbm_requeue_reasons_sum(jsonb) (
 COMMENT ON AGGREGATE bbm_internal.bbm_requeue_reasons_sum(jsonb) IS
     'how often batches were requeued for each reason, over several jobs';
 
-CREATE FUNCTION bbm_internal.bbm_waiting_on(id bigint, origin text, owner_oid oid) RETURNS text
+CREATE FUNCTION bbm_internal.bbm_is_copy(origin text, restored boolean) RETURNS boolean
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_is_copy IS
+    'is it a migration of a cloned or restored database, which was not started here?';
+
+CREATE FUNCTION bbm_internal.bbm_waiting_on(id bigint, owner_oid oid) RETURNS text
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION bbm_internal.bbm_waiting_on IS
     'what an active migration waits for, for a lock with the processes that block it; NULL while a worker runs it';
@@ -697,7 +703,7 @@ COMMENT ON FUNCTION @extschema@.bbm_workers IS
 CREATE VIEW @extschema@.bbm_migration_status (
     name, status, percent, rows_done, estimated_total, jobs_finished, jobs_running, jobs_failed, rows_per_second,
     eta, batch_size, workers, waiting_on, started_at, finished_at, last_error, attempt, next_attempt_at,
-    requeued, requeue_reasons, last_progress_at, phase, round, rows_per_second_5min, pace, pace_reason
+    requeued, requeue_reasons, last_progress_at, phase, round, rows_per_second_5min, pace, pace_reason, is_copy
 ) WITH (security_barrier) AS
     SELECT m.name,
            bbm_internal.bbm_status_name(m.status),
@@ -711,7 +717,7 @@ CREATE VIEW @extschema@.bbm_migration_status (
            CASE WHEN m.target_duration IS NULL AND m.max_batch_wal IS NULL THEN m.batch_size
                 ELSE coalesce(p.batch_size::integer, m.batch_size) END,
            p.jobs_running::integer,
-           CASE WHEN m.status IN (1, 4) THEN bbm_internal.bbm_waiting_on(m.id, m.origin, m.owner_oid) END,
+           CASE WHEN m.status IN (1, 4) THEN bbm_internal.bbm_waiting_on(m.id, m.owner_oid) END,
            -- a user may have written an infinite time, with which nothing can be calculated
            CASE WHEN isfinite(m.started_at) THEN m.started_at END,
            CASE WHEN isfinite(m.finished_at) THEN m.finished_at END,
@@ -725,7 +731,8 @@ CREATE VIEW @extschema@.bbm_migration_status (
            (SELECT jsonb_object_agg(r.name, r.n)
             FROM unnest(ARRAY['lock timeout', 'deadlock', 'blocking others', 'time limit', 'cancelled', 'other'],
                         p.requeue_reasons) r (name, n) WHERE r.n > 0),
-           p.progress_at, m.phase, m.round, round(p.rows_per_second_5min::numeric, 1), round(p.pace::numeric, 2), p.pace_reason
+           p.progress_at, m.phase, m.round, round(p.rows_per_second_5min::numeric, 1), round(p.pace::numeric, 2), p.pace_reason,
+           bbm_internal.bbm_is_copy(m.origin, m.restored)
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL bbm_internal.bbm_progress(m.id, m.owner_oid, m.total_tuple_count) p
     LEFT JOIN LATERAL (
@@ -828,6 +835,8 @@ COMMENT ON COLUMN @extschema@.bbm_migration_status.pace_reason IS
     'why that is less than all of it';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.last_progress_at IS
     'when a job or sub-batch was last finished; NULL before the first';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.is_copy IS
+    'the database is a clone, or was restored, and the migration was not started here: it waits for that';
 COMMENT ON VIEW @extschema@.bbm_migration_jobs IS 'what bbm_jobs() shows: jobs of the migrations that the reader may see';
 
 COMMENT ON TABLE @extschema@.batched_background_migrations IS
@@ -876,6 +885,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.owner IS 'role that 
 COMMENT ON COLUMN @extschema@.batched_background_migrations.owner_oid IS 'OID of that role; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.origin IS
     'system identifier and database OID where it was started; in a cloned or restored database it does not run until it is started there';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.restored IS
+    'its row came with a dump, and it was not started since; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.table_oid IS
     'OID of the table that it was defined for or started on: it fails if another table gets that name; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_sqlstate IS 'SQLSTATE of the error that failed it';

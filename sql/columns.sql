@@ -282,7 +282,7 @@ COPY batched_background_migrations (id, name, max_value, batch_size, status, job
 \.
 INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, worker_pid, worker_id, attempts, round)
 VALUES (1000000, 1000000, 1, 5, 4, 1, 1, 1, 1);
-SELECT id, name, status, owner, owner_oid::regrole, origin, phase, round, table_oid FROM batched_background_migrations WHERE id >= 1000000 ORDER BY id;
+SELECT id, name, status, owner, owner_oid::regrole, origin, restored, phase, round, table_oid FROM batched_background_migrations WHERE id >= 1000000 ORDER BY id;
 SELECT status, worker_pid, worker_id FROM batched_background_migration_jobs WHERE id = 1000000;
 SELECT bbm_start('restored');
 SELECT bbm_wait('restored', '1 minute');

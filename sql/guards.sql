@@ -204,11 +204,13 @@ SELECT count(*) FROM batched_background_migrations;
 SELECT count(*) AS internal FROM pg_trigger
 WHERE tgrelid IN ('batched_background_migrations'::regclass, 'batched_background_migration_jobs'::regclass) AND tgisinternal;
 
--- a dump has the jobs first: who owns the table may load those that have been claimed, with or without their migration
+-- a dump has the jobs first: who owns the table may load those that have been claimed, and those of a repair or a retry,
+-- with or without their migration
 INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, claim_epoch)
 VALUES (5, 7, 1, 2, 2, 1), (6, 8, 1, 2, 2, 1);
 COPY batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, kind) FROM stdin;
-10	7	3	4	1	retry
+7	7	3	4	1	retry
+8	7	1	2	1	repair
 \.
 COPY batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value) FROM stdin;
 9	7	3	4

@@ -69,8 +69,8 @@ SELECT state, message FROM fails($$SELECT bbm_retry('alice''s')$$);
 SELECT state, message FROM fails($$SELECT bbm_drop('alice''s')$$);
 SELECT state, message FROM fails($$SELECT bbm_alter('alice''s')$$);
 SELECT state, message FROM fails($$SELECT bbm_launch_worker()$$);
-SELECT bbm_internal.bbm_waiting_on(1, '', 10), bbm_internal.bbm_waiting_on(1, '', 'regress_bbm_alice'::regrole),
-       bbm_internal.bbm_waiting_on(1, '', 'regress_bbm_stranger'::regrole);
+SELECT bbm_internal.bbm_waiting_on(1, 10), bbm_internal.bbm_waiting_on(1, 'regress_bbm_alice'::regrole),
+       bbm_internal.bbm_waiting_on(1, 'regress_bbm_stranger'::regrole);
 SELECT * FROM bbm_migration_status;
 SELECT count(*) FROM bbm_migration_jobs;
 CALL bbm_run();

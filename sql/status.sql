@@ -121,16 +121,20 @@ SELECT * FROM status('f');
 SELECT * FROM jobs('f');
 SELECT error_detail, error_hint, error_context FROM batched_background_migration_jobs WHERE status = 3;
 
--- a copy waits, and says so, until it is started here
+-- a copy waits, and says so, until it is started here; a row that is loaded is one, even where it comes from
 INSERT INTO batched_background_migrations
   (name, max_value, batch_size, job_signature_name, table_name, column_name, status, origin, started_at)
-VALUES ('c', 10, 5, 'UPDATE t SET n = -1 WHERE id BETWEEN $1 AND $2', 'public.t', 'id', 4, '1/1', '2000-01-01');
+SELECT 'c', 10, 5, 'UPDATE t SET n = -1 WHERE id BETWEEN $1 AND $2', 'public.t', 'id', 4, origin, '2000-01-01'
+FROM batched_background_migrations WHERE name = 'f';
 SELECT * FROM status('c');
+SELECT s.is_copy, m.restored, m.origin = f.origin AS here
+FROM bbm_status('c') s, batched_background_migrations m, batched_background_migrations f WHERE m.name = 'c' AND f.name = 'f';
 SELECT count(*) AS events FROM bbm_events WHERE name = 'c';
 SELECT bbm_wait('c', '200 ms');
 SELECT count(*) FROM t WHERE n = -1;
 UPDATE batched_background_migrations SET status = 1 WHERE name = 'c';
 SELECT bbm_wait('c', '1 minute');
+SELECT is_copy FROM bbm_status('c');
 SELECT count(*) FROM t WHERE n = -1;
 \pset expanded off
 

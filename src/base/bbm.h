@@ -156,7 +156,8 @@ typedef struct BbmMigration
 	bool		allow_full_scan;	/* a batch may read the whole table */
 	char	   *search_path;
 	Oid			owner;
-	char	   *origin;			/* NULL when never started */
+	char	   *origin;			/* where it was started, or defined */
+	bool		restored;		/* its row came with a dump, and it was not started since */
 	Oid			table_oid;		/* the table here when the migration was started; InvalidOid: not yet */
 	bool		counted;		/* total_tuple_count is set */
 	bool		was_begun;		/* started_at is set: a worker has started it once */

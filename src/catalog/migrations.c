@@ -49,6 +49,13 @@ read_definition(uint64 row, BbmDefinition *d)
 	}
 }
 
+/* Is it in a cloned or restored database, in which it was not started since? */
+bool
+bbm_migration_is_copy(const char *origin, bool restored)
+{
+	return restored || origin == NULL || strcmp(origin, bbm_origin()) != 0;
+}
+
 static BbmMigration *
 read_migration(uint64 row, MemoryContext context)
 {
@@ -58,7 +65,7 @@ read_migration(uint64 row, MemoryContext context)
 	read_definition(row, &d);
 	m = bbm_definition_migration(&d, context);
 	/* in another database the OID is another table's, or nobody's */
-	if (m->origin == NULL || strcmp(m->origin, bbm_origin()) != 0)
+	if (bbm_migration_is_copy(m->origin, m->restored))
 		m->table_oid = InvalidOid;
 	return m;
 }
@@ -140,7 +147,7 @@ bbm_migrations_runnable(Oid owner, MemoryContext context)
 {
 	static BbmSql sql = {
 		"SELECT id, status::bigint, workers::bigint FROM @.batched_background_migrations "
-		"WHERE status IN (1, 4) AND owner_oid = $1 AND origin = $2 ORDER BY id",
+		"WHERE status IN (1, 4) AND owner_oid = $1 AND origin = $2 AND NOT restored ORDER BY id",
 		2, {OIDOID, TEXTOID}
 	};
 	Datum		values[] = {ObjectIdGetDatum(owner), CStringGetTextDatum(bbm_origin())};
@@ -195,7 +202,7 @@ bbm_migrations_begun(MemoryContext context)
 {
 	static BbmSql sql = {
 		"SELECT # FROM @.batched_background_migrations "
-		"WHERE status = ANY ('{0,1,3,4}'::smallint[]) AND started_at IS NOT NULL AND table_oid IS NOT NULL AND origin = $1 "
+		"WHERE status = ANY ('{0,1,3,4}'::smallint[]) AND started_at IS NOT NULL AND table_oid IS NOT NULL AND origin = $1 AND NOT restored "
 		"ORDER BY id",
 		1, {TEXTOID}
 	};
@@ -217,7 +224,7 @@ bbm_runnable_owners(MemoryContext context)
 {
 	static BbmSql sql = {
 		"SELECT DISTINCT owner_oid FROM @.batched_background_migrations "
-		"WHERE status IN (1, 4) AND origin = $1 AND owner_oid IS NOT NULL",
+		"WHERE status IN (1, 4) AND origin = $1 AND NOT restored AND owner_oid IS NOT NULL",
 		1, {TEXTOID}
 	};
 	Datum		values[] = {CStringGetTextDatum(bbm_origin())};

@@ -36,6 +36,7 @@ typedef struct BbmProgress
 	char	   *hint;
 } BbmProgress;
 
+extern bool bbm_migration_is_copy(const char *origin, bool restored);
 extern BbmMigration *bbm_migration_by_name(const char *name, MemoryContext context);
 extern PGDLLEXPORT BbmMigration *bbm_migration_by_id(int64 id, MemoryContext context);
 extern void bbm_migration_definition(int64 id, BbmDefinition *definition);

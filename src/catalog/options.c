@@ -219,6 +219,7 @@ const BbmOption bbm_options[] = {
 	{"owner", NAMEOID, BBM_CONTROL},
 	{"owner_oid", OIDOID, 0, FIELD(oid, owner)},
 	{"origin", TEXTOID, 0, FIELD(text, origin)},
+	{"restored", BOOLOID, BBM_NOT_NULL, FIELD(bool, restored)},
 	{"table_oid", OIDOID, 0, FIELD(oid, table_oid)},
 	{"error_sqlstate", TEXTOID, 0},
 	{"error_message", TEXTOID, 0},

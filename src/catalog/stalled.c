@@ -51,7 +51,7 @@ bbm_migrations_stalled(MemoryContext context)
 		"CASE WHEN isfinite(m.updated_at) THEN m.updated_at END, s.last_progress_at, '2000-01-01+00'), "
 		"clock_timestamp()) AS since) stalled "
 		"CROSS JOIN LATERAL (SELECT make_interval(secs => CASE m.status WHEN 0 THEN $2 ELSE $1 END) AS after) setting "
-		"WHERE m.status IN (0, 1, 4) AND coalesce(m.origin, $3) = $3 AND setting.after > make_interval() "
+		"WHERE m.status IN (0, 1, 4) AND coalesce(m.origin, $3) = $3 AND NOT m.restored AND setting.after > make_interval() "
 		"AND clock_timestamp() - stalled.since > setting.after ORDER BY m.id",
 		3, {INT4OID, INT4OID, TEXTOID}
 	};

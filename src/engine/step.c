@@ -173,8 +173,8 @@ open_target(void *arg)
 	BbmMigration *migration = bbm_migration_by_id(args->id, args->engine->step);
 	MemoryContext old;
 
-	if (migration == NULL || migration->owner != args->engine->owner || migration->origin == NULL ||
-		strcmp(migration->origin, bbm_origin()) != 0 ||
+	if (migration == NULL || migration->owner != args->engine->owner ||
+		bbm_migration_is_copy(migration->origin, migration->restored) ||
 		(migration->status != BBM_ACTIVE && migration->status != BBM_RUNNING))
 		return;
 	/* checked before an error counts as the migration's: it waits for another owner of the tables */

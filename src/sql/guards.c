@@ -35,6 +35,7 @@
 #include "catalog/jobs.h"
 #include "catalog/merge.h"
 #include "catalog/options.h"
+#include "catalog/migrations.h"
 #include "catalog/partitions.h"
 #include "engine/event.h"
 #include "engine/outcome.h"
@@ -252,8 +253,6 @@ refresh_owner(BbmRow *row)
 static void
 restore(BbmRow *row)
 {
-	char	   *origin = bbm_row_text(*row, "origin");
-
 	/* zero and negative ids have a meaning of their own in some places */
 	if (bbm_row_int(*row, "id") <= 0)
 		ereport(ERROR,
@@ -266,8 +265,7 @@ restore(BbmRow *row)
 	 * Even a row loaded into the same database counts as restored: the table it
 	 * works on may still be loading.  OIDs of elsewhere mean nothing here.
 	 */
-	if (strncmp(origin, "copy of ", 8) != 0)
-		bbm_row_set(row, "origin", CStringGetTextDatum(psprintf("copy of %s", origin)), false);
+	bbm_row_set(row, "restored", BoolGetDatum(true), false);
 	bbm_row_set(row, "table_oid", (Datum) 0, true);
 }
 
@@ -307,24 +305,22 @@ guard_insert(Relation rel, BbmRow row)
 	return PointerGetDatum(row.tuple);
 }
 
+/*
+ * Did its row come with a dump?  A copy that did not is in a clone of the
+ * database's files, where OIDs are those of the original.
+ */
+static bool
+is_restored(BbmRow row)
+{
+	bool		isnull;
+
+	return DatumGetBool(bbm_row_get(row, "restored", &isnull));
+}
+
 static bool
 at_origin(BbmRow row)
 {
-	char	   *origin = bbm_row_text(row, "origin");
-
-	return origin != NULL && strcmp(origin, bbm_origin()) == 0;
-}
-
-/*
- * Did its row come with a dump?  Otherwise it is in a copy of the database's
- * files, where OIDs are those of the original.
- */
-static bool
-is_loaded(BbmRow row)
-{
-	char	   *origin = bbm_row_text(row, "origin");
-
-	return origin != NULL && strncmp(origin, "copy of ", 8) == 0;
+	return !bbm_migration_is_copy(bbm_row_text(row, "origin"), is_restored(row));
 }
 
 static bool
@@ -358,8 +354,9 @@ start_here(BbmRow *row)
 		bool		foreign = !bbm_row_is_null(*row, "origin");
 
 		/* this is a table of another database; the migration goes on with the one that has its name here */
-		if (is_loaded(*row))
+		if (is_restored(*row))
 			bbm_row_set(row, "table_oid", (Datum) 0, true);
+		bbm_row_set(row, "restored", BoolGetDatum(false), false);
 		bbm_row_set(row, "origin", CStringGetTextDatum(bbm_origin()), false);
 		/* another cluster's OIDs mean nothing here */
 		if (foreign)
@@ -673,7 +670,7 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 		else if (!bbm_engine_writes() && is_changed(old, now))
 			tell_event(now, "altered");
 		/* a restored migration that is started here */
-		if (at_origin(now) && !bbm_row_is_null(old, "origin") && !at_origin(old) && is_loaded(old))
+		if (at_origin(now) && !bbm_row_is_null(old, "origin") && !at_origin(old) && is_restored(old))
 			bbm_partitions_settle(bbm_row_int(now, "id"));
 		/* its verification has failed: see verify_anew */
 		if (bbm_row_int(now, "round") == bbm_row_int(old, "round") + 1 && !bbm_engine_writes())

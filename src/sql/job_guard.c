@@ -129,7 +129,7 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 	SPI_connect();
 	migration = bbm_migration_by_id(bbm_row_int(row, "batched_background_migration_id"), CurrentMemoryContext);
 	/* a dump loads the jobs of a cloned or restored migration; DELETE of a migration deletes its jobs */
-	copy = migration && migration->origin && strcmp(migration->origin, bbm_origin()) != 0;
+	copy = migration && bbm_migration_is_copy(migration->origin, migration->restored);
 	if (migration && !(insert && copy && bbm_may_restore()))
 		bbm_check_owner(migration->owner, migration->name);
 	if (migration == NULL && insert && !may_come_first(row))

@@ -40,6 +40,7 @@
 PG_FUNCTION_INFO_V1(bbm_may_see);
 PG_FUNCTION_INFO_V1(bbm_status_name);
 PG_FUNCTION_INFO_V1(bbm_own_statement);
+PG_FUNCTION_INFO_V1(bbm_is_copy);
 PG_FUNCTION_INFO_V1(bbm_waiting_on);
 PG_FUNCTION_INFO_V1(bbm_last_transient_error);
 PG_FUNCTION_INFO_V1(bbm_live_pace);
@@ -174,9 +175,17 @@ what_it_waits_for(int64 id, Oid owner)
 	return at_it.anybody ? NULL : requested ? "a worker" : "the next poll";
 }
 
-/* Is the migration this owner's, and one that the caller may see? */
+Datum
+bbm_is_copy(PG_FUNCTION_ARGS)
+{
+	char	   *origin = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	PG_RETURN_BOOL(bbm_migration_is_copy(origin, PG_ARGISNULL(1) || PG_GETARG_BOOL(1)));
+}
+
+/* Is the migration this owner's, and one that the caller may see?  Sets *is_copy if it is not NULL. */
 static bool
-may_ask(int64 id, Oid owner)
+may_ask(int64 id, Oid owner, bool *is_copy)
 {
 	BbmMigration *migration;
 	bool		may;
@@ -186,6 +195,8 @@ may_ask(int64 id, Oid owner)
 	SPI_connect();
 	migration = bbm_migration_by_id(id, CurrentMemoryContext);
 	may = migration && migration->owner == owner;
+	if (is_copy)
+		*is_copy = may && bbm_migration_is_copy(migration->origin, migration->restored);
 	SPI_finish();
 	return may;
 }
@@ -205,15 +216,16 @@ Datum
 bbm_waiting_on(PG_FUNCTION_ARGS)
 {
 	int64		id = PG_GETARG_INT64(0);
-	char	   *origin = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	Oid			owner = PG_ARGISNULL(1) ? InvalidOid : PG_GETARG_OID(1);
+	bool		is_copy;
 	const char *string;
 
 	/* the id gives access to slots and jobs: it has to belong to that owner */
-	if (!may_ask(id, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2)))
+	if (!may_ask(id, owner, &is_copy))
 		PG_RETURN_NULL();
-	if (origin == NULL || strcmp(origin, bbm_origin()) != 0)
+	if (is_copy)
 		PG_RETURN_TEXT_P(cstring_to_text("a start here: the migration was started elsewhere, and its database cloned or restored"));
-	if (!bbm_catalog_trusts(PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2)))
+	if (!bbm_catalog_trusts(owner))
 		PG_RETURN_TEXT_P(cstring_to_text("another owner of bbm's tables: this one must not act for the migration's"));
 	if (bbm_shared == NULL)
 	{
@@ -221,7 +233,7 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 			PG_RETURN_NULL();
 		PG_RETURN_TEXT_P(cstring_to_text("a worker: the library is not preloaded, so CALL bbm_run or use bbm_launch_worker"));
 	}
-	string = what_it_waits_for(id, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2));
+	string = what_it_waits_for(id, owner);
 	if (string == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(string));
@@ -233,7 +245,7 @@ bbm_last_transient_error(PG_FUNCTION_ARGS)
 {
 	BbmReason	trouble = {0};
 
-	if (!may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1)) ||
+	if (!may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1), NULL) ||
 		!bbm_trouble_now(PG_GETARG_INT64(0), PG_GETARG_OID(1), false, &trouble))
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(trouble.text));
@@ -253,7 +265,7 @@ bbm_live_pace(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("function returning record called in context that cannot accept type record")));
-	if (may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1)) && bbm_slots_pace(PG_GETARG_INT64(0), &share, &why))
+	if (may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1), NULL) && bbm_slots_pace(PG_GETARG_INT64(0), &share, &why))
 	{
 		values[0] = Float8GetDatum(share);
 		values[1] = CStringGetTextDatum(bbm_pace_reason_to_string((BbmPaceReason) why));

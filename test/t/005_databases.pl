@@ -71,7 +71,7 @@ for my $strategy ('wal_log', 'file_copy')
 	command("CREATE DATABASE clone TEMPLATE app STRATEGY $strategy", "CREATE DATABASE TEMPLATE while it works ($strategy)");
 	is(workers_in('clone'), '', 'the clone runs nothing');
 	is(value($node, q(SELECT status FROM bbm_status('m')), 'clone'), 'running', 'though its migration is running by name');
-	like(value($node, q(SELECT waiting_on FROM bbm_status('m')), 'clone'), qr/start here/, 'and says what it waits for');
+	like(value($node, q(SELECT is_copy, waiting_on FROM bbm_status('m')), 'clone'), qr/^t\|.*start here/, 'and says what it waits for');
 	goes_on('app', 'TEMPLATE');
 	is(value($node, 'SELECT count(*) FROM t WHERE n <> 0', 'clone'), 0, 'the clone was made between two batches');
 	gate($node, 'open', 'clone');

@@ -55,7 +55,7 @@ my @strange = ('', ' ', "'", '\\', '%s', '%', '$$', "\x{c3}\x{a9}\x{e2}\x{82}\x{
 my %text = (
 	name => \@migrations, names => \@migrations, new_name => \@migrations, table_name => \@tables, column_name => \@columns, job => \@jobs, set => \@sets,
 	where => \@conditions, filter => \@conditions, check => \@conditions, row_check => \@conditions, index_name => [qw(t1_pkey text_key_pkey gone_index t1_n_idx)],
-	on_error => [qw(fail split skip)], origin => ['copy of x', '0/0'],
+	on_error => [qw(fail split skip)], origin => ['x', '0/0'], restored => ['true', 'false'],
 	batching_strategy => [qw(SerialKeySetBatchingStrategy NullKeySetBatchingStrategy LooseIndexScanBatchingStrategy BlockRangeBatchingStrategy NoSuchStrategy)],
 	job_signature_name => \@jobs, set_clause => \@sets, filter => \@conditions, row_check => \@conditions, owner => \@roles, operation => [qw(update delete insert)],
 	job_search_path => ['public', '', '"$user", public', 'pg_catalog', ',', '"', 'gone_schema'], key_order => ['int4 asc', 'x', ''], error_sqlstate => ['XX000x', '22012', '']);
