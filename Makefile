@@ -20,7 +20,7 @@ OBJS = src/module.o \
 	src/target/cascade.o src/target/filter.o src/target/hierarchy.o src/target/job.o src/target/key.o \
 	src/target/key_query.o src/target/key_scan.o src/target/key_sql.o src/target/lockset.o src/target/null_keys.o \
 	src/target/nulls.o src/target/order.o src/target/partition.o src/target/partitions.o src/target/plan_guard.o \
-	src/target/relation.o src/target/rights.o src/target/size.o src/target/statement.o src/target/statement_text.o \
+	src/target/relation.o src/target/rights.o src/target/sample.o src/target/size.o src/target/statement.o src/target/statement_text.o \
 	src/target/user_text.o \
 	src/strategy/block.o src/strategy/loose.o src/strategy/null.o src/strategy/resolve.o src/strategy/serial.o \
 	src/strategy/strategy.o \

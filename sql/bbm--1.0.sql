@@ -823,6 +823,8 @@ COMMENT ON COLUMN @extschema@.bbm_migration_status.last_error IS
     'SQLSTATE and message; for a lock timeout also the lock and the processes that blocked it';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.percent IS
     'share of the keys that are done; at most 99.9 until it is finished';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.estimated_total IS
+    'keys to do, by some of the table''s pages when it was started, and by the progress along its key';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.rows_per_second IS
     'by the clock over the last minute, without the time in which it was throttled or paused';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.rows_per_second_5min IS

@@ -84,6 +84,79 @@ SELECT what, round(percent(done, allocated, estimate, first, last, cut, complete
     ) v (what, done, allocated, estimate, first, last, cut, complete);
 
 --
+-- Percent is within a tenth of the truth, before each batch, whatever the planner thinks of the table.
+--
+CREATE TABLE log (name text, n int GENERATED ALWAYS AS IDENTITY, percent numeric, truth numeric);
+-- the truth is the share of the rows that the batches so far have changed or deleted
+CREATE FUNCTION notes() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    truth numeric;
+BEGIN
+    EXECUTE format(CASE WHEN TG_OP = 'DELETE' THEN 'SELECT 1 - count(*) / 20000.0 FROM %I'
+                        ELSE 'SELECT count(*) FILTER (WHERE done) / greatest(count(*), 1)::numeric FROM %I WHERE counts' END, TG_ARGV[0]) INTO truth;
+    INSERT INTO log (name, percent, truth) SELECT name, percent, 100 * truth FROM bbm_status(TG_ARGV[0]);
+    RETURN NULL;
+END $$;
+CREATE FUNCTION filled(name text, key text, type text DEFAULT 'bigint', n int DEFAULT 20000) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('CREATE TABLE %I (id %s PRIMARY KEY, a numeric, b text, c int, done boolean DEFAULT false, counts boolean DEFAULT true)
+        WITH (autovacuum_enabled = off)', name, type);
+    EXECUTE format('INSERT INTO %I SELECT %s, i %% 100, repeat(''x'', 40), i FROM generate_series(1, %s) i', name, key, n);
+    EXECUTE format('CREATE TRIGGER notes BEFORE UPDATE OR DELETE ON %1$I FOR EACH STATEMENT EXECUTE FUNCTION notes(%1$L)', name);
+END $$;
+SELECT filled('never analyzed', 'i');
+SELECT filled('just updated', 'i');
+ANALYZE "just updated";
+ALTER TABLE "just updated" DISABLE TRIGGER notes;
+UPDATE "just updated" SET c = c + 1;
+UPDATE "just updated" SET c = c + 1;
+ALTER TABLE "just updated" ENABLE TRIGGER notes;
+SELECT filled('a gap', 'CASE WHEN i <= 5000 THEN i ELSE 1000000000 + i END');
+SELECT filled('sparse', 'i * 1000');
+SELECT filled('uuid key', 'md5(i::text)::uuid', 'uuid');
+-- of these only some pages are read
+SELECT filled('large', 'md5(i::text)::uuid', 'uuid', 100000);
+SELECT filled('text key', $$'key ' || md5(i::text)$$, 'text');
+SELECT filled('half of it', 'i');
+UPDATE "half of it" SET counts = id <= 10000;
+SELECT filled('text range', $$'key ' || lpad(i::text, 9, '0')$$, 'text');
+UPDATE "text range" SET counts = id <= 'key 000005000';
+SELECT filled('block ranges', 'i');
+SELECT filled('deletes', 'i');
+SELECT filled('uuid deletes', 'md5(i::text)::uuid', 'uuid');
+SELECT filled('empty', 'i', n => 0);
+CREATE TABLE parts (id bigint, a numeric, b text, c int, done boolean DEFAULT false, counts boolean DEFAULT true, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (1) TO (1001) WITH (autovacuum_enabled = off);
+CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (1001) TO (12001) WITH (autovacuum_enabled = off);
+CREATE TABLE parts_3 PARTITION OF parts FOR VALUES FROM (12001) TO (100000) WITH (autovacuum_enabled = off);
+INSERT INTO parts SELECT i, i % 100, repeat('x', 40), i FROM generate_series(1, 20000) i;
+-- a statement names the root, where a trigger for statements would keep it from going partition by partition
+CREATE TRIGGER notes AFTER UPDATE ON parts FOR EACH ROW WHEN (NEW.id % 500 = 0) EXECUTE FUNCTION notes('parts');
+DELETE FROM log;
+SELECT count(bbm_update(name, quote_ident(name), 'done = true', 'NOT done', batch_size => 997))
+FROM unnest('{never analyzed,just updated,a gap,sparse,uuid key,text key,parts,empty}'::text[]) name;
+SELECT bbm_update('large', 'large', 'done = true', 'NOT done', batch_size => 1999, allow_full_scan => true) > 0 AS made;
+SELECT bbm_update('half of it', '"half of it"', 'done = true', 'NOT done', batch_size => 499, max_value => 10000) > 0 AS made;
+SELECT bbm_update('text range', '"text range"', 'done = true', 'NOT done', batch_size => 499, max_key => '{key 000005000}') > 0 AS made;
+SELECT bbm_update('block ranges', '"block ranges"', 'done = true', 'NOT done', batch_size => 997, batching_strategy => 'BlockRangeBatchingStrategy') > 0 AS made;
+SELECT bbm_delete('deletes', 'deletes', 'true', batch_size => 997) > 0 AS made, bbm_delete('uuid deletes', '"uuid deletes"', 'true', batch_size => 997) > 0 AS made;
+SET client_min_messages = warning;
+CALL bbm_run();
+RESET client_min_messages;
+SELECT name, status, percent,
+       abs(estimated_total - CASE name WHEN 'empty' THEN 0 WHEN 'half of it' THEN 10000 WHEN 'text range' THEN 5000 WHEN 'large' THEN 100000 ELSE 20000 END)
+       <= estimated_total / 10 AS estimate FROM bbm_status() ORDER BY name;
+SELECT name, count(*) >= 10 AS often, max(abs(percent - truth)) <= 10 AS right, coalesce(min(step), 0) >= -10 AS on, max(percent) > 80 AS ends
+FROM (SELECT *, percent - max(percent) OVER (PARTITION BY name ORDER BY n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS step FROM log
+      -- a round after the first has nothing to count
+      WHERE truth < 100) l
+GROUP BY name ORDER BY name;
+SELECT count(bbm_drop(name)) FROM bbm_status();
+SELECT format('DROP TABLE %I', relname) FROM pg_class
+WHERE relkind IN ('r', 'p') AND NOT relispartition AND relnamespace = 'public'::regnamespace AND relname !~ '^(batched|bbm)' \gexec
+DROP FUNCTION notes, filled;
+
+--
 -- The sums: whatever was summed up before, they are those of all jobs.
 --
 CREATE FUNCTION differs(name text) RETURNS SETOF text LANGUAGE sql AS $$

@@ -22,6 +22,7 @@
 #include "base/progress.h"
 #include "base/wait_state.h"
 #include "catalog/migrations.h"
+#include "catalog/partitions.h"
 #include "catalog/totals.h"
 #include "sql/access.h"
 
@@ -29,22 +30,45 @@ PG_FUNCTION_INFO_V1(bbm_progress);
 
 #define BBM_PROGRESS_COLUMNS 15
 
+/*
+ * The keys of block ranges are estimated by the planner's idea of the rows per
+ * page, which changes as the table grows; how many blocks there are to do is
+ * known, if it is one table.
+ */
+static void
+count_blocks(const BbmMigration *migration, const BbmTotals *totals, BbmWhole *whole)
+{
+	List	   *parts = bbm_partitions(migration->id);
+	const BbmPartitionState *part = list_length(parts) == 1 ? linitial(parts) : NULL;
+
+	if (part == NULL || totals->per_partition || part->end_block == 0)
+		return;
+	whole->has_ends = true;
+	whole->estimate = -1;
+	whole->first = 0;
+	whole->last = (double) part->end_block - 1;
+	whole->cut = totals->has_cut ? (double) totals->cut : -1;
+}
+
 /* What is known about how many keys there are to do; "total" is negative where no estimate was made. */
 static void
 whole_of(const BbmMigration *migration, const BbmTotals *totals, int64 total, BbmWhole *whole)
 {
 	bool		serial = migration->strategy == NULL || strcmp(migration->strategy, "SerialKeySetBatchingStrategy") == 0;
+	bool		loose = migration->strategy && strcmp(migration->strategy, "LooseIndexScanBatchingStrategy") == 0;
 
 	memset(whole, 0, sizeof(BbmWhole));
 	whole->done = bbm_totals_keys(totals);
 	whole->allocated = (double) totals->finished.keys + totals->open.keys;
 	whole->estimate = total;
 	/* the ranges of an integer key follow each other without a gap, except with partitions, each of which has its own */
-	whole->has_ends = serial && !totals->per_partition && migration->key_order == NULL &&
+	whole->has_ends = (serial || loose) && !totals->per_partition && migration->key_order == NULL &&
 		DatumGetPointer(migration->max.key) == NULL;
 	whole->first = migration->min.number;
 	whole->last = migration->max.number;
 	whole->cut = totals->has_cut ? (double) totals->cut : whole->first - 1;
+	if (migration->strategy && strcmp(migration->strategy, "BlockRangeBatchingStrategy") == 0)
+		count_blocks(migration, totals, whole);
 	whole->complete = !bbm_phase_is(migration->phase, BBM_WORK(1)) ||
 		(whole->has_ends && totals->has_cut && whole->cut >= whole->last);
 }
@@ -147,8 +171,8 @@ put_progress(const BbmMigration *migration, const BbmTotals *totals, int64 total
 	put_number(values, nulls, 0, bbm_whole_percent(&whole), true);
 	put_count(values, nulls, 1, bbm_totals_rows(totals), true);
 	keys = bbm_count_of(bbm_whole_keys(&whole));
-	/* a last batch that was not full is no reason to correct the estimate */
-	if (!whole.has_ends && keys > total && keys - total < totals->batch_size)
+	/* block ranges have their own; and a last batch that was not full is no reason to correct the estimate */
+	if (whole.estimate < 0 || (!whole.has_ends && keys > total && keys - total < totals->batch_size))
 		keys = total;
 	put_count(values, nulls, 2, keys, total >= 0);
 	put_count(values, nulls, 3, totals->finished.jobs, true);

@@ -13,7 +13,6 @@
 #include "strategy/resolve.h"
 
 #include "access/table.h"
-#include "optimizer/plancat.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
@@ -33,6 +32,7 @@
 #include "target/partition.h"
 #include "target/relation.h"
 #include "target/rights.h"
+#include "target/sample.h"
 #include "target/target.h"
 
 /* To follow means to go on beyond what was the last key, so the strategy must have a key. */
@@ -269,39 +269,38 @@ bbm_target_is_current(BbmTarget *target)
 		target->has_partitions == bbm_has_partitions(target->relid) && bbm_rights_are_current(target);
 }
 
-static double
-estimated_rows(Oid relid)
-{
-	Relation	rel = try_table_open(relid, AccessShareLock);
-	BlockNumber pages;
-	double		tuples = 0;
-	double		all_visible;
+/* A sample with fewer rows of the range than this says little about their number. */
+#define BBM_FEW_ROWS 30
 
-	if (rel == NULL)
-		return 0;
-	if (rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
-		tuples = Max(rel->rd_rel->reltuples, 0);
-	else
-		estimate_rel_size(rel, NULL, &pages, &tuples, &all_visible);
-	table_close(rel, AccessShareLock);
-	return tuples;
-}
-
-/* The planner's estimate of the keys to do.  Needs a transaction. */
+/*
+ * An estimate of the keys to do, by some of the table's pages.  Needs a
+ * transaction and SPI.
+ */
 int64
 bbm_target_estimate(BbmTarget *target)
 {
-	double		rows = 0;
-	ListCell   *cell;
+	const BbmMigration *migration = target->migration;
+	BbmSampleOfRows sample;
+	double		rows;
 
-	if (!target->has_partitions)
-		rows = estimated_rows(target->relid);
-	else
+	bbm_sample_rows(target, target->has_partitions ? bbm_partitions_list(target->relid) : list_make1_oid(target->relid),
+					&sample);
+	rows = sample.in_range;
+	/* what the null strategy is about is the share of rows with a null, which ANALYZE knows better than few rows */
+	if (target->strategy->one_at_a_time && (target->as_owner || (!sample.complete && sample.seen < BBM_FEW_ROWS)))
+		rows = target->strategy->share(target, sample.rows);
+	else if (!target->strategy->one_at_a_time)
+		rows = target->strategy->share(target, rows);
+	/* an integer key is there at most once; a range of which few rows were seen may well be dense */
+	if (target->key.is_integer && target->strategy->has_key)
 	{
-		foreach(cell, bbm_partitions_list(target->relid))
-			rows += estimated_rows(lfirst_oid(cell));
+		double		width = (double) migration->max.number - (double) migration->min.number + 1;
+
+		if (!sample.complete && sample.seen < BBM_FEW_ROWS)
+			rows = sample.rows;
+		rows = Min(rows, Max(width, 0));
 	}
-	return bbm_count_of(target->strategy->share(target, rows));
+	return bbm_count_of(rows);
 }
 
 /* Finds the first and the last existing key; false when there is no row.  Needs a transaction and SPI. */
