@@ -153,7 +153,7 @@ FROM (SELECT *, percent - max(percent) OVER (PARTITION BY name ORDER BY n ROWS B
 GROUP BY name ORDER BY name;
 SELECT count(bbm_drop(name)) FROM bbm_status();
 SELECT format('DROP TABLE %I', relname) FROM pg_class
-WHERE relkind IN ('r', 'p') AND NOT relispartition AND relnamespace = 'public'::regnamespace AND relname !~ '^(batched|bbm)' \gexec
+WHERE relkind IN ('r', 'p') AND NOT relispartition AND relnamespace = 'public'::regnamespace AND relname !~ '^(batched|bbm)' ORDER BY relname COLLATE "C" \gexec
 DROP FUNCTION notes, filled;
 
 --

@@ -49,8 +49,8 @@ typedef struct BbmRate
 extern bool bbm_nobody_works(const BbmSample *now, double last_at_ms);
 extern PGDLLEXPORT void bbm_history_resume(BbmHistory *history, BbmSample *now, bool idle);
 extern PGDLLEXPORT void bbm_history_note(BbmHistory *history, const BbmSample *now);
-extern PGDLLEXPORT BbmRate bbm_history_rate(const BbmHistory *history, const BbmSample *live, double done_at_ms, double batch_keys,
-										double window_ms);
+extern PGDLLEXPORT BbmRate bbm_history_rate(const BbmHistory *history, const BbmSample *live, double done_at_ms,
+											double batch_keys, double window_ms);
 
 extern PGDLLEXPORT BbmRate bbm_rate_for_rest(const BbmRate *minute, const BbmRate *five, double batch_keys);
 

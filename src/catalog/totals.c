@@ -58,8 +58,8 @@
 
 typedef enum JobColumn
 {
-	J_ID, J_STATUS, J_PHASE, J_ROUND, J_KIND, J_KEYS, J_ROWS, J_MS, J_WAL, J_MERGED, J_REQUEUED, J_REASONS, J_MIN, J_MAX, J_CURSOR,
-	J_CURSOR_KEY, J_RELATION, J_BATCH_SIZE, J_STARTED, J_FINISHED, J_UPDATED, J_NO_PROGRESS, J_COLUMNS
+	J_ID, J_STATUS, J_PHASE, J_ROUND, J_KIND, J_KEYS, J_ROWS, J_MS, J_WAL, J_MERGED, J_REQUEUED, J_REASONS, J_MIN,
+	J_MAX, J_CURSOR, J_CURSOR_KEY, J_RELATION, J_BATCH_SIZE, J_STARTED, J_FINISHED, J_UPDATED, J_NO_PROGRESS, J_COLUMNS
 } JobColumn;
 
 static const char *const job_columns[J_COLUMNS] = {
@@ -129,9 +129,11 @@ add_reasons(BbmSums *sums, const JobRow *row)
 		JsonbValue	found;
 
 		if (getKeyJsonValueFromContainer(&reasons->root, name, strlen(name), &found) && found.type == jbvNumeric)
-			sums->reasons[i] = bbm_add_counts(sums->reasons[i],
-											  bbm_count_of(DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
-																							  NumericGetDatum(found.val.numeric)))));
+		{
+			Datum		n = DirectFunctionCall1(numeric_float8_no_overflow, NumericGetDatum(found.val.numeric));
+
+			sums->reasons[i] = bbm_add_counts(sums->reasons[i], bbm_count_of(DatumGetFloat8(n)));
+		}
 	}
 	if ((Pointer) reasons != DatumGetPointer(value))
 		pfree(reasons);
@@ -144,7 +146,8 @@ job_text_is(const JobRow *row, JobColumn column, const char *string)
 	Datum		value = job_get(row, column, &isnull);
 	text	   *found = isnull ? NULL : DatumGetTextPP(value);
 
-	return found && VARSIZE_ANY_EXHDR(found) == strlen(string) && memcmp(VARDATA_ANY(found), string, strlen(string)) == 0;
+	return found && VARSIZE_ANY_EXHDR(found) == strlen(string) &&
+		memcmp(VARDATA_ANY(found), string, strlen(string)) == 0;
 }
 
 static BbmPhase

@@ -61,7 +61,7 @@ whole_of(const BbmMigration *migration, const BbmTotals *totals, int64 total, Bb
 	whole->done = bbm_totals_keys(totals);
 	whole->allocated = (double) totals->finished.keys + totals->open.keys;
 	whole->estimate = total;
-	/* the ranges of an integer key follow each other without a gap, except with partitions, each of which has its own */
+	/* the ranges of an integer key follow each other without a gap, except where each partition has its own */
 	whole->has_ends = (serial || loose) && !totals->per_partition && migration->key_order == NULL &&
 		DatumGetPointer(migration->max.key) == NULL;
 	whole->first = migration->min.number;
@@ -84,7 +84,8 @@ limit_rate(const BbmMigration *migration, const BbmTotals *totals, BbmRate *rate
 	if (bbm_setting_is_on(migration, BBM_MAX_ROW_RATE) && rate->rows_per_second > 0)
 		share = Min(share, bbm_setting_int(migration, BBM_MAX_ROW_RATE) / rate->rows_per_second);
 	if (bbm_setting_is_on(migration, BBM_MAX_WAL_RATE) && keys > 0 && wal > 0 && rate->keys_per_second > 0)
-		share = Min(share, bbm_setting_int(migration, BBM_MAX_WAL_RATE) * 1024.0 / (wal / keys * rate->keys_per_second));
+		share = Min(share,
+					bbm_setting_int(migration, BBM_MAX_WAL_RATE) * 1024.0 / (wal / keys * rate->keys_per_second));
 	rate->rows_per_second *= share;
 	rate->keys_per_second *= share;
 }

@@ -11,6 +11,9 @@
  *	  how many rows are visible on each; they are spread evenly over the table,
  *	  as its parts may be filled differently.
  *
+ *	  Where rows are read with the owner's privileges, since a policy may hide
+ *	  some, the planner's estimate is all there is.
+ *
  *	  Other sessions may change the table meanwhile: the result is an estimate.
  *
  *-------------------------------------------------------------------------
@@ -156,10 +159,12 @@ add_relation(RowTest *test, Relation rel, double pages_to_read, BbmSampleOfRows 
 	}
 }
 
+/* Not where a policy may hide rows: how many there are in a range would show their keys. */
 static bool
-has_pages(Relation rel)
+has_pages(const BbmTarget *target, Relation rel)
 {
-	return RELKIND_HAS_TABLE_AM(rel->rd_rel->relkind) && rel->rd_tableam && rel->rd_tableam->scan_set_tidrange;
+	return !target->as_owner && RELKIND_HAS_TABLE_AM(rel->rd_rel->relkind) && rel->rd_tableam &&
+		rel->rd_tableam->scan_set_tidrange;
 }
 
 /* What the planner takes a relation for that cannot be sampled. */
@@ -201,7 +206,7 @@ bbm_sample_rows(BbmTarget *target, List *relations, BbmSampleOfRows *sample)
 	{
 		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);
 
-		if (rel && has_pages(rel))
+		if (rel && has_pages(target, rel))
 			pages += RelationGetNumberOfBlocks(rel);
 		if (rel)
 			table_close(rel, AccessShareLock);
@@ -210,8 +215,9 @@ bbm_sample_rows(BbmTarget *target, List *relations, BbmSampleOfRows *sample)
 	{
 		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);
 
-		if (rel && has_pages(rel))
-			add_relation(&test, rel, pages > 0 ? ceil(BBM_SAMPLE_PAGES * (RelationGetNumberOfBlocks(rel) / pages)) : 0, sample);
+		if (rel && has_pages(target, rel))
+			add_relation(&test, rel,
+						 pages > 0 ? ceil(BBM_SAMPLE_PAGES * (RelationGetNumberOfBlocks(rel) / pages)) : 0, sample);
 		else if (rel)
 			add_estimate(rel, sample);
 		if (rel)

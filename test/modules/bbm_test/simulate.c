@@ -248,7 +248,9 @@ bbm_test_rate(PG_FUNCTION_ARGS)
 Datum
 bbm_test_percent(PG_FUNCTION_ARGS)
 {
-	BbmWhole	whole = {.done = PG_GETARG_FLOAT8(0), .allocated = PG_GETARG_FLOAT8(1), .estimate = PG_GETARG_FLOAT8(2)};
+	BbmWhole	whole = {
+		.done = PG_GETARG_FLOAT8(0), .allocated = PG_GETARG_FLOAT8(1), .estimate = PG_GETARG_FLOAT8(2)
+	};
 
 	whole.has_ends = !PG_ARGISNULL(3);
 	if (whole.has_ends)
