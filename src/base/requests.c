@@ -102,6 +102,7 @@ bbm_request_announce(Oid database, Oid owner)
 		/* the workers that run may be in long batches, so one more; it exits if there is nothing to do */
 		request->wanted = Max(request->wanted, working + 1);
 		request->due = BBM_DUE_NOW;
+		request->polls = false;
 		request->failures = 0;
 		request->not_before = 0;
 	}
@@ -196,6 +197,7 @@ bbm_request_workers(Oid database, Oid owner, int wanted)
 	if (request)
 	{
 		request->failures = 0;
+		request->polls = false;
 		/* also for a worker that has polled before this, and is about to settle and exit */
 		request->generation++;
 		if (request->wanted < wanted)
@@ -211,9 +213,10 @@ bbm_request_workers(Oid database, Oid owner, int wanted)
 /*
  * A worker that found nothing to do until "due" calls this before it exits.
  * An event since it polled (a higher generation than it saw) overrides it.
+ * "polls": until an event, who comes then only polls whether a hold is over.
  */
 void
-bbm_request_fulfil(Oid database, Oid owner, uint64 generation, TimestampTz due)
+bbm_request_fulfil(Oid database, Oid owner, uint64 generation, TimestampTz due, bool polls)
 {
 	BbmWorkRequest *request;
 
@@ -237,6 +240,7 @@ bbm_request_fulfil(Oid database, Oid owner, uint64 generation, TimestampTz due)
 		/* the workers that still run are wanted; this one is not */
 		request->wanted = Max(others, 1);
 		request->due = others > 0 ? Min(request->due, due) : due;
+		request->polls = polls && others == 0;
 	}
 	LWLockRelease(bbm_shared->lock);
 }
@@ -253,7 +257,10 @@ bbm_requests_reconsider(void)
 		BbmWorkRequest *request = &bbm_shared->requests[i];
 
 		if (request->in_use && request->due != DT_NOEND)
+		{
 			request->due = Min(request->due, now);
+			request->polls = false;
+		}
 	}
 	LWLockRelease(bbm_shared->lock);
 }

@@ -25,7 +25,8 @@ extern void bbm_request_drop(Oid database, Oid owner);
 extern void bbm_requests_keep(List *databases);
 extern PGDLLEXPORT uint64 bbm_request_generation(Oid database, Oid owner);
 extern PGDLLEXPORT void bbm_request_workers(Oid database, Oid owner, int wanted);
-extern PGDLLEXPORT void bbm_request_fulfil(Oid database, Oid owner, uint64 generation, TimestampTz due);
+extern PGDLLEXPORT void bbm_request_fulfil(Oid database, Oid owner, uint64 generation, TimestampTz due,
+										   bool polls);
 extern void bbm_requests_reconsider(void);
 extern void bbm_request_discovery(Oid database);
 

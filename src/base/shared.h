@@ -171,6 +171,7 @@ typedef struct BbmWorkRequest
 	Oid			owner;
 	int			wanted;			/* workers that would find work */
 	TimestampTz due;			/* when; DT_NOEND: only after an event */
+	bool		polls;			/* all that the last worker found was to be waited for */
 	TimestampTz served;			/* when a worker was started last */
 	uint64		generation;			/* number of events so far: a worker that saw fewer must check again */
 	int			failures;		/* successive workers that died before doing anything */

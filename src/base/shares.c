@@ -16,6 +16,9 @@
 /* Within this time a new process finds work, or exits. */
 #define BBM_MOMENT_MS 1000
 
+/* For so long, workers that work let an owner wait whose migrations were all on hold when that was last checked. */
+#define BBM_POLL_LATE_MS (8 * 1000)
+
 /*
  * Number of processes that count against bbm.max_workers: of an owner in all
  * databases, and in one of them.  Caller holds the lock.
@@ -62,6 +65,19 @@ yields_to(const BbmSlot *mine, Share my, const BbmWorkRequest *request, Share ot
 	if (request->owner != mine->owner)
 		return other.of_owner == 0 || my.of_owner - other.of_owner >= 2;
 	return other.there == 0 || my.there - other.there >= 2;
+}
+
+/*
+ * Is the request only to poll whether what its migrations wait for is over?
+ * Workers that work do not exit for it, nor do requests of others wait for it,
+ * unless it is already late: with many owners on hold, the others would spend
+ * most of their time in taking turns with them.
+ */
+static bool
+only_polls(const BbmWorkRequest *request, TimestampTz now)
+{
+	return request->polls && !bbm_time_has_come(now, TimestampTzPlusMilliseconds(request->due, BBM_POLL_LATE_MS),
+												BBM_POLL_LATE_MS);
 }
 
 /* Has no owner a larger share than this one? */
@@ -131,7 +147,8 @@ bbm_slot_is_wanted(bool works)
 			(request->database == mine->database && request->owner == mine->owner))
 			continue;
 		other = share_of(request->database, request->owner);
-		if (other.there < request->wanted && (!works || yields_to(mine, my, request, other)))
+		if (other.there < request->wanted &&
+			(!works || (!only_polls(request, now) && yields_to(mine, my, request, other))))
 			missing++;
 	}
 	mine->yields = missing > 0;
@@ -169,8 +186,8 @@ bbm_slots_wake_waiting(void)
 
 /*
  * Returns the due request with the fewest workers, of those that want more,
- * and among equals the one that was served longest ago; false when there is
- * none.  *needed: it has no worker.  *wait is lowered to the next time that a
+ * and among equals one that may find work, and the one that was served longest
+ * ago; false when there is none.  *needed: it has no worker.  *wait is lowered to the next time that a
  * request is due.
  */
 bool
@@ -200,6 +217,8 @@ bbm_request_next(Oid *database, Oid *owner, bool *needed, TimestampTz *wait)
 			continue;
 		}
 		order = next ? compare_shares(share, fewest) : -1;
+		if (order == 0)
+			order = (int) only_polls(request, now) - (int) only_polls(next, now);
 		if (order < 0 || (order == 0 && request->served < next->served))
 		{
 			next = request;

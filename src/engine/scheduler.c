@@ -93,6 +93,23 @@ bbm_engine_end(BbmEngine *engine)
 	MemoryContextDelete(engine->context);
 }
 
+/*
+ * Has the last step found that migrations are throttled, or cannot go on just
+ * now, and none that waits for its time slice on a table?
+ */
+bool
+bbm_engine_is_on_hold(const BbmEngine *engine)
+{
+	ListCell   *cell;
+
+	foreach(cell, engine->runnable)
+	{
+		if (bbm_is_waiting_for_table(engine->lock_class, ((BbmRunnable *) lfirst(cell))->id))
+			return false;
+	}
+	return engine->held;
+}
+
 /* This process exits while it waits for time slices on tables: shared memory keeps them for it until it is back. */
 void
 bbm_engine_keep_table_waits(const BbmEngine *engine, TimestampTz until)

@@ -137,7 +137,7 @@ wait_in_slot(const BbmWorkerStart *start, const BbmEngine *engine, TimestampTz d
 	}
 	come_back = Max(due, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_STAY_MS));
 	bbm_engine_keep_table_waits(engine, TimestampTzPlusMilliseconds(come_back, BBM_STAY_MS));
-	bbm_request_fulfil(start->database, start->owner, engine->generation, come_back);
+	bbm_request_fulfil(start->database, start->owner, engine->generation, come_back, bbm_engine_is_on_hold(engine));
 	return false;
 }
 
@@ -162,7 +162,7 @@ run_until_idle(const BbmWorkerStart *start)
 					 errmsg("cannot run migrations in database with OID %u: %s", MyDatabaseId,
 							bbm_printable(why_not->message)),
 					 why_not->hint ? errhint("%s", bbm_printable(why_not->hint)) : 0));
-		bbm_request_fulfil(start->database, start->owner, generation, due);
+		bbm_request_fulfil(start->database, start->owner, generation, due, false);
 		return;
 	}
 	for (;;)
@@ -192,7 +192,7 @@ run_until_idle(const BbmWorkerStart *start)
 		}
 		else if (result == BBM_STEP_IDLE || due > TimestampTzPlusMilliseconds(now, BBM_STAY_MS))
 		{
-			bbm_request_fulfil(start->database, start->owner, engine->generation, due);
+			bbm_request_fulfil(start->database, start->owner, engine->generation, due, bbm_engine_is_on_hold(engine));
 			break;
 		}
 		if (!wait_in_slot(start, engine, due))

@@ -204,4 +204,25 @@ like($err, qr/as many run as are allowed/, 'a fifth is refused');
 is(value($plain, $more), '4', 'four are there');
 $plain->stop;
 
+# ----
+# With a single slot: who works does not give it to an owner on hold each time that is to poll, but when the poll
+# is eight seconds late.  (At full pace: one that waits for busy CPUs gives its slot up to anybody.)
+my $one = bbm_node('one', conf => "bbm.max_workers = 1\nbbm.naptime = 0\nbbm.job_retention = -1\nbbm.min_pace = 1");
+value($one, 'CREATE ROLE owner_a LOGIN; GRANT EXECUTE ON FUNCTION bbm_update TO owner_a; GRANT CREATE ON SCHEMA public TO owner_a');
+value($one, 'CREATE TABLE works (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0); INSERT INTO works SELECT generate_series(1, 150)');
+value($one, q(SET ROLE owner_a; SET client_min_messages = warning; CREATE TABLE held (id bigint PRIMARY KEY, n integer); INSERT INTO held VALUES (1);
+	SELECT bbm_update('held', 'held', 'n = 1', settings => '{bbm.condition=false}', start => true)));
+ok($one->poll_query_until('postgres', q(SELECT waiting_on = 'condition: not met' FROM bbm_status('held'))), 'an owner is on hold');
+define($one, 'works', 'works', job => 'UPDATE public.works SET n = n + 1 WHERE id BETWEEN $1 AND $2 AND pg_sleep(0.1) IS NOT NULL',
+	batch_size => 1, start => 'true');
+finished($one, 'works', 'another works');
+is( value($one, <<'EOS'), 't', '... in few workers');
+SELECT count(DISTINCT worker_pid) <= 2 + extract(epoch FROM m.finished_at - m.started_at) / 8
+FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id
+WHERE m.name = 'works' GROUP BY m.id
+EOS
+value($one, q(SELECT bbm_alter('held', settings => '{bbm.condition=true}')));
+finished($one, 'held', 'and who was on hold goes on');
+$one->stop;
+
 done_testing();

@@ -95,6 +95,6 @@ bbm_test_call_past_leaving(PG_FUNCTION_ARGS)
 	uint64		generation = bbm_request_generation(MyDatabaseId, GetUserId());
 
 	bbm_request_workers(MyDatabaseId, GetUserId(), PG_GETARG_INT32(0));
-	bbm_request_fulfil(MyDatabaseId, GetUserId(), generation, DT_NOEND);
+	bbm_request_fulfil(MyDatabaseId, GetUserId(), generation, DT_NOEND, false);
 	PG_RETURN_VOID();
 }
