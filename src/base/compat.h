@@ -38,6 +38,7 @@
 #include "storage/sinvaladt.h"
 #include "utils/acl.h"
 #include "utils/backend_status.h"
+#include "utils/wait_event.h"
 
 /* 18 has moved NewExplainState */
 #if PG_VERSION_NUM >= 180000

@@ -24,6 +24,7 @@
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #include "base/compat.h"
 #include "base/guc.h"
