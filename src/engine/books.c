@@ -121,9 +121,10 @@ is_merge_due(const BbmTarget *target)
 /*
  * Called after each job, between transactions.  This is housekeeping: no batch
  * depends on it, and the next time it can be done as well; so it raises no
- * error.
+ * error.  But a cancel that has hit it was meant for the process, and is
+ * returned; else NULL is.
  */
-void
+ErrorData *
 bbm_books_keep(BbmTarget *target)
 {
 	static TimestampTz log_again = 0;
@@ -131,10 +132,12 @@ bbm_books_keep(BbmTarget *target)
 	ErrorData  *error;
 
 	if (!books.merge && !bbm_time_has_come(GetCurrentTimestamp(), target->sums_due, BBM_SUMS_MS))
-		return;
+		return NULL;
 	bbm_pacing_begin(GetCurrentTimestamp());
 	error = bbm_txn_run(keep, &books, false);
 	bbm_pacing_end(target->migration, 0);
+	if (error && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		return error;
 	if (error && bbm_time_has_come(GetCurrentTimestamp(), log_again, BBM_LOG_BOOKS_MS))
 	{
 		log_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_LOG_BOOKS_MS);
@@ -143,4 +146,5 @@ bbm_books_keep(BbmTarget *target)
 				 errmsg("migration \"%s\": could not merge old jobs: %s",
 						bbm_printable(target->migration->name), bbm_printable(error->message))));
 	}
+	return NULL;
 }

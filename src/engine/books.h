@@ -13,6 +13,6 @@
 #include "target/target.h"
 
 extern void bbm_books_resume(BbmTarget *target);
-extern void bbm_books_keep(BbmTarget *target);
+extern ErrorData *bbm_books_keep(BbmTarget *target);
 
 #endif							/* BBM_ENGINE_BOOKS_H */

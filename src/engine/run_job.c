@@ -358,13 +358,21 @@ bbm_run_jobs(BbmEngine *engine, BbmClaim *claim)
 			.slot = -1,
 		.result = BBM_CLAIM_CHANGED};
 		MemoryContext done = engine->job[0];
+		ErrorData  *cancelled;
 		TimestampTz now;
 		TimestampTz due;
 
 		MemoryContextReset(engine->step);
 		if (!run_job(engine, claim->target, &job, waits, &next))
 			return false;
-		bbm_books_keep(claim->target);
+		cancelled = bbm_books_keep(claim->target);
+		if (cancelled)
+		{
+			engine->cancelled = cancelled;
+			if (next.result == BBM_CLAIM_JOB)
+				put_job_back(engine, claim->target, &next.job, true);
+			return true;
+		}
 		if (next.result != BBM_CLAIM_JOB)
 			return true;
 		now = GetCurrentTimestamp();
