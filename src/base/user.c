@@ -16,7 +16,6 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
-#include "base/compat.h"
 #include "base/guc.h"
 
 static const char *original_seqscan = "on";

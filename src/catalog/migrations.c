@@ -169,6 +169,19 @@ bbm_migrations_runnable(Oid owner, MemoryContext context)
 	return list;
 }
 
+/* All rows of the last statement. */
+static List *
+read_migrations(MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	List	   *list = NIL;
+
+	for (uint64 i = 0; i < SPI_processed; i++)
+		list = lappend(list, read_migration(i, context));
+	MemoryContextSwitchTo(old);
+	return list;
+}
+
 /* Returns a list of BbmMigration with one of these statuses, by id. */
 List *
 bbm_migrations_with_status(List *statuses, MemoryContext context)
@@ -181,19 +194,13 @@ bbm_migrations_with_status(List *statuses, MemoryContext context)
 	Datum		elements[5];
 	int			n = 0;
 	Datum		values[1];
-	List	   *list = NIL;
 	ListCell   *cell;
-	MemoryContext old;
 
 	foreach(cell, statuses)
 		elements[n++] = Int16GetDatum(lfirst_int(cell));
 	values[0] = PointerGetDatum(construct_array(elements, n, INT2OID, 2, true, TYPALIGN_SHORT));
 	bbm_sql_run(&sql, values, NULL, false);
-	old = MemoryContextSwitchTo(context);
-	for (uint64 i = 0; i < SPI_processed; i++)
-		list = lappend(list, read_migration(i, context));
-	MemoryContextSwitchTo(old);
-	return list;
+	return read_migrations(context);
 }
 
 /* Returns a list of BbmMigration: those that have started on a table here and are not finished, by id. */
@@ -207,15 +214,9 @@ bbm_migrations_begun(MemoryContext context)
 		1, {TEXTOID}
 	};
 	Datum		values[] = {CStringGetTextDatum(bbm_origin())};
-	List	   *list = NIL;
-	MemoryContext old;
 
 	bbm_sql_run(&sql, values, NULL, false);
-	old = MemoryContextSwitchTo(context);
-	for (uint64 i = 0; i < SPI_processed; i++)
-		list = lappend(list, read_migration(i, context));
-	MemoryContextSwitchTo(old);
-	return list;
+	return read_migrations(context);
 }
 
 /* Returns the OIDs of the owners whose migrations a worker may run here. */

@@ -594,17 +594,20 @@ explain_no_progress(const BbmJob *job, ErrorData *error)
 static void
 log_failure(BbmTarget *target, const JobArgs *args)
 {
+	const BbmMigration *migration = target->migration;
+	const BbmJob *job = args->job;
+
 	target->failures_in_row++;
-	if (is_worth_a_line(target->failures_in_row))
-		ereport(LOG,
-				(errcode(args->error->sqlerrcode),
-				 errmsg("migration \"%s\": job " INT64_FORMAT " failed, attempt %d of %d: %s",
-						bbm_printable(target->migration->name), args->job->id, args->job->attempts, target->migration->max_attempts,
-						bbm_printable(args->error->message)),
-				 target->failures_in_row > BBM_LINES_IN_ROW ?
-				 errdetail("It is failure %d in a row; not each has a line.", target->failures_in_row) : 0,
-				 args->bisect ? errhint("It is bisected now; rows that cannot be processed are quarantined.") :
-				 args->skip ? errhint("Its range is quarantined; see bbm_errors.") : 0));
+	if (!is_worth_a_line(target->failures_in_row))
+		return;
+	ereport(LOG,
+			(errcode(args->error->sqlerrcode),
+			 errmsg("migration \"%s\": job " INT64_FORMAT " failed, attempt %d of %d: %s", bbm_printable(migration->name),
+					job->id, job->attempts, migration->max_attempts, bbm_printable(args->error->message)),
+			 target->failures_in_row > BBM_LINES_IN_ROW ?
+			 errdetail("It is failure %d in a row; not each has a line.", target->failures_in_row) : 0,
+			 args->bisect ? errhint("It is bisected now; rows that cannot be processed are quarantined.") :
+			 args->skip ? errhint("Its range is quarantined; see bbm_errors.") : 0));
 }
 
 /*

@@ -164,11 +164,11 @@ bbm_new_id(Relation rel, int64 id)
 }
 
 /*
- * A user's new row, or one that our functions insert for the user: the columns
- * that bbm maintains get their defaults.
+ * A user's row in which the columns that bbm maintains have the values of the
+ * old row, or (NULL) their defaults.
  */
-HeapTuple
-bbm_columns_insert(Relation rel, HeapTuple row)
+static HeapTuple
+keep_ours(Relation rel, HeapTuple row, HeapTuple old)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 	int			n = 0;
@@ -182,34 +182,26 @@ bbm_columns_insert(Relation rel, HeapTuple row)
 		const char *name = NameStr(attribute->attname);
 
 		if (attribute->attisdropped || is_users(name) ||
-			(strcmp(name, "key_order") == 0 && bbm_our_statement()))
+			(old == NULL && strcmp(name, "key_order") == 0 && bbm_our_statement()))
 			continue;
-		values[n] = default_of(rel, attnum, &nulls[n]);
+		values[n] = old ? heap_getattr(old, attnum, desc, &nulls[n]) : default_of(rel, attnum, &nulls[n]);
 		columns[n++] = attnum;
 	}
 	return heap_modify_tuple_by_cols(row, desc, n, columns, values, nulls);
 }
 
-/* A user's change: the columns that bbm maintains keep their values. */
+/* A user's new row, or one that our functions insert for the user. */
+HeapTuple
+bbm_columns_insert(Relation rel, HeapTuple row)
+{
+	return keep_ours(rel, row, NULL);
+}
+
+/* A user's change. */
 HeapTuple
 bbm_columns_update(Relation rel, HeapTuple old, HeapTuple new)
 {
-	TupleDesc	desc = RelationGetDescr(rel);
-	int			n = 0;
-	int		   *columns = palloc(desc->natts * sizeof(int));
-	Datum	   *values = palloc(desc->natts * sizeof(Datum));
-	bool	   *nulls = palloc(desc->natts * sizeof(bool));
-
-	for (int attnum = 1; attnum <= desc->natts; attnum++)
-	{
-		Form_pg_attribute attribute = TupleDescAttr(desc, attnum - 1);
-
-		if (attribute->attisdropped || is_users(NameStr(attribute->attname)))
-			continue;
-		values[n] = heap_getattr(old, attnum, desc, &nulls[n]);
-		columns[n++] = attnum;
-	}
-	return heap_modify_tuple_by_cols(new, desc, n, columns, values, nulls);
+	return keep_ours(rel, new, old);
 }
 
 /* Returns the first column with one of these flags that has changed; NULL when there is none. */

@@ -525,8 +525,8 @@ pin_text_modes(const BbmKey *key)
 }
 
 /* The values of a key as text[]. */
-Datum
-bbm_key_text(const BbmKey *key, const Datum *values)
+static Datum
+key_text(const BbmKey *key, const Datum *values)
 {
 	Datum		texts[BBM_MAX_KEY_COLUMNS];
 	int			level = pin_text_modes(key);
@@ -596,7 +596,7 @@ bbm_key_bound(const BbmKey *key, const Datum *values, BbmBound *bound)
 {
 	if (!key->is_integer)
 	{
-		bound->key = bbm_key_text(key, values);
+		bound->key = key_text(key, values);
 		return;
 	}
 	bound->key = (Datum) 0;

@@ -70,7 +70,6 @@ extern char *bbm_key_order_to_string(const BbmKey *key);
 extern void bbm_key_keep_order(BbmKey *key, const char *string);
 
 /* Values and bounds; results are allocated in the current memory context. */
-extern Datum bbm_key_text(const BbmKey *key, const Datum *values);
 extern void bbm_key_bound(const BbmKey *key, const Datum *values, BbmBound *bound);
 extern void bbm_key_check_bound(const BbmKey *key, const BbmBound *bound);
 extern void bbm_key_values(const BbmKey *key, const BbmBound *bound, Datum *values);
