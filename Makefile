@@ -4,6 +4,7 @@
 # make demo, make test      set up what is missing on Debian, build, and run
 # make check-local          every test, on a machine that is set up
 # make bench, make lint     see CONTRIBUTING.md
+# make deb, make dist       a Debian package for each installed server, a zip for PGXN
 
 MODULE_big = bbm
 EXTENSION = bbm
@@ -49,6 +50,12 @@ TAP = 001_latency 002_pause 003_crash 004_launcher 005_databases 006_versions 00
 # They compare times: nothing may run beside them.
 TAP_ALONE = 001_latency 012_throttle 013_yielding
 ISOLATION_OPTS = --inputdir=$(srcdir)/test
+REGRESS_OPTS = --no-locale --encoding=UTF8
+# installcheck is for a server that somebody has set up to preload the library; the
+# isolation tests need one with settings of their own, which check-local starts.
+ifneq ($(filter installcheck,$(MAKECMDGOALS)),)
+ISOLATION =
+endif
 
 PG_CPPFLAGS = -I$(srcdir)/src
 # the headers of 15 have functions without a prototype, which C23 takes for functions without parameters
@@ -74,24 +81,38 @@ $(OBJS) $(OBJS:.o=.bc): .build
 	@echo '$(VERSION) $(CC) $(COPT)' | cmp -s - $@ || echo '$(VERSION) $(CC) $(COPT)' >$@
 FORCE:
 
+# ... nor has a folder that is built in (VPATH) those of the sources
+ifneq ($(VPATH),)
+$(shell mkdir -p $(sort $(dir $(OBJS))))
+endif
+
 export PG_CONFIG
 
 setup:
-	@test/setup
+	@$(or $(srcdir),.)/test/setup
 
 demo: setup
-	@test/demo
+	@$(or $(srcdir),.)/test/demo
 
 test: setup
 	@$(MAKE) --no-print-directory check-local
 
 check-local:
-	@REGRESS='$(REGRESS)' ISOLATION='$(ISOLATION)' TAP='$(TAP)' TAP_ALONE='$(TAP_ALONE)' test/run
+	@REGRESS='$(REGRESS)' ISOLATION='$(ISOLATION)' TAP='$(TAP)' TAP_ALONE='$(TAP_ALONE)' $(or $(srcdir),.)/test/run
 
 bench:
-	@test/bench/run
+	@$(or $(srcdir),.)/test/bench/run
 
 lint:
-	@REGRESS='$(REGRESS)' ISOLATION='$(ISOLATION)' TAP='$(TAP)' test/lint
+	@REGRESS='$(REGRESS)' ISOLATION='$(ISOLATION)' TAP='$(TAP)' $(or $(srcdir),.)/test/lint
 
-.PHONY: setup demo test check-local bench lint FORCE
+deb:
+	@$(or $(srcdir),.)/packaging/deb
+
+dist:
+	@$(or $(srcdir),.)/packaging/dist
+
+package-check:
+	@$(or $(srcdir),.)/test/package
+
+.PHONY: setup demo test check-local bench lint deb dist package-check FORCE
