@@ -122,6 +122,8 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     kind text NOT NULL DEFAULT 'range',
     requeued integer NOT NULL DEFAULT 0,
     requeue_reasons jsonb,
+    failures integer NOT NULL DEFAULT 0,
+    batch_counts integer[],
     reduced_sub_batch_size integer,
     no_progress integer NOT NULL DEFAULT 0,
     next_attempt_at timestamp with time zone,
@@ -150,6 +152,10 @@ CREATE INDEX bbm_jobs_open_idx
 CREATE INDEX bbm_jobs_detached_idx
     ON @extschema@.batched_background_migration_jobs (batched_background_migration_id, relation)
     WHERE detached;
+-- the few jobs that were requeued, for metrics
+CREATE INDEX bbm_jobs_requeued_idx
+    ON @extschema@.batched_background_migration_jobs (batched_background_migration_id)
+    WHERE requeued > 0;
 CREATE INDEX bbm_migrations_runnable_idx
     ON @extschema@.batched_background_migrations (status, id);
 
@@ -791,6 +797,140 @@ $$;
 COMMENT ON FUNCTION @extschema@.bbm_jobs IS
     'jobs of a migration, newest first; adjacent finished jobs are merged: column jobs counts those in a row';
 
+CREATE FUNCTION bbm_internal.bbm_server_problems(OUT problem text, OUT detail text, OUT advice text) RETURNS SETOF record
+    LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 5 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_server_problems IS
+    'what of this server keeps migrations from running; users call bbm_doctor()';
+
+CREATE FUNCTION bbm_internal.bbm_owner_problem(owner_oid oid) RETURNS text
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_owner_problem IS
+    'why no worker can log in as this role; NULL if one can';
+
+CREATE FUNCTION bbm_internal.bbm_check_server() RETURNS void
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_check_server IS
+    'warns if nothing runs migrations on this server';
+
+CREATE VIEW @extschema@.bbm_problems (migration, problem, detail, advice) WITH (security_barrier) AS
+    SELECT NULL::text, p.problem, p.detail, p.advice FROM bbm_internal.bbm_server_problems() p
+    UNION ALL
+    SELECT m.name, p.problem, p.detail, p.advice
+    FROM @extschema@.batched_background_migrations m
+    CROSS JOIN LATERAL (
+        SELECT 'its owner ' || bbm_internal.bbm_owner_problem(m.owner_oid),
+               format('Workers log in as the role %s, as which the job runs.', quote_ident(m.owner)),
+               'Give the role LOGIN (it needs no password), or name another owner with bbm_alter.'
+        WHERE bbm_internal.bbm_owner_problem(m.owner_oid) IS NOT NULL
+        UNION ALL
+        SELECT 'it is a copy', 'It was started in another database, or before pg_upgrade, and waits.',
+               'If it is to go on here, start it: bbm_start.'
+        WHERE m.status IN (1, 4) AND bbm_internal.bbm_is_copy(m.origin, m.restored)
+        UNION ALL
+        SELECT 'its table does not exist', format('It is table %s.', m.table_name),
+               'Correct the name: bbm_drop it and define it anew, or create the table.'
+        WHERE m.table_oid <> 0 AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = m.table_oid)
+        UNION ALL
+        SELECT 'its table has no usable index', format('Ranges are allocated along a btree index of table %s that begins with %s.', m.table_name, m.column_name),
+               'Create that index, valid and not partial, or define the migration with batching_strategy => ''BlockRangeBatchingStrategy''.'
+        WHERE coalesce(m.batching_strategy, 'SerialKeySetBatchingStrategy') IN ('SerialKeySetBatchingStrategy', 'LooseIndexScanBatchingStrategy')
+          AND EXISTS (SELECT FROM pg_class c WHERE c.oid = m.table_oid AND c.relkind IN ('r', 'p', 'm'))
+          AND NOT EXISTS (
+              SELECT FROM pg_index i
+              JOIN pg_class c ON c.oid = i.indexrelid
+              JOIN pg_am a ON a.oid = c.relam AND a.amname = 'btree'
+              JOIN pg_attribute t ON t.attrelid = i.indrelid AND t.attnum = i.indkey[0]
+              WHERE i.indrelid = m.table_oid AND i.indisvalid AND i.indisready AND i.indpred IS NULL
+                AND (t.attname = m.column_name OR t.attname = btrim(split_part(m.column_name, ',', 1), ' "')))
+    ) p (problem, detail, advice)
+    WHERE bbm_internal.bbm_may_see(m.owner_oid) AND m.status <> 2;
+
+CREATE FUNCTION @extschema@.bbm_doctor() RETURNS SETOF @extschema@.bbm_problems
+    LANGUAGE sql STABLE ROWS 5
+    SET search_path = pg_catalog, pg_temp
+AS 'SELECT * FROM @extschema@.bbm_problems';
+COMMENT ON FUNCTION @extschema@.bbm_doctor IS
+    'one row for each thing that would keep migrations from running here, with what to do; no row if all is well';
+
+/*
+ * Metrics, for an exporter: counters that only grow, also when jobs are merged.
+ * What was finished a day ago is not shown, so that the cost of reading them, and
+ * the number of time series, do not grow with the number of migrations ever run.
+ */
+
+CREATE FUNCTION bbm_internal.bbm_batch_bounds() RETURNS float8[]
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bbm_batch_bounds_array';
+COMMENT ON FUNCTION bbm_internal.bbm_batch_bounds IS
+    'upper bounds in seconds of the histogram of the times of batches';
+
+CREATE FUNCTION bbm_internal.bbm_waited(
+    OUT migration_id bigint, OUT reason text, OUT seconds float8, OUT now boolean
+) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 10 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_waited IS
+    'how long the migrations that the caller may see were throttled, by signal, since the server started; users read bbm_wait_metrics';
+
+CREATE FUNCTION bbm_internal.bbm_batch_counts_add(counts bigint[], more integer[], run_ms float8) RETURNS bigint[]
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_batch_counts_add IS
+    'adds batch_counts of a job, or its only batch, to a histogram';
+CREATE AGGREGATE bbm_internal.bbm_batch_counts(integer[], float8) (
+    SFUNC = bbm_internal.bbm_batch_counts_add, STYPE = bigint[], INITCOND = '{0,0,0,0,0,0,0,0,0,0,0}', PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE bbm_internal.bbm_batch_counts(integer[], float8) IS
+    'histogram of the times of batches of jobs, of their batch_counts and run_ms';
+
+CREATE VIEW @extschema@.bbm_migration_metrics (
+    migration, status, rows, keys_done, keys_total, batch_bounds, batch_buckets, batches, batch_seconds, wal_bytes,
+    failures, quarantined, jobs_running, jobs_failed, last_progress_at
+) WITH (security_barrier) AS
+    SELECT m.name, m.status, j.rows, j.keys,
+           CASE WHEN m.status = 2 THEN j.keys ELSE greatest(m.total_tuple_count, j.all_keys) END,
+           bbm_internal.bbm_batch_bounds(), j.batches[:10], j.batches[11],
+           j.seconds, j.wal_bytes, j.failures,
+           (SELECT count(*) FROM @extschema@.bbm_row_errors e WHERE e.migration_id = m.id),
+           j.running, j.failed,
+           CASE WHEN isfinite(j.progress_at) THEN j.progress_at END
+    FROM @extschema@.batched_background_migrations m
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(j.row_count), 0) AS rows,
+               coalesce(sum(j.key_count) FILTER (WHERE j.phase = 'work' AND j.round = 1 AND j.status = 2), 0) AS keys,
+               coalesce(sum(j.key_count) FILTER (WHERE j.phase = 'work' AND j.round = 1), 0) AS all_keys,
+               coalesce(sum(j.run_ms), 0) / 1000 AS seconds,
+               coalesce(sum(j.wal_bytes), 0) AS wal_bytes,
+               coalesce(sum(j.failures), 0) AS failures,
+               count(*) FILTER (WHERE j.status = 4) AS running,
+               count(*) FILTER (WHERE j.status = 3) AS failed,
+               -- only batches of several in a job are written before the job is finished
+               max(coalesce(j.finished_at, CASE WHEN j.batch_counts IS NOT NULL THEN j.updated_at END)) AS progress_at,
+               bbm_internal.bbm_batch_counts(j.batch_counts, j.run_ms) AS batches
+        FROM @extschema@.batched_background_migration_jobs j
+        -- what verification has found and read is no change
+        WHERE j.batched_background_migration_id = m.id AND j.phase = 'work'
+    ) j
+    WHERE bbm_internal.bbm_may_see(m.owner_oid) AND (m.status <> 2 OR m.finished_at > now() - interval '1 day');
+
+CREATE VIEW @extschema@.bbm_requeue_metrics (migration, reason, requeues) WITH (security_barrier) AS
+    SELECT m.name, r.reason, coalesce((j.counts ->> r.reason)::bigint, 0)
+    FROM @extschema@.batched_background_migrations m
+    LEFT JOIN (
+        SELECT j.batched_background_migration_id AS id,
+               bbm_internal.bbm_requeue_reasons_sum(j.requeue_reasons) AS counts
+        FROM @extschema@.batched_background_migration_jobs j
+        WHERE j.requeued > 0
+        GROUP BY j.batched_background_migration_id
+    ) j USING (id)
+    CROSS JOIN (VALUES ('lock timeout'), ('deadlock'), ('blocking others'), ('time limit'), ('cancelled'), ('other')) r (reason)
+    WHERE bbm_internal.bbm_may_see(m.owner_oid) AND (m.status <> 2 OR m.finished_at > now() - interval '1 day')
+      -- a counter has to be seen before it grows
+      AND (m.status IN (1, 4) OR j.counts ? r.reason);
+
+CREATE VIEW @extschema@.bbm_wait_metrics (migration, reason, seconds, now) WITH (security_barrier) AS
+    SELECT m.name, w.reason, sum(w.seconds), bool_or(w.now)
+    FROM bbm_internal.bbm_waited() w
+    JOIN @extschema@.batched_background_migrations m ON m.id = w.migration_id
+    GROUP BY m.name, w.reason;
+
 CREATE VIEW @extschema@.bbm_migration_errors (
     id, at, relation, min_value, max_value, min_key, max_key, error_sqlstate, error_message, error_detail,
     error_hint, error_context, job, migration
@@ -990,6 +1130,10 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.requeued IS
     'how often its batch was requeued, which does not count as an attempt';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.requeue_reasons IS
     'how often by reason: lock timeout, deadlock, blocking others, time limit, cancelled, other; NULL: never';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.failures IS
+    'how often an attempt failed; unlike attempts, it is never reset';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.batch_counts IS
+    'how many batches took up to 1 ms, 5, 10, 50, 100, 500 ms, 1 s, 5, 10, 60 s, and in all; NULL: one batch, as run_ms shows';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.reduced_sub_batch_size IS
     'limit of keys in its next commit, after it was requeued; NULL: the migration''s';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.no_progress IS
@@ -1122,6 +1266,43 @@ COMMENT ON COLUMN @extschema@.bbm_totals.progress_at IS
     'when a job or sub-batch was last finished; NULL: never';
 COMMENT ON COLUMN @extschema@.bbm_totals.samples IS
     'what had been done at some moments of the last minutes, seven numbers each: time, keys, rows, milliseconds in batches, in pacing pauses, and in which the migration did not run, and whether a worker had just begun';
+COMMENT ON VIEW @extschema@.bbm_problems IS
+    'what would keep migrations from running here; users call bbm_doctor()';
+COMMENT ON COLUMN @extschema@.bbm_problems.migration IS 'name of the migration that it is about; NULL: the server, and so all';
+COMMENT ON COLUMN @extschema@.bbm_problems.problem IS 'what is wrong';
+COMMENT ON COLUMN @extschema@.bbm_problems.detail IS 'what follows from it';
+COMMENT ON COLUMN @extschema@.bbm_problems.advice IS 'what to do about it';
+COMMENT ON VIEW @extschema@.bbm_migration_metrics IS
+    'counters and gauges of each migration that is not finished, or was within a day; for exporters';
+COMMENT ON COLUMN @extschema@.bbm_migration_metrics.migration IS 'name of the migration';
+COMMENT ON COLUMN @extschema@.bbm_migration_metrics.status IS '0 paused, 1 active, 2 finished, 3 failed, 4 running';
+COMMENT ON COLUMN @extschema@.bbm_migration_metrics.rows IS 'rows changed; a counter';
+COMMENT ON COLUMN @extschema@.bbm_migration_metrics.keys_done IS 'keys in the ranges that are done';
+COMMENT ON COLUMN @extschema@.bbm_migration_metrics.keys_total IS
+    'keys in all ranges: the estimate, or those allocated if they are more; NULL: not known yet';
+COMMENT ON COLUMN @extschema@.bbm_migration_metrics.batch_bounds IS 'upper bounds, in seconds, of the buckets';
+COMMENT ON COLUMN @extschema@.bbm_migration_metrics.batch_buckets IS
+    'batches that took up to each bound; counters, cumulative';
+COMMENT ON COLUMN @extschema@.bbm_migration_metrics.batches IS 'batches done; a counter';
+COMMENT ON COLUMN @extschema@.bbm_migration_metrics.batch_seconds IS 'execution time of batches; a counter';
+COMMENT ON COLUMN @extschema@.bbm_migration_metrics.wal_bytes IS 'WAL written by batches; a counter';
+COMMENT ON COLUMN @extschema@.bbm_migration_metrics.failures IS 'attempts that failed; a counter';
+COMMENT ON COLUMN @extschema@.bbm_migration_metrics.quarantined IS 'rows and ranges that are quarantined';
+COMMENT ON COLUMN @extschema@.bbm_migration_metrics.jobs_running IS 'jobs that run now';
+COMMENT ON COLUMN @extschema@.bbm_migration_metrics.jobs_failed IS 'jobs that have failed and are to be retried';
+COMMENT ON COLUMN @extschema@.bbm_migration_metrics.last_progress_at IS 'when a batch was last done';
+COMMENT ON VIEW @extschema@.bbm_requeue_metrics IS
+    'how often batches of each migration were requeued, by reason; for exporters';
+COMMENT ON COLUMN @extschema@.bbm_requeue_metrics.migration IS 'name of the migration';
+COMMENT ON COLUMN @extschema@.bbm_requeue_metrics.reason IS
+    'lock timeout, deadlock, blocking others, time limit, cancelled or other';
+COMMENT ON COLUMN @extschema@.bbm_requeue_metrics.requeues IS 'how often; a counter';
+COMMENT ON VIEW @extschema@.bbm_wait_metrics IS
+    'for how long each migration was throttled since the server started, by signal; for exporters';
+COMMENT ON COLUMN @extschema@.bbm_wait_metrics.migration IS 'name of the migration';
+COMMENT ON COLUMN @extschema@.bbm_wait_metrics.reason IS 'signal, as bbm_throttle() names it';
+COMMENT ON COLUMN @extschema@.bbm_wait_metrics.seconds IS 'for how long; a counter';
+COMMENT ON COLUMN @extschema@.bbm_wait_metrics.now IS 'is it throttled by that signal now?';
 
 COMMENT ON TABLE @extschema@.bbm_events IS 'every change of state of a migration: who, when, what';
 COMMENT ON COLUMN @extschema@.bbm_events.id IS
@@ -1155,5 +1336,9 @@ REVOKE ALL ON FUNCTION
     bbm_internal.bbm_truncate_guard, bbm_internal.bbm_replica_guard, bbm_internal.bbm_record_guard
     FROM PUBLIC;
 REVOKE ALL ON PROCEDURE @extschema@.bbm_run FROM PUBLIC;
-GRANT SELECT ON @extschema@.bbm_migration_status, @extschema@.bbm_migration_jobs,
+GRANT SELECT ON @extschema@.bbm_problems, @extschema@.bbm_migration_metrics, @extschema@.bbm_requeue_metrics, @extschema@.bbm_wait_metrics,
+    @extschema@.bbm_migration_status, @extschema@.bbm_migration_jobs,
     @extschema@.bbm_migration_errors TO PUBLIC;
+
+-- says so at once if nothing is going to run
+SELECT bbm_internal.bbm_check_server();

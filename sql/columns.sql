@@ -178,7 +178,7 @@ SELECT c.attname, evil.try(format('UPDATE batched_background_migration_jobs j SE
         FROM batched_background_migrations m WHERE m.id = j.batched_background_migration_id AND m.name = ''paused'' AND j.status = 3',
         c.attname, CASE format_type(c.atttypid, NULL)
             WHEN 'boolean' THEN 'NOT ' || c.attname WHEN 'text' THEN $s$'x'$s$ WHEN 'text[]' THEN $s$'{7}'$s$
-            WHEN 'jsonb' THEN $s$'{"other": 7}'$s$ WHEN 'timestamp with time zone' THEN $s$'2001-01-01'$s$ ELSE '17' END)) AS try
+            WHEN 'jsonb' THEN $s$'{"other": 7}'$s$ WHEN 'integer[]' THEN $s$'{7}'$s$ WHEN 'timestamp with time zone' THEN $s$'2001-01-01'$s$ ELSE '17' END)) AS try
 FROM pg_attribute c
 WHERE c.attrelid = 'batched_background_migration_jobs'::regclass AND c.attnum > 0 AND NOT c.attisdropped ORDER BY c.attnum;
 SELECT worker_pid = 17 AS pid, worker_id = 17 AS token, claim_epoch = 17 AS claim FROM batched_background_migration_jobs j

@@ -85,6 +85,7 @@ SELECT count(*) FROM batched_background_migration_jobs;
 DELETE FROM batched_background_migrations WHERE name IN ('not begun', 'paused');
 ALTER SYSTEM RESET bbm.enabled;
 SELECT pg_reload_conf();
+\c -
 SELECT bbm_start('running');
 SELECT bbm_wait('running', '1 minute');
 SELECT n, min(id), max(id), count(*) FROM blobs GROUP BY n;

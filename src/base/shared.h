@@ -24,6 +24,9 @@
 #define BBM_WAITING_LENGTH 256
 #define BBM_MAX_WAIT_STATES 128
 
+/* The signals that throttle have numbers, which are below. */
+#define BBM_MAX_SIGNALS 20
+
 /*
  * A reason for waiting.  If there are several, users are shown the one that
  * lasts longest (bbm_outlasts): a second reason that ends in a moment does not
@@ -61,6 +64,9 @@ typedef struct BbmWaitState
 	BbmBucket	wal;			/* bbm.max_wal_rate, in kB */
 	BbmBucket	rows;			/* bbm.max_row_rate */
 	char		reason[BBM_WAITING_LENGTH];
+	int			signal;			/* the number of the signal that throttles */
+	TimestampTz metered;		/* its wait is in "waited" up to then */
+	double		waited[BBM_MAX_SIGNALS];	/* seconds by signal, for metrics; they only grow */
 } BbmWaitState;
 
 /* In shared memory, protected by BbmShared.lock; without preloading, in the process. */

@@ -218,6 +218,32 @@ bbm_idle_time(int64 migration_id, TimestampTz now, bool take, BbmIdleTime *idle)
 	bbm_wait_states_unlock();
 }
 
+/*
+ * The seconds of the current wait that are not in "waited" yet.  A migration
+ * that was paused, or whose worker has died, has not been waiting since the
+ * next poll was due.
+ */
+double
+bbm_wait_state_uncounted(const BbmWaitState *hold, TimestampTz now)
+{
+	TimestampTz until = Min(now, TimestampTzPlusMilliseconds(hold->due, BBM_LATE_MS));
+
+	return hold->since != 0 && until > hold->metered ? (until - hold->metered) / 1000000.0 : 0;
+}
+
+/*
+ * Counts the wait until now for the signal that has throttled so far; from now
+ * on it is "signal".  Called before hold->since and hold->due
+ * change.
+ */
+void
+bbm_wait_state_count(BbmWaitState *hold, int signal, TimestampTz now)
+{
+	hold->waited[hold->signal] += bbm_wait_state_uncounted(hold, now);
+	hold->metered = now;
+	hold->signal = signal;
+}
+
 /* Adds a reason for waiting: of all known reasons, the one that lasts longest is kept. */
 void
 bbm_outlasts(BbmReason *longest, TimestampTz due, const char *text)

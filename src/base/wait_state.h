@@ -30,6 +30,8 @@ extern bool bbm_table_wait_is_kept(int64 migration_id, TimestampTz now);
 extern void bbm_hold_forget(int64 migration_id);
 extern void bbm_idle_until(int64 migration_id, TimestampTz until);
 extern void bbm_wait_state_reason(int64 migration_id, BbmReason *longest, bool *idle);
+extern void bbm_wait_state_count(BbmWaitState *hold, int signal, TimestampTz now);
+extern double bbm_wait_state_uncounted(const BbmWaitState *hold, TimestampTz now);
 extern void bbm_outlasts(BbmReason *longest, TimestampTz due, const char *text);
 extern void bbm_clip(char *to, const char *from, size_t size);
 

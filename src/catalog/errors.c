@@ -54,6 +54,38 @@ bbm_errors_count(int64 migration_id)
 	return bbm_sql_int64(0, 1);
 }
 
+static const char *
+counted(int64 n, const char *one, const char *many)
+{
+	return psprintf(INT64_FORMAT " %s", n, n == 1 ? one : many);
+}
+
+/*
+ * What the word "finished" is followed by when rows or ranges of rows are
+ * quarantined, in the current memory context; an empty string when none is.
+ */
+const char *
+bbm_quarantined_to_string(int64 migration_id)
+{
+	static BbmSql sql = {
+		"SELECT count(*) FILTER (WHERE is_row), count(*) FILTER (WHERE NOT is_row) "
+		"FROM (SELECT min_value = max_value AND min_key IS NOT DISTINCT FROM max_key AS is_row "
+		" FROM @.bbm_row_errors WHERE migration_id = $1) e",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id)};
+	int64		rows;
+	int64		ranges;
+
+	bbm_sql_run(&sql, values, NULL, false);
+	rows = bbm_sql_int64(0, 1);
+	ranges = bbm_sql_int64(0, 2);
+	if (rows == 0 && ranges == 0)
+		return "";
+	return psprintf(", %s%s%s quarantined", rows > 0 ? counted(rows, "row", "rows") : "",
+					rows > 0 && ranges > 0 ? " and " : "", ranges > 0 ? counted(ranges, "range", "ranges") : "");
+}
+
 /*
  * Turns each quarantined range into a job; returns how many.
  * The caller has bbm_migration_lock, so nobody else takes or adds a range

@@ -12,6 +12,7 @@
 
 extern void bbm_error_add(const BbmJob *job, const BbmBound *min, const BbmBound *max, const ErrorData *error);
 extern int64 bbm_errors_count(int64 migration_id);
+extern const char *bbm_quarantined_to_string(int64 migration_id);
 extern int64 bbm_errors_retry(int64 migration_id);
 extern void bbm_errors_forget(int64 migration_id);
 extern void bbm_errors_settle(int64 migration_id);

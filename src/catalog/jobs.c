@@ -17,12 +17,15 @@
 #include "base/bbm.h"
 #include "base/compat.h"
 #include "base/printable.h"
+#include "catalog/batch_counts.h"
 #include "catalog/extension.h"
 #include "catalog/sql.h"
 #include "catalog/tables.h"
 
 /* Adds to a count that is never negative, up to the largest bigint. */
 #define UP_TO(amount, count) "least(" amount ", 9223372036854775807 - " count ")"
+
+#define ONE_MORE_FAILURE "failures = failures + (failures < 2147483647)::integer, "
 
 /* Identifies that error. */
 #define JOBS_KEY "bbm_jobs_pkey"
@@ -215,7 +218,7 @@ bool
 bbm_job_orphan(int64 id, TimestampTz due)
 {
 	static BbmSql sql = {
-		"UPDATE @.batched_background_migration_jobs SET status = 3, claim_epoch = claim_epoch + 1, "
+		"UPDATE @.batched_background_migration_jobs SET status = 3, claim_epoch = claim_epoch + 1, " ONE_MORE_FAILURE
 		"next_attempt_at = $2, failure_error_code = 0, updated_at = clock_timestamp(), "
 		"error_sqlstate = '57P02', error_message = 'the worker that ran this job is gone', "
 		"error_detail = format('It was process %s.', worker_pid), error_hint = NULL, error_context = NULL "
@@ -372,14 +375,15 @@ bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int reduced_sub_batc
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET cursor_value = $2, cursor_key = $6, "
 		"updated_at = clock_timestamp(), row_count = row_count + " UP_TO("$3", "row_count") ", run_ms = run_ms + $4, "
-		"wal_bytes = wal_bytes + " UP_TO("$5", "wal_bytes") ", reduced_sub_batch_size = nullif($7, 0), no_progress = 0 WHERE ctid = $1",
-		7, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID, TEXTARRAYOID, INT4OID}
+		"wal_bytes = wal_bytes + " UP_TO("$5", "wal_bytes") ", reduced_sub_batch_size = nullif($7, 0), no_progress = 0, "
+		"batch_counts = " BBM_BATCH_COUNTED("$8") " WHERE ctid = $1",
+		8, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID, TEXTARRAYOID, INT4OID, INT4OID}
 	};
-	char		nulls[8] = "       ";
+	char		nulls[9] = "        ";
 	Datum		values[] = {
 		PointerGetDatum(&job->tid), Int64GetDatum(cursor->number), Int64GetDatum(cost->rows),
 		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), array_or_null(cursor->key, &nulls[5]),
-		Int32GetDatum(reduced_sub_batch_size)
+		Int32GetDatum(reduced_sub_batch_size), Int32GetDatum(bbm_batch_bucket(cost->ms))
 	};
 
 	bbm_sql_run(&sql, values, nulls, true);
@@ -398,12 +402,15 @@ bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool detached)
 		"UPDATE @.batched_background_migration_jobs SET status = 2, finished_at = $2, updated_at = $2, "
 		"row_count = row_count + " UP_TO("$3", "row_count") ", run_ms = run_ms + $4, "
 		"wal_bytes = wal_bytes + " UP_TO("$5", "wal_bytes") ", "
-		"failure_error_code = NULL, next_attempt_at = NULL, detached = $6 WHERE ctid = $1",
-		6, {TIDOID, TIMESTAMPTZOID, INT8OID, FLOAT8OID, INT8OID, BOOLOID}
+		"failure_error_code = NULL, next_attempt_at = NULL, detached = $6, "
+		"batch_counts = CASE WHEN $7 > 0 THEN " BBM_BATCH_COUNTED("$7") " ELSE batch_counts END WHERE ctid = $1",
+		7, {TIDOID, TIMESTAMPTZOID, INT8OID, FLOAT8OID, INT8OID, BOOLOID, INT4OID}
 	};
 	Datum		values[] = {
 		PointerGetDatum(&job->tid), TimestampTzGetDatum(GetCurrentTimestamp()), Int64GetDatum(cost->rows),
-		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), BoolGetDatum(detached)
+		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), BoolGetDatum(detached),
+		/* its only batch is counted by run_ms */
+		Int32GetDatum(job->has_cursor ? bbm_batch_bucket(cost->ms) : 0)
 	};
 
 	bbm_sql_run(&sql, values, NULL, true);
@@ -433,7 +440,7 @@ bool
 bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due, bool bisect)
 {
 	static BbmSql sql = {
-		"UPDATE @.batched_background_migration_jobs SET status = 3, failure_error_code = $3::smallint, "
+		"UPDATE @.batched_background_migration_jobs SET status = 3, failure_error_code = $3::smallint, " ONE_MORE_FAILURE
 		"next_attempt_at = $4, updated_at = clock_timestamp(), error_sqlstate = $5, error_message = $6, "
 		"error_detail = $7, error_hint = $8, error_context = $9, bisect = $10, reduced_sub_batch_size = nullif($11, 0) "
 		"WHERE id = $1 AND claim_epoch = $2 AND status = 4",

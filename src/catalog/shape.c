@@ -78,6 +78,8 @@ static const ShapeColumn columns[] = {
 	{BBM_JOBS, "kind", TEXTOID, true},
 	{BBM_JOBS, "requeued", INT4OID, true},
 	{BBM_JOBS, "requeue_reasons", JSONBOID, false},
+	{BBM_JOBS, "failures", INT4OID, true},
+	{BBM_JOBS, "batch_counts", INT4ARRAYOID, false},
 	{BBM_JOBS, "reduced_sub_batch_size", INT4OID, false},
 	{BBM_JOBS, "no_progress", INT4OID, true},
 	{BBM_JOBS, "next_attempt_at", TIMESTAMPTZOID, false},

@@ -37,6 +37,7 @@
 #include "catalog/migrations.h"
 #include "engine/event.h"
 #include "sql/access.h"
+#include "sql/doctor.h"
 
 PG_FUNCTION_INFO_V1(bbm_start);
 PG_FUNCTION_INFO_V1(bbm_pause);
@@ -133,6 +134,8 @@ bbm_start(PG_FUNCTION_ARGS)
 		migrations = list_make1(bbm_get_migration(text_to_cstring(PG_GETARG_TEXT_PP(0))));
 	n = set_all(migrations, BBM_ACTIVE);
 	SPI_finish();
+	if (n > 0)
+		bbm_warn_if_nothing_runs();
 	PG_RETURN_INT32(n);
 }
 
@@ -296,6 +299,8 @@ bbm_wait(PG_FUNCTION_ARGS)
 	char	   *name = name_arg(fcinfo);
 	TimestampTz until = DT_NOEND;
 	int			status;
+	const char *quarantined = "";
+	MemoryContext context = CurrentMemoryContext;
 
 	if (!PG_ARGISNULL(1))
 		until = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
@@ -319,6 +324,9 @@ bbm_wait(PG_FUNCTION_ARGS)
 		if (migration == NULL || !bbm_role_may_see(migration->owner))
 			bbm_no_such_migration(name);
 		status = migration->status;
+		/* SPI's memory ends with it */
+		if (status == BBM_FINISHED)
+			quarantined = MemoryContextStrdup(context, bbm_quarantined_to_string(migration->id));
 		SPI_finish();
 		if (status == BBM_FINISHED || status == BBM_FAILED || now >= until)
 			break;
@@ -327,7 +335,59 @@ bbm_wait(PG_FUNCTION_ARGS)
 	}
 	end_wait();
 	bbm_ours_end();
-	PG_RETURN_TEXT_P(cstring_to_text(bbm_status_word(status)));
+	/* rows that were not done must not look like success */
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s%s", bbm_status_word(status), quarantined)));
+}
+
+/* Adds a sentence to a text, once. */
+static void
+add_sentence(StringInfo text, const char *sentence)
+{
+	if (strstr(text->data, sentence) == NULL)
+		appendStringInfo(text, "%s%s", text->len > 0 ? " " : "", sentence);
+}
+
+/*
+ * Describes why a migration does not count as finished, and what to do about
+ * it; adds nothing when it does.
+ */
+static void
+describe_unfinished(const BbmMigration *migration, StringInfo detail, StringInfo hint)
+{
+	const char *name = migration->name;
+	BbmProgress progress;
+	const char *quarantined;
+
+	switch (migration->status)
+	{
+		case BBM_FINISHED:
+			quarantined = bbm_quarantined_to_string(migration->id);
+			if (!migration->was_done)
+			{
+				add_sentence(detail, psprintf("Migration \"%s\" was inserted as finished and has never run.", name));
+				add_sentence(hint, "Drop what was inserted as finished and define it anew, to have it done.");
+			}
+			else if (quarantined[0] != '\0')
+			{
+				add_sentence(detail, psprintf("Migration \"%s\" is finished%s.", name, quarantined));
+				add_sentence(hint, "bbm_errors shows what is quarantined, and bbm_retry tries it again.");
+			}
+			break;
+		case BBM_FAILED:
+			bbm_migration_progress(migration->id, CurrentMemoryContext, &progress);
+			add_sentence(detail, psprintf("Migration \"%s\" has failed%s%s.", name, progress.error ? ": " : "",
+										  progress.error ? progress.error : ""));
+			add_sentence(hint, "Correct the cause of a failure, then call bbm_retry.");
+			break;
+		case BBM_PAUSED:
+			add_sentence(detail, psprintf("Migration \"%s\" is paused.", name));
+			add_sentence(hint, "bbm_start starts what is paused, or CALL bbm_run finishes it in this session.");
+			break;
+		default:
+			add_sentence(detail, psprintf("Migration \"%s\" is %s.", name, bbm_status_word(migration->status)));
+			add_sentence(hint, "bbm_wait waits for what is active or running, or CALL bbm_run finishes it in this session.");
+			break;
+	}
 }
 
 Datum
@@ -336,12 +396,14 @@ bbm_ensure_finished(PG_FUNCTION_ARGS)
 	Datum	   *names;
 	bool	   *nulls;
 	int			n;
-	StringInfoData unfinished;
+	StringInfoData detail;
+	StringInfoData hint;
 
 	if (PG_ARGISNULL(0))
 		bbm_must_not_be_null("names");
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT, &names, &nulls, &n);
-	initStringInfo(&unfinished);
+	initStringInfo(&detail);
+	initStringInfo(&hint);
 	SPI_connect();
 	for (int i = 0; i < n; i++)
 	{
@@ -356,21 +418,14 @@ bbm_ensure_finished(PG_FUNCTION_ARGS)
 		/* a misspelt name must not be taken for a finished migration */
 		if (migration == NULL || !bbm_role_may_see(migration->owner))
 			bbm_no_such_migration(name);
-		if (migration->status != BBM_FINISHED)
-			appendStringInfo(&unfinished, "%s\"%s\" is %s", unfinished.len > 0 ? ", " : "", name,
-							 bbm_status_word(migration->status));
-		else if (!migration->was_done)
-			appendStringInfo(&unfinished, "%s\"%s\" was inserted as finished and has never run",
-							 unfinished.len > 0 ? ", " : "", name);
-		else if (bbm_errors_count(migration->id) > 0)
-			appendStringInfo(&unfinished, "%s\"%s\" has put rows aside", unfinished.len > 0 ? ", " : "", name);
+		describe_unfinished(migration, &detail, &hint);
 	}
-	if (unfinished.len > 0)
+	if (detail.len > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("not all migrations are finished"),
-				 errdetail("Migration %s.", unfinished.data),
-				 errhint("Wait for them, or CALL bbm_run to finish them in this session; bbm_errors shows rows quarantined, and bbm_retry tries them again.")));
+				 errdetail_internal("%s", detail.data),
+				 errhint("%s", hint.data)));
 	SPI_finish();
 	PG_RETURN_VOID();
 }

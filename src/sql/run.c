@@ -30,6 +30,7 @@
 #include "base/slots.h"
 #include "base/txn.h"
 #include "base/wait_event.h"
+#include "catalog/errors.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"
 #include "catalog/options.h"
@@ -55,6 +56,7 @@ typedef struct RunState
 	MemoryContext context;
 	BbmMigration *migration;	/* out; NULL when it was deleted */
 	BbmProgress progress;
+	const char *quarantined;
 } RunState;
 
 static void
@@ -65,7 +67,12 @@ read_state(void *arg)
 	MemoryContextReset(state->context);
 	state->migration = bbm_migration_by_id(state->id, state->context);
 	if (state->migration)
+	{
 		bbm_migration_progress(state->id, state->context, &state->progress);
+		state->quarantined = "";
+		if (state->migration->status == BBM_FINISHED)
+			state->quarantined = MemoryContextStrdup(state->context, bbm_quarantined_to_string(state->id));
+	}
 }
 
 static void
@@ -98,8 +105,9 @@ goes_on(const RunState *state, const char *name)
 	{
 		case BBM_FINISHED:
 			ereport(NOTICE,
-					(errmsg("migration \"%s\" is finished: " INT64_FORMAT " rows, " INT64_FORMAT " jobs",
-							name, progress->rows, progress->jobs)));
+					(errmsg("migration \"%s\" is finished%s: " INT64_FORMAT " rows, " INT64_FORMAT " jobs",
+							name, state->quarantined, progress->rows, progress->jobs),
+					 state->quarantined[0] != '\0' ? errhint("bbm_errors shows what is quarantined, and bbm_retry tries it again.") : 0));
 			return false;
 		case BBM_FAILED:
 			ereport(ERROR,

@@ -58,6 +58,7 @@ typedef struct BbmReading
 	int			first_poll_ms;	/* else the first poll is that soon, and later ones less and less often */
 	char		reason[BBM_WAITING_LENGTH];
 	ErrorData  *cancelled;		/* a cancel ended the check */
+	int			signal;			/* the number of the signal that throttles, for metrics */
 } BbmReading;
 
 typedef void (*BbmReader) (BbmReading *look);

@@ -74,6 +74,11 @@ static const Signal signals[] = {
 	{"condition", BBM_CONDITION, bbm_read_condition, .in_transaction = true}
 };
 
+/* The numbers, for metrics, of what is no signal: how much of the rates is used up cannot be read; the pace. */
+#define BBM_SIGNAL_RATES lengthof(signals)
+#define BBM_SIGNAL_PACE (lengthof(signals) + 1)
+#define BBM_SIGNALS (lengthof(signals) + 2)
+
 static BbmThrottle *
 state_of(BbmTarget *target)
 {
@@ -144,8 +149,19 @@ read_signal(const Signal *signal, BbmReading *look)
  * behind when the process exits.
  */
 static void
-begin_pause(TimestampTz now, TimestampTz due, BbmWait *wait)
+begin_pause(const BbmMigration *migration, TimestampTz now, TimestampTz due, BbmWait *wait)
 {
+	static TimestampTz counted = 0; /* a pause that is polled early is counted once */
+
+	if (due > counted)
+	{
+		BbmWaitStates *holds = bbm_wait_states_lock();
+		BbmWaitState *hold = bbm_wait_state_find(holds, migration->id, now);
+
+		hold->waited[BBM_SIGNAL_PACE] += (due - Max(now, counted)) / 1000000.0;
+		counted = due;
+		bbm_wait_states_unlock();
+	}
 	memset(wait, 0, sizeof(BbmWait));
 	wait->of_process = true;
 	wait->due = due;
@@ -167,6 +183,7 @@ begin_wait(BbmReading *look, BbmWait *wait)
 	BbmWaitState *hold = bbm_wait_state_find(holds, look->migration->id, now);
 	int64		held_ms;
 
+	bbm_wait_state_count(hold, look->signal, now);
 	wait->begins = hold->since == 0;
 	if (hold->since == 0 || hold->since > now)
 		hold->since = look->now;
@@ -202,6 +219,7 @@ end_wait(const BbmMigration *migration, TimestampTz now)
 	bool		told = since != 0 && hold->logged >= since;
 
 	bbm_idle_count(hold, now);
+	bbm_wait_state_count(hold, hold->signal, now);
 	hold->since = 0;
 	bbm_wait_states_unlock();
 	if (told)
@@ -345,6 +363,7 @@ read_signals(BbmTarget *target, BbmReading *look, bool at_once, bool may_help)
 		}
 		if (signal->by_relation)
 			refresh_relations(target, look->now);
+		look->signal = i;
 		read_signal(signal, look);
 		look->paces = signal->paces;
 		if (look->holds && may_help && signal->read == bbm_read_dead && bbm_vacuum_instead(look))
@@ -369,12 +388,14 @@ bbm_is_throttled(BbmTarget *target, bool may_help, BbmWait *wait)
 	if (bbm_pacing_pauses(look.now, &due))
 	{
 		count_pause(migration, look.now, bbm_pacing_reason());
-		begin_pause(look.now, due, wait);
+		begin_pause(migration, look.now, due, wait);
 		return true;
 	}
 	count_pause(migration, look.now, NULL);
 	look.held_since = held_since(migration, look.now, &recalled);
 	wait->of_process = false;
+	StaticAssertStmt(BBM_SIGNALS <= BBM_MAX_SIGNALS, "a wait state has too few counters");
+	look.signal = BBM_SIGNAL_RATES;
 	if (!recalled)
 		recall_or_wait(&look);
 	read_signals(target, &look, false, may_help);
@@ -465,4 +486,36 @@ bbm_throttle_show(const BbmMigration *migration, Oid relid, BbmThrottleSink sink
 		sink(arg, signal->word, bbm_setting_name(signal->limit), look.holds ? look.reason : "",
 			 INSTR_TIME_GET_DOUBLE(end) * 1e6);
 	}
+}
+
+/*
+ * Passes on for how long each migration of this database was throttled since
+ * the server started, by signal.  Two settings may limit the same signal.
+ */
+void
+bbm_throttle_waited(BbmWaitedSink sink, void *arg)
+{
+	BbmWaitState *states = palloc(sizeof(BbmWaitState) * BBM_MAX_WAIT_STATES);
+	TimestampTz now = GetCurrentTimestamp();
+
+	memcpy(states, bbm_wait_states_lock()->entries, sizeof(BbmWaitState) * BBM_MAX_WAIT_STATES);
+	bbm_wait_states_unlock();
+	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
+	{
+		const BbmWaitState *state = &states[i];
+		double		uncounted = bbm_wait_state_uncounted(state, now);
+
+		if (state->database != MyDatabaseId)
+			continue;
+		for (int j = 0; j < BBM_SIGNALS; j++)
+		{
+			const char *word = j == BBM_SIGNAL_PACE ? "pace" : j == BBM_SIGNAL_RATES ? "rates" : signals[j].word;
+			bool		is_current = state->since != 0 && j == state->signal;
+			double		seconds = state->waited[j] + (is_current ? uncounted : 0);
+
+			if (seconds > 0)
+				sink(arg, state->migration_id, word, seconds, is_current && uncounted > 0);
+		}
+	}
+	pfree(states);
 }

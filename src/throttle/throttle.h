@@ -48,4 +48,9 @@ typedef void (*BbmThrottleSink) (void *arg, const char *signal, const char *sett
 
 extern void bbm_throttle_show(const BbmMigration *migration, Oid relid, BbmThrottleSink sink, void *arg);
 
+/* Gets for how long a migration was throttled by a signal, and whether it is now. */
+typedef void (*BbmWaitedSink) (void *arg, int64 migration_id, const char *signal, double seconds, bool now);
+
+extern void bbm_throttle_waited(BbmWaitedSink sink, void *arg);
+
 #endif							/* BBM_THROTTLE_THROTTLE_H */

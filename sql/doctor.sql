@@ -1,0 +1,64 @@
+--
+-- What would keep migrations from running, and what says so.
+--
+
+CREATE EXTENSION bbm;
+SELECT * FROM bbm_doctor();
+CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO t SELECT generate_series(1, 10);
+SELECT bbm_update('well', 't', 'n = n + 1', batch_size => 5) > 0 AS created;
+SELECT * FROM bbm_doctor();
+
+-- the server
+ALTER SYSTEM SET bbm.enabled = off;
+SELECT pg_reload_conf();
+\c -
+SELECT bbm_start('well');
+SELECT * FROM bbm_doctor() \gx
+DROP EXTENSION bbm;
+CREATE EXTENSION bbm;
+SELECT bbm_update('well', 't', 'n = n + 1', batch_size => 5) > 0 AS created;
+-- for a role that sees no migration as well
+CREATE ROLE regress_bbm_patient;
+SET ROLE regress_bbm_patient;
+SELECT migration, problem FROM bbm_doctor();
+RESET ROLE;
+ALTER SYSTEM RESET bbm.enabled;
+SELECT pg_reload_conf();
+\c -
+SELECT * FROM bbm_doctor();
+SELECT bbm_start('well');
+SELECT bbm_wait('well');
+
+-- one migration: its index, its table, its owner, a copy
+CREATE TABLE bare (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+CREATE TABLE gone (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+CREATE TABLE owned (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+SELECT bbm_update('bare', 'bare', 'n = n + 1') > 0 AS created;
+SELECT bbm_update('gone', 'gone', 'n = n + 1') > 0 AS created;
+SELECT bbm_update('copied', 't', 'n = n + 1') > 0 AS created;
+SELECT bbm_update('owned', 'owned', 'n = n + 1') > 0 AS created;
+SELECT * FROM bbm_doctor();
+ALTER TABLE bare DROP CONSTRAINT bare_pkey;
+CREATE UNIQUE INDEX ON bare (id) WHERE n = 0;
+CREATE INDEX ON bare USING hash (id);
+CREATE INDEX ON bare (n, id);
+DROP TABLE gone;
+ALTER TABLE batched_background_migrations DISABLE TRIGGER bbm_guard;
+UPDATE batched_background_migrations SET status = 1, origin = '1/1' WHERE name = 'copied';
+UPDATE batched_background_migrations SET owner = 'regress_bbm_patient', owner_oid = 'regress_bbm_patient'::regrole WHERE name = 'owned';
+ALTER TABLE batched_background_migrations ENABLE TRIGGER bbm_guard;
+SELECT * FROM bbm_doctor() WHERE migration <> 'owned' ORDER BY migration \gx
+-- 17 lets a worker log in as any role
+SELECT count(*) = (current_setting('server_version_num')::int < 170000)::int AS as_it_should
+FROM bbm_doctor() WHERE migration = 'owned' AND problem = 'its owner may not log in';
+CREATE INDEX ON bare (id);
+SELECT migration, problem FROM bbm_doctor() WHERE migration = 'bare';
+-- what is another's is not shown
+SET ROLE regress_bbm_patient;
+SELECT migration FROM bbm_doctor() WHERE migration <> 'owned';
+RESET ROLE;
+
+DROP EXTENSION bbm;
+DROP TABLE t, bare, owned;
+DROP ROLE regress_bbm_patient;

@@ -1,0 +1,125 @@
+/*-------------------------------------------------------------------------
+ *
+ * doctor.c
+ *		What would keep migrations from running on this server.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "catalog/pg_authid.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker_internals.h"
+#include "utils/builtins.h"
+#include "utils/syscache.h"
+#include "utils/tuplestore.h"
+
+#include "base/bbm.h"
+#include "base/compat.h"
+#include "base/guc.h"
+#include "base/shared.h"
+#include "base/shmem.h"
+#include "catalog/extension.h"
+#include "sql/doctor.h"
+
+PG_FUNCTION_INFO_V1(bbm_server_problems);
+PG_FUNCTION_INFO_V1(bbm_owner_problem);
+PG_FUNCTION_INFO_V1(bbm_check_server);
+
+#define BBM_PRELOAD_HINT \
+	"Add bbm to shared_preload_libraries and restart the server. Without that, CALL bbm_run() runs migrations in a session, and bbm_launch_worker() starts a worker."
+#define BBM_ENABLED_HINT "ALTER SYSTEM SET bbm.enabled = on; then SELECT pg_reload_conf()."
+
+/* Says that nothing runs by itself, to whoever has just defined or started something. */
+void
+bbm_warn_if_nothing_runs(void)
+{
+	if (bbm_shared == NULL)
+		ereport(WARNING,
+				(errmsg("no worker runs migrations on this server: the library is not preloaded"),
+				 errhint("%s", BBM_PRELOAD_HINT)));
+	else if (!bbm_enabled)
+		ereport(WARNING,
+				(errmsg("no worker runs migrations on this server: bbm.enabled is off"),
+				 errhint("%s", BBM_ENABLED_HINT)));
+}
+
+/* Called by the script of CREATE EXTENSION. */
+Datum
+bbm_check_server(PG_FUNCTION_ARGS)
+{
+	bbm_warn_if_nothing_runs();
+	PG_RETURN_VOID();
+}
+
+static void
+put_problem(ReturnSetInfo *rsinfo, const char *problem, const char *detail, const char *advice)
+{
+	Datum		values[3] = {CStringGetTextDatum(problem), CStringGetTextDatum(detail), CStringGetTextDatum(advice)};
+	bool		nulls[3] = {false, false, false};
+
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/* The launcher and discovery take a process each, besides the workers. */
+static void
+check_processes(ReturnSetInfo *rsinfo)
+{
+	int			needed = bbm_max_workers + 2;
+	pid_t		launcher;
+
+	if (max_worker_processes < needed)
+		put_problem(rsinfo, "max_worker_processes is too low",
+					psprintf("It is %d: the launcher takes one, discovery one, and workers up to bbm.max_workers, which is %d.",
+							 max_worker_processes, bbm_max_workers),
+					psprintf("Set max_worker_processes to at least %d, plus what else needs some, and restart the server.", needed));
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	launcher = bbm_shared->launcher_pid;
+	LWLockRelease(bbm_shared->lock);
+	if (launcher == 0 && !RecoveryInProgress())
+		put_problem(rsinfo, "the launcher does not run", "It starts the workers.",
+					"The server log says why; the server starts it again within seconds.");
+}
+
+/* One row for each thing of the server that keeps migrations from running. */
+Datum
+bbm_server_problems(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	const BbmCatalog *catalog = bbm_catalog_find();
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (catalog && !bbm_catalog_matches(catalog))
+		put_problem(rsinfo, "extension and library are of different versions",
+					psprintf("The extension is %s, the library is %s.", catalog->version, BBM_VERSION),
+					"Restart the server if its library is older; then ALTER EXTENSION bbm UPDATE.");
+	if (RecoveryInProgress())
+		put_problem(rsinfo, "the server is a standby", "Nothing runs here; migrations go on by themselves after a promotion.",
+					"Look at the primary.");
+	if (bbm_shared == NULL)
+		put_problem(rsinfo, "the library is not preloaded", "No worker starts by itself.", BBM_PRELOAD_HINT);
+	else
+		check_processes(rsinfo);
+	if (!bbm_enabled)
+		put_problem(rsinfo, "bbm.enabled is off", "No worker starts, and those that work exit after their batch.", BBM_ENABLED_HINT);
+	return (Datum) 0;
+}
+
+/* Why no worker can log in as this owner; NULL when one can. */
+Datum
+bbm_owner_problem(PG_FUNCTION_ARGS)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(PG_GETARG_OID(0)));
+	bool		may;
+
+	if (!HeapTupleIsValid(tuple))
+		PG_RETURN_TEXT_P(cstring_to_text("does not exist"));
+	may = !BBM_OWNER_NEEDS_LOGIN || ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+	ReleaseSysCache(tuple);
+	if (may)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text("may not log in"));
+}
