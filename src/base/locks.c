@@ -100,6 +100,18 @@ bbm_lock_migration(Oid lock_class, int64 migration_id)
 	AcceptInvalidationMessages();
 }
 
+/* The same, but only if the lock is free now. */
+bool
+bbm_lock_migration_at_once(Oid lock_class, int64 migration_id)
+{
+	LOCKTAG		tag = xact_tag(lock_class, migration_id, LOCK_MIGRATION);
+
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	AcceptInvalidationMessages();
+	return true;
+}
+
 /* Takes the locks of a claim if they are free now; until the end of the transaction. */
 bool
 bbm_lock_for_claim_at_once(Oid lock_class, int64 migration_id, Oid table)

@@ -6,7 +6,7 @@
  * NOTES
  *	  Each process does this for the migrations that it works on: once in so
  *	  many jobs, or after some seconds, in a transaction of its own that has
- *	  the migration's lock.  Two processes do it one after the other; a job
+ *	  the migration's lock, if that is free.  Two processes do it one after the other; a job
  *	  that ends meanwhile is added the next time (catalog/totals.c).
  *
  *-------------------------------------------------------------------------
@@ -72,9 +72,13 @@ typedef struct KeepBooks
 {
 	BbmTarget  *target;
 	bool		merge;
+	bool		done;			/* out: the lock was free */
 } KeepBooks;
 
-/* Not when a user has paused the migration, and may be changing its jobs. */
+/*
+ * Not when a user has paused the migration, and may be changing its jobs; nor
+ * if that would mean to wait for somebody who has the lock.
+ */
 static void
 keep(void *arg)
 {
@@ -83,7 +87,9 @@ keep(void *arg)
 	BbmClaimState state;
 	BbmTotals	totals;
 
-	bbm_lock_migration(bbm_lock_class(), id);
+	if (!bbm_lock_migration_at_once(bbm_lock_class(), id))
+		return;
+	books->done = true;
 	if (!bbm_claim_state(id, &state) || state.status != BBM_RUNNING)
 		return;
 	advance(books->target, false, &totals);
@@ -128,7 +134,8 @@ ErrorData *
 bbm_books_keep(BbmTarget *target)
 {
 	static TimestampTz log_again = 0;
-	KeepBooks	books = {.target = target, .merge = is_merge_due(target)};
+	static int64 owes = 0;		/* the migration for which a merge was due when its lock was not free */
+	KeepBooks	books = {.target = target, .merge = is_merge_due(target) || owes == target->migration->id};
 	ErrorData  *error;
 
 	if (!books.merge && !bbm_time_has_come(GetCurrentTimestamp(), target->sums_due, BBM_SUMS_MS))
@@ -136,6 +143,7 @@ bbm_books_keep(BbmTarget *target)
 	bbm_pacing_begin(GetCurrentTimestamp());
 	error = bbm_txn_run(keep, &books, false);
 	bbm_pacing_end(target->migration, 0);
+	owes = books.merge && !books.done ? target->migration->id : 0;
 	if (error && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		return error;
 	if (error && bbm_time_has_come(GetCurrentTimestamp(), log_again, BBM_LOG_BOOKS_MS))
