@@ -602,8 +602,9 @@ log_failure(BbmTarget *target, const JobArgs *args)
 		return;
 	ereport(LOG,
 			(errcode(args->error->sqlerrcode),
-			 errmsg("migration \"%s\": job " INT64_FORMAT " failed, attempt %d of %d: %s", bbm_printable(migration->name),
-					job->id, job->attempts, migration->max_attempts, bbm_printable(args->error->message)),
+			 errmsg("migration \"%s\": job " INT64_FORMAT " failed, attempt %d of %d: %s",
+					bbm_printable(migration->name), job->id, job->attempts, migration->max_attempts,
+					bbm_printable(args->error->message)),
 			 target->failures_in_row > BBM_LINES_IN_ROW ?
 			 errdetail("It is failure %d in a row; not each has a line.", target->failures_in_row) : 0,
 			 args->bisect ? errhint("It is bisected now; rows that cannot be processed are quarantined.") :
