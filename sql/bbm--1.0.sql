@@ -43,6 +43,7 @@ CREATE TABLE @extschema@.batched_background_migrations (
     -- bbm's own columns
     workers integer NOT NULL DEFAULT 1,
     max_attempts smallint NOT NULL DEFAULT 5,
+    priority smallint NOT NULL DEFAULT 0,
     share_table boolean NOT NULL DEFAULT false,
     synchronous boolean NOT NULL DEFAULT false,
     allow_full_scan boolean NOT NULL DEFAULT false,
@@ -400,6 +401,7 @@ CREATE FUNCTION @extschema@.bbm_create(
     max_value bigint DEFAULT NULL,
     batching_strategy text DEFAULT NULL,
     workers integer DEFAULT 1,
+    priority integer DEFAULT 0,
     max_attempts integer DEFAULT 5,
     share_table boolean DEFAULT false,
     synchronous boolean DEFAULT false,
@@ -439,6 +441,7 @@ CREATE FUNCTION @extschema@.bbm_update(
     max_value bigint DEFAULT NULL,
     batching_strategy text DEFAULT NULL,
     workers integer DEFAULT 1,
+    priority integer DEFAULT 0,
     max_attempts integer DEFAULT 5,
     share_table boolean DEFAULT false,
     synchronous boolean DEFAULT false,
@@ -477,6 +480,7 @@ CREATE FUNCTION @extschema@.bbm_delete(
     max_value bigint DEFAULT NULL,
     batching_strategy text DEFAULT NULL,
     workers integer DEFAULT 1,
+    priority integer DEFAULT 0,
     max_attempts integer DEFAULT 5,
     share_table boolean DEFAULT false,
     synchronous boolean DEFAULT false,
@@ -511,6 +515,7 @@ CREATE FUNCTION @extschema@.bbm_alter(
     sub_batch_size integer DEFAULT NULL,
     max_value bigint DEFAULT NULL,
     workers integer DEFAULT NULL,
+    priority integer DEFAULT NULL,
     max_attempts integer DEFAULT NULL,
     share_table boolean DEFAULT NULL,
     synchronous boolean DEFAULT NULL,
@@ -1008,6 +1013,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.total_tuple_count IS
 COMMENT ON COLUMN @extschema@.batched_background_migrations.sub_batch_size IS
     'keys in each commit, if a job is to be larger than a transaction; 0: one commit for each job';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.workers IS 'how many of its jobs may run at once';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.priority IS
+    'of an owner''s migrations, those with a higher one come first; ten seconds of waiting count as one';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_attempts IS 'how often a job may be attempted, 1 to 100';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.share_table IS
     'may run at the same time as another migration of the same table that says so too';

@@ -89,6 +89,20 @@ RESET ROLE;
 REVOKE ALL ON FUNCTION bbm_start FROM bbm_regress_stranger;
 DROP ROLE bbm_regress_stranger;
 
+-- priority: a number like others, and the order in which a session runs them
+SELECT * FROM fails($$SELECT bbm_update('p', 't', 'n = 1', priority => 101)$$);
+SELECT * FROM fails($$SELECT bbm_update('p', 't', 'n = 1', priority => 70000)$$);
+SELECT * FROM fails($$SELECT bbm_update('p', 't', 'n = 1', priority => NULL)$$);
+SELECT message FROM fails($$UPDATE batched_background_migrations SET priority = -101 WHERE name = 'slow'$$);
+SELECT bbm_drop(name) FROM bbm_status();
+SET client_min_messages = warning;
+SELECT count(bbm_update(format('%s', p), 't', 'n = 1', priority => p)) AS defined FROM unnest(ARRAY[0, -100, 7, 100]) p;
+SELECT bbm_update('altered', 't', 'n = 1') > 0 AS defined;
+SELECT bbm_alter('altered', priority => 50);
+CALL bbm_run();
+RESET client_min_messages;
+SELECT string_agg(name, ', ' ORDER BY id) AS in_this_order FROM bbm_events WHERE event = 'finished';
+
 DROP TABLE tried, t;
 DROP FUNCTION context_of, fails;
 DROP EXTENSION bbm;

@@ -37,16 +37,16 @@ SELECT relname, relowner::regrole FROM pg_class WHERE relname LIKE 'bbm%' AND re
 SET client_min_messages = warning;
 ALTER TABLE batched_background_migrations ADD COLUMN IF NOT EXISTS sub_batch_size integer NOT NULL DEFAULT 0;
 -- what it adds is its own: bbm takes it as it is written
-ALTER TABLE batched_background_migrations ADD COLUMN priority integer NOT NULL DEFAULT 3;
+ALTER TABLE batched_background_migrations ADD COLUMN our_rank integer NOT NULL DEFAULT 3;
 ALTER TABLE batched_background_migration_jobs ADD COLUMN note text DEFAULT 'none';
 RESET client_min_messages;
 INSERT INTO batched_background_migrations
-    (name, min_value, max_value, batch_size, job_signature_name, table_name, column_name, priority, status)
+    (name, min_value, max_value, batch_size, job_signature_name, table_name, column_name, our_rank, status)
 VALUES ('plain', 1, 20, 5, 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', 'public.t', 'id', 7, 1);
 SELECT bbm_wait('plain', '1 minute');
 SELECT n, count(*) FROM t GROUP BY n;
-UPDATE batched_background_migrations SET priority = 8 WHERE name = 'plain';
-SELECT name, status, priority FROM batched_background_migrations;
+UPDATE batched_background_migrations SET our_rank = 8 WHERE name = 'plain';
+SELECT name, status, our_rank FROM batched_background_migrations;
 SELECT min_value, max_value, status, note FROM batched_background_migration_jobs ORDER BY id;
 -- the same through the functions, for a role that it can be; with rows that are quarantined, an event of each step
 SET ROLE regress_bbm_job;
@@ -119,7 +119,7 @@ SELECT a.attrelid::regclass, a.attname,
 FROM pg_attribute a
 WHERE a.attrelid IN ('batched_background_migrations'::regclass, 'batched_background_migration_jobs'::regclass, 'bbm_partitions'::regclass,
                      'bbm_row_errors'::regclass, 'bbm_events'::regclass, 'bbm_totals'::regclass)
-  AND a.attnum > 0 AND NOT a.attisdropped AND a.attname NOT IN ('priority', 'note')
+  AND a.attnum > 0 AND NOT a.attisdropped AND a.attname NOT IN ('our_rank', 'note')
   AND (SELECT detail FROM fails(format('ALTER TABLE %s RENAME COLUMN %I TO gone; SELECT bbm_start()', a.attrelid::regclass, a.attname)))
       IS DISTINCT FROM format('Column "%s" of table "%s" is missing.', a.attname, a.attrelid::regclass);
 

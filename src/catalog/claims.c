@@ -225,6 +225,7 @@ bbm_competing_migrations(int64 migration_id, Oid table)
 		competitor->id = id;
 		competitor->owner = DatumGetObjectId(bbm_tuple_column(tuple, migrations, "owner_oid", &isnull));
 		competitor->workers = DatumGetInt32(bbm_tuple_column(tuple, migrations, "workers", &isnull));
+		competitor->priority = DatumGetInt16(bbm_tuple_column(tuple, migrations, "priority", &isnull));
 		competitor->share_table = DatumGetBool(bbm_tuple_column(tuple, migrations, "share_table", &isnull));
 		competitors = lappend(competitors, competitor);
 	}

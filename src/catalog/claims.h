@@ -41,6 +41,7 @@ typedef struct BbmCompetitor
 	Oid			owner;
 	int64		id;
 	int			workers;
+	int			priority;
 	bool		share_table;
 } BbmCompetitor;
 

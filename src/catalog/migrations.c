@@ -141,13 +141,24 @@ bbm_migration_nearest(const char *name, bool (*may_see) (Oid owner))
 	return nearest;
 }
 
-/* Returns a list of BbmRunnable: the owner's migrations that a worker may run here, by id. */
+/*
+ * Returns a list of BbmRunnable: the owner's migrations that a worker may run
+ * here, by id.  The rank is the priority; that of a migration which waits
+ * while others have a higher one grows by one in ten seconds, up to the
+ * highest, so that none waits forever.
+ */
 List *
 bbm_migrations_runnable(Oid owner, MemoryContext context)
 {
+	/* has it waited since its newest job?  If it is retrying older ones, it soon counts as first. */
 	static BbmSql sql = {
-		"SELECT id, status::bigint, workers::bigint FROM @.batched_background_migrations "
-		"WHERE status IN (1, 4) AND owner_oid = $1 AND origin = $2 AND NOT restored ORDER BY id",
+		"SELECT m.id, m.status::bigint, m.workers::bigint, CASE WHEN m.priority = m.highest THEN m.priority ELSE "
+		"least(greatest(m.priority + floor((extract(epoch FROM clock_timestamp()) - extract(epoch FROM coalesce("
+		"(SELECT j.updated_at FROM @.batched_background_migration_jobs j WHERE j.batched_background_migration_id = m.id "
+		"ORDER BY j.id DESC LIMIT 1), m.updated_at, m.created_at))) / 10), m.priority), m.highest) END::bigint "
+		"FROM (SELECT id, status, workers, priority, updated_at, created_at, max(priority) OVER () AS highest "
+		"FROM @.batched_background_migrations "
+		"WHERE status IN (1, 4) AND owner_oid = $1 AND origin = $2 AND NOT restored) m ORDER BY m.id",
 		2, {OIDOID, TEXTOID}
 	};
 	Datum		values[] = {ObjectIdGetDatum(owner), CStringGetTextDatum(bbm_origin())};
@@ -163,6 +174,7 @@ bbm_migrations_runnable(Oid owner, MemoryContext context)
 		runnable->id = bbm_sql_int64(i, 1);
 		runnable->status = (BbmStatus) bbm_sql_int64(i, 2);
 		runnable->workers = bbm_sql_int64(i, 3);
+		runnable->rank = bbm_sql_int64(i, 4);
 		list = lappend(list, runnable);
 	}
 	MemoryContextSwitchTo(old);
@@ -182,13 +194,13 @@ read_migrations(MemoryContext context)
 	return list;
 }
 
-/* Returns a list of BbmMigration with one of these statuses, by id. */
+/* Returns a list of BbmMigration with one of these statuses, by priority and id. */
 List *
 bbm_migrations_with_status(List *statuses, MemoryContext context)
 {
 	static BbmSql sql = {
 		"SELECT # FROM @.batched_background_migrations "
-		"WHERE status = ANY ($1) ORDER BY id",
+		"WHERE status = ANY ($1) ORDER BY priority DESC, id",
 		1, {INT2ARRAYOID}
 	};
 	Datum		elements[5];

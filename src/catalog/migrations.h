@@ -20,6 +20,7 @@ typedef struct BbmRunnable
 	int64		id;
 	BbmStatus	status;
 	int			workers;
+	int			rank;			/* its priority, which grows while it waits */
 	int			others;			/* other processes on it; set by the engine */
 	int			position;		/* set by the engine */
 } BbmRunnable;

@@ -103,7 +103,8 @@ read_array(const BbmOption *option, void *field, Datum value, bool isnull)
 static void
 read_settings(const BbmOption *option, void *field, Datum value, bool isnull)
 {
-	*(const BbmOverrides **) field = isnull ? NULL : bbm_overrides_read(DatumGetArrayTypeP(value), CurrentMemoryContext);
+	*(const BbmOverrides **) field = isnull ? NULL :
+		bbm_overrides_read(DatumGetArrayTypeP(value), CurrentMemoryContext);
 }
 
 /* The first when NULL; also for any other word, which an INSERT may contain. */
@@ -177,6 +178,8 @@ const BbmOption bbm_options[] = {
 	"Use a number from 1 to 256; bbm.max_workers limits the whole server."},
 	{"max_attempts", INT2OID, BBM_HOW | BBM_REQUIRED, FIELD(int, max_attempts), 1, BBM_MAX_ATTEMPTS, NULL,
 	"It is how often a job may be executed before the migration fails.", "Use a number from 1 to 100."},
+	{"priority", INT2OID, BBM_HOW | BBM_REQUIRED, NULL, 0, -100, 100, NULL,
+	"Migrations of a higher priority come first.", "Use a number from -100 to 100; 0 is the default."},
 	{"share_table", BOOLOID, BBM_HOW | BBM_REQUIRED, FIELD(bool, share_table)},
 	{"synchronous", BOOLOID, BBM_HOW | BBM_REQUIRED, FIELD(bool, synchronous)},
 	{"allow_full_scan", BOOLOID, BBM_HOW | BBM_REQUIRED, FIELD(bool, allow_full_scan)},

@@ -165,13 +165,15 @@ table_is_taken(BbmClaim *claim, TimestampTz now)
 	{
 		BbmCompetitor *competitor = lfirst(cell);
 		bool		at_work;
+		bool		outranked;
 		char		reason[128];
 
 		if (!competes_with(target, competitor))
 			continue;
 		alone = false;
 		at_work = bbm_permits_held(lock_class, competitor->id, competitor->workers);
-		if (at_work && may_pass(migration, competitor, now))
+		outranked = at_work && competitor->owner == migration->owner && competitor->priority > claim->rank;
+		if (at_work && !outranked && may_pass(migration, competitor, now))
 		{
 			passed = true;
 			at_work = false;
@@ -181,7 +183,8 @@ table_is_taken(BbmClaim *claim, TimestampTz now)
 		if (at_work)
 		{
 			target->table_since = 0;
-			bbm_set_waiting_for_table(lock_class, migration->id, true);
+			/* who has a higher priority does not release the table */
+			bbm_set_waiting_for_table(lock_class, migration->id, !outranked);
 		}
 		snprintf(reason, sizeof(reason), "another migration on the table, id " INT64_FORMAT, competitor->id);
 		later(claim, TimestampTzPlusMilliseconds(now, BBM_TABLE_POLL_MS), reason);

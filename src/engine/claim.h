@@ -27,6 +27,7 @@ typedef struct BbmClaim
 {
 	BbmTarget  *target;			/* in */
 	int32		worker_id;
+	int			rank;			/* of the migration, among those of its owner */
 	MemoryContext context;		/* the job's bounds are to be allocated here */
 	int			slot;			/* out: the number of our permit, or -1 */
 	BbmClaimResult result;

@@ -4,9 +4,11 @@
  *		Which migration next.
  *
  * NOTES
- *	  A step does one thing for one migration (engine/step.c).  A migration keeps the process for a time slice; then the
- *	  migrations with the fewest processes come first, so that a small
- *	  migration does not wait for a large one.
+ *	  A step does one thing for one migration (engine/step.c).  A migration
+ *	  keeps the process for a time slice; then the migrations of the highest
+ *	  priority come first, which grows while a migration waits, and of these
+ *	  the ones with the fewest processes, so that a small migration does not
+ *	  wait for a large one.
  *
  *-------------------------------------------------------------------------
  */
@@ -165,6 +167,8 @@ refresh(BbmEngine *engine, TimestampTz *due)
 		BbmRunnable *runnable = palloc0(sizeof(BbmRunnable));
 
 		runnable->id = engine->only;
+		/* somebody waits for this one */
+		runnable->rank = PG_INT16_MAX;
 		engine->runnable = list_make1(runnable);
 		MemoryContextSwitchTo(old);
 		return true;
@@ -189,17 +193,19 @@ refresh(BbmEngine *engine, TimestampTz *due)
 }
 
 static int
-fewest_others(const ListCell *a, const ListCell *b)
+first_to_try(const ListCell *a, const ListCell *b)
 {
 	const BbmRunnable *x = lfirst(a);
 	const BbmRunnable *y = lfirst(b);
 
+	if (x->rank != y->rank)
+		return y->rank - x->rank;
 	return x->others != y->others ? x->others - y->others : x->position - y->position;
 }
 
 /*
- * The migrations to try: those with the fewest other processes first, then in
- * round-robin order after the current one.
+ * The migrations to try: those of the highest rank first, of these those with
+ * the fewest other processes, then in round-robin order after the current one.
  */
 static List *
 order_of_trial(BbmEngine *engine)
@@ -224,7 +230,7 @@ order_of_trial(BbmEngine *engine)
 		runnable->position = i;
 		order = lappend(order, runnable);
 	}
-	list_sort(order, fewest_others);
+	list_sort(order, first_to_try);
 	return order;
 }
 

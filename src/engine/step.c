@@ -423,6 +423,21 @@ must_wait(BbmEngine *engine, BbmTarget *target, BbmOutcome *outcome)
 	return false;
 }
 
+static int
+rank_of(const BbmEngine *engine, int64 id)
+{
+	ListCell   *cell;
+
+	foreach(cell, engine->runnable)
+	{
+		const BbmRunnable *runnable = lfirst(cell);
+
+		if (runnable->id == id)
+			return runnable->rank;
+	}
+	return 0;
+}
+
 /* Claims a job, in a transaction; the permit of a job is the engine's until it is released. */
 static ErrorData *
 claim_job(BbmEngine *engine, BbmClaim *claim)
@@ -431,6 +446,7 @@ claim_job(BbmEngine *engine, BbmClaim *claim)
 	ErrorData  *error;
 
 	claim->worker_id = engine->worker_id;
+	claim->rank = rank_of(engine, id);
 	MemoryContextReset(engine->job[0]);
 	MemoryContextReset(engine->job[1]);
 	claim->context = engine->job[0];

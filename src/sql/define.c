@@ -356,7 +356,8 @@ define(BbmDefinition *d, bool start, bool if_not_exists, Oid *table)
 		name_is_taken(name);
 	*table = resolve(d);
 	bbm_definition_set(d, "status", Int16GetDatum(start ? BBM_ACTIVE : BBM_PAUSED));
-	bbm_definition_set(d, "owner", DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(GetUserId(), false))));
+	bbm_definition_set(d, "owner",
+					   DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(GetUserId(), false))));
 	id = bbm_migration_insert(d);
 	if (id == 0)
 	{
