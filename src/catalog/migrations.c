@@ -323,13 +323,6 @@ bbm_migration_write(int64 id, const BbmDefinition *d, bool engine)
 }
 
 static Datum
-number_or_null(const BbmBound *bound, char *null)
-{
-	*null = bound ? ' ' : 'n';
-	return bound ? Int64GetDatum(bound->number) : (Datum) 0;
-}
-
-static Datum
 array_or_null(const BbmBound *bound, char *null)
 {
 	*null = bound && DatumGetPointer(bound->key) ? ' ' : 'n';
@@ -417,18 +410,15 @@ bbm_migration_restart(int64 id, Oid table, const char *job, const BbmBound *min,
 void
 bbm_migration_set_phase(int64 id, BbmPhase phase, const BbmBound *verify_max)
 {
-	static BbmSql sql = {
-		"UPDATE @.batched_background_migrations SET round = $2, verify_max_value = $3, verify_max_key = $4, phase = $5 "
-		"WHERE id = $1",
-		5, {INT8OID, INT4OID, INT8OID, TEXTARRAYOID, TEXTOID}
-	};
-	char		nulls[6] = "     ";
-	Datum		values[5] = {Int64GetDatum(id), Int32GetDatum(phase.round)};
+	BbmDefinition d = {0};
 
-	values[2] = number_or_null(verify_max, &nulls[2]);
-	values[3] = array_or_null(verify_max, &nulls[3]);
-	values[4] = CStringGetTextDatum(bbm_phase_name(phase));
-	bbm_sql_run(&sql, values, nulls, true);
+	bbm_definition_set_text(&d, "phase", bbm_phase_name(phase));
+	bbm_definition_set(&d, "round", Int32GetDatum(phase.round));
+	bbm_definition_set_null(&d, "verify_max_value");
+	bbm_definition_set_null(&d, "verify_max_key");
+	if (verify_max)
+		bbm_definition_set_bound(&d, "verify_max_value", "verify_max_key", verify_max);
+	bbm_migration_write(id, &d, true);
 }
 
 /* Extends the first phase up to "max", and (follow) perhaps further later.  The caller has bbm_migration_lock. */
@@ -450,14 +440,11 @@ bbm_migration_extend(int64 id, const BbmBound *max, bool follow)
 void
 bbm_migration_finish(int64 id)
 {
-	static BbmSql sql = {
-		"UPDATE @.batched_background_migrations SET status = 2, finished_at = clock_timestamp() "
-		"WHERE id = $1",
-		1, {INT8OID}
-	};
-	Datum		values[] = {Int64GetDatum(id)};
+	BbmDefinition d = {0};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_definition_set(&d, "status", Int16GetDatum(BBM_FINISHED));
+	bbm_definition_set(&d, "finished_at", TimestampTzGetDatum(GetCurrentTimestamp()));
+	bbm_migration_write(id, &d, true);
 }
 
 /* Caller has bbm_migration_lock. */
@@ -481,13 +468,11 @@ bbm_migration_fail(int64 id, int code, const ErrorData *error)
 void
 bbm_migration_reopen(int64 id)
 {
-	static BbmSql sql = {
-		"UPDATE @.batched_background_migrations SET status = 1, finished_at = NULL WHERE id = $1",
-		1, {INT8OID}
-	};
-	Datum		values[] = {Int64GetDatum(id)};
+	BbmDefinition d = {0};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_definition_set(&d, "status", Int16GetDatum(BBM_ACTIVE));
+	bbm_definition_set_null(&d, "finished_at");
+	bbm_migration_write(id, &d, true);
 }
 
 /*

@@ -393,6 +393,14 @@ bbm_definition_set_null(BbmDefinition *d, const char *column)
 }
 
 void
+bbm_definition_set_bound(BbmDefinition *d, const char *number, const char *key, const BbmBound *bound)
+{
+	bbm_definition_set(d, number, Int64GetDatum(bound->number));
+	if (DatumGetPointer(bound->key))
+		bbm_definition_set(d, key, bound->key);
+}
+
+void
 bbm_definition_unset(BbmDefinition *d, const char *column)
 {
 	d->given[position(column)] = false;

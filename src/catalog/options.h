@@ -69,6 +69,7 @@ extern char *bbm_option_value(const BbmOption *option, Datum value);
 extern void bbm_definition_set(BbmDefinition *d, const char *column, Datum value);
 extern void bbm_definition_set_text(BbmDefinition *d, const char *column, const char *value);
 extern void bbm_definition_set_null(BbmDefinition *d, const char *column);
+extern void bbm_definition_set_bound(BbmDefinition *d, const char *number, const char *key, const BbmBound *bound);
 extern void bbm_definition_unset(BbmDefinition *d, const char *column);
 extern bool bbm_definition_has(const BbmDefinition *d, const char *column);
 extern Datum bbm_definition_get(const BbmDefinition *d, const char *column);

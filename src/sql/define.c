@@ -94,14 +94,6 @@ given_bound(const BbmDefinition *d, const char *number, const char *key)
 	return bound;
 }
 
-static void
-set_bound(BbmDefinition *d, const char *number, const char *key, const BbmBound *bound)
-{
-	bbm_definition_set(d, number, Int64GetDatum(bound->number));
-	if (DatumGetPointer(bound->key))
-		bbm_definition_set(d, key, bound->key);
-}
-
 /* Without a size the batch size is adaptive; with one it is exact. */
 static void
 default_size(BbmDefinition *d)
@@ -296,8 +288,8 @@ resolve(BbmDefinition *d)
 	check_bounds(target, d, &bounds);
 	fix_bounds(target, &bounds);
 	bbm_null_keys_warn(target);
-	set_bound(d, "min_value", "min_key", bounds.min);
-	set_bound(d, "max_value", "max_key", bounds.max);
+	bbm_definition_set_bound(d, "min_value", "min_key", bounds.min);
+	bbm_definition_set_bound(d, "max_value", "max_key", bounds.max);
 	bbm_definition_set_text(d, "column_name", m->column_name);
 	bbm_definition_set_text(d, "batching_strategy", m->strategy);
 	bbm_definition_set_text(d, "key_order", bbm_key_order_to_string(&target->key));
