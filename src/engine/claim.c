@@ -453,8 +453,13 @@ bbm_nothing_left(BbmTarget *target)
 	if (!bbm_claim_state(target->migration->id, &state) || !bbm_target_is_current(target) ||
 		bbm_next_range(target, &state, 1, false, &range, &partition))
 		return false;
-	bbm_jobs_unfinished(target->migration->id, &unfinished);
-	if (unfinished.jobs > 0)
+	/*
+	 * In this order: between the two statements a worker may requeue or fail
+	 * the job that it runs, which takes none of the locks we have, and then
+	 * the second one sees it.  No claim can turn a job the other way.
+	 */
+	if (bbm_jobs_running(target->migration->id, CurrentMemoryContext) != NIL)
 		return false;
-	return bbm_jobs_running(target->migration->id, CurrentMemoryContext) == NIL;
+	bbm_jobs_unfinished(target->migration->id, &unfinished);
+	return unfinished.jobs == 0;
 }
