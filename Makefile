@@ -3,7 +3,7 @@
 # make, make install        as any PGXS extension
 # make demo, make test      set up what is missing on Debian, build, and run
 # make check-local          every test, on a machine that is set up
-# make bench, make lint     see CONTRIBUTING.md
+# make bench, make lint, make model   see CONTRIBUTING.md
 # make deb, make dist       a Debian package for each installed server, a zip for PGXN
 
 MODULE_big = bbm
@@ -108,6 +108,12 @@ check-local:
 bench:
 	@$(or $(srcdir),.)/test/bench/run
 
+model:
+	@$(or $(srcdir),.)/test/model/run
+
+properties:
+	@$(or $(srcdir),.)/test/properties/run
+
 lint:
 	@REGRESS='$(REGRESS)' ISOLATION='$(ISOLATION)' TAP='$(TAP)' $(or $(srcdir),.)/test/lint
 
@@ -120,4 +126,4 @@ dist:
 package-check:
 	@$(or $(srcdir),.)/test/package
 
-.PHONY: setup demo test check-local bench lint deb dist package-check FORCE
+.PHONY: setup demo test check-local bench model properties lint deb dist package-check FORCE

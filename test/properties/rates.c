@@ -1,0 +1,235 @@
+/*
+ * Properties of base/rates.c, which computes sizes and delays: each is tried with
+ * many random cases, and a case that fails is made as small as it can be.
+ *
+ * A case is six numbers, which a property reads as it likes; smaller ones are
+ * simpler.  usage: rates CASES SEED
+ */
+#include "base/rates.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "utils/timestamp.h"
+
+/* the C library's, not the server's */
+#undef printf
+
+#define NUMBERS 6
+
+typedef struct Property
+{
+	const char *name;
+	bool		(*holds) (const uint32 *n);
+} Property;
+
+/* never longer than the limit and a third, never shorter than the first delay less a third */
+static bool
+backoff_is_bounded(const uint32 *n)
+{
+	int64		first = n[1] % 100000;
+	int64		most = first + n[2] % 1000000;
+	int64		delay = bbm_backoff_ms(1 + n[0] % 200, first, most, (n[3] % 1000) / 1000.0);
+
+	return delay >= first * 2 / 3 - 1 && delay <= most * 4 / 3 + 1;
+}
+
+/* the next try never waits for less, with the same luck */
+static bool
+backoff_grows(const uint32 *n)
+{
+	int			attempt = 1 + n[0] % 200;
+	int64		first = n[1] % 100000;
+	int64		most = n[2] % 1000000;
+	double		luck = (n[3] % 1000) / 1000.0;
+
+	return bbm_backoff_ms(attempt, first, most, luck) <= bbm_backoff_ms(attempt + 1, first, most, luck);
+}
+
+/* whoever waits until the debt is paid uses, over any number of batches, no more than the rate */
+static bool
+bucket_keeps_rate(const uint32 *n)
+{
+	BbmBucket	bucket = {0};
+	double		rate = 1 + n[0] % 1000;
+	TimestampTz now = USECS_PER_SEC;
+	TimestampTz begin = now;
+	double		used = 0;
+
+	for (int i = 0; i < (int) (n[1] % 20); i++)
+	{
+		double		amount = (n[2] + 7919 * i * n[3]) % 5000;
+		TimestampTz since = now;
+
+		now += (TimestampTz) ((n[4] + 104729 * i * n[5]) % 2000000);
+		bbm_bucket_spend(&bucket, since, now, rate, amount);
+		used += amount;
+		if (bbm_bucket_due(&bucket, rate) > now)
+			now = bbm_bucket_due(&bucket, rate);
+	}
+	/* a microsecond per batch is rounded away */
+	return used <= rate * ((double) (now - begin + 20) / USECS_PER_SEC);
+}
+
+/* sizes stay within their limits, at most double what was tried, and never grow beyond what the time allows */
+static bool
+size_follows(const uint32 *n)
+{
+	BbmSizeLimits limits = {.target_ms = n[0] % 1000, .max_wal = n[1] % 1000, .min_size = 1 + n[2] % 100};
+	BbmSizing	sizing;
+	int			before;
+	int64		keys;
+
+	limits.max_size = limits.min_size + n[3] % 10000;
+	bbm_sizing_start(&sizing, &limits, n[4] % 20000);
+	if (sizing.size < limits.min_size || sizing.size > limits.max_size)
+		return false;
+	before = sizing.size;
+	keys = 1 + n[5] % before;
+	bbm_sizing_follow(&sizing, &limits, keys, n[4] % 3000, n[0] % 3000);
+	if (sizing.size < limits.min_size || sizing.size > limits.max_size || sizing.size > 2 * before)
+		return false;
+	/* the first measure counts in full: as many keys as fit, or the least */
+	return limits.target_ms == 0 || sizing.size == limits.min_size ||
+		sizing.size * ((n[4] % 3000) / (double) keys) <= limits.target_ms * 1.000001;
+}
+
+/* a reduced size halves down to the least one, and from there it grows back to the full size */
+static bool
+size_comes_back(const uint32 *n)
+{
+	int			full = 2 + n[0] % 100000;
+	int			size = bbm_size_after_requeue(2 + n[1] % full, 1);
+
+	for (int i = 0; i < 200; i++)
+	{
+		int			next = bbm_size_after_success(size, full);
+
+		if (next == 0)
+			return true;
+		if (next <= size || next >= full)
+			return false;
+		size = next;
+	}
+	return false;
+}
+
+/* the least of those that are set */
+static bool
+sub_batch_is_least(const uint32 *n)
+{
+	int			size = bbm_size_of_sub_batch(n[0] % 50, n[1] % 50, n[2] % 50);
+	int			least = 0;
+
+	for (int i = 0; i < 3; i++)
+	{
+		if (n[i] % 50 != 0 && (least == 0 || (int) (n[i] % 50) < least))
+			least = n[i] % 50;
+	}
+	return size == least;
+}
+
+/* with the times when a follower was behind: never later than the first position beyond its own */
+static bool
+trace_is_not_late(const uint32 *n)
+{
+	BbmTrace	trace = {0};
+	TimestampTz at = 1;
+	uint64		position = 0;
+	uint64		reached = n[2] % 1000;
+	TimestampTz since = 0;
+	TimestampTz found;
+
+	for (int i = 0; i < (int) (n[0] % 300); i++)
+	{
+		at += INT64CONST(100000) + (n[1] + 31 * i * n[3]) % 1000000;
+		position += 1 + (n[4] + 17 * i * n[5]) % 50;
+		bbm_trace_note(&trace, at, position);
+		if (position > reached && since == 0)
+			since = at;
+	}
+	found = bbm_trace_behind_since(&trace, reached);
+	/* a full trace is coarser: it may then be later, but not be silent */
+	return trace.n == 0 ? found == 0 : (since == 0) == (found == 0) && found >= since;
+}
+
+static const Property properties[] = {
+	{"backoff_is_bounded", backoff_is_bounded},
+	{"backoff_grows", backoff_grows},
+	{"bucket_keeps_rate", bucket_keeps_rate},
+	{"size_follows", size_follows},
+	{"size_comes_back", size_comes_back},
+	{"sub_batch_is_least", sub_batch_is_least},
+	{"trace_is_not_late", trace_is_not_late}
+};
+
+static uint64 state;
+
+static uint32
+draw(void)
+{
+	state = state * UINT64CONST(6364136223846793005) + UINT64CONST(1442695040888963407);
+	return (uint32) (state >> 33);
+}
+
+/* Makes each number 0, half of it, or one less, as long as the case still fails. */
+static void
+shrink(const Property *property, uint32 *n)
+{
+	bool		smaller = true;
+
+	while (smaller)
+	{
+		smaller = false;
+		for (int i = 0; i < NUMBERS; i++)
+		{
+			uint32		kept = n[i];
+			uint32		tries[] = {0, kept / 2, kept - 1};
+
+			for (int t = 0; kept > 0 && t < 3; t++)
+			{
+				n[i] = tries[t];
+				if (!property->holds(n))
+				{
+					smaller = true;
+					break;
+				}
+				n[i] = kept;
+			}
+		}
+	}
+}
+
+int
+main(int argc, char **argv)
+{
+	int			cases = argc > 1 ? atoi(argv[1]) : 100000;
+	uint64		seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+	int			status = 0;
+
+	for (int p = 0; p < (int) lengthof(properties); p++)
+	{
+		uint32		n[NUMBERS];
+		int			i;
+
+		state = seed;
+		for (i = 0; i < cases; i++)
+		{
+			/* small numbers as often as large ones */
+			for (int j = 0; j < NUMBERS; j++)
+				n[j] = draw() >> (draw() % 31);
+			if (!properties[p].holds(n))
+				break;
+		}
+		if (i < cases)
+		{
+			shrink(&properties[p], n);
+			printf("FAILED %s, case %d of seed %llu: {%u, %u, %u, %u, %u, %u}\n", properties[p].name, i,
+				   (unsigned long long) seed, n[0], n[1], n[2], n[3], n[4], n[5]);
+			status = 1;
+		}
+		else
+			printf("ok %s: %d cases\n", properties[p].name, cases);
+	}
+	return status;
+}
