@@ -122,7 +122,7 @@ SELECT pg_advisory_unlock(4242);
 SELECT bbm_wait('shares 1', '1 minute'), bbm_wait('shares 2', '1 minute');
 SELECT min(n), max(n), count(*) FROM a;
 
--- beside a worker, a session may help (without pauses for busy CPUs: after five seconds it would tell how far it is)
+-- a session may help a worker (without pauses for busy CPUs: a run of more than five seconds reports its progress)
 SELECT bbm_create('helped', 'a', 'UPDATE a SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 10, workers => 2,
                   settings => '{bbm.min_pace=1}', start => true) > 0 AS created;
 CALL bbm_run('helped');
@@ -130,7 +130,7 @@ SELECT sum(rows), min(min_value), max(max_value), max(attempts), sum(max_value -
 FROM bbm_jobs('helped');
 SELECT min(n), max(n), count(*) FROM a;
 
--- sub-batches of keys that are no integers: where a part ends is kept from one transaction to the next
+-- sub-batches of keys that are not integers: the end of a sub-batch is kept from one transaction to the next
 CREATE TABLE words (w text COLLATE "C" PRIMARY KEY, n int NOT NULL DEFAULT 0);
 INSERT INTO words SELECT md5(i::text) FROM generate_series(1, 200) i;
 SELECT bbm_create('words', 'words', 'UPDATE words SET n = n + 1 WHERE w BETWEEN $1 AND $2', batch_size => 20,

@@ -1,4 +1,4 @@
--- BlockRangeBatchingStrategy: block by block, until a look at all finds nothing.
+-- BlockRangeBatchingStrategy: block by block, until a check of the whole table finds no row.
 
 CREATE EXTENSION bbm;
 -- alone: no background worker takes a hand in it
@@ -93,7 +93,7 @@ CALL bbm_run('suppressed');
 \set VERBOSITY terse
 SELECT round, phase, rows FROM phases WHERE name = 'suppressed';
 SELECT event, detail FROM bbm_events WHERE name = 'suppressed' AND event IN ('round', 'failed') ORDER BY id;
--- begun anew with as many rounds, if they are needed; in between what has kept the row back goes
+-- a restart allows as many rounds again, if they are needed; the trigger that kept the row back is dropped in between
 CALL bbm_run('suppressed');
 DROP TRIGGER suppress ON blocks;
 CALL bbm_run('suppressed');
@@ -219,7 +219,7 @@ CALL bbm_run('gone');
 SELECT n, count(*) FROM blocks GROUP BY 1;
 SELECT round, phase, rows FROM phases WHERE name = 'gone';
 
-/* The table is written anew, or emptied, in the middle. */
+/* The table is rewritten or emptied in mid-run. */
 
 CALL refill(80);
 DELETE FROM blocks WHERE id BETWEEN 1 AND 8;
@@ -242,7 +242,7 @@ COMMIT;
 CALL bbm_run('emptied');
 SELECT n, count(*) FROM blocks GROUP BY 1;
 
-/* A check as well: when nothing is left, rows are held to it. */
+/* With a row_check: when no row is left to do, the rows are verified with it. */
 
 CALL refill(80);
 TRUNCATE stops;
@@ -251,43 +251,43 @@ CALL bbm_run('checked');
 SELECT round, phase, rows FROM phases WHERE name = 'checked';
 UPDATE blocks SET n = 0;
 SELECT bbm_update('violated', 'blocks', 'n = 1', 'n = 0', batch_size => 40, verify => true,
-    row_check => 'n = 1 AND (id > 3 OR pad = $$mended$$)');
+    row_check => 'n = 1 AND (id > 3 OR pad = $$fixed$$)');
 \set VERBOSITY default
 CALL bbm_run('violated');
 \set VERBOSITY terse
 SELECT round, phase, rows FROM phases WHERE name = 'violated';
-UPDATE blocks SET pad = 'mended' WHERE id <= 3;
+UPDATE blocks SET pad = 'fixed' WHERE id <= 3;
 UPDATE blocks SET n = 0 WHERE id = 4;
 CALL bbm_run('violated');
 SELECT round, phase, rows FROM phases WHERE name = 'violated';
 
-/* A tree: leaf by leaf, and one look at all of them. */
+/* A partitioned table: partition by partition, and one check of all partitions. */
 
-CREATE TABLE tree (id integer, part integer, n integer NOT NULL DEFAULT 0, pad text) PARTITION BY LIST (part);
-CREATE TABLE tree_1 PARTITION OF tree FOR VALUES IN (1);
-CREATE TABLE tree_2 PARTITION OF tree FOR VALUES IN (2);
-CREATE TABLE tree_3 PARTITION OF tree FOR VALUES IN (3);
-INSERT INTO tree SELECT i, i % 3 + 1, 0, repeat('x', 900) FROM generate_series(1, 60) i;
-VACUUM ANALYZE tree;
+CREATE TABLE parted (id integer, part integer, n integer NOT NULL DEFAULT 0, pad text) PARTITION BY LIST (part);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1);
+CREATE TABLE parted_2 PARTITION OF parted FOR VALUES IN (2);
+CREATE TABLE parted_3 PARTITION OF parted FOR VALUES IN (3);
+INSERT INTO parted SELECT i, i % 3 + 1, 0, repeat('x', 900) FROM generate_series(1, 60) i;
+VACUUM ANALYZE parted;
 INSERT INTO stops VALUES (58);
-SELECT bbm_update('tree', 'tree', 'n = n + stop_at(id)', 'n = 0', batch_size => 40);
-CALL bbm_run('tree');
+SELECT bbm_update('parted', 'parted', 'n = n + stop_at(id)', 'n = 0', batch_size => 40);
+CALL bbm_run('parted');
 -- rows move into a partition that is done, and into a new one
-SELECT part, sum(n) FROM tree GROUP BY 1 ORDER BY 1;
-UPDATE tree SET part = 2 WHERE id = 2;
-CREATE TABLE tree_4 PARTITION OF tree FOR VALUES IN (4);
-UPDATE tree SET part = 4 WHERE id = 5;
-CALL bbm_run('tree');
-SELECT n, count(*) FROM tree GROUP BY 1;
+SELECT part, sum(n) FROM parted GROUP BY 1 ORDER BY 1;
+UPDATE parted SET part = 2 WHERE id = 2;
+CREATE TABLE parted_4 PARTITION OF parted FOR VALUES IN (4);
+UPDATE parted SET part = 4 WHERE id = 5;
+CALL bbm_run('parted');
+SELECT n, count(*) FROM parted GROUP BY 1;
 SELECT j.round, j.phase, relation_name, sum(row_count) AS rows
 FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id
-WHERE m.name = 'tree' GROUP BY 1, 2, 3 ORDER BY 1, 2 DESC, 3;
-SELECT event, detail FROM bbm_events WHERE name = 'tree' AND event IN ('attached', 'detached', 'round') ORDER BY id;
--- a statement names the tree as a whole, so it cannot be cut by blocks
-SELECT bbm_create('whole', 'tree', 'UPDATE tree SET n = 1 WHERE ctid BETWEEN $1 AND $2',
+WHERE m.name = 'parted' GROUP BY 1, 2, 3 ORDER BY 1, 2 DESC, 3;
+SELECT event, detail FROM bbm_events WHERE name = 'parted' AND event IN ('attached', 'detached', 'round') ORDER BY id;
+-- a statement names the partitioned table, so it cannot be split into block ranges
+SELECT bbm_create('whole', 'parted', 'UPDATE parted SET n = 1 WHERE ctid BETWEEN $1 AND $2',
     batching_strategy => 'BlockRangeBatchingStrategy', filter => 'n = 0');
 
-/* Rows that a policy shows and does not let be changed are no end, either. */
+/* Rows that a policy shows but does not allow to be changed do not keep the migration running, either. */
 
 CREATE ROLE regress_blocks LOGIN;
 GRANT ALL ON SCHEMA public TO regress_blocks;
@@ -308,7 +308,7 @@ DROP TABLE hidden;
 
 SET client_min_messages = warning;
 DROP EXTENSION bbm CASCADE;
-DROP TABLE blocks, stops, others, unknown_size, tree;
+DROP TABLE blocks, stops, others, unknown_size, parted;
 DROP FUNCTION stop_at, suppress, over_blocks, over_leaf;
 DROP PROCEDURE refill;
 DROP OWNED BY regress_blocks;

@@ -294,7 +294,7 @@ SELECT * FROM fails($$SELECT bbm_start('not his')$$);
 SELECT * FROM fails($$INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, owner)
 VALUES ('x', 10, 10, 'UPDATE good.t SET n = -1 WHERE id BETWEEN $1 AND $2', 'good.t', 'id', 'regress_bbm_good')$$);
 \pset expanded off
--- an id that the restore has brought along is passed over
+-- an id that the restore has loaded is skipped
 SELECT setval('bbm_migrations_id_seq', 999999) > 0 AS set;
 INSERT INTO batched_background_migrations (name, min_value, max_value, batch_size, job_signature_name, table_name, column_name)
 VALUES ('next', 1, 10, 5, 'UPDATE r SET n = n + 1 WHERE id BETWEEN $1 AND $2', 'public.r', 'id');
@@ -342,7 +342,7 @@ SELECT min(n), max(n) FROM good.t;
 \pset expanded on
 SELECT * FROM fails($$SELECT bbm_create('x', 'good.t', 'UPDATE good.t SET n = -1 WHERE id BETWEEN $1 AND $2')$$);
 \pset expanded off
--- while what others have is steered as ever
+-- other owners' migrations are controlled as before
 \c - :admin
 UPDATE batched_background_migrations SET status = 0;
 SELECT bbm_pause();

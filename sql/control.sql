@@ -152,7 +152,7 @@ SET statement_timeout = '200 ms';
 SELECT bbm_pause('slow', wait => true);
 RESET statement_timeout;
 SELECT name, status, jobs_running FROM bbm_status('slow');
--- but it can be told to cancel the batch, which does not count as an attempt
+-- but it can cancel the batch, which does not count as an attempt
 SELECT bbm_pause('slow', cancel => true, wait => true);
 SELECT name, status, jobs_running, jobs_failed FROM bbm_status('slow');
 SELECT status, min_value, max_value, attempts, error_sqlstate FROM bbm_jobs('slow');
@@ -184,7 +184,7 @@ SELECT bbm_start('two batches');
 SELECT bbm_wait('two batches', '1 minute');
 SELECT min(n), max(n) FROM u;
 
--- what is changed at work holds from the next batch on
+-- a change to a running migration takes effect with the next batch
 SELECT pg_advisory_lock(4242);
 SELECT bbm_create('changed', 'u', 'slow', batch_size => 2, start => true) AS id;
 SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('changed'))$$);
@@ -196,12 +196,12 @@ SELECT n, array_agg(id ORDER BY id) AS ids FROM u GROUP BY n ORDER BY n;
 
 -- max_value below what is done already: then everything is
 SELECT pg_advisory_lock(4242);
-SELECT bbm_create('cut short', 'u', 'slow', batch_size => 4, start => true) AS id;
-SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('cut short'))$$);
-UPDATE batched_background_migrations SET max_value = 2 WHERE name = 'cut short';
+SELECT bbm_create('shortened', 'u', 'slow', batch_size => 4, start => true) AS id;
+SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('shortened'))$$);
+UPDATE batched_background_migrations SET max_value = 2 WHERE name = 'shortened';
 SELECT pg_advisory_unlock(4242);
-SELECT bbm_wait('cut short', '1 minute');
-SELECT min_value, max_value, rows FROM bbm_jobs('cut short');
+SELECT bbm_wait('shortened', '1 minute');
+SELECT min_value, max_value, rows FROM bbm_jobs('shortened');
 UPDATE u SET n = 0;
 
 -- dropped at work: it is cancelled, nothing of it stays

@@ -48,7 +48,7 @@ END $$;
 SELECT pg_advisory_lock(4242);
 SELECT bbm_create('mine', 'c', 'held', batch_size => 1, start => true) > 0 AS created;
 SELECT wait_for($$(SELECT jobs_finished = 18 FROM bbm_status('mine'))$$);
--- in the next batch, that is: not in a rest before it
+-- in the next batch, that is: not in a pause before it
 SELECT wait_for($$EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'PgSleep')$$);
 SELECT bbm_pause('mine', cancel => true, wait => true);
 SELECT column_name, refused(format('UPDATE batched_background_migration_jobs SET %I = -1', column_name))
@@ -59,7 +59,7 @@ WHERE table_name = 'batched_background_migration_jobs' AND data_type IN ('smalli
 ORDER BY column_name;
 SELECT value, refused(format('UPDATE batched_background_migration_jobs SET run_ms = %L', value))
 FROM unnest('{NaN,Infinity,-Infinity,1e300}'::text[]) value;
--- as large as can be: whoever looks sees sums that are as large as can be
+-- values at their upper limits: the sums that users see are at their upper limits, too
 UPDATE batched_background_migration_jobs SET row_count = 9223372036854775807, key_count = 9223372036854775807,
     wal_bytes = 9223372036854775807, run_ms = 1e15, merged_jobs = 2147483647, requeued = 2147483647,
     requeue_reasons = '{"deadlock": 9223372036854775807, "other": 1e20, "cancelled": "x"}', next_attempt_at = 'infinity', error_sqlstate = repeat('9', 100000),
@@ -138,7 +138,7 @@ SELECT bbm_create(repeat(chr(1), 512), 'c', 'long', max_attempts => 1, batch_siz
 SELECT bbm_start();
 SELECT bbm_wait(repeat(chr(1), 512), '1 minute');
 SELECT octet_length(error_message) < 8200 AS message, octet_length(error_detail) < 8200 AS detail,
-       octet_length(error_hint) < 8200 AS hint, error_message LIKE 'ä%…' AS cut
+       octet_length(error_hint) < 8200 AS hint, error_message LIKE 'ä%…' AS truncated
 FROM batched_background_migrations;
 SELECT max(octet_length(error_message)) < 8200 AS message, max(octet_length(error_context)) < 8200 AS context
 FROM batched_background_migration_jobs;

@@ -60,7 +60,7 @@ SELECT bbm_create('merge', 't', 'MERGE INTO copy c USING (SELECT * FROM t WHERE 
 -- text beyond ASCII, and a name of the greatest length
 SELECT bbm_create('Größe ✓', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2 /* ✓ */') AS id;
 SELECT bbm_create(repeat('x', 512), 't', 'f_range') AS id;
--- part of the range, which may lie beyond the table's
+-- a given range, which may lie beyond the table's
 SELECT bbm_create('from 5', 't', 'f_range', min_value => 5) AS id;
 SELECT bbm_create('to 5', 't', 'f_range', max_value => 5) AS id;
 SELECT bbm_create('above all', 't', 'f_range', min_value => 100) AS id;

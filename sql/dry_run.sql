@@ -73,7 +73,7 @@ SELECT bbm_create('fails', 't', 'UPDATE t SET n = n / (id - 150) WHERE id BETWEE
 SELECT jobs FROM bbm_dry_run('fails', 1);
 SELECT jobs FROM bbm_dry_run('fails', 2);
 SELECT name, status, jobs_failed, last_error FROM bbm_status('fails');
--- of one that has failed it tells whether what was corrected is
+-- a dry run of a failed migration shows whether the correction works
 CALL bbm_run('fails');
 SELECT status FROM bbm_status('fails');
 SELECT jobs FROM bbm_dry_run('fails', 1);
@@ -83,7 +83,7 @@ SELECT jobs, keys, rows, complete FROM bbm_dry_run('fails');
 SELECT * FROM left_behind;
 SELECT bbm_drop('fails');
 
--- what is deferred to the commit is looked at, too
+-- deferred constraints are checked, too
 CREATE TABLE parent (id int PRIMARY KEY);
 CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
 INSERT INTO child SELECT generate_series(1, 10);
@@ -128,8 +128,8 @@ CREATE TABLE p (id int PRIMARY KEY, n int NOT NULL DEFAULT 0) PARTITION BY RANGE
 CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (1) TO (11);
 CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (11) TO (101);
 INSERT INTO p SELECT generate_series(1, 30);
-SELECT bbm_update('tree', 'p', 'n = n + 1', batch_size => 8) > 0 AS created;
-SELECT jobs, keys, rows, complete FROM bbm_dry_run('tree');
+SELECT bbm_update('parted', 'p', 'n = n + 1', batch_size => 8) > 0 AS created;
+SELECT jobs, keys, rows, complete FROM bbm_dry_run('parted');
 SELECT sum(n) FROM p;
 CREATE TABLE nothing (id int PRIMARY KEY);
 SELECT bbm_delete('empty', 'nothing', 'true') > 0 AS created;

@@ -6,7 +6,7 @@
 CREATE EXTENSION bbm;
 -- alone: no background worker takes a hand in it
 ALTER SYSTEM SET bbm.enabled = off;
--- a run of more than five seconds tells how far it is: without pauses for busy CPUs none takes so long
+-- a run of more than five seconds reports its progress: without pauses for busy CPUs none takes so long
 ALTER SYSTEM SET bbm.min_pace = 1;
 ALTER SYSTEM SET bbm.retry_delay = '10 ms';
 SELECT pg_reload_conf();
@@ -38,7 +38,7 @@ CALL bbm_run('fixed');
 SELECT * FROM jobs('fixed');
 SELECT n, min(id), max(id) FROM t GROUP BY n ORDER BY n;
 
--- with it: 34 rows at the start; then 14, as many as a batch and more, so that it looks again; then 4, which is the last round
+-- with it: 34 rows at the start; then 14, more than a batch, so another check for new rows comes; then 4, which is the last round
 UPDATE t SET n = 0;
 DELETE FROM arrivals;
 ALTER SEQUENCE job_at_work RESTART;
@@ -54,9 +54,9 @@ SELECT max_value, follow FROM batched_background_migrations WHERE name = 'follow
 -- nothing has come: no round more
 DELETE FROM arrivals;
 UPDATE t SET n = 0;
-SELECT bbm_create('quiet', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 100, follow => true) AS id;
-CALL bbm_run('quiet');
-SELECT * FROM jobs('quiet');
+SELECT bbm_create('no arrivals', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 100, follow => true) AS id;
+CALL bbm_run('no arrivals');
+SELECT * FROM jobs('no arrivals');
 
 -- who inserts for ever, a little with each batch, does not keep it for ever
 DELETE FROM arrivals;
@@ -204,44 +204,44 @@ SELECT bbm_update('late', 'keys', 'n = n + 1', batch_size => 3, follow => true);
 CALL bbm_run('late');
 SELECT min_key, max_key, rows FROM jobs('late');
 
--- a tree, leaf by partition: new rows in leaves that had been cut to their end, in one that was empty, and in one that was not there
+-- partition by partition: new rows in partitions whose ranges were all allocated, in an empty one, and in one that did not exist
 CREATE TABLE p (id int, region text, n int NOT NULL DEFAULT 0, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
 CREATE TABLE p_a PARTITION OF p FOR VALUES IN ('a');
 CREATE TABLE p_b PARTITION OF p FOR VALUES IN ('b');
 CREATE TABLE p_empty PARTITION OF p FOR VALUES IN ('empty');
 INSERT INTO p SELECT i, CASE WHEN i % 2 = 0 THEN 'a' ELSE 'b' END FROM generate_series(1, 20) i;
-CREATE SEQUENCE leaf_jobs;
-CREATE FUNCTION leaf_job(table_name text, column_name text, lo bigint, hi bigint, batch_size int) RETURNS bigint
+CREATE SEQUENCE partition_jobs;
+CREATE FUNCTION partition_job(table_name text, column_name text, lo bigint, hi bigint, batch_size int) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
     changed bigint;
 BEGIN
     EXECUTE format('UPDATE %s SET n = n + 1 WHERE %I BETWEEN $1 AND $2', table_name, column_name) USING lo, hi;
     GET DIAGNOSTICS changed = ROW_COUNT;
-    IF nextval('leaf_jobs') = 2 THEN
+    IF nextval('partition_jobs') = 2 THEN
         CREATE TABLE p_new (id int NOT NULL, region text NOT NULL, n int NOT NULL DEFAULT 0, PRIMARY KEY (id, region));
         ALTER TABLE p ATTACH PARTITION p_new FOR VALUES IN ('new');
         INSERT INTO p SELECT i, (ARRAY['a', 'b', 'empty', 'new'])[i % 4 + 1] FROM generate_series(21, 28) i;
     END IF;
     RETURN changed;
 END $$;
-SELECT bbm_create('tree', 'p', 'leaf_job', column_name => 'id', batch_size => 6, follow => true) AS id;
-CALL bbm_run('tree');
-SELECT relation, min_value, max_value, rows FROM jobs('tree');
+SELECT bbm_create('parted', 'p', 'partition_job', column_name => 'id', batch_size => 6, follow => true) AS id;
+CALL bbm_run('parted');
+SELECT relation, min_value, max_value, rows FROM jobs('parted');
 SELECT region, n, count(*) FROM p GROUP BY region, n ORDER BY region, n;
 -- the same by the whole key, composed, and verified
 UPDATE p SET n = 0;
-CREATE FUNCTION more_in_leaves() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION more_in_partitions() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF (SELECT count(*) FROM p) < 40 THEN
         INSERT INTO p SELECT m.last + i, (ARRAY['a', 'b', 'empty', 'new'])[i] FROM (SELECT max(id) AS last FROM p) m, generate_series(1, 4) i;
     END IF;
     RETURN NULL;
 END $$;
-CREATE TRIGGER more AFTER UPDATE ON p FOR EACH STATEMENT EXECUTE FUNCTION more_in_leaves();
-SELECT bbm_update('composed tree', 'p', 'n = n + 1', 'n = 0', batch_size => 4, follow => true, verify => true);
-CALL bbm_run('composed tree');
-SELECT relation, phase, min_value, max_value, rows FROM jobs('composed tree');
+CREATE TRIGGER more AFTER UPDATE ON p FOR EACH STATEMENT EXECUTE FUNCTION more_in_partitions();
+SELECT bbm_update('composed parted', 'p', 'n = n + 1', 'n = 0', batch_size => 4, follow => true, verify => true);
+CALL bbm_run('composed parted');
+SELECT relation, phase, min_value, max_value, rows FROM jobs('composed parted');
 SELECT n, count(*) FROM p GROUP BY n;
 
 -- a loose scan counts values: two a job; first two have come, then one, each in five rows, and that is the last round
@@ -281,8 +281,8 @@ SELECT name FROM batched_background_migrations WHERE name = 'bad';
 
 DROP EXTENSION bbm;
 DROP TABLE t, arrivals, keys, p, days;
-DROP SEQUENCE job_at_work, leaf_jobs;
-DROP FUNCTION jobs, arrive, until, stops_following, arrives_fast, more, comes_late, leaf_job, more_in_leaves, more_days;
+DROP SEQUENCE job_at_work, partition_jobs;
+DROP FUNCTION jobs, arrive, until, stops_following, arrives_fast, more, comes_late, partition_job, more_in_partitions, more_days;
 ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.min_pace;
 ALTER SYSTEM RESET bbm.retry_delay;

@@ -40,13 +40,13 @@ SELECT holds FROM bbm_throttle('rate') WHERE signal = 'row rate';
 SELECT count(bbm_create('other ' || i, 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', max_value => 1,
                         share_table => true, settings => '{bbm.max_row_rate=1}'))
 FROM generate_series(1, 140) i;
-SELECT count(*) > 140 AS looked FROM generate_series(1, 140) i, bbm_throttle('other ' || i);
+SELECT count(*) > 140 AS shown FROM generate_series(1, 140) i, bbm_throttle('other ' || i);
 SELECT holds FROM bbm_throttle('rate') WHERE signal = 'row rate';
 -- it owes no more than it has used
 SELECT bbm_alter('rate', settings => '{bbm.max_row_rate=100000}');
 SELECT holds FROM bbm_throttle('rate') WHERE signal = 'row rate';
 
--- nor is what was kept of a migration another's that gets its id, in an extension that is made anew
+-- nor does a migration of a re-created extension get what was kept of another migration with the same id
 SELECT bbm_create('held', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', settings => ARRAY['bbm.active_hours=' ||
                   to_char(clock_timestamp() AT TIME ZONE 'UTC' + interval '2 days', 'Dy') || ' 10:00-10:01 UTC'], start => true) AS id \gset
 DO $$
@@ -65,7 +65,7 @@ SELECT bbm_create('anew', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $
 SELECT waiting_on LIKE 'active hours%' AS waits FROM bbm_status('anew');
 ROLLBACK;
 
--- the rest is for this session alone
+-- only this session runs what follows
 ALTER SYSTEM SET bbm.enabled = off;
 SELECT pg_reload_conf();
 \c -

@@ -11,11 +11,11 @@ SET client_min_messages = warning;
 \set VERBOSITY terse
 CREATE FUNCTION fill(name regclass, n int) RETURNS void LANGUAGE plpgsql AS
     $$ BEGIN EXECUTE format('INSERT INTO %s SELECT generate_series(1, %s)', name, n); END $$;
--- status, code and error; OIDs are told to be those they should be
-CREATE FUNCTION outcome(name text, now regclass, begun oid) RETURNS TABLE (status smallint, code smallint, message text, detail text, hint text)
+-- status, code and error; OIDs are replaced where they are the expected ones
+CREATE FUNCTION outcome(name text, now regclass, started oid) RETURNS TABLE (status smallint, code smallint, message text, detail text, hint text)
 LANGUAGE sql AS
     'SELECT status, failure_error_code, error_message,
-            replace(replace(error_detail, ''OID is '' || now::oid, ''OID is (now)''), ''OID '' || begun, ''OID (begun)''), error_hint
+            replace(replace(error_detail, ''OID is '' || now::oid, ''OID is (now)''), ''OID '' || started, ''OID (started)''), error_hint
      FROM batched_background_migrations m WHERE m.name = $1';
 CREATE FUNCTION events(name text) RETURNS TABLE (event text, detail text) LANGUAGE sql AS
     'SELECT event, regexp_replace(detail, ''OID .*$'', ''OID …'') FROM bbm_events e WHERE e.name = $1
@@ -42,7 +42,7 @@ BEGIN
     RETURN new;
 END $$;
 
--- begun, paused, and another table under its name
+-- the migration has started and is paused, and another table gets the table's name
 CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 SELECT fill('t', 60);
 CREATE TRIGGER act BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION act();
@@ -50,15 +50,15 @@ INSERT INTO acts VALUES (25, 'SELECT bbm_pause(''m'')');
 SELECT bbm_update('m', 't', 'n = n + 1', batch_size => 10) > 0 AS m;
 CALL bbm_run('m');
 SELECT n, count(*) FROM t GROUP BY n ORDER BY n;
-SELECT 't'::regclass::oid AS begun \gset
+SELECT 't'::regclass::oid AS started \gset
 ALTER TABLE t RENAME TO t_old;
 CREATE TABLE t (LIKE t_old INCLUDING ALL);
 SELECT fill('t', 60);
 CALL bbm_run('m');
 \x
-SELECT * FROM outcome('m', 't', :begun);
+SELECT * FROM outcome('m', 't', :started);
 \x
--- nor is it looked at or tried
+-- the other table is neither checked nor tried
 SELECT run('m') ~ '^42P01 table "public.t" is not the one' AS tried;
 SELECT bbm_verify('m', 'n = 1');
 SELECT n, count(*) FROM t GROUP BY n;
@@ -90,7 +90,7 @@ SELECT fill('t', 100);
 INSERT INTO t VALUES (-5);
 CALL bbm_run('m');
 SELECT status, failure_error_code, error_message FROM batched_background_migrations WHERE name = 'm';
--- also one that has not begun: its bounds are the other table's
+-- also a migration that has not started: its bounds are the other table's
 CALL bbm_run('given');
 SELECT bbm_alter('m', restart => true), bbm_alter('given', restart => true);
 SELECT name, status, min_value, max_value, started_at FROM batched_background_migrations ORDER BY name;
@@ -165,24 +165,24 @@ SELECT count(bbm_drop(name)) FROM bbm_status();
 DROP SCHEMA one, three CASCADE;
 
 -- a partition that takes the name of another is not it
-CREATE TABLE tree (id int PRIMARY KEY, n int NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
-CREATE TABLE tree_1 PARTITION OF tree FOR VALUES FROM (0) TO (50);
-CREATE TABLE tree_2 PARTITION OF tree FOR VALUES FROM (50) TO (100);
-SELECT fill('tree', 99);
-CREATE TRIGGER act BEFORE UPDATE ON tree FOR EACH ROW EXECUTE FUNCTION act();
-INSERT INTO acts VALUES (25, 'SELECT bbm_pause(''tree'')');
-SELECT bbm_update('tree', 'tree', 'n = n + 1', 'n = 0', batch_size => 10) > 0 AS tree;
-CALL bbm_run('tree');
+CREATE TABLE parted (id int PRIMARY KEY, n int NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (50);
+CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (50) TO (100);
+SELECT fill('parted', 99);
+CREATE TRIGGER act BEFORE UPDATE ON parted FOR EACH ROW EXECUTE FUNCTION act();
+INSERT INTO acts VALUES (25, 'SELECT bbm_pause(''parted'')');
+SELECT bbm_update('parted', 'parted', 'n = n + 1', 'n = 0', batch_size => 10) > 0 AS parted;
+CALL bbm_run('parted');
 TRUNCATE acts;
-ALTER TABLE tree DETACH PARTITION tree_1;
-ALTER TABLE tree_1 RENAME TO tree_old;
-CREATE TABLE tree_1 PARTITION OF tree FOR VALUES FROM (0) TO (50);
-INSERT INTO tree SELECT generate_series(1, 49);
-CALL bbm_run('tree');
-SELECT n, count(*) FROM tree GROUP BY n;
-SELECT bbm_drop('tree');
-DROP TABLE tree_old;
--- a temporary child is nobody's but its session's
+ALTER TABLE parted DETACH PARTITION parted_1;
+ALTER TABLE parted_1 RENAME TO parted_old;
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (50);
+INSERT INTO parted SELECT generate_series(1, 49);
+CALL bbm_run('parted');
+SELECT n, count(*) FROM parted GROUP BY n;
+SELECT bbm_drop('parted');
+DROP TABLE parted_old;
+-- a temporary child table belongs to its session alone
 CREATE TABLE parent (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 CREATE TABLE child (PRIMARY KEY (id)) INHERITS (parent);
 CREATE TEMPORARY TABLE temporary_child (PRIMARY KEY (id)) INHERITS (parent);
@@ -197,35 +197,35 @@ DROP TABLE parent CASCADE;
 
 -- TRUNCATE in mid-run is reported, a rewrite is not
 INSERT INTO acts VALUES (25, 'SELECT bbm_pause(name) FROM bbm_status()');
-TRUNCATE t, tree;
-SELECT fill('t', 30), fill('tree', 99);
+TRUNCATE t, parted;
+SELECT fill('t', 30), fill('parted', 99);
 CREATE TRIGGER act BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION act();
 SELECT bbm_update('plain', 't', 'n = n + 1', batch_size => 10) > 0 AS plain,
-       bbm_update('tree', 'tree', 'n = n + 1', 'n = 0', batch_size => 10) > 0 AS tree,
-       bbm_create('whole', 'tree', 'UPDATE tree SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 10) > 0 AS whole,
-       bbm_update('not begun', 't', 'n = n + 1') > 0 AS not_begun;
+       bbm_update('parted', 'parted', 'n = n + 1', 'n = 0', batch_size => 10) > 0 AS parted,
+       bbm_create('whole', 'parted', 'UPDATE parted SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 10) > 0 AS whole,
+       bbm_update('not started', 't', 'n = n + 1') > 0 AS not_started;
 TRUNCATE t;
 SELECT fill('t', 30);
 CREATE TABLE refers (id int PRIMARY KEY REFERENCES t);
 CALL bbm_run('plain');
-CALL bbm_run('tree');
+CALL bbm_run('parted');
 CALL bbm_run('whole');
 VACUUM FULL t;
 CLUSTER t USING t_pkey;
 REINDEX TABLE t;
 ALTER TABLE t ALTER n TYPE bigint;
 BEGIN;
-TRUNCATE tree;
+TRUNCATE parted;
 ROLLBACK;
 SELECT * FROM events('plain');
 TRUNCATE refers, t RESTART IDENTITY;
 TRUNCATE t CASCADE;
-TRUNCATE tree_2;
-TRUNCATE tree;
-DO $$ BEGIN TRUNCATE tree_1, tree_2; END $$;
-SELECT 'plain' AS name, * FROM events('plain') UNION ALL SELECT 'tree', * FROM events('tree')
-UNION ALL SELECT 'whole', * FROM events('whole') UNION ALL SELECT 'not begun', * FROM events('not begun');
--- and the migration may begin again
+TRUNCATE parted_2;
+TRUNCATE parted;
+DO $$ BEGIN TRUNCATE parted_1, parted_2; END $$;
+SELECT 'plain' AS name, * FROM events('plain') UNION ALL SELECT 'parted', * FROM events('parted')
+UNION ALL SELECT 'whole', * FROM events('whole') UNION ALL SELECT 'not started', * FROM events('not started');
+-- and the migration may start again
 TRUNCATE acts;
 SELECT fill('t', 20);
 SELECT bbm_alter('plain', restart => true);
@@ -278,7 +278,7 @@ DELETE FROM pg_dist_partition WHERE logicalrelid = 't'::regclass;
 SELECT m.status, failure_error_code, error_sqlstate, error_message, (SELECT count(*) FROM bbm_jobs('between') WHERE status = 'finished') AS jobs
 FROM batched_background_migrations m WHERE name = 'between';
 SELECT bbm_drop('between');
--- one that is given another table before it has begun is about that
+-- a migration that gets another table before it has started works on that table
 CREATE TABLE instead_of (LIKE t INCLUDING ALL);
 SELECT fill('instead_of', 60);
 SELECT bbm_update('given', 't', 'n = 42', batch_size => 10) > 0 AS given;
@@ -292,41 +292,41 @@ SET allow_system_table_mods = on;
 CREATE UNIQUE INDEX pg_dist_partition_logical_relid_index ON pg_dist_partition (logicalrelid);
 RESET allow_system_table_mods;
 INSERT INTO acts VALUES (15, 'SELECT bbm_pause(name) FROM bbm_status()');
-SELECT fill('tree', 99);
+SELECT fill('parted', 99);
 SELECT bbm_update('later', 't', 'n = n + 1', batch_size => 10) > 0 AS later,
-       bbm_update('leaf', 'tree', 'n = n + 1', 'n = 0', batch_size => 10) > 0 AS leaf,
-       bbm_create('whole', 'tree', 'UPDATE tree SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 10) > 0 AS whole;
+       bbm_update('partitions', 'parted', 'n = n + 1', 'n = 0', batch_size => 10) > 0 AS partitions,
+       bbm_create('whole', 'parted', 'UPDATE parted SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 10) > 0 AS whole;
 CALL bbm_run('later');
-CALL bbm_run('leaf');
+CALL bbm_run('partitions');
 CALL bbm_run('whole');
 TRUNCATE acts;
-INSERT INTO pg_dist_partition VALUES ('t', 'h'), ('tree_1', 'h');
+INSERT INTO pg_dist_partition VALUES ('t', 'h'), ('parted_1', 'h');
 CALL bbm_run('later');
-CALL bbm_run('leaf');
+CALL bbm_run('partitions');
 CALL bbm_run('whole');
 SELECT name, status, failure_error_code, error_sqlstate, error_message FROM batched_background_migrations ORDER BY name;
-SELECT bbm_update('x', 'tree', 'n = n + 1', 'n = 0');
+SELECT bbm_update('x', 'parted', 'n = n + 1', 'n = 0');
 SELECT count(bbm_drop(name)) FROM bbm_status();
 SET allow_system_table_mods = on;
 DROP TABLE pg_catalog.pg_dist_partition;
 RESET allow_system_table_mods;
 
 -- a clone has its original's OIDs: it goes on at its cursor, and with the very tables
-TRUNCATE t, tree, acts;
-SELECT fill('t', 60), fill('tree', 99);
+TRUNCATE t, parted, acts;
+SELECT fill('t', 60), fill('parted', 99);
 CREATE TABLE v (LIKE t INCLUDING ALL);
 SELECT fill('v', 60);
 CREATE TRIGGER act BEFORE UPDATE ON v FOR EACH ROW EXECUTE FUNCTION act();
 INSERT INTO acts VALUES (25, 'SELECT bbm_pause(name) FROM bbm_status()');
 SELECT bbm_update('goes on', 't', 'n = n + 1', batch_size => 10) > 0 AS goes_on,
        bbm_update('swapped', 'v', 'n = n + 1', batch_size => 10) > 0 AS swapped,
-       bbm_update('by leaf', 'tree', 'n = n + 1', 'n = 0', batch_size => 10) > 0 AS per_partition;
+       bbm_update('by partition', 'parted', 'n = n + 1', 'n = 0', batch_size => 10) > 0 AS per_partition;
 CALL bbm_run('goes on');
 CALL bbm_run('swapped');
-CALL bbm_run('by leaf');
+CALL bbm_run('by partition');
 TRUNCATE acts;
 -- whose names nobody has noted yet
-ALTER TABLE tree_1 RENAME TO tree_one;
+ALTER TABLE parted_1 RENAME TO parted_one;
 \set db :DBNAME
 \c postgres
 CREATE DATABASE regress_bbm_clone TEMPLATE :"db";
@@ -337,9 +337,9 @@ CREATE TABLE v (LIKE w INCLUDING ALL);
 SELECT fill('v', 60);
 CALL bbm_run('goes on');
 SELECT n, count(*) FROM t GROUP BY n;
-CALL bbm_run('by leaf');
-SELECT n, count(*) FROM tree GROUP BY n;
-SELECT sum(rows) AS rows FROM bbm_jobs('by leaf');
+CALL bbm_run('by partition');
+SELECT n, count(*) FROM parted GROUP BY n;
+SELECT sum(rows) AS rows FROM bbm_jobs('by partition');
 CALL bbm_run('swapped');
 SELECT name, status, failure_error_code, error_message FROM batched_background_migrations ORDER BY name;
 SELECT n, count(*) FROM v GROUP BY n;
@@ -362,7 +362,7 @@ ALTER TABLE other DROP CONSTRAINT other_pkey;
 SELECT bbm_update('x', 'other', 'n = n + 1', column_name => 'id');
 
 DROP EXTENSION bbm;
-DROP TABLE other, apart, ruled, tree, t, acts CASCADE;
+DROP TABLE other, apart, ruled, parted, t, acts CASCADE;
 DROP ACCESS METHOD regress_heap;
 DROP FUNCTION fill, outcome, events, run, act, write_apart, job_apart, become_distributed;
 ALTER SYSTEM RESET bbm.enabled;

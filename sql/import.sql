@@ -46,12 +46,12 @@ CREATE FUNCTION "fillNull"(table_name text, column_name text, min bigint, max bi
 INSERT INTO batched_background_migrations (id, name, min_value, max_value, batch_size, status, started_at, finished_at, job_signature_name, table_name, column_name,
     failure_error_code, batching_strategy, total_tuple_count) VALUES
     (3, 'running', 1, 100, 10, 4, '2026-01-02 00:00+00', NULL, 'copyBlobs', 'public.blobs', 'id', NULL, NULL, 100),
-    (5, 'not begun', 1, 100, 50, 1, NULL, NULL, 'copyBlobs', 'public.blobs', 'id', NULL, 'SerialKeySetBatchingStrategy', NULL),
+    (5, 'not started', 1, 100, 50, 1, NULL, NULL, 'copyBlobs', 'public.blobs', 'id', NULL, 'SerialKeySetBatchingStrategy', NULL),
     (6, 'paused', 1, 100, 50, 0, NULL, NULL, 'copyBlobs', 'public.blobs', 'id', NULL, NULL, -1),
     (7, 'finished', 1, 100, 100, 2, '2026-01-01 00:00+00', '2026-01-02 00:00+00', 'copyBlobs', 'public.blobs', 'id', NULL, NULL, 100),
     (8, 'failed', 1, 20, 10, 3, '2026-01-01 00:00+00', NULL, 'copyBlobs', 'public.blobs', 'id', 4, NULL, 100),
     (12, 'null', 0, 0, 10, 4, '2026-01-01 00:00+00', NULL, 'fillNull', 'public.blobs', 'filled', NULL, 'NullKeySetBatchingStrategy', 100);
--- of the running one, what is done of the table: a failed one, and one that was cut when its worker was stopped
+-- jobs of the running migration, by what is done of the table: a failed one, and one that was allocated when its worker was stopped
 INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, attempts, failure_error_code, finished_at) VALUES
     (10, 3, 1, 10, 2, 1, NULL, now()), (11, 12, 0, 0, 2, 1, NULL, now()), (12, 3, 11, 20, 3, 2, 0, NULL), (14, 3, 21, 30, 2, 1, NULL, now()),
     (15, 3, 31, 45, 1, 1, NULL, NULL), (20, 7, 1, 100, 2, 1, NULL, NULL), (21, 8, 1, 10, 3, 5, 0, NULL), (22, 8, 11, 20, 2, 1, NULL, now());
@@ -82,7 +82,7 @@ SELECT name, batch_size FROM batched_background_migrations ORDER BY name;
 SELECT count(*) FROM batched_background_migration_jobs;
 
 -- they go on from where they were: each row once, but for those that nothing had recorded
-DELETE FROM batched_background_migrations WHERE name IN ('not begun', 'paused');
+DELETE FROM batched_background_migrations WHERE name IN ('not started', 'paused');
 ALTER SYSTEM RESET bbm.enabled;
 SELECT pg_reload_conf();
 \c -

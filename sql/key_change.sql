@@ -24,7 +24,7 @@ SELECT bbm_drop('said');
 CREATE TABLE identities (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int);
 SELECT bbm_update('identity', 'identities', 'id = DEFAULT');
 
--- only a child computes it, which the server refuses from 16 on
+-- only a child table computes it, which the server refuses from 16 on
 SELECT current_setting('server_version_num')::int < 160000 AS allowed \gset
 CREATE TABLE parent (id int NOT NULL, base int NOT NULL, v int);
 CREATE INDEX ON parent (id);

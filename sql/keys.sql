@@ -233,7 +233,7 @@ BEGIN
     RETURN new;
 END $$;
 -- a table of 20 rows, of which the migration has done some
-CREATE PROCEDURE begun(columns text, vals text, column_name text DEFAULT NULL, index_name text DEFAULT NULL)
+CREATE PROCEDURE started(columns text, vals text, column_name text DEFAULT NULL, index_name text DEFAULT NULL)
 LANGUAGE plpgsql AS $$
 BEGIN
     DROP TABLE IF EXISTS c;
@@ -247,18 +247,18 @@ BEGIN
     INSERT INTO stop_at VALUES (5);
 END $$;
 -- an integer may change its width
-CALL begun('k int PRIMARY KEY', 'x');
+CALL started('k int PRIMARY KEY', 'x');
 CALL bbm_run('m');
 ALTER TABLE c ALTER k TYPE bigint;
 CALL bbm_run('m');
 SELECT n, count(*) FROM c GROUP BY n;
-CALL begun('k int PRIMARY KEY', 'x');
+CALL started('k int PRIMARY KEY', 'x');
 CALL bbm_run('m');
 ALTER TABLE c ALTER k TYPE numeric;
 CALL bbm_run('m');
 SELECT * FROM outcome('m') \gx
 -- text may become varchar, but not what is ordered otherwise
-CALL begun('k text PRIMARY KEY', '100 + x');
+CALL started('k text PRIMARY KEY', '100 + x');
 CALL bbm_run('m');
 ALTER TABLE c ALTER k TYPE varchar(20);
 INSERT INTO stop_at VALUES (10);
@@ -276,7 +276,7 @@ CALL bbm_run('m');
 SELECT n, count(*) FROM c GROUP BY n;
 -- a bound whose text the type does not know any more
 CREATE TYPE grade AS ENUM ('one', 'two', 'three', 'four');
-CALL begun('k grade NOT NULL, o int NOT NULL', '(enum_range(NULL::grade))[1 + (x - 1) / 5], x', 'k, o', 'c_key');
+CALL started('k grade NOT NULL, o int NOT NULL', '(enum_range(NULL::grade))[1 + (x - 1) / 5], x', 'k, o', 'c_key');
 CALL bbm_run('m');
 ALTER TYPE grade RENAME VALUE 'two' TO 'second';
 ALTER TYPE grade RENAME VALUE 'four' TO 'fourth';
@@ -289,7 +289,7 @@ CALL bbm_run('m');
 SELECT n, count(*) FROM c GROUP BY n;
 
 -- the index is gone, is not valid, or has another order: code 2; with a better one it goes on
-CALL begun('k int NOT NULL', 'x', 'k', 'c_key');
+CALL started('k int NOT NULL', 'x', 'k', 'c_key');
 CALL bbm_run('m');
 DROP INDEX c_key;
 CALL bbm_run('m');
@@ -305,7 +305,7 @@ SELECT * FROM outcome('m') \gx
 UPDATE pg_index SET indisvalid = true WHERE indexrelid = 'other'::regclass;
 CALL bbm_run('m');
 SELECT n, count(*) FROM c GROUP BY n;
-CALL begun('k int NOT NULL, o int NOT NULL', 'x % 4, x', 'k, o DESC', 'c_key');
+CALL started('k int NOT NULL, o int NOT NULL', 'x % 4, x', 'k, o DESC', 'c_key');
 CALL bbm_run('m');
 DROP INDEX c_key;
 CREATE UNIQUE INDEX c_key ON c (k, o);
@@ -315,8 +315,8 @@ CREATE UNIQUE INDEX better ON c (k DESC, o);
 SELECT bbm_alter('m', index_name => 'better');
 CALL bbm_run('m');
 SELECT n, count(*) FROM c GROUP BY n;
--- what was begun is not begun otherwise
-CALL begun('k text PRIMARY KEY', '100 + x');
+-- a migration that has started with one key does not change to another
+CALL started('k text PRIMARY KEY', '100 + x');
 CALL bbm_run('m');
 UPDATE batched_background_migrations SET key_order = 'pg_catalog.text COLLATE pg_catalog."C"' WHERE name = 'm';
 UPDATE batched_background_migrations SET column_name = 'id' WHERE name = 'm';
@@ -350,7 +350,7 @@ SELECT count(bbm_drop(name)) FROM batched_background_migrations;
 DROP EXTENSION bbm;
 DROP TABLE types, wrong, wide, named, no_order, stop_at, c, later;
 DROP FUNCTION outcome, plan_of, plan_of_job, by_row, by_text, stop;
-DROP PROCEDURE begun;
+DROP PROCEDURE started;
 DROP EXTENSION citext;
 DROP SCHEMA ext;
 DROP COLLATION any_case;

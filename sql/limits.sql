@@ -76,7 +76,7 @@ SELECT bbm_alter('m bbm.vacuum=on', settings => '{bbm.max_batch_time=0}');
 \c - :admin
 SELECT bbm_create('free', 'limited.t', 'UPDATE limited.t SET n = n + 1 WHERE id BETWEEN $1 AND $2 AND pg_sleep(0.4) IS NOT NULL',
                   batch_size => 1, allow_full_scan => true, settings => ARRAY['bbm.max_batch_time=0', 'bbm.active_hours=', 'bbm.wait_for_standbys=off']) > 0 AS created;
--- the limit is lowered: what was given before does not hold beyond it
+-- the limit is lowered: values that were accepted before are capped at it
 ALTER SYSTEM SET bbm.max_batch_time = '100ms';
 SELECT format('%s 10:00-10:01 UTC', to_char(clock_timestamp() AT TIME ZONE 'UTC' + interval '2 days', 'Dy')) AS hours \gset
 ALTER SYSTEM SET bbm.active_hours = :'hours';

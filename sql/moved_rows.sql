@@ -56,7 +56,7 @@ CALL bbm_run('m');
 SELECT n, count(*) FROM c GROUP BY n;
 SELECT * FROM outcome();
 SELECT * FROM jobs();
--- a function is told the name of the table as a whole
+-- a function gets the name of the partitioned table
 CALL c();
 CREATE FUNCTION by_name(table_name text, column_name text, min int, max int, batch_size int) RETURNS void LANGUAGE plpgsql AS
     $$ BEGIN EXECUTE format('UPDATE %s SET n = n + 1 WHERE %I BETWEEN $1 AND $2', $1, $2) USING min, max; END $$;
@@ -78,7 +78,7 @@ SELECT n, count(*) FROM c GROUP BY n;
 SELECT * FROM outcome();
 SELECT * FROM jobs();
 SELECT event, detail FROM bbm_events WHERE event = 'round';
--- a partition that comes during that check is worked on, and what moves out of it meanwhile is looked for in turn
+-- a partition that is attached during that check is processed, and rows that move out of it meanwhile are found by another check
 CALL c();
 CREATE FUNCTION seen(int) RETURNS boolean STABLE LANGUAGE plpgsql AS $$
 BEGIN
@@ -186,7 +186,7 @@ ALTER TABLE d ATTACH PARTITION d_2 FOR VALUES FROM (200) TO (300);
 CALL bbm_run('m');
 SELECT n, count(*) FROM d GROUP BY n;
 SELECT * FROM outcome();
--- partition by partition where the key tells it; one that is split in mid-run is told, and not done twice
+-- partition by partition where the key is the partition key; a partition that is split in mid-run is reported, and not done twice
 CALL d(false);
 SELECT bbm_update('m', 'd', 'n = n + 1', batch_size => 10) > 0 AS defined;
 INSERT INTO act_at VALUES (250, 'pause');
@@ -210,7 +210,7 @@ INSERT INTO d SELECT generate_series(400, 409);
 CALL bbm_run('m');
 SELECT n, count(*) FROM d GROUP BY n ORDER BY n;
 SELECT * FROM outcome();
--- a default partition that comes in mid-run, and is split when it was begun
+-- a default partition that is attached in mid-run, and is split after it has started
 CALL d(false);
 SELECT bbm_update('m', 'd', 'n = n + 1', batch_size => 10, max_value => 999) > 0 AS defined;
 INSERT INTO act_at VALUES (150, 'pause'), (450, 'pause');
@@ -224,7 +224,7 @@ ALTER TABLE d ATTACH PARTITION d_4 FOR VALUES FROM (400) TO (490);
 CALL bbm_run('m');
 SELECT n, count(*) FROM d GROUP BY n ORDER BY n;
 SELECT * FROM outcome();
--- a partition that comes in mid-run and has partitions of its own, told apart by another column
+-- a partition that is attached in mid-run and has partitions of its own, by another column
 CREATE TABLE sub (id int NOT NULL, status text NOT NULL, n int NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
 CREATE TABLE sub_1 PARTITION OF sub FOR VALUES FROM (0) TO (100);
 CREATE INDEX ON sub (id);
@@ -270,7 +270,7 @@ INSERT INTO k SELECT 1 + i / 500, i FROM generate_series(0, 999) i;
 SELECT bbm_drop('m', true), bbm_update('m', 'k', 'n = 1') > 0;
 SELECT column_name FROM outcome();
 
--- children of an inheritance tree
+-- child tables
 CREATE TABLE parent (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 CREATE TABLE child_1 (PRIMARY KEY (id)) INHERITS (parent);
 CREATE TABLE child_2 (PRIMARY KEY (id)) INHERITS (parent);

@@ -3,7 +3,7 @@
 CREATE EXTENSION bbm;
 -- alone: no background worker takes a hand in it
 ALTER SYSTEM SET bbm.enabled = off;
--- a run of more than five seconds tells how far it is: without pauses for busy CPUs none takes so long
+-- a run of more than five seconds reports its progress: without pauses for busy CPUs none takes so long
 ALTER SYSTEM SET bbm.min_pace = 1;
 ALTER SYSTEM SET bbm.retry_delay = '1 ms';
 SELECT pg_reload_conf();
@@ -149,7 +149,7 @@ SELECT bbm_update('bad', 'poison', 'n = 1', 'n IS NULL', batching_strategy => 'B
 SELECT bbm_create('bad', 'poison', 'f', column_name => 'n', batching_strategy => 'NullKeySetBatchingStrategy', on_error => 'skip');
 \set VERBOSITY terse
 
--- the settings that our own statements have are not the job's, after a part of it has failed either
+-- the settings of the engine's own statements do not apply to the job, not even after a sub-batch has failed
 SET enable_seqscan = on;
 SET jit = on;
 CREATE TABLE pinned (id integer PRIMARY KEY, settings text);

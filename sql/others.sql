@@ -14,7 +14,7 @@ GRANT CREATE ON SCHEMA public TO regress_bbm_bob;
 CREATE SCHEMA alices AUTHORIZATION regress_bbm_alice;
 CREATE SCHEMA bobs AUTHORIZATION regress_bbm_bob;
 GRANT USAGE ON SCHEMA bobs TO PUBLIC;
--- what a superuser may have made for convenience: its rights pass the table's policies, the guard still asks who it is
+-- views that a superuser may have created for convenience: their owner bypasses the tables' policies, the guard still checks who the user is
 CREATE VIEW everybodys AS SELECT * FROM batched_background_migrations;
 CREATE VIEW everybodys_jobs AS SELECT * FROM batched_background_migration_jobs;
 GRANT SELECT, INSERT, UPDATE, DELETE ON everybodys, everybodys_jobs TO regress_bbm_bob;

@@ -1,6 +1,6 @@
 --
 -- The application's role owns the tables of bbm: its schema tool works on them,
--- all else holds as before, and it gets no rights of others by them.
+-- all else is as before, and the role gets no rights of other roles by that.
 --
 
 SELECT current_user AS admin \gset
@@ -111,7 +111,7 @@ VALUES ('again', 1, 20, 5, 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', 
 SELECT bbm_wait('again', '1 minute');
 SELECT n, count(*) FROM t GROUP BY n;
 
--- every column that the script makes is one that is looked for
+-- every column that the script creates is checked
 \c - :admin
 SELECT a.attrelid::regclass, a.attname,
        (SELECT detail FROM fails(format('ALTER TABLE %s RENAME COLUMN %I TO gone; SELECT bbm_start()', a.attrelid::regclass, a.attname)))
@@ -139,7 +139,7 @@ SELECT bbm_wait('again', '1 minute');
 SELECT min_value, max_value FROM bbm_jobs('again') ORDER BY id DESC LIMIT 1;
 SELECT name, bbm_drop(name) FROM batched_background_migrations WHERE pg_has_role(owner, 'USAGE') ORDER BY name;
 
--- in another role's name: whatever uses the rights of a migration's owner asks first who owns the tables
+-- in another role's name: whatever uses the rights of a migration's owner checks first who owns the tables
 ALTER TABLE batched_background_migrations DISABLE TRIGGER bbm_guard;
 CREATE FUNCTION trap() RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
@@ -153,7 +153,7 @@ SELECT 'forged for ' || r, 20, 5, 'UPDATE t SET n = 0 WHERE id BETWEEN $1 AND $2
        1, 'public.trap()', 'n = 0', 'update'
 FROM unnest(ARRAY['regress_bbm_other', :'admin']) r;
 ALTER TABLE batched_background_migrations ENABLE TRIGGER bbm_guard;
--- as those roles, who call what looks at it, or changes it
+-- as those roles, with the functions that read a migration or change it
 \c - regress_bbm_other
 SELECT * FROM fails($$SELECT bbm_verify('forged for regress_bbm_other')$$) \gx
 SELECT state, message FROM fails($$SELECT bbm_alter('forged for regress_bbm_other', restart => true)$$);

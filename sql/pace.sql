@@ -7,7 +7,7 @@ LOAD 'bbm';
 \getenv module BBM_TEST_MODULE
 CREATE FUNCTION pulses(elapsed_us float8[], wait_us float8[], turns float8[], units float8[], found float8[], min_pace float8, max_pace float8, what text)
 RETURNS float8[] STRICT LANGUAGE c AS :'module', 'bbm_test_pace_pulses';
-CREATE FUNCTION machine(cpus int, workers int, clients int, service_us float8, think_us float8[], pulse_us float8, min_pace float8, max_pace float8, told boolean)
+CREATE FUNCTION machine(cpus int, workers int, clients int, service_us float8, think_us float8[], pulse_us float8, min_pace float8, max_pace float8, reported boolean)
 RETURNS float8[] STRICT LANGUAGE c AS :'module', 'bbm_test_pace';
 
 -- n pulses alike
@@ -25,7 +25,7 @@ SELECT pulses('{1000,3000,1000,3000,1000}', '{0,2000,0,2000,0}', '{1,1,1,1,1}', 
 SELECT shares[63] AS before, shares[64] AS one_in_64
 FROM (SELECT pulses(array_fill(1000::float8, ARRAY[64]), ARRAY[1001::float8] || array_fill(0::float8, ARRAY[63]), array_fill(1::float8, ARRAY[64]),
     array_fill(1::float8, ARRAY[64]), array_fill(0::float8, ARRAY[64]), 0.1, 1, 's')) v (shares);
--- others in need of something else: 4 locks, 5 WAL; a CPU is 2, and where the system does not tell, 3; free is 0, the begin 1, the limit 6
+-- others wait for something else: 4 locks, 5 WAL; a CPU is 2, and where the system does not report waits, 3; free is 0, the begin 1, the limit 6
 SELECT f AS found, (same(2, 1000, 0, 1, f, 0.1, 1, 's'))[2] AS share, (same(2, 1000, 0, 1, f, 0.1, 1, 'w'))[2] AS why FROM generate_series(0, 2) f;
 SELECT (same(2, 9000, 8000, 1, 0, 0.1, 1, 'w'))[2] AS cpu, (same(1, 1000, 0, 1, 0, 0.1, 1, 'w'))[1] AS begins,
     (same(2000, 1000, 0, 1, 0, 0.1, 1, 'w'))[2000] AS free, (same(2000, 1000, 0, 1, 0, 0.1, 0.6, 'w'))[2000] AS at_limit;
@@ -38,7 +38,7 @@ SELECT (same(1, 2000, 0, 1, 0, 0.5, 0.5, 'p'))[1] AS half, (same(1, 2000, 0, 1, 
 -- no pause is endless, and what is no time is none
 SELECT (same(1, 1e12, 0, 1, 0, 0.001, 0.1, 'p'))[1] AS endless, (same(1, -5, 0, 1, 0, 0.1, 0.1, 'p'))[1] AS backwards,
     (same(1, 1000, 9e18, 1, 0, 0.1, 0.1, 'p'))[1] AS waits_longer_than_it_lasts, (same(1, 0, -1, 0, 0, 0.1, 0.1, 'p'))[1] AS nothing;
--- where the system does not tell: what took longer than the best so far, by more than half of it and a millisecond
+-- where the system does not report waits: what took longer than the best so far, by more than half of it and a millisecond
 SELECT pulses('{1000,2400,2600,2600}', '{-1,-1,-1,-1}', '{0,0,0,0}', '{10,10,10,10}', '{0,0,0,0}', 0.1, 1, 's') AS slower,
     pulses('{1000,2000,9000}', '{-1,-1,-1}', '{0,0,0}', '{10,20,90}', '{0,0,0}', 0.1, 1, 's') AS larger,
     pulses('{1000,9000,9000}', '{-1,-1,-1}', '{0,0,0}', '{10,0,0}', '{0,0,0}', 0.1, 1, 's') AS unknown,
@@ -52,18 +52,18 @@ AS $$ SELECT array_agg(CASE kind WHEN 'idle' THEN -1 WHEN 'half' THEN 9600 ELSE 
 CREATE FUNCTION mean(shares float8[], since int, until int) RETURNS float8 LANGUAGE sql AS $$ SELECT avg(s) FROM unnest(shares[since:until]) s $$;
 CREATE FUNCTION swing(shares float8[], since int, until int) RETURNS float8 LANGUAGE sql
 AS $$ SELECT max(abs(mean(shares, i, i + 4) / mean(shares, since, until) - 1)) FROM generate_series(since, until - 4) i $$;
--- what it is like after five seconds of each load, with one worker and with three, told and not told how long it waits
-CREATE TABLE ran AS SELECT workers, told, machine(2, workers, 32, 300, load('half 30', 'full 30', 'half 30', 'idle 15', 'full 15', 'idle 15'), 1000, 0.1, 1, told) AS shares
-FROM (VALUES (1), (3)) w (workers), (VALUES (true), (false)) t (told);
-SELECT workers, told, mean(shares, 6, 30) > 0.12 AS half, swing(shares, 6, 30) < 0.2 AS settles,
+-- what it is like after five seconds of each load, with one worker and with three, with and without the system's report of its waits
+CREATE TABLE ran AS SELECT workers, reported, machine(2, workers, 32, 300, load('half 30', 'full 30', 'half 30', 'idle 15', 'full 15', 'idle 15'), 1000, 0.1, 1, reported) AS shares
+FROM (VALUES (1), (3)) w (workers), (VALUES (true), (false)) t (reported);
+SELECT workers, reported, mean(shares, 6, 30) > 0.12 AS half, swing(shares, 6, 30) < 0.2 AS settles,
     mean(shares, 36, 60) BETWEEN 0.095 AND 0.12 AS full, swing(shares, 36, 60) < 0.2 AS settles,
     mean(shares, 66, 90) > 0.12 AS half, swing(shares, 66, 90) < 0.2 AS settles,
     mean(shares, 96, 105) > 0.55 AS idle, swing(shares, 96, 105) < 0.2 AS settles,
     mean(shares, 111, 120) BETWEEN 0.095 AND 0.12 AS full, mean(shares, 126, 135) > 0.55 AS idle,
     (SELECT min(s) FROM unnest(shares) s) >= 0.095 AS floor
-FROM ran ORDER BY workers, told;
+FROM ran ORDER BY workers, reported;
 -- one worker has an idle machine, all of the time
-SELECT told, mean(shares, 96, 105) > 0.97 AS idle FROM ran WHERE workers = 1 ORDER BY told;
+SELECT reported, mean(shares, 96, 105) > 0.97 AS idle FROM ran WHERE workers = 1 ORDER BY reported;
 -- limits are kept: whatever the load for the lower one, and on an idle machine for the upper one
 SELECT min, round(mean(machine(2, 1, 32, 300, load('full 20'), 1000, min, 1, true), 6, 20)::numeric, 2) AS full
 FROM (VALUES (0.02), (0.05), (0.15)) v (min);

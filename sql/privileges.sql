@@ -1,5 +1,5 @@
 --
--- Whose a migration is: who may see it, steer it, change it, and as whom it runs.
+-- A migration's owner: who may see it, control it, change it, and as whom it runs.
 --
 
 SELECT current_user AS admin \gset
@@ -50,7 +50,7 @@ SELECT * FROM fails($$SELECT bbm_create('x', 'bobs.t', 'alices.job')$$);
 \pset expanded off
 SELECT name FROM bbm_status();
 
--- a stranger sees nothing, and may call nothing that does something
+-- a role without rights sees no migration, and may call no function that changes one
 \c - regress_bbm_stranger
 SELECT * FROM bbm_status();
 SELECT * FROM bbm_jobs('alice''s');
@@ -120,7 +120,7 @@ INSERT INTO batched_background_migrations
     (name, max_value, batch_size, job_signature_name, table_name, column_name, owner_oid)
 VALUES ('spoofed', 4, 2, 'UPDATE alices.t SET n = -1 WHERE id BETWEEN $1 AND $2', 'alices.t', 'id',
         'regress_bbm_alice'::regrole);
--- a row with a home of its own is no copy by saying so, and his
+-- a row with an origin of its own is not taken for another database's, and is bob's
 INSERT INTO batched_background_migrations
     (name, max_value, batch_size, job_signature_name, table_name, column_name, owner_oid, origin, status)
 VALUES ('copied', 4, 2, 'UPDATE alices.t SET n = -1 WHERE id BETWEEN $1 AND $2', 'alices.t', 'id',
@@ -164,42 +164,42 @@ SELECT bbm_create('alice''s, here', 'alices.t', 'alices.job', batch_size => 2) >
 CALL bbm_run('alice''s, here');
 SELECT n, who, count(*) FROM alices.t GROUP BY n, who;
 -- what her job does, she does, and cannot do more
-CREATE FUNCTION alices.climb(min int, max int) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION alices.escalate(min int, max int) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    EXECUTE (SELECT statement FROM alices.climbs);
+    EXECUTE (SELECT statement FROM alices.escalations);
     UPDATE forbidden SET n = 666;
 END $$;
-CREATE TABLE alices.climbs (statement text);
-INSERT INTO alices.climbs VALUES ('');
-SELECT bbm_create('climb', 'alices.t', 'alices.climb', max_attempts => 1) > 0 AS created;
-UPDATE alices.climbs SET statement = 'RESET ROLE';
-SELECT bbm_start('climb');
-SELECT bbm_wait('climb', '1 minute');
-SELECT error_sqlstate, error_message FROM batched_background_migrations WHERE name = 'climb';
-UPDATE alices.climbs SET statement = 'RESET SESSION AUTHORIZATION';
-SELECT bbm_start('climb');
-SELECT bbm_wait('climb', '1 minute');
-SELECT error_sqlstate, error_message FROM batched_background_migrations WHERE name = 'climb';
-UPDATE alices.climbs SET statement = 'SET SESSION AUTHORIZATION DEFAULT';
-SELECT bbm_start('climb');
-SELECT bbm_wait('climb', '1 minute');
-SELECT error_sqlstate, error_message FROM batched_background_migrations WHERE name = 'climb';
-CALL bbm_run('climb');
-UPDATE alices.climbs SET statement = 'SET ROLE regress_bbm_bob';
-SELECT bbm_start('climb');
-SELECT bbm_wait('climb', '1 minute');
-SELECT error_sqlstate FROM batched_background_migrations WHERE name = 'climb';
+CREATE TABLE alices.escalations (statement text);
+INSERT INTO alices.escalations VALUES ('');
+SELECT bbm_create('escalate', 'alices.t', 'alices.escalate', max_attempts => 1) > 0 AS created;
+UPDATE alices.escalations SET statement = 'RESET ROLE';
+SELECT bbm_start('escalate');
+SELECT bbm_wait('escalate', '1 minute');
+SELECT error_sqlstate, error_message FROM batched_background_migrations WHERE name = 'escalate';
+UPDATE alices.escalations SET statement = 'RESET SESSION AUTHORIZATION';
+SELECT bbm_start('escalate');
+SELECT bbm_wait('escalate', '1 minute');
+SELECT error_sqlstate, error_message FROM batched_background_migrations WHERE name = 'escalate';
+UPDATE alices.escalations SET statement = 'SET SESSION AUTHORIZATION DEFAULT';
+SELECT bbm_start('escalate');
+SELECT bbm_wait('escalate', '1 minute');
+SELECT error_sqlstate, error_message FROM batched_background_migrations WHERE name = 'escalate';
+CALL bbm_run('escalate');
+UPDATE alices.escalations SET statement = 'SET ROLE regress_bbm_bob';
+SELECT bbm_start('escalate');
+SELECT bbm_wait('escalate', '1 minute');
+SELECT error_sqlstate FROM batched_background_migrations WHERE name = 'escalate';
 -- the engine's own tables are not open to her job
-UPDATE alices.climbs SET statement =
+UPDATE alices.escalations SET statement =
     'UPDATE public.batched_background_migration_jobs SET status = 2 WHERE status = 4';
-SELECT bbm_start('climb');
-SELECT bbm_wait('climb', '1 minute');
-SELECT error_sqlstate, error_message FROM batched_background_migrations WHERE name = 'climb';
-UPDATE alices.climbs SET statement = 'UPDATE public.batched_background_migrations SET status = 2';
-SELECT bbm_start('climb');
-SELECT bbm_wait('climb', '1 minute');
-SELECT error_sqlstate, error_message FROM batched_background_migrations WHERE name = 'climb';
-SELECT bbm_drop('climb');
+SELECT bbm_start('escalate');
+SELECT bbm_wait('escalate', '1 minute');
+SELECT error_sqlstate, error_message FROM batched_background_migrations WHERE name = 'escalate';
+UPDATE alices.escalations SET statement = 'UPDATE public.batched_background_migrations SET status = 2';
+SELECT bbm_start('escalate');
+SELECT bbm_wait('escalate', '1 minute');
+SELECT error_sqlstate, error_message FROM batched_background_migrations WHERE name = 'escalate';
+SELECT bbm_drop('escalate');
 
 -- who is a member of the owner is as good as the owner, but for running it here
 SET ROLE regress_bbm_team;
@@ -233,7 +233,7 @@ SELECT name FROM batched_background_migrations;
 SELECT DISTINCT name, role FROM bbm_events ORDER BY name, role;
 SELECT state, message FROM fails($$DELETE FROM bbm_events$$);
 
--- a superuser may steer them all, and they still run as their owner
+-- a superuser may control them all, and they still run as their owner
 \c - :admin
 SELECT name, status, rows_done FROM bbm_status();
 INSERT INTO batched_background_migrations

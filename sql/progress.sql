@@ -40,7 +40,7 @@ INSERT INTO steps SELECT 'long batches', i, 'work', 40, 100000 FROM generate_ser
 -- several steps a batch, and one that has been running for a while
 INSERT INTO steps SELECT 'in a batch', 2 * i, 'other', 4, 0 FROM generate_series(1, 100) i
 UNION ALL SELECT 'in a batch', 2 * i + 1, 'work', 4, 1000 FROM generate_series(1, 100) i;
--- what the rate predicts for the rest, and what then happens without what is left out; where the load changes, a minute later
+-- the time that the rate predicts, and the time that it then takes without what is left out; where the load changes, a minute later
 SET enable_nestloop = off;
 WITH numbered AS (
     SELECT *, row_number() OVER (PARTITION BY scenario ORDER BY n) AS i,
@@ -57,7 +57,7 @@ happens AS (
     FROM numbered n JOIN run r USING (scenario) WINDOW so_far AS (PARTITION BY n.scenario ORDER BY n.n))
 SELECT scenario, bool_and(abs(keys / nullif(rate, 0) / seconds - 1) <= 0.25) IS TRUE AS within_a_quarter, count(*) > 30 AS often
 FROM predicted JOIN happens USING (scenario, i)
--- the first step tells too little, and the last batch is not a rate
+-- the first step is too little for an estimate, and the last batch is not a rate
 WHERE seconds > 100 AND i > 2 AND (scenario <> 'faster' OR (n > 20000 AND elapsed > 75))
 GROUP BY scenario ORDER BY scenario;
 RESET enable_nestloop;
@@ -66,9 +66,9 @@ DROP TABLE steps;
 --
 -- Percent, by what is known: done, allocated, the estimate, first, last and the last allocated key
 --
-CREATE FUNCTION percent(done float8, allocated float8, estimate float8, first float8, last float8, cut float8, complete boolean)
+CREATE FUNCTION percent(done float8, allocated float8, estimate float8, first float8, last float8, reached float8, complete boolean)
     RETURNS float8 LANGUAGE c AS :'bbm_test', 'bbm_test_percent';
-SELECT what, round(percent(done, allocated, estimate, first, last, cut, complete)::numeric, 1) AS percent FROM (VALUES
+SELECT what, round(percent(done, allocated, estimate, first, last, reached, complete)::numeric, 1) AS percent FROM (VALUES
     ('nothing yet', 0, 0, -1, 1, 100, 0, false),
     ('half of it', 50, 50, 100, 1, 100, 50, false),
     ('an estimate twice as high', 50, 50, 200, 1, 100, 50, false),
@@ -81,7 +81,7 @@ SELECT what, round(percent(done, allocated, estimate, first, last, cut, complete
     ('nothing is known but the ranges', 30, 40, -1, NULL, NULL, NULL, false),
     ('all is allocated', 90, 100, 200, NULL, NULL, NULL, true),
     ('all ends of bigint', 1, 2, 4, -9223372036854775808, 9223372036854775807, 0, false)
-    ) v (what, done, allocated, estimate, first, last, cut, complete);
+    ) v (what, done, allocated, estimate, first, last, reached, complete);
 
 --
 -- Percent is within a tenth of the truth, before each batch, whatever the planner thinks of the table.

@@ -20,7 +20,7 @@ SELECT sub_batch_size FROM batched_background_migrations WHERE name = 'null';
 UPDATE batched_background_migrations SET sub_batch_size = NULL WHERE name = 'null';
 SELECT bbm_drop('null');
 
--- a function with the registry's parameters is told the size of the commit at hand;
+-- a function with the parameters of the GitLab container registry's gets the size of each commit;
 -- its name is looked up as it is written
 CREATE FUNCTION "tellSize"(table_name text, column_name text, min int, max int, batch_size int) RETURNS void LANGUAGE sql AS
     'INSERT INTO calls (min, max, size) VALUES (min, max, batch_size)';
@@ -38,7 +38,7 @@ CALL bbm_run('whole');
 SELECT min, max, size FROM calls ORDER BY id;
 TRUNCATE calls;
 
--- ... then folded; a part in quotes is taken as it is
+-- ... then folded; a quoted identifier is taken as it is
 CREATE FUNCTION tellsize(min int, max int) RETURNS void LANGUAGE sql AS 'INSERT INTO calls (min, max) VALUES (min, max)';
 CREATE FUNCTION "Odd.Name"(min int, max int) RETURNS void LANGUAGE sql AS 'INSERT INTO calls (min, max, size) VALUES (min, max, 0)';
 SELECT name, bbm_create(name, 't', name, batch_size => 20) > 0 AS created
@@ -77,7 +77,7 @@ ALTER SYSTEM RESET bbm.job_retention;
 ALTER SYSTEM RESET bbm.min_pace;
 SELECT pg_reload_conf();
 
--- its own worker, left running: a migration that it takes up, its new job, an attempt
+-- the registry's own worker, left running: a migration that it starts, its new job, an attempt
 SELECT bbm_create('another''s', 't', 'UPDATE t SET n = n WHERE id BETWEEN $1 AND $2', batch_size => 10) > 0 AS created;
 \set VERBOSITY default
 UPDATE batched_background_migrations SET status = 4, started_at = now() WHERE name = 'another''s';

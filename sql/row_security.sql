@@ -47,7 +47,7 @@ SELECT bbm_verify('m', 'n = 0');
 SELECT bbm_drop('m'), bbm_update('m', 'secret', 'n = 1 / (id - 50)', batch_size => 30, on_error => 'split', max_attempts => 1) > 0 AS defined;
 CALL bbm_run('m');
 SELECT min_value, max_value, error_message FROM bbm_errors('m');
--- an estimate does not tell whether a key exists that the owner may not see
+-- an estimate does not show whether a key exists that the owner may not see
 SELECT bbm_drop('m'), bbm_update('m', 'secret', 'n = n + 1', column_name => 'k', batch_size => 3, min_key => '{k51}', max_key => '{k51}') > 0 AS defined;
 CALL bbm_run('m');
 SELECT total_tuple_count > 1 AS of_all FROM batched_background_migrations;
@@ -223,7 +223,7 @@ CALL bbm_run('m');
 \c - :admin
 SET client_min_messages = warning;
 SELECT * FROM outcome();
--- functions are told the table as a whole; blocks cannot be
+-- functions get the name of the partitioned table; block ranges are refused
 CALL pt();
 CREATE FUNCTION by_name(table_name text, column_name text, min int, max int, batch_size int) RETURNS void LANGUAGE plpgsql AS
     $$ BEGIN EXECUTE format('UPDATE %s SET n = n + 1 WHERE %I BETWEEN $1 AND $2', $1, $2) USING min, max; END $$;

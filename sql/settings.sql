@@ -65,7 +65,7 @@ SELECT bbm_wait('switched', '1 minute');
 SELECT min(n), max(n) FROM t;
 
 -- finished neighbours are merged into one row, which says how many it stands for;
--- without rests, as bbm_run reports what takes longer than five seconds
+-- without pauses, as bbm_run reports what takes longer than five seconds
 ALTER SYSTEM SET bbm.job_retention = 0;
 ALTER SYSTEM SET bbm.min_pace = 1;
 SELECT pg_reload_conf();

@@ -67,7 +67,7 @@ SELECT 1::oid <> 1;
 SELECT rolsuper FROM pg_roles WHERE rolname = 'regress_bbm_evil';
 ROLLBACK;
 
--- in each of the two schemas: installed by a superuser, used by all, looked at by a superuser
+-- in each of the two schemas: installed by a superuser, used by all, read by a superuser
 CREATE EXTENSION bbm SCHEMA public;
 GRANT EXECUTE ON FUNCTION bbm_create, bbm_start, bbm_pause, bbm_retry, bbm_alter, bbm_drop TO regress_bbm_evil;
 GRANT EXECUTE ON PROCEDURE bbm_run TO regress_bbm_evil;

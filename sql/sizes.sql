@@ -1,6 +1,6 @@
 --
 -- Sizes that follow the measured time: the pure function, and the engine with
--- a clock that only moves when it is told to.  Nothing sleeps here.
+-- a clock that moves only when the test moves it.  Nothing sleeps here.
 --
 
 CREATE EXTENSION bbm;
@@ -46,7 +46,7 @@ SELECT full_batches(1000, 500, 0, ARRAY['NaN', 1, 1]::float8[]) AS nan,
 SELECT sizing(1000, 'NaN', 'NaN', 10, 100000, ARRAY[1000], ARRAY[1], ARRAY[1]) AS no_target,
        sizing(2147483647, 1e300, 0, 1, 2147483647, ARRAY[9e18], ARRAY[1e-300], ARRAY[0]) AS huge,
        sizing(-5, 1e-300, 0, 1, 2147483647, ARRAY[1], ARRAY[1e300], ARRAY[0]) AS tiny;
--- a rate: the batch's own time is part of it, nothing is saved up, several processes share it, and a clock that goes back repays nothing
+-- a rate: the batch's own time counts, nothing is saved up, several processes share it, and a clock that goes back repays nothing
 CREATE FUNCTION bucket(rate float8, since float8[], until float8[], amounts float8[]) RETURNS float8[] STRICT LANGUAGE c AS :'bbm_test', 'bbm_test_bucket';
 SELECT bucket(100, '{10,11,20,20.1,30}', '{10.5,11,20.2,20.2,33}', '{100,100,50,50,100}') AS due,
        bucket(100, '{10,5}', '{10.5,5.5}', '{1000,100}') AS back;
@@ -110,7 +110,7 @@ SELECT name, batch_size FROM bbm_status() ORDER BY name;
 SELECT bbm_create('both', 't', 'slow', batch_size => 300, target_duration => '100 ms', max_value => 3000) AS id;
 CALL bbm_run('both');
 SELECT * FROM jobs('both');
--- the limits hold whatever the target
+-- the limits apply whatever the target
 SELECT bbm_create('limits', 't', 'slow', target_duration => '1 ms', min_batch_size => 50, max_batch_size => 200,
                   max_value => 400) AS id;
 CALL bbm_run('limits');
@@ -145,7 +145,7 @@ SELECT bbm_alter('altered', target_duration => '50 ms');
 CALL bbm_run('altered');
 SELECT * FROM jobs('altered');
 
--- a job that failed is tried again as it was cut, and its failure says nothing of the size
+-- a job that failed is tried again with the same range, and its failure says nothing of the size
 CREATE TABLE failures (at bigint);
 CREATE FUNCTION slow_once_failing(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
@@ -226,7 +226,7 @@ SELECT bbm_create('nulls', 'tags', 'slow_nulls', column_name => 'n', batch_size 
                   batching_strategy => 'NullKeySetBatchingStrategy') AS id;
 CALL bbm_run('nulls');
 SELECT batch_size, rows, run_time FROM jobs('nulls');
--- a job that was cut by another than us says neither its size nor its keys
+-- a job that another program allocated says neither its size nor its keys
 UPDATE tags SET n = NULL;
 INSERT INTO batched_background_migrations (name, min_value, max_value, batch_size, job_signature_name, table_name, column_name,
                                            batching_strategy)
@@ -245,7 +245,7 @@ SELECT bbm_update('verified', 't', 'n = 0', 'n = 1 AND ms_per_row IS NOT NULL', 
 CALL bbm_run('verified');
 SELECT phase, batch_size, rows FROM bbm_jobs('verified') ORDER BY id;
 
--- WAL: with a real table, so that only bounds can be told
+-- WAL: with a real table, so that only bounds can be checked
 CREATE TABLE w (id int PRIMARY KEY, filler text NOT NULL);
 ALTER TABLE w ALTER filler SET STORAGE PLAIN;
 INSERT INTO w SELECT i, repeat('x', CASE WHEN i <= 3000 THEN 20 ELSE 1500 END) FROM generate_series(1, 6000) i;

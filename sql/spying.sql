@@ -1,6 +1,6 @@
 --
--- Who looks is who asks, not who is behind it: a function or an expression of
--- bob's sees what bob may see, also when a superuser comes to evaluate it.
+-- The rights are those of the function's owner: a function or an expression of
+-- bob's sees what bob may see, also when a superuser evaluates it.
 --
 
 SELECT current_user AS admin \gset
@@ -18,7 +18,7 @@ SELECT bbm_create('secret', 'alices.t', 'UPDATE alices.t SET n = 1 WHERE id BETW
 CREATE TABLE bobs.t (id int PRIMARY KEY, n int);
 SELECT bbm_create('bob''s', 'bobs.t', 'UPDATE bobs.t SET n = 1 WHERE id BETWEEN $1 AND $2') > 0 AS created;
 CREATE TABLE bobs.seen (how text, what text);
-CREATE FUNCTION bobs.look(how text) RETURNS int LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+CREATE FUNCTION bobs.spy(how text) RETURNS int LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
 BEGIN
     INSERT INTO bobs.seen SELECT how || ', bbm_status', name FROM bbm_status();
     INSERT INTO bobs.seen SELECT how || ', view', name FROM bbm_migration_status;
@@ -41,23 +41,23 @@ GRANT INSERT ON bobs.t TO PUBLIC;
 -- an index's expression
 CREATE FUNCTION bobs.expression(n int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
-    PERFORM bobs.look('index');
+    PERFORM bobs.spy('index');
     RETURN n;
 END $$;
 CREATE TABLE bobs.indexed (n int);
 INSERT INTO bobs.indexed VALUES (1);
-CREATE INDEX looking ON bobs.indexed (bobs.expression(n));
+CREATE INDEX spying ON bobs.indexed (bobs.expression(n));
 -- a trigger
 CREATE FUNCTION bobs.trigger() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-    PERFORM bobs.look('trigger');
+    PERFORM bobs.spy('trigger');
     RETURN NEW;
 END $$;
-CREATE TRIGGER look BEFORE INSERT ON bobs.t FOR EACH ROW EXECUTE FUNCTION bobs.trigger();
+CREATE TRIGGER spy BEFORE INSERT ON bobs.t FOR EACH ROW EXECUTE FUNCTION bobs.trigger();
 TRUNCATE bobs.seen;
 
 \c - :admin
-SELECT bobs.look('function');
+SELECT bobs.spy('function');
 REINDEX TABLE bobs.indexed;
 ANALYZE bobs.indexed;
 INSERT INTO bobs.t VALUES (1);

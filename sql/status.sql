@@ -121,7 +121,7 @@ SELECT * FROM status('f');
 SELECT * FROM jobs('f');
 SELECT error_detail, error_hint, error_context FROM batched_background_migration_jobs WHERE status = 3;
 
--- a copy waits, and says so, until it is started here; a row that is loaded is one, even where it comes from
+-- a migration from another database waits, and says so, until it is started here; a row that is loaded is one, even in its own database
 INSERT INTO batched_background_migrations
   (name, max_value, batch_size, job_signature_name, table_name, column_name, status, origin, started_at)
 SELECT 'c', 10, 5, 'UPDATE t SET n = -1 WHERE id BETWEEN $1 AND $2', 'public.t', 'id', 4, origin, '2000-01-01'

@@ -75,7 +75,7 @@ SELECT bbm_update('null', 'ties', 'v = k, n = n + 1', column_name => 'v', batch_
 CALL bbm_run('null');
 SELECT * FROM jobs('null');
 SELECT n, count(*), bool_and(v = k) FROM ties GROUP BY n;
--- rows that a job cannot fill end it, and the reason is told; attempts are counted
+-- rows that a job cannot fill make the migration fail, and the reason is reported; attempts are counted
 UPDATE ties SET v = NULL, n = 0;
 SELECT bbm_update('unfilled', 'ties', 'v = nullif(k, 6), n = n + 1', column_name => 'v', batch_size => 40, max_attempts => 3,
                   batching_strategy => 'NullKeySetBatchingStrategy') > 0 AS defined;
@@ -83,7 +83,7 @@ CALL bbm_run('unfilled');
 SELECT * FROM outcome('unfilled');
 SELECT v IS NULL AS left, k, count(*) FROM ties GROUP BY 1, 2 ORDER BY 1, 2;
 SELECT attempts, rows FROM bbm_jobs('unfilled') ORDER BY id DESC LIMIT 3;
--- it is tried anew when it is started again
+-- it is tried again when it is started again
 CALL bbm_run('unfilled');
 SELECT count(*) FILTER (WHERE rows = 0) AS without_progress FROM bbm_jobs('unfilled');
 UPDATE ties SET k = 7 WHERE k = 6;
@@ -124,7 +124,7 @@ INSERT INTO parted SELECT 1 + i % 2 FROM generate_series(1, 20) i;
 CREATE INDEX ON parted_1 (v);
 SELECT bbm_update('x', 'parted', 'v = 1', column_name => 'v', batching_strategy => 'NullKeySetBatchingStrategy');
 SELECT bbm_create('x', 'parted', 'UPDATE parted SET v = 1 WHERE v IS NULL', column_name => 'v', batching_strategy => 'NullKeySetBatchingStrategy');
--- what is not null needs none; nor does one that only looks
+-- a partition without nulls needs no index; nor does a migration that only checks
 ALTER TABLE parted_2 ADD CHECK (v IS NOT NULL) NOT VALID;
 SELECT bbm_update('x', 'parted', 'v = 1', column_name => 'v', batching_strategy => 'NullKeySetBatchingStrategy');
 UPDATE parted_2 SET v = 1;

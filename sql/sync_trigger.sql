@@ -121,7 +121,7 @@ SELECT bbm_sync_trigger('parted', 'v = id', drop => true);
 INSERT INTO parted VALUES ('a', 5);
 SELECT v IS NULL AS none FROM parted WHERE id = 5;
 
--- what it does not reach is told
+-- tables that the trigger does not reach are reported
 CREATE TABLE parent (id int, v int);
 CREATE TABLE child () INHERITS (parent);
 SELECT bbm_sync_trigger('parent', 'v = id');

@@ -44,7 +44,7 @@ SELECT e AS entry, c.* FROM (VALUES (1, 'bbm.max_replication_lag'), (2, '=1'), (
     (26, 'bbm.condition='), (27, NULL)) AS v (i, e), complaint(ARRAY[e]) c ORDER BY i;
 SELECT * FROM complaint(ARRAY['bbm.max_row_rate=1', 'bbm.max_row_rate=2']);
 SELECT * FROM complaint(ARRAY[['bbm.max_row_rate=1', 'bbm.max_row_rate=2']]);
--- a plain statement is held to the same
+-- a plain statement is checked in the same way
 SELECT define('plain', NULL);
 UPDATE batched_background_migrations SET settings = '{bbm.max_row_rate=x}' WHERE name = 'plain';
 \set VERBOSITY terse
@@ -79,7 +79,7 @@ INSERT INTO lights VALUES (false);
 SELECT define('true', '{bbm.condition=1 < 2 -- always}'), define('select', '{"bbm.condition=WITH c AS (SELECT true) SELECT * FROM c"}');
 CALL bbm_run('true');
 CALL bbm_run('select');
--- what holds goes on holding until the statement is cancelled
+-- a condition that is not met throttles until the statement is cancelled
 SELECT define('red', '{bbm.condition=(SELECT green FROM lights)}'), define('null', '{bbm.condition=NULL::boolean}'),
        define('none', '{bbm.condition=SELECT true WHERE false}'), define('wrong', '{bbm.condition=SELECT 1}'),
        define('many', '{"bbm.condition=SELECT true FROM generate_series(1, 2)"}'), define('no table', '{bbm.condition=SELECT true FROM nowhere}'),
@@ -91,7 +91,7 @@ SET statement_timeout = '4500ms';
 CALL bbm_run('red');
 RESET statement_timeout;
 \set SHOW_CONTEXT errors
--- so it does for workers, which say the same, of each
+-- it throttles workers, too, which say the same, of each
 CREATE FUNCTION waits_for(name text, pattern text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     what text;
@@ -106,7 +106,7 @@ END $$;
 SELECT bbm_start();
 SELECT name, waits_for(name, 'condition%') FROM batched_background_migrations WHERE status <> 2 ORDER BY id;
 SELECT count(*) FROM lights;
--- that is no failure and no attempt, and no batch was begun
+-- that is no failure and no attempt, and no batch was started
 SELECT name, status, jobs_finished, jobs_failed, last_error FROM bbm_status() WHERE status <> 'finished';
 SELECT bbm_pause();
 -- a worker says the same
@@ -137,7 +137,7 @@ SELECT waits_for('never', 'active hours%') LIKE 'active hours: not before % (% 1
 SELECT bbm_alter('never', settings => '{bbm.active_hours=00:00-12:00 UTC\, 12:00-00:00 UTC}');
 SELECT bbm_wait('never', '1 minute');
 
--- of two reasons the one that lasts longer is shown: an hour to a retry is more than what holds until the next poll, and less than a day
+-- of two reasons the one that lasts longer is shown: an hour to a retry is more than a throttle until the next poll, and less than a day
 UPDATE lights SET green = false;
 CREATE FUNCTION unlucky(lo int, hi int) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'no luck'; END $$;
 SELECT bbm_create('two reasons', 'public.t', 'unlucky', batch_size => 100,
@@ -160,14 +160,14 @@ SELECT waits_for('two reasons', 'condition%');
 SELECT bbm_drop('two reasons');
 
 -- nobody else's is shown, and of none there is nothing
-CREATE ROLE bbm_pressure_nobody;
-SET ROLE bbm_pressure_nobody;
+CREATE ROLE bbm_throttle_nobody;
+SET ROLE bbm_throttle_nobody;
 SELECT * FROM bbm_throttle('red');
 RESET ROLE;
-DROP ROLE bbm_pressure_nobody;
+DROP ROLE bbm_throttle_nobody;
 SELECT * FROM bbm_throttle('of nobody');
 
--- a table that no worker has looked up yet, and one that is gone
+-- a table whose OID no worker has looked up yet, and one that is dropped
 CREATE TABLE goes (id int PRIMARY KEY, n int);
 INSERT INTO goes VALUES (1), (2);
 -- (one that is written with a statement: bbm_update knows its table)

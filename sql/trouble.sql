@@ -1,6 +1,6 @@
 --
--- Errors that pass by themselves, where they are met: each is tried again until
--- it has passed, and people see which it is.
+-- Transient errors, wherever they occur: each is tried again until it has
+-- ended, and users see which error it is.
 --
 
 CREATE EXTENSION bbm;
@@ -10,7 +10,7 @@ CREATE EXTENSION bbm;
 CREATE TABLE s (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 INSERT INTO s SELECT generate_series(1, 40);
 ANALYZE s;
--- the server's part: what raises an error while the gate is shut
+-- the server's side: what raises an error while the gate is shut
 CREATE TABLE gate (shut boolean NOT NULL);
 INSERT INTO gate VALUES (true);
 CREATE FUNCTION shut() RETURNS boolean LANGUAGE sql SECURITY DEFINER AS 'SELECT shut FROM public.gate';

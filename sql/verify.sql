@@ -56,16 +56,16 @@ UPDATE items SET price = 0 WHERE price IS NULL;
 ALTER TABLE items ALTER price SET NOT NULL;
 SELECT bbm_update('values', 'items', 'total = 0', 'total IS NULL', column_name => 'price', batching_strategy => 'LooseIndexScanBatchingStrategy');
 SELECT bbm_verify('values');
--- a tree
+-- a partitioned table
 CREATE TABLE parts (id bigint, n integer NOT NULL DEFAULT 0, PRIMARY KEY (id)) PARTITION BY RANGE (id);
 CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (1) TO (101);
 CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (101) TO (201);
 INSERT INTO parts SELECT i FROM generate_series(1, 200) i;
-SELECT bbm_update('tree', 'parts', 'n = 1', 'n = 0', batch_size => 30);
+SELECT bbm_update('parted', 'parts', 'n = 1', 'n = 0', batch_size => 30);
 SELECT bbm_create('whole', 'parts', 'UPDATE parts SET n = 1 WHERE id BETWEEN $1 AND $2 AND n = 0', filter => 'n = 0');
-SELECT bbm_update('tree blocks', 'parts', 'n = 1', 'n = 0', batching_strategy => 'BlockRangeBatchingStrategy');
+SELECT bbm_update('parted blocks', 'parts', 'n = 1', 'n = 0', batching_strategy => 'BlockRangeBatchingStrategy');
 UPDATE parts SET n = 1 WHERE id BETWEEN 51 AND 150;
-SELECT bbm_verify('tree'), bbm_verify('whole'), bbm_verify('tree blocks'), bbm_verify('tree', 'n = 1 OR id < 10');
+SELECT bbm_verify('parted'), bbm_verify('whole'), bbm_verify('parted blocks'), bbm_verify('parted', 'n = 1 OR id < 10');
 -- the job need not be there any more
 CREATE FUNCTION job(bigint, bigint) RETURNS void LANGUAGE sql AS 'UPDATE items SET total = 0 WHERE id BETWEEN $1 AND $2';
 SELECT bbm_create('job', 'items', 'job', row_check => 'total IS NOT NULL');
@@ -88,7 +88,7 @@ ALTER TABLE items RENAME TO renamed;
 SELECT bbm_verify('fill');
 ROLLBACK;
 
--- whose rights it has: the owner's, whoever asks, and who may not act for the owner may not ask
+-- it has the owner's rights, whoever calls it, and a role that may not act for the owner may not call it
 CREATE ROLE regress_verify LOGIN;
 CREATE ROLE regress_verify_other LOGIN;
 GRANT CREATE ON SCHEMA public TO regress_verify;
@@ -100,20 +100,20 @@ CREATE TABLE mine (id integer PRIMARY KEY, n integer);
 INSERT INTO mine VALUES (1, 1);
 CREATE FUNCTION peeks(integer) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
-    RAISE WARNING '% looks', current_user;
+    RAISE WARNING '% peeks', current_user;
     RETURN EXISTS (SELECT FROM secret);
 END $$;
-CREATE FUNCTION climbs(integer) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+CREATE FUNCTION escalates(integer) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
     PERFORM set_config('role', 'none', false);
     RETURN true;
 END $$;
 SELECT bbm_update('peeks', 'mine', 'n = 2', 'n = 1', row_check => 'peeks(n)');
-SELECT bbm_update('climbs', 'mine', 'n = 2', 'n = 1', row_check => 'climbs(n)');
+SELECT bbm_update('escalates', 'mine', 'n = 2', 'n = 1', row_check => 'escalates(n)');
 SELECT bbm_update('plain', 'mine', 'n = 2', 'n = 1');
 \c - :me
 SELECT bbm_verify('peeks');
-SELECT bbm_verify('climbs');
+SELECT bbm_verify('escalates');
 SELECT bbm_verify('plain');
 SELECT current_user = :'me' AS still, current_setting('lock_timeout') AS lock_timeout;
 \c - regress_verify_other
@@ -127,7 +127,7 @@ SELECT bbm_verify('plain');
 SELECT bbm_verify('fill');
 \c - :me
 SET client_min_messages = warning;
-SELECT bbm_drop(name) FROM (VALUES ('peeks'), ('climbs'), ('plain')) m (name);
+SELECT bbm_drop(name) FROM (VALUES ('peeks'), ('escalates'), ('plain')) m (name);
 
 /* verify => true: a phase of its own */
 
@@ -145,21 +145,21 @@ CALL bbm_run('bad');
 \set VERBOSITY terse
 SELECT * FROM phases WHERE name = 'bad';
 SELECT status, last_error FROM bbm_status('bad');
--- started again it is verified anew, and nothing is done twice
+-- started again it is verified again, and nothing is done twice
 CALL bbm_run('bad');
 DELETE FROM items WHERE id <= 7;
 CALL bbm_run('bad');
 SELECT * FROM phases WHERE name = 'bad';
--- a where that remains met, and a tree
+-- a filter that remains met, and a partitioned table
 SELECT bbm_create('half', 'parts', 'UPDATE parts SET n = 2 WHERE id BETWEEN $1 AND $2 AND id % 50 > 0', filter => 'n < 2', batch_size => 50,
     verify => true);
 CALL bbm_run('half');
 UPDATE parts SET n = 2;
 CALL bbm_run('half');
 UPDATE parts SET n = 0;
-SELECT bbm_update('leaves', 'parts', 'n = 1', 'n = 0', batch_size => 30, verify => true);
-CALL bbm_run('leaves');
-SELECT * FROM phases WHERE name IN ('half', 'leaves');
+SELECT bbm_update('partitions', 'parts', 'n = 1', 'n = 0', batch_size => 30, verify => true);
+CALL bbm_run('partitions');
+SELECT * FROM phases WHERE name IN ('half', 'partitions');
 -- pause in the middle of the verification, and go on
 CREATE TABLE stops (id integer);
 CREATE FUNCTION stop_at(i bigint) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
@@ -186,37 +186,37 @@ SELECT * FROM phases WHERE name = 'fills';
 
 /* A check that takes longer than bbm.max_batch_time comes to its end. */
 
-CREATE TABLE looks (id integer PRIMARY KEY, n integer);
-CREATE INDEX ON looks (n);
-INSERT INTO looks SELECT i FROM generate_series(1, 60) i;
+CREATE TABLE checked (id integer PRIMARY KEY, n integer);
+CREATE INDEX ON checked (n);
+INSERT INTO checked SELECT i FROM generate_series(1, 60) i;
 CREATE FUNCTION slowly(is_so boolean) RETURNS boolean LANGUAGE plpgsql STABLE AS 'BEGIN PERFORM pg_sleep(0.01); RETURN is_so; END';
--- ranges of a key are cut smaller
-SELECT bbm_update('long ranges', 'looks', 'n = 1', 'n IS NULL', batch_size => 60, verify => true, row_check => 'slowly(n = 1)',
+-- ranges of a key get smaller
+SELECT bbm_update('long ranges', 'checked', 'n = 1', 'n IS NULL', batch_size => 60, verify => true, row_check => 'slowly(n = 1)',
     settings => '{bbm.max_batch_time=250ms}') > 0 AS created;
 CALL bbm_run('long ranges');
 SELECT status, rows_done FROM bbm_status('long ranges');
 SELECT j.phase, count(*), sum(row_count) AS rows, sum(requeued) > 0 AS requeued, sum(attempts) AS attempts FROM batched_background_migration_jobs j
 JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name = 'long ranges' AND j.phase = 'verify' GROUP BY 1 ORDER BY 1;
 -- one of a whole table gets more time
-UPDATE looks SET n = NULL;
-SELECT bbm_update('long look', 'looks', 'n = 1', 'n IS NULL', column_name => 'n', batching_strategy => 'NullKeySetBatchingStrategy',
+UPDATE checked SET n = NULL;
+SELECT bbm_update('long check', 'checked', 'n = 1', 'n IS NULL', column_name => 'n', batching_strategy => 'NullKeySetBatchingStrategy',
     batch_size => 60, verify => true, row_check => 'slowly(n = 1)', settings => '{bbm.max_batch_time=250ms}') > 0 AS created;
-CALL bbm_run('long look');
-SELECT status FROM bbm_status('long look');
+CALL bbm_run('long check');
+SELECT status FROM bbm_status('long check');
 -- eight rows fill a block
 CREATE TABLE wide (id integer, n integer, pad text);
 ALTER TABLE wide ALTER pad SET STORAGE PLAIN;
 INSERT INTO wide SELECT i, (i > 5)::integer, repeat('x', 900) FROM generate_series(1, 80) i;
-SELECT bbm_update('long sweep', 'wide', 'n = 1', 'slowly(n = 0)', batching_strategy => 'BlockRangeBatchingStrategy',
+SELECT bbm_update('long scan', 'wide', 'n = 1', 'slowly(n = 0)', batching_strategy => 'BlockRangeBatchingStrategy',
     batch_size => 8, settings => '{bbm.max_batch_time=400ms}') > 0 AS created;
-CALL bbm_run('long sweep');
-SELECT status FROM bbm_status('long sweep');
+CALL bbm_run('long scan');
+SELECT status FROM bbm_status('long scan');
 SELECT m.name, j.phase, count(*), bool_or(requeue_reasons ? 'time limit') AS requeued, sum(no_progress) > 0 AS no_progress, sum(attempts) AS attempts
 FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id
-WHERE m.name IN ('long look', 'long sweep') AND j.phase = 'verify' GROUP BY 1, 2 ORDER BY 1, 2;
+WHERE m.name IN ('long check', 'long scan') AND j.phase = 'verify' GROUP BY 1, 2 ORDER BY 1, 2;
 
 DROP EXTENSION bbm CASCADE;
-DROP TABLE items, parts, secret, stops, looks, wide;
+DROP TABLE items, parts, secret, stops, checked, wide;
 DROP FUNCTION stop_at, slowly;
 DROP OWNED BY regress_verify;
 DROP ROLE regress_verify, regress_verify_other;

@@ -1,4 +1,4 @@
--- Which rows verification looks at: all there are, where bbm has found out the
+-- Which rows verification reads: all there are, where bbm has found out the
 -- range by itself; where a user has given an end of it, none beyond that.
 
 CREATE EXTENSION bbm;
@@ -135,7 +135,7 @@ VALUES ('inserted', 't', 'id', 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2', 
 SELECT min_found, max_found, verify_max_value FROM state;
 SELECT bbm_drop('inserted');
 
-/* one that follows goes on to the last key by itself, and does not look beyond; below its first key it does */
+/* one that follows processes rows up to the last key, and does not verify beyond it; below its first key it does */
 
 SELECT bbm_update('follows', 't', 'n = n + 1', 'n = 0', batch_size => 4, verify => true, follow => true) > 0 AS defined;
 SELECT moves();
@@ -244,7 +244,7 @@ CREATE TABLE t (id integer NOT NULL, word text COLLATE "C" NOT NULL, n integer N
 CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (MINVALUE) TO (6);
 CREATE TABLE t_2 PARTITION OF t FOR VALUES FROM (6) TO (MAXVALUE);
 CREATE VIEW undone AS SELECT id FROM t WHERE n <> 1;
--- partition by partition, along the key that tells them apart
+-- partition by partition, along the partition key
 SELECT fresh();
 SELECT bbm_update('by key', 't', 'n = n + 1', batch_size => 3, verify => true, row_check => 'n = 1') > 0 AS defined;
 SELECT moves(), bbm_verify('by key');
