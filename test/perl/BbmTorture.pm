@@ -74,7 +74,7 @@ my %subjects = (
 		ranges    => $INT,
 	},
 	# fails for good, and is corrected and tried again
-	mended => {
+	corrected => {
 		functions => $FUNCTION =~ s/\{args\}/lo bigint, hi bigint/r,
 		fill      => q(INSERT INTO faults SELECT '{t}', id FROM {t} WHERE id % 211 = 5),
 		define    => q(bbm_create('{t}', '{t}', '{t}_job', workers => {w}, max_attempts => 3, batch_size => {n}{r})),
@@ -142,7 +142,7 @@ my %subjects = (
 		define => q(bbm_create('{t}', '{t}', 'UPDATE {t} SET n = n + 1 WHERE id BETWEEN $1 AND $2', follow => true, workers => {w}, max_attempts => 100, batch_size => 5 + {n}{r})),
 		ranges => $INT,
 	},
-	tree => {
+	parted => {
 		partitioned => 1,
 		define => q(bbm_create('{t}', '{t}', 'UPDATE {t} SET n = n + 1 WHERE id BETWEEN $1 AND $2', workers => {w}, {s} max_attempts => 100, batch_size => {n}{r})),
 		ranges => $INT,
@@ -150,7 +150,7 @@ my %subjects = (
 
 sub between { my ($low, $high) = @_; return $low + int rand($high - $low + 1) }
 
-# The statements that make a subject anew, with other sizes.
+# The statements that create a subject again, with other sizes.
 sub make_sql
 {
 	my ($state, $name) = @_;
@@ -181,7 +181,7 @@ EOS
 			$sql .= "CREATE TABLE {t}_$i PARTITION OF {t} FOR VALUES FROM ($bounds[$i]) TO ($bounds[$i + 1]);\n";
 		}
 	}
-	# how many there are is told in the same transaction
+	# the number of rows is recorded in the same transaction
 	$sql .= "INSERT INTO {t} (id) SELECT i FROM generate_series(1, $rows) i; COMMENT ON TABLE {t} IS '$rows';\n";
 	$sql .= "$subject->{$_};\n" for grep { $subject->{$_} } 'index', 'fill';
 	$sql .= "SELECT $subject->{define}; SELECT bbm_start('{t}');\n";
@@ -203,7 +203,7 @@ sub violation
 	return;
 }
 
-# As value(), but undef where the server is not in a state to tell.
+# As value(), but undef where the server is not in a state to answer.
 sub try_value
 {
 	my ($state, $sql) = @_;
@@ -232,11 +232,11 @@ sub rules
 	{
 		my ($key, $low, $high) = @$ranges;
 		# the others do again what had been quarantined, or what verification has found
-		my $cut = "(SELECT id, relation, $low AS low, $high AS high FROM $jobs j WHERE phase = 'work' AND round = 1 AND kind = 'range')";
+		my $work = "(SELECT id, relation, $low AS low, $high AS high FROM $jobs j WHERE phase = 'work' AND round = 1 AND kind = 'range')";
 		$rules{'ranges do not overlap'} =
-		  "SELECT string_agg(format('job %s from %s, before it up to %s', id, low, before), ', ') FROM (SELECT id, low, lag(high) OVER (PARTITION BY relation ORDER BY low) AS before FROM $cut c) o WHERE before >= low";
+		  "SELECT string_agg(format('job %s from %s, before it up to %s', id, low, before), ', ') FROM (SELECT id, low, lag(high) OVER (PARTITION BY relation ORDER BY low) AS before FROM $work c) o WHERE before >= low";
 		$rules{'ranges leave no gap'} =
-		  "SELECT string_agg(t.id::text, ', ') FROM (SELECT id FROM $name t WHERE NOT late AND NOT EXISTS (SELECT FROM $cut c WHERE t.$key BETWEEN low AND high) LIMIT 20) t";
+		  "SELECT string_agg(t.id::text, ', ') FROM (SELECT id FROM $name t WHERE NOT late AND NOT EXISTS (SELECT FROM $work c WHERE t.$key BETWEEN low AND high) LIMIT 20) t";
 		$rules{'ranges leave no gap'} =~ s/t\.a \|\| b/t.a || t.b/;
 	}
 	return %rules;
@@ -266,8 +266,8 @@ sub check_twice
 	return;
 }
 
-# Checks what has finished and makes it (a few at a time) anew; corrects what may fail.
-sub look
+# Checks the migrations that have finished and creates them again (a few at a time); corrects those that may fail.
+sub check_all
 {
 	my ($state, $again) = @_;
 	my $all = try_value($state, 'SELECT name, status, last_error FROM bbm_status()') // return;
@@ -313,7 +313,7 @@ sub check_pause
 	my $paused = try_value($state, "SET statement_timeout = '20s'; SELECT bbm_pause('$name', wait => true)");
 	if (defined $paused && $paused eq '1')
 	{
-		# the application's deletes take rows along: only a rise tells
+		# the application deletes rows, too: only a rise is a violation
 		my $before = try_value($state, $moves);
 		sleep 0.3;
 		my $after = try_value($state, $moves);
@@ -357,7 +357,7 @@ sub weigh
 		$seen->{first} //= $kb;
 		$state->{peak}{$kind} = $kb if $kb > ($state->{peak}{$kind} || 0);
 		violation($state, "a $kind does not grow", "process $pid, from $seen->{first} kB to $kb kB")
-		  if $kb > $seen->{first} + GROWTH && !$seen->{told}++;
+		  if $kb > $seen->{first} + GROWTH && !$seen->{reported}++;
 	}
 	return;
 }
@@ -437,7 +437,7 @@ sub promote
 	return;
 }
 
-sub rest_in_peace
+sub finish_all
 {
 	my ($state) = @_;
 	my $node = $state->{node};
@@ -447,7 +447,7 @@ sub rest_in_peace
 	my $until = time + $PostgreSQL::Test::Utils::timeout_default;
 	while (time < $until && scalar(keys %{ $state->{complete} || {} }) < keys %subjects)
 	{
-		look($state, 0);
+		check_all($state, 0);
 		sleep 0.2;
 	}
 	my @left = grep { !$state->{complete}{$_} } sort keys %subjects;
@@ -469,7 +469,7 @@ sub torture
 	begin($state);
 	my $deck  = deck($state, \&some_subject);
 	my $until = time + $seconds;
-	my $told  = time;
+	my $shown = time;
 	while (time < $until)
 	{
 		for (1 .. 4)
@@ -482,23 +482,23 @@ sub torture
 			sleep rand 0.2;
 		}
 		keep_application($state);
-		look($state, 1);
+		check_all($state, 1);
 		check_pause($state) if rand() < 0.3;
 		weigh($state);
-		next if time - $told < 60;
+		next if time - $shown < 60;
 		diag(sprintf '%d s left, %d acts, %d checks', $until - time, sum(values %{ $state->{done} }), $state->{checks});
-		$told = time;
+		$shown = time;
 	}
 	calm($state);
 	promote($state);
-	rest_in_peace($state);
+	finish_all($state);
 	for my $node (@{ $state->{nodes} }, $state->{node})
 	{
 		my @bad = unexpected_lines($node);
 		violation($state, 'nothing unexpected in the log of ' . $node->name, join "\n", @bad[ 0 .. ($#bad > 30 ? 30 : $#bad) ]) if @bad;
 	}
 	note 'acts: ', counts($state->{done});
-	note 'finished: ', counts($state->{finished}), '; failed and mended: ', counts($state->{failed} || {});
+	note 'finished: ', counts($state->{finished}), '; failed and corrected: ', counts($state->{failed} || {});
 	note "applications: $state->{applications}; peak of anonymous memory in kB: ", counts($state->{peak} || {});
 	is($state->{violations}, 0, "$state->{checks} checks after " . sum(values %{ $state->{done} }) . ' acts hold');
 	return $state;

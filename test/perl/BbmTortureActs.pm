@@ -80,7 +80,7 @@ sub restart
 	return;
 }
 
-sub steer
+sub control
 {
 	my ($state, $t) = @_;
 	my $update = "UPDATE batched_background_migrations SET status = %d WHERE name = '$t'";
@@ -116,8 +116,8 @@ sub ddl
 		"VACUUM $t", "VACUUM FULL $t", "ANALYZE $t",
 		"REINDEX TABLE CONCURRENTLY $t",
 		"REINDEX TABLE $t",
-		$t eq 'tree' ? "CREATE INDEX ON $t (touched)" : "CREATE INDEX CONCURRENTLY IF NOT EXISTS ${t}_touched ON $t (touched)",
-		$t eq 'tree' ? "DROP INDEX IF EXISTS tree_touched_idx" : "DROP INDEX CONCURRENTLY IF EXISTS ${t}_touched",
+		$t eq 'parted' ? "CREATE INDEX ON $t (touched)" : "CREATE INDEX CONCURRENTLY IF NOT EXISTS ${t}_touched ON $t (touched)",
+		$t eq 'parted' ? "DROP INDEX IF EXISTS parted_touched_idx" : "DROP INDEX CONCURRENTLY IF EXISTS ${t}_touched",
 		"CLUSTER $t USING ${t}_id_key",
 		"BEGIN; ALTER TABLE $t ADD COLUMN rolled_back integer; ROLLBACK");
 	try_alone($state, $ways[ rand @ways ]);
@@ -129,10 +129,10 @@ sub partition
 {
 	my ($state) = @_;
 	my @ways = (
-		'CREATE TABLE tree_3 (LIKE tree INCLUDING ALL); INSERT INTO tree_3 (id, late) SELECT i, true FROM generate_series(500000000, 500000099) i; '
-		  . 'ALTER TABLE tree ATTACH PARTITION tree_3 FOR VALUES FROM (500000000) TO (600000000)',
-		'ALTER TABLE tree DETACH PARTITION tree_3; DROP TABLE tree_3',
-		'DROP TABLE tree_3');
+		'CREATE TABLE parted_3 (LIKE parted INCLUDING ALL); INSERT INTO parted_3 (id, late) SELECT i, true FROM generate_series(500000000, 500000099) i; '
+		  . 'ALTER TABLE parted ATTACH PARTITION parted_3 FOR VALUES FROM (500000000) TO (600000000)',
+		'ALTER TABLE parted DETACH PARTITION parted_3; DROP TABLE parted_3',
+		'DROP TABLE parted_3');
 	try($state, 'BEGIN; ' . $ways[ rand @ways ] . '; COMMIT');
 	return;
 }
@@ -265,7 +265,7 @@ sub deck
 		[ 1, 'launcher', sub { $kill->('terminate', 'launcher') } ],
 		[ 1, 'kill launcher', sub { $kill->('kill', 'launcher') } ],
 		[ 1, 'everybody', sub { try($state, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'bbm%')) } ],
-		[ 6, 'steer', sub { steer($state, $some->()) } ],
+		[ 6, 'control', sub { control($state, $some->()) } ],
 		[ 3, 'alter', sub { alter($state, $some->()) } ],
 		[ 6, 'ddl', sub { ddl($state, $some->()) } ],
 		[ 3, 'partition', sub { partition($state) } ],

@@ -47,7 +47,7 @@ sub median
 # would be slow everywhere.
 sub at_once
 {
-	my $limit = 5 * median(map { my $begun = time; value($node, 'SELECT 1', 'app'); 1000 * (time - $begun) } 1 .. 5);
+	my $limit = 5 * median(map { my $started = time; value($node, 'SELECT 1', 'app'); 1000 * (time - $started) } 1 .. 5);
 	$limit = 100 if $limit < 100;
 	note sprintf 'limit %.0f ms', $limit;
 	return $limit;

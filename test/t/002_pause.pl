@@ -14,7 +14,7 @@ my $node = bbm_node('pause');
 my $jobs = 'SELECT count(*) FROM batched_background_migration_jobs j'
   . ' JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name =';
 
-sub steer
+sub set_status
 {
 	my ($name, $status, $and) = @_;
 	return value($node,
@@ -26,10 +26,10 @@ sub steer
 # on, and none follows it.
 counter_table($node, 'a', 1000);
 define($node, 'a', 'a', job => 'gated', batch_size => 100);
-steer('a', 1);
+set_status('a', 1);
 reach_gate($node);
 my $worker = worker_pid($node);
-steer('a', 0);
+set_status('a', 0);
 pass('a pause does not wait for the batch in flight');
 is(worker_pid($node), $worker, 'which goes on');
 is(value($node, q(SELECT status, jobs_running, workers FROM bbm_status('a'))), 'paused|1|1', 'and is still shown');
@@ -38,7 +38,7 @@ no_workers($node);
 is(value($node, "$jobs 'a'"), 1, 'after it none is claimed');
 is(value($node, 'SELECT count(*) FILTER (WHERE n = 1), count(*) FILTER (WHERE n <> 0) FROM a'), '100|100', 'it was done and committed');
 is(value($node, q(SELECT status, jobs_finished, rows_done FROM bbm_status('a'))), 'paused|1|100', 'and recorded');
-steer('a', 1);
+set_status('a', 1);
 finished($node, 'a');
 once_each($node, 'a', 1000);
 ranges_ok($node, 'a', 'a');
@@ -50,10 +50,10 @@ define($node, 'b', 'b', batch_size => 1, workers => 3);
 my ($late, $between) = (0, 0);
 for my $round (1 .. 12)
 {
-	steer('b', 1);
+	set_status('b', 1);
 	# some claims later
 	$node->poll_query_until('postgres', "SELECT ($jobs 'b') > $between OR status = 'finished' FROM bbm_status('b')");
-	$between = steer('b', 0, "$jobs 'b';");
+	$between = set_status('b', 0, "$jobs 'b';");
 	workers_gone($node);
 	my $after = value($node, "$jobs 'b'");
 	$late += $after - $between;
@@ -63,7 +63,7 @@ is($late, 0, 'no claim after a pause has committed, in 12 pauses between tiny ba
 is(value($node, q(SELECT status FROM bbm_status('b'))), 'paused', 'that were taken in the middle of the work');
 is(value($node, q(SELECT jobs_running, jobs_failed FROM bbm_status('b'))), '0|0', 'and left nothing half done');
 value($node, "UPDATE batched_background_migrations SET batch_size = 1000 WHERE name = 'b'");
-steer('b', 1);
+set_status('b', 1);
 finished($node, 'b');
 once_each($node, 'b', 40000);
 ranges_ok($node, 'b', 'b');
@@ -72,7 +72,7 @@ ranges_ok($node, 'b', 'b');
 gate($node, 'shut');
 counter_table($node, 'c', 1000);
 define($node, 'c', 'c', job => 'gated', batch_size => 100, workers => 2);
-steer('c', 1);
+set_status('c', 1);
 reach_gate($node, 2);
 my $psql = $node->background_psql('postgres');
 $psql->query_safe(q(BEGIN; UPDATE batched_background_migrations SET status = 0 WHERE name = 'c'));
@@ -86,14 +86,14 @@ finished($node, 'c', 'rolled back, it never was');
 once_each($node, 'c', 1000);
 is(value($node, q(SELECT max(attempts) FROM bbm_jobs('c'))), 1, 'and counts as nothing');
 
-# A job that is claimed again after a wait for another claim has begun when that was over: here for one that is held while it
-# has the lock on the claims of the table.
+# A job that is claimed again after a wait for another claim starts when that wait is over: here the other claim is stopped while
+# it has the lock on the claims of the table.
 gate($node, 'shut');
 counter_table($node, 'l', 100);
 define($node, 'again', 'l', job => 'gated', batch_size => 100, sub_batch_size => 50, share_table => 'true',
 	settings => q('{bbm.lock_timeout=60s}'), start => 'true');
 reach_gate($node);
-steer('again', 0);
+set_status('again', 0);
 gate($node, 'open');
 no_workers($node);
 gate($node, 'shut');
@@ -111,12 +111,12 @@ CREATE TRIGGER stop_in_claim BEFORE INSERT ON batched_background_migration_jobs 
 EOS
 define($node, 'beside', 'l', share_table => 'true', start => 'true');
 $node->poll_query_until('postgres', in_flight(), '1');
-steer('again', 1);
+set_status('again', 1);
 $node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event_type = 'Lock'));
 my $over = value($node, 'SELECT clock_timestamp()');
 value($node, 'UPDATE claim_gate SET open = true');
 reach_gate($node);
-is(value($node, "SELECT started_at > '$over' FROM bbm_jobs('again')"), 't', 'a job that is claimed again has begun when the wait for the claim was over');
+is(value($node, "SELECT started_at > '$over' FROM bbm_jobs('again')"), 't', 'a job that is claimed again starts when the wait for the claim is over');
 gate($node, 'open');
 finished($node, $_) for 'again', 'beside';
 value($node, 'DROP TRIGGER stop_in_claim ON batched_background_migration_jobs');
@@ -125,26 +125,26 @@ value($node, 'DROP TRIGGER stop_in_claim ON batched_background_migration_jobs');
 gate($node, 'shut');
 counter_table($node, 'd', 1000);
 define($node, 'd', 'd', job => 'gated', batch_size => 100, workers => 2);
-steer('d', 1);
+set_status('d', 1);
 reach_gate($node, 2);
 is(value($node, q(SELECT bbm_pause('d', cancel => true, wait => true))), 1, 'pause, cancel and wait return');
 is( value($node, q(SELECT status, jobs_running FROM bbm_status('d'))),
 	'paused|0', 'and then no batch is in flight');
 is(value($node, 'SELECT count(*) FROM d WHERE n <> 0'), 0, 'what they did is rolled back');
 is(value($node, q(SELECT string_agg(status || attempts, ' ') FROM bbm_jobs('d'))), 'new0 new0', 'and the jobs are requeued');
-steer('d', 1);
+set_status('d', 1);
 reach_gate($node, 2);
 is(value($node, q(SELECT bbm_cancel('d'))), 2, 'bbm_cancel says how many');
 is(value($node, 'SELECT count(*) FROM d WHERE n <> 0'), 0, 'and they are gone');
 no_workers($node);
 is(value($node, q(SELECT bbm_cancel('d'))), 0, 'there is nothing left to cancel');
-steer('d', 1);
+set_status('d', 1);
 reach_gate($node, 2);
 value($node, q(SELECT bbm_pause('d', cancel => true)));
 $node->poll_query_until('postgres', q(SELECT jobs_running = 0 FROM bbm_status('d')));
 pass('cancel alone cancels as well');
 gate($node, 'open');
-steer('d', 1);
+set_status('d', 1);
 finished($node, 'd');
 once_each($node, 'd', 1000);
 ranges_ok($node, 'd', 'd');
@@ -153,7 +153,7 @@ ranges_ok($node, 'd', 'd');
 gate($node, 'shut');
 counter_table($node, 'e', 1000);
 define($node, 'e', 'e', job => 'gated', batch_size => 500);
-steer('e', 1);
+set_status('e', 1);
 reach_gate($node);
 my $waiter = background($node, 'postgres', q(SET application_name = 'waiter'), q(SELECT bbm_pause('e', wait => true)));
 ok( $node->poll_query_until(
@@ -164,7 +164,7 @@ gate($node, 'open');
 is((finish_background($waiter))[0], '1', 'and returns when that has ended');
 is(value($node, 'SELECT count(*) FROM e WHERE n = 1'), 500, 'with the batch done');
 is(value($node, q(SELECT status, jobs_finished FROM bbm_status('e'))), 'paused|1', 'and none after it');
-steer('e', 1);
+set_status('e', 1);
 finished($node, 'e');
 once_each($node, 'e', 1000);
 
@@ -172,15 +172,15 @@ once_each($node, 'e', 1000);
 gate($node, 'shut');
 counter_table($node, 'f', 1000);
 define($node, 'f', 'f', job => 'gated', batch_size => 500, sub_batch_size => 50);
-steer('f', 1);
+set_status('f', 1);
 reach_gate($node);
-steer('f', 0);
+set_status('f', 0);
 gate($node, 'open');
 no_workers($node);
 is(value($node, 'SELECT count(*) FROM f WHERE n = 1'), 50, 'a pause stops a job between two of its commits');
 is( value($node, q(SELECT status, cursor_value, attempts FROM batched_background_migration_jobs ORDER BY id DESC LIMIT 1)),
 	'1|50|0', 'which stays where it was');
-steer('f', 1);
+set_status('f', 1);
 finished($node, 'f');
 once_each($node, 'f', 1000);
 ranges_ok($node, 'f', 'f');
@@ -190,7 +190,7 @@ ranges_ok($node, 'f', 'f');
 gate($node, 'shut');
 counter_table($node, 'g', 200);
 define($node, 'g', 'g', job => 'gated');
-steer('g', 1);
+set_status('g', 1);
 reach_gate($node);
 $worker = worker_pid($node);
 value($node, "SELECT pg_cancel_backend($worker)");
@@ -213,7 +213,7 @@ my $launcher = launcher_pid($node);
 value($node, "SELECT pg_cancel_backend($launcher)");
 counter_table($node, 'h', 100);
 define($node, 'h', 'h');
-steer('h', 1);
+set_status('h', 1);
 finished($node, 'h', 'a cancel does nothing to the launcher');
 is(launcher_pid($node), $launcher, 'it is still the same');
 
@@ -227,7 +227,7 @@ is(value($node, "$jobs 'i'"), 0, 'a start that is rolled back is none');
 # To drop one in the middle of a batch takes no longer than to cancel that.
 gate($node, 'shut');
 define($node, 'j', 'h', job => 'gated');
-steer('j', 1);
+set_status('j', 1);
 reach_gate($node);
 value($node, q(SET statement_timeout = '60s'; SELECT bbm_drop('j')));
 is(value($node, 'SELECT count(*), max(n) FROM h'), '100|1', 'bbm_drop cancels the batch in flight');

@@ -10,7 +10,7 @@ use BbmTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-# no look but the one at the start may help
+# no poll of the launcher's may help but the one at the start
 my $node = bbm_node('crash', conf => "bbm.naptime = 0\n");
 
 # Something is going to happen in the middle of two batches; after it everything
@@ -85,11 +85,11 @@ survives('postmaster_killed', 'SIGKILL of the postmaster', sub {
 
 survives('fast', 'fast restart', sub { $node->restart });
 
-# stop waits for a minute at most, and fails when something of ours holds it up
+# stop waits for a minute at most, and fails when something of bbm's delays it
 survives('smart', 'smart stop', sub { $node->stop('smart'); $node->start });
 
-# The batch and its record are one transaction.  With a trigger on the table of jobs we
-# look at the moment when the batch is done and its record is being written.
+# The batch and its record are one transaction.  A trigger on the table of jobs stops
+# it at the moment when the batch is done and its record is being written.
 gate($node, 'open');
 value($node, <<'EOS');
 CREATE TABLE record_gate (open boolean);
@@ -135,7 +135,7 @@ ranges_ok($node, 'record', 'record');
 value($node, 'DROP TRIGGER stop_in_record ON batched_background_migration_jobs');
 
 # A batch that takes the server down with it, each time: it has its attempts like any
-# other, the rest is done before them, and then there is an end to it.
+# other, the other batches are done before them, and then the migration fails.
 counter_table($node, 'poison', 500);
 value($node, <<'EOS');
 CREATE FUNCTION poisoned(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
@@ -161,7 +161,7 @@ like(value($node, q(SELECT last_error FROM bbm_status('poison'))), qr/gone/, 'an
 value($node, q(CREATE OR REPLACE FUNCTION poisoned(lo bigint, hi bigint) RETURNS void LANGUAGE sql AS
 	'UPDATE public.poison SET n = n + 1 WHERE id BETWEEN lo AND hi'));
 value($node, q(SELECT bbm_start('poison')));
-finished($node, 'poison', 'mended and started, it finishes');
+finished($node, 'poison', 'corrected and started, it finishes');
 once_each($node, 'poison', 500);
 
 # At random moments of tiny batches, with commits that nobody has flushed.

@@ -11,7 +11,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
 
-# no look of its own may help, unless a test is about that
+# no poll of its own may help, unless a test is about that
 my $node = bbm_node('launcher', conf => "bbm.naptime = 0\nbbm.max_workers = 3\n");
 
 sub start
@@ -88,7 +88,7 @@ set('bbm.enabled = off');
 $node->poll_query_until('postgres', "SELECT current_setting('bbm.enabled') = 'off'");
 ok($node->poll_query_until('postgres', in_flight(), 1), 'bbm.enabled = off leaves the batch in flight');
 gate($node, 'open');
-no_workers($node, 'after it the worker leaves');
+no_workers($node, 'after it the worker exits');
 is(value($node, 'SELECT count(*) FROM c WHERE n = 1'), 100, 'with its batch done');
 is(value($node, q(SELECT status, jobs_finished, jobs_running FROM bbm_status('c'))), 'running|1|0', 'and recorded');
 counter_table($node, 'd', 500);
@@ -145,12 +145,12 @@ reach_gate($node);
 start('h2');
 ok( $node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'another migration on the table%' FROM bbm_status('h2'))),
 	'a second migration on a table waits for the first');
-is(value($node, q(SELECT count(*) FROM bbm_jobs('h2'))), 0, 'and has not begun');
+is(value($node, q(SELECT count(*) FROM bbm_jobs('h2'))), 0, 'and has not started');
 gate($node, 'open');
 finished($node, $_) for ('h1', 'h2');
 is(value($node, 'SELECT count(*), min(n), max(n) FROM h'), '300|2|2', 'both did each row once');
 
-# What nobody announced is found by the launcher's own look.
+# A migration that nobody announced is found by the launcher's own poll.
 counter_table($node, 'i', 100);
 define($node, 'i', 'i');
 start('i');
@@ -162,11 +162,11 @@ value($node, q(SET session_replication_role = replica;
 	WHERE name = 'unannounced'));
 is(value($node, q(SELECT count(*) FROM bbm_jobs('unannounced'))), 0, 'what nobody announced does not run');
 set('bbm.naptime = 1s');
-finished($node, 'unannounced', 'until the launcher looks');
+finished($node, 'unannounced', 'until the launcher polls');
 set('bbm.naptime = 0');
 
-# A worker that has looked and found nothing says that it leaves after another has called
-# for help: the call stands, and who is started because of it finds nothing and leaves, too.
+# A worker that has polled and found nothing says that it exits after another has called
+# for help: the call stands, and the worker that is started for it finds nothing and exits, too.
 value($node, qq(CREATE FUNCTION call_past_leaving(wanted integer) RETURNS void LANGUAGE c AS '$ENV{BBM_TEST_MODULE}', 'bbm_test_call_past_leaving'));
 set('log_min_messages = debug1');
 $node->poll_query_until('postgres', "SELECT current_setting('log_min_messages') = 'debug1'");
@@ -248,7 +248,7 @@ no_workers($node);
 log_clean($node);
 $node->stop;
 
-# No slot for a background worker: told once; it goes on when there is one.
+# No slot for a background worker: logged once; it goes on when there is one.
 $node = bbm_node('slots', conf => <<'EOC');
 bbm.naptime = 0
 max_logical_replication_workers = 0
@@ -265,7 +265,7 @@ my $offset = log_size($node);
 start('a');
 ok( $node->poll_query_until(
 		'postgres', "SELECT pg_read_file('" . $node->logfile . "', $offset, 1000000) LIKE '%out of background worker slots%'"),
-	'that there is no slot is told');
+	'that there is no slot is logged');
 like(value($node, q(SELECT waiting_on FROM bbm_status('a'))), qr/worker/, 'bbm_status says that it waits for a worker');
 # another event makes it try again, and again
 for (1 .. 3)
@@ -276,8 +276,8 @@ for (1 .. 3)
 is(value($node, q(SELECT count(*) FROM bbm_jobs('a'))), 0, 'nothing runs');
 # the launcher tries every second; wait for two
 $node->poll_query_until('postgres', "SELECT clock_timestamp() > stats_reset + '2.5 s' FROM (SELECT now() AS stats_reset, pg_sleep(2.6)) s");
-my @told = log_since($node, $offset) =~ /WARNING:.*out of background worker slots/g;
-is(scalar @told, 1, 'it is told once');
+my @logged = log_since($node, $offset) =~ /WARNING:.*out of background worker slots/g;
+is(scalar @logged, 1, 'it is logged once');
 value($node, "SELECT pg_terminate_backend($hog)");
 finished($node, 'a', 'when a slot is free, it runs');
 once_each($node, 'a', 500);
@@ -288,7 +288,7 @@ $offset = log_size($node);
 define($node, 'again', 'a', batch_size => 100, start => 'true');
 ok( $node->poll_query_until(
 		'postgres', "SELECT pg_read_file('" . $node->logfile . "', $offset, 1000000) LIKE '%out of background worker slots%'"),
-	'and told again the next time');
+	'and logged again the next time');
 value($node, "SELECT pg_terminate_backend($hog)");
 finished($node, 'again');
 log_clean($node);

@@ -1,5 +1,5 @@
 # Databases, extensions, tables and roles that come and go while workers are at work
-# in them: nothing needs FORCE, nothing is done twice, and the rest goes on.
+# in them: nothing needs FORCE, nothing is done twice, and all else goes on.
 
 use strict;
 use warnings;
@@ -10,7 +10,7 @@ use BbmTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-# no look of the launcher's own may help
+# no poll of the launcher's own may help
 my $node = bbm_node('databases', conf => "bbm.naptime = 0\nallow_in_place_tablespaces = on\n");
 my $launcher = launcher_pid($node);
 
@@ -114,18 +114,18 @@ for my $sql ('DROP DATABASE app', 'ALTER DATABASE app RENAME TO mine', 'CREATE D
 is(workers_in('app'), $pids, 'and the workers were left alone');
 goes_on('app', 'somebody else');
 
-# Nobody may connect: that is no reason to fill the log, and it passes.
+# Nobody may connect: that is no reason to fill the log, and it is temporary.
 busy('app');
 $node->append_conf('postgresql.conf', 'bbm.naptime = 1s');
 $node->reload;
 my $offset = log_size($node);
 value($node, 'ALTER DATABASE app ALLOW_CONNECTIONS false');
 value($node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'app' AND backend_type = 'bbm worker'");
-my $begun = time;
+my $started = time;
 value($node, 'SELECT pg_sleep(3)');
 my @refused = log_since($node, $offset) =~ /not currently accepting connections/g;
 note 'refused ', scalar @refused, ' times';
-cmp_ok(scalar @refused, '<', 7 + time - $begun, 'a database that refuses connections is left in peace');
+cmp_ok(scalar @refused, '<', 7 + time - $started, 'a database that refuses connections is left in peace');
 value($node, 'ALTER DATABASE app ALLOW_CONNECTIONS true');
 ok($node->poll_query_until('postgres', in_flight(), 2), 'and found again when it does not');
 gate($node, 'open', 'app');

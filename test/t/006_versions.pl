@@ -138,7 +138,7 @@ value($node, q(SET statement_timeout = '60s'; UPDATE batched_background_migratio
 gate($node, 'open');
 $node->poll_query_until('postgres', q(SELECT jobs_running = 0 FROM bbm_status('launched')));
 value($node, q(UPDATE batched_background_migrations SET status = 1 WHERE name = 'launched'));
-finished($node, 'launched', 'it follows an UPDATE without being told');
+finished($node, 'launched', 'it follows an UPDATE without a notification');
 once_each($node, 't', 500);
 is(value($node, q(SELECT pid FROM pg_stat_activity WHERE backend_type = 'bbm worker')), $worker, 'and stays for as long as it is to');
 value($node, "SELECT pg_terminate_backend($worker)");

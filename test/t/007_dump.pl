@@ -47,7 +47,7 @@ command_ok([ @plain, '-Fd', '-j2', '-f', "$dir/parallel" ], 'in parallel');
 command_ok([ @plain, '-Fc', '-f', "$dir/custom" ], 'in one file');
 ok($node->poll_query_until('postgres', in_flight(), 2), 'the batches in flight were not disturbed');
 
-# What a copy has to be: at rest, saying so, and after a start complete.
+# A restored database does not run its migrations and says so, and is complete after a start.
 sub copy_ok
 {
 	my ($to, $db, $how) = @_;
@@ -59,7 +59,7 @@ sub copy_ok
 		'running finished, done finished, paused paused, failed failed, rest running',
 		"$how: the migrations as they were");
 	like(value($to, "SELECT is_copy, waiting_on FROM bbm_status('rest')", $db), qr/^t\|.*start here/, "$how: what ran waits, and says for what");
-	# the launcher looks every second, and finds nothing to do there
+	# the launcher polls every second, and finds nothing to do there
 	value($to, 'SELECT pg_sleep(1.2)', $db);
 	is(value($to, "SELECT count(*) FROM pg_stat_activity WHERE datname = '$db' AND backend_type = 'bbm worker'"),
 		0, "$how: nothing runs there");
@@ -81,7 +81,7 @@ sub copy_ok
 	value($to, "DROP TABLE u CASCADE", $db);
 	value($to, "CREATE TABLE u AS SELECT i::bigint AS id, 0 AS n FROM generate_series(1, 1000) i; ALTER TABLE u ADD PRIMARY KEY (id); GRANT ALL ON u TO PUBLIC", $db);
 	value($to, "SELECT bbm_alter('failed', job => 'UPDATE u SET n = n + 1 WHERE id BETWEEN \$1 AND \$2'), bbm_start('failed')", $db);
-	finished($to, 'failed', "$how: a failed one can be mended and started", $db);
+	finished($to, 'failed', "$how: a failed one can be corrected and started", $db);
 	once_each($to, 'u', 1000, "$how: and did its rows once", $db);
 	return;
 }
@@ -118,7 +118,7 @@ for my $case (
 	copy_ok($node, $db, $db) if restore($node, $db, $db, $command->());
 }
 
-# Into the place of the original, while that works.
+# Over the original, while that works.
 ok($node->poll_query_until('postgres', in_flight(), 2), 'the original is still at work');
 {
 	my ($out, $err) = ('', '');

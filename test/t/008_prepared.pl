@@ -10,7 +10,7 @@ use BbmTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-# no look of the launcher's own may help
+# no poll of the launcher's own may help
 my $node = bbm_node('prepared', conf => "max_prepared_transactions = 5\nbbm.naptime = 0\n");
 counter_table($node, 't', 1000);
 gate($node, 'open');
@@ -38,7 +38,7 @@ SKIP:
 		'a start can be prepared')
 	  or skip 'no prepared transaction', 2;
 
-	# another one comes and goes meanwhile, and none is stuck behind the first
+	# another one starts and ends meanwhile, and does not wait for the first
 	define($node, 'other', 't', batch_size => 500);
 	value($node, "SELECT bbm_start('other')");
 	finished($node, 'other');

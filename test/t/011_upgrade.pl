@@ -1,5 +1,5 @@
-# pg_upgrade in the middle of a migration: the cluster comes up, what ran waits like any
-# copy, and started there it ends what the old one began.
+# pg_upgrade in the middle of a migration: the cluster comes up, what ran waits as in any
+# cloned database, and when it is started there it finishes what the old cluster started.
 
 use strict;
 use warnings;
@@ -50,7 +50,7 @@ value($new, q(UPDATE batched_background_migrations SET status = 1 WHERE name = '
 finished($new, 'n', 'started there, it finishes');
 once_each($new, 't', 500);
 value($new, q(SELECT bbm_start('paused')));
-finished($new, 'paused', 'so does one that had not begun');
+finished($new, 'paused', 'so does one that had not started');
 is(value($new, 'SELECT count(*), min(n), max(n) FROM t'), '500|2|2', 'each row once more');
 no_workers($new);
 log_clean($new);

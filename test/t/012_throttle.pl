@@ -1,5 +1,5 @@
-# Pressure: a migration waits while the server shows that it has no room, says
-# for what, and goes on by itself.  Nothing of that is a failure or an attempt.
+# Throttles: a migration waits while the server is busy, shows why it waits, and
+# goes on by itself.  Nothing of that is a failure or an attempt.
 
 use strict;
 use warnings;
@@ -100,8 +100,8 @@ sub server_setting
 	return;
 }
 
-# In a database of its own, one that waits to the end of this file: its worker leaves and comes
-# back, but not all the time.
+# In a database of its own, one that waits to the end of this file: its worker exits and is
+# started again, but not all the time.
 value($node, 'CREATE DATABASE long');
 value($node, 'CREATE EXTENSION bbm', 'long');
 my $long_oid = value($node, q(SELECT oid FROM pg_database WHERE datname = 'long'));
@@ -119,16 +119,16 @@ define($node, 'cost', 't_cost', settings => q(ARRAY['bbm.max_replication_lag=1GB
 	'bbm.max_active_sessions=1000', 'bbm.min_pace=0.2', 'bbm.active_hours=00:00-12:00 Europe/Berlin, 12:00-00:00 Europe/Berlin']));
 value($node, q(SELECT bbm_start('cost')));
 finished($node, 'cost', 'with every signal on and nothing wrong it runs');
-my $looks = <<'EOS';
+my $checks = <<'EOS';
 SELECT round(min(us)::numeric, 1) FROM (
 	SELECT sum(p.microseconds) AS us FROM generate_series(1, 50) i
-	CROSS JOIN LATERAL bbm_throttle('cost' || left(i::text, 0)) p GROUP BY i) looks
+	CROSS JOIN LATERAL bbm_throttle('cost' || left(i::text, 0)) p GROUP BY i) checks
 EOS
-my $cost = value($node, $looks);
-diag("a look at all signals takes $cost microseconds");
+my $cost = value($node, $checks);
+diag("a check of all signals takes $cost microseconds");
 # (30 where nothing else runs)
-cmp_ok($cost, '<', 1000, 'a look at all signals takes less than a millisecond');
-is(value($node, q(SELECT count(*), count(*) FILTER (WHERE holds) FROM bbm_throttle('cost'))), '12|0', 'none of which holds');
+cmp_ok($cost, '<', 1000, 'a check of all signals takes less than a millisecond');
+is(value($node, q(SELECT count(*), count(*) FILTER (WHERE holds) FROM bbm_throttle('cost'))), '12|0', 'none of which throttles');
 
 # A standby that does not replay: in bytes, in time, and the last batch.
 $node->wait_for_catchup($standby);
@@ -144,7 +144,7 @@ migration('delay', ['bbm.max_replication_delay=500ms'], rows => 1000, batch_size
 waits('delay', 'standby replay delay: standby is % s behind (limit 0.5 s)');
 migration('last', ['bbm.wait_for_standbys=on']);
 waits('last', 'replay of the last batch: standby has not replayed it');
-is(value($node, 'SELECT count(*) FROM t_lag WHERE n > 0'), 0, 'lag: no batch was begun');
+is(value($node, 'SELECT count(*) FROM t_lag WHERE n > 0'), 0, 'lag: no batch was started');
 # a pause takes effect meanwhile, without a batch to wait for, and so does a start
 value($node, q(SELECT bbm_pause('lag', wait => true)));
 is(value($node, q(SELECT status, waiting_on IS NULL FROM bbm_status('lag'))), 'paused|t', 'lag: can be paused while it waits');
@@ -156,7 +156,7 @@ goes_on('named');
 goes_on('delay', 1000);
 goes_on('last');
 
-# One that is not there cannot be read, so it holds.
+# A standby that is not there cannot be read, so it throttles.
 migration('absent', [ 'bbm.standby_names=standby, absent', 'bbm.max_replication_lag=1GB' ]);
 waits('absent', q(standby replay lag: cannot be read: standby "absent" is not connected));
 settings('absent', 'bbm.standby_names=STANDBY', 'bbm.max_replication_lag=1GB');
@@ -273,7 +273,7 @@ goes_on('kept');
 is((finish_background($patient))[0], 'finished', 'kept: and who waits for it sees its end');
 
 # A phase that only verifies does not wait for what its reading cannot make worse: here for the dead tuples of its
-# own last batch, which nobody vacuums.  It does wait for what holds whatever a batch does.
+# own last batch, which nobody vacuums.  It does wait for throttles that do not depend on what a batch does.
 migration('verifies', ['bbm.max_dead_tuples=100', 'bbm.max_row_rate=1', 'bbm.condition=(SELECT max(n) = 0 FROM public.t_verifies)'],
 	batch_size => 300, verify => 'true', 'row_check' => q('n = 1'));
 waits('verifies', 'condition: not met');
@@ -306,7 +306,7 @@ value($node, q(SET ROLE guest; SELECT bbm_create('guest', 't_guest', 'UPDATE t_g
 	batch_size => 300, settings => '{bbm.max_dead_tuples=100, bbm.vacuum=on}', start => true)));
 waits('guest', 'dead tuples: %');
 like(log_since($node), qr/LOG:  migration "guest": could not vacuum the table: permission denied to vacuum "t_guest"/,
-	'who may not vacuum is told');
+	'a role that may not vacuum gets a log message');
 value($node, 'VACUUM t_guest');
 goes_on('guest');
 
@@ -379,7 +379,7 @@ ok($node->poll_query_until('postgres', pace('pace'), '0.1|bbm.max_pace'), 'pace:
 SKIP:
 {
 	my $pid = value($node, q(SELECT pid FROM bbm_workers() WHERE migration = 'pace'));
-	skip 'the system does not tell the CPU time of a process', 1 unless -r "/proc/$pid/stat";
+	skip 'the system does not report the CPU time of a process', 1 unless -r "/proc/$pid/stat";
 	my ($began, $before) = (time, cpu_of($pid));
 	$node->poll_query_until('postgres', 'SELECT pg_sleep(5) IS NOT NULL');
 	cmp_ok((cpu_of($pid) - $before) / (time - $began), '<', 0.15, 'pace: it computes for about a tenth of the time, at most');
@@ -450,7 +450,7 @@ value($node, q(SELECT bbm_pause('hot', wait => true), bbm_drop('hot')));
 # Busy CPUs: as many processes as there are CPUs take what they get, each a session of its own where those count.
 SKIP:
 {
-	skip 'the system does not tell for how long a process waits for a CPU', 2 unless -r '/proc/self/schedstat';
+	skip 'the system does not report for how long a process waits for a CPU', 2 unless -r '/proc/self/schedstat';
 	my @busy;
 	for (1 .. 2 * (`nproc` || 1))
 	{
@@ -518,11 +518,11 @@ is( value($node, q(SELECT status, waiting_on FROM bbm_status('long')), 'long'),
 my $starts = () = log_since($node) =~ /starting background worker process "bbm worker for database $long_oid"/g;
 my $waited = time - $long_since;
 note(sprintf '%d workers in %.0f seconds', $starts, $waited);
-cmp_ok($starts, '>', 1, 'its worker has left and come back');
+cmp_ok($starts, '>', 1, 'its worker has exited and was started again');
 cmp_ok($starts, '<', 3 + $waited / 2, 'but not all the time');
 is(() = log_since($node) =~ /LOG:  migration "long" waits: condition: not met/g, 1, 'the log has it once');
 value($node, 'UPDATE light SET green = true', 'long');
-# an event makes it look at once
+# an event makes it check at once
 value($node, q(SELECT bbm_alter('long', workers => 2)), 'long');
 finished($node, 'long', undef, 'long');
 once_each($node, 't', 300, undef, 'long');
@@ -539,7 +539,7 @@ counter_table($plain, 't', 1000);
 define($plain, 'm', 't', batch_size => 50, settings => q(ARRAY['bbm.max_row_rate=500']));
 my ($rc, $out, $err) = $plain->psql('postgres', q(CALL bbm_run('m')));
 like($err, qr/NOTICE:  migration "m" is finished: 1000 rows/, 'in the foreground it is finished');
-unlike($err, qr/waits/, 'short waits are not told');
+unlike($err, qr/waits/, 'short waits are not reported');
 cmp_ok(value($plain, "$seconds('m')"), '>=', 1.0, 'at its rate');
 once_each($plain, 't', 1000);
 log_clean($plain);

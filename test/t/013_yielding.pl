@@ -14,11 +14,11 @@ use Time::HiRes qw(time sleep);
 
 # Where a time limit is not the matter, it is off or far away.
 my $node = bbm_node(
-	'giving_way',
+	'yielding',
 	conf => <<'EOC');
 bbm.max_blocking_time = 500ms
 bbm.lock_timeout = 180s
-# times are compared, and a rest is no part of them
+# times are compared, and must not contain pauses for busy CPUs
 bbm.min_pace = 1
 EOC
 
@@ -48,10 +48,10 @@ sub gets_through
 {
 	my ($on, $what, $sql, $condition) = @_;
 	$on->poll_query_until('postgres', $condition || $asleep);
-	my $begun = time;
+	my $started = time;
 	my ($rc, $out, $err) =
 	  $on->psql('postgres', "SET deadlock_timeout = '10min'; SET lock_timeout = '120s'; $sql");
-	my $took = time - $begun;
+	my $took = time - $started;
 	is($rc, 0, "$what gets its lock") or diag($err);
 	cmp_ok($took, '>', 0.3, "$what: had to wait");
 	cmp_ok($took, '<', $bound, sprintf('%s: had it after %.2f s', $what, $took));
@@ -93,9 +93,9 @@ is(value($node, q(SELECT max(reduced_sub_batch_size) BETWEEN 1 AND 63 FROM batch
 is(value($node, q(SELECT count(*) FROM bbm_jobs('a') WHERE requeue_reasons ? 'blocking others')), 1, 'bbm_jobs says which job');
 ends_well('a', 1000);
 cmp_ok(value($node, q(SELECT count(DISTINCT xmin::text) FROM a)), '>', 3, 'it was done in several commits');
-like(log_since($node), qr/requeued job \d+: other sessions waited too long for locks of the batch/, 'the server log tells');
+like(log_since($node), qr/requeued job \d+: other sessions waited too long for locks of the batch/, 'the server log says so');
 
-# The launcher has no part in it, nor anything else to do meanwhile.
+# The launcher is not involved, and has nothing else to do meanwhile.
 sub launcher_wakes
 {
 	my $status = slurp_file('/proc/' . launcher_pid($node) . '/status');
@@ -175,7 +175,7 @@ BEGIN
 	BEGIN
 		PERFORM pg_advisory_xact_lock_shared(13);
 	EXCEPTION WHEN query_canceled THEN
-		-- it will not be told
+		-- it ignores the cancel
 		PERFORM pg_advisory_xact_lock_shared(13);
 	END;
 END $$;
@@ -280,7 +280,7 @@ setting('bbm.max_batch_time', '10min');
 value($node, q(SELECT bbm_retry('g')));
 ends_well('g', 100);
 
-# Without ranges, what gets smaller is the number that the job is told.
+# Without ranges, the number that the job gets becomes smaller.
 counter_table($node, 'h', 100);
 value($node, <<'EOS');
 ALTER TABLE h ADD COLUMN done integer;
@@ -303,10 +303,10 @@ gets_through($node, 'LOCK TABLE against a job without ranges', 'BEGIN; LOCK TABL
 gate($node, 'open');
 finished($node, 'h');
 once_each($node, 'h', 100);
-cmp_ok(value($node, q(SELECT max(rows) FROM bbm_jobs('h') WHERE requeued > 0)), '<=', 20, 'the job is told half the size');
+cmp_ok(value($node, q(SELECT max(rows) FROM bbm_jobs('h') WHERE requeued > 0)), '<=', 20, 'the job gets half the size');
 
-# Deadlocks.  The others look for one later than we, but not so late that they would not
-# find it before bbm.lock_timeout; and nobody yields for having kept others waiting.
+# Deadlocks.  The others check for one later than bbm, but not so late that they would not
+# find it before bbm.lock_timeout; and nobody yields because others wait.
 setting('bbm.max_blocking_time', '0');
 counter_table($node, 'i', 10);
 value($node, <<'EOS');
@@ -369,7 +369,7 @@ for my $driver ('worker', 'foreground')
 		value($node, q(SELECT bbm_drop('i', if_exists => true)));
 		define($node, 'i', 'i', job => 'upward');
 		my $run;
-		my $begun = time;
+		my $started = time;
 		my $said = $order{$order}->(
 			$one, $two,
 			sub {
@@ -377,7 +377,7 @@ for my $driver ('worker', 'foreground')
 				  : ($run = background($node, 'postgres', q(SET application_name = 'run'), q(CALL bbm_run('i'))));
 			});
 		like($said, qr/first done.*second done/s, "$driver, $order: everybody else gets done");
-		cmp_ok(time - $begun, '<', $bound, 'before they look for a deadlock themselves');
+		cmp_ok(time - $started, '<', $bound, 'before they check for a deadlock themselves');
 		$_->quit for $one, $two;
 		finished($node, 'i');
 		once_each($node, 'i', 10);

@@ -1,6 +1,6 @@
-# Copies of a database that is at work, made in every way there is: each waits and says
-# so, until it is started; and the original goes on.  What 007_dump and 005_databases have
-# is not repeated.  And logical replication, where a part is copied all the time.
+# Cloned and restored databases, made in every way there is from one that is at work: each
+# waits and says so, until it is started; and the original goes on.  What 007_dump and
+# 005_databases test is not repeated.  And logical replication, which copies some tables.
 
 use strict;
 use warnings;
@@ -15,7 +15,7 @@ use Test::More;
 my $node = bbm_node('original', streaming => 1, conf => "bbm.naptime = 1s\nwal_level = logical\n");
 my $dir  = PostgreSQL::Test::Utils::tempdir;
 
-# A database with the extension in a schema of its own, a part of the work done and a part at work.
+# A database with the extension in a schema of its own, one migration that is done and one at work.
 sub database
 {
 	my ($db, $schema) = @_;
@@ -95,13 +95,13 @@ value($node, 'CREATE DATABASE two TEMPLATE template0; ALTER DATABASE two SET sea
 value($node, 'DROP SCHEMA public', 'two');
 psql_file($node, 'two', 'two.sql', '-n -e bbm');
 copy_waits($node, 'two', '-n -e bbm');
-# pg_restore --clean, in parallel, over what is there and at rest
+# pg_restore --clean, in parallel, over migrations that are there and do not run
 command_ok([ @dump, '-Fd', '-j2', '-f', "$dir/dir" ], 'pg_dump -Fd -j2');
 command_ok([ 'pg_restore', '-j2', '--clean', '--if-exists', '-d', $node->connstr('inserts'), "$dir/dir" ], 'pg_restore -j2 --clean --if-exists');
 copy_waits($node, 'inserts', 'pg_restore --clean');
 original_goes_on('app');
 
-# A base backup is its original, for all that anybody can tell: it goes on, unless told not to.
+# A base backup cannot be told from its original: it goes on, unless bbm.enabled is off.
 database('base', 'ops');
 $node->backup('base');
 ok($node->poll_query_until('postgres', in_flight(), 2), 'pg_basebackup disturbs no batch');
@@ -109,7 +109,7 @@ my $copy = PostgreSQL::Test::Cluster->new('copy');
 $copy->init_from_backup($node, 'base');
 $copy->append_conf('postgresql.conf', 'bbm.enabled = off');
 $copy->start;
-is(value($copy, q(SELECT status FROM bbm_status('rest')), 'base'), 'running', 'pg_basebackup: a copy that is up for itself');
+is(value($copy, q(SELECT status FROM bbm_status('rest')), 'base'), 'running', 'pg_basebackup: a server of its own');
 like(value($copy, q(SELECT waiting_on FROM bbm_status('rest')), 'base'), qr/bbm\.enabled/, '... waits, with bbm.enabled = off, and says so');
 value($copy, 'SELECT pg_sleep(1.2)');
 is(value($copy, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'bbm worker'"), 0, '... and runs nothing');
@@ -162,7 +162,7 @@ value($subscriber, q(SELECT bbm_start('waits')), 'pub');
 finished($subscriber, 'waits', 'and run', 'pub');
 is(value($subscriber, 'SELECT min(n), max(n) FROM own', 'pub'), '2|2', '... each row once, by either');
 unlike(log_since($subscriber), qr/\[logical replication[^\]]*\].*ERROR/, 'replication met no error');
-# what is emptied there empties nothing here that is not at rest
+# a TRUNCATE that is replicated empties no table here with migrations that run
 is(value($subscriber, q(SELECT count(*) FROM pg_trigger WHERE tgname = 'bbm_truncate' AND tgenabled = 'A'), 'pub'), 5, 'TRUNCATE is guarded there, too');
 no_workers($subscriber);
 value($subscriber, 'DROP SUBSCRIPTION sub', 'pub');

@@ -1,5 +1,5 @@
 # Out of what a server can be out of: disk, WAL, locks, connections; and a clock that is
-# set back.  The migration holds, says so, and goes on when there is more.
+# set back.  The migration waits, says so, and goes on when there is more.
 
 use strict;
 use warnings;
@@ -95,7 +95,7 @@ END $$
 EOS
 value($node, q(SELECT bbm_create('m', 't', 'until_taken', batch_size => 50, workers => 2, start => true)));
 reach_gate($node, 2);
-# nobody can even log in then, nor look at a view of shared catalogs, so one session does and sees all of it
+# nobody can even log in then, nor read a view of shared catalogs, so one session does and sees all of it
 my $hog = background($node, 'postgres', <<'EOS', q(SET application_name = 'taken'), <<'EOS2');
 DO $$
 BEGIN
@@ -150,7 +150,7 @@ workers_gone($node);
 # neither can the processes that start meanwhile do without locks
 my $no_locks = qr/\[bbm (launcher|worker|discovery)\] .*ERROR:  out of shared memory/;
 
-# Connections: workers have places of their own.
+# Connections: workers have slots of their own.
 gate($node, 'open');
 value($node, 'UPDATE t SET n = 0');
 define($node, 'c', 't', job => 'gated', batch_size => 50, workers => 2);
@@ -209,7 +209,7 @@ workers_gone($node);
 # nobody announces this one
 define($node, 'found', 't');
 value($node, q(SET session_replication_role = replica; UPDATE batched_background_migrations SET status = 1 WHERE name = 'found'));
-finished($node, 'found', 'and what a look has to find does');
+finished($node, 'found', 'and so does one that only a poll can find');
 is(value($node, 'SELECT min(n), max(n) FROM t'), '3|3', 'each row once, by each');
 
 # A retry waits for the time that its row says, unless asked for.

@@ -92,8 +92,8 @@ $ddl->quit;
 ends('detach');
 is($node->safe_psql('postgres', 'SELECT n, count(*) FROM pt GROUP BY n'), '1|200', 'what is left is done once');
 like($node->safe_psql('postgres', 'SELECT n, count(*) FROM pt_2 GROUP BY n ORDER BY n'),
-	qr/^(0\|\d+\n)?1\|\d+$/, 'the detached one in part, and no row twice');
-is(events('detach'), 'detached public.pt_2', 'it is told in the events');
+	qr/^(0\|\d+\n)?1\|\d+$/, 'some rows of the detached one, and no row twice');
+is(events('detach'), 'detached public.pt_2', 'it is reported in the events');
 like(slurp_file($node->logfile), qr/migration "detach": table public.pt_2 was detached/, 'and in the log');
 $node->safe_psql('postgres', 'ALTER TABLE pt ATTACH PARTITION pt_2 FOR VALUES FROM (100) TO (200)');
 
@@ -108,7 +108,7 @@ $ddl->query_until(qr/detached/, '');
 $ddl->quit;
 ends('concurrently');
 is($node->safe_psql('postgres', 'SELECT n, count(*) FROM pt GROUP BY n'), '1|200', 'what is left is done once');
-is(events('concurrently'), 'detached public.pt_2', 'it is told');
+is(events('concurrently'), 'detached public.pt_2', 'it is reported');
 $node->safe_psql('postgres', 'ALTER TABLE pt ATTACH PARTITION pt_2 FOR VALUES FROM (100) TO (200)');
 
 # while a batch runs, another partition goes and comes back, one is renamed, one comes, with several workers

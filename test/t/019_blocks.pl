@@ -1,5 +1,5 @@
 # Block ranges under load: rows are inserted, updated so that they move, and
-# deleted, and VACUUM cuts off the table's end, while two workers do each row once.
+# deleted, and VACUUM truncates the table's end, while two workers do each row once.
 #
 # BBM_BLOCKS_SECONDS is how long the load goes on.
 
@@ -95,7 +95,7 @@ my $crash_at = time + $seconds / 2;
 my ($vacuums, $crashed) = (0, 0);
 while (time < $until || $vacuums <= 3)
 {
-	# the end of a table is cut off when its last rows go
+	# the end of a table is truncated when its last rows are deleted
 	my ($rc) = $node->psql('postgres', 'DELETE FROM rows WHERE id > 1000000 AND random() < 0.5');
 	($rc) = $node->psql('postgres', 'VACUUM rows');
 	$vacuums++ if $rc == 0;
@@ -148,7 +148,7 @@ value($node, q(SELECT bbm_start('endless')));
 finished($node, 'endless', 'which then goes on, and ends');
 is(value($node, 'SELECT count(*) FROM rows WHERE n = 0'), 0, 'nothing is left');
 
-# A copy goes on where it was, and its check finds what has been undone since.
+# A migration in a cloned database goes on where it was, and its check finds what has been undone since.
 value($node, <<'EOS');
 CREATE FUNCTION pause(migration text, stop boolean) RETURNS integer LANGUAGE plpgsql AS $$
 BEGIN

@@ -12,7 +12,7 @@ use Test::More;
 
 my $node = bbm_node('verify', conf => "bbm.max_workers = 2\n");
 counter_table($node, 't', 40);
-# a count waits, for as long as it takes, for who has the lock of a row
+# a count waits, for as long as it takes, for the holder of a row's lock
 value($node, <<'EOS');
 CREATE FUNCTION is_good(id bigint, n integer) RETURNS boolean LANGUAGE plpgsql STABLE SET lock_timeout = 0 AS $$
 BEGIN
@@ -21,7 +21,7 @@ BEGIN
 END $$;
 EOS
 
-# Somebody has the lock of a row, 15 unless told, until let_go.
+# A session holds the lock of a row, 15 by default, until let_go.
 my $holder;
 sub hold
 {
@@ -65,7 +65,7 @@ sub update_and_verify
 	return;
 }
 
-# A pause lets the count that has begun end.
+# A pause lets the count end that has started.
 hold();
 update_and_verify('paused');
 value($node, q(SELECT bbm_pause('paused')));
@@ -88,7 +88,7 @@ value($node, q(SELECT bbm_start('cancelled')));
 finished($node, 'cancelled');
 is(counts(1), '2 x 4', 'it was counted in the end');
 
-# What is spoilt before it is counted fails the migration; started again, all is counted anew.
+# A row that is spoilt before it is counted fails the migration; started again, it counts all rows again.
 hold();
 update_and_verify('spoilt');
 value($node, q(SELECT bbm_cancel('spoilt')));
@@ -109,7 +109,7 @@ all_but_one_counted(3);
 $node->stop('immediate');
 finish_background($holder);
 start_anyway($node);
-finished($node, 'spoilt', 'mended, it finishes, over a crash');
+finished($node, 'spoilt', 'corrected, it finishes, over a crash');
 is(counts(3), '2 x 4', 'with each range counted');
 once_each($node, 't', 40);
 

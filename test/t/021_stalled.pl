@@ -9,14 +9,14 @@ use lib "$FindBin::RealBin/../perl";
 use BbmTest;
 use Test::More;
 
-my $node = bbm_node('watchdog', conf => <<'EOC');
+my $node = bbm_node('stalled', conf => <<'EOC');
 bbm.naptime = 1s
 bbm.stalled_after = 1s
 bbm.stale_pause_after = 0
 bbm.retry_delay = 1h
 bbm.retry_max_delay = 1h
 EOC
-counter_table($node, $_, 100) for 'stuck', 'busy', 'forgotten', 'parted';
+counter_table($node, $_, 100) for 'retries', 'busy', 'forgotten', 'parted';
 
 sub events
 {
@@ -24,8 +24,8 @@ sub events
 	return "SELECT count(*) FROM bbm_events WHERE name = '$name' AND event = 'stalled'";
 }
 
-# Has it been, at least so often?  A slow machine is late for the first time.
-sub told
+# Has it been reported at least so often?  A slow machine is late for the first time.
+sub reported
 {
 	my ($name, $times) = @_;
 	return events($name) =~ s/count\(\*\)/count(*) >= $times/r;
@@ -39,7 +39,7 @@ value($node, qq(CREATE FUNCTION slow_$_(lo bigint, hi bigint) RETURNS bigint LAN
 	'WITH done AS (UPDATE public.$_ SET n = n + 1 WHERE id BETWEEN lo AND hi RETURNING 1), nap AS (SELECT pg_sleep(0.4)),
 	moved AS (INSERT INTO public.moves VALUES (''$_'') RETURNING 1) SELECT count(*) FROM done, nap, moved'))
   for 'busy', 'parted';
-define($node, 'stuck', 'stuck', job => 'fails', batch_size => 100, start => 'true');
+define($node, 'retries', 'retries', job => 'fails', batch_size => 100, start => 'true');
 define($node, 'busy', 'busy', job => 'slow_busy', batch_size => 10, start => 'true');
 define($node, 'parted', 'parted', job => 'slow_parted', batch_size => 100, sub_batch_size => 10, start => 'true');
 define($node, 'forgotten', 'forgotten');
@@ -47,32 +47,32 @@ define($node, 'forgotten', 'forgotten');
 define($node, "time $_", 'forgotten') for 'infinity', '-infinity';
 value($node, qq(SET session_replication_role = replica; UPDATE batched_background_migrations SET created_at = '$_' WHERE name = 'time $_'))
   for 'infinity', '-infinity';
-my $listener = background($node, 'postgres', 'LISTEN bbm', "DO \$\$ BEGIN WHILE (@{[events('stuck')]}) < 3 LOOP PERFORM pg_sleep(0.05); COMMIT; END LOOP; END \$\$", 'SELECT 1');
+my $listener = background($node, 'postgres', 'LISTEN bbm', "DO \$\$ BEGIN WHILE (@{[events('retries')]}) < 3 LOOP PERFORM pg_sleep(0.05); COMMIT; END LOOP; END \$\$", 'SELECT 1');
 
-ok($node->poll_query_until('postgres', told('stuck', 1)), 'one that does not move is reported');
-is(value($node, q(SELECT status FROM bbm_events WHERE name = 'stuck' AND event = 'stalled' ORDER BY id LIMIT 1)), 'running', '... with its status');
+ok($node->poll_query_until('postgres', reported('retries', 1)), 'one that does not move is reported');
+is(value($node, q(SELECT status FROM bbm_events WHERE name = 'retries' AND event = 'stalled' ORDER BY id LIMIT 1)), 'running', '... with its status');
 # a slow machine may be reported it before its batch has failed: then the next time it is so
 ok( $node->poll_query_until('postgres',
-		q(SELECT bool_or(detail ~ '^no progress since .*; waits for: retry of a failed job; last error: P0001: no luck$') FROM bbm_events WHERE name = 'stuck' AND event = 'stalled')),
+		q(SELECT bool_or(detail ~ '^no progress since .*; waits for: retry of a failed job; last error: P0001: no luck$') FROM bbm_events WHERE name = 'retries' AND event = 'stalled')),
 	'... what it waits for and the last error') or diag(value($node, q(SELECT detail FROM bbm_events WHERE event = 'stalled')));
 $node->wait_for_log(
-	qr/\[bbm discovery\] WARNING:  migration "stuck" has made no progress since .*\n.*DETAIL:  It waits for: retry of a failed job\. The last error was: P0001: no luck/);
+	qr/\[bbm discovery\] WARNING:  migration "retries" has made no progress since .*\n.*DETAIL:  It waits for: retry of a failed job\. The last error was: P0001: no luck/);
 pass('... in the log, too');
 my ($out, $err) = finish_background($listener);
-like($out, qr/Asynchronous notification "bbm" with payload "\{"id": \d+, "name": "stuck", "event": "stalled", "status": "running"/,
+like($out, qr/Asynchronous notification "bbm" with payload "\{"id": \d+, "name": "retries", "event": "stalled", "status": "running"/,
 	'... and to who listens');
-is(value($node, q(SELECT last_progress_at IS NULL FROM bbm_status('stuck'))), 't', 'last_progress_at is NULL where no job was done');
+is(value($node, q(SELECT last_progress_at IS NULL FROM bbm_status('retries'))), 't', 'last_progress_at is NULL where no job was done');
 
 # Again only when it has been stalled for twice as long.
-ok($node->poll_query_until('postgres', told('stuck', 3)), 'it is reported again');
+ok($node->poll_query_until('postgres', reported('retries', 3)), 'it is reported again');
 is( value($node, <<'EOS'), 't', '... at ever longer intervals');
 SELECT bool_and(at - since >= 2 * (before - since))
 FROM (SELECT e.at, lag(e.at) OVER (ORDER BY e.id) AS before, greatest(s.updated_at, s.created_at) AS since
-      FROM bbm_events e JOIN batched_background_migrations s USING (name) WHERE name = 'stuck' AND event = 'stalled') t
+      FROM bbm_events e JOIN batched_background_migrations s USING (name) WHERE name = 'retries' AND event = 'stalled') t
 EOS
 finished($node, $_) for 'busy', 'parted';
 # on a machine that has them wait for long enough, they have not moved
-is( value($node, <<'EOS'), 'stuck', 'those that move are not reported, nor paused ones');
+is( value($node, <<'EOS'), 'retries', 'those that move are not reported, nor paused ones');
 WITH moves_ AS (
 	SELECT name, at FROM moves UNION ALL SELECT name, started_at FROM bbm_status()),
 gaps AS (SELECT name, at - lag(at) OVER (PARTITION BY name ORDER BY at) AS gap FROM moves_ WHERE name IN ('busy', 'parted'))
@@ -82,22 +82,22 @@ EOS
 is(value($node, q(SELECT last_progress_at BETWEEN started_at AND finished_at FROM bbm_status('busy'))), 't', 'last_progress_at is when the last job was done');
 
 # Paused and forgotten.
-value($node, q(SELECT bbm_pause('stuck')));
+value($node, q(SELECT bbm_pause('retries')));
 $node->append_conf('postgresql.conf', "bbm.stalled_after = 0\nbbm.stale_pause_after = 1s");
 $node->reload;
-ok($node->poll_query_until('postgres', told('forgotten', 1)), 'one that is paused for too long is reported');
+ok($node->poll_query_until('postgres', reported('forgotten', 1)), 'one that is paused for too long is reported');
 is(value($node, events('time -infinity')), 1, '... also one whose times have no beginning');
 like(value($node, q(SELECT status || ': ' || detail FROM bbm_events WHERE name = 'forgotten' AND event = 'stalled')),
 	qr/^paused: paused, and nothing has happened since /, '... and since when');
 like(log_since($node), qr/WARNING:  migration "forgotten" is paused, and nothing has happened to it since/, '... in the log, too');
 
 # What happens to it counts, and a start of one that moves; off is off.
-my $unpaused = events('stuck') . q( AND status <> 'paused');
-my $told = value($node, $unpaused);
-value($node, q(SELECT bbm_retry('stuck'), bbm_start('stuck')));
-$node->poll_query_until('postgres', q(SELECT attempt = 1 FROM bbm_status('stuck')));
-ok($node->poll_query_until('postgres', told('forgotten', 2)), 'looks go on');
-is(value($node, $unpaused), $told, 'with bbm.stalled_after off, one that does not move is not reported');
-no_workers($node) if value($node, q(SELECT bbm_drop('stuck')));
+my $unpaused = events('retries') . q( AND status <> 'paused');
+my $reported = value($node, $unpaused);
+value($node, q(SELECT bbm_retry('retries'), bbm_start('retries')));
+$node->poll_query_until('postgres', q(SELECT attempt = 1 FROM bbm_status('retries')));
+ok($node->poll_query_until('postgres', reported('forgotten', 2)), 'polls go on');
+is(value($node, $unpaused), $reported, 'with bbm.stalled_after off, one that does not move is not reported');
+no_workers($node) if value($node, q(SELECT bbm_drop('retries')));
 log_clean($node, undef, qr/no luck/);
 done_testing();

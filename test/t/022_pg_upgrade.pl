@@ -21,9 +21,9 @@ my $conf = "bbm.max_workers = 8\nmax_worker_processes = 20\n";
 # checksums, as what initdb does without being asked differs between majors
 my $old = bbm_node('old', bindir => $bindir, initdb => ['--data-checksums'], conf => $conf);
 
-my @tables   = qw(ints texts tree blocks halted);
+my @tables   = qw(ints texts parted blocks halted);
 my $rows     = 600;
-my @at_work  = qw(ints texts tree blocks);
+my @at_work  = qw(ints texts parted blocks);
 my $all_rows = join ' UNION ALL ', map { "SELECT '$_' AS name, n FROM $_" } @tables;
 my $jobs = 'SELECT m.name, j.* FROM batched_background_migrations m
 	JOIN batched_background_migration_jobs j ON j.batched_background_migration_id = m.id';
@@ -47,11 +47,11 @@ CREATE TABLE fresh (LIKE ints INCLUDING ALL);
 INSERT INTO fresh TABLE ints;
 CREATE TABLE texts (id text PRIMARY KEY, n integer NOT NULL DEFAULT 0);
 INSERT INTO texts SELECT (ARRAY['', 'é''', 'Z"{,'])[i % 3 + 1] || md5(i::text) FROM generate_series(1, $rows) i;
-CREATE TABLE tree (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
-CREATE TABLE "tree A" PARTITION OF tree FOR VALUES FROM (0) TO (200);
-CREATE TABLE "tree B" PARTITION OF tree FOR VALUES FROM (200) TO (400);
-CREATE TABLE "tree C" PARTITION OF tree FOR VALUES FROM (400) TO (1000);
-INSERT INTO tree TABLE ints;
+CREATE TABLE parted (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
+CREATE TABLE "parted A" PARTITION OF parted FOR VALUES FROM (0) TO (200);
+CREATE TABLE "parted B" PARTITION OF parted FOR VALUES FROM (200) TO (400);
+CREATE TABLE "parted C" PARTITION OF parted FOR VALUES FROM (400) TO (1000);
+INSERT INTO parted TABLE ints;
 CREATE TABLE blocks (id integer, n integer NOT NULL, pad text);
 INSERT INTO blocks SELECT i, 0, repeat('x', 200) FROM generate_series(1, $rows) i;
 VACUUM ANALYZE;
@@ -59,7 +59,7 @@ EOS
 my $middle = value($old, 'SELECT quote_literal(id) FROM texts ORDER BY id OFFSET 310 LIMIT 1');
 define($old, 'ints', 'ints', batch_size => 50,
 	job => 'UPDATE ints SET n = n + step(id = 310) WHERE id BETWEEN $1 AND $2');
-for ([ halted => 'id = 310' ], [ texts => "id = $middle" ], [ tree => 'id = 310' ], [ blocks => 'id = 310', 'n = 0' ])
+for ([ halted => 'id = 310' ], [ texts => "id = $middle" ], [ parted => 'id = 310' ], [ blocks => 'id = 310', 'n = 0' ])
 {
 	my ($table, $stop, $where) = @$_;
 	value($old, "SELECT bbm_update('$table', '$table', \$s\$n = n + step($stop)\$s\$, batch_size => 50"
@@ -105,9 +105,9 @@ sub upgrade
 		  . "'$old_id'"),
 		0, 'those that were started are of the old one');
 	is( value($new, q(SELECT string_agg(name || ' ' || status, ', ' ORDER BY name) FROM bbm_status())),
-		'blocks running, done finished, fresh paused, halted paused, ints running, texts running, tree running',
+		'blocks running, done finished, fresh paused, halted paused, ints running, parted running, texts running',
 		'the migrations are as they were');
-	# one that is at home runs beside them: so there are workers, and they have looked
+	# a migration of the new cluster's own runs beside them: so there are workers, and they have polled
 	value($new, 'CREATE TABLE own AS SELECT id, 0 AS n FROM ints; ALTER TABLE own ADD PRIMARY KEY (id)');
 	define($new, 'own', 'own', start => 'true');
 	finished($new, 'own', 'one that is defined there runs');
@@ -123,7 +123,7 @@ sub upgrade
 	value($new, 'VACUUM blocks');
 
 	gate($new, 'open');
-	value($new, q(UPDATE batched_background_migrations SET status = 1 WHERE name IN ('ints', 'tree', 'blocks')));
+	value($new, q(UPDATE batched_background_migrations SET status = 1 WHERE name IN ('ints', 'parted', 'blocks')));
 	is( value($new, <<'EOS'), 'texts|1', 'a statement starts what is left of those that ran');
 SELECT name, bbm_start(name) FROM bbm_status() WHERE status IN ('active', 'running') AND waiting_on LIKE 'a start here%'
 EOS

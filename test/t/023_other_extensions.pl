@@ -214,8 +214,8 @@ sub in_a_session
 	return;
 }
 
-# What steers, and what holds.
-sub steering
+# What controls migrations, and what throttles them.
+sub controls
 {
 	my ($what) = @_;
 
@@ -262,7 +262,7 @@ in_workers('events logged at once');
 drop_all();
 in_a_session('events logged at once');
 drop_all();
-steering('events logged at once');
+controls('events logged at once');
 if ($has{pgaudit})
 {
 	# ... or when the statement has ended, with the rows it has had

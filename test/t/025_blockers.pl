@@ -11,7 +11,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-# A short lock timeout, for more tries; and no rests, in which it would wait for the CPU.
+# A short lock timeout, for more tries; and no pauses, in which it would wait for the CPU.
 my $node = bbm_node('blockers', conf => <<'EOC');
 bbm.lock_timeout = 300ms
 bbm.min_pace = 1
@@ -27,23 +27,23 @@ sub waiting_on
 	return value($node, "SELECT coalesce(waiting_on, '(nothing)') FROM bbm_status('$name')");
 }
 
-# Waits until the migration has been so often in vain, and looks again and again meanwhile.
-# What it waits for is named from the first time on that it is.
+# Waits until the migration has tried so often in vain, and checks its status again and again
+# meanwhile.  It names what it waits for from the first such check on.
 sub named
 {
 	my ($name, $what, $times) = @_;
 	$node->poll_query_until('postgres', "SELECT waiting_on ~ 'process $pid, idle in transaction' FROM bbm_status('$name')")
 	  || BAIL_OUT("$name: waits for " . waiting_on($name));
-	my ($looks, @wrong) = (0);
+	my ($checks, @wrong) = (0);
 	for (1 .. 6000)
 	{
 		my $seen = waiting_on($name);
-		$looks++;
+		$checks++;
 		push @wrong, $seen if $seen !~ /^\Q$what\E: $idle$/;
-		last if $looks >= 10 && value($node, $times) eq 't';
+		last if $checks >= 10 && value($node, $times) eq 't';
 		usleep(20_000);
 	}
-	is("@wrong", '', "$name: each look names it");
+	is("@wrong", '', "$name: each check names it");
 	return;
 }
 
@@ -63,7 +63,7 @@ define($node, 'table', 'big', job => $slowly, batch_size => 10);
 $other->query_safe('BEGIN; LOCK TABLE big IN SHARE MODE');
 value($node, q(SELECT bbm_start('table')));
 named('table', 'a lock on public.big', q(SELECT last_error ~ 'public.big: process' FROM bbm_status('table')));
-is(value($node, q(SELECT status, last_progress_at IS NULL FROM bbm_status('table'))), 'active|t', '... also before it is taken up');
+is(value($node, q(SELECT status, last_progress_at IS NULL FROM bbm_status('table'))), 'active|t', '... also before a worker starts it');
 $node->wait_for_log(qr/migration "table" cannot go on just now/);
 $other->query_safe('COMMIT');
 $node->poll_query_until('postgres', q(SELECT jobs_finished > 0 FROM bbm_status('table')));
@@ -85,10 +85,10 @@ is(waiting_on('table'), '(nothing)', 'and then it waits for nothing');
 is( value($node, <<'EOS'),
 SELECT last_error IS NULL, last_progress_at = (SELECT max(finished_at) FROM bbm_jobs('table')) FROM bbm_status('table')
 EOS
-	't|t', 'has no error left, and tells when the last progress was');
+	't|t', 'has no error left, and shows when the last progress was');
 
-# A row of somebody's, the first of a range: no part of that gets done.  The other ranges go on; what is left says for whom
-# it waits.
+# Another session has the lock of a range's first row: no row of that range gets done.  The other ranges go on; the status says
+# for which session the migration waits.
 value($node, 'UPDATE big SET n = 0');
 $other->query_safe('BEGIN; UPDATE big SET n = n WHERE id = 1001');
 my $log = log_size($node);
@@ -98,10 +98,10 @@ $node->poll_query_until('postgres', q(SELECT jobs_finished = 3 FROM bbm_status('
 my $times = value($node, q(SELECT requeued FROM bbm_status('row')));
 $node->poll_query_until('postgres', requeued('row', $times + 1));
 my @seen = map { usleep(50_000); waiting_on('row') } 1 .. 20;
-is(scalar(grep { !/a lock on a row of public\.big: $idle/ } @seen), 0, 'a row: each look names it') or diag(join "\n", @seen);
+is(scalar(grep { !/a lock on a row of public\.big: $idle/ } @seen), 0, 'a row: each check names it') or diag(join "\n", @seen);
 isnt(scalar(grep { /^a lock on a row of public\.big: $idle$/ } @seen), 0, '... while it is waited for');
 like(value($node, q(SELECT last_error FROM bbm_status('row'))), qr/^55P03: .* \(a lock on a row of public\.big: $idle\)$/, 'so does last_error');
-is(value($node, q(SELECT last_progress_at IS NOT NULL FROM bbm_status('row'))), 't', 'last_progress_at tells of the other ranges');
+is(value($node, q(SELECT last_progress_at IS NOT NULL FROM bbm_status('row'))), 't', 'last_progress_at shows the progress of the other ranges');
 my $lines = log_since($node, $log);
 like($lines, qr/requeued job \d+: canceling statement due to lock timeout/, 'so does the log');
 like($lines, qr/DETAIL:  It waited for a lock on a row of public\.big: $idle\./, '... in the DETAIL');
@@ -111,7 +111,7 @@ $other->query_safe('ROLLBACK');
 finished($node, 'row');
 once_each($node, 'big', 2000);
 
-# Two are in the way: who has it, and who has asked for it before.
+# Two sessions block: the one that has the lock, and the one that has requested it before.
 value($node, 'UPDATE big SET n = 0');
 define($node, 'queue', 'big');
 $other->query_safe('BEGIN; LOCK TABLE big IN ACCESS SHARE MODE');
@@ -122,7 +122,7 @@ $node->poll_query_until('postgres', "SELECT wait_event_type = 'Lock' FROM pg_sta
 value($node, q(SELECT bbm_start('queue')));
 $node->poll_query_until('postgres', "SELECT waiting_on ~ 'process $second_pid' FROM bbm_status('queue')");
 like(waiting_on('queue'), qr/^a lock on public\.big: process $second_pid, in a transaction $since$/,
-	'who waits before it is in the way, and who holds what does not conflict is not');
+	'a session that waits before it blocks, and one that holds a lock that does not conflict does not');
 $other->query_safe('COMMIT');
 $second->query_safe('COMMIT');
 finished($node, 'queue');
@@ -152,7 +152,7 @@ $node->poll_query_until('postgres', q(SELECT waiting_on IS NULL AND last_error I
 finished($node, 'slow');
 once_each($node, 'big', 2000);
 
-# What passes by itself outside of a batch is tried again and again, and is one line in the log, with another at its end.
+# After a transient error outside of a batch it tries again and again, with one line in the log, and another at its end.
 value($node, <<'EOS');
 CREATE SEQUENCE tries;
 CREATE TABLE disk (full_ boolean);

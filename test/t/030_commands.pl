@@ -10,7 +10,7 @@ use BbmTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-# no look of the launcher's own may help
+# no poll of the launcher's own may help
 my $node = bbm_node('commands', conf => "bbm.naptime = 0\nallow_in_place_tablespaces = on\nmax_prepared_transactions = 2\n");
 value($node, "CREATE TABLESPACE $_ LOCATION ''") for ('place', 'forbidden');
 
@@ -91,7 +91,7 @@ for my $sql ('ALTER DATABASE app RENAME TO other', 'DO $$ BEGIN ALTER DATABASE a
 	ok($node->poll_query_until('postgres', in_flight(), 2), 'DROP EXTENSION, undone in a transaction that goes on: the workers come back');
 	$open->query_safe($_) for ('SAVEPOINT b', 'SAVEPOINT c', 'DROP EXTENSION bbm', 'RELEASE c');
 	no_workers($node, 'one in a savepoint that is released keeps them away');
-	# what is undone after that is another savepoint: the lock that tells workers of it stays
+	# the rollback is of another savepoint: the lock that shows it to workers stays
 	my $kept = $open->query_safe(q(SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'userlock'));
 	$open->query_safe($_) for ('SAVEPOINT d', 'ROLLBACK TO d');
 	is($open->query_safe(q(SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'userlock')), $kept, '... also when another one after it is undone');
@@ -146,13 +146,13 @@ value($node, 'DROP DATABASE clone');
 value($node, 'DROP EXTENSION bbm; DROP TABLE t, gate; DROP FUNCTION gated_t', 'template1');
 workers_gone($node);
 
-# Databases that nobody can connect to, as their row tells, are left in peace: no FATAL at every look.
+# The launcher leaves databases alone whose catalog row says that nobody can connect: no FATAL at every poll.
 value($node, "CREATE DATABASE $_; ALTER DATABASE $_ ALLOW_CONNECTIONS " . ($_ eq 'closed' ? 'false' : 'true')) for ('closed', 'invalid', 'limited');
 value($node, 'CREATE EXTENSION bbm', 'invalid');
 counter_table($node, 't', 100, 'invalid');
 define($node, 'm', 't', db => 'invalid', job => 'gated', start => 'true');
 reach_gate($node, 1);
-# as DROP DATABASE leaves it that has failed midway
+# as a DROP DATABASE that has failed midway leaves it
 value($node, q(UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'invalid'));
 value($node, 'ALTER DATABASE limited CONNECTION LIMIT 0');
 my $offset = log_size($node);
@@ -161,13 +161,13 @@ $node->append_conf('postgresql.conf', "bbm.naptime = 1s\nlog_min_messages = debu
 $node->reload;
 for (1 .. 600)
 {
-	# three of them can be looked into: twice each, and then some
+	# three of them can be polled: twice each, and then some
 	last if (() = log_since($node, $offset) =~ /starting background worker process "bbm discovery/g) > 8;
 	value($node, 'SELECT pg_sleep(0.1)');
 }
-cmp_ok(scalar(() = log_since($node, $offset) =~ /starting background worker process "bbm discovery/g), '>', 8, 'the launcher looks around, again and again');
+cmp_ok(scalar(() = log_since($node, $offset) =~ /starting background worker process "bbm discovery/g), '>', 8, 'the launcher polls, again and again');
 is(join("\n", grep { !/terminating background worker .*due to administrator command/ } log_since($node, $offset) =~ /^.*FATAL:.*$/mg),
-	'', '... and not where it cannot look');
+	'', '... and not where it cannot connect');
 $node->append_conf('postgresql.conf', "bbm.naptime = 0\nlog_min_messages = warning");
 $node->reload;
 log_clean($node);

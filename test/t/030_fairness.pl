@@ -1,4 +1,4 @@
-# Who has nothing to do, or more than a share, lets others work: slots, and turns on a table.
+# A worker with nothing to do, or with more than its share, lets others work: slots, and time slices of a table.
 
 use strict;
 use warnings;
@@ -45,9 +45,9 @@ sub start { return value($node, "SELECT bbm_start('$_[0]')") }
 sub slots_of { return value($node, "SELECT count(*) FROM bbm_workers() WHERE role = '$_[0]'") }
 
 # ----
-# A migration that only waits: for its turn on a table, where it looks ten times a second and so
-# stayed in its slot for as long as that took.  With both slots taken by such, another owner's begins
-# at once, and finishes while they wait.
+# A migration that only waits: for its time slice of a table, for which it polls ten times a second and
+# so kept its slot for as long as that took.  With both slots taken by such migrations, another owner's
+# starts at once, and finishes while they wait.
 counter_table($node, 'held', 100);
 value($node, 'GRANT SELECT, UPDATE ON held TO owner_a, owner_b; GRANT SELECT ON gate TO PUBLIC');
 define($node, 'holder', 'held', job => 'gated', batch_size => 10, start => 'false');
@@ -62,19 +62,19 @@ for my $name ('waits a', 'waits b')
 }
 define_for('owner_c', 'ready', 't_ready', rows => 1000, start => 'true');
 finished($node, 'ready', 'another owner\'s migration finishes while all slots were taken by those that wait');
-is(value($node, q(SELECT count(*) FROM bbm_jobs('waits a')) ), '0', 'they have not begun meanwhile');
+is(value($node, q(SELECT count(*) FROM bbm_jobs('waits a')) ), '0', 'they have not started meanwhile');
 gate($node, 'open');
 finish_background($holder);
-finished($node, 'waits a', 'who has left its slot comes back for its turn');
+finished($node, 'waits a', 'a migration that has lost its slot gets one for its time slice');
 finished($node, 'waits b', 'and so does the other');
 
 # ----
-# A hold, of many owners: each comes to look, and none keeps a slot from who could work.
+# Throttled migrations of many owners: each polls, and none keeps a slot from a migration that could work.
 value($node, join ';', map { <<"EOS" } 1 .. 8);
 CREATE ROLE held_$_ LOGIN; SET ROLE held_$_; CREATE TABLE t_held_$_ (id bigint PRIMARY KEY, n integer); INSERT INTO t_held_$_ VALUES (1);
 SELECT bbm_update('held $_', 't_held_$_', 'n = 1', settings => '{bbm.condition=false}', start => true); RESET ROLE
 EOS
-ok($node->poll_query_until('postgres', q(SELECT count(*) = 8 FROM bbm_status() WHERE waiting_on = 'condition: not met')), 'eight owners are on hold');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 8 FROM bbm_status() WHERE waiting_on = 'condition: not met')), 'eight owners are throttled');
 define_for('owner_c', 'ready again', 't_again', rows => 2000, start => 'true');
 finished($node, 'ready again', 'a ready one finishes');
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 8 FROM bbm_status() WHERE waiting_on = 'condition: not met')), 'and the others still wait');
@@ -113,7 +113,8 @@ value($node, q(SELECT count(pg_terminate_backend(pid)) FROM bbm_workers() WHERE 
 workers_gone($node);
 
 # ----
-# Who may only read the table is no rival: its job sleeps, and the owner's migration does not wait for it.
+# A migration whose owner may only read the table does not compete for it: its job sleeps, and the table owner's
+# migration does not wait for it.
 value($node, <<'EOS');
 SET ROLE owner_a;
 CREATE TABLE theirs (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0, secret text);

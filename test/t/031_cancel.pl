@@ -82,7 +82,7 @@ for my $kind (sort keys %catches)
 	ok($node->poll_query_until('postgres', "SELECT count(*) FROM bbm_workers() WHERE job IS NOT NULL", 0), "$kind: one cancel is enough for a pause");
 	workers_gone($node);
 	my $log = log_since($node, $offset);
-	like($log, qr/\[$pid\] \[bbm worker\].*a statement caught the cancel/, '... the log tells');
+	like($log, qr/\[$pid\] \[bbm worker\].*a statement caught the cancel/, '... the log says so');
 	$kind eq 'stubborn' ? like($log, qr/\[$pid\] \[bbm worker\].*FATAL:  terminating background worker/, '... the worker is terminated')
 	  : unlike($log, qr/FATAL/, '... the worker is not terminated');
 	is(value($node, "SELECT max(attempts) FROM bbm_jobs('paused $kind')"), 0, '... that is no failed attempt') if $kind eq 'caught';
@@ -156,9 +156,9 @@ like((finish_background($asked))[1], qr/ERROR:  canceling statement due to user 
 is(value($node, 'SELECT max(n) FROM t'), 0, '... and nothing is done');
 value($node, q(SELECT bbm_drop('asked')));
 
-# The time limit of a condition is of nobody else's business: not of the batch that begins before it is
-# over, nor when it is over so late that the condition has ended.  What opens a pipe looks for no cancel
-# until somebody opens the other end, and then fails, as a pipe has no beginning to seek.
+# The time limit of a condition cancels nothing else: not the batch that starts before the limit is over,
+# nor when it is over so late that the condition has ended.  A process that opens a pipe checks for no
+# cancel until another one opens the other end, and then fails, as a pipe cannot be seeked.
 my $pipe = $node->basedir . '/pipe';
 mkfifo($pipe, 0600) or die "mkfifo: $!";
 link($pipe, "$pipe.2") or die "link: $!";
@@ -179,7 +179,7 @@ for (1 .. $PostgreSQL::Test::Utils::timeout_default)
 	$late->{run}->pump_nb;
 	last if $seen || !$late->{run}->pumpable;
 }
-ok($seen, 'a condition is told that it takes too long only when it has ended');
+ok($seen, 'that a condition takes too long is reported only when it has ended');
 # the next one finds a file there
 open(my $file, '>', "$pipe.3") or die "open: $!";
 close($file);

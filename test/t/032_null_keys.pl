@@ -1,5 +1,5 @@
-# A row whose key is null, and a crash between the last range and the look for such rows: the
-# migration does not pass for finished, no range is done twice, and when the row has been seen to it ends.
+# A row whose key is null, and a crash between the last range and the check for such rows: the
+# migration does not become finished, no range is done twice, and when the row is corrected it ends.
 
 use strict;
 use warnings;
@@ -18,7 +18,7 @@ value($node, q(SELECT bbm_start('m')));
 reach_gate($node);
 value($node, 'INSERT INTO t VALUES (NULL)');
 
-# who holds its row keeps it from its end, and not from its ranges
+# a lock on the migration's row delays its end, and not its ranges
 my $holder = background($node, 'postgres', 'BEGIN', 'SELECT 1 FROM batched_background_migrations FOR NO KEY UPDATE', q(SELECT pg_sleep(3600) AS holder));
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep.* AS holder')), 'its row is held');
 gate($node, 'open');
@@ -34,7 +34,7 @@ is(
 	'2|55000|1 row has a null key and is in no range',
 	'... with the code and the number');
 my ($code, undef, $err) = $node->psql('postgres', q(SELECT bbm_ensure_finished('m')));
-is($code, 3, 'who needs it finished is told');
+is($code, 3, 'bbm_ensure_finished reports that');
 like($err, qr/"m" is failed/, '... why');
 is(value($node, 'SELECT n FROM t WHERE id IS NULL'), 0, 'the row is not done');
 once_each($node, '(SELECT n FROM t WHERE id IS NOT NULL) ranges', 500, 'each other one is, once');

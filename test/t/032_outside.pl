@@ -139,7 +139,7 @@ sub flushes
 	else
 	{
 		is(value($node, "SELECT '$after'::pg_lsn > '$before'"), 't', "$what: the batch is flushed");
-		# the claim of the second job is not part of the commit of the first, as it may be else
+		# the claim of the second job is not in the commit of the first, as it may be otherwise
 		is(value($node, <<"EOS"), 't', 'and the next range is not claimed in the same transaction');
 SELECT count(DISTINCT xmin::text) = 2 FROM batched_background_migration_jobs WHERE min_value IN (2, 3) AND
 	batched_background_migration_id = (SELECT id FROM batched_background_migrations WHERE name = '$name')
@@ -153,7 +153,7 @@ EOS
 
 stop_walwriter();
 
-# What stays here, though it may look otherwise: functions in C of known libraries, or that
+# What stays here, though it may seem otherwise: functions in C of known libraries, or that
 # are declared to have no effects, temporary tables, cursors, commands, indexes.
 value($node, <<"EOS");
 CREATE TABLE here (id bigint, sound text, word text DEFAULT '');
@@ -247,7 +247,7 @@ FROM (SELECT count(*) AS n FROM (SELECT kind, id FROM done WHERE kind <> 'copied
 EOS
 
 # The server crashes when the first job of three is seen to be finished, and the next one
-# has not begun.
+# has not started.
 sub crash
 {
 	my ($name, $what, $body, $kept) = @_;
@@ -257,7 +257,7 @@ sub crash
 	at_gate($name, 0);
 	open_gate(1);
 	at_gate($name, 1);
-	# after the crash nothing goes on before we have looked
+	# after the crash nothing goes on before the checks
 	$node->append_conf('postgresql.conf', 'bbm.enabled = off');
 	$node->kill9;
 	kill KILL => $walwriter;
@@ -280,7 +280,7 @@ crash('crash_here', 'a batch that stays here', '', 0);
 crash('crash_foreign', 'a batch that writes to a foreign table', q{INSERT INTO public.done VALUES ('crash_foreign', lo);}, 1);
 crash('crash_link', 'a batch that has another server commit at once', $link->('crash_link'), 1);
 
-# A dry run tells of it
+# A dry run reports it
 my ($ret, $out, $err);
 begin_kind('dry', $link->('dry'));
 open_gate(99);

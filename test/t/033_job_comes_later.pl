@@ -107,7 +107,7 @@ insert('long', 'fill_long', settings => q('{bbm.missing_job_timeout=1s}'));
 $node->poll_query_until('postgres', q(SELECT clock_timestamp() > created_at + interval '1.1 s' FROM batched_background_migrations WHERE name = 'long'));
 value($node, 'ALTER SYSTEM RESET bbm.enabled');
 $node->restart;
-ok(status_is($node, 'long', 'failed'), 'its time may have passed before anybody looks');
+ok(status_is($node, 'long', 'failed'), 'its time may be over before a worker checks');
 unlike(log_since($node), qr/migration "long" cannot go on just now/, '... and then it is not waited for');
 waits('ends', $no_function->('fill_ends'), 'after a restart');
 
@@ -135,12 +135,12 @@ for (
 	unlike(log_since($node), qr/migration "$name" cannot go on just now/, '... at once');
 }
 
-# a pause ends it, and so does a session, which is told at once
+# a pause ends it, and so does a session, which gets the error at once
 value($node, q(SELECT bbm_pause('ends')));
 is(value($node, q(SELECT status, waiting_on IS NULL FROM bbm_status('ends'))), 'paused|t', 'a pause ends the wait');
 value($node, 'GRANT EXECUTE ON PROCEDURE bbm_run TO app');
 my (undef, undef, $err) = $node->psql('postgres', q(CALL bbm_run('ends')), connstr => $node->connstr('postgres') . ' user=app');
-like($err, qr/migration "ends" failed: function "fill_ends" does not exist/, 'who runs it in a session is told at once');
+like($err, qr/migration "ends" failed: function "fill_ends" does not exist/, 'a session that runs it gets the error at once');
 is(value($node, q(SELECT status FROM bbm_status('ends'))), 'failed', '... and it has failed');
 log_clean($node);
 

@@ -1,5 +1,5 @@
-# The check of who waits for a batch runs in a signal handler, and the signal may come at
-# any moment: where interrupts are held off nothing is looked at, and what is held stays held.
+# The check for sessions that wait for a batch runs in a signal handler, and the signal may come
+# at any moment: where interrupts are held off it reads no locks, and interrupts stay held off.
 
 use strict;
 use warnings;
@@ -10,7 +10,7 @@ use BbmTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-# no rests: the batch is to be in flight
+# no pauses: the batch is to be in flight
 my $node = bbm_node('lock_watch', conf => <<'EOC');
 bbm.max_blocking_time = 10ms
 bbm.min_pace = 1
@@ -44,7 +44,7 @@ $node->wait_for_log(qr/a check was made/);
 my ($checks) = log_since($node) =~ /a check was made: (.*)/;
 is( $checks,
 	'plain 1, interrupts held off 0, critical section 0, exclusive locks 0, shared locks 1, spinlock 1',
-	'a check is made only where it may look at locks');
+	'a check is made only where it may read locks');
 finish_background($waiter);
 finished($node, 't');
 is(value($node, 'SELECT n FROM t'), 1, 'the row is done once');
