@@ -1,6 +1,6 @@
 /*
- * For LD_PRELOAD: a clock that a test sets back.  What the server tells the time
- * by is off by as many seconds as the file BBM_TEST_CLOCK says.
+ * For LD_PRELOAD: a clock that a test sets back.  The time that the server reads
+ * is off by as many seconds as the file BBM_TEST_CLOCK says.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -7,7 +7,7 @@
  * It sends what the container registry's worker sends, in the same order: the
  * bookkeeping in one transaction, under an advisory lock, on one connection,
  * and the batch itself on a second connection.  It does not sleep between the
- * cycles and does not look for unarchived WAL, so it flatters the flow that it
+ * cycles and does not check for unarchived WAL, so it flatters the flow that it
  * stands for.  As that worker does by default, it prepares no statements.
  *
  * Usage: client CONNINFO [ROWS_A_SECOND SECONDS]
@@ -141,7 +141,7 @@ find_next_migration(PGconn *conn, Migration *m)
 
 /*
  * The table and its column must be there.  This is done twice in each cycle, when
- * the migration is taken and again before the end of its next batch is looked for.
+ * the migration is taken and again before the end of its next batch is read.
  */
 static void
 check_migration(PGconn *conn, const Migration *m)

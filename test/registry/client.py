@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """What the container registry's store sends to the two tables, as its driver does: prepared, in the
-extended protocol, each parameter as text whose type the server has to tell.
+extended protocol, each parameter as text whose type the server has to resolve.
 
     client.py CONNECTION PAUSED FINISHED
 
 PAUSED: a migration that is in the middle, with one job finished; FINISHED: one that has ended.
-Says "ok - …" or "not ok - …" for each thing that it looks at.
+Says "ok - …" or "not ok - …" for each thing that it checks.
 """
 
 import sys
@@ -102,7 +102,7 @@ def reading():
     same(again, middle, "... the same one")
     same([m["name"] for m in migrations("by status", "WHERE status = %s ORDER BY id", 0)], [paused], "... the one that is paused")
     ok(middle["started_at"] and middle["updated_at"] and not middle["finished_at"] and middle["failure_error_code"] is None,
-       "its times and its code are those of one that has begun")
+       "its times and its code are those of one that has started")
     same(send("SELECT status, count(*) FROM batched_background_migrations GROUP BY status ORDER BY status").fetchall(),
          [(0, 1), (2, 192)], "counts by status")
     same(value("SELECT count(*) FROM batched_background_migrations WHERE name = ANY (%s) AND status <> %s", "{%s}" % finished, 2), 0,
@@ -132,7 +132,7 @@ def progress():
     _, status, batch_size, total, count = seen.pop(paused)
     same((status, count * batch_size), (0, 40), "progress of the one in the middle: one job of 40 rows")
     ok(total > 60, "... of about those that the partition has")
-    # total is an estimate; what there is tells whether each job is a row.  Where the last of them
+    # total is an estimate; the row counts show whether each job is a row.  Where the last of them
     # is full, one more goes on to max_value.
     there = dict(send("SELECT tableoid::regclass::text, count(*) FROM public.blobs GROUP BY 1 "
                       "UNION ALL SELECT tableoid::regclass::text, count(*) FROM public.manifests GROUP BY 1").fetchall())

@@ -20,7 +20,7 @@ BEGIN
                    table_name, column_name) USING min, max;
 END $$;
 
--- also tells with which sizes it is called
+-- also records with which sizes it is called
 CREATE TABLE copied_blobs (table_name text, min bigint, max bigint, size integer);
 CREATE FUNCTION "copyBlobMediaTypeIDToNewBigIntColumn"(table_name text, column_name text, min bigint, max bigint, batch_size integer)
 RETURNS void LANGUAGE plpgsql AS $$

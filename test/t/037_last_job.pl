@@ -1,6 +1,6 @@
 # A process that must wait checks whether nothing is left anyway.  Meanwhile another one
 # may requeue the last job: it is neither running nor waiting to be claimed, if the check
-# looks for one of the two before and for the other afterwards.
+# reads one of the two before and the other afterwards.
 
 use strict;
 use warnings;
@@ -33,7 +33,7 @@ my $first = background($node, 'postgres', q(CALL bbm_run('m')));
 $node->poll_query_until('postgres',
 	q(SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 1 AND NOT granted)));
 
-# ... when another process must wait, and has looked for running jobs, or for those that wait to be claimed
+# ... when another process must wait, and has read the running jobs, or those that wait to be claimed
 $node->append_conf('postgresql.conf',
 	"bbm.active_hours = '" . value($node, q(SELECT to_char(now() + interval '6 h', 'HH24:00-') || to_char(now() + interval '7 h', 'HH24:00'))) . "'");
 $node->reload;

@@ -32,7 +32,7 @@ bbm.lock_timeout = 50ms
 bbm.max_workers = 8
 max_worker_processes = 16
 EOC
-counter_table($node, $_, 1000) for 'whole', 'halted', 'held', 'broken', 'locked', 'stuck', 'marred';
+counter_table($node, $_, 1000) for 'whole', 'halted', 'held', 'broken', 'locked', 'stalled', 'marred';
 value($node, q(CREATE ROLE monitor LOGIN IN ROLE pg_monitor));
 value($node, q(CREATE FUNCTION fails(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RAISE 'no luck'; END $$));
 value($node, q(CREATE FUNCTION fails_late(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS
@@ -44,7 +44,7 @@ define($node, 'halted', 'halted', batch_size => 100, job => 'gated_late');
 define($node, 'held',   'held',   settings => q(ARRAY['bbm.condition=false']));
 define($node, 'broken', 'broken', job => 'fails', max_attempts => 2);
 define($node, 'locked', 'locked', batch_size => 100);
-define($node, 'stuck',  'stuck',  batch_size => 100, job => 'fails_late', settings => q(ARRAY['bbm.retry_delay=1h','bbm.retry_max_delay=1h']));
+define($node, 'stalled', 'stalled', batch_size => 100, job => 'fails_late', settings => q(ARRAY['bbm.retry_delay=1h','bbm.retry_max_delay=1h']));
 value($node, q(SELECT bbm_update('marred', 'marred', 'n = n / (id % 400)', batch_size => 100, max_attempts => 1, on_error => 'split')));
 
 # Processes that end with the test.
@@ -127,7 +127,7 @@ sub names
 	return join(' ', sort keys %$values) eq join(' ', sort @names);
 }
 
-my @all = qw(broken halted held locked marred stuck whole);
+my @all = qw(broken halted held locked marred stalled whole);
 becomes('every migration is scraped before it begins', 'bbm_migration_rows_total == 0', [], sub { names($_[0], @all) });
 
 # A pause, a hold, a failure; and what else there is to see.
@@ -145,18 +145,18 @@ becomes('batches are requeued before the eyes of Prometheus', 'increase(bbm_requ
 $locker->query_safe('COMMIT');
 $locker->quit;
 status_is($node, 'locked', 'finished');
-$node->poll_query_until('postgres', q(SELECT jobs_failed > 0 FROM bbm_status('stuck')));
+$node->poll_query_until('postgres', q(SELECT jobs_failed > 0 FROM bbm_status('stalled')));
 # two hours ago, for that alert
 value($node, q(ALTER TABLE batched_background_migration_jobs DISABLE TRIGGER bbm_guard));
 value($node, q(UPDATE batched_background_migration_jobs j SET finished_at = now() - interval '2 hours'
-	FROM batched_background_migrations m WHERE m.id = j.batched_background_migration_id AND m.name = 'stuck' AND j.status = 2));
+	FROM batched_background_migrations m WHERE m.id = j.batched_background_migration_id AND m.name = 'stalled' AND j.status = 2));
 value($node, q(ALTER TABLE batched_background_migration_jobs ENABLE TRIGGER bbm_guard));
 
 # What each panel is to show.
 my %panels = (
 	'Progress' => [ [], sub { my ($v) = @_; $v->{whole} == 1 && $v->{locked} == 1 && $v->{halted} > 0.1 && $v->{halted} < 1 && $v->{broken} == 0 } ],
 	'Status' => [ [], sub { my ($v) = @_; names($v, @all) && $v->{whole} == 2 && $v->{broken} == 3 && $v->{halted} == 0
-		  && $v->{held} == 4 && $v->{stuck} == 4 } ],
+		  && $v->{held} == 4 && $v->{stalled} == 4 } ],
 	'Rows changed a second' => [ [], sub { my ($v) = @_; names($v, @all) && $v->{whole} > 0 && $v->{marred} > 0 && $v->{broken} == 0 && $v->{held} == 0 } ],
 	'Time left' => [ [], sub { my ($v) = @_; defined $v->{halted} && $v->{halted} > 0 && !defined $v->{held} && !defined $v->{broken} } ],
 	'Batches a second' => [ [], sub { my ($v) = @_; names($v, @all) && $v->{whole} > $v->{locked} && $v->{locked} > 0 && $v->{held} == 0 } ],
@@ -165,8 +165,8 @@ my %panels = (
 	'Share of time throttled, by signal' => [ [ 'migration', 'reason' ], sub { my ($v) = @_; ($v->{'held/condition'} // 0) > 0.01 } ],
 	'Batches requeued a second, by reason' => [ [ 'migration', 'reason' ],
 		sub { my ($v) = @_; ($v->{'locked/lock timeout'} // 0) > 0 && ($v->{'held/lock timeout'} // 1) == 0 && !grep { /^(whole|broken)/ && $v->{$_} > 0 } keys %$v } ],
-	'Failed attempts' => [ [], sub { my ($v) = @_; names($v, @all) && $v->{broken} > 1.5 && $v->{stuck} > 0.5 && $v->{whole} == 0 } ],
-	'Time since the last progress' => [ [], sub { my ($v) = @_; defined $v->{stuck} && $v->{stuck} > 7200 && !defined $v->{whole} && !defined $v->{halted} } ],
+	'Failed attempts' => [ [], sub { my ($v) = @_; names($v, @all) && $v->{broken} > 1.5 && $v->{stalled} > 0.5 && $v->{whole} == 0 } ],
+	'Time since the last progress' => [ [], sub { my ($v) = @_; defined $v->{stalled} && $v->{stalled} > 7200 && !defined $v->{whole} && !defined $v->{halted} } ],
 	'Jobs running, jobs failed' => [ [], sub { my ($v) = @_; names($v, @all) && $v->{whole} == 0 } ],
 	'Quarantined rows' => [ [], sub { my ($v) = @_; names($v, 'marred') && $v->{marred} == 2 } ],
 	'Throttled now'    => [ [ 'migration', 'reason' ], sub { names($_[0], 'held/condition') } ],
@@ -189,11 +189,11 @@ for my $panel (@{ $dashboard->{panels} })
 }
 is(join(', ', keys %panels), '', 'there is a panel for each check');
 
-# What each alert finds; those that last look back or wait for longer than this test takes.
+# What each alert finds; those that come last cover or wait for longer than this test takes.
 my %alerts = (
 	BbmMigrationFailed      => sub { names($_[0], 'broken') },
-	BbmMigrationStalled     => sub { names($_[0], 'stuck') },
-	BbmJobsFail             => sub { names($_[0], 'broken', 'stuck', 'marred') },
+	BbmMigrationStalled     => sub { names($_[0], 'stalled') },
+	BbmJobsFail             => sub { names($_[0], 'broken', 'stalled', 'marred') },
 	BbmRowsQuarantined      => sub { names($_[0], 'marred') },
 	BbmMigrationThrottled   => sub { names($_[0], 'held') },
 	BbmMigrationYieldsOften => sub { names($_[0], 'locked') },
@@ -236,9 +236,9 @@ becomes('a thousand migrations are scraped', 'count by (job) (bbm_migration_stat
 my $best;
 for (1 .. 10)
 {
-	my $begun = time;
+	my $started = time;
 	my $answer = $http->get("http://$exporter/metrics");
-	my $ms = (time - $begun) * 1000;
+	my $ms = (time - $started) * 1000;
 	$best = $ms if !defined $best || $ms < $best;
 	die $answer->{content} unless $answer->{success};
 }

@@ -56,7 +56,7 @@ typedef struct Machine
 	double		service_us;		/* that a client needs, on average */
 	double		think_us;		/* between two needs, on average; negative: there are no clients */
 	BbmPaceLimits limits;
-	bool		told;			/* does the system report the waits for a CPU? */
+	bool		reports_waits;	/* does the system report the waits for a CPU? */
 	uint64		random;
 	Task		task[MOST_TASKS];
 	int			queue[MOST_TASKS];
@@ -130,7 +130,7 @@ pulse_done(Machine *machine, int i, double now)
 	task->pulse.turns = 1;
 	/* the time of a unit varies, by a tenth either way */
 	task->pulse.units = task->need * (0.9 + 0.2 * draw(machine));
-	if (!machine->told)
+	if (!machine->reports_waits)
 		task->pulse.wait_us = -1;
 	pause = bbm_pace_after(&task->pace, &machine->limits, &task->pulse);
 	if (pause > 0)
@@ -204,7 +204,7 @@ numbers(FunctionCallInfo fcinfo, int arg, int *n)
 
 /*
  * (cpus int, workers int, clients int, service_us float8, think_us float8[],
- * pulse_us float8, min_pace float8, max_pace float8, told boolean) → for each
+ * pulse_us float8, min_pace float8, max_pace float8, reported boolean) → for each
  * second, of which think_us has one entry, the share of a CPU that each worker
  * has used, on average.
  */
@@ -223,7 +223,7 @@ bbm_test_pace(PG_FUNCTION_ARGS)
 	machine->pulse_us = PG_GETARG_FLOAT8(5);
 	machine->limits.min = PG_GETARG_FLOAT8(6);
 	machine->limits.max = PG_GETARG_FLOAT8(7);
-	machine->told = PG_GETARG_BOOL(8);
+	machine->reports_waits = PG_GETARG_BOOL(8);
 	machine->random = UINT64CONST(88172645463325252);
 	if (machine->workers < 1 || machine->tasks > MOST_TASKS || machine->cpus < 1)
 		elog(ERROR, "too few or too many workers, clients or CPUs");

@@ -132,7 +132,7 @@ bbm_test_allocate(PG_FUNCTION_ARGS)
 	BbmTarget  *target;
 	BbmPartition *partition;
 	BbmRange	range;
-	BbmAllocation cut = {.size = PG_GETARG_INT32(1)};
+	BbmAllocation allocation = {.size = PG_GETARG_INT32(1)};
 	instr_time	start;
 	double		ms;
 
@@ -140,10 +140,10 @@ bbm_test_allocate(PG_FUNCTION_ARGS)
 	migration = bbm_get_migration(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	target = bbm_target_open(migration);
 	partition = bbm_partition_open(target, target->relid);
-	cut.max = &migration->max;
+	allocation.max = &migration->max;
 	INSTR_TIME_SET_CURRENT(start);
-	if (partition == NULL || !target->strategy->next_range(target, partition, &cut, &range) ||
-		range.key_count != cut.size)
+	if (partition == NULL || !target->strategy->next_range(target, partition, &allocation, &range) ||
+		range.key_count != allocation.size)
 		elog(ERROR, "the table has no range of so many keys");
 	ms = ms_since(start);
 	bbm_target_close(target);
@@ -244,7 +244,7 @@ bbm_test_rate(PG_FUNCTION_ARGS)
 	PG_RETURN_ARRAYTYPE_P(construct_array(rates, n, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
-/* percent(done, allocated, estimate, first, last, cut, complete); without "first" the key is no integer. */
+/* percent(done, allocated, estimate, first, last, reached, complete); without "first" the key is no integer. */
 Datum
 bbm_test_percent(PG_FUNCTION_ARGS)
 {
@@ -279,15 +279,15 @@ typedef struct SimulatedScan
 
 /* Allocates ranges of as many keys as were requested, without reading any table. */
 static bool
-synthetic_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range)
+synthetic_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *allocation, BbmRange *range)
 {
-	int64		from = cut->after ? cut->after->number + 1 : target->migration->min.number;
+	int64		from = allocation->after ? allocation->after->number + 1 : target->migration->min.number;
 
 	memset(range, 0, sizeof(BbmRange));
-	if (from > cut->max->number)
+	if (from > allocation->max->number)
 		return false;
 	range->min.number = from;
-	range->max.number = Min(from + cut->size - 1, cut->max->number);
+	range->max.number = Min(from + allocation->size - 1, allocation->max->number);
 	range->key_count = range->max.number - from + 1;
 	return true;
 }
@@ -426,7 +426,7 @@ Datum
 bbm_test_table_scan(PG_FUNCTION_ARGS)
 {
 	int			jobs = PG_GETARG_INT32(1);
-	MemoryContext context = AllocSetContextCreate(PortalContext, "bbm test sweep", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context = AllocSetContextCreate(PortalContext, "bbm test table scan", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = CurrentMemoryContext;
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	SimulatedScan		table_scan = {.name = MemoryContextStrdup(context, name), .context = context};
