@@ -173,7 +173,7 @@ CREATE TABLE @extschema@.bbm_partitions (
     attached boolean NOT NULL DEFAULT true,
     phase text NOT NULL DEFAULT 'work',
     round integer NOT NULL DEFAULT 0,
-    begun integer NOT NULL DEFAULT 0,
+    started_round integer NOT NULL DEFAULT 0,
     end_block bigint NOT NULL DEFAULT 0,
     joined boolean NOT NULL DEFAULT false,
     low_value bigint,
@@ -1226,7 +1226,7 @@ COMMENT ON COLUMN @extschema@.bbm_partitions.phase IS
     'phase of that round';
 COMMENT ON COLUMN @extschema@.bbm_partitions.round IS
     'last round in which all its ranges were allocated; 0: none';
-COMMENT ON COLUMN @extschema@.bbm_partitions.begun IS
+COMMENT ON COLUMN @extschema@.bbm_partitions.started_round IS
     'block ranges: last round that has started on it; 0: none';
 COMMENT ON COLUMN @extschema@.bbm_partitions.end_block IS
     'this round ends before this block';

@@ -57,7 +57,7 @@ SELECT n, count(*) FROM blocks GROUP BY 1;
 SELECT * FROM phases WHERE name = 'plain';
 SELECT status, min_value, max_value, rows, phase, min_key, relation FROM bbm_jobs('plain') ORDER BY id;
 SELECT status, percent, rows_done FROM bbm_status('plain');
-SELECT relation_name, begun, end_block FROM bbm_partitions;
+SELECT relation_name, started_round, end_block FROM bbm_partitions;
 SELECT bbm_drop('plain');
 SELECT count(*) FROM bbm_partitions;
 

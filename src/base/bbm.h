@@ -160,7 +160,7 @@ typedef struct BbmMigration
 	bool		restored;		/* its row came with a dump, and it was not started since */
 	Oid			table_oid;		/* the table here when the migration was started; InvalidOid: not yet */
 	bool		counted;		/* total_tuple_count is set */
-	bool		was_begun;		/* started_at is set: a worker has started it once */
+	bool		was_started;		/* started_at is set: a worker has started it once */
 	bool		was_done;		/* finished_at is set: status is "finished" because the work was done */
 	const BbmOverrides *overrides;	/* NULL: the server's settings apply */
 	bool		unlimited;		/* its owner is a superuser: the server's settings do not limit its own */

@@ -24,7 +24,7 @@
 static Oid	to_wake[BBM_MAX_WAKING];
 static int	n_to_wake = 0;
 static bool wake_overflow = false;
-static bool to_tell = false;
+static bool wakes_anybody = false;
 
 /* A notification to send at commit, and the savepoint it belongs to. */
 typedef struct Notification
@@ -48,7 +48,7 @@ bbm_wake_at_commit(Oid owner)
 		to_wake[n_to_wake++] = owner;
 	else
 		wake_overflow = true;
-	to_tell = true;
+	wakes_anybody = true;
 }
 
 /*
@@ -67,16 +67,16 @@ bbm_notify_at_commit(const char *json)
 	notification->json = pstrdup(json);
 	to_notify = lappend(to_notify, notification);
 	MemoryContextSwitchTo(old);
-	to_tell = true;
+	wakes_anybody = true;
 }
 
 /* An unnecessary wake-up (a savepoint was rolled back) costs one poll. */
 static void
-tell(XactEvent event, void *arg)
+wake(XactEvent event, void *arg)
 {
 	ListCell   *cell;
 
-	if (!to_tell || event == XACT_EVENT_PRE_PREPARE)
+	if (!wakes_anybody || event == XACT_EVENT_PRE_PREPARE)
 		return;
 	if (event == XACT_EVENT_PRE_COMMIT)
 	{
@@ -94,7 +94,7 @@ tell(XactEvent event, void *arg)
 	}
 	n_to_wake = 0;
 	to_notify = NIL;
-	wake_overflow = to_tell = false;
+	wake_overflow = wakes_anybody = false;
 }
 
 /* A savepoint that is rolled back drops its notifications; one that is released passes them to its parent. */
@@ -123,6 +123,6 @@ end_savepoint(SubXactEvent event, SubTransactionId my_id, SubTransactionId paren
 void
 bbm_commit_install(void)
 {
-	RegisterXactCallback(tell, NULL);
+	RegisterXactCallback(wake, NULL);
 	RegisterSubXactCallback(end_savepoint, NULL);
 }

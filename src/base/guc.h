@@ -16,7 +16,7 @@ extern bool bbm_enabled;
 extern int	bbm_max_workers;
 extern int	bbm_naptime;		/* s, 0 never */
 extern int	bbm_lock_timeout;	/* ms; a migration may have its own */
-extern PGDLLEXPORT int	bbm_job_retention;	/* jobs, -1 keeps all */
+extern PGDLLEXPORT int bbm_job_retention;	/* jobs, -1 keeps all */
 extern int	bbm_event_retention;	/* min, -1 keeps all */
 extern int	bbm_stalled_after;	/* s, 0 off */
 extern int	bbm_stale_pause_after;	/* s, 0 off */

@@ -86,7 +86,7 @@ static TimeoutId ticker = MAX_TIMEOUTS;
 static volatile sig_atomic_t watching = false;
 static volatile sig_atomic_t yielding = false;	/* one of our transactions, batch or not, is open */
 static bool ticks_for_batches = false;	/* the timer stays on from one batch to the next */
-static volatile TimestampTz begun;
+static volatile TimestampTz batch_start;
 static volatile TimestampTz next_poll;
 static volatile int max_blocking_time;	/* ms, 0 off */
 static volatile int max_batch_time;
@@ -95,14 +95,14 @@ static volatile int max_batch_time;
 static volatile sig_atomic_t stop = BBM_STOP_NONE;
 
 /* What a check has found so far. */
-typedef struct Look
+typedef struct LockPoll
 {
 	TimestampTz now;
 	int64		limit_us;		/* a longer wait is too long; 0: none is */
 	bool		complete;		/* no lock partition was busy */
 	bool		awaited;		/* somebody waits for us */
 	bool		too_long;		/* ... who is not of bbm, and has waited too long */
-} Look;
+} LockPoll;
 
 /* Caller holds the partition's LWLock. */
 static bool
@@ -122,7 +122,7 @@ has_worker_id(PGPROC *proc, int partition)
  * by one.
  */
 static bool
-is_ours(Look *look, PGPROC *waiter, int partition)
+is_ours(LockPoll *poll, PGPROC *waiter, int partition)
 {
 	PGPROC	   *proc = waiter->lockGroupLeader ? waiter->lockGroupLeader : waiter;
 	bool		ours = proc == MyProc || has_worker_id(proc, partition);
@@ -136,7 +136,7 @@ is_ours(Look *look, PGPROC *waiter, int partition)
 		if (!LWLockConditionalAcquire(lwlock, LW_SHARED))
 		{
 			/* not known: treated as ours until the next check */
-			look->complete = false;
+			poll->complete = false;
 			return true;
 		}
 		ours = has_worker_id(proc, i);
@@ -152,7 +152,7 @@ is_ours(Look *look, PGPROC *waiter, int partition)
  * release.  The caller holds the LWLock of the lock's partition.
  */
 static void
-check_lock(Look *look, PROCLOCK *mine, int partition)
+check_lock(LockPoll *poll, PROCLOCK *mine, int partition)
 {
 	LOCK	   *lock = mine->tag.myLock;
 	const LOCKMASK *conflicts = GetLocksMethodTable(lock)->conflictTab;
@@ -168,17 +168,17 @@ check_lock(Look *look, PROCLOCK *mine, int partition)
 			(conflicts[waiter->waitLockMode] & in_the_way) == 0)
 			continue;
 		in_the_way |= LOCKBIT_ON(waiter->waitLockMode);
-		look->awaited = true;
+		poll->awaited = true;
 		/* zero at first */
 		since = (TimestampTz) pg_atomic_read_u64(&waiter->waitStart);
-		if (since >= begun && look->limit_us > 0 && look->now >= since + look->limit_us &&
-			!is_ours(look, waiter, partition))
-			look->too_long = true;
+		if (since >= batch_start && poll->limit_us > 0 && poll->now >= since + poll->limit_us &&
+			!is_ours(poll, waiter, partition))
+			poll->too_long = true;
 	}
 }
 
 static void
-discover(Look *look)
+discover(LockPoll *poll)
 {
 	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
 	{
@@ -186,13 +186,13 @@ discover(Look *look)
 
 		if (!LWLockConditionalAcquire(lwlock, LW_SHARED))
 		{
-			look->complete = false;
+			poll->complete = false;
 			continue;
 		}
 		for (PROCLOCK *mine = bbm_next_of_proc(MyProc, i, NULL); mine; mine = bbm_next_of_proc(MyProc, i, mine))
 		{
 			if (mine->holdMask != 0 && mine->tag.myLock->waitMask != 0)
-				check_lock(look, mine, i);
+				check_lock(poll, mine, i);
 		}
 		LWLockRelease(lwlock);
 	}
@@ -217,12 +217,12 @@ discovery_interval(void)
 static void
 tick(void)
 {
-	Look		look = {.complete = true};
+	LockPoll	poll = {.complete = true};
 
 	if (!watching && !yielding)
 		return;
-	look.now = GetCurrentTimestamp();
-	if (watching && max_batch_time > 0 && look.now >= TimestampTzPlusMilliseconds(begun, max_batch_time))
+	poll.now = GetCurrentTimestamp();
+	if (watching && max_batch_time > 0 && poll.now >= TimestampTzPlusMilliseconds(batch_start, max_batch_time))
 	{
 		stop_batch(BBM_STOP_TIME);
 		return;
@@ -231,20 +231,20 @@ tick(void)
 	if (InterruptHoldoffCount > 1 || CritSectionCount > 0)
 		return;
 	bbm_blockers_poll();
-	if (look.now < next_poll)
+	if (poll.now < next_poll)
 		return;
-	look.limit_us = (int64) max_blocking_time * 1000;
-	discover(&look);
-	if (look.complete)
-		next_poll = TimestampTzPlusMilliseconds(look.now, discovery_interval());
-	if (look.too_long && watching)
+	poll.limit_us = (int64) max_blocking_time * 1000;
+	discover(&poll);
+	if (poll.complete)
+		next_poll = TimestampTzPlusMilliseconds(poll.now, discovery_interval());
+	if (poll.too_long && watching)
 		stop_batch(BBM_STOP_BLOCKING);
 
 	/*
 	 * We wait, and somebody waits for us: perhaps only since our own deadlock
 	 * check.  Checking again makes us the victim, before the others check.
 	 */
-	else if (look.awaited && MyProc->waitLock != NULL)
+	else if (poll.awaited && MyProc->waitLock != NULL)
 		CheckDeadLockAlert();
 }
 
@@ -296,9 +296,9 @@ bbm_lock_watch_begin(int blocking_limit, int batch_limit)
 	max_blocking_time = blocking_limit;
 	max_batch_time = batch_limit;
 	stop = BBM_STOP_NONE;
-	begun = GetCurrentTimestamp();
+	batch_start = GetCurrentTimestamp();
 	watching = true;
-	next_poll = TimestampTzPlusMilliseconds(begun, discovery_interval());
+	next_poll = TimestampTzPlusMilliseconds(batch_start, discovery_interval());
 	/* the timer stays on from one batch to the next */
 	ticks_for_batches = true;
 	start_ticking();
@@ -334,10 +334,10 @@ bbm_lock_watch_end(void)
 bool
 bbm_lock_watch_blocks(int64 us)
 {
-	Look		look = {.now = GetCurrentTimestamp(), .limit_us = us, .complete = true};
+	LockPoll		poll = {.now = GetCurrentTimestamp(), .limit_us = us, .complete = true};
 
-	discover(&look);
-	return look.too_long;
+	discover(&poll);
+	return poll.too_long;
 }
 
 /* Returns whether the last batch was stopped, and why; resets that. */

@@ -161,7 +161,7 @@ bbm_rate_for_rest(const BbmRate *minute, const BbmRate *five, double batch_keys)
 double
 bbm_whole_keys(const BbmWhole *whole)
 {
-	double		beyond = Max(whole->last - whole->cut, 0);
+	double		beyond = Max(whole->last - whole->allocated_to, 0);
 	double		keys;
 
 	if (whole->complete)
@@ -169,7 +169,7 @@ bbm_whole_keys(const BbmWhole *whole)
 	if (whole->estimate < 0 || (whole->estimate == 0 && whole->allocated > 0))
 	{
 		/* as dense in what is still to be allocated as in what was */
-		double		covered = whole->cut - whole->first + 1;
+		double		covered = whole->allocated_to - whole->first + 1;
 
 		if (!whole->has_ends || covered <= 0 || whole->allocated <= 0)
 			return -1;

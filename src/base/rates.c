@@ -129,9 +129,9 @@ bbm_trace_behind_since(const BbmTrace *trace, uint64 position)
  * a short throttle is noticed soon, and one of hours costs little.
  */
 int64
-bbm_next_poll_ms(int64 held_ms, int64 first_ms)
+bbm_next_poll_ms(int64 throttled_ms, int64 first_ms)
 {
-	return Min(Max(held_ms / 4, first_ms), BBM_LAST_POLL_MS);
+	return Min(Max(throttled_ms / 4, first_ms), BBM_LAST_POLL_MS);
 }
 
 static int

@@ -47,8 +47,8 @@ typedef struct BbmTrace
 extern void bbm_trace_note(BbmTrace *trace, TimestampTz now, uint64 position);
 extern TimestampTz bbm_trace_behind_since(const BbmTrace *trace, uint64 position);
 
-/* How long to wait before the next poll, when throttled for held_ms. */
-extern int64 bbm_next_poll_ms(int64 held_ms, int64 first_ms);
+/* How long to wait before the next poll, when throttled for throttled_ms. */
+extern int64 bbm_next_poll_ms(int64 throttled_ms, int64 first_ms);
 
 /* Measurements of a migration's batches, and the size they lead to. */
 typedef struct BbmSizing

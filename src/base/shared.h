@@ -155,7 +155,7 @@ typedef struct BbmSlot
 	Oid			database;
 	Oid			owner;
 	bool		connected;		/* it got through authentication */
-	bool		leave;			/* asked to requeue its batch and exit */
+	bool		must_exit;		/* asked to requeue its batch and exit */
 	bool		yields;			/* exits voluntarily, so that others get the slot */
 	int64		migration_id;	/* 0: none */
 	int64		job_id;			/* 0: none */
@@ -191,11 +191,11 @@ typedef struct BbmShared
 	pid_t		launcher_pid;
 	Latch	   *launcher_latch;
 	bool		discover_everywhere;	/* requests were lost, or may exist unannounced */
-	Oid			discovery_database;	/* one database to check, or InvalidOid */
+	Oid			discovery_database; /* one database to check, or InvalidOid */
 	ConditionVariable changed;	/* a migration or job has changed its state */
 	int			batch_waiters;	/* sessions that wait for batches to end */
 	int			nslots;
-	BbmWaitStates holds;
+	BbmWaitStates wait_states;
 	BbmTransients troubles;
 	BbmWorkRequest requests[BBM_MAX_REQUESTS];
 	BbmSlot		slots[FLEXIBLE_ARRAY_MEMBER];

@@ -100,7 +100,7 @@ bbm_slot_attach(int i, uint32 generation, Oid *database, Oid *owner)
 		return false;
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
 	slot = &bbm_shared->slots[i];
-	wanted = slot->in_use && slot->generation == generation && slot->pid == 0 && !slot->leave;
+	wanted = slot->in_use && slot->generation == generation && slot->pid == 0 && !slot->must_exit;
 	if (wanted)
 	{
 		slot->pid = MyProcPid;
@@ -282,14 +282,14 @@ bbm_slot_blocked(const BbmBlockers *blockers, bool wait)
 bool
 bbm_slot_must_exit(void)
 {
-	bool		leave;
+	bool		must_exit;
 
 	if (bbm_shared == NULL || bbm_my_slot < 0)
 		return false;
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
-	leave = bbm_shared->slots[bbm_my_slot].leave;
+	must_exit = bbm_shared->slots[bbm_my_slot].must_exit;
 	LWLockRelease(bbm_shared->lock);
-	return leave;
+	return must_exit;
 }
 
 /* Counts other processes on a migration of this database. */
@@ -408,7 +408,7 @@ bbm_database_ask_to_exit(Oid database, bool terminate)
 			i == bbm_my_slot)
 			continue;
 		n++;
-		slot->leave = true;
+		slot->must_exit = true;
 		/* a process that is still connecting checks its slot afterwards */
 		if (slot->pid != 0 && slot->connected)
 		{

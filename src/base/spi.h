@@ -15,7 +15,7 @@
 
 extern SPIPlanPtr bbm_spi_prepare(const char *sql, int nargs, Oid *types, int cursor_options);
 extern CachedPlan *bbm_spi_cached_plan(SPIPlanPtr plan);
-extern PGDLLEXPORT int	bbm_spi_execute(const char *sql, bool read_only, int64 most);
+extern PGDLLEXPORT int bbm_spi_execute(const char *sql, bool read_only, int64 most);
 extern int	bbm_spi_execute_plan(SPIPlanPtr plan, Datum *values, const char *nulls, bool read_only, int64 most);
 extern Portal bbm_spi_cursor_open(SPIPlanPtr plan, Datum *values);
 extern uint64 bbm_spi_cursor_fetch(Portal portal, int64 n);

@@ -28,7 +28,7 @@
 
 #define BBM_FIRST_TRY_MS 200
 /* A lock that is not granted is reported only after this time. */
-#define BBM_TELL_LOCK_MS 1000
+#define BBM_REPORT_LOCK_MS 1000
 /* A transient error is logged at most this often. */
 #define BBM_LOG_TROUBLE_MS (60 * 1000)
 /* A process may be this late for its next try. */
@@ -167,7 +167,7 @@ bbm_trouble_met(int64 migration_id, Oid owner, const char *name, const ErrorData
 	TimestampTz due;
 	int64		lasted_ms;
 	int			count;
-	bool		tell;
+	bool		report;
 
 	note(troubles, trouble, error, string, now);
 	lasted_ms = (now - trouble->since) / 1000;
@@ -176,10 +176,10 @@ bbm_trouble_met(int64 migration_id, Oid owner, const char *name, const ErrorData
 													 bbm_next_poll_ms(lasted_ms, BBM_FIRST_TRY_MS));
 	trouble->is_lock = is_lock;
 	trouble->in_batch = in_batch;
-	tell = (!is_lock || lasted_ms >= BBM_TELL_LOCK_MS) && is_to_be_reported(trouble, now);
+	report = (!is_lock || lasted_ms >= BBM_REPORT_LOCK_MS) && is_to_be_reported(trouble, now);
 	unlock_troubles();
 
-	if (tell)
+	if (report)
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 name ? errmsg("migration \"%s\" cannot go on just now: %s", bbm_printable(name), bbm_printable(string)) :
@@ -202,15 +202,15 @@ bbm_trouble_blocked(int64 migration_id, Oid owner, const ErrorData *error)
 	char	   *string = bbm_error_to_string(error);
 	BbmTransients *troubles = lock_troubles(LW_EXCLUSIVE);
 	BbmTransient *trouble = find_or_make(troubles, migration_id, owner);
-	bool		tell;
+	bool		report;
 
 	note(troubles, trouble, error, string, now);
 	trouble->due = now;
 	trouble->is_lock = trouble->in_batch = true;
-	tell = is_to_be_reported(trouble, now);
+	report = is_to_be_reported(trouble, now);
 	unlock_troubles();
 	pfree(string);
-	return tell;
+	return report;
 }
 
 /*
@@ -233,7 +233,7 @@ forget_abandoned(BbmTransients *troubles)
 	}
 }
 
-/* A migration with this id is new: see bbm_hold_forget. */
+/* A migration with this id is new: see bbm_wait_state_forget. */
 void
 bbm_trouble_forget(int64 migration_id)
 {

@@ -29,7 +29,7 @@ static bool pinned = false;		/* are the settings those of our own statements? */
  */
 typedef struct UserBlock
 {
-	SubTransactionId begun_in;
+	SubTransactionId subtransaction;
 	bool		pinned_before;
 	struct UserBlock *outer;
 } UserBlock;
@@ -41,7 +41,7 @@ static UserBlock *innermost = NULL;
 
 typedef struct Switched
 {
-	SubTransactionId begun_in;
+	SubTransactionId subtransaction;
 	bool		engine_before;
 	Oid			acting_before;
 	Oid			to_before;
@@ -103,7 +103,7 @@ user_settings_begin(const char *search_path)
 		bbm_guc_set("enable_seqscan", original_seqscan, true);
 		bbm_guc_set("jit", original_jit, true);
 	}
-	block->begun_in = GetCurrentSubTransactionId();
+	block->subtransaction = GetCurrentSubTransactionId();
 	block->pinned_before = pinned;
 	block->outer = innermost;
 	innermost = block;
@@ -158,9 +158,9 @@ forget_blocks_at_subxact_abort(SubXactEvent event, SubTransactionId mySubid,
 {
 	if (event != SUBXACT_EVENT_ABORT_SUB)
 		return;
-	while (innermost && innermost->begun_in >= mySubid)
+	while (innermost && innermost->subtransaction >= mySubid)
 		end_user_block();
-	while (user_switches > 0 && switched[user_switches - 1].begun_in >= mySubid)
+	while (user_switches > 0 && switched[user_switches - 1].subtransaction >= mySubid)
 		restore_outer_user();
 }
 
@@ -193,7 +193,7 @@ bbm_switch_to_extension_owner(BbmUserSwitch *user_switch, Oid to, bool engine)
 		bbm_settings_pin();
 	}
 	SetUserIdAndSecContext(to, user_switch->context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	switched[user_switches].begun_in = GetCurrentSubTransactionId();
+	switched[user_switches].subtransaction = GetCurrentSubTransactionId();
 	switched[user_switches].engine_before = engine_writes;
 	switched[user_switches].acting_before = acting_user;
 	switched[user_switches].to_before = switched_to;

@@ -35,7 +35,7 @@ bbm_wait_states_lock(void)
 	if (bbm_shared)
 	{
 		LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-		return &bbm_shared->holds;
+		return &bbm_shared->wait_states;
 	}
 	if (own == NULL)
 		own = MemoryContextAllocZero(TopMemoryContext, sizeof(BbmWaitStates));
@@ -50,21 +50,21 @@ bbm_wait_states_unlock(void)
 }
 
 BbmWaitState *
-bbm_wait_state_find(BbmWaitStates *holds, int64 migration_id, TimestampTz now)
+bbm_wait_state_find(BbmWaitStates *entries, int64 migration_id, TimestampTz now)
 {
-	BbmWaitState *oldest = &holds->entries[0];
+	BbmWaitState *oldest = &entries->entries[0];
 
 	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
 	{
-		BbmWaitState *hold = &holds->entries[i];
+		BbmWaitState *entry = &entries->entries[i];
 
-		if (hold->database == MyDatabaseId && hold->migration_id == migration_id)
+		if (entry->database == MyDatabaseId && entry->migration_id == migration_id)
 		{
-			hold->touched = now;
-			return hold;
+			entry->touched = now;
+			return entry;
 		}
-		if (hold->touched < oldest->touched)
-			oldest = hold;
+		if (entry->touched < oldest->touched)
+			oldest = entry;
 	}
 	memset(oldest, 0, sizeof(BbmWaitState));
 	oldest->database = MyDatabaseId;
@@ -79,14 +79,14 @@ bbm_wait_state_find(BbmWaitStates *holds, int64 migration_id, TimestampTz now)
  * used for it.
  */
 void
-bbm_hold_forget(int64 migration_id)
+bbm_wait_state_forget(int64 migration_id)
 {
-	BbmWaitStates *holds = bbm_wait_states_lock();
+	BbmWaitStates *entries = bbm_wait_states_lock();
 
 	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
 	{
-		if (holds->entries[i].database == MyDatabaseId && holds->entries[i].migration_id == migration_id)
-			memset(&holds->entries[i], 0, sizeof(BbmWaitState));
+		if (entries->entries[i].database == MyDatabaseId && entries->entries[i].migration_id == migration_id)
+			memset(&entries->entries[i], 0, sizeof(BbmWaitState));
 	}
 	bbm_wait_states_unlock();
 }
@@ -95,14 +95,14 @@ bbm_hold_forget(int64 migration_id)
 int64
 bbm_table_wait_since(int64 migration_id, TimestampTz now)
 {
-	BbmWaitState *hold = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, now);
+	BbmWaitState *entry = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, now);
 	int64		ms;
 
-	if (hold->table_wait_since == 0 || hold->table_wait_since > now ||
-		now > TimestampTzPlusMilliseconds(hold->table_wait_seen, BBM_TABLE_WAIT_FORGOTTEN_MS))
-		hold->table_wait_since = now;
-	hold->table_wait_seen = now;
-	ms = (now - hold->table_wait_since) / 1000;
+	if (entry->table_wait_since == 0 || entry->table_wait_since > now ||
+		now > TimestampTzPlusMilliseconds(entry->table_wait_seen, BBM_TABLE_WAIT_FORGOTTEN_MS))
+		entry->table_wait_since = now;
+	entry->table_wait_seen = now;
+	ms = (now - entry->table_wait_since) / 1000;
 	bbm_wait_states_unlock();
 	return ms;
 }
@@ -111,10 +111,10 @@ bbm_table_wait_since(int64 migration_id, TimestampTz now)
 void
 bbm_table_wait_end(int64 migration_id, TimestampTz now)
 {
-	BbmWaitState *hold = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, now);
+	BbmWaitState *entry = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, now);
 
-	hold->table_wait_since = 0;
-	hold->table_wait_kept_until = 0;
+	entry->table_wait_since = 0;
+	entry->table_wait_kept_until = 0;
 	bbm_wait_states_unlock();
 }
 
@@ -125,24 +125,24 @@ bbm_table_wait_end(int64 migration_id, TimestampTz now)
 void
 bbm_table_wait_keep(int64 migration_id, TimestampTz until)
 {
-	BbmWaitState *hold = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, GetCurrentTimestamp());
+	BbmWaitState *entry = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, GetCurrentTimestamp());
 
-	hold->table_wait_kept_until = until;
+	entry->table_wait_kept_until = until;
 	bbm_wait_states_unlock();
 }
 
 bool
 bbm_table_wait_is_kept(int64 migration_id, TimestampTz now)
 {
-	BbmWaitStates *holds = bbm_wait_states_lock();
+	BbmWaitStates *entries = bbm_wait_states_lock();
 	bool		kept = false;
 
 	for (int i = 0; i < BBM_MAX_WAIT_STATES && !kept; i++)
 	{
-		const BbmWaitState *hold = &holds->entries[i];
+		const BbmWaitState *entry = &entries->entries[i];
 
-		kept = hold->database == MyDatabaseId && hold->migration_id == migration_id &&
-			now < hold->table_wait_kept_until;
+		kept = entry->database == MyDatabaseId && entry->migration_id == migration_id &&
+			now < entry->table_wait_kept_until;
 	}
 	bbm_wait_states_unlock();
 	return kept;
@@ -155,9 +155,9 @@ bbm_table_wait_is_kept(int64 migration_id, TimestampTz now)
 void
 bbm_idle_until(int64 migration_id, TimestampTz until)
 {
-	BbmWaitState *hold = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, GetCurrentTimestamp());
+	BbmWaitState *entry = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, GetCurrentTimestamp());
 
-	hold->idle_until = until;
+	entry->idle_until = until;
 	bbm_wait_states_unlock();
 }
 
@@ -167,27 +167,27 @@ bbm_idle_until(int64 migration_id, TimestampTz until)
  * which its rate must show.
  */
 void
-bbm_idle_count(BbmWaitState *hold, TimestampTz now)
+bbm_idle_count(BbmWaitState *entry, TimestampTz now)
 {
-	TimestampTz from = Max(hold->since, hold->counted);
+	TimestampTz from = Max(entry->since, entry->counted);
 
-	if (hold->since == 0)
+	if (entry->since == 0)
 		return;
-	if (now > from && hold->paces)
-		hold->paced_us += now - from;
+	if (now > from && entry->paces)
+		entry->paced_us += now - from;
 	else if (now > from)
-		hold->left_out_us += now - from;
-	hold->counted = now;
+		entry->left_out_us += now - from;
+	entry->counted = now;
 }
 
 /* A process has paused for pacing. */
 void
 bbm_idle_paced(int64 migration_id, TimestampTz since, TimestampTz now, const char *reason)
 {
-	BbmWaitState *hold = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, now);
+	BbmWaitState *entry = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, now);
 
-	hold->paced_us += Max(now - since, 0);
-	strlcpy(hold->pace_reason, reason, sizeof(hold->pace_reason));
+	entry->paced_us += Max(now - since, 0);
+	strlcpy(entry->pace_reason, reason, sizeof(entry->pace_reason));
 	bbm_wait_states_unlock();
 }
 
@@ -198,21 +198,21 @@ bbm_idle_paced(int64 migration_id, TimestampTz since, TimestampTz now, const cha
 void
 bbm_idle_time(int64 migration_id, TimestampTz now, bool take, BbmIdleTime *idle)
 {
-	BbmWaitStates *holds = bbm_wait_states_lock();
+	BbmWaitStates *entries = bbm_wait_states_lock();
 
 	memset(idle, 0, sizeof(BbmIdleTime));
 	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
 	{
-		BbmWaitState *hold = &holds->entries[i];
+		BbmWaitState *entry = &entries->entries[i];
 
-		if (hold->database != MyDatabaseId || hold->migration_id != migration_id)
+		if (entry->database != MyDatabaseId || entry->migration_id != migration_id)
 			continue;
-		bbm_idle_count(hold, now);
-		idle->left_out_ms = hold->left_out_us / 1000.0;
-		idle->paced_ms = hold->paced_us / 1000.0;
-		strlcpy(idle->reason, hold->pace_reason, sizeof(idle->reason));
+		bbm_idle_count(entry, now);
+		idle->left_out_ms = entry->left_out_us / 1000.0;
+		idle->paced_ms = entry->paced_us / 1000.0;
+		strlcpy(idle->reason, entry->pace_reason, sizeof(idle->reason));
 		if (take)
-			hold->left_out_us = hold->paced_us = 0;
+			entry->left_out_us = entry->paced_us = 0;
 		break;
 	}
 	bbm_wait_states_unlock();
@@ -224,11 +224,11 @@ bbm_idle_time(int64 migration_id, TimestampTz now, bool take, BbmIdleTime *idle)
  * next poll was due.
  */
 double
-bbm_wait_state_uncounted(const BbmWaitState *hold, TimestampTz now)
+bbm_wait_state_uncounted(const BbmWaitState *entry, TimestampTz now)
 {
-	TimestampTz until = Min(now, TimestampTzPlusMilliseconds(hold->due, BBM_LATE_MS));
+	TimestampTz until = Min(now, TimestampTzPlusMilliseconds(entry->due, BBM_LATE_MS));
 
-	return hold->since != 0 && until > hold->metered ? (until - hold->metered) / 1000000.0 : 0;
+	return entry->since != 0 && until > entry->metered ? (until - entry->metered) / 1000000.0 : 0;
 }
 
 /*
@@ -237,11 +237,11 @@ bbm_wait_state_uncounted(const BbmWaitState *hold, TimestampTz now)
  * change.
  */
 void
-bbm_wait_state_count(BbmWaitState *hold, int signal, TimestampTz now)
+bbm_wait_state_count(BbmWaitState *entry, int signal, TimestampTz now)
 {
-	hold->waited[hold->signal] += bbm_wait_state_uncounted(hold, now);
-	hold->metered = now;
-	hold->signal = signal;
+	entry->waited[entry->signal] += bbm_wait_state_uncounted(entry, now);
+	entry->metered = now;
+	entry->signal = signal;
 }
 
 /* Adds a reason for waiting: of all known reasons, the one that lasts longest is kept. */
@@ -268,13 +268,13 @@ bbm_wait_state_reason(int64 migration_id, BbmReason *longest, bool *idle)
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
 	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
 	{
-		const BbmWaitState *hold = &bbm_shared->holds.entries[i];
+		const BbmWaitState *entry = &bbm_shared->wait_states.entries[i];
 
-		if (hold->database != MyDatabaseId || hold->migration_id != migration_id)
+		if (entry->database != MyDatabaseId || entry->migration_id != migration_id)
 			continue;
-		*idle = now < hold->idle_until;
-		if (hold->since != 0 && now < TimestampTzPlusMilliseconds(hold->due, BBM_LATE_MS))
-			bbm_outlasts(longest, hold->due, hold->reason);
+		*idle = now < entry->idle_until;
+		if (entry->since != 0 && now < TimestampTzPlusMilliseconds(entry->due, BBM_LATE_MS))
+			bbm_outlasts(longest, entry->due, entry->reason);
 		break;
 	}
 	LWLockRelease(bbm_shared->lock);

@@ -21,17 +21,17 @@
  */
 extern BbmWaitStates *bbm_wait_states_lock(void);
 extern void bbm_wait_states_unlock(void);
-extern BbmWaitState *bbm_wait_state_find(BbmWaitStates *holds, int64 migration_id, TimestampTz now);
+extern BbmWaitState *bbm_wait_state_find(BbmWaitStates *entries, int64 migration_id, TimestampTz now);
 
 extern int64 bbm_table_wait_since(int64 migration_id, TimestampTz now);
 extern void bbm_table_wait_end(int64 migration_id, TimestampTz now);
 extern void bbm_table_wait_keep(int64 migration_id, TimestampTz until);
 extern bool bbm_table_wait_is_kept(int64 migration_id, TimestampTz now);
-extern void bbm_hold_forget(int64 migration_id);
+extern void bbm_wait_state_forget(int64 migration_id);
 extern void bbm_idle_until(int64 migration_id, TimestampTz until);
 extern void bbm_wait_state_reason(int64 migration_id, BbmReason *longest, bool *idle);
-extern void bbm_wait_state_count(BbmWaitState *hold, int signal, TimestampTz now);
-extern double bbm_wait_state_uncounted(const BbmWaitState *hold, TimestampTz now);
+extern void bbm_wait_state_count(BbmWaitState *entry, int signal, TimestampTz now);
+extern double bbm_wait_state_uncounted(const BbmWaitState *entry, TimestampTz now);
 extern void bbm_outlasts(BbmReason *longest, TimestampTz due, const char *text);
 extern void bbm_clip(char *to, const char *from, size_t size);
 
@@ -43,7 +43,7 @@ typedef struct BbmIdleTime
 	char		reason[BBM_WAITING_LENGTH];	/* of the last pause for pacing; or empty */
 } BbmIdleTime;
 
-extern void bbm_idle_count(BbmWaitState *hold, TimestampTz now);
+extern void bbm_idle_count(BbmWaitState *entry, TimestampTz now);
 extern void bbm_idle_paced(int64 migration_id, TimestampTz since, TimestampTz now, const char *reason);
 extern void bbm_idle_time(int64 migration_id, TimestampTz now, bool take, BbmIdleTime *idle);
 

@@ -139,7 +139,7 @@ bbm_errors_forget(int64 migration_id)
 
 /* A migration of a restored database is started here: its tables are found by their names. */
 void
-bbm_errors_settle(int64 migration_id)
+bbm_errors_accept(int64 migration_id)
 {
 	static BbmSql sql = {
 		"UPDATE @.bbm_row_errors SET relation = coalesce(to_regclass(relation_name)::oid, 0) "

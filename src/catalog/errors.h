@@ -15,6 +15,6 @@ extern int64 bbm_errors_count(int64 migration_id);
 extern const char *bbm_quarantined_to_string(int64 migration_id);
 extern int64 bbm_errors_retry(int64 migration_id);
 extern void bbm_errors_forget(int64 migration_id);
-extern void bbm_errors_settle(int64 migration_id);
+extern void bbm_errors_accept(int64 migration_id);
 
 #endif							/* BBM_CATALOG_ERRORS_H */

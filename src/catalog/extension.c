@@ -172,14 +172,14 @@ find_index(BbmCatalog *now, BbmTable table, const char *first, const char *secon
 
 /* Reads the owners of our tables, and what the tables lack. */
 static void
-look_at_tables(BbmCatalog *now, Oid schema)
+check_tables(BbmCatalog *now, Oid schema)
 {
 	for (int i = 0; i < BBM_TABLES; i++)
 	{
 		now->tables[i] = member_table(now->extension, schema, bbm_table_name(i));
 		now->owners[i] = table_owner(now->tables[i]);
-		if (now->stranger == NULL)
-			now->stranger = strange_trigger(now->tables[i], now->owners[i]);
+		if (now->strange_trigger_name == NULL)
+			now->strange_trigger_name = strange_trigger(now->tables[i], now->owners[i]);
 	}
 	now->owner = now->owners[BBM_MIGRATIONS];
 	/* in another version they have other columns, and nothing is run */
@@ -216,7 +216,7 @@ search(BbmCatalog *now)
 	if (!OidIsValid(now->migrations) || !OidIsValid(now->jobs))
 		return false;
 	now->schema = pstrdup(quote_identifier(get_namespace_name(schema)));
-	look_at_tables(now, schema);
+	check_tables(now, schema);
 	return true;
 }
 
@@ -268,14 +268,14 @@ bbm_catalog_find(void)
 		return NULL;
 	now.schema = MemoryContextStrdup(TopMemoryContext, now.schema);
 	now.version = MemoryContextStrdup(TopMemoryContext, now.version);
-	now.stranger = keep_text(now.stranger);
+	now.strange_trigger_name = keep_text(now.strange_trigger_name);
 	now.flaw = keep_text(now.flaw);
 	now.flaw_hint = keep_text(now.flaw_hint);
 	if (found.schema)
 	{
 		pfree(found.schema);
 		pfree(found.version);
-		forget_text(found.stranger);
+		forget_text(found.strange_trigger_name);
 		forget_text(found.flaw);
 		forget_text(found.flaw_hint);
 	}

@@ -130,7 +130,8 @@ bbm_migration_nearest(const char *name, bool (*may_see) (Oid owner))
 	for (uint64 i = 0; i < SPI_processed && most > 0; i++)
 	{
 		char	   *other = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
-		int			distance = varstr_levenshtein_less_equal(name, strlen(name), other, strlen(other), 1, 1, 1, most, true);
+		int			distance = varstr_levenshtein_less_equal(name, strlen(name), other, strlen(other), 1, 1, 1, most,
+															 true);
 
 		if (distance > most || !may_see(get_oid(i, 2)))
 			continue;
@@ -217,7 +218,7 @@ bbm_migrations_with_status(List *statuses, MemoryContext context)
 
 /* Returns a list of BbmMigration: those that have started on a table here and are not finished, by id. */
 List *
-bbm_migrations_begun(MemoryContext context)
+bbm_migrations_started(MemoryContext context)
 {
 	static BbmSql sql = {
 		"SELECT # FROM @.batched_background_migrations "

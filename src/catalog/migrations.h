@@ -44,7 +44,7 @@ extern void bbm_migration_definition(int64 id, BbmDefinition *definition);
 extern char *bbm_migration_nearest(const char *name, bool (*may_see) (Oid owner));
 extern List *bbm_migrations_runnable(Oid owner, MemoryContext context);
 extern List *bbm_migrations_with_status(List *statuses, MemoryContext context);
-extern List *bbm_migrations_begun(MemoryContext context);
+extern List *bbm_migrations_started(MemoryContext context);
 extern List *bbm_runnable_owners(MemoryContext context);
 extern PGDLLEXPORT bool bbm_migration_lock(int64 id, BbmStatus *status);
 extern PGDLLEXPORT void bbm_migration_set_started(int64 id, int64 total, Oid table, const BbmBound *min,

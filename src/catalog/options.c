@@ -155,7 +155,7 @@ const BbmOption bbm_options[] = {
 	{"name", TEXTOID, BBM_CONTROL | BBM_REQUIRED, FIELD(text, name)},
 	{"created_at", TIMESTAMPTZOID, BBM_NOT_NULL, FIELD(int64, changed_at)},
 	{"updated_at", TIMESTAMPTZOID, 0, FIELD(int64, updated_at)},
-	{"started_at", TIMESTAMPTZOID, 0, FIELD(set, was_begun)},
+	{"started_at", TIMESTAMPTZOID, 0, FIELD(set, was_started)},
 	{"finished_at", TIMESTAMPTZOID, 0, FIELD(set, was_done)},
 	{"min_value", INT8OID, BBM_WHAT | BBM_NOT_NULL | BBM_DERIVED, FIELD(int64, min.number)},
 	{"max_value", INT8OID, BBM_WHAT | BBM_NOT_NULL | BBM_DERIVED, FIELD(int64, max.number)},

@@ -22,29 +22,29 @@
 #include "catalog/totals.h"
 
 #define PARTITION_COLUMNS \
-	"relation, relation_name, round::bigint, begun::bigint, end_block, joined, " \
+	"relation, relation_name, round::bigint, started_round::bigint, end_block, joined, " \
 	"low_value IS NOT NULL, low_value, high_value, low_key, high_key, phase = 'verify', attached"
 
 static BbmPartitionState *
-read_part(uint64 row)
+read_entry(uint64 row)
 {
-	BbmPartitionState *part = palloc0(sizeof(BbmPartitionState));
+	BbmPartitionState *entry = palloc0(sizeof(BbmPartitionState));
 	bool		isnull;
 
-	part->relation = DatumGetObjectId(bbm_sql_get(row, 1, &isnull));
-	part->name = bbm_sql_text(row, 2, CurrentMemoryContext);
-	part->phase.round = bbm_sql_int64(row, 3);
-	part->begun = bbm_sql_int64(row, 4);
-	part->end_block = (BlockNumber) bbm_sql_int64(row, 5);
-	part->joined = DatumGetBool(bbm_sql_get(row, 6, &isnull));
-	part->has_extent = DatumGetBool(bbm_sql_get(row, 7, &isnull));
-	part->low.number = bbm_sql_int64(row, 8);
-	part->high.number = bbm_sql_int64(row, 9);
-	part->low.key = bbm_sql_array(row, 10, CurrentMemoryContext);
-	part->high.key = bbm_sql_array(row, 11, CurrentMemoryContext);
-	part->phase.verifies = DatumGetBool(bbm_sql_get(row, 12, &isnull));
-	part->attached = DatumGetBool(bbm_sql_get(row, 13, &isnull));
-	return part;
+	entry->relation = DatumGetObjectId(bbm_sql_get(row, 1, &isnull));
+	entry->name = bbm_sql_text(row, 2, CurrentMemoryContext);
+	entry->phase.round = bbm_sql_int64(row, 3);
+	entry->started_round = bbm_sql_int64(row, 4);
+	entry->end_block = (BlockNumber) bbm_sql_int64(row, 5);
+	entry->joined = DatumGetBool(bbm_sql_get(row, 6, &isnull));
+	entry->has_extent = DatumGetBool(bbm_sql_get(row, 7, &isnull));
+	entry->low.number = bbm_sql_int64(row, 8);
+	entry->high.number = bbm_sql_int64(row, 9);
+	entry->low.key = bbm_sql_array(row, 10, CurrentMemoryContext);
+	entry->high.key = bbm_sql_array(row, 11, CurrentMemoryContext);
+	entry->phase.verifies = DatumGetBool(bbm_sql_get(row, 12, &isnull));
+	entry->attached = DatumGetBool(bbm_sql_get(row, 13, &isnull));
+	return entry;
 }
 
 /* Returns a list of BbmPartitionState. */
@@ -60,7 +60,7 @@ bbm_partitions(int64 migration_id)
 
 	bbm_sql_run(&sql, values, NULL, false);
 	for (uint64 i = 0; i < SPI_processed; i++)
-		list = lappend(list, read_part(i));
+		list = lappend(list, read_entry(i));
 	return list;
 }
 
@@ -75,7 +75,7 @@ bbm_partition_state(int64 migration_id, Oid relation)
 	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation)};
 
 	bbm_sql_run(&sql, values, NULL, false);
-	return SPI_processed == 0 ? NULL : read_part(0);
+	return SPI_processed == 0 ? NULL : read_entry(0);
 }
 
 void
@@ -97,7 +97,7 @@ void
 bbm_partition_begin(int64 migration_id, Oid relation, int round, BlockNumber end_block)
 {
 	static BbmSql sql = {
-		"UPDATE @.bbm_partitions SET begun = $3, end_block = $4 WHERE migration_id = $1 AND relation = $2",
+		"UPDATE @.bbm_partitions SET started_round = $3, end_block = $4 WHERE migration_id = $1 AND relation = $2",
 		4, {INT8OID, OIDOID, INT4OID, INT8OID}
 	};
 	Datum		values[] = {
@@ -140,7 +140,7 @@ bbm_partition_attached(int64 migration_id, Oid relation, bool attached)
 void
 bbm_partition_rename(int64 migration_id, Oid relation, const char *name)
 {
-	static BbmSql part = {
+	static BbmSql entry = {
 		"UPDATE @.bbm_partitions SET relation_name = $3 WHERE migration_id = $1 AND relation = $2",
 		3, {INT8OID, OIDOID, TEXTOID}
 	};
@@ -151,7 +151,7 @@ bbm_partition_rename(int64 migration_id, Oid relation, const char *name)
 	};
 	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), CStringGetTextDatum(name)};
 
-	bbm_sql_run(&part, values, NULL, true);
+	bbm_sql_run(&entry, values, NULL, true);
 	bbm_sql_run(&jobs, values, NULL, true);
 }
 
@@ -205,7 +205,7 @@ bbm_partitions_forget(int64 migration_id)
  * files (a template, pg_upgrade) has the OIDs of its original.
  */
 void
-bbm_partitions_settle(int64 migration_id)
+bbm_partitions_accept(int64 migration_id)
 {
 	static BbmSql parts = {
 		"UPDATE @.bbm_partitions SET relation = coalesce(to_regclass(relation_name)::oid, 0) WHERE migration_id = $1",
@@ -220,7 +220,7 @@ bbm_partitions_settle(int64 migration_id)
 
 	bbm_sql_run(&parts, values, NULL, true);
 	bbm_sql_run(&jobs, values, NULL, true);
-	bbm_errors_settle(migration_id);
+	bbm_errors_accept(migration_id);
 }
 
 /*

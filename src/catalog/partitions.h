@@ -20,7 +20,7 @@ typedef struct BbmPartitionState
 	char	   *name;
 	bool		attached;		/* it is part of the table at present */
 	BbmPhase	phase;			/* the last one in which all its ranges were allocated */
-	int			begun;			/* block ranges: the last round that has begun on it; 0: none ... */
+	int			started_round;	/* block ranges: the last round that has begun on it; 0: none ... */
 	BlockNumber end_block;		/* ... ends before this block */
 	bool		joined;			/* it was attached while the migration ran */
 	bool		has_extent;		/* if ranges are by key: it had keys when its first range was allocated ... */
@@ -38,6 +38,6 @@ extern void bbm_partition_rename(int64 migration_id, Oid relation, const char *n
 extern void bbm_partition_clean(int64 migration_id, Oid relation, int round);
 extern void bbm_partitions_reopen(int64 migration_id);
 extern void bbm_partitions_forget(int64 migration_id);
-extern void bbm_partitions_settle(int64 migration_id);
+extern void bbm_partitions_accept(int64 migration_id);
 
 #endif							/* BBM_CATALOG_PARTITIONS_H */

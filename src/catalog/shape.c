@@ -95,7 +95,7 @@ static const ShapeColumn columns[] = {
 	{BBM_PARTITIONS, "attached", BOOLOID, true},
 	{BBM_PARTITIONS, "phase", TEXTOID, true},
 	{BBM_PARTITIONS, "round", INT4OID, true},
-	{BBM_PARTITIONS, "begun", INT4OID, true},
+	{BBM_PARTITIONS, "started_round", INT4OID, true},
 	{BBM_PARTITIONS, "end_block", INT8OID, true},
 	{BBM_PARTITIONS, "joined", BOOLOID, true},
 	{BBM_PARTITIONS, "low_value", INT8OID, false},

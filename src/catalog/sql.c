@@ -19,11 +19,11 @@
 static void
 check_triggers(const BbmCatalog *catalog, const char *text)
 {
-	if (catalog->stranger && strncmp(text, "SELECT", 6) != 0)
+	if (catalog->strange_trigger_name && strncmp(text, "SELECT", 6) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("cannot write the tables of extension \"bbm\""),
-				 errdetail("%s", catalog->stranger),
+				 errdetail("%s", catalog->strange_trigger_name),
 				 errhint("Drop the trigger, and revoke the privilege TRIGGER on the tables.")));
 }
 

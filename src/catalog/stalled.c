@@ -14,7 +14,7 @@
 
 /* Has it been reported, and has it not been stalled for twice as long since? */
 static bool
-was_told(const BbmStalled *stalled)
+was_reported(const BbmStalled *stalled)
 {
 	static BbmSql sql = {
 		"SELECT clock_timestamp() - $2 <= 2 * (max(at) - $2) FROM @.bbm_events "
@@ -23,11 +23,11 @@ was_told(const BbmStalled *stalled)
 	};
 	Datum		values[] = {Int64GetDatum(stalled->id), TimestampTzGetDatum(stalled->since_at)};
 	bool		isnull;
-	Datum		told;
+	Datum		reported;
 
 	bbm_sql_run(&sql, values, NULL, false);
-	told = bbm_sql_get(0, 1, &isnull);
-	return !isnull && DatumGetBool(told);
+	reported = bbm_sql_get(0, 1, &isnull);
+	return !isnull && DatumGetBool(reported);
 }
 
 /*
@@ -82,7 +82,7 @@ bbm_migrations_stalled(MemoryContext context)
 	MemoryContextSwitchTo(old);
 	foreach(cell, list)
 	{
-		if (was_told(lfirst(cell)))
+		if (was_reported(lfirst(cell)))
 			list = foreach_delete_current(list, cell);
 	}
 	return list;

@@ -41,7 +41,7 @@ typedef struct BbmCatalog
 	Oid			totals_key;		/* index on migration_id */
 	char	   *schema;			/* quoted */
 	char	   *version;		/* of the SQL */
-	char	   *stranger;		/* why we do not let a trigger of our tables fire; or NULL */
+	char	   *strange_trigger_name;		/* why we do not let a trigger of our tables fire; or NULL */
 	char	   *flaw;			/* what our tables lack, so that nothing can run; or NULL */
 	char	   *flaw_hint;
 } BbmCatalog;

@@ -229,9 +229,9 @@ add_job(BbmTotals *totals, const JobRow *row)
 	totals->nscanned++;
 	(void) job_get(row, J_RELATION, &isnull);
 	totals->per_partition |= !isnull;
-	if (!totals->has_cut || max > totals->cut)
-		totals->cut = max;
-	totals->has_cut = true;
+	if (!totals->has_allocated || max > totals->allocated_to)
+		totals->allocated_to = max;
+	totals->has_allocated = true;
 	totals->progress_at = Max(totals->progress_at, progress_of(row, status));
 	if (status == BBM_FINISHED)
 	{
@@ -352,8 +352,8 @@ take_row(BbmTotals *totals, HeapTuple tuple, Relation rel, int *n)
 	totals->finished.requeued = DatumGetInt64(bbm_tuple_column(tuple, rel, "requeued", &isnull));
 	reasons = numbers_of(bbm_tuple_column(tuple, rel, "requeue_reasons", &isnull), BBM_REQUEUE_REASONS, &nreasons);
 	memcpy(totals->finished.reasons, reasons, nreasons * sizeof(int64));
-	totals->cut = DatumGetInt64(bbm_tuple_column(tuple, rel, "max_value", &isnull));
-	totals->has_cut = !isnull;
+	totals->allocated_to = DatumGetInt64(bbm_tuple_column(tuple, rel, "max_value", &isnull));
+	totals->has_allocated = !isnull;
 	totals->per_partition = DatumGetBool(bbm_tuple_column(tuple, rel, "per_partition", &isnull));
 	totals->batch_size = DatumGetInt32(bbm_tuple_column(tuple, rel, "batch_size", &isnull));
 	totals->progress_at = DatumGetTimestampTz(bbm_tuple_column(tuple, rel, "progress_at", &isnull));
@@ -510,12 +510,13 @@ write_row(int64 migration_id, const BbmTotals *totals)
 		Int64GetDatum(migration_id), Int64GetDatum(totals->last_job),
 		bbm_totals_open(totals), Int64GetDatum(sums->keys), Int64GetDatum(sums->rows),
 		Float8GetDatum(sums->run_ms), Int64GetDatum(sums->wal), Int64GetDatum(sums->jobs),
-		Int64GetDatum(sums->requeued), bigint_array(sums->reasons, BBM_REQUEUE_REASONS), Int64GetDatum(totals->cut),
+		Int64GetDatum(sums->requeued), bigint_array(sums->reasons, BBM_REQUEUE_REASONS),
+			Int64GetDatum(totals->allocated_to),
 		BoolGetDatum(totals->per_partition), Int32GetDatum(totals->batch_size),
 		TimestampTzGetDatum(totals->progress_at), samples_array(&totals->history)
 	};
 
-	nulls[10] = totals->has_cut ? ' ' : 'n';
+	nulls[10] = totals->has_allocated ? ' ' : 'n';
 	nulls[13] = totals->progress_at != 0 ? ' ' : 'n';
 	bbm_sql_run(&sql, values, nulls, true);
 }

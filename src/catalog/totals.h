@@ -36,8 +36,8 @@ typedef struct BbmTotals
 	int64		part_keys;		/* keys done in these, of the first round */
 	int64		running;		/* the number of jobs that run, or that wait for another attempt */
 	int64		failed;
-	bool		has_cut;		/* a range has been allocated, ... */
-	int64		cut;			/* ... and this is the highest max_value */
+	bool		has_allocated;	/* a range has been allocated, ... */
+	int64		allocated_to;	/* ... and this is the highest max_value */
 	bool		per_partition;
 	int			batch_size;		/* of the newest job that processes rows; 0: none */
 	TimestampTz progress_at;	/* when a job or sub-batch was last finished; 0: never */

@@ -53,13 +53,13 @@
  * a range may process.  Returns true if there is more.
  */
 static bool
-next_sub_batch(const BbmWork *work, BbmPartition *partition, BbmRange *part, int *batch_size)
+next_sub_batch(const BbmWork *work, BbmPartition *partition, BbmRange *sub_batch, int *batch_size)
 {
 	BbmJob	   *job = work->job;
 	BbmTarget  *target = work->target;
 	BbmRange	rest = {job->has_cursor ? job->cursor : job->min, job->max, job->key_count};
-	int			cut_down = bbm_size_of_sub_batch(0, job->reduced_sub_batch_size, target->reduced_sub_batch_size);
-	int			size = bbm_size_of_sub_batch(target->migration->sub_batch_size, cut_down, 0);
+	int			reduced = bbm_size_of_sub_batch(0, job->reduced_sub_batch_size, target->reduced_sub_batch_size);
+	int			size = bbm_size_of_sub_batch(target->migration->sub_batch_size, reduced, 0);
 	bool		by_number = (target->key.is_integer || target->strategy->table_scans) && job->kind != BBM_JOB_REPAIR;
 
 	/* a function gets the size of this commit */
@@ -70,17 +70,17 @@ next_sub_batch(const BbmWork *work, BbmPartition *partition, BbmRange *part, int
 		size = target->form == BBM_JOB_COMPOSED ? bbm_size_of_sub_batch(size, bbm_job_size(target, job), 0) : 1;
 	if (target->strategy->one_at_a_time || (size <= 0 && !job->has_cursor))
 	{
-		*part = rest;
+		*sub_batch = rest;
 		if (target->strategy->one_at_a_time)
-			part->key_count = *batch_size;
+			sub_batch->key_count = *batch_size;
 		return false;
 	}
 	size = size > 0 ? size : PG_INT32_MAX;
-	target->strategy->first_sub_batch(target, partition, &rest, job->has_cursor, size, part);
-	job->ran_size = (int) Max(Min(part->key_count, INT_MAX), 1);
+	target->strategy->first_sub_batch(target, partition, &rest, job->has_cursor, size, sub_batch);
+	job->ran_size = (int) Max(Min(sub_batch->key_count, INT_MAX), 1);
 	if (by_number)
-		return part->max.number < job->max.number;
-	return part->key_count >= size;
+		return sub_batch->max.number < job->max.number;
+	return sub_batch->key_count >= size;
 }
 
 /*
@@ -112,7 +112,8 @@ partition_of(const BbmWork *work)
 	const BbmJob *job = work->job;
 	bool		of_partition = target->per_partition && job->relation_name;
 	/* a range from before the table had a child table is the table's own; in a later phase it covers all partitions */
-	BbmPartition *partition = !of_partition && !bbm_phase_is(job->phase, BBM_WORK(1)) ? bbm_partitions_open_as_one(target) :
+	BbmPartition *partition = !of_partition && !bbm_phase_is(job->phase, BBM_WORK(1)) ?
+		bbm_partitions_open_as_one(target) :
 		bbm_partition_open(target, of_partition ? job->relation : target->relid);
 
 	if (partition == NULL && !of_partition)
@@ -130,14 +131,14 @@ adapt(BbmWork *work, bool more)
 {
 	BbmTarget  *target = work->target;
 	int			full = target->migration->sub_batch_size;
-	int			cut_down = bbm_size_of_sub_batch(0, work->job->reduced_sub_batch_size, target->reduced_sub_batch_size);
+	int			reduced = bbm_size_of_sub_batch(0, work->job->reduced_sub_batch_size, target->reduced_sub_batch_size);
 	BbmSizeLimits limits;
 
 	work->ms += work->cost.ms;
 	work->wal += work->cost.wal;
 	/* a job that has failed does not try a larger size again, which could cost it another attempt */
-	work->next_size = work->job->attempts > 1 ? cut_down :
-		bbm_size_after_success(cut_down, full > 0 ? full : Max(work->job->batch_size, 1));
+	work->next_size = work->job->attempts > 1 ? reduced :
+		bbm_size_after_success(reduced, full > 0 ? full : Max(work->job->batch_size, 1));
 	if (more || !bbm_size_follows(target->migration) || work->job->bisect || work->job->kind != BBM_JOB_RANGE ||
 		work->job->phase.verifies)
 		return;
@@ -172,7 +173,7 @@ check_still_named(const BbmTarget *target, const BbmPartition *partition)
  * is left.
  */
 static bool
-verify(BbmWork *work, BbmRange *part)
+verify(BbmWork *work, BbmRange *sub_batch)
 {
 	BbmTarget  *target = work->target;
 	BbmJob	   *job = work->job;
@@ -196,12 +197,12 @@ verify(BbmWork *work, BbmRange *part)
 		return false;
 	by_check = bbm_verifies_by_check(target, job->phase.round);
 	if (!bbm_verifies_whole(target, job))
-		more = next_sub_batch(work, partition, part, &batch_size);
+		more = next_sub_batch(work, partition, sub_batch, &batch_size);
 	/* a range of numbers that had no keys may have got one since */
-	if (target->strategy->has_key && part->key_count == 0 && !target->key.is_integer)
+	if (target->strategy->has_key && sub_batch->key_count == 0 && !target->key.is_integer)
 		return more;
 	PushActiveSnapshot(GetTransactionSnapshot());
-	work->cost.rows = bbm_verify_range(target, partition, part, by_check);
+	work->cost.rows = bbm_verify_range(target, partition, sub_batch, by_check);
 	PopActiveSnapshot();
 	check_still_named(target, partition);
 	return more;
@@ -209,7 +210,7 @@ verify(BbmWork *work, BbmRange *part)
 
 /* Runs one sub-batch of the job.  Returns true if more is left. */
 static bool
-run_sub_batch(BbmWork *work, BbmRange *part)
+run_sub_batch(BbmWork *work, BbmRange *sub_batch)
 {
 	BbmTarget  *target = work->target;
 	const BbmJob *job = work->job;
@@ -217,10 +218,10 @@ run_sub_batch(BbmWork *work, BbmRange *part)
 	bool		more = false;
 	int			batch_size;
 
-	*part = (BbmRange) {job->min, job->max, 0};
+	*sub_batch = (BbmRange) {job->min, job->max, 0};
 	work->cost.rows = 0;
 	if (job->phase.verifies)
-		return verify(work, part);
+		return verify(work, sub_batch);
 	target->repairs = job->kind != BBM_JOB_REPAIR ? BBM_REPAIRS_NONE :
 		bbm_verifies_by_check(target, job->phase.round - 1) ? BBM_REPAIRS_CHECK : BBM_REPAIRS_FILTER;
 	partition = partition_of(work);
@@ -233,11 +234,11 @@ run_sub_batch(BbmWork *work, BbmRange *part)
 		work->cost.rows = bbm_bisect(target, partition, job);
 	else
 	{
-		more = next_sub_batch(work, partition, part, &batch_size);
-		work->keys += part->key_count;
+		more = next_sub_batch(work, partition, sub_batch, &batch_size);
+		work->keys += sub_batch->key_count;
 		/* a range that had no keys may have got one since */
-		if (part->key_count > 0 || (target->key.is_integer && job->kind != BBM_JOB_REPAIR))
-			work->cost.rows = bbm_run_range(target, partition, part, batch_size);
+		if (sub_batch->key_count > 0 || (target->key.is_integer && job->kind != BBM_JOB_REPAIR))
+			work->cost.rows = bbm_run_range(target, partition, sub_batch, batch_size);
 	}
 	work->detached = partition == NULL;
 	if (partition)
@@ -247,11 +248,11 @@ run_sub_batch(BbmWork *work, BbmRange *part)
 
 /* The same, measured; the sizes of the following sub-batches depend on the measurements. */
 static bool
-run_sub_batch_measured(BbmWork *work, BbmRange *part)
+run_sub_batch_measured(BbmWork *work, BbmRange *sub_batch)
 {
 	double		start = bbm_clock_ms();
 	int64		wal = pgWalUsage.wal_bytes;
-	bool		more = run_sub_batch(work, part);
+	bool		more = run_sub_batch(work, sub_batch);
 
 	bbm_lockset_end();
 	/* the work is done: what remains takes no longer than a rollback */
@@ -316,7 +317,7 @@ void
 bbm_work(void *arg)
 {
 	BbmWork    *work = arg;
-	BbmRange	part;
+	BbmRange	sub_batch;
 	bool		more;
 
 	work->job->ran_size = 0;
@@ -346,7 +347,7 @@ bbm_work(void *arg)
 	}
 	work->detached = false;
 	bbm_outside_begin();
-	more = run_sub_batch_measured(work, &part);
+	more = run_sub_batch_measured(work, &sub_batch);
 	work->outside = bbm_outside_end();
 	bbm_pacing_check_locks();
 	/* what was done outside survives a crash of this server, and so must its record */
@@ -355,7 +356,7 @@ bbm_work(void *arg)
 		bbm_txn_flush();
 		ereport(DEBUG1,
 				(errmsg_internal("the batch may have reached outside of this server by %s, so its commit is flushed",
-								 bbm_outside_words())));
+								 bbm_outside_to_string())));
 	}
 	if (!more)
 	{
@@ -367,8 +368,8 @@ bbm_work(void *arg)
 	}
 	else
 	{
-		bbm_job_progress(work->job, &part.max, work->next_size, &work->cost);
-		work->next_cursor = keep_cursor(work, &part.max);
+		bbm_job_progress(work->job, &sub_batch.max, work->next_size, &work->cost);
+		work->next_cursor = keep_cursor(work, &sub_batch.max);
 		work->result = BBM_WORK_SUB_BATCH;
 	}
 }
@@ -384,7 +385,7 @@ bbm_work_whole(BbmWork *work)
 {
 	BbmJob	   *job = work->job;
 	int64		rows = 0;
-	BbmRange	part;
+	BbmRange	sub_batch;
 	bool		more = true;
 
 	work->detached = false;
@@ -398,12 +399,12 @@ bbm_work_whole(BbmWork *work)
 					(errcode(ERRCODE_OBJECT_IN_USE),
 					 errmsg("table \"%s\" was changed meanwhile", work->target->migration->table_name),
 					 errhint("Try again.")));
-		more = run_sub_batch_measured(work, &part);
+		more = run_sub_batch_measured(work, &sub_batch);
 		rows = bbm_add_counts(rows, work->cost.rows);
 		if (!more)
 			break;
-		bbm_job_progress(job, &part.max, work->next_size, &work->cost);
-		job->cursor = keep_cursor(work, &part.max);
+		bbm_job_progress(job, &sub_batch.max, work->next_size, &work->cost);
+		job->cursor = keep_cursor(work, &sub_batch.max);
 		job->has_cursor = true;
 	}
 	work->outside = bbm_outside_end();

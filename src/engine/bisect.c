@@ -41,7 +41,7 @@ typedef struct Bisection
 
 /* Runs the job on a part of its range; returns NULL, or the error with which it was rolled back. */
 static ErrorData *
-try_part(Bisection *bisection, const BbmRange *part)
+try_half(Bisection *bisection, const BbmRange *sub_batch)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -54,7 +54,7 @@ try_part(Bisection *bisection, const BbmRange *part)
 		int64		rows;
 
 		PushActiveSnapshot(GetTransactionSnapshot());
-		rows = bbm_run_range(bisection->target, bisection->partition, part, bisection->job->batch_size);
+		rows = bbm_run_range(bisection->target, bisection->partition, sub_batch, bisection->job->batch_size);
 		PopActiveSnapshot();
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller);
@@ -76,7 +76,7 @@ try_part(Bisection *bisection, const BbmRange *part)
 
 /* Records the rows of a range that cannot be halved any more, unless there are too many already. */
 static void
-quarantine(Bisection *bisection, const BbmRange *part, const ErrorData *error)
+quarantine(Bisection *bisection, const BbmRange *sub_batch, const ErrorData *error)
 {
 	const BbmMigration *migration = bisection->target->migration;
 
@@ -89,7 +89,7 @@ quarantine(Bisection *bisection, const BbmRange *part, const ErrorData *error)
 				 errdetail("The last error was: %s", error->message),
 				 errhint("bbm_errors shows those before; correct the job, or raise max_errors, and start the migration again.")));
 	}
-	bbm_error_add(bisection->job, &part->min, &part->max, error);
+	bbm_error_add(bisection->job, &sub_batch->min, &sub_batch->max, error);
 }
 
 /*
@@ -97,7 +97,7 @@ quarantine(Bisection *bisection, const BbmRange *part, const ErrorData *error)
  * as the logarithm of the number of keys.
  */
 static void
-bisect(Bisection *bisection, const BbmRange *part)
+bisect(Bisection *bisection, const BbmRange *sub_batch)
 {
 	const BbmStrategy *strategy = bisection->target->strategy;
 	BbmRange	all;
@@ -106,33 +106,33 @@ bisect(Bisection *bisection, const BbmRange *part)
 	ErrorData  *error;
 
 	CHECK_FOR_INTERRUPTS();
-	error = try_part(bisection, part);
+	error = try_half(bisection, sub_batch);
 	if (error == NULL)
 		return;
 	if (bbm_error_class(error) != BBM_ERROR_DATA && bbm_error_class(error) != BBM_ERROR_SIZE)
 		ThrowErrorData(error);
 	/* the location of an earlier error says nothing about another one */
 	bbm_failing_code = failing_code;
-	strategy->first_sub_batch(bisection->target, bisection->partition, part, false, PG_INT32_MAX, &all);
+	strategy->first_sub_batch(bisection->target, bisection->partition, sub_batch, false, PG_INT32_MAX, &all);
 	half = all;
 	if (all.key_count > 1)
-		strategy->first_sub_batch(bisection->target, bisection->partition, part, false, (int) (all.key_count / 2),
+		strategy->first_sub_batch(bisection->target, bisection->partition, sub_batch, false, (int) (all.key_count / 2),
 								  &half);
 	/* the key cannot distinguish rows with equal keys */
 	if (all.key_count <= 1 || half.key_count >= all.key_count)
 	{
-		quarantine(bisection, part, error);
+		quarantine(bisection, sub_batch, error);
 		return;
 	}
 	FreeErrorData(error);
-	all.max = part->max;
+	all.max = sub_batch->max;
 	bisect(bisection, &half);
 	half.min = half.max;
-	half.max = part->max;
+	half.max = sub_batch->max;
 	strategy->first_sub_batch(bisection->target, bisection->partition, &half, true, PG_INT32_MAX, &all);
 	if (all.key_count > 0)
 	{
-		all.max = part->max;
+		all.max = sub_batch->max;
 		bisect(bisection, &all);
 	}
 }
@@ -145,16 +145,16 @@ static void
 split_keys(Bisection *bisection, BbmRange *rest, bool after)
 {
 	const BbmStrategy *strategy = bisection->target->strategy;
-	BbmRange	part;
+	BbmRange	sub_batch;
 
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		strategy->first_sub_batch(bisection->target, bisection->partition, rest, after, 1, &part);
-		if (part.key_count == 0)
+		strategy->first_sub_batch(bisection->target, bisection->partition, rest, after, 1, &sub_batch);
+		if (sub_batch.key_count == 0)
 			return;
-		bisect(bisection, &part);
-		rest->min = part.max;
+		bisect(bisection, &sub_batch);
+		rest->min = sub_batch.max;
 		after = true;
 	}
 }

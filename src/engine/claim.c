@@ -349,7 +349,7 @@ bbm_claim(void *arg)
 	TimestampTz now;
 	BbmClaimState state;
 	int			others = 0;
-	bool		looked;
+	bool		checked;
 	bool		locked = false;
 
 	claim->result = BBM_CLAIM_CHANGED;
@@ -357,7 +357,7 @@ bbm_claim(void *arg)
 	bbm_lock_table(bbm_lock_class(), target->relid);
 	/* read after the locks: a job starts when everything that delayed its claim is over */
 	now = GetCurrentTimestamp();
-	looked = bbm_time_has_come(now, target->next_poll, BBM_POLL_MS);
+	checked = bbm_time_has_come(now, target->next_poll, BBM_POLL_MS);
 	if (!bbm_claim_state(migration->id, &state) || state.status != BBM_RUNNING ||
 		state.updated_at != migration->updated_at || !bbm_target_is_current(target))
 		return;
@@ -380,11 +380,11 @@ bbm_claim(void *arg)
 	 * that are not for new ranges are flushed, and so are all claims in the
 	 * first seconds after a server start.
 	 */
-	if (looked && take_left_over(claim, now, &others, &locked))
+	if (checked && take_left_over(claim, now, &others, &locked))
 		return;
 	if (allocate_range(claim, &state, false))
 		return;
-	if (!looked && take_left_over(claim, now, &others, &locked))
+	if (!checked && take_left_over(claim, now, &others, &locked))
 		return;
 	take_failed(claim, now, others, locked);
 }

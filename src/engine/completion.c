@@ -62,7 +62,8 @@ extend(BbmTarget *target, const BbmClaimState *state)
 	BbmPartition *partition = target->per_partition ? &root : bbm_partition_open(target, target->relid);
 	BbmBound	max;
 	/* without a bound the table was empty, and all its rows have come since */
-	BbmAllocation		cut = {.after = bounded ? &state->max : NULL, .max = &max, .size = bbm_size_now(target, state)};
+	BbmAllocation		allocation = {.after = bounded ? &state->max : NULL, .max = &max, .size = bbm_size_now(target,
+																									   state)};
 	BbmRange	range;
 
 	if (root.name == NULL)
@@ -70,10 +71,10 @@ extend(BbmTarget *target, const BbmClaimState *state)
 	if (partition == NULL || !bbm_key_end(target, partition, true, &max))
 		return false;
 	/* counted as the strategy counts, rows or values */
-	(void) target->strategy->next_range(target, partition, &cut, &range);
+	(void) target->strategy->next_range(target, partition, &allocation, &range);
 	if (range.key_count == 0)
 		return false;
-	bbm_migration_extend(migration->id, &max, range.key_count >= cut.size);
+	bbm_migration_extend(migration->id, &max, range.key_count >= allocation.size);
 	if (target->per_partition)
 		bbm_partitions_reopen(migration->id);
 	return true;
@@ -140,9 +141,9 @@ check_progress(const BbmTarget *target, int round, int64 found)
 {
 	int			attempts = target->migration->max_attempts;
 	int			n;
-	int64	   *looks = bbm_jobs_checks(target->migration->id, round, &n);
+	int64	   *counts = bbm_jobs_checks(target->migration->id, round, &n);
 
-	if (n < attempts || least(looks, attempts - 1) <= least(looks + attempts - 1, n - attempts + 1) / 2)
+	if (n < attempts || least(counts, attempts - 1) <= least(counts + attempts - 1, n - attempts + 1) / 2)
 		return;
 	bbm_failing_code = BBM_CODE_ATTEMPTS;
 	ereport(ERROR,
@@ -155,7 +156,7 @@ check_progress(const BbmTarget *target, int round, int64 found)
 
 /* Rows are left: reports another round to whoever waits for the end. */
 static void
-tell_of_another(const BbmTarget *target, int round, int64 found)
+report_another(const BbmTarget *target, int round, int64 found)
 {
 	const BbmMigration *migration = target->migration;
 	char	   *detail = psprintf(INT64_FORMAT " rows remain to be done", found);
@@ -217,7 +218,7 @@ bbm_phase_ended(BbmTarget *target)
 	if (found > 0)
 	{
 		check_progress(target, round, found);
-		tell_of_another(target, round + 1, found);
+		report_another(target, round + 1, found);
 		if (target->strategy->has_key)
 			bbm_jobs_repair(migration->id, round);
 	}

@@ -40,7 +40,7 @@ typedef struct BbmEngine
 	int			permit;			/* ... and its number, -1 none */
 	bool		worked;			/* the last step did something */
 	bool		called_for_help;			/* further workers were requested in this slice */
-	bool		held;			/* the last step was throttled ... */
+	bool		throttled;		/* the last step was throttled ... */
 	BbmWait		wait;			/* ... by this */
 	ErrorData  *cancelled;		/* a batch was cancelled; the foreground rethrows it */
 } BbmEngine;

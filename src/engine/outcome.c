@@ -73,22 +73,22 @@ bbm_transition(BbmStatus from, int to)
  * Needs a transaction and SPI; the bounds are in the caller's context.
  */
 void
-bbm_prepare_start(BbmTarget *target, BbmStart *look)
+bbm_prepare_start(BbmTarget *target, BbmStart *start)
 {
 	const BbmMigration *migration = target->migration;
 
-	memset(look, 0, sizeof(BbmStart));
+	memset(start, 0, sizeof(BbmStart));
 	if (!migration->counted)
-		look->estimate = bbm_target_estimate(target);
+		start->estimate = bbm_target_estimate(target);
 	if (!target->key.is_integer && !DatumGetPointer(migration->max.key))
-		(void) bbm_target_bounds(target, &look->min, &look->max);
+		(void) bbm_target_bounds(target, &start->min, &start->max);
 }
 
 /* Changes active to running.  Caller has bbm_migration_lock, and has checked the status. */
 void
-bbm_record_started(const BbmTarget *target, const BbmStart *look)
+bbm_record_started(const BbmTarget *target, const BbmStart *start)
 {
-	bbm_migration_set_started(target->migration->id, look->estimate, target->relid, &look->min, &look->max,
+	bbm_migration_set_started(target->migration->id, start->estimate, target->relid, &start->min, &start->max,
 							  bbm_key_order_to_string(&target->key), target->order);
 }
 
@@ -245,7 +245,7 @@ bbm_error_if_early(const BbmMigration *migration, const ErrorData *error, int st
 	int64		ms = (int64) bbm_setting_int(migration, BBM_MISSING_JOB_TIMEOUT) * 1000;
 	ErrorData  *early;
 
-	if (!bbm_txn_in_worker() || migration->was_begun || !may_be_early(error, step_code) ||
+	if (!bbm_txn_in_worker() || migration->was_started || !may_be_early(error, step_code) ||
 		bbm_time_has_come(GetCurrentTimestamp(), TimestampTzPlusMilliseconds(migration->changed_at, ms), ms))
 		return NULL;
 	early = palloc(sizeof(ErrorData));
@@ -444,12 +444,12 @@ requeue(BbmTarget *target, BbmJob *job, BbmRequeueReason why, ErrorData *error, 
 	JobArgs		args = {.job = job, .error = error, .requeue = why, .due = due};
 	const BbmMigration *migration = target->migration;
 	bool		is_known = bbm_blockers_of(error) != NULL;
-	bool		tell = is_known && bbm_trouble_blocked(migration->id, migration->owner, error);
+	bool		report = is_known && bbm_trouble_blocked(migration->id, migration->owner, error);
 
 	if (!write_job(target, &args))
 		return;
 	target->requeues_in_row++;
-	if (is_known ? tell : is_worth_a_line(target->requeues_in_row))
+	if (is_known ? report : is_worth_a_line(target->requeues_in_row))
 		log_requeue(target, job, error);
 }
 
@@ -551,7 +551,7 @@ halve(BbmTarget *target, BbmJob *job)
  * anything but memory, says nothing about the size.
  */
 static void
-cut_down(BbmTarget *target, BbmJob *job, BbmRequeueReason why, int sqlstate)
+reduce(BbmTarget *target, BbmJob *job, BbmRequeueReason why, int sqlstate)
 {
 	bool		by_itself = why == BBM_REQUEUE_BLOCKING || why == BBM_REQUEUE_TIME;
 	bool		whole = bbm_verifies_whole(target, job);
@@ -632,7 +632,7 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 	{
 		BbmRequeueReason why = why_back(stop, error->sqlerrcode);
 
-		cut_down(target, job, why, error->sqlerrcode);
+		reduce(target, job, why, error->sqlerrcode);
 		wait_for_resources(target, error);
 		if (job->no_progress < BBM_MAX_NO_PROGRESS)
 		{

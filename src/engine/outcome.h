@@ -32,8 +32,8 @@ typedef struct BbmStart
 	BbmBound	max;
 } BbmStart;
 
-extern void bbm_prepare_start(BbmTarget *target, BbmStart *look);
-extern void bbm_record_started(const BbmTarget *target, const BbmStart *look);
+extern void bbm_prepare_start(BbmTarget *target, BbmStart *start);
+extern void bbm_record_started(const BbmTarget *target, const BbmStart *start);
 
 /* What an error means for a job. */
 typedef enum BbmErrorClass

@@ -229,7 +229,7 @@ stays_here(Oid function)
 }
 
 static void
-look_at_function(Oid function)
+note_function(Oid function)
 {
 	if (!stays_here(function))
 		reaches(BY_FUNCTION, function, NULL);
@@ -244,7 +244,7 @@ static bool
 needs_hook(Oid function)
 {
 	if (is_watched())
-		look_at_function(function);
+		note_function(function);
 	return previous_needs && previous_needs(function);
 }
 
@@ -253,7 +253,7 @@ static void
 call(FmgrHookEventType event, FmgrInfo *info, Datum *private)
 {
 	if (event == FHET_START && is_watched())
-		look_at_function(info->fn_oid);
+		note_function(info->fn_oid);
 	if (previous_call)
 		previous_call(event, info, private);
 }
@@ -288,7 +288,7 @@ find_custom_scan(PlanState *state, void *arg)
 
 /* Foreign tables are in the range table, including those that a view or a join on the other server hides. */
 static void
-look_at_plan(QueryDesc *query)
+note_plan(QueryDesc *query)
 {
 	ListCell   *cell;
 
@@ -325,7 +325,7 @@ is_known_to_stay(Oid function)
 }
 
 static void
-look_at_access_method(Relation rel, bool failed)
+note_access_method(Relation rel, bool failed)
 {
 	if (!OidIsValid(rel->rd_amhandler) || !is_watched() || is_known_to_stay(rel->rd_amhandler))
 		return;
@@ -334,7 +334,7 @@ look_at_access_method(Relation rel, bool failed)
 }
 
 static void
-look_at_written(const List *results, bool failed)
+note_written(const List *results, bool failed)
 {
 	const ListCell *cell;
 
@@ -345,11 +345,11 @@ look_at_written(const List *results, bool failed)
 
 		if (rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
 			reaches(BY_TABLE, RelationGetRelid(rel), NULL);
-		look_at_access_method(rel, failed);
+		note_access_method(rel, failed);
 		for (int i = 0; i < result->ri_NumIndices; i++)
 		{
 			if (result->ri_IndexRelationDescs[i])
-				look_at_access_method(result->ri_IndexRelationDescs[i], failed);
+				note_access_method(result->ri_IndexRelationDescs[i], failed);
 		}
 		if (!is_watched())
 			return;
@@ -363,12 +363,12 @@ look_at_written(const List *results, bool failed)
  * savepoint.
  */
 static void
-look_at_results(const EState *estate, bool failed)
+note_results(const EState *estate, bool failed)
 {
 	if (is_watched())
-		look_at_written(estate->es_opened_result_relations, failed);
+		note_written(estate->es_opened_result_relations, failed);
 	if (is_watched())
-		look_at_written(estate->es_tuple_routing_result_relations, failed);
+		note_written(estate->es_tuple_routing_result_relations, failed);
 }
 
 static bool
@@ -385,7 +385,7 @@ start(QueryDesc *query, int eflags)
 	else
 		standard_ExecutorStart(query, eflags);
 	if (is_watched())
-		look_at_plan(query);
+		note_plan(query);
 }
 
 static void
@@ -411,11 +411,11 @@ run(BBM_RUN_PARAMETERS)
 	}
 	PG_CATCH();
 	{
-		look_at_results(query->estate, true);
+		note_results(query->estate, true);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	look_at_results(query->estate, false);
+	note_results(query->estate, false);
 }
 
 static void
@@ -442,11 +442,11 @@ finish(QueryDesc *query)
 	}
 	PG_CATCH();
 	{
-		look_at_results(query->estate, true);
+		note_results(query->estate, true);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	look_at_results(query->estate, false);
+	note_results(query->estate, false);
 }
 
 /* ----------------------------------------------------------------
@@ -522,7 +522,7 @@ bbm_outside_end(void)
 }
 
 static char *
-table_words(const char *format)
+table_to_string(const char *format)
 {
 	char	   *table = get_rel_name(object);
 
@@ -531,14 +531,14 @@ table_words(const char *format)
 }
 
 char *
-bbm_outside_words(void)
+bbm_outside_to_string(void)
 {
 	switch (way)
 	{
 		case BY_TABLE:
-			return table_words(_("foreign table \"%s\""));
+			return table_to_string(_("foreign table \"%s\""));
 		case BY_ACCESS_METHOD:
-			return table_words(_("the access method of \"%s\""));
+			return table_to_string(_("the access method of \"%s\""));
 		case BY_SCAN:
 			return psprintf(_("custom scan \"%s\""), name);
 		case BY_FUNCTION:

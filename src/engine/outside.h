@@ -17,6 +17,6 @@ extern void bbm_outside_begin(void);
 extern bool bbm_outside_end(void);
 
 /* Describes how, in the current memory context.  Valid until the next batch; needs a transaction. */
-extern char *bbm_outside_words(void);
+extern char *bbm_outside_to_string(void);
 
 #endif							/* BBM_ENGINE_OUTSIDE_H */

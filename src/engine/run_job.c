@@ -115,7 +115,7 @@ wait_after_errors(BbmTarget *target)
 	int			n = target->failures_in_row - BBM_ERRORS_IN_ROW;
 	int			first = bbm_setting_int(target->migration, BBM_RETRY_DELAY);
 
-	target->hold_until = n <= 0 ? 0 :
+	target->throttled_until = n <= 0 ? 0 :
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 									bbm_backoff_ms(n, first, BBM_LONGEST_WAIT_MS,
 												   pg_prng_double(&pg_global_prng_state)));
@@ -172,7 +172,8 @@ bbm_wait_for_throttle(BbmEngine *engine, BbmTarget *target, bool may_help, int m
 		bbm_lock_watch_pause();
 		bbm_slot_wait(bbm_wait_reason(&engine->wait), engine->wait.due);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Max(TimestampDifferenceMilliseconds(now, engine->wait.due), 1), bbm_wait_event(BBM_WAIT_THROTTLE));
+						 Max(TimestampDifferenceMilliseconds(now, engine->wait.due), 1),
+						 bbm_wait_event(BBM_WAIT_THROTTLE));
 		ResetLatch(MyLatch);
 	} while (bbm_is_throttled(target, may_help, &engine->wait));
 	bbm_slot_wait("", 0);

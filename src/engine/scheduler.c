@@ -109,7 +109,7 @@ bbm_engine_is_on_hold(const BbmEngine *engine)
 		if (bbm_is_waiting_for_table(engine->lock_class, ((BbmRunnable *) lfirst(cell))->id))
 			return false;
 	}
-	return engine->held;
+	return engine->throttled;
 }
 
 /* This process exits while it waits for time slices on tables: shared memory keeps them for it until it is back. */
@@ -260,7 +260,7 @@ try_migrations(BbmEngine *engine, TimestampTz *due)
 	order = refresh(engine, due) ? order_of_trial(engine) : NIL;
 	foreach(cell, order)
 	{
-		BbmOutcome		outcome = bbm_try_migration(engine, ((BbmRunnable *) lfirst(cell))->id);
+		BbmOutcome	outcome = bbm_try_migration(engine, ((BbmRunnable *) lfirst(cell))->id);
 
 		if (outcome.result == BBM_STEP_WORKED)
 			return BBM_STEP_WORKED;
@@ -286,7 +286,7 @@ bbm_engine_step(BbmEngine *engine, TimestampTz *due)
 	old = MemoryContextSwitchTo(engine->step);
 	bbm_worker_id_keep(engine->lock_class, engine->worker_id);
 	engine->cancelled = NULL;
-	engine->held = false;
+	engine->throttled = false;
 	*due = DT_NOEND;
 	result = try_migrations(engine, due);
 	bbm_txn_lock_timeout(-1);

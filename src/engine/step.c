@@ -87,7 +87,7 @@ in_trouble(BbmEngine *engine, int64 id, BbmOutcome *outcome)
 
 	if (!bbm_trouble_waits(id, engine->owner, &wait->due, &wait->since, wait->reason))
 		return false;
-	engine->held = true;
+	engine->throttled = true;
 	bbm_slot_wait_with(id, wait->reason, wait->due);
 	outcome->result = BBM_STEP_WAIT;
 	outcome->due = wait->due;
@@ -101,7 +101,7 @@ in_trouble(BbmEngine *engine, int64 id, BbmOutcome *outcome)
 BbmOutcome
 bbm_try_later(BbmEngine *engine, int64 id, const char *name, ErrorData *error)
 {
-	BbmOutcome		outcome = {BBM_STEP_WAIT};
+	BbmOutcome	outcome = {BBM_STEP_WAIT};
 
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		engine->cancelled = error;
@@ -122,7 +122,7 @@ fail_or_wait(BbmEngine *engine, const BbmMigration *migration, ErrorData *error)
 {
 	int			step_code = bbm_failing_code;
 	ErrorData  *early;
-	BbmOutcome		outcome;
+	BbmOutcome	outcome;
 
 	/* if this does not succeed now, the next try meets the same error */
 	if (bbm_job_ids_are_behind(error))
@@ -149,7 +149,7 @@ typedef struct OpenArgs
 	int64		id;
 	BbmMigration *migration;	/* as read, once this engine is to run it */
 	BbmTarget  *target;
-	BbmStart	look;			/* in the step's context */
+	BbmStart	start;			/* in the step's context */
 	bool		taken_up;
 } OpenArgs;
 
@@ -186,7 +186,7 @@ open_target(void *arg)
 	if (!is_new(migration))
 		return;
 	old = MemoryContextSwitchTo(args->engine->step);
-	bbm_prepare_start(args->target, &args->look);
+	bbm_prepare_start(args->target, &args->start);
 	MemoryContextSwitchTo(old);
 }
 
@@ -204,7 +204,7 @@ take_up(void *arg)
 	args->taken_up = bbm_migration_lock(args->id, &status) &&
 		(now = bbm_migration_by_id(args->id, args->engine->step)) != NULL && is_new(now);
 	if (args->taken_up)
-		bbm_record_started(args->target, &args->look);
+		bbm_record_started(args->target, &args->start);
 }
 
 /* Returns the migration's current target, started; NULL with an outcome when there is none. */
@@ -344,12 +344,12 @@ call_for_help(BbmEngine *engine)
 static BbmOutcome
 wait_until_throttled(BbmEngine *engine, BbmTarget *target)
 {
-	BbmOutcome		outcome = {BBM_STEP_WAIT, engine->wait.due};
+	BbmOutcome	outcome = {BBM_STEP_WAIT, engine->wait.due};
 	int64		id = target->migration->id;
 
 	if (engine->wait.cancelled)
 		engine->cancelled = engine->wait.cancelled;
-	engine->held = !engine->wait.of_process;
+	engine->throttled = !engine->wait.of_process;
 	bbm_slot_wait_with(id, bbm_wait_reason(&engine->wait), engine->wait.due);
 	bbm_set_waiting_for_table(engine->lock_class, id, false);
 	target->table_since = 0;
@@ -414,10 +414,10 @@ must_wait(BbmEngine *engine, BbmTarget *target, BbmOutcome *outcome)
 			return true;
 		}
 	}
-	if (target->hold_until > GetCurrentTimestamp())
+	if (target->throttled_until > GetCurrentTimestamp())
 	{
 		*outcome = wait_until(id, psprintf("a while, after %d errors in a row", target->failures_in_row),
-							  target->hold_until);
+							  target->throttled_until);
 		return true;
 	}
 	return false;

@@ -56,7 +56,7 @@ note_truncate(ObjectAccessType access, Oid class, Oid object, int column, void *
 
 /* Reports the table, or those of its partitions and child tables that were truncated without it. */
 static void
-tell(const BbmMigration *migration, List *tables)
+report(const BbmMigration *migration, List *tables)
 {
 	bool		whole = list_member_oid(tables, migration->table_oid);
 	ListCell   *cell;
@@ -82,7 +82,7 @@ tell(const BbmMigration *migration, List *tables)
  * started meanwhile starts after the TRUNCATE.
  */
 static void
-tell_all(List *tables)
+report_all(List *tables)
 {
 	const BbmCatalog *catalog = tables == NIL ? NULL : bbm_catalog_find();
 	ListCell   *cell;
@@ -90,8 +90,8 @@ tell_all(List *tables)
 	if (catalog == NULL || !bbm_catalog_matches(catalog))
 		return;
 	SPI_connect();
-	foreach(cell, bbm_migrations_begun(CurrentMemoryContext))
-		tell(lfirst(cell), tables);
+	foreach(cell, bbm_migrations_started(CurrentMemoryContext))
+		report(lfirst(cell), tables);
 	SPI_finish();
 }
 
@@ -121,7 +121,7 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtili
 		truncated_context = outer_context;
 	}
 	PG_END_TRY();
-	tell_all(tables);
+	report_all(tables);
 }
 
 /* Called once per process, from _PG_init. */

@@ -229,7 +229,8 @@ fix_bounds(BbmTarget *target, Bounds *bounds)
 	if (!bbm_target_bounds(target, low, high))
 	{
 		/* an empty table: one key, which no row has yet */
-		low->number = bounds->min ? bounds->min->number : bounds->max ? bounds->max->number : target->key.is_integer ? 1 : 0;
+		low->number = bounds->min ? bounds->min->number : bounds->max ? bounds->max->number : target->key.is_integer ?
+			1 : 0;
 		high->number = low->number;
 	}
 	if (bounds->min == NULL)

@@ -93,7 +93,7 @@ begin(const DryRun *run, int64 *estimate)
 {
 	BbmMigration *migration;
 	BbmTarget  *target;
-	BbmStart	look;
+	BbmStart	start;
 	BbmStatus	status;
 
 	if (!bbm_migration_lock(run->id, &status))
@@ -113,9 +113,9 @@ begin(const DryRun *run, int64 *estimate)
 	{
 		/* what is read to allocate a range is written in the same transaction */
 		bbm_partitions_lock(target->relid, BBM_WORK_LOCK);
-		bbm_prepare_start(target, &look);
-		bbm_record_started(target, &look);
-		*estimate = migration->counted ? bbm_target_estimate(target) : look.estimate;
+		bbm_prepare_start(target, &start);
+		bbm_record_started(target, &start);
+		*estimate = migration->counted ? bbm_target_estimate(target) : start.estimate;
 	}
 	PG_FINALLY();
 	{
@@ -142,7 +142,7 @@ do_job(DryRun *run, BbmTarget *target, MemoryContext context)
 	run->rows = bbm_add_counts(run->rows, bbm_work_whole(&work));
 	error_context_stack = callback.previous;
 	if (work.outside && run->outside == NULL)
-		run->outside = MemoryContextStrdup(run->context, bbm_outside_words());
+		run->outside = MemoryContextStrdup(run->context, bbm_outside_to_string());
 	run->keys += work.keys;
 	run->ms += bbm_clock_ms() - start;
 	run->wal += pgWalUsage.wal_bytes - wal;

@@ -98,7 +98,7 @@ check_name(BbmRow row)
 
 /* The parts that bbm_update and bbm_delete are composed of. */
 static void
-check_parts(BbmRow row)
+check_statement_parts(BbmRow row)
 {
 	char	   *operation = bbm_row_text(row, "operation");
 	bool		isnull;
@@ -191,7 +191,7 @@ check_row(BbmRow row)
 	if (bbm_row_int(row, "min_batch_size") > bbm_row_int(row, "max_batch_size"))
 		bbm_option_refuse(bbm_option_of_column("min_batch_size"), Int32GetDatum((int32) bbm_row_int(row, "min_batch_size")),
 						  INT4OID);
-	check_parts(row);
+	check_statement_parts(row);
 	check_on_error(row);
 	if (bbm_row_int(row, "min_value") > bbm_row_int(row, "max_value"))
 		ereport(ERROR,
@@ -456,7 +456,7 @@ is_same(BbmRow old, BbmRow new, const char *column)
 
 /* What distinguishes the rows that are done from the others cannot change when some are done. */
 static void
-keep_what_is_begun(Relation rel, BbmRow old, BbmRow new)
+keep_what_is_started(Relation rel, BbmRow old, BbmRow new)
 {
 	const char *column = bbm_row_is_null(old, "started_at") ? NULL :
 		bbm_columns_changed(rel, old.tuple, new.tuple, BBM_FIXED);
@@ -519,7 +519,7 @@ guard_update(Relation rel, BbmRow old, BbmRow new)
 				 errmsg("the id of a migration cannot be changed"),
 				 errhint("Its name can.")));
 
-	keep_what_is_begun(rel, old, new);
+	keep_what_is_started(rel, old, new);
 	new.tuple = bbm_columns_update(rel, old.tuple, new.tuple);
 	guard_definition(rel, old, new);
 	keep_found(old, &new);
@@ -619,7 +619,7 @@ event_word(BbmStatus status)
 }
 
 static void
-tell_event(BbmRow row, const char *event)
+report_event(BbmRow row, const char *event)
 {
 	BbmStatus	status = (BbmStatus) bbm_row_int(row, "status");
 
@@ -641,12 +641,12 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 	SPI_connect();
 	if (TRIGGER_FIRED_BY_DELETE(data->tg_event))
 	{
-		tell_event(old, "dropped");
+		report_event(old, "dropped");
 		bbm_jobs_forget(bbm_row_int(old, "id"));
 	}
 	else if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
 	{
-		bbm_hold_forget(bbm_row_int(now, "id"));
+		bbm_wait_state_forget(bbm_row_int(now, "id"));
 		bbm_trouble_forget(bbm_row_int(now, "id"));
 		/* a dump brings its own events along, and the migration's other rows */
 		if (bbm_row_is_null(now, "origin") || at_origin(now))
@@ -655,7 +655,7 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 			bbm_jobs_forget(bbm_row_int(now, "id"));
 			bbm_partitions_forget(bbm_row_int(now, "id"));
 			bbm_errors_forget(bbm_row_int(now, "id"));
-			tell_event(now, "created");
+			report_event(now, "created");
 		}
 	}
 	else
@@ -666,12 +666,12 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 		now.tuple = data->tg_newtuple;
 		to = bbm_row_int(now, "status");
 		if (from != to || (at_origin(now) && !at_origin(old)))
-			tell_event(now, event_word((BbmStatus) to));
+			report_event(now, event_word((BbmStatus) to));
 		else if (!bbm_engine_writes() && is_changed(old, now))
-			tell_event(now, "altered");
+			report_event(now, "altered");
 		/* a restored migration that is started here */
 		if (at_origin(now) && !bbm_row_is_null(old, "origin") && !at_origin(old) && is_restored(old))
-			bbm_partitions_settle(bbm_row_int(now, "id"));
+			bbm_partitions_accept(bbm_row_int(now, "id"));
 		/* its verification has failed: see verify_anew */
 		if (bbm_row_int(now, "round") == bbm_row_int(old, "round") + 1 && !bbm_engine_writes())
 			bbm_jobs_repair(bbm_row_int(now, "id"), (int) bbm_row_int(old, "round"));

@@ -47,7 +47,7 @@ count_blocks(const BbmMigration *migration, const BbmTotals *totals, BbmWhole *w
 	whole->estimate = -1;
 	whole->first = 0;
 	whole->last = (double) part->end_block - 1;
-	whole->cut = totals->has_cut ? (double) totals->cut : -1;
+	whole->allocated_to = totals->has_allocated ? (double) totals->allocated_to : -1;
 }
 
 /* What is known about how many keys there are to do; "total" is negative where no estimate was made. */
@@ -66,11 +66,11 @@ whole_of(const BbmMigration *migration, const BbmTotals *totals, int64 total, Bb
 		DatumGetPointer(migration->max.key) == NULL;
 	whole->first = migration->min.number;
 	whole->last = migration->max.number;
-	whole->cut = totals->has_cut ? (double) totals->cut : whole->first - 1;
+	whole->allocated_to = totals->has_allocated ? (double) totals->allocated_to : whole->first - 1;
 	if (migration->strategy && strcmp(migration->strategy, "BlockRangeBatchingStrategy") == 0)
 		count_blocks(migration, totals, whole);
 	whole->complete = !bbm_phase_is(migration->phase, BBM_WORK(1)) ||
-		(whole->has_ends && totals->has_cut && whole->cut >= whole->last);
+		(whole->has_ends && totals->has_allocated && whole->allocated_to >= whole->last);
 }
 
 /* A limit that the migration has set for its rate is not exceeded for long, however fast its first batches were. */

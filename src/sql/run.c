@@ -179,7 +179,7 @@ drive(BbmEngine *engine, RunState *state, const char *name)
 			continue;
 		}
 
-		if (engine->held)
+		if (engine->throttled)
 			report_wait(engine, name, &report_wait_at);
 		/* nothing to do for us now: it has ended, or others run what is left, or a retry is not due */
 		run_or_throw(read_state, state);
@@ -187,7 +187,8 @@ drive(BbmEngine *engine, RunState *state, const char *name)
 			return;
 		due = Min(due, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_POLL_MS));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due), 1), bbm_wait_event(BBM_WAIT_OTHERS));
+						 Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due), 1),
+						 bbm_wait_event(BBM_WAIT_OTHERS));
 		ResetLatch(MyLatch);
 	}
 }

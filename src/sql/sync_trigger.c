@@ -197,7 +197,7 @@ check_partition_key(Oid relid, const Query *update)
 
 /* Reports what the trigger does not cover. */
 static void
-tell_limits(Oid relid, const char *name)
+report_limits(Oid relid, const char *name)
 {
 	Relation	rel = relation_open(relid, NoLock);
 	TriggerDesc *triggers = rel->trigdesc;
@@ -268,7 +268,7 @@ create_trigger(Oid relid, const char *name, List *assignments, const BbmStatemen
 	update = bbm_statement_analyse(relid, parts);
 	check_referenced(relid, update);
 	check_partition_key(relid, update);
-	tell_limits(relid, name);
+	report_limits(relid, name);
 
 	function = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
 										  function_name(relid, assignments));

@@ -87,7 +87,7 @@ count_ranges(BbmTarget *target, BbmPartition *partition, bool by_check)
 	BbmBound	max = target->migration->max;
 	BbmBound	last = {0};
 	BbmRange	range;
-	BbmAllocation		cut = {.max = &max, .size = BBM_VERIFY_SIZE, .verifies = true,
+	BbmAllocation		allocation = {.max = &max, .size = BBM_VERIFY_SIZE, .verifies = true,
 	.open_below = target->migration->min_found};
 	int64		rows = 0;
 
@@ -101,12 +101,12 @@ count_ranges(BbmTarget *target, BbmPartition *partition, bool by_check)
 	{
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(context);
-		if (!target->strategy->next_range(target, partition, &cut, &range))
+		if (!target->strategy->next_range(target, partition, &allocation, &range))
 			break;
 		rows += bbm_verify_range(target, partition, &range, by_check);
 		MemoryContextSwitchTo(old);
 		keep(&last, &range.max);
-		cut.after = &last;
+		allocation.after = &last;
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(old);

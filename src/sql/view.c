@@ -70,7 +70,7 @@ typedef struct AtIt
 
 /* Caller holds the lock on shared memory. */
 static void
-look_at_slot(const BbmSlot *slot, int64 id, Oid owner, AtIt *at_it)
+read_slot(const BbmSlot *slot, int64 id, Oid owner, AtIt *at_it)
 {
 	if (!slot->in_use || slot->database != MyDatabaseId)
 		return;
@@ -98,7 +98,7 @@ from_shmem(int64 id, Oid owner, AtIt *at_it, bool *requested)
 	*requested = false;
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
 	for (int i = 0; i < bbm_shared->nslots; i++)
-		look_at_slot(&bbm_shared->slots[i], id, owner, at_it);
+		read_slot(&bbm_shared->slots[i], id, owner, at_it);
 	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
 	{
 		BbmWorkRequest *request = &bbm_shared->requests[i];
@@ -298,7 +298,8 @@ put_worker(ReturnSetInfo *rsinfo, int pid, const char *kind, Oid database, Oid o
 		NameGetDatum(&names[1])
 	};
 	bool		nulls[8] = {
-		false, role == NULL, migration == NULL, job == 0, since == 0, waiting_on[0] == '\0', false, database_name == NULL
+		false, role == NULL, migration == NULL, job == 0, since == 0, waiting_on[0] == '\0', false,
+			database_name == NULL
 	};
 
 	if (role)

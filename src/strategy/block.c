@@ -67,15 +67,15 @@ static void
 begin_round(BbmTarget *target, BbmPartition *partition, int round)
 {
 	int64		id = target->migration->id;
-	BbmPartitionState *part = bbm_partition_state(id, partition->relid);
+	BbmPartitionState *entry = bbm_partition_state(id, partition->relid);
 	Relation	rel;
 
-	if (part && part->begun >= round)
+	if (entry && entry->started_round >= round)
 	{
-		partition->end_block = part->end_block;
+		partition->end_block = entry->end_block;
 		return;
 	}
-	if (part == NULL)
+	if (entry == NULL)
 		bbm_partition_add(id, partition->relid, partition->name, false);
 	rel = open_heap(partition);
 	partition->end_block = RelationGetNumberOfBlocks(rel);
@@ -117,28 +117,29 @@ next_run(BbmPartition *partition, BlockNumber block, BlockNumber end, int rows, 
 }
 
 static bool
-next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range)
+next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *allocation, BbmRange *range)
 {
 	/* a verification is one job, with one snapshot */
-	if (cut->verifies)
+	if (allocation->verifies)
 	{
 		memset(range, 0, sizeof(BbmRange));
 		range->max.number = MaxBlockNumber - 1;
-		return cut->after == NULL;
+		return allocation->after == NULL;
 	}
-	return next_run(partition, cut->after ? (BlockNumber) cut->after->number + 1 : 0, partition->end_block,
-					cut->size, range);
+	return next_run(partition, allocation->after ? (BlockNumber) allocation->after->number + 1 : 0,
+					partition->end_block,
+					allocation->size, range);
 }
 
 /* If no run is left, the sub-batch extends to the end of the job's range and has no keys. */
 static void
-first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n, BbmRange *part)
+first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n, BbmRange *entry)
 {
 	if (next_run(partition, (BlockNumber) rest->min.number + (after ? 1 : 0),
-				 (BlockNumber) rest->max.number + 1, n, part))
+				 (BlockNumber) rest->max.number + 1, n, entry))
 		return;
-	*part = *rest;
-	part->key_count = 0;
+	*entry = *rest;
+	entry->key_count = 0;
 }
 
 static char *

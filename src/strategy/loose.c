@@ -20,16 +20,17 @@
 #include "target/target.h"
 
 static bool
-next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range)
+next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *allocation, BbmRange *range)
 {
-	bbm_key_next_range(target, partition, cut, true, range);
+	bbm_key_next_range(target, partition, allocation, true, range);
 	return range->key_count > 0;
 }
 
 static void
-first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n, BbmRange *part)
+first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n,
+				BbmRange *sub_batch)
 {
-	bbm_key_first_sub_batch(target, partition, rest, after, n, true, part);
+	bbm_key_first_sub_batch(target, partition, rest, after, n, true, sub_batch);
 }
 
 /* The number of values by ANALYZE's statistics; for several columns, at most their product. */

@@ -105,7 +105,7 @@ check_table(BbmTarget *target, Relation rel)
 
 /* Does the same before a job: an index may have been dropped.  Caller has locked the partition. */
 static void
-check_leaf(BbmTarget *target, const BbmPartition *partition)
+check_partition_index(BbmTarget *target, const BbmPartition *partition)
 {
 	ListCell   *cell;
 
@@ -156,7 +156,7 @@ check_bounded(BbmTarget *target, BbmPartition *partition)
 	double		most = Max(partition->rows, BBM_FEW_ROWS) * target->migration->max_attempts;
 	int64		rows;
 
-	if (++partition->cuts % BBM_ALLOCATIONS_BETWEEN_POLLS != 0)
+	if (++partition->allocations % BBM_ALLOCATIONS_BETWEEN_POLLS != 0)
 		return;
 	rows = bbm_jobs_rows(target->migration->id, target->per_partition ? partition->relid : InvalidOid);
 	if (rows <= most)
@@ -171,18 +171,18 @@ check_bounded(BbmTarget *target, BbmPartition *partition)
 }
 
 static bool
-next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range)
+next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *allocation, BbmRange *range)
 {
 	int			level;
 	int			result;
 
 	memset(range, 0, sizeof(BbmRange));
 	/* a verification is one job */
-	if (cut->verifies)
-		return cut->after == NULL;
+	if (allocation->verifies)
+		return allocation->after == NULL;
 	/* the table's row security policies may run the owner's code */
 	level = bbm_job_settings(target->migration);
-	check_leaf(target, partition);
+	check_partition_index(target, partition);
 	result = bbm_spi_execute_plan(probe(target, partition), NULL, NULL, false, 1);
 	bbm_user_settings_end(level);
 	if (result != SPI_OK_SELECT)
@@ -200,14 +200,15 @@ next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut,
 				 errhint("See which rows they are; correct the job or the rows, and start the migration again.")));
 	}
 	check_bounded(target, partition);
-	range->key_count = cut->size;
+	range->key_count = allocation->size;
 	return true;
 }
 
 static void
-first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n, BbmRange *part)
+first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n,
+				BbmRange *sub_batch)
 {
-	*part = *rest;
+	*sub_batch = *rest;
 }
 
 /* There is no range: selects up to $3 rows, in any order. */

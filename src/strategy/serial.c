@@ -24,46 +24,48 @@
 
 /* Allocates the next range; its key_count is 0 if no key is left. */
 void
-bbm_key_next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, bool distinct, BbmRange *range)
+bbm_key_next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *allocation, bool distinct,
+				   BbmRange *range)
 {
 	const BbmMigration *migration = target->migration;
-	BbmKeyWalk	walk = {.target = target, .partition = partition, .to = cut->max, .limit = cut->size,
+	BbmKeyWalk	walk = {.target = target, .partition = partition, .to = allocation->max, .limit = allocation->size,
 		.distinct = distinct};
-	BbmBound	from = cut->after ? *cut->after : migration->min;
+	BbmBound	from = allocation->after ? *allocation->after : migration->min;
 	BbmBound	first;
 
 	memset(range, 0, sizeof(BbmRange));
-	if (cut->after)
-		bbm_key_check_bound(&target->key, cut->after);
-	else if (DatumGetPointer(cut->max->key))
-		bbm_key_check_bound(&target->key, cut->max);
+	if (allocation->after)
+		bbm_key_check_bound(&target->key, allocation->after);
+	else if (DatumGetPointer(allocation->max->key))
+		bbm_key_check_bound(&target->key, allocation->max);
 	/* the table had no rows when the bounds were determined */
-	if (!target->key.is_integer && !DatumGetPointer(cut->max->key))
+	if (!target->key.is_integer && !DatumGetPointer(allocation->max->key))
 		return;
-	if (cut->open_below && !cut->after && target->key.is_integer && bbm_key_end(target, partition, false, &first))
+	if (allocation->open_below && !allocation->after && target->key.is_integer && bbm_key_end(target, partition,
+																							  false, &first))
 		from.number = Min(from.number, first.number);
-	else if (cut->open_below && !cut->after)
+	else if (allocation->open_below && !allocation->after)
 		from.key = (Datum) 0;
 	if (target->key.is_integer)
 	{
 		/* max_value may have been lowered during the run: then all ranges are allocated */
-		if (cut->after ? from.number >= cut->max->number : from.number > cut->max->number)
+		if (allocation->after ? from.number >= allocation->max->number : from.number > allocation->max->number)
 			return;
-		if (cut->after)
+		if (allocation->after)
 			from.number++;
 		walk.from = &from;
 	}
 	else
 	{
 		walk.from = from.key ? &from : NULL;
-		walk.after = cut->after != NULL;
+		walk.after = allocation->after != NULL;
 	}
 	bbm_key_walk(&walk);
 	range->key_count = walk.count;
-	range->max = walk.count >= cut->size ? walk.last : *cut->max;
+	range->max = walk.count >= allocation->size ? walk.last : *allocation->max;
 	range->min = target->key.is_integer ? from : walk.first;
 	if (!target->key.is_integer)
-		range->min.number = range->max.number = cut->after ? cut->after->number + 1 : 1;
+		range->min.number = range->max.number = allocation->after ? allocation->after->number + 1 : 1;
 }
 
 /*
@@ -71,26 +73,27 @@ bbm_key_next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocati
  * contains no rows, so that the ranges cover all that was requested.
  */
 static bool
-next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range)
+next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *allocation, BbmRange *range)
 {
-	bool		whole = target->key.is_integer && !target->per_partition && !cut->verifies;
+	bool		whole = target->key.is_integer && !target->per_partition && !allocation->verifies;
 	bool		left = target->key.is_integer &&
-		(cut->after ? cut->after->number < cut->max->number : target->migration->min.number <= cut->max->number);
+		(allocation->after ? allocation->after->number < allocation->max->number :
+		 target->migration->min.number <= allocation->max->number);
 
-	bbm_key_next_range(target, partition, cut, false, range);
+	bbm_key_next_range(target, partition, allocation, false, range);
 	return range->key_count > 0 || (whole && left);
 }
 
 void
 bbm_key_first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n,
 						bool distinct,
-						BbmRange *part)
+						BbmRange *sub_batch)
 {
 	BbmKeyWalk	walk = {.target = target, .partition = partition, .from = &rest->min, .after = after, .to = &rest->max,
 	.limit = n, .distinct = distinct, .condition = bbm_job_found(target)};
 	BbmBound	next = rest->min;
 
-	*part = *rest;
+	*sub_batch = *rest;
 	if (target->key.is_integer && after)
 	{
 		next.number++;
@@ -98,27 +101,28 @@ bbm_key_first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRan
 		walk.after = false;
 	}
 	bbm_key_walk(&walk);
-	part->key_count = walk.count;
+	sub_batch->key_count = walk.count;
 	if (target->key.is_integer && (walk.condition == NULL || walk.count == 0))
-		part->min = next;
+		sub_batch->min = next;
 	else if (walk.count > 0)
 	{
-		part->min.key = walk.first.key;
+		sub_batch->min.key = walk.first.key;
 		if (target->key.is_integer)
-			part->min.number = walk.first.number;
+			sub_batch->min.number = walk.first.number;
 	}
 	if (walk.count >= n)
 	{
-		part->max = walk.last;
+		sub_batch->max = walk.last;
 		if (!target->key.is_integer)
-			part->max.number = rest->max.number;
+			sub_batch->max.number = rest->max.number;
 	}
 }
 
 static void
-first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n, BbmRange *part)
+first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n,
+				BbmRange *sub_batch)
 {
-	bbm_key_first_sub_batch(target, partition, rest, after, n, false, part);
+	bbm_key_first_sub_batch(target, partition, rest, after, n, false, sub_batch);
 }
 
 char *

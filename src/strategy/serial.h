@@ -12,11 +12,12 @@
 
 #include "target/target.h"
 
-extern void bbm_key_next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, bool distinct,
+extern void bbm_key_next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *allocation,
+							   bool distinct,
 							   BbmRange *range);
 extern void bbm_key_first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after,
 									int n, bool distinct,
-									BbmRange *part);
+									BbmRange *sub_batch);
 extern char *bbm_key_predicate(BbmTarget *target, BbmPartition *partition, const char *alias);
 
 #endif							/* BBM_STRATEGY_SERIAL_H */

@@ -130,7 +130,7 @@ bbm_statement_cascades(Oid relid)
 {
 	List	   *deleted = same_rows(relid);
 	List	   *todo = list_copy(deleted);
-	List	   *told = NIL;
+	List	   *reported = NIL;
 	StringInfoData text;
 
 	initStringInfo(&text);
@@ -144,9 +144,9 @@ bbm_statement_cascades(Oid relid)
 		{
 			Cascade    *cascade = lfirst(cell);
 
-			if (list_member_oid(told, cascade->constraint))
+			if (list_member_oid(reported, cascade->constraint))
 				continue;
-			told = lappend_oid(told, cascade->constraint);
+			reported = lappend_oid(reported, cascade->constraint);
 			append_sentence(&text, cascade);
 			/* a cycle ends where it reaches a table that is in the list already */
 			if (cascade->action == FKCONSTR_ACTION_CASCADE && !list_member_oid(deleted, cascade->table))

@@ -21,7 +21,7 @@
  * and the server's lookup nothing is read that could show it the drop.
  */
 static List *
-children(Oid relid)
+child_tables(Oid relid)
 {
 	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)) ? find_inheritance_children(relid, NoLock) : NIL;
 }
@@ -29,7 +29,7 @@ children(Oid relid)
 bool
 bbm_has_partitions(Oid relid)
 {
-	return get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE || children(relid) != NIL;
+	return get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE || child_tables(relid) != NIL;
 }
 
 /*
@@ -44,7 +44,7 @@ bbm_partitions_all(Oid root)
 
 	foreach(cell, all)
 	{
-		List	   *below = children(lfirst_oid(cell));
+		List	   *below = child_tables(lfirst_oid(cell));
 
 		/* only without declarative partitioning can a table be reached twice */
 		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_PARTITIONED_TABLE)

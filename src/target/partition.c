@@ -117,7 +117,7 @@ bbm_could_change_key(const BbmTarget *target, Oid relid)
  * one of the partitions is a foreign table.
  */
 static void
-check_partitions_of_tree(BbmTarget *target, BbmPartition *whole)
+check_all_partitions(BbmTarget *target, BbmPartition *whole)
 {
 	ListCell   *cell;
 
@@ -253,7 +253,7 @@ partition_resolve(BbmTarget *target, BbmPartition *partition, Relation rel)
 		check_may_read(target, partition);
 	partition->checks_key = bbm_could_change_key(target, partition->relid);
 	if (partition->as_one_table)
-		check_partitions_of_tree(target, partition);
+		check_all_partitions(target, partition);
 	else
 		check_table(target, rel);
 	if (!partition->as_one_table && target->strategy->has_key && !partition->is_foreign)

@@ -45,7 +45,7 @@
  * which this one is a part, before they came here.
  */
 static void
-tell(const BbmTarget *target, bool attached, const char *name)
+report(const BbmTarget *target, bool attached, const char *name)
 {
 	const BbmMigration *migration = target->migration;
 	const char *event = attached ? "attached" : "detached";
@@ -65,19 +65,19 @@ compare_oids(const void *a, const void *b)
 }
 
 static int
-compare_parts(const void *a, const void *b)
+compare_entries(const void *a, const void *b)
 {
 	return oid_cmp(a, &((const BbmPartitionState *) lfirst((const ListCell *) b))->relation);
 }
 
 /* "parts" are in the order of their OIDs. */
 static BbmPartitionState *
-find_part(List *parts, Oid relation)
+find_entry(List *entries, Oid relation)
 {
 	ListCell   *found = NULL;
 
-	if (parts != NIL)
-		found = bsearch(&relation, parts->elements, list_length(parts), sizeof(ListCell), compare_parts);
+	if (entries != NIL)
+		found = bsearch(&relation, entries->elements, list_length(entries), sizeof(ListCell), compare_entries);
 	return found ? lfirst(found) : NULL;
 }
 
@@ -87,7 +87,7 @@ find_part(List *parts, Oid relation)
  * time.
  */
 static void
-note_partition(const BbmTarget *target, Oid partition, const BbmPartitionState *part, bool begun)
+note_partition(const BbmTarget *target, Oid partition, const BbmPartitionState *entry, bool started)
 {
 	int64		id = target->migration->id;
 	char	   *name = bbm_table_sql_name(partition);
@@ -95,16 +95,16 @@ note_partition(const BbmTarget *target, Oid partition, const BbmPartitionState *
 	/* the table was dropped at this moment */
 	if (name == NULL)
 		return;
-	if (part && strcmp(part->name, name) != 0)
+	if (entry && strcmp(entry->name, name) != 0)
 		bbm_partition_rename(id, partition, name);
-	if (part && part->attached)
+	if (entry && entry->attached)
 		return;
-	if (part == NULL)
-		bbm_partition_add(id, partition, name, begun);
+	if (entry == NULL)
+		bbm_partition_add(id, partition, name, started);
 	else
 		bbm_partition_attached(id, partition, true);
-	if (begun && partition != target->relid)
-		tell(target, true, name);
+	if (started && partition != target->relid)
+		report(target, true, name);
 }
 
 /*
@@ -113,26 +113,26 @@ note_partition(const BbmTarget *target, Oid partition, const BbmPartitionState *
  * a partition was gone is to be done when it is back.
  */
 static List *
-refresh_parts(const BbmTarget *target, List *partitions, bool begun)
+refresh_entries(const BbmTarget *target, List *partitions, bool started)
 {
 	int64		id = target->migration->id;
-	List	   *parts = bbm_partitions(id);
+	List	   *entries = bbm_partitions(id);
 	List	   *sorted = list_copy(partitions);
 	ListCell   *cell;
 
-	begun |= parts != NIL;
+	started |= entries != NIL;
 	list_sort(sorted, list_oid_cmp);
 	foreach(cell, partitions)
-		note_partition(target, lfirst_oid(cell), find_part(parts, lfirst_oid(cell)), begun);
-	foreach(cell, parts)
+		note_partition(target, lfirst_oid(cell), find_entry(entries, lfirst_oid(cell)), started);
+	foreach(cell, entries)
 	{
-		BbmPartitionState *part = lfirst(cell);
+		BbmPartitionState *entry = lfirst(cell);
 
-		if (!part->attached || (sorted != NIL && bsearch(&part->relation, sorted->elements, list_length(sorted),
-														 sizeof(ListCell), compare_oids)))
+		if (!entry->attached || (sorted != NIL && bsearch(&entry->relation, sorted->elements, list_length(sorted),
+														  sizeof(ListCell), compare_oids)))
 			continue;
-		tell(target, false, part->name);
-		bbm_partition_attached(id, part->relation, false);
+		report(target, false, entry->name);
+		bbm_partition_attached(id, entry->relation, false);
 	}
 	bbm_jobs_revive(id, partitions);
 	return bbm_partitions(id);
@@ -156,22 +156,22 @@ is_repair(const BbmTarget *target, BbmPhase phase)
  * attached since.  Partitions found to be gone are left out.
  */
 static Oid
-next_partition(const BbmTarget *target, BbmPhase phase, bool begun, List *gone)
+next_partition(const BbmTarget *target, BbmPhase phase, bool started, List *gone)
 {
 	List	   *partitions = bbm_partitions_list(target->relid);
-	List	   *parts = refresh_parts(target, partitions, begun);
+	List	   *entries = refresh_entries(target, partitions, started);
 	ListCell   *cell;
 
 	foreach(cell, partitions)
 	{
-		BbmPartitionState *part = find_part(parts, lfirst_oid(cell));
+		BbmPartitionState *entry = find_entry(entries, lfirst_oid(cell));
 
-		if (part == NULL || list_member_oid(gone, part->relation))
+		if (entry == NULL || list_member_oid(gone, entry->relation))
 			continue;
-		if (phase.verifies ? part->phase.round > 0 && bbm_phase_precedes(part->phase, phase) :
-			part->phase.round == 0 ||
-			(!is_repair(target, phase) && bbm_phase_precedes(part->phase, BBM_VERIFY(phase.round - 1))))
-			return part->relation;
+		if (phase.verifies ? entry->phase.round > 0 && bbm_phase_precedes(entry->phase, phase) :
+			entry->phase.round == 0 ||
+			(!is_repair(target, phase) && bbm_phase_precedes(entry->phase, BBM_VERIFY(phase.round - 1))))
+			return entry->relation;
 	}
 	return InvalidOid;
 }
@@ -193,9 +193,9 @@ bbm_partitions_have_joined(const BbmTarget *target, BbmPhase phase)
 		return false;
 	foreach(cell, bbm_partitions(target->migration->id))
 	{
-		BbmPartitionState *part = lfirst(cell);
+		BbmPartitionState *entry = lfirst(cell);
 
-		if (part->attached && bbm_phase_is(part->phase, phase))
+		if (entry->attached && bbm_phase_is(entry->phase, phase))
 			return true;
 	}
 	return false;
@@ -206,16 +206,16 @@ void
 bbm_partitions_report(BbmTarget *target)
 {
 	if (target->has_partitions && !target->per_partition)
-		(void) refresh_parts(target, bbm_partitions_list(target->relid), true);
+		(void) refresh_entries(target, bbm_partitions_list(target->relid), true);
 }
 
 static bool
 allocate_in_partition(BbmTarget *target, BbmPartition *partition, const BbmClaimState *state,
-					  const BbmAllocation *cut, BbmRange *range)
+					  const BbmAllocation *allocation, BbmRange *range)
 {
 	if (target->strategy->begin_round)
 		target->strategy->begin_round(target, partition, state->phase.round);
-	return target->strategy->next_range(target, partition, cut, range);
+	return target->strategy->next_range(target, partition, allocation, range);
 }
 
 /* Raises the error for a partition whose rows may come from another partition, and have been done there. */
@@ -233,11 +233,11 @@ rows_of_others(const BbmTarget *target, const BbmPartitionState *joined, const c
 
 /* Can rows of a new partition have been in this one with the same keys? */
 static bool
-may_have_had(const BbmTarget *target, const BbmPartitionState *part)
+may_have_had(const BbmTarget *target, const BbmPartitionState *entry)
 {
 	/* another partition that is attached and not the default one has other keys, by its constraint */
-	return part->has_extent &&
-		(!part->attached || bbm_order_is_default(target->relid, part->relation));
+	return entry->has_extent &&
+		(!entry->attached || bbm_order_is_default(target->relid, entry->relation));
 }
 
 /*
@@ -250,8 +250,8 @@ static void
 begin_by_key(BbmTarget *target, Oid relid)
 {
 	int64		id = target->migration->id;
-	List	   *parts = bbm_partitions(id);
-	BbmPartitionState *joined = find_part(parts, relid);
+	List	   *entries = bbm_partitions(id);
+	BbmPartitionState *joined = find_entry(entries, relid);
 	BbmPartition *partition = bbm_partition_open(target, relid);
 	BbmBound	low;
 	BbmBound	high;
@@ -266,7 +266,7 @@ begin_by_key(BbmTarget *target, Oid relid)
 	if (!bbm_order_key_leads(target))
 		rows_of_others(target, joined,
 					   "Its partition key is not the first columns of the batching key, so rows may move between partitions.");
-	foreach(cell, parts)
+	foreach(cell, entries)
 	{
 		BbmPartitionState *other = lfirst(cell);
 		BbmKeyWalk	walk = {.target = target, .partition = partition, .from = &other->low, .to = &other->high,
@@ -309,29 +309,29 @@ check_form(const BbmTarget *target, const BbmClaimState *state)
  * rows that move between them; false when all ranges are allocated.
  */
 static bool
-allocate_check(BbmTarget *target, BbmAllocation *cut, BbmRange *range, BbmPartition **partition)
+allocate_check(BbmTarget *target, BbmAllocation *allocation, BbmRange *range, BbmPartition **partition)
 {
 	*partition = bbm_partitions_open_as_one(target);
 	if (*partition == NULL)
 		bbm_table_is_gone(target->migration->table_name);
-	cut->size = Max(cut->size, BBM_CHECK_SIZE);
-	return target->strategy->next_range(target, *partition, cut, range);
+	allocation->size = Max(allocation->size, BBM_CHECK_SIZE);
+	return target->strategy->next_range(target, *partition, allocation, range);
 }
 
 /* Allocates the next range of the table with everything below it, for a job that works on it as a whole. */
 static bool
-allocate_as_one(BbmTarget *target, const BbmClaimState *state, const BbmAllocation *cut, BbmRange *range,
+allocate_as_one(BbmTarget *target, const BbmClaimState *state, const BbmAllocation *allocation, BbmRange *range,
 				BbmPartition **partition)
 {
 	if (is_repair(target, state->phase))
 		return false;
 	/* a partition that is attached or detached is only reported */
 	if (target->has_partitions && !state->has_last)
-		(void) refresh_parts(target, bbm_partitions_list(target->relid), state->has_job);
+		(void) refresh_entries(target, bbm_partitions_list(target->relid), state->has_job);
 	*partition = bbm_partition_open(target, target->relid);
 	if (*partition == NULL)
 		bbm_table_is_gone(target->migration->table_name);
-	return allocate_in_partition(target, *partition, state, cut, range);
+	return allocate_in_partition(target, *partition, state, allocation, range);
 }
 
 /*
@@ -346,7 +346,7 @@ bool
 bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_once, BbmRange *range,
 			   BbmPartition **partition)
 {
-	BbmAllocation		cut = {.after = state->has_last ? &state->last : NULL, .max = &state->max, .size = size,
+	BbmAllocation		allocation = {.after = state->has_last ? &state->last : NULL, .max = &state->max, .size = size,
 	.verifies = state->phase.verifies, .open_below = state->is_wide && state->min_found};
 	Oid			current = state->has_last && !is_repair(target, state->phase) ? state->last_relation : InvalidOid;
 	List	   *gone = NIL;
@@ -354,22 +354,22 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 
 	check_form(target, state);
 	if (state->is_wide)
-		cut.max = &state->verify_max;
+		allocation.max = &state->verify_max;
 	/* where rows move, one verification covers all partitions at once */
 	if (target->strategy->table_scans && state->phase.verifies)
 	{
 		*partition = NULL;
-		return target->strategy->next_range(target, NULL, &cut, range);
+		return target->strategy->next_range(target, NULL, &allocation, range);
 	}
 	if (target->rounds && state->phase.verifies)
-		return allocate_check(target, &cut, range, partition);
+		return allocate_check(target, &allocation, range, partition);
 	if (!target->per_partition)
-		return allocate_as_one(target, state, &cut, range, partition);
+		return allocate_as_one(target, state, &allocation, range, partition);
 	/* the table had no child table then */
 	if (state->has_last && !OidIsValid(current) && !is_repair(target, state->phase))
 	{
 		current = target->relid;
-		(void) refresh_parts(target, bbm_partitions_list(target->relid), true);
+		(void) refresh_entries(target, bbm_partitions_list(target->relid), true);
 	}
 	for (;;)
 	{
@@ -378,7 +378,7 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 			if (at_once && !(target->partition && target->partition->relid == current))
 				return false;
 			*partition = bbm_partition_open(target, current);
-			if (*partition && allocate_in_partition(target, *partition, state, &cut, range))
+			if (*partition && allocate_in_partition(target, *partition, state, &allocation, range))
 				return true;
 			/* a partition that is gone may come back, and its allocation then continues */
 			if (*partition)
@@ -392,8 +392,9 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 		if (!OidIsValid(current))
 			return false;
 		/* it may have been attached before, with some of its ranges allocated */
-		cut.after = bbm_jobs_last(target->migration->id, target->relid, current, state->phase, &last) ? &last : NULL;
-		if (cut.after == NULL && target->order == BBM_ORDER_BY_KEY)
+		allocation.after = bbm_jobs_last(target->migration->id, target->relid, current, state->phase, &last) ? &last :
+			NULL;
+		if (allocation.after == NULL && target->order == BBM_ORDER_BY_KEY)
 			begin_by_key(target, current);
 	}
 }

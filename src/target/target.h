@@ -60,11 +60,12 @@ typedef struct BbmStrategy
 	void		(*begin_round) (BbmTarget *target, BbmPartition *partition, int round);
 
 	/* Allocates the next range of a partition; false when there is none. */
-	bool		(*next_range) (BbmTarget *target, BbmPartition *partition, const BbmAllocation *cut, BbmRange *range);
+	bool		(*next_range) (BbmTarget *target, BbmPartition *partition, const BbmAllocation *allocation,
+							   BbmRange *range);
 
 	/* The first n keys of what is left of a job's range, for one commit; rest->min is done already if "after". */
 	void		(*first_sub_batch) (BbmTarget *target, BbmPartition *partition, const BbmRange *rest, bool after, int n,
-									BbmRange *part);
+									BbmRange *sub_batch);
 
 	/* A predicate over a job's parameters, for rows of a partition with this alias. */
 	char	   *(*predicate) (BbmTarget *target, BbmPartition *partition, const char *alias);
@@ -120,7 +121,7 @@ struct BbmPartition
 	SPIPlanPtr	probe;			/* for the strategy's own query, if it has one */
 	BlockNumber end_block;		/* block ranges: the round ends before this block */
 	double		rows;			/* the planner's estimate */
-	int			cuts;			/* ranges allocated in it by this process */
+	int			allocations;	/* ranges allocated in it by this process */
 };
 
 /*
@@ -158,7 +159,7 @@ struct BbmTarget
 	bool		has_worked;		/* this process has run a job; see may_have_ended */
 	int			failures_in_row;
 	int			requeues_in_row;
-	TimestampTz hold_until;		/* do not continue before this, after many requeues in a row */
+	TimestampTz throttled_until;		/* do not continue before this, after many requeues in a row */
 	TimestampTz table_since;	/* since when this process has had the table; 0 if another one has it */
 	struct BbmThrottle *throttle;	/* of throttle/throttle.c; NULL until needed */
 	struct BbmLockSet *locks;	/* of target/lockset.c; NULL before the first batch */

@@ -38,14 +38,14 @@
 
 /* Throttles outside of these hours; they are parsed when they differ from those of the last check. */
 static void
-read_hours(BbmReading *look, const char *text, BbmKnownHours *known)
+read_hours(BbmReading *reading, const char *text, BbmKnownHours *known)
 {
 	const char *why = "";
 	TimestampTz opens;
 
 	if (known->text == NULL || strcmp(known->text, text) != 0)
 	{
-		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(look->state));
+		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(reading->state));
 
 		known->text = pstrdup(text);
 		/* the text was checked when it was set; time zones can disappear */
@@ -57,25 +57,25 @@ read_hours(BbmReading *look, const char *text, BbmKnownHours *known)
 		MemoryContextSwitchTo(old);
 	}
 	if (known->text == NULL)
-		bbm_reading_throttles(look, "cannot be read: %s", why);
-	else if (!bbm_hours_open(known->hours, look->now, &opens))
+		bbm_reading_throttles(reading, "cannot be read: %s", why);
+	else if (!bbm_hours_open(known->hours, reading->now, &opens))
 	{
-		look->due = opens;
-		bbm_reading_throttles(look, "not before %s (%s)", timestamptz_to_str(opens), text);
+		reading->due = opens;
+		bbm_reading_throttles(reading, "not before %s (%s)", timestamptz_to_str(opens), text);
 	}
 }
 
 /* bbm.active_hours of the migration, and those of the server where the migration must keep to them. */
 void
-bbm_read_hours(BbmReading *look)
+bbm_read_hours(BbmReading *reading)
 {
-	const char *own = bbm_setting_string(look->migration, BBM_ACTIVE_HOURS);
-	const char *servers = bbm_setting_server_string(look->migration, BBM_ACTIVE_HOURS);
+	const char *own = bbm_setting_string(reading->migration, BBM_ACTIVE_HOURS);
+	const char *servers = bbm_setting_server_string(reading->migration, BBM_ACTIVE_HOURS);
 
 	if (own[0] != '\0')
-		read_hours(look, own, &look->state->hours);
-	if (servers && servers[0] != '\0' && !look->holds)
-		read_hours(look, servers, &look->state->server_hours);
+		read_hours(reading, own, &reading->state->hours);
+	if (servers && servers[0] != '\0' && !reading->throttles)
+		read_hours(reading, servers, &reading->state->server_hours);
 }
 
 /* ----------------------------------------------------------------
@@ -84,36 +84,36 @@ bbm_read_hours(BbmReading *look)
  */
 
 static void
-read_rate(BbmReading *look, bool wal, int rate, const char *unit)
+read_rate(BbmReading *reading, bool wal, int rate, const char *unit)
 {
-	BbmWaitStates *holds = bbm_wait_states_lock();
-	BbmWaitState *hold = bbm_wait_state_find(holds, look->migration->id, look->now);
-	BbmBucket	bucket = wal ? hold->wal : hold->rows;
+	BbmWaitStates *entries = bbm_wait_states_lock();
+	BbmWaitState *entry = bbm_wait_state_find(entries, reading->migration->id, reading->now);
+	BbmBucket	bucket = wal ? entry->wal : entry->rows;
 	TimestampTz due;
 
 	bbm_wait_states_unlock();
 	/* the clock went back: it is not known how much of what was used then is still owed */
-	if (bucket.at > look->now)
+	if (bucket.at > reading->now)
 		return;
 	due = bbm_bucket_due(&bucket, rate);
-	if (due <= look->now)
+	if (due <= reading->now)
 		return;
-	look->due = due;
-	bbm_reading_throttles(look, "limit %d %s a second", rate, unit);
+	reading->due = due;
+	bbm_reading_throttles(reading, "limit %d %s a second", rate, unit);
 }
 
 /* bbm.max_wal_rate */
 void
-bbm_read_wal_rate(BbmReading *look)
+bbm_read_wal_rate(BbmReading *reading)
 {
-	read_rate(look, true, bbm_setting_int(look->migration, BBM_MAX_WAL_RATE), "kB");
+	read_rate(reading, true, bbm_setting_int(reading->migration, BBM_MAX_WAL_RATE), "kB");
 }
 
 /* bbm.max_row_rate */
 void
-bbm_read_row_rate(BbmReading *look)
+bbm_read_row_rate(BbmReading *reading)
 {
-	read_rate(look, false, bbm_setting_int(look->migration, BBM_MAX_ROW_RATE), "rows");
+	read_rate(reading, false, bbm_setting_int(reading->migration, BBM_MAX_ROW_RATE), "rows");
 }
 
 /* ----------------------------------------------------------------
@@ -144,24 +144,24 @@ count_active(void)
 
 /* bbm.max_active_sessions */
 void
-bbm_read_sessions(BbmReading *look)
+bbm_read_sessions(BbmReading *reading)
 {
 	static int	active = 0;
 	static TimestampTz until = 0;
-	int			limit = bbm_setting_int(look->migration, BBM_MAX_ACTIVE_SESSIONS);
+	int			limit = bbm_setting_int(reading->migration, BBM_MAX_ACTIVE_SESSIONS);
 
 	if (!pgstat_track_activities)
 	{
-		bbm_reading_throttles(look, "cannot be read: track_activities is off");
+		bbm_reading_throttles(reading, "cannot be read: track_activities is off");
 		return;
 	}
-	if (bbm_time_has_come(look->now, until, BBM_SESSIONS_MS))
+	if (bbm_time_has_come(reading->now, until, BBM_SESSIONS_MS))
 	{
 		active = count_active();
-		until = TimestampTzPlusMilliseconds(look->now, BBM_SESSIONS_MS);
+		until = TimestampTzPlusMilliseconds(reading->now, BBM_SESSIONS_MS);
 	}
 	if (active > limit)
-		bbm_reading_throttles(look, "%d sessions are active (limit %d)", active, limit);
+		bbm_reading_throttles(reading, "%d sessions are active (limit %d)", active, limit);
 }
 
 /* ----------------------------------------------------------------
@@ -252,30 +252,30 @@ run_condition(void *arg)
 
 /* bbm.condition; in a transaction of its own, so not in that of a batch. */
 void
-bbm_read_condition(BbmReading *look)
+bbm_read_condition(BbmReading *reading)
 {
-	ConditionArgs args = {look->migration, false};
+	ConditionArgs args = {reading->migration, false};
 	ErrorData  *error;
 
-	if (!bbm_time_has_come(look->now, look->state->condition_until, BBM_CONDITION_MS))
+	if (!bbm_time_has_come(reading->now, reading->state->condition_until, BBM_CONDITION_MS))
 		return;
 	if (condition_timeout == MAX_TIMEOUTS)
 		condition_timeout = RegisterTimeout(USER_TIMEOUT, condition_takes_long);
 	condition_timed_out = false;
 	error = bbm_txn_run(run_condition, &args, false);
 	if (error && condition_timed_out)
-		bbm_reading_throttles(look, "cannot be read: it takes more than %d ms", BBM_CONDITION_TIMEOUT_MS);
+		bbm_reading_throttles(reading, "cannot be read: it takes more than %d ms", BBM_CONDITION_TIMEOUT_MS);
 	else if (error || bbm_cancel_seen())
 	{
 		/* a cancel that the condition has caught was meant for the session, too, whatever the condition returns */
 		if (bbm_cancel_seen())
-			error = look->cancelled = bbm_cancelled_by_user();
+			error = reading->cancelled = bbm_cancelled_by_user();
 		else if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			look->cancelled = error;
-		bbm_reading_throttles(look, "cannot be read: %s", bbm_error_to_string(error));
+			reading->cancelled = error;
+		bbm_reading_throttles(reading, "cannot be read: %s", bbm_error_to_string(error));
 	}
 	else if (!args.met)
-		bbm_reading_throttles(look, "not met");
+		bbm_reading_throttles(reading, "not met");
 	else
-		look->state->condition_until = TimestampTzPlusMilliseconds(look->now, BBM_CONDITION_MS);
+		reading->state->condition_until = TimestampTzPlusMilliseconds(reading->now, BBM_CONDITION_MS);
 }

@@ -12,7 +12,7 @@
 
 /* A reader reports that its signal throttles, and describes its state. */
 void
-bbm_reading_throttles(BbmReading *look, const char *format, ...)
+bbm_reading_throttles(BbmReading *reading, const char *format, ...)
 {
 	va_list		args;
 	char		text[2 * BBM_WAITING_LENGTH];
@@ -20,8 +20,8 @@ bbm_reading_throttles(BbmReading *look, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	look->holds = true;
-	bbm_clip(look->reason, text, sizeof(look->reason));
+	reading->throttles = true;
+	bbm_clip(reading->reason, text, sizeof(reading->reason));
 }
 
 /* Formats a size for people, in one of two static buffers. */

@@ -51,8 +51,8 @@ typedef struct BbmReading
 	const BbmMigration *migration;	/* in */
 	BbmThrottle *state;
 	TimestampTz now;
-	TimestampTz held_since;		/* 0 when it does not throttle so far */
-	bool		holds;			/* out */
+	TimestampTz throttled_since;	/* 0 when it does not throttle so far */
+	bool		throttles;		/* out */
 	bool		paces;			/* the signal is a limit of the migration's own rate */
 	TimestampTz due;			/* when to poll again, if the reader knows; else 0 */
 	int			first_poll_ms;	/* else the first poll is that soon, and later ones less and less often */
@@ -61,33 +61,33 @@ typedef struct BbmReading
 	int			signal;			/* the number of the signal that throttles, for metrics */
 } BbmReading;
 
-typedef void (*BbmReader) (BbmReading *look);
+typedef void (*BbmReader) (BbmReading *reading);
 
 /* throttle/throttle.c */
-extern void bbm_reading_throttles(BbmReading *look, const char *format, ...) pg_attribute_printf(2, 3);
+extern void bbm_reading_throttles(BbmReading *reading, const char *format, ...) pg_attribute_printf(2, 3);
 extern const char *bbm_bytes(uint64 bytes);
 
 /* throttle/wal.c */
-extern void bbm_read_replication_lag(BbmReading *look);
-extern void bbm_read_replication_delay(BbmReading *look);
-extern void bbm_read_last_replay(BbmReading *look);
-extern void bbm_read_slots(BbmReading *look);
-extern void bbm_read_unarchived(BbmReading *look);
+extern void bbm_read_replication_lag(BbmReading *reading);
+extern void bbm_read_replication_delay(BbmReading *reading);
+extern void bbm_read_last_replay(BbmReading *reading);
+extern void bbm_read_slots(BbmReading *reading);
+extern void bbm_read_unarchived(BbmReading *reading);
 
 /* throttle/table.c */
-extern void bbm_read_autovacuum(BbmReading *look);
-extern void bbm_read_horizon(BbmReading *look);
-extern void bbm_read_dead(BbmReading *look);
+extern void bbm_read_autovacuum(BbmReading *reading);
+extern void bbm_read_horizon(BbmReading *reading);
+extern void bbm_read_dead(BbmReading *reading);
 extern void bbm_find_relations(BbmThrottle *state, MemoryContext context, Oid relid);
 
 /* throttle/vacuum.c */
-extern bool bbm_vacuum_instead(BbmReading *look);
+extern bool bbm_vacuum_instead(BbmReading *reading);
 
 /* throttle/load.c */
-extern void bbm_read_hours(BbmReading *look);
-extern void bbm_read_wal_rate(BbmReading *look);
-extern void bbm_read_row_rate(BbmReading *look);
-extern void bbm_read_sessions(BbmReading *look);
-extern void bbm_read_condition(BbmReading *look);
+extern void bbm_read_hours(BbmReading *reading);
+extern void bbm_read_wal_rate(BbmReading *reading);
+extern void bbm_read_row_rate(BbmReading *reading);
+extern void bbm_read_sessions(BbmReading *reading);
+extern void bbm_read_condition(BbmReading *reading);
 
 #endif							/* BBM_THROTTLE_SIGNAL_H */

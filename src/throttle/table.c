@@ -134,9 +134,9 @@ vacuumed_by(Oid relid)
  * take days.
  */
 void
-bbm_read_autovacuum(BbmReading *look)
+bbm_read_autovacuum(BbmReading *reading)
 {
-	BbmThrottle *state = look->state;
+	BbmThrottle *state = reading->state;
 
 	for (int i = 0; i < state->nrelations; i++)
 	{
@@ -144,7 +144,7 @@ bbm_read_autovacuum(BbmReading *look)
 
 		if (pid == 0)
 			continue;
-		bbm_reading_throttles(look, "process %d vacuums %s", pid, state->names[i]);
+		bbm_reading_throttles(reading, "process %d vacuums %s", pid, state->names[i]);
 		return;
 	}
 }
@@ -331,20 +331,20 @@ began(Keeper *keeper, TimestampTz now)
  * passed; a transaction that was there before that shows when it began.
  */
 void
-bbm_read_horizon(BbmReading *look)
+bbm_read_horizon(BbmReading *reading)
 {
-	int64		limit = (int64) bbm_setting_int(look->migration, BBM_MAX_HORIZON_AGE) * 1000;
+	int64		limit = (int64) bbm_setting_int(reading->migration, BBM_MAX_HORIZON_AGE) * 1000;
 	FullTransactionId next = ReadNextFullTransactionId();
 	Keeper		keeper = {InvalidTransactionId};
-	BbmWaitStates *holds;
+	BbmWaitStates *entries;
 	TimestampTz since;
 
 	find_ours();
 	find_keeper(&keeper);
-	holds = bbm_wait_states_lock();
-	bbm_trace_note(&holds->xids, look->now, U64FromFullTransactionId(next));
+	entries = bbm_wait_states_lock();
+	bbm_trace_note(&entries->xids, reading->now, U64FromFullTransactionId(next));
 	since = !TransactionIdIsValid(keeper.xid) ? 0 :
-		bbm_trace_behind_since(&holds->xids, U64FromFullTransactionId(next) -
+		bbm_trace_behind_since(&entries->xids, U64FromFullTransactionId(next) -
 							   (uint32) (XidFromFullTransactionId(next) - keeper.xid));
 	bbm_wait_states_unlock();
 	if (!TransactionIdIsValid(keeper.xid))
@@ -355,23 +355,23 @@ bbm_read_horizon(BbmReading *look)
 	 * themselves counts.
 	 */
 	if (TransactionIdIsNormal(ours.oldest) && !TransactionIdPrecedes(keeper.xid, ours.oldest))
-		since = keeper.pid != 0 ? began(&keeper, look->now) : 0;
-	else if (keeper.pid != 0 && (since == 0 || look->now - since <= limit))
+		since = keeper.pid != 0 ? began(&keeper, reading->now) : 0;
+	else if (keeper.pid != 0 && (since == 0 || reading->now - since <= limit))
 	{
-		TimestampTz start = began(&keeper, look->now);
+		TimestampTz start = began(&keeper, reading->now);
 
 		if (start != 0 && (since == 0 || start < since))
 			since = start;
 	}
-	if (since == 0 || look->now - since <= limit)
+	if (since == 0 || reading->now - since <= limit)
 		return;
 	if (keeper.pid != 0)
-		bbm_reading_throttles(look, "process %d has kept dead tuples for %.1f s (limit %.1f s)", keeper.pid,
-							  (look->now - since) / 1000000.0, limit / 1000000.0);
+		bbm_reading_throttles(reading, "process %d has kept dead tuples for %.1f s (limit %.1f s)", keeper.pid,
+							  (reading->now - since) / 1000000.0, limit / 1000000.0);
 	else
-		bbm_reading_throttles(look, "%s has kept dead tuples for %.1f s (limit %.1f s)",
+		bbm_reading_throttles(reading, "%s has kept dead tuples for %.1f s (limit %.1f s)",
 							  keeper.prepared ? "a prepared transaction" : "a replication slot",
-							  (look->now - since) / 1000000.0, limit / 1000000.0);
+							  (reading->now - since) / 1000000.0, limit / 1000000.0);
 }
 
 /* ----------------------------------------------------------------
@@ -466,24 +466,24 @@ count_dead(BbmThrottle *state)
 
 /* bbm.max_dead_tuples and bbm.max_dead_share */
 void
-bbm_read_dead(BbmReading *look)
+bbm_read_dead(BbmReading *reading)
 {
-	BbmThrottle *state = look->state;
-	int			limit = bbm_setting_int(look->migration, BBM_MAX_DEAD_TUPLES);
-	double		share_limit = bbm_setting_real(look->migration, BBM_MAX_DEAD_SHARE);
+	BbmThrottle *state = reading->state;
+	int			limit = bbm_setting_int(reading->migration, BBM_MAX_DEAD_TUPLES);
+	double		share_limit = bbm_setting_real(reading->migration, BBM_MAX_DEAD_SHARE);
 	double		share;
 
-	if (bbm_time_has_come(look->now, state->dead_until, BBM_DEAD_MS))
+	if (bbm_time_has_come(reading->now, state->dead_until, BBM_DEAD_MS))
 	{
 		count_dead(state);
-		state->dead_until = TimestampTzPlusMilliseconds(look->now, BBM_DEAD_MS);
+		state->dead_until = TimestampTzPlusMilliseconds(reading->now, BBM_DEAD_MS);
 	}
 	/* if we waited for them, they would wait for us */
 	if (state->dead_are_kept)
 		return;
 	share = state->dead > 0 ? state->dead / (state->dead + state->live) : 0;
 	if (limit >= 0 && state->dead > limit)
-		bbm_reading_throttles(look, "%.0f rows of the table are dead (limit %d)", state->dead, limit);
+		bbm_reading_throttles(reading, "%.0f rows of the table are dead (limit %d)", state->dead, limit);
 	else if (share_limit >= 0 && share > share_limit)
-		bbm_reading_throttles(look, "%.1f percent of the table are dead (limit %.1f)", 100 * share, 100 * share_limit);
+		bbm_reading_throttles(reading, "%.1f percent of the table are dead (limit %.1f)", 100 * share, 100 * share_limit);
 }

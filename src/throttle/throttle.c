@@ -124,23 +124,23 @@ obeys(const BbmMigration *migration, const Signal *signal)
 
 /* Reads one signal, and puts its word before what the reader reports. */
 static void
-read_signal(const Signal *signal, BbmReading *look)
+read_signal(const Signal *signal, BbmReading *reading)
 {
-	char		told[BBM_WAITING_LENGTH];
+	char		text_of_signal[BBM_WAITING_LENGTH];
 	char		text[2 * BBM_WAITING_LENGTH];
 
-	look->holds = false;
-	look->due = 0;
-	look->first_poll_ms = BBM_FIRST_POLL_MS;
-	if (signal->by_relation && look->state->relations_error)
-		bbm_reading_throttles(look, "cannot be read: %s", bbm_error_to_string(look->state->relations_error));
+	reading->throttles = false;
+	reading->due = 0;
+	reading->first_poll_ms = BBM_FIRST_POLL_MS;
+	if (signal->by_relation && reading->state->relations_error)
+		bbm_reading_throttles(reading, "cannot be read: %s", bbm_error_to_string(reading->state->relations_error));
 	else
-		signal->read(look);
-	if (!look->holds)
+		signal->read(reading);
+	if (!reading->throttles)
 		return;
-	strlcpy(told, look->reason, sizeof(told));
-	snprintf(text, sizeof(text), "%s: %s", signal->word, told);
-	bbm_clip(look->reason, text, sizeof(look->reason));
+	strlcpy(text_of_signal, reading->reason, sizeof(text_of_signal));
+	snprintf(text, sizeof(text), "%s: %s", signal->word, text_of_signal);
+	bbm_clip(reading->reason, text, sizeof(reading->reason));
 }
 
 /*
@@ -155,10 +155,10 @@ begin_pause(const BbmMigration *migration, TimestampTz now, TimestampTz due, Bbm
 
 	if (due > counted)
 	{
-		BbmWaitStates *holds = bbm_wait_states_lock();
-		BbmWaitState *hold = bbm_wait_state_find(holds, migration->id, now);
+		BbmWaitStates *entries = bbm_wait_states_lock();
+		BbmWaitState *entry = bbm_wait_state_find(entries, migration->id, now);
 
-		hold->waited[BBM_SIGNAL_PACE] += (due - Max(now, counted)) / 1000000.0;
+		entry->waited[BBM_SIGNAL_PACE] += (due - Max(now, counted)) / 1000000.0;
 		counted = due;
 		bbm_wait_states_unlock();
 	}
@@ -174,55 +174,55 @@ begin_pause(const BbmMigration *migration, TimestampTz now, TimestampTz due, Bbm
  * rate of its own, the wait is part of its pace.
  */
 static void
-begin_wait(BbmReading *look, BbmWait *wait)
+begin_wait(BbmReading *reading, BbmWait *wait)
 {
 	/* the check itself may have taken a while */
 	TimestampTz now = GetCurrentTimestamp();
-	bool		tell;
-	BbmWaitStates *holds = bbm_wait_states_lock();
-	BbmWaitState *hold = bbm_wait_state_find(holds, look->migration->id, now);
-	int64		held_ms;
+	bool		report;
+	BbmWaitStates *entries = bbm_wait_states_lock();
+	BbmWaitState *entry = bbm_wait_state_find(entries, reading->migration->id, now);
+	int64		throttled_ms;
 
-	bbm_wait_state_count(hold, look->signal, now);
-	wait->begins = hold->since == 0;
-	if (hold->since == 0 || hold->since > now)
-		hold->since = look->now;
-	held_ms = (now - hold->since) / 1000;
-	bbm_idle_count(hold, now);
-	hold->paces = look->paces;
-	if (look->paces)
-		strlcpy(hold->pace_reason, look->reason, sizeof(hold->pace_reason));
-	hold->due = look->due ? look->due :
-		TimestampTzPlusMilliseconds(now, bbm_next_poll_ms(held_ms, look->first_poll_ms));
-	strlcpy(hold->reason, look->reason, sizeof(hold->reason));
-	tell = held_ms >= BBM_REPORT_WAIT_MS && hold->logged < hold->since &&
-		now >= TimestampTzPlusMilliseconds(hold->logged, BBM_LOG_WAIT_MS);
-	if (tell)
-		hold->logged = now;
-	wait->due = hold->due;
-	wait->since = hold->since;
-	strlcpy(wait->reason, hold->reason, sizeof(wait->reason));
+	bbm_wait_state_count(entry, reading->signal, now);
+	wait->begins = entry->since == 0;
+	if (entry->since == 0 || entry->since > now)
+		entry->since = reading->now;
+	throttled_ms = (now - entry->since) / 1000;
+	bbm_idle_count(entry, now);
+	entry->paces = reading->paces;
+	if (reading->paces)
+		strlcpy(entry->pace_reason, reading->reason, sizeof(entry->pace_reason));
+	entry->due = reading->due ? reading->due :
+		TimestampTzPlusMilliseconds(now, bbm_next_poll_ms(throttled_ms, reading->first_poll_ms));
+	strlcpy(entry->reason, reading->reason, sizeof(entry->reason));
+	report = throttled_ms >= BBM_REPORT_WAIT_MS && entry->logged < entry->since &&
+		now >= TimestampTzPlusMilliseconds(entry->logged, BBM_LOG_WAIT_MS);
+	if (report)
+		entry->logged = now;
+	wait->due = entry->due;
+	wait->since = entry->since;
+	strlcpy(wait->reason, entry->reason, sizeof(wait->reason));
 	bbm_wait_states_unlock();
 
-	wait->cancelled = look->cancelled;
-	if (tell)
+	wait->cancelled = reading->cancelled;
+	if (report)
 		ereport(LOG,
-				(errmsg("migration \"%s\" waits: %s", bbm_printable(look->migration->name), bbm_printable(wait->reason))));
+				(errmsg("migration \"%s\" waits: %s", bbm_printable(reading->migration->name), bbm_printable(wait->reason))));
 }
 
 static void
 end_wait(const BbmMigration *migration, TimestampTz now)
 {
-	BbmWaitStates *holds = bbm_wait_states_lock();
-	BbmWaitState *hold = bbm_wait_state_find(holds, migration->id, now);
-	TimestampTz since = hold->since;
-	bool		told = since != 0 && hold->logged >= since;
+	BbmWaitStates *entries = bbm_wait_states_lock();
+	BbmWaitState *entry = bbm_wait_state_find(entries, migration->id, now);
+	TimestampTz since = entry->since;
+	bool		text_of_signal = since != 0 && entry->logged >= since;
 
-	bbm_idle_count(hold, now);
-	bbm_wait_state_count(hold, hold->signal, now);
-	hold->since = 0;
+	bbm_idle_count(entry, now);
+	bbm_wait_state_count(entry, entry->signal, now);
+	entry->since = 0;
 	bbm_wait_states_unlock();
-	if (told)
+	if (text_of_signal)
 		ereport(LOG,
 				(errmsg("migration \"%s\" goes on after waiting for %.1f s",
 						bbm_printable(migration->name), (now - since) / 1000000.0)));
@@ -269,15 +269,15 @@ has_rate(const BbmMigration *migration)
 
 /* Since when the migration has been throttled; *recalled: is it known what it owes to its rates? */
 static TimestampTz
-held_since(const BbmMigration *migration, TimestampTz now, bool *recalled)
+throttled_since(const BbmMigration *migration, TimestampTz now, bool *recalled)
 {
-	BbmWaitStates *holds = bbm_wait_states_lock();
-	BbmWaitState *hold = bbm_wait_state_find(holds, migration->id, now);
-	TimestampTz since = hold->since;
+	BbmWaitStates *entries = bbm_wait_states_lock();
+	BbmWaitState *entry = bbm_wait_state_find(entries, migration->id, now);
+	TimestampTz since = entry->since;
 
 	/* a rate that is set later counts from then on */
-	hold->recalled = hold->recalled || !has_rate(migration);
-	*recalled = hold->recalled;
+	entry->recalled = entry->recalled || !has_rate(migration);
+	*recalled = entry->recalled;
 	bbm_wait_states_unlock();
 	return since;
 }
@@ -301,45 +301,45 @@ recall_rates(void *arg)
 	int			wal_rate = bbm_setting_int(migration, BBM_MAX_WAL_RATE);
 	int			row_rate = bbm_setting_int(migration, BBM_MAX_ROW_RATE);
 	TimestampTz busy_until = DT_NOBEGIN;
-	BbmWaitStates *holds = bbm_wait_states_lock();
-	BbmWaitState *hold = bbm_wait_state_find(holds, migration->id, GetCurrentTimestamp());
+	BbmWaitStates *entries = bbm_wait_states_lock();
+	BbmWaitState *entry = bbm_wait_state_find(entries, migration->id, GetCurrentTimestamp());
 
-	for (int i = 0; i < n && !hold->recalled; i++)
+	for (int i = 0; i < n && !entry->recalled; i++)
 	{
 		if (spent[i].since >= busy_until)
 		{
-			memset(&hold->wal, 0, sizeof(BbmBucket));
-			memset(&hold->rows, 0, sizeof(BbmBucket));
+			memset(&entry->wal, 0, sizeof(BbmBucket));
+			memset(&entry->rows, 0, sizeof(BbmBucket));
 		}
 		busy_until = Max(busy_until, spent[i].until);
-		spend(&hold->wal, spent[i].since, spent[i].until, wal_rate, spent[i].wal / 1024.0);
-		spend(&hold->rows, spent[i].since, spent[i].until, row_rate, spent[i].rows);
+		spend(&entry->wal, spent[i].since, spent[i].until, wal_rate, spent[i].wal / 1024.0);
+		spend(&entry->rows, spent[i].since, spent[i].until, row_rate, spent[i].rows);
 	}
-	hold->recalled = true;
+	entry->recalled = true;
 	bbm_wait_states_unlock();
 }
 
 /* What cannot be read, throttles; so does a cancel, which the driver rethrows. */
 static void
-recall_or_wait(BbmReading *look)
+recall_or_wait(BbmReading *reading)
 {
-	ErrorData  *error = bbm_txn_run(recall_rates, (void *) look->migration, false);
+	ErrorData  *error = bbm_txn_run(recall_rates, (void *) reading->migration, false);
 
 	if (error == NULL)
 		return;
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-		look->cancelled = error;
-	look->first_poll_ms = BBM_FIRST_POLL_MS;
-	bbm_reading_throttles(look, "rates: cannot be read: %s", bbm_error_to_string(error));
+		reading->cancelled = error;
+	reading->first_poll_ms = BBM_FIRST_POLL_MS;
+	bbm_reading_throttles(reading, "rates: cannot be read: %s", bbm_error_to_string(error));
 }
 
 /* Can the signal be read in the transaction of a batch, for another batch in the same one? */
 static bool
-is_readable_at_once(const Signal *signal, const BbmReading *look)
+is_readable_at_once(const Signal *signal, const BbmReading *reading)
 {
 	return !signal->after_each &&
-		!(signal->by_relation && bbm_time_has_come(look->now, look->state->relations_until, BBM_RELATIONS_MS)) &&
-		!(signal->in_transaction && bbm_time_has_come(look->now, look->state->condition_until, BBM_CONDITION_MS));
+		!(signal->by_relation && bbm_time_has_come(reading->now, reading->state->relations_until, BBM_RELATIONS_MS)) &&
+		!(signal->in_transaction && bbm_time_has_come(reading->now, reading->state->condition_until, BBM_CONDITION_MS));
 }
 
 /*
@@ -348,26 +348,26 @@ is_readable_at_once(const Signal *signal, const BbmReading *look)
  * cannot be read there throttles.
  */
 static void
-read_signals(BbmTarget *target, BbmReading *look, bool at_once, bool may_help)
+read_signals(BbmTarget *target, BbmReading *reading, bool at_once, bool may_help)
 {
-	for (int i = 0; i < lengthof(signals) && !look->holds; i++)
+	for (int i = 0; i < lengthof(signals) && !reading->throttles; i++)
 	{
 		const Signal *signal = &signals[i];
 
-		if (!obeys(look->migration, signal))
+		if (!obeys(reading->migration, signal))
 			continue;
-		if (at_once && !is_readable_at_once(signal, look))
+		if (at_once && !is_readable_at_once(signal, reading))
 		{
-			look->holds = true;
+			reading->throttles = true;
 			return;
 		}
 		if (signal->by_relation)
-			refresh_relations(target, look->now);
-		look->signal = i;
-		read_signal(signal, look);
-		look->paces = signal->paces;
-		if (look->holds && may_help && signal->read == bbm_read_dead && bbm_vacuum_instead(look))
-			read_signal(signal, look);
+			refresh_relations(target, reading->now);
+		reading->signal = i;
+		read_signal(signal, reading);
+		reading->paces = signal->paces;
+		if (reading->throttles && may_help && signal->read == bbm_read_dead && bbm_vacuum_instead(reading))
+			read_signal(signal, reading);
 	}
 }
 
@@ -380,32 +380,32 @@ bool
 bbm_is_throttled(BbmTarget *target, bool may_help, BbmWait *wait)
 {
 	const BbmMigration *migration = target->migration;
-	BbmReading		look = {.migration = migration, .state = state_of(target), .now = GetCurrentTimestamp()};
+	BbmReading		reading = {.migration = migration, .state = state_of(target), .now = GetCurrentTimestamp()};
 	bool		recalled;
 	TimestampTz due;
 
 	/* a pause counts from the end of the batch, and includes what else there is to wait for */
-	if (bbm_pacing_pauses(look.now, &due))
+	if (bbm_pacing_pauses(reading.now, &due))
 	{
-		count_pause(migration, look.now, bbm_pacing_reason());
-		begin_pause(migration, look.now, due, wait);
+		count_pause(migration, reading.now, bbm_pacing_reason());
+		begin_pause(migration, reading.now, due, wait);
 		return true;
 	}
-	count_pause(migration, look.now, NULL);
-	look.held_since = held_since(migration, look.now, &recalled);
+	count_pause(migration, reading.now, NULL);
+	reading.throttled_since = throttled_since(migration, reading.now, &recalled);
 	wait->of_process = false;
 	StaticAssertStmt(BBM_SIGNALS <= BBM_MAX_SIGNALS, "a wait state has too few counters");
-	look.signal = BBM_SIGNAL_RATES;
+	reading.signal = BBM_SIGNAL_RATES;
 	if (!recalled)
-		recall_or_wait(&look);
-	read_signals(target, &look, false, may_help);
-	if (look.holds)
+		recall_or_wait(&reading);
+	read_signals(target, &reading, false, may_help);
+	if (reading.throttles)
 	{
-		begin_wait(&look, wait);
+		begin_wait(&reading, wait);
 		return true;
 	}
-	if (look.held_since != 0)
-		end_wait(migration, look.now);
+	if (reading.throttled_since != 0)
+		end_wait(migration, reading.now);
 	/* the checks may have taken a while */
 	bbm_pacing_begin(GetCurrentTimestamp());
 	return false;
@@ -418,12 +418,12 @@ bbm_is_throttled(BbmTarget *target, bool may_help, BbmWait *wait)
 bool
 bbm_throttle_lets_follow(BbmTarget *target)
 {
-	BbmReading		look = {.migration = target->migration, .state = target->throttle, .now = GetCurrentTimestamp()};
+	BbmReading		reading = {.migration = target->migration, .state = target->throttle, .now = GetCurrentTimestamp()};
 
-	if (look.state == NULL)
+	if (reading.state == NULL)
 		return false;
-	read_signals(target, &look, true, false);
-	return !look.holds;
+	read_signals(target, &reading, true, false);
+	return !reading.throttles;
 }
 
 /* A batch has committed: the rates are charged with what it has used.  Called between transactions. */
@@ -433,8 +433,8 @@ bbm_throttle_spent(const BbmTarget *target, const BbmCost *cost)
 	const BbmMigration *migration = target->migration;
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz since = now - (TimestampTz) (cost->ms * 1000);
-	BbmWaitStates *holds;
-	BbmWaitState *hold;
+	BbmWaitStates *entries;
+	BbmWaitState *entry;
 
 	bbm_pacing_end(migration, (double) cost->rows);
 	/* its number of rows is how many rows it has found */
@@ -442,11 +442,11 @@ bbm_throttle_spent(const BbmTarget *target, const BbmCost *cost)
 		return;
 	if (!has_rate(migration) && !bbm_setting_is_on(migration, BBM_WAIT_FOR_STANDBYS))
 		return;
-	holds = bbm_wait_states_lock();
-	hold = bbm_wait_state_find(holds, migration->id, now);
-	hold->commit = Max(hold->commit, XactLastCommitEnd);
-	spend(&hold->wal, since, now, bbm_setting_int(migration, BBM_MAX_WAL_RATE), cost->wal / 1024.0);
-	spend(&hold->rows, since, now, bbm_setting_int(migration, BBM_MAX_ROW_RATE), cost->rows);
+	entries = bbm_wait_states_lock();
+	entry = bbm_wait_state_find(entries, migration->id, now);
+	entry->commit = Max(entry->commit, XactLastCommitEnd);
+	spend(&entry->wal, since, now, bbm_setting_int(migration, BBM_MAX_WAL_RATE), cost->wal / 1024.0);
+	spend(&entry->rows, since, now, bbm_setting_int(migration, BBM_MAX_ROW_RATE), cost->rows);
 	bbm_wait_states_unlock();
 }
 
@@ -459,11 +459,11 @@ void
 bbm_throttle_show(const BbmMigration *migration, Oid relid, BbmThrottleSink sink, void *arg)
 {
 	BbmTarget	target = {.context = CurrentMemoryContext, .relid = relid};
-	BbmReading		look = {.migration = migration, .state = state_of(&target), .now = GetCurrentTimestamp()};
+	BbmReading		reading = {.migration = migration, .state = state_of(&target), .now = GetCurrentTimestamp()};
 	bool		recalled;
 
-	bbm_find_relations(look.state, target.context, relid);
-	(void) held_since(migration, look.now, &recalled);
+	bbm_find_relations(reading.state, target.context, relid);
+	(void) throttled_since(migration, reading.now, &recalled);
 	if (!recalled)
 		recall_rates((void *) migration);
 	for (int i = 0; i < lengthof(signals); i++)
@@ -474,16 +474,16 @@ bbm_throttle_show(const BbmMigration *migration, Oid relid, BbmThrottleSink sink
 
 		if (!obeys(migration, signal))
 			continue;
-		if (signal->in_transaction || (signal->by_relation && look.state->nrelations == 0))
+		if (signal->in_transaction || (signal->by_relation && reading.state->nrelations == 0))
 		{
 			sink(arg, signal->word, bbm_setting_name(signal->limit), NULL, 0);
 			continue;
 		}
 		INSTR_TIME_SET_CURRENT(start);
-		read_signal(signal, &look);
+		read_signal(signal, &reading);
 		INSTR_TIME_SET_CURRENT(end);
 		INSTR_TIME_SUBTRACT(end, start);
-		sink(arg, signal->word, bbm_setting_name(signal->limit), look.holds ? look.reason : "",
+		sink(arg, signal->word, bbm_setting_name(signal->limit), reading.throttles ? reading.reason : "",
 			 INSTR_TIME_GET_DOUBLE(end) * 1e6);
 	}
 }

@@ -113,14 +113,14 @@ run_vacuum(const BbmMigration *migration, Oid relid, const char *name, BbmLockWa
 
 /* Only one worker of a migration vacuums, and not again at once. */
 static bool
-take_turn(const BbmReading *look)
+take_its_time(const BbmReading *reading)
 {
-	BbmWaitStates *holds = bbm_wait_states_lock();
-	BbmWaitState *hold = bbm_wait_state_find(holds, look->migration->id, look->now);
-	bool		mine = bbm_time_has_come(look->now, hold->vacuum_after, BBM_VACUUM_AGAIN_MS);
+	BbmWaitStates *entries = bbm_wait_states_lock();
+	BbmWaitState *entry = bbm_wait_state_find(entries, reading->migration->id, reading->now);
+	bool		mine = bbm_time_has_come(reading->now, entry->vacuum_after, BBM_VACUUM_AGAIN_MS);
 
 	if (mine)
-		hold->vacuum_after = TimestampTzPlusMilliseconds(look->now, BBM_VACUUM_AGAIN_MS);
+		entry->vacuum_after = TimestampTzPlusMilliseconds(reading->now, BBM_VACUUM_AGAIN_MS);
 	bbm_wait_states_unlock();
 	return mine;
 }
@@ -137,15 +137,15 @@ has_dead(Oid relid)
  * done.  Called between transactions.
  */
 bool
-bbm_vacuum_instead(BbmReading *look)
+bbm_vacuum_instead(BbmReading *reading)
 {
-	BbmThrottle *state = look->state;
+	BbmThrottle *state = reading->state;
 	int			n = state->nrelations;
 
-	if (!bbm_setting_bool(look->migration, BBM_VACUUM) || !bbm_txn_in_worker() || !take_turn(look))
+	if (!bbm_setting_bool(reading->migration, BBM_VACUUM) || !bbm_txn_in_worker() || !take_its_time(reading))
 		return false;
 	/* this takes as long as it takes */
-	bbm_slot_wait_with(look->migration->id, "dead tuples: its worker vacuums the table", DT_NOEND);
+	bbm_slot_wait_with(reading->migration->id, "dead tuples: its worker vacuums the table", DT_NOEND);
 	for (int i = 0; i < n; i++)
 	{
 		/* a TOAST table follows its table, and is vacuumed with it */
@@ -156,22 +156,22 @@ bbm_vacuum_instead(BbmReading *look)
 		if (state->is_toast[i] || !(has_dead(state->relations[i]) ||
 									(with_toast && has_dead(state->relations[i + 1]))))
 			continue;
-		error = run_vacuum(look->migration, state->relations[i], state->names[i], &stop);
+		error = run_vacuum(reading->migration, state->relations[i], state->names[i], &stop);
 		if (error == NULL)
 			continue;
 		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && stop == BBM_STOP_NONE)
-			look->cancelled = error;
+			reading->cancelled = error;
 		else if (stop == BBM_STOP_NONE)
 			ereport(LOG,
 					(errcode(error->sqlerrcode),
 					 errmsg("migration \"%s\": could not vacuum the table: %s",
-							bbm_printable(look->migration->name), bbm_printable(error->message))));
-		bbm_reading_throttles(look, "the table could not be vacuumed: %s",
+							bbm_printable(reading->migration->name), bbm_printable(error->message))));
+		bbm_reading_throttles(reading, "the table could not be vacuumed: %s",
 							  stop == BBM_STOP_NONE ? error->message : "others waited for it");
 		return false;
 	}
 	pgstat_clear_snapshot();
 	state->dead_until = 0;
-	look->now = GetCurrentTimestamp();
+	reading->now = GetCurrentTimestamp();
 	return true;
 }

@@ -121,28 +121,28 @@ name_of(int i, const Sender *sender, TimestampTz now)
 }
 
 /* Is this standby too far behind?  Then this is reported in the reading. */
-typedef bool (*Behind) (BbmReading *look, int i, const Sender *sender);
+typedef bool (*Behind) (BbmReading *reading, int i, const Sender *sender);
 
 /* Checks a standby that was named: each connection of that name counts, and there must be one. */
 static void
-check_named(BbmReading *look, const char *name, Behind behind)
+check_named(BbmReading *reading, const char *name, Behind behind)
 {
 	bool		found = false;
 
-	for (int i = 0; i < max_wal_senders && !look->holds; i++)
+	for (int i = 0; i < max_wal_senders && !reading->throttles; i++)
 	{
 		Sender		sender;
 
-		if (!read_sender(i, &sender) || pg_strcasecmp(name_of(i, &sender, look->now), name) != 0)
+		if (!read_sender(i, &sender) || pg_strcasecmp(name_of(i, &sender, reading->now), name) != 0)
 			continue;
 		found = true;
 		if (sender.replayed == InvalidXLogRecPtr)
-			bbm_reading_throttles(look, "cannot be read: standby \"%s\" has not said what it has replayed", name);
+			bbm_reading_throttles(reading, "cannot be read: standby \"%s\" has not said what it has replayed", name);
 		else
-			(void) behind(look, i, &sender);
+			(void) behind(reading, i, &sender);
 	}
 	if (!found)
-		bbm_reading_throttles(look, "cannot be read: standby \"%s\" is not connected", name);
+		bbm_reading_throttles(reading, "cannot be read: standby \"%s\" is not connected", name);
 }
 
 /*
@@ -151,7 +151,7 @@ check_named(BbmReading *look, const char *name, Behind behind)
  * replayed is no standby: it may be a pg_receivewal, for example.
  */
 static void
-check_listed(BbmReading *look, const char *list, Behind behind)
+check_listed(BbmReading *reading, const char *list, Behind behind)
 {
 	List	   *names = NIL;
 	ListCell   *cell;
@@ -161,49 +161,49 @@ check_listed(BbmReading *look, const char *list, Behind behind)
 		(void) SplitGUCList(pstrdup(list), ',', &names);
 		foreach(cell, names)
 		{
-			if (!look->holds)
-				check_named(look, lfirst(cell), behind);
+			if (!reading->throttles)
+				check_named(reading, lfirst(cell), behind);
 		}
 		return;
 	}
-	for (int i = 0; i < max_wal_senders && !look->holds; i++)
+	for (int i = 0; i < max_wal_senders && !reading->throttles; i++)
 	{
 		Sender		sender;
 
 		if (read_sender(i, &sender) && sender.replayed != InvalidXLogRecPtr)
-			(void) behind(look, i, &sender);
+			(void) behind(reading, i, &sender);
 	}
 }
 
 /* Those in bbm.standby_names of the migration, and those of the server where the migration must keep to them. */
 static void
-check_standbys(BbmReading *look, Behind behind)
+check_standbys(BbmReading *reading, Behind behind)
 {
-	const char *servers = bbm_setting_server_string(look->migration, BBM_STANDBY_NAMES);
+	const char *servers = bbm_setting_server_string(reading->migration, BBM_STANDBY_NAMES);
 
-	check_listed(look, bbm_setting_string(look->migration, BBM_STANDBY_NAMES), behind);
-	if (servers && !look->holds)
-		check_listed(look, servers, behind);
+	check_listed(reading, bbm_setting_string(reading->migration, BBM_STANDBY_NAMES), behind);
+	if (servers && !reading->throttles)
+		check_listed(reading, servers, behind);
 }
 
 static bool
-behind_in_bytes(BbmReading *look, int i, const Sender *sender)
+behind_in_bytes(BbmReading *reading, int i, const Sender *sender)
 {
 	XLogRecPtr	flushed = GetFlushRecPtr(NULL);
 	uint64		lag = flushed > sender->replayed ? flushed - sender->replayed : 0;
-	uint64		limit = (uint64) bbm_setting_int(look->migration, BBM_MAX_REPLICATION_LAG) * 1024;
+	uint64		limit = (uint64) bbm_setting_int(reading->migration, BBM_MAX_REPLICATION_LAG) * 1024;
 
 	if (lag <= limit)
 		return false;
-	bbm_reading_throttles(look, "%s is %s behind (limit %s)", name_of(i, sender, look->now), bbm_bytes(lag), bbm_bytes(limit));
+	bbm_reading_throttles(reading, "%s is %s behind (limit %s)", name_of(i, sender, reading->now), bbm_bytes(lag), bbm_bytes(limit));
 	return true;
 }
 
 /* bbm.max_replication_lag */
 void
-bbm_read_replication_lag(BbmReading *look)
+bbm_read_replication_lag(BbmReading *reading)
 {
-	check_standbys(look, behind_in_bytes);
+	check_standbys(reading, behind_in_bytes);
 }
 
 /*
@@ -212,74 +212,74 @@ bbm_read_replication_lag(BbmReading *look)
  * WAL was there.  The first says nothing while replay stands still.
  */
 static bool
-behind_in_time(BbmReading *look, int i, const Sender *sender)
+behind_in_time(BbmReading *reading, int i, const Sender *sender)
 {
-	int64		limit = (int64) bbm_setting_int(look->migration, BBM_MAX_REPLICATION_DELAY) * 1000;
-	BbmWaitStates *holds;
+	int64		limit = (int64) bbm_setting_int(reading->migration, BBM_MAX_REPLICATION_DELAY) * 1000;
+	BbmWaitStates *entries;
 	TimestampTz since;
 	int64		lag;
 
 	if (sender->replayed >= GetFlushRecPtr(NULL))
 		return false;
-	holds = bbm_wait_states_lock();
-	since = bbm_trace_behind_since(&holds->wal, sender->replayed);
+	entries = bbm_wait_states_lock();
+	since = bbm_trace_behind_since(&entries->wal, sender->replayed);
 	bbm_wait_states_unlock();
-	lag = since ? look->now - since : 0;
+	lag = since ? reading->now - since : 0;
 	lag = Max(lag, sender->lag);
 	if (lag <= limit)
 		return false;
-	bbm_reading_throttles(look, "%s is %.1f s behind (limit %.1f s)", name_of(i, sender, look->now), lag / 1000000.0,
+	bbm_reading_throttles(reading, "%s is %.1f s behind (limit %.1f s)", name_of(i, sender, reading->now), lag / 1000000.0,
 						  limit / 1000000.0);
 	return true;
 }
 
 /* bbm.max_replication_delay */
 void
-bbm_read_replication_delay(BbmReading *look)
+bbm_read_replication_delay(BbmReading *reading)
 {
 	XLogRecPtr	flushed = GetFlushRecPtr(NULL);
-	BbmWaitStates *holds = bbm_wait_states_lock();
+	BbmWaitStates *entries = bbm_wait_states_lock();
 
-	bbm_trace_note(&holds->wal, look->now, flushed);
+	bbm_trace_note(&entries->wal, reading->now, flushed);
 	bbm_wait_states_unlock();
-	check_standbys(look, behind_in_time);
+	check_standbys(reading, behind_in_time);
 }
 
 static XLogRecPtr
-last_commit(const BbmReading *look)
+last_commit(const BbmReading *reading)
 {
-	BbmWaitStates *holds = bbm_wait_states_lock();
-	BbmWaitState *hold = bbm_wait_state_find(holds, look->migration->id, look->now);
+	BbmWaitStates *entries = bbm_wait_states_lock();
+	BbmWaitState *entry = bbm_wait_state_find(entries, reading->migration->id, reading->now);
 	XLogRecPtr	commit;
 
 	/* not known, for example after a restart: then everything there is so far */
-	if (hold->commit == InvalidXLogRecPtr)
-		hold->commit = GetFlushRecPtr(NULL);
-	commit = hold->commit;
+	if (entry->commit == InvalidXLogRecPtr)
+		entry->commit = GetFlushRecPtr(NULL);
+	commit = entry->commit;
 	bbm_wait_states_unlock();
 	return commit;
 }
 
 static bool
-behind_last_commit(BbmReading *look, int i, const Sender *sender)
+behind_last_commit(BbmReading *reading, int i, const Sender *sender)
 {
-	if (sender->replayed >= last_commit(look))
+	if (sender->replayed >= last_commit(reading))
 		return false;
-	bbm_reading_throttles(look, "%s has not replayed it", name_of(i, sender, look->now));
-	look->first_poll_ms = BBM_REPLAY_MS;
+	bbm_reading_throttles(reading, "%s has not replayed it", name_of(i, sender, reading->now));
+	reading->first_poll_ms = BBM_REPLAY_MS;
 	return true;
 }
 
 /* bbm.wait_for_standbys */
 void
-bbm_read_last_replay(BbmReading *look)
+bbm_read_last_replay(BbmReading *reading)
 {
-	XLogRecPtr	commit = last_commit(look);
+	XLogRecPtr	commit = last_commit(reading);
 
 	/* a commit that is not flushed is not sent */
 	if (commit > GetFlushRecPtr(NULL))
 		XLogFlush(commit);
-	check_standbys(look, behind_last_commit);
+	check_standbys(reading, behind_last_commit);
 }
 
 /* ----------------------------------------------------------------
@@ -289,9 +289,9 @@ bbm_read_last_replay(BbmReading *look)
 
 /* bbm.max_slot_wal */
 void
-bbm_read_slots(BbmReading *look)
+bbm_read_slots(BbmReading *reading)
 {
-	uint64		limit = (uint64) bbm_setting_int(look->migration, BBM_MAX_SLOT_WAL) * 1024 * 1024;
+	uint64		limit = (uint64) bbm_setting_int(reading->migration, BBM_MAX_SLOT_WAL) * 1024 * 1024;
 	XLogRecPtr	flushed = GetFlushRecPtr(NULL);
 	uint64		most = 0;
 	NameData	name;
@@ -316,7 +316,7 @@ bbm_read_slots(BbmReading *look)
 	}
 	LWLockRelease(ReplicationSlotControlLock);
 	if (most > limit)
-		bbm_reading_throttles(look, "%s keeps %s (limit %s)", NameStr(name), bbm_bytes(most), bbm_bytes(limit));
+		bbm_reading_throttles(reading, "%s keeps %s (limit %s)", NameStr(name), bbm_bytes(most), bbm_bytes(limit));
 }
 
 /* ----------------------------------------------------------------
@@ -364,25 +364,25 @@ count_ready(void)
  * begun.
  */
 void
-bbm_read_unarchived(BbmReading *look)
+bbm_read_unarchived(BbmReading *reading)
 {
 	static int	ready = -1;		/* when read last; -1: not read */
 	static XLogSegNo at;
 	static TimestampTz until;	/* while there are too many, they are not counted again before that time */
-	int			limit = bbm_setting_int(look->migration, BBM_MAX_UNARCHIVED_WAL);
+	int			limit = bbm_setting_int(reading->migration, BBM_MAX_UNARCHIVED_WAL);
 	XLogSegNo	now_at;
 
 	if (!XLogArchivingActive())
 		return;
 	XLByteToSeg(GetFlushRecPtr(NULL), now_at, wal_segment_size);
-	if (ready < 0 || ((int64) (now_at - at) + ready > limit && bbm_time_has_come(look->now, until, BBM_ARCHIVE_MS)))
+	if (ready < 0 || ((int64) (now_at - at) + ready > limit && bbm_time_has_come(reading->now, until, BBM_ARCHIVE_MS)))
 	{
 		ready = count_ready();
 		at = now_at;
-		until = TimestampTzPlusMilliseconds(look->now, BBM_ARCHIVE_MS);
+		until = TimestampTzPlusMilliseconds(reading->now, BBM_ARCHIVE_MS);
 	}
 	if (ready < 0)
-		bbm_reading_throttles(look, "cannot be read: could not read \"%s\": %m", XLOGDIR "/archive_status");
+		bbm_reading_throttles(reading, "cannot be read: could not read \"%s\": %m", XLOGDIR "/archive_status");
 	else if (ready > limit)
-		bbm_reading_throttles(look, "%d segments wait to be archived (limit %d)", ready, limit);
+		bbm_reading_throttles(reading, "%d segments wait to be archived (limit %d)", ready, limit);
 }

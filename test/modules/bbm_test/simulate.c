@@ -244,7 +244,7 @@ bbm_test_rate(PG_FUNCTION_ARGS)
 	PG_RETURN_ARRAYTYPE_P(construct_array(rates, n, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
-/* percent(done, allocated, estimate, first, last, reached, complete); without "first" the key is no integer. */
+/* percent(done, allocated, estimate, first, last, allocated_to, complete); without "first" the key is no integer. */
 Datum
 bbm_test_percent(PG_FUNCTION_ARGS)
 {
@@ -257,7 +257,7 @@ bbm_test_percent(PG_FUNCTION_ARGS)
 	{
 		whole.first = PG_GETARG_FLOAT8(3);
 		whole.last = PG_GETARG_FLOAT8(4);
-		whole.cut = PG_GETARG_FLOAT8(5);
+		whole.allocated_to = PG_GETARG_FLOAT8(5);
 	}
 	whole.complete = PG_GETARG_BOOL(6);
 	PG_RETURN_FLOAT8(bbm_whole_percent(&whole));
