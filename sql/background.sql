@@ -91,7 +91,7 @@ SELECT bbm_create('second', 'a', 'held', batch_size => 400, share_table => true,
 SELECT wait_for(format($$(SELECT status = 'running' AND waiting_on = 'another migration on the table, id %s'
                           FROM bbm_status('second'))$$, :first));
 SELECT name, status, jobs_running, workers FROM bbm_status() WHERE name IN ('first', 'second');
--- who works at what
+-- which worker runs which job
 SELECT w.kind, w.role = current_user AS mine, w.migration, j.min_value, j.max_value, w.since IS NOT NULL AS since,
        w.waiting_on, w.database = current_database() AS here, a.backend_type, a.application_name
 FROM bbm_workers() w JOIN pg_stat_activity a USING (pid)

@@ -156,9 +156,9 @@ SELECT bbm_update('sparse', 'blocks', 'n = 1', 'n = 0', batch_size => 10);
 CALL bbm_run('sparse');
 SELECT max(max_value - min_value + 1), sum(rows) FROM bbm_jobs('sparse') WHERE phase = 'work';
 
-/* What comes to be done behind the scan is found. */
+/* Rows that appear in blocks that were already read are found. */
 
--- what is added to a page that has been read, and vacuumed, is found
+-- rows that are added to a page that has been read, and vacuumed, are found
 CALL refill(80);
 VACUUM ANALYZE blocks;
 INSERT INTO stops VALUES (80);

@@ -1,5 +1,5 @@
 --
--- Whose each column is: a role with every grant there is on the tables says what
+-- Who may write each column: a role with every grant there is on the tables says what
 -- a user defines, and nothing else is believed.
 --
 
@@ -236,7 +236,7 @@ DROP TRIGGER bbb ON bbm_events;
 \c - regress_bbm_good
 SELECT bbm_create('met', 'good.t', 'UPDATE good.t SET n = n + 1 WHERE id BETWEEN $1 AND $2', start => true) > 0 AS created;
 SELECT bbm_wait('met', '1 minute');
--- nor does a table of his that refers to ours let him write as who drops a migration
+-- nor does a foreign key of his to bbm's tables let him write as the user that drops a migration
 \c - regress_bbm_evil
 CREATE TABLE evil.refers (id bigint REFERENCES batched_background_migrations ON DELETE CASCADE);
 CREATE FUNCTION evil.defines() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -255,7 +255,7 @@ INSERT INTO evil.refers SELECT id FROM batched_background_migrations WHERE name 
 SELECT bbm_drop('met');
 SELECT name FROM bbm_status();
 
--- who owns the tables is no superuser: he restores, and is no way to become somebody else
+-- the tables' owner is no superuser: he restores, and nobody becomes another role through him
 \c - :admin
 DROP TABLE evil.refers;
 CREATE ROLE regress_bbm_registry LOGIN;
@@ -313,7 +313,7 @@ SELECT state, message FROM fails($$INSERT INTO batched_background_migrations
     VALUES (1000010, 'fewer than none', 10, 10, 'f', 'public.r', 'id', 'moon/1', -1)$$);
 SELECT state, message FROM fails($$INSERT INTO batched_background_migration_jobs
     (id, batched_background_migration_id, min_value, max_value, attempts, claim_epoch) VALUES (1000010, 1000010, 1, 5, -1, 1)$$);
--- jobs that a restore has brought of a migration that it has not are nobody's: the next one of that id does not go on from them
+-- jobs that a restore has loaded without their migration belong to none: the next migration with that id does not continue them
 SELECT nextval('bbm_migrations_id_seq') + 1 AS next_id \gset
 INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, attempts, claim_epoch)
 VALUES (1000011, :next_id, 1, 9, 2, 1, 1);

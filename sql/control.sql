@@ -72,7 +72,7 @@ SELECT bbm_ensure_finished(VARIADIC '{a}');
 SELECT * FROM fails($$SELECT bbm_ensure_finished('a', 'b')$$) \gx
 SELECT * FROM fails($$SELECT bbm_ensure_finished('a', 'nobody')$$) \gx
 
--- what is finished stays so
+-- a finished migration stays finished
 SELECT bbm_start('a');
 SELECT bbm_pause('a');
 SELECT bbm_retry('a');

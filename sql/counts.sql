@@ -12,7 +12,7 @@ CREATE TABLE c (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0);
 INSERT INTO c SELECT generate_series(1, 20);
 ANALYZE c;
 
--- what a function says it has changed is no more than a table can have, and no less than nothing
+-- the number of rows that a function returns is limited to what a table can have, and not negative
 CREATE FUNCTION huge(min bigint, max bigint) RETURNS bigint LANGUAGE sql AS 'SELECT 9223372036854775807';
 CREATE FUNCTION negative(min bigint, max bigint) RETURNS bigint LANGUAGE sql AS 'SELECT (-9223372036854775808)::bigint';
 SELECT bbm_create('huge', 'c', 'huge', batch_size => 5) > 0 AS created;

@@ -30,7 +30,7 @@ SELECT * FROM bbm_doctor();
 SELECT bbm_start('well');
 SELECT bbm_wait('well');
 
--- one migration: its index, its table, its owner, a copy
+-- one migration: its index, its table, its owner, a cloned database
 CREATE TABLE bare (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 CREATE TABLE gone (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 CREATE TABLE owned (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);

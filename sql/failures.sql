@@ -50,7 +50,7 @@ CREATE VIEW outcome AS
            (SELECT string_agg(j.status::text, ' ' ORDER BY j.id) FROM batched_background_migration_jobs j
             WHERE j.batched_background_migration_id = m.id) AS jobs
     FROM batched_background_migrations m ORDER BY m.name;
--- whose job waits for us
+-- a job that waits for this session
 CREATE VIEW at_work AS
     SELECT pid FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'PgSleep';
 

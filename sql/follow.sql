@@ -58,7 +58,7 @@ SELECT bbm_create('no arrivals', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $
 CALL bbm_run('no arrivals');
 SELECT * FROM jobs('no arrivals');
 
--- who inserts for ever, a little with each batch, does not keep it for ever
+-- inserts that never end, a few rows with each batch, do not keep the migration running for ever
 DELETE FROM arrivals;
 UPDATE t SET n = 0;
 ALTER SEQUENCE job_at_work RESTART;
@@ -123,7 +123,7 @@ CALL bbm_run('stops');
 SELECT * FROM jobs('stops');
 SELECT n, count(*) FROM t GROUP BY n ORDER BY n;
 
--- what is verified at the end is all of it
+-- the verification at the end reads all rows
 UPDATE t SET n = 0;
 INSERT INTO arrivals VALUES (1, 7), (2, 8);
 ALTER SEQUENCE job_at_work RESTART;

@@ -1,5 +1,5 @@
 --
--- What is kept in passing is neither lost to others nor outlives what it was for:
+-- Values kept in memory are neither lost to others nor outlive what they are for:
 -- merging goes by no number that others take, too; a rate is remembered beside any
 -- number of migrations; a condition's timer ends with the condition.
 --
@@ -9,7 +9,7 @@ SET client_min_messages = warning;
 CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 INSERT INTO t SELECT generate_series(1, 400);
 
--- jobs whose ids no power of two divides, as may be the lot of one of two migrations
+-- jobs whose ids are not divisible by a power of two, as can happen with one of two migrations
 ALTER SEQUENCE bbm_jobs_id_seq INCREMENT BY 2 RESTART WITH 1001;
 ALTER SYSTEM SET bbm.job_retention = 0;
 SELECT pg_reload_conf();
@@ -70,7 +70,7 @@ ALTER SYSTEM SET bbm.enabled = off;
 SELECT pg_reload_conf();
 \c -
 SET client_min_messages = warning;
--- what a condition does when it is asked for the first time by this session: locks of a session count, as nothing else lasts
+-- what a condition does when this session evaluates it first: session locks count, as nothing else lasts
 CREATE FUNCTION asked(which int) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 4711 AND objid = which AND pid = pg_backend_pid()) THEN

@@ -204,7 +204,7 @@ SELECT count(*) FROM batched_background_migrations;
 SELECT count(*) AS internal FROM pg_trigger
 WHERE tgrelid IN ('batched_background_migrations'::regclass, 'batched_background_migration_jobs'::regclass) AND tgisinternal;
 
--- a dump has the jobs first: who owns the table may load those that have been claimed, and those of a repair or a retry,
+-- a dump has the jobs first: the table's owner may load those that have been claimed, and those of a repair or a retry,
 -- with or without their migration
 INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, claim_epoch)
 VALUES (5, 7, 1, 2, 2, 1), (6, 8, 1, 2, 2, 1);

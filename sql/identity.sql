@@ -325,7 +325,7 @@ CALL bbm_run('goes on');
 CALL bbm_run('swapped');
 CALL bbm_run('by partition');
 TRUNCATE acts;
--- whose names nobody has noted yet
+-- partitions whose names no worker has recorded yet
 ALTER TABLE parted_1 RENAME TO parted_one;
 \set db :DBNAME
 \c postgres

@@ -101,7 +101,7 @@ UPDATE batched_background_migrations SET status = 1 WHERE name = 'finished';
 -- these are left as they are
 SELECT name, status, note FROM bbm_import('registry_migrations', 'registry_migration_jobs', owner => 'registry');
 
--- what cannot be: each error names the row, and nothing is imported
+-- what cannot be imported: each error names the row, and nothing is imported
 SELECT count(bbm_drop(name)) FROM bbm_status();
 CREATE FUNCTION refused(change text) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE

@@ -80,7 +80,7 @@ WHERE attrelid IN ('batched_background_migrations'::regclass, 'batched_backgroun
   AND attnum > 0 AND NOT attisdropped AND col_description(attrelid, attnum) IS NULL
 ORDER BY attrelid::regclass::text, attnum;
 
--- tables are nobody's but the installer's
+-- only the installer has rights on the tables
 -- MAINTAIN came with 17
 SELECT relname, replace(relacl::text, 'xtm', 'xt') AS relacl FROM pg_class
 WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S') ORDER BY relname;

@@ -274,7 +274,7 @@ SELECT * FROM outcome('m') \gx
 ALTER TABLE c ALTER k TYPE text;
 CALL bbm_run('m');
 SELECT n, count(*) FROM c GROUP BY n;
--- a bound whose text the type does not know any more
+-- a bound whose text the type no longer accepts
 CREATE TYPE grade AS ENUM ('one', 'two', 'three', 'four');
 CALL started('k grade NOT NULL, o int NOT NULL', '(enum_range(NULL::grade))[1 + (x - 1) / 5], x', 'k, o', 'c_key');
 CALL bbm_run('m');

@@ -1,5 +1,5 @@
 --
--- Metrics: counters that go on when jobs are merged or tried again, and who sees them.
+-- Metrics: counters that continue when jobs are merged or tried again, and who sees them.
 --
 
 CREATE EXTENSION bbm;
@@ -105,7 +105,7 @@ SELECT count(*) FROM bbm_wait_metrics WHERE reason = 'condition';
 RESET ROLE;
 DROP ROLE regress_bbm_monitor, regress_bbm_nobody;
 
--- what was finished a day ago is no time series any more
+-- a migration that finished a day ago is no time series any more
 ALTER TABLE batched_background_migrations DISABLE TRIGGER bbm_guard;
 UPDATE batched_background_migrations SET finished_at = now() - interval '25 hours' WHERE name IN ('single', 'fails');
 ALTER TABLE batched_background_migrations ENABLE TRIGGER bbm_guard;

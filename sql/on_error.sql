@@ -30,7 +30,7 @@ CALL bbm_run('splits');
 SELECT count(*) FILTER (WHERE done = 1 AND n = id) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
 SELECT * FROM aside WHERE name = 'splits';
 SELECT status, rows_done, jobs_failed, last_error FROM bbm_status('splits');
--- finished, but not for who relies on it
+-- finished, but bbm_ensure_finished does not accept it
 SELECT bbm_ensure_finished('splits');
 \set VERBOSITY default
 SELECT bbm_ensure_finished('splits');
@@ -131,7 +131,7 @@ SELECT bbm_retry('limited');
 CALL bbm_run('limited');
 SELECT count(*) FILTER (WHERE done = 1) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
 
--- what is not due to the data is not quarantined
+-- an error that is not due to the data quarantines no row
 CREATE FUNCTION gone(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM no_such_function(lo);
@@ -177,7 +177,7 @@ SELECT settings, count(*) FROM pinned GROUP BY settings ORDER BY settings;
 RESET enable_seqscan;
 RESET jit;
 
--- what is quarantined goes with the migration
+-- quarantined rows are deleted with the migration
 SELECT count(*) > 0 AS some FROM bbm_row_errors;
 SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
 SELECT count(*) FROM bbm_row_errors;

@@ -31,7 +31,7 @@ SELECT name, owner, status FROM batched_background_migrations;
 
 \c - regress_bbm_oncall
 SELECT name, status, waiting_on FROM bbm_status();
--- what works: the runbook's statements, the functions, looking
+-- what works: the runbook's statements, the functions, reading
 UPDATE batched_background_migrations SET status = 1 WHERE name = 'fill items';
 SELECT bbm_wait('fill items', '1 minute');
 SELECT count(*) AS jobs FROM batched_background_migration_jobs;
@@ -48,7 +48,7 @@ SELECT bbm_pause(), bbm_start(), bbm_resume();
 SELECT bbm_retry('again'), bbm_cancel('again');
 UPDATE batched_background_migrations SET status = 0 WHERE name = 'again';
 SELECT n, who, count(*) FROM app.items GROUP BY n, who;
--- what is refused: to define, to change, to be rid of
+-- what is refused: to define, to change, to drop
 CREATE FUNCTION pg_temp.fails(statement text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE statement;
@@ -112,7 +112,7 @@ SELECT count(*) > 0 AS jobs FROM bbm_jobs('alone');
 SELECT bbm_ensure_finished('alone');
 UPDATE batched_background_migrations SET status = 0;
 
--- those of who may start and pause, and has nothing else of the owner's
+-- those of a role that may start and pause, and has no other rights of the owner's
 \c - :admin
 GRANT EXECUTE ON FUNCTION bbm_start, bbm_pause TO regress_bbm_app;
 \c - regress_bbm_app

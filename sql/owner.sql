@@ -179,7 +179,7 @@ CREATE CONSTRAINT TRIGGER at_commit AFTER UPDATE ON batched_background_migration
 \c - :admin
 SELECT * FROM fails($$SELECT bbm_start('theirs')$$) \gx
 DROP TRIGGER at_commit ON batched_background_migrations;
--- one that fires at once does so as who owns the table, and is not us
+-- one that fires at once does so as the table's owner, not as bbm
 \c - regress_bbm_app
 CREATE FUNCTION at_once() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
 BEGIN
@@ -222,7 +222,7 @@ COMMIT;
 SELECT count(*) AS done FROM o WHERE n > 0 \gset
 SELECT wait_for($$(SELECT waiting_on LIKE 'another owner%' FROM bbm_status('given away'))$$);
 SELECT count(*) = :done AS as_then, count(*) < 100000 AS some_left FROM o WHERE n > 0;
--- taken back, it would run as who it says, whoever has written that: so not while it is started
+-- with the tables back, it would run as the owner that its row names, whoever has written that: so not while it is started
 BEGIN;
 ALTER TABLE batched_background_migrations OWNER TO :admin;
 ROLLBACK;

@@ -10,7 +10,7 @@ CREATE ROLE regress_bbm_monitor LOGIN IN ROLE pg_monitor;
 CREATE ROLE regress_bbm_stranger LOGIN;
 CREATE ROLE regress_bbm_team LOGIN;
 GRANT regress_bbm_team TO regress_bbm_alice;
--- as doc/reference.md has it: who runs migrations gets the functions, and the tables for plain SQL
+-- as doc/reference.md has it: a role that runs migrations gets the functions, and the tables for plain SQL
 GRANT EXECUTE ON FUNCTION bbm_create, bbm_alter, bbm_drop, bbm_start, bbm_resume, bbm_pause, bbm_cancel, bbm_retry,
     bbm_launch_worker TO regress_bbm_alice, regress_bbm_bob;
 GRANT EXECUTE ON PROCEDURE bbm_run TO regress_bbm_alice, regress_bbm_bob;
@@ -105,7 +105,7 @@ SELECT state, message FROM fails($$SELECT bbm_alter('alice''s', owner => 'regres
 CALL bbm_run('alice''s');
 UPDATE batched_background_migrations SET status = 1 WHERE name = 'alice''s';
 DELETE FROM batched_background_migrations WHERE name = 'alice''s';
--- nor can he pass his own off as hers, or hers as his
+-- nor can he give his own her name as owner, or hers his
 SELECT state, message FROM fails($$SELECT bbm_alter('bob''s', owner => 'regress_bbm_alice')$$);
 SELECT state, message FROM fails($$UPDATE batched_background_migrations SET owner = 'regress_bbm_alice'$$);
 SELECT state, message FROM fails($$UPDATE batched_background_migrations SET owner = 'regress_bbm_nobody'$$);
@@ -201,7 +201,7 @@ SELECT bbm_wait('escalate', '1 minute');
 SELECT error_sqlstate, error_message FROM batched_background_migrations WHERE name = 'escalate';
 SELECT bbm_drop('escalate');
 
--- who is a member of the owner is as good as the owner, but for running it here
+-- a member of the owner has the owner's rights, except to run it in a session
 SET ROLE regress_bbm_team;
 SELECT current_user, session_user;
 RESET ROLE;

@@ -39,7 +39,7 @@ INSERT INTO orders (amount) SELECT i FROM generate_series(1, 2000) i;
 SELECT orders_write(1);
 :step_2
 SELECT orders_write(2);
--- what was written before the trigger lacks the value, what was written with it has it
+-- rows written before the trigger lack the value, rows written with it have it
 SELECT id, amount, new_amount FROM orders WHERE id IN (1, 2) OR id > 2000 ORDER BY id;
 :step_3
 SELECT orders_write(3);
@@ -50,7 +50,7 @@ SELECT rows_done FROM bbm_status('orders: amount to bigint');
 SELECT orders_write(4);
 UPDATE orders SET new_amount = 0 WHERE id = 5;
 :step_4
--- what the session has counted so far is put away first
+-- the session's counters are flushed first
 SELECT pg_stat_force_next_flush();
 :probe_6
 :step_6
@@ -67,7 +67,7 @@ SELECT count(*) FROM pg_trigger WHERE tgrelid = 'orders'::regclass;
 SELECT count(*) FROM pg_proc WHERE proname LIKE 'orders%bbm_sync';
 DROP TABLE orders;
 
--- why the trigger comes before the migration: a row in between is nobody's
+-- why the trigger comes before the migration: neither would process a row written in between
 :step_0
 INSERT INTO orders (amount) VALUES (1);
 :step_1

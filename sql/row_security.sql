@@ -51,7 +51,7 @@ SELECT min_value, max_value, error_message FROM bbm_errors('m');
 SELECT bbm_drop('m'), bbm_update('m', 'secret', 'n = n + 1', column_name => 'k', batch_size => 3, min_key => '{k51}', max_key => '{k51}') > 0 AS defined;
 CALL bbm_run('m');
 SELECT total_tuple_count > 1 AS of_all FROM batched_background_migrations;
--- what ANALYZE has reported the column is of all rows
+-- the statistics of ANALYZE are of all rows
 SELECT bbm_drop('m'), bbm_update('m', 'secret', 'gone = 1', 'gone IS NULL', column_name => 'gone',
                                  batching_strategy => 'NullKeySetBatchingStrategy', batch_size => 4) > 0 AS defined;
 CALL bbm_run('m');

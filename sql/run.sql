@@ -174,7 +174,7 @@ CALL bbm_run('hopeful');
 SELECT * FROM jobs('hopeful');
 SELECT * FROM outcome('hopeful');
 
--- what cannot succeed fails at once, with its code
+-- a permanent error fails the migration at once, with its code
 CREATE FUNCTION f_raise(min int, max int) RETURNS void LANGUAGE plpgsql AS
     $$ BEGIN EXECUTE current_setting('regress.job'); END $$;
 SELECT bbm_create('raising', 't', 'f_raise', batch_size => 10) AS id;
@@ -235,7 +235,7 @@ CALL bbm_run('everything wrong');
 SELECT name, status, failure_error_code AS code, error_sqlstate, error_message
 FROM batched_background_migrations WHERE name LIKE 'no %' OR name LIKE 'every%' ORDER BY id;
 
--- what a job sets does not outlive its batch
+-- settings of a job do not outlive its batch
 CREATE FUNCTION f_set(min int, max int) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     SET search_path = pg_catalog;

@@ -1,5 +1,5 @@
 --
--- The settings: there, documented, with units, checked, and nobody's to invent.
+-- The settings exist, are documented, have units and are checked; nobody can add one.
 --
 
 CREATE EXTENSION bbm;

@@ -39,7 +39,7 @@ SELECT full_batches(5, 500, 0, ARRAY[1000, 1000], NULL, 10, 40) AS lowest,
        full_batches(15, 500, 0, ARRAY[0.001, 0.001, 0.001], NULL, 10, 40) AS highest;
 -- no time, or one that runs backwards, is no reason to shrink; it still grows step by step
 SELECT sizing(100, 500, 0, 10, 100000, ARRAY[100, 200, 400], ARRAY[0, -0.0, 0], ARRAY[0, 0, 0]) AS no_time;
--- what is not a number, or endless, does not stay
+-- a time that is NaN or infinite has no lasting effect
 SELECT full_batches(1000, 500, 0, ARRAY['NaN', 1, 1]::float8[]) AS nan,
        full_batches(1000, 500, 0, ARRAY['-Infinity', 1, 1, 1, 1, 1, 1, 1, 1]::float8[]) AS backwards,
        full_batches(1000, 500, 0, ARRAY['Infinity', 1, 1, 1, 1, 1, 1, 1, 1, 1]::float8[]) AS endless;

@@ -233,7 +233,7 @@ SET ROLE regress_sync;
 SELECT bbm_sync_trigger('mine.t', 'r = id, id = r');
 SELECT bbm_sync_trigger('mine.t', 'r = id, id = r', drop => true);
 RESET ROLE;
--- the trigger has the rights of who writes
+-- the trigger has the rights of the role that writes
 SET ROLE regress_sync_writer;
 INSERT INTO mine.t VALUES (3);
 RESET ROLE;

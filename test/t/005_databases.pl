@@ -102,7 +102,7 @@ $session->quit;
 command('BEGIN; ALTER DATABASE app RENAME TO other; ROLLBACK', 'a RENAME that is rolled back');
 goes_on('app', 'a command that failed');
 
-# Who may not run the command disturbs nobody with it.
+# A role that may not run the command disturbs nobody with it.
 busy('app');
 value($node, 'CREATE ROLE nobody LOGIN');
 my $pids = workers_in('app');

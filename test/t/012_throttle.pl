@@ -111,7 +111,7 @@ define($node, 'long', 't', db => 'long', settings => q(ARRAY['bbm.condition=SELE
 value($node, q(SELECT bbm_start('long')), 'long');
 my $long_since = time;
 
-# What looking costs, with everything on and nothing wrong.
+# What a check costs, with everything on and nothing wrong.
 counter_table($node, 't_cost', 300);
 define($node, 'cost', 't_cost', settings => q(ARRAY['bbm.max_replication_lag=1GB', 'bbm.max_replication_delay=1h',
 	'bbm.standby_names=standby', 'bbm.max_slot_wal=1TB', 'bbm.max_unarchived_wal=42', 'bbm.max_horizon_age=1d',
@@ -228,7 +228,7 @@ waits('prepared', 'old snapshot: a prepared transaction has kept dead tuples for
 $node->safe_psql('postgres', q(ROLLBACK PREPARED 'old'));
 goes_on('prepared', 1000);
 
-# Who waits for a migration is not what it waits for: not by itself, nor in a function or in a transaction
+# A session that waits for a migration does not throttle it: not by itself, nor in a function or in a transaction
 # that has written.
 counter_table($node, 't_waited', 1000);
 value($node, paced('t_waited'));
@@ -279,7 +279,7 @@ migration('verifies', ['bbm.max_dead_tuples=100', 'bbm.max_row_rate=1', 'bbm.con
 waits('verifies', 'condition: not met');
 is(value($node, q(SELECT n_dead_tup > 100 FROM pg_stat_user_tables WHERE relname = 't_verifies')), 't', 'verifies: there are dead tuples');
 is(value($node, q(SELECT count(*) FROM bbm_throttle('verifies') WHERE signal IN ('dead tuples', 'row rate', 'autovacuum', 'unarchived WAL'))),
-	0, 'verifies: what it does not obey is not shown');
+	0, 'verifies: throttles that do not apply are not shown');
 settings('verifies', 'bbm.max_dead_tuples=100', 'bbm.max_row_rate=1');
 finished($node, 'verifies');
 once_each($node, 't_verifies', 300);
@@ -386,7 +386,7 @@ SKIP:
 }
 is(value($node, q(SELECT count(*), count(s.waiting_on), count(w.waiting_on) FROM bbm_status('pace') s, bbm_workers() w WHERE w.migration = s.name AND s.status = 'running')),
 	'1|0|0', 'pace: nobody waits for anything meanwhile');
-# the next job is claimed before the pause: who pauses the migration meanwhile finds that it does not begin
+# the next job is claimed before the pacing pause: when the migration is paused meanwhile, the job does not start
 settings('pace', 'bbm.max_pace=0.01');
 value($node, q(CREATE TABLE computed (lo bigint)));
 value($node, q(CREATE OR REPLACE FUNCTION computes(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$

@@ -184,7 +184,7 @@ my $waits = q(SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type IN ('
 	AND wait_event_type = 'Lock' AND wait_event = 'advisory');
 my $hold = $node->background_psql('postgres');
 $hold->query_safe('SELECT pg_advisory_lock(13)');
-# a batch in flight goes by the settings it began with
+# a batch in flight keeps the settings it started with
 setting('bbm.max_batch_time', '3s');
 setting('bbm.lock_timeout', '200ms');
 define($node, 'd', 'd', job => 'stubborn', batch_size => 10, start => 'true');

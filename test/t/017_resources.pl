@@ -144,7 +144,7 @@ ok($met, 'the workers met it');
 finished($node, 'm', 'when there are locks again, it finishes');
 once_each($node, 't', 500);
 ranges_ok($node, 'm', 't');
-# a worker that has no lock left to record with goes, and leaves its job to be taken over, once: an attempt, as after any crash
+# a worker that gets no lock to record its job exits, and another takes the job over, once: an attempt, as after any crash
 cmp_ok(value($node, q(SELECT max(attempts) FROM bbm_jobs('m'))), '<=', 2, 'what was refused was no attempt');
 workers_gone($node);
 # neither can the processes that start meanwhile do without locks

@@ -129,7 +129,7 @@ note value($node, q(SELECT string_agg(format('%s round %s, %s: %s jobs, %s rows'
 no_workers($node);
 log_clean($node, undef, qr/canceling statement due to lock timeout/, qr/deadlock detected/);
 
-# Rows that come and meet where for ever are an end as well, with a reason.
+# New rows that meet the filter for ever fail the migration, with a reason.
 my $endless = background($node, 'postgres', q(DO $$
 BEGIN
 	LOOP
@@ -169,7 +169,7 @@ value($node, 'CREATE DATABASE copy TEMPLATE postgres STRATEGY file_copy');
 value($node, 'UPDATE copied SET n = 0 WHERE id <= 10', 'copy');
 value($node, q(SELECT bbm_start('copied')), $_) for 'postgres', 'copy';
 finished($node, 'copied', 'the original finishes');
-finished($node, 'copied', 'and so does the copy', 'copy');
+finished($node, 'copied', 'and so does the cloned database', 'copy');
 is(value($node, 'SELECT count(*) FILTER (WHERE n = 1), count(*) FROM copied', $_), '5000|5000', "all rows are done in $_")
   for 'postgres', 'copy';
 done_testing();

@@ -1,4 +1,4 @@
-# Who is in the way has a name: a migration that waits for a lock says which, and for
+# The blocking session is named: a migration that waits for a lock says which, and for
 # which processes, also between two tries; so do its last error and the log.
 
 use strict;

@@ -73,7 +73,7 @@ is(value($node, q(DROP DATABASE IF EXISTS gone; SELECT 1)), 1, 'IF EXISTS of no 
 is(workers(), $pids, '... disturbs nobody either');
 value($node, 'ALTER DATABASE app OWNER TO postgres');
 
-# What a savepoint undoes is over with it, though its transaction is not.
+# A command that a savepoint rolls back has ended, though its transaction has not.
 for my $sql ('ALTER DATABASE app RENAME TO other', 'DO $$ BEGIN ALTER DATABASE app RENAME TO other; RAISE; EXCEPTION WHEN OTHERS THEN END $$')
 {
 	my $open = $node->background_psql('postgres');

@@ -91,7 +91,7 @@ define_for('owner_b', 'modest', 't_modest', rows => 100000, batch_size => 1, wor
 	job => 'UPDATE public.t_modest SET n = n + 1 WHERE id BETWEEN $1 AND $2 AND pg_sleep(0.002) IS NOT NULL', allow_full_scan => 'true', start => 'true');
 ok($node->poll_query_until('postgres', q(SELECT count(*) FILTER (WHERE role = 'owner_a' AND job IS NOT NULL) = 1 AND
 	count(*) FILTER (WHERE role = 'owner_b' AND job IS NOT NULL) = 1 FROM bbm_workers())), 'two have one each');
-# a third one has its turn as well, though there are fewer slots than owners
+# a third one gets its time slice, too, though there are fewer slots than owners
 define_for('owner_c', 'third', 't_third', rows => 300, start => 'true');
 finished($node, 'third', 'a third owner has its turn');
 is(value($node, q(SELECT count(*) FROM bbm_status() WHERE status = 'running' AND name IN ('greedy', 'modest'))), '2', 'while the others go on');
@@ -206,7 +206,7 @@ is(value($plain, $more), '4', 'four are there');
 $plain->stop;
 
 # ----
-# With a single slot: who works does not give it to an owner on hold each time that is to poll, but when the poll
+# With a single slot: a worker that works does not give it to a throttled owner each time that is to poll, but when the poll
 # is eight seconds late.  (At full pace: one that waits for busy CPUs gives its slot up to anybody.)
 my $one = bbm_node('one', conf => "bbm.max_workers = 1\nbbm.naptime = 0\nbbm.job_retention = -1\nbbm.min_pace = 1");
 value($one, 'CREATE ROLE owner_a LOGIN; GRANT EXECUTE ON FUNCTION bbm_update TO owner_a; GRANT CREATE ON SCHEMA public TO owner_a');
@@ -223,7 +223,7 @@ FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON
 WHERE m.name = 'works' GROUP BY m.id
 EOS
 value($one, q(SELECT bbm_alter('held', settings => '{bbm.condition=true}')));
-finished($one, 'held', 'and who was on hold goes on');
+finished($one, 'held', 'and the throttled one goes on');
 $one->stop;
 
 done_testing();

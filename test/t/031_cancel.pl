@@ -45,7 +45,7 @@ EOS
 	return;
 }
 
-# What nobody could wait for ends, and in time: nothing here has a reason to take a minute.
+# Batches that would never end are ended in time: nothing here has a reason to take a minute.
 sub ends
 {
 	my ($what, $sql, $error, %o) = @_;
@@ -96,7 +96,7 @@ for my $kind (sort keys %catches)
 	ends("$kind: bbm_drop returns", "SELECT bbm_drop('dropped $kind')");
 
 	begin("in the way $kind", "job_$kind", settings => q('{bbm.max_blocking_time=100ms}'));
-	ends("$kind: who waits for a row of the batch gets it", 'UPDATE t SET n = n WHERE id = 1');
+	ends("$kind: a session that waits for a row of the batch gets it", 'UPDATE t SET n = n WHERE id = 1');
 	ends("... and the table", 'BEGIN; LOCK TABLE t; COMMIT');
 	value($node, "SELECT bbm_cancel('in the way $kind'), bbm_drop('in the way $kind')");
 }

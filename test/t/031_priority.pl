@@ -58,7 +58,7 @@ ALTER TABLE batched_background_migrations ENABLE TRIGGER bbm_guard;
 EOS
 enabled('on');
 finished($node, "waited $_") for ('long', 'not', 'first');
-is(order_of_start('waited'), 'waited long, waited first, waited not', 'who has waited for long comes before a higher priority');
+is(order_of_start('waited'), 'waited long, waited first, waited not', 'a migration that has waited for long comes before a higher priority');
 
 # ----
 # Two on one table: the one of a higher priority does not release it for the other, until that counts as much.

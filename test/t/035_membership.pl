@@ -68,8 +68,8 @@ for my $what (sort keys %allowed)
 	is(tried('heir', $allowed{$what}), 'ok', "$what: by who has the rights of the owner");
 }
 
-# The other way round: who may become the owner may have it run by him.
-is(tried('deputy', 'SET ROLE owner; ' . $start), 'ok', 'who becomes the owner starts it');
+# The other way round: a role that may become the owner may have it run as the owner.
+is(tried('deputy', 'SET ROLE owner; ' . $start), 'ok', 'a role that becomes the owner starts it');
 is(tried('deputy', 'SET ROLE owner; ' . $insert), 'ok', '... and defines a migration for him');
 like(tried('deputy', $insert), qr/^42501: /, '... but not while he is somebody else');
 

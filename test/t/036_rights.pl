@@ -77,7 +77,7 @@ for (
 is(scalar change_in_mid_run($plain, 'GRANT SELECT (id, n) ON t TO app', $by_function, 'REVOKE SELECT (n) ON t FROM app'),
 	'finished: t|f|f', 'another right is not asked for');
 
-# What the statement needs is asked for by the server, with each batch.
+# The server checks the rights that the statement needs, with each batch.
 my $all = 'GRANT SELECT, UPDATE ON t TO app';
 my ($state, $error) = change_in_mid_run($plain, $all, $composed, 'REVOKE UPDATE ON t FROM app');
 is($state, 'failed: t|t|f', 'the right to write is revoked');

@@ -130,7 +130,7 @@ sub names
 my @all = qw(broken halted held locked marred stalled whole);
 becomes('every migration is scraped before it begins', 'bbm_migration_rows_total == 0', [], sub { names($_[0], @all) });
 
-# A pause, a hold, a failure; and what else there is to see.
+# A pause, a throttle, a failure; and what else the metrics show.
 my $locker = $node->background_psql('postgres');
 $locker->query_safe('BEGIN; UPDATE locked SET n = 0 WHERE id = 350');
 value($node, 'SELECT bbm_start()');
