@@ -116,7 +116,7 @@ unsigned pauses : 2 = PAUSES;
 unsigned throttles : 2 = THROTTLES;
 
 /* for the trace that spin prints of a violation */
-#define TELL(function) printf("%d ", me); printf(#function); printf("\n")
+#define TRACE(function) printf("%d ", me); printf(#function); printf("\n")
 #define SAY(words) printf("%d -- ", me); printf(#words); printf("\n")
 
 #ifdef BREAK_FINISH
@@ -198,7 +198,7 @@ inline flush() { skip }
 		if \
 		DOWN \
 		:: UP && crashes > 0 -> crashes--; SAY(killed); rollback(); forget_claim(); goto crashed \
-		:: UP && (guard) -> TELL(function)
+		:: UP && (guard) -> TRACE(function)
 #define END \
 		fi \
 	}
@@ -236,7 +236,7 @@ inline commit()
 inline forget_claim()
 {
 	r = 0; epoch = 0; cursor = 0; my_phase = 0; next = false; fresh = false;
-	orphans = 0; own = 0; others = 0; looked = false; i = 0; bad = 0; l = 0
+	orphans = 0; own = 0; others = 0; checked = false; i = 0; bad = 0; l = 0
 }
 
 /* Another updated_at: what was resolved before is out of date. */
@@ -322,7 +322,7 @@ proctype Worker(byte me)
 	unsigned orphans : RANGES;	/* in our claim: jobs taken over, */
 	unsigned own : RANGES;		/* ... and taken back */
 	bool others;				/* live workers run jobs, or one that is left over is locked */
-	bool looked;
+	bool checked;
 	unsigned i : 2;
 	unsigned bad : 2;			/* the error of the batch: 1 transient, 2 of the data */
 	unsigned k : 2;
@@ -342,7 +342,7 @@ open:
 		DOWN
 		:: UP && status == FINISHED -> goto done_
 		:: UP && (status == ACTIVE || status == RUNNING) ->
-			TELL(open_target);
+			TRACE(open_target);
 			current[me] = true;
 			if
 			:: status == ACTIVE -> goto start
@@ -355,7 +355,7 @@ start:
 	STEP(bbm_migration_lock, row == 0) -> row = me END;
 	STEP(take_up, migration == 0) ->
 		if
-		:: status == ACTIVE -> TELL(bbm_record_started); status = RUNNING; row_changed()
+		:: status == ACTIVE -> TRACE(bbm_record_started); status = RUNNING; row_changed()
 		:: else
 		fi;
 		commit();
@@ -372,7 +372,7 @@ claim:
 	:: true
 	fi;
 	STEP(bbm_claim, migration == 0) ->
-		TELL(bbm_lock_migration);
+		TRACE(bbm_lock_migration);
 		migration = me;
 		POLL;
 		my_phase = phase;
@@ -382,8 +382,8 @@ claim:
 		fi;
 		/* is the check for jobs that are left over due? */
 		if
-		:: looked = true; goto left_over
-		:: TELL(allocate_range); next_range(r);
+		:: checked = true; goto left_over
+		:: TRACE(allocate_range); next_range(r);
 			if
 			:: r < ranges -> fresh = true; goto commit_claim
 			:: else
@@ -392,7 +392,7 @@ claim:
 	END;
 
 left_over:
-	/* the list, and then job by job; what a job's worker does meanwhile, the row's lock tells */
+	/* the list, and then job by job; the lock of a job's row shows what its worker does meanwhile */
 	do
 	:: i < RANGES && job[i].status != RUNNING -> i++
 	:: i < RANGES && job[i].status == RUNNING ->
@@ -402,14 +402,14 @@ left_over:
 			:: else ->
 				if
 				:: job[i].worker != me && job[i].worker != 0 && worker_id[job[i].worker] ->
-					TELL(bbm_worker_is_alive); others = true
+					TRACE(bbm_worker_is_alive); others = true
 				:: else ->
 					if
 					:: job_row[i] != 0 -> others = true
 					:: job_row[i] == 0 && job[i].worker == me ->
-						TELL(bbm_job_take_back); job_row[i] = me; own = own | (1 << i)
+						TRACE(bbm_job_take_back); job_row[i] = me; own = own | (1 << i)
 					:: else ->
-						TELL(bbm_job_orphan); job_row[i] = me; orphans = orphans | (1 << i)
+						TRACE(bbm_job_orphan); job_row[i] = me; orphans = orphans | (1 << i)
 					fi
 				fi
 			fi;
@@ -425,11 +425,11 @@ commit_claim:
 		:: fresh
 		:: else ->
 			i = 0;
-			TELL(bbm_job_reclaim);
+			TRACE(bbm_job_reclaim);
 			reclaim(NEW);
 			if
-			:: r == RANGES && looked ->
-				TELL(allocate_range); next_range(r);
+			:: r == RANGES && checked ->
+				TRACE(allocate_range); next_range(r);
 				if
 				:: r == ranges -> r = RANGES
 				:: else -> fresh = true
@@ -437,7 +437,7 @@ commit_claim:
 			:: else
 			fi;
 			if
-			:: r == RANGES -> TELL(take_failed); reclaim(FAILED)
+			:: r == RANGES -> TRACE(take_failed); reclaim(FAILED)
 			:: else
 			fi
 		fi;
@@ -473,11 +473,11 @@ commit_claim:
 			:: else -> flush()
 			fi;
 			commit();
-			fresh = false; orphans = 0; own = 0; others = false; looked = false; i = 0;
+			fresh = false; orphans = 0; own = 0; others = false; checked = false; i = 0;
 			goto work
 		:: else
 		fi;
-		TELL(bbm_jobs_unfinished);
+		TRACE(bbm_jobs_unfinished);
 		count(NEW, FAILED, l);
 		if
 		:: orphans == 0 && own == 0 -> rollback()
@@ -513,7 +513,7 @@ work:
 	:: cursor > 0 ->
 		STEP(still_running, migration == 0) ->
 			if
-			:: status != RUNNING -> TELL(bbm_record_pause); rollback(); bad = 1; goto record
+			:: status != RUNNING -> TRACE(bbm_record_pause); rollback(); bad = 1; goto record
 			:: else
 			fi
 		END
@@ -538,7 +538,7 @@ work:
 		:: errors > 0 && my_phase == 1 -> SAY(an error of the data); errors--; bad = 2; rollback(); goto record
 		/* more is left of the range than this */
 		:: cursor < SUBS - 1 && !job[r].bisect && my_phase == 1 ->
-			TELL(bbm_job_progress);
+			TRACE(bbm_job_progress);
 #ifndef BREAK_RECORD
 			change_rows();
 #endif
@@ -548,10 +548,10 @@ work:
 		/* the last commit of the job may also be the claim of the next one */
 		:: cursor == SUBS - 1 || job[r].bisect || my_phase > 1 -> goto finish_job
 		:: (cursor == SUBS - 1 || job[r].bisect || my_phase > 1) && migration == 0 ->
-			TELL(bbm_lock_for_claim_at_once);
+			TRACE(bbm_lock_for_claim_at_once);
 			migration = me;
 			if
-			:: status == RUNNING && current[me] -> TELL(bbm_claim_next); next_range(i); next = (i < ranges)
+			:: status == RUNNING && current[me] -> TRACE(bbm_claim_next); next_range(i); next = (i < ranges)
 			:: else
 			fi;
 			goto finish_job
@@ -563,7 +563,7 @@ finish_job:
 	STEP(bbm_job_finish, true) ->
 		/* a range that is bisected is one commit: each row is changed or quarantined */
 		if
-		:: job[r].bisect -> TELL(bbm_bisect)
+		:: job[r].bisect -> TRACE(bbm_bisect)
 		:: else
 		fi;
 		do
@@ -606,9 +606,9 @@ record:
 		:: errors > 0 -> SAY(it cannot be written); errors--; goto after
 		:: !IS_OURS -> SAY(it was taken over); goto after
 		:: IS_OURS && bad == 1 ->
-			TELL(bbm_job_requeue); job[r].status = NEW; job[r].worker = 0; job[r].attempts--; commit(); goto after
+			TRACE(bbm_job_requeue); job[r].status = NEW; job[r].worker = 0; job[r].attempts--; commit(); goto after
 		:: IS_OURS && bad == 2 ->
-			TELL(bbm_job_fail);
+			TRACE(bbm_job_fail);
 			job[r].status = FAILED;
 			job[r].worker = 0;
 			commit();
@@ -626,7 +626,7 @@ fail:
 	STEP(fail_migration, migration == 0) ->
 		if
 		:: (status == ACTIVE || status == RUNNING) && current[me] ->
-			TELL(bbm_migration_fail);
+			TRACE(bbm_migration_fail);
 			status = FAILED;
 			row_changed();
 			flush()
@@ -649,7 +649,7 @@ finish:
 		:: status != RUNNING || !current[me] -> rollback(); goto open
 		:: else
 		fi;
-		TELL(bbm_nothing_left);
+		TRACE(bbm_nothing_left);
 		next_range(r);
 		if
 		:: r < ranges -> rollback(); goto after
@@ -677,7 +677,7 @@ finish:
 		od;
 		if
 		:: phase < PHASES ->
-			TELL(bbm_migration_set_phase);
+			TRACE(bbm_migration_set_phase);
 			phase++;
 			/* the jobs of the next phase are others */
 			do
@@ -685,7 +685,7 @@ finish:
 			:: else -> k = 0; break
 			od
 		:: else ->
-			TELL(bbm_migration_finish);
+			TRACE(bbm_migration_finish);
 			do
 			:: k < ranges ->
 				do
@@ -760,13 +760,13 @@ proctype Session(byte me)
 	   atomic {
 		if
 		DOWN
-		:: UP && row == 0 -> row = me; TELL(bbm_migration_set_status)
+		:: UP && row == 0 -> row = me; TRACE(bbm_migration_set_status)
 		fi
 	   };
 	   atomic {
 		if
 		DOWN
-		:: UP && migration == 0 -> migration = me; TELL(bbm_migration_guard)
+		:: UP && migration == 0 -> migration = me; TRACE(bbm_migration_guard)
 		fi
 	   };
 	   atomic {
@@ -776,7 +776,7 @@ proctype Session(byte me)
 			SAY(rolled back); rollback()
 		:: UP && what == 0 ->
 			if
-			:: status == ACTIVE || status == RUNNING || status == FAILED -> status = PAUSED; TELL(bbm_transition)
+			:: status == ACTIVE || status == RUNNING || status == FAILED -> status = PAUSED; TRACE(bbm_transition)
 			:: else
 			fi;
 			row_changed();
@@ -797,7 +797,7 @@ proctype Session(byte me)
 				:: else -> k = 0; break
 				od;
 				status = ACTIVE;
-				TELL(bbm_jobs_refresh)
+				TRACE(bbm_jobs_refresh)
 			:: else
 			fi;
 			row_changed();
@@ -805,7 +805,7 @@ proctype Session(byte me)
 		:: UP && what == 2 ->
 			/* not modelled: that it is raised while a phase verifies */
 			if
-			:: status != FINISHED && phase == 1 -> TELL(guard_definition); ranges = RANGES
+			:: status != FINISHED && phase == 1 -> TRACE(guard_definition); ranges = RANGES
 			:: else
 			fi;
 			row_changed();
