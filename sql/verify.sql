@@ -173,6 +173,10 @@ INSERT INTO stops VALUES (95);
 SELECT bbm_update('stopped', 'parts', 'n = 2', 'n = 1', batch_size => 30, verify => true, row_check => 'n = 2 AND stop_at(id)', max_attempts => 1);
 CALL bbm_run('stopped');
 SELECT bbm_pause('stopped');
+-- its range stays as it is: further keys would be verified, or passed over, without having been processed
+UPDATE batched_background_migrations SET max_value = max_value + 1 WHERE name = 'stopped';
+SELECT bbm_alter('stopped', max_value => 1000000);
+UPDATE batched_background_migrations SET min_value = min_value - 1 WHERE name = 'stopped';
 TRUNCATE stops;
 CALL bbm_run('stopped');
 SELECT status FROM bbm_status('stopped');

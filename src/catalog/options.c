@@ -157,7 +157,7 @@ const BbmOption bbm_options[] = {
 	{"updated_at", TIMESTAMPTZOID, 0, FIELD(int64, updated_at)},
 	{"started_at", TIMESTAMPTZOID, 0, FIELD(set, was_started)},
 	{"finished_at", TIMESTAMPTZOID, 0, FIELD(set, was_done)},
-	{"min_value", INT8OID, BBM_WHAT | BBM_NOT_NULL | BBM_DERIVED, FIELD(int64, min.number)},
+	{"min_value", INT8OID, BBM_WHAT | BBM_NOT_NULL | BBM_FIXED | BBM_DERIVED, FIELD(int64, min.number)},
 	{"max_value", INT8OID, BBM_WHAT | BBM_NOT_NULL | BBM_DERIVED, FIELD(int64, max.number)},
 	{"batch_size", INT4OID, BBM_HOW | BBM_NOT_NULL, FIELD(int, batch_size), 1, PG_INT32_MAX, NULL,
 	"A batch has at least one key.", "Use a number from 1 to 2147483647."},

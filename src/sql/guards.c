@@ -470,6 +470,23 @@ keep_what_is_started(Relation rel, BbmRow old, BbmRow new)
 }
 
 /*
+ * Ranges are allocated up to the end in the first phase; after it, further keys
+ * would be verified without having been processed.
+ */
+static void
+keep_end(BbmRow old, BbmRow new)
+{
+	if (!verifies(old) && bbm_row_int(old, "round") == 1)
+		return;
+	if (bbm_row_int(new, "max_value") > bbm_row_int(old, "max_value") || !is_same(old, new, "max_key"))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the last key of migration \"%s\" cannot be changed", bbm_row_text(old, "name")),
+				 errdetail("It has processed its range, and verifies it."),
+				 errhint("Define another migration for the keys beyond it.")));
+}
+
+/*
  * A bound that a user changes becomes a given one, and is no longer the one
  * that the table had.  Until it is started, a migration may be given another
  * table.
@@ -520,6 +537,7 @@ guard_update(Relation rel, BbmRow old, BbmRow new)
 				 errhint("Its name can.")));
 
 	keep_what_is_started(rel, old, new);
+	keep_end(old, new);
 	new.tuple = bbm_columns_update(rel, old.tuple, new.tuple);
 	guard_definition(rel, old, new);
 	keep_found(old, &new);

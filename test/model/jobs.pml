@@ -803,7 +803,7 @@ proctype Session(byte me)
 			row_changed();
 			commit()
 		:: UP && what == 2 ->
-			/* not modelled: that it is raised while a phase verifies */
+			/* sql/guards.c: keep_end refuses it while a phase verifies */
 			if
 			:: status != FINISHED && phase == 1 -> TRACE(guard_definition); ranges = RANGES
 			:: else

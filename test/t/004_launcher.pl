@@ -260,8 +260,20 @@ define($node, 'a', 'a', batch_size => 100);
 value($node, 'CREATE DATABASE hog');
 value($node, 'CREATE EXTENSION bbm', 'hog');
 workers_gone($node);
-my $hog = value($node, q(SELECT bbm_launch_worker('1 hour')), 'hog');
-my $offset = log_size($node);
+# the server's slot of a worker is free only when the postmaster has seen its exit
+sub hog
+{
+	for (1 .. 600)
+	{
+		my ($status, $pid) = $node->psql('hog', q(SELECT bbm_launch_worker('1 hour')));
+
+		return $pid if $status == 0;
+		sleep(0.1);
+	}
+	die 'no slot becomes free';
+}
+my $hog = hog();
+$offset = log_size($node);
 start('a');
 ok( $node->poll_query_until(
 		'postgres', "SELECT pg_read_file('" . $node->logfile . "', $offset, 1000000) LIKE '%out of background worker slots%'"),
@@ -282,7 +294,7 @@ value($node, "SELECT pg_terminate_backend($hog)");
 finished($node, 'a', 'when a slot is free, it runs');
 once_each($node, 'a', 500);
 workers_gone($node);
-$hog = value($node, q(SELECT bbm_launch_worker('1 hour')), 'hog');
+$hog = hog();
 # that a slot was had in between makes the next refusal news
 $offset = log_size($node);
 define($node, 'again', 'a', batch_size => 100, start => 'true');
