@@ -35,7 +35,7 @@ is(
 	'... with the code and the number');
 my ($code, undef, $err) = $node->psql('postgres', q(SELECT bbm_ensure_finished('m')));
 is($code, 3, 'bbm_ensure_finished reports that');
-like($err, qr/"m" is failed/, '... why');
+like($err, qr/"m" has failed/, '... why');
 is(value($node, 'SELECT n FROM t WHERE id IS NULL'), 0, 'the row is not done');
 once_each($node, '(SELECT n FROM t WHERE id IS NOT NULL) ranges', 500, 'each other one is, once');
 
