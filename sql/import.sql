@@ -58,8 +58,10 @@ INSERT INTO batched_background_migration_jobs (id, batched_background_migration_
 UPDATE blobs SET n = 1 WHERE id <= 10 OR id BETWEEN 21 AND 30;
 UPDATE blobs SET filled = 1 WHERE id <= 10;
 
--- beside them it cannot be created; as the page has it, it is, and they are taken over
+-- beside them it cannot be created (from 18 on, with the script's statement as context); as the page has it, it is, and they are taken over
+\set SHOW_CONTEXT never
 CREATE EXTENSION bbm;
+\set SHOW_CONTEXT errors
 :taking_over
 SELECT name, status, owner, min_value, max_value, batch_size, job_signature_name, table_name, column_name, batching_strategy, failure_error_code,
        total_tuple_count, started_at IS NOT NULL AS started, finished_at AT TIME ZONE 'UTC' AS finished, error_message
