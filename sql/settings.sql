@@ -66,6 +66,8 @@ SELECT min(n), max(n) FROM t;
 
 -- finished neighbours are merged into one row, which says how many it stands for;
 -- without pauses, as bbm_run reports what takes longer than five seconds
+-- and alone: a merge comes once in so many jobs of a process, and a worker would do some of them
+ALTER SYSTEM SET bbm.enabled = off;
 ALTER SYSTEM SET bbm.job_retention = 0;
 ALTER SYSTEM SET bbm.min_pace = 1;
 SELECT pg_reload_conf();
@@ -94,6 +96,7 @@ SELECT bbm_create('kept', 'many', 'UPDATE many SET n = n + 1 WHERE id BETWEEN $1
 CALL bbm_run('kept');
 SELECT count(*), sum(jobs), sum(rows), min(min_value), max(max_value) FROM bbm_jobs('kept');
 SELECT min(n), max(n) FROM many;
+ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.job_retention;
 ALTER SYSTEM RESET bbm.min_pace;
 SELECT pg_reload_conf();
