@@ -444,6 +444,9 @@ sub finish_all
 	try_value($state, "ROLLBACK PREPARED '$_'") for split /\n/, value($node, 'SELECT gid FROM pg_prepared_xacts');
 	value($node, 'UPDATE batched_background_migrations SET batch_size = 500, sub_batch_size = 0');
 	value($node, 'DELETE FROM faults; SELECT bbm_start()');
+	# one sleep in fifty is longer than the limit so far: a job of 500 single rows would be requeued ten times, for longer each time
+	value($node, q(ALTER SYSTEM SET bbm.max_batch_time = '1s'));
+	value($node, 'SELECT pg_reload_conf()');
 	my $until = time + $PostgreSQL::Test::Utils::timeout_default;
 	while (time < $until && scalar(keys %{ $state->{complete} || {} }) < keys %subjects)
 	{
