@@ -77,7 +77,10 @@ typedef struct KeepBooks
 
 /*
  * Not when a user has paused the migration, and may be changing its jobs; nor
- * if that would mean to wait for somebody who has the lock.
+ * if that would mean to wait for somebody who has the lock.  Claims, pauses and
+ * other keepers of the books need that lock, so none comes between the
+ * statements; a job that ends or is requeued meanwhile is not in these sums,
+ * is therefore not merged, and is added the next time.
  */
 static void
 keep(void *arg)

@@ -62,8 +62,8 @@ extend(BbmTarget *target, const BbmClaimState *state)
 	BbmPartition *partition = target->per_partition ? &root : bbm_partition_open(target, target->relid);
 	BbmBound	max;
 	/* without a bound the table was empty, and all its rows have come since */
-	BbmAllocation		allocation = {.after = bounded ? &state->max : NULL, .max = &max, .size = bbm_size_now(target,
-																									   state)};
+	BbmAllocation allocation = {.after = bounded ? &state->max : NULL, .max = &max,
+	.size = bbm_size_now(target, state)};
 	BbmRange	range;
 
 	if (root.name == NULL)

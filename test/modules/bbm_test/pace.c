@@ -23,6 +23,8 @@
 
 #include "throttle/pace.h"
 
+#include "bbm_test.h"
+
 PG_FUNCTION_INFO_V1(bbm_test_pace);
 PG_FUNCTION_INFO_V1(bbm_test_pace_pulses);
 
@@ -190,18 +192,6 @@ run_until(Machine *machine, double until)
 	}
 }
 
-/* An array of float8 without NULLs. */
-static double *
-numbers(FunctionCallInfo fcinfo, int arg, int *n)
-{
-	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(arg);
-
-	if (ARR_NDIM(array) > 1 || ARR_HASNULL(array) || ARR_ELEMTYPE(array) != FLOAT8OID)
-		elog(ERROR, "argument %d must be a plain array of float8", arg + 1);
-	*n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
-	return (double *) ARR_DATA_PTR(array);
-}
-
 /*
  * (cpus int, workers int, clients int, service_us float8, think_us float8[],
  * pulse_us float8, min_pace float8, max_pace float8, reported boolean) → for each
@@ -212,7 +202,7 @@ Datum
 bbm_test_pace(PG_FUNCTION_ARGS)
 {
 	int			n;
-	double	   *think_us = numbers(fcinfo, 4, &n);
+	double	   *think_us = bbm_test_numbers(fcinfo, 4, &n);
 	Datum	   *shares = palloc(Max(n, 1) * sizeof(Datum));
 	Machine    *machine = palloc0(sizeof(Machine));
 
@@ -257,7 +247,7 @@ bbm_test_pace_pulses(PG_FUNCTION_ARGS)
 
 	for (int i = 0; i < 5; i++)
 	{
-		given[i] = numbers(fcinfo, i, &n[i]);
+		given[i] = bbm_test_numbers(fcinfo, i, &n[i]);
 		if (n[i] != n[0])
 			elog(ERROR, "the arrays must be of one length");
 	}

@@ -46,6 +46,8 @@
 #include "target/partition.h"
 #include "target/target.h"
 
+#include "bbm_test.h"
+
 PG_FUNCTION_INFO_V1(bbm_test_clock_advance);
 PG_FUNCTION_INFO_V1(bbm_test_sizing);
 PG_FUNCTION_INFO_V1(bbm_test_bucket);
@@ -65,9 +67,9 @@ bbm_test_clock_advance(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* An array of float8 without NULLs. */
-static double *
-numbers(FunctionCallInfo fcinfo, int arg, int *n)
+/* An array of float8 without NULLs: the argument, and how many numbers it has. */
+double *
+bbm_test_numbers(FunctionCallInfo fcinfo, int arg, int *n)
 {
 	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(arg);
 
@@ -93,9 +95,9 @@ bbm_test_sizing(PG_FUNCTION_ARGS)
 	int			n;
 	int			n_ms;
 	int			n_wal;
-	double	   *keys = numbers(fcinfo, 5, &n);
-	double	   *ms = numbers(fcinfo, 6, &n_ms);
-	double	   *wal = numbers(fcinfo, 7, &n_wal);
+	double	   *keys = bbm_test_numbers(fcinfo, 5, &n);
+	double	   *ms = bbm_test_numbers(fcinfo, 6, &n_ms);
+	double	   *wal = bbm_test_numbers(fcinfo, 7, &n_wal);
 	Datum	   *sizes = palloc(sizeof(Datum) * (n + 1));
 	BbmSizing	sizing;
 
@@ -163,9 +165,9 @@ bbm_test_bucket(PG_FUNCTION_ARGS)
 	int			n;
 	int			n_until;
 	int			n_amounts;
-	double	   *since = numbers(fcinfo, 1, &n);
-	double	   *until = numbers(fcinfo, 2, &n_until);
-	double	   *amounts = numbers(fcinfo, 3, &n_amounts);
+	double	   *since = bbm_test_numbers(fcinfo, 1, &n);
+	double	   *until = bbm_test_numbers(fcinfo, 2, &n_until);
+	double	   *amounts = bbm_test_numbers(fcinfo, 3, &n_amounts);
 	Datum	   *due = palloc(Max(n, 1) * sizeof(Datum));
 
 	if (n_until != n || n_amounts != n)
@@ -196,8 +198,8 @@ bbm_test_rate(PG_FUNCTION_ARGS)
 	int			n;
 	int			n_kinds;
 	int			n_keys;
-	double	   *seconds = numbers(fcinfo, 1, &n);
-	double	   *keys = numbers(fcinfo, 2, &n_keys);
+	double	   *seconds = bbm_test_numbers(fcinfo, 1, &n);
+	double	   *keys = bbm_test_numbers(fcinfo, 2, &n_keys);
 	Datum	   *words;
 	Datum	   *rates = palloc(Max(n, 1) * sizeof(Datum));
 	BbmHistory	history = {0};
