@@ -76,7 +76,7 @@ WHERE x.started_at < y.finished_at AND y.started_at < x.finished_at;
 -- another table's migration does not wait for a long batch
 SELECT pg_advisory_lock(4242);
 SELECT bbm_create('long', 'a', 'held', start => true) > 0 AS created;
-SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('long'))$$);
+SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status_detail('long'))$$);
 SELECT bbm_create('meanwhile', 'b', 'UPDATE b SET n = n + 1 WHERE id BETWEEN $1 AND $2', start => true) > 0 AS created;
 SELECT bbm_wait('meanwhile', '2 minutes');
 SELECT name, status FROM bbm_status('long');
@@ -86,11 +86,11 @@ SELECT bbm_wait('long', '1 minute');
 -- with a batch in flight, another migration of the table waits and says for what
 SELECT pg_advisory_lock(4242);
 SELECT bbm_create('first', 'a', 'held', batch_size => 400, start => true) AS first \gset
-SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('first'))$$);
+SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status_detail('first'))$$);
 SELECT bbm_create('second', 'a', 'held', batch_size => 400, share_table => true, start => true) > 0 AS created;
 SELECT wait_for(format($$(SELECT status = 'running' AND waiting_on = 'another migration on the table, id %s'
-                          FROM bbm_status('second'))$$, :first));
-SELECT name, status, jobs_running, workers FROM bbm_status() WHERE name IN ('first', 'second');
+                          FROM bbm_status_detail('second'))$$, :first));
+SELECT name, status, jobs_running, workers FROM bbm_status_detail() WHERE name IN ('first', 'second');
 -- which worker runs which job
 SELECT w.kind, w.role = current_user AS mine, w.migration, j.min_value, j.max_value, w.since IS NOT NULL AS since,
        w.waiting_on, w.database = current_database() AS here, a.backend_type, a.application_name
@@ -107,7 +107,7 @@ SELECT bbm_wait('first', '1 minute'), bbm_wait('second', '1 minute');
 -- and as many jobs at once as the migration has workers, but no more
 SELECT pg_advisory_lock(4242);
 SELECT bbm_create('parallel', 'a', 'held', batch_size => 200, workers => 3, start => true) > 0 AS created;
-SELECT wait_for($$(SELECT jobs_running = 3 FROM bbm_status('parallel'))$$);
+SELECT wait_for($$(SELECT jobs_running = 3 FROM bbm_status_detail('parallel'))$$);
 SELECT status, min_value, max_value FROM bbm_jobs('parallel') ORDER BY min_value;
 SELECT pg_advisory_unlock(4242);
 SELECT bbm_wait('parallel', '1 minute');
@@ -117,7 +117,7 @@ SELECT min(n), max(n), count(*) FROM a;
 SELECT pg_advisory_lock(4242);
 SELECT bbm_create('shares 1', 'a', 'held', max_value => 500, share_table => true, start => true) > 0 AS created;
 SELECT bbm_create('shares 2', 'a', 'held', min_value => 501, share_table => true, start => true) > 0 AS created;
-SELECT wait_for($$(SELECT sum(jobs_running) = 2 FROM bbm_status() WHERE name LIKE 'shares _')$$);
+SELECT wait_for($$(SELECT sum(jobs_running) = 2 FROM bbm_status_detail() WHERE name LIKE 'shares _')$$);
 SELECT pg_advisory_unlock(4242);
 SELECT bbm_wait('shares 1', '1 minute'), bbm_wait('shares 2', '1 minute');
 SELECT min(n), max(n), count(*) FROM a;
@@ -137,7 +137,7 @@ SELECT bbm_create('words', 'words', 'UPDATE words SET n = n + 1 WHERE w BETWEEN 
                   sub_batch_size => 3, start => true) > 0 AS created;
 SELECT bbm_wait('words', '1 minute');
 SELECT min(n), max(n), count(*) FROM words;
-SELECT status, jobs_finished, rows_done, last_error FROM bbm_status('words');
+SELECT status, jobs_finished, rows_done, last_error FROM bbm_status_detail('words');
 
 -- a launched worker
 SELECT bbm_create('launched', 'a', 'UPDATE a SET n = n + 1 WHERE id BETWEEN $1 AND $2') > 0 AS created;

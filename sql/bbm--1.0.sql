@@ -712,37 +712,45 @@ COMMENT ON FUNCTION @extschema@.bbm_workers IS
  */
 
 CREATE VIEW @extschema@.bbm_migration_status (
-    name, status, percent, rows_done, estimated_total, jobs_finished, jobs_running, jobs_failed, rows_per_second,
-    eta, batch_size, workers, waiting_on, started_at, finished_at, last_error, attempt, next_attempt_at,
-    requeued, requeue_reasons, last_progress_at, phase, round, rows_per_second_5min, pace, pace_reason, is_copy
+    id, name, table_name, owner, priority, status, percent, rows_done, estimated_total, rows_per_second,
+    rows_per_second_5min, eta, workers, waiting_on, last_error, pace, pace_reason, jobs_finished, jobs_running, jobs_failed,
+    attempt, next_attempt_at, requeued, requeue_reasons, batch_size, phase, round, created_at, started_at, last_progress_at,
+    finished_at, is_copy
 ) WITH (security_barrier) AS
-    SELECT m.name,
+    SELECT m.id, m.name, m.table_name,
+           -- the role may have been renamed, or be gone
+           coalesce((SELECT r.rolname FROM pg_roles r WHERE r.oid = m.owner_oid), m.owner),
+           m.priority,
            bbm_internal.bbm_status_name(m.status),
            CASE WHEN m.status = 2 AND m.finished_at IS NOT NULL THEN 100.0
                 ELSE greatest(0.0, least(99.9, round(p.percent::numeric, 1)))
            END,
-           p.rows_done, p.estimated_total, p.jobs_finished, p.jobs_running, p.jobs_failed,
-           round(p.rows_per_second::numeric, 1),
+           p.rows_done, p.estimated_total,
+           round(p.rows_per_second::numeric, 1), round(p.rows_per_second_5min::numeric, 1),
            -- NULL if it is more than a thousand years away
            CASE WHEN m.status IN (1, 4) AND p.seconds_left < 31557600000 THEN make_interval(secs => round(p.seconds_left)) END,
-           CASE WHEN m.target_duration IS NULL AND m.max_batch_wal IS NULL THEN m.batch_size
-                ELSE coalesce(p.batch_size::integer, m.batch_size) END,
            p.jobs_running::integer,
            CASE WHEN m.status IN (1, 4) THEN bbm_internal.bbm_waiting_on(m.id, m.owner_oid) END,
-           -- a user may have written an infinite time, with which nothing can be calculated
-           CASE WHEN isfinite(m.started_at) THEN m.started_at END,
-           CASE WHEN isfinite(m.finished_at) THEN m.finished_at END,
            coalesce(left(m.error_sqlstate, 5) || ': ' || left(m.error_message, 8192),
                     CASE WHEN m.status IN (1, 4) THEN bbm_internal.bbm_last_transient_error(m.id, m.owner_oid) END, e.error,
                     (SELECT format('%s: %s (quarantined: %s)', left(o.error_sqlstate, 5), left(o.error_message, 8192),
                                    (SELECT count(*) FROM @extschema@.bbm_row_errors a WHERE a.migration_id = m.id))
                      FROM @extschema@.bbm_row_errors o WHERE o.migration_id = m.id ORDER BY o.id DESC LIMIT 1)),
+           round(p.pace::numeric, 2), p.pace_reason,
+           p.jobs_finished, p.jobs_running, p.jobs_failed,
            e.attempts, CASE WHEN m.status <> 3 AND isfinite(e.next_attempt_at) THEN e.next_attempt_at END,
            p.requeued,
            (SELECT jsonb_object_agg(r.name, r.n)
             FROM unnest(ARRAY['lock timeout', 'deadlock', 'blocking others', 'time limit', 'cancelled', 'other'],
                         p.requeue_reasons) r (name, n) WHERE r.n > 0),
-           p.progress_at, m.phase, m.round, round(p.rows_per_second_5min::numeric, 1), round(p.pace::numeric, 2), p.pace_reason,
+           CASE WHEN m.target_duration IS NULL AND m.max_batch_wal IS NULL THEN m.batch_size
+                ELSE coalesce(p.batch_size::integer, m.batch_size) END,
+           m.phase, m.round,
+           -- a user may have written an infinite time, with which nothing can be calculated
+           CASE WHEN isfinite(m.created_at) THEN m.created_at END,
+           CASE WHEN isfinite(m.started_at) THEN m.started_at END,
+           p.progress_at,
+           CASE WHEN isfinite(m.finished_at) THEN m.finished_at END,
            bbm_internal.bbm_is_copy(m.origin, m.restored)
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL bbm_internal.bbm_progress(m.id, m.owner_oid, m.total_tuple_count) p
@@ -758,14 +766,49 @@ CREATE VIEW @extschema@.bbm_migration_status (
     WHERE bbm_internal.bbm_may_see(m.owner_oid)
     ORDER BY m.id;
 
-CREATE FUNCTION @extschema@.bbm_status(name text DEFAULT NULL) RETURNS SETOF @extschema@.bbm_migration_status
+CREATE FUNCTION @extschema@.bbm_status_detail(name text DEFAULT NULL) RETURNS SETOF @extschema@.bbm_migration_status
     LANGUAGE sql STABLE ROWS 10
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT * FROM @extschema@.bbm_migration_status s WHERE bbm_status.name IS NULL OR s.name = bbm_status.name
+    SELECT * FROM @extschema@.bbm_migration_status s WHERE bbm_status_detail.name IS NULL OR s.name = bbm_status_detail.name
+$$;
+COMMENT ON FUNCTION @extschema@.bbm_status_detail IS
+    'all that is known of each migration, one row for each: progress, rate, pace, the whole of what it waits for, the last error';
+
+-- what a screen of 120 columns has room for
+CREATE TYPE bbm_internal.bbm_status_line AS (
+    name text, status text, percent numeric, rows_done bigint, rows_per_second numeric, eta interval, workers integer,
+    waiting_on text
+);
+
+/*
+ * In psql a line has, beside the values, 23 characters between the columns, and no
+ * column is narrower than its name.  waiting_on gets what is left.  A name is
+ * never shortened: users pass it on to other functions.
+ */
+CREATE FUNCTION @extschema@.bbm_status(name text DEFAULT NULL) RETURNS SETOF bbm_internal.bbm_status_line
+    LANGUAGE sql STABLE ROWS 10
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT w.name, w.status, w.percent, w.rows_done, w.rows_per_second, w.eta, w.workers,
+           CASE WHEN length(w.waiting_on) > w.room THEN left(w.waiting_on, w.room - 3) || '...' ELSE w.waiting_on END
+    FROM (SELECT s.id, s.name, s.status, s.percent, s.rows_done, s.rows_per_second, s.eta, s.workers,
+                 regexp_replace(s.waiting_on, '\s+', ' ', 'g') AS waiting_on,
+                 greatest(16, 120 - 23
+                              - greatest(4, max(length(s.name)) OVER every)
+                              - greatest(6, max(length(s.status)) OVER every)
+                              - length('percent')
+                              - greatest(9, max(length(s.rows_done::text)) OVER every)
+                              - greatest(15, max(length(s.rows_per_second::text)) OVER every)
+                              - greatest(3, max(length(s.eta::text)) OVER every)
+                              - length('workers')) AS room
+          FROM @extschema@.bbm_migration_status s
+          WHERE bbm_status.name IS NULL OR s.name = bbm_status.name
+          WINDOW every AS ()) w
+    ORDER BY w.id
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_status IS
-    'one row for each migration: progress, rate, what it waits for and the last error; no row if the name does not exist';
+    'one line for each migration, 120 columns wide: progress, rate, what it waits for; no row if the name does not exist; bbm_status_detail has the rest';
 
 CREATE FUNCTION @extschema@.bbm_throttle(
     name text,
@@ -956,18 +999,56 @@ AS $$
 $$;
 COMMENT ON VIEW @extschema@.bbm_migration_errors IS
     'what bbm_errors() shows: quarantined rows and ranges of the migrations that the reader may see';
+COMMENT ON COLUMN @extschema@.bbm_migration_errors.id IS
+    'identity';
+COMMENT ON COLUMN @extschema@.bbm_migration_errors.at IS
+    'when it was quarantined';
+COMMENT ON COLUMN @extschema@.bbm_migration_errors.relation IS
+    'its partition or child table, if the migration processes these one by one';
+COMMENT ON COLUMN @extschema@.bbm_migration_errors.min_value IS
+    'first key, if the key is an integer; of a single row the same as the last';
+COMMENT ON COLUMN @extschema@.bbm_migration_errors.max_value IS
+    'last key, if the key is an integer';
+COMMENT ON COLUMN @extschema@.bbm_migration_errors.min_key IS
+    'first key, if the key is not an integer: one value for each column';
+COMMENT ON COLUMN @extschema@.bbm_migration_errors.max_key IS
+    'last key, if the key is not an integer';
+COMMENT ON COLUMN @extschema@.bbm_migration_errors.error_sqlstate IS
+    'SQLSTATE of the error';
+COMMENT ON COLUMN @extschema@.bbm_migration_errors.error_message IS
+    'its message';
+COMMENT ON COLUMN @extschema@.bbm_migration_errors.error_detail IS
+    'its detail';
+COMMENT ON COLUMN @extschema@.bbm_migration_errors.error_hint IS
+    'its hint';
+COMMENT ON COLUMN @extschema@.bbm_migration_errors.error_context IS
+    'its context';
+COMMENT ON COLUMN @extschema@.bbm_migration_errors.job IS
+    'the job that it belonged to';
+COMMENT ON COLUMN @extschema@.bbm_migration_errors.migration IS
+    'name of the migration';
 COMMENT ON FUNCTION @extschema@.bbm_errors IS
     'quarantined rows and ranges of a migration, and why; bbm_retry tries them again';
 
 /* Comments that users read in psql. */
 
-COMMENT ON VIEW @extschema@.bbm_migration_status IS 'what bbm_status() shows: the migrations that the reader may see';
-COMMENT ON COLUMN @extschema@.bbm_migration_status.waiting_on IS
-    'what an active or running migration waits for; for a lock also its object, the blocking processes and since when';
-COMMENT ON COLUMN @extschema@.bbm_migration_status.last_error IS
-    'SQLSTATE and message; for a lock timeout also the lock and the processes that blocked it';
+COMMENT ON VIEW @extschema@.bbm_migration_status IS 'what bbm_status_detail() shows: the migrations that the reader may see';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.id IS
+    'identity of the migration';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.name IS
+    'its name';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.table_name IS
+    'its table as schema.table';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.owner IS
+    'role that its job runs as';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.priority IS
+    'of an owner''s migrations, those with a higher one come first';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.status IS
+    'paused; active: started, but not by a worker yet; running; finished; failed';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.percent IS
     'share of the keys that are done; at most 99.9 until it is finished';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.rows_done IS
+    'rows changed so far';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.estimated_total IS
     'keys to do, by some of the table''s pages when it was started, and by the progress along its key';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.rows_per_second IS
@@ -976,15 +1057,116 @@ COMMENT ON COLUMN @extschema@.bbm_migration_status.rows_per_second_5min IS
     'the same over the last five minutes';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.eta IS
     'remaining time at that rate, without the time in which it will be throttled or paused';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.workers IS
+    'number of workers that run a job now';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.waiting_on IS
+    'what an active or running migration waits for; for a lock also its object, the blocking processes and since when';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.last_error IS
+    'SQLSTATE and message; for a lock timeout also the lock and the processes that blocked it';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.pace IS
     'share of the time in which its workers work; the rest they pause for pacing or to keep to a rate';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.pace_reason IS
     'why that is less than all of it';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.jobs_finished IS
+    'finished jobs, also merged ones';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.jobs_running IS
+    'jobs that run now';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.jobs_failed IS
+    'jobs that wait for their next attempt, or have none left';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.attempt IS
+    'attempts so far of the job whose error last_error shows';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.next_attempt_at IS
+    'when that job is tried again';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.requeued IS
+    'how often a batch was requeued, which does not count as an attempt';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.requeue_reasons IS
+    'how often by reason: lock timeout, deadlock, blocking others, time limit, cancelled, other; NULL: never';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.batch_size IS
+    'keys in each job; if adaptive, in the newest job';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.phase IS
+    'work: it processes rows; verify: it verifies what it has done';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.round IS
+    'a round is work, and then verification where there is any; most migrations have one';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.created_at IS
+    'when it was defined';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.started_at IS
+    'when a worker first started it';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.last_progress_at IS
     'when a job or sub-batch was last finished; NULL before the first';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.finished_at IS
+    'when it finished';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.is_copy IS
     'the database is a clone, or was restored, and the migration was not started here: it waits for that';
+COMMENT ON TYPE bbm_internal.bbm_status_line IS 'a row of bbm_status()';
+COMMENT ON COLUMN bbm_internal.bbm_status_line.name IS
+    'its name';
+COMMENT ON COLUMN bbm_internal.bbm_status_line.status IS
+    'paused; active: started, but not by a worker yet; running; finished; failed';
+COMMENT ON COLUMN bbm_internal.bbm_status_line.percent IS
+    'share of the keys that are done; at most 99.9 until it is finished';
+COMMENT ON COLUMN bbm_internal.bbm_status_line.rows_done IS
+    'rows changed so far';
+COMMENT ON COLUMN bbm_internal.bbm_status_line.rows_per_second IS
+    'by the clock over the last minute, without the time in which it was throttled or paused';
+COMMENT ON COLUMN bbm_internal.bbm_status_line.eta IS
+    'remaining time at that rate, without the time in which it will be throttled or paused';
+COMMENT ON COLUMN bbm_internal.bbm_status_line.workers IS
+    'number of workers that run a job now';
+COMMENT ON COLUMN bbm_internal.bbm_status_line.waiting_on IS
+    'what an active or running migration waits for, shortened; bbm_status_detail() has the whole';
 COMMENT ON VIEW @extschema@.bbm_migration_jobs IS 'what bbm_jobs() shows: jobs of the migrations that the reader may see';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.id IS
+    'identity of the job';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.status IS
+    'new: not begun, or requeued; running; finished; failed';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.min_value IS
+    'first key of the range, inclusive; a counter if the key is not an integer';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.max_value IS
+    'last key of the range, inclusive';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.attempts IS
+    'attempts so far; those that were requeued are not counted';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.rows IS
+    'rows changed';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.run_time IS
+    'execution time, the sum for merged jobs';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.wal_bytes IS
+    'WAL written by its execution';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.jobs IS
+    'number of adjacent finished jobs in this row';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.worker_pid IS
+    'process that runs it';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.started_at IS
+    'when it was last claimed';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.finished_at IS
+    'when its last batch committed';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.next_attempt_at IS
+    'earliest time of the next attempt';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.failure_error_code IS
+    'code of its last failed attempt; NULL once it has finished';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.error_sqlstate IS
+    'SQLSTATE of the last unsuccessful attempt';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.error_message IS
+    'error message of the last unsuccessful attempt';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.migration IS
+    'name of the migration';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.relation IS
+    'its partition or child table, if the migration processes these one by one';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.min_key IS
+    'first key of the range, if the key is not an integer';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.max_key IS
+    'last key of the range, if the key is not an integer';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.phase IS
+    'work: it processes rows; verify: it only verifies, and rows is how many rows it has found';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.round IS
+    'the migration''s round that it belongs to';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.kind IS
+    'range: it processes, or verifies, all rows of its range; repair: those that failed verification; retry: those that were quarantined';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.batch_size IS
+    'intended number of keys when the range was allocated';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.requeued IS
+    'how often its batch was requeued, which does not count as an attempt';
+COMMENT ON COLUMN @extschema@.bbm_migration_jobs.requeue_reasons IS
+    'how often by reason; NULL: never';
 
 COMMENT ON TABLE @extschema@.batched_background_migrations IS
     'one row for each batched background migration: which table, which key, what to do to each batch';

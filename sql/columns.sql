@@ -144,7 +144,7 @@ INSERT INTO batched_background_migrations (name, status, max_value, batch_size, 
 SELECT 'code ' || s, s, 10, 10, 'UPDATE evil.t SET n = n + 1 WHERE id BETWEEN $1 AND $2', 'evil.t', 'id', now()
 FROM unnest('{0,2,3,4}'::int[]) s;
 SELECT bbm_wait('code 4', '1 minute');
-SELECT name, status, percent, finished_at IS NOT NULL AS finished FROM bbm_status() WHERE name LIKE 'code%' ORDER BY name;
+SELECT name, status, percent, finished_at IS NOT NULL AS finished FROM bbm_status_detail() WHERE name LIKE 'code%' ORDER BY name;
 -- its table was noted, as others go by it
 SELECT table_oid = 'evil.t'::regclass AS noted, started_at IS NOT NULL AS started FROM batched_background_migrations WHERE name = 'code 4';
 \pset expanded on
@@ -333,7 +333,7 @@ FROM unnest(ARRAY['regress_bbm_good', :'admin']) r;
 ALTER TABLE batched_background_migrations ENABLE TRIGGER USER;
 -- nobody runs them, in the background or when asked to
 \c - :admin
-SELECT name LIKE 'forged%' AS forged, waiting_on FROM bbm_status() WHERE status = 'active' ORDER BY name;
+SELECT name LIKE 'forged%' AS forged, waiting_on FROM bbm_status_detail() WHERE status = 'active' ORDER BY name;
 CALL bbm_run();
 \c - regress_bbm_good
 CALL bbm_run();

@@ -143,25 +143,25 @@ SELECT pg_advisory_lock(4242);
 SELECT bbm_create('slow', 'u', 'slow') AS id;
 SELECT bbm_start('slow');
 SELECT wait_for($$EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'PgSleep')$$);
-SELECT name, status, workers, jobs_running, waiting_on FROM bbm_status('slow');
+SELECT name, status, workers, jobs_running, waiting_on FROM bbm_status_detail('slow');
 -- a pause does not wait for it
 SELECT bbm_pause('slow');
-SELECT name, status, jobs_running FROM bbm_status('slow');
+SELECT name, status, jobs_running FROM bbm_status_detail('slow');
 -- unless it is asked to
 SET statement_timeout = '200 ms';
 SELECT bbm_pause('slow', wait => true);
 RESET statement_timeout;
-SELECT name, status, jobs_running FROM bbm_status('slow');
+SELECT name, status, jobs_running FROM bbm_status_detail('slow');
 -- but it can cancel the batch, which does not count as an attempt
 SELECT bbm_pause('slow', cancel => true, wait => true);
-SELECT name, status, jobs_running, jobs_failed FROM bbm_status('slow');
+SELECT name, status, jobs_running, jobs_failed FROM bbm_status_detail('slow');
 SELECT status, min_value, max_value, attempts, error_sqlstate FROM bbm_jobs('slow');
 SELECT min(n), max(n) FROM u;
 -- bbm_cancel is both in one; it returns how many batches there were
 SELECT bbm_start('slow');
 SELECT wait_for($$EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'PgSleep')$$);
 SELECT bbm_cancel('slow');
-SELECT name, status, jobs_running, jobs_failed FROM bbm_status('slow');
+SELECT name, status, jobs_running, jobs_failed FROM bbm_status_detail('slow');
 SELECT status, min_value, max_value, attempts, error_sqlstate FROM bbm_jobs('slow');
 SELECT bbm_cancel('slow');
 SELECT min(n), max(n) FROM u;
@@ -174,11 +174,11 @@ SELECT status, min_value, max_value, attempts FROM bbm_jobs('slow');
 -- a batch in flight ends by itself after a pause; the rest waits for the start
 SELECT pg_advisory_lock(4242);
 SELECT bbm_create('two batches', 'u', 'slow', batch_size => 5, start => true) AS id;
-SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('two batches'))$$);
+SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status_detail('two batches'))$$);
 UPDATE batched_background_migrations SET status = 0 WHERE name = 'two batches';
 SELECT pg_advisory_unlock(4242);
 SELECT bbm_pause('two batches', wait => true);
-SELECT name, status, jobs_running, jobs_finished FROM bbm_status('two batches');
+SELECT name, status, jobs_running, jobs_finished FROM bbm_status_detail('two batches');
 SELECT n, array_agg(id ORDER BY id) AS ids FROM u GROUP BY n ORDER BY n;
 SELECT bbm_start('two batches');
 SELECT bbm_wait('two batches', '1 minute');
@@ -187,7 +187,7 @@ SELECT min(n), max(n) FROM u;
 -- a change to a running migration takes effect with the next batch
 SELECT pg_advisory_lock(4242);
 SELECT bbm_create('changed', 'u', 'slow', batch_size => 2, start => true) AS id;
-SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('changed'))$$);
+SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status_detail('changed'))$$);
 SELECT bbm_alter('changed', batch_size => 3, max_value => 7, new_name => 'changed its name');
 SELECT pg_advisory_unlock(4242);
 SELECT bbm_wait('changed its name', '1 minute');
@@ -197,7 +197,7 @@ SELECT n, array_agg(id ORDER BY id) AS ids FROM u GROUP BY n ORDER BY n;
 -- max_value below what is done already: then everything is
 SELECT pg_advisory_lock(4242);
 SELECT bbm_create('shortened', 'u', 'slow', batch_size => 4, start => true) AS id;
-SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status('shortened'))$$);
+SELECT wait_for($$(SELECT jobs_running = 1 FROM bbm_status_detail('shortened'))$$);
 UPDATE batched_background_migrations SET max_value = 2 WHERE name = 'shortened';
 SELECT pg_advisory_unlock(4242);
 SELECT bbm_wait('shortened', '1 minute');
@@ -226,7 +226,7 @@ UPDATE r SET d = 0 WHERE id IN (2, 6);
 SELECT bbm_create('retried', 'r', 'UPDATE r SET n = n + 1 / d WHERE id BETWEEN $1 AND $2', batch_size => 2,
                   max_attempts => 1, start => true) > 0 AS created;
 SELECT bbm_wait('retried', '1 minute');
-SELECT status, last_error FROM bbm_status('retried');
+SELECT status, last_error FROM bbm_status_detail('retried');
 SELECT min_value, status, attempts FROM bbm_jobs('retried');
 SELECT bbm_retry('retried');
 SELECT bbm_wait('retried', '1 minute');

@@ -23,7 +23,7 @@ RESET client_min_messages;
 SELECT bbm_create('negative', 'c', 'negative', batch_size => 5) > 0 AS created;
 CALL bbm_run('negative');
 SELECT name, status, percent, rows_done BETWEEN 4e12::bigint AND 8e12::bigint AS many, rows_done = 0 AS none, jobs_finished
-FROM bbm_status() ORDER BY name;
+FROM bbm_status_detail() ORDER BY name;
 SELECT bbm_drop('negative'), bbm_drop('huge');
 
 -- what a user writes to the rows of jobs, which he may while it is paused
@@ -47,7 +47,7 @@ BEGIN
 END $$;
 SELECT pg_advisory_lock(4242);
 SELECT bbm_create('mine', 'c', 'held', batch_size => 1, start => true) > 0 AS created;
-SELECT wait_for($$(SELECT jobs_finished = 18 FROM bbm_status('mine'))$$);
+SELECT wait_for($$(SELECT jobs_finished = 18 FROM bbm_status_detail('mine'))$$);
 -- in the next batch, that is: not in a pause before it
 SELECT wait_for($$EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'PgSleep')$$);
 SELECT bbm_pause('mine', cancel => true, wait => true);
@@ -72,7 +72,7 @@ ALTER TABLE batched_background_migrations ENABLE TRIGGER bbm_guard;
 UPDATE batched_background_migrations SET status = 1;
 SELECT name, percent, rows_done, estimated_total, jobs_finished, rows_per_second, eta, requeued, requeue_reasons,
        now() - started_at AS started, finished_at, length(last_error) < 9000 AS error_fits, last_progress_at <= clock_timestamp() AS progress
-FROM bbm_status();
+FROM bbm_status_detail();
 SELECT rows, extract(epoch FROM run_time), wal_bytes, jobs, requeued, requeue_reasons FROM bbm_jobs('mine') WHERE status = 'finished' LIMIT 1;
 SELECT bbm_pause('mine', wait => true);
 UPDATE batched_background_migration_jobs SET run_ms = 5e-324 WHERE status = 2;
@@ -91,7 +91,7 @@ SELECT percent FROM bbm_status();
 SELECT pg_advisory_unlock(4242);
 UPDATE batched_background_migrations SET status = 1, settings = NULL;
 SELECT bbm_wait('mine', '1 minute');
-SELECT name, status, rows_done, jobs_finished FROM bbm_status();
+SELECT name, status, rows_done, jobs_finished FROM bbm_status_detail();
 SELECT count(*) AS once FROM c WHERE n = 1;
 SELECT bbm_drop('mine');
 
@@ -143,7 +143,7 @@ FROM batched_background_migrations;
 SELECT max(octet_length(error_message)) < 8200 AS message, max(octet_length(error_context)) < 8200 AS context
 FROM batched_background_migration_jobs;
 SELECT event, octet_length(detail) < 8200 AS detail FROM bbm_events WHERE name = repeat(chr(1), 512) ORDER BY id;
-SELECT octet_length(last_error) < 8300 AS last_error FROM bbm_status();
+SELECT octet_length(last_error) < 8300 AS last_error FROM bbm_status_detail();
 SELECT bbm_drop(repeat(chr(1), 512));
 DROP EXTENSION bbm;
 DROP TABLE c, many;

@@ -84,7 +84,7 @@ FROM batched_background_migrations ORDER BY id;
 -- they all run
 SELECT bbm_start();
 SELECT DISTINCT bbm_wait(name, '1 minute') FROM batched_background_migrations;
-SELECT left(name, 30), last_error FROM bbm_status() WHERE status <> 'finished' ORDER BY name;
+SELECT left(name, 30), last_error FROM bbm_status_detail() WHERE status <> 'finished' ORDER BY name;
 -- started at once
 SELECT bbm_create('started', 't', 'f_range', start => true) AS id;
 SELECT bbm_wait('started', '1 minute');

@@ -72,7 +72,7 @@ SELECT bbm_drop('started');
 SELECT bbm_create('fails', 't', 'UPDATE t SET n = n / (id - 150) WHERE id BETWEEN $1 AND $2', batch_size => 100) > 0 AS created;
 SELECT jobs FROM bbm_dry_run('fails', 1);
 SELECT jobs FROM bbm_dry_run('fails', 2);
-SELECT name, status, jobs_failed, last_error FROM bbm_status('fails');
+SELECT name, status, jobs_failed, last_error FROM bbm_status_detail('fails');
 -- a dry run of a failed migration shows whether the correction works
 CALL bbm_run('fails');
 SELECT status FROM bbm_status('fails');

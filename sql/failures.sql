@@ -148,7 +148,7 @@ SELECT wait_for($$EXISTS (SELECT 1 FROM at_work)$$);
 ALTER TABLE broken."index gone" DROP CONSTRAINT "index gone_pkey";
 SELECT pg_advisory_unlock(4242);
 SELECT bbm_wait('index gone', '1 minute');
-SELECT wait_for('(SELECT sum(jobs_running) = 0 FROM bbm_status())');
+SELECT wait_for('(SELECT sum(jobs_running) = 0 FROM bbm_status_detail())');
 SELECT name, status, code FROM outcome;
 DELETE FROM batched_background_migrations;
 

@@ -31,7 +31,7 @@ SELECT bbm_start('rate');
 DO $$
 BEGIN
     FOR i IN 1 .. 6000 LOOP
-        EXIT WHEN (SELECT waiting_on LIKE 'row rate%' FROM bbm_status('rate'));
+        EXIT WHEN (SELECT waiting_on LIKE 'row rate%' FROM bbm_status_detail('rate'));
         PERFORM pg_sleep(0.01);
     END LOOP;
 END $$;
@@ -52,17 +52,17 @@ SELECT bbm_create('held', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $
 DO $$
 BEGIN
     FOR i IN 1 .. 6000 LOOP
-        EXIT WHEN (SELECT waiting_on LIKE 'active hours%' FROM bbm_status('held'));
+        EXIT WHEN (SELECT waiting_on LIKE 'active hours%' FROM bbm_status_detail('held'));
         PERFORM pg_sleep(0.01);
     END LOOP;
 END $$;
-SELECT waiting_on LIKE 'active hours%' AS waits FROM bbm_status('held');
+SELECT waiting_on LIKE 'active hours%' AS waits FROM bbm_status_detail('held');
 DROP EXTENSION bbm;
 CREATE EXTENSION bbm;
 SELECT setval(pg_get_serial_sequence('batched_background_migrations', 'id'), :id, false) = :id AS set;
 BEGIN;
 SELECT bbm_create('anew', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', start => true) = :id AS same_id;
-SELECT waiting_on LIKE 'active hours%' AS waits FROM bbm_status('anew');
+SELECT waiting_on LIKE 'active hours%' AS waits FROM bbm_status_detail('anew');
 ROLLBACK;
 
 -- only this session runs what follows

@@ -68,7 +68,7 @@ SELECT name, status, owner, min_value, max_value, batch_size, job_signature_name
 FROM batched_background_migrations ORDER BY id \gx
 SELECT m.name, j.min_value, j.max_value, j.status, j.attempts, j.failure_error_code, j.key_count, j.finished_at IS NOT NULL AS finished
 FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id ORDER BY j.id;
-SELECT name, status, percent, jobs_finished, jobs_failed, last_error FROM bbm_status();
+SELECT name, status, percent, jobs_finished, jobs_failed, last_error FROM bbm_status_detail();
 -- ids are of our sequences
 SELECT (SELECT max(id) FROM batched_background_migrations) AS last_id, (SELECT max(id) FROM batched_background_migration_jobs) AS last_job;
 SELECT name, event, status FROM bbm_events ORDER BY id;

@@ -115,7 +115,7 @@ CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 INSERT INTO t SELECT generate_series(1, 10);
 SELECT regress_ops.bbm_create('elsewhere', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 3);
 CALL regress_ops.bbm_run('elsewhere');
-SELECT name, status, percent, rows_done, jobs_finished FROM regress_ops.bbm_status();
+SELECT name, status, percent, rows_done, jobs_finished FROM regress_ops.bbm_status_detail();
 SELECT min(n), max(n) FROM t;
 -- it cannot be moved, as its functions know their schema
 ALTER EXTENSION bbm SET SCHEMA public;

@@ -90,7 +90,7 @@ SELECT bbm_alter('free', owner => 'regress_bbm_limited');
 UPDATE batched_background_migrations SET settings = '{bbm.active_hours=00:00-24:00}' WHERE name = 'm bbm.active_hours=00:00-24:00';
 UPDATE batched_background_migrations SET settings = '{bbm.active_hours=}' WHERE name = 'm bbm.vacuum=on';
 UPDATE batched_background_migrations SET status = 1, share_table = true WHERE name IN ('m bbm.active_hours=00:00-24:00', 'm bbm.vacuum=on');
-SELECT wait_for($$(SELECT count(*) = 2 FROM bbm_status() WHERE waiting_on LIKE 'active hours: not before %')$$);
+SELECT wait_for($$(SELECT count(*) = 2 FROM bbm_status_detail() WHERE waiting_on LIKE 'active hours: not before %')$$);
 \c - regress_bbm_limited
 SELECT rows FROM bbm_dry_run('free', 1);
 

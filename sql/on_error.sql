@@ -29,7 +29,7 @@ SELECT bbm_update('splits', 'poison', 'n = v::integer, done = done + 1', batch_s
 CALL bbm_run('splits');
 SELECT count(*) FILTER (WHERE done = 1 AND n = id) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
 SELECT * FROM aside WHERE name = 'splits';
-SELECT status, rows_done, jobs_failed, last_error FROM bbm_status('splits');
+SELECT status, rows_done, jobs_failed, last_error FROM bbm_status_detail('splits');
 -- finished, but bbm_ensure_finished does not accept it
 SELECT bbm_ensure_finished('splits');
 \set VERBOSITY default

@@ -30,7 +30,7 @@ SELECT bbm_alter('fill items', owner => 'regress_bbm_app');
 SELECT name, owner, status FROM batched_background_migrations;
 
 \c - regress_bbm_oncall
-SELECT name, status, waiting_on FROM bbm_status();
+SELECT name, status, waiting_on FROM bbm_status_detail();
 -- what works: the runbook's statements, the functions, reading
 UPDATE batched_background_migrations SET status = 1 WHERE name = 'fill items';
 SELECT bbm_wait('fill items', '1 minute');

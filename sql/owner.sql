@@ -163,7 +163,7 @@ CALL bbm_run('forged for regress_bbm_other');
 SELECT f, state, message
 FROM unnest('{bbm_verify,bbm_dry_run}'::text[]) f, unnest(ARRAY['regress_bbm_other', :'admin']) r, fails(format('SELECT %s(%L)', f, 'forged for ' || r));
 SELECT state, message FROM fails(format($$SELECT bbm_alter('forged for %s', restart => true)$$, :'admin'));
-SELECT name LIKE 'forged%' AS forged, waiting_on FROM bbm_status() WHERE status = 'active';
+SELECT name LIKE 'forged%' AS forged, waiting_on FROM bbm_status_detail() WHERE status = 'active';
 DELETE FROM batched_background_migrations WHERE name LIKE 'forged%';
 
 -- a trigger that fires when whoever has called bbm commits
@@ -220,7 +220,7 @@ ALTER TABLE batched_background_migrations OWNER TO regress_bbm_app;
 ALTER TABLE batched_background_migration_jobs OWNER TO regress_bbm_app;
 COMMIT;
 SELECT count(*) AS done FROM o WHERE n > 0 \gset
-SELECT wait_for($$(SELECT waiting_on LIKE 'another owner%' FROM bbm_status('given away'))$$);
+SELECT wait_for($$(SELECT waiting_on LIKE 'another owner%' FROM bbm_status_detail('given away'))$$);
 SELECT count(*) = :done AS as_then, count(*) < 100000 AS some_left FROM o WHERE n > 0;
 -- with the tables back, it would run as the owner that its row names, whoever has written that: so not while it is started
 BEGIN;

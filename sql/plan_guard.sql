@@ -19,7 +19,7 @@ CREATE FUNCTION outcome(name text, OUT status text, OUT code smallint, OUT sqlst
 LANGUAGE sql AS $$
 	SELECT s.status, m.failure_error_code, m.error_sqlstate, m.error_message,
 		   substring(m.error_detail FROM 'Seq Scan on \w+|Index (?:Only )?Scan using \w+ on \w+'), m.error_hint, s.rows_done
-	FROM bbm_status(outcome.name) s JOIN batched_background_migrations m USING (name)
+	FROM bbm_status_detail(outcome.name) s JOIN batched_background_migrations m USING (name)
 $$;
 
 -- no index for the condition: not a row is changed, and it is the job that is wrong
@@ -112,7 +112,7 @@ SELECT bbm_create('grows', 'grows',
 	$$WITH more AS (INSERT INTO grows SELECT i, 0, repeat('x', 1600) FROM generate_series(1001, 7000) i WHERE $1 = 101)
 	UPDATE grows SET n = n + 1 WHERE id BETWEEN $1 AND $2$$, batch_size => 10) > 0;
 CALL bbm_run('grows');
-SELECT status, requeue_reasons FROM bbm_status('grows');
+SELECT status, requeue_reasons FROM bbm_status_detail('grows');
 SELECT max(attempts) FROM bbm_jobs('grows');
 SELECT count(*) FROM grows WHERE n = 1;
 -- ... or, if it is one scan between two bounds, the same for all, for as long as it is: here random reads become so
@@ -140,7 +140,7 @@ EXPLAIN (COSTS OFF) EXECUTE half_a_percent(1, 10);
 RESET plan_cache_mode;
 RESET enable_bitmapscan;
 ALTER TABLESPACE pg_default RESET (random_page_cost);
-SELECT status, requeue_reasons FROM bbm_status('same');
+SELECT status, requeue_reasons FROM bbm_status_detail('same');
 SELECT count(*) FROM grows WHERE n = 1;
 DEALLOCATE half_a_percent;
 DROP TRIGGER get_expensive ON grows;
@@ -160,7 +160,7 @@ SELECT bbm_create('kept', 'grows', 'keeps_plan', batch_size => 10) > 0;
 \set VERBOSITY terse
 CALL bbm_run('kept');
 \set VERBOSITY default
-SELECT status, requeue_reasons FROM bbm_status('kept');
+SELECT status, requeue_reasons FROM bbm_status_detail('kept');
 SELECT attempts, min_value FROM bbm_jobs('kept') WHERE status = 'failed';
 ANALYZE grows;
 CALL bbm_run('kept');

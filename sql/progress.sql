@@ -145,7 +145,7 @@ CALL bbm_run();
 RESET client_min_messages;
 SELECT name, status, percent,
        abs(estimated_total - CASE name WHEN 'empty' THEN 0 WHEN 'half of it' THEN 10000 WHEN 'text range' THEN 5000 WHEN 'large' THEN 100000 ELSE 20000 END)
-       <= estimated_total / 10 AS estimate FROM bbm_status() ORDER BY name;
+       <= estimated_total / 10 AS estimate FROM bbm_status_detail() ORDER BY name;
 SELECT name, count(*) >= 10 AS often, max(abs(percent - truth)) <= 10 AS right, coalesce(min(step), 0) >= -10 AS on, max(percent) > 80 AS ends
 FROM (SELECT *, percent - max(percent) OVER (PARTITION BY name ORDER BY n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS step FROM log
       -- a round after the first has nothing to count
@@ -165,7 +165,7 @@ CREATE FUNCTION differs(name text) RETURNS SETOF text LANGUAGE sql AS $$
             (SELECT row(coalesce(sum(row_count), 0), coalesce(sum(merged_jobs) FILTER (WHERE j.status = 2), 0), count(*) FILTER (WHERE j.status = 4),
                         count(*) FILTER (WHERE j.status = 3), coalesce(sum(requeued), 0), max(j.finished_at) FILTER (WHERE j.status = 2))::text
              FROM batched_background_migration_jobs j WHERE j.batched_background_migration_id = m.id AND j.phase = 'work') AS true_ones
-        FROM bbm_status() s JOIN batched_background_migrations m USING (name) WHERE s.name = $1) d
+        FROM bbm_status_detail() s JOIN batched_background_migrations m USING (name) WHERE s.name = $1) d
     WHERE shown IS DISTINCT FROM true_ones
 $$;
 CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
@@ -187,7 +187,7 @@ ALTER SYSTEM SET bbm.job_retention = 0;
 SELECT pg_reload_conf();
 SELECT pg_advisory_lock(4242);
 SELECT bbm_create('sums', 't', 'held', batch_size => 2, workers => 2, start => true) > 0 AS created;
-SELECT wait_for($$(SELECT jobs_running = 2 AND jobs_finished >= 999 AND jobs_failed = 1 FROM bbm_status('sums'))$$);
+SELECT wait_for($$(SELECT jobs_running = 2 AND jobs_finished >= 999 AND jobs_failed = 1 FROM bbm_status_detail('sums'))$$);
 SELECT * FROM differs('sums');
 -- the failed job is known by its id, and hardly any other job is read one by one; old ones were merged
 SELECT last_job > 500 AS summed, cardinality(open_jobs) BETWEEN 1 AND 3 AS open, jobs > 500 AS jobs, array_length(samples, 1) % 7 AS samples

@@ -72,7 +72,7 @@ VALUES ('merged', 1000, 2, 'UPDATE many SET n = n + 1 WHERE id BETWEEN $1 AND $2
 CALL bbm_run('merged');
 SELECT count(*) * m.batch_size < 1000 AS behind FROM batched_background_migration_jobs j
 JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name = 'merged' AND j.status = 2 GROUP BY m.id;
-SELECT name, percent, jobs_finished FROM bbm_status() WHERE name IN ('kept', 'merged');
+SELECT name, percent, jobs_finished FROM bbm_status_detail() WHERE name IN ('kept', 'merged');
 ALTER SYSTEM RESET bbm.job_retention;
 ALTER SYSTEM RESET bbm.min_pace;
 SELECT pg_reload_conf();

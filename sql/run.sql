@@ -121,7 +121,7 @@ UPDATE t SET n = 0;
 SELECT f, bbm_create(f, 't', f, batch_size => 15)
 FROM unnest('{f_count,f_null,f_small,f_void,f_registry}'::text[]) f;
 CALL bbm_run();
-SELECT name, status, rows_done, jobs_finished FROM bbm_status() WHERE name LIKE 'f\_%';
+SELECT name, status, rows_done, jobs_finished FROM bbm_status_detail() WHERE name LIKE 'f\_%';
 SELECT * FROM calls;
 SELECT min(n), max(n) FROM t;
 SELECT bbm_create('f_text', 't', 'f_text', max_value => 1) AS id;

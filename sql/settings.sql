@@ -58,7 +58,7 @@ SHOW bbm.enabled;
 SELECT bbm_launch_worker();
 SELECT bbm_start('switched');
 SELECT bbm_wait('switched', '300 ms');
-SELECT name, status, workers, waiting_on FROM bbm_status();
+SELECT name, status, workers, waiting_on FROM bbm_status_detail();
 ALTER SYSTEM RESET bbm.enabled;
 SELECT pg_reload_conf();
 SELECT bbm_wait('switched', '1 minute');
@@ -87,7 +87,7 @@ CALL bbm_run('merged');
 SELECT count(*) < 400 AS fewer, sum(jobs), sum(rows), min(min_value), max(max_value),
        sum(max_value - min_value + 1) AS keys, count(*) FILTER (WHERE status <> 'finished') AS unfinished
 FROM bbm_jobs('merged');
-SELECT name, status, percent, rows_done, jobs_finished, requeued, requeue_reasons FROM bbm_status('merged');
+SELECT name, status, percent, rows_done, jobs_finished, requeued, requeue_reasons FROM bbm_status_detail('merged');
 SELECT jobs > 2 AS merged, requeued, requeue_reasons FROM bbm_jobs('merged') WHERE requeued > 0;
 ALTER SYSTEM SET bbm.job_retention = -1;
 SELECT pg_reload_conf();

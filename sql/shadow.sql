@@ -80,7 +80,7 @@ UPDATE batched_background_migrations SET batch_size = 4 WHERE name OPERATOR(pg_c
 CALL bbm_run('two');
 SELECT min(n), max(n) FROM evil.t;
 \c - :admin
-SELECT name, status, percent, rows_done, jobs_finished, rows_per_second OPERATOR(pg_catalog.>) 0 AS rate FROM bbm_status();
+SELECT name, status, percent, rows_done, jobs_finished, rows_per_second OPERATOR(pg_catalog.>) 0 AS rate FROM bbm_status_detail();
 SELECT status, attempts, rows FROM bbm_jobs('two');
 SELECT role FROM bbm_workers() WHERE kind OPERATOR(pg_catalog.=) 'foreground'::text;
 SELECT name, event FROM bbm_events ORDER BY id;
@@ -98,7 +98,7 @@ SELECT bbm_wait('one', '1 minute');
 SELECT min(n), max(n) FROM evil.t;
 \c - :admin
 SET search_path = "open %s to all";
-SELECT name, status, percent, rows_done, jobs_finished FROM bbm_status();
+SELECT name, status, percent, rows_done, jobs_finished FROM bbm_status_detail();
 SELECT status, attempts, rows FROM bbm_jobs('one');
 SELECT count(*) OPERATOR(pg_catalog.>=) 0::bigint AS workers FROM bbm_workers();
 RESET search_path;

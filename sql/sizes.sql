@@ -89,7 +89,7 @@ CALL bbm_run('follows');
 SELECT * FROM jobs('follows');
 SELECT n, count(*) FROM t GROUP BY n;
 -- what is shown is the size of the newest job
-SELECT batch_size FROM bbm_status('follows');
+SELECT batch_size FROM bbm_status_detail('follows');
 -- one that waits for each commit aims at more
 SELECT bbm_create('waits', 't', 'slow', synchronous => true) AS id;
 SELECT batch_size, target_duration FROM batched_background_migrations WHERE name = 'waits';
@@ -104,7 +104,7 @@ CALL bbm_run('exact');
 CALL bbm_run('inserted');
 SELECT * FROM jobs('exact');
 SELECT * FROM jobs('inserted');
-SELECT name, batch_size FROM bbm_status() ORDER BY name;
+SELECT name, batch_size FROM bbm_status_detail() ORDER BY name;
 
 -- both: it begins with batch_size
 SELECT bbm_create('both', 't', 'slow', batch_size => 300, target_duration => '100 ms', max_value => 3000) AS id;

@@ -28,7 +28,7 @@ LANGUAGE sql AS $$
     SELECT status, percent, rows_done, estimated_total, jobs_finished, jobs_running, jobs_failed,
            rows_per_second > 0, eta >= '0', batch_size, workers, waiting_on, started_at <= now(), finished_at >= started_at,
            last_error, attempt, next_attempt_at IS NOT NULL
-    FROM bbm_status(name)
+    FROM bbm_status_detail(name)
 $$;
 CREATE FUNCTION jobs(name text) RETURNS TABLE (status text, min_value bigint, max_value bigint, attempts smallint,
     rows bigint, run_time boolean, wal boolean, jobs int, pid boolean, started boolean, finished boolean,
@@ -47,7 +47,7 @@ SELECT * FROM status('m');
 -- in the midst of it
 SELECT pg_advisory_lock(4242);
 SELECT bbm_start('m');
-SELECT wait_for($$(SELECT jobs_finished = 1 AND jobs_running = 1 FROM bbm_status('m'))$$);
+SELECT wait_for($$(SELECT jobs_finished = 1 AND jobs_running = 1 FROM bbm_status_detail('m'))$$);
 SELECT * FROM status('m');
 SELECT * FROM jobs('m');
 -- cancelled
@@ -58,11 +58,11 @@ SELECT * FROM jobs('m');
 -- an estimate is bbm's to make
 ALTER TABLE batched_background_migrations DISABLE TRIGGER bbm_guard;
 UPDATE batched_background_migrations SET total_tuple_count = 1;
-SELECT percent, estimated_total FROM bbm_status('m');
+SELECT percent, estimated_total FROM bbm_status_detail('m');
 UPDATE batched_background_migrations SET total_tuple_count = 0;
-SELECT percent, estimated_total FROM bbm_status('m');
+SELECT percent, estimated_total FROM bbm_status_detail('m');
 UPDATE batched_background_migrations SET total_tuple_count = 1000000;
-SELECT percent, estimated_total FROM bbm_status('m');
+SELECT percent, estimated_total FROM bbm_status_detail('m');
 UPDATE batched_background_migrations SET total_tuple_count = 10;
 ALTER TABLE batched_background_migrations ENABLE TRIGGER bbm_guard;
 -- finished
@@ -91,7 +91,7 @@ END $$;
 SELECT pg_advisory_lock(4242);
 SELECT bbm_create('n', 'filled', 'fill', 'f', batching_strategy => 'NullKeySetBatchingStrategy', batch_size => 4,
                   start => true) > 0 AS created;
-SELECT wait_for($$(SELECT jobs_finished = 1 AND jobs_running = 1 FROM bbm_status('n'))$$);
+SELECT wait_for($$(SELECT jobs_finished = 1 AND jobs_running = 1 FROM bbm_status_detail('n'))$$);
 SELECT status, percent, rows_done, estimated_total, jobs_finished, jobs_running FROM status('n');
 SELECT pg_advisory_unlock(4242);
 SELECT bbm_wait('n', '1 minute');
@@ -101,7 +101,7 @@ SELECT status, percent, rows_done, estimated_total, jobs_finished, jobs_running 
 ALTER SYSTEM SET bbm.retry_delay = '1 h';
 SELECT pg_reload_conf();
 SELECT bbm_create('r', 't', 'UPDATE t SET n = 100 / (id - 7) WHERE id BETWEEN $1 AND $2', batch_size => 5, start => true) > 0 AS created;
-SELECT wait_for($$(SELECT jobs_failed = 1 FROM bbm_status('r'))$$);
+SELECT wait_for($$(SELECT jobs_failed = 1 FROM bbm_status_detail('r'))$$);
 SELECT wait_for($$NOT EXISTS (SELECT 1 FROM bbm_workers())$$);
 SELECT * FROM status('r');
 SELECT * FROM jobs('r');
@@ -128,13 +128,13 @@ SELECT 'c', 10, 5, 'UPDATE t SET n = -1 WHERE id BETWEEN $1 AND $2', 'public.t',
 FROM batched_background_migrations WHERE name = 'f';
 SELECT * FROM status('c');
 SELECT s.is_copy, m.restored, m.origin = f.origin AS here
-FROM bbm_status('c') s, batched_background_migrations m, batched_background_migrations f WHERE m.name = 'c' AND f.name = 'f';
+FROM bbm_status_detail('c') s, batched_background_migrations m, batched_background_migrations f WHERE m.name = 'c' AND f.name = 'f';
 SELECT count(*) AS events FROM bbm_events WHERE name = 'c';
 SELECT bbm_wait('c', '200 ms');
 SELECT count(*) FROM t WHERE n = -1;
 UPDATE batched_background_migrations SET status = 1 WHERE name = 'c';
 SELECT bbm_wait('c', '1 minute');
-SELECT is_copy FROM bbm_status('c');
+SELECT is_copy FROM bbm_status_detail('c');
 SELECT count(*) FROM t WHERE n = -1;
 \pset expanded off
 

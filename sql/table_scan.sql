@@ -18,7 +18,7 @@ SELECT bbm_create('table scan', 't', 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND
 CALL table_scan('table scan', 20000, NULL, NULL, NULL) \gset
 SELECT :most_rows < 10000 AS small, :last_us < 3 * :first_us OR :last_us < 500 AS flat;
 -- it is an ordinary migration: what is left is to finish
-SELECT percent, jobs_finished FROM bbm_status('table scan');
+SELECT percent, jobs_finished FROM bbm_status_detail('table scan');
 SELECT count(*) FROM bbm_status();
 -- for which little is read: by now everything is in shared buffers
 CREATE FUNCTION blocks_read(query text) RETURNS bigint LANGUAGE plpgsql AS $$

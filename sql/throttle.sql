@@ -97,7 +97,7 @@ DECLARE
     what text;
 BEGIN
     FOR i IN 1 .. 2400 LOOP
-        SELECT s.waiting_on INTO what FROM public.bbm_status(waits_for.name) s;
+        SELECT s.waiting_on INTO what FROM public.bbm_status_detail(waits_for.name) s;
         EXIT WHEN what LIKE pattern;
         PERFORM pg_sleep(0.05);
     END LOOP;
@@ -107,7 +107,7 @@ SELECT bbm_start();
 SELECT name, waits_for(name, 'condition%') FROM batched_background_migrations WHERE status <> 2 ORDER BY id;
 SELECT count(*) FROM lights;
 -- that is no failure and no attempt, and no batch was started
-SELECT name, status, jobs_finished, jobs_failed, last_error FROM bbm_status() WHERE status <> 'finished';
+SELECT name, status, jobs_finished, jobs_failed, last_error FROM bbm_status_detail() WHERE status <> 'finished';
 SELECT bbm_pause();
 -- a worker says the same
 SELECT define('by a worker', '{bbm.condition=(SELECT green FROM lights)}');
@@ -149,7 +149,7 @@ SELECT bbm_alter('two reasons', settings => '{bbm.retry_delay=1h,bbm.retry_max_d
 \set helper :abs_srcdir '/sql/wait_for.inc'
 \i :helper
 SELECT wait_for($$EXISTS (SELECT FROM bbm_workers() WHERE migration = 'two reasons' AND waiting_on = 'condition: not met')$$);
-SELECT waiting_on FROM bbm_status('two reasons');
+SELECT waiting_on FROM bbm_status_detail('two reasons');
 SELECT bbm_alter('two reasons', settings => ARRAY['bbm.retry_delay=1h', 'bbm.retry_max_delay=1h',
     'bbm.active_hours=' || to_char(clock_timestamp() AT TIME ZONE 'UTC' + interval '2 days', 'Dy') || ' 10:00-10:01 UTC']);
 SELECT waits_for('two reasons', 'active hours%') LIKE 'active hours: not before %' AS waits;

@@ -27,16 +27,16 @@ SET client_min_messages = warning;
 CREATE TRIGGER full_disk BEFORE INSERT ON batched_background_migration_jobs
     FOR EACH ROW EXECUTE FUNCTION full_disk('53100', 'No space left on device');
 SELECT bbm_update('claim', 's', 'n = n + 1', batch_size => 10, start => true) > 0 AS created;
-SELECT wait_for($$(SELECT waiting_on = '53100: could not extend file: No space left on device' FROM bbm_status('claim'))$$);
-SELECT name, status, jobs_finished, waiting_on, last_error FROM bbm_status('claim');
+SELECT wait_for($$(SELECT waiting_on = '53100: could not extend file: No space left on device' FROM bbm_status_detail('claim'))$$);
+SELECT name, status, jobs_finished, waiting_on, last_error FROM bbm_status_detail('claim');
 SELECT waiting_on FROM bbm_workers() WHERE migration = 'claim';
 -- also when nobody is at it
 SELECT wait_for($$(SELECT count(*) = 0 FROM bbm_workers() WHERE kind = 'worker')$$);
 SELECT wait_for($$(SELECT last_error = '53100: could not extend file: No space left on device' AND waiting_on = last_error
-                   FROM bbm_status('claim'))$$);
+                   FROM bbm_status_detail('claim'))$$);
 UPDATE gate SET shut = false;
 SELECT bbm_wait('claim', '1 minute');
-SELECT name, status, waiting_on, last_error FROM bbm_status('claim');
+SELECT name, status, waiting_on, last_error FROM bbm_status_detail('claim');
 SELECT attempts, requeued, error_sqlstate, count(*) FROM bbm_jobs('claim') GROUP BY 1, 2, 3;
 DROP TRIGGER full_disk ON batched_background_migration_jobs;
 
@@ -54,7 +54,7 @@ BEGIN
 END $$;
 UPDATE gate SET shut = true;
 SELECT bbm_create('record', 's', 'once', batch_size => 40, start => true) > 0 AS created;
-SELECT wait_for($$(SELECT waiting_on = '58030: could not extend file: I/O error' AND last_error = waiting_on FROM bbm_status('record'))$$);
+SELECT wait_for($$(SELECT waiting_on = '58030: could not extend file: I/O error' AND last_error = waiting_on FROM bbm_status_detail('record'))$$);
 UPDATE gate SET shut = false;
 SELECT bbm_wait('record', '1 minute');
 SELECT attempts, requeued, rows FROM bbm_jobs('record');
@@ -66,10 +66,10 @@ CREATE TRIGGER full_disk BEFORE UPDATE ON batched_background_migrations
 CREATE FUNCTION hopeless(min int, max int) RETURNS int LANGUAGE plpgsql AS 'BEGIN PERFORM 1 FROM nowhere; RETURN 0; END';
 UPDATE gate SET shut = true;
 SELECT bbm_create('fails', 's', 'hopeless', batch_size => 40, start => true) > 0 AS created;
-SELECT wait_for($$(SELECT last_error = '54000: could not extend file: out of everything' FROM bbm_status('fails'))$$);
+SELECT wait_for($$(SELECT last_error = '54000: could not extend file: out of everything' FROM bbm_status_detail('fails'))$$);
 UPDATE gate SET shut = false;
 SELECT bbm_wait('fails', '1 minute');
-SELECT name, status, last_error FROM bbm_status('fails');
+SELECT name, status, last_error FROM bbm_status_detail('fails');
 DROP TRIGGER full_disk ON batched_background_migrations;
 
 -- batches: no range after the other is requeued for it, and none counts
@@ -83,11 +83,11 @@ BEGIN
 END $$;
 UPDATE gate SET shut = true;
 SELECT bbm_create('batch', 's', 'disk', batch_size => 1, start => true) > 0 AS created;
-SELECT wait_for($$(SELECT requeued >= 2 AND waiting_on = '53100: could not write block' AND last_error = waiting_on FROM bbm_status('batch'))$$);
+SELECT wait_for($$(SELECT requeued >= 2 AND waiting_on = '53100: could not write block' AND last_error = waiting_on FROM bbm_status_detail('batch'))$$);
 SELECT count(*) < 10 AS few FROM bbm_jobs('batch');
 UPDATE gate SET shut = false;
 SELECT bbm_wait('batch', '1 minute');
-SELECT rows_done, jobs_finished FROM bbm_status('batch');
+SELECT rows_done, jobs_finished FROM bbm_status_detail('batch');
 SELECT max(attempts) AS attempts FROM bbm_jobs('batch');
 
 -- one that is somebody's lock: other ranges go on, and what is left says why it waits
@@ -101,8 +101,8 @@ BEGIN
 END $$;
 UPDATE gate SET shut = true;
 SELECT bbm_create('lock', 's', 'busy', batch_size => 10, start => true) > 0 AS created;
-SELECT wait_for($$(SELECT waiting_on = 'retry of a requeued job: 55P03: somebody has it' FROM bbm_status('lock'))$$);
-SELECT jobs_finished, last_error FROM bbm_status('lock');
+SELECT wait_for($$(SELECT waiting_on = 'retry of a requeued job: 55P03: somebody has it' FROM bbm_status_detail('lock'))$$);
+SELECT jobs_finished, last_error FROM bbm_status_detail('lock');
 UPDATE gate SET shut = false;
 SELECT bbm_wait('lock', '1 minute');
 

@@ -144,7 +144,7 @@ SELECT bbm_update('bad', 'items', 'total = 3', 'total <> 3', batch_size => 5000,
 CALL bbm_run('bad');
 \set VERBOSITY terse
 SELECT * FROM phases WHERE name = 'bad';
-SELECT status, last_error FROM bbm_status('bad');
+SELECT status, last_error FROM bbm_status_detail('bad');
 -- started again it is verified again, and nothing is done twice
 CALL bbm_run('bad');
 DELETE FROM items WHERE id <= 7;

@@ -530,14 +530,14 @@ bbm_migration_delete(int64 id)
 	bbm_sql_run(&sql, values, NULL, false);
 }
 
-/* Reads what bbm_status() shows of the migration, as the extension's owner. */
+/* Reads what bbm_status_detail() shows of the migration, as the extension's owner. */
 void
 bbm_migration_progress(int64 id, MemoryContext context, BbmProgress *progress)
 {
 	static BbmSql sql = {
 		"SELECT coalesce(s.percent, 0)::text, s.rows_done, s.jobs_finished, m.error_sqlstate, m.error_message, "
 		"m.error_detail, m.error_hint "
-		"FROM @.batched_background_migrations m CROSS JOIN LATERAL @.bbm_status(m.name) s WHERE m.id = $1",
+		"FROM @.batched_background_migrations m CROSS JOIN LATERAL @.bbm_status_detail(m.name) s WHERE m.id = $1",
 		1, {INT8OID}
 	};
 	Datum		values[] = {Int64GetDatum(id)};

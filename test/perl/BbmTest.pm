@@ -125,7 +125,7 @@ sub BAIL_OUT_of
 {
 	my ($node, $why) = @_;
 	fail($why);
-	diag(value($node, 'SELECT * FROM bbm_workers()'), "\n", value($node, 'SELECT * FROM bbm_status()'));
+	diag(value($node, 'SELECT * FROM bbm_workers()'), "\n", value($node, 'SELECT * FROM bbm_status_detail()'));
 	return 0;
 }
 
@@ -143,10 +143,10 @@ sub finished
 	my ($node, $name, $what, $db) = @_;
 	$node->poll_query_until($db || 'postgres',
 		"SELECT status IN ('finished', 'failed') FROM bbm_status('$name')");
-	my $state = value($node, "SELECT status, last_error FROM bbm_status('$name')", $db);
+	my $state = value($node, "SELECT status, last_error FROM bbm_status_detail('$name')", $db);
 	my $ok    = $state =~ /^finished\|/;
 	ok($ok, $what || "migration $name finishes")
-	  or diag("$state\n" . value($node, "SELECT * FROM bbm_status('$name')", $db));
+	  or diag("$state\n" . value($node, "SELECT * FROM bbm_status_detail('$name')", $db));
 	return $ok;
 }
 

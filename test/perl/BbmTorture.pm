@@ -270,7 +270,7 @@ sub check_twice
 sub check_all
 {
 	my ($state, $again) = @_;
-	my $all = try_value($state, 'SELECT name, status, last_error FROM bbm_status()') // return;
+	my $all = try_value($state, 'SELECT name, status, last_error FROM bbm_status_detail()') // return;
 	my $renewed = 0;
 	for (shuffle(split /\n/, $all))
 	{
@@ -455,7 +455,7 @@ sub finish_all
 	}
 	my @left = grep { !$state->{complete}{$_} } sort keys %subjects;
 	check_twice($state, $_) for @left;
-	violation($state, 'all migrations finish', join "\n", map { value($node, "SELECT * FROM bbm_status('$_')") } @left) if @left;
+	violation($state, 'all migrations finish', join "\n", map { value($node, "SELECT * FROM bbm_status_detail('$_')") } @left) if @left;
 	no_workers($node);
 	is(value($node, q(SELECT count(*) FROM pg_locks WHERE locktype = 'userlock' OR (locktype = 'object' AND classid = 'batched_background_migrations'::regclass))),
 		0, 'nor a lock');

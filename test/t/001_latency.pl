@@ -77,11 +77,11 @@ value($node, "SELECT bbm_start('failed')", 'app');
 status_is($node, 'failed', 'failed', 'app');
 define($node, 'later', 't', db => 'app', job => 'UPDATE t SET n = 1 / (n - n) WHERE id BETWEEN $1 AND $2');
 value($node, "SELECT bbm_start('later')", 'app');
-ok( $node->poll_query_until('app', "SELECT next_attempt_at > now() + '5 min' FROM bbm_status('later')"),
+ok( $node->poll_query_until('app', "SELECT next_attempt_at > now() + '5 min' FROM bbm_status_detail('later')"),
 	'a job failed and will be tried again much later');
 no_workers($node, 'nobody stays for that');
 like(
-	value($node, "SELECT waiting_on FROM bbm_status('later')", 'app'),
+	value($node, "SELECT waiting_on FROM bbm_status_detail('later')", 'app'),
 	qr/retry/, 'bbm_status says that it waits for the retry');
 
 # The statistics of a session that has just ended may come late.

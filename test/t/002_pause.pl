@@ -32,12 +32,12 @@ my $worker = worker_pid($node);
 set_status('a', 0);
 pass('a pause does not wait for the batch in flight');
 is(worker_pid($node), $worker, 'which goes on');
-is(value($node, q(SELECT status, jobs_running, workers FROM bbm_status('a'))), 'paused|1|1', 'and is still shown');
+is(value($node, q(SELECT status, jobs_running, workers FROM bbm_status_detail('a'))), 'paused|1|1', 'and is still shown');
 gate($node, 'open');
 no_workers($node);
 is(value($node, "$jobs 'a'"), 1, 'after it none is claimed');
 is(value($node, 'SELECT count(*) FILTER (WHERE n = 1), count(*) FILTER (WHERE n <> 0) FROM a'), '100|100', 'it was done and committed');
-is(value($node, q(SELECT status, jobs_finished, rows_done FROM bbm_status('a'))), 'paused|1|100', 'and recorded');
+is(value($node, q(SELECT status, jobs_finished, rows_done FROM bbm_status_detail('a'))), 'paused|1|100', 'and recorded');
 set_status('a', 1);
 finished($node, 'a');
 once_each($node, 'a', 1000);
@@ -61,7 +61,7 @@ for my $round (1 .. 12)
 }
 is($late, 0, 'no claim after a pause has committed, in 12 pauses between tiny batches');
 is(value($node, q(SELECT status FROM bbm_status('b'))), 'paused', 'that were taken in the middle of the work');
-is(value($node, q(SELECT jobs_running, jobs_failed FROM bbm_status('b'))), '0|0', 'and left nothing half done');
+is(value($node, q(SELECT jobs_running, jobs_failed FROM bbm_status_detail('b'))), '0|0', 'and left nothing half done');
 value($node, "UPDATE batched_background_migrations SET batch_size = 1000 WHERE name = 'b'");
 set_status('b', 1);
 finished($node, 'b');
@@ -78,7 +78,7 @@ my $psql = $node->background_psql('postgres');
 $psql->query_safe(q(BEGIN; UPDATE batched_background_migrations SET status = 0 WHERE name = 'c'));
 gate($node, 'open');
 $node->poll_query_until('postgres', 'SELECT count(*) = 200 FROM c WHERE n = 1');
-$node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'a lock on the migration: process %, idle in transaction since %' FROM bbm_status('c')));
+$node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'a lock on the migration: process %, idle in transaction since %' FROM bbm_status_detail('c')));
 is(value($node, "$jobs 'c'"), 2, 'nothing is claimed while a pause is open');
 $psql->query_safe('ROLLBACK');
 $psql->quit;
@@ -128,7 +128,7 @@ define($node, 'd', 'd', job => 'gated', batch_size => 100, workers => 2);
 set_status('d', 1);
 reach_gate($node, 2);
 is(value($node, q(SELECT bbm_pause('d', cancel => true, wait => true))), 1, 'pause, cancel and wait return');
-is( value($node, q(SELECT status, jobs_running FROM bbm_status('d'))),
+is( value($node, q(SELECT status, jobs_running FROM bbm_status_detail('d'))),
 	'paused|0', 'and then no batch is in flight');
 is(value($node, 'SELECT count(*) FROM d WHERE n <> 0'), 0, 'what they did is rolled back');
 is(value($node, q(SELECT string_agg(status || attempts, ' ') FROM bbm_jobs('d'))), 'new0 new0', 'and the jobs are requeued');
@@ -141,7 +141,7 @@ is(value($node, q(SELECT bbm_cancel('d'))), 0, 'there is nothing left to cancel'
 set_status('d', 1);
 reach_gate($node, 2);
 value($node, q(SELECT bbm_pause('d', cancel => true)));
-$node->poll_query_until('postgres', q(SELECT jobs_running = 0 FROM bbm_status('d')));
+$node->poll_query_until('postgres', q(SELECT jobs_running = 0 FROM bbm_status_detail('d')));
 pass('cancel alone cancels as well');
 gate($node, 'open');
 set_status('d', 1);
@@ -163,7 +163,7 @@ ok($node->poll_query_until('postgres', in_flight(), 1), 'while the batch is in f
 gate($node, 'open');
 is((finish_background($waiter))[0], '1', 'and returns when that has ended');
 is(value($node, 'SELECT count(*) FROM e WHERE n = 1'), 500, 'with the batch done');
-is(value($node, q(SELECT status, jobs_finished FROM bbm_status('e'))), 'paused|1', 'and none after it');
+is(value($node, q(SELECT status, jobs_finished FROM bbm_status_detail('e'))), 'paused|1', 'and none after it');
 set_status('e', 1);
 finished($node, 'e');
 once_each($node, 'e', 1000);

@@ -157,7 +157,7 @@ cmp_ok(scalar @crashes, '<=', 4, 'after three crashes');
 is( value($node, 'SELECT count(*) FILTER (WHERE n = 1), count(*) FILTER (WHERE n = 0), min(id) FILTER (WHERE n = 0), max(id) FILTER (WHERE n = 0) FROM poison'),
 	'400|100|101|200',
 	'with everything else done');
-like(value($node, q(SELECT last_error FROM bbm_status('poison'))), qr/gone/, 'and says why');
+like(value($node, q(SELECT last_error FROM bbm_status_detail('poison'))), qr/gone/, 'and says why');
 value($node, q(CREATE OR REPLACE FUNCTION poisoned(lo bigint, hi bigint) RETURNS void LANGUAGE sql AS
 	'UPDATE public.poison SET n = n + 1 WHERE id BETWEEN lo AND hi'));
 value($node, q(SELECT bbm_start('poison')));
@@ -175,7 +175,7 @@ value($node, "SELECT bbm_start('tiny')");
 my $jobs = 0;
 for my $round (1 .. 4)
 {
-	$node->poll_query_until('postgres', "SELECT jobs_finished > $jobs OR status = 'finished' FROM bbm_status('tiny')");
+	$node->poll_query_until('postgres', "SELECT jobs_finished > $jobs OR status = 'finished' FROM bbm_status_detail('tiny')");
 	if ($round % 2)
 	{
 		my $since = now();
@@ -188,7 +188,7 @@ for my $round (1 .. 4)
 		$node->kill9;
 		start_anyway($node);
 	}
-	$jobs = value($node, "SELECT jobs_finished FROM bbm_status('tiny')");
+	$jobs = value($node, "SELECT jobs_finished FROM bbm_status_detail('tiny')");
 	my ($rows, $recorded) = split /\|/,
 	  value($node, "SELECT (SELECT count(*) FROM tiny WHERE n > 0), count(*) FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name = 'tiny' AND j.status = 2");
 	is($rows, $recorded, "crash $round: rows done are rows recorded, in one snapshot");

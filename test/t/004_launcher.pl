@@ -90,12 +90,12 @@ ok($node->poll_query_until('postgres', in_flight(), 1), 'bbm.enabled = off leave
 gate($node, 'open');
 no_workers($node, 'after it the worker exits');
 is(value($node, 'SELECT count(*) FROM c WHERE n = 1'), 100, 'with its batch done');
-is(value($node, q(SELECT status, jobs_finished, jobs_running FROM bbm_status('c'))), 'running|1|0', 'and recorded');
+is(value($node, q(SELECT status, jobs_finished, jobs_running FROM bbm_status_detail('c'))), 'running|1|0', 'and recorded');
 counter_table($node, 'd', 500);
 define($node, 'd', 'd');
 start('d');
-like(value($node, q(SELECT waiting_on FROM bbm_status('d'))), qr/bbm\.enabled/, 'one that is started says what it waits for');
-like(value($node, q(SELECT waiting_on FROM bbm_status('c'))), qr/bbm\.enabled/, 'and so does one that was at work');
+like(value($node, q(SELECT waiting_on FROM bbm_status_detail('d'))), qr/bbm\.enabled/, 'one that is started says what it waits for');
+like(value($node, q(SELECT waiting_on FROM bbm_status_detail('c'))), qr/bbm\.enabled/, 'and so does one that was at work');
 is( value($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ 'bbm (worker|discovery)'"),
 	0, 'nothing is started while it is off');
 $node->restart;
@@ -143,7 +143,7 @@ define($node, 'h2', 'h', batch_size => 300);
 start('h1');
 reach_gate($node);
 start('h2');
-ok( $node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'another migration on the table%' FROM bbm_status('h2'))),
+ok( $node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'another migration on the table%' FROM bbm_status_detail('h2'))),
 	'a second migration on a table waits for the first');
 is(value($node, q(SELECT count(*) FROM bbm_jobs('h2'))), 0, 'and has not started');
 gate($node, 'open');
@@ -219,7 +219,7 @@ counter_table($node, 'large', 100000);
 value($node, q(CREATE FUNCTION slowly(lo bigint, hi bigint) RETURNS void LANGUAGE sql AS
 	'UPDATE public.large SET n = n + 1 WHERE id BETWEEN lo AND hi; SELECT pg_sleep(0.02)'));
 value($node, q(SELECT bbm_create('large', 'large', 'slowly', batch_size => 10, start => true)));
-$node->poll_query_until('postgres', q(SELECT jobs_finished > 0 FROM bbm_status('large')));
+$node->poll_query_until('postgres', q(SELECT jobs_finished > 0 FROM bbm_status_detail('large')));
 
 counter_table($node, 'same', 100);
 define($node, 'same owner', 'same', batch_size => 20, start => 'true');
@@ -237,8 +237,8 @@ define($node, 'another database', 'away', db => 'other', batch_size => 20, start
 finished($node, 'another database', 'and one in another database', 'other');
 
 is(value($node, q(SELECT status FROM bbm_status('large'))), 'running', 'the large one is still at it');
-my $done = value($node, q(SELECT jobs_finished FROM bbm_status('large')));
-$node->poll_query_until('postgres', "SELECT jobs_finished > $done + 10 FROM bbm_status('large')");
+my $done = value($node, q(SELECT jobs_finished FROM bbm_status_detail('large')));
+$node->poll_query_until('postgres', "SELECT jobs_finished > $done + 10 FROM bbm_status_detail('large')");
 pass('and goes on');
 cmp_ok($done, '<', 5000, 'they did not wait for its half');
 value($node, q(SELECT bbm_cancel('large')));
@@ -278,7 +278,7 @@ start('a');
 ok( $node->poll_query_until(
 		'postgres', "SELECT pg_read_file('" . $node->logfile . "', $offset, 1000000) LIKE '%out of background worker slots%'"),
 	'that there is no slot is logged');
-like(value($node, q(SELECT waiting_on FROM bbm_status('a'))), qr/worker/, 'bbm_status says that it waits for a worker');
+like(value($node, q(SELECT waiting_on FROM bbm_status_detail('a'))), qr/worker/, 'bbm_status says that it waits for a worker');
 # another event makes it try again, and again
 for (1 .. 3)
 {

@@ -71,7 +71,7 @@ for my $strategy ('wal_log', 'file_copy')
 	command("CREATE DATABASE clone TEMPLATE app STRATEGY $strategy", "CREATE DATABASE TEMPLATE while it works ($strategy)");
 	is(workers_in('clone'), '', 'the clone runs nothing');
 	is(value($node, q(SELECT status FROM bbm_status('m')), 'clone'), 'running', 'though its migration is running by name');
-	like(value($node, q(SELECT is_copy, waiting_on FROM bbm_status('m')), 'clone'), qr/^t\|.*start here/, 'and says what it waits for');
+	like(value($node, q(SELECT is_copy, waiting_on FROM bbm_status_detail('m')), 'clone'), qr/^t\|.*start here/, 'and says what it waits for');
 	goes_on('app', 'TEMPLATE');
 	is(value($node, 'SELECT count(*) FROM t WHERE n <> 0', 'clone'), 0, 'the clone was made between two batches');
 	gate($node, 'open', 'clone');
@@ -193,7 +193,7 @@ value($node, 'UPDATE t SET n = 0', 'app');
 value($node, q(CREATE FUNCTION slow_t(lo bigint, hi bigint) RETURNS void LANGUAGE sql AS
 	'UPDATE public.t SET n = n + 1 WHERE id BETWEEN lo AND hi; SELECT pg_sleep(0.1)'), 'app');
 value($node, q(SELECT bbm_create('cascade', 't', 'slow_t', batch_size => 1, workers => 2, start => true)), 'app');
-$node->poll_query_until('app', q(SELECT jobs_finished > 3 FROM bbm_status('cascade')));
+$node->poll_query_until('app', q(SELECT jobs_finished > 3 FROM bbm_status_detail('cascade')));
 value($node, "SET statement_timeout = '60s'; DROP SCHEMA jobs CASCADE", 'app');
 no_workers($node, 'DROP SCHEMA … CASCADE while it works');
 is(value($node, 'SELECT count(*) > 3, count(*) < 500, max(n) FROM t WHERE n > 0', 'app'), 't|t|1', 'in the middle, with nothing done twice');
@@ -234,7 +234,7 @@ is(value($node, q(SELECT usename FROM pg_stat_activity WHERE backend_type = 'bbm
 value($node, "SET statement_timeout = '60s'; DROP OWNED BY guest; DROP ROLE guest", 'app');
 gate($node, 'open', 'app');
 ok(status_is($node, 'guest', 'failed', 'app'), 'DROP OWNED and DROP ROLE of the owner while it works fail the migration');
-like(value($node, q(SELECT last_error FROM bbm_status('guest')), 'app'), qr/permission denied|role/, 'with the reason');
+like(value($node, q(SELECT last_error FROM bbm_status_detail('guest')), 'app'), qr/permission denied|role/, 'with the reason');
 no_workers($node);
 is(value($node, q(SELECT count(*) FROM bbm_status()), 'app'), 3, 'bbm_status bears with it');
 value($node, q(GRANT SELECT, UPDATE ON kept TO heir; GRANT ALL ON SCHEMA public TO heir), 'app');
@@ -254,7 +254,7 @@ value($node, q(DROP ROLE short));
 if ($rc == 0)
 {
 	ok(status_is($node, 'orphan', 'failed', 'app'), 'a start without an owner fails the migration');
-	like(value($node, q(SELECT last_error FROM bbm_status('orphan')), 'app'), qr/role/, 'with the reason');
+	like(value($node, q(SELECT last_error FROM bbm_status_detail('orphan')), 'app'), qr/role/, 'with the reason');
 }
 else
 {

@@ -74,7 +74,7 @@ $node = bbm_node('bare', preload => 0);
 gate_table();
 is(value($node, q(SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'bbm%')), 0, 'not preloaded: no process of ours');
 define($node, 'run', 't', batch_size => 50, start => 'true');
-like(value($node, q(SELECT waiting_on FROM bbm_status('run'))), qr/preload/, 'bbm_status says what is missing');
+like(value($node, q(SELECT waiting_on FROM bbm_status_detail('run'))), qr/preload/, 'bbm_status says what is missing');
 
 sub gate_table
 {
@@ -129,14 +129,14 @@ my $worker = value($node, q(SELECT bbm_launch_worker('1 hour')));
 reach_gate($node);
 is(worker_pid($node), $worker, 'bbm_launch_worker works');
 is(value($node, q(SELECT pid, migration FROM bbm_workers())), "$worker|launched", 'and is to be seen');
-is(value($node, q(SELECT waiting_on IS NULL FROM bbm_status('launched'))), 't', 'as is that nothing is missing');
+is(value($node, q(SELECT waiting_on IS NULL FROM bbm_status_detail('launched'))), 't', 'as is that nothing is missing');
 value($node, "SELECT pg_cancel_backend($worker)");
 ok( $node->poll_query_until(
 		'postgres', q(SELECT bool_or(status = 'new' AND attempts = 0 OR attempts > 1) FROM bbm_jobs('launched'))),
 	'a cancelled batch is requeued');
 value($node, q(SET statement_timeout = '60s'; UPDATE batched_background_migrations SET status = 0 WHERE name = 'launched'));
 gate($node, 'open');
-$node->poll_query_until('postgres', q(SELECT jobs_running = 0 FROM bbm_status('launched')));
+$node->poll_query_until('postgres', q(SELECT jobs_running = 0 FROM bbm_status_detail('launched')));
 value($node, q(UPDATE batched_background_migrations SET status = 1 WHERE name = 'launched'));
 finished($node, 'launched', 'it follows an UPDATE without a notification');
 once_each($node, 't', 500);
@@ -154,7 +154,7 @@ $worker = value($node, q(SELECT bbm_launch_worker()));
 reach_gate($node);
 kill KILL => $worker;
 $node->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $worker");
-like(value($node, q(SELECT waiting_on FROM bbm_status('killed'))), qr/preload/, 'killed with the server, it stays away');
+like(value($node, q(SELECT waiting_on FROM bbm_status_detail('killed'))), qr/preload/, 'killed with the server, it stays away');
 gate($node, 'open');
 value($node, q(SELECT bbm_launch_worker('0')));
 finished($node, 'killed', 'the next one goes on');

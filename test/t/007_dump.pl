@@ -58,7 +58,7 @@ sub copy_ok
 			"SELECT string_agg(name || ' ' || status, ', ') FROM bbm_status()", $db),
 		'running finished, done finished, paused paused, failed failed, rest running',
 		"$how: the migrations as they were");
-	like(value($to, "SELECT is_copy, waiting_on FROM bbm_status('rest')", $db), qr/^t\|.*start here/, "$how: what ran waits, and says for what");
+	like(value($to, "SELECT is_copy, waiting_on FROM bbm_status_detail('rest')", $db), qr/^t\|.*start here/, "$how: what ran waits, and says for what");
 	# the launcher polls every second, and finds nothing to do there
 	value($to, 'SELECT pg_sleep(1.2)', $db);
 	is(value($to, "SELECT count(*) FROM pg_stat_activity WHERE datname = '$db' AND backend_type = 'bbm worker'"),
@@ -70,7 +70,7 @@ sub copy_ok
 	value($to, "UPDATE batched_background_migrations SET status = 1 WHERE name = 'rest'", $db);
 	finished($to, 'rest', "$how: started there, it finishes", $db);
 	once_each($to, 't', 1000, "$how: each row was done once", $db);
-	is(value($to, "SELECT is_copy, waiting_on IS NULL FROM bbm_status('rest')", $db), 'f|t', "$how: waits for nothing");
+	is(value($to, "SELECT is_copy, waiting_on IS NULL FROM bbm_status_detail('rest')", $db), 'f|t', "$how: waits for nothing");
 
 	# numbers go on after those of the dump
 	value($to, "SELECT bbm_create('fresh', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN \$1 AND \$2', start => true)", $db);

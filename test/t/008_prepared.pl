@@ -95,7 +95,7 @@ SKIP:
 	  or skip 'no prepared transaction', 4;
 	gate($node, 'open');
 	$node->poll_query_until('postgres', 'SELECT count(*) = 100 FROM t WHERE n = 1');
-	$node->poll_query_until('postgres', "SELECT waiting_on LIKE 'a lock on the migration: prepared transaction with id %' FROM bbm_status('pause')");
+	$node->poll_query_until('postgres', "SELECT waiting_on LIKE 'a lock on the migration: prepared transaction with id %' FROM bbm_status_detail('pause')");
 	is(jobs('pause'), 1, 'no batch is claimed while it is undecided');
 	$node->safe_psql('postgres', "COMMIT PREPARED 'pause'");
 	no_workers($node);

@@ -49,7 +49,7 @@ is($standby->psql('postgres', 'SELECT 1'), 0, 'and the standby is well');
 $primary->stop('immediate');
 is( value($standby, q(SELECT (SELECT count(*) FROM t WHERE n > 0) = rows_done FROM bbm_status('m'))),
 	't', 'on the standby, rows done are rows recorded');
-is(value($standby, q(SELECT jobs_finished, jobs_running FROM bbm_status('m'))), '8|2', 'some of the work is done');
+is(value($standby, q(SELECT jobs_finished, jobs_running FROM bbm_status_detail('m'))), '8|2', 'some of the work is done');
 
 $standby->promote;
 ok($standby->poll_query_until('postgres', in_flight(), 2), 'promoted, it goes on by itself');
@@ -91,7 +91,7 @@ value($standby, "$local SELECT bbm_pause('sync', cancel => true, wait => true)")
 pass('a batch that waits for its standby can be cancelled');
 is(value($standby, 'SELECT count(*) FILTER (WHERE n = 1), count(*) FILTER (WHERE n > 1) FROM s'),
 	'100|0', 'though it has committed');
-is(value($standby, q(SELECT status, jobs_finished, jobs_running FROM bbm_status('sync'))), 'paused|1|0', 'and is recorded as what it is');
+is(value($standby, q(SELECT status, jobs_finished, jobs_running FROM bbm_status_detail('sync'))), 'paused|1|0', 'and is recorded as what it is');
 value($standby, "$local SELECT bbm_start('sync')");
 ok($standby->poll_query_until('postgres', $waits, 1), 'the next one waits again');
 $standby->stop('fast');

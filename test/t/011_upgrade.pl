@@ -42,7 +42,7 @@ is(value($new, $triggers), $before, 'the triggers of our tables fire as they did
 is( value($new, q(SELECT string_agg(name || ' ' || status, ', ') FROM bbm_status())),
 	'm finished, n running, paused paused',
 	'the migrations are as they were');
-like(value($new, q(SELECT waiting_on FROM bbm_status('n'))), qr/start here/, 'what ran waits, and says for what');
+like(value($new, q(SELECT waiting_on FROM bbm_status_detail('n'))), qr/start here/, 'what ran waits, and says for what');
 workers_gone($new);
 is(value($new, 'SELECT count(*) FILTER (WHERE n = 1), count(*) FROM t'), '200|500', 'and nothing was done');
 gate($new, 'open');

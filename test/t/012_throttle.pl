@@ -54,8 +54,8 @@ sub waits
 	my ($name, $pattern) = @_;
 	$pattern =~ s/'/''/g;
 	my $ok = $node->poll_query_until('postgres',
-		"SELECT waiting_on LIKE '$pattern' AND status IN ('active', 'running') FROM bbm_status('$name')");
-	ok($ok, "$name: waits for $pattern") or diag(value($node, "SELECT status, waiting_on FROM bbm_status('$name')"));
+		"SELECT waiting_on LIKE '$pattern' AND status IN ('active', 'running') FROM bbm_status_detail('$name')");
+	ok($ok, "$name: waits for $pattern") or diag(value($node, "SELECT status, waiting_on FROM bbm_status_detail('$name')"));
 	is( value($node, "SELECT count(*) FROM bbm_workers() WHERE migration = '$name' AND job IS NOT NULL"),
 		0, "$name: no batch runs");
 	return;
@@ -147,7 +147,7 @@ waits('last', 'replay of the last batch: standby has not replayed it');
 is(value($node, 'SELECT count(*) FROM t_lag WHERE n > 0'), 0, 'lag: no batch was started');
 # a pause takes effect meanwhile, without a batch to wait for, and so does a start
 value($node, q(SELECT bbm_pause('lag', wait => true)));
-is(value($node, q(SELECT status, waiting_on IS NULL FROM bbm_status('lag'))), 'paused|t', 'lag: can be paused while it waits');
+is(value($node, q(SELECT status, waiting_on IS NULL FROM bbm_status_detail('lag'))), 'paused|t', 'lag: can be paused while it waits');
 value($node, q(UPDATE batched_background_migrations SET status = 1 WHERE name = 'lag'));
 waits('lag', 'standby replay lag:%');
 value($standby, 'SELECT pg_wal_replay_resume()');
@@ -384,7 +384,7 @@ SKIP:
 	$node->poll_query_until('postgres', 'SELECT pg_sleep(5) IS NOT NULL');
 	cmp_ok((cpu_of($pid) - $before) / (time - $began), '<', 0.15, 'pace: it computes for about a tenth of the time, at most');
 }
-is(value($node, q(SELECT count(*), count(s.waiting_on), count(w.waiting_on) FROM bbm_status('pace') s, bbm_workers() w WHERE w.migration = s.name AND s.status = 'running')),
+is(value($node, q(SELECT count(*), count(s.waiting_on), count(w.waiting_on) FROM bbm_status_detail('pace') s, bbm_workers() w WHERE w.migration = s.name AND s.status = 'running')),
 	'1|0|0', 'pace: nobody waits for anything meanwhile');
 # the next job is claimed before the pacing pause: when the migration is paused meanwhile, the job does not start
 settings('pace', 'bbm.max_pace=0.01');
@@ -411,12 +411,12 @@ counter_table($node, 't_retry', 10);
 value($node, q(CREATE FUNCTION fails(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'no luck'; END $$));
 define($node, 'retry', 't_retry', job => 'fails', start => 'true',
 	settings => q(ARRAY['bbm.retry_delay=1h', 'bbm.retry_max_delay=1h', 'bbm.max_pace=0.01']));
-ok($node->poll_query_until('postgres', q(SELECT waiting_on = 'retry of a failed job' FROM bbm_status('retry'))), 'retry: waits for an hour');
+ok($node->poll_query_until('postgres', q(SELECT waiting_on = 'retry of a failed job' FROM bbm_status_detail('retry'))), 'retry: waits for an hour');
 value($node, q(SELECT bbm_start('pace')));
 my @shown;
 while (@shown < 10)
 {
-	my $shown = value($node, q(SELECT s.waiting_on FROM bbm_workers() w, bbm_status('retry') s WHERE w.migration = s.name AND w.job IS NULL));
+	my $shown = value($node, q(SELECT s.waiting_on FROM bbm_workers() w, bbm_status_detail('retry') s WHERE w.migration = s.name AND w.job IS NULL));
 	push @shown, $shown if $shown ne '';
 }
 is(join(', ', grep { $_ ne 'retry of a failed job' } @shown), '', 'retry: ... also while a worker that comes by paces itself');
@@ -513,7 +513,7 @@ server_setting('RESET bbm.lock_timeout');
 
 # The one that waited all the time.
 cmp_ok(time - $long_since, '>', 15, 'long enough for a worker to leave');
-is( value($node, q(SELECT status, waiting_on FROM bbm_status('long')), 'long'),
+is( value($node, q(SELECT status, waiting_on FROM bbm_status_detail('long')), 'long'),
 	'running|condition: not met', 'what it waits for is known, though no worker may be there');
 my $starts = () = log_since($node) =~ /starting background worker process "bbm worker for database $long_oid"/g;
 my $waited = time - $long_since;

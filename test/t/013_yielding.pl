@@ -40,7 +40,7 @@ sub setting
 sub requeue_reasons
 {
 	my ($name) = @_;
-	return value($node, "SELECT requeue_reasons FROM bbm_status('$name')");
+	return value($node, "SELECT requeue_reasons FROM bbm_status_detail('$name')");
 }
 
 # Runs a statement, once the condition is true: it waits for the batch in flight, but not long.
@@ -83,7 +83,7 @@ sub ends_well
 begin_gated('a', 1000, batch_size => 1000);
 gets_through($node, 'ALTER TABLE', 'ALTER TABLE a ADD COLUMN extra integer');
 like(requeue_reasons('a'), qr/^{"blocking others": [1-9]\d*}$/, 'the batch was requeued for that');
-is( value($node, q(SELECT last_error FROM bbm_status('a'))),
+is( value($node, q(SELECT last_error FROM bbm_status_detail('a'))),
 	'57014: other sessions waited too long for locks of the batch', 'which bbm_status says');
 gets_through($node, 'LOCK TABLE', 'BEGIN; LOCK TABLE a IN ACCESS EXCLUSIVE MODE; COMMIT');
 gets_through($node, 'an UPDATE of a row', 'UPDATE a SET extra = 1 WHERE id = 1');
@@ -189,7 +189,7 @@ setting('bbm.max_batch_time', '3s');
 setting('bbm.lock_timeout', '200ms');
 define($node, 'd', 'd', job => 'stubborn', batch_size => 10, start => 'true');
 gets_through($node, 'DDL against a job that waits for ever', 'ALTER TABLE d ADD COLUMN extra integer', $waits);
-$node->poll_query_until('postgres', q(SELECT requeue_reasons ? 'time limit' FROM bbm_status('d')));
+$node->poll_query_until('postgres', q(SELECT requeue_reasons ? 'time limit' FROM bbm_status_detail('d')));
 like(requeue_reasons('d'), qr/time limit/, 'the time limit ends what waits for a lock without a limit');
 is( value($node, q(SELECT bool_and(error_message ~ 'took too long') FROM bbm_jobs('d') WHERE error_message !~ 'other sessions')), 't',
 	'and says so');
@@ -215,7 +215,7 @@ $node->poll_query_until('postgres', $asleep);
 my $waiter = background($node, 'postgres', q(SELECT 'got it' FROM pg_advisory_lock(14)));
 finished($node, 'e');
 is((finish_background($waiter))[0], 'got it', 'a lock that a job has left is had when the worker is gone');
-cmp_ok(value($node, q(SELECT requeued FROM bbm_status('e'))), '<=', 1, 'and batches after it are not requeued');
+cmp_ok(value($node, q(SELECT requeued FROM bbm_status_detail('e'))), '<=', 1, 'and batches after it are not requeued');
 once_each($node, 'e', 30);
 
 # Our own do not yield to each other.
@@ -232,7 +232,7 @@ define($node, 'f', 'f', job => 'one_by_one', batch_size => 10, workers => 3, sta
 ok($node->poll_query_until('postgres', $waits), 'a worker waits for another');
 finished($node, 'f');
 once_each($node, 'f', 30);
-is(value($node, q(SELECT requeued, requeue_reasons IS NULL FROM bbm_status('f'))), '0|t', 'which does not yield to it');
+is(value($node, q(SELECT requeued, requeue_reasons IS NULL FROM bbm_status_detail('f'))), '0|t', 'which does not yield to it');
 
 # ... but to those who queue behind one of them.
 counter_table($node, 'm', 100);
@@ -271,7 +271,7 @@ value($node, q(UPDATE batched_background_migration_jobs SET no_progress = 900, r
 setting('bbm.max_batch_time', '100ms');
 value($node, q(SELECT bbm_start('g')));
 ok($node->poll_query_until('postgres', q(SELECT status = 'failed' FROM bbm_status('g'))), 'a batch that never gets done fails its migration');
-is(value($node, q(SELECT last_error FROM bbm_status('g'))), '57014: the batch took too long', 'with the reason');
+is(value($node, q(SELECT last_error FROM bbm_status_detail('g'))), '57014: the batch took too long', 'with the reason');
 is(value($node, q(SELECT failure_error_code, error_detail ~ 'each time since the last progress' FROM batched_background_migrations WHERE name = 'g')),
 	'4|t', 'its code and the detail');
 is(value($node, q(SELECT no_progress, attempts, requeue_reasons->'time limit' FROM batched_background_migration_jobs ORDER BY id DESC LIMIT 1)),
@@ -433,7 +433,7 @@ for my $table ('k', 'l')
 {
 	finished($plain, $table);
 	once_each($plain, $table, 100);
-	like(value($plain, "SELECT requeue_reasons FROM bbm_status('$table')"), qr/blocking others/, 'the batch yielded');
+	like(value($plain, "SELECT requeue_reasons FROM bbm_status_detail('$table')"), qr/blocking others/, 'the batch yielded');
 }
 log_clean($plain);
 done_testing();

@@ -72,7 +72,7 @@ sub by_worker
 	my ($name) = @_;
 	value($node, "SELECT bbm_start('$name')");
 	$node->poll_query_until('postgres', "SELECT status IN ('finished', 'failed') FROM bbm_status('$name')");
-	return value($node, "SELECT status || ' ' || coalesce(last_error, '') FROM bbm_status('$name')");
+	return value($node, "SELECT status || ' ' || coalesce(last_error, '') FROM bbm_status_detail('$name')");
 }
 
 # ... and in a session of evil's.
@@ -200,13 +200,13 @@ my $name = attack('PERFORM pg_sleep(1000000);');
 value($node, "SELECT bbm_start('$name')");
 reach_gate($node);
 is(evil("SELECT bbm_cancel('$name')"), 1, 'a job that sleeps for ever can be cancelled by its owner');
-is(value($node, "SELECT status, jobs_running FROM bbm_status('$name')"), 'paused|0', '... and is');
+is(value($node, "SELECT status, jobs_running FROM bbm_status_detail('$name')"), 'paused|0', '... and is');
 $name = attack('LOOP BEGIN PERFORM pg_sleep(1000000); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP;', max_attempts => 2);
 value($node, "SELECT bbm_start('$name')");
 reach_gate($node);
 value($node, "SELECT bbm_pause('$name', cancel => true)");
 workers_gone($node);
-is(value($node, "SELECT status, jobs_running FROM bbm_status('$name')"), 'paused|0', 'so is one that swallows the cancel');
+is(value($node, "SELECT status, jobs_running FROM bbm_status_detail('$name')"), 'paused|0', 'so is one that swallows the cancel');
 
 # Exhausting things.
 like(by_worker(attack("PERFORM length(repeat('x', 1000000000) || repeat('x', 1000000000));")),
@@ -309,7 +309,7 @@ value($node, 'SELECT pg_terminate_backend(' . worker_pid($node) . ')');
 if (value($node, 'SHOW server_version_num') < 170000)
 {
 	ok(status_is($node, 'locked out', 'failed'), 'a role that loses LOGIN in the middle of a batch fails its migration with the next worker');
-	like(value($node, q(SELECT last_error FROM bbm_status('locked out'))), qr/not permitted to log in/, '... saying why');
+	like(value($node, q(SELECT last_error FROM bbm_status_detail('locked out'))), qr/not permitted to log in/, '... saying why');
 	value($node, q(ALTER ROLE worse LOGIN; SELECT bbm_start('locked out')));
 }
 ok($node->poll_query_until('postgres', in_flight(), 1), 'and with it, it goes on');

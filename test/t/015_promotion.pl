@@ -56,7 +56,7 @@ sub pgbench
 # Once with the standby asynchronous, so that it may lack the last of it.
 my $load = pgbench($primary, 600);
 value($primary, q(SELECT bbm_start()));
-$standby->poll_query_until('postgres', q(SELECT count(*) = 2 AND min(jobs_finished) > 50 FROM bbm_status()));
+$standby->poll_query_until('postgres', q(SELECT count(*) = 2 AND min(jobs_finished) > 50 FROM bbm_status_detail()));
 ok(value($primary, q(SELECT count(*) FROM bbm_jobs('t') WHERE status = 'running')) > 0, 'workers are in the middle of batches');
 $primary->stop('immediate');
 $load->[0]->finish;
@@ -86,12 +86,12 @@ log_clean($standby);
 # The old one, as it was.  It cannot know: with the switch off it stands still, and says why.
 $primary->append_conf('postgresql.conf', 'bbm.enabled = off');
 start_anyway($primary);
-my $before = value($primary, q(SELECT sum(jobs_finished) FROM bbm_status()));
+my $before = value($primary, q(SELECT sum(jobs_finished) FROM bbm_status_detail()));
 is(value($primary, q(SELECT string_agg(status, ' ') FROM bbm_status())), 'running running', 'the old primary has its migrations running, by status');
-like(value($primary, q(SELECT waiting_on FROM bbm_status('t'))), qr/bbm\.enabled/, '... and waiting, fenced with bbm.enabled = off');
+like(value($primary, q(SELECT waiting_on FROM bbm_status_detail('t'))), qr/bbm\.enabled/, '... and waiting, fenced with bbm.enabled = off');
 value($primary, q(SELECT pg_sleep(1)));
 is(value($primary, q(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'bbm worker')), 0, '... with no worker');
-is(value($primary, q(SELECT sum(jobs_finished) FROM bbm_status())), $before, '... and nothing done');
+is(value($primary, q(SELECT sum(jobs_finished) FROM bbm_status_detail())), $before, '... and nothing done');
 is(value($primary, q(SELECT pg_is_in_recovery())), 'f', '... though it takes itself for a primary');
 # without it, it is a primary like any other, on its own timeline, and as correct
 gate($primary, 'open');

@@ -47,7 +47,7 @@ sub copy_waits
 	my ($to, $db, $how) = @_;
 	is( value($to, q(SELECT string_agg(name || ' ' || status, ', ') FROM bbm_status()), $db),
 		'done finished, rest running', "$how: the migrations came along");
-	like(value($to, q(SELECT waiting_on FROM bbm_status('rest')), $db), qr/start here/, "$how: what was at work waits, and says so");
+	like(value($to, q(SELECT waiting_on FROM bbm_status_detail('rest')), $db), qr/start here/, "$how: what was at work waits, and says so");
 	value($to, 'SELECT pg_sleep(1.2)', $db);
 	is(value($to, "SELECT count(*) FROM pg_stat_activity WHERE datname = '$db' AND backend_type = 'bbm worker'"), 0, "$how: nothing runs");
 	is( value($to, q(SELECT string_agg(DISTINCT event, ' ' ORDER BY event) FROM bbm_events), $db),
@@ -110,7 +110,7 @@ $copy->init_from_backup($node, 'base');
 $copy->append_conf('postgresql.conf', 'bbm.enabled = off');
 $copy->start;
 is(value($copy, q(SELECT status FROM bbm_status('rest')), 'base'), 'running', 'pg_basebackup: a server of its own');
-like(value($copy, q(SELECT waiting_on FROM bbm_status('rest')), 'base'), qr/bbm\.enabled/, '... waits, with bbm.enabled = off, and says so');
+like(value($copy, q(SELECT waiting_on FROM bbm_status_detail('rest')), 'base'), qr/bbm\.enabled/, '... waits, with bbm.enabled = off, and says so');
 value($copy, 'SELECT pg_sleep(1.2)');
 is(value($copy, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'bbm worker'"), 0, '... and runs nothing');
 original_goes_on('base');

@@ -37,8 +37,8 @@ SKIP:
 	define($node, 'm', 't', job => $job =~ s/'/''/gr, batch_size => 100, workers => 2);
 	my $filler = fill("$small/data");
 	value($node, q(SELECT bbm_start('m')));
-	ok($node->poll_query_until('postgres', q(SELECT last_error LIKE '53100:%' FROM bbm_status('m'))), 'a full disk is met');
-	ok($node->poll_query_until('postgres', q(SELECT waiting_on LIKE '53100: could not extend file%' FROM bbm_status('m'))), '... and is what is waited for');
+	ok($node->poll_query_until('postgres', q(SELECT last_error LIKE '53100:%' FROM bbm_status_detail('m'))), 'a full disk is met');
+	ok($node->poll_query_until('postgres', q(SELECT waiting_on LIKE '53100: could not extend file%' FROM bbm_status_detail('m'))), '... and is what is waited for');
 	is(value($node, q(SELECT status FROM bbm_status('m'))), 'running', 'and fails no migration');
 	is(value($node, q(SELECT coalesce(max(attempts), 0) FROM bbm_jobs('m') WHERE status <> 'running')), 0, 'nor costs an attempt');
 	unlink $filler or die $!;
@@ -204,7 +204,7 @@ once_each($node, 't', 2000);
 ranges_ok($node, 'm', 't');
 define($node, 'next', 't', start => 'true');
 finished($node, 'next', 'what is started then does');
-is(value($node, "SELECT started_at < '$before' FROM bbm_status('next')"), 't', 'by workers with that clock');
+is(value($node, "SELECT started_at < '$before' FROM bbm_status_detail('next')"), 't', 'by workers with that clock');
 workers_gone($node);
 # nobody announces this one
 define($node, 'found', 't');
@@ -221,7 +221,7 @@ value($node, 'CREATE FUNCTION fails(lo bigint, hi bigint) RETURNS void LANGUAGE 
 	END $$');
 gate($node, 'shut');
 define($node, 'fails', 't', job => 'fails', batch_size => 2000, max_attempts => 100, start => 'true');
-$node->poll_query_until('postgres', q(SELECT attempt >= 1 FROM bbm_status('fails')));
+$node->poll_query_until('postgres', q(SELECT attempt >= 1 FROM bbm_status_detail('fails')));
 set_clock('-7200');
 gate($node, 'open');
 value($node, q(SELECT bbm_retry('fails')));
@@ -231,14 +231,14 @@ no_workers($node);
 # A day without anything to do: the launcher is there, and what is due by then is done.
 gate($node, 'shut');
 define($node, 'due', 't', job => 'fails', batch_size => 2000, settings => q(ARRAY['bbm.retry_delay=10h', 'bbm.retry_max_delay=20h']), start => 'true');
-$node->poll_query_until('postgres', q(SELECT waiting_on = 'retry of a failed job' FROM bbm_status('due')));
+$node->poll_query_until('postgres', q(SELECT waiting_on = 'retry of a failed job' FROM bbm_status_detail('due')));
 workers_gone($node);
 gate($node, 'open');
 my $launcher = launcher_pid($node);
-is(value($node, q(SELECT status, attempt FROM bbm_status('due'))), 'running|1', 'a retry is due in hours, and no worker waits for it');
+is(value($node, q(SELECT status, attempt FROM bbm_status_detail('due'))), 'running|1', 'a retry is due in hours, and no worker waits for it');
 set_clock('86400');
 finished($node, 'due', 'a day later it is done');
-cmp_ok(value($node, q(SELECT finished_at - started_at > '20 hours' FROM bbm_status('due'))), 'eq', 't', 'after a day by the clock');
+cmp_ok(value($node, q(SELECT finished_at - started_at > '20 hours' FROM bbm_status_detail('due'))), 'eq', 't', 'after a day by the clock');
 define($node, 'day', 't', start => 'true');
 finished($node, 'day', 'and what is started then finishes');
 is(value($node, 'SELECT min(n), max(n) FROM t'), '4|4', 'each row once');

@@ -225,9 +225,9 @@ $node->safe_psql('postgres',
 	"SELECT bbm_update('away', 'far', 'n = n + 1', 'n = 6', column_name => 'id', batch_size => 50, min_value => 1000,
 		max_value => 1099, start => true)");
 ok( $node->poll_query_until('postgres',
-		"SELECT waiting_on ~ '08001: could not connect to server' AND last_error ~ '^08001: could not connect to server' FROM bbm_status('away')"),
+		"SELECT waiting_on ~ '08001: could not connect to server' AND last_error ~ '^08001: could not connect to server' FROM bbm_status_detail('away')"),
 	'it waits while the other server is away, and says so')
-  or diag($node->safe_psql('postgres', "SELECT waiting_on, last_error FROM bbm_status('away')"));
+  or diag($node->safe_psql('postgres', "SELECT waiting_on, last_error FROM bbm_status_detail('away')"));
 is($node->safe_psql('postgres', "SELECT status FROM bbm_status('away')"), 'running', 'and the migration does not fail');
 $remote->start;
 ends('away');

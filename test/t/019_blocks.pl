@@ -110,7 +110,7 @@ while (time < $until || $vacuums <= 3)
 	}
 }
 note "vacuums: $vacuums; ", value($node, q(SELECT string_agg(format('%s %s, %s done, round %s', s.name, s.status, s.rows_done,
-	(SELECT round FROM batched_background_migrations m WHERE m.name = s.name)), '; ') FROM bbm_status() s));
+	(SELECT round FROM batched_background_migrations m WHERE m.name = s.name)), '; ') FROM bbm_status_detail() s));
 ok($crashed, 'the server was killed in the middle');
 cmp_ok($vacuums, '>', 3, 'and VACUUM ran beside');
 # as fast as it goes, with the load still on
@@ -140,7 +140,7 @@ END $$));
 $node->poll_query_until('postgres', 'SELECT count(*) > 0 FROM rows WHERE id = 2000000');
 value($node, q(SELECT bbm_update('endless', 'rows', 'n = 1', 'n = 0', max_attempts => 2, start => true)));
 status_is($node, 'endless', 'failed');
-like(value($node, q(SELECT last_error FROM bbm_status('endless'))), qr/^55000: after \d+ rounds \d+ rows remain to be done$/,
+like(value($node, q(SELECT last_error FROM bbm_status_detail('endless'))), qr/^55000: after \d+ rounds \d+ rows remain to be done$/,
 	'a table that is filled for ever fails the migration');
 value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'DO%'));
 finish_background($endless);

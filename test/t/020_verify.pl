@@ -96,11 +96,11 @@ value($node, 'UPDATE t SET n = 2 WHERE id IN (3, 15)');
 let_go();
 value($node, q(SELECT bbm_start('spoilt')));
 status_is($node, 'spoilt', 'failed');
-is(value($node, q(SELECT last_error FROM bbm_status('spoilt'))), '23514: verification found 1 rows that are not as they should be',
+is(value($node, q(SELECT last_error FROM bbm_status_detail('spoilt'))), '23514: verification found 1 rows that are not as they should be',
 	'a row that was spoilt before its count fails it');
 value($node, q(SELECT bbm_start('spoilt')));
 status_is($node, 'spoilt', 'failed');
-like(value($node, q(SELECT last_error FROM bbm_status('spoilt'))), qr/found 2 rows/, 'started again it sees the other one, too');
+like(value($node, q(SELECT last_error FROM bbm_status_detail('spoilt'))), qr/found 2 rows/, 'started again it sees the other one, too');
 value($node, 'UPDATE t SET n = 1');
 # in the middle of it the server goes down; of a range of which no row had been found, and so none is done first
 hold(35);

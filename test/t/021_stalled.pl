@@ -61,7 +61,7 @@ pass('... in the log, too');
 my ($out, $err) = finish_background($listener);
 like($out, qr/Asynchronous notification "bbm" with payload "\{"id": \d+, "name": "retries", "event": "stalled", "status": "running"/,
 	'... and to who listens');
-is(value($node, q(SELECT last_progress_at IS NULL FROM bbm_status('retries'))), 't', 'last_progress_at is NULL where no job was done');
+is(value($node, q(SELECT last_progress_at IS NULL FROM bbm_status_detail('retries'))), 't', 'last_progress_at is NULL where no job was done');
 
 # Again only when it has been stalled for twice as long.
 ok($node->poll_query_until('postgres', reported('retries', 3)), 'it is reported again');
@@ -74,12 +74,12 @@ finished($node, $_) for 'busy', 'parted';
 # on a machine that has them wait for long enough, they have not moved
 is( value($node, <<'EOS'), 'retries', 'those that move are not reported, nor paused ones');
 WITH moves_ AS (
-	SELECT name, at FROM moves UNION ALL SELECT name, started_at FROM bbm_status()),
+	SELECT name, at FROM moves UNION ALL SELECT name, started_at FROM bbm_status_detail()),
 gaps AS (SELECT name, at - lag(at) OVER (PARTITION BY name ORDER BY at) AS gap FROM moves_ WHERE name IN ('busy', 'parted'))
 SELECT string_agg(DISTINCT name, ' ') FROM bbm_events
 WHERE event = 'stalled' AND name NOT IN (SELECT name FROM gaps WHERE gap > '0.75 s')
 EOS
-is(value($node, q(SELECT last_progress_at BETWEEN started_at AND finished_at FROM bbm_status('busy'))), 't', 'last_progress_at is when the last job was done');
+is(value($node, q(SELECT last_progress_at BETWEEN started_at AND finished_at FROM bbm_status_detail('busy'))), 't', 'last_progress_at is when the last job was done');
 
 # Paused and forgotten.
 value($node, q(SELECT bbm_pause('retries')));
@@ -95,7 +95,7 @@ like(log_since($node), qr/WARNING:  migration "forgotten" is paused, and nothing
 my $unpaused = events('retries') . q( AND status <> 'paused');
 my $reported = value($node, $unpaused);
 value($node, q(SELECT bbm_retry('retries'), bbm_start('retries')));
-$node->poll_query_until('postgres', q(SELECT attempt = 1 FROM bbm_status('retries')));
+$node->poll_query_until('postgres', q(SELECT attempt = 1 FROM bbm_status_detail('retries')));
 ok($node->poll_query_until('postgres', reported('forgotten', 2)), 'polls go on');
 is(value($node, $unpaused), $reported, 'with bbm.stalled_after off, one that does not move is not reported');
 no_workers($node) if value($node, q(SELECT bbm_drop('retries')));

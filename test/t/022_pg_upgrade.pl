@@ -112,7 +112,7 @@ sub upgrade
 	define($new, 'own', 'own', start => 'true');
 	finished($new, 'own', 'one that is defined there runs');
 	workers_gone($new);
-	is( value($new, q(SELECT string_agg(name, ' ' ORDER BY name) FROM bbm_status() WHERE waiting_on LIKE 'a start here%' AND status = 'running')),
+	is( value($new, q(SELECT string_agg(name, ' ' ORDER BY name) FROM bbm_status_detail() WHERE waiting_on LIKE 'a start here%' AND status = 'running')),
 		join(' ', sort @at_work), 'what ran waits, and says for what');
 	is(value($new, "SELECT name, sum(n) FROM ($all_rows) r GROUP BY name ORDER BY name"), $halves, '... and nothing of it was done');
 
@@ -125,7 +125,7 @@ sub upgrade
 	gate($new, 'open');
 	value($new, q(UPDATE batched_background_migrations SET status = 1 WHERE name IN ('ints', 'parted', 'blocks')));
 	is( value($new, <<'EOS'), 'texts|1', 'a statement starts what is left of those that ran');
-SELECT name, bbm_start(name) FROM bbm_status() WHERE status IN ('active', 'running') AND waiting_on LIKE 'a start here%'
+SELECT name, bbm_start(name) FROM bbm_status_detail() WHERE status IN ('active', 'running') AND waiting_on LIKE 'a start here%'
 EOS
 	value($new, "SELECT bbm_start('$_')") for qw(halted fresh);
 	finished($new, $_, "$_: started there, it finishes") for (@at_work, 'halted', 'fresh');

@@ -224,7 +224,7 @@ sub controls
 	as_app(q(SELECT bbm_launch_worker('1 second') > 0));
 	as_app(q(SELECT bbm_update('c', 'many', 'n = n + 1', batch_size => 10, start => true,
 		settings => ARRAY['bbm.condition=SELECT false', 'bbm.lock_timeout=1s'])));
-	$node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'condition%' OR waiting_on LIKE '%not met%' FROM bbm_status('c')));
+	$node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'condition%' OR waiting_on LIKE '%not met%' FROM bbm_status_detail('c')));
 	as_app(q(SELECT bbm_pause('c', cancel => true, wait => true)));
 	as_app(q(SELECT bbm_alter('c', settings => ARRAY['bbm.condition=SELECT true'])));
 	as_app(q(SELECT bbm_start('c')));
@@ -243,11 +243,11 @@ sub controls
 	value($node, q(INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, status, owner, settings)
 		VALUES ('may not', 100, 10, 'UPDATE app.undone SET n = 1 WHERE id BETWEEN $1 AND $2', 'app.undone', 'id', 1, 'app', '{bbm.missing_job_timeout=0}')));
 	$node->poll_query_until('postgres', q(SELECT status = 'failed' FROM bbm_status('may not')));
-	like(value($node, q(SELECT last_error FROM bbm_status('may not'))), qr/permission denied for table undone/, 'a job that its owner may not do is refused');
+	like(value($node, q(SELECT last_error FROM bbm_status_detail('may not'))), qr/permission denied for table undone/, 'a job that its owner may not do is refused');
 	value($node, q(REVOKE SELECT ON app.undone FROM app));
 	value($node, q(SELECT bbm_start('may not')));
 	$node->poll_query_until('postgres', q(SELECT status = 'failed' FROM bbm_status('may not')));
-	like(value($node, q(SELECT last_error FROM bbm_status('may not'))), qr/permission denied for table undone/, 'and so is a key that he may not read');
+	like(value($node, q(SELECT last_error FROM bbm_status_detail('may not'))), qr/permission denied for table undone/, 'and so is a key that he may not read');
 
 	as_app(q(SELECT bbm_sync_trigger('ints', 'v = n')));
 	as_app(q(SELECT bbm_sync_trigger('ints', 'v = n', drop => true)));

@@ -24,7 +24,7 @@ my $idle = qr/process $pid, idle in transaction $since/;
 sub waiting_on
 {
 	my ($name) = @_;
-	return value($node, "SELECT coalesce(waiting_on, '(nothing)') FROM bbm_status('$name')");
+	return value($node, "SELECT coalesce(waiting_on, '(nothing)') FROM bbm_status_detail('$name')");
 }
 
 # Waits until the migration has tried so often in vain, and checks its status again and again
@@ -32,7 +32,7 @@ sub waiting_on
 sub named
 {
 	my ($name, $what, $times) = @_;
-	$node->poll_query_until('postgres', "SELECT waiting_on ~ 'process $pid, idle in transaction' FROM bbm_status('$name')")
+	$node->poll_query_until('postgres', "SELECT waiting_on ~ 'process $pid, idle in transaction' FROM bbm_status_detail('$name')")
 	  || BAIL_OUT("$name: waits for " . waiting_on($name));
 	my ($checks, @wrong) = (0);
 	for (1 .. 6000)
@@ -50,7 +50,7 @@ sub named
 sub requeued
 {
 	my ($name, $n) = @_;
-	return "SELECT requeued >= $n FROM bbm_status('$name')";
+	return "SELECT requeued >= $n FROM bbm_status_detail('$name')";
 }
 
 # A table lock of a session that is idle in transaction.
@@ -62,16 +62,16 @@ my $slowly = 'UPDATE big SET n = n + 1 FROM pg_sleep(0.02) WHERE id BETWEEN $1 A
 define($node, 'table', 'big', job => $slowly, batch_size => 10);
 $other->query_safe('BEGIN; LOCK TABLE big IN SHARE MODE');
 value($node, q(SELECT bbm_start('table')));
-named('table', 'a lock on public.big', q(SELECT last_error ~ 'public.big: process' FROM bbm_status('table')));
-is(value($node, q(SELECT status, last_progress_at IS NULL FROM bbm_status('table'))), 'active|t', '... also before a worker starts it');
+named('table', 'a lock on public.big', q(SELECT last_error ~ 'public.big: process' FROM bbm_status_detail('table')));
+is(value($node, q(SELECT status, last_progress_at IS NULL FROM bbm_status_detail('table'))), 'active|t', '... also before a worker starts it');
 $node->wait_for_log(qr/migration "table" cannot go on just now/);
 $other->query_safe('COMMIT');
-$node->poll_query_until('postgres', q(SELECT jobs_finished > 0 FROM bbm_status('table')));
+$node->poll_query_until('postgres', q(SELECT jobs_finished > 0 FROM bbm_status_detail('table')));
 $other->query_safe('BEGIN; LOCK TABLE big IN SHARE MODE');
 named('table', 'a lock on public.big', requeued('table', 4));
 is(value($node, q(SELECT DISTINCT waiting_on FROM bbm_workers() WHERE migration = 'table' AND waiting_on !~ 'public.big: process')),
 	'', 'so does bbm_workers');
-like(value($node, q(SELECT last_error FROM bbm_status('table'))),
+like(value($node, q(SELECT last_error FROM bbm_status_detail('table'))),
 	qr/^55P03: canceling statement due to lock timeout \(a lock on public\.big: $idle\)$/, 'so does last_error');
 like(value($node, q(SELECT DISTINCT regexp_replace(error_detail, ' since .*', '') FROM batched_background_migration_jobs WHERE error_detail IS NOT NULL)),
 	qr/^a lock on public\.big: process $pid, idle in transaction$/, '... and the job that was requeued');
@@ -83,7 +83,7 @@ finished($node, 'table');
 once_each($node, 'big', 2000);
 is(waiting_on('table'), '(nothing)', 'and then it waits for nothing');
 is( value($node, <<'EOS'),
-SELECT last_error IS NULL, last_progress_at = (SELECT max(finished_at) FROM bbm_jobs('table')) FROM bbm_status('table')
+SELECT last_error IS NULL, last_progress_at = (SELECT max(finished_at) FROM bbm_jobs('table')) FROM bbm_status_detail('table')
 EOS
 	't|t', 'has no error left, and shows when the last progress was');
 
@@ -93,15 +93,15 @@ value($node, 'UPDATE big SET n = 0');
 $other->query_safe('BEGIN; UPDATE big SET n = n WHERE id = 1001');
 my $log = log_size($node);
 define($node, 'row', 'big', start => 'true', batch_size => 500);
-$node->poll_query_until('postgres', q(SELECT jobs_finished = 3 FROM bbm_status('row')));
+$node->poll_query_until('postgres', q(SELECT jobs_finished = 3 FROM bbm_status_detail('row')));
 # a range that is done ends what is known of a lock: from the next time on it is only about this one
-my $times = value($node, q(SELECT requeued FROM bbm_status('row')));
+my $times = value($node, q(SELECT requeued FROM bbm_status_detail('row')));
 $node->poll_query_until('postgres', requeued('row', $times + 1));
 my @seen = map { usleep(50_000); waiting_on('row') } 1 .. 20;
 is(scalar(grep { !/a lock on a row of public\.big: $idle/ } @seen), 0, 'a row: each check names it') or diag(join "\n", @seen);
 isnt(scalar(grep { /^a lock on a row of public\.big: $idle$/ } @seen), 0, '... while it is waited for');
-like(value($node, q(SELECT last_error FROM bbm_status('row'))), qr/^55P03: .* \(a lock on a row of public\.big: $idle\)$/, 'so does last_error');
-is(value($node, q(SELECT last_progress_at IS NOT NULL FROM bbm_status('row'))), 't', 'last_progress_at shows the progress of the other ranges');
+like(value($node, q(SELECT last_error FROM bbm_status_detail('row'))), qr/^55P03: .* \(a lock on a row of public\.big: $idle\)$/, 'so does last_error');
+is(value($node, q(SELECT last_progress_at IS NOT NULL FROM bbm_status_detail('row'))), 't', 'last_progress_at shows the progress of the other ranges');
 my $lines = log_since($node, $log);
 like($lines, qr/requeued job \d+: canceling statement due to lock timeout/, 'so does the log');
 like($lines, qr/DETAIL:  It waited for a lock on a row of public\.big: $idle\./, '... in the DETAIL');
@@ -120,7 +120,7 @@ my $second_pid = $second->query_safe('SELECT pg_backend_pid()');
 $second->query_until(qr/sent/, "\\echo sent\nBEGIN; LOCK TABLE big IN ACCESS EXCLUSIVE MODE;\n");
 $node->poll_query_until('postgres', "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $second_pid");
 value($node, q(SELECT bbm_start('queue')));
-$node->poll_query_until('postgres', "SELECT waiting_on ~ 'process $second_pid' FROM bbm_status('queue')");
+$node->poll_query_until('postgres', "SELECT waiting_on ~ 'process $second_pid' FROM bbm_status_detail('queue')");
 like(waiting_on('queue'), qr/^a lock on public\.big: process $second_pid, in a transaction $since$/,
 	'a session that waits before it blocks, and one that holds a lock that does not conflict does not');
 $other->query_safe('COMMIT');
@@ -130,12 +130,12 @@ finished($node, 'queue');
 # A claim: the migration's row is changed in a transaction that is still open.
 value($node, 'UPDATE big SET n = 0');
 define($node, 'slow', 'big', job => $slowly, batch_size => 10, start => 'true');
-$node->poll_query_until('postgres', q(SELECT jobs_finished > 0 FROM bbm_status('slow')));
+$node->poll_query_until('postgres', q(SELECT jobs_finished > 0 FROM bbm_status_detail('slow')));
 $log = log_size($node);
 $other->query_safe(q(BEGIN; UPDATE batched_background_migrations SET status = 0 WHERE name = 'slow'));
 named('slow', 'a lock on the migration', q(SELECT true));
-$node->poll_query_until('postgres', q(SELECT last_error IS NOT NULL FROM bbm_status('slow')));
-like(value($node, q(SELECT last_error FROM bbm_status('slow'))),
+$node->poll_query_until('postgres', q(SELECT last_error IS NOT NULL FROM bbm_status_detail('slow')));
+like(value($node, q(SELECT last_error FROM bbm_status_detail('slow'))),
 	qr/^55P03: canceling statement due to lock timeout \(a lock on the migration: $idle\)$/, 'so does last_error');
 for (1 .. 600)
 {
@@ -148,7 +148,7 @@ like($lines, qr/cannot go on just now: 55P03: .* \(a lock on the migration: $idl
 @given = $lines =~ /cannot go on/g;
 is(scalar @given, 1, '... once');
 $other->query_safe('ROLLBACK');
-$node->poll_query_until('postgres', q(SELECT waiting_on IS NULL AND last_error IS NULL FROM bbm_status('slow')));
+$node->poll_query_until('postgres', q(SELECT waiting_on IS NULL AND last_error IS NULL FROM bbm_status_detail('slow')));
 finished($node, 'slow');
 once_each($node, 'big', 2000);
 
@@ -171,7 +171,7 @@ EOS
 $log = log_size($node);
 define($node, 'claims', 'big', start => 'true');
 ok($node->poll_query_until('postgres', 'SELECT last_value >= 6 FROM tries'), 'a claim that fails is tried again and again');
-is(value($node, q(SELECT waiting_on = last_error AND last_error = '53100: could not extend file' FROM bbm_status('claims'))), 't', '... as bbm_status says');
+is(value($node, q(SELECT waiting_on = last_error AND last_error = '53100: could not extend file' FROM bbm_status_detail('claims'))), 't', '... as bbm_status says');
 value($node, 'UPDATE disk SET full_ = false');
 finished($node, 'claims');
 $node->wait_for_log(qr/migration "claims" goes on after \d+ errors/, $log);

@@ -58,7 +58,7 @@ define_for('owner_a', 'waits a', 'none', table => 'held', job => 'UPDATE public.
 define_for('owner_b', 'waits b', 'none', table => 'held', job => 'UPDATE public.held SET n = n + 1 WHERE id BETWEEN $1 AND $2', start => 'true');
 for my $name ('waits a', 'waits b')
 {
-	ok($node->poll_query_until('postgres', "SELECT waiting_on LIKE 'another migration%' FROM bbm_status('$name')"), "$name waits");
+	ok($node->poll_query_until('postgres', "SELECT waiting_on LIKE 'another migration%' FROM bbm_status_detail('$name')"), "$name waits");
 }
 define_for('owner_c', 'ready', 't_ready', rows => 1000, start => 'true');
 finished($node, 'ready', 'another owner\'s migration finishes while all slots were taken by those that wait');
@@ -74,10 +74,10 @@ value($node, join ';', map { <<"EOS" } 1 .. 8);
 CREATE ROLE held_$_ LOGIN; SET ROLE held_$_; CREATE TABLE t_held_$_ (id bigint PRIMARY KEY, n integer); INSERT INTO t_held_$_ VALUES (1);
 SELECT bbm_update('held $_', 't_held_$_', 'n = 1', settings => '{bbm.condition=false}', start => true); RESET ROLE
 EOS
-ok($node->poll_query_until('postgres', q(SELECT count(*) = 8 FROM bbm_status() WHERE waiting_on = 'condition: not met')), 'eight owners are throttled');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 8 FROM bbm_status_detail() WHERE waiting_on = 'condition: not met')), 'eight owners are throttled');
 define_for('owner_c', 'ready again', 't_again', rows => 2000, start => 'true');
 finished($node, 'ready again', 'a ready one finishes');
-ok($node->poll_query_until('postgres', q(SELECT count(*) = 8 FROM bbm_status() WHERE waiting_on = 'condition: not met')), 'and the others still wait');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 8 FROM bbm_status_detail() WHERE waiting_on = 'condition: not met')), 'and the others still wait');
 value($node, q(SELECT bbm_drop('held ' || i) FROM generate_series(1, 8) i));
 
 # ----
@@ -127,22 +127,22 @@ my ($rc, $stdout, $stderr) = $node->psql('postgres', q(SET ROLE reader;
 	SELECT bbm_create('sleeps', 'theirs', 'sleeps', settings => '{bbm.max_batch_time=0}')));
 like($stderr, qr/permission denied to give a migration the setting/, 'the limit of a batch\'s time cannot be turned off');
 define_for('reader', 'sleeps', 'none', table => 'theirs', job => 'sleeps', start => 'true');
-ok($node->poll_query_until('postgres', q(SELECT jobs_running = 1 FROM bbm_status('sleeps'))), 'a reader\'s job sleeps');
+ok($node->poll_query_until('postgres', q(SELECT jobs_running = 1 FROM bbm_status_detail('sleeps'))), 'a reader\'s job sleeps');
 define_for('owner_a', 'owners', 'none', table => 'theirs', job => 'UPDATE public.theirs SET n = n + 1 WHERE id BETWEEN $1 AND $2', start => 'true');
 finished($node, 'owners', 'the owner\'s migration does not wait for it');
-is(value($node, q(SELECT jobs_running FROM bbm_status('sleeps'))), '1', 'which is still in its batch');
+is(value($node, q(SELECT jobs_running FROM bbm_status_detail('sleeps'))), '1', 'which is still in its batch');
 value($node, q(SELECT bbm_cancel('sleeps'), bbm_drop('sleeps')));
 
 # ----
 # A turn ends: a batch that does not is not waited for for ever, also of who may write.
 value($node, 'GRANT SELECT, UPDATE ON theirs TO reader');
 define($node, 'for ever', 'theirs', job => 'sleeps', settings => q('{bbm.max_batch_time=0}'), start => 'true');
-ok($node->poll_query_until('postgres', q(SELECT jobs_running = 1 FROM bbm_status('for ever'))), 'a superuser\'s job sleeps without a limit');
+ok($node->poll_query_until('postgres', q(SELECT jobs_running = 1 FROM bbm_status_detail('for ever'))), 'a superuser\'s job sleeps without a limit');
 define_for('owner_a', 'goes on', 'none', table => 'theirs', batch_size => 1,
 	job => 'UPDATE public.theirs SET n = n + 1 WHERE id BETWEEN $1 AND $2', start => 'true');
-ok($node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'another migration%' FROM bbm_status('goes on'))), 'another waits for it');
+ok($node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'another migration%' FROM bbm_status_detail('goes on'))), 'another waits for it');
 finished($node, 'goes on', 'but not for ever');
-is(value($node, q(SELECT jobs_running FROM bbm_status('for ever'))), '1', 'the other is still in its batch');
+is(value($node, q(SELECT jobs_running FROM bbm_status_detail('for ever'))), '1', 'the other is still in its batch');
 # Those that have waited so long have not waited so long for each other: they take turns.  (One whose batches take
 # as long does not wait for either; that is for a machine that is slower than this test can do anything about.)
 value($node, 'CREATE TABLE met (which integer, other boolean)');
@@ -181,7 +181,7 @@ define_for('owner_a', 'in between', 'none', table => 'theirs', job => 'UPDATE pu
 finished($node, 'in between', 'another has its turn before it ends');
 cmp_ok(value($node, q(SELECT rows_done FROM bbm_status('one job'))), '<', 100, 'it is not done yet');
 finished($node, 'one job');
-is(value($node, q(SELECT requeued, rows_done FROM bbm_status('one job'))), '0|100', 'which is no batch requeued, and all is done');
+is(value($node, q(SELECT requeued, rows_done FROM bbm_status_detail('one job'))), '0|100', 'which is no batch requeued, and all is done');
 is( value($node, q(SELECT claim_epoch > 1 FROM batched_background_migration_jobs j JOIN batched_background_migrations m
 	ON m.id = j.batched_background_migration_id WHERE m.name = 'one job')), 't', 'it had let go of the table, and was claimed again');
 
@@ -213,7 +213,7 @@ value($one, 'CREATE ROLE owner_a LOGIN; GRANT EXECUTE ON FUNCTION bbm_update TO 
 value($one, 'CREATE TABLE works (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0); INSERT INTO works SELECT generate_series(1, 150)');
 value($one, q(SET ROLE owner_a; SET client_min_messages = warning; CREATE TABLE held (id bigint PRIMARY KEY, n integer); INSERT INTO held VALUES (1);
 	SELECT bbm_update('held', 'held', 'n = 1', settings => '{bbm.condition=false}', start => true)));
-ok($one->poll_query_until('postgres', q(SELECT waiting_on = 'condition: not met' FROM bbm_status('held'))), 'an owner is on hold');
+ok($one->poll_query_until('postgres', q(SELECT waiting_on = 'condition: not met' FROM bbm_status_detail('held'))), 'an owner is on hold');
 define($one, 'works', 'works', job => 'UPDATE public.works SET n = n + 1 WHERE id BETWEEN $1 AND $2 AND pg_sleep(0.1) IS NOT NULL',
 	batch_size => 1, start => 'true');
 finished($one, 'works', 'another works');

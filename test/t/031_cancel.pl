@@ -104,7 +104,7 @@ is(value($node, 'SELECT max(n) FROM t'), 0, 'nothing of these is done');
 
 # A limit of the batch's own.
 begin('too long', 'job_caught', settings => q('{bbm.max_batch_time=100ms}'));
-ok($node->poll_query_until('postgres', q(SELECT last_error LIKE '%batch took too long%' FROM bbm_status('too long'))), 'a batch that takes too long is undone');
+ok($node->poll_query_until('postgres', q(SELECT last_error LIKE '%batch took too long%' FROM bbm_status_detail('too long'))), 'a batch that takes too long is undone');
 value($node, q(SELECT bbm_cancel('too long')));
 ends('... and in a session that is its error', q(CALL bbm_run('too long')), 'ERROR:  the batch took too long');
 is(value($node, q(SELECT status FROM bbm_status('too long'))), 'running', '... the migration stays started');
@@ -135,7 +135,7 @@ EXCEPTION WHEN query_canceled THEN
 END $$));
 define($node, 'once', 't', job => 'job_once', batch_size => 50);
 cancel_session('once', 'a job that catches it and ends ends the call as well', 'ERROR:  canceling statement due to user request');
-is(value($node, q(SELECT jobs_finished FROM bbm_status('once'))) . value($node, 'SELECT count(*) FROM t WHERE n = 1'), '150', '... and is done');
+is(value($node, q(SELECT jobs_finished FROM bbm_status_detail('once'))) . value($node, 'SELECT count(*) FROM t WHERE n = 1'), '150', '... and is done');
 value($node, q(SELECT bbm_drop('once')));
 # ... and so does a condition.  Its own time limit may come first: then it is asked again.
 value($node, q(CREATE FUNCTION condition_once() RETURNS boolean LANGUAGE plpgsql AS $$
@@ -175,7 +175,7 @@ for (1 .. $PostgreSQL::Test::Utils::timeout_default)
 	# longer than the limit; if the server has opened it later than that, once more
 	sleep 2;
 	open_for_reader($pipe);
-	$seen = value($node, q(SELECT waiting_on LIKE 'condition: cannot be read: it takes more than%' FROM bbm_status('late'))) eq 't';
+	$seen = value($node, q(SELECT waiting_on LIKE 'condition: cannot be read: it takes more than%' FROM bbm_status_detail('late'))) eq 't';
 	$late->{run}->pump_nb;
 	last if $seen || !$late->{run}->pumpable;
 }
@@ -200,7 +200,7 @@ $node->poll_query_until('postgres', "SELECT current_setting('bbm.enabled') = 'on
 
 # The owner's code that is no job: a condition, a deferred trigger, a row filter.
 define($node, 'condition', 't', settings => q('{bbm.condition=SELECT sleep_caught()}'), start => 'true');
-ok($node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'condition: cannot be read: it takes more%' FROM bbm_status('condition'))), 'a condition cannot be read');
+ok($node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'condition: cannot be read: it takes more%' FROM bbm_status_detail('condition'))), 'a condition cannot be read');
 ends('... and the migration can be dropped', q(SELECT bbm_drop('condition')));
 workers_gone($node);
 

@@ -69,7 +69,7 @@ my $waiters = q(SELECT count(*) FROM pg_locks WHERE locktype = 'userlock' AND ob
 define($node, 'higher', 'held', job => 'gated', batch_size => 10, priority => 100, start => 'true');
 reach_gate($node);
 define($node, 'lower', 'held', batch_size => 10, start => 'true');
-ok($node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'another migration on the table%' FROM bbm_status('lower'))),
+ok($node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'another migration on the table%' FROM bbm_status_detail('lower'))),
 	'the one of a lower priority waits for the table');
 is(value($node, $waiters), '0', 'but does not ask for it');
 value($node, q(SELECT bbm_alter('lower', priority => 100)));

@@ -78,7 +78,7 @@ registry("\\i $from/migrations.sql");
 is(registry('SELECT status, count(*) FROM batched_background_migrations GROUP BY status ORDER BY status'), "0|192\n1|1", 'its schema migrations define 193');
 
 # Active before its function exists; deployed with the next binary.
-ok($node->poll_query_until('postgres', "SELECT waiting_on ~ '42883: not there yet: function \"copyManifestMediaTypeIDToNewBigIntColumn\"' FROM bbm_status('$manifests')"),
+ok($node->poll_query_until('postgres', "SELECT waiting_on ~ '42883: not there yet: function \"copyManifestMediaTypeIDToNewBigIntColumn\"' FROM bbm_status_detail('$manifests')"),
 	'one that is active waits for its function');
 registry("\\i $from/functions.sql");
 all_finish('the one on the partitioned root', $manifests);

@@ -39,8 +39,8 @@ sub insert
 sub waits
 {
 	my ($name, $for, $what) = @_;
-	ok($node->poll_query_until('postgres', qq(SELECT waiting_on = \$w\$$for\$w\$ AND last_error = \$w\$$for\$w\$ FROM bbm_status('$name'))), "$what: it waits, and says for what")
-	  or diag(value($node, qq(SELECT status, waiting_on, last_error FROM bbm_status('$name'))));
+	ok($node->poll_query_until('postgres', qq(SELECT waiting_on = \$w\$$for\$w\$ AND last_error = \$w\$$for\$w\$ FROM bbm_status_detail('$name'))), "$what: it waits, and says for what")
+	  or diag(value($node, qq(SELECT status, waiting_on, last_error FROM bbm_status_detail('$name'))));
 	is(value($node, qq(SELECT status, failure_error_code IS NULL FROM batched_background_migrations WHERE name = '$name')), '1|t', '... and has not failed');
 	return;
 }
@@ -137,7 +137,7 @@ for (
 
 # a pause ends it, and so does a session, which gets the error at once
 value($node, q(SELECT bbm_pause('ends')));
-is(value($node, q(SELECT status, waiting_on IS NULL FROM bbm_status('ends'))), 'paused|t', 'a pause ends the wait');
+is(value($node, q(SELECT status, waiting_on IS NULL FROM bbm_status_detail('ends'))), 'paused|t', 'a pause ends the wait');
 value($node, 'GRANT EXECUTE ON PROCEDURE bbm_run TO app');
 my (undef, undef, $err) = $node->psql('postgres', q(CALL bbm_run('ends')), connstr => $node->connstr('postgres') . ' user=app');
 like($err, qr/migration "ends" failed: function "fill_ends" does not exist/, 'a session that runs it gets the error at once');

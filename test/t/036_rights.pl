@@ -52,7 +52,7 @@ sub change_in_mid_run
 	$node->poll_query_until('postgres', q(SELECT status IN ('finished', 'failed') FROM bbm_status('m')));
 	my $state = value($node, q(SELECT status FROM bbm_status('m'))) . ': '
 	  . value($node, 'SELECT count(*) FILTER (WHERE n = 1) > 0, count(*) FILTER (WHERE n = 0) > 0, count(*) FILTER (WHERE n > 1) > 0 FROM t');
-	my $error = value($node, q(SELECT last_error FROM bbm_status('m')));
+	my $error = value($node, q(SELECT last_error FROM bbm_status_detail('m')));
 	value($node, q(SELECT bbm_drop('m')));
 	return wantarray ? ($state, $error) : $state;
 }

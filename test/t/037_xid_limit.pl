@@ -37,12 +37,12 @@ my $offset = log_size($node);
 my $start = time;
 $node->start;
 
-ok( $node->poll_query_until('postgres', q(SELECT waiting_on ~ '^54000: database is not accepting commands' AND last_error = waiting_on FROM bbm_status('m'))),
+ok( $node->poll_query_until('postgres', q(SELECT waiting_on ~ '^54000: database is not accepting commands' AND last_error = waiting_on FROM bbm_status_detail('m'))),
 	'a migration waits, and says for what');
 my $tries = q(SELECT xact_rollback FROM pg_stat_database WHERE datname = 'postgres');
 my $before = value($node, $tries);
 ok($node->poll_query_until('postgres', "SELECT ($tries) >= $before + 6"), 'it tries again and again');
-is(value($node, q(SELECT status, jobs_finished, workers FROM bbm_status('m'))) =~ s/\|\d+$//r, 'active|0', '... and does not fail');
+is(value($node, q(SELECT status, jobs_finished, workers FROM bbm_status_detail('m'))) =~ s/\|\d+$//r, 'active|0', '... and does not fail');
 my @lines = log_since($node, $offset) =~ /^.*\[bbm (?:worker|discovery)\].*(?:LOG|WARNING|ERROR):.*$/mg;
 cmp_ok(scalar(@lines), '<=', 2 + (time - $start) / 60, '... at a line a minute') or diag(join "\n", @lines);
 

@@ -145,7 +145,7 @@ becomes('batches are requeued before the eyes of Prometheus', 'increase(bbm_requ
 $locker->query_safe('COMMIT');
 $locker->quit;
 status_is($node, 'locked', 'finished');
-$node->poll_query_until('postgres', q(SELECT jobs_failed > 0 FROM bbm_status('stalled')));
+$node->poll_query_until('postgres', q(SELECT jobs_failed > 0 FROM bbm_status_detail('stalled')));
 # two hours ago, for that alert
 value($node, q(ALTER TABLE batched_background_migration_jobs DISABLE TRIGGER bbm_guard));
 value($node, q(UPDATE batched_background_migration_jobs j SET finished_at = now() - interval '2 hours'

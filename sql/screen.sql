@@ -1,0 +1,57 @@
+--
+-- bbm_status fits a screen of 120 columns; bbm_status_detail has the rest.
+--
+
+CREATE EXTENSION bbm;
+CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO t SELECT generate_series(1, 100);
+\set narrow '\\g | awk ''length > 120 { wide = 1; print } END { print NR - 4 " migrations, " (wide ? "too wide" : "narrow enough") }'''
+
+-- every column of a view, or of what a function returns, is described
+SELECT c.relname, a.attname
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid JOIN pg_depend d ON d.objid = c.oid OR d.objid = c.reltype
+WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'bbm') AND d.deptype = 'e'
+  AND c.relkind IN ('r', 'v', 'c') AND a.attnum > 0 AND NOT a.attisdropped
+  AND coalesce(col_description(c.oid, a.attnum), '') = ''
+ORDER BY 1, a.attnum;
+
+-- what waits for something that takes many words to say, and one that has done much
+INSERT INTO batched_background_migrations
+    (name, max_value, batch_size, job_signature_name, table_name, column_name, status, origin, started_at)
+VALUES ('fill items.total', 100, 5, 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2', 'public.t', 'id', 4, '1/1', '2000-01-01');
+SELECT bbm_create('a name of twenty-five', 't', 'UPDATE t SET n = 2 WHERE id BETWEEN $1 AND $2', batch_size => 10) > 0 AS created;
+CALL bbm_run('a name of twenty-five');
+ALTER TABLE batched_background_migration_jobs DISABLE TRIGGER bbm_guard;
+UPDATE batched_background_migration_jobs SET row_count = 12345678901;
+ALTER TABLE batched_background_migration_jobs ENABLE TRIGGER bbm_guard;
+-- how short depends on the others' figures
+SELECT name, status, percent, workers, waiting_on LIKE 'a start here: %...' AS shortened FROM bbm_status();
+SELECT * FROM bbm_status() :narrow
+-- one line has more room than several
+SELECT waiting_on FROM bbm_status('fill items.total');
+SELECT * FROM bbm_status('fill items.total') :narrow
+-- the whole of it
+SELECT id > 0 AS id, name, table_name, owner = current_user AS owner, priority, status, waiting_on FROM bbm_status_detail('fill items.total');
+SELECT name FROM bbm_status_detail();
+SELECT count(*) FROM bbm_status_detail('nobody');
+-- a name is what other functions take: it is never shortened, and waiting_on not further than this
+UPDATE batched_background_migrations SET status = 0 WHERE status = 4;
+SELECT bbm_alter('fill items.total', new_name => 'a name that leaves no room for the rest, as there are such names');
+ALTER TABLE batched_background_migrations DISABLE TRIGGER bbm_guard;
+UPDATE batched_background_migrations SET status = 4, origin = '1/1' WHERE status = 0;
+ALTER TABLE batched_background_migrations ENABLE TRIGGER bbm_guard;
+SELECT name, waiting_on FROM bbm_status() WHERE status = 'running';
+
+-- the owner is shown by the name that the role has now
+CREATE ROLE regress_bbm_renamed LOGIN;
+GRANT UPDATE ON t TO regress_bbm_renamed;
+GRANT SELECT ON t TO regress_bbm_renamed;
+SELECT bbm_create('renamed', 't', 'UPDATE t SET n = 3 WHERE id BETWEEN $1 AND $2') > 0 AS created;
+SELECT bbm_alter('renamed', owner => 'regress_bbm_renamed');
+ALTER ROLE regress_bbm_renamed RENAME TO regress_bbm_now;
+SELECT owner FROM bbm_status_detail('renamed');
+
+SELECT count(bbm_drop(name)) FROM bbm_status();
+DROP EXTENSION bbm;
+DROP TABLE t;
+DROP ROLE regress_bbm_now;
