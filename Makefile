@@ -35,6 +35,8 @@ OBJS = src/module.o \
 	src/sql/access.o src/sql/arguments.o src/sql/columns.o src/sql/control.o src/sql/define.o src/sql/doctor.o src/sql/dry_run.o src/sql/existing.o \
 	src/sql/guards.o src/sql/import.o src/sql/job_guard.o src/sql/metrics.o src/sql/progress.o src/sql/registry_tables.o src/sql/row.o src/sql/run.o \
 	src/sql/sync_trigger.o src/sql/verify.o src/sql/view.o
+# a library for tests alone, whose processes can be stopped at points: make BBM_POINTS=1
+OBJS += $(if $(BBM_POINTS),src/base/point.o)
 
 # The tests, in the order in which they run; `make lint` knows one not listed.
 # sql/NAME.sql, test/specs/NAME.spec and test/t/NAME.pl
@@ -57,7 +59,7 @@ ifneq ($(filter installcheck,$(MAKECMDGOALS)),)
 ISOLATION =
 endif
 
-PG_CPPFLAGS = -I$(srcdir)/src
+PG_CPPFLAGS = -I$(srcdir)/src $(if $(BBM_POINTS),-DBBM_POINTS)
 # the headers of 15 have functions without a prototype, which C23 takes for functions without parameters
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
 	-Werror=implicit-function-declaration $(if $(filter 15,$(MAJORVERSION)),-std=gnu17) $(COPT)
@@ -83,7 +85,7 @@ $(OBJS): $(wildcard $(srcdir)/src/*/*.h)
 # ... nor that an object was built for another server or with other flags
 $(OBJS) $(OBJS:.o=.bc): .build
 .build: FORCE
-	@echo '$(VERSION) $(CC) $(COPT)' | cmp -s - $@ || echo '$(VERSION) $(CC) $(COPT)' >$@
+	@echo '$(VERSION) $(CC) $(COPT) $(BBM_POINTS)' | cmp -s - $@ || echo '$(VERSION) $(CC) $(COPT) $(BBM_POINTS)' >$@
 FORCE:
 
 # ... nor has a folder that is built in (VPATH) those of the sources

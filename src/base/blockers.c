@@ -30,6 +30,7 @@
 
 #include "base/compat.h"
 #include "base/locks.h"
+#include "base/point.h"
 #include "base/shared.h"
 #include "base/slots.h"
 
@@ -47,6 +48,7 @@ void
 bbm_blockers_work_on(int64 migration_id)
 {
 	working_on = migration_id;
+	BBM_POINT_WORKS_ON(migration_id);
 }
 
 /*

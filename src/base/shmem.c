@@ -11,6 +11,7 @@
 #include "storage/ipc.h"
 
 #include "base/guc.h"
+#include "base/point.h"
 #include "base/shared.h"
 
 #define BBM_YOUNG_MS 5000
@@ -43,6 +44,7 @@ shmem_request(void)
 		previous_request_hook();
 	RequestAddinShmemSpace(shmem_size());
 	RequestNamedLWLockTranche("bbm", 1);
+	BBM_POINTS_REQUEST();
 }
 
 static void
@@ -64,6 +66,7 @@ shmem_startup(void)
 		bbm_shared->laid_out_at = GetCurrentTimestamp();
 		ConditionVariableInit(&bbm_shared->changed);
 	}
+	BBM_POINTS_STARTUP();
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -42,6 +42,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/lock_watch.h"
+#include "base/point.h"
 #include "base/shared.h"
 #include "base/user.h"
 
@@ -229,6 +230,7 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
 		QueryCancelHoldoffCount = 0;
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
+		BBM_POINT_BEGIN();
 		bbm_yield_begin();
 		force_read_committed();
 		if (bare)
@@ -248,7 +250,9 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
 			commit_as_session();
 		if (flushes)
 			ForceSyncCommit();
+		BBM_POINT_OF_TXN("commit");
 		CommitTransactionCommand();
+		BBM_POINT_AFTER_TXN("committed");
 		bbm_yield_end();
 	}
 	PG_CATCH();
@@ -259,6 +263,7 @@ run_in_worker(BbmTxnFn fn, void *arg, bool synchronous, bool bare)
 		bbm_cancel_guard_end(&guard);
 		error = bbm_copy_error();
 		clean_up_after_error();
+		BBM_POINT_AFTER_TXN("aborted");
 	}
 	PG_END_TRY();
 
@@ -361,11 +366,13 @@ run_in_foreground(BbmTxnFn fn, void *arg, bool synchronous)
 	flushes = false;
 	SetCurrentStatementStartTimestamp();
 	force_read_committed();
+	BBM_POINT_BEGIN();
 	bbm_settings_remember();
 	error = run_in_subtransaction(fn, arg, true);
 	if (error)
 	{
 		SPI_rollback();
+		BBM_POINT_AFTER_TXN("aborted");
 		MemoryContextSwitchTo(caller);
 		return error;
 	}
@@ -378,7 +385,9 @@ run_in_foreground(BbmTxnFn fn, void *arg, bool synchronous)
 									 GUC_ACTION_LOCAL, true, 0, false);
 		if (flushes)
 			ForceSyncCommit();
+		BBM_POINT_OF_TXN("commit");
 		SPI_commit();
+		BBM_POINT_AFTER_TXN("committed");
 	}
 	PG_CATCH();
 	{

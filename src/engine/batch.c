@@ -24,6 +24,7 @@
 #include "base/guc.h"
 #include "base/lock_watch.h"
 #include "base/locks.h"
+#include "base/point.h"
 #include "base/printable.h"
 #include "base/rates.h"
 #include "base/txn.h"
@@ -322,11 +323,13 @@ bbm_work(void *arg)
 
 	work->job->ran_size = 0;
 	bbm_lock_watch_begin(bbm_setting_int(work->target->migration, BBM_MAX_BLOCKING_TIME), time_limit(work));
+	BBM_POINT("batch-begin");
 	if (!bbm_job_lock(work->job))
 	{
 		work->result = BBM_WORK_LOST;
 		return;
 	}
+	BBM_POINT("batch-locked");
 	if (work->waited || work->job->has_cursor)
 	{
 		/* this also decides what to make of an error here: the lock was not acquired in time */
@@ -345,6 +348,7 @@ bbm_work(void *arg)
 		work->result = BBM_WORK_STALE;
 		return;
 	}
+	BBM_POINT("batch-statement");
 	work->detached = false;
 	bbm_outside_begin();
 	more = run_sub_batch_measured(work, &sub_batch);
@@ -358,10 +362,12 @@ bbm_work(void *arg)
 				(errmsg_internal("the batch may have reached outside of this server by %s, so its commit is flushed",
 								 bbm_outside_to_string())));
 	}
+	BBM_POINT("batch-done");
 	if (!more)
 	{
 		bbm_job_finish(work->job, &work->cost, work->detached);
 		work->result = BBM_WORK_FINISHED;
+		BBM_POINT("batch-recorded");
 		/* such a commit may take long, and if it contained a claim, a pause would wait for it */
 		if (!work->outside && work->may_go_on(work->arg))
 			bbm_claim_next(work->next);
@@ -371,6 +377,7 @@ bbm_work(void *arg)
 		bbm_job_progress(work->job, &sub_batch.max, work->next_size, &work->cost);
 		work->next_cursor = keep_cursor(work, &sub_batch.max);
 		work->result = BBM_WORK_SUB_BATCH;
+		BBM_POINT("batch-recorded");
 	}
 }
 

@@ -18,6 +18,7 @@
 
 #include "base/guc.h"
 #include "base/locks.h"
+#include "base/point.h"
 #include "base/printable.h"
 #include "base/rates.h"
 #include "base/txn.h"
@@ -95,7 +96,9 @@ keep(void *arg)
 	books->done = true;
 	if (!bbm_claim_state(id, &state) || state.status != BBM_RUNNING)
 		return;
+	BBM_POINT("merge-locked");
 	advance(books->target, false, &totals);
+	BBM_POINT("merge-summed");
 	/* the null strategy reads the last jobs one by one */
 	if (books->merge && bbm_job_retention >= 0)
 		bbm_jobs_merge(id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS), &totals);

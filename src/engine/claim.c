@@ -30,6 +30,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/locks.h"
+#include "base/point.h"
 #include "base/rates.h"
 #include "base/shmem.h"
 #include "base/wait_state.h"
@@ -281,6 +282,7 @@ allocate_range(BbmClaim *claim, const BbmClaimState *state, bool at_once)
 	claim->job.key_count = range.key_count;
 	claim->job.batch_size = size;
 	MemoryContextSwitchTo(old);
+	BBM_POINT(at_once ? "batch-allocated" : "claim-allocated");
 	bbm_job_insert(&claim->job, claim->worker_id, state->last_id);
 	if (bbm_server_is_young())
 		ForceSyncCommit();
@@ -353,6 +355,7 @@ bbm_claim(void *arg)
 	bool		locked = false;
 
 	claim->result = BBM_CLAIM_CHANGED;
+	BBM_POINT("claim-begin");
 	bbm_lock_migration(bbm_lock_class(), migration->id);
 	bbm_lock_table(bbm_lock_class(), target->relid);
 	/* read after the locks: a job starts when everything that delayed its claim is over */
@@ -373,6 +376,7 @@ bbm_claim(void *arg)
 	}
 
 	claim->result = BBM_CLAIM_JOB;
+	BBM_POINT("claim-permitted");
 	bbm_books_resume(target);
 	/*
 	 * If a batch may have crashed the server, the claim of its job must
@@ -460,6 +464,7 @@ bbm_nothing_left(BbmTarget *target)
 	 */
 	if (bbm_jobs_running(target->migration->id, CurrentMemoryContext) != NIL)
 		return false;
+	BBM_POINT("end-running-read");
 	bbm_jobs_unfinished(target->migration->id, &unfinished);
 	return unfinished.jobs == 0;
 }

@@ -26,6 +26,7 @@
 #include "base/cancel.h"
 #include "base/guc.h"
 #include "base/lock_watch.h"
+#include "base/point.h"
 #include "base/printable.h"
 #include "base/rates.h"
 #include "base/slots.h"
@@ -275,6 +276,7 @@ fail_migration(void *arg)
 	BbmStatus	status;
 	BbmMigration *now = bbm_migration_lock(id, &status) ? bbm_migration_by_id(id, CurrentMemoryContext) : NULL;
 
+	BBM_POINT("fail-locked");
 	args->failed = now && (status == BBM_ACTIVE || status == BBM_RUNNING) &&
 		now->updated_at == args->migration->updated_at;
 	if (args->failed)
@@ -333,6 +335,7 @@ record_job(void *arg)
 {
 	JobArgs    *args = arg;
 
+	BBM_POINT(args->unstarted ? "release-begin" : args->requeue ? "requeue-begin" : "failure-begin");
 	if (args->unstarted)
 		args->ours = bbm_job_release_unstarted(args->job);
 	else if (args->skip)

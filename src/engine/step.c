@@ -20,6 +20,7 @@
 #include "base/cancel.h"
 #include "base/guc.h"
 #include "base/locks.h"
+#include "base/point.h"
 #include "base/printable.h"
 #include "base/requests.h"
 #include "base/slots.h"
@@ -201,6 +202,7 @@ take_up(void *arg)
 	BbmStatus	status;
 	BbmMigration *now;
 
+	BBM_POINT("start-begin");
 	args->taken_up = bbm_migration_lock(args->id, &status) &&
 		(now = bbm_migration_by_id(args->id, args->engine->step)) != NULL && is_new(now);
 	if (args->taken_up)
@@ -277,10 +279,12 @@ finish(void *arg)
 	FinishArgs *args = arg;
 	BbmStatus	status;
 
+	BBM_POINT("end-begin");
 	if (!bbm_migration_lock(args->target->migration->id, &status) || status != BBM_RUNNING ||
 		!bbm_nothing_left(args->target))
 		return;
 	args->ended = true;
+	BBM_POINT("end-locked");
 	args->finished = bbm_phase_ended(args->target);
 	if (args->finished)
 	{

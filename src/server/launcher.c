@@ -37,6 +37,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/locks.h"
+#include "base/point.h"
 #include "base/printable.h"
 #include "base/rates.h"
 #include "base/requests.h"
@@ -143,6 +144,7 @@ start_worker(BbmKind kind, Oid database, Oid owner, bool needed)
 		bbm_slot_cancel_reservation(slot, start.generation);
 		return START_LOCKED;
 	}
+	BBM_POINT_BETWEEN(kind == BBM_KIND_DISCOVERY ? "discovery-reserved" : "launch-reserved");
 	bbm_worker_describe(&worker, kind == BBM_KIND_DISCOVERY ? "bbm_discovery_main" : "bbm_worker_main", slot,
 						&start);
 	old = MemoryContextSwitchTo(TopMemoryContext);
@@ -412,6 +414,7 @@ balance(void)
 		switch (start_worker(BBM_KIND_WORKER, database, owner, needed))
 		{
 			case START_DONE:
+				BBM_POINT_BETWEEN("launch-registered");
 				note_served(database, owner, 0);
 				break;
 			case START_LOCKED:
@@ -439,6 +442,7 @@ bbm_launcher_main(Datum arg)
 	started = MemoryContextAllocZero(TopMemoryContext, bbm_shared->nslots * sizeof(Started));
 	next_poll = GetCurrentTimestamp();
 	attach();
+	BBM_POINT_BETWEEN("launcher-begin");
 	ereport(LOG, (errmsg("bbm launcher started")));
 
 	for (;;)

@@ -44,6 +44,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/locks.h"
+#include "base/point.h"
 #include "base/printable.h"
 #include "base/requests.h"
 #include "base/shared.h"
@@ -192,6 +193,7 @@ run_until_idle(const BbmWorkerStart *start)
 		}
 		else if (result == BBM_STEP_IDLE || due > TimestampTzPlusMilliseconds(now, BBM_STAY_MS))
 		{
+			BBM_POINT_BETWEEN("exit-idle");
 			bbm_request_fulfil(start->database, start->owner, engine->generation, due, bbm_engine_is_on_hold(engine));
 			break;
 		}
@@ -215,6 +217,7 @@ come_up(const BbmWorkerStart *start, int slot, Oid *owner)
 	if (RecoveryInProgress())
 		return false;
 	*owner = start->owner;
+	BBM_POINT_BETWEEN(start->kind == BBM_KIND_DISCOVERY ? "discovery-attach" : "launch-attach");
 	if (start->kind != BBM_KIND_LAUNCHED && !bbm_slot_attach(slot, start->generation, &database, owner))
 		return false;
 	BackgroundWorkerInitializeConnectionByOid(database, *owner, BBM_CONNECT_FLAGS);
@@ -225,6 +228,7 @@ come_up(const BbmWorkerStart *start, int slot, Oid *owner)
 		return false;
 	}
 	bbm_slot_connected();
+	BBM_POINT_BETWEEN(start->kind == BBM_KIND_DISCOVERY ? "discovery-connected" : "launch-connected");
 	pgstat_report_appname(MyBgworkerEntry->bgw_type);
 	(void) set_config_option("application_name", MyBgworkerEntry->bgw_type, PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SET, true, 0, false);
