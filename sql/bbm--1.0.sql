@@ -127,6 +127,7 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     batch_counts integer[],
     reduced_sub_batch_size integer,
     no_progress integer NOT NULL DEFAULT 0,
+    requeues_in_row integer NOT NULL DEFAULT 0,
     next_attempt_at timestamp with time zone,
     error_sqlstate text,
     error_message text,
@@ -1327,6 +1328,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.reduced_sub_batc
     'limit of keys in its next commit, after it was requeued; NULL: the migration''s';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.no_progress IS
     'weight of its requeues since the last progress: from 1000 on, each counts as an attempt';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.requeues_in_row IS
+    'number of its requeues since the last progress: the delay before the next try grows with it';
 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.error_sqlstate IS
     'SQLSTATE of the last unsuccessful attempt';

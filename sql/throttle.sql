@@ -180,6 +180,16 @@ SELECT signal, holds, reason FROM bbm_throttle('early') WHERE setting = 'bbm.max
 DROP TABLE goes;
 SELECT signal, holds, reason FROM bbm_throttle('early') WHERE setting = 'bbm.max_dead_tuples';
 
+-- a wait between two sub-batches of more than a second: the job is released, which is no requeue
+SELECT bbm_create('released', 't', 'UPDATE public.t SET n = n + 1 WHERE id BETWEEN $1 AND $2', max_value => 10, batch_size => 10, sub_batch_size => 5,
+                  settings => '{bbm.max_row_rate=1}') > 0 AS created;
+SET client_min_messages = warning;
+CALL bbm_run('released');
+RESET client_min_messages;
+SELECT rows_done, requeued, requeue_reasons, last_error FROM bbm_status_detail('released');
+SELECT j.attempts, j.claim_epoch FROM batched_background_migration_jobs j JOIN batched_background_migrations m
+ON m.id = j.batched_background_migration_id WHERE m.name = 'released';
+
 DROP EXTENSION bbm CASCADE;
 DROP TABLE t, lights;
 DROP FUNCTION define, complaint, waits_for, writes, unlucky, wait_for;

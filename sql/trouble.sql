@@ -29,7 +29,9 @@ CREATE TRIGGER full_disk BEFORE INSERT ON batched_background_migration_jobs
 SELECT bbm_update('claim', 's', 'n = n + 1', batch_size => 10, start => true) > 0 AS created;
 SELECT wait_for($$(SELECT waiting_on = '53100: could not extend file: No space left on device' FROM bbm_status_detail('claim'))$$);
 SELECT name, status, jobs_finished, waiting_on, last_error FROM bbm_status_detail('claim');
-SELECT waiting_on FROM bbm_workers() WHERE migration = 'claim';
+-- all workers that try: a second one comes when one of an earlier migration has not exited yet
+SELECT wait_for($$(SELECT count(DISTINCT waiting_on) = 1 AND max(waiting_on) = '53100: could not extend file: No space left on device'
+                   FROM bbm_workers() WHERE migration = 'claim')$$);
 -- also when nobody is at it
 SELECT wait_for($$(SELECT count(*) = 0 FROM bbm_workers() WHERE kind = 'worker')$$);
 SELECT wait_for($$(SELECT last_error = '53100: could not extend file: No space left on device' AND waiting_on = last_error
@@ -106,6 +108,32 @@ SELECT jobs_finished, last_error FROM bbm_status_detail('lock');
 UPDATE gate SET shut = false;
 SELECT bbm_wait('lock', '1 minute');
 
+-- the delay of a requeued job begins anew with each sub-batch that is done
+CREATE TABLE requeues (n serial, in_row int, delay interval);
+CREATE FUNCTION note_requeue() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO public.requeues (in_row, delay) VALUES (NEW.requeues_in_row, NEW.next_attempt_at - NEW.updated_at);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER note_requeue AFTER UPDATE ON batched_background_migration_jobs
+    FOR EACH ROW WHEN (NEW.requeued > OLD.requeued) EXECUTE FUNCTION note_requeue();
+ALTER SEQUENCE calls RESTART;
+CREATE FUNCTION at_times(min int, max int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    -- four in a row, and another one after a sub-batch
+    IF nextval('calls') IN (1, 2, 3, 4, 6) THEN
+        RAISE 'somebody has it' USING ERRCODE = 'lock_not_available';
+    END IF;
+    UPDATE s SET n = n + 100000 WHERE id BETWEEN $1 AND $2;
+    RETURN $2 - $1 + 1;
+END $$;
+SELECT bbm_create('delay', 's', 'at_times', batch_size => 40, sub_batch_size => 20) > 0 AS created;
+CALL bbm_run('delay');
+SELECT n, in_row, delay < '150 ms' AS short FROM requeues WHERE in_row = 1 ORDER BY n;
+SELECT n, in_row FROM requeues WHERE in_row > 1 ORDER BY n;
+SELECT rows, requeued, requeue_reasons FROM bbm_jobs('delay');
+DROP TRIGGER note_requeue ON batched_background_migration_jobs;
+
 -- a limit that does not go away by waiting: attempts, each of a smaller batch
 CREATE FUNCTION sorts(min int, max int) RETURNS int LANGUAGE plpgsql AS $$
 BEGIN
@@ -127,6 +155,6 @@ SELECT n, count(*) FROM s GROUP BY n;
 
 SELECT bbm_drop(name) FROM batched_background_migrations;
 DROP EXTENSION bbm;
-DROP TABLE s, gate;
+DROP TABLE s, gate, requeues;
 DROP SEQUENCE calls;
-DROP FUNCTION wait_for, shut, full_disk, once, hopeless, disk, busy, sorts;
+DROP FUNCTION wait_for, shut, full_disk, once, hopeless, disk, busy, sorts, at_times, note_requeue;

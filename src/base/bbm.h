@@ -193,7 +193,8 @@ typedef struct BbmJob
 	int			claim_epoch;		/* fencing token: a claim by another process raises it */
 	int64		key_count;
 	int			reduced_sub_batch_size; /* keys per commit, when reduced; 0: not reduced */
-	int			no_progress;	/* the weight of its requeues without progress; see engine/outcome.c */
+	int			no_progress;	/* the weight of its requeues since the last progress; see engine/outcome.h */
+	int			requeues_in_row;	/* ... and their number */
 	int			ran_size;		/* keys in its last batch; 0: it never started */
 	bool		caught_cancel;	/* its last batch caught the cancel that was meant to end it */
 	ItemPointerData tid;		/* of its row, while we have locked it */

@@ -149,7 +149,7 @@ bbm_job_insert(BbmJob *job, int32 worker_id, int64 after)
 	job->kind = BBM_JOB_RANGE;
 	job->bisect = false;
 	job->has_cursor = false;
-	job->reduced_sub_batch_size = job->no_progress = 0;
+	job->reduced_sub_batch_size = job->no_progress = job->requeues_in_row = 0;
 }
 
 /*
@@ -168,7 +168,7 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id
 		" ORDER BY o.id LIMIT 1 FOR UPDATE SKIP LOCKED) "
 		"RETURNING id, min_value, max_value, cursor_value, attempts::bigint, claim_epoch::bigint, key_count, "
 		"round::bigint, min_key, max_key, cursor_key, relation, relation_name, batch_size::bigint, bisect, "
-		"reduced_sub_batch_size::bigint, no_progress::bigint, kind, phase = 'verify'",
+		"reduced_sub_batch_size::bigint, no_progress::bigint, kind, phase = 'verify', requeues_in_row::bigint",
 		5, {INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID}
 	};
 	Datum		values[] = {
@@ -205,6 +205,7 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id
 	job->no_progress = bbm_sql_int64(0, 17);
 	job->kind = bbm_job_kind(bbm_sql_text(0, 18, CurrentMemoryContext));
 	job->phase.verifies = DatumGetBool(bbm_sql_get(0, 19, &isnull));
+	job->requeues_in_row = bbm_sql_int64(0, 20);
 	return true;
 }
 
@@ -376,7 +377,7 @@ bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int reduced_sub_batc
 		"UPDATE @.batched_background_migration_jobs SET cursor_value = $2, cursor_key = $6, "
 		"updated_at = clock_timestamp(), row_count = row_count + " UP_TO("$3", "row_count") ", run_ms = run_ms + $4, "
 		"wal_bytes = wal_bytes + " UP_TO("$5", "wal_bytes") ", reduced_sub_batch_size = nullif($7, 0), no_progress = 0, "
-		"batch_counts = " BBM_BATCH_COUNTED("$8") " WHERE ctid = $1",
+		"requeues_in_row = 0, batch_counts = " BBM_BATCH_COUNTED("$8") " WHERE ctid = $1",
 		8, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID, TEXTARRAYOID, INT4OID, INT4OID}
 	};
 	char		nulls[9] = "        ";
@@ -473,7 +474,7 @@ bbm_job_skip(const BbmJob *job)
 	return SPI_processed > 0;
 }
 
-/* Nothing of the job was tried: it becomes new again.  False when the job is not ours any more. */
+/* The rest of the job was not tried: it becomes new again.  False when the job is not ours any more. */
 bool
 bbm_job_release_unstarted(const BbmJob *job)
 {
@@ -512,7 +513,8 @@ bbm_job_requeue(const BbmJob *job, BbmRequeueReason why, const ErrorData *error,
 		"next_attempt_at = $3, updated_at = clock_timestamp(), error_sqlstate = $4, error_message = $5, "
 		"error_detail = $6, error_hint = $7, error_context = $8, requeued = requeued + (requeued < 2147483647)::integer, "
 		"requeue_reasons = bbm_internal.bbm_requeue_reasons_add(coalesce(requeue_reasons, '{}'), jsonb_build_object($9, 1)), "
-		"reduced_sub_batch_size = nullif($10, 0), no_progress = $11 "
+		"reduced_sub_batch_size = nullif($10, 0), no_progress = $11, "
+		"requeues_in_row = requeues_in_row + (requeues_in_row < 2147483647)::integer "
 		"WHERE id = $1 AND claim_epoch = $2 AND status = 4",
 		11, {INT8OID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, INT4OID}
 	};
@@ -534,8 +536,8 @@ int64
 bbm_jobs_refresh(int64 migration_id)
 {
 	static BbmSql sql = {
-		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = 0, bisect = false, no_progress = 0, next_attempt_at = NULL, "
-		"failure_error_code = NULL, updated_at = clock_timestamp() "
+		"UPDATE @.batched_background_migration_jobs SET status = 1, attempts = 0, bisect = false, no_progress = 0, "
+		"requeues_in_row = 0, next_attempt_at = NULL, failure_error_code = NULL, updated_at = clock_timestamp() "
 		"WHERE batched_background_migration_id = $1 AND status = 3",
 		1, {INT8OID}
 	};

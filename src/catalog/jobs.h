@@ -30,7 +30,7 @@ typedef enum BbmRequeueReason
 	BBM_REQUEUE_DEADLOCK,
 	BBM_REQUEUE_BLOCKING,		/* others waited too long for its locks */
 	BBM_REQUEUE_TIME,			/* it took too long */
-	BBM_REQUEUE_CANCELLED,		/* also a pause between two sub-batches */
+	BBM_REQUEUE_CANCELLED,
 	BBM_REQUEUE_OTHER
 } BbmRequeueReason;
 

@@ -232,7 +232,7 @@ bbm_jobs_revive(int64 migration_id, List *partitions)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 1, detached = false, attempts = 0, "
-		"finished_at = NULL, updated_at = clock_timestamp() "
+		"no_progress = 0, requeues_in_row = 0, finished_at = NULL, updated_at = clock_timestamp() "
 		"WHERE batched_background_migration_id = $1 AND detached AND relation = ANY ($2)",
 		2, {INT8OID, OIDARRAYOID}
 	};

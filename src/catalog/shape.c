@@ -82,6 +82,7 @@ static const ShapeColumn columns[] = {
 	{BBM_JOBS, "batch_counts", INT4ARRAYOID, false},
 	{BBM_JOBS, "reduced_sub_batch_size", INT4OID, false},
 	{BBM_JOBS, "no_progress", INT4OID, true},
+	{BBM_JOBS, "requeues_in_row", INT4OID, true},
 	{BBM_JOBS, "next_attempt_at", TIMESTAMPTZOID, false},
 	{BBM_JOBS, "error_sqlstate", TEXTOID, false},
 	{BBM_JOBS, "error_message", TEXTOID, false},

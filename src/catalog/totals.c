@@ -59,13 +59,13 @@
 typedef enum JobColumn
 {
 	J_ID, J_STATUS, J_PHASE, J_ROUND, J_KIND, J_KEYS, J_ROWS, J_MS, J_WAL, J_MERGED, J_REQUEUED, J_REASONS, J_MIN,
-	J_MAX, J_CURSOR, J_CURSOR_KEY, J_RELATION, J_BATCH_SIZE, J_STARTED, J_FINISHED, J_UPDATED, J_NO_PROGRESS, J_COLUMNS
+	J_MAX, J_CURSOR, J_CURSOR_KEY, J_RELATION, J_BATCH_SIZE, J_STARTED, J_FINISHED, J_UPDATED, J_REQUEUES_IN_ROW, J_COLUMNS
 } JobColumn;
 
 static const char *const job_columns[J_COLUMNS] = {
 	"id", "status", "phase", "round", "kind", "key_count", "row_count", "run_ms", "wal_bytes", "merged_jobs", "requeued",
 	"requeue_reasons", "min_value", "max_value", "cursor_value", "cursor_key", "relation", "batch_size", "started_at",
-	"finished_at", "updated_at", "no_progress"
+	"finished_at", "updated_at", "requeues_in_row"
 };
 
 /* A job's row, with the numbers of its columns. */
@@ -212,7 +212,7 @@ progress_of(const JobRow *row, int status)
 	(void) job_get(row, J_CURSOR, &no_value);
 	(void) job_get(row, J_CURSOR_KEY, &no_key);
 	if ((no_value && no_key) || (status == BBM_RUNNING ? job_time(row, J_UPDATED) <= job_time(row, J_STARTED) :
-								 job_int32(row, J_NO_PROGRESS) > 1))
+								 job_int32(row, J_REQUEUES_IN_ROW) > 1))
 		return 0;
 	return job_time(row, J_UPDATED);
 }

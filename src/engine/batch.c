@@ -89,8 +89,8 @@ next_sub_batch(const BbmWork *work, BbmPartition *partition, BbmRange *sub_batch
  * each of them, and so does a job that was claimed before a pacing pause.  The
  * check takes the migration's lock for a moment, so that it waits for a
  * transaction that has paused the migration and waits for us: after
- * lock_timeout, the remainder of the job is requeued.  A DELETE that waits for
- * our row's lock deadlocks with us, and we are the victim, to the same effect.
+ * lock_timeout, the job is released.  A DELETE that waits for our row's lock
+ * deadlocks with us, and we are the victim: the job is requeued.
  */
 static bool
 still_running(const BbmWork *work)

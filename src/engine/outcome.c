@@ -321,7 +321,7 @@ typedef struct JobArgs
 	BbmRequeueReason requeue;	/* 0: it has failed */
 	TimestampTz due;
 	bool		ours;
-	bool		unstarted;		/* nothing of it was executed */
+	bool		unstarted;		/* no batch of it was rolled back */
 	bool		bisect;			/* the next attempt quarantines rows */
 	bool		skip;			/* the whole range is quarantined now */
 } JobArgs;
@@ -412,10 +412,11 @@ is_worth_a_line(int n)
 	return n <= BBM_LINES_IN_ROW || (n & (n - 1)) == 0;
 }
 
+/* The delay grows with the number of requeues since the last progress, whatever they were for. */
 static TimestampTz
 requeue_until(const BbmJob *job)
 {
-	int64		delay = bbm_backoff_ms(job->claim_epoch - job->attempts + 1, BBM_FIRST_REQUEUE_MS,
+	int64		delay = bbm_backoff_ms(Min(job->requeues_in_row, PG_INT16_MAX) + 1, BBM_FIRST_REQUEUE_MS,
 									   BBM_LAST_REQUEUE_MS, pg_prng_double(&pg_global_prng_state));
 
 	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
@@ -457,9 +458,10 @@ requeue(BbmTarget *target, BbmJob *job, BbmRequeueReason why, ErrorData *error, 
 }
 
 /*
- * Requeues a job that was claimed before a pacing pause and may not start
- * after it, or whose next commit is for later because the table is reserved
- * for another migration: as if its range had only been allocated.
+ * Releases a job of which no batch is in flight: it was claimed before a pacing
+ * pause and may not start after it, or the process stops between two
+ * sub-batches.  No batch is rolled back, so this is no requeue: the rest of the
+ * job is as if its range had only been allocated.
  */
 void
 bbm_record_release_unstarted(BbmTarget *target, BbmJob *job)
@@ -467,15 +469,6 @@ bbm_record_release_unstarted(BbmTarget *target, BbmJob *job)
 	JobArgs		args = {.job = job, .unstarted = true};
 
 	(void) write_job(target, &args);
-}
-
-/* The migration is not to run just now, and a remainder of the job is left; it may be claimed again at once. */
-void
-bbm_record_pause(BbmTarget *target, BbmJob *job)
-{
-	requeue(target, job, BBM_REQUEUE_CANCELLED,
-			bbm_make_error(ERRCODE_QUERY_CANCELED, "stopped between two sub-batches", NULL),
-			GetCurrentTimestamp());
 }
 
 /* The table is not what it was when the job was claimed: so the job is claimed again. */

@@ -62,7 +62,6 @@ extern ErrorData *bbm_error_if_early(const BbmMigration *migration, const ErrorD
 
 extern bool bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorData *error, int step_code);
 extern void bbm_record_release_unstarted(BbmTarget *target, BbmJob *job);
-extern void bbm_record_pause(BbmTarget *target, BbmJob *job);
 extern void bbm_record_stale(BbmTarget *target, BbmJob *job);
 extern bool bbm_record_migration_failed(const BbmMigration *migration, int code, ErrorData *error);
 extern ErrorData *bbm_stop_error(BbmLockWatchStop stop, ErrorData *error, bool whole);

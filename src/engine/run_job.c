@@ -45,7 +45,7 @@
 #include "throttle/pacing.h"
 #include "throttle/throttle.h"
 
-/* For how long a job that is between two sub-batches waits for a throttle; then the job is requeued. */
+/* For how long a job that is between two sub-batches waits for a throttle; then the process releases the job. */
 #define BBM_KEEP_JOB_MS 1000
 
 /* After this many errors in a row the process pauses, and at most this long. */
@@ -202,20 +202,17 @@ may_begin_partition(BbmEngine *engine, BbmTarget *target)
 }
 
 /*
- * Requeues a job whose next (or, with "unstarted", first) batch may not start;
- * it is run later, or by another process.
+ * Releases a job whose next batch may not start; it is run later, or by
+ * another process.
  */
 static void
-put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool unstarted)
+put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job)
 {
 	/* a foreground session was cancelled; the cancel would be lost here */
 	if (QueryCancelPending)
 		engine->cancelled = bbm_cancelled_by_user();
 	QueryCancelPending = false;
-	if (unstarted)
-		bbm_record_release_unstarted(target, job);
-	else
-		bbm_record_pause(target, job);
+	bbm_record_release_unstarted(target, job);
 }
 
 /* A sub-batch of the job has been committed: *work says what was done, and what follows. */
@@ -227,7 +224,7 @@ sub_batch_done(BbmEngine *engine, BbmTarget *target, BbmJob *job, const BbmWork 
 		job->cursor = work->next_cursor;
 		job->has_cursor = true;
 		job->reduced_sub_batch_size = work->next_size;
-		job->no_progress = 0;
+		job->no_progress = job->requeues_in_row = 0;
 	}
 	if (work->result == BBM_WORK_SUB_BATCH || work->result == BBM_WORK_FINISHED)
 		target->reduced_sub_batch_size = work->next_size;
@@ -317,8 +314,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	/* somebody changes the migration, and may be waiting for us to end */
-	if (error && waits && !job->has_cursor && work.result == BBM_WORK_PAUSED &&
-		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+	if (error && work.result == BBM_WORK_PAUSED && error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
 		error = NULL;
 	if (error)
 	{
@@ -328,7 +324,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 	}
 	target->failures_in_row = 0;
 	if (work.result == BBM_WORK_PAUSED)
-		put_job_back(engine, target, job, waits && !job->has_cursor);
+		put_job_back(engine, target, job);
 	else if (work.result == BBM_WORK_SLICE_OVER)
 		bbm_record_release_unstarted(target, job);
 	/* the next claim finds the same, and has the target resolved anew */
@@ -371,7 +367,7 @@ bbm_run_jobs(BbmEngine *engine, BbmClaim *claim)
 		{
 			engine->cancelled = cancelled;
 			if (next.result == BBM_CLAIM_JOB)
-				put_job_back(engine, claim->target, &next.job, true);
+				put_job_back(engine, claim->target, &next.job);
 			return true;
 		}
 		if (next.result != BBM_CLAIM_JOB)

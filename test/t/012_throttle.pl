@@ -474,7 +474,7 @@ SKIP:
 }
 value($node, q(SELECT bbm_pause('pace', wait => true), bbm_drop('pace')));
 
-# Between sub-batches: a short wait is sat out, a long one gives the job back.
+# Between sub-batches: during a short wait the process keeps the job, during a long one it releases the job.
 migration('parts', ['bbm.max_row_rate=2000'], rows => 2000, batch_size => 2000, sub_batch_size => 500);
 goes_on('parts', 2000);
 is( value($node, q(SELECT claim_epoch, finished_at - started_at > '0.7 s' FROM batched_background_migration_jobs
@@ -487,7 +487,8 @@ migration('given', [ 'bbm.condition=SELECT green FROM light', 'bbm.retry_delay=1
 	batch_size => 2000, sub_batch_size => 10, job => 'paced_t_given');
 $node->poll_query_until('postgres', 'SELECT count(*) >= 100 FROM t_given WHERE n > 0');
 value($node, 'UPDATE light SET green = false');
-ok($node->poll_query_until('postgres', q(SELECT status = 'new' AND attempts = 0 FROM bbm_jobs('given'))), 'its job is requeued');
+ok($node->poll_query_until('postgres', q(SELECT status = 'new' AND attempts = 0 FROM bbm_jobs('given'))), 'its job is released');
+is(value($node, q(SELECT requeued FROM bbm_status_detail('given'))), 0, 'which is no requeue');
 waits('given', 'condition: not met');
 value($node, 'DROP TABLE red_was_seen; UPDATE light SET green = true');
 finished($node, 'given');
