@@ -44,8 +44,8 @@ typedef struct BbmWaitState
 	Oid			database;		/* InvalidOid: not in use */
 	int64		migration_id;
 	TimestampTz touched;		/* the one touched longest ago is reused for another */
-	TimestampTz since;			/* waiting since then; 0 when it is not waiting */
-	TimestampTz due;			/* the next poll */
+	TimestampTz since;			/* waiting since then; 0 when it is not waiting ... */
+	BbmReason	reason;			/* ... for this, until the next poll */
 	TimestampTz logged;			/* when that was last logged */
 	TimestampTz vacuum_after;	/* no worker vacuums before */
 	/* waiting for its time slice on the table since then; 0 when it is not ... */
@@ -63,7 +63,6 @@ typedef struct BbmWaitState
 	bool		recalled;		/* the buckets include what was used before this entry existed */
 	BbmBucket	wal;			/* bbm.max_wal_rate, in kB */
 	BbmBucket	rows;			/* bbm.max_row_rate */
-	char		reason[BBM_WAITING_LENGTH];
 	int			signal;			/* the number of the signal that throttles */
 	TimestampTz metered;		/* its wait is in "waited" up to then */
 	double		waited[BBM_MAX_SIGNALS];	/* seconds by signal, for metrics; they only grow */

@@ -18,7 +18,6 @@
 #include "base/requests.h"
 #include "base/shared.h"
 #include "base/shmem.h"
-#include "base/wait_state.h"
 
 /* Caller holds the lock exclusively.  Returns -1 when all slots of this kind are taken. */
 static int
@@ -198,9 +197,9 @@ bbm_slot_pace(double share, int why)
 	my_pace_why = why;
 }
 
-/* Records what this process works on; "what" is what it waits for (NULL: it does not wait). */
+/* Records what this process works on, and what it waits for (NULL: it does not wait). */
 static void
-slot_report(int64 migration_id, int64 job_id, const char *what, TimestampTz due)
+slot_report(int64 migration_id, int64 job_id, const BbmReason *reason)
 {
 	BbmSlot    *slot;
 
@@ -213,9 +212,7 @@ slot_report(int64 migration_id, int64 job_id, const char *what, TimestampTz due)
 	slot->since = GetCurrentTimestamp();
 	slot->pace = my_pace;
 	slot->pace_why = my_pace_why;
-	slot->waiting_on.text[0] = '\0';
-	if (what)
-		bbm_outlasts(&slot->waiting_on, due, what);
+	slot->waiting_on = reason ? *reason : (BbmReason) {0};
 	slot->blocked.count = 0;
 	LWLockRelease(bbm_shared->lock);
 }
@@ -224,30 +221,26 @@ slot_report(int64 migration_id, int64 job_id, const char *what, TimestampTz due)
 void
 bbm_slot_report(int64 migration_id, int64 job_id)
 {
-	slot_report(migration_id, job_id, NULL, 0);
+	slot_report(migration_id, job_id, NULL);
 }
 
 /* The process has a migration and waits: records both at once, so that nobody sees it as working. */
 void
-bbm_slot_wait_with(int64 migration_id, const char *what, TimestampTz due)
+bbm_slot_wait_with(int64 migration_id, const BbmReason *reason)
 {
-	slot_report(migration_id, 0, what, due);
+	slot_report(migration_id, 0, reason);
 }
 
-/* Records what it waits for with what it has reported last; "": it does not wait any more. */
+/* Records what it waits for with what it has reported last; NULL: it does not wait any more. */
 void
-bbm_slot_wait(const char *what, TimestampTz due)
+bbm_slot_wait(const BbmReason *reason)
 {
-	BbmReason  *waiting_on;
-
 	if (bbm_shared == NULL || bbm_my_slot < 0)
 		return;
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
 	bbm_shared->slots[bbm_my_slot].pace = my_pace;
 	bbm_shared->slots[bbm_my_slot].pace_why = my_pace_why;
-	waiting_on = &bbm_shared->slots[bbm_my_slot].waiting_on;
-	waiting_on->text[0] = '\0';
-	bbm_outlasts(waiting_on, due, what);
+	bbm_shared->slots[bbm_my_slot].waiting_on = reason ? *reason : (BbmReason) {0};
 	LWLockRelease(bbm_shared->lock);
 }
 

@@ -283,12 +283,9 @@ bbm_trouble_over(int64 migration_id, Oid owner, const char *name, bool batch_don
 						(GetCurrentTimestamp() - was.since) / 1000000.0)));
 }
 
-/*
- * Has this process met an error, and must not try again before *due?  The text
- * has BBM_WAITING_LENGTH bytes.
- */
+/* Has this process met an error, and must not try again before the reason is due? */
 bool
-bbm_trouble_waits(int64 migration_id, Oid owner, TimestampTz *due, TimestampTz *since, char *text)
+bbm_trouble_waits(int64 migration_id, Oid owner, BbmReason *reason, TimestampTz *since)
 {
 	const BbmTransient *trouble;
 	bool		waits;
@@ -299,62 +296,69 @@ bbm_trouble_waits(int64 migration_id, Oid owner, TimestampTz *due, TimestampTz *
 	waits = trouble && trouble->since != 0 && trouble->pid == MyProcPid && trouble->due > GetCurrentTimestamp();
 	if (waits)
 	{
-		*due = trouble->due;
+		*reason = bbm_reason(wait_to_string(trouble), trouble->due);
 		*since = trouble->since;
-		strlcpy(text, wait_to_string(trouble), BBM_WAITING_LENGTH);
 	}
 	unlock_troubles();
 	return waits;
 }
 
 /*
- * The transient error of a migration, of its owner, or of this whole database.
- * With "awaited", it is worded for waiting_on, and only reported if the next
- * try is still to come, or about to be.
+ * The transient error of a migration, of its owner, or of this whole database
+ * whose next try is not before "since"; NULL when there is none.  Caller holds
+ * the lock.
  */
-bool
-bbm_trouble_now(int64 migration_id, Oid owner, bool awaited, BbmReason *longest)
+static const BbmTransient *
+current_error(BbmTransients *troubles, int64 migration_id, Oid owner, TimestampTz since)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	BbmTransients *troubles;
-	const BbmTransient *candidates[3];
-	bool		found = false;
+	const BbmTransient *candidates[] = {
+		find(troubles, migration_id, owner), find(troubles, 0, owner), find(troubles, 0, InvalidOid)
+	};
+
+	for (int i = 0; i < lengthof(candidates); i++)
+	{
+		if (candidates[i] && candidates[i]->since != 0 && candidates[i]->due > since)
+			return candidates[i];
+	}
+	return NULL;
+}
+
+/* That error, for last_error; or NULL. */
+char *
+bbm_trouble_now(int64 migration_id, Oid owner)
+{
+	char		text[BBM_WAITING_LENGTH] = "";
+	const BbmTransient *trouble;
 
 	if (!any_trouble())
-		return false;
-	troubles = lock_troubles(LW_SHARED);
-	candidates[0] = find(troubles, migration_id, owner);
-	candidates[1] = find(troubles, 0, owner);
-	candidates[2] = find(troubles, 0, InvalidOid);
-	for (int i = 0; i < lengthof(candidates) && !found; i++)
-	{
-		const BbmTransient *trouble = candidates[i];
-
-		found = trouble && trouble->since != 0 &&
-			(!awaited || now < TimestampTzPlusMilliseconds(trouble->due, BBM_LATE_MS));
-		if (found)
-			bbm_outlasts(longest, trouble->due, awaited ? wait_to_string(trouble) : trouble->text);
-	}
+		return NULL;
+	trouble = current_error(lock_troubles(LW_SHARED), migration_id, owner, DT_NOBEGIN);
+	if (trouble)
+		strlcpy(text, trouble->text, sizeof(text));
 	unlock_troubles();
-	return found;
+	return text[0] != '\0' ? pstrdup(text) : NULL;
 }
 
 /*
- * The lock that a migration's last batch did not get, if no other batch has
- * been done since: waiting_on shows it also while the next batch begins.
+ * What a migration waits for because of such an error, if the next try is still
+ * to come, or about to be; and (of_batch) the lock that its last batch did not
+ * get, if no other batch has been done since: waiting_on shows it also while
+ * the next batch begins.  Caller holds the lock on shared memory.
  */
-bool
-bbm_trouble_of_batch(int64 migration_id, char *text)
+void
+bbm_trouble_reasons(int64 migration_id, Oid owner, TimestampTz now, BbmReason *longest, BbmReason *of_batch)
 {
-	const BbmTransient *trouble;
-	bool		found;
+	BbmTransients *troubles = &bbm_shared->troubles;
+	const BbmTransient *trouble = current_error(troubles, migration_id, owner,
+												TimestampTzPlusMilliseconds(now, -BBM_LATE_MS));
 
-	if (!any_trouble())
-		return false;
-	trouble = find(lock_troubles(LW_SHARED), migration_id, InvalidOid);
-	found = trouble && trouble->since != 0 && trouble->in_batch && trouble->lock[0] != '\0';
-	if (found)
-		strlcpy(text, trouble->lock, BBM_WAITING_LENGTH);
-	unlock_troubles();
-	return found;
+	if (trouble)
+	{
+		BbmReason	reason = bbm_reason(wait_to_string(trouble), trouble->due);
+
+		bbm_outlasts(longest, &reason);
+	}
+	trouble = find(troubles, migration_id, InvalidOid);
+	if (trouble && trouble->since != 0 && trouble->in_batch)
+		*of_batch = bbm_reason(trouble->lock, trouble->due);
 }

@@ -18,8 +18,9 @@ extern TimestampTz bbm_trouble_met(int64 migration_id, Oid owner, const char *na
 extern bool bbm_trouble_blocked(int64 migration_id, Oid owner, const ErrorData *error);
 extern void bbm_trouble_forget(int64 migration_id);
 extern void bbm_trouble_over(int64 migration_id, Oid owner, const char *name, bool batch_done);
-extern bool bbm_trouble_waits(int64 migration_id, Oid owner, TimestampTz *due, TimestampTz *since, char *text);
-extern bool bbm_trouble_now(int64 migration_id, Oid owner, bool awaited, BbmReason *trouble);
-extern bool bbm_trouble_of_batch(int64 migration_id, char *text);
+extern bool bbm_trouble_waits(int64 migration_id, Oid owner, BbmReason *reason, TimestampTz *since);
+extern char *bbm_trouble_now(int64 migration_id, Oid owner);
+extern void bbm_trouble_reasons(int64 migration_id, Oid owner, TimestampTz now, BbmReason *longest,
+								BbmReason *of_batch);
 
 #endif							/* BBM_BASE_TROUBLE_H */

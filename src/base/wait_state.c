@@ -226,15 +226,14 @@ bbm_idle_time(int64 migration_id, TimestampTz now, bool take, BbmIdleTime *idle)
 double
 bbm_wait_state_uncounted(const BbmWaitState *entry, TimestampTz now)
 {
-	TimestampTz until = Min(now, TimestampTzPlusMilliseconds(entry->due, BBM_LATE_MS));
+	TimestampTz until = Min(now, TimestampTzPlusMilliseconds(entry->reason.due, BBM_LATE_MS));
 
 	return entry->since != 0 && until > entry->metered ? (until - entry->metered) / 1000000.0 : 0;
 }
 
 /*
  * Counts the wait until now for the signal that has throttled so far; from now
- * on it is "signal".  Called before hold->since and hold->due
- * change.
+ * on it is "signal".  Called before entry->since and entry->reason change.
  */
 void
 bbm_wait_state_count(BbmWaitState *entry, int signal, TimestampTz now)
@@ -246,26 +245,31 @@ bbm_wait_state_count(BbmWaitState *entry, int signal, TimestampTz now)
 
 /* Adds a reason for waiting: of all known reasons, the one that lasts longest is kept. */
 void
-bbm_outlasts(BbmReason *longest, TimestampTz due, const char *text)
+bbm_outlasts(BbmReason *longest, const BbmReason *reason)
 {
-	if (longest->text[0] != '\0' && due <= longest->due)
-		return;
-	longest->due = due;
-	strlcpy(longest->text, text, sizeof(longest->text));
+	if (longest->text[0] == '\0' || reason->due > longest->due)
+		*longest = *reason;
+}
+
+/* A reason for waiting, with as much of its text as fits. */
+BbmReason
+bbm_reason(const char *text, TimestampTz due)
+{
+	BbmReason	reason = {due};
+
+	bbm_clip(reason.text, text, sizeof(reason.text));
+	return reason;
 }
 
 /*
  * What a migration of this database waits for, whether or not a process works
  * on it now.  *idle: as of the last check, are there only jobs that are not
- * due yet?
+ * due yet?  Caller holds the lock on shared memory.
  */
 void
-bbm_wait_state_reason(int64 migration_id, BbmReason *longest, bool *idle)
+bbm_wait_state_reason(int64 migration_id, TimestampTz now, BbmReason *longest, bool *idle)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
 	*idle = false;
-	LWLockAcquire(bbm_shared->lock, LW_SHARED);
 	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
 	{
 		const BbmWaitState *entry = &bbm_shared->wait_states.entries[i];
@@ -273,11 +277,10 @@ bbm_wait_state_reason(int64 migration_id, BbmReason *longest, bool *idle)
 		if (entry->database != MyDatabaseId || entry->migration_id != migration_id)
 			continue;
 		*idle = now < entry->idle_until;
-		if (entry->since != 0 && now < TimestampTzPlusMilliseconds(entry->due, BBM_LATE_MS))
-			bbm_outlasts(longest, entry->due, entry->reason);
+		if (entry->since != 0 && now < TimestampTzPlusMilliseconds(entry->reason.due, BBM_LATE_MS))
+			bbm_outlasts(longest, &entry->reason);
 		break;
 	}
-	LWLockRelease(bbm_shared->lock);
 }
 
 /* Copies as much of a text as fits, in whole characters. */

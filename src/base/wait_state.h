@@ -29,10 +29,11 @@ extern void bbm_table_wait_keep(int64 migration_id, TimestampTz until);
 extern bool bbm_table_wait_is_kept(int64 migration_id, TimestampTz now);
 extern void bbm_wait_state_forget(int64 migration_id);
 extern void bbm_idle_until(int64 migration_id, TimestampTz until);
-extern void bbm_wait_state_reason(int64 migration_id, BbmReason *longest, bool *idle);
+extern void bbm_wait_state_reason(int64 migration_id, TimestampTz now, BbmReason *longest, bool *idle);
 extern void bbm_wait_state_count(BbmWaitState *entry, int signal, TimestampTz now);
 extern double bbm_wait_state_uncounted(const BbmWaitState *entry, TimestampTz now);
-extern void bbm_outlasts(BbmReason *longest, TimestampTz due, const char *text);
+extern void bbm_outlasts(BbmReason *longest, const BbmReason *reason);
+extern BbmReason bbm_reason(const char *text, TimestampTz due);
 extern void bbm_clip(char *to, const char *from, size_t size);
 
 /* Time that a migration, or a process for it, has not been at work. */

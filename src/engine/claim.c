@@ -59,8 +59,7 @@ static void
 later(BbmClaim *claim, TimestampTz due, const char *reason)
 {
 	claim->result = BBM_CLAIM_LATER;
-	claim->due = due;
-	bbm_clip(claim->reason, reason, sizeof(claim->reason));
+	claim->reason = bbm_reason(reason, due);
 }
 
 /*

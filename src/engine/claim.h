@@ -17,7 +17,7 @@ typedef enum BbmClaimResult
 {
 	BBM_CLAIM_JOB,				/* "job" is ours */
 	BBM_CLAIM_CHANGED,			/* paused, gone or altered: read the migration again */
-	BBM_CLAIM_LATER,			/* not before "due", for "reason" */
+	BBM_CLAIM_LATER,			/* not before "reason" is due */
 	BBM_CLAIM_OTHERS,			/* other processes run what is left */
 	BBM_CLAIM_DONE,				/* nothing is left */
 	BBM_CLAIM_USED_UP			/* a job has no attempts left */
@@ -32,8 +32,7 @@ typedef struct BbmClaim
 	int			slot;			/* out: the number of our permit, or -1 */
 	BbmClaimResult result;
 	BbmJob		job;
-	TimestampTz due;
-	char		reason[BBM_WAITING_LENGTH];
+	BbmReason	reason;			/* why it waits, and until when */
 	TimestampTz idle_until;		/* until then nothing is left but jobs that are not due; or 0 */
 } BbmClaim;
 

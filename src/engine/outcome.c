@@ -33,6 +33,7 @@
 #include "base/trouble.h"
 #include "base/txn.h"
 #include "base/wait_event.h"
+#include "base/wait_state.h"
 #include "catalog/errors.h"
 #include "catalog/extension.h"
 #include "catalog/jobs.h"
@@ -388,15 +389,18 @@ write_job(const BbmTarget *target, JobArgs *args)
 		QueryCancelPending = false;
 	for (int i = 0; is_transient(trouble); i++)
 	{
+		BbmReason	reason;
+
 		if (i >= (bbm_slot_must_exit() ? BBM_RECORD_TRIES_LEAVING : BBM_RECORD_TRIES))
 			break;
-		bbm_slot_wait(bbm_error_to_string(trouble),
-					  bbm_trouble_met(migration->id, migration->owner, migration->name, trouble,
-									  bbm_error_is_lock(trouble->sqlerrcode), true));
+		reason = bbm_reason(bbm_error_to_string(trouble),
+							bbm_trouble_met(migration->id, migration->owner, migration->name, trouble,
+											bbm_error_is_lock(trouble->sqlerrcode), true));
+		bbm_slot_wait(&reason);
 		pause_before(i);
 		trouble = bbm_txn_run(record_job, args, false);
 	}
-	bbm_slot_wait("", 0);
+	bbm_slot_wait(NULL);
 	if (trouble && (is_transient(trouble) || !bbm_extension_is_here()))
 		return false;
 	if (trouble)

@@ -167,16 +167,16 @@ bbm_wait_for_throttle(BbmEngine *engine, BbmTarget *target, bool may_help, int m
 	{
 		TimestampTz now = GetCurrentTimestamp();
 
-		if (engine->wait.cancelled || now >= give_up || engine->wait.due > give_up || is_wanted(engine))
+		if (engine->wait.cancelled || now >= give_up || engine->wait.reason.due > give_up || is_wanted(engine))
 			return false;
 		bbm_lock_watch_pause();
-		bbm_slot_wait(bbm_wait_reason(&engine->wait), engine->wait.due);
+		bbm_slot_wait(bbm_wait_reason(&engine->wait));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Max(TimestampDifferenceMilliseconds(now, engine->wait.due), 1),
+						 Max(TimestampDifferenceMilliseconds(now, engine->wait.reason.due), 1),
 						 bbm_wait_event(BBM_WAIT_THROTTLE));
 		ResetLatch(MyLatch);
 	} while (bbm_is_throttled(target, may_help, &engine->wait));
-	bbm_slot_wait("", 0);
+	bbm_slot_wait(NULL);
 	return true;
 }
 

@@ -86,12 +86,12 @@ in_trouble(BbmEngine *engine, int64 id, BbmOutcome *outcome)
 {
 	BbmWait    *wait = &engine->wait;
 
-	if (!bbm_trouble_waits(id, engine->owner, &wait->due, &wait->since, wait->reason))
+	if (!bbm_trouble_waits(id, engine->owner, &wait->reason, &wait->since))
 		return false;
 	engine->throttled = true;
-	bbm_slot_wait_with(id, wait->reason, wait->due);
+	bbm_slot_wait_with(id, &wait->reason);
 	outcome->result = BBM_STEP_WAIT;
-	outcome->due = wait->due;
+	outcome->due = wait->reason.due;
 	return true;
 }
 
@@ -348,16 +348,16 @@ call_for_help(BbmEngine *engine)
 static BbmOutcome
 wait_until_throttled(BbmEngine *engine, BbmTarget *target)
 {
-	BbmOutcome	outcome = {BBM_STEP_WAIT, engine->wait.due};
+	BbmOutcome	outcome = {BBM_STEP_WAIT, engine->wait.reason.due};
 	int64		id = target->migration->id;
 
 	if (engine->wait.cancelled)
 		engine->cancelled = engine->wait.cancelled;
 	engine->throttled = !engine->wait.of_process;
-	bbm_slot_wait_with(id, bbm_wait_reason(&engine->wait), engine->wait.due);
+	bbm_slot_wait_with(id, bbm_wait_reason(&engine->wait));
 	bbm_set_waiting_for_table(engine->lock_class, id, false);
 	target->table_since = 0;
-	if (engine->wait.due > TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_KEEP_TARGET_MS))
+	if (engine->wait.reason.due > TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_KEEP_TARGET_MS))
 		bbm_forget_target(engine, id);
 	return outcome;
 }
@@ -383,12 +383,12 @@ may_have_ended(const BbmEngine *engine, BbmTarget *target)
 	return !engine->wait.of_process && (worked || engine->wait.begins);
 }
 
-/* Nothing can be done for the migration before "due"; shown for as long as that. */
+/* Nothing can be done for the migration before that. */
 static BbmOutcome
-wait_until(int64 id, const char *reason, TimestampTz due)
+wait_until(int64 id, const BbmReason *reason)
 {
-	bbm_slot_wait_with(id, reason, due);
-	return (BbmOutcome) {BBM_STEP_WAIT, due};
+	bbm_slot_wait_with(id, reason);
+	return (BbmOutcome) {BBM_STEP_WAIT, reason->due};
 }
 
 /*
@@ -411,7 +411,7 @@ must_wait(BbmEngine *engine, BbmTarget *target, BbmOutcome *outcome)
 			if (!left)
 				return true;
 		}
-		bbm_slot_wait_with(id, bbm_wait_reason(&engine->wait), engine->wait.due);
+		bbm_slot_wait_with(id, bbm_wait_reason(&engine->wait));
 		if (!nothing_else(engine) || !bbm_wait_for_throttle(engine, target, true, BBM_KEEP_TARGET_MS))
 		{
 			*outcome = wait_until_throttled(engine, target);
@@ -420,8 +420,10 @@ must_wait(BbmEngine *engine, BbmTarget *target, BbmOutcome *outcome)
 	}
 	if (target->throttled_until > GetCurrentTimestamp())
 	{
-		*outcome = wait_until(id, psprintf("a while, after %d errors in a row", target->failures_in_row),
-							  target->throttled_until);
+		BbmReason	reason = bbm_reason(psprintf("a while, after %d errors in a row", target->failures_in_row),
+										target->throttled_until);
+
+		*outcome = wait_until(id, &reason);
 		return true;
 	}
 	return false;
@@ -518,9 +520,9 @@ bbm_try_migration(BbmEngine *engine, int64 id)
 			return NOTHING;
 		case BBM_CLAIM_LATER:
 			/* its rate begins anew after that, if nobody else works on it */
-			if (claim.due > TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_SLICE_MS))
+			if (claim.reason.due > TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_SLICE_MS))
 				claim.target->sums_due = 0;
 			break;
 	}
-	return wait_until(id, claim.reason, claim.due);
+	return wait_until(id, &claim.reason);
 }

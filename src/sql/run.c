@@ -140,7 +140,7 @@ report_wait(const BbmEngine *engine, const char *name, TimestampTz *report_at)
 	if (now < *report_at || now < TimestampTzPlusMilliseconds(engine->wait.since, BBM_REPORT_WAIT_MS))
 		return;
 	ereport(NOTICE,
-			(errmsg("migration \"%s\" waits: %s", name, engine->wait.reason)));
+			(errmsg("migration \"%s\" waits: %s", name, engine->wait.reason.text)));
 	*report_at = TimestampTzPlusMilliseconds(now, BBM_PROGRESS_MS);
 }
 

@@ -28,6 +28,7 @@
 #include "base/trouble.h"
 #include "base/user.h"
 #include "base/wait_state.h"
+#include "base/waiting.h"
 #include "catalog/claims.h"
 #include "catalog/extension.h"
 #include "catalog/jobs.h"
@@ -59,56 +60,6 @@ bbm_status_name(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(bbm_status_word(PG_GETARG_INT16(0))));
 }
 
-/* Which processes work on a migration just now. */
-typedef struct AtIt
-{
-	bool		anybody;
-	bool		works;			/* one has a job, and waits for nothing */
-	BbmReason	waits;			/* what one of them waits for */
-	BbmBlockers blocked;		/* the lock, if it waits for one */
-} AtIt;
-
-/* Caller holds the lock on shared memory. */
-static void
-read_slot(const BbmSlot *slot, int64 id, Oid owner, AtIt *at_it)
-{
-	if (!slot->in_use || slot->database != MyDatabaseId)
-		return;
-	if (slot->blocked.count > 0 && (slot->blocked.migration_id == id ||
-									(slot->blocked.migration_id == 0 && slot->owner == owner)))
-	{
-		at_it->blocked = slot->blocked;
-		at_it->anybody = true;
-		return;
-	}
-	if (slot->migration_id != id)
-		return;
-	at_it->anybody = true;
-	if (slot->waiting_on.text[0] != '\0')
-		bbm_outlasts(&at_it->waits, slot->waiting_on.due, slot->waiting_on.text);
-	else if (slot->job_id != 0)
-		at_it->works = true;
-}
-
-/* Reads from the slots which processes work on it, and from the requests whether a worker is to come. */
-static void
-from_shmem(int64 id, Oid owner, AtIt *at_it, bool *requested)
-{
-	memset(at_it, 0, sizeof(AtIt));
-	*requested = false;
-	LWLockAcquire(bbm_shared->lock, LW_SHARED);
-	for (int i = 0; i < bbm_shared->nslots; i++)
-		read_slot(&bbm_shared->slots[i], id, owner, at_it);
-	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
-	{
-		BbmWorkRequest *request = &bbm_shared->requests[i];
-
-		if (request->in_use && request->database == MyDatabaseId && request->owner == owner && request->due != DT_NOEND)
-			*requested = true;
-	}
-	LWLockRelease(bbm_shared->lock);
-}
-
 /* Without shared memory the job table shows it. */
 static bool
 runs_somewhere(int64 id)
@@ -138,10 +89,9 @@ waits_for_retry(int64 id, BbmReason *longest)
 	bbm_jobs_unfinished(id, &unfinished);
 	if (unfinished.jobs > 0 && unfinished.due > GetCurrentTimestamp())
 	{
-		char		string[BBM_WAITING_LENGTH];
+		BbmReason	reason = bbm_reason(bbm_unfinished_to_string(&unfinished), unfinished.due);
 
-		bbm_clip(string, bbm_unfinished_to_string(&unfinished), sizeof(string));
-		bbm_outlasts(longest, unfinished.due, string);
+		bbm_outlasts(longest, &reason);
 	}
 	SPI_finish();
 }
@@ -153,26 +103,23 @@ waits_for_retry(int64 id, BbmReason *longest)
 static const char *
 what_it_waits_for(int64 id, Oid owner)
 {
-	BbmReason  *reason = palloc0(sizeof(BbmReason));
-	AtIt		at_it;
-	bool		requested;
-	bool		idle;
+	BbmWaiting *waiting = palloc(sizeof(BbmWaiting));
+	BbmReason  *reason = &waiting->longest;
 
-	from_shmem(id, owner, &at_it, &requested);
-	if (at_it.works)
-		return bbm_trouble_of_batch(id, reason->text) ? reason->text : NULL;
-	if (at_it.blocked.count > 0)
-		return bbm_blockers_to_string(&at_it.blocked);
-	if (!at_it.anybody && !bbm_enabled)
+	bbm_waiting_read(id, owner, waiting);
+	if (waiting->works)
+		*reason = waiting->of_batch;
+	else if (waiting->blocked.count > 0)
+		return bbm_blockers_to_string(&waiting->blocked);
+	else if (!waiting->anybody && !bbm_enabled)
 		return "bbm.enabled, which is off";
-	*reason = at_it.waits;
-	bbm_wait_state_reason(id, reason, &idle);
-	(void) bbm_trouble_now(id, owner, true, reason);
-	if (idle || (!at_it.anybody && reason->text[0] == '\0'))
+	else if (waiting->idle || (!waiting->anybody && reason->text[0] == '\0'))
 		waits_for_retry(id, reason);
-	if (reason->text[0] != '\0' || (at_it.anybody && bbm_trouble_of_batch(id, reason->text)))
+	if (reason->text[0] == '\0' && waiting->anybody)
+		*reason = waiting->of_batch;
+	if (reason->text[0] != '\0')
 		return reason->text;
-	return at_it.anybody ? NULL : requested ? "a worker" : "the next poll";
+	return waiting->anybody ? NULL : waiting->requested ? "a worker" : "the next poll";
 }
 
 Datum
@@ -243,12 +190,12 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 Datum
 bbm_last_transient_error(PG_FUNCTION_ARGS)
 {
-	BbmReason	trouble = {0};
+	char	   *trouble = may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1), NULL) ?
+		bbm_trouble_now(PG_GETARG_INT64(0), PG_GETARG_OID(1)) : NULL;
 
-	if (!may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1), NULL) ||
-		!bbm_trouble_now(PG_GETARG_INT64(0), PG_GETARG_OID(1), false, &trouble))
+	if (trouble == NULL)
 		PG_RETURN_NULL();
-	PG_RETURN_TEXT_P(cstring_to_text(trouble.text));
+	PG_RETURN_TEXT_P(cstring_to_text(trouble));
 }
 
 /* The pace of the processes that work on a migration, and why it is what it is. */

@@ -164,9 +164,8 @@ begin_pause(const BbmMigration *migration, TimestampTz now, TimestampTz due, Bbm
 	}
 	memset(wait, 0, sizeof(BbmWait));
 	wait->of_process = true;
-	wait->due = due;
+	wait->reason = bbm_reason(bbm_pacing_reason(), due);
 	wait->since = now;
-	strlcpy(wait->reason, bbm_pacing_reason(), sizeof(wait->reason));
 }
 
 /*
@@ -182,6 +181,7 @@ begin_wait(BbmReading *reading, BbmWait *wait)
 	BbmWaitStates *entries = bbm_wait_states_lock();
 	BbmWaitState *entry = bbm_wait_state_find(entries, reading->migration->id, now);
 	int64		throttled_ms;
+	int64		poll_ms;
 
 	bbm_wait_state_count(entry, reading->signal, now);
 	wait->begins = entry->since == 0;
@@ -192,22 +192,21 @@ begin_wait(BbmReading *reading, BbmWait *wait)
 	entry->paces = reading->paces;
 	if (reading->paces)
 		strlcpy(entry->pace_reason, reading->reason, sizeof(entry->pace_reason));
-	entry->due = reading->due ? reading->due :
-		TimestampTzPlusMilliseconds(now, bbm_next_poll_ms(throttled_ms, reading->first_poll_ms));
-	strlcpy(entry->reason, reading->reason, sizeof(entry->reason));
+	poll_ms = bbm_next_poll_ms(throttled_ms, reading->first_poll_ms);
+	entry->reason = bbm_reason(reading->reason,
+							   reading->due ? reading->due : TimestampTzPlusMilliseconds(now, poll_ms));
 	report = throttled_ms >= BBM_REPORT_WAIT_MS && entry->logged < entry->since &&
 		now >= TimestampTzPlusMilliseconds(entry->logged, BBM_LOG_WAIT_MS);
 	if (report)
 		entry->logged = now;
-	wait->due = entry->due;
+	wait->reason = entry->reason;
 	wait->since = entry->since;
-	strlcpy(wait->reason, entry->reason, sizeof(wait->reason));
 	bbm_wait_states_unlock();
 
 	wait->cancelled = reading->cancelled;
 	if (report)
 		ereport(LOG,
-				(errmsg("migration \"%s\" waits: %s", bbm_printable(reading->migration->name), bbm_printable(wait->reason))));
+				(errmsg("migration \"%s\" waits: %s", bbm_printable(reading->migration->name), bbm_printable(wait->reason.text))));
 }
 
 static void

@@ -17,19 +17,18 @@
 /* What a migration waits for, and until when. */
 typedef struct BbmWait
 {
-	TimestampTz due;			/* poll again then */
+	BbmReason	reason;			/* poll again when it is due */
 	TimestampTz since;
-	char		reason[BBM_WAITING_LENGTH];
 	bool		begins;			/* it has not been waiting before */
 	bool		of_process;		/* this process pauses, to keep its pace: nothing that a migration waits for */
 	ErrorData  *cancelled;		/* the check was cancelled */
 } BbmWait;
 
-/* What a migration is shown to wait for: not for a pause of one of its processes. */
-static inline const char *
+/* What a migration is shown to wait for: not for a pause of one of its processes, so NULL. */
+static inline const BbmReason *
 bbm_wait_reason(const BbmWait *wait)
 {
-	return wait->of_process ? "" : wait->reason;
+	return wait->of_process ? NULL : &wait->reason;
 }
 
 /* When a migration has waited for this long, the wait is reported. */

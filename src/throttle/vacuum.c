@@ -141,11 +141,13 @@ bbm_vacuum_instead(BbmReading *reading)
 {
 	BbmThrottle *state = reading->state;
 	int			n = state->nrelations;
+	BbmReason	vacuums;
 
 	if (!bbm_setting_bool(reading->migration, BBM_VACUUM) || !bbm_txn_in_worker() || !take_its_time(reading))
 		return false;
 	/* this takes as long as it takes */
-	bbm_slot_wait_with(reading->migration->id, "dead tuples: its worker vacuums the table", DT_NOEND);
+	vacuums = bbm_reason("dead tuples: its worker vacuums the table", DT_NOEND);
+	bbm_slot_wait_with(reading->migration->id, &vacuums);
 	for (int i = 0; i < n; i++)
 	{
 		/* a TOAST table follows its table, and is vacuumed with it */

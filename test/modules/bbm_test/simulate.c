@@ -397,7 +397,7 @@ table_scan_jobs(SimulatedScan *table_scan, int jobs, double *tenths)
 				bbm_permit_release(lock_class, table_scan->target->migration->id, permit);
 			run_or_throw(bbm_claim, &claim);
 			if (claim.result != BBM_CLAIM_JOB)
-				elog(ERROR, "no job was claimed, but %d: %s", claim.result, claim.reason);
+				elog(ERROR, "no job was claimed, but %d: %s", claim.result, claim.reason.text);
 			permit = claim.slot;
 			next = claim;
 		}
