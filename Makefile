@@ -16,7 +16,7 @@ OBJS = src/module.o \
 	src/base/requests.o src/base/shares.o src/base/shmem.o src/base/slots.o src/base/spi.o src/base/trouble.o \
 	src/base/txn.o src/base/user.o src/base/wait_event.o src/base/wait_state.o src/base/waiting.o \
 	src/catalog/batch_counts.o src/catalog/claims.o src/catalog/errors.o src/catalog/events.o src/catalog/extension.o src/catalog/import.o \
-	src/catalog/jobs.o src/catalog/merge.o src/catalog/migrations.o src/catalog/options.o src/catalog/partitions.o \
+	src/catalog/job_record.o src/catalog/jobs.o src/catalog/merge.o src/catalog/migrations.o src/catalog/options.o src/catalog/partitions.o \
 	src/catalog/shape.o src/catalog/sql.o src/catalog/stalled.o src/catalog/tables.o src/catalog/totals.o \
 	src/target/cascade.o src/target/filter.o src/target/hierarchy.o src/target/job.o src/target/key.o \
 	src/target/key_query.o src/target/key_scan.o src/target/key_sql.o src/target/lockset.o src/target/null_keys.o \
@@ -33,7 +33,7 @@ OBJS = src/module.o \
 	src/server/ddl.o src/server/handover.o src/server/hooks.o src/server/launcher.o src/server/stalled.o \
 	src/server/truncate.o src/server/worker.o \
 	src/sql/access.o src/sql/arguments.o src/sql/columns.o src/sql/control.o src/sql/define.o src/sql/doctor.o src/sql/dry_run.o src/sql/existing.o \
-	src/sql/guards.o src/sql/import.o src/sql/job_guard.o src/sql/metrics.o src/sql/progress.o src/sql/registry_tables.o src/sql/row.o src/sql/run.o \
+	src/sql/guards.o src/sql/import.o src/sql/job_guard.o src/sql/metrics.o src/sql/progress.o src/sql/registry_tables.o src/sql/row.o src/sql/row_checks.o src/sql/run.o \
 	src/sql/sync_trigger.o src/sql/verify.o src/sql/view.o
 # a library for tests alone, whose processes can be stopped at points: make BBM_POINTS=1
 OBJS += $(if $(BBM_POINTS),src/base/point.o)

@@ -8,8 +8,24 @@
 #include "catalog/errors.h"
 
 #include "base/bbm.h"
+#include "base/printable.h"
 #include "catalog/jobs.h"
 #include "catalog/sql.h"
+
+/* SQLSTATE, message, detail, hint and context, each shortened to a readable length. */
+void
+bbm_error_values(const ErrorData *error, Datum *values, char *nulls)
+{
+	const char *texts[] = {
+		unpack_sql_state(error->sqlerrcode), error->message, error->detail, error->hint, error->context
+	};
+
+	for (int i = 0; i < lengthof(texts); i++)
+	{
+		nulls[i] = texts[i] ? ' ' : 'n';
+		values[i] = texts[i] ? CStringGetTextDatum(bbm_shortened(texts[i], BBM_LONGEST_KEPT)) : (Datum) 0;
+	}
+}
 
 /*
  * Quarantines a range that fails with this error.  Called in the transaction

@@ -13,8 +13,8 @@
 #include "base/bbm.h"
 #include "base/guc.h"
 #include "base/locks.h"
+#include "catalog/errors.h"
 #include "catalog/extension.h"
-#include "catalog/jobs.h"
 #include "catalog/sql.h"
 
 static Oid
@@ -323,13 +323,6 @@ bbm_migration_write(int64 id, const BbmDefinition *d, bool engine)
 	bbm_sql_run(&sql, values, nulls, engine);
 }
 
-static Datum
-array_or_null(const BbmBound *bound, char *null)
-{
-	*null = bound && DatumGetPointer(bound->key) ? ' ' : 'n';
-	return *null == ' ' ? bound->key : (Datum) 0;
-}
-
 /*
  * Sets an active migration to running, and fixes bounds that were not given.
  * The caller has bbm_migration_lock.
@@ -351,8 +344,8 @@ bbm_migration_set_started(int64 id, int64 total, Oid table, const BbmBound *min,
 	const char *order = bbm_partition_order_word(partition_order);
 	char		nulls[8] = "       ";
 	Datum		values[] = {
-		Int64GetDatum(id), Int64GetDatum(total), ObjectIdGetDatum(table), array_or_null(min, &nulls[3]),
-		array_or_null(max, &nulls[4]), key_order ? CStringGetTextDatum(key_order) : (Datum) 0,
+		Int64GetDatum(id), Int64GetDatum(total), ObjectIdGetDatum(table), bbm_sql_array_value(min->key, &nulls[3]),
+		bbm_sql_array_value(max->key, &nulls[4]), key_order ? CStringGetTextDatum(key_order) : (Datum) 0,
 		order ? CStringGetTextDatum(order) : (Datum) 0
 	};
 
@@ -394,8 +387,8 @@ bbm_migration_restart(int64 id, Oid table, const char *job, const BbmBound *min,
 	char		nulls[9] = "        ";
 	Datum		values[] = {
 		Int64GetDatum(id), ObjectIdGetDatum(table), job ? CStringGetTextDatum(job) : (Datum) 0,
-		Int64GetDatum(min->number), Int64GetDatum(max->number), array_or_null(min, &nulls[5]),
-		array_or_null(max, &nulls[6]), key_order ? CStringGetTextDatum(key_order) : (Datum) 0
+		Int64GetDatum(min->number), Int64GetDatum(max->number), bbm_sql_array_value(min->key, &nulls[5]),
+		bbm_sql_array_value(max->key, &nulls[6]), key_order ? CStringGetTextDatum(key_order) : (Datum) 0
 	};
 
 	nulls[2] = job ? ' ' : 'n';

@@ -17,7 +17,6 @@
 
 #include "base/bbm.h"
 #include "catalog/errors.h"
-#include "catalog/jobs.h"
 #include "catalog/sql.h"
 #include "catalog/totals.h"
 

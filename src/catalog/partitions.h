@@ -39,5 +39,9 @@ extern void bbm_partition_clean(int64 migration_id, Oid relation, int round);
 extern void bbm_partitions_reopen(int64 migration_id);
 extern void bbm_partitions_forget(int64 migration_id);
 extern void bbm_partitions_accept(int64 migration_id);
+extern int64 bbm_jobs_rows(int64 migration_id, Oid relation);
+extern void bbm_jobs_revive(int64 migration_id, List *partitions);
+extern void bbm_partition_extent(int64 migration_id, Oid relation, const BbmBound *low, const BbmBound *high);
+extern bool bbm_jobs_last(int64 migration_id, Oid root, Oid relation, BbmPhase phase, BbmBound *last);
 
 #endif							/* BBM_CATALOG_PARTITIONS_H */

@@ -167,3 +167,11 @@ bbm_sql_array(uint64 row, int column, MemoryContext context)
 	MemoryContextSwitchTo(old);
 	return datum;
 }
+
+/* An array, or NULL for (Datum) 0, as a value of a statement. */
+Datum
+bbm_sql_array_value(Datum array, char *null)
+{
+	*null = DatumGetPointer(array) ? ' ' : 'n';
+	return array;
+}

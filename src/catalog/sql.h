@@ -38,6 +38,7 @@ typedef struct BbmSql
 
 /* Runs it; the result is in SPI_tuptable and SPI_processed. */
 extern void bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine);
+extern Datum bbm_sql_array_value(Datum array, char *null);
 
 /* Read the first rows of SPI_tuptable. */
 extern Datum bbm_sql_get(uint64 row, int column, bool *isnull);

@@ -13,7 +13,7 @@
 #include "utils/snapshot.h"
 
 #include "base/progress.h"
-#include "catalog/jobs.h"
+#include "catalog/job_record.h"
 
 #define BBM_REQUEUE_REASONS BBM_REQUEUE_OTHER
 

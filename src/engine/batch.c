@@ -30,7 +30,7 @@
 #include "base/txn.h"
 #include "catalog/claims.h"
 #include "catalog/extension.h"
-#include "catalog/jobs.h"
+#include "catalog/job_record.h"
 #include "engine/bisect.h"
 #include "engine/claim.h"
 #include "engine/outcome.h"

@@ -10,7 +10,7 @@
 
 #include "base/bbm.h"
 
-#include "catalog/jobs.h"
+#include "catalog/job_record.h"
 #include "engine/claim.h"
 #include "target/target.h"
 

@@ -36,6 +36,7 @@
 #include "base/wait_state.h"
 #include "catalog/claims.h"
 #include "catalog/extension.h"
+#include "catalog/job_record.h"
 #include "catalog/jobs.h"
 #include "engine/books.h"
 #include "strategy/resolve.h"

@@ -36,7 +36,7 @@
 #include "base/wait_state.h"
 #include "catalog/errors.h"
 #include "catalog/extension.h"
-#include "catalog/jobs.h"
+#include "catalog/job_record.h"
 #include "catalog/migrations.h"
 #include "engine/verify.h"
 #include "strategy/resolve.h"

@@ -35,6 +35,7 @@
 #include "base/txn.h"
 #include "base/wait_event.h"
 #include "catalog/extension.h"
+#include "catalog/job_record.h"
 #include "catalog/jobs.h"
 #include "engine/batch.h"
 #include "engine/books.h"

@@ -18,7 +18,7 @@
 #include "base/user.h"
 #include "catalog/claims.h"
 #include "catalog/extension.h"
-#include "catalog/jobs.h"
+#include "catalog/job_record.h"
 #include "catalog/migrations.h"
 
 /* Raises an error unless the current user has the rights of this owner. */

@@ -24,7 +24,6 @@
 #include "base/bbm.h"
 #include "base/commit.h"
 #include "base/compat.h"
-#include "base/guc.h"
 #include "base/locks.h"
 #include "base/spi.h"
 #include "base/trouble.h"
@@ -42,8 +41,8 @@
 #include "sql/access.h"
 #include "sql/columns.h"
 #include "sql/row.h"
+#include "sql/row_checks.h"
 #include "strategy/strategy.h"
-#include "target/target.h"
 
 PG_FUNCTION_INFO_V1(bbm_migration_guard);
 PG_FUNCTION_INFO_V1(bbm_migration_event);
@@ -67,139 +66,6 @@ name_datum(const char *text)
 
 	namestrcpy(name, text);
 	return NameGetDatum(name);
-}
-
-/* ----------------------------------------------------------------
- * What the row itself shows
- * ----------------------------------------------------------------
- */
-
-static void
-check_name(BbmRow row)
-{
-	char	   *name = bbm_row_text(row, "name");
-
-	/* its NOT NULL constraint reports this */
-	if (name == NULL)
-		return;
-	if (name[0] == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_NAME),
-				 errmsg("the name of a migration must not be empty"),
-				 errdetail("It is what the functions and the log call it."),
-				 errhint("Give it a name of 1 to %d bytes.", BBM_MAX_NAME_LENGTH)));
-	if (strlen(name) > BBM_MAX_NAME_LENGTH)
-		ereport(ERROR,
-				(errcode(ERRCODE_NAME_TOO_LONG),
-				 errmsg("the name of a migration is too long"),
-				 errdetail("It has %zu bytes.", strlen(name)),
-				 errhint("Give it a name of 1 to %d bytes.", BBM_MAX_NAME_LENGTH)));
-}
-
-/* The parts that bbm_update and bbm_delete are composed of. */
-static void
-check_statement_parts(BbmRow row)
-{
-	char	   *operation = bbm_row_text(row, "operation");
-	bool		isnull;
-
-	if (operation && (strcmp(operation, "update") == 0) == bbm_row_is_null(row, "set_clause"))
-		bbm_row_out_of_range(row, "set_clause", "An update sets something, a delete nothing.",
-							 "Use bbm_update or bbm_delete.");
-	if (DatumGetBool(bbm_row_get(row, "verify", &isnull)) && bbm_row_is_null(row, "filter") && bbm_row_is_null(row, "row_check"))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("verification needs \"filter\" or \"row_check\""),
-				 errdetail("Verification counts rows that still meet \"filter\", or that do not meet \"row_check\"."),
-				 errhint("Give one of them.")));
-}
-
-static void
-check_on_error(BbmRow row)
-{
-	char	   *on_error = bbm_row_text(row, "on_error");
-	char	   *name = bbm_row_text(row, "batching_strategy");
-	const BbmStrategy *strategy = bbm_strategy_find(name);
-
-	if (strcmp(on_error, "fail") != 0 && strategy && !strategy->has_key)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("on_error %s does not fit %s", on_error, strategy->name),
-				 errdetail("A row that is quarantined is known by its key."),
-				 errhint("Use SerialKeySetBatchingStrategy or LooseIndexScanBatchingStrategy.")));
-}
-
-static void
-check_settings(BbmRow row)
-{
-	bool		isnull;
-	Datum		entries = bbm_row_get(row, "settings", &isnull);
-
-	if (!isnull)
-		bbm_overrides_check(DatumGetArrayTypeP(entries));
-}
-
-/*
- * Does what is written now keep to the server's limits?  A dump's row is taken
- * as it is: values beyond the limits have no effect while it runs.
- */
-static void
-check_limits(BbmRow row)
-{
-	bool		isnull;
-	Datum		entries = bbm_row_get(row, "settings", &isnull);
-
-	if (!isnull)
-		bbm_overrides_check_limits(DatumGetArrayTypeP(entries), (Oid) bbm_row_int(row, "owner_oid"));
-}
-
-/* Settings that were given before the server's limits were lowered do not prevent changes of the other columns. */
-static void
-check_new_limits(BbmRow old, BbmRow new)
-{
-	char	   *before = bbm_row_text(old, "settings");
-	char	   *after = bbm_row_text(new, "settings");
-
-	if (before == NULL || after == NULL || strcmp(before, after) != 0)
-		check_limits(new);
-}
-
-/* Checks each column by itself; false when one is NULL that must not be, which its constraint reports. */
-static bool
-check_columns(BbmRow row)
-{
-	bbm_each_option(option)
-	{
-		bool		isnull;
-		Datum		value = bbm_row_get(row, option->column, &isnull);
-
-		if (isnull && (option->flags & BBM_USERS) && (option->flags & BBM_NOT_NULL))
-			return false;
-		if (!isnull)
-			bbm_option_check(option, value, option->type);
-	}
-	return true;
-}
-
-static void
-check_row(BbmRow row)
-{
-	check_name(row);
-	check_settings(row);
-	if (!check_columns(row))
-		return;
-	if (bbm_row_int(row, "min_batch_size") > bbm_row_int(row, "max_batch_size"))
-		bbm_option_refuse(bbm_option_of_column("min_batch_size"), Int32GetDatum((int32) bbm_row_int(row, "min_batch_size")),
-						  INT4OID);
-	check_statement_parts(row);
-	check_on_error(row);
-	if (bbm_row_int(row, "min_value") > bbm_row_int(row, "max_value"))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("min_value is above max_value"),
-				 errdetail("The range is " INT64_FORMAT " to " INT64_FORMAT ".",
-						   bbm_row_int(row, "min_value"), bbm_row_int(row, "max_value")),
-				 errhint("Both are inclusive; a range of one key has the same value twice.")));
 }
 
 /* ----------------------------------------------------------------
@@ -269,28 +135,10 @@ restore(BbmRow *row)
 	bbm_row_set(row, "table_oid", (Datum) 0, true);
 }
 
-/* From this on, an interval is probably a number of milliseconds without a unit. */
-#define LONG_TARGET_US (10 * USECS_PER_SEC)
-
-static void
-notice_long_target(BbmRow row)
-{
-	bool		isnull;
-	Datum		value = bbm_row_get(row, "target_duration", &isnull);
-	Interval   *target = isnull ? NULL : DatumGetIntervalP(value);
-
-	if (target && target->day == 0 && target->time >= LONG_TARGET_US)
-		ereport(NOTICE,
-				(errmsg("target_duration of migration \"%s\" is %s", bbm_row_text(row, "name"),
-						bbm_row_text(row, "target_duration")),
-				 errhint("A number without a unit is in seconds. Milliseconds are \"%d ms\".",
-						 (int) (target->time / USECS_PER_SEC))));
-}
-
 static Datum
 guard_insert(Relation rel, BbmRow row)
 {
-	check_row(row);
+	bbm_check_row(row);
 	if (!bbm_row_is_null(row, "origin") && bbm_may_restore())
 	{
 		restore(&row);
@@ -298,9 +146,9 @@ guard_insert(Relation rel, BbmRow row)
 	}
 	bbm_row_set(&row, "id", Int64GetDatum(bbm_new_id(rel, bbm_row_int(row, "id"))), false);
 	row.tuple = bbm_columns_insert(rel, row.tuple);
-	notice_long_target(row);
+	bbm_notice_long_target(row);
 	set_owner(&row, InvalidOid, false);
-	check_limits(row);
+	bbm_check_limits(row);
 	bbm_row_set(&row, "origin", CStringGetTextDatum(bbm_origin()), false);
 	return PointerGetDatum(row.tuple);
 }
@@ -529,7 +377,7 @@ guard_update(Relation rel, BbmRow old, BbmRow new)
 	Oid			owner = (Oid) bbm_row_int(old, "owner_oid");
 
 	bbm_check_owner(owner, bbm_row_text(old, "name"));
-	check_name(new);
+	bbm_check_name(new);
 	if (bbm_row_int(new, "id") != bbm_row_int(old, "id"))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -547,10 +395,10 @@ guard_update(Relation rel, BbmRow old, BbmRow new)
 		refresh_owner(&new);
 
 	guard_status(old, &new);
-	check_row(new);
-	check_new_limits(old, new);
+	bbm_check_row(new);
+	bbm_check_new_limits(old, new);
 	if (!is_same(old, new, "target_duration"))
-		notice_long_target(new);
+		bbm_notice_long_target(new);
 	/* workers notice a changed row by its new time, and discard what they know about the old one */
 	if (is_changed(old, new))
 		bbm_row_set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);

@@ -28,6 +28,7 @@
 #include "base/txn.h"
 #include "base/user.h"
 #include "catalog/jobs.h"
+#include "catalog/partitions.h"
 #include "strategy/strategy.h"
 #include "target/hierarchy.h"
 #include "target/nulls.h"

@@ -29,6 +29,7 @@
 #include "base/trouble.h"
 #include "base/txn.h"
 #include "base/wait_state.h"
+#include "catalog/job_record.h"
 #include "catalog/jobs.h"
 #include "target/target.h"
 #include "throttle/pacing.h"

@@ -11,7 +11,7 @@
 #include "base/bbm.h"
 
 #include "base/shared.h"
-#include "catalog/jobs.h"
+#include "catalog/job_record.h"
 #include "target/target.h"
 
 /* What a migration waits for, and until when. */

@@ -1,0 +1,19 @@
+/*-------------------------------------------------------------------------
+ *
+ * row_checks.h
+ *		Checks of what a migration's row itself shows.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_SQL_ROW_CHECKS_H
+#define BBM_SQL_ROW_CHECKS_H
+
+#include "sql/row.h"
+
+extern void bbm_check_name(BbmRow row);
+extern void bbm_check_row(BbmRow row);
+extern void bbm_check_limits(BbmRow row);
+extern void bbm_check_new_limits(BbmRow old, BbmRow new);
+extern void bbm_notice_long_target(BbmRow row);
+
+#endif							/* BBM_SQL_ROW_CHECKS_H */
