@@ -160,28 +160,6 @@ bbm_hours_parse(const char *text, List **windows, const char **why)
 	return true;
 }
 
-/* The time when the window opens that begins this many days after the local day; DT_NOEND if none does. */
-static TimestampTz
-opening(const BbmHours *window, const struct pg_tm *today, int days, pg_tz *zone)
-{
-	struct pg_tm tm = *today;
-	int			date = date2j(today->tm_year + 1900, today->tm_mon + 1, today->tm_mday) + days;
-	TimestampTz result;
-	int			offset;
-
-	if (!(window->days & (1 << j2day(date))))
-		return DT_NOEND;
-	j2date(date, &tm.tm_year, &tm.tm_mon, &tm.tm_mday);
-	tm.tm_hour = window->from / 60;
-	tm.tm_min = window->from % 60;
-	tm.tm_sec = 0;
-	/* an hour that the clock skips is taken as if it existed */
-	offset = DetermineTimeZoneOffset(&tm, zone);
-	if (tm2timestamp(&tm, 0, &offset, &result) != 0)
-		return DT_NOEND;
-	return result;
-}
-
 static bool
 window_is_open(const BbmHours *window, const struct pg_tm *local)
 {
@@ -192,6 +170,52 @@ window_is_open(const BbmHours *window, const struct pg_tm *local)
 	if (window->to > window->from)
 		return (window->days & today) && minute >= window->from && minute < window->to;
 	return ((window->days & today) && minute >= window->from) || ((window->days & yesterday) && minute < window->to);
+}
+
+/*
+ * The first moment after "now" at which the window is open, of those that the
+ * local day so many days after "today" brings; DT_NOEND if there is none.  It
+ * opens when the clock shows its beginning, which may be twice, before and after
+ * the clock is set; or at the moment at which the clock is set, when that skips
+ * its beginning, or goes back into its hours.
+ */
+static TimestampTz
+opening(const BbmHours *window, const struct pg_tm *today, int days, pg_tz *zone, TimestampTz now)
+{
+	int			date = date2j(today->tm_year + 1900, today->tm_mon + 1, today->tm_mday) + days;
+	pg_time_t	shown = (pg_time_t) (date - UNIX_EPOCH_JDATE) * SECS_PER_DAY + window->from * SECS_PER_MINUTE;
+	pg_time_t	day_before = shown - SECS_PER_DAY;
+	pg_time_t	moments[3];
+	pg_time_t	boundary;
+	long		before;
+	long		after;
+	int			is_dst;
+	int			n = 0;
+	TimestampTz first = DT_NOEND;
+
+	if (!(window->days & (1 << j2day(date))))
+		return DT_NOEND;
+	/* no zone is as far as a day from UTC */
+	switch (pg_next_dst_boundary(&day_before, &before, &is_dst, &boundary, &after, &is_dst, zone))
+	{
+		case 1:
+			moments[n++] = boundary;
+			moments[n++] = shown - after;
+			/* FALLTHROUGH */
+		case 0:
+			moments[n++] = shown - before;
+			break;
+		default:
+			break;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		TimestampTz moment = time_t_to_timestamptz(moments[i]);
+
+		if (moment > now && moment < first && window_is_open(window, pg_localtime(&moments[i], zone)))
+			first = moment;
+	}
+	return first;
 }
 
 /*
@@ -213,14 +237,9 @@ bbm_hours_open(const List *windows, TimestampTz now, TimestampTz *opens)
 
 		if (window_is_open(window, &local))
 			return true;
-		/* the next seven days, and the same weekday again, as today's window may be over */
-		for (int days = 0; days <= 7; days++)
-		{
-			TimestampTz at = opening(window, &local, days, zone);
-
-			if (at > now)
-				*opens = Min(*opens, at);
-		}
+		/* the next seven days, and the same weekday again, as today's window may be over, or a date be skipped */
+		for (int days = 0; days <= 14; days++)
+			*opens = Min(*opens, opening(window, &local, days, zone, now));
 	}
 	return false;
 }

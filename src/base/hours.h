@@ -22,7 +22,7 @@ typedef struct BbmHours
 	pg_tz	   *zone;			/* NULL: log_timezone */
 } BbmHours;
 
-extern bool bbm_hours_parse(const char *text, List **windows, const char **why);
-extern bool bbm_hours_open(const List *windows, TimestampTz now, TimestampTz *opens);
+extern PGDLLEXPORT bool bbm_hours_parse(const char *text, List **windows, const char **why);
+extern PGDLLEXPORT bool bbm_hours_open(const List *windows, TimestampTz now, TimestampTz *opens);
 
 #endif							/* BBM_BASE_HOURS_H */

@@ -56,10 +56,10 @@ typedef struct BbmKeyIndex
 	bool		nulls_first[BBM_MAX_KEY_COLUMNS];	/* in that direction */
 } BbmKeyIndex;
 
-extern void bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name, const char *index_name);
-extern void bbm_key_use_order(BbmKey *key, const BbmKeyIndex *index);
-extern bool bbm_key_find_index(const BbmKey *key, Relation heap, const char *index_name, bool any_order,
-							   BbmKeyIndex *found);
+extern PGDLLEXPORT void bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name, const char *index_name);
+extern PGDLLEXPORT void bbm_key_use_order(BbmKey *key, const BbmKeyIndex *index);
+extern PGDLLEXPORT bool bbm_key_find_index(const BbmKey *key, Relation heap, const char *index_name, bool any_order,
+										   BbmKeyIndex *found);
 extern char *bbm_key_default_columns(Oid relid, const char *index_name);
 extern const char *bbm_key_to_string(const BbmKey *key);
 extern void bbm_key_check_nulls(const BbmKey *key, Relation rel);
@@ -70,10 +70,10 @@ extern char *bbm_key_order_to_string(const BbmKey *key);
 extern void bbm_key_keep_order(BbmKey *key, const char *string);
 
 /* Values and bounds; results are allocated in the current memory context. */
-extern void bbm_key_bound(const BbmKey *key, const Datum *values, BbmBound *bound);
+extern PGDLLEXPORT void bbm_key_bound(const BbmKey *key, const Datum *values, BbmBound *bound);
 extern void bbm_key_check_bound(const BbmKey *key, const BbmBound *bound);
-extern void bbm_key_values(const BbmKey *key, const BbmBound *bound, Datum *values);
-extern int	bbm_key_compare(const BbmKey *key, const Datum *a, const Datum *b);
-extern BbmBound bbm_key_later(const BbmKey *key, const BbmBound *a, const BbmBound *b);
+extern PGDLLEXPORT void bbm_key_values(const BbmKey *key, const BbmBound *bound, Datum *values);
+extern PGDLLEXPORT int bbm_key_compare(const BbmKey *key, const Datum *a, const Datum *b);
+extern PGDLLEXPORT BbmBound bbm_key_later(const BbmKey *key, const BbmBound *a, const BbmBound *b);
 
 #endif							/* BBM_TARGET_KEY_H */

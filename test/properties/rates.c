@@ -1,27 +1,11 @@
 /*
- * Properties of base/rates.c, which computes sizes and delays: each is tried with
- * many random cases, and a case that fails is made as small as it can be.
- *
- * A case is six numbers, which a property reads as it likes; smaller ones are
- * simpler.  usage: rates CASES SEED
+ * Properties of base/rates.c, which computes sizes and delays.
  */
-#include "base/rates.h"
-
-#include <stdio.h>
-#include <stdlib.h>
+#include "properties.h"
 
 #include "utils/timestamp.h"
 
-/* the C library's, not the server's */
-#undef printf
-
-#define NUMBERS 6
-
-typedef struct Property
-{
-	const char *name;
-	bool		(*holds) (const uint32 *n);
-} Property;
+#include "base/rates.h"
 
 /* never longer than the limit and a third, never shorter than the first delay less a third */
 static bool
@@ -69,6 +53,29 @@ bucket_keeps_rate(const uint32 *n)
 	}
 	/* a microsecond per batch is rounded away */
 	return used <= rate * ((double) (now - begin + 20) / USECS_PER_SEC);
+}
+
+/* of several who use it without waiting, nothing is forgotten: all of it is paid at the rate, from the first one on */
+static bool
+bucket_forgets_nothing(const uint32 *n)
+{
+	BbmBucket	bucket = {0};
+	double		rate = 1 + n[0] % 1000;
+	TimestampTz now = USECS_PER_SEC;
+	double		used = 0;
+
+	for (int i = 0; i < (int) (n[1] % 20); i++)
+	{
+		double		amount = (n[2] + 7919 * i * n[3]) % 5000;
+		TimestampTz since = now;
+
+		now += (TimestampTz) ((n[4] + 104729 * i * n[5]) % 20000);
+		bbm_bucket_spend(&bucket, since, now, rate, amount);
+		used += amount;
+	}
+	/* a microsecond per batch is rounded away; no debt is of more than a day */
+	return bbm_bucket_due(&bucket, rate) + 20 >=
+		USECS_PER_SEC + (TimestampTz) (Min(used / rate, SECS_PER_DAY) * USECS_PER_SEC) || n[1] % 20 == 0;
 }
 
 /* sizes stay within their limits, at most double what was tried, and never grow beyond what the time allows */
@@ -153,83 +160,14 @@ trace_is_not_late(const uint32 *n)
 	return trace.n == 0 ? found == 0 : (since == 0) == (found == 0) && found >= since;
 }
 
-static const Property properties[] = {
+const Property rates_properties[] = {
 	{"backoff_is_bounded", backoff_is_bounded},
 	{"backoff_grows", backoff_grows},
 	{"bucket_keeps_rate", bucket_keeps_rate},
+	{"bucket_forgets_nothing", bucket_forgets_nothing},
 	{"size_follows", size_follows},
 	{"size_comes_back", size_comes_back},
 	{"sub_batch_is_least", sub_batch_is_least},
-	{"trace_is_not_late", trace_is_not_late}
+	{"trace_is_not_late", trace_is_not_late},
+	{0}
 };
-
-static uint64 state;
-
-static uint32
-draw(void)
-{
-	state = state * UINT64CONST(6364136223846793005) + UINT64CONST(1442695040888963407);
-	return (uint32) (state >> 33);
-}
-
-/* Makes each number 0, half of it, or one less, as long as the case still fails. */
-static void
-shrink(const Property *property, uint32 *n)
-{
-	bool		smaller = true;
-
-	while (smaller)
-	{
-		smaller = false;
-		for (int i = 0; i < NUMBERS; i++)
-		{
-			uint32		kept = n[i];
-			uint32		tries[] = {0, kept / 2, kept - 1};
-
-			for (int t = 0; kept > 0 && t < 3; t++)
-			{
-				n[i] = tries[t];
-				if (!property->holds(n))
-				{
-					smaller = true;
-					break;
-				}
-				n[i] = kept;
-			}
-		}
-	}
-}
-
-int
-main(int argc, char **argv)
-{
-	int			cases = argc > 1 ? atoi(argv[1]) : 100000;
-	uint64		seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
-	int			status = 0;
-
-	for (int p = 0; p < (int) lengthof(properties); p++)
-	{
-		uint32		n[NUMBERS];
-		int			i;
-
-		state = seed;
-		for (i = 0; i < cases; i++)
-		{
-			/* small numbers as often as large ones */
-			for (int j = 0; j < NUMBERS; j++)
-				n[j] = draw() >> (draw() % 31);
-			if (!properties[p].holds(n))
-				break;
-		}
-		if (i < cases)
-		{
-			shrink(&properties[p], n);
-			printf("FAILED %s, case %d of seed %llu: {%u, %u, %u, %u, %u, %u}\n", properties[p].name, i,
-				   (unsigned long long) seed, n[0], n[1], n[2], n[3], n[4], n[5]);
-			status = 1;
-		}
-		else
-			printf("ok %s: %d cases\n", properties[p].name, cases);
-	}
-	return status;
-}
