@@ -18,7 +18,7 @@ OBJS = src/module.o \
 	src/catalog/batch_counts.o src/catalog/claims.o src/catalog/errors.o src/catalog/events.o src/catalog/extension.o src/catalog/import.o \
 	src/catalog/job_record.o src/catalog/jobs.o src/catalog/merge.o src/catalog/migrations.o src/catalog/options.o src/catalog/partitions.o \
 	src/catalog/shape.o src/catalog/sql.o src/catalog/stalled.o src/catalog/tables.o src/catalog/totals.o \
-	src/target/cascade.o src/target/filter.o src/target/hierarchy.o src/target/job.o src/target/key.o \
+	src/target/cascade.o src/target/changes.o src/target/draw.o src/target/explain.o src/target/filter.o src/target/hierarchy.o src/target/job.o src/target/key.o \
 	src/target/key_query.o src/target/key_scan.o src/target/key_sql.o src/target/lockset.o src/target/null_keys.o \
 	src/target/nulls.o src/target/order.o src/target/partition.o src/target/partitions.o src/target/plan_guard.o \
 	src/target/relation.o src/target/rights.o src/target/sample.o src/target/size.o src/target/statement.o src/target/statement_text.o \
@@ -33,8 +33,8 @@ OBJS = src/module.o \
 	src/server/ddl.o src/server/handover.o src/server/hooks.o src/server/launcher.o src/server/stalled.o \
 	src/server/truncate.o src/server/worker.o \
 	src/sql/access.o src/sql/arguments.o src/sql/columns.o src/sql/control.o src/sql/define.o src/sql/doctor.o src/sql/dry_run.o src/sql/existing.o \
-	src/sql/guards.o src/sql/import.o src/sql/job_guard.o src/sql/metrics.o src/sql/progress.o src/sql/registry_tables.o src/sql/row.o src/sql/row_checks.o src/sql/run.o \
-	src/sql/sync_trigger.o src/sql/verify.o src/sql/view.o
+	src/sql/guards.o src/sql/import.o src/sql/job_guard.o src/sql/metrics.o src/sql/preview.o src/sql/progress.o src/sql/registry_tables.o src/sql/row.o src/sql/row_checks.o src/sql/run.o \
+	src/sql/sync_trigger.o src/sql/trial.o src/sql/verify.o src/sql/view.o
 # a library for tests alone, whose processes can be stopped at points: make BBM_POINTS=1
 OBJS += $(if $(BBM_POINTS),src/base/point.o)
 
@@ -42,7 +42,7 @@ OBJS += $(if $(BBM_POINTS),src/base/point.o)
 # sql/NAME.sql, test/specs/NAME.spec and test/t/NAME.pl
 REGRESS = install settings doctor screen metrics limits throttle pace create options if_not_exists statement sync_trigger recipes guards properties privileges others operator spying attack columns forgotten shadow nologin \
 	control status progress run run_options runbook registry owner import plan_guard background failures keys nullable strategies partitions moved_rows row_security identity on_error sizes follow table_scan \
-	blocks verify verify_all dry_run counts trouble key_change reference
+	blocks verify verify_all dry_run preview counts trouble key_change reference
 ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alter-claim retry row-lock \
 	run-beside-run control-open control-rollback two-migrations prepared sync-trigger follow block-move dry-run \
 	lock-upgrade lock-partitions ids statement-trigger import null-keys lock-commands if-not-exists

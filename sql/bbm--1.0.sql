@@ -609,13 +609,21 @@ COMMENT ON FUNCTION @extschema@.bbm_verify IS
     'count a migration''s rows that still meet its filter, or do not meet a check';
 
 CREATE FUNCTION @extschema@.bbm_dry_run(
-    name text, batches integer DEFAULT 10,
+    name text, batches integer DEFAULT 10, sample boolean DEFAULT false,
     OUT jobs integer, OUT keys bigint, OUT rows bigint, OUT run_time interval, OUT wal_bytes bigint,
     OUT batch_size integer, OUT complete boolean,
-    OUT estimated_keys bigint, OUT estimated_rows bigint, OUT estimated_time interval, OUT estimated_wal bigint
+    OUT estimated_keys bigint, OUT estimated_rows bigint, OUT estimated_time interval, OUT estimated_wal bigint,
+    OUT sampled boolean, OUT estimated_from text
 ) LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_dry_run IS
-    'run the next batches of a paused migration in this session and roll them back; returns their cost and an estimate for the whole migration';
+    'run the next batches of a paused migration, or (sample) batches drawn from the whole table, in this session and roll them back; returns their cost and an estimate for the whole migration';
+
+CREATE FUNCTION @extschema@.bbm_preview(
+    name text, rows integer DEFAULT 10, sample boolean DEFAULT true,
+    OUT operation text, OUT key jsonb, OUT before jsonb, OUT after jsonb, OUT detail text
+) RETURNS SETOF record LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.bbm_preview IS
+    'run batches of a paused migration, drawn from the whole table, in this session and roll them back; returns the statement, its plan, and rows before and after';
 
 CREATE PROCEDURE @extschema@.bbm_run(
     name text DEFAULT NULL, max_attempts integer DEFAULT NULL, resume_failed boolean DEFAULT false
@@ -1523,7 +1531,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.detail IS
 REVOKE ALL ON FUNCTION
     @extschema@.bbm_create, @extschema@.bbm_update, @extschema@.bbm_delete, @extschema@.bbm_alter,
     @extschema@.bbm_drop, @extschema@.bbm_import, @extschema@.bbm_sync_trigger, @extschema@.bbm_start, @extschema@.bbm_resume,
-    @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry, @extschema@.bbm_dry_run, @extschema@.bbm_launch_worker,
+    @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry, @extschema@.bbm_dry_run, @extschema@.bbm_preview, @extschema@.bbm_launch_worker,
     bbm_internal.bbm_migration_guard, bbm_internal.bbm_migration_event, bbm_internal.bbm_job_guard,
     bbm_internal.bbm_truncate_guard, bbm_internal.bbm_replica_guard, bbm_internal.bbm_record_guard
     FROM PUBLIC;

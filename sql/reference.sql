@@ -13,7 +13,7 @@ $$;
 SELECT examples(:'page', 'Adaptive batch size') AS sizes, examples(:'page', 'Rows that arrive later') AS later,
        examples(:'page', 'bbm_create') AS bbm_create, examples(:'page', 'bbm_alter') AS bbm_alter,
        examples(:'page', 'bbm_drop') AS bbm_drop, examples(:'page', 'bbm_update') AS bbm_update,
-       examples(:'page', 'bbm_import') AS bbm_import, examples(:'page', 'bbm_run') AS bbm_run, examples(:'page', 'bbm_delete') AS bbm_delete, examples(:'page', 'bbm_dry_run') AS bbm_dry_run,
+       examples(:'page', 'bbm_import') AS bbm_import, examples(:'page', 'bbm_run') AS bbm_run, examples(:'page', 'bbm_delete') AS bbm_delete, examples(:'page', 'bbm_dry_run') AS bbm_dry_run, examples(:'page', 'bbm_preview') AS bbm_preview,
        -- the job with a key of two columns
        (regexp_match(:'page', E'\n(''UPDATE public.visits SET .*?'')\n'))[1] AS two_columns \gset
 
@@ -37,6 +37,7 @@ SELECT bbm_pause('fill items.total');
 -- its times are never the same
 \o /dev/null
 :bbm_dry_run
+:bbm_preview
 \o
 :sizes
 :later

@@ -153,6 +153,25 @@ bbm_spi_execute_plan(SPIPlanPtr plan, Datum *values, const char *nulls, bool rea
 }
 
 /* SPI_cursor_open, without NULLs, and with its own snapshot. */
+/* SPI_execute_snapshot: reads what this snapshot sees. */
+int
+bbm_spi_execute_snapshot(SPIPlanPtr plan, Datum *values, const char *nulls, Snapshot snapshot)
+{
+	Surroundings around = enter(plan_text(plan));
+	volatile int result = 0;
+
+	PG_TRY();
+	{
+		result = SPI_execute_snapshot(plan, values, nulls, snapshot, InvalidSnapshot, true, false, 0);
+	}
+	PG_FINALLY();
+	{
+		leave(&around);
+	}
+	PG_END_TRY();
+	return result;
+}
+
 Portal
 bbm_spi_cursor_open(SPIPlanPtr plan, Datum *values)
 {

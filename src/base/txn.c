@@ -357,6 +357,47 @@ bbm_txn_try(BbmTxnFn fn, void *arg)
 	return error;
 }
 
+/*
+ * Runs fn in a subtransaction of the current transaction and takes back what
+ * it has done: its changes, and its locks.  Its error is raised again.  For use
+ * within bbm_txn_try, whose settings apply.
+ */
+void
+bbm_txn_take_back(BbmTxnFn fn, void *arg)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
+	PG_TRY();
+	{
+		SPI_connect();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		fn(arg);
+		PopActiveSnapshot();
+		SPI_finish();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(caller);
+		/* a batch that is being rolled back must not be cancelled again */
+		bbm_lock_watch_end();
+		error = bbm_copy_error();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller);
+		CurrentResourceOwner = owner;
+		ThrowErrorData(error);
+	}
+	PG_END_TRY();
+}
+
 static ErrorData *
 run_in_foreground(BbmTxnFn fn, void *arg, bool synchronous)
 {

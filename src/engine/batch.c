@@ -106,8 +106,8 @@ still_running(const BbmWork *work)
 }
 
 /* The partition that the job belongs to, with its plan; NULL when it is not part of the table any more. */
-static BbmPartition *
-partition_of(const BbmWork *work)
+BbmPartition *
+bbm_work_partition(const BbmWork *work)
 {
 	BbmTarget  *target = work->target;
 	const BbmJob *job = work->job;
@@ -192,7 +192,7 @@ verify(BbmWork *work, BbmRange *sub_batch)
 		work->cost.rows = bbm_check_all(target, job->phase.round);
 		return false;
 	}
-	partition = partition_of(work);
+	partition = bbm_work_partition(work);
 	work->detached = partition == NULL;
 	if (partition == NULL)
 		return false;
@@ -225,7 +225,7 @@ run_sub_batch(BbmWork *work, BbmRange *sub_batch)
 		return verify(work, sub_batch);
 	target->repairs = job->kind != BBM_JOB_REPAIR ? BBM_REPAIRS_NONE :
 		bbm_verifies_by_check(target, job->phase.round - 1) ? BBM_REPAIRS_CHECK : BBM_REPAIRS_FILTER;
-	partition = partition_of(work);
+	partition = bbm_work_partition(work);
 	if (partition == NULL)
 		ereport(LOG,
 				(errmsg("migration \"%s\": job " INT64_FORMAT " has nothing to do, as table %s no longer belongs to \"%s\"",

@@ -47,6 +47,7 @@ typedef struct BbmWork
 
 /* A BbmTxnFn with a BbmWork. */
 extern PGDLLEXPORT void bbm_work(void *arg);
+extern BbmPartition *bbm_work_partition(const BbmWork *work);
 extern int64 bbm_work_whole(BbmWork *work);
 
 #endif							/* BBM_ENGINE_BATCH_H */

@@ -40,6 +40,7 @@
 #include "catalog/jobs.h"
 #include "engine/books.h"
 #include "strategy/resolve.h"
+#include "target/partition.h"
 #include "target/partitions.h"
 #include "target/size.h"
 #include "target/target.h"
@@ -257,33 +258,51 @@ keep_bound(const BbmBound *bound)
 	return kept;
 }
 
-static bool
-allocate_range(BbmClaim *claim, const BbmClaimState *state, bool at_once)
+/* The size of the next range; a claim may ask for less than the migration does. */
+static int
+size_of_range(const BbmClaim *claim, const BbmClaimState *state)
+{
+	int			size = bbm_size_now(claim->target, state);
+
+	return claim->most > 0 ? Min(size, claim->most) : size;
+}
+
+/* Claims an allocated range as a new job. */
+static void
+insert_job(BbmClaim *claim, const BbmClaimState *state, const BbmRange *range, const BbmPartition *partition, int size)
 {
 	BbmTarget  *target = claim->target;
-	int			size = bbm_size_now(target, state);
-	BbmRange	range;
-	BbmPartition *partition;
 	bool		of_partition;
 	MemoryContext old;
 
-	/* allocating a range does not process the rows that verification has found */
-	target->repairs = BBM_REPAIRS_NONE;
-	if (!bbm_next_range(target, state, size, at_once, &range, &partition))
-		return false;
 	old = MemoryContextSwitchTo(claim->context);
 	claim->job.migration_id = target->migration->id;
 	claim->job.phase = state->phase;
 	of_partition = target->per_partition && partition && !partition->as_one_table;
 	claim->job.relation = of_partition ? partition->relid : InvalidOid;
 	claim->job.relation_name = of_partition ? pstrdup(partition->name) : NULL;
-	claim->job.min = keep_bound(&range.min);
-	claim->job.max = keep_bound(&range.max);
-	claim->job.key_count = range.key_count;
+	claim->job.min = keep_bound(&range->min);
+	claim->job.max = keep_bound(&range->max);
+	claim->job.key_count = range->key_count;
 	claim->job.batch_size = size;
 	MemoryContextSwitchTo(old);
 	BBM_POINT(at_once ? "batch-allocated" : "claim-allocated");
 	bbm_job_insert(&claim->job, claim->worker_id, state->last_id);
+}
+
+static bool
+allocate_range(BbmClaim *claim, const BbmClaimState *state, bool at_once)
+{
+	BbmTarget  *target = claim->target;
+	int			size = size_of_range(claim, state);
+	BbmRange	range;
+	BbmPartition *partition;
+
+	/* allocating a range does not process the rows that verification has found */
+	target->repairs = BBM_REPAIRS_NONE;
+	if (!bbm_next_range(target, state, size, at_once, &range, &partition))
+		return false;
+	insert_job(claim, state, &range, partition, size);
 	if (bbm_server_is_young())
 		ForceSyncCommit();
 	return true;
@@ -438,6 +457,47 @@ bbm_claim_any(BbmClaim *claim)
 	return bbm_job_reclaim(id, BBM_JOB_NEW, DT_NOEND, claim->worker_id, claim->context, &claim->job) ||
 		allocate_range(claim, &state, false) ||
 		bbm_job_reclaim(id, BBM_FAILED, DT_NOEND, claim->worker_id, claim->context, &claim->job);
+}
+
+/*
+ * Claims a range that begins with a drawn key or block instead of the next
+ * one; false when there is nothing any more.  Like bbm_claim_any, this is for a
+ * transaction that has the migration's lock and is not going to commit.
+ */
+bool
+bbm_claim_at(BbmClaim *claim, const BbmDraw *draw)
+{
+	BbmTarget  *target = claim->target;
+	BbmMigration *migration = target->migration;
+	BbmBound	min = migration->min;
+	BbmBound	before = {.number = draw->first.number - 1};
+	BbmAllocation allocation = {0};
+	BbmClaimState state;
+	BbmRange	range;
+	BbmPartition *partition;
+
+	if (!bbm_claim_state(migration->id, &state))
+		return false;
+	target->repairs = BBM_REPAIRS_NONE;
+	partition = bbm_partition_open(target, target->per_partition ? draw->relation : target->relid);
+	if (partition == NULL)
+		return false;
+	if (target->strategy->begin_round)
+		target->strategy->begin_round(target, partition, state.phase.round);
+	allocation.max = &state.max;
+	allocation.size = size_of_range(claim, &state);
+	if (!target->strategy->has_key && before.number >= 0)
+		allocation.after = &before;
+	/* an allocation that follows no other begins with the migration's first key; after an error nobody uses the target */
+	migration->min = draw->first;
+	if (!target->strategy->next_range(target, partition, &allocation, &range) || range.key_count == 0)
+	{
+		migration->min = min;
+		return false;
+	}
+	migration->min = min;
+	insert_job(claim, &state, &range, partition, allocation.size);
+	return true;
 }
 
 /*

@@ -11,6 +11,7 @@
 #include "base/bbm.h"
 
 #include "base/shared.h"
+#include "target/draw.h"
 #include "target/target.h"
 
 typedef enum BbmClaimResult
@@ -29,6 +30,7 @@ typedef struct BbmClaim
 	int32		worker_id;
 	int			rank;			/* of the migration, among those of its owner */
 	MemoryContext context;		/* the job's bounds are to be allocated here */
+	int			most;			/* keys of a new range; 0: as many as the migration's batches have */
 	int			slot;			/* out: the number of our permit, or -1 */
 	BbmClaimResult result;
 	BbmJob		job;
@@ -40,6 +42,7 @@ typedef struct BbmClaim
 extern PGDLLEXPORT void bbm_claim(void *arg);
 extern void bbm_claim_next(BbmClaim *claim);
 extern bool bbm_claim_any(BbmClaim *claim);
+extern bool bbm_claim_at(BbmClaim *claim, const BbmDraw *draw);
 extern bool bbm_slice_is_over(const BbmTarget *target);
 extern bool bbm_nothing_left(BbmTarget *target);
 

@@ -303,6 +303,30 @@ bbm_target_estimate(BbmTarget *target)
 	return bbm_count_of(rows);
 }
 
+/*
+ * Has ANALYZE, or VACUUM, read each table with rows?  What the server knows of
+ * one that was never read is the number of its pages.
+ */
+bool
+bbm_target_is_analyzed(const BbmTarget *target)
+{
+	ListCell   *cell;
+
+	foreach(cell, target->has_partitions ? bbm_partitions_list(target->relid) : list_make1_oid(target->relid))
+	{
+		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);
+		bool		analyzed;
+
+		if (rel == NULL)
+			continue;
+		analyzed = rel->rd_rel->reltuples >= 0;
+		table_close(rel, AccessShareLock);
+		if (!analyzed)
+			return false;
+	}
+	return true;
+}
+
 /* Finds the first and the last existing key; false when there is no row.  Needs a transaction and SPI. */
 bool
 bbm_target_bounds(BbmTarget *target, BbmBound *min, BbmBound *max)

@@ -19,6 +19,7 @@
 #include "base/compat.h"
 #include "base/spi.h"
 #include "target/key.h"
+#include "target/key_sql.h"
 #include "target/lockset.h"
 #include "target/plan_guard.h"
 #include "target/relation.h"
@@ -490,24 +491,45 @@ prepare(const char *sql, int nargs, Oid *types, int bounds, int cursor_options)
 	return plan;
 }
 
-static SPIPlanPtr
-prepare_job(BbmTarget *target, BbmPartition *partition, int cursor_options)
+/* Sets the types of the job's parameters; returns their number. */
+int
+bbm_job_types(const BbmTarget *target, Oid *types)
 {
-	Oid			types[BBM_MAX_JOB_ARGS] = {TEXTOID, TEXTOID};
-	int			nbounds = bbm_range_bind(target, NULL, 0, NULL, &types[2]);
 	bool		ranged = target->strategy->has_key || target->strategy->table_scans;
 
 	switch (target->form)
 	{
 		case BBM_JOB_STATEMENT:
-			return prepare(target->migration->job, ranged ? nbounds : nbounds + 1, &types[2],
-						   ranged ? Max(target->key.n, 1) : 0, cursor_options);
+			return bbm_range_bind(target, NULL, 0, NULL, types) + (ranged ? 0 : 1);
 		case BBM_JOB_COMPOSED:
-			return prepare(bbm_job_sql(target, partition), nbounds + 1, &types[2], 0, cursor_options);
+			return bbm_range_bind(target, NULL, 0, NULL, types) + 1;
 		case BBM_JOB_RANGE_FUNCTION:
-			return prepare(target->call, nbounds, &types[2], 0, cursor_options);
+			return bbm_range_bind(target, NULL, 0, NULL, types);
 		case BBM_JOB_REGISTRY_FUNCTION:
-			return prepare(target->call, 5, types, 0, cursor_options);
+			types[0] = types[1] = TEXTOID;
+			return 2 + bbm_range_bind(target, NULL, 0, NULL, &types[2]) + 1;
+		case BBM_JOB_NONE:
+			break;
+	}
+	return 0;
+}
+
+static SPIPlanPtr
+prepare_job(BbmTarget *target, BbmPartition *partition, int cursor_options)
+{
+	Oid			types[BBM_MAX_JOB_ARGS];
+	int			nargs = bbm_job_types(target, types);
+	bool		ranged = target->strategy->has_key || target->strategy->table_scans;
+
+	switch (target->form)
+	{
+		case BBM_JOB_STATEMENT:
+			return prepare(target->migration->job, nargs, types, ranged ? Max(target->key.n, 1) : 0, cursor_options);
+		case BBM_JOB_COMPOSED:
+			return prepare(bbm_job_sql(target, partition), nargs, types, 0, cursor_options);
+		case BBM_JOB_RANGE_FUNCTION:
+		case BBM_JOB_REGISTRY_FUNCTION:
+			return prepare(target->call, nargs, types, 0, cursor_options);
 		case BBM_JOB_NONE:
 			break;
 	}
@@ -603,6 +625,20 @@ bbm_job_check_plan(BbmTarget *target, BbmPartition *partition)
 																		  with_rows(partition, range_of(target,
 																										partition))));
 	return partition->check_plan;
+}
+
+/*
+ * A query for the rows of a range: the table that each is in, and its ctid.
+ * Its parameters are those of bbm_range_bind.
+ */
+char *
+bbm_job_rows_sql(BbmTarget *target, BbmPartition *partition)
+{
+	bool		has_key = target->strategy->has_key;
+
+	return psprintf("SELECT %s.tableoid, %s.ctid FROM %s AS %s WHERE %s%s%s", target->alias, target->alias, partition->source,
+					target->alias, with_rows(partition, target->strategy->predicate(target, partition, target->alias)),
+					has_key ? " ORDER BY " : "", has_key ? bbm_key_list_sql(&target->key, target->alias, true, false) : "");
 }
 
 static Datum
