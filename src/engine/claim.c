@@ -488,7 +488,7 @@ bbm_claim_at(BbmClaim *claim, const BbmDraw *draw)
 	allocation.size = size_of_range(claim, &state);
 	if (!target->strategy->has_key && before.number >= 0)
 		allocation.after = &before;
-	/* an allocation that follows no other begins with the migration's first key; after an error nobody uses the target */
+	/* an allocation that follows no other begins with the migration's first key; an error ends the target, too */
 	migration->min = draw->first;
 	if (!target->strategy->next_range(target, partition, &allocation, &range) || range.key_count == 0)
 	{

@@ -71,7 +71,7 @@ columns_sql(const BbmTarget *target, Relation rel, const Bitmapset *set)
 	return sql.data;
 }
 
-/* What identifies a row for who reads it: the batching key if each row has its own, else the primary key, or its place. */
+/* What identifies a row for its reader: the batching key if each row has its own, else the primary key, or its ctid. */
 static char *
 identity_sql(const BbmTarget *target, Relation rel)
 {
@@ -145,8 +145,10 @@ read_rows(const BbmChanges *changes, int *n)
 	rows = palloc0(Max(*n, 1) * sizeof(BbmRowVersion));
 	for (int i = 0; i < *n; i++)
 	{
-		rows[i].relation = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
-		rows[i].tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &isnull));
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+
+		rows[i].relation = DatumGetObjectId(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &isnull));
+		rows[i].tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 2, &isnull));
 	}
 	SPI_freetuptable(SPI_tuptable);
 	SPI_freeplan(plan);
@@ -213,6 +215,16 @@ newest(Relation rel, const BbmRowVersion *row, Snapshot snapshot)
 	return result;
 }
 
+/* A value of the result's first row, which is not null, in the current memory context. */
+static Datum
+result_jsonb(int column)
+{
+	bool		isnull;
+
+	return PointerGetDatum(PG_DETOAST_DATUM_COPY(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column,
+															   &isnull)));
+}
+
 /* Reads a version of a row that the snapshot sees; false if the owner may not see it. */
 static bool
 read_image(const BbmChanges *changes, const BbmRowVersion *row, Snapshot snapshot, Datum *key, Datum *image)
@@ -222,7 +234,6 @@ read_image(const BbmChanges *changes, const BbmRowVersion *row, Snapshot snapsho
 	MemoryContext context = CurrentMemoryContext;
 	int			level = bbm_job_settings(changes->target->migration);
 	bool		found;
-	bool		isnull;
 
 	if (bbm_spi_execute_snapshot(changes->image, values, NULL, snapshot) != SPI_OK_SELECT)
 		elog(ERROR, "could not read a row");
@@ -230,9 +241,9 @@ read_image(const BbmChanges *changes, const BbmRowVersion *row, Snapshot snapsho
 	MemoryContextSwitchTo(context);
 	found = SPI_processed > 0;
 	if (found && key)
-		*key = PointerGetDatum(PG_DETOAST_DATUM_COPY(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)));
+		*key = result_jsonb(1);
 	if (found)
-		*image = PointerGetDatum(PG_DETOAST_DATUM_COPY(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull)));
+		*image = result_jsonb(2);
 	SPI_freetuptable(SPI_tuptable);
 	return found;
 }
@@ -243,13 +254,12 @@ reduce(const BbmChanges *changes, BbmChange *change)
 {
 	Datum		values[2] = {change->before, change->after};
 	MemoryContext context = CurrentMemoryContext;
-	bool		isnull;
 
 	if (bbm_spi_execute_plan(changes->difference, values, NULL, true, 0) != SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "could not compare rows");
 	MemoryContextSwitchTo(context);
-	change->before = PointerGetDatum(PG_DETOAST_DATUM_COPY(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)));
-	change->after = PointerGetDatum(PG_DETOAST_DATUM_COPY(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull)));
+	change->before = result_jsonb(1);
+	change->after = result_jsonb(2);
 	SPI_freetuptable(SPI_tuptable);
 }
 
