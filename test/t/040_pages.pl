@@ -1,0 +1,73 @@
+# The manual: each block of SQL in README.md and doc/ is run, and what the page shows of its
+# output is compared with what the server says.  test/perl/BbmPages.pm says how a page marks a
+# block that needs a set-up or cannot be run.
+#
+#   BBM_TEST_PAGES=doc/faq.md,README.md   only these
+#   BBM_TEST_PAGES_PRINT=1                shows what the server says, to be put into a page
+
+use strict;
+use warnings;
+
+use File::Basename qw(dirname);
+use IPC::Run;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use BbmPages;
+use BbmTest;
+
+my $top = dirname(__FILE__) . '/../..';
+
+# the checker itself: that it sees what is wrong
+sub complaints
+{
+	my ($page, $printed) = @_;
+	my ($parts, $wrong) = page_parts($page);
+	return (@$wrong, page_judge($parts, $printed));
+}
+my $page = "```sql\nSELECT 1;\n```\n\n```output\n ?column? \n----------\n        1\n(1 row)\n```\n";
+is(complaints($page, "@@@@ part 0\n ?column? \n----------\n        1\n(1 row)\n\n@@@@ end\n"), 0, 'an output that agrees');
+like(join('', complaints($page, "@@@@ part 0\n ?column? \n----------\n        2\n(1 row)\n\n@@@@ end\n")), qr/line 1: the page shows/, 'one that does not');
+like(join('', complaints($page, "@@@@ end\n")), qr/was not run/, 'one that was not run');
+is(complaints("<!-- test: vary -->\n$page", "@@@@ part 0\n ?column? \n----------\n    27\n(1 row)\n\n@@@@ end\n"), 0, 'a number that varies');
+like(join('', complaints("```sql\nSELECT;\n```\n", "@@@@ part 0\npsql:x:1: ERROR:  no\n@@@@ end\n")), qr/an error that the page does not show/, 'an error');
+like(join('', complaints("<!-- test: error -->\n```sql\nSELECT;\n```\n", "@@@@ part 0\n@@@@ end\n")), qr/no error, though/, 'an error that is none');
+like(join('', complaints("<!-- test: skip -->\n```sql\nSELECT;\n```\n", "@@@@ part 0\n@@@@ end\n")), qr/without a reason/, 'a reason that is none');
+like(join('', complaints("<!-- test: jump -->\n", "@@@@ end\n")), qr/unknown mark/, 'a mark that is none');
+like(join('', complaints("```output\n```\n", "@@@@ end\n")), qr/output of no block/, 'an output of nothing');
+my ($ruby) = page_parts("```ruby\nexecute <<~SQL\n  SELECT 1\nSQL\n```\n");
+like(page_script($ruby), qr/BEGIN;\n  SELECT 1;\nCOMMIT;/, 'the SQL of another language, in a transaction');
+
+my $node = bbm_node('pages', extension => 0, conf => "timezone = 'UTC'\nbbm.min_pace = 1\n");
+
+my @pages = $ENV{BBM_TEST_PAGES} ? split(/,/, $ENV{BBM_TEST_PAGES}) :
+  map { s{^\Q$top\E/}{}r } ("$top/README.md", glob("$top/doc/*.md"));
+my $n = 0;
+for my $page (@pages)
+{
+	my ($parts, $wrong) = page_parts(slurp_file("$top/$page"));
+	my $blocks = grep { $_->{kind} eq 'sql' } @$parts;
+	is("@$wrong", '', "$page: its marks are right");
+	next unless $blocks;
+
+	my $db = 'page' . ++$n;
+	$node->safe_psql('postgres', "CREATE DATABASE $db");
+	my $file = "${PostgreSQL::Test::Utils::tmp_check}/$db.sql";
+	append_to_file($file, page_script($parts));
+	my $printed = '';
+	# stdout and stderr as a reader sees them, in one stream
+	my $command = "psql -X -q -f $file -d '" . $node->connstr($db) . "' 2>&1";
+	IPC::Run::run([ 'sh', '-c', $command ], '<', \undef, '>', \$printed, IPC::Run::timeout(300));
+	note($printed) if $ENV{BBM_TEST_PAGES_PRINT};
+	my @complaints = page_judge($parts, $printed);
+	is(join("\n", @complaints), '', "$page: $blocks blocks are as the page shows them");
+
+	# nothing of a page is left for the next one
+	$node->safe_psql('postgres', "ALTER SYSTEM RESET ALL; SELECT pg_reload_conf(); DROP DATABASE $db WITH (FORCE)");
+	my @roles = split /\n/, $node->safe_psql('postgres',
+		"SELECT quote_ident(rolname) FROM pg_roles WHERE oid >= 16384");
+	$node->safe_psql('postgres', "DROP OWNED BY $_; DROP ROLE $_") for @roles;
+}
+
+$node->stop;
+done_testing();
