@@ -151,12 +151,13 @@ INSERT INTO big SELECT i * 100, CASE WHEN i <= 2000 THEN 1 END, repeat('x', CASE
 SELECT bbm_update('big', 'big', 'filled = 1', 'filled IS NULL', batch_size => 100) > 0 AS created;
 -- in their order there is nothing to see
 SELECT operation FROM bbm_preview('big', sample => false) WHERE key IS NOT NULL;
-SELECT count(*), count(DISTINCT key) AS keys, bool_and((key ->> 'id')::int > 200000 AND before = '{"filled": null}' AND after = '{"filled": 1}') AS changes,
-       max((key ->> 'id')::int) - min((key ->> 'id')::int) > 500000 AS spread
+SELECT count(*) BETWEEN 40 AND 50 AS rows, count(DISTINCT key) = count(*) AS keys, bool_and((key ->> 'id')::int > 200000 AND before = '{"filled": null}' AND after = '{"filled": 1}') AS changes,
+       max((key ->> 'id')::int) - min((key ->> 'id')::int) > 100000 AS spread
 FROM bbm_preview('big', 50) WHERE key IS NOT NULL;
 -- nor an estimate: that is what samples are for; one of a table that was never analyzed says so
 SELECT jobs, keys, rows, estimated_keys BETWEEN 15000 AND 25000 AS estimated_keys, estimated_rows, sampled, estimated_from FROM bbm_dry_run('big', 5);
-SELECT jobs, keys, estimated_rows BETWEEN 14000 AND 20000 AS estimated_rows, sampled, complete, estimated_from FROM bbm_dry_run('big', 30, sample => true);
+-- (a batch near the end of the table may be short)
+SELECT jobs, keys BETWEEN 2000 AND 3000 AS keys, estimated_rows BETWEEN 9000 AND 25000 AS estimated_rows, sampled, complete, estimated_from FROM bbm_dry_run('big', 30, sample => true);
 ANALYZE big;
 SELECT sampled, estimated_from FROM bbm_dry_run('big', 3, true);
 SELECT jobs, complete, sampled, estimated_from FROM bbm_dry_run('big', 300);
@@ -166,10 +167,10 @@ CREATE TABLE wide (a text NOT NULL, b date NOT NULL, n int NOT NULL DEFAULT 0) P
 CREATE TABLE wide_x PARTITION OF wide FOR VALUES IN ('x');
 CREATE TABLE wide_y PARTITION OF wide FOR VALUES IN ('y');
 CREATE INDEX ON wide (a, b DESC);
-INSERT INTO wide SELECT CASE WHEN i % 4 = 0 THEN 'x' ELSE 'y' END, '2020-01-01'::date + i, 0 FROM generate_series(1, 8000) i;
+INSERT INTO wide SELECT CASE WHEN i % 20 = 0 THEN 'x' ELSE 'y' END, '2020-01-01'::date + i, 0 FROM generate_series(1, 8000) i;
 SELECT bbm_update('wide', 'wide', 'n = 1', 'n = 0', column_name => 'a, b', batch_size => 50) > 0 AND
        bbm_update('wide blocks', 'wide', 'n = 1', 'n = 0', batching_strategy => 'BlockRangeBatchingStrategy', batch_size => 50) > 0 AS created;
-SELECT name, count(*) BETWEEN 20 AND 30 AS rows, count(DISTINCT r.key) > 20 AS keys, count(DISTINCT r.detail) AS partitions
+SELECT name, count(*) BETWEEN 20 AND 30 AS rows, count(DISTINCT r.key) > 20 AS keys, bool_or(r.detail = 'public.wide_y') AS far
 FROM unnest('{wide,"wide blocks"}'::text[]) AS name, bbm_preview(name, 30) AS r WHERE r.key IS NOT NULL GROUP BY name ORDER BY name;
 SELECT jobs, sampled FROM bbm_dry_run('wide', 4, true);
 SELECT jobs BETWEEN 1 AND 4 AS jobs, sampled FROM bbm_dry_run('wide blocks', 4, true);
@@ -185,7 +186,7 @@ CREATE TRIGGER stops AFTER UPDATE OF n ON big FOR EACH ROW WHEN (NEW.id = 100000
 \set VERBOSITY terse
 CALL bbm_run('counts');
 DROP TRIGGER stops ON big;
-SELECT count(*), min((key ->> 'id')::int) > 1000000 AS beyond, max(after ->> 'n') FROM bbm_preview('counts', 40) WHERE key IS NOT NULL;
+SELECT count(*) BETWEEN 30 AND 40 AS rows, min((key ->> 'id')::int) > 1000000 AS beyond, max(after ->> 'n') FROM bbm_preview('counts', 40) WHERE key IS NOT NULL;
 
 DROP EXTENSION bbm CASCADE;
 DROP POLICY odd ON items;
