@@ -1,7 +1,7 @@
 /*
  * The properties of each file of the sources; the last entry has no name.
  */
-#include "property.h"
+#include "../modules/bbm_test/property.h"
 
 extern const Property rates_properties[];
 extern const Property size_properties[];

@@ -4,7 +4,7 @@
  *		Entry points for the tests: properties, tried with random cases, of
  *		what needs a server.
  *
- * test/properties/property.h says what a property is.  No SQL of the extension
+ * property.h says what a property is.  No SQL of the extension
  * declares these functions.
  *
  *-------------------------------------------------------------------------
@@ -21,11 +21,11 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "../../properties/property.h"
-
 #include "base/hours.h"
 #include "target/key.h"
 #include "target/key_sql.h"
+
+#include "property.h"
 
 PG_FUNCTION_INFO_V1(bbm_test_hours_properties);
 PG_FUNCTION_INFO_V1(bbm_test_key_properties);

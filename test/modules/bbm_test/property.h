@@ -3,8 +3,8 @@
  * can be when they fail.
  *
  * A case is six numbers, which a property reads as it likes; smaller ones are
- * simpler.  Included by the program of this folder, and by the module of the
- * tests for what needs a server.
+ * simpler.  Included by this module, for what needs a server, and by the program
+ * in test/properties for what does not.
  */
 #ifndef BBM_TEST_PROPERTY_H
 #define BBM_TEST_PROPERTY_H
