@@ -821,11 +821,12 @@ COMMENT ON FUNCTION @extschema@.bbm_status IS
 
 CREATE FUNCTION @extschema@.bbm_throttle(
     name text,
-    OUT signal text, OUT setting text, OUT holds boolean, OUT reason text, OUT microseconds float8
+    OUT signal text, OUT value text, OUT limit_value text, OUT share float8, OUT holds boolean, OUT reason text,
+    OUT setting text, OUT microseconds float8
 ) RETURNS SETOF record
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 5 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_throttle IS
-    'what would throttle a migration before its next batch: one row for each signal that has a limit';
+    'what may throttle a migration before its next batch: for each signal that has a limit its value, the limit, the value''s share of it, and whether it throttles';
 
 CREATE VIEW @extschema@.bbm_migration_jobs (
     id, status, min_value, max_value, attempts, rows, run_time, wal_bytes, jobs, worker_pid, started_at, finished_at,

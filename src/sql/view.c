@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "access/htup_details.h"
 #include "commands/dbcommands.h"		/* get_database_name; from 19 on in utils/lsyscache.h */
 #include "executor/spi.h"
@@ -327,15 +329,32 @@ bbm_workers(PG_FUNCTION_ARGS)
 }
 
 static void
-put_signal(void *arg, const char *signal, const char *setting, const char *reason, double microseconds)
+put_string(Datum *values, bool *nulls, int i, const char *string)
+{
+	nulls[i] = string == NULL;
+	if (string)
+		values[i] = CStringGetTextDatum(string);
+}
+
+static void
+put_signal(void *arg, const BbmThrottleRow *row)
 {
 	ReturnSetInfo *rsinfo = arg;
-	Datum		values[5] = {
-		CStringGetTextDatum(signal), CStringGetTextDatum(setting), BoolGetDatum(reason && reason[0] != '\0'),
-		CStringGetTextDatum(reason ? reason : "only its workers ask"), Float8GetDatum(microseconds)
-	};
-	bool		nulls[5] = {false, false, reason == NULL, reason && reason[0] == '\0', reason == NULL};
+	Datum		values[8] = {0};
+	bool		nulls[8] = {false};
 
+	put_string(values, nulls, 0, row->signal);
+	put_string(values, nulls, 1, row->value);
+	put_string(values, nulls, 2, row->limit);
+	/* to a thousandth */
+	values[3] = Float8GetDatum(rint(row->share * 1000) / 1000);
+	nulls[3] = !row->has_share;
+	values[4] = BoolGetDatum(row->reason != NULL);
+	nulls[4] = !row->checked;
+	put_string(values, nulls, 5, row->checked ? row->reason : "only its workers check it");
+	put_string(values, nulls, 6, row->setting);
+	values[7] = Float8GetDatum(row->microseconds);
+	nulls[7] = !row->checked;
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

@@ -56,11 +56,13 @@ read_hours(BbmReading *reading, const char *text, BbmKnownHours *known)
 		}
 		MemoryContextSwitchTo(old);
 	}
+	bbm_reading_describes(reading, "open", known->text);
 	if (known->text == NULL)
 		bbm_reading_throttles(reading, "cannot be read: %s", why);
 	else if (!bbm_hours_open(known->hours, reading->now, &opens))
 	{
 		reading->due = opens;
+		bbm_reading_describes(reading, "closed", known->text);
 		bbm_reading_throttles(reading, "not before %s (%s)", timestamptz_to_str(opens), text);
 	}
 }
@@ -83,6 +85,16 @@ bbm_read_hours(BbmReading *reading)
  * ----------------------------------------------------------------
  */
 
+/*
+ * What has been used since the last batch began, and was owed then, as a rate:
+ * it exceeds the limit for as long as that is not paid.
+ */
+static double
+rate_of(const BbmBucket *bucket, TimestampTz now)
+{
+	return bucket->debt / (Max(now - bucket->at, 1000) / (double) USECS_PER_SEC);
+}
+
 static void
 read_rate(BbmReading *reading, bool wal, int rate, const char *unit)
 {
@@ -95,25 +107,26 @@ read_rate(BbmReading *reading, bool wal, int rate, const char *unit)
 	/* the clock went back: it is not known how much of what was used then is still owed */
 	if (bucket.at > reading->now)
 		return;
+	bbm_reading_measures(reading, unit, rate_of(&bucket, reading->now), rate);
 	due = bbm_bucket_due(&bucket, rate);
 	if (due <= reading->now)
 		return;
 	reading->due = due;
-	bbm_reading_throttles(reading, "limit %d %s a second", rate, unit);
+	bbm_reading_throttles(reading, "limit %d %s", rate, unit);
 }
 
 /* bbm.max_wal_rate */
 void
 bbm_read_wal_rate(BbmReading *reading)
 {
-	read_rate(reading, true, bbm_setting_int(reading->migration, BBM_MAX_WAL_RATE), "kB");
+	read_rate(reading, true, bbm_setting_int(reading->migration, BBM_MAX_WAL_RATE), "kB a second");
 }
 
 /* bbm.max_row_rate */
 void
 bbm_read_row_rate(BbmReading *reading)
 {
-	read_rate(reading, false, bbm_setting_int(reading->migration, BBM_MAX_ROW_RATE), "rows");
+	read_rate(reading, false, bbm_setting_int(reading->migration, BBM_MAX_ROW_RATE), "rows a second");
 }
 
 /* ----------------------------------------------------------------
@@ -160,6 +173,7 @@ bbm_read_sessions(BbmReading *reading)
 		active = count_active();
 		until = TimestampTzPlusMilliseconds(reading->now, BBM_SESSIONS_MS);
 	}
+	bbm_reading_measures(reading, "sessions", active, limit);
 	if (active > limit)
 		bbm_reading_throttles(reading, "%d sessions are active (limit %d)", active, limit);
 }

@@ -46,25 +46,43 @@ typedef struct BbmThrottle
 	TimestampTz condition_until;	/* the condition was true, and that is valid until then */
 } BbmThrottle;
 
+/*
+ * What a reader has measured, and the limit of that; or in words, where it is
+ * no number.  All zero: nothing.
+ */
+typedef struct BbmMeasure
+{
+	const char *unit;			/* "bytes", for people; "s", with a decimal; or what is counted */
+	double		value;
+	double		limit;
+	const char *words;
+	const char *limit_words;
+} BbmMeasure;
+
 typedef struct BbmReading
 {
 	const BbmMigration *migration;	/* in */
 	BbmThrottle *state;
 	TimestampTz now;
+	bool		afresh;			/* for display: nothing that was read some time ago will do */
 	TimestampTz throttled_since;	/* 0 when it does not throttle so far */
 	bool		throttles;		/* out */
 	bool		paces;			/* the signal is a limit of the migration's own rate */
 	TimestampTz due;			/* when to poll again, if the reader knows; else 0 */
 	int			first_poll_ms;	/* else the first poll is that soon, and later ones less and less often */
 	char		reason[BBM_WAITING_LENGTH];
+	BbmMeasure	measure;
 	ErrorData  *cancelled;		/* a cancel ended the check */
 	int			signal;			/* the number of the signal that throttles, for metrics */
 } BbmReading;
 
 typedef void (*BbmReader) (BbmReading *reading);
 
-/* throttle/throttle.c */
+/* throttle/signal.c */
 extern void bbm_reading_throttles(BbmReading *reading, const char *format, ...) pg_attribute_printf(2, 3);
+extern void bbm_reading_measures(BbmReading *reading, const char *unit, double value, double limit);
+extern void bbm_reading_describes(BbmReading *reading, const char *words, const char *limit_words);
+extern char *bbm_quantity_to_string(const char *unit, double value);
 extern const char *bbm_bytes(uint64 bytes);
 
 /* throttle/wal.c */
@@ -77,7 +95,8 @@ extern void bbm_read_unarchived(BbmReading *reading);
 /* throttle/table.c */
 extern void bbm_read_autovacuum(BbmReading *reading);
 extern void bbm_read_horizon(BbmReading *reading);
-extern void bbm_read_dead(BbmReading *reading);
+extern void bbm_read_dead_tuples(BbmReading *reading);
+extern void bbm_read_dead_share(BbmReading *reading);
 extern void bbm_find_relations(BbmThrottle *state, MemoryContext context, Oid relid);
 
 /* throttle/vacuum.c */

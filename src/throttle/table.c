@@ -138,6 +138,7 @@ bbm_read_autovacuum(BbmReading *reading)
 {
 	BbmThrottle *state = reading->state;
 
+	bbm_reading_describes(reading, "none", NULL);
 	for (int i = 0; i < state->nrelations; i++)
 	{
 		int			pid = vacuumed_by(state->relations[i]);
@@ -145,6 +146,7 @@ bbm_read_autovacuum(BbmReading *reading)
 		if (pid == 0)
 			continue;
 		bbm_reading_throttles(reading, "process %d vacuums %s", pid, state->names[i]);
+		bbm_reading_describes(reading, "one runs", NULL);
 		return;
 	}
 }
@@ -348,7 +350,10 @@ bbm_read_horizon(BbmReading *reading)
 							   (uint32) (XidFromFullTransactionId(next) - keeper.xid));
 	bbm_wait_states_unlock();
 	if (!TransactionIdIsValid(keeper.xid))
+	{
+		bbm_reading_measures(reading, "s", 0, limit / 1000000.0);
 		return;
+	}
 	/*
 	 * While one of bbm's processes runs a transaction, the new snapshots of
 	 * all sessions go back to it: so only the age of these snapshots
@@ -363,6 +368,7 @@ bbm_read_horizon(BbmReading *reading)
 		if (start != 0 && (since == 0 || start < since))
 			since = start;
 	}
+	bbm_reading_measures(reading, "s", since == 0 ? 0 : (reading->now - since) / 1000000.0, limit / 1000000.0);
 	if (since == 0 || reading->now - since <= limit)
 		return;
 	if (keeper.pid != 0)
@@ -464,26 +470,42 @@ count_dead(BbmThrottle *state)
 	pgstat_clear_snapshot();
 }
 
-/* bbm.max_dead_tuples and bbm.max_dead_share */
-void
-bbm_read_dead(BbmReading *reading)
+/* Up to date enough.  Returns false if nothing is to be waited for: if we waited for them, they would wait for us. */
+static bool
+read_dead(BbmReading *reading)
 {
 	BbmThrottle *state = reading->state;
-	int			limit = bbm_setting_int(reading->migration, BBM_MAX_DEAD_TUPLES);
-	double		share_limit = bbm_setting_real(reading->migration, BBM_MAX_DEAD_SHARE);
-	double		share;
 
 	if (bbm_time_has_come(reading->now, state->dead_until, BBM_DEAD_MS))
 	{
 		count_dead(state);
 		state->dead_until = TimestampTzPlusMilliseconds(reading->now, BBM_DEAD_MS);
 	}
-	/* if we waited for them, they would wait for us */
-	if (state->dead_are_kept)
-		return;
-	share = state->dead > 0 ? state->dead / (state->dead + state->live) : 0;
-	if (limit >= 0 && state->dead > limit)
-		bbm_reading_throttles(reading, "%.0f rows of the table are dead (limit %d)", state->dead, limit);
-	else if (share_limit >= 0 && share > share_limit)
-		bbm_reading_throttles(reading, "%.1f percent of the table are dead (limit %.1f)", 100 * share, 100 * share_limit);
+	return !state->dead_are_kept;
+}
+
+/* bbm.max_dead_tuples */
+void
+bbm_read_dead_tuples(BbmReading *reading)
+{
+	int			limit = bbm_setting_int(reading->migration, BBM_MAX_DEAD_TUPLES);
+	bool		counts = read_dead(reading);
+
+	bbm_reading_measures(reading, "rows", reading->state->dead, limit);
+	if (counts && reading->state->dead > limit)
+		bbm_reading_throttles(reading, "%.0f rows of the table are dead (limit %d)", reading->state->dead, limit);
+}
+
+/* bbm.max_dead_share */
+void
+bbm_read_dead_share(BbmReading *reading)
+{
+	double		limit = bbm_setting_real(reading->migration, BBM_MAX_DEAD_SHARE);
+	bool		counts = read_dead(reading);
+	double		dead = reading->state->dead;
+	double		share = dead > 0 ? dead / (dead + reading->state->live) : 0;
+
+	bbm_reading_measures(reading, "percent", 100 * share, 100 * limit);
+	if (counts && share > limit)
+		bbm_reading_throttles(reading, "%.1f percent of the table are dead (limit %.1f)", 100 * share, 100 * limit);
 }

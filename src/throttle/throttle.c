@@ -55,6 +55,7 @@ typedef struct Signal
 	bool		after_each;		/* depends on the batch before, when that has committed */
 	bool		paces;			/* a limit of its own rate, which its pace shows */
 	bool		of_writing;		/* what only reads cannot make it worse */
+	bool		of_dead;		/* a vacuum may help */
 } Signal;
 
 static const Signal signals[] = {
@@ -69,8 +70,8 @@ static const Signal signals[] = {
 	/* a check that holds a snapshot does not keep a vacuum from removing what it had begun to remove before */
 	{"autovacuum", BBM_WAIT_FOR_AUTOVACUUM, bbm_read_autovacuum, .by_relation = true, .of_writing = true},
 	{"old snapshot", BBM_MAX_HORIZON_AGE, bbm_read_horizon},
-	{"dead tuples", BBM_MAX_DEAD_TUPLES, bbm_read_dead, .by_relation = true, .of_writing = true},
-	{"dead tuples", BBM_MAX_DEAD_SHARE, bbm_read_dead, .by_relation = true, .of_writing = true},
+	{"dead tuples", BBM_MAX_DEAD_TUPLES, bbm_read_dead_tuples, .by_relation = true, .of_writing = true, .of_dead = true},
+	{"dead tuples", BBM_MAX_DEAD_SHARE, bbm_read_dead_share, .by_relation = true, .of_writing = true, .of_dead = true},
 	{"active sessions", BBM_MAX_ACTIVE_SESSIONS, bbm_read_sessions},
 	{"condition", BBM_CONDITION, bbm_read_condition, .in_transaction = true}
 };
@@ -133,6 +134,7 @@ read_signal(const Signal *signal, BbmReading *reading)
 	reading->throttles = false;
 	reading->due = 0;
 	reading->first_poll_ms = BBM_FIRST_POLL_MS;
+	memset(&reading->measure, 0, sizeof(BbmMeasure));
 	if (signal->by_relation && reading->state->relations_error)
 		bbm_reading_throttles(reading, "cannot be read: %s", bbm_error_to_string(reading->state->relations_error));
 	else
@@ -366,7 +368,7 @@ read_signals(BbmTarget *target, BbmReading *reading, bool at_once, bool may_help
 		reading->signal = i;
 		read_signal(signal, reading);
 		reading->paces = signal->paces;
-		if (reading->throttles && may_help && signal->read == bbm_read_dead && bbm_vacuum_instead(reading))
+		if (reading->throttles && may_help && signal->of_dead && bbm_vacuum_instead(reading))
 			read_signal(signal, reading);
 	}
 }
@@ -450,6 +452,20 @@ bbm_throttle_spent(const BbmTarget *target, const BbmCost *cost)
 	bbm_wait_states_unlock();
 }
 
+/* What a reader has measured, in words, and as a share of the limit. */
+static void
+show_measure(const BbmMeasure *measure, BbmThrottleRow *row)
+{
+	row->value = measure->words;
+	row->limit = measure->limit_words;
+	if (measure->unit == NULL)
+		return;
+	row->value = bbm_quantity_to_string(measure->unit, measure->value);
+	row->limit = bbm_quantity_to_string(measure->unit, measure->limit);
+	row->has_share = measure->limit > 0;
+	row->share = row->has_share ? measure->value / measure->limit : 0;
+}
+
 /*
  * Reads every signal that the migration obeys, for display.  Called in a
  * transaction; the condition is left to the workers, and so are the signals
@@ -459,7 +475,8 @@ void
 bbm_throttle_show(const BbmMigration *migration, Oid relid, BbmThrottleSink sink, void *arg)
 {
 	BbmTarget	target = {.context = CurrentMemoryContext, .relid = relid};
-	BbmReading		reading = {.migration = migration, .state = state_of(&target), .now = GetCurrentTimestamp()};
+	BbmReading	reading = {.migration = migration, .state = state_of(&target), .now = GetCurrentTimestamp(),
+	.afresh = true};
 	bool		recalled;
 
 	bbm_find_relations(reading.state, target.context, relid);
@@ -469,22 +486,24 @@ bbm_throttle_show(const BbmMigration *migration, Oid relid, BbmThrottleSink sink
 	for (int i = 0; i < lengthof(signals); i++)
 	{
 		const Signal *signal = &signals[i];
+		BbmThrottleRow row = {.signal = signal->word, .setting = bbm_setting_name(signal->limit)};
 		instr_time	start;
 		instr_time	end;
 
 		if (!obeys(migration, signal))
 			continue;
-		if (signal->in_transaction || (signal->by_relation && reading.state->nrelations == 0))
+		row.checked = !signal->in_transaction && !(signal->by_relation && reading.state->nrelations == 0);
+		if (row.checked)
 		{
-			sink(arg, signal->word, bbm_setting_name(signal->limit), NULL, 0);
-			continue;
+			INSTR_TIME_SET_CURRENT(start);
+			read_signal(signal, &reading);
+			INSTR_TIME_SET_CURRENT(end);
+			INSTR_TIME_SUBTRACT(end, start);
+			row.microseconds = INSTR_TIME_GET_DOUBLE(end) * 1e6;
+			row.reason = reading.throttles ? reading.reason : NULL;
+			show_measure(&reading.measure, &row);
 		}
-		INSTR_TIME_SET_CURRENT(start);
-		read_signal(signal, &reading);
-		INSTR_TIME_SET_CURRENT(end);
-		INSTR_TIME_SUBTRACT(end, start);
-		sink(arg, signal->word, bbm_setting_name(signal->limit), reading.throttles ? reading.reason : "",
-			 INSTR_TIME_GET_DOUBLE(end) * 1e6);
+		sink(arg, &row);
 	}
 }
 

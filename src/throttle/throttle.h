@@ -38,12 +38,21 @@ extern bool bbm_is_throttled(BbmTarget *target, bool may_help, BbmWait *wait);
 extern bool bbm_throttle_lets_follow(BbmTarget *target);
 extern void bbm_throttle_spent(const BbmTarget *target, const BbmCost *cost);
 
-/*
- * One signal: its word, its setting, what it waits for ("" nothing, NULL not
- * checked), and how long the check took.
- */
-typedef void (*BbmThrottleSink) (void *arg, const char *signal, const char *setting, const char *reason,
-								 double microseconds);
+/* One signal, for display. */
+typedef struct BbmThrottleRow
+{
+	const char *signal;			/* its word */
+	const char *setting;		/* what limits it */
+	bool		checked;		/* false: only workers check it, and the rest is not set */
+	const char *value;			/* NULL: it cannot be measured */
+	const char *limit;
+	bool		has_share;
+	double		share;			/* of the limit that the value is */
+	const char *reason;			/* why it throttles; NULL: it does not */
+	double		microseconds;	/* that the check took */
+} BbmThrottleRow;
+
+typedef void (*BbmThrottleSink) (void *arg, const BbmThrottleRow *row);
 
 extern void bbm_throttle_show(const BbmMigration *migration, Oid relid, BbmThrottleSink sink, void *arg);
 

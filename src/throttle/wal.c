@@ -184,6 +184,8 @@ check_standbys(BbmReading *reading, Behind behind)
 	check_listed(reading, bbm_setting_string(reading->migration, BBM_STANDBY_NAMES), behind);
 	if (servers && !reading->throttles)
 		check_listed(reading, servers, behind);
+	if (reading->measure.unit == NULL && !reading->throttles)
+		bbm_reading_describes(reading, "no standby is connected", NULL);
 }
 
 static bool
@@ -193,6 +195,7 @@ behind_in_bytes(BbmReading *reading, int i, const Sender *sender)
 	uint64		lag = flushed > sender->replayed ? flushed - sender->replayed : 0;
 	uint64		limit = (uint64) bbm_setting_int(reading->migration, BBM_MAX_REPLICATION_LAG) * 1024;
 
+	bbm_reading_measures(reading, "bytes", (double) lag, (double) limit);
 	if (lag <= limit)
 		return false;
 	bbm_reading_throttles(reading, "%s is %s behind (limit %s)", name_of(i, sender, reading->now), bbm_bytes(lag), bbm_bytes(limit));
@@ -220,12 +223,16 @@ behind_in_time(BbmReading *reading, int i, const Sender *sender)
 	int64		lag;
 
 	if (sender->replayed >= GetFlushRecPtr(NULL))
+	{
+		bbm_reading_measures(reading, "s", 0, limit / 1000000.0);
 		return false;
+	}
 	entries = bbm_wait_states_lock();
 	since = bbm_trace_behind_since(&entries->wal, sender->replayed);
 	bbm_wait_states_unlock();
 	lag = since ? reading->now - since : 0;
 	lag = Max(lag, sender->lag);
+	bbm_reading_measures(reading, "s", lag / 1000000.0, limit / 1000000.0);
 	if (lag <= limit)
 		return false;
 	bbm_reading_throttles(reading, "%s is %.1f s behind (limit %.1f s)", name_of(i, sender, reading->now), lag / 1000000.0,
@@ -263,7 +270,10 @@ last_commit(const BbmReading *reading)
 static bool
 behind_last_commit(BbmReading *reading, int i, const Sender *sender)
 {
-	if (sender->replayed >= last_commit(reading))
+	XLogRecPtr	commit = last_commit(reading);
+
+	bbm_reading_measures(reading, "bytes", commit > sender->replayed ? (double) (commit - sender->replayed) : 0, 0);
+	if (sender->replayed >= commit)
 		return false;
 	bbm_reading_throttles(reading, "%s has not replayed it", name_of(i, sender, reading->now));
 	reading->first_poll_ms = BBM_REPLAY_MS;
@@ -315,6 +325,7 @@ bbm_read_slots(BbmReading *reading)
 		SpinLockRelease(&slot->mutex);
 	}
 	LWLockRelease(ReplicationSlotControlLock);
+	bbm_reading_measures(reading, "bytes", (double) most, (double) limit);
 	if (most > limit)
 		bbm_reading_throttles(reading, "%s keeps %s (limit %s)", NameStr(name), bbm_bytes(most), bbm_bytes(limit));
 }
@@ -373,9 +384,12 @@ bbm_read_unarchived(BbmReading *reading)
 	XLogSegNo	now_at;
 
 	if (!XLogArchivingActive())
+	{
+		bbm_reading_describes(reading, "WAL is not archived", NULL);
 		return;
+	}
 	XLByteToSeg(GetFlushRecPtr(NULL), now_at, wal_segment_size);
-	if (ready < 0 || ((int64) (now_at - at) + ready > limit && bbm_time_has_come(reading->now, until, BBM_ARCHIVE_MS)))
+	if (ready < 0 || reading->afresh || ((int64) (now_at - at) + ready > limit && bbm_time_has_come(reading->now, until, BBM_ARCHIVE_MS)))
 	{
 		ready = count_ready();
 		at = now_at;
@@ -383,6 +397,8 @@ bbm_read_unarchived(BbmReading *reading)
 	}
 	if (ready < 0)
 		bbm_reading_throttles(reading, "cannot be read: could not read \"%s\": %m", XLOGDIR "/archive_status");
-	else if (ready > limit)
+	else
+		bbm_reading_measures(reading, "segments", ready, limit);
+	if (ready > limit)
 		bbm_reading_throttles(reading, "%d segments wait to be archived (limit %d)", ready, limit);
 }
