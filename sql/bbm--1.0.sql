@@ -846,14 +846,14 @@ CREATE VIEW @extschema@.bbm_migration_jobs (
     WHERE bbm_internal.bbm_may_see(m.owner_oid)
     ORDER BY j.id DESC;
 
-CREATE FUNCTION @extschema@.bbm_jobs(name text) RETURNS SETOF @extschema@.bbm_migration_jobs
+CREATE FUNCTION @extschema@.bbm_jobs(name text DEFAULT NULL) RETURNS SETOF @extschema@.bbm_migration_jobs
     LANGUAGE sql STABLE ROWS 1000
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT * FROM @extschema@.bbm_migration_jobs j WHERE j.migration = bbm_jobs.name
+    SELECT * FROM @extschema@.bbm_migration_jobs j WHERE bbm_jobs.name IS NULL OR j.migration = bbm_jobs.name
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_jobs IS
-    'jobs of a migration, newest first; adjacent finished jobs are merged: column jobs counts those in a row';
+    'jobs of a migration, or of all, newest first; adjacent finished jobs are merged: column jobs counts those in a row';
 
 CREATE FUNCTION bbm_internal.bbm_server_problems(OUT problem text, OUT detail text, OUT advice text) RETURNS SETOF record
     LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 5 AS 'MODULE_PATHNAME';
@@ -1001,14 +1001,64 @@ CREATE VIEW @extschema@.bbm_migration_errors (
     WHERE bbm_internal.bbm_may_see(m.owner_oid)
     ORDER BY e.id;
 
-CREATE FUNCTION @extschema@.bbm_errors(name text) RETURNS SETOF @extschema@.bbm_migration_errors
-    LANGUAGE sql STABLE ROWS 100
+-- equal errors are one row
+CREATE TYPE bbm_internal.bbm_error_group AS (
+    migration text, error_sqlstate text, error_message text, count bigint, first_key text, last_key text,
+    first_at timestamp with time zone, last_at timestamp with time zone, relations text[], error_detail text, error_hint text,
+    error_context text
+);
+
+/*
+ * Keys that are not integers have an order which only their types know; ranges are
+ * allocated, and split, in that order.
+ */
+CREATE FUNCTION @extschema@.bbm_errors(name text DEFAULT NULL) RETURNS SETOF bbm_internal.bbm_error_group
+    LANGUAGE sql STABLE ROWS 10
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT * FROM @extschema@.bbm_migration_errors e WHERE e.migration = bbm_errors.name
+    SELECT e.migration, e.error_sqlstate, e.error_message, count(*),
+           (array_agg(e.first_key ORDER BY e.min_value, e.job, e.id))[1],
+           (array_agg(e.last_key ORDER BY e.max_value DESC, e.job DESC, e.id DESC))[1],
+           min(e.at), max(e.at), array_agg(DISTINCT e.relation) FILTER (WHERE e.relation IS NOT NULL),
+           (array_agg(e.error_detail ORDER BY e.id))[1], (array_agg(e.error_hint ORDER BY e.id))[1],
+           (array_agg(e.error_context ORDER BY e.id))[1]
+    FROM (SELECT s.*,
+                 CASE WHEN s.min_key IS NULL THEN s.min_value::text
+                      WHEN cardinality(s.min_key) = 1 THEN s.min_key[1] ELSE s.min_key::text END AS first_key,
+                 CASE WHEN s.max_key IS NULL THEN s.max_value::text
+                      WHEN cardinality(s.max_key) = 1 THEN s.max_key[1] ELSE s.max_key::text END AS last_key
+          FROM @extschema@.bbm_migration_errors s
+          WHERE bbm_errors.name IS NULL OR s.migration = bbm_errors.name) e
+    GROUP BY e.migration, e.error_sqlstate, e.error_message
+    ORDER BY min(e.id)
 $$;
+COMMENT ON TYPE bbm_internal.bbm_error_group IS 'a row of bbm_errors()';
+COMMENT ON COLUMN bbm_internal.bbm_error_group.migration IS
+    'name of the migration';
+COMMENT ON COLUMN bbm_internal.bbm_error_group.error_sqlstate IS
+    'SQLSTATE of the error';
+COMMENT ON COLUMN bbm_internal.bbm_error_group.error_message IS
+    'its message';
+COMMENT ON COLUMN bbm_internal.bbm_error_group.count IS
+    'how many rows or ranges are quarantined because of it';
+COMMENT ON COLUMN bbm_internal.bbm_error_group.first_key IS
+    'the first of their keys; of several columns, as an array';
+COMMENT ON COLUMN bbm_internal.bbm_error_group.last_key IS
+    'the last of their keys';
+COMMENT ON COLUMN bbm_internal.bbm_error_group.first_at IS
+    'when the first was quarantined';
+COMMENT ON COLUMN bbm_internal.bbm_error_group.last_at IS
+    'when the last was quarantined';
+COMMENT ON COLUMN bbm_internal.bbm_error_group.relations IS
+    'their partitions or child tables, if the migration processes these one by one';
+COMMENT ON COLUMN bbm_internal.bbm_error_group.error_detail IS
+    'detail of the first of the errors';
+COMMENT ON COLUMN bbm_internal.bbm_error_group.error_hint IS
+    'its hint';
+COMMENT ON COLUMN bbm_internal.bbm_error_group.error_context IS
+    'its context';
 COMMENT ON VIEW @extschema@.bbm_migration_errors IS
-    'what bbm_errors() shows: quarantined rows and ranges of the migrations that the reader may see';
+    'each quarantined row or range of the migrations that the reader may see; bbm_errors() shows equal errors as one row';
 COMMENT ON COLUMN @extschema@.bbm_migration_errors.id IS
     'identity';
 COMMENT ON COLUMN @extschema@.bbm_migration_errors.at IS
@@ -1038,7 +1088,7 @@ COMMENT ON COLUMN @extschema@.bbm_migration_errors.job IS
 COMMENT ON COLUMN @extschema@.bbm_migration_errors.migration IS
     'name of the migration';
 COMMENT ON FUNCTION @extschema@.bbm_errors IS
-    'quarantined rows and ranges of a migration, and why; bbm_retry tries them again';
+    'why rows and ranges of a migration, or of all, are quarantined: equal errors are one row, with their number and the first and last key; bbm_retry tries them again';
 
 /* Comments that users read in psql. */
 

@@ -342,7 +342,7 @@ CREATE TRIGGER not_7 BEFORE UPDATE ON v FOR EACH ROW EXECUTE FUNCTION not_7();
 CALL bbm_run('m');
 CALL bbm_run('m');
 SELECT n, count(*) FROM v GROUP BY n ORDER BY n;
-SELECT min_value, max_value, error_message FROM bbm_errors('m');
+SELECT min_value, max_value, error_message FROM bbm_migration_errors WHERE migration = 'm';
 DROP TRIGGER not_7 ON v;
 CALL bbm_run('m');
 SELECT n, count(*) FROM v GROUP BY n;

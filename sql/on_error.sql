@@ -16,7 +16,7 @@ INSERT INTO poison SELECT i, i::text FROM generate_series(1, 100) i;
 UPDATE poison SET v = 'bad' WHERE id IN (13, 14, 77);
 CREATE VIEW aside AS
     SELECT m.name, e.min_value, e.max_value, e.min_key, e.max_key, e.error_sqlstate, e.error_message
-    FROM batched_background_migrations m CROSS JOIN LATERAL bbm_errors(m.name) e ORDER BY m.id, e.min_value, e.min_key;
+    FROM batched_background_migrations m JOIN bbm_migration_errors e ON e.migration = m.name ORDER BY m.id, e.min_value, e.min_key;
 
 -- fail is the default
 SELECT bbm_update('fails', 'poison', 'n = v::integer, done = done + 1', batch_size => 10, max_attempts => 2);
@@ -35,6 +35,9 @@ SELECT bbm_ensure_finished('splits');
 \set VERBOSITY default
 SELECT bbm_ensure_finished('splits');
 \set VERBOSITY terse
+
+-- equal errors are one row
+SELECT migration, error_sqlstate, error_message, count, first_key, last_key, first_at <= last_at AS at, relations FROM bbm_errors('splits');
 
 -- they are tried again; what still cannot be done is quarantined once more
 UPDATE poison SET v = id::text WHERE id IN (13, 77);
@@ -116,6 +119,16 @@ CALL bbm_run('ties');
 SELECT n, count(*) FROM words GROUP BY n ORDER BY n;
 SELECT * FROM aside WHERE name = 'ties';
 
+-- a key of one column, and of two, in their own order, which is not that of their texts
+CREATE TABLE many (k numeric PRIMARY KEY, d integer NOT NULL);
+INSERT INTO many SELECT i, CASE WHEN i % 3 = 0 THEN 0 WHEN i = 50 THEN -1 ELSE 1 END FROM generate_series(1, 100) i;
+ALTER TABLE many ADD n integer;
+SELECT bbm_create('many', 'many', 'UPDATE many SET n = 1 / d + sqrt(d) WHERE k BETWEEN $1 AND $2', batch_size => 10, max_attempts => 1, on_error => 'split') > 0 AS created;
+CALL bbm_run('many');
+SELECT error_sqlstate, error_message, count, first_key, last_key, error_detail FROM bbm_errors('many');
+SELECT migration, count, first_key, last_key FROM bbm_errors() WHERE migration IN ('words', 'ties', 'many', 'skips');
+SELECT count(*) FROM bbm_errors('nobody');
+
 -- up to a limit
 UPDATE poison SET v = 'bad', n = NULL, done = 0;
 SELECT bbm_update('limited', 'poison', 'n = v::integer, done = done + 1', batch_size => 10, max_attempts => 1, on_error => 'split', max_errors => 15);
@@ -183,7 +196,7 @@ SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
 SELECT count(*) FROM bbm_row_errors;
 DROP VIEW aside;
 DROP EXTENSION bbm;
-DROP TABLE poison, words, pinned;
+DROP TABLE poison, words, many, pinned;
 DROP FUNCTION stop_at, gone, note_settings;
 ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.min_pace;

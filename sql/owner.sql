@@ -52,7 +52,7 @@ SELECT min_value, max_value, status, note FROM batched_background_migration_jobs
 SET ROLE regress_bbm_job;
 SELECT bbm_update('job''s', 'j', 'n = 10 / (id - 7)', on_error => 'split', batch_size => 5, max_attempts => 1, start => true) > 0 AS defined;
 SELECT bbm_wait('job''s', '1 minute');
-SELECT min_value, max_value, error_message FROM bbm_errors('job''s');
+SELECT min_value, max_value, error_message FROM bbm_migration_errors WHERE migration = 'job''s';
 UPDATE j SET id = 100 WHERE id = 7;
 INSERT INTO j VALUES (8000);
 SELECT bbm_retry('job''s');

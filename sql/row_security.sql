@@ -46,7 +46,7 @@ SELECT min_key, max_key, phase, round, row_count FROM batched_background_migrati
 SELECT bbm_verify('m', 'n = 0');
 SELECT bbm_drop('m'), bbm_update('m', 'secret', 'n = 1 / (id - 50)', batch_size => 30, on_error => 'split', max_attempts => 1) > 0 AS defined;
 CALL bbm_run('m');
-SELECT min_value, max_value, error_message FROM bbm_errors('m');
+SELECT min_value, max_value, error_message FROM bbm_migration_errors WHERE migration = 'm';
 -- an estimate does not show whether a key exists that the owner may not see
 SELECT bbm_drop('m'), bbm_update('m', 'secret', 'n = n + 1', column_name => 'k', batch_size => 3, min_key => '{k51}', max_key => '{k51}') > 0 AS defined;
 CALL bbm_run('m');

@@ -143,7 +143,7 @@ SELECT name, status FROM bbm_status();
 SELECT name, status FROM bbm_status(NULL);
 SELECT name, status FROM bbm_status(name => 'f');
 SELECT name, status FROM bbm_status('nobody');
-SELECT count(*) FROM bbm_jobs(NULL);
+SELECT count(*) = (SELECT count(*) FROM batched_background_migration_jobs) AND count(DISTINCT migration) > 1 AS all FROM bbm_jobs();
 
 ALTER SYSTEM RESET bbm.min_pace;
 SELECT pg_reload_conf();

@@ -135,7 +135,7 @@ my %subjects = (
 		once   => 'n = (id % 97 <> 0)::integer',
 		also   => q(SELECT string_agg(format('%s: %s', coalesce(t.id, e.min_value), coalesce(e.error_sqlstate, 'not quarantined')), ', ')
 			FROM (SELECT * FROM {t} WHERE id % 97 = 0 AND NOT late) t
-			FULL JOIN (SELECT min_value, max_value, error_sqlstate FROM bbm_errors('{t}')) e ON e.min_value = t.id
+			FULL JOIN (SELECT min_value, max_value, error_sqlstate FROM bbm_migration_errors WHERE migration = '{t}') e ON e.min_value = t.id
 			WHERE (e.min_value IS NULL OR e.min_value <> e.max_value OR e.min_value % 97 <> 0 OR e.error_sqlstate <> '22012')),
 	},
 	follow => {
