@@ -17,7 +17,7 @@ OBJS = src/module.o \
 	src/base/txn.o src/base/user.o src/base/wait_event.o src/base/wait_state.o src/base/waiting.o \
 	src/catalog/batch_counts.o src/catalog/claims.o src/catalog/errors.o src/catalog/events.o src/catalog/extension.o src/catalog/import.o \
 	src/catalog/job_record.o src/catalog/jobs.o src/catalog/merge.o src/catalog/migrations.o src/catalog/options.o src/catalog/partitions.o \
-	src/catalog/shape.o src/catalog/sql.o src/catalog/stalled.o src/catalog/tables.o src/catalog/totals.o \
+	src/catalog/shape.o src/catalog/sql.o src/catalog/stalled.o src/catalog/tables.o src/catalog/totals.o src/catalog/whole.o \
 	src/target/cascade.o src/target/changes.o src/target/draw.o src/target/explain.o src/target/filter.o src/target/hierarchy.o src/target/job.o src/target/key.o \
 	src/target/key_query.o src/target/key_scan.o src/target/key_sql.o src/target/lockset.o src/target/null_keys.o \
 	src/target/nulls.o src/target/order.o src/target/partition.o src/target/partitions.o src/target/plan_guard.o \
@@ -29,7 +29,7 @@ OBJS = src/module.o \
 	src/throttle/wal.o \
 	src/engine/batch.o src/engine/bisect.o src/engine/books.o src/engine/claim.o src/engine/completion.o src/engine/engine.o \
 	src/engine/event.o src/engine/outcome.o src/engine/outside.o src/engine/run_job.o src/engine/run_range.o \
-	src/engine/scheduler.o src/engine/step.o src/engine/verify.o \
+	src/engine/scheduler.o src/engine/step.o src/engine/title.o src/engine/verify.o \
 	src/server/ddl.o src/server/handover.o src/server/hooks.o src/server/launcher.o src/server/stalled.o \
 	src/server/truncate.o src/server/worker.o \
 	src/sql/access.o src/sql/arguments.o src/sql/columns.o src/sql/control.o src/sql/define.o src/sql/doctor.o src/sql/dry_run.o src/sql/existing.o \

@@ -42,6 +42,26 @@ UPDATE batched_background_migrations SET status = 4, origin = '1/1' WHERE status
 ALTER TABLE batched_background_migrations ENABLE TRIGGER bbm_guard;
 SELECT name, waiting_on FROM bbm_status() WHERE status = 'running';
 
+-- a worker says what it does, and how far it is, in its title and in pg_stat_activity
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set helper :abs_srcdir '/sql/wait_for.inc'
+\i :helper
+CREATE FUNCTION held(min int, max int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    WHILE $2 = 40 AND NOT pg_try_advisory_xact_lock(4711) LOOP
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+END $$;
+SELECT pg_advisory_lock(4711);
+SELECT bbm_create('fill t.n', 't', 'held', batch_size => 20, start => true) > 0 AS created;
+SELECT wait_for($$EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND query ~ ' 20\.0 ')$$);
+SELECT query FROM pg_stat_activity WHERE backend_type = 'bbm worker';
+-- (on Linux)
+SELECT encode(pg_read_binary_file(format('/proc/%s/cmdline', pid)), 'escape') ~ 'bbm: fill t.n 20.0 %\s*(\\000)*$' AS title
+FROM pg_stat_activity WHERE backend_type = 'bbm worker';
+SELECT pg_advisory_unlock(4711);
+SELECT bbm_wait('fill t.n', '1 minute');
+
 -- the owner is shown by the name that the role has now
 CREATE ROLE regress_bbm_renamed LOGIN;
 GRANT UPDATE ON t TO regress_bbm_renamed;
@@ -54,4 +74,5 @@ SELECT owner FROM bbm_status_detail('renamed');
 SELECT count(bbm_drop(name)) FROM bbm_status();
 DROP EXTENSION bbm;
 DROP TABLE t;
+DROP FUNCTION held, wait_for;
 DROP ROLE regress_bbm_now;

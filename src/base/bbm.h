@@ -159,7 +159,7 @@ typedef struct BbmMigration
 	char	   *origin;			/* where it was started, or defined */
 	bool		restored;		/* its row came with a dump, and it was not started since */
 	Oid			table_oid;		/* the table here when the migration was started; InvalidOid: not yet */
-	bool		counted;		/* total_tuple_count is set */
+	int64		total;			/* estimated number of its rows; negative: not estimated yet */
 	bool		was_started;		/* started_at is set: a worker has started it once */
 	bool		was_done;		/* finished_at is set: status is "finished" because the work was done */
 	const BbmOverrides *overrides;	/* NULL: the server's settings apply */

@@ -82,6 +82,13 @@ read_set(const BbmOption *option, void *field, Datum value, bool isnull)
 	*(bool *) field = !isnull;
 }
 
+/* Negative when it is not known. */
+static void
+read_total(const BbmOption *option, void *field, Datum value, bool isnull)
+{
+	*(int64 *) field = isnull ? -1 : bounded(option, value, false);
+}
+
 static void
 read_text(const BbmOption *option, void *field, Datum value, bool isnull)
 {
@@ -169,7 +176,7 @@ const BbmOption bbm_options[] = {
 	{"column_name", TEXTOID, BBM_WHAT | BBM_NOT_NULL | BBM_FIXED | BBM_DERIVED, FIELD(text, column_name)},
 	{"failure_error_code", INT2OID, 0},
 	{"batching_strategy", TEXTOID, BBM_WHAT | BBM_DERIVED, FIELD(text, strategy)},
-	{"total_tuple_count", INT8OID, 0, FIELD(set, counted), 0, PG_INT64_MAX, NULL,
+	{"total_tuple_count", INT8OID, 0, FIELD(total, total), 0, PG_INT64_MAX, NULL,
 	"It is how many rows the table is taken to have.", "Leave it NULL, and a worker estimates it."},
 	{"sub_batch_size", INT4OID, BBM_HOW | BBM_NOT_NULL, FIELD(int, sub_batch_size), 0, PG_INT32_MAX, NULL,
 	"It is how many keys a commit has.", "Use a number from 1 to 2147483647, or 0 for one commit a job."},

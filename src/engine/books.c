@@ -27,6 +27,7 @@
 #include "catalog/extension.h"
 #include "catalog/merge.h"
 #include "catalog/totals.h"
+#include "engine/title.h"
 #include "throttle/pacing.h"
 
 /* Number of jobs between two merges of old ones. */
@@ -51,6 +52,7 @@ advance(BbmTarget *target, bool resumes, BbmTotals *totals)
 	elapsed.left_out_ms = idle.left_out_ms;
 	elapsed.paced_ms = idle.paced_ms;
 	bbm_totals_advance(id, &elapsed, totals);
+	bbm_title_update(target, totals);
 	/* the rate counts from the end of the first batch on */
 	target->sums_due = totals->history.samples[totals->history.n - 1].begins ? now :
 		TimestampTzPlusMilliseconds(now, BBM_SUMS_MS);

@@ -80,7 +80,7 @@ bbm_prepare_start(BbmTarget *target, BbmStart *start)
 	const BbmMigration *migration = target->migration;
 
 	memset(start, 0, sizeof(BbmStart));
-	if (!migration->counted)
+	if (migration->total < 0)
 		start->estimate = bbm_target_estimate(target);
 	if (!target->key.is_integer && !DatumGetPointer(migration->max.key))
 		(void) bbm_target_bounds(target, &start->min, &start->max);

@@ -42,6 +42,7 @@
 #include "engine/claim.h"
 #include "engine/engine.h"
 #include "engine/outcome.h"
+#include "engine/title.h"
 #include "target/target.h"
 #include "throttle/pacing.h"
 #include "throttle/throttle.h"
@@ -310,7 +311,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 	bbm_slot_report(target->migration->id, job->id);
 	if (waits && !may_begin_partition(engine, target))
 		work.result = BBM_WORK_PAUSED;
-	pgstat_report_activity(STATE_RUNNING, target->migration->job);
+	bbm_title_show(target);
 	error = run_sub_batches(engine, target, &work, &stop);
 	pgstat_report_activity(STATE_IDLE, NULL);
 

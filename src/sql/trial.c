@@ -90,7 +90,7 @@ begin(BbmTrial *trial)
 		bbm_partitions_lock(target->relid, BBM_WORK_LOCK);
 		bbm_prepare_start(target, &start);
 		bbm_record_started(target, &start);
-		trial->estimate = migration->counted ? bbm_target_estimate(target) : start.estimate;
+		trial->estimate = migration->total >= 0 ? bbm_target_estimate(target) : start.estimate;
 	}
 	PG_FINALLY();
 	{

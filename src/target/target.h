@@ -164,6 +164,8 @@ struct BbmTarget
 	struct BbmThrottle *throttle;	/* of throttle/throttle.c; NULL until needed */
 	struct BbmLockSet *locks;	/* of target/lockset.c; NULL before the first batch */
 	LOCKMODE	lock_mode;		/* for its tables, when they are resolved */
+	char	   *activity;		/* what its processes show; NULL: the sums are not known yet */
+	int			title_length;	/* of its beginning, which is the title of a worker */
 	TimestampTz sums_due;		/* when to bring the sums over the jobs up to date; 0: this process is to begin */
 	TimestampTz next_poll;		/* when to check for leftover jobs; 0 with the next claim */
 };
