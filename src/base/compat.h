@@ -216,76 +216,31 @@ bbm_written_tables(PlannedStmt *stmt)
 	return tables;
 }
 
+/* 16 has one function for the owner of any object, and one for privileges to it. */
+#if PG_VERSION_NUM < 160000
 static inline bool
-bbm_owns_table(Oid relid, Oid role)
+object_ownercheck(Oid class, Oid object, Oid role)
 {
-#if PG_VERSION_NUM >= 160000
-	return object_ownercheck(RelationRelationId, relid, role);
-#else
-	return pg_class_ownercheck(relid, role);
-#endif
+	return class == RelationRelationId ? pg_class_ownercheck(object, role) :
+		class == DatabaseRelationId ? pg_database_ownercheck(object, role) : pg_extension_ownercheck(object, role);
 }
 
-static inline bool
-bbm_owns_database(Oid database, Oid role)
+static inline AclResult
+object_aclcheck(Oid class, Oid object, Oid role, AclMode mode)
 {
-#if PG_VERSION_NUM >= 160000
-	return object_ownercheck(DatabaseRelationId, database, role);
-#else
-	return pg_database_ownercheck(database, role);
-#endif
+	return class == TableSpaceRelationId ? pg_tablespace_aclcheck(object, role, mode) :
+		class == DatabaseRelationId ? pg_database_aclcheck(object, role, mode) : pg_proc_aclcheck(object, role, mode);
 }
 
-static inline bool
-bbm_owns_extension(Oid extension, Oid role)
-{
-#if PG_VERSION_NUM >= 160000
-	return object_ownercheck(ExtensionRelationId, extension, role);
-#else
-	return pg_extension_ownercheck(extension, role);
+/* What SET ROLE checks.  16 has memberships that inherit but do not allow SET ROLE. */
+#define member_can_set_role(member, role) is_member_of_role(member, role)
 #endif
-}
 
-static inline bool
-bbm_may_create_in_tablespace(Oid tablespace, Oid role)
-{
-#if PG_VERSION_NUM >= 160000
-	return object_aclcheck(TableSpaceRelationId, tablespace, role, ACL_CREATE) == ACLCHECK_OK;
-#else
-	return pg_tablespace_aclcheck(tablespace, role, ACL_CREATE) == ACLCHECK_OK;
+/* 17 has changed the parameters. */
+#if PG_VERSION_NUM < 170000
+#define getIdentitySequence(rel, attnum, missing_ok) getIdentitySequence(RelationGetRelid(rel), attnum, missing_ok)
+#define LockHeldByMe(tag, mode, or_stronger) LockHeldByMe(tag, mode)
 #endif
-}
-
-/* What SET ROLE checks. 16 has memberships that inherit but do not allow SET ROLE. */
-static inline bool
-bbm_can_set_role(Oid member, Oid role)
-{
-#if PG_VERSION_NUM >= 160000
-	return member_can_set_role(member, role);
-#else
-	return is_member_of_role(member, role);
-#endif
-}
-
-static inline Oid
-bbm_identity_sequence(Relation rel, AttrNumber attnum)
-{
-#if PG_VERSION_NUM >= 170000
-	return getIdentitySequence(rel, attnum, false);
-#else
-	return getIdentitySequence(RelationGetRelid(rel), attnum, false);
-#endif
-}
-
-static inline bool
-bbm_may_connect(Oid database, Oid role)
-{
-#if PG_VERSION_NUM >= 160000
-	return object_aclcheck(DatabaseRelationId, database, role, ACL_CONNECT) == ACLCHECK_OK;
-#else
-	return pg_database_aclcheck(database, role, ACL_CONNECT) == ACLCHECK_OK;
-#endif
-}
 
 static inline FuncDetailCode
 bbm_func_detail(List *name, int nargs, Oid *argtypes, Oid *funcid, Oid *rettype)
@@ -304,26 +259,6 @@ bbm_func_detail(List *name, int nargs, Oid *argtypes, Oid *funcid, Oid *rettype)
 #else
 	return func_get_detail(name, NIL, NIL, nargs, argtypes, false, false, false,
 						   funcid, rettype, &retset, &nvargs, &vatype, &true_typeids, &defaults);
-#endif
-}
-
-static inline bool
-bbm_lock_is_mine(const LOCKTAG *tag, LOCKMODE mode)
-{
-#if PG_VERSION_NUM >= 170000
-	return LockHeldByMe(tag, mode, false);
-#else
-	return LockHeldByMe(tag, mode);
-#endif
-}
-
-static inline bool
-bbm_may_execute(Oid function, Oid role)
-{
-#if PG_VERSION_NUM >= 160000
-	return object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK;
-#else
-	return pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK;
 #endif
 }
 
@@ -364,13 +299,11 @@ bbm_may_vacuum(Oid relid, Oid role)
 {
 #if PG_VERSION_NUM >= 170000
 	bool		may = pg_class_aclcheck(relid, role, ACL_MAINTAIN) == ACLCHECK_OK;
-#elif PG_VERSION_NUM >= 160000
-	bool		may = object_ownercheck(RelationRelationId, relid, role);
 #else
-	bool		may = pg_class_ownercheck(relid, role);
+	bool		may = object_ownercheck(RelationRelationId, relid, role);
 #endif
 
-	return may || bbm_owns_database(MyDatabaseId, role);
+	return may || object_ownercheck(DatabaseRelationId, MyDatabaseId, role);
 }
 
 /* An invalidated slot keeps no WAL. */

@@ -21,7 +21,6 @@
 #include "utils/guc.h"
 #include "utils/varlena.h"
 
-#include "base/bbm.h"
 #include "base/hours.h"
 #include "base/setting.h"
 

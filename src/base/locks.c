@@ -165,7 +165,7 @@ bbm_permit_keep(Oid lock_class, int64 migration_id, int slot)
 {
 	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_FIRST_SLOT + slot);
 
-	return bbm_lock_is_mine(&tag, ExclusiveLock) || LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK;
+	return LockHeldByMe(&tag, ExclusiveLock, false) || LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK;
 }
 
 void
@@ -174,7 +174,7 @@ bbm_permit_release(Oid lock_class, int64 migration_id, int slot)
 	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_FIRST_SLOT + slot);
 
 	/* a job may have released it with pg_advisory_unlock_all */
-	if (bbm_lock_is_mine(&tag, ExclusiveLock))
+	if (LockHeldByMe(&tag, ExclusiveLock, false))
 		LockRelease(&tag, ExclusiveLock, true);
 }
 
@@ -234,7 +234,7 @@ bbm_is_waiting_for_table(Oid lock_class, int64 migration_id)
 {
 	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_WAITER);
 
-	return bbm_lock_is_mine(&tag, ShareLock);
+	return LockHeldByMe(&tag, ShareLock, false);
 }
 
 /* This process starts, or stops, waiting for it. */
@@ -300,7 +300,7 @@ keep_ours(void)
 {
 	LOCKTAG		tag = ours_tag();
 
-	if (!bbm_lock_is_mine(&tag, ShareLock))
+	if (!LockHeldByMe(&tag, ShareLock, false))
 		(void) LockAcquire(&tag, ShareLock, true, true);
 }
 
@@ -331,7 +331,7 @@ bbm_worker_id_keep(Oid lock_class, int32 worker_id)
 {
 	LOCKTAG		tag = session_tag(lock_class, worker_id, LOCK_WORKER_ID);
 
-	if (!bbm_lock_is_mine(&tag, ExclusiveLock))
+	if (!LockHeldByMe(&tag, ExclusiveLock, false))
 		(void) LockAcquire(&tag, ExclusiveLock, true, true);
 	keep_ours();
 }
@@ -343,9 +343,9 @@ bbm_worker_id_release(Oid lock_class, int32 worker_id)
 
 	LOCKTAG		ours = ours_tag();
 
-	if (bbm_lock_is_mine(&tag, ExclusiveLock))
+	if (LockHeldByMe(&tag, ExclusiveLock, false))
 		LockRelease(&tag, ExclusiveLock, true);
-	if (bbm_lock_is_mine(&ours, ShareLock))
+	if (LockHeldByMe(&ours, ShareLock, false))
 		LockRelease(&ours, ShareLock, true);
 }
 
@@ -412,7 +412,7 @@ bbm_unlock_database_for_us(Oid database)
 	LOCKTAG		tag = database_tag(database);
 
 	/* the user may have released it with pg_advisory_unlock_all */
-	if (bbm_lock_is_mine(&tag, ShareLock))
+	if (LockHeldByMe(&tag, ShareLock, false))
 		LockRelease(&tag, ShareLock, true);
 }
 

@@ -41,10 +41,8 @@ request_find(Oid database, Oid owner, bool create)
 {
 	BbmWorkRequest *unused = NULL;
 
-	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
+	bbm_each_request(request)
 	{
-		BbmWorkRequest *request = &bbm_shared->requests[i];
-
 		if (!request->in_use)
 		{
 			if (unused == NULL)
@@ -88,10 +86,8 @@ bbm_request_announce(Oid database, Oid owner)
 	if (bbm_shared == NULL)
 		return;
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < bbm_max_workers; i++)
+	bbm_each_worker_slot(slot)
 	{
-		BbmSlot    *slot = &bbm_shared->slots[i];
-
 		if (slot->in_use && slot->database == database && slot->owner == owner)
 			working++;
 	}
@@ -107,10 +103,8 @@ bbm_request_announce(Oid database, Oid owner)
 		request->not_before = 0;
 	}
 	/* workers of this owner may be waiting for a retry: let them check now */
-	for (int i = 0; i < bbm_shared->nslots; i++)
+	bbm_each_slot(slot)
 	{
-		BbmSlot    *slot = &bbm_shared->slots[i];
-
 		if (slot->in_use && slot->latch && slot->database == database && slot->owner == owner)
 			SetLatch(slot->latch);
 	}
@@ -157,10 +151,8 @@ void
 bbm_requests_keep(List *databases)
 {
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
+	bbm_each_request(request)
 	{
-		BbmWorkRequest *request = &bbm_shared->requests[i];
-
 		if (request->in_use && !list_member_oid(databases, request->database))
 			request->in_use = false;
 	}
@@ -228,11 +220,9 @@ bbm_request_fulfil(Oid database, Oid owner, uint64 generation, TimestampTz due, 
 	{
 		int			others = 0;
 
-		for (int i = 0; i < bbm_shared->nslots; i++)
+		bbm_each_slot(slot)
 		{
-			BbmSlot    *slot = &bbm_shared->slots[i];
-
-			if (slot->in_use && i != bbm_my_slot && !slot->yields && slot->kind == BBM_KIND_WORKER &&
+			if (slot->in_use && !bbm_is_my_slot(slot) && !slot->yields && slot->kind == BBM_KIND_WORKER &&
 				slot->database == database && slot->owner == owner)
 				others++;
 		}
@@ -252,10 +242,8 @@ bbm_requests_reconsider(void)
 	TimestampTz now = GetCurrentTimestamp();
 
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
+	bbm_each_request(request)
 	{
-		BbmWorkRequest *request = &bbm_shared->requests[i];
-
 		if (request->in_use && request->due != DT_NOEND)
 		{
 			request->due = Min(request->due, now);

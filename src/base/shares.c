@@ -34,10 +34,8 @@ share_of(Oid database, Oid owner)
 {
 	Share		share = {0, 0};
 
-	for (int i = 0; i < bbm_max_workers; i++)
+	bbm_each_worker_slot(slot)
 	{
-		BbmSlot    *slot = &bbm_shared->slots[i];
-
 		if (!slot->in_use || slot->yields || slot->owner != owner)
 			continue;
 		share.of_owner++;
@@ -84,10 +82,8 @@ only_polls(const BbmWorkRequest *request, TimestampTz now)
 static bool
 is_largest_share(Share my)
 {
-	for (int i = 0; i < bbm_max_workers; i++)
+	bbm_each_worker_slot(slot)
 	{
-		BbmSlot    *slot = &bbm_shared->slots[i];
-
 		if (slot->in_use && !slot->yields && share_of(slot->database, slot->owner).of_owner > my.of_owner)
 			return false;
 	}
@@ -104,12 +100,10 @@ free_slots(bool works, TimestampTz now)
 {
 	int			n = 0;
 
-	for (int i = 0; i < bbm_max_workers; i++)
+	bbm_each_worker_slot(slot)
 	{
-		BbmSlot    *slot = &bbm_shared->slots[i];
-
 		if (!slot->in_use || slot->yields ||
-			(works && i != bbm_my_slot && slot->job_id == 0 &&
+			(works && !bbm_is_my_slot(slot) && slot->job_id == 0 &&
 			 now < TimestampTzPlusMilliseconds(slot->since, BBM_MOMENT_MS)))
 			n++;
 	}
@@ -163,8 +157,8 @@ bbm_slots_unused(void)
 	int			n = 0;
 
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
-	for (int i = 0; i < bbm_max_workers; i++)
-		n += !bbm_shared->slots[i].in_use;
+	bbm_each_worker_slot(slot)
+		n += !slot->in_use;
 	LWLockRelease(bbm_shared->lock);
 	return n;
 }
@@ -174,10 +168,8 @@ void
 bbm_slots_wake_waiting(void)
 {
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
-	for (int i = 0; i < bbm_max_workers; i++)
+	bbm_each_worker_slot(slot)
 	{
-		BbmSlot    *slot = &bbm_shared->slots[i];
-
 		if (slot->in_use && slot->latch && slot->job_id == 0 && slot->waiting_on.text[0] != '\0')
 			SetLatch(slot->latch);
 	}
@@ -198,9 +190,8 @@ bbm_request_next(Oid *database, Oid *owner, bool *needed, TimestampTz *wait)
 	Share		fewest = {0, 0};
 
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
-	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
+	bbm_each_request(request)
 	{
-		BbmWorkRequest *request = &bbm_shared->requests[i];
 		TimestampTz when = bbm_time_has_come(now, request->not_before, BBM_LAST_BACKOFF_MS) ?
 			request->due : Max(request->due, request->not_before);
 		Share		share;

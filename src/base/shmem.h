@@ -26,6 +26,16 @@ extern BbmShared *bbm_shared;
 extern int	bbm_my_slot;
 extern uint32 bbm_my_generation;
 
+/* Each slot; each that counts against bbm.max_workers; each request, used or not.  The lock is to be held. */
+#define bbm_each_slot(slot) \
+	for (BbmSlot *slot = bbm_shared->slots; slot < bbm_shared->slots + bbm_shared->nslots; slot++)
+#define bbm_each_worker_slot(slot) \
+	for (BbmSlot *slot = bbm_shared->slots; slot < bbm_shared->slots + bbm_max_workers; slot++)
+#define bbm_each_request(request) \
+	for (BbmWorkRequest *request = bbm_shared->requests; request < bbm_shared->requests + BBM_MAX_REQUESTS; request++)
+
+#define bbm_is_my_slot(slot) ((slot) - bbm_shared->slots == bbm_my_slot)
+
 extern void bbm_shmem_install(void);
 
 extern bool bbm_server_is_young(void);

@@ -294,11 +294,9 @@ bbm_slots_on(int64 migration_id)
 	if (bbm_shared == NULL)
 		return 0;
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
-	for (int i = 0; i < bbm_shared->nslots; i++)
+	bbm_each_slot(slot)
 	{
-		BbmSlot    *slot = &bbm_shared->slots[i];
-
-		if (slot->in_use && i != bbm_my_slot && slot->database == MyDatabaseId && slot->migration_id == migration_id)
+		if (slot->in_use && !bbm_is_my_slot(slot) && slot->database == MyDatabaseId && slot->migration_id == migration_id)
 			n++;
 	}
 	LWLockRelease(bbm_shared->lock);
@@ -320,10 +318,8 @@ bbm_slots_pace(int64 migration_id, double *share, int *why)
 	if (bbm_shared == NULL)
 		return false;
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
-	for (int i = 0; i < bbm_shared->nslots; i++)
+	bbm_each_slot(slot)
 	{
-		BbmSlot    *slot = &bbm_shared->slots[i];
-
 		if (!slot->in_use || slot->database != MyDatabaseId || slot->migration_id != migration_id || slot->pace <= 0)
 			continue;
 		if (n++ == 0 || slot->pace < least)
@@ -349,11 +345,9 @@ bbm_state_changed(void)
 	if (bbm_shared == NULL)
 		return;
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
-	for (int i = 0; i < bbm_shared->nslots; i++)
+	bbm_each_slot(slot)
 	{
-		BbmSlot    *slot = &bbm_shared->slots[i];
-
-		if (slot->in_use && i != bbm_my_slot && slot->latch && slot->waiting_on.text[0] != '\0' &&
+		if (slot->in_use && !bbm_is_my_slot(slot) && slot->latch && slot->waiting_on.text[0] != '\0' &&
 			slot->database == MyDatabaseId)
 			SetLatch(slot->latch);
 	}
@@ -393,12 +387,10 @@ bbm_database_ask_to_exit(Oid database, bool terminate)
 	int			n = 0;
 
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < bbm_shared->nslots; i++)
+	bbm_each_slot(slot)
 	{
-		BbmSlot    *slot = &bbm_shared->slots[i];
-
 		if (!slot->in_use || slot->database != database || slot->kind == BBM_KIND_FOREGROUND ||
-			i == bbm_my_slot)
+			bbm_is_my_slot(slot))
 			continue;
 		n++;
 		slot->must_exit = true;

@@ -36,7 +36,6 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
-#include "base/bbm.h"
 #include "base/blockers.h"
 #include "base/cancel.h"
 #include "base/compat.h"

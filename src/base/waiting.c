@@ -51,12 +51,10 @@ bbm_waiting_read(int64 migration_id, Oid owner, BbmWaiting *waiting)
 
 	memset(waiting, 0, sizeof(BbmWaiting));
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
-	for (int i = 0; i < bbm_shared->nslots; i++)
-		read_slot(&bbm_shared->slots[i], migration_id, owner, waiting);
-	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
+	bbm_each_slot(slot)
+		read_slot(slot, migration_id, owner, waiting);
+	bbm_each_request(request)
 	{
-		const BbmWorkRequest *request = &bbm_shared->requests[i];
-
 		if (request->in_use && request->database == MyDatabaseId && request->owner == owner && request->due != DT_NOEND)
 			waiting->requested = true;
 	}

@@ -15,7 +15,6 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
-#include "base/bbm.h"
 #include "catalog/extension.h"
 #include "catalog/jobs.h"
 #include "catalog/sql.h"

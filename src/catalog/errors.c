@@ -7,7 +7,6 @@
  */
 #include "catalog/errors.h"
 
-#include "base/bbm.h"
 #include "base/printable.h"
 #include "catalog/jobs.h"
 #include "catalog/sql.h"

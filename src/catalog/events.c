@@ -7,7 +7,6 @@
  */
 #include "catalog/events.h"
 
-#include "base/bbm.h"
 #include "base/guc.h"
 #include "base/printable.h"
 #include "base/user.h"

@@ -22,7 +22,6 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
-#include "base/bbm.h"
 #include "base/compat.h"
 #include "base/txn.h"
 #include "catalog/shape.h"
@@ -142,7 +141,7 @@ strange_trigger(Oid relid, Oid owner)
 
 		if (!HeapTupleIsValid(function))
 			continue;
-		if (!bbm_can_set_role(((Form_pg_proc) GETSTRUCT(function))->proowner, owner))
+		if (!member_can_set_role(((Form_pg_proc) GETSTRUCT(function))->proowner, owner))
 			found_name = psprintf("It would fire trigger \"%s\" of table \"%s\", whose function belongs to a role that must not act for their owner.",
 								  NameStr(trigger->tgname), get_rel_name(relid));
 		else if (trigger->tgdeferrable && !superuser_arg(((Form_pg_proc) GETSTRUCT(function))->proowner))
@@ -381,7 +380,7 @@ untrusted(Oid role)
 
 	for (int i = 0; i < BBM_TABLES; i++)
 	{
-		if (!bbm_can_set_role(catalog->owners[i], role))
+		if (!member_can_set_role(catalog->owners[i], role))
 			return catalog->owners[i];
 	}
 	return InvalidOid;

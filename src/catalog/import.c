@@ -12,7 +12,6 @@
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 
-#include "base/bbm.h"
 #include "catalog/migrations.h"
 #include "catalog/options.h"
 #include "catalog/sql.h"

@@ -18,7 +18,6 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
-#include "base/bbm.h"
 #include "catalog/batch_counts.h"
 #include "catalog/errors.h"
 #include "catalog/extension.h"
@@ -185,6 +184,16 @@ bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz du
 	return SPI_processed > 0;
 }
 
+/* Runs a statement with the claim as its only values.  False when the job is not ours any more. */
+static bool
+run_on_claim(BbmSql *sql, const BbmJob *job)
+{
+	Datum		values[] = {Int64GetDatum(job->id), Int32GetDatum(job->claim_epoch)};
+
+	bbm_sql_run(sql, values, NULL, true);
+	return SPI_processed > 0;
+}
+
 /* The range is quarantined: the job ends without processing it.  False when the job is not ours any more. */
 bool
 bbm_job_skip(const BbmJob *job)
@@ -194,10 +203,8 @@ bbm_job_skip(const BbmJob *job)
 		"updated_at = clock_timestamp(), next_attempt_at = NULL WHERE id = $1 AND claim_epoch = $2 AND status = 4",
 		2, {INT8OID, INT4OID}
 	};
-	Datum		values[] = {Int64GetDatum(job->id), Int32GetDatum(job->claim_epoch)};
 
-	bbm_sql_run(&sql, values, NULL, true);
-	return SPI_processed > 0;
+	return run_on_claim(&sql, job);
 }
 
 /* The rest of the job was not tried: it becomes new again.  False when the job is not ours any more. */
@@ -209,10 +216,8 @@ bbm_job_release_unstarted(const BbmJob *job)
 		"updated_at = clock_timestamp() WHERE id = $1 AND claim_epoch = $2 AND status = 4",
 		2, {INT8OID, INT4OID}
 	};
-	Datum		values[] = {Int64GetDatum(job->id), Int32GetDatum(job->claim_epoch)};
 
-	bbm_sql_run(&sql, values, NULL, true);
-	return SPI_processed > 0;
+	return run_on_claim(&sql, job);
 }
 
 /* The name of a reason in requeue_reasons. */

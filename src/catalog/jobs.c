@@ -13,7 +13,6 @@
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 
-#include "base/bbm.h"
 #include "base/compat.h"
 #include "base/printable.h"
 #include "catalog/extension.h"
@@ -54,7 +53,7 @@ bbm_job_ids_catch_up(void)
 	static BbmSql last = {"SELECT pg_sequence_last_value($1)", 1, {OIDOID}};
 	static BbmSql set = {"SELECT setval($1::regclass, greatest($2, pg_sequence_last_value($1)))", 2, {OIDOID, INT8OID}};
 	Relation	jobs = table_open(bbm_catalog()->jobs, AccessShareLock);
-	Oid			sequence = bbm_identity_sequence(jobs, get_attnum(RelationGetRelid(jobs), "id"));
+	Oid			sequence = getIdentitySequence(jobs, get_attnum(RelationGetRelid(jobs), "id"), false);
 	Datum		values[] = {ObjectIdGetDatum(sequence), (Datum) 0};
 	int64		known;
 

@@ -10,7 +10,6 @@
 #include "miscadmin.h"
 #include "utils/varlena.h"
 
-#include "base/bbm.h"
 #include "base/guc.h"
 #include "base/locks.h"
 #include "catalog/errors.h"

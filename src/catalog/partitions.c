@@ -15,7 +15,6 @@
 #include "catalog/pg_type_d.h"
 #include "utils/array.h"
 
-#include "base/bbm.h"
 #include "catalog/errors.h"
 #include "catalog/sql.h"
 #include "catalog/totals.h"

@@ -7,7 +7,6 @@
  */
 #include "catalog/stalled.h"
 
-#include "base/bbm.h"
 #include "base/guc.h"
 #include "catalog/extension.h"
 #include "catalog/sql.h"

@@ -44,7 +44,6 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "base/bbm.h"
 #include "catalog/claims.h"
 #include "catalog/extension.h"
 #include "catalog/sql.h"
@@ -227,7 +226,6 @@ add_job(BbmTotals *totals, const JobRow *row)
 	int64		id = job_int64(row, J_ID);
 	int64		max = job_int64(row, J_MAX);
 
-	totals->nscanned++;
 	(void) job_get(row, J_RELATION, &isnull);
 	totals->per_partition |= !isnull;
 	if (!totals->has_allocated || max > totals->allocated_to)

@@ -45,7 +45,6 @@ typedef struct BbmTotals
 	int64		last_job;		/* the newest job, 0: none */
 	int			nopen;			/* the jobs that are not finished */
 	int64	   *open_jobs;
-	int			nscanned;		/* how many jobs were read */
 } BbmTotals;
 
 /* What a process knows about the time since it last recorded totals. */

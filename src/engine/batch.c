@@ -19,7 +19,6 @@
 #include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 
-#include "base/bbm.h"
 #include "base/clock.h"
 #include "base/guc.h"
 #include "base/lock_watch.h"

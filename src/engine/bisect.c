@@ -22,7 +22,6 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
-#include "base/bbm.h"
 #include "base/cancel.h"
 #include "base/txn.h"
 #include "catalog/errors.h"

@@ -26,7 +26,6 @@
 #include "fmgr.h"
 #include "utils/timestamp.h"
 
-#include "base/bbm.h"
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/locks.h"

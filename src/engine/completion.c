@@ -23,7 +23,6 @@
  */
 #include "engine/completion.h"
 
-#include "base/bbm.h"
 #include "base/printable.h"
 #include "base/txn.h"
 #include "catalog/claims.h"

@@ -10,7 +10,6 @@
 #include "miscadmin.h"
 #include "utils/json.h"
 
-#include "base/bbm.h"
 #include "base/commit.h"
 #include "base/printable.h"
 #include "base/user.h"

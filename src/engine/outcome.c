@@ -21,7 +21,6 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#include "base/bbm.h"
 #include "base/blockers.h"
 #include "base/cancel.h"
 #include "base/guc.h"

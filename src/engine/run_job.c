@@ -23,7 +23,6 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#include "base/bbm.h"
 #include "base/cancel.h"
 #include "base/guc.h"
 #include "base/lock_watch.h"

@@ -9,7 +9,6 @@
 
 #include "utils/fmgrprotos.h"
 
-#include "base/bbm.h"
 #include "base/guc.h"
 #include "base/txn.h"
 #include "base/user.h"

@@ -14,7 +14,6 @@
  */
 #include "engine/scheduler.h"
 
-#include "base/bbm.h"
 #include "base/blockers.h"
 #include "base/lock_watch.h"
 #include "base/locks.h"

@@ -15,7 +15,6 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 
-#include "base/bbm.h"
 #include "base/blockers.h"
 #include "base/cancel.h"
 #include "base/guc.h"

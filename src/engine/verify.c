@@ -20,7 +20,6 @@
 #include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 
-#include "base/bbm.h"
 #include "base/spi.h"
 #include "base/user.h"
 #include "catalog/jobs.h"

@@ -84,7 +84,7 @@ static bool
 is_mine_elsewhere(const Database *database)
 {
 	return OidIsValid(database->oid) && database->oid != MyDatabaseId &&
-		bbm_owns_database(database->oid, GetUserId());
+		object_ownercheck(DatabaseRelationId, database->oid, GetUserId());
 }
 
 static Oid
@@ -121,7 +121,8 @@ moved(const AlterDatabaseStmt *statement, bool top_level)
 		return InvalidOid;
 	tablespace = get_tablespace_oid(defGetString(option), true);
 	if (!OidIsValid(tablespace) || tablespace == GLOBALTABLESPACE_OID || tablespace == database.tablespace ||
-		!bbm_may_create_in_tablespace(tablespace, GetUserId()) || IsInTransactionBlock(top_level))
+		object_aclcheck(TableSpaceRelationId, tablespace, GetUserId(), ACL_CREATE) != ACLCHECK_OK ||
+		IsInTransactionBlock(top_level))
 		return InvalidOid;
 	return database.oid;
 }
@@ -144,7 +145,8 @@ copied(const CreatedbStmt *statement, bool top_level)
 	}
 	database = find_database(name);
 	if (!OidIsValid(database.oid) || OidIsValid(get_database_oid(statement->dbname, true)) ||
-		(!database.is_template && !bbm_owns_database(database.oid, GetUserId())) || IsInTransactionBlock(top_level))
+		(!database.is_template && !object_ownercheck(DatabaseRelationId, database.oid, GetUserId())) ||
+		IsInTransactionBlock(top_level))
 		return InvalidOid;
 	return database.oid;
 }
@@ -165,7 +167,7 @@ drops_our_extension(const DropStmt *statement)
 
 		if (!OidIsValid(extension) && statement->missing_ok)
 			continue;
-		if (!OidIsValid(extension) || !bbm_owns_extension(extension, GetUserId()))
+		if (!OidIsValid(extension) || !object_ownercheck(ExtensionRelationId, extension, GetUserId()))
 			return false;
 		ours = ours || strcmp(name, "bbm") == 0;
 	}

@@ -32,7 +32,6 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "base/bbm.h"
 #include "base/compat.h"
 #include "base/printable.h"
 #include "catalog/extension.h"
@@ -137,7 +136,7 @@ bbm_handover_end(Oid before)
 		if (isnull || (code != BBM_ACTIVE && code != BBM_RUNNING))
 			continue;
 		role = DatumGetObjectId(heap_getattr(tuple, owner, RelationGetDescr(rel), &isnull));
-		if (isnull || bbm_can_set_role(before, role))
+		if (isnull || member_can_set_role(before, role))
 			continue;
 		datum = heap_getattr(tuple, name, RelationGetDescr(rel), &isnull);
 		ereport(ERROR,

@@ -111,10 +111,8 @@ attach(void)
 	bbm_shared->launcher_pid = MyProcPid;
 	bbm_shared->launcher_latch = MyLatch;
 	bbm_shared->discover_everywhere = true;
-	for (int i = 0; i < bbm_shared->nslots; i++)
+	bbm_each_slot(slot)
 	{
-		BbmSlot    *slot = &bbm_shared->slots[i];
-
 		if (slot->in_use && slot->pid == 0)
 			slot->in_use = false;
 	}
@@ -191,10 +189,8 @@ static void
 note_served(Oid database, Oid owner, TimestampTz until)
 {
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < BBM_MAX_REQUESTS; i++)
+	bbm_each_request(request)
 	{
-		BbmWorkRequest *request = &bbm_shared->requests[i];
-
 		if (!request->in_use || request->database != database || request->owner != owner)
 			continue;
 		if (until != 0)
@@ -355,11 +351,8 @@ discovery_is_running(void)
 	bool		out = false;
 
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
-	for (int i = 0; i < bbm_shared->nslots; i++)
-	{
-		if (bbm_shared->slots[i].in_use && bbm_shared->slots[i].kind == BBM_KIND_DISCOVERY)
-			out = true;
-	}
+	bbm_each_slot(slot)
+		out |= slot->in_use && slot->kind == BBM_KIND_DISCOVERY;
 	LWLockRelease(bbm_shared->lock);
 	return out;
 }

@@ -13,7 +13,6 @@
 
 #include "miscadmin.h"
 
-#include "base/bbm.h"
 #include "base/locks.h"
 #include "base/printable.h"
 #include "base/txn.h"

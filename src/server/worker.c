@@ -39,7 +39,6 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#include "base/bbm.h"
 #include "base/cancel.h"
 #include "base/compat.h"
 #include "base/guc.h"
@@ -272,7 +271,7 @@ why_unusable(Oid role)
 		return bbm_make_error(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
 							  "the owner of the migration is a role that is not permitted to log in",
 							  "ALTER ROLE … LOGIN, or give the migration another owner; from PostgreSQL 17 on this is not needed.");
-	if (!bbm_may_connect(MyDatabaseId, role))
+	if (object_aclcheck(DatabaseRelationId, MyDatabaseId, role, ACL_CONNECT) != ACLCHECK_OK)
 		return bbm_make_error(ERRCODE_INSUFFICIENT_PRIVILEGE,
 							  "the owner of the migration has no privilege to connect to the database",
 							  "GRANT CONNECT ON DATABASE to it, or give the migration another owner.");

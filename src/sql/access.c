@@ -12,7 +12,6 @@
 #include "catalog/pg_authid.h"
 #include "utils/syscache.h"
 
-#include "base/bbm.h"
 #include "base/compat.h"
 #include "base/locks.h"
 #include "base/user.h"
@@ -43,7 +42,7 @@ void
 bbm_check_definer(Oid owner, const char *name)
 {
 	bbm_check_owner(owner, name);
-	if (!bbm_can_set_role(bbm_acting_user(), owner))
+	if (!member_can_set_role(bbm_acting_user(), owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for migration \"%s\"", name ? name : ""),
@@ -76,7 +75,7 @@ bbm_check_may_log_in(Oid role)
 bool
 bbm_may_restore(void)
 {
-	return bbm_owns_table(bbm_catalog()->migrations, bbm_acting_user());
+	return object_ownercheck(RelationRelationId, bbm_catalog()->migrations, bbm_acting_user());
 }
 
 /*

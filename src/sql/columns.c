@@ -128,7 +128,7 @@ default_of(Relation rel, int attnum, bool *isnull)
 int64
 bbm_new_id(Relation rel, int64 id)
 {
-	Oid			sequence = bbm_identity_sequence(rel, SPI_fnumber(RelationGetDescr(rel), "id"));
+	Oid			sequence = getIdentitySequence(rel, SPI_fnumber(RelationGetDescr(rel), "id"), false);
 	MemoryContext caller = CurrentMemoryContext;
 	volatile bool known = false;
 	volatile int64 last = 0;

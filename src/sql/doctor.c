@@ -20,7 +20,6 @@
 #include "base/bbm.h"
 #include "base/compat.h"
 #include "base/guc.h"
-#include "base/shared.h"
 #include "base/shmem.h"
 #include "catalog/extension.h"
 #include "sql/doctor.h"

@@ -85,7 +85,7 @@ set_owner(BbmRow *row, Oid before, bool restored)
 	char	   *name = bbm_row_text(*row, "owner");
 	Oid			owner = name ? get_role_oid(name, true) : bbm_acting_user();
 
-	if (restored && !(OidIsValid(owner) && bbm_can_set_role(bbm_acting_user(), owner)))
+	if (restored && !(OidIsValid(owner) && member_can_set_role(bbm_acting_user(), owner)))
 		owner = InvalidOid;
 	else if (!OidIsValid(owner))
 		ereport(ERROR,

@@ -156,7 +156,7 @@ owner_of(FunctionCallInfo fcinfo, int n)
 {
 	Oid			owner = PG_ARGISNULL(n) ? GetUserId() : get_role_oid(NameStr(*PG_GETARG_NAME(n)), false);
 
-	if (!bbm_can_set_role(GetUserId(), owner))
+	if (!member_can_set_role(GetUserId(), owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied to import migrations for role \"%s\"", GetUserNameFromId(owner, false)),

@@ -18,7 +18,6 @@
 #include "base/bbm.h"
 #include "base/compat.h"
 #include "catalog/batch_counts.h"
-#include "catalog/extension.h"
 #include "catalog/migrations.h"
 #include "sql/access.h"
 #include "throttle/throttle.h"

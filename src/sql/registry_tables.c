@@ -28,7 +28,6 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "base/bbm.h"
 #include "base/guc.h"
 #include "base/spi.h"
 #include "base/user.h"

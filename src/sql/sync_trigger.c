@@ -242,7 +242,7 @@ check_may_create(Oid relid, const char *name)
 static void
 check_may_drop(Oid relid, const char *name)
 {
-	if (!bbm_owns_table(relid, GetUserId()) && get_rel_name(relid))
+	if (!object_ownercheck(RelationRelationId, relid, GetUserId()) && get_rel_name(relid))
 		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relid)), get_rel_name(relid));
 }
 

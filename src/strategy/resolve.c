@@ -16,7 +16,6 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
-#include "base/bbm.h"
 #include "base/guc.h"
 #include "base/txn.h"
 #include "base/user.h"

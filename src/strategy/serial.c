@@ -13,7 +13,6 @@
  */
 #include "strategy/serial.h"
 
-#include "base/bbm.h"
 #include "strategy/strategy.h"
 #include "target/job.h"
 #include "target/key.h"

@@ -15,7 +15,6 @@
 #include "utils/syscache.h"
 #include "utils/varlena.h"
 
-#include "base/bbm.h"
 #include "base/compat.h"
 #include "base/spi.h"
 #include "target/key.h"
@@ -349,7 +348,7 @@ resolve_function(BbmTarget *target)
 				 errhint("Name one with parameters of exactly that type.")));
 	if (detail != FUNCDETAIL_NORMAL)
 		no_such_function(target->migration->job, bound_type(target));
-	if (!bbm_may_execute(function, GetUserId()))
+	if (object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE) != ACLCHECK_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for function %s", target->migration->job),

@@ -33,7 +33,6 @@
 #include "utils/typcache.h"
 #include "utils/varlena.h"
 
-#include "base/bbm.h"
 #include "base/guc.h"
 #include "base/txn.h"
 #include "target/nulls.h"

@@ -40,7 +40,6 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "base/bbm.h"
 #include "base/compat.h"
 #include "base/txn.h"
 #include "target/key.h"

@@ -332,7 +332,7 @@ holds_weaker(Oid relid, LOCKMODE mode)
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
 	for (LOCKMODE m = AccessShareLock; m <= AccessExclusiveLock; m++)
 	{
-		if (!bbm_lock_is_mine(&tag, m))
+		if (!LockHeldByMe(&tag, m, false))
 			continue;
 		if (m >= mode)
 			return false;
@@ -443,7 +443,7 @@ note_stronger(BbmTarget *target, Oid relid)
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
 	for (LOCKMODE mode = AccessExclusiveLock; mode > BBM_WORK_LOCK; mode--)
 	{
-		if (!bbm_lock_is_mine(&tag, mode))
+		if (!LockHeldByMe(&tag, mode, false))
 			continue;
 		lock = entry_of(target->locks, relid);
 		lock->batch = target->locks->batch;

@@ -12,7 +12,6 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
-#include "base/bbm.h"
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/spi.h"

@@ -51,7 +51,6 @@
 #include "utils/syscache.h"
 #include "utils/varlena.h"
 
-#include "base/bbm.h"
 #include "base/spi.h"
 #include "target/filter.h"
 #include "target/hierarchy.h"

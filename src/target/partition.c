@@ -11,7 +11,6 @@
 #include "catalog/pg_am_d.h"
 #include "optimizer/plancat.h"
 
-#include "base/bbm.h"
 #include "base/spi.h"
 #include "base/txn.h"
 #include "base/user.h"

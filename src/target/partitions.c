@@ -19,13 +19,11 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
-#include "base/bbm.h"
 #include "base/compat.h"
 #include "base/printable.h"
 #include "base/txn.h"
 #include "catalog/claims.h"
 #include "catalog/events.h"
-#include "catalog/jobs.h"
 #include "catalog/partitions.h"
 #include "target/hierarchy.h"
 #include "target/key_query.h"

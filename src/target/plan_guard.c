@@ -30,7 +30,6 @@
 #include "utils/plancache.h"
 #include "utils/rel.h"
 
-#include "base/bbm.h"
 #include "base/spi.h"
 #include "base/txn.h"
 #include "target/lockset.h"

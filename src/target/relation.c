@@ -35,7 +35,6 @@
 #include "utils/rel.h"
 #include "utils/varlena.h"
 
-#include "base/bbm.h"
 #include "base/compat.h"
 #include "base/printable.h"
 #include "base/txn.h"

@@ -41,7 +41,6 @@
 #include "utils/rls.h"
 #include "utils/syscache.h"
 
-#include "base/bbm.h"
 #include "target/hierarchy.h"
 #include "target/target.h"
 

@@ -7,7 +7,6 @@
  */
 #include "target/size.h"
 
-#include "base/bbm.h"
 #include "base/rates.h"
 #include "catalog/claims.h"
 #include "target/target.h"

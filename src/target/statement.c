@@ -36,7 +36,6 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
-#include "base/bbm.h"
 #include "target/statement_text.h"
 
 /*

@@ -21,7 +21,6 @@
  */
 #include "throttle/throttle.h"
 
-#include "base/bbm.h"
 #include "base/guc.h"
 #include "base/printable.h"
 #include "base/rates.h"
