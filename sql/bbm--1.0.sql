@@ -821,7 +821,7 @@ COMMENT ON FUNCTION @extschema@.bbm_status IS
 
 CREATE FUNCTION @extschema@.bbm_throttle(
     name text,
-    OUT signal text, OUT value text, OUT limit_value text, OUT share float8, OUT holds boolean, OUT reason text,
+    OUT signal text, OUT value text, OUT limit_value text, OUT share float8, OUT throttles boolean, OUT reason text,
     OUT setting text, OUT microseconds float8
 ) RETURNS SETOF record
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 5 AS 'MODULE_PATHNAME';
@@ -881,7 +881,7 @@ CREATE VIEW @extschema@.bbm_problems (migration, problem, detail, advice) WITH (
                'Give the role LOGIN (it needs no password), or name another owner with bbm_alter.'
         WHERE bbm_internal.bbm_owner_problem(m.owner_oid) IS NOT NULL
         UNION ALL
-        SELECT 'it is a copy', 'It was started in another database, or before pg_upgrade, and waits.',
+        SELECT 'its database was cloned or restored', 'It was started in another database, or before pg_upgrade, and waits.',
                'If it is to go on here, start it: bbm_start.'
         WHERE m.status IN (1, 4) AND bbm_internal.bbm_is_copy(m.origin, m.restored)
         UNION ALL
@@ -1178,7 +1178,7 @@ COMMENT ON VIEW @extschema@.bbm_migration_jobs IS 'what bbm_jobs() shows: jobs o
 COMMENT ON COLUMN @extschema@.bbm_migration_jobs.id IS
     'identity of the job';
 COMMENT ON COLUMN @extschema@.bbm_migration_jobs.status IS
-    'new: not begun, or requeued; running; finished; failed';
+    'new: not started, or requeued; running; finished; failed';
 COMMENT ON COLUMN @extschema@.bbm_migration_jobs.min_value IS
     'first key of the range, inclusive; a counter if the key is not an integer';
 COMMENT ON COLUMN @extschema@.bbm_migration_jobs.max_value IS

@@ -119,7 +119,7 @@ SELECT bbm_create('function', 'blocks', 'over_blocks', batching_strategy => 'Blo
     filter => 'n = 1', batch_size => 16);
 CALL bbm_run('function');
 SELECT n, count(*) FROM blocks GROUP BY 1;
-CREATE FUNCTION over_leaf(table_name text, column_name text, first tid, last tid, size integer) RETURNS bigint
+CREATE FUNCTION over_partition(table_name text, column_name text, first tid, last tid, size integer) RETURNS bigint
     LANGUAGE plpgsql AS $$
 DECLARE
     done bigint;
@@ -128,7 +128,7 @@ BEGIN
     GET DIAGNOSTICS done = ROW_COUNT;
     RETURN done;
 END $$;
-SELECT bbm_create('registry', 'blocks', 'over_leaf', batching_strategy => 'BlockRangeBatchingStrategy',
+SELECT bbm_create('registry', 'blocks', 'over_partition', batching_strategy => 'BlockRangeBatchingStrategy',
     filter => 'n = 2', batch_size => 16);
 CALL bbm_run('registry');
 SELECT n, count(*) FROM blocks GROUP BY 1;
@@ -309,7 +309,7 @@ DROP TABLE hidden;
 SET client_min_messages = warning;
 DROP EXTENSION bbm CASCADE;
 DROP TABLE blocks, stops, others, unknown_size, parted;
-DROP FUNCTION stop_at, suppress, over_blocks, over_leaf;
+DROP FUNCTION stop_at, suppress, over_blocks, over_partition;
 DROP PROCEDURE refill;
 DROP OWNED BY regress_blocks;
 DROP ROLE regress_blocks;

@@ -112,7 +112,7 @@ SELECT bbm_update('composite', 'k', 'n = n + 1', column_name => 'a, b', batch_si
        bbm_update('loose', 'k', 'n = n + 1', column_name => 'g', batching_strategy => 'LooseIndexScanBatchingStrategy', batch_size => 5) > 0 AND
        bbm_update('nulls', 'k', 'filled = 1', column_name => 'filled', batching_strategy => 'NullKeySetBatchingStrategy', batch_size => 50) > 0 AND
        bbm_update('blocks', 'k', 'n = 1', 'n = 0', batching_strategy => 'BlockRangeBatchingStrategy', batch_size => 1000) > 0 AND
-       bbm_delete('parts', 'k', 'n = 0', column_name => 'a, b', batch_size => 50, sub_batch_size => 20) > 0 AND
+       bbm_delete('sub-batches', 'k', 'n = 0', column_name => 'a, b', batch_size => 50, sub_batch_size => 20) > 0 AND
        bbm_update('follows', 't', 'n = 0', 'n = 1', target_duration => '1 day') > 0 AS created;
 SELECT * FROM dry('composite', 3);
 VACUUM k;
@@ -120,7 +120,7 @@ SELECT * FROM dry('loose', 3);
 VACUUM k;
 SELECT * FROM dry('nulls', 3);
 VACUUM k;
-SELECT * FROM dry('parts', 3);
+SELECT * FROM dry('sub-batches', 3);
 SELECT jobs > 0 AS jobs, rows FROM bbm_dry_run('blocks', 100);
 SELECT jobs, keys, batch_size FROM bbm_dry_run('follows', 3);
 SELECT sum(n), count(filled), count(*) FROM k;

@@ -36,15 +36,15 @@ BEGIN
     END LOOP;
 END $$;
 SELECT bbm_pause('rate');
-SELECT holds FROM bbm_throttle('rate') WHERE signal = 'row rate';
+SELECT throttles FROM bbm_throttle('rate') WHERE signal = 'row rate';
 SELECT count(bbm_create('other ' || i, 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', max_value => 1,
                         share_table => true, settings => '{bbm.max_row_rate=1}'))
 FROM generate_series(1, 140) i;
 SELECT count(*) > 140 AS shown FROM generate_series(1, 140) i, bbm_throttle('other ' || i);
-SELECT holds FROM bbm_throttle('rate') WHERE signal = 'row rate';
+SELECT throttles FROM bbm_throttle('rate') WHERE signal = 'row rate';
 -- it owes no more than it has used
 SELECT bbm_alter('rate', settings => '{bbm.max_row_rate=100000}');
-SELECT holds FROM bbm_throttle('rate') WHERE signal = 'row rate';
+SELECT throttles FROM bbm_throttle('rate') WHERE signal = 'row rate';
 
 -- nor does a migration of a re-created extension get what was kept of another migration with the same id
 SELECT bbm_create('held', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', settings => ARRAY['bbm.active_hours=' ||

@@ -43,9 +43,9 @@ SELECT * FROM metrics('several');
 -- the bucket of a known time, counted by either: of a job of one batch, of one of several, and merged
 CREATE FUNCTION slow(lo int, hi int) RETURNS bigint LANGUAGE sql AS 'SELECT 0::bigint FROM pg_sleep(0.12)';
 SELECT bbm_create('slow', 'items', 'slow', batch_size => 500) > 0 AS created;
-SELECT bbm_create('slow parts', 'items', 'slow', batch_size => 1000, sub_batch_size => 500) > 0 AS created;
+SELECT bbm_create('slow sub-batches', 'items', 'slow', batch_size => 1000, sub_batch_size => 500) > 0 AS created;
 CALL bbm_run('slow');
-CALL bbm_run('slow parts');
+CALL bbm_run('slow sub-batches');
 SELECT migration, batches, batch_buckets[5] AS up_to_100_ms, batch_seconds > 0.24 AS seconds
 FROM bbm_migration_metrics WHERE migration LIKE 'slow%' ORDER BY 1;
 

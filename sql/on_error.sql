@@ -14,7 +14,7 @@ SELECT pg_reload_conf();
 CREATE TABLE poison (id bigint PRIMARY KEY, v text NOT NULL, n integer, done integer NOT NULL DEFAULT 0);
 INSERT INTO poison SELECT i, i::text FROM generate_series(1, 100) i;
 UPDATE poison SET v = 'bad' WHERE id IN (13, 14, 77);
-CREATE VIEW aside AS
+CREATE VIEW quarantined AS
     SELECT m.name, e.min_value, e.max_value, e.min_key, e.max_key, e.error_sqlstate, e.error_message
     FROM batched_background_migrations m JOIN bbm_migration_errors e ON e.migration = m.name ORDER BY m.id, e.min_value, e.min_key;
 
@@ -28,7 +28,7 @@ UPDATE poison SET n = NULL, done = 0;
 SELECT bbm_update('splits', 'poison', 'n = v::integer, done = done + 1', batch_size => 10, max_attempts => 2, on_error => 'split');
 CALL bbm_run('splits');
 SELECT count(*) FILTER (WHERE done = 1 AND n = id) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
-SELECT * FROM aside WHERE name = 'splits';
+SELECT * FROM quarantined WHERE name = 'splits';
 SELECT status, rows_done, jobs_failed, last_error FROM bbm_status_detail('splits');
 -- finished, but bbm_ensure_finished does not accept it
 SELECT bbm_ensure_finished('splits');
@@ -45,16 +45,16 @@ SELECT bbm_retry('splits');
 SELECT status FROM bbm_status('splits');
 CALL bbm_run('splits');
 SELECT count(*) FILTER (WHERE done = 1 AND n = id) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
-SELECT * FROM aside WHERE name = 'splits';
+SELECT * FROM quarantined WHERE name = 'splits';
 UPDATE poison SET v = id::text WHERE id = 14;
 SELECT bbm_retry('splits');
 CALL bbm_run('splits');
 SELECT count(*) FILTER (WHERE done = 1 AND n = id) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
-SELECT * FROM aside WHERE name = 'splits';
+SELECT * FROM quarantined WHERE name = 'splits';
 SELECT bbm_ensure_finished('splits');
 SELECT bbm_retry('splits');
 
--- while it is still cutting, too: ranges go on where they were
+-- while it is still bisecting, too: ranges go on where they were
 UPDATE poison SET n = NULL, done = 0;
 UPDATE poison SET v = 'bad' WHERE id IN (5, 95);
 CREATE FUNCTION stop_at(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
@@ -70,20 +70,20 @@ BEGIN
 END $$;
 SELECT bbm_create('midway', 'poison', 'stop_at', batch_size => 10, max_attempts => 1, on_error => 'split');
 CALL bbm_run('midway');
-SELECT * FROM aside WHERE name = 'midway';
+SELECT * FROM quarantined WHERE name = 'midway';
 UPDATE poison SET v = '5' WHERE id = 5;
 SELECT bbm_retry('midway');
 CALL bbm_run('midway');
 SELECT count(*) FILTER (WHERE done = 1) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
-SELECT * FROM aside WHERE name = 'midway';
+SELECT * FROM quarantined WHERE name = 'midway';
 
--- skip puts the range aside
+-- skip quarantines the range
 UPDATE poison SET v = id::text, n = NULL, done = 0;
 UPDATE poison SET v = 'bad' WHERE id = 42;
 SELECT bbm_update('skips', 'poison', 'n = v::integer, done = done + 1', batch_size => 10, max_attempts => 1, on_error => 'skip');
 CALL bbm_run('skips');
 SELECT count(*) FILTER (WHERE done = 1) AS done, count(*) FILTER (WHERE done <> 1) AS not_done FROM poison;
-SELECT * FROM aside WHERE name = 'skips';
+SELECT * FROM quarantined WHERE name = 'skips';
 UPDATE poison SET v = '42' WHERE id = 42;
 -- also where the sequence of the jobs' ids is behind them
 SELECT setval('bbm_jobs_id_seq', 1);
@@ -111,13 +111,13 @@ INSERT INTO words SELECT chr(97 + i % 26), i FROM generate_series(0, 103) i;
 SELECT bbm_update('words', 'words', 'n = n + 1', batch_size => 9, sub_batch_size => 4, max_attempts => 1, on_error => 'split');
 CALL bbm_run('words');
 SELECT n, count(*) FROM words GROUP BY n ORDER BY n;
-SELECT * FROM aside WHERE name = 'words';
+SELECT * FROM quarantined WHERE name = 'words';
 CREATE INDEX ON words (w);
 UPDATE words SET n = 0;
 SELECT bbm_update('ties', 'words', 'n = n + 1', column_name => 'w', batch_size => 10, max_attempts => 1, on_error => 'split');
 CALL bbm_run('ties');
 SELECT n, count(*) FROM words GROUP BY n ORDER BY n;
-SELECT * FROM aside WHERE name = 'ties';
+SELECT * FROM quarantined WHERE name = 'ties';
 
 -- a key of one column, and of two, in their own order, which is not that of their texts
 CREATE TABLE many (k numeric PRIMARY KEY, d integer NOT NULL);
@@ -135,7 +135,7 @@ SELECT bbm_update('limited', 'poison', 'n = v::integer, done = done + 1', batch_
 \set VERBOSITY default
 CALL bbm_run('limited');
 \set VERBOSITY terse
-SELECT count(*) FROM aside WHERE name = 'limited';
+SELECT count(*) FROM quarantined WHERE name = 'limited';
 SELECT status, failure_error_code, error_sqlstate FROM batched_background_migrations WHERE name = 'limited';
 UPDATE poison SET v = id::text;
 SELECT bbm_start('limited');
@@ -151,7 +151,7 @@ BEGIN
 END $$;
 SELECT bbm_create('hopeless', 'poison', 'gone', batch_size => 50, on_error => 'split');
 CALL bbm_run('hopeless');
-SELECT count(*) FROM aside WHERE name = 'hopeless';
+SELECT count(*) FROM quarantined WHERE name = 'hopeless';
 
 -- bad input
 \set VERBOSITY default
@@ -194,7 +194,7 @@ RESET jit;
 SELECT count(*) > 0 AS some FROM bbm_row_errors;
 SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
 SELECT count(*) FROM bbm_row_errors;
-DROP VIEW aside;
+DROP VIEW quarantined;
 DROP EXTENSION bbm;
 DROP TABLE poison, words, many, pinned;
 DROP FUNCTION stop_at, gone, note_settings;

@@ -30,8 +30,8 @@ INSERT INTO steps SELECT 'row rate', 2 * i, 'work', 0.05, 10000 FROM generate_se
 UNION ALL SELECT 'row rate', 2 * i + 1, 'pace', 1.95, 0 FROM generate_series(1, 300) i;
 -- throttled for ten minutes, and for a second again and again; paused for an hour
 INSERT INTO steps SELECT 'throttled', i, 'work', 0.1, 100 FROM generate_series(1, 3000) i WHERE i <> 1500
-UNION ALL SELECT 'throttled', 1500, 'hold', 600, 0;
-INSERT INTO steps SELECT 'now and then', i, CASE WHEN i % 20 = 0 THEN 'hold' ELSE 'work' END, CASE WHEN i % 20 = 0 THEN 1 ELSE 0.1 END,
+UNION ALL SELECT 'throttled', 1500, 'throttle', 600, 0;
+INSERT INTO steps SELECT 'now and then', i, CASE WHEN i % 20 = 0 THEN 'throttle' ELSE 'work' END, CASE WHEN i % 20 = 0 THEN 1 ELSE 0.1 END,
     CASE WHEN i % 20 = 0 THEN 0 ELSE 100 END FROM generate_series(1, 6000) i;
 INSERT INTO steps SELECT 'paused', i, 'work', 0.1, 100 FROM generate_series(1, 3000) i WHERE i <> 1500
 UNION ALL SELECT 'paused', 1500, 'pause', 3600, 0;
@@ -44,7 +44,7 @@ UNION ALL SELECT 'in a batch', 2 * i + 1, 'work', 4, 1000 FROM generate_series(1
 SET enable_nestloop = off;
 WITH numbered AS (
     SELECT *, row_number() OVER (PARTITION BY scenario ORDER BY n) AS i,
-           CASE WHEN kind IN ('hold', 'pause') THEN 0 ELSE seconds END AS counts FROM steps),
+           CASE WHEN kind IN ('throttle', 'pause') THEN 0 ELSE seconds END AS counts FROM steps),
 run AS (
     SELECT scenario, rate(array_agg(kind ORDER BY n), array_agg(seconds ORDER BY n), array_agg(keys ORDER BY n), 5, max(keys)) AS rates,
            sum(keys) AS keys, sum(counts) AS seconds
@@ -125,16 +125,16 @@ SELECT filled('block ranges', 'i');
 SELECT filled('deletes', 'i');
 SELECT filled('uuid deletes', 'md5(i::text)::uuid', 'uuid');
 SELECT filled('empty', 'i', n => 0);
-CREATE TABLE parts (id bigint, a numeric, b text, c int, done boolean DEFAULT false, counts boolean DEFAULT true, PRIMARY KEY (id)) PARTITION BY RANGE (id);
-CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (1) TO (1001) WITH (autovacuum_enabled = off);
-CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (1001) TO (12001) WITH (autovacuum_enabled = off);
-CREATE TABLE parts_3 PARTITION OF parts FOR VALUES FROM (12001) TO (100000) WITH (autovacuum_enabled = off);
-INSERT INTO parts SELECT i, i % 100, repeat('x', 40), i FROM generate_series(1, 20000) i;
+CREATE TABLE partitioned (id bigint, a numeric, b text, c int, done boolean DEFAULT false, counts boolean DEFAULT true, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+CREATE TABLE partitioned_1 PARTITION OF partitioned FOR VALUES FROM (1) TO (1001) WITH (autovacuum_enabled = off);
+CREATE TABLE partitioned_2 PARTITION OF partitioned FOR VALUES FROM (1001) TO (12001) WITH (autovacuum_enabled = off);
+CREATE TABLE partitioned_3 PARTITION OF partitioned FOR VALUES FROM (12001) TO (100000) WITH (autovacuum_enabled = off);
+INSERT INTO partitioned SELECT i, i % 100, repeat('x', 40), i FROM generate_series(1, 20000) i;
 -- a statement names the root, where a trigger for statements would keep it from going partition by partition
-CREATE TRIGGER notes AFTER UPDATE ON parts FOR EACH ROW WHEN (NEW.id % 500 = 0) EXECUTE FUNCTION notes('parts');
+CREATE TRIGGER notes AFTER UPDATE ON partitioned FOR EACH ROW WHEN (NEW.id % 500 = 0) EXECUTE FUNCTION notes('partitioned');
 DELETE FROM log;
 SELECT count(bbm_update(name, quote_ident(name), 'done = true', 'NOT done', batch_size => 997))
-FROM unnest('{never analyzed,just updated,a gap,sparse,uuid key,text key,parts,empty}'::text[]) name;
+FROM unnest('{never analyzed,just updated,a gap,sparse,uuid key,text key,partitioned,empty}'::text[]) name;
 SELECT bbm_update('large', 'large', 'done = true', 'NOT done', batch_size => 1999, allow_full_scan => true) > 0 AS made;
 SELECT bbm_update('half of it', '"half of it"', 'done = true', 'NOT done', batch_size => 499, max_value => 10000) > 0 AS made;
 SELECT bbm_update('text range', '"text range"', 'done = true', 'NOT done', batch_size => 499, max_key => '{key 000005000}') > 0 AS made;

@@ -27,8 +27,8 @@ CREATE FUNCTION "tellSize"(table_name text, column_name text, min int, max int, 
 CALL bbm_run('plain');
 SELECT min, max, size FROM calls ORDER BY id;
 TRUNCATE calls;
-SELECT bbm_create('parts', 't', 'tellSize', batch_size => 10, sub_batch_size => 4) > 0 AS created;
-CALL bbm_run('parts');
+SELECT bbm_create('sub-batches', 't', 'tellSize', batch_size => 10, sub_batch_size => 4) > 0 AS created;
+CALL bbm_run('sub-batches');
 SELECT min, max, size FROM calls ORDER BY id;
 TRUNCATE calls;
 -- one commit a job again

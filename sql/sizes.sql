@@ -56,7 +56,7 @@ SELECT sizing(1000, 500, 0, 10, 100000, ARRAY[0, -1, 0], ARRAY[5000, 5000, 5000]
 -- the few keys at the end of a range say little, whichever way; nor do they make the size grow
 SELECT sizing(1000, 500, 0, 10, 100000, ARRAY[1000, 3, 1000, 3], ARRAY[500, 6, 500, 0.0001], ARRAY[0, 0, 0, 0]) AS rest;
 -- half a batch was tried: as much again may be
-SELECT sizing(1000, 500, 0, 10, 100000, ARRAY[400, 600, 900], ARRAY[1, 1, 1], ARRAY[0, 0, 0]) AS part;
+SELECT sizing(1000, 500, 0, 10, 100000, ARRAY[400, 600, 900], ARRAY[1, 1, 1], ARRAY[0, 0, 0]) AS partial;
 -- ties are no reason to grow faster
 SELECT sizing(1000, 500, 0, 10, 100000, ARRAY[9000], ARRAY[1], ARRAY[0]) AS ties;
 -- WAL: the stricter of the two counts
@@ -117,10 +117,10 @@ CALL bbm_run('limits');
 SELECT * FROM jobs('limits');
 
 -- sub-batches: the job as a whole is what aims at the target, and grows by a factor of two
-SELECT bbm_create('parts', 't', 'slow', batch_size => 300, sub_batch_size => 30, target_duration => '100 ms',
+SELECT bbm_create('sub-batches', 't', 'slow', batch_size => 300, sub_batch_size => 30, target_duration => '100 ms',
                   max_value => 3000) AS id;
-CALL bbm_run('parts');
-SELECT * FROM jobs('parts');
+CALL bbm_run('sub-batches');
+SELECT * FROM jobs('sub-batches');
 
 -- bbm_alter: a size makes it exact, a target makes it follow; each from where it is
 CREATE FUNCTION slow_then_paused(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
@@ -162,13 +162,13 @@ SELECT bbm_create('fails once', 't', 'slow_once_failing', batch_size => 1000, ta
 CALL bbm_run('fails once');
 SELECT * FROM jobs('fails once');
 
--- leaves that are smaller than a batch: their ends neither shrink the size nor let it grow untried
+-- partitions that are smaller than a batch: their ends neither shrink the size nor let it grow untried
 CREATE TABLE p (id int PRIMARY KEY, n int NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
 SELECT format('CREATE TABLE p%s PARTITION OF p FOR VALUES FROM (%s) TO (%s)', i, i * 100, i * 100 + 100)
 FROM generate_series(0, 3) i \gexec
 CREATE TABLE p4 PARTITION OF p FOR VALUES FROM (400) TO (4000);
 INSERT INTO p SELECT generate_series(0, 3999);
-CREATE FUNCTION slow_leaf(table_name text, column_name text, lo bigint, hi bigint, batch_size int) RETURNS bigint
+CREATE FUNCTION slow_partition(table_name text, column_name text, lo bigint, hi bigint, batch_size int) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
     changed bigint;
@@ -179,9 +179,9 @@ BEGIN
     PERFORM advance(20 + changed * 0.125);
     RETURN changed;
 END $$;
-SELECT bbm_create('leaves', 'p', 'slow_leaf', batch_size => 500, target_duration => '100 ms') AS id;
-CALL bbm_run('leaves');
-SELECT relation, batch_size, rows, run_time FROM bbm_jobs('leaves') ORDER BY id;
+SELECT bbm_create('partitions', 'p', 'slow_partition', batch_size => 500, target_duration => '100 ms') AS id;
+CALL bbm_run('partitions');
+SELECT relation, batch_size, rows, run_time FROM bbm_jobs('partitions') ORDER BY id;
 -- as one table each batch opens all five: what that takes is no reason for ever smaller ones
 CREATE FUNCTION slow_opening(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
@@ -278,7 +278,7 @@ ALTER SYSTEM RESET bbm.min_pace;
 SELECT pg_reload_conf();
 DROP EXTENSION bbm;
 DROP TABLE t, stops, failures, p, tags, w;
-DROP FUNCTION slow, slow_then_paused, slow_once_failing, slow_leaf, slow_opening, slow_tags, slow_nulls, jobs, full_batches, sizing, advance, bucket;
+DROP FUNCTION slow, slow_then_paused, slow_once_failing, slow_partition, slow_opening, slow_tags, slow_nulls, jobs, full_batches, sizing, advance, bucket;
 DROP SEQUENCE tries;
 ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.retry_delay;

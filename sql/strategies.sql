@@ -24,12 +24,12 @@ SELECT bbm_update('no index', 'ties', 'n = n + 1', column_name => 'k', batching_
 CREATE INDEX ON ties (k);
 CREATE INDEX ON ties (w DESC, k);
 SELECT bbm_update('ties', 'ties', 'n = n + 1', column_name => 'k', batch_size => 3) > 0 AS ties,
-       bbm_update('parts', 'ties', 'n = n + 1', column_name => 'k', batch_size => 70, sub_batch_size => 4) > 0 AS parts,
+       bbm_update('sub-batches', 'ties', 'n = n + 1', column_name => 'k', batch_size => 70, sub_batch_size => 4) > 0 AS sub_batches,
        bbm_update('words', 'ties', 'n = n + 1', column_name => 'w', batch_size => 5, sub_batch_size => 2) > 0 AS words;
 CALL bbm_run('ties');
 SELECT * FROM jobs('ties');
-CALL bbm_run('parts');
-SELECT * FROM jobs('parts');
+CALL bbm_run('sub-batches');
+SELECT * FROM jobs('sub-batches');
 CALL bbm_run('words');
 SELECT * FROM jobs('words');
 SELECT n, count(*) FROM ties GROUP BY n;

@@ -113,7 +113,7 @@ SELECT bbm_pause();
 SELECT define('by a worker', '{bbm.condition=(SELECT green FROM lights)}');
 SELECT bbm_start('by a worker');
 SELECT waits_for('by a worker', 'condition%');
-SELECT signal, setting, value, holds, reason FROM bbm_throttle('by a worker') ORDER BY signal;
+SELECT signal, setting, value, throttles, reason FROM bbm_throttle('by a worker') ORDER BY signal;
 SELECT bbm_alter('by a worker', settings => '{bbm.condition=pg_sleep(60) IS NULL}');
 SELECT waits_for('by a worker', '%cannot%');
 SELECT bbm_alter('by a worker', settings => '{bbm.condition=SELECT green FROM light}');
@@ -159,7 +159,7 @@ SELECT bbm_retry('two reasons');
 SELECT waits_for('two reasons', 'condition%');
 SELECT bbm_drop('two reasons');
 
--- each signal with its value, its limit, and the value's share of that; a signal holds when that is more than 1
+-- each signal with its value, its limit, and the value's share of that; a signal throttles when that is more than 1
 CREATE TABLE half (id int PRIMARY KEY, n int NOT NULL DEFAULT 0) WITH (autovacuum_enabled = false);
 INSERT INTO half SELECT generate_series(1, 100);
 UPDATE half SET n = 1 WHERE id <= 50;
@@ -168,16 +168,16 @@ SELECT bbm_create('measured', 'half', 'UPDATE half SET n = 2 WHERE id BETWEEN $1
     'bbm.max_active_sessions=1000', 'bbm.active_hours=00:00-12:00 UTC, 12:00-00:00 UTC', 'bbm.max_row_rate=1', 'bbm.max_horizon_age=1d']) > 0 AS created;
 SELECT pg_stat_force_next_flush();
 SELECT signal, CASE WHEN limit_value LIKE '% s' OR signal LIKE '%session%' THEN regexp_replace(value, '^[0-9.]+', 'n') ELSE value END AS value,
-       limit_value, CASE WHEN limit_value LIKE '% s' OR signal LIKE '%session%' THEN share < 1 ELSE share = round(share::numeric, 3) END AS share, holds, setting
+       limit_value, CASE WHEN limit_value LIKE '% s' OR signal LIKE '%session%' THEN share < 1 ELSE share = round(share::numeric, 3) END AS share, throttles, setting
 FROM bbm_throttle('measured');
 SELECT share FROM bbm_throttle('measured') WHERE signal = 'dead tuples';
 -- the one limit is exceeded, and the other is not
 SELECT bbm_create('one of two', 'half', 'UPDATE half SET n = 2 WHERE id BETWEEN $1 AND $2',
                   settings => '{bbm.max_dead_tuples=40,bbm.max_dead_share=0.5}') > 0 AS created;
-SELECT signal, value, limit_value, share, holds, reason FROM bbm_throttle('one of two') WHERE signal = 'dead tuples';
+SELECT signal, value, limit_value, share, throttles, reason FROM bbm_throttle('one of two') WHERE signal = 'dead tuples';
 -- a hundred rows at one a second
 CALL bbm_run('measured');
-SELECT signal, value ~ '^[0-9]+ rows a second$' AS value, limit_value, share > 1 AS exceeded, holds, reason FROM bbm_throttle('measured') WHERE signal = 'row rate';
+SELECT signal, value ~ '^[0-9]+ rows a second$' AS value, limit_value, share > 1 AS exceeded, throttles, reason FROM bbm_throttle('measured') WHERE signal = 'row rate';
 
 -- nobody else's is shown, and of none there is nothing
 CREATE ROLE bbm_throttle_nobody;
@@ -193,12 +193,12 @@ INSERT INTO goes VALUES (1), (2);
 -- (one that is written with a statement: bbm_update knows its table)
 INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, settings)
 VALUES ('early', 1000, 1000, 'UPDATE goes SET n = 1 WHERE id BETWEEN $1 AND $2', 'goes', 'id', '{bbm.max_dead_tuples=1000000}');
-SELECT signal, holds, reason FROM bbm_throttle('early') WHERE setting = 'bbm.max_dead_tuples';
+SELECT signal, throttles, reason FROM bbm_throttle('early') WHERE setting = 'bbm.max_dead_tuples';
 SELECT bbm_start('early');
 SELECT bbm_wait('early', '1 minute');
-SELECT signal, holds, reason FROM bbm_throttle('early') WHERE setting = 'bbm.max_dead_tuples';
+SELECT signal, throttles, reason FROM bbm_throttle('early') WHERE setting = 'bbm.max_dead_tuples';
 DROP TABLE goes;
-SELECT signal, holds, reason FROM bbm_throttle('early') WHERE setting = 'bbm.max_dead_tuples';
+SELECT signal, throttles, reason FROM bbm_throttle('early') WHERE setting = 'bbm.max_dead_tuples';
 
 -- a wait between two sub-batches of more than a second: the job is released, which is no requeue
 SELECT bbm_create('released', 't', 'UPDATE public.t SET n = n + 1 WHERE id BETWEEN $1 AND $2', max_value => 10, batch_size => 10, sub_batch_size => 5,

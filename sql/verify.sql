@@ -57,14 +57,14 @@ ALTER TABLE items ALTER price SET NOT NULL;
 SELECT bbm_update('values', 'items', 'total = 0', 'total IS NULL', column_name => 'price', batching_strategy => 'LooseIndexScanBatchingStrategy');
 SELECT bbm_verify('values');
 -- a partitioned table
-CREATE TABLE parts (id bigint, n integer NOT NULL DEFAULT 0, PRIMARY KEY (id)) PARTITION BY RANGE (id);
-CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (1) TO (101);
-CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (101) TO (201);
-INSERT INTO parts SELECT i FROM generate_series(1, 200) i;
-SELECT bbm_update('parted', 'parts', 'n = 1', 'n = 0', batch_size => 30);
-SELECT bbm_create('whole', 'parts', 'UPDATE parts SET n = 1 WHERE id BETWEEN $1 AND $2 AND n = 0', filter => 'n = 0');
-SELECT bbm_update('parted blocks', 'parts', 'n = 1', 'n = 0', batching_strategy => 'BlockRangeBatchingStrategy');
-UPDATE parts SET n = 1 WHERE id BETWEEN 51 AND 150;
+CREATE TABLE partitioned (id bigint, n integer NOT NULL DEFAULT 0, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+CREATE TABLE partitioned_1 PARTITION OF partitioned FOR VALUES FROM (1) TO (101);
+CREATE TABLE partitioned_2 PARTITION OF partitioned FOR VALUES FROM (101) TO (201);
+INSERT INTO partitioned SELECT i FROM generate_series(1, 200) i;
+SELECT bbm_update('parted', 'partitioned', 'n = 1', 'n = 0', batch_size => 30);
+SELECT bbm_create('whole', 'partitioned', 'UPDATE partitioned SET n = 1 WHERE id BETWEEN $1 AND $2 AND n = 0', filter => 'n = 0');
+SELECT bbm_update('parted blocks', 'partitioned', 'n = 1', 'n = 0', batching_strategy => 'BlockRangeBatchingStrategy');
+UPDATE partitioned SET n = 1 WHERE id BETWEEN 51 AND 150;
 SELECT bbm_verify('parted'), bbm_verify('whole'), bbm_verify('parted blocks'), bbm_verify('parted', 'n = 1 OR id < 10');
 -- the job need not be there any more
 CREATE FUNCTION job(bigint, bigint) RETURNS void LANGUAGE sql AS 'UPDATE items SET total = 0 WHERE id BETWEEN $1 AND $2';
@@ -151,13 +151,13 @@ DELETE FROM items WHERE id <= 7;
 CALL bbm_run('bad');
 SELECT * FROM phases WHERE name = 'bad';
 -- a filter that remains met, and a partitioned table
-SELECT bbm_create('half', 'parts', 'UPDATE parts SET n = 2 WHERE id BETWEEN $1 AND $2 AND id % 50 > 0', filter => 'n < 2', batch_size => 50,
+SELECT bbm_create('half', 'partitioned', 'UPDATE partitioned SET n = 2 WHERE id BETWEEN $1 AND $2 AND id % 50 > 0', filter => 'n < 2', batch_size => 50,
     verify => true);
 CALL bbm_run('half');
-UPDATE parts SET n = 2;
+UPDATE partitioned SET n = 2;
 CALL bbm_run('half');
-UPDATE parts SET n = 0;
-SELECT bbm_update('partitions', 'parts', 'n = 1', 'n = 0', batch_size => 30, verify => true);
+UPDATE partitioned SET n = 0;
+SELECT bbm_update('partitions', 'partitioned', 'n = 1', 'n = 0', batch_size => 30, verify => true);
 CALL bbm_run('partitions');
 SELECT * FROM phases WHERE name IN ('half', 'partitions');
 -- pause in the middle of the verification, and go on
@@ -170,7 +170,7 @@ BEGIN
     RETURN true;
 END $$;
 INSERT INTO stops VALUES (95);
-SELECT bbm_update('stopped', 'parts', 'n = 2', 'n = 1', batch_size => 30, verify => true, row_check => 'n = 2 AND stop_at(id)', max_attempts => 1);
+SELECT bbm_update('stopped', 'partitioned', 'n = 2', 'n = 1', batch_size => 30, verify => true, row_check => 'n = 2 AND stop_at(id)', max_attempts => 1);
 CALL bbm_run('stopped');
 SELECT bbm_pause('stopped');
 -- its range stays as it is: further keys would be verified, or passed over, without having been processed
@@ -220,7 +220,7 @@ FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON
 WHERE m.name IN ('long check', 'long scan') AND j.phase = 'verify' GROUP BY 1, 2 ORDER BY 1, 2;
 
 DROP EXTENSION bbm CASCADE;
-DROP TABLE items, parts, secret, stops, checked, wide;
+DROP TABLE items, partitioned, secret, stops, checked, wide;
 DROP FUNCTION stop_at, slowly;
 DROP OWNED BY regress_verify;
 DROP ROLE regress_verify, regress_verify_other;

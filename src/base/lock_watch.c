@@ -29,7 +29,7 @@
  *	  LWLocks stay held until LWLockReleaseAll(), which AbortTransaction() and
  *	  AbortSubTransaction() call with interrupts held off again.  Those that
  *	  are held exclusively are not free for the check.  Those that are held
- *	  shared it gets once more, and gives back: LWLockRelease() searches from
+ *	  shared it gets once more, and releases: LWLockRelease() searches from
  *	  the latest.  No error is raised in the middle of a change of a list.
  *
  *	  3. It takes LWLocks only if they are free, and otherwise tries again a

@@ -54,7 +54,7 @@ request_find(Oid database, Oid owner, bool create)
 	if (!create)
 		return NULL;
 
-	/* When the array is full, reuse a settled request: only an event or discovery can wake it again. */
+	/* When the array is full, reuse a fulfilled request: only an event or discovery can wake it again. */
 	for (int i = 0; unused == NULL && i < BBM_MAX_REQUESTS; i++)
 	{
 		if (bbm_shared->requests[i].due == DT_NOEND)
@@ -190,7 +190,7 @@ bbm_request_workers(Oid database, Oid owner, int wanted)
 	{
 		request->failures = 0;
 		request->polls = false;
-		/* also for a worker that has polled before this, and is about to settle and exit */
+		/* also for a worker that has polled before this, and is about to fulfil it and exit */
 		request->generation++;
 		if (request->wanted < wanted)
 		{
@@ -205,7 +205,7 @@ bbm_request_workers(Oid database, Oid owner, int wanted)
 /*
  * A worker that found nothing to do until "due" calls this before it exits.
  * An event since it polled (a higher generation than it saw) overrides it.
- * "polls": until an event, who comes then only polls whether a hold is over.
+ * "polls": until an event, who comes then only polls whether a throttle is over.
  */
 void
 bbm_request_fulfil(Oid database, Oid owner, uint64 generation, TimestampTz due, bool polls)

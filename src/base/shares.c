@@ -16,7 +16,7 @@
 /* Within this time a new process finds work, or exits. */
 #define BBM_MOMENT_MS 1000
 
-/* For so long, workers that work let an owner wait whose migrations were all on hold when that was last checked. */
+/* For so long, workers that work let an owner wait whose migrations were all throttled when that was last checked. */
 #define BBM_POLL_LATE_MS (8 * 1000)
 
 /*
@@ -68,7 +68,7 @@ yields_to(const BbmSlot *mine, Share my, const BbmWorkRequest *request, Share ot
 /*
  * Is the request only to poll whether what its migrations wait for is over?
  * Workers that work do not exit for it, nor do requests of others wait for it,
- * unless it is already late: with many owners on hold, the others would spend
+ * unless it is already late: with many throttled owners, the others would spend
  * most of their time in taking turns with them.
  */
 static bool

@@ -205,7 +205,7 @@ bbm_partitions_forget(int64 migration_id)
 void
 bbm_partitions_accept(int64 migration_id)
 {
-	static BbmSql parts = {
+	static BbmSql partitions = {
 		"UPDATE @.bbm_partitions SET relation = coalesce(to_regclass(relation_name)::oid, 0) WHERE migration_id = $1",
 		1, {INT8OID}
 	};
@@ -216,7 +216,7 @@ bbm_partitions_accept(int64 migration_id)
 	};
 	Datum		values[] = {Int64GetDatum(migration_id)};
 
-	bbm_sql_run(&parts, values, NULL, true);
+	bbm_sql_run(&partitions, values, NULL, true);
 	bbm_sql_run(&jobs, values, NULL, true);
 	bbm_errors_accept(migration_id);
 }

@@ -48,7 +48,7 @@
 #define BBM_MOST_DOUBLINGS 6
 
 /*
- * Determines what of the job this transaction is to do; part->key_count is 0
+ * Determines what of the job this transaction is to do; sub_batch->key_count is 0
  * when nothing of the job is left.  *batch_size is how many rows a job without
  * a range may process.  Returns true if there is more.
  */

@@ -118,7 +118,7 @@ waits_for_table(Oid lock_class, const BbmCompetitor *competitor, TimestampTz now
 
 /*
  * Has the migration waited long enough for the other one, which is at work?
- * It may have waited for others, or on a busy machine for its own turn; so it
+ * It may have waited for others, or on a busy machine for its own time slice; so it
  * does not pass a batch that has just begun, but only one that does not end.
  * Between a claim and its commit the other has no running job: it is not
  * passed either.

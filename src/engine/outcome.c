@@ -622,7 +622,7 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 	int			code = bbm_error_code(error->sqlerrcode, step_code);
 	bool		used_up = job->attempts >= target->migration->max_attempts;
 	bool		of_rows = class == BBM_ERROR_DATA || class == BBM_ERROR_SIZE;
-	bool		aside = of_rows && used_up && may_quarantine(target, job);
+	bool		quarantine = of_rows && used_up && may_quarantine(target, job);
 	JobArgs		args = {.job = job, .error = error, .code = code};
 
 	if (stop != BBM_STOP_NONE)
@@ -648,9 +648,9 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 														  bbm_setting_int(target->migration, BBM_RETRY_DELAY),
 														  bbm_setting_int(target->migration, BBM_RETRY_MAX_DELAY),
 														  pg_prng_double(&pg_global_prng_state)));
-	args.bisect = job->bisect || (aside && target->migration->on_error == BBM_ON_ERROR_BISECT);
-	args.skip = aside && target->migration->on_error == BBM_ON_ERROR_SKIP;
-	if (aside)
+	args.bisect = job->bisect || (quarantine && target->migration->on_error == BBM_ON_ERROR_BISECT);
+	args.skip = quarantine && target->migration->on_error == BBM_ON_ERROR_SKIP;
+	if (quarantine)
 		args.due = GetCurrentTimestamp();
 	if (!write_job(target, &args))
 		return true;
@@ -660,7 +660,7 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 
 	if (class == BBM_ERROR_HOPELESS)
 		bbm_record_migration_failed(target->migration, code, error);
-	else if (used_up && !aside)
+	else if (used_up && !quarantine)
 		bbm_record_migration_failed(target->migration, BBM_CODE_ATTEMPTS, error);
 	else
 		return true;

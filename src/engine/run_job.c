@@ -187,7 +187,7 @@ bbm_wait_for_throttle(BbmEngine *engine, BbmTarget *target, bool may_help, int m
  * soon.  Holds no transaction, snapshot or lock but the permit.
  */
 static bool
-may_begin_partition(BbmEngine *engine, BbmTarget *target)
+may_begin_batch(BbmEngine *engine, BbmTarget *target)
 {
 	if (is_wanted(engine))
 		return false;
@@ -207,7 +207,7 @@ may_begin_partition(BbmEngine *engine, BbmTarget *target)
  * another process.
  */
 static void
-put_job_back(BbmEngine *engine, BbmTarget *target, BbmJob *job)
+release_job(BbmEngine *engine, BbmTarget *target, BbmJob *job)
 {
 	/* a foreground session was cancelled; the cancel would be lost here */
 	if (QueryCancelPending)
@@ -236,7 +236,7 @@ sub_batch_done(BbmEngine *engine, BbmTarget *target, BbmJob *job, const BbmWork 
 }
 
 /*
- * Runs the sub-batches of a job until it ends, must be put back, or meets an
+ * Runs the sub-batches of a job until it ends, must be released, or meets an
  * error, which is returned; *stop says whether its own process cancelled it.
  */
 static ErrorData *
@@ -264,7 +264,7 @@ run_sub_batches(BbmEngine *engine, BbmTarget *target, BbmWork *work, BbmLockWatc
 		bbm_worker_id_keep(engine->lock_class, engine->worker_id);
 		if (error)
 			return error;
-		if (work->result == BBM_WORK_SUB_BATCH && (engine->cancelled || !may_begin_partition(engine, target)))
+		if (work->result == BBM_WORK_SUB_BATCH && (engine->cancelled || !may_begin_batch(engine, target)))
 			work->result = BBM_WORK_PAUSED;
 	}
 	return NULL;
@@ -308,7 +308,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 	BbmLockWatchStop stop;
 
 	bbm_slot_report(target->migration->id, job->id);
-	if (waits && !may_begin_partition(engine, target))
+	if (waits && !may_begin_batch(engine, target))
 		work.result = BBM_WORK_PAUSED;
 	bbm_title_show(target);
 	error = run_sub_batches(engine, target, &work, &stop);
@@ -325,7 +325,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 	}
 	target->failures_in_row = 0;
 	if (work.result == BBM_WORK_PAUSED)
-		put_job_back(engine, target, job);
+		release_job(engine, target, job);
 	else if (work.result == BBM_WORK_SLICE_OVER)
 		bbm_record_release_unstarted(target, job);
 	/* the next claim finds the same, and has the target resolved anew */
@@ -368,7 +368,7 @@ bbm_run_jobs(BbmEngine *engine, BbmClaim *claim)
 		{
 			engine->cancelled = cancelled;
 			if (next.result == BBM_CLAIM_JOB)
-				put_job_back(engine, claim->target, &next.job);
+				release_job(engine, claim->target, &next.job);
 			return true;
 		}
 		if (next.result != BBM_CLAIM_JOB)

@@ -99,7 +99,7 @@ bbm_engine_end(BbmEngine *engine)
  * now, and none that waits for its time slice on a table?
  */
 bool
-bbm_engine_is_on_hold(const BbmEngine *engine)
+bbm_engine_is_throttled(const BbmEngine *engine)
 {
 	ListCell   *cell;
 

@@ -16,7 +16,7 @@
 
 extern BbmEngine *bbm_engine_begin(Oid owner, int64 only, ErrorData **why_not);
 extern BbmStepResult bbm_engine_step(BbmEngine *engine, TimestampTz *due);
-extern bool bbm_engine_is_on_hold(const BbmEngine *engine);
+extern bool bbm_engine_is_throttled(const BbmEngine *engine);
 extern void bbm_engine_keep_table_waits(const BbmEngine *engine, TimestampTz until);
 extern void bbm_engine_end(BbmEngine *engine);
 

@@ -150,7 +150,7 @@ typedef struct OpenArgs
 	BbmMigration *migration;	/* as read, once this engine is to run it */
 	BbmTarget  *target;
 	BbmStart	start;			/* in the step's context */
-	bool		taken_up;
+	bool		started;
 } OpenArgs;
 
 /*
@@ -195,16 +195,16 @@ open_target(void *arg)
  * until we commit; one that committed before is seen here.
  */
 static void
-take_up(void *arg)
+set_running(void *arg)
 {
 	OpenArgs   *args = arg;
 	BbmStatus	status;
 	BbmMigration *now;
 
 	BBM_POINT("start-begin");
-	args->taken_up = bbm_migration_lock(args->id, &status) &&
+	args->started = bbm_migration_lock(args->id, &status) &&
 		(now = bbm_migration_by_id(args->id, args->engine->step)) != NULL && is_new(now);
-	if (args->taken_up)
+	if (args->started)
 		bbm_record_started(args->target, &args->start);
 }
 
@@ -246,12 +246,12 @@ target_for(BbmEngine *engine, int64 id, BbmOutcome *outcome)
 		return args.target;
 	}
 
-	error = bbm_txn_run(take_up, &args, false);
+	error = bbm_txn_run(set_running, &args, false);
 	if (error)
 		*outcome = fail_or_wait(engine, args.migration, error);
 	else
 	{
-		if (args.taken_up)
+		if (args.started)
 			ereport(LOG, (errmsg("migration \"%s\" is running", bbm_printable(args.migration->name))));
 		bbm_state_changed();
 		*outcome = WORKED;

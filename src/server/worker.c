@@ -137,7 +137,7 @@ wait_in_slot(const BbmWorkerStart *start, const BbmEngine *engine, TimestampTz d
 	}
 	come_back = Max(due, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_STAY_MS));
 	bbm_engine_keep_table_waits(engine, TimestampTzPlusMilliseconds(come_back, BBM_STAY_MS));
-	bbm_request_fulfil(start->database, start->owner, engine->generation, come_back, bbm_engine_is_on_hold(engine));
+	bbm_request_fulfil(start->database, start->owner, engine->generation, come_back, bbm_engine_is_throttled(engine));
 	return false;
 }
 
@@ -193,7 +193,7 @@ run_until_idle(const BbmWorkerStart *start)
 		else if (result == BBM_STEP_IDLE || due > TimestampTzPlusMilliseconds(now, BBM_STAY_MS))
 		{
 			BBM_POINT_BETWEEN("exit-idle");
-			bbm_request_fulfil(start->database, start->owner, engine->generation, due, bbm_engine_is_on_hold(engine));
+			bbm_request_fulfil(start->database, start->owner, engine->generation, due, bbm_engine_is_throttled(engine));
 			break;
 		}
 		if (!wait_in_slot(start, engine, due))

@@ -269,7 +269,7 @@ bbm_retry(PG_FUNCTION_ARGS)
 	BbmMigration *migration;
 	BbmUnfinished unfinished;
 	BbmStatus	status;
-	int64		aside;
+	int64		quarantined;
 
 	SPI_connect();
 	migration = bbm_get_migration(name);
@@ -278,8 +278,8 @@ bbm_retry(PG_FUNCTION_ARGS)
 		bbm_no_such_migration(name);
 	bbm_jobs_unfinished(migration->id, &unfinished);
 	(void) bbm_jobs_refresh(migration->id);
-	aside = bbm_errors_retry(migration->id);
-	if (status == BBM_FINISHED && aside > 0)
+	quarantined = bbm_errors_retry(migration->id);
+	if (status == BBM_FINISHED && quarantined > 0)
 	{
 		bbm_migration_reopen(migration->id);
 		bbm_wake_at_commit(migration->owner);
@@ -290,7 +290,7 @@ bbm_retry(PG_FUNCTION_ARGS)
 		/* a change of the row, so that a sleeping worker polls at once */
 		bbm_migration_write(migration->id, &(BbmDefinition) {0}, false);
 	SPI_finish();
-	PG_RETURN_INT64(unfinished.failed + aside);
+	PG_RETURN_INT64(unfinished.failed + quarantined);
 }
 
 Datum

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * serial.c
- *		SerialKeySetBatchingStrategy: key order, cut by rows along the index.
+ *		SerialKeySetBatchingStrategy: key order, split by rows along the index.
  *
  * The ranges of an integer key follow each other without a gap in the key,
  * from min_value to max_value; a range over a billion ids without a row costs

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * strategy.h
- *		How a table is cut into ranges: a table of functions, one file each.
+ *		How a table is split into ranges: a table of functions, one file each.
  *
  *-------------------------------------------------------------------------
  */

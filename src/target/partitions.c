@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * partitions.c
- *		The partitions of a migration's table, and cutting them one by one.
+ *		The partitions of a migration's table, and allocating ranges of them one by one.
  *
  * NOTES
  *	  Here, a partition is a table with rows of its own, at or below the
@@ -68,7 +68,7 @@ compare_entries(const void *a, const void *b)
 	return oid_cmp(a, &((const BbmPartitionState *) lfirst((const ListCell *) b))->relation);
 }
 
-/* "parts" are in the order of their OIDs. */
+/* "entries" are in the order of their OIDs. */
 static BbmPartitionState *
 find_entry(List *entries, Oid relation)
 {

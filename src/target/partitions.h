@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * partitions.h
- *		The partitions of a migration's table, and cutting them one by one.
+ *		The partitions of a migration's table, and allocating ranges of them one by one.
  *
  *-------------------------------------------------------------------------
  */

@@ -25,7 +25,7 @@ typedef enum BbmPaceReason
 	BBM_PACE_FREE,				/* nothing is in its way */
 	BBM_PACE_STARTS,			/* the process has just begun, and finds out */
 	BBM_PACE_CPU,				/* it waits for a CPU, so others do */
-	BBM_PACE_SLOW,				/* ... as far as its batches show, where the system does not tell */
+	BBM_PACE_SLOW,				/* ... as far as its batches show, where the system does not report it */
 	BBM_PACE_LOCKS,				/* sessions wait for its locks */
 	BBM_PACE_WAL,				/* it finds the WAL buffers full, so others do */
 	BBM_PACE_LIMIT				/* it is at bbm.max_pace */

@@ -33,8 +33,8 @@
 #include "base/slots.h"
 #include "throttle/pace.h"
 
-/* A longer pause is waited for in parts: the driver polls in between. */
-#define BBM_PAUSE_PART_MS 1000
+/* A longer pause is waited for in steps: the driver polls in between. */
+#define BBM_PAUSE_STEP_MS 1000
 
 /* A share below this is slow. */
 #define BBM_SLOW 0.9
@@ -183,7 +183,7 @@ bbm_pacing_pauses(TimestampTz now, TimestampTz *due)
 {
 	if (bbm_time_has_come(now, paused_until, BBM_LONGEST_PAUSE_MS))
 		return false;
-	*due = Min(paused_until, TimestampTzPlusMilliseconds(now, BBM_PAUSE_PART_MS));
+	*due = Min(paused_until, TimestampTzPlusMilliseconds(now, BBM_PAUSE_STEP_MS));
 	return true;
 }
 

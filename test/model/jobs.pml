@@ -95,7 +95,7 @@ bool current[3];
  */
 bool news[3];
 
-inline tell_others()
+inline notify_others()
 {
 	news[1] = news[1] || me != 1;
 	news[2] = news[2] || me != 2
@@ -103,7 +103,7 @@ inline tell_others()
 #define NEWS news[me]
 #define POLL news[me] = false
 #else
-inline tell_others() { skip }
+inline notify_others() { skip }
 #define NEWS true
 #define POLL skip
 #endif
@@ -229,7 +229,7 @@ inline rollback()
 /* ... that has written something, so that a worker with nothing to do polls again */
 inline commit()
 {
-	tell_others();
+	notify_others();
 	rollback()
 }
 
@@ -353,7 +353,7 @@ open:
 
 start:
 	STEP(bbm_migration_lock, row == 0) -> row = me END;
-	STEP(take_up, migration == 0) ->
+	STEP(set_running, migration == 0) ->
 		if
 		:: status == ACTIVE -> TRACE(bbm_record_started); status = RUNNING; row_changed()
 		:: else
@@ -520,7 +520,7 @@ work:
 	:: else
 	fi;
 	if
-	:: STEP(bbm_run_range, unlocks > 0 && my_phase == 1) -> SAY(pg_advisory_unlock_all); unlocks--; worker_id[me] = false; tell_others() END
+	:: STEP(bbm_run_range, unlocks > 0 && my_phase == 1) -> SAY(pg_advisory_unlock_all); unlocks--; worker_id[me] = false; notify_others() END
 	:: true
 	fi;
 #ifdef BREAK_RECORD

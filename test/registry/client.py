@@ -141,7 +141,7 @@ def progress():
          f"... and of {len(seen)} that are finished: all their rows")
 
 
-def steering():
+def controlling():
     insert = "INSERT INTO batched_background_migrations (name, min_value, max_value, batch_size, job_signature_name, table_name, column_name"
     # with neither status nor strategy
     ours = value(insert + ") VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING id",
@@ -194,6 +194,6 @@ def steering():
 
 reading()
 progress()
-steering()
+controlling()
 db.close()
 sys.exit(bad > 0)

@@ -178,7 +178,7 @@ for (1 .. 20 * $PostgreSQL::Test::Utils::timeout_default)
 	last if $called = log_since($node, $offset) =~ /starting background worker process "bbm worker/;
 	sleep 0.05;
 }
-ok($called, 'a call for help that comes while another leaves is heard');
+ok($called, 'a call for help that comes while another exits is heard');
 set('log_min_messages = warning');
 
 # Settings of the owner and of the database that would be in the way.

@@ -33,7 +33,7 @@ sub workers_in
 	return value($node, "SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity WHERE datname = '$db' AND backend_type = 'bbm worker'");
 }
 
-# A command that wants the database for itself; not longer than its workers need to leave.
+# A command that wants the database for itself; not longer than its workers need to exit.
 sub command
 {
 	my ($sql, $what) = @_;

@@ -34,7 +34,7 @@ EOS
 	reach_gate($node, 2);
 	my $offset = log_size($node);
 	version($other);
-	no_workers($node, "SQL of version $other: the workers leave");
+	no_workers($node, "SQL of version $other: the workers exit");
 	my $log = log_since($node, $offset);
 	like($log, qr/LOG:.*version $other.*$version/, 'and say why');
 	unlike($log, qr/\[bbm (worker|discovery|launcher)\].*(ERROR|FATAL|PANIC)/, 'without an error');
@@ -144,7 +144,7 @@ is(value($node, q(SELECT pid FROM pg_stat_activity WHERE backend_type = 'bbm wor
 value($node, "SELECT pg_terminate_backend($worker)");
 workers_gone($node);
 value($node, q(SELECT bbm_launch_worker('1 s')));
-no_workers($node, 'one leaves when there is nothing to do for so long');
+no_workers($node, 'one exits when there is nothing to do for so long');
 
 # … killed, it is not restarted; the next one takes over.
 value($node, 'UPDATE t SET n = 0');

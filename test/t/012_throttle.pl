@@ -128,7 +128,7 @@ my $cost = value($node, $checks);
 diag("a check of all signals takes $cost microseconds");
 # (30 where nothing else runs)
 cmp_ok($cost, '<', 1000, 'a check of all signals takes less than a millisecond');
-is(value($node, q(SELECT count(*), count(*) FILTER (WHERE holds) FROM bbm_throttle('cost'))), '12|0', 'none of which throttles');
+is(value($node, q(SELECT count(*), count(*) FILTER (WHERE throttles) FROM bbm_throttle('cost'))), '12|0', 'none of which throttles');
 
 # A standby that does not replay: in bytes, in time, and the last batch.
 $node->wait_for_catchup($standby);
@@ -243,7 +243,7 @@ value($node, q(SELECT bbm_start('waited')));
 goes_on('waited', 1000);
 finish_background($_) for @waiters;
 
-# Dead rows: whoever vacuums.  Its own batches do not leave as many again before the last.
+# Dead tuples: whoever vacuums.  Its own batches do not leave as many again before the last.
 migration('dead', ['bbm.max_dead_tuples=299'], prepare => 'UPDATE t_dead SET n = 0');
 waits('dead', 'dead tuples: 300 rows of the table are dead (limit 299)');
 value($node, 'VACUUM t_dead');
@@ -266,7 +266,7 @@ value($node, q(SELECT bbm_start('kept')));
 waits('kept', 'dead tuples: 300 rows of the table are dead (limit 299)');
 value($node, 'VACUUM t_kept');
 is(value($node, q(SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 't_kept')), 300, 'kept: a vacuum leaves them');
-is(value($node, q(SELECT holds FROM bbm_throttle('kept') WHERE signal = 'dead tuples')), 't', 'kept: for somebody else, too');
+is(value($node, q(SELECT throttles FROM bbm_throttle('kept') WHERE signal = 'dead tuples')), 't', 'kept: for somebody else, too');
 $keeper->query_safe('COMMIT');
 $keeper->quit;
 goes_on('kept');
@@ -475,10 +475,10 @@ SKIP:
 value($node, q(SELECT bbm_pause('pace', wait => true), bbm_drop('pace')));
 
 # Between sub-batches: during a short wait the process keeps the job, during a long one it releases the job.
-migration('parts', ['bbm.max_row_rate=2000'], rows => 2000, batch_size => 2000, sub_batch_size => 500);
-goes_on('parts', 2000);
+migration('sub-batches', ['bbm.max_row_rate=2000'], rows => 2000, batch_size => 2000, sub_batch_size => 500);
+goes_on('sub-batches', 2000);
 is( value($node, q(SELECT claim_epoch, finished_at - started_at > '0.7 s' FROM batched_background_migration_jobs
-	WHERE batched_background_migration_id = (SELECT id FROM batched_background_migrations WHERE name = 'parts'))),
+	WHERE batched_background_migration_id = (SELECT id FROM batched_background_migrations WHERE name = 'sub-batches'))),
 	'1|t', 'sub-batches keep to the rate, with one claim');
 value($node, 'CREATE TABLE light AS SELECT true AS green; CREATE TABLE red_was_seen ()');
 # from a half on, not before it has been red
@@ -513,7 +513,7 @@ like(log_since($node, $offset), qr/LOG:  migration "locks": job \d+ took/, 'and 
 server_setting('RESET bbm.lock_timeout');
 
 # The one that waited all the time.
-cmp_ok(time - $long_since, '>', 15, 'long enough for a worker to leave');
+cmp_ok(time - $long_since, '>', 15, 'long enough for a worker to exit');
 is( value($node, q(SELECT status, waiting_on FROM bbm_status_detail('long')), 'long'),
 	'running|condition: not met', 'what it waits for is known, though no worker may be there');
 my $starts = () = log_since($node) =~ /starting background worker process "bbm worker for database $long_oid"/g;

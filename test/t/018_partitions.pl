@@ -198,7 +198,7 @@ $node->safe_psql('postgres', qq{
 	CREATE INDEX ON near (k);
 	INSERT INTO near SELECT x, x % 7 FROM generate_series(0, 49) x;
 	CREATE FOREIGN TABLE far PARTITION OF mixed FOR VALUES FROM (1000) TO (2000) SERVER far OPTIONS (table_name 'far');
-	CREATE FUNCTION far_leaf(table_name text, column_name text, min int, max int, batch_size int) RETURNS void
+	CREATE FUNCTION far_partition(table_name text, column_name text, min int, max int, batch_size int) RETURNS void
 	LANGUAGE plpgsql AS \$\$
 	BEGIN EXECUTE format('UPDATE %s SET n = n + 1 WHERE %I BETWEEN \$1 AND \$2', \$1, \$2) USING min, max; END \$\$;
 	SELECT bbm_update('by id', 'mixed', 'n = n + 1', column_name => 'id', batch_size => 15, workers => 2, start => true);
@@ -206,7 +206,7 @@ $node->safe_psql('postgres', qq{
 		start => true);
 	SELECT bbm_create('statement', 'mixed', 'UPDATE mixed SET n = n + 1 WHERE id BETWEEN \$1 AND \$2',
 		column_name => 'id', batch_size => 15, start => true);
-	SELECT bbm_create('function', 'mixed', 'far_leaf', column_name => 'id', batch_size => 15, start => true);
+	SELECT bbm_create('function', 'mixed', 'far_partition', column_name => 'id', batch_size => 15, start => true);
 	SELECT bbm_update('plain', 'far', 'n = n + 1', column_name => 'id', batch_size => 15, start => true);
 	SELECT bbm_update('loose', 'far', 'n = n + 1', column_name => 'k', batch_size => 2,
 		batching_strategy => 'LooseIndexScanBatchingStrategy', start => true);

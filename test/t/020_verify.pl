@@ -78,7 +78,7 @@ finished($node, 'paused');
 is(counts(1), '2 x 4', 'nothing was counted twice');
 once_each($node, 't', 40);
 
-# A cancel gives it back.
+# A cancel requeues it.
 hold();
 update_and_verify('cancelled');
 is(value($node, q(SELECT bbm_cancel('cancelled'))), 1, 'one count was in flight');

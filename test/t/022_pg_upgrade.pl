@@ -132,7 +132,7 @@ EOS
 
 	once_each($new, $_, $rows) for @tables;
 	is(value($new, 'SELECT count(*), min(n), max(n) FROM fresh'), "$rows|2|2", 'so it was of one that began there');
-	# 40 rows of the blocks were put back
+	# 40 rows of the blocks were restored
 	is(value($new, "SELECT sum(rows) FROM bbm_jobs('$_') WHERE phase = 'work'"), $_ eq 'blocks' ? $rows + 40 : $rows, "$_: no row was done in vain") for @tables;
 	ranges_ok($new, $_, $_) for qw(ints halted);
 	my %new_jobs = map { $_ => 1 } split /\n/, value($new, "$jobs WHERE j.status = 2 ORDER BY j.id");

@@ -293,7 +293,7 @@ if ($has{pg_cron})
 	is(value($node, q(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_cron launcher')), '1', 'pg_cron runs');
 }
 
-# Commands that want our workers to leave.
+# Commands that want our workers to exit.
 value($node, 'CREATE DATABASE other');
 value($node, 'CREATE EXTENSION bbm; CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0); INSERT INTO t SELECT i FROM generate_series(1, 100) i', 'other');
 value($node, q(SELECT bbm_create('slow', 't', 'UPDATE t SET n = n + 1 + length(pg_sleep(0.1)::text) WHERE id BETWEEN $1 AND $2', batch_size => 1, start => true)), 'other');

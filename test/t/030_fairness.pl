@@ -101,14 +101,14 @@ ok($node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM bbm_workers() 
 value($node, q(SELECT bbm_drop('greedy')));
 
 # ----
-# A launched worker is one of the server's workers: it takes a slot, and leaves it when it has nothing to do and
+# A launched worker is one of the server's workers: it takes a slot, and releases it when it has nothing to do and
 # somebody else has.
 workers_gone($node);
 value($node, q(SET SESSION AUTHORIZATION owner_a; SELECT bbm_launch_worker('1 hour') FROM generate_series(1, 2)));
 my ($ret, $out, $err) = $node->psql('postgres', q(SET SESSION AUTHORIZATION owner_a; SELECT bbm_launch_worker('1 hour')));
 like($err, qr/as many run as are allowed/, 'no more workers can be launched than there are slots');
 define_for('owner_c', 'beside', 't_beside', start => 'true');
-finished($node, 'beside', 'launched workers without work leave for others');
+finished($node, 'beside', 'launched workers without work exit for others');
 value($node, q(SELECT count(pg_terminate_backend(pid)) FROM bbm_workers() WHERE kind = 'launched worker'));
 workers_gone($node);
 

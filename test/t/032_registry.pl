@@ -10,7 +10,7 @@ use BbmTest;
 use IPC::Run;
 use Test::More;
 
-# hundreds of short batches: resting is another test's
+# hundreds of short batches: pacing is another test's
 my $node = bbm_node('registry', conf => "bbm.min_pace = 1\n", initdb => [ '--encoding=UTF8', '--locale=C' ]);
 my $from = "$FindBin::RealBin/../registry";
 

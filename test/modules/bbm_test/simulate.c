@@ -185,7 +185,7 @@ bbm_test_bucket(PG_FUNCTION_ARGS)
  * float8) → keys per second by which the remaining time is estimated, after
  * each step.  The simulated clock advances by the seconds of each step, which is a batch
  * of so many keys ('work'), a pause for pacing ('pace'), another that counts, such as
- * a claim ('other'), or one that does not ('hold'; 'pause': nobody is there to
+ * a claim ('other'), or one that does not ('throttle'; 'pause': nobody is there to
  * record it).  A sample is recorded after a batch if the last one is at least
  * "every" seconds old, or nobody was there before, and after a 'pause'.
  */
@@ -229,7 +229,7 @@ bbm_test_rate(PG_FUNCTION_ARGS)
 		}
 		else if (strcmp(kind, "pace") == 0)
 			now.paced_ms += ms;
-		else if (strcmp(kind, "hold") == 0)
+		else if (strcmp(kind, "throttle") == 0)
 			now.left_out_ms += ms;
 		if (strcmp(kind, "pause") == 0)
 			bbm_history_resume(&history, &now, true);
