@@ -27,7 +27,7 @@ use warnings;
 
 use Exporter 'import';
 
-our @EXPORT = qw(page_parts page_script page_judge);
+our @EXPORT = qw(page_parts page_script page_judge page_fill);
 
 # The parts of a page, each with kind (run, sql, tool), text, line, and what is said of it.
 sub page_parts
@@ -42,8 +42,9 @@ sub page_parts
 		(?<other>.)
 	)/gsmx)
 	{
-		my %m  = %+;
-		my $at = $line;
+		my %m    = %+;
+		my $at   = $line;
+		my $body = $-[0] + index($&, "\n") + 1;
 		$line += () = $& =~ /\n/g;
 		if (defined $m{comment})
 		{
@@ -64,6 +65,7 @@ sub page_parts
 				next;
 			}
 			$last->{output} = $m{body};
+			$last->{place}  = $body;
 			$last->{vary} ||= delete $next{vary};
 			next;
 		}
@@ -124,17 +126,39 @@ sub tidy
 	return $text;
 }
 
+# What psql has printed for each part.
+sub outputs
+{
+	my ($printed) = @_;
+	return { $printed =~ /^@@@@ part (\d+)\n(.*?)(?=^@@@@ (?:part \d+|end)$)/gsm };
+}
+
+# The page with the outputs that it should show.
+sub page_fill
+{
+	my ($text, $parts, $printed) = @_;
+	my $output = outputs($printed);
+	for my $i (reverse 0 .. $#$parts)
+	{
+		my $part = $parts->[$i];
+		next unless defined $part->{output} && defined $output->{$i};
+		substr($text, $part->{place}, length $part->{output}, tidy($output->{$i}))
+		  if tidy($part->{output}, $part->{vary}) ne tidy($output->{$i}, $part->{vary});
+	}
+	return $text;
+}
+
 # Compares what psql has printed with what the page shows; returns complaints.
 sub page_judge
 {
 	my ($parts, $printed) = @_;
-	my %output = $printed =~ /^@@@@ part (\d+)\n(.*?)(?=^@@@@ (?:part \d+|end)$)/gsm;
+	my $output = outputs($printed);
 	my @wrong;
 	for my $i (0 .. $#$parts)
 	{
 		my $part = $parts->[$i];
 		next if $part->{skip};
-		my $got = $output{$i};
+		my $got = $output->{$i};
 		if (!defined $got)
 		{
 			push @wrong, "line $part->{line}: was not run";

@@ -3,12 +3,13 @@
 # block that needs a set-up or cannot be run.
 #
 #   BBM_TEST_PAGES=doc/faq.md,README.md   only these
-#   BBM_TEST_PAGES_PRINT=1                shows what the server says, to be put into a page
+#   BBM_TEST_PAGES_PRINT=1                shows what the server says
+#   BBM_TEST_PAGES_FILL=/tmp/pages        writes the pages there, with the outputs that they should show
 
 use strict;
 use warnings;
 
-use File::Basename qw(dirname);
+use File::Basename qw(basename dirname);
 use IPC::Run;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -33,6 +34,8 @@ is(complaints("<!-- test: vary -->\n$page", "@@@@ part 0\n ?column? \n----------
 like(join('', complaints("```sql\nSELECT;\n```\n", "@@@@ part 0\npsql:x:1: ERROR:  no\n@@@@ end\n")), qr/an error that the page does not show/, 'an error');
 like(join('', complaints("<!-- test: error -->\n```sql\nSELECT;\n```\n", "@@@@ part 0\n@@@@ end\n")), qr/no error, though/, 'an error that is none');
 like(join('', complaints("<!-- test: skip -->\n```sql\nSELECT;\n```\n", "@@@@ part 0\n@@@@ end\n")), qr/without a reason/, 'a reason that is none');
+my ($shown) = page_parts($page);
+like(page_fill($page, $shown, "@@@@ part 0\n ?column? \n----------\n        3\n(1 row)\n\n@@@@ end\n"), qr/^        3\n\(1 row\)\n```$/m, 'an output is filled in');
 like(join('', complaints("<!-- test: jump -->\n", "@@@@ end\n")), qr/unknown mark/, 'a mark that is none');
 like(join('', complaints("```output\n```\n", "@@@@ end\n")), qr/output of no block/, 'an output of nothing');
 my ($ruby) = page_parts("```ruby\nexecute <<~SQL\n  SELECT 1\nSQL\n```\n");
@@ -60,6 +63,12 @@ for my $page (@pages)
 	IPC::Run::run([ 'sh', '-c', $command ], '<', \undef, '>', \$printed, IPC::Run::timeout(300));
 	note($printed) if $ENV{BBM_TEST_PAGES_PRINT};
 	my @complaints = page_judge($parts, $printed);
+	if ($ENV{BBM_TEST_PAGES_FILL} && @complaints)
+	{
+		open my $filled, '>', "$ENV{BBM_TEST_PAGES_FILL}/" . basename($page) or die $!;
+		print $filled page_fill(slurp_file("$top/$page"), $parts, $printed);
+		close $filled;
+	}
 	is(join("\n", @complaints), '', "$page: $blocks blocks are as the page shows them");
 
 	# nothing of a page is left for the next one
