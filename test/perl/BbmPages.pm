@@ -27,7 +27,7 @@ use warnings;
 
 use Exporter 'import';
 
-our @EXPORT = qw(page_parts page_script page_judge page_fill);
+our @EXPORT = qw(page_parts page_script page_judge page_fill page_anchors page_links);
 
 # The parts of a page, each with kind (run, sql, tool), text, line, and what is said of it.
 sub page_parts
@@ -146,6 +146,22 @@ sub page_fill
 		  if tidy($part->{output}, $part->{vary}) ne tidy($output->{$i}, $part->{vary});
 	}
 	return $text;
+}
+
+# The anchors of a page's headings, as GitHub makes them.
+sub page_anchors
+{
+	my ($text) = @_;
+	$text =~ s/^```.*?^```//gsm;
+	return map { s/\[([^\]]*)\]\([^)]*\)/$1/gr =~ s/[^\w\- ]//gr =~ s/ /-/gr } map { lc } $text =~ /^#+ (.*?)\s*$/gm;
+}
+
+# The links of a page to files of ours: path (empty: the page itself) and anchor (or empty).
+sub page_links
+{
+	my ($text) = @_;
+	$text =~ s/^```.*?^```//gsm;
+	return grep { $_->[0] !~ /^\w+:/ } map { [ /^([^#]*)#?(.*)$/ ] } $text =~ /\]\(([^)\s]+)\)/g;
 }
 
 # Compares what psql has printed with what the page shows; returns complaints.

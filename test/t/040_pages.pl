@@ -1,5 +1,5 @@
 # The manual: each block of SQL in README.md and doc/ is run, and what the page shows of its
-# output is compared with what the server says.  test/perl/BbmPages.pm says how a page marks a
+# output is compared with what the server says; and each link leads somewhere.  test/perl/BbmPages.pm says how a page marks a
 # block that needs a set-up or cannot be run.
 #
 #   BBM_TEST_PAGES=doc/faq.md,README.md   only these
@@ -41,6 +41,23 @@ like(join('', complaints("```output\n```\n", "@@@@ end\n")), qr/output of no blo
 my ($ruby) = page_parts("```ruby\nexecute <<~SQL\n  SELECT 1\nSQL\n```\n");
 like(page_script($ruby), qr/BEGIN;\n  SELECT 1;\nCOMMIT;/, 'the SQL of another language, in a transaction');
 
+# the links of a page that lead to no file, or to no heading of a page
+sub broken_links
+{
+	my ($page) = @_;
+	my @broken;
+	for my $link (page_links(slurp_file("$top/$page")))
+	{
+		my ($path, $anchor) = @$link;
+		my $file = $path eq '' ? "$top/$page" : dirname("$top/$page") . "/$path";
+		push @broken, "$path#$anchor"
+		  if !-e $file || ($anchor ne '' && $file =~ /\.md$/ && !grep { $_ eq $anchor } page_anchors(slurp_file($file)));
+	}
+	return @broken;
+}
+is_deeply([ page_anchors("# A `b` c: [d](e)\n```\n# no\n```\n") ], ['a-b-c-d'], 'the anchor of a heading');
+is_deeply([ page_links("[a](b.md#c) [d](#e) [f](https://g)") ], [ [ 'b.md', 'c' ], [ '', 'e' ] ], 'links');
+
 my $node = bbm_node('pages', extension => 0, conf => "timezone = 'UTC'\nbbm.min_pace = 1\n");
 
 my @pages = $ENV{BBM_TEST_PAGES} ? split(/,/, $ENV{BBM_TEST_PAGES}) :
@@ -51,6 +68,7 @@ for my $page (@pages)
 	my ($parts, $wrong) = page_parts(slurp_file("$top/$page"));
 	my $blocks = grep { $_->{kind} eq 'sql' } @$parts;
 	is("@$wrong", '', "$page: its marks are right");
+	is(join(', ', broken_links($page)), '', "$page: its links lead somewhere");
 	next unless $blocks;
 
 	my $db = 'page' . ++$n;
@@ -60,7 +78,7 @@ for my $page (@pages)
 	my $printed = '';
 	# stdout and stderr as a reader sees them, in one stream
 	my $command = "psql -X -q -f $file -d '" . $node->connstr($db) . "' 2>&1";
-	IPC::Run::run([ 'sh', '-c', $command ], '<', \undef, '>', \$printed, IPC::Run::timeout(300));
+	IPC::Run::run([ 'sh', '-c', $command ], '<', \undef, '>', \$printed, IPC::Run::timeout(500));
 	note($printed) if $ENV{BBM_TEST_PAGES_PRINT};
 	my @complaints = page_judge($parts, $printed);
 	if ($ENV{BBM_TEST_PAGES_FILL} && @complaints)
