@@ -513,7 +513,7 @@ work:
 	:: cursor > 0 ->
 		STEP(still_running, migration == 0) ->
 			if
-			:: status != RUNNING -> TRACE(bbm_record_pause); rollback(); bad = 1; goto record
+			:: status != RUNNING -> TRACE(bbm_record_release_unstarted); rollback(); bad = 1; goto record
 			:: else
 			fi
 		END
