@@ -22,6 +22,7 @@ my $node = bbm_node('near', conf => <<'EOC');
 bbm.naptime = 0
 wal_writer_delay = 10s
 bgwriter_lru_maxpages = 0
+shared_buffers = 64MB
 checkpoint_timeout = 1h
 autovacuum = off
 EOC
