@@ -190,24 +190,21 @@ opening(const BbmHours *window, const struct pg_tm *today, int days, pg_tz *zone
 	long		before;
 	long		after;
 	int			is_dst;
+	int			found;
 	int			n = 0;
 	TimestampTz first = DT_NOEND;
 
 	if (!(window->days & (1 << j2day(date))))
 		return DT_NOEND;
 	/* no zone is as far as a day from UTC */
-	switch (pg_next_dst_boundary(&day_before, &before, &is_dst, &boundary, &after, &is_dst, zone))
+	found = pg_next_dst_boundary(&day_before, &before, &is_dst, &boundary, &after, &is_dst, zone);
+	if (found == 1)
 	{
-		case 1:
-			moments[n++] = boundary;
-			moments[n++] = shown - after;
-			/* FALLTHROUGH */
-		case 0:
-			moments[n++] = shown - before;
-			break;
-		default:
-			break;
+		moments[n++] = boundary;
+		moments[n++] = shown - after;
 	}
+	if (found >= 0)
+		moments[n++] = shown - before;
 	for (int i = 0; i < n; i++)
 	{
 		TimestampTz moment = time_t_to_timestamptz(moments[i]);
