@@ -154,10 +154,6 @@ CREATE INDEX bbm_jobs_open_idx
 CREATE INDEX bbm_jobs_detached_idx
     ON @extschema@.batched_background_migration_jobs (batched_background_migration_id, relation)
     WHERE detached;
--- the few jobs that were requeued, for metrics
-CREATE INDEX bbm_jobs_requeued_idx
-    ON @extschema@.batched_background_migration_jobs (batched_background_migration_id)
-    WHERE requeued > 0;
 CREATE INDEX bbm_migrations_runnable_idx
     ON @extschema@.batched_background_migrations (status, id);
 
@@ -969,19 +965,14 @@ CREATE VIEW @extschema@.bbm_migration_metrics (
     WHERE bbm_internal.bbm_may_see(m.owner_oid) AND (m.status <> 2 OR m.finished_at > now() - interval '1 day');
 
 CREATE VIEW @extschema@.bbm_requeue_metrics (migration, reason, requeues) WITH (security_barrier) AS
-    SELECT m.name, r.reason, coalesce((j.counts ->> r.reason)::bigint, 0)
+    SELECT m.name, r.reason, r.requeues
     FROM @extschema@.batched_background_migrations m
-    LEFT JOIN (
-        SELECT j.batched_background_migration_id AS id,
-               bbm_internal.bbm_requeue_reasons_sum(j.requeue_reasons) AS counts
-        FROM @extschema@.batched_background_migration_jobs j
-        WHERE j.requeued > 0
-        GROUP BY j.batched_background_migration_id
-    ) j USING (id)
-    CROSS JOIN (VALUES ('lock timeout'), ('deadlock'), ('blocking others'), ('time limit'), ('cancelled'), ('other')) r (reason)
+    CROSS JOIN LATERAL bbm_internal.bbm_progress(m.id, m.owner_oid, m.total_tuple_count) p
+    CROSS JOIN LATERAL unnest(ARRAY['lock timeout', 'deadlock', 'blocking others', 'time limit', 'cancelled', 'other'],
+                              p.requeue_reasons) r (reason, requeues)
     WHERE bbm_internal.bbm_may_see(m.owner_oid) AND (m.status <> 2 OR m.finished_at > now() - interval '1 day')
       -- a counter has to be seen before it grows
-      AND (m.status IN (1, 4) OR j.counts ? r.reason);
+      AND (m.status IN (1, 4) OR r.requeues > 0);
 
 CREATE VIEW @extschema@.bbm_wait_metrics (migration, reason, seconds, now) WITH (security_barrier) AS
     SELECT m.name, w.reason, sum(w.seconds), bool_or(w.now)

@@ -71,11 +71,17 @@ CALL bbm_run('splits');
 SELECT * FROM metrics('splits');
 
 -- requeues by reason
-ALTER TABLE batched_background_migration_jobs DISABLE TRIGGER bbm_guard;
-UPDATE batched_background_migration_jobs SET requeued = 5, requeue_reasons = '{"lock timeout": 2, "blocking others": 3}' WHERE id =
-    (SELECT max(j.id) FROM batched_background_migration_jobs j
-     JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name = 'single');
-ALTER TABLE batched_background_migration_jobs ENABLE TRIGGER bbm_guard;
+CREATE SEQUENCE calls;
+CREATE FUNCTION requeued(min int, max int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    CASE nextval('calls')
+        WHEN 1, 3 THEN RAISE 'somebody has it' USING ERRCODE = 'lock_not_available';
+        WHEN 2 THEN RAISE 'not now' USING ERRCODE = 'serialization_failure';
+        ELSE RETURN 0;
+    END CASE;
+END $$;
+SELECT bbm_create('requeued', 'items', 'requeued', batch_size => 1000) > 0 AS created;
+CALL bbm_run('requeued');
 SELECT * FROM bbm_requeue_metrics ORDER BY migration, reason;
 
 -- throttled, and by what
@@ -107,14 +113,15 @@ DROP ROLE regress_bbm_monitor, regress_bbm_nobody;
 
 -- a migration that finished a day ago is no time series any more
 ALTER TABLE batched_background_migrations DISABLE TRIGGER bbm_guard;
-UPDATE batched_background_migrations SET finished_at = now() - interval '25 hours' WHERE name IN ('single', 'fails');
+UPDATE batched_background_migrations SET finished_at = now() - interval '25 hours' WHERE name IN ('single', 'fails', 'requeued');
 ALTER TABLE batched_background_migrations ENABLE TRIGGER bbm_guard;
 SELECT migration FROM bbm_migration_metrics ORDER BY 1;
 SELECT count(*) FROM bbm_requeue_metrics;
 
 DROP EXTENSION bbm;
 DROP TABLE items;
-DROP FUNCTION metrics, slow, fails_at_700, wait_for;
+DROP SEQUENCE calls;
+DROP FUNCTION metrics, slow, fails_at_700, requeued, wait_for;
 ALTER SYSTEM RESET bbm.min_pace;
 ALTER SYSTEM RESET bbm.job_retention;
 ALTER SYSTEM RESET bbm.retry_delay;
