@@ -965,7 +965,7 @@ CREATE VIEW @extschema@.bbm_migration_metrics (
     WHERE bbm_internal.bbm_may_see(m.owner_oid) AND (m.status <> 2 OR m.finished_at > now() - interval '1 day');
 
 CREATE VIEW @extschema@.bbm_requeue_metrics (migration, reason, requeues) WITH (security_barrier) AS
-    SELECT m.name, r.reason, r.requeues
+    SELECT m.name, r.reason, coalesce(r.requeues, 0)
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL bbm_internal.bbm_progress(m.id, m.owner_oid, m.total_tuple_count) p
     CROSS JOIN LATERAL unnest(ARRAY['lock timeout', 'deadlock', 'blocking others', 'time limit', 'cancelled', 'other'],

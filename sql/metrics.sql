@@ -93,6 +93,8 @@ SELECT wait_for($$EXISTS (SELECT FROM bbm_wait_metrics WHERE migration = 'waits'
 SELECT seconds AS before FROM bbm_wait_metrics WHERE migration = 'waits' AND reason = 'condition' \gset
 SELECT wait_for(format('EXISTS (SELECT FROM bbm_wait_metrics WHERE migration = %L AND reason = 'condition' AND seconds > %s)', 'waits', :before + 0.3));
 SELECT migration, reason, now FROM bbm_wait_metrics WHERE reason = 'condition';
+-- it has no jobs yet, and its counters are seen before they grow
+SELECT reason, requeues FROM bbm_requeue_metrics WHERE migration = 'waits';
 SELECT bbm_alter('waits', settings => '{}');
 SELECT bbm_wait('waits');
 SELECT migration, reason, now FROM bbm_wait_metrics WHERE reason = 'condition' AND seconds > 0.6;
