@@ -101,9 +101,9 @@ SELECT operation, key, before, after FROM bbm_preview('loose') WHERE key IS NOT 
 SELECT operation, key, before, after FROM bbm_preview('nulls') WHERE key IS NOT NULL;
 SELECT operation, key, before, after FROM bbm_preview('blocks') WHERE key IS NOT NULL;
 
--- with the rights of the owner: rows that a policy hides, and columns that it may not read, are not shown
+-- with the rights of the owner: rows that a policy hides are not shown; with rights on some columns alone no row is
 CREATE ROLE regress_bbm_preview LOGIN;
-GRANT EXECUTE ON FUNCTION bbm_preview, bbm_create, bbm_update TO regress_bbm_preview;
+GRANT EXECUTE ON FUNCTION bbm_preview, bbm_dry_run, bbm_create, bbm_update TO regress_bbm_preview;
 GRANT SELECT (id, price, quantity), UPDATE (price, total) ON items TO regress_bbm_preview;
 ALTER TABLE items ENABLE ROW LEVEL SECURITY;
 CREATE POLICY odd ON items TO regress_bbm_preview USING (id % 2 = 1);
@@ -112,6 +112,11 @@ SELECT bbm_preview('fill');
 RESET ROLE;
 \c - regress_bbm_preview
 SELECT bbm_update('mine', 'items', 'price = price + 1, total = 1') > 0 AS created;
+SELECT operation FROM bbm_preview('mine');
+SELECT jobs, rows > 0 AS rows, sampled FROM bbm_dry_run('mine', 2, true);
+\c - :admin
+GRANT SELECT ON items TO regress_bbm_preview;
+\c - regress_bbm_preview
 SELECT operation, key, before, after FROM bbm_preview('mine') WHERE key IS NOT NULL;
 \c - :admin
 REVOKE EXECUTE ON FUNCTION bbm_preview FROM regress_bbm_preview;
@@ -145,6 +150,21 @@ CREATE FUNCTION tries(lo int, hi int) RETURNS void LANGUAGE sql SET search_path 
 SELECT bbm_create('tries', 'items', 'tries') > 0 AS created;
 SELECT bbm_preview('tries', 1);
 
+-- a table with a key of this type, a child table, and a migration
+CREATE FUNCTION any_type(type text) RETURNS int LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    made text := CASE type WHEN 'uuid' THEN 'md5(i::text)' WHEN 'bytea' THEN 'int4send(i)' WHEN 'date' THEN 'date ''2000-01-01'' + i'
+        WHEN 'timestamptz' THEN 'to_timestamp(i * 1000)' WHEN 'interval' THEN 'i * interval ''1 minute''' WHEN 'inet' THEN 'inet ''10.0.0.0'' + i'
+        WHEN 'float8' THEN 'i / 7.0' ELSE 'i' END;
+BEGIN
+    EXECUTE format('CREATE TABLE %I (k %s NOT NULL, n int, pad text DEFAULT repeat(''x'', 50)); CREATE UNIQUE INDEX ON %1$I (k)', 'key ' || type, type);
+    EXECUTE format('CREATE TABLE %I () INHERITS (%I); CREATE UNIQUE INDEX ON %1$I (k)', 'child ' || type, 'key ' || type);
+    EXECUTE format('INSERT INTO %I SELECT (%s)::%s FROM generate_series(1, 1500) i', 'key ' || type, made, type);
+    EXECUTE format('INSERT INTO %I SELECT (%s)::%s FROM generate_series(1501, 3000) i', 'child ' || type, made, type);
+    PERFORM bbm_update('key ' || type, quote_ident('key ' || type), 'n = 1', column_name => 'k', batch_size => 50);
+    RETURN 1;
+END $$;
+
 -- drawn from the whole table: the first tenth is done already, and the rest is wide
 CREATE TABLE big (id int PRIMARY KEY, filled int, wide text NOT NULL);
 INSERT INTO big SELECT i * 100, CASE WHEN i <= 2000 THEN 1 END, repeat('x', CASE WHEN i <= 2000 THEN 1 ELSE 200 END) FROM generate_series(1, 20000) i;
@@ -174,6 +194,47 @@ SELECT name, count(*) BETWEEN 20 AND 30 AS rows, count(DISTINCT r.key) > 20 AS k
 FROM unnest('{wide,"wide blocks"}'::text[]) AS name, bbm_preview(name, 30) AS r WHERE r.key IS NOT NULL GROUP BY name ORDER BY name;
 SELECT jobs, sampled FROM bbm_dry_run('wide', 4, true);
 SELECT jobs BETWEEN 1 AND 4 AS jobs, sampled FROM bbm_dry_run('wide blocks', 4, true);
+-- keys of any type, in a table with a child table
+CREATE DOMAIN positive AS numeric CHECK (VALUE > 0);
+SET client_min_messages = warning;
+SELECT type, any_type(type) AS made FROM unnest('{smallint,numeric,positive,text,uuid,bytea,date,timestamptz,interval,inet,name,oid,float8}'::text[]) AS type;
+SELECT type, (SELECT count(*) BETWEEN 15 AND 20 AND bool_and(after = '{"n": 1}') AND count(DISTINCT key) = count(*) FROM bbm_preview('key ' || type, 20) WHERE key IS NOT NULL) AS preview,
+       (SELECT sampled AND jobs = 5 FROM bbm_dry_run('key ' || type, 5, true)) AS dry_run
+FROM unnest('{smallint,numeric,positive,text,uuid,bytea,date,timestamptz,interval,inet,name,oid,float8}'::text[]) AS type;
+RESET client_min_messages;
+
+-- drawn with the rights of the owner: of the rows that it sees
+CREATE TABLE secret (id int PRIMARY KEY, n int NOT NULL DEFAULT 0, hidden text NOT NULL DEFAULT 'x');
+INSERT INTO secret SELECT generate_series(1, 20000);
+ALTER TABLE secret ENABLE ROW LEVEL SECURITY;
+CREATE POLICY even ON secret TO regress_bbm_preview USING (id % 2 = 0);
+GRANT SELECT, UPDATE (n) ON secret TO regress_bbm_preview;
+GRANT EXECUTE ON FUNCTION bbm_preview TO regress_bbm_preview;
+\c - regress_bbm_preview
+SELECT bbm_update('secret', 'secret', 'n = 1', batch_size => 100) > 0 AS created;
+SELECT count(*) BETWEEN 15 AND 20 AS rows, bool_and((key ->> 'id')::int % 2 = 0 AND after = '{"n": 1}') AS even, max((key ->> 'id')::int) > 1000 AS far
+FROM bbm_preview('secret', 20) WHERE key IS NOT NULL;
+\c - :admin
+\set VERBOSITY default
+
+-- the error of a drawn batch says where it was once, however deep the call is
+CREATE TABLE bad (id int PRIMARY KEY, n int);
+INSERT INTO bad SELECT generate_series(1, 2000);
+SELECT bbm_update('bad', 'bad', 'n = id / 0', batch_size => 100) > 0 AS created;
+CREATE FUNCTION outer_call() RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    context text;
+BEGIN
+    BEGIN
+        PERFORM bbm_dry_run('bad', 3, true);
+    EXCEPTION WHEN OTHERS THEN
+        GET STACKED DIAGNOSTICS context = PG_EXCEPTION_CONTEXT;
+        RAISE NOTICE '%: batch %, dry run %', SQLERRM, (SELECT count(*) FROM regexp_matches(context, 'batch \d+ to \d+', 'g')),
+            (SELECT count(*) FROM regexp_matches(context, 'dry run of migration', 'g'));
+    END;
+END $$;
+SELECT outer_call();
+
 -- beyond what is done: half of the table is
 CREATE FUNCTION stops() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
@@ -191,8 +252,11 @@ SELECT count(*) BETWEEN 30 AND 40 AS rows, min((key ->> 'id')::int) > 1000000 AS
 DROP EXTENSION bbm CASCADE;
 DROP POLICY odd ON items;
 REVOKE ALL ON items FROM regress_bbm_preview;
-DROP TABLE items, copies, "Odd names", log, p, k, empty, big, wide;
-DROP FUNCTION mixed, fires, tries, stops;
+SET client_min_messages = warning;
+DROP TABLE items, copies, "Odd names", log, p, k, empty, big, wide, secret, bad;
+SELECT format('DROP TABLE %I CASCADE', 'key ' || type) FROM unnest('{smallint,numeric,positive,text,uuid,bytea,date,timestamptz,interval,inet,name,oid,float8}'::text[]) AS type \gexec
+DROP FUNCTION mixed, fires, tries, stops, any_type, outer_call;
+DROP DOMAIN positive;
 DROP ROLE regress_bbm_preview;
 ALTER SYSTEM RESET bbm.enabled;
 SELECT pg_reload_conf();

@@ -392,7 +392,8 @@ bbm_txn_take_back(BbmTxnFn fn, void *arg)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
-		ThrowErrorData(error);
+		/* it has its whole context already */
+		ReThrowError(error);
 	}
 	PG_END_TRY();
 }

@@ -9,8 +9,8 @@
  *	  constraints, and rolled back (sql/trial.c).  They have fewer keys than the
  *	  migration's if those are many, as only some rows are shown.
  *
- *	  If one such batch could be all of the table, it begins at the first key:
- *	  then each row that changes is shown, up to the number that was asked for.
+ *	  If one such batch could be all of the table, or all of its rows were asked
+ *	  for, batches begin at the first key, and follow each other.
  *	  Otherwise batches begin at drawn places, if possible at rows that the
  *	  migration is to change.
  *
@@ -31,6 +31,7 @@
 #include "target/changes.h"
 #include "target/explain.h"
 #include "target/relation.h"
+#include "target/size.h"
 
 PG_FUNCTION_INFO_V1(bbm_preview);
 
@@ -52,7 +53,7 @@ typedef struct Preview
 	BbmRange	range;			/* of the current batch */
 	BbmChanges	changes;
 	bool		compares;
-	bool		not_compared;	/* the rows of a batch are in no heap */
+	bool		not_compared;	/* the rows of a batch cannot be */
 } Preview;
 
 static void
@@ -118,10 +119,13 @@ before_batch(BbmTrialBatch *batch)
 		put(preview, "plan", 0, 0, 0, bbm_job_explain(batch->target, partition, &preview->range, job->batch_size));
 		preview->explained = true;
 	}
-	if (partition->is_foreign)
-		preview->not_compared = true;
-	if (batch->only_claim || partition->is_foreign)
+	if (batch->only_claim)
 		return;
+	if (!bbm_changes_possible(batch->target, partition))
+	{
+		preview->not_compared = true;
+		return;
+	}
 	preview->changes = (BbmChanges) {.target = batch->target, .partition = partition, .range = &preview->range};
 	preview->compares = true;
 	bbm_changes_begin(&preview->changes);
@@ -163,7 +167,8 @@ preview_migration(BbmTrial *trial, BbmTarget *target)
 	bool		known = bbm_claim_state(trial->id, &state);
 	List	   *draws = NIL;
 
-	if (known && preview->sample && trial->estimate > Min(state.batch_size, BBM_PREVIEW_KEYS))
+	if (known && preview->sample && trial->estimate > Min(bbm_size_now(target, &state), BBM_PREVIEW_KEYS) &&
+		trial->estimate > preview->wanted)
 		draws = bbm_draw(target, &state, BBM_PREVIEW_BATCHES, target->migration->filter);
 	for (int i = 0; i < list_length(draws) && (i == 0 || preview->shown < preview->wanted); i++)
 	{
@@ -183,8 +188,8 @@ explain_rows(const Preview *preview, const char *name)
 {
 	if (preview->not_compared)
 		ereport(NOTICE,
-				(errmsg("rows of foreign tables are not compared"),
-				 errdetail("Their batches were run and rolled back, as far as the other server rolls back.")));
+				(errmsg("rows of migration \"%s\" cannot be compared", name),
+				 errdetail("Its owner needs SELECT on the table as a whole, and rows of foreign tables are never compared. The batches were run and rolled back.")));
 	else if (preview->batches == 0)
 		ereport(NOTICE,
 				(errmsg("migration \"%s\" has nothing left to do", name)));

@@ -11,9 +11,9 @@
  *	  row that has moved to another partition is a row that was deleted and one
  *	  that was inserted.
  *
- *	  All columns are read that the owner may read, with its row security.
- *	  Columns that the server computes, and values stored out of line, are read
- *	  like any other.
+ *	  Rows are read as the owner, with its row security.  To read a ctid it needs
+ *	  SELECT on the table as a whole.  Columns that the server computes, and
+ *	  values stored out of line, are read like any other.
  *
  *	  Another session may change a row between the first snapshot and the
  *	  batch, which changes the newest version then.  What was changed meanwhile
@@ -48,7 +48,14 @@
 /* A job without a range chooses among the first of these. */
 #define BBM_MOST_CHOSEN 10000
 
-/* The columns of the table that are in this set (NULL: all that the owner may read), as a list for SELECT. */
+/* Can the rows of a partition be compared?  Their places must be readable, and mean something. */
+bool
+bbm_changes_possible(const BbmTarget *target, const BbmPartition *partition)
+{
+	return !partition->is_foreign && pg_class_aclcheck(target->relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK;
+}
+
+/* The columns of the table that are in this set (NULL: all), as a list for SELECT. */
 static char *
 columns_sql(const BbmTarget *target, Relation rel, const Bitmapset *set)
 {
@@ -60,10 +67,7 @@ columns_sql(const BbmTarget *target, Relation rel, const Bitmapset *set)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(desc, attnum - 1);
 
-		if (attribute->attisdropped ||
-			(set ? !bms_is_member(attnum - FirstLowInvalidHeapAttributeNumber, set) :
-			 pg_class_aclcheck(target->relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
-			 pg_attribute_aclcheck(target->relid, attnum, GetUserId(), ACL_SELECT) != ACLCHECK_OK))
+		if (attribute->attisdropped || (set && !bms_is_member(attnum - FirstLowInvalidHeapAttributeNumber, set)))
 			continue;
 		appendStringInfo(&sql, "%s%s.%s", sql.len > 0 ? ", " : "", target->alias,
 						 quote_identifier(NameStr(attribute->attname)));

@@ -46,6 +46,7 @@ typedef struct BbmChange
 
 typedef bool (*BbmChangeFn) (const BbmChange *change, void *arg);
 
+extern bool bbm_changes_possible(const BbmTarget *target, const BbmPartition *partition);
 extern void bbm_changes_begin(BbmChanges *changes);
 extern void bbm_changes_end(BbmChanges *changes, bool (*wanted) (const BbmRowVersion *row, void *arg), BbmChangeFn fn,
 							void *arg);

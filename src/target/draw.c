@@ -11,7 +11,8 @@
  *	  and is possible for integers only.
  *
  *	  The pages are chosen by TABLESAMPLE in a query of the owner's, so that its
- *	  privileges and row security apply.  Rows that are done are left out as far
+ *	  privileges and row security apply.  It names the row's table only where
+ *	  that matters, as for this the owner needs SELECT on the table as a whole.  Rows that are done are left out as far
  *	  as the ranges allocated so far show them.
  *
  *	  Other sessions may change the table meanwhile: then a place is not the
@@ -25,7 +26,9 @@
 #include "catalog/pg_am_d.h"
 #include "common/pg_prng.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "utils/acl.h"
 #include "utils/rel.h"
 
 #include "base/spi.h"
@@ -187,9 +190,10 @@ draw_keys(const BbmTarget *target, const BbmClaimState *state, double pages, int
 	bbm_key_values(key, &state->max, values + key->n);
 	if (state->has_last)
 		bbm_key_values(key, &state->last, values + 2 * key->n);
-	sql = psprintf("SELECT %s.tableoid, %s FROM %s%s AS %s TABLESAMPLE pg_catalog.system (%g) WHERE %s%s%s%s"
+	sql = psprintf("SELECT %s, %s FROM %s%s AS %s TABLESAMPLE pg_catalog.system (%g) WHERE %s%s%s%s"
 				   " ORDER BY pg_catalog.random() LIMIT %d",
-				   target->alias, bbm_key_list_sql(key, target->alias, false, false),
+				   target->per_partition ? psprintf("%s.tableoid", target->alias) : psprintf("%u::pg_catalog.oid", target->relid),
+				   bbm_key_list_sql(key, target->alias, false, false),
 				   target->has_partitions ? "" : "ONLY ", bbm_table_sql_name(target->relid), target->alias,
 				   pages <= BBM_DRAW_PAGES ? 100.0 : 100.0 * BBM_DRAW_PAGES / pages, not_done(target, state),
 				   condition ? " AND (" : "", condition ? condition : "", condition ? "\n)" : "", n);
@@ -230,6 +234,9 @@ bbm_draw(BbmTarget *target, const BbmClaimState *state, int n, const char *condi
 		return NIL;
 	relations = heaps(target, &pages);
 	if (relations == NIL || pages == 0)
+		return NIL;
+	if (target->per_partition && target->strategy->has_key &&
+		pg_class_aclcheck(target->relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
 		return NIL;
 	if (!target->strategy->has_key)
 		return draw_blocks(target, state, relations, pages, n);
