@@ -11,7 +11,8 @@ EXTENSION = bbm
 DATA = sql/bbm--1.0.sql
 PGFILEDESC = "bbm - batched background migrations"
 OBJS = src/module.o \
-	src/base/blockers.o src/base/cancel.o src/base/clock.o src/base/commit.o src/base/guc.o src/base/hours.o \
+	src/base/blockers.o src/base/cancel.o src/base/clock.o src/base/commit.o src/base/cpu_waits.o src/base/guc.o src/base/hours.o \
+	src/base/impact.o src/base/impact_counts.o \
 	src/base/lock_watch.o src/base/locks.o src/base/overrides.o src/base/printable.o src/base/progress.o src/base/rates.o \
 	src/base/requests.o src/base/shares.o src/base/shmem.o src/base/slots.o src/base/spi.o src/base/trouble.o \
 	src/base/txn.o src/base/user.o src/base/wait_event.o src/base/wait_state.o src/base/waiting.o \
@@ -31,6 +32,7 @@ OBJS = src/module.o \
 	src/engine/event.o src/engine/outcome.o src/engine/outside.o src/engine/run_job.o src/engine/run_range.o \
 	src/engine/scheduler.o src/engine/step.o src/engine/title.o src/engine/verify.o \
 	src/server/ddl.o src/server/handover.o src/server/hooks.o src/server/launcher.o src/server/stalled.o \
+	src/server/statements.o \
 	src/server/truncate.o src/server/worker.o \
 	src/sql/access.o src/sql/arguments.o src/sql/columns.o src/sql/control.o src/sql/define.o src/sql/doctor.o src/sql/dry_run.o src/sql/existing.o \
 	src/sql/guards.o src/sql/import.o src/sql/job_guard.o src/sql/metrics.o src/sql/preview.o src/sql/progress.o src/sql/registry_tables.o src/sql/row.o src/sql/row_checks.o src/sql/run.o \
@@ -40,7 +42,7 @@ OBJS += $(if $(BBM_POINTS),src/base/point.o)
 
 # The tests, in the order in which they run; `make lint` knows one not listed.
 # sql/NAME.sql, test/specs/NAME.spec and test/t/NAME.pl
-REGRESS = install settings doctor screen metrics limits throttle pace create options if_not_exists statement sync_trigger recipes guards properties privileges others operator spying attack columns forgotten shadow nologin \
+REGRESS = install settings doctor screen metrics limits throttle pace impact create options if_not_exists statement sync_trigger recipes guards properties privileges others operator spying attack columns forgotten shadow nologin \
 	control status progress run run_options runbook registry owner import plan_guard background failures keys nullable strategies partitions moved_rows row_security identity on_error sizes follow table_scan \
 	blocks verify verify_all dry_run preview counts trouble key_change reference
 ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alter-claim retry row-lock \
@@ -48,7 +50,7 @@ ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alt
 	lock-upgrade lock-partitions ids statement-trigger import null-keys lock-commands if-not-exists
 TAP = 001_latency 002_pause 003_crash 004_launcher 005_databases 006_versions 007_dump 008_prepared 009_torture 010_standby \
 	011_upgrade 012_throttle 013_yielding 014_attack 015_promotion 016_copies 017_resources 018_partitions 019_blocks 020_verify 021_stalled \
-	022_pg_upgrade 023_other_extensions 024_fuzz 025_blockers 030_commands 030_fairness 031_cancel 031_priority 032_null_keys 032_outside 032_registry 033_job_comes_later 034_owned_tables 035_membership 036_lock_watch 037_last_job 036_rights 037_xid_limit 038_metrics 040_pages 041_delete_standby
+	022_pg_upgrade 023_other_extensions 024_fuzz 025_blockers 030_commands 030_fairness 031_cancel 031_priority 032_null_keys 032_outside 032_registry 033_job_comes_later 034_owned_tables 035_membership 036_lock_watch 037_last_job 036_rights 037_xid_limit 038_metrics 039_impact 040_pages 041_delete_standby
 # They compare times: nothing may run beside them.
 TAP_ALONE = 001_latency 012_throttle 013_yielding
 ISOLATION_OPTS = --inputdir=$(srcdir)/test

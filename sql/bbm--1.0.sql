@@ -700,6 +700,14 @@ CREATE FUNCTION bbm_internal.bbm_live_pace(id bigint, owner_oid oid, OUT share d
 COMMENT ON FUNCTION bbm_internal.bbm_live_pace IS
     'the share of the time that the processes of a migration work, on average, and why it is not more; NULL while there are none';
 
+CREATE FUNCTION bbm_internal.bbm_impact(
+    id bigint, owner_oid oid, OUT mean double precision, OUT p99 double precision, OUT statements bigint,
+    OUT mean_error double precision, OUT mean_ms double precision, OUT p99_ms double precision
+) RETURNS record
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_impact IS
+    'by which share the statements of others take longer because migrations work, on average and at the 99th percentile (0.1: a tenth), the number of statements behind that, the standard error of the former, and how long statements take while none works; NULL where there are too few';
+
 CREATE FUNCTION @extschema@.bbm_workers(
     launcher boolean DEFAULT false,
     OUT pid integer, OUT role name, OUT migration text, OUT job bigint, OUT since timestamp with time zone,
@@ -718,8 +726,8 @@ COMMENT ON FUNCTION @extschema@.bbm_workers IS
 
 CREATE VIEW @extschema@.bbm_migration_status (
     id, name, table_name, owner, priority, status, percent, rows_done, estimated_total, rows_per_second,
-    rows_per_second_5min, eta, workers, waiting_on, last_error, pace, pace_reason, jobs_finished, jobs_running, jobs_failed,
-    attempt, next_attempt_at, requeued, requeue_reasons, batch_size, phase, round, created_at, started_at, last_progress_at,
+    rows_per_second_5min, eta, workers, waiting_on, last_error, pace, pace_reason, impact_mean, impact_p99,
+    impact_statements, jobs_finished, jobs_running, jobs_failed, attempt, next_attempt_at, requeued, requeue_reasons, batch_size, phase, round, created_at, started_at, last_progress_at,
     finished_at, is_copy
 ) WITH (security_barrier) AS
     SELECT m.id, m.name, m.table_name,
@@ -742,6 +750,10 @@ CREATE VIEW @extschema@.bbm_migration_status (
                                    (SELECT count(*) FROM @extschema@.bbm_row_errors a WHERE a.migration_id = m.id))
                      FROM @extschema@.bbm_row_errors o WHERE o.migration_id = m.id ORDER BY o.id DESC LIMIT 1)),
            round(p.pace::numeric, 2), p.pace_reason,
+           -- each by itself, as bbm_status shows none of them
+           round((SELECT i.mean FROM bbm_internal.bbm_impact(m.id, m.owner_oid) i)::numeric, 3),
+           round((SELECT i.p99 FROM bbm_internal.bbm_impact(m.id, m.owner_oid) i)::numeric, 3),
+           (SELECT i.statements FROM bbm_internal.bbm_impact(m.id, m.owner_oid) i),
            p.jobs_finished, p.jobs_running, p.jobs_failed,
            e.attempts, CASE WHEN m.status <> 3 AND isfinite(e.next_attempt_at) THEN e.next_attempt_at END,
            p.requeued,
@@ -1118,6 +1130,12 @@ COMMENT ON COLUMN @extschema@.bbm_migration_status.pace IS
     'share of the time in which its workers work; the rest they pause for pacing or to keep to a rate';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.pace_reason IS
     'why that is less than all of it';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.impact_mean IS
+    'by which share statements of others in its database take longer on average while bbm works (0.1: a tenth), in the last minutes that it ran';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.impact_p99 IS
+    'the same of their 99th percentile';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.impact_statements IS
+    'how many statements were counted for that';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.jobs_finished IS
     'finished jobs, also merged ones';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.jobs_running IS

@@ -16,6 +16,7 @@
 #include "engine/outside.h"
 #include "server/hooks.h"
 #include "server/launcher.h"
+#include "server/statements.h"
 #include "server/truncate.h"
 #include "target/lockset.h"
 #include "target/plan_guard.h"
@@ -34,6 +35,7 @@ _PG_init(void)
 	bbm_lockset_install();
 	bbm_outside_install();
 	bbm_truncate_install();
+	bbm_statements_install();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{
 		bbm_shmem_install();

@@ -13,11 +13,13 @@
 #include <signal.h>
 
 #include "access/xlogdefs.h"
+#include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
 
+#include "base/impact.h"
 #include "base/rates.h"
 
 /* Length of the text of what a process or a migration waits for, with its terminating zero byte. */
@@ -127,6 +129,36 @@ typedef struct BbmBlockers
 	BbmBlocker	blocker[BBM_MAX_BLOCKERS];	/* the first of "count", which may be more */
 } BbmBlockers;
 
+/* So many migrations at a time are measured. */
+#define BBM_MAX_IMPACTS 16
+
+/*
+ * The statements of others that began while a migration ran, which each
+ * session counts without a lock.  migration_id and began are protected by
+ * BbmShared.lock, under which the entry also becomes another migration's.
+ */
+typedef struct BbmImpactEntry
+{
+	pg_atomic_uint32 database;	/* InvalidOid: not in use */
+	int64		migration_id;
+	TimestampTz began;			/* the newer counts */
+	pg_atomic_uint32 generation;	/* increments whenever counts begin anew */
+	pg_atomic_uint32 pulses;	/* how many processes are in one */
+	pg_atomic_uint64 works_until;	/* a TimestampTz: by then the next pulse begins */
+	pg_atomic_uint32 newer;		/* which counts are the newer ones: 0 or 1 */
+	pg_atomic_uint32 counts[2][BBM_WINDOW_KINDS][BBM_IMPACT_BUCKETS];
+} BbmImpactEntry;
+
+typedef struct BbmImpactState
+{
+	uint64		seed;			/* of the windows; set once */
+	pg_atomic_uint32 on;		/* 0: no session has to do anything */
+	pg_atomic_uint32 shift;		/* how much longer windows are than usual */
+	pg_atomic_uint64 heard;		/* when the last statement began that might count, about; ... */
+	pg_atomic_uint64 heard_since;	/* ... and since when there were some all the time */
+	BbmImpactEntry entries[BBM_MAX_IMPACTS];
+} BbmImpactState;
+
 #define BBM_MAX_REQUESTS 256
 #define BBM_FOREGROUND_SLOTS 16
 
@@ -196,6 +228,7 @@ typedef struct BbmShared
 	int			nslots;
 	BbmWaitStates wait_states;
 	BbmTransients troubles;
+	BbmImpactState impact;		/* not protected by it, but for what it says */
 	BbmWorkRequest requests[BBM_MAX_REQUESTS];
 	BbmSlot		slots[FLEXIBLE_ARRAY_MEMBER];
 } BbmShared;

@@ -7,6 +7,7 @@
  */
 #include "base/shmem.h"
 
+#include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 
@@ -29,6 +30,29 @@ static int
 slot_count(void)
 {
 	return bbm_max_workers + BBM_FOREGROUND_SLOTS;
+}
+
+/* The windows of a server are drawn anew whenever it starts. */
+static void
+start_impact(BbmImpactState *impact)
+{
+	impact->seed = pg_prng_uint64(&pg_global_prng_state);
+	pg_atomic_init_u32(&impact->on, 0);
+	pg_atomic_init_u32(&impact->shift, 0);
+	pg_atomic_init_u64(&impact->heard, 0);
+	pg_atomic_init_u64(&impact->heard_since, 0);
+	for (int i = 0; i < BBM_MAX_IMPACTS; i++)
+	{
+		BbmImpactEntry *entry = &impact->entries[i];
+
+		pg_atomic_init_u32(&entry->database, InvalidOid);
+		pg_atomic_init_u32(&entry->generation, 0);
+		pg_atomic_init_u32(&entry->pulses, 0);
+		pg_atomic_init_u64(&entry->works_until, 0);
+		pg_atomic_init_u32(&entry->newer, 0);
+		for (int j = 0; j < lengthof(entry->counts) * lengthof(entry->counts[0]) * BBM_IMPACT_BUCKETS; j++)
+			pg_atomic_init_u32(&entry->counts[0][0][0] + j, 0);
+	}
 }
 
 static Size
@@ -65,6 +89,7 @@ shmem_startup(void)
 		bbm_shared->discover_everywhere = true;
 		bbm_shared->laid_out_at = GetCurrentTimestamp();
 		ConditionVariableInit(&bbm_shared->changed);
+		start_impact(&bbm_shared->impact);
 	}
 	BBM_POINTS_STARTUP();
 	LWLockRelease(AddinShmemInitLock);

@@ -20,7 +20,7 @@
 #include "base/shared.h"
 
 /* NULL when the library was not preloaded */
-extern BbmShared *bbm_shared;
+extern PGDLLEXPORT BbmShared *bbm_shared;
 
 /* The slot of this process, or -1. */
 extern int	bbm_my_slot;

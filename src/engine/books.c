@@ -148,7 +148,7 @@ bbm_books_keep(BbmTarget *target)
 
 	if (!books.merge && !bbm_time_has_come(GetCurrentTimestamp(), target->sums_due, BBM_SUMS_MS))
 		return NULL;
-	bbm_pacing_begin(GetCurrentTimestamp());
+	bbm_pacing_begin(target->migration, GetCurrentTimestamp());
 	error = bbm_txn_run(keep, &books, false);
 	bbm_pacing_end(target->migration, 0);
 	owes = books.merge && !books.done ? target->migration->id : 0;

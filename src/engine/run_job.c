@@ -25,6 +25,7 @@
 
 #include "base/cancel.h"
 #include "base/guc.h"
+#include "base/impact_counts.h"
 #include "base/lock_watch.h"
 #include "base/locks.h"
 #include "base/printable.h"
@@ -171,6 +172,7 @@ bbm_wait_for_throttle(BbmEngine *engine, BbmTarget *target, bool may_help, int m
 		if (engine->wait.cancelled || now >= give_up || engine->wait.reason.due > give_up || is_wanted(engine))
 			return false;
 		bbm_lock_watch_pause();
+		bbm_impact_stops();
 		bbm_slot_wait(bbm_wait_reason(&engine->wait));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 Max(TimestampDifferenceMilliseconds(now, engine->wait.reason.due), 1),
@@ -376,7 +378,7 @@ bbm_run_jobs(BbmEngine *engine, BbmClaim *claim)
 		now = GetCurrentTimestamp();
 		waits = bbm_pacing_pauses(now, &due);
 		if (!waits)
-			bbm_pacing_begin(now);
+			bbm_pacing_begin(claim->target->migration, now);
 		job = next.job;
 		engine->job[0] = engine->job[1];
 		engine->job[1] = done;

@@ -15,6 +15,7 @@
 #include "engine/scheduler.h"
 
 #include "base/blockers.h"
+#include "base/impact_counts.h"
 #include "base/lock_watch.h"
 #include "base/locks.h"
 #include "base/printable.h"
@@ -84,6 +85,7 @@ bbm_engine_end(BbmEngine *engine)
 
 	bbm_txn_lock_timeout(-1);
 	bbm_lock_watch_pause();
+	bbm_impact_stops();
 	bbm_release_permit(engine);
 	foreach(cell, engine->runnable)
 		bbm_set_waiting_for_table(engine->lock_class, ((BbmRunnable *) lfirst(cell))->id, false);
@@ -291,7 +293,10 @@ bbm_engine_step(BbmEngine *engine, TimestampTz *due)
 	bbm_txn_lock_timeout(-1);
 	MemoryContextSwitchTo(old);
 	if (result != BBM_STEP_WORKED)
+	{
 		bbm_lock_watch_pause();
+		bbm_impact_stops();
+	}
 
 	/* what we had and have released, such as a table, others may take now */
 	if (engine->worked && result != BBM_STEP_WORKED)

@@ -27,6 +27,7 @@
 
 #include "base/bbm.h"
 #include "base/commit.h"
+#include "base/impact_counts.h"
 #include "base/locks.h"
 #include "base/shmem.h"
 #include "base/slots.h"
@@ -79,6 +80,7 @@ wait_for_change(long ms)
 static void
 begin_wait(void)
 {
+	bbm_impact_leave_out();
 	if (bbm_shared)
 		ConditionVariablePrepareToSleep(&bbm_shared->changed);
 }

@@ -22,6 +22,7 @@
 
 #include "base/bbm.h"
 #include "base/guc.h"
+#include "base/impact_counts.h"
 #include "base/locks.h"
 #include "base/requests.h"
 #include "base/shared.h"
@@ -299,6 +300,7 @@ bbm_run(PG_FUNCTION_ARGS)
 	/* outlives the transactions, not the call */
 	context = AllocSetContextCreate(PortalContext ? PortalContext : TopMemoryContext, "bbm_run",
 									ALLOCSET_DEFAULT_SIZES);
+	bbm_impact_leave_out_until(context);
 	args.name = PG_ARGISNULL(0) ? NULL :
 		MemoryContextStrdup(context, text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	args.failed = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);

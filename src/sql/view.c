@@ -23,6 +23,7 @@
 #include "base/bbm.h"
 #include "base/blockers.h"
 #include "base/guc.h"
+#include "base/impact_counts.h"
 #include "base/locks.h"
 #include "base/shared.h"
 #include "base/shmem.h"
@@ -47,6 +48,7 @@ PG_FUNCTION_INFO_V1(bbm_is_copy);
 PG_FUNCTION_INFO_V1(bbm_waiting_on);
 PG_FUNCTION_INFO_V1(bbm_last_transient_error);
 PG_FUNCTION_INFO_V1(bbm_live_pace);
+PG_FUNCTION_INFO_V1(bbm_impact);
 PG_FUNCTION_INFO_V1(bbm_workers);
 PG_FUNCTION_INFO_V1(bbm_throttle);
 
@@ -219,6 +221,38 @@ bbm_live_pace(PG_FUNCTION_ARGS)
 		values[0] = Float8GetDatum(share);
 		values[1] = CStringGetTextDatum(bbm_pace_reason_to_string((BbmPaceReason) why));
 		nulls[0] = nulls[1] = false;
+	}
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/* What it does to the statements of others that run while it does, in the last minutes that it ran. */
+Datum
+bbm_impact(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	Datum		values[6];
+	bool		nulls[6] = {true, true, true, true, true, true};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("function returning record called in context that cannot accept type record")));
+	if (bbm_shared && may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1), NULL))
+	{
+		BbmHistogram histograms[BBM_WINDOW_KINDS];
+		BbmImpact	impact;
+
+		(void) bbm_impact_read(PG_GETARG_INT64(0), histograms);
+		impact = bbm_impact_between(&histograms[BBM_WINDOW_SILENT], &histograms[BBM_WINDOW_WORKED]);
+		values[0] = Float8GetDatum(impact.mean);
+		values[1] = Float8GetDatum(impact.p99);
+		values[2] = Int64GetDatum(impact.statements);
+		values[3] = Float8GetDatum(impact.mean_error);
+		values[4] = Float8GetDatum(impact.mean_us / 1000);
+		values[5] = Float8GetDatum(impact.p99_us / 1000);
+		nulls[0] = nulls[3] = nulls[4] = !impact.has_mean;
+		nulls[1] = nulls[5] = !impact.has_p99;
+		nulls[2] = false;
 	}
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

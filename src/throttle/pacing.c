@@ -14,12 +14,8 @@
  */
 #include "throttle/pacing.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "storage/fd.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
@@ -27,7 +23,9 @@
 #include "utils/wait_event.h"
 
 #include "base/compat.h"
+#include "base/cpu_waits.h"
 #include "base/guc.h"
+#include "base/impact_counts.h"
 #include "base/lock_watch.h"
 #include "base/rates.h"
 #include "base/slots.h"
@@ -52,37 +50,6 @@ static int64 waited_ns = 0;		/* for a CPU, up to the begin of the pulse ... */
 static int64 turns = 0;			/* ... and how often it had got one */
 static bool blocks = false;		/* sessions have waited for locks of this pulse */
 static int64 buffers_full = 0;	/* how often it had found the WAL buffers full, up to the begin of the pulse */
-
-/*
- * For how long this process, since it began, has been ready to run and had to
- * wait for a CPU, in nanoseconds, and how often it got one.  Returns false
- * where the operating system does not report it.
- */
-static bool
-read_waits(int64 *ns, int64 *times)
-{
-	static int	fd = -2;		/* not opened yet; stays open to the end of the process */
-	char		text[96];
-	ssize_t		length = -1;
-	unsigned long long ran;
-	unsigned long long waited;
-	unsigned long long slices;
-
-	if (fd == -2)
-	{
-		fd = open("/proc/self/schedstat", O_RDONLY | O_CLOEXEC);
-		if (fd >= 0)
-			ReserveExternalFD();
-	}
-	if (fd >= 0)
-		length = pread(fd, text, sizeof(text) - 1, 0);
-	text[Max(length, 0)] = '\0';
-	if (length <= 0 || sscanf(text, "%llu %llu %llu", &ran, &waited, &slices) != 3)
-		return false;
-	*ns = (int64) waited;
-	*times = (int64) slices;
-	return true;
-}
 
 /* Does a client wait, just now, until there is room in the WAL buffers, or until they are written? */
 static bool
@@ -131,15 +98,16 @@ limits_of(const BbmMigration *migration)
 
 /* The process begins to work.  If its last pulse has not ended, nothing came of that. */
 void
-bbm_pacing_begin(TimestampTz now)
+bbm_pacing_begin(const BbmMigration *migration, TimestampTz now)
 {
+	bbm_impact_pulse_begins(migration->id, now);
 	if (ended != 0 && now > ended)
 		bbm_pace_paused(&pace, (double) (now - ended));
 	ended = 0;
 	began = now;
 	blocks = false;
 	buffers_full = bbm_wal_buffers_full();
-	waits_are_known = read_waits(&waited_ns, &turns);
+	waits_are_known = bbm_cpu_waits(&waited_ns, &turns);
 }
 
 /* A batch is done, and its locks are still held: has anybody waited for them for longer than is well? */
@@ -164,26 +132,37 @@ bbm_pacing_end(const BbmMigration *migration, double units)
 	pulse.fills_wal = fills_wal();
 	ended = GetCurrentTimestamp();
 	pulse.elapsed_us = (double) Max(ended - began, 0);
-	if (waits_are_known && read_waits(&ns, &times))
+	if (waits_are_known && bbm_cpu_waits(&ns, &times))
 	{
 		pulse.wait_us = (double) Max(ns - waited_ns, 0) / 1000;
 		pulse.turns = (int) Min(times - turns, PG_INT16_MAX);
 	}
 	paused_until = ended + (TimestampTz) bbm_pace_after(&pace, &limits, &pulse);
 	began = 0;
+	bbm_impact_pulse_ends(ended, pulse.elapsed_us);
 	bbm_slot_pace(pace.share, pace.why);
 }
 
 /*
- * Must the process pause before its next batch?  Then *due is until when, or
- * when to ask again.
+ * Must the process pause before its next batch, to keep its pace, or because
+ * the whole of bbm is silent?  Then *due is until when, or when to ask again.
  */
 bool
 bbm_pacing_pauses(TimestampTz now, TimestampTz *due)
 {
-	if (bbm_time_has_come(now, paused_until, BBM_LONGEST_PAUSE_MS))
+	bool		pauses = !bbm_time_has_come(now, paused_until, BBM_LONGEST_PAUSE_MS);
+	TimestampTz until = pauses ? paused_until : now;
+	TimestampTz silent_until;
+
+	if (bbm_impact_is_silent(now, &silent_until))
+	{
+		pauses = true;
+		until = Max(until, silent_until);
+	}
+	if (!pauses)
 		return false;
-	*due = Min(paused_until, TimestampTzPlusMilliseconds(now, BBM_PAUSE_STEP_MS));
+	bbm_impact_works_until(until);
+	*due = Min(until, TimestampTzPlusMilliseconds(now, BBM_PAUSE_STEP_MS));
 	return true;
 }
 

@@ -10,7 +10,7 @@
 
 #include "base/bbm.h"
 
-extern void bbm_pacing_begin(TimestampTz now);
+extern void bbm_pacing_begin(const BbmMigration *migration, TimestampTz now);
 extern void bbm_pacing_check_locks(void);
 extern void bbm_pacing_end(const BbmMigration *migration, double units);
 extern bool bbm_pacing_pauses(TimestampTz now, TimestampTz *due);

@@ -22,6 +22,7 @@
 #include "throttle/throttle.h"
 
 #include "base/guc.h"
+#include "base/impact_counts.h"
 #include "base/printable.h"
 #include "base/rates.h"
 #include "base/shared.h"
@@ -403,12 +404,15 @@ bbm_is_throttled(BbmTarget *target, bool may_help, BbmWait *wait)
 	if (reading.throttles)
 	{
 		begin_wait(&reading, wait);
+		/* a migration that waits for its own rate works as fast as it is to */
+		if (reading.paces)
+			bbm_impact_works_until(wait->reason.due);
 		return true;
 	}
 	if (reading.throttled_since != 0)
 		end_wait(migration, reading.now);
 	/* the checks may have taken a while */
-	bbm_pacing_begin(GetCurrentTimestamp());
+	bbm_pacing_begin(migration, GetCurrentTimestamp());
 	return false;
 }
 

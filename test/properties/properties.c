@@ -9,7 +9,8 @@
 /* the C library's, not the server's */
 #undef printf
 
-static const Property *const all[] = {rates_properties, size_properties, pace_properties, progress_properties};
+static const Property *const all[] = {rates_properties, size_properties, pace_properties, progress_properties,
+	impact_properties};
 
 /* Returns whether it holds. */
 static bool

@@ -7,3 +7,4 @@ extern const Property rates_properties[];
 extern const Property size_properties[];
 extern const Property pace_properties[];
 extern const Property progress_properties[];
+extern const Property impact_properties[];

@@ -1,0 +1,206 @@
+/*-------------------------------------------------------------------------
+ *
+ * impact.c
+ *		What migrations cost the statements of others: windows of time, and the
+ *		durations of the statements that start in them.
+ *
+ * NOTES
+ *	  Whether statements are slower because of a migration, or because there is
+ *	  more to do at the moment, shows only an experiment.  Time is divided into
+ *	  windows of equal length.  A draw of lots that depends on nothing but the
+ *	  number of the window makes some of them silent: no process of bbm begins a
+ *	  batch in these.  As many others, drawn with the same chance, are counted
+ *	  in the same way, and differ in nothing but that bbm works in them, in
+ *	  pulses and pauses, as its pace has it.  So the difference between the
+ *	  statements that start in windows of these two kinds is what bbm does to
+ *	  statements, whatever the load does meanwhile.
+ *
+ *	  A window is much longer than a pulse of about a millisecond.  A pulse
+ *	  delays also statements that start after it: they find a queue.  Windows as
+ *	  short as a pulse would count them as not affected, and find hardly a
+ *	  difference on a machine that is busy; in one of 33 ms, whose first quarter
+ *	  is not counted, that queue is gone.  Its last quarter is not counted
+ *	  either, so that a statement of up to 8 ms is in its window from its begin
+ *	  to its end.  Of one that takes much longer than a window, a part runs in
+ *	  windows of another kind, and less of the impact shows.
+ *
+ *	  Everybody who knows the seed agrees on the windows by the clock alone.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/impact.h"
+
+#include <math.h>
+
+#include "port/pg_bitutils.h"
+
+/* A window is so many times longer than a pulse, at least. */
+#define BBM_WINDOW_PULSES 4
+
+/* ----------------------------------------------------------------
+ * Windows
+ * ----------------------------------------------------------------
+ */
+
+/* As in splitmix64: each bit of the result depends on each of the argument. */
+static uint64
+mix(uint64 x)
+{
+	x += UINT64CONST(0x9E3779B97F4A7C15);
+	x = (x ^ (x >> 30)) * UINT64CONST(0xBF58476D1CE4E5B9);
+	x = (x ^ (x >> 27)) * UINT64CONST(0x94D049BB133111EB);
+	return x ^ (x >> 31);
+}
+
+BbmWindowKind
+bbm_window_kind(uint64 seed, int64 at_us, int shift)
+{
+	uint64		lot = mix(seed ^ ((uint64) at_us >> (BBM_WINDOW_BITS + shift))) % BBM_WINDOW_ODDS;
+
+	return lot < BBM_WINDOW_KINDS ? (BbmWindowKind) lot : BBM_WINDOW_OTHER;
+}
+
+/* Is a statement counted that starts at that moment?  Not near the ends of its window. */
+bool
+bbm_window_counts(int64 at_us, int shift)
+{
+	int			quarter = ((uint64) at_us >> (BBM_WINDOW_BITS + shift - 2)) & 3;
+
+	return quarter == 1 || quarter == 2;
+}
+
+/* When the window ends that this moment is in. */
+int64
+bbm_window_end(int64 at_us, int shift)
+{
+	return (int64) ((((uint64) at_us >> (BBM_WINDOW_BITS + shift)) + 1) << (BBM_WINDOW_BITS + shift));
+}
+
+/* How much longer windows have to be where pulses last for up to so long. */
+int
+bbm_window_shift(double longest_us)
+{
+	int			shift = 0;
+
+	while (shift < BBM_WINDOW_MOST_SHIFT && BBM_WINDOW_PULSES * longest_us > (double) (1 << (BBM_WINDOW_BITS + shift)))
+		shift++;
+	return shift;
+}
+
+/* ----------------------------------------------------------------
+ * Durations
+ * ----------------------------------------------------------------
+ */
+
+/* The bucket of a duration; -1: it is not counted. */
+int
+bbm_impact_bucket(int64 us)
+{
+	int			bits;
+
+	if (us < 0 || us >= INT64CONST(1) << BBM_IMPACT_LONGEST_BITS)
+		return -1;
+	if (us < 1 << BBM_IMPACT_BITS)
+		return (int) us;
+	bits = pg_leftmost_one_pos32((uint32) us) - BBM_IMPACT_BITS;
+	/* the leading bit of what is left counts the doubling */
+	return (bits << BBM_IMPACT_BITS) + (int) (us >> bits);
+}
+
+/* The shortest duration of a bucket; of the one after the last, what is not counted any more. */
+double
+bbm_impact_bucket_begin(int bucket)
+{
+	int			bits = Max((bucket >> BBM_IMPACT_BITS) - 1, 0);
+
+	return ldexp(bucket - (bits << BBM_IMPACT_BITS), bits);
+}
+
+static double
+middle(int bucket)
+{
+	return (bbm_impact_bucket_begin(bucket) + bbm_impact_bucket_begin(bucket + 1)) / 2;
+}
+
+void
+bbm_histogram_add(BbmHistogram *histogram, int64 us)
+{
+	int			bucket = bbm_impact_bucket(us);
+
+	if (bucket < 0)
+		return;
+	histogram->counts[bucket]++;
+	histogram->n++;
+}
+
+double
+bbm_histogram_mean(const BbmHistogram *histogram)
+{
+	double		sum = 0;
+
+	for (int i = 0; i < BBM_IMPACT_BUCKETS; i++)
+		sum += histogram->counts[i] * middle(i);
+	return histogram->n > 0 ? sum / histogram->n : 0;
+}
+
+/* The variance of the mean. */
+static double
+variance_of_mean(const BbmHistogram *histogram, double mean)
+{
+	double		sum = 0;
+
+	for (int i = 0; i < BBM_IMPACT_BUCKETS; i++)
+		sum += histogram->counts[i] * (middle(i) - mean) * (middle(i) - mean);
+	return histogram->n > 1 ? sum / (histogram->n - 1) / histogram->n : 0;
+}
+
+/* The duration that this share of the statements do not exceed; within a bucket they are spread evenly. */
+double
+bbm_histogram_quantile(const BbmHistogram *histogram, double share)
+{
+	double		rank = share * histogram->n;
+	double		below = 0;
+	int			last = 0;
+
+	for (int i = 0; i < BBM_IMPACT_BUCKETS; i++)
+	{
+		double		n = histogram->counts[i];
+
+		if (n == 0)
+			continue;
+		if (below + n >= rank)
+			return bbm_impact_bucket_begin(i) +
+				(bbm_impact_bucket_begin(i + 1) - bbm_impact_bucket_begin(i)) * Max(rank - below, 0) / n;
+		below += n;
+		last = i + 1;
+	}
+	return bbm_impact_bucket_begin(last);
+}
+
+/* What is different in the windows in which bbm works. */
+BbmImpact
+bbm_impact_between(const BbmHistogram *silent, const BbmHistogram *worked)
+{
+	BbmImpact	impact = {.statements = silent->n + worked->n};
+	int64		least = Min(silent->n, worked->n);
+	double		without = bbm_histogram_mean(silent);
+	double		with = bbm_histogram_mean(worked);
+
+	impact.has_mean = least >= BBM_IMPACT_ENOUGH && without > 0;
+	impact.has_p99 = least >= BBM_IMPACT_ENOUGH_P99;
+	if (impact.has_mean)
+	{
+		double		ratio = with / without;
+
+		impact.mean_us = without;
+		impact.mean = ratio - 1;
+		impact.mean_error = sqrt(variance_of_mean(worked, with) +
+								 ratio * ratio * variance_of_mean(silent, without)) / without;
+	}
+	if (impact.has_p99)
+	{
+		impact.p99_us = bbm_histogram_quantile(silent, 0.99);
+		impact.p99 = bbm_histogram_quantile(worked, 0.99) / impact.p99_us - 1;
+	}
+	return impact;
+}
