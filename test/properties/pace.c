@@ -55,7 +55,7 @@ share_is_within_limits(const uint32 *n)
 	return true;
 }
 
-/* whoever pauses for as long as it is told works for no more than its share of the time, but for the shortest pause */
+/* whoever pauses for as long as it is asked to works for no more than its share of the time, but for the shortest pause */
 static bool
 share_is_worked(const uint32 *n)
 {
@@ -64,7 +64,7 @@ share_is_worked(const uint32 *n)
 	BbmPaceLimits limits = {.min = share, .max = share};
 	uint64		state = n[3];
 	double		worked = 0;
-	double		rested = 0;
+	double		paused = 0;
 
 	for (int i = 0; i < (int) (n[0] % 200); i++)
 	{
@@ -74,9 +74,9 @@ share_is_worked(const uint32 *n)
 		double		waited = Min(pulse.wait_us, pulse.elapsed_us);
 
 		worked += pulse.elapsed_us - waited;
-		rested += pause + waited;
+		paused += pause + waited;
 		bbm_pace_paused(&pace, pause);
-		if (worked * (1 / share - 1) - rested > BBM_PACE_SHORTEST_PAUSE_US + 1)
+		if (worked * (1 / share - 1) - paused > BBM_PACE_SHORTEST_PAUSE_US + 1)
 			return false;
 	}
 	return true;
