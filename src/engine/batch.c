@@ -313,6 +313,35 @@ time_limit(const BbmWork *work)
 	return (int) Min((int64) limit << times, INT_MAX);
 }
 
+/* Locks the job, and what the batch needs.  False when the batch is not to be done; then work->result says why. */
+static bool
+may_begin(BbmWork *work)
+{
+	if (!bbm_job_lock(work->job))
+	{
+		work->result = BBM_WORK_LOST;
+		return false;
+	}
+	BBM_POINT("batch-locked");
+	if (work->waited || work->job->has_cursor)
+	{
+		/* this also decides what to make of an error here: the lock was not acquired in time */
+		work->result = BBM_WORK_PAUSED;
+		if (!still_running(work))
+			return false;
+		if (work->job->has_cursor && bbm_slice_is_over(work->target))
+		{
+			work->result = BBM_WORK_SLICE_OVER;
+			return false;
+		}
+		work->result = BBM_WORK_SUB_BATCH;
+	}
+	if (is_current(work))
+		return true;
+	work->result = BBM_WORK_STALE;
+	return false;
+}
+
 void
 bbm_work(void *arg)
 {
@@ -323,30 +352,8 @@ bbm_work(void *arg)
 	work->job->ran_size = 0;
 	bbm_lock_watch_begin(bbm_setting_int(work->target->migration, BBM_MAX_BLOCKING_TIME), time_limit(work));
 	BBM_POINT("batch-begin");
-	if (!bbm_job_lock(work->job))
-	{
-		work->result = BBM_WORK_LOST;
+	if (!may_begin(work))
 		return;
-	}
-	BBM_POINT("batch-locked");
-	if (work->waited || work->job->has_cursor)
-	{
-		/* this also decides what to make of an error here: the lock was not acquired in time */
-		work->result = BBM_WORK_PAUSED;
-		if (!still_running(work))
-			return;
-		if (work->job->has_cursor && bbm_slice_is_over(work->target))
-		{
-			work->result = BBM_WORK_SLICE_OVER;
-			return;
-		}
-		work->result = BBM_WORK_SUB_BATCH;
-	}
-	if (!is_current(work))
-	{
-		work->result = BBM_WORK_STALE;
-		return;
-	}
 	BBM_POINT("batch-statement");
 	work->detached = false;
 	bbm_outside_begin();
