@@ -3,7 +3,7 @@
 # make, make install        as any PGXS extension
 # make demo, make test      set up what is missing on Debian, build, and run
 # make check-local          every test, on a machine that is set up
-# make bench, make lint, make model   see CONTRIBUTING.md
+# make bench, make lint, make proof   see CONTRIBUTING.md
 # make deb, make dist       a Debian package for each installed server, a zip for PGXN
 
 MODULE_big = bbm
@@ -50,7 +50,7 @@ ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alt
 	lock-upgrade lock-partitions ids statement-trigger import null-keys lock-commands if-not-exists
 TAP = 001_latency 002_pause 003_crash 004_launcher 005_databases 006_versions 007_dump 008_prepared 009_torture 010_standby \
 	011_upgrade 012_throttle 013_yielding 014_attack 015_promotion 016_copies 017_resources 018_partitions 019_blocks 020_verify 021_stalled \
-	022_pg_upgrade 023_other_extensions 024_fuzz 025_blockers 030_commands 030_fairness 031_cancel 031_priority 032_null_keys 032_outside 032_registry 033_job_comes_later 034_owned_tables 035_membership 036_lock_watch 037_last_job 036_rights 037_xid_limit 038_metrics 039_impact 040_pages 041_delete_standby
+	022_pg_upgrade 023_other_extensions 024_fuzz 025_blockers 030_commands 030_fairness 031_cancel 031_priority 032_null_keys 032_outside 032_registry 033_job_comes_later 034_owned_tables 035_membership 036_lock_watch 037_last_job 036_rights 037_xid_limit 038_metrics 039_impact 040_pages 041_delete_standby 044_flush
 # They compare times: nothing may run beside them.
 TAP_ALONE = 001_latency 012_throttle 013_yielding
 ISOLATION_OPTS = --inputdir=$(srcdir)/test
@@ -118,6 +118,12 @@ model:
 properties:
 	@$(or $(srcdir),.)/test/properties/run
 
+mutate:
+	@$(or $(srcdir),.)/test/mutate
+
+proof:
+	@$(or $(srcdir),.)/test/proof
+
 lint:
 	@REGRESS='$(REGRESS)' ISOLATION='$(ISOLATION)' TAP='$(TAP)' $(or $(srcdir),.)/test/lint
 
@@ -130,4 +136,4 @@ dist:
 package-check:
 	@$(or $(srcdir),.)/test/package
 
-.PHONY: setup demo test check-local bench model properties lint deb dist package-check FORCE
+.PHONY: setup demo test check-local bench model properties mutate proof lint deb dist package-check FORCE

@@ -181,6 +181,15 @@ SELECT bbm_wait('owner renamed', '1 minute');
 SELECT min(n), max(n), count(*) FROM broken."owner renamed";
 SELECT status, min_value, max_value FROM bbm_jobs('owner renamed');
 
+-- a failed job is not tried again before it is due, although nothing else is left to do
+SELECT define('not due');
+UPDATE broken."not due" SET d = 0 WHERE id = 6;
+SELECT bbm_alter('not due', max_attempts => 2, settings => ARRAY['bbm.retry_delay=1h']);
+SELECT bbm_start('not due');
+SELECT wait_for($$EXISTS (SELECT 1 FROM bbm_status('not due') WHERE status = 'failed' OR waiting_on LIKE 'retry%')$$);
+SELECT m.status AS migration, j.min_value, j.status, j.attempts FROM batched_background_migrations m
+    JOIN batched_background_migration_jobs j ON j.batched_background_migration_id = m.id WHERE m.name = 'not due' ORDER BY j.id;
+
 -- nothing of this has cost a process its life
 SELECT kind FROM bbm_workers(launcher => true) WHERE kind = 'launcher';
 
