@@ -178,4 +178,5 @@ RESET ROLE;
 DROP OWNED BY impact_nobody;
 DROP ROLE impact_nobody;
 DROP TABLE t, fired, made;
+DROP FUNCTION buckets, between_, impact_window, n_times, counted, nests, fires;
 DROP EXTENSION bbm CASCADE;

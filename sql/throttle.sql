@@ -163,7 +163,7 @@ SELECT bbm_drop('two reasons');
 CREATE TABLE half (id int PRIMARY KEY, n int NOT NULL DEFAULT 0) WITH (autovacuum_enabled = false);
 INSERT INTO half SELECT generate_series(1, 100);
 UPDATE half SET n = 1 WHERE id <= 50;
-SELECT bbm_create('measured', 'half', 'UPDATE half SET n = 2 WHERE id BETWEEN $1 AND $2', settings => ARRAY['bbm.max_dead_tuples=200',
+SELECT bbm_create('measured', 'half', 'UPDATE half SET n = 2 WHERE id BETWEEN $1 AND $2', batch_size => 100, settings => ARRAY['bbm.max_dead_tuples=200',
     'bbm.max_dead_share=0.5', 'bbm.wait_for_autovacuum=on', 'bbm.max_unarchived_wal=5', 'bbm.max_replication_lag=1MB', 'bbm.max_slot_wal=1GB',
     'bbm.max_active_sessions=1000', 'bbm.active_hours=00:00-12:00 UTC, 12:00-00:00 UTC', 'bbm.max_row_rate=1', 'bbm.max_horizon_age=1d']) > 0 AS created;
 SELECT pg_stat_force_next_flush();
