@@ -34,7 +34,11 @@ extern uint32 bbm_my_generation;
 #define bbm_each_request(request) \
 	for (BbmWorkRequest *request = bbm_shared->requests; request < bbm_shared->requests + BBM_MAX_REQUESTS; request++)
 
-#define bbm_is_my_slot(slot) ((slot) - bbm_shared->slots == bbm_my_slot)
+static inline bool
+bbm_is_my_slot(const BbmSlot *slot)
+{
+	return slot - bbm_shared->slots == bbm_my_slot;
+}
 
 extern void bbm_shmem_install(void);
 

@@ -296,7 +296,8 @@ bbm_slots_on(int64 migration_id)
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
 	bbm_each_slot(slot)
 	{
-		if (slot->in_use && !bbm_is_my_slot(slot) && slot->database == MyDatabaseId && slot->migration_id == migration_id)
+		if (slot->in_use && !bbm_is_my_slot(slot) && slot->database == MyDatabaseId &&
+			slot->migration_id == migration_id)
 			n++;
 	}
 	LWLockRelease(bbm_shared->lock);
