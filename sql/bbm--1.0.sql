@@ -84,7 +84,10 @@ CREATE TABLE @extschema@.batched_background_migrations (
     error_message text,
     error_detail text,
     error_hint text,
-    settings text[]
+    settings text[],
+    shard_record text,
+    shard_id bigint,
+    shard_epoch bigint
 );
 
 CREATE TABLE @extschema@.batched_background_migration_jobs (
@@ -632,6 +635,18 @@ CREATE FUNCTION @extschema@.bbm_launch_worker(idle_timeout interval DEFAULT '1 m
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_launch_worker IS
     'start a background worker for this database and the session''s role without preloading the library; it exits after idle_timeout without work; returns its process id';
+
+/* Distributed tables: what the coordinator calls on each node, as the owner of the migration. */
+
+CREATE FUNCTION bbm_internal.bbm_shards_ready() RETURNS text
+    LANGUAGE c STABLE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_shards_ready IS
+    'the version of the extension, if its workers can run on this node; raises an error if not';
+
+CREATE FUNCTION bbm_internal.bbm_shards_sync(record text, table_name text, action text) RETURNS text
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_shards_sync IS
+    'takes up the shards of a distributed table that this node has, as their record says (go on, or start, also those that have failed), or ends that (end); returns how far each is, as a JSON array';
 
 /* Watching. */
 
@@ -1295,6 +1310,12 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.error_detail IS 'det
 COMMENT ON COLUMN @extschema@.batched_background_migrations.error_hint IS 'hint of the error that failed it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.settings IS
     'its own settings, each as name=value, which override the server''s; and its bbm.condition';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.shard_record IS
+    'for a distributed table (Citus): the table, colocated with it, that records what is done in each shard';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.shard_id IS
+    'on a node: the one shard that it is about, of a migration of a distributed table';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.shard_epoch IS
+    'of that shard: a number that the record of the shard has as well, until a node takes the shard over';
 
 COMMENT ON COLUMN @extschema@.batched_background_migrations.min_key IS
     'lowest key, inclusive, if the key is not an integer: one value for each column, as text';
@@ -1592,6 +1613,7 @@ REVOKE ALL ON FUNCTION
     @extschema@.bbm_create, @extschema@.bbm_update, @extschema@.bbm_delete, @extschema@.bbm_alter,
     @extschema@.bbm_drop, @extschema@.bbm_import, @extschema@.bbm_sync_trigger, @extschema@.bbm_start, @extschema@.bbm_resume,
     @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry, @extschema@.bbm_dry_run, @extschema@.bbm_preview, @extschema@.bbm_launch_worker,
+    bbm_internal.bbm_shards_sync,
     bbm_internal.bbm_migration_guard, bbm_internal.bbm_migration_event, bbm_internal.bbm_job_guard,
     bbm_internal.bbm_truncate_guard, bbm_internal.bbm_replica_guard, bbm_internal.bbm_record_guard
     FROM PUBLIC;

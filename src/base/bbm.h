@@ -164,7 +164,17 @@ typedef struct BbmMigration
 	bool		was_done;		/* finished_at is set: status is "finished" because the work was done */
 	const BbmOverrides *overrides;	/* NULL: the server's settings apply */
 	bool		unlimited;		/* its owner is a superuser: the server's settings do not limit its own */
+	char	   *shard_record;	/* of a distributed table: what records what is done in each shard; else NULL */
+	int64		shard_id;		/* it is about this shard alone; 0: not, or about the distributed table */
+	int64		shard_epoch;	/* fencing token: another node that takes the shard over raises it in the record */
 } BbmMigration;
+
+/* Is it about a distributed table as a whole?  Then it has no batches of its own: see engine/cluster.c. */
+static inline bool
+bbm_is_of_cluster(const BbmMigration *migration)
+{
+	return migration->shard_record != NULL && migration->shard_id == 0;
+}
 
 /* What a job's range is of; the column "kind". */
 typedef enum BbmJobKind

@@ -333,6 +333,17 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 }
 
 /*
+ * Runs fn in a subtransaction of the caller's, with the settings of the engine,
+ * which stays unless there is an error.  Returns that, in the caller's context.
+ */
+ErrorData *
+bbm_txn_part(BbmTxnFn fn, void *arg)
+{
+	bbm_settings_remember();
+	return run_in_subtransaction(fn, arg, true);
+}
+
+/*
  * Runs fn in a subtransaction of the caller's with the settings of the engine,
  * and rolls it back in any case.  Returns its error, in the caller's context.
  */

@@ -26,6 +26,7 @@ extern void bbm_txn_discard(void);
 extern PGDLLEXPORT ErrorData *bbm_txn_run(BbmTxnFn fn, void *arg, bool synchronous);
 extern ErrorData *bbm_txn_try(BbmTxnFn fn, void *arg);
 extern void bbm_txn_take_back(BbmTxnFn fn, void *arg);
+extern ErrorData *bbm_txn_part(BbmTxnFn fn, void *arg);
 extern ErrorData *bbm_txn_run_bare(BbmTxnFn fn, void *arg);
 extern bool bbm_txn_in_worker(void);
 

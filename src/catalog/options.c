@@ -236,6 +236,9 @@ const BbmOption bbm_options[] = {
 	{"error_detail", TEXTOID, 0},
 	{"error_hint", TEXTOID, 0},
 	{"settings", TEXTARRAYOID, BBM_HOW, FIELD(settings, overrides)},
+	{"shard_record", TEXTOID, 0, FIELD(text, shard_record)},
+	{"shard_id", INT8OID, 0, FIELD(int64, shard_id)},
+	{"shard_epoch", INT8OID, 0, FIELD(int64, shard_epoch)},
 	{NULL}
 };
 

@@ -42,8 +42,8 @@ bbm_whole_of(const BbmMigration *migration, const BbmTotals *totals, int64 total
 	whole->allocated = (double) totals->finished.keys + totals->open.keys;
 	whole->estimate = total;
 	/* the ranges of an integer key follow each other without a gap, except where each partition has its own */
-	whole->has_ends = (serial || loose) && !totals->per_partition && migration->key_order == NULL &&
-		DatumGetPointer(migration->max.key) == NULL;
+	whole->has_ends = (serial || loose) && !bbm_is_of_cluster(migration) && !totals->per_partition &&
+		migration->key_order == NULL && DatumGetPointer(migration->max.key) == NULL;
 	whole->first = migration->min.number;
 	whole->last = migration->max.number;
 	whole->allocated_to = totals->has_allocated ? (double) totals->allocated_to : whole->first - 1;

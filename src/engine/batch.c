@@ -30,6 +30,7 @@
 #include "catalog/claims.h"
 #include "catalog/extension.h"
 #include "catalog/job_record.h"
+#include "catalog/shards.h"
 #include "engine/bisect.h"
 #include "engine/claim.h"
 #include "engine/outcome.h"
@@ -37,6 +38,7 @@
 #include "engine/run_range.h"
 #include "engine/verify.h"
 #include "strategy/resolve.h"
+#include "target/key.h"
 #include "target/lockset.h"
 #include "target/partition.h"
 #include "target/relation.h"
@@ -313,6 +315,65 @@ time_limit(const BbmWork *work)
 	return (int) Min((int64) limit << times, INT_MAX);
 }
 
+/*
+ * Does the job begin after everything that the shard's record says is done?
+ * It does, unless somebody has changed our tables on this node; then rows must
+ * not be done again.
+ */
+static void
+check_follows_record(const BbmWork *work)
+{
+	const BbmKey *key = &work->target->key;
+	const BbmShard *shard = work->target->shard;
+	const BbmBound *from = work->job->has_cursor ? &work->job->cursor : &work->job->min;
+	int			order;
+
+	if (!shard->has_cursor)
+		return;
+	if (key->is_integer)
+		order = from->number < shard->cursor.number ? -1 : from->number > shard->cursor.number;
+	else
+	{
+		Datum		a[BBM_MAX_KEY_COLUMNS];
+		Datum		b[BBM_MAX_KEY_COLUMNS];
+
+		bbm_key_values(key, from, a);
+		bbm_key_values(key, &shard->cursor, b);
+		order = bbm_key_compare(key, a, b);
+	}
+	if (order < 0 || (order == 0 && !work->job->has_cursor))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("job " INT64_FORMAT " would do again what is done in shard " INT64_FORMAT, work->job->id, shard->id),
+				 errdetail("The record of the shard is ahead of the jobs on this node."),
+				 errhint("Drop migration \"%s\" on this node: the coordinator makes it anew from the record.",
+						 work->target->migration->name)));
+}
+
+/*
+ * If the table is a shard of a distributed one: keeps it here for this
+ * transaction, and locks its record.  False when it is somewhere else, or not
+ * to be worked on now.
+ */
+static bool
+enter_shard(BbmWork *work)
+{
+	if (work->target->shard == NULL)
+		return true;
+	if (bbm_shard_enter(work->target->shard) != BBM_SHARD_OURS)
+		return false;
+	check_follows_record(work);
+	return true;
+}
+
+/* Records in the shard that everything up to this key is done. */
+static void
+note_in_shard(BbmWork *work, const BbmBound *cursor, const BbmRange *sub_batch)
+{
+	if (work->target->shard)
+		bbm_shard_note(work->target->shard, cursor, work->cost.rows, sub_batch->key_count);
+}
+
 /* Locks the job, and what the batch needs.  False when the batch is not to be done; then work->result says why. */
 static bool
 may_begin(BbmWork *work)
@@ -335,6 +396,12 @@ may_begin(BbmWork *work)
 			return false;
 		}
 		work->result = BBM_WORK_SUB_BATCH;
+	}
+	/* whoever moves a shard locks it before the table, and so do we */
+	if (!enter_shard(work))
+	{
+		work->result = BBM_WORK_ELSEWHERE;
+		return false;
 	}
 	if (is_current(work))
 		return true;
@@ -371,6 +438,7 @@ bbm_work(void *arg)
 	BBM_POINT("batch-done");
 	if (!more)
 	{
+		note_in_shard(work, &work->job->max, &sub_batch);
 		bbm_job_finish(work->job, &work->cost, work->detached);
 		work->result = BBM_WORK_FINISHED;
 		BBM_POINT("batch-recorded");
@@ -380,6 +448,7 @@ bbm_work(void *arg)
 	}
 	else
 	{
+		note_in_shard(work, &sub_batch.max, &sub_batch);
 		bbm_job_progress(work->job, &sub_batch.max, work->next_size, &work->cost);
 		work->next_cursor = keep_cursor(work, &sub_batch.max);
 		work->result = BBM_WORK_SUB_BATCH;

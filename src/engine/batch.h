@@ -21,7 +21,8 @@ typedef enum BbmWorkResult
 	BBM_WORK_LOST,				/* another process has the job now */
 	BBM_WORK_STALE,				/* the table is not what the target was resolved for; requeue the job */
 	BBM_WORK_PAUSED,			/* the migration is not to run any more */
-	BBM_WORK_SLICE_OVER			/* the remainder of the job is for later: another migration waits for the table */
+	BBM_WORK_SLICE_OVER,		/* the remainder of the job is for later: another migration waits for the table */
+	BBM_WORK_ELSEWHERE			/* the shard is moving or has moved, or the migration as a whole is paused */
 } BbmWorkResult;
 
 typedef struct BbmWork

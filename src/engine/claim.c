@@ -352,6 +352,16 @@ take_failed(BbmClaim *claim, TimestampTz now, int others, bool locked)
 		claim->result = others > 0 ? BBM_CLAIM_OTHERS : BBM_CLAIM_DONE;
 }
 
+/* Is there a range that has been allocated and not been done? */
+static bool
+has_open_job(int64 migration_id, int others, bool locked)
+{
+	BbmUnfinished unfinished;
+
+	bbm_jobs_unfinished(migration_id, &unfinished);
+	return unfinished.jobs > 0 || others > 0 || locked;
+}
+
 /*
  * Claims the next job of a running migration: a job that is left over (an
  * orphan or a requeued job), a new range, or a failed job that is due, in this
@@ -378,7 +388,7 @@ bbm_claim(void *arg)
 	bbm_lock_table(bbm_lock_class(), target->relid);
 	/* read after the locks: a job starts when everything that delayed its claim is over */
 	now = GetCurrentTimestamp();
-	checked = bbm_time_has_come(now, target->next_poll, BBM_POLL_MS);
+	checked = target->shard != NULL || bbm_time_has_come(now, target->next_poll, BBM_POLL_MS);
 	if (!bbm_claim_state(migration->id, &state) || state.status != BBM_RUNNING ||
 		state.updated_at != migration->updated_at || !bbm_target_is_current(target))
 		return;
@@ -404,6 +414,12 @@ bbm_claim(void *arg)
 	 */
 	if (checked && take_left_over(claim, now, &others, &locked))
 		return;
+	/* the record of a shard has a cursor alone: all ranges up to there are done */
+	if (target->shard && has_open_job(migration->id, others, locked))
+	{
+		take_failed(claim, now, others, locked);
+		return;
+	}
 	if (allocate_range(claim, &state, false))
 		return;
 	if (!checked && take_left_over(claim, now, &others, &locked))

@@ -36,6 +36,7 @@
 #include "base/wait_event.h"
 #include "catalog/extension.h"
 #include "catalog/job_record.h"
+#include "catalog/shards.h"
 #include "catalog/jobs.h"
 #include "engine/batch.h"
 #include "engine/books.h"
@@ -319,6 +320,12 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 	/* somebody changes the migration, and may be waiting for us to end */
 	if (error && work.result == BBM_WORK_PAUSED && error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
 		error = NULL;
+	/* the shard is being moved: the next step waits for that */
+	if (error && bbm_shard_not_entered() && error->sqlerrcode != ERRCODE_QUERY_CANCELED)
+	{
+		error = NULL;
+		work.result = BBM_WORK_ELSEWHERE;
+	}
 	if (error)
 	{
 		/* what the claim has got was rolled back with the batch */
@@ -328,7 +335,7 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 	target->failures_in_row = 0;
 	if (work.result == BBM_WORK_PAUSED)
 		release_job(engine, target, job);
-	else if (work.result == BBM_WORK_SLICE_OVER)
+	else if (work.result == BBM_WORK_SLICE_OVER || work.result == BBM_WORK_ELSEWHERE)
 		bbm_record_release_unstarted(target, job);
 	/* the next claim finds the same, and has the target resolved anew */
 	else if (work.result == BBM_WORK_STALE)
@@ -338,7 +345,8 @@ run_job(BbmEngine *engine, BbmTarget *target, BbmJob *job, bool waits, BbmClaim 
 				(errmsg("migration \"%s\": job " INT64_FORMAT " was taken over by another worker",
 						bbm_printable(target->migration->name), job->id)));
 	bbm_batch_ended();
-	return true;
+	/* its migration is read again, which ends or pauses it here */
+	return work.result != BBM_WORK_ELSEWHERE;
 }
 
 /*

@@ -30,7 +30,9 @@
 #include "catalog/extension.h"
 #include "catalog/jobs.h"
 #include "catalog/migrations.h"
+#include "catalog/shards.h"
 #include "engine/claim.h"
+#include "engine/cluster.h"
 #include "engine/completion.h"
 #include "engine/outcome.h"
 #include "engine/run_job.h"
@@ -132,7 +134,7 @@ fail_or_wait(BbmEngine *engine, const BbmMigration *migration, ErrorData *error)
 	}
 	if (!bbm_extension_is_here())
 		return NOTHING;
-	if (bbm_error_class(error) == BBM_ERROR_TRANSIENT)
+	if (bbm_error_class(error) == BBM_ERROR_TRANSIENT || bbm_shard_not_entered())
 		return bbm_try_later(engine, migration->id, migration->name, error);
 	early = bbm_error_if_early(migration, error, step_code);
 	if (early)
@@ -148,9 +150,10 @@ typedef struct OpenArgs
 	BbmEngine  *engine;
 	int64		id;
 	BbmMigration *migration;	/* as read, once this engine is to run it */
-	BbmTarget  *target;
+	BbmTarget  *target;			/* NULL also if it is the nodes' to run */
 	BbmStart	start;			/* in the step's context */
 	bool		started;
+	bool		elsewhere;		/* its shard is not to be worked on here */
 } OpenArgs;
 
 /*
@@ -180,6 +183,9 @@ open_target(void *arg)
 	/* checked before an error counts as the migration's: it waits for another owner of the tables */
 	bbm_catalog_check_trust(migration->owner);
 	args->migration = migration;
+	args->elsewhere = migration->shard_id != 0 && !bbm_shard_may_run(migration);
+	if (args->elsewhere || bbm_is_of_cluster(migration))
+		return;
 	if (args->engine->max_attempts > 0)
 		migration->max_attempts = args->engine->max_attempts;
 	args->target = bbm_target_open(migration);
@@ -206,6 +212,47 @@ set_running(void *arg)
 		(now = bbm_migration_by_id(args->id, args->engine->step)) != NULL && is_new(now);
 	if (args->started)
 		bbm_record_started(args->target, &args->start);
+}
+
+/* Nothing can be done for the migration before that. */
+static BbmOutcome
+wait_until(int64 id, const BbmReason *reason)
+{
+	bbm_slot_wait_with(id, reason);
+	return (BbmOutcome) {BBM_STEP_WAIT, reason->due};
+}
+
+/* The migration of a distributed table: asks the nodes how far they are, and waits. */
+static BbmOutcome
+lead_cluster(BbmEngine *engine, const BbmMigration *migration)
+{
+	BbmClusterStep step = {.engine = engine, .migration = migration, .context = CurrentMemoryContext};
+	ErrorData  *error = bbm_txn_run(bbm_cluster_look, &step, false);
+	BbmReason	reason;
+	bool		ends;
+
+	if (error == NULL && step.ours)
+		error = bbm_txn_run(bbm_cluster_decide, &step, false);
+	bbm_release_permit(engine);
+	if (error)
+		return fail_or_wait(engine, migration, error);
+	bbm_trouble_over(migration->id, engine->owner, migration->name, true);
+	if (!step.ours)
+		return NOTHING;
+	ends = step.status == BBM_FINISHED || step.status == BBM_FAILED;
+	if (ends || step.status != migration->status)
+	{
+		ereport(LOG,
+				(errmsg("migration \"%s\" %s", bbm_printable(migration->name),
+						step.status == BBM_FINISHED ? "is finished" : step.status == BBM_FAILED ? "failed" :
+						step.status == BBM_RUNNING ? "is running" : "is paused or gone")));
+		bbm_state_changed();
+		return WORKED;
+	}
+	reason = bbm_reason(bbm_cluster_waits_for(&step),
+						TimestampTzPlusMilliseconds(GetCurrentTimestamp(), step.report.silent > 0 ?
+													BBM_CLUSTER_SILENT_POLL_MS : BBM_CLUSTER_POLL_MS));
+	return wait_until(migration->id, &reason);
 }
 
 /* Returns the migration's current target, started; NULL with an outcome when there is none. */
@@ -235,6 +282,8 @@ target_for(BbmEngine *engine, int64 id, BbmOutcome *outcome)
 		return NULL;
 	}
 	*outcome = NOTHING;
+	if (args.target == NULL && args.migration && !args.elsewhere)
+		*outcome = lead_cluster(engine, args.migration);
 	if (args.target == NULL)
 		return NULL;
 	if (!is_new(args.migration))
@@ -276,9 +325,13 @@ static void
 finish(void *arg)
 {
 	FinishArgs *args = arg;
+	BbmShard   *shard = args->target->shard;
 	BbmStatus	status;
 
 	BBM_POINT("end-begin");
+	/* it stays here until we commit; its record is locked before the migration's row, as everywhere */
+	if (shard && bbm_shard_enter(shard) != BBM_SHARD_OURS)
+		return;
 	if (!bbm_migration_lock(args->target->migration->id, &status) || status != BBM_RUNNING ||
 		!bbm_nothing_left(args->target))
 		return;
@@ -291,6 +344,8 @@ finish(void *arg)
 		if (args->target->migration->skip_null_keys)
 			bbm_null_keys_warn(args->target);
 		bbm_migration_finish(args->target->migration->id);
+		if (shard)
+			bbm_shard_finish(shard);
 		bbm_events_prune();
 		/* whoever sees it finished may rely on every batch before it */
 		ForceSyncCommit();
@@ -380,14 +435,6 @@ may_have_ended(const BbmEngine *engine, BbmTarget *target)
 
 	target->has_worked = false;
 	return !engine->wait.of_process && (worked || engine->wait.begins);
-}
-
-/* Nothing can be done for the migration before that. */
-static BbmOutcome
-wait_until(int64 id, const BbmReason *reason)
-{
-	bbm_slot_wait_with(id, reason);
-	return (BbmOutcome) {BBM_STEP_WAIT, reason->due};
 }
 
 /*

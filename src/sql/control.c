@@ -38,6 +38,7 @@
 #include "catalog/migrations.h"
 #include "engine/event.h"
 #include "sql/access.h"
+#include "sql/cluster.h"
 #include "sql/doctor.h"
 
 PG_FUNCTION_INFO_V1(bbm_start);
@@ -216,8 +217,18 @@ wait_for_batches(List *migrations, bool cancel)
 static int
 pause_all(List *migrations, bool cancel, bool wait, int *cancelled)
 {
-	int			n = set_all(migrations, BBM_PAUSED);
+	int			n;
+	ListCell   *cell;
 
+	foreach(cell, migrations)
+	{
+		const BbmMigration *migration = lfirst(cell);
+
+		if ((cancel || wait) && bbm_is_of_cluster(migration))
+			bbm_check_not_of_cluster(migration, "cancel or await the batches of",
+									 "Pause it without that: no node begins another batch, and those in flight end by themselves.");
+	}
+	n = set_all(migrations, BBM_PAUSED);
 	*cancelled = 0;
 	if (wait && IsolationUsesXactSnapshot())
 		ereport(ERROR,

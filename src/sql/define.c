@@ -35,6 +35,7 @@
 #include "engine/event.h"
 #include "sql/access.h"
 #include "sql/arguments.h"
+#include "sql/cluster.h"
 #include "sql/existing.h"
 #include "strategy/resolve.h"
 #include "strategy/strategy.h"
@@ -280,7 +281,13 @@ resolve(BbmDefinition *d)
 	memset(&m->max, 0, sizeof(BbmBound));
 	check_follow(m, &bounds);
 	level = bbm_job_settings(m);
-	relid = bbm_target_table(m->table_name, BBM_WORK_LOCK);
+	relid = bbm_target_table(m->table_name, BBM_WORK_LOCK, true);
+	if (bbm_is_distributed(relid))
+	{
+		bbm_cluster_resolve(d, m, relid);
+		bbm_user_settings_end(level);
+		return relid;
+	}
 	default_key(m, &bounds, relid);
 	bbm_user_settings_end(level);
 
@@ -360,6 +367,7 @@ define(BbmDefinition *d, bool start, bool if_not_exists, Oid *table)
 		name_is_taken(name);
 	}
 	bbm_migration_defined(id, *table, min_found, max_found);
+	bbm_cluster_defined(id, *table, start);
 	if (bbm_definition_has(d, "operation"))
 		ereport(NOTICE,
 				(errmsg("migration \"%s\" runs: %s", name,
@@ -550,6 +558,7 @@ bbm_alter(PG_FUNCTION_ARGS)
 	bbm_definition_set_text(&d, "name", new_name);
 	SPI_connect();
 	migration = bbm_get_migration(name);
+	bbm_check_not_of_cluster(migration, "alter", "Drop it, and define another one for what is left.");
 	/* whichever table has the name now */
 	if (again)
 		migration->table_oid = InvalidOid;

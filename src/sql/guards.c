@@ -36,6 +36,7 @@
 #include "catalog/options.h"
 #include "catalog/migrations.h"
 #include "catalog/partitions.h"
+#include "catalog/shard_records.h"
 #include "engine/event.h"
 #include "engine/outcome.h"
 #include "sql/access.h"
@@ -352,6 +353,47 @@ keep_found(BbmRow old, BbmRow *new)
 		bbm_row_set(new, "table_oid", (Datum) 0, true);
 }
 
+/* The nodes have the definition in the record of their shards, and each part of it is the record's. */
+static void
+keep_what_nodes_have(Relation rel, BbmRow old, BbmRow new)
+{
+	const char *column = bbm_row_is_null(old, "shard_record") ? NULL :
+		bbm_columns_changed(rel, old.tuple, new.tuple, BBM_WHAT | BBM_HOW);
+
+	/* the record belongs to the owner, on all nodes */
+	if (!bbm_row_is_null(old, "shard_record") && at_origin(old) && !is_same(old, new, "owner"))
+		column = "owner";
+	if (column)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("%s of migration \"%s\" cannot be changed", column, bbm_row_text(old, "name")),
+				 errdetail("It is about a distributed table, or one shard of it, and its nodes have its definition."),
+				 errhint("Drop it, and define another one for what is left.")));
+}
+
+/* Is it about a distributed table as a whole? */
+static bool
+is_of_cluster(BbmRow row)
+{
+	return !bbm_row_is_null(row, "shard_record") && bbm_row_is_null(row, "shard_id");
+}
+
+/*
+ * The nodes see it before their next batch, once we have committed; Citus
+ * commits on all of them or on none.
+ */
+static void
+tell_nodes(BbmRow old, BbmRow now)
+{
+	int64		from = bbm_row_int(old, "status");
+	int64		to = bbm_row_int(now, "status");
+	bool		ran = from == BBM_ACTIVE || from == BBM_RUNNING;
+	bool		runs = to == BBM_ACTIVE || to == BBM_RUNNING;
+
+	if (is_of_cluster(now) && at_origin(now) && to != BBM_FINISHED && (ran != runs || !at_origin(old)))
+		bbm_shard_record_activate((Oid) bbm_row_int(now, "owner_oid"), bbm_row_text(now, "shard_record"), runs);
+}
+
 /* Who may change what it does, and until when. */
 static void
 guard_definition(Relation rel, BbmRow old, BbmRow new)
@@ -385,6 +427,7 @@ guard_update(Relation rel, BbmRow old, BbmRow new)
 				 errhint("Its name can.")));
 
 	keep_what_is_started(rel, old, new);
+	keep_what_nodes_have(rel, old, new);
 	keep_end(old, new);
 	new.tuple = bbm_columns_update(rel, old.tuple, new.tuple);
 	guard_definition(rel, old, new);
@@ -509,6 +552,8 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 	{
 		report_event(old, "dropped");
 		bbm_jobs_forget(bbm_row_int(old, "id"));
+		if (is_of_cluster(old) && at_origin(old))
+			bbm_shard_record_drop((Oid) bbm_row_int(old, "owner_oid"), bbm_row_text(old, "shard_record"));
 	}
 	else if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
 	{
@@ -531,6 +576,7 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 
 		now.tuple = data->tg_newtuple;
 		to = bbm_row_int(now, "status");
+		tell_nodes(old, now);
 		if (from != to || (at_origin(now) && !at_origin(old)))
 			report_event(now, event_word((BbmStatus) to));
 		else if (!bbm_engine_writes() && is_changed(old, now))

@@ -38,6 +38,9 @@ limit_rate(const BbmMigration *migration, const BbmTotals *totals, BbmRate *rate
 	double		wal = (double) totals->finished.wal + totals->open.wal;
 	double		share = 1;
 
+	/* each shard of a distributed table has the limit for itself */
+	if (bbm_is_of_cluster(migration))
+		return;
 	if (bbm_setting_is_on(migration, BBM_MAX_ROW_RATE) && rate->rows_per_second > 0)
 		share = Min(share, bbm_setting_int(migration, BBM_MAX_ROW_RATE) / rate->rows_per_second);
 	if (bbm_setting_is_on(migration, BBM_MAX_WAL_RATE) && keys > 0 && wal > 0 && rate->keys_per_second > 0)

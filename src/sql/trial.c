@@ -40,6 +40,7 @@
 #include "engine/outcome.h"
 #include "engine/outside.h"
 #include "sql/access.h"
+#include "sql/cluster.h"
 #include "strategy/resolve.h"
 #include "target/hierarchy.h"
 #include "target/lockset.h"
@@ -218,6 +219,7 @@ bbm_trial(BbmTrial *trial)
 	trial->context = CurrentMemoryContext;
 	SPI_connect();
 	migration = bbm_get_migration(trial->name);
+	bbm_check_not_of_cluster(migration, "try", "Try its statement on a copy of some rows.");
 	bbm_check_session_owns(migration);
 	trial->id = migration->id;
 	bbm_txn_lock_timeout(bbm_setting_int(migration, BBM_LOCK_TIMEOUT));

@@ -32,6 +32,7 @@
 #include "base/txn.h"
 #include "engine/verify.h"
 #include "sql/access.h"
+#include "sql/cluster.h"
 #include "strategy/resolve.h"
 #include "strategy/strategy.h"
 #include "target/hierarchy.h"
@@ -181,6 +182,7 @@ bbm_verify(PG_FUNCTION_ARGS)
 		bbm_must_not_be_null("name");
 	SPI_connect();
 	migration = bbm_get_migration(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	bbm_check_not_of_cluster(migration, "verify", "Count the rows with a query: Citus runs it on all nodes.");
 	if (!PG_ARGISNULL(1))
 		migration->row_check = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	check_condition(migration);

@@ -21,6 +21,7 @@
 #include "base/user.h"
 #include "catalog/claims.h"
 #include "catalog/extension.h"
+#include "catalog/shards.h"
 #include "strategy/strategy.h"
 #include "target/hierarchy.h"
 #include "target/job.h"
@@ -127,6 +128,18 @@ decide_partition_order(BbmTarget *target)
 				 errhint("Use bbm_update or bbm_delete, or a function with the parameter table_name.")));
 }
 
+/* Where this node records what is done in the shard. */
+static void
+find_shard(BbmTarget *target)
+{
+	target->shard = bbm_shard_open(target->migration, target->key.is_integer);
+	/* the next step finds out what became of it */
+	if (target->shard == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("shard " INT64_FORMAT " is not on this node any more", target->migration->shard_id)));
+}
+
 static void
 resolve(BbmTarget *target)
 {
@@ -147,13 +160,19 @@ resolve(BbmTarget *target)
 	bbm_failing_code = BBM_CODE_TABLE;
 	target->lock_mode = target->form == BBM_JOB_NONE ? BBM_READ_LOCK : BBM_WORK_LOCK;
 	target->relid = bbm_migration_table(migration, target->lock_mode);
-	target->alias = pstrdup(quote_identifier(get_rel_name(target->relid)));
+	if (migration->shard_id == 0)
+		bbm_check_is_no_shard(target->relid);
+	target->alias = pstrdup(quote_identifier(migration->shard_id == 0 ? get_rel_name(target->relid) :
+											 bbm_shard_table_name(get_rel_name(target->relid), migration->shard_id)));
 
 	bbm_failing_code = BBM_CODE_COLUMN;
 	if (target->strategy->has_key)
 		bbm_key_resolve(&target->key, target->relid, migration->column_name, migration->index_name);
 	if (target->strategy->resolve)
 		target->strategy->resolve(target);
+
+	if (migration->shard_id != 0)
+		find_shard(target);
 
 	bbm_failing_code = BBM_CODE_SIGNATURE;
 	bbm_job_resolve(target);
@@ -178,7 +197,7 @@ copy_migration(const BbmMigration *migration)
 	char	  **texts[] = {
 		&copy->name, &copy->job, &copy->operation, &copy->set_clause, &copy->filter, &copy->row_check,
 		&copy->table_name, &copy->column_name, &copy->index_name, &copy->key_order, &copy->strategy,
-		&copy->search_path
+		&copy->search_path, &copy->shard_record
 	};
 	BbmBound   *bounds[] = {&copy->min, &copy->max};
 
@@ -221,6 +240,7 @@ open_target(const BbmMigration *migration, BbmJobForm form)
 	{
 		bbm_partition_close(target);
 		bbm_rights_forget(target);
+		bbm_shard_close(target->shard);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -249,6 +269,7 @@ bbm_target_close(BbmTarget *target)
 	bbm_lockset_forget(target);
 	bbm_partition_close(target);
 	bbm_rights_forget(target);
+	bbm_shard_close(target->shard);
 	MemoryContextDelete(target->context);
 }
 

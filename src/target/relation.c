@@ -40,6 +40,7 @@
 #include "base/txn.h"
 #include "base/user.h"
 #include "catalog/extension.h"
+#include "catalog/shards.h"
 #include "target/target.h"
 
 /* Citus: the catalog table with a row for each table whose rows are in shards. */
@@ -146,9 +147,12 @@ bbm_table_is_gone(const char *name)
 			 errmsg("table \"%s\" does not exist any more", name)));
 }
 
-/* The table of that name, locked; also raises an error when it has no rows of its own to work on. */
+/*
+ * The table of that name, locked; also raises an error when it has no rows of
+ * its own to work on, unless (distributed) those may be in shards.
+ */
 Oid
-bbm_target_table(const char *name, LOCKMODE lock)
+bbm_target_table(const char *name, LOCKMODE lock, bool distributed)
 {
 	Oid			relid = bbm_table_by_name(name, lock, NULL);
 	Relation	rel = relation_open(relid, NoLock);
@@ -186,7 +190,8 @@ bbm_target_table(const char *name, LOCKMODE lock)
 				 errmsg("cannot run batches over \"%s\"", name),
 				 errdetail("It is a table of the extension itself."),
 				 errhint("Name a table of your own.")));
-	bbm_check_rows_are_here(relid);
+	if (!distributed)
+		bbm_check_rows_are_here(relid);
 	relation_close(rel, NoLock);
 	return relid;
 }
@@ -213,7 +218,7 @@ whereabouts(Oid relid)
 Oid
 bbm_migration_table(const BbmMigration *migration, LOCKMODE lock)
 {
-	Oid			relid = bbm_target_table(migration->table_name, lock);
+	Oid			relid = bbm_target_table(migration->table_name, lock, false);
 
 	if (OidIsValid(migration->table_oid) && relid != migration->table_oid)
 		ereport(ERROR,
@@ -321,7 +326,35 @@ bbm_check_rows_are_here(Oid relid)
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("cannot run batches over \"%s\"", bbm_table_sql_name(relid)),
 			 errdetail("It is a distributed table: its rows are in shards, and not in it."),
+			 bbm_citus_is_here() ? errhint("Define the migration with bbm_update or bbm_delete, on the coordinator.") :
 			 errhint("Distributed tables are not supported.")));
+}
+
+/*
+ * Raises an error when the table is itself a shard: its migration would not go
+ * where Citus moves it.  Citus appends the number of a shard to the name of its
+ * table.
+ */
+void
+bbm_check_is_no_shard(Oid relid)
+{
+	char	   *name = get_rel_name(relid);
+	char	   *number = name ? strrchr(name, '_') : NULL;
+	char	   *table;
+
+	/* without Citus there is nothing to check */
+	if (!OidIsValid(get_relname_relid(CITUS_TABLE, PG_CATALOG_NAMESPACE)) || number == NULL ||
+		strspn(number + 1, "0123456789") != strlen(number + 1) || number[1] == '\0' || strlen(number) > 19)
+		return;
+	table = bbm_table_of_shard(relid, number + 1);
+	if (table == NULL)
+		return;
+	bbm_failing_code = BBM_CODE_TABLE;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cannot run batches over \"%s\"", bbm_table_sql_name(relid)),
+			 errdetail("It is a shard of distributed table %s, and may move to another node.", table),
+			 errhint("Name the table, on the coordinator.")));
 }
 
 static void

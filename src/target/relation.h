@@ -19,12 +19,13 @@
 extern Oid	bbm_table_by_name(const char *name, LOCKMODE lock, void (*check) (Oid relid, const char *name));
 extern PGDLLEXPORT char *bbm_table_sql_name(Oid relid);
 pg_noreturn extern void bbm_table_is_gone(const char *name);
-extern Oid	bbm_target_table(const char *name, LOCKMODE lock);
+extern Oid	bbm_target_table(const char *name, LOCKMODE lock, bool distributed);
 extern Oid	bbm_migration_table(const BbmMigration *migration, LOCKMODE lock);
 extern bool bbm_target_is_named(const BbmTarget *target);
 extern bool bbm_partition_is_named(const BbmPartition *partition);
 extern bool bbm_is_distributed(Oid relid);
 extern void bbm_check_rows_are_here(Oid relid);
+extern void bbm_check_is_no_shard(Oid relid);
 extern void bbm_check_queries_write_here(List *queries);
 extern void bbm_check_plan_writes_here(PlannedStmt *stmt);
 extern const char *bbm_index_name(const BbmTarget *target, const BbmPartition *partition);

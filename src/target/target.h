@@ -162,6 +162,7 @@ struct BbmTarget
 	TimestampTz throttled_until;		/* do not continue before this, after many requeues in a row */
 	TimestampTz table_since;	/* since when this process has had the table; 0 if another one has it */
 	struct BbmThrottle *throttle;	/* of throttle/throttle.c; NULL until needed */
+	struct BbmShard *shard;		/* of catalog/shards.c; NULL: the table is no shard of a distributed one */
 	struct BbmLockSet *locks;	/* of target/lockset.c; NULL before the first batch */
 	LOCKMODE	lock_mode;		/* for its tables, when they are resolved */
 	char	   *activity;		/* what its processes show; NULL: the sums are not known yet */

@@ -1,0 +1,138 @@
+/*-------------------------------------------------------------------------
+ *
+ * shard_parts.c
+ *		The migrations of the shards that this node has.
+ *
+ * NOTES
+ *	  Such a migration is made of the record of its shard, and may be made anew
+ *	  at any time: it has no state that must not be lost.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "catalog/shard_parts.h"
+
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/datum.h"
+#include "utils/lsyscache.h"
+
+#include "catalog/extension.h"
+#include "catalog/migrations.h"
+#include "catalog/sql.h"
+
+/* Returns a list of BbmShardPart: those of this record, and of the current user, in the current memory context. */
+List *
+bbm_shard_parts(const char *record)
+{
+	static BbmSql sql = {
+		"SELECT m.id, m.shard_id, m.shard_epoch, m.status::bigint, m.total_tuple_count, m.error_message, m.error_sqlstate, "
+		"s.waiting_on FROM @.batched_background_migrations m JOIN @.bbm_migration_status s ON s.name = m.name "
+		"WHERE m.shard_record = $1 AND m.shard_id IS NOT NULL AND m.owner_oid = $2 ORDER BY m.id",
+		2, {TEXTOID, OIDOID}
+	};
+	Datum		values[] = {CStringGetTextDatum(record), ObjectIdGetDatum(GetUserId())};
+	List	   *parts = NIL;
+
+	bbm_sql_run(&sql, values, NULL, false);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		BbmShardPart *part = palloc(sizeof(BbmShardPart));
+		bool		isnull;
+
+		part->id = bbm_sql_int64(i, 1);
+		part->shard = bbm_sql_int64(i, 2);
+		part->epoch = bbm_sql_int64(i, 3);
+		part->status = (BbmStatus) bbm_sql_int64(i, 4);
+		(void) bbm_sql_get(i, 5, &isnull);
+		part->has_total = !isnull;
+		part->total = bbm_sql_int64(i, 5);
+		part->error = bbm_sql_text(i, 6, CurrentMemoryContext);
+		part->sqlstate = bbm_sql_text(i, 7, CurrentMemoryContext);
+		part->waiting = bbm_sql_text(i, 8, CurrentMemoryContext);
+		parts = lappend(parts, part);
+	}
+	return parts;
+}
+
+/* What the record defines, with the range if that is known: the columns that users set, and no others. */
+void
+bbm_shard_part_definition(const BbmShardRecord *shard, BbmDefinition *d)
+{
+	static BbmSql sql = {
+		"SELECT # FROM jsonb_populate_record(NULL::@.batched_background_migrations, $1::jsonb || coalesce($2::jsonb, '{}'))",
+		2, {TEXTOID, TEXTOID}
+	};
+	Datum		values[] = {
+		CStringGetTextDatum(shard->definition), shard->bounds ? CStringGetTextDatum(shard->bounds) : (Datum) 0
+	};
+
+	bbm_sql_run(&sql, values, shard->bounds ? NULL : " n", false);
+	memset(d, 0, sizeof(BbmDefinition));
+	bbm_each_option(option)
+	{
+		bool		isnull;
+		Datum		value;
+
+		if (!(option->flags & BBM_USERS) || strcmp(option->column, "id") == 0)
+			continue;
+		value = bbm_sql_get(0, option - bbm_options + 1, &isnull);
+		if (isnull)
+			continue;
+		bbm_definition_set(d, option->column,
+						   datumCopy(value, get_typbyval(option->type), get_typlen(option->type)));
+	}
+}
+
+/* Such a shard's range is found where there are no keys yet; afterwards each node uses it. */
+static void
+keep_bounds(int64 id, const BbmShardRecord *shard)
+{
+	static BbmSql sql = {
+		"SELECT jsonb_build_object('min_value', min_value, 'max_value', max_value, 'min_key', min_key, 'max_key', max_key) "
+		"FROM @.batched_background_migrations WHERE id = $1",
+		1, {INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(id)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	(void) bbm_cluster_query(GetUserId(),
+							 psprintf("UPDATE %s SET bounds = %s::jsonb WHERE kind = 'shard' AND low = %s AND high = %s",
+									  shard->record, quote_literal_cstr(bbm_cluster_text(0, 1)),
+									  quote_literal_cstr(shard->low), quote_literal_cstr(shard->high)));
+}
+
+/* Adds a job that has done everything up to the record's cursor: the next range begins after it. */
+static void
+go_on_after(int64 id, const BbmShardRecord *shard)
+{
+	static BbmSql sql = {
+		"INSERT INTO @.batched_background_migration_jobs (batched_background_migration_id, min_value, max_value, min_key, "
+		"max_key, key_count, row_count, status, attempts, started_at, finished_at, updated_at) "
+		"VALUES ($1, $2, $2, $3, $3, $4, $5, 2, 1, clock_timestamp(), clock_timestamp(), clock_timestamp())",
+		5, {INT8OID, INT8OID, TEXTARRAYOID, INT8OID, INT8OID}
+	};
+	Datum		values[] = {
+		Int64GetDatum(id), Int64GetDatum(shard->cursor.number), shard->cursor.key, Int64GetDatum(shard->keys),
+		Int64GetDatum(shard->rows)
+	};
+
+	bbm_sql_run(&sql, values, DatumGetPointer(shard->cursor.key) ? NULL : "  n  ", true);
+}
+
+/* The migration's row has been inserted, in this transaction, and its record is locked. */
+void
+bbm_shard_part_defined(int64 id, const char *record, const BbmShardRecord *shard, int64 total)
+{
+	BbmDefinition d = {0};
+
+	bbm_definition_set_text(&d, "shard_record", record);
+	bbm_definition_set(&d, "shard_id", Int64GetDatum(shard->id));
+	bbm_definition_set(&d, "shard_epoch", Int64GetDatum(shard->epoch));
+	if (total >= 0)
+		bbm_definition_set(&d, "total_tuple_count", Int64GetDatum(total));
+	bbm_migration_write(id, &d, true);
+	if (shard->bounds == NULL)
+		keep_bounds(id, shard);
+	if (shard->has_cursor)
+		go_on_after(id, shard);
+}

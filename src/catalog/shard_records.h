@@ -1,0 +1,63 @@
+/*-------------------------------------------------------------------------
+ *
+ * shard_records.h
+ *		The record of a migration of a distributed table, as the coordinator
+ *		sees it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_CATALOG_SHARD_RECORDS_H
+#define BBM_CATALOG_SHARD_RECORDS_H
+
+#include "base/bbm.h"
+
+#include "nodes/pg_list.h"
+
+/* How a table is distributed. */
+typedef struct BbmDistribution
+{
+	char		method;			/* as in pg_dist_partition */
+	char		replication;
+	int			colocation;
+	char	   *column;			/* NULL without */
+	int			shards;
+	int			placements;
+	bool		of_tenant;		/* in a schema that is distributed as a whole */
+} BbmDistribution;
+
+/* What the nodes have reported. */
+typedef struct BbmClusterReport
+{
+	char	   *shards;			/* a jsonb array, as text */
+	int			nodes;
+	int			silent;			/* nodes that have not answered ... */
+	char	   *trouble;		/* ... and why; or NULL */
+} BbmClusterReport;
+
+/* What they come to. */
+typedef struct BbmClusterState
+{
+	int			shards;			/* that the table has */
+	int			finished;
+	int			failed;
+	int			missing;		/* of which there is no report */
+	int			unrecorded;		/* ... of which there is no record, after a split */
+	char	   *failure;		/* of the first that has failed */
+	char	   *sqlstate;
+	char	   *failed_shard;
+	char	   *waiting;		/* what one of the others waits for, or NULL */
+	bool		same_table;		/* the table and its record are still colocated */
+} BbmClusterState;
+
+extern bool bbm_distribution(Oid relid, BbmDistribution *distribution);
+extern char *bbm_shard_record_create(int64 migration_id, Oid relid, const BbmDistribution *distribution, Oid owner,
+									 bool active);
+extern void bbm_shard_record_drop(Oid owner, const char *record);
+extern void bbm_shard_record_activate(Oid owner, const char *record, bool active);
+extern int	bbm_shard_records_complete(Oid owner, const char *record, Oid relid);
+extern char *bbm_cluster_nodes_ready(const char *command, const char *version);
+extern void bbm_cluster_ask(const char *command, BbmClusterReport *report);
+extern void bbm_cluster_state(const char *record, Oid relid, const char *shards, BbmClusterState *state);
+extern void bbm_cluster_show(int64 migration_id, const char *shards, bool complete);
+
+#endif							/* BBM_CATALOG_SHARD_RECORDS_H */

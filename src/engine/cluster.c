@@ -1,0 +1,226 @@
+/*-------------------------------------------------------------------------
+ *
+ * cluster.c
+ *		The migration of a distributed table as a whole, on the coordinator,
+ *		and whether the part of it that is about a shard may run on this node.
+ *
+ * NOTES
+ *	  The batches are the nodes' own: each node has a migration for each of its
+ *	  shards, made of the shard's record, and runs it like any other.  The
+ *	  migration of the table has no batch.  It asks the nodes from time to time
+ *	  to take up the shards that they have got, and how far they are; and it is
+ *	  finished when each shard that there is then is.  While the coordinator is
+ *	  away, the nodes go on with what they have.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "engine/cluster.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "base/locks.h"
+#include "base/printable.h"
+#include "base/rates.h"
+#include "base/wait_state.h"
+#include "catalog/events.h"
+#include "catalog/extension.h"
+#include "catalog/migrations.h"
+#include "catalog/shards.h"
+#include "catalog/totals.h"
+
+/* ----------------------------------------------------------------
+ * On the node of a shard
+ * ----------------------------------------------------------------
+ */
+
+/* The whole migration is paused: so is the part of it that is about this shard, until the coordinator starts it. */
+static void
+pause_here(const BbmMigration *migration)
+{
+	BbmDefinition d = {0};
+	BbmStatus	status;
+
+	if (!bbm_migration_lock(migration->id, &status) || (status != BBM_ACTIVE && status != BBM_RUNNING))
+		return;
+	bbm_definition_set(&d, "status", Int16GetDatum(BBM_PAUSED));
+	bbm_migration_write(migration->id, &d, true);
+}
+
+/*
+ * Checks, before the migration of a shard is resolved, whether the shard is
+ * this node's and the whole migration is not paused; if not, ends or pauses
+ * it.  A migration that ends here is only what this node knew about the shard:
+ * what is done in it is in its record, wherever that is now.
+ *
+ * The shard's record is locked before the migration's row, as everywhere.  The
+ * coordinator may start the whole migration between our check and our commit:
+ * then it finds this one paused, and starts it.
+ */
+bool
+bbm_shard_may_run(const BbmMigration *migration)
+{
+	BbmShard   *shard = bbm_shard_open(migration, false);
+	BbmShardState state = shard ? bbm_shard_enter(shard) : BBM_SHARD_GONE;
+
+	bbm_shard_close(shard);
+	if (state == BBM_SHARD_PAUSED)
+		pause_here(migration);
+	else if (state == BBM_SHARD_GONE)
+	{
+		ereport(LOG,
+				(errmsg("migration \"%s\" ends on this node: shard " INT64_FORMAT " is not here, or is done",
+						bbm_printable(migration->name), migration->shard_id)));
+		bbm_ours_begin();
+		bbm_migration_delete(migration->id);
+		bbm_ours_end();
+	}
+	return state == BBM_SHARD_OURS;
+}
+
+/* ----------------------------------------------------------------
+ * On the coordinator
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Asks all nodes.  No lock of ours is held but the permit, which says that
+ * this process does it: a pause may commit meanwhile, and is seen before
+ * anything is decided.  A shard that moves meanwhile is reported by one of the
+ * two nodes, by both, or by none; it counts as finished only if one of them
+ * has read that in its record, which is then true for good.
+ */
+void
+bbm_cluster_look(void *arg)
+{
+	BbmClusterStep *step = arg;
+	const BbmMigration *migration = step->migration;
+	MemoryContext old;
+
+	step->engine->permit_of = migration->id;
+	step->engine->permit = bbm_permit_acquire(bbm_lock_class(), migration->id, 1);
+	step->ours = step->engine->permit >= 0;
+	if (!step->ours)
+		return;
+	if (!bbm_citus_is_here() || bbm_citus_local_group() != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("migration \"%s\" is about a distributed table, and this is not the coordinator",
+						migration->name),
+				 errhint("Define it again on the coordinator.")));
+	old = MemoryContextSwitchTo(step->context);
+	bbm_cluster_ask(psprintf("SELECT bbm_internal.bbm_shards_sync(%s, %s, %s)", quote_literal_cstr(migration->shard_record),
+							 quote_literal_cstr(migration->table_name), migration->status == BBM_ACTIVE ? "'start'" : "'go on'"),
+					&step->report);
+	bbm_cluster_state(migration->shard_record, migration->table_oid, step->report.shards, &step->state);
+	if (step->state.unrecorded > 0)
+		step->empty = bbm_shard_records_complete(migration->owner, migration->shard_record, migration->table_oid);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+table_has_changed(const BbmMigration *migration)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("table \"%s\" is not distributed as it was when migration \"%s\" was defined", migration->table_name,
+					migration->name),
+			 errdetail("Its rows have been copied to other shards, and the record of what is done in each says nothing about these."),
+			 errhint("Define another migration, whose filter leaves out the rows that are done.")));
+}
+
+static void
+fail(const BbmClusterStep *step)
+{
+	const BbmClusterState *state = &step->state;
+	const char *code = state->sqlstate;
+	ErrorData	error = {0};
+
+	error.sqlerrcode = code && strlen(code) == 5 ? MAKE_SQLSTATE(code[0], code[1], code[2], code[3], code[4]) :
+		ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+	error.message = state->failure ? state->failure : "it failed on its node";
+	error.detail = psprintf("Shard %s, one of %d that have failed.", state->failed_shard, state->failed);
+	error.hint = "When the cause is gone, start it again: the shards go on where they are.";
+	bbm_migration_fail(step->migration->id, BBM_CODE_ATTEMPTS, &error);
+}
+
+/* The sums over the shards, of which rate and ETA are made; the rate counts from when they are begun. */
+static void
+keep_books(const BbmClusterStep *step)
+{
+	static int64 migration_id = 0;
+	static TimestampTz due = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	BbmElapsed	elapsed = {.resumes = migration_id != step->migration->id};
+	BbmIdleTime idle;
+	BbmTotals	totals;
+
+	if (!elapsed.resumes && !bbm_time_has_come(now, due, BBM_CLUSTER_SUMS_MS))
+		return;
+	bbm_idle_time(step->migration->id, now, true, &idle);
+	elapsed.left_out_ms = idle.left_out_ms;
+	elapsed.paced_ms = idle.paced_ms;
+	bbm_totals_advance(step->migration->id, &elapsed, &totals);
+	migration_id = step->migration->id;
+	due = TimestampTzPlusMilliseconds(now, BBM_CLUSTER_SUMS_MS);
+}
+
+/*
+ * Decides by what the nodes have said.  The row's lock and the migration's
+ * lock are held from the check of the status to the commit: no pause can
+ * intervene.  What the nodes have said may be out of date by now, but a shard
+ * that was finished stays so, and no shard is added to a table but by a split,
+ * whose parts are as far as the whole was.
+ */
+void
+bbm_cluster_decide(void *arg)
+{
+	BbmClusterStep *step = arg;
+	const BbmMigration *migration = step->migration;
+	const BbmClusterState *state = &step->state;
+
+	if (!bbm_migration_lock(migration->id, &step->status) ||
+		(step->status != BBM_ACTIVE && step->status != BBM_RUNNING))
+		return;
+	if (!state->same_table)
+		table_has_changed(migration);
+	bbm_cluster_show(migration->id, step->report.shards, step->report.silent == 0 && state->missing == 0);
+	keep_books(step);
+	if (state->failed > 0)
+	{
+		fail(step);
+		step->status = BBM_FAILED;
+	}
+	else if (state->shards > 0 && state->finished + step->empty == state->shards)
+	{
+		bbm_migration_finish(migration->id);
+		bbm_events_prune();
+		ForceSyncCommit();
+		step->status = BBM_FINISHED;
+	}
+	else if (step->status == BBM_ACTIVE && step->report.silent == 0)
+	{
+		BbmDefinition d = {0};
+
+		bbm_definition_set(&d, "status", Int16GetDatum(BBM_RUNNING));
+		if (!migration->was_started)
+			bbm_definition_set(&d, "started_at", TimestampTzGetDatum(GetCurrentTimestamp()));
+		bbm_migration_write(migration->id, &d, true);
+		step->status = BBM_RUNNING;
+	}
+}
+
+/* What the migration waits for, as bbm_status() shows it. */
+char *
+bbm_cluster_waits_for(const BbmClusterStep *step)
+{
+	const BbmClusterState *state = &step->state;
+	char	   *shards = psprintf("its nodes: %d of %d shards done", state->finished, state->shards);
+
+	if (step->report.trouble)
+		return psprintf("%d of %d nodes that do not answer (%s); %s", step->report.silent, step->report.nodes,
+						step->report.trouble, shards);
+	return state->waiting ? psprintf("%s; one waits for %s", shards, state->waiting) : shards;
+}

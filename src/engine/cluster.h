@@ -1,0 +1,42 @@
+/*-------------------------------------------------------------------------
+ *
+ * cluster.h
+ *		The migration of a distributed table as a whole, on the coordinator.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_ENGINE_CLUSTER_H
+#define BBM_ENGINE_CLUSTER_H
+
+#include "base/bbm.h"
+
+#include "base/shared.h"
+#include "catalog/shard_records.h"
+#include "engine/engine.h"
+
+/* How often the nodes are asked, and how often when one of them does not answer. */
+#define BBM_CLUSTER_POLL_MS 1000
+#define BBM_CLUSTER_SILENT_POLL_MS 5000
+
+/* How often the sums over its shards are made. */
+#define BBM_CLUSTER_SUMS_MS 3000
+
+typedef struct BbmClusterStep
+{
+	BbmEngine  *engine;
+	const BbmMigration *migration;
+	MemoryContext context;		/* what is found is allocated here */
+	bool		ours;			/* no other process does this just now */
+	BbmClusterReport report;
+	BbmClusterState state;
+	int			empty;			/* shards that have neither a row nor a record */
+	BbmStatus	status;			/* out: the migration's */
+} BbmClusterStep;
+
+/* BbmTxnFns with a BbmClusterStep. */
+extern void bbm_cluster_look(void *arg);
+extern void bbm_cluster_decide(void *arg);
+extern char *bbm_cluster_waits_for(const BbmClusterStep *step);
+extern bool bbm_shard_may_run(const BbmMigration *migration);
+
+#endif							/* BBM_ENGINE_CLUSTER_H */

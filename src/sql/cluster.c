@@ -1,0 +1,514 @@
+/*-------------------------------------------------------------------------
+ *
+ * cluster.c
+ *		Migrations of distributed tables (Citus): what can be defined, and how
+ *		a node takes up the shards that it has.
+ *
+ * NOTES
+ *	  See catalog/shards.c for how a batch and its record stay together, and
+ *	  engine/cluster.c for who does what.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "sql/cluster.h"
+
+#include "access/table.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_class.h"
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parsetree.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#include "base/guc.h"
+#include "base/locks.h"
+#include "base/shmem.h"
+#include "base/txn.h"
+#include "base/user.h"
+#include "catalog/extension.h"
+#include "catalog/migrations.h"
+#include "catalog/shard_records.h"
+#include "catalog/shard_parts.h"
+#include "catalog/shards.h"
+#include "strategy/resolve.h"
+#include "strategy/strategy.h"
+#include "target/key.h"
+#include "target/relation.h"
+#include "target/statement.h"
+#include "target/target.h"
+
+/* How long a node waits for a lock before the coordinator gets an error instead of an answer. */
+#define BBM_SYNC_LOCK_TIMEOUT "5s"
+
+PG_FUNCTION_INFO_V1(bbm_shards_sync);
+PG_FUNCTION_INFO_V1(bbm_shards_ready);
+
+/* ----------------------------------------------------------------
+ * What can be defined
+ * ----------------------------------------------------------------
+ */
+
+static void
+refuse(Oid relid, const char *detail, const char *hint)
+{
+	bbm_failing_code = BBM_CODE_TABLE;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cannot run batches over distributed table \"%s\"", bbm_table_sql_name(relid)),
+			 errdetail_internal("%s", detail),
+			 errhint("%s", hint)));
+}
+
+static void
+check_table(Oid relid, const BbmDistribution *d)
+{
+	Relation	rel = table_open(relid, NoLock);
+	bool		heap = rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rel->relam == HEAP_TABLE_AM_OID &&
+		!rel->rd_rel->relispartition && !rel->rd_rel->relhassubclass;
+
+	table_close(rel, NoLock);
+	if (!heap)
+		refuse(relid, "It is partitioned, a partition, or not a heap.", "Only plain tables are supported.");
+	if (d->method == 'n' && (d->replication != 's' || d->colocation == 0))
+		refuse(relid, "It is a reference table, or a local one that Citus manages.",
+			   "Change it with one UPDATE or DELETE; tables distributed by hash are supported.");
+	if (d->method != 'h' && d->method != 'n')
+		refuse(relid, "It is distributed by append or by range.", "Tables distributed by hash are supported.");
+	if (d->of_tenant)
+		refuse(relid, "Its schema is distributed as a whole, and what is done in it cannot be recorded beside it.",
+			   "Change it with one UPDATE or DELETE, or make it a table that is distributed by itself.");
+	if (d->replication != 's' || d->placements != d->shards)
+		refuse(relid, "Its shards have several copies, which are written apart from each other.",
+			   "Use streaming replication of the nodes instead of citus.shard_replication_factor.");
+}
+
+static void
+check_option(Oid relid, bool given, const char *what)
+{
+	if (given)
+		refuse(relid, psprintf("%s is not supported for it.", what), "Leave that out.");
+}
+
+/* What needs more than a cursor in the record of a shard is not supported. */
+static void
+check_options(const BbmDefinition *d, const BbmMigration *m, Oid relid)
+{
+	if (m->operation == NULL)
+		refuse(relid, "A statement or a function of yours would name the table, whose rows are in shards.",
+			   "Use bbm_update or bbm_delete, which compose the statement for each shard.");
+	check_option(relid, m->strategy && strcmp(m->strategy, "SerialKeySetBatchingStrategy") != 0, "Another batching_strategy");
+	check_option(relid, m->on_error != BBM_ON_ERROR_FAIL, "on_error other than fail");
+	check_option(relid, m->verify || m->row_check, "Verification");
+	check_option(relid, m->follow, "\"follow\"");
+	check_option(relid, m->index_name != NULL, "index_name, as each shard has indexes of its own names,");
+	check_option(relid, m->allow_key_change, "allow_key_change");
+	check_option(relid, m->workers != 1, "\"workers\", as each shard has one, and bbm.max_workers limits those of a node,");
+	check_option(relid, bbm_definition_has(d, "min_value") || bbm_definition_has(d, "max_value") ||
+				 bbm_definition_has(d, "min_key") || bbm_definition_has(d, "max_key"), "A bound of the key");
+}
+
+/* Finds another table that a query reads. */
+static bool
+reads_another(Node *node, void *context)
+{
+	Oid			relid = *(Oid *) context;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+	{
+		ListCell   *cell;
+
+		foreach(cell, ((Query *) node)->rtable)
+		{
+			RangeTblEntry *entry = lfirst(cell);
+
+			if (entry->rtekind == RTE_RELATION && (entry->relid != relid || ((Query *) node)->resultRelation == 0))
+				return true;
+		}
+		return query_tree_walker((Query *) node, reads_another, context, 0);
+	}
+	return expression_tree_walker(node, reads_another, context);
+}
+
+static void
+check_statement(BbmMigration *m, Oid relid, const BbmDistribution *d)
+{
+	BbmStatementParts parts;
+	BbmKey		key = {0};
+	AttrNumber	columns[BBM_MAX_KEY_COLUMNS];
+	Query	   *query;
+	Node	   *condition;
+
+	bbm_failing_code = BBM_CODE_COLUMN;
+	bbm_key_resolve(&key, relid, m->column_name, NULL);
+	for (int i = 0; i < key.n; i++)
+		columns[i] = key.columns[i].attnum;
+	bbm_failing_code = BBM_CODE_SIGNATURE;
+	bbm_job_parts(m, &parts);
+	bbm_statement_check(relid, &parts, columns, key.n, false);
+	query = parts.verb == BBM_UPDATE ? bbm_statement_analyse(relid, &parts) : NULL;
+	condition = query == NULL && parts.condition ? bbm_statement_condition(relid, parts.condition) : NULL;
+	if (query ? list_length(query->rtable) > 1 || reads_another((Node *) query, &relid) :
+		reads_another(condition, &relid))
+		refuse(relid, "The statement reads another table, or this one again, and runs on each shard by itself.",
+			   "Write what it needs into a column first.");
+	if (query && d->column &&
+		bms_is_member(get_attnum(relid, d->column) - FirstLowInvalidHeapAttributeNumber, bbm_statement_assigned(query)))
+		refuse(relid, psprintf("The statement changes \"%s\", by which it is distributed.", d->column),
+			   "Such rows belong to another shard: insert them anew.");
+}
+
+/* Does each node have this version of bbm, at work? */
+static void
+check_nodes(Oid relid)
+{
+	char	   *ready = bbm_cluster_nodes_ready("SELECT bbm_internal.bbm_shards_ready()", bbm_catalog()->version);
+
+	if (ready)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("not each node of the cluster can run batches over \"%s\"", bbm_table_sql_name(relid)),
+				 errdetail_internal("%s", ready),
+				 errhint("Each node needs the same version of the extension, and \"bbm\" in shared_preload_libraries.")));
+}
+
+/*
+ * Resolves the definition of a migration of a distributed table, as far as that
+ * is possible where no rows are; each node does the rest for each of its
+ * shards.  Sets what was not given.
+ */
+void
+bbm_cluster_resolve(BbmDefinition *d, BbmMigration *m, Oid relid)
+{
+	BbmDistribution distribution;
+	BbmStatementParts parts;
+	char	   *table = bbm_table_sql_name(relid);
+	const char *alias = quote_identifier(get_rel_name(relid));
+
+	/* without Citus, it is only a list of that name */
+	if (!bbm_distribution(relid, &distribution))
+		bbm_check_rows_are_here(relid);
+	check_table(relid, &distribution);
+	check_options(d, m, relid);
+	if (bbm_citus_local_group() != 0)
+		refuse(relid, "This node is not the coordinator.", "Define the migration there.");
+	if (m->column_name == NULL)
+		m->column_name = bbm_key_default_columns(relid, NULL);
+	if (m->column_name == NULL)
+		refuse(relid, "It has no primary key.", "Name the batching key in column_name.");
+	check_statement(m, relid, &distribution);
+	check_nodes(relid);
+	bbm_job_parts(m, &parts);
+	bbm_definition_set(d, "min_value", Int64GetDatum(0));
+	bbm_definition_set(d, "max_value", Int64GetDatum(0));
+	bbm_definition_set_text(d, "column_name", m->column_name);
+	bbm_definition_set_text(d, "table_name", table);
+	bbm_definition_set_text(d, "job_signature_name",
+							bbm_statement_compose(&parts, table, alias, false, NULL, NULL));
+	bbm_failing_code = BBM_CODE_UNKNOWN;
+}
+
+/* The migration's row has been inserted, in this transaction: if the table is distributed, creates the record. */
+void
+bbm_cluster_defined(int64 id, Oid relid, bool active)
+{
+	BbmDefinition d = {0};
+	BbmDistribution distribution;
+
+	if (!bbm_is_distributed(relid) || !bbm_distribution(relid, &distribution))
+		return;
+	bbm_definition_set_text(&d, "shard_record", bbm_shard_record_create(id, relid, &distribution, GetUserId(), active));
+	bbm_migration_write(id, &d, true);
+}
+
+/* What is not possible for a migration of a distributed table, or of a shard of one. */
+void
+bbm_check_not_of_cluster(const BbmMigration *migration, const char *what, const char *hint)
+{
+	if (migration->shard_record == NULL)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cannot %s migration \"%s\"", what, migration->name),
+			 migration->shard_id == 0 ? errdetail("It is about a distributed table, whose shards are done by their nodes.") :
+			 errdetail("It is the part of a migration of a distributed table that is about one shard."),
+			 errhint("%s", hint)));
+}
+
+/* ----------------------------------------------------------------
+ * What a node does when the coordinator asks
+ * ----------------------------------------------------------------
+ */
+
+/* The version of the extension, if its workers can run here. */
+Datum
+bbm_shards_ready(PG_FUNCTION_ARGS)
+{
+	char	   *version = pstrdup(bbm_catalog()->version);
+
+	SPI_connect();
+	(void) bbm_cluster_query(GetUserId(), "SELECT has_function_privilege('bbm_internal.bbm_shards_sync(text, text, text)', 'EXECUTE')");
+	if (strcmp(bbm_cluster_text(0, 1), "t") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for function bbm_internal.bbm_shards_sync"),
+				 errhint("Grant the migration's owner EXECUTE on it, on each node.")));
+	SPI_finish();
+	if (bbm_shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the library is not preloaded"),
+				 errhint("Add \"bbm\" to shared_preload_libraries, and restart the server.")));
+	PG_RETURN_TEXT_P(cstring_to_text(version));
+}
+
+/* The migration's name with that of the shard, as long as a name may be. */
+static char *
+part_name(const char *name, int64 shard)
+{
+	char	   *suffix = psprintf("/" INT64_FORMAT, shard);
+	int			length = pg_mbcliplen(name, strlen(name), BBM_MAX_NAME_LENGTH - strlen(suffix));
+
+	return psprintf("%.*s%s", length, name, suffix);
+}
+
+typedef struct TakeUp
+{
+	const char *record;
+	BbmShardRecord *shard;
+	int64		total;			/* an estimate of the keys to do; negative: none yet */
+} TakeUp;
+
+static BbmBound
+copy_bound(const BbmBound *bound)
+{
+	BbmBound	copy = *bound;
+
+	if (DatumGetPointer(bound->key))
+		copy.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(bound->key));
+	return copy;
+}
+
+/* Determines the range: what an earlier node has found in the shard, or what there is now. */
+static void
+find_bounds(BbmDefinition *d, TakeUp *args)
+{
+	BbmMigration *m = bbm_definition_migration(d, CurrentMemoryContext);
+	BbmBound	low;
+	BbmBound	high;
+	BbmTarget  *target;
+
+	m->owner = GetUserId();
+	m->shard_record = pstrdup(args->record);
+	m->shard_id = args->shard->id;
+	m->shard_epoch = args->shard->epoch;
+	memset(&m->min, 0, sizeof(BbmBound));
+	memset(&m->max, 0, sizeof(BbmBound));
+	target = bbm_target_open(m);
+	/* an empty shard: one key, which no row has yet */
+	if (!bbm_target_bounds(target, &low, &high))
+		low.number = high.number = target->key.is_integer ? 1 : 0;
+	target->migration->min = low;
+	target->migration->max = high;
+	args->total = bbm_target_estimate(target);
+	low = copy_bound(&low);
+	high = copy_bound(&high);
+	bbm_target_close(target);
+	bbm_definition_set_bound(d, "min_value", "min_key", &low);
+	bbm_definition_set_bound(d, "max_value", "max_key", &high);
+}
+
+/*
+ * Makes a migration of a shard, which goes on where the record says.  The
+ * record is locked by raising its epoch; the shard stays here until the
+ * commit.  The text that it runs is the record's, and so is its owner: both
+ * belong to the current user.
+ */
+static void
+take_up(void *arg)
+{
+	TakeUp	   *args = arg;
+	BbmShardRecord *shard = args->shard;
+	BbmDefinition d;
+	BbmMigration *m;
+	int64		id;
+
+	if (bbm_shard_take_over(shard) != BBM_SHARD_OURS)
+		return;
+	bbm_shard_part_definition(shard, &d);
+	m = bbm_definition_migration(&d, CurrentMemoryContext);
+	bbm_definition_set_text(&d, "name", part_name(m->name, shard->id));
+	bbm_definition_set_text(&d, "table_name", shard->table);
+	bbm_definition_set(&d, "status", Int16GetDatum(BBM_ACTIVE));
+	bbm_definition_set(&d, "owner",
+					   DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(GetUserId(), false))));
+	if (shard->bounds == NULL)
+		find_bounds(&d, args);
+	id = bbm_migration_insert(&d);
+	if (id == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("there is another migration \"%s\" on this node", part_name(m->name, shard->id)),
+				 errhint("Rename it.")));
+	bbm_shard_part_defined(id, args->record, shard, args->total);
+}
+
+static const char *
+part_state(const BbmShardRecord *shard, const BbmShardPart *part)
+{
+	if (!shard->found)
+		return "unrecorded";
+	if (shard->finished)
+		return "finished";
+	if (part == NULL)
+		return "waiting";
+	return part->status == BBM_FAILED ? "failed" : part->status == BBM_PAUSED ? "paused" : "running";
+}
+
+static void
+append_text(StringInfo buf, const char *name, const char *value)
+{
+	if (value == NULL)
+		return;
+	appendStringInfo(buf, ", \"%s\": ", name);
+	escape_json(buf, value);
+}
+
+/* Adds what there is to say of a shard to a jsonb array. */
+static void
+report(StringInfo buf, const BbmShardRecord *shard, const BbmShardPart *part, const ErrorData *error)
+{
+	const char *state = error ? "failed" : part_state(shard, part);
+
+	appendStringInfo(buf, "%s{\"id\": " INT64_FORMAT ", \"state\": \"%s\", \"status\": %d, \"rows\": " INT64_FORMAT
+					 ", \"keys\": " INT64_FORMAT, buf->len > 1 ? ", " : "", shard->id, state,
+					 strcmp(state, "finished") == 0 ? BBM_FINISHED : strcmp(state, "failed") == 0 ? BBM_FAILED :
+					 strcmp(state, "running") == 0 ? BBM_RUNNING : BBM_JOB_NEW, shard->rows, shard->keys);
+	append_text(buf, "name", shard->table);
+	if (shard->finished || (part && part->has_total))
+		appendStringInfo(buf, ", \"total\": " INT64_FORMAT, shard->finished ? shard->keys : part->total);
+	append_text(buf, "error", error ? error->message : part ? part->error : NULL);
+	append_text(buf, "sqlstate", error ? unpack_sql_state(error->sqlerrcode) : part ? part->sqlstate : NULL);
+	append_text(buf, "waiting", part ? part->waiting : NULL);
+	appendStringInfoChar(buf, '}');
+}
+
+/*
+ * Brings the migration of a shard into line with the record: another node may
+ * have had the shard since, it may be done, and the migration as a whole may
+ * have been paused, or started again.
+ */
+static ErrorData *
+sync_shard(const char *record, BbmShardRecord *shard, const BbmShardPart *part, bool restart)
+{
+	TakeUp		args = {record, shard, -1};
+
+	if (part && (!shard->found || shard->finished || part->epoch != shard->epoch))
+	{
+		bbm_migration_delete(part->id);
+		part = NULL;
+	}
+	if (!shard->found || shard->finished)
+		return NULL;
+	if (part == NULL)
+		return shard->active ? bbm_txn_part(take_up, &args) : NULL;
+	if (shard->active ? part->status == BBM_PAUSED || (restart && part->status == BBM_FAILED) :
+		part->status == BBM_ACTIVE || part->status == BBM_RUNNING)
+		(void) bbm_migration_set_status(part->id, shard->active ? BBM_ACTIVE : BBM_PAUSED);
+	return NULL;
+}
+
+static BbmShardPart *
+part_of(List *parts, int64 shard)
+{
+	ListCell   *cell;
+
+	foreach(cell, parts)
+	{
+		if (((BbmShardPart *) lfirst(cell))->shard == shard)
+			return lfirst(cell);
+	}
+	return NULL;
+}
+
+/* Only what belongs to the caller himself: it decides what runs as him.  Needs SPI. */
+static void
+check_record(const char *record)
+{
+	char	   *sql = psprintf("SELECT 1 FROM pg_catalog.pg_class WHERE oid = to_regclass(%s) AND relowner <> %u",
+							   quote_literal_cstr(record), GetUserId());
+
+	if (bbm_cluster_query(GetUserId(), sql) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of table %s", record),
+				 errhint("The coordinator calls this as the owner of the migration.")));
+}
+
+/*
+ * (record text, table_name text, action text) → what the shards of the table
+ * that are on this node have done, after their migrations here were brought
+ * into line with the record: "start" also starts those that have failed, "end"
+ * deletes them.  Called by the coordinator on each node.
+ */
+Datum
+bbm_shards_sync(PG_FUNCTION_ARGS)
+{
+	char	   *record = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *table = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char	   *action = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	StringInfoData buf;
+	List	   *shards;
+	List	   *errors = NIL;
+	List	   *parts;
+	ListCell   *cell;
+	ListCell   *other;
+	text	   *result;
+	MemoryContext caller = CurrentMemoryContext;
+	int			level = NewGUCNestLevel();
+
+	/* the coordinator waits for us, and asks again */
+	bbm_guc_set("lock_timeout", BBM_SYNC_LOCK_TIMEOUT, true);
+	SPI_connect();
+	check_record(record);
+	shards = strcmp(action, "end") == 0 ? NIL : bbm_shards_here(record, table);
+	parts = bbm_shard_parts(record);
+	foreach(cell, parts)
+	{
+		BbmShardPart *part = lfirst(cell);
+		bool		here = false;
+
+		foreach(other, shards)
+			here = here || ((BbmShardRecord *) lfirst(other))->id == part->shard;
+		if (!here)
+			bbm_migration_delete(part->id);
+	}
+	foreach(cell, shards)
+	{
+		BbmShardRecord *shard = lfirst(cell);
+
+		errors = lappend(errors, sync_shard(record, shard, part_of(parts, shard->id), strcmp(action, "start") == 0));
+	}
+	parts = bbm_shard_parts(record);
+	initStringInfo(&buf);
+	appendStringInfoChar(&buf, '[');
+	forboth(cell, shards, other, errors)
+	{
+		BbmShardRecord *shard = lfirst(cell);
+
+		report(&buf, shard, part_of(parts, shard->id), lfirst(other));
+	}
+	appendStringInfoChar(&buf, ']');
+	MemoryContextSwitchTo(caller);
+	result = cstring_to_text(buf.data);
+	SPI_finish();
+	AtEOXact_GUC(false, level);
+	PG_RETURN_TEXT_P(result);
+}

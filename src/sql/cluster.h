@@ -1,0 +1,19 @@
+/*-------------------------------------------------------------------------
+ *
+ * cluster.h
+ *		Defining a migration of a distributed table.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_SQL_CLUSTER_H
+#define BBM_SQL_CLUSTER_H
+
+#include "base/bbm.h"
+
+#include "catalog/options.h"
+
+extern void bbm_cluster_resolve(BbmDefinition *d, BbmMigration *m, Oid relid);
+extern void bbm_cluster_defined(int64 id, Oid relid, bool active);
+extern void bbm_check_not_of_cluster(const BbmMigration *migration, const char *what, const char *hint);
+
+#endif							/* BBM_SQL_CLUSTER_H */

@@ -1,0 +1,434 @@
+# Distributed tables (Citus): each node does its shards, exactly once, while shards move
+# and are split, and nodes crash.  A coordinator and two nodes, on one machine.  Skipped
+# where the server does not offer the extension citus.  BBM_TEST_SEED repeats a run.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use BbmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+
+my @name = ('coordinator', 'one', 'two');
+my @node = map { bbm_node($_, extension => 0, start => 0) } @name;
+$node[0]->start;
+if (!value($node[0], q(SELECT count(*) FROM pg_available_extensions WHERE name = 'citus')))
+{
+	plan skip_all => 'the server does not offer the extension citus';
+}
+$node[0]->stop;
+
+my $seed = $ENV{BBM_TEST_SEED} // int(rand(1_000_000));
+srand($seed);
+diag("BBM_TEST_SEED=$seed");
+
+# what is tested here is that work goes on, not for how long a busy machine lets it rest
+foreach my $node (@node)
+{
+	$node->append_conf('postgresql.conf', <<'EOC');
+shared_preload_libraries = 'citus,bbm'
+wal_level = logical
+max_connections = 100
+max_worker_processes = 24
+max_wal_senders = 20
+max_replication_slots = 20
+bbm.naptime = 1s
+bbm.max_workers = 4
+citus.max_adaptive_executor_pool_size = 2
+citus.node_conninfo = 'sslmode=disable'
+citus.local_hostname = '/nowhere'
+citus.enable_statistics_collection = off
+EOC
+	# the number below it is the node's own
+	$node->append_conf('postgresql.conf', "citus.local_hostname = '" . $node->host . "'");
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE EXTENSION citus');
+}
+my ($c, @worker) = @node;
+
+sub add_nodes
+{
+	value($c, sprintf(q(SELECT citus_set_coordinator_host('%s', %d)), $c->host, $c->port));
+	value($c, sprintf(q(SELECT citus_add_node('%s', %d)), $_->host, $_->port)) foreach @worker;
+	return;
+}
+
+# an error, and what it hints at
+sub refuses
+{
+	my ($sql, $error, $what, $node) = @_;
+	my ($rc, undef, $stderr) = ($node || $c)->psql('postgres', $sql);
+	ok($rc != 0 && $stderr =~ $error, $what) or diag("$rc: $stderr");
+	return;
+}
+
+sub table
+{
+	my ($table, $rows, $shards) = @_;
+	$c->safe_psql('postgres', <<"EOS");
+SET citus.shard_count = $shards;
+CREATE TABLE $table (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0, pad text);
+SELECT create_distributed_table('$table', 'id', colocate_with => 'none');
+INSERT INTO $table SELECT i, 0, 'some text' FROM generate_series(1, $rows) i;
+EOS
+	return;
+}
+
+sub once
+{
+	my ($table, $rows, $what) = @_;
+	is(value($c, "SELECT count(*), count(*) FILTER (WHERE n = 1) FROM $table"), "$rows|$rows", $what);
+	return;
+}
+
+sub shards_of
+{
+	my ($table) = @_;
+	return map { [split /\|/] } split /\n/, value($c, <<"EOS");
+SELECT s.shardid, n.nodeid, n.nodename, n.nodeport FROM pg_dist_shard s JOIN pg_dist_placement p USING (shardid)
+JOIN pg_dist_node n USING (groupid) WHERE s.logicalrelid = '$table'::regclass ORDER BY s.shardid
+EOS
+}
+
+# the statement that moves a shard, any unless it is named, to the other node
+sub move_statement
+{
+	my ($table, $mode, $shard) = @_;
+	my @shards = grep { !defined $shard || $_->[0] == $shard } shards_of($table);
+	my ($id, $from, $host, $port) = @{ $shards[int(rand(@shards))] };
+	my ($to) = grep { $_->port != $port } @worker;
+	return sprintf(q(SELECT citus_move_shard_placement(%d, '%s', %d, '%s', %d, shard_transfer_mode => '%s')),
+		$id, $host, $port, $to->host, $to->port, $mode);
+}
+
+sub move
+{
+	$c->safe_psql('postgres', move_statement(@_));
+	return;
+}
+
+# a rate for all nodes: 0 for none
+sub rate
+{
+	my ($rate) = @_;
+	foreach my $node (@node)
+	{
+		$node->append_conf('postgresql.conf', "bbm.max_row_rate = $rate");
+		$node->reload;
+	}
+	return;
+}
+
+# ---- what is refused
+
+$c->safe_psql('postgres', 'CREATE EXTENSION bbm');
+add_nodes();
+is(value($worker[0], q(SELECT count(*) FROM pg_extension WHERE extname = 'bbm')), 1, 'Citus carries the extension to its nodes');
+
+table('plain', 10, 2);
+$c->safe_psql('postgres', <<'EOS');
+CREATE TABLE reference (id int PRIMARY KEY, n int);
+SELECT create_reference_table('reference');
+CREATE TABLE parted (id int, at date, n int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM ('2020-01-01') TO ('2030-01-01');
+SELECT create_distributed_table('parted', 'id');
+CREATE TABLE nokey (id int, n int);
+SELECT create_distributed_table('nokey', 'id');
+SET citus.enable_schema_based_sharding = on;
+CREATE SCHEMA tenant;
+CREATE TABLE tenant.x (id int PRIMARY KEY, n int);
+CREATE TABLE local (id int PRIMARY KEY, n int);
+CREATE FUNCTION job(lo bigint, hi bigint) RETURNS void LANGUAGE sql AS 'SELECT';
+EOS
+my $plain = 'cannot run batches over distributed table "public.plain"';
+refuses(q(SELECT bbm_create('x', 'plain', 'UPDATE plain SET n = 1 WHERE id BETWEEN $1 AND $2')), qr/$plain.*HINT:  Use bbm_update/s, 'a statement');
+refuses(q(SELECT bbm_create('x', 'plain', 'job')), qr/$plain.*HINT:  Use bbm_update/s, 'a function');
+refuses(q(SELECT bbm_update('x', 'plain', 'id = 1', column_name => 'id')), qr/key|distributed/, 'a change of the distribution column');
+refuses(q(SELECT bbm_update('x', 'plain', 'n = (SELECT max(n) FROM local)')), qr/$plain.*reads another table/s, 'a statement that reads another table');
+refuses(q(SELECT bbm_update('x', 'plain', 'n = (SELECT max(n) FROM plain p)')), qr/$plain.*reads another table/s, '... or its own');
+refuses(q(SELECT bbm_update('x', 'plain', 'n = l.n FROM local l WHERE l.id = plain.id')), qr/$plain.*reads another table/s, '... with FROM');
+refuses(q(SELECT bbm_delete('x', 'plain', 'EXISTS (SELECT FROM local l WHERE l.id = plain.id)')), qr/$plain.*reads another table/s, '... in a DELETE');
+refuses("SELECT bbm_update('x', 'plain', 'n = 1', $_)", qr/$plain/, "option $_")
+  foreach ('workers => 2', q(on_error => 'split'), q("verify" => true, row_check => 'n = 1'), 'follow => true', q(index_name => 'plain_pkey'),
+	'max_value => 5', q(batching_strategy => 'BlockRangeBatchingStrategy'));
+refuses(q(SELECT bbm_update('x', 'reference', 'n = 1')), qr/reference table/, 'a reference table');
+refuses(q(SELECT bbm_update('x', 'parted', 'n = 1')), qr/partitioned/, 'a partitioned table');
+refuses(q(SELECT bbm_update('x', 'tenant.x', 'n = 1')), qr/schema is distributed as a whole/, 'a table of a distributed schema');
+refuses(q(SELECT bbm_update('x', 'nokey', 'n = 1')), qr/no primary key/, 'a table without a key');
+refuses(q(SELECT bbm_update('x', 'plain', 'nope = 1')), qr/column "nope"/, 'a column that does not exist');
+refuses(q(SELECT bbm_update('x', 'plain', 'n = 1')), qr/not the coordinator/, 'another node than the coordinator', $worker[0]);
+my $shard = value($c, q(SELECT 'plain_' || min(shardid) FROM pg_dist_shard WHERE logicalrelid = 'plain'::regclass));
+my ($home) = grep { value($_, "SELECT to_regclass('public.$shard') IS NOT NULL") eq 't' } @worker;
+refuses("SELECT bbm_update('x', '$shard', 'n = 1')", qr/shard of .*plain.*HINT:  Name the table/s, 'a shard by its own name', $home);
+is(value($c, q(SELECT count(*) FROM batched_background_migrations)), 0, 'nothing of that is left');
+is(value($c, q(SELECT count(*) FROM pg_dist_partition WHERE logicalrelid::text LIKE '%bbm_shards%')), 0, '... and no record');
+
+# ---- one that runs, is paused, is started, and is dropped
+
+table('quick', 2000, 4);
+value($c, q(SELECT bbm_update('quick', 'quick', 'n = n + 1', batch_size => 100, start => true)));
+is(value($c, q(SELECT bbm_wait('quick', '3 min'))), 'finished', 'it is finished');
+once('quick', 2000, '... and every row is done once');
+is(value($c, q(SELECT status, percent, rows_done, estimated_total FROM bbm_status_detail('quick'))), 'finished|100.0|2000|2000', '... as its status says');
+value($c, q(SELECT bbm_ensure_finished('quick')));
+is(value($_, q(SELECT count(*) FROM batched_background_migrations)), 0, 'nothing is left on a node') foreach @worker;
+refuses(q(SELECT bbm_alter('quick', batch_size => 5)), qr/cannot alter migration "quick".*distributed table/s, 'it cannot be altered');
+refuses(q(UPDATE batched_background_migrations SET batch_size = 5), qr/batch_size of migration "quick" cannot be changed/, '... nor with an UPDATE');
+is(value($c, q(SELECT bbm_drop('quick'))), 't', 'it is dropped');
+is(value($c, q(SELECT count(*) FROM pg_dist_partition WHERE logicalrelid::text LIKE '%bbm_shards%')), 0, '... with its record');
+
+$c->safe_psql('postgres', <<'EOS');
+CREATE TABLE single (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+SELECT create_distributed_table('single', NULL, colocate_with => 'none');
+INSERT INTO single SELECT i, 0 FROM generate_series(1, 500) i;
+EOS
+value($c, q(SELECT bbm_delete('single', 'single', 'id % 2 = 0', batch_size => 100, start => true)));
+is(value($c, q(SELECT bbm_wait('single', '3 min'))), 'finished', 'a table of one shard, and a DELETE');
+is(value($c, q(SELECT count(*), count(*) FILTER (WHERE id % 2 = 1) FROM single)), '250|250', '... which has deleted what it should');
+value($c, q(SELECT bbm_drop('single')));
+
+rate(50);
+table('slow', 4000, 4);
+value($c, q(SELECT bbm_update('slow', 'slow', 'n = n + 1', batch_size => 20, start => true)));
+my $begun = q(SELECT count(*) > 0 FROM slow WHERE n = 1);
+ok($c->poll_query_until('postgres', $begun), 'one that takes long has begun');
+value($c, q(SELECT bbm_pause('slow')));
+# a batch in flight ends; after that there is none, on any node
+my $nobody = q(SELECT count(*) = 0 FROM batched_background_migrations WHERE status IN (1, 4));
+ok($_->poll_query_until('postgres', $nobody), 'paused on the coordinator, it pauses on a node') foreach @worker;
+my $done = value($c, q(SELECT count(*) FROM slow WHERE n = 1));
+value($_, q(SELECT bbm_start())) foreach @worker;
+ok($_->poll_query_until('postgres', $nobody), 'a node cannot start it by itself') foreach @worker;
+is(value($c, q(SELECT count(*) FROM slow WHERE n = 1)), $done, '... and does no batch');
+$worker[0]->stop('immediate');
+refuses(q(SELECT bbm_start('slow')), qr/connection|connect|server/, 'what a node cannot be told is an error');
+is(value($c, q(SELECT status FROM bbm_status('slow'))), 'paused', '... and nothing has changed');
+$worker[0]->start;
+rate(0);
+value($c, q(SELECT bbm_start('slow')));
+is(value($c, q(SELECT bbm_wait('slow', '3 min'))), 'finished', 'started again, it is finished');
+once('slow', 4000, '... and every row is done once');
+value($c, q(SELECT bbm_drop('slow')));
+
+# ---- an error in one shard
+
+table('bad', 400, 4);
+value($c, q(UPDATE bad SET pad = 'x' WHERE id = 77));
+value($c, q(SELECT bbm_update('bad', 'bad', 'n = n + 1 / (CASE WHEN pad = ''x'' THEN 0 ELSE 1 END)', batch_size => 10, max_attempts => 2, start => true)));
+is(value($c, q(SELECT bbm_wait('bad', '3 min'))), 'failed', 'a row that cannot be done fails it');
+like(value($c, q(SELECT error_message, error_detail FROM batched_background_migrations WHERE name = 'bad')), qr/division by zero\|Shard public\.bad_\d+/, '... with the error and the shard');
+# the range that has failed goes where its shard goes
+my ($bad) = value($c, q(SELECT error_detail FROM batched_background_migrations WHERE name = 'bad')) =~ /bad_(\d+)/;
+move('bad', 'block_writes', $bad);
+value($c, q(UPDATE bad SET pad = '' WHERE id = 77));
+value($c, q(SELECT bbm_start('bad')));
+is(value($c, q(SELECT bbm_wait('bad', '3 min'))), 'finished', '... and it goes on when it can');
+once('bad', 400, '... with every row once');
+value($c, q(SELECT bbm_drop('bad')));
+
+# ---- a role that is no superuser
+
+$c->safe_psql('postgres', <<'EOS');
+CREATE ROLE app LOGIN;
+GRANT CREATE ON SCHEMA public TO app;
+GRANT EXECUTE ON FUNCTION bbm_update, bbm_start, bbm_pause, bbm_drop TO app;
+SET ROLE app;
+SET citus.shard_count = 4;
+CREATE TABLE of_app (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+SELECT create_distributed_table('of_app', 'id', colocate_with => 'none');
+INSERT INTO of_app SELECT i, 0 FROM generate_series(1, 1000) i;
+EOS
+refuses(q(SET ROLE app; SELECT bbm_update('of app', 'of_app', 'n = n + 1')), qr/permission denied for function bbm_internal.bbm_shards_sync/, 'a role needs a right on each node');
+value($_, 'GRANT EXECUTE ON FUNCTION bbm_internal.bbm_shards_sync TO app') foreach @node;
+value($c, q(SET ROLE app; SELECT bbm_update('of app', 'of_app', 'n = n + 1', batch_size => 100, start => true)));
+is(value($c, q(SELECT bbm_wait('of app', '3 min'))), 'finished', '... with it, its migration is finished');
+once('of_app', 1000, '... with every row once');
+refuses(sprintf(q(SELECT bbm_internal.bbm_shards_sync('bbm_internal.bbm_shards_%d', 'public.of_app', 'go on')), value($c, q(SELECT id FROM batched_background_migrations))),
+	qr/must be owner of table/, 'nobody else takes up its shards, not even a superuser');
+value($c, q(SET ROLE app; SELECT bbm_drop('of app')));
+
+# ---- a key that is not an integer, in the order of two columns; one tenant's shard
+
+$c->safe_psql('postgres', <<'EOS');
+SET citus.shard_count = 4;
+CREATE TABLE keyed (tenant text, id uuid DEFAULT gen_random_uuid(), n integer NOT NULL DEFAULT 0, PRIMARY KEY (tenant, id));
+SELECT create_distributed_table('keyed', 'tenant', colocate_with => 'none');
+INSERT INTO keyed (tenant) SELECT 'tenant ' || i % 17 FROM generate_series(1, 3000) i;
+EOS
+$c->safe_psql('postgres', q(SELECT isolate_tenant_to_new_shard('keyed', 'tenant 3', shard_transfer_mode => 'block_writes')));
+rate(50);
+value($c, q(SELECT bbm_update('keyed', 'keyed', 'n = n + 1', batch_size => 20, sub_batch_size => 7, start => true)));
+ok($c->poll_query_until('postgres', q(SELECT count(*) > 20 FROM keyed WHERE n = 1)), 'a key of two columns is at work');
+$c->safe_psql('postgres', q(SELECT isolate_tenant_to_new_shard('keyed', 'tenant 5', 'CASCADE', shard_transfer_mode => 'block_writes')));
+rate(0);
+is(value($c, q(SELECT bbm_wait('keyed', '3 min'))), 'finished', '... and is finished, though a tenant got a shard of its own');
+once('keyed', 3000, '... with every row once');
+value($c, q(SELECT bbm_drop('keyed')));
+
+# ---- a move waits for the batch in flight, and the next batch for the move
+
+table('held', 300, 1);
+my ($of_held) = shards_of('held');
+my ($node) = grep { $_->port == $of_held->[3] } @worker;
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('SELECT pg_advisory_lock(77)');
+value($c, q(SELECT bbm_update('held', 'held', 'n = n + 1 + length(pg_advisory_xact_lock_shared(77)::text)', batch_size => 100,
+	settings => '{bbm.lock_timeout=10min,bbm.max_blocking_time=10min}', start => true)));
+my $in_batch = q(SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND objid = 77 AND NOT granted);
+ok($node->poll_query_until('postgres', $in_batch), 'a batch is in flight');
+my $mover = background($c, 'postgres', move_statement('held', 'block_writes'));
+my $move_waits = q(SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND NOT granted);
+my $moved = "SELECT count(*) = 0 FROM pg_dist_placement p JOIN pg_dist_local_group USING (groupid) WHERE shardid = $of_held->[0]";
+ok($node->poll_query_until('postgres', "SELECT ($move_waits) OR ($moved)"), 'its shard is to be moved ...');
+is(value($node, $moved), 'f', '... which waits for the batch');
+$holder->quit;
+finish_background($mover);
+is(value($node, $moved), 't', '... and then takes place');
+is(value($c, q(SELECT bbm_wait('held', '3 min'))), 'finished', '... and the other node finishes it');
+once('held', 300, '... with every row once');
+value($c, q(SELECT bbm_drop('held')));
+
+# ---- crashes, moves, a split and a rebalance
+
+sub split_shard
+{
+	my ($table) = @_;
+	my @shards = shards_of($table);
+	my $id = $shards[int(rand(@shards))][0];
+	my $at = value($c, "SELECT ((shardminvalue::bigint + shardmaxvalue::bigint) / 2)::text FROM pg_dist_shard WHERE shardid = $id");
+	my $nodes = value($c, 'SELECT string_agg(nodeid::text, \',\' ORDER BY nodeid) FROM pg_dist_node WHERE groupid > 0');
+	$c->safe_psql('postgres', "SELECT citus_split_shard_by_split_points($id, ARRAY['$at'], ARRAY[$nodes], '"
+		  . (rand() < 0.5 ? 'block_writes' : 'force_logical') . "')");
+	return;
+}
+
+sub kill_a_worker
+{
+	my $node = $worker[int(rand(@worker))];
+	my $pid = $node->safe_psql('postgres', q(SELECT pid FROM pg_stat_activity WHERE backend_type = 'bbm worker' LIMIT 1));
+	return if $pid eq '';
+	kill 'KILL', $pid;
+	# the server notices, and restarts all its processes
+	$node->poll_query_until('postgres', q(SELECT 1), '1');
+	return;
+}
+
+sub kill_a_node
+{
+	my $node = $worker[int(rand(@worker))];
+	$node->stop('immediate');
+	$node->start;
+	return;
+}
+
+sub stop_the_coordinator
+{
+	$c->stop('immediate');
+	$c->start;
+	return;
+}
+
+# Citus itself may refuse it while a node recovers, or while one of its own operations is not over yet
+sub try
+{
+	my ($what, $act) = @_;
+	for (1 .. 60)
+	{
+		return 1 if eval { local $SIG{__DIE__}; $act->(); 1 };
+		note("$what: $@");
+		$c->poll_query_until('postgres', 'SELECT bool_and(success) FROM run_command_on_all_nodes(\'SELECT 1\')');
+		PostgreSQL::Test::Utils::system_log('true');
+		select undef, undef, undef, 1;
+	}
+	return 0;
+}
+
+my $rows = 20_000;
+table('busy', $rows, 6);
+rate(100);
+value($c, q(SELECT bbm_update('busy', 'busy', 'n = n + 1', batch_size => 25, sub_batch_size => 10, start => true)));
+ok($c->poll_query_until('postgres', q(SELECT count(*) > 50 FROM busy WHERE n = 1)), 'the one that is disturbed has begun');
+my @acts = (
+	[ 'a move with logical replication', sub { move('busy', 'force_logical') } ],
+	[ 'a move that blocks writes', sub { move('busy', 'block_writes') } ],
+	[ 'another move that blocks writes', sub { move('busy', 'block_writes') } ],
+	[ 'a split', sub { split_shard('busy') } ],
+	[ 'kill -9 of a worker', \&kill_a_worker ],
+	[ 'kill -9 of another worker', \&kill_a_worker ],
+	[ 'a crash of a node', \&kill_a_node ],
+	[ 'an immediate stop of the coordinator', \&stop_the_coordinator ],
+	[ 'a rebalance', sub { $c->safe_psql('postgres', q(SELECT rebalance_table_shards('busy', shard_transfer_mode => 'block_writes'))) } ]);
+foreach (reverse 1 .. $#acts)
+{
+	my $other = int(rand($_ + 1));
+	@acts[$_, $other] = @acts[$other, $_];
+}
+foreach my $act (@acts)
+{
+	my $before = value($c, q(SELECT count(*) FROM busy WHERE n = 1));
+	ok(try(@$act), $act->[0]);
+	ok($c->poll_query_until('postgres', "SELECT count(*) > $before OR count(*) = $rows FROM busy WHERE n = 1"), '... and work goes on');
+	is(value($c, q(SELECT count(*) FROM busy WHERE n > 1)), 0, '... and no row is done twice');
+}
+rate(0);
+is(value($c, q(SELECT bbm_wait('busy', '10 min'))), 'finished', 'it is finished');
+once('busy', $rows, '... and every row is done once');
+is(value($c, q(SELECT rows_done, (SELECT sum(row_count) FROM batched_background_migration_jobs) FROM bbm_status('busy'))), "$rows|$rows", '... as its status says');
+
+# ---- a table that is distributed in another way meanwhile
+
+table('changed', 2000, 4);
+rate(20);
+value($c, q(SELECT bbm_update('changed', 'changed', 'n = n + 1', batch_size => 10, start => true)));
+ok($c->poll_query_until('postgres', q(SELECT count(*) > 0 FROM changed WHERE n = 1)), 'one is at work');
+value($c, q(SELECT undistribute_table('changed')));
+is(value($c, q(SELECT bbm_wait('changed', '3 min'))), 'failed', '... and fails when its table is not distributed any more');
+like(value($c, q(SELECT error_message FROM batched_background_migrations WHERE name = 'changed')), qr/is not distributed as it was/, '... with the reason');
+value($c, q(SELECT bbm_drop('changed')));
+rate(0);
+
+# ---- how fast it is: printed, not tested
+
+my $many = $ENV{BBM_TEST_ROWS} // 60_000;
+table('fast', $many, 16);
+$c->safe_psql('postgres', 'VACUUM ANALYZE fast');
+my $begin = time;
+value($c, 'UPDATE fast SET n = n + 1');
+my $whole = time - $begin;
+$c->safe_psql('postgres', 'VACUUM fast');
+$begin = time;
+value($c, q(SELECT bbm_update('fast', 'fast', 'n = n + 1', batch_size => 5000, start => true)));
+value($c, q(SELECT bbm_wait('fast', '10 min')));
+my $batches = time - $begin;
+$c->safe_psql('postgres', 'VACUUM fast');
+$begin = time;
+$c->safe_psql('postgres', <<"EOS");
+DO \$\$
+BEGIN
+	FOR i IN 0 .. ($many - 1) / 5000 LOOP
+		UPDATE fast SET n = n + 1 WHERE id BETWEEN i * 5000 + 1 AND (i + 1) * 5000;
+		COMMIT;
+	END LOOP;
+END \$\$;
+EOS
+my $loop = time - $begin;
+is(value($c, 'SELECT min(n), max(n) FROM fast'), '3|3', 'three ways to change all rows');
+diag(sprintf('%d rows, 16 shards on 2 nodes: one UPDATE %.1f s, bbm with batches of 5000 %.1f s, a PL/pgSQL loop %.1f s', $many, $whole, $batches, $loop));
+
+# ---- the extension
+
+table('last_one', 200, 2);
+value($c, q(SELECT bbm_update('last', 'last_one', 'n = n + 1')));
+refuses('DROP EXTENSION bbm', qr/bbm_shards_\d+ depends on/, 'DROP EXTENSION says what depends on it');
+value($c, q(SELECT bbm_drop(name) FROM bbm_status()));
+
+foreach my $node (@node)
+{
+	is(value($node, q(SELECT count(*) FROM batched_background_migrations)), 0, 'nothing is left on ' . $node->name);
+	$node->stop;
+}
+done_testing();
