@@ -274,8 +274,10 @@ fail_migration(void *arg)
 	FailArgs   *args = arg;
 	int64		id = args->migration->id;
 	BbmStatus	status;
-	BbmMigration *now = bbm_migration_lock(id, &status) ? bbm_migration_by_id(id, CurrentMemoryContext) : NULL;
+	BbmMigration *now;
 
+	BBM_POINT("fail-begin");
+	now = bbm_migration_lock(id, &status) ? bbm_migration_by_id(id, CurrentMemoryContext) : NULL;
 	BBM_POINT("fail-locked");
 	args->failed = now && (status == BBM_ACTIVE || status == BBM_RUNNING) &&
 		now->updated_at == args->migration->updated_at;

@@ -1,0 +1,288 @@
+# Races that are known, each forced: what the comment on a transaction says another process or session
+# may do between two statements, at the moment when it would hurt most.  doc/proof.md has the list.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use BbmPoints;
+use BbmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = points_node('races', streaming => 1, conf => POINTS_CONF . "wal_writer_delay = 10s\nwal_keep_size = 256MB\n");
+
+sub id_of { my ($name) = @_; return value($node, "SELECT id FROM batched_background_migrations WHERE name = '$name'") }
+sub jobs_of { my ($name) = @_; return "(SELECT j.* FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name = '$name')" }
+
+# A table of so many rows whose migration is not started yet; its id.
+sub subject
+{
+	my ($name, %o) = @_;
+	my $rows = delete $o{rows} || 20;
+	$o{batch_size} ||= 5;
+	my $options = join '', map { ", $_ => $o{$_}" } sort keys %o;
+	return value($node, <<"EOS");
+CREATE TABLE $name (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+INSERT INTO $name SELECT i FROM generate_series(1, $rows) i;
+SELECT bbm_create('$name', '$name', 'UPDATE $name SET n = n + 1 WHERE id BETWEEN \$1 AND \$2'$options);
+EOS
+}
+
+sub start { my ($name) = @_; value($node, "SELECT bbm_start('$name')"); return }
+
+# Done once each, and what the jobs have counted is what was done.
+sub all_done
+{
+	my ($name, $rows, $what) = @_;
+	finished($node, $name, "$what: it finishes");
+	once_each($node, $name, $rows, "$what: each row is done once");
+	is(value($node, "SELECT sum(row_count) FROM @{[jobs_of($name)]} j"), $rows, "$what: and counted once");
+	return;
+}
+
+# engine/claim.c: while a claim reads, a worker finishes its job.
+{
+	my $id = subject('finish_in_claim', workers => 2);
+	arm($node, 'batch-done', migration => $id);
+	start('finish_in_claim');
+	stands($node, 'batch-done');
+	arm($node, 'claim-permitted', migration => $id);
+	my $second = background($node, 'postgres', q(CALL bbm_run('finish_in_claim')));
+	stands($node, 'claim-permitted');
+	release($node, 'batch-done');
+	# the first goes on up to its next claim, which waits for the second's
+	$node->poll_query_until('postgres', "SELECT count(*) >= 1 FROM @{[jobs_of('finish_in_claim')]} j WHERE status = 2");
+	release($node);
+	finish_background($second);
+	all_done('finish_in_claim', 20, 'a job ends while another process claims');
+}
+
+# ... or dies: the claim sees its job as running for a moment longer, and a later one takes it over.
+{
+	my $id = subject('death_in_claim', workers => 2);
+	arm($node, 'batch-done', migration => $id);
+	start('death_in_claim');
+	my ($pid) = stands($node, 'batch-done');
+	arm($node, 'claim-permitted', migration => $id);
+	my $second = background($node, 'postgres', q(CALL bbm_run('death_in_claim')));
+	stands($node, 'claim-permitted');
+	value($node, "SELECT pg_terminate_backend($pid)");
+	$node->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid");
+	release($node);
+	finish_background($second);
+	all_done('death_in_claim', 20, 'a worker dies while another process claims');
+}
+
+# engine/outcome.c, fail_migration: the definition is corrected between an error and its record.
+{
+	value($node, q(CREATE TABLE corrected (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0); INSERT INTO corrected SELECT generate_series(1, 20)));
+	my $id = value($node, q(SELECT bbm_create('corrected', 'corrected', 'UPDATE corrected SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 5)));
+	value($node, 'ALTER TABLE corrected RENAME COLUMN id TO key');
+	arm($node, 'fail-begin');
+	start('corrected');
+	stands($node, 'fail-begin');
+	value($node, 'ALTER TABLE corrected RENAME COLUMN key TO id');
+	value($node, q(UPDATE batched_background_migrations SET batch_size = 4 WHERE name = 'corrected'));
+	release($node);
+	all_done('corrected', 20, 'an error of a definition that has changed since is not recorded');
+}
+
+# ... and of one that has not, it is.
+{
+	value($node, q(CREATE TABLE uncorrected (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0)));
+	value($node, q(SELECT bbm_create('uncorrected', 'uncorrected', 'UPDATE uncorrected SET n = n + 1 WHERE id BETWEEN $1 AND $2')));
+	value($node, 'ALTER TABLE uncorrected RENAME COLUMN id TO key');
+	arm($node, 'fail-begin');
+	start('uncorrected');
+	stands($node, 'fail-begin');
+	release($node);
+	ok(status_is($node, 'uncorrected', 'failed'), 'an error of a definition that has not changed is recorded');
+	value($node, q(SELECT bbm_drop('uncorrected')));
+}
+
+# engine/step.c, take_up: the migration is paused, or dropped, between being read and being started.
+{
+	my $id = subject('pause_at_start');
+	arm($node, 'start-begin', migration => $id);
+	start('pause_at_start');
+	stands($node, 'start-begin');
+	value($node, q(SELECT bbm_pause('pause_at_start')));
+	release($node);
+	no_workers($node, 'a pause before the start: the worker finds nothing to do');
+	is(value($node, q(SELECT status, started_at IS NULL FROM batched_background_migrations WHERE name = 'pause_at_start')), '0|t', '... and has not started it');
+	start('pause_at_start');
+	all_done('pause_at_start', 20, 'a pause before the start');
+}
+
+# server/worker.c: a request that comes after the last poll of a worker that exits is for the next one.
+{
+	my $id = subject('late_request');
+	subject('before_it');
+	arm($node, 'exit-idle');
+	start('before_it');
+	stands($node, 'exit-idle');
+	start('late_request');
+	release($node);
+	all_done('late_request', 20, 'a request while the last worker exits');
+}
+
+# server/launcher.c: the request is withdrawn while its worker starts; and the migration's table is gone.
+for my $point ('launch-registered', 'launch-attach', 'launch-connected')
+{
+	my $name = 'withdrawn_' . $point =~ s/-/_/r;
+	subject($name);
+	arm($node, $point);
+	start($name);
+	stands($node, $point);
+	value($node, "SELECT bbm_drop('$name')");
+	value($node, "DROP TABLE $name");
+	release($node);
+	no_workers($node, "$point: a worker whose migration is gone exits");
+}
+
+# base/slots.c: the slot of a worker that is slow to start is not another's: the launcher dies meanwhile.
+{
+	my $id = subject('launcher_dies');
+	arm($node, 'launch-attach');
+	start('launcher_dies');
+	stands($node, 'launch-attach');
+	my $launcher = launcher_pid($node);
+	value($node, "SELECT pg_terminate_backend($launcher)");
+	$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bbm launcher' AND pid <> $launcher");
+	release($node);
+	all_done('launcher_dies', 20, 'the launcher dies while a worker starts');
+	no_workers($node);
+}
+
+# engine/batch.c, still_running: a job that was claimed along, or has a cursor, meets a pause before its next commit.
+for my $options ([ 'after_sub_batch', sub_batch_size => 2 ], [ 'claimed_along', settings => q('{bbm.min_pace=0.02,bbm.max_pace=0.02}') ])
+{
+	my ($name, @o) = @$options;
+	my $id = subject($name, @o);
+	arm($node, 'batch-begin', migration => $id, passes => 1);
+	start($name);
+	stands($node, 'batch-begin');
+	value($node, "SELECT bbm_pause('$name')");
+	my $done = value($node, "SELECT count(*) FROM $name WHERE n > 0");
+	arm($node, 'release-begin', migration => $id) if $name eq 'claimed_along';
+	release($node, 'batch-begin');
+	if ($name eq 'claimed_along')
+	{
+		# it was never begun; whoever takes it meanwhile must not lose it
+		stands($node, 'release-begin');
+		start($name);
+		my $second = background($node, 'postgres', "CALL bbm_run('$name')");
+		release($node);
+		finish_background($second);
+	}
+	else
+	{
+		no_workers($node, "$name: a paused migration's worker exits");
+		is(value($node, "SELECT count(*) FROM $name WHERE n > 0"), $done, "$name: nothing is done after the pause");
+		start($name);
+	}
+	all_done($name, 20, "$name: a pause between two commits");
+}
+
+# engine/batch.c, is_current: the table is another one, or has another key column type, since the claim.
+{
+	my $id = subject('rewritten');
+	arm($node, 'claim-committed', migration => $id);
+	start('rewritten');
+	stands($node, 'claim-committed');
+	value($node, 'BEGIN; ALTER TABLE rewritten RENAME TO rewritten_old; CREATE TABLE rewritten (LIKE rewritten_old INCLUDING ALL); '
+		  . 'INSERT INTO rewritten SELECT * FROM rewritten_old; COMMIT');
+	release($node);
+	$node->poll_query_until('postgres', q(SELECT status IN ('finished', 'failed') FROM bbm_status('rewritten')));
+	is(value($node, 'SELECT sum(n) FROM rewritten_old'), 0, 'a table that is another one since the claim: the old one is left alone');
+	is(value($node, q(SELECT (SELECT status FROM bbm_status('rewritten')) || ' ' || (SELECT count(*) FROM rewritten WHERE n > 1))) =~ /^(?:finished|failed) 0$/, 1, '... and no row is done twice');
+}
+
+# catalog/merge.c and totals.c: jobs end, and one is deleted, between the sums and the merge.
+{
+	my $id = subject('merging', rows => 900, batch_size => 1, workers => 2);
+	arm($node, 'merge-summed', migration => $id, passes => 1);
+	start('merging');
+	stands($node, 'merge-summed');
+	# two more jobs end after the sums were taken: one in flight, and the deletion of a finished one
+	$node->poll_query_until('postgres', q(SELECT count(*) <= 1 FROM bbm_workers() WHERE job IS NOT NULL));
+	my $deleted = value($node, <<"EOS");
+SET session_replication_role = replica;
+DELETE FROM batched_background_migration_jobs WHERE id = (SELECT id FROM @{[jobs_of('merging')]} j WHERE status = 2 ORDER BY id LIMIT 1) RETURNING row_count;
+EOS
+	release($node);
+	finished($node, 'merging');
+	once_each($node, 'merging', 900, 'a merge with a job that was deleted since the sums');
+	is(value($node, "SELECT sum(row_count) FROM @{[jobs_of('merging')]} j"), 900 - $deleted, '... no other job is lost or counted twice');
+	cmp_ok(value($node, "SELECT count(*) FROM @{[jobs_of('merging')]} j"), '<', 899, '... and jobs were merged');
+}
+
+# base/txn.c: a commit that was not flushed is lost with its batch.  No other process flushes for ten seconds.
+{
+	my $id = subject('unflushed');
+	arm($node, 'batch-committed', migration => $id, passes => 1);
+	start('unflushed');
+	stands($node, 'batch-committed');
+	my $before = value($node, 'SELECT count(*) FROM unflushed WHERE n > 0');
+	$node->stop('immediate');
+	$node->start;
+	all_done('unflushed', 20, "a crash after a commit that was not flushed ($before rows)");
+}
+
+# engine/step.c, finish: who has seen a migration finished sees it so after a crash, with all its rows.
+{
+	my $id = subject('flushed');
+	arm($node, 'end-committed', migration => $id);
+	start('flushed');
+	stands($node, 'end-committed');
+	is(value($node, q(SELECT status FROM bbm_status('flushed'))), 'finished', 'a migration is seen finished');
+	$node->stop('immediate');
+	$node->start;
+	is(value($node, q(SELECT status FROM bbm_status('flushed'))), 'finished', '... and is, after a crash');
+	once_each($node, 'flushed', 20);
+}
+
+# A promotion: its launcher, its discovery and its first worker die, or the server does.
+{
+	$node->backup('base');
+	my $id = subject('promoted', rows => 60, workers => 2);
+	arm($node, 'batch-done', migration => $id, passes => 3);
+	my $standby = PostgreSQL::Test::Cluster->new('promoted', install_path => $node->{_install_path});
+	$standby->init_from_backup($node, 'base', has_streaming => 1);
+	$standby->start;
+	start('promoted');
+	stands($node, 'batch-done');
+	value($node, 'CREATE TABLE flushed_too ()');
+	$node->wait_for_catchup($standby);
+	$node->stop('immediate');
+	my $old = $node;
+	$node = $standby;
+	arm($node, 'launcher-begin');
+	$node->promote;
+	my ($launcher) = stands($node, 'launcher-begin');
+	for my $point ('discovery-reserved', 'discovery-attach', 'discovery-connected', 'launch-attach')
+	{
+		arm($node, $point);
+		release($node, 'launcher-begin');
+		my ($pid) = stands($node, $point);
+		my $since = value($node, 'SELECT clock_timestamp()');
+		kill KILL => $pid;
+		for (1 .. 10)
+		{
+			last if eval { $node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bbm launcher' AND backend_start > '$since'") };
+		}
+		# the next one comes there after a restart of the server, with its points forgotten
+		last if value($node, q(SELECT status FROM bbm_status('promoted'))) eq 'finished';
+		arm($node, 'launcher-begin');
+		value($node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'bbm launcher'");
+		stands($node, 'launcher-begin');
+	}
+	release($node);
+	all_done('promoted', 60, 'a promotion whose processes die as they come');
+	$old->clean_node;
+}
+log_clean($node);
+done_testing();
