@@ -18,6 +18,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use BbmHistory;
 use BbmTest;
 use BbmTortureActs;
 use IPC::Run;
@@ -184,7 +185,11 @@ EOS
 	# the number of rows is recorded in the same transaction
 	$sql .= "INSERT INTO {t} (id) SELECT i FROM generate_series(1, $rows) i; COMMENT ON TABLE {t} IS '$rows';\n";
 	$sql .= "$subject->{$_};\n" for grep { $subject->{$_} } 'index', 'fill';
-	$sql .= "SELECT $subject->{define}; SELECT bbm_start('{t}');\n";
+	# who changes which row is part of the history; a row that goes has none
+	my $int = $subject->{ranges} && $subject->{ranges}[0] eq 'id';
+	$sql .= "SELECT $subject->{define};\n"
+	  . history_subject_sql("{t} " . ++$state->{generation}, '{t}', ranges => $int, counts => $subject->{ranges} && !$subject->{once})
+	  . "SELECT bbm_start('{t}');\n";
 	$sql =~ s/\{(\w)\}/$is{$1}/g;
 	return $sql;
 }
@@ -414,6 +419,7 @@ sub begin
 	my ($state) = @_;
 	my $node = $state->{node} = bbm_node('torture', streaming => 1, conf => torture_conf());
 	value($node, 'CREATE TABLE faults (tab text, id bigint); CREATE SEQUENCE late_ids START 1000000000; CREATE ROLE crowd LOGIN');
+	history_begin($node);
 	value($node, make_sql($state, $_)) for sort keys %subjects;
 	$node->backup('base');
 	my $standby = $state->{standby} = PostgreSQL::Test::Cluster->new('torture_standby');
@@ -427,6 +433,9 @@ sub begin
 sub promote
 {
 	my ($state) = @_;
+	# the last of it never comes to the standby
+	cut_off($state, 1);
+	sleep 1;
 	$state->{node}->stop('immediate');
 	eval { $state->{application}{run}->finish };
 	delete $state->{application};
@@ -469,6 +478,7 @@ sub torture
 	my $state = { seed => $seed, seconds => $seconds, last => [], checks => 0, violations => 0, nodes => [] };
 	srand($seed);
 	diag("test/torture --seed $seed --seconds $seconds");
+	diag("without $_") for missing_tools();
 	begin($state);
 	my $deck  = deck($state, \&some_subject);
 	my $until = time + $seconds;
@@ -495,6 +505,10 @@ sub torture
 	calm($state);
 	promote($state);
 	finish_all($state);
+	my $history = PostgreSQL::Test::Utils::tempdir . '/history';
+	history_write($state->{node}, $history, map { $_->logfile } @{ $state->{nodes} }, $state->{node});
+	history_holds($history, 'the history is one that may be')
+	  or diag("The history: $history");
 	for my $node (@{ $state->{nodes} }, $state->{node})
 	{
 		my @bad = unexpected_lines($node);

@@ -8,13 +8,27 @@ use warnings;
 
 use Exporter 'import';
 use BbmTest;
+use Errno qw(EIO ENOSPC);
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time sleep);
 
-our @EXPORT = qw(torture_conf deck calm unexpected_lines);
+our @EXPORT = qw(torture_conf deck calm cut_off missing_tools unexpected_lines);
+
+# What makes disks fail, and clocks jump: libraries that a server is started with.  The second is
+# Debian's faketime.
+my $DISK = PostgreSQL::Test::Utils::tempdir . '/disk.so';
+my ($FAKETIME) = glob '/usr/lib/*/faketime/libfaketime.so.1';
+my $compiled = system('cc', '-shared', '-fPIC', '-O1', '-o', $DISK, "$ENV{TESTDIR}/test/disk.c", '-ldl') == 0;
+
+# A run goes on without what cannot be had; these are the acts it does without.
+sub missing_tools
+{
+	return ($compiled ? () : ('disk errors: test/disk.c cannot be compiled'),
+		$FAKETIME ? () : ('a clock that jumps: faketime is not installed'));
+}
 
 # Limits that are met all the time.
 sub torture_conf
@@ -77,6 +91,76 @@ sub restart
 	# few, so that there are too few at times; the standby has more
 	$node->adjust_conf('postgresql.conf', 'max_worker_processes', (4, 5, 6, 12)[ rand 4 ]) if rand() < 0.5;
 	start_anyway($node);
+	return;
+}
+
+# The server, and none of its clients, runs with that environment for as long as the function takes, and crashes
+# before and after.
+sub with_environment
+{
+	my ($state, $environment, $meanwhile) = @_;
+	my $node    = $state->{node};
+	my $folder  = PostgreSQL::Test::Utils::tempdir;
+	my $bindir  = $node->config_data('--bindir');
+	chomp $bindir;
+	append_to_file("$folder/postgres", "#!/bin/sh\n" . join('', map { "export $_='$environment->{$_}'\n" } sort keys %$environment) . "exec '$bindir/postgres' \"\$@\"\n");
+	chmod 0755, "$folder/postgres";
+	$node->stop('immediate', fail_ok => 1);
+	# it may end while it starts
+	run_log([ 'pg_ctl', '-w', '-t', 20, '-D', $node->data_dir, '-l', $node->logfile, '-p', "$folder/postgres", '-o', '--cluster-name=' . $node->name, 'start' ]);
+	$meanwhile->();
+	# it may have ended by itself, and the test does not know of it
+	run_log([ 'pg_ctl', '-w', '-D', $node->data_dir, '-m', 'immediate', 'stop' ]) if -e $node->data_dir . '/postmaster.pid';
+	start_anyway($node);
+	return;
+}
+
+# For a few seconds some reads and writes of data and WAL fail, in all processes of the server: those that are
+# not safe to go on end it, and it recovers, perhaps again and again.
+sub disk
+{
+	my ($state) = @_;
+	with_environment(
+		$state,
+		{ LD_PRELOAD => $DISK, BBM_TEST_READ_ERRORS => 20, BBM_TEST_WRITE_ERRORS => 2, BBM_TEST_ERRNO => rand() < 0.5 ? EIO : ENOSPC },
+		sub { sleep 1 + rand 3 });
+	return;
+}
+
+# The clock is set back and forth, by up to a month, and in the end right.
+sub clock
+{
+	my ($state) = @_;
+	my $file = PostgreSQL::Test::Utils::tempdir . '/clock';
+	my $set  = sub {
+		open my $handle, '>', $file or die "$file: $!";
+		print $handle "$_[0]\n";
+		close $handle;
+	};
+	$set->('+0');
+	with_environment(
+		$state,
+		{ LD_PRELOAD => $FAKETIME, FAKETIME_TIMESTAMP_FILE => $file, FAKETIME_NO_CACHE => 1, FAKETIME_DONT_FAKE_MONOTONIC => 1 },
+		sub {
+			for (1 .. 4)
+			{
+				$set->(('+30d', '+3h', '+61', '+5', '+0', '-5', '-59', '-2h', '-20d')[ rand 9 ]);
+				sleep 0.3 + rand 0.7;
+			}
+			# what has noted a time to come must not wait for that
+			$set->('+0');
+			sleep rand 1;
+		});
+	return;
+}
+
+# The standby gets nothing any more, or again.
+sub cut_off
+{
+	my ($state, $off) = @_;
+	my $standby = $state->{standby};
+	eval { $standby->psql('postgres', $off ? q(ALTER SYSTEM SET primary_conninfo = 'host=/nowhere') : 'ALTER SYSTEM RESET primary_conninfo') };
+	try($state, 'SELECT pg_reload_conf()', $standby);
 	return;
 }
 
@@ -276,9 +360,12 @@ sub deck
 		[ 1, 'foreground', sub { my $t = $some->(); try_alone($state, "SET statement_timeout = '300ms'; CALL bbm_run('$t')") } ],
 		[ 1, 'launch', sub { try($state, q(SELECT bbm_launch_worker('0'))) } ],
 		[ 2, 'standby', sub { standby($state) } ],
+		[ 1, 'cut off', sub { cut_off($state, 1); sleep 1 + rand 2; cut_off($state, 0) } ],
 		[ 1, 'immediate', sub { restart($state, 'immediate') } ],
 		[ 1, 'fast', sub { restart($state, 'fast') } ],
 		[ 1, 'postmaster', sub { restart($state, 'kill9') } ]);
+	push @acts, [ 1, 'disk', sub { disk($state) } ] if $compiled;
+	push @acts, [ 1, 'clock', sub { clock($state) } ] if $FAKETIME;
 	return [ map { my $act = $_; ($act) x $act->[0] } @acts ];
 }
 
@@ -290,6 +377,7 @@ sub calm
 	switch_on($state);
 	try($state, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND query LIKE '%pg_sleep%'));
 	for my $p (@{ $state->{beside} || [] }) { eval { $p->{run}->finish } }
+	cut_off($state, 0);
 	try($state, 'SELECT pg_wal_replay_resume()', $state->{standby});
 	$state->{node}->wait_for_catchup($state->{standby});
 	return;
@@ -303,7 +391,10 @@ my @expected = (
 	qr/terminating connection (due to|because of)/,
 	qr/deadlock detected/,
 	qr/could not start a worker: out of background worker slots/,
-	qr/the database system is (starting up|shutting down|in recovery)/);
+	qr/the database system is (starting up|shutting down|in recovery)/,
+	# a disk that fails
+	qr/Input\/output error|No space left on device/,
+	qr/terminated by signal 6: Aborted/);
 
 # Of our processes nothing but that; of anybody's, nothing that says the server itself is at fault.
 sub unexpected_lines
