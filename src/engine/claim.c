@@ -285,7 +285,6 @@ insert_job(BbmClaim *claim, const BbmClaimState *state, const BbmRange *range, c
 	claim->job.key_count = range->key_count;
 	claim->job.batch_size = size;
 	MemoryContextSwitchTo(old);
-	BBM_POINT(at_once ? "batch-allocated" : "claim-allocated");
 	bbm_job_insert(&claim->job, claim->worker_id, state->last_id);
 }
 
@@ -301,6 +300,7 @@ allocate_range(BbmClaim *claim, const BbmClaimState *state, bool at_once)
 	target->repairs = BBM_REPAIRS_NONE;
 	if (!bbm_next_range(target, state, size, at_once, &range, &partition))
 		return false;
+	BBM_POINT(at_once ? "batch-allocated" : "claim-allocated");
 	insert_job(claim, state, &range, partition, size);
 	if (bbm_server_is_young())
 		ForceSyncCommit();
