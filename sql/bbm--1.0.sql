@@ -67,6 +67,8 @@ CREATE TABLE @extschema@.batched_background_migrations (
     max_batch_wal bigint,
     on_error text NOT NULL DEFAULT 'fail',
     max_errors integer NOT NULL DEFAULT 100,
+    max_failed_share double precision,
+    finish_by timestamp with time zone,
     rows_stay boolean NOT NULL DEFAULT false,
     skip_null_keys boolean NOT NULL DEFAULT false,
     partition_order text,
@@ -255,6 +257,8 @@ CREATE FUNCTION bbm_internal.bbm_migration_guard() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME';
 CREATE FUNCTION bbm_internal.bbm_migration_event() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME';
+CREATE FUNCTION bbm_internal.bbm_migration_summary() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME';
 CREATE FUNCTION bbm_internal.bbm_job_guard() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME';
 CREATE FUNCTION bbm_internal.bbm_truncate_guard() RETURNS trigger
@@ -268,6 +272,7 @@ CREATE FUNCTION bbm_internal.bbm_record_guard() RETURNS trigger
 
 COMMENT ON FUNCTION bbm_internal.bbm_migration_guard IS 'trigger: checks who may write a migration, and which status may follow which';
 COMMENT ON FUNCTION bbm_internal.bbm_migration_event IS 'trigger: records the event, notifies listeners and wakes workers';
+COMMENT ON FUNCTION bbm_internal.bbm_migration_summary IS 'trigger: tells a user how many migrations a statement has started or paused, and if nothing runs them';
 COMMENT ON FUNCTION bbm_internal.bbm_job_guard IS 'trigger: only workers write jobs';
 COMMENT ON FUNCTION bbm_internal.bbm_truncate_guard IS 'trigger: refuses TRUNCATE while a migration is not paused';
 COMMENT ON FUNCTION bbm_internal.bbm_record_guard IS 'trigger: only bbm writes what it records';
@@ -279,6 +284,12 @@ CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
 CREATE TRIGGER bbm_event AFTER INSERT OR UPDATE OR DELETE
     ON @extschema@.batched_background_migrations
     FOR EACH ROW EXECUTE FUNCTION bbm_internal.bbm_migration_event();
+CREATE TRIGGER bbm_begin BEFORE INSERT OR UPDATE
+    ON @extschema@.batched_background_migrations
+    FOR EACH STATEMENT EXECUTE FUNCTION bbm_internal.bbm_migration_summary();
+CREATE TRIGGER bbm_summary AFTER INSERT OR UPDATE
+    ON @extschema@.batched_background_migrations
+    FOR EACH STATEMENT EXECUTE FUNCTION bbm_internal.bbm_migration_summary();
 CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
     ON @extschema@.batched_background_migrations
     FOR EACH STATEMENT EXECUTE FUNCTION bbm_internal.bbm_truncate_guard();
@@ -423,6 +434,8 @@ CREATE FUNCTION @extschema@.bbm_create(
     settings text[] DEFAULT NULL,
     rows_stay boolean DEFAULT false,
     skip_null_keys boolean DEFAULT false,
+    max_failed_share double precision DEFAULT NULL,
+    finish_by timestamp with time zone DEFAULT NULL,
     filter text DEFAULT NULL
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -463,6 +476,8 @@ CREATE FUNCTION @extschema@.bbm_update(
     settings text[] DEFAULT NULL,
     rows_stay boolean DEFAULT false,
     skip_null_keys boolean DEFAULT false,
+    max_failed_share double precision DEFAULT NULL,
+    finish_by timestamp with time zone DEFAULT NULL,
     allow_key_change boolean DEFAULT false
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -501,7 +516,9 @@ CREATE FUNCTION @extschema@.bbm_delete(
     allow_full_scan boolean DEFAULT false,
     settings text[] DEFAULT NULL,
     rows_stay boolean DEFAULT false,
-    skip_null_keys boolean DEFAULT false
+    skip_null_keys boolean DEFAULT false,
+    max_failed_share double precision DEFAULT NULL,
+    finish_by timestamp with time zone DEFAULT NULL
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_delete IS
@@ -533,7 +550,9 @@ CREATE FUNCTION @extschema@.bbm_alter(
     settings text[] DEFAULT NULL,
     rows_stay boolean DEFAULT NULL,
     restart boolean DEFAULT NULL,
-    skip_null_keys boolean DEFAULT NULL
+    skip_null_keys boolean DEFAULT NULL,
+    max_failed_share double precision DEFAULT NULL,
+    finish_by timestamp with time zone DEFAULT NULL
 ) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_alter IS
@@ -741,7 +760,7 @@ COMMENT ON FUNCTION @extschema@.bbm_workers IS
 
 CREATE VIEW @extschema@.bbm_migration_status (
     id, name, table_name, owner, priority, status, percent, rows_done, estimated_total, rows_per_second,
-    rows_per_second_5min, eta, workers, waiting_on, last_error, pace, pace_reason, impact_mean, impact_p99,
+    rows_per_second_5min, eta, finish_by, schedule, workers, waiting_on, last_error, pace, pace_reason, impact_mean, impact_p99,
     impact_statements, jobs_finished, jobs_running, jobs_failed, attempt, next_attempt_at, requeued, requeue_reasons, batch_size, phase, round, created_at, started_at, last_progress_at,
     finished_at, is_copy
 ) WITH (security_barrier) AS
@@ -757,6 +776,14 @@ CREATE VIEW @extschema@.bbm_migration_status (
            round(p.rows_per_second::numeric, 1), round(p.rows_per_second_5min::numeric, 1),
            -- NULL if it is more than a thousand years away
            CASE WHEN m.status IN (1, 4) AND p.seconds_left < 31557600000 THEN make_interval(secs => round(p.seconds_left)) END,
+           m.finish_by,
+           CASE WHEN NOT isfinite(m.finish_by) OR NOT isfinite(m.finished_at) THEN NULL
+                WHEN m.status = 2 AND m.finished_at <= m.finish_by THEN 'on time'
+                WHEN (m.status = 2 AND m.finished_at > m.finish_by) OR (m.status <> 2 AND now() > m.finish_by) THEN 'late'
+                WHEN m.status IN (1, 4) THEN
+                    CASE WHEN extract(epoch FROM m.finish_by - now()) >= p.seconds_left THEN 'on time'
+                         WHEN extract(epoch FROM m.finish_by - now()) < p.seconds_left THEN 'late' END
+           END,
            p.jobs_running::integer,
            CASE WHEN m.status IN (1, 4) THEN bbm_internal.bbm_waiting_on(m.id, m.owner_oid) END,
            coalesce(left(m.error_sqlstate, 5) || ': ' || left(m.error_message, 8192),
@@ -1135,6 +1162,10 @@ COMMENT ON COLUMN @extschema@.bbm_migration_status.rows_per_second_5min IS
     'the same over the last five minutes';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.eta IS
     'remaining time at that rate, without the time in which it will be throttled or paused';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.finish_by IS
+    'when it is meant to be finished';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.schedule IS
+    'on time or late: it was finished by then or not, or will be, by its eta; NULL: not known';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.workers IS
     'number of workers that run a job now';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.waiting_on IS
@@ -1366,6 +1397,10 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.on_error IS
     'after the last attempt of a job: fail: fail the migration; split: quarantine only the rows that fail; skip: quarantine the range';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_errors IS
     'how many rows or ranges may be quarantined';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.max_failed_share IS
+    'bbm pauses it when more than this share of its last jobs, 20 at least and 100 at most, failed; NULL: no limit';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.finish_by IS
+    'when it is meant to be finished; shown, and nothing else';
 
 COMMENT ON TABLE @extschema@.batched_background_migration_jobs IS
     'one row for each key range of a migration, its attempts and outcome; only workers write it';
@@ -1614,7 +1649,7 @@ REVOKE ALL ON FUNCTION
     @extschema@.bbm_drop, @extschema@.bbm_import, @extschema@.bbm_sync_trigger, @extschema@.bbm_start, @extschema@.bbm_resume,
     @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry, @extschema@.bbm_dry_run, @extschema@.bbm_preview, @extschema@.bbm_launch_worker,
     bbm_internal.bbm_shards_sync,
-    bbm_internal.bbm_migration_guard, bbm_internal.bbm_migration_event, bbm_internal.bbm_job_guard,
+    bbm_internal.bbm_migration_guard, bbm_internal.bbm_migration_event, bbm_internal.bbm_migration_summary, bbm_internal.bbm_job_guard,
     bbm_internal.bbm_truncate_guard, bbm_internal.bbm_replica_guard, bbm_internal.bbm_record_guard
     FROM PUBLIC;
 REVOKE ALL ON PROCEDURE @extschema@.bbm_run FROM PUBLIC;

@@ -15,6 +15,16 @@ SELECT pg_reload_conf();
 \c -
 SELECT bbm_start('well');
 SELECT * FROM bbm_doctor() \gx
+-- whoever starts something is warned, in whatever way
+SELECT bbm_pause('well');
+UPDATE batched_background_migrations SET status = 1 WHERE name = 'well';
+UPDATE batched_background_migrations SET batch_size = 6 WHERE name = 'well';
+UPDATE batched_background_migrations SET status = 0 WHERE name = 'well';
+INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, status)
+VALUES ('inserted', 10, 5, 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', 'public.t', 'id', 1);
+INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name)
+VALUES ('paused', 10, 5, 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', 'public.t', 'id');
+SELECT bbm_create('created', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', start => true) > 0 AS created;
 DROP EXTENSION bbm;
 CREATE EXTENSION bbm;
 SELECT bbm_update('well', 't', 'n = n + 1', batch_size => 5) > 0 AS created;
@@ -29,6 +39,19 @@ SELECT pg_reload_conf();
 SELECT * FROM bbm_doctor();
 SELECT bbm_start('well');
 SELECT bbm_wait('well');
+
+-- an UPDATE without a WHERE says what it has done: of four two can be started
+SELECT bbm_create(name, 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', settings => '{bbm.condition=false}') > 0 AS created
+FROM unnest(ARRAY['a', 'b', 'c']) name;
+UPDATE batched_background_migrations SET status = 1 WHERE name = 'a';
+UPDATE batched_background_migrations SET status = 1;
+UPDATE batched_background_migrations SET status = 1;
+UPDATE batched_background_migrations SET status = 0 WHERE name <> 'well';
+UPDATE batched_background_migrations SET batch_size = batch_size + 1 WHERE name <> 'well';
+UPDATE batched_background_migrations SET status = 1 WHERE name = 'a';
+-- the functions return how many
+SELECT bbm_start(), bbm_pause();
+SELECT bbm_drop(name) FROM unnest(ARRAY['a', 'b', 'c']) name;
 
 -- one migration: its index, its table, its owner, a cloned database
 CREATE TABLE bare (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);

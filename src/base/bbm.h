@@ -151,6 +151,7 @@ typedef struct BbmMigration
 	int			max_attempts;
 	BbmOnError	on_error;
 	int			max_errors;
+	double		max_failed_share;	/* of the newest jobs; negative: no limit */
 	bool		share_table;
 	bool		synchronous;
 	bool		allow_full_scan;	/* a batch may read the whole table */

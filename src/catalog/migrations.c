@@ -457,6 +457,23 @@ bbm_migration_fail(int64 id, int code, const ErrorData *error)
 	bbm_sql_run(&sql, values, nulls, true);
 }
 
+/* bbm itself pauses it, for this reason.  The caller has bbm_migration_lock. */
+void
+bbm_migration_pause(int64 id, const ErrorData *reason)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migrations SET status = 0, error_sqlstate = $2, error_message = $3, error_detail = $4, "
+		"error_hint = $5 WHERE id = $1",
+		5, {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+	};
+	char		nulls[7] = "      ";
+	/* the context, the last value, is not stored */
+	Datum		values[6] = {Int64GetDatum(id)};
+
+	bbm_error_values(reason, &values[1], &nulls[1]);
+	bbm_sql_run(&sql, values, nulls, true);
+}
+
 /* A finished migration has work again.  The caller has bbm_migration_lock. */
 void
 bbm_migration_reopen(int64 id)

@@ -57,6 +57,7 @@ extern void bbm_migration_set_phase(int64 id, BbmPhase phase, const BbmBound *ve
 extern void bbm_migration_extend(int64 id, const BbmBound *max, bool follow);
 extern void bbm_migration_finish(int64 id);
 extern void bbm_migration_fail(int64 id, int code, const ErrorData *error);
+extern void bbm_migration_pause(int64 id, const ErrorData *reason);
 extern void bbm_migration_reopen(int64 id);
 extern PGDLLEXPORT bool bbm_migration_set_status(int64 id, BbmStatus status);
 extern int64 bbm_migration_insert(const BbmDefinition *definition);

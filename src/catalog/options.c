@@ -70,6 +70,16 @@ read_code(const BbmOption *option, void *field, Datum value, bool isnull)
 	*(int *) field = isnull ? 0 : (int) number(value, option->type);
 }
 
+/* Negative when NULL. */
+static void
+read_share(const BbmOption *option, void *field, Datum value, bool isnull)
+{
+	double		share = isnull ? -1 : DatumGetFloat8(value);
+
+	/* written this way because of NaN */
+	*(double *) field = share >= 0 ? Min(share, 1) : -1;
+}
+
 static void
 read_bool(const BbmOption *option, void *field, Datum value, bool isnull)
 {
@@ -218,6 +228,10 @@ const BbmOption bbm_options[] = {
 	.detail = "It is what becomes of a job that has used up its attempts.", .hint = "Use fail, split or skip."},
 	{"max_errors", INT4OID, BBM_HOW | BBM_REQUIRED, FIELD(int, max_errors), 1, PG_INT32_MAX, NULL,
 	"It is how many rows or ranges may be quarantined.", "Use a number from 1 to 2147483647."},
+	{"max_failed_share", FLOAT8OID, BBM_HOW, FIELD(share, max_failed_share), 0, 1, NULL,
+		"It is the share of the last jobs that may fail before the migration is paused.",
+	"Use a number from 0 to 1, as 0.5 for half of them, or NULL for no limit."},
+	{"finish_by", TIMESTAMPTZOID, BBM_HOW},
 	{"rows_stay", BOOLOID, BBM_HOW | BBM_REQUIRED, FIELD(bool, rows_stay)},
 	{"skip_null_keys", BOOLOID, BBM_HOW | BBM_REQUIRED, FIELD(bool, skip_null_keys)},
 	{"partition_order", TEXTOID, 0, FIELD(word, partition_order), .words = partition_order_words},
@@ -349,6 +363,8 @@ bbm_option_check(const BbmOption *option, Datum value, Oid type)
 		allowed = is_among(TextDatumGetCString(value), option->words);
 	else if (type == INTERVALOID)
 		allowed = is_duration(DatumGetIntervalP(value));
+	else if (type == FLOAT8OID)
+		allowed = DatumGetFloat8(value) >= option->min && DatumGetFloat8(value) <= option->max;
 	else
 		allowed = number(value, type) >= option->min && number(value, type) <= option->max;
 	if (!allowed)

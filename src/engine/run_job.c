@@ -40,6 +40,7 @@
 #include "catalog/jobs.h"
 #include "engine/batch.h"
 #include "engine/books.h"
+#include "engine/breaker.h"
 #include "engine/claim.h"
 #include "engine/engine.h"
 #include "engine/outcome.h"
@@ -273,11 +274,12 @@ run_sub_batches(BbmEngine *engine, BbmTarget *target, BbmWork *work, BbmLockWatc
 	return NULL;
 }
 
-/* The job has met an error; returns false when the migration has failed with it. */
+/* The job has met an error; returns false when the migration has failed, or is paused, with it. */
 static bool
 job_failed(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorData *error)
 {
 	int			step_code = bbm_failing_code;
+	ErrorData  *cancelled = NULL;
 
 	/* the error may have been the claim's: from here on claims are made in a transaction of their own */
 	target->claim_apart = true;
@@ -292,6 +294,10 @@ job_failed(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmLockWatchStop s
 	target->next_poll = 0;
 	if (!bbm_record_failure(target, job, stop, error, step_code))
 		return false;
+	if (bbm_breaker_trips(target->migration, error, &cancelled))
+		return false;
+	if (cancelled)
+		engine->cancelled = cancelled;
 	wait_after_errors(target);
 	return true;
 }

@@ -303,6 +303,8 @@ bbm_retry(PG_FUNCTION_ARGS)
 		/* a change of the row, so that a sleeping worker polls at once */
 		bbm_migration_write(migration->id, &(BbmDefinition) {0}, false);
 	SPI_finish();
+	if (status == BBM_FAILED || (status == BBM_FINISHED && quarantined > 0))
+		bbm_warn_if_nothing_runs();
 	PG_RETURN_INT64(unfinished.failed + quarantined);
 }
 

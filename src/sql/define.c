@@ -36,6 +36,7 @@
 #include "sql/access.h"
 #include "sql/arguments.h"
 #include "sql/cluster.h"
+#include "sql/doctor.h"
 #include "sql/existing.h"
 #include "strategy/resolve.h"
 #include "strategy/strategy.h"
@@ -393,6 +394,8 @@ define_from(FunctionCallInfo fcinfo, const char *operation, const char *part, Bb
 	SPI_connect();
 	id = define(d, bbm_argument_is_true(&arguments, "start"), bbm_argument_is_true(&arguments, "if_not_exists"), table);
 	SPI_finish();
+	if (bbm_argument_is_true(&arguments, "start"))
+		bbm_warn_if_nothing_runs();
 	return id;
 }
 

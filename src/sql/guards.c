@@ -41,12 +41,14 @@
 #include "engine/outcome.h"
 #include "sql/access.h"
 #include "sql/columns.h"
+#include "sql/doctor.h"
 #include "sql/row.h"
 #include "sql/row_checks.h"
 #include "strategy/strategy.h"
 
 PG_FUNCTION_INFO_V1(bbm_migration_guard);
 PG_FUNCTION_INFO_V1(bbm_migration_event);
+PG_FUNCTION_INFO_V1(bbm_migration_summary);
 
 static bool
 same_text(const char *a, const char *b)
@@ -533,7 +535,67 @@ report_event(BbmRow row, const char *event)
 	BbmStatus	status = (BbmStatus) bbm_row_int(row, "status");
 
 	bbm_report_event(bbm_row_int(row, "id"), bbm_row_text(row, "name"), event, status, (Oid) bbm_row_int(row, "owner_oid"),
-					 status == BBM_FAILED ? bbm_row_text(row, "error_message") : NULL);
+					 status == BBM_FAILED || (status == BBM_PAUSED && bbm_engine_writes()) ?
+					 bbm_row_text(row, "error_message") : NULL);
+}
+
+/*
+ * What a user's own statement has done so far; for its end.  A statement that
+ * is begun by a trigger of another one begins anew, and the other one then
+ * reports only what it does after that.
+ */
+static struct
+{
+	int			rows;
+	int			started;
+	int			paused;
+}			summary;
+
+static void
+count_for_summary(BbmStatus from, BbmStatus to, bool started_here)
+{
+	summary.rows++;
+	if ((from != to || started_here) && to == BBM_ACTIVE)
+		summary.started++;
+	else if (from != to && to == BBM_PAUSED)
+		summary.paused++;
+}
+
+static void
+report_summary(int n, const char *one, const char *many)
+{
+	int			others = summary.rows - n;
+
+	if (n > 0 && summary.rows > 1)
+		ereport(NOTICE,
+				(errmsg_plural(one, many, n, n),
+				 others > 0 ? errdetail_plural("%d other row is as it was.", "%d other rows are as they were.", others,
+											   others) : 0));
+}
+
+/*
+ * BEFORE and AFTER INSERT OR UPDATE ON batched_background_migrations FOR EACH
+ * STATEMENT: what a user should know of a statement as a whole, since an
+ * UPDATE without a WHERE is easily written.  The functions report for
+ * themselves.
+ */
+Datum
+bbm_migration_summary(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = bbm_trigger_data(fcinfo, "bbm_migration_summary");
+
+	if (TRIGGER_FIRED_AFTER(data->tg_event) && !bbm_our_statement())
+	{
+		if (TRIGGER_FIRED_BY_UPDATE(data->tg_event))
+		{
+			report_summary(summary.started, "%d migration started", "%d migrations started");
+			report_summary(summary.paused, "%d migration paused", "%d migrations paused");
+		}
+		if (summary.started > 0)
+			bbm_warn_if_nothing_runs();
+	}
+	memset(&summary, 0, sizeof(summary));
+	return PointerGetDatum(NULL);
 }
 
 /* AFTER INSERT OR UPDATE OR DELETE ON batched_background_migrations FOR EACH ROW */
@@ -567,6 +629,8 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 			bbm_partitions_forget(bbm_row_int(now, "id"));
 			bbm_errors_forget(bbm_row_int(now, "id"));
 			report_event(now, "created");
+			if (!bbm_our_statement())
+				count_for_summary(BBM_PAUSED, (BbmStatus) bbm_row_int(now, "status"), false);
 		}
 	}
 	else
@@ -581,6 +645,8 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 			report_event(now, event_word((BbmStatus) to));
 		else if (!bbm_engine_writes() && is_changed(old, now))
 			report_event(now, "altered");
+		if (!bbm_our_statement())
+			count_for_summary((BbmStatus) from, (BbmStatus) to, at_origin(now) && !at_origin(old));
 		/* a restored migration that is started here */
 		if (at_origin(now) && !bbm_row_is_null(old, "origin") && !at_origin(old) && is_restored(old))
 			bbm_partitions_accept(bbm_row_int(now, "id"));

@@ -121,6 +121,13 @@ goes_on(const RunState *state, const char *name)
 							 "bbm_jobs shows which job; when it is corrected, run the migration again.")));
 			return false;
 		case BBM_PAUSED:
+			/* by bbm itself */
+			if (progress->error)
+				ereport(ERROR,
+						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						 errmsg("migration \"%s\" was paused: %s", name, progress->error),
+						 progress->detail ? errdetail_internal("%s", progress->detail) : 0,
+						 progress->hint ? errhint("%s", progress->hint) : 0));
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("migration \"%s\" was paused while it ran", name),
