@@ -29,7 +29,7 @@ OBJS = src/module.o \
 	src/throttle/load.o src/throttle/pace.o src/throttle/pacing.o src/throttle/signal.o src/throttle/table.o src/throttle/throttle.o src/throttle/vacuum.o \
 	src/throttle/wal.o \
 	src/engine/batch.o src/engine/bisect.o src/engine/books.o src/engine/breaker.o src/engine/claim.o src/engine/cluster.o src/engine/completion.o src/engine/engine.o \
-	src/engine/event.o src/engine/outcome.o src/engine/outside.o src/engine/run_job.o src/engine/run_range.o \
+	src/engine/event.o src/engine/no_rows.o src/engine/outcome.o src/engine/outside.o src/engine/run_job.o src/engine/run_range.o \
 	src/engine/scheduler.o src/engine/step.o src/engine/title.o src/engine/verify.o \
 	src/server/ddl.o src/server/handover.o src/server/hooks.o src/server/launcher.o src/server/stalled.o \
 	src/server/statements.o \
@@ -43,7 +43,7 @@ OBJS += $(if $(BBM_POINTS),src/base/point.o)
 # The tests, in the order in which they run; `make lint` knows one not listed.
 # sql/NAME.sql, test/specs/NAME.spec and test/t/NAME.pl
 REGRESS = install settings doctor screen metrics limits throttle pace impact create options if_not_exists statement sync_trigger recipes guards properties privileges others operator spying attack columns forgotten shadow nologin \
-	control status progress run run_options runbook registry owner import plan_guard background failures keys nullable strategies partitions moved_rows row_security identity on_error breaker sizes follow table_scan \
+	control status progress run run_options runbook registry owner import plan_guard background failures keys nullable strategies partitions moved_rows row_security identity on_error breaker no_rows sizes follow table_scan \
 	blocks verify verify_all dry_run preview counts trouble key_change reference
 ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alter-claim retry row-lock \
 	run-beside-run control-open control-rollback two-migrations prepared sync-trigger follow block-move dry-run \

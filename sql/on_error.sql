@@ -21,6 +21,20 @@ CREATE VIEW quarantined AS
 -- fail is the default
 SELECT bbm_update('fails', 'poison', 'n = v::integer, done = done + 1', batch_size => 10, max_attempts => 2);
 CALL bbm_run('fails');
+-- what to do about it
+SELECT error_hint FROM batched_background_migrations WHERE name = 'fails';
+-- an error with a hint of its own, and no key to split by
+CREATE FUNCTION hints(table_name text, column_name text, min bigint, max bigint, batch_size int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE 'no luck' USING ERRCODE = 'data_exception', HINT = 'Try your luck.';
+END $$;
+CREATE INDEX poison_n ON poison (n);
+SELECT bbm_create('no key', 'poison', 'hints', 'n', batching_strategy => 'NullKeySetBatchingStrategy', batch_size => 10, max_attempts => 1) > 0 AS created;
+CALL bbm_run('no key');
+SELECT error_hint FROM batched_background_migrations WHERE name = 'no key';
+SELECT bbm_drop('no key');
+DROP INDEX poison_n;
+DROP FUNCTION hints;
 SELECT bbm_drop('fails');
 UPDATE poison SET n = NULL, done = 0;
 

@@ -5,6 +5,8 @@
 
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set statements :abs_srcdir '/sql/runbook_statements.inc'
+-- how many a statement has started would be shown with the path of that file
+SET client_min_messages = warning;
 
 CREATE SCHEMA app;
 CREATE FUNCTION job_registry(table_name text, column_name text, min bigint, max bigint, batch_size integer)

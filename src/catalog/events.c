@@ -31,6 +31,20 @@ bbm_event_add(int64 migration_id, const char *name, const char *event, BbmStatus
 	bbm_sql_run(&sql, values, detail ? "       " : "      n", true);
 }
 
+/* Is there such an event of the migration? */
+bool
+bbm_event_exists(int64 migration_id, const char *event)
+{
+	static BbmSql sql = {
+		"SELECT 1 FROM @.bbm_events WHERE migration_id = $1 AND event = $2 LIMIT 1",
+		2, {INT8OID, TEXTOID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), CStringGetTextDatum(event)};
+
+	bbm_sql_run(&sql, values, NULL, false);
+	return SPI_processed > 0;
+}
+
 /* Deletes events older than bbm.event_retention, a bounded number at a time. */
 void
 bbm_events_prune(void)

@@ -613,6 +613,26 @@ log_failure(BbmTarget *target, const JobArgs *args)
 }
 
 /*
+ * A job has used up its attempts, and the migration fails with its error: what
+ * a user may do, after what the error's own hint says.  The error of a bisection
+ * is bbm's, and says it all.
+ */
+static char *
+used_up_hint(const BbmTarget *target, const BbmJob *job, const ErrorData *error, bool of_rows)
+{
+	const char *own = error->hint ? error->hint : "";
+	size_t		length = strlen(own);
+	bool		may_split = of_rows && target->strategy->has_key && !job->phase.verifies &&
+		target->migration->on_error == BBM_ON_ERROR_FAIL;
+
+	if (job->bisect)
+		return error->hint;
+	return psprintf("%s%s%sbbm_jobs shows which job. Correct the rows or the job, then call bbm_retry.%s",
+					own, length > 0 && own[length - 1] != '.' ? "." : "", length > 0 ? " " : "",
+					may_split ? " With on_error => 'split' the rows that fail are quarantined, and all others are done." : "");
+}
+
+/*
  * Records what comes of a job whose batch was rolled back with this error, or
  * (stop) by its own process.  Returns true when the migration may go on, false
  * when it has failed with the error.
@@ -663,7 +683,10 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 	if (class == BBM_ERROR_HOPELESS)
 		bbm_record_migration_failed(target->migration, code, error);
 	else if (used_up && !quarantine)
+	{
+		error->hint = used_up_hint(target, job, error, of_rows);
 		bbm_record_migration_failed(target->migration, BBM_CODE_ATTEMPTS, error);
+	}
 	else
 		return true;
 	return false;

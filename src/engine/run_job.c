@@ -43,6 +43,7 @@
 #include "engine/breaker.h"
 #include "engine/claim.h"
 #include "engine/engine.h"
+#include "engine/no_rows.h"
 #include "engine/outcome.h"
 #include "engine/title.h"
 #include "target/target.h"
@@ -236,6 +237,7 @@ sub_batch_done(BbmEngine *engine, BbmTarget *target, BbmJob *job, const BbmWork 
 	target->requeues_in_row = 0;
 	bbm_trouble_over(target->migration->id, engine->owner, target->migration->name, true);
 	log_job(target, job, &work->cost);
+	bbm_no_rows_note(target, work->cost.rows, work->result == BBM_WORK_FINISHED);
 	bbm_throttle_spent(target, &work->cost);
 }
 
@@ -380,6 +382,8 @@ bbm_run_jobs(BbmEngine *engine, BbmClaim *claim)
 		if (!run_job(engine, claim->target, &job, waits, &next))
 			return false;
 		cancelled = bbm_books_keep(claim->target);
+		if (cancelled == NULL)
+			cancelled = bbm_no_rows_check(claim->target);
 		if (cancelled)
 		{
 			engine->cancelled = cancelled;

@@ -9,6 +9,7 @@
  */
 #include "sql/access.h"
 
+#include "access/xlog.h"
 #include "catalog/pg_authid.h"
 #include "utils/syscache.h"
 
@@ -186,6 +187,21 @@ bbm_check_session_owns(const BbmMigration *migration)
 						   GetUserNameFromId(migration->owner, true) ? GetUserNameFromId(migration->owner, true) : "?"),
 				 errhint("Log in as that role, or start it for the background workers with bbm_start.")));
 	bbm_catalog_check_trust(migration->owner);
+}
+
+/*
+ * Called first by functions that write: what the server would say of their
+ * statements does not tell a user where he is.
+ */
+void
+bbm_not_on_standby(const char *function)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot execute %s during recovery", function),
+				 errdetail("This server is a standby: it only replays what the primary does, and no migration runs here."),
+				 errhint("Call it on the primary. After a promotion migrations go on here by themselves.")));
 }
 
 /*

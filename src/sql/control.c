@@ -130,6 +130,7 @@ bbm_start(PG_FUNCTION_ARGS)
 	List	   *migrations;
 	int			n;
 
+	bbm_not_on_standby("bbm_start()");
 	SPI_connect();
 	if (PG_ARGISNULL(0))
 		migrations = mine_with_status(list_make1_int(BBM_PAUSED));
@@ -253,6 +254,7 @@ bbm_pause(PG_FUNCTION_ARGS)
 	int			cancelled;
 	int			n;
 
+	bbm_not_on_standby("bbm_pause()");
 	SPI_connect();
 	if (PG_ARGISNULL(0))
 		migrations = mine_with_status(list_make2_int(BBM_ACTIVE, BBM_RUNNING));
@@ -269,6 +271,7 @@ bbm_cancel(PG_FUNCTION_ARGS)
 	char	   *name = name_arg(fcinfo);
 	int			cancelled;
 
+	bbm_not_on_standby("bbm_cancel()");
 	SPI_connect();
 	(void) pause_all(list_make1(bbm_get_migration(name)), true, true, &cancelled);
 	SPI_finish();
@@ -284,6 +287,7 @@ bbm_retry(PG_FUNCTION_ARGS)
 	BbmStatus	status;
 	int64		quarantined;
 
+	bbm_not_on_standby("bbm_retry()");
 	SPI_connect();
 	migration = bbm_get_migration(name);
 	/* it must not fail, and no job be claimed, between the check and the fresh attempts */

@@ -386,6 +386,7 @@ define_from(FunctionCallInfo fcinfo, const char *operation, const char *part, Bb
 	BbmArguments arguments = bbm_arguments(fcinfo);
 	int64		id;
 
+	bbm_not_on_standby(operation ? psprintf("bbm_%s()", operation) : "bbm_create()");
 	bbm_arguments_read(&arguments, true, d);
 	if (operation)
 		bbm_argument_require(bbm_definition_has(d, part), bbm_option_parameter(bbm_option_of_column(part)));
@@ -554,6 +555,7 @@ bbm_alter(PG_FUNCTION_ARGS)
 	BbmMigration *migration;
 	BbmStatus	status;
 
+	bbm_not_on_standby("bbm_alter()");
 	if (name == NULL)
 		bbm_must_not_be_null("name");
 	bbm_arguments_read(&arguments, false, &d);
@@ -590,6 +592,7 @@ bbm_drop(PG_FUNCTION_ARGS)
 	bool		if_exists = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 	bool		exists;
 
+	bbm_not_on_standby("bbm_drop()");
 	if (name == NULL)
 		bbm_must_not_be_null("name");
 	SPI_connect();

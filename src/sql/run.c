@@ -301,7 +301,7 @@ bbm_run(PG_FUNCTION_ARGS)
 				 errdetail("It commits after each batch."),
 				 errhint("CALL it by itself, outside BEGIN … COMMIT and outside a function.")));
 
-	PreventCommandDuringRecovery("CALL bbm_run()");
+	bbm_not_on_standby("CALL bbm_run()");
 	if (!PG_ARGISNULL(1))
 		bbm_option_check(bbm_option_of_column("max_attempts"), Int32GetDatum(max_attempts), INT4OID);
 	/* outlives the transactions, not the call */
@@ -356,7 +356,7 @@ bbm_launch_worker(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("idle_timeout must not be null")));
 	/* it would wait for the promotion */
-	PreventCommandDuringRecovery("bbm_launch_worker()");
+	bbm_not_on_standby("bbm_launch_worker()");
 	(void) bbm_catalog();
 	idle_ms = DatumGetFloat8(DirectFunctionCall2(interval_part, CStringGetTextDatum("epoch"), PG_GETARG_DATUM(0))) * 1000;
 	if (idle_ms < 0)

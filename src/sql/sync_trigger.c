@@ -39,6 +39,7 @@
 
 #include "base/compat.h"
 #include "base/spi.h"
+#include "sql/access.h"
 #include "target/relation.h"
 #include "target/statement.h"
 
@@ -341,6 +342,7 @@ bbm_sync_trigger(PG_FUNCTION_ARGS)
 	Oid			relid;
 	List	   *assignments;
 
+	bbm_not_on_standby("bbm_sync_trigger()");
 	for (int i = 0; i < lengthof(required); i++)
 	{
 		if (required[i] && PG_ARGISNULL(i))

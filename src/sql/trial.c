@@ -201,7 +201,7 @@ bbm_trial_check(FunctionCallInfo fcinfo, const char *function)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("a job cannot call %s", function),
 				 errhint("Call it from a session of its own.")));
-	PreventCommandDuringRecovery(psprintf("%s()", function));
+	bbm_not_on_standby(psprintf("%s()", function));
 	PreventCommandIfReadOnly(psprintf("%s()", function));
 }
 

@@ -10,6 +10,7 @@
 #include <math.h>
 
 #include "access/htup_details.h"
+#include "access/xlog.h"
 #include "commands/dbcommands.h"		/* get_database_name; from 19 on in utils/lsyscache.h */
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -174,6 +175,8 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 	/* the id gives access to slots and jobs: it has to belong to that owner */
 	if (!may_ask(id, owner, &is_copy))
 		PG_RETURN_NULL();
+	if (RecoveryInProgress())
+		PG_RETURN_TEXT_P(cstring_to_text("a promotion: this server is a standby, and migrations run on its primary"));
 	if (is_copy)
 		PG_RETURN_TEXT_P(cstring_to_text("a start here: the migration was started elsewhere, and its database cloned or restored"));
 	if (!bbm_catalog_trusts(owner))
@@ -400,7 +403,7 @@ bbm_throttle(PG_FUNCTION_ARGS)
 	BbmMigration *migration;
 
 	InitMaterializedSRF(fcinfo, 0);
-	PreventCommandDuringRecovery("bbm_throttle()");
+	bbm_not_on_standby("bbm_throttle()");
 	SPI_connect();
 	migration = bbm_migration_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)), CurrentMemoryContext);
 	/* as in bbm_status: no row for a migration that does not exist, or that the caller may not see */

@@ -43,6 +43,24 @@ for my $sql ("UPDATE batched_background_migrations SET status = 0", "SELECT bbm_
 	my ($rc, $out, $err) = $standby->psql('postgres', $sql);
 	like($err, qr/ERROR:.*(read-only transaction|during recovery|recovery is in progress)/i, "$sql is refused there");
 }
+# each function that writes says what kind of server this is, and what to do; those that read do so
+my $arguments = q(CASE WHEN p.prokind = 'p' THEN $$('m')$$ WHEN p.proname IN ('bbm_create', 'bbm_update') THEN $$('x', 't', 'n = 1')$$
+	WHEN p.proname = 'bbm_delete' THEN $$('x', 't', 'n = 1')$$ WHEN p.proname = 'bbm_import' THEN $$('t', 't')$$
+	WHEN p.proname = 'bbm_sync_trigger' THEN $$('t', 'n = 1')$$ WHEN p.proname = 'bbm_launch_worker' THEN '()'
+	WHEN p.proname IN ('bbm_doctor', 'bbm_workers', 'bbm_own_statement') THEN '()' WHEN p.proname = 'bbm_verify' THEN $$('m', 'n >= 0')$$ WHEN p.proname = 'bbm_wait' THEN $$('m', '1 ms')$$ ELSE $$('m')$$ END);
+my @calls = split /\n/, value($standby, qq(SELECT CASE p.prokind WHEN 'p' THEN 'CALL ' ELSE 'SELECT * FROM ' END || p.proname || $arguments
+	FROM pg_proc p WHERE p.proname LIKE 'bbm\\_%' AND p.pronamespace = 'public'::regnamespace ORDER BY p.proname));
+cmp_ok(scalar @calls, '>', 20, 'all functions are called there');
+my %reads = map { $_ => 1 } qw(doctor ensure_finished errors jobs own_statement status status_detail verify wait workers);
+for my $call (@calls)
+{
+	my ($name) = $call =~ /bbm_(\w+)/;
+	my ($rc, $out, $err) = $standby->psql('postgres', $call);
+	if ($reads{$name}) { $name eq 'ensure_finished' ? like($err, qr/is running/, "$call answers there") : is($err, '', "$call answers there"); }
+	else { like($err, qr/during recovery.*This server is a standby.*Call it on the primary/s, "$call says that it is a standby"); }
+}
+like(value($standby, q(SELECT waiting_on FROM bbm_status_detail('m'))), qr/this server is a standby/, 'so does what a migration waits for');
+like(value($standby, q(SELECT problem FROM bbm_doctor())), qr/the server is a standby/, 'and bbm_doctor');
 is($standby->psql('postgres', 'SELECT 1'), 0, 'and the standby is well');
 
 # What the standby has is what it goes on from: rows done are rows recorded.
