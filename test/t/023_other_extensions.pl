@@ -207,6 +207,7 @@ sub in_a_session
 	as_app('SELECT ' . sprintf($_->[1], 'start => false')) for @kinds;
 	# a dry run does batches and undoes them, and a poison row ends it
 	as_app("SELECT jobs FROM bbm_dry_run('$_->[0]', 2)") for grep { $_->[0] ne 'poison' } @kinds;
+	as_app("SELECT count(*) FROM bbm_preview('$_->[0]', 2)") for grep { $_->[0] ne 'poison' } @kinds;
 	as_app(q(SELECT bbm_verify('parts'), bbm_verify('heap'), bbm_verify('ints', 'n = 1')));
 	as_app(q(SELECT count(*) FROM bbm_throttle('ints')));
 	as_app("CALL bbm_run('$_->[0]')") for @kinds;

@@ -224,6 +224,8 @@ ends('a CHECK constraint: bbm_drop returns', q(SELECT bbm_drop('constraint')));
 value($node, 'DROP TABLE late');
 define($node, 'tried', 't', job => 'job_caught', batch_size => 50, settings => q('{bbm.max_batch_time=100ms}'));
 ends('bbm_dry_run', q(SELECT bbm_dry_run('tried')), 'took longer than bbm.max_batch_time|canceling');
+ends('bbm_dry_run of drawn batches', q(SELECT bbm_dry_run('tried', sample => true)), 'took longer than bbm.max_batch_time|canceling');
+ends('bbm_preview', q(SELECT bbm_preview('tried')), 'took longer than bbm.max_batch_time|canceling');
 
 # Commands that need our workers to go.
 for my $kind (sort keys %catches)
