@@ -54,14 +54,14 @@ CREATE TABLE "Odd names" ("the key" text COLLATE "C" NOT NULL, "b" uuid NOT NULL
                           "long" text);
 CREATE UNIQUE INDEX ON "Odd names" ("the key", b DESC);
 CREATE TABLE log (what text);
-CREATE FUNCTION fires() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+CREATE FUNCTION preview_fires() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     INSERT INTO log VALUES (NEW."the key");
     NEW."long" := repeat(NEW."the key", 3);
     RETURN NEW;
 END $$;
 INSERT INTO "Odd names" SELECT 'k"' || i, ('00000000-0000-0000-0000-00000000000' || i)::uuid, i FROM generate_series(1, 3) i;
-CREATE TRIGGER fires BEFORE UPDATE ON "Odd names" FOR EACH ROW EXECUTE FUNCTION fires();
+CREATE TRIGGER fires BEFORE UPDATE ON "Odd names" FOR EACH ROW EXECUTE FUNCTION preview_fires();
 SELECT bbm_update('odd', '"Odd names"', '"select" = "select" + 1', column_name => '"the key", b') > 0 AS created;
 SELECT operation, key, before, after FROM bbm_preview('odd') WHERE key IS NOT NULL;
 SELECT count(*) FROM log;
@@ -236,14 +236,14 @@ END $$;
 SELECT outer_call();
 
 -- beyond what is done: half of the table is
-CREATE FUNCTION stops() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+CREATE FUNCTION preview_stops() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM bbm_pause('counts');
     RETURN NULL;
 END $$;
 ALTER TABLE big ADD n int NOT NULL DEFAULT 0;
 SELECT bbm_update('counts', 'big', 'n = n + 1', batch_size => 1000) > 0 AS created;
-CREATE TRIGGER stops AFTER UPDATE OF n ON big FOR EACH ROW WHEN (NEW.id = 1000000) EXECUTE FUNCTION stops();
+CREATE TRIGGER stops AFTER UPDATE OF n ON big FOR EACH ROW WHEN (NEW.id = 1000000) EXECUTE FUNCTION preview_stops();
 \set VERBOSITY terse
 CALL bbm_run('counts');
 DROP TRIGGER stops ON big;
@@ -255,7 +255,7 @@ REVOKE ALL ON items FROM regress_bbm_preview;
 SET client_min_messages = warning;
 DROP TABLE items, copies, "Odd names", log, p, k, empty, big, wide, secret, bad;
 SELECT format('DROP TABLE %I CASCADE', 'key ' || type) FROM unnest('{smallint,numeric,positive,text,uuid,bytea,date,timestamptz,interval,inet,name,oid,float8}'::text[]) AS type \gexec
-DROP FUNCTION mixed, fires, tries, stops, any_type, outer_call;
+DROP FUNCTION mixed, preview_fires, tries, preview_stops, any_type, outer_call;
 DROP DOMAIN positive;
 DROP ROLE regress_bbm_preview;
 ALTER SYSTEM RESET bbm.enabled;
