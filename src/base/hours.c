@@ -234,8 +234,12 @@ bbm_hours_open(const List *windows, TimestampTz now, TimestampTz *opens)
 
 		if (window_is_open(window, &local))
 			return true;
-		/* the next seven days, and the same weekday again, as today's window may be over, or a date be skipped */
-		for (int days = 0; days <= 14; days++)
+		/*
+		 * The next seven days, and the same weekday again, as its window may
+		 * be over, or a date be skipped; and yesterday, as a clock that is set
+		 * back may show the end of its window once more.
+		 */
+		for (int days = -1; days <= 14; days++)
 			*opens = Min(*opens, opening(window, &local, days, zone, now));
 	}
 	return false;

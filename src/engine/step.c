@@ -433,8 +433,23 @@ may_have_ended(const BbmEngine *engine, BbmTarget *target)
 {
 	bool		worked = target->has_worked;
 
+	if (engine->wait.of_process)
+		return false;
 	target->has_worked = false;
-	return !engine->wait.of_process && (worked || engine->wait.begins);
+	return worked || engine->wait.begins;
+}
+
+/* If that may be so: does it end, or fail in the attempt?  Then *outcome says how. */
+static bool
+ends_instead(BbmEngine *engine, BbmTarget *target, BbmOutcome *outcome)
+{
+	bool		left = false;
+
+	if (!may_have_ended(engine, target))
+		return false;
+	bbm_slot_report(target->migration->id, 0);
+	*outcome = finish_migration(engine, target, &left);
+	return !left;
 }
 
 /*
@@ -448,18 +463,14 @@ must_wait(BbmEngine *engine, BbmTarget *target, BbmOutcome *outcome)
 
 	if (bbm_is_throttled(target, true, &engine->wait))
 	{
-		if (may_have_ended(engine, target))
-		{
-			bool		left = false;
-
-			bbm_slot_report(id, 0);
-			*outcome = finish_migration(engine, target, &left);
-			if (!left)
-				return true;
-		}
+		if (ends_instead(engine, target, outcome))
+			return true;
 		bbm_slot_wait_with(id, bbm_wait_reason(&engine->wait));
 		if (!nothing_else(engine) || !bbm_wait_for_throttle(engine, target, true, BBM_KEEP_TARGET_MS))
 		{
+			/* a pacing pause may have gone over into a wait for the migration's rate */
+			if (ends_instead(engine, target, outcome))
+				return true;
 			*outcome = wait_until_throttled(engine, target);
 			return true;
 		}

@@ -389,7 +389,8 @@ bbm_read_unarchived(BbmReading *reading)
 		return;
 	}
 	XLByteToSeg(GetFlushRecPtr(NULL), now_at, wal_segment_size);
-	if (ready < 0 || reading->afresh || ((int64) (now_at - at) + ready > limit && bbm_time_has_come(reading->now, until, BBM_ARCHIVE_MS)))
+	if (ready < 0 || reading->afresh ||
+		((int64) (now_at - at) + ready > limit && bbm_time_has_come(reading->now, until, BBM_ARCHIVE_MS)))
 	{
 		ready = count_ready();
 		at = now_at;
