@@ -1,13 +1,16 @@
 /*
  * For LD_PRELOAD: a disk that fails now and then.  Of the reads and writes of files as many in a
  * thousand as BBM_TEST_READ_ERRORS and BBM_TEST_WRITE_ERRORS say fail, with the error number
- * BBM_TEST_ERRNO.  (The library of fiu-run cannot be loaded into a server: both have a function hash_create.)
+ * BBM_TEST_ERRNO.  Reads of recovery do not: the server takes WAL that cannot be read for the end of the WAL,
+ * and loses what was committed after that.  (The library of fiu-run cannot be loaded into a server: both have a function hash_create.)
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -30,9 +33,23 @@ begin(void)
 	error_number = number ? atoi(number) : EIO;
 }
 
+/* Is this the startup process?  It has set its title before it reads anything. */
+static int
+is_startup(void)
+{
+	char		title[128];
+	FILE	   *file = fopen("/proc/self/cmdline", "r");
+	size_t		n = file ? fread(title, 1, sizeof(title) - 1, file) : 0;
+
+	if (file)
+		fclose(file);
+	title[n] = '\0';
+	return strstr(title, "startup") != NULL;
+}
+
 /* Not with the process's random numbers, which are its own. */
 static int
-fails(long of_a_thousand)
+fails(const long *of_a_thousand)
 {
 	static uint64_t state;
 	static pid_t mine;
@@ -43,12 +60,14 @@ fails(long of_a_thousand)
 
 		mine = getpid();
 		clock_gettime(CLOCK_MONOTONIC, &now);
+		if (is_startup())
+			read_errors = 0;
 		state = ((uint64_t) now.tv_nsec << 32 ^ (uint64_t) mine) | 1;
 	}
 	state ^= state << 13;
 	state ^= state >> 7;
 	state ^= state << 17;
-	if ((long) (state % 1000) >= of_a_thousand)
+	if ((long) (state % 1000) >= *of_a_thousand)
 		return 0;
 	errno = error_number;
 	return 1;
@@ -60,7 +79,7 @@ fails(long of_a_thousand)
 		static ssize_t (*real) (int, type, size_t, off_t); \
 		if (real == NULL) \
 			real = (ssize_t (*) (int, type, size_t, off_t)) dlsym(RTLD_NEXT, #name); \
-		return fails(errors) ? -1 : real(fd, data, n, offset); \
+		return fails(&errors) ? -1 : real(fd, data, n, offset); \
 	}
 #define FAILING_VECTOR(name, errors) \
 	ssize_t name(int fd, const struct iovec *data, int n, off_t offset) \
@@ -68,7 +87,7 @@ fails(long of_a_thousand)
 		static ssize_t (*real) (int, const struct iovec *, int, off_t); \
 		if (real == NULL) \
 			real = (ssize_t (*) (int, const struct iovec *, int, off_t)) dlsym(RTLD_NEXT, #name); \
-		return fails(errors) ? -1 : real(fd, data, n, offset); \
+		return fails(&errors) ? -1 : real(fd, data, n, offset); \
 	}
 
 FAILING(pread, void *, read_errors)

@@ -475,10 +475,10 @@ SKIP:
 value($node, q(SELECT bbm_pause('pace', wait => true), bbm_drop('pace')));
 
 # Between sub-batches: during a short wait the process keeps the job, during a long one it releases the job.
-migration('sub-batches', ['bbm.max_row_rate=2000'], rows => 2000, batch_size => 2000, sub_batch_size => 500);
-goes_on('sub-batches', 2000);
+migration('sub_batches', ['bbm.max_row_rate=2000'], rows => 2000, batch_size => 2000, sub_batch_size => 500);
+goes_on('sub_batches', 2000);
 is( value($node, q(SELECT claim_epoch, finished_at - started_at > '0.7 s' FROM batched_background_migration_jobs
-	WHERE batched_background_migration_id = (SELECT id FROM batched_background_migrations WHERE name = 'sub-batches'))),
+	WHERE batched_background_migration_id = (SELECT id FROM batched_background_migrations WHERE name = 'sub_batches'))),
 	'1|t', 'sub-batches keep to the rate, with one claim');
 value($node, 'CREATE TABLE light AS SELECT true AS green; CREATE TABLE red_was_seen ()');
 # from a half on, not before it has been red

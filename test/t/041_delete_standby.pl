@@ -32,7 +32,10 @@ my ($seen, $halves) = (0, 0);
 my $left = 20000;
 for (1 .. 2000)
 {
-	$left = value($standby, 'SELECT count(*) FROM kept');
+	my ($status, $count) = $standby->psql('postgres', 'SELECT count(*) FROM kept');
+	# cancelled: the primary has pruned what the snapshot needs
+	next if $status;
+	$left = $count;
 	$seen++;
 	$halves++ if $left % 1000;
 	last if $left == 10000;
