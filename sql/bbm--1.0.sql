@@ -1293,7 +1293,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.started_at IS 'when 
 COMMENT ON COLUMN @extschema@.batched_background_migrations.finished_at IS 'when it finished';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.min_value IS 'lowest key, inclusive';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_value IS 'highest key, inclusive; fixed when the migration is defined';
-COMMENT ON COLUMN @extschema@.batched_background_migrations.batch_size IS 'keys in each job';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.batch_size IS
+    'keys in each job; with target_duration, keys in each commit to begin with';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.status IS
     '0 paused, 1 active, 2 finished, 3 failed, 4 running; users set only 0 or 1';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.job_signature_name IS
@@ -1308,7 +1309,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.batching_strategy IS
 COMMENT ON COLUMN @extschema@.batched_background_migrations.total_tuple_count IS
     'estimated number of rows when a worker first started it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.sub_batch_size IS
-    'keys in each commit, if a job is to be larger than a transaction; 0: one commit for each job';
+    'keys in each commit, if a job is to be larger than a transaction; 0: one commit for each job, or as many as target_duration says';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.workers IS 'how many of its jobs may run at once';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.priority IS
     'of an owner''s migrations, those with a higher one come first; ten seconds of waiting count as one';
@@ -1375,7 +1376,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.follow IS
 COMMENT ON COLUMN @extschema@.batched_background_migrations.allow_key_change IS
     'bbm_update may set columns of the batching key or the partition key';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.target_duration IS
-    'target time of a batch: the batch size is adaptive; NULL: batch_size is exact';
+    'target time of a batch, which is one commit: its size is adaptive, and a job is worth several; NULL: batch_size is exact';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.min_batch_size IS
     'lower limit of an adaptive batch size';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_batch_size IS
@@ -1431,7 +1432,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.worker_pid IS 'p
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.worker_id IS
     'names a lock that this process holds while it lives';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.cursor_value IS
-    'last key done, if the job commits in sub-batches';
+    'last key done, if the job has several commits';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.key_count IS 'keys in the range when it was allocated';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.row_count IS 'rows changed';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.run_ms IS 'execution time in milliseconds';
@@ -1479,9 +1480,9 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.min_key IS
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.max_key IS
     'last key of the range, if the key is not an integer';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.cursor_key IS
-    'last key done, if the job commits in sub-batches and the key is not an integer';
+    'last key done, if the job has several commits and the key is not an integer';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.batch_size IS
-    'intended number of keys when the range was allocated';
+    'intended number of keys of the range; of its last commit, if the size is adaptive';
 
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.bisect IS
     'it has no attempts left: the next execution quarantines the rows that fail';

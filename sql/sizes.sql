@@ -78,8 +78,12 @@ END $$;
 CREATE FUNCTION jobs(name text) RETURNS TABLE (batch_size int, min_value bigint, max_value bigint, rows bigint,
                                                run_time interval, attempts smallint) LANGUAGE sql AS
     'SELECT batch_size, min_value, max_value, rows, run_time, attempts FROM bbm_jobs(name) ORDER BY id';
+-- what was committed at once; a claim that is worth several commits is one job
+CREATE FUNCTION committed(last int = NULL) RETURNS TABLE (first int, last int, rows bigint) LANGUAGE sql AS
+    'SELECT min(id), max(id), count(*) FROM t WHERE id <= last OR last IS NULL GROUP BY xmin::text ORDER BY 1';
 
--- without batch_size it follows, beginning with 100 and aiming at 1 ms; the cost changes midway
+-- without batch_size it follows, beginning with 100 and aiming at 1 ms; the cost changes midway.  The first claim is
+-- worth ten commits; the second would be worth fifty, and takes what is left
 INSERT INTO t SELECT i, 0, CASE WHEN i <= 20000 THEN 0.000390625 ELSE 0.0015625 END FROM generate_series(1, 30000) i;
 SELECT bbm_create('follows', 't', 'slow') AS id;
 SELECT batch_size, target_duration, min_batch_size, max_batch_size, max_batch_wal
@@ -87,8 +91,9 @@ FROM batched_background_migrations WHERE name = 'follows';
 SELECT advance(0);
 CALL bbm_run('follows');
 SELECT * FROM jobs('follows');
+SELECT * FROM committed();
 SELECT n, count(*) FROM t GROUP BY n;
--- what is shown is the size of the newest job
+-- what is shown is the size of the newest job's commits
 SELECT batch_size FROM bbm_status_detail('follows');
 -- one that waits for each commit aims at more
 SELECT bbm_create('waits', 't', 'slow', synchronous => true) AS id;
@@ -110,19 +115,23 @@ SELECT name, batch_size FROM bbm_status_detail() ORDER BY name;
 SELECT bbm_create('both', 't', 'slow', batch_size => 300, target_duration => '100 ms', max_value => 3000) AS id;
 CALL bbm_run('both');
 SELECT * FROM jobs('both');
+SELECT * FROM committed(3000);
 -- the limits apply whatever the target
 SELECT bbm_create('limits', 't', 'slow', target_duration => '1 ms', min_batch_size => 50, max_batch_size => 200,
                   max_value => 400) AS id;
 CALL bbm_run('limits');
 SELECT * FROM jobs('limits');
+SELECT * FROM committed(400);
 
 -- sub-batches: the job as a whole is what aims at the target, and grows by a factor of two
 SELECT bbm_create('sub-batches', 't', 'slow', batch_size => 300, sub_batch_size => 30, target_duration => '100 ms',
                   max_value => 3000) AS id;
 CALL bbm_run('sub-batches');
 SELECT * FROM jobs('sub-batches');
+SELECT rows, count(*) FROM committed(3000) GROUP BY 1 ORDER BY 1;
 
--- bbm_alter: a size makes it exact, a target makes it follow; each from where it is
+-- bbm_alter: a size makes it exact, a target makes it follow; each from where it is.  A pause takes effect between two
+-- commits of a job, which goes on from its cursor, and was not requeued: nothing was rolled back
 CREATE FUNCTION slow_then_paused(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
     IF lo IN (SELECT stop FROM stops) THEN
@@ -131,11 +140,13 @@ BEGIN
     RETURN slow(lo, hi);
 END $$;
 CREATE TABLE stops (stop bigint);
-INSERT INTO stops VALUES (1001), (5001), (9001);
+INSERT INTO stops VALUES (1001), (7001), (12001);
 -- the share that is done is of an estimate: of a table without the dead tuples of all that was before
+UPDATE t SET n = 0;
 VACUUM (FULL, ANALYZE) t;
 SELECT bbm_create('altered', 't', 'slow_then_paused', batch_size => 1000, target_duration => '500 ms', max_value => 20000) AS id;
 CALL bbm_run('altered');
+SELECT status, min_value, max_value, rows, attempts, requeued FROM bbm_jobs('altered');
 -- a session that goes on, as a worker that comes back would, takes the size of the last job
 CALL bbm_run('altered');
 SELECT bbm_alter('altered', batch_size => 2000);
@@ -144,6 +155,8 @@ CALL bbm_run('altered');
 SELECT bbm_alter('altered', target_duration => '50 ms');
 CALL bbm_run('altered');
 SELECT * FROM jobs('altered');
+SELECT rows, min(first), max(last), count(*) FROM committed(20000) GROUP BY 1 ORDER BY 2;
+SELECT n, count(*) FROM t WHERE id <= 20000 GROUP BY 1;
 
 -- a job that failed is tried again with the same range, and its failure says nothing of the size
 CREATE TABLE failures (at bigint);
@@ -161,6 +174,7 @@ CREATE SEQUENCE tries;
 SELECT bbm_create('fails once', 't', 'slow_once_failing', batch_size => 1000, target_duration => '500 ms', max_value => 12000) AS id;
 CALL bbm_run('fails once');
 SELECT * FROM jobs('fails once');
+SELECT * FROM committed(12000);
 
 -- partitions that are smaller than a batch: their ends neither shrink the size nor let it grow untried
 CREATE TABLE p (id int PRIMARY KEY, n int NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
@@ -182,6 +196,7 @@ END $$;
 SELECT bbm_create('partitions', 'p', 'slow_partition', batch_size => 500, target_duration => '100 ms') AS id;
 CALL bbm_run('partitions');
 SELECT relation, batch_size, rows, run_time FROM bbm_jobs('partitions') ORDER BY id;
+SELECT tableoid::regclass AS relation, count(*) AS rows FROM p GROUP BY 1, xmin::text ORDER BY min(id);
 -- as one table each batch opens all five: what that takes is no reason for ever smaller ones
 CREATE FUNCTION slow_opening(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
@@ -194,7 +209,7 @@ BEGIN
 END $$;
 SELECT bbm_create('opening', 'p', 'slow_opening', max_value => 1000, target_duration => '1 ms') AS id;
 CALL bbm_run('opening');
-SELECT batch_size, count(*) FROM bbm_jobs('opening') GROUP BY 1 ORDER BY 1;
+SELECT rows, count(*) FROM (SELECT count(*) AS rows FROM p WHERE id <= 1000 GROUP BY xmin::text) c GROUP BY 1 ORDER BY 1;
 
 -- distinct values are what a loose scan counts, and whole batches what the null strategy does
 CREATE TABLE tags (tag int NOT NULL, n int);
@@ -210,6 +225,7 @@ SELECT bbm_create('loose', 'tags', 'slow_tags', column_name => 'tag', batch_size
                   batching_strategy => 'LooseIndexScanBatchingStrategy') AS id;
 CALL bbm_run('loose');
 SELECT batch_size, min_value, max_value, rows, run_time FROM jobs('loose');
+SELECT min(tag), max(tag), count(*) FROM tags GROUP BY xmin::text ORDER BY 1;
 CREATE FUNCTION slow_nulls(table_name text, column_name text, lo bigint, hi bigint, batch_size int) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -278,7 +294,7 @@ ALTER SYSTEM RESET bbm.min_pace;
 SELECT pg_reload_conf();
 DROP EXTENSION bbm;
 DROP TABLE t, stops, failures, p, tags, w;
-DROP FUNCTION slow, slow_then_paused, slow_once_failing, slow_partition, slow_opening, slow_tags, slow_nulls, jobs, full_batches, sizing, advance, bucket;
+DROP FUNCTION slow, slow_then_paused, slow_once_failing, slow_partition, slow_opening, slow_tags, slow_nulls, jobs, committed, full_batches, sizing, advance, bucket;
 DROP SEQUENCE tries;
 ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.retry_delay;

@@ -408,4 +408,26 @@ bbm_wal_buffers_full(void)
 #endif
 }
 
+/* Which indexes an update has to write: 16 distinguishes those that only summarize. */
+#if PG_VERSION_NUM >= 160000
+typedef TU_UpdateIndexes BbmUpdateIndexes;
+#else
+typedef bool BbmUpdateIndexes;
+#endif
+
+/* Index entries of a new version of a row, as its update has said. */
+static inline void
+bbm_insert_index_tuples(ResultRelInfo *result, EState *estate, TupleTableSlot *slot, BbmUpdateIndexes indexes)
+{
+#if PG_VERSION_NUM >= 190000
+	uint32		flags = indexes == TU_Summarizing ? EIIT_ONLY_SUMMARIZING : 0;
+
+	(void) ExecInsertIndexTuples(result, estate, flags, slot, NIL, NULL);
+#elif PG_VERSION_NUM >= 160000
+	(void) ExecInsertIndexTuples(result, slot, estate, false, false, NULL, NIL, indexes == TU_Summarizing);
+#else
+	(void) ExecInsertIndexTuples(result, slot, estate, false, false, NULL, NIL);
+#endif
+}
+
 #endif							/* BBM_BASE_COMPAT_H */

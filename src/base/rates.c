@@ -21,6 +21,11 @@
 /* The most that a size grows from one batch to the next. */
 #define BBM_GROWTH 2.0
 
+/* A claim is worth as many commits as last so long, within these bounds. */
+#define BBM_CLAIM_MS 50
+#define BBM_LEAST_COMMITS 10
+#define BBM_MOST_COMMITS 200
+
 /*
  * Has a time come that was set at most ahead_ms in advance?  If it is further
  * off than that, the clock has been set back since, and nobody should wait
@@ -187,6 +192,34 @@ bbm_sizing_follow(BbmSizing *sizing, const BbmSizeLimits *limits, int64 keys, do
 	if (limits->max_wal > 0 && sizing->wal_per_key > 0)
 		want = Min(want, limits->max_wal / sizing->wal_per_key);
 	sizing->size = within(limits, want);
+}
+
+/*
+ * How many commits a claim is worth, each of which takes so long (0: not
+ * known).  A claim costs about as much as a small commit, and neighbouring
+ * claims of two workers meet in the same pages; but a claim is what a worker
+ * keeps for itself, however long it takes.
+ */
+int
+bbm_commits_of_claim(double commit_ms)
+{
+	/* also for NaN */
+	if (!(commit_ms > 0))
+		return BBM_LEAST_COMMITS;
+	return (int) Max(BBM_LEAST_COMMITS, Min(BBM_CLAIM_MS / commit_ms, BBM_MOST_COMMITS));
+}
+
+/*
+ * The size of a claim that would be all that is left, so that it is shared by
+ * so many workers: half of what each would get, as they are not equally fast,
+ * but at least one commit.
+ */
+int
+bbm_size_of_last_claims(int64 left, int commit, int workers)
+{
+	if (workers <= 1)
+		return (int) Min(Max(left, commit), PG_INT32_MAX);
+	return (int) Min(Max(left / (2 * (int64) workers), commit), PG_INT32_MAX);
 }
 
 /*

@@ -11,6 +11,8 @@
 
 #include "base/bbm.h"
 
+extern int	bbm_commits_of_claim(double commit_ms);
+extern int	bbm_size_of_last_claims(int64 left, int commit, int workers);
 extern int	bbm_size_of_sub_batch(int full, int job, int process);
 extern int	bbm_size_after_requeue(int size, int min);
 extern int	bbm_size_after_success(int size, int full);

@@ -40,6 +40,24 @@ phase_column(HeapTuple tuple, Relation rel)
 	return (BbmPhase) {.round = round, .verifies = strcmp(name, "verify") == 0};
 }
 
+static BbmStatus
+status_column(HeapTuple tuple, Relation rel)
+{
+	bool		isnull;
+
+	return (BbmStatus) DatumGetInt16(bbm_tuple_column(tuple, rel, "status", &isnull));
+}
+
+/* 0 when NULL */
+static TimestampTz
+updated_column(HeapTuple tuple, Relation rel)
+{
+	bool		isnull;
+	Datum		updated_at = bbm_tuple_column(tuple, rel, "updated_at", &isnull);
+
+	return isnull ? 0 : DatumGetTimestampTz(updated_at);
+}
+
 static int64
 id_of(HeapTuple tuple, Relation rel)
 {
@@ -134,6 +152,38 @@ read_verify_max(BbmClaimState *state, Relation migrations, HeapTuple tuple)
 	state->is_wide = !isnull && state->phase.verifies;
 }
 
+/* Begins to read the row of a migration. */
+static SysScanDesc
+scan_migration(int64 migration_id, Relation migrations, Snapshot snapshot)
+{
+	ScanKeyData key;
+
+	ScanKeyInit(&key, get_attnum(RelationGetRelid(migrations), "id"), BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(migration_id));
+	return systable_beginscan(migrations, bbm_catalog()->migrations_key, true, snapshot, 1, &key);
+}
+
+/*
+ * Is the migration running, and unchanged since it was read as of updated_at?
+ * This is all that is read between two commits of a job.  The caller holds the
+ * migration's lock, so the state is the committed one.
+ */
+bool
+bbm_claim_is_running(int64 migration_id, TimestampTz updated_at)
+{
+	Relation	migrations = table_open(bbm_catalog()->migrations, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	SysScanDesc scan = scan_migration(migration_id, migrations, snapshot);
+	HeapTuple	tuple = systable_getnext(scan);
+	bool		running = HeapTupleIsValid(tuple) && status_column(tuple, migrations) == BBM_RUNNING &&
+		updated_column(tuple, migrations) == updated_at;
+
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(migrations, AccessShareLock);
+	return running;
+}
+
 /*
  * Reads all that a claim needs to decide.  The caller holds the migration's
  * lock, so the state is the committed one and no other claim moves the cursor.
@@ -150,24 +200,16 @@ bbm_claim_state(int64 migration_id, BbmClaimState *state)
 	Relation	migrations = table_open(catalog->migrations, AccessShareLock);
 	Relation	jobs = table_open(catalog->jobs, AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	bool		exists;
+	SysScanDesc scan = scan_migration(migration_id, migrations, snapshot);
+	HeapTuple	tuple = systable_getnext(scan);
+	bool		exists = HeapTupleIsValid(tuple);
 
-	ScanKeyInit(&key, get_attnum(catalog->migrations, "id"), BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(migration_id));
-	scan = systable_beginscan(migrations, catalog->migrations_key, true, snapshot, 1, &key);
-	tuple = systable_getnext(scan);
-	exists = HeapTupleIsValid(tuple);
 	if (exists)
 	{
 		bool		isnull;
-		Datum		updated_at;
 
-		state->status = (BbmStatus) DatumGetInt16(bbm_tuple_column(tuple, migrations, "status", &isnull));
-		updated_at = bbm_tuple_column(tuple, migrations, "updated_at", &isnull);
-		state->updated_at = isnull ? 0 : DatumGetTimestampTz(updated_at);
+		state->status = status_column(tuple, migrations);
+		state->updated_at = updated_column(tuple, migrations);
 		state->phase = phase_column(tuple, migrations);
 		/* limited as in catalog/options.c */
 		state->phase.round = Max(state->phase.round, 1);

@@ -56,6 +56,7 @@ typedef struct BbmRunningJob
 	TimestampTz started_at;
 } BbmRunningJob;
 
+extern bool bbm_claim_is_running(int64 migration_id, TimestampTz updated_at);
 extern bool bbm_claim_state(int64 migration_id, BbmClaimState *state);
 extern List *bbm_competing_migrations(int64 migration_id, Oid table);
 extern List *bbm_jobs_running(int64 migration_id, MemoryContext context);

@@ -24,9 +24,6 @@
 #include "catalog/sql.h"
 #include "catalog/tables.h"
 
-/* Adds to a count that is never negative, up to the largest bigint. */
-#define UP_TO(amount, count) "least(" amount ", 9223372036854775807 - " count ")"
-
 #define ONE_MORE_FAILURE "failures = failures + (failures < 2147483647)::integer, "
 
 /*
@@ -91,44 +88,14 @@ bbm_job_is_locked(int64 id)
 }
 
 /* A job that has its own migration deleted must not end as if it were recorded. */
-static void
-check_recorded(const BbmJob *job)
+void
+bbm_job_check_recorded(const BbmJob *job, uint64 rows)
 {
-	if (SPI_processed != 1)
+	if (rows != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the row of job " INT64_FORMAT " is gone", job->id),
 				 errdetail("The batch cannot be recorded as done.")));
-}
-
-/*
- * Records that part of a job is done, up to and including "cursor", and the
- * reduced_sub_batch_size of the next sub-batch (0: the migration's
- * sub_batch_size).  The caller has bbm_job_lock.
- *
- * Uses the row's ctid, which cannot change while it is locked: for a plan that
- * was made when the table was empty, all indexes cost the same, and one that
- * does not begin with the id is read from end to end.
- */
-void
-bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int reduced_sub_batch_size, const BbmCost *cost)
-{
-	static BbmSql sql = {
-		"UPDATE @.batched_background_migration_jobs SET cursor_value = $2, cursor_key = $6, "
-		"updated_at = clock_timestamp(), row_count = row_count + " UP_TO("$3", "row_count") ", run_ms = run_ms + $4, "
-		"wal_bytes = wal_bytes + " UP_TO("$5", "wal_bytes") ", reduced_sub_batch_size = nullif($7, 0), no_progress = 0, "
-		"requeues_in_row = 0, batch_counts = " BBM_BATCH_COUNTED("$8") " WHERE ctid = $1",
-		8, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID, TEXTARRAYOID, INT4OID, INT4OID}
-	};
-	char		nulls[9] = "        ";
-	Datum		values[] = {
-		PointerGetDatum(&job->tid), Int64GetDatum(cursor->number), Int64GetDatum(cost->rows),
-		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), bbm_sql_array_value(cursor->key, &nulls[5]),
-		Int32GetDatum(reduced_sub_batch_size), Int32GetDatum(bbm_batch_bucket(cost->ms))
-	};
-
-	bbm_sql_run(&sql, values, nulls, true);
-	check_recorded(job);
 }
 
 /*
@@ -141,8 +108,8 @@ bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool detached)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migration_jobs SET status = 2, finished_at = $2, updated_at = $2, "
-		"row_count = row_count + " UP_TO("$3", "row_count") ", run_ms = run_ms + $4, "
-		"wal_bytes = wal_bytes + " UP_TO("$5", "wal_bytes") ", "
+		"row_count = row_count + " BBM_UP_TO("$3", "row_count") ", run_ms = run_ms + $4, "
+		"wal_bytes = wal_bytes + " BBM_UP_TO("$5", "wal_bytes") ", "
 		"failure_error_code = NULL, next_attempt_at = NULL, detached = $6, "
 		"batch_counts = CASE WHEN $7 > 0 THEN " BBM_BATCH_COUNTED("$7") " ELSE batch_counts END WHERE ctid = $1",
 		7, {TIDOID, TIMESTAMPTZOID, INT8OID, FLOAT8OID, INT8OID, BOOLOID, INT4OID}
@@ -155,7 +122,7 @@ bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool detached)
 	};
 
 	bbm_sql_run(&sql, values, NULL, true);
-	check_recorded(job);
+	bbm_job_check_recorded(job, SPI_processed);
 }
 
 /*

@@ -32,8 +32,7 @@ extern bool bbm_job_orphan(int64 id, TimestampTz due);
 extern bool bbm_job_take_back(int64 id);
 extern bool bbm_job_lock(BbmJob *job);
 extern bool bbm_job_is_locked(int64 id);
-extern void bbm_job_progress(const BbmJob *job, const BbmBound *cursor, int reduced_sub_batch_size,
-							 const BbmCost *cost);
+extern void bbm_job_check_recorded(const BbmJob *job, uint64 rows);
 extern void bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool detached);
 extern bool bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz due, bool bisect);
 extern bool bbm_job_skip(const BbmJob *job);

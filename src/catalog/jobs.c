@@ -368,14 +368,15 @@ bbm_jobs_checks(int64 migration_id, int round, int *n)
 /*
  * Reads what the newest jobs have used, the oldest of them first; returns how
  * many there are, up to "room".  A job of several batches has waited between
- * them, so its use counts from its start.  Verification jobs have used nothing.
+ * them, and may have been released, so its use counts from its first claim.
+ * Verification jobs have used nothing.
  */
 int
 bbm_jobs_spent(int64 migration_id, BbmSpent *spent, int room)
 {
 	static BbmSql sql = {
 		"SELECT row_count, wal_bytes, "
-		" greatest(least(started_at, until - make_interval(secs => least(greatest(run_ms, 0), 86400000) / 1000)), "
+		" greatest(least(started_at, CASE WHEN batch_counts IS NOT NULL THEN created_at END, until - make_interval(secs => least(greatest(run_ms, 0), 86400000) / 1000)), "
 		"  until - interval '1 day'), until "
 		"FROM (SELECT *, coalesce(finished_at, updated_at) AS until FROM @.batched_background_migration_jobs "
 		" WHERE batched_background_migration_id = $1 AND phase = 'work' ORDER BY id DESC LIMIT $2) newest "

@@ -37,6 +37,9 @@ typedef struct BbmSql
 } BbmSql;
 
 /* Runs it; the result is in SPI_tuptable and SPI_processed. */
+/* In SQL: adds to a count that is never negative, up to the largest bigint. */
+#define BBM_UP_TO(amount, count) "least(" amount ", 9223372036854775807 - " count ")"
+
 extern void bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine);
 extern Datum bbm_sql_array_value(Datum array, char *null);
 

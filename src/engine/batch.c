@@ -29,6 +29,7 @@
 #include "base/txn.h"
 #include "catalog/claims.h"
 #include "catalog/extension.h"
+#include "catalog/job_progress.h"
 #include "catalog/job_record.h"
 #include "catalog/shards.h"
 #include "engine/bisect.h"
@@ -61,11 +62,11 @@ next_sub_batch(const BbmWork *work, BbmPartition *partition, BbmRange *sub_batch
 	BbmTarget  *target = work->target;
 	BbmRange	rest = {job->has_cursor ? job->cursor : job->min, job->max, job->key_count};
 	int			reduced = bbm_size_of_sub_batch(0, job->reduced_sub_batch_size, target->reduced_sub_batch_size);
-	int			size = bbm_size_of_sub_batch(target->migration->sub_batch_size, reduced, 0);
+	int			size = bbm_size_of_sub_batch(bbm_commit_size(target, job), reduced, 0);
 	bool		by_number = (target->key.is_integer || target->strategy->table_scans) && job->kind != BBM_JOB_REPAIR;
 
 	/* a function gets the size of this commit */
-	*batch_size = size > 0 ? Min(size, bbm_job_size(target, job)) : bbm_job_size(target, job);
+	*batch_size = size > 0 ? Min(size, Max(bbm_job_size(target, job), rest.key_count)) : bbm_job_size(target, job);
 	job->ran_size = target->strategy->one_at_a_time ? *batch_size : (int) Max(Min(rest.key_count, INT_MAX), 1);
 	/* a user's job processes each row of its range, so a range is one key */
 	if (job->kind == BBM_JOB_REPAIR)
@@ -85,8 +86,21 @@ next_sub_batch(const BbmWork *work, BbmPartition *partition, BbmRange *sub_batch
 	return sub_batch->key_count >= size;
 }
 
+/* SPI, or a statement, leaves us in a memory context that ends with the transaction; the cursor must outlive it. */
+static BbmBound
+keep_cursor(const BbmWork *work, const BbmBound *reached)
+{
+	MemoryContext old = MemoryContextSwitchTo(work->context);
+	BbmBound	cursor = *reached;
+
+	if (DatumGetPointer(reached->key))
+		cursor.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(reached->key));
+	MemoryContextSwitchTo(old);
+	return cursor;
+}
+
 /*
- * Is the migration still to run?  A job of several commits checks this before
+ * Is the migration still to run, and as it was when it was read?  A job of several commits checks this before
  * each of them, and so does a job that was claimed before a pacing pause.  The
  * check takes the migration's lock for a moment, so that it waits for a
  * transaction that has paused the migration and waits for us: after
@@ -97,11 +111,10 @@ static bool
 still_running(const BbmWork *work)
 {
 	int64		id = work->job->migration_id;
-	BbmClaimState state;
 	bool		running;
 
 	bbm_lock_migration(bbm_lock_class(), id);
-	running = bbm_claim_state(id, &state) && state.status == BBM_RUNNING;
+	running = bbm_claim_is_running(id, work->target->migration->updated_at);
 	bbm_unlock_migration(bbm_lock_class(), id);
 	return running;
 }
@@ -124,8 +137,8 @@ bbm_work_partition(const BbmWork *work)
 }
 
 /*
- * Adapts the size of the next sub-batch to the measurements of this one, and,
- * if it was the last of its job, the size of future jobs to what the job has
+ * Adapts the size of the next sub-batch to the measurements of this one.  With
+ * a sub_batch_size the size that is adapted is that of jobs, to what a job has
  * cost as a whole.
  */
 static void
@@ -136,19 +149,23 @@ adapt(BbmWork *work, bool more)
 	int			reduced = bbm_size_of_sub_batch(0, work->job->reduced_sub_batch_size, target->reduced_sub_batch_size);
 	BbmSizeLimits limits;
 
-	work->ms += work->cost.ms;
-	work->wal += work->cost.wal;
+	work->new_ms += work->cost.ms;
+	work->new_wal += work->cost.wal;
 	/* a job that has failed does not try a larger size again, which could cost it another attempt */
 	work->next_size = work->job->attempts > 1 ? reduced :
 		bbm_size_after_success(reduced, full > 0 ? full : Max(work->job->batch_size, 1));
-	if (more || !bbm_size_follows(target->migration) || work->job->bisect || work->job->kind != BBM_JOB_RANGE ||
-		work->job->phase.verifies)
+	if ((more && full > 0) || !bbm_size_follows(target->migration) || work->job->bisect ||
+		work->job->kind != BBM_JOB_RANGE || work->job->phase.verifies)
 		return;
 	bbm_size_limits(target, &limits);
 	/* the job was taken over, and this process has not allocated a range yet */
 	if (target->sizing.size == 0)
 		bbm_sizing_start(&target->sizing, &limits, bbm_job_size(target, work->job));
-	bbm_sizing_follow(&target->sizing, &limits, work->keys, work->ms, work->wal);
+	bbm_sizing_follow(&target->sizing, &limits, work->new_keys, work->new_ms, work->new_wal);
+	work->new_keys = 0;
+	work->new_ms = work->new_wal = 0;
+	if (bbm_commit_size(target, work->job) > 0 && full == 0)
+		work->job->batch_size = target->sizing.size;
 }
 
 /*
@@ -232,15 +249,19 @@ run_sub_batch(BbmWork *work, BbmRange *sub_batch)
 				(errmsg("migration \"%s\": job " INT64_FORMAT " has nothing to do, as table %s no longer belongs to \"%s\"",
 						bbm_printable(target->migration->name), job->id, bbm_printable(job->relation_name),
 						bbm_printable(target->migration->table_name))));
-	else if (job->bisect)
-		work->cost.rows = bbm_bisect(target, partition, job);
+	else if (job->bisect && job->kind == BBM_JOB_REPAIR && target->form != BBM_JOB_COMPOSED)
+		work->cost.rows = bbm_bisect(target, partition, job, NULL);
 	else
 	{
 		more = next_sub_batch(work, partition, sub_batch, &batch_size);
+		if (job->has_cursor)
+			work->job->ran_from = keep_cursor(work, &sub_batch->min);
 		work->keys += sub_batch->key_count;
+		work->new_keys += sub_batch->key_count;
 		/* a range that had no keys may have got one since */
 		if (sub_batch->key_count > 0 || (target->key.is_integer && job->kind != BBM_JOB_REPAIR))
-			work->cost.rows = bbm_run_range(target, partition, sub_batch, batch_size);
+			work->cost.rows = job->bisect ? bbm_bisect(target, partition, job, sub_batch) :
+				bbm_run_range(target, partition, sub_batch, batch_size);
 	}
 	work->detached = partition == NULL;
 	if (partition)
@@ -284,19 +305,6 @@ is_current(const BbmWork *work)
 	else
 		bbm_lockset_take(target, relid);
 	return bbm_target_is_current(target);
-}
-
-/* SPI, or a statement, leaves us in a memory context that ends with the transaction; the cursor must outlive it. */
-static BbmBound
-keep_cursor(const BbmWork *work, const BbmBound *reached)
-{
-	MemoryContext old = MemoryContextSwitchTo(work->context);
-	BbmBound	cursor = *reached;
-
-	if (DatumGetPointer(reached->key))
-		cursor.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(reached->key));
-	MemoryContextSwitchTo(old);
-	return cursor;
 }
 
 /*

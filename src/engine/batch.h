@@ -20,7 +20,7 @@ typedef enum BbmWorkResult
 	BBM_WORK_SUB_BATCH,			/* a sub-batch is; the job's cursor has moved */
 	BBM_WORK_LOST,				/* another process has the job now */
 	BBM_WORK_STALE,				/* the table is not what the target was resolved for; requeue the job */
-	BBM_WORK_PAUSED,			/* the migration is not to run any more */
+	BBM_WORK_PAUSED,			/* the migration is not to run any more, or not as it was */
 	BBM_WORK_SLICE_OVER,		/* the remainder of the job is for later: another migration waits for the table */
 	BBM_WORK_ELSEWHERE			/* the shard is moving or has moved, or the migration as a whole is paused */
 } BbmWorkResult;
@@ -41,9 +41,10 @@ typedef struct BbmWork
 	BbmCost		cost;			/* of the last sub-batch */
 	bool		detached;		/* its partition is not attached to the table */
 	bool		outside;		/* the batch may have had effects outside of this server */
-	int64		keys;			/* of all sub-batches so far ... */
-	double		ms;				/* ... and what they have cost */
-	double		wal;
+	int64		keys;			/* of all sub-batches so far */
+	int64		new_keys;		/* of those to which the size was not adapted yet ... */
+	double		new_ms;			/* ... and what they have cost */
+	double		new_wal;
 } BbmWork;
 
 /* A BbmTxnFn with a BbmWork. */

@@ -5,9 +5,9 @@
  *
  * NOTES
  *	  This is for a job that has used up its attempts, of a migration with
- *	  on_error "split".  All of it is one transaction: each half runs in a
- *	  subtransaction, and the rows that cannot be processed are recorded in the
- *	  transaction that processes the others and finishes the job.  Only errors
+ *	  on_error "split".  All of a sub-batch is one transaction: each half runs
+ *	  in a subtransaction, and the rows that cannot be processed are recorded in
+ *	  the transaction that processes the others and records the sub-batch.  Only errors
  *	  that may be due to the data are treated like this; any other error ends
  *	  the whole transaction, and the job is retried or not, as usual.
  *
@@ -159,29 +159,20 @@ split_keys(Bisection *bisection, BbmRange *rest, bool after)
 }
 
 /*
- * Processes what can be processed of a job's range and records the other rows,
- * in the caller's transaction, which also records the job as finished.
- * Returns how many rows were changed.  The job's row is locked.
+ * Processes what can be processed of a sub-batch and records the other rows,
+ * in the caller's transaction, which also records the sub-batch as done.  Of a
+ * user's job on a range that verification has checked, processes all that is
+ * left.  Returns how many rows were changed.  The job's row is locked.
  */
 int64
-bbm_bisect(BbmTarget *target, BbmPartition *partition, const BbmJob *job)
+bbm_bisect(BbmTarget *target, BbmPartition *partition, const BbmJob *job, const BbmRange *sub_batch)
 {
 	Bisection	bisection = {target, partition, job, 0, bbm_errors_count(job->migration_id)};
-	BbmRange	range = {job->min, job->max, job->key_count};
+	BbmRange	rest = {job->has_cursor ? job->cursor : job->min, job->max, job->key_count};
 
-	if (job->kind == BBM_JOB_REPAIR && target->form != BBM_JOB_COMPOSED)
-	{
-		if (job->has_cursor)
-			range.min = job->cursor;
-		split_keys(&bisection, &range, job->has_cursor);
-		return bisection.rows;
-	}
-	if (job->has_cursor)
-	{
-		range.min = job->cursor;
-		target->strategy->first_sub_batch(target, partition, &range, true, PG_INT32_MAX, &range);
-		range.max = job->max;
-	}
-	bisect(&bisection, &range);
+	if (sub_batch == NULL)
+		split_keys(&bisection, &rest, job->has_cursor);
+	else
+		bisect(&bisection, sub_batch);
 	return bisection.rows;
 }

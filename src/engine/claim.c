@@ -257,7 +257,21 @@ keep_bound(const BbmBound *bound)
 	return kept;
 }
 
-/* The size of the next range; a claim may ask for less than the migration does. */
+/*
+ * A claim that reaches the end of the table, or of its partition, would leave
+ * nothing to the other workers: takes only the first keys of the range.
+ */
+static void
+leave_some(BbmTarget *target, BbmPartition *partition, int wanted, int size, BbmRange *range)
+{
+	int			n = bbm_size_of_last_claims(range->key_count, size, target->migration->workers);
+
+	if (range->key_count > wanted - size || range->key_count <= n)
+		return;
+	target->strategy->first_sub_batch(target, partition, range, false, n, range);
+}
+
+/* The size of the next range, or of its commits; a claim may ask for less than the migration does. */
 static int
 size_of_range(const BbmClaim *claim, const BbmClaimState *state)
 {
@@ -288,18 +302,25 @@ insert_job(BbmClaim *claim, const BbmClaimState *state, const BbmRange *range, c
 	bbm_job_insert(&claim->job, claim->worker_id, state->last_id);
 }
 
+/* Allocates the next range and claims it as a job; false when none is left. */
 static bool
 allocate_range(BbmClaim *claim, const BbmClaimState *state, bool at_once)
 {
 	BbmTarget  *target = claim->target;
 	int			size = size_of_range(claim, state);
+	int			wanted = claim->one_commit ? size : bbm_claim_size(target, state, size);
 	BbmRange	range;
 	BbmPartition *partition;
 
+	/* the walk along so many keys would keep the rows of the last commit locked */
+	if (at_once && wanted > size)
+		return false;
 	/* allocating a range does not process the rows that verification has found */
 	target->repairs = BBM_REPAIRS_NONE;
-	if (!bbm_next_range(target, state, size, at_once, &range, &partition))
+	if (!bbm_next_range(target, state, wanted, at_once, &range, &partition))
 		return false;
+	if (wanted > size)
+		leave_some(target, partition, wanted, size, &range);
 	BBM_POINT(at_once ? "batch-allocated" : "claim-allocated");
 	insert_job(claim, state, &range, partition, size);
 	if (bbm_server_is_young())
@@ -429,8 +450,8 @@ bbm_claim(void *arg)
 
 /*
  * Allocates and claims the next range in the transaction that records the last
- * one, which saves a transaction per batch.  This is done only in the plain
- * case: the locks are free, nothing has changed, nobody else waits for the
+ * one, which saves a transaction per batch, where a job is one commit.  This
+ * is done only in the plain case: the locks are free, nothing has changed, nobody else waits for the
  * table, the check for jobs left over is not due, and the range is of the
  * table that the batch has locked: to query several tables may wait for any of
  * them.  We keep our permit.  The rows of the batch stay locked while the
@@ -469,6 +490,8 @@ bbm_claim_any(BbmClaim *claim)
 
 	if (!bbm_claim_state(id, &state))
 		return false;
+	/* what is rolled back is to be the work of one commit */
+	claim->one_commit = true;
 	return bbm_job_reclaim(id, BBM_JOB_NEW, DT_NOEND, claim->worker_id, claim->context, &claim->job) ||
 		allocate_range(claim, &state, false) ||
 		bbm_job_reclaim(id, BBM_FAILED, DT_NOEND, claim->worker_id, claim->context, &claim->job);

@@ -29,6 +29,7 @@ typedef struct BbmClaim
 	BbmTarget  *target;			/* in */
 	int32		worker_id;
 	int			rank;			/* of the migration, among those of its owner */
+	bool		one_commit;		/* the claim is not to be for more than one commit */
 	MemoryContext context;		/* the job's bounds are to be allocated here */
 	int			most;			/* keys of a new range; 0: as many as the migration's batches have */
 	int			slot;			/* out: the number of our permit, or -1 */

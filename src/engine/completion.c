@@ -44,7 +44,7 @@
 /*
  * Are there keys beyond the one that was the last when the work began?  Then
  * it goes on up to the key that is the last now.  If there are fewer new keys
- * than a batch has, it ends there: it has caught up, and does not chase
+ * than a job has, it ends there: it has caught up, and does not chase
  * concurrent inserts forever.
  *
  * Another session may insert at any moment.  We see what has committed before
@@ -62,7 +62,7 @@ extend(BbmTarget *target, const BbmClaimState *state)
 	BbmBound	max;
 	/* without a bound the table was empty, and all its rows have come since */
 	BbmAllocation allocation = {.after = bounded ? &state->max : NULL, .max = &max,
-	.size = bbm_size_now(target, state)};
+	.size = bbm_claim_size(target, state, bbm_size_now(target, state))};
 	BbmRange	range;
 
 	if (root.name == NULL)

@@ -325,7 +325,7 @@ typedef struct JobArgs
 	bool		ours;
 	bool		unstarted;		/* no batch of it was rolled back */
 	bool		bisect;			/* the next attempt quarantines rows */
-	bool		skip;			/* the whole range is quarantined now */
+	bool		skip;			/* all that is left of the range is quarantined now */
 } JobArgs;
 
 /*
@@ -344,7 +344,8 @@ record_job(void *arg)
 	{
 		args->ours = bbm_job_skip(args->job);
 		if (args->ours)
-			bbm_error_add(args->job, &args->job->min, &args->job->max, args->error);
+			bbm_error_add(args->job, args->job->has_cursor ? &args->job->ran_from : &args->job->min,
+						  &args->job->max, args->error);
 	}
 	else if (args->requeue)
 		args->ours = bbm_job_requeue(args->job, args->requeue, args->error, args->due);
@@ -671,7 +672,9 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 														  bbm_setting_int(target->migration, BBM_RETRY_MAX_DELAY),
 														  pg_prng_double(&pg_global_prng_state)));
 	args.bisect = job->bisect || (quarantine && target->migration->on_error == BBM_ON_ERROR_BISECT);
-	args.skip = quarantine && target->migration->on_error == BBM_ON_ERROR_SKIP;
+	/* what was committed of it is done, and must not be done again with what is quarantined */
+	args.skip = quarantine && target->migration->on_error == BBM_ON_ERROR_SKIP &&
+		(!job->has_cursor || job->ran_size > 0);
 	if (quarantine)
 		args.due = GetCurrentTimestamp();
 	if (!write_job(target, &args))

@@ -189,12 +189,13 @@ bbm_wait_for_throttle(BbmEngine *engine, BbmTarget *target, bool may_help, int m
 /*
  * With a claimed job, between two sub-batches or before its first batch:
  * returns true when that batch may start; waits for a throttle that is over
- * soon.  Holds no transaction, snapshot or lock but the permit.
+ * soon.  When the time slice is over, the driver finds out whether others are to
+ * have their turn.  Holds no transaction, snapshot or lock but the permit.
  */
 static bool
 may_begin_batch(BbmEngine *engine, BbmTarget *target)
 {
-	if (is_wanted(engine))
+	if (is_wanted(engine) || bbm_engine_slice_over(engine))
 		return false;
 	if (!bbm_is_throttled(target, false, &engine->wait))
 		return true;
@@ -208,8 +209,9 @@ may_begin_batch(BbmEngine *engine, BbmTarget *target)
 }
 
 /*
- * Releases a job whose next batch may not start; it is run later, or by
- * another process.
+ * Releases a job whose next (or first) batch may not start; it is run later,
+ * or by another process.  Nothing was rolled back, so that is no requeue.  If
+ * it is this process that goes on, it goes on with this job.
  */
 static void
 release_job(BbmEngine *engine, BbmTarget *target, BbmJob *job)
@@ -219,6 +221,7 @@ release_job(BbmEngine *engine, BbmTarget *target, BbmJob *job)
 		engine->cancelled = bbm_cancelled_by_user();
 	QueryCancelPending = false;
 	bbm_record_release_unstarted(target, job);
+	target->next_poll = 0;
 }
 
 /* A sub-batch of the job has been committed: *work says what was done, and what follows. */

@@ -58,6 +58,49 @@ bbm_size_now(BbmTarget *target, const BbmClaimState *state)
 	return target->sizing.size;
 }
 
+/*
+ * Does a job of this migration have several commits, of a size that we choose?
+ * Not when somebody has chosen one of the two: batch_size is exact.  Where a job
+ * is what is skipped, it is one commit.
+ */
+static bool
+claims_are_large(const BbmTarget *target)
+{
+	const BbmMigration *migration = target->migration;
+
+	return migration->target_ms > 0 && migration->sub_batch_size == 0 && !target->strategy->one_at_a_time &&
+		migration->on_error != BBM_ON_ERROR_SKIP;
+}
+
+/* The number of keys to claim, where "size" is that of a commit. */
+int
+bbm_claim_size(const BbmTarget *target, const BbmClaimState *state, int size)
+{
+	int64		keys;
+
+	if (!claims_are_large(target) || state->phase.verifies)
+		return size;
+	keys = (int64) size * bbm_commits_of_claim(target->sizing.ms_per_key * size);
+	return (int) Min(keys, PG_INT32_MAX);
+}
+
+/*
+ * The number of keys to commit at once, as long as nothing has reduced it; 0:
+ * the whole job.  A job that was claimed for several commits keeps them if the
+ * migration has been given an exact size since; they are not larger than that.
+ */
+int
+bbm_commit_size(const BbmTarget *target, const BbmJob *job)
+{
+	if (target->migration->sub_batch_size > 0)
+		return target->migration->sub_batch_size;
+	if (job->phase.verifies || job->kind != BBM_JOB_RANGE || job->batch_size <= 0 || job->key_count <= job->batch_size)
+		return 0;
+	if (claims_are_large(target))
+		return target->sizing.size > 0 ? target->sizing.size : job->batch_size;
+	return Min(job->batch_size, target->migration->batch_size);
+}
+
 /* The size that was requested when a job's range was allocated; a job of other origin does not record it. */
 int
 bbm_job_size(const BbmTarget *target, const BbmJob *job)

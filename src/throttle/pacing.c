@@ -37,6 +37,9 @@
 /* A share below this is slow. */
 #define BBM_SLOW 0.9
 
+/* A pulse that begins so soon after the last one begins with what was read at its end: to read again costs more. */
+#define BBM_SAME_READING_US 50
+
 /* No pause ends later than so much after its begin, or the clock went back. */
 #define BBM_LONGEST_PAUSE_MS (10 * 1000)
 
@@ -100,6 +103,8 @@ limits_of(const BbmMigration *migration)
 void
 bbm_pacing_begin(const BbmMigration *migration, TimestampTz now)
 {
+	bool		at_once = ended != 0 && now >= ended && now - ended <= BBM_SAME_READING_US;
+
 	bbm_impact_pulse_begins(migration->id, now);
 	if (ended != 0 && now > ended)
 		bbm_pace_paused(&pace, (double) (now - ended));
@@ -107,7 +112,8 @@ bbm_pacing_begin(const BbmMigration *migration, TimestampTz now)
 	began = now;
 	blocks = false;
 	buffers_full = bbm_wal_buffers_full();
-	waits_are_known = bbm_cpu_waits(&waited_ns, &turns);
+	if (!at_once)
+		waits_are_known = bbm_cpu_waits(&waited_ns, &turns);
 }
 
 /* A batch is done, and its locks are still held: has anybody waited for them for longer than is well? */
@@ -132,10 +138,12 @@ bbm_pacing_end(const BbmMigration *migration, double units)
 	pulse.fills_wal = fills_wal();
 	ended = GetCurrentTimestamp();
 	pulse.elapsed_us = (double) Max(ended - began, 0);
-	if (waits_are_known && bbm_cpu_waits(&ns, &times))
+	if (waits_are_known && (waits_are_known = bbm_cpu_waits(&ns, &times)))
 	{
 		pulse.wait_us = (double) Max(ns - waited_ns, 0) / 1000;
 		pulse.turns = (int) Min(times - turns, PG_INT16_MAX);
+		waited_ns = ns;
+		turns = times;
 	}
 	paused_until = ended + (TimestampTz) bbm_pace_after(&pace, &limits, &pulse);
 	began = 0;

@@ -136,6 +136,46 @@ sub_batch_is_least(const uint32 *n)
 	return size == least;
 }
 
+/* a claim lasts about 50 ms where that is within the bounds, and is not longer for slower commits */
+static bool
+claim_is_bounded(const uint32 *n)
+{
+	double		ms = (n[0] % 200000) / 1000.0;
+	int			commits = bbm_commits_of_claim(ms);
+
+	if (commits < 10 || commits > 200 || bbm_commits_of_claim(-ms) != 10)
+		return false;
+	/* not known */
+	if (ms == 0)
+		return commits == 10;
+	if (commits < bbm_commits_of_claim(ms + n[1] % 1000))
+		return false;
+	return commits == 10 || commits == 200 || (commits * ms <= 50 && (commits + 1) * ms > 50);
+}
+
+/* what is left is shared: each takes a part, one commit at least, and all together come to an end of it */
+static bool
+last_claims_end(const uint32 *n)
+{
+	int			commit = 1 + n[1] % 10000;
+	int			workers = 1 + n[2] % 256;
+	int64		left = n[0];
+
+	for (int claims = 0; left > 0; claims++)
+	{
+		int			size = bbm_size_of_last_claims(left, commit, workers);
+
+		if (size < commit || (size > commit && size > left) || (workers > 1 && size > commit && size > left / 2) ||
+			claims > 100000)
+			return false;
+		left -= size;
+		/* the tail is one commit each */
+		if (size == commit)
+			break;
+	}
+	return bbm_size_of_last_claims(PG_INT64_MAX, commit, 1) == PG_INT32_MAX;
+}
+
 /* with the times when a follower was behind: never later than the first position beyond its own */
 static bool
 trace_is_not_late(const uint32 *n)
@@ -168,6 +208,8 @@ const Property rates_properties[] = {
 	{"size_follows", size_follows},
 	{"size_comes_back", size_comes_back},
 	{"sub_batch_is_least", sub_batch_is_least},
+	{"claim_is_bounded", claim_is_bounded},
+	{"last_claims_end", last_claims_end},
 	{"trace_is_not_late", trace_is_not_late},
 	{0}
 };
