@@ -164,6 +164,38 @@ refuses(q(SELECT bbm_update('x', 'plain', 'n = 1')), qr/not the coordinator/, 'a
 my $shard = value($c, q(SELECT 'plain_' || min(shardid) FROM pg_dist_shard WHERE logicalrelid = 'plain'::regclass));
 my ($home) = grep { value($_, "SELECT to_regclass('public.$shard') IS NOT NULL") eq 't' } @worker;
 refuses("SELECT bbm_update('x', '$shard', 'n = 1')", qr/shard of .*plain.*HINT:  Name the table/s, 'a shard by its own name', $home);
+$c->safe_psql('postgres', <<'EOS');
+SET citus.shard_count = 2;
+CREATE TABLE copies (id int PRIMARY KEY, n int);
+SET citus.shard_replication_factor = 2;
+SELECT create_distributed_table('copies', 'id', colocate_with => 'none');
+EOS
+refuses(q(SELECT bbm_update('x', 'copies', 'n = 1')), qr/several copies.*HINT:  Use streaming replication/s, 'a table with several copies of a shard');
+SKIP:
+{
+	skip 'columnar tables are not offered', 1 if value($c, q(SELECT count(*) FROM pg_am WHERE amname = 'columnar')) eq '0';
+	$c->safe_psql('postgres', q(CREATE TABLE columns (id int PRIMARY KEY, n int) USING columnar; SELECT create_distributed_table('columns', 'id', colocate_with => 'none')));
+	refuses(q(SELECT bbm_update('x', 'columns', 'n = 1')), qr/public\.columns.*not a heap.*HINT/s, 'a columnar table');
+}
+
+# ---- a node that is not ready: named in the error
+
+my $named = $worker[1]->port;
+my $at = sprintf q('%s', %d), $worker[1]->host, $worker[1]->port;
+my $update = q(SELECT bbm_update('x', 'plain', 'n = 1'));
+$worker[1]->safe_psql('postgres', q(UPDATE pg_extension SET extversion = '0.9' WHERE extname = 'bbm'));
+refuses($update, qr/$named.*version 0\.9/s, 'a node with another version of the extension');
+$worker[1]->safe_psql('postgres', q(UPDATE pg_extension e SET extversion = a.default_version FROM pg_available_extensions a WHERE a.name = e.extname AND extname = 'bbm'));
+$worker[1]->append_conf('postgresql.conf', q(shared_preload_libraries = 'citus'));
+$worker[1]->restart;
+refuses($update, qr/$named.*not preloaded/s, 'a node where the library is not preloaded');
+$worker[1]->append_conf('postgresql.conf', q(shared_preload_libraries = 'citus,bbm'));
+$worker[1]->stop;
+refuses($update, qr/$named/, 'a node that is down');
+$worker[1]->start;
+value($c, "SELECT stop_metadata_sync_to_node($at)");
+refuses($update, qr/$named.*metadata/s, 'a node whose metadata are not synced');
+value($c, "SELECT start_metadata_sync_to_node($at)");
 is(value($c, q(SELECT count(*) FROM batched_background_migrations)), 0, 'nothing of that is left');
 is(value($c, q(SELECT count(*) FROM pg_dist_partition WHERE logicalrelid::text LIKE '%bbm_shards%')), 0, '... and no record');
 
