@@ -226,6 +226,30 @@ END $$;
 SELECT status, rows_done FROM bbm_status('while it runs');
 SELECT bbm_drop('while it runs'), bbm_drop('sums');
 SELECT count(*) FROM bbm_totals;
+
+-- the range is extended: how much there is to do is estimated anew, while it runs as well
+CREATE TABLE extended (id bigint PRIMARY KEY, k text UNIQUE NOT NULL, n int NOT NULL DEFAULT 0);
+INSERT INTO extended SELECT i, lpad(i::text, 6, '0') FROM generate_series(1, 20000) i;
+SELECT bbm_create('extended', 'extended', 'UPDATE extended SET n = n + 1 WHERE id BETWEEN $1 AND $2', max_value => 1000, batch_size => 10,
+    settings => '{bbm.max_row_rate=20}', start => true) > 0 AS id;
+SELECT bbm_create('extended text', 'extended', 'UPDATE extended SET n = n + 1 WHERE k BETWEEN $1 AND $2', column_name => 'k', max_key => '{001000}', batch_size => 10,
+    settings => '{bbm.max_row_rate=20}', start => true) > 0 AS id;
+SELECT wait_for($$(SELECT bool_and(rows_done > 0 AND estimated_total BETWEEN 800 AND 1200) FROM bbm_status_detail() WHERE name LIKE 'extended%')$$);
+UPDATE batched_background_migrations SET max_value = 10000 WHERE name = 'extended';
+SELECT wait_for($$(SELECT percent BETWEEN 0.1 AND 10 AND estimated_total IS DISTINCT FROM 1000 FROM bbm_status_detail('extended'))$$);
+SELECT bbm_pause('extended text', wait => true);
+UPDATE batched_background_migrations SET max_key = '{010000}' WHERE name = 'extended text';
+SELECT bbm_start('extended text');
+SELECT wait_for($$(SELECT estimated_total BETWEEN 9000 AND 11000 AND percent BETWEEN 0.1 AND 10 FROM bbm_status_detail('extended text'))$$);
+SELECT bbm_drop('extended'), bbm_drop('extended text');
+-- it follows, and rows arrive: these are part of what there is to do, before it has come to them
+SELECT bbm_create('grows', 'extended', 'UPDATE extended SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 10, follow => true,
+    settings => '{bbm.max_row_rate=200}', start => true) > 0 AS id;
+SELECT wait_for($$(SELECT rows_done > 0 AND estimated_total BETWEEN 19000 AND 21000 FROM bbm_status_detail('grows'))$$);
+INSERT INTO extended SELECT i, i::text FROM generate_series(100001, 120000) i;
+SELECT wait_for($$(SELECT estimated_total BETWEEN 36000 AND 44000 FROM bbm_status_detail('grows'))$$);
+SELECT bbm_drop('grows');
+DROP TABLE extended;
 -- only bbm writes them
 SET client_min_messages = warning;
 CREATE ROLE regress_bbm_progress;

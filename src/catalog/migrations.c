@@ -414,6 +414,25 @@ bbm_migration_set_phase(int64 id, BbmPhase phase, const BbmBound *verify_max)
 	bbm_migration_write(id, &d, true);
 }
 
+/*
+ * Stores how many keys there are to do in all, while rows arrive that are to be
+ * processed, too, or after a user has extended the range.  Not when somebody
+ * has the row: a user changes it, or another worker does the same.
+ */
+void
+bbm_migration_recount(int64 id, int64 total)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migrations SET total_tuple_count = $2 WHERE id = "
+		"(SELECT m.id FROM @.batched_background_migrations m WHERE m.id = $1 AND m.status = 4 "
+		"AND (m.follow OR m.total_tuple_count IS NULL) AND m.phase = 'work' AND m.round = 1 FOR NO KEY UPDATE SKIP LOCKED)",
+		2, {INT8OID, INT8OID}
+	};
+	Datum		values[] = {Int64GetDatum(id), Int64GetDatum(total)};
+
+	bbm_sql_run(&sql, values, NULL, true);
+}
+
 /* Extends the first phase up to "max", and (follow) perhaps further later.  The caller has bbm_migration_lock. */
 void
 bbm_migration_extend(int64 id, const BbmBound *max, bool follow)

@@ -41,9 +41,14 @@ bbm_whole_of(const BbmMigration *migration, const BbmTotals *totals, int64 total
 	whole->done = bbm_totals_keys(totals);
 	whole->allocated = (double) totals->finished.keys + totals->open.keys;
 	whole->estimate = total;
-	/* the ranges of an integer key follow each other without a gap, except where each partition has its own */
+	/*
+	 * The ranges of an integer key follow each other without a gap, except
+	 * where each partition has its own.  While rows arrive beyond the last key,
+	 * that is no end.
+	 */
 	whole->has_ends = (serial || loose) && !bbm_is_of_cluster(migration) && !totals->per_partition &&
-		migration->key_order == NULL && DatumGetPointer(migration->max.key) == NULL;
+		migration->key_order == NULL && DatumGetPointer(migration->max.key) == NULL &&
+		!(migration->follow && total >= 0);
 	whole->first = migration->min.number;
 	whole->last = migration->max.number;
 	whole->allocated_to = totals->has_allocated ? (double) totals->allocated_to : whole->first - 1;

@@ -13,6 +13,8 @@
  */
 #include "engine/books.h"
 
+#include <math.h>
+
 #include "common/pg_prng.h"
 #include "utils/timestamp.h"
 
@@ -26,8 +28,10 @@
 #include "catalog/claims.h"
 #include "catalog/extension.h"
 #include "catalog/merge.h"
+#include "catalog/migrations.h"
 #include "catalog/totals.h"
 #include "engine/title.h"
+#include "strategy/resolve.h"
 #include "throttle/pacing.h"
 
 /* Number of jobs between two merges of old ones. */
@@ -36,6 +40,9 @@
 #define BBM_SHORT_MERGE_INTERVAL 32
 /* The sums are brought up to date after so long at the latest. */
 #define BBM_SUMS_MS 5000
+/* While rows arrive, how many there are is estimated so often, and stored if it differs by so much. */
+#define BBM_RECOUNT_MS 20000
+#define BBM_RECOUNT_SHARE 0.01
 /* A failure is logged at most this often. */
 #define BBM_LOG_BOOKS_MS (60 * 1000)
 
@@ -133,6 +140,48 @@ is_merge_due(const BbmTarget *target)
 }
 
 /*
+ * How much there is to do changes while rows arrive that are to be processed,
+ * too: the table is sampled again.  Holds no lock of ours meanwhile: a pause
+ * may commit between the sample and the update, which then changes nothing, and
+ * a claim needs neither.
+ */
+static void
+recount(void *arg)
+{
+	BbmTarget  *target = arg;
+	int64		before = target->migration->total;
+	int64		now = bbm_target_estimate(target);
+
+	/* all processes read a row anew that has changed */
+	if (before < 0 || fabs((double) now - before) > before * BBM_RECOUNT_SHARE)
+		bbm_migration_recount(target->migration->id, now);
+}
+
+/* Is it time for that?  First when this process has worked on the migration for a while. */
+static bool
+is_recount_due(const BbmTarget *target)
+{
+	static int64 migration_id = 0;
+	static TimestampTz due;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!bbm_phase_is(target->migration->phase, BBM_WORK(1)))
+		return false;
+	/* its range was extended by a user while it runs */
+	if (target->migration->total < 0)
+		return true;
+	if (!target->migration->follow)
+		return false;
+	if (migration_id == target->migration->id && !bbm_time_has_come(now, due, BBM_RECOUNT_MS))
+		return false;
+	due = TimestampTzPlusMilliseconds(now, BBM_RECOUNT_MS);
+	if (migration_id == target->migration->id)
+		return true;
+	migration_id = target->migration->id;
+	return false;
+}
+
+/*
  * Called after each job, between transactions.  This is housekeeping: no batch
  * depends on it, and the next time it can be done as well; so it raises no
  * error.  But a cancel that has hit it was meant for the process, and is
@@ -150,6 +199,8 @@ bbm_books_keep(BbmTarget *target)
 		return NULL;
 	bbm_pacing_begin(target->migration, GetCurrentTimestamp());
 	error = bbm_txn_run(keep, &books, false);
+	if (error == NULL && is_recount_due(target))
+		error = bbm_txn_run(recount, target, false);
 	bbm_pacing_end(target->migration, 0);
 	owes = books.merge && !books.done ? target->migration->id : 0;
 	if (error && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
@@ -159,7 +210,7 @@ bbm_books_keep(BbmTarget *target)
 		log_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_LOG_BOOKS_MS);
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
-				 errmsg("migration \"%s\": could not merge old jobs: %s",
+				 errmsg("migration \"%s\": could not bring its sums up to date, or merge old jobs: %s",
 						bbm_printable(target->migration->name), bbm_printable(error->message))));
 	}
 	return NULL;

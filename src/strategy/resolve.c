@@ -318,7 +318,8 @@ bbm_target_estimate(BbmTarget *target)
 
 		if (!sample.complete && sample.seen < BBM_FEW_ROWS)
 			rows = sample.rows;
-		rows = Min(rows, Max(width, 0));
+		if (!migration->follow)
+			rows = Min(rows, Max(width, 0));
 	}
 	return bbm_count_of(rows);
 }

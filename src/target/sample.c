@@ -195,7 +195,8 @@ bbm_sample_rows(BbmTarget *target, List *relations, BbmSampleOfRows *sample)
 	RowTest		test = {
 		.target = target,
 		.min = given_bound(target, &migration->min, migration->min_found),
-		.max = given_bound(target, &migration->max, migration->max_found)
+		/* a migration that follows does not end there */
+		.max = migration->follow ? NULL : given_bound(target, &migration->max, migration->max_found)
 	};
 	double		pages = 0;
 	ListCell   *cell;
