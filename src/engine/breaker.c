@@ -13,8 +13,8 @@
  */
 #include "engine/breaker.h"
 
-
 #include "base/cancel.h"
+#include "base/point.h"
 #include "base/printable.h"
 #include "base/slots.h"
 #include "base/txn.h"
@@ -56,8 +56,10 @@ pause_it(void *arg)
 	Breaker    *breaker = arg;
 	int64		id = breaker->migration->id;
 	BbmStatus	status;
-	BbmMigration *now = bbm_migration_lock(id, &status) ? bbm_migration_by_id(id, CurrentMemoryContext) : NULL;
+	BbmMigration *now;
 
+	BBM_POINT("breaker-begin");
+	now = bbm_migration_lock(id, &status) ? bbm_migration_by_id(id, CurrentMemoryContext) : NULL;
 	breaker->paused = now && status == BBM_RUNNING && now->updated_at == breaker->migration->updated_at;
 	if (breaker->paused)
 		bbm_migration_pause(id, breaker->reason);

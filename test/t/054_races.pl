@@ -103,6 +103,44 @@ sub all_done
 	value($node, q(SELECT bbm_drop('uncorrected')));
 }
 
+# engine/breaker.c, pause_it: between the count of failed jobs and the row's lock the limit is raised, or the user pauses.
+for my $raised (1, 0)
+{
+	my $name = $raised ? 'limit_raised' : 'paused_first';
+	value($node, "CREATE TABLE $name (id bigint PRIMARY KEY, d integer NOT NULL, n integer); INSERT INTO $name SELECT i, (i < 26)::integer FROM generate_series(1, 30) i");
+	my $id = value($node, "SELECT bbm_create('$name', '$name', 'UPDATE $name SET n = 1 / d WHERE id BETWEEN \$1 AND \$2', "
+		  . "batch_size => 1, max_attempts => 1, on_error => 'skip', max_errors => 1000, max_failed_share => 0)");
+	arm($node, 'breaker-begin', migration => $id);
+	start($name);
+	stands($node, 'breaker-begin');
+	value($node, $raised ? "SELECT bbm_alter('$name', max_failed_share => 1)" : "SELECT bbm_pause('$name')");
+	release($node);
+	if ($raised)
+	{
+		$node->poll_query_until('postgres', "SELECT status NOT IN ('active', 'running') FROM bbm_status('$name')");
+		is(value($node, "SELECT status FROM bbm_status('$name')"), 'finished', 'max_failed_share is raised between the count and the lock: it goes on');
+		is(value($node, "SELECT count(*) FROM bbm_events WHERE name = '$name' AND event = 'paused'"), 0, '... and was not paused');
+	}
+	else
+	{
+		no_workers($node, "$name: its worker exits");
+		is(value($node, "SELECT status || '|' || (error_message IS NULL) FROM batched_background_migrations WHERE name = '$name'"), '0|true', '... and the pause stays the user\'s');
+	}
+}
+
+# ... nobody does: it is paused, at the first of the jobs that fail.
+{
+	value($node, 'CREATE TABLE tripped (id bigint PRIMARY KEY, d integer NOT NULL, n integer); INSERT INTO tripped SELECT i, (i < 26)::integer FROM generate_series(1, 30) i');
+	my $id = value($node, q{SELECT bbm_create('tripped', 'tripped', 'UPDATE tripped SET n = 1 / d WHERE id BETWEEN $1 AND $2', }
+		  . q{batch_size => 1, max_attempts => 1, on_error => 'skip', max_errors => 1000, max_failed_share => 0)});
+	arm($node, 'breaker-begin', migration => $id);
+	start('tripped');
+	stands($node, 'breaker-begin');
+	release($node);
+	ok(status_is($node, 'tripped', 'paused'), 'nothing happens between the count and the lock: it is paused');
+	value($node, q(SELECT bbm_drop('tripped'); SELECT bbm_drop('paused_first')));
+}
+
 # engine/step.c, take_up: the migration is paused, or dropped, between being read and being started.
 {
 	my $id = subject('pause_at_start');
