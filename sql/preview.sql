@@ -115,6 +115,12 @@ SELECT bbm_update('mine', 'items', 'price = price + 1, total = 1') > 0 AS create
 SELECT operation FROM bbm_preview('mine');
 SELECT jobs, rows > 0 AS rows, sampled FROM bbm_dry_run('mine', 2, true);
 \c - :admin
+-- the job could make itself the user that has logged in, so that has to be its owner
+SELECT bbm_preview('mine');
+SET ROLE regress_bbm_preview;
+SELECT bbm_preview('mine');
+SELECT bbm_dry_run('mine');
+RESET ROLE;
 GRANT SELECT ON items TO regress_bbm_preview;
 \c - regress_bbm_preview
 SELECT operation, key, before, after FROM bbm_preview('mine') WHERE key IS NOT NULL;
