@@ -18,6 +18,11 @@
  *	  table		held for the moment of a claim, after the migration's: two
  *				migrations decide one after the other which one has the time
  *				slice.
+ *	  nodes		of a distributed table's migration.  Shared by the process that has
+ *				the nodes go on, while it asks them; held by a session that pauses
+ *				it and awaits their batches, until that has committed: nobody has
+ *				a node go on that has paused.  Whoever also needs the migration's
+ *				row lock takes that after it.
  *	  worker id	held by a process for as long as it may run jobs.  A job that
  *				is marked running with a worker id nobody holds is an orphan.
  *	  database	held by whoever needs a database without our workers, any number
@@ -52,6 +57,7 @@ enum
 	LOCK_DATABASE = 5,
 	LOCK_LAUNCHED = 6,
 	LOCK_OURS = 7,
+	LOCK_NODES = 8,
 	LOCK_FIRST_SLOT = 256
 };
 
@@ -110,6 +116,24 @@ bbm_lock_migration_at_once(Oid lock_class, int64 migration_id)
 		return false;
 	AcceptInvalidationMessages();
 	return true;
+}
+
+/* No process has the nodes go on, until the end of the transaction.  Waits at most lock_timeout. */
+void
+bbm_lock_nodes(Oid lock_class, int64 migration_id)
+{
+	LOCKTAG		tag = xact_tag(lock_class, migration_id, LOCK_NODES);
+
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+/* May this process have them go on, until the end of its transaction? */
+bool
+bbm_lock_nodes_at_once(Oid lock_class, int64 migration_id)
+{
+	LOCKTAG		tag = xact_tag(lock_class, migration_id, LOCK_NODES);
+
+	return LockAcquire(&tag, ShareLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 /* Takes the locks of a claim if they are free now; until the end of the transaction. */

@@ -15,6 +15,8 @@
 extern PGDLLEXPORT void bbm_lock_migration(Oid lock_class, int64 migration_id);
 extern bool bbm_lock_migration_at_once(Oid lock_class, int64 migration_id);
 extern void bbm_unlock_migration(Oid lock_class, int64 migration_id);
+extern void bbm_lock_nodes(Oid lock_class, int64 migration_id);
+extern bool bbm_lock_nodes_at_once(Oid lock_class, int64 migration_id);
 extern bool bbm_lock_for_claim_at_once(Oid lock_class, int64 migration_id, Oid table);
 extern void bbm_lock_table(Oid lock_class, Oid table);
 extern int	bbm_permit_acquire(Oid lock_class, int64 migration_id, int limit);

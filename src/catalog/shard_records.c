@@ -407,21 +407,29 @@ bbm_cluster_nodes_ready(const char *command, const char *version)
 	return others.len > 0 ? others.data : NULL;
 }
 
-/* Runs the command on each node, and joins what they return, which are jsonb arrays. */
+/*
+ * Runs the command as this user on each node, in a transaction of its own, and
+ * joins what they return, which are jsonb arrays; with a record only on nodes
+ * that have shards of it.
+ */
 void
-bbm_cluster_ask(const char *command, BbmClusterReport *report)
+bbm_cluster_ask(Oid user, const char *record, const char *command, BbmClusterReport *report)
 {
+	const char *which = record == NULL ? "" :
+		psprintf("WHERE n.nodeid IS NULL OR EXISTS (SELECT FROM pg_catalog.pg_dist_placement p "
+				 "JOIN pg_catalog.pg_dist_shard s ON s.shardid = p.shardid "
+				 "WHERE p.groupid = n.groupid AND s.logicalrelid = to_regclass(%s)) ", quote_literal_cstr(record));
 	StringInfoData all;
 	StringInfoData trouble;
 
 	memset(report, 0, sizeof(BbmClusterReport));
 	initStringInfo(&all);
 	initStringInfo(&trouble);
-	(void) bbm_cluster_query(GetUserId(),
+	(void) bbm_cluster_query(user,
 							 psprintf("SELECT coalesce(n.nodename || ':' || n.nodeport, 'this node'), c.success, c.result "
 									  "FROM run_command_on_all_nodes(%s, give_warning_for_connection_errors => false) c "
-									  "LEFT JOIN pg_catalog.pg_dist_node n ON n.nodeid = c.nodeid ORDER BY 1",
-									  quote_literal_cstr(command)));
+									  "LEFT JOIN pg_catalog.pg_dist_node n ON n.nodeid = c.nodeid %sORDER BY 1",
+									  quote_literal_cstr(command), which));
 	report->nodes = (int) SPI_processed;
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{

@@ -56,7 +56,7 @@ extern void bbm_shard_record_drop(Oid owner, const char *record);
 extern void bbm_shard_record_activate(Oid owner, const char *record, bool active);
 extern int	bbm_shard_records_complete(Oid owner, const char *record, Oid relid);
 extern char *bbm_cluster_nodes_ready(const char *command, const char *version);
-extern void bbm_cluster_ask(const char *command, BbmClusterReport *report);
+extern void bbm_cluster_ask(Oid user, const char *record, const char *command, BbmClusterReport *report);
 extern void bbm_cluster_state(const char *record, Oid relid, const char *shards, BbmClusterState *state);
 extern void bbm_cluster_show(int64 migration_id, const char *shards, bool complete);
 

@@ -87,8 +87,9 @@ bbm_shard_may_run(const BbmMigration *migration)
 
 /*
  * Asks all nodes.  No lock of ours is held but the permit, which says that
- * this process does it: a pause may commit meanwhile, and is seen before
- * anything is decided.  A shard that moves meanwhile is reported by one of the
+ * this process does it, and that of the nodes: a pause may commit meanwhile,
+ * and is seen before anything is decided; one that awaits batches waits for us
+ * before it writes anything, and we do not ask until it has ended.  A shard that moves meanwhile is reported by one of the
  * two nodes, by both, or by none; it counts as finished only if one of them
  * has read that in its record, which is then true for good.
  */
@@ -104,6 +105,9 @@ bbm_cluster_look(void *arg)
 	step->ours = step->engine->permit >= 0;
 	if (!step->ours)
 		return;
+	step->held = !bbm_lock_nodes_at_once(bbm_lock_class(), migration->id);
+	if (step->held)
+		return;
 	if (!bbm_citus_is_here() || bbm_citus_local_group() != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -111,7 +115,8 @@ bbm_cluster_look(void *arg)
 						migration->name),
 				 errhint("Define it again on the coordinator.")));
 	old = MemoryContextSwitchTo(step->context);
-	bbm_cluster_ask(psprintf("SELECT bbm_internal.bbm_shards_sync(%s, %s, %s)", quote_literal_cstr(migration->shard_record),
+	bbm_cluster_ask(GetUserId(), NULL,
+					psprintf("SELECT bbm_internal.bbm_shards_sync(%s, %s, %s)", quote_literal_cstr(migration->shard_record),
 							 quote_literal_cstr(migration->table_name), migration->status == BBM_ACTIVE ? "'start'" : "'go on'"),
 					&step->report);
 	bbm_cluster_state(migration->shard_record, migration->table_oid, step->report.shards, &step->state);

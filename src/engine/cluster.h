@@ -27,6 +27,7 @@ typedef struct BbmClusterStep
 	const BbmMigration *migration;
 	MemoryContext context;		/* what is found is allocated here */
 	bool		ours;			/* no other process does this just now */
+	bool		held;			/* a session is pausing it, and has not committed yet */
 	BbmClusterReport report;
 	BbmClusterState state;
 	int			empty;			/* shards that have neither a row nor a record */

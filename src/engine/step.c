@@ -231,7 +231,7 @@ lead_cluster(BbmEngine *engine, const BbmMigration *migration)
 	BbmReason	reason;
 	bool		ends;
 
-	if (error == NULL && step.ours)
+	if (error == NULL && step.ours && !step.held)
 		error = bbm_txn_run(bbm_cluster_decide, &step, false);
 	bbm_release_permit(engine);
 	if (error)
@@ -239,6 +239,12 @@ lead_cluster(BbmEngine *engine, const BbmMigration *migration)
 	bbm_trouble_over(migration->id, engine->owner, migration->name, true);
 	if (!step.ours)
 		return NOTHING;
+	if (step.held)
+	{
+		reason = bbm_reason("a session that pauses it",
+							TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_CLUSTER_POLL_MS));
+		return wait_until(migration->id, &reason);
+	}
 	ends = step.status == BBM_FINISHED || step.status == BBM_FAILED;
 	if (ends || step.status != migration->status)
 	{

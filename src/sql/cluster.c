@@ -31,11 +31,13 @@
 #include "base/shmem.h"
 #include "base/txn.h"
 #include "base/user.h"
+#include "catalog/claims.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"
 #include "catalog/shard_records.h"
 #include "catalog/shard_parts.h"
 #include "catalog/shards.h"
+#include "sql/access.h"
 #include "strategy/resolve.h"
 #include "strategy/strategy.h"
 #include "target/key.h"
@@ -240,6 +242,98 @@ bbm_check_not_of_cluster(const BbmMigration *migration, const char *what, const 
 			 migration->shard_id == 0 ? errdetail("It is about a distributed table, whose shards are done by their nodes.") :
 			 errdetail("It is the part of a migration of a distributed table that is about one shard."),
 			 errhint("%s", hint)));
+}
+
+/* ----------------------------------------------------------------
+ * What the coordinator has the nodes do
+ * ----------------------------------------------------------------
+ */
+
+/* The nodes of a copy are those of the original. */
+static bool
+has_nodes(const BbmMigration *migration)
+{
+	return bbm_is_of_cluster(migration) && !bbm_migration_is_copy(migration->origin, migration->restored);
+}
+
+static int
+compare_ids(const ListCell *a, const ListCell *b)
+{
+	int64		x = ((const BbmMigration *) lfirst(a))->id;
+	int64		y = ((const BbmMigration *) lfirst(b))->id;
+
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * Nobody has the nodes go on with these migrations until our transaction ends.
+ * Called before their rows are written, so that who asks the nodes just now
+ * does not wait for us; two sessions take the locks in the same order.
+ */
+void
+bbm_cluster_hold(List *migrations)
+{
+	ListCell   *cell;
+
+	migrations = list_copy(migrations);
+	list_sort(migrations, compare_ids);
+	foreach(cell, migrations)
+	{
+		if (has_nodes(lfirst(cell)))
+			bbm_lock_nodes(bbm_lock_class(), ((BbmMigration *) lfirst(cell))->id);
+	}
+}
+
+#define NODE_HINT \
+	"Repeat it when that node is back, or when a failover or citus_disable_node has made the cluster whole without it."
+
+/*
+ * Pauses it on each node, at once, where our transaction is not seen before
+ * its commit; returns how many batches are in flight on them, or have been
+ * cancelled.  Caller has bbm_cluster_hold, and has paused the whole in this
+ * transaction: when that commits, no node has begun another batch; when it
+ * does not, the nodes go on.
+ */
+int
+bbm_cluster_pause(const BbmMigration *migration, bool cancel)
+{
+	BbmClusterReport report;
+	int			n = 0;
+
+	if (!has_nodes(migration))
+		return 0;
+	bbm_cluster_ask(migration->owner, migration->shard_record,
+					psprintf("SELECT bbm_internal.bbm_shards_sync(%s, %s, %s)", quote_literal_cstr(migration->shard_record),
+							 quote_literal_cstr(migration->table_name), cancel ? "'cancel'" : "'pause'"), &report);
+	if (report.silent > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("cannot %s the batches of migration \"%s\" on every node", cancel ? "cancel" : "await",
+						migration->name),
+				 errdetail("It was paused on %d of %d nodes, and goes on there; %s.", report.nodes - report.silent,
+						   report.nodes, report.trouble),
+				 errhint(NODE_HINT)));
+	for (char *at = report.shards + 1; *at != '\0' && *at != ']'; at += strspn(at, ", "))
+		n += (int) strtol(at, &at, 10);
+	return n;
+}
+
+/* Tells the nodes that they may go on, or not; with "check" says first which of them cannot be told. */
+void
+bbm_cluster_tell(Oid owner, const char *name, const char *record, bool runs, bool check)
+{
+	BbmClusterReport report = {0};
+
+	if (check)
+		bbm_cluster_ask(owner, record, "SELECT '[]'", &report);
+	if (report.silent > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("cannot %s migration \"%s\" on every node", runs ? "start" : "pause", name),
+				 errdetail("It could be %s on %d of %d nodes, and nothing has changed on any; %s.", runs ? "started" : "paused",
+						   report.nodes - report.silent, report.nodes, report.trouble),
+				 errhint(NODE_HINT)));
+	bbm_shard_record_activate(owner, record, runs);
 }
 
 /* ----------------------------------------------------------------
@@ -452,34 +546,16 @@ check_record(const char *record)
 				 errhint("The coordinator calls this as the owner of the migration.")));
 }
 
-/*
- * (record text, table_name text, action text) → what the shards of the table
- * that are on this node have done, after their migrations here were brought
- * into line with the record: "start" also starts those that have failed, "end"
- * deletes them.  Called by the coordinator on each node.
- */
-Datum
-bbm_shards_sync(PG_FUNCTION_ARGS)
+/* Brings this node's migrations into line with the record, and reports how far the shards are. */
+static void
+sync_shards(const char *record, const char *table, const char *action, StringInfo buf)
 {
-	char	   *record = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	char	   *table = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	char	   *action = text_to_cstring(PG_GETARG_TEXT_PP(2));
-	StringInfoData buf;
-	List	   *shards;
+	List	   *shards = strcmp(action, "end") == 0 ? NIL : bbm_shards_here(record, table);
+	List	   *parts = bbm_shard_parts(record);
 	List	   *errors = NIL;
-	List	   *parts;
 	ListCell   *cell;
 	ListCell   *other;
-	text	   *result;
-	MemoryContext caller = CurrentMemoryContext;
-	int			level = NewGUCNestLevel();
 
-	/* the coordinator waits for us, and asks again */
-	bbm_guc_set("lock_timeout", BBM_SYNC_LOCK_TIMEOUT, true);
-	SPI_connect();
-	check_record(record);
-	shards = strcmp(action, "end") == 0 ? NIL : bbm_shards_here(record, table);
-	parts = bbm_shard_parts(record);
 	foreach(cell, parts)
 	{
 		BbmShardPart *part = lfirst(cell);
@@ -497,15 +573,72 @@ bbm_shards_sync(PG_FUNCTION_ARGS)
 		errors = lappend(errors, sync_shard(record, shard, part_of(parts, shard->id), strcmp(action, "start") == 0));
 	}
 	parts = bbm_shard_parts(record);
-	initStringInfo(&buf);
-	appendStringInfoChar(&buf, '[');
+	appendStringInfoChar(buf, '[');
 	forboth(cell, shards, other, errors)
 	{
 		BbmShardRecord *shard = lfirst(cell);
 
-		report(&buf, shard, part_of(parts, shard->id), lfirst(other));
+		report(buf, shard, part_of(parts, shard->id), lfirst(other));
 	}
-	appendStringInfoChar(&buf, ']');
+	appendStringInfoChar(buf, ']');
+}
+
+/*
+ * Pauses the migrations of shards that this node has, and counts their batches
+ * in flight, or cancels them.  No claim comes between: it waits until we have
+ * committed.  The caller sees to it that nobody has them go on; if it does not
+ * commit, they do so when the coordinator asks the next time.
+ */
+static int
+pause_parts(const char *record, bool cancel)
+{
+	int			n = 0;
+	ListCell   *cell;
+	ListCell   *other;
+
+	foreach(cell, bbm_shard_parts(record))
+	{
+		const BbmShardPart *part = lfirst(cell);
+
+		if (part->status == BBM_ACTIVE || part->status == BBM_RUNNING)
+			(void) bbm_migration_set_status(part->id, BBM_PAUSED);
+		if (cancel)
+			n += bbm_cancel_running(part->id);
+		else
+			foreach(other, bbm_jobs_running(part->id, CurrentMemoryContext))
+				n += bbm_job_is_alive(lfirst(other));
+	}
+	return n;
+}
+
+/*
+ * (record text, table_name text, action text) → what the shards of the table
+ * that are on this node have done, after their migrations here were brought
+ * into line with the record: "start" also starts those that have failed, "end"
+ * deletes them.  Or, with "pause" and "cancel", how many batches they have.
+ * Called by the coordinator on each node.
+ */
+Datum
+bbm_shards_sync(PG_FUNCTION_ARGS)
+{
+	char	   *record = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *table = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char	   *action = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	StringInfoData buf;
+	text	   *result;
+	bool		cancel = strcmp(action, "cancel") == 0;
+	MemoryContext caller = CurrentMemoryContext;
+	int			level = NewGUCNestLevel();
+
+	initStringInfo(&buf);
+	/* the coordinator waits for us, and asks again */
+	bbm_guc_set("lock_timeout", BBM_SYNC_LOCK_TIMEOUT, true);
+	SPI_connect();
+	check_record(record);
+	if (cancel || strcmp(action, "pause") == 0)
+		appendStringInfo(&buf, "[%d]", pause_parts(record, cancel));
+	else
+		sync_shards(record, table, action, &buf);
 	MemoryContextSwitchTo(caller);
 	result = cstring_to_text(buf.data);
 	SPI_finish();

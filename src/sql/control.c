@@ -51,6 +51,7 @@ PG_FUNCTION_INFO_V1(bbm_ensure_finished);
 /* With shared memory we are informed of changes; this interval is for those that nobody reports. */
 #define BBM_NEXT_POLL_MS 1000
 #define BBM_POLL_MS 100
+#define BBM_NODES_POLL_MS 500
 #define BBM_CANCEL_AGAIN 10		/* polls between two signals */
 
 static char *
@@ -159,7 +160,9 @@ batches_in_flight(List *migrations, bool cancel)
 		int64		id = ((BbmMigration *) lfirst(cell))->id;
 		ListCell   *inner;
 
-		if (cancel)
+		if (bbm_is_of_cluster(lfirst(cell)))
+			n += bbm_cluster_pause(lfirst(cell), cancel);
+		else if (cancel)
 			n += bbm_cancel_running(id);
 		else
 		{
@@ -182,6 +185,29 @@ no_more_waiting(int code, Datum arg)
 	bbm_await_batches(false);
 }
 
+/* Sleeps until it is time to ask the nodes again, which nothing of theirs wakes us for. */
+static void
+wait_for_nodes(void)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, BBM_NODES_POLL_MS,
+					 bbm_wait_event(BBM_WAIT_STATE));
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+static bool
+any_has_nodes(List *migrations)
+{
+	ListCell   *cell;
+
+	foreach(cell, migrations)
+	{
+		if (bbm_is_of_cluster(lfirst(cell)))
+			return true;
+	}
+	return false;
+}
+
 /* Waits until no batch of them is in flight. */
 static void
 wait_for_batches(List *migrations, bool cancel)
@@ -194,15 +220,19 @@ wait_for_batches(List *migrations, bool cancel)
 		/* a signal that came between a claim and its batch had nothing to cancel, so it is sent again */
 		for (int i = 1;; i++)
 		{
+			bool		nodes = any_has_nodes(migrations);
 			int			n;
 
 			/* an SPI level of its own, so that a long wait leaves nothing in memory */
 			SPI_connect();
-			n = batches_in_flight(migrations, cancel && i % BBM_CANCEL_AGAIN == 0);
+			n = batches_in_flight(migrations, cancel && (nodes || i % BBM_CANCEL_AGAIN == 0));
 			SPI_finish();
 			if (n == 0)
 				break;
-			wait_for_change(BBM_POLL_MS);
+			if (nodes)
+				wait_for_nodes();
+			else
+				wait_for_change(BBM_POLL_MS);
 		}
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(no_more_waiting, (Datum) 0);
@@ -219,16 +249,9 @@ static int
 pause_all(List *migrations, bool cancel, bool wait, int *cancelled)
 {
 	int			n;
-	ListCell   *cell;
 
-	foreach(cell, migrations)
-	{
-		const BbmMigration *migration = lfirst(cell);
-
-		if ((cancel || wait) && bbm_is_of_cluster(migration))
-			bbm_check_not_of_cluster(migration, "cancel or await the batches of",
-									 "Pause it without that: no node begins another batch, and those in flight end by themselves.");
-	}
+	if (cancel || wait)
+		bbm_cluster_hold(migrations);
 	n = set_all(migrations, BBM_PAUSED);
 	*cancelled = 0;
 	if (wait && IsolationUsesXactSnapshot())

@@ -40,6 +40,7 @@
 #include "engine/event.h"
 #include "engine/outcome.h"
 #include "sql/access.h"
+#include "sql/cluster.h"
 #include "sql/columns.h"
 #include "sql/doctor.h"
 #include "sql/row.h"
@@ -396,7 +397,8 @@ tell_nodes(BbmRow old, BbmRow now)
 	bool		runs = to == BBM_ACTIVE || to == BBM_RUNNING;
 
 	if (is_of_cluster(now) && at_origin(now) && to != BBM_FINISHED && (ran != runs || !at_origin(old)))
-		bbm_shard_record_activate((Oid) bbm_row_int(now, "owner_oid"), bbm_row_text(now, "shard_record"), runs);
+		bbm_cluster_tell((Oid) bbm_row_int(now, "owner_oid"), bbm_row_text(now, "name"), bbm_row_text(now, "shard_record"),
+						 runs, !bbm_engine_writes());
 }
 
 /* Who may change what it does, and until when. */

@@ -237,14 +237,98 @@ value($_, q(SELECT bbm_start())) foreach @worker;
 ok($_->poll_query_until('postgres', $nobody), 'a node cannot start it by itself') foreach @worker;
 is(value($c, q(SELECT count(*) FROM slow WHERE n = 1)), $done, '... and does no batch');
 $worker[0]->stop('immediate');
-refuses(q(SELECT bbm_start('slow')), qr/connection|connect|server/, 'what a node cannot be told is an error');
+my $down = $worker[0]->port;
+my $half = qr/on 1 of 2 nodes, and nothing has changed on any; node \S+:$down: .*HINT:  Repeat it/s;
+refuses(q(SELECT bbm_start('slow')), qr/cannot start migration "slow" on every node.*could be started $half/s, 'what a node cannot be told is an error');
 is(value($c, q(SELECT status FROM bbm_status('slow'))), 'paused', '... and nothing has changed');
 $worker[0]->start;
+value($c, q(SELECT bbm_start('slow')));
+ok($_->poll_query_until('postgres', q(SELECT count(*) > 0 FROM batched_background_migrations WHERE status = 4)), 'started again, it runs on a node') foreach @worker;
+$worker[0]->stop('immediate');
+refuses("SELECT bbm_pause('slow'$_)", qr/cannot pause migration "slow" on every node.*could be paused $half/s, "a node that is down cannot be paused$_")
+  foreach ('', ', wait => true', ', cancel => true');
+is(value($c, q(SELECT status FROM bbm_status('slow'))), 'running', '... and nothing has changed');
+$worker[0]->start;
+value($c, q(SELECT bbm_pause('slow', wait => true)));
 rate(0);
 value($c, q(SELECT bbm_start('slow')));
 is(value($c, q(SELECT bbm_wait('slow', '3 min'))), 'finished', 'started again, it is finished');
 once('slow', 4000, '... and every row is done once');
 value($c, q(SELECT bbm_drop('slow')));
+
+# ---- a pause that awaits or cancels the batches of all nodes
+
+my $waits_in_batch = q(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 78 AND NOT granted);
+my @gate;
+
+# every batch from here on waits, one on each node
+sub shut_gates
+{
+	@gate = map { $_->background_psql('postgres') } @worker;
+	$_->query_safe('SELECT pg_advisory_lock(78)') foreach @gate;
+	return;
+}
+
+sub all_in_batch
+{
+	my ($what) = @_;
+	ok($_->poll_query_until('postgres', "SELECT ($waits_in_batch) = 1"), $what) foreach @worker;
+	return;
+}
+
+table('gated', 400, 2);
+shut_gates();
+value($c, q(SELECT bbm_update('gated', 'gated', 'n = n + 1 + length(pg_advisory_xact_lock_shared(78)::text)', batch_size => 20,
+	settings => '{bbm.lock_timeout=10min,bbm.max_blocking_time=10min}', start => true)));
+all_in_batch('each node has a batch in flight');
+refuses(q(SET statement_timeout = '3s'; SELECT bbm_pause('gated', wait => true)), qr/statement timeout/, 'a pause waits for them');
+is(value($c, q(SELECT status FROM bbm_status('gated'))), 'running', '... and is rolled back with its statement');
+my $goes_on = q(SELECT count(*) = 1 FROM batched_background_migrations WHERE status IN (1, 4));
+ok($_->poll_query_until('postgres', $goes_on), '... after which a node goes on by itself') foreach @worker;
+my $pause = background($c, 'postgres', q(SELECT bbm_pause('gated', wait => true)));
+ok($_->poll_query_until('postgres', $nobody), 'before the pause commits, it is paused on a node') foreach @worker;
+(shift @gate)->quit;
+# the other node's batch is in flight, so that this cannot be over
+my $asked = q(SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%bbm_pause%' AND pid <> pg_backend_pid() AND state = 'active');
+is(value($c, $asked), 1, 'it waits for the other node');
+is(value($worker[1], $waits_in_batch), 1, '... which has a batch');
+my $in_flight = q(SELECT count(*) FROM batched_background_migration_jobs WHERE status = 4);
+ok($worker[0]->poll_query_until('postgres', "SELECT ($in_flight) = 0"), '... while the first one has none');
+my $jobs = value($worker[0], q(SELECT count(*) FROM batched_background_migration_jobs));
+ok($c->poll_query_until('postgres', q(SELECT waiting_on LIKE '%a session that pauses it' FROM bbm_status('gated'))), 'nobody has the nodes go on meanwhile');
+(shift @gate)->quit;
+finish_background($pause);
+is(value($worker[0], q(SELECT count(*) FROM batched_background_migration_jobs)), $jobs, '... and none has begun another batch');
+is(value($c, q(SELECT status FROM bbm_status('gated'))), 'paused', 'when it has ended, it is paused');
+is(value($_, $in_flight), 0, '... and no batch is in flight on a node') foreach @worker;
+$done = value($c, q(SELECT count(*) FROM gated WHERE n = 1));
+
+shut_gates();
+value($c, q(SELECT bbm_start('gated')));
+all_in_batch('started again, each node has a batch');
+is(value($c, q(SELECT bbm_cancel('gated'))), 2, 'both are cancelled');
+is(value($_, $waits_in_batch), 0, '... and are gone from a node') foreach @worker;
+is(value($c, q(SELECT status FROM bbm_status('gated'))), 'paused', '... and it is paused');
+value($c, q(SELECT bbm_start('gated')));
+all_in_batch('started again, each node has a batch');
+is(value($c, q(SELECT bbm_pause('gated', cancel => true))), 1, 'a pause cancels them');
+ok($_->poll_query_until('postgres', "SELECT ($waits_in_batch) = 0"), '... on a node') foreach @worker;
+is(value($c, q(SELECT count(*) FROM gated WHERE n = 1)), $done, '... and nothing of them is done');
+value($c, q(SELECT bbm_start('gated')));
+all_in_batch('started again, each node has a batch');
+$pause = background($c, 'postgres', q(SELECT bbm_pause('gated', wait => true)));
+ok($_->poll_query_until('postgres', $nobody), 'a pause waits for it on a node') foreach @worker;
+$worker[1]->stop('immediate');
+my (undef, $lost) = finish_background($pause);
+$down = $worker[1]->port;
+like($lost, qr/cannot await the batches of migration "gated" on every node.*paused on 1 of 2 nodes, and goes on there; node \S+:$down: .*HINT:  Repeat it/s,
+	'... one of which goes away: the pause says so');
+$worker[1]->start;
+is(value($c, q(SELECT status FROM bbm_status('gated'))), 'running', '... and is rolled back');
+$_->quit foreach @gate;
+is(value($c, q(SELECT bbm_wait('gated', '3 min'))), 'finished', '... it goes on, and is finished');
+once('gated', 400, '... with every row once');
+value($c, q(SELECT bbm_drop('gated')));
 
 # ---- an error in one shard
 
