@@ -346,6 +346,38 @@ is(value($c, q(SELECT bbm_wait('bad', '3 min'))), 'finished', '... and it goes o
 once('bad', 400, '... with every row once');
 value($c, q(SELECT bbm_drop('bad')));
 
+# ---- bbm_retry: fresh attempts, on the node that has the shard
+
+table('retried', 400, 4);
+value($c, q(UPDATE retried SET pad = 'x' WHERE id = 77));
+value($c, q(SELECT bbm_update('retried', 'retried', 'n = n + 1 / (CASE WHEN pad = ''x'' THEN 0 ELSE 1 END)', batch_size => 10, max_attempts => 2, start => true)));
+
+sub fails_after
+{
+	my ($attempts, $what) = @_;
+	is(value($c, q(SELECT bbm_wait('retried', '3 min'))), 'failed', $what);
+	is(join(' ', grep { $_ ne '' } map { value($_, q(SELECT attempts FROM batched_background_migration_jobs WHERE status = 3)) } @worker),
+		$attempts, '... after its attempts');
+	return;
+}
+
+fails_after(2, 'a shard fails');
+is(value($c, q(SELECT bbm_retry('retried'))), 1, 'one shard is tried again');
+fails_after(2, '... and fails again');
+is(value($c, q(SELECT count(*) FROM bbm_events WHERE name = 'retried' AND event = 'failed')), 2, '... for the second time');
+$worker[1]->stop;
+refuses(q(SELECT bbm_retry('retried')), qr/cannot start migration "retried" on every node/, 'a node that is down is not told to try again');
+is(value($c, q(SELECT status, jobs_failed FROM bbm_status_detail('retried'))), 'failed|1', '... and nothing has changed');
+$worker[1]->start;
+value($c, q(UPDATE retried SET pad = '' WHERE id = 77));
+value($c, q(SELECT bbm_pause('retried')));
+is(value($c, q(SELECT bbm_retry('retried'))), 1, 'when it is paused, one shard is to be tried again');
+is(value($c, q(SELECT status FROM bbm_status('retried'))), 'paused', '... and it stays paused');
+value($c, q(SELECT bbm_start('retried')));
+is(value($c, q(SELECT bbm_wait('retried', '3 min'))), 'finished', '... until it is started');
+once('retried', 400, '... with every row once');
+value($c, q(SELECT bbm_drop('retried')));
+
 # ---- a role that is no superuser
 
 $c->safe_psql('postgres', <<'EOS');
