@@ -83,6 +83,37 @@ bbm_shard_part_definition(const BbmShardRecord *shard, BbmDefinition *d)
 	}
 }
 
+/* How it is done may have been altered since this node has taken it up: writes what is not as the record says. */
+void
+bbm_shard_part_alter(const BbmShardPart *part, const BbmShardRecord *shard)
+{
+	BbmDefinition is;
+	BbmDefinition shall;
+	BbmDefinition change = {0};
+	bool		differs = false;
+
+	bbm_migration_definition(part->id, &is);
+	bbm_shard_part_definition(shard, &shall);
+	bbm_each_option(option)
+	{
+		bool		is_set = bbm_definition_has(&is, option->column);
+		bool		shall_be = bbm_definition_has(&shall, option->column);
+
+		if (!(option->flags & BBM_HOW) || (!is_set && !shall_be) ||
+			(is_set && shall_be &&
+			 datum_image_eq(bbm_definition_get(&is, option->column), bbm_definition_get(&shall, option->column),
+							get_typbyval(option->type), get_typlen(option->type))))
+			continue;
+		differs = true;
+		if (shall_be)
+			bbm_definition_set(&change, option->column, bbm_definition_get(&shall, option->column));
+		else
+			bbm_definition_set_null(&change, option->column);
+	}
+	if (differs)
+		bbm_migration_write(part->id, &change, true);
+}
+
 /* Such a shard's range is found where there are no keys yet; afterwards each node uses it. */
 static void
 keep_bounds(int64 id, const BbmShardRecord *shard)

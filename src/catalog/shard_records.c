@@ -240,6 +240,16 @@ no_value(const char *table, int64 shard)
 			 errhint("Insert the rows of that shard first, or distribute the table by a column of a number, a text, a date or a uuid.")));
 }
 
+/* The migration's row, as jsonb. */
+static char *
+definition_of(int64 migration_id)
+{
+	(void) bbm_cluster_query(bbm_catalog()->owner,
+							 psprintf("SELECT to_jsonb(m) FROM %s.batched_background_migrations m WHERE id = " INT64_FORMAT,
+									  bbm_catalog()->schema, migration_id));
+	return bbm_cluster_text(0, 1);
+}
+
 /*
  * Creates the record of a migration whose row is there, colocated with the
  * table; returns its name.  All of it is part of the caller's transaction, on
@@ -249,7 +259,6 @@ char *
 bbm_shard_record_create(int64 migration_id, Oid relid, const BbmDistribution *d, Oid owner, bool active)
 {
 	char	   *record = psprintf("bbm_internal.bbm_shards_" INT64_FORMAT, migration_id);
-	const char *schema = bbm_catalog()->schema;
 	List	   *shards = read_shards(relid);
 	StringInfoData values;
 	char	   *definition;
@@ -257,10 +266,7 @@ bbm_shard_record_create(int64 migration_id, Oid relid, const BbmDistribution *d,
 
 	find_values(GetUserId(), relid, d->column, shards);
 	create_table(record, migration_id, relid, d, owner);
-	(void) bbm_cluster_query(bbm_catalog()->owner,
-							 psprintf("SELECT to_jsonb(m) FROM %s.batched_background_migrations m WHERE id = " INT64_FORMAT,
-									  schema, migration_id));
-	definition = quote_literal_cstr(bbm_cluster_text(0, 1));
+	definition = quote_literal_cstr(definition_of(migration_id));
 	initStringInfo(&values);
 	foreach(cell, shards)
 	{
@@ -307,6 +313,19 @@ bbm_shard_record_activate(Oid owner, const char *record, bool active)
 										  quote_literal_cstr(record))) > 0)
 		(void) bbm_cluster_query(owner, psprintf("UPDATE %s SET active = %s WHERE kind = 'control' AND active IS DISTINCT FROM %s",
 												 record, active ? "true" : "false", active ? "true" : "false"));
+}
+
+/*
+ * The migration's row has been altered, in this transaction.  Each node takes
+ * that up when it is asked the next time: the epoch of what is to be done says
+ * that there is something to take up.  As above, no batch waits for us, nor do
+ * we for a batch.
+ */
+void
+bbm_shard_record_define(Oid owner, const char *record, int64 migration_id)
+{
+	(void) bbm_cluster_query(owner, psprintf("UPDATE %s SET definition = %s::jsonb, epoch = epoch + 1 WHERE kind = 'control'",
+											 record, quote_literal_cstr(definition_of(migration_id))));
 }
 
 /*

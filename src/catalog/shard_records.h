@@ -54,6 +54,7 @@ extern char *bbm_shard_record_create(int64 migration_id, Oid relid, const BbmDis
 									 bool active);
 extern void bbm_shard_record_drop(Oid owner, const char *record);
 extern void bbm_shard_record_activate(Oid owner, const char *record, bool active);
+extern void bbm_shard_record_define(Oid owner, const char *record, int64 migration_id);
 extern int	bbm_shard_records_complete(Oid owner, const char *record, Oid relid);
 extern char *bbm_cluster_nodes_ready(const char *command, const char *version);
 extern void bbm_cluster_ask(Oid user, const char *record, const char *command, BbmClusterReport *report);

@@ -328,7 +328,7 @@ read_record(BbmShardRecord *shard)
 {
 	char	   *key;
 	char	   *sql = psprintf("SELECT c.active, r.epoch, r.state = 'finished', r.cursor_value, r.cursor_key, r.row_count, "
-							   "r.key_count, c.definition, r.bounds FROM %s r JOIN %s c ON c.low = r.low AND c.high = r.high "
+							   "r.key_count, c.definition, r.bounds, c.epoch > 0 FROM %s r JOIN %s c ON c.low = r.low AND c.high = r.high "
 							   "AND c.kind = 'control' WHERE r.kind = 'shard' AND r.low = %s AND r.high = %s",
 							   shard->record, shard->record, quote_literal_cstr(shard->low),
 							   quote_literal_cstr(shard->high));
@@ -347,6 +347,7 @@ read_record(BbmShardRecord *shard)
 	shard->keys = bbm_cluster_int64(0, 7);
 	shard->definition = bbm_cluster_text(0, 8);
 	shard->bounds = bbm_cluster_text(0, 9);
+	shard->altered = strcmp(bbm_cluster_text(0, 10), "t") == 0;
 }
 
 /* Returns a list of BbmShardRecord: the shards of the table that are here now, in the current memory context. */

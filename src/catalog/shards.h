@@ -56,6 +56,7 @@ typedef struct BbmShardRecord
 	int64		rows;
 	int64		keys;
 	char	   *definition;		/* jsonb, as text */
+	bool		altered;		/* ... since the record was created */
 	char	   *bounds;			/* the same; NULL until the first node has taken it up */
 } BbmShardRecord;
 

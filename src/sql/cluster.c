@@ -115,6 +115,23 @@ check_options(const BbmDefinition *d, const BbmMigration *m, Oid relid)
 				 bbm_definition_has(d, "min_key") || bbm_definition_has(d, "max_key"), "A bound of the key");
 }
 
+/* What can be altered afterwards: how the batches are done, as far as that can be given at all. */
+bool
+bbm_cluster_may_alter(const char *column)
+{
+	static const char *const columns[] = {
+		"batch_size", "sub_batch_size", "target_duration", "min_batch_size", "max_batch_size", "max_batch_wal",
+		"max_attempts", "priority", "share_table", "synchronous", "allow_full_scan", "settings"
+	};
+
+	for (int i = 0; i < lengthof(columns); i++)
+	{
+		if (strcmp(columns[i], column) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* Finds another table that a query reads. */
 static bool
 reads_another(Node *node, void *context)
@@ -318,22 +335,38 @@ bbm_cluster_pause(const BbmMigration *migration, bool cancel)
 	return n;
 }
 
-/* Tells the nodes that they may go on, or not; with "check" says first which of them cannot be told. */
-void
-bbm_cluster_tell(Oid owner, const char *name, const char *record, bool runs, bool check)
+/* A statement of the user says first which nodes with shards of it cannot be told. */
+static void
+check_nodes_answer(Oid owner, const char *name, const char *record, const char *verb, const char *participle)
 {
-	BbmClusterReport report = {0};
+	BbmClusterReport report;
 
-	if (check)
-		bbm_cluster_ask(owner, record, "SELECT '[]'", &report);
+	if (bbm_engine_writes())
+		return;
+	bbm_cluster_ask(owner, record, "SELECT '[]'", &report);
 	if (report.silent > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("cannot %s migration \"%s\" on every node", runs ? "start" : "pause", name),
-				 errdetail("It could be %s on %d of %d nodes, and nothing has changed on any; %s.", runs ? "started" : "paused",
+				 errmsg("cannot %s migration \"%s\" on every node", verb, name),
+				 errdetail("It could be %s on %d of %d nodes, and nothing has changed on any; %s.", participle,
 						   report.nodes - report.silent, report.nodes, report.trouble),
 				 errhint(NODE_HINT)));
+}
+
+/* Tells the nodes that they may go on, or not. */
+void
+bbm_cluster_tell(Oid owner, const char *name, const char *record, bool runs)
+{
+	check_nodes_answer(owner, name, record, runs ? "start" : "pause", runs ? "started" : "paused");
 	bbm_shard_record_activate(owner, record, runs);
+}
+
+/* Gives the nodes what has been altered in the migration's row, in this transaction. */
+void
+bbm_cluster_redefine(Oid owner, const char *name, const char *record, int64 id)
+{
+	check_nodes_answer(owner, name, record, "alter", "altered");
+	bbm_shard_record_define(owner, record, id);
 }
 
 /* ----------------------------------------------------------------
@@ -511,6 +544,8 @@ sync_shard(const char *record, BbmShardRecord *shard, const BbmShardPart *part, 
 	}
 	if (!shard->found || shard->finished)
 		return NULL;
+	if (part && shard->altered)
+		bbm_shard_part_alter(part, shard);
 	if (part == NULL)
 		return shard->active ? bbm_txn_part(take_up, &args) : NULL;
 	if (shard->active ? part->status == BBM_PAUSED || (restart && part->status == BBM_FAILED) :

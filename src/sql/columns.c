@@ -208,11 +208,19 @@ bbm_columns_update(Relation rel, HeapTuple old, HeapTuple new)
 const char *
 bbm_columns_changed(Relation rel, HeapTuple old, HeapTuple new, int flags)
 {
+	return bbm_columns_changed_but(rel, old, new, flags, NULL);
+}
+
+/* The same, leaving out the columns that "may" is true for. */
+const char *
+bbm_columns_changed_but(Relation rel, HeapTuple old, HeapTuple new, int flags, bool (*may) (const char *column))
+{
 	TupleDesc	desc = RelationGetDescr(rel);
 
 	bbm_each_option(option)
 	{
-		if ((option->flags & flags) && differs(desc, old, new, SPI_fnumber(desc, option->column)))
+		if ((option->flags & flags) && !(may && may(option->column)) &&
+			differs(desc, old, new, SPI_fnumber(desc, option->column)))
 			return option->column;
 	}
 	return NULL;

@@ -544,6 +544,26 @@ alter(const BbmMigration *migration, BbmDefinition *d)
 	bbm_migration_write(migration->id, d, false);
 }
 
+/*
+ * The nodes take up how the migration of a distributed table is done, and
+ * nothing else; the part of it that is about a shard is as its record says.
+ */
+static void
+check_alters_on_nodes(const BbmMigration *migration, const BbmDefinition *d, bool again)
+{
+	bool		possible = bbm_is_of_cluster(migration) && !again;
+
+	if (migration->shard_record == NULL)
+		return;
+	bbm_each_option(option)
+		possible = possible && (!bbm_definition_has(d, option->column) || bbm_cluster_may_alter(option->column));
+	if (!possible)
+		bbm_check_not_of_cluster(migration, "alter",
+								 bbm_is_of_cluster(migration) ?
+								 "Alter how its batches are done; or drop it, and define another one for what is left." :
+								 "Alter the migration of the whole table, on the coordinator.");
+}
+
 Datum
 bbm_alter(PG_FUNCTION_ARGS)
 {
@@ -563,7 +583,7 @@ bbm_alter(PG_FUNCTION_ARGS)
 	bbm_definition_set_text(&d, "name", new_name);
 	SPI_connect();
 	migration = bbm_get_migration(name);
-	bbm_check_not_of_cluster(migration, "alter", "Drop it, and define another one for what is left.");
+	check_alters_on_nodes(migration, &d, again);
 	/* whichever table has the name now */
 	if (again)
 		migration->table_oid = InvalidOid;

@@ -359,12 +359,17 @@ keep_found(BbmRow old, BbmRow *new)
 		bbm_row_set(new, "table_oid", (Datum) 0, true);
 }
 
-/* The nodes have the definition in the record of their shards, and each part of it is the record's. */
+/*
+ * The nodes have the definition in the record of their shards, and each part of
+ * it is the record's.  How the whole is done can be altered, as far as the
+ * nodes take that up: see redefine.
+ */
 static void
 keep_what_nodes_have(Relation rel, BbmRow old, BbmRow new)
 {
 	const char *column = bbm_row_is_null(old, "shard_record") ? NULL :
-		bbm_columns_changed(rel, old.tuple, new.tuple, BBM_WHAT | BBM_HOW);
+		bbm_columns_changed_but(rel, old.tuple, new.tuple, BBM_WHAT | BBM_HOW,
+								bbm_row_is_null(old, "shard_id") ? bbm_cluster_may_alter : NULL);
 
 	/* the record belongs to the owner, on all nodes */
 	if (!bbm_row_is_null(old, "shard_record") && at_origin(old) && !is_same(old, new, "owner"))
@@ -398,7 +403,17 @@ tell_nodes(BbmRow old, BbmRow now)
 
 	if (is_of_cluster(now) && at_origin(now) && to != BBM_FINISHED && (ran != runs || !at_origin(old)))
 		bbm_cluster_tell((Oid) bbm_row_int(now, "owner_oid"), bbm_row_text(now, "name"), bbm_row_text(now, "shard_record"),
-						 runs, !bbm_engine_writes());
+						 runs);
+}
+
+/* A user has altered how it is done: the nodes take that up when they are asked the next time. */
+static void
+redefine(Relation rel, BbmRow old, BbmRow now)
+{
+	if (!bbm_engine_writes() && is_of_cluster(now) && at_origin(now) &&
+		bbm_columns_changed(rel, old.tuple, now.tuple, BBM_HOW))
+		bbm_cluster_redefine((Oid) bbm_row_int(now, "owner_oid"), bbm_row_text(now, "name"),
+							 bbm_row_text(now, "shard_record"), bbm_row_int(now, "id"));
 }
 
 /* Who may change what it does, and until when. */
@@ -646,6 +661,7 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 		now.tuple = data->tg_newtuple;
 		to = bbm_row_int(now, "status");
 		tell_nodes(old, now);
+		redefine(data->tg_relation, old, now);
 		if (from != to || (at_origin(now) && !at_origin(old)))
 			report_event(now, event_word((BbmStatus) to));
 		else if (!bbm_engine_writes() && is_changed(old, now))

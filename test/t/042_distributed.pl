@@ -208,8 +208,7 @@ once('quick', 2000, '... and every row is done once');
 is(value($c, q(SELECT status, percent, rows_done, estimated_total FROM bbm_status_detail('quick'))), 'finished|100.0|2000|2000', '... as its status says');
 value($c, q(SELECT bbm_ensure_finished('quick')));
 is(value($_, q(SELECT count(*) FROM batched_background_migrations)), 0, 'nothing is left on a node') foreach @worker;
-refuses(q(SELECT bbm_alter('quick', batch_size => 5)), qr/cannot alter migration "quick".*distributed table/s, 'it cannot be altered');
-refuses(q(UPDATE batched_background_migrations SET batch_size = 5), qr/batch_size of migration "quick" cannot be changed/, '... nor with an UPDATE');
+refuses(q(SELECT bbm_alter('quick', batch_size => 5)), qr/migration "quick" is finished and stays so/s, 'it cannot be altered any more');
 is(value($c, q(SELECT bbm_drop('quick'))), 't', 'it is dropped');
 is(value($c, q(SELECT count(*) FROM pg_dist_partition WHERE logicalrelid::text LIKE '%bbm_shards%')), 0, '... with its record');
 
@@ -377,6 +376,47 @@ value($c, q(SELECT bbm_start('retried')));
 is(value($c, q(SELECT bbm_wait('retried', '3 min'))), 'finished', '... until it is started');
 once('retried', 400, '... with every row once');
 value($c, q(SELECT bbm_drop('retried')));
+
+# ---- bbm_alter
+
+table('altered', 4000, 4);
+value($c, q(SELECT bbm_update('altered', 'altered', 'n = n + 1', batch_size => 1, settings => '{bbm.max_row_rate=1}', start => true)));
+ok($_->poll_query_until('postgres', q(SELECT count(*) = 2 FROM batched_background_migrations WHERE status = 4)), 'one that takes days runs on a node') foreach @worker;
+
+# how all of its shards are done
+sub as_altered
+{
+	my ($shards, $batch_size, $what) = @_;
+	ok($_->poll_query_until('postgres', "SELECT count(*) = $shards FROM batched_background_migrations WHERE batch_size = $batch_size"), $what) foreach @worker;
+	return;
+}
+value($c, q(UPDATE batched_background_migrations SET batch_size = 2 WHERE name = 'altered'));
+as_altered(2, 2, 'an UPDATE is taken up by a node');
+value($c, q(SELECT bbm_alter('altered', batch_size => 3, max_attempts => 7)));
+as_altered(2, 3, '... and so is bbm_alter');
+is(value($_, q(SELECT DISTINCT max_attempts, settings FROM batched_background_migrations)), '7|{bbm.max_row_rate=1}', '... with all that is given, and no more') foreach @worker;
+value($c, q(SELECT bbm_pause('altered', wait => true)));
+value($c, q(SELECT bbm_alter('altered', batch_size => 4)));
+value($c, q(SELECT bbm_start('altered')));
+as_altered(2, 4, 'what was altered in a pause is taken up after it');
+my ($moves) = shards_of('altered');
+move('altered', 'block_writes', $moves->[0]);
+ok($c->poll_query_until('postgres', q(SELECT percent IS NOT NULL FROM bbm_status('altered'))), 'a shard has moved');
+my ($new_home) = grep { $_->port != $moves->[3] } @worker;
+ok($new_home->poll_query_until('postgres', q(SELECT count(*) = 3 FROM batched_background_migrations WHERE batch_size = 4 AND max_attempts = 7)), '... and is done as altered');
+refuses("SELECT bbm_alter('altered', $_)", qr/cannot alter migration "altered".*distributed table.*HINT:  Alter how/s, "what the nodes do not take up: $_")
+  foreach ('workers => 2', q(job => 'UPDATE altered SET n = 2 WHERE id BETWEEN $1 AND $2'), q(on_error => 'skip'), 'restart => true', q(batch_size => 9, new_name => 'other'));
+refuses("UPDATE batched_background_migrations SET $_ WHERE name = 'altered'", qr/cannot be changed.*distributed table/s, "... with an UPDATE: $_")
+  foreach ('workers = 2', q(row_check = 'n = 1'));
+refuses(q(SELECT bbm_alter(name, batch_size => 9) FROM batched_background_migrations LIMIT 1), qr/cannot alter migration "altered\/\d+".*one shard/s, 'a shard by itself', $new_home);
+$worker[0]->stop;
+refuses(q(SELECT bbm_alter('altered', batch_size => 9)), qr/cannot alter migration "altered" on every node.*could be altered on 1 of 2 nodes/s, 'a node that is down is named');
+is(value($c, q(SELECT batch_size FROM batched_background_migrations WHERE name = 'altered')), 4, '... and nothing has changed');
+$worker[0]->start;
+value($c, q(SELECT bbm_alter('altered', batch_size => 500, settings => '{}')));
+is(value($c, q(SELECT bbm_wait('altered', '3 min'))), 'finished', 'without its rate it is finished');
+once('altered', 4000, '... with every row once');
+value($c, q(SELECT bbm_drop('altered')));
 
 # ---- a role that is no superuser
 
