@@ -89,9 +89,10 @@ bbm_shard_may_run(const BbmMigration *migration)
  * Asks all nodes.  No lock of ours is held but the permit, which says that
  * this process does it, and that of the nodes: a pause may commit meanwhile,
  * and is seen before anything is decided; one that awaits batches waits for us
- * before it writes anything, and we do not ask until it has ended.  A shard that moves meanwhile is reported by one of the
- * two nodes, by both, or by none; it counts as finished only if one of them
- * has read that in its record, which is then true for good.
+ * before it writes anything, and we do not ask until it has ended.  A shard
+ * that moves meanwhile is reported by one of the two nodes, by both, or by
+ * none; it counts as finished only if one of them has read that in its record,
+ * which is then true for good.
  */
 void
 bbm_cluster_look(void *arg)
@@ -116,9 +117,9 @@ bbm_cluster_look(void *arg)
 				 errhint("Define it again on the coordinator.")));
 	old = MemoryContextSwitchTo(step->context);
 	bbm_cluster_ask(GetUserId(), NULL,
-					psprintf("SELECT bbm_internal.bbm_shards_sync(%s, %s, %s)", quote_literal_cstr(migration->shard_record),
-							 quote_literal_cstr(migration->table_name), migration->status == BBM_ACTIVE ? "'start'" : "'go on'"),
-					&step->report);
+					psprintf("SELECT bbm_internal.bbm_shards_sync(%s, %s, %s)",
+							 quote_literal_cstr(migration->shard_record), quote_literal_cstr(migration->table_name),
+							 migration->status == BBM_ACTIVE ? "'start'" : "'go on'"), &step->report);
 	bbm_cluster_state(migration->shard_record, migration->table_oid, step->report.shards, &step->state);
 	if (step->state.unrecorded > 0)
 		step->empty = bbm_shard_records_complete(migration->owner, migration->shard_record, migration->table_oid);
