@@ -286,6 +286,14 @@ bbm_shard_record_create(int64 migration_id, Oid relid, const BbmDistribution *d,
 	return record;
 }
 
+/* The command by which a node brings its migrations into line with the record, and reports; see bbm_shards_sync. */
+char *
+bbm_shards_sync_command(const char *record, const char *table, const char *action)
+{
+	return psprintf("SELECT bbm_internal.bbm_shards_sync(%s, %s, %s)", quote_literal_cstr(record),
+					quote_literal_cstr(table), quote_literal_cstr(action));
+}
+
 /*
  * The nodes end what they have of it, each in a transaction of its own: if ours
  * is rolled back, they take it up again.  Between the two statements one may do
@@ -299,10 +307,18 @@ bbm_shard_record_drop(Oid owner, const char *record)
 	(void) bbm_cluster_query(owner,
 							 psprintf("SELECT count(*) FROM run_command_on_all_nodes(%s, give_warning_for_connection_errors => false) "
 									  "WHERE to_regclass(%s) IS NOT NULL",
-									  quote_literal_cstr(psprintf("SELECT bbm_internal.bbm_shards_sync(%s, '', 'end')",
-																  quote_literal_cstr(record))),
+									  quote_literal_cstr(bbm_shards_sync_command(record, "", "end")),
 									  quote_literal_cstr(record)));
 	(void) bbm_cluster_query(bbm_catalog()->owner, psprintf("DROP TABLE IF EXISTS %s", record));
+}
+
+/* Does the table exist, and belong to another than the current user?  Needs SPI. */
+bool
+bbm_shard_record_is_foreign(const char *record)
+{
+	return bbm_cluster_query(GetUserId(),
+							 psprintf("SELECT 1 FROM pg_catalog.pg_class WHERE oid = to_regclass(%s) AND relowner <> %u",
+									  quote_literal_cstr(record), GetUserId())) > 0;
 }
 
 /* Batches that begin after the commit see it, on each node. */

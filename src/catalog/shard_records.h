@@ -53,10 +53,12 @@ extern bool bbm_distribution(Oid relid, BbmDistribution *distribution);
 extern char *bbm_shard_record_create(int64 migration_id, Oid relid, const BbmDistribution *distribution, Oid owner,
 									 bool active);
 extern void bbm_shard_record_drop(Oid owner, const char *record);
+extern bool bbm_shard_record_is_foreign(const char *record);
 extern void bbm_shard_record_activate(Oid owner, const char *record, bool active);
 extern void bbm_shard_record_define(Oid owner, const char *record, int64 migration_id);
 extern int	bbm_shard_records_complete(Oid owner, const char *record, Oid relid);
 extern char *bbm_cluster_nodes_ready(const char *command, const char *version);
+extern char *bbm_shards_sync_command(const char *record, const char *table, const char *action);
 extern void bbm_cluster_ask(Oid user, const char *record, const char *command, BbmClusterReport *report);
 extern void bbm_cluster_state(const char *record, Oid relid, const char *shards, BbmClusterState *state);
 extern void bbm_cluster_show(int64 migration_id, const char *shards, bool complete);

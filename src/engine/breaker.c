@@ -54,15 +54,12 @@ static void
 pause_it(void *arg)
 {
 	Breaker    *breaker = arg;
-	int64		id = breaker->migration->id;
 	BbmStatus	status;
-	BbmMigration *now;
 
 	BBM_POINT("breaker-begin");
-	now = bbm_migration_lock(id, &status) ? bbm_migration_by_id(id, CurrentMemoryContext) : NULL;
-	breaker->paused = now && status == BBM_RUNNING && now->updated_at == breaker->migration->updated_at;
+	breaker->paused = bbm_migration_lock_as_read(breaker->migration, &status) && status == BBM_RUNNING;
 	if (breaker->paused)
-		bbm_migration_pause(id, breaker->reason);
+		bbm_migration_pause(breaker->migration->id, breaker->reason);
 }
 
 /*

@@ -117,9 +117,8 @@ bbm_cluster_look(void *arg)
 				 errhint("Define it again on the coordinator.")));
 	old = MemoryContextSwitchTo(step->context);
 	bbm_cluster_ask(GetUserId(), NULL,
-					psprintf("SELECT bbm_internal.bbm_shards_sync(%s, %s, %s)",
-							 quote_literal_cstr(migration->shard_record), quote_literal_cstr(migration->table_name),
-							 migration->status == BBM_ACTIVE ? "'start'" : "'go on'"), &step->report);
+					bbm_shards_sync_command(migration->shard_record, migration->table_name,
+											migration->status == BBM_ACTIVE ? "start" : "go on"), &step->report);
 	bbm_cluster_state(migration->shard_record, migration->table_oid, step->report.shards, &step->state);
 	if (step->state.unrecorded > 0)
 		step->empty = bbm_shard_records_complete(migration->owner, migration->shard_record, migration->table_oid);

@@ -272,17 +272,15 @@ static void
 fail_migration(void *arg)
 {
 	FailArgs   *args = arg;
-	int64		id = args->migration->id;
 	BbmStatus	status;
-	BbmMigration *now;
+	bool		as_read;
 
 	BBM_POINT("fail-begin");
-	now = bbm_migration_lock(id, &status) ? bbm_migration_by_id(id, CurrentMemoryContext) : NULL;
+	as_read = bbm_migration_lock_as_read(args->migration, &status);
 	BBM_POINT("fail-locked");
-	args->failed = now && (status == BBM_ACTIVE || status == BBM_RUNNING) &&
-		now->updated_at == args->migration->updated_at;
+	args->failed = as_read && (status == BBM_ACTIVE || status == BBM_RUNNING);
 	if (args->failed)
-		bbm_migration_fail(id, args->code, args->error);
+		bbm_migration_fail(args->migration->id, args->code, args->error);
 }
 
 /*

@@ -321,8 +321,8 @@ bbm_cluster_pause(const BbmMigration *migration, bool cancel)
 	if (!has_nodes(migration))
 		return 0;
 	bbm_cluster_ask(migration->owner, migration->shard_record,
-					psprintf("SELECT bbm_internal.bbm_shards_sync(%s, %s, %s)", quote_literal_cstr(migration->shard_record),
-							 quote_literal_cstr(migration->table_name), cancel ? "'cancel'" : "'pause'"), &report);
+					bbm_shards_sync_command(migration->shard_record, migration->table_name, cancel ? "cancel" : "pause"),
+					&report);
 	if (report.silent > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
@@ -572,10 +572,7 @@ part_of(List *parts, int64 shard)
 static void
 check_record(const char *record)
 {
-	char	   *sql = psprintf("SELECT 1 FROM pg_catalog.pg_class WHERE oid = to_regclass(%s) AND relowner <> %u",
-							   quote_literal_cstr(record), GetUserId());
-
-	if (bbm_cluster_query(GetUserId(), sql) > 0)
+	if (bbm_shard_record_is_foreign(record))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of table %s", record),
