@@ -32,6 +32,11 @@ SELECT (same(2, 9000, 8000, 1, 0, 0.1, 1, 'w'))[2] AS cpu, (same(1, 1000, 0, 1, 
 -- a long pulse has waited often: the mean wait counts, and the share shrinks as after as many pulses
 SELECT (same(1, 100000, 50000, 60, 0, 0.1, 1, 's'))[1] AS short_waits, round((same(1, 200000, 100000, 10, 0, 0.1, 1, 's'))[1]::numeric, 3) AS ten,
     round((same(1, 200000, 100000, 99, 0, 0.1, 1, 's'))[1]::numeric, 3) AS many;
+-- where nobody else has needed a CPU for 10 ms, a wait for one says nothing; after 0.3 s it works all of the time; locks and WAL count in any case
+SELECT (same(9, 9000, 8000, 1, 9000, 0.1, 1, 's'))[9] < 0.42 AS others, (same(9, 9000, 8000, 1, 20000, 0.1, 1, 's'))[9] AS just_none, same(2, 9000, 8000, 1, 300000, 0.1, 1, 's') AS none,
+    same(2, 9000, 8000, 1, 300000, 0.1, 0.7, 's') AS at_most, (same(9, 9000, -1, 1, 300000, 0.1, 1, 's'))[9] AS not_reported, (same(1, 9000, 8000, 1, 300000, 0.1, 1, 'w'))[1] AS why;
+SELECT pulses('{1000,1000,1000}', '{0,0,0}', '{1,1,1}', '{1,1,1}', '{300000,1,1}', 0.1, 1, 's') AS locks;
+
 -- the pause: as long as it worked for half of the time; nine times as long for a tenth; what it waited counts towards it; what is too short is owed
 SELECT (same(1, 2000, 0, 1, 0, 0.5, 0.5, 'p'))[1] AS half, (same(1, 2000, 0, 1, 0, 0.1, 0.1, 'p'))[1] AS tenth,
     (same(1, 5000, 3000, 1, 0, 0.1, 0.1, 'p'))[1] AS waited, same(4, 400, 0, 1, 0, 0.5, 0.5, 'p') AS owed, same(3, 1000, 0, 1, 0, 1, 1, 'p') AS none;

@@ -336,6 +336,24 @@ bbm_slots_pace(int64 migration_id, double *share, int *why)
 	return n > 0;
 }
 
+/* Writes the process ids of all of bbm's processes that work, up to "most"; returns how many. */
+int
+bbm_slots_pids(pid_t *pids, int most)
+{
+	int			n = 0;
+
+	if (bbm_shared == NULL)
+		return 0;
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	bbm_each_slot(slot)
+	{
+		if (slot->in_use && slot->pid != 0 && n < most)
+			pids[n++] = slot->pid;
+	}
+	LWLockRelease(bbm_shared->lock);
+	return n;
+}
+
 /*
  * Wakes those who wait for a migration or a batch to end, and the processes in
  * this database that wait for their time slice.

@@ -29,6 +29,7 @@ extern bool bbm_slot_must_exit(void);
 /* The slots of others. */
 extern int	bbm_slots_on(int64 migration_id);
 extern bool bbm_slots_pace(int64 migration_id, double *share, int *why);
+extern int	bbm_slots_pids(pid_t *pids, int most);
 extern void bbm_state_changed(void);
 extern void bbm_batch_ended(void);
 extern void bbm_await_batches(bool begin);

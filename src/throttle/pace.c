@@ -18,6 +18,11 @@
  *	  lower the share at once.  It grows when there was at most one in 64, or
  *	  none for a while.
  *
+ *	  Where nobody else needs a CPU, a wait for one says nothing: the process
+ *	  waited for others of its kind, or for those that write for it.  The system
+ *	  may also keep it waiting while another CPU is idle.  After a while without
+ *	  others the process works all of the time.
+ *
  *	  The waits for a CPU are not work.  They count towards the pause instead, so
  *	  that a process that has got the lower limit works for that share of the
  *	  time, however long it waits for its CPU.
@@ -44,6 +49,10 @@
 
 /* A late pulse is forgotten after so long without another, as pulses may be rare. */
 #define BBM_PACE_LATE_US 1000000
+
+/* Waits do not count when nobody else has needed a CPU for so long; after the latter the share is not limited. */
+#define BBM_PACE_ALONE_US 10000
+#define BBM_PACE_FREE_US 300000
 
 /* Where the system does not report waits: so many times the best a pulse may take in addition to it. */
 #define BBM_PACE_USUAL 0.5
@@ -95,7 +104,7 @@ lateness(const BbmPulse *pulse, double wait_us, BbmPaceReason *why)
 	/* no two batches take the same time */
 	double		usual_us = pulse->wait_us >= 0 ? 0 : BBM_PACE_USUAL * (pulse->elapsed_us - wait_us);
 
-	if ((wait_us - usual_us) / turns > BBM_PACE_WAIT_US)
+	if ((wait_us - usual_us) / turns > BBM_PACE_WAIT_US && pulse->alone_us < BBM_PACE_ALONE_US)
 	{
 		*why = pulse->wait_us >= 0 ? BBM_PACE_CPU : BBM_PACE_SLOW;
 		/* a long pulse has waited as often as many short ones, of which every second one lowers the share */
@@ -109,7 +118,7 @@ lateness(const BbmPulse *pulse, double wait_us, BbmPaceReason *why)
 
 /* Moves the share, after a pulse. */
 static void
-control(BbmPace *pace, const BbmPaceLimits *limits, int late, BbmPaceReason why)
+control(BbmPace *pace, const BbmPaceLimits *limits, int late, BbmPaceReason why, bool alone)
 {
 	double		share = pace->share;
 
@@ -131,6 +140,8 @@ control(BbmPace *pace, const BbmPaceLimits *limits, int late, BbmPaceReason why)
 		pace->ups = 0;
 		pace->late = 0;
 	}
+	else if (alone && late == 0)
+		share = limits->max;
 	else if (pace->pulses >= BBM_PACE_PULSES ? pg_popcount64(pace->late) <= 1 :
 			 pace->since_us >= BBM_PACE_GROW_US && pace->late == 0)
 	{
@@ -163,7 +174,7 @@ bbm_pace_after(BbmPace *pace, const BbmPaceLimits *limits, const BbmPulse *pulse
 	late = lateness(pulse, wait_us, &why);
 	pace->since_us += Max(pulse->elapsed_us, 0);
 	pace->clean_us += Max(pulse->elapsed_us, 0);
-	control(pace, limits, late, why);
+	control(pace, limits, late, why, pulse->alone_us >= BBM_PACE_FREE_US);
 	pace->owed_us += work_us * (1 / pace->share - 1) - wait_us;
 	pace->owed_us = Min(Max(pace->owed_us, -BBM_PACE_CREDIT_US), BBM_PACE_LONGEST_PAUSE_US);
 	return pace->owed_us < BBM_PACE_SHORTEST_PAUSE_US ? 0 : pace->owed_us;

@@ -38,6 +38,7 @@ typedef struct BbmPulse
 	double		wait_us;		/* of that, ready to run and without a CPU; negative: not known */
 	int			turns;			/* how often it got a CPU, and so waited for one, if only for a moment */
 	double		units;			/* how much it did, in units that take about the same time; 0: not known */
+	double		alone_us;		/* for so long nobody else has needed a CPU; 0: somebody does, or it is not known */
 	bool		blocks;			/* sessions had waited for its locks for longer than the set point */
 	bool		fills_wal;		/* it found the WAL buffers full, and sessions waiting for them */
 } BbmPulse;

@@ -23,6 +23,7 @@
 #include "utils/wait_event.h"
 
 #include "base/compat.h"
+#include "base/cpu_use.h"
 #include "base/cpu_waits.h"
 #include "base/guc.h"
 #include "base/impact_counts.h"
@@ -145,6 +146,9 @@ bbm_pacing_end(const BbmMigration *migration, double units)
 		waited_ns = ns;
 		turns = times;
 	}
+	/* asked only where it matters, as it looks at all sessions */
+	if (bbm_pace_share(&pace, &limits) < limits.max || pulse.wait_us > BBM_PACE_WAIT_US || pulse.wait_us < 0)
+		pulse.alone_us = (double) bbm_cpus_are_ours_for(ended);
 	paused_until = ended + (TimestampTz) bbm_pace_after(&pace, &limits, &pulse);
 	began = 0;
 	bbm_impact_pulse_ends(ended, pulse.elapsed_us);

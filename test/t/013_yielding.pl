@@ -410,6 +410,77 @@ ends_well('j', 100);
 unlike((finish_background($run))[1], qr/ERROR/, 'it ends well');
 setting('bbm.enabled', 'on');
 no_workers($node);
+
+# Whether others need a CPU: a session that waits does not, one that executes does, and so does another program.
+value($node, "CREATE FUNCTION cpus_are_ours_for() RETURNS bigint LANGUAGE c AS '$ENV{BBM_TEST_MODULE}', 'bbm_test_cpus_are_ours_for'");
+value(
+	$node, <<'EOS');
+CREATE FUNCTION ours_within(seconds int) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+	until timestamptz := clock_timestamp() + make_interval(secs => seconds);
+BEGIN
+	WHILE clock_timestamp() < until LOOP
+		IF cpus_are_ours_for() > 300000 THEN
+			RETURN true;
+		END IF;
+		PERFORM pg_sleep(0.02);
+	END LOOP;
+	RETURN false;
+END $$
+EOS
+my $ours = 'SELECT ours_within(%d)';
+
+# The time that all programs have run, in hundredths of a second.
+sub programs
+{
+	my ($user, $nice) = slurp_file('/proc/stat') =~ /^cpu +(\d+) (\d+)/;
+	return $user + $nice;
+}
+
+# Is it said within a minute that nobody needs a CPU?  If not while nobody does, the test fails; undefined: the machine has other things to do.
+sub nobody_needs_one
+{
+	my ($what) = @_;
+	for (1 .. 12)
+	{
+		my $before = programs();
+		if (value($node, sprintf($ours, 5)) eq 't')
+		{
+			pass($what);
+			return 1;
+		}
+		if (programs() - $before < 50)
+		{
+			fail($what);
+			return 1;
+		}
+	}
+	return undef;
+}
+
+my $waiting = background($node, 'postgres', q(SET application_name = 'waits'), q(SELECT pg_sleep(600)));
+my $others = 'programs outside of the test keep the CPUs busy';
+SKIP:
+{
+	nobody_needs_one('nobody needs a CPU but bbm, whoever waits') or skip $others, 5;
+	my $executes = background($node, 'postgres', q(SET application_name = 'executes'), q(DO 'BEGIN LOOP END LOOP; END'));
+	$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'executes' AND state = 'active'});
+	is(value($node, sprintf($ours, 2)), 'f', 'a session that executes needs one');
+	value($node, q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'executes'));
+	finish_background($executes);
+	nobody_needs_one('and needs none when it has ended') or skip $others, 3;
+	my $program = fork();
+	if (!$program)
+	{
+		1 while 1;
+	}
+	is(value($node, sprintf($ours, 2)), 'f', 'another program needs one');
+	kill 'KILL', $program;
+	waitpid $program, 0;
+	nobody_needs_one('and needs none when it has ended') or skip $others, 1;
+}
+value($node, q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'waits'));
+finish_background($waiting);
 log_clean($node);
 $node->stop;
 

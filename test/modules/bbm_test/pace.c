@@ -20,13 +20,16 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/array.h"
+#include "utils/timestamp.h"
 
+#include "base/cpu_use.h"
 #include "throttle/pace.h"
 
 #include "bbm_test.h"
 
 PG_FUNCTION_INFO_V1(bbm_test_pace);
 PG_FUNCTION_INFO_V1(bbm_test_pace_pulses);
+PG_FUNCTION_INFO_V1(bbm_test_cpus_are_ours_for);
 
 #define MOST_TASKS 256
 #define SECOND_US 1e6
@@ -233,7 +236,8 @@ bbm_test_pace(PG_FUNCTION_ARGS)
  * (elapsed_us float8[], wait_us float8[], turns float8[], units float8[], found
  * float8[], min_pace float8, max_pace float8, what text) → after each pulse the
  * share, or the pause, or why.  "found": 1 blocks others, 2 fills the WAL
- * buffers.  Each pause is made in full.
+ * buffers; more: for so many microseconds nobody else has needed a CPU.  Each
+ * pause is made in full.
  */
 Datum
 bbm_test_pace_pulses(PG_FUNCTION_ARGS)
@@ -256,7 +260,7 @@ bbm_test_pace_pulses(PG_FUNCTION_ARGS)
 	{
 		BbmPulse	pulse = {
 			.elapsed_us = given[0][i], .wait_us = given[1][i], .turns = (int) given[2][i], .units = given[3][i],
-			.blocks = given[4][i] == 1, .fills_wal = given[4][i] == 2
+			.blocks = given[4][i] == 1, .fills_wal = given[4][i] == 2, .alone_us = given[4][i] > 2 ? given[4][i] : 0
 		};
 		double		pause = bbm_pace_after(&pace, &limits, &pulse);
 
@@ -265,4 +269,11 @@ bbm_test_pace_pulses(PG_FUNCTION_ARGS)
 									what == 'p' ? pause : (double) pace.why);
 	}
 	PG_RETURN_ARRAYTYPE_P(construct_array(results, n[0], FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+/* () → bigint: for how long, in microseconds, nobody but bbm and this session has needed a CPU. */
+Datum
+bbm_test_cpus_are_ours_for(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(bbm_cpus_are_ours_for(GetCurrentTimestamp()));
 }
