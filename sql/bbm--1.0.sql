@@ -1307,7 +1307,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.failure_error_code I
 COMMENT ON COLUMN @extschema@.batched_background_migrations.batching_strategy IS
     'NULL or SerialKeySetBatchingStrategy: in key order; NullKeySetBatchingStrategy: while rows have NULL in the column; LooseIndexScanBatchingStrategy: a number of distinct values in each job; BlockRangeBatchingStrategy: block by block';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.total_tuple_count IS
-    'estimated number of rows when a worker first started it';
+    'estimated number of rows in its range when a worker first started it, or later where rows arrive or the range was changed; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.sub_batch_size IS
     'keys in each commit, if a job is to be larger than a transaction; 0: one commit for each job, or as many as target_duration says';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.workers IS 'how many of its jobs may run at once';
