@@ -740,7 +740,7 @@ CREATE FUNCTION bbm_internal.bbm_impact(
 ) RETURNS record
     LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION bbm_internal.bbm_impact IS
-    'by which share the statements of others take longer because migrations work, on average and at the 99th percentile (0.1: a tenth), the number of statements behind that, the standard error of the former, and how long statements take while none works; NULL where there are too few';
+    'by which share the statements of others take longer because migrations work, on average and at the 99th percentile (0.1: a tenth), the number of statements behind that, the standard error of the former by how much groups of windows differ, and how long statements take while none works; NULL where there are too few';
 
 CREATE FUNCTION @extschema@.bbm_workers(
     launcher boolean DEFAULT false,
