@@ -740,7 +740,7 @@ CREATE FUNCTION bbm_internal.bbm_impact(
 ) RETURNS record
     LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION bbm_internal.bbm_impact IS
-    'by which share the statements of others take longer because migrations work, on average and at the 99th percentile (0.1: a tenth), the number of statements behind that, the standard error of the former, and how long statements take while none works; NULL where there are too few';
+    'by which share the statements of others take longer because migrations work, on average and at the 99th percentile (0.1: a tenth), the number of statements behind that, the standard error of the former by how much groups of windows differ, and how long statements take while none works; NULL where there are too few';
 
 CREATE FUNCTION @extschema@.bbm_workers(
     launcher boolean DEFAULT false,
@@ -1307,7 +1307,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.failure_error_code I
 COMMENT ON COLUMN @extschema@.batched_background_migrations.batching_strategy IS
     'NULL or SerialKeySetBatchingStrategy: in key order; NullKeySetBatchingStrategy: while rows have NULL in the column; LooseIndexScanBatchingStrategy: a number of distinct values in each job; BlockRangeBatchingStrategy: block by block';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.total_tuple_count IS
-    'estimated number of rows when a worker first started it';
+    'estimated number of rows in its range when a worker first started it, or later where rows arrive or the range was changed; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.sub_batch_size IS
     'keys in each commit, if a job is to be larger than a transaction; 0: one commit for each job, or as many as target_duration says';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.workers IS 'how many of its jobs may run at once';

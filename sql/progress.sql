@@ -242,12 +242,16 @@ UPDATE batched_background_migrations SET max_key = '{010000}' WHERE name = 'exte
 SELECT bbm_start('extended text');
 SELECT wait_for($$(SELECT estimated_total BETWEEN 9000 AND 11000 AND percent BETWEEN 0.1 AND 10 FROM bbm_status_detail('extended text'))$$);
 SELECT bbm_drop('extended'), bbm_drop('extended text');
--- it follows, and rows arrive: these are part of what there is to do, before it has come to them
-SELECT bbm_create('grows', 'extended', 'UPDATE extended SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 10, follow => true,
-    settings => '{bbm.max_row_rate=200}', start => true) > 0 AS id;
+-- it follows, and rows arrive: these are part of what there is to do, before it has come to them, and before any job has ended
+SELECT bbm_create('grows', 'extended', 'UPDATE extended SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 20000, sub_batch_size => 10,
+    follow => true, settings => '{bbm.max_row_rate=200}', start => true) > 0 AS id;
 SELECT wait_for($$(SELECT rows_done > 0 AND estimated_total BETWEEN 19000 AND 21000 FROM bbm_status_detail('grows'))$$);
 INSERT INTO extended SELECT i, i::text FROM generate_series(100001, 120000) i;
 SELECT wait_for($$(SELECT estimated_total BETWEEN 36000 AND 44000 FROM bbm_status_detail('grows'))$$);
+SELECT jobs_finished FROM bbm_status_detail('grows');
+-- a user's idea of it is not taken
+UPDATE batched_background_migrations SET total_tuple_count = 7 WHERE name = 'grows';
+SELECT total_tuple_count BETWEEN 36000 AND 44000 AS bbms FROM batched_background_migrations WHERE name = 'grows';
 SELECT bbm_drop('grows');
 DROP TABLE extended;
 -- only bbm writes them

@@ -60,6 +60,14 @@ bbm_window_kind(uint64 seed, int64 at_us, int shift)
 	return lot < BBM_WINDOW_KINDS ? (BbmWindowKind) lot : BBM_WINDOW_OTHER;
 }
 
+/* The group of a window, which is drawn by lot as well, whatever its kind. */
+int
+bbm_window_group(uint64 seed, int64 at_us, int shift)
+{
+	/* its kind is in the lower bits */
+	return (mix(seed ^ ((uint64) at_us >> (BBM_WINDOW_BITS + shift))) >> 32) % BBM_IMPACT_GROUPS;
+}
+
 /* Is a statement counted that starts at that moment?  Not near the ends of its window. */
 bool
 bbm_window_counts(int64 at_us, int shift)
@@ -116,14 +124,8 @@ bbm_impact_bucket_begin(int bucket)
 	return ldexp(bucket - (bits << BBM_IMPACT_BITS), bits);
 }
 
-static double
-middle(int bucket)
-{
-	return (bbm_impact_bucket_begin(bucket) + bbm_impact_bucket_begin(bucket + 1)) / 2;
-}
-
 void
-bbm_histogram_add(BbmHistogram *histogram, int64 us)
+bbm_histogram_add(BbmHistogram *histogram, int group, int64 us)
 {
 	int			bucket = bbm_impact_bucket(us);
 
@@ -131,27 +133,65 @@ bbm_histogram_add(BbmHistogram *histogram, int64 us)
 		return;
 	histogram->counts[bucket]++;
 	histogram->n++;
+	histogram->groups[group].n++;
+	histogram->groups[group].us += us;
+}
+
+/* All groups together. */
+static BbmImpactGroup
+all_groups(const BbmHistogram *histogram)
+{
+	BbmImpactGroup all = {0};
+
+	for (int i = 0; i < BBM_IMPACT_GROUPS; i++)
+	{
+		all.n += histogram->groups[i].n;
+		all.us += histogram->groups[i].us;
+	}
+	return all;
 }
 
 double
 bbm_histogram_mean(const BbmHistogram *histogram)
 {
-	double		sum = 0;
+	BbmImpactGroup all = all_groups(histogram);
 
-	for (int i = 0; i < BBM_IMPACT_BUCKETS; i++)
-		sum += histogram->counts[i] * middle(i);
-	return histogram->n > 0 ? sum / histogram->n : 0;
+	return all.n > 0 ? all.us / all.n : 0;
 }
 
-/* The variance of the mean. */
+/*
+ * The variance of the mean, by what it would be without each of the groups (a
+ * jackknife); negative if there are statements in too few of them.
+ *
+ * The statements of a window, and of windows after one another, have much in
+ * common: they meet the same queue.  So the scatter of statements says little
+ * about how far off their mean is.  But which windows are of which kind, and in
+ * which group, is drawn by lot, one by one.  What differs between the kinds by
+ * chance therefore differs between the groups in the same way, whatever windows
+ * have in common.
+ */
 static double
-variance_of_mean(const BbmHistogram *histogram, double mean)
+variance_of_mean(const BbmHistogram *histogram)
 {
+	BbmImpactGroup all = all_groups(histogram);
+	double		n = 0;
 	double		sum = 0;
+	double squares = 0;
 
-	for (int i = 0; i < BBM_IMPACT_BUCKETS; i++)
-		sum += histogram->counts[i] * (middle(i) - mean) * (middle(i) - mean);
-	return histogram->n > 1 ? sum / (histogram->n - 1) / histogram->n : 0;
+	for (int i = 0; i < BBM_IMPACT_GROUPS; i++)
+	{
+		const BbmImpactGroup *group = &histogram->groups[i];
+		double		difference;
+
+		if (group->n == 0 || group->n == all.n)
+			continue;
+		/* from the mean of all, lest digits get lost */
+		difference = (all.us - group->us) / (all.n - group->n) - all.us / all.n;
+		n++;
+		sum += difference;
+		squares += difference * difference;
+	}
+	return n < BBM_IMPACT_ENOUGH_GROUPS ? -1 : (n - 1) / n * Max(squares - sum * sum / n, 0);
 }
 
 /* The duration that this share of the statements do not exceed; within a bucket they are spread evenly. */
@@ -191,11 +231,14 @@ bbm_impact_between(const BbmHistogram *silent, const BbmHistogram *worked)
 	if (impact.has_mean)
 	{
 		double		ratio = with / without;
+		double		of_silent = variance_of_mean(silent);
+		double		of_worked = variance_of_mean(worked);
 
 		impact.mean_us = without;
 		impact.mean = ratio - 1;
-		impact.mean_error = sqrt(variance_of_mean(worked, with) +
-								 ratio * ratio * variance_of_mean(silent, without)) / without;
+		impact.has_error = of_silent >= 0 && of_worked >= 0;
+		if (impact.has_error)
+			impact.mean_error = sqrt(of_worked + ratio * ratio * of_silent) / without;
 	}
 	if (impact.has_p99)
 	{

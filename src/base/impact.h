@@ -44,10 +44,22 @@ typedef enum BbmWindowKind
 #define BBM_IMPACT_ENOUGH 100
 #define BBM_IMPACT_ENOUGH_P99 1000
 
+/* The windows of a kind are divided into so many groups by lot; statements in so many of them show how much groups differ. */
+#define BBM_IMPACT_GROUPS 32
+#define BBM_IMPACT_ENOUGH_GROUPS 8
+
+/* The statements in a group of windows. */
+typedef struct BbmImpactGroup
+{
+	int64		n;
+	double		us;				/* what they took together */
+} BbmImpactGroup;
+
 typedef struct BbmHistogram
 {
 	int64		n;
 	uint32		counts[BBM_IMPACT_BUCKETS];
+	BbmImpactGroup groups[BBM_IMPACT_GROUPS];
 } BbmHistogram;
 
 /* By which share of the time without work a statement takes longer: 0.1 is a tenth. */
@@ -56,6 +68,7 @@ typedef struct BbmImpact
 	int64		statements;		/* of both kinds */
 	bool		has_mean;
 	double		mean;
+	bool		has_error;
 	double		mean_error;		/* standard error of that */
 	double		mean_us;		/* of a statement, without */
 	bool		has_p99;
@@ -64,14 +77,15 @@ typedef struct BbmImpact
 } BbmImpact;
 
 extern PGDLLEXPORT BbmWindowKind bbm_window_kind(uint64 seed, int64 at_us, int shift);
+extern PGDLLEXPORT int bbm_window_group(uint64 seed, int64 at_us, int shift);
 extern PGDLLEXPORT bool bbm_window_counts(int64 at_us, int shift);
 extern PGDLLEXPORT int64 bbm_window_end(int64 at_us, int shift);
 extern int	bbm_window_shift(double longest_us);
 
 extern PGDLLEXPORT int bbm_impact_bucket(int64 us);
 extern PGDLLEXPORT double bbm_impact_bucket_begin(int bucket);
-extern PGDLLEXPORT void bbm_histogram_add(BbmHistogram *histogram, int64 us);
-extern double bbm_histogram_mean(const BbmHistogram *histogram);
+extern PGDLLEXPORT void bbm_histogram_add(BbmHistogram *histogram, int group, int64 us);
+extern PGDLLEXPORT double bbm_histogram_mean(const BbmHistogram *histogram);
 extern double bbm_histogram_quantile(const BbmHistogram *histogram, double share);
 extern PGDLLEXPORT BbmImpact bbm_impact_between(const BbmHistogram *silent, const BbmHistogram *worked);
 

@@ -44,6 +44,9 @@
 /* When nobody has worked for so long, sessions need not look any more. */
 #define BBM_OFF_US (INT64CONST(10) * USECS_PER_SEC)
 
+/* Windows are no longer than anybody has needed them for so long, which is longer than any pause. */
+#define BBM_SHIFT_US (INT64CONST(30) * USECS_PER_SEC)
+
 /* A process that pauses begins its next pulse at most so much later than planned. */
 #define BBM_LATE_US (INT64CONST(50) * 1000)
 
@@ -61,7 +64,8 @@ static int	mine = -1;			/* the entry of the migration that it works on; -1: none
 static int64 mine_of = 0;		/* that migration; 0: none */
 static uint32 mine_generation;	/* of that entry when it was taken, for that one migration */
 static bool in_pulse = false;	/* counted in the entry's pulses */
-static double usual_us = 0;		/* how long its pulses last, about */
+static bool is_first = true;	/* its next pulse */
+static double usual_us = 0;		/* how long its pulses last, about; 0: not known */
 static TimestampTz looked = 0;	/* for an entry */
 static TimestampTz checked = 0; /* whether counts are to begin anew */
 static TimestampTz left_out = 0;	/* the message whose statement does not count */
@@ -83,8 +87,33 @@ clear_counts(BbmImpactEntry *entry, int which)
 {
 	for (int kind = 0; kind < BBM_WINDOW_KINDS; kind++)
 	{
+		BbmImpactCounts *counts = &entry->counts[which][kind];
+
 		for (int i = 0; i < BBM_IMPACT_BUCKETS; i++)
-			pg_atomic_write_u32(&entry->counts[which][kind][i], 0);
+			pg_atomic_write_u32(&counts->counts[i], 0);
+		for (int i = 0; i < BBM_IMPACT_GROUPS; i++)
+		{
+			pg_atomic_write_u32(&counts->statements[i], 0);
+			pg_atomic_write_u64(&counts->us[i], 0);
+		}
+	}
+}
+
+/* Adds what was counted. */
+static void
+add_counts(BbmImpactCounts *counts, BbmHistogram *histogram)
+{
+	for (int i = 0; i < BBM_IMPACT_BUCKETS; i++)
+	{
+		uint32		n = pg_atomic_read_u32(&counts->counts[i]);
+
+		histogram->counts[i] += n;
+		histogram->n += n;
+	}
+	for (int i = 0; i < BBM_IMPACT_GROUPS; i++)
+	{
+		histogram->groups[i].n += pg_atomic_read_u32(&counts->statements[i]);
+		histogram->groups[i].us += (double) pg_atomic_read_u64(&counts->us[i]);
 	}
 }
 
@@ -113,7 +142,6 @@ find_entry(int64 migration_id, TimestampTz now)
 {
 	BbmImpactState *state = &bbm_shared->impact;
 	int			unused = -1;
-	bool		anybody = false;
 
 	for (int i = 0; i < BBM_MAX_IMPACTS; i++)
 	{
@@ -122,14 +150,11 @@ find_entry(int64 migration_id, TimestampTz now)
 		if (pg_atomic_read_u32(&entry->database) == MyDatabaseId && entry->migration_id == migration_id)
 			return i;
 		if (is_at_work(entry, now))
-			anybody = true;
-		else if (unused < 0 || pg_atomic_read_u64(&entry->works_until) <
-				 pg_atomic_read_u64(&state->entries[unused].works_until))
+			continue;
+		if (unused < 0 || pg_atomic_read_u64(&entry->works_until) <
+			pg_atomic_read_u64(&state->entries[unused].works_until))
 			unused = i;
 	}
-	/* whose batches are long, and made windows long, is gone */
-	if (!anybody)
-		pg_atomic_write_u32(&state->shift, 0);
 	if (unused >= 0)
 		take_entry(&state->entries[unused], migration_id, now);
 	return unused;
@@ -243,7 +268,7 @@ renew_counts(TimestampTz now)
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
 	newer = (int) pg_atomic_read_u32(&entry->newer) & 1;
 	for (int i = 0; i < BBM_IMPACT_BUCKETS; i++)
-		n += pg_atomic_read_u32(&entry->counts[newer][BBM_WINDOW_SILENT][i]);
+		n += pg_atomic_read_u32(&entry->counts[newer][BBM_WINDOW_SILENT].counts[i]);
 	if (is_still_mine(mine_of) &&
 		(n >= BBM_MANY_STATEMENTS || (n >= BBM_IMPACT_ENOUGH_P99 && now > entry->began + BBM_FORGET_US)))
 	{
@@ -255,19 +280,46 @@ renew_counts(TimestampTz now)
 	LWLockRelease(bbm_shared->lock);
 }
 
+/*
+ * Windows are as long as the pulses of this process need them, and those of the
+ * others: as long as the longest that anybody has needed lately.
+ */
+static void
+set_shift(TimestampTz now)
+{
+	BbmImpactState *state = &bbm_shared->impact;
+	int			shift = bbm_window_shift(usual_us);
+
+	pg_atomic_write_u64(&state->shift_needed[shift], (uint64) now);
+	for (int i = BBM_WINDOW_MOST_SHIFT; i > shift; i--)
+	{
+		int64		age = now - (TimestampTz) pg_atomic_read_u64(&state->shift_needed[i]);
+
+		/* not if the clock went back */
+		if (age >= 0 && age < BBM_SHIFT_US)
+			shift = i;
+	}
+	if (shift != (int) pg_atomic_read_u32(&state->shift))
+		pg_atomic_write_u32(&state->shift, shift);
+}
+
 /* The pulse is over, which has lasted for so long. */
 void
 bbm_impact_pulse_ends(TimestampTz now, double elapsed_us)
 {
-	int			shift;
+	bool		due;
 
 	if (!in_pulse)
 		return;
+	/* the first one of a process prepares what all others use, and is longer */
+	if (!is_first)
 	usual_us = usual_us > 0 ? usual_us + (elapsed_us - usual_us) / 16 : elapsed_us;
-	shift = bbm_window_shift(usual_us);
-	if (shift > (int) pg_atomic_read_u32(&bbm_shared->impact.shift))
-		pg_atomic_write_u32(&bbm_shared->impact.shift, shift);
-	if (now >= checked + BBM_CHECK_US || now < checked)
+	is_first = false;
+	due = now >= checked + BBM_CHECK_US || now < checked;
+	if (usual_us > 0 &&
+		(due || bbm_window_shift(usual_us) > (int) pg_atomic_read_u32(&bbm_shared->impact.shift)))
+		set_shift(now);
+	if (due)
 		renew_counts(now);
 	bbm_impact_works_until(now);
 	bbm_impact_stops();
@@ -321,9 +373,11 @@ bbm_impact_hears(TimestampTz began, BbmCountedStatement *statement)
 	BbmImpactState *state = &bbm_shared->impact;
 	bool		in_a_pulse = false;
 	bool		anybody = false;
+	int			shift = (int) pg_atomic_read_u32(&state->shift);
 
 	statement->began = began;
-	statement->kind = bbm_window_kind(state->seed, began, (int) pg_atomic_read_u32(&state->shift));
+	statement->kind = bbm_window_kind(state->seed, began, shift);
+	statement->group = bbm_window_group(state->seed, began, shift);
 	statement->entries = 0;
 	for (int i = 0; i < BBM_MAX_IMPACTS; i++)
 	{
@@ -377,17 +431,23 @@ bbm_impact_leave_out_until(MemoryContext context)
 void
 bbm_impact_count(const BbmCountedStatement *statement, TimestampTz ended)
 {
-	int			bucket = bbm_impact_bucket(ended - statement->began);
+	int64		us = ended - statement->began;
+	int			bucket = bbm_impact_bucket(us);
 
 	if (bucket < 0 || statement->began == left_out)
 		return;
 	for (int i = 0; i < BBM_MAX_IMPACTS; i++)
 	{
 		BbmImpactEntry *entry = &bbm_shared->impact.entries[i];
+		BbmImpactCounts *counts;
 
-		if ((statement->entries & (1U << i)) != 0 &&
-			statement->generation[i] == pg_atomic_read_u32(&entry->generation))
-			pg_atomic_fetch_add_u32(&entry->counts[pg_atomic_read_u32(&entry->newer) & 1][statement->kind][bucket], 1);
+		if ((statement->entries & (1U << i)) == 0 ||
+			statement->generation[i] != pg_atomic_read_u32(&entry->generation))
+			continue;
+		counts = &entry->counts[pg_atomic_read_u32(&entry->newer) & 1][statement->kind];
+		pg_atomic_fetch_add_u32(&counts->counts[bucket], 1);
+		pg_atomic_fetch_add_u32(&counts->statements[statement->group], 1);
+		pg_atomic_fetch_add_u64(&counts->us[statement->group], us);
 	}
 }
 
@@ -414,12 +474,8 @@ bbm_impact_read(int64 migration_id, BbmHistogram histograms[BBM_WINDOW_KINDS])
 		generation = pg_atomic_read_u32(&entry->generation);
 		for (int kind = 0; kind < BBM_WINDOW_KINDS; kind++)
 		{
-			for (int k = 0; k < BBM_IMPACT_BUCKETS; k++)
-			{
-				histograms[kind].counts[k] = pg_atomic_read_u32(&entry->counts[0][kind][k]) +
-					pg_atomic_read_u32(&entry->counts[1][kind][k]);
-				histograms[kind].n += histograms[kind].counts[k];
-			}
+			add_counts(&entry->counts[0][kind], &histograms[kind]);
+			add_counts(&entry->counts[1][kind], &histograms[kind]);
 		}
 	}
 	LWLockRelease(bbm_shared->lock);

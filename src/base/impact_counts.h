@@ -18,6 +18,7 @@ typedef struct BbmCountedStatement
 {
 	TimestampTz began;
 	BbmWindowKind kind;
+	int			group;
 	uint32		entries;		/* a bit for each entry in which it counts */
 	uint32		generation[BBM_MAX_IMPACTS];
 } BbmCountedStatement;
@@ -26,7 +27,7 @@ extern bool bbm_own_statements;
 
 /* The processes of bbm. */
 extern PGDLLEXPORT void bbm_impact_pulse_begins(int64 migration_id, TimestampTz now);
-extern void bbm_impact_pulse_ends(TimestampTz now, double elapsed_us);
+extern PGDLLEXPORT void bbm_impact_pulse_ends(TimestampTz now, double elapsed_us);
 extern PGDLLEXPORT void bbm_impact_works_until(TimestampTz until);
 extern PGDLLEXPORT void bbm_impact_stops(void);
 extern bool bbm_impact_is_silent(TimestampTz now, TimestampTz *until);

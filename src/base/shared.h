@@ -132,6 +132,15 @@ typedef struct BbmBlockers
 /* So many migrations at a time are measured. */
 #define BBM_MAX_IMPACTS 16
 
+/* Statements that began in windows of one kind; each session counts without a lock. */
+typedef struct BbmImpactCounts
+{
+	pg_atomic_uint32 counts[BBM_IMPACT_BUCKETS];
+	/* by the group of the window */
+	pg_atomic_uint64 us[BBM_IMPACT_GROUPS];
+	pg_atomic_uint32 statements[BBM_IMPACT_GROUPS];
+} BbmImpactCounts;
+
 /*
  * The statements of others that began while a migration ran, which each
  * session counts without a lock.  migration_id and began are protected by
@@ -146,7 +155,7 @@ typedef struct BbmImpactEntry
 	pg_atomic_uint32 pulses;	/* how many processes are in one */
 	pg_atomic_uint64 works_until;	/* a TimestampTz: by then the next pulse begins */
 	pg_atomic_uint32 newer;		/* which counts are the newer ones: 0 or 1 */
-	pg_atomic_uint32 counts[2][BBM_WINDOW_KINDS][BBM_IMPACT_BUCKETS];
+	BbmImpactCounts counts[2][BBM_WINDOW_KINDS];
 } BbmImpactEntry;
 
 typedef struct BbmImpactState
@@ -154,6 +163,8 @@ typedef struct BbmImpactState
 	uint64		seed;			/* of the windows; set once */
 	pg_atomic_uint32 on;		/* 0: no session has to do anything */
 	pg_atomic_uint32 shift;		/* how much longer windows are than usual */
+	/* TimestampTz: when a process last needed so much longer ones */
+	pg_atomic_uint64 shift_needed[BBM_WINDOW_MOST_SHIFT + 1];
 	pg_atomic_uint64 heard;		/* when the last statement began that might count, about; ... */
 	pg_atomic_uint64 heard_since;	/* ... and since when there were some all the time */
 	BbmImpactEntry entries[BBM_MAX_IMPACTS];

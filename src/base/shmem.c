@@ -32,6 +32,18 @@ slot_count(void)
 	return bbm_max_workers + BBM_FOREGROUND_SLOTS;
 }
 
+static void
+start_impact_counts(BbmImpactCounts *counts)
+{
+	for (int i = 0; i < BBM_IMPACT_BUCKETS; i++)
+		pg_atomic_init_u32(&counts->counts[i], 0);
+	for (int i = 0; i < BBM_IMPACT_GROUPS; i++)
+	{
+		pg_atomic_init_u64(&counts->us[i], 0);
+		pg_atomic_init_u32(&counts->statements[i], 0);
+	}
+}
+
 /* The windows of a server are drawn anew whenever it starts. */
 static void
 start_impact(BbmImpactState *impact)
@@ -39,6 +51,8 @@ start_impact(BbmImpactState *impact)
 	impact->seed = pg_prng_uint64(&pg_global_prng_state);
 	pg_atomic_init_u32(&impact->on, 0);
 	pg_atomic_init_u32(&impact->shift, 0);
+	for (int i = 0; i <= BBM_WINDOW_MOST_SHIFT; i++)
+		pg_atomic_init_u64(&impact->shift_needed[i], 0);
 	pg_atomic_init_u64(&impact->heard, 0);
 	pg_atomic_init_u64(&impact->heard_since, 0);
 	for (int i = 0; i < BBM_MAX_IMPACTS; i++)
@@ -50,8 +64,8 @@ start_impact(BbmImpactState *impact)
 		pg_atomic_init_u32(&entry->pulses, 0);
 		pg_atomic_init_u64(&entry->works_until, 0);
 		pg_atomic_init_u32(&entry->newer, 0);
-		for (int j = 0; j < lengthof(entry->counts) * lengthof(entry->counts[0]) * BBM_IMPACT_BUCKETS; j++)
-			pg_atomic_init_u32(&entry->counts[0][0][0] + j, 0);
+		for (int j = 0; j < lengthof(entry->counts) * BBM_WINDOW_KINDS; j++)
+			start_impact_counts(&entry->counts[0][0] + j);
 	}
 }
 

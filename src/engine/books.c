@@ -41,8 +41,10 @@
 /* The sums are brought up to date after so long at the latest. */
 #define BBM_SUMS_MS 5000
 /* While rows arrive, how many there are is estimated so often, and stored if it differs by so much. */
-#define BBM_RECOUNT_MS 20000
+#define BBM_RECOUNT_MS 10000
 #define BBM_RECOUNT_SHARE 0.01
+/* Where it is not known, as somebody had the row. */
+#define BBM_RECOUNT_AGAIN_MS 1000
 /* A failure is logged at most this often. */
 #define BBM_LOG_BOOKS_MS (60 * 1000)
 
@@ -157,35 +159,36 @@ recount(void *arg)
 		bbm_migration_recount(target->migration->id, now);
 }
 
-/* Is it time for that?  First when this process has worked on the migration for a while. */
+/*
+ * Is it time for that?  First when this process has worked on the migration for
+ * a while, but at once where a user has extended its range.  By the clock,
+ * whatever jobs end: a process comes here when its job has ended, and when it
+ * releases one at the end of a time slice.
+ */
 static bool
-is_recount_due(const BbmTarget *target)
+is_recount_due(const BbmTarget *target, TimestampTz now)
 {
 	static int64 migration_id = 0;
-	static TimestampTz due;
-	TimestampTz now = GetCurrentTimestamp();
+	static TimestampTz last;
+	const BbmMigration *migration = target->migration;
+	bool		unknown = migration->total < 0;
+	bool		goes_on = migration_id == migration->id;
+	int			interval = unknown ? BBM_RECOUNT_AGAIN_MS : BBM_RECOUNT_MS;
 
-	if (!bbm_phase_is(target->migration->phase, BBM_WORK(1)))
+	if (!bbm_phase_is(migration->phase, BBM_WORK(1)) || !(unknown || migration->follow))
 		return false;
-	/* its range was extended by a user while it runs */
-	if (target->migration->total < 0)
-		return true;
-	if (!target->migration->follow)
+	if (goes_on && !bbm_time_has_come(now, TimestampTzPlusMilliseconds(last, interval), interval))
 		return false;
-	if (migration_id == target->migration->id && !bbm_time_has_come(now, due, BBM_RECOUNT_MS))
-		return false;
-	due = TimestampTzPlusMilliseconds(now, BBM_RECOUNT_MS);
-	if (migration_id == target->migration->id)
-		return true;
-	migration_id = target->migration->id;
-	return false;
+	migration_id = migration->id;
+	last = now;
+	return goes_on || unknown;
 }
 
 /*
- * Called after each job, between transactions.  This is housekeeping: no batch
- * depends on it, and the next time it can be done as well; so it raises no
- * error.  But a cancel that has hit it was meant for the process, and is
- * returned; else NULL is.
+ * Called after each job, and after a part of one, between transactions.  This
+ * is housekeeping: no batch depends on it, and the next time it can be done as
+ * well; so it raises no error.  But a cancel that has hit it was meant for the
+ * process, and is returned; else NULL is.
  */
 ErrorData *
 bbm_books_keep(BbmTarget *target)
@@ -193,16 +196,21 @@ bbm_books_keep(BbmTarget *target)
 	static TimestampTz log_again = 0;
 	static int64 owes = 0;		/* the migration for which a merge was due when its lock was not free */
 	KeepBooks	books = {.target = target, .merge = is_merge_due(target) || owes == target->migration->id};
-	ErrorData  *error;
+	ErrorData  *error = NULL;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		sums = books.merge || bbm_time_has_come(now, target->sums_due, BBM_SUMS_MS);
+	bool		recounts = is_recount_due(target, now);
 
-	if (!books.merge && !bbm_time_has_come(GetCurrentTimestamp(), target->sums_due, BBM_SUMS_MS))
+	if (!sums && !recounts)
 		return NULL;
-	bbm_pacing_begin(target->migration, GetCurrentTimestamp());
-	error = bbm_txn_run(keep, &books, false);
-	if (error == NULL && is_recount_due(target))
+	bbm_pacing_begin(target->migration, now);
+	if (sums)
+		error = bbm_txn_run(keep, &books, false);
+	if (error == NULL && recounts)
 		error = bbm_txn_run(recount, target, false);
 	bbm_pacing_end(target->migration, 0);
-	owes = books.merge && !books.done ? target->migration->id : 0;
+	if (sums)
+		owes = books.merge && !books.done ? target->migration->id : 0;
 	if (error && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		return error;
 	if (error && bbm_time_has_come(GetCurrentTimestamp(), log_again, BBM_LOG_BOOKS_MS))

@@ -352,8 +352,8 @@ keep_found(BbmRow old, BbmRow *new)
 											   is_same(old, *new, "min_value") && is_same(old, *new, "min_key")), false);
 	bbm_row_set(new, "max_found", BoolGetDatum(DatumGetBool(bbm_row_get(old, "max_found", &isnull)) &&
 											   is_same(old, *new, "max_value") && is_same(old, *new, "max_key")), false);
-	/* how many keys there are is estimated anew, at the latest when it is started, unless that was changed as well */
-	if (is_same(old, *new, "total_tuple_count") && (!is_same(old, *new, "max_value") || !is_same(old, *new, "max_key")))
+	/* how many keys there are is estimated anew, at the latest when it is started */
+	if (!is_same(old, *new, "max_value") || !is_same(old, *new, "max_key"))
 		bbm_row_set(new, "total_tuple_count", (Datum) 0, true);
 	if (bbm_row_is_null(old, "started_at") && !is_same(old, *new, "table_name"))
 		bbm_row_set(new, "table_oid", (Datum) 0, true);

@@ -253,7 +253,8 @@ bbm_impact(PG_FUNCTION_ARGS)
 		values[3] = Float8GetDatum(impact.mean_error);
 		values[4] = Float8GetDatum(impact.mean_us / 1000);
 		values[5] = Float8GetDatum(impact.p99_us / 1000);
-		nulls[0] = nulls[3] = nulls[4] = !impact.has_mean;
+		nulls[0] = nulls[4] = !impact.has_mean;
+		nulls[3] = !impact.has_error;
 		nulls[1] = nulls[5] = !impact.has_p99;
 		nulls[2] = false;
 	}

@@ -23,6 +23,15 @@
  *	  may also keep it waiting while another CPU is idle.  After a while without
  *	  others the process works all of the time.
  *
+ *	  Pins of buffers are no signal.  Who waits until nobody else has a pin of a
+ *	  page is a vacuum (and replay on a standby, where we do not work); a
+ *	  statement only tries, and goes on without.  A vacuum waits until the batch
+ *	  that has the pin ends, at most, and then has the page: what would help it
+ *	  is a shorter batch, and not a longer pause between two.  Nor does the server tell
+ *	  whose pin it is: pg_stat_activity has the wait, and neither the page nor who
+ *	  has pinned it; what a process has pinned is private to bufmgr.c; and the
+ *	  headers of all buffers, where the waiter is, are too many to read.
+ *
  *	  The waits for a CPU are not work.  They count towards the pause instead, so
  *	  that a process that has got the lower limit works for that share of the
  *	  time, however long it waits for its CPU.

@@ -41,7 +41,7 @@ by_size(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* a mean and a quantile are those of the durations, but for the width of a bucket */
+/* a mean is that of the durations, and so is a quantile, but for the width of a bucket */
 static bool
 figures_are_close(const uint32 *n)
 {
@@ -60,14 +60,14 @@ figures_are_close(const uint32 *n)
 	{
 		us[i] = a_duration(&series);
 		sum += us[i];
-		bbm_histogram_add(&histogram, us[i]);
+		bbm_histogram_add(&histogram, i % BBM_IMPACT_GROUPS, us[i]);
 	}
 	qsort(us, count, sizeof(int64), by_size);
 	/* which one it is when the share is just that of a number of durations depends on how it is rounded */
 	quantile = bbm_histogram_quantile(&histogram, share);
 	low = us[Max((int) ceil(share * count - 1e-9), 1) - 1];
 	high = us[Min((int) ceil(share * count + 1e-9), count) - 1];
-	return histogram.n == count && fabs(bbm_histogram_mean(&histogram) - sum / count) <= sum / count / 32 + 1 &&
+	return histogram.n == count && fabs(bbm_histogram_mean(&histogram) - sum / count) <= 1e-9 * sum &&
 		quantile >= low - low / 32 - 1 && quantile <= high + high / 32 + 1;
 }
 
@@ -88,13 +88,13 @@ impact_is_what_was_added(const uint32 *n)
 	{
 		int64		us = 100 + property_draw(&series) % (1 << (7 + n[3] % 10));
 
-		bbm_histogram_add(&silent, us);
-		bbm_histogram_add(&worked, us * times);
+		bbm_histogram_add(&silent, i % BBM_IMPACT_GROUPS, us);
+		bbm_histogram_add(&worked, i % BBM_IMPACT_GROUPS, us * times);
 	}
 	impact = bbm_impact_between(&silent, &worked);
 	return impact.statements == 2 * count && impact.has_mean && impact.has_p99 &&
 		fabs(impact.mean - (times - 1)) <= times * 0.05 && fabs(impact.p99 - (times - 1)) <= times * 0.07 &&
-		impact.mean_error >= 0;
+		impact.has_error && impact.mean_error >= 0;
 }
 
 /* the kind of a window is the same from its begin to its end, whose middle half counts */
@@ -133,6 +133,36 @@ chances_are_equal(const uint32 *n)
 	return abs(found[BBM_WINDOW_SILENT] - 200) < 98 && abs(found[BBM_WINDOW_WORKED] - 200) < 98;
 }
 
+/* of many windows in a row, each group has as many, about, and a window is in one group */
+static bool
+groups_are_equal(const uint32 *n)
+{
+	uint64		seed = ((uint64) n[0] << 32) | n[1];
+	int64		at = ((int64) n[2] << 20) + n[3];
+	int			shift = n[4] % (BBM_WINDOW_MOST_SHIFT + 1);
+	int			found[BBM_IMPACT_GROUPS] = {0};
+	int			windows = 100 * BBM_IMPACT_GROUPS;
+
+	for (int i = 0; i < windows; i++)
+	{
+		int			group = bbm_window_group(seed, at, shift);
+
+		if (group < 0 || group >= BBM_IMPACT_GROUPS)
+			return false;
+		at = bbm_window_end(at, shift);
+		if (bbm_window_group(seed, at - 1, shift) != group)
+			return false;
+		found[group]++;
+	}
+	/* a standard deviation is 10, and this is seven of them */
+	for (int i = 0; i < BBM_IMPACT_GROUPS; i++)
+	{
+		if (abs(found[i] - 100) >= 70)
+			return false;
+	}
+	return true;
+}
+
 /* windows are four pulses long, unless they are as long as they can be, and never longer than they have to be */
 static bool
 windows_are_long_enough(const uint32 *n)
@@ -151,6 +181,7 @@ const Property impact_properties[] = {
 	{"impact_is_what_was_added", impact_is_what_was_added},
 	{"windows_are_whole", windows_are_whole},
 	{"chances_are_equal", chances_are_equal},
+	{"groups_are_equal", groups_are_equal},
 	{"windows_are_long_enough", windows_are_long_enough},
 	{0}
 };

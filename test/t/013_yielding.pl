@@ -393,6 +393,31 @@ for my $driver ('worker', 'foreground')
 $hold->quit;
 setting('bbm.max_blocking_time', '500ms');
 
+# Pins of buffers: a vacuum that must freeze a page waits until nobody has a pin of it, and a batch may keep one (here with a
+# cursor).  No statement of the application waits for that, and the vacuum goes on when the batch ends, whatever the pace is.
+counter_table($node, 'pinned', 100);
+gate($node, 'shut');
+value($node, q(CREATE FUNCTION pins(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+	DECLARE
+		page CURSOR FOR SELECT n FROM public.pinned;
+		n integer;
+	BEGIN
+		OPEN page;
+		FETCH page INTO n;
+		WHILE EXISTS (SELECT FROM public.gate WHERE NOT open) LOOP PERFORM pg_sleep(0.01); END LOOP;
+		RETURN 0;
+	END $$));
+define($node, 'pinned', 'pinned', job => 'pins', start => 'true');
+reach_gate($node);
+my $vacuum = background($node, 'postgres', q(SET application_name = 'vacuum'), 'VACUUM (FREEZE) pinned');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'vacuum' AND wait_event_type = 'BufferPin')),
+	'a vacuum waits for a pin of a batch');
+is(value($node, q(SET statement_timeout = '60s'; UPDATE pinned SET n = 0 WHERE id = 50; SELECT count(*) FROM pinned)), 100, 'a statement of the application does not');
+is(value($node, q(SELECT requeued FROM bbm_status_detail('pinned'))), 0, 'nor does the batch yield for it');
+gate($node, 'open');
+is((finish_background($vacuum))[1], '', 'the vacuum goes on with the end of the batch');
+finished($node, 'pinned');
+
 # A session that runs a migration itself yields as well, and goes on; its user's own
 # cancel still ends it.  No worker is to be faster.
 setting('bbm.enabled', 'off');
