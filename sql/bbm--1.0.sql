@@ -674,6 +674,11 @@ CREATE FUNCTION bbm_internal.bbm_may_see(owner_oid oid) RETURNS boolean
 COMMENT ON FUNCTION bbm_internal.bbm_may_see IS
     'may the calling role see migrations of this owner? Members of the owner, pg_monitor and superusers may';
 
+CREATE FUNCTION bbm_internal.bbm_reads(name text) RETURNS boolean
+    LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_reads IS
+    'does a migration of this name exist that the caller may see, or is no name given? Reports it if not, and that the server is a standby';
+
 CREATE FUNCTION bbm_internal.bbm_status_name(status smallint) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION bbm_internal.bbm_status_name IS
@@ -829,7 +834,8 @@ CREATE FUNCTION @extschema@.bbm_status_detail(name text DEFAULT NULL) RETURNS SE
     LANGUAGE sql STABLE ROWS 10
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT * FROM @extschema@.bbm_migration_status s WHERE bbm_status_detail.name IS NULL OR s.name = bbm_status_detail.name
+    SELECT * FROM @extschema@.bbm_migration_status s
+    WHERE bbm_internal.bbm_reads(bbm_status_detail.name) AND (bbm_status_detail.name IS NULL OR s.name = bbm_status_detail.name)
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_status_detail IS
     'all that is known of each migration, one row for each: progress, rate, pace, the whole of what it waits for, the last error';
@@ -862,12 +868,12 @@ AS $$
                               - greatest(3, max(length(s.eta::text)) OVER every)
                               - length('workers')) AS room
           FROM @extschema@.bbm_migration_status s
-          WHERE bbm_status.name IS NULL OR s.name = bbm_status.name
+          WHERE bbm_internal.bbm_reads(bbm_status.name) AND (bbm_status.name IS NULL OR s.name = bbm_status.name)
           WINDOW every AS ()) w
     ORDER BY w.id
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_status IS
-    'one line for each migration, 120 columns wide: progress, rate, what it waits for; no row if the name does not exist; bbm_status_detail has the rest';
+    'one line for each migration, 120 columns wide: progress, rate, what it waits for; no row and a NOTICE if the name does not exist; bbm_status_detail has the rest';
 
 CREATE FUNCTION @extschema@.bbm_throttle(
     name text,
@@ -900,7 +906,8 @@ CREATE FUNCTION @extschema@.bbm_jobs(name text DEFAULT NULL) RETURNS SETOF @exts
     LANGUAGE sql STABLE ROWS 1000
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT * FROM @extschema@.bbm_migration_jobs j WHERE bbm_jobs.name IS NULL OR j.migration = bbm_jobs.name
+    SELECT * FROM @extschema@.bbm_migration_jobs j
+    WHERE bbm_internal.bbm_reads(bbm_jobs.name) AND (bbm_jobs.name IS NULL OR j.migration = bbm_jobs.name)
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_jobs IS
     'jobs of a migration, or of all, newest first; adjacent finished jobs are merged: column jobs counts those in a row';
@@ -1073,7 +1080,7 @@ AS $$
                  CASE WHEN s.max_key IS NULL THEN s.max_value::text
                       WHEN cardinality(s.max_key) = 1 THEN s.max_key[1] ELSE s.max_key::text END AS last_key
           FROM @extschema@.bbm_migration_errors s
-          WHERE bbm_errors.name IS NULL OR s.migration = bbm_errors.name) e
+          WHERE bbm_internal.bbm_reads(bbm_errors.name) AND (bbm_errors.name IS NULL OR s.migration = bbm_errors.name)) e
     GROUP BY e.migration, e.error_sqlstate, e.error_message
     ORDER BY min(e.id)
 $$;
