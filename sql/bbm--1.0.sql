@@ -1638,7 +1638,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.migration_id IS
 COMMENT ON COLUMN @extschema@.bbm_events.name IS
     'name of the migration at that time';
 COMMENT ON COLUMN @extschema@.bbm_events.event IS
-    'created, imported, started, paused, running, finished, failed, altered, restarted or dropped; stalled: no progress; attached or detached: a partition or child table; truncated: the table, or one of those; round: rows are left to be done, and another round begins; no_rows: its first jobs have changed no row';
+    'created, imported, started, paused, running, finished, failed, altered, restarted or dropped; stalled: no progress; attached or detached: a partition or child table; truncated: the table, or one of those; round: rows are left to be done, and another round begins; no_rows: its first batches have changed no row';
 COMMENT ON COLUMN @extschema@.bbm_events.status IS
     'status after the event, by name';
 COMMENT ON COLUMN @extschema@.bbm_events.role IS
