@@ -14,7 +14,7 @@ OBJS = src/module.o \
 	src/base/blockers.o src/base/cancel.o src/base/clock.o src/base/commit.o src/base/cpu_use.o src/base/cpu_waits.o src/base/guc.o src/base/hours.o \
 	src/base/impact.o src/base/impact_counts.o \
 	src/base/lock_watch.o src/base/locks.o src/base/overrides.o src/base/printable.o src/base/progress.o src/base/rates.o \
-	src/base/requests.o src/base/shares.o src/base/shmem.o src/base/slots.o src/base/spi.o src/base/trouble.o \
+	src/base/requests.o src/base/shares.o src/base/shmem.o src/base/slots.o src/base/spi.o src/base/standby.o src/base/trouble.o \
 	src/base/txn.o src/base/user.o src/base/wait_event.o src/base/wait_state.o src/base/waiting.o \
 	src/catalog/batch_counts.o src/catalog/claims.o src/catalog/errors.o src/catalog/events.o src/catalog/extension.o src/catalog/import.o \
 	src/catalog/job_progress.o src/catalog/job_record.o src/catalog/jobs.o src/catalog/merge.o src/catalog/migrations.o \
@@ -32,7 +32,7 @@ OBJS = src/module.o \
 	src/engine/batch.o src/engine/bisect.o src/engine/books.o src/engine/breaker.o src/engine/claim.o src/engine/cluster.o src/engine/completion.o src/engine/engine.o \
 	src/engine/event.o src/engine/no_rows.o src/engine/outcome.o src/engine/outside.o src/engine/run_job.o src/engine/run_range.o \
 	src/engine/scheduler.o src/engine/step.o src/engine/title.o src/engine/verify.o \
-	src/server/ddl.o src/server/handover.o src/server/hooks.o src/server/launcher.o src/server/stalled.o \
+	src/server/ddl.o src/server/handover.o src/server/hooks.o src/server/launcher.o src/server/read_only.o src/server/stalled.o \
 	src/server/statements.o \
 	src/server/truncate.o src/server/worker.o \
 	src/sql/access.o src/sql/arguments.o src/sql/cluster.o src/sql/columns.o src/sql/control.o src/sql/define.o src/sql/doctor.o src/sql/dry_run.o src/sql/existing.o \

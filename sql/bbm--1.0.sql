@@ -674,6 +674,11 @@ CREATE FUNCTION bbm_internal.bbm_may_see(owner_oid oid) RETURNS boolean
 COMMENT ON FUNCTION bbm_internal.bbm_may_see IS
     'may the calling role see migrations of this owner? Members of the owner, pg_monitor and superusers may';
 
+CREATE FUNCTION bbm_internal.bbm_reads(name text) RETURNS boolean
+    LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_reads IS
+    'does a migration of this name exist that the caller may see, or is no name given? Reports it if not, and that the server is a standby';
+
 CREATE FUNCTION bbm_internal.bbm_status_name(status smallint) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION bbm_internal.bbm_status_name IS
@@ -829,7 +834,8 @@ CREATE FUNCTION @extschema@.bbm_status_detail(name text DEFAULT NULL) RETURNS SE
     LANGUAGE sql STABLE ROWS 10
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT * FROM @extschema@.bbm_migration_status s WHERE bbm_status_detail.name IS NULL OR s.name = bbm_status_detail.name
+    SELECT * FROM @extschema@.bbm_migration_status s
+    WHERE bbm_internal.bbm_reads(bbm_status_detail.name) AND (bbm_status_detail.name IS NULL OR s.name = bbm_status_detail.name)
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_status_detail IS
     'all that is known of each migration, one row for each: progress, rate, pace, the whole of what it waits for, the last error';
@@ -862,12 +868,12 @@ AS $$
                               - greatest(3, max(length(s.eta::text)) OVER every)
                               - length('workers')) AS room
           FROM @extschema@.bbm_migration_status s
-          WHERE bbm_status.name IS NULL OR s.name = bbm_status.name
+          WHERE bbm_internal.bbm_reads(bbm_status.name) AND (bbm_status.name IS NULL OR s.name = bbm_status.name)
           WINDOW every AS ()) w
     ORDER BY w.id
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_status IS
-    'one line for each migration, 120 columns wide: progress, rate, what it waits for; no row if the name does not exist; bbm_status_detail has the rest';
+    'one line for each migration, 120 columns wide: progress, rate, what it waits for; no row and a NOTICE if the name does not exist; bbm_status_detail has the rest';
 
 CREATE FUNCTION @extschema@.bbm_throttle(
     name text,
@@ -900,7 +906,8 @@ CREATE FUNCTION @extschema@.bbm_jobs(name text DEFAULT NULL) RETURNS SETOF @exts
     LANGUAGE sql STABLE ROWS 1000
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT * FROM @extschema@.bbm_migration_jobs j WHERE bbm_jobs.name IS NULL OR j.migration = bbm_jobs.name
+    SELECT * FROM @extschema@.bbm_migration_jobs j
+    WHERE bbm_internal.bbm_reads(bbm_jobs.name) AND (bbm_jobs.name IS NULL OR j.migration = bbm_jobs.name)
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_jobs IS
     'jobs of a migration, or of all, newest first; adjacent finished jobs are merged: column jobs counts those in a row';
@@ -1046,12 +1053,27 @@ CREATE VIEW @extschema@.bbm_migration_errors (
     WHERE bbm_internal.bbm_may_see(m.owner_oid)
     ORDER BY e.id;
 
--- equal errors are one row
+-- errors that are equal, or differ only in a value, are one row
 CREATE TYPE bbm_internal.bbm_error_group AS (
     migration text, error_sqlstate text, error_message text, count bigint, first_key text, last_key text,
     first_at timestamp with time zone, last_at timestamp with time zone, relations text[], error_detail text, error_hint text,
     error_context text
 );
+
+/*
+ * Many messages name the value that is wrong: each row would be an error of its
+ * own.  In a data exception what is quoted is a value; elsewhere it is a name, which
+ * must not be lost.  A number that stands alone is a value everywhere, and so are a
+ * date, a time and a uuid.
+ */
+CREATE FUNCTION bbm_internal.bbm_error_kind(error_sqlstate text, error_message text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN regexp_replace(
+        regexp_replace(CASE WHEN error_sqlstate LIKE '22%' THEN regexp_replace(error_message, '".*"', '"..."') ELSE error_message END,
+                       '\m[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\M', '...', 'gi'),
+        '(?<![\w."$-])-?\d+([-.:/]\d+)*(?![\w"])', '...', 'g');
+COMMENT ON FUNCTION bbm_internal.bbm_error_kind IS
+    'an error message without the values in it: what errors of the same kind have in common';
 
 /*
  * Keys that are not integers have an order which only their types know; ranges are
@@ -1061,20 +1083,21 @@ CREATE FUNCTION @extschema@.bbm_errors(name text DEFAULT NULL) RETURNS SETOF bbm
     LANGUAGE sql STABLE ROWS 10
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT e.migration, e.error_sqlstate, e.error_message, count(*),
+    SELECT e.migration, e.error_sqlstate,
+           CASE WHEN min(e.error_message) = max(e.error_message) THEN min(e.error_message) ELSE e.kind END, count(*),
            (array_agg(e.first_key ORDER BY e.min_value, e.job, e.id))[1],
            (array_agg(e.last_key ORDER BY e.max_value DESC, e.job DESC, e.id DESC))[1],
            min(e.at), max(e.at), array_agg(DISTINCT e.relation) FILTER (WHERE e.relation IS NOT NULL),
            (array_agg(e.error_detail ORDER BY e.id))[1], (array_agg(e.error_hint ORDER BY e.id))[1],
            (array_agg(e.error_context ORDER BY e.id))[1]
-    FROM (SELECT s.*,
+    FROM (SELECT s.*, bbm_internal.bbm_error_kind(s.error_sqlstate, s.error_message) AS kind,
                  CASE WHEN s.min_key IS NULL THEN s.min_value::text
                       WHEN cardinality(s.min_key) = 1 THEN s.min_key[1] ELSE s.min_key::text END AS first_key,
                  CASE WHEN s.max_key IS NULL THEN s.max_value::text
                       WHEN cardinality(s.max_key) = 1 THEN s.max_key[1] ELSE s.max_key::text END AS last_key
           FROM @extschema@.bbm_migration_errors s
-          WHERE bbm_errors.name IS NULL OR s.migration = bbm_errors.name) e
-    GROUP BY e.migration, e.error_sqlstate, e.error_message
+          WHERE bbm_internal.bbm_reads(bbm_errors.name) AND (bbm_errors.name IS NULL OR s.migration = bbm_errors.name)) e
+    GROUP BY e.migration, e.error_sqlstate, e.kind
     ORDER BY min(e.id)
 $$;
 COMMENT ON TYPE bbm_internal.bbm_error_group IS 'a row of bbm_errors()';
@@ -1083,7 +1106,7 @@ COMMENT ON COLUMN bbm_internal.bbm_error_group.migration IS
 COMMENT ON COLUMN bbm_internal.bbm_error_group.error_sqlstate IS
     'SQLSTATE of the error';
 COMMENT ON COLUMN bbm_internal.bbm_error_group.error_message IS
-    'its message';
+    'its message; "..." for the value in it, where that differs';
 COMMENT ON COLUMN bbm_internal.bbm_error_group.count IS
     'how many rows or ranges are quarantined because of it';
 COMMENT ON COLUMN bbm_internal.bbm_error_group.first_key IS
@@ -1103,7 +1126,7 @@ COMMENT ON COLUMN bbm_internal.bbm_error_group.error_hint IS
 COMMENT ON COLUMN bbm_internal.bbm_error_group.error_context IS
     'its context';
 COMMENT ON VIEW @extschema@.bbm_migration_errors IS
-    'each quarantined row or range of the migrations that the reader may see; bbm_errors() shows equal errors as one row';
+    'each quarantined row or range of the migrations that the reader may see; bbm_errors() shows errors that differ only in a value as one row';
 COMMENT ON COLUMN @extschema@.bbm_migration_errors.id IS
     'identity';
 COMMENT ON COLUMN @extschema@.bbm_migration_errors.at IS
@@ -1133,7 +1156,7 @@ COMMENT ON COLUMN @extschema@.bbm_migration_errors.job IS
 COMMENT ON COLUMN @extschema@.bbm_migration_errors.migration IS
     'name of the migration';
 COMMENT ON FUNCTION @extschema@.bbm_errors IS
-    'why rows and ranges of a migration, or of all, are quarantined: equal errors are one row, with their number and the first and last key; bbm_retry tries them again';
+    'why rows and ranges of a migration, or of all, are quarantined: errors that differ only in a value are one row, with their number and the first and last key; bbm_retry tries them again';
 
 /* Comments that users read in psql. */
 
@@ -1631,7 +1654,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.migration_id IS
 COMMENT ON COLUMN @extschema@.bbm_events.name IS
     'name of the migration at that time';
 COMMENT ON COLUMN @extschema@.bbm_events.event IS
-    'created, imported, started, paused, running, finished, failed, altered, restarted or dropped; stalled: no progress; attached or detached: a partition or child table; truncated: the table, or one of those; round: rows are left to be done, and another round begins; no_rows: its first jobs have changed no row';
+    'created, imported, started, paused, running, finished, failed, altered, restarted or dropped; stalled: no progress; attached or detached: a partition or child table; truncated: the table, or one of those; round: rows are left to be done, and another round begins; no_rows: its first batches have changed no row';
 COMMENT ON COLUMN @extschema@.bbm_events.status IS
     'status after the event, by name';
 COMMENT ON COLUMN @extschema@.bbm_events.role IS

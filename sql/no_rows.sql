@@ -1,5 +1,5 @@
 --
--- A migration whose first jobs change no row: an event and a WARNING, once.
+-- A migration whose first batches change no row: an event and a WARNING, once.
 --
 
 CREATE EXTENSION bbm;
@@ -29,6 +29,18 @@ CALL bbm_run('parts');
 SELECT bbm_create('eleventh', 't', 'UPDATE t SET n = 1 WHERE id = 105 AND id BETWEEN $1 AND $2', batch_size => 10) > 0 AS created;
 CALL bbm_run('eleventh');
 SELECT * FROM reported;
+
+-- a batch is a commit: one job of ten, and a table for which a few jobs are enough, as the size is adaptive
+SELECT bbm_create('commits', 't', 'UPDATE t SET n = 1 WHERE n IS NULL AND id BETWEEN $1 AND $2', batch_size => 300, sub_batch_size => 30) > 0 AS created;
+CALL bbm_run('commits');
+SELECT detail FROM reported WHERE name = 'commits';
+SELECT bbm_create('nine commits', 't', 'UPDATE t SET n = 1 WHERE n IS NULL AND id BETWEEN $1 AND $2', batch_size => 300, sub_batch_size => 34) > 0 AS created;
+CALL bbm_run('nine commits');
+SELECT bbm_create('adaptive', 't', 'UPDATE t SET n = 1 WHERE n IS NULL AND id BETWEEN $1 AND $2', max_batch_size => 10) > 0 AS created;
+SET client_min_messages = warning;
+CALL bbm_run('adaptive');
+RESET client_min_messages;
+SELECT count(*) FROM reported WHERE name = 'adaptive';
 
 -- once, however often it is started
 CREATE FUNCTION stops(lo int, hi int) RETURNS int LANGUAGE plpgsql AS $$

@@ -142,6 +142,26 @@ CALL bbm_run('many');
 SELECT error_sqlstate, error_message, count, first_key, last_key, error_detail FROM bbm_errors('many');
 SELECT migration, count, first_key, last_key FROM bbm_errors() WHERE migration IN ('words', 'ties', 'many', 'skips');
 SELECT count(*) FROM bbm_errors('nobody');
+-- errors that differ only in a value are one; what is the same in all is shown, and names tell errors apart
+CREATE TABLE valued (id integer PRIMARY KEY, v text NOT NULL, n numeric CONSTRAINT valued_low CHECK (n < 1000) CONSTRAINT valued_high CHECK (n > -1000));
+INSERT INTO valued SELECT i, CASE i % 5 WHEN 0 THEN 'x' || i WHEN 1 THEN '2000' WHEN 2 THEN '-2000' WHEN 3 THEN 'NaN' ELSE '1' END FROM generate_series(1, 25) i;
+SELECT bbm_update('valued', 'valued', 'n = v::numeric', batch_size => 25, max_attempts => 1, on_error => 'split') > 0 AS created;
+CREATE FUNCTION about_rows(lo integer, hi integer) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'row % of % is not right', lo, '2024-01-31'::date + lo;
+END $$;
+SELECT bbm_create('about rows', 'valued', 'about_rows', batch_size => 1, max_value => 3, max_attempts => 1, on_error => 'split') > 0 AS created;
+CALL bbm_run('valued');
+CALL bbm_run('about rows');
+SELECT error_sqlstate, error_message, count, first_key, last_key FROM bbm_errors('valued');
+SELECT error_sqlstate, error_message, count, first_key, last_key FROM bbm_errors('about rows');
+SELECT count(DISTINCT error_message) FROM bbm_migration_errors WHERE migration = 'valued';
+SELECT m AS message, bbm_internal.bbm_error_kind(s, m) AS kind
+FROM (VALUES ('22P02', 'invalid input value for enum mood: "a "b" 3"'), ('22003', 'value "99999999999" is out of range for type integer'), ('22012', 'division by zero'),
+             ('23514', 'new row for relation "t_2" violates check constraint "c 2"'), ('P0001', 'row 17 of 3.5 is -4 (id=18, t1) at 2024-01-31 12:00'),
+             ('P0001', 'no rate for 6FA459EA-ee8a-3ca4-894e-db77e160355e'), ('P0001', '')) v (s, m);
+DROP FUNCTION about_rows;
+DROP TABLE valued;
 
 -- up to a limit
 UPDATE poison SET v = 'bad', n = NULL, done = 0;

@@ -71,12 +71,38 @@ SELECT bbm_alter('slow', target_duration => '250');
 SELECT bbm_alter('slow', workers => 2);
 SELECT bbm_alter('slow', target_duration => '2 s');
 UPDATE batched_background_migrations SET target_duration = '1000' WHERE name = 'slow';
+-- milliseconds and kilobytes, as surely; a unit, a large number, and one that turns it off are meant
+SELECT bbm_alter('slow', settings => '{bbm.lock_timeout=5, bbm.max_wal_rate=10, bbm.max_row_rate=5, bbm.max_slot_wal=5}');
+SELECT bbm_alter('slow', workers => 3);
+SELECT bbm_alter('slow', settings => '{bbm.lock_timeout=5ms, "bbm.max_batch_time= 100", bbm.max_blocking_time=0, bbm.max_replication_lag=-1}');
+INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, settings)
+VALUES ('inserted', 10, 5, 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2', 'public.t', 'id', '{bbm.max_batch_time=10}');
+
+-- the hint of a bad setting is about that setting, and of an unknown one names the nearest
+SELECT s AS setting, e.detail, regexp_replace(e.hint, 'bbm.max_blocking_time.*and', '…') AS hint
+FROM unnest(ARRAY['bbm.lock_timout=5s', 'lock_timeout=5s', 'bbm.maxbatchtime=1', 'work_mem=1GB', 'bbm.lock_timeout=5 parsecs',
+                  'bbm.lock_timeout', 'bbm.wait_for_standbys=perhaps', 'bbm.condition=']) s
+CROSS JOIN LATERAL fails(format('SELECT bbm_alter(%L, settings => ARRAY[%L])', 'slow', s)) e;
+-- a syntax error is shown in what the user has written
+SELECT bbm_alter('slow', settings => '{"bbm.condition=1 +"}');
+SELECT bbm_alter('slow', settings => '{"bbm.condition=(SELECT true"}');
+SELECT bbm_alter('slow', settings => '{"bbm.condition=SELECT ä FROM FROM"}');
 
 -- a name that is nearly one
 SELECT f AS function, e.hint
 FROM unnest(ARRAY['start', 'resume', 'pause', 'cancel', 'retry', 'wait', 'ensure_finished', 'drop', 'alter', 'dry_run', 'verify']) f
 CROSS JOIN LATERAL fails(format('SELECT bbm_%s(''goood'')', f)) e;
 CALL bbm_run('god');
+-- those that only read report it, and go on; a view has no name
+SELECT count(*) FROM bbm_status('goood');
+SELECT count(*) FROM bbm_status_detail('goood');
+SELECT count(*) FROM bbm_jobs('goood');
+SELECT count(*) FROM bbm_errors('goood');
+SELECT count(*) FROM bbm_throttle('goood');
+SELECT bbm_drop('goood', if_exists => true);
+SELECT count(*) FROM bbm_status('good');
+-- once, also when it is asked for in each row
+SELECT count(*) FROM bbm_status() s, LATERAL bbm_jobs('goood') j;
 SELECT left(name, 10) AS name, e.hint
 FROM unnest(ARRAY['slwo', 'low', 'slowest', 'g', 'gxxd', '', repeat('slow', 500), 'Good']) name
 CROSS JOIN LATERAL fails(format('SELECT bbm_start(%L)', name)) e;
@@ -85,9 +111,16 @@ CREATE ROLE bbm_regress_stranger;
 GRANT EXECUTE ON FUNCTION bbm_start TO bbm_regress_stranger;
 SET ROLE bbm_regress_stranger;
 SELECT bbm_start('goood');
+SELECT count(*) FROM bbm_status('good');
 RESET ROLE;
 REVOKE ALL ON FUNCTION bbm_start FROM bbm_regress_stranger;
 DROP ROLE bbm_regress_stranger;
+
+-- what has no default, and what has one
+SELECT message, hint FROM fails($$SELECT bbm_update(NULL, 't', 'n = 1')$$);
+SELECT message, hint FROM fails($$SELECT bbm_delete('d', 't', NULL)$$);
+SELECT message, hint FROM fails($$SELECT bbm_update('d', 't', 'n = 1', workers => NULL)$$);
+SELECT message, hint FROM fails($$SELECT bbm_sync_trigger('t', NULL)$$);
 
 -- priority: a number like others, and the order in which a session runs them
 SELECT * FROM fails($$SELECT bbm_update('p', 't', 'n = 1', priority => 101)$$);

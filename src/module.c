@@ -16,6 +16,7 @@
 #include "engine/outside.h"
 #include "server/hooks.h"
 #include "server/launcher.h"
+#include "server/read_only.h"
 #include "server/statements.h"
 #include "server/truncate.h"
 #include "target/lockset.h"
@@ -36,6 +37,7 @@ _PG_init(void)
 	bbm_outside_install();
 	bbm_truncate_install();
 	bbm_statements_install();
+	bbm_read_only_install();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{
 		bbm_shmem_install();

@@ -14,6 +14,7 @@
 
 #include <limits.h>
 
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
@@ -178,30 +179,49 @@ check_hours(const char *value, const char **why)
 	return bbm_hours_parse(value, NULL, why);
 }
 
+#define EXPRESSION_PREFIX "SELECT ("
+
+/* A condition that is parsed. */
+typedef struct ConditionText
+{
+	const char *condition;
+	int			before;			/* so much precedes it in the SQL */
+} ConditionText;
+
+/* Is it an expression, and not a statement? */
+static bool
+is_expression(const char *condition)
+{
+	const char *p = condition + strspn(condition, " \t\r\n");
+
+	return pg_strncasecmp(p, "select", 6) != 0 && pg_strncasecmp(p, "with", 4) != 0;
+}
+
 /* Returns the SQL to run: an expression is put into a SELECT. */
 char *
 bbm_condition_query(const char *condition)
 {
-	const char *p = condition + strspn(condition, " \t\r\n");
-
-	if (pg_strncasecmp(p, "select", 6) == 0 || pg_strncasecmp(p, "with", 4) == 0)
-		return pstrdup(condition);
 	/* the line end ends a comment at the end of the expression */
-	return psprintf("SELECT (%s\n)", condition);
+	return is_expression(condition) ? psprintf(EXPRESSION_PREFIX "%s\n)", condition) : pstrdup(condition);
 }
 
-/* A position in the condition is not a position in the statement that sets it. */
+/*
+ * A position in the condition is not a position in the statement that sets
+ * it, and a user knows what he has written, not what bbm makes of it.
+ */
 static void
 condition_position(void *arg)
 {
+	const ConditionText *text = arg;
 	int			position = geterrposition();
 
 	if (position > 0)
 	{
 		errposition(0);
-		internalerrposition(position);
-		internalerrquery(arg);
+		internalerrposition(Max(Min(position - text->before, pg_mbstrlen(text->condition) + 1), 1));
+		internalerrquery(text->condition);
 	}
+	errcontext("setting \"%s\"", bbm_settings[BBM_CONDITION].name);
 }
 
 /*
@@ -212,7 +232,8 @@ static bool
 check_condition(const char *value, const char **why)
 {
 	char	   *query = bbm_condition_query(value);
-	ErrorContextCallback callback = {.previous = error_context_stack, .callback = condition_position, .arg = query};
+	ConditionText text = {.condition = value, .before = is_expression(value) ? strlen(EXPRESSION_PREFIX) : 0};
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = condition_position, .arg = &text};
 	List	   *statements;
 	SelectStmt *select;
 

@@ -67,6 +67,7 @@ extern const char *bbm_setting_name(BbmSetting setting);
 extern char *bbm_condition_query(const char *condition);
 
 extern void bbm_overrides_check(const ArrayType *entries);
+extern void bbm_overrides_notice(const ArrayType *entries, const char *migration);
 extern void bbm_overrides_check_limits(const ArrayType *entries, Oid owner);
 extern const BbmOverrides *bbm_overrides_read(const ArrayType *entries, MemoryContext context);
 extern const BbmOverrides *bbm_overrides_copy(const BbmOverrides *overrides);

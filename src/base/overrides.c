@@ -12,8 +12,12 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/varlena.h"
 
 #include "base/setting.h"
+
+/* Below this, milliseconds or kilobytes are hardly what somebody meant who wrote no unit. */
+#define SMALL_NUMBER 100
 
 /* The value of one setting. */
 typedef union SettingValue
@@ -222,6 +226,13 @@ parse_value(const BbmSettingDef *def, const char *text, SettingValue *value, con
 	return *why == NULL;
 }
 
+/* The setting that an entry names, whatever its value; NULL when there is none. */
+static const BbmSettingDef *
+named_setting(const char *entry)
+{
+	return find_setting(pnstrdup(entry, strcspn(entry, "=")));
+}
+
 /* Parses one "name=value"; NULL with a reason when it is invalid. */
 static const BbmSettingDef *
 parse_entry(const char *entry, SettingValue *value, const char **why)
@@ -235,7 +246,7 @@ parse_entry(const char *entry, SettingValue *value, const char **why)
 		*why = "It has the form name=value.";
 		return NULL;
 	}
-	def = find_setting(pnstrdup(entry, equals - entry));
+	def = named_setting(entry);
 	if (def == NULL)
 		*why = "A migration has no setting of that name.";
 	else if (!parse_value(def, equals + 1, value, why))
@@ -252,14 +263,46 @@ elements(const ArrayType *entries, Datum **values, bool **nulls)
 	return n;
 }
 
-static const char *
-names_hint(void)
+/* The setting whose name is nearest to one that no setting has; NULL when none is near. */
+static const BbmSettingDef *
+nearest_setting(const char *name)
 {
+	const BbmSettingDef *nearest = NULL;
+	int			most = Min((int) strlen(name) / 3, 8);
+
+	for (int i = 0; i < BBM_SETTINGS && most > 0; i++)
+	{
+		const char *other = bbm_settings[i].name;
+		int			distance = varstr_levenshtein_less_equal(name, strlen(name), other, strlen(other), 1, 1, 1, most,
+															 true);
+
+		if (distance > most)
+			continue;
+		nearest = &bbm_settings[i];
+		/* another one has to be nearer */
+		most = distance - 1;
+	}
+	return nearest;
+}
+
+/* What an entry that is invalid should have been. */
+static const char *
+entry_hint(const char *entry)
+{
+	const BbmSettingDef *def = named_setting(entry);
 	StringInfoData names;
 
+	if (def)
+		return def->variable ? psprintf("%s SHOW %s has the server's value.", def->short_desc, def->name) :
+			psprintf("Write it as %s=condition.", def->name);
+	def = nearest_setting(pnstrdup(entry, strcspn(entry, "=")));
 	initStringInfo(&names);
+	if (def)
+		appendStringInfo(&names, "Perhaps you meant \"%s\". ", def->name);
+	appendStringInfoString(&names, "A migration can have its own ");
 	for (int i = 0; i < BBM_SETTINGS; i++)
 		appendStringInfo(&names, "%s%s", i == 0 ? "" : i == BBM_SETTINGS - 1 ? " and " : ", ", bbm_settings[i].name);
+	appendStringInfoChar(&names, '.');
 	return names.data;
 }
 
@@ -291,8 +334,47 @@ bbm_overrides_check(const ArrayType *entries)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("invalid setting of a migration: %s", entry),
 					 errdetail("%s", why),
-					 errhint("A migration can have its own %s.", names_hint())));
+					 errhint("%s", entry_hint(entry))));
 		seen[def - bbm_settings] = true;
+	}
+}
+
+/* The unit of a number without one, and one that may have been meant; false when the setting has none of these. */
+static bool
+small_unit(const BbmSettingDef *def, const char **unit, const char **larger)
+{
+	*unit = (def->flags & GUC_UNIT) == GUC_UNIT_MS ? "ms" : (def->flags & GUC_UNIT) == GUC_UNIT_KB ? "kB" : NULL;
+	*larger = *unit && strcmp(*unit, "ms") == 0 ? "s" : "MB";
+	return *unit != NULL;
+}
+
+/*
+ * Reports values that are surely not meant: a small number without a unit, of
+ * a setting whose unit is a small one.  The entries are valid.
+ */
+void
+bbm_overrides_notice(const ArrayType *entries, const char *migration)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	int			n = elements(entries, &values, &nulls);
+
+	for (int i = 0; i < n; i++)
+	{
+		char	   *entry = TextDatumGetCString(values[i]);
+		const BbmSettingDef *def = named_setting(entry);
+		const char *number = strchr(entry, '=') + 1;
+		const char *unit;
+		const char *larger;
+
+		number += strspn(number, " ");
+		if (number[strspn(number, "0123456789 ")] != '\0' || atoi(number) <= 0 || atoi(number) >= SMALL_NUMBER ||
+			!small_unit(def, &unit, &larger))
+			continue;
+		ereport(NOTICE,
+				(errmsg("%s of migration \"%s\" is %d %s", def->name, migration, atoi(number), unit),
+				 errhint("A number without a unit is in %s here. Perhaps you meant %s=%d%s.", unit, def->name, atoi(number),
+						 larger)));
 	}
 }
 

@@ -577,7 +577,7 @@ bbm_migration_progress(int64 id, MemoryContext context, BbmProgress *progress)
 	static BbmSql sql = {
 		"SELECT coalesce(s.percent, 0)::text, s.rows_done, s.jobs_finished, m.error_sqlstate, m.error_message, "
 		"m.error_detail, m.error_hint "
-		"FROM @.batched_background_migrations m CROSS JOIN LATERAL @.bbm_status_detail(m.name) s WHERE m.id = $1",
+		"FROM @.batched_background_migrations m JOIN @.bbm_migration_status s ON s.id = m.id WHERE m.id = $1",
 		1, {INT8OID}
 	};
 	Datum		values[] = {Int64GetDatum(id)};

@@ -23,8 +23,8 @@
 #include "catalog/totals.h"
 #include "engine/event.h"
 
-/* After so many jobs of one process. */
-#define BBM_FIRST_JOBS 10
+/* After so many batches of one process: a job may be worth many, and a table may have few jobs. */
+#define BBM_FIRST_BATCHES 10
 
 #define BBM_NO_ROWS "no_rows"
 
@@ -61,18 +61,19 @@ check(void *arg)
 	if (bbm_totals_rows(&totals) > 0 || bbm_event_exists(id, BBM_NO_ROWS))
 		return;
 	bbm_report_event(id, check->migration->name, BBM_NO_ROWS, BBM_RUNNING, check->migration->owner,
-					 psprintf("the first " INT64_FORMAT " jobs have changed no row", totals.finished.jobs));
+					 psprintf("the first batches have changed no row (keys: " INT64_FORMAT ", jobs: " INT64_FORMAT ")",
+							  bbm_totals_keys(&totals), totals.finished.jobs));
 	check->reported = true;
 }
 
-/* A sub-batch was done, and changed so many rows; "finished": so was its job. */
+/* A batch was done, which is one commit, and changed so many rows. */
 void
-bbm_no_rows_note(BbmTarget *target, int64 rows, bool finished)
+bbm_no_rows_note(BbmTarget *target, int64 rows)
 {
 	if (rows > 0)
-		target->jobs_without_rows = -1;
-	else if (finished && target->jobs_without_rows >= 0 && !target->migration->phase.verifies)
-		target->jobs_without_rows++;
+		target->batches_without_rows = -1;
+	else if (target->batches_without_rows >= 0 && !target->migration->phase.verifies)
+		target->batches_without_rows++;
 }
 
 /*
@@ -87,16 +88,16 @@ bbm_no_rows_check(BbmTarget *target)
 	NoRows		args = {.migration = migration};
 	ErrorData  *error;
 
-	if (target->jobs_without_rows < BBM_FIRST_JOBS)
+	if (target->batches_without_rows < BBM_FIRST_BATCHES)
 		return NULL;
 	error = bbm_txn_run(check, &args, false);
 	if (error)
 		return error->sqlerrcode == ERRCODE_QUERY_CANCELED ? error : NULL;
 	if (args.checked)
-		target->jobs_without_rows = -1;
+		target->batches_without_rows = -1;
 	if (args.reported)
 		ereport(WARNING,
-				(errmsg("migration \"%s\" has changed no row in its first jobs", bbm_printable(migration->name)),
+				(errmsg("migration \"%s\" has changed no row in its first batches", bbm_printable(migration->name)),
 				 errhint("If rows were to be changed, pause it and see what its job finds: bbm_preview shows it.")));
 	return NULL;
 }

@@ -12,7 +12,7 @@
 
 #include "target/target.h"
 
-extern void bbm_no_rows_note(BbmTarget *target, int64 rows, bool finished);
+extern void bbm_no_rows_note(BbmTarget *target, int64 rows);
 extern ErrorData *bbm_no_rows_check(BbmTarget *target);
 
 #endif							/* BBM_ENGINE_NO_ROWS_H */

@@ -236,11 +236,13 @@ sub_batch_done(BbmEngine *engine, BbmTarget *target, BbmJob *job, const BbmWork 
 		job->no_progress = job->requeues_in_row = 0;
 	}
 	if (work->result == BBM_WORK_SUB_BATCH || work->result == BBM_WORK_FINISHED)
+	{
 		target->reduced_sub_batch_size = work->next_size;
+		bbm_no_rows_note(target, work->cost.rows);
+	}
 	target->requeues_in_row = 0;
 	bbm_trouble_over(target->migration->id, engine->owner, target->migration->name, true);
 	log_job(target, job, &work->cost);
-	bbm_no_rows_note(target, work->cost.rows, work->result == BBM_WORK_FINISHED);
 	bbm_throttle_spent(target, &work->cost);
 }
 

@@ -9,7 +9,6 @@
  */
 #include "sql/access.h"
 
-#include "access/xlog.h"
 #include "catalog/pg_authid.h"
 #include "utils/syscache.h"
 
@@ -146,16 +145,31 @@ bbm_must_not_be_null(const char *what)
 }
 
 /* For a name that no migration has, or none that the current user may see; needs SPI. */
-void
-bbm_no_such_migration(const char *name)
+static void
+report_missing(int level, const char *name, const char *suffix)
 {
 	char	   *nearest = bbm_migration_nearest(name, bbm_role_may_see);
 
-	ereport(ERROR,
+	ereport(level,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("migration \"%s\" does not exist", name),
+			 errmsg("migration \"%s\" does not exist%s", name, suffix),
 			 nearest ? errhint("Perhaps you meant \"%s\". bbm_status() lists those you may see.", nearest) :
 			 errhint("bbm_status() lists those you may see.")));
+}
+
+/* Raises the error for such a name; needs SPI. */
+void
+bbm_no_such_migration(const char *name)
+{
+	report_missing(ERROR, name, "");
+	pg_unreachable();
+}
+
+/* The same for a call that does not mind; needs SPI. */
+void
+bbm_notice_no_such_migration(const char *name, const char *suffix)
+{
+	report_missing(NOTICE, name, suffix);
 }
 
 /* The migration of that name, which the current user must own; needs SPI. */
@@ -187,21 +201,6 @@ bbm_check_session_owns(const BbmMigration *migration)
 						   GetUserNameFromId(migration->owner, true) ? GetUserNameFromId(migration->owner, true) : "?"),
 				 errhint("Log in as that role, or start it for the background workers with bbm_start.")));
 	bbm_catalog_check_trust(migration->owner);
-}
-
-/*
- * Called first by functions that write: what the server would say of their
- * statements does not tell a user where he is.
- */
-void
-bbm_not_on_standby(const char *function)
-{
-	if (RecoveryInProgress())
-		ereport(ERROR,
-				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
-				 errmsg("cannot execute %s during recovery", function),
-				 errdetail("This server is a standby: it only replays what the primary does, and no migration runs here."),
-				 errhint("Call it on the primary. After a promotion migrations go on here by themselves.")));
 }
 
 /*

@@ -13,6 +13,7 @@
 #include "sql/arguments.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type_d.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
@@ -23,11 +24,14 @@ bbm_arguments(FunctionCallInfo fcinfo)
 {
 	BbmArguments arguments = {.fcinfo = fcinfo};
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(fcinfo->flinfo->fn_oid));
+	Form_pg_proc function;
 	char	   *modes;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for function %u", fcinfo->flinfo->fn_oid);
+	function = (Form_pg_proc) GETSTRUCT(tuple);
 	arguments.n = get_func_arg_info(tuple, &arguments.types, &arguments.names, &modes);
+	arguments.required = function->pronargs - function->pronargdefaults;
 	ReleaseSysCache(tuple);
 	return arguments;
 }
@@ -77,7 +81,7 @@ bbm_arguments_read(const BbmArguments *arguments, bool all, BbmDefinition *d)
 		if (option == NULL)
 			continue;
 		if (all && (option->flags & BBM_REQUIRED) == BBM_REQUIRED)
-			bbm_argument_require(!argument.isnull, arguments->names[i]);
+			bbm_argument_require(!argument.isnull, arguments->names[i], i >= arguments->required);
 		if (argument.isnull)
 			continue;
 		/* a literal is an integer, so no parameter is a smallint */
@@ -90,13 +94,14 @@ bbm_arguments_read(const BbmArguments *arguments, bool all, BbmDefinition *d)
 	}
 }
 
+/* Raises an error unless the parameter is given. */
 void
-bbm_argument_require(bool given, const char *name)
+bbm_argument_require(bool given, const char *name, bool has_default)
 {
 	if (!given)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("%s must not be null", name),
 				 errdetail("A migration needs it."),
-				 errhint("Leave it out for its default, if it has one.")));
+				 has_default ? errhint("Leave it out for its default.") : errhint("Give a value; it has no default.")));
 }

@@ -18,6 +18,7 @@ typedef struct BbmArguments
 {
 	FunctionCallInfo fcinfo;
 	int			n;
+	int			required;		/* the first so many have no default */
 	char	  **names;
 	Oid		   *types;
 } BbmArguments;
@@ -26,6 +27,6 @@ extern BbmArguments bbm_arguments(FunctionCallInfo fcinfo);
 extern bool bbm_argument_is_true(const BbmArguments *arguments, const char *name);
 extern char *bbm_argument_text(const BbmArguments *arguments, const char *name);
 extern void bbm_arguments_read(const BbmArguments *arguments, bool all, BbmDefinition *d);
-extern void bbm_argument_require(bool given, const char *name);
+extern void bbm_argument_require(bool given, const char *name, bool has_default);
 
 #endif							/* BBM_SQL_ARGUMENTS_H */

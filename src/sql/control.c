@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -22,6 +23,7 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
@@ -31,6 +33,7 @@
 #include "base/locks.h"
 #include "base/shmem.h"
 #include "base/slots.h"
+#include "base/standby.h"
 #include "base/wait_event.h"
 #include "catalog/claims.h"
 #include "catalog/errors.h"
@@ -131,7 +134,8 @@ bbm_start(PG_FUNCTION_ARGS)
 	List	   *migrations;
 	int			n;
 
-	bbm_not_on_standby("bbm_start()");
+	/* which of its names was called */
+	bbm_not_on_standby(psprintf("%s()", get_func_name(fcinfo->flinfo->fn_oid)));
 	SPI_connect();
 	if (PG_ARGISNULL(0))
 		migrations = mine_with_status(list_make1_int(BBM_PAUSED));
@@ -291,10 +295,11 @@ bbm_pause(PG_FUNCTION_ARGS)
 Datum
 bbm_cancel(PG_FUNCTION_ARGS)
 {
-	char	   *name = name_arg(fcinfo);
+	char	   *name;
 	int			cancelled;
 
 	bbm_not_on_standby("bbm_cancel()");
+	name = name_arg(fcinfo);
 	SPI_connect();
 	(void) pause_all(list_make1(bbm_get_migration(name)), true, true, &cancelled);
 	SPI_finish();
@@ -304,13 +309,14 @@ bbm_cancel(PG_FUNCTION_ARGS)
 Datum
 bbm_retry(PG_FUNCTION_ARGS)
 {
-	char	   *name = name_arg(fcinfo);
+	char	   *name;
 	BbmMigration *migration;
 	BbmUnfinished unfinished;
 	BbmStatus	status;
 	int64		quarantined;
 
 	bbm_not_on_standby("bbm_retry()");
+	name = name_arg(fcinfo);
 	SPI_connect();
 	migration = bbm_get_migration(name);
 	/* it must not fail, and no job be claimed, between the check and the fresh attempts */
@@ -354,6 +360,7 @@ bbm_wait(PG_FUNCTION_ARGS)
 				 errmsg("cannot wait in a transaction of isolation level REPEATABLE READ or SERIALIZABLE"),
 				 errdetail("It would never see the state change."),
 				 errhint("Use READ COMMITTED.")));
+	bbm_notice_standby();
 	bbm_ours_begin();
 	begin_wait();
 	for (;;)
@@ -389,6 +396,16 @@ add_sentence(StringInfo text, const char *sentence)
 		appendStringInfo(text, "%s%s", text->len > 0 ? " " : "", sentence);
 }
 
+/* Adds what to do about a failure: the hint that was recorded with the error, which may be bbm's or another one. */
+static void
+add_failure_hint(const BbmProgress *progress, StringInfo hint)
+{
+	if (progress->hint)
+		add_sentence(hint, progress->hint);
+	if (progress->hint == NULL || strstr(progress->hint, "bbm_") == NULL)
+		add_sentence(hint, "Correct the cause of a failure, then call bbm_retry.");
+}
+
 /*
  * Describes why a migration does not count as finished, and what to do about
  * it; adds nothing when it does.
@@ -419,7 +436,7 @@ describe_unfinished(const BbmMigration *migration, StringInfo detail, StringInfo
 			bbm_migration_progress(migration->id, CurrentMemoryContext, &progress);
 			add_sentence(detail, psprintf("Migration \"%s\" has failed%s%s.", name, progress.error ? ": " : "",
 										  progress.error ? progress.error : ""));
-			add_sentence(hint, "Correct the cause of a failure, then call bbm_retry.");
+			add_failure_hint(&progress, hint);
 			break;
 		case BBM_PAUSED:
 			add_sentence(detail, psprintf("Migration \"%s\" is paused.", name));
@@ -461,6 +478,11 @@ bbm_ensure_finished(PG_FUNCTION_ARGS)
 		if (migration == NULL || !bbm_role_may_see(migration->owner))
 			bbm_no_such_migration(name);
 		describe_unfinished(migration, &detail, &hint);
+	}
+	if (RecoveryInProgress() && hint.len > 0)
+	{
+		resetStringInfo(&hint);
+		appendStringInfoString(&hint, "This server is a standby: do what is to be done on its primary.");
 	}
 	if (detail.len > 0)
 		ereport(ERROR,

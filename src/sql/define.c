@@ -25,6 +25,7 @@
 
 #include "base/bbm.h"
 #include "base/locks.h"
+#include "base/standby.h"
 #include "base/user.h"
 #include "catalog/errors.h"
 #include "catalog/extension.h"
@@ -389,7 +390,7 @@ define_from(FunctionCallInfo fcinfo, const char *operation, const char *part, Bb
 	bbm_not_on_standby(operation ? psprintf("bbm_%s()", operation) : "bbm_create()");
 	bbm_arguments_read(&arguments, true, d);
 	if (operation)
-		bbm_argument_require(bbm_definition_has(d, part), bbm_option_parameter(bbm_option_of_column(part)));
+		bbm_argument_require(bbm_definition_has(d, part), bbm_option_parameter(bbm_option_of_column(part)), false);
 	bbm_definition_set_text(d, "operation", operation);
 	bbm_definition_set_text(d, "job_search_path", namespace_search_path);
 	SPI_connect();
@@ -618,7 +619,7 @@ bbm_drop(PG_FUNCTION_ARGS)
 	SPI_connect();
 	exists = bbm_migration_by_name(name, CurrentMemoryContext) != NULL;
 	if (!exists && if_exists)
-		ereport(NOTICE, (errmsg("migration \"%s\" does not exist, skipping", name)));
+		bbm_notice_no_such_migration(name, ", skipping");
 	else
 	{
 		int64		id = bbm_get_migration(name)->id;

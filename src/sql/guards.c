@@ -150,7 +150,7 @@ guard_insert(Relation rel, BbmRow row)
 	}
 	bbm_row_set(&row, "id", Int64GetDatum(bbm_new_id(rel, bbm_row_int(row, "id"))), false);
 	row.tuple = bbm_columns_insert(rel, row.tuple);
-	bbm_notice_long_target(row);
+	bbm_notice_units(NULL, row);
 	set_owner(&row, InvalidOid, false);
 	bbm_check_limits(row);
 	bbm_row_set(&row, "origin", CStringGetTextDatum(bbm_origin()), false);
@@ -462,8 +462,7 @@ guard_update(Relation rel, BbmRow old, BbmRow new)
 	guard_status(old, &new);
 	bbm_check_row(new);
 	bbm_check_new_limits(old, new);
-	if (!is_same(old, new, "target_duration"))
-		bbm_notice_long_target(new);
+	bbm_notice_units(&old, new);
 	/* workers notice a changed row by its new time, and discard what they know about the old one */
 	if (is_changed(old, new))
 		bbm_row_set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);

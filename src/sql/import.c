@@ -29,6 +29,7 @@
 
 #include "base/bbm.h"
 #include "base/compat.h"
+#include "base/standby.h"
 #include "base/user.h"
 #include "catalog/extension.h"
 #include "catalog/import.h"

@@ -147,8 +147,8 @@ bbm_check_row(BbmRow row)
 /* From this on, an interval is probably a number of milliseconds without a unit. */
 #define LONG_TARGET_US (10 * USECS_PER_SEC)
 
-void
-bbm_notice_long_target(BbmRow row)
+static void
+notice_target(BbmRow row)
 {
 	bool		isnull;
 	Datum		value = bbm_row_get(row, "target_duration", &isnull);
@@ -160,4 +160,30 @@ bbm_notice_long_target(BbmRow row)
 						bbm_row_text(row, "target_duration")),
 				 errhint("A number without a unit is in seconds. Milliseconds are \"%d ms\".",
 						 (int) (target->time / USECS_PER_SEC))));
+}
+
+/* Is a column as it was?  "old" is NULL for a new row. */
+static bool
+is_as_it_was(const BbmRow *old, BbmRow new, const char *column)
+{
+	char	   *before = old ? bbm_row_text(*old, column) : NULL;
+	char	   *now = bbm_row_text(new, column);
+
+	return before && now && strcmp(before, now) == 0;
+}
+
+/*
+ * Reports what a user has written and surely not meant: numbers without a
+ * unit, which are of another unit than he thinks.  "old" is NULL for a new row.
+ */
+void
+bbm_notice_units(const BbmRow *old, BbmRow new)
+{
+	bool		isnull;
+	Datum		settings = bbm_row_get(new, "settings", &isnull);
+
+	if (!is_as_it_was(old, new, "target_duration"))
+		notice_target(new);
+	if (!isnull && !is_as_it_was(old, new, "settings"))
+		bbm_overrides_notice(DatumGetArrayTypeP(settings), bbm_row_text(new, "name"));
 }

@@ -14,6 +14,6 @@ extern void bbm_check_name(BbmRow row);
 extern void bbm_check_row(BbmRow row);
 extern void bbm_check_limits(BbmRow row);
 extern void bbm_check_new_limits(BbmRow old, BbmRow new);
-extern void bbm_notice_long_target(BbmRow row);
+extern void bbm_notice_units(const BbmRow *old, BbmRow new);
 
 #endif							/* BBM_SQL_ROW_CHECKS_H */

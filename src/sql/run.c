@@ -29,6 +29,7 @@
 #include "base/shares.h"
 #include "base/shmem.h"
 #include "base/slots.h"
+#include "base/standby.h"
 #include "base/txn.h"
 #include "base/wait_event.h"
 #include "catalog/errors.h"

@@ -39,6 +39,7 @@
 
 #include "base/compat.h"
 #include "base/spi.h"
+#include "base/standby.h"
 #include "sql/access.h"
 #include "target/relation.h"
 #include "target/statement.h"
@@ -350,7 +351,7 @@ bbm_sync_trigger(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("%s must not be null", required[i]),
 					 errdetail("It says which trigger is meant."),
-					 errhint("Leave it out for its default, if it has one.")));
+					 i < 2 ? errhint("Give a value; it has no default.") : errhint("Leave it out for its default.")));
 	}
 	parts.set = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	parts.condition = PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2));

@@ -32,6 +32,7 @@
 #include "base/guc.h"
 #include "base/lock_watch.h"
 #include "base/locks.h"
+#include "base/standby.h"
 #include "base/txn.h"
 #include "catalog/claims.h"
 #include "catalog/jobs.h"

@@ -29,6 +29,7 @@
 #include "base/guc.h"
 #include "base/lock_watch.h"
 #include "base/locks.h"
+#include "base/standby.h"
 #include "base/txn.h"
 #include "engine/verify.h"
 #include "sql/access.h"
@@ -180,6 +181,7 @@ bbm_verify(PG_FUNCTION_ARGS)
 
 	if (PG_ARGISNULL(0))
 		bbm_must_not_be_null("name");
+	bbm_notice_standby();
 	SPI_connect();
 	migration = bbm_get_migration(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	bbm_check_not_of_cluster(migration, "verify", "Count the rows with a query: Citus runs it on all nodes.");

@@ -29,6 +29,7 @@
 #include "base/shared.h"
 #include "base/shmem.h"
 #include "base/slots.h"
+#include "base/standby.h"
 #include "base/trouble.h"
 #include "base/user.h"
 #include "base/wait_state.h"
@@ -50,6 +51,7 @@ PG_FUNCTION_INFO_V1(bbm_waiting_on);
 PG_FUNCTION_INFO_V1(bbm_last_transient_error);
 PG_FUNCTION_INFO_V1(bbm_live_pace);
 PG_FUNCTION_INFO_V1(bbm_impact);
+PG_FUNCTION_INFO_V1(bbm_reads);
 PG_FUNCTION_INFO_V1(bbm_workers);
 PG_FUNCTION_INFO_V1(bbm_throttle);
 
@@ -261,6 +263,32 @@ bbm_impact(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
+/*
+ * Is there something to read about the migration of this name; NULL: about
+ * all?  Reports if not, and on a standby where one is.  Called once in each
+ * call of a function that reads; a view says nothing.
+ */
+Datum
+bbm_reads(PG_FUNCTION_ARGS)
+{
+	char	   *name = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
+	bool		is_there = true;
+
+	bbm_notice_standby();
+	if (name)
+	{
+		BbmMigration *migration;
+
+		SPI_connect();
+		migration = bbm_migration_by_name(name, CurrentMemoryContext);
+		is_there = migration && bbm_role_may_see(migration->owner);
+		if (!is_there)
+			bbm_notice_no_such_migration(name, "");
+		SPI_finish();
+	}
+	PG_RETURN_BOOL(is_there);
+}
+
 static const char *
 kind_word(BbmKind kind)
 {
@@ -357,6 +385,7 @@ bbm_workers(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	InitMaterializedSRF(fcinfo, 0);
+	bbm_notice_standby();
 	SPI_connect();
 	if (bbm_shared)
 		put_slots(rsinfo, !PG_ARGISNULL(0) && PG_GETARG_BOOL(0));
@@ -408,7 +437,9 @@ bbm_throttle(PG_FUNCTION_ARGS)
 	SPI_connect();
 	migration = bbm_migration_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)), CurrentMemoryContext);
 	/* as in bbm_status: no row for a migration that does not exist, or that the caller may not see */
-	if (migration && bbm_role_may_see(migration->owner))
+	if (migration == NULL || !bbm_role_may_see(migration->owner))
+		bbm_notice_no_such_migration(text_to_cstring(PG_GETARG_TEXT_PP(0)), "");
+	else
 	{
 		MemoryContext old = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
 

@@ -158,7 +158,7 @@ struct BbmTarget
 	bool		claim_apart;	/* after an error: do not claim in the transaction of a batch */
 	bool		has_worked;		/* this process has run a job; see may_have_ended */
 	int			failures_in_row;
-	int			jobs_without_rows;	/* its first so many jobs changed no row; -1: of no interest any more */
+	int			batches_without_rows;	/* its first so many batches changed no row; -1: of no interest any more */
 	int			requeues_in_row;
 	TimestampTz throttled_until;		/* do not continue before this, after many requeues in a row */
 	TimestampTz table_since;	/* since when this process has had the table; 0 if another one has it */

@@ -1,0 +1,35 @@
+/*-------------------------------------------------------------------------
+ *
+ * standby.c
+ *		What our functions say on a standby.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "base/standby.h"
+
+#include "access/xlog.h"
+
+/*
+ * Called first by what writes: what the server would say of its statements
+ * does not tell a user where he is.  Raises an error on a standby.
+ */
+void
+bbm_not_on_standby(const char *what)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot execute %s during recovery", what),
+				 errdetail("This server is a standby: it only replays what the primary does, and no migration runs here."),
+				 errhint("Do that on the primary. After a promotion migrations go on here by themselves.")));
+}
+
+/* Called by what only reads or waits, which answers on a standby, too. */
+void
+bbm_notice_standby(void)
+{
+	if (RecoveryInProgress())
+		ereport(NOTICE,
+				(errmsg("this server is a standby"),
+				 errdetail("It shows what it has replayed of its primary, where migrations run.")));
+}
