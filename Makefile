@@ -19,7 +19,7 @@ OBJS = src/module.o \
 	src/catalog/batch_counts.o src/catalog/claims.o src/catalog/errors.o src/catalog/events.o src/catalog/extension.o src/catalog/import.o \
 	src/catalog/job_progress.o src/catalog/job_record.o src/catalog/jobs.o src/catalog/merge.o src/catalog/migrations.o \
 	src/catalog/options.o src/catalog/partitions.o \
-	src/catalog/recent.o src/catalog/shape.o src/catalog/shard_parts.o src/catalog/shard_records.o src/catalog/shards.o src/catalog/sql.o src/catalog/stalled.o src/catalog/tables.o src/catalog/totals.o src/catalog/whole.o \
+	src/catalog/recent.o src/catalog/shape.o src/catalog/shard_control.o src/catalog/shard_parts.o src/catalog/shard_records.o src/catalog/shards.o src/catalog/sql.o src/catalog/stalled.o src/catalog/tables.o src/catalog/totals.o src/catalog/whole.o \
 	src/target/cascade.o src/target/changes.o src/target/draw.o src/target/explain.o src/target/filter.o src/target/hierarchy.o src/target/job.o src/target/key.o \
 	src/target/key_query.o src/target/key_scan.o src/target/key_sql.o src/target/lockset.o src/target/null_keys.o \
 	src/target/nulls.o src/target/order.o src/target/partition.o src/target/partitions.o src/target/plan_guard.o \
@@ -35,7 +35,7 @@ OBJS = src/module.o \
 	src/server/ddl.o src/server/handover.o src/server/hooks.o src/server/launcher.o src/server/read_only.o src/server/stalled.o \
 	src/server/statements.o \
 	src/server/truncate.o src/server/worker.o \
-	src/sql/access.o src/sql/arguments.o src/sql/cluster.o src/sql/columns.o src/sql/control.o src/sql/define.o src/sql/doctor.o src/sql/dry_run.o src/sql/existing.o \
+	src/sql/access.o src/sql/arguments.o src/sql/cluster.o src/sql/cluster_control.o src/sql/cluster_guard.o src/sql/columns.o src/sql/control.o src/sql/define.o src/sql/doctor.o src/sql/dry_run.o src/sql/existing.o \
 	src/sql/guards.o src/sql/import.o src/sql/job_guard.o src/sql/metrics.o src/sql/preview.o src/sql/progress.o src/sql/registry_tables.o src/sql/row.o src/sql/row_checks.o src/sql/run.o \
 	src/sql/sync_trigger.o src/sql/trial.o src/sql/verify.o src/sql/view.o
 # a library for tests alone, whose processes can be stopped at points: make BBM_POINTS=1
@@ -53,7 +53,7 @@ TAP = 001_latency 002_pause 003_crash 004_launcher 005_databases 006_versions 00
 	011_upgrade 012_throttle 013_yielding 014_attack 015_promotion 016_copies 017_resources 018_partitions 019_blocks 020_verify 021_stalled \
 	022_pg_upgrade 023_other_extensions 024_fuzz 025_blockers 030_commands 030_fairness 031_cancel 031_priority 032_null_keys 032_outside 032_registry \
 	033_job_comes_later 034_owned_tables 035_membership 036_lock_watch 037_last_job 036_rights 037_xid_limit 038_metrics 039_claims 039_impact 040_pages \
-	041_delete_standby 042_distributed 044_flush \
+	041_delete_standby 042_distributed 043_distributed_control 044_flush \
 	050_points_batch 051_points_claim 052_points_record 053_points_end 054_races 055_history
 # They compare times: nothing may run beside them.
 TAP_ALONE = 001_latency 012_throttle 013_yielding

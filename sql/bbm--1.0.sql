@@ -89,7 +89,8 @@ CREATE TABLE @extschema@.batched_background_migrations (
     settings text[],
     shard_record text,
     shard_id bigint,
-    shard_epoch bigint
+    shard_epoch bigint,
+    unreached_nodes text
 );
 
 CREATE TABLE @extschema@.batched_background_migration_jobs (
@@ -790,7 +791,8 @@ CREATE VIEW @extschema@.bbm_migration_status (
                          WHEN extract(epoch FROM m.finish_by - now()) < p.seconds_left THEN 'late' END
            END,
            p.jobs_running::integer,
-           CASE WHEN m.status IN (1, 4) THEN bbm_internal.bbm_waiting_on(m.id, m.owner_oid) END,
+           CASE WHEN m.status IN (1, 4) THEN bbm_internal.bbm_waiting_on(m.id, m.owner_oid)
+                ELSE 'may go on at ' || m.unreached_nodes END,
            coalesce(left(m.error_sqlstate, 5) || ': ' || left(m.error_message, 8192),
                     CASE WHEN m.status IN (1, 4) THEN bbm_internal.bbm_last_transient_error(m.id, m.owner_oid) END, e.error,
                     (SELECT format('%s: %s (quarantined: %s)', left(o.error_sqlstate, 5), left(o.error_message, 8192),
@@ -1371,6 +1373,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.shard_id IS
     'on a node: the one shard that it is about, of a migration of a distributed table';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.shard_epoch IS
     'of that shard: a number that the record of the shard has as well, until a node takes the shard over';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.unreached_nodes IS
+    'of a distributed table, paused or failed: the nodes that could not be told yet, and may go on; bbm tells them as soon as they answer';
 
 COMMENT ON COLUMN @extschema@.batched_background_migrations.min_key IS
     'lowest key, inclusive, if the key is not an integer: one value for each column, as text';

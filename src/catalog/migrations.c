@@ -143,9 +143,10 @@ bbm_migration_nearest(const char *name, bool (*may_see) (Oid owner))
 
 /*
  * Returns a list of BbmRunnable: the owner's migrations that a worker may run
- * here, by id.  The rank is the priority; that of a migration which waits
- * while others have a higher one grows by one in ten seconds, up to the
- * highest, so that none waits forever.
+ * here, or whose nodes it has yet to tell that they are paused, by id.  The
+ * rank is the priority; that of a migration which waits while others have a
+ * higher one grows by one in ten seconds, up to the highest, so that none
+ * waits forever.
  */
 List *
 bbm_migrations_runnable(Oid owner, MemoryContext context)
@@ -158,7 +159,8 @@ bbm_migrations_runnable(Oid owner, MemoryContext context)
 		"ORDER BY j.id DESC LIMIT 1), m.updated_at, m.created_at))) / 10), m.priority), m.highest) END::bigint "
 		"FROM (SELECT id, status, workers, priority, updated_at, created_at, max(priority) OVER () AS highest "
 		"FROM @.batched_background_migrations "
-		"WHERE status IN (1, 4) AND owner_oid = $1 AND origin = $2 AND NOT restored) m ORDER BY m.id",
+		"WHERE status IN (0, 1, 3, 4) AND (status IN (1, 4) OR unreached_nodes IS NOT NULL) "
+		"AND owner_oid = $1 AND origin = $2 AND NOT restored) m ORDER BY m.id",
 		2, {OIDOID, TEXTOID}
 	};
 	Datum		values[] = {ObjectIdGetDatum(owner), CStringGetTextDatum(bbm_origin())};
@@ -237,7 +239,8 @@ bbm_runnable_owners(MemoryContext context)
 {
 	static BbmSql sql = {
 		"SELECT DISTINCT owner_oid FROM @.batched_background_migrations "
-		"WHERE status IN (1, 4) AND origin = $1 AND NOT restored AND owner_oid IS NOT NULL",
+		"WHERE status IN (0, 1, 3, 4) AND (status IN (1, 4) OR unreached_nodes IS NOT NULL) "
+		"AND origin = $1 AND NOT restored AND owner_oid IS NOT NULL",
 		1, {TEXTOID}
 	};
 	Datum		values[] = {CStringGetTextDatum(bbm_origin())};

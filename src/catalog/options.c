@@ -253,6 +253,7 @@ const BbmOption bbm_options[] = {
 	{"shard_record", TEXTOID, 0, FIELD(text, shard_record)},
 	{"shard_id", INT8OID, 0, FIELD(int64, shard_id)},
 	{"shard_epoch", INT8OID, 0, FIELD(int64, shard_epoch)},
+	{"unreached_nodes", TEXTOID, 0, FIELD(text, unreached_nodes)},
 	{NULL}
 };
 

@@ -455,10 +455,12 @@ bbm_cluster_ask(Oid user, const char *record, const char *command, BbmClusterRep
 				 "JOIN pg_catalog.pg_dist_shard s ON s.shardid = p.shardid "
 				 "WHERE p.groupid = n.groupid AND s.logicalrelid = to_regclass(%s)) ", quote_literal_cstr(record));
 	StringInfoData all;
+	StringInfoData silent;
 	StringInfoData trouble;
 
 	memset(report, 0, sizeof(BbmClusterReport));
 	initStringInfo(&all);
+	initStringInfo(&silent);
 	initStringInfo(&trouble);
 	(void) bbm_cluster_query(user,
 							 psprintf("SELECT coalesce(n.nodename || ':' || n.nodeport, 'this node'), c.success, c.result "
@@ -474,6 +476,7 @@ bbm_cluster_ask(Oid user, const char *record, const char *command, BbmClusterRep
 		if (strcmp(bbm_cluster_text(i, 2), "t") != 0)
 		{
 			report->silent++;
+			appendStringInfo(&silent, "%s%s", silent.len > 0 ? ", " : "", bbm_cluster_text(i, 1));
 			appendStringInfo(&trouble, "%snode %s: %s", trouble.len > 0 ? "; " : "", bbm_cluster_text(i, 1),
 							 result ? result : "no answer");
 		}
@@ -481,6 +484,7 @@ bbm_cluster_ask(Oid user, const char *record, const char *command, BbmClusterRep
 			appendStringInfo(&all, "%s%.*s", all.len > 0 ? ", " : "", (int) length - 2, result + 1);
 	}
 	report->shards = psprintf("[%s]", all.data);
+	report->silent_nodes = silent.len > 0 ? silent.data : NULL;
 	report->trouble = trouble.len > 0 ? trouble.data : NULL;
 }
 

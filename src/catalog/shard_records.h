@@ -31,6 +31,7 @@ typedef struct BbmClusterReport
 	char	   *shards;			/* a jsonb array, as text */
 	int			nodes;
 	int			silent;			/* nodes that have not answered ... */
+	char	   *silent_nodes;	/* ... which; or NULL */
 	char	   *trouble;		/* ... and why; or NULL */
 } BbmClusterReport;
 

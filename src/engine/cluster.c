@@ -28,6 +28,7 @@
 #include "catalog/events.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"
+#include "catalog/shard_control.h"
 #include "catalog/shards.h"
 #include "catalog/totals.h"
 
@@ -85,6 +86,19 @@ bbm_shard_may_run(const BbmMigration *migration)
  * ----------------------------------------------------------------
  */
 
+/* Is it this process that asks the nodes now?  So says the permit; and a session that pauses them goes first. */
+static bool
+may_ask(BbmClusterStep *step)
+{
+	int64		id = step->migration->id;
+
+	step->engine->permit_of = id;
+	step->engine->permit = bbm_permit_acquire(bbm_lock_class(), id, 1);
+	step->ours = step->engine->permit >= 0;
+	step->held = step->ours && !bbm_lock_nodes_at_once(bbm_lock_class(), id);
+	return step->ours && !step->held;
+}
+
 /*
  * Asks all nodes.  No lock of ours is held but the permit, which says that
  * this process does it, and that of the nodes: a pause may commit meanwhile,
@@ -101,13 +115,7 @@ bbm_cluster_look(void *arg)
 	const BbmMigration *migration = step->migration;
 	MemoryContext old;
 
-	step->engine->permit_of = migration->id;
-	step->engine->permit = bbm_permit_acquire(bbm_lock_class(), migration->id, 1);
-	step->ours = step->engine->permit >= 0;
-	if (!step->ours)
-		return;
-	step->held = !bbm_lock_nodes_at_once(bbm_lock_class(), migration->id);
-	if (step->held)
+	if (!may_ask(step))
 		return;
 	if (!bbm_citus_is_here() || bbm_citus_local_group() != 0)
 		ereport(ERROR,
@@ -215,6 +223,38 @@ bbm_cluster_decide(void *arg)
 		bbm_migration_write(migration->id, &d, true);
 		step->status = BBM_RUNNING;
 	}
+}
+
+/*
+ * The migration is paused, or has failed, and some nodes could not be told.
+ * They are asked first, without a lock of the migration; if other nodes are
+ * away now, those that have come back are told.  A session may start it before
+ * we have its lock: then the nodes know, and there is nothing left to tell.
+ */
+void
+bbm_cluster_reach(void *arg)
+{
+	BbmClusterStep *step = arg;
+	const BbmMigration *migration = step->migration;
+	char	   *silent = NULL;
+
+	step->unreached = migration->unreached_nodes;
+	if (!may_ask(step))
+		return;
+	bbm_cluster_ask(migration->owner, migration->shard_record, "SELECT '[]'", &step->report);
+	silent = bbm_unreached_nodes(&step->report);
+	if (silent && strcmp(silent, migration->unreached_nodes) == 0)
+		return;
+	if (bbm_migration_lock(migration->id, &step->status) &&
+		(step->status == BBM_PAUSED || step->status == BBM_FAILED))
+	{
+		bbm_shard_record_pause(migration->owner, migration->shard_record, migration->table_name, &step->report);
+		bbm_unreached_nodes_write(migration->id, &step->report);
+		silent = bbm_unreached_nodes(&step->report);
+	}
+	else
+		silent = NULL;
+	step->unreached = silent ? MemoryContextStrdup(step->context, silent) : NULL;
 }
 
 /* What the migration waits for, as bbm_status() shows it. */

@@ -31,12 +31,14 @@ typedef struct BbmClusterStep
 	BbmClusterReport report;
 	BbmClusterState state;
 	int			empty;			/* shards that have neither a row nor a record */
+	char	   *unreached;		/* out of bbm_cluster_reach: the nodes that have still not been told */
 	BbmStatus	status;			/* out: the migration's */
 } BbmClusterStep;
 
 /* BbmTxnFns with a BbmClusterStep. */
 extern void bbm_cluster_look(void *arg);
 extern void bbm_cluster_decide(void *arg);
+extern void bbm_cluster_reach(void *arg);
 extern char *bbm_cluster_waits_for(const BbmClusterStep *step);
 extern bool bbm_shard_may_run(const BbmMigration *migration);
 

@@ -168,6 +168,12 @@ is_new(const BbmMigration *migration)
 		(migration->status == BBM_RUNNING && !OidIsValid(migration->table_oid));
 }
 
+static bool
+runs(const BbmMigration *migration)
+{
+	return migration->status == BBM_ACTIVE || migration->status == BBM_RUNNING;
+}
+
 /* Reads the row and resolves it.  The claim detects later changes, through updated_at. */
 static void
 open_target(void *arg)
@@ -178,7 +184,7 @@ open_target(void *arg)
 
 	if (migration == NULL || migration->owner != args->engine->owner ||
 		bbm_migration_is_copy(migration->origin, migration->restored) ||
-		(migration->status != BBM_ACTIVE && migration->status != BBM_RUNNING))
+		(!runs(migration) && migration->unreached_nodes == NULL))
 		return;
 	/* checked before an error counts as the migration's: it waits for another owner of the tables */
 	bbm_catalog_check_trust(migration->owner);
@@ -220,6 +226,33 @@ wait_until(int64 id, const BbmReason *reason)
 {
 	bbm_slot_wait_with(id, reason);
 	return (BbmOutcome) {BBM_STEP_WAIT, reason->due};
+}
+
+/* The migration of a distributed table does not run, but some nodes do not know that yet: tells them. */
+static BbmOutcome
+reach_nodes(BbmEngine *engine, const BbmMigration *migration)
+{
+	BbmClusterStep step = {.engine = engine, .migration = migration, .context = CurrentMemoryContext};
+	ErrorData  *error = bbm_txn_run(bbm_cluster_reach, &step, false);
+	BbmReason	reason;
+
+	bbm_release_permit(engine);
+	/* it does not run, so no error fails it */
+	if (error)
+		return bbm_try_later(engine, migration->id, migration->name, error);
+	bbm_trouble_over(migration->id, engine->owner, migration->name, true);
+	if (!step.ours)
+		return NOTHING;
+	if (step.unreached == NULL)
+	{
+		ereport(LOG,
+				(errmsg("all nodes have been told that migration \"%s\" does not run", bbm_printable(migration->name))));
+		bbm_state_changed();
+		return WORKED;
+	}
+	reason = bbm_reason(psprintf("nodes that are to be told that it does not run: %s", step.unreached),
+						TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_CLUSTER_SILENT_POLL_MS));
+	return wait_until(migration->id, &reason);
 }
 
 /* The migration of a distributed table: asks the nodes how far they are, and waits. */
@@ -289,7 +322,7 @@ target_for(BbmEngine *engine, int64 id, BbmOutcome *outcome)
 	}
 	*outcome = NOTHING;
 	if (args.target == NULL && args.migration && !args.elsewhere)
-		*outcome = lead_cluster(engine, args.migration);
+		*outcome = runs(args.migration) ? lead_cluster(engine, args.migration) : reach_nodes(engine, args.migration);
 	if (args.target == NULL)
 		return NULL;
 	if (!is_new(args.migration))

@@ -35,6 +35,7 @@
 #include "catalog/claims.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"
+#include "catalog/shard_control.h"
 #include "catalog/shard_records.h"
 #include "catalog/shard_parts.h"
 #include "catalog/shards.h"
@@ -260,114 +261,6 @@ bbm_check_not_of_cluster(const BbmMigration *migration, const char *what, const 
 			 migration->shard_id == 0 ? errdetail("It is about a distributed table, whose shards are done by their nodes.") :
 			 errdetail("It is the part of a migration of a distributed table that is about one shard."),
 			 errhint("%s", hint)));
-}
-
-/* ----------------------------------------------------------------
- * What the coordinator has the nodes do
- * ----------------------------------------------------------------
- */
-
-/* The nodes of a copy are those of the original. */
-static bool
-has_nodes(const BbmMigration *migration)
-{
-	return bbm_is_of_cluster(migration) && !bbm_migration_is_copy(migration->origin, migration->restored);
-}
-
-static int
-compare_ids(const ListCell *a, const ListCell *b)
-{
-	int64		x = ((const BbmMigration *) lfirst(a))->id;
-	int64		y = ((const BbmMigration *) lfirst(b))->id;
-
-	return x < y ? -1 : x > y;
-}
-
-/*
- * Nobody has the nodes go on with these migrations until our transaction ends.
- * Called before their rows are written, so that who asks the nodes just now
- * does not wait for us; two sessions take the locks in the same order.
- */
-void
-bbm_cluster_hold(List *migrations)
-{
-	ListCell   *cell;
-
-	migrations = list_copy(migrations);
-	list_sort(migrations, compare_ids);
-	foreach(cell, migrations)
-	{
-		if (has_nodes(lfirst(cell)))
-			bbm_lock_nodes(bbm_lock_class(), ((BbmMigration *) lfirst(cell))->id);
-	}
-}
-
-#define NODE_HINT \
-	"Repeat it when that node is back, or when a failover or citus_disable_node has made the cluster whole without it."
-
-/*
- * Pauses it on each node, at once, where our transaction is not seen before
- * its commit; returns how many batches are in flight on them, or have been
- * cancelled.  Caller has bbm_cluster_hold, and has paused the whole in this
- * transaction: when that commits, no node has begun another batch; when it
- * does not, the nodes go on.
- */
-int
-bbm_cluster_pause(const BbmMigration *migration, bool cancel)
-{
-	BbmClusterReport report;
-	int			n = 0;
-
-	if (!has_nodes(migration))
-		return 0;
-	bbm_cluster_ask(migration->owner, migration->shard_record,
-					bbm_shards_sync_command(migration->shard_record, migration->table_name, cancel ? "cancel" : "pause"),
-					&report);
-	if (report.silent > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("cannot %s the batches of migration \"%s\" on every node", cancel ? "cancel" : "await",
-						migration->name),
-				 errdetail("It was paused on %d of %d nodes, and goes on there; %s.", report.nodes - report.silent,
-						   report.nodes, report.trouble),
-				 errhint(NODE_HINT)));
-	for (char *at = report.shards + 1; *at != '\0' && *at != ']'; at += strspn(at, ", "))
-		n += (int) strtol(at, &at, 10);
-	return n;
-}
-
-/* A statement of the user says first which nodes with shards of it cannot be told. */
-static void
-check_nodes_answer(Oid owner, const char *name, const char *record, const char *verb, const char *participle)
-{
-	BbmClusterReport report;
-
-	if (bbm_engine_writes())
-		return;
-	bbm_cluster_ask(owner, record, "SELECT '[]'", &report);
-	if (report.silent > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("cannot %s migration \"%s\" on every node", verb, name),
-				 errdetail("It could be %s on %d of %d nodes, and nothing has changed on any; %s.", participle,
-						   report.nodes - report.silent, report.nodes, report.trouble),
-				 errhint(NODE_HINT)));
-}
-
-/* Tells the nodes that they may go on, or not. */
-void
-bbm_cluster_tell(Oid owner, const char *name, const char *record, bool runs)
-{
-	check_nodes_answer(owner, name, record, runs ? "start" : "pause", runs ? "started" : "paused");
-	bbm_shard_record_activate(owner, record, runs);
-}
-
-/* Gives the nodes what has been altered in the migration's row, in this transaction. */
-void
-bbm_cluster_redefine(Oid owner, const char *name, const char *record, int64 id)
-{
-	check_nodes_answer(owner, name, record, "alter", "altered");
-	bbm_shard_record_define(owner, record, id);
 }
 
 /* ----------------------------------------------------------------
@@ -648,7 +541,8 @@ pause_parts(const char *record, bool cancel)
  * (record text, table_name text, action text) → what the shards of the table
  * that are on this node have done, after their migrations here were brought
  * into line with the record: "start" also starts those that have failed, "end"
- * deletes them.  Or, with "pause" and "cancel", how many batches they have.
+ * deletes them.  Or, with "pause" and "cancel", how many batches they have; and
+ * with "keys" only the keys by which the record's rows can be written one by one.
  * Called by the coordinator on each node.
  */
 Datum
@@ -668,7 +562,9 @@ bbm_shards_sync(PG_FUNCTION_ARGS)
 	bbm_guc_set("lock_timeout", BBM_SYNC_LOCK_TIMEOUT, true);
 	SPI_connect();
 	check_record(record);
-	if (cancel || strcmp(action, "pause") == 0)
+	if (strcmp(action, "keys") == 0)
+		bbm_shard_keys(record, table, &buf);
+	else if (cancel || strcmp(action, "pause") == 0)
 		appendStringInfo(&buf, "[%d]", pause_parts(record, cancel));
 	else
 		sync_shards(record, table, action, &buf);

@@ -16,10 +16,6 @@
 
 extern void bbm_cluster_resolve(BbmDefinition *d, BbmMigration *m, Oid relid);
 extern void bbm_cluster_defined(int64 id, Oid relid, bool active);
-extern void bbm_cluster_hold(List *migrations);
-extern int	bbm_cluster_pause(const BbmMigration *migration, bool cancel);
-extern void bbm_cluster_tell(Oid owner, const char *name, const char *record, bool runs);
-extern void bbm_cluster_redefine(Oid owner, const char *name, const char *record, int64 id);
 extern bool bbm_cluster_may_alter(const char *column);
 extern void bbm_check_not_of_cluster(const BbmMigration *migration, const char *what, const char *hint);
 

@@ -41,7 +41,7 @@
 #include "catalog/migrations.h"
 #include "engine/event.h"
 #include "sql/access.h"
-#include "sql/cluster.h"
+#include "sql/cluster_control.h"
 #include "sql/doctor.h"
 
 PG_FUNCTION_INFO_V1(bbm_start);
@@ -149,12 +149,12 @@ bbm_start(PG_FUNCTION_ARGS)
 }
 
 /*
- * Cancels, or with "only_count" just counts, the batches in flight.  The
- * caller has paused the migrations in this transaction, so that no batch
- * follows: a claim waits for our locks.
+ * Cancels, or just counts, the batches in flight.  The caller has paused the
+ * migrations in this transaction, so that no batch follows: a claim waits for
+ * our locks.  "strict": an error if that cannot be said of some node.
  */
 static int
-batches_in_flight(List *migrations, bool cancel)
+batches_in_flight(List *migrations, bool cancel, bool strict)
 {
 	int			n = 0;
 	ListCell   *cell;
@@ -165,7 +165,7 @@ batches_in_flight(List *migrations, bool cancel)
 		ListCell   *inner;
 
 		if (bbm_is_of_cluster(lfirst(cell)))
-			n += bbm_cluster_pause(lfirst(cell), cancel);
+			n += bbm_cluster_pause(lfirst(cell), cancel, strict);
 		else if (cancel)
 			n += bbm_cancel_running(id);
 		else
@@ -229,7 +229,7 @@ wait_for_batches(List *migrations, bool cancel)
 
 			/* an SPI level of its own, so that a long wait leaves nothing in memory */
 			SPI_connect();
-			n = batches_in_flight(migrations, cancel && (nodes || i % BBM_CANCEL_AGAIN == 0));
+			n = batches_in_flight(migrations, cancel && (nodes || i % BBM_CANCEL_AGAIN == 0), true);
 			SPI_finish();
 			if (n == 0)
 				break;
@@ -256,7 +256,10 @@ pause_all(List *migrations, bool cancel, bool wait, int *cancelled)
 
 	if (cancel || wait)
 		bbm_cluster_hold(migrations);
+	if (wait)
+		bbm_cluster_check_pause(migrations);
 	n = set_all(migrations, BBM_PAUSED);
+	bbm_cluster_pause_again(migrations);
 	*cancelled = 0;
 	if (wait && IsolationUsesXactSnapshot())
 		ereport(ERROR,
@@ -265,7 +268,7 @@ pause_all(List *migrations, bool cancel, bool wait, int *cancelled)
 				 errdetail("It would never see the state change."),
 				 errhint("Use READ COMMITTED.")));
 	if (cancel)
-		*cancelled = batches_in_flight(migrations, true);
+		*cancelled = batches_in_flight(migrations, true, wait);
 	if (!wait)
 		return n;
 	wait_for_batches(migrations, cancel);

@@ -36,11 +36,10 @@
 #include "catalog/options.h"
 #include "catalog/migrations.h"
 #include "catalog/partitions.h"
-#include "catalog/shard_records.h"
 #include "engine/event.h"
 #include "engine/outcome.h"
 #include "sql/access.h"
-#include "sql/cluster.h"
+#include "sql/cluster_guard.h"
 #include "sql/columns.h"
 #include "sql/doctor.h"
 #include "sql/row.h"
@@ -157,24 +156,6 @@ guard_insert(Relation rel, BbmRow row)
 	return PointerGetDatum(row.tuple);
 }
 
-/*
- * Did its row come with a dump?  A copy that did not is in a clone of the
- * database's files, where OIDs are those of the original.
- */
-static bool
-is_restored(BbmRow row)
-{
-	bool		isnull;
-
-	return DatumGetBool(bbm_row_get(row, "restored", &isnull));
-}
-
-static bool
-at_origin(BbmRow row)
-{
-	return !bbm_migration_is_copy(bbm_row_text(row, "origin"), is_restored(row));
-}
-
 static bool
 verifies(BbmRow row)
 {
@@ -201,12 +182,14 @@ verify_anew(BbmRow *row)
 static void
 start_here(BbmRow *row)
 {
-	if (!at_origin(*row))
+	/* all nodes are told, or it is not started */
+	bbm_row_set(row, "unreached_nodes", (Datum) 0, true);
+	if (!bbm_row_at_origin(*row))
 	{
 		bool		foreign = !bbm_row_is_null(*row, "origin");
 
 		/* this is a table of another database; the migration goes on with the one that has its name here */
-		if (is_restored(*row))
+		if (bbm_row_is_restored(*row))
 			bbm_row_set(row, "table_oid", (Datum) 0, true);
 		bbm_row_set(row, "restored", BoolGetDatum(false), false);
 		bbm_row_set(row, "origin", CStringGetTextDatum(bbm_origin()), false);
@@ -233,7 +216,7 @@ guard_status(BbmRow old, BbmRow *new)
 {
 	BbmStatus	from = (BbmStatus) bbm_row_int(old, "status");
 	int			to = (int) bbm_row_int(*new, "status");
-	bool		copy = !bbm_row_is_null(old, "origin") && !at_origin(old);
+	bool		copy = !bbm_row_is_null(old, "origin") && !bbm_row_at_origin(old);
 	char	   *name = bbm_row_text(*new, "name");
 
 	if (bbm_row_is_null(*new, "status"))
@@ -359,63 +342,6 @@ keep_found(BbmRow old, BbmRow *new)
 		bbm_row_set(new, "table_oid", (Datum) 0, true);
 }
 
-/*
- * The nodes have the definition in the record of their shards, and each part of
- * it is the record's.  How the whole is done can be altered, as far as the
- * nodes take that up: see redefine.
- */
-static void
-keep_what_nodes_have(Relation rel, BbmRow old, BbmRow new)
-{
-	const char *column = bbm_row_is_null(old, "shard_record") ? NULL :
-		bbm_columns_changed_but(rel, old.tuple, new.tuple, BBM_WHAT | BBM_HOW,
-								bbm_row_is_null(old, "shard_id") ? bbm_cluster_may_alter : NULL);
-
-	/* the record belongs to the owner, on all nodes */
-	if (!bbm_row_is_null(old, "shard_record") && at_origin(old) && !is_same(old, new, "owner"))
-		column = "owner";
-	if (column)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("%s of migration \"%s\" cannot be changed", column, bbm_row_text(old, "name")),
-				 errdetail("It is about a distributed table, or one shard of it, and its nodes have its definition."),
-				 errhint("Drop it, and define another one for what is left.")));
-}
-
-/* Is it about a distributed table as a whole? */
-static bool
-is_of_cluster(BbmRow row)
-{
-	return !bbm_row_is_null(row, "shard_record") && bbm_row_is_null(row, "shard_id");
-}
-
-/*
- * The nodes see it before their next batch, once we have committed; Citus
- * commits on all of them or on none.
- */
-static void
-tell_nodes(BbmRow old, BbmRow now)
-{
-	int64		from = bbm_row_int(old, "status");
-	int64		to = bbm_row_int(now, "status");
-	bool		ran = from == BBM_ACTIVE || from == BBM_RUNNING;
-	bool		runs = to == BBM_ACTIVE || to == BBM_RUNNING;
-
-	if (is_of_cluster(now) && at_origin(now) && to != BBM_FINISHED && (ran != runs || !at_origin(old)))
-		bbm_cluster_tell((Oid) bbm_row_int(now, "owner_oid"), bbm_row_text(now, "name"), bbm_row_text(now, "shard_record"),
-						 runs);
-}
-
-/* A user has altered how it is done: the nodes take that up when they are asked the next time. */
-static void
-redefine(Relation rel, BbmRow old, BbmRow now)
-{
-	if (!bbm_engine_writes() && is_of_cluster(now) && at_origin(now) &&
-		bbm_columns_changed(rel, old.tuple, now.tuple, BBM_HOW))
-		bbm_cluster_redefine((Oid) bbm_row_int(now, "owner_oid"), bbm_row_text(now, "name"),
-							 bbm_row_text(now, "shard_record"), bbm_row_int(now, "id"));
-}
-
 /* Who may change what it does, and until when. */
 static void
 guard_definition(Relation rel, BbmRow old, BbmRow new)
@@ -449,14 +375,14 @@ guard_update(Relation rel, BbmRow old, BbmRow new)
 				 errhint("Its name can.")));
 
 	keep_what_is_started(rel, old, new);
-	keep_what_nodes_have(rel, old, new);
+	bbm_cluster_guard_update(rel, old, new);
 	keep_end(old, new);
 	new.tuple = bbm_columns_update(rel, old.tuple, new.tuple);
 	guard_definition(rel, old, new);
 	keep_found(old, &new);
 	if (bbm_row_is_null(new, "owner") || !same_text(bbm_row_text(new, "owner"), bbm_row_text(old, "owner")))
 		set_owner(&new, owner, false);
-	else if (at_origin(old))
+	else if (bbm_row_at_origin(old))
 		refresh_owner(&new);
 
 	guard_status(old, &new);
@@ -633,15 +559,14 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 	{
 		report_event(old, "dropped");
 		bbm_jobs_forget(bbm_row_int(old, "id"));
-		if (is_of_cluster(old) && at_origin(old))
-			bbm_shard_record_drop((Oid) bbm_row_int(old, "owner_oid"), bbm_row_text(old, "shard_record"));
+		bbm_cluster_deleted(old);
 	}
 	else if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
 	{
 		bbm_wait_state_forget(bbm_row_int(now, "id"));
 		bbm_trouble_forget(bbm_row_int(now, "id"));
 		/* a dump brings its own events along, and the migration's other rows */
-		if (bbm_row_is_null(now, "origin") || at_origin(now))
+		if (bbm_row_is_null(now, "origin") || bbm_row_at_origin(now))
 		{
 			/* if there are any, they are nobody's; they would determine where the migration goes on */
 			bbm_jobs_forget(bbm_row_int(now, "id"));
@@ -659,16 +584,15 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 
 		now.tuple = data->tg_newtuple;
 		to = bbm_row_int(now, "status");
-		tell_nodes(old, now);
-		redefine(data->tg_relation, old, now);
-		if (from != to || (at_origin(now) && !at_origin(old)))
+		bbm_cluster_changed(data->tg_relation, old, now);
+		if (from != to || (bbm_row_at_origin(now) && !bbm_row_at_origin(old)))
 			report_event(now, event_word((BbmStatus) to));
 		else if (!bbm_engine_writes() && is_changed(old, now))
 			report_event(now, "altered");
 		if (!bbm_our_statement())
-			count_for_summary((BbmStatus) from, (BbmStatus) to, at_origin(now) && !at_origin(old));
+			count_for_summary((BbmStatus) from, (BbmStatus) to, bbm_row_at_origin(now) && !bbm_row_at_origin(old));
 		/* a restored migration that is started here */
-		if (at_origin(now) && !bbm_row_is_null(old, "origin") && !at_origin(old) && is_restored(old))
+		if (bbm_row_at_origin(now) && !bbm_row_is_null(old, "origin") && !bbm_row_at_origin(old) && bbm_row_is_restored(old))
 			bbm_partitions_accept(bbm_row_int(now, "id"));
 		/* its verification has failed: see verify_anew */
 		if (bbm_row_int(now, "round") == bbm_row_int(old, "round") + 1 && !bbm_engine_writes())
@@ -679,7 +603,7 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 	}
 	SPI_finish();
 
-	if (!TRIGGER_FIRED_BY_DELETE(data->tg_event) && at_origin(now) &&
+	if (!TRIGGER_FIRED_BY_DELETE(data->tg_event) && bbm_row_at_origin(now) &&
 		(bbm_row_int(now, "status") == BBM_ACTIVE || bbm_row_int(now, "status") == BBM_RUNNING) &&
 		!bbm_engine_writes())
 		bbm_wake_at_commit((Oid) bbm_row_int(now, "owner_oid"));

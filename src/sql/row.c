@@ -9,6 +9,8 @@
 
 #include "executor/spi.h"
 
+#include "catalog/migrations.h"
+
 Datum
 bbm_row_get(BbmRow row, const char *column, bool *isnull)
 {
@@ -54,6 +56,25 @@ char *
 bbm_row_text(BbmRow row, const char *column)
 {
 	return SPI_getvalue(row.tuple, row.desc, SPI_fnumber(row.desc, column));
+}
+
+/*
+ * Did the migration's row come with a dump?  A copy that did not is in a clone
+ * of the database's files, where OIDs are those of the original.
+ */
+bool
+bbm_row_is_restored(BbmRow row)
+{
+	bool		isnull;
+
+	return DatumGetBool(bbm_row_get(row, "restored", &isnull));
+}
+
+/* Is it a migration of this database, and not of the one that this is a copy of? */
+bool
+bbm_row_at_origin(BbmRow row)
+{
+	return !bbm_migration_is_copy(bbm_row_text(row, "origin"), bbm_row_is_restored(row));
 }
 
 void

@@ -24,6 +24,8 @@ extern Datum bbm_row_get(BbmRow row, const char *column, bool *isnull);
 extern int64 bbm_row_int(BbmRow row, const char *column);
 extern bool bbm_row_is_null(BbmRow row, const char *column);
 extern char *bbm_row_text(BbmRow row, const char *column);
+extern bool bbm_row_is_restored(BbmRow row);
+extern bool bbm_row_at_origin(BbmRow row);
 extern void bbm_row_set(BbmRow *row, const char *column, Datum value, bool isnull);
 extern void bbm_row_out_of_range(BbmRow row, const char *column, const char *detail, const char *hint);
 

@@ -7,126 +7,20 @@ use warnings;
 
 use FindBin;
 use lib "$FindBin::RealBin/../perl";
+use BbmCitus;
 use BbmTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-my @name = ('coordinator', 'one', 'two');
-my @node = map { bbm_node($_, extension => 0, start => 0) } @name;
-$node[0]->start;
-if (!value($node[0], q(SELECT count(*) FROM pg_available_extensions WHERE name = 'citus')))
-{
-	plan skip_all => 'the server does not offer the extension citus';
-}
-$node[0]->stop;
-
-my $seed = $ENV{BBM_TEST_SEED} // int(rand(1_000_000));
-srand($seed);
-diag("BBM_TEST_SEED=$seed");
-
-# what is tested here is that work goes on, not for how long a busy machine lets it rest
-foreach my $node (@node)
-{
-	$node->append_conf('postgresql.conf', <<'EOC');
-shared_preload_libraries = 'citus,bbm'
-wal_level = logical
-max_connections = 100
-max_worker_processes = 24
-max_wal_senders = 20
-max_replication_slots = 20
-bbm.naptime = 1s
-bbm.max_workers = 4
-citus.max_adaptive_executor_pool_size = 2
-citus.node_conninfo = 'sslmode=disable'
-citus.local_hostname = '/nowhere'
-citus.enable_statistics_collection = off
-EOC
-	# the number below it is the node's own
-	$node->append_conf('postgresql.conf', "citus.local_hostname = '" . $node->host . "'");
-	$node->start;
-	$node->safe_psql('postgres', 'CREATE EXTENSION citus');
-}
+my @node = citus_cluster();
 my ($c, @worker) = @node;
-
-sub add_nodes
-{
-	value($c, sprintf(q(SELECT citus_set_coordinator_host('%s', %d)), $c->host, $c->port));
-	value($c, sprintf(q(SELECT citus_add_node('%s', %d)), $_->host, $_->port)) foreach @worker;
-	return;
-}
-
-# an error, and what it hints at
-sub refuses
-{
-	my ($sql, $error, $what, $node) = @_;
-	my ($rc, undef, $stderr) = ($node || $c)->psql('postgres', $sql);
-	ok($rc != 0 && $stderr =~ $error, $what) or diag("$rc: $stderr");
-	return;
-}
-
-sub table
-{
-	my ($table, $rows, $shards) = @_;
-	$c->safe_psql('postgres', <<"EOS");
-SET citus.shard_count = $shards;
-CREATE TABLE $table (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0, pad text);
-SELECT create_distributed_table('$table', 'id', colocate_with => 'none');
-INSERT INTO $table SELECT i, 0, 'some text' FROM generate_series(1, $rows) i;
-EOS
-	return;
-}
-
-sub once
-{
-	my ($table, $rows, $what) = @_;
-	is(value($c, "SELECT count(*), count(*) FILTER (WHERE n = 1) FROM $table"), "$rows|$rows", $what);
-	return;
-}
-
-sub shards_of
-{
-	my ($table) = @_;
-	return map { [split /\|/] } split /\n/, value($c, <<"EOS");
-SELECT s.shardid, n.nodeid, n.nodename, n.nodeport FROM pg_dist_shard s JOIN pg_dist_placement p USING (shardid)
-JOIN pg_dist_node n USING (groupid) WHERE s.logicalrelid = '$table'::regclass ORDER BY s.shardid
-EOS
-}
-
-# the statement that moves a shard, any unless it is named, to the other node
-sub move_statement
-{
-	my ($table, $mode, $shard) = @_;
-	my @shards = grep { !defined $shard || $_->[0] == $shard } shards_of($table);
-	my ($id, $from, $host, $port) = @{ $shards[int(rand(@shards))] };
-	my ($to) = grep { $_->port != $port } @worker;
-	return sprintf(q(SELECT citus_move_shard_placement(%d, '%s', %d, '%s', %d, shard_transfer_mode => '%s')),
-		$id, $host, $port, $to->host, $to->port, $mode);
-}
-
-sub move
-{
-	$c->safe_psql('postgres', move_statement(@_));
-	return;
-}
-
-# a rate for all nodes: 0 for none
-sub rate
-{
-	my ($rate) = @_;
-	foreach my $node (@node)
-	{
-		$node->append_conf('postgresql.conf', "bbm.max_row_rate = $rate");
-		$node->reload;
-	}
-	return;
-}
 
 # ---- what is refused
 
 $c->safe_psql('postgres', 'CREATE EXTENSION bbm');
-add_nodes();
+join_cluster();
 is(value($worker[0], q(SELECT count(*) FROM pg_extension WHERE extname = 'bbm')), 1, 'Citus carries the extension to its nodes');
 
 table('plain', 10, 2);
@@ -244,8 +138,8 @@ $worker[0]->start;
 value($c, q(SELECT bbm_start('slow')));
 ok($_->poll_query_until('postgres', q(SELECT count(*) > 0 FROM batched_background_migrations WHERE status = 4)), 'started again, it runs on a node') foreach @worker;
 $worker[0]->stop('immediate');
-refuses("SELECT bbm_pause('slow'$_)", qr/cannot pause migration "slow" on every node.*could be paused $half/s, "a node that is down cannot be paused$_")
-  foreach ('', ', wait => true', ', cancel => true');
+refuses(q(SELECT bbm_pause('slow', wait => true)), qr/cannot pause migration "slow" on every node.*could be paused on 1 of 2 nodes, and nothing has changed on any; node \S+:$down: .*HINT:  .*cancel => true/s,
+	'nobody can wait for the batches of a node that is down');
 is(value($c, q(SELECT status FROM bbm_status('slow'))), 'running', '... and nothing has changed');
 $worker[0]->start;
 value($c, q(SELECT bbm_pause('slow', wait => true)));
