@@ -120,18 +120,19 @@ bbm_citus_local_group(void)
 
 /*
  * The distributed table that this table, whose name ends with this number, is a
- * shard of; NULL if it is none.  Citus hides shards from who reads pg_class.
+ * shard of; InvalidOid if it is none.  Citus hides shards from who reads
+ * pg_class.
  */
-char *
+Oid
 bbm_table_of_shard(Oid relid, const char *number)
 {
 	if (!bbm_citus_is_here() ||
 		bbm_cluster_query(GetUserId(),
-						  psprintf("SELECT s.logicalrelid::text FROM pg_catalog.pg_dist_shard s WHERE s.shardid = %s "
+						  psprintf("SELECT s.logicalrelid::oid FROM pg_catalog.pg_dist_shard s WHERE s.shardid = %s "
 								   "AND to_regclass(" SHARD_NAME("s.logicalrelid", "s.shardid") ") = %u::oid",
 								   number, relid)) == 0)
-		return NULL;
-	return bbm_cluster_text(0, 1);
+		return InvalidOid;
+	return (Oid) bbm_cluster_int64(0, 1);
 }
 
 static SPIPlanPtr
@@ -308,18 +309,6 @@ bbm_shard_finish(BbmShard *shard)
 								   "AND low = %s AND high = %s AND epoch = " INT64_FORMAT, shard->record,
 								   quote_literal_cstr(shard->low), quote_literal_cstr(shard->high), shard->epoch)) != 1)
 		record_is_lost(shard);
-}
-
-/* The table's name without what Citus has appended for the shard. */
-char *
-bbm_shard_table_name(const char *name, int64 id)
-{
-	char	   *suffix = psprintf("_" INT64_FORMAT, id);
-	size_t		length = strlen(name);
-
-	if (length > strlen(suffix) && strcmp(name + length - strlen(suffix), suffix) == 0)
-		return pnstrdup(name, length - strlen(suffix));
-	return pstrdup(name);
 }
 
 /* Reads the record of a shard, and what it says of the migration as a whole. */

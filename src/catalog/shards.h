@@ -62,7 +62,7 @@ typedef struct BbmShardRecord
 
 extern bool bbm_citus_is_here(void);
 extern int	bbm_citus_local_group(void);
-extern char *bbm_table_of_shard(Oid relid, const char *number);
+extern Oid	bbm_table_of_shard(Oid relid, const char *number);
 extern uint64 bbm_cluster_query(Oid user, const char *sql);
 extern char *bbm_cluster_text(uint64 row, int column);
 extern int64 bbm_cluster_int64(uint64 row, int column);
@@ -74,6 +74,5 @@ extern void bbm_shard_note(BbmShard *shard, const BbmBound *cursor, int64 rows, 
 extern void bbm_shard_finish(BbmShard *shard);
 extern List *bbm_shards_here(const char *record, const char *table);
 extern BbmShardState bbm_shard_take_over(BbmShardRecord *shard);
-extern char *bbm_shard_table_name(const char *name, int64 id);
 
 #endif							/* BBM_CATALOG_SHARDS_H */

@@ -42,7 +42,9 @@
 #include "sql/access.h"
 #include "strategy/resolve.h"
 #include "strategy/strategy.h"
+#include "target/hierarchy.h"
 #include "target/key.h"
+#include "target/order.h"
 #include "target/relation.h"
 #include "target/statement.h"
 #include "target/target.h"
@@ -69,16 +71,34 @@ refuse(Oid relid, const char *detail, const char *hint)
 			 errhint("%s", hint)));
 }
 
+/* Raises an error where the rows are not in heaps: those of the table, or of its partitions. */
+static void
+check_heaps(Oid relid)
+{
+	ListCell   *cell;
+
+	if (bbm_has_partitions(relid) && get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE)
+		refuse(relid, "It has child tables that are no partitions.", "Name each of them, or make them partitions.");
+	foreach(cell, bbm_partitions_list(relid))
+	{
+		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);
+		bool		heap = rel == NULL ||
+			(rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rel->relam == HEAP_TABLE_AM_OID);
+
+		if (rel)
+			table_close(rel, AccessShareLock);
+		if (!heap)
+			refuse(relid,
+				   lfirst_oid(cell) == relid ? "It is not a heap." :
+				   psprintf("Partition \"%s\" is not a heap.", bbm_table_sql_name(lfirst_oid(cell))),
+				   "Make it one with alter_table_set_access_method, or define a migration for each other partition.");
+	}
+}
+
 static void
 check_table(Oid relid, const BbmDistribution *d)
 {
-	Relation	rel = table_open(relid, NoLock);
-	bool		heap = rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rel->relam == HEAP_TABLE_AM_OID &&
-		!rel->rd_rel->relispartition && !rel->rd_rel->relhassubclass;
-
-	table_close(rel, NoLock);
-	if (!heap)
-		refuse(relid, "It is partitioned, a partition, or not a heap.", "Only plain tables are supported.");
+	check_heaps(relid);
 	if (d->method == 'n' && (d->replication != 's' || d->colocation == 0))
 		refuse(relid, "It is a reference table, or a local one that Citus manages.",
 			   "Change it with one UPDATE or DELETE; tables distributed by hash are supported.");
@@ -221,7 +241,7 @@ bbm_cluster_resolve(BbmDefinition *d, BbmMigration *m, Oid relid)
 	if (bbm_citus_local_group() != 0)
 		refuse(relid, "This node is not the coordinator.", "Define the migration there.");
 	if (m->column_name == NULL)
-		m->column_name = bbm_key_default_columns(relid, NULL);
+		m->column_name = bbm_order_default_key(relid, bbm_key_default_columns(relid, NULL));
 	if (m->column_name == NULL)
 		refuse(relid, "It has no primary key.", "Name the batching key in column_name.");
 	check_statement(m, relid, &distribution);

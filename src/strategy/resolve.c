@@ -162,8 +162,7 @@ resolve(BbmTarget *target)
 	target->relid = bbm_migration_table(migration, target->lock_mode);
 	if (migration->shard_id == 0)
 		bbm_check_is_no_shard(target->relid);
-	target->alias = pstrdup(quote_identifier(migration->shard_id == 0 ? get_rel_name(target->relid) :
-											 bbm_shard_table_name(get_rel_name(target->relid), migration->shard_id)));
+	target->alias = pstrdup(quote_identifier(bbm_table_alias(target->relid)));
 
 	bbm_failing_code = BBM_CODE_COLUMN;
 	if (target->strategy->has_key)

@@ -25,6 +25,9 @@
  *	    (target/partitions.c);
  *	  - the user says that rows stay.
  *
+ *	  A shard of a distributed table is always processed in the order of the
+ *	  key: what is recorded of it is one cursor (catalog/shards.c).
+ *
  *	  What was decided when the migration was first started is kept with it: in
  *	  another order, the ranges that have been allocated mean nothing.
  *
@@ -236,6 +239,9 @@ bbm_partition_order(const BbmTarget *target)
 	/* in a row that is done, the column is filled */
 	if (!target->strategy->has_key)
 		return migration->rows_stay ? BBM_ORDER_ROWS_STAY : BBM_ORDER_BY_FILTER;
+	/* the record of a shard has one cursor, over all partitions */
+	if (migration->shard_id != 0)
+		return BBM_ORDER_AS_ONE_TABLE;
 	/* if read through the root, each range would be searched for in each partition */
 	if (target->as_owner && target->has_partitions)
 		return BBM_ORDER_AS_ONE_TABLE;

@@ -199,12 +199,16 @@ bbm_partitions_have_joined(const BbmTarget *target, BbmPhase phase)
 	return false;
 }
 
-/* Reports partitions that were attached or detached, where no phase checks for them. */
+/*
+ * Reports partitions that were attached or detached, where no phase checks for
+ * them.  A node that goes on with a shard that was begun on another one knows
+ * none of them yet.
+ */
 void
 bbm_partitions_report(BbmTarget *target)
 {
 	if (target->has_partitions && !target->per_partition)
-		(void) refresh_entries(target, bbm_partitions_list(target->relid), true);
+		(void) refresh_entries(target, bbm_partitions_list(target->relid), target->shard == NULL);
 }
 
 static bool

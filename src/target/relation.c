@@ -331,29 +331,45 @@ bbm_check_rows_are_here(Oid relid)
 }
 
 /*
- * Raises an error when the table is itself a shard: its migration would not go
- * where Citus moves it.  Citus appends the number of a shard to the name of its
- * table.
+ * The distributed table that the table is a shard of; InvalidOid if it is none.
+ * Citus appends the number of a shard to the name of its table.  Needs SPI.
  */
-void
-bbm_check_is_no_shard(Oid relid)
+static Oid
+table_of_shard(Oid relid)
 {
 	char	   *name = get_rel_name(relid);
 	char	   *number = name ? strrchr(name, '_') : NULL;
-	char	   *table;
 
-	/* without Citus there is nothing to check */
+	/* without Citus there is none */
 	if (!OidIsValid(get_relname_relid(CITUS_TABLE, PG_CATALOG_NAMESPACE)) || number == NULL ||
 		strspn(number + 1, "0123456789") != strlen(number + 1) || number[1] == '\0' || strlen(number) > 19)
-		return;
-	table = bbm_table_of_shard(relid, number + 1);
-	if (table == NULL)
+		return InvalidOid;
+	return bbm_table_of_shard(relid, number + 1);
+}
+
+/* The name by which a user's text means the table: for a shard, that of its distributed table.  Needs SPI. */
+char *
+bbm_table_alias(Oid relid)
+{
+	Oid			table = table_of_shard(relid);
+
+	return get_rel_name(OidIsValid(table) ? table : relid);
+}
+
+/* Raises an error when the table is itself a shard: its migration would not go where Citus moves it.  Needs SPI. */
+void
+bbm_check_is_no_shard(Oid relid)
+{
+	Oid			table = table_of_shard(relid);
+
+	if (!OidIsValid(table))
 		return;
 	bbm_failing_code = BBM_CODE_TABLE;
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("cannot run batches over \"%s\"", bbm_table_sql_name(relid)),
-			 errdetail("It is a shard of distributed table %s, and may move to another node.", table),
+			 errdetail("It is a shard of distributed table %s, and may move to another node.",
+					   bbm_table_sql_name(table)),
 			 errhint("Name the table, on the coordinator.")));
 }
 

@@ -36,6 +36,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "target/relation.h"
 #include "target/statement_text.h"
 
 /*
@@ -47,7 +48,7 @@ static Query *
 analyse(BbmStatementText *text, RawStmt *raw, const char *prefix)
 {
 	ParseState *state = make_parsestate(NULL);
-	RangeVar   *table = makeRangeVar(get_namespace_name(get_rel_namespace(text->relid)), pstrdup(text->table), -1);
+	RangeVar   *table = makeRangeVar(get_namespace_name(get_rel_namespace(text->relid)), get_rel_name(text->relid), -1);
 	ErrorContextCallback callback;
 	Query	   *query;
 
@@ -362,7 +363,7 @@ bbm_statement_analyse(Oid relid, const BbmStatementParts *parts)
 
 	if (parts->condition)
 	{
-		char	   *name = get_rel_name(relid);
+		char	   *name = bbm_table_alias(relid);
 		BbmStatementText whole;
 
 		bbm_statement_check_condition(relid, parts->condition, "filter");

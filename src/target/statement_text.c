@@ -13,6 +13,7 @@
 #include "utils/lsyscache.h"
 
 #include "base/compat.h"
+#include "target/relation.h"
 #include "target/user_text.h"
 
 #define SYNTAX_HINT_SET \
@@ -65,7 +66,7 @@ bbm_statement_text(const char *text, const char *what, bool condition, Oid relid
 		.user = user,
 		.what = what,
 		.relid = relid,
-		.table = OidIsValid(relid) ? get_rel_name(relid) : NULL,
+		.table = OidIsValid(relid) ? bbm_table_alias(relid) : NULL,
 		.condition = condition
 	};
 

@@ -13,7 +13,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 our @EXPORT = qw(
-  citus_cluster citus_node join_cluster refuses table once shards_of move_statement move rate
+  citus_cluster citus_node join_cluster refuses table once shards_of move_statement move split_shard rate
 );
 
 my @node;
@@ -128,6 +128,17 @@ sub move_statement
 sub move
 {
 	$c->safe_psql('postgres', move_statement(@_));
+	return;
+}
+
+sub split_shard
+{
+	my ($table, $mode) = @_;
+	my @shards = shards_of($table);
+	my $id = $shards[int(rand(@shards))][0];
+	my $at = value($c, "SELECT ((shardminvalue::bigint + shardmaxvalue::bigint) / 2)::text FROM pg_dist_shard WHERE shardid = $id");
+	my $nodes = value($c, 'SELECT string_agg(nodeid::text, \',\' ORDER BY nodeid) FROM pg_dist_node WHERE groupid > 0');
+	$c->safe_psql('postgres', "SELECT citus_split_shard_by_split_points($id, ARRAY['$at'], ARRAY[$nodes], '$mode')");
 	return;
 }
 

@@ -27,9 +27,6 @@ table('plain', 10, 2);
 $c->safe_psql('postgres', <<'EOS');
 CREATE TABLE reference (id int PRIMARY KEY, n int);
 SELECT create_reference_table('reference');
-CREATE TABLE parted (id int, at date, n int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
-CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM ('2020-01-01') TO ('2030-01-01');
-SELECT create_distributed_table('parted', 'id');
 CREATE TABLE nokey (id int, n int);
 SELECT create_distributed_table('nokey', 'id');
 SET citus.enable_schema_based_sharding = on;
@@ -50,7 +47,6 @@ refuses("SELECT bbm_update('x', 'plain', 'n = 1', $_)", qr/$plain/, "option $_")
   foreach ('workers => 2', q(on_error => 'split'), q("verify" => true, row_check => 'n = 1'), 'follow => true', q(index_name => 'plain_pkey'),
 	'max_value => 5', q(batching_strategy => 'BlockRangeBatchingStrategy'));
 refuses(q(SELECT bbm_update('x', 'reference', 'n = 1')), qr/reference table/, 'a reference table');
-refuses(q(SELECT bbm_update('x', 'parted', 'n = 1')), qr/partitioned/, 'a partitioned table');
 refuses(q(SELECT bbm_update('x', 'tenant.x', 'n = 1')), qr/schema is distributed as a whole/, 'a table of a distributed schema');
 refuses(q(SELECT bbm_update('x', 'nokey', 'n = 1')), qr/no primary key/, 'a table without a key');
 refuses(q(SELECT bbm_update('x', 'plain', 'nope = 1')), qr/column "nope"/, 'a column that does not exist');
