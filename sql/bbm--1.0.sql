@@ -13,6 +13,7 @@ SET LOCAL search_path TO pg_catalog, pg_temp;
 -- functions that users do not call: trigger functions, and those that the views use
 CREATE SCHEMA bbm_internal;
 GRANT USAGE ON SCHEMA bbm_internal TO PUBLIC;
+COMMENT ON SCHEMA bbm_internal IS 'what the functions and views of bbm use; users call none of it';
 
 /*
  * Tables.  The first seventeen (eleven) columns, their types, defaults and
@@ -1187,6 +1188,12 @@ COMMENT ON FUNCTION @extschema@.bbm_errors IS
 
 /* Comments that users read in psql. */
 
+COMMENT ON SEQUENCE @extschema@.bbm_migrations_id_seq IS 'ids of migrations';
+COMMENT ON SEQUENCE @extschema@.bbm_jobs_id_seq IS 'ids of jobs';
+COMMENT ON SEQUENCE @extschema@.bbm_partitions_id_seq IS 'ids of rows of bbm_partitions';
+COMMENT ON SEQUENCE @extschema@.bbm_row_errors_id_seq IS 'ids of rows of bbm_row_errors';
+COMMENT ON SEQUENCE @extschema@.bbm_events_id_seq IS 'ids of events';
+
 COMMENT ON VIEW @extschema@.bbm_migration_status IS 'what bbm_status_detail() shows: the migrations that the reader may see';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.id IS
     'identity of the migration';
@@ -1693,7 +1700,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.detail IS
 
 /*
  * PUBLIC may only read, and each role sees its own migrations.  All other
- * privileges have to be granted; doc/reference.md has the lists.
+ * privileges have to be granted; doc/operations.md has the lists.
  */
 REVOKE ALL ON FUNCTION
     @extschema@.bbm_create, @extschema@.bbm_update, @extschema@.bbm_delete, @extschema@.bbm_alter,
