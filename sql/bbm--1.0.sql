@@ -13,6 +13,7 @@ SET LOCAL search_path TO pg_catalog, pg_temp;
 -- functions that users do not call: trigger functions, and those that the views use
 CREATE SCHEMA bbm_internal;
 GRANT USAGE ON SCHEMA bbm_internal TO PUBLIC;
+COMMENT ON SCHEMA bbm_internal IS 'what the functions and views of bbm use; users call none of it';
 
 /*
  * Tables.  The first seventeen (eleven) columns, their types, defaults and
@@ -919,10 +920,10 @@ CREATE FUNCTION bbm_internal.bbm_server_problems(OUT problem text, OUT detail te
 COMMENT ON FUNCTION bbm_internal.bbm_server_problems IS
     'what of this server keeps migrations from running; users call bbm_doctor()';
 
-CREATE FUNCTION bbm_internal.bbm_owner_problem(owner_oid oid) RETURNS text
-    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION bbm_internal.bbm_owner_problem IS
-    'why no worker can log in as this role; NULL if one can';
+CREATE FUNCTION bbm_internal.bbm_owner_problems(owner_oid oid, OUT problem text, OUT detail text, OUT advice text) RETURNS SETOF record
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED ROWS 1 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_owner_problems IS
+    'what keeps the migrations of this role from running; users call bbm_doctor()';
 
 CREATE FUNCTION bbm_internal.bbm_check_server() RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
@@ -932,13 +933,26 @@ COMMENT ON FUNCTION bbm_internal.bbm_check_server IS
 CREATE VIEW @extschema@.bbm_problems (migration, problem, detail, advice) WITH (security_barrier) AS
     SELECT NULL::text, p.problem, p.detail, p.advice FROM bbm_internal.bbm_server_problems() p
     UNION ALL
+    SELECT NULL, 'a trigger of bbm''s tables does not fire',
+           format('Trigger %I of table %s %s.', w.name, w.relation, CASE WHEN t.oid IS NULL THEN 'is missing' ELSE 'is disabled' END),
+           CASE WHEN t.oid IS NULL THEN 'Create it as it was: bbm--1.0.sql has it.'
+                ELSE format('ALTER TABLE %s ENABLE %sTRIGGER %I.', w.relation,
+                            CASE w.name WHEN 'bbm_truncate' THEN 'ALWAYS ' WHEN 'bbm_replica' THEN 'REPLICA ' ELSE '' END, w.name) END
+    FROM (SELECT r.relation, n.name
+          FROM unnest(ARRAY['@extschema@.batched_background_migrations', '@extschema@.batched_background_migration_jobs',
+                            '@extschema@.bbm_partitions', '@extschema@.bbm_row_errors', '@extschema@.bbm_events',
+                            '@extschema@.bbm_totals']::regclass[]) WITH ORDINALITY r (relation, nr)
+          CROSS JOIN unnest(ARRAY['bbm_guard', 'bbm_truncate', 'bbm_replica', 'bbm_event', 'bbm_begin', 'bbm_summary'])
+              WITH ORDINALITY n (name, nr)
+          -- the last three are of the first table
+          WHERE r.nr = 1 OR n.nr < 4) w
+    LEFT JOIN pg_trigger t ON t.tgrelid = w.relation AND t.tgname = w.name
+    WHERE t.oid IS NULL OR t.tgenabled = 'D'
+    UNION ALL
     SELECT m.name, p.problem, p.detail, p.advice
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
-        SELECT 'its owner ' || bbm_internal.bbm_owner_problem(m.owner_oid),
-               format('Workers log in as the role %s, as which the job runs.', quote_ident(m.owner)),
-               'Give the role LOGIN (it needs no password), or name another owner with bbm_alter.'
-        WHERE bbm_internal.bbm_owner_problem(m.owner_oid) IS NOT NULL
+        SELECT o.problem, o.detail, o.advice FROM bbm_internal.bbm_owner_problems(m.owner_oid) o
         UNION ALL
         SELECT 'its database was cloned or restored', 'It was started in another database, or before pg_upgrade, and waits.',
                'If it is to go on here, start it: bbm_start.'
@@ -959,6 +973,20 @@ CREATE VIEW @extschema@.bbm_problems (migration, problem, detail, advice) WITH (
               JOIN pg_attribute t ON t.attrelid = i.indrelid AND t.attnum = i.indkey[0]
               WHERE i.indrelid = m.table_oid AND i.indisvalid AND i.indisready AND i.indpred IS NULL
                 AND (t.attname = m.column_name OR t.attname = btrim(split_part(m.column_name, ',', 1), ' "')))
+        UNION ALL
+        SELECT 'its table has no index that finds the rows in which the column is null',
+               format('Before each job, and in it, those rows of table %s are looked for, by column %s.', m.table_name, m.column_name),
+               format('CREATE INDEX CONCURRENTLY ON %s (%s) WHERE %s IS NULL; or let it read the whole table: allow_full_scan => true.',
+                      m.table_name, quote_ident(m.column_name), quote_ident(m.column_name))
+        WHERE m.batching_strategy = 'NullKeySetBatchingStrategy' AND NOT m.allow_full_scan
+          AND EXISTS (SELECT FROM pg_class c WHERE c.oid = m.table_oid AND c.relkind IN ('r', 'p', 'm'))
+          AND NOT EXISTS (
+              SELECT FROM pg_index i
+              JOIN pg_class c ON c.oid = i.indexrelid
+              JOIN pg_am a ON a.oid = c.relam AND a.amname = 'btree'
+              LEFT JOIN pg_attribute t ON t.attrelid = i.indrelid AND t.attnum = i.indkey[0]
+              WHERE i.indrelid = m.table_oid AND i.indisvalid AND i.indisready
+                AND (t.attname = m.column_name OR strpos(pg_get_expr(i.indpred, i.indrelid), quote_ident(m.column_name) || ' IS NULL') > 0))
     ) p (problem, detail, advice)
     WHERE bbm_internal.bbm_may_see(m.owner_oid) AND m.status <> 2;
 
@@ -1161,6 +1189,12 @@ COMMENT ON FUNCTION @extschema@.bbm_errors IS
     'why rows and ranges of a migration, or of all, are quarantined: errors that differ only in a value are one row, with their number and the first and last key; bbm_retry tries them again';
 
 /* Comments that users read in psql. */
+
+COMMENT ON SEQUENCE @extschema@.bbm_migrations_id_seq IS 'ids of migrations';
+COMMENT ON SEQUENCE @extschema@.bbm_jobs_id_seq IS 'ids of jobs';
+COMMENT ON SEQUENCE @extschema@.bbm_partitions_id_seq IS 'ids of rows of bbm_partitions';
+COMMENT ON SEQUENCE @extschema@.bbm_row_errors_id_seq IS 'ids of rows of bbm_row_errors';
+COMMENT ON SEQUENCE @extschema@.bbm_events_id_seq IS 'ids of events';
 
 COMMENT ON VIEW @extschema@.bbm_migration_status IS 'what bbm_status_detail() shows: the migrations that the reader may see';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.id IS
@@ -1670,7 +1704,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.detail IS
 
 /*
  * PUBLIC may only read, and each role sees its own migrations.  All other
- * privileges have to be granted; doc/reference.md has the lists.
+ * privileges have to be granted; doc/operations.md has the lists.
  */
 REVOKE ALL ON FUNCTION
     @extschema@.bbm_create, @extschema@.bbm_update, @extschema@.bbm_delete, @extschema@.bbm_alter,

@@ -82,6 +82,69 @@ SET ROLE regress_bbm_patient;
 SELECT migration FROM bbm_doctor() WHERE migration <> 'owned';
 RESET ROLE;
 
+SELECT bbm_drop(name) FROM unnest(ARRAY['owned', 'bare', 'gone', 'copied']) name;
+
+-- a column that is to be filled where it is null, and the index that finds it
+CREATE INDEX ON bare (n) WHERE n IS NULL AND id > 0;
+ALTER TABLE bare ALTER n DROP NOT NULL;
+SELECT bbm_update('nulls', 'bare', 'n = 1', 'id > 0', column_name => 'n', batching_strategy => 'NullKeySetBatchingStrategy', allow_key_change => true) > 0 AS created;
+SELECT * FROM bbm_doctor();
+DROP INDEX bare_n_idx, bare_n_id_idx;
+SELECT * FROM bbm_doctor() \gx
+SELECT bbm_alter('nulls', allow_full_scan => true);
+SELECT * FROM bbm_doctor();
+SELECT bbm_drop('nulls');
+
+-- who may not connect, and a role that must not act for the owner
+SELECT format('REVOKE CONNECT ON DATABASE %I FROM PUBLIC', current_database())
+\set ECHO none
+\gexec
+\set ECHO all
+ALTER ROLE regress_bbm_patient LOGIN;
+CREATE ROLE regress_bbm_tables;
+GRANT USAGE, CREATE ON SCHEMA public TO regress_bbm_patient;
+GRANT EXECUTE ON FUNCTION bbm_update, bbm_start, bbm_drop TO regress_bbm_patient;
+SET ROLE regress_bbm_patient;
+CREATE TABLE mine (id int PRIMARY KEY, n int);
+SELECT bbm_update('mine', 'mine', 'n = 1') > 0 AS created;
+SELECT migration, problem, detail, replace(advice, current_database(), '...') AS advice FROM bbm_doctor() \gx
+RESET ROLE;
+SELECT format('GRANT CONNECT ON DATABASE %I TO PUBLIC', current_database())
+\set ECHO none
+\gexec
+\set ECHO all
+SELECT * FROM bbm_doctor();
+ALTER TABLE batched_background_migrations OWNER TO regress_bbm_tables;
+SELECT migration, problem, replace(detail, format('"%s"', current_user), '...') AS detail, advice FROM bbm_doctor() WHERE migration IS NULL \gx
+ALTER TABLE batched_background_migration_jobs OWNER TO regress_bbm_tables;
+SELECT * FROM bbm_doctor() \gx
+SELECT format('ALTER TABLE %s OWNER TO %I', t, current_user)
+FROM unnest(ARRAY['batched_background_migrations', 'batched_background_migration_jobs']) t
+\set ECHO none
+\gexec
+\set ECHO all
+SELECT * FROM bbm_doctor();
+
+-- tables that are not as they were, and triggers: of others, and of bbm
+ALTER TABLE batched_background_migration_jobs RENAME COLUMN requeued TO renamed;
+SELECT * FROM bbm_doctor() \gx
+ALTER TABLE batched_background_migration_jobs RENAME COLUMN renamed TO requeued;
+CREATE FUNCTION strange() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+ALTER FUNCTION strange OWNER TO regress_bbm_tables;
+CREATE TRIGGER strange AFTER UPDATE ON batched_background_migration_jobs FOR EACH ROW EXECUTE FUNCTION strange();
+SELECT * FROM bbm_doctor() \gx
+DROP TRIGGER strange ON batched_background_migration_jobs;
+DROP FUNCTION strange;
+ALTER TABLE batched_background_migrations DISABLE TRIGGER bbm_event;
+ALTER TABLE batched_background_migration_jobs DISABLE TRIGGER bbm_truncate;
+ALTER TABLE bbm_totals DISABLE TRIGGER bbm_replica;
+DROP TRIGGER bbm_guard ON bbm_events;
+SELECT * FROM bbm_doctor() ORDER BY detail \gx
+-- as it says
+SELECT left(advice, -1) FROM bbm_doctor() WHERE advice LIKE 'ALTER%' ORDER BY detail \gexec
+SELECT detail FROM bbm_doctor();
+
 DROP EXTENSION bbm;
-DROP TABLE t, bare, owned;
-DROP ROLE regress_bbm_patient;
+DROP TABLE t, bare, owned, mine;
+REVOKE ALL ON SCHEMA public FROM regress_bbm_patient;
+DROP ROLE regress_bbm_patient, regress_bbm_tables;

@@ -73,6 +73,20 @@ SELECT bbm_update('long', '"Odd names"', '"long" = "long" || ''y''', column_name
 SELECT operation, key, length(before ->> 'long') AS before, length(after ->> 'long') AS after, right(after ->> 'long', 2) AS ends
 FROM bbm_preview('long') WHERE key IS NOT NULL;
 
+-- columns of any name and type: bbm's own names for rows are no columns of theirs
+CREATE TYPE mood AS ENUM ('sad', 'happy');
+CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+CREATE TABLE names (k text PRIMARY KEY, r int4range, a int[], b jsonb, key mood, value positive, "before" bytea, "T.x" timestamptz, names numeric);
+INSERT INTO names SELECT 'k"' || i, int4range(i, i + 2), ARRAY[i, NULL], '{"a": [1]}', 'sad', i, '\x00', 'infinity', 'NaN' FROM generate_series(1, 3) i;
+SELECT bbm_update('names', 'names', 'r = ''empty'', a = a || 5, b = b || ''{"b": null}'', key = ''happy'', value = value + 1, "before" = ''\xff'', "T.x" = ''-infinity'', names = 1') > 0 AS created;
+SELECT operation, key, before, after FROM bbm_preview('names') WHERE operation = 'update';
+SELECT bbm_delete('names gone', 'names', 'value > 2') > 0 AS created;
+SELECT operation, key, before, after FROM bbm_preview('names gone') WHERE operation = 'delete';
+SELECT bbm_drop(name) FROM unnest(ARRAY['names', 'names gone']) name;
+DROP TABLE names;
+DROP TYPE mood;
+DROP DOMAIN positive;
+
 -- partitions: which, and a row that moves to another one
 CREATE TABLE p (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
 CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (1) TO (4);

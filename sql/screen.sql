@@ -15,6 +15,14 @@ WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = (SELECT oid FROM 
   AND coalesce(col_description(c.oid, a.attnum), '') = ''
 ORDER BY 1, a.attnum;
 
+-- so is every object of the extension, and every setting
+SELECT pg_describe_object(d.classid, d.objid, 0)
+FROM pg_depend d
+WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'bbm') AND d.deptype = 'e'
+  AND coalesce(obj_description(d.objid, d.classid::regclass::text), '') = ''
+ORDER BY 1;
+SELECT name FROM pg_settings WHERE name LIKE 'bbm.%' AND coalesce(short_desc, '') = '';
+
 -- what waits for something that takes many words to say, and one that has done much
 INSERT INTO batched_background_migrations
     (name, max_value, batch_size, job_signature_name, table_name, column_name, status, origin, started_at)

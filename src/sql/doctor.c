@@ -9,11 +9,15 @@
 
 #include "access/xlog.h"
 #include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"		/* get_database_name; from 19 on in utils/lsyscache.h */
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker_internals.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
@@ -25,7 +29,7 @@
 #include "sql/doctor.h"
 
 PG_FUNCTION_INFO_V1(bbm_server_problems);
-PG_FUNCTION_INFO_V1(bbm_owner_problem);
+PG_FUNCTION_INFO_V1(bbm_owner_problems);
 PG_FUNCTION_INFO_V1(bbm_check_server);
 
 #define BBM_PRELOAD_HINT \
@@ -95,6 +99,11 @@ bbm_server_problems(PG_FUNCTION_ARGS)
 		put_problem(rsinfo, "extension and library are of different versions",
 					psprintf("The extension is %s, the library is %s.", catalog->version, BBM_VERSION),
 					"Restart the server if its library is older; then ALTER EXTENSION bbm UPDATE.");
+	else if (catalog && catalog->flaw)
+		put_problem(rsinfo, "bbm's tables are not as they were created", catalog->flaw, catalog->flaw_hint);
+	if (catalog && catalog->strange_trigger_name)
+		put_problem(rsinfo, "bbm cannot write its tables", catalog->strange_trigger_name,
+					"Drop the trigger, and revoke the privilege TRIGGER on the tables.");
 	if (RecoveryInProgress())
 		put_problem(rsinfo, "the server is a standby", "Nothing runs here; migrations go on by themselves after a promotion.",
 					"Look at the primary.");
@@ -107,18 +116,50 @@ bbm_server_problems(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* Why no worker can log in as this owner; NULL when one can. */
-Datum
-bbm_owner_problem(PG_FUNCTION_ARGS)
+/* Can a worker log in as the role? */
+static void
+check_login(ReturnSetInfo *rsinfo, Oid owner, bool may_log_in)
 {
-	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(PG_GETARG_OID(0)));
-	bool		may;
+	const char *role = quote_identifier(GetUserNameFromId(owner, false));
+	const char *detail = psprintf("Workers log in as the role %s, as which the job runs.", role);
 
+	if (BBM_OWNER_NEEDS_LOGIN && !may_log_in)
+		put_problem(rsinfo, "its owner may not log in", detail,
+					"Give the role LOGIN (it needs no password), or name another owner with bbm_alter.");
+	if (object_aclcheck(DatabaseRelationId, MyDatabaseId, owner, ACL_CONNECT) != ACLCHECK_OK)
+		put_problem(rsinfo, "its owner may not connect to the database", detail,
+					psprintf("GRANT CONNECT ON DATABASE %s TO %s, or name another owner with bbm_alter.",
+							 quote_identifier(get_database_name(MyDatabaseId)), role));
+}
+
+/*
+ * One row for each thing that keeps the migrations of this owner from running.
+ * Where the tables are not as they were created nothing runs, whoever owns it,
+ * and bbm_server_problems says so.
+ */
+Datum
+bbm_owner_problems(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Oid			owner = PG_GETARG_OID(0);
+	const BbmCatalog *catalog = bbm_catalog_find();
+	HeapTuple	tuple;
+	bool		may_log_in;
+
+	InitMaterializedSRF(fcinfo, 0);
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(owner));
 	if (!HeapTupleIsValid(tuple))
-		PG_RETURN_TEXT_P(cstring_to_text("does not exist"));
-	may = !BBM_OWNER_NEEDS_LOGIN || ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+	{
+		put_problem(rsinfo, "its owner does not exist", "Workers log in as the role that owns a migration, as which its job runs.",
+					"Name another owner with bbm_alter.");
+		return (Datum) 0;
+	}
+	may_log_in = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
 	ReleaseSysCache(tuple);
-	if (may)
-		PG_RETURN_NULL();
-	PG_RETURN_TEXT_P(cstring_to_text("may not log in"));
+	check_login(rsinfo, owner, may_log_in);
+	if (catalog && bbm_catalog_matches(catalog) && catalog->flaw == NULL && !bbm_catalog_trusts(owner))
+		put_problem(rsinfo, "bbm's tables belong to a role that must not act for its owner",
+					"Who owns the tables can write what a migration does, and it runs with its owner's rights.",
+					"Give the tables to a superuser, or to a member of the owner.");
+	return (Datum) 0;
 }

@@ -106,8 +106,8 @@ prepare_image(const BbmTarget *target)
 {
 	Oid			types[2] = {OIDOID, TIDOID};
 	Relation	rel = table_open(target->relid, AccessShareLock);
-	char	   *sql = psprintf("SELECT (SELECT pg_catalog.to_jsonb(k) FROM (SELECT %s) AS k),"
-							   " (SELECT pg_catalog.to_jsonb(r) FROM (SELECT %s) AS r)"
+	char	   *sql = psprintf("SELECT (SELECT pg_catalog.to_jsonb(k.*) FROM (SELECT %s) AS k),"
+							   " (SELECT pg_catalog.to_jsonb(r.*) FROM (SELECT %s) AS r)"
 							   " FROM %s AS %s WHERE %s.tableoid OPERATOR(pg_catalog.=) $1 AND %s.ctid OPERATOR(pg_catalog.=) $2",
 							   identity_sql(target, rel), columns_sql(target, rel, NULL),
 							   bbm_table_sql_name(target->relid), target->alias, target->alias, target->alias);

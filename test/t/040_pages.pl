@@ -58,6 +58,30 @@ sub broken_links
 is_deeply([ page_anchors("# A `b` c: [d](e)\n```\n# no\n```\n") ], ['a-b-c-d'], 'the anchor of a heading');
 is_deeply([ page_links("[a](b.md#c) [d](#e) [f](https://g)") ], [ [ 'b.md', 'c' ], [ '', 'e' ] ], 'links');
 
+# The texts that a reader sees, in the first column of a page's tables: each piece of two words or more is in the sources, or in an
+# expected output, where it is the server's.
+my $texts = join(' ', map { slurp_file($_) } glob("$top/src/*/*.[ch]"), "$top/sql/bbm--1.0.sql", glob("$top/expected/*.out"));
+$texts =~ s/"\s*\n\s*"//g;
+$texts =~ s/\\"/"/g;
+$texts =~ s/\s+/ /g;
+sub unknown_texts
+{
+	my ($text) = @_;
+	my @unknown;
+	for my $line (grep { /^\|/ } split /\n/, $text)
+	{
+		my ($first) = $line =~ /^\|([^|]*)/;
+		for my $quoted ($first =~ /`([^`]+)`/g)
+		{
+			next if $quoted =~ /^(SELECT|UPDATE|CALL) |^bbm[_.]\w+ *=|=>/;
+			push @unknown, $quoted if grep { / / && index($texts, $_) < 0 } map { s/^\W+|\W+$//gr } split /…|\d+/, $quoted;
+		}
+	}
+	return @unknown;
+}
+is_deeply([ unknown_texts("| `no such message of ours` | |\n| `waiting_on`: `a worker: the library is not preloaded …` | |\n") ],
+	['no such message of ours'], 'a text that nobody says');
+
 my $node = bbm_node('pages', extension => 0, conf => "timezone = 'UTC'\nbbm.min_pace = 1\n");
 
 my @pages = $ENV{BBM_TEST_PAGES} ? split(/,/, $ENV{BBM_TEST_PAGES}) :
@@ -69,6 +93,7 @@ for my $page (@pages)
 	my $blocks = grep { $_->{kind} eq 'sql' } @$parts;
 	is("@$wrong", '', "$page: its marks are right");
 	is(join(', ', broken_links($page)), '', "$page: its links lead somewhere");
+	is(join(', ', unknown_texts(slurp_file("$top/$page"))), '', "$page: what its tables quote is what is said") if $page =~ /troubleshooting|operations/;
 	next unless $blocks;
 
 	my $db = 'page' . ++$n;
