@@ -247,7 +247,8 @@ bbm_test_impact_shift(PG_FUNCTION_ARGS)
 	double	   *us = bbm_test_numbers(fcinfo, 1, &n);
 	double	   *shifts = palloc(Max(n, 1) * sizeof(double));
 
-	now = Max(now, GetCurrentTimestamp());
+	/* what others have needed a moment ago has been forgotten then */
+	now = Max(now, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 60000));
 	for (int i = 0; i < n; i++)
 	{
 		bbm_impact_pulse_begins(PG_GETARG_INT64(0), now);
