@@ -671,6 +671,11 @@ COMMENT ON FUNCTION bbm_internal.bbm_shards_sync IS
 
 /* Watching. */
 
+CREATE FUNCTION bbm_internal.bbm_elsewhere(function text, name text) RETURNS jsonb
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_elsewhere IS
+    'on a node of Citus: what the function returns on the coordinator for a migration that is not defined here, as a JSON array; else NULL';
+
 CREATE FUNCTION bbm_internal.bbm_may_see(owner_oid oid) RETURNS boolean
     LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION bbm_internal.bbm_may_see IS
@@ -839,6 +844,9 @@ CREATE FUNCTION @extschema@.bbm_status_detail(name text DEFAULT NULL) RETURNS SE
 AS $$
     SELECT * FROM @extschema@.bbm_migration_status s
     WHERE bbm_internal.bbm_reads(bbm_status_detail.name) AND (bbm_status_detail.name IS NULL OR s.name = bbm_status_detail.name)
+    UNION ALL
+    SELECT * FROM jsonb_populate_recordset(NULL::@extschema@.bbm_migration_status,
+                                           bbm_internal.bbm_elsewhere('bbm_status_detail', bbm_status_detail.name))
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_status_detail IS
     'all that is known of each migration, one row for each: progress, rate, pace, the whole of what it waits for, the last error';
@@ -858,7 +866,7 @@ CREATE FUNCTION @extschema@.bbm_status(name text DEFAULT NULL) RETURNS SETOF bbm
     LANGUAGE sql STABLE ROWS 10
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT w.name, w.status, w.percent, w.rows_done, w.rows_per_second, w.eta, w.workers,
+    (SELECT w.name, w.status, w.percent, w.rows_done, w.rows_per_second, w.eta, w.workers,
            CASE WHEN length(w.waiting_on) > w.room THEN left(w.waiting_on, w.room - 3) || '...' ELSE w.waiting_on END
     FROM (SELECT s.id, s.name, s.status, s.percent, s.rows_done, s.rows_per_second, s.eta, s.workers,
                  regexp_replace(s.waiting_on, '\s+', ' ', 'g') AS waiting_on,
@@ -873,7 +881,10 @@ AS $$
           FROM @extschema@.bbm_migration_status s
           WHERE bbm_internal.bbm_reads(bbm_status.name) AND (bbm_status.name IS NULL OR s.name = bbm_status.name)
           WINDOW every AS ()) w
-    ORDER BY w.id
+    ORDER BY w.id)
+    UNION ALL
+    SELECT * FROM jsonb_populate_recordset(NULL::bbm_internal.bbm_status_line,
+                                           bbm_internal.bbm_elsewhere('bbm_status', bbm_status.name))
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_status IS
     'one line for each migration, 120 columns wide: progress, rate, what it waits for; no row and a NOTICE if the name does not exist; bbm_status_detail has the rest';
@@ -911,6 +922,9 @@ CREATE FUNCTION @extschema@.bbm_jobs(name text DEFAULT NULL) RETURNS SETOF @exts
 AS $$
     SELECT * FROM @extschema@.bbm_migration_jobs j
     WHERE bbm_internal.bbm_reads(bbm_jobs.name) AND (bbm_jobs.name IS NULL OR j.migration = bbm_jobs.name)
+    UNION ALL
+    SELECT * FROM jsonb_populate_recordset(NULL::@extschema@.bbm_migration_jobs,
+                                           bbm_internal.bbm_elsewhere('bbm_jobs', bbm_jobs.name))
 $$;
 COMMENT ON FUNCTION @extschema@.bbm_jobs IS
     'jobs of a migration, or of all, newest first; adjacent finished jobs are merged: column jobs counts those in a row';

@@ -108,6 +108,19 @@ bbm_citus_local_group(void)
 		(int) bbm_cluster_int64(0, 1) : -1;
 }
 
+/* The coordinator as host:port, if this is another node of its cluster and knows it; else NULL.  Needs SPI. */
+char *
+bbm_citus_coordinator(void)
+{
+	if (!bbm_citus_is_here() ||
+		bbm_cluster_query(GetUserId(),
+						  "SELECT n.nodename || ':' || n.nodeport FROM pg_catalog.pg_dist_node n "
+						  "CROSS JOIN pg_catalog.pg_dist_local_group g "
+						  "WHERE n.groupid = 0 AND n.noderole = 'primary' AND g.groupid <> 0") != 1)
+		return NULL;
+	return bbm_cluster_text(0, 1);
+}
+
 /* The name of a shard of a table, quoted and qualified, in SQL; Citus may leave out a schema. */
 #define SHARD_NAME(rel, shard) \
 	"(SELECT CASE WHEN starts_with(n.shard, n.schema || '.') THEN n.shard ELSE n.schema || '.' || n.shard END " \

@@ -62,6 +62,7 @@ typedef struct BbmShardRecord
 
 extern bool bbm_citus_is_here(void);
 extern int	bbm_citus_local_group(void);
+extern char *bbm_citus_coordinator(void);
 extern Oid	bbm_table_of_shard(Oid relid, const char *number);
 extern uint64 bbm_cluster_query(Oid user, const char *sql);
 extern char *bbm_cluster_text(uint64 row, int column);

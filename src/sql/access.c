@@ -19,6 +19,7 @@
 #include "catalog/extension.h"
 #include "catalog/job_record.h"
 #include "catalog/migrations.h"
+#include "catalog/shards.h"
 
 /* Raises an error unless the current user has the rights of this owner. */
 void
@@ -149,10 +150,12 @@ static void
 report_missing(int level, const char *name, const char *suffix)
 {
 	char	   *nearest = bbm_migration_nearest(name, bbm_role_may_see);
+	char	   *coordinator = bbm_citus_coordinator();
 
 	ereport(level,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("migration \"%s\" does not exist%s", name, suffix),
+			 coordinator ? errdetail("Migrations of distributed tables are on the coordinator, node %s.", coordinator) : 0,
 			 nearest ? errhint("Perhaps you meant \"%s\". bbm_status() lists those you may see.", nearest) :
 			 errhint("bbm_status() lists those you may see.")));
 }

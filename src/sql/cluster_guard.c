@@ -65,6 +65,13 @@ bbm_cluster_guard_update(Relation rel, BbmRow old, BbmRow new)
 
 	if (bbm_row_is_null(old, "shard_record"))
 		return;
+	/* the coordinator has this node start and pause it, with a statement of ours */
+	if (!bbm_row_is_null(old, "shard_id") && !bbm_our_statement() && bbm_row_int(old, "status") != bbm_row_int(new, "status"))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the status of migration \"%s\" cannot be set", bbm_row_text(old, "name")),
+				 errdetail("It is the part of a migration of a distributed table that is about one shard."),
+				 errhint(BBM_OF_THE_WHOLE)));
 	column = bbm_columns_changed_but(rel, old.tuple, new.tuple, BBM_WHAT | BBM_HOW,
 									 bbm_row_is_null(old, "shard_id") ? bbm_cluster_may_alter : NULL);
 	/* the record belongs to the owner, on all nodes */

@@ -37,12 +37,15 @@
 #include "base/wait_event.h"
 #include "catalog/claims.h"
 #include "catalog/errors.h"
+#include "catalog/extension.h"
 #include "catalog/jobs.h"
 #include "catalog/migrations.h"
 #include "engine/event.h"
 #include "sql/access.h"
+#include "sql/cluster.h"
 #include "sql/cluster_control.h"
 #include "sql/doctor.h"
+#include "sql/forward.h"
 
 PG_FUNCTION_INFO_V1(bbm_start);
 PG_FUNCTION_INFO_V1(bbm_pause);
@@ -96,7 +99,18 @@ end_wait(void)
 	ConditionVariableCancelSleep();
 }
 
-/* All migrations with these statuses that the caller may control. */
+/* The migration of that name, which the caller may control.  One that is about a shard goes as the whole does. */
+static BbmMigration *
+controlled(const char *name, const char *verb)
+{
+	BbmMigration *migration = bbm_get_migration(name);
+
+	if (migration->shard_id != 0)
+		bbm_check_not_of_cluster(migration, verb, BBM_OF_THE_WHOLE);
+	return migration;
+}
+
+/* All migrations with these statuses that the caller may control, without those that are about a shard. */
 static List *
 mine_with_status(List *statuses)
 {
@@ -107,7 +121,7 @@ mine_with_status(List *statuses)
 	{
 		BbmMigration *migration = lfirst(cell);
 
-		if (has_privs_of_role(GetUserId(), migration->owner))
+		if (migration->shard_id == 0 && has_privs_of_role(GetUserId(), migration->owner))
 			mine = lappend(mine, migration);
 	}
 	return mine;
@@ -133,14 +147,17 @@ bbm_start(PG_FUNCTION_ARGS)
 {
 	List	   *migrations;
 	int			n;
+	Datum		result;
 
 	/* which of its names was called */
 	bbm_not_on_standby(psprintf("%s()", get_func_name(fcinfo->flinfo->fn_oid)));
+	if (!PG_ARGISNULL(0) && bbm_forward(fcinfo, name_arg(fcinfo), &result))
+		PG_RETURN_DATUM(result);
 	SPI_connect();
 	if (PG_ARGISNULL(0))
 		migrations = mine_with_status(list_make1_int(BBM_PAUSED));
 	else
-		migrations = list_make1(bbm_get_migration(text_to_cstring(PG_GETARG_TEXT_PP(0))));
+		migrations = list_make1(controlled(name_arg(fcinfo), "start"));
 	n = set_all(migrations, BBM_ACTIVE);
 	SPI_finish();
 	if (n > 0)
@@ -275,6 +292,23 @@ pause_all(List *migrations, bool cancel, bool wait, int *cancelled)
 	return n;
 }
 
+/* Somebody has paused all that is this node's: what belongs to a whole goes on, and he may not know that. */
+static void
+warn_of_shards(void)
+{
+	int			n = 0;
+	ListCell   *cell;
+
+	foreach(cell, bbm_migrations_with_status(list_make2_int(BBM_ACTIVE, BBM_RUNNING), CurrentMemoryContext))
+		n += ((BbmMigration *) lfirst(cell))->shard_id != 0;
+	if (n > 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg_plural("%d migration of a shard goes on", "%d migrations of shards go on", n, n),
+				 errdetail("They are parts of migrations of distributed tables, which are on the coordinator."),
+				 errhint("Pause those, by their names here or on the coordinator.")));
+}
+
 Datum
 bbm_pause(PG_FUNCTION_ARGS)
 {
@@ -283,14 +317,19 @@ bbm_pause(PG_FUNCTION_ARGS)
 	List	   *migrations;
 	int			cancelled;
 	int			n;
+	Datum		result;
 
 	bbm_not_on_standby("bbm_pause()");
+	if (!PG_ARGISNULL(0) && bbm_forward_pause(fcinfo, name_arg(fcinfo), &result))
+		PG_RETURN_DATUM(result);
 	SPI_connect();
 	if (PG_ARGISNULL(0))
 		migrations = mine_with_status(list_make2_int(BBM_ACTIVE, BBM_RUNNING));
 	else
-		migrations = list_make1(bbm_get_migration(text_to_cstring(PG_GETARG_TEXT_PP(0))));
+		migrations = list_make1(controlled(name_arg(fcinfo), "pause"));
 	n = pause_all(migrations, cancel, wait, &cancelled);
+	if (PG_ARGISNULL(0))
+		warn_of_shards();
 	SPI_finish();
 	PG_RETURN_INT32(n);
 }
@@ -300,11 +339,14 @@ bbm_cancel(PG_FUNCTION_ARGS)
 {
 	char	   *name;
 	int			cancelled;
+	Datum		result;
 
 	bbm_not_on_standby("bbm_cancel()");
 	name = name_arg(fcinfo);
+	if (bbm_forward(fcinfo, name, &result))
+		PG_RETURN_DATUM(result);
 	SPI_connect();
-	(void) pause_all(list_make1(bbm_get_migration(name)), true, true, &cancelled);
+	(void) pause_all(list_make1(controlled(name, "cancel")), true, true, &cancelled);
 	SPI_finish();
 	PG_RETURN_INT32(cancelled);
 }
@@ -317,11 +359,14 @@ bbm_retry(PG_FUNCTION_ARGS)
 	BbmUnfinished unfinished;
 	BbmStatus	status;
 	int64		quarantined;
+	Datum		result;
 
 	bbm_not_on_standby("bbm_retry()");
 	name = name_arg(fcinfo);
+	if (bbm_forward(fcinfo, name, &result))
+		PG_RETURN_DATUM(result);
 	SPI_connect();
-	migration = bbm_get_migration(name);
+	migration = controlled(name, "retry");
 	/* it must not fail, and no job be claimed, between the check and the fresh attempts */
 	if (!bbm_migration_lock(migration->id, &status))
 		bbm_no_such_migration(name);
@@ -344,6 +389,31 @@ bbm_retry(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(unfinished.failed + quarantined);
 }
 
+/*
+ * Waits for a migration that is on the coordinator; returns what bbm_wait
+ * returns, or NULL if there is none.
+ */
+static char *
+wait_elsewhere(const char *name, TimestampTz until)
+{
+	for (;;)
+	{
+		char	   *status = bbm_forward_query(name, psprintf("SELECT %s.bbm_wait(%s, '0')", bbm_catalog()->schema,
+															  quote_literal_cstr(name)));
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (status == NULL || strncmp(status, "finished", 8) == 0 || strncmp(status, "failed", 6) == 0 || now >= until)
+			return status;
+		pfree(status);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 until == DT_NOEND ? BBM_NEXT_POLL_MS :
+						 Min(BBM_NEXT_POLL_MS, Max(TimestampDifferenceMilliseconds(now, until), 1)),
+						 bbm_wait_event(BBM_WAIT_STATE));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
 Datum
 bbm_wait(PG_FUNCTION_ARGS)
 {
@@ -352,6 +422,7 @@ bbm_wait(PG_FUNCTION_ARGS)
 	int			status;
 	const char *quarantined = "";
 	MemoryContext context = CurrentMemoryContext;
+	char	   *there;
 
 	if (!PG_ARGISNULL(1))
 		until = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
@@ -364,6 +435,9 @@ bbm_wait(PG_FUNCTION_ARGS)
 				 errdetail("It would never see the state change."),
 				 errhint("Use READ COMMITTED.")));
 	bbm_notice_standby();
+	there = wait_elsewhere(name, until);
+	if (there)
+		PG_RETURN_TEXT_P(cstring_to_text(there));
 	bbm_ours_begin();
 	begin_wait();
 	for (;;)
@@ -452,6 +526,28 @@ describe_unfinished(const BbmMigration *migration, StringInfo detail, StringInfo
 	}
 }
 
+/* The same for one that is on the coordinator; false if there is none. */
+static bool
+describe_elsewhere(const char *name, StringInfo detail, StringInfo hint)
+{
+	const char *schema = bbm_catalog()->schema;
+	char	   *literal = quote_literal_cstr(name);
+	char	   *status = bbm_forward_query(name, psprintf("SELECT coalesce(max(status), '') FROM %s.bbm_status(%s)", schema,
+														  literal));
+
+	if (status == NULL || status[0] == '\0')
+		return false;
+	if (strcmp(status, "finished") == 0)
+		/* whether the work is done: an error if not */
+		(void) bbm_forward_query(name, psprintf("SELECT %s.bbm_ensure_finished(%s)", schema, literal));
+	else
+	{
+		add_sentence(detail, psprintf("Migration \"%s\", on the coordinator, is %s.", name, status));
+		add_sentence(hint, "bbm_wait waits for what is active or running; bbm_start starts what is paused.");
+	}
+	return true;
+}
+
 Datum
 bbm_ensure_finished(PG_FUNCTION_ARGS)
 {
@@ -476,6 +572,8 @@ bbm_ensure_finished(PG_FUNCTION_ARGS)
 			bbm_must_not_be_null("names");
 		name = TextDatumGetCString(names[i]);
 		migration = bbm_migration_by_name(name, CurrentMemoryContext);
+		if (migration == NULL && describe_elsewhere(name, &detail, &hint))
+			continue;
 
 		/* a misspelt name must not be taken for a finished migration */
 		if (migration == NULL || !bbm_role_may_see(migration->owner))

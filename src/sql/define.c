@@ -39,6 +39,7 @@
 #include "sql/cluster.h"
 #include "sql/doctor.h"
 #include "sql/existing.h"
+#include "sql/forward.h"
 #include "strategy/resolve.h"
 #include "strategy/strategy.h"
 #include "target/cascade.h"
@@ -562,7 +563,7 @@ check_alters_on_nodes(const BbmMigration *migration, const BbmDefinition *d, boo
 		bbm_check_not_of_cluster(migration, "alter",
 								 bbm_is_of_cluster(migration) ?
 								 "Alter how its batches are done; or drop it, and define another one for what is left." :
-								 "Alter the migration of the whole table, on the coordinator.");
+								 BBM_OF_THE_WHOLE);
 }
 
 Datum
@@ -575,10 +576,13 @@ bbm_alter(PG_FUNCTION_ARGS)
 	BbmDefinition d = {0};
 	BbmMigration *migration;
 	BbmStatus	status;
+	Datum		result;
 
 	bbm_not_on_standby("bbm_alter()");
 	if (name == NULL)
 		bbm_must_not_be_null("name");
+	if (bbm_forward(fcinfo, name, &result))
+		PG_RETURN_VOID();
 	bbm_arguments_read(&arguments, false, &d);
 	bbm_definition_unset(&d, "name");
 	bbm_definition_set_text(&d, "name", new_name);
@@ -612,21 +616,26 @@ bbm_drop(PG_FUNCTION_ARGS)
 	char	   *name = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
 	bool		if_exists = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 	bool		exists;
+	Datum		result;
 
 	bbm_not_on_standby("bbm_drop()");
 	if (name == NULL)
 		bbm_must_not_be_null("name");
+	if (bbm_forward(fcinfo, name, &result))
+		PG_RETURN_DATUM(result);
 	SPI_connect();
 	exists = bbm_migration_by_name(name, CurrentMemoryContext) != NULL;
 	if (!exists && if_exists)
 		bbm_notice_no_such_migration(name, ", skipping");
 	else
 	{
-		int64		id = bbm_get_migration(name)->id;
+		BbmMigration *migration = bbm_get_migration(name);
 
+		if (migration->shard_id != 0)
+			bbm_check_not_of_cluster(migration, "drop", BBM_OF_THE_WHOLE);
 		/* its trigger cancels the batches in flight, which the DELETE then waits for */
 		bbm_ours_begin();
-		bbm_migration_delete(id);
+		bbm_migration_delete(migration->id);
 		bbm_ours_end();
 	}
 	SPI_finish();

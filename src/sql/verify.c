@@ -12,7 +12,9 @@
  *
  *	  All ranges are counted with the snapshot of the calling statement, and
  *	  are allocated as the engine allocates them.  This blocks no other
- *	  session, but it keeps VACUUM from removing dead tuples.
+ *	  session, but it keeps VACUUM from removing dead tuples.  The rows of a
+ *	  distributed table are counted by Citus, on each node with a snapshot of
+ *	  its own.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,17 +25,21 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "base/bbm.h"
 #include "base/guc.h"
 #include "base/lock_watch.h"
 #include "base/locks.h"
+#include "base/spi.h"
 #include "base/standby.h"
 #include "base/txn.h"
+#include "base/user.h"
 #include "engine/verify.h"
 #include "sql/access.h"
 #include "sql/cluster.h"
+#include "sql/forward.h"
 #include "strategy/resolve.h"
 #include "strategy/strategy.h"
 #include "target/hierarchy.h"
@@ -41,6 +47,8 @@
 #include "target/key_scan.h"
 #include "target/null_keys.h"
 #include "target/partition.h"
+#include "target/relation.h"
+#include "target/statement.h"
 #include "target/target.h"
 
 PG_FUNCTION_INFO_V1(bbm_verify);
@@ -169,6 +177,37 @@ count_all(const BbmMigration *migration)
 	return rows;
 }
 
+/*
+ * Of a distributed table, all rows are counted with one query, which Citus runs
+ * on all shards.  It is the table that the migration was defined for, by its
+ * OID.  The current user is the owner.
+ */
+static int64
+count_distributed(const BbmMigration *migration)
+{
+	const char *condition = migration->row_check ? migration->row_check : migration->filter;
+	int			level;
+	int64		rows;
+	bool		isnull;
+
+	if (get_rel_name(migration->table_oid) == NULL || !bbm_is_distributed(migration->table_oid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table \"%s\" is not distributed as it was when migration \"%s\" was defined",
+						migration->table_name, migration->name),
+				 errhint("Count the rows of the table that has its name now with a query.")));
+	level = bbm_job_settings(migration);
+	/* it is a condition, and nothing else */
+	bbm_statement_check_condition(migration->table_oid, condition, migration->row_check ? "row_check" : "filter");
+	(void) bbm_spi_execute(psprintf("SELECT pg_catalog.count(*) FROM %s AS %s WHERE (%s\n) %s",
+									bbm_table_sql_name(migration->table_oid),
+									quote_identifier(get_rel_name(migration->table_oid)), condition,
+									migration->row_check ? "IS NOT TRUE" : "IS TRUE"), true, 0);
+	rows = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	bbm_user_settings_end(level);
+	return rows;
+}
+
 /* bbm_verify(name, "row_check") */
 Datum
 bbm_verify(PG_FUNCTION_ARGS)
@@ -178,13 +217,17 @@ bbm_verify(PG_FUNCTION_ARGS)
 	int			context;
 	int			level;
 	volatile int64 rows = 0;
+	Datum		result;
 
 	if (PG_ARGISNULL(0))
 		bbm_must_not_be_null("name");
 	bbm_notice_standby();
+	if (bbm_forward(fcinfo, text_to_cstring(PG_GETARG_TEXT_PP(0)), &result))
+		PG_RETURN_DATUM(result);
 	SPI_connect();
 	migration = bbm_get_migration(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	bbm_check_not_of_cluster(migration, "verify", "Count the rows with a query: Citus runs it on all nodes.");
+	if (migration->shard_id != 0)
+		bbm_check_not_of_cluster(migration, "verify", BBM_OF_THE_WHOLE);
 	if (!PG_ARGISNULL(1))
 		migration->row_check = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	check_condition(migration);
@@ -200,7 +243,7 @@ bbm_verify(PG_FUNCTION_ARGS)
 	PG_TRY();
 	{
 		bbm_yield_begin();
-		rows = count_all(migration);
+		rows = bbm_is_of_cluster(migration) ? count_distributed(migration) : count_all(migration);
 	}
 	PG_FINALLY();
 	{

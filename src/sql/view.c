@@ -38,6 +38,7 @@
 #include "catalog/extension.h"
 #include "catalog/jobs.h"
 #include "catalog/migrations.h"
+#include "catalog/shards.h"
 #include "engine/event.h"
 #include "sql/access.h"
 #include "throttle/pace.h"
@@ -282,7 +283,8 @@ bbm_reads(PG_FUNCTION_ARGS)
 		SPI_connect();
 		migration = bbm_migration_by_name(name, CurrentMemoryContext);
 		is_there = migration && bbm_role_may_see(migration->owner);
-		if (!is_there)
+		/* the coordinator of a distributed database may have it */
+		if (!is_there && bbm_citus_coordinator() == NULL)
 			bbm_notice_no_such_migration(name, "");
 		SPI_finish();
 	}

@@ -164,6 +164,85 @@ is(value($c, q(SELECT bbm_wait('bad', '3 min'))), 'finished', '... and finished'
 once('bad', 4000, '... with every row done');
 value($c, q(SELECT bbm_drop('bad')));
 
+# ---- control from another node than the coordinator
+
+my $there = quotemeta $c->host . ':' . $c->port;
+my $status = q(SELECT status FROM bbm_status('any'));
+table('any_node', 4000, 4);
+rate(30);
+value($c, q(SELECT bbm_update('any', 'any_node', 'n = n + 1', 'n = 0', batch_size => 10)));
+is(value($one, $status), 'paused', 'another node knows its status');
+is(value($one, q(SELECT bbm_start('any'))), 1, '... and starts it');
+ok($_->poll_query_until('postgres', $at_work), '... on all nodes') foreach @worker;
+ok($c->poll_query_until('postgres', q(SELECT rows_done > 0 FROM bbm_status('any'))), 'it is at work');
+foreach my $shown ('bbm_status', 'bbm_status_detail', 'bbm_jobs')
+{
+	# what changes from one look to the next is left out
+	my $row = q(to_jsonb(s) - '{rows_done,rows,rows_per_second,rows_per_second_5min,percent,eta,waiting_on,last_progress_at,pace,pace_reason,jobs_finished,jobs_running,id}'::text[]);
+	my $sql = "SELECT jsonb_agg($row ORDER BY s::text) FROM $shown('any') s";
+	$sql =~ s/ORDER BY s::text/ORDER BY min_value/ if $shown eq 'bbm_jobs';
+	is(value($one, $sql), value($c, $sql), "$shown is what the coordinator shows");
+}
+is(value($one, q(SELECT count(*) FROM bbm_status() WHERE name = 'any')), 0, 'without a name a node shows what is its own');
+is(value($one, q(SELECT count(*) FROM bbm_status() WHERE name LIKE 'any/%')), 2, '... the shards that it has');
+is(value($one, q(SELECT bbm_wait('any', '1ms'))), 'running', 'it waits');
+refuses(q(SELECT bbm_ensure_finished('any')), qr/not all migrations are finished\nDETAIL:  Migration "any", on the coordinator, is running/, '... and checks', $one);
+refuses(q(BEGIN; SELECT bbm_pause('any')), qr/cannot control migration "any" in a transaction block.*$there.*HINT:  Call it outside/s, 'a transaction block could not undo it', $one);
+is(value($c, $status), 'running', '... and it goes on');
+is(value($one, q(SELECT bbm_pause('any', wait => true))), 1, 'it pauses');
+is(value($c, $status), 'paused', '... the whole');
+ok($_->poll_query_until('postgres', $nobody), '... on all nodes') foreach @worker;
+value($two, q(SELECT bbm_alter('any', batch_size => 20, settings => '{bbm.max_row_rate=31}', target_duration => NULL)));
+is(of_migration('batch_size, settings', 'any'), '20|{bbm.max_row_rate=31}', 'it alters');
+my $left = value($c, 'SELECT count(*) FROM any_node WHERE n = 0');
+is(value($one, q(SELECT bbm_verify('any'))), $left, 'it verifies');
+is(value($c, q(SELECT bbm_verify('any'))), $left, '... as the coordinator does');
+is(value($c, q(SELECT bbm_verify('any', 'any_node.n = 1'))), $left, '... with a check');
+refuses(q(SELECT bbm_verify('any', 'true); DELETE FROM any_node; SELECT (true')), qr/"row_check" must not contain a semicolon/, '... which is an expression');
+is(value($two, q(SELECT bbm_resume('any'))), 1, 'it resumes');
+$one->stop('immediate');
+warns(q(SELECT bbm_pause('any')), 1, qr/WARNING:  migration "any" is not paused on every node\nDETAIL:  It may go on at 1 of 2 nodes: \Q$of_one\E/, 'a pause with a node down says so, from another one, too', $two);
+$one->start;
+ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations)), '... which is told later');
+is(value($two, q(SELECT bbm_cancel('any'))), 0, 'it cancels');
+# a shard by itself
+my $part = value($two, q(SELECT min(name) FROM batched_background_migrations));
+refuses("SELECT $_('$part')", qr/cannot \w+ migration "\Q$part\E".*one shard\.\nHINT:  Do that with the migration of the whole table/s, "$_ of a shard by itself", $two)
+  foreach ('bbm_start', 'bbm_pause', 'bbm_cancel', 'bbm_retry', 'bbm_drop', 'bbm_verify');
+refuses("UPDATE batched_background_migrations SET status = 1 WHERE name = '$part'", qr/the status of migration "\Q$part\E" cannot be set.*HINT:  Do that with/s, '... or with an UPDATE', $two);
+is(value($one, q(SELECT bbm_start('any'))), 1, 'it is started again');
+ok($_->poll_query_until('postgres', $at_work), '... on all nodes') foreach @worker;
+warns(q(SELECT bbm_pause()), 0, qr/WARNING:  \d migrations? of (a shard goes|shards go) on.*HINT:  Pause those/s, 'who pauses all on a node is told of its shards', $one);
+is(value($c, $status), 'running', '... and the whole goes on');
+refuses(q(SELECT bbm_start('anny')), qr/migration "anny" does not exist\nDETAIL:  .*coordinator, node $there/, 'a name that does not exist', $one);
+refuses(q(SELECT bbm_wait('anny')), qr/migration "anny" does not exist/, '... to wait for', $one);
+refuses(q(SELECT bbm_ensure_finished('anny')), qr/migration "anny" does not exist\nDETAIL:  .*coordinator, node $there/, '... to check', $one);
+refuses(q(SELECT bbm_dry_run('any')), qr/migration "any" does not exist\nDETAIL:  .*coordinator, node $there/, 'what a node cannot do names the coordinator', $one);
+# a role that may do nothing there
+value($c, q(CREATE ROLE nobody LOGIN));
+$_->safe_psql('postgres', 'GRANT EXECUTE ON FUNCTION bbm_start TO nobody') foreach @node;
+refuses(q(SET ROLE nobody; SELECT bbm_start('any')), qr/permission denied for migration "any"/, 'a role has the rights that it has there', $one);
+is(value($one, q(SET ROLE nobody; SELECT count(*) FROM bbm_status('any'))), 0, '... and sees what it sees there');
+# what is defined on the node comes first
+$one->safe_psql('postgres', q(SET citus.enable_ddl_propagation = off; CREATE TABLE of_node (id int PRIMARY KEY, n int)));
+value($one, q(SELECT bbm_create('any', 'of_node', 'UPDATE of_node SET n = 1 WHERE id BETWEEN $1 AND $2')));
+is(value($one, $status), 'paused', 'a migration of the same name on the node is the one that is meant there');
+value($one, q(SELECT bbm_drop('any')));
+is(value($one, $status), 'running', '... until it is dropped');
+$c->stop;
+refuses(q(SELECT bbm_pause('any')), qr/failed to connect.*DETAIL:  .*coordinator, node $there/s, 'without the coordinator, nobody pauses it', $one);
+refuses($status, qr/failed to connect/, '... or sees how far it is', $one);
+$c->start;
+rate(0);
+value($one, q(SELECT bbm_alter('any', settings => '{}')));
+is(value($one, q(SELECT bbm_wait('any', '3 min'))), 'finished', 'it is finished');
+value($one, q(SELECT bbm_ensure_finished('any')));
+is(value($one, q(SELECT bbm_verify('any'))), 0, '... with no row left');
+once('any_node', 4000, '... and every row once');
+is(value($two, q(SELECT bbm_drop('any'))), 't', 'it is dropped from another node');
+is(value($two, q(SELECT bbm_drop('any', if_exists => true))), 'f', '... once');
+is(value($c, q(SELECT count(*) FROM batched_background_migrations)), 0, '... everywhere');
+
 # ---- the end
 
 foreach my $node (@node)
