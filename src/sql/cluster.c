@@ -103,9 +103,6 @@ check_table(Oid relid, const BbmDistribution *d)
 			   "Change it with one UPDATE or DELETE; tables distributed by hash are supported.");
 	if (d->method != 'h' && d->method != 'n')
 		refuse(relid, "It is distributed by append or by range.", "Tables distributed by hash are supported.");
-	if (d->of_tenant)
-		refuse(relid, "Its schema is distributed as a whole, and what is done in it cannot be recorded beside it.",
-			   "Change it with one UPDATE or DELETE, or make it a table that is distributed by itself.");
 	if (d->replication != 's' || d->placements != d->shards)
 		refuse(relid, "Its shards have several copies, which are written apart from each other.",
 			   "Use streaming replication of the nodes instead of citus.shard_replication_factor.");

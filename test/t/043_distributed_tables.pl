@@ -67,5 +67,36 @@ SKIP:
 	refuses(q(SELECT bbm_update('x', 'parted', 'n = 1')), qr/distributed table "public\.parted".*Partition "public\.parted_cold" is not a heap/s, 'a columnar partition');
 }
 
+# ---- a schema that is distributed as a whole
+
+$c->safe_psql('postgres', <<'EOS');
+CREATE ROLE renter LOGIN;
+GRANT USAGE ON SCHEMA bbm_internal TO renter;
+GRANT EXECUTE ON FUNCTION bbm_update, bbm_drop TO renter;
+SET citus.enable_schema_based_sharding = on;
+CREATE SCHEMA "Tenant 1" AUTHORIZATION renter;
+SET ROLE renter;
+CREATE TABLE "Tenant 1".x (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+INSERT INTO "Tenant 1".x SELECT i, 0 FROM generate_series(1, 1500) i;
+EOS
+value($_, 'GRANT EXECUTE ON FUNCTION bbm_internal.bbm_shards_sync TO renter') foreach $c, @worker;
+rate(100);
+my $tenant = '"Tenant 1".x';
+value($c, qq(SET ROLE renter; SELECT bbm_update('tenant', '$tenant', 'n = x.n + 1', batch_size => 20, start => true)));
+ok($c->poll_query_until('postgres', "SELECT count(*) > 40 FROM $tenant WHERE n = 1"), 'a table of a distributed schema is at work');
+move($tenant, 'block_writes');
+$c->safe_psql('postgres', q(SELECT citus_schema_move('"Tenant 1"', nodeid, 'force_logical') FROM pg_dist_node WHERE groupid > 0
+	AND groupid NOT IN (SELECT groupid FROM pg_dist_placement JOIN pg_dist_shard USING (shardid) WHERE logicalrelid = '"Tenant 1".x'::regclass)));
+my $record = value($c, q(SELECT shard_record FROM batched_background_migrations WHERE name = 'tenant'));
+refuses('DROP EXTENSION bbm', qr/table \Q$record\E depends on extension bbm/, '... whose record is beside it, and DROP EXTENSION says so');
+rate(0);
+is(value($c, q(SELECT bbm_wait('tenant', '3 min'))), 'finished', 'it is finished, though the schema has moved');
+once($tenant, 1500, '... and every row is done once');
+value($c, q(SET ROLE renter; SELECT bbm_drop('tenant')));
+value($c, qq(SET ROLE renter; SELECT bbm_update('tenant', '$tenant', 'n = x.n + 1')));
+$c->safe_psql('postgres', 'DROP SCHEMA "Tenant 1" CASCADE');
+is(value($c, q(SELECT bbm_drop('tenant'))), 't', 'one whose schema is dropped can be dropped');
+is(value($c, q(SELECT count(*) FROM pg_dist_partition WHERE logicalrelid::text LIKE '%bbm_shards%')), 0, '... with its record');
+
 $_->stop foreach $c, @worker;
 done_testing();
