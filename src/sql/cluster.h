@@ -14,6 +14,7 @@
 
 #include "catalog/options.h"
 
+extern void bbm_cluster_refuse(Oid relid, const char *detail, const char *hint);
 extern void bbm_cluster_resolve(BbmDefinition *d, BbmMigration *m, Oid relid);
 extern void bbm_cluster_defined(int64 id, Oid relid, bool active);
 extern void bbm_cluster_hold(List *migrations);
