@@ -19,6 +19,9 @@
  */
 #include "catalog/shard_records.h"
 
+#include "catalog/dependency.h"
+#include "catalog/pg_class_d.h"
+#include "catalog/pg_extension_d.h"
 #include "catalog/pg_type_d.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -201,6 +204,31 @@ find_values(Oid user, Oid relid, const char *column, List *shards)
  * ----------------------------------------------------------------
  */
 
+/*
+ * The record's name.  A schema that is distributed as a whole has its own
+ * group of colocated tables, with the tables that are created in it and no
+ * others.
+ */
+static char *
+record_name(int64 migration_id, Oid relid, const BbmDistribution *d)
+{
+	char	   *schema = d->of_tenant ? get_namespace_name(get_rel_namespace(relid)) : "bbm_internal";
+
+	return quote_qualified_identifier(schema, psprintf("bbm_shards_" INT64_FORMAT, migration_id));
+}
+
+/* DROP EXTENSION names the record, or drops it, as it does with what is in a schema of the extension. */
+static void
+depend_on_extension(const char *record)
+{
+	ObjectAddress table = {RelationRelationId};
+	ObjectAddress extension = {ExtensionRelationId, bbm_catalog()->extension};
+
+	(void) bbm_cluster_query(bbm_catalog()->owner, psprintf("SELECT %s::regclass::oid", quote_literal_cstr(record)));
+	table.objectId = (Oid) bbm_cluster_int64(0, 1);
+	recordDependencyOn(&table, &extension, DEPENDENCY_NORMAL);
+}
+
 static void
 create_table(const char *record, int64 migration_id, Oid relid, const BbmDistribution *d, Oid owner)
 {
@@ -212,18 +240,23 @@ create_table(const char *record, int64 migration_id, Oid relid, const BbmDistrib
 
 	if (d->column)
 		get_atttypetypmodcoll(relid, get_attnum(relid, d->column), &type, &typmod, &collation);
-	(void) bbm_cluster_query(us, psprintf("CREATE TABLE %s (key %s%s%s NOT NULL, low text NOT NULL, high text NOT NULL, "
-										  "kind text NOT NULL, active boolean, definition jsonb, epoch bigint NOT NULL DEFAULT 0, "
-										  "state text, cursor_value bigint, cursor_key text[], bounds jsonb, "
-										  "row_count bigint NOT NULL DEFAULT 0, key_count bigint NOT NULL DEFAULT 0, "
-										  "updated_at timestamptz, PRIMARY KEY (key, low, high, kind)) WITH (fillfactor = 10)",
-										  record, format_type_with_typemod(type, typmod),
-										  OidIsValid(collation) ? " COLLATE " : "",
-										  OidIsValid(collation) ? generate_collation_name(collation) : ""));
+	bbm_cluster_command(us, psprintf("CREATE TABLE %s (key %s%s%s NOT NULL, low text NOT NULL, high text NOT NULL, "
+									 "kind text NOT NULL, active boolean, definition jsonb, epoch bigint NOT NULL DEFAULT 0, "
+									 "state text, cursor_value bigint, cursor_key text[], bounds jsonb, "
+									 "row_count bigint NOT NULL DEFAULT 0, key_count bigint NOT NULL DEFAULT 0, "
+									 "updated_at timestamptz, PRIMARY KEY (key, low, high, kind)) WITH (fillfactor = 10)",
+									 record, format_type_with_typemod(type, typmod), OidIsValid(collation) ? " COLLATE " : "",
+									 OidIsValid(collation) ? generate_collation_name(collation) : ""));
 	(void) bbm_cluster_query(us, psprintf("COMMENT ON TABLE %s IS %s", record,
 										  quote_literal_cstr(psprintf("bbm: what is done in each shard, by migration " INT64_FORMAT, migration_id))));
 	(void) bbm_cluster_query(us, psprintf("ALTER TABLE %s OWNER TO %s", record,
 										  quote_identifier(GetUserNameFromId(owner, false))));
+	/* there, Citus has distributed it when it was created */
+	if (d->of_tenant)
+	{
+		depend_on_extension(record);
+		return;
+	}
 	/* the transaction's other statements may have used one connection for each shard, and so does this */
 	(void) bbm_cluster_query(us, psprintf("SELECT create_distributed_table(%s, %s, colocate_with => %s)",
 										  quote_literal_cstr(record), d->column ? "'key'" : "NULL",
@@ -258,7 +291,7 @@ definition_of(int64 migration_id)
 char *
 bbm_shard_record_create(int64 migration_id, Oid relid, const BbmDistribution *d, Oid owner, bool active)
 {
-	char	   *record = psprintf("bbm_internal.bbm_shards_" INT64_FORMAT, migration_id);
+	char	   *record = record_name(migration_id, relid, d);
 	List	   *shards = read_shards(relid);
 	StringInfoData values;
 	char	   *definition;

@@ -27,9 +27,13 @@
  */
 #include "catalog/shards.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "parser/parser.h"
+#include "tcop/dest.h"
+#include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
@@ -57,6 +61,33 @@ bbm_citus_is_here(void)
 	return OidIsValid(get_extension_oid("citus", true));
 }
 
+typedef struct As
+{
+	int			level;
+	Oid			user;
+	int			context;
+} As;
+
+/* What follows runs as this user, until end_as with what this returns. */
+static As
+begin_as(Oid user)
+{
+	As			before = {.level = NewGUCNestLevel()};
+
+	GetUserIdAndSecContext(&before.user, &before.context);
+	bbm_guc_set("search_path", BBM_SEARCH_PATH, true);
+	if (user != before.user)
+		SetUserIdAndSecContext(user, before.context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	return before;
+}
+
+static void
+end_as(const As *before)
+{
+	SetUserIdAndSecContext(before->user, before->context);
+	AtEOXact_GUC(false, before->level);
+}
+
 /*
  * Runs a statement of ours over tables of Citus and of the user's as this
  * user, with the search_path of our own statements.  Returns the number of
@@ -66,22 +97,34 @@ bbm_citus_is_here(void)
 uint64
 bbm_cluster_query(Oid user, const char *sql)
 {
-	int			level = NewGUCNestLevel();
-	Oid			before;
-	int			context;
-	int			result;
+	As			before = begin_as(user);
+	int			result = bbm_spi_execute(sql, false, 0);
 
-	GetUserIdAndSecContext(&before, &context);
-	bbm_guc_set("search_path", BBM_SEARCH_PATH, true);
-	if (user != before)
-		SetUserIdAndSecContext(user, context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	result = bbm_spi_execute(sql, false, 0);
 	if (result < 0)
 		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(result));
-	if (user != before)
-		SetUserIdAndSecContext(before, context);
-	AtEOXact_GUC(false, level);
+	end_as(&before);
 	return SPI_processed;
+}
+
+/*
+ * The same for a utility command, as if the user had sent it: what Citus does
+ * with a table that is created in a distributed schema, it does for such
+ * commands alone.
+ */
+void
+bbm_cluster_command(Oid user, const char *sql)
+{
+	As			before = begin_as(user);
+	PlannedStmt *command = makeNode(PlannedStmt);
+	QueryCompletion completion;
+
+	command->commandType = CMD_UTILITY;
+	command->canSetTag = true;
+	command->utilityStmt = linitial_node(RawStmt, raw_parser(sql, RAW_PARSE_DEFAULT))->stmt;
+	InitializeQueryCompletion(&completion);
+	ProcessUtility(command, sql, false, PROCESS_UTILITY_TOPLEVEL, NULL, NULL, None_Receiver, &completion);
+	CommandCounterIncrement();
+	end_as(&before);
 }
 
 /* NULL when NULL. */

@@ -65,6 +65,7 @@ extern int	bbm_citus_local_group(void);
 extern char *bbm_citus_coordinator(void);
 extern Oid	bbm_table_of_shard(Oid relid, const char *number);
 extern uint64 bbm_cluster_query(Oid user, const char *sql);
+extern void bbm_cluster_command(Oid user, const char *sql);
 extern char *bbm_cluster_text(uint64 row, int column);
 extern int64 bbm_cluster_int64(uint64 row, int column);
 extern BbmShard *bbm_shard_open(const BbmMigration *migration, bool integer);

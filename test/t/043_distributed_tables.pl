@@ -65,5 +65,80 @@ SKIP:
 	refuses(q(SELECT bbm_update('x', 'parted', 'n = 1')), qr/distributed table "public\.parted".*Partition "public\.parted_cold" is not a heap/s, 'a columnar partition');
 }
 
+# ---- a schema that is distributed as a whole
+
+$c->safe_psql('postgres', <<'EOS');
+CREATE ROLE renter LOGIN;
+GRANT USAGE ON SCHEMA bbm_internal TO renter;
+GRANT EXECUTE ON FUNCTION bbm_update, bbm_drop TO renter;
+SET citus.enable_schema_based_sharding = on;
+CREATE SCHEMA "Tenant 1" AUTHORIZATION renter;
+SET ROLE renter;
+CREATE TABLE "Tenant 1".x (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+INSERT INTO "Tenant 1".x SELECT i, 0 FROM generate_series(1, 1500) i;
+EOS
+value($_, 'GRANT EXECUTE ON FUNCTION bbm_internal.bbm_shards_sync TO renter') foreach $c, @worker;
+rate(100);
+my $tenant = '"Tenant 1".x';
+value($c, qq(SET ROLE renter; SELECT bbm_update('tenant', '$tenant', 'n = x.n + 1', batch_size => 20, start => true)));
+ok($c->poll_query_until('postgres', "SELECT count(*) > 40 FROM $tenant WHERE n = 1"), 'a table of a distributed schema is at work');
+move($tenant, 'block_writes');
+$c->safe_psql('postgres', q(SELECT citus_schema_move('"Tenant 1"', nodeid, 'force_logical') FROM pg_dist_node WHERE groupid > 0
+	AND groupid NOT IN (SELECT groupid FROM pg_dist_placement JOIN pg_dist_shard USING (shardid) WHERE logicalrelid = '"Tenant 1".x'::regclass)));
+my $record = value($c, q(SELECT shard_record FROM batched_background_migrations WHERE name = 'tenant'));
+refuses('DROP EXTENSION bbm', qr/table \Q$record\E depends on extension bbm/, '... whose record is beside it, and DROP EXTENSION says so');
+rate(0);
+is(value($c, q(SELECT bbm_wait('tenant', '3 min'))), 'finished', 'it is finished, though the schema has moved');
+once($tenant, 1500, '... and every row is done once');
+value($c, q(SET ROLE renter; SELECT bbm_drop('tenant')));
+value($c, qq(SET ROLE renter; SELECT bbm_update('tenant', '$tenant', 'n = x.n + 1')));
+$c->safe_psql('postgres', 'DROP SCHEMA "Tenant 1" CASCADE');
+is(value($c, q(SELECT bbm_drop('tenant'))), 't', 'one whose schema is dropped can be dropped');
+is(value($c, q(SELECT count(*) FROM pg_dist_partition WHERE logicalrelid::text LIKE '%bbm_shards%')), 0, '... with its record');
+
+# ---- a function that gets the name of the shard
+
+$c->safe_psql('postgres', <<'EOS');
+SET citus.shard_count = 4;
+CREATE TABLE worked (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0, home text);
+SELECT create_distributed_table('worked', 'id', colocate_with => 'none');
+INSERT INTO worked SELECT i, 0 FROM generate_series(1, 2000) i;
+CREATE FUNCTION work(table_name text, column_name text, lo bigint, hi bigint, size int) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	rows bigint;
+BEGIN
+	EXECUTE format('UPDATE %s SET n = n + 1, home = %L WHERE %I BETWEEN $1 AND $2', table_name, table_name, column_name) USING lo, hi;
+	GET DIAGNOSTICS rows = ROW_COUNT;
+	RETURN rows;
+END $$;
+CREATE FUNCTION nameless(lo bigint, hi bigint) RETURNS void LANGUAGE sql AS 'UPDATE worked SET n = n + 1 WHERE id BETWEEN $1 AND $2';
+CREATE FUNCTION through(table_name text, column_name text, lo bigint, hi bigint, size int) RETURNS void LANGUAGE sql AS
+	'UPDATE worked SET n = n + 1 WHERE id BETWEEN $3 AND $4';
+SET citus.enable_ddl_propagation = off;
+CREATE FUNCTION homely(table_name text, column_name text, lo bigint, hi bigint, size int) RETURNS void LANGUAGE sql AS 'SELECT';
+EOS
+my $worked = 'cannot run batches over distributed table "public.worked"';
+refuses(q(SELECT bbm_create('x', 'worked', 'UPDATE worked SET n = 1 WHERE id BETWEEN $1 AND $2')), qr/$worked.*HINT:  Use bbm_update.*table_name/s, 'a statement is refused');
+refuses(q(SELECT bbm_create('x', 'worked', 'nameless')), qr/$worked.*HINT:  Use a function \(table_name/s, '... and a function that does not get the name');
+refuses(q(SELECT bbm_create('x', 'worked', 'nope')), qr/function "nope" does not exist/, '... and one that does not exist');
+my $unknown = join '.*', (qr/\d+: ERROR:  function public\.homely\(.*\) does not exist/) x 2;
+refuses(q(SELECT bbm_create('x', 'worked', 'homely')), qr/not each node.*$unknown.*HINT:.*the job's function/s, '... or not on the nodes');
+rate(60);
+value($c, q(SELECT bbm_create('worked', 'worked', 'work', batch_size => 20, start => true)));
+ok($c->poll_query_until('postgres', q(SELECT count(*) > 100 FROM worked WHERE n = 1)), 'a function that gets the name is at work');
+move('worked', 'force_logical');
+split_shard('worked', 'block_writes');
+rate(0);
+is(value($c, q(SELECT bbm_wait('worked', '3 min'))), 'finished', '... and is finished, through a move and a split');
+once('worked', 2000, '... with every row once');
+like(value($c, q(SELECT min(home) FROM worked)), qr/^public\.worked_\d+$/, '... by the names of the shards');
+is(value($c, q(SELECT rows_done FROM bbm_status('worked'))), 2000, '... as its status says');
+value($c, q(SELECT bbm_drop('worked')));
+value($c, q(SELECT bbm_create('through', 'worked', 'through', start => true)));
+is(value($c, q(SELECT bbm_wait('through', '3 min'))), 'failed', 'a function that writes to the table as a whole fails');
+like(value($c, q(SELECT error_message FROM batched_background_migrations WHERE name = 'through')), qr/the job writes distributed table "public\.worked"/, '... with the reason');
+once('worked', 2000, '... and has changed nothing');
+value($c, q(SELECT bbm_drop('through')));
+
 $_->stop foreach $c, @worker;
 done_testing();
