@@ -30,6 +30,8 @@
 #include "storage/ipc.h"
 #include "utils/timestamp.h"
 
+#include "base/point.h"
+
 /*
  * Statements are there for so long after the last one that said so.  Processes
  * of bbm are silent for longer than statements rely on it.
@@ -444,6 +446,7 @@ bbm_impact_count(const BbmCountedStatement *statement, TimestampTz ended)
 		if ((statement->entries & (1U << i)) == 0 ||
 			statement->generation[i] != pg_atomic_read_u32(&entry->generation))
 			continue;
+		BBM_POINT("impact-counts");
 		counts = &entry->counts[pg_atomic_read_u32(&entry->newer) & 1][statement->kind];
 		pg_atomic_fetch_add_u32(&counts->counts[bucket], 1);
 		pg_atomic_fetch_add_u32(&counts->statements[statement->group], 1);

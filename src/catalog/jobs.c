@@ -14,6 +14,7 @@
 #include "utils/lsyscache.h"
 
 #include "base/compat.h"
+#include "base/point.h"
 #include "base/printable.h"
 #include "catalog/extension.h"
 #include "catalog/sql.h"
@@ -65,6 +66,7 @@ bbm_job_ids_catch_up(void)
 		return;
 	LockRelationOid(sequence, ShareRowExclusiveLock);
 	bbm_sql_run(&highest, NULL, NULL, false);
+	BBM_POINT("ids-read");
 	values[1] = Int64GetDatum(bbm_sql_int64(0, 1));
 	bbm_sql_run(&set, values, NULL, false);
 }

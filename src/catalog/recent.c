@@ -11,6 +11,7 @@
 #include "utils/timestamp.h"
 
 #include "base/bbm.h"
+#include "base/point.h"
 #include "catalog/sql.h"
 
 /* When it was started last; its events may have been deleted since. */
@@ -70,6 +71,7 @@ bbm_recent_jobs(int64 migration_id, int most, int64 *jobs, int64 *failed)
 		jobs_with_quarantined(migration_id, since)
 	};
 
+	BBM_POINT("breaker-listed");
 	bbm_sql_run(&sql, values, NULL, false);
 	*jobs = bbm_sql_int64(0, 1);
 	*failed = bbm_sql_int64(0, 2);

@@ -154,6 +154,7 @@ recount(void *arg)
 	int64		before = target->migration->total;
 	int64		now = bbm_target_estimate(target);
 
+	BBM_POINT("recount-sampled");
 	/* all processes read a row anew that has changed */
 	if (before < 0 || fabs((double) now - before) > before * BBM_RECOUNT_SHARE)
 		bbm_migration_recount(target->migration->id, now);

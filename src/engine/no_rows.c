@@ -15,6 +15,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/locks.h"
+#include "base/point.h"
 #include "base/printable.h"
 #include "base/txn.h"
 #include "catalog/claims.h"
@@ -60,6 +61,7 @@ check(void *arg)
 	UnregisterSnapshot(snapshot);
 	if (bbm_totals_rows(&totals) > 0 || bbm_event_exists(id, BBM_NO_ROWS))
 		return;
+	BBM_POINT("no-rows-read");
 	bbm_report_event(id, check->migration->name, BBM_NO_ROWS, BBM_RUNNING, check->migration->owner,
 					 psprintf("the first batches have changed no row (keys: " INT64_FORMAT ", jobs: " INT64_FORMAT ")",
 							  bbm_totals_keys(&totals), totals.finished.jobs));

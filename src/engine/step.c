@@ -358,7 +358,9 @@ typedef struct FinishArgs
 
 /*
  * The row's lock and the migration's lock are held from the check to the
- * commit: no pause, no claim and no change of max_value can intervene.
+ * commit: no pause, no claim and no change of max_value can intervene.  What
+ * has changed since the target was resolved may ask for more than it shows, such
+ * as a verification: then the row is read again first.
  */
 static void
 finish(void *arg)
@@ -371,7 +373,7 @@ finish(void *arg)
 	/* it stays here until we commit; its record is locked before the migration's row, as everywhere */
 	if (shard && bbm_shard_enter(shard) != BBM_SHARD_OURS)
 		return;
-	if (!bbm_migration_lock(args->target->migration->id, &status) || status != BBM_RUNNING ||
+	if (!bbm_migration_lock_as_read(args->target->migration, &status) || status != BBM_RUNNING ||
 		!bbm_nothing_left(args->target))
 		return;
 	args->ended = true;

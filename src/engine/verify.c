@@ -20,6 +20,7 @@
 #include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 
+#include "base/point.h"
 #include "base/spi.h"
 #include "base/user.h"
 #include "catalog/jobs.h"
@@ -122,6 +123,7 @@ bbm_check_all(BbmTarget *target, int round)
 
 	if (!target->per_partition)
 		LockRelationOid(target->relid, AccessShareLock);
+	BBM_POINT("verify-listed");
 	PushActiveSnapshot(GetTransactionSnapshot());
 	foreach(cell, partitions)
 	{

@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 
 #include "base/locks.h"
+#include "base/point.h"
 #include "base/printable.h"
 #include "base/txn.h"
 #include "catalog/extension.h"
@@ -52,6 +53,7 @@ write_events(void *arg)
 	WatchArgs  *args = arg;
 	ListCell   *cell;
 
+	BBM_POINT("stalled-found");
 	foreach(cell, args->stalled)
 	{
 		BbmStalled *stalled = lfirst(cell);

@@ -14,6 +14,7 @@
 
 #include "base/compat.h"
 #include "base/locks.h"
+#include "base/point.h"
 #include "base/user.h"
 #include "catalog/claims.h"
 #include "catalog/extension.h"
@@ -118,6 +119,7 @@ bbm_cancel_running(int64 migration_id)
 	int			n = 0;
 	ListCell   *cell;
 
+	BBM_POINT("cancel-listed");
 	foreach(cell, running)
 	{
 		BbmRunningJob *job = lfirst(cell);

@@ -24,6 +24,7 @@
 #include "base/guc.h"
 #include "base/impact_counts.h"
 #include "base/locks.h"
+#include "base/point.h"
 #include "base/requests.h"
 #include "base/shared.h"
 #include "base/shares.h"
@@ -380,6 +381,7 @@ bbm_launch_worker(PG_FUNCTION_ARGS)
 	/* a worker that has exited before we have seen it would seem not to have started */
 	start.idle_ms = Max((int64) idle_ms, BBM_LAUNCH_SEEN_MS);
 	check_room();
+	BBM_POINT("launch-checked");
 	bbm_worker_describe(&worker, "bbm_worker_main", 0, &start);
 	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
 		ereport(ERROR,

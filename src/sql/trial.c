@@ -32,6 +32,7 @@
 #include "base/guc.h"
 #include "base/lock_watch.h"
 #include "base/locks.h"
+#include "base/point.h"
 #include "base/standby.h"
 #include "base/txn.h"
 #include "catalog/claims.h"
@@ -119,6 +120,7 @@ bbm_trial_batch(BbmTrialBatch *batch)
 	batch->claim = (BbmClaim) {.target = batch->target, .worker_id = BBM_NO_WORKER_ID, .context = trial->scratch,
 		.most = batch->most, .slot = -1};
 	batch->work = (BbmWork) {.target = batch->target, .context = trial->scratch};
+	BBM_POINT("preview-batch");
 	batch->found = batch->draw ? bbm_claim_at(&batch->claim, batch->draw) : bbm_claim_any(&batch->claim);
 	if (batch->found)
 	{

@@ -37,6 +37,7 @@
 #include "utils/relcache.h"
 #include "utils/snapmgr.h"
 
+#include "base/point.h"
 #include "base/spi.h"
 #include "base/user.h"
 #include "target/job.h"
@@ -174,6 +175,7 @@ bbm_changes_begin(BbmChanges *changes)
 	bbm_user_settings_end(level);
 	changes->difference = prepare_difference();
 	changes->before = RegisterSnapshot(GetTransactionSnapshot());
+	BBM_POINT("preview-snapshot");
 }
 
 /* The open table of a row; the one before it is closed.  NULL: gone, or no heap. */

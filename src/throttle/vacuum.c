@@ -27,6 +27,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/lock_watch.h"
+#include "base/point.h"
 #include "base/printable.h"
 #include "base/rates.h"
 #include "base/shared.h"
@@ -87,6 +88,7 @@ vacuum_one(void *arg)
 	InitializeQueryCompletion(&completion);
 	debug_query_string = psprintf("VACUUM (TRUNCATE off) %s", quote_qualified_identifier(get_namespace_name(schema), table));
 	bbm_lock_watch_begin(bbm_setting_int(args->migration, BBM_MAX_BLOCKING_TIME), 0);
+	BBM_POINT("vacuum-checked");
 	ProcessUtility(command, debug_query_string, false, PROCESS_UTILITY_TOPLEVEL, NULL, NULL, None_Receiver,
 				   &completion);
 	bbm_lock_watch_end();
