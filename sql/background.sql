@@ -150,9 +150,8 @@ SELECT bbm_wait('launched', '1 minute');
 
 -- when there is nothing to do, nobody is there but the launcher
 SELECT wait_for($$NOT EXISTS (SELECT 1 FROM bbm_workers())$$);
-SELECT wait_for($$NOT EXISTS (SELECT 1 FROM pg_stat_activity
-                              WHERE backend_type LIKE 'bbm%' AND backend_type <> 'bbm launcher')$$);
-SELECT backend_type, datname FROM pg_stat_activity WHERE backend_type LIKE 'bbm%';
+SELECT wait_for($$(SELECT string_agg(concat_ws(' ', backend_type, datname), ', ') = 'bbm launcher'
+             FROM pg_stat_activity WHERE backend_type LIKE 'bbm%')$$);
 
 DROP EXTENSION bbm;
 DROP TABLE a, b, c, words;
