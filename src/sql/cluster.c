@@ -39,6 +39,7 @@
 #include "catalog/shard_parts.h"
 #include "catalog/shards.h"
 #include "sql/access.h"
+#include "sql/cluster_job.h"
 #include "strategy/resolve.h"
 #include "strategy/strategy.h"
 #include "target/hierarchy.h"
@@ -59,17 +60,6 @@ PG_FUNCTION_INFO_V1(bbm_shards_ready);
  * ----------------------------------------------------------------
  */
 
-static void
-refuse(Oid relid, const char *detail, const char *hint)
-{
-	bbm_failing_code = BBM_CODE_TABLE;
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("cannot run batches over distributed table \"%s\"", bbm_table_sql_name(relid)),
-			 errdetail_internal("%s", detail),
-			 errhint("%s", hint)));
-}
-
 /* Raises an error where the rows are not in heaps: those of the table, or of its partitions. */
 static void
 check_heaps(Oid relid)
@@ -77,7 +67,8 @@ check_heaps(Oid relid)
 	ListCell   *cell;
 
 	if (bbm_has_partitions(relid) && get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE)
-		refuse(relid, "It has child tables that are no partitions.", "Name each of them, or make them partitions.");
+		bbm_cluster_refuse(relid, "It has child tables that are no partitions.",
+						   "Name each of them, or make them partitions.");
 	foreach(cell, bbm_partitions_list(relid))
 	{
 		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);
@@ -87,10 +78,10 @@ check_heaps(Oid relid)
 		if (rel)
 			table_close(rel, AccessShareLock);
 		if (!heap)
-			refuse(relid,
-				   lfirst_oid(cell) == relid ? "It is not a heap." :
-				   psprintf("Partition \"%s\" is not a heap.", bbm_table_sql_name(lfirst_oid(cell))),
-				   "Make it one with alter_table_set_access_method, or define a migration for each other partition.");
+			bbm_cluster_refuse(relid,
+							   lfirst_oid(cell) == relid ? "It is not a heap." :
+							   psprintf("Partition \"%s\" is not a heap.", bbm_table_sql_name(lfirst_oid(cell))),
+							   "Make it one with alter_table_set_access_method, or define a migration for each other partition.");
 	}
 }
 
@@ -99,29 +90,26 @@ check_table(Oid relid, const BbmDistribution *d)
 {
 	check_heaps(relid);
 	if (d->method == 'n' && (d->replication != 's' || d->colocation == 0))
-		refuse(relid, "It is a reference table, or a local one that Citus manages.",
-			   "Change it with one UPDATE or DELETE; tables distributed by hash are supported.");
+		bbm_cluster_refuse(relid, "It is a reference table, or a local one that Citus manages.",
+						   "Change it with one UPDATE or DELETE; tables distributed by hash are supported.");
 	if (d->method != 'h' && d->method != 'n')
-		refuse(relid, "It is distributed by append or by range.", "Tables distributed by hash are supported.");
+		bbm_cluster_refuse(relid, "It is distributed by append or by range.", "Tables distributed by hash are supported.");
 	if (d->replication != 's' || d->placements != d->shards)
-		refuse(relid, "Its shards have several copies, which are written apart from each other.",
-			   "Use streaming replication of the nodes instead of citus.shard_replication_factor.");
+		bbm_cluster_refuse(relid, "Its shards have several copies, which are written apart from each other.",
+						   "Use streaming replication of the nodes instead of citus.shard_replication_factor.");
 }
 
 static void
 check_option(Oid relid, bool given, const char *what)
 {
 	if (given)
-		refuse(relid, psprintf("%s is not supported for it.", what), "Leave that out.");
+		bbm_cluster_refuse(relid, psprintf("%s is not supported for it.", what), "Leave that out.");
 }
 
 /* What needs more than a cursor in the record of a shard is not supported. */
 static void
 check_options(const BbmDefinition *d, const BbmMigration *m, Oid relid)
 {
-	if (m->operation == NULL)
-		refuse(relid, "A statement or a function of yours would name the table, whose rows are in shards.",
-			   "Use bbm_update or bbm_delete, which compose the statement for each shard.");
 	check_option(relid, m->strategy && strcmp(m->strategy, "SerialKeySetBatchingStrategy") != 0, "Another batching_strategy");
 	check_option(relid, m->on_error != BBM_ON_ERROR_FAIL, "on_error other than fail");
 	check_option(relid, m->verify || m->row_check, "Verification");
@@ -150,72 +138,6 @@ bbm_cluster_may_alter(const char *column)
 	return false;
 }
 
-/* Finds another table that a query reads. */
-static bool
-reads_another(Node *node, void *context)
-{
-	Oid			relid = *(Oid *) context;
-
-	if (node == NULL)
-		return false;
-	if (IsA(node, Query))
-	{
-		ListCell   *cell;
-
-		foreach(cell, ((Query *) node)->rtable)
-		{
-			RangeTblEntry *entry = lfirst(cell);
-
-			if (entry->rtekind == RTE_RELATION && (entry->relid != relid || ((Query *) node)->resultRelation == 0))
-				return true;
-		}
-		return query_tree_walker((Query *) node, reads_another, context, 0);
-	}
-	return expression_tree_walker(node, reads_another, context);
-}
-
-static void
-check_statement(BbmMigration *m, Oid relid, const BbmDistribution *d)
-{
-	BbmStatementParts parts;
-	BbmKey		key = {0};
-	AttrNumber	columns[BBM_MAX_KEY_COLUMNS];
-	Query	   *query;
-	Node	   *condition;
-
-	bbm_failing_code = BBM_CODE_COLUMN;
-	bbm_key_resolve(&key, relid, m->column_name, NULL);
-	for (int i = 0; i < key.n; i++)
-		columns[i] = key.columns[i].attnum;
-	bbm_failing_code = BBM_CODE_SIGNATURE;
-	bbm_job_parts(m, &parts);
-	bbm_statement_check(relid, &parts, columns, key.n, false);
-	query = parts.verb == BBM_UPDATE ? bbm_statement_analyse(relid, &parts) : NULL;
-	condition = query == NULL && parts.condition ? bbm_statement_condition(relid, parts.condition) : NULL;
-	if (query ? list_length(query->rtable) > 1 || reads_another((Node *) query, &relid) :
-		reads_another(condition, &relid))
-		refuse(relid, "The statement reads another table, or this one again, and runs on each shard by itself.",
-			   "Write what it needs into a column first.");
-	if (query && d->column &&
-		bms_is_member(get_attnum(relid, d->column) - FirstLowInvalidHeapAttributeNumber, bbm_statement_assigned(query)))
-		refuse(relid, psprintf("The statement changes \"%s\", by which it is distributed.", d->column),
-			   "Such rows belong to another shard: insert them anew.");
-}
-
-/* Does each node have this version of bbm, at work? */
-static void
-check_nodes(Oid relid)
-{
-	char	   *ready = bbm_cluster_nodes_ready("SELECT bbm_internal.bbm_shards_ready()", bbm_catalog()->version);
-
-	if (ready)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("not each node of the cluster can run batches over \"%s\"", bbm_table_sql_name(relid)),
-				 errdetail_internal("%s", ready),
-				 errhint("Each node needs the same version of the extension, and \"bbm\" in shared_preload_libraries.")));
-}
-
 /*
  * Resolves the definition of a migration of a distributed table, as far as that
  * is possible where no rows are; each node does the rest for each of its
@@ -225,9 +147,7 @@ void
 bbm_cluster_resolve(BbmDefinition *d, BbmMigration *m, Oid relid)
 {
 	BbmDistribution distribution;
-	BbmStatementParts parts;
 	char	   *table = bbm_table_sql_name(relid);
-	const char *alias = quote_identifier(get_rel_name(relid));
 
 	/* without Citus, it is only a list of that name */
 	if (!bbm_distribution(relid, &distribution))
@@ -235,20 +155,26 @@ bbm_cluster_resolve(BbmDefinition *d, BbmMigration *m, Oid relid)
 	check_table(relid, &distribution);
 	check_options(d, m, relid);
 	if (bbm_citus_local_group() != 0)
-		refuse(relid, "This node is not the coordinator.", "Define the migration there.");
+		bbm_cluster_refuse(relid, "This node is not the coordinator.", "Define the migration there.");
 	if (m->column_name == NULL)
-		m->column_name = bbm_order_default_key(relid, bbm_key_default_columns(relid, NULL));
+		m->column_name = bbm_key_default_columns(relid, NULL);
+	if (m->operation && !bbm_definition_has(d, "column_name"))
+		m->column_name = bbm_order_default_key(relid, m->column_name);
 	if (m->column_name == NULL)
-		refuse(relid, "It has no primary key.", "Name the batching key in column_name.");
-	check_statement(m, relid, &distribution);
-	check_nodes(relid);
-	bbm_job_parts(m, &parts);
+		bbm_cluster_refuse(relid, "It has no primary key.", "Name the batching key in column_name.");
+	bbm_cluster_check_job(m, relid, &distribution);
 	bbm_definition_set(d, "min_value", Int64GetDatum(0));
 	bbm_definition_set(d, "max_value", Int64GetDatum(0));
 	bbm_definition_set_text(d, "column_name", m->column_name);
 	bbm_definition_set_text(d, "table_name", table);
-	bbm_definition_set_text(d, "job_signature_name",
-							bbm_statement_compose(&parts, table, alias, false, NULL, NULL));
+	if (m->operation)
+	{
+		BbmStatementParts parts;
+
+		bbm_job_parts(m, &parts);
+		bbm_definition_set_text(d, "job_signature_name",
+								bbm_statement_compose(&parts, table, quote_identifier(get_rel_name(relid)), false, NULL, NULL));
+	}
 	bbm_failing_code = BBM_CODE_UNKNOWN;
 }
 

@@ -326,7 +326,7 @@ bbm_check_rows_are_here(Oid relid)
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("cannot run batches over \"%s\"", bbm_table_sql_name(relid)),
 			 errdetail("It is a distributed table: its rows are in shards, and not in it."),
-			 bbm_citus_is_here() ? errhint("Define the migration with bbm_update or bbm_delete, on the coordinator.") :
+			 bbm_citus_is_here() ? errhint("Define the migration with bbm_update, bbm_delete or bbm_create, on the coordinator.") :
 			 errhint("Distributed tables are not supported.")));
 }
 

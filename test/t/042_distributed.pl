@@ -140,7 +140,7 @@ CREATE FUNCTION job(lo bigint, hi bigint) RETURNS void LANGUAGE sql AS 'SELECT';
 EOS
 my $plain = 'cannot run batches over distributed table "public.plain"';
 refuses(q(SELECT bbm_create('x', 'plain', 'UPDATE plain SET n = 1 WHERE id BETWEEN $1 AND $2')), qr/$plain.*HINT:  Use bbm_update/s, 'a statement');
-refuses(q(SELECT bbm_create('x', 'plain', 'job')), qr/$plain.*HINT:  Use bbm_update/s, 'a function');
+refuses(q(SELECT bbm_create('x', 'plain', 'job')), qr/$plain.*HINT:  Use a function/s, 'a function that does not get the name of the table');
 refuses(q(SELECT bbm_update('x', 'plain', 'id = 1', column_name => 'id')), qr/key|distributed/, 'a change of the distribution column');
 refuses(q(SELECT bbm_update('x', 'plain', 'n = (SELECT max(n) FROM local)')), qr/$plain.*reads another table/s, 'a statement that reads another table');
 refuses(q(SELECT bbm_update('x', 'plain', 'n = (SELECT max(n) FROM plain p)')), qr/$plain.*reads another table/s, '... or its own');

@@ -98,5 +98,49 @@ $c->safe_psql('postgres', 'DROP SCHEMA "Tenant 1" CASCADE');
 is(value($c, q(SELECT bbm_drop('tenant'))), 't', 'one whose schema is dropped can be dropped');
 is(value($c, q(SELECT count(*) FROM pg_dist_partition WHERE logicalrelid::text LIKE '%bbm_shards%')), 0, '... with its record');
 
+# ---- a function that gets the name of the shard
+
+$c->safe_psql('postgres', <<'EOS');
+SET citus.shard_count = 4;
+CREATE TABLE worked (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0, home text);
+SELECT create_distributed_table('worked', 'id', colocate_with => 'none');
+INSERT INTO worked SELECT i, 0 FROM generate_series(1, 2000) i;
+CREATE FUNCTION work(table_name text, column_name text, lo bigint, hi bigint, size int) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	rows bigint;
+BEGIN
+	EXECUTE format('UPDATE %s SET n = n + 1, home = %L WHERE %I BETWEEN $1 AND $2', table_name, table_name, column_name) USING lo, hi;
+	GET DIAGNOSTICS rows = ROW_COUNT;
+	RETURN rows;
+END $$;
+CREATE FUNCTION nameless(lo bigint, hi bigint) RETURNS void LANGUAGE sql AS 'UPDATE worked SET n = n + 1 WHERE id BETWEEN $1 AND $2';
+CREATE FUNCTION through(table_name text, column_name text, lo bigint, hi bigint, size int) RETURNS void LANGUAGE sql AS
+	'UPDATE worked SET n = n + 1 WHERE id BETWEEN $3 AND $4';
+SET citus.enable_ddl_propagation = off;
+CREATE FUNCTION homely(table_name text, column_name text, lo bigint, hi bigint, size int) RETURNS void LANGUAGE sql AS 'SELECT';
+EOS
+my $worked = 'cannot run batches over distributed table "public.worked"';
+refuses(q(SELECT bbm_create('x', 'worked', 'UPDATE worked SET n = 1 WHERE id BETWEEN $1 AND $2')), qr/$worked.*HINT:  Use bbm_update.*table_name/s, 'a statement is refused');
+refuses(q(SELECT bbm_create('x', 'worked', 'nameless')), qr/$worked.*HINT:  Use a function \(table_name/s, '... and a function that does not get the name');
+refuses(q(SELECT bbm_create('x', 'worked', 'nope')), qr/function "nope" does not exist/, '... and one that does not exist');
+my $unknown = join '.*', (qr/\d+: ERROR:  function public\.homely\(.*\) does not exist/) x 2;
+refuses(q(SELECT bbm_create('x', 'worked', 'homely')), qr/not each node.*$unknown.*HINT:.*the job's function/s, '... or not on the nodes');
+rate(60);
+value($c, q(SELECT bbm_create('worked', 'worked', 'work', batch_size => 20, start => true)));
+ok($c->poll_query_until('postgres', q(SELECT count(*) > 100 FROM worked WHERE n = 1)), 'a function that gets the name is at work');
+move('worked', 'force_logical');
+split_shard('worked', 'block_writes');
+rate(0);
+is(value($c, q(SELECT bbm_wait('worked', '3 min'))), 'finished', '... and is finished, through a move and a split');
+once('worked', 2000, '... with every row once');
+like(value($c, q(SELECT min(home) FROM worked)), qr/^public\.worked_\d+$/, '... by the names of the shards');
+is(value($c, q(SELECT rows_done FROM bbm_status('worked'))), 2000, '... as its status says');
+value($c, q(SELECT bbm_drop('worked')));
+value($c, q(SELECT bbm_create('through', 'worked', 'through', start => true)));
+is(value($c, q(SELECT bbm_wait('through', '3 min'))), 'failed', 'a function that writes to the table as a whole fails');
+like(value($c, q(SELECT error_message FROM batched_background_migrations WHERE name = 'through')), qr/the job writes distributed table "public\.worked"/, '... with the reason');
+once('worked', 2000, '... and has changed nothing');
+value($c, q(SELECT bbm_drop('through')));
+
 $_->stop foreach $c, @worker;
 done_testing();

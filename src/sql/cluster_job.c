@@ -1,0 +1,155 @@
+/*-------------------------------------------------------------------------
+ *
+ * cluster_job.c
+ *		What a migration of a distributed table may do with its rows: a
+ *		composed statement, or a function that gets the name of the table.
+ *
+ * NOTES
+ *	  The job runs on the node of each shard, on the shard.  A statement of the
+ *	  user's own names the distributed table, and would go to all shards, by
+ *	  two-phase commit; a composed one, and a function with the parameter
+ *	  table_name, get the shard's name.  Here it is checked against the table as
+ *	  the coordinator knows it, which has the same columns.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "sql/cluster_job.h"
+
+#include "access/sysattr.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#include "base/txn.h"
+#include "catalog/extension.h"
+#include "strategy/strategy.h"
+#include "target/job.h"
+#include "target/key.h"
+#include "target/relation.h"
+#include "target/statement.h"
+#include "target/target.h"
+
+/* Raises the error for what is not supported on a distributed table. */
+void
+bbm_cluster_refuse(Oid relid, const char *detail, const char *hint)
+{
+	bbm_failing_code = BBM_CODE_TABLE;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cannot run batches over distributed table \"%s\"", bbm_table_sql_name(relid)),
+			 errdetail_internal("%s", detail),
+			 errhint("%s", hint)));
+}
+
+/* Finds another table that a query reads. */
+static bool
+reads_another(Node *node, void *context)
+{
+	Oid			relid = *(Oid *) context;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+	{
+		ListCell   *cell;
+
+		foreach(cell, ((Query *) node)->rtable)
+		{
+			RangeTblEntry *entry = lfirst(cell);
+
+			if (entry->rtekind == RTE_RELATION && (entry->relid != relid || ((Query *) node)->resultRelation == 0))
+				return true;
+		}
+		return query_tree_walker((Query *) node, reads_another, context, 0);
+	}
+	return expression_tree_walker(node, reads_another, context);
+}
+
+static void
+check_statement(const BbmMigration *m, Oid relid, const BbmKey *key, const BbmDistribution *d)
+{
+	BbmStatementParts parts;
+	AttrNumber	columns[BBM_MAX_KEY_COLUMNS];
+	Query	   *query;
+	Node	   *condition;
+
+	for (int i = 0; i < key->n; i++)
+		columns[i] = key->columns[i].attnum;
+	bbm_job_parts(m, &parts);
+	bbm_statement_check(relid, &parts, columns, key->n, false);
+	query = parts.verb == BBM_UPDATE ? bbm_statement_analyse(relid, &parts) : NULL;
+	condition = query == NULL && parts.condition ? bbm_statement_condition(relid, parts.condition) : NULL;
+	if (query ? list_length(query->rtable) > 1 || reads_another((Node *) query, &relid) :
+		reads_another(condition, &relid))
+		bbm_cluster_refuse(relid, "The statement reads another table, or this one again, and runs on each shard by itself.",
+						   "Write what it needs into a column first.");
+	if (query && d->column &&
+		bms_is_member(get_attnum(relid, d->column) - FirstLowInvalidHeapAttributeNumber, bbm_statement_assigned(query)))
+		bbm_cluster_refuse(relid, psprintf("The statement changes \"%s\", by which it is distributed.", d->column),
+						   "Such rows belong to another shard: insert them anew.");
+}
+
+/*
+ * Raises an error unless the job is a function that gets the name of the table.
+ * Returns a call of it that does nothing, but raises an error where it does not
+ * exist or may not be executed.
+ */
+static char *
+check_function(BbmMigration *m, Oid relid, const BbmKey *key)
+{
+	BbmTarget	target = {.migration = m, .relid = relid, .strategy = &bbm_strategy_serial, .key = *key};
+	char	   *type = key->n == 1 ? format_type_be_qualified(key->columns[0].type) : NULL;
+
+	bbm_job_check_text(m->job);
+	bbm_job_resolve(&target);
+	if (target.form == BBM_JOB_STATEMENT)
+		bbm_cluster_refuse(relid, "A statement of yours names the table, whose rows are in shards.",
+						   "Use bbm_update or bbm_delete, which compose the statement for each shard, or a function with the parameter table_name.");
+	if (target.form != BBM_JOB_REGISTRY_FUNCTION)
+		bbm_cluster_refuse(relid, "The function does not get the name of the table, whose rows are in shards.",
+						   "Use a function (table_name, column_name, min, max, batch_size), which gets the name of each shard.");
+	return psprintf("%.*s(NULL::text, NULL::text, NULL::%s, NULL::%s, NULL::integer) WHERE false",
+					(int) strcspn(target.call, "("), target.call, type, type);
+}
+
+/* Does each node have this version of bbm, at work, and the function? */
+static void
+check_nodes(Oid relid, const char *call)
+{
+	const char *command = "SELECT bbm_internal.bbm_shards_ready()";
+	char	   *ready;
+
+	if (call)
+		command = psprintf("%s WHERE NOT EXISTS (%s)", command, call);
+	ready = bbm_cluster_nodes_ready(command, bbm_catalog()->version);
+	if (ready == NULL)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("not each node of the cluster can run batches over \"%s\"", bbm_table_sql_name(relid)),
+			 errdetail_internal("%s", ready),
+			 call ?
+			 errhint("Each node needs the same version of the extension, \"bbm\" in shared_preload_libraries, and the job's function.") :
+			 errhint("Each node needs the same version of the extension, and \"bbm\" in shared_preload_libraries.")));
+}
+
+/*
+ * Checks what is to be done with the rows, and that each node can do it; raises
+ * an error otherwise.  Needs SPI, a lock on the table, and the search_path of
+ * the job; the migration has a column_name.
+ */
+void
+bbm_cluster_check_job(BbmMigration *m, Oid relid, const BbmDistribution *distribution)
+{
+	BbmKey		key = {0};
+	char	   *call = NULL;
+
+	bbm_failing_code = BBM_CODE_COLUMN;
+	bbm_key_resolve(&key, relid, m->column_name, NULL);
+	bbm_failing_code = BBM_CODE_SIGNATURE;
+	if (m->operation)
+		check_statement(m, relid, &key, distribution);
+	else
+		call = check_function(m, relid, &key);
+	check_nodes(relid, call);
+}

@@ -1,0 +1,19 @@
+/*-------------------------------------------------------------------------
+ *
+ * cluster_job.h
+ *		What a migration of a distributed table may do with its rows.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_SQL_CLUSTER_JOB_H
+#define BBM_SQL_CLUSTER_JOB_H
+
+#include "base/bbm.h"
+
+#include "catalog/options.h"
+#include "catalog/shard_records.h"
+
+extern void bbm_cluster_refuse(Oid relid, const char *detail, const char *hint);
+extern void bbm_cluster_check_job(BbmMigration *m, Oid relid, const BbmDistribution *distribution);
+
+#endif							/* BBM_SQL_CLUSTER_JOB_H */
