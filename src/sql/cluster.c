@@ -61,18 +61,6 @@ PG_FUNCTION_INFO_V1(bbm_shards_ready);
  * ----------------------------------------------------------------
  */
 
-/* Raises the error for what is not supported on a distributed table. */
-void
-bbm_cluster_refuse(Oid relid, const char *detail, const char *hint)
-{
-	bbm_failing_code = BBM_CODE_TABLE;
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("cannot run batches over distributed table \"%s\"", bbm_table_sql_name(relid)),
-			 errdetail_internal("%s", detail),
-			 errhint("%s", hint)));
-}
-
 /* Raises an error where the rows are not in heaps: those of the table, or of its partitions. */
 static void
 check_heaps(Oid relid)

@@ -18,7 +18,6 @@
 #define BBM_OF_THE_WHOLE \
 	"Do that with the migration of the whole table, whose name ends before the last slash, here or on the coordinator."
 
-extern void bbm_cluster_refuse(Oid relid, const char *detail, const char *hint);
 extern void bbm_cluster_resolve(BbmDefinition *d, BbmMigration *m, Oid relid);
 extern void bbm_cluster_defined(int64 id, Oid relid, bool active);
 extern bool bbm_cluster_may_alter(const char *column);

@@ -22,13 +22,24 @@
 
 #include "base/txn.h"
 #include "catalog/extension.h"
-#include "sql/cluster.h"
 #include "strategy/strategy.h"
 #include "target/job.h"
 #include "target/key.h"
 #include "target/relation.h"
 #include "target/statement.h"
 #include "target/target.h"
+
+/* Raises the error for what is not supported on a distributed table. */
+void
+bbm_cluster_refuse(Oid relid, const char *detail, const char *hint)
+{
+	bbm_failing_code = BBM_CODE_TABLE;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cannot run batches over distributed table \"%s\"", bbm_table_sql_name(relid)),
+			 errdetail_internal("%s", detail),
+			 errhint("%s", hint)));
+}
 
 /* Finds another table that a query reads. */
 static bool
