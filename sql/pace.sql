@@ -77,5 +77,13 @@ FROM (VALUES (0.05), (0.25), (0.5), (1)) v (max);
 -- short pulses and longer ones
 SELECT pulse_us, round(mean(shares, 6, 20)::numeric, 2) AS full, mean(shares, 26, 40) > 0.97 AS idle
 FROM (VALUES (500), (1000), (3000), (10000)) p (pulse_us), LATERAL (SELECT machine(2, 1, 32, 300, load('full 20', 'idle 20'), pulse_us, 0.1, 1, true)) m (shares);
-DROP TABLE ran;
-DROP FUNCTION mean, swing, load, same, machine, pulses;
+-- bbm.max_impact, on a machine with two CPUs and 32 clients, at half load and nearer to its limit, for twenty minutes after ten; -1 is off, and 7 is the reason.
+-- What cannot be told from none is not kept to: that is less than 0.05 here.
+CREATE FUNCTION kept(cpus int, clients int, service_us float8, think_us float8, pulse_us float8, min_pace float8, max_impact float8, seconds int, settles int)
+RETURNS float8[] STRICT LANGUAGE c AS :'module', 'bbm_test_pace_impact';
+CREATE TABLE kept_to AS SELECT think_us, max_impact, r[1] AS share, r[2] AS impact, r[4] AS why
+FROM (VALUES (9600, -1), (9600, 0.1), (9600, 0.2), (6500, 0.05)) t (think_us, max_impact), LATERAL kept(2, 32, 300, think_us, 1000, 0.01, max_impact, 1800, 600) k (r);
+SELECT think_us, max_impact, CASE WHEN max_impact < 0 THEN impact > 0.25 ELSE impact BETWEEN 0.2 * max_impact AND 1.2 * max_impact END AS impact,
+    share > 0.02 AS works, CASE WHEN max_impact <= 0.1 AND think_us = 9600 THEN why END AS why FROM kept_to ORDER BY think_us DESC, max_impact;
+DROP TABLE ran, kept_to;
+DROP FUNCTION mean, swing, load, same, machine, pulses, kept;

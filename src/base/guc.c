@@ -56,6 +56,7 @@ static int	max_row_rate;
 static int	max_active_sessions;
 static double min_pace;
 static double max_pace;
+static double max_impact;
 static char *active_hours;
 
 static bool check_names(const char *value, const char **why);
@@ -149,6 +150,10 @@ const BbmSettingDef bbm_settings[BBM_SETTINGS] = {
 	[BBM_MAX_PACE] = {"bbm.max_pace", KIND_REAL, &max_pace, 1, 0.001, 1, 0,
 		"Sets the share of the time that a worker works, however idle the server is.",
 	"It also applies where bbm.min_pace is higher.",
+	.limit = LIMIT_MOST},
+	[BBM_MAX_IMPACT] = {"bbm.max_impact", KIND_REAL, &max_impact, -1, -1, 10, 0,
+		"Sets by which share statements of others may take longer, on average, while batches run.",
+	"It is measured if the library is preloaded. -1 turns it off.",
 	.limit = LIMIT_MOST},
 	[BBM_ACTIVE_HOURS] = {"bbm.active_hours", KIND_STRING, &active_hours, 0, 0, 0, GUC_LIST_INPUT,
 		"Sets the hours in which batches run.",

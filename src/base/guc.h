@@ -51,6 +51,7 @@ typedef enum BbmSetting
 	BBM_MAX_ACTIVE_SESSIONS,	/* -1 off */
 	BBM_MIN_PACE,				/* shares of the time, 0 to 1 */
 	BBM_MAX_PACE,
+	BBM_MAX_IMPACT,				/* by which share statements may take longer, -1 off */
 	BBM_ACTIVE_HOURS,			/* '': always */
 	BBM_CONDITION,				/* migrations only; NULL: none */
 	BBM_SETTINGS				/* the number of settings */

@@ -137,6 +137,19 @@ bbm_histogram_add(BbmHistogram *histogram, int group, int64 us)
 	histogram->groups[group].us += us;
 }
 
+/* Leaves what was added since these were the groups; only the groups and the number are right then. */
+void
+bbm_histogram_since(BbmHistogram *histogram, const BbmImpactGroup *before)
+{
+	histogram->n = 0;
+	for (int i = 0; i < BBM_IMPACT_GROUPS; i++)
+	{
+		histogram->groups[i].n -= before[i].n;
+		histogram->groups[i].us -= before[i].us;
+		histogram->n += histogram->groups[i].n;
+	}
+}
+
 /* All groups together. */
 static BbmImpactGroup
 all_groups(const BbmHistogram *histogram)

@@ -32,6 +32,11 @@
  *	  has pinned it; what a process has pinned is private to bufmgr.c; and the
  *	  headers of all buffers, where the waiter is, are too many to read.
  *
+ *	  With bbm.max_impact the share also has a cap, which goes by what the
+ *	  migration was measured to do to statements of others (base/impact.c).  That
+ *	  takes a minute or so, and the controller above a second: so it decides below
+ *	  the cap.
+ *
  *	  The waits for a CPU are not work.  They count towards the pause instead, so
  *	  that a process that has got the lower limit works for that share of the
  *	  time, however long it waits for its CPU.
@@ -68,21 +73,40 @@
 /* The best is forgotten: half of it in an hour. */
 #define BBM_PACE_FORGET 1.9e-10
 
+/* An impact is told from none when it is so many times its standard error. */
+#define BBM_PACE_IMPACT_ERRORS 3.0
+
+/* The share shrinks at most to so much of itself because of the impact, and grows by so much. */
+#define BBM_PACE_IMPACT_DOWN 0.5
+#define BBM_PACE_IMPACT_UP 1.1
+#define BBM_PACE_IMPACT_MOST_UP 1.5
+
+/* It grows at the earliest after so long, and is decided after so long whatever the error. */
+#define BBM_PACE_IMPACT_SHORTEST_US 20e6
+#define BBM_PACE_IMPACT_LONGEST_US 120e6
+
 /* A pause is never longer, nor is what it was too long ever a credit of more than that. */
 #define BBM_PACE_LONGEST_PAUSE_US 10e6
 #define BBM_PACE_CREDIT_US 10e3
 
+/* The share at most. */
 static double
-within(double share, const BbmPaceLimits *limits)
+most(const BbmPace *pace, const BbmPaceLimits *limits)
 {
-	return Min(Max(share, limits->min), limits->max);
+	return pace->cap > 0 ? Min(Max(pace->cap, limits->min), limits->max) : limits->max;
+}
+
+static double
+within(double share, const BbmPace *pace, const BbmPaceLimits *limits)
+{
+	return Min(Max(share, limits->min), most(pace, limits));
 }
 
 /* The share of the time that the process works from now on. */
 double
 bbm_pace_share(const BbmPace *pace, const BbmPaceLimits *limits)
 {
-	return within(pace->share > 0 ? pace->share : BBM_PACE_FIRST, limits);
+	return within(pace->share > 0 ? pace->share : BBM_PACE_FIRST, pace, limits);
 }
 
 /*
@@ -144,18 +168,18 @@ control(BbmPace *pace, const BbmPaceLimits *limits, int late, BbmPaceReason why,
 	{
 		for (int i = 0; i < Max(late / 2, 1); i++)
 			share *= BBM_PACE_DOWN;
-		share = within(share, limits);
+		share = within(share, pace, limits);
 		pace->why = why;
 		pace->ups = 0;
 		pace->late = 0;
 	}
 	else if (alone && late == 0)
-		share = limits->max;
+		share = within(limits->max, pace, limits);
 	else if (pace->pulses >= BBM_PACE_PULSES ? pg_popcount64(pace->late) <= 1 :
 			 pace->since_us >= BBM_PACE_GROW_US && pace->late == 0)
 	{
 		pace->ups = pace->late == 0 ? Min(pace->ups + 1, BBM_PACE_MOST_UPS) : 1;
-		share = within(share + BBM_PACE_UP * pace->ups, limits);
+		share = within(share + BBM_PACE_UP * pace->ups, pace, limits);
 	}
 	else
 		return;
@@ -164,6 +188,8 @@ control(BbmPace *pace, const BbmPaceLimits *limits, int late, BbmPaceReason why,
 	pace->share = share;
 	if (share >= limits->max)
 		pace->why = limits->max < 1 ? BBM_PACE_LIMIT : BBM_PACE_FREE;
+	else if (share >= most(pace, limits))
+		pace->why = BBM_PACE_IMPACT;
 }
 
 /* Records a pulse; returns for how long the process is to pause now. */
@@ -187,6 +213,50 @@ bbm_pace_after(BbmPace *pace, const BbmPaceLimits *limits, const BbmPulse *pulse
 	pace->owed_us += work_us * (1 / pace->share - 1) - wait_us;
 	pace->owed_us = Min(Max(pace->owed_us, -BBM_PACE_CREDIT_US), BBM_PACE_LONGEST_PAUSE_US);
 	return pace->owed_us < BBM_PACE_SHORTEST_PAUSE_US ? 0 : pace->owed_us;
+}
+
+/*
+ * Keeps the impact to that limit (negative: none), by what was measured in the
+ * last "us".  Returns true when the next measurement is to begin anew, because
+ * the process works more or less from now on, or since it has been too long.
+ *
+ * The impact is taken for proportional to the share of the time that the
+ * process works.  The share shrinks when the impact exceeds the limit, and is told
+ * from none by its error; how soon that is depends on how much the statements differ
+ * from each other.  It grows when that is told from the limit, or after a long
+ * while without either.
+ */
+bool
+bbm_pace_keep_impact(BbmPace *pace, const BbmPaceLimits *limits, double max_impact, const BbmImpact *impact, double us)
+{
+	double		high;
+
+	if (max_impact < 0)
+		pace->cap = 0;
+	if (max_impact < 0 || !impact->has_error)
+		return us > BBM_PACE_IMPACT_LONGEST_US;
+	if (impact->mean > BBM_PACE_IMPACT_ERRORS * impact->mean_error && impact->mean > max_impact)
+	{
+		pace->cap = Max(bbm_pace_share(pace, limits) * Max(max_impact / impact->mean, BBM_PACE_IMPACT_DOWN),
+						limits->min);
+		if (pace->share > pace->cap)
+			pace->share = within(pace->cap, pace, limits);
+		pace->why = BBM_PACE_IMPACT;
+		return true;
+	}
+	if (us < BBM_PACE_IMPACT_SHORTEST_US)
+		return false;
+	high = impact->mean + impact->mean_error;
+	if (high > max_impact && us < BBM_PACE_IMPACT_LONGEST_US)
+		return false;
+	if (pace->cap > 0 && impact->mean <= max_impact)
+	{
+		pace->cap *= high > max_impact ? BBM_PACE_IMPACT_UP :
+			high > 0 ? Min(max_impact / high, BBM_PACE_IMPACT_MOST_UP) : BBM_PACE_IMPACT_MOST_UP;
+		if (pace->cap >= limits->max)
+			pace->cap = 0;
+	}
+	return true;
 }
 
 /* Records that the process has not worked for so long, whatever it waited for. */
@@ -218,6 +288,8 @@ bbm_pace_reason_to_string(BbmPaceReason why)
 			return "WAL buffers are full";
 		case BBM_PACE_LIMIT:
 			return "bbm.max_pace";
+		case BBM_PACE_IMPACT:
+			return "bbm.max_impact";
 	}
 	return "";
 }

@@ -13,6 +13,8 @@
 
 #include "base/bbm.h"
 
+#include "base/impact.h"
+
 /* The set point: a wait for a CPU, or for a lock, that nobody minds. */
 #define BBM_PACE_WAIT_US 1000
 
@@ -28,7 +30,8 @@ typedef enum BbmPaceReason
 	BBM_PACE_SLOW,				/* ... as far as its batches show, where the system does not report it */
 	BBM_PACE_LOCKS,				/* sessions wait for its locks */
 	BBM_PACE_WAL,				/* it finds the WAL buffers full, so others do */
-	BBM_PACE_LIMIT				/* it is at bbm.max_pace */
+	BBM_PACE_LIMIT,				/* it is at bbm.max_pace */
+	BBM_PACE_IMPACT				/* statements of others take longer than bbm.max_impact allows if it works more */
 } BbmPaceReason;
 
 /* What a process does between two moments at which it may pause: a batch with its commit, or a few. */
@@ -62,10 +65,13 @@ typedef struct BbmPace
 	int			ups;			/* how often the share grew since it last shrank */
 	double		owed_us;		/* the pause that is still owed; negative: paused for longer than it had to */
 	double		best_us;		/* the least time that a unit took; 0: not known */
+	double		cap;			/* the share at most, for the sake of bbm.max_impact; 0: none */
 } BbmPace;
 
 extern PGDLLEXPORT double bbm_pace_after(BbmPace *pace, const BbmPaceLimits *limits, const BbmPulse *pulse);
 extern PGDLLEXPORT void bbm_pace_paused(BbmPace *pace, double us);
+extern PGDLLEXPORT bool bbm_pace_keep_impact(BbmPace *pace, const BbmPaceLimits *limits, double max_impact,
+											 const BbmImpact *impact, double us);
 extern PGDLLEXPORT double bbm_pace_share(const BbmPace *pace, const BbmPaceLimits *limits);
 extern const char *bbm_pace_reason_to_string(BbmPaceReason why);
 

@@ -41,6 +41,9 @@
 /* A pulse that begins so soon after the last one begins with what was read at its end: to read again costs more. */
 #define BBM_SAME_READING_US 50
 
+/* What the migration does to statements of others is read so often. */
+#define BBM_READ_IMPACT_US USECS_PER_SEC
+
 /* No pause ends later than so much after its begin, or the clock went back. */
 #define BBM_LONGEST_PAUSE_MS (10 * 1000)
 
@@ -89,6 +92,52 @@ fills_wal(void)
 
 	/* before 18 the count may have begun anew */
 	return (now > buffers_full || (now > 0 && now < buffers_full)) && anybody_waits_for_wal();
+}
+
+/*
+ * Once a second: keeps what the migration does to statements of others to
+ * bbm.max_impact.  What is measured since the cap of the pace was last changed
+ * is what was counted then, subtracted from what is counted now.
+ */
+static void
+keep_impact(const BbmMigration *migration, const BbmPaceLimits *limits, TimestampTz now)
+{
+	static int64 measured_of = 0;	/* the migration; 0: none */
+	static uint32 generation;
+	static TimestampTz since;
+	static TimestampTz next_read = 0;
+	static BbmImpactGroup before[BBM_WINDOW_KINDS][BBM_IMPACT_GROUPS];
+	static BbmHistogram counted[BBM_WINDOW_KINDS];
+	static BbmImpactGroup groups[BBM_WINDOW_KINDS][BBM_IMPACT_GROUPS];
+	double		most = bbm_setting_real(migration, BBM_MAX_IMPACT);
+	uint32		newer;
+	bool		anew;
+	BbmImpact	impact;
+
+	if (measured_of != migration->id || most < 0)
+		pace.cap = 0;
+	if (most < 0)
+		measured_of = 0;
+	if (most < 0 || (measured_of == migration->id && !bbm_time_has_come(now, next_read, BBM_READ_IMPACT_US / 1000)))
+		return;
+	next_read = now + BBM_READ_IMPACT_US;
+	newer = bbm_impact_read(migration->id, counted);
+	anew = measured_of != migration->id || newer != generation || now < since;
+	for (int kind = 0; kind < BBM_WINDOW_KINDS; kind++)
+		memcpy(groups[kind], counted[kind].groups, sizeof(groups[kind]));
+	if (!anew)
+	{
+		for (int kind = 0; kind < BBM_WINDOW_KINDS; kind++)
+			bbm_histogram_since(&counted[kind], before[kind]);
+		impact = bbm_impact_between(&counted[BBM_WINDOW_SILENT], &counted[BBM_WINDOW_WORKED]);
+		anew = bbm_pace_keep_impact(&pace, limits, most, &impact, (double) (now - since));
+	}
+	if (!anew)
+		return;
+	measured_of = migration->id;
+	generation = newer;
+	since = now;
+	memcpy(before, groups, sizeof(before));
 }
 
 static BbmPaceLimits
@@ -146,6 +195,7 @@ bbm_pacing_end(const BbmMigration *migration, double units)
 		waited_ns = ns;
 		turns = times;
 	}
+	keep_impact(migration, &limits, ended);
 	/* asked only where it matters, as it looks at all sessions */
 	if (bbm_pace_share(&pace, &limits) < limits.max || pulse.wait_us > BBM_PACE_WAIT_US || pulse.wait_us < 0)
 		pulse.alone_us = (double) bbm_cpus_are_ours_for(ended);

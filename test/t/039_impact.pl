@@ -29,9 +29,9 @@ my @pgbench = ('pgbench', '-h', $node->host, '-p', $node->port, '-n', '-M', 'pre
 
 sub begin
 {
-	my ($name) = @_;
+	my ($name, @options) = @_;
 	counter_table($node, "t_$name", 100000);
-	define($node, $name, "t_$name", job => $name, batch_size => 1, start => 'true');
+	define($node, $name, "t_$name", job => $name, batch_size => 1, start => 'true', @options);
 	my ($out, $err) = ('', '');
 	return IPC::Run::start([ @pgbench, '-T', 3600, 'postgres' ], '>', \$out, '2>', \$err);
 }
@@ -73,5 +73,23 @@ shows('sleeps', 'impact_statements > 5000 AND impact_p99 IS NOT NULL AND abs(imp
 is(value($node, "$detail('locks')"), $before, '... and do not count for a migration that does not run');
 end('sleeps', $application);
 is(value($node, q(SELECT impact_mean IS NULL FROM bbm_status_detail('locks')), 'postgres'), 'f', 'the figures of a migration stay when it is paused');
+
+# Statements that find the lock of a batch taken go on without it, but later: the worker does not notice, but that it was measured.
+value($node, q(CREATE FUNCTION holds(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+	BEGIN PERFORM pg_advisory_xact_lock(39); PERFORM pg_sleep(0.001); RETURN 0; END $$));
+open($file, '>', "$scratch/wants.sql") or die;
+print $file "SELECT CASE WHEN pg_try_advisory_xact_lock_shared(39) THEN NULL ELSE pg_sleep(0.002) END;\n";
+close $file;
+value($node, q(ALTER SYSTEM SET bbm.min_pace = 0.02));
+value($node, q(SELECT pg_reload_conf()));
+$application = begin('holds', settings => q('{bbm.max_impact=0.1}'));
+ok($node->poll_query_until('postgres', q(SELECT reason = 'bbm.max_impact' AND share < 0.5 FROM batched_background_migrations m, bbm_internal.bbm_live_pace(m.id, m.owner_oid)
+	WHERE name = 'holds')), 'the pace keeps to bbm.max_impact, and says so')
+  or diag(value($node, q(SELECT p.*, i.* FROM batched_background_migrations m, bbm_internal.bbm_live_pace(m.id, m.owner_oid) p, bbm_internal.bbm_impact(m.id, m.owner_oid) i WHERE name = 'holds')));
+ok($node->poll_query_until('postgres', q(SELECT pace_reason = 'bbm.max_impact' FROM bbm_status_detail('holds'))), '... in bbm_status_detail() as well');
+value($node, q(SELECT bbm_alter('holds', settings => '{bbm.min_pace=1}')));
+ok($node->poll_query_until('postgres', q(SELECT share = 1 FROM batched_background_migrations m, bbm_internal.bbm_live_pace(m.id, m.owner_oid) WHERE name = 'holds')),
+	'without it, it does not');
+end('holds', $application);
 
 done_testing();

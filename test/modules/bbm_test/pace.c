@@ -7,8 +7,9 @@
  * The machine has some CPUs and one queue, first come, first served.  A client
  * of the application thinks, needs a CPU, and so on; both take random times.
  * With no time to think, the clients keep every CPU busy and the queue full.  A
- * worker needs a CPU for each pulse, and pauses as pace.c says.  Nothing here
- * knows how pace.c works.  No SQL of the extension declares the function.
+ * worker needs a CPU for each pulse, and pauses as pace.c says.  If the impact is
+ * measured, workers are silent in some windows, and what a client needs takes from
+ * when it asks for a CPU until it is done.  Nothing here knows how pace.c works.  No SQL of the extension declares the function.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #include "base/cpu_use.h"
+#include "base/impact.h"
 #include "throttle/pace.h"
 
 #include "bbm_test.h"
@@ -30,6 +32,7 @@
 PG_FUNCTION_INFO_V1(bbm_test_pace);
 PG_FUNCTION_INFO_V1(bbm_test_pace_pulses);
 PG_FUNCTION_INFO_V1(bbm_test_cpus_are_ours_for);
+PG_FUNCTION_INFO_V1(bbm_test_pace_impact);
 
 #define MOST_TASKS 256
 #define SECOND_US 1e6
@@ -69,7 +72,15 @@ typedef struct Machine
 	int			queued;
 	int			running;
 	double		worked_us;		/* by the workers, so far */
+	bool		measures;		/* is the impact measured? */
+	BbmHistogram counted[BBM_WINDOW_KINDS];
 } Machine;
+
+/* What decides about windows and groups is the same in each run, too. */
+#define WINDOW_SEED 1
+
+/* So many microseconds after the begin of time the simulation begins. */
+#define BEGIN_US INT64CONST(1000000000)
 
 /* In [0, 1), the same in each run: xorshift. */
 static double
@@ -101,6 +112,34 @@ sleep_until(Task *task, double at)
 {
 	task->state = SLEEPS;
 	task->at = at;
+}
+
+/* A worker would begin a pulse. */
+static void
+begin_pulse(Machine *machine, int i, double now)
+{
+	int64		at = BEGIN_US + (int64) now;
+
+	if (machine->measures && bbm_window_kind(WINDOW_SEED, at, 0) == BBM_WINDOW_SILENT)
+	{
+		double		until = (double) (bbm_window_end(at, 0) - BEGIN_US);
+
+		bbm_pace_paused(&machine->task[i].pace, until - now);
+		sleep_until(&machine->task[i], until);
+	}
+	else
+		enqueue(machine, i, now);
+}
+
+/* A client has got what it asked for at that time. */
+static void
+count(Machine *machine, double began, double now)
+{
+	int64		at = BEGIN_US + (int64) began;
+	BbmWindowKind kind = bbm_window_kind(WINDOW_SEED, at, 0);
+
+	if (machine->measures && kind != BBM_WINDOW_OTHER && bbm_window_counts(at, 0))
+		bbm_histogram_add(&machine->counted[kind], bbm_window_group(WINDOW_SEED, at, 0), (int64) (now - began));
 }
 
 /* Gives the free CPUs to those who have queued for longest. */
@@ -146,13 +185,14 @@ pulse_done(Machine *machine, int i, double now)
 		sleep_until(task, now + pause);
 	}
 	else
-		enqueue(machine, i, now);
+		begin_pulse(machine, i, now);
 }
 
 /* A client has got what it needed. */
 static void
 client_done(Machine *machine, int i, double now)
 {
+	count(machine, machine->task[i].began, now);
 	if (machine->think_us > 0)
 		sleep_until(&machine->task[i], now + draw_time(machine, machine->think_us));
 	else if (machine->think_us < 0)
@@ -187,7 +227,9 @@ run_until(Machine *machine, double until)
 			else
 				client_done(machine, next, now);
 		}
-		else if (next < machine->workers || machine->think_us >= 0)
+		else if (next < machine->workers)
+			begin_pulse(machine, next, now);
+		else if (machine->think_us >= 0)
 			enqueue(machine, next, now);
 		else
 			sleep_until(&machine->task[next], now + SECOND_US / 10);
@@ -276,4 +318,76 @@ Datum
 bbm_test_cpus_are_ours_for(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_INT64(bbm_cpus_are_ours_for(GetCurrentTimestamp()));
+}
+
+/* Once a second: a worker, whose measurement began at *since with these groups. */
+static void
+keep_impact(Machine *machine, BbmPace *pace, double max_impact, double now, double *since,
+			BbmImpactGroup before[BBM_WINDOW_KINDS][BBM_IMPACT_GROUPS])
+{
+	static BbmHistogram counted[BBM_WINDOW_KINDS];
+	BbmImpact	impact;
+
+	memcpy(counted, machine->counted, sizeof(counted));
+	for (int kind = 0; kind < BBM_WINDOW_KINDS; kind++)
+		bbm_histogram_since(&counted[kind], before[kind]);
+	impact = bbm_impact_between(&counted[BBM_WINDOW_SILENT], &counted[BBM_WINDOW_WORKED]);
+	if (!bbm_pace_keep_impact(pace, &machine->limits, max_impact, &impact, now - *since))
+		return;
+	*since = now;
+	for (int kind = 0; kind < BBM_WINDOW_KINDS; kind++)
+		memcpy(before[kind], machine->counted[kind].groups, sizeof(before[kind]));
+}
+
+/*
+ * (cpus int, clients int, service_us float8, think_us float8, pulse_us float8,
+ * min_pace float8, max_impact float8, seconds int, settles int) → of one worker,
+ * after it has had so many seconds to settle: the share of a CPU that it has used, the
+ * impact that was measured in all that time, its standard error, and the reason
+ * at the end.
+ */
+Datum
+bbm_test_pace_impact(PG_FUNCTION_ARGS)
+{
+	Machine    *machine = palloc0(sizeof(Machine));
+	double		max_impact = PG_GETARG_FLOAT8(6);
+	int			seconds = PG_GETARG_INT32(7);
+	int			settles = PG_GETARG_INT32(8);
+	BbmImpactGroup (*before)[BBM_IMPACT_GROUPS] = palloc0(BBM_WINDOW_KINDS * sizeof(*before));
+	double		since = 0;
+	double		worked_us = 0;
+	BbmImpact	impact;
+	Datum		results[4];
+
+	machine->cpus = PG_GETARG_INT32(0);
+	machine->workers = 1;
+	machine->tasks = 1 + PG_GETARG_INT32(1);
+	machine->service_us = PG_GETARG_FLOAT8(2);
+	machine->think_us = PG_GETARG_FLOAT8(3);
+	machine->pulse_us = PG_GETARG_FLOAT8(4);
+	machine->limits = (BbmPaceLimits) {PG_GETARG_FLOAT8(5), 1};
+	machine->reports_waits = true;
+	machine->measures = true;
+	machine->random = UINT64CONST(88172645463325252);
+	if (machine->tasks > MOST_TASKS || machine->cpus < 1)
+		elog(ERROR, "too many clients, or too few CPUs");
+	for (int second = 1; second <= seconds; second++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		run_until(machine, second * SECOND_US);
+		keep_impact(machine, &machine->task[0].pace, max_impact, second * SECOND_US, &since, before);
+		if (second != settles)
+			continue;
+		/* what is counted from here on is the result */
+		memset(machine->counted, 0, sizeof(machine->counted));
+		memset(before, 0, BBM_WINDOW_KINDS * sizeof(*before));
+		since = second * SECOND_US;
+		worked_us = machine->worked_us;
+	}
+	impact = bbm_impact_between(&machine->counted[BBM_WINDOW_SILENT], &machine->counted[BBM_WINDOW_WORKED]);
+	results[0] = Float8GetDatum((machine->worked_us - worked_us) / SECOND_US / (seconds - settles));
+	results[1] = Float8GetDatum(impact.mean);
+	results[2] = Float8GetDatum(impact.mean_error);
+	results[3] = Float8GetDatum((double) machine->task[0].pace.why);
+	PG_RETURN_ARRAYTYPE_P(construct_array(results, 4, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
