@@ -341,6 +341,18 @@ bbm_retry(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(unfinished.failed + quarantined);
 }
 
+/* Reports what would make a wait last for ever; called once, when it begins. */
+static void
+warn_of_endless_wait(const BbmMigration *migration)
+{
+	if (migration->status == BBM_PAUSED)
+		ereport(NOTICE,
+				(errmsg("migration \"%s\" is paused", migration->name),
+				 errhint("bbm_start starts it; until somebody does, there is nothing to wait for.")));
+	else if (migration->status == BBM_ACTIVE)
+		bbm_warn_if_nothing_runs();
+}
+
 Datum
 bbm_wait(PG_FUNCTION_ARGS)
 {
@@ -348,6 +360,7 @@ bbm_wait(PG_FUNCTION_ARGS)
 	TimestampTz until = DT_NOEND;
 	int			status;
 	const char *quarantined = "";
+	bool		begins = true;
 	MemoryContext context = CurrentMemoryContext;
 
 	if (!PG_ARGISNULL(1))
@@ -373,6 +386,9 @@ bbm_wait(PG_FUNCTION_ARGS)
 		if (migration == NULL || !bbm_role_may_see(migration->owner))
 			bbm_no_such_migration(name);
 		status = migration->status;
+		if (begins && now < until && !RecoveryInProgress())
+			warn_of_endless_wait(migration);
+		begins = false;
 		/* SPI's memory ends with it */
 		if (status == BBM_FINISHED)
 			quarantined = MemoryContextStrdup(context, bbm_quarantined_to_string(migration->id));
