@@ -772,7 +772,7 @@ COMMENT ON FUNCTION @extschema@.bbm_workers IS
 
 CREATE VIEW @extschema@.bbm_migration_status (
     id, name, table_name, owner, priority, status, percent, rows_done, estimated_total, rows_per_second,
-    rows_per_second_5min, eta, finish_by, schedule, workers, waiting_on, last_error, pace, pace_reason, impact_mean, impact_p99,
+    rows_per_second_5min, eta, finish_by, schedule, workers, waiting_on, last_error, hint, pace, pace_reason, impact_mean, impact_p99,
     impact_statements, jobs_finished, jobs_running, jobs_failed, attempt, next_attempt_at, requeued, requeue_reasons, batch_size, phase, round, created_at, started_at, last_progress_at,
     finished_at, is_copy
 ) WITH (security_barrier) AS
@@ -804,6 +804,13 @@ CREATE VIEW @extschema@.bbm_migration_status (
                     (SELECT format('%s: %s (quarantined: %s)', left(o.error_sqlstate, 5), left(o.error_message, 8192),
                                    (SELECT count(*) FROM @extschema@.bbm_row_errors a WHERE a.migration_id = m.id))
                      FROM @extschema@.bbm_row_errors o WHERE o.migration_id = m.id ORDER BY o.id DESC LIMIT 1)),
+           -- of the same error
+           CASE WHEN m.error_message IS NOT NULL THEN m.error_hint
+                WHEN m.status IN (1, 4) AND bbm_internal.bbm_last_transient_error(m.id, m.owner_oid) IS NOT NULL THEN NULL
+                WHEN e.error IS NOT NULL THEN e.error_hint
+                WHEN EXISTS (SELECT FROM @extschema@.bbm_row_errors o WHERE o.migration_id = m.id)
+                    THEN 'bbm_errors shows what is quarantined, and bbm_retry tries it again.'
+           END,
            round(p.pace::numeric, 2), p.pace_reason,
            -- each by itself, as bbm_status shows none of them
            round((SELECT i.mean FROM bbm_internal.bbm_impact(m.id, m.owner_oid) i)::numeric, 3),
@@ -830,7 +837,7 @@ CREATE VIEW @extschema@.bbm_migration_status (
         -- includes the lock that the job waited for
         SELECT left(j.error_sqlstate, 5) || ': ' || left(j.error_message, 8192) ||
                CASE WHEN j.error_sqlstate = '55P03' AND j.error_detail IS NOT NULL
-                    THEN ' (' || left(j.error_detail, 1024) || ')' ELSE '' END AS error, j.attempts, j.next_attempt_at
+                    THEN ' (' || left(j.error_detail, 1024) || ')' ELSE '' END AS error, j.error_hint, j.attempts, j.next_attempt_at
         FROM @extschema@.batched_background_migration_jobs j
         WHERE j.batched_background_migration_id = m.id AND j.status <> 2 AND j.error_message IS NOT NULL
         ORDER BY j.updated_at DESC LIMIT 1
@@ -1245,6 +1252,8 @@ COMMENT ON COLUMN @extschema@.bbm_migration_status.waiting_on IS
     'what an active or running migration waits for; for a lock also its object, the blocking processes and since when';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.last_error IS
     'SQLSTATE and message; for a lock timeout also the lock and the processes that blocked it';
+COMMENT ON COLUMN @extschema@.bbm_migration_status.hint IS
+    'what to do about that error, if anything is known';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.pace IS
     'share of the time in which its workers work; the rest they pause for pacing or to keep to a rate';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.pace_reason IS

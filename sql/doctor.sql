@@ -18,6 +18,8 @@ SELECT * FROM bbm_doctor() \gx
 -- whoever starts something is warned, in whatever way
 SELECT bbm_pause('well');
 UPDATE batched_background_migrations SET status = 1 WHERE name = 'well';
+-- who waits for it as well: nothing will come of that
+SELECT bbm_wait('well', '10 ms');
 UPDATE batched_background_migrations SET batch_size = 6 WHERE name = 'well';
 UPDATE batched_background_migrations SET status = 0 WHERE name = 'well';
 INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, status)

@@ -22,7 +22,7 @@ CREATE VIEW quarantined AS
 SELECT bbm_update('fails', 'poison', 'n = v::integer, done = done + 1', batch_size => 10, max_attempts => 2);
 CALL bbm_run('fails');
 -- what to do about it
-SELECT error_hint FROM batched_background_migrations WHERE name = 'fails';
+SELECT error_hint = hint AS shown, hint FROM batched_background_migrations m JOIN bbm_status_detail('fails') s USING (id);
 -- an error with a hint of its own, and no key to split by
 CREATE FUNCTION hints(table_name text, column_name text, min bigint, max bigint, batch_size int) RETURNS int LANGUAGE plpgsql AS $$
 BEGIN
@@ -142,6 +142,7 @@ CALL bbm_run('many');
 SELECT error_sqlstate, error_message, count, first_key, last_key, error_detail FROM bbm_errors('many');
 SELECT migration, count, first_key, last_key FROM bbm_errors() WHERE migration IN ('words', 'ties', 'many', 'skips');
 SELECT count(*) FROM bbm_errors('nobody');
+SELECT last_error, hint FROM bbm_status_detail('many');
 -- errors that differ only in a value are one; what is the same in all is shown, and names tell errors apart
 CREATE TABLE valued (id integer PRIMARY KEY, v text NOT NULL, n numeric CONSTRAINT valued_low CHECK (n < 1000) CONSTRAINT valued_high CHECK (n > -1000));
 INSERT INTO valued SELECT i, CASE i % 5 WHEN 0 THEN 'x' || i WHEN 1 THEN '2000' WHEN 2 THEN '-2000' WHEN 3 THEN 'NaN' ELSE '1' END FROM generate_series(1, 25) i;

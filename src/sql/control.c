@@ -414,6 +414,18 @@ wait_elsewhere(const char *name, TimestampTz until)
 	}
 }
 
+/* Reports what would make a wait last for ever; called once, when it begins. */
+static void
+warn_of_endless_wait(const BbmMigration *migration)
+{
+	if (migration->status == BBM_PAUSED)
+		ereport(NOTICE,
+				(errmsg("migration \"%s\" is paused", migration->name),
+				 errhint("bbm_start starts it; until somebody does, there is nothing to wait for.")));
+	else if (migration->status == BBM_ACTIVE)
+		bbm_warn_if_nothing_runs();
+}
+
 Datum
 bbm_wait(PG_FUNCTION_ARGS)
 {
@@ -421,6 +433,7 @@ bbm_wait(PG_FUNCTION_ARGS)
 	TimestampTz until = DT_NOEND;
 	int			status;
 	const char *quarantined = "";
+	bool		begins = true;
 	MemoryContext context = CurrentMemoryContext;
 	char	   *there;
 
@@ -450,6 +463,9 @@ bbm_wait(PG_FUNCTION_ARGS)
 		if (migration == NULL || !bbm_role_may_see(migration->owner))
 			bbm_no_such_migration(name);
 		status = migration->status;
+		if (begins && now < until && !RecoveryInProgress())
+			warn_of_endless_wait(migration);
+		begins = false;
 		/* SPI's memory ends with it */
 		if (status == BBM_FINISHED)
 			quarantined = MemoryContextStrdup(context, bbm_quarantined_to_string(migration->id));

@@ -34,7 +34,8 @@ PG_FUNCTION_INFO_V1(bbm_check_server);
 
 #define BBM_PRELOAD_HINT \
 	"Add bbm to shared_preload_libraries and restart the server. Without that, CALL bbm_run() runs migrations in a session, and bbm_launch_worker() starts a worker."
-#define BBM_ENABLED_HINT "ALTER SYSTEM SET bbm.enabled = on; then SELECT pg_reload_conf()."
+#define BBM_ENABLED_HINT \
+	"ALTER SYSTEM SET bbm.enabled = on; then SELECT pg_reload_conf(). Until then CALL bbm_run() runs migrations in a session."
 
 /* Says that nothing runs by itself, to whoever has just defined or started something. */
 void
