@@ -109,10 +109,11 @@ keep(void *arg)
 		return;
 	BBM_POINT("merge-locked");
 	advance(books->target, false, &totals);
+	if (!books->merge || bbm_job_retention < 0)
+		return;
 	BBM_POINT("merge-summed");
 	/* the null strategy reads the last jobs one by one */
-	if (books->merge && bbm_job_retention >= 0)
-		bbm_jobs_merge(id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS), &totals);
+	bbm_jobs_merge(id, Max(bbm_job_retention, BBM_MAX_ATTEMPTS), &totals);
 }
 
 /*

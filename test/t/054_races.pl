@@ -239,6 +239,49 @@ for my $options ([ 'after_sub_batch', sub_batch_size => 2 ], [ 'claimed_along', 
 	is(value($node, q(SELECT (SELECT status FROM bbm_status('rewritten')) || ' ' || (SELECT count(*) FROM rewritten WHERE n > 1))) =~ /^(?:finished|failed) 0$/, 1, '... and no row is done twice');
 }
 
+# ... or has a child table, whose rows the range of the table alone must not take along.
+{
+	my $id = value($node, <<'EOS');
+CREATE TABLE parent (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+INSERT INTO parent SELECT generate_series(1, 20);
+SELECT bbm_update('parent', 'parent', 'n = n + 1', batch_size => 5);
+EOS
+	arm($node, 'claim-committed', migration => $id);
+	start('parent');
+	stands($node, 'claim-committed');
+	value($node, 'CREATE TABLE child (PRIMARY KEY (id)) INHERITS (parent); INSERT INTO child SELECT generate_series(1, 20)');
+	release($node);
+	finished($node, 'parent', 'a table that has got a child table since the claim: it finishes');
+	once_each($node, 'parent', 40, '... and each row of both is done once');
+}
+
+# catalog/merge.c: a job that was open when the sums were taken ends before the merge, which leaves it alone.
+{
+	my $id = subject('open_job', rows => 900, batch_size => 1, workers => 2);
+	arm($node, 'batch-done', migration => $id);
+	start('open_job');
+	stands($node, 'batch-done');
+	# the second merge, when there are jobs enough
+	arm($node, 'merge-summed', migration => $id, passes => 1);
+	my $second = background($node, 'postgres', q(CALL bbm_run('open_job')));
+	stands($node, 'merge-summed');
+	my $open = value($node, "SELECT min(id) FROM @{[jobs_of('open_job')]} j WHERE status = 4");
+	# nobody else is to merge anything
+	arm($node, 'claim-begin', migration => $id, stops => 4);
+	release($node, 'batch-done');
+	ok($node->poll_query_until('postgres', "SELECT status = 2 FROM batched_background_migration_jobs WHERE id = $open"),
+		'a job ends between the sums and the merge');
+	arm($node, 'merge-committed', migration => $id);
+	release($node, 'merge-summed');
+	stands($node, 'merge-committed');
+	is(value($node, "SELECT merged_jobs FROM batched_background_migration_jobs WHERE id = $open"), 1, '... and is not merged');
+	cmp_ok(value($node, "SELECT max(merged_jobs) FROM @{[jobs_of('open_job')]} j"), '>', 1, '... but others are');
+	release($node);
+	finish_background($second);
+	all_done('open_job', 900, 'a job that ends during a merge');
+	is(value($node, q(SELECT rows_done FROM bbm_status_detail('open_job'))), 900, '... and the sums have it');
+}
+
 # catalog/merge.c and totals.c: jobs end, and one is deleted, between the sums and the merge.
 {
 	my $id = subject('merging', rows => 900, batch_size => 1, workers => 2);

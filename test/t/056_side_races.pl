@@ -71,6 +71,34 @@ EOS
 		'a verification that is asked for between the last claim and the end takes place');
 }
 
+# engine/outcome.c, a release: the job has been taken over meanwhile, and is claimed by another process.
+{
+	my $id = subject('released', settings => q('{bbm.min_pace=0.02,bbm.max_pace=0.02}'), workers => 2);
+	arm($node, 'batch-begin', migration => $id, passes => 1);
+	start('released');
+	stands($node, 'batch-begin');
+	value($node, q(SELECT bbm_pause('released')));
+	arm($node, 'release-begin', migration => $id);
+	release($node, 'batch-begin');
+	stands($node, 'release-begin');
+	my $job = value($node, "SELECT id FROM @{[jobs_of('released')]} j WHERE status = 4");
+	value($node, "SET session_replication_role = replica; UPDATE batched_background_migration_jobs SET status = 1, claim_epoch = claim_epoch + 1 WHERE id = $job");
+	arm($node, 'claim-committed', migration => $id);
+	start('released');
+	my $second = second('released');
+	stands($node, 'claim-committed');
+	my $claim = "SELECT status, attempts, claim_epoch FROM batched_background_migration_jobs WHERE id = $job";
+	my $before = value($node, $claim);
+	like($before, qr/^4\|/, 'a job that is to be released was taken over, and claimed');
+	release($node, 'release-begin');
+	$node->poll_query_until('postgres', "SELECT count(*) = 3 FROM @{[jobs_of('released')]} j WHERE status = 2");
+	is(value($node, $claim), $before, '... and is not released by the process that had it before');
+	release($node);
+	finish_background($second);
+	finished($node, 'released');
+	once_each($node, 'released', 20);
+}
+
 # engine/no_rows.c: another process comes to the same end of ten jobs while one reports, and
 # (rows) changes a row that the report has not seen; a pause waits for the report.
 for my $rows (0, 1)
@@ -381,6 +409,48 @@ EOS
 	value($node, "ALTER SYSTEM RESET $_") for 'bbm.stale_pause_after', 'bbm.naptime';
 	value($node, 'SELECT pg_reload_conf()');
 	workers_gone($node);
+}
+
+# base/slots.c: the launcher ends with a slot reserved, of which there is only this one.
+{
+	subject('reserved');
+	arm($node, 'launch-reserved');
+	start('reserved');
+	my ($launcher) = stands($node, 'launch-reserved');
+	value($node, "SELECT pg_terminate_backend($launcher)");
+	$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bbm launcher' AND pid <> $launcher");
+	release($node);
+	finished($node, 'reserved', 'the slot that a launcher had reserved is free when it has ended');
+	once_each($node, 'reserved', 20);
+	no_workers($node);
+}
+
+# sql/control.c, wait_for_batches: a cancel comes between a claim and its batch, which it cannot hit.
+{
+	my $holder = $node->background_psql('postgres');
+	$holder->query_safe('SELECT pg_advisory_lock(8)');
+	value($node, <<'EOS');
+CREATE FUNCTION waits_for_it(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql SET lock_timeout = 0 AS $$
+BEGIN
+	PERFORM pg_advisory_xact_lock_shared(8);
+	UPDATE public.cancel_missed SET n = n + 1 WHERE id BETWEEN lo AND hi;
+END $$;
+EOS
+	my $id = subject('cancel_missed', job => 'waits_for_it');
+	arm($node, 'claim-committed', migration => $id);
+	start('cancel_missed');
+	stands($node, 'claim-committed');
+	my $pause = background($node, 'postgres', q(SET application_name = 'pause'), q(SELECT bbm_pause('cancel_missed', cancel => true, wait => true)));
+	$node->poll_query_until('postgres',
+		q(SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'pause' AND wait_event = 'Extension')));
+	release($node);
+	my ($out, $err) = finish_background($pause);
+	is("$out$err", 1, 'a cancel that comes before its batch is sent again');
+	is(value($node, "SELECT count(*) FROM @{[jobs_of('cancel_missed')]} j WHERE status = 4"), 0, '... and no batch is in flight');
+	$holder->quit;
+	start('cancel_missed');
+	finished($node, 'cancel_missed');
+	once_each($node, 'cancel_missed', 20);
 }
 
 # server/launcher.c, server/ddl.c: a database is dropped at each point of a launch for it.
