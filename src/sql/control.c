@@ -414,11 +414,14 @@ wait_elsewhere(const char *name, TimestampTz until)
 	}
 }
 
-/* Reports what would make a wait last for ever; called once, when it begins. */
+/*
+ * Reports what would make a wait last for ever; called once, when it begins.  One
+ * with a limit returns that the migration is paused.
+ */
 static void
-warn_of_endless_wait(const BbmMigration *migration)
+warn_of_endless_wait(const BbmMigration *migration, bool limited)
 {
-	if (migration->status == BBM_PAUSED)
+	if (migration->status == BBM_PAUSED && !limited)
 		ereport(NOTICE,
 				(errmsg("migration \"%s\" is paused", migration->name),
 				 errhint("bbm_start starts it; until somebody does, there is nothing to wait for.")));
@@ -464,7 +467,7 @@ bbm_wait(PG_FUNCTION_ARGS)
 			bbm_no_such_migration(name);
 		status = migration->status;
 		if (begins && now < until && !RecoveryInProgress())
-			warn_of_endless_wait(migration);
+			warn_of_endless_wait(migration, until != DT_NOEND);
 		begins = false;
 		/* SPI's memory ends with it */
 		if (status == BBM_FINISHED)
