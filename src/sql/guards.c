@@ -599,7 +599,7 @@ count_for_summary(BbmStatus from, BbmStatus to, bool started_here)
 static void
 report_summary(int n, const char *one, const char *many)
 {
-	int			others = summary.rows - n;
+	int			others = summary.rows - summary.started - summary.paused;
 
 	if (n > 0 && summary.rows > 1)
 		ereport(NOTICE,
