@@ -1723,7 +1723,7 @@ COMMENT ON COLUMN @extschema@.bbm_events.role IS
 COMMENT ON COLUMN @extschema@.bbm_events.owner_oid IS
     'the migration''s owner at that time, whose members see the row';
 COMMENT ON COLUMN @extschema@.bbm_events.detail IS
-    'the error, if it failed; the table that was attached, detached or truncated, or with which it was restarted';
+    'the error, if it failed; what is quarantined, if it finished; the table that was attached, detached or truncated, or with which it was restarted';
 
 /*
  * PUBLIC may only read, and each role sees its own migrations.  All other

@@ -49,6 +49,10 @@ UPDATE batched_background_migrations SET status = 1 WHERE name = 'a';
 UPDATE batched_background_migrations SET status = 1;
 UPDATE batched_background_migrations SET status = 1;
 UPDATE batched_background_migrations SET status = 0 WHERE name <> 'well';
+-- both at once
+UPDATE batched_background_migrations SET status = 1 WHERE name = 'a';
+UPDATE batched_background_migrations SET status = CASE name WHEN 'a' THEN 0 ELSE 1 END WHERE name <> 'well';
+UPDATE batched_background_migrations SET status = 0 WHERE name <> 'well';
 UPDATE batched_background_migrations SET batch_size = batch_size + 1 WHERE name <> 'well';
 UPDATE batched_background_migrations SET status = 1 WHERE name = 'a';
 -- the functions return how many

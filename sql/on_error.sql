@@ -49,6 +49,8 @@ SELECT bbm_ensure_finished('splits');
 \set VERBOSITY default
 SELECT bbm_ensure_finished('splits');
 \set VERBOSITY terse
+-- so does the event
+SELECT event, status, detail FROM bbm_events WHERE name = 'splits' AND event = 'finished';
 
 -- equal errors are one row
 SELECT migration, error_sqlstate, error_message, count, first_key, last_key, first_at <= last_at AS at, relations FROM bbm_errors('splits');

@@ -26,6 +26,7 @@
 #include "base/trouble.h"
 #include "base/txn.h"
 #include "base/wait_state.h"
+#include "catalog/errors.h"
 #include "catalog/events.h"
 #include "catalog/extension.h"
 #include "catalog/jobs.h"
@@ -354,6 +355,7 @@ typedef struct FinishArgs
 	BbmTarget  *target;
 	bool		ended;			/* nothing was left of the phase */
 	bool		finished;
+	char		quarantined[100];	/* what is, in words; empty: nothing */
 } FinishArgs;
 
 /*
@@ -385,6 +387,7 @@ finish(void *arg)
 		if (args->target->migration->skip_null_keys)
 			bbm_null_keys_warn(args->target);
 		bbm_migration_finish(args->target->migration->id);
+		strlcpy(args->quarantined, bbm_quarantined_to_string(args->target->migration->id), sizeof(args->quarantined));
 		if (shard)
 			bbm_shard_finish(shard);
 		bbm_events_prune();
@@ -412,7 +415,9 @@ finish_migration(BbmEngine *engine, BbmTarget *target, bool *left)
 	}
 	bbm_trouble_over(target->migration->id, engine->owner, target->migration->name, true);
 	if (args.finished)
-		ereport(LOG, (errmsg("migration \"%s\" is finished", bbm_printable(target->migration->name))));
+		ereport(LOG,
+				(errmsg("migration \"%s\" is finished%s", bbm_printable(target->migration->name), args.quarantined),
+				 args.quarantined[0] != '\0' ? errhint("%s", BBM_QUARANTINE_HINT) : 0));
 	else
 		/* another phase: workers that have exited because no range was left may come again */
 		engine->called_for_help = false;

@@ -525,7 +525,7 @@ describe_unfinished(const BbmMigration *migration, StringInfo detail, StringInfo
 			else if (quarantined[0] != '\0')
 			{
 				add_sentence(detail, psprintf("Migration \"%s\" is finished%s.", name, quarantined));
-				add_sentence(hint, "bbm_errors shows what is quarantined, and bbm_retry tries it again.");
+				add_sentence(hint, BBM_QUARANTINE_HINT);
 			}
 			break;
 		case BBM_FAILED:

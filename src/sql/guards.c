@@ -474,14 +474,30 @@ event_word(BbmStatus status)
 	return "altered";
 }
 
+/* What is quarantined, in words; NULL when nothing is. */
+static const char *
+quarantined(int64 migration_id)
+{
+	const char *words = bbm_quarantined_to_string(migration_id);
+
+	/* without what separates it from the status */
+	return words[0] == '\0' ? NULL : words + strlen(", ");
+}
+
 static void
 report_event(BbmRow row, const char *event)
 {
 	BbmStatus	status = (BbmStatus) bbm_row_int(row, "status");
 
+	const char *detail = NULL;
+
+	if (status == BBM_FAILED || (status == BBM_PAUSED && bbm_engine_writes()))
+		detail = bbm_row_text(row, "error_message");
+	/* rows that were not done must not look like success */
+	else if (status == BBM_FINISHED && strcmp(event, event_word(status)) == 0)
+		detail = quarantined(bbm_row_int(row, "id"));
 	bbm_report_event(bbm_row_int(row, "id"), bbm_row_text(row, "name"), event, status, (Oid) bbm_row_int(row, "owner_oid"),
-					 status == BBM_FAILED || (status == BBM_PAUSED && bbm_engine_writes()) ?
-					 bbm_row_text(row, "error_message") : NULL);
+					 detail);
 }
 
 /*
@@ -509,7 +525,7 @@ count_for_summary(BbmStatus from, BbmStatus to, bool started_here)
 static void
 report_summary(int n, const char *one, const char *many)
 {
-	int			others = summary.rows - n;
+	int			others = summary.rows - summary.started - summary.paused;
 
 	if (n > 0 && summary.rows > 1)
 		ereport(NOTICE,

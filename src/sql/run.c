@@ -110,7 +110,7 @@ goes_on(const RunState *state, const char *name)
 			ereport(NOTICE,
 					(errmsg("migration \"%s\" is finished%s: " INT64_FORMAT " rows, " INT64_FORMAT " jobs",
 							name, state->quarantined, progress->rows, progress->jobs),
-					 state->quarantined[0] != '\0' ? errhint("bbm_errors shows what is quarantined, and bbm_retry tries it again.") : 0));
+					 state->quarantined[0] != '\0' ? errhint("%s", BBM_QUARANTINE_HINT) : 0));
 			return false;
 		case BBM_FAILED:
 			ereport(ERROR,

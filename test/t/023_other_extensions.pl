@@ -195,6 +195,7 @@ sub in_workers
 	finished($node, $_->[0], "$what: \"$_->[0]\" finishes in workers") for @kinds;
 	check_rows("in workers, $what");
 	is(as_app('SELECT count(*) FROM bbm_errors(\'poison\')'), '1', 'the row that cannot be done is quarantined');
+	like(slurp_file($node->logfile), qr/migration "poison" is finished, 1 row quarantined/, 'the log says so');
 	as_app(q(SELECT count(*) FROM bbm_status() s, bbm_jobs(s.name)));
 	return;
 }
