@@ -22,6 +22,7 @@ CREATE FUNCTION bobs.spy(how text) RETURNS int LANGUAGE plpgsql SECURITY DEFINER
 BEGIN
     INSERT INTO bobs.seen SELECT how || ', bbm_status', name FROM bbm_status();
     INSERT INTO bobs.seen SELECT how || ', view', name FROM bbm_migration_status;
+    INSERT INTO bobs.seen SELECT how || ', line', name FROM bbm_internal.bbm_migration_line;
     INSERT INTO bobs.seen SELECT how || ', bbm_jobs', migration FROM bbm_jobs('secret');
     INSERT INTO bobs.seen SELECT how || ', bbm_workers', role FROM bbm_workers() WHERE role IS NOT NULL;
     BEGIN
@@ -73,6 +74,7 @@ BEGIN
     RETURN true;
 END $$;
 SELECT count(*) FROM bbm_migration_status WHERE bobs.leak(name);
+SELECT count(*) FROM bbm_internal.bbm_migration_line WHERE bobs.leak(name);
 SELECT count(*) FROM bbm_migration_jobs WHERE bobs.leak(migration);
 SELECT count(*) FROM bbm_workers() WHERE bobs.leak(role) AND role IS NOT NULL;
 

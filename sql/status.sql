@@ -65,6 +65,12 @@ UPDATE batched_background_migrations SET total_tuple_count = 1000000;
 SELECT percent, estimated_total FROM bbm_status_detail('m');
 UPDATE batched_background_migrations SET total_tuple_count = 10;
 ALTER TABLE batched_background_migrations ENABLE TRIGGER bbm_guard;
+-- it opens no table that it does not need, as the first one of a session has to read all about it
+BEGIN;
+SELECT count(*) FROM bbm_status('m');
+SELECT relname AS table FROM pg_class c WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+    AND EXISTS (SELECT 1 FROM pg_locks l WHERE l.pid = pg_backend_pid() AND l.relation = c.oid) ORDER BY relname COLLATE "C";
+COMMIT;
 -- finished
 SELECT bbm_start('m');
 SELECT pg_advisory_unlock(4242);
