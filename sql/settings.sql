@@ -61,6 +61,7 @@ SELECT bbm_wait('switched', '300 ms');
 SELECT name, status, workers, waiting_on FROM bbm_status_detail();
 ALTER SYSTEM RESET bbm.enabled;
 SELECT pg_reload_conf();
+\c -
 SELECT bbm_wait('switched', '1 minute');
 SELECT min(n), max(n) FROM t;
 
