@@ -58,33 +58,6 @@ sub all_done
 	all_done('death_in_claim', 20, 'a worker dies while another process claims');
 }
 
-# engine/outcome.c, fail_migration: the definition is corrected between an error and its record.
-{
-	value($node, q(CREATE TABLE corrected (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0); INSERT INTO corrected SELECT generate_series(1, 20)));
-	my $id = value($node, q(SELECT bbm_create('corrected', 'corrected', 'UPDATE corrected SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 5)));
-	value($node, 'ALTER TABLE corrected RENAME COLUMN id TO key');
-	arm($node, 'fail-begin');
-	start_migration($node, 'corrected');
-	stands($node, 'fail-begin');
-	value($node, 'ALTER TABLE corrected RENAME COLUMN key TO id');
-	value($node, q(UPDATE batched_background_migrations SET batch_size = 4 WHERE name = 'corrected'));
-	release($node);
-	all_done('corrected', 20, 'an error of a definition that has changed since is not recorded');
-}
-
-# ... and of one that has not, it is.
-{
-	value($node, q(CREATE TABLE uncorrected (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0)));
-	value($node, q(SELECT bbm_create('uncorrected', 'uncorrected', 'UPDATE uncorrected SET n = n + 1 WHERE id BETWEEN $1 AND $2')));
-	value($node, 'ALTER TABLE uncorrected RENAME COLUMN id TO key');
-	arm($node, 'fail-begin');
-	start_migration($node, 'uncorrected');
-	stands($node, 'fail-begin');
-	release($node);
-	ok(status_is($node, 'uncorrected', 'failed'), 'an error of a definition that has not changed is recorded');
-	value($node, q(SELECT bbm_drop('uncorrected')));
-}
-
 # engine/breaker.c, pause_it: between the count of failed jobs and the row's lock the limit is raised, or the user pauses.
 for my $raised (1, 0)
 {

@@ -62,6 +62,35 @@ EOS
 	once_each($node, 'released', 20);
 }
 
+# engine/outcome.c, fail_migration: the definition is corrected between an error and its record.  (Another process
+# would have done all of it by then.)
+{
+	value($node, q(CREATE TABLE corrected (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0); INSERT INTO corrected SELECT generate_series(1, 20)));
+	my $id = value($node, q(SELECT bbm_create('corrected', 'corrected', 'UPDATE corrected SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 5)));
+	value($node, 'ALTER TABLE corrected RENAME COLUMN id TO key');
+	arm($node, 'fail-begin');
+	start_migration($node, 'corrected');
+	stands($node, 'fail-begin');
+	value($node, 'ALTER TABLE corrected RENAME COLUMN key TO id');
+	value($node, q(UPDATE batched_background_migrations SET batch_size = 4 WHERE name = 'corrected'));
+	release($node);
+	finished($node, 'corrected', 'an error of a definition that has changed since is not recorded');
+	once_each($node, 'corrected', 20);
+}
+
+# ... and of one that has not, it is.
+{
+	value($node, q(CREATE TABLE uncorrected (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0)));
+	value($node, q(SELECT bbm_create('uncorrected', 'uncorrected', 'UPDATE uncorrected SET n = n + 1 WHERE id BETWEEN $1 AND $2')));
+	value($node, 'ALTER TABLE uncorrected RENAME COLUMN id TO key');
+	arm($node, 'fail-begin');
+	start_migration($node, 'uncorrected');
+	stands($node, 'fail-begin');
+	release($node);
+	ok(status_is($node, 'uncorrected', 'failed'), 'an error of a definition that has not changed is recorded');
+	value($node, q(SELECT bbm_drop('uncorrected')));
+}
+
 # engine/no_rows.c: another process comes to the same end of ten jobs while one reports, and
 # (rows) changes a row that the report has not seen; a pause waits for the report.
 for my $rows (0, 1)
