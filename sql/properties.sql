@@ -43,4 +43,16 @@ SELECT index_name, key_properties('k', columns, index_name, pool, 100000 / 8, se
     ('k_ab', 'a, b', ARRAY[ARRAY['0', '1', '-1', '2', '2147483647', '-2147483648'], ARRAY['0', '1', '-1', '2', '9223372036854775807', '-9223372036854775808']]),
     ('k_l', 'l', ARRAY[ARRAY['', 'a', 'A', 'b', '"a"', 'aa']])) v (index_name, columns, pool) ORDER BY 1;
 DROP TABLE k;
+
+-- ranges of an integer key with gaps, up to its least and greatest values: where they begin and end, and how many keys they have
+CREATE EXTENSION bbm;
+CREATE FUNCTION range_properties(migration bigint, keys bigint[], cases int, seed bigint) RETURNS text LANGUAGE c AS :'module', 'bbm_test_range_properties';
+CREATE TABLE r (id bigint PRIMARY KEY, n int);
+INSERT INTO r SELECT i FROM generate_series(-5, 5) i UNION ALL SELECT i * 1000 FROM generate_series(1, 9) i
+UNION ALL VALUES (-9223372036854775808), (-9223372036854775807), (9223372036854775805), (9223372036854775807);
+SELECT bbm_create('r', 'r', 'UPDATE r SET n = 1 WHERE id BETWEEN $1 AND $2') AS id \gset
+SELECT range_properties(:id, (SELECT array_agg(id ORDER BY id) FROM r), 100000, seed()) AS fails;
+DROP FUNCTION range_properties;
+DROP EXTENSION bbm;
+DROP TABLE r;
 DROP FUNCTION hours_properties, key_properties, seed;

@@ -7,31 +7,13 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/../perl";
 use BbmPoints;
+use BbmRaces;
 use BbmTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = points_node('races', streaming => 1, conf => POINTS_CONF . "wal_writer_delay = 10s\nwal_keep_size = 256MB\n");
-
-sub id_of { my ($name) = @_; return value($node, "SELECT id FROM batched_background_migrations WHERE name = '$name'") }
-sub jobs_of { my ($name) = @_; return "(SELECT j.* FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name = '$name')" }
-
-# A table of so many rows whose migration is not started yet; its id.
-sub subject
-{
-	my ($name, %o) = @_;
-	my $rows = delete $o{rows} || 20;
-	$o{batch_size} ||= 5;
-	my $options = join '', map { ", $_ => $o{$_}" } sort keys %o;
-	return value($node, <<"EOS");
-CREATE TABLE $name (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0);
-INSERT INTO $name SELECT i FROM generate_series(1, $rows) i;
-SELECT bbm_create('$name', '$name', 'UPDATE $name SET n = n + 1 WHERE id BETWEEN \$1 AND \$2'$options);
-EOS
-}
-
-sub start { my ($name) = @_; value($node, "SELECT bbm_start('$name')"); return }
 
 # Done once each, and what the jobs have counted is what was done.
 sub all_done
@@ -45,9 +27,9 @@ sub all_done
 
 # engine/claim.c: while a claim reads, a worker finishes its job.
 {
-	my $id = subject('finish_in_claim', workers => 2);
+	my $id = subject($node, 'finish_in_claim', workers => 2);
 	arm($node, 'batch-done', migration => $id);
-	start('finish_in_claim');
+	start_migration($node, 'finish_in_claim');
 	stands($node, 'batch-done');
 	arm($node, 'claim-permitted', migration => $id);
 	my $second = background($node, 'postgres', q(CALL bbm_run('finish_in_claim')));
@@ -62,9 +44,9 @@ sub all_done
 
 # ... or dies: the claim sees its job as running for a moment longer, and a later one takes it over.
 {
-	my $id = subject('death_in_claim', workers => 2);
+	my $id = subject($node, 'death_in_claim', workers => 2);
 	arm($node, 'batch-done', migration => $id);
-	start('death_in_claim');
+	start_migration($node, 'death_in_claim');
 	my ($pid) = stands($node, 'batch-done');
 	arm($node, 'claim-permitted', migration => $id);
 	my $second = background($node, 'postgres', q(CALL bbm_run('death_in_claim')));
@@ -76,33 +58,6 @@ sub all_done
 	all_done('death_in_claim', 20, 'a worker dies while another process claims');
 }
 
-# engine/outcome.c, fail_migration: the definition is corrected between an error and its record.
-{
-	value($node, q(CREATE TABLE corrected (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0); INSERT INTO corrected SELECT generate_series(1, 20)));
-	my $id = value($node, q(SELECT bbm_create('corrected', 'corrected', 'UPDATE corrected SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 5)));
-	value($node, 'ALTER TABLE corrected RENAME COLUMN id TO key');
-	arm($node, 'fail-begin');
-	start('corrected');
-	stands($node, 'fail-begin');
-	value($node, 'ALTER TABLE corrected RENAME COLUMN key TO id');
-	value($node, q(UPDATE batched_background_migrations SET batch_size = 4 WHERE name = 'corrected'));
-	release($node);
-	all_done('corrected', 20, 'an error of a definition that has changed since is not recorded');
-}
-
-# ... and of one that has not, it is.
-{
-	value($node, q(CREATE TABLE uncorrected (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0)));
-	value($node, q(SELECT bbm_create('uncorrected', 'uncorrected', 'UPDATE uncorrected SET n = n + 1 WHERE id BETWEEN $1 AND $2')));
-	value($node, 'ALTER TABLE uncorrected RENAME COLUMN id TO key');
-	arm($node, 'fail-begin');
-	start('uncorrected');
-	stands($node, 'fail-begin');
-	release($node);
-	ok(status_is($node, 'uncorrected', 'failed'), 'an error of a definition that has not changed is recorded');
-	value($node, q(SELECT bbm_drop('uncorrected')));
-}
-
 # engine/breaker.c, pause_it: between the count of failed jobs and the row's lock the limit is raised, or the user pauses.
 for my $raised (1, 0)
 {
@@ -111,7 +66,7 @@ for my $raised (1, 0)
 	my $id = value($node, "SELECT bbm_create('$name', '$name', 'UPDATE $name SET n = 1 / d WHERE id BETWEEN \$1 AND \$2', "
 		  . "batch_size => 1, max_attempts => 1, on_error => 'skip', max_errors => 1000, max_failed_share => 0)");
 	arm($node, 'breaker-begin', migration => $id);
-	start($name);
+	start_migration($node, $name);
 	stands($node, 'breaker-begin');
 	value($node, $raised ? "SELECT bbm_alter('$name', max_failed_share => 1)" : "SELECT bbm_pause('$name')");
 	release($node);
@@ -134,7 +89,7 @@ for my $raised (1, 0)
 	my $id = value($node, q{SELECT bbm_create('tripped', 'tripped', 'UPDATE tripped SET n = 1 / d WHERE id BETWEEN $1 AND $2', }
 		  . q{batch_size => 1, max_attempts => 1, on_error => 'skip', max_errors => 1000, max_failed_share => 0)});
 	arm($node, 'breaker-begin', migration => $id);
-	start('tripped');
+	start_migration($node, 'tripped');
 	stands($node, 'breaker-begin');
 	release($node);
 	ok(status_is($node, 'tripped', 'paused'), 'nothing happens between the count and the lock: it is paused');
@@ -143,26 +98,26 @@ for my $raised (1, 0)
 
 # engine/step.c, take_up: the migration is paused, or dropped, between being read and being started.
 {
-	my $id = subject('pause_at_start');
+	my $id = subject($node, 'pause_at_start');
 	arm($node, 'start-begin', migration => $id);
-	start('pause_at_start');
+	start_migration($node, 'pause_at_start');
 	stands($node, 'start-begin');
 	value($node, q(SELECT bbm_pause('pause_at_start')));
 	release($node);
 	no_workers($node, 'a pause before the start: the worker finds nothing to do');
 	is(value($node, q(SELECT status, started_at IS NULL FROM batched_background_migrations WHERE name = 'pause_at_start')), '0|t', '... and has not started it');
-	start('pause_at_start');
+	start_migration($node, 'pause_at_start');
 	all_done('pause_at_start', 20, 'a pause before the start');
 }
 
 # server/worker.c: a request that comes after the last poll of a worker that exits is for the next one.
 {
-	my $id = subject('late_request');
-	subject('before_it');
+	my $id = subject($node, 'late_request');
+	subject($node, 'before_it');
 	arm($node, 'exit-idle');
-	start('before_it');
+	start_migration($node, 'before_it');
 	stands($node, 'exit-idle');
-	start('late_request');
+	start_migration($node, 'late_request');
 	release($node);
 	all_done('late_request', 20, 'a request while the last worker exits');
 }
@@ -171,9 +126,9 @@ for my $raised (1, 0)
 for my $point ('launch-registered', 'launch-attach', 'launch-connected')
 {
 	my $name = 'withdrawn_' . $point =~ s/-/_/r;
-	subject($name);
+	subject($node, $name);
 	arm($node, $point);
-	start($name);
+	start_migration($node, $name);
 	stands($node, $point);
 	value($node, "SELECT bbm_drop('$name')");
 	value($node, "DROP TABLE $name");
@@ -183,9 +138,9 @@ for my $point ('launch-registered', 'launch-attach', 'launch-connected')
 
 # base/slots.c: the slot of a worker that is slow to start is not another's: the launcher dies meanwhile.
 {
-	my $id = subject('launcher_dies');
+	my $id = subject($node, 'launcher_dies');
 	arm($node, 'launch-attach');
-	start('launcher_dies');
+	start_migration($node, 'launcher_dies');
 	stands($node, 'launch-attach');
 	my $launcher = launcher_pid($node);
 	value($node, "SELECT pg_terminate_backend($launcher)");
@@ -199,9 +154,9 @@ for my $point ('launch-registered', 'launch-attach', 'launch-connected')
 for my $options ([ 'after_sub_batch', sub_batch_size => 2 ], [ 'claimed_along', settings => q('{bbm.min_pace=0.02,bbm.max_pace=0.02}') ])
 {
 	my ($name, @o) = @$options;
-	my $id = subject($name, @o);
+	my $id = subject($node, $name, @o);
 	arm($node, 'batch-begin', migration => $id, passes => 1);
-	start($name);
+	start_migration($node, $name);
 	stands($node, 'batch-begin');
 	value($node, "SELECT bbm_pause('$name')");
 	my $done = value($node, "SELECT count(*) FROM $name WHERE n > 0");
@@ -211,7 +166,7 @@ for my $options ([ 'after_sub_batch', sub_batch_size => 2 ], [ 'claimed_along', 
 	{
 		# it was never begun; whoever takes it meanwhile must not lose it
 		stands($node, 'release-begin');
-		start($name);
+		start_migration($node, $name);
 		my $second = background($node, 'postgres', "CALL bbm_run('$name')");
 		release($node);
 		finish_background($second);
@@ -220,16 +175,16 @@ for my $options ([ 'after_sub_batch', sub_batch_size => 2 ], [ 'claimed_along', 
 	{
 		no_workers($node, "$name: a paused migration's worker exits");
 		is(value($node, "SELECT count(*) FROM $name WHERE n > 0"), $done, "$name: nothing is done after the pause");
-		start($name);
+		start_migration($node, $name);
 	}
 	all_done($name, 20, "$name: a pause between two commits");
 }
 
 # engine/batch.c, is_current: the table is another one, or has another key column type, since the claim.
 {
-	my $id = subject('rewritten');
+	my $id = subject($node, 'rewritten');
 	arm($node, 'claim-committed', migration => $id);
-	start('rewritten');
+	start_migration($node, 'rewritten');
 	stands($node, 'claim-committed');
 	value($node, 'BEGIN; ALTER TABLE rewritten RENAME TO rewritten_old; CREATE TABLE rewritten (LIKE rewritten_old INCLUDING ALL); '
 		  . 'INSERT INTO rewritten SELECT * FROM rewritten_old; COMMIT');
@@ -247,7 +202,7 @@ INSERT INTO parent SELECT generate_series(1, 20);
 SELECT bbm_update('parent', 'parent', 'n = n + 1', batch_size => 5);
 EOS
 	arm($node, 'claim-committed', migration => $id);
-	start('parent');
+	start_migration($node, 'parent');
 	stands($node, 'claim-committed');
 	value($node, 'CREATE TABLE child (PRIMARY KEY (id)) INHERITS (parent); INSERT INTO child SELECT generate_series(1, 20)');
 	release($node);
@@ -257,9 +212,9 @@ EOS
 
 # catalog/merge.c: a job that was open when the sums were taken ends before the merge, which leaves it alone.
 {
-	my $id = subject('open_job', rows => 900, batch_size => 1, workers => 2);
+	my $id = subject($node, 'open_job', rows => 900, batch_size => 1, workers => 2);
 	arm($node, 'batch-done', migration => $id);
-	start('open_job');
+	start_migration($node, 'open_job');
 	stands($node, 'batch-done');
 	# the second merge, when there are jobs enough
 	arm($node, 'merge-summed', migration => $id, passes => 1);
@@ -284,9 +239,9 @@ EOS
 
 # catalog/merge.c and totals.c: jobs end, and one is deleted, between the sums and the merge.
 {
-	my $id = subject('merging', rows => 900, batch_size => 1, workers => 2);
+	my $id = subject($node, 'merging', rows => 900, batch_size => 1, workers => 2);
 	arm($node, 'merge-summed', migration => $id, passes => 1);
-	start('merging');
+	start_migration($node, 'merging');
 	stands($node, 'merge-summed');
 	# two more jobs end after the sums were taken: one in flight, and the deletion of a finished one
 	$node->poll_query_until('postgres', q(SELECT count(*) <= 1 FROM bbm_workers() WHERE job IS NOT NULL));
@@ -303,9 +258,9 @@ EOS
 
 # base/txn.c: a commit that was not flushed is lost with its batch.  No other process flushes for ten seconds.
 {
-	my $id = subject('unflushed');
+	my $id = subject($node, 'unflushed');
 	arm($node, 'batch-committed', migration => $id, passes => 1);
-	start('unflushed');
+	start_migration($node, 'unflushed');
 	stands($node, 'batch-committed');
 	my $before = value($node, 'SELECT count(*) FROM unflushed WHERE n > 0');
 	$node->stop('immediate');
@@ -315,9 +270,9 @@ EOS
 
 # engine/step.c, finish: who has seen a migration finished sees it so after a crash, with all its rows.
 {
-	my $id = subject('flushed');
+	my $id = subject($node, 'flushed');
 	arm($node, 'end-committed', migration => $id);
-	start('flushed');
+	start_migration($node, 'flushed');
 	stands($node, 'end-committed');
 	is(value($node, q(SELECT status FROM bbm_status('flushed'))), 'finished', 'a migration is seen finished');
 	$node->stop('immediate');
@@ -329,12 +284,12 @@ EOS
 # A promotion: its launcher, its discovery and its first worker die, or the server does.
 {
 	$node->backup('base');
-	my $id = subject('promoted', rows => 60, workers => 2);
+	my $id = subject($node, 'promoted', rows => 60, workers => 2);
 	arm($node, 'batch-done', migration => $id, passes => 3);
 	my $standby = PostgreSQL::Test::Cluster->new('promoted', install_path => $node->{_install_path});
 	$standby->init_from_backup($node, 'base', has_streaming => 1);
 	$standby->start;
-	start('promoted');
+	start_migration($node, 'promoted');
 	stands($node, 'batch-done');
 	value($node, 'CREATE TABLE flushed_too ()');
 	$node->wait_for_catchup($standby);

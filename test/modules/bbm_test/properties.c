@@ -22,13 +22,18 @@
 #include "utils/timestamp.h"
 
 #include "base/hours.h"
+#include "catalog/migrations.h"
+#include "strategy/resolve.h"
 #include "target/key.h"
 #include "target/key_sql.h"
+#include "target/partition.h"
+#include "target/target.h"
 
 #include "property.h"
 
 PG_FUNCTION_INFO_V1(bbm_test_hours_properties);
 PG_FUNCTION_INFO_V1(bbm_test_key_properties);
+PG_FUNCTION_INFO_V1(bbm_test_range_properties);
 
 /* What a property allocates ends with the case. */
 static MemoryContext case_context;
@@ -418,6 +423,139 @@ bbm_test_key_properties(PG_FUNCTION_ARGS)
 	result = try_all(fcinfo, key_properties, PG_GETARG_INT32(4), PG_GETARG_INT64(5), describe_keys);
 	if (!fcinfo->isnull)
 		result = SPI_datumTransfer(result, false, -1);
+	SPI_finish();
+	return result;
+}
+
+/* ----------------------------------------------------------------
+ * strategy/serial.c, with an integer key
+ * ----------------------------------------------------------------
+ */
+
+static BbmTarget *target;
+static BbmPartition *partition;
+static int64 *keys;				/* those of the table, in order */
+static int	nkeys;
+
+/* The keys, and what is beside them. */
+static int64
+draw_number(uint32 number)
+{
+	int64		found = keys[(number / 3) % nkeys];
+
+	switch (number % 3)
+	{
+		case 1:
+			return found < PG_INT64_MAX ? found + 1 : found;
+		case 2:
+			return found > PG_INT64_MIN ? found - 1 : found;
+		default:
+			return found;
+	}
+}
+
+/* The range from there on, of at most so many keys: what it must be like. */
+static BbmRange
+expected_range(int64 from, int64 max, int size)
+{
+	BbmRange	range = {{from}, {max}, 0};
+
+	for (int i = 0; i < nkeys && range.key_count < size; i++)
+	{
+		if (keys[i] < from || keys[i] > max)
+			continue;
+		if (++range.key_count == size)
+			range.max.number = keys[i];
+	}
+	return range;
+}
+
+static bool
+is_range(const BbmRange *range, const BbmRange *expected)
+{
+	return range->key_count == expected->key_count && range->min.number == expected->min.number &&
+		range->max.number == expected->max.number;
+}
+
+/* a range begins with the number after the last one, and has so many keys, or all that are left; there is none beyond the end */
+static bool
+range_follows(const uint32 *n)
+{
+	MemoryContext old = MemoryContextSwitchTo(case_context);
+	BbmBound	after = {draw_number(n[0])};
+	BbmBound	max = {draw_number(n[1])};
+	bool		follows = n[2] % 2 == 1;
+	BbmAllocation allocation = {.after = follows ? &after : NULL, .max = &max, .size = 1 + (int) (n[3] % (nkeys + 2))};
+	bool		left = follows ? after.number < max.number : after.number <= max.number;
+	BbmRange	range;
+	BbmRange	expected;
+	bool		found;
+
+	target->migration->min = after;
+	found = target->strategy->next_range(target, partition, &allocation, &range);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(case_context);
+	if (!left)
+		return !found;
+	expected = expected_range(follows ? after.number + 1 : after.number, max.number, allocation.size);
+	return found && is_range(&range, &expected);
+}
+
+/* the same of what is committed at once */
+static bool
+sub_batch_follows(const uint32 *n)
+{
+	MemoryContext old = MemoryContextSwitchTo(case_context);
+	BbmRange	rest = {{draw_number(n[0])}, {draw_number(n[1])}, 0};
+	bool		after = n[2] % 2 == 1;
+	int			size = 1 + (int) (n[3] % (nkeys + 2));
+	BbmRange	range;
+	BbmRange	expected;
+
+	MemoryContextSwitchTo(old);
+	/* nothing is left of it, which nobody asks for */
+	if (after ? rest.min.number >= rest.max.number : rest.min.number > rest.max.number)
+		return true;
+	MemoryContextSwitchTo(case_context);
+	target->strategy->first_sub_batch(target, partition, &rest, after, size, &range);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(case_context);
+	expected = expected_range(after ? rest.min.number + 1 : rest.min.number, rest.max.number, size);
+	return is_range(&range, &expected);
+}
+
+static const Property range_properties[] = {
+	{"range_follows", range_follows},
+	{"sub_batch_follows", sub_batch_follows},
+	{0}
+};
+
+static char *
+describe_range(const uint32 *n)
+{
+	return psprintf("%s " INT64_FORMAT ", to " INT64_FORMAT ", %u keys", n[2] % 2 == 1 ? "after" : "from",
+					draw_number(n[0]), draw_number(n[1]), 1 + n[3] % (nkeys + 2));
+}
+
+/*
+ * (migration bigint, keys bigint[], cases integer, seed bigint) → which property
+ * fails, or NULL.  The keys are those of the migration's table, in order.
+ */
+Datum
+bbm_test_range_properties(PG_FUNCTION_ARGS)
+{
+	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(1);
+	Datum		result;
+
+	SPI_connect();
+	keys = (int64 *) ARR_DATA_PTR(array);
+	nkeys = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	target = bbm_target_open(bbm_migration_by_id(PG_GETARG_INT64(0), CurrentMemoryContext));
+	partition = bbm_partition_open(target, target->relid);
+	result = try_all(fcinfo, range_properties, PG_GETARG_INT32(2), PG_GETARG_INT64(3), describe_range);
+	if (!fcinfo->isnull)
+		result = SPI_datumTransfer(result, false, -1);
+	bbm_target_close(target);
 	SPI_finish();
 	return result;
 }

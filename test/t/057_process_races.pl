@@ -1,0 +1,248 @@
+# Races as in 054, of processes and commands: vacuums, launches, cancels, reports of what stalls, counts of the
+# statements of others, and commands on the database and the extension.  doc/proof.md has the list.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use BbmPoints;
+use BbmRaces;
+use BbmTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+# one worker: the second process is a session, which a test begins when it wants
+my $node = points_node('process_races', conf => POINTS_CONF . "bbm.max_workers = 1\nautovacuum = off\n");
+my $module = $ENV{BBM_POINTS_MODULE};
+
+# throttle/vacuum.c: the table is dropped, or given to another owner, between the check and the VACUUM.
+value($node, 'CREATE ROLE app LOGIN; CREATE ROLE other; GRANT EXECUTE ON FUNCTION bbm_create TO app; GRANT CREATE ON SCHEMA public TO app, other; GRANT app, other TO CURRENT_USER');
+for my $how ('DROP TABLE', 'OWNER')
+{
+	my $name = $how eq 'OWNER' ? 'vacuum_given' : 'vacuum_dropped';
+	my $id = value($node, <<"EOS");
+CREATE TABLE $name (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+ALTER TABLE $name OWNER TO app;
+INSERT INTO $name SELECT generate_series(1, 500);
+UPDATE $name SET n = 0;
+SET ROLE app;
+SELECT bbm_create('$name', '$name', 'UPDATE $name SET n = n + 1 WHERE id BETWEEN \$1 AND \$2', batch_size => 100,
+	settings => '{bbm.max_dead_tuples=100, bbm.vacuum=on}');
+EOS
+	$node->poll_query_until('postgres', "SELECT n_dead_tup >= 500 FROM pg_stat_user_tables WHERE relname = '$name'");
+	arm($node, 'vacuum-checked', migration => $id);
+	start_migration($node, $name);
+	stands($node, 'vacuum-checked');
+	my $offset = log_size($node);
+	my $oid = value($node, "SELECT '$name'::regclass::oid");
+	value($node, $how eq 'OWNER' ? "ALTER TABLE $name OWNER TO other" : "DROP TABLE $name");
+	release($node);
+	ok($node->poll_query_until('postgres', "SELECT status IN ('failed', 'running') FROM bbm_status('$name')"), "$name: its worker goes on");
+	value($node, "SELECT bbm_drop('$name')");
+	no_workers($node);
+	is(value($node, "SELECT coalesce(sum(vacuum_count), 0) FROM pg_stat_all_tables WHERE relid = $oid"), 0, '... and does not vacuum the table');
+	unlike(log_since($node, $offset), qr/PANIC|terminated by signal/, '... nor end');
+}
+
+# sql/run.c, bbm_launch_worker: another session has the last slot between the check and the launch.
+{
+	arm($node, 'launch-checked');
+	my $first = background($node, 'postgres', 'SELECT bbm_launch_worker()');
+	stands($node, 'launch-checked');
+	my $offset = log_size($node);
+	my $pid = value($node, q(SELECT bbm_launch_worker('10 min')));
+	$node->poll_query_until('postgres', "SELECT EXISTS (SELECT FROM bbm_workers() WHERE pid = $pid)");
+	release($node);
+	finish_background($first);
+	$node->wait_for_log(qr/worker exits because all slots are taken/, $offset);
+	is(value($node, q(SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE backend_type = 'bbm worker')), $pid,
+		'of two workers that are launched for the last slot the second exits');
+	value($node, "SELECT pg_terminate_backend($pid)");
+	no_workers($node);
+}
+
+# base/impact_counts.c: an entry becomes another migration's while a statement runs (it counts for neither), or
+# at the very moment at which it is counted (it counts for that one, once).
+{
+	my $id = subject($node, 'watched');
+	# so many that the last one gets the entry of the first migration
+	my $entries = 16;
+	value($node, "CREATE FUNCTION impact_window(migration_id bigint, kind integer, pulse boolean) RETURNS void LANGUAGE c AS '$module', 'bbm_test_impact_window'");
+	my $counted = sub { my ($of) = @_; return value($node, "SELECT i.statements FROM batched_background_migrations m, bbm_internal.bbm_impact(m.id, m.owner_oid) i WHERE m.id = $of") };
+	# an entry is nobody's when its last pause has been over for a moment
+	my $over = sub {
+		$node->poll_query_until('postgres',
+			"SELECT clock_timestamp() > '@{[value($node, 'SELECT clock_timestamp()')]}'::timestamptz + '100 ms'");
+	};
+	# to be called while the only entry at work is that of $id
+	my $take = sub {
+		my ($by) = @_;
+		value($node, "SELECT impact_window(100000 * $by + i, 1, false) FROM generate_series(2, $entries) i");
+		value($node, "SELECT impact_window($id, 1, NULL)");
+		$over->();
+		value($node, "SELECT impact_window($by, 1, false)");
+	};
+	for my $when ('never', 'before', 'at once')
+	{
+		my $by = subject($node, 'takes_entry_' . $when =~ s/ /_/r);
+		value($node, "SELECT impact_window($id, 1, false)");
+		my $holder = $node->background_psql('postgres');
+		$holder->query_safe('SELECT pg_advisory_lock(7)');
+		# the first of a session does not count, as those of this test that are alone in theirs
+		my $session = background($node, 'postgres', q(SET application_name = 'counts'), 'SELECT 1', 'SELECT pg_advisory_lock_shared(7)');
+		waits_for_lock($node, 'counts', 'a statement runs');
+		my $before = $counted->($id);
+		$take->($by) if $when eq 'before';
+		arm($node, 'impact-counts') if $when eq 'at once';
+		$holder->quit;
+		if ($when eq 'at once')
+		{
+			stands($node, 'impact-counts');
+			$take->($by);
+			release($node);
+		}
+		finish_background($session);
+		if ($when eq 'never')
+		{
+			cmp_ok($counted->($id), '>', $before, 'it counts');
+			value($node, "SELECT impact_window($id, 1, NULL)");
+		}
+		else
+		{
+			is($counted->($by), $when eq 'at once' ? 1 : 0, "it does so for another migration that has taken the entry: $when");
+			value($node, "SELECT impact_window(100000 * $by + i, 1, NULL) FROM generate_series(2, $entries) i");
+			value($node, "SELECT impact_window($by, 1, NULL)");
+		}
+		$over->();
+	}
+	value($node, 'DROP FUNCTION impact_window(bigint, integer, boolean)');
+}
+
+# server/stalled.c: a migration is dropped, or started, between the check and its report.
+{
+	subject($node, $_) for 'forgotten', 'remembered';
+	value($node, <<'EOS');
+SET session_replication_role = replica;
+UPDATE batched_background_migrations SET created_at = '2020-01-01', updated_at = '2020-01-01' WHERE name IN ('forgotten', 'remembered');
+EOS
+	arm($node, 'stalled-found');
+	value($node, "ALTER SYSTEM SET $_") for q(bbm.stale_pause_after = '1h'), q(bbm.naptime = '1s');
+	value($node, 'SELECT pg_reload_conf()');
+	stands($node, 'stalled-found');
+	my $offset = log_size($node);
+	value($node, q(SELECT bbm_drop('forgotten')));
+	start_migration($node, 'remembered');
+	finished($node, 'remembered', 'what a report is about goes on');
+	is(value($node, q(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'bbm discovery')), 1, '... while one process reports');
+	release($node);
+	$node->wait_for_log(qr/migration "$_" is paused, and nothing has happened to it since/, $offset) for 'forgotten', 'remembered';
+	is(value($node, q(SELECT string_agg(name || ' ' || status, ', ' ORDER BY name) FROM bbm_events WHERE event = 'stalled')), 'forgotten paused, remembered paused',
+		'... and is reported as it was at the check, and once');
+	once_each($node, 'remembered', 20);
+	value($node, "ALTER SYSTEM RESET $_") for 'bbm.stale_pause_after', 'bbm.naptime';
+	value($node, 'SELECT pg_reload_conf()');
+	workers_gone($node);
+}
+
+# base/requests.c: a request comes after the last poll of the only worker that there may be.
+{
+	subject($node, 'before_it');
+	subject($node, 'comes_late');
+	arm($node, 'exit-idle');
+	start_migration($node, 'before_it');
+	stands($node, 'exit-idle');
+	start_migration($node, 'comes_late');
+	release($node);
+	finished($node, 'comes_late', 'a request that comes while the only worker exits is for the next one');
+	once_each($node, 'comes_late', 20);
+	no_workers($node);
+}
+
+# base/slots.c: the launcher ends with a slot reserved, of which there is only this one.
+{
+	subject($node, 'reserved');
+	arm($node, 'launch-reserved');
+	start_migration($node, 'reserved');
+	my ($launcher) = stands($node, 'launch-reserved');
+	value($node, "SELECT pg_terminate_backend($launcher)");
+	$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bbm launcher' AND pid <> $launcher");
+	release($node);
+	finished($node, 'reserved', 'the slot that a launcher had reserved is free when it has ended');
+	once_each($node, 'reserved', 20);
+	no_workers($node);
+}
+
+# sql/control.c, wait_for_batches: a cancel comes between a claim and its batch, which it cannot hit.
+{
+	my $holder = $node->background_psql('postgres');
+	$holder->query_safe('SELECT pg_advisory_lock(8)');
+	value($node, <<'EOS');
+CREATE FUNCTION waits_for_it(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql SET lock_timeout = 0 AS $$
+BEGIN
+	PERFORM pg_advisory_xact_lock_shared(8);
+	UPDATE public.cancel_missed SET n = n + 1 WHERE id BETWEEN lo AND hi;
+END $$;
+EOS
+	my $id = subject($node, 'cancel_missed', job => 'waits_for_it');
+	arm($node, 'claim-committed', migration => $id);
+	start_migration($node, 'cancel_missed');
+	stands($node, 'claim-committed');
+	my $pause = background($node, 'postgres', q(SET application_name = 'pause'), q(SELECT bbm_pause('cancel_missed', cancel => true, wait => true)));
+	$node->poll_query_until('postgres',
+		q(SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'pause' AND wait_event = 'Extension')));
+	release($node);
+	my ($out, $err) = finish_background($pause);
+	is("$out$err", 1, 'a cancel that comes before its batch is sent again');
+	is(value($node, "SELECT count(*) FROM @{[jobs_of('cancel_missed')]} j WHERE status = 4"), 0, '... and no batch is in flight');
+	$holder->quit;
+	start_migration($node, 'cancel_missed');
+	finished($node, 'cancel_missed');
+	once_each($node, 'cancel_missed', 20);
+}
+
+# server/launcher.c, server/ddl.c: a database is dropped at each point of a launch for it.
+for my $point (qw(launch-reserved launch-registered launch-attach launch-connected))
+{
+	value($node, 'CREATE DATABASE going');
+	value($node, <<'EOS', 'going');
+CREATE EXTENSION bbm;
+CREATE TABLE t (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+SELECT bbm_create('m', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2');
+EOS
+	arm($node, $point);
+	value($node, q(SELECT bbm_start('m')), 'going');
+	stands($node, $point);
+	my $drop = background($node, 'postgres', 'DROP DATABASE going');
+	$node->poll_query_until('postgres',
+		q(SELECT count(*) = 0 FROM pg_database WHERE datname = 'going' UNION ALL SELECT true FROM pg_stat_activity WHERE query LIKE 'DROP DATABASE%' AND wait_event IS NOT NULL AND pid <> pg_backend_pid() LIMIT 1));
+	release($node);
+	my (undef, $err) = finish_background($drop);
+	is($err, '', "$point: the database is dropped");
+	no_workers($node);
+}
+
+# catalog/extension.c: the extension is dropped while a process works, and created anew.
+for my $point (qw(claim-committed batch-committed batch-aborted end-begin end-committed launch-connected))
+{
+	my $name = 'ext_' . $point =~ s/-/_/r;
+	my $fails = $point eq 'batch-aborted' ? ' / (id - 3)' : '';
+	my $id = subject($node, $name, job => "UPDATE $name SET n = n + 1$fails WHERE id BETWEEN \$1 AND \$2");
+	my $offset = log_size($node);
+	arm($node, $point, migration => $point =~ /^launch/ ? 0 : $id);
+	start_migration($node, $name);
+	stands($node, $point);
+	my $drop = background($node, 'postgres', q(SET application_name = 'drop'), 'DROP EXTENSION bbm CASCADE');
+	$node->poll_query_until('postgres',
+		q(SELECT NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'bbm') OR EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'drop' AND state = 'active' AND wait_event IS NOT NULL)));
+	release($node);
+	my (undef, $err) = finish_background($drop);
+	unlike($err, qr/ERROR/, "$point: the extension is dropped");
+	no_workers($node);
+	my @errors = grep { /\[bbm worker\] .*(?:ERROR|FATAL|PANIC):/ && !/due to administrator command/ } split /\n/, log_since($node, $offset);
+	is("@errors", '', '... and its worker exits without an error');
+	value($node, 'CREATE EXTENSION bbm');
+}
+
+log_clean($node);
+done_testing();
