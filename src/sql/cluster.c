@@ -90,9 +90,9 @@ static void
 check_table(Oid relid, const BbmDistribution *d)
 {
 	check_heaps(relid);
-	if (d->method == 'n' && (d->replication != 's' || d->colocation == 0))
-		bbm_cluster_refuse(relid, "It is a reference table, or a local one that Citus manages.",
-						   "Change it with one UPDATE or DELETE; tables distributed by hash are supported.");
+	if (d->method == 'n' && d->colocation == 0)
+		bbm_cluster_refuse(relid, "It is a local table that Citus manages.",
+						   "Distribute it, make it a reference table, or undistribute it.");
 	if (d->method != 'h' && d->method != 'n')
 		bbm_cluster_refuse(relid, "It is distributed by append or by range.", "Tables distributed by hash are supported.");
 	if (d->replication != 's' || d->placements != d->shards)

@@ -9,8 +9,9 @@
  * owner may not see all rows.  The query is the owner's: it runs with the
  * settings of a job.
  *
- * It has no LIMIT, and is read only as far as necessary: so one plan serves
- * for any number of keys, and is kept.  With many partitions, planning it
+ * It has no LIMIT, except where it is not the server that executes it, and is
+ * read only as far as necessary: so one plan serves for any number of keys, and
+ * is kept.  With many partitions, planning it
  * again for each range would cost more than a batch.
  *
  *-------------------------------------------------------------------------
@@ -32,6 +33,13 @@
 /* The number of keys fetched at a time, and of keys that tie with the last one. */
 #define BBM_FETCH_KEYS 1000
 #define BBM_FETCH_TIES 50
+
+/* Citus reads a result to its end, however little of it is fetched. */
+static bool
+is_limited(const BbmKeyWalk *walk)
+{
+	return walk->target->is_reference;
+}
 
 /* The query's text; its parameters are the lower bound, then the upper bound, if they are given. */
 static char *
@@ -72,6 +80,8 @@ query_text(const BbmKeyWalk *walk, bool backwards)
 	if (walk->condition)
 		appendStringInfo(&sql, "%s(%s\n)", word, walk->condition);
 	appendStringInfo(&sql, " ORDER BY %s", bbm_key_list_sql(key, alias, true, backwards));
+	if (is_limited(walk))
+		appendStringInfo(&sql, " FETCH FIRST " INT64_FORMAT " ROWS WITH TIES", walk->limit);
 	return sql.data;
 }
 
@@ -90,7 +100,7 @@ query_plan(BbmKeyWalk *walk, bool backwards, int nargs, Oid *types, bool *kept)
 	SPIPlanPtr	plan;
 
 	/* only the plans of the target's open partition are freed with it */
-	*kept = partition == walk->target->partition && walk->from && walk->to && !backwards &&
+	*kept = partition == walk->target->partition && walk->from && walk->to && !backwards && !is_limited(walk) &&
 		(walk->condition != NULL) == (partition->repairs != BBM_REPAIRS_NONE);
 	if (*kept && *keep)
 		return *keep;

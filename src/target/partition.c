@@ -145,7 +145,8 @@ check_all_partitions(BbmTarget *target, BbmPartition *whole)
 static void
 check_kind(const BbmTarget *target, const BbmPartition *partition, Relation rel)
 {
-	bool		heap = rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rel->relam == HEAP_TABLE_AM_OID;
+	bool		heap = rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rel->relam == HEAP_TABLE_AM_OID &&
+		!target->is_reference;
 
 	if (!target->strategy->has_key && !heap && !(partition->as_one_table && !target->strategy->table_scans))
 		ereport(ERROR,
@@ -226,7 +227,8 @@ find_source(const BbmTarget *target, BbmPartition *partition)
 {
 	if (partition->as_one_table || !target->has_partitions || !target->as_owner)
 	{
-		partition->source = psprintf("%s%s", partition->as_one_table ? "" : "ONLY ", partition->name);
+		partition->source = psprintf("%s%s", partition->as_one_table || target->is_reference ? "" : "ONLY ",
+									 partition->name);
 		return;
 	}
 	partition->source = bbm_table_sql_name(target->relid);
@@ -247,7 +249,7 @@ partition_resolve(BbmTarget *target, BbmPartition *partition, Relation rel)
 	bbm_failing_code = BBM_CODE_STRATEGY;
 	check_kind(target, partition, rel);
 	bbm_failing_code = BBM_CODE_COLUMN;
-	partition->is_foreign = partition->relkind == RELKIND_FOREIGN_TABLE;
+	partition->is_foreign = partition->relkind == RELKIND_FOREIGN_TABLE || target->is_reference;
 	if (target->strategy->has_key)
 		check_may_read(target, partition);
 	partition->checks_key = bbm_could_change_key(target, partition->relid);

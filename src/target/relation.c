@@ -18,6 +18,7 @@
 #include "target/relation.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
 #include "catalog/dependency.h"
@@ -43,10 +44,19 @@
 #include "catalog/shards.h"
 #include "target/target.h"
 
+typedef enum BbmRowsAre
+{
+	BBM_ROWS_HERE,
+	BBM_ROWS_ON_ALL_NODES,
+	BBM_ROWS_IN_SHARDS
+} BbmRowsAre;
+
 /* Citus: the catalog table with a row for each table whose rows are in shards. */
 #define CITUS_TABLE "pg_dist_partition"
 #define CITUS_INDEX "pg_dist_partition_logical_relid_index"
 #define CITUS_COLUMN "logicalrelid"
+#define CITUS_METHOD "partmethod"
+#define CITUS_REPLICATION "repmodel"
 
 /* The table for "schema.table" taken literally, as the GitLab container registry writes it, or InvalidOid. */
 static Oid
@@ -288,13 +298,26 @@ citus_index(Relation citus, AttrNumber attnum)
 	return fits ? index : InvalidOid;
 }
 
+/* Has the column of the Citus catalog table this value? */
+static bool
+citus_says(Relation citus, HeapTuple tuple, const char *column, char value)
+{
+	AttrNumber	attnum = get_attnum(RelationGetRelid(citus), column);
+	bool		isnull = true;
+	Datum		datum = 0;
+
+	if (attnum != InvalidAttrNumber && TupleDescAttr(RelationGetDescr(citus), attnum - 1)->atttypid == CHAROID)
+		datum = heap_getattr(tuple, attnum, RelationGetDescr(citus), &isnull);
+	return !isnull && DatumGetChar(datum) == value;
+}
+
 /*
- * Are the table's rows in shards of Citus?  Citus records that in a table of
- * its own in pg_catalog, where only superusers can create one.  Without such a
- * table, this costs one lookup in the server's caches.
+ * Where are the table's rows?  Citus records that in a table of its own in
+ * pg_catalog, where only superusers can create one.  Without such a table, this
+ * costs one lookup in the server's caches.
  */
-bool
-bbm_is_distributed(Oid relid)
+static BbmRowsAre
+where_rows_are(Oid relid)
 {
 	Oid			citus = get_relname_relid(CITUS_TABLE, PG_CATALOG_NAMESPACE);
 	AttrNumber	attnum = OidIsValid(citus) ? get_attnum(citus, CITUS_COLUMN) : InvalidAttrNumber;
@@ -302,17 +325,39 @@ bbm_is_distributed(Oid relid)
 	ScanKeyData key;
 	SysScanDesc scan;
 	Oid			index;
-	bool		found;
+	HeapTuple	tuple;
+	BbmRowsAre	where = BBM_ROWS_HERE;
 
 	if (rel == NULL)
-		return false;
+		return where;
 	index = citus_index(rel, attnum);
 	ScanKeyInit(&key, attnum, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
 	scan = systable_beginscan(rel, index, OidIsValid(index), NULL, 1, &key);
-	found = HeapTupleIsValid(systable_getnext(scan));
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		where = citus_says(rel, tuple, CITUS_METHOD, 'n') && citus_says(rel, tuple, CITUS_REPLICATION, 't') ?
+			BBM_ROWS_ON_ALL_NODES : BBM_ROWS_IN_SHARDS;
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return found;
+	return where;
+}
+
+/* Are the table's rows in shards of Citus, which commit apart from each other? */
+bool
+bbm_is_distributed(Oid relid)
+{
+	return where_rows_are(relid) == BBM_ROWS_IN_SHARDS;
+}
+
+/*
+ * Has each node of Citus a copy of the table, which is therefore a reference
+ * table?  A statement on it goes to all copies, and they commit together with
+ * whatever else is in the transaction, by two-phase commit.
+ */
+bool
+bbm_is_reference(Oid relid)
+{
+	return where_rows_are(relid) == BBM_ROWS_ON_ALL_NODES;
 }
 
 /* Raises an error when the table's rows are stored elsewhere. */

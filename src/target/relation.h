@@ -25,6 +25,7 @@ extern bool bbm_target_is_named(const BbmTarget *target);
 extern bool bbm_partition_is_named(const BbmPartition *partition);
 extern bool bbm_is_distributed(Oid relid);
 extern void bbm_check_rows_are_here(Oid relid);
+extern bool bbm_is_reference(Oid relid);
 extern char *bbm_table_alias(Oid relid);
 extern void bbm_check_is_no_shard(Oid relid);
 extern void bbm_check_queries_write_here(List *queries);

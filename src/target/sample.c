@@ -32,7 +32,9 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+#include "base/spi.h"
 #include "target/key.h"
+#include "target/relation.h"
 
 /* How many pages are read, in all relations. */
 #define BBM_SAMPLE_PAGES 400
@@ -163,13 +165,28 @@ add_relation(RowTest *test, Relation rel, double pages_to_read, BbmSampleOfRows 
 static bool
 has_pages(const BbmTarget *target, Relation rel)
 {
-	return !target->as_owner && RELKIND_HAS_TABLE_AM(rel->rd_rel->relkind) && rel->rd_tableam &&
+	return !target->as_owner && !target->is_reference && RELKIND_HAS_TABLE_AM(rel->rd_rel->relkind) && rel->rd_tableam &&
 		rel->rd_tableam->scan_set_tidrange;
+}
+
+/* Of a reference table the server knows nothing here; it is small, since each node has a copy.  Needs SPI. */
+static double
+count_all(Relation rel)
+{
+	char	   *sql = psprintf("SELECT pg_catalog.count(*) FROM %s", bbm_table_sql_name(RelationGetRelid(rel)));
+	bool		isnull;
+	double		n;
+
+	if (bbm_spi_execute(sql, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not execute \"%s\"", sql);
+	n = (double) DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+	return n;
 }
 
 /* What the planner takes a relation for that cannot be sampled. */
 static void
-add_estimate(Relation rel, BbmSampleOfRows *sample)
+add_estimate(const BbmTarget *target, Relation rel, BbmSampleOfRows *sample)
 {
 	BlockNumber pages;
 	double		tuples = 0;
@@ -177,6 +194,8 @@ add_estimate(Relation rel, BbmSampleOfRows *sample)
 
 	if (rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
 		tuples = Max(rel->rd_rel->reltuples, 0);
+	else if (target->is_reference)
+		tuples = count_all(rel);
 	else
 		estimate_rel_size(rel, NULL, &pages, &tuples, &all_visible);
 	sample->rows += tuples;
@@ -220,7 +239,7 @@ bbm_sample_rows(BbmTarget *target, List *relations, BbmSampleOfRows *sample)
 			add_relation(&test, rel,
 						 pages > 0 ? ceil(BBM_SAMPLE_PAGES * (RelationGetNumberOfBlocks(rel) / pages)) : 0, sample);
 		else if (rel)
-			add_estimate(rel, sample);
+			add_estimate(target, rel, sample);
 		if (rel)
 			table_close(rel, AccessShareLock);
 	}

@@ -137,6 +137,7 @@ struct BbmTarget
 	Oid			relid;
 	char	   *alias;			/* the table's quoted name in texts */
 	bool		has_partitions; /* partitioned, or has child tables */
+	bool		is_reference;	/* a reference table of Citus: each node has a copy, and statements go to all */
 	BbmPartitionOrder order;	/* how its partitions, if any, are processed; see target/order.c */
 	bool		per_partition;	/* ranges are allocated partition by partition; else as one table */
 	bool		rounds;			/* rows may be missed: a check over all partitions finds what is left */

@@ -38,6 +38,7 @@ citus.max_adaptive_executor_pool_size = 2
 citus.node_conninfo = 'sslmode=disable'
 citus.local_hostname = '/nowhere'
 citus.enable_statistics_collection = off
+citus.recover_2pc_interval = 1s
 EOC
 	# the number below it is the node's own
 	$node->append_conf('postgresql.conf', "citus.local_hostname = '" . $node->host . "'");

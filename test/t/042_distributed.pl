@@ -25,8 +25,6 @@ is(value($worker[0], q(SELECT count(*) FROM pg_extension WHERE extname = 'bbm'))
 
 table('plain', 10, 2);
 $c->safe_psql('postgres', <<'EOS');
-CREATE TABLE reference (id int PRIMARY KEY, n int);
-SELECT create_reference_table('reference');
 CREATE TABLE nokey (id int, n int);
 SELECT create_distributed_table('nokey', 'id');
 CREATE TABLE local (id int PRIMARY KEY, n int);
@@ -43,7 +41,6 @@ refuses(q(SELECT bbm_delete('x', 'plain', 'EXISTS (SELECT FROM local l WHERE l.i
 refuses("SELECT bbm_update('x', 'plain', 'n = 1', $_)", qr/$plain/, "option $_")
   foreach ('workers => 2', q(on_error => 'split'), q("verify" => true, row_check => 'n = 1'), 'follow => true', q(index_name => 'plain_pkey'),
 	'max_value => 5', q(batching_strategy => 'BlockRangeBatchingStrategy'));
-refuses(q(SELECT bbm_update('x', 'reference', 'n = 1')), qr/reference table/, 'a reference table');
 refuses(q(SELECT bbm_update('x', 'nokey', 'n = 1')), qr/no primary key/, 'a table without a key');
 refuses(q(SELECT bbm_update('x', 'plain', 'nope = 1')), qr/column "nope"/, 'a column that does not exist');
 refuses(q(SELECT bbm_update('x', 'plain', 'n = 1')), qr/not the coordinator/, 'another node than the coordinator', $worker[0]);

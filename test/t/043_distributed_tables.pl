@@ -140,5 +140,93 @@ like(value($c, q(SELECT error_message FROM batched_background_migrations WHERE n
 once('worked', 2000, '... and has changed nothing');
 value($c, q(SELECT bbm_drop('through')));
 
+# ---- a reference table
+
+$c->safe_psql('postgres', <<'EOS');
+CREATE TABLE reference (id int PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+SELECT create_reference_table('reference');
+INSERT INTO reference SELECT i, 0 FROM generate_series(1, 3000) i;
+EOS
+
+# each node reads its own copy
+sub copies
+{
+	my ($sql) = @_;
+	return join ' ', map { value($_, $sql) } $c, @worker;
+}
+
+refuses(q(SELECT bbm_update('x', 'reference', 'n = 1', 'n = 0', batching_strategy => 'BlockRangeBatchingStrategy')), qr/BlockRangeBatchingStrategy does not fit table "reference"/, 'blocks of a reference table are refused');
+like(value($c, q(SELECT bbm_update('reference', 'reference', 'n = reference.n + 1', batch_size => 10, settings => '{bbm.max_row_rate=200}'))), qr/^\d+$/, 'a reference table');
+like(value($c, q(SELECT d::text FROM bbm_dry_run('reference', 2) d LIMIT 1)), qr/\b20\b/, '... of which some batches can be tried');
+is(copies('SELECT sum(n) FROM reference'), '0 0 0', '... and rolled back');
+value($c, q(SELECT bbm_start('reference')));
+my $some = q(SELECT count(*) > %d FROM reference WHERE n = 1);
+ok($c->poll_query_until('postgres', sprintf($some, 50)), '... is at work');
+is(value($_, q(SELECT count(*) FROM batched_background_migrations)), 0, '... on the coordinator alone') foreach @worker;
+# what is lost with the coordinator must not be done on the nodes, nor the other way round
+foreach my $crash (1 .. 3)
+{
+	my $before = value($c, q(SELECT count(*) FROM reference WHERE n = 1));
+	$c->stop('immediate');
+	$c->start;
+	ok($c->poll_query_until('postgres', sprintf($some, $before + 20)), "... and after crash $crash of the coordinator");
+}
+my $before = value($c, q(SELECT count(*) FROM reference WHERE n = 1));
+$worker[1]->stop('immediate');
+ok($c->poll_query_until('postgres', q(SELECT waiting_on IS NOT NULL OR requeued > 0 FROM bbm_status_detail('reference'))), '... and waits while a node is down');
+$worker[1]->start;
+ok($c->poll_query_until('postgres', sprintf($some, $before + 20)), '... after which it goes on');
+value($c, q(SELECT bbm_pause('reference', wait => true)));
+value($c, q(SELECT bbm_alter('reference', settings => '{}', batch_size => 500)));
+value($c, q(SELECT bbm_start('reference')));
+is(value($c, q(SELECT bbm_wait('reference', '3 min'))), 'finished', 'it is finished');
+is(copies(q(SELECT count(*) FILTER (WHERE n = 1) FROM reference)), '3000 3000 3000', '... and every row is done once in each copy');
+is(value($c, q(SELECT rows_done, estimated_total, percent FROM bbm_status_detail('reference'))), '3000|3000|100.0', '... as its status says');
+value($c, q(SELECT bbm_drop('reference')));
+
+# every kind of job and option is as with a local table
+sub runs
+{
+	my ($what, $definition, $state) = @_;
+	value($c, 'UPDATE reference SET n = 0');
+	value($c, "SELECT bbm_$definition");
+	is(value($c, q(SELECT bbm_wait('kind', '3 min'))), $state // 'finished', "$what: $definition");
+	my $copies = copies(q(SELECT count(*) || '/' || coalesce(sum(n), 0) FROM reference));
+	is($copies, join(' ', (value($c, q(SELECT count(*) || '/' || coalesce(sum(n), 0) FROM reference))) x 3), '... with all copies the same');
+	return value($c, 'SELECT sum(n) FROM reference');
+}
+
+is(runs('a statement', q(create('kind', 'reference', 'UPDATE reference SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 300, workers => 2, start => true))), 3000, '... and each row once');
+value($c, q(SELECT bbm_drop('kind')));
+is(runs('a poison row', q(update('kind', 'reference', 'n = n + 1 / (id - 77)', batch_size => 300, max_attempts => 2, on_error => 'split', start => true)), 'finished, 1 row quarantined'),
+	value($c, 'SELECT sum(1 / (id - 77)) FROM reference WHERE id <> 77'), '... and each other row once');
+is(value($c, q(SELECT first_key, error_message FROM bbm_errors('kind'))), '77|division by zero', '... which is quarantined');
+value($c, q(SELECT bbm_drop('kind')));
+is(runs('verification', q(update('kind', 'reference', 'n = 5', 'n <> 5', batch_size => 300, verify => true, start => true))), 15000, '... and each row once');
+is(value($c, q(SELECT bbm_verify('kind'))), 0, '... and counted on demand');
+value($c, q(SELECT bbm_drop('kind')));
+value($c, q(SELECT bbm_update('kind', 'reference', 'n = n + 1')));
+is(value($c, q(SELECT count(*) > 0 FROM bbm_preview('kind', 2))), 't', 'a preview');
+value($c, q(SELECT bbm_drop('kind')));
+is(runs('a DELETE', q(delete('kind', 'reference', 'id % 3 = 0', batch_size => 300, start => true))), 0, '... as it should');
+is(value($c, 'SELECT count(*) FROM reference'), 2000, '... of the rows that are meant');
+value($c, q(SELECT bbm_drop('kind')));
+
+# a local table becomes one between two batches of a worker
+$c->safe_psql('postgres', 'CREATE TABLE becomes (id int PRIMARY KEY, n integer NOT NULL DEFAULT 0); INSERT INTO becomes SELECT i, 0 FROM generate_series(1, 1000) i');
+my $holder = $c->background_psql('postgres');
+$holder->query_safe('BEGIN');
+$holder->query_safe('SELECT FROM becomes WHERE id = 500 FOR UPDATE');
+value($c, q(SELECT bbm_update('becomes', 'becomes', 'n = n + 1', batch_size => 50,
+	settings => '{bbm.lock_timeout=10min,bbm.max_blocking_time=10min}', start => true)));
+ok($c->poll_query_until('postgres', q(SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted)), 'a batch of a local table is in flight');
+my $convert = background($c, 'postgres', q(SELECT create_reference_table('becomes')));
+ok($c->poll_query_until('postgres', q(SELECT count(*) > 0 FROM pg_locks WHERE relation = 'becomes'::regclass AND NOT granted)), '... while the table is to become a reference table');
+$holder->quit;
+finish_background($convert);
+is(value($c, q(SELECT bbm_wait('becomes', '3 min'))), 'finished', '... and the migration is finished after that');
+is(copies(q(SELECT count(*) FILTER (WHERE n = 1) FROM becomes)), '1000 1000 1000', '... with every row once in each copy');
+value($c, q(SELECT bbm_drop('becomes')));
+
 $_->stop foreach $c, @worker;
 done_testing();
