@@ -13,6 +13,9 @@ SELECT bbm_create('c', 't', 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2', if_
 SELECT bbm_create('c', 't', 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2', if_not_exists => true) AS id;
 SELECT bbm_create('c', 'public.t', 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2', column_name => 'id',
                   if_not_exists => true, start => true) AS id;
+-- the default strategy by its name is no other one
+SELECT bbm_create('c', 't', 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2', batching_strategy => 'SerialKeySetBatchingStrategy', if_not_exists => true) AS id;
+SELECT bbm_create('c', 't', 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2', batching_strategy => 'LooseIndexScanBatchingStrategy', if_not_exists => true) AS id;
 SELECT bbm_create('c', 't', 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2', if_not_exists => false);
 SELECT bbm_create('c', 't', 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $2', if_not_exists => NULL);
 SELECT bbm_update('u', 't', 'n = 2', 'n IS NULL', batch_size => 5, verify => true, settings => '{bbm.lock_timeout=100}', if_not_exists => true) > 0 AS defined;

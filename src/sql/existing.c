@@ -25,6 +25,7 @@
 #include "base/printable.h"
 #include "catalog/migrations.h"
 #include "engine/event.h"
+#include "strategy/strategy.h"
 
 /* Of a value in the error's DETAIL, this many bytes are shown. */
 #define LONGEST_SHOWN 200
@@ -75,12 +76,22 @@ shown(const BbmDefinition *d, const BbmOption *option)
 		bbm_shortened(bbm_option_value(option, bbm_definition_get(d, option->column)), LONGEST_SHOWN) : "NULL";
 }
 
+/* The default has a name, too.  NULL when there is none of that name. */
+static const BbmStrategy *
+strategy_of(const BbmDefinition *d)
+{
+	return bbm_strategy_find(bbm_definition_has(d, "batching_strategy") ?
+							 TextDatumGetCString(bbm_definition_get(d, "batching_strategy")) : NULL);
+}
+
 static bool
 is_same(const BbmDefinition *stored, const BbmDefinition *d, const BbmOption *option, bool resolved)
 {
 	Datum		a = bbm_definition_get(stored, option->column);
 	Datum		b = bbm_definition_get(d, option->column);
 
+	if (strcmp(option->column, "batching_strategy") == 0)
+		return strategy_of(stored) == strategy_of(d);
 	if (!bbm_definition_has(stored, option->column) || !bbm_definition_has(d, option->column))
 		return bbm_definition_has(stored, option->column) == bbm_definition_has(d, option->column);
 	if (!resolved && strcmp(option->column, "table_name") == 0)
