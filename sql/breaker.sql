@@ -45,6 +45,11 @@ SELECT name, status, jobs_finished FROM bbm_status_detail() WHERE name IN ('unli
 SELECT bbm_create('skips', 't', 'UPDATE t SET n = 1 / d WHERE id BETWEEN $1 AND $2', batch_size => 10, max_attempts => 1,
                   on_error => 'skip', max_errors => 1000, max_failed_share => 0.4) > 0 AS created;
 CALL bbm_run('skips');
+-- just so many may fail: ten of the first twenty
+SELECT bbm_create('half', 't', 'UPDATE t SET n = 1 / d WHERE id BETWEEN $1 AND $2', batch_size => 10, max_attempts => 1, max_value => 200,
+                  on_error => 'skip', max_errors => 1000, max_failed_share => 0.5) > 0 AS created;
+CALL bbm_run('half');
+SELECT name, status, jobs_finished FROM bbm_status_detail('half');
 -- more of them may fail
 SELECT bbm_alter('skips', max_failed_share => 1);
 CALL bbm_run('skips');

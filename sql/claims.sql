@@ -148,6 +148,17 @@ SELECT cursor_value FROM progress ORDER BY 1;
 SELECT * FROM jobs('noted');
 DROP TRIGGER note ON batched_background_migration_jobs;
 DROP FUNCTION note_progress;
+-- ... and a constraint is checked
+UPDATE t SET done = 0;
+ALTER TABLE batched_background_migration_jobs ADD CONSTRAINT no_500 CHECK (cursor_value IS DISTINCT FROM 500);
+SELECT bbm_create('checked', 't', 'UPDATE t SET done = done + 1 WHERE id BETWEEN $1 AND $2', batch_size => 250,
+                  max_batch_size => 250, target_duration => '1 day', max_attempts => 1) > 0 AS defined;
+\set VERBOSITY terse
+CALL bbm_run('checked');
+\set VERBOSITY default
+SELECT status, error_sqlstate FROM batched_background_migrations WHERE name = 'checked';
+SELECT done, count(*) FROM t GROUP BY done ORDER BY done;
+ALTER TABLE batched_background_migration_jobs DROP CONSTRAINT no_500;
 -- in one transaction no version of the job's row can be removed, so the row goes on to other pages, and needs new index
 -- entries: by them its next commit finds it
 CREATE FUNCTION keeps_versions(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$

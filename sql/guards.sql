@@ -65,6 +65,9 @@ UPDATE batched_background_migrations
 SET updated_at = '2000-01-01', owner_oid = 1, origin = 'moon', table_oid = 1;
 SELECT updated_at > created_at AS dated, owner_oid = current_user::regrole AS mine, origin = 'moon' AS moved, table_oid
 FROM batched_background_migrations;
+-- nor whether it is about a shard of a distributed table
+UPDATE batched_background_migrations SET shard_record = 'bbm_internal.bbm_shards_1', shard_id = 1, shard_epoch = 1;
+SELECT shard_record, shard_id, shard_epoch FROM batched_background_migrations;
 
 -- paused, started, paused, started; and what is so already is no change
 SELECT event, status FROM bbm_events WHERE name = 'm' ORDER BY id;

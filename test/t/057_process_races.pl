@@ -215,7 +215,7 @@ EOS
 	stands($node, $point);
 	my $drop = background($node, 'postgres', 'DROP DATABASE going');
 	$node->poll_query_until('postgres',
-		q(SELECT count(*) = 0 FROM pg_database WHERE datname = 'going' UNION ALL SELECT true FROM pg_stat_activity WHERE query LIKE 'DROP DATABASE%' AND wait_event IS NOT NULL AND pid <> pg_backend_pid() LIMIT 1));
+		q(SELECT NOT EXISTS (SELECT FROM pg_database WHERE datname = 'going') OR EXISTS (SELECT FROM pg_stat_activity WHERE query = 'DROP DATABASE going' AND wait_event = 'Extension')));
 	release($node);
 	my (undef, $err) = finish_background($drop);
 	is($err, '', "$point: the database is dropped");
