@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "parser/parsetree.h"
 
+#include "base/compat.h"
 #include "base/standby.h"
 #include "catalog/extension.h"
 
@@ -41,12 +42,13 @@ command_word(CmdType command)
 static void
 check(const QueryDesc *query)
 {
-	const BbmCatalog *catalog = bbm_catalog_find();
-	ListCell   *cell;
+	Bitmapset  *written = bbm_result_relations(query->plannedstmt);
+	const BbmCatalog *catalog = written ? bbm_catalog_find() : NULL;
+	int			rti = -1;
 
-	foreach(cell, query->plannedstmt->resultRelations)
+	while ((rti = bms_next_member(written, rti)) >= 0)
 	{
-		Oid			relid = rt_fetch(lfirst_int(cell), query->plannedstmt->rtable)->relid;
+		Oid			relid = rt_fetch(rti, query->plannedstmt->rtable)->relid;
 
 		for (int i = 0; catalog && i < BBM_TABLES; i++)
 		{
@@ -59,7 +61,7 @@ check(const QueryDesc *query)
 static void
 start(QueryDesc *query, int eflags)
 {
-	if (query->plannedstmt->resultRelations != NIL && RecoveryInProgress() && !(eflags & EXEC_FLAG_EXPLAIN_ONLY))
+	if (RecoveryInProgress() && !(eflags & EXEC_FLAG_EXPLAIN_ONLY))
 		check(query);
 	if (previous_start)
 		previous_start(query, eflags);
