@@ -32,7 +32,7 @@ OBJS = src/module.o \
 	src/engine/batch.o src/engine/bisect.o src/engine/books.o src/engine/breaker.o src/engine/claim.o src/engine/cluster.o src/engine/completion.o src/engine/engine.o \
 	src/engine/event.o src/engine/no_rows.o src/engine/outcome.o src/engine/outside.o src/engine/run_job.o src/engine/run_range.o \
 	src/engine/scheduler.o src/engine/step.o src/engine/title.o src/engine/verify.o \
-	src/server/ddl.o src/server/handover.o src/server/hooks.o src/server/launcher.o src/server/read_only.o src/server/stalled.o \
+	src/server/ddl.o src/server/ended.o src/server/handover.o src/server/hooks.o src/server/launcher.o src/server/read_only.o src/server/stalled.o \
 	src/server/statements.o \
 	src/server/truncate.o src/server/worker.o \
 	src/sql/access.o src/sql/arguments.o src/sql/cluster.o src/sql/cluster_control.o src/sql/cluster_guard.o src/sql/cluster_job.o src/sql/columns.o src/sql/control.o src/sql/define.o src/sql/doctor.o src/sql/dry_run.o src/sql/existing.o src/sql/forward.o \

@@ -11,6 +11,7 @@
  */
 #include "catalog/shard_parts.h"
 
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/datum.h"
@@ -83,6 +84,16 @@ bbm_shard_part_definition(const BbmShardRecord *shard, BbmDefinition *d)
 	}
 }
 
+/* The migration's name with that of the shard, as long as a name may be. */
+char *
+bbm_shard_part_name(const char *name, int64 shard)
+{
+	char	   *suffix = psprintf("/" INT64_FORMAT, shard);
+	int			length = pg_mbcliplen(name, strlen(name), BBM_MAX_NAME_LENGTH - strlen(suffix));
+
+	return psprintf("%.*s%s", length, name, suffix);
+}
+
 /* How it is done may have been altered since this node has taken it up: writes what is not as the record says. */
 void
 bbm_shard_part_alter(const BbmShardPart *part, const BbmShardRecord *shard)
@@ -91,6 +102,7 @@ bbm_shard_part_alter(const BbmShardPart *part, const BbmShardRecord *shard)
 	BbmDefinition shall;
 	BbmDefinition change = {0};
 	bool		differs = false;
+	char	   *name;
 
 	bbm_migration_definition(part->id, &is);
 	bbm_shard_part_definition(shard, &shall);
@@ -109,6 +121,12 @@ bbm_shard_part_alter(const BbmShardPart *part, const BbmShardRecord *shard)
 			bbm_definition_set(&change, option->column, bbm_definition_get(&shall, option->column));
 		else
 			bbm_definition_set_null(&change, option->column);
+	}
+	name = bbm_shard_part_name(TextDatumGetCString(bbm_definition_get(&shall, "name")), part->shard);
+	if (strcmp(name, TextDatumGetCString(bbm_definition_get(&is, "name"))) != 0)
+	{
+		differs = true;
+		bbm_definition_set_text(&change, "name", name);
 	}
 	if (differs)
 		bbm_migration_write(part->id, &change, true);

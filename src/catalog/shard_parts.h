@@ -30,6 +30,7 @@ typedef struct BbmShardPart
 
 extern List *bbm_shard_parts(const char *record);
 extern void bbm_shard_part_definition(const BbmShardRecord *shard, BbmDefinition *d);
+extern char *bbm_shard_part_name(const char *name, int64 shard);
 extern void bbm_shard_part_alter(const BbmShardPart *part, const BbmShardRecord *shard);
 extern void bbm_shard_part_defined(int64 id, const char *record, const BbmShardRecord *shard, int64 total);
 

@@ -100,6 +100,25 @@ may_ask(BbmClusterStep *step)
 }
 
 /*
+ * What the nodes are asked to do.  A migration that was started again gives its
+ * failed shards fresh attempts, once: it stays active while a node does not
+ * answer, and must not try for ever what fails on the others.
+ */
+static const char *
+action(const BbmMigration *migration)
+{
+	static int64 started = 0;
+	static TimestampTz started_at = 0;
+	bool		again = started == migration->id && started_at == migration->updated_at;
+
+	if (migration->status != BBM_ACTIVE || again)
+		return "go on";
+	started = migration->id;
+	started_at = migration->updated_at;
+	return "start";
+}
+
+/*
  * Asks all nodes.  No lock of ours is held but the permit, which says that
  * this process does it, and that of the nodes: a pause may commit meanwhile,
  * and is seen before anything is decided; one that awaits batches waits for us
@@ -125,8 +144,8 @@ bbm_cluster_look(void *arg)
 				 errhint("Define it again on the coordinator.")));
 	old = MemoryContextSwitchTo(step->context);
 	bbm_cluster_ask(GetUserId(), NULL,
-					bbm_shards_sync_command(migration->shard_record, migration->table_name,
-											migration->status == BBM_ACTIVE ? "start" : "go on"), &step->report);
+					bbm_shards_sync_command(migration->shard_record, migration->table_name, action(migration)),
+					&step->report);
 	bbm_cluster_state(migration->shard_record, migration->table_oid, step->report.shards, &step->state);
 	if (step->state.unrecorded > 0)
 		step->empty = bbm_shard_records_complete(migration->owner, migration->shard_record, migration->table_oid);

@@ -14,9 +14,15 @@
 #include "catalog/shard_records.h"
 #include "engine/engine.h"
 
-/* How often the nodes are asked, and how often when one of them does not answer. */
+/*
+ * How often the nodes are asked, and how often when one of them does not answer:
+ * the process stays meanwhile, so that the status shows which.
+ */
 #define BBM_CLUSTER_POLL_MS 1000
-#define BBM_CLUSTER_SILENT_POLL_MS 5000
+#define BBM_CLUSTER_SILENT_POLL_MS 1500
+
+/* How often those are tried that have not been told of a pause: the status shows them without a process. */
+#define BBM_CLUSTER_REACH_MS 5000
 
 /* How often the sums over its shards are made. */
 #define BBM_CLUSTER_SUMS_MS 3000

@@ -252,7 +252,7 @@ reach_nodes(BbmEngine *engine, const BbmMigration *migration)
 		return WORKED;
 	}
 	reason = bbm_reason(psprintf("nodes that are to be told that it does not run: %s", step.unreached),
-						TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_CLUSTER_SILENT_POLL_MS));
+						TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_CLUSTER_REACH_MS));
 	return wait_until(migration->id, &reason);
 }
 

@@ -28,6 +28,7 @@
 #include "base/slots.h"
 #include "base/wait_event.h"
 #include "server/ddl.h"
+#include "server/ended.h"
 #include "server/handover.h"
 
 /*
@@ -177,6 +178,9 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtili
 		database = bbm_ddl_database_needed(statement, context == PROCESS_UTILITY_TOPLEVEL);
 		owner = bbm_handover_begin(statement);
 	}
+	/* if it needs this database, the extension is to be dropped */
+	if (OidIsValid(database) && IsA(statement, DropStmt))
+		bbm_report_ended();
 	if (OidIsValid(database))
 		block(database);
 	bbm_run_utility(previous_utility, pstmt, query, read_only_tree, context, params, env, dest, qc);

@@ -16,7 +16,6 @@
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_class.h"
 #include "fmgr.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parsetree.h"
@@ -122,13 +121,13 @@ check_options(const BbmDefinition *d, const BbmMigration *m, Oid relid)
 				 bbm_definition_has(d, "min_key") || bbm_definition_has(d, "max_key"), "A bound of the key");
 }
 
-/* What can be altered afterwards: how the batches are done, as far as that can be given at all. */
+/* What can be altered afterwards: its name, and how the batches are done, as far as that can be given at all. */
 bool
 bbm_cluster_may_alter(const char *column)
 {
 	static const char *const columns[] = {
 		"batch_size", "sub_batch_size", "target_duration", "min_batch_size", "max_batch_size", "max_batch_wal",
-		"max_attempts", "priority", "share_table", "synchronous", "allow_full_scan", "settings"
+		"max_attempts", "priority", "share_table", "synchronous", "allow_full_scan", "settings", "name"
 	};
 
 	for (int i = 0; i < lengthof(columns); i++)
@@ -211,6 +210,16 @@ bbm_check_not_of_cluster(const BbmMigration *migration, const char *what, const 
  * ----------------------------------------------------------------
  */
 
+static void
+check_preloaded(void)
+{
+	if (bbm_shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the library is not preloaded"),
+				 errhint("Add \"bbm\" to shared_preload_libraries, and restart the server.")));
+}
+
 /* The version of the extension, if its workers can run here. */
 Datum
 bbm_shards_ready(PG_FUNCTION_ARGS)
@@ -225,22 +234,8 @@ bbm_shards_ready(PG_FUNCTION_ARGS)
 				 errmsg("permission denied for function bbm_internal.bbm_shards_sync"),
 				 errhint("Grant the migration's owner EXECUTE on it, on each node.")));
 	SPI_finish();
-	if (bbm_shared == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the library is not preloaded"),
-				 errhint("Add \"bbm\" to shared_preload_libraries, and restart the server.")));
+	check_preloaded();
 	PG_RETURN_TEXT_P(cstring_to_text(version));
-}
-
-/* The migration's name with that of the shard, as long as a name may be. */
-static char *
-part_name(const char *name, int64 shard)
-{
-	char	   *suffix = psprintf("/" INT64_FORMAT, shard);
-	int			length = pg_mbcliplen(name, strlen(name), BBM_MAX_NAME_LENGTH - strlen(suffix));
-
-	return psprintf("%.*s%s", length, name, suffix);
 }
 
 typedef struct TakeUp
@@ -308,7 +303,7 @@ take_up(void *arg)
 		return;
 	bbm_shard_part_definition(shard, &d);
 	m = bbm_definition_migration(&d, CurrentMemoryContext);
-	bbm_definition_set_text(&d, "name", part_name(m->name, shard->id));
+	bbm_definition_set_text(&d, "name", bbm_shard_part_name(m->name, shard->id));
 	bbm_definition_set_text(&d, "table_name", shard->table);
 	bbm_definition_set(&d, "status", Int16GetDatum(BBM_ACTIVE));
 	bbm_definition_set(&d, "owner",
@@ -319,7 +314,7 @@ take_up(void *arg)
 	if (id == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("there is another migration \"%s\" on this node", part_name(m->name, shard->id)),
+				 errmsg("there is another migration \"%s\" on this node", bbm_shard_part_name(m->name, shard->id)),
 				 errhint("Rename it.")));
 	bbm_shard_part_defined(id, args->record, shard, args->total);
 }
@@ -425,6 +420,9 @@ sync_shards(const char *record, const char *table, const char *action, StringInf
 	ListCell   *cell;
 	ListCell   *other;
 
+	/* a node that was added, or restarted, without it would never begin */
+	if (shards != NIL)
+		check_preloaded();
 	foreach(cell, parts)
 	{
 		BbmShardPart *part = lfirst(cell);

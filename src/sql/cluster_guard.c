@@ -45,10 +45,10 @@ runs(BbmRow row)
 }
 
 static bool
-has_other_owner(BbmRow old, BbmRow new)
+differs(BbmRow old, BbmRow new, const char *column)
 {
-	char	   *before = bbm_row_text(old, "owner");
-	char	   *after = bbm_row_text(new, "owner");
+	char	   *before = bbm_row_text(old, column);
+	char	   *after = bbm_row_text(new, column);
 
 	return before && after ? strcmp(before, after) != 0 : before != after;
 }
@@ -75,7 +75,7 @@ bbm_cluster_guard_update(Relation rel, BbmRow old, BbmRow new)
 	column = bbm_columns_changed_but(rel, old.tuple, new.tuple, BBM_WHAT | BBM_HOW,
 									 bbm_row_is_null(old, "shard_id") ? bbm_cluster_may_alter : NULL);
 	/* the record belongs to the owner, on all nodes */
-	if (bbm_row_at_origin(old) && has_other_owner(old, new))
+	if (bbm_row_at_origin(old) && differs(old, new, "owner"))
 		column = "owner";
 	if (column)
 		ereport(ERROR,
@@ -104,13 +104,14 @@ tell_nodes(BbmRow old, BbmRow now)
 		bbm_cluster_tell_stop(&row, to == BBM_FAILED);
 }
 
-/* A user has altered how it is done: the nodes take that up when they are asked the next time. */
+/* A user has altered its name, or how it is done: the nodes take that up when they are asked the next time. */
 static void
 redefine(Relation rel, BbmRow old, BbmRow now)
 {
 	BbmClusterRow row;
 
-	if (bbm_engine_writes() || !bbm_columns_changed(rel, old.tuple, now.tuple, BBM_HOW))
+	if (bbm_engine_writes() ||
+		(!bbm_columns_changed(rel, old.tuple, now.tuple, BBM_HOW) && !differs(old, now, "name")))
 		return;
 	row = cluster_row(now);
 	bbm_cluster_redefine(&row);

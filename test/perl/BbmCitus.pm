@@ -13,7 +13,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 our @EXPORT = qw(
-  citus_cluster citus_node join_cluster refuses table once shards_of move_statement move split_shard rate
+  citus_cluster citus_node join_cluster replace_node refuses table once shards_of move_statement move split_shard rate
 );
 
 my @node;
@@ -75,6 +75,14 @@ sub join_cluster
 	value($c, sprintf(q(SELECT citus_set_coordinator_host('%s', %d)), $c->host, $c->port));
 	value($c, sprintf(q(SELECT citus_add_node('%s', %d)), $_->host, $_->port)) foreach @new;
 	push @node, @_;
+	return;
+}
+
+# Another server has taken the place of a node, or (without one) the node has left.
+sub replace_node
+{
+	my ($old, $new) = @_;
+	@$_ = map { $_ == $old ? $new // () : $_ } @$_ foreach \@node, \@worker;
 	return;
 }
 

@@ -288,7 +288,7 @@ ok($c->poll_query_until('postgres', q(SELECT percent IS NOT NULL FROM bbm_status
 my ($new_home) = grep { $_->port != $moves->[3] } @worker;
 ok($new_home->poll_query_until('postgres', q(SELECT count(*) = 3 FROM batched_background_migrations WHERE batch_size = 4 AND max_attempts = 7)), '... and is done as altered');
 refuses("SELECT bbm_alter('altered', $_)", qr/cannot alter migration "altered".*distributed table.*HINT:  Alter how/s, "what the nodes do not take up: $_")
-  foreach ('workers => 2', q(job => 'UPDATE altered SET n = 2 WHERE id BETWEEN $1 AND $2'), q(on_error => 'skip'), 'restart => true', q(batch_size => 9, new_name => 'other'));
+  foreach ('workers => 2', q(job => 'UPDATE altered SET n = 2 WHERE id BETWEEN $1 AND $2'), q(on_error => 'skip'), 'restart => true', q(batch_size => 9, workers => 2));
 refuses("UPDATE batched_background_migrations SET $_ WHERE name = 'altered'", qr/cannot be changed.*distributed table/s, "... with an UPDATE: $_")
   foreach ('workers = 2', q(row_check = 'n = 1'));
 refuses(q(SELECT bbm_alter(name, batch_size => 9) FROM batched_background_migrations LIMIT 1), qr/cannot alter migration "altered\/\d+".*one shard/s, 'a shard by itself', $new_home);
@@ -489,6 +489,29 @@ EOS
 my $loop = time - $begin;
 is(value($c, 'SELECT min(n), max(n) FROM fast'), '3|3', 'three ways to change all rows');
 diag(sprintf('%d rows, 16 shards on 2 nodes: one UPDATE %.1f s, bbm with batches of 5000 %.1f s, a PL/pgSQL loop %.1f s', $many, $whole, $batches, $loop));
+
+# the same rows, in as many shards, all on one of the nodes
+my $second = sprintf q('%s', %d), $worker[1]->host, $worker[1]->port;
+value($c, "SELECT citus_set_node_property($second, 'shouldhaveshards', false)");
+table('fast_one', $many, 16);
+value($c, "SELECT citus_set_node_property($second, 'shouldhaveshards', true)");
+is(scalar(grep { $_->[3] == $worker[1]->port } shards_of('fast_one')), 0, 'the same rows on one node');
+value($c, 'UPDATE fast_one SET n = n + 1');
+$c->safe_psql('postgres', 'VACUUM ANALYZE fast_one');
+my %on = ();
+foreach my $table ('fast_one', 'fast', 'fast_one', 'fast')
+{
+	value($c, 'CHECKPOINT');
+	$_->safe_psql('postgres', 'CHECKPOINT') foreach @worker;
+	$begin = time;
+	value($c, "SELECT bbm_update('again', '$table', 'n = n + 1', batch_size => 5000, start => true)");
+	value($c, q(SELECT bbm_wait('again', '10 min')));
+	push @{ $on{$table} }, time - $begin;
+	value($c, q(SELECT bbm_drop('again')));
+	$c->safe_psql('postgres', "VACUUM $table");
+}
+is(value($c, "SELECT min(n), max(n) FROM $_"), $_ eq 'fast' ? '5|5' : '3|3', "all rows of $_ are changed") foreach sort keys %on;
+diag(sprintf('%d rows, 16 shards, two runs each: bbm with batches of 5000 on 1 node %.1f and %.1f s, on 2 nodes %.1f and %.1f s', $many, @{ $on{fast_one} }, @{ $on{fast} }));
 
 # ---- the extension
 

@@ -21,6 +21,8 @@ my ($one, $two) = @worker;
 $c->safe_psql('postgres', 'CREATE EXTENSION bbm');
 join_cluster();
 
+# rows a second of each shard: none is done while a busy machine moves them, and a batch is soon
+my $slow = 2;
 my $nobody = q(SELECT count(*) = 0 FROM batched_background_migrations WHERE status IN (1, 4));
 my $at_work = q(SELECT count(*) > 0 FROM batched_background_migrations WHERE status = 4);
 
@@ -37,9 +39,19 @@ sub warns
 sub begin_on_both
 {
 	my ($table, $options) = @_;
-	value($c, "SELECT bbm_update('$table', '$table', 'n = n + 1', batch_size => 10, start => true" . ($options // '') . ')');
+	value($c, "SELECT bbm_update('$table', '$table', 'n = n + 1', batch_size => 2, start => true" . ($options // '') . ')');
 	ok($_->poll_query_until('postgres', $at_work), "$table is at work on node " . $_->name) foreach @worker;
 	return;
+}
+
+# rows of the shards that a node has
+sub goes_on
+{
+	my ($table, $node, $what) = @_;
+	my $shards = join ', ', map { $_->[0] } grep { $_->[3] == $node->port } shards_of($table);
+	my $rows = "SELECT count(*) FROM $table WHERE n = 1 AND get_shard_id_for_distribution_column('$table', id) IN ($shards)";
+	my $before = value($c, $rows);
+	return ok($c->poll_query_until('postgres', "SELECT ($rows) > $before"), $what);
 }
 
 sub of_migration
@@ -54,7 +66,7 @@ my $of_one = $one->host . ':' . $one->port;
 my $away = qr/WARNING:  migration "slow" is paused on 1 of 2 nodes\nDETAIL:  It may go on at the others: node \Q$of_one\E: .*HINT:  bbm tells them/s;
 my $unreached = "1 of 2 nodes: $of_one";
 
-rate(30);
+rate($slow);
 table('slow', 4000, 4);
 begin_on_both('slow');
 $one->stop('immediate');
@@ -73,7 +85,7 @@ refuses(q(SELECT bbm_cancel('slow')), qr/cannot pause migration "slow" on every 
 refuses(q(SELECT bbm_start('slow')), qr/cannot start migration "slow" on every node.*could be started on 1 of 2 nodes, and nothing has changed/s, 'it cannot be started');
 refuses(q(SELECT bbm_alter('slow', batch_size => 7)), qr/cannot alter migration "slow" on every node/, '... nor altered');
 refuses(q(SELECT bbm_drop('slow')), qr/cannot drop migration "slow" on every node.*could be dropped on \d of \d nodes, and nothing has changed/s, '... nor dropped');
-is(of_migration('status, unreached_nodes, batch_size', 'slow'), "0|$unreached|10", '... and stays as it is');
+is(of_migration('status, unreached_nodes, batch_size', 'slow'), "0|$unreached|2", '... and stays as it is');
 # what is to be told survives a crash of the coordinator
 $c->stop('immediate');
 $c->start;
@@ -113,7 +125,7 @@ EOS
 $c->safe_psql('postgres', q(SELECT isolate_tenant_to_new_shard('by_name', 'tenant ''7', shard_transfer_mode => 'block_writes')));
 # this node writes dates in its own way
 $two->append_conf('postgresql.conf', q(datestyle = 'German'));
-rate(30);
+rate($slow);
 foreach my $table ('by_name', 'by_day')
 {
 	begin_on_both($table);
@@ -136,7 +148,7 @@ foreach my $table ('by_name', 'by_day')
 
 # ---- one that fails while a node is down
 
-rate(30);
+rate($slow);
 table('bad', 4000, 4);
 # a row of a shard of the other node, among its first
 my ($shard) = grep { $_->[3] == $two->port } shards_of('bad');
@@ -146,8 +158,8 @@ value($c, q(SELECT bbm_pause('bad', wait => true)));
 $poison = value($c, "SELECT min(id) FROM bad WHERE n = 0 AND get_shard_id_for_distribution_column('bad', id) = $shard->[0]");
 value($c, q(SELECT bbm_drop('bad')));
 value($c, "UPDATE bad SET pad = 'x' WHERE id = $poison");
-value($c, q(SELECT bbm_update('bad', 'bad', 'n = 1 / (CASE WHEN pad = ''x'' THEN 0 ELSE 1 END)', batch_size => 10, max_attempts => 2,
-	settings => '{bbm.retry_delay=3s}', start => true)));
+value($c, q(SELECT bbm_update('bad', 'bad', 'n = 1 / (CASE WHEN pad = ''x'' THEN 0 ELSE 1 END)', batch_size => 2, max_attempts => 2,
+	settings => '{bbm.retry_delay=15s}', start => true)));
 ok($_->poll_query_until('postgres', $at_work), 'one that will fail is at work') foreach @worker;
 $one->stop('immediate');
 is(value($c, q(SELECT bbm_wait('bad', '3 min'))), 'failed', 'it fails while a node is down');
@@ -164,13 +176,37 @@ is(value($c, q(SELECT bbm_wait('bad', '3 min'))), 'finished', '... and finished'
 once('bad', 4000, '... with every row done');
 value($c, q(SELECT bbm_drop('bad')));
 
+# ---- one that is tried again while a node is down: once
+
+table('retried', 400, 4);
+$poison = value($c, "SELECT min(id) FROM retried WHERE get_shard_id_for_distribution_column('retried', id) IN (" . join(', ', map { $_->[0] } grep { $_->[3] == $two->port } shards_of('retried')) . ')');
+value($c, "UPDATE retried SET pad = 'x' WHERE id = $poison");
+value($c, q(SELECT bbm_update('retried', 'retried', 'n = n + 1 / (CASE WHEN pad = ''x'' THEN 0 ELSE 1 END)', batch_size => 10, max_attempts => 2, start => true)));
+is(value($c, q(SELECT bbm_wait('retried', '3 min'))), 'failed', 'one has failed');
+# the coordinator does not work until the node is down
+$c->append_conf('postgresql.conf', 'bbm.enabled = off');
+$c->reload;
+ok(workers_gone($c), 'nobody works on the coordinator');
+is(value($c, q(SELECT bbm_retry('retried'))), 1, 'it is to be tried again');
+$one->stop('immediate');
+$c->append_conf('postgresql.conf', 'bbm.enabled = on');
+$c->reload;
+is(value($c, q(SELECT bbm_wait('retried', '3 min'))), 'failed', 'it fails again, though a node is down');
+$one->start;
+ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations WHERE name = 'retried')), '... which is told later');
+value($c, q(UPDATE retried SET pad = ''));
+value($c, q(SELECT bbm_retry('retried')));
+is(value($c, q(SELECT bbm_wait('retried', '3 min'))), 'finished', '... and then is finished');
+once('retried', 400, '... with every row once');
+value($c, q(SELECT bbm_drop('retried')));
+
 # ---- control from another node than the coordinator
 
 my $there = quotemeta $c->host . ':' . $c->port;
 my $status = q(SELECT status FROM bbm_status('any'));
 table('any_node', 4000, 4);
-rate(30);
-value($c, q(SELECT bbm_update('any', 'any_node', 'n = n + 1', 'n = 0', batch_size => 10)));
+rate($slow);
+value($c, q(SELECT bbm_update('any', 'any_node', 'n = n + 1', 'n = 0', batch_size => 2)));
 is(value($one, $status), 'paused', 'another node knows its status');
 is(value($one, q(SELECT bbm_start('any'))), 1, '... and starts it');
 ok($_->poll_query_until('postgres', $at_work), '... on all nodes') foreach @worker;
@@ -192,8 +228,14 @@ is(value($c, $status), 'running', '... and it goes on');
 is(value($one, q(SELECT bbm_pause('any', wait => true))), 1, 'it pauses');
 is(value($c, $status), 'paused', '... the whole');
 ok($_->poll_query_until('postgres', $nobody), '... on all nodes') foreach @worker;
-value($two, q(SELECT bbm_alter('any', batch_size => 20, settings => '{bbm.max_row_rate=31}', target_duration => NULL)));
-is(of_migration('batch_size, settings', 'any'), '20|{bbm.max_row_rate=31}', 'it alters');
+value($two, q(SELECT bbm_alter('any', batch_size => 3, settings => '{bbm.max_row_rate=3}', target_duration => NULL)));
+is(of_migration('batch_size, settings', 'any'), '3|{bbm.max_row_rate=3}', 'it alters');
+value($two, q(SELECT bbm_alter('any', new_name => 'another name')));
+value($c, q(SELECT bbm_start('another name')));
+ok($_->poll_query_until('postgres', q(SELECT count(*) = 2 FROM batched_background_migrations WHERE name LIKE 'another name/%' AND batch_size = 3)), '... with its name, on all nodes') foreach @worker;
+value($c, q(UPDATE batched_background_migrations SET name = 'any'));
+ok($_->poll_query_until('postgres', q(SELECT count(*) = 2 FROM batched_background_migrations WHERE name LIKE 'any/%')), '... also with an UPDATE') foreach @worker;
+value($c, q(SELECT bbm_pause('any', wait => true)));
 my $left = value($c, 'SELECT count(*) FROM any_node WHERE n = 0');
 is(value($one, q(SELECT bbm_verify('any'))), $left, 'it verifies');
 is(value($c, q(SELECT bbm_verify('any'))), $left, '... as the coordinator does');
@@ -243,9 +285,131 @@ is(value($two, q(SELECT bbm_drop('any'))), 't', 'it is dropped from another node
 is(value($two, q(SELECT bbm_drop('any', if_exists => true))), 'f', '... once');
 is(value($c, q(SELECT count(*) FROM batched_background_migrations)), 0, '... everywhere');
 
+# ---- a node that is added, and one that is drained and removed
+
+my $three = citus_node('three');
+$three->start;
+$three->safe_psql('postgres', 'CREATE EXTENSION citus');
+rate($slow);
+table('spread', 4000, 6);
+begin_on_both('spread');
+# one on which nothing of bbm can run: the others go on, and the status names it
+$three->append_conf('postgresql.conf', q(shared_preload_libraries = 'citus'));
+$three->restart;
+join_cluster($three);
+is(value($three, q(SELECT count(*) FROM pg_extension WHERE extname = 'bbm')), 1, 'a node that is added gets the extension');
+$c->safe_psql('postgres', q(SELECT rebalance_table_shards('spread', shard_transfer_mode => 'block_writes')));
+my @moved = grep { $_->[3] == $three->port } shards_of('spread');
+is(@moved, 2, '... and shards');
+my $port = $three->port;
+ok($c->poll_query_until('postgres', "SELECT waiting_on LIKE '1 of 4 nodes that do not answer (node %:$port: %the library is not preloaded%' FROM bbm_status_detail('spread')"),
+	'... and is named where it cannot do them') or diag(value($c, q(SELECT waiting_on FROM bbm_status_detail('spread'))));
+goes_on('spread', $two, '... while another one goes on');
+my $of_moved = "get_shard_id_for_distribution_column('spread', id) = $moved[0][0]";
+$done = value($c, "SELECT count(*) FROM spread WHERE n = 1 AND $of_moved");
+$three->append_conf('postgresql.conf', q(shared_preload_libraries = 'citus,bbm'));
+$three->restart;
+ok($c->poll_query_until('postgres', "SELECT count(*) > $done FROM spread WHERE n = 1 AND $of_moved"), 'when it can, it goes on where the other node was');
+$c->safe_psql('postgres', sprintf(q(SELECT citus_drain_node('%s', %d, shard_transfer_mode => 'block_writes')), $three->host, $three->port));
+is(scalar(grep { $_->[3] == $three->port } shards_of('spread')), 0, 'it is drained');
+$done = value($c, "SELECT count(*) FROM spread WHERE n = 1 AND $of_moved");
+ok($c->poll_query_until('postgres', "SELECT count(*) > $done FROM spread WHERE n = 1 AND $of_moved"), '... and its shards are done elsewhere');
+$c->safe_psql('postgres', sprintf(q(SELECT citus_remove_node('%s', %d)), $three->host, $three->port));
+replace_node($three);
+$three->stop;
+ok($c->poll_query_until('postgres', q(SELECT waiting_on LIKE 'its nodes: % of 6 shards done%' FROM bbm_status_detail('spread'))), 'it is removed, and nobody waits for it');
+rate(0);
+is(value($c, q(SELECT bbm_wait('spread', '3 min'))), 'finished', 'it is finished');
+once('spread', 4000, '... with every row once');
+value($c, q(SELECT bbm_drop('spread')));
+
+# ---- a node fails over to its standby
+
+$one->backup('standby');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($one, 'standby', has_streaming => 1);
+$standby->start;
+rate($slow);
+table('fails_over', 4000, 4);
+begin_on_both('fails_over');
+goes_on('fails_over', $one, 'the node that will fail does batches');
+my $node_of_one = value($c, 'SELECT nodeid FROM pg_dist_node WHERE nodeport = ' . $one->port);
+$one->stop('immediate');
+warns(q(SELECT bbm_pause('fails_over')), 1, qr/is paused on 1 of 2 nodes/, 'it fails, and somebody pauses the rest');
+$standby->promote;
+value($c, sprintf(q(SELECT citus_update_node(%d, '%s', %d)), $node_of_one, $standby->host, $standby->port));
+replace_node($one, $standby);
+($one, $two) = @worker = ($standby, $two);
+ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations)), 'its standby, in its place, is told');
+ok($one->poll_query_until('postgres', $nobody), '... and pauses');
+value($c, q(SELECT bbm_start('fails_over')));
+goes_on('fails_over', $one, 'started again, it goes on there');
+rate(0);
+is(value($c, q(SELECT bbm_wait('fails_over', '3 min'))), 'finished', 'it is finished');
+once('fails_over', 4000, '... with every row once');
+value($c, q(SELECT bbm_drop('fails_over')));
+
+# ---- a table that is distributed, or is not any more, or in another way, in mid-run
+
+sub redistributed
+{
+	my ($table, $act, $error, $code, $what) = @_;
+	$done = value($c, "SELECT count(*) FROM $table WHERE n = 1");
+	value($c, $act);
+	is(value($c, "SELECT bbm_wait('$table', '3 min')"), 'failed', "$what: it fails");
+	like(of_migration('error_message || error_detail', $table), $error, '... with the reason');
+	is(of_migration('failure_error_code', $table), $code, '... and its code');
+	ok(value($c, "SELECT count(*) FILTER (WHERE n = 1) >= $done AND count(*) FILTER (WHERE n > 1) = 0 FROM $table") eq 't', '... no row is done twice');
+	value($c, "SELECT bbm_drop('$table')");
+	value($c, "SELECT bbm_update('$table', '$table', 'n = n + 1', 'n = 0', batch_size => 100, settings => '{bbm.max_row_rate=0}', start => true)");
+	is(value($c, "SELECT bbm_wait('$table', '3 min')"), 'finished', '... and another one does the rest');
+	once($table, 4000, '... with every row once');
+	value($c, "SELECT bbm_drop('$table')");
+	return;
+}
+
+rate($slow);
+$c->safe_psql('postgres', q(CREATE TABLE grows (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0); INSERT INTO grows SELECT i, 0 FROM generate_series(1, 4000) i));
+value($c, q(SELECT bbm_update('grows', 'grows', 'n = n + 1', batch_size => 2, start => true)));
+ok($c->poll_query_until('postgres', q(SELECT count(*) > 2 FROM grows WHERE n = 1)), 'a plain table is at work');
+redistributed('grows', q(SET citus.shard_count = 4; SELECT create_distributed_table('grows', 'id', colocate_with => 'none')), qr/cannot run batches over.*grows.*distributed table/, 1, 'create_distributed_table');
+table('shrinks', 4000, 4);
+begin_on_both('shrinks');
+redistributed('shrinks', q(SELECT undistribute_table('shrinks')), qr/is not distributed as it was/, 1, 'undistribute_table');
+foreach my $colocated ('true', 'false')
+{
+	table("differs_$colocated", 4000, 4);
+	begin_on_both("differs_$colocated");
+	redistributed("differs_$colocated", "SELECT alter_distributed_table('differs_$colocated', shard_count => 8, cascade_to_colocated => $colocated)",
+		qr/is not distributed as it was/, 1, "alter_distributed_table, with its colocated tables: $colocated");
+}
+rate(0);
+
+# ---- DROP EXTENSION
+
+rate($slow);
+table('ends', 4000, 4);
+begin_on_both('ends');
+my $ends = qr/NOTICE:  DROP EXTENSION bbm ends 1 migration of a distributed table, on all nodes\nDETAIL:  "ends" of table public\.ends, at work\./;
+refuses('DROP EXTENSION bbm', qr/$ends.*ERROR:  cannot drop .*bbm_shards_\d+ depends on/s, 'DROP EXTENSION says what it would end, and does not');
+goes_on('ends', $two, '... which goes on');
+warns('DROP EXTENSION bbm CASCADE', '', $ends, 'with CASCADE it says so, too');
+foreach my $node ($c, @worker)
+{
+	is(value($node, q(SELECT count(*) FROM pg_extension WHERE extname = 'bbm')), 0, 'the extension is gone from ' . $node->name);
+	is(value($node, q(SELECT count(*) FROM pg_class WHERE relname LIKE 'bbm_shards%')), 0, '... with the record');
+	ok(workers_gone($node), '... and all workers');
+}
+is(value($c, 'SELECT count(*) FILTER (WHERE n > 1), count(*) FROM ends'), '0|4000', 'no row was done twice');
+$c->safe_psql('postgres', 'CREATE EXTENSION bbm');
+value($c, q(SELECT bbm_update('ends', 'ends', 'n = n + 1', 'n = 0', batch_size => 100, settings => '{bbm.max_row_rate=0}', start => true)));
+is(value($c, q(SELECT bbm_wait('ends', '3 min'))), 'finished', 'created again, the extension does the rest');
+once('ends', 4000, '... with every row once');
+value($c, q(SELECT bbm_drop('ends')));
+
 # ---- the end
 
-foreach my $node (@node)
+foreach my $node ($c, @worker)
 {
 	is(value($node, q(SELECT count(*) FROM batched_background_migrations)), 0, 'nothing is left on ' . $node->name);
 	$node->stop;
