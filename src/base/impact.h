@@ -44,7 +44,7 @@ typedef enum BbmWindowKind
 #define BBM_IMPACT_ENOUGH 100
 #define BBM_IMPACT_ENOUGH_P99 1000
 
-/* The windows of a kind are divided into so many groups by lot; statements in so many of them show how much groups differ. */
+/* Windows are divided into so many groups by lot; statements in so many of them show how much groups differ. */
 #define BBM_IMPACT_GROUPS 32
 #define BBM_IMPACT_ENOUGH_GROUPS 8
 

@@ -315,7 +315,7 @@ bbm_impact_pulse_ends(TimestampTz now, double elapsed_us)
 		return;
 	/* the first one of a process prepares what all others use, and is longer */
 	if (!is_first)
-	usual_us = usual_us > 0 ? usual_us + (elapsed_us - usual_us) / 16 : elapsed_us;
+		usual_us = usual_us > 0 ? usual_us + (elapsed_us - usual_us) / 16 : elapsed_us;
 	is_first = false;
 	due = now >= checked + BBM_CHECK_US || now < checked;
 	if (usual_us > 0 &&

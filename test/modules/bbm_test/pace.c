@@ -9,7 +9,8 @@
  * With no time to think, the clients keep every CPU busy and the queue full.  A
  * worker needs a CPU for each pulse, and pauses as pace.c says.  If the impact is
  * measured, workers are silent in some windows, and what a client needs takes from
- * when it asks for a CPU until it is done.  Nothing here knows how pace.c works.  No SQL of the extension declares the function.
+ * when it asks for a CPU until it is done.  Nothing here knows how pace.c works.
+ * No SQL of the extension declares the functions.
  *
  *-------------------------------------------------------------------------
  */
@@ -320,10 +321,12 @@ bbm_test_cpus_are_ours_for(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(bbm_cpus_are_ours_for(GetCurrentTimestamp()));
 }
 
+/* Those of a kind. */
+typedef BbmImpactGroup Groups[BBM_IMPACT_GROUPS];
+
 /* Once a second: a worker, whose measurement began at *since with these groups. */
 static void
-keep_impact(Machine *machine, BbmPace *pace, double max_impact, double now, double *since,
-			BbmImpactGroup before[BBM_WINDOW_KINDS][BBM_IMPACT_GROUPS])
+keep_impact(Machine *machine, BbmPace *pace, double max_impact, double now, double *since, Groups *before)
 {
 	static BbmHistogram counted[BBM_WINDOW_KINDS];
 	BbmImpact	impact;
@@ -353,7 +356,7 @@ bbm_test_pace_impact(PG_FUNCTION_ARGS)
 	double		max_impact = PG_GETARG_FLOAT8(6);
 	int			seconds = PG_GETARG_INT32(7);
 	int			settles = PG_GETARG_INT32(8);
-	BbmImpactGroup (*before)[BBM_IMPACT_GROUPS] = palloc0(BBM_WINDOW_KINDS * sizeof(*before));
+	Groups	   *before = palloc0(BBM_WINDOW_KINDS * sizeof(Groups));
 	double		since = 0;
 	double		worked_us = 0;
 	BbmImpact	impact;
@@ -380,7 +383,7 @@ bbm_test_pace_impact(PG_FUNCTION_ARGS)
 			continue;
 		/* what is counted from here on is the result */
 		memset(machine->counted, 0, sizeof(machine->counted));
-		memset(before, 0, BBM_WINDOW_KINDS * sizeof(*before));
+		memset(before, 0, BBM_WINDOW_KINDS * sizeof(Groups));
 		since = second * SECOND_US;
 		worked_us = machine->worked_us;
 	}
