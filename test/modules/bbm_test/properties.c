@@ -477,7 +477,10 @@ is_range(const BbmRange *range, const BbmRange *expected)
 		range->max.number == expected->max.number;
 }
 
-/* a range begins with the number after the last one, and has so many keys, or all that are left; there is none beyond the end */
+/*
+ * A range begins with the number after the last one, and has so many keys, or
+ * all that are left; there is none beyond the end.
+ */
 static bool
 range_follows(const uint32 *n)
 {
