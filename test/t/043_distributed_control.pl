@@ -44,6 +44,14 @@ sub begin_on_both
 	return;
 }
 
+# no rate any more, and larger batches: the rest is done soon
+sub speed_up
+{
+	rate(0);
+	value($c, "SELECT bbm_alter('$_', batch_size => 500)") foreach @_;
+	return;
+}
+
 # rows of the shards that a node has
 sub goes_on
 {
@@ -105,7 +113,7 @@ warns(q(UPDATE batched_background_migrations SET status = 0 WHERE name = 'slow')
 ok($two->poll_query_until('postgres', $nobody), '... the node that answers');
 $one->start;
 ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations WHERE name = 'slow')), '... and the other one later');
-rate(0);
+speed_up('slow');
 value($c, q(SELECT bbm_start('slow')));
 is(value($c, q(SELECT bbm_wait('slow', '3 min'))), 'finished', 'it is finished');
 once('slow', 4000, '... with every row once');
@@ -137,7 +145,7 @@ foreach my $table ('by_name', 'by_day')
 	ok($one->poll_query_until('postgres', $nobody), '... with all of its shards');
 	is(value($c, sprintf(q(SELECT count(*) FROM bbm_internal.bbm_shards_%d WHERE active), of_migration('id', $table))), 0, '... and nothing is active any more');
 }
-rate(0);
+speed_up('by_name', 'by_day');
 foreach my $table ('by_name', 'by_day')
 {
 	value($c, "SELECT bbm_start('$table')");
@@ -169,7 +177,7 @@ $one->start;
 ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations WHERE name = 'bad')), '... until it is back');
 ok($one->poll_query_until('postgres', $nobody), '... and stops, too');
 is(of_migration('status, failure_error_code', 'bad'), '3|4', 'it stays failed');
-rate(0);
+speed_up('bad');
 value($c, q(UPDATE bad SET pad = '' WHERE pad = 'x'));
 is(value($c, q(SELECT bbm_retry('bad'))), 1, 'it is tried again');
 is(value($c, q(SELECT bbm_wait('bad', '3 min'))), 'finished', '... and finished');
@@ -276,7 +284,7 @@ refuses(q(SELECT bbm_pause('any')), qr/failed to connect.*DETAIL:  .*coordinator
 refuses($status, qr/failed to connect/, '... or sees how far it is', $one);
 $c->start;
 rate(0);
-value($one, q(SELECT bbm_alter('any', settings => '{}')));
+value($one, q(SELECT bbm_alter('any', settings => '{}', batch_size => 500)));
 is(value($one, q(SELECT bbm_wait('any', '3 min'))), 'finished', 'it is finished');
 value($one, q(SELECT bbm_ensure_finished('any')));
 is(value($one, q(SELECT bbm_verify('any'))), 0, '... with no row left');
@@ -318,7 +326,7 @@ $c->safe_psql('postgres', sprintf(q(SELECT citus_remove_node('%s', %d)), $three-
 replace_node($three);
 $three->stop;
 ok($c->poll_query_until('postgres', q(SELECT waiting_on LIKE 'its nodes: % of 6 shards done%' FROM bbm_status_detail('spread'))), 'it is removed, and nobody waits for it');
-rate(0);
+speed_up('spread');
 is(value($c, q(SELECT bbm_wait('spread', '3 min'))), 'finished', 'it is finished');
 once('spread', 4000, '... with every row once');
 value($c, q(SELECT bbm_drop('spread')));
@@ -344,7 +352,7 @@ ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batche
 ok($one->poll_query_until('postgres', $nobody), '... and pauses');
 value($c, q(SELECT bbm_start('fails_over')));
 goes_on('fails_over', $one, 'started again, it goes on there');
-rate(0);
+speed_up('fails_over');
 is(value($c, q(SELECT bbm_wait('fails_over', '3 min'))), 'finished', 'it is finished');
 once('fails_over', 4000, '... with every row once');
 value($c, q(SELECT bbm_drop('fails_over')));
