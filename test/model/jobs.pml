@@ -41,8 +41,17 @@
 #ifndef THROTTLES
 #define THROTTLES 1				/* a worker must wait, and checks whether nothing is left anyway */
 #endif
+#ifndef RELEASES
+#define RELEASES 0				/* a job is released between two commits, or before its first: its process is wanted elsewhere */
+#endif
+#ifndef WAITS
+#define WAITS 0					/* 1: a job that was claimed along is begun after a pacing pause */
+#endif
 #ifndef PHASES
 #define PHASES 1				/* 2: the second one verifies */
+#endif
+#ifndef ASKS
+#define ASKS 0					/* 1: the session asks for a verification while the migration runs */
 #endif
 #define MAX_ATTEMPTS 2
 
@@ -74,6 +83,7 @@ typedef Rows {
 /* what has committed */
 unsigned status : 3 = ACTIVE;
 unsigned phase : 2 = 1;
+unsigned phases : 2 = PHASES;	/* how many there are to be */
 unsigned ranges : 2 = RANGES - 1;
 Job job[RANGES];
 Rows done[RANGES];
@@ -86,6 +96,10 @@ bool worker_id[3];				/* does the worker hold the lock of its worker id? */
 
 /* is the worker's target of the row's present updated_at? */
 bool current[3];
+#if ASKS > 0
+unsigned asks : 1 = ASKS;
+byte known_phases[3];		/* as in that target */
+#endif
 
 #ifdef LIVENESS
 /*
@@ -114,6 +128,7 @@ unsigned errors : 2 = ERRORS;
 unsigned unlocks : 2 = UNLOCKS;
 unsigned pauses : 2 = PAUSES;
 unsigned throttles : 2 = THROTTLES;
+unsigned releases : 2 = RELEASES;
 
 /* for the trace that spin prints of a violation */
 #define TRACE(function) printf("%d ", me); printf(#function); printf("\n")
@@ -235,7 +250,7 @@ inline commit()
 
 inline forget_claim()
 {
-	r = 0; epoch = 0; cursor = 0; my_phase = 0; next = false; fresh = false;
+	r = 0; epoch = 0; cursor = 0; my_phase = 0; next = false; fresh = false; waited = false;
 	orphans = 0; own = 0; others = 0; checked = false; i = 0; bad = 0; l = 0
 }
 
@@ -318,13 +333,14 @@ proctype Worker(byte me)
 	unsigned cursor : 2;
 	unsigned my_phase : 2;
 	bool next;					/* the next range is claimed along */
+	bool waited;				/* ... and begun after a pause */
 	bool fresh;					/* the claim is for a new range */
 	unsigned orphans : RANGES;	/* in our claim: jobs taken over, */
 	unsigned own : RANGES;		/* ... and taken back */
 	bool others;				/* live workers run jobs, or one that is left over is locked */
 	bool checked;
 	unsigned i : 2;
-	unsigned bad : 2;			/* the error of the batch: 1 transient, 2 of the data */
+	unsigned bad : 2;			/* the error of the batch: 1 transient, 2 of the data; 3: none, it is not begun */
 	unsigned k : 2;
 	unsigned l : 2;
 #if REBOOTS > 0
@@ -344,6 +360,9 @@ open:
 		:: UP && (status == ACTIVE || status == RUNNING) ->
 			TRACE(open_target);
 			current[me] = true;
+#if ASKS > 0
+			known_phases[me] = phases;
+#endif
 			if
 			:: status == ACTIVE -> goto start
 			:: else -> goto claim
@@ -503,6 +522,15 @@ idle:
 	 * lock of the job's row, and what no rollback undoes.
 	 */
 work:
+	/* holds nothing: somebody may want the process, its time slice be over, or a throttle be met */
+	if
+	:: cursor > 0 || waited ->
+		if
+		:: STEP(may_begin_batch, releases > 0) -> releases--; bad = 3; goto record END
+		:: true
+		fi
+	:: else
+	fi;
 	STEP(bbm_job_lock, job_row[r] == 0) ->
 		if
 		:: !IS_OURS -> SAY(it was taken over); goto after
@@ -510,11 +538,15 @@ work:
 		fi
 	END;
 	if
-	:: cursor > 0 ->
+	:: cursor > 0 || waited ->
 		STEP(still_running, migration == 0) ->
+			waited = false;
 			if
-			:: status != RUNNING -> TRACE(bbm_record_release_unstarted); rollback(); bad = 1; goto record
-			:: else
+			:: status != RUNNING || !current[me] -> TRACE(bbm_record_release_unstarted); rollback(); bad = 3; goto record
+			/* another migration waits for the table, whose time slice this one has had */
+			:: status == RUNNING && current[me] && releases > 0 ->
+				TRACE(bbm_slice_is_over); releases--; rollback(); bad = 3; goto record
+			:: status == RUNNING && current[me]
 			fi
 		END
 	:: else
@@ -537,7 +569,7 @@ work:
 		:: errors > 0 -> SAY(a transient error); errors--; bad = 1; rollback(); goto record
 		:: errors > 0 && my_phase == 1 -> SAY(an error of the data); errors--; bad = 2; rollback(); goto record
 		/* more is left of the range than this */
-		:: cursor < SUBS - 1 && !job[r].bisect && my_phase == 1 ->
+		:: cursor < SUBS - 1 && my_phase == 1 ->
 			TRACE(bbm_job_progress);
 #ifndef BREAK_RECORD
 			change_rows();
@@ -546,8 +578,8 @@ work:
 			job[r].cursor = cursor;
 			commit()
 		/* the last commit of the job may also be the claim of the next one */
-		:: cursor == SUBS - 1 || job[r].bisect || my_phase > 1 -> goto finish_job
-		:: (cursor == SUBS - 1 || job[r].bisect || my_phase > 1) && migration == 0 ->
+		:: cursor == SUBS - 1 || my_phase > 1 -> goto finish_job
+		:: (cursor == SUBS - 1 || my_phase > 1) && migration == 0 ->
 			TRACE(bbm_lock_for_claim_at_once);
 			migration = me;
 			if
@@ -561,7 +593,7 @@ work:
 
 finish_job:
 	STEP(bbm_job_finish, true) ->
-		/* a range that is bisected is one commit: each row is changed or quarantined */
+		/* each row is changed or quarantined */
 		if
 		:: job[r].bisect -> TRACE(bbm_bisect)
 		:: else
@@ -591,6 +623,7 @@ finish_job:
 		worker_id[me] = true;
 		if
 		:: next -> next = false; goto work
+		:: next && WAITS -> next = false; TRACE(bbm_pacing_pauses); waited = true; goto work
 		:: else
 		fi
 	END;
@@ -607,17 +640,46 @@ record:
 		:: !IS_OURS -> SAY(it was taken over); goto after
 		:: IS_OURS && bad == 1 ->
 			TRACE(bbm_job_requeue); job[r].status = NEW; job[r].worker = 0; job[r].attempts--; commit(); goto after
+		:: IS_OURS && bad == 3 ->
+			TRACE(bbm_job_release_unstarted); job[r].status = NEW; job[r].worker = 0; job[r].attempts--; commit(); goto after
+		/* what is left of the range is quarantined */
+		:: IS_OURS && bad == 2 && job[r].attempts >= MAX_ATTEMPTS && !job[r].bisect ->
+			TRACE(bbm_job_skip);
+			do
+			:: cursor < SUBS -> change_rows(); cursor++
+			:: else -> break
+			od;
+			job[r].status = FINISHED;
+			job[r].worker = 0;
+			job[r].epoch = 0;
+			job[r].attempts = 0;
+			job[r].cursor = 0;
+			commit();
+			goto after
 		:: IS_OURS && bad == 2 ->
 			TRACE(bbm_job_fail);
 			job[r].status = FAILED;
 			job[r].worker = 0;
 			commit();
 			if
-			:: job[r].attempts < MAX_ATTEMPTS -> goto after
-			:: job[r].attempts >= MAX_ATTEMPTS && !job[r].bisect -> job[r].bisect = true; goto after
-			:: else
+			:: job[r].attempts < MAX_ATTEMPTS
+			:: job[r].attempts >= MAX_ATTEMPTS && !job[r].bisect -> job[r].bisect = true
+			:: else -> goto fail
 			fi
 		fi
+	END;
+	/* engine/breaker.c: too many have failed */
+	if
+	:: STEP(bbm_breaker_trips, pauses > 0 && row == 0) -> pauses--; TRACE(bbm_migration_lock_as_read); row = me END
+	:: true -> goto after
+	fi;
+	STEP(pause_it, migration == 0) ->
+		if
+		:: status == RUNNING && current[me] -> TRACE(bbm_migration_pause); status = PAUSED; row_changed()
+		:: else
+		fi;
+		commit();
+		goto open
 	END;
 
 	/* no attempts are left */
@@ -645,8 +707,13 @@ finish:
 #ifndef BREAK_FINISH
 		migration = me;
 #endif
+		TRACE(bbm_migration_lock_as_read);
 		if
+#ifdef BREAK_STALE
+		:: status != RUNNING -> rollback(); goto open
+#else
 		:: status != RUNNING || !current[me] -> rollback(); goto open
+#endif
 		:: else
 		fi;
 		TRACE(bbm_nothing_left);
@@ -676,7 +743,11 @@ finish:
 		:: else -> k = 0; break
 		od;
 		if
-		:: phase < PHASES ->
+#ifdef BREAK_STALE
+		:: phase < known_phases[me] ->
+#else
+		:: phase < phases ->
+#endif
 			TRACE(bbm_migration_set_phase);
 			phase++;
 			/* the jobs of the next phase are others */
@@ -686,6 +757,8 @@ finish:
 			od
 		:: else ->
 			TRACE(bbm_migration_finish);
+			/* what somebody has asked for by now has taken place */
+			assert(phase == phases);
 			do
 			:: k < ranges ->
 				do
@@ -754,6 +827,9 @@ proctype Session(byte me)
 		/* somebody starts it again */
 		:: UP && (status == PAUSED || status == FAILED) -> what = 1
 		:: UP && extends && phase == 1 -> what = 2; extends = false
+#if ASKS > 0
+		:: UP && asks > 0 && phase == 1 -> what = 3; asks--
+#endif
 		fi
 	   };
 	   /* an UPDATE locks the row before its trigger runs */
@@ -810,6 +886,15 @@ proctype Session(byte me)
 			fi;
 			row_changed();
 			commit()
+#if ASKS > 0
+		:: UP && what == 3 ->
+			if
+			:: status != FINISHED && phase == 1 -> TRACE(bbm_alter); phases = 2
+			:: else
+			fi;
+			row_changed();
+			commit()
+#endif
 		fi
 	   }
 	:: false
