@@ -165,11 +165,11 @@ add_relation(RowTest *test, Relation rel, double pages_to_read, BbmSampleOfRows 
 static bool
 has_pages(const BbmTarget *target, Relation rel)
 {
-	return !target->as_owner && !target->is_reference && RELKIND_HAS_TABLE_AM(rel->rd_rel->relkind) && rel->rd_tableam &&
-		rel->rd_tableam->scan_set_tidrange;
+	return !target->as_owner && !target->is_reference && RELKIND_HAS_TABLE_AM(rel->rd_rel->relkind) &&
+		rel->rd_tableam && rel->rd_tableam->scan_set_tidrange;
 }
 
-/* Of a reference table the server knows nothing here; it is small, since each node has a copy.  Needs SPI. */
+/* Of a reference table nothing is known here; it is small, since each node has a copy.  Needs SPI. */
 static double
 count_all(Relation rel)
 {
