@@ -243,7 +243,7 @@ create_table(const char *record, int64 migration_id, Oid relid, const BbmDistrib
 	bbm_cluster_command(us, psprintf("CREATE TABLE %s (key %s%s%s NOT NULL, low text NOT NULL, high text NOT NULL, "
 									 "kind text NOT NULL, active boolean, definition jsonb, epoch bigint NOT NULL DEFAULT 0, "
 									 "state text, cursor_value bigint, cursor_key text[], bounds jsonb, "
-									 "row_count bigint NOT NULL DEFAULT 0, key_count bigint NOT NULL DEFAULT 0, "
+									 "row_count bigint NOT NULL DEFAULT 0, key_count bigint NOT NULL DEFAULT 0, errors jsonb, "
 									 "updated_at timestamptz, PRIMARY KEY (key, low, high, kind)) WITH (fillfactor = 10)",
 									 record, format_type_with_typemod(type, typmod), OidIsValid(collation) ? " COLLATE " : "",
 									 OidIsValid(collation) ? generate_collation_name(collation) : ""));
@@ -427,14 +427,14 @@ bbm_shard_records_complete(Oid owner, const char *record, Oid relid)
 		}
 		(void) bbm_cluster_query(owner,
 								 psprintf("INSERT INTO %s (key, low, high, kind, active, definition, epoch, state, cursor_value, "
-										  "cursor_key, bounds, row_count, key_count, updated_at) "
+										  "cursor_key, bounds, row_count, key_count, errors, updated_at) "
 										  "SELECT %s::%s, %s, %s, kind, active, definition, epoch, state, cursor_value, cursor_key, "
 										  "bounds, CASE WHEN low = %s THEN row_count ELSE 0 END, "
-										  "CASE WHEN low = %s THEN key_count ELSE 0 END, updated_at "
+										  "CASE WHEN low = %s THEN key_count ELSE 0 END, CASE WHEN low = %s THEN errors END, updated_at "
 										  "FROM %s WHERE low::integer <= %s AND high::integer >= %s AND NOT (%s)", record,
 										  quote_literal_cstr(shard->value),
 										  format_type_be_qualified(get_atttype(relid, get_attnum(relid, d.column))),
-										  low, quote_literal_cstr(shard->high), low, low, record, shard->low,
+										  low, quote_literal_cstr(shard->high), low, low, low, record, shard->low,
 										  shard->high, known.data));
 	}
 	(void) bbm_cluster_query(owner, psprintf("DELETE FROM %s WHERE NOT (%s)", record, known.data));
@@ -538,9 +538,9 @@ bbm_cluster_state(const char *record, Oid relid, const char *shards, BbmClusterS
 									  "(array_agg(f.name ORDER BY f.id) FILTER (WHERE f.state = 'failed'))[1], "
 									  "min(f.waiting) FILTER (WHERE f.state NOT IN ('finished', 'failed')), "
 									  "(SELECT count(DISTINCT p.colocationid) = 1 AND count(*) = 2 FROM pg_catalog.pg_dist_partition p "
-									  " WHERE p.logicalrelid IN (%u, to_regclass(%s))) "
+									  " WHERE p.logicalrelid IN (%u, to_regclass(%s))), sum(f.errors) "
 									  "FROM pg_catalog.pg_dist_shard s LEFT JOIN (SELECT DISTINCT ON (r.id) * FROM "
-									  "jsonb_to_recordset(%s) AS r(id bigint, name text, state text, error text, sqlstate text, waiting text) "
+									  "jsonb_to_recordset(%s) AS r(id bigint, name text, state text, error text, sqlstate text, waiting text, errors bigint) "
 									  "ORDER BY r.id, r.state = 'finished' DESC) f ON f.id = s.shardid WHERE s.logicalrelid = %u",
 									  relid, quote_literal_cstr(record), quote_literal_cstr(shards), relid));
 	state->shards = (int) bbm_cluster_int64(0, 1);
@@ -553,6 +553,7 @@ bbm_cluster_state(const char *record, Oid relid, const char *shards, BbmClusterS
 	state->failed_shard = bbm_cluster_text(0, 8);
 	state->waiting = bbm_cluster_text(0, 9);
 	state->same_table = strcmp(bbm_cluster_text(0, 10), "t") == 0;
+	state->errors = bbm_cluster_int64(0, 11);
 }
 
 /*

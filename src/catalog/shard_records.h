@@ -43,6 +43,7 @@ typedef struct BbmClusterState
 	int			failed;
 	int			missing;		/* of which there is no report */
 	int			unrecorded;		/* ... of which there is no record, after a split */
+	int64		errors;			/* quarantined rows, as far as they are reported */
 	char	   *failure;		/* of the first that has failed */
 	char	   *sqlstate;
 	char	   *failed_shard;

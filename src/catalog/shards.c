@@ -320,8 +320,9 @@ bbm_shard_not_entered(void)
 	return before;
 }
 
-static void
-record_is_lost(const BbmShard *shard)
+/* Raises the error for a record that this node has locked and cannot write. */
+void
+bbm_shard_record_is_lost(const BbmShard *shard)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
@@ -353,7 +354,7 @@ bbm_shard_note(BbmShard *shard, const BbmBound *cursor, int64 rows, int64 keys)
 							  8, (Oid[]) {INT8OID, TEXTOID, TEXTOID, INT8OID, TEXTARRAYOID, INT8OID, INT8OID, BOOLOID});
 	(void) bbm_spi_execute_plan(shard->note, values, nulls, false, 0);
 	if (SPI_processed != 1)
-		record_is_lost(shard);
+		bbm_shard_record_is_lost(shard);
 }
 
 /* All keys are done.  As above. */
@@ -364,7 +365,7 @@ bbm_shard_finish(BbmShard *shard)
 						  psprintf("UPDATE %s SET state = 'finished', updated_at = clock_timestamp() WHERE kind = 'shard' "
 								   "AND low = %s AND high = %s AND epoch = " INT64_FORMAT, shard->record,
 								   quote_literal_cstr(shard->low), quote_literal_cstr(shard->high), shard->epoch)) != 1)
-		record_is_lost(shard);
+		bbm_shard_record_is_lost(shard);
 }
 
 /* Reads the record of a shard, and what it says of the migration as a whole. */
@@ -373,7 +374,7 @@ read_record(BbmShardRecord *shard)
 {
 	char	   *key;
 	char	   *sql = psprintf("SELECT c.active, r.epoch, r.state = 'finished', r.cursor_value, r.cursor_key, r.row_count, "
-							   "r.key_count, c.definition, r.bounds, c.epoch > 0 FROM %s r JOIN %s c ON c.low = r.low AND c.high = r.high "
+							   "r.key_count, c.definition, r.bounds, c.epoch > 0, coalesce(jsonb_array_length(r.errors), 0) FROM %s r JOIN %s c ON c.low = r.low AND c.high = r.high "
 							   "AND c.kind = 'control' WHERE r.kind = 'shard' AND r.low = %s AND r.high = %s",
 							   shard->record, shard->record, quote_literal_cstr(shard->low),
 							   quote_literal_cstr(shard->high));
@@ -393,6 +394,7 @@ read_record(BbmShardRecord *shard)
 	shard->definition = bbm_cluster_text(0, 8);
 	shard->bounds = bbm_cluster_text(0, 9);
 	shard->altered = strcmp(bbm_cluster_text(0, 10), "t") == 0;
+	shard->errors = bbm_cluster_int64(0, 11);
 }
 
 /* Returns a list of BbmShardRecord: the shards of the table that are here now, in the current memory context. */

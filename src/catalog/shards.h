@@ -55,6 +55,7 @@ typedef struct BbmShardRecord
 	BbmBound	cursor;
 	int64		rows;
 	int64		keys;
+	int64		errors;			/* quarantined rows */
 	char	   *definition;		/* jsonb, as text */
 	bool		altered;		/* ... since the record was created */
 	char	   *bounds;			/* the same; NULL until the first node has taken it up */
@@ -74,6 +75,7 @@ extern BbmShardState bbm_shard_enter(BbmShard *shard);
 extern bool bbm_shard_not_entered(void);
 extern void bbm_shard_note(BbmShard *shard, const BbmBound *cursor, int64 rows, int64 keys);
 extern void bbm_shard_finish(BbmShard *shard);
+extern void bbm_shard_record_is_lost(const BbmShard *shard);
 extern List *bbm_shards_here(const char *record, const char *table);
 extern BbmShardState bbm_shard_take_over(BbmShardRecord *shard);
 

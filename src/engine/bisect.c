@@ -25,6 +25,7 @@
 #include "base/cancel.h"
 #include "base/txn.h"
 #include "catalog/errors.h"
+#include "catalog/shard_errors.h"
 #include "engine/outcome.h"
 #include "engine/run_range.h"
 #include "target/target.h"
@@ -89,6 +90,8 @@ quarantine(Bisection *bisection, const BbmRange *sub_batch, const ErrorData *err
 				 errhint("bbm_errors shows those before; correct the job, or raise max_errors, and start the migration again.")));
 	}
 	bbm_error_add(bisection->job, &sub_batch->min, &sub_batch->max, error);
+	if (bisection->target->shard)
+		bbm_shard_error_add(bisection->target->shard, &sub_batch->min, &sub_batch->max, error);
 }
 
 /*
@@ -167,7 +170,10 @@ split_keys(Bisection *bisection, BbmRange *rest, bool after)
 int64
 bbm_bisect(BbmTarget *target, BbmPartition *partition, const BbmJob *job, const BbmRange *sub_batch)
 {
-	Bisection	bisection = {target, partition, job, 0, bbm_errors_count(job->migration_id)};
+	Bisection	bisection = {
+		target, partition, job, 0,
+		target->shard ? bbm_shard_errors_count(target->shard) : bbm_errors_count(job->migration_id)
+	};
 	BbmRange	rest = {job->has_cursor ? job->cursor : job->min, job->max, job->key_count};
 
 	if (sub_batch == NULL)

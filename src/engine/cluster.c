@@ -25,10 +25,12 @@
 #include "base/printable.h"
 #include "base/rates.h"
 #include "base/wait_state.h"
+#include "catalog/errors.h"
 #include "catalog/events.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"
 #include "catalog/shard_control.h"
+#include "catalog/shard_errors.h"
 #include "catalog/shards.h"
 #include "catalog/totals.h"
 
@@ -149,6 +151,9 @@ bbm_cluster_look(void *arg)
 	bbm_cluster_state(migration->shard_record, migration->table_oid, step->report.shards, &step->state);
 	if (step->state.unrecorded > 0)
 		step->empty = bbm_shard_records_complete(migration->owner, migration->shard_record, migration->table_oid);
+	/* what is reported has been committed, so what is read now has no less of them */
+	if (step->state.same_table && step->state.errors > bbm_errors_count(migration->id))
+		step->errors = bbm_shard_errors_read(migration->shard_record, migration->table_oid);
 	MemoryContextSwitchTo(old);
 }
 
@@ -219,6 +224,8 @@ bbm_cluster_decide(void *arg)
 	if (!state->same_table)
 		table_has_changed(migration);
 	bbm_cluster_show(migration->id, step->report.shards, step->report.silent == 0 && state->missing == 0);
+	if (step->errors)
+		bbm_shard_errors_show(migration->id, step->errors);
 	keep_books(step);
 	if (state->failed > 0)
 	{

@@ -36,6 +36,7 @@ typedef struct BbmClusterStep
 	bool		held;			/* a session is pausing it, and has not committed yet */
 	BbmClusterReport report;
 	BbmClusterState state;
+	char	   *errors;			/* all quarantined rows, if there are new ones; or NULL */
 	int			empty;			/* shards that have neither a row nor a record */
 	char	   *unreached;		/* out of bbm_cluster_reach: the nodes that have still not been told */
 	BbmStatus	status;			/* out: the migration's */

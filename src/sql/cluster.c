@@ -111,7 +111,7 @@ static void
 check_options(const BbmDefinition *d, const BbmMigration *m, Oid relid)
 {
 	check_option(relid, m->strategy && strcmp(m->strategy, "SerialKeySetBatchingStrategy") != 0, "Another batching_strategy");
-	check_option(relid, m->on_error != BBM_ON_ERROR_FAIL, "on_error other than fail");
+	check_option(relid, m->on_error == BBM_ON_ERROR_SKIP, "on_error => skip");
 	check_option(relid, m->verify || m->row_check, "Verification");
 	check_option(relid, m->follow, "\"follow\"");
 	check_option(relid, m->index_name != NULL, "index_name, as each shard has indexes of its own names,");
@@ -127,7 +127,7 @@ bbm_cluster_may_alter(const char *column)
 {
 	static const char *const columns[] = {
 		"batch_size", "sub_batch_size", "target_duration", "min_batch_size", "max_batch_size", "max_batch_wal",
-		"max_attempts", "priority", "share_table", "synchronous", "allow_full_scan", "settings", "name"
+		"max_attempts", "max_errors", "priority", "share_table", "synchronous", "allow_full_scan", "settings", "name"
 	};
 
 	for (int i = 0; i < lengthof(columns); i++)
@@ -173,8 +173,8 @@ bbm_cluster_resolve(BbmDefinition *d, BbmMigration *m, Oid relid)
 
 		bbm_job_parts(m, &parts);
 		bbm_definition_set_text(d, "job_signature_name",
-								bbm_statement_compose(&parts, table, quote_identifier(get_rel_name(relid)), false,
-													  NULL, NULL));
+								bbm_statement_compose(&parts, table, quote_identifier(get_rel_name(relid)), false, NULL,
+													  NULL));
 	}
 	bbm_failing_code = BBM_CODE_UNKNOWN;
 }
@@ -348,9 +348,9 @@ report(StringInfo buf, const BbmShardRecord *shard, const BbmShardPart *part, co
 	const char *state = error ? "failed" : part_state(shard, part);
 
 	appendStringInfo(buf, "%s{\"id\": " INT64_FORMAT ", \"state\": \"%s\", \"status\": %d, \"rows\": " INT64_FORMAT
-					 ", \"keys\": " INT64_FORMAT, buf->len > 1 ? ", " : "", shard->id, state,
+					 ", \"keys\": " INT64_FORMAT ", \"errors\": " INT64_FORMAT, buf->len > 1 ? ", " : "", shard->id, state,
 					 strcmp(state, "finished") == 0 ? BBM_FINISHED : strcmp(state, "failed") == 0 ? BBM_FAILED :
-					 strcmp(state, "running") == 0 ? BBM_RUNNING : BBM_JOB_NEW, shard->rows, shard->keys);
+					 strcmp(state, "running") == 0 ? BBM_RUNNING : BBM_JOB_NEW, shard->rows, shard->keys, shard->errors);
 	append_text(buf, "name", shard->table);
 	if (shard->finished || (part && part->has_total))
 		appendStringInfo(buf, ", \"total\": " INT64_FORMAT, shard->finished ? shard->keys : part->total);

@@ -140,6 +140,38 @@ like(value($c, q(SELECT error_message FROM batched_background_migrations WHERE n
 once('worked', 2000, '... and has changed nothing');
 value($c, q(SELECT bbm_drop('through')));
 
+# ---- rows that cannot be done
+
+$c->safe_psql('postgres', <<'EOS');
+SET citus.shard_count = 4;
+CREATE TABLE poisoned (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0, divisor integer NOT NULL DEFAULT 1);
+SELECT create_distributed_table('poisoned', 'id', colocate_with => 'none');
+INSERT INTO poisoned SELECT i, 0, CASE WHEN i % 300 = 77 THEN 0 ELSE 1 END FROM generate_series(1, 3000) i;
+EOS
+rate(60);
+value($c, q(SELECT bbm_update('poisoned', 'poisoned', 'n = n + 1 / divisor', batch_size => 20, max_attempts => 2, on_error => 'split', start => true)));
+ok($c->poll_query_until('postgres', q(SELECT count(*) > 0 FROM bbm_errors('poisoned'))), 'a row that cannot be done is shown on the coordinator');
+# what is known of it goes where its shard goes
+foreach my $mode ('block_writes', 'force_logical')
+{
+	move('poisoned', $mode, $_->[0]) foreach shards_of('poisoned');
+}
+split_shard('poisoned', 'block_writes');
+rate(0);
+# a range of keys of which the shard has only one is that row
+like(value($c, q(SELECT bbm_wait('poisoned', '3 min'))), qr/^finished, .* quarantined$/, 'it is finished but for those rows, through moves of all shards and a split');
+is(value($c, q(SELECT count(*) FILTER (WHERE n = 1), count(*) FILTER (WHERE n = 0 AND divisor = 0), count(*) FROM poisoned)), '2990|10|3000', '... every other row is done once');
+is(value($c, q(SELECT error_message, count, last_key FROM bbm_errors('poisoned'))), 'division by zero|10|2777', '... and the coordinator has each of them');
+refuses(q(SELECT bbm_retry('poisoned')), qr/cannot retry the quarantined rows of migration "poisoned".*HINT:  Define another/s, '... which are not retried');
+value($c, q(SELECT bbm_drop('poisoned')));
+value($c, q(SELECT bbm_update('poisoned', 'poisoned', 'n = n + 1 / divisor', 'divisor = 0', batch_size => 20, max_attempts => 1, max_errors => 1, on_error => 'split', start => true)));
+is(value($c, q(SELECT bbm_wait('poisoned', '3 min'))), 'failed', 'too many of them fail it');
+like(value($c, q(SELECT error_message FROM batched_background_migrations)), qr/more than 1 rows cannot be done/, '... with the reason');
+value($c, q(SELECT bbm_alter('poisoned', max_errors => 10)));
+value($c, q(SELECT bbm_start('poisoned')));
+like(value($c, q(SELECT bbm_wait('poisoned', '3 min'))), qr/^finished, .* quarantined$/, '... until more are allowed');
+value($c, q(SELECT bbm_drop('poisoned')));
+
 # ---- a reference table
 
 $c->safe_psql('postgres', <<'EOS');

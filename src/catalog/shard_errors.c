@@ -1,0 +1,129 @@
+/*-------------------------------------------------------------------------
+ *
+ * shard_errors.c
+ *		The quarantined rows of a distributed table.
+ *
+ * NOTES
+ *	  They are kept in the record of their shard, as a jsonb array: so they
+ *	  commit with the batch that has left them out, and go where the shard
+ *	  goes.  What the node itself has of them ends with its migration of the
+ *	  shard.  The coordinator copies them when the nodes report more than it
+ *	  has.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "catalog/shard_errors.h"
+
+#include "catalog/pg_type_d.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/json.h"
+
+#include "base/printable.h"
+#include "catalog/errors.h"
+#include "catalog/sql.h"
+
+/* An array of text as a literal, or NULL. */
+static char *
+array_literal(Datum array)
+{
+	return DatumGetPointer(array) == NULL ? "NULL" : quote_literal_cstr(OidOutputFunctionCall(F_ARRAY_OUT, array));
+}
+
+static char *
+text_literal(const char *text)
+{
+	return text ? quote_literal_cstr(bbm_shortened(text, BBM_LONGEST_KEPT)) : "NULL";
+}
+
+/*
+ * Quarantines a range that fails with this error.  Caller has entered the shard
+ * in this transaction, so the record is locked.  Needs SPI.
+ */
+void
+bbm_shard_error_add(const BbmShard *shard, const BbmBound *min, const BbmBound *max,
+					const ErrorData *error)
+{
+	char	   *sql = psprintf("UPDATE %s SET errors = coalesce(errors, '[]') || jsonb_build_array(jsonb_build_object("
+							   "'min_value', " INT64_FORMAT ", 'max_value', " INT64_FORMAT ", 'min_key', %s::text[], "
+							   "'max_key', %s::text[], 'error_sqlstate', %s::text, 'error_message', %s::text, "
+							   "'error_detail', %s::text, 'error_hint', %s::text, 'error_context', %s::text, 'at', clock_timestamp())) "
+							   "WHERE kind = 'shard' AND low = %s AND high = %s AND epoch = " INT64_FORMAT,
+							   shard->record, min->number, max->number, array_literal(min->key), array_literal(max->key),
+							   text_literal(unpack_sql_state(error->sqlerrcode)), text_literal(error->message),
+							   text_literal(error->detail), text_literal(error->hint), text_literal(error->context),
+							   quote_literal_cstr(shard->low), quote_literal_cstr(shard->high), shard->epoch);
+
+	if (bbm_cluster_query(GetUserId(), sql) != 1)
+		bbm_shard_record_is_lost(shard);
+}
+
+/* How many there are in the shard, wherever it was when they were found.  As above. */
+int64
+bbm_shard_errors_count(const BbmShard *shard)
+{
+	return bbm_cluster_query(GetUserId(),
+							 psprintf("SELECT coalesce(jsonb_array_length(errors), 0) FROM %s WHERE kind = 'shard' AND low = %s "
+									  "AND high = %s", shard->record, quote_literal_cstr(shard->low),
+									  quote_literal_cstr(shard->high))) > 0 ? bbm_cluster_int64(0, 1) : 0;
+}
+
+/* The number of the table's shard that begins with this hash value. */
+static int64
+shard_from(Oid relid, const char *low)
+{
+	return bbm_cluster_query(GetUserId(),
+							 psprintf("SELECT shardid FROM pg_catalog.pg_dist_shard WHERE logicalrelid = %u "
+									  "AND coalesce(shardminvalue, '') = %s", relid, quote_literal_cstr(low))) > 0 ?
+		bbm_cluster_int64(0, 1) : 0;
+}
+
+/*
+ * Reads those of all shards, on the coordinator, as a jsonb array of shards, in
+ * the current memory context.  Raises an error when a node does not answer.
+ */
+char *
+bbm_shard_errors_read(const char *record, Oid relid)
+{
+	uint64		n = bbm_cluster_query(GetUserId(),
+									  psprintf("SELECT low, errors FROM %s WHERE kind = 'shard' AND errors IS NOT NULL", record));
+	char	  **low = palloc(n * sizeof(char *));
+	char	  **errors = palloc(n * sizeof(char *));
+	StringInfoData buf;
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		low[i] = bbm_cluster_text(i, 1);
+		errors[i] = bbm_cluster_text(i, 2);
+	}
+	initStringInfo(&buf);
+	for (uint64 i = 0; i < n; i++)
+		appendStringInfo(&buf, "%s{\"shard\": " INT64_FORMAT ", \"errors\": %s}", i > 0 ? ", " : "",
+						 shard_from(relid, low[i]), errors[i]);
+	return psprintf("[%s]", buf.data);
+}
+
+/* Keeps what bbm_shard_errors_read has read as the migration's.  Caller has bbm_migration_lock. */
+void
+bbm_shard_errors_show(int64 migration_id, const char *errors)
+{
+	static BbmSql sql = {
+		"INSERT INTO @.bbm_row_errors (migration_id, job_id, at, relation_name, min_value, max_value, min_key, max_key, "
+		"error_sqlstate, error_message, error_detail, error_hint, error_context) "
+		"SELECT $1, j.id, e.at, j.relation_name, e.min_value, e.max_value, e.min_key, e.max_key, e.error_sqlstate, "
+		"e.error_message, e.error_detail, e.error_hint, e.error_context "
+		"FROM jsonb_to_recordset($2::jsonb) AS s(shard bigint, errors jsonb) "
+		"JOIN @.batched_background_migration_jobs j ON j.batched_background_migration_id = $1 AND j.min_value = s.shard "
+		"CROSS JOIN jsonb_to_recordset(s.errors) AS e(at timestamptz, min_value bigint, max_value bigint, min_key text[], "
+		"max_key text[], error_sqlstate text, error_message text, error_detail text, error_hint text, error_context text) "
+		"ORDER BY s.shard, e.at",
+		2, {INT8OID, TEXTOID}
+	};
+	Datum		values[] = {Int64GetDatum(migration_id), CStringGetTextDatum(errors)};
+
+	bbm_errors_forget(migration_id);
+	bbm_sql_run(&sql, values, NULL, true);
+}
