@@ -559,6 +559,54 @@ bbm_migration_summary(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
+/* A migration was inserted; needs SPI. */
+static void
+inserted(BbmRow now)
+{
+	int64		id = bbm_row_int(now, "id");
+
+	bbm_wait_state_forget(id);
+	bbm_trouble_forget(id);
+	/* a dump brings its own events along, and the migration's other rows */
+	if (!bbm_row_is_null(now, "origin") && !bbm_row_at_origin(now))
+		return;
+	/* if there are any, they are nobody's; they would determine where the migration goes on */
+	bbm_jobs_forget(id);
+	bbm_partitions_forget(id);
+	bbm_errors_forget(id);
+	report_event(now, "created");
+	if (!bbm_our_statement())
+		count_for_summary(BBM_PAUSED, (BbmStatus) bbm_row_int(now, "status"), false);
+}
+
+/* A migration was updated; needs SPI. */
+static void
+updated(Relation rel, BbmRow old, BbmRow now)
+{
+	int64		id = bbm_row_int(now, "id");
+	int64		from = bbm_row_int(old, "status");
+	int64		to = bbm_row_int(now, "status");
+	/* a copy that is taken for the original from now on */
+	bool		accepted = bbm_row_at_origin(now) && !bbm_row_at_origin(old);
+
+	bbm_cluster_changed(rel, old, now);
+	if (from != to || accepted)
+		report_event(now, event_word((BbmStatus) to));
+	else if (!bbm_engine_writes() && is_changed(old, now))
+		report_event(now, "altered");
+	if (!bbm_our_statement())
+		count_for_summary((BbmStatus) from, (BbmStatus) to, accepted);
+	/* a restored migration that is started here */
+	if (accepted && !bbm_row_is_null(old, "origin") && bbm_row_is_restored(old))
+		bbm_partitions_accept(id);
+	/* its verification has failed: see verify_anew */
+	if (bbm_row_int(now, "round") == bbm_row_int(old, "round") + 1 && !bbm_engine_writes())
+		bbm_jobs_repair(id, (int) bbm_row_int(old, "round"));
+	/* a failed migration that is started, now or after a pause, gets fresh attempts */
+	if (to == BBM_ACTIVE && from != to && (from == BBM_FAILED || !bbm_row_is_null(old, "failure_error_code")))
+		(void) bbm_jobs_refresh(id);
+}
+
 /* AFTER INSERT OR UPDATE OR DELETE ON batched_background_migrations FOR EACH ROW */
 Datum
 bbm_migration_event(PG_FUNCTION_ARGS)
@@ -578,44 +626,11 @@ bbm_migration_event(PG_FUNCTION_ARGS)
 		bbm_cluster_deleted(old);
 	}
 	else if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
-	{
-		bbm_wait_state_forget(bbm_row_int(now, "id"));
-		bbm_trouble_forget(bbm_row_int(now, "id"));
-		/* a dump brings its own events along, and the migration's other rows */
-		if (bbm_row_is_null(now, "origin") || bbm_row_at_origin(now))
-		{
-			/* if there are any, they are nobody's; they would determine where the migration goes on */
-			bbm_jobs_forget(bbm_row_int(now, "id"));
-			bbm_partitions_forget(bbm_row_int(now, "id"));
-			bbm_errors_forget(bbm_row_int(now, "id"));
-			report_event(now, "created");
-			if (!bbm_our_statement())
-				count_for_summary(BBM_PAUSED, (BbmStatus) bbm_row_int(now, "status"), false);
-		}
-	}
+		inserted(now);
 	else
 	{
-		int64		from = bbm_row_int(old, "status");
-		int64		to;
-
 		now.tuple = data->tg_newtuple;
-		to = bbm_row_int(now, "status");
-		bbm_cluster_changed(data->tg_relation, old, now);
-		if (from != to || (bbm_row_at_origin(now) && !bbm_row_at_origin(old)))
-			report_event(now, event_word((BbmStatus) to));
-		else if (!bbm_engine_writes() && is_changed(old, now))
-			report_event(now, "altered");
-		if (!bbm_our_statement())
-			count_for_summary((BbmStatus) from, (BbmStatus) to, bbm_row_at_origin(now) && !bbm_row_at_origin(old));
-		/* a restored migration that is started here */
-		if (bbm_row_at_origin(now) && !bbm_row_is_null(old, "origin") && !bbm_row_at_origin(old) && bbm_row_is_restored(old))
-			bbm_partitions_accept(bbm_row_int(now, "id"));
-		/* its verification has failed: see verify_anew */
-		if (bbm_row_int(now, "round") == bbm_row_int(old, "round") + 1 && !bbm_engine_writes())
-			bbm_jobs_repair(bbm_row_int(now, "id"), (int) bbm_row_int(old, "round"));
-		/* a failed migration that is started, now or after a pause, gets fresh attempts */
-		if (to == BBM_ACTIVE && from != to && (from == BBM_FAILED || !bbm_row_is_null(old, "failure_error_code")))
-			(void) bbm_jobs_refresh(bbm_row_int(now, "id"));
+		updated(data->tg_relation, old, now);
 	}
 	SPI_finish();
 
