@@ -305,6 +305,7 @@ begin_on_both('spread');
 $three->append_conf('postgresql.conf', q(shared_preload_libraries = 'citus'));
 $three->restart;
 join_cluster($three);
+rate($slow);
 is(value($three, q(SELECT count(*) FROM pg_extension WHERE extname = 'bbm')), 1, 'a node that is added gets the extension');
 $c->safe_psql('postgres', q(SELECT rebalance_table_shards('spread', shard_transfer_mode => 'block_writes')));
 my @moved = grep { $_->[3] == $three->port } shards_of('spread');
