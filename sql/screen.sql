@@ -20,6 +20,8 @@ SELECT pg_describe_object(d.classid, d.objid, 0)
 FROM pg_depend d
 WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'bbm') AND d.deptype = 'e'
   AND coalesce(obj_description(d.objid, d.classid::regclass::text), '') = ''
+  -- from 18 on the types of rows and arrays are members of their own
+  AND NOT EXISTS (SELECT 1 FROM pg_type t WHERE d.classid = 'pg_type'::regclass AND t.oid = d.objid AND (t.typrelid <> 0 OR t.typelem <> 0))
 ORDER BY 1;
 SELECT name FROM pg_settings WHERE name LIKE 'bbm.%' AND coalesce(short_desc, '') = '';
 

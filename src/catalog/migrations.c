@@ -104,13 +104,15 @@ bbm_migration_by_id(int64 id, MemoryContext context)
 	return run_by_id(id) ? read_migration(0, context) : NULL;
 }
 
-/* All its columns, until SPI_finish; nothing is given when there is none. */
-void
+/* All its columns, until SPI_finish.  Returns false when it does not exist any more. */
+bool
 bbm_migration_definition(int64 id, BbmDefinition *d)
 {
 	memset(d, 0, sizeof(BbmDefinition));
-	if (run_by_id(id))
-		read_definition(0, d);
+	if (!run_by_id(id))
+		return false;
+	read_definition(0, d);
+	return true;
 }
 
 /*

@@ -40,7 +40,7 @@ typedef struct BbmProgress
 extern bool bbm_migration_is_copy(const char *origin, bool restored);
 extern BbmMigration *bbm_migration_by_name(const char *name, MemoryContext context);
 extern PGDLLEXPORT BbmMigration *bbm_migration_by_id(int64 id, MemoryContext context);
-extern void bbm_migration_definition(int64 id, BbmDefinition *definition);
+extern bool bbm_migration_definition(int64 id, BbmDefinition *definition);
 extern char *bbm_migration_nearest(const char *name, bool (*may_see) (Oid owner));
 extern List *bbm_migrations_runnable(Oid owner, MemoryContext context);
 extern List *bbm_migrations_with_status(List *statuses, MemoryContext context);

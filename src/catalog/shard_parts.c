@@ -94,7 +94,11 @@ bbm_shard_part_name(const char *name, int64 shard)
 	return psprintf("%.*s%s", length, name, suffix);
 }
 
-/* How it is done may have been altered since this node has taken it up: writes what is not as the record says. */
+/*
+ * How it is done may have been altered since this node has taken it up: writes
+ * what is not as the record says.  A worker of this node may meanwhile have found
+ * that the shard is done, or is not here, and deleted the migration.
+ */
 void
 bbm_shard_part_alter(const BbmShardPart *part, const BbmShardRecord *shard)
 {
@@ -104,7 +108,8 @@ bbm_shard_part_alter(const BbmShardPart *part, const BbmShardRecord *shard)
 	bool		differs = false;
 	char	   *name;
 
-	bbm_migration_definition(part->id, &is);
+	if (!bbm_migration_definition(part->id, &is))
+		return;
 	bbm_shard_part_definition(shard, &shall);
 	bbm_each_option(option)
 	{

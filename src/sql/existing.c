@@ -111,7 +111,13 @@ bbm_existing_compare(const BbmMigration *existing, const BbmDefinition *d, bool 
 	StringInfoData differences;
 
 	initStringInfo(&differences);
-	bbm_migration_definition(existing->id, &stored);
+	/* it may have been dropped since it was found */
+	if (!bbm_migration_definition(existing->id, &stored))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("migration \"%s\" does not exist any more", existing->name),
+				 errdetail("It was dropped while it was compared with this definition."),
+				 errhint("Repeat it: then it is defined anew.")));
 	/* it has caught up, and follows no more */
 	if (existing->followed)
 		bbm_definition_set(&stored, "follow", BoolGetDatum(true));

@@ -337,6 +337,7 @@ value($c, q(SELECT bbm_drop('spread')));
 $one->backup('standby');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($one, 'standby', has_streaming => 1);
+$standby->append_conf('postgresql.conf', "bbm.max_row_rate = $slow");
 $standby->start;
 rate($slow);
 table('fails_over', 4000, 4);
