@@ -50,12 +50,12 @@ bbm_shard_error_add(const BbmShard *shard, const BbmBound *min, const BbmBound *
 	char	   *sql = psprintf("UPDATE %s SET errors = coalesce(errors, '[]') || jsonb_build_array(jsonb_build_object("
 							   "'min_value', " INT64_FORMAT ", 'max_value', " INT64_FORMAT ", 'min_key', %s::text[], "
 							   "'max_key', %s::text[], 'error_sqlstate', %s::text, 'error_message', %s::text, "
-							   "'error_detail', %s::text, 'error_hint', %s::text, 'error_context', %s::text, "
-							   "'at', clock_timestamp())) "
+							   "'error_detail', %s::text, 'error_hint', %s::text, 'error_context', %s::text, 'at', clock_timestamp())) "
 							   "WHERE kind = 'shard' AND low = %s AND high = %s AND epoch = " INT64_FORMAT,
-							   shard->record, min->number, max->number, array_literal(min->key), array_literal(max->key),
-							   text_literal(unpack_sql_state(error->sqlerrcode)), text_literal(error->message),
-							   text_literal(error->detail), text_literal(error->hint), text_literal(error->context),
+							   shard->record, min->number, max->number, array_literal(min->key),
+							   array_literal(max->key), text_literal(unpack_sql_state(error->sqlerrcode)),
+							   text_literal(error->message), text_literal(error->detail), text_literal(error->hint),
+							   text_literal(error->context),
 							   quote_literal_cstr(shard->low), quote_literal_cstr(shard->high), shard->epoch);
 
 	if (bbm_cluster_query(GetUserId(), sql) != 1)
