@@ -189,7 +189,7 @@ variance_of_mean(const BbmHistogram *histogram)
 	BbmImpactGroup all = all_groups(histogram);
 	double		n = 0;
 	double		sum = 0;
-	double squares = 0;
+	double		squares = 0;
 
 	for (int i = 0; i < BBM_IMPACT_GROUPS; i++)
 	{

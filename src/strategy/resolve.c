@@ -160,7 +160,7 @@ resolve(BbmTarget *target)
 	bbm_failing_code = BBM_CODE_TABLE;
 	target->lock_mode = target->form == BBM_JOB_NONE ? BBM_READ_LOCK : BBM_WORK_LOCK;
 	target->relid = bbm_migration_table(migration, target->lock_mode);
-	target->is_reference = bbm_is_reference(target->relid);
+	target->is_reference = bbm_where_rows_are(target->relid) == BBM_ROWS_ON_ALL_NODES;
 	if (migration->shard_id == 0)
 		bbm_check_is_no_shard(target->relid);
 	target->alias = pstrdup(quote_identifier(bbm_table_alias(target->relid)));
@@ -283,8 +283,8 @@ bool
 bbm_target_is_current(BbmTarget *target)
 {
 	return bbm_catalog_trusts(target->migration->owner) &&
-		bbm_target_is_named(target) && !bbm_is_distributed(target->relid) &&
-		target->is_reference == bbm_is_reference(target->relid) &&
+		bbm_target_is_named(target) &&
+		bbm_where_rows_are(target->relid) == (target->is_reference ? BBM_ROWS_ON_ALL_NODES : BBM_ROWS_HERE) &&
 		bbm_key_is_current(&target->key, target->relid) &&
 		target->has_triggers == bbm_could_change_key(target, target->relid) &&
 		target->has_partitions == bbm_has_partitions(target->relid) && bbm_rights_are_current(target);

@@ -44,13 +44,6 @@
 #include "catalog/shards.h"
 #include "target/target.h"
 
-typedef enum BbmRowsAre
-{
-	BBM_ROWS_HERE,
-	BBM_ROWS_ON_ALL_NODES,
-	BBM_ROWS_IN_SHARDS
-} BbmRowsAre;
-
 /* Citus: the catalog table with a row for each table whose rows are in shards. */
 #define CITUS_TABLE "pg_dist_partition"
 #define CITUS_INDEX "pg_dist_partition_logical_relid_index"
@@ -316,8 +309,8 @@ citus_says(Relation citus, HeapTuple tuple, const char *column, char value)
  * pg_catalog, where only superusers can create one.  Without such a table, this
  * costs one lookup in the server's caches.
  */
-static BbmRowsAre
-where_rows_are(Oid relid)
+BbmRowsAre
+bbm_where_rows_are(Oid relid)
 {
 	Oid			citus = get_relname_relid(CITUS_TABLE, PG_CATALOG_NAMESPACE);
 	AttrNumber	attnum = OidIsValid(citus) ? get_attnum(citus, CITUS_COLUMN) : InvalidAttrNumber;
@@ -346,18 +339,7 @@ where_rows_are(Oid relid)
 bool
 bbm_is_distributed(Oid relid)
 {
-	return where_rows_are(relid) == BBM_ROWS_IN_SHARDS;
-}
-
-/*
- * Has each node of Citus a copy of the table, which is therefore a reference
- * table?  A statement on it goes to all copies, and they commit together with
- * whatever else is in the transaction, by two-phase commit.
- */
-bool
-bbm_is_reference(Oid relid)
-{
-	return where_rows_are(relid) == BBM_ROWS_ON_ALL_NODES;
+	return bbm_where_rows_are(relid) == BBM_ROWS_IN_SHARDS;
 }
 
 /* Raises an error when the table's rows are stored elsewhere. */
