@@ -22,7 +22,7 @@ OBJS = src/module.o \
 	src/catalog/recent.o src/catalog/shape.o src/catalog/shard_control.o src/catalog/shard_errors.o src/catalog/shard_parts.o src/catalog/shard_records.o src/catalog/shards.o src/catalog/sql.o src/catalog/stalled.o src/catalog/tables.o src/catalog/totals.o src/catalog/whole.o \
 	src/target/cascade.o src/target/changes.o src/target/draw.o src/target/explain.o src/target/filter.o src/target/hierarchy.o src/target/job.o src/target/key.o \
 	src/target/key_query.o src/target/key_scan.o src/target/key_sql.o src/target/lockset.o src/target/null_keys.o \
-	src/target/nulls.o src/target/order.o src/target/partition.o src/target/partitions.o src/target/plan_guard.o \
+	src/target/nulls.o src/target/order.o src/target/partition.o src/target/partitions.o src/target/plan_guard.o src/target/reads.o \
 	src/target/relation.o src/target/rights.o src/target/sample.o src/target/size.o src/target/statement.o src/target/statement_text.o \
 	src/target/user_text.o \
 	src/strategy/block.o src/strategy/loose.o src/strategy/null.o src/strategy/resolve.o src/strategy/serial.o \
@@ -53,7 +53,7 @@ TAP = 001_latency 002_pause 003_crash 004_launcher 005_databases 006_versions 00
 	011_upgrade 012_throttle 013_yielding 014_attack 015_promotion 016_copies 017_resources 018_partitions 019_blocks 020_verify 021_stalled \
 	022_pg_upgrade 023_other_extensions 024_fuzz 025_blockers 030_commands 030_fairness 031_cancel 031_priority 032_null_keys 032_outside 032_registry \
 	033_job_comes_later 034_owned_tables 035_membership 036_lock_watch 037_last_job 036_rights 037_xid_limit 038_metrics 039_claims 039_impact 040_pages \
-	041_delete_standby 042_distributed 043_distributed_control 043_distributed_tables 044_flush \
+	041_delete_standby 042_distributed 043_distributed_control 043_distributed_reads 043_distributed_tables 044_flush \
 	050_points_batch 051_points_claim 052_points_record 053_points_end 054_races 055_history 056_side_races 057_process_races
 # They compare times: nothing may run beside them.
 TAP_ALONE = 001_latency 012_throttle 013_yielding

@@ -27,7 +27,7 @@ bbm_shard_parts(const char *record)
 {
 	static BbmSql sql = {
 		"SELECT m.id, m.shard_id, m.shard_epoch, m.status::bigint, m.total_tuple_count, m.error_message, m.error_sqlstate, "
-		"s.waiting_on FROM @.batched_background_migrations m JOIN @.bbm_migration_status s ON s.name = m.name "
+		"s.waiting_on, m.error_detail FROM @.batched_background_migrations m JOIN @.bbm_migration_status s ON s.name = m.name "
 		"WHERE m.shard_record = $1 AND m.shard_id IS NOT NULL AND m.owner_oid = $2 ORDER BY m.id",
 		2, {TEXTOID, OIDOID}
 	};
@@ -50,6 +50,7 @@ bbm_shard_parts(const char *record)
 		part->error = bbm_sql_text(i, 6, CurrentMemoryContext);
 		part->sqlstate = bbm_sql_text(i, 7, CurrentMemoryContext);
 		part->waiting = bbm_sql_text(i, 8, CurrentMemoryContext);
+		part->detail = bbm_sql_text(i, 9, CurrentMemoryContext);
 		parts = lappend(parts, part);
 	}
 	return parts;

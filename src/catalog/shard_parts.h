@@ -24,6 +24,7 @@ typedef struct BbmShardPart
 	bool		has_total;		/* how many rows there are to do is known ... */
 	int64		total;			/* ... and estimated to be so many */
 	char	   *error;			/* NULL: none */
+	char	   *detail;			/* ... of it, or NULL */
 	char	   *sqlstate;
 	char	   *waiting;		/* what it waits for, or NULL */
 } BbmShardPart;

@@ -538,9 +538,10 @@ bbm_cluster_state(const char *record, Oid relid, const char *shards, BbmClusterS
 									  "(array_agg(f.name ORDER BY f.id) FILTER (WHERE f.state = 'failed'))[1], "
 									  "min(f.waiting) FILTER (WHERE f.state NOT IN ('finished', 'failed')), "
 									  "(SELECT count(DISTINCT p.colocationid) = 1 AND count(*) = 2 FROM pg_catalog.pg_dist_partition p "
-									  " WHERE p.logicalrelid IN (%u, to_regclass(%s))), sum(f.errors) "
+									  " WHERE p.logicalrelid IN (%u, to_regclass(%s))), sum(f.errors), "
+									  "(array_agg(f.detail ORDER BY f.id) FILTER (WHERE f.state = 'failed'))[1] "
 									  "FROM pg_catalog.pg_dist_shard s LEFT JOIN (SELECT DISTINCT ON (r.id) * FROM "
-									  "jsonb_to_recordset(%s) AS r(id bigint, name text, state text, error text, sqlstate text, waiting text, errors bigint) "
+									  "jsonb_to_recordset(%s) AS r(id bigint, name text, state text, error text, detail text, sqlstate text, waiting text, errors bigint) "
 									  "ORDER BY r.id, r.state = 'finished' DESC) f ON f.id = s.shardid WHERE s.logicalrelid = %u",
 									  relid, quote_literal_cstr(record), quote_literal_cstr(shards), relid));
 	state->shards = (int) bbm_cluster_int64(0, 1);
@@ -554,6 +555,7 @@ bbm_cluster_state(const char *record, Oid relid, const char *shards, BbmClusterS
 	state->waiting = bbm_cluster_text(0, 9);
 	state->same_table = strcmp(bbm_cluster_text(0, 10), "t") == 0;
 	state->errors = bbm_cluster_int64(0, 11);
+	state->detail = bbm_cluster_text(0, 12);
 }
 
 /*

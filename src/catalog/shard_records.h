@@ -45,6 +45,7 @@ typedef struct BbmClusterState
 	int			unrecorded;		/* ... of which there is no record, after a split */
 	int64		errors;			/* quarantined rows, as far as they are reported */
 	char	   *failure;		/* of the first that has failed */
+	char	   *detail;			/* ... of that, or NULL */
 	char	   *sqlstate;
 	char	   *failed_shard;
 	char	   *waiting;		/* what one of the others waits for, or NULL */

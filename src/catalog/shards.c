@@ -240,7 +240,9 @@ bbm_shard_close(BbmShard *shard)
 		SPI_freeplan(shard->read);
 	if (shard->note)
 		SPI_freeplan(shard->note);
-	shard->lock = shard->read = shard->note = NULL;
+	if (shard->beside)
+		SPI_freeplan(shard->beside);
+	shard->lock = shard->read = shard->note = shard->beside = NULL;
 }
 
 /*
@@ -318,6 +320,67 @@ bbm_shard_not_entered(void)
 
 	entering = false;
 	return before;
+}
+
+/*
+ * A shard here, s, that a statement on the shard whose number and hash values
+ * these are may read in place of its table: the copy of a reference table, or
+ * the shard of a colocated table that has the same hash values.
+ */
+#define SHARDS_BESIDE(id, low, high) \
+	"pg_catalog.pg_dist_shard s JOIN pg_catalog.pg_dist_partition t ON t.logicalrelid = s.logicalrelid " \
+	"JOIN pg_catalog.pg_dist_placement p ON p.shardid = s.shardid AND " PLACEMENT_IS_ACTIVE \
+	" JOIN pg_catalog.pg_dist_local_group g ON g.groupid = p.groupid WHERE ((t.partmethod = 'n' AND t.repmodel = 't') OR " \
+	"(coalesce(s.shardminvalue, '') = " low " AND coalesce(s.shardmaxvalue, '') = " high " AND t.colocationid = " \
+	"(SELECT o.colocationid FROM pg_catalog.pg_dist_partition o JOIN pg_catalog.pg_dist_shard m ON m.logicalrelid = o.logicalrelid " \
+	"WHERE m.shardid = " id " AND o.colocationid > 0)))"
+
+/*
+ * The shard that is to be read in place of this table, quoted and qualified;
+ * NULL if it is not here, or the table is of another kind.
+ */
+char *
+bbm_shard_read(BbmShard *shard, Oid relid)
+{
+	char	   *name;
+
+	if (bbm_cluster_query(GetUserId(),
+						  psprintf("SELECT s.shardid, %s FROM " SHARDS_BESIDE("%s", "%s", "%s") " AND s.logicalrelid = %u",
+								   SHARD_NAME("s.logicalrelid", "s.shardid"), quote_literal_cstr(shard->low),
+								   quote_literal_cstr(shard->high), psprintf(INT64_FORMAT, shard->id), relid)) != 1)
+		return NULL;
+	name = bbm_cluster_text(0, 2);
+	shard->reads = lappend(shard->reads, bbm_cluster_text(0, 1));
+	return name;
+}
+
+/*
+ * Are the shards that its statement reads still those?  They move and are split
+ * with the shard, which the caller has entered; but somebody may make their
+ * table one that is not colocated any more, and move it then.  So a batch asks
+ * before it reads, and once more after that.  The place that a shard has left
+ * may keep what was in it for a while.
+ */
+bool
+bbm_shard_reads_are_here(BbmShard *shard)
+{
+	Datum		values[3];
+	StringInfoData ids;
+	ListCell   *cell;
+
+	if (shard->reads == NIL)
+		return true;
+	initStringInfo(&ids);
+	foreach(cell, shard->reads)
+		appendStringInfo(&ids, "%s%s", ids.len > 0 ? ", " : "", (char *) lfirst(cell));
+	if (shard->beside == NULL)
+		shard->beside = prepare(psprintf("SELECT 1 FROM " SHARDS_BESIDE("$1", "$2", "$3") " AND s.shardid IN (%s)", ids.data),
+								3, (Oid[]) {INT8OID, TEXTOID, TEXTOID});
+	values[0] = Int64GetDatum(shard->id);
+	values[1] = CStringGetTextDatum(shard->low);
+	values[2] = CStringGetTextDatum(shard->high);
+	return bbm_spi_execute_plan(shard->beside, values, NULL, false, 0) == SPI_OK_SELECT &&
+		SPI_processed == (uint64) list_length(shard->reads);
 }
 
 /* Raises the error for a record that this node has locked and cannot write. */

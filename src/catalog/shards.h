@@ -26,9 +26,11 @@ typedef struct BbmShard
 	bool		integer;		/* the key is one integer */
 	bool		has_cursor;		/* as of bbm_shard_enter: everything up to this key is done */
 	BbmBound	cursor;
+	List	   *reads;			/* bigint, as text: other tables' shards that its statement reads */
 	SPIPlanPtr	lock;
 	SPIPlanPtr	read;
 	SPIPlanPtr	note;
+	SPIPlanPtr	beside;			/* counts those of "reads" that still belong to it */
 } BbmShard;
 
 typedef enum BbmShardState
@@ -73,6 +75,8 @@ extern BbmShard *bbm_shard_open(const BbmMigration *migration, bool integer);
 extern void bbm_shard_close(BbmShard *shard);
 extern BbmShardState bbm_shard_enter(BbmShard *shard);
 extern bool bbm_shard_not_entered(void);
+extern char *bbm_shard_read(BbmShard *shard, Oid relid);
+extern bool bbm_shard_reads_are_here(BbmShard *shard);
 extern void bbm_shard_note(BbmShard *shard, const BbmBound *cursor, int64 rows, int64 keys);
 extern void bbm_shard_finish(BbmShard *shard);
 extern void bbm_shard_record_is_lost(const BbmShard *shard);

@@ -378,6 +378,12 @@ enter_shard(BbmWork *work)
 static void
 note_in_shard(BbmWork *work, const BbmBound *cursor, const BbmRange *sub_batch)
 {
+	if (work->target->shard && !bbm_shard_reads_are_here(work->target->shard))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("a table that the statement of migration \"%s\" reads has left while a batch ran",
+						work->target->migration->name),
+				 errdetail("Its shard is not beside shard " INT64_FORMAT " any more.", work->target->shard->id)));
 	if (work->target->shard)
 		bbm_shard_note(work->target->shard, cursor, work->cost.rows, sub_batch->key_count);
 }
@@ -411,7 +417,7 @@ may_begin(BbmWork *work)
 		work->result = BBM_WORK_ELSEWHERE;
 		return false;
 	}
-	if (is_current(work))
+	if ((work->target->shard == NULL || bbm_shard_reads_are_here(work->target->shard)) && is_current(work))
 		return true;
 	work->result = BBM_WORK_STALE;
 	return false;

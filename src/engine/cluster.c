@@ -178,7 +178,8 @@ fail(const BbmClusterStep *step)
 	error.sqlerrcode = code && strlen(code) == 5 ? MAKE_SQLSTATE(code[0], code[1], code[2], code[3], code[4]) :
 		ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
 	error.message = state->failure ? state->failure : "it failed on its node";
-	error.detail = psprintf("Shard %s, one of %d that have failed.", state->failed_shard, state->failed);
+	error.detail = psprintf("Shard %s, one of %d that have failed.%s%s", state->failed_shard, state->failed,
+							state->detail ? " " : "", state->detail ? state->detail : "");
 	error.hint = "When the cause is gone, start it again: the shards go on where they are.";
 	bbm_migration_fail(step->migration->id, BBM_CODE_ATTEMPTS, &error);
 }

@@ -45,6 +45,7 @@
 #include "target/hierarchy.h"
 #include "target/key.h"
 #include "target/order.h"
+#include "target/reads.h"
 #include "target/relation.h"
 #include "target/statement.h"
 #include "target/target.h"
@@ -355,6 +356,7 @@ report(StringInfo buf, const BbmShardRecord *shard, const BbmShardPart *part, co
 	if (shard->finished || (part && part->has_total))
 		appendStringInfo(buf, ", \"total\": " INT64_FORMAT, shard->finished ? shard->keys : part->total);
 	append_text(buf, "error", error ? error->message : part ? part->error : NULL);
+	append_text(buf, "detail", error ? error->detail : part ? part->detail : NULL);
 	append_text(buf, "sqlstate", error ? unpack_sql_state(error->sqlerrcode) : part ? part->sqlstate : NULL);
 	append_text(buf, "waiting", part ? part->waiting : NULL);
 	appendStringInfoChar(buf, '}');

@@ -16,7 +16,6 @@
 #include "sql/cluster_job.h"
 
 #include "access/sysattr.h"
-#include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
@@ -25,66 +24,25 @@
 #include "strategy/strategy.h"
 #include "target/job.h"
 #include "target/key.h"
+#include "target/reads.h"
 #include "target/relation.h"
 #include "target/statement.h"
 #include "target/target.h"
-
-/* Raises the error for what is not supported on a distributed table. */
-void
-bbm_cluster_refuse(Oid relid, const char *detail, const char *hint)
-{
-	bbm_failing_code = BBM_CODE_TABLE;
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("cannot run batches over distributed table \"%s\"", bbm_table_sql_name(relid)),
-			 errdetail_internal("%s", detail),
-			 errhint("%s", hint)));
-}
-
-/* Finds another table that a query reads. */
-static bool
-reads_another(Node *node, void *context)
-{
-	Oid			relid = *(Oid *) context;
-
-	if (node == NULL)
-		return false;
-	if (IsA(node, Query))
-	{
-		ListCell   *cell;
-
-		foreach(cell, ((Query *) node)->rtable)
-		{
-			RangeTblEntry *entry = lfirst(cell);
-
-			if (entry->rtekind == RTE_RELATION && (entry->relid != relid || ((Query *) node)->resultRelation == 0))
-				return true;
-		}
-		return query_tree_walker((Query *) node, reads_another, context, 0);
-	}
-	return expression_tree_walker(node, reads_another, context);
-}
 
 static void
 check_statement(const BbmMigration *m, Oid relid, const BbmKey *key, const BbmDistribution *d)
 {
 	BbmStatementParts parts;
 	AttrNumber	columns[BBM_MAX_KEY_COLUMNS];
-	Query	   *query;
-	Node	   *condition;
 
 	for (int i = 0; i < key->n; i++)
 		columns[i] = key->columns[i].attnum;
 	bbm_job_parts(m, &parts);
 	bbm_statement_check(relid, &parts, columns, key->n, false);
-	query = parts.verb == BBM_UPDATE ? bbm_statement_analyse(relid, &parts) : NULL;
-	condition = query == NULL && parts.condition ? bbm_statement_condition(relid, parts.condition) : NULL;
-	if (query ? list_length(query->rtable) > 1 || reads_another((Node *) query, &relid) :
-		reads_another(condition, &relid))
-		bbm_cluster_refuse(relid, "The statement reads another table, or this one again, and runs on each shard by itself.",
-						   "Write what it needs into a column first.");
-	if (query && d->column &&
-		bms_is_member(get_attnum(relid, d->column) - FirstLowInvalidHeapAttributeNumber, bbm_statement_assigned(query)))
+	bbm_reads_check(relid, &parts);
+	if (parts.verb == BBM_UPDATE && d->column &&
+		bms_is_member(get_attnum(relid, d->column) - FirstLowInvalidHeapAttributeNumber,
+					  bbm_statement_assigned(bbm_statement_analyse(relid, &parts))))
 		bbm_cluster_refuse(relid, psprintf("The statement changes \"%s\", by which it is distributed.", d->column),
 						   "Such rows belong to another shard: insert them anew.");
 }

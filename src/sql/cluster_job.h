@@ -13,7 +13,6 @@
 #include "catalog/options.h"
 #include "catalog/shard_records.h"
 
-extern void bbm_cluster_refuse(Oid relid, const char *detail, const char *hint);
 extern void bbm_cluster_check_job(BbmMigration *m, Oid relid, const BbmDistribution *distribution);
 
 #endif							/* BBM_SQL_CLUSTER_JOB_H */

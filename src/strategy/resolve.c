@@ -30,6 +30,7 @@
 #include "target/lockset.h"
 #include "target/order.h"
 #include "target/partition.h"
+#include "target/reads.h"
 #include "target/relation.h"
 #include "target/rights.h"
 #include "target/sample.h"
@@ -176,6 +177,7 @@ resolve(BbmTarget *target)
 
 	bbm_failing_code = BBM_CODE_SIGNATURE;
 	bbm_job_resolve(target);
+	bbm_reads_resolve(target);
 	target->has_triggers = bbm_could_change_key(target, target->relid);
 	bbm_failing_code = BBM_CODE_STRATEGY;
 	decide_partition_order(target);
@@ -187,6 +189,7 @@ resolve(BbmTarget *target)
 	/* partitions are opened when their turn comes */
 	if (!target->per_partition && bbm_partition_open(target, target->relid) == NULL)
 		elog(ERROR, "table \"%s\" is gone", migration->table_name);
+	bbm_reads_check_plan(target);
 	bbm_failing_code = BBM_CODE_UNKNOWN;
 }
 

@@ -21,6 +21,7 @@
 #include "target/key_sql.h"
 #include "target/lockset.h"
 #include "target/plan_guard.h"
+#include "target/reads.h"
 #include "target/relation.h"
 #include "target/statement.h"
 #include "target/target.h"
@@ -444,7 +445,7 @@ bbm_job_sql(BbmTarget *target, BbmPartition *partition)
 	char	   *undone = target->strategy->undone ? target->strategy->undone(target, target->alias) : NULL;
 	BbmStatementParts parts;
 
-	bbm_job_parts(target->migration, &parts);
+	bbm_reads_parts(target, &parts);
 	/* reports a row that has left its range: another batch may do it again, or has missed it */
 	if (undone == NULL && partition->checks_key)
 		undone = psprintf("(%s) IS NOT TRUE", range);
@@ -619,10 +620,9 @@ bbm_job_check_plan(BbmTarget *target, BbmPartition *partition)
 	.condition = psprintf("(%s\n) IS NOT TRUE", target->migration->row_check)};
 
 	if (partition->check_plan == NULL)
-		partition->check_plan = prepare_count(target, bbm_statement_count(&parts, partition->source, target->alias,
-																		  false,
-																		  with_rows(partition, range_of(target,
-																										partition))));
+		partition->check_plan =
+			prepare_count(target, bbm_statement_count(&parts, partition->source, target->alias, false,
+													  with_rows(partition, range_of(target, partition))));
 	return partition->check_plan;
 }
 

@@ -361,8 +361,8 @@ bbm_check_rows_are_here(Oid relid)
  * The distributed table that the table is a shard of; InvalidOid if it is none.
  * Citus appends the number of a shard to the name of its table.  Needs SPI.
  */
-static Oid
-table_of_shard(Oid relid)
+Oid
+bbm_shard_table(Oid relid)
 {
 	char	   *name = get_rel_name(relid);
 	char	   *number = name ? strrchr(name, '_') : NULL;
@@ -378,7 +378,7 @@ table_of_shard(Oid relid)
 char *
 bbm_table_alias(Oid relid)
 {
-	Oid			table = table_of_shard(relid);
+	Oid			table = bbm_shard_table(relid);
 
 	return get_rel_name(OidIsValid(table) ? table : relid);
 }
@@ -387,7 +387,7 @@ bbm_table_alias(Oid relid)
 void
 bbm_check_is_no_shard(Oid relid)
 {
-	Oid			table = table_of_shard(relid);
+	Oid			table = bbm_shard_table(relid);
 
 	if (!OidIsValid(table))
 		return;

@@ -405,6 +405,13 @@ bbm_statement_condition(Oid relid, const char *condition)
 }
 
 static void
+append_with(StringInfo sql, const BbmStatementParts *parts)
+{
+	if (parts->with)
+		appendStringInfo(sql, "WITH %s\n", parts->with);
+}
+
+static void
 append_conditions(StringInfo sql, const char *const *conditions, int n)
 {
 	const char *before = "\nWHERE ";
@@ -433,6 +440,7 @@ bbm_statement_compose(const BbmStatementParts *parts, const char *relation, cons
 	StringInfoData sql;
 
 	initStringInfo(&sql);
+	append_with(&sql, parts);
 	if (parts->verb == BBM_UPDATE)
 	{
 		BbmStatementText text = bbm_statement_text(parts->set, "set", false, InvalidOid);
@@ -473,6 +481,7 @@ bbm_statement_count(const BbmStatementParts *parts, const char *relation, const 
 		partner = psprintf("EXISTS (SELECT FROM %s%s%s%s", from, join ? "\nWHERE (" : "", join ? join : "",
 						   join ? "\n))" : "\n)");
 	initStringInfo(&sql);
+	append_with(&sql, parts);
 	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM %s%s AS %s", only ? "ONLY " : "", relation, alias);
 	append_conditions(&sql, (const char *[]) {partner ? partner : join, parts->condition, range}, 3);
 	return sql.data;
@@ -534,4 +543,5 @@ bbm_job_parts(const BbmMigration *migration, BbmStatementParts *parts)
 	parts->verb = strcmp(migration->operation, "delete") == 0 ? BBM_DELETE : BBM_UPDATE;
 	parts->set = migration->set_clause;
 	parts->condition = migration->filter;
+	parts->with = NULL;
 }

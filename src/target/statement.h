@@ -27,6 +27,7 @@ typedef struct BbmStatementParts
 	BbmVerb		verb;
 	const char *set;			/* the text after SET; NULL for BBM_DELETE */
 	const char *condition;		/* the filter, or NULL */
+	const char *with;			/* what stands after a WITH before the statement, or NULL */
 } BbmStatementParts;
 
 /* One "column = expression" of a set. */

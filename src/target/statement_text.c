@@ -250,3 +250,20 @@ bbm_parse_set(BbmStatementText *text)
 	}
 	return raw;
 }
+
+/* The text with another name in place of the one, qualified or not, that begins there; the text was parsed before. */
+char *
+bbm_text_replace_name(const char *text, int at, const char *name)
+{
+	core_yy_extra_type extra;
+	core_yyscan_t scanner = scanner_init(text + at, &extra, &ScanKeywords, ScanKeywordTokens);
+	core_YYSTYPE value;
+	YYLTYPE		next;
+	int			token;
+
+	(void) core_yylex(&value, &next, scanner);
+	while ((token = core_yylex(&value, &next, scanner)) == '.')
+		(void) core_yylex(&value, &next, scanner);
+	scanner_finish(scanner);
+	return psprintf("%.*s%s %s", at, text, name, token == 0 ? "" : text + at + next);
+}

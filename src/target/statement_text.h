@@ -43,5 +43,6 @@ extern RawStmt *bbm_parse_condition(BbmStatementText *text);
 extern char *bbm_split_set(BbmStatementText *text, char **join);
 extern char *bbm_set_from(BbmStatementText *text);
 extern RawStmt *bbm_parse_set(BbmStatementText *text);
+extern char *bbm_text_replace_name(const char *text, int at, const char *name);
 
 #endif							/* BBM_TARGET_STATEMENT_TEXT_H */

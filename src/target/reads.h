@@ -1,0 +1,30 @@
+/*-------------------------------------------------------------------------
+ *
+ * reads.h
+ *		The tables that a statement on a distributed table reads beside it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BBM_TARGET_READS_H
+#define BBM_TARGET_READS_H
+
+#include "base/bbm.h"
+
+#include "target/statement.h"
+#include "target/target.h"
+
+/* How a composed statement reads other tables of the cluster; all NULL if it reads none. */
+typedef struct BbmReads
+{
+	const char *set;			/* the texts, with the names of these tables as they are in "with" */
+	const char *condition;
+	const char *with;			/* a list of common table expressions: what is read in each table's place */
+} BbmReads;
+
+extern void bbm_cluster_refuse(Oid relid, const char *detail, const char *hint);
+extern void bbm_reads_check(Oid relid, const BbmStatementParts *parts);
+extern void bbm_reads_resolve(BbmTarget *target);
+extern void bbm_reads_parts(const BbmTarget *target, BbmStatementParts *parts);
+extern void bbm_reads_check_plan(const BbmTarget *target);
+
+#endif							/* BBM_TARGET_READS_H */
