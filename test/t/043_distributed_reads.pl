@@ -135,11 +135,16 @@ sub fails
 
 rate(20);
 value($c, q(UPDATE items SET n = 0));
-value($c, q(SELECT bbm_update('leaves', 'items', 'n = items.n + p.no FROM parts p WHERE p.item = items.id AND p.no = 1', batch_size => 10, start => true)));
-ok($c->poll_query_until('postgres', q(SELECT count(*) > 20 FROM items WHERE n = 1)), 'one that reads a colocated table is at work');
+# ... while a batch on each node that has read it is in flight
+my @gate = map { $_->background_psql('postgres') } @worker;
+$_->query_safe('SELECT pg_advisory_lock(79)') foreach @gate;
+value($c, q(SELECT bbm_update('leaves', 'items', 'n = items.n + p.no + length(pg_advisory_xact_lock_shared(79)::text) FROM parts p WHERE p.item = items.id AND p.no = 1',
+	batch_size => 10, settings => '{bbm.lock_timeout=10min,bbm.max_blocking_time=10min}', start => true)));
+ok($_->poll_query_until('postgres', q(SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND objid = 79 AND NOT granted)), 'a batch that reads a colocated table is in flight') foreach @worker;
 value($c, q(SELECT update_distributed_table_colocation('parts', 'none')));
-fails('leaves', qr/"public\.parts", which is not colocated/, '... and fails when that is not colocated any more');
-is(value($c, q(SELECT count(*) FROM items WHERE n > 1)), 0, '... and has done no row twice');
+$_->quit foreach @gate;
+fails('leaves', qr/"public\.parts", which is not colocated/, '... and the migration fails when that is not colocated any more');
+is(value($c, q(SELECT count(*) FROM items WHERE n > 0)), 0, '... and the batches are undone');
 value($c, q(SELECT bbm_update('undone', 'items', 'n = rates.factor FROM app.rates WHERE rates.code = items.code', batch_size => 10, start => true)));
 ok($c->poll_query_until('postgres', q(SELECT count(*) > 20 FROM items WHERE n > 1)), 'one that reads a reference table is at work');
 value($c, q(SELECT undistribute_table('app.rates')));
