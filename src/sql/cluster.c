@@ -101,25 +101,33 @@ check_table(Oid relid, const BbmDistribution *d)
 }
 
 static void
-check_option(Oid relid, bool given, const char *what)
+check_option(Oid relid, bool given, const char *what, const char *hint)
 {
 	if (given)
-		bbm_cluster_refuse(relid, psprintf("%s is not supported for it.", what), "Leave that out.");
+		bbm_cluster_refuse(relid, psprintf("%s is not supported for it.", what), hint);
 }
 
 /* What needs more than a cursor in the record of a shard is not supported. */
 static void
 check_options(const BbmDefinition *d, const BbmMigration *m, Oid relid)
 {
-	check_option(relid, m->strategy && strcmp(m->strategy, "SerialKeySetBatchingStrategy") != 0, "Another batching_strategy");
-	check_option(relid, m->on_error == BBM_ON_ERROR_SKIP, "on_error => skip");
-	check_option(relid, m->verify || m->row_check, "Verification");
-	check_option(relid, m->follow, "\"follow\"");
-	check_option(relid, m->index_name != NULL, "index_name, as each shard has indexes of its own names,");
-	check_option(relid, m->allow_key_change, "allow_key_change");
-	check_option(relid, m->workers != 1, "\"workers\", as each shard has one, and bbm.max_workers limits those of a node,");
+	check_option(relid, m->strategy && strcmp(m->strategy, "SerialKeySetBatchingStrategy") != 0,
+				 "Another batching_strategy than by the key", "Leave that out.");
+	check_option(relid, m->on_error == BBM_ON_ERROR_SKIP, "on_error => 'skip'",
+				 "Use on_error => 'split', which leaves out the rows that cannot be done and no others.");
+	check_option(relid, m->verify, "\"verify\"", "Call bbm_verify when it is finished: it counts what is left on all nodes.");
+	check_option(relid, m->row_check != NULL, "\"row_check\"",
+				 "Call bbm_verify with the check when it is finished: it counts the rows that do not meet it on all nodes.");
+	check_option(relid, m->follow, "\"follow\"",
+				 "Define another migration for the rows that come later, whose filter is about those.");
+	check_option(relid, m->index_name != NULL, "\"index_name\", as each shard has indexes of its own names,",
+				 "Leave that out, and name the columns in column_name.");
+	check_option(relid, m->allow_key_change, "\"allow_key_change\"", "Leave that out.");
+	check_option(relid, m->workers != 1, "\"workers\"",
+				 "Leave that out: each shard has one worker, and a node works on as many shards at once as its bbm.max_workers allows.");
 	check_option(relid, bbm_definition_has(d, "min_value") || bbm_definition_has(d, "max_value") ||
-				 bbm_definition_has(d, "min_key") || bbm_definition_has(d, "max_key"), "A bound of the key");
+				 bbm_definition_has(d, "min_key") || bbm_definition_has(d, "max_key"), "A bound of the key",
+				 "Write it as a condition in the filter.");
 }
 
 /* What can be altered afterwards: its name, and how the batches are done, as far as that can be given at all. */

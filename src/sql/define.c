@@ -394,6 +394,9 @@ define_from(FunctionCallInfo fcinfo, const char *operation, const char *part, Bb
 		bbm_argument_require(bbm_definition_has(d, part), bbm_option_parameter(bbm_option_of_column(part)), false);
 	bbm_definition_set_text(d, "operation", operation);
 	bbm_definition_set_text(d, "job_search_path", namespace_search_path);
+	if (bbm_forward_definition(fcinfo, TextDatumGetCString(bbm_definition_get(d, "name")),
+							   TextDatumGetCString(bbm_definition_get(d, "table_name")), &id))
+		return id;
 	SPI_connect();
 	id = define(d, bbm_argument_is_true(&arguments, "start"), bbm_argument_is_true(&arguments, "if_not_exists"), table);
 	SPI_finish();

@@ -14,6 +14,9 @@
  *	  The coordinator commits by itself.  So a call that changes something is
  *	  refused in a transaction block, whose ROLLBACK could not undo it.
  *
+ *	  One that is defined on a distributed table is the coordinator's, too, and
+ *	  defined there, with the search_path of the session here.
+ *
  *	  Of an error there, Citus passes on the message alone, and of a warning
  *	  nothing.
  *
@@ -22,6 +25,7 @@
 #include "sql/forward.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -35,6 +39,7 @@
 #include "catalog/migrations.h"
 #include "catalog/shards.h"
 #include "sql/arguments.h"
+#include "target/relation.h"
 
 PG_FUNCTION_INFO_V1(bbm_elsewhere);
 
@@ -62,7 +67,8 @@ answer_is_error(const char *coordinator, const char *answer)
 	ereport(ERROR,
 			(errcode(error ? ERRCODE_EXTERNAL_ROUTINE_EXCEPTION : ERRCODE_CONNECTION_FAILURE),
 			 errmsg("%s", message),
-			 errdetail("This is the answer of the coordinator, node %s; no migration of that name is defined here.", coordinator),
+			 errdetail("This is the answer of the coordinator, node %s, whose migrations those of distributed tables are.",
+					   coordinator),
 			 errhint("Call it there for the details.")));
 }
 
@@ -116,13 +122,13 @@ call_text(FunctionCallInfo fcinfo)
 }
 
 static void
-refuse_in_block(const char *coordinator, const char *name)
+refuse_in_block(const char *coordinator, const char *verb, const char *name)
 {
 	if (IsTransactionBlock())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("cannot control migration \"%s\" in a transaction block on this node", name),
-				 errdetail("It is not defined here, and the coordinator, node %s, would commit at once what a ROLLBACK here could not undo.",
+				 errmsg("cannot %s migration \"%s\" in a transaction block on this node", verb, name),
+				 errdetail("It is the coordinator's, node %s, which would commit at once what a ROLLBACK here could not undo.",
 						   coordinator),
 				 errhint("Call it outside of a transaction block, or on the coordinator.")));
 }
@@ -149,7 +155,7 @@ bbm_forward(FunctionCallInfo fcinfo, const char *name, Datum *result)
 		SPI_finish();
 		return false;
 	}
-	refuse_in_block(coordinator, name);
+	refuse_in_block(coordinator, "control", name);
 	answer = MemoryContextStrdup(caller, run_there(coordinator, call_text(fcinfo)));
 	SPI_finish();
 	type = get_func_rettype(fcinfo->flinfo->fn_oid);
@@ -158,6 +164,34 @@ bbm_forward(FunctionCallInfo fcinfo, const char *name, Datum *result)
 		return true;
 	getTypeInputInfo(type, &input, &parameter);
 	*result = OidInputFunctionCall(input, answer, parameter, -1);
+	return true;
+}
+
+/*
+ * If the table is a distributed one, and this is not the coordinator: has it do
+ * this call, which defines a migration, and returns true with its id.  The
+ * same.
+ */
+bool
+bbm_forward_definition(FunctionCallInfo fcinfo, const char *name, const char *table, int64 *id)
+{
+	const char *path = namespace_search_path;
+	char	   *coordinator;
+	char	   *call;
+
+	SPI_connect();
+	coordinator = bbm_citus_coordinator();
+	if (coordinator == NULL || !bbm_is_distributed(bbm_table_find(table)))
+	{
+		SPI_finish();
+		return false;
+	}
+	refuse_in_block(coordinator, "define", name);
+	/* names in its text are looked up as here; the search_path there is as before when the call has ended */
+	call = psprintf("WITH path AS MATERIALIZED (SELECT pg_catalog.set_config('search_path', %s, true) AS p) "
+					"%s FROM path WHERE p IS NOT NULL", quote_literal_cstr(path), call_text(fcinfo));
+	*id = pg_strtoint64(run_there(coordinator, call));
+	SPI_finish();
 	return true;
 }
 

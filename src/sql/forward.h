@@ -15,6 +15,7 @@
 
 extern bool bbm_forward(FunctionCallInfo fcinfo, const char *name, Datum *result);
 extern bool bbm_forward_pause(FunctionCallInfo fcinfo, const char *name, Datum *result);
+extern bool bbm_forward_definition(FunctionCallInfo fcinfo, const char *name, const char *table, int64 *id);
 extern char *bbm_forward_query(const char *name, const char *sql);
 
 #endif							/* BBM_SQL_FORWARD_H */

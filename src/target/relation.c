@@ -96,8 +96,9 @@ bbm_table_sql_name(Oid relid)
 	return name ? quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), name) : NULL;
 }
 
-static Oid
-find_table(const char *name)
+/* Which table the name means just now, literally or as an SQL name; InvalidOid: none. */
+Oid
+bbm_table_find(const char *name)
 {
 	Oid			relid = literal_table(name);
 
@@ -117,7 +118,7 @@ find_table(const char *name)
 Oid
 bbm_table_by_name(const char *name, LOCKMODE lock, void (*check) (Oid relid, const char *name))
 {
-	Oid			relid = find_table(name);
+	Oid			relid = bbm_table_find(name);
 
 	for (;;)
 	{
@@ -132,7 +133,7 @@ bbm_table_by_name(const char *name, LOCKMODE lock, void (*check) (Oid relid, con
 		if (check)
 			check(relid, name);
 		LockRelationOid(relid, lock);
-		now = find_table(name);
+		now = bbm_table_find(name);
 		if (now == relid)
 			return relid;
 		UnlockRelationOid(relid, lock);

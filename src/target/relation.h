@@ -39,6 +39,7 @@ extern BbmRowsAre bbm_where_rows_are(Oid relid);
 extern bool bbm_is_distributed(Oid relid);
 extern void bbm_check_rows_are_here(Oid relid);
 extern Oid	bbm_shard_table(Oid relid);
+extern Oid	bbm_table_find(const char *name);
 extern char *bbm_table_alias(Oid relid);
 extern void bbm_check_is_no_shard(Oid relid);
 extern void bbm_check_queries_write_here(List *queries);

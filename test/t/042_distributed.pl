@@ -38,12 +38,12 @@ refuses(q(SELECT bbm_update('x', 'plain', 'n = (SELECT max(n) FROM local)')), qr
 refuses(q(SELECT bbm_update('x', 'plain', 'n = (SELECT max(n) FROM plain p)')), qr/$plain.*without a comparison/s, '... or its own');
 refuses(q(SELECT bbm_update('x', 'plain', 'n = l.n FROM local l WHERE l.id = plain.id')), qr/$plain.*reads another table/s, '... with FROM');
 refuses(q(SELECT bbm_delete('x', 'plain', 'EXISTS (SELECT FROM local l WHERE l.id = plain.id)')), qr/$plain.*reads another table/s, '... in a DELETE');
-refuses("SELECT bbm_update('x', 'plain', 'n = 1', $_)", qr/$plain/, "option $_")
-  foreach ('workers => 2', q(on_error => 'skip'), q("verify" => true, row_check => 'n = 1'), 'follow => true', q(index_name => 'plain_pkey'),
-	'max_value => 5', q(batching_strategy => 'BlockRangeBatchingStrategy'));
+my %instead = ('workers => 2' => 'bbm.max_workers', q(on_error => 'skip') => q(Use on_error => 'split'), '"verify" => true' => 'Call bbm_verify', q(row_check => 'n = 1') => 'Call bbm_verify with',
+	'follow => true' => 'Define another', q(index_name => 'plain_pkey') => 'column_name', 'max_value => 5' => 'filter', q(batching_strategy => 'BlockRangeBatchingStrategy') => 'Leave that out');
+refuses("\\set VERBOSITY verbose\nSELECT bbm_update('x', 'plain', 'n = 1', $_)", qr/ERROR:  0A000: $plain.*DETAIL:  .* is not supported for it.*HINT:  .*\Q$instead{$_}\E/s, "option $_")
+  foreach sort keys %instead;
 refuses(q(SELECT bbm_update('x', 'nokey', 'n = 1')), qr/no primary key/, 'a table without a key');
 refuses(q(SELECT bbm_update('x', 'plain', 'nope = 1')), qr/column "nope"/, 'a column that does not exist');
-refuses(q(SELECT bbm_update('x', 'plain', 'n = 1')), qr/not the coordinator/, 'another node than the coordinator', $worker[0]);
 my $shard = value($c, q(SELECT 'plain_' || min(shardid) FROM pg_dist_shard WHERE logicalrelid = 'plain'::regclass));
 my ($home) = grep { value($_, "SELECT to_regclass('public.$shard') IS NOT NULL") eq 't' } @worker;
 refuses("SELECT bbm_update('x', '$shard', 'n = 1')", qr/shard of .*plain.*HINT:  Name the table/s, 'a shard by its own name', $home);

@@ -208,9 +208,27 @@ is(value($c, q(SELECT bbm_wait('retried', '3 min'))), 'finished', '... and then 
 once('retried', 400, '... with every row once');
 value($c, q(SELECT bbm_drop('retried')));
 
-# ---- control from another node than the coordinator
+# ---- a definition on another node than the coordinator
 
 my $there = quotemeta $c->host . ':' . $c->port;
+table('elsewhere', 400, 4);
+$c->safe_psql('postgres', 'CREATE SCHEMA aside; ALTER TABLE elsewhere SET SCHEMA aside');
+refuses(q(SELECT bbm_update('from one', 'elsewhere', 'n = n + 1')), qr/table "elsewhere" does not exist/, 'a table that is not found here is none of the coordinator', $one);
+refuses(q(SET search_path = aside, public; SELECT bbm_update('from one', 'elsewhere', 'nope = 1')), qr/column "nope".*DETAIL:  This is the answer of the coordinator, node $there.*HINT:  Call it there/s, 'an error of the coordinator is shown', $one);
+refuses(q(SET search_path = aside, public; BEGIN; SELECT bbm_update('from one', 'elsewhere', 'n = n + 1')), qr/cannot define migration "from one" in a transaction block.*$there/s, 'a transaction block could not undo it', $one);
+like(value($one, q(SET search_path = aside, public; SELECT bbm_update('from one', 'elsewhere', $$n = elsewhere.n + 1, pad = 'it''s done'$$, 'n < 7', batch_size => 50, target_duration => NULL, settings => '{bbm.max_row_rate=0}'))), qr/^\d+$/, 'it is defined by another node');
+is(of_migration('table_name, filter, batch_size, settings, job_search_path', 'from one'), 'aside.elsewhere|n < 7|50|{bbm.max_row_rate=0}|aside, public', '... on the coordinator, with all that is given');
+is(value($one, q(SELECT bbm_start('from one'))), 1, '... and started');
+is(value($one, q(SELECT bbm_wait('from one', '3 min'))), 'finished', '... and finished');
+once('aside.elsewhere', 400, '... with every row once');
+value($one, q(SELECT bbm_drop('from one')));
+like(value($one, q(SELECT bbm_delete('from one', 'aside.elsewhere', 'id % 2 = 0', start => true))), qr/^\d+$/, 'a DELETE as well');
+is(value($one, q(SELECT bbm_wait('from one', '3 min'))), 'finished', '... that is started at once');
+is(value($c, q(SELECT count(*) FROM aside.elsewhere)), 200, '... and deletes what it should');
+value($one, q(SELECT bbm_drop('from one')));
+
+# ---- control from another node than the coordinator
+
 my $status = q(SELECT status FROM bbm_status('any'));
 table('any_node', 4000, 4);
 rate($slow);
