@@ -87,8 +87,8 @@ check_nodes(Oid relid, const char *call)
 			 errmsg("not each node of the cluster can run batches over \"%s\"", bbm_table_sql_name(relid)),
 			 errdetail_internal("%s", ready),
 			 call ?
-			 errhint("Each node needs the same version of the extension, \"bbm\" in shared_preload_libraries, and the job's function.") :
-			 errhint("Each node needs the same version of the extension, and \"bbm\" in shared_preload_libraries.")));
+			 errhint("Each node needs the extension in the same version, \"bbm\" in shared_preload_libraries, synced metadata (start_metadata_sync_to_node), and the job's function.") :
+			 errhint("Each node needs the extension in the same version, \"bbm\" in shared_preload_libraries, and synced metadata (start_metadata_sync_to_node).")));
 }
 
 /*

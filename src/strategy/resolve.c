@@ -189,7 +189,8 @@ resolve(BbmTarget *target)
 	/* partitions are opened when their turn comes */
 	if (!target->per_partition && bbm_partition_open(target, target->relid) == NULL)
 		elog(ERROR, "table \"%s\" is gone", migration->table_name);
-	bbm_reads_check_plan(target);
+	if (!target->per_partition)
+		bbm_reads_check_plan(target);
 	bbm_failing_code = BBM_CODE_UNKNOWN;
 }
 

@@ -44,7 +44,7 @@
 
 /* The target whose table is guarded now in this process (NULL: none), and the number of keys of its batch. */
 static BbmTarget *guarded = NULL;
-static bool in_batch = false;	/* also for a batch that is not guarded */
+static const BbmTarget *in_batch = NULL;	/* also for a batch that is not guarded */
 static Oid	guarded_partition;
 static int64 guarded_keys;
 
@@ -161,7 +161,7 @@ guarded_start(QueryDesc *query, int eflags)
 	Relation	found = NULL;
 
 	if (in_batch)
-		bbm_check_plan_writes_here(query->plannedstmt);
+		bbm_check_plan_writes_here(query->plannedstmt, in_batch->shard != NULL);
 	if (previous_start)
 		previous_start(query, eflags);
 	else
@@ -262,7 +262,7 @@ int
 bbm_plan_execute(BbmTarget *target, BbmPartition *partition, Datum *values, int64 keys)
 {
 	BbmTarget  *outer = guarded;
-	bool		outer_batch = in_batch;
+	const BbmTarget *outer_batch = in_batch;
 	Oid			outer_partition = guarded_partition;
 	int64		outer_keys = guarded_keys;
 	int			result;
@@ -270,7 +270,7 @@ bbm_plan_execute(BbmTarget *target, BbmPartition *partition, Datum *values, int6
 	guarded = target->migration->allow_full_scan ? NULL : target;
 	guarded_partition = partition->relid;
 	guarded_keys = keys;
-	in_batch = true;
+	in_batch = target;
 	PG_TRY();
 	{
 		result = bbm_spi_execute_plan(partition->plan, values, NULL, false, 0);

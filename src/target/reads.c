@@ -486,11 +486,20 @@ bbm_reads_parts(const BbmTarget *target, BbmStatementParts *parts)
 	parts->with = target->reads->with;
 }
 
-/* Raises an error unless the prepared statement reads what is on this node. */
+/*
+ * Raises an error unless the prepared statement reads what is on this node, and
+ * writes no shard but the target's own.  Needs SPI.
+ */
 void
 bbm_reads_check_plan(const BbmTarget *target)
 {
+	CachedPlanSource *source;
+
+	if (target->reads == NULL && target->form != BBM_JOB_STATEMENT)
+		return;
+	source = linitial(SPI_plan_get_plan_sources(target->partition->plan));
 	if (target->reads)
-		check_queries(bbm_shard_table(target->relid),
-					  ((CachedPlanSource *) linitial(SPI_plan_get_plan_sources(target->partition->plan)))->query_list);
+		check_queries(bbm_shard_table(target->relid), source->query_list);
+	else
+		bbm_check_queries_write_no_shard(source->query_list);
 }

@@ -23,8 +23,11 @@
 #include "access/table.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_am_d.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
+#include "commands/defrem.h"
+#include "executor/spi.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parsetree.h"
@@ -151,6 +154,21 @@ bbm_table_is_gone(const char *name)
 			 errmsg("table \"%s\" does not exist any more", name)));
 }
 
+/* Raises an error for a table of Citus' columnar access method, whose rows can be neither updated nor deleted. */
+static void
+check_access_method(Relation rel)
+{
+	char	   *name = rel->rd_rel->relam == HEAP_TABLE_AM_OID || !OidIsValid(rel->rd_rel->relam) ? NULL :
+		get_am_name(rel->rd_rel->relam);
+
+	if (name && strcmp(name, "columnar") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot run batches over \"%s\"", bbm_table_sql_name(RelationGetRelid(rel))),
+				 errdetail("It is a columnar table, whose rows can be neither updated nor deleted."),
+				 errhint("Make it a heap, with alter_table_set_access_method.")));
+}
+
 /*
  * The table of that name, locked; also raises an error when it has no rows of
  * its own to work on, unless (distributed) those may be in shards.
@@ -196,6 +214,9 @@ bbm_target_table(const char *name, LOCKMODE lock, bool distributed)
 				 errhint("Name a table of your own.")));
 	if (!distributed)
 		bbm_check_rows_are_here(relid);
+	/* of a distributed one, the partitions are checked as well, when it is defined */
+	if (!bbm_is_distributed(relid))
+		check_access_method(rel);
 	relation_close(rel, NoLock);
 	return relid;
 }
@@ -398,7 +419,7 @@ bbm_check_is_no_shard(Oid relid)
 			 errmsg("cannot run batches over \"%s\"", bbm_table_sql_name(relid)),
 			 errdetail("It is a shard of distributed table %s, and may move to another node.",
 					   bbm_table_sql_name(table)),
-			 errhint("Name the table, on the coordinator.")));
+			 errhint("Name the table.")));
 }
 
 static void
@@ -409,6 +430,51 @@ writes_distributed(Oid relid)
 			 errmsg("the job writes distributed table \"%s\"", bbm_table_sql_name(relid)),
 			 errdetail("Its rows are in shards, which commit apart from the record of the batch."),
 			 errhint("Distributed tables are not supported.")));
+}
+
+/*
+ * Raises an error when the table is a shard, which only a batch of its own
+ * migration may write.  "executed": that of a reference table may be written by
+ * Citus, for a statement that names the table.  Needs SPI.
+ */
+static void
+check_writes_no_shard(Oid relid, bool executed)
+{
+	Oid			table = OidIsValid(relid) ? bbm_shard_table(relid) : InvalidOid;
+
+	if (!OidIsValid(table) || (executed && !bbm_is_distributed(table)))
+		return;
+	bbm_failing_code = BBM_CODE_SIGNATURE;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("the job writes \"%s\", a shard of distributed table %s", bbm_table_sql_name(relid),
+					bbm_table_sql_name(table)),
+			 errdetail("It may move to another node meanwhile, and the batch does not keep it here."),
+			 errhint("Define a migration of the table, with bbm_update, bbm_delete, or a function with the parameter table_name.")));
+}
+
+static bool
+find_shard(Node *node, void *context)
+{
+	Query	   *query = (Query *) node;
+
+	if (node == NULL)
+		return false;
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, find_shard, context);
+	if (query->resultRelation > 0)
+		check_writes_no_shard(rt_fetch(query->resultRelation, query->rtable)->relid, false);
+	return query_tree_walker(query, find_shard, context, 0);
+}
+
+/* Raises an error when statements, as below, write a shard of a distributed table.  Needs SPI. */
+void
+bbm_check_queries_write_no_shard(List *queries)
+{
+	ListCell   *cell;
+
+	foreach(cell, queries)
+		(void) find_shard(lfirst(cell), NULL);
 }
 
 static bool
@@ -443,9 +509,13 @@ bbm_check_queries_write_here(List *queries)
 		(void) find_distributed(lfirst(cell), NULL);
 }
 
-/* The same for a plan that is about to be executed, for example one inside a function or a trigger. */
+/*
+ * The same for a plan that is about to be executed, for example one inside a
+ * function or a trigger; and unless the batch is itself one of a shard, which
+ * it keeps here, a shard is no table to write, either.
+ */
 void
-bbm_check_plan_writes_here(PlannedStmt *stmt)
+bbm_check_plan_writes_here(PlannedStmt *stmt, bool of_shard)
 {
 	ListCell   *cell;
 
@@ -459,6 +529,12 @@ bbm_check_plan_writes_here(PlannedStmt *stmt)
 			bbm_failing_code = BBM_CODE_SIGNATURE;
 			writes_distributed(lfirst_oid(cell));
 		}
+		if (of_shard)
+			continue;
+		/* the statement's own level of SPI is in use */
+		SPI_connect();
+		check_writes_no_shard(lfirst_oid(cell), true);
+		SPI_finish();
 	}
 }
 

@@ -43,7 +43,8 @@ extern Oid	bbm_table_find(const char *name);
 extern char *bbm_table_alias(Oid relid);
 extern void bbm_check_is_no_shard(Oid relid);
 extern void bbm_check_queries_write_here(List *queries);
-extern void bbm_check_plan_writes_here(PlannedStmt *stmt);
+extern void bbm_check_plan_writes_here(PlannedStmt *stmt, bool of_shard);
+extern void bbm_check_queries_write_no_shard(List *queries);
 extern const char *bbm_index_name(const BbmTarget *target, const BbmPartition *partition);
 
 #endif							/* BBM_TARGET_RELATION_H */

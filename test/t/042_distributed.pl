@@ -47,6 +47,28 @@ refuses(q(SELECT bbm_update('x', 'plain', 'nope = 1')), qr/column "nope"/, 'a co
 my $shard = value($c, q(SELECT 'plain_' || min(shardid) FROM pg_dist_shard WHERE logicalrelid = 'plain'::regclass));
 my ($home) = grep { value($_, "SELECT to_regclass('public.$shard') IS NOT NULL") eq 't' } @worker;
 refuses("SELECT bbm_update('x', '$shard', 'n = 1')", qr/shard of .*plain.*HINT:  Name the table/s, 'a shard by its own name', $home);
+# ... also by a job whose table is another one
+$home->safe_psql('postgres', <<"EOS");
+SET citus.enable_ddl_propagation = off;
+CREATE TABLE aside (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+INSERT INTO aside VALUES (1);
+CREATE FUNCTION hidden(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS 'BEGIN UPDATE $shard SET n = 1 WHERE id BETWEEN lo AND hi; END';
+EOS
+my $writes = qr/the job writes "public\.$shard", a shard of distributed table public\.plain.*HINT:  Define a migration of the table/s;
+refuses("SELECT bbm_create('x', 'aside', 'UPDATE $shard SET n = 1 WHERE id BETWEEN \$1 AND \$2')", $writes, '... or by a statement on another table', $home);
+value($home, q(SELECT bbm_create('x', 'aside', 'hidden')));
+refuses(q(CALL bbm_run('x')), $writes, '... or by a function', $home);
+value($home, q(SELECT bbm_drop('x')));
+# ... or by an INSERT, which is checked when a worker takes it up, as is one of the table on another node
+foreach (["public.$shard", 'It is a shard of'], ['public.plain', 'It is a distributed table'])
+{
+	$home->safe_psql('postgres', "INSERT INTO batched_background_migrations (name, table_name, job_signature_name, column_name, min_value, max_value, batch_size, status)
+		VALUES ('x', '$_->[0]', 'UPDATE aside SET n = 1 WHERE id BETWEEN \$1 AND \$2', 'id', 1, 100, 10, 1)");
+	is(value($home, q(SELECT bbm_wait('x', '3 min'))), 'failed', "an INSERT with $_->[0] fails");
+	like(value($home, q(SELECT failure_error_code, error_sqlstate, error_detail, error_hint FROM batched_background_migrations)), qr/^1\|0A000\|$_->[1].*\|\S/, '... with the reason');
+	value($home, q(SELECT bbm_drop('x')));
+}
+$home->safe_psql('postgres', 'SET citus.enable_ddl_propagation = off; DROP FUNCTION hidden; DROP TABLE aside');
 $c->safe_psql('postgres', <<'EOS');
 SET citus.shard_count = 2;
 CREATE TABLE copies (id int PRIMARY KEY, n int);
@@ -56,9 +78,11 @@ EOS
 refuses(q(SELECT bbm_update('x', 'copies', 'n = 1')), qr/several copies.*HINT:  Use streaming replication/s, 'a table with several copies of a shard');
 SKIP:
 {
-	skip 'columnar tables are not offered', 1 if value($c, q(SELECT count(*) FROM pg_am WHERE amname = 'columnar')) eq '0';
-	$c->safe_psql('postgres', q(CREATE TABLE columns (id int PRIMARY KEY, n int) USING columnar; SELECT create_distributed_table('columns', 'id', colocate_with => 'none')));
+	skip 'columnar tables are not offered', 2 if value($c, q(SELECT count(*) FROM pg_available_extensions WHERE name = 'citus_columnar')) eq '0';
+	$c->safe_psql('postgres', q(CREATE EXTENSION IF NOT EXISTS citus_columnar; CREATE TABLE columns (id int PRIMARY KEY, n int) USING columnar;
+		SELECT create_distributed_table('columns', 'id', colocate_with => 'none'); CREATE TABLE columns_ref (id int PRIMARY KEY, n int) USING columnar; SELECT create_reference_table('columns_ref')));
 	refuses(q(SELECT bbm_update('x', 'columns', 'n = 1')), qr/public\.columns.*not a heap.*HINT/s, 'a columnar table');
+	refuses(q(SELECT bbm_update('x', 'columns_ref', 'n = 1')), qr/public\.columns_ref.*columnar.*HINT:  Make it a heap/s, '... or reference table');
 }
 
 # ---- a node that is not ready: named in the error
@@ -66,6 +90,9 @@ SKIP:
 my $named = $worker[1]->port;
 my $at = sprintf q('%s', %d), $worker[1]->host, $worker[1]->port;
 my $update = q(SELECT bbm_update('x', 'plain', 'n = 1'));
+$worker[1]->safe_psql('postgres', 'SET citus.enable_ddl_propagation = off; DROP EXTENSION bbm');
+refuses($update, qr/$named.*"bbm_internal" does not exist.*HINT:  Each node needs the extension/s, 'a node without the extension');
+$worker[1]->safe_psql('postgres', 'SET citus.enable_ddl_propagation = off; CREATE EXTENSION bbm');
 $worker[1]->safe_psql('postgres', q(UPDATE pg_extension SET extversion = '0.9' WHERE extname = 'bbm'));
 refuses($update, qr/$named.*version 0\.9/s, 'a node with another version of the extension');
 $worker[1]->safe_psql('postgres', q(UPDATE pg_extension e SET extversion = a.default_version FROM pg_available_extensions a WHERE a.name = e.extname AND extname = 'bbm'));
@@ -77,7 +104,7 @@ $worker[1]->stop;
 refuses($update, qr/$named/, 'a node that is down');
 $worker[1]->start;
 value($c, "SELECT stop_metadata_sync_to_node($at)");
-refuses($update, qr/$named.*metadata/s, 'a node whose metadata are not synced');
+refuses($update, qr/$named.*metadata are not synced.*HINT:.*start_metadata_sync_to_node/s, 'a node whose metadata are not synced');
 value($c, "SELECT start_metadata_sync_to_node($at)");
 is(value($c, q(SELECT count(*) FROM batched_background_migrations)), 0, 'nothing of that is left');
 is(value($c, q(SELECT count(*) FROM pg_dist_partition WHERE logicalrelid::text LIKE '%bbm_shards%')), 0, '... and no record');
