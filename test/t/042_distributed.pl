@@ -12,7 +12,6 @@ use BbmTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(time);
 
 my @node = citus_cluster();
 my ($c, @worker) = @node;
@@ -488,57 +487,6 @@ is(value($c, q(SELECT bbm_wait('changed', '3 min'))), 'failed', '... and fails w
 like(value($c, q(SELECT error_message FROM batched_background_migrations WHERE name = 'changed')), qr/is not distributed as it was/, '... with the reason');
 value($c, q(SELECT bbm_drop('changed')));
 rate(0);
-
-# ---- how fast it is: printed, not tested
-
-my $many = $ENV{BBM_TEST_ROWS} // 60_000;
-table('fast', $many, 16);
-$c->safe_psql('postgres', 'VACUUM ANALYZE fast');
-my $begin = time;
-value($c, 'UPDATE fast SET n = n + 1');
-my $whole = time - $begin;
-$c->safe_psql('postgres', 'VACUUM fast');
-$begin = time;
-value($c, q(SELECT bbm_update('fast', 'fast', 'n = n + 1', batch_size => 5000, start => true)));
-value($c, q(SELECT bbm_wait('fast', '10 min')));
-my $batches = time - $begin;
-$c->safe_psql('postgres', 'VACUUM fast');
-$begin = time;
-$c->safe_psql('postgres', <<"EOS");
-DO \$\$
-BEGIN
-	FOR i IN 0 .. ($many - 1) / 5000 LOOP
-		UPDATE fast SET n = n + 1 WHERE id BETWEEN i * 5000 + 1 AND (i + 1) * 5000;
-		COMMIT;
-	END LOOP;
-END \$\$;
-EOS
-my $loop = time - $begin;
-is(value($c, 'SELECT min(n), max(n) FROM fast'), '3|3', 'three ways to change all rows');
-diag(sprintf('%d rows, 16 shards on 2 nodes: one UPDATE %.1f s, bbm with batches of 5000 %.1f s, a PL/pgSQL loop %.1f s', $many, $whole, $batches, $loop));
-
-# the same rows, in as many shards, all on one of the nodes
-my $second = sprintf q('%s', %d), $worker[1]->host, $worker[1]->port;
-value($c, "SELECT citus_set_node_property($second, 'shouldhaveshards', false)");
-table('fast_one', $many, 16);
-value($c, "SELECT citus_set_node_property($second, 'shouldhaveshards', true)");
-is(scalar(grep { $_->[3] == $worker[1]->port } shards_of('fast_one')), 0, 'the same rows on one node');
-value($c, 'UPDATE fast_one SET n = n + 1');
-$c->safe_psql('postgres', 'VACUUM ANALYZE fast_one');
-my %on = ();
-foreach my $table ('fast_one', 'fast', 'fast_one', 'fast')
-{
-	value($c, 'CHECKPOINT');
-	$_->safe_psql('postgres', 'CHECKPOINT') foreach @worker;
-	$begin = time;
-	value($c, "SELECT bbm_update('again', '$table', 'n = n + 1', batch_size => 5000, start => true)");
-	value($c, q(SELECT bbm_wait('again', '10 min')));
-	push @{ $on{$table} }, time - $begin;
-	value($c, q(SELECT bbm_drop('again')));
-	$c->safe_psql('postgres', "VACUUM $table");
-}
-is(value($c, "SELECT min(n), max(n) FROM $_"), $_ eq 'fast' ? '5|5' : '3|3', "all rows of $_ are changed") foreach sort keys %on;
-diag(sprintf('%d rows, 16 shards, two runs each: bbm with batches of 5000 on 1 node %.1f and %.1f s, on 2 nodes %.1f and %.1f s', $many, @{ $on{fast_one} }, @{ $on{fast} }));
 
 # ---- the extension
 
