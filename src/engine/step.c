@@ -256,15 +256,47 @@ reach_nodes(BbmEngine *engine, const BbmMigration *migration)
 	return wait_until(migration->id, &reason);
 }
 
+/* When the nodes were last asked about a migration, as it was then: until when they are not to be asked again. */
+typedef struct Asked
+{
+	int64		id;
+	TimestampTz updated_at;
+	BbmReason	reason;
+} Asked;
+
+/*
+ * This process is woken for other reasons as well, and each question costs a
+ * node a new session, whose start its workers take for an application's need of
+ * the CPUs.  Whatever is to be asked at once has changed the migration's row.
+ */
+static Asked *
+asked_about(const BbmMigration *migration)
+{
+	static Asked asked[16];
+
+	return &asked[migration->id % lengthof(asked)];
+}
+
+static bool
+is_asked(const Asked *asked, const BbmMigration *migration)
+{
+	return asked->id == migration->id && asked->updated_at == migration->updated_at &&
+		!bbm_time_has_come(GetCurrentTimestamp(), asked->reason.due, BBM_CLUSTER_SILENT_POLL_MS);
+}
+
 /* The migration of a distributed table: asks the nodes how far they are, and waits. */
 static BbmOutcome
 lead_cluster(BbmEngine *engine, const BbmMigration *migration)
 {
 	BbmClusterStep step = {.engine = engine, .migration = migration, .context = CurrentMemoryContext};
-	ErrorData  *error = bbm_txn_run(bbm_cluster_look, &step, false);
+	Asked	   *asked = asked_about(migration);
+	ErrorData  *error;
 	BbmReason	reason;
 	bool		ends;
 
+	if (is_asked(asked, migration))
+		return wait_until(migration->id, &asked->reason);
+	error = bbm_txn_run(bbm_cluster_look, &step, false);
 	if (error == NULL && step.ours && !step.held)
 		error = bbm_txn_run(bbm_cluster_decide, &step, false);
 	bbm_release_permit(engine);
@@ -292,6 +324,7 @@ lead_cluster(BbmEngine *engine, const BbmMigration *migration)
 	reason = bbm_reason(bbm_cluster_waits_for(&step),
 						TimestampTzPlusMilliseconds(GetCurrentTimestamp(), step.report.silent > 0 ?
 													BBM_CLUSTER_SILENT_POLL_MS : BBM_CLUSTER_POLL_MS));
+	*asked = (Asked) {migration->id, migration->updated_at, reason};
 	return wait_until(migration->id, &reason);
 }
 

@@ -410,7 +410,7 @@ find_cluster_table(Node *node, void *arg)
 	return query_tree_walker((Query *) node, find_cluster_table, arg, 0);
 }
 
-/* Raises an error where a statement that is prepared, views expanded, reads a table of the cluster otherwise than in our WITH. */
+/* Raises an error where a prepared statement, views expanded, reads a table of the cluster not by our WITH. */
 static void
 check_queries(Oid table, List *queries)
 {
@@ -447,7 +447,8 @@ bbm_reads_check(Oid relid, const BbmStatementParts *parts)
 	if (!rewrite(&reads, NULL, &rewritten))
 		return;
 	/* a server that prepares it finds what a WITH cannot do that a table could */
-	sql = bbm_statement_compose(&rewritten, bbm_table_sql_name(relid), quote_identifier(get_rel_name(relid)), false, NULL, NULL);
+	sql = bbm_statement_compose(&rewritten, bbm_table_sql_name(relid), quote_identifier(get_rel_name(relid)), false,
+								NULL, NULL);
 	plan = bbm_spi_prepare(sql, 0, NULL, 0);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
