@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * cpu_use.c
- *		Does anybody but bbm need a CPU?
+ *		Does anybody but bbm need a CPU, and how many?
  *
  * NOTES
  *	  A process that waits for a CPU tells that the CPUs are busy, but not with
@@ -11,6 +11,12 @@
  *	  programs outside of it, which show in the operating system's counts of the
  *	  time that programs have run.  Kernel threads do not show there, as they have
  *	  no time of a user's program.
+ *
+ *	  How many CPUs others use is what is left of the time in which the CPUs were
+ *	  not idle, when that of our processes is subtracted.  The kernel counts idle
+ *	  time and the time that a process runs by the clock, and not by samples as it
+ *	  counts the rest.  Here kernel threads and the server's other processes are
+ *	  others, also when they write for us: nobody can tell for whom they do.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,9 +35,14 @@
 #include "base/compat.h"
 #include "base/slots.h"
 
-/* An answer stays valid for so long: the sessions are many, perhaps. */
+/*
+ * An answer stays valid for so long, as the sessions may be many: the last when
+ * nobody else has needed a CPU for some time.
+ */
 #define BBM_ANSWER_US 10000
 #define BBM_ANSWER_NOT_US 50000
+#define BBM_ANSWER_LONG_US 25000
+#define BBM_LONG_US (300 * 1000)
 
 /* Programs outside of the server are read at this interval; what is older than the latter says nothing. */
 #define BBM_PROGRAMS_US (250 * 1000)
@@ -39,6 +50,13 @@
 
 /* So much of one CPU's time they may take: it is hardly more than what the server's other processes do for us. */
 #define BBM_PROGRAMS_SHARE 0.25
+
+/* How busy the CPUs are is read at this interval, and an average of about so many readings. */
+#define BBM_BUSY_US (250 * 1000)
+#define BBM_BUSY_READINGS 4
+
+/* A process of ours works when it has run for so much of the time. */
+#define BBM_BUSY_WORKS 0.01
 
 /* The processes of bbm; there are hardly more, and those that are do not belong to it then. */
 #define BBM_MOST_PROCESSES 64
@@ -178,7 +196,7 @@ programs_idle_for(const Ours *ours, TimestampTz now)
 /*
  * For how long, in microseconds, has nobody but bbm needed a CPU?  0: somebody
  * does.  It reads the state of all sessions of the server, at most 100 times a
- * second.  Takes and releases LWLocks.
+ * second, and 40 times when that is not new.  Takes and releases LWLocks.
  */
 int64
 bbm_cpus_are_ours_for(TimestampTz now)
@@ -186,8 +204,9 @@ bbm_cpus_are_ours_for(TimestampTz now)
 	static TimestampTz known_at = 0;
 	static int64 known = 0;
 	Ours		ours;
+	int64		valid_us = known >= BBM_LONG_US ? BBM_ANSWER_LONG_US : known > 0 ? BBM_ANSWER_US : BBM_ANSWER_NOT_US;
 
-	if (now < known_at || now - known_at >= (known > 0 ? BBM_ANSWER_US : BBM_ANSWER_NOT_US))
+	if (now < known_at || now - known_at >= valid_us)
 	{
 		int64		programs;
 
@@ -198,4 +217,100 @@ bbm_cpus_are_ours_for(TimestampTz now)
 		known_at = now;
 	}
 	return known;
+}
+
+/* What is read at the end of one interval and compared at the end of the next. */
+typedef struct BusyReading
+{
+	TimestampTz at;				/* 0: nothing was read */
+	double		idle_us;		/* of all CPUs, since the system was started */
+	Ours		ours;
+	double		ran_us[BBM_MOST_PROCESSES]; /* each of our processes, since it began */
+} BusyReading;
+
+static bool
+read_busy(BusyReading *reading, TimestampTz now)
+{
+	char		text[1024];
+	char		path[64];
+	unsigned long long idle;
+	unsigned long long io;
+	unsigned long long ns;
+
+	reading->at = 0;
+	if (!read_beginning("/proc/stat", text, sizeof(text)) ||
+		sscanf(text, "cpu %*u %*u %*u %llu %llu", &idle, &io) != 2)
+		return false;
+	reading->idle_us = (double) (idle + io) * USECS_PER_SEC / sysconf(_SC_CLK_TCK);
+	reading->ours.n = bbm_slots_pids(reading->ours.pid, BBM_MOST_PROCESSES);
+	for (int i = 0; i < reading->ours.n; i++)
+	{
+		snprintf(path, sizeof(path), "/proc/%d/schedstat", (int) reading->ours.pid[i]);
+		/* a process that has ended just now has no time */
+		if (!read_beginning(path, text, sizeof(text)) || sscanf(text, "%llu", &ns) != 1)
+			ns = 0;
+		reading->ran_us[i] = (double) ns / 1000;
+	}
+	reading->at = now;
+	return true;
+}
+
+/* For how long our processes have run between two readings; *workers: how many of them. */
+static double
+ran_between(const BusyReading *before, const BusyReading *after, int *workers)
+{
+	double		all_us = 0;
+
+	*workers = 0;
+	for (int i = 0; i < after->ours.n; i++)
+	{
+		double		ran_us = after->ran_us[i];
+
+		/* one that was not there before has begun since */
+		for (int j = 0; j < before->ours.n; j++)
+		{
+			if (before->ours.pid[j] == after->ours.pid[i])
+				ran_us -= before->ran_us[j];
+		}
+		ran_us = Max(ran_us, 0);
+		all_us += ran_us;
+		*workers += ran_us > BBM_BUSY_WORKS * (after->at - before->at);
+	}
+	return all_us;
+}
+
+/*
+ * How busy the CPUs are, as an average of the last second or so.  Where the
+ * system does not tell, use->cpus is 0.  Takes and releases an LWLock.
+ */
+void
+bbm_cpu_use(TimestampTz now, BbmCpuUse *use)
+{
+	static BusyReading last = {0};
+	static BbmCpuUse known = {0};
+	BusyReading reading;
+	double		passed_us = (double) (now - last.at);
+	double		others;
+	double		share;
+
+	if (last.at != 0 && passed_us >= 0 && passed_us < BBM_BUSY_US)
+	{
+		*use = known;
+		return;
+	}
+	if (!read_busy(&reading, now) || last.at == 0 || passed_us < 0 || passed_us > BBM_PROGRAMS_OLD_US)
+		known.cpus = 0;
+	else
+	{
+		int			cpus = (int) sysconf(_SC_NPROCESSORS_ONLN);
+
+		others = cpus - (reading.idle_us - last.idle_us) / passed_us;
+		others -= ran_between(&last, &reading, &known.workers) / passed_us;
+		others = Min(Max(others, 0), cpus);
+		share = known.cpus == cpus ? 1.0 / BBM_BUSY_READINGS : 1;
+		known.others += (others - known.others) * share;
+		known.cpus = cpus;
+	}
+	last = reading;
+	*use = known;
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * cpu_use.h
- *		Does anybody but bbm need a CPU?
+ *		Does anybody but bbm need a CPU, and how many?
  *
  *-------------------------------------------------------------------------
  */
@@ -10,6 +10,15 @@
 
 #include "base/bbm.h"
 
+/* How busy the CPUs have been in the last seconds. */
+typedef struct BbmCpuUse
+{
+	int			cpus;			/* the machine has; 0: it is not known */
+	double		others;			/* CPUs that are busy on average, but not with processes of bbm */
+	int			workers;		/* processes of bbm that have run meanwhile */
+} BbmCpuUse;
+
+extern void bbm_cpu_use(TimestampTz now, BbmCpuUse *use);
 extern PGDLLEXPORT int64 bbm_cpus_are_ours_for(TimestampTz now);
 
 #endif							/* BBM_BASE_CPU_USE_H */

@@ -18,6 +18,16 @@
  *	  lower the share at once.  It grows when there was at most one in 64, or
  *	  none for a while.
  *
+ *	  Such waits show when the CPUs are as good as busy.  Before that, and more
+ *	  so the busier they are, others wait a little for each other, and longer
+ *	  because of us: on CPUs that are busy for a share b of the time, about
+ *	  b / (1 - b) times as long as they run.  Nobody can see how long they would
+ *	  wait without us, but it can be calculated, by the theory of queues, from how
+ *	  busy the CPUs are with others.  So the share has a limit: the room that is
+ *	  left until the time they wait longer, all of them together, is BBM_PACE_LONGER
+ *	  of all CPUs' time.  With three quarters of the CPUs busy each of them takes a
+ *	  fifth longer; the fewer there are, the more room is left beside them.
+ *
  *	  Where nobody else needs a CPU, a wait for one says nothing: the process
  *	  waited for others of its kind, or for those that write for it.  The system
  *	  may also keep it waiting while another CPU is idle.  After a while without
@@ -45,10 +55,15 @@
  */
 #include "throttle/pace.h"
 
+#include <math.h>
+
 #include "port/pg_bitutils.h"
 
 /* The share that a process begins with. */
-#define BBM_PACE_FIRST 0.5
+#define BBM_PACE_FIRST 0.1
+
+/* All that others wait longer for a CPU, because of us, may be worth such a share of all CPUs' time. */
+#define BBM_PACE_LONGER 0.15
 
 /* The share shrinks to so much of itself, at most so often after one pulse ... */
 #define BBM_PACE_DOWN 0.95
@@ -93,7 +108,13 @@
 static double
 most(const BbmPace *pace, const BbmPaceLimits *limits)
 {
-	return pace->cap > 0 ? Min(Max(pace->cap, limits->min), limits->max) : limits->max;
+	double		share = limits->max;
+
+	if (pace->cap > 0)
+		share = Min(share, pace->cap);
+	if (pace->room > 0)
+		share = Min(share, pace->room);
+	return Min(Max(share, limits->min), limits->max);
 }
 
 static double
@@ -107,6 +128,36 @@ double
 bbm_pace_share(const BbmPace *pace, const BbmPaceLimits *limits)
 {
 	return within(pace->share > 0 ? pace->share : BBM_PACE_FIRST, pace, limits);
+}
+
+/*
+ * How long it takes to run for a moment, in such moments, the waits for a CPU
+ * included, while so many of the CPUs are busy.  Sakasegawa's approximation for
+ * a queue of random arrivals that several CPUs serve.
+ */
+static double
+time_taken(double busy, int cpus)
+{
+	double		share = busy / cpus;
+
+	return 1 + pow(share, sqrt(2 * (cpus + 1)) - 1) / (cpus * (1 - share));
+}
+
+/* For which share of the time may each of bbm's processes use a CPU beside the others?  More than 0. */
+static double
+room_beside(const BbmCpuUse *use)
+{
+	double		busy = Min(Max(use->others, 0), 0.999 * use->cpus);
+	double		longest = (1 + BBM_PACE_LONGER * use->cpus / Max(busy, 0.001)) * time_taken(busy, use->cpus);
+	double		room = 0;
+
+	/* by halves, as there is no formula for it */
+	for (double step = (use->cpus - busy) / 2; step > 1e-4; step /= 2)
+	{
+		if (time_taken(busy + room + step, use->cpus) <= longest)
+			room += step;
+	}
+	return Max(room, 1e-4) / Max(use->workers, 1);
 }
 
 /*
@@ -189,7 +240,7 @@ control(BbmPace *pace, const BbmPaceLimits *limits, int late, BbmPaceReason why,
 	if (share >= limits->max)
 		pace->why = limits->max < 1 ? BBM_PACE_LIMIT : BBM_PACE_FREE;
 	else if (share >= most(pace, limits))
-		pace->why = BBM_PACE_IMPACT;
+		pace->why = pace->room > 0 && share >= pace->room ? BBM_PACE_CPU : BBM_PACE_IMPACT;
 }
 
 /* Records a pulse; returns for how long the process is to pause now. */
@@ -203,6 +254,7 @@ bbm_pace_after(BbmPace *pace, const BbmPaceLimits *limits, const BbmPulse *pulse
 
 	if (pace->share == 0)
 		pace->why = BBM_PACE_STARTS;
+	pace->room = pulse->use.cpus == 0 || pulse->alone_us >= BBM_PACE_FREE_US ? 0 : room_beside(&pulse->use);
 	pace->share = bbm_pace_share(pace, limits);
 	wait_us = wait_of(pace, pulse);
 	work_us = Max(pulse->elapsed_us - wait_us, 0);

@@ -13,6 +13,7 @@
 
 #include "base/bbm.h"
 
+#include "base/cpu_use.h"
 #include "base/impact.h"
 
 /* The set point: a wait for a CPU, or for a lock, that nobody minds. */
@@ -41,6 +42,7 @@ typedef struct BbmPulse
 	double		wait_us;		/* of that, ready to run and without a CPU; negative: not known */
 	int			turns;			/* how often it got a CPU, and so waited for one, if only for a moment */
 	double		units;			/* how much it did, in units that take about the same time; 0: not known */
+	BbmCpuUse	use;			/* how busy the CPUs are */
 	double		alone_us;		/* for so long nobody else has needed a CPU; 0: somebody does, or it is not known */
 	bool		blocks;			/* sessions had waited for its locks for longer than the set point */
 	bool		fills_wal;		/* it found the WAL buffers full, and sessions waiting for them */
@@ -65,6 +67,7 @@ typedef struct BbmPace
 	int			ups;			/* how often the share grew since it last shrank */
 	double		owed_us;		/* the pause that is still owed; negative: paused for longer than it had to */
 	double		best_us;		/* the least time that a unit took; 0: not known */
+	double		room;			/* the share at most, for the sake of those who need a CPU; 0: it is not known */
 	double		cap;			/* the share at most, for the sake of bbm.max_impact; 0: none */
 } BbmPace;
 

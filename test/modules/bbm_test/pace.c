@@ -72,10 +72,18 @@ typedef struct Machine
 	int			first;			/* in the queue */
 	int			queued;
 	int			running;
-	double		worked_us;		/* by the workers, so far */
+	double		worked_us;		/* by the workers, so far ... */
+	double		served_us;		/* ... and for the clients */
+	BbmCpuUse	use;			/* as it is reported */
+	double		read_at;		/* when it was ... */
+	double		served_then;	/* ... and what was served until then */
 	bool		measures;		/* is the impact measured? */
 	BbmHistogram counted[BBM_WINDOW_KINDS];
 } Machine;
+
+/* How busy the CPUs are is reported so often, as an average of about so many reports. */
+#define USE_US 250000
+#define USES 4
 
 /* What decides about windows and groups is the same in each run, too. */
 #define WINDOW_SEED 1
@@ -163,6 +171,22 @@ dispatch(Machine *machine, double now)
 	}
 }
 
+/* How busy the CPUs are with clients, if the system reports anything. */
+static void
+report_use(Machine *machine, double now)
+{
+	double		others;
+
+	if (!machine->reports_waits || now - machine->read_at < USE_US)
+		return;
+	others = (machine->served_us - machine->served_then) / (now - machine->read_at);
+	machine->use.others += (others - machine->use.others) / (machine->use.cpus > 0 ? USES : 1);
+	machine->use.cpus = machine->cpus;
+	machine->use.workers = machine->workers;
+	machine->read_at = now;
+	machine->served_then = machine->served_us;
+}
+
 /* A worker's pulse is done. */
 static void
 pulse_done(Machine *machine, int i, double now)
@@ -177,6 +201,8 @@ pulse_done(Machine *machine, int i, double now)
 	task->pulse.units = task->need * (0.9 + 0.2 * draw(machine));
 	if (!machine->reports_waits)
 		task->pulse.wait_us = -1;
+	report_use(machine, now);
+	task->pulse.use = machine->use;
 	pause = bbm_pace_after(&task->pace, &machine->limits, &task->pulse);
 	if (pause > 0)
 	{
@@ -193,6 +219,7 @@ pulse_done(Machine *machine, int i, double now)
 static void
 client_done(Machine *machine, int i, double now)
 {
+	machine->served_us += machine->task[i].need;
 	count(machine, machine->task[i].began, now);
 	if (machine->think_us > 0)
 		sleep_until(&machine->task[i], now + draw_time(machine, machine->think_us));
@@ -279,8 +306,8 @@ bbm_test_pace(PG_FUNCTION_ARGS)
  * (elapsed_us float8[], wait_us float8[], turns float8[], units float8[], found
  * float8[], min_pace float8, max_pace float8, what text) → after each pulse the
  * share, or the pause, or why.  "found": 1 blocks others, 2 fills the WAL
- * buffers; more: for so many microseconds nobody else has needed a CPU.  Each
- * pause is made in full.
+ * buffers; more: for so many microseconds nobody else has needed a CPU; less
+ * than 0: others use so many thousandths of a CPU, of two.  Each pause is made in full.
  */
 Datum
 bbm_test_pace_pulses(PG_FUNCTION_ARGS)
@@ -305,8 +332,11 @@ bbm_test_pace_pulses(PG_FUNCTION_ARGS)
 			.elapsed_us = given[0][i], .wait_us = given[1][i], .turns = (int) given[2][i], .units = given[3][i],
 			.blocks = given[4][i] == 1, .fills_wal = given[4][i] == 2, .alone_us = given[4][i] > 2 ? given[4][i] : 0
 		};
-		double		pause = bbm_pace_after(&pace, &limits, &pulse);
+		double		pause;
 
+		if (given[4][i] < 0)
+			pulse.use = (BbmCpuUse) {.cpus = 2, .others = -given[4][i] / 1000, .workers = 1};
+		pause = bbm_pace_after(&pace, &limits, &pulse);
 		bbm_pace_paused(&pace, pause);
 		results[i] = Float8GetDatum(what == 's' ? bbm_pace_share(&pace, &limits) :
 									what == 'p' ? pause : (double) pace.why);
