@@ -171,6 +171,34 @@ CALL bbm_run('many');
 SELECT cursor_value, row_count, batch_counts[11] FROM batched_background_migration_jobs j
     WHERE batched_background_migration_id = (SELECT id FROM batched_background_migrations WHERE name = 'many');
 
+-- keys that come between the claim and their commit are done, once; a commit gets no more than sub_batch_size of them, but what it chooses itself may be exceeded
+CREATE TABLE sparse (id bigint PRIMARY KEY, done int NOT NULL DEFAULT 0);
+INSERT INTO sparse SELECT g * 10 FROM generate_series(1, 40) g;
+CREATE TABLE commits (lo bigint, hi bigint, rows bigint);
+CREATE FUNCTION fills_gaps(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    n bigint;
+BEGIN
+    INSERT INTO sparse SELECT 300 + g FROM generate_series(1, 9) g ON CONFLICT DO NOTHING;
+    UPDATE sparse SET done = done + 1 WHERE id BETWEEN lo AND hi;
+    GET DIAGNOSTICS n = ROW_COUNT;
+    INSERT INTO commits VALUES (lo, hi, n);
+    RETURN n;
+END $$;
+SELECT bbm_create('exact gaps', 'sparse', 'fills_gaps', batch_size => 40, sub_batch_size => 5) > 0 AS defined;
+CALL bbm_run('exact gaps');
+SELECT max(rows) AS at_most, sum(rows) AS rows, (SELECT count(*) FROM sparse WHERE done <> 1) AS wrong FROM commits;
+DELETE FROM sparse WHERE id % 10 <> 0;
+UPDATE sparse SET done = 0;
+TRUNCATE commits;
+SELECT bbm_create('chosen', 'sparse', 'fills_gaps', batch_size => 5, min_batch_size => 5, max_batch_size => 5, target_duration => '1 day') > 0 AS defined;
+CALL bbm_run('chosen');
+SELECT lo, hi, rows FROM commits WHERE rows > 5 ORDER BY lo;
+SELECT sum(rows) AS rows, (SELECT count(*) FROM sparse WHERE done <> 1) AS wrong FROM commits;
+SELECT bbm_drop(name) FROM bbm_status() WHERE name IN ('exact gaps', 'chosen');
+DROP FUNCTION fills_gaps;
+DROP TABLE sparse, commits;
+
 ALTER SYSTEM RESET bbm.min_pace;
 ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.retry_delay;

@@ -186,6 +186,26 @@ typedef enum BbmJobKind
 	BBM_JOB_RETRY				/* rows that were quarantined */
 } BbmJobKind;
 
+/*
+ * Some keys of a range of an integer key, as they were when the range was
+ * allocated: a commit can end at any of them without another walk along the
+ * keys.  Nothing but the sizes of the commits depends on what was there.
+ */
+typedef struct BbmMarks
+{
+	int			size;			/* of a commit then ... */
+	int			parts;			/* ... which has so many marks, at equal distances */
+	int			n;
+	int64	   *keys;
+} BbmMarks;
+
+/* How many keys of the range there were before the i-th mark, and it, from 0 on. */
+static inline int64
+bbm_keys_to_mark(const BbmMarks *marks, int i)
+{
+	return (int64) (i + 1) * marks->size / marks->parts;
+}
+
 /* A row of batched_background_migration_jobs that this process has claimed. */
 typedef struct BbmJob
 {
@@ -210,6 +230,7 @@ typedef struct BbmJob
 	int			ran_size;		/* keys in its last batch; 0: it never started */
 	BbmBound	ran_from;		/* where that began, if has_cursor */
 	bool		caught_cancel;	/* its last batch caught the cancel that was meant to end it */
+	BbmMarks   *marks;			/* in its range; NULL: none, or another process has allocated it */
 	ItemPointerData tid;		/* of its row, while we have locked it */
 } BbmJob;
 

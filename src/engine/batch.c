@@ -51,6 +51,42 @@
 #define BBM_MOST_DOUBLINGS 6
 
 /*
+ * What a walk along so many keys of the rest of the job finds, by the marks that
+ * its claim has left.  Keys may have come since.  What sub_batch_size demands is
+ * exact, so it must be impossible then that more fit in.  Returns false where
+ * only a walk can tell.
+ */
+static bool
+sub_batch_of_marks(const BbmWork *work, const BbmRange *rest, int size, BbmRange *sub_batch)
+{
+	const BbmMarks *marks = work->job->marks;
+	int64		from = rest->min.number + (work->job->has_cursor ? 1 : 0);
+	int64		done;
+	int			next = 0;
+	int			last = -1;
+
+	if (marks == NULL || from > rest->max.number)
+		return false;
+	while (next < marks->n && marks->keys[next] < from)
+		next++;
+	done = next > 0 ? bbm_keys_to_mark(marks, next - 1) : 0;
+	*sub_batch = *rest;
+	sub_batch->min.number = from;
+	sub_batch->key_count = Max(rest->key_count - done, 0);
+	if (sub_batch->key_count > size)
+	{
+		for (int i = next; i < marks->n && bbm_keys_to_mark(marks, i) - done <= size; i++)
+			last = i;
+		if (last < 0 || marks->keys[last] >= rest->max.number)
+			return false;
+		sub_batch->max.number = marks->keys[last];
+		sub_batch->key_count = bbm_keys_to_mark(marks, last) - done;
+	}
+	return work->target->migration->sub_batch_size == 0 ||
+		(uint64) sub_batch->max.number - (uint64) from < (uint64) size;
+}
+
+/*
  * Determines what of the job this transaction is to do; sub_batch->key_count is 0
  * when nothing of the job is left.  *batch_size is how many rows a job without
  * a range may process.  Returns true if there is more.
@@ -79,7 +115,8 @@ next_sub_batch(const BbmWork *work, BbmPartition *partition, BbmRange *sub_batch
 		return false;
 	}
 	size = size > 0 ? size : PG_INT32_MAX;
-	target->strategy->first_sub_batch(target, partition, &rest, job->has_cursor, size, sub_batch);
+	if (!sub_batch_of_marks(work, &rest, size, sub_batch))
+		target->strategy->first_sub_batch(target, partition, &rest, job->has_cursor, size, sub_batch);
 	job->ran_size = (int) Max(Min(sub_batch->key_count, INT_MAX), 1);
 	if (by_number)
 		return sub_batch->max.number < job->max.number;

@@ -280,6 +280,21 @@ size_of_range(const BbmClaim *claim, const BbmClaimState *state)
 	return claim->most > 0 ? Min(size, claim->most) : size;
 }
 
+/* They last as long as the job. */
+static BbmMarks *
+keep_marks(const BbmMarks *marks)
+{
+	BbmMarks   *kept;
+
+	if (marks == NULL || marks->n == 0)
+		return NULL;
+	kept = palloc(sizeof(BbmMarks));
+	*kept = *marks;
+	kept->keys = palloc(marks->n * sizeof(int64));
+	memcpy(kept->keys, marks->keys, marks->n * sizeof(int64));
+	return kept;
+}
+
 /* Claims an allocated range as a new job. */
 static void
 insert_job(BbmClaim *claim, const BbmClaimState *state, const BbmRange *range, const BbmPartition *partition, int size)
@@ -298,6 +313,7 @@ insert_job(BbmClaim *claim, const BbmClaimState *state, const BbmRange *range, c
 	claim->job.max = keep_bound(&range->max);
 	claim->job.key_count = range->key_count;
 	claim->job.batch_size = size;
+	claim->job.marks = keep_marks(range->marks);
 	MemoryContextSwitchTo(old);
 	bbm_job_insert(&claim->job, claim->worker_id, state->last_id);
 }
@@ -309,7 +325,7 @@ allocate_range(BbmClaim *claim, const BbmClaimState *state, bool at_once)
 	BbmTarget  *target = claim->target;
 	int			size = size_of_range(claim, state);
 	int			wanted = claim->one_commit ? size : bbm_claim_size(target, state, size);
-	BbmRange	range;
+	BbmRange	range = {0};
 	BbmPartition *partition;
 
 	/* the walk along so many keys would keep the rows of the last commit locked */

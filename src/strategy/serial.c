@@ -19,6 +19,7 @@
 #include "target/key_query.h"
 #include "target/key_scan.h"
 #include "target/key_sql.h"
+#include "target/size.h"
 #include "target/target.h"
 
 /* Allocates the next range; its key_count is 0 if no key is left. */
@@ -59,6 +60,8 @@ bbm_key_next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocati
 		walk.from = from.key ? &from : NULL;
 		walk.after = allocation->after != NULL;
 	}
+	if (target->key.is_integer && !distinct && !allocation->verifies)
+		walk.marks = range->marks = bbm_marks_prepare(target, allocation->size);
 	bbm_key_walk(&walk);
 	range->key_count = walk.count;
 	range->max = walk.count >= allocation->size ? walk.last : *allocation->max;

@@ -23,6 +23,7 @@ typedef struct BbmKeyWalk
 	const char *condition;		/* count only rows that meet it; NULL: all */
 	int64		limit;			/* number of keys; those that tie with the last one are added */
 	bool		distinct;		/* count each value once */
+	BbmMarks   *marks;			/* output, by a walk along the index; NULL: none are wanted */
 	BbmBound	first;			/* output; set if any key was found */
 	BbmBound	last;			/* output: the key at the limit; unset if there were fewer keys */
 	int64		count;

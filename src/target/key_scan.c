@@ -245,6 +245,7 @@ walk_index(BbmKeyWalk *asked)
 	Datum		from[BBM_MAX_KEY_COLUMNS];
 	Datum		to[BBM_MAX_KEY_COLUMNS];
 	Datum		last[BBM_MAX_KEY_COLUMNS];
+	BbmBound	mark;
 	IndexWalk	walk;
 
 	if (asked->from)
@@ -267,6 +268,11 @@ walk_index(BbmKeyWalk *asked)
 			walk_copy(&walk, last);
 		if (asked->count == asked->limit)
 			bbm_key_bound(key, last, &asked->last);
+		if (asked->marks && asked->count < asked->limit && asked->count == bbm_keys_to_mark(asked->marks, asked->marks->n))
+		{
+			bbm_key_bound(key, walk.values, &mark);
+			asked->marks->keys[asked->marks->n++] = mark.number;
+		}
 		if (asked->distinct && asked->count < asked->limit)
 			walk_to(&walk, last, true);
 		else if (asked->distinct)

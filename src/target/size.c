@@ -20,6 +20,10 @@
 #define BBM_LEAST_KEYS_A_PARTITION 16
 #define BBM_LEAST_KEYS 1000
 
+/* How many marks a range has for each of its commits; a range of more commits than the latter has none. */
+#define BBM_MARKS_A_COMMIT 4
+#define BBM_MOST_MARKED 1000
+
 bool
 bbm_size_follows(const BbmMigration *migration)
 {
@@ -99,6 +103,28 @@ bbm_commit_size(const BbmTarget *target, const BbmJob *job)
 	if (claims_are_large(target))
 		return target->sizing.size > 0 ? target->sizing.size : job->batch_size;
 	return Min(job->batch_size, target->migration->batch_size);
+}
+
+/*
+ * Prepares the marks of a range of so many keys, in the current memory context;
+ * NULL if it is to have none, as it is one commit.  A size that we choose
+ * changes while the range is worked on, so there are a few for each commit.
+ */
+BbmMarks *
+bbm_marks_prepare(const BbmTarget *target, int keys)
+{
+	bool		exact = target->migration->sub_batch_size > 0;
+	int			size = exact ? target->migration->sub_batch_size :
+		claims_are_large(target) ? target->sizing.size : 0;
+	BbmMarks   *marks;
+
+	if (size <= 0 || size >= keys || keys / size > BBM_MOST_MARKED)
+		return NULL;
+	marks = palloc0(sizeof(BbmMarks));
+	marks->size = size;
+	marks->parts = exact ? 1 : Min(BBM_MARKS_A_COMMIT, size);
+	marks->keys = palloc(((int64) keys * marks->parts / size + 1) * sizeof(int64));
+	return marks;
 }
 
 /* The size that was requested when a job's range was allocated; a job of other origin does not record it. */

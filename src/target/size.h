@@ -19,6 +19,7 @@ extern bool bbm_size_follows(const BbmMigration *migration);
 extern int	bbm_size_now(BbmTarget *target, const BbmClaimState *state);
 extern int	bbm_claim_size(const BbmTarget *target, const BbmClaimState *state, int size);
 extern int	bbm_commit_size(const BbmTarget *target, const BbmJob *job);
+extern BbmMarks *bbm_marks_prepare(const BbmTarget *target, int keys);
 extern int	bbm_job_size(const BbmTarget *target, const BbmJob *job);
 
 #endif							/* BBM_TARGET_SIZE_H */

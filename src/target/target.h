@@ -28,6 +28,7 @@ typedef struct BbmRange
 	BbmBound	min;
 	BbmBound	max;
 	int64		key_count;		/* number of keys counted in it */
+	BbmMarks   *marks;			/* NULL: none */
 } BbmRange;
 
 /* Where the allocation of a range begins and ends. */
