@@ -34,7 +34,9 @@ EOS
 
 # engine/outcome.c, a release: the job has been taken over meanwhile, and is claimed by another process.
 {
-	my $id = subject($node, 'released', settings => q('{bbm.min_pace=0.02,bbm.max_pace=0.02}'), workers => 2);
+	my $id = subject($node, 'released', workers => 2);
+	claims_along($node, $id);
+	arm($node, 'pause-due', migration => $id);
 	arm($node, 'batch-begin', migration => $id, passes => 1);
 	start_migration($node, 'released');
 	stands($node, 'batch-begin');
@@ -44,8 +46,6 @@ EOS
 	stands($node, 'release-begin');
 	my $job = value($node, "SELECT id FROM @{[jobs_of('released')]} j WHERE status = 4");
 	value($node, "SET session_replication_role = replica; UPDATE batched_background_migration_jobs SET status = 1, claim_epoch = claim_epoch + 1 WHERE id = $job");
-	# it has stood long enough
-	value($node, q(SELECT bbm_alter('released', settings => '{}')));
 	arm($node, 'claim-committed', migration => $id);
 	start_migration($node, 'released');
 	my $second = second($node, 'released');
