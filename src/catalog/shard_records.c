@@ -30,6 +30,7 @@
 #include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
 
+#include "base/point.h"
 #include "catalog/extension.h"
 #include "catalog/jobs.h"
 #include "catalog/shards.h"
@@ -342,6 +343,7 @@ bbm_shard_record_drop(Oid owner, const char *record)
 									  "WHERE to_regclass(%s) IS NOT NULL",
 									  quote_literal_cstr(bbm_shards_sync_command(record, "", "end")),
 									  quote_literal_cstr(record)));
+	BBM_POINT("drop-ended");
 	(void) bbm_cluster_query(bbm_catalog()->owner, psprintf("DROP TABLE IF EXISTS %s", record));
 }
 
@@ -388,7 +390,8 @@ bbm_shard_record_define(Oid owner, const char *record, int64 migration_id)
  * part's new rows go to one of its parts, and the next call does the rest.
  * What was read as the list of shards is then older than what is written; but
  * the rows that are deleted belong to none of that list, and those of a shard
- * which has been split since do.
+ * which has been split since do.  Or Citus raises an error, as it knew a shard
+ * when it made its plan that is not there any more; then the next call does all.
  */
 int
 bbm_shard_records_complete(Oid owner, const char *record, Oid relid)
@@ -414,6 +417,7 @@ bbm_shard_records_complete(Oid owner, const char *record, Oid relid)
 	}
 	if (missing == NIL || d.column == NULL)
 		return 0;
+	BBM_POINT("parts-listed");
 	find_values(owner, relid, d.column, missing);
 	foreach(cell, missing)
 	{
@@ -437,8 +441,20 @@ bbm_shard_records_complete(Oid owner, const char *record, Oid relid)
 										  low, quote_literal_cstr(shard->high), low, low, low, record, shard->low,
 										  shard->high, known.data));
 	}
+	BBM_POINT("parts-copied");
 	(void) bbm_cluster_query(owner, psprintf("DELETE FROM %s WHERE NOT (%s)", record, known.data));
 	return empty;
+}
+
+/* Where the shards of the table are, as a text that is the same as long as they are the same shards, there. */
+char *
+bbm_shard_places(Oid relid)
+{
+	(void) bbm_cluster_query(GetUserId(),
+							 psprintf("SELECT coalesce(string_agg(s.shardid || ' ' || p.groupid, ', ' ORDER BY s.shardid, p.groupid), '') "
+									  "FROM pg_catalog.pg_dist_shard s JOIN pg_catalog.pg_dist_placement p ON p.shardid = s.shardid "
+									  "WHERE s.logicalrelid = %u", relid));
+	return bbm_cluster_text(0, 1);
 }
 
 /* ----------------------------------------------------------------

@@ -13,7 +13,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(points_node POINTS_CONF arm never claims_along release stands standing wait_ended force_orders ACTS);
+our @EXPORT = qw(points_node points_sql POINTS_CONF arm never claims_along release stands standing wait_ended force_orders ACTS);
 
 # No batch is undone for the time that its process stands somewhere, and no poll of the launcher's helps.
 use constant POINTS_CONF => <<'EOC';
@@ -31,15 +31,23 @@ sub points_node
 	plan(skip_all => 'test/run builds no server with points') unless $ENV{BBM_POINTS_BINDIR};
 	my $node = bbm_node($name, %o, bindir => $ENV{BBM_POINTS_BINDIR}, start => 0);
 	$node->start;
+	value($node, 'CREATE EXTENSION bbm');
+	points_sql($node);
+	return $node;
+}
+
+# The functions by which its points are controlled.
+sub points_sql
+{
+	my ($node) = @_;
 	my $module = $ENV{BBM_POINTS_MODULE};
 	value($node, <<"EOS");
-CREATE EXTENSION bbm;
 CREATE SCHEMA point;
 CREATE FUNCTION point.arm(point text, migration bigint, passes integer, stops integer) RETURNS void LANGUAGE c AS '$module', 'bbm_test_arm';
 CREATE FUNCTION point.release(point text) RETURNS void LANGUAGE c AS '$module', 'bbm_test_release';
 CREATE FUNCTION point.standing(point text) RETURNS integer[] LANGUAGE c AS '$module', 'bbm_test_standing';
 EOS
-	return $node;
+	return;
 }
 
 # arm($node, 'batch-locked', migration => id, passes => n, stops => n): processes that come there stop.
