@@ -379,32 +379,46 @@ bbm_shard_record_define(Oid owner, const char *record, int64 migration_id)
 											 record, quote_literal_cstr(definition_of(migration_id))));
 }
 
+/* How many shards the record has; and locks the metadata of these, so that none of them is moved or split. */
+static int64
+lock_shards(Oid owner, const char *record)
+{
+	(void) bbm_cluster_query(owner,
+							 psprintf("SELECT count(*) FROM (SELECT lock_shard_metadata(5, array_agg(s.shardid ORDER BY s.shardid)) "
+									  "FROM pg_catalog.pg_dist_shard s WHERE s.logicalrelid = to_regclass(%s)) l",
+									  quote_literal_cstr(record)));
+	(void) bbm_cluster_query(owner, psprintf("SELECT count(*) FROM pg_catalog.pg_dist_shard WHERE logicalrelid = to_regclass(%s)",
+											 quote_literal_cstr(record)));
+	return bbm_cluster_int64(0, 1);
+}
+
 /*
  * After a split: gives each shard its own rows, with the cursor of the shard
  * that it was a part of.  Returns how many shards have none, because they are
- * empty and no value is known that would be in them.
+ * empty and no value is known that would be in them.  "reported" is how many
+ * shards there were when that was found out: where there are others now, the
+ * next call does it, as who counts ours has not counted them.
  *
  * No batch moves the cursor meanwhile: none runs in a shard whose rows have
  * other hash values than the shard itself, and those of the whole are not in
- * use by any shard.  Another split may come between two statements: then a
- * part's new rows go to one of its parts, and the next call does the rest.
- * What was read as the list of shards is then older than what is written; but
- * the rows that are deleted belong to none of that list, and those of a shard
- * which has been split since do.  Or Citus raises an error, as it knew a shard
- * when it made its plan that is not there any more; then the next call does all.
+ * use by any shard.  Nor is there another split until we commit: whoever makes
+ * one waits for the lock of the shard's metadata.  One that came before that
+ * lock has made the shards more; none makes them fewer.
  */
 int
-bbm_shard_records_complete(Oid owner, const char *record, Oid relid)
+bbm_shard_records_complete(Oid owner, const char *record, Oid relid, int reported)
 {
 	BbmDistribution d;
-	List	   *shards = read_shards(relid);
+	List	   *shards;
 	List	   *missing = NIL;
 	StringInfoData known;
 	int			empty = 0;
 	ListCell   *cell;
 
-	if (!bbm_distribution(relid, &d))
+	BBM_POINT("parts-begin");
+	if (!bbm_distribution(relid, &d) || lock_shards(owner, record) != reported)
 		return 0;
+	shards = read_shards(relid);
 	initStringInfo(&known);
 	foreach(cell, shards)
 	{

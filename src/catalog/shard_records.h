@@ -59,7 +59,7 @@ extern bool bbm_shard_record_is_foreign(const char *record);
 extern void bbm_shard_record_activate(Oid owner, const char *record, bool active);
 extern void bbm_shard_record_define(Oid owner, const char *record, int64 migration_id);
 extern char *bbm_shard_places(Oid relid);
-extern int	bbm_shard_records_complete(Oid owner, const char *record, Oid relid);
+extern int	bbm_shard_records_complete(Oid owner, const char *record, Oid relid, int reported);
 extern char *bbm_cluster_nodes_ready(const char *command, const char *version);
 extern char *bbm_shards_sync_command(const char *record, const char *table, const char *action);
 extern void bbm_cluster_ask(Oid user, const char *record, const char *command, BbmClusterReport *report);

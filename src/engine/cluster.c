@@ -153,7 +153,8 @@ bbm_cluster_look(void *arg)
 	BBM_POINT("cluster-reported");
 	bbm_cluster_state(migration->shard_record, migration->table_oid, step->report.shards, &step->state);
 	if (step->state.unrecorded > 0)
-		step->empty = bbm_shard_records_complete(migration->owner, migration->shard_record, migration->table_oid);
+		step->empty = bbm_shard_records_complete(migration->owner, migration->shard_record, migration->table_oid,
+												 step->state.shards);
 	/* what is reported has been committed, so what is read now has no less of them */
 	if (step->state.same_table && step->state.errors > bbm_errors_count(migration->id))
 		step->errors = bbm_shard_errors_read(migration->shard_record, migration->table_oid);
