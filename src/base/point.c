@@ -152,6 +152,31 @@ bbm_point(const char *name, bool between)
 	}
 }
 
+/*
+ * Is what is named here due for this process?  If the point is armed for it,
+ * that is counted out; else it is as the caller has found.
+ */
+bool
+bbm_point_due(const char *name, bool due)
+{
+	BbmArmedPoint *point;
+
+	if (points == NULL)
+		return due;
+	SpinLockAcquire(&points->mutex);
+	point = find(name);
+	if (point && (point->migration_id == 0 || point->migration_id == works_on))
+	{
+		due = point->passes == 0 && point->stops > 0;
+		if (point->passes > 0)
+			point->passes--;
+		else if (due)
+			point->stops--;
+	}
+	SpinLockRelease(&points->mutex);
+	return due;
+}
+
 /* A transaction begins, and nobody knows yet what it is for. */
 void
 bbm_point_begin(void)

@@ -14,6 +14,10 @@
  *	  after a commit and between transactions; there, only the end of the
  *	  process can.  In a critical section a point does nothing.
  *
+ *	  BBM_POINT_DUE() is a place where nobody stands, but where a test decides
+ *	  instead of the clock or of chance: armed, it is not due for those that
+ *	  are to pass, then due for those that are to stop, and then not any more.
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef BBM_BASE_POINT_H
@@ -27,6 +31,8 @@
 
 #define BBM_POINT(name) bbm_point(name, false)
 #define BBM_POINT_BETWEEN(name) bbm_point(name, true)
+/* Is it due?  (due), where no test decides. */
+#define BBM_POINT_DUE(name, due) bbm_point_due(name, due)
 /* In base/txn.c: a transaction begins; and its places. */
 #define BBM_POINT_BEGIN() bbm_point_begin()
 #define BBM_POINT_OF_TXN(place) bbm_point_of_txn(place, false)
@@ -40,6 +46,7 @@
 extern void bbm_points_request(void);
 extern void bbm_points_startup(void);
 extern void bbm_point(const char *name, bool between);
+extern bool bbm_point_due(const char *name, bool due);
 extern void bbm_point_begin(void);
 extern void bbm_point_of_txn(const char *place, bool between);
 extern void bbm_point_works_on(int64 migration_id);
@@ -52,6 +59,7 @@ extern PGDLLEXPORT int bbm_point_standing(const char *name, int *pids);
 
 #define BBM_POINT(name) ((void) 0)
 #define BBM_POINT_BETWEEN(name) ((void) 0)
+#define BBM_POINT_DUE(name, due) (due)
 #define BBM_POINT_BEGIN() ((void) 0)
 #define BBM_POINT_OF_TXN(place) ((void) 0)
 #define BBM_POINT_AFTER_TXN(place) ((void) 0)

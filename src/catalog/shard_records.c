@@ -30,6 +30,7 @@
 #include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
 
+#include "base/point.h"
 #include "catalog/extension.h"
 #include "catalog/jobs.h"
 #include "catalog/shards.h"
@@ -342,6 +343,7 @@ bbm_shard_record_drop(Oid owner, const char *record)
 									  "WHERE to_regclass(%s) IS NOT NULL",
 									  quote_literal_cstr(bbm_shards_sync_command(record, "", "end")),
 									  quote_literal_cstr(record)));
+	BBM_POINT("drop-ended");
 	(void) bbm_cluster_query(bbm_catalog()->owner, psprintf("DROP TABLE IF EXISTS %s", record));
 }
 
@@ -377,31 +379,46 @@ bbm_shard_record_define(Oid owner, const char *record, int64 migration_id)
 											 record, quote_literal_cstr(definition_of(migration_id))));
 }
 
+/* How many shards the record has; and locks the metadata of these, so that none of them is moved or split. */
+static int64
+lock_shards(Oid owner, const char *record)
+{
+	(void) bbm_cluster_query(owner,
+							 psprintf("SELECT count(*) FROM (SELECT lock_shard_metadata(5, array_agg(s.shardid ORDER BY s.shardid)) "
+									  "FROM pg_catalog.pg_dist_shard s WHERE s.logicalrelid = to_regclass(%s)) l",
+									  quote_literal_cstr(record)));
+	(void) bbm_cluster_query(owner, psprintf("SELECT count(*) FROM pg_catalog.pg_dist_shard WHERE logicalrelid = to_regclass(%s)",
+											 quote_literal_cstr(record)));
+	return bbm_cluster_int64(0, 1);
+}
+
 /*
  * After a split: gives each shard its own rows, with the cursor of the shard
  * that it was a part of.  Returns how many shards have none, because they are
- * empty and no value is known that would be in them.
+ * empty and no value is known that would be in them.  "reported" is how many
+ * shards there were when that was found out: where there are others now, the
+ * next call does it, as who counts ours has not counted them.
  *
  * No batch moves the cursor meanwhile: none runs in a shard whose rows have
  * other hash values than the shard itself, and those of the whole are not in
- * use by any shard.  Another split may come between two statements: then a
- * part's new rows go to one of its parts, and the next call does the rest.
- * What was read as the list of shards is then older than what is written; but
- * the rows that are deleted belong to none of that list, and those of a shard
- * which has been split since do.
+ * use by any shard.  Nor is there another split until we commit: whoever makes
+ * one waits for the lock of the shard's metadata.  One that came before that
+ * lock has made the shards more; none makes them fewer.
  */
 int
-bbm_shard_records_complete(Oid owner, const char *record, Oid relid)
+bbm_shard_records_complete(Oid owner, const char *record, Oid relid, int reported)
 {
 	BbmDistribution d;
-	List	   *shards = read_shards(relid);
+	List	   *shards;
 	List	   *missing = NIL;
 	StringInfoData known;
 	int			empty = 0;
 	ListCell   *cell;
 
-	if (!bbm_distribution(relid, &d))
+	BBM_POINT("parts-begin");
+	if (!bbm_distribution(relid, &d) || lock_shards(owner, record) != reported)
 		return 0;
+	shards = read_shards(relid);
 	initStringInfo(&known);
 	foreach(cell, shards)
 	{
@@ -414,6 +431,7 @@ bbm_shard_records_complete(Oid owner, const char *record, Oid relid)
 	}
 	if (missing == NIL || d.column == NULL)
 		return 0;
+	BBM_POINT("parts-listed");
 	find_values(owner, relid, d.column, missing);
 	foreach(cell, missing)
 	{
@@ -437,8 +455,20 @@ bbm_shard_records_complete(Oid owner, const char *record, Oid relid)
 										  low, quote_literal_cstr(shard->high), low, low, low, record, shard->low,
 										  shard->high, known.data));
 	}
+	BBM_POINT("parts-copied");
 	(void) bbm_cluster_query(owner, psprintf("DELETE FROM %s WHERE NOT (%s)", record, known.data));
 	return empty;
+}
+
+/* Where the shards of the table are, as a text that is the same as long as they are the same shards, there. */
+char *
+bbm_shard_places(Oid relid)
+{
+	(void) bbm_cluster_query(GetUserId(),
+							 psprintf("SELECT coalesce(string_agg(s.shardid || ' ' || p.groupid, ', ' ORDER BY s.shardid, p.groupid), '') "
+									  "FROM pg_catalog.pg_dist_shard s JOIN pg_catalog.pg_dist_placement p ON p.shardid = s.shardid "
+									  "WHERE s.logicalrelid = %u", relid));
+	return bbm_cluster_text(0, 1);
 }
 
 /* ----------------------------------------------------------------

@@ -197,7 +197,8 @@ bbm_books_keep(BbmTarget *target)
 {
 	static TimestampTz log_again = 0;
 	static int64 owes = 0;		/* the migration for which a merge was due when its lock was not free */
-	KeepBooks	books = {.target = target, .merge = is_merge_due(target) || owes == target->migration->id};
+	bool		merge = BBM_POINT_DUE("merge-due", is_merge_due(target));
+	KeepBooks	books = {.target = target, .merge = merge || owes == target->migration->id};
 	ErrorData  *error = NULL;
 	TimestampTz now = GetCurrentTimestamp();
 	bool		sums = books.merge || bbm_time_has_come(now, target->sums_due, BBM_SUMS_MS);

@@ -481,7 +481,7 @@ bbm_claim_next(BbmClaim *claim)
 	BbmClaimState state;
 
 	claim->result = BBM_CLAIM_CHANGED;
-	if (bbm_time_has_come(now, target->next_poll, BBM_POLL_MS) || target->partition == NULL ||
+	if (BBM_POINT_DUE("poll-due", bbm_time_has_come(now, target->next_poll, BBM_POLL_MS)) || target->partition == NULL ||
 		target->partition->as_one_table ||
 		!bbm_lock_for_claim_at_once(bbm_lock_class(), target->migration->id, target->relid))
 		return;

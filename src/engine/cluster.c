@@ -22,6 +22,7 @@
 #include "utils/timestamp.h"
 
 #include "base/locks.h"
+#include "base/point.h"
 #include "base/printable.h"
 #include "base/rates.h"
 #include "base/wait_state.h"
@@ -145,16 +146,32 @@ bbm_cluster_look(void *arg)
 						migration->name),
 				 errhint("Define it again on the coordinator.")));
 	old = MemoryContextSwitchTo(step->context);
+	step->places = bbm_shard_places(migration->table_oid);
 	bbm_cluster_ask(GetUserId(), NULL,
 					bbm_shards_sync_command(migration->shard_record, migration->table_name, action(migration)),
 					&step->report);
+	BBM_POINT("cluster-reported");
 	bbm_cluster_state(migration->shard_record, migration->table_oid, step->report.shards, &step->state);
 	if (step->state.unrecorded > 0)
-		step->empty = bbm_shard_records_complete(migration->owner, migration->shard_record, migration->table_oid);
+		step->empty = bbm_shard_records_complete(migration->owner, migration->shard_record, migration->table_oid,
+												 step->state.shards);
 	/* what is reported has been committed, so what is read now has no less of them */
 	if (step->state.same_table && step->state.errors > bbm_errors_count(migration->id))
 		step->errors = bbm_shard_errors_read(migration->shard_record, migration->table_oid);
 	MemoryContextSwitchTo(old);
+}
+
+/*
+ * After an error: was a shard moved or split since the look began?  Citus then
+ * raises errors of its own, for what it has planned with the shards that were
+ * there, and the next look may succeed.
+ */
+void
+bbm_cluster_compare(void *arg)
+{
+	BbmClusterStep *step = arg;
+
+	step->moved = step->places && strcmp(step->places, bbm_shard_places(step->migration->table_oid)) != 0;
 }
 
 static void
@@ -219,6 +236,7 @@ bbm_cluster_decide(void *arg)
 	const BbmMigration *migration = step->migration;
 	const BbmClusterState *state = &step->state;
 
+	BBM_POINT("cluster-decides");
 	if (!bbm_migration_lock(migration->id, &step->status) ||
 		(step->status != BBM_ACTIVE && step->status != BBM_RUNNING))
 		return;

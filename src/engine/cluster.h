@@ -38,12 +38,15 @@ typedef struct BbmClusterStep
 	BbmClusterState state;
 	char	   *errors;			/* all quarantined rows, if there are new ones; or NULL */
 	int			empty;			/* shards that have neither a row nor a record */
+	char	   *places;			/* where the shards were when it began; NULL: it has not */
+	bool		moved;			/* out of bbm_cluster_compare: they are not there any more */
 	char	   *unreached;		/* out of bbm_cluster_reach: the nodes that have still not been told */
 	BbmStatus	status;			/* out: the migration's */
 } BbmClusterStep;
 
 /* BbmTxnFns with a BbmClusterStep. */
 extern void bbm_cluster_look(void *arg);
+extern void bbm_cluster_compare(void *arg);
 extern void bbm_cluster_decide(void *arg);
 extern void bbm_cluster_reach(void *arg);
 extern char *bbm_cluster_waits_for(const BbmClusterStep *step);

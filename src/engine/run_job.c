@@ -28,6 +28,7 @@
 #include "base/impact_counts.h"
 #include "base/lock_watch.h"
 #include "base/locks.h"
+#include "base/point.h"
 #include "base/printable.h"
 #include "base/rates.h"
 #include "base/slots.h"
@@ -399,7 +400,7 @@ bbm_run_jobs(BbmEngine *engine, BbmClaim *claim)
 		if (next.result != BBM_CLAIM_JOB)
 			return true;
 		now = GetCurrentTimestamp();
-		waits = bbm_pacing_pauses(now, &due);
+		waits = BBM_POINT_DUE("pause-due", bbm_pacing_pauses(now, &due));
 		if (!waits)
 			bbm_pacing_begin(claim->target->migration, now);
 		job = next.job;

@@ -284,6 +284,18 @@ is_asked(const Asked *asked, const BbmMigration *migration)
 		!bbm_time_has_come(GetCurrentTimestamp(), asked->reason.due, BBM_CLUSTER_SILENT_POLL_MS);
 }
 
+/* After an error: is that no wonder? */
+static bool
+shards_have_moved(BbmClusterStep *step)
+{
+	/* what the error was about */
+	int			step_code = bbm_failing_code;
+	bool		moved = bbm_txn_run(bbm_cluster_compare, step, false) == NULL && step->moved;
+
+	bbm_failing_code = step_code;
+	return moved;
+}
+
 /* The migration of a distributed table: asks the nodes how far they are, and waits. */
 static BbmOutcome
 lead_cluster(BbmEngine *engine, const BbmMigration *migration)
@@ -300,6 +312,8 @@ lead_cluster(BbmEngine *engine, const BbmMigration *migration)
 	if (error == NULL && step.ours && !step.held)
 		error = bbm_txn_run(bbm_cluster_decide, &step, false);
 	bbm_release_permit(engine);
+	if (error && shards_have_moved(&step))
+		return bbm_try_later(engine, migration->id, migration->name, error);
 	if (error)
 		return fail_or_wait(engine, migration, error);
 	bbm_trouble_over(migration->id, engine->owner, migration->name, true);

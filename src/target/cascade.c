@@ -18,6 +18,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
+#include "base/point.h"
 #include "target/hierarchy.h"
 #include "target/relation.h"
 
@@ -74,6 +75,7 @@ referring(List *tables)
 		if (row->contype != CONSTRAINT_FOREIGN || OidIsValid(row->conparentid) ||
 			!list_member_oid(tables, row->confrelid))
 			continue;
+		BBM_POINT("cascade-found");
 		cascade = palloc(sizeof(Cascade));
 		cascade->constraint = row->oid;
 		cascade->table = row->conrelid;

@@ -41,7 +41,6 @@
 #include "access/table.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_statistic.h"
 #include "lib/stringinfo.h"
 #include "nodes/bitmapset.h"
@@ -108,7 +107,7 @@ all_partition_columns(Oid relid, bool *has_default)
 	ListCell   *cell;
 
 	*has_default = false;
-	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
+	foreach(cell, bbm_partitions_all(relid))
 	{
 		Relation	rel;
 
@@ -165,7 +164,7 @@ bbm_order_is_default(Oid root, Oid relid)
 {
 	ListCell   *cell;
 
-	foreach(cell, find_all_inheritors(root, NoLock, NULL))
+	foreach(cell, bbm_partitions_all(root))
 	{
 		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_PARTITIONED_TABLE &&
 			get_default_partition_oid(lfirst_oid(cell)) == relid)

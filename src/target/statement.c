@@ -23,7 +23,6 @@
 #include "access/relation.h"
 #include "catalog/partition.h"
 #include "catalog/pg_constraint.h"
-#include "catalog/pg_inherits.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -36,6 +35,8 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "base/point.h"
+#include "target/hierarchy.h"
 #include "target/relation.h"
 #include "target/statement_text.h"
 
@@ -257,10 +258,11 @@ bbm_statement_changed(Oid relid, const Query *update)
 	int			before;
 	ListCell   *cell;
 
+	BBM_POINT("statement-checked");
 	do
 	{
 		before = bms_num_members(changed);
-		foreach(cell, find_all_inheritors(relid, NoLock, NULL))
+		foreach(cell, bbm_partitions_all(relid))
 		{
 			Relation	rel = try_relation_open(lfirst_oid(cell), AccessShareLock);
 			Bitmapset  *here;
@@ -285,7 +287,7 @@ bbm_statement_changed(Oid relid, const Query *update)
 const char *
 bbm_statement_partition_column(Oid relid, const Bitmapset *columns)
 {
-	List	   *related = find_all_inheritors(relid, NoLock, NULL);
+	List	   *related = bbm_partitions_all(relid);
 	const char *found = NULL;
 	ListCell   *cell;
 

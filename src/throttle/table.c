@@ -26,6 +26,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/locks.h"
+#include "base/point.h"
 #include "base/rates.h"
 #include "base/shared.h"
 #include "base/wait_state.h"
@@ -65,6 +66,7 @@ bbm_find_relations(BbmThrottle *state, MemoryContext context, Oid relid)
 	BbmThrottle found = {0};
 	ListCell   *cell;
 
+	BBM_POINT("relations-listed");
 	found.relations = palloc(2 * list_length(partitions_of) * sizeof(Oid));
 	found.is_toast = palloc(2 * list_length(partitions_of) * sizeof(bool));
 	found.names = palloc(2 * list_length(partitions_of) * sizeof(char *));

@@ -46,11 +46,13 @@ EOC
 }
 
 # The coordinator and two nodes, which do not know each other yet; with (streaming => 1)
-# the nodes can have standbys.  Skips the test where Citus is not offered.
+# the nodes can have standbys; (bindir => ...) is that of another installation.  Skips the
+# test where Citus is not offered.
 sub citus_cluster
 {
 	my (%o) = @_;
-	my $offered = bbm_node('offers', extension => 0, preload => 0);
+	my @where = $o{bindir} ? (bindir => $o{bindir}) : ();
+	my $offered = bbm_node('offers', @where, extension => 0, preload => 0);
 
 	plan skip_all => 'the server does not offer the extension citus'
 	  if !value($offered, q(SELECT count(*) FROM pg_available_extensions WHERE name = 'citus'));
@@ -58,7 +60,7 @@ sub citus_cluster
 	my $seed = $ENV{BBM_TEST_SEED} // int(rand(1_000_000));
 	srand($seed);
 	diag("BBM_TEST_SEED=$seed");
-	@node = (citus_node('coordinator'), citus_node('one', %o), citus_node('two', %o));
+	@node = (citus_node('coordinator', @where), citus_node('one', %o), citus_node('two', %o));
 	foreach (@node)
 	{
 		$_->start;

@@ -13,7 +13,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(points_node POINTS_CONF arm release stands standing wait_ended force_orders ACTS);
+our @EXPORT = qw(points_node points_sql POINTS_CONF arm never claims_along release stands standing wait_ended force_orders ACTS);
 
 # No batch is undone for the time that its process stands somewhere, and no poll of the launcher's helps.
 use constant POINTS_CONF => <<'EOC';
@@ -31,15 +31,23 @@ sub points_node
 	plan(skip_all => 'test/run builds no server with points') unless $ENV{BBM_POINTS_BINDIR};
 	my $node = bbm_node($name, %o, bindir => $ENV{BBM_POINTS_BINDIR}, start => 0);
 	$node->start;
+	value($node, 'CREATE EXTENSION bbm');
+	points_sql($node);
+	return $node;
+}
+
+# The functions by which its points are controlled.
+sub points_sql
+{
+	my ($node) = @_;
 	my $module = $ENV{BBM_POINTS_MODULE};
 	value($node, <<"EOS");
-CREATE EXTENSION bbm;
 CREATE SCHEMA point;
 CREATE FUNCTION point.arm(point text, migration bigint, passes integer, stops integer) RETURNS void LANGUAGE c AS '$module', 'bbm_test_arm';
 CREATE FUNCTION point.release(point text) RETURNS void LANGUAGE c AS '$module', 'bbm_test_release';
 CREATE FUNCTION point.standing(point text) RETURNS integer[] LANGUAGE c AS '$module', 'bbm_test_standing';
 EOS
-	return $node;
+	return;
 }
 
 # arm($node, 'batch-locked', migration => id, passes => n, stops => n): processes that come there stop.
@@ -47,8 +55,24 @@ sub arm
 {
 	my ($node, $point, %o) = @_;
 	$o{$_} ||= 0 for 'migration', 'passes';
-	$o{stops} ||= 1;
+	$o{stops} //= 1;
 	value($node, "SELECT point.arm('$point', $o{migration}, $o{passes}, $o{stops})");
+	return;
+}
+
+# What else the clock, or chance, decides (BBM_POINT_DUE) is not due at all.
+sub never
+{
+	my ($node, $id, @points) = @_;
+	arm($node, $_, migration => $id, passes => 1_000_000_000, stops => 0) for @points;
+	return;
+}
+
+# However slow the machine: a process claims the next job in the transaction of the last one, if nobody else has the lock.
+sub claims_along
+{
+	my ($node, $id) = @_;
+	never($node, $id, 'slice-due', 'poll-due');
 	return;
 }
 
@@ -290,7 +314,9 @@ EOS
 	return;
 }
 
-# force_orders($node, [ point, scenario, options ], ...): at each of these points, each act.
+# force_orders($node, [ point, scenario, options ], ...): at each of these points, each act.  Options: passes;
+# options (of the migration); except (acts); any: processes of any migration; along: claims are made along;
+# merge_after: from so many jobs on each has a merge, and none before.
 sub force_orders
 {
 	my ($node, $acts, @points) = @_;
@@ -305,6 +331,10 @@ sub force_orders
 			my $rows = $scenarios{$scenario}{rows} || 40;
 			my $id   = create_subject($node, $name, $scenario, $o{options});
 			my $start = time;
+			claims_along($node, $id) if $o{along};
+			arm($node, 'merge-due', migration => $id, passes => $o{merge_after}, stops => 1_000_000) if $o{merge_after};
+			# nobody else is to be launched, as for a migration that has just ended
+			workers_gone($node) if $o{any};
 			# in a launch nobody knows of a migration yet
 			arm($node, $point, migration => $o{any} ? 0 : $id, passes => $o{passes});
 			value($node, "SELECT bbm_start('$name')");

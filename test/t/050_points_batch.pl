@@ -14,7 +14,9 @@ my $node = points_node('points_batch', conf => POINTS_CONF);
 force_orders(
 	$node, [ACTS],
 	map({ [ $_, 'plain', passes => 2 ] }
-		qw(batch-begin batch-locked batch-statement batch-done batch-recorded batch-allocated batch-commit batch-committed)),
+		qw(batch-begin batch-locked batch-statement batch-done batch-recorded batch-commit batch-committed)),
+	# the other process may have the lock at that moment, but not each time
+	[ 'batch-allocated', 'plain', passes => 2, along => 1, options => { batch_size => 1 } ],
 	# in the middle of a job that commits several times
 	map({ [ $_, 'subs', passes => 1 ] } qw(batch-begin batch-recorded batch-commit batch-committed)));
 log_clean($node);

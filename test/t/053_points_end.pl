@@ -15,6 +15,8 @@ force_orders(
 	$node, [ACTS],
 	map({ [ $_, 'plain' ] } qw(end-begin end-running-read end-locked end-commit end-committed)),
 	map({ [ 'end-locked', 'verify', passes => $_ ] } 0, 1),
-	map({ [ $_, 'merge', passes => 1 ] } qw(merge-locked merge-summed merge-commit)));
+	# of the sums alone, and of a merge
+	[ 'merge-locked', 'merge', merge_after => 600 ],
+	map({ [ $_, 'merge', merge_after => 600 ] } qw(merge-summed merge-commit)));
 log_clean($node);
 done_testing();

@@ -13,7 +13,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = points_node('races', streaming => 1, conf => POINTS_CONF . "wal_writer_delay = 10s\nwal_keep_size = 256MB\n");
+# one worker: the second process is a session, which a test begins when it wants
+my $node = points_node('races', streaming => 1, conf => POINTS_CONF . "bbm.max_workers = 1\nwal_writer_delay = 10s\nwal_keep_size = 256MB\n");
 
 # Done once each, and what the jobs have counted is what was done.
 sub all_done
@@ -151,10 +152,15 @@ for my $point ('launch-registered', 'launch-attach', 'launch-connected')
 }
 
 # engine/batch.c, still_running: a job that was claimed along, or has a cursor, meets a pause before its next commit.
-for my $options ([ 'after_sub_batch', sub_batch_size => 2 ], [ 'claimed_along', settings => q('{bbm.min_pace=0.02,bbm.max_pace=0.02}') ])
+for my $options ([ 'after_sub_batch', sub_batch_size => 2 ], [ 'claimed_along' ])
 {
 	my ($name, @o) = @$options;
 	my $id = subject($node, $name, @o);
+	if ($name eq 'claimed_along')
+	{
+		claims_along($node, $id);
+		arm($node, 'pause-due', migration => $id);
+	}
 	arm($node, 'batch-begin', migration => $id, passes => 1);
 	start_migration($node, $name);
 	stands($node, 'batch-begin');
@@ -216,8 +222,9 @@ EOS
 	arm($node, 'batch-done', migration => $id);
 	start_migration($node, 'open_job');
 	stands($node, 'batch-done');
-	# the second merge, when there are jobs enough
-	arm($node, 'merge-summed', migration => $id, passes => 1);
+	# when there are jobs enough
+	arm($node, 'merge-due', migration => $id, passes => 400);
+	arm($node, 'merge-summed', migration => $id);
 	my $second = background($node, 'postgres', q(CALL bbm_run('open_job')));
 	stands($node, 'merge-summed');
 	my $open = value($node, "SELECT min(id) FROM @{[jobs_of('open_job')]} j WHERE status = 4");
@@ -237,14 +244,13 @@ EOS
 	is(value($node, q(SELECT rows_done FROM bbm_status_detail('open_job'))), 900, '... and the sums have it');
 }
 
-# catalog/merge.c and totals.c: jobs end, and one is deleted, between the sums and the merge.
+# catalog/merge.c and totals.c: a job is deleted between the sums and the merge.
 {
-	my $id = subject($node, 'merging', rows => 900, batch_size => 1, workers => 2);
-	arm($node, 'merge-summed', migration => $id, passes => 1);
+	my $id = subject($node, 'merging', rows => 900, batch_size => 1);
+	arm($node, 'merge-due', migration => $id, passes => 400);
+	arm($node, 'merge-summed', migration => $id);
 	start_migration($node, 'merging');
 	stands($node, 'merge-summed');
-	# two more jobs end after the sums were taken: one in flight, and the deletion of a finished one
-	$node->poll_query_until('postgres', q(SELECT count(*) <= 1 FROM bbm_workers() WHERE job IS NOT NULL));
 	my $deleted = value($node, <<"EOS");
 SET session_replication_role = replica;
 DELETE FROM batched_background_migration_jobs WHERE id = (SELECT id FROM @{[jobs_of('merging')]} j WHERE status = 2 ORDER BY id LIMIT 1) RETURNING row_count;
@@ -284,7 +290,7 @@ EOS
 # A promotion: its launcher, its discovery and its first worker die, or the server does.
 {
 	$node->backup('base');
-	my $id = subject($node, 'promoted', rows => 60, workers => 2);
+	my $id = subject($node, 'promoted', rows => 60);
 	arm($node, 'batch-done', migration => $id, passes => 3);
 	my $standby = PostgreSQL::Test::Cluster->new('promoted', install_path => $node->{_install_path});
 	$standby->init_from_backup($node, 'base', has_streaming => 1);

@@ -34,7 +34,9 @@ EOS
 
 # engine/outcome.c, a release: the job has been taken over meanwhile, and is claimed by another process.
 {
-	my $id = subject($node, 'released', settings => q('{bbm.min_pace=0.02,bbm.max_pace=0.02}'), workers => 2);
+	my $id = subject($node, 'released', workers => 2);
+	claims_along($node, $id);
+	arm($node, 'pause-due', migration => $id);
 	arm($node, 'batch-begin', migration => $id, passes => 1);
 	start_migration($node, 'released');
 	stands($node, 'batch-begin');
@@ -44,8 +46,6 @@ EOS
 	stands($node, 'release-begin');
 	my $job = value($node, "SELECT id FROM @{[jobs_of('released')]} j WHERE status = 4");
 	value($node, "SET session_replication_role = replica; UPDATE batched_background_migration_jobs SET status = 1, claim_epoch = claim_epoch + 1 WHERE id = $job");
-	# it has stood long enough
-	value($node, q(SELECT bbm_alter('released', settings => '{}')));
 	arm($node, 'claim-committed', migration => $id);
 	start_migration($node, 'released');
 	my $second = second($node, 'released');
@@ -272,6 +272,72 @@ EOS
 	finished($node, $_) for 'numbered', 'takes_numbers';
 	once_each($node, 'takes_numbers', 20);
 	value($node, q(SELECT bbm_drop('numbered')));
+}
+
+# target/statement.c, target/hierarchy.c: a child table is dropped after the list of its siblings was read, and before it is
+# asked for tables of its own.  The catalog's lock makes the moment: each wait for it shows what was committed meanwhile.
+{
+	value($node, <<'EOS');
+CREATE TABLE tree (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+CREATE TABLE tree_a (PRIMARY KEY (id)) INHERITS (tree);
+CREATE TABLE tree_b (PRIMARY KEY (id)) INHERITS (tree);
+CREATE TABLE tree_aa (PRIMARY KEY (id)) INHERITS (tree_a);
+INSERT INTO tree SELECT generate_series(1, 10);
+INSERT INTO tree_aa SELECT generate_series(11, 20);
+EOS
+	arm($node, 'statement-checked');
+	my $defines = background($node, 'postgres', q(SET application_name = 'defines'), q(SELECT bbm_update('tree', 'tree', 'n = n + 1')));
+	stands($node, 'statement-checked');
+	my ($drops, $holds) = map { $node->background_psql('postgres') } 1, 2;
+	$drops->query_safe(q(SET application_name = 'drops'; BEGIN; DROP TABLE tree_b));
+	$holds->query_safe('BEGIN; LOCK TABLE pg_inherits');
+	release($node);
+	waits_for_lock($node, 'defines', 'the check of a statement reads the child tables');
+	$drops->query_until(qr/sent/, "\\echo sent\nLOCK TABLE pg_inherits; COMMIT;\n");
+	waits_for_lock($node, 'drops', '... the transaction that drops one is to be next');
+	$holds->query_safe('COMMIT');
+	my ($out, $err) = finish_background($defines);
+	like($out, qr/^\d+$/, '... and is seen without an error') or diag($err);
+	$_->quit for $drops, $holds;
+	start_migration($node, 'tree');
+	finished($node, 'tree');
+	once_each($node, 'tree', 20);
+}
+
+# target/cascade.c: a table whose foreign key is being described is dropped.
+{
+	value($node, <<'EOS');
+CREATE TABLE referred (id bigint PRIMARY KEY);
+CREATE TABLE refers (id bigint PRIMARY KEY REFERENCES referred ON DELETE CASCADE);
+CREATE TABLE refers_to_that (id bigint PRIMARY KEY REFERENCES refers ON DELETE CASCADE);
+EOS
+	arm($node, 'cascade-found', passes => 1);
+	my $defines = background($node, 'postgres', q(SELECT bbm_delete('referred', 'referred', 'id < 0')));
+	stands($node, 'cascade-found');
+	value($node, 'DROP TABLE refers_to_that');
+	release($node);
+	my (undef, $err) = finish_background($defines);
+	like($err, qr/NOTICE:.*rows of other tables go with those.*table public\.refers: ON DELETE CASCADE/s, 'a foreign key whose table is dropped: the others are described');
+	unlike($err, qr/ERROR|refers_to_that/, '... and that one is not');
+}
+
+# throttle/table.c: a partition is dropped between the list of the table's relations and what is read of each.
+{
+	my $id = value($node, <<'EOS');
+CREATE TABLE parts (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (100);
+CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (100) TO (200);
+INSERT INTO parts SELECT generate_series(1, 20);
+INSERT INTO parts SELECT generate_series(101, 120);
+SELECT bbm_update('parts', 'parts', 'n = n + 1', batch_size => 5, settings => '{bbm.max_dead_tuples=1000}');
+EOS
+	arm($node, 'relations-listed', migration => $id);
+	start_migration($node, 'parts');
+	stands($node, 'relations-listed');
+	value($node, q(SET lock_timeout = '10s'; DROP TABLE parts_2));
+	release($node);
+	finished($node, 'parts', 'a partition that is dropped while the signals list it harms nothing');
+	once_each($node, 'parts', 20);
 }
 
 log_clean($node);

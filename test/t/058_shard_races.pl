@@ -1,0 +1,191 @@
+# Races as in 054, of distributed tables (Citus): what changes between the nodes' reports and what the coordinator
+# decides, while it completes the record after a split, and while the record is dropped.  Skipped where the server
+# does not offer the extension citus.  doc/proof.md has the list.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use BbmCitus;
+use BbmPoints;
+use BbmRaces;
+use BbmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+plan(skip_all => 'test/run builds no server with points') unless $ENV{BBM_POINTS_BINDIR};
+my @node = citus_cluster(bindir => $ENV{BBM_POINTS_BINDIR});
+my ($c, @worker) = @node;
+$c->safe_psql('postgres', 'CREATE EXTENSION bbm');
+join_cluster();
+points_sql($c);
+
+# a table of 400 rows in four shards, and its migration; the id
+sub define_it
+{
+	my ($table) = @_;
+	table($table, 400, 4);
+	value($c, "SELECT bbm_update('$table', '$table', 'n = n + 1', batch_size => 10)");
+	return value($c, "SELECT id FROM batched_background_migrations WHERE name = '$table'");
+}
+
+# ... of which a part is done
+sub half_done
+{
+	my ($table) = @_;
+	rate(20);
+	my $id = define_it($table);
+	start_migration($c, $table);
+	ok($c->poll_query_until('postgres', "SELECT count(*) > 0 FROM $table WHERE n = 1"), "$table: some of it is done");
+	return $id;
+}
+
+# The nodes have done all that they have.
+sub nodes_done
+{
+	my ($id) = @_;
+	return ok($c->poll_query_until('postgres', "SELECT count(*) = 0 FROM bbm_internal.bbm_shards_$id WHERE kind = 'shard' AND state <> 'finished'"),
+		'the nodes have done all');
+}
+
+# The coordinator has the reports of all nodes that all is done, and is about to decide.
+sub about_to_finish
+{
+	my ($table) = @_;
+	my $id = define_it($table);
+	arm($c, 'cluster-reported', migration => $id);
+	start_migration($c, $table);
+	stands($c, 'cluster-reported');
+	nodes_done($id);
+	# the reports of before, and those that are new
+	arm($c, 'cluster-decides', migration => $id, passes => 1);
+	release($c, 'cluster-reported');
+	stands($c, 'cluster-decides');
+	return $id;
+}
+
+# Another session splits the shard with the lowest hash values; in the background.
+sub split_first
+{
+	my ($table) = @_;
+	my ($shard, $at) = split /\|/, value($c, <<"EOS");
+SELECT shardid, ((shardminvalue::bigint + shardmaxvalue::bigint) / 2)::text FROM pg_dist_shard
+WHERE logicalrelid = '$table'::regclass ORDER BY shardminvalue::integer LIMIT 1
+EOS
+	my $nodes = value($c, q(SELECT string_agg(nodeid::text, ',' ORDER BY nodeid) FROM (SELECT nodeid FROM pg_dist_node WHERE groupid > 0 ORDER BY nodeid LIMIT 2) n));
+	return background($c, 'postgres', q(SET application_name = 'act'),
+		"SELECT citus_split_shard_by_split_points($shard, ARRAY['$at'], ARRAY[$nodes], 'block_writes')");
+}
+
+sub ends_well
+{
+	my ($p, $what) = @_;
+	my (undef, $err) = finish_background($p);
+	return unlike($err, qr/ERROR/, $what);
+}
+
+# Each range of hash values has its rows in the record, and no other has.
+sub record_complete
+{
+	my ($table, $id, $what) = @_;
+	return ok($c->poll_query_until('postgres', <<"EOS"), $what);
+SELECT count(*) FILTER (WHERE r.low IS NULL OR s.shardid IS NULL) = 0
+FROM (SELECT low, high FROM bbm_internal.bbm_shards_$id WHERE kind = 'shard') r
+FULL JOIN (SELECT * FROM pg_dist_shard WHERE logicalrelid = '$table'::regclass) s ON r.low = s.shardminvalue AND r.high = s.shardmaxvalue
+EOS
+}
+
+sub finishes
+{
+	my ($table, $what) = @_;
+	rate(0);
+	is(value($c, "SELECT bbm_wait('$table', '3 min')"), 'finished', "$what: it is finished");
+	once($table, 400, '... with every row once');
+	return;
+}
+
+# engine/cluster.c: a pause commits between the reports that all is done and the decision.
+{
+	about_to_finish('paused_late');
+	value($c, q(SELECT bbm_pause('paused_late')));
+	release($c);
+	no_workers($c);
+	is(value($c, q(SELECT status FROM bbm_status('paused_late'))), 'paused', 'a pause between the reports and the decision: it stays paused');
+	start_migration($c, 'paused_late');
+	finishes('paused_late', '... and started');
+}
+
+# ... a shard is split then: its parts are as far as the whole was.
+{
+	about_to_finish('split_late');
+	ends_well(split_first('split_late'), 'a shard is split between the reports and the decision');
+	release($c);
+	finishes('split_late', '... which is about all shards');
+}
+
+# ... or between the reports and the list of the shards, when nothing was done: the whole's report counts for neither part.
+{
+	my $id = define_it('split_reported');
+	arm($c, 'cluster-reported', migration => $id);
+	start_migration($c, 'split_reported');
+	stands($c, 'cluster-reported');
+	nodes_done($id);
+	ends_well(split_first('split_reported'), 'a shard is split after the reports');
+	arm($c, 'cluster-decides', migration => $id);
+	release($c, 'cluster-reported');
+	stands($c, 'cluster-decides');
+	is(value($c, q(SELECT status <> 'finished' FROM bbm_status('split_reported'))), 't', '... and is not finished by them');
+	release($c);
+	finishes('split_reported', '... but by the next');
+	record_complete('split_reported', $id, '... when the record has its parts');
+}
+
+# catalog/shard_records.c: another split of the same shard while the record is completed after the first one.
+for my $point ('parts-begin', 'parts-listed', 'parts-copied')
+{
+	my $table = 'again_' . $point =~ s/-/_/r;
+	my $id = half_done($table);
+	value($c, "SELECT bbm_pause('$table', wait => true)");
+	my $done = value($c, "SELECT count(*) FROM $table WHERE n = 1");
+	ends_well(split_first($table), "$point: a shard is split");
+	arm($c, $point, migration => $id);
+	start_migration($c, $table);
+	stands($c, $point);
+	my $again = split_first($table);
+	# it ends, or waits for the coordinator's lock
+	if ($point eq 'parts-begin')
+	{
+		ends_well($again, "$point: a part of it is split again");
+		release($c);
+	}
+	else
+	{
+		BbmPoints::ended_or_waits($c, $again);
+		release($c);
+		ends_well($again, "$point: a part of it is split again");
+	}
+	record_complete($table, $id, '... and the record has all parts, and none that is not there');
+	cmp_ok($done, '<', 400, '... of a table that was not done');
+	finishes($table, $point);
+}
+
+# ... a node takes its shards up between the two statements of a drop.
+{
+	my $id = half_done('dropped');
+	arm($c, 'drop-ended');
+	my $drop = background($c, 'postgres', q(SELECT bbm_drop('dropped')));
+	stands($c, 'drop-ended');
+	# as the coordinator would ask
+	value($_, "SELECT bbm_internal.bbm_shards_sync('bbm_internal.bbm_shards_$id', 'public.dropped', 'go on')") foreach @worker;
+	ok($_->poll_query_until('postgres', q(SELECT count(*) > 0 FROM batched_background_migrations)), 'a node takes its shards up while they are dropped') foreach @worker;
+	release($c);
+	ends_well($drop, '... which is done');
+	rate(0);
+	ok($_->poll_query_until('postgres', q(SELECT count(*) = 0 FROM batched_background_migrations)), '... and ends by itself on the node') foreach @worker;
+	is(value($c, q(SELECT count(*) FROM dropped WHERE n > 1)), 0, '... and no row was done twice');
+}
+
+log_clean($_) foreach @node;
+done_testing();
