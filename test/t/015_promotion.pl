@@ -57,8 +57,7 @@ sub pgbench
 my $load = pgbench($primary, 600);
 value($primary, q(SELECT bbm_start()));
 $standby->poll_query_until('postgres', q(SELECT count(*) = 2 AND min(jobs_finished) > 50 FROM bbm_status_detail()));
-# between two batches there may be none for a moment
-ok($primary->poll_query_until('postgres', q(SELECT EXISTS (SELECT FROM bbm_jobs('t') WHERE status = 'running'))), 'workers are in the middle of batches');
+ok(value($primary, q(SELECT count(*) FROM bbm_jobs('t') WHERE status = 'running')) > 0, 'workers are in the middle of batches');
 $primary->stop('immediate');
 $load->[0]->finish;
 like(${ $load->[2] }, qr/aborted|terminat|unexpectedly|lost/, 'and the application was, too');
