@@ -268,7 +268,8 @@ walk_index(BbmKeyWalk *asked)
 			walk_copy(&walk, last);
 		if (asked->count == asked->limit)
 			bbm_key_bound(key, last, &asked->last);
-		if (asked->marks && asked->count < asked->limit && asked->count == bbm_keys_to_mark(asked->marks, asked->marks->n))
+		if (asked->marks && asked->count < asked->limit &&
+			asked->count == bbm_keys_to_mark(asked->marks, asked->marks->n))
 		{
 			bbm_key_bound(key, walk.values, &mark);
 			asked->marks->keys[asked->marks->n++] = mark.number;

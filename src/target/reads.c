@@ -139,7 +139,8 @@ joins_by_equality(Node *from, int varno, AttrNumber attnum, const Reads *reads)
 
 		return join->jointype == JOIN_INNER &&
 			(demands_equality(join->quals, varno, attnum, reads) ||
-			 joins_by_equality(join->larg, varno, attnum, reads) || joins_by_equality(join->rarg, varno, attnum, reads));
+			 joins_by_equality(join->larg, varno, attnum, reads) ||
+			 joins_by_equality(join->rarg, varno, attnum, reads));
 	}
 	if (!IsA(from, FromExpr))
 		return false;
@@ -401,7 +402,8 @@ find_cluster_table(Node *node, void *arg)
 	{
 		const RangeTblEntry *entry = rt_fetch(i, query->rtable);
 
-		if (entry->rtekind == RTE_RELATION && i != query->resultRelation && bbm_where_rows_are(entry->relid) != BBM_ROWS_HERE)
+		if (entry->rtekind == RTE_RELATION && i != query->resultRelation &&
+			bbm_where_rows_are(entry->relid) != BBM_ROWS_HERE)
 		{
 			*(Oid *) arg = entry->relid;
 			return true;
