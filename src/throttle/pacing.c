@@ -196,8 +196,11 @@ bbm_pacing_end(const BbmMigration *migration, double units)
 		turns = times;
 	}
 	keep_impact(migration, &limits, ended);
-	bbm_cpu_use(ended, &pulse.use);
-	pulse.alone_us = (double) bbm_cpus_are_ours_for(ended);
+	/* read and asked only where it matters, as it looks at all sessions: not where the share is fixed */
+	if (limits.min < limits.max)
+		bbm_cpu_use(ended, &pulse.use);
+	if (limits.min < limits.max || pulse.wait_us > BBM_PACE_WAIT_US || pulse.wait_us < 0)
+		pulse.alone_us = (double) bbm_cpus_are_ours_for(ended);
 	paused_until = ended + (TimestampTz) bbm_pace_after(&pace, &limits, &pulse);
 	began = 0;
 	bbm_impact_pulse_ends(ended, pulse.elapsed_us);
