@@ -29,6 +29,9 @@ FROM (SELECT pulses(array_fill(1000::float8, ARRAY[64]), ARRAY[1001::float8] || 
 SELECT f AS found, (same(2, 1000, 0, 1, f, 0.01, 1, 's'))[2] AS share, (same(2, 1000, 0, 1, f, 0.01, 1, 'w'))[2] AS why FROM generate_series(0, 2) f;
 SELECT (same(2, 9000, 8000, 1, 0, 0.1, 1, 'w'))[2] AS cpu, (same(1, 1000, 0, 1, 0, 0.1, 1, 'w'))[1] AS begins,
     (same(2000, 1000, 0, 1, 0, 0.1, 1, 'w'))[2000] AS free, (same(2000, 1000, 0, 1, 0, 0.1, 0.6, 'w'))[2000] AS at_limit;
+-- locks and WAL come before a CPU, for which it may wait beside others anyway; also where it works as little as it may
+SELECT f AS found, (same(2, 9000, 8000, 1, f, 0.01, 1, 'w'))[2] AS why, (same(2, 9000, 8000, 1, f, 0.1, 1, 'w'))[2] AS at_least FROM generate_series(1, 2) f;
+SELECT (same(50, 1000, 0, 1, -1990, 0.1, 1, 'w'))[50] AS cpus, (same(50, 1000, 0, 1, -11990, 0.1, 1, 'w'))[50] AS locks, (same(50, 1000, 0, 1, -11990, 0.1, 1, 's'))[50] AS share;
 -- a long pulse has waited often: the mean wait counts, and the share shrinks as after as many pulses
 SELECT (same(1, 100000, 50000, 60, 0, 0.01, 1, 's'))[1] AS short_waits, round((same(1, 200000, 100000, 10, 0, 0.01, 1, 's'))[1]::numeric, 3) AS ten,
     round((same(1, 200000, 100000, 99, 0, 0.01, 1, 's'))[1]::numeric, 3) AS many;

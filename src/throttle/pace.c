@@ -180,24 +180,30 @@ wait_of(BbmPace *pace, const BbmPulse *pulse)
 	return Max(pulse->elapsed_us - pace->best_us * pulse->units, 0);
 }
 
-/* Did the pulse find others in need of what it takes?  How often, and of what. */
+/*
+ * Did the pulse find others in need of what it takes?  How often, and of what.
+ * Who waits for its locks, or for the WAL, surely does so because of it; that CPUs
+ * are busy may have other reasons as well, and is said when there is none of these.
+ */
 static int
 lateness(const BbmPulse *pulse, double wait_us, BbmPaceReason *why)
 {
-	int			turns = pulse->wait_us >= 0 ? Max(pulse->turns, 1) : 1;
+	bool		reported = pulse->wait_us >= 0;
+	int			turns = reported ? Max(pulse->turns, 1) : 1;
 	/* no two batches take the same time */
-	double		usual_us = pulse->wait_us >= 0 ? 0 : BBM_PACE_USUAL * (pulse->elapsed_us - wait_us);
+	double		usual_us = reported ? 0 : BBM_PACE_USUAL * (pulse->elapsed_us - wait_us);
+	bool		waited = (wait_us - usual_us) / turns > BBM_PACE_WAIT_US && pulse->alone_us < BBM_PACE_ALONE_US;
 
-	if ((wait_us - usual_us) / turns > BBM_PACE_WAIT_US && pulse->alone_us < BBM_PACE_ALONE_US)
-	{
-		*why = pulse->wait_us >= 0 ? BBM_PACE_CPU : BBM_PACE_SLOW;
-		/* a long pulse has waited as often as many short ones, of which every second one lowers the share */
+	if (pulse->blocks)
+		*why = BBM_PACE_LOCKS;
+	else if (pulse->fills_wal)
+		*why = BBM_PACE_WAL;
+	else
+		*why = reported ? BBM_PACE_CPU : BBM_PACE_SLOW;
+	/* a long pulse has waited as often as many short ones, of which every second one lowers the share */
+	if (waited)
 		return Min(turns, 2 * BBM_PACE_MOST_DOWNS);
-	}
-	if (!pulse->blocks && !pulse->fills_wal)
-		return 0;
-	*why = pulse->blocks ? BBM_PACE_LOCKS : BBM_PACE_WAL;
-	return 1;
+	return pulse->blocks || pulse->fills_wal;
 }
 
 /* Moves the share, after a pulse. */
@@ -205,6 +211,7 @@ static void
 control(BbmPace *pace, const BbmPaceLimits *limits, int late, BbmPaceReason why, bool alone)
 {
 	double		share = pace->share;
+	bool		lowered = false;
 
 	if (pace->clean_us > BBM_PACE_LATE_US)
 		pace->late = 0;
@@ -220,6 +227,7 @@ control(BbmPace *pace, const BbmPaceLimits *limits, int late, BbmPaceReason why,
 		for (int i = 0; i < Max(late / 2, 1); i++)
 			share *= BBM_PACE_DOWN;
 		share = within(share, pace, limits);
+		lowered = true;
 		pace->why = why;
 		pace->ups = 0;
 		pace->late = 0;
@@ -239,7 +247,7 @@ control(BbmPace *pace, const BbmPaceLimits *limits, int late, BbmPaceReason why,
 	pace->share = share;
 	if (share >= limits->max)
 		pace->why = limits->max < 1 ? BBM_PACE_LIMIT : BBM_PACE_FREE;
-	else if (share >= most(pace, limits))
+	else if (share >= most(pace, limits) && !lowered)
 		pace->why = pace->room > 0 && share >= pace->room ? BBM_PACE_CPU : BBM_PACE_IMPACT;
 }
 

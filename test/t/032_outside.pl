@@ -17,9 +17,11 @@ $far->start;
 $far->safe_psql('postgres', 'CREATE TABLE done (kind text NOT NULL, id bigint NOT NULL)');
 
 # Nothing but commits may flush: not the WAL writer, which is stopped below as well, nor
-# whoever writes a page.
+# whoever writes a page.  Nor does anybody pause for its pace, as a job that is released
+# meanwhile is claimed again by a commit that flushes.
 my $node = bbm_node('near', conf => <<'EOC');
 bbm.naptime = 0
+bbm.min_pace = 1
 wal_writer_delay = 10s
 bgwriter_lru_maxpages = 0
 shared_buffers = 64MB

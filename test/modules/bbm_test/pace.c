@@ -307,7 +307,8 @@ bbm_test_pace(PG_FUNCTION_ARGS)
  * float8[], min_pace float8, max_pace float8, what text) → after each pulse the
  * share, or the pause, or why.  "found": 1 blocks others, 2 fills the WAL
  * buffers; more: for so many microseconds nobody else has needed a CPU; less
- * than 0: others use so many thousandths of a CPU, of two.  Each pause is made in full.
+ * than 0: others use so many thousandths of a CPU, of two, and with 10000 more the
+ * pulse blocks others besides.  Each pause is made in full.
  */
 Datum
 bbm_test_pace_pulses(PG_FUNCTION_ARGS)
@@ -330,12 +331,12 @@ bbm_test_pace_pulses(PG_FUNCTION_ARGS)
 	{
 		BbmPulse	pulse = {
 			.elapsed_us = given[0][i], .wait_us = given[1][i], .turns = (int) given[2][i], .units = given[3][i],
-			.blocks = given[4][i] == 1, .fills_wal = given[4][i] == 2, .alone_us = given[4][i] > 2 ? given[4][i] : 0
+			.blocks = given[4][i] == 1 || given[4][i] <= -10000, .fills_wal = given[4][i] == 2, .alone_us = given[4][i] > 2 ? given[4][i] : 0
 		};
 		double		pause;
 
 		if (given[4][i] < 0)
-			pulse.use = (BbmCpuUse) {.cpus = 2, .others = -given[4][i] / 1000, .workers = 1};
+			pulse.use = (BbmCpuUse) {.cpus = 2, .others = fmod(-given[4][i], 10000) / 1000, .workers = 1};
 		pause = bbm_pace_after(&pace, &limits, &pulse);
 		bbm_pace_paused(&pace, pause);
 		results[i] = Float8GetDatum(what == 's' ? bbm_pace_share(&pace, &limits) :
