@@ -95,7 +95,6 @@ bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 {
 	const BbmCatalog *catalog = bbm_catalog();
 	BbmUserSwitch user_switch;
-	int			result;
 
 	check_triggers(catalog, sql->text);
 	if (sql->plan == NULL)
@@ -116,14 +115,12 @@ bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 		SPIPlanPtr	plan = bbm_spi_prepare(sql_text(sql, catalog->schema), sql->nargs, sql->types,
 										   CURSOR_OPT_GENERIC_PLAN);
 
-		if (plan == NULL || (!sql->once && SPI_keepplan(plan) != 0))
-			elog(ERROR, "could not prepare \"%s\": %s", sql->text, SPI_result_code_string(SPI_result));
+		if (!sql->once)
+			bbm_spi_keep(plan);
 		sql->plan = plan;
 		sql->generation = bbm_catalog_generation();
 	}
-	result = bbm_spi_execute_plan(sql->plan, values, nulls, false, 0);
-	if (result < 0)
-		elog(ERROR, "could not run \"%s\": %s", sql->text, SPI_result_code_string(result));
+	(void) bbm_spi_execute_plan(sql->plan, values, nulls, false, 0);
 	bbm_restore_user(&user_switch);
 }
 

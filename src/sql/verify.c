@@ -188,7 +188,6 @@ count_distributed(const BbmMigration *migration)
 	const char *condition = migration->row_check ? migration->row_check : migration->filter;
 	int			level;
 	int64		rows;
-	bool		isnull;
 
 	if (get_rel_name(migration->table_oid) == NULL || !bbm_is_distributed(migration->table_oid))
 		ereport(ERROR,
@@ -203,7 +202,7 @@ count_distributed(const BbmMigration *migration)
 									bbm_table_sql_name(migration->table_oid),
 									quote_identifier(get_rel_name(migration->table_oid)), condition,
 									migration->row_check ? "IS NOT TRUE" : "IS TRUE"), true, 0);
-	rows = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	rows = bbm_spi_count();
 	bbm_user_settings_end(level);
 	return rows;
 }

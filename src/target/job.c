@@ -469,14 +469,11 @@ prepare(const char *sql, int nargs, Oid *types, int bounds, int cursor_options)
 
 	error_context_stack = &callback;
 	plan = bbm_spi_prepare(sql, nargs, types, cursor_options);
-	if (plan == NULL)
-		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
 	if (bounds > 0)
 		check_parameters(plan, bounds);
 	bbm_check_queries_write_here(((CachedPlanSource *) linitial(SPI_plan_get_plan_sources(plan)))->query_list);
 	/* kept before planning, so that the plan's reference has a resource owner */
-	if (SPI_keepplan(plan) != 0)
-		elog(ERROR, "could not keep the plan of \"%s\"", sql);
+	bbm_spi_keep(plan);
 	PG_TRY();
 	{
 		check_allowed(plan);
