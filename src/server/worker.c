@@ -30,14 +30,12 @@
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "base/cancel.h"
 #include "base/compat.h"
@@ -92,9 +90,7 @@ sleep_until(TimestampTz due)
 	long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due);
 
 	pgstat_report_stat(true);
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Max(ms, 1),
-					 bbm_wait_event(BBM_WAIT_WORKER));
-	ResetLatch(MyLatch);
+	bbm_sleep(ms, BBM_WAIT_WORKER);
 }
 
 static void

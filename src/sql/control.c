@@ -19,13 +19,11 @@
 #include "pgstat.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "base/bbm.h"
 #include "base/commit.h"
@@ -76,11 +74,7 @@ wait_for_change(long ms)
 		(void) ConditionVariableTimedSleep(&bbm_shared->changed, Min(ms, BBM_NEXT_POLL_MS),
 										   bbm_wait_event(BBM_WAIT_STATE));
 	else
-	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Min(ms, BBM_POLL_MS),
-						 bbm_wait_event(BBM_WAIT_STATE));
-		ResetLatch(MyLatch);
-	}
+		bbm_sleep(Min(ms, BBM_POLL_MS), BBM_WAIT_STATE);
 	CHECK_FOR_INTERRUPTS();
 }
 
@@ -206,16 +200,6 @@ no_more_waiting(int code, Datum arg)
 	bbm_await_batches(false);
 }
 
-/* Sleeps until it is time to ask the nodes again, which nothing of theirs wakes us for. */
-static void
-wait_for_nodes(void)
-{
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, BBM_NODES_POLL_MS,
-					 bbm_wait_event(BBM_WAIT_STATE));
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-}
-
 static bool
 any_has_nodes(List *migrations)
 {
@@ -250,10 +234,12 @@ wait_for_batches(List *migrations, bool cancel)
 			SPI_finish();
 			if (n == 0)
 				break;
+			/* nothing of theirs wakes us */
 			if (nodes)
-				wait_for_nodes();
+				bbm_sleep(BBM_NODES_POLL_MS, BBM_WAIT_STATE);
 			else
 				wait_for_change(BBM_POLL_MS);
+			CHECK_FOR_INTERRUPTS();
 		}
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(no_more_waiting, (Datum) 0);
@@ -408,11 +394,8 @@ wait_elsewhere(const char *name, TimestampTz until)
 		if (status == NULL || strncmp(status, "finished", 8) == 0 || strncmp(status, "failed", 6) == 0 || now >= until)
 			return status;
 		pfree(status);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 until == DT_NOEND ? BBM_NEXT_POLL_MS :
-						 Min(BBM_NEXT_POLL_MS, Max(TimestampDifferenceMilliseconds(now, until), 1)),
-						 bbm_wait_event(BBM_WAIT_STATE));
-		ResetLatch(MyLatch);
+		bbm_sleep(until == DT_NOEND ? BBM_NEXT_POLL_MS :
+				  Min(BBM_NEXT_POLL_MS, TimestampDifferenceMilliseconds(now, until)), BBM_WAIT_STATE);
 		CHECK_FOR_INTERRUPTS();
 	}
 }

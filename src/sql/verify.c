@@ -234,9 +234,7 @@ bbm_verify(PG_FUNCTION_ARGS)
 	/* an error ends both with the (sub)transaction */
 	GetUserIdAndSecContext(&user, &context);
 	level = NewGUCNestLevel();
-	bbm_guc_set("lock_timeout", psprintf("%d", bbm_lock_timeout), true);
-	bbm_guc_set("deadlock_timeout", psprintf("%d", BBM_DEADLOCK_TIMEOUT), true);
-	bbm_guc_set("log_lock_waits", "off", true);
+	bbm_txn_lock_limits(bbm_lock_timeout, true);
 	bbm_ours_begin();
 	SetUserIdAndSecContext(migration->owner, context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	PG_TRY();
