@@ -211,6 +211,7 @@ count_distributed(const BbmMigration *migration)
 Datum
 bbm_verify(PG_FUNCTION_ARGS)
 {
+	char	   *name = bbm_name_argument(fcinfo);
 	BbmMigration *migration;
 	Oid			user;
 	int			context;
@@ -218,13 +219,11 @@ bbm_verify(PG_FUNCTION_ARGS)
 	volatile int64 rows = 0;
 	Datum		result;
 
-	if (PG_ARGISNULL(0))
-		bbm_must_not_be_null("name");
 	bbm_notice_standby();
-	if (bbm_forward(fcinfo, text_to_cstring(PG_GETARG_TEXT_PP(0)), &result))
+	if (bbm_forward(fcinfo, name, &result))
 		PG_RETURN_DATUM(result);
 	SPI_connect();
-	migration = bbm_get_migration(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	migration = bbm_get_migration(name);
 	if (migration->shard_id != 0)
 		bbm_check_not_of_cluster(migration, "verify", BBM_OF_THE_WHOLE);
 	if (!PG_ARGISNULL(1))
