@@ -44,7 +44,6 @@
 #include "base/spi.h"
 #include "base/user.h"
 
-
 /*
  * This transaction is entering a shard; still set after an error that it has
  * met there.
