@@ -104,17 +104,6 @@ bbm_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nkeys)
 #endif
 }
 
-/* Changes when the table is rewritten or truncated. */
-static inline Oid
-bbm_relation_filenode(Relation rel)
-{
-#if PG_VERSION_NUM >= 160000
-	return rel->rd_locator.relNumber;
-#else
-	return rel->rd_node.relNode;
-#endif
-}
-
 /*
  * Raises an error unless the current user may do what the plan does to its
  * relations, by the server's own privileges.  An ExecutorCheckPerms_hook is

@@ -30,6 +30,7 @@
 #include "sql/trial.h"
 #include "target/changes.h"
 #include "target/explain.h"
+#include "target/job.h"
 #include "target/relation.h"
 #include "target/size.h"
 

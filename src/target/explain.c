@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * explain.c
- *		The statement of a job, and its plan, to be shown.
+ *		The plan of a job, to be shown.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,25 +10,6 @@
 #include "base/spi.h"
 #include "base/user.h"
 #include "target/job.h"
-
-/* What is executed for a range; $1, $2 … are its bounds. */
-char *
-bbm_job_statement(BbmTarget *target, BbmPartition *partition)
-{
-	switch (target->form)
-	{
-		case BBM_JOB_STATEMENT:
-			return pstrdup(target->migration->job);
-		case BBM_JOB_COMPOSED:
-			return bbm_job_sql(target, partition);
-		case BBM_JOB_RANGE_FUNCTION:
-		case BBM_JOB_REGISTRY_FUNCTION:
-			return pstrdup(target->call);
-		case BBM_JOB_NONE:
-			break;
-	}
-	return NULL;
-}
 
 /* The output of EXPLAIN of the job for a range.  Needs a transaction and SPI; the current user is the owner. */
 char *
