@@ -250,7 +250,7 @@ append_state(StringInfo text, const PgBackendStatus *status)
 static void
 append_blocker(StringInfo text, const BbmBlocker *blocker)
 {
-	int			n = pgstat_fetch_stat_numbackends();
+	const PgBackendStatus *status;
 
 	if (blocker->pid == 0)
 	{
@@ -258,16 +258,9 @@ append_blocker(StringInfo text, const BbmBlocker *blocker)
 		return;
 	}
 	appendStringInfo(text, "process %d", blocker->pid);
-	for (int i = 1; i <= n; i++)
-	{
-		const PgBackendStatus *status = bbm_backend_status(i);
-
-		if (status && status->st_procpid == blocker->pid)
-		{
-			append_state(text, status);
-			return;
-		}
-	}
+	status = bbm_status_of_process(blocker->pid);
+	if (status)
+		append_state(text, status);
 }
 
 /*

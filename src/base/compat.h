@@ -104,17 +104,6 @@ bbm_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nkeys)
 #endif
 }
 
-/* Changes when the table is rewritten or truncated. */
-static inline Oid
-bbm_relation_filenode(Relation rel)
-{
-#if PG_VERSION_NUM >= 160000
-	return rel->rd_locator.relNumber;
-#else
-	return rel->rd_node.relNode;
-#endif
-}
-
 /*
  * Raises an error unless the current user may do what the plan does to its
  * relations, by the server's own privileges.  An ExecutorCheckPerms_hook is
@@ -292,6 +281,22 @@ bbm_backend_status(int n)
 #endif
 
 	return local ? &local->backendStatus : NULL;
+}
+
+/* The one with this process id, or NULL. */
+static inline PgBackendStatus *
+bbm_status_of_process(int pid)
+{
+	int			n = pgstat_fetch_stat_numbackends();
+
+	for (int i = 1; i <= n; i++)
+	{
+		PgBackendStatus *status = bbm_backend_status(i);
+
+		if (status && status->st_procpid == pid)
+			return status;
+	}
+	return NULL;
 }
 
 static inline bool

@@ -95,6 +95,24 @@ session_tag(Oid lock_class, int64 number, uint16 kind)
 	return tag_of(lock_class, number, kind, USER_LOCKMETHOD);
 }
 
+/* Does another process hold a lock that conflicts?  "session": the caller needs no transaction. */
+static bool
+is_held(const LOCKTAG *tag, LOCKMODE mode, bool session)
+{
+	if (LockAcquire(tag, mode, session, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(tag, mode, session);
+	return false;
+}
+
+/* Releases a session's lock, if it still has it: SQL releases such locks with pg_advisory_unlock_all. */
+static void
+release_if_held(const LOCKTAG *tag, LOCKMODE mode)
+{
+	if (LockHeldByMe(tag, mode, false))
+		LockRelease(tag, mode, true);
+}
+
 /* Until the end of the transaction.  Waits at most lock_timeout. */
 void
 bbm_lock_migration(Oid lock_class, int64 migration_id)
@@ -140,9 +158,7 @@ bbm_lock_nodes_at_once(Oid lock_class, int64 migration_id)
 bool
 bbm_lock_for_claim_at_once(Oid lock_class, int64 migration_id, Oid table)
 {
-	LOCKTAG		tag = xact_tag(lock_class, migration_id, LOCK_MIGRATION);
-
-	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL &&
+	return bbm_lock_migration_at_once(lock_class, migration_id) &&
 		ConditionalLockDatabaseObject(lock_class, table, LOCK_TABLE, ExclusiveLock);
 }
 
@@ -197,9 +213,7 @@ bbm_permit_release(Oid lock_class, int64 migration_id, int slot)
 {
 	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_FIRST_SLOT + slot);
 
-	/* a job may have released it with pg_advisory_unlock_all */
-	if (LockHeldByMe(&tag, ExclusiveLock, false))
-		LockRelease(&tag, ExclusiveLock, true);
+	release_if_held(&tag, ExclusiveLock);
 }
 
 /* Has another process a permit of the migration?  Needs a transaction. */
@@ -210,9 +224,8 @@ bbm_permits_held(Oid lock_class, int64 migration_id, int limit)
 	{
 		LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_FIRST_SLOT + i);
 
-		if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		if (is_held(&tag, ShareLock, false))
 			return true;
-		LockRelease(&tag, ShareLock, false);
 	}
 	return false;
 }
@@ -244,10 +257,7 @@ bbm_launched_permits(Oid lock_class, int limit)
 	{
 		LOCKTAG		tag = session_tag(lock_class, i, LOCK_LAUNCHED);
 
-		if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
-			continue;
-		LockRelease(&tag, ShareLock, false);
-		n++;
+		n += !is_held(&tag, ShareLock, false);
 	}
 	return n;
 }
@@ -280,10 +290,7 @@ bbm_has_waiters(Oid lock_class, int64 migration_id)
 {
 	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_WAITER);
 
-	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
-		return true;
-	LockRelease(&tag, ExclusiveLock, false);
-	return false;
+	return is_held(&tag, ExclusiveLock, false);
 }
 
 /* In no extension's lock class: it is checked outside of transactions. */
@@ -364,13 +371,10 @@ void
 bbm_worker_id_release(Oid lock_class, int32 worker_id)
 {
 	LOCKTAG		tag = session_tag(lock_class, worker_id, LOCK_WORKER_ID);
-
 	LOCKTAG		ours = ours_tag();
 
-	if (LockHeldByMe(&tag, ExclusiveLock, false))
-		LockRelease(&tag, ExclusiveLock, true);
-	if (LockHeldByMe(&ours, ShareLock, false))
-		LockRelease(&ours, ShareLock, true);
+	release_if_held(&tag, ExclusiveLock);
+	release_if_held(&ours, ShareLock);
 }
 
 /* Whoever holds a lock with this tag is a process of bbm. */
@@ -406,10 +410,7 @@ bbm_worker_is_alive(Oid lock_class, int32 worker_id)
 {
 	LOCKTAG		tag = session_tag(lock_class, worker_id, LOCK_WORKER_ID);
 
-	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
-		return true;
-	LockRelease(&tag, ShareLock, false);
-	return false;
+	return is_held(&tag, ShareLock, false);
 }
 
 static LOCKTAG
@@ -435,19 +436,7 @@ bbm_unlock_database_for_us(Oid database)
 {
 	LOCKTAG		tag = database_tag(database);
 
-	/* the user may have released it with pg_advisory_unlock_all */
-	if (LockHeldByMe(&tag, ShareLock, false))
-		LockRelease(&tag, ShareLock, true);
-}
-
-/* Would a process that connects wait now, since somebody holds this lock? */
-static bool
-is_held(const LOCKTAG *tag, LOCKMODE mode)
-{
-	if (LockAcquire(tag, mode, true, true) == LOCKACQUIRE_NOT_AVAIL)
-		return true;
-	LockRelease(tag, mode, true);
-	return false;
+	release_if_held(&tag, ShareLock);
 }
 
 /*
@@ -463,5 +452,5 @@ bbm_database_is_locked(Oid database)
 	LOCKTAG		servers;
 
 	SET_LOCKTAG_OBJECT(servers, InvalidOid, DatabaseRelationId, database, 0);
-	return is_held(&ours, ExclusiveLock) || is_held(&servers, RowExclusiveLock);
+	return is_held(&ours, ExclusiveLock, true) || is_held(&servers, RowExclusiveLock, true);
 }

@@ -76,41 +76,59 @@ plan_text(SPIPlanPtr plan)
 	return ((CachedPlanSource *) linitial(SPI_plan_get_plan_sources(plan)))->query_string;
 }
 
+/* Makes the call within the surroundings of this statement. */
+#define SURROUNDED(sql, call) \
+	do \
+	{ \
+		Surroundings around = enter(sql); \
+\
+		PG_TRY(); \
+		{ \
+			call; \
+		} \
+		PG_FINALLY(); \
+		{ \
+			leave(&around); \
+		} \
+		PG_END_TRY(); \
+	} while (0)
+
+/* What SPI reports as a negative result is an error. */
+static int
+checked(int result, const char *sql)
+{
+	if (result < 0)
+		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(result));
+	return result;
+}
+
 /* SPI_prepare_cursor */
 SPIPlanPtr
 bbm_spi_prepare(const char *sql, int nargs, Oid *types, int cursor_options)
 {
-	Surroundings around = enter(sql);
 	SPIPlanPtr volatile plan = NULL;
 
-	PG_TRY();
-	{
-		plan = SPI_prepare_cursor(sql, nargs, types, cursor_options);
-	}
-	PG_FINALLY();
-	{
-		leave(&around);
-	}
-	PG_END_TRY();
+	SURROUNDED(sql, plan = SPI_prepare_cursor(sql, nargs, types, cursor_options));
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
 	return plan;
+}
+
+/* SPI_keepplan */
+void
+bbm_spi_keep(SPIPlanPtr plan)
+{
+	if (SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not keep the plan of \"%s\"", plan_text(plan));
 }
 
 /* SPI_plan_get_cached_plan, which may have to plan. */
 CachedPlan *
 bbm_spi_cached_plan(SPIPlanPtr plan)
 {
-	Surroundings around = enter(plan_text(plan));
 	CachedPlan *volatile cached = NULL;
 
-	PG_TRY();
-	{
-		cached = SPI_plan_get_cached_plan(plan);
-	}
-	PG_FINALLY();
-	{
-		leave(&around);
-	}
-	PG_END_TRY();
+	SURROUNDED(plan_text(plan), cached = SPI_plan_get_cached_plan(plan));
 	return cached;
 }
 
@@ -118,75 +136,51 @@ bbm_spi_cached_plan(SPIPlanPtr plan)
 int
 bbm_spi_execute(const char *sql, bool read_only, int64 most)
 {
-	Surroundings around = enter(sql);
 	volatile int result = 0;
 
-	PG_TRY();
-	{
-		result = SPI_execute(sql, read_only, most);
-	}
-	PG_FINALLY();
-	{
-		leave(&around);
-	}
-	PG_END_TRY();
-	return result;
+	SURROUNDED(sql, result = SPI_execute(sql, read_only, most));
+	return checked(result, sql);
 }
 
 /* SPI_execute_plan */
 int
 bbm_spi_execute_plan(SPIPlanPtr plan, Datum *values, const char *nulls, bool read_only, int64 most)
 {
-	Surroundings around = enter(plan_text(plan));
 	volatile int result = 0;
 
-	PG_TRY();
-	{
-		result = SPI_execute_plan(plan, values, nulls, read_only, most);
-	}
-	PG_FINALLY();
-	{
-		leave(&around);
-	}
-	PG_END_TRY();
-	return result;
+	SURROUNDED(plan_text(plan), result = SPI_execute_plan(plan, values, nulls, read_only, most));
+	return checked(result, plan_text(plan));
+}
+
+/* SPI_execute_snapshot: reads what this snapshot sees. */
+void
+bbm_spi_execute_snapshot(SPIPlanPtr plan, Datum *values, Snapshot snapshot)
+{
+	volatile int result = 0;
+
+	SURROUNDED(plan_text(plan),
+			   result = SPI_execute_snapshot(plan, values, NULL, snapshot, InvalidSnapshot, true, false, 0));
+	(void) checked(result, plan_text(plan));
+}
+
+/* Takes the number that the last statement, a count, has returned. */
+int64
+bbm_spi_count(void)
+{
+	bool		isnull;
+	int64		n = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+
+	SPI_freetuptable(SPI_tuptable);
+	return n;
 }
 
 /* SPI_cursor_open, without NULLs, and with its own snapshot. */
-/* SPI_execute_snapshot: reads what this snapshot sees. */
-int
-bbm_spi_execute_snapshot(SPIPlanPtr plan, Datum *values, const char *nulls, Snapshot snapshot)
-{
-	Surroundings around = enter(plan_text(plan));
-	volatile int result = 0;
-
-	PG_TRY();
-	{
-		result = SPI_execute_snapshot(plan, values, nulls, snapshot, InvalidSnapshot, true, false, 0);
-	}
-	PG_FINALLY();
-	{
-		leave(&around);
-	}
-	PG_END_TRY();
-	return result;
-}
-
 Portal
 bbm_spi_cursor_open(SPIPlanPtr plan, Datum *values)
 {
-	Surroundings around = enter(plan_text(plan));
 	volatile Portal portal = NULL;
 
-	PG_TRY();
-	{
-		portal = SPI_cursor_open(NULL, plan, values, NULL, false);
-	}
-	PG_FINALLY();
-	{
-		leave(&around);
-	}
-	PG_END_TRY();
+	SURROUNDED(plan_text(plan), portal = SPI_cursor_open(NULL, plan, values, NULL, false));
 	return portal;
 }
 
@@ -194,17 +188,7 @@ bbm_spi_cursor_open(SPIPlanPtr plan, Datum *values)
 uint64
 bbm_spi_cursor_fetch(Portal portal, int64 n)
 {
-	Surroundings around = enter(portal->sourceText);
-
-	PG_TRY();
-	{
-		SPI_cursor_fetch(portal, true, n);
-	}
-	PG_FINALLY();
-	{
-		leave(&around);
-	}
-	PG_END_TRY();
+	SURROUNDED(portal->sourceText, SPI_cursor_fetch(portal, true, n));
 	return SPI_processed;
 }
 
@@ -212,15 +196,5 @@ bbm_spi_cursor_fetch(Portal portal, int64 n)
 void
 bbm_spi_cursor_close(Portal portal)
 {
-	Surroundings around = enter(portal->sourceText);
-
-	PG_TRY();
-	{
-		SPI_cursor_close(portal);
-	}
-	PG_FINALLY();
-	{
-		leave(&around);
-	}
-	PG_END_TRY();
+	SURROUNDED(portal->sourceText, SPI_cursor_close(portal));
 }

@@ -14,10 +14,12 @@
 #include "utils/plancache.h"
 
 extern SPIPlanPtr bbm_spi_prepare(const char *sql, int nargs, Oid *types, int cursor_options);
+extern void bbm_spi_keep(SPIPlanPtr plan);
 extern CachedPlan *bbm_spi_cached_plan(SPIPlanPtr plan);
 extern PGDLLEXPORT int bbm_spi_execute(const char *sql, bool read_only, int64 most);
 extern int	bbm_spi_execute_plan(SPIPlanPtr plan, Datum *values, const char *nulls, bool read_only, int64 most);
-extern int	bbm_spi_execute_snapshot(SPIPlanPtr plan, Datum *values, const char *nulls, Snapshot snapshot);
+extern void bbm_spi_execute_snapshot(SPIPlanPtr plan, Datum *values, Snapshot snapshot);
+extern int64 bbm_spi_count(void);
 extern Portal bbm_spi_cursor_open(SPIPlanPtr plan, Datum *values);
 extern uint64 bbm_spi_cursor_fetch(Portal portal, int64 n);
 extern void bbm_spi_cursor_close(Portal portal);

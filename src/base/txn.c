@@ -65,12 +65,26 @@ lock_timeout(void)
 	return own_lock_timeout >= 0 ? own_lock_timeout : bbm_lock_timeout;
 }
 
+/*
+ * Sets how long what follows waits for locks, in milliseconds.  With our
+ * deadlock_timeout each wait would be logged repeatedly.
+ */
+void
+bbm_txn_lock_limits(int ms, bool local)
+{
+	char		number[32];
+
+	bbm_guc_set("log_lock_waits", "off", local);
+	snprintf(number, sizeof(number), "%d", BBM_DEADLOCK_TIMEOUT);
+	bbm_guc_set("deadlock_timeout", number, local);
+	snprintf(number, sizeof(number), "%d", ms);
+	bbm_guc_set("lock_timeout", number, local);
+}
+
 /* A worker's session has our settings, whatever the owner's role or database sets. */
 static void
 pin_session(void)
 {
-	char		number[32];
-
 	bbm_guc_set("role", "none", false);
 	bbm_guc_set("search_path", BBM_SEARCH_PATH, false);
 	bbm_guc_set("enable_seqscan", "off", false);
@@ -80,12 +94,7 @@ pin_session(void)
 	bbm_guc_set("client_min_messages", "error", false);
 	if (BBM_HAS_TRANSACTION_TIMEOUT)
 		bbm_guc_set("transaction_timeout", "0", false);
-	/* with that deadlock_timeout each wait would be logged repeatedly */
-	bbm_guc_set("log_lock_waits", "off", false);
-	snprintf(number, sizeof(number), "%d", BBM_DEADLOCK_TIMEOUT);
-	bbm_guc_set("deadlock_timeout", number, false);
-	snprintf(number, sizeof(number), "%d", lock_timeout());
-	bbm_guc_set("lock_timeout", number, false);
+	bbm_txn_lock_limits(lock_timeout(), false);
 }
 
 /*
@@ -288,16 +297,11 @@ run_in_subtransaction(BbmTxnFn fn, void *arg, bool keep)
 	PG_TRY();
 	{
 		int			nest_level = NewGUCNestLevel();
-		char		timeout[32];
 
 		bbm_yield_begin();
 		bbm_cancel_guard_begin(&guard);
 		bbm_settings_pin();
-		snprintf(timeout, sizeof(timeout), "%d", lock_timeout());
-		bbm_guc_set("lock_timeout", timeout, true);
-		snprintf(timeout, sizeof(timeout), "%d", BBM_DEADLOCK_TIMEOUT);
-		bbm_guc_set("deadlock_timeout", timeout, true);
-		bbm_guc_set("log_lock_waits", "off", true);
+		bbm_txn_lock_limits(lock_timeout(), true);
 		SPI_connect();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		fn(arg);

@@ -20,6 +20,7 @@ extern int	bbm_failing_code;
 
 extern void bbm_txn_become_worker(void);
 extern void bbm_txn_lock_timeout(int ms);
+extern void bbm_txn_lock_limits(int ms, bool local);
 extern void bbm_txn_fire_deferred(void);
 extern void bbm_txn_flush(void);
 extern void bbm_txn_discard(void);

@@ -10,12 +10,15 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_authid.h"
 #include "jit/jit.h"
 #include "miscadmin.h"
 #include "optimizer/cost.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 
+#include "base/compat.h"
 #include "base/guc.h"
 
 static const char *original_seqscan = "on";
@@ -237,6 +240,19 @@ Oid
 bbm_acting_user(void)
 {
 	return bbm_our_statement() ? acting_user : GetUserId();
+}
+
+/* May a worker log in as this role, which exists? */
+bool
+bbm_may_log_in(Oid role)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	bool		may = !BBM_OWNER_NEEDS_LOGIN ||
+		(HeapTupleIsValid(tuple) && ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin);
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return may;
 }
 
 /*

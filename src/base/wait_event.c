@@ -9,6 +9,9 @@
 
 #include "base/wait_event.h"
 
+#include "miscadmin.h"
+#include "storage/latch.h"
+
 #include "base/compat.h"
 
 static const char *const names[BBM_WAIT_EVENTS] = {
@@ -34,4 +37,12 @@ bbm_wait_event(BbmWaitEvent event)
 	if (allocated[event] == 0)
 		allocated[event] = bbm_wait_event_allocate(names[event]);
 	return allocated[event];
+}
+
+/* Waits until somebody sets this process's latch, or for so long. */
+void
+bbm_sleep(int64 ms, BbmWaitEvent event)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, (long) Max(ms, 1), bbm_wait_event(event));
+	ResetLatch(MyLatch);
 }

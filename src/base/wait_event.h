@@ -25,5 +25,6 @@ typedef enum BbmWaitEvent
 #define BBM_WAIT_EVENTS (BBM_WAIT_EXIT + 1)
 
 extern uint32 bbm_wait_event(BbmWaitEvent event);
+extern void bbm_sleep(int64 ms, BbmWaitEvent event);
 
 #endif							/* BBM_BASE_WAIT_EVENT_H */

@@ -49,22 +49,34 @@ bbm_wait_states_unlock(void)
 		LWLockRelease(bbm_shared->lock);
 }
 
+/* The migration's entry, if it has one; else NULL. */
+static BbmWaitState *
+find_existing(BbmWaitStates *entries, int64 migration_id)
+{
+	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
+	{
+		if (entries->entries[i].database == MyDatabaseId && entries->entries[i].migration_id == migration_id)
+			return &entries->entries[i];
+	}
+	return NULL;
+}
+
+/* The migration's entry, which may be a new one. */
 BbmWaitState *
 bbm_wait_state_find(BbmWaitStates *entries, int64 migration_id, TimestampTz now)
 {
+	BbmWaitState *entry = find_existing(entries, migration_id);
 	BbmWaitState *oldest = &entries->entries[0];
 
-	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
+	if (entry)
 	{
-		BbmWaitState *entry = &entries->entries[i];
-
-		if (entry->database == MyDatabaseId && entry->migration_id == migration_id)
-		{
-			entry->touched = now;
-			return entry;
-		}
-		if (entry->touched < oldest->touched)
-			oldest = entry;
+		entry->touched = now;
+		return entry;
+	}
+	for (int i = 1; i < BBM_MAX_WAIT_STATES; i++)
+	{
+		if (entries->entries[i].touched < oldest->touched)
+			oldest = &entries->entries[i];
 	}
 	memset(oldest, 0, sizeof(BbmWaitState));
 	oldest->database = MyDatabaseId;
@@ -81,13 +93,10 @@ bbm_wait_state_find(BbmWaitStates *entries, int64 migration_id, TimestampTz now)
 void
 bbm_wait_state_forget(int64 migration_id)
 {
-	BbmWaitStates *entries = bbm_wait_states_lock();
+	BbmWaitState *entry = find_existing(bbm_wait_states_lock(), migration_id);
 
-	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
-	{
-		if (entries->entries[i].database == MyDatabaseId && entries->entries[i].migration_id == migration_id)
-			memset(&entries->entries[i], 0, sizeof(BbmWaitState));
-	}
+	if (entry)
+		memset(entry, 0, sizeof(BbmWaitState));
 	bbm_wait_states_unlock();
 }
 
@@ -134,16 +143,9 @@ bbm_table_wait_keep(int64 migration_id, TimestampTz until)
 bool
 bbm_table_wait_is_kept(int64 migration_id, TimestampTz now)
 {
-	BbmWaitStates *entries = bbm_wait_states_lock();
-	bool		kept = false;
+	const BbmWaitState *entry = find_existing(bbm_wait_states_lock(), migration_id);
+	bool		kept = entry && now < entry->table_wait_kept_until;
 
-	for (int i = 0; i < BBM_MAX_WAIT_STATES && !kept; i++)
-	{
-		const BbmWaitState *entry = &entries->entries[i];
-
-		kept = entry->database == MyDatabaseId && entry->migration_id == migration_id &&
-			now < entry->table_wait_kept_until;
-	}
 	bbm_wait_states_unlock();
 	return kept;
 }
@@ -198,22 +200,17 @@ bbm_idle_paced(int64 migration_id, TimestampTz since, TimestampTz now, const cha
 void
 bbm_idle_time(int64 migration_id, TimestampTz now, bool take, BbmIdleTime *idle)
 {
-	BbmWaitStates *entries = bbm_wait_states_lock();
+	BbmWaitState *entry = find_existing(bbm_wait_states_lock(), migration_id);
 
 	memset(idle, 0, sizeof(BbmIdleTime));
-	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
+	if (entry)
 	{
-		BbmWaitState *entry = &entries->entries[i];
-
-		if (entry->database != MyDatabaseId || entry->migration_id != migration_id)
-			continue;
 		bbm_idle_count(entry, now);
 		idle->left_out_ms = entry->left_out_us / 1000.0;
 		idle->paced_ms = entry->paced_us / 1000.0;
 		strlcpy(idle->reason, entry->pace_reason, sizeof(idle->reason));
 		if (take)
 			entry->left_out_us = entry->paced_us = 0;
-		break;
 	}
 	bbm_wait_states_unlock();
 }
@@ -269,18 +266,11 @@ bbm_reason(const char *text, TimestampTz due)
 void
 bbm_wait_state_reason(int64 migration_id, TimestampTz now, BbmReason *longest, bool *idle)
 {
-	*idle = false;
-	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
-	{
-		const BbmWaitState *entry = &bbm_shared->wait_states.entries[i];
+	const BbmWaitState *entry = find_existing(&bbm_shared->wait_states, migration_id);
 
-		if (entry->database != MyDatabaseId || entry->migration_id != migration_id)
-			continue;
-		*idle = now < entry->idle_until;
-		if (entry->since != 0 && now < TimestampTzPlusMilliseconds(entry->reason.due, BBM_LATE_MS))
-			bbm_outlasts(longest, &entry->reason);
-		break;
-	}
+	*idle = entry && now < entry->idle_until;
+	if (entry && entry->since != 0 && now < TimestampTzPlusMilliseconds(entry->reason.due, BBM_LATE_MS))
+		bbm_outlasts(longest, &entry->reason);
 }
 
 /* Copies as much of a text as fits, in whole characters. */

@@ -288,11 +288,10 @@ bbm_jobs_running(int64 migration_id, MemoryContext context)
 		"WHERE j.status = 4 AND j.status <> 2 AND (m.id = $1 OR $1 = 0) ORDER BY j.id",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id)};
 	List	   *list = NIL;
 	MemoryContext old;
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id));
 	old = MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{

@@ -13,17 +13,14 @@
 
 /* SQLSTATE, message, detail, hint and context, each shortened to a readable length. */
 void
-bbm_error_values(const ErrorData *error, Datum *values, char *nulls)
+bbm_error_values(const ErrorData *error, Datum *values)
 {
 	const char *texts[] = {
 		unpack_sql_state(error->sqlerrcode), error->message, error->detail, error->hint, error->context
 	};
 
 	for (int i = 0; i < lengthof(texts); i++)
-	{
-		nulls[i] = texts[i] ? ' ' : 'n';
-		values[i] = texts[i] ? CStringGetTextDatum(bbm_shortened(texts[i], BBM_LONGEST_KEPT)) : (Datum) 0;
-	}
+		values[i] = bbm_sql_text_value(texts[i] ? bbm_shortened(texts[i], BBM_LONGEST_KEPT) : NULL);
 }
 
 /*
@@ -36,24 +33,18 @@ bbm_error_add(const BbmJob *job, const BbmBound *min, const BbmBound *max, const
 	static BbmSql sql = {
 		"INSERT INTO @.bbm_row_errors (migration_id, job_id, relation, relation_name, min_value, max_value, min_key, "
 		"max_key, error_sqlstate, error_message, error_detail, error_hint, error_context) "
-		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+		"VALUES ($1, $2, nullif($3, 0), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
 		13, {INT8OID, INT8OID, OIDOID, TEXTOID, INT8OID, INT8OID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID, TEXTOID,
 		TEXTOID, TEXTOID}
 	};
-	char		nulls[14] = "             ";
 	Datum		values[13] = {
-		Int64GetDatum(job->migration_id), Int64GetDatum(job->id), ObjectIdGetDatum(job->relation), (Datum) 0,
-		Int64GetDatum(min->number), Int64GetDatum(max->number), min->key, max->key
+		Int64GetDatum(job->migration_id), Int64GetDatum(job->id), ObjectIdGetDatum(job->relation),
+		bbm_sql_text_value(job->relation_name), Int64GetDatum(min->number), Int64GetDatum(max->number), min->key,
+		max->key
 	};
 
-	if (OidIsValid(job->relation))
-		values[3] = CStringGetTextDatum(job->relation_name);
-	else
-		nulls[2] = nulls[3] = 'n';
-	if (DatumGetPointer(min->key) == NULL)
-		nulls[6] = nulls[7] = 'n';
-	bbm_error_values(error, &values[8], &nulls[8]);
-	bbm_sql_run(&sql, values, nulls, true);
+	bbm_error_values(error, &values[8]);
+	bbm_sql_run_values(&sql, values, NULL, true);
 }
 
 int64
@@ -63,9 +54,8 @@ bbm_errors_count(int64 migration_id)
 		"SELECT count(*) FROM @.bbm_row_errors WHERE migration_id = $1",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id)};
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id));
 	return bbm_sql_int64(0, 1);
 }
 
@@ -88,11 +78,10 @@ bbm_quarantined_to_string(int64 migration_id)
 		" FROM @.bbm_row_errors WHERE migration_id = $1) e",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id)};
 	int64		rows;
 	int64		ranges;
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id));
 	rows = bbm_sql_int64(0, 1);
 	ranges = bbm_sql_int64(0, 2);
 	if (rows == 0 && ranges == 0)
@@ -127,14 +116,14 @@ bbm_errors_retry(int64 migration_id)
 	Datum		values[8] = {Int64GetDatum(migration_id)};
 	bool		isnull;
 
-	bbm_sql_run(&take, values, NULL, true);
+	bbm_sql_run_values(&take, values, NULL, true);
 	(void) bbm_sql_get(0, 1, &isnull);
 	if (isnull)
 		return 0;
 	for (int i = 1; i < lengthof(values); i++)
 		values[i] = bbm_sql_array(0, i, CurrentMemoryContext);
 	bbm_job_ids_catch_up();
-	bbm_sql_run(&add, values, NULL, true);
+	bbm_sql_run_values(&add, values, NULL, true);
 	return SPI_processed;
 }
 
@@ -147,9 +136,8 @@ bbm_errors_forget(int64 migration_id)
 		"DELETE FROM @.bbm_row_errors WHERE migration_id = $1",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id)};
 
-	bbm_sql_run(migration_id == 0 ? &all : &one, values, NULL, true);
+	bbm_sql_run(migration_id == 0 ? &all : &one, true, Int64GetDatum(migration_id));
 }
 
 /* A migration of a restored database is started here: its tables are found by their names. */
@@ -161,7 +149,6 @@ bbm_errors_accept(int64 migration_id)
 		"WHERE migration_id = $1 AND relation IS NOT NULL",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id)};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(&sql, true, Int64GetDatum(migration_id));
 }

@@ -13,7 +13,7 @@
 /* For whoever is told that something is quarantined. */
 #define BBM_QUARANTINE_HINT "bbm_errors shows what is quarantined, and bbm_retry tries it again."
 
-extern void bbm_error_values(const ErrorData *error, Datum *values, char *nulls);
+extern void bbm_error_values(const ErrorData *error, Datum *values);
 extern void bbm_error_add(const BbmJob *job, const BbmBound *min, const BbmBound *max, const ErrorData *error);
 extern int64 bbm_errors_count(int64 migration_id);
 extern const char *bbm_quarantined_to_string(int64 migration_id);

@@ -22,13 +22,10 @@ bbm_event_add(int64 migration_id, const char *name, const char *event, BbmStatus
 		"coalesce((SELECT rolname FROM pg_roles WHERE oid = $5), $5::text::name), $6, $7)",
 		7, {INT8OID, TEXTOID, TEXTOID, INT4OID, OIDOID, OIDOID, TEXTOID}
 	};
-	Datum		values[] = {
-		Int64GetDatum(migration_id), CStringGetTextDatum(name), CStringGetTextDatum(event),
-		Int32GetDatum((int) status), ObjectIdGetDatum(bbm_acting_user()), ObjectIdGetDatum(owner),
-		detail ? CStringGetTextDatum(bbm_shortened(detail, BBM_LONGEST_KEPT)) : (Datum) 0
-	};
 
-	bbm_sql_run(&sql, values, detail ? "       " : "      n", true);
+	bbm_sql_run(&sql, true, Int64GetDatum(migration_id), CStringGetTextDatum(name), CStringGetTextDatum(event),
+				Int32GetDatum((int) status), ObjectIdGetDatum(bbm_acting_user()), ObjectIdGetDatum(owner),
+				bbm_sql_text_value(detail ? bbm_shortened(detail, BBM_LONGEST_KEPT) : NULL));
 }
 
 /* Is there such an event of the migration? */
@@ -39,9 +36,8 @@ bbm_event_exists(int64 migration_id, const char *event)
 		"SELECT 1 FROM @.bbm_events WHERE migration_id = $1 AND event = $2 LIMIT 1",
 		2, {INT8OID, TEXTOID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), CStringGetTextDatum(event)};
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id), CStringGetTextDatum(event));
 	return SPI_processed > 0;
 }
 
@@ -54,8 +50,7 @@ bbm_events_prune(void)
 		"WHERE at < now() - make_interval(mins => $1) ORDER BY at LIMIT 1000 FOR UPDATE SKIP LOCKED))",
 		1, {INT4OID}
 	};
-	Datum		values[] = {Int32GetDatum(bbm_event_retention)};
 
 	if (bbm_event_retention >= 0)
-		bbm_sql_run(&sql, values, NULL, true);
+		bbm_sql_run(&sql, true, Int32GetDatum(bbm_event_retention));
 }

@@ -139,7 +139,7 @@ bbm_import_jobs(int64 id, const BbmForeignMigration *m, const BbmForeignJob *job
 	}
 	for (int c = 0; c < lengthof(types); c++)
 		values[2 + c] = make_array(elements[c], nulls[c], n, types[c]);
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run_values(&sql, values, NULL, true);
 	for (int c = 0; c < lengthof(types); c++)
 	{
 		pfree(elements[c]);
@@ -159,8 +159,7 @@ bbm_import_last_event(int64 id)
 		"SELECT event FROM @.bbm_events WHERE migration_id = $1 AND event <> 'stalled' ORDER BY id DESC LIMIT 1",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(id)};
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(id));
 	return SPI_processed == 0 ? NULL : bbm_sql_text(0, 1, CurrentMemoryContext);
 }

@@ -53,19 +53,14 @@ update_by_statement(const BbmJob *job, const BbmBound *cursor, int reduced_sub_b
 		"UPDATE @.batched_background_migration_jobs SET cursor_value = $2, cursor_key = $6, "
 		"updated_at = clock_timestamp(), row_count = row_count + " BBM_UP_TO("$3", "row_count") ", run_ms = run_ms + $4, "
 		"wal_bytes = wal_bytes + " BBM_UP_TO("$5", "wal_bytes") ", reduced_sub_batch_size = nullif($7, 0), no_progress = 0, "
-		"requeues_in_row = 0, batch_counts = " BBM_BATCH_COUNTED("$8") ", batch_size = $9 WHERE ctid = $1",
+		"requeues_in_row = 0, batch_counts = " BBM_BATCH_COUNTED("$8") ", batch_size = nullif($9, 0) WHERE ctid = $1",
 		9, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID, TEXTARRAYOID, INT4OID, INT4OID, INT4OID}
 	};
-	char		nulls[10] = "         ";
-	Datum		values[] = {
-		PointerGetDatum(&job->tid), Int64GetDatum(cursor->number), Int64GetDatum(cost->rows),
-		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), bbm_sql_array_value(cursor->key, &nulls[5]),
-		Int32GetDatum(reduced_sub_batch_size), Int32GetDatum(bbm_batch_bucket(cost->ms)),
-		Int32GetDatum(job->batch_size)
-	};
 
-	nulls[8] = job->batch_size > 0 ? ' ' : 'n';
-	bbm_sql_run(&sql, values, nulls, true);
+	bbm_sql_run(&sql, true, PointerGetDatum(&job->tid), Int64GetDatum(cursor->number), Int64GetDatum(cost->rows),
+				Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), cursor->key,
+				Int32GetDatum(reduced_sub_batch_size), Int32GetDatum(bbm_batch_bucket(cost->ms)),
+				Int32GetDatum(Max(job->batch_size, 0)));
 	bbm_job_check_recorded(job, SPI_processed);
 }
 

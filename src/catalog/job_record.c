@@ -78,12 +78,11 @@ bbm_job_is_locked(int64 id)
 		"SELECT 1 FROM @.batched_background_migration_jobs WHERE id = $1 AND status + 0 = 4 FOR SHARE SKIP LOCKED",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(id)};
 
-	bbm_sql_run(&unlocked, values, NULL, true);
+	bbm_sql_run(&unlocked, true, Int64GetDatum(id));
 	if (SPI_processed > 0)
 		return false;
-	bbm_sql_run(&running, values, NULL, false);
+	bbm_sql_run(&running, false, Int64GetDatum(id));
 	return SPI_processed > 0;
 }
 
@@ -101,7 +100,8 @@ bbm_job_check_recorded(const BbmJob *job, uint64 rows)
 /*
  * Uses the ctid, like bbm_job_progress.  The caller has bbm_job_lock.
  * "detached": its partition is not part of the table, so it was not done, and
- * will be if the partition is attached again.
+ * will be if the partition is attached again.  A job with one batch needs no
+ * histogram: run_ms shows the batch.
  */
 void
 bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool detached)
@@ -114,14 +114,10 @@ bbm_job_finish(const BbmJob *job, const BbmCost *cost, bool detached)
 		"batch_counts = CASE WHEN $7 > 0 THEN " BBM_BATCH_COUNTED("$7") " ELSE batch_counts END WHERE ctid = $1",
 		7, {TIDOID, TIMESTAMPTZOID, INT8OID, FLOAT8OID, INT8OID, BOOLOID, INT4OID}
 	};
-	Datum		values[] = {
-		PointerGetDatum(&job->tid), TimestampTzGetDatum(GetCurrentTimestamp()), Int64GetDatum(cost->rows),
-		Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), BoolGetDatum(detached),
-		/* its only batch is counted by run_ms */
-		Int32GetDatum(job->has_cursor ? bbm_batch_bucket(cost->ms) : 0)
-	};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(&sql, true, PointerGetDatum(&job->tid), TimestampTzGetDatum(GetCurrentTimestamp()),
+				Int64GetDatum(cost->rows), Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), BoolGetDatum(detached),
+				Int32GetDatum(job->has_cursor ? bbm_batch_bucket(cost->ms) : 0));
 	bbm_job_check_recorded(job, SPI_processed);
 }
 
@@ -142,12 +138,11 @@ bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz du
 	Datum		values[11] = {
 		Int64GetDatum(job->id), Int32GetDatum(job->claim_epoch), Int32GetDatum(code), TimestampTzGetDatum(due)
 	};
-	char		nulls[12] = "           ";
 
 	values[9] = BoolGetDatum(bisect);
 	values[10] = Int32GetDatum(job->reduced_sub_batch_size);
-	bbm_error_values(error, &values[4], &nulls[4]);
-	bbm_sql_run(&sql, values, nulls, true);
+	bbm_error_values(error, &values[4]);
+	bbm_sql_run_values(&sql, values, NULL, true);
 	return SPI_processed > 0;
 }
 
@@ -155,9 +150,7 @@ bbm_job_fail(const BbmJob *job, int code, const ErrorData *error, TimestampTz du
 static bool
 run_on_claim(BbmSql *sql, const BbmJob *job)
 {
-	Datum		values[] = {Int64GetDatum(job->id), Int32GetDatum(job->claim_epoch)};
-
-	bbm_sql_run(sql, values, NULL, true);
+	bbm_sql_run(sql, true, Int64GetDatum(job->id), Int32GetDatum(job->claim_epoch));
 	return SPI_processed > 0;
 }
 
@@ -219,13 +212,12 @@ bbm_job_requeue(const BbmJob *job, BbmRequeueReason why, const ErrorData *error,
 	Datum		values[11] = {
 		Int64GetDatum(job->id), Int32GetDatum(job->claim_epoch), TimestampTzGetDatum(due)
 	};
-	char		nulls[12] = "           ";
 
-	bbm_error_values(error, &values[3], &nulls[3]);
+	bbm_error_values(error, &values[3]);
 	values[8] = CStringGetTextDatum(bbm_requeue_reason_name(why));
 	values[9] = Int32GetDatum(job->reduced_sub_batch_size);
 	values[10] = Int32GetDatum(job->no_progress);
-	bbm_sql_run(&sql, values, nulls, true);
+	bbm_sql_run_values(&sql, values, NULL, true);
 	return SPI_processed > 0;
 }
 
@@ -247,9 +239,8 @@ bbm_job_orphan(int64 id, TimestampTz due)
 		" FOR UPDATE SKIP LOCKED)",
 		2, {INT8OID, TIMESTAMPTZOID}
 	};
-	Datum		values[] = {Int64GetDatum(id), TimestampTzGetDatum(due)};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(&sql, true, Int64GetDatum(id), TimestampTzGetDatum(due));
 	return SPI_processed > 0;
 }
 
@@ -267,8 +258,7 @@ bbm_job_take_back(int64 id)
 		" FOR UPDATE SKIP LOCKED)",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(id)};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(&sql, true, Int64GetDatum(id));
 	return SPI_processed > 0;
 }

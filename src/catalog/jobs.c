@@ -59,27 +59,27 @@ bbm_job_ids_catch_up(void)
 	int64		known;
 
 	table_close(jobs, AccessShareLock);
-	bbm_sql_run(&last, values, NULL, false);
+	bbm_sql_run_values(&last, values, NULL, false);
 	known = bbm_sql_int64(0, 1);
-	bbm_sql_run(&highest, NULL, NULL, false);
+	bbm_sql_run_values(&highest, NULL, NULL, false);
 	if (bbm_sql_int64(0, 1) <= known)
 		return;
 	LockRelationOid(sequence, ShareRowExclusiveLock);
-	bbm_sql_run(&highest, NULL, NULL, false);
+	bbm_sql_run_values(&highest, NULL, NULL, false);
 	BBM_POINT("ids-read");
 	values[1] = Int64GetDatum(bbm_sql_int64(0, 1));
-	bbm_sql_run(&set, values, NULL, false);
+	bbm_sql_run_values(&set, values, NULL, false);
 }
 
 /* Inserts the row of a new job, and returns its id. */
 static int64
-insert_job(BbmSql *sql, Datum *values, const char *nulls)
+insert_job(BbmSql *sql, Datum *values)
 {
 	MemoryContext caller = CurrentMemoryContext;
 
 	PG_TRY();
 	{
-		bbm_sql_run(sql, values, nulls, true);
+		bbm_sql_run_values(sql, values, NULL, true);
 	}
 	PG_CATCH();
 	{
@@ -111,23 +111,19 @@ bbm_job_insert(BbmJob *job, int32 worker_id, int64 after)
 		"INSERT INTO @.batched_background_migration_jobs (batched_background_migration_id, min_value, "
 		"max_value, key_count, worker_pid, worker_id, started_at, updated_at, status, attempts, claim_epoch, "
 		"round, batch_size, min_key, max_key, relation, relation_name, phase) "
-		"VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 4, 1, 1, $8, $9, $10, $11, $12, $13, $14) RETURNING id",
+		"VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 4, 1, 1, $8, $9, $10, $11, nullif($12, 0), $13, $14) RETURNING id",
 		14, {INT8OID, INT8OID, INT8OID, INT8OID, INT4OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID, TEXTARRAYOID,
 		TEXTARRAYOID, OIDOID, TEXTOID, TEXTOID}
 	};
-	char		nulls[15] = "              ";
 	Datum		values[] = {
 		Int64GetDatum(job->migration_id), Int64GetDatum(job->min.number), Int64GetDatum(job->max.number),
 		Int64GetDatum(job->key_count), Int32GetDatum(MyProcPid), Int32GetDatum(worker_id),
 		TimestampTzGetDatum(GetCurrentTimestamp()), Int32GetDatum(job->phase.round), Int32GetDatum(job->batch_size),
-		bbm_sql_array_value(job->min.key, &nulls[9]), bbm_sql_array_value(job->max.key, &nulls[10]),
-		ObjectIdGetDatum(job->relation), job->relation_name ? CStringGetTextDatum(job->relation_name) : (Datum) 0,
+		job->min.key, job->max.key, ObjectIdGetDatum(job->relation), bbm_sql_text_value(job->relation_name),
 		CStringGetTextDatum(bbm_phase_name(job->phase))
 	};
 
-	if (!OidIsValid(job->relation))
-		nulls[11] = nulls[12] = 'n';
-	job->id = insert_job(&sql, values, nulls);
+	job->id = insert_job(&sql, values);
 	if (job->id <= after)
 		raise_ids_behind();
 	job->attempts = 1;
@@ -157,15 +153,12 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id
 		"reduced_sub_batch_size::bigint, no_progress::bigint, kind, phase = 'verify', requeues_in_row::bigint",
 		5, {INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID}
 	};
-	Datum		values[] = {
-		Int64GetDatum(migration_id), Int32GetDatum(status), TimestampTzGetDatum(now),
-		Int32GetDatum(MyProcPid), Int32GetDatum(worker_id)
-	};
 	Datum		cursor;
 	Datum		relation;
 	bool		isnull;
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(&sql, true, Int64GetDatum(migration_id), Int32GetDatum(status), TimestampTzGetDatum(now),
+				Int32GetDatum(MyProcPid), Int32GetDatum(worker_id));
 	if (SPI_processed == 0)
 		return false;
 	job->id = bbm_sql_int64(0, 1);
@@ -212,9 +205,8 @@ bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished)
 		"WHERE batched_background_migration_id = $1 AND status IN (1, 3) AND status <> 2",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id)};
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id));
 	unfinished->jobs = bbm_sql_int64(0, 1);
 	unfinished->failed = bbm_sql_int64(0, 2);
 	unfinished->due = unfinished->jobs > 0 ? bbm_sql_int64(0, 3) : DT_NOEND;
@@ -241,9 +233,8 @@ bbm_jobs_refresh(int64 migration_id)
 		"WHERE batched_background_migration_id = $1 AND status = 3",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id)};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(&sql, true, Int64GetDatum(migration_id));
 	return SPI_processed;
 }
 
@@ -258,9 +249,8 @@ bbm_jobs_idle(int64 migration_id, int n)
 		" ORDER BY id DESC LIMIT $2) j WHERE status = 2 AND row_count = 0",
 		2, {INT8OID, INT4OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(n)};
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id), Int32GetDatum(n));
 	return bbm_sql_int64(0, 1) >= n;
 }
 
@@ -273,9 +263,8 @@ bbm_jobs_found(int64 migration_id, int round)
 		"WHERE batched_background_migration_id = $1 AND phase = 'verify' AND round = $2",
 		2, {INT8OID, INT4OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(round)};
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id), Int32GetDatum(round));
 	return bbm_sql_int64(0, 1);
 }
 
@@ -296,10 +285,9 @@ bbm_jobs_repair(int64 migration_id, int round)
 		"WHERE batched_background_migration_id = $1 AND phase = 'verify' AND round = $2 AND row_count > 0 ORDER BY id",
 		2, {INT8OID, INT4OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(round)};
 
 	bbm_job_ids_catch_up();
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(&sql, true, Int64GetDatum(migration_id), Int32GetDatum(round));
 }
 
 /* Appends a key, without control characters and shortened. */
@@ -357,10 +345,9 @@ bbm_jobs_checks(int64 migration_id, int round, int *n)
 		"ORDER BY round DESC",
 		2, {INT8OID, INT4OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(round)};
 	int64	   *found;
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id), Int32GetDatum(round));
 	found = palloc(Max(SPI_processed, 1) * sizeof(int64));
 	for (*n = 0; *n < SPI_processed && bbm_sql_int64(*n, 1) == round - *n; (*n)++)
 		found[*n] = bbm_sql_int64(*n, 2);
@@ -385,10 +372,9 @@ bbm_jobs_spent(int64 migration_id, BbmSpent *spent, int room)
 		"WHERE isfinite(until) ORDER BY id DESC",
 		2, {INT8OID, INT4OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(room)};
 	int			n;
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id), Int32GetDatum(room));
 	n = (int) SPI_processed;
 	for (int i = 0; i < n; i++)
 	{

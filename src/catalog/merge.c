@@ -19,9 +19,8 @@ oldest_kept(int64 migration_id, int retention)
 		"ORDER BY id DESC OFFSET $2 LIMIT 1",
 		2, {INT8OID, INT4OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), Int32GetDatum(retention)};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(&sql, true, Int64GetDatum(migration_id), Int32GetDatum(retention));
 	return SPI_processed == 1 ? bbm_sql_int64(0, 1) : 0;
 }
 
@@ -85,13 +84,11 @@ bbm_jobs_merge(int64 migration_id, int retention, const BbmTotals *totals)
 	};
 	int64		kept = oldest_kept(migration_id, retention);
 	int64		summed = totals->last_job;
-	Datum		values[] = {
-		Int64GetDatum(migration_id), Int64GetDatum(kept <= summed ? kept : summed + 1), bbm_totals_open(totals)
-	};
 
 	/* usually there is nothing to merge yet, which this finds out in a fraction of the time */
 	if (kept > 0 && summed > 0)
-		bbm_sql_run(&sql, values, NULL, true);
+		bbm_sql_run(&sql, true, Int64GetDatum(migration_id), Int64GetDatum(kept <= summed ? kept : summed + 1),
+					bbm_totals_open(totals));
 }
 
 /*
@@ -107,8 +104,7 @@ bbm_jobs_forget(int64 migration_id)
 		"DELETE FROM @.batched_background_migration_jobs WHERE batched_background_migration_id = $1",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id)};
 
-	bbm_sql_run(migration_id == 0 ? &all : &one, values, NULL, true);
+	bbm_sql_run(migration_id == 0 ? &all : &one, true, Int64GetDatum(migration_id));
 	bbm_totals_forget(migration_id);
 }

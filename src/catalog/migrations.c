@@ -77,9 +77,8 @@ bbm_migration_by_name(const char *name, MemoryContext context)
 		"SELECT # FROM @.batched_background_migrations WHERE name = $1",
 		1, {TEXTOID}
 	};
-	Datum		values[] = {CStringGetTextDatum(name)};
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, CStringGetTextDatum(name));
 	return SPI_processed == 0 ? NULL : read_migration(0, context);
 }
 
@@ -91,9 +90,8 @@ run_by_id(int64 id)
 		"SELECT # FROM @.batched_background_migrations WHERE id = $1",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(id)};
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(id));
 	return SPI_processed > 0;
 }
 
@@ -127,7 +125,7 @@ bbm_migration_nearest(const char *name, bool (*may_see) (Oid owner))
 	int			most = Min((int) strlen(name) / 2, 8);
 	char	   *nearest = NULL;
 
-	bbm_sql_run(&sql, NULL, NULL, false);
+	bbm_sql_run_values(&sql, NULL, NULL, false);
 	for (uint64 i = 0; i < SPI_processed && most > 0; i++)
 	{
 		char	   *other = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
@@ -165,11 +163,10 @@ bbm_migrations_runnable(Oid owner, MemoryContext context)
 		"AND owner_oid = $1 AND origin = $2 AND NOT restored) m ORDER BY m.id",
 		2, {OIDOID, TEXTOID}
 	};
-	Datum		values[] = {ObjectIdGetDatum(owner), CStringGetTextDatum(bbm_origin())};
 	List	   *list = NIL;
 	MemoryContext old;
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, ObjectIdGetDatum(owner), CStringGetTextDatum(bbm_origin()));
 	old = MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
@@ -215,7 +212,7 @@ bbm_migrations_with_status(List *statuses, MemoryContext context)
 	foreach(cell, statuses)
 		elements[n++] = Int16GetDatum(lfirst_int(cell));
 	values[0] = PointerGetDatum(construct_array(elements, n, INT2OID, 2, true, TYPALIGN_SHORT));
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run_values(&sql, values, NULL, false);
 	return read_migrations(context);
 }
 
@@ -229,9 +226,8 @@ bbm_migrations_started(MemoryContext context)
 		"ORDER BY id",
 		1, {TEXTOID}
 	};
-	Datum		values[] = {CStringGetTextDatum(bbm_origin())};
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, CStringGetTextDatum(bbm_origin()));
 	return read_migrations(context);
 }
 
@@ -245,11 +241,10 @@ bbm_runnable_owners(MemoryContext context)
 		"AND origin = $1 AND NOT restored AND owner_oid IS NOT NULL",
 		1, {TEXTOID}
 	};
-	Datum		values[] = {CStringGetTextDatum(bbm_origin())};
 	List	   *list = NIL;
 	MemoryContext old;
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, CStringGetTextDatum(bbm_origin()));
 	old = MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		list = lappend_oid(list, get_oid(i, 1));
@@ -274,13 +269,12 @@ bbm_migration_lock(int64 id, BbmStatus *status)
 		"SELECT status::bigint FROM @.batched_background_migrations WHERE id = $1",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(id)};
 
-	bbm_sql_run(&row, values, NULL, true);
+	bbm_sql_run(&row, true, Int64GetDatum(id));
 	if (SPI_processed == 0)
 		return false;
 	bbm_lock_migration(bbm_lock_class(), id);
-	bbm_sql_run(&read, values, NULL, false);
+	bbm_sql_run(&read, false, Int64GetDatum(id));
 	if (SPI_processed == 0)
 		return false;
 	*status = (BbmStatus) bbm_sql_int64(0, 1);
@@ -336,7 +330,7 @@ bbm_migration_write(int64 id, const BbmDefinition *d, bool engine)
 	sql.nargs = append_given(d, &columns, NULL, 1, sql.types, values, nulls);
 	sql.text = psprintf("UPDATE @.batched_background_migrations SET %s WHERE id = $1",
 						sql.nargs > 1 ? columns.data : "name = name");
-	bbm_sql_run(&sql, values, nulls, engine);
+	bbm_sql_run_values(&sql, values, nulls, engine);
 }
 
 /*
@@ -357,17 +351,9 @@ bbm_migration_set_started(int64 id, int64 total, Oid table, const BbmBound *min,
 		"key_order = coalesce(key_order, $6), partition_order = coalesce(partition_order, $7) WHERE id = $1",
 		7, {INT8OID, INT8OID, OIDOID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID}
 	};
-	const char *order = bbm_partition_order_word(partition_order);
-	char		nulls[8] = "       ";
-	Datum		values[] = {
-		Int64GetDatum(id), Int64GetDatum(total), ObjectIdGetDatum(table), bbm_sql_array_value(min->key, &nulls[3]),
-		bbm_sql_array_value(max->key, &nulls[4]), key_order ? CStringGetTextDatum(key_order) : (Datum) 0,
-		order ? CStringGetTextDatum(order) : (Datum) 0
-	};
 
-	nulls[5] = key_order ? ' ' : 'n';
-	nulls[6] = order ? ' ' : 'n';
-	bbm_sql_run(&sql, values, nulls, true);
+	bbm_sql_run(&sql, true, Int64GetDatum(id), Int64GetDatum(total), ObjectIdGetDatum(table), min->key, max->key,
+				bbm_sql_text_value(key_order), bbm_sql_text_value(bbm_partition_order_word(partition_order)));
 }
 
 /*
@@ -400,16 +386,10 @@ bbm_migration_restart(int64 id, Oid table, const char *job, const BbmBound *min,
 		"started_at = NULL, finished_at = NULL, status = CASE status WHEN 4 THEN 1 ELSE status END WHERE id = $1",
 		8, {INT8OID, OIDOID, TEXTOID, INT8OID, INT8OID, TEXTARRAYOID, TEXTARRAYOID, TEXTOID}
 	};
-	char		nulls[9] = "        ";
-	Datum		values[] = {
-		Int64GetDatum(id), ObjectIdGetDatum(table), job ? CStringGetTextDatum(job) : (Datum) 0,
-		Int64GetDatum(min->number), Int64GetDatum(max->number), bbm_sql_array_value(min->key, &nulls[5]),
-		bbm_sql_array_value(max->key, &nulls[6]), key_order ? CStringGetTextDatum(key_order) : (Datum) 0
-	};
 
-	nulls[2] = job ? ' ' : 'n';
-	nulls[7] = key_order ? ' ' : 'n';
-	bbm_sql_run(&sql, values, nulls, true);
+	bbm_sql_run(&sql, true, Int64GetDatum(id), ObjectIdGetDatum(table), bbm_sql_text_value(job),
+				Int64GetDatum(min->number), Int64GetDatum(max->number), min->key, max->key,
+				bbm_sql_text_value(key_order));
 }
 
 /*
@@ -445,9 +425,8 @@ bbm_migration_recount(int64 id, int64 total)
 		"AND (m.follow OR m.total_tuple_count IS NULL) AND m.phase = 'work' AND m.round = 1 FOR NO KEY UPDATE SKIP LOCKED)",
 		2, {INT8OID, INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(id), Int64GetDatum(total)};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(&sql, true, Int64GetDatum(id), Int64GetDatum(total));
 }
 
 /* Extends the first phase up to "max", and (follow) perhaps further later.  The caller has bbm_migration_lock. */
@@ -485,12 +464,11 @@ bbm_migration_fail(int64 id, int code, const ErrorData *error)
 		"error_sqlstate = $3, error_message = $4, error_detail = $5, error_hint = $6 WHERE id = $1",
 		6, {INT8OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
 	};
-	char		nulls[8] = "       ";
 	/* the context, the last value, is not stored */
 	Datum		values[7] = {Int64GetDatum(id), Int32GetDatum(code)};
 
-	bbm_error_values(error, &values[2], &nulls[2]);
-	bbm_sql_run(&sql, values, nulls, true);
+	bbm_error_values(error, &values[2]);
+	bbm_sql_run_values(&sql, values, NULL, true);
 }
 
 /* bbm itself pauses it, for this reason.  The caller has bbm_migration_lock. */
@@ -502,12 +480,11 @@ bbm_migration_pause(int64 id, const ErrorData *reason)
 		"error_hint = $5 WHERE id = $1",
 		5, {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
 	};
-	char		nulls[7] = "      ";
 	/* the context, the last value, is not stored */
 	Datum		values[6] = {Int64GetDatum(id)};
 
-	bbm_error_values(reason, &values[1], &nulls[1]);
-	bbm_sql_run(&sql, values, nulls, true);
+	bbm_error_values(reason, &values[1]);
+	bbm_sql_run_values(&sql, values, NULL, true);
 }
 
 /* A finished migration has work again.  The caller has bbm_migration_lock. */
@@ -534,9 +511,8 @@ bbm_migration_set_status(int64 id, BbmStatus status)
 		"WHERE m.id = old.id RETURNING m.status <> old.status",
 		2, {INT8OID, INT4OID}
 	};
-	Datum		values[] = {Int64GetDatum(id), Int32GetDatum((int) status)};
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(id), Int32GetDatum((int) status));
 	return SPI_processed > 0 && get_bool(0, 1);
 }
 
@@ -558,7 +534,7 @@ bbm_migration_insert(const BbmDefinition *d)
 	sql.nargs = append_given(d, &columns, &parameters, 0, sql.types, values, nulls);
 	sql.text = psprintf("INSERT INTO @.batched_background_migrations (%s) VALUES (%s) "
 						"ON CONFLICT DO NOTHING RETURNING id", columns.data, parameters.data);
-	bbm_sql_run(&sql, values, nulls, false);
+	bbm_sql_run_values(&sql, values, nulls, false);
 	return SPI_processed == 0 ? 0 : bbm_sql_int64(0, 1);
 }
 
@@ -570,9 +546,8 @@ bbm_migration_delete(int64 id)
 		"DELETE FROM @.batched_background_migrations WHERE id = $1",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(id)};
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(id));
 }
 
 /* Reads what bbm_status_detail() shows of the migration, as the extension's owner. */
@@ -585,10 +560,9 @@ bbm_migration_progress(int64 id, MemoryContext context, BbmProgress *progress)
 		"FROM @.batched_background_migrations m JOIN @.bbm_migration_status s ON s.id = m.id WHERE m.id = $1",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(id)};
 
 	memset(progress, 0, sizeof(BbmProgress));
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(id));
 	if (SPI_processed == 0)
 		return;
 	progress->percent = bbm_sql_text(0, 1, context);

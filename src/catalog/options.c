@@ -469,3 +469,23 @@ bbm_definition_migration(const BbmDefinition *d, MemoryContext context)
 	m->unlimited = superuser_arg(m->owner);
 	return m;
 }
+
+/* A copy, with all that it refers to, in the current memory context. */
+BbmMigration *
+bbm_migration_copy(const BbmMigration *migration)
+{
+	BbmMigration *copy = palloc(sizeof(BbmMigration));
+
+	*copy = *migration;
+	bbm_each_option(option)
+	{
+		void	   *field = (char *) copy + option->field;
+
+		if (option->read == read_text && *(char **) field)
+			*(char **) field = pstrdup(*(char **) field);
+		else if (option->read == read_array && DatumGetPointer(*(Datum *) field))
+			*(Datum *) field = PointerGetDatum(PG_DETOAST_DATUM_COPY(*(Datum *) field));
+	}
+	copy->overrides = bbm_overrides_copy(migration->overrides);
+	return copy;
+}

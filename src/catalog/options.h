@@ -74,5 +74,6 @@ extern void bbm_definition_unset(BbmDefinition *d, const char *column);
 extern bool bbm_definition_has(const BbmDefinition *d, const char *column);
 extern Datum bbm_definition_get(const BbmDefinition *d, const char *column);
 extern BbmMigration *bbm_definition_migration(const BbmDefinition *d, MemoryContext context);
+extern BbmMigration *bbm_migration_copy(const BbmMigration *migration);
 
 #endif							/* BBM_CATALOG_OPTIONS_H */

@@ -53,10 +53,9 @@ bbm_partitions(int64 migration_id)
 		"SELECT " PARTITION_COLUMNS " FROM @.bbm_partitions WHERE migration_id = $1 ORDER BY relation",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id)};
 	List	   *list = NIL;
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id));
 	for (uint64 i = 0; i < SPI_processed; i++)
 		list = lappend(list, read_entry(i));
 	return list;
@@ -70,9 +69,8 @@ bbm_partition_state(int64 migration_id, Oid relation)
 		"SELECT " PARTITION_COLUMNS " FROM @.bbm_partitions WHERE migration_id = $1 AND relation = $2",
 		2, {INT8OID, OIDOID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation)};
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id), ObjectIdGetDatum(relation));
 	return SPI_processed == 0 ? NULL : read_entry(0);
 }
 
@@ -83,11 +81,9 @@ bbm_partition_add(int64 migration_id, Oid relation, const char *name, bool joine
 		"INSERT INTO @.bbm_partitions (migration_id, relation, relation_name, joined) VALUES ($1, $2, $3, $4)",
 		4, {INT8OID, OIDOID, TEXTOID, BOOLOID}
 	};
-	Datum		values[] = {
-		Int64GetDatum(migration_id), ObjectIdGetDatum(relation), CStringGetTextDatum(name), BoolGetDatum(joined)
-	};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(&sql, true, Int64GetDatum(migration_id), ObjectIdGetDatum(relation), CStringGetTextDatum(name),
+				BoolGetDatum(joined));
 }
 
 /* A round begins on the partition. */
@@ -98,11 +94,9 @@ bbm_partition_begin(int64 migration_id, Oid relation, int round, BlockNumber end
 		"UPDATE @.bbm_partitions SET started_round = $3, end_block = $4 WHERE migration_id = $1 AND relation = $2",
 		4, {INT8OID, OIDOID, INT4OID, INT8OID}
 	};
-	Datum		values[] = {
-		Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(round), Int64GetDatum((int64) end_block)
-	};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(&sql, true, Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(round),
+				Int64GetDatum((int64) end_block));
 }
 
 /* All ranges of the partition are allocated in this phase. */
@@ -113,12 +107,9 @@ bbm_partition_done(int64 migration_id, Oid relation, BbmPhase phase)
 		"UPDATE @.bbm_partitions SET phase = $3, round = $4 WHERE migration_id = $1 AND relation = $2",
 		4, {INT8OID, OIDOID, TEXTOID, INT4OID}
 	};
-	Datum		values[] = {
-		Int64GetDatum(migration_id), ObjectIdGetDatum(relation), CStringGetTextDatum(bbm_phase_name(phase)),
-		Int32GetDatum(phase.round)
-	};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(&sql, true, Int64GetDatum(migration_id), ObjectIdGetDatum(relation),
+				CStringGetTextDatum(bbm_phase_name(phase)), Int32GetDatum(phase.round));
 }
 
 /* The partition was attached again, or detached. */
@@ -129,9 +120,8 @@ bbm_partition_attached(int64 migration_id, Oid relation, bool attached)
 		"UPDATE @.bbm_partitions SET attached = $3 WHERE migration_id = $1 AND relation = $2",
 		3, {INT8OID, OIDOID, BOOLOID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), BoolGetDatum(attached)};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(&sql, true, Int64GetDatum(migration_id), ObjectIdGetDatum(relation), BoolGetDatum(attached));
 }
 
 /* The partition has another name now; a restored database finds it by its name. */
@@ -149,8 +139,8 @@ bbm_partition_rename(int64 migration_id, Oid relation, const char *name)
 	};
 	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), CStringGetTextDatum(name)};
 
-	bbm_sql_run(&entry, values, NULL, true);
-	bbm_sql_run(&jobs, values, NULL, true);
+	bbm_sql_run_values(&entry, values, NULL, true);
+	bbm_sql_run_values(&jobs, values, NULL, true);
 }
 
 /*
@@ -165,9 +155,8 @@ bbm_partition_clean(int64 migration_id, Oid relation, int round)
 		"WHERE migration_id = $1 AND relation = $2 AND attached AND round > 0",
 		3, {INT8OID, OIDOID, INT4OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(round)};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(&sql, true, Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int32GetDatum(round));
 }
 
 /* The first phase has a new end: every partition may have more ranges to allocate. */
@@ -178,9 +167,8 @@ bbm_partitions_reopen(int64 migration_id)
 		"UPDATE @.bbm_partitions SET round = 0 WHERE migration_id = $1 AND round > 0",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id)};
 
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(&sql, true, Int64GetDatum(migration_id));
 }
 
 /* Deletes those of this migration, or (0) of all. */
@@ -192,9 +180,8 @@ bbm_partitions_forget(int64 migration_id)
 		"DELETE FROM @.bbm_partitions WHERE migration_id = $1",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id)};
 
-	bbm_sql_run(migration_id == 0 ? &all : &one, values, NULL, true);
+	bbm_sql_run(migration_id == 0 ? &all : &one, true, Int64GetDatum(migration_id));
 }
 
 /*
@@ -214,10 +201,9 @@ bbm_partitions_accept(int64 migration_id)
 		"WHERE batched_background_migration_id = $1 AND relation IS NOT NULL",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id)};
 
-	bbm_sql_run(&partitions, values, NULL, true);
-	bbm_sql_run(&jobs, values, NULL, true);
+	bbm_sql_run(&partitions, true, Int64GetDatum(migration_id));
+	bbm_sql_run(&jobs, true, Int64GetDatum(migration_id));
 	bbm_errors_accept(migration_id);
 }
 
@@ -242,7 +228,7 @@ bbm_jobs_revive(int64 migration_id, List *partitions)
 		oids[foreach_current_index(cell)] = ObjectIdGetDatum(lfirst_oid(cell));
 	values[1] = PointerGetDatum(construct_array(oids, list_length(partitions), OIDOID, sizeof(Oid), true,
 												TYPALIGN_INT));
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run_values(&sql, values, NULL, true);
 	if (SPI_processed > 0)
 		bbm_totals_forget(migration_id);
 }
@@ -256,12 +242,9 @@ bbm_partition_extent(int64 migration_id, Oid relation, const BbmBound *low, cons
 		"WHERE migration_id = $1 AND relation = $2",
 		6, {INT8OID, OIDOID, INT8OID, INT8OID, TEXTARRAYOID, TEXTARRAYOID}
 	};
-	Datum		values[] = {
-		Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int64GetDatum(low->number),
-		Int64GetDatum(high->number), low->key, high->key
-	};
 
-	bbm_sql_run(&sql, values, DatumGetPointer(low->key) ? NULL : "    nn", true);
+	bbm_sql_run(&sql, true, Int64GetDatum(migration_id), ObjectIdGetDatum(relation), Int64GetDatum(low->number),
+				Int64GetDatum(high->number), low->key, high->key);
 }
 
 /*
@@ -279,12 +262,9 @@ bbm_jobs_last(int64 migration_id, Oid root, Oid relation, BbmPhase phase, BbmBou
 		"ORDER BY id DESC LIMIT 1",
 		5, {INT8OID, OIDOID, OIDOID, TEXTOID, INT4OID}
 	};
-	Datum		values[] = {
-		Int64GetDatum(migration_id), ObjectIdGetDatum(relation), ObjectIdGetDatum(root),
-		CStringGetTextDatum(bbm_phase_name(phase)), Int32GetDatum(phase.round)
-	};
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id), ObjectIdGetDatum(relation), ObjectIdGetDatum(root),
+				CStringGetTextDatum(bbm_phase_name(phase)), Int32GetDatum(phase.round));
 	if (SPI_processed == 0)
 		return false;
 	last->number = bbm_sql_int64(0, 1);
@@ -305,8 +285,7 @@ bbm_jobs_rows(int64 migration_id, Oid relation)
 		" (SELECT coalesce(updated_at, '-infinity') FROM @.batched_background_migrations WHERE id = $1)",
 		2, {INT8OID, OIDOID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), ObjectIdGetDatum(relation)};
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id), ObjectIdGetDatum(relation));
 	return bbm_sql_int64(0, 1);
 }

@@ -22,11 +22,10 @@ started_at(int64 migration_id)
 		"SELECT at FROM @.bbm_events WHERE migration_id = $1 AND event IN ('created', 'started') ORDER BY id DESC LIMIT 1",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id)};
 	bool		isnull = true;
 	Datum		at = (Datum) 0;
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id));
 	if (SPI_processed > 0)
 		at = bbm_sql_get(0, 1, &isnull);
 	return isnull ? DT_NOBEGIN : DatumGetTimestampTz(at);
@@ -40,10 +39,9 @@ jobs_with_quarantined(int64 migration_id, TimestampTz since)
 		"SELECT coalesce(array_agg(DISTINCT job_id), '{}') FROM @.bbm_row_errors WHERE migration_id = $1 AND at >= $2",
 		2, {INT8OID, TIMESTAMPTZOID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), TimestampTzGetDatum(since)};
 	bool		isnull;
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id), TimestampTzGetDatum(since));
 	return PointerGetDatum(DatumGetArrayTypePCopy(bbm_sql_get(0, 1, &isnull)));
 }
 
@@ -72,7 +70,7 @@ bbm_recent_jobs(int64 migration_id, int most, int64 *jobs, int64 *failed)
 	};
 
 	BBM_POINT("breaker-listed");
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run_values(&sql, values, NULL, false);
 	*jobs = bbm_sql_int64(0, 1);
 	*failed = bbm_sql_int64(0, 2);
 }

@@ -123,8 +123,7 @@ bbm_shard_errors_show(int64 migration_id, const char *errors)
 		"ORDER BY s.shard, e.at",
 		2, {INT8OID, TEXTOID}
 	};
-	Datum		values[] = {Int64GetDatum(migration_id), CStringGetTextDatum(errors)};
 
 	bbm_errors_forget(migration_id);
-	bbm_sql_run(&sql, values, NULL, true);
+	bbm_sql_run(&sql, true, Int64GetDatum(migration_id), CStringGetTextDatum(errors));
 }

@@ -31,10 +31,9 @@ bbm_shard_parts(const char *record)
 		"WHERE m.shard_record = $1 AND m.shard_id IS NOT NULL AND m.owner_oid = $2 ORDER BY m.id",
 		2, {TEXTOID, OIDOID}
 	};
-	Datum		values[] = {CStringGetTextDatum(record), ObjectIdGetDatum(GetUserId())};
 	List	   *parts = NIL;
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, CStringGetTextDatum(record), ObjectIdGetDatum(GetUserId()));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		BbmShardPart *part = palloc(sizeof(BbmShardPart));
@@ -64,11 +63,8 @@ bbm_shard_part_definition(const BbmShardRecord *shard, BbmDefinition *d)
 		"SELECT # FROM jsonb_populate_record(NULL::@.batched_background_migrations, $1::jsonb || coalesce($2::jsonb, '{}'))",
 		2, {TEXTOID, TEXTOID}
 	};
-	Datum		values[] = {
-		CStringGetTextDatum(shard->definition), shard->bounds ? CStringGetTextDatum(shard->bounds) : (Datum) 0
-	};
 
-	bbm_sql_run(&sql, values, shard->bounds ? NULL : " n", false);
+	bbm_sql_run(&sql, false, CStringGetTextDatum(shard->definition), bbm_sql_text_value(shard->bounds));
 	memset(d, 0, sizeof(BbmDefinition));
 	bbm_each_option(option)
 	{
@@ -147,9 +143,8 @@ keep_bounds(int64 id, const BbmShardRecord *shard)
 		"FROM @.batched_background_migrations WHERE id = $1",
 		1, {INT8OID}
 	};
-	Datum		values[] = {Int64GetDatum(id)};
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(id));
 	(void) bbm_cluster_query(GetUserId(),
 							 psprintf("UPDATE %s SET bounds = %s::jsonb WHERE kind = 'shard' AND low = %s AND high = %s",
 									  shard->record, quote_literal_cstr(bbm_cluster_text(0, 1)),
@@ -166,12 +161,9 @@ go_on_after(int64 id, const BbmShardRecord *shard)
 		"VALUES ($1, $2, $2, $3, $3, $4, $5, 2, 1, clock_timestamp(), clock_timestamp(), clock_timestamp())",
 		5, {INT8OID, INT8OID, TEXTARRAYOID, INT8OID, INT8OID}
 	};
-	Datum		values[] = {
-		Int64GetDatum(id), Int64GetDatum(shard->cursor.number), shard->cursor.key, Int64GetDatum(shard->keys),
-		Int64GetDatum(shard->rows)
-	};
 
-	bbm_sql_run(&sql, values, DatumGetPointer(shard->cursor.key) ? NULL : "  n  ", true);
+	bbm_sql_run(&sql, true, Int64GetDatum(id), Int64GetDatum(shard->cursor.number), shard->cursor.key,
+				Int64GetDatum(shard->keys), Int64GetDatum(shard->rows));
 }
 
 /* The migration's row has been inserted, in this transaction, and its record is locked. */

@@ -632,11 +632,11 @@ bbm_cluster_show(int64 migration_id, const char *shards, bool complete)
 
 	if (complete)
 	{
-		bbm_sql_run(&delete, values, NULL, true);
+		bbm_sql_run_values(&delete, values, NULL, true);
 		if (SPI_processed > 0)
 			bbm_totals_forget(migration_id);
 	}
-	bbm_sql_run(&update, values, NULL, true);
-	bbm_sql_run(&insert, values, NULL, true);
-	bbm_sql_run(&total, values, NULL, true);
+	bbm_sql_run_values(&update, values, NULL, true);
+	bbm_sql_run_values(&insert, values, NULL, true);
+	bbm_sql_run_values(&total, values, NULL, true);
 }

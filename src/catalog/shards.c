@@ -44,7 +44,6 @@
 #include "base/spi.h"
 #include "base/user.h"
 
-
 /*
  * This transaction is entering a shard; still set after an error that it has
  * met there.
@@ -98,10 +97,8 @@ uint64
 bbm_cluster_query(Oid user, const char *sql)
 {
 	As			before = begin_as(user);
-	int			result = bbm_spi_execute(sql, false, 0);
 
-	if (result < 0)
-		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(result));
+	(void) bbm_spi_execute(sql, false, 0);
 	end_as(&before);
 	return SPI_processed;
 }
@@ -196,8 +193,7 @@ prepare(const char *sql, int nargs, Oid *types)
 {
 	SPIPlanPtr	plan = bbm_spi_prepare(sql, nargs, types, CURSOR_OPT_GENERIC_PLAN);
 
-	if (plan == NULL || SPI_keepplan(plan) != 0)
-		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
+	bbm_spi_keep(plan);
 	return plan;
 }
 

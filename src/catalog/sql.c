@@ -8,6 +8,7 @@
 #include "catalog/sql.h"
 
 #include "storage/lmgr.h"
+#include "utils/lsyscache.h"
 
 #include "base/spi.h"
 #include "base/user.h"
@@ -73,6 +74,15 @@ find_tables(BbmSql *sql)
 	}
 }
 
+/* Which of the values are NULL, where the caller does not say so. */
+static const char *
+find_nulls(const BbmSql *sql, const Datum *values, char *nulls)
+{
+	for (int i = 0; i < sql->nargs; i++)
+		nulls[i] = sql->by_reference[i] && DatumGetPointer(values[i]) == NULL ? 'n' : ' ';
+	return nulls;
+}
+
 /*
  * Locks the tables, for a reader as for a writer: a transaction that reads
  * first may write later, and must not take a strong lock after a weak one (see
@@ -89,13 +99,13 @@ lock_tables(const BbmCatalog *catalog, const BbmSql *sql)
 	}
 }
 
-/* Leaves the caller's memory context current. */
+/* Leaves the caller's memory context current.  Without "nulls", values are NULL as for bbm_sql_run. */
 void
-bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
+bbm_sql_run_values(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 {
+	char		found[BBM_SQL_MAX_ARGS];
 	const BbmCatalog *catalog = bbm_catalog();
 	BbmUserSwitch user_switch;
-	int			result;
 
 	check_triggers(catalog, sql->text);
 	if (sql->plan == NULL)
@@ -116,14 +126,14 @@ bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 		SPIPlanPtr	plan = bbm_spi_prepare(sql_text(sql, catalog->schema), sql->nargs, sql->types,
 										   CURSOR_OPT_GENERIC_PLAN);
 
-		if (plan == NULL || (!sql->once && SPI_keepplan(plan) != 0))
-			elog(ERROR, "could not prepare \"%s\": %s", sql->text, SPI_result_code_string(SPI_result));
+		if (!sql->once)
+			bbm_spi_keep(plan);
 		sql->plan = plan;
+		for (int i = 0; i < sql->nargs; i++)
+			sql->by_reference[i] = !get_typbyval(sql->types[i]);
 		sql->generation = bbm_catalog_generation();
 	}
-	result = bbm_spi_execute_plan(sql->plan, values, nulls, false, 0);
-	if (result < 0)
-		elog(ERROR, "could not run \"%s\": %s", sql->text, SPI_result_code_string(result));
+	(void) bbm_spi_execute_plan(sql->plan, values, nulls ? nulls : find_nulls(sql, values, found), false, 0);
 	bbm_restore_user(&user_switch);
 }
 
@@ -168,10 +178,9 @@ bbm_sql_array(uint64 row, int column, MemoryContext context)
 	return datum;
 }
 
-/* An array, or NULL for (Datum) 0, as a value of a statement. */
+/* A text, or NULL, as a value of a statement. */
 Datum
-bbm_sql_array_value(Datum array, char *null)
+bbm_sql_text_value(const char *text)
 {
-	*null = DatumGetPointer(array) ? ' ' : 'n';
-	return array;
+	return text ? CStringGetTextDatum(text) : (Datum) 0;
 }

@@ -33,15 +33,21 @@ typedef struct BbmSql
 	SPIPlanPtr	plan;			/* NULL until prepared, or when prepared for an older extension */
 	uint64		generation;		/* of the catalog it was prepared for */
 	bool		names[BBM_TABLES];	/* the tables that it uses; set with the plan */
+	bool		by_reference[BBM_SQL_MAX_ARGS];	/* values of these types are NULL when they are 0; set with the plan */
 	BbmTable	runs_as;		/* the table with whose owner's rights it runs; set with the plan */
 } BbmSql;
 
-/* Runs it; the result is in SPI_tuptable and SPI_processed. */
 /* In SQL: adds to a count that is never negative, up to the largest bigint. */
 #define BBM_UP_TO(amount, count) "least(" amount ", 9223372036854775807 - " count ")"
 
-extern void bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine);
-extern Datum bbm_sql_array_value(Datum array, char *null);
+/*
+ * Runs it with these values; the result is in SPI_tuptable and SPI_processed.
+ * A text, an array and whatever else is passed by reference is NULL when it is 0.
+ */
+#define bbm_sql_run(sql, engine, ...) bbm_sql_run_values(sql, (Datum[]) {__VA_ARGS__}, NULL, engine)
+
+extern void bbm_sql_run_values(BbmSql *sql, Datum *values, const char *nulls, bool engine);
+extern Datum bbm_sql_text_value(const char *text);
 
 /* Read the first rows of SPI_tuptable. */
 extern Datum bbm_sql_get(uint64 row, int column, bool *isnull);

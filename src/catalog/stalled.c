@@ -20,11 +20,10 @@ was_reported(const BbmStalled *stalled)
 		"WHERE migration_id = $1 AND event = 'stalled' AND at > $2 AND at <= clock_timestamp()",
 		2, {INT8OID, TIMESTAMPTZOID}
 	};
-	Datum		values[] = {Int64GetDatum(stalled->id), TimestampTzGetDatum(stalled->since_at)};
 	bool		isnull;
 	Datum		reported;
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int64GetDatum(stalled->id), TimestampTzGetDatum(stalled->since_at));
 	reported = bbm_sql_get(0, 1, &isnull);
 	return !isnull && DatumGetBool(reported);
 }
@@ -54,14 +53,12 @@ bbm_migrations_stalled(MemoryContext context)
 		"AND clock_timestamp() - stalled.since > setting.after ORDER BY m.id",
 		3, {INT4OID, INT4OID, TEXTOID}
 	};
-	Datum		values[] = {
-		Int32GetDatum(bbm_stalled_after), Int32GetDatum(bbm_stale_pause_after), CStringGetTextDatum(bbm_origin())
-	};
 	List	   *list = NIL;
 	ListCell   *cell;
 	MemoryContext old;
 
-	bbm_sql_run(&sql, values, NULL, false);
+	bbm_sql_run(&sql, false, Int32GetDatum(bbm_stalled_after), Int32GetDatum(bbm_stale_pause_after),
+				CStringGetTextDatum(bbm_origin()));
 	old = MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{

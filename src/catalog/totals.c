@@ -517,7 +517,7 @@ write_row(int64 migration_id, const BbmTotals *totals)
 
 	nulls[10] = totals->has_allocated ? ' ' : 'n';
 	nulls[13] = totals->progress_at != 0 ? ' ' : 'n';
-	bbm_sql_run(&sql, values, nulls, true);
+	bbm_sql_run_values(&sql, values, nulls, true);
 }
 
 /*
@@ -565,7 +565,6 @@ bbm_totals_forget(int64 migration_id)
 {
 	static BbmSql all = {"DELETE FROM @.bbm_totals", 0, {0}};
 	static BbmSql one = {"DELETE FROM @.bbm_totals WHERE migration_id = $1", 1, {INT8OID}};
-	Datum		values[] = {Int64GetDatum(migration_id)};
 
-	bbm_sql_run(migration_id == 0 ? &all : &one, values, NULL, true);
+	bbm_sql_run(migration_id == 0 ? &all : &one, true, Int64GetDatum(migration_id));
 }

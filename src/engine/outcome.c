@@ -17,9 +17,7 @@
 
 #include "common/pg_prng.h"
 #include "miscadmin.h"
-#include "storage/latch.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "base/blockers.h"
 #include "base/cancel.h"
@@ -361,9 +359,7 @@ is_transient(const ErrorData *error)
 static void
 pause_before(int try)
 {
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 Min(BBM_FIRST_RECORD_MS << Min(try, 8), BBM_LAST_RECORD_MS), bbm_wait_event(BBM_WAIT_RECORD));
-	ResetLatch(MyLatch);
+	bbm_sleep(Min(BBM_FIRST_RECORD_MS << Min(try, 8), BBM_LAST_RECORD_MS), BBM_WAIT_RECORD);
 	/* what a cancel of a worker is to end has ended: it must not leave the job unrecorded */
 	if (bbm_txn_in_worker())
 		QueryCancelPending = false;

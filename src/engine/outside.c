@@ -37,12 +37,10 @@
 #include "catalog/objectaccess.h"
 #include "catalog/pg_language.h"
 #include "catalog/pg_proc.h"
-#include "executor/executor.h"
 #include "fmgr.h"
 #include "nodes/extensible.h"
 #include "nodes/nodeFuncs.h"
 #include "tcop/cmdtag.h"
-#include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
@@ -53,7 +51,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
-#include "base/compat.h"
+#include "base/next_hook.h"
 
 /* How a batch has reached outside. */
 typedef enum Way
@@ -380,21 +378,9 @@ writes(const QueryDesc *query)
 static void
 start(QueryDesc *query, int eflags)
 {
-	if (previous_start)
-		previous_start(query, eflags);
-	else
-		standard_ExecutorStart(query, eflags);
+	bbm_next_start(previous_start, query, eflags);
 	if (is_watched())
 		note_plan(query);
-}
-
-static void
-run_next(BBM_RUN_PARAMETERS)
-{
-	if (previous_run)
-		previous_run(BBM_RUN_ARGUMENTS);
-	else
-		standard_ExecutorRun(BBM_RUN_ARGUMENTS);
 }
 
 static void
@@ -402,12 +388,12 @@ run(BBM_RUN_PARAMETERS)
 {
 	if (!is_watched() || !writes(query))
 	{
-		run_next(BBM_RUN_ARGUMENTS);
+		bbm_next_run(previous_run, BBM_RUN_ARGUMENTS);
 		return;
 	}
 	PG_TRY();
 	{
-		run_next(BBM_RUN_ARGUMENTS);
+		bbm_next_run(previous_run, BBM_RUN_ARGUMENTS);
 	}
 	PG_CATCH();
 	{
@@ -418,27 +404,18 @@ run(BBM_RUN_PARAMETERS)
 	note_results(query->estate, false);
 }
 
-static void
-finish_next(QueryDesc *query)
-{
-	if (previous_finish)
-		previous_finish(query);
-	else
-		standard_ExecutorFinish(query);
-}
-
 /* What a WITH writes that the statement has not read to its end is written here. */
 static void
 finish(QueryDesc *query)
 {
 	if (!is_watched() || !writes(query))
 	{
-		finish_next(query);
+		bbm_next_finish(previous_finish, query);
 		return;
 	}
 	PG_TRY();
 	{
-		finish_next(query);
+		bbm_next_finish(previous_finish, query);
 	}
 	PG_CATCH();
 	{
@@ -491,15 +468,11 @@ command_stays_here(Node *command)
 }
 
 static void
-utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
-		ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+utility(BBM_UTILITY_PARAMETERS)
 {
 	if (is_watched() && !command_stays_here(pstmt->utilityStmt))
 		reaches(BY_COMMAND, InvalidOid, GetCommandTagName(CreateCommandTag(pstmt->utilityStmt)));
-	if (previous_utility)
-		previous_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
-	else
-		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	bbm_next_utility(previous_utility, BBM_UTILITY_ARGUMENTS);
 }
 
 /* ----------------------------------------------------------------

@@ -18,10 +18,8 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
-#include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "base/cancel.h"
 #include "base/guc.h"
@@ -178,10 +176,7 @@ bbm_wait_for_throttle(BbmEngine *engine, BbmTarget *target, bool may_help, int m
 		bbm_lock_watch_pause();
 		bbm_impact_stops();
 		bbm_slot_wait(bbm_wait_reason(&engine->wait));
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Max(TimestampDifferenceMilliseconds(now, engine->wait.reason.due), 1),
-						 bbm_wait_event(BBM_WAIT_THROTTLE));
-		ResetLatch(MyLatch);
+		bbm_sleep(TimestampDifferenceMilliseconds(now, engine->wait.reason.due), BBM_WAIT_THROTTLE);
 	} while (bbm_is_throttled(target, may_help, &engine->wait));
 	bbm_slot_wait(NULL);
 	return true;

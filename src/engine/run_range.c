@@ -131,8 +131,6 @@ bbm_run_range(BbmTarget *target, BbmPartition *partition, const BbmRange *range,
 	result = bbm_plan_execute(target, partition, values, target->strategy->one_at_a_time ? size :
 							  Max(range->key_count, 1));
 	error_context_stack = callback.previous;
-	if (result < 0)
-		elog(ERROR, "could not run the job: %s", SPI_result_code_string(result));
 	rows = statement ? (int64) SPI_processed : target->returns_count ? returned_count() : 0;
 	if (result == SPI_OK_UPDATE_RETURNING && target->form == BBM_JOB_COMPOSED)
 		rows = rows_done(target);

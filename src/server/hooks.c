@@ -23,6 +23,7 @@
 
 #include "base/commit.h"
 #include "base/locks.h"
+#include "base/next_hook.h"
 #include "base/requests.h"
 #include "base/shmem.h"
 #include "base/slots.h"
@@ -104,18 +105,6 @@ make_free(Oid database)
 	ConditionVariableCancelSleep();
 }
 
-/* Calls the previous hook on ProcessUtility, if any, or the server's function; for our hooks. */
-void
-bbm_run_utility(ProcessUtility_hook_type previous, PlannedStmt *pstmt, const char *query, bool read_only_tree,
-				ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *env, DestReceiver *dest,
-				QueryCompletion *qc)
-{
-	if (previous)
-		previous(pstmt, query, read_only_tree, context, params, env, dest, qc);
-	else
-		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
-}
-
 /*
  * The transaction is over, whatever the command's result: until then another
  * session would still see the database, or the extension, as it was.  After
@@ -163,8 +152,7 @@ block(Oid database)
 }
 
 static void
-utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
-		ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+utility(BBM_UTILITY_PARAMETERS)
 {
 	Node	   *statement = pstmt->utilityStmt;
 	bool		commit_prepared = IsA(statement, TransactionStmt) &&
@@ -183,7 +171,7 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtili
 		bbm_report_ended();
 	if (OidIsValid(database))
 		block(database);
-	bbm_run_utility(previous_utility, pstmt, query, read_only_tree, context, params, env, dest, qc);
+	bbm_next_utility(previous_utility, BBM_UTILITY_ARGUMENTS);
 	if (OidIsValid(owner))
 		bbm_handover_end(owner);
 	if (commit_prepared)

@@ -10,11 +10,6 @@
 
 #include "base/bbm.h"
 
-#include "tcop/utility.h"
-
 extern void bbm_hooks_install(void);
-extern void bbm_run_utility(ProcessUtility_hook_type previous, PlannedStmt *pstmt, const char *query,
-							bool read_only_tree, ProcessUtilityContext context, ParamListInfo params,
-							QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc);
 
 #endif							/* BBM_SERVER_HOOKS_H */

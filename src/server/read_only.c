@@ -12,11 +12,11 @@
 #include "server/read_only.h"
 
 #include "access/xlog.h"
-#include "executor/executor.h"
 #include "miscadmin.h"
 #include "parser/parsetree.h"
 
 #include "base/compat.h"
+#include "base/next_hook.h"
 #include "base/standby.h"
 #include "catalog/extension.h"
 
@@ -63,10 +63,7 @@ start(QueryDesc *query, int eflags)
 {
 	if (RecoveryInProgress() && !(eflags & EXEC_FLAG_EXPLAIN_ONLY))
 		check(query);
-	if (previous_start)
-		previous_start(query, eflags);
-	else
-		standard_ExecutorStart(query, eflags);
+	bbm_next_start(previous_start, query, eflags);
 }
 
 /* Called once per process, from _PG_init. */

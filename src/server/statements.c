@@ -44,15 +44,12 @@
 #include "server/statements.h"
 
 #include "access/xact.h"
-#include "executor/executor.h"
 #include "miscadmin.h"
-#include "tcop/utility.h"
 #include "utils/timestamp.h"
 
-#include "base/compat.h"
 #include "base/cpu_waits.h"
 #include "base/impact_counts.h"
-#include "server/hooks.h"
+#include "base/next_hook.h"
 
 static ExecutorRun_hook_type previous_run = NULL;
 static ExecutorFinish_hook_type previous_finish = NULL;
@@ -156,10 +153,7 @@ run(BBM_RUN_PARAMETERS)
 {
 	bool		counts = bbm_impact_is_on() && begins(query);
 
-	if (previous_run)
-		previous_run(BBM_RUN_ARGUMENTS);
-	else
-		standard_ExecutorRun(BBM_RUN_ARGUMENTS);
+	bbm_next_run(previous_run, BBM_RUN_ARGUMENTS);
 	if (!counts || !is_open)
 		return;
 	if (IsTransactionBlock() && query->operation == CMD_SELECT && !query->plannedstmt->hasModifyingCTE)
@@ -172,10 +166,7 @@ run(BBM_RUN_PARAMETERS)
 static void
 finish(QueryDesc *query)
 {
-	if (previous_finish)
-		previous_finish(query);
-	else
-		standard_ExecutorFinish(query);
+	bbm_next_finish(previous_finish, query);
 	if (!is_open || query_of != query || current.began != GetCurrentStatementStartTimestamp())
 		return;
 	if (IsTransactionBlock())
@@ -196,8 +187,7 @@ ends_transaction(Node *command)
 }
 
 static void
-utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
-		ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+utility(BBM_UTILITY_PARAMETERS)
 {
 	/* read now, as the tree may be gone with the transaction */
 	bool		ends_later = ends_transaction(pstmt->utilityStmt);
@@ -205,7 +195,7 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtili
 
 	if (counts)
 		inside = true;
-	bbm_run_utility(previous_utility, pstmt, query, read_only_tree, context, params, env, dest, qc);
+	bbm_next_utility(previous_utility, BBM_UTILITY_ARGUMENTS);
 	if (counts && is_open)
 	{
 		inside = false;

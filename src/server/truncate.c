@@ -21,15 +21,14 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
-#include "tcop/utility.h"
 
 #include "base/bbm.h"
+#include "base/next_hook.h"
 #include "base/printable.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"
 #include "catalog/tables.h"
 #include "engine/event.h"
-#include "server/hooks.h"
 #include "target/hierarchy.h"
 #include "target/relation.h"
 
@@ -96,8 +95,7 @@ report_all(List *tables)
 }
 
 static void
-utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
-		ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+utility(BBM_UTILITY_PARAMETERS)
 {
 	/* a trigger may truncate another table meanwhile */
 	List	  **outer = truncated;
@@ -106,14 +104,14 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtili
 
 	if (!IsA(pstmt->utilityStmt, TruncateStmt))
 	{
-		bbm_run_utility(previous_utility, pstmt, query, read_only_tree, context, params, env, dest, qc);
+		bbm_next_utility(previous_utility, BBM_UTILITY_ARGUMENTS);
 		return;
 	}
 	truncated = &tables;
 	truncated_context = CurrentMemoryContext;
 	PG_TRY();
 	{
-		bbm_run_utility(previous_utility, pstmt, query, read_only_tree, context, params, env, dest, qc);
+		bbm_next_utility(previous_utility, BBM_UTILITY_ARGUMENTS);
 	}
 	PG_FINALLY();
 	{

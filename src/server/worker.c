@@ -24,20 +24,17 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/pg_authid.h"
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "base/cancel.h"
 #include "base/compat.h"
@@ -52,6 +49,7 @@
 #include "base/slots.h"
 #include "base/trouble.h"
 #include "base/txn.h"
+#include "base/user.h"
 #include "base/wait_event.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"
@@ -92,9 +90,7 @@ sleep_until(TimestampTz due)
 	long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due);
 
 	pgstat_report_stat(true);
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Max(ms, 1),
-					 bbm_wait_event(BBM_WAIT_WORKER));
-	ResetLatch(MyLatch);
+	bbm_sleep(ms, BBM_WAIT_WORKER);
 }
 
 static void
@@ -259,15 +255,10 @@ bbm_worker_main(Datum arg)
 static ErrorData *
 why_unusable(Oid role)
 {
-	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
-	bool		may_login;
-
-	if (!HeapTupleIsValid(tuple))
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
 		return bbm_make_error(ERRCODE_UNDEFINED_OBJECT, "the owner of the migration, a role, was dropped",
 							  "Give it another owner with bbm_alter, and start it again.");
-	may_login = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
-	ReleaseSysCache(tuple);
-	if (BBM_OWNER_NEEDS_LOGIN && !may_login)
+	if (!bbm_may_log_in(role))
 		return bbm_make_error(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
 							  "the owner of the migration is a role that is not permitted to log in",
 							  "ALTER ROLE … LOGIN, or give the migration another owner; from PostgreSQL 17 on this is not needed.");

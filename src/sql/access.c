@@ -10,7 +10,7 @@
 #include "sql/access.h"
 
 #include "catalog/pg_authid.h"
-#include "utils/syscache.h"
+#include "utils/builtins.h"
 
 #include "base/compat.h"
 #include "base/locks.h"
@@ -56,12 +56,7 @@ bbm_check_definer(Oid owner, const char *name)
 void
 bbm_check_may_log_in(Oid role)
 {
-	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
-	bool		may_login = HeapTupleIsValid(tuple) && ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
-
-	if (HeapTupleIsValid(tuple))
-		ReleaseSysCache(tuple);
-	if (BBM_OWNER_NEEDS_LOGIN && !may_login)
+	if (!bbm_may_log_in(role))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 				 errmsg("role \"%s\" cannot own a migration, because it is not permitted to log in",
@@ -147,6 +142,15 @@ bbm_must_not_be_null(const char *what)
 			 errhint("bbm_status() lists those you may see.")));
 }
 
+/* The name of a migration, the first argument of most functions. */
+char *
+bbm_name_argument(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(0))
+		bbm_must_not_be_null("name");
+	return text_to_cstring(PG_GETARG_TEXT_PP(0));
+}
+
 /* For a name that no migration has, or none that the current user may see; needs SPI. */
 static void
 report_missing(int level, const char *name, const char *suffix)
@@ -187,6 +191,15 @@ bbm_get_migration(const char *name)
 		bbm_no_such_migration(name);
 	bbm_check_owner(migration->owner, name);
 	return migration;
+}
+
+/* The migration of that name, if the current user may see it; else NULL.  Needs SPI. */
+BbmMigration *
+bbm_visible_migration(const char *name)
+{
+	BbmMigration *migration = bbm_migration_by_name(name, CurrentMemoryContext);
+
+	return migration && bbm_role_may_see(migration->owner) ? migration : NULL;
 }
 
 /*

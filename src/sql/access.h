@@ -27,9 +27,11 @@ extern bool bbm_role_may_see(Oid owner);
 extern bool bbm_job_is_alive(const BbmRunningJob *job);
 extern int	bbm_cancel_running(int64 migration_id);
 extern void bbm_must_not_be_null(const char *what);
+extern char *bbm_name_argument(FunctionCallInfo fcinfo);
 extern void bbm_no_such_migration(const char *name);
 extern void bbm_notice_no_such_migration(const char *name, const char *suffix);
 extern PGDLLEXPORT BbmMigration *bbm_get_migration(const char *name);
+extern BbmMigration *bbm_visible_migration(const char *name);
 extern void bbm_check_session_owns(const BbmMigration *migration);
 extern TriggerData *bbm_trigger_data(FunctionCallInfo fcinfo, const char *function);
 

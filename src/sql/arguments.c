@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * arguments.c
- *		The arguments of a call, by the names of the function's parameters.
+ *		The arguments of a call, by the names of the function's parameters, and
+ *		a result that is a row.
  *
  * NOTES
  *	  The names are those of pg_proc, so that the order of the parameters in
@@ -104,4 +105,15 @@ bbm_argument_require(bool given, const char *name, bool has_default)
 				 errmsg("%s must not be null", name),
 				 errdetail("A migration needs it."),
 				 has_default ? errhint("Leave it out for its default.") : errhint("Give a value; it has no default.")));
+}
+
+/* The row that a function returns which is declared with so many OUT parameters. */
+Datum
+bbm_result_row(FunctionCallInfo fcinfo, int n, Datum *values, bool *nulls)
+{
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != n)
+		elog(ERROR, "function %u is not declared as it should be", fcinfo->flinfo->fn_oid);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
 }

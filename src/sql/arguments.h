@@ -27,6 +27,7 @@ extern BbmArguments bbm_arguments(FunctionCallInfo fcinfo);
 extern bool bbm_argument_is_true(const BbmArguments *arguments, const char *name);
 extern char *bbm_argument_text(const BbmArguments *arguments, const char *name);
 extern void bbm_arguments_read(const BbmArguments *arguments, bool all, BbmDefinition *d);
+extern Datum bbm_result_row(FunctionCallInfo fcinfo, int n, Datum *values, bool *nulls);
 extern void bbm_argument_require(bool given, const char *name, bool has_default);
 
 #endif							/* BBM_SQL_ARGUMENTS_H */

@@ -44,15 +44,6 @@ runs(BbmRow row)
 	return status == BBM_ACTIVE || status == BBM_RUNNING;
 }
 
-static bool
-differs(BbmRow old, BbmRow new, const char *column)
-{
-	char	   *before = bbm_row_text(old, column);
-	char	   *after = bbm_row_text(new, column);
-
-	return before && after ? strcmp(before, after) != 0 : before != after;
-}
-
 /*
  * The nodes have the definition in the record of their shards, and each part of
  * it is the record's.  How the whole is done can be altered, as far as the
@@ -75,7 +66,7 @@ bbm_cluster_guard_update(Relation rel, BbmRow old, BbmRow new)
 	column = bbm_columns_changed_but(rel, old.tuple, new.tuple, BBM_WHAT | BBM_HOW,
 									 bbm_row_is_null(old, "shard_id") ? bbm_cluster_may_alter : NULL);
 	/* the record belongs to the owner, on all nodes */
-	if (bbm_row_at_origin(old) && differs(old, new, "owner"))
+	if (bbm_row_at_origin(old) && !bbm_row_same(old, new, "owner"))
 		column = "owner";
 	if (column)
 		ereport(ERROR,
@@ -111,7 +102,7 @@ redefine(Relation rel, BbmRow old, BbmRow now)
 	BbmClusterRow row;
 
 	if (bbm_engine_writes() ||
-		(!bbm_columns_changed(rel, old.tuple, now.tuple, BBM_HOW) && !differs(old, now, "name")))
+		(!bbm_columns_changed(rel, old.tuple, now.tuple, BBM_HOW) && bbm_row_same(old, now, "name")))
 		return;
 	row = cluster_row(now);
 	bbm_cluster_redefine(&row);

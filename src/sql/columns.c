@@ -61,6 +61,7 @@
 #include "catalog/shape.h"
 #include "catalog/tables.h"
 #include "sql/access.h"
+#include "sql/row.h"
 
 PG_FUNCTION_INFO_V1(bbm_record_guard);
 
@@ -82,19 +83,6 @@ is_users(const char *name)
 	const BbmOption *option = bbm_option_of_column(name);
 
 	return option == NULL || (option->flags & BBM_USERS);
-}
-
-static bool
-differs(TupleDesc desc, HeapTuple old, HeapTuple new, int attnum)
-{
-	Form_pg_attribute attribute = TupleDescAttr(desc, attnum - 1);
-	bool		old_null;
-	bool		new_null;
-	Datum		a = heap_getattr(old, attnum, desc, &old_null);
-	Datum		b = heap_getattr(new, attnum, desc, &new_null);
-
-	return old_null != new_null ||
-		(!old_null && !datum_image_eq(a, b, attribute->attbyval, attribute->attlen));
 }
 
 /* The value of the column when an INSERT does not name it. */
@@ -220,7 +208,7 @@ bbm_columns_changed_but(Relation rel, HeapTuple old, HeapTuple new, int flags, b
 	bbm_each_option(option)
 	{
 		if ((option->flags & flags) && !(may && may(option->column)) &&
-			differs(desc, old, new, SPI_fnumber(desc, option->column)))
+			bbm_tuples_differ(desc, old, new, SPI_fnumber(desc, option->column)))
 			return option->column;
 	}
 	return NULL;
@@ -252,7 +240,7 @@ bbm_check_job_columns(Relation rel, HeapTuple old, HeapTuple new)
 		const char *name = NameStr(TupleDescAttr(desc, attnum - 1)->attname);
 
 		if (TupleDescAttr(desc, attnum - 1)->attisdropped || is_among(name, users, lengthof(users)) ||
-			!bbm_shape_has_column(BBM_JOBS, name) || !differs(desc, old, new, attnum))
+			!bbm_shape_has_column(BBM_JOBS, name) || !bbm_tuples_differ(desc, old, new, attnum))
 			continue;
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -19,13 +19,11 @@
 #include "pgstat.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "base/bbm.h"
 #include "base/commit.h"
@@ -60,12 +58,16 @@ PG_FUNCTION_INFO_V1(bbm_ensure_finished);
 #define BBM_NODES_POLL_MS 500
 #define BBM_CANCEL_AGAIN 10		/* polls between two signals */
 
-static char *
-name_arg(FunctionCallInfo fcinfo)
+/* Raises an error in a transaction that would never see the end of a wait. */
+static void
+check_isolation(void)
 {
-	if (PG_ARGISNULL(0))
-		bbm_must_not_be_null("name");
-	return text_to_cstring(PG_GETARG_TEXT_PP(0));
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("cannot wait in a transaction of isolation level REPEATABLE READ or SERIALIZABLE"),
+				 errdetail("It would never see the state change."),
+				 errhint("Use READ COMMITTED.")));
 }
 
 /* Sleeps until some state has changed, at most this long. */
@@ -76,11 +78,7 @@ wait_for_change(long ms)
 		(void) ConditionVariableTimedSleep(&bbm_shared->changed, Min(ms, BBM_NEXT_POLL_MS),
 										   bbm_wait_event(BBM_WAIT_STATE));
 	else
-	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Min(ms, BBM_POLL_MS),
-						 bbm_wait_event(BBM_WAIT_STATE));
-		ResetLatch(MyLatch);
-	}
+		bbm_sleep(Min(ms, BBM_POLL_MS), BBM_WAIT_STATE);
 	CHECK_FOR_INTERRUPTS();
 }
 
@@ -151,13 +149,13 @@ bbm_start(PG_FUNCTION_ARGS)
 
 	/* which of its names was called */
 	bbm_not_on_standby(psprintf("%s()", get_func_name(fcinfo->flinfo->fn_oid)));
-	if (!PG_ARGISNULL(0) && bbm_forward(fcinfo, name_arg(fcinfo), &result))
+	if (!PG_ARGISNULL(0) && bbm_forward(fcinfo, bbm_name_argument(fcinfo), &result))
 		PG_RETURN_DATUM(result);
 	SPI_connect();
 	if (PG_ARGISNULL(0))
 		migrations = mine_with_status(list_make1_int(BBM_PAUSED));
 	else
-		migrations = list_make1(controlled(name_arg(fcinfo), "start"));
+		migrations = list_make1(controlled(bbm_name_argument(fcinfo), "start"));
 	n = set_all(migrations, BBM_ACTIVE);
 	SPI_finish();
 	if (n > 0)
@@ -206,16 +204,6 @@ no_more_waiting(int code, Datum arg)
 	bbm_await_batches(false);
 }
 
-/* Sleeps until it is time to ask the nodes again, which nothing of theirs wakes us for. */
-static void
-wait_for_nodes(void)
-{
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, BBM_NODES_POLL_MS,
-					 bbm_wait_event(BBM_WAIT_STATE));
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-}
-
 static bool
 any_has_nodes(List *migrations)
 {
@@ -250,10 +238,12 @@ wait_for_batches(List *migrations, bool cancel)
 			SPI_finish();
 			if (n == 0)
 				break;
+			/* nothing of theirs wakes us */
 			if (nodes)
-				wait_for_nodes();
+				bbm_sleep(BBM_NODES_POLL_MS, BBM_WAIT_STATE);
 			else
 				wait_for_change(BBM_POLL_MS);
+			CHECK_FOR_INTERRUPTS();
 		}
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(no_more_waiting, (Datum) 0);
@@ -278,17 +268,12 @@ pause_all(List *migrations, bool cancel, bool wait, int *cancelled)
 	n = set_all(migrations, BBM_PAUSED);
 	bbm_cluster_pause_again(migrations);
 	*cancelled = 0;
-	if (wait && IsolationUsesXactSnapshot())
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("cannot wait in a transaction of isolation level REPEATABLE READ or SERIALIZABLE"),
-				 errdetail("It would never see the state change."),
-				 errhint("Use READ COMMITTED.")));
+	if (wait)
+		check_isolation();
 	if (cancel)
 		*cancelled = batches_in_flight(migrations, true, wait);
-	if (!wait)
-		return n;
-	wait_for_batches(migrations, cancel);
+	if (wait)
+		wait_for_batches(migrations, cancel);
 	return n;
 }
 
@@ -320,13 +305,13 @@ bbm_pause(PG_FUNCTION_ARGS)
 	Datum		result;
 
 	bbm_not_on_standby("bbm_pause()");
-	if (!PG_ARGISNULL(0) && bbm_forward_pause(fcinfo, name_arg(fcinfo), &result))
+	if (!PG_ARGISNULL(0) && bbm_forward_pause(fcinfo, bbm_name_argument(fcinfo), &result))
 		PG_RETURN_DATUM(result);
 	SPI_connect();
 	if (PG_ARGISNULL(0))
 		migrations = mine_with_status(list_make2_int(BBM_ACTIVE, BBM_RUNNING));
 	else
-		migrations = list_make1(controlled(name_arg(fcinfo), "pause"));
+		migrations = list_make1(controlled(bbm_name_argument(fcinfo), "pause"));
 	n = pause_all(migrations, cancel, wait, &cancelled);
 	if (PG_ARGISNULL(0))
 		warn_of_shards();
@@ -342,7 +327,7 @@ bbm_cancel(PG_FUNCTION_ARGS)
 	Datum		result;
 
 	bbm_not_on_standby("bbm_cancel()");
-	name = name_arg(fcinfo);
+	name = bbm_name_argument(fcinfo);
 	if (bbm_forward(fcinfo, name, &result))
 		PG_RETURN_DATUM(result);
 	SPI_connect();
@@ -362,7 +347,7 @@ bbm_retry(PG_FUNCTION_ARGS)
 	Datum		result;
 
 	bbm_not_on_standby("bbm_retry()");
-	name = name_arg(fcinfo);
+	name = bbm_name_argument(fcinfo);
 	if (bbm_forward(fcinfo, name, &result))
 		PG_RETURN_DATUM(result);
 	SPI_connect();
@@ -408,11 +393,8 @@ wait_elsewhere(const char *name, TimestampTz until)
 		if (status == NULL || strncmp(status, "finished", 8) == 0 || strncmp(status, "failed", 6) == 0 || now >= until)
 			return status;
 		pfree(status);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 until == DT_NOEND ? BBM_NEXT_POLL_MS :
-						 Min(BBM_NEXT_POLL_MS, Max(TimestampDifferenceMilliseconds(now, until), 1)),
-						 bbm_wait_event(BBM_WAIT_STATE));
-		ResetLatch(MyLatch);
+		bbm_sleep(until == DT_NOEND ? BBM_NEXT_POLL_MS :
+				  Min(BBM_NEXT_POLL_MS, TimestampDifferenceMilliseconds(now, until)), BBM_WAIT_STATE);
 		CHECK_FOR_INTERRUPTS();
 	}
 }
@@ -435,7 +417,7 @@ warn_of_endless_wait(const BbmMigration *migration, bool limited)
 Datum
 bbm_wait(PG_FUNCTION_ARGS)
 {
-	char	   *name = name_arg(fcinfo);
+	char	   *name = bbm_name_argument(fcinfo);
 	TimestampTz until = DT_NOEND;
 	int			status;
 	const char *quarantined = "";
@@ -447,12 +429,7 @@ bbm_wait(PG_FUNCTION_ARGS)
 		until = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 														TimestampTzGetDatum(GetCurrentTimestamp()),
 														PG_GETARG_DATUM(1)));
-	if (IsolationUsesXactSnapshot())
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("cannot wait in a transaction of isolation level REPEATABLE READ or SERIALIZABLE"),
-				 errdetail("It would never see the state change."),
-				 errhint("Use READ COMMITTED.")));
+	check_isolation();
 	bbm_notice_standby();
 	there = wait_elsewhere(name, until);
 	if (there)
@@ -465,8 +442,8 @@ bbm_wait(PG_FUNCTION_ARGS)
 		TimestampTz now = GetCurrentTimestamp();
 
 		SPI_connect();
-		migration = bbm_migration_by_name(name, CurrentMemoryContext);
-		if (migration == NULL || !bbm_role_may_see(migration->owner))
+		migration = bbm_visible_migration(name);
+		if (migration == NULL)
 			bbm_no_such_migration(name);
 		status = migration->status;
 		if (begins && now < until && !RecoveryInProgress())
@@ -593,12 +570,12 @@ bbm_ensure_finished(PG_FUNCTION_ARGS)
 		if (nulls[i])
 			bbm_must_not_be_null("names");
 		name = TextDatumGetCString(names[i]);
-		migration = bbm_migration_by_name(name, CurrentMemoryContext);
+		migration = bbm_visible_migration(name);
 		if (migration == NULL && describe_elsewhere(name, &detail, &hint))
 			continue;
 
 		/* a misspelt name must not be taken for a finished migration */
-		if (migration == NULL || !bbm_role_may_see(migration->owner))
+		if (migration == NULL)
 			bbm_no_such_migration(name);
 		describe_unfinished(migration, &detail, &hint);
 	}

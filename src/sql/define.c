@@ -12,7 +12,6 @@
 #include "postgres.h"
 
 #include "catalog/namespace.h"
-#include "catalog/pg_authid.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -20,7 +19,6 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "base/bbm.h"
@@ -616,14 +614,13 @@ bbm_alter(PG_FUNCTION_ARGS)
 Datum
 bbm_drop(PG_FUNCTION_ARGS)
 {
-	char	   *name = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *name;
 	bool		if_exists = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 	bool		exists;
 	Datum		result;
 
 	bbm_not_on_standby("bbm_drop()");
-	if (name == NULL)
-		bbm_must_not_be_null("name");
+	name = bbm_name_argument(fcinfo);
 	if (bbm_forward(fcinfo, name, &result))
 		PG_RETURN_DATUM(result);
 	SPI_connect();

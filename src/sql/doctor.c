@@ -8,7 +8,6 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
-#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"		/* get_database_name; from 19 on in utils/lsyscache.h */
 #include "fmgr.h"
@@ -25,6 +24,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/shmem.h"
+#include "base/user.h"
 #include "catalog/extension.h"
 #include "sql/doctor.h"
 
@@ -119,12 +119,12 @@ bbm_server_problems(PG_FUNCTION_ARGS)
 
 /* Can a worker log in as the role? */
 static void
-check_login(ReturnSetInfo *rsinfo, Oid owner, bool may_log_in)
+check_login(ReturnSetInfo *rsinfo, Oid owner)
 {
 	const char *role = quote_identifier(GetUserNameFromId(owner, false));
 	const char *detail = psprintf("Workers log in as the role %s, as which the job runs.", role);
 
-	if (BBM_OWNER_NEEDS_LOGIN && !may_log_in)
+	if (!bbm_may_log_in(owner))
 		put_problem(rsinfo, "its owner may not log in", detail,
 					"Give the role LOGIN (it needs no password), or name another owner with bbm_alter.");
 	if (object_aclcheck(DatabaseRelationId, MyDatabaseId, owner, ACL_CONNECT) != ACLCHECK_OK)
@@ -144,20 +144,15 @@ bbm_owner_problems(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Oid			owner = PG_GETARG_OID(0);
 	const BbmCatalog *catalog = bbm_catalog_find();
-	HeapTuple	tuple;
-	bool		may_log_in;
 
 	InitMaterializedSRF(fcinfo, 0);
-	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(owner));
-	if (!HeapTupleIsValid(tuple))
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)))
 	{
 		put_problem(rsinfo, "its owner does not exist", "Workers log in as the role that owns a migration, as which its job runs.",
 					"Name another owner with bbm_alter.");
 		return (Datum) 0;
 	}
-	may_log_in = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
-	ReleaseSysCache(tuple);
-	check_login(rsinfo, owner, may_log_in);
+	check_login(rsinfo, owner);
 	if (catalog && bbm_catalog_matches(catalog) && catalog->flaw == NULL && !bbm_catalog_trusts(owner))
 		put_problem(rsinfo, "bbm's tables belong to a role that must not act for its owner",
 					"Who owns the tables can write what a migration does, and it runs with its owner's rights.",

@@ -11,13 +11,13 @@
 #include <math.h>
 
 #include "fmgr.h"
-#include "funcapi.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/bbm.h"
 #include "catalog/claims.h"
+#include "sql/arguments.h"
 #include "sql/trial.h"
 #include "strategy/resolve.h"
 #include "target/size.h"
@@ -44,11 +44,7 @@ typedef struct DryRun
 static bool
 do_batch(DryRun *run, BbmTrialBatch *batch)
 {
-	if (batch->draw)
-		bbm_trial_batch_alone(batch);
-	else
-		bbm_trial_batch(batch);
-	if (batch->found)
+	if (bbm_trial_batch(batch))
 	{
 		run->rows = bbm_add_counts(run->rows, batch->rows);
 		run->keys += batch->work.keys;
@@ -56,7 +52,6 @@ do_batch(DryRun *run, BbmTrialBatch *batch)
 		run->wal += batch->wal;
 		run->jobs++;
 	}
-	MemoryContextReset(batch->trial->scratch);
 	return batch->found;
 }
 
@@ -117,39 +112,24 @@ whole(double value)
 
 #define RESULT_COLUMNS 13
 
-/* Checks the parameters, and whether a dry run is possible here; returns the descriptor of its result. */
-static TupleDesc
-check_call(FunctionCallInfo fcinfo)
+/* bbm_dry_run(name, batches, sample) → one row. */
+Datum
+bbm_dry_run(PG_FUNCTION_ARGS)
 {
-	TupleDesc	desc;
+	DryRun		run = {0};
+	BbmTrial	trial = {.what = "dry run", .run = dry_run, .arg = &run};
+	double		times;
+	Datum		values[RESULT_COLUMNS];
+	bool		nulls[RESULT_COLUMNS] = {0};
 
-	bbm_trial_check(fcinfo, "bbm_dry_run");
+	trial.name = bbm_trial_check(fcinfo, "bbm_dry_run");
 	if (PG_ARGISNULL(1) || PG_GETARG_INT32(1) < 1)
 		ereport(ERROR,
 				(errcode(PG_ARGISNULL(1) ? ERRCODE_NULL_VALUE_NOT_ALLOWED : ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("batches must be a positive number"),
 				 errhint("It is how many are tried; their rows stay locked until the last of them has ended.")));
-	if (PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("sample must be true or false"),
-				 errhint("With true, batches are drawn from the whole table; with false, they are the next ones.")));
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != RESULT_COLUMNS)
-		elog(ERROR, "bbm_dry_run is not declared as it should be");
-	return desc;
-}
-
-/* bbm_dry_run(name, batches, sample) → one row. */
-Datum
-bbm_dry_run(PG_FUNCTION_ARGS)
-{
-	TupleDesc	desc = check_call(fcinfo);
-	DryRun		run = {.wanted = PG_GETARG_INT32(1), .sample = PG_GETARG_BOOL(2)};
-	BbmTrial	trial = {.what = "dry run", .name = text_to_cstring(PG_GETARG_TEXT_PP(0)), .run = dry_run, .arg = &run};
-	double		times;
-	Datum		values[RESULT_COLUMNS];
-	bool		nulls[RESULT_COLUMNS] = {0};
-
+	run.wanted = PG_GETARG_INT32(1);
+	run.sample = PG_GETARG_BOOL(2);
 	bbm_trial(&trial);
 	times = run.keys > 0 ? run.estimate / run.keys : 1;
 	values[0] = Int32GetDatum(run.jobs);
@@ -165,5 +145,5 @@ bbm_dry_run(PG_FUNCTION_ARGS)
 	values[10] = whole(run.wal * times);
 	values[11] = BoolGetDatum(run.sampled);
 	values[12] = CStringGetTextDatum(run.estimated_from);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+	return bbm_result_row(fcinfo, RESULT_COLUMNS, values, nulls);
 }

@@ -19,7 +19,6 @@
 #include "postgres.h"
 
 #include "utils/builtins.h"
-#include "utils/datum.h"
 
 #include "base/bbm.h"
 #include "base/commit.h"
@@ -49,12 +48,6 @@
 PG_FUNCTION_INFO_V1(bbm_migration_guard);
 PG_FUNCTION_INFO_V1(bbm_migration_event);
 PG_FUNCTION_INFO_V1(bbm_migration_summary);
-
-static bool
-same_text(const char *a, const char *b)
-{
-	return a && b ? strcmp(a, b) == 0 : a == b;
-}
 
 static void
 set_status(BbmRow *row, BbmStatus status)
@@ -267,26 +260,12 @@ is_changed(BbmRow old, BbmRow new)
 	for (int i = 0; i < old.desc->natts; i++)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(old.desc, i);
-		bool		old_null;
-		bool		new_null;
-		Datum		a;
-		Datum		b;
 
-		if (attribute->attisdropped || strcmp(NameStr(attribute->attname), "updated_at") == 0)
-			continue;
-		a = SPI_getbinval(old.tuple, old.desc, i + 1, &old_null);
-		b = SPI_getbinval(new.tuple, new.desc, i + 1, &new_null);
-		if (old_null != new_null ||
-			(!old_null && !datum_image_eq(a, b, attribute->attbyval, attribute->attlen)))
+		if (!attribute->attisdropped && strcmp(NameStr(attribute->attname), "updated_at") != 0 &&
+			bbm_tuples_differ(old.desc, old.tuple, new.tuple, i + 1))
 			return true;
 	}
 	return false;
-}
-
-static bool
-is_same(BbmRow old, BbmRow new, const char *column)
-{
-	return same_text(bbm_row_text(old, column), bbm_row_text(new, column));
 }
 
 /* What distinguishes the rows that are done from the others cannot change when some are done. */
@@ -313,7 +292,7 @@ keep_end(BbmRow old, BbmRow new)
 {
 	if (!verifies(old) && bbm_row_int(old, "round") == 1)
 		return;
-	if (bbm_row_int(new, "max_value") > bbm_row_int(old, "max_value") || !is_same(old, new, "max_key"))
+	if (bbm_row_int(new, "max_value") > bbm_row_int(old, "max_value") || !bbm_row_same(old, new, "max_key"))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the last key of migration \"%s\" cannot be changed", bbm_row_text(old, "name")),
@@ -332,13 +311,13 @@ keep_found(BbmRow old, BbmRow *new)
 	bool		isnull;
 
 	bbm_row_set(new, "min_found", BoolGetDatum(DatumGetBool(bbm_row_get(old, "min_found", &isnull)) &&
-											   is_same(old, *new, "min_value") && is_same(old, *new, "min_key")), false);
+											   bbm_row_same(old, *new, "min_value") && bbm_row_same(old, *new, "min_key")), false);
 	bbm_row_set(new, "max_found", BoolGetDatum(DatumGetBool(bbm_row_get(old, "max_found", &isnull)) &&
-											   is_same(old, *new, "max_value") && is_same(old, *new, "max_key")), false);
+											   bbm_row_same(old, *new, "max_value") && bbm_row_same(old, *new, "max_key")), false);
 	/* how many keys there are is estimated anew, at the latest when it is started */
-	if (!is_same(old, *new, "max_value") || !is_same(old, *new, "max_key"))
+	if (!bbm_row_same(old, *new, "max_value") || !bbm_row_same(old, *new, "max_key"))
 		bbm_row_set(new, "total_tuple_count", (Datum) 0, true);
-	if (bbm_row_is_null(old, "started_at") && !is_same(old, *new, "table_name"))
+	if (bbm_row_is_null(old, "started_at") && !bbm_row_same(old, *new, "table_name"))
 		bbm_row_set(new, "table_oid", (Datum) 0, true);
 }
 
@@ -380,7 +359,7 @@ guard_update(Relation rel, BbmRow old, BbmRow new)
 	new.tuple = bbm_columns_update(rel, old.tuple, new.tuple);
 	guard_definition(rel, old, new);
 	keep_found(old, &new);
-	if (bbm_row_is_null(new, "owner") || !same_text(bbm_row_text(new, "owner"), bbm_row_text(old, "owner")))
+	if (bbm_row_is_null(new, "owner") || !bbm_row_same(old, new, "owner"))
 		set_owner(&new, owner, false);
 	else if (bbm_row_at_origin(old))
 		refresh_owner(&new);

@@ -30,6 +30,7 @@
 #include "sql/trial.h"
 #include "target/changes.h"
 #include "target/explain.h"
+#include "target/job.h"
 #include "target/relation.h"
 #include "target/size.h"
 
@@ -149,12 +150,7 @@ do_batch(Preview *preview, BbmTrialBatch *batch, int portions)
 	int			left = preview->wanted - preview->shown;
 
 	preview->quota = preview->shown + (left + portions - 1) / portions;
-	if (batch->draw)
-		bbm_trial_batch_alone(batch);
-	else
-		bbm_trial_batch(batch);
-	MemoryContextReset(batch->trial->scratch);
-	return batch->found;
+	return bbm_trial_batch(batch);
 }
 
 static void
@@ -208,19 +204,13 @@ bbm_preview(PG_FUNCTION_ARGS)
 	Preview		preview = {0};
 	BbmTrial	trial = {.what = "preview", .run = preview_migration, .arg = &preview};
 
-	bbm_trial_check(fcinfo, "bbm_preview");
+	trial.name = bbm_trial_check(fcinfo, "bbm_preview");
 	if (PG_ARGISNULL(1) || PG_GETARG_INT32(1) < 0 || PG_GETARG_INT32(1) > BBM_PREVIEW_MOST_ROWS)
 		ereport(ERROR,
 				(errcode(PG_ARGISNULL(1) ? ERRCODE_NULL_VALUE_NOT_ALLOWED : ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("rows must be a number between 0 and %d", BBM_PREVIEW_MOST_ROWS),
 				 errhint("It is how many rows are shown at most; with 0, only the statement and its plan.")));
-	if (PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("sample must be true or false"),
-				 errhint("With true, batches are drawn from the whole table; with false, they are the next ones.")));
 	InitMaterializedSRF(fcinfo, 0);
-	trial.name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	preview.result = (ReturnSetInfo *) fcinfo->resultinfo;
 	preview.wanted = PG_GETARG_INT32(1);
 	preview.sample = PG_GETARG_BOOL(2);

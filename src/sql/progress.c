@@ -11,7 +11,6 @@
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "funcapi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
@@ -25,6 +24,7 @@
 #include "catalog/totals.h"
 #include "catalog/whole.h"
 #include "sql/access.h"
+#include "sql/arguments.h"
 
 PG_FUNCTION_INFO_V1(bbm_progress);
 
@@ -166,12 +166,8 @@ bbm_progress(PG_FUNCTION_ARGS)
 	int64		total = PG_ARGISNULL(2) ? -1 : PG_GETARG_INT64(2);
 	Datum		values[BBM_PROGRESS_COLUMNS] = {0};
 	bool		nulls[BBM_PROGRESS_COLUMNS];
-	TupleDesc	desc;
 	BbmMigration *migration;
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != BBM_PROGRESS_COLUMNS)
-		elog(ERROR, "wrong declaration");
-	desc = BlessTupleDesc(desc);
 	memset(nulls, true, sizeof(nulls));
 	if (!PG_ARGISNULL(1) && bbm_role_may_see(PG_GETARG_OID(1)))
 	{
@@ -192,5 +188,5 @@ bbm_progress(PG_FUNCTION_ARGS)
 		}
 		SPI_finish();
 	}
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
+	return bbm_result_row(fcinfo, BBM_PROGRESS_COLUMNS, values, nulls);
 }

@@ -8,6 +8,7 @@
 #include "sql/row.h"
 
 #include "executor/spi.h"
+#include "utils/datum.h"
 
 #include "catalog/migrations.h"
 
@@ -56,6 +57,29 @@ char *
 bbm_row_text(BbmRow row, const char *column)
 {
 	return SPI_getvalue(row.tuple, row.desc, SPI_fnumber(row.desc, column));
+}
+
+/* Has the column the same value in both rows, as text? */
+bool
+bbm_row_same(BbmRow a, BbmRow b, const char *column)
+{
+	const char *x = bbm_row_text(a, column);
+	const char *y = bbm_row_text(b, column);
+
+	return x && y ? strcmp(x, y) == 0 : x == y;
+}
+
+/* Have two rows of a table different values in this column? */
+bool
+bbm_tuples_differ(TupleDesc desc, HeapTuple a, HeapTuple b, int attnum)
+{
+	Form_pg_attribute attribute = TupleDescAttr(desc, attnum - 1);
+	bool		a_null;
+	bool		b_null;
+	Datum		x = heap_getattr(a, attnum, desc, &a_null);
+	Datum		y = heap_getattr(b, attnum, desc, &b_null);
+
+	return a_null != b_null || (!a_null && !datum_image_eq(x, y, attribute->attbyval, attribute->attlen));
 }
 
 /*

@@ -23,6 +23,8 @@ typedef struct BbmRow
 extern Datum bbm_row_get(BbmRow row, const char *column, bool *isnull);
 extern int64 bbm_row_int(BbmRow row, const char *column);
 extern bool bbm_row_is_null(BbmRow row, const char *column);
+extern bool bbm_row_same(BbmRow a, BbmRow b, const char *column);
+extern bool bbm_tuples_differ(TupleDesc desc, HeapTuple a, HeapTuple b, int attnum);
 extern char *bbm_row_text(BbmRow row, const char *column);
 extern bool bbm_row_is_restored(BbmRow row);
 extern bool bbm_row_at_origin(BbmRow row);

@@ -99,10 +99,7 @@ bbm_check_limits(BbmRow row)
 void
 bbm_check_new_limits(BbmRow old, BbmRow new)
 {
-	char	   *before = bbm_row_text(old, "settings");
-	char	   *after = bbm_row_text(new, "settings");
-
-	if (before == NULL || after == NULL || strcmp(before, after) != 0)
+	if (!bbm_row_same(old, new, "settings"))
 		bbm_check_limits(new);
 }
 
@@ -162,16 +159,6 @@ notice_target(BbmRow row)
 						 (int) (target->time / USECS_PER_SEC))));
 }
 
-/* Is a column as it was?  "old" is NULL for a new row. */
-static bool
-is_as_it_was(const BbmRow *old, BbmRow new, const char *column)
-{
-	char	   *before = old ? bbm_row_text(*old, column) : NULL;
-	char	   *now = bbm_row_text(new, column);
-
-	return before && now && strcmp(before, now) == 0;
-}
-
 /*
  * Reports what a user has written and surely not meant: numbers without a
  * unit, which are of another unit than he thinks.  "old" is NULL for a new row.
@@ -182,8 +169,8 @@ bbm_notice_units(const BbmRow *old, BbmRow new)
 	bool		isnull;
 	Datum		settings = bbm_row_get(new, "settings", &isnull);
 
-	if (!is_as_it_was(old, new, "target_duration"))
+	if (old == NULL || !bbm_row_same(*old, new, "target_duration"))
 		notice_target(new);
-	if (!isnull && !is_as_it_was(old, new, "settings"))
+	if (!isnull && (old == NULL || !bbm_row_same(*old, new, "settings")))
 		bbm_overrides_notice(DatumGetArrayTypeP(settings), bbm_row_text(new, "name"));
 }

@@ -14,11 +14,9 @@
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
-#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "base/bbm.h"
 #include "base/guc.h"
@@ -196,10 +194,7 @@ drive(BbmEngine *engine, RunState *state, const char *name)
 		if (!goes_on(state, name))
 			return;
 		due = Min(due, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_POLL_MS));
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due), 1),
-						 bbm_wait_event(BBM_WAIT_OTHERS));
-		ResetLatch(MyLatch);
+		bbm_sleep(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due), BBM_WAIT_OTHERS);
 	}
 }
 

@@ -224,15 +224,6 @@ report_limits(Oid relid, const char *name)
 	relation_close(rel, NoLock);
 }
 
-static void
-execute(const char *sql)
-{
-	int			result = bbm_spi_execute(sql, false, 0);
-
-	if (result != SPI_OK_UTILITY)
-		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(result));
-}
-
 /* A role that may not create a trigger, or not drop one, must not lock the table either. */
 static void
 check_may_create(Oid relid, const char *name)
@@ -274,11 +265,11 @@ create_trigger(Oid relid, const char *name, List *assignments, const BbmStatemen
 
 	function = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
 										  function_name(relid, assignments));
-	execute(psprintf("CREATE FUNCTION %s() RETURNS pg_catalog.trigger LANGUAGE plpgsql SET search_path TO %s AS %s",
-					 function, pinned_search_path(),
-					 quote_literal_cstr(function_body(relid, assignments, parts->condition))));
-	execute(psprintf("CREATE TRIGGER %s BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION %s()",
-					 quote_identifier(name), table, function));
+	(void) bbm_spi_execute(psprintf("CREATE FUNCTION %s() RETURNS pg_catalog.trigger LANGUAGE plpgsql SET search_path TO %s AS %s",
+									function, pinned_search_path(),
+									quote_literal_cstr(function_body(relid, assignments, parts->condition))), false, 0);
+	(void) bbm_spi_execute(psprintf("CREATE TRIGGER %s BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION %s()",
+									quote_identifier(name), table, function), false, 0);
 }
 
 /* The function of one of our triggers, or InvalidOid when the trigger does not exist or is not ours. */
@@ -326,8 +317,8 @@ drop_trigger(Oid relid, const char *name)
 				 errdetail("Its name is that of the columns it fills, in the order of \"set\"."),
 				 errhint("Give the same \"set\" as when it was created.")));
 	function_sql = quote_qualified_identifier(schema, name_now);
-	execute(psprintf("DROP TRIGGER %s ON %s", quote_identifier(name), bbm_table_sql_name(relid)));
-	execute(psprintf("DROP FUNCTION %s()", function_sql));
+	(void) bbm_spi_execute(psprintf("DROP TRIGGER %s ON %s", quote_identifier(name), bbm_table_sql_name(relid)), false, 0);
+	(void) bbm_spi_execute(psprintf("DROP FUNCTION %s()", function_sql), false, 0);
 }
 
 /*

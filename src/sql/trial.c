@@ -107,9 +107,10 @@ begin(BbmTrial *trial)
  * Claims and runs a batch, with everything that is done for it but its
  * commits.
  */
-void
-bbm_trial_batch(BbmTrialBatch *batch)
+static void
+run_batch(void *arg)
 {
+	BbmTrialBatch *batch = arg;
 	BbmTrial   *trial = batch->trial;
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = batch_context, .arg = batch};
 	MemoryContext old = MemoryContextSwitchTo(trial->scratch);
@@ -141,17 +142,16 @@ bbm_trial_batch(BbmTrialBatch *batch)
 	MemoryContextSwitchTo(old);
 }
 
-static void
-run_batch(void *arg)
+/* Does a batch, and takes it back at once, with its locks, if it begins at a drawn place; false when no range is left. */
+bool
+bbm_trial_batch(BbmTrialBatch *batch)
 {
-	bbm_trial_batch(arg);
-}
-
-/* The same, but takes it back at once, with its locks. */
-void
-bbm_trial_batch_alone(BbmTrialBatch *batch)
-{
-	bbm_txn_take_back(run_batch, batch);
+	if (batch->draw)
+		bbm_txn_take_back(run_batch, batch);
+	else
+		run_batch(batch);
+	MemoryContextReset(batch->trial->scratch);
+	return batch->found;
 }
 
 /* A BbmTxnFn with a BbmTrial. */
@@ -192,12 +192,15 @@ rethrow(const BbmTrial *trial, ErrorData *error, BbmLockWatchStop stop)
 	pg_unreachable();
 }
 
-/* Checks whether such a function can be called here; its first parameter is the name of the migration. */
-void
+/*
+ * Checks whether such a function can be called here.  Its parameters are the
+ * name of the migration, which is returned, a number, and "sample".
+ */
+char *
 bbm_trial_check(FunctionCallInfo fcinfo, const char *function)
 {
-	if (PG_ARGISNULL(0))
-		bbm_must_not_be_null("name");
+	char	   *name = bbm_name_argument(fcinfo);
+
 	/* the batch in flight is monitored, and would not be any more */
 	if (bbm_lock_watch_is_on())
 		ereport(ERROR,
@@ -206,6 +209,12 @@ bbm_trial_check(FunctionCallInfo fcinfo, const char *function)
 				 errhint("Call it from a session of its own.")));
 	bbm_not_on_standby(psprintf("%s()", function));
 	PreventCommandIfReadOnly(psprintf("%s()", function));
+	if (PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("sample must be true or false"),
+				 errhint("With true, batches are drawn from the whole table; with false, they are the next ones.")));
+	return name;
 }
 
 /*

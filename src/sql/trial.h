@@ -51,9 +51,8 @@ typedef struct BbmTrialBatch
 	bool		found;			/* there was a range left */
 } BbmTrialBatch;
 
-extern void bbm_trial_check(FunctionCallInfo fcinfo, const char *function);
+extern char *bbm_trial_check(FunctionCallInfo fcinfo, const char *function);
 extern void bbm_trial(BbmTrial *trial);
-extern void bbm_trial_batch(BbmTrialBatch *batch);
-extern void bbm_trial_batch_alone(BbmTrialBatch *batch);
+extern bool bbm_trial_batch(BbmTrialBatch *batch);
 
 #endif							/* BBM_SQL_TRIAL_H */

@@ -188,7 +188,6 @@ count_distributed(const BbmMigration *migration)
 	const char *condition = migration->row_check ? migration->row_check : migration->filter;
 	int			level;
 	int64		rows;
-	bool		isnull;
 
 	if (get_rel_name(migration->table_oid) == NULL || !bbm_is_distributed(migration->table_oid))
 		ereport(ERROR,
@@ -203,7 +202,7 @@ count_distributed(const BbmMigration *migration)
 									bbm_table_sql_name(migration->table_oid),
 									quote_identifier(get_rel_name(migration->table_oid)), condition,
 									migration->row_check ? "IS NOT TRUE" : "IS TRUE"), true, 0);
-	rows = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	rows = bbm_spi_count();
 	bbm_user_settings_end(level);
 	return rows;
 }
@@ -212,6 +211,7 @@ count_distributed(const BbmMigration *migration)
 Datum
 bbm_verify(PG_FUNCTION_ARGS)
 {
+	char	   *name = bbm_name_argument(fcinfo);
 	BbmMigration *migration;
 	Oid			user;
 	int			context;
@@ -219,13 +219,11 @@ bbm_verify(PG_FUNCTION_ARGS)
 	volatile int64 rows = 0;
 	Datum		result;
 
-	if (PG_ARGISNULL(0))
-		bbm_must_not_be_null("name");
 	bbm_notice_standby();
-	if (bbm_forward(fcinfo, text_to_cstring(PG_GETARG_TEXT_PP(0)), &result))
+	if (bbm_forward(fcinfo, name, &result))
 		PG_RETURN_DATUM(result);
 	SPI_connect();
-	migration = bbm_get_migration(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	migration = bbm_get_migration(name);
 	if (migration->shard_id != 0)
 		bbm_check_not_of_cluster(migration, "verify", BBM_OF_THE_WHOLE);
 	if (!PG_ARGISNULL(1))
@@ -235,9 +233,7 @@ bbm_verify(PG_FUNCTION_ARGS)
 	/* an error ends both with the (sub)transaction */
 	GetUserIdAndSecContext(&user, &context);
 	level = NewGUCNestLevel();
-	bbm_guc_set("lock_timeout", psprintf("%d", bbm_lock_timeout), true);
-	bbm_guc_set("deadlock_timeout", psprintf("%d", BBM_DEADLOCK_TIMEOUT), true);
-	bbm_guc_set("log_lock_waits", "off", true);
+	bbm_txn_lock_limits(bbm_lock_timeout, true);
 	bbm_ours_begin();
 	SetUserIdAndSecContext(migration->owner, context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	PG_TRY();

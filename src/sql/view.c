@@ -41,6 +41,7 @@
 #include "catalog/shards.h"
 #include "engine/event.h"
 #include "sql/access.h"
+#include "sql/arguments.h"
 #include "throttle/pace.h"
 #include "throttle/throttle.h"
 
@@ -212,37 +213,27 @@ bbm_last_transient_error(PG_FUNCTION_ARGS)
 Datum
 bbm_live_pace(PG_FUNCTION_ARGS)
 {
-	TupleDesc	desc;
 	Datum		values[2];
 	bool		nulls[2] = {true, true};
 	double		share;
 	int			why;
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("function returning record called in context that cannot accept type record")));
 	if (may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1), NULL) && bbm_slots_pace(PG_GETARG_INT64(0), &share, &why))
 	{
 		values[0] = Float8GetDatum(share);
 		values[1] = CStringGetTextDatum(bbm_pace_reason_to_string((BbmPaceReason) why));
 		nulls[0] = nulls[1] = false;
 	}
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+	return bbm_result_row(fcinfo, 2, values, nulls);
 }
 
 /* What it does to the statements of others that run while it does, in the last minutes that it ran. */
 Datum
 bbm_impact(PG_FUNCTION_ARGS)
 {
-	TupleDesc	desc;
 	Datum		values[6];
 	bool		nulls[6] = {true, true, true, true, true, true};
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("function returning record called in context that cannot accept type record")));
 	if (bbm_shared && may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1), NULL))
 	{
 		BbmHistogram histograms[BBM_WINDOW_KINDS];
@@ -261,7 +252,7 @@ bbm_impact(PG_FUNCTION_ARGS)
 		nulls[1] = nulls[5] = !impact.has_p99;
 		nulls[2] = false;
 	}
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+	return bbm_result_row(fcinfo, 6, values, nulls);
 }
 
 /*
@@ -278,11 +269,8 @@ bbm_reads(PG_FUNCTION_ARGS)
 	bbm_notice_standby();
 	if (name)
 	{
-		BbmMigration *migration;
-
 		SPI_connect();
-		migration = bbm_migration_by_name(name, CurrentMemoryContext);
-		is_there = migration && bbm_role_may_see(migration->owner);
+		is_there = bbm_visible_migration(name) != NULL;
 		/* the coordinator of a distributed database may have it */
 		if (!is_there && bbm_citus_coordinator() == NULL)
 			bbm_notice_no_such_migration(name, "");
@@ -437,9 +425,9 @@ bbm_throttle(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	bbm_not_on_standby("bbm_throttle()");
 	SPI_connect();
-	migration = bbm_migration_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)), CurrentMemoryContext);
+	migration = bbm_visible_migration(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	/* as in bbm_status: no row for a migration that does not exist, or that the caller may not see */
-	if (migration == NULL || !bbm_role_may_see(migration->owner))
+	if (migration == NULL)
 		bbm_notice_no_such_migration(text_to_cstring(PG_GETARG_TEXT_PP(0)), "");
 	else
 	{

@@ -137,11 +137,10 @@ probe(BbmTarget *target, BbmPartition *partition)
 {
 	if (partition->probe == NULL)
 	{
-		char	   *sql = psprintf("SELECT 1 %s LIMIT 1", from_where(target, partition, target->alias));
-		SPIPlanPtr	plan = bbm_spi_prepare(sql, 0, NULL, 0);
+		SPIPlanPtr	plan = bbm_spi_prepare(psprintf("SELECT 1 %s LIMIT 1", from_where(target, partition, target->alias)),
+										   0, NULL, 0);
 
-		if (plan == NULL || SPI_keepplan(plan) != 0)
-			elog(ERROR, "could not prepare \"%s\"", sql);
+		bbm_spi_keep(plan);
 		partition->probe = plan;
 	}
 	return partition->probe;
@@ -175,7 +174,6 @@ static bool
 next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *allocation, BbmRange *range)
 {
 	int			level;
-	int			result;
 
 	memset(range, 0, sizeof(BbmRange));
 	/* a verification is one job */
@@ -184,10 +182,8 @@ next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocation *allo
 	/* the table's row security policies may run the owner's code */
 	level = bbm_job_settings(target->migration);
 	check_partition_index(target, partition);
-	result = bbm_spi_execute_plan(probe(target, partition), NULL, NULL, false, 1);
+	(void) bbm_spi_execute_plan(probe(target, partition), NULL, NULL, false, 1);
 	bbm_user_settings_end(level);
-	if (result != SPI_OK_SELECT)
-		elog(ERROR, "could not search for rows that are null: %s", SPI_result_code_string(result));
 	if (SPI_processed == 0)
 		return false;
 	if (bbm_jobs_idle(target->migration->id, target->migration->max_attempts))

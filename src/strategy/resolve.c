@@ -21,6 +21,7 @@
 #include "base/user.h"
 #include "catalog/claims.h"
 #include "catalog/extension.h"
+#include "catalog/options.h"
 #include "catalog/shards.h"
 #include "strategy/strategy.h"
 #include "target/hierarchy.h"
@@ -194,30 +195,6 @@ resolve(BbmTarget *target)
 	bbm_failing_code = BBM_CODE_UNKNOWN;
 }
 
-static BbmMigration *
-copy_migration(const BbmMigration *migration)
-{
-	BbmMigration *copy = palloc(sizeof(BbmMigration));
-	char	  **texts[] = {
-		&copy->name, &copy->job, &copy->operation, &copy->set_clause, &copy->filter, &copy->row_check,
-		&copy->table_name, &copy->column_name, &copy->index_name, &copy->key_order, &copy->strategy,
-		&copy->search_path, &copy->shard_record
-	};
-	BbmBound   *bounds[] = {&copy->min, &copy->max};
-
-	*copy = *migration;
-	for (int i = 0; i < lengthof(texts); i++)
-		*texts[i] = *texts[i] ? pstrdup(*texts[i]) : NULL;
-	for (int i = 0; i < lengthof(bounds); i++)
-	{
-		if (DatumGetPointer(bounds[i]->key))
-			bounds[i]->key = PointerGetDatum(PG_DETOAST_DATUM_COPY(bounds[i]->key));
-	}
-	copy->origin = NULL;
-	copy->overrides = bbm_overrides_copy(migration->overrides);
-	return copy;
-}
-
 /*
  * Resolves a migration as the current user, who must be its owner; raises an
  * error when anything does not fit.  Needs a transaction and SPI.  The result
@@ -234,7 +211,7 @@ open_target(const BbmMigration *migration, BbmJobForm form)
 	/* before anything that the row contains is parsed, planned or run */
 	bbm_catalog_check_trust(migration->owner);
 	target->context = context;
-	target->migration = copy_migration(migration);
+	target->migration = bbm_migration_copy(migration);
 	target->form = form;
 	PG_TRY();
 	{

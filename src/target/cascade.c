@@ -10,9 +10,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "catalog/partition.h"
 #include "catalog/pg_constraint.h"
-#include "catalog/pg_inherits.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -31,17 +29,6 @@ typedef struct Cascade
 	char	   *name;
 	char	   *table_name;
 } Cascade;
-
-/* The tables whose foreign keys concern rows of this table: itself, its partitions, and its ancestors. */
-static List *
-same_rows(Oid relid)
-{
-	List	   *result = bbm_partitions_all(relid);
-
-	if (get_rel_relispartition(relid))
-		result = list_concat(result, get_partition_ancestors(relid));
-	return result;
-}
 
 static int
 by_name(const ListCell *a, const ListCell *b)
@@ -130,7 +117,8 @@ append_sentence(StringInfo text, const Cascade *cascade)
 char *
 bbm_statement_cascades(Oid relid)
 {
-	List	   *deleted = same_rows(relid);
+	/* whose foreign keys concern the same rows */
+	List	   *deleted = bbm_partitions_related(relid);
 	List	   *todo = list_copy(deleted);
 	List	   *reported = NIL;
 	StringInfoData text;
@@ -153,8 +141,8 @@ bbm_statement_cascades(Oid relid)
 			/* a cycle ends where it reaches a table that is in the list already */
 			if (cascade->action == FKCONSTR_ACTION_CASCADE && !list_member_oid(deleted, cascade->table))
 			{
-				deleted = list_concat_unique_oid(deleted, same_rows(cascade->table));
-				todo = list_concat_unique_oid(todo, same_rows(cascade->table));
+				deleted = list_concat_unique_oid(deleted, bbm_partitions_related(cascade->table));
+				todo = list_concat_unique_oid(todo, bbm_partitions_related(cascade->table));
 			}
 		}
 	}

@@ -91,16 +91,6 @@ identity_sql(const BbmTarget *target, Relation rel)
 	return columns ? columns_sql(target, rel, columns) : psprintf("%s.ctid", target->alias);
 }
 
-static SPIPlanPtr
-prepare(const char *sql, int nargs, Oid *types)
-{
-	SPIPlanPtr	plan = bbm_spi_prepare(sql, nargs, types, 0);
-
-	if (plan == NULL)
-		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
-	return plan;
-}
-
 /* Reads a version of a row, by its table and place: its identity, and all of it, as jsonb. */
 static SPIPlanPtr
 prepare_image(const BbmTarget *target)
@@ -114,7 +104,7 @@ prepare_image(const BbmTarget *target)
 							   bbm_table_sql_name(target->relid), target->alias, target->alias, target->alias);
 
 	table_close(rel, AccessShareLock);
-	return prepare(sql, 2, types);
+	return bbm_spi_prepare(sql, 2, types, 0);
 }
 
 static SPIPlanPtr
@@ -122,11 +112,11 @@ prepare_difference(void)
 {
 	Oid			types[2] = {JSONBOID, JSONBOID};
 
-	return prepare("SELECT coalesce(pg_catalog.jsonb_object_agg(b.key, b.value), '{}'::pg_catalog.jsonb),"
-				   " coalesce(pg_catalog.jsonb_object_agg(a.key, a.value), '{}'::pg_catalog.jsonb)"
-				   " FROM pg_catalog.jsonb_each($1) AS b, pg_catalog.jsonb_each($2) AS a"
-				   " WHERE b.key OPERATOR(pg_catalog.=) a.key"
-				   " AND b.value::pg_catalog.text OPERATOR(pg_catalog.<>) a.value::pg_catalog.text", 2, types);
+	return bbm_spi_prepare("SELECT coalesce(pg_catalog.jsonb_object_agg(b.key, b.value), '{}'::pg_catalog.jsonb),"
+						   " coalesce(pg_catalog.jsonb_object_agg(a.key, a.value), '{}'::pg_catalog.jsonb)"
+						   " FROM pg_catalog.jsonb_each($1) AS b, pg_catalog.jsonb_each($2) AS a"
+						   " WHERE b.key OPERATOR(pg_catalog.=) a.key"
+						   " AND b.value::pg_catalog.text OPERATOR(pg_catalog.<>) a.value::pg_catalog.text", 2, types, 0);
 }
 
 /* The rows of the range that the current snapshot sees, in the order in which the table has them. */
@@ -134,18 +124,14 @@ static BbmRowVersion *
 read_rows(const BbmChanges *changes, int *n)
 {
 	BbmTarget  *target = changes->target;
-	MemoryContext context = CurrentMemoryContext;
 	Oid			types[BBM_MAX_JOB_ARGS];
 	Datum		values[BBM_MAX_JOB_ARGS];
 	int			nbounds = bbm_range_bind(target, changes->range, BBM_MOST_CHOSEN, values, types);
-	char	   *sql = bbm_job_rows_sql(target, changes->partition);
-	SPIPlanPtr	plan = prepare(sql, nbounds + 1, types);
+	SPIPlanPtr	plan = bbm_spi_prepare(bbm_job_rows_sql(target, changes->partition), nbounds + 1, types, 0);
 	BbmRowVersion *rows;
 	bool		isnull;
 
-	if (bbm_spi_execute_plan(plan, values, NULL, true, BBM_MOST_COMPARED) != SPI_OK_SELECT)
-		elog(ERROR, "could not execute \"%s\"", sql);
-	MemoryContextSwitchTo(context);
+	(void) bbm_spi_execute_plan(plan, values, NULL, true, BBM_MOST_COMPARED);
 	*n = (int) SPI_processed;
 	rows = palloc0(Max(*n, 1) * sizeof(BbmRowVersion));
 	for (int i = 0; i < *n; i++)
@@ -237,14 +223,11 @@ read_image(const BbmChanges *changes, const BbmRowVersion *row, Snapshot snapsho
 {
 	BbmRowVersion copy = *row;
 	Datum		values[2] = {ObjectIdGetDatum(copy.relation), PointerGetDatum(&copy.tid)};
-	MemoryContext context = CurrentMemoryContext;
 	int			level = bbm_job_settings(changes->target->migration);
 	bool		found;
 
-	if (bbm_spi_execute_snapshot(changes->image, values, NULL, snapshot) != SPI_OK_SELECT)
-		elog(ERROR, "could not read a row");
+	bbm_spi_execute_snapshot(changes->image, values, snapshot);
 	bbm_user_settings_end(level);
-	MemoryContextSwitchTo(context);
 	found = SPI_processed > 0;
 	if (found && key)
 		*key = result_jsonb(1);
@@ -259,11 +242,8 @@ static void
 reduce(const BbmChanges *changes, BbmChange *change)
 {
 	Datum		values[2] = {change->before, change->after};
-	MemoryContext context = CurrentMemoryContext;
 
-	if (bbm_spi_execute_plan(changes->difference, values, NULL, true, 0) != SPI_OK_SELECT || SPI_processed != 1)
-		elog(ERROR, "could not compare rows");
-	MemoryContextSwitchTo(context);
+	(void) bbm_spi_execute_plan(changes->difference, values, NULL, true, 0);
 	change->before = result_jsonb(1);
 	change->after = result_jsonb(2);
 	SPI_freetuptable(SPI_tuptable);

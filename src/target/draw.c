@@ -177,7 +177,6 @@ draw_keys(const BbmTarget *target, const BbmClaimState *state, double pages, int
 	Datum		values[3 * BBM_MAX_KEY_COLUMNS] = {0};
 	Oid			types[3 * BBM_MAX_KEY_COLUMNS];
 	List	   *draws = NIL;
-	MemoryContext context = CurrentMemoryContext;
 	SPIPlanPtr	plan;
 	char	   *sql;
 
@@ -198,9 +197,7 @@ draw_keys(const BbmTarget *target, const BbmClaimState *state, double pages, int
 				   pages <= BBM_DRAW_PAGES ? 100.0 : 100.0 * BBM_DRAW_PAGES / pages, not_done(target, state),
 				   condition ? " AND (" : "", condition ? condition : "", condition ? "\n)" : "", n);
 	plan = bbm_spi_prepare(sql, state->has_last ? 3 * key->n : 2 * key->n, types, 0);
-	if (plan == NULL || bbm_spi_execute_plan(plan, values, NULL, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not execute \"%s\"", sql);
-	MemoryContextSwitchTo(context);
+	(void) bbm_spi_execute_plan(plan, values, NULL, true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		BbmDraw    *draw = palloc0(sizeof(BbmDraw));

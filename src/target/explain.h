@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * explain.h
- *		The statement of a job, and its plan, to be shown.
+ *		The plan of a job, to be shown.
  *
  *-------------------------------------------------------------------------
  */
@@ -12,7 +12,6 @@
 
 #include "target/target.h"
 
-extern char *bbm_job_statement(BbmTarget *target, BbmPartition *partition);
 extern char *bbm_job_explain(BbmTarget *target, BbmPartition *partition, const BbmRange *range, int size);
 
 #endif							/* BBM_TARGET_EXPLAIN_H */

@@ -9,6 +9,7 @@
 
 #include "access/genam.h"
 #include "access/table.h"
+#include "catalog/partition.h"
 #include "catalog/pg_inherits.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -53,6 +54,15 @@ bbm_partitions_all(Oid root)
 			all = list_concat_unique_oid(all, below);
 	}
 	return all;
+}
+
+/* The same, and the partitioned tables that the table is a partition of, at any level. */
+List *
+bbm_partitions_related(Oid relid)
+{
+	List	   *related = bbm_partitions_all(relid);
+
+	return get_rel_relispartition(relid) ? list_concat(related, get_partition_ancestors(relid)) : related;
 }
 
 /* Can a trigger or a foreign key fire when rows of the table are written? */

@@ -15,6 +15,7 @@
 
 extern bool bbm_has_partitions(Oid relid);
 extern List *bbm_partitions_all(Oid root);
+extern List *bbm_partitions_related(Oid relid);
 extern bool bbm_has_triggers(Oid relid);
 extern List *bbm_partitions_list(Oid root);
 extern void bbm_partitions_lock(Oid root, LOCKMODE lock);

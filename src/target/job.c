@@ -469,14 +469,11 @@ prepare(const char *sql, int nargs, Oid *types, int bounds, int cursor_options)
 
 	error_context_stack = &callback;
 	plan = bbm_spi_prepare(sql, nargs, types, cursor_options);
-	if (plan == NULL)
-		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
 	if (bounds > 0)
 		check_parameters(plan, bounds);
 	bbm_check_queries_write_here(((CachedPlanSource *) linitial(SPI_plan_get_plan_sources(plan)))->query_list);
 	/* kept before planning, so that the plan's reference has a resource owner */
-	if (SPI_keepplan(plan) != 0)
-		elog(ERROR, "could not keep the plan of \"%s\"", sql);
+	bbm_spi_keep(plan);
 	PG_TRY();
 	{
 		check_allowed(plan);
@@ -514,26 +511,35 @@ bbm_job_types(const BbmTarget *target, Oid *types)
 	return 0;
 }
 
+/* What is executed for a range; $1, $2 … are its bounds.  NULL for a target that is only read. */
+char *
+bbm_job_statement(BbmTarget *target, BbmPartition *partition)
+{
+	switch (target->form)
+	{
+		case BBM_JOB_STATEMENT:
+			return target->migration->job;
+		case BBM_JOB_COMPOSED:
+			return bbm_job_sql(target, partition);
+		case BBM_JOB_RANGE_FUNCTION:
+		case BBM_JOB_REGISTRY_FUNCTION:
+			return target->call;
+		case BBM_JOB_NONE:
+			break;
+	}
+	return NULL;
+}
+
 static SPIPlanPtr
 prepare_job(BbmTarget *target, BbmPartition *partition, int cursor_options)
 {
 	Oid			types[BBM_MAX_JOB_ARGS];
 	int			nargs = bbm_job_types(target, types);
 	bool		ranged = target->strategy->has_key || target->strategy->table_scans;
+	char	   *sql = bbm_job_statement(target, partition);
 
-	switch (target->form)
-	{
-		case BBM_JOB_STATEMENT:
-			return prepare(target->migration->job, nargs, types, ranged ? Max(target->key.n, 1) : 0, cursor_options);
-		case BBM_JOB_COMPOSED:
-			return prepare(bbm_job_sql(target, partition), nargs, types, 0, cursor_options);
-		case BBM_JOB_RANGE_FUNCTION:
-		case BBM_JOB_REGISTRY_FUNCTION:
-			return prepare(target->call, nargs, types, 0, cursor_options);
-		case BBM_JOB_NONE:
-			break;
-	}
-	return NULL;
+	return sql == NULL ? NULL :
+		prepare(sql, nargs, types, target->form == BBM_JOB_STATEMENT && ranged ? Max(target->key.n, 1) : 0, cursor_options);
 }
 
 /* A job that has not one plan for all ranges is prepared again, to be planned for each. */

@@ -22,6 +22,7 @@ extern void bbm_job_prepare(BbmTarget *target, BbmPartition *partition);
 extern void bbm_job_revalidate(BbmTarget *target, BbmPartition *partition);
 extern char *bbm_job_found(const BbmTarget *target);
 extern char *bbm_job_sql(BbmTarget *target, BbmPartition *partition);
+extern char *bbm_job_statement(BbmTarget *target, BbmPartition *partition);
 extern char *bbm_job_rows_sql(BbmTarget *target, BbmPartition *partition);
 extern int	bbm_job_types(const BbmTarget *target, Oid *types);
 extern void bbm_job_bind(const BbmTarget *target, const BbmPartition *partition, const BbmRange *range, int size,

@@ -96,7 +96,6 @@ query_plan(BbmKeyWalk *walk, bool backwards, int nargs, Oid *types, bool *kept)
 {
 	BbmPartition *partition = walk->partition;
 	SPIPlanPtr *keep = &partition->keys_plan[bbm_lockset_is_on()][walk->after];
-	char	   *sql;
 	SPIPlanPtr	plan;
 
 	/* only the plans of the target's open partition are freed with it */
@@ -104,15 +103,12 @@ query_plan(BbmKeyWalk *walk, bool backwards, int nargs, Oid *types, bool *kept)
 		(walk->condition != NULL) == (partition->repairs != BBM_REPAIRS_NONE);
 	if (*kept && *keep)
 		return *keep;
-	sql = query_text(walk, backwards);
 	/* returns the first keys soon, rather than sorting all of them */
-	plan = bbm_spi_prepare(sql, nargs, types, CURSOR_OPT_FAST_PLAN | (*kept ? CURSOR_OPT_GENERIC_PLAN : 0));
-	if (plan == NULL)
-		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
+	plan = bbm_spi_prepare(query_text(walk, backwards), nargs, types,
+						   CURSOR_OPT_FAST_PLAN | (*kept ? CURSOR_OPT_GENERIC_PLAN : 0));
 	if (*kept)
 	{
-		if (SPI_keepplan(plan) != 0)
-			elog(ERROR, "could not keep the plan of \"%s\"", sql);
+		bbm_spi_keep(plan);
 		*keep = plan;
 	}
 	return plan;

@@ -53,12 +53,12 @@
 #include "optimizer/planner.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
-#include "tcop/utility.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/plancache.h"
 
 #include "base/compat.h"
+#include "base/next_hook.h"
 #include "base/user.h"
 #include "target/hierarchy.h"
 #include "target/target.h"
@@ -419,15 +419,11 @@ lock_for_command(Node *command)
 }
 
 static void
-utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
-		ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+utility(BBM_UTILITY_PARAMETERS)
 {
 	if (working && !bbm_engine_writes())
 		lock_for_command(pstmt->utilityStmt);
-	if (previous_utility)
-		previous_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
-	else
-		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	bbm_next_utility(previous_utility, BBM_UTILITY_ARGUMENTS);
 }
 
 /*

@@ -57,7 +57,6 @@ static int64
 count_nulls(const BbmTarget *target, const char *source, List *columns, const char *condition, int64 most)
 {
 	StringInfoData sql;
-	bool		isnull;
 	int64		rows;
 	int			level;
 	ListCell   *cell;
@@ -77,10 +76,8 @@ count_nulls(const BbmTarget *target, const char *source, List *columns, const ch
 	/* whatever the planner estimates: usually there are no such rows, and an index shows that at once */
 	bbm_guc_set("enable_seqscan", "off", true);
 	bbm_guc_set("jit", "off", true);
-	if (bbm_spi_execute(sql.data, true, 0) != SPI_OK_SELECT || SPI_processed != 1)
-		elog(ERROR, "could not search for rows whose key is null");
-	rows = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	SPI_freetuptable(SPI_tuptable);
+	(void) bbm_spi_execute(sql.data, true, 0);
+	rows = bbm_spi_count();
 	bbm_user_settings_end(level);
 	pfree(sql.data);
 	return rows;

@@ -32,11 +32,6 @@
 
 #include "base/compat.h"
 
-/* ----------------------------------------------------------------
- * Columns
- * ----------------------------------------------------------------
- */
-
 static List *
 null_test(Relation rel, AttrNumber attnum, NullTestType type)
 {
@@ -116,8 +111,3 @@ bbm_nulls_have_index(Relation rel, AttrNumber attnum, List *conditions)
 	list_free(indexes);
 	return found;
 }
-
-/* ----------------------------------------------------------------
- * Rows
- * ----------------------------------------------------------------
- */

@@ -22,7 +22,6 @@
  */
 #include "target/plan_guard.h"
 
-#include "executor/executor.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/plancat.h"
 #include "parser/parsetree.h"
@@ -30,6 +29,7 @@
 #include "utils/plancache.h"
 #include "utils/rel.h"
 
+#include "base/next_hook.h"
 #include "base/spi.h"
 #include "base/txn.h"
 #include "target/lockset.h"
@@ -162,10 +162,7 @@ guarded_start(QueryDesc *query, int eflags)
 
 	if (in_batch)
 		bbm_check_plan_writes_here(query->plannedstmt, in_batch->shard != NULL);
-	if (previous_start)
-		previous_start(query, eflags);
-	else
-		standard_ExecutorStart(query, eflags);
+	bbm_next_start(previous_start, query, eflags);
 	bbm_lockset_note(query->plannedstmt);
 	if (guarded && !(eflags & EXEC_FLAG_EXPLAIN_ONLY) && find_full_scan(query->planstate, &found))
 		refuse(query, found);

@@ -423,8 +423,11 @@ bbm_check_is_no_shard(Oid relid)
 }
 
 static void
-writes_distributed(Oid relid)
+check_writes_no_distributed(Oid relid)
 {
+	if (!OidIsValid(relid) || !bbm_is_distributed(relid))
+		return;
+	bbm_failing_code = BBM_CODE_SIGNATURE;
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("the job writes distributed table \"%s\"", bbm_table_sql_name(relid)),
@@ -453,47 +456,33 @@ check_writes_no_shard(Oid relid, bool executed)
 			 errhint("Define a migration of the table, with bbm_update, bbm_delete, or a function with the parameter table_name.")));
 }
 
+/* A walker: raises an error for a query that writes a shard (*shards), or else a distributed table. */
 static bool
-find_shard(Node *node, void *context)
+check_written(Node *node, void *shards)
 {
 	Query	   *query = (Query *) node;
 
 	if (node == NULL)
 		return false;
 	if (!IsA(node, Query))
-		return expression_tree_walker(node, find_shard, context);
+		return expression_tree_walker(node, check_written, shards);
 	if (query->resultRelation > 0)
-		check_writes_no_shard(rt_fetch(query->resultRelation, query->rtable)->relid, false);
-	return query_tree_walker(query, find_shard, context, 0);
+	{
+		Oid			relid = rt_fetch(query->resultRelation, query->rtable)->relid;
+
+		if (*(bool *) shards)
+			check_writes_no_shard(relid, false);
+		else
+			check_writes_no_distributed(relid);
+	}
+	return query_tree_walker(query, check_written, shards, 0);
 }
 
 /* Raises an error when statements, as below, write a shard of a distributed table.  Needs SPI. */
 void
 bbm_check_queries_write_no_shard(List *queries)
 {
-	ListCell   *cell;
-
-	foreach(cell, queries)
-		(void) find_shard(lfirst(cell), NULL);
-}
-
-static bool
-find_distributed(Node *node, void *context)
-{
-	Query	   *query = (Query *) node;
-
-	if (node == NULL)
-		return false;
-	if (!IsA(node, Query))
-		return expression_tree_walker(node, find_distributed, context);
-	if (query->resultRelation > 0)
-	{
-		Oid			relid = rt_fetch(query->resultRelation, query->rtable)->relid;
-
-		if (OidIsValid(relid) && bbm_is_distributed(relid))
-			writes_distributed(relid);
-	}
-	return query_tree_walker(query, find_distributed, context, 0);
+	(void) expression_tree_walker((Node *) queries, check_written, &(bool) {true});
 }
 
 /*
@@ -503,10 +492,7 @@ find_distributed(Node *node, void *context)
 void
 bbm_check_queries_write_here(List *queries)
 {
-	ListCell   *cell;
-
-	foreach(cell, queries)
-		(void) find_distributed(lfirst(cell), NULL);
+	(void) expression_tree_walker((Node *) queries, check_written, &(bool) {false});
 }
 
 /*
@@ -524,11 +510,7 @@ bbm_check_plan_writes_here(PlannedStmt *stmt, bool of_shard)
 		return;
 	foreach(cell, bbm_written_tables(stmt))
 	{
-		if (bbm_is_distributed(lfirst_oid(cell)))
-		{
-			bbm_failing_code = BBM_CODE_SIGNATURE;
-			writes_distributed(lfirst_oid(cell));
-		}
+		check_writes_no_distributed(lfirst_oid(cell));
 		if (of_shard)
 			continue;
 		/* the statement's own level of SPI is in use */

@@ -34,6 +34,7 @@
 #include "lib/ilist.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -56,16 +57,10 @@ struct BbmRights
 
 static dlist_head watched = DLIST_STATIC_INIT(watched);
 
-static int
-compare_oids(const void *a, const void *b)
-{
-	return (*(const Oid *) a > *(const Oid *) b) - (*(const Oid *) a < *(const Oid *) b);
-}
-
 static bool
 is_watched(const BbmRights *rights, Oid relid)
 {
-	return bsearch(&relid, rights->relids, rights->n, sizeof(Oid), compare_oids) != NULL;
+	return bsearch(&relid, rights->relids, rights->n, sizeof(Oid), oid_cmp) != NULL;
 }
 
 /* A relcache callback; InvalidOid means all relations. */
@@ -187,7 +182,7 @@ watch(BbmTarget *target, List *relids)
 	rights->relids = MemoryContextAlloc(target->context, list_length(relids) * sizeof(Oid));
 	foreach(cell, relids)
 		rights->relids[rights->n++] = lfirst_oid(cell);
-	qsort(rights->relids, rights->n, sizeof(Oid), compare_oids);
+	qsort(rights->relids, rights->n, sizeof(Oid), oid_cmp);
 	rights->stale = false;
 }
 

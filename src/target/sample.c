@@ -173,15 +173,9 @@ has_pages(const BbmTarget *target, Relation rel)
 static double
 count_all(Relation rel)
 {
-	char	   *sql = psprintf("SELECT pg_catalog.count(*) FROM %s", bbm_table_sql_name(RelationGetRelid(rel)));
-	bool		isnull;
-	double		n;
-
-	if (bbm_spi_execute(sql, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not execute \"%s\"", sql);
-	n = (double) DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	SPI_freetuptable(SPI_tuptable);
-	return n;
+	(void) bbm_spi_execute(psprintf("SELECT pg_catalog.count(*) FROM %s", bbm_table_sql_name(RelationGetRelid(rel))),
+						   true, 0);
+	return (double) bbm_spi_count();
 }
 
 /* What the planner takes a relation for that cannot be sampled. */

@@ -287,13 +287,10 @@ bbm_statement_changed(Oid relid, const Query *update)
 const char *
 bbm_statement_partition_column(Oid relid, const Bitmapset *columns)
 {
-	List	   *related = bbm_partitions_all(relid);
 	const char *found = NULL;
 	ListCell   *cell;
 
-	if (get_rel_relispartition(relid))
-		related = list_concat(related, get_partition_ancestors(relid));
-	foreach(cell, related)
+	foreach(cell, bbm_partitions_related(relid))
 	{
 		int			column = -1;
 		Relation	rel;
@@ -302,7 +299,6 @@ bbm_statement_partition_column(Oid relid, const Bitmapset *columns)
 		if (get_rel_relkind(lfirst_oid(cell)) != RELKIND_PARTITIONED_TABLE)
 			continue;
 		rel = try_relation_open(lfirst_oid(cell), AccessShareLock);
-
 		if (rel == NULL)
 			continue;
 		while (rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE && found == NULL &&

@@ -403,18 +403,12 @@ time_of(PGFunction function, Oid relid)
 static TimestampTz
 transaction_start(int pid)
 {
-	TimestampTz start = 0;
-	int			n;
+	PgBackendStatus *status;
+	TimestampTz start;
 
 	pgstat_clear_backend_activity_snapshot();
-	n = pgstat_fetch_stat_numbackends();
-	for (int i = 1; i <= n; i++)
-	{
-		PgBackendStatus *status = bbm_backend_status(i);
-
-		if (status && status->st_procpid == pid)
-			start = status->st_xact_start_timestamp;
-	}
+	status = bbm_status_of_process(pid);
+	start = status ? status->st_xact_start_timestamp : 0;
 	pgstat_clear_backend_activity_snapshot();
 	return start;
 }

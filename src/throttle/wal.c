@@ -84,29 +84,17 @@ read_sender(int i, Sender *sender)
 static void
 read_names(TimestampTz now)
 {
-	int			n;
-
 	if (sender_names == NULL)
 		sender_names = MemoryContextAllocZero(TopMemoryContext, max_wal_senders * sizeof(SenderName));
 	pgstat_clear_backend_activity_snapshot();
-	n = pgstat_fetch_stat_numbackends();
 	for (int i = 0; i < max_wal_senders; i++)
 	{
 		Sender		sender;
+		PgBackendStatus *status = read_sender(i, &sender) ? bbm_status_of_process(sender.pid) : NULL;
 
-		sender_names[i].pid = 0;
-		if (!read_sender(i, &sender))
-			continue;
-		for (int j = 1; j <= n; j++)
-		{
-			PgBackendStatus *status = bbm_backend_status(j);
-
-			if (status && status->st_procpid == sender.pid)
-			{
-				sender_names[i].pid = sender.pid;
-				strlcpy(sender_names[i].name, status->st_appname, NAMEDATALEN);
-			}
-		}
+		sender_names[i].pid = status ? sender.pid : 0;
+		if (status)
+			strlcpy(sender_names[i].name, status->st_appname, NAMEDATALEN);
 	}
 	pgstat_clear_backend_activity_snapshot();
 	names_until = TimestampTzPlusMilliseconds(now, BBM_NAMES_MS);
