@@ -195,9 +195,54 @@ SELECT bbm_create('chosen', 'sparse', 'fills_gaps', batch_size => 5, min_batch_s
 CALL bbm_run('chosen');
 SELECT lo, hi, rows FROM commits WHERE rows > 5 ORDER BY lo;
 SELECT sum(rows) AS rows, (SELECT count(*) FROM sparse WHERE done <> 1) AS wrong FROM commits;
-SELECT bbm_drop(name) FROM bbm_status() WHERE name IN ('exact gaps', 'chosen');
-DROP FUNCTION fills_gaps;
-DROP TABLE sparse, commits;
+-- ... but not by any number of keys that come beyond those that the claim has seen
+CREATE FUNCTION appends(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    n bigint;
+BEGIN
+    INSERT INTO sparse SELECT 1000 + g FROM generate_series(1, 100) g ON CONFLICT DO NOTHING;
+    UPDATE sparse SET done = done + 1 WHERE id BETWEEN lo AND hi;
+    GET DIAGNOSTICS n = ROW_COUNT;
+    INSERT INTO commits VALUES (lo, hi, n);
+    RETURN n;
+END $$;
+DELETE FROM sparse WHERE id % 10 <> 0;
+UPDATE sparse SET done = 0;
+TRUNCATE commits;
+SELECT bbm_create('appended', 'sparse', 'appends', max_value => 100000, batch_size => 5, min_batch_size => 5, max_batch_size => 5, target_duration => '1 day') > 0 AS defined;
+CALL bbm_run('appended');
+SELECT max(rows) AS at_most, sum(rows) AS rows, (SELECT count(*) FROM sparse WHERE done <> 1) AS wrong FROM commits;
+-- where rows share a key, more may come with it: a commit gets no more than sub_batch_size of them, and those that have its last key
+CREATE TABLE sharing (k int NOT NULL, done int NOT NULL DEFAULT 0);
+CREATE INDEX ON sharing (k);
+INSERT INTO sharing SELECT g FROM generate_series(1, 40) g;
+CREATE FUNCTION shares_keys(lo int, hi int) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    n bigint;
+BEGIN
+    IF lo = 1 THEN
+        INSERT INTO sharing SELECT 10 + g % 10 FROM generate_series(1, 50) g;
+    END IF;
+    UPDATE sharing SET done = done + 1 WHERE k BETWEEN lo AND hi;
+    GET DIAGNOSTICS n = ROW_COUNT;
+    INSERT INTO commits VALUES (lo, hi, n);
+    RETURN n;
+END $$;
+TRUNCATE commits;
+SELECT bbm_create('sharing', 'sharing', 'shares_keys', column_name => 'k', batch_size => 40, sub_batch_size => 5) > 0 AS defined;
+CALL bbm_run('sharing');
+SELECT max(rows) AS at_most, sum(rows) AS rows, (SELECT count(*) FROM sharing WHERE done <> 1) AS wrong FROM commits;
+-- a commit of one key that the claim has seen
+TRUNCATE commits;
+UPDATE sharing SET done = 0;
+CREATE FUNCTION notes(lo int, hi int) RETURNS void LANGUAGE sql AS
+    'WITH done AS (UPDATE sharing SET done = done + 1 WHERE k BETWEEN lo AND hi RETURNING k) INSERT INTO commits SELECT lo, hi, count(*) FROM done';
+SELECT bbm_create('one by one', 'sharing', 'notes', column_name => 'k', min_value => 21, batch_size => 1, min_batch_size => 1, max_batch_size => 1, target_duration => '1 day') > 0 AS defined;
+CALL bbm_run('one by one');
+SELECT count(*) AS commits, max(rows) AS at_most FROM commits;
+SELECT bbm_drop(name) FROM bbm_status() WHERE name IN ('exact gaps', 'chosen', 'appended', 'sharing', 'one by one');
+DROP FUNCTION fills_gaps, appends, shares_keys, notes;
+DROP TABLE sparse, commits, sharing;
 
 ALTER SYSTEM RESET bbm.min_pace;
 ALTER SYSTEM RESET bbm.enabled;

@@ -195,6 +195,8 @@ typedef struct BbmMarks
 {
 	int			size;			/* of a commit then ... */
 	int			parts;			/* ... which has so many marks, at equal distances */
+	bool		unique;			/* no two rows have the same key */
+	bool		is_open;		/* the range goes on beyond all keys that were there */
 	int			n;
 	int64	   *keys;
 } BbmMarks;

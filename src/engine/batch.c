@@ -52,9 +52,10 @@
 
 /*
  * What a walk along so many keys of the rest of the job finds, by the marks that
- * its claim has left.  Keys may have come since.  What sub_batch_size demands is
- * exact, so it must be impossible then that more fit in.  Returns false where
- * only a walk can tell.
+ * its claim has left.  Keys may have come since: any number of them beyond the
+ * last one that the claim has seen.  What sub_batch_size demands is exact, so it
+ * must be impossible then that more fit in, as it is not where rows share a key.
+ * Returns false where only a walk can tell.
  */
 static bool
 sub_batch_of_marks(const BbmWork *work, const BbmRange *rest, int size, BbmRange *sub_batch)
@@ -82,8 +83,10 @@ sub_batch_of_marks(const BbmWork *work, const BbmRange *rest, int size, BbmRange
 		sub_batch->max.number = marks->keys[last];
 		sub_batch->key_count = bbm_keys_to_mark(marks, last) - done;
 	}
+	else if (marks->is_open)
+		return false;
 	return work->target->migration->sub_batch_size == 0 ||
-		(uint64) sub_batch->max.number - (uint64) from < (uint64) size;
+		(marks->unique && (uint64) sub_batch->max.number - (uint64) from < (uint64) size);
 }
 
 /*

@@ -63,6 +63,8 @@ bbm_key_next_range(BbmTarget *target, BbmPartition *partition, const BbmAllocati
 	if (target->key.is_integer && !distinct && !allocation->verifies)
 		walk.marks = range->marks = bbm_marks_prepare(target, allocation->size);
 	bbm_key_walk(&walk);
+	if (range->marks)
+		range->marks->is_open = walk.count < allocation->size;
 	range->key_count = walk.count;
 	range->max = walk.count >= allocation->size ? walk.last : *allocation->max;
 	range->min = target->key.is_integer ? from : walk.first;

@@ -254,6 +254,8 @@ walk_index(BbmKeyWalk *asked)
 		bbm_key_values(key, asked->to, to);
 	walk_begin(&walk, asked->target, asked->partition);
 	walk_to(&walk, asked->from ? from : NULL, asked->after);
+	if (asked->marks)
+		asked->marks->unique = walk.index->rd_index->indisunique && walk.index->rd_index->indnkeyatts == key->n;
 	while (walk_next(&walk) && !(asked->to && bbm_key_compare(key, walk.values, to) > 0))
 	{
 		/* beyond the limit, only those that tie with the last one */
