@@ -8,7 +8,7 @@
  *	  no longer when the wait has ended with an error.  Therefore the waiting
  *	  process records them itself, from the timer that runs in each of our
  *	  transactions (base/lock_watch.c): in its slot, where bbm_status() reads
- *	  them, and here, for the error that the wait may end with.  Whoever
+ *	  them, and here, for the error that the wait may end with.  The code that
  *	  formats them as text looks up the names of tables and the states of
  *	  sessions, in a transaction.
  *

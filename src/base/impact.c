@@ -5,26 +5,26 @@
  *		durations of the statements that start in them.
  *
  * NOTES
- *	  Whether statements are slower because of a migration, or because there is
- *	  more to do at the moment, shows only an experiment.  Time is divided into
- *	  windows of equal length.  A draw of lots that depends on nothing but the
- *	  number of the window makes some of them silent: no process of bbm begins a
- *	  batch in these.  As many others, drawn with the same chance, are counted
- *	  in the same way, and differ in nothing but that bbm works in them, in
- *	  pulses and pauses, as its pace has it.  So the difference between the
+ *	  Only an experiment shows whether statements are slower because of a
+ *	  migration, or because there is more to do at the moment.  Time is divided
+ *	  into windows of equal length.  A draw of lots that depends on nothing but
+ *	  the number of the window makes some of them silent: no process of bbm
+ *	  begins a batch in these.  As many others, drawn with the same chance, are
+ *	  counted in the same way; they differ only in that bbm works in them, in
+ *	  the pulses and pauses of its pace.  So the difference between the
  *	  statements that start in windows of these two kinds is what bbm does to
  *	  statements, whatever the load does meanwhile.
  *
  *	  A window is much longer than a pulse of about a millisecond.  A pulse
- *	  delays also statements that start after it: they find a queue.  Windows as
- *	  short as a pulse would count them as not affected, and find hardly a
- *	  difference on a machine that is busy; in one of 33 ms, whose first quarter
- *	  is not counted, that queue is gone.  Its last quarter is not counted
- *	  either, so that a statement of up to 8 ms is in its window from its begin
- *	  to its end.  Of one that takes much longer than a window, a part runs in
- *	  windows of another kind, and less of the impact shows.
+ *	  also delays statements that start after it: they find a queue.  Windows
+ *	  as short as a pulse would count them as not affected, and find hardly a
+ *	  difference on a machine that is busy; in one of 33 ms, whose first
+ *	  quarter is not counted, that queue is gone.  Its last quarter is not
+ *	  counted either, so that a statement of up to 8 ms is in its window from
+ *	  its begin to its end.  A part of a statement that takes much longer than
+ *	  a window runs in windows of another kind, so less of the impact shows.
  *
- *	  Everybody who knows the seed agrees on the windows by the clock alone.
+ *	  All processes that know the seed agree on the windows by the clock alone.
  *
  *-------------------------------------------------------------------------
  */

@@ -33,8 +33,8 @@ typedef enum BbmWindowKind
 
 /*
  * Durations: exact below 32 us, and then 32 buckets for each doubling, up to
- * 16.8 s.  What took longer is not counted: it began long before, and went on
- * long after, whatever the window that it started in.
+ * 16.8 s.  What took longer is not counted: most of it ran outside of the window
+ * that it started in.
  */
 #define BBM_IMPACT_BITS 5
 #define BBM_IMPACT_LONGEST_BITS 24

@@ -14,10 +14,10 @@
  *	  another migration's meanwhile, its generation shows that, but for a moment
  *	  in which a statement may count for the wrong one.
  *
- *	  To be silent costs a migration some of its time.  Where no statements are,
- *	  nobody is silent.  A statement therefore says that it is there, and counts
- *	  only after others have said so for as long as it takes until everybody has
- *	  heard it.
+ *	  To be silent costs a migration some of its time, so no process is silent
+ *	  where there are no statements.  A statement therefore says that it is
+ *	  there, and counts only after others have said so for long enough that
+ *	  each process knows.
  *
  *	  Without preloading there is no shared memory, and nothing is counted.
  *

@@ -28,14 +28,15 @@
  *	  2. There is one exception: errfinish() ends all holding off, and the
  *	  LWLocks stay held until LWLockReleaseAll(), which AbortTransaction() and
  *	  AbortSubTransaction() call with interrupts held off again.  Those that
- *	  are held exclusively are not free for the check.  Those that are held
- *	  shared it gets once more, and releases: LWLockRelease() searches from
- *	  the latest.  No error is raised in the middle of a change of a list.
+ *	  are held exclusively are not free for the check.  It acquires those that
+ *	  are held shared a second time, and releases only that second hold:
+ *	  LWLockRelease() searches from the latest.  No error is raised in the
+ *	  middle of a change of a list.
  *
  *	  3. It takes LWLocks only if they are free, and otherwise tries again a
  *	  moment later: it waits for nothing, so there is no deadlock in whatever
- *	  order it takes them.  To wake who waits for one is to post a semaphore,
- *	  as a signal handler may.
+ *	  order it takes them.  To wake a process that waits for one it posts a
+ *	  semaphore, as a signal handler may.
  *
  *	  4. The lists of locks and of waiters, and what is read of them, change
  *	  only under the LWLock of their partition, also for our own locks.  Local
@@ -43,8 +44,9 @@
  *	  read.
  *
  *	  5. It takes no spinlock, so it does not matter if what was interrupted
- *	  holds one; who waits for that one waits for some microseconds more.  The
- *	  bit that locks an LWLock's queue is set by lwlock.c only: see 1.
+ *	  holds one; a process that waits for that one waits some microseconds
+ *	  more.  The bit that locks an LWLock's queue is set by lwlock.c only: see
+ *	  1.
  *
  *	  6. It allocates no memory, so what was interrupted may be in malloc().
  *	  It raises no error: LWLockConditionalAcquire() would if 200 were held.

@@ -18,11 +18,12 @@
  *	  table		held for the moment of a claim, after the migration's: two
  *				migrations decide one after the other which one has the time
  *				slice.
- *	  nodes		of a distributed table's migration.  Shared by the process that has
- *				the nodes go on, while it asks them; held by a session that pauses
- *				it and awaits their batches, until that has committed: nobody has
- *				a node go on that has paused.  Whoever also needs the migration's
- *				row lock takes that after it.
+ *	  nodes		of a distributed table's migration.  Held shared by the process
+ *				that starts it on the nodes, while it asks them; held by a
+ *				session that pauses it and awaits their batches, until that has
+ *				committed: no process starts it again on a node that has paused
+ *				it.  Whoever also needs the migration's row lock takes that
+ *				after it.
  *	  worker id	held by a process for as long as it may run jobs.  A job that
  *				is marked running with a worker id nobody holds is an orphan.
  *	  database	held by whoever needs a database without our workers, any number

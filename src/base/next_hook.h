@@ -18,7 +18,7 @@
 
 #define BBM_UTILITY_PARAMETERS \
 	PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context, ParamListInfo params, \
-	QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc
+		QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc
 #define BBM_UTILITY_ARGUMENTS pstmt, query, read_only_tree, context, params, env, dest, qc
 
 static inline void

@@ -16,7 +16,7 @@
 
 #include "base/setting.h"
 
-/* Below this, milliseconds or kilobytes are hardly what somebody meant who wrote no unit. */
+/* Whoever writes a smaller number without a unit hardly means milliseconds or kilobytes. */
 #define SMALL_NUMBER 100
 
 /* The value of one setting. */

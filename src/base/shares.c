@@ -45,7 +45,7 @@ share_of(Oid database, Oid owner)
 	return share;
 }
 
-/* Sorts first who has fewer workers in all, and then fewer in that database. */
+/* The owner with fewer workers in all sorts first, and then the one with fewer in that database. */
 static int
 compare_shares(Share a, Share b)
 {

@@ -30,7 +30,7 @@ typedef struct Surroundings
 	ErrorContextCallback *outer;
 } Surroundings;
 
-/* Of the statement that runs: what error_context_stack was before SPI added the statement itself. */
+/* What error_context_stack was before SPI added the statement that runs. */
 static ErrorContextCallback *outer_context;
 
 static Surroundings

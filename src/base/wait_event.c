@@ -43,6 +43,7 @@ bbm_wait_event(BbmWaitEvent event)
 void
 bbm_sleep(int64 ms, BbmWaitEvent event)
 {
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, (long) Max(ms, 1), bbm_wait_event(event));
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, (long) Max(ms, 1),
+					 bbm_wait_event(event));
 	ResetLatch(MyLatch);
 }

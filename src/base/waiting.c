@@ -4,11 +4,11 @@
  *		What a migration waits for, as far as shared memory shows.
  *
  * NOTES
- *	  A reason for waiting (BbmReason) is in three places, by whose it is: in
- *	  the slot of a process that waits, in the wait state of a migration that is
- *	  throttled, and with a transient error, which may be its owner's or its
- *	  database's.  Whoever shows users a reason reads them here, all at one
- *	  moment.
+ *	  A reason for waiting (BbmReason) is in one of three places, according to
+ *	  whose it is: in the slot of a process that waits, in the wait state of a
+ *	  migration that is throttled, and with a transient error, which may be its
+ *	  owner's or its database's.  Code that shows users a reason reads all
+ *	  three here, at one moment.
  *
  *-------------------------------------------------------------------------
  */

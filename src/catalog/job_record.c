@@ -5,8 +5,8 @@
  *
  * NOTES
  *	  A batch that is done is recorded in its own transaction, which has locked
- *	  the job's row (bbm_job_lock).  The other statements are transactions'
- *	  only ones: each checks by itself that the claim is still valid.
+ *	  the job's row (bbm_job_lock).  Each of the other statements is alone in
+ *	  its transaction, and checks by itself that the claim is still valid.
  *
  *-------------------------------------------------------------------------
  */

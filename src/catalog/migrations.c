@@ -114,9 +114,9 @@ bbm_migration_definition(int64 id, BbmDefinition *d)
 }
 
 /*
- * Of the migrations that this allows, the name nearest to one that no
- * migration has; NULL when none is near: it is not what was meant when half of
- * it is different.
+ * The name nearest to one that no migration has, among the migrations that
+ * may_see allows; NULL when none is near: a name of which half is different is
+ * not what was meant.
  */
 char *
 bbm_migration_nearest(const char *name, bool (*may_see) (Oid owner))

@@ -46,8 +46,8 @@ jobs_with_quarantined(int64 migration_id, TimestampTz since)
 }
 
 /*
- * Of the migration's newest jobs, at most so many, those that have ended since
- * it was started last: how many they are, and how many of them have failed, and
+ * Counts the jobs that have ended since the migration was started last, among
+ * its newest ones, at most so many: all of them, and those that have failed and
  * wait for another attempt, or have had rows quarantined.
  *
  * Jobs that end between the statements are in the last one or not; either is

@@ -4,8 +4,8 @@
  *		The migrations of the shards that this node has.
  *
  * NOTES
- *	  Such a migration is made of the record of its shard, and may be made anew
- *	  at any time: it has no state that must not be lost.
+ *	  Such a migration is made from the record of its shard, and may be made
+ *	  anew at any time: it has no state that must not be lost.
  *
  *-------------------------------------------------------------------------
  */

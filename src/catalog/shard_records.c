@@ -397,13 +397,13 @@ lock_shards(Oid owner, const char *record)
  * that it was a part of.  Returns how many shards have none, because they are
  * empty and no value is known that would be in them.  "reported" is how many
  * shards there were when that was found out: where there are others now, the
- * next call does it, as who counts ours has not counted them.
+ * next call does it, as the caller's count does not include them.
  *
  * No batch moves the cursor meanwhile: none runs in a shard whose rows have
  * other hash values than the shard itself, and those of the whole are not in
- * use by any shard.  Nor is there another split until we commit: whoever makes
- * one waits for the lock of the shard's metadata.  One that came before that
- * lock has made the shards more; none makes them fewer.
+ * use by any shard.  There is no other split either until we commit: it would
+ * wait for the lock of the shard's metadata.  A split that came before we had
+ * that lock has made the shards more; no split makes them fewer.
  */
 int
 bbm_shard_records_complete(Oid owner, const char *record, Oid relid, int reported)

@@ -173,7 +173,7 @@ bbm_citus_coordinator(void)
 
 /*
  * The distributed table that this table, whose name ends with this number, is a
- * shard of; InvalidOid if it is none.  Citus hides shards from who reads
+ * shard of; InvalidOid if it is none.  Citus hides shards from those who read
  * pg_class.
  */
 Oid

@@ -8,16 +8,15 @@
  *	  others write: the sums over its jobs are brought up to date once in some
  *	  hundred jobs, or after some seconds, by whichever worker is due.  The row
  *	  of bbm_totals has the sums over all finished jobs up to the job last_job;
- *	  open_jobs are those up to there which were not finished then.  Whoever
- *	  reads adds the jobs after last_job, and those in open_jobs, all with one
+ *	  open_jobs are those up to there which were not finished then.  A reader
+ *	  adds the jobs after last_job, and those in open_jobs, all with one
  *	  snapshot.
  *
  *	  That is right for the following reasons.  last_job is set under the
- *	  migration's lock, as all jobs are created, so no job with a lower id
- *	  comes later.  A job that ends while the sums
- *	  are made is not finished for their snapshot: it is in open_jobs, and
- *	  whoever reads later finds it there as finished.  A finished job does not
- *	  change, except that
+ *	  migration's lock, under which all jobs are created, too, so no job with a
+ *	  lower id comes later.  A job that ends while the sums are made is not
+ *	  finished for their snapshot: it is in open_jobs, and whoever reads later
+ *	  finds it there as finished.  A finished job does not change, except that
  *		- old ones are merged, in the transaction that brings the sums up to
  *		  date, and without those in open_jobs (merge.c);
  *		- a job of a partition that was detached becomes new again, and users

@@ -163,9 +163,9 @@ split_keys(Bisection *bisection, BbmRange *rest, bool after)
 
 /*
  * Processes what can be processed of a sub-batch and records the other rows,
- * in the caller's transaction, which also records the sub-batch as done.  Of a
- * user's job on a range that verification has checked, processes all that is
- * left.  Returns how many rows were changed.  The job's row is locked.
+ * in the caller's transaction, which also records the sub-batch as done.  If a
+ * user's job has a range that verification has checked, processes all that is
+ * left of it.  Returns how many rows were changed.  The job's row is locked.
  */
 int64
 bbm_bisect(BbmTarget *target, BbmPartition *partition, const BbmJob *job, const BbmRange *sub_batch)

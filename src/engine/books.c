@@ -88,8 +88,8 @@ typedef struct KeepBooks
 } KeepBooks;
 
 /*
- * Not when a user has paused the migration, and may be changing its jobs; nor
- * if that would mean to wait for somebody who has the lock.  Claims, pauses and
+ * Does nothing when a user has paused the migration, and may be changing its
+ * jobs, or when it would have to wait for the migration's lock.  Claims, pauses and
  * other keepers of the books need that lock, so none comes between the
  * statements; a job that ends or is requeued meanwhile is not in these sums,
  * is therefore not merged, and is added the next time.

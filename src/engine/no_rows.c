@@ -6,7 +6,7 @@
  * NOTES
  *	  That is no error: the rows may be done already, or the job may write
  *	  another table.  But a filter or a function that never finds anything
- *	  looks like success, too, and somebody should know early.
+ *	  looks like success, too, and users should know early.
  *
  *-------------------------------------------------------------------------
  */

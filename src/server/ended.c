@@ -4,8 +4,8 @@
  *		What DROP EXTENSION ends on other servers.
  *
  * NOTES
- *	  Citus carries the command to all nodes.  Which work that ends, the nodes
- *	  do not say, and the record's tables, which depend on the extension, have
+ *	  Citus carries the command to all nodes.  The nodes do not say which work
+ *	  it ends, and the record's tables, which depend on the extension, have
  *	  only numbers in their names.
  *
  *-------------------------------------------------------------------------

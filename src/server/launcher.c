@@ -122,9 +122,9 @@ attach(void)
 /*
  * Starts a worker in a slot, if one is available now.  If no other worker
  * serves the request ("needed"), the lack of a process is logged once, and
- * again only after a worker could be started in between.  Whoever needs the
- * database without us locks it, and then checks the slots for it: so here the
- * slot comes first.
+ * again only after a worker could be started in between.  A command that needs
+ * the database without us locks it, and then checks the slots for it; so this
+ * takes the slot first.
  */
 static Start
 start_worker(BbmKind kind, Oid database, Oid owner, bool needed)

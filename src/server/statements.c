@@ -6,12 +6,13 @@
  *
  * NOTES
  *	  What counts is what a client waits for: from the arrival of its message,
- *	  which is the statement's timestamp, to the end of the statement, and of the
- *	  commit where that is part of it.  So the timestamp also shows what is
+ *	  which is the statement's timestamp, to the end of the statement, and of
+ *	  the commit where that is part of it.  So the timestamp also shows what is
  *	  nested: a query of a function, a trigger or a cursor's FETCH has that of
- *	  the statement that it belongs to.  Of several statements in one message the
- *	  first counts.  A parallel worker, and all else that is not a session of a
- *	  client, does not take part; nor do statements of bbm itself.
+ *	  the statement that it belongs to.  If a message has several statements,
+ *	  the first counts.  Parallel workers, and all other processes that are not
+ *	  a client's session, do not take part, and neither do statements of bbm
+ *	  itself.
  *
  *	  A statement ends
  *		- in a transaction block, when its execution ends (a query, in
@@ -19,17 +20,18 @@
  *		  command, in ProcessUtility);
  *		- otherwise, when its transaction has committed, and so does COMMIT;
  *		- with an error, when the transaction or the savepoint is aborted.
- *	  An abort may also be a part of it, and go on to an end: so until the next
- *	  message arrives, each event that may be the end is taken for it.
+ *	  A statement may also go on after an abort: so until the next message
+ *	  arrives, each event that may be its end is taken for it.
  *
- *	  A message that arrives while the CPUs are busy is not read at once, and its
- *	  timestamp is that of the moment when the process got a CPU.  How long it
- *	  waited for that belongs to the statement, too.  The system reports how long
- *	  the process has waited since it began (base/cpu_waits.c), and a process
- *	  that is idle does not wait: so it is what was added since the last statement
- *	  ended.  Where the system reports that, only statements count for which it is
- *	  known: those after another one in a window that is counted, and after one
- *	  transaction in some more, drawn by lot.
+ *	  A message that arrives while the CPUs are busy is not read at once, and
+ *	  its timestamp is that of the moment when the process got a CPU.  How long
+ *	  it waited for that belongs to the statement, too.  The system reports how
+ *	  long the process has waited for CPUs since it began (base/cpu_waits.c).
+ *	  An idle process does not wait, so the wait of a statement is what was
+ *	  added since the last one ended.  Where the system reports that, only
+ *	  statements count for which it is known: those after another one in a
+ *	  window that is counted, and after one transaction in some more, drawn by
+ *	  lot.
  *
  *	  While no migration runs, a statement costs one branch on a flag in shared
  *	  memory for each hook.  While one runs, it also costs a look at the lot of its

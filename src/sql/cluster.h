@@ -14,7 +14,7 @@
 
 #include "catalog/options.h"
 
-/* A hint for who wants to do something with one shard's alone. */
+/* A hint where somebody wants to do something with one shard's alone. */
 #define BBM_OF_THE_WHOLE \
 	"Do that with the migration of the whole table, whose name ends before the last slash, here or on the coordinator."
 

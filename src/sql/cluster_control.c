@@ -57,9 +57,10 @@ compare_ids(const ListCell *a, const ListCell *b)
 }
 
 /*
- * Nobody has the nodes go on with these migrations until our transaction ends.
- * Called before their rows are written, so that who asks the nodes just now
- * does not wait for us; two sessions take the locks in the same order.
+ * Keeps others from starting these migrations on the nodes until our transaction
+ * ends.  Called before their rows are written, so that a process that is asking
+ * the nodes at this moment does not wait for us; all sessions take the locks in
+ * the same order.
  */
 void
 bbm_cluster_hold(List *migrations)

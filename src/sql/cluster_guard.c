@@ -2,7 +2,7 @@
  *
  * cluster_guard.c
  *		The rules of the guards for migrations of distributed tables (Citus):
- *		what of them can be changed, and what the nodes are told of a change.
+ *		what can be changed, and how the nodes learn of a change.
  *
  * NOTES
  *	  See sql/guards.c, which calls these, for locks and order.
@@ -47,7 +47,7 @@ runs(BbmRow row)
 /*
  * The nodes have the definition in the record of their shards, and each part of
  * it is the record's.  How the whole is done can be altered, as far as the
- * nodes take that up: see redefine.
+ * nodes adopt that: see redefine.
  */
 void
 bbm_cluster_guard_update(Relation rel, BbmRow old, BbmRow new)
@@ -78,7 +78,7 @@ bbm_cluster_guard_update(Relation rel, BbmRow old, BbmRow new)
 
 /*
  * The nodes see it before their next batch, once we have committed; Citus
- * commits on all of them that we write to or on none.
+ * commits on all nodes that we write to, or on none.
  */
 static void
 tell_nodes(BbmRow old, BbmRow now)
@@ -95,7 +95,7 @@ tell_nodes(BbmRow old, BbmRow now)
 		bbm_cluster_tell_stop(&row, to == BBM_FAILED);
 }
 
-/* A user has altered its name, or how it is done: the nodes take that up when they are asked the next time. */
+/* A user has altered its name, or how it is done: the nodes adopt that when they are asked the next time. */
 static void
 redefine(Relation rel, BbmRow old, BbmRow now)
 {

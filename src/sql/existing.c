@@ -27,7 +27,7 @@
 #include "engine/event.h"
 #include "strategy/strategy.h"
 
-/* Of a value in the error's DETAIL, this many bytes are shown. */
+/* How many bytes of a value the error's DETAIL shows. */
 #define LONGEST_SHOWN 200
 
 /* Without the table: has it the same name, and the same schema if one is given? */

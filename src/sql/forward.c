@@ -8,8 +8,8 @@
  *	  Such a migration is the coordinator's.  A node that has the cluster's
  *	  metadata knows where that is: a call that names a migration which is not
  *	  defined on this node is done there, as the same role.  What is defined
- *	  here comes first, as without Citus, where nothing of this is reached but
- *	  with a name that does not exist.
+ *	  here comes first.  Without Citus, only a name that does not exist leads
+ *	  here.
  *
  *	  The coordinator commits by itself.  So a call that changes something is
  *	  refused in a transaction block, whose ROLLBACK could not undo it.
@@ -17,8 +17,8 @@
  *	  One that is defined on a distributed table is the coordinator's, too, and
  *	  defined there, with the search_path of the session here.
  *
- *	  Of an error there, Citus passes on the message alone, and of a warning
- *	  nothing.
+ *	  Citus passes on only the message of an error there, and nothing of a
+ *	  warning.
  *
  *-------------------------------------------------------------------------
  */

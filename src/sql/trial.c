@@ -142,7 +142,10 @@ run_batch(void *arg)
 	MemoryContextSwitchTo(old);
 }
 
-/* Does a batch, and takes it back at once, with its locks, if it begins at a drawn place; false when no range is left. */
+/*
+ * Does a batch, and, if it begins at a drawn place, takes it back at once with its locks;
+ * false when no range is left.
+ */
 bool
 bbm_trial_batch(BbmTrialBatch *batch)
 {

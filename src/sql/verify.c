@@ -178,8 +178,8 @@ count_all(const BbmMigration *migration)
 }
 
 /*
- * Of a distributed table, all rows are counted with one query, which Citus runs
- * on all shards.  It is the table that the migration was defined for, by its
+ * Counts all rows of a distributed table with one query, which Citus runs on
+ * all shards.  It is the table that the migration was defined for, by its
  * OID.  The current user is the owner.
  */
 static int64

@@ -10,10 +10,11 @@
  *	  between the first and the last key would prefer rows that follow a gap,
  *	  and is possible for integers only.
  *
- *	  The pages are chosen by TABLESAMPLE in a query of the owner's, so that its
- *	  privileges and row security apply.  It names the row's table only where
- *	  that matters, as for this the owner needs SELECT on the table as a whole.  Rows that are done are left out as far
- *	  as the ranges allocated so far show them.
+ *	  The pages are chosen by TABLESAMPLE in a query of the owner's, so that
+ *	  its privileges and row security apply.  It names the row's table only
+ *	  where that matters, as for this the owner needs SELECT on the table as a
+ *	  whole.  Rows that are done are left out as far as the ranges allocated so
+ *	  far show them.
  *
  *	  Other sessions may change the table meanwhile: then a place is not the
  *	  first key of a batch any more, which begins with the next one.

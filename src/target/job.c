@@ -387,14 +387,10 @@ void
 bbm_job_resolve(BbmTarget *target)
 {
 	const BbmMigration *migration = target->migration;
+	bool		composed = target->form != BBM_JOB_NONE && migration->operation;
 	BbmStatementParts parts;
 
-	if (target->form == BBM_JOB_NONE)
-	{
-		if (migration->filter)
-			bbm_statement_check_condition(target->relid, migration->filter, "filter");
-	}
-	else if (migration->operation)
+	if (composed)
 	{
 		AttrNumber	key[BBM_MAX_KEY_COLUMNS];
 
@@ -405,10 +401,10 @@ bbm_job_resolve(BbmTarget *target)
 		bbm_statement_check(target->relid, &parts, key, target->key.n, migration->allow_key_change);
 		target->moves_rows = changes_partition(target->relid, &parts);
 	}
-	else
+	else if (migration->filter)
+		bbm_statement_check_condition(target->relid, migration->filter, "filter");
+	if (target->form != BBM_JOB_NONE && !composed)
 	{
-		if (migration->filter)
-			bbm_statement_check_condition(target->relid, migration->filter, "filter");
 		if (is_name(migration->job))
 			resolve_function(target);
 		else
@@ -488,16 +484,21 @@ prepare(const char *sql, int nargs, Oid *types, int bounds, int cursor_options)
 	return plan;
 }
 
+/* Is a range a condition on rows, so that a statement has to use its bounds? */
+static bool
+has_bounds(const BbmTarget *target)
+{
+	return target->strategy->has_key || target->strategy->table_scans;
+}
+
 /* Sets the types of the job's parameters; returns their number. */
 int
 bbm_job_types(const BbmTarget *target, Oid *types)
 {
-	bool		ranged = target->strategy->has_key || target->strategy->table_scans;
-
 	switch (target->form)
 	{
 		case BBM_JOB_STATEMENT:
-			return bbm_range_bind(target, NULL, 0, NULL, types) + (ranged ? 0 : 1);
+			return bbm_range_bind(target, NULL, 0, NULL, types) + (has_bounds(target) ? 0 : 1);
 		case BBM_JOB_COMPOSED:
 			return bbm_range_bind(target, NULL, 0, NULL, types) + 1;
 		case BBM_JOB_RANGE_FUNCTION:
@@ -535,11 +536,10 @@ prepare_job(BbmTarget *target, BbmPartition *partition, int cursor_options)
 {
 	Oid			types[BBM_MAX_JOB_ARGS];
 	int			nargs = bbm_job_types(target, types);
-	bool		ranged = target->strategy->has_key || target->strategy->table_scans;
+	int			bounds = target->form == BBM_JOB_STATEMENT && has_bounds(target) ? Max(target->key.n, 1) : 0;
 	char	   *sql = bbm_job_statement(target, partition);
 
-	return sql == NULL ? NULL :
-		prepare(sql, nargs, types, target->form == BBM_JOB_STATEMENT && ranged ? Max(target->key.n, 1) : 0, cursor_options);
+	return sql == NULL ? NULL : prepare(sql, nargs, types, bounds, cursor_options);
 }
 
 /* A job that has not one plan for all ranges is prepared again, to be planned for each. */
@@ -578,22 +578,22 @@ bbm_job_revalidate(BbmTarget *target, BbmPartition *partition)
 		choose_plan(target, partition);
 }
 
-/* Prepares a count over ranges, like bbm_job_prepare. */
+/* Prepares a count of the rows of a range (NULL: of all) that a statement would change, like bbm_job_prepare. */
 static SPIPlanPtr
-prepare_count(BbmTarget *target, const char *sql)
+prepare_count(BbmTarget *target, BbmPartition *partition, const BbmStatementParts *parts, char *range)
 {
 	Oid			types[BBM_MAX_JOB_ARGS];
 	int			nbounds = bbm_range_bind(target, NULL, 0, NULL, types);
 
-	return prepare(sql, nbounds + 1, types, 0, 0);
+	return prepare(bbm_statement_count(parts, partition->source, target->alias, false, with_rows(partition, range)),
+				   nbounds + 1, types, 0, 0);
 }
 
 /* The predicate of a range, or NULL where jobs have none. */
 static char *
 range_of(BbmTarget *target, BbmPartition *partition)
 {
-	return target->strategy->has_key || target->strategy->table_scans ?
-		target->strategy->predicate(target, partition, target->alias) : NULL;
+	return has_bounds(target) ? target->strategy->predicate(target, partition, target->alias) : NULL;
 }
 
 /*
@@ -613,8 +613,7 @@ bbm_job_left_plan(BbmTarget *target, BbmPartition *partition)
 		bbm_job_parts(migration, &parts);
 	if (range == NULL)
 		range = psprintf("%s.%s IS NULL", target->alias, quote_identifier(migration->column_name));
-	partition->left_plan = prepare_count(target, bbm_statement_count(&parts, partition->source, target->alias, false,
-																	 with_rows(partition, range)));
+	partition->left_plan = prepare_count(target, partition, &parts, range);
 	return partition->left_plan;
 }
 
@@ -626,16 +625,11 @@ bbm_job_check_plan(BbmTarget *target, BbmPartition *partition)
 	.condition = psprintf("(%s\n) IS NOT TRUE", target->migration->row_check)};
 
 	if (partition->check_plan == NULL)
-		partition->check_plan =
-			prepare_count(target, bbm_statement_count(&parts, partition->source, target->alias, false,
-													  with_rows(partition, range_of(target, partition))));
+		partition->check_plan = prepare_count(target, partition, &parts, range_of(target, partition));
 	return partition->check_plan;
 }
 
-/*
- * A query for the rows of a range: the table that each is in, and its ctid.
- * Its parameters are those of bbm_range_bind.
- */
+/* A query for the rows of a range: the table and the ctid of each.  Its parameters are those of bbm_range_bind. */
 char *
 bbm_job_rows_sql(BbmTarget *target, BbmPartition *partition)
 {
@@ -695,12 +689,10 @@ bbm_job_bind(const BbmTarget *target, const BbmPartition *partition, const BbmRa
 	const BbmMigration *migration = target->migration;
 	Oid			types[BBM_MAX_JOB_ARGS];
 
-	if (target->form != BBM_JOB_REGISTRY_FUNCTION)
+	if (target->form == BBM_JOB_REGISTRY_FUNCTION)
 	{
-		(void) bbm_range_bind(target, range, size, values, types);
-		return;
+		*values++ = CStringGetTextDatum(target->per_partition ? partition->name : migration->table_name);
+		*values++ = CStringGetTextDatum(migration->column_name);
 	}
-	values[0] = CStringGetTextDatum(target->per_partition ? partition->name : migration->table_name);
-	values[1] = CStringGetTextDatum(migration->column_name);
-	(void) bbm_range_bind(target, range, size, &values[2], types);
+	(void) bbm_range_bind(target, range, size, values, types);
 }

@@ -17,8 +17,8 @@
 #include "target/target.h"
 
 /*
- * Of a reference table, each node of Citus has a copy of the rows: a statement
- * goes to all copies, and they commit together with whatever else is in the
+ * Each node of Citus has a copy of a reference table's rows.  A statement goes
+ * to all copies, and they commit together with whatever else is in the
  * transaction, by two-phase commit.  Shards commit apart from each other.
  */
 typedef enum BbmRowsAre

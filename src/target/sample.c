@@ -169,7 +169,7 @@ has_pages(const BbmTarget *target, Relation rel)
 		rel->rd_tableam && rel->rd_tableam->scan_set_tidrange;
 }
 
-/* Of a reference table nothing is known here; it is small, since each node has a copy.  Needs SPI. */
+/* Nothing is known here of a reference table; it is small, since each node has a copy.  Needs SPI. */
 static double
 count_all(Relation rel)
 {

@@ -174,7 +174,7 @@ bbm_pacing_check_locks(void)
 		blocks = true;
 }
 
-/* What it began is done; "units" is how much it was, in units of about the same time (0: not known). */
+/* The work that it began is done; "units" is how much it was, in units of about the same time (0: not known). */
 void
 bbm_pacing_end(const BbmMigration *migration, double units)
 {

@@ -42,7 +42,7 @@
 /* A throttle that comes and goes is logged at most this often. */
 #define BBM_LOG_WAIT_MS (60 * 1000)
 
-/* What is owed to a rate is derived from the jobs that ended last: from so many that ran at once, at most. */
+/* What is owed to a rate is derived from the jobs that ended last, of which at most so many ran at once. */
 #define BBM_JOBS_RECALLED 20
 
 typedef struct Signal

@@ -24,7 +24,7 @@ typedef struct BbmWait
 	ErrorData  *cancelled;		/* the check was cancelled */
 } BbmWait;
 
-/* What a migration is shown to wait for: not for a pause of one of its processes, so NULL. */
+/* What a migration is shown to wait for; NULL for a pause of one of its processes, which is not shown. */
 static inline const BbmReason *
 bbm_wait_reason(const BbmWait *wait)
 {
