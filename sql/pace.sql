@@ -94,3 +94,25 @@ SELECT think_us, max_impact, CASE WHEN max_impact < 0 THEN impact > 0.25 ELSE im
     share > 0.02 AS works, CASE WHEN max_impact <= 0.1 AND think_us = 9600 THEN why END AS why FROM kept_to ORDER BY think_us DESC, max_impact;
 DROP TABLE ran, kept_to;
 DROP FUNCTION mean, swing, load, same, machine, pulses, kept;
+
+--
+-- What the system says of CPUs and processes.  What is not reported is not there, or is all zeros: in some containers, and in kernels that do not count it.
+--
+CREATE FUNCTION cpu_stat(line text) RETURNS float8[] STRICT LANGUAGE c AS :'module', 'bbm_test_cpu_stat';
+CREATE FUNCTION cpu_times(line text) RETURNS float8[] STRICT LANGUAGE c AS :'module', 'bbm_test_cpu_times';
+CREATE FUNCTION cpu_use(ms int) RETURNS float8[] STRICT LANGUAGE c AS :'module', 'bbm_test_cpu_use';
+SELECT cpu_stat('cpu  100 20 3 4000 500 6 7 8 9 10') AS all, cpu_stat('cpu  0 0 0 40 0') AS idle, cpu_stat('cpu  0 0 0 0 0 0 0 0 0 0') AS zeros, cpu_stat('cpu  1 2 3') AS short, cpu_stat('') AS nothing;
+SELECT cpu_times('1000 200 3') AS all, cpu_times('0 0 1') AS began, cpu_times('0 0 0') AS zeros, cpu_times('1000') AS short, cpu_times('') AS nothing;
+-- a session that has no slot is one of bbm's own processes, too
+SELECT count(*) FROM cpu_use(0);
+DO $$
+DECLARE
+    until timestamptz := clock_timestamp() + '50 ms';
+BEGIN
+    WHILE clock_timestamp() < until LOOP
+    END LOOP;
+END $$;
+SELECT u[1] = 0 OR u[3] >= 1 AS has_run FROM cpu_use(300) u;
+-- clocks that stand still, go back, or go on by far
+SELECT cpu_use(300) = cpu_use(301) AS known, (cpu_use(200))[1] AS back, (cpu_use(10000))[1] AS far;
+DROP FUNCTION cpu_stat, cpu_times, cpu_use;
