@@ -43,6 +43,8 @@ SELECT pulses('{1000,1000,1000}', '{0,0,0}', '{1,1,1}', '{1,1,1}', '{300000,1,1}
 SELECT others, round((same(5000, 1000, 0, 1, -others * 1000, 0.01, 1, 's'))[5000]::numeric, 2) AS share, (same(5000, 1000, 0, 1, -others * 1000, 0.01, 1, 'w'))[5000] AS why
 FROM (VALUES (0.05), (0.2), (0.5), (1), (1.5), (1.8), (2)) v (others);
 SELECT (pulses('{1000,1000}', '{0,0}', '{1,1}', '{1,1}', '{300000,-1500}', 0.01, 1, 's'))[2]::numeric(3, 2) AS shrinks_at_once;
+-- ... as soon as they use more, or again so many
+SELECT pulses('{1000,1000,1000,1000}', '{0,0,0,0}', '{1,1,1,1}', '{1,1,1,1}', '{300000,-1500,-1800,-1500}', 0.01, 1, 's')::numeric(3, 2)[] AS follows;
 
 -- the pause: as long as it worked for half of the time; nine times as long for a tenth; what it waited counts towards it; what is too short is owed
 SELECT (same(1, 2000, 0, 1, 0, 0.5, 0.5, 'p'))[1] AS half, (same(1, 2000, 0, 1, 0, 0.1, 0.1, 'p'))[1] AS tenth,

@@ -68,6 +68,8 @@ typedef struct BbmPace
 	double		owed_us;		/* the pause that is still owed; negative: paused for longer than it had to */
 	double		best_us;		/* the least time that a unit took; 0: not known */
 	double		room;			/* the share at most, for the sake of those who need a CPU; 0: it is not known */
+	BbmCpuUse	use;			/* how busy the CPUs were, when last asked for ... */
+	double		use_room;		/* ... and the share at most then; 0: it was not known */
 	double		cap;			/* the share at most, for the sake of bbm.max_impact; 0: none */
 } BbmPace;
 
