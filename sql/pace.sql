@@ -49,6 +49,9 @@ SELECT pulses('{1000,1000,1000,1000}', '{0,0,0,0}', '{1,1,1,1}', '{1,1,1,1}', '{
 -- the pause: as long as it worked for half of the time; nine times as long for a tenth; what it waited counts towards it; what is too short is owed
 SELECT (same(1, 2000, 0, 1, 0, 0.5, 0.5, 'p'))[1] AS half, (same(1, 2000, 0, 1, 0, 0.1, 0.1, 'p'))[1] AS tenth,
     (same(1, 5000, 3000, 1, 0, 0.1, 0.1, 'p'))[1] AS waited, same(4, 400, 0, 1, 0, 0.5, 0.5, 'p') AS owed, same(3, 1000, 0, 1, 0, 1, 1, 'p') AS none;
+-- a pulse that fails is paid for like any other, but tells nothing about others
+SELECT pulses('{2000,2000,0,-5,1e12}', '{0,0,0,0,0}', '{1,1,1,1,1}', '{-1,-1,-1,-1,-1}', '{0,0,0,0,0}', 0.1, 0.1, 'p') AS fails, (pulses('{2000}', '{0}', '{1}', '{-1}', '{0}', 0.1, 1, 'w'))[1] AS begins,
+    (pulses(array_fill(9000::float8, ARRAY[99]), array_fill(8000::float8, ARRAY[99]), array_fill(1::float8, ARRAY[99]), array_fill(-1::float8, ARRAY[99]), array_fill(1::float8, ARRAY[99]), 0.01, 1, 's'))[99] AS share;
 -- no pause is endless, and what is no time is none
 SELECT (same(1, 1e12, 0, 1, 0, 0.001, 0.1, 'p'))[1] AS endless, (same(1, -5, 0, 1, 0, 0.1, 0.1, 'p'))[1] AS backwards,
     (same(1, 1000, 9e18, 1, 0, 0.1, 0.1, 'p'))[1] AS waits_longer_than_it_lasts, (same(1, 0, -1, 0, 0, 0.1, 0.1, 'p'))[1] AS nothing;

@@ -275,7 +275,10 @@ run_sub_batches(BbmEngine *engine, BbmTarget *target, BbmWork *work, BbmLockWatc
 		/* a job may have released all advisory locks */
 		bbm_worker_id_keep(engine->lock_class, engine->worker_id);
 		if (error)
+		{
+			bbm_pacing_failed(target->migration);
 			return error;
+		}
 		if (work->result == BBM_WORK_SUB_BATCH && (engine->cancelled || !may_begin_batch(engine, target)))
 			work->result = BBM_WORK_PAUSED;
 	}

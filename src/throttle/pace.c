@@ -262,6 +262,15 @@ control(BbmPace *pace, const BbmPaceLimits *limits, int late, BbmPaceReason why,
 		pace->why = pace->room > 0 && share >= pace->room ? BBM_PACE_CPU : BBM_PACE_IMPACT;
 }
 
+/* The process has worked, and waited for a CPU, for so long; returns for how long it is to pause now. */
+static double
+owe(BbmPace *pace, double work_us, double wait_us)
+{
+	pace->owed_us += work_us * (1 / pace->share - 1) - wait_us;
+	pace->owed_us = Min(Max(pace->owed_us, -BBM_PACE_CREDIT_US), BBM_PACE_LONGEST_PAUSE_US);
+	return pace->owed_us < BBM_PACE_SHORTEST_PAUSE_US ? 0 : pace->owed_us;
+}
+
 /* Records a pulse; returns for how long the process is to pause now. */
 double
 bbm_pace_after(BbmPace *pace, const BbmPaceLimits *limits, const BbmPulse *pulse)
@@ -281,9 +290,17 @@ bbm_pace_after(BbmPace *pace, const BbmPaceLimits *limits, const BbmPulse *pulse
 	pace->since_us += Max(pulse->elapsed_us, 0);
 	pace->clean_us += Max(pulse->elapsed_us, 0);
 	control(pace, limits, late, why, pulse->alone_us >= BBM_CPUS_OURS_US);
-	pace->owed_us += work_us * (1 / pace->share - 1) - wait_us;
-	pace->owed_us = Min(Max(pace->owed_us, -BBM_PACE_CREDIT_US), BBM_PACE_LONGEST_PAUSE_US);
-	return pace->owed_us < BBM_PACE_SHORTEST_PAUSE_US ? 0 : pace->owed_us;
+	return owe(pace, work_us, wait_us);
+}
+
+/* Records that the process has run for so long, to no avail; the same. */
+double
+bbm_pace_after_failure(BbmPace *pace, const BbmPaceLimits *limits, double ran_us)
+{
+	if (pace->share == 0)
+		pace->why = BBM_PACE_STARTS;
+	pace->share = bbm_pace_share(pace, limits);
+	return owe(pace, Max(ran_us, 0), 0);
 }
 
 /*

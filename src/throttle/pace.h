@@ -74,6 +74,7 @@ typedef struct BbmPace
 } BbmPace;
 
 extern PGDLLEXPORT double bbm_pace_after(BbmPace *pace, const BbmPaceLimits *limits, const BbmPulse *pulse);
+extern PGDLLEXPORT double bbm_pace_after_failure(BbmPace *pace, const BbmPaceLimits *limits, double ran_us);
 extern PGDLLEXPORT void bbm_pace_paused(BbmPace *pace, double us);
 extern PGDLLEXPORT bool bbm_pace_keep_impact(BbmPace *pace, const BbmPaceLimits *limits, double max_impact,
 											 const BbmImpact *impact, double us);

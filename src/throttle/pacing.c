@@ -8,7 +8,8 @@
  *	  The pace is the process's, whatever migration it works on: it is about
  *	  what this process takes from others.  A pulse begins when a batch may
  *	  begin, and ends when that has committed.  A batch that fails, or that
- *	  waits for a lock in vain, is not measured.
+ *	  waits for a lock in vain, is not measured; but the process pauses for the
+ *	  time that it has run.
  *
  *-------------------------------------------------------------------------
  */
@@ -200,6 +201,28 @@ bbm_pacing_end(const BbmMigration *migration, double units)
 	paused_until = ended + (TimestampTz) bbm_pace_after(&pace, &limits, &pulse);
 	began = 0;
 	bbm_impact_pulse_ends(ended, pulse.elapsed_us);
+	bbm_slot_pace(pace.share, pace.why);
+}
+
+/*
+ * What it began has come to nothing, but has used a CPU, which others did not
+ * have: it pauses for that as for any work.  While it waited, for a lock for example, it
+ * used none; and how long it took says nothing about what others need.
+ */
+void
+bbm_pacing_failed(const BbmMigration *migration)
+{
+	BbmPaceLimits limits = limits_of(migration);
+	BbmCpuTimes before = times;
+
+	if (began == 0)
+		return;
+	began = 0;
+	ended = GetCurrentTimestamp();
+	if (!waits_are_known || !(waits_are_known = bbm_cpu_waits(&times)))
+		return;
+	paused_until = ended +
+		(TimestampTz) bbm_pace_after_failure(&pace, &limits, (double) (times.ran_ns - before.ran_ns) / 1000);
 	bbm_slot_pace(pace.share, pace.why);
 }
 

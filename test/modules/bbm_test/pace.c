@@ -313,7 +313,7 @@ bbm_test_pace(PG_FUNCTION_ARGS)
  * share, or the pause, or why.  "found": 1 blocks others, 2 fills the WAL
  * buffers; more: for so many microseconds nobody else has needed a CPU; less
  * than 0: others use so many thousandths of a CPU, of two, and with 10000 more the
- * pulse blocks others besides.  Each pause is made in full.
+ * pulse blocks others besides.  "units" less than 0: the pulse fails.  Each pause is made in full.
  */
 Datum
 bbm_test_pace_pulses(PG_FUNCTION_ARGS)
@@ -343,7 +343,8 @@ bbm_test_pace_pulses(PG_FUNCTION_ARGS)
 
 		if (given[4][i] < 0)
 			pulse.use = (BbmCpuUse) {.cpus = 2, .others = fmod(-given[4][i], 10000) / 1000, .workers = 1};
-		pause = bbm_pace_after(&pace, &limits, &pulse);
+		pause = pulse.units < 0 ? bbm_pace_after_failure(&pace, &limits, pulse.elapsed_us) :
+			bbm_pace_after(&pace, &limits, &pulse);
 		bbm_pace_paused(&pace, pause);
 		results[i] = Float8GetDatum(what == 's' ? bbm_pace_share(&pace, &limits) :
 									what == 'p' ? pause : (double) pace.why);
