@@ -102,7 +102,7 @@ TRUNCATE t;
 INSERT INTO t SELECT generate_series(1, 100);
 DROP TRIGGER away ON t;
 SELECT pg_advisory_lock(4242);
-SELECT bbm_update('meanwhile', 't', 'v = v + held(id, 51)', batch_size => 10, start => true) > 0 AS created;
+SELECT bbm_update('meanwhile', 't', 'v = v + held(id, 51)', batch_size => 10, settings => '{bbm.min_pace=1}', start => true) > 0 AS created;
 SELECT wait_for($$EXISTS (SELECT FROM at_work)$$);
 CREATE TRIGGER away BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION away('far');
 SELECT pg_advisory_unlock(4242);
@@ -125,7 +125,7 @@ DROP TRIGGER away ON p2;
 TRUNCATE p;
 INSERT INTO p SELECT i FROM generate_series(1, 100) i WHERE i <> 50;
 SELECT pg_advisory_lock(4242);
-SELECT bbm_update('partition meanwhile', 'p', 'v = v + held(id, 31)', column_name => 'id', batch_size => 10, start => true) > 0 AS created;
+SELECT bbm_update('partition meanwhile', 'p', 'v = v + held(id, 31)', column_name => 'id', batch_size => 10, settings => '{bbm.min_pace=1}', start => true) > 0 AS created;
 SELECT wait_for($$EXISTS (SELECT FROM at_work)$$);
 CREATE FUNCTION away_within() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN NEW.id := CASE NEW.id WHEN 35 THEN 50 ELSE NEW.id END; RETURN NEW; END $$;

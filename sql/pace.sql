@@ -43,10 +43,15 @@ SELECT pulses('{1000,1000,1000}', '{0,0,0}', '{1,1,1}', '{1,1,1}', '{300000,1,1}
 SELECT others, round((same(5000, 1000, 0, 1, -others * 1000, 0.01, 1, 's'))[5000]::numeric, 2) AS share, (same(5000, 1000, 0, 1, -others * 1000, 0.01, 1, 'w'))[5000] AS why
 FROM (VALUES (0.05), (0.2), (0.5), (1), (1.5), (1.8), (2)) v (others);
 SELECT (pulses('{1000,1000}', '{0,0}', '{1,1}', '{1,1}', '{300000,-1500}', 0.01, 1, 's'))[2]::numeric(3, 2) AS shrinks_at_once;
+-- ... as soon as they use more, or again so many
+SELECT pulses('{1000,1000,1000,1000}', '{0,0,0,0}', '{1,1,1,1}', '{1,1,1,1}', '{300000,-1500,-1800,-1500}', 0.01, 1, 's')::numeric(3, 2)[] AS follows;
 
 -- the pause: as long as it worked for half of the time; nine times as long for a tenth; what it waited counts towards it; what is too short is owed
 SELECT (same(1, 2000, 0, 1, 0, 0.5, 0.5, 'p'))[1] AS half, (same(1, 2000, 0, 1, 0, 0.1, 0.1, 'p'))[1] AS tenth,
     (same(1, 5000, 3000, 1, 0, 0.1, 0.1, 'p'))[1] AS waited, same(4, 400, 0, 1, 0, 0.5, 0.5, 'p') AS owed, same(3, 1000, 0, 1, 0, 1, 1, 'p') AS none;
+-- a pulse that fails is paid for like any other, but tells nothing about others
+SELECT pulses('{2000,2000,0,-5,1e12}', '{0,0,0,0,0}', '{1,1,1,1,1}', '{-1,-1,-1,-1,-1}', '{0,0,0,0,0}', 0.1, 0.1, 'p') AS fails, (pulses('{2000}', '{0}', '{1}', '{-1}', '{0}', 0.1, 1, 'w'))[1] AS begins,
+    (pulses(array_fill(9000::float8, ARRAY[99]), array_fill(8000::float8, ARRAY[99]), array_fill(1::float8, ARRAY[99]), array_fill(-1::float8, ARRAY[99]), array_fill(1::float8, ARRAY[99]), 0.01, 1, 's'))[99] AS share;
 -- no pause is endless, and what is no time is none
 SELECT (same(1, 1e12, 0, 1, 0, 0.001, 0.1, 'p'))[1] AS endless, (same(1, -5, 0, 1, 0, 0.1, 0.1, 'p'))[1] AS backwards,
     (same(1, 1000, 9e18, 1, 0, 0.1, 0.1, 'p'))[1] AS waits_longer_than_it_lasts, (same(1, 0, -1, 0, 0, 0.1, 0.1, 'p'))[1] AS nothing;
@@ -94,3 +99,25 @@ SELECT think_us, max_impact, CASE WHEN max_impact < 0 THEN impact > 0.25 ELSE im
     share > 0.02 AS works, CASE WHEN max_impact <= 0.1 AND think_us = 9600 THEN why END AS why FROM kept_to ORDER BY think_us DESC, max_impact;
 DROP TABLE ran, kept_to;
 DROP FUNCTION mean, swing, load, same, machine, pulses, kept;
+
+--
+-- What the system says of CPUs and processes.  What is not reported is not there, or is all zeros: in some containers, and in kernels that do not count it.
+--
+CREATE FUNCTION cpu_stat(line text) RETURNS float8[] STRICT LANGUAGE c AS :'module', 'bbm_test_cpu_stat';
+CREATE FUNCTION cpu_times(line text) RETURNS float8[] STRICT LANGUAGE c AS :'module', 'bbm_test_cpu_times';
+CREATE FUNCTION cpu_use(ms int) RETURNS float8[] STRICT LANGUAGE c AS :'module', 'bbm_test_cpu_use';
+SELECT cpu_stat('cpu  100 20 3 4000 500 6 7 8 9 10') AS all, cpu_stat('cpu  0 0 0 40 0') AS idle, cpu_stat('cpu  0 0 0 0 0 0 0 0 0 0') AS zeros, cpu_stat('cpu  1 2 3') AS short, cpu_stat('') AS nothing;
+SELECT cpu_times('1000 200 3') AS all, cpu_times('0 0 1') AS began, cpu_times('0 0 0') AS zeros, cpu_times('1000') AS short, cpu_times('') AS nothing;
+-- a session that has no slot is one of bbm's own processes, too
+SELECT count(*) FROM cpu_use(0);
+DO $$
+DECLARE
+    until timestamptz := clock_timestamp() + '50 ms';
+BEGIN
+    WHILE clock_timestamp() < until LOOP
+    END LOOP;
+END $$;
+SELECT u[1] = 0 OR u[3] >= 1 AS has_run FROM cpu_use(300) u;
+-- clocks that stand still, go back, or go on by far
+SELECT cpu_use(300) = cpu_use(301) AS known, (cpu_use(200))[1] AS back, (cpu_use(10000))[1] AS far;
+DROP FUNCTION cpu_stat, cpu_times, cpu_use;

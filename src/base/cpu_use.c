@@ -33,6 +33,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/cpu_waits.h"
 #include "base/slots.h"
 
 /*
@@ -42,7 +43,6 @@
 #define BBM_ANSWER_US 10000
 #define BBM_ANSWER_NOT_US 50000
 #define BBM_ANSWER_LONG_US 25000
-#define BBM_LONG_US (300 * 1000)
 
 /* Programs outside of the server are read at this interval; what is older than the latter says nothing. */
 #define BBM_PROGRAMS_US (250 * 1000)
@@ -75,7 +75,18 @@ is_ours(const Ours *ours, pid_t pid)
 		if (ours->pid[i] == pid)
 			return true;
 	}
-	return pid == MyProcPid;
+	return false;
+}
+
+/* Those that have a slot, and this one: without preloading there are no slots, and a session may find none free. */
+static void
+find_ours(Ours *ours)
+{
+	ours->n = bbm_slots_pids(ours->pid, BBM_MOST_PROCESSES);
+	if (is_ours(ours, MyProcPid))
+		return;
+	ours->n = Min(ours->n + 1, BBM_MOST_PROCESSES);
+	ours->pid[ours->n - 1] = MyProcPid;
 }
 
 /*
@@ -142,6 +153,29 @@ read_beginning(const char *path, char *text, size_t size)
 	return length > 0;
 }
 
+/*
+ * What the first line of /proc/stat says of all CPUs, in clock ticks since the
+ * system was started: for how long programs have run, and for how long CPUs
+ * were idle.  Returns false where it says nothing: some containers have a line
+ * of zeros.
+ */
+bool
+bbm_cpu_parse_stat(const char *text, int64 *programs, int64 *idle)
+{
+	unsigned long long user;
+	unsigned long long nice;
+	unsigned long long system;
+	unsigned long long none;
+	unsigned long long io;
+
+	if (sscanf(text, "cpu %llu %llu %llu %llu %llu", &user, &nice, &system, &none, &io) != 5 ||
+		user + nice + system + none + io == 0)
+		return false;
+	*programs = (int64) (user + nice);
+	*idle = (int64) (none + io);
+	return true;
+}
+
 /* For how long programs that are not ours have run, in clock ticks, since the system was started. */
 static bool
 read_programs(const Ours *ours, int64 *ticks)
@@ -150,11 +184,10 @@ read_programs(const Ours *ours, int64 *ticks)
 	char		path[64];
 	const char *rest;
 	unsigned long long user;
-	unsigned long long nice;
+	int64		idle;
 
-	if (!read_beginning("/proc/stat", text, sizeof(text)) || sscanf(text, "cpu %llu %llu", &user, &nice) != 2)
+	if (!read_beginning("/proc/stat", text, sizeof(text)) || !bbm_cpu_parse_stat(text, ticks, &idle))
 		return false;
-	*ticks = (int64) (user + nice);
 	for (int i = 0; i < ours->n; i++)
 	{
 		snprintf(path, sizeof(path), "/proc/%d/stat", (int) ours->pid[i]);
@@ -204,13 +237,14 @@ bbm_cpus_are_ours_for(TimestampTz now)
 	static TimestampTz known_at = 0;
 	static int64 known = 0;
 	Ours		ours;
-	int64		valid_us = known >= BBM_LONG_US ? BBM_ANSWER_LONG_US : known > 0 ? BBM_ANSWER_US : BBM_ANSWER_NOT_US;
+	int64		valid_us = known >= BBM_CPUS_OURS_US ? BBM_ANSWER_LONG_US :
+		known > 0 ? BBM_ANSWER_US : BBM_ANSWER_NOT_US;
 
 	if (now < known_at || now - known_at >= valid_us)
 	{
 		int64		programs;
 
-		ours.n = bbm_slots_pids(ours.pid, BBM_MOST_PROCESSES);
+		find_ours(&ours);
 		/* read in any case: it needs the reading before */
 		programs = programs_idle_for(&ours, now);
 		known = programs > 0 ? Min(clients_idle_for(&ours, now), programs) : 0;
@@ -222,42 +256,41 @@ bbm_cpus_are_ours_for(TimestampTz now)
 /* What is read at the end of one interval and compared at the end of the next. */
 typedef struct BusyReading
 {
-	TimestampTz at;				/* 0: nothing was read */
+	bool		reported;		/* by the system */
 	double		idle_us;		/* of all CPUs, since the system was started */
 	Ours		ours;
 	double		ran_us[BBM_MOST_PROCESSES]; /* each of our processes, since it began */
 } BusyReading;
 
-static bool
-read_busy(BusyReading *reading, TimestampTz now)
+static void
+read_busy(BusyReading *reading)
 {
 	char		text[1024];
 	char		path[64];
-	unsigned long long idle;
-	unsigned long long io;
-	unsigned long long ns;
+	int64		programs;
+	int64		idle;
 
-	reading->at = 0;
-	if (!read_beginning("/proc/stat", text, sizeof(text)) ||
-		sscanf(text, "cpu %*u %*u %*u %llu %llu", &idle, &io) != 2)
-		return false;
-	reading->idle_us = (double) (idle + io) * USECS_PER_SEC / sysconf(_SC_CLK_TCK);
-	reading->ours.n = bbm_slots_pids(reading->ours.pid, BBM_MOST_PROCESSES);
+	reading->reported = read_beginning("/proc/stat", text, sizeof(text)) && bbm_cpu_parse_stat(text, &programs, &idle);
+	if (!reading->reported)
+		return;
+	reading->idle_us = (double) idle * USECS_PER_SEC / sysconf(_SC_CLK_TCK);
+	find_ours(&reading->ours);
 	for (int i = 0; i < reading->ours.n; i++)
 	{
+		BbmCpuTimes times = {0};
+
 		snprintf(path, sizeof(path), "/proc/%d/schedstat", (int) reading->ours.pid[i]);
-		/* a process that has ended just now has no time */
-		if (!read_beginning(path, text, sizeof(text)) || sscanf(text, "%llu", &ns) != 1)
-			ns = 0;
-		reading->ran_us[i] = (double) ns / 1000;
+		/* a process that has ended just now has no time; but this one has */
+		if (read_beginning(path, text, sizeof(text)) ? !bbm_cpu_parse_times(text, &times) :
+			reading->ours.pid[i] == MyProcPid)
+			reading->reported = false;
+		reading->ran_us[i] = (double) times.ran_ns / 1000;
 	}
-	reading->at = now;
-	return true;
 }
 
 /* For how long our processes have run between two readings; *workers: how many of them. */
 static double
-ran_between(const BusyReading *before, const BusyReading *after, int *workers)
+ran_between(const BusyReading *before, const BusyReading *after, double passed_us, int *workers)
 {
 	double		all_us = 0;
 
@@ -266,15 +299,15 @@ ran_between(const BusyReading *before, const BusyReading *after, int *workers)
 	{
 		double		ran_us = after->ran_us[i];
 
-		/* one that was not there before has begun since */
 		for (int j = 0; j < before->ours.n; j++)
 		{
 			if (before->ours.pid[j] == after->ours.pid[i])
 				ran_us -= before->ran_us[j];
 		}
-		ran_us = Max(ran_us, 0);
+		/* one that was not there before has begun since; but a session may have run for hours before that */
+		ran_us = Min(Max(ran_us, 0), passed_us);
 		all_us += ran_us;
-		*workers += ran_us > BBM_BUSY_WORKS * (after->at - before->at);
+		*workers += ran_us > BBM_BUSY_WORKS * passed_us;
 	}
 	return all_us;
 }
@@ -286,31 +319,33 @@ ran_between(const BusyReading *before, const BusyReading *after, int *workers)
 void
 bbm_cpu_use(TimestampTz now, BbmCpuUse *use)
 {
+	static TimestampTz read_at = 0;
 	static BusyReading last = {0};
 	static BbmCpuUse known = {0};
 	BusyReading reading;
-	double		passed_us = (double) (now - last.at);
+	double		passed_us = (double) (now - read_at);
+	int			cpus = (int) sysconf(_SC_NPROCESSORS_ONLN);
 	double		others;
 	double		share;
 
-	if (last.at != 0 && passed_us >= 0 && passed_us < BBM_BUSY_US)
+	if (read_at != 0 && passed_us >= 0 && passed_us < BBM_BUSY_US)
 	{
 		*use = known;
 		return;
 	}
-	if (!read_busy(&reading, now) || last.at == 0 || passed_us < 0 || passed_us > BBM_PROGRAMS_OLD_US)
+	read_busy(&reading);
+	if (!reading.reported || !last.reported || cpus <= 0 || passed_us < 0 || passed_us > BBM_PROGRAMS_OLD_US)
 		known.cpus = 0;
 	else
 	{
-		int			cpus = (int) sysconf(_SC_NPROCESSORS_ONLN);
-
 		others = cpus - (reading.idle_us - last.idle_us) / passed_us;
-		others -= ran_between(&last, &reading, &known.workers) / passed_us;
+		others -= ran_between(&last, &reading, passed_us, &known.workers) / passed_us;
 		others = Min(Max(others, 0), cpus);
 		share = known.cpus == cpus ? 1.0 / BBM_BUSY_READINGS : 1;
 		known.others += (others - known.others) * share;
 		known.cpus = cpus;
 	}
+	read_at = now;
 	last = reading;
 	*use = known;
 }

@@ -10,6 +10,9 @@
 
 #include "base/bbm.h"
 
+/* When nobody else has needed a CPU for so long, the CPUs are ours. */
+#define BBM_CPUS_OURS_US (300 * 1000)
+
 /* How busy the CPUs have been in the last seconds. */
 typedef struct BbmCpuUse
 {
@@ -18,7 +21,8 @@ typedef struct BbmCpuUse
 	int			workers;		/* processes of bbm that have run meanwhile */
 } BbmCpuUse;
 
-extern void bbm_cpu_use(TimestampTz now, BbmCpuUse *use);
+extern PGDLLEXPORT bool bbm_cpu_parse_stat(const char *text, int64 *programs, int64 *idle);
+extern PGDLLEXPORT void bbm_cpu_use(TimestampTz now, BbmCpuUse *use);
 extern PGDLLEXPORT int64 bbm_cpus_are_ours_for(TimestampTz now);
 
 #endif							/* BBM_BASE_CPU_USE_H */

@@ -13,19 +13,32 @@
 #include "storage/fd.h"
 
 /*
- * For how long this process, since it began, has been ready to run and had to
- * wait for a CPU, in nanoseconds, and how often it got one.  Returns false
- * where the operating system does not report it.
+ * What /proc/PID/schedstat says of a process.  Returns false where it says
+ * nothing: where the kernel does not keep these counts, all are 0, and a process
+ * that has run has got a CPU at least once.
  */
 bool
-bbm_cpu_waits(int64 *ns, int64 *times)
+bbm_cpu_parse_times(const char *text, BbmCpuTimes *times)
+{
+	unsigned long long ran;
+	unsigned long long waited;
+	unsigned long long turns;
+
+	if (sscanf(text, "%llu %llu %llu", &ran, &waited, &turns) != 3 || turns == 0)
+		return false;
+	times->ran_ns = (int64) ran;
+	times->waited_ns = (int64) waited;
+	times->turns = (int64) turns;
+	return true;
+}
+
+/* The same of this process.  Returns false where the operating system does not report it. */
+bool
+bbm_cpu_waits(BbmCpuTimes *times)
 {
 	static int	fd = -2;		/* not opened yet; stays open to the end of the process */
 	char		text[96];
 	ssize_t		length = -1;
-	unsigned long long ran;
-	unsigned long long waited;
-	unsigned long long slices;
 
 	if (fd == -2)
 	{
@@ -36,9 +49,5 @@ bbm_cpu_waits(int64 *ns, int64 *times)
 	if (fd >= 0)
 		length = pread(fd, text, sizeof(text) - 1, 0);
 	text[Max(length, 0)] = '\0';
-	if (length <= 0 || sscanf(text, "%llu %llu %llu", &ran, &waited, &slices) != 3)
-		return false;
-	*ns = (int64) waited;
-	*times = (int64) slices;
-	return true;
+	return length > 0 && bbm_cpu_parse_times(text, times);
 }

@@ -126,7 +126,10 @@ next_sub_batch(const BbmWork *work, BbmPartition *partition, BbmRange *sub_batch
 	return sub_batch->key_count >= size;
 }
 
-/* SPI, or a statement, leaves us in a memory context that ends with the transaction; the cursor must outlive it. */
+/*
+ * SPI, or a statement, leaves us in a memory context that ends with the
+ * transaction; the cursor must outlive it.
+ */
 static BbmBound
 keep_cursor(const BbmWork *work, const BbmBound *reached)
 {
@@ -137,6 +140,15 @@ keep_cursor(const BbmWork *work, const BbmBound *reached)
 		cursor.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(reached->key));
 	MemoryContextSwitchTo(old);
 	return cursor;
+}
+
+/* Replaces a kept cursor by another one.  A job may have millions of commits, and its memory lasts as long. */
+void
+bbm_replace_cursor(BbmBound *kept, BbmBound cursor)
+{
+	if (DatumGetPointer(kept->key))
+		pfree(DatumGetPointer(kept->key));
+	*kept = cursor;
 }
 
 /*
@@ -295,7 +307,7 @@ run_sub_batch(BbmWork *work, BbmRange *sub_batch)
 	{
 		more = next_sub_batch(work, partition, sub_batch, &batch_size);
 		if (job->has_cursor)
-			work->job->ran_from = keep_cursor(work, &sub_batch->min);
+			bbm_replace_cursor(&work->job->ran_from, keep_cursor(work, &sub_batch->min));
 		work->keys += sub_batch->key_count;
 		work->new_keys += sub_batch->key_count;
 		/* a range that had no keys may have got one since */
@@ -540,7 +552,7 @@ bbm_work_whole(BbmWork *work)
 		if (!more)
 			break;
 		bbm_job_progress(job, &sub_batch.max, work->next_size, &work->cost);
-		job->cursor = keep_cursor(work, &sub_batch.max);
+		bbm_replace_cursor(&job->cursor, keep_cursor(work, &sub_batch.max));
 		job->has_cursor = true;
 	}
 	work->outside = bbm_outside_end();

@@ -13,6 +13,8 @@
  */
 #include "engine/breaker.h"
 
+#include "access/xact.h"
+
 #include "base/cancel.h"
 #include "base/point.h"
 #include "base/printable.h"
@@ -58,8 +60,11 @@ pause_it(void *arg)
 
 	BBM_POINT("breaker-begin");
 	breaker->paused = bbm_migration_lock_as_read(breaker->migration, &status) && status == BBM_RUNNING;
-	if (breaker->paused)
-		bbm_migration_pause(breaker->migration->id, breaker->reason);
+	if (!breaker->paused)
+		return;
+	bbm_migration_pause(breaker->migration->id, breaker->reason);
+	/* as when it fails: see engine/outcome.c */
+	ForceSyncCommit();
 }
 
 /*
@@ -87,7 +92,7 @@ bbm_breaker_trips(const BbmMigration *migration, const ErrorData *last, ErrorDat
 										"bbm_jobs shows them. Correct the cause, then start the migration: it counts anew. Or raise max_failed_share.");
 		breaker.reason->detail = psprintf("max_failed_share is %g. The last error was: %s", migration->max_failed_share,
 										  last->message);
-		*error = bbm_txn_run(pause_it, &breaker, true);
+		*error = bbm_txn_run(pause_it, &breaker, migration->synchronous);
 	}
 	if (*error)
 	{

@@ -30,6 +30,7 @@ typedef struct BbmEngine
 	Oid			lock_class;		/* of the worker id's lock */
 	MemoryContext context;		/* lives as long as the engine */
 	MemoryContext step;			/* reset before each step */
+	MemoryContext commit;		/* reset before each commit of a job */
 	MemoryContext job[2];		/* the bounds of the current job, and of the next */
 	List	   *targets;		/* BbmTarget, resolved so far */
 	List	   *runnable;		/* BbmRunnable, as last read */

@@ -15,6 +15,7 @@
  */
 #include "engine/outcome.h"
 
+#include "access/xact.h"
 #include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "utils/timestamp.h"
@@ -277,8 +278,11 @@ fail_migration(void *arg)
 	as_read = bbm_migration_lock_as_read(args->migration, &status);
 	BBM_POINT("fail-locked");
 	args->failed = as_read && (status == BBM_ACTIVE || status == BBM_RUNNING);
-	if (args->failed)
-		bbm_migration_fail(args->migration->id, args->code, args->error);
+	if (!args->failed)
+		return;
+	bbm_migration_fail(args->migration->id, args->code, args->error);
+	/* not undone by a crash; but the row's lock must not be held until a standby answers, which may be away */
+	ForceSyncCommit();
 }
 
 /*
@@ -292,7 +296,7 @@ bbm_record_migration_failed(const BbmMigration *migration, int code, ErrorData *
 {
 	const char *name = migration->name;
 	FailArgs	args = {migration, code, error, false};
-	ErrorData  *trouble = bbm_txn_run(fail_migration, &args, true);
+	ErrorData  *trouble = bbm_txn_run(fail_migration, &args, migration->synchronous);
 
 	if (trouble)
 	{

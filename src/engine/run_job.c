@@ -226,7 +226,7 @@ sub_batch_done(BbmEngine *engine, BbmTarget *target, BbmJob *job, const BbmWork 
 {
 	if (work->result == BBM_WORK_SUB_BATCH)
 	{
-		job->cursor = work->next_cursor;
+		bbm_replace_cursor(&job->cursor, work->next_cursor);
 		job->has_cursor = true;
 		job->reduced_sub_batch_size = work->next_size;
 		job->no_progress = job->requeues_in_row = 0;
@@ -251,12 +251,14 @@ run_sub_batches(BbmEngine *engine, BbmTarget *target, BbmWork *work, BbmLockWatc
 {
 	BbmJob	   *job = work->job;
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = job_context, .arg = work};
+	MemoryContext old = MemoryContextSwitchTo(engine->commit);
+	ErrorData  *error = NULL;
 
 	*stop = BBM_STOP_NONE;
-	while (work->result == BBM_WORK_SUB_BATCH)
+	while (work->result == BBM_WORK_SUB_BATCH && error == NULL)
 	{
-		ErrorData  *error;
-
+		/* a job may have millions of commits, and each leaves something behind */
+		MemoryContextReset(engine->commit);
 		error_context_stack = &callback;
 		error = bbm_txn_run(bbm_work, work, target->migration->synchronous);
 		error_context_stack = callback.previous;
@@ -270,11 +272,12 @@ run_sub_batches(BbmEngine *engine, BbmTarget *target, BbmWork *work, BbmLockWatc
 		/* a job may have released all advisory locks */
 		bbm_worker_id_keep(engine->lock_class, engine->worker_id);
 		if (error)
-			return error;
-		if (work->result == BBM_WORK_SUB_BATCH && (engine->cancelled || !may_begin_batch(engine, target)))
+			bbm_pacing_failed(target->migration);
+		else if (work->result == BBM_WORK_SUB_BATCH && (engine->cancelled || !may_begin_batch(engine, target)))
 			work->result = BBM_WORK_PAUSED;
 	}
-	return NULL;
+	MemoryContextSwitchTo(old);
+	return error;
 }
 
 /* The job has met an error; returns false when the migration has failed, or is paused, with it. */

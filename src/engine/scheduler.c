@@ -63,6 +63,7 @@ bbm_engine_begin(Oid owner, int64 only, ErrorData **why_not)
 	engine->only = only;
 	engine->context = context;
 	engine->step = AllocSetContextCreate(context, "bbm step", ALLOCSET_DEFAULT_SIZES);
+	engine->commit = AllocSetContextCreate(context, "bbm commit", ALLOCSET_SMALL_SIZES);
 	for (int i = 0; i < lengthof(engine->job); i++)
 		engine->job[i] = AllocSetContextCreate(context, "bbm job", ALLOCSET_SMALL_SIZES);
 	error = bbm_txn_run(acquire_worker_id, engine, false);

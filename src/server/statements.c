@@ -66,7 +66,7 @@ static TimestampTz ended;		/* 0: nothing that may be its end has happened */
 static int64 woke_us;			/* it waited for a CPU for so long when its message had arrived */
 
 /* For how long the process had waited for CPUs when the last message was done, if that is known. */
-static int64 waited_ns;
+static BbmCpuTimes times;
 static bool waits_are_known = false;
 
 /* A transaction in so many that do not count. */
@@ -76,24 +76,21 @@ static bool waits_are_known = false;
 static void
 note_waits(void)
 {
-	int64		turns;
-
-	waits_are_known = bbm_cpu_waits(&waited_ns, &turns);
+	waits_are_known = bbm_cpu_waits(&times);
 }
 
 /* For how long did the process wait for a CPU when the message had arrived?  Returns false when that is not known. */
 static bool
 read_wake_up(void)
 {
-	int64		ns;
-	int64		turns;
+	BbmCpuTimes now;
 	bool		known = true;
 
 	woke_us = 0;
-	if (bbm_cpu_waits(&ns, &turns))
+	if (bbm_cpu_waits(&now))
 	{
 		known = waits_are_known;
-		woke_us = known ? Max(ns - waited_ns, 0) / 1000 : 0;
+		woke_us = known ? Max(now.waited_ns - times.waited_ns, 0) / 1000 : 0;
 	}
 	waits_are_known = false;
 	return known;

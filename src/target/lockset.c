@@ -242,6 +242,21 @@ lock_unlearned(const struct BbmLockSet *set, const BbmTableLock *lock, Oid own)
 	LockRelationOid(lock->relid, lock->mode);
 }
 
+/* Drops what is known of tables that have not been used for a while: a job may make tables of its own in each batch. */
+static void
+forget_unused(struct BbmLockSet *set)
+{
+	HASH_SEQ_STATUS status;
+	BbmTableLock *lock;
+
+	hash_seq_init(&status, set->tables);
+	while ((lock = hash_seq_search(&status)) != NULL)
+	{
+		if (lock->mode == NoLock && !lock->of_statement && set->batch - lock->batch > BBM_FORGET_AFTER)
+			(void) hash_search(set->tables, &lock->relid, HASH_REMOVE, NULL);
+	}
+}
+
 /*
  * Takes the table locks of a batch that works on this table, until its
  * transaction ends; waits at most lock_timeout for each.  From here on, what
@@ -271,6 +286,8 @@ bbm_lockset_take(BbmTarget *target, Oid relid)
 		else
 			locks = lappend(locks, lock);
 	}
+	if (set->batch % BBM_FORGET_AFTER == 0)
+		forget_unused(set);
 	list_sort(locks, by_relid);
 	foreach(cell, locks)
 	{

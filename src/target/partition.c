@@ -285,6 +285,7 @@ static BbmPartition *
 open_partition(BbmTarget *target, Oid relid, bool whole)
 {
 	Relation	rel;
+	MemoryContext context;
 	MemoryContext old;
 	BbmPartition *partition;
 	int			level;
@@ -314,8 +315,9 @@ open_partition(BbmTarget *target, Oid relid, bool whole)
 		return NULL;
 
 	bbm_partition_close(target);
-	partition = MemoryContextAllocZero(target->context, sizeof(BbmPartition));
-	partition->context = AllocSetContextCreate(target->context, "bbm partition", ALLOCSET_SMALL_SIZES);
+	context = AllocSetContextCreate(target->context, "bbm partition", ALLOCSET_SMALL_SIZES);
+	partition = MemoryContextAllocZero(context, sizeof(BbmPartition));
+	partition->context = context;
 	partition->relid = relid;
 	partition->as_one_table = whole;
 	partition->repairs = target->repairs;

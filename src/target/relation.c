@@ -380,11 +380,11 @@ bbm_check_rows_are_here(Oid relid)
 }
 
 /*
- * The distributed table that the table is a shard of; InvalidOid if it is none.
- * Citus appends the number of a shard to the name of its table.  Needs SPI.
+ * The number of a shard that the table, by its name, may be; NULL if it is
+ * none.  Citus appends the number of a shard to the name of its table.
  */
-Oid
-bbm_shard_table(Oid relid)
+static const char *
+shard_number(Oid relid)
 {
 	char	   *name = get_rel_name(relid);
 	char	   *number = name ? strrchr(name, '_') : NULL;
@@ -392,8 +392,17 @@ bbm_shard_table(Oid relid)
 	/* without Citus there is none */
 	if (!OidIsValid(get_relname_relid(CITUS_TABLE, PG_CATALOG_NAMESPACE)) || number == NULL ||
 		strspn(number + 1, "0123456789") != strlen(number + 1) || number[1] == '\0' || strlen(number) > 19)
-		return InvalidOid;
-	return bbm_table_of_shard(relid, number + 1);
+		return NULL;
+	return number + 1;
+}
+
+/* The distributed table that the table is a shard of; InvalidOid if it is none.  Needs SPI. */
+Oid
+bbm_shard_table(Oid relid)
+{
+	const char *number = shard_number(relid);
+
+	return number ? bbm_table_of_shard(relid, number) : InvalidOid;
 }
 
 /* The name by which a user's text means the table: for a shard, that of its distributed table.  Needs SPI. */
@@ -511,7 +520,8 @@ bbm_check_plan_writes_here(PlannedStmt *stmt, bool of_shard)
 	foreach(cell, bbm_written_tables(stmt))
 	{
 		check_writes_no_distributed(lfirst_oid(cell));
-		if (of_shard)
+		/* most tables have another name than a shard */
+		if (of_shard || shard_number(lfirst_oid(cell)) == NULL)
 			continue;
 		/* the statement's own level of SPI is in use */
 		SPI_connect();

@@ -79,9 +79,8 @@
 /* A late pulse is forgotten after so long without another, as pulses may be rare. */
 #define BBM_PACE_LATE_US 1000000
 
-/* Waits do not count when nobody else has needed a CPU for so long; after the latter the share is not limited. */
+/* Waits do not count when nobody else has needed a CPU for so long; after BBM_CPUS_OURS_US the share is not limited. */
 #define BBM_PACE_ALONE_US 10000
-#define BBM_PACE_FREE_US 300000
 
 /* Where the system does not report waits: so many times the best a pulse may take in addition to it. */
 #define BBM_PACE_USUAL 0.5
@@ -158,6 +157,18 @@ room_beside(const BbmCpuUse *use)
 			room += step;
 	}
 	return Max(room, 1e-4) / Max(use->workers, 1);
+}
+
+/* The same for each pulse: it is known until the CPUs' use is read again, some hundred pulses later. */
+static double
+room_of(BbmPace *pace, const BbmCpuUse *use)
+{
+	if (pace->use.cpus != use->cpus || pace->use.others != use->others || pace->use.workers != use->workers)
+	{
+		pace->use = *use;
+		pace->use_room = use->cpus > 0 ? room_beside(use) : 0;
+	}
+	return pace->use_room;
 }
 
 /*
@@ -251,6 +262,15 @@ control(BbmPace *pace, const BbmPaceLimits *limits, int late, BbmPaceReason why,
 		pace->why = pace->room > 0 && share >= pace->room ? BBM_PACE_CPU : BBM_PACE_IMPACT;
 }
 
+/* The process has worked, and waited for a CPU, for so long; returns for how long it is to pause now. */
+static double
+owe(BbmPace *pace, double work_us, double wait_us)
+{
+	pace->owed_us += work_us * (1 / pace->share - 1) - wait_us;
+	pace->owed_us = Min(Max(pace->owed_us, -BBM_PACE_CREDIT_US), BBM_PACE_LONGEST_PAUSE_US);
+	return pace->owed_us < BBM_PACE_SHORTEST_PAUSE_US ? 0 : pace->owed_us;
+}
+
 /* Records a pulse; returns for how long the process is to pause now. */
 double
 bbm_pace_after(BbmPace *pace, const BbmPaceLimits *limits, const BbmPulse *pulse)
@@ -262,17 +282,25 @@ bbm_pace_after(BbmPace *pace, const BbmPaceLimits *limits, const BbmPulse *pulse
 
 	if (pace->share == 0)
 		pace->why = BBM_PACE_STARTS;
-	pace->room = pulse->use.cpus == 0 || pulse->alone_us >= BBM_PACE_FREE_US ? 0 : room_beside(&pulse->use);
+	pace->room = pulse->alone_us >= BBM_CPUS_OURS_US ? 0 : room_of(pace, &pulse->use);
 	pace->share = bbm_pace_share(pace, limits);
 	wait_us = wait_of(pace, pulse);
 	work_us = Max(pulse->elapsed_us - wait_us, 0);
 	late = lateness(pulse, wait_us, &why);
 	pace->since_us += Max(pulse->elapsed_us, 0);
 	pace->clean_us += Max(pulse->elapsed_us, 0);
-	control(pace, limits, late, why, pulse->alone_us >= BBM_PACE_FREE_US);
-	pace->owed_us += work_us * (1 / pace->share - 1) - wait_us;
-	pace->owed_us = Min(Max(pace->owed_us, -BBM_PACE_CREDIT_US), BBM_PACE_LONGEST_PAUSE_US);
-	return pace->owed_us < BBM_PACE_SHORTEST_PAUSE_US ? 0 : pace->owed_us;
+	control(pace, limits, late, why, pulse->alone_us >= BBM_CPUS_OURS_US);
+	return owe(pace, work_us, wait_us);
+}
+
+/* Records that the process has run for so long, to no avail; the same. */
+double
+bbm_pace_after_failure(BbmPace *pace, const BbmPaceLimits *limits, double ran_us)
+{
+	if (pace->share == 0)
+		pace->why = BBM_PACE_STARTS;
+	pace->share = bbm_pace_share(pace, limits);
+	return owe(pace, Max(ran_us, 0), 0);
 }
 
 /*

@@ -68,10 +68,13 @@ typedef struct BbmPace
 	double		owed_us;		/* the pause that is still owed; negative: paused for longer than it had to */
 	double		best_us;		/* the least time that a unit took; 0: not known */
 	double		room;			/* the share at most, for the sake of those who need a CPU; 0: it is not known */
+	BbmCpuUse	use;			/* how busy the CPUs were, when last asked for ... */
+	double		use_room;		/* ... and the share at most then; 0: it was not known */
 	double		cap;			/* the share at most, for the sake of bbm.max_impact; 0: none */
 } BbmPace;
 
 extern PGDLLEXPORT double bbm_pace_after(BbmPace *pace, const BbmPaceLimits *limits, const BbmPulse *pulse);
+extern PGDLLEXPORT double bbm_pace_after_failure(BbmPace *pace, const BbmPaceLimits *limits, double ran_us);
 extern PGDLLEXPORT void bbm_pace_paused(BbmPace *pace, double us);
 extern PGDLLEXPORT bool bbm_pace_keep_impact(BbmPace *pace, const BbmPaceLimits *limits, double max_impact,
 											 const BbmImpact *impact, double us);

@@ -8,7 +8,8 @@
  *	  The pace is the process's, whatever migration it works on: it is about
  *	  what this process takes from others.  A pulse begins when a batch may
  *	  begin, and ends when that has committed.  A batch that fails, or that
- *	  waits for a lock in vain, is not measured.
+ *	  waits for a lock in vain, is not measured; but the process pauses for the
+ *	  time that it has run.
  *
  *-------------------------------------------------------------------------
  */
@@ -53,8 +54,7 @@ static TimestampTz began = 0;	/* the pulse; 0: there is none */
 static TimestampTz ended = 0;	/* the last one; 0: there was none */
 static TimestampTz paused_until = 0;
 static bool waits_are_known = false;
-static int64 waited_ns = 0;		/* for a CPU, up to the begin of the pulse ... */
-static int64 turns = 0;			/* ... and how often it had got one */
+static BbmCpuTimes times = {0};	/* up to the begin of the pulse */
 static bool blocks = false;		/* sessions have waited for locks of this pulse */
 static int64 buffers_full = 0;	/* how often it had found the WAL buffers full, up to the begin of the pulse */
 
@@ -163,7 +163,7 @@ bbm_pacing_begin(const BbmMigration *migration, TimestampTz now)
 	blocks = false;
 	buffers_full = bbm_wal_buffers_full();
 	if (!at_once)
-		waits_are_known = bbm_cpu_waits(&waited_ns, &turns);
+		waits_are_known = bbm_cpu_waits(&times);
 }
 
 /* A batch is done, and its locks are still held: has anybody waited for them for longer than is well? */
@@ -180,20 +180,17 @@ bbm_pacing_end(const BbmMigration *migration, double units)
 {
 	BbmPaceLimits limits = limits_of(migration);
 	BbmPulse	pulse = {.wait_us = -1, .units = units, .blocks = blocks};
-	int64		ns;
-	int64		times;
+	BbmCpuTimes before = times;
 
 	if (began == 0)
 		return;
 	pulse.fills_wal = fills_wal();
 	ended = GetCurrentTimestamp();
 	pulse.elapsed_us = (double) Max(ended - began, 0);
-	if (waits_are_known && (waits_are_known = bbm_cpu_waits(&ns, &times)))
+	if (waits_are_known && (waits_are_known = bbm_cpu_waits(&times)))
 	{
-		pulse.wait_us = (double) Max(ns - waited_ns, 0) / 1000;
-		pulse.turns = (int) Min(times - turns, PG_INT16_MAX);
-		waited_ns = ns;
-		turns = times;
+		pulse.wait_us = (double) Max(times.waited_ns - before.waited_ns, 0) / 1000;
+		pulse.turns = (int) Min(times.turns - before.turns, PG_INT16_MAX);
 	}
 	keep_impact(migration, &limits, ended);
 	/* read and asked only where it matters, as it looks at all sessions: not where the share is fixed */
@@ -204,6 +201,28 @@ bbm_pacing_end(const BbmMigration *migration, double units)
 	paused_until = ended + (TimestampTz) bbm_pace_after(&pace, &limits, &pulse);
 	began = 0;
 	bbm_impact_pulse_ends(ended, pulse.elapsed_us);
+	bbm_slot_pace(pace.share, pace.why);
+}
+
+/*
+ * What it began has come to nothing, but has used a CPU, which others did not
+ * have: it pauses for that as for any work.  While it waited, for a lock for example, it
+ * used none; and how long it took says nothing about what others need.
+ */
+void
+bbm_pacing_failed(const BbmMigration *migration)
+{
+	BbmPaceLimits limits = limits_of(migration);
+	BbmCpuTimes before = times;
+
+	if (began == 0)
+		return;
+	began = 0;
+	ended = GetCurrentTimestamp();
+	if (!waits_are_known || !(waits_are_known = bbm_cpu_waits(&times)))
+		return;
+	paused_until = ended +
+		(TimestampTz) bbm_pace_after_failure(&pace, &limits, (double) (times.ran_ns - before.ran_ns) / 1000);
 	bbm_slot_pace(pace.share, pace.why);
 }
 

@@ -13,6 +13,7 @@
 extern void bbm_pacing_begin(const BbmMigration *migration, TimestampTz now);
 extern void bbm_pacing_check_locks(void);
 extern void bbm_pacing_end(const BbmMigration *migration, double units);
+extern void bbm_pacing_failed(const BbmMigration *migration);
 extern bool bbm_pacing_pauses(TimestampTz now, TimestampTz *due);
 extern const char *bbm_pacing_reason(void);
 extern bool bbm_pacing_is_slow(const BbmMigration *migration);

@@ -22,9 +22,11 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "base/cpu_use.h"
+#include "base/cpu_waits.h"
 #include "base/impact.h"
 #include "throttle/pace.h"
 
@@ -33,6 +35,9 @@
 PG_FUNCTION_INFO_V1(bbm_test_pace);
 PG_FUNCTION_INFO_V1(bbm_test_pace_pulses);
 PG_FUNCTION_INFO_V1(bbm_test_cpus_are_ours_for);
+PG_FUNCTION_INFO_V1(bbm_test_cpu_use);
+PG_FUNCTION_INFO_V1(bbm_test_cpu_stat);
+PG_FUNCTION_INFO_V1(bbm_test_cpu_times);
 PG_FUNCTION_INFO_V1(bbm_test_pace_impact);
 
 #define MOST_TASKS 256
@@ -308,7 +313,7 @@ bbm_test_pace(PG_FUNCTION_ARGS)
  * share, or the pause, or why.  "found": 1 blocks others, 2 fills the WAL
  * buffers; more: for so many microseconds nobody else has needed a CPU; less
  * than 0: others use so many thousandths of a CPU, of two, and with 10000 more the
- * pulse blocks others besides.  Each pause is made in full.
+ * pulse blocks others besides.  "units" less than 0: the pulse fails.  Each pause is made in full.
  */
 Datum
 bbm_test_pace_pulses(PG_FUNCTION_ARGS)
@@ -331,13 +336,15 @@ bbm_test_pace_pulses(PG_FUNCTION_ARGS)
 	{
 		BbmPulse	pulse = {
 			.elapsed_us = given[0][i], .wait_us = given[1][i], .turns = (int) given[2][i], .units = given[3][i],
-			.blocks = given[4][i] == 1 || given[4][i] <= -10000, .fills_wal = given[4][i] == 2, .alone_us = given[4][i] > 2 ? given[4][i] : 0
+			.blocks = given[4][i] == 1 || given[4][i] <= -10000, .fills_wal = given[4][i] == 2,
+			.alone_us = given[4][i] > 2 ? given[4][i] : 0
 		};
 		double		pause;
 
 		if (given[4][i] < 0)
 			pulse.use = (BbmCpuUse) {.cpus = 2, .others = fmod(-given[4][i], 10000) / 1000, .workers = 1};
-		pause = bbm_pace_after(&pace, &limits, &pulse);
+		pause = pulse.units < 0 ? bbm_pace_after_failure(&pace, &limits, pulse.elapsed_us) :
+			bbm_pace_after(&pace, &limits, &pulse);
 		bbm_pace_paused(&pace, pause);
 		results[i] = Float8GetDatum(what == 's' ? bbm_pace_share(&pace, &limits) :
 									what == 'p' ? pause : (double) pace.why);
@@ -350,6 +357,56 @@ Datum
 bbm_test_cpus_are_ours_for(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_INT64(bbm_cpus_are_ours_for(GetCurrentTimestamp()));
+}
+
+static Datum
+numbers(const double *values, int n)
+{
+	Datum	   *results = palloc(n * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		results[i] = Float8GetDatum(values[i]);
+	return PointerGetDatum(construct_array(results, n, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+/*
+ * (ms int) → float8[]: how busy the CPUs are, read so many milliseconds after
+ * the first call of this session, by a clock that only says so: how many there
+ * are, how many others use, and how many processes of bbm have run.
+ */
+Datum
+bbm_test_cpu_use(PG_FUNCTION_ARGS)
+{
+	static TimestampTz first = 0;
+	BbmCpuUse	use;
+
+	if (first == 0)
+		first = GetCurrentTimestamp();
+	bbm_cpu_use(TimestampTzPlusMilliseconds(first, PG_GETARG_INT32(0)), &use);
+	PG_RETURN_DATUM(numbers((double[]) {use.cpus, use.others, use.workers}, 3));
+}
+
+/* (text) → float8[]: for how long programs have run and CPUs were idle, by /proc/stat; NULL: it does not say. */
+Datum
+bbm_test_cpu_stat(PG_FUNCTION_ARGS)
+{
+	int64		programs;
+	int64		idle;
+
+	if (!bbm_cpu_parse_stat(text_to_cstring(PG_GETARG_TEXT_PP(0)), &programs, &idle))
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(numbers((double[]) {programs, idle}, 2));
+}
+
+/* (text) → float8[]: for how long a process has run and waited, and how often it got a CPU; the same. */
+Datum
+bbm_test_cpu_times(PG_FUNCTION_ARGS)
+{
+	BbmCpuTimes times;
+
+	if (!bbm_cpu_parse_times(text_to_cstring(PG_GETARG_TEXT_PP(0)), &times))
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(numbers((double[]) {times.ran_ns, times.waited_ns, times.turns}, 3));
 }
 
 /* Those of a kind. */

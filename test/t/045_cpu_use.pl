@@ -1,0 +1,87 @@
+# How many CPUs others use, beside bbm's own processes: a session that becomes one of these may
+# have run for long before that, on its own account.  And what a batch that fails costs them.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use BbmTest;
+use Test::More;
+
+my $node = bbm_node('cpu_use', conf => "bbm.enabled = off\n");
+
+counter_table($node, 'm', 10);
+define($node, 'm', 'm', job => 'gated');
+value($node, "CREATE FUNCTION cpu_use(ms int) RETURNS float8[] LANGUAGE c AS '$ENV{BBM_TEST_MODULE}', 'bbm_test_cpu_use'");
+
+# A batch that fails has used a CPU, and the process pauses for that.
+counter_table($node, 'failing', 10);
+value($node, <<'EOS');
+CREATE SEQUENCE tries;
+CREATE FUNCTION fails_first(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	until timestamptz := clock_timestamp() + '200 ms';
+BEGIN
+	IF nextval('tries') = 1 THEN
+		WHILE clock_timestamp() < until LOOP
+		END LOOP;
+		RAISE EXCEPTION 'it fails';
+	END IF;
+	UPDATE failing SET n = n + 1 WHERE id BETWEEN lo AND hi;
+	RETURN hi - lo + 1;
+END $$;
+ALTER SYSTEM SET bbm.max_pace = 0.1;
+SELECT pg_reload_conf();
+EOS
+$node->poll_query_until('postgres', q(SELECT current_setting('bbm.max_pace') = '0.1'));
+define($node, 'failing', 'failing', job => 'fails_first');
+value($node, q(CALL bbm_run('failing')));
+once_each($node, 'failing', 10);
+SKIP:
+{
+	skip 'the system does not tell for how long a process has run', 1 unless -r '/proc/self/schedstat';
+	cmp_ok(value($node, q(SELECT coalesce(sum(seconds), 0) FROM bbm_wait_metrics WHERE migration = 'failing' AND reason = 'pace')), '>', 0.2,
+		'a batch that fails is paid for with a pause');
+}
+value($node, 'ALTER SYSTEM RESET bbm.max_pace');
+value($node, 'SELECT pg_reload_conf()');
+
+my $cpus = value($node, 'SELECT (cpu_use(1900))[1] FROM cpu_use(0)');
+if ($cpus < 2)
+{
+	log_clean($node);
+	done_testing();
+	exit;
+}
+
+# The session waits for this one, which reads what the CPUs do before and after; by a clock that says that nearly two seconds have passed.
+value($node, <<'EOS');
+CREATE FUNCTION others_meanwhile() RETURNS float8 LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM cpu_use(0);
+	PERFORM pg_advisory_unlock(1);
+	LOOP
+		PERFORM pg_stat_clear_snapshot();
+		EXIT WHEN EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'run' AND wait_event = 'PgSleep');
+		PERFORM pg_sleep(0.001);
+	END LOOP;
+	RETURN (cpu_use(1900))[2];
+END $$
+EOS
+my $observer = background($node, 'postgres', q(SET application_name = 'observer'), 'SELECT pg_advisory_lock(1)',
+	q(DO 'BEGIN LOOP PERFORM pg_stat_clear_snapshot(); EXIT WHEN EXISTS (SELECT FROM pg_locks WHERE locktype = ''advisory'' AND NOT granted); PERFORM pg_sleep(0.01); END LOOP; END'),
+	'SELECT others_meanwhile()');
+$node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory'));
+my $seconds = 2.2 * $cpus;
+my $run = background($node, 'postgres', q(SET application_name = 'run'),
+	"DO 'DECLARE until timestamptz := clock_timestamp() + interval ''$seconds s''; BEGIN WHILE clock_timestamp() < until LOOP END LOOP; END'",
+	'SELECT pg_advisory_lock(1)', q(CALL bbm_run('m')));
+my ($out) = finish_background($observer);
+my ($others) = $out =~ /([\d.e-]+)$/;
+cmp_ok($others, '>', 0, 'what the session has run before is not taken for what it runs now');
+gate($node, 'open');
+finish_background($run);
+finished($node, 'm');
+log_clean($node);
+done_testing();
