@@ -42,6 +42,8 @@ SELECT pulses('{1000,1000,1000}', '{0,0,0}', '{1,1,1}', '{1,1,1}', '{300000,1,1}
 -- what the CPUs have room for beside others is the limit, and CPUs are the reason then (2): of two CPUs the others use so many; with nobody else, none
 SELECT others, round((same(5000, 1000, 0, 1, -others * 1000, 0.01, 1, 's'))[5000]::numeric, 2) AS share, (same(5000, 1000, 0, 1, -others * 1000, 0.01, 1, 'w'))[5000] AS why
 FROM (VALUES (0.05), (0.2), (0.5), (1), (1.5), (1.8), (2)) v (others);
+-- ... which the workers share
+SELECT workers, round((same(5000, 1000, 0, 1, -100000 * (workers - 1) - 1500, 0.01, 1, 's'))[5000]::numeric, 3) AS share FROM generate_series(1, 4) workers;
 SELECT (pulses('{1000,1000}', '{0,0}', '{1,1}', '{1,1}', '{300000,-1500}', 0.01, 1, 's'))[2]::numeric(3, 2) AS shrinks_at_once;
 -- ... as soon as they use more, or again so many
 SELECT pulses('{1000,1000,1000,1000}', '{0,0,0,0}', '{1,1,1,1}', '{1,1,1,1}', '{300000,-1500,-1800,-1500}', 0.01, 1, 's')::numeric(3, 2)[] AS follows;

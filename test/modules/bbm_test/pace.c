@@ -312,8 +312,8 @@ bbm_test_pace(PG_FUNCTION_ARGS)
  * float8[], min_pace float8, max_pace float8, what text) → after each pulse the
  * share, or the pause, or why.  "found": 1 blocks others, 2 fills the WAL
  * buffers; more: for so many microseconds nobody else has needed a CPU; less
- * than 0: others use so many thousandths of a CPU, of two, and with 10000 more the
- * pulse blocks others besides.  "units" less than 0: the pulse fails.  Each pause is made in full.
+ * than 0: others use so many thousandths of a CPU, of two, with 10000 more the
+ * pulse blocks others besides, and with 100000 more there is one more worker.  "units" less than 0: the pulse fails.  Each pause is made in full.
  */
 Datum
 bbm_test_pace_pulses(PG_FUNCTION_ARGS)
@@ -336,13 +336,14 @@ bbm_test_pace_pulses(PG_FUNCTION_ARGS)
 	{
 		BbmPulse	pulse = {
 			.elapsed_us = given[0][i], .wait_us = given[1][i], .turns = (int) given[2][i], .units = given[3][i],
-			.blocks = given[4][i] == 1 || given[4][i] <= -10000, .fills_wal = given[4][i] == 2,
+			.blocks = given[4][i] == 1 || fmod(-given[4][i], 100000) >= 10000, .fills_wal = given[4][i] == 2,
 			.alone_us = given[4][i] > 2 ? given[4][i] : 0
 		};
 		double		pause;
 
 		if (given[4][i] < 0)
-			pulse.use = (BbmCpuUse) {.cpus = 2, .others = fmod(-given[4][i], 10000) / 1000, .workers = 1};
+			pulse.use = (BbmCpuUse) {.cpus = 2, .others = fmod(-given[4][i], 10000) / 1000,
+			.workers = 1 + (int) (-given[4][i] / 100000)};
 		pause = pulse.units < 0 ? bbm_pace_after_failure(&pace, &limits, pulse.elapsed_us) :
 			bbm_pace_after(&pace, &limits, &pulse);
 		bbm_pace_paused(&pace, pause);
