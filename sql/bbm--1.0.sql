@@ -667,7 +667,7 @@ COMMENT ON FUNCTION bbm_internal.bbm_shards_ready IS
 CREATE FUNCTION bbm_internal.bbm_shards_sync(record text, table_name text, action text) RETURNS text
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION bbm_internal.bbm_shards_sync IS
-    'takes up the shards of a distributed table that this node has, as their record says (go on, or start, also those that have failed), or ends that (end); returns how far each is, as a JSON array. Pauses them until they go on (pause, or cancel, also their batches in flight); returns how many batches there are';
+    'starts the migrations of the shards of a distributed table that this node has, as their record says (go on, or start, also those that have failed), or ends them (end); returns how far each is, as a JSON array. Pauses them until they go on (pause, or cancel, also their batches in flight); returns how many batches there are';
 
 /* Watching. */
 

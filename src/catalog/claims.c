@@ -8,7 +8,6 @@
  */
 #include "catalog/claims.h"
 
-#include "access/genam.h"
 #include "access/table.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -24,54 +23,36 @@
 static Datum
 array_column(HeapTuple tuple, Relation rel, const char *name)
 {
-	bool		isnull;
-	Datum		datum = bbm_tuple_column(tuple, rel, name, &isnull);
+	Datum		datum = bbm_tuple_column(tuple, rel, name);
 
-	return isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(datum));
+	return datum ? PointerGetDatum(PG_DETOAST_DATUM_COPY(datum)) : (Datum) 0;
 }
 
 static BbmPhase
 phase_column(HeapTuple tuple, Relation rel)
 {
-	bool		isnull;
-	char	   *name = TextDatumGetCString(bbm_tuple_column(tuple, rel, "phase", &isnull));
-	int			round = DatumGetInt32(bbm_tuple_column(tuple, rel, "round", &isnull));
+	char	   *name = TextDatumGetCString(bbm_tuple_column(tuple, rel, "phase"));
+	int			round = DatumGetInt32(bbm_tuple_column(tuple, rel, "round"));
 
 	return (BbmPhase) {.round = round, .verifies = strcmp(name, "verify") == 0};
-}
-
-static BbmStatus
-status_column(HeapTuple tuple, Relation rel)
-{
-	bool		isnull;
-
-	return (BbmStatus) DatumGetInt16(bbm_tuple_column(tuple, rel, "status", &isnull));
-}
-
-/* 0 when NULL */
-static TimestampTz
-updated_column(HeapTuple tuple, Relation rel)
-{
-	bool		isnull;
-	Datum		updated_at = bbm_tuple_column(tuple, rel, "updated_at", &isnull);
-
-	return isnull ? 0 : DatumGetTimestampTz(updated_at);
 }
 
 static int64
 id_of(HeapTuple tuple, Relation rel)
 {
-	bool		isnull;
+	return DatumGetInt64(bbm_tuple_column(tuple, rel, "id"));
+}
 
-	return DatumGetInt64(bbm_tuple_column(tuple, rel, "id", &isnull));
+static BbmStatus
+status_of(HeapTuple tuple, Relation migrations)
+{
+	return (BbmStatus) DatumGetInt16(bbm_tuple_column(tuple, migrations, "status"));
 }
 
 static bool
 is_retry(HeapTuple tuple, Relation jobs)
 {
-	bool		isnull;
-
-	return bbm_job_kind(TextDatumGetCString(bbm_tuple_column(tuple, jobs, "kind", &isnull))) == BBM_JOB_RETRY;
+	return bbm_job_kind(TextDatumGetCString(bbm_tuple_column(tuple, jobs, "kind"))) == BBM_JOB_RETRY;
 }
 
 /* Begins to read the migration's jobs with this id and lower ones, the newest first. */
@@ -125,16 +106,11 @@ read_last(BbmClaimState *state, int64 migration_id, Relation jobs, Snapshot snap
 	state->last_size = 0;
 	if (HeapTupleIsValid(tuple))
 	{
-		bool		isnull;
-		Datum		datum;
-
 		state->has_last = bbm_phase_is(phase_column(tuple, jobs), state->phase);
-		state->last.number = DatumGetInt64(bbm_tuple_column(tuple, jobs, "max_value", &isnull));
+		state->last.number = DatumGetInt64(bbm_tuple_column(tuple, jobs, "max_value"));
 		state->last.key = array_column(tuple, jobs, "max_key");
-		datum = bbm_tuple_column(tuple, jobs, "relation", &isnull);
-		state->last_relation = isnull ? InvalidOid : DatumGetObjectId(datum);
-		datum = bbm_tuple_column(tuple, jobs, "batch_size", &isnull);
-		state->last_size = isnull ? 0 : DatumGetInt32(datum);
+		state->last_relation = DatumGetObjectId(bbm_tuple_column(tuple, jobs, "relation"));
+		state->last_size = DatumGetInt32(bbm_tuple_column(tuple, jobs, "batch_size"));
 	}
 	systable_endscan_ordered(scan);
 	index_close(index, AccessShareLock);
@@ -144,23 +120,10 @@ read_last(BbmClaimState *state, int64 migration_id, Relation jobs, Snapshot snap
 static void
 read_verify_max(BbmClaimState *state, Relation migrations, HeapTuple tuple)
 {
-	bool		isnull;
-
-	state->min_found = DatumGetBool(bbm_tuple_column(tuple, migrations, "min_found", &isnull));
-	state->verify_max.number = DatumGetInt64(bbm_tuple_column(tuple, migrations, "verify_max_value", &isnull));
+	state->min_found = DatumGetBool(bbm_tuple_column(tuple, migrations, "min_found"));
+	state->verify_max.number = DatumGetInt64(bbm_tuple_column(tuple, migrations, "verify_max_value"));
 	state->verify_max.key = array_column(tuple, migrations, "verify_max_key");
-	state->is_wide = !isnull && state->phase.verifies;
-}
-
-/* Begins to read the row of a migration. */
-static SysScanDesc
-scan_migration(int64 migration_id, Relation migrations, Snapshot snapshot)
-{
-	ScanKeyData key;
-
-	ScanKeyInit(&key, get_attnum(RelationGetRelid(migrations), "id"), BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(migration_id));
-	return systable_beginscan(migrations, bbm_catalog()->migrations_key, true, snapshot, 1, &key);
+	state->is_wide = !bbm_tuple_is_null(tuple, migrations, "verify_max_value") && state->phase.verifies;
 }
 
 /*
@@ -173,10 +136,10 @@ bbm_claim_is_running(int64 migration_id, TimestampTz updated_at)
 {
 	Relation	migrations = table_open(bbm_catalog()->migrations, AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
-	SysScanDesc scan = scan_migration(migration_id, migrations, snapshot);
+	SysScanDesc scan = bbm_scan_id(migrations, bbm_catalog()->migrations_key, "id", migration_id, snapshot);
 	HeapTuple	tuple = systable_getnext(scan);
-	bool		running = HeapTupleIsValid(tuple) && status_column(tuple, migrations) == BBM_RUNNING &&
-		updated_column(tuple, migrations) == updated_at;
+	bool		running = HeapTupleIsValid(tuple) && status_of(tuple, migrations) == BBM_RUNNING &&
+		DatumGetTimestampTz(bbm_tuple_column(tuple, migrations, "updated_at")) == updated_at;
 
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
@@ -200,24 +163,22 @@ bbm_claim_state(int64 migration_id, BbmClaimState *state)
 	Relation	migrations = table_open(catalog->migrations, AccessShareLock);
 	Relation	jobs = table_open(catalog->jobs, AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
-	SysScanDesc scan = scan_migration(migration_id, migrations, snapshot);
+	SysScanDesc scan = bbm_scan_id(migrations, bbm_catalog()->migrations_key, "id", migration_id, snapshot);
 	HeapTuple	tuple = systable_getnext(scan);
 	bool		exists = HeapTupleIsValid(tuple);
 
 	if (exists)
 	{
-		bool		isnull;
-
-		state->status = status_column(tuple, migrations);
-		state->updated_at = updated_column(tuple, migrations);
+		state->status = status_of(tuple, migrations);
+		state->updated_at = DatumGetTimestampTz(bbm_tuple_column(tuple, migrations, "updated_at"));
 		state->phase = phase_column(tuple, migrations);
 		/* limited as in catalog/options.c */
 		state->phase.round = Max(state->phase.round, 1);
-		state->min.number = DatumGetInt64(bbm_tuple_column(tuple, migrations, "min_value", &isnull));
+		state->min.number = DatumGetInt64(bbm_tuple_column(tuple, migrations, "min_value"));
 		state->min.key = array_column(tuple, migrations, "min_key");
-		state->max.number = DatumGetInt64(bbm_tuple_column(tuple, migrations, "max_value", &isnull));
+		state->max.number = DatumGetInt64(bbm_tuple_column(tuple, migrations, "max_value"));
 		state->max.key = array_column(tuple, migrations, "max_key");
-		state->batch_size = Max(DatumGetInt32(bbm_tuple_column(tuple, migrations, "batch_size", &isnull)), 1);
+		state->batch_size = Max(DatumGetInt32(bbm_tuple_column(tuple, migrations, "batch_size")), 1);
 		read_verify_max(state, migrations, tuple);
 		read_last(state, migration_id, jobs, snapshot);
 	}
@@ -251,23 +212,20 @@ bbm_competing_migrations(int64 migration_id, Oid table)
 	scan = systable_beginscan(migrations, catalog->migrations_by_table, true, snapshot, 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		bool		isnull;
-		int64		id = DatumGetInt64(bbm_tuple_column(tuple, migrations, "id", &isnull));
-		int16		status = DatumGetInt16(bbm_tuple_column(tuple, migrations, "status", &isnull));
+		int64		id = id_of(tuple, migrations);
 		BbmCompetitor *competitor;
 
-		if (id == migration_id || status == BBM_FINISHED)
+		if (id == migration_id || status_of(tuple, migrations) == BBM_FINISHED)
 			continue;
 		/* defined for the table, but not started */
-		(void) bbm_tuple_column(tuple, migrations, "started_at", &isnull);
-		if (isnull)
+		if (bbm_tuple_is_null(tuple, migrations, "started_at"))
 			continue;
 		competitor = palloc(sizeof(BbmCompetitor));
 		competitor->id = id;
-		competitor->owner = DatumGetObjectId(bbm_tuple_column(tuple, migrations, "owner_oid", &isnull));
-		competitor->workers = DatumGetInt32(bbm_tuple_column(tuple, migrations, "workers", &isnull));
-		competitor->priority = DatumGetInt16(bbm_tuple_column(tuple, migrations, "priority", &isnull));
-		competitor->share_table = DatumGetBool(bbm_tuple_column(tuple, migrations, "share_table", &isnull));
+		competitor->owner = DatumGetObjectId(bbm_tuple_column(tuple, migrations, "owner_oid"));
+		competitor->workers = DatumGetInt32(bbm_tuple_column(tuple, migrations, "workers"));
+		competitor->priority = DatumGetInt16(bbm_tuple_column(tuple, migrations, "priority"));
+		competitor->share_table = DatumGetBool(bbm_tuple_column(tuple, migrations, "share_table"));
 		competitors = lappend(competitors, competitor);
 	}
 	systable_endscan(scan);

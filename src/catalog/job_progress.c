@@ -89,14 +89,14 @@ is_plain(Relation jobs)
 
 /* The array of BBM_BATCH_COUNTED, of the array in the row. */
 static Datum
-counted(Datum array, bool isnull, int bucket)
+counted(Datum array, int bucket)
 {
 	Datum		counts[BBM_BATCH_BUCKETS];
 	Datum	   *before = NULL;
 	bool	   *nulls = NULL;
 	int			n = 0;
 
-	if (!isnull)
+	if (DatumGetPointer(array) != NULL)
 		deconstruct_array(DatumGetArrayTypeP(array), INT4OID, sizeof(int32), true, TYPALIGN_INT, &before, &nulls, &n);
 	for (int i = 0; i < BBM_BATCH_BUCKETS; i++)
 	{
@@ -115,11 +115,10 @@ changed(HeapTuple tuple, Relation jobs, const BbmJob *job, const BbmBound *curso
 	Datum		values[lengthof(columns)] = {Int64GetDatum(cursor->number), cursor->key};
 	bool		nulls[lengthof(columns)] = {false, DatumGetPointer(cursor->key) == NULL};
 	int			attnums[lengthof(columns)];
-	bool		isnull;
-	double		ms = DatumGetFloat8(bbm_tuple_column(tuple, jobs, "run_ms", &isnull));
-	int64		rows = DatumGetInt64(bbm_tuple_column(tuple, jobs, "row_count", &isnull));
-	int64		wal = DatumGetInt64(bbm_tuple_column(tuple, jobs, "wal_bytes", &isnull));
-	Datum		counts = bbm_tuple_column(tuple, jobs, "batch_counts", &isnull);
+	double		ms = DatumGetFloat8(bbm_tuple_column(tuple, jobs, "run_ms"));
+	int64		rows = DatumGetInt64(bbm_tuple_column(tuple, jobs, "row_count"));
+	int64		wal = DatumGetInt64(bbm_tuple_column(tuple, jobs, "wal_bytes"));
+	Datum		counts = bbm_tuple_column(tuple, jobs, "batch_counts");
 
 	for (int i = 0; i < lengthof(columns); i++)
 		attnums[i] = get_attnum(RelationGetRelid(jobs), columns[i]);
@@ -130,7 +129,7 @@ changed(HeapTuple tuple, Relation jobs, const BbmJob *job, const BbmBound *curso
 	values[6] = Int32GetDatum(reduced_sub_batch_size);
 	nulls[6] = reduced_sub_batch_size == 0;
 	values[7] = values[8] = Int32GetDatum(0);
-	values[9] = counted(counts, isnull, bbm_batch_bucket(cost->ms));
+	values[9] = counted(counts, bbm_batch_bucket(cost->ms));
 	values[10] = Int32GetDatum(job->batch_size);
 	nulls[10] = job->batch_size <= 0;
 	return heap_modify_tuple_by_cols(tuple, RelationGetDescr(jobs), lengthof(columns), attnums, values, nulls);

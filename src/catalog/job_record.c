@@ -12,9 +12,7 @@
  */
 #include "catalog/job_record.h"
 
-#include "access/genam.h"
 #include "access/table.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
@@ -38,24 +36,19 @@ bbm_job_lock(BbmJob *job)
 	Relation	jobs = table_open(catalog->jobs, RowExclusiveLock);
 	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	TupleTableSlot *slot = table_slot_create(jobs, NULL);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
+	SysScanDesc scan = bbm_scan_id(jobs, catalog->jobs_key, "id", job->id, snapshot);
+	HeapTuple	tuple = systable_getnext(scan);
 	bool		ours = false;
 
-	ScanKeyInit(&key, get_attnum(catalog->jobs, "id"), BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(job->id));
-	scan = systable_beginscan(jobs, catalog->jobs_key, true, snapshot, 1, &key);
-	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 	{
-		bool		isnull;
 		TM_FailureData failure;
 
 		job->tid = tuple->t_self;
 
 		/* whoever has changed the row since the snapshot has taken over the job */
-		ours = DatumGetInt32(bbm_tuple_column(tuple, jobs, "claim_epoch", &isnull)) == job->claim_epoch &&
-			DatumGetInt16(bbm_tuple_column(tuple, jobs, "status", &isnull)) == BBM_RUNNING &&
+		ours = DatumGetInt32(bbm_tuple_column(tuple, jobs, "claim_epoch")) == job->claim_epoch &&
+			DatumGetInt16(bbm_tuple_column(tuple, jobs, "status")) == BBM_RUNNING &&
 			table_tuple_lock(jobs, &tuple->t_self, snapshot, slot, GetCurrentCommandId(true),
 							 LockTupleExclusive, LockWaitBlock, 0, &failure) == TM_Ok;
 	}

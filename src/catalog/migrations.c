@@ -413,8 +413,8 @@ bbm_migration_set_phase(int64 id, BbmPhase phase, const BbmBound *verify_max)
 
 /*
  * Stores how many keys there are to do in all, while rows arrive that are to be
- * processed, too, or after a user has extended the range.  Not when somebody
- * has the row: a user changes it, or another worker does the same.
+ * processed, too, or after a user has extended the range.  Leaves it when the
+ * row is locked: a user changes it, or another worker does the same.
  */
 void
 bbm_migration_recount(int64 id, int64 total)

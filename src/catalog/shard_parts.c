@@ -92,7 +92,7 @@ bbm_shard_part_name(const char *name, int64 shard)
 }
 
 /*
- * How it is done may have been altered since this node has taken it up: writes
+ * How it is done may have been altered since this node has started it: writes
  * what is not as the record says.  A worker of this node may meanwhile have found
  * that the shard is done, or is not here, and deleted the migration.
  */

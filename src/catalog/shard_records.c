@@ -330,9 +330,9 @@ bbm_shards_sync_command(const char *record, const char *table, const char *actio
 
 /*
  * The nodes end what they have of it, each in a transaction of its own: if ours
- * is rolled back, they take it up again.  Between the two statements one may do
- * that, because the coordinator has asked just then; that ends by itself when
- * its next batch does not find the record.  The DROP waits for batches in
+ * is rolled back, they start it again.  A node may do so between the two
+ * statements, too, because the coordinator has asked just then; that ends by
+ * itself when its next batch does not find the record.  The DROP waits for batches in
  * flight, which have locked their shards of the record.
  */
 void
@@ -367,10 +367,10 @@ bbm_shard_record_activate(Oid owner, const char *record, bool active)
 }
 
 /*
- * The migration's row has been altered, in this transaction.  Each node takes
- * that up when it is asked the next time: the epoch of what is to be done says
- * that there is something to take up.  As above, no batch waits for us, nor do
- * we for a batch.
+ * The migration's row has been altered, in this transaction.  Each node adopts
+ * that when it is asked the next time: the epoch of what is to be done says that
+ * there is something new.  As above, no batch waits for us, and we wait for no
+ * batch.
  */
 void
 bbm_shard_record_define(Oid owner, const char *record, int64 migration_id)

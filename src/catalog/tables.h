@@ -10,6 +10,7 @@
 
 #include "base/bbm.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
 #include "utils/relcache.h"
 
@@ -47,6 +48,8 @@ typedef struct BbmCatalog
 } BbmCatalog;
 
 extern const char *bbm_table_name(BbmTable table);
-extern Datum bbm_tuple_column(HeapTuple tuple, Relation rel, const char *name, bool *isnull);
+extern Datum bbm_tuple_column(HeapTuple tuple, Relation rel, const char *name);
+extern bool bbm_tuple_is_null(HeapTuple tuple, Relation rel, const char *name);
+extern SysScanDesc bbm_scan_id(Relation rel, Oid index, const char *column, int64 id, Snapshot snapshot);
 
 #endif							/* BBM_CATALOG_TABLES_H */

@@ -31,7 +31,6 @@
  */
 #include "catalog/totals.h"
 
-#include "access/genam.h"
 #include "access/table.h"
 #include "miscadmin.h"
 #include "utils/array.h"
@@ -76,49 +75,47 @@ typedef struct JobRow
 	bool	   *nulls;
 } JobRow;
 
-static Datum
-job_get(const JobRow *row, JobColumn column, bool *isnull)
+static bool
+job_has(const JobRow *row, JobColumn column)
 {
-	*isnull = row->nulls[row->attnums[column] - 1];
-	return *isnull ? (Datum) 0 : row->values[row->attnums[column] - 1];
+	return !row->nulls[row->attnums[column] - 1];
+}
+
+/* 0 when NULL */
+static Datum
+job_get(const JobRow *row, JobColumn column)
+{
+	return job_has(row, column) ? row->values[row->attnums[column] - 1] : (Datum) 0;
 }
 
 static int64
 job_int64(const JobRow *row, JobColumn column)
 {
-	bool		isnull;
-	Datum		value = job_get(row, column, &isnull);
-
-	return isnull ? 0 : DatumGetInt64(value);
+	return DatumGetInt64(job_get(row, column));
 }
 
 static int32
 job_int32(const JobRow *row, JobColumn column)
 {
-	bool		isnull;
-	Datum		value = job_get(row, column, &isnull);
-
-	return isnull ? 0 : DatumGetInt32(value);
+	return DatumGetInt32(job_get(row, column));
 }
 
 /* 0 when NULL or infinite: a user may have written it */
 static TimestampTz
 job_time(const JobRow *row, JobColumn column)
 {
-	bool		isnull;
-	Datum		value = job_get(row, column, &isnull);
+	TimestampTz time = DatumGetTimestampTz(job_get(row, column));
 
-	return isnull || TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(value)) ? 0 : DatumGetTimestampTz(value);
+	return TIMESTAMP_NOT_FINITE(time) ? 0 : time;
 }
 
 static void
 add_reasons(BbmSums *sums, const JobRow *row)
 {
-	bool		isnull;
-	Datum		value = job_get(row, J_REASONS, &isnull);
+	Datum		value = job_get(row, J_REASONS);
 	Jsonb	   *reasons;
 
-	if (isnull)
+	if (DatumGetPointer(value) == NULL)
 		return;
 	reasons = DatumGetJsonbP(value);
 	/* a user may have written something else */
@@ -141,9 +138,7 @@ add_reasons(BbmSums *sums, const JobRow *row)
 static bool
 job_text_is(const JobRow *row, JobColumn column, const char *string)
 {
-	bool		isnull;
-	Datum		value = job_get(row, column, &isnull);
-	text	   *found = isnull ? NULL : DatumGetTextPP(value);
+	text	   *found = job_has(row, column) ? DatumGetTextPP(job_get(row, column)) : NULL;
 
 	return found && VARSIZE_ANY_EXHDR(found) == strlen(string) &&
 		memcmp(VARDATA_ANY(found), string, strlen(string)) == 0;
@@ -161,8 +156,7 @@ job_phase(const JobRow *row)
 static void
 add_to_sums(BbmSums *sums, const JobRow *row, BbmPhase phase)
 {
-	bool		isnull;
-	double		ms = DatumGetFloat8(job_get(row, J_MS, &isnull));
+	double		ms = DatumGetFloat8(job_get(row, J_MS));
 
 	if (bbm_phase_is(phase, BBM_WORK(1)))
 		sums->keys = bbm_add_counts(sums->keys, job_int64(row, J_KEYS));
@@ -177,22 +171,26 @@ add_to_sums(BbmSums *sums, const JobRow *row, BbmPhase phase)
 	add_reasons(sums, row);
 }
 
+/* Has the job finished a sub-batch, and kept how far it is? */
+static bool
+has_cursor(const JobRow *row)
+{
+	return job_has(row, J_CURSOR) || job_has(row, J_CURSOR_KEY);
+}
+
 /* How many of its keys a job has done that is not finished, as far as that is known. */
 static int64
 keys_so_far(const JobRow *row)
 {
 	int64		keys = job_int64(row, J_KEYS);
-	bool		no_value;
-	bool		no_key;
-	int64		cursor = DatumGetInt64(job_get(row, J_CURSOR, &no_value));
 	double		width = (double) job_int64(row, J_MAX) - (double) job_int64(row, J_MIN) + 1;
+	double		done = (double) job_int64(row, J_CURSOR) - (double) job_int64(row, J_MIN) + 1;
 
-	(void) job_get(row, J_CURSOR_KEY, &no_key);
-	if (no_value && no_key)
+	if (!has_cursor(row))
 		return 0;
 	/* an integer key, or a block */
-	if (no_key && width > 1)
-		return bbm_count_of(keys * Min(((double) cursor - (double) job_int64(row, J_MIN) + 1) / width, 1));
+	if (!job_has(row, J_CURSOR_KEY) && width > 1)
+		return bbm_count_of(keys * Min(done / width, 1));
 	return Min(job_int64(row, J_ROWS), keys);
 }
 
@@ -203,15 +201,10 @@ keys_so_far(const JobRow *row)
 static TimestampTz
 progress_of(const JobRow *row, int status)
 {
-	bool		no_value;
-	bool		no_key;
-
 	if (status == BBM_FINISHED)
 		return job_time(row, J_FINISHED);
-	(void) job_get(row, J_CURSOR, &no_value);
-	(void) job_get(row, J_CURSOR_KEY, &no_key);
-	if ((no_value && no_key) || (status == BBM_RUNNING ? job_time(row, J_UPDATED) <= job_time(row, J_STARTED) :
-								 job_int32(row, J_REQUEUES_IN_ROW) > 1))
+	if (!has_cursor(row) || (status == BBM_RUNNING ? job_time(row, J_UPDATED) <= job_time(row, J_STARTED) :
+							 job_int32(row, J_REQUEUES_IN_ROW) > 1))
 		return 0;
 	return job_time(row, J_UPDATED);
 }
@@ -219,14 +212,12 @@ progress_of(const JobRow *row, int status)
 static void
 add_job(BbmTotals *totals, const JobRow *row)
 {
-	bool		isnull;
-	int			status = DatumGetInt16(job_get(row, J_STATUS, &isnull));
+	int			status = DatumGetInt16(job_get(row, J_STATUS));
 	BbmPhase	phase = job_phase(row);
 	int64		id = job_int64(row, J_ID);
 	int64		max = job_int64(row, J_MAX);
 
-	(void) job_get(row, J_RELATION, &isnull);
-	totals->per_partition |= !isnull;
+	totals->per_partition |= job_has(row, J_RELATION);
 	if (!totals->has_allocated || max > totals->allocated_to)
 		totals->allocated_to = max;
 	totals->has_allocated = true;
@@ -286,13 +277,9 @@ add_open(BbmTotals *totals, JobRow *row, Snapshot snapshot, const int64 *ids, in
 {
 	for (int i = 0; i < n; i++)
 	{
-		ScanKeyData key;
-		SysScanDesc scan;
-		HeapTuple	tuple;
+		SysScanDesc scan = bbm_scan_id(row->rel, bbm_catalog()->jobs_key, "id", ids[i], snapshot);
+		HeapTuple	tuple = systable_getnext(scan);
 
-		ScanKeyInit(&key, row->attnums[J_ID], BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(ids[i]));
-		scan = systable_beginscan(row->rel, bbm_catalog()->jobs_key, true, snapshot, 1, &key);
-		tuple = systable_getnext(scan);
 		if (HeapTupleIsValid(tuple))
 		{
 			heap_deform_tuple(tuple, RelationGetDescr(row->rel), row->values, row->nulls);
@@ -337,28 +324,25 @@ numbers_of(Datum datum, int most, int *n)
 static int64 *
 take_row(BbmTotals *totals, HeapTuple tuple, Relation rel, int *n)
 {
-	bool		isnull;
 	int			nreasons;
 	int64	   *reasons;
 
-	totals->last_job = DatumGetInt64(bbm_tuple_column(tuple, rel, "last_job", &isnull));
-	totals->finished.keys = DatumGetInt64(bbm_tuple_column(tuple, rel, "key_count", &isnull));
-	totals->finished.rows = DatumGetInt64(bbm_tuple_column(tuple, rel, "row_count", &isnull));
-	totals->finished.run_ms = DatumGetFloat8(bbm_tuple_column(tuple, rel, "run_ms", &isnull));
-	totals->finished.wal = DatumGetInt64(bbm_tuple_column(tuple, rel, "wal_bytes", &isnull));
-	totals->finished.jobs = DatumGetInt64(bbm_tuple_column(tuple, rel, "jobs", &isnull));
-	totals->finished.requeued = DatumGetInt64(bbm_tuple_column(tuple, rel, "requeued", &isnull));
-	reasons = numbers_of(bbm_tuple_column(tuple, rel, "requeue_reasons", &isnull), BBM_REQUEUE_REASONS, &nreasons);
+	totals->last_job = DatumGetInt64(bbm_tuple_column(tuple, rel, "last_job"));
+	totals->finished.keys = DatumGetInt64(bbm_tuple_column(tuple, rel, "key_count"));
+	totals->finished.rows = DatumGetInt64(bbm_tuple_column(tuple, rel, "row_count"));
+	totals->finished.run_ms = DatumGetFloat8(bbm_tuple_column(tuple, rel, "run_ms"));
+	totals->finished.wal = DatumGetInt64(bbm_tuple_column(tuple, rel, "wal_bytes"));
+	totals->finished.jobs = DatumGetInt64(bbm_tuple_column(tuple, rel, "jobs"));
+	totals->finished.requeued = DatumGetInt64(bbm_tuple_column(tuple, rel, "requeued"));
+	reasons = numbers_of(bbm_tuple_column(tuple, rel, "requeue_reasons"), BBM_REQUEUE_REASONS, &nreasons);
 	memcpy(totals->finished.reasons, reasons, nreasons * sizeof(int64));
-	totals->allocated_to = DatumGetInt64(bbm_tuple_column(tuple, rel, "max_value", &isnull));
-	totals->has_allocated = !isnull;
-	totals->per_partition = DatumGetBool(bbm_tuple_column(tuple, rel, "per_partition", &isnull));
-	totals->batch_size = DatumGetInt32(bbm_tuple_column(tuple, rel, "batch_size", &isnull));
-	totals->progress_at = DatumGetTimestampTz(bbm_tuple_column(tuple, rel, "progress_at", &isnull));
-	if (isnull)
-		totals->progress_at = 0;
-	read_history(&totals->history, bbm_tuple_column(tuple, rel, "samples", &isnull));
-	return numbers_of(bbm_tuple_column(tuple, rel, "open_jobs", &isnull), BBM_MOST_OPEN, n);
+	totals->allocated_to = DatumGetInt64(bbm_tuple_column(tuple, rel, "max_value"));
+	totals->has_allocated = !bbm_tuple_is_null(tuple, rel, "max_value");
+	totals->per_partition = DatumGetBool(bbm_tuple_column(tuple, rel, "per_partition"));
+	totals->batch_size = DatumGetInt32(bbm_tuple_column(tuple, rel, "batch_size"));
+	totals->progress_at = DatumGetTimestampTz(bbm_tuple_column(tuple, rel, "progress_at"));
+	read_history(&totals->history, bbm_tuple_column(tuple, rel, "samples"));
+	return numbers_of(bbm_tuple_column(tuple, rel, "open_jobs"), BBM_MOST_OPEN, n);
 }
 
 /* Reads the row of bbm_totals, if there is one. */
@@ -367,15 +351,10 @@ read_stored(int64 migration_id, BbmTotals *totals, Snapshot snapshot, int *n)
 {
 	Relation	rel = table_open(bbm_catalog()->tables[BBM_TOTALS], RowExclusiveLock);
 	int64	   *open = NULL;
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
+	SysScanDesc scan = bbm_scan_id(rel, bbm_catalog()->totals_key, "migration_id", migration_id, snapshot);
+	HeapTuple	tuple = systable_getnext(scan);
 
 	*n = 0;
-	ScanKeyInit(&key, get_attnum(RelationGetRelid(rel), "migration_id"), BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(migration_id));
-	scan = systable_beginscan(rel, bbm_catalog()->totals_key, true, snapshot, 1, &key);
-	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 		open = take_row(totals, tuple, rel, n);
 	systable_endscan(scan);

@@ -133,9 +133,9 @@ typedef struct GoOn
 
 /*
  * May another job follow without returning to the driver?  This is called when
- * a batch is done, which may be long after it began.  Not when the commit may
- * wait for a standby: nobody could pause the migration meanwhile.  The driver
- * gets control at least once per time slice.
+ * a batch is done, which may be long after it began.  None may when the commit
+ * may wait for a standby: nobody could pause the migration meanwhile.  The
+ * driver gets control at least once per time slice.
  */
 static bool
 may_go_on(const void *arg)

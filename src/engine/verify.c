@@ -60,9 +60,9 @@ bbm_verifies_whole(const BbmTarget *target, const BbmJob *job)
 /*
  * Does verification go beyond the last key that the migration began with?  A
  * row whose key the application moves there is not done, and neither is a row
- * that it inserts with wrong values.  Not if the migration catches up with
- * later rows or has done so, as rows which are to be processed may then still
- * come.
+ * that it inserts with wrong values.  It does not if the migration catches up
+ * with later rows or has done so, as rows which are to be processed may then
+ * still come.
  */
 bool
 bbm_verifies_beyond(const BbmTarget *target)

@@ -548,8 +548,8 @@ alter(const BbmMigration *migration, BbmDefinition *d)
 }
 
 /*
- * The nodes take up how the migration of a distributed table is done, and
- * nothing else; the part of it that is about a shard is as its record says.
+ * The nodes adopt how the migration of a distributed table is done, and nothing
+ * else; the part of it that is about a shard is as its record says.
  */
 static void
 check_alters_on_nodes(const BbmMigration *migration, const BbmDefinition *d, bool again)
