@@ -281,16 +281,20 @@ bbm_migration_lock(int64 id, BbmStatus *status)
 	return true;
 }
 
-/* The same, and nobody has changed the row since it was read as given. */
+/* Has nobody changed the row since it was read as given? */
+bool
+bbm_migration_is_as_read(const BbmMigration *as_read)
+{
+	const BbmMigration *now = bbm_migration_by_id(as_read->id, CurrentMemoryContext);
+
+	return now && now->updated_at == as_read->updated_at;
+}
+
+/* Locks it, and that is so. */
 bool
 bbm_migration_lock_as_read(const BbmMigration *as_read, BbmStatus *status)
 {
-	const BbmMigration *now;
-
-	if (!bbm_migration_lock(as_read->id, status))
-		return false;
-	now = bbm_migration_by_id(as_read->id, CurrentMemoryContext);
-	return now && now->updated_at == as_read->updated_at;
+	return bbm_migration_lock(as_read->id, status) && bbm_migration_is_as_read(as_read);
 }
 
 /*

@@ -47,6 +47,7 @@ extern List *bbm_migrations_with_status(List *statuses, MemoryContext context);
 extern List *bbm_migrations_started(MemoryContext context);
 extern List *bbm_runnable_owners(MemoryContext context);
 extern PGDLLEXPORT bool bbm_migration_lock(int64 id, BbmStatus *status);
+extern bool bbm_migration_is_as_read(const BbmMigration *as_read);
 extern bool bbm_migration_lock_as_read(const BbmMigration *as_read, BbmStatus *status);
 extern PGDLLEXPORT void bbm_migration_set_started(int64 id, int64 total, Oid table, const BbmBound *min,
 												  const BbmBound *max, const char *key_order,

@@ -10,6 +10,10 @@
  *	  shard.  The coordinator copies them when the nodes report more than it
  *	  has.
  *
+ *	  To try them again, the coordinator moves them to another array, and raises
+ *	  the epoch: each node makes its migration of the shard anew, with a job for
+ *	  each of them.  The batch that does one takes it out of the array.
+ *
  *-------------------------------------------------------------------------
  */
 #include "catalog/shard_errors.h"
@@ -60,6 +64,64 @@ bbm_shard_error_add(const BbmShard *shard, const BbmBound *min, const BbmBound *
 
 	if (bbm_cluster_query(GetUserId(), sql) != 1)
 		bbm_shard_record_is_lost(shard);
+}
+
+/* Which of the quarantined ranges it is: of an element of the record's arrays, and of bounds. */
+#define RANGE_OF_ELEMENT "jsonb_build_array(e.e->'min_value', e.e->'max_value', e.e->'min_key', e.e->'max_key')"
+
+static char *
+range_of(const BbmBound *min, const BbmBound *max)
+{
+	return psprintf("jsonb_build_array(" INT64_FORMAT "::bigint, " INT64_FORMAT "::bigint, %s::text[], %s::text[])",
+					min->number, max->number, array_literal(min->key), array_literal(max->key));
+}
+
+/*
+ * A quarantined range was tried again, and changed so many rows: up to this key
+ * (cursor), or all of it.  Rows of it that cannot be done are quarantined
+ * anew, in the same transaction.  As above.
+ */
+void
+bbm_shard_retry_note(const BbmShard *shard, const BbmBound *min, const BbmBound *max, const BbmBound *cursor,
+					 int64 rows)
+{
+	char	   *is_it = psprintf(RANGE_OF_ELEMENT " = %s", range_of(min, max));
+	char	   *left = cursor == NULL ? psprintf("SELECT jsonb_agg(e.e ORDER BY e.n) FROM jsonb_array_elements(retries) WITH ORDINALITY e (e, n) "
+												 "WHERE NOT %s", is_it) :
+		psprintf("SELECT jsonb_agg(CASE WHEN %s THEN e.e || jsonb_build_object('cursor_value', " INT64_FORMAT "::bigint, "
+				 "'cursor_key', %s::text[]) ELSE e.e END ORDER BY e.n) FROM jsonb_array_elements(retries) WITH ORDINALITY e (e, n)",
+				 is_it, cursor->number, array_literal(cursor->key));
+
+	if (bbm_cluster_query(GetUserId(),
+						  psprintf("UPDATE %s SET state = 'running', retries = (%s), row_count = row_count + " INT64_FORMAT ", "
+								   "updated_at = clock_timestamp() WHERE kind = 'shard' AND low = %s AND high = %s "
+								   "AND epoch = " INT64_FORMAT " AND EXISTS "
+								   "(SELECT FROM jsonb_array_elements(retries) e (e) WHERE %s)",
+								   shard->record, left, rows, quote_literal_cstr(shard->low), quote_literal_cstr(shard->high),
+								   shard->epoch, is_it)) != 1)
+		bbm_shard_record_is_lost(shard);
+}
+
+/*
+ * All that is quarantined is to be tried again, wherever its shard is; returns
+ * how many there are.  On the coordinator, in the caller's transaction.  Waits
+ * for the batch in flight in each of these shards; the next one does not find
+ * its epoch.
+ */
+int64
+bbm_shard_errors_retry(Oid owner, const char *record)
+{
+	int64		n;
+
+	(void) bbm_cluster_query(owner, psprintf("SELECT coalesce(sum(jsonb_array_length(errors)), 0) FROM %s WHERE kind = 'shard'",
+											 record));
+	n = bbm_cluster_int64(0, 1);
+	(void) bbm_cluster_query(owner,
+							 psprintf("UPDATE %s SET retries = coalesce(retries, '[]') || coalesce(errors, '[]') || "
+									  "coalesce(errors_of_whole, '[]'), errors = NULL, errors_of_whole = NULL, state = 'running', "
+									  "epoch = epoch + 1 WHERE kind = 'shard' AND (errors IS NOT NULL OR errors_of_whole IS NOT NULL)",
+									  record));
+	return n;
 }
 
 /* How many there are in the shard, wherever it was when they were found.  As above. */

@@ -166,6 +166,22 @@ go_on_after(int64 id, const BbmShardRecord *shard)
 				Int64GetDatum(shard->keys), Int64GetDatum(shard->rows));
 }
 
+/* Adds a job for each quarantined range that is to be tried again; one may have been begun on another node. */
+static void
+try_again(int64 id, const BbmShardRecord *shard)
+{
+	static BbmSql sql = {
+		"INSERT INTO @.batched_background_migration_jobs (batched_background_migration_id, min_value, max_value, min_key, "
+		"max_key, cursor_value, cursor_key, status, key_count, batch_size, kind) "
+		"SELECT DISTINCT $1, r.min_value, r.max_value, r.min_key, r.max_key, r.cursor_value, r.cursor_key, 1::smallint, 0::bigint, 1, 'retry' "
+		"FROM jsonb_to_recordset($2::jsonb) AS r(min_value bigint, max_value bigint, min_key text[], max_key text[], "
+		"cursor_value bigint, cursor_key text[])",
+		2, {INT8OID, TEXTOID}
+	};
+
+	bbm_sql_run(&sql, true, Int64GetDatum(id), CStringGetTextDatum(shard->retries));
+}
+
 /* The migration's row has been inserted, in this transaction, and its record is locked. */
 void
 bbm_shard_part_defined(int64 id, const char *record, const BbmShardRecord *shard, int64 total)
@@ -182,4 +198,6 @@ bbm_shard_part_defined(int64 id, const char *record, const BbmShardRecord *shard
 		keep_bounds(id, shard);
 	if (shard->has_cursor)
 		go_on_after(id, shard);
+	if (shard->retries)
+		try_again(id, shard);
 }

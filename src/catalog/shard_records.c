@@ -13,7 +13,9 @@
  *	  When Citus splits a shard, both rows go to one of its parts, with the
  *	  hash values of the whole.  No batch runs in any part until its own rows
  *	  are there; we copy them from those of the whole, all in one transaction
- *	  of Citus, which commits on all nodes or on none.
+ *	  of Citus, which commits on all nodes or on none.  What is quarantined in
+ *	  the whole is shown, and counted, as one part's; but nobody knows in which
+ *	  part its rows are now, so that all parts try it again.
  *
  *-------------------------------------------------------------------------
  */
@@ -245,7 +247,7 @@ create_table(const char *record, int64 migration_id, Oid relid, const BbmDistrib
 									 "kind text NOT NULL, active boolean, definition jsonb, epoch bigint NOT NULL DEFAULT 0, "
 									 "state text, cursor_value bigint, cursor_key text[], bounds jsonb, "
 									 "row_count bigint NOT NULL DEFAULT 0, key_count bigint NOT NULL DEFAULT 0, errors jsonb, "
-									 "updated_at timestamptz, PRIMARY KEY (key, low, high, kind)) WITH (fillfactor = 10)",
+									 "errors_of_whole jsonb, retries jsonb, updated_at timestamptz, PRIMARY KEY (key, low, high, kind)) WITH (fillfactor = 10)",
 									 record, format_type_with_typemod(type, typmod), OidIsValid(collation) ? " COLLATE " : "",
 									 OidIsValid(collation) ? generate_collation_name(collation) : ""));
 	(void) bbm_cluster_query(us, psprintf("COMMENT ON TABLE %s IS %s", record,
@@ -445,14 +447,16 @@ bbm_shard_records_complete(Oid owner, const char *record, Oid relid, int reporte
 		}
 		(void) bbm_cluster_query(owner,
 								 psprintf("INSERT INTO %s (key, low, high, kind, active, definition, epoch, state, cursor_value, "
-										  "cursor_key, bounds, row_count, key_count, errors, updated_at) "
+										  "cursor_key, bounds, row_count, key_count, errors, errors_of_whole, retries, updated_at) "
 										  "SELECT %s::%s, %s, %s, kind, active, definition, epoch, state, cursor_value, cursor_key, "
 										  "bounds, CASE WHEN low = %s THEN row_count ELSE 0 END, "
-										  "CASE WHEN low = %s THEN key_count ELSE 0 END, CASE WHEN low = %s THEN errors END, updated_at "
+										  "CASE WHEN low = %s THEN key_count ELSE 0 END, CASE WHEN low = %s THEN errors END, "
+										  "CASE WHEN low = %s OR errors IS NULL THEN errors_of_whole ELSE coalesce(errors_of_whole, '[]') || errors END, "
+										  "retries, updated_at "
 										  "FROM %s WHERE low::integer <= %s AND high::integer >= %s AND NOT (%s)", record,
 										  quote_literal_cstr(shard->value),
 										  format_type_be_qualified(get_atttype(relid, get_attnum(relid, d.column))),
-										  low, quote_literal_cstr(shard->high), low, low, low, record, shard->low,
+										  low, quote_literal_cstr(shard->high), low, low, low, low, record, shard->low,
 										  shard->high, known.data));
 	}
 	BBM_POINT("parts-copied");
@@ -639,4 +643,21 @@ bbm_cluster_show(int64 migration_id, const char *shards, bool complete)
 	bbm_sql_run_values(&update, values, NULL, true);
 	bbm_sql_run_values(&insert, values, NULL, true);
 	bbm_sql_run_values(&total, values, NULL, true);
+}
+
+/*
+ * Shards that are finished may have work again: none is shown as finished until
+ * its node says so again.  Caller has bbm_migration_lock.
+ */
+void
+bbm_cluster_show_unfinished(int64 migration_id)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migration_jobs SET status = 1, finished_at = NULL, updated_at = clock_timestamp() "
+		"WHERE batched_background_migration_id = $1 AND status = 2",
+		1, {INT8OID}
+	};
+
+	bbm_sql_run(&sql, true, Int64GetDatum(migration_id));
+	bbm_totals_forget(migration_id);
 }

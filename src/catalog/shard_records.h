@@ -66,5 +66,6 @@ extern char *bbm_shards_sync_command(const char *record, const char *table, cons
 extern void bbm_cluster_ask(Oid user, const char *record, const char *command, BbmClusterReport *report);
 extern void bbm_cluster_state(const char *record, Oid relid, const char *shards, BbmClusterState *state);
 extern void bbm_cluster_show(int64 migration_id, const char *shards, bool complete);
+extern void bbm_cluster_show_unfinished(int64 migration_id);
 
 #endif							/* BBM_CATALOG_SHARD_RECORDS_H */

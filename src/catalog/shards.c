@@ -416,13 +416,13 @@ bbm_shard_note(BbmShard *shard, const BbmBound *cursor, int64 rows, int64 keys)
 		bbm_shard_record_is_lost(shard);
 }
 
-/* All keys are done.  As above. */
+/* All keys are done, and what was to be tried again.  As above. */
 void
 bbm_shard_finish(BbmShard *shard)
 {
 	if (bbm_cluster_query(GetUserId(),
 						  psprintf("UPDATE %s SET state = 'finished', updated_at = clock_timestamp() WHERE kind = 'shard' "
-								   "AND low = %s AND high = %s AND epoch = " INT64_FORMAT, shard->record,
+								   "AND low = %s AND high = %s AND epoch = " INT64_FORMAT " AND retries IS NULL", shard->record,
 								   quote_literal_cstr(shard->low), quote_literal_cstr(shard->high), shard->epoch)) != 1)
 		bbm_shard_record_is_lost(shard);
 }
@@ -433,7 +433,8 @@ read_record(BbmShardRecord *shard)
 {
 	char	   *key;
 	char	   *sql = psprintf("SELECT c.active, r.epoch, r.state = 'finished', r.cursor_value, r.cursor_key, r.row_count, "
-							   "r.key_count, c.definition, r.bounds, c.epoch > 0, coalesce(jsonb_array_length(r.errors), 0) FROM %s r JOIN %s c ON c.low = r.low AND c.high = r.high "
+							   "r.key_count, c.definition, r.bounds, c.epoch > 0, coalesce(jsonb_array_length(r.errors), 0), r.retries "
+							   "FROM %s r JOIN %s c ON c.low = r.low AND c.high = r.high "
 							   "AND c.kind = 'control' WHERE r.kind = 'shard' AND r.low = %s AND r.high = %s",
 							   shard->record, shard->record, quote_literal_cstr(shard->low),
 							   quote_literal_cstr(shard->high));
@@ -454,6 +455,7 @@ read_record(BbmShardRecord *shard)
 	shard->bounds = bbm_cluster_text(0, 9);
 	shard->altered = strcmp(bbm_cluster_text(0, 10), "t") == 0;
 	shard->errors = bbm_cluster_int64(0, 11);
+	shard->retries = bbm_cluster_text(0, 12);
 }
 
 /* Returns a list of BbmShardRecord: the shards of the table that are here now, in the current memory context. */

@@ -58,6 +58,7 @@ typedef struct BbmShardRecord
 	int64		rows;
 	int64		keys;
 	int64		errors;			/* quarantined rows */
+	char	   *retries;		/* jsonb, as text: those that are to be tried again; or NULL */
 	char	   *definition;		/* jsonb, as text */
 	bool		altered;		/* ... since the record was created */
 	char	   *bounds;			/* the same; NULL until the first node has taken it up */

@@ -31,6 +31,7 @@
 #include "catalog/extension.h"
 #include "catalog/job_progress.h"
 #include "catalog/job_record.h"
+#include "catalog/shard_errors.h"
 #include "catalog/shards.h"
 #include "engine/bisect.h"
 #include "engine/claim.h"
@@ -378,7 +379,7 @@ time_limit(const BbmWork *work)
 /*
  * Does the job begin after everything that the shard's record says is done?
  * It does, unless somebody has changed our tables on this node; then rows must
- * not be done again.
+ * not be done again.  What is tried again is in the record by itself.
  */
 static void
 check_follows_record(const BbmWork *work)
@@ -388,7 +389,7 @@ check_follows_record(const BbmWork *work)
 	const BbmBound *from = work->job->has_cursor ? &work->job->cursor : &work->job->min;
 	int			order;
 
-	if (!shard->has_cursor)
+	if (!shard->has_cursor || work->job->kind != BBM_JOB_RANGE)
 		return;
 	if (key->is_integer)
 		order = from->number < shard->cursor.number ? -1 : from->number > shard->cursor.number;
@@ -426,18 +427,25 @@ enter_shard(BbmWork *work)
 	return true;
 }
 
-/* Records in the shard that everything up to this key is done. */
+/* Records in the shard that everything up to this key is done, of the job or (not "more") with it. */
 static void
-note_in_shard(BbmWork *work, const BbmBound *cursor, const BbmRange *sub_batch)
+note_in_shard(BbmWork *work, const BbmRange *sub_batch, bool more)
 {
-	if (work->target->shard && !bbm_shard_reads_are_here(work->target->shard))
+	const BbmJob *job = work->job;
+	const BbmShard *shard = work->target->shard;
+
+	if (shard == NULL)
+		return;
+	if (!bbm_shard_reads_are_here(work->target->shard))
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("a table that the statement of migration \"%s\" reads has left while a batch ran",
 						work->target->migration->name),
 				 errdetail("Its shard is not beside shard " INT64_FORMAT " any more.", work->target->shard->id)));
-	if (work->target->shard)
-		bbm_shard_note(work->target->shard, cursor, work->cost.rows, sub_batch->key_count);
+	if (job->kind == BBM_JOB_RETRY)
+		bbm_shard_retry_note(shard, &job->min, &job->max, more ? &sub_batch->max : NULL, work->cost.rows);
+	else
+		bbm_shard_note(work->target->shard, more ? &sub_batch->max : &job->max, work->cost.rows, sub_batch->key_count);
 }
 
 /* Locks the job, and what the batch needs.  False when the batch is not to be done; then work->result says why. */
@@ -504,7 +512,7 @@ bbm_work(void *arg)
 	BBM_POINT("batch-done");
 	if (!more)
 	{
-		note_in_shard(work, &work->job->max, &sub_batch);
+		note_in_shard(work, &sub_batch, false);
 		bbm_job_finish(work->job, &work->cost, work->detached);
 		work->result = BBM_WORK_FINISHED;
 		BBM_POINT("batch-recorded");
@@ -514,7 +522,7 @@ bbm_work(void *arg)
 	}
 	else
 	{
-		note_in_shard(work, &sub_batch.max, &sub_batch);
+		note_in_shard(work, &sub_batch, true);
 		bbm_job_progress(work->job, &sub_batch.max, work->next_size, &work->cost);
 		work->next_cursor = keep_cursor(work, &sub_batch.max);
 		work->result = BBM_WORK_SUB_BATCH;

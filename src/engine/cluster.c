@@ -226,7 +226,8 @@ keep_books(const BbmClusterStep *step)
  * Decides by what the nodes have said.  The row's lock and the migration's
  * lock are held from the check of the status to the commit: no pause can
  * intervene.  What the nodes have said may be out of date by now, but a shard
- * that was finished stays so, and no shard is added to a table but by a split,
+ * that was finished stays so unless somebody has what is quarantined tried
+ * again, which changes the row; and no shard is added to a table but by a split,
  * whose parts are as far as the whole was.
  */
 void
@@ -239,6 +240,9 @@ bbm_cluster_decide(void *arg)
 	BBM_POINT("cluster-decides");
 	if (!bbm_migration_lock(migration->id, &step->status) ||
 		(step->status != BBM_ACTIVE && step->status != BBM_RUNNING))
+		return;
+	step->stale = !bbm_migration_is_as_read(migration);
+	if (step->stale)
 		return;
 	if (!state->same_table)
 		table_has_changed(migration);

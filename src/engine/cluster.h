@@ -39,6 +39,7 @@ typedef struct BbmClusterStep
 	char	   *errors;			/* all quarantined rows, if there are new ones; or NULL */
 	int			empty;			/* shards that have neither a row nor a record */
 	char	   *places;			/* where the shards were when it began; NULL: it has not */
+	bool		stale;			/* out of bbm_cluster_decide: nothing, as somebody has changed the row since */
 	bool		moved;			/* out of bbm_cluster_compare: they are not there any more */
 	char	   *unreached;		/* out of bbm_cluster_reach: the nodes that have still not been told */
 	BbmStatus	status;			/* out: the migration's */

@@ -36,6 +36,8 @@
 #include "catalog/extension.h"
 #include "catalog/job_record.h"
 #include "catalog/migrations.h"
+#include "catalog/shard_errors.h"
+#include "catalog/shards.h"
 #include "engine/verify.h"
 #include "strategy/resolve.h"
 #include "target/key.h"
@@ -317,6 +319,7 @@ bbm_record_migration_failed(const BbmMigration *migration, int code, ErrorData *
 
 typedef struct JobArgs
 {
+	const BbmTarget *target;
 	BbmJob	   *job;
 	ErrorData  *error;
 	int			code;
@@ -329,7 +332,36 @@ typedef struct JobArgs
 } JobArgs;
 
 /*
- * One statement, which checks claim_epoch itself; or two, of which the first
+ * Quarantines all that is left of the job.  Of a shard, the record says that it
+ * was passed over, so that no other node does it: the job's row is locked before
+ * the record, as by a batch, and a pause that has committed meanwhile is no
+ * obstacle.  If the shard has left, the node that has it now tries the range
+ * again.
+ */
+static bool
+skip_job(const JobArgs *args)
+{
+	const BbmJob *job = args->job;
+	BbmShard   *shard = args->target->shard;
+	const BbmBound *min = job->has_cursor ? &job->ran_from : &job->min;
+
+	if (shard && (!bbm_job_lock(args->job) || bbm_shard_enter(shard) == BBM_SHARD_GONE))
+		return false;
+	if (!bbm_job_skip(job))
+		return false;
+	bbm_error_add(job, min, &job->max, args->error);
+	if (shard == NULL)
+		return true;
+	bbm_shard_error_add(shard, min, &job->max, args->error);
+	if (job->kind == BBM_JOB_RETRY)
+		bbm_shard_retry_note(shard, &job->min, &job->max, NULL, 0);
+	else
+		bbm_shard_note(shard, &job->max, 0, job->has_cursor ? job->ran_size : job->key_count);
+	return true;
+}
+
+/*
+ * One statement, which checks claim_epoch itself; or several, of which the first
  * locks the row, so that nobody takes the job over between them.
  */
 static void
@@ -341,12 +373,7 @@ record_job(void *arg)
 	if (args->unstarted)
 		args->ours = bbm_job_release_unstarted(args->job);
 	else if (args->skip)
-	{
-		args->ours = bbm_job_skip(args->job);
-		if (args->ours)
-			bbm_error_add(args->job, args->job->has_cursor ? &args->job->ran_from : &args->job->min,
-						  &args->job->max, args->error);
-	}
+		args->ours = skip_job(args);
 	else if (args->requeue)
 		args->ours = bbm_job_requeue(args->job, args->requeue, args->error, args->due);
 	else
@@ -449,7 +476,7 @@ log_requeue(const BbmTarget *target, const BbmJob *job, const ErrorData *error)
 static void
 requeue(BbmTarget *target, BbmJob *job, BbmRequeueReason why, ErrorData *error, TimestampTz due)
 {
-	JobArgs		args = {.job = job, .error = error, .requeue = why, .due = due};
+	JobArgs		args = {.target = target, .job = job, .error = error, .requeue = why, .due = due};
 	const BbmMigration *migration = target->migration;
 	bool		is_known = bbm_blockers_of(error) != NULL;
 	bool		report = is_known && bbm_trouble_blocked(migration->id, migration->owner, error);
@@ -470,7 +497,7 @@ requeue(BbmTarget *target, BbmJob *job, BbmRequeueReason why, ErrorData *error, 
 void
 bbm_record_release_unstarted(BbmTarget *target, BbmJob *job)
 {
-	JobArgs		args = {.job = job, .unstarted = true};
+	JobArgs		args = {.target = target, .job = job, .unstarted = true};
 
 	(void) write_job(target, &args);
 }
@@ -644,7 +671,7 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 	bool		used_up = job->attempts >= target->migration->max_attempts;
 	bool		of_rows = class == BBM_ERROR_DATA || class == BBM_ERROR_SIZE;
 	bool		quarantine = of_rows && used_up && may_quarantine(target, job);
-	JobArgs		args = {.job = job, .error = error, .code = code};
+	JobArgs		args = {.target = target, .job = job, .error = error, .code = code};
 
 	if (stop != BBM_STOP_NONE)
 		args.error = error = bbm_stop_error(stop, error, bbm_verifies_whole(target, job));

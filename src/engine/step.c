@@ -319,6 +319,9 @@ lead_cluster(BbmEngine *engine, const BbmMigration *migration)
 	bbm_trouble_over(migration->id, engine->owner, migration->name, true);
 	if (!step.ours)
 		return NOTHING;
+	/* somebody has changed the row since: asks again */
+	if (step.stale)
+		return WORKED;
 	if (step.held)
 	{
 		reason = bbm_reason("a session that pauses it",

@@ -113,8 +113,6 @@ check_options(const BbmDefinition *d, const BbmMigration *m, Oid relid)
 {
 	check_option(relid, m->strategy && strcmp(m->strategy, "SerialKeySetBatchingStrategy") != 0,
 				 "Another batching_strategy than by the key", "Leave that out.");
-	check_option(relid, m->on_error == BBM_ON_ERROR_SKIP, "on_error => 'skip'",
-				 "Use on_error => 'split', which leaves out the rows that cannot be done and no others.");
 	check_option(relid, m->verify, "\"verify\"", "Call bbm_verify when it is finished: it counts what is left on all nodes.");
 	check_option(relid, m->row_check != NULL, "\"row_check\"",
 				 "Call bbm_verify with the check when it is finished: it counts the rows that do not meet it on all nodes.");
@@ -136,7 +134,7 @@ bbm_cluster_may_alter(const char *column)
 {
 	static const char *const columns[] = {
 		"batch_size", "sub_batch_size", "target_duration", "min_batch_size", "max_batch_size", "max_batch_wal",
-		"max_attempts", "max_errors", "priority", "share_table", "synchronous", "allow_full_scan", "settings", "name"
+		"max_attempts", "on_error", "max_errors", "priority", "share_table", "synchronous", "allow_full_scan", "settings", "name"
 	};
 
 	for (int i = 0; i < lengthof(columns); i++)

@@ -22,9 +22,11 @@
 #include "base/commit.h"
 #include "base/locks.h"
 #include "base/user.h"
+#include "catalog/errors.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"
 #include "catalog/shard_control.h"
+#include "catalog/shard_errors.h"
 #include "catalog/shard_records.h"
 
 #define NODE_HINT \
@@ -209,6 +211,28 @@ bbm_cluster_redefine(const BbmClusterRow *row)
 {
 	check_nodes_answer(row, true, "alter", "altered", NODE_HINT);
 	bbm_shard_record_define(row->owner, row->record, row->id);
+}
+
+/*
+ * All that is quarantined is to be tried again, where its shards are; returns how
+ * many rows or ranges that are.  Caller has bbm_migration_lock.  What the nodes have
+ * reported before is not true any more: whoever is to decide by that sees that
+ * the row has been written.
+ */
+int64
+bbm_cluster_retry(const BbmMigration *migration)
+{
+	BbmClusterRow row = row_of(migration);
+	int64		n;
+
+	if (!has_nodes(migration) || bbm_errors_count(migration->id) == 0)
+		return 0;
+	check_nodes_answer(&row, true, "retry", "retried", NODE_HINT);
+	n = bbm_shard_errors_retry(row.owner, row.record);
+	bbm_errors_forget(migration->id);
+	bbm_cluster_show_unfinished(migration->id);
+	bbm_migration_write(migration->id, &(BbmDefinition) {0}, true);
+	return n;
 }
 
 /* The migration's row has been deleted, in this transaction.  All nodes know of the record, with shards or without. */

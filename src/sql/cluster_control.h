@@ -30,6 +30,7 @@ extern void bbm_cluster_pause_again(List *migrations);
 extern void bbm_cluster_tell_start(const BbmClusterRow *row);
 extern void bbm_cluster_tell_stop(const BbmClusterRow *row, bool failed);
 extern void bbm_cluster_redefine(const BbmClusterRow *row);
+extern int64 bbm_cluster_retry(const BbmMigration *migration);
 extern void bbm_cluster_drop(const BbmClusterRow *row);
 
 #endif							/* BBM_SQL_CLUSTER_CONTROL_H */

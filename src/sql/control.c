@@ -357,10 +357,7 @@ bbm_retry(PG_FUNCTION_ARGS)
 		bbm_no_such_migration(name);
 	bbm_jobs_unfinished(migration->id, &unfinished);
 	(void) bbm_jobs_refresh(migration->id);
-	if (bbm_is_of_cluster(migration) && status == BBM_FINISHED && bbm_errors_count(migration->id) > 0)
-		bbm_check_not_of_cluster(migration, "retry the quarantined rows of",
-								 "Define another migration, whose filter is about those rows that bbm_errors shows.");
-	quarantined = bbm_is_of_cluster(migration) ? 0 : bbm_errors_retry(migration->id);
+	quarantined = bbm_is_of_cluster(migration) ? bbm_cluster_retry(migration) : bbm_errors_retry(migration->id);
 	if (status == BBM_FINISHED && quarantined > 0)
 	{
 		bbm_migration_reopen(migration->id);

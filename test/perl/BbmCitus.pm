@@ -13,7 +13,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 our @EXPORT = qw(
-  citus_cluster citus_node join_cluster replace_node refuses table once shards_of move_statement move split_shard rate
+  citus_cluster citus_node join_cluster replace_node refuses table once shards_of move_statement move split_shard setting rate min_pace works
 );
 
 my @node;
@@ -153,15 +153,37 @@ sub split_shard
 	return;
 }
 
-# a rate for all nodes: 0 for none
-sub rate
+# a setting for these nodes
+sub setting
 {
-	my ($rate) = @_;
-	foreach my $node (@node)
+	my ($name, $value, @where) = @_;
+	foreach my $node (@where)
 	{
-		$node->append_conf('postgresql.conf', "bbm.max_row_rate = $rate");
+		$node->append_conf('postgresql.conf', "$name = $value");
 		$node->reload;
 	}
+	return;
+}
+
+# ... for all: rows a second of each shard, 0 for no limit
+sub rate
+{
+	setting('bbm.max_row_rate', $_[0], @node);
+	return;
+}
+
+# ... at its default, a worker leaves most of a busy machine to others; at 1 it does not pause
+sub min_pace
+{
+	setting('bbm.min_pace', $_[0], @node);
+	return;
+}
+
+# "on" or "off": may a node have workers?
+sub works
+{
+	my ($node, $whether) = @_;
+	setting('bbm.enabled', $whether, $node);
 	return;
 }
 

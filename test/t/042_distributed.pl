@@ -37,7 +37,7 @@ refuses(q(SELECT bbm_update('x', 'plain', 'n = (SELECT max(n) FROM local)')), qr
 refuses(q(SELECT bbm_update('x', 'plain', 'n = (SELECT max(n) FROM plain p)')), qr/$plain.*without a comparison/s, '... or its own');
 refuses(q(SELECT bbm_update('x', 'plain', 'n = l.n FROM local l WHERE l.id = plain.id')), qr/$plain.*reads another table/s, '... with FROM');
 refuses(q(SELECT bbm_delete('x', 'plain', 'EXISTS (SELECT FROM local l WHERE l.id = plain.id)')), qr/$plain.*reads another table/s, '... in a DELETE');
-my %instead = ('workers => 2' => 'bbm.max_workers', q(on_error => 'skip') => q(Use on_error => 'split'), '"verify" => true' => 'Call bbm_verify', q(row_check => 'n = 1') => 'Call bbm_verify with',
+my %instead = ('workers => 2' => 'bbm.max_workers', '"verify" => true' => 'Call bbm_verify', q(row_check => 'n = 1') => 'Call bbm_verify with',
 	'follow => true' => 'Define another', q(index_name => 'plain_pkey') => 'column_name', 'max_value => 5' => 'filter', q(batching_strategy => 'BlockRangeBatchingStrategy') => 'Leave that out');
 refuses("\\set VERBOSITY verbose\nSELECT bbm_update('x', 'plain', 'n = 1', $_)", qr/ERROR:  0A000: $plain.*DETAIL:  .* is not supported for it.*HINT:  .*\Q$instead{$_}\E/s, "option $_")
   foreach sort keys %instead;
@@ -314,7 +314,7 @@ ok($c->poll_query_until('postgres', q(SELECT percent IS NOT NULL FROM bbm_status
 my ($new_home) = grep { $_->port != $moves->[3] } @worker;
 ok($new_home->poll_query_until('postgres', q(SELECT count(*) = 3 FROM batched_background_migrations WHERE batch_size = 4 AND max_attempts = 7)), '... and is done as altered');
 refuses("SELECT bbm_alter('altered', $_)", qr/cannot alter migration "altered".*distributed table.*HINT:  Alter how/s, "what the nodes do not take up: $_")
-  foreach ('workers => 2', q(job => 'UPDATE altered SET n = 2 WHERE id BETWEEN $1 AND $2'), q(on_error => 'skip'), 'restart => true', q(batch_size => 9, workers => 2));
+  foreach ('workers => 2', q(job => 'UPDATE altered SET n = 2 WHERE id BETWEEN $1 AND $2'), 'restart => true', q(batch_size => 9, workers => 2));
 refuses("UPDATE batched_background_migrations SET $_ WHERE name = 'altered'", qr/cannot be changed.*distributed table/s, "... with an UPDATE: $_")
   foreach ('workers = 2', q(row_check = 'n = 1'));
 refuses(q(SELECT bbm_alter(name, batch_size => 9) FROM batched_background_migrations LIMIT 1), qr/cannot alter migration "altered\/\d+".*one shard/s, 'a shard by itself', $new_home);

@@ -192,13 +192,11 @@ value($c, "UPDATE retried SET pad = 'x' WHERE id = $poison");
 value($c, q(SELECT bbm_update('retried', 'retried', 'n = n + 1 / (CASE WHEN pad = ''x'' THEN 0 ELSE 1 END)', batch_size => 10, max_attempts => 2, start => true)));
 is(value($c, q(SELECT bbm_wait('retried', '3 min'))), 'failed', 'one has failed');
 # the coordinator does not work until the node is down
-$c->append_conf('postgresql.conf', 'bbm.enabled = off');
-$c->reload;
+works($c, 'off');
 ok(workers_gone($c), 'nobody works on the coordinator');
 is(value($c, q(SELECT bbm_retry('retried'))), 1, 'it is to be tried again');
 $one->stop('immediate');
-$c->append_conf('postgresql.conf', 'bbm.enabled = on');
-$c->reload;
+works($c, 'on');
 is(value($c, q(SELECT bbm_wait('retried', '3 min'))), 'failed', 'it fails again, though a node is down');
 $one->start;
 ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations WHERE name = 'retried')), '... which is told later');

@@ -50,18 +50,6 @@ sub by_bbm
 	return $took;
 }
 
-# at its default, a worker leaves most of a busy machine to others; at 1 it does not pause
-sub min_pace
-{
-	my ($pace) = @_;
-	foreach my $node (@node)
-	{
-		$node->append_conf('postgresql.conf', "bbm.min_pace = $pace");
-		$node->reload;
-	}
-	return;
-}
-
 # ---- three ways to change all rows
 
 my $one = seconds('fast', sub { value($c, 'UPDATE fast SET n = n + 1') });

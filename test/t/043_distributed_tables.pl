@@ -162,8 +162,81 @@ rate(0);
 like(value($c, q(SELECT bbm_wait('poisoned', '3 min'))), qr/^finished, .* quarantined$/, 'it is finished but for those rows, through moves of all shards and a split');
 is(value($c, q(SELECT count(*) FILTER (WHERE n = 1), count(*) FILTER (WHERE n = 0 AND divisor = 0), count(*) FROM poisoned)), '2990|10|3000', '... every other row is done once');
 is(value($c, q(SELECT error_message, count, last_key FROM bbm_errors('poisoned'))), 'division by zero|10|2777', '... and the coordinator has each of them');
-refuses(q(SELECT bbm_retry('poisoned')), qr/cannot retry the quarantined rows of migration "poisoned".*HINT:  Define another/s, '... which are not retried');
+$worker[1]->stop;
+refuses(q(SELECT bbm_retry('poisoned')), qr/cannot retry migration "poisoned" on every node.*could be retried on 1 of 2 nodes, and nothing has changed on any; node \S+: /s, '... which cannot be tried again while a node is down');
+is(value($c, q(SELECT status, (SELECT sum(count) FROM bbm_errors('poisoned')) FROM bbm_status('poisoned'))), 'finished|10', '... and stay quarantined');
+$worker[1]->start;
+# six can be done now, and are, wherever their shards are; four are quarantined again
+value($c, 'UPDATE poisoned SET divisor = 1 WHERE divisor = 0 AND id % 900 <> 77');
+split_shard('poisoned', 'block_writes');
+is(value($worker[0], q(SELECT bbm_retry('poisoned'))), 10, 'they are tried again, as another node says');
+like(value($c, q(SELECT bbm_wait('poisoned', '3 min'))), qr/^finished, .* quarantined$/, '... and it is finished again but for some');
+is(value($c, q(SELECT count(*) FILTER (WHERE n = 1), count(*) FILTER (WHERE n = 0 AND divisor = 0), count(*) FROM poisoned)), '2996|4|3000', '... with every other row done once');
+is(value($c, q(SELECT count FROM bbm_errors('poisoned'))), 4, '... which are quarantined');
+is(value($c, q(SELECT rows_done, percent FROM bbm_status_detail('poisoned'))), '2996|100.0', '... as its status says');
+# ... by the nodes that have their shards by then
+value($c, q(UPDATE poisoned SET divisor = 1));
+works($_, 'off') foreach @worker;
+is(value($c, q(SELECT bbm_retry('poisoned'))), 4, 'the rest is to be tried again');
+split_shard('poisoned', 'block_writes');
+foreach my $mode ('block_writes', 'force_logical')
+{
+	move('poisoned', $mode, $_->[0]) foreach shards_of('poisoned');
+}
+$worker[0]->stop('immediate');
+$worker[0]->start;
+works($_, 'on') foreach @worker;
+is(value($c, q(SELECT bbm_wait('poisoned', '3 min'))), 'finished', '... and is done, through moves of all shards, a split and a crash');
+once('poisoned', 3000, '... with every row once');
+is(value($c, q(SELECT count(*) FROM bbm_errors('poisoned'))), 0, '... and nothing is quarantined any more');
+is(value($c, q(SELECT bbm_retry('poisoned'))), 0, '... so that there is nothing to try again');
+is(value($c, q(SELECT status FROM bbm_status('poisoned'))), 'finished', '... and it stays finished');
 value($c, q(SELECT bbm_drop('poisoned')));
+
+# ---- ranges that cannot be done are skipped
+
+value($c, q(UPDATE poisoned SET n = 0, divisor = CASE WHEN id IN (77, 1500) THEN 0 ELSE 1 END));
+rate(60);
+value($c, q(SELECT bbm_update('skipping', 'poisoned', 'n = n + 1 / divisor', batch_size => 20, max_attempts => 2, on_error => 'skip', start => true)));
+ok($c->poll_query_until('postgres', q(SELECT count(*) > 0 FROM bbm_errors('skipping'))), 'a range that cannot be done is shown on the coordinator');
+foreach my $mode ('block_writes', 'force_logical')
+{
+	move('poisoned', $mode, $_->[0]) foreach shards_of('poisoned');
+}
+rate(0);
+is(value($c, q(SELECT bbm_wait('skipping', '3 min'))), 'finished, 2 ranges quarantined', 'it is finished but for those ranges, through moves of all shards');
+is(value($c, q(SELECT count(*) FILTER (WHERE n > 1), count(*) FILTER (WHERE n = 0) > 2, count(*) FILTER (WHERE n = 0) <= 40, count(*) FILTER (WHERE n = 0 AND divisor = 0) FROM poisoned)),
+	'0|t|t|2', '... which are batches, and no row is done twice');
+is(value($c, q(SELECT count FROM bbm_errors('skipping'))), 2, '... and the coordinator has both');
+value($c, q(UPDATE poisoned SET divisor = 1 WHERE id = 77));
+value($c, q(SELECT bbm_retry('skipping')));
+is(value($c, q(SELECT bbm_wait('skipping', '3 min'))), 'finished, 1 range quarantined', 'tried again, one of them is done');
+split_shard('poisoned', 'block_writes');
+value($c, q(UPDATE poisoned SET divisor = 1));
+is(value($c, q(SELECT bbm_retry('skipping'))), 1, 'the other one is tried again, in both parts of its shard');
+is(value($c, q(SELECT bbm_wait('skipping', '3 min'))), 'finished', '... and done');
+once('poisoned', 3000, '... with every row once');
+value($c, q(SELECT bbm_drop('skipping')));
+# a range that is tried again in several commits goes on where the last one was, on another node as well
+value($c, q(UPDATE poisoned SET n = 0, divisor = CASE WHEN id % 2 = 0 THEN 0 ELSE 1 END));
+value($c, q(SELECT bbm_update('in parts', 'poisoned', 'n = n + 1 / divisor', batch_size => 1000, sub_batch_size => 5, max_attempts => 5, on_error => 'skip', settings => '{bbm.retry_delay=10ms}', start => true)));
+like(value($c, q(SELECT bbm_wait('in parts', '3 min'))), qr/^finished, \d+ ranges quarantined$/, 'a range of which a part cannot be done');
+my $before_retry = value($c, 'SELECT sum(n) FROM poisoned');
+is(value($c, q(SELECT rows_done FROM bbm_status_detail('in parts'))), $before_retry, '... is skipped from there on');
+value($c, q(UPDATE poisoned SET divisor = 1));
+rate(40);
+value($c, q(SELECT bbm_retry('in parts')));
+ok($c->poll_query_until('postgres', "SELECT sum(n) > $before_retry + 40 FROM poisoned"), '... tried again, in small commits');
+move('poisoned', 'block_writes', $_->[0]) foreach shards_of('poisoned');
+split_shard('poisoned', 'block_writes');
+$worker[1]->stop('immediate');
+$worker[1]->start;
+rate(0);
+is(value($c, q(SELECT bbm_wait('in parts', '3 min'))), 'finished', '... it is done, through moves of all shards, a split and a crash');
+once('poisoned', 3000, '... with every row once');
+is(value($c, q(SELECT rows_done FROM bbm_status_detail('in parts'))), 3000, '... as its status says');
+value($c, q(SELECT bbm_drop('in parts')));
+value($c, q(UPDATE poisoned SET divisor = CASE WHEN id % 300 = 77 THEN 0 ELSE 1 END));
 value($c, q(SELECT bbm_update('poisoned', 'poisoned', 'n = n + 1 / divisor', 'divisor = 0', batch_size => 20, max_attempts => 1, max_errors => 1, on_error => 'split', start => true)));
 is(value($c, q(SELECT bbm_wait('poisoned', '3 min'))), 'failed', 'too many of them fail it');
 like(value($c, q(SELECT error_message FROM batched_background_migrations)), qr/more than 1 rows cannot be done/, '... with the reason');

@@ -117,6 +117,33 @@ sub finishes
 	finishes('paused_late', '... and started');
 }
 
+# ... somebody has what is quarantined tried again: the reports say nothing about that.
+{
+	my $table = 'retried_late';
+	table($table, 400, 4);
+	value($c, "UPDATE $table SET pad = 'bad' WHERE id IN (SELECT min(id) FROM $table GROUP BY get_shard_id_for_distribution_column('$table', id))");
+	value($c, "SELECT bbm_update('$table', '$table', 'n = n + 1 / CASE WHEN pad = ''bad'' THEN 0 ELSE 1 END', batch_size => 10, max_attempts => 1, on_error => 'split')");
+	my $id = value($c, "SELECT id FROM batched_background_migrations WHERE name = '$table'");
+	rate(10);
+	start_migration($c, $table);
+	ok($c->poll_query_until('postgres', "SELECT coalesce(sum(count), 0) = 4 FROM bbm_errors('$table')"), 'rows are quarantined');
+	arm($c, 'cluster-reported', migration => $id);
+	stands($c, 'cluster-reported');
+	rate(0);
+	nodes_done($id);
+	arm($c, 'cluster-decides', migration => $id, passes => 1);
+	release($c, 'cluster-reported');
+	stands($c, 'cluster-decides');
+	value($c, "UPDATE $table SET pad = ''");
+	works($_, 'off') foreach @worker;
+	is(value($c, "SELECT bbm_retry('$table')"), 4, 'what is quarantined is to be tried again, between the reports and the decision');
+	release($c);
+	ok($c->poll_query_until('postgres', "SELECT status = 'finished' OR waiting_on LIKE 'its nodes: 0 of 4 shards done%' FROM bbm_status_detail('$table')"), '... which is not made by them');
+	is(value($c, "SELECT status FROM bbm_status('$table')"), 'running', '... and it is not finished');
+	works($_, 'on') foreach @worker;
+	finishes($table, '... until that is done');
+}
+
 # ... a shard is split then: its parts are as far as the whole was.
 {
 	about_to_finish('split_late');
