@@ -997,7 +997,7 @@ CREATE VIEW @extschema@.bbm_problems (migration, problem, detail, advice) WITH (
         WHERE m.status IN (1, 4) AND bbm_internal.bbm_is_copy(m.origin, m.restored)
         UNION ALL
         SELECT 'its table does not exist', format('It is table %s.', m.table_name),
-               'Correct the name: bbm_drop it and define it anew, or create the table.'
+               'Correct the name: bbm_drop it and define it anew; or create the table and begin with it: bbm_alter(…, restart => true).'
         WHERE m.table_oid <> 0 AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = m.table_oid)
         UNION ALL
         SELECT 'its table has no usable index', format('Ranges are allocated along a btree index of table %s that begins with %s.', m.table_name, m.column_name),

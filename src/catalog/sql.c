@@ -89,13 +89,50 @@ lock_tables(const BbmCatalog *catalog, const BbmSql *sql)
 	}
 }
 
+/*
+ * One plan is good for all values; planning the first five executions
+ * separately costs more than they do.
+ */
+static void
+prepare(BbmSql *sql, const char *text)
+{
+	SPIPlanPtr	plan = bbm_spi_prepare(text, sql->nargs, sql->types, CURSOR_OPT_GENERIC_PLAN);
+
+	if (plan == NULL || (!sql->once && SPI_keepplan(plan) != 0))
+		elog(ERROR, "could not prepare \"%s\": %s", sql->text, SPI_result_code_string(SPI_result));
+	sql->plan = plan;
+	sql->generation = bbm_catalog_generation();
+}
+
+/* Prepares the statement, if it is not, and executes it; an error does not show it. */
+static void
+execute(BbmSql *sql, const char *schema, Datum *values, const char *nulls)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile int result = 0;
+
+	PG_TRY();
+	{
+		if (sql->plan == NULL)
+			prepare(sql, sql_text(sql, schema));
+		result = bbm_spi_execute_plan(sql->plan, values, nulls, false, 0);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		bbm_spi_rethrow_without(sql_text(sql, schema), context);
+	}
+	PG_END_TRY();
+	if (result < 0)
+		elog(ERROR, "could not run \"%s\": %s", sql->text, SPI_result_code_string(result));
+}
+
 /* Leaves the caller's memory context current. */
 void
 bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 {
 	const BbmCatalog *catalog = bbm_catalog();
 	BbmUserSwitch user_switch;
-	int			result;
 
 	check_triggers(catalog, sql->text);
 	if (sql->plan == NULL)
@@ -107,23 +144,7 @@ bbm_sql_run(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 		SPI_freeplan(sql->plan);
 		sql->plan = NULL;
 	}
-	if (sql->plan == NULL)
-	{
-		/*
-		 * one plan is good for all values; planning the first five
-		 * executions separately costs more than they do
-		 */
-		SPIPlanPtr	plan = bbm_spi_prepare(sql_text(sql, catalog->schema), sql->nargs, sql->types,
-										   CURSOR_OPT_GENERIC_PLAN);
-
-		if (plan == NULL || (!sql->once && SPI_keepplan(plan) != 0))
-			elog(ERROR, "could not prepare \"%s\": %s", sql->text, SPI_result_code_string(SPI_result));
-		sql->plan = plan;
-		sql->generation = bbm_catalog_generation();
-	}
-	result = bbm_spi_execute_plan(sql->plan, values, nulls, false, 0);
-	if (result < 0)
-		elog(ERROR, "could not run \"%s\": %s", sql->text, SPI_result_code_string(result));
+	execute(sql, catalog->schema, values, nulls);
 	bbm_restore_user(&user_switch);
 }
 

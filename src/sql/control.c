@@ -150,7 +150,7 @@ bbm_start(PG_FUNCTION_ARGS)
 	Datum		result;
 
 	/* which of its names was called */
-	bbm_not_on_standby(psprintf("%s()", get_func_name(fcinfo->flinfo->fn_oid)));
+	bbm_must_be_writable(psprintf("%s()", get_func_name(fcinfo->flinfo->fn_oid)));
 	if (!PG_ARGISNULL(0) && bbm_forward(fcinfo, name_arg(fcinfo), &result))
 		PG_RETURN_DATUM(result);
 	SPI_connect();
@@ -319,7 +319,7 @@ bbm_pause(PG_FUNCTION_ARGS)
 	int			n;
 	Datum		result;
 
-	bbm_not_on_standby("bbm_pause()");
+	bbm_must_be_writable("bbm_pause()");
 	if (!PG_ARGISNULL(0) && bbm_forward_pause(fcinfo, name_arg(fcinfo), &result))
 		PG_RETURN_DATUM(result);
 	SPI_connect();
@@ -341,7 +341,7 @@ bbm_cancel(PG_FUNCTION_ARGS)
 	int			cancelled;
 	Datum		result;
 
-	bbm_not_on_standby("bbm_cancel()");
+	bbm_must_be_writable("bbm_cancel()");
 	name = name_arg(fcinfo);
 	if (bbm_forward(fcinfo, name, &result))
 		PG_RETURN_DATUM(result);
@@ -361,7 +361,7 @@ bbm_retry(PG_FUNCTION_ARGS)
 	int64		quarantined;
 	Datum		result;
 
-	bbm_not_on_standby("bbm_retry()");
+	bbm_must_be_writable("bbm_retry()");
 	name = name_arg(fcinfo);
 	if (bbm_forward(fcinfo, name, &result))
 		PG_RETURN_DATUM(result);

@@ -128,12 +128,14 @@ check_call(FunctionCallInfo fcinfo)
 		ereport(ERROR,
 				(errcode(PG_ARGISNULL(1) ? ERRCODE_NULL_VALUE_NOT_ALLOWED : ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("batches must be a positive number"),
-				 errhint("It is how many are tried; their rows stay locked until the last of them has ended.")));
+				 errdetail("It is how many are tried."),
+				 errhint("Try a few: their rows stay locked until the last of them has ended.")));
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("sample must be true or false"),
-				 errhint("With true, batches are drawn from the whole table; with false, they are the next ones.")));
+				 errdetail("It says which batches are tried."),
+				 errhint("With true, they are drawn from the whole table; with false, they are the next ones.")));
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != RESULT_COLUMNS)
 		elog(ERROR, "bbm_dry_run is not declared as it should be");
 	return desc;

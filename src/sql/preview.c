@@ -213,12 +213,14 @@ bbm_preview(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(PG_ARGISNULL(1) ? ERRCODE_NULL_VALUE_NOT_ALLOWED : ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("rows must be a number between 0 and %d", BBM_PREVIEW_MOST_ROWS),
-				 errhint("It is how many rows are shown at most; with 0, only the statement and its plan.")));
+				 errdetail("It is how many rows are shown at most."),
+				 errhint("With 0, only the statement and its plan are shown.")));
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("sample must be true or false"),
-				 errhint("With true, batches are drawn from the whole table; with false, they are the next ones.")));
+				 errdetail("It says which batches are tried."),
+				 errhint("With true, they are drawn from the whole table; with false, they are the next ones.")));
 	InitMaterializedSRF(fcinfo, 0);
 	trial.name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	preview.result = (ReturnSetInfo *) fcinfo->resultinfo;

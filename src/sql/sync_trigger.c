@@ -227,7 +227,7 @@ report_limits(Oid relid, const char *name)
 static void
 execute(const char *sql)
 {
-	int			result = bbm_spi_execute(sql, false, 0);
+	int			result = bbm_spi_execute_ours(sql, false);
 
 	if (result != SPI_OK_UTILITY)
 		elog(ERROR, "could not execute \"%s\": %s", sql, SPI_result_code_string(result));
@@ -330,6 +330,21 @@ drop_trigger(Oid relid, const char *name)
 	execute(psprintf("DROP FUNCTION %s()", function_sql));
 }
 
+/* Only what stores rows itself, or whose partitions do, has triggers that may change a row. */
+static void
+check_kind(Oid relid)
+{
+	char		kind = get_rel_relkind(relid);
+
+	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" cannot have such a trigger", get_rel_name(relid)),
+				 errdetail("It is %s.", kind == RELKIND_VIEW ? "a view" : kind == RELKIND_MATVIEW ? "a materialized view" :
+						   kind == RELKIND_FOREIGN_TABLE ? "a foreign table" : "not a table"),
+				 errhint("Name a table, partitioned or not.")));
+}
+
 /*
  * bbm_sync_trigger(table_name text, set text, "filter" text, drop boolean) → name:
  * creates, or drops, the trigger that applies the set to each row that is written.
@@ -343,7 +358,7 @@ bbm_sync_trigger(PG_FUNCTION_ARGS)
 	Oid			relid;
 	List	   *assignments;
 
-	bbm_not_on_standby("bbm_sync_trigger()");
+	bbm_must_be_writable("bbm_sync_trigger()");
 	for (int i = 0; i < lengthof(required); i++)
 	{
 		if (required[i] && PG_ARGISNULL(i))
@@ -359,6 +374,7 @@ bbm_sync_trigger(PG_FUNCTION_ARGS)
 	relid = PG_GETARG_BOOL(3) ?
 		bbm_table_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)), AccessExclusiveLock, check_may_drop) :
 		bbm_table_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)), ShareRowExclusiveLock, check_may_create);
+	check_kind(relid);
 	assignments = bbm_statement_assignments(parts.set);
 	namestrcpy(result, trigger_name(assignments));
 	SPI_connect();

@@ -221,7 +221,9 @@ bbm_live_pace(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("function returning record called in context that cannot accept type record")));
+				 errmsg("function returning record called in context that cannot accept type record"),
+				 errdetail("It returns several columns."),
+				 errhint("Call it in FROM.")));
 	if (may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1), NULL) && bbm_slots_pace(PG_GETARG_INT64(0), &share, &why))
 	{
 		values[0] = Float8GetDatum(share);
@@ -242,7 +244,9 @@ bbm_impact(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("function returning record called in context that cannot accept type record")));
+				 errmsg("function returning record called in context that cannot accept type record"),
+				 errdetail("It returns several columns."),
+				 errhint("Call it in FROM.")));
 	if (bbm_shared && may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1), NULL))
 	{
 		BbmHistogram histograms[BBM_WINDOW_KINDS];
