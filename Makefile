@@ -36,7 +36,7 @@ OBJS = src/module.o \
 	src/server/statements.o \
 	src/server/truncate.o src/server/worker.o \
 	src/sql/access.o src/sql/arguments.o src/sql/cluster.o src/sql/cluster_control.o src/sql/cluster_guard.o src/sql/cluster_job.o src/sql/columns.o src/sql/control.o src/sql/define.o src/sql/doctor.o src/sql/dry_run.o src/sql/existing.o src/sql/forward.o \
-	src/sql/guards.o src/sql/import.o src/sql/job_guard.o src/sql/metrics.o src/sql/preview.o src/sql/progress.o src/sql/registry_tables.o src/sql/row.o src/sql/row_checks.o src/sql/run.o \
+	src/sql/guards.o src/sql/import.o src/sql/job_guard.o src/sql/metrics.o src/sql/preview.o src/sql/progress.o src/sql/registry_tables.o src/sql/row.o src/sql/row_checks.o src/sql/run.o src/sql/screen.o \
 	src/sql/sync_trigger.o src/sql/trial.o src/sql/verify.o src/sql/view.o
 # a library for tests alone, whose processes can be stopped at points: make BBM_POINTS=1
 OBJS += $(if $(BBM_POINTS),src/base/point.o)
