@@ -36,14 +36,14 @@ OBJS = src/module.o \
 	src/server/statements.o \
 	src/server/truncate.o src/server/worker.o \
 	src/sql/access.o src/sql/arguments.o src/sql/cluster.o src/sql/cluster_control.o src/sql/cluster_guard.o src/sql/cluster_job.o src/sql/columns.o src/sql/control.o src/sql/define.o src/sql/doctor.o src/sql/dry_run.o src/sql/existing.o src/sql/forward.o \
-	src/sql/guards.o src/sql/import.o src/sql/job_guard.o src/sql/metrics.o src/sql/preview.o src/sql/progress.o src/sql/registry_tables.o src/sql/row.o src/sql/row_checks.o src/sql/run.o \
+	src/sql/guards.o src/sql/import.o src/sql/job_guard.o src/sql/metrics.o src/sql/preview.o src/sql/progress.o src/sql/registry_tables.o src/sql/row.o src/sql/row_checks.o src/sql/run.o src/sql/screen.o \
 	src/sql/sync_trigger.o src/sql/trial.o src/sql/verify.o src/sql/view.o
 # a library for tests alone, whose processes can be stopped at points: make BBM_POINTS=1
 OBJS += $(if $(BBM_POINTS),src/base/point.o)
 
 # The tests, in the order in which they run; `make lint` knows one not listed.
 # sql/NAME.sql, test/specs/NAME.spec and test/t/NAME.pl
-REGRESS = install settings doctor screen metrics limits throttle pace impact create options if_not_exists statement sync_trigger recipes guards properties privileges others operator spying attack columns forgotten shadow nologin \
+REGRESS = install settings doctor screen refused metrics limits throttle pace impact create options if_not_exists statement sync_trigger recipes guards properties privileges others operator spying attack columns forgotten shadow nologin \
 	control status progress run run_options runbook registry owner import plan_guard background failures keys nullable strategies partitions moved_rows row_security identity on_error breaker no_rows sizes claims memory follow table_scan \
 	blocks verify verify_all dry_run preview counts trouble key_change reference
 ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alter-claim retry row-lock \

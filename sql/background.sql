@@ -148,11 +148,49 @@ SELECT bbm_launch_worker(NULL);
 SELECT bbm_start('launched');
 SELECT bbm_wait('launched', '1 minute');
 
+-- a worker that keeps to a rate of its own is at work on its migration, also between two batches
+SELECT bbm_create('slow', 'b', 'UPDATE b SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 5,
+                  settings => '{bbm.max_row_rate=100}', start => true) > 0 AS created;
+SELECT wait_for($$(SELECT rows_done > 0 FROM bbm_status('slow'))$$);
+CREATE TABLE seen (workers int, jobs_running int, status text);
+DO $$
+BEGIN
+    FOR i IN 1 .. 40 LOOP
+        INSERT INTO seen SELECT workers, jobs_running, status FROM bbm_status_detail('slow');
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+END $$;
+SELECT min(status) AS status, min(workers) AS least, max(workers) AS most, min(jobs_running) AS jobs FROM seen;
+SELECT bbm_cancel('slow') >= 0 AS cancelled;
+SELECT workers FROM bbm_status('slow');
+
+-- after errors in a row the worker exits, and comes back later: that is no lack of workers
+SELECT bbm_create('fails', 'b', 'UPDATE b SET n = 1 / (id - id) WHERE id BETWEEN $1 AND $2', batch_size => 10, max_attempts => 1,
+                  on_error => 'skip', max_errors => 1000, settings => '{bbm.retry_delay=1min, bbm.retry_max_delay=1min}', start => true) > 0 AS created;
+SELECT wait_for($$(SELECT waiting_on ~ '^its next try, in \d+ s$' FROM bbm_status_detail('fails'))$$);
+SELECT status, workers FROM bbm_status('fails');
+SELECT bbm_drop('fails');
+
+-- what workers read does not grow with what is paused, failed or finished
+SELECT wait_for($$NOT EXISTS (SELECT 1 FROM bbm_workers())$$);
+INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, status)
+SELECT 'over ' || i, 10, 10, 'UPDATE b SET n = n WHERE id BETWEEN $1 AND $2', 'public.b', 'id', (ARRAY[0, 2, 3])[i % 3 + 1]
+FROM generate_series(1, 1500) i;
+ANALYZE batched_background_migrations;
+SELECT pg_stat_force_next_flush();
+SELECT sum(seq_tup_read + idx_tup_fetch) AS read FROM pg_stat_user_tables WHERE relname = 'batched_background_migrations' \gset before_
+SELECT bbm_create('one of many', 'b', 'UPDATE b SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 100, start => true) > 0 AS created;
+SELECT bbm_wait('one of many', '1 minute');
+SELECT wait_for($$NOT EXISTS (SELECT 1 FROM pg_stat_activity WHERE backend_type = 'bbm worker')$$);
+SELECT pg_stat_force_next_flush();
+SELECT sum(seq_tup_read + idx_tup_fetch) - :before_read < 500 AS few
+FROM pg_stat_user_tables WHERE relname = 'batched_background_migrations';
+
 -- when there is nothing to do, nobody is there but the launcher
 SELECT wait_for($$NOT EXISTS (SELECT 1 FROM bbm_workers())$$);
 SELECT wait_for($$(SELECT string_agg(concat_ws(' ', backend_type, datname), ', ') = 'bbm launcher'
              FROM pg_stat_activity WHERE backend_type LIKE 'bbm%')$$);
 
 DROP EXTENSION bbm;
-DROP TABLE a, b, c, words;
+DROP TABLE a, b, c, words, seen;
 DROP FUNCTION held, wait_for;

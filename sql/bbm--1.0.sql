@@ -163,6 +163,10 @@ CREATE INDEX bbm_jobs_detached_idx
     WHERE detached;
 CREATE INDEX bbm_migrations_runnable_idx
     ON @extschema@.batched_background_migrations (status, id);
+-- of distributed tables: those that are paused or failed, and some nodes do not know that yet
+CREATE INDEX bbm_migrations_unreached_idx
+    ON @extschema@.batched_background_migrations (id)
+    WHERE unreached_nodes IS NOT NULL;
 
 -- other migrations of the same table
 CREATE INDEX bbm_migrations_table_idx
@@ -730,7 +734,7 @@ CREATE FUNCTION bbm_internal.bbm_progress(
     OUT jobs_finished bigint, OUT jobs_running bigint, OUT jobs_failed bigint,
     OUT rows_per_second double precision, OUT rows_per_second_5min double precision, OUT seconds_left double precision,
     OUT batch_size bigint, OUT requeued bigint, OUT requeue_reasons bigint[],
-    OUT progress_at timestamp with time zone, OUT pace double precision, OUT pace_reason text
+    OUT progress_at timestamp with time zone, OUT pace double precision, OUT pace_reason text, OUT workers bigint
 )
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION bbm_internal.bbm_progress IS
@@ -785,7 +789,7 @@ CREATE VIEW bbm_internal.bbm_migration_line WITH (security_barrier) AS
            round(p.rows_per_second::numeric, 1) AS rows_per_second,
            -- NULL if it is more than a thousand years away
            CASE WHEN m.status IN (1, 4) AND p.seconds_left < 31557600000 THEN make_interval(secs => round(p.seconds_left)) END AS eta,
-           p.jobs_running::integer AS workers,
+           p.workers::integer AS workers,
            CASE WHEN m.status IN (1, 4) THEN bbm_internal.bbm_waiting_on(m.id, m.owner_oid)
                 ELSE 'may go on at ' || m.unreached_nodes END AS waiting_on,
            m.status AS code, m.table_name, m.owner, m.owner_oid, m.priority, m.finish_by, m.created_at, m.started_at, m.finished_at,
@@ -875,6 +879,16 @@ $$;
 COMMENT ON FUNCTION @extschema@.bbm_status_detail IS
     'all that is known of each migration, one row for each: progress, rate, pace, the whole of what it waits for, the last error';
 
+CREATE FUNCTION bbm_internal.bbm_width(text text) RETURNS integer
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_width IS
+    'the columns that a text takes in a terminal';
+
+CREATE FUNCTION bbm_internal.bbm_fit(text text, columns integer, keep_end boolean) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_fit IS
+    'a text, shortened to so many columns of a terminal, with "..." for its end or for its middle';
+
 -- what a screen of 120 columns has room for
 CREATE TYPE bbm_internal.bbm_status_line AS (
     name text, status text, percent numeric, rows_done bigint, rows_per_second numeric, eta interval, workers integer,
@@ -883,27 +897,31 @@ CREATE TYPE bbm_internal.bbm_status_line AS (
 
 /*
  * In psql a line has, beside the values, 23 characters between the columns, and no
- * column is narrower than its name.  waiting_on gets what is left.  A name is
- * never shortened: users pass it on to other functions.
+ * column is narrower than its name.  The name and waiting_on share what is left by
+ * the figures.  If it is too little for both, waiting_on is shortened to 16
+ * columns, and then the names are.
  */
 CREATE FUNCTION @extschema@.bbm_status(name text DEFAULT NULL) RETURNS SETOF bbm_internal.bbm_status_line
     LANGUAGE sql STABLE ROWS 10
     SET search_path = pg_catalog, pg_temp
 AS $$
-    (SELECT w.name, w.status, w.percent, w.rows_done, w.rows_per_second, w.eta, w.workers,
-           CASE WHEN length(w.waiting_on) > w.room THEN left(w.waiting_on, w.room - 3) || '...' ELSE w.waiting_on END
-    FROM (SELECT s.id, s.name, s.status, s.percent, s.rows_done, s.rows_per_second, s.eta, s.workers,
-                 regexp_replace(s.waiting_on, '\s+', ' ', 'g') AS waiting_on,
-                 greatest(16, 120 - 23
-                              - greatest(4, max(length(s.name)) OVER every)
-                              - greatest(6, max(length(s.status)) OVER every)
-                              - length('percent')
-                              - greatest(9, max(length(s.rows_done::text)) OVER every)
-                              - greatest(15, max(length(s.rows_per_second::text)) OVER every)
-                              - greatest(3, max(length(s.eta::text)) OVER every)
-                              - length('workers')) AS room
-          FROM bbm_internal.bbm_migration_line s
-          WHERE bbm_internal.bbm_reads(bbm_status.name) AND (bbm_status.name IS NULL OR s.name = bbm_status.name)
+    (SELECT bbm_internal.bbm_fit(w.name, w.room - least(w.waits, 16), true), w.status, w.percent, w.rows_done,
+           w.rows_per_second, w.eta, w.workers,
+           bbm_internal.bbm_fit(w.waiting_on, w.room - least(w.names, w.room - least(w.waits, 16)), false)
+    FROM (SELECT s.id, s.name, s.status, s.percent, s.rows_done, s.rows_per_second, s.eta, s.workers, s.waiting_on,
+                 greatest(length('waiting_on'), max(bbm_internal.bbm_width(s.waiting_on)) OVER every) AS waits,
+                 greatest(length('name'), max(bbm_internal.bbm_width(s.name)) OVER every) AS names,
+                 120 - 23
+                     - greatest(6, max(length(s.status)) OVER every)
+                     - length('percent')
+                     - greatest(9, max(length(s.rows_done::text)) OVER every)
+                     - greatest(15, max(length(s.rows_per_second::text)) OVER every)
+                     - greatest(3, max(length(s.eta::text)) OVER every)
+                     - length('workers') AS room
+          FROM (SELECT l.id, l.name, l.status, l.percent, l.rows_done, l.rows_per_second, l.eta, l.workers,
+                       regexp_replace(l.waiting_on, '\s+', ' ', 'g') AS waiting_on
+                FROM bbm_internal.bbm_migration_line l
+                WHERE bbm_internal.bbm_reads(bbm_status.name) AND (bbm_status.name IS NULL OR l.name = bbm_status.name)) s
           WINDOW every AS ()) w
     ORDER BY w.id)
     UNION ALL
@@ -997,7 +1015,7 @@ CREATE VIEW @extschema@.bbm_problems (migration, problem, detail, advice) WITH (
         WHERE m.status IN (1, 4) AND bbm_internal.bbm_is_copy(m.origin, m.restored)
         UNION ALL
         SELECT 'its table does not exist', format('It is table %s.', m.table_name),
-               'Correct the name: bbm_drop it and define it anew, or create the table.'
+               'Correct the name: bbm_drop it and define it anew; or create the table and begin with it: bbm_alter(…, restart => true).'
         WHERE m.table_oid <> 0 AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = m.table_oid)
         UNION ALL
         SELECT 'its table has no usable index', format('Ranges are allocated along a btree index of table %s that begins with %s.', m.table_name, m.column_name),
@@ -1264,7 +1282,7 @@ COMMENT ON COLUMN @extschema@.bbm_migration_status.finish_by IS
 COMMENT ON COLUMN @extschema@.bbm_migration_status.schedule IS
     'on time or late: it was finished by then or not, or will be, by its eta; NULL: not known';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.workers IS
-    'number of workers that run a job now';
+    'number of workers that are at work on it, or pause between two batches';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.waiting_on IS
     'what an active or running migration waits for; for a lock also its object, the blocking processes and since when';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.last_error IS
@@ -1313,7 +1331,7 @@ COMMENT ON COLUMN @extschema@.bbm_migration_status.is_copy IS
     'the database is a clone, or was restored, and the migration was not started here: it waits for that';
 COMMENT ON TYPE bbm_internal.bbm_status_line IS 'a row of bbm_status()';
 COMMENT ON COLUMN bbm_internal.bbm_status_line.name IS
-    'its name';
+    'its name; if it is too long for the line, with "..." for its middle; bbm_status_detail() has the whole';
 COMMENT ON COLUMN bbm_internal.bbm_status_line.status IS
     'paused; active: started, but not by a worker yet; running; finished; failed';
 COMMENT ON COLUMN bbm_internal.bbm_status_line.percent IS
@@ -1325,7 +1343,7 @@ COMMENT ON COLUMN bbm_internal.bbm_status_line.rows_per_second IS
 COMMENT ON COLUMN bbm_internal.bbm_status_line.eta IS
     'remaining time at that rate, without the time in which it will be throttled or paused';
 COMMENT ON COLUMN bbm_internal.bbm_status_line.workers IS
-    'number of workers that run a job now';
+    'number of workers that are at work on it, or pause between two batches';
 COMMENT ON COLUMN bbm_internal.bbm_status_line.waiting_on IS
     'what an active or running migration waits for, shortened; bbm_status_detail() has the whole';
 COMMENT ON VIEW @extschema@.bbm_migration_jobs IS 'what bbm_jobs() shows: jobs of the migrations that the reader may see';

@@ -44,13 +44,29 @@ SELECT * FROM bbm_status('fill items.total') :narrow
 SELECT id > 0 AS id, name, table_name, owner = current_user AS owner, priority, status, waiting_on FROM bbm_status_detail('fill items.total');
 SELECT name FROM bbm_status_detail();
 SELECT count(*) FROM bbm_status_detail('nobody');
--- a name is what other functions take: it is never shortened, and waiting_on not further than this
-UPDATE batched_background_migrations SET status = 0 WHERE status = 4;
-SELECT bbm_alter('fill items.total', new_name => 'a name that leaves no room for the rest, as there are such names');
-ALTER TABLE batched_background_migrations DISABLE TRIGGER bbm_guard;
-UPDATE batched_background_migrations SET status = 4, origin = '1/1' WHERE status = 0;
-ALTER TABLE batched_background_migrations ENABLE TRIGGER bbm_guard;
-SELECT name, waiting_on FROM bbm_status() WHERE status = 'running';
+-- a long name has all the room that is left while nothing waits; then it loses its middle, as ends often differ
+ALTER TABLE batched_background_migration_jobs DISABLE TRIGGER bbm_guard;
+UPDATE batched_background_migration_jobs SET row_count = 10;
+ALTER TABLE batched_background_migration_jobs ENABLE TRIGGER bbm_guard;
+SELECT bbm_alter('a name of twenty-five', new_name => 'a name of thirty-three characters');
+SELECT name FROM bbm_status('a name of thirty-three characters');
+SELECT name, waiting_on FROM bbm_status();
+SELECT * FROM bbm_status() :narrow
+SELECT bbm_alter('a name of thirty-three characters', new_name => '20261129_fill_the_new_column_total_of_table_items_part_1');
+SELECT name FROM bbm_status();
+SELECT * FROM bbm_status() :narrow
+SELECT name FROM bbm_status_detail();
+-- the whole of it is found for one that was shortened, which is no name
+SELECT bbm_pause('20261129...s_part_1');
+SELECT * FROM bbm_status('20261129...s_part_1');
+SELECT bbm_pause('20261129...s_part_2');
+-- it counts what a terminal shows: wide characters, those without a width, and what is no character
+SELECT n, bbm_internal.bbm_width(t), bbm_internal.bbm_fit(t, 12, false), bbm_internal.bbm_fit(t, 12, true), bbm_internal.bbm_fit(t, 1, true)
+FROM (VALUES (1, 'short'), (2, 'twelve chars'), (3, 'thirteen char'), (4, E'a tab\tand a\nline'), (5, ''),
+    -- in UTF-8, if the database has that: wide, and combining, ones
+    (6, convert_from('\x e8a18c e8a18c e8a18c e8a18c e8a18c e8a18c e8a18c', 'UTF8')),
+    (7, convert_from('\x 6e cc83 6e cc83 6e cc83 6e cc83 6e cc83 6e cc83 6e cc83 6e cc83 6e cc83 6e cc83 6e cc83 6e cc83 6e cc83', 'UTF8'))) v (n, t)
+ORDER BY n;
 
 -- a worker says what it does, and how far it is, in its title and in pg_stat_activity
 \getenv abs_srcdir PG_ABS_SRCDIR
@@ -81,7 +97,7 @@ SELECT bbm_alter('renamed', owner => 'regress_bbm_renamed');
 ALTER ROLE regress_bbm_renamed RENAME TO regress_bbm_now;
 SELECT owner FROM bbm_status_detail('renamed');
 
-SELECT count(bbm_drop(name)) FROM bbm_status();
+SELECT count(bbm_drop(name)) FROM bbm_status_detail();
 DROP EXTENSION bbm;
 DROP TABLE t;
 DROP FUNCTION held, wait_for;

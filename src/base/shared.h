@@ -37,6 +37,7 @@
 typedef struct BbmReason
 {
 	TimestampTz due;			/* when it ends, or is polled again */
+	bool		paces;			/* it is a rate of the migration's own: whoever waits for that is at work */
 	char		text[BBM_WAITING_LENGTH];	/* empty: none */
 } BbmReason;
 
@@ -60,7 +61,6 @@ typedef struct BbmWaitState
 	int64		left_out_us;	/* it was throttled for so long */
 	int64		paced_us;		/* its workers have paced themselves for so long */
 	TimestampTz counted;		/* "since" is counted up to here */
-	bool		paces;			/* what it waits for since then is a rate of its own */
 	char		pace_reason[BBM_WAITING_LENGTH];	/* of the last pause for pacing */
 	bool		recalled;		/* the buckets include what was used before this entry existed */
 	BbmBucket	wal;			/* bbm.max_wal_rate, in kB */

@@ -70,6 +70,40 @@ bbm_spi_hide_statement(void)
 	return stack;
 }
 
+/*
+ * Called for an error that has been caught: throws it on, without what SPI says
+ * of this statement, which is none of the user's.  What is said of functions
+ * and triggers that the statement calls stays.  The error is copied to that
+ * memory context meanwhile.
+ */
+void
+bbm_spi_rethrow_without(const char *sql, MemoryContext context)
+{
+	ErrorData  *error;
+	char	   *said;
+	char	   *at;
+
+	MemoryContextSwitchTo(context);
+	said = psprintf("SQL statement \"%s\"", sql);
+	error = CopyErrorData();
+	at = error->context ? strstr(error->context, said) : NULL;
+	FlushErrorState();
+	if (at)
+	{
+		char	   *rest = at + strlen(said);
+
+		/* it is a line, or several, of its own */
+		if (at > error->context)
+			at--;
+		else if (*rest == '\n')
+			rest++;
+		memmove(at, rest, strlen(rest) + 1);
+		if (error->context[0] == '\0')
+			error->context = NULL;
+	}
+	ReThrowError(error);
+}
+
 static const char *
 plan_text(SPIPlanPtr plan)
 {
@@ -140,6 +174,25 @@ bbm_spi_execute(const char *sql, bool read_only, int64 most)
 
 	SURROUNDED(sql, result = SPI_execute(sql, read_only, most));
 	return checked(result, sql);
+}
+
+/* The same for a statement of ours, which an error does not show. */
+int
+bbm_spi_execute_ours(const char *sql, bool read_only)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile int result = 0;
+
+	PG_TRY();
+	{
+		result = bbm_spi_execute(sql, read_only, 0);
+	}
+	PG_CATCH();
+	{
+		bbm_spi_rethrow_without(sql, context);
+	}
+	PG_END_TRY();
+	return result;
 }
 
 /* SPI_execute_plan */

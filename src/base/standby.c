@@ -1,12 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * standby.c
- *		What our functions say on a standby.
+ *		What our functions say where nothing can be written: on a standby, and in
+ *		a read-only transaction.
  *
  *-------------------------------------------------------------------------
  */
 #include "base/standby.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 
 /*
@@ -22,6 +24,19 @@ bbm_not_on_standby(const char *what)
 				 errmsg("cannot execute %s during recovery", what),
 				 errdetail("This server is a standby: it only replays what the primary does, and no migration runs here."),
 				 errhint("Do that on the primary. After a promotion migrations go on here by themselves.")));
+}
+
+/* The same for what writes within the caller's transaction: raises an error as well if that is read-only. */
+void
+bbm_must_be_writable(const char *what)
+{
+	bbm_not_on_standby(what);
+	if (XactReadOnly)
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot execute %s in a read-only transaction", what),
+				 errdetail("It changes tables, and the transaction is one that must not."),
+				 errhint("Use BEGIN READ WRITE, or SET default_transaction_read_only = off.")));
 }
 
 /* Called by what only reads or waits, which answers on a standby, too. */

@@ -11,6 +11,7 @@
 #include "base/bbm.h"
 
 extern void bbm_not_on_standby(const char *what);
+extern void bbm_must_be_writable(const char *what);
 extern void bbm_notice_standby(void);
 
 #endif							/* BBM_BASE_STANDBY_H */

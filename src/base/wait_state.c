@@ -175,7 +175,7 @@ bbm_idle_count(BbmWaitState *entry, TimestampTz now)
 
 	if (entry->since == 0)
 		return;
-	if (now > from && entry->paces)
+	if (now > from && entry->reason.paces)
 		entry->paced_us += now - from;
 	else if (now > from)
 		entry->left_out_us += now - from;

@@ -56,9 +56,32 @@ bbm_waiting_read(int64 migration_id, Oid owner, BbmWaiting *waiting)
 	bbm_each_request(request)
 	{
 		if (request->in_use && request->database == MyDatabaseId && request->owner == owner && request->due != DT_NOEND)
+		{
 			waiting->requested = true;
+			waiting->requested_for = request->due;
+		}
 	}
 	bbm_wait_state_reason(migration_id, now, &waiting->longest, &waiting->idle);
 	bbm_trouble_reasons(migration_id, owner, now, &waiting->longest, &waiting->of_batch);
 	LWLockRelease(bbm_shared->lock);
+}
+
+/*
+ * How many processes are at work on a migration of this database, or pause
+ * between two of its batches?  Needs shared memory.
+ */
+int
+bbm_workers_on(int64 migration_id)
+{
+	int			n = 0;
+
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	bbm_each_slot(slot)
+	{
+		if (slot->in_use && slot->database == MyDatabaseId && slot->migration_id == migration_id &&
+			(slot->waiting_on.text[0] == '\0' || slot->waiting_on.paces))
+			n++;
+	}
+	LWLockRelease(bbm_shared->lock);
+	return n;
 }

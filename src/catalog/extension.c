@@ -338,12 +338,14 @@ bbm_catalog(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("extension \"bbm\" does not exist in this database"),
+				 errdetail("Each database that has migrations has the extension."),
 				 errhint("Run CREATE EXTENSION bbm.")));
 	if (!bbm_catalog_matches(catalog))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("extension \"bbm\" has version %s, but the library is %s",
 						catalog->version, BBM_VERSION),
+				 errdetail("Nothing runs before both are of the same version."),
 				 errhint("Run ALTER EXTENSION bbm UPDATE, or install the library that belongs to it.")));
 	if (catalog->flaw)
 		ereport(ERROR,

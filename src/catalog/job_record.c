@@ -87,7 +87,8 @@ bbm_job_check_recorded(const BbmJob *job, uint64 rows)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the row of job " INT64_FORMAT " is gone", job->id),
-				 errdetail("The batch cannot be recorded as done.")));
+				 errdetail("The batch cannot be recorded as done."),
+				 errhint("A job must not delete or restart its own migration.")));
 }
 
 /*

@@ -30,6 +30,7 @@ raise_ids_behind(void)
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 			 errmsg("the sequence of the ids of jobs is behind them"),
 			 errdetail("The newest job of a migration is known by its id. Jobs were loaded, or the sequence was set."),
+			 errhint("bbm advances the sequence and tries again."),
 			 err_generic_string(PG_DIAG_CONSTRAINT_NAME, JOBS_KEY)));
 }
 

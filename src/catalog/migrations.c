@@ -7,6 +7,7 @@
  */
 #include "catalog/migrations.h"
 
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/varlena.h"
 
@@ -113,24 +114,38 @@ bbm_migration_definition(int64 id, BbmDefinition *d)
 	return true;
 }
 
+/* Is it the other name as bbm_status() shortens it, with "..." for its middle? */
+static bool
+is_shortened(const char *name, const char *other)
+{
+	const char *cut = strstr(name, "...");
+	size_t		length = strlen(other);
+	size_t		end;
+
+	if (cut == NULL || length < strlen(name))
+		return false;
+	end = strlen(cut + 3);
+	return strncmp(name, other, cut - name) == 0 && strcmp(cut + 3, other + length - end) == 0;
+}
+
 /*
  * The name nearest to one that no migration has, among the migrations that
  * may_see allows; NULL when none is near: a name of which half is different is
- * not what was meant.
+ * not what was meant, unless that half is left out.
  */
 char *
 bbm_migration_nearest(const char *name, bool (*may_see) (Oid owner))
 {
 	static BbmSql sql = {"SELECT name, owner_oid FROM @.batched_background_migrations ORDER BY name"};
-	int			most = Min((int) strlen(name) / 2, 8);
+	int			most = Min(pg_mbstrlen(name) / 2, 8);
 	char	   *nearest = NULL;
 
 	bbm_sql_run_values(&sql, NULL, NULL, false);
 	for (uint64 i = 0; i < SPI_processed && most > 0; i++)
 	{
 		char	   *other = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
-		int			distance = varstr_levenshtein_less_equal(name, strlen(name), other, strlen(other), 1, 1, 1, most,
-															 true);
+		int			distance = is_shortened(name, other) ? 0 :
+			varstr_levenshtein_less_equal(name, strlen(name), other, strlen(other), 1, 1, 1, most, true);
 
 		if (distance > most || !may_see(get_oid(i, 2)))
 			continue;
@@ -140,6 +155,16 @@ bbm_migration_nearest(const char *name, bool (*may_see) (Oid owner))
 	}
 	return nearest;
 }
+
+/*
+ * What a worker has to do something about, as a list of these columns: what is
+ * started, or has nodes that do not know yet that it is not.  In two parts, so
+ * that each finds its rows with an index, and leaves alone the many that may be
+ * paused, failed or finished.
+ */
+#define RUNNABLE(columns) \
+	"SELECT " columns " FROM @.batched_background_migrations WHERE status IN (1, 4) " \
+	"UNION ALL SELECT " columns " FROM @.batched_background_migrations WHERE status IN (0, 3) AND unreached_nodes IS NOT NULL"
 
 /*
  * Returns a list of BbmRunnable: the owner's migrations that a worker may run
@@ -157,10 +182,9 @@ bbm_migrations_runnable(Oid owner, MemoryContext context)
 		"least(greatest(m.priority + floor((extract(epoch FROM clock_timestamp()) - extract(epoch FROM coalesce("
 		"(SELECT j.updated_at FROM @.batched_background_migration_jobs j WHERE j.batched_background_migration_id = m.id "
 		"ORDER BY j.id DESC LIMIT 1), m.updated_at, m.created_at))) / 10), m.priority), m.highest) END::bigint "
-		"FROM (SELECT id, status, workers, priority, updated_at, created_at, max(priority) OVER () AS highest "
-		"FROM @.batched_background_migrations "
-		"WHERE status IN (0, 1, 3, 4) AND (status IN (1, 4) OR unreached_nodes IS NOT NULL) "
-		"AND owner_oid = $1 AND origin = $2 AND NOT restored) m ORDER BY m.id",
+		"FROM (SELECT r.*, max(priority) OVER () AS highest "
+		"FROM (" RUNNABLE("id, status, workers, priority, updated_at, created_at, owner_oid, origin, restored") ") r "
+		"WHERE owner_oid = $1 AND origin = $2 AND NOT restored) m ORDER BY m.id",
 		2, {OIDOID, TEXTOID}
 	};
 	List	   *list = NIL;
@@ -236,9 +260,8 @@ List *
 bbm_runnable_owners(MemoryContext context)
 {
 	static BbmSql sql = {
-		"SELECT DISTINCT owner_oid FROM @.batched_background_migrations "
-		"WHERE status IN (0, 1, 3, 4) AND (status IN (1, 4) OR unreached_nodes IS NOT NULL) "
-		"AND origin = $1 AND NOT restored AND owner_oid IS NOT NULL",
+		"SELECT DISTINCT owner_oid FROM (" RUNNABLE("owner_oid, origin, restored") ") r "
+		"WHERE origin = $1 AND NOT restored AND owner_oid IS NOT NULL",
 		1, {TEXTOID}
 	};
 	List	   *list = NIL;

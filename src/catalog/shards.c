@@ -386,7 +386,8 @@ bbm_shard_record_is_lost(const BbmShard *shard)
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 			 errmsg("the record of shard " INT64_FORMAT " is not what it was", shard->id),
-			 errdetail("Somebody has changed %s, which is written by bbm alone.", shard->record)));
+			 errdetail("Somebody has changed %s, which is written by bbm alone.", shard->record),
+			 errhint("Find out who writes it. The batch is undone, and tried again.")));
 }
 
 /*

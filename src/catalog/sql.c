@@ -99,11 +99,45 @@ lock_tables(const BbmCatalog *catalog, const BbmSql *sql)
 	}
 }
 
+/* Prepares the statement: one plan is good for all values, and planning the first five executions costs more. */
+static void
+prepare(BbmSql *sql, const char *text)
+{
+	SPIPlanPtr	plan = bbm_spi_prepare(text, sql->nargs, sql->types, CURSOR_OPT_GENERIC_PLAN);
+
+	if (!sql->once)
+		bbm_spi_keep(plan);
+	sql->plan = plan;
+	for (int i = 0; i < sql->nargs; i++)
+		sql->by_reference[i] = !get_typbyval(sql->types[i]);
+	sql->generation = bbm_catalog_generation();
+}
+
+/* Prepares the statement, if it is not, and executes it; an error does not show it. */
+static void
+execute(BbmSql *sql, const char *schema, Datum *values, const char *nulls)
+{
+	MemoryContext context = CurrentMemoryContext;
+	char		found[BBM_SQL_MAX_ARGS];
+
+	PG_TRY();
+	{
+		if (sql->plan == NULL)
+			prepare(sql, sql_text(sql, schema));
+		(void) bbm_spi_execute_plan(sql->plan, values, nulls ? nulls : find_nulls(sql, values, found), false, 0);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		bbm_spi_rethrow_without(sql_text(sql, schema), context);
+	}
+	PG_END_TRY();
+}
+
 /* Leaves the caller's memory context current.  Without "nulls", values are NULL as for bbm_sql_run. */
 void
 bbm_sql_run_values(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 {
-	char		found[BBM_SQL_MAX_ARGS];
 	const BbmCatalog *catalog = bbm_catalog();
 	BbmUserSwitch user_switch;
 
@@ -117,23 +151,7 @@ bbm_sql_run_values(BbmSql *sql, Datum *values, const char *nulls, bool engine)
 		SPI_freeplan(sql->plan);
 		sql->plan = NULL;
 	}
-	if (sql->plan == NULL)
-	{
-		/*
-		 * one plan is good for all values; planning the first five
-		 * executions separately costs more than they do
-		 */
-		SPIPlanPtr	plan = bbm_spi_prepare(sql_text(sql, catalog->schema), sql->nargs, sql->types,
-										   CURSOR_OPT_GENERIC_PLAN);
-
-		if (!sql->once)
-			bbm_spi_keep(plan);
-		sql->plan = plan;
-		for (int i = 0; i < sql->nargs; i++)
-			sql->by_reference[i] = !get_typbyval(sql->types[i]);
-		sql->generation = bbm_catalog_generation();
-	}
-	(void) bbm_spi_execute_plan(sql->plan, values, nulls ? nulls : find_nulls(sql, values, found), false, 0);
+	execute(sql, catalog->schema, values, nulls);
 	bbm_restore_user(&user_switch);
 }
 

@@ -236,7 +236,8 @@ check_still_named(const BbmTarget *target, const BbmPartition *partition)
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 			 errmsg("table %s was renamed while a batch ran", partition->name),
-			 errdetail("The batch may have met another table of that name, and is undone.")));
+			 errdetail("The batch may have met another table of that name, and is undone."),
+			 errhint("It is tried again, with the name that the table has then.")));
 }
 
 /*
@@ -441,7 +442,8 @@ note_in_shard(BbmWork *work, const BbmRange *sub_batch, bool more)
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("a table that the statement of migration \"%s\" reads has left while a batch ran",
 						work->target->migration->name),
-				 errdetail("Its shard is not beside shard " INT64_FORMAT " any more.", work->target->shard->id)));
+				 errdetail("Its shard is not beside shard " INT64_FORMAT " any more.", work->target->shard->id),
+				 errhint("The batch is undone, and tried again where both are.")));
 	if (job->kind == BBM_JOB_RETRY)
 		bbm_shard_retry_note(shard, &job->min, &job->max, more ? &sub_batch->max : NULL, work->cost.rows);
 	else
@@ -554,6 +556,7 @@ bbm_work_whole(BbmWork *work)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_IN_USE),
 					 errmsg("table \"%s\" was changed meanwhile", work->target->migration->table_name),
+					 errdetail("It is verified in one transaction, and is another one now than when that began."),
 					 errhint("Try again.")));
 		more = run_sub_batch_measured(work, &sub_batch);
 		rows = bbm_add_counts(rows, work->cost.rows);

@@ -144,6 +144,7 @@ bbm_cluster_look(void *arg)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("migration \"%s\" is about a distributed table, and this is not the coordinator",
 						migration->name),
+				 errdetail("Only the coordinator knows which node has which shards."),
 				 errhint("Define it again on the coordinator.")));
 	old = MemoryContextSwitchTo(step->context);
 	step->places = bbm_shard_places(migration->table_oid);

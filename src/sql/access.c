@@ -235,13 +235,17 @@ bbm_trigger_data(FunctionCallInfo fcinfo, const char *function)
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" was not called by trigger manager", function)));
+				 errmsg("function \"%s\" was not called by trigger manager", function),
+				 errdetail("It guards the tables of extension \"bbm\"."),
+				 errhint("There is no need to call it.")));
 	data = (TriggerData *) fcinfo->context;
 	/* known for the jobs, which each batch writes; reading pg_depend would take longer than the check is worth */
 	if (RelationGetRelid(data->tg_relation) != bbm_catalog()->jobs &&
 		getExtensionOfObject(RelationRelationId, RelationGetRelid(data->tg_relation)) != bbm_catalog()->extension)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" works on the tables of extension \"bbm\" alone", function)));
+				 errmsg("function \"%s\" works on the tables of extension \"bbm\" alone", function),
+				 errdetail("It takes the rows that it is called for to be theirs."),
+				 errhint("Drop the trigger that calls it for another table.")));
 	return data;
 }

@@ -113,7 +113,13 @@ bbm_result_row(FunctionCallInfo fcinfo, int n, Datum *values, bool *nulls)
 {
 	TupleDesc	desc;
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != n)
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("function returning record called in context that cannot accept type record"),
+				 errdetail("It returns several columns."),
+				 errhint("Call it in FROM.")));
+	if (desc->natts != n)
 		elog(ERROR, "function %u is not declared as it should be", fcinfo->flinfo->fn_oid);
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
 }

@@ -225,6 +225,7 @@ check_preloaded(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the library is not preloaded"),
+				 errdetail("The shards of a distributed table are done by the workers of the nodes that have them."),
 				 errhint("Add \"bbm\" to shared_preload_libraries, and restart the server.")));
 }
 
@@ -240,6 +241,7 @@ bbm_shards_ready(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for function bbm_internal.bbm_shards_sync"),
+				 errdetail("The coordinator calls it on each node, as the owner of the migration."),
 				 errhint("Grant the migration's owner EXECUTE on it, on each node.")));
 	SPI_finish();
 	check_preloaded();
@@ -323,6 +325,7 @@ take_up(void *arg)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("there is another migration \"%s\" on this node", bbm_shard_part_name(m->name, shard->id)),
+				 errdetail("That is the name of the part of migration \"%s\" that is about the shard.", m->name),
 				 errhint("Rename it.")));
 	bbm_shard_part_defined(id, args->record, shard, args->total);
 }
@@ -416,6 +419,7 @@ check_record(const char *record)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of table %s", record),
+				 errdetail("What stands in it decides what runs with the rights of the caller."),
 				 errhint("The coordinator calls this as the owner of the migration.")));
 }
 

@@ -148,7 +148,7 @@ bbm_start(PG_FUNCTION_ARGS)
 	Datum		result;
 
 	/* which of its names was called */
-	bbm_not_on_standby(psprintf("%s()", get_func_name(fcinfo->flinfo->fn_oid)));
+	bbm_must_be_writable(psprintf("%s()", get_func_name(fcinfo->flinfo->fn_oid)));
 	if (!PG_ARGISNULL(0) && bbm_forward(fcinfo, bbm_name_argument(fcinfo), &result))
 		PG_RETURN_DATUM(result);
 	SPI_connect();
@@ -304,7 +304,7 @@ bbm_pause(PG_FUNCTION_ARGS)
 	int			n;
 	Datum		result;
 
-	bbm_not_on_standby("bbm_pause()");
+	bbm_must_be_writable("bbm_pause()");
 	if (!PG_ARGISNULL(0) && bbm_forward_pause(fcinfo, bbm_name_argument(fcinfo), &result))
 		PG_RETURN_DATUM(result);
 	SPI_connect();
@@ -326,7 +326,7 @@ bbm_cancel(PG_FUNCTION_ARGS)
 	int			cancelled;
 	Datum		result;
 
-	bbm_not_on_standby("bbm_cancel()");
+	bbm_must_be_writable("bbm_cancel()");
 	name = bbm_name_argument(fcinfo);
 	if (bbm_forward(fcinfo, name, &result))
 		PG_RETURN_DATUM(result);
@@ -346,7 +346,7 @@ bbm_retry(PG_FUNCTION_ARGS)
 	int64		quarantined;
 	Datum		result;
 
-	bbm_not_on_standby("bbm_retry()");
+	bbm_must_be_writable("bbm_retry()");
 	name = bbm_name_argument(fcinfo);
 	if (bbm_forward(fcinfo, name, &result))
 		PG_RETURN_DATUM(result);

@@ -144,6 +144,7 @@ default_key(BbmMigration *m, const Bounds *bounds, Oid relid)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("table \"%s\" has no index \"%s\" of plain columns", get_rel_name(relid), m->index_name),
+				 errdetail("Without column_name, the batching key is the columns of that index."),
 				 errhint("Name the index without its schema; \\d shows the table's indexes.")));
 	if (m->column_name == NULL)
 		ereport(ERROR,
@@ -386,7 +387,7 @@ define_from(FunctionCallInfo fcinfo, const char *operation, const char *part, Bb
 	BbmArguments arguments = bbm_arguments(fcinfo);
 	int64		id;
 
-	bbm_not_on_standby(operation ? psprintf("bbm_%s()", operation) : "bbm_create()");
+	bbm_must_be_writable(operation ? psprintf("bbm_%s()", operation) : "bbm_create()");
 	bbm_arguments_read(&arguments, true, d);
 	if (operation)
 		bbm_argument_require(bbm_definition_has(d, part), bbm_option_parameter(bbm_option_of_column(part)), false);
@@ -579,7 +580,7 @@ bbm_alter(PG_FUNCTION_ARGS)
 	BbmStatus	status;
 	Datum		result;
 
-	bbm_not_on_standby("bbm_alter()");
+	bbm_must_be_writable("bbm_alter()");
 	if (name == NULL)
 		bbm_must_not_be_null("name");
 	if (bbm_forward(fcinfo, name, &result))
@@ -619,7 +620,7 @@ bbm_drop(PG_FUNCTION_ARGS)
 	bool		exists;
 	Datum		result;
 
-	bbm_not_on_standby("bbm_drop()");
+	bbm_must_be_writable("bbm_drop()");
 	name = bbm_name_argument(fcinfo);
 	if (bbm_forward(fcinfo, name, &result))
 		PG_RETURN_DATUM(result);

@@ -23,6 +23,7 @@
 #include "base/bbm.h"
 #include "base/compat.h"
 #include "base/guc.h"
+#include "base/locks.h"
 #include "base/shmem.h"
 #include "base/user.h"
 #include "catalog/extension.h"
@@ -37,25 +38,44 @@ PG_FUNCTION_INFO_V1(bbm_check_server);
 #define BBM_ENABLED_HINT \
 	"ALTER SYSTEM SET bbm.enabled = on; then SELECT pg_reload_conf(). Until then CALL bbm_run() runs migrations in a session."
 
-/* Says that nothing runs by itself, to whoever has just defined or started something. */
+static void
+warn_not_preloaded(void)
+{
+	ereport(WARNING,
+			(errmsg("no worker runs migrations on this server: the library is not preloaded"),
+			 errhint("%s", BBM_PRELOAD_HINT)));
+}
+
+static void
+warn_not_enabled(void)
+{
+	ereport(WARNING,
+			(errmsg("no worker runs migrations on this server: bbm.enabled is off"),
+			 errhint("%s", BBM_ENABLED_HINT)));
+}
+
+/*
+ * Says that nothing runs by itself, to whoever has just defined or started
+ * something.  Without preloading somebody may have launched a worker in this
+ * database.  Needs a transaction.
+ */
 void
 bbm_warn_if_nothing_runs(void)
 {
-	if (bbm_shared == NULL)
-		ereport(WARNING,
-				(errmsg("no worker runs migrations on this server: the library is not preloaded"),
-				 errhint("%s", BBM_PRELOAD_HINT)));
+	if (bbm_shared == NULL && bbm_launched_permits(bbm_lock_class(), bbm_max_workers) == bbm_max_workers)
+		warn_not_preloaded();
 	else if (!bbm_enabled)
-		ereport(WARNING,
-				(errmsg("no worker runs migrations on this server: bbm.enabled is off"),
-				 errhint("%s", BBM_ENABLED_HINT)));
+		warn_not_enabled();
 }
 
 /* Called by the script of CREATE EXTENSION. */
 Datum
 bbm_check_server(PG_FUNCTION_ARGS)
 {
-	bbm_warn_if_nothing_runs();
+	if (bbm_shared == NULL)
+		warn_not_preloaded();
+	else if (!bbm_enabled)
+		warn_not_enabled();
 	PG_RETURN_VOID();
 }
 

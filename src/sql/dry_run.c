@@ -127,7 +127,8 @@ bbm_dry_run(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(PG_ARGISNULL(1) ? ERRCODE_NULL_VALUE_NOT_ALLOWED : ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("batches must be a positive number"),
-				 errhint("It is how many are tried; their rows stay locked until the last of them has ended.")));
+				 errdetail("It is how many are tried."),
+				 errhint("Try a few: their rows stay locked until the last of them has ended.")));
 	run.wanted = PG_GETARG_INT32(1);
 	run.sample = PG_GETARG_BOOL(2);
 	bbm_trial(&trial);

@@ -254,7 +254,9 @@ bbm_elsewhere(PG_FUNCTION_ARGS)
 	if (!known)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("function \"%s\" is not one that the coordinator is asked for", function)));
+				 errmsg("function \"%s\" is not one that the coordinator is asked for", function),
+				 errdetail("bbm_elsewhere is called by functions of bbm that read."),
+				 errhint("Call those.")));
 	answer = bbm_forward_query(name, psprintf("SELECT coalesce(jsonb_agg(to_jsonb(s)), '[]') FROM %s.%s(%s) s",
 											  bbm_catalog()->schema, function, quote_literal_cstr(name)));
 	if (answer == NULL)

@@ -87,7 +87,8 @@ set_owner(BbmRow *row, Oid before, bool restored)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("role \"%s\" does not exist", name),
-				 errhint("The owner is the role that the job runs as.")));
+				 errdetail("The owner is the role that the job runs as."),
+				 errhint("Name a role that you may SET ROLE to, or leave owner out: then it is you.")));
 	if (OidIsValid(owner))
 	{
 		if (owner != before)
@@ -351,7 +352,8 @@ guard_update(Relation rel, BbmRow old, BbmRow new)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the id of a migration cannot be changed"),
-				 errhint("Its name can.")));
+				 errdetail("Its jobs refer to it."),
+				 errhint("Its name can be changed.")));
 
 	keep_what_is_started(rel, old, new);
 	bbm_cluster_guard_update(rel, old, new);

@@ -176,7 +176,7 @@ bbm_import(PG_FUNCTION_ARGS)
 	BbmForeignMigration *list;
 	int			n;
 
-	bbm_not_on_standby("bbm_import()");
+	bbm_must_be_writable("bbm_import()");
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),

@@ -93,6 +93,7 @@ checked_update(BbmRow row, HeapTuple newtuple)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a job cannot be given to another migration"),
+				 errdetail("Its range is one of the migration that allocated it."),
 				 errhint("Define a migration for the range instead.")));
 	/* the worker says who runs it, and processes are signalled by this value */
 	bbm_row_set(&new, "worker_pid", Int32GetDatum((int) bbm_row_int(row, "worker_pid")), bbm_row_is_null(row, "worker_pid"));
@@ -207,7 +208,9 @@ bbm_replica_guard(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" was not called by trigger manager", "bbm_replica_guard")));
+				 errmsg("function \"%s\" was not called by trigger manager", "bbm_replica_guard"),
+				 errdetail("It guards the tables of extension \"bbm\"."),
+				 errhint("There is no need to call it.")));
 	if (IsLogicalWorker())
 		return PointerGetDatum(NULL);
 	if (!bbm_may_restore())

@@ -63,7 +63,9 @@ bbm_batch_counts_add(PG_FUNCTION_ARGS)
 		ARR_ELEMTYPE(state) != INT8OID)
 		ereport(ERROR,
 				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("a histogram must be an array of %d counts", BBM_BATCH_BUCKETS)));
+				 errmsg("a histogram must be an array of %d counts", BBM_BATCH_BUCKETS),
+				 errdetail("It has a count for each bound of bbm_batch_bounds(), and one for all."),
+				 errhint("bbm_migration_metrics has the histograms.")));
 	counts = (int64 *) ARR_DATA_PTR(state);
 	if (!PG_ARGISNULL(1))
 	{

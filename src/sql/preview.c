@@ -209,7 +209,8 @@ bbm_preview(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(PG_ARGISNULL(1) ? ERRCODE_NULL_VALUE_NOT_ALLOWED : ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("rows must be a number between 0 and %d", BBM_PREVIEW_MOST_ROWS),
-				 errhint("It is how many rows are shown at most; with 0, only the statement and its plan.")));
+				 errdetail("It is how many rows are shown at most."),
+				 errhint("With 0, only the statement and its plan are shown.")));
 	InitMaterializedSRF(fcinfo, 0);
 	preview.result = (ReturnSetInfo *) fcinfo->resultinfo;
 	preview.wanted = PG_GETARG_INT32(1);

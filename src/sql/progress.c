@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xlog.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -19,7 +20,9 @@
 #include "base/bbm.h"
 #include "base/guc.h"
 #include "base/progress.h"
+#include "base/shmem.h"
 #include "base/wait_state.h"
+#include "base/waiting.h"
 #include "catalog/migrations.h"
 #include "catalog/totals.h"
 #include "catalog/whole.h"
@@ -28,7 +31,7 @@
 
 PG_FUNCTION_INFO_V1(bbm_progress);
 
-#define BBM_PROGRESS_COLUMNS 15
+#define BBM_PROGRESS_COLUMNS 16
 
 /* A limit that the migration has set for its rate is not exceeded for long, however fast its first batches were. */
 static void
@@ -95,6 +98,22 @@ rates_of(const BbmMigration *migration, const BbmTotals *totals, BbmRate *minute
 	limit_rate(migration, totals, five);
 }
 
+/*
+ * The number of processes that are at work on it, or pause between two
+ * batches.  What only the jobs show: one that does not run any more may still
+ * have a batch in flight; on a standby, without preloading and for a
+ * distributed table no process of it is in our shared memory.
+ */
+static int64
+workers_of(const BbmMigration *migration, const BbmTotals *totals)
+{
+	bool		runs = migration->status == BBM_ACTIVE || migration->status == BBM_RUNNING;
+
+	if (bbm_shared == NULL || !runs || RecoveryInProgress() || bbm_is_of_cluster(migration))
+		return totals->running;
+	return Min(bbm_workers_on(migration->id), migration->workers);
+}
+
 static void
 put_number(Datum *values, bool *nulls, int i, double value, bool known)
 {
@@ -152,6 +171,7 @@ put_progress(const BbmMigration *migration, const BbmTotals *totals, int64 total
 	put_number(values, nulls, 13, minute.pace, minute.known && minute.pace >= 0);
 	values[14] = CStringGetTextDatum(pace_reason);
 	nulls[14] = pace_reason[0] == '\0' || !minute.known || minute.pace < 0 || minute.pace >= 0.995;
+	put_count(values, nulls, 15, workers_of(migration, totals), true);
 }
 
 /*

@@ -192,7 +192,9 @@ open_original(Original *original, Oid relid, LOCKMODE mode)
 	if (get_rel_name(relid) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", relid)));
+				 errmsg("relation with OID %u does not exist", relid),
+				 errdetail("It was dropped, or the number is not that of a table."),
+				 errhint("Give the names of the registry's tables.")));
 	original->name = bbm_table_sql_name(relid);
 	if (getExtensionOfObject(RelationRelationId, relid) == bbm_catalog()->extension)
 		ereport(ERROR,

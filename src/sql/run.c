@@ -101,7 +101,9 @@ goes_on(const RunState *state, const char *name)
 	if (state->migration == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("migration \"%s\" was dropped while it ran", name)));
+				 errmsg("migration \"%s\" was dropped while it ran", name),
+				 errdetail("What its batches have done until then stays done."),
+				 errhint("Define it anew for what is left.")));
 	switch (state->migration->status)
 	{
 		case BBM_FINISHED:
@@ -222,7 +224,8 @@ run_one(int64 id, int max_attempts, MemoryContext context)
 		ereport(ERROR,
 				(errcode(why_not->sqlerrcode),
 				 errmsg("cannot run migration \"%s\" now: %s", state.migration->name, why_not->message),
-				 why_not->hint ? errhint("%s", why_not->hint) : 0));
+				 why_not->detail ? errdetail_internal("%s", why_not->detail) : errdetail("It is started, and stays so."),
+				 why_not->hint ? errhint("%s", why_not->hint) : errhint("Try again.")));
 	engine->max_attempts = max_attempts;
 	(void) bbm_slot_take(BBM_KIND_FOREGROUND, state.migration->owner);
 	PG_TRY();
@@ -351,7 +354,9 @@ bbm_launch_worker(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("idle_timeout must not be null")));
+				 errmsg("idle_timeout must not be null"),
+				 errdetail("It is for how long the worker stays when it finds nothing to do."),
+				 errhint("Leave it out for its default, a minute.")));
 	/* it would wait for the promotion */
 	bbm_not_on_standby("bbm_launch_worker()");
 	(void) bbm_catalog();
@@ -360,6 +365,7 @@ bbm_launch_worker(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("idle_timeout must not be negative"),
+				 errdetail("It is for how long the worker stays when it finds nothing to do."),
 				 errhint("Zero makes the worker exit as soon as it finds nothing to do.")));
 	if (!(idle_ms <= BBM_LONGEST_IDLE_MS))
 		ereport(ERROR,
@@ -382,11 +388,13 @@ bbm_launch_worker(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("could not start a worker: out of background worker slots"),
-				 errhint("You might need to increase max_worker_processes.")));
+				 errdetail("All of max_worker_processes, which is %d, are taken.", max_worker_processes),
+				 errhint("You might need to increase max_worker_processes; or CALL bbm_run.")));
 	if (WaitForBackgroundWorkerStartup(handle, &pid) != BGWH_STARTED)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 				 errmsg("the worker did not start"),
+				 errdetail("It ended before it was connected to the database."),
 				 errhint("The server log says why.")));
 	PG_RETURN_INT32(pid);
 }

@@ -265,11 +265,11 @@ create_trigger(Oid relid, const char *name, List *assignments, const BbmStatemen
 
 	function = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
 										  function_name(relid, assignments));
-	(void) bbm_spi_execute(psprintf("CREATE FUNCTION %s() RETURNS pg_catalog.trigger LANGUAGE plpgsql SET search_path TO %s AS %s",
+	(void) bbm_spi_execute_ours(psprintf("CREATE FUNCTION %s() RETURNS pg_catalog.trigger LANGUAGE plpgsql SET search_path TO %s AS %s",
 									function, pinned_search_path(),
-									quote_literal_cstr(function_body(relid, assignments, parts->condition))), false, 0);
-	(void) bbm_spi_execute(psprintf("CREATE TRIGGER %s BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION %s()",
-									quote_identifier(name), table, function), false, 0);
+									quote_literal_cstr(function_body(relid, assignments, parts->condition))), false);
+	(void) bbm_spi_execute_ours(psprintf("CREATE TRIGGER %s BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION %s()",
+									quote_identifier(name), table, function), false);
 }
 
 /* The function of one of our triggers, or InvalidOid when the trigger does not exist or is not ours. */
@@ -317,8 +317,23 @@ drop_trigger(Oid relid, const char *name)
 				 errdetail("Its name is that of the columns it fills, in the order of \"set\"."),
 				 errhint("Give the same \"set\" as when it was created.")));
 	function_sql = quote_qualified_identifier(schema, name_now);
-	(void) bbm_spi_execute(psprintf("DROP TRIGGER %s ON %s", quote_identifier(name), bbm_table_sql_name(relid)), false, 0);
-	(void) bbm_spi_execute(psprintf("DROP FUNCTION %s()", function_sql), false, 0);
+	(void) bbm_spi_execute_ours(psprintf("DROP TRIGGER %s ON %s", quote_identifier(name), bbm_table_sql_name(relid)), false);
+	(void) bbm_spi_execute_ours(psprintf("DROP FUNCTION %s()", function_sql), false);
+}
+
+/* Only what stores rows itself, or whose partitions do, has triggers that may change a row. */
+static void
+check_kind(Oid relid)
+{
+	char		kind = get_rel_relkind(relid);
+
+	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" cannot have such a trigger", get_rel_name(relid)),
+				 errdetail("It is %s.", kind == RELKIND_VIEW ? "a view" : kind == RELKIND_MATVIEW ? "a materialized view" :
+						   kind == RELKIND_FOREIGN_TABLE ? "a foreign table" : "not a table"),
+				 errhint("Name a table, partitioned or not.")));
 }
 
 /*
@@ -334,7 +349,7 @@ bbm_sync_trigger(PG_FUNCTION_ARGS)
 	Oid			relid;
 	List	   *assignments;
 
-	bbm_not_on_standby("bbm_sync_trigger()");
+	bbm_must_be_writable("bbm_sync_trigger()");
 	for (int i = 0; i < lengthof(required); i++)
 	{
 		if (required[i] && PG_ARGISNULL(i))
@@ -350,6 +365,7 @@ bbm_sync_trigger(PG_FUNCTION_ARGS)
 	relid = PG_GETARG_BOOL(3) ?
 		bbm_table_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)), AccessExclusiveLock, check_may_drop) :
 		bbm_table_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)), ShareRowExclusiveLock, check_may_create);
+	check_kind(relid);
 	assignments = bbm_statement_assignments(parts.set);
 	namestrcpy(result, trigger_name(assignments));
 	SPI_connect();

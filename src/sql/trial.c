@@ -77,13 +77,15 @@ begin(BbmTrial *trial)
 	if (!bbm_migration_lock(trial->id, &status))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("migration \"%s\" was dropped", trial->name)));
+				 errmsg("migration \"%s\" was dropped", trial->name),
+				 errdetail("Another session has dropped it meanwhile."),
+				 errhint("bbm_status() lists those you may see.")));
 	if (status != BBM_PAUSED && status != BBM_FAILED)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("migration \"%s\" is %s", trial->name, bbm_status_word(status)),
 				 errdetail("A %s takes the next batches itself, of a migration that is paused or has failed.", trial->what),
-				 status == BBM_FINISHED ? 0 : errhint("Pause it first.")));
+				 status == BBM_FINISHED ? errhint("Define another one to see what that would do.") : errhint("Pause it first.")));
 	(void) bbm_migration_set_status(trial->id, BBM_ACTIVE);
 	migration = bbm_migration_by_id(trial->id, CurrentMemoryContext);
 	target = bbm_target_open(migration);
@@ -209,14 +211,15 @@ bbm_trial_check(FunctionCallInfo fcinfo, const char *function)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("a job cannot call %s", function),
+				 errdetail("It would run batches within a batch."),
 				 errhint("Call it from a session of its own.")));
-	bbm_not_on_standby(psprintf("%s()", function));
-	PreventCommandIfReadOnly(psprintf("%s()", function));
+	bbm_must_be_writable(psprintf("%s()", function));
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("sample must be true or false"),
-				 errhint("With true, batches are drawn from the whole table; with false, they are the next ones.")));
+				 errdetail("It says which batches are tried."),
+				 errhint("With true, they are drawn from the whole table; with false, they are the next ones.")));
 	return name;
 }
 

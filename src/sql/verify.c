@@ -71,6 +71,7 @@ check_condition(const BbmMigration *migration)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("the owner of migration \"%s\" does not exist any more", migration->name),
+				 errdetail("Its conditions run with the rights of its owner."),
 				 errhint("Give it another with bbm_alter.")));
 }
 
@@ -194,6 +195,7 @@ count_distributed(const BbmMigration *migration)
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("table \"%s\" is not distributed as it was when migration \"%s\" was defined",
 						migration->table_name, migration->name),
+				 errdetail("It was undistributed, dropped, or replaced by another one."),
 				 errhint("Count the rows of the table that has its name now with a query.")));
 	level = bbm_job_settings(migration);
 	/* it is a condition, and nothing else */

@@ -114,6 +114,7 @@ what_it_waits_for(int64 id, Oid owner)
 {
 	BbmWaiting *waiting = palloc(sizeof(BbmWaiting));
 	BbmReason  *reason = &waiting->longest;
+	TimestampTz now = GetCurrentTimestamp();
 
 	bbm_waiting_read(id, owner, waiting);
 	if (waiting->works)
@@ -128,7 +129,14 @@ what_it_waits_for(int64 id, Oid owner)
 		*reason = waiting->of_batch;
 	if (reason->text[0] != '\0')
 		return reason->text;
-	return waiting->anybody ? NULL : waiting->requested ? "a worker" : "the next poll";
+	if (waiting->anybody)
+		return NULL;
+	if (!waiting->requested)
+		return "the next poll";
+	/* until then no worker would find anything to do, as after errors in a row: there is no lack of them */
+	return waiting->requested_for > now ?
+		psprintf("its next try, in %d s", (int) (TimestampDifferenceMilliseconds(now, waiting->requested_for) / 1000) + 1) :
+		"a worker";
 }
 
 Datum

@@ -58,6 +58,7 @@ resolve(BbmTarget *target)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
 				 errmsg("system column \"%s\" is never null", column),
+				 errdetail("%s fills a column where it is null.", bbm_strategy_null.name),
 				 errhint("Name a column of the table.")));
 }
 

@@ -139,7 +139,9 @@ find_shard(BbmTarget *target)
 	if (target->shard == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("shard " INT64_FORMAT " is not on this node any more", target->migration->shard_id)));
+				 errmsg("shard " INT64_FORMAT " is not on this node any more", target->migration->shard_id),
+				 errdetail("It was moved, split or dropped."),
+				 errhint("The node that has its rows now goes on with it.")));
 }
 
 static void

@@ -138,6 +138,12 @@ job_error(void *arg)
 		.syntax_hint = "A job is an UPDATE, DELETE, INSERT or MERGE with $1 and $2, or just the name of a function."
 	};
 
+	/* the server names a parameter by its place, and bbm says itself what is wrong with those that it knows */
+	if (geterrcode() == ERRCODE_UNDEFINED_PARAMETER && (geterrposition() > 0 || getinternalerrposition() > 0))
+	{
+		errdetail("The parameters are the first and the last key of the batch: $1 and $2, or $1 to $n and the next n, with a key of n columns.");
+		errhint("Write values instead of other parameters.");
+	}
 	bbm_user_text_error(&job);
 	if (geterrcode() == ERRCODE_INSUFFICIENT_PRIVILEGE)
 	{

@@ -225,6 +225,7 @@ bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name, const char *ind
 				ereport(ERROR,
 						(errcode(ERRCODE_DUPLICATE_COLUMN),
 						 errmsg("column \"%s\" is named twice in the batching key", (char *) lfirst(cell)),
+						 errdetail("Ranges are allocated along an index of these columns."),
 						 errhint("Name the columns of an index, in its order.")));
 		}
 		resolve_column(&key->columns[key->n++], rel, attnum);

@@ -22,6 +22,19 @@
 #include "target/rights.h"
 #include "target/target.h"
 
+/* What the server says about the statement below. */
+static void
+may_read_error(void *arg)
+{
+	const BbmTarget *target = arg;
+
+	if (geterrcode() != ERRCODE_INSUFFICIENT_PRIVILEGE)
+		return;
+	errdetail("Ranges are allocated along (%s), which the migration's owner has to read.",
+			  bbm_key_order_list(&target->key));
+	errhint("GRANT SELECT on it to role \"%s\".", GetUserNameFromId(GetUserId(), false));
+}
+
 /*
  * The owner needs the privilege to read the key, or the ranges would show it
  * what it may not see: an index is walked without the executor.  So a
@@ -32,8 +45,12 @@
 static void
 check_may_read(const BbmTarget *target, const BbmPartition *partition)
 {
-	(void) bbm_spi_execute(psprintf("SELECT %s FROM %s AS k WHERE false",
-									bbm_key_list_sql(&target->key, "k", false, false), partition->source), true, 0);
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = may_read_error, .arg = (void *) target};
+
+	error_context_stack = &callback;
+	(void) bbm_spi_execute_ours(psprintf("SELECT %s FROM %s AS k WHERE false",
+										 bbm_key_list_sql(&target->key, "k", false, false), partition->source), true);
+	error_context_stack = callback.previous;
 	SPI_freetuptable(SPI_tuptable);
 }
 

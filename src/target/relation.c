@@ -21,6 +21,7 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
+#include "catalog/catalog.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_am_d.h"
@@ -108,6 +109,27 @@ bbm_table_find(const char *name)
 	return OidIsValid(relid) ? relid : named_table(sql_names(name));
 }
 
+/* Raises the error for a name that no relation has. */
+static void
+no_such_table(const char *name)
+{
+	List	   *names = sql_names(name);
+	const char *schema = list_length(names) == 2 ? linitial(names) : NULL;
+
+	if (schema)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table \"%s\" does not exist", name),
+				 OidIsValid(get_namespace_oid(schema, true)) ? errdetail("Schema \"%s\" has no table \"%s\".", schema, (char *) llast(names)) :
+				 errdetail("There is no schema \"%s\".", schema),
+				 errhint("Names are folded to lower case, unless they are in double quotes.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("table \"%s\" does not exist", name),
+			 errdetail("It was searched for with search_path \"%s\".", namespace_search_path),
+			 errhint("Write it as schema.table.")));
+}
+
 /*
  * The relation of that name: literally, or else as an SQL name.  Raises an
  * error when there is none.  Locks it in the strongest mode that the caller
@@ -128,11 +150,7 @@ bbm_table_by_name(const char *name, LOCKMODE lock, void (*check) (Oid relid, con
 		Oid			now;
 
 		if (!OidIsValid(relid))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("table \"%s\" does not exist", name),
-					 errdetail("It was searched for with search_path \"%s\".", namespace_search_path),
-					 errhint("Write it as schema.table.")));
+			no_such_table(name);
 		if (check)
 			check(relid, name);
 		LockRelationOid(relid, lock);
@@ -151,7 +169,9 @@ bbm_table_is_gone(const char *name)
 	bbm_failing_code = BBM_CODE_TABLE;
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_TABLE),
-			 errmsg("table \"%s\" does not exist any more", name)));
+			 errmsg("table \"%s\" does not exist any more", name),
+			 errdetail("It was there when the migration was defined or started."),
+			 errhint("bbm_drop the migration; or, if there is to be another table of that name, bbm_alter(…, restart => true) once there is.")));
 }
 
 /* Raises an error for a table of Citus' columnar access method, whose rows can be neither updated nor deleted. */
@@ -206,6 +226,12 @@ bbm_target_table(const char *name, LOCKMODE lock, bool distributed)
 				 errmsg("cannot run batches over \"%s\"", name),
 				 errdetail("It is %s.", what),
 				 errhint("Name a table, partitioned or not.")));
+	if (IsCatalogRelationOid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("cannot run batches over \"%s\"", name),
+				 errdetail("It is a system catalog."),
+				 errhint("Name a table of your own.")));
 	if (getExtensionOfObject(RelationRelationId, relid) == bbm_catalog()->extension)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
@@ -235,6 +261,21 @@ whereabouts(Oid relid)
 	return name ? psprintf(_("is now %s"), name) : _("does not exist any more");
 }
 
+/* Raises the error for a migration whose table has another name now, or is gone, and no other one has its name. */
+static void
+table_has_left(const BbmMigration *migration)
+{
+	char	   *name = bbm_table_sql_name(migration->table_oid);
+
+	if (name == NULL)
+		bbm_table_is_gone(migration->table_name);
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("table \"%s\" does not exist any more", migration->table_name),
+			 errdetail("The migration was defined for, or started on, the table that is now %s.", name),
+			 errhint("Rename it back; or bbm_drop the migration, and define it anew with that name.")));
+}
+
 /*
  * The table of a migration, by its name, locked.  Also raises an error when it
  * is not the table that the migration was started on: what was done in that
@@ -243,8 +284,11 @@ whereabouts(Oid relid)
 Oid
 bbm_migration_table(const BbmMigration *migration, LOCKMODE lock)
 {
-	Oid			relid = bbm_target_table(migration->table_name, lock, false);
+	Oid			relid;
 
+	if (OidIsValid(migration->table_oid) && !OidIsValid(bbm_table_find(migration->table_name)))
+		table_has_left(migration);
+	relid = bbm_target_table(migration->table_name, lock, false);
 	if (OidIsValid(migration->table_oid) && relid != migration->table_oid)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),

@@ -119,6 +119,7 @@ bbm_scan_top(BbmStatementText *text)
 					(errcode(ERRCODE_SYNTAX_ERROR),
 					 errmsg("\"%s\" must not contain a semicolon", text->what),
 					 errdetail("It becomes a part of one statement."),
+					 errhint("Leave out the semicolon, and what follows it."),
 					 scanner_errposition(at, scanner)));
 		if (token == ')' || token == ']')
 			depth--;

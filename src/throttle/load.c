@@ -245,16 +245,22 @@ run_condition(void *arg)
 	if (condition_timed_out)
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("it takes more than %d ms", BBM_CONDITION_TIMEOUT_MS)));
+				 errmsg("it takes more than %d ms", BBM_CONDITION_TIMEOUT_MS),
+				 errdetail("It is evaluated before batches."),
+				 errhint("Let it read what something else keeps up to date.")));
 	if (result != SPI_OK_SELECT || SPI_tuptable->tupdesc->natts != 1 ||
 		SPI_gettypeid(SPI_tuptable->tupdesc, 1) != BOOLOID)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("it must return one column of type boolean")));
+				 errmsg("it must return one column of type boolean"),
+				 errdetail("It says whether batches may run."),
+				 errhint("Write it as an expression, or as a SELECT of one.")));
 	if (SPI_processed > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_CARDINALITY_VIOLATION),
-				 errmsg("it returned more than one row")));
+				 errmsg("it returned more than one row"),
+				 errdetail("It says whether batches may run."),
+				 errhint("Use an aggregate such as bool_and.")));
 	if (SPI_processed == 1)
 	{
 		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);

@@ -192,12 +192,12 @@ begin_wait(BbmReading *reading, BbmWait *wait)
 		entry->since = reading->now;
 	throttled_ms = (now - entry->since) / 1000;
 	bbm_idle_count(entry, now);
-	entry->paces = reading->paces;
 	if (reading->paces)
 		strlcpy(entry->pace_reason, reading->reason, sizeof(entry->pace_reason));
 	poll_ms = bbm_next_poll_ms(throttled_ms, reading->first_poll_ms);
 	entry->reason = bbm_reason(reading->reason,
 							   reading->due ? reading->due : TimestampTzPlusMilliseconds(now, poll_ms));
+	entry->reason.paces = reading->paces;
 	report = throttled_ms >= BBM_REPORT_WAIT_MS && entry->logged < entry->since &&
 		now >= TimestampTzPlusMilliseconds(entry->logged, BBM_LOG_WAIT_MS);
 	if (report)

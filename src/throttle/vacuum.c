@@ -69,7 +69,9 @@ vacuum_one(void *arg)
 	if (!bbm_may_vacuum(args->relid, GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied to vacuum \"%s\"", args->name)));
+				 errmsg("permission denied to vacuum \"%s\"", args->name),
+				 errdetail("The worker is logged in as the migration's owner, who is not the table's."),
+				 errhint("Leave it to autovacuum, or turn bbm.vacuum off.")));
 	MemoryContextSwitchTo(args->context);
 	stmt = makeNode(VacuumStmt);
 	stmt->is_vacuumcmd = true;

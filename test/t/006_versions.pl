@@ -137,7 +137,8 @@ ok( $node->poll_query_until(
 value($node, q(SET statement_timeout = '60s'; UPDATE batched_background_migrations SET status = 0 WHERE name = 'launched'));
 gate($node, 'open');
 $node->poll_query_until('postgres', q(SELECT jobs_running = 0 FROM bbm_status_detail('launched')));
-value($node, q(UPDATE batched_background_migrations SET status = 1 WHERE name = 'launched'));
+my ($status, $out, $err) = $node->psql('postgres', q(UPDATE batched_background_migrations SET status = 1 WHERE name = 'launched'));
+is($err, '', 'nobody is warned while a worker is there that was launched');
 finished($node, 'launched', 'it follows an UPDATE without a notification');
 once_each($node, 't', 500);
 is(value($node, q(SELECT pid FROM pg_stat_activity WHERE backend_type = 'bbm worker')), $worker, 'and stays for as long as it is to');
@@ -145,6 +146,8 @@ value($node, "SELECT pg_terminate_backend($worker)");
 workers_gone($node);
 value($node, q(SELECT bbm_launch_worker('1 s')));
 no_workers($node, 'one exits when there is nothing to do for so long');
+($status, $out, $err) = $node->psql('postgres', q(SELECT bbm_update('nobody', 't', 'n = 0', start => true); SELECT bbm_drop('nobody')));
+like($err, qr/WARNING:  no worker runs migrations on this server: the library is not preloaded/, '... and then a start gets a warning');
 
 # … killed, it is not restarted; the next one takes over.
 value($node, 'UPDATE t SET n = 0');

@@ -193,6 +193,7 @@ is(join(', ', keys %panels), '', 'there is a panel for each check');
 my %alerts = (
 	BbmMigrationFailed      => sub { names($_[0], 'broken') },
 	BbmMigrationStalled     => sub { names($_[0], 'stalled') },
+	BbmMigrationNotBegun    => sub { names($_[0], 'held') },
 	BbmJobsFail             => sub { names($_[0], 'broken', 'stalled', 'marred') },
 	BbmRowsQuarantined      => sub { names($_[0], 'marred') },
 	BbmMigrationThrottled   => sub { names($_[0], 'held') },
