@@ -1466,7 +1466,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.shard_id IS
 COMMENT ON COLUMN @extschema@.batched_background_migrations.shard_epoch IS
     'of that shard: a number that the record of the shard has as well, until a node takes the shard over';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.unreached_nodes IS
-    'of a distributed table, paused or failed: the nodes that could not be told yet, and may go on; bbm tells them as soon as they answer';
+    'of a distributed table, paused or failed: the nodes that have not answered yet, and may go on; bbm stops them as soon as they answer';
 
 COMMENT ON COLUMN @extschema@.batched_background_migrations.min_key IS
     'lowest key, inclusive, if the key is not an integer: one value for each column, as text';

@@ -168,7 +168,7 @@ typedef struct BbmMigration
 	char	   *shard_record;	/* of a distributed table: what records what is done in each shard; else NULL */
 	int64		shard_id;		/* it is about this shard alone; 0: not, or about the distributed table */
 	int64		shard_epoch;	/* fencing token: another node that takes the shard over raises it in the record */
-	char	   *unreached_nodes;	/* of a distributed table, paused or failed: nodes not told yet; or NULL */
+	char	   *unreached_nodes;	/* of a distributed table, paused or failed: nodes yet to be reached; or NULL */
 } BbmMigration;
 
 /* Is it about a distributed table as a whole?  Then it has no batches of its own: see engine/cluster.c. */

@@ -10,7 +10,7 @@
 
 #include "base/bbm.h"
 
-/* For whoever is told that something is quarantined. */
+/* A hint where quarantined rows are reported. */
 #define BBM_QUARANTINE_HINT "bbm_errors shows what is quarantined, and bbm_retry tries it again."
 
 extern void bbm_error_values(const ErrorData *error, Datum *values);
