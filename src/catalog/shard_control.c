@@ -101,7 +101,7 @@ bbm_shard_record_pause(Oid owner, const char *record, const char *table, BbmClus
 	ListCell   *cell;
 
 	/* no keys are needed as long as all nodes answer */
-	bbm_cluster_ask(owner, record, "SELECT '[]'", report);
+	bbm_cluster_ask(owner, record, bbm_shards_record_command(record), report);
 	for (int i = 1; report->silent > 0; i++)
 	{
 		bbm_cluster_ask(owner, record, bbm_shards_sync_command(record, table, "keys"), report);

@@ -27,7 +27,9 @@ bbm_shard_parts(const char *record)
 {
 	static BbmSql sql = {
 		"SELECT m.id, m.shard_id, m.shard_epoch, m.status::bigint, m.total_tuple_count, m.error_message, m.error_sqlstate, "
-		"s.waiting_on, m.error_detail FROM @.batched_background_migrations m JOIN @.bbm_migration_status s ON s.name = m.name "
+		"s.waiting_on, m.error_detail, CASE WHEN m.status = 3 AND m.phase = 'verify' AND m.error_sqlstate = '23514' THEN "
+		"(SELECT sum(j.row_count)::bigint FROM @.batched_background_migration_jobs j WHERE j.batched_background_migration_id = m.id "
+		" AND j.phase = 'verify' AND j.round = m.round) END FROM @.batched_background_migrations m JOIN @.bbm_migration_status s ON s.name = m.name "
 		"WHERE m.shard_record = $1 AND m.shard_id IS NOT NULL AND m.owner_oid = $2 ORDER BY m.id",
 		2, {TEXTOID, OIDOID}
 	};
@@ -50,6 +52,7 @@ bbm_shard_parts(const char *record)
 		part->sqlstate = bbm_sql_text(i, 7, CurrentMemoryContext);
 		part->waiting = bbm_sql_text(i, 8, CurrentMemoryContext);
 		part->detail = bbm_sql_text(i, 9, CurrentMemoryContext);
+		part->found = bbm_sql_int64(i, 10);
 		parts = lappend(parts, part);
 	}
 	return parts;
@@ -193,6 +196,9 @@ bbm_shard_part_defined(int64 id, const char *record, const BbmShardRecord *shard
 	bbm_definition_set(&d, "shard_epoch", Int64GetDatum(shard->epoch));
 	if (total >= 0)
 		bbm_definition_set(&d, "total_tuple_count", Int64GetDatum(total));
+	/* verification goes beyond bounds that nobody has given */
+	bbm_definition_set(&d, "min_found", BoolGetDatum(!shard->min_given));
+	bbm_definition_set(&d, "max_found", BoolGetDatum(!shard->max_given));
 	bbm_migration_write(id, &d, true);
 	if (shard->bounds == NULL)
 		keep_bounds(id, shard);

@@ -21,6 +21,7 @@ typedef struct BbmShardPart
 	int64		shard;
 	int64		epoch;
 	BbmStatus	status;
+	int64		found;			/* rows that verification has found, with which it has failed */
 	bool		has_total;		/* how many rows there are to do is known ... */
 	int64		total;			/* ... and estimated to be so many */
 	char	   *error;			/* NULL: none */

@@ -247,7 +247,7 @@ create_table(const char *record, int64 migration_id, Oid relid, const BbmDistrib
 									 "kind text NOT NULL, active boolean, definition jsonb, epoch bigint NOT NULL DEFAULT 0, "
 									 "state text, cursor_value bigint, cursor_key text[], bounds jsonb, "
 									 "row_count bigint NOT NULL DEFAULT 0, key_count bigint NOT NULL DEFAULT 0, errors jsonb, "
-									 "errors_of_whole jsonb, retries jsonb, updated_at timestamptz, PRIMARY KEY (key, low, high, kind)) WITH (fillfactor = 10)",
+									 "errors_of_whole jsonb, retries jsonb, repairs boolean NOT NULL DEFAULT false, updated_at timestamptz, PRIMARY KEY (key, low, high, kind)) WITH (fillfactor = 10)",
 									 record, format_type_with_typemod(type, typmod), OidIsValid(collation) ? " COLLATE " : "",
 									 OidIsValid(collation) ? generate_collation_name(collation) : ""));
 	(void) bbm_cluster_query(us, psprintf("COMMENT ON TABLE %s IS %s", record,
@@ -328,6 +328,16 @@ bbm_shards_sync_command(const char *record, const char *table, const char *actio
 {
 	return psprintf("SELECT bbm_internal.bbm_shards_sync(%s, %s, %s)", quote_literal_cstr(record),
 					quote_literal_cstr(table), quote_literal_cstr(action));
+}
+
+/*
+ * The command by which a node says that it answers and has its part of the
+ * record.  That is gone when somebody has dropped the extension there.
+ */
+char *
+bbm_shards_record_command(const char *record)
+{
+	return psprintf("SELECT CASE WHEN pg_catalog.to_regclass(%s) IS NULL THEN '' ELSE '[]' END", quote_literal_cstr(record));
 }
 
 /*
@@ -447,12 +457,12 @@ bbm_shard_records_complete(Oid owner, const char *record, Oid relid, int reporte
 		}
 		(void) bbm_cluster_query(owner,
 								 psprintf("INSERT INTO %s (key, low, high, kind, active, definition, epoch, state, cursor_value, "
-										  "cursor_key, bounds, row_count, key_count, errors, errors_of_whole, retries, updated_at) "
+										  "cursor_key, bounds, row_count, key_count, errors, errors_of_whole, retries, repairs, updated_at) "
 										  "SELECT %s::%s, %s, %s, kind, active, definition, epoch, state, cursor_value, cursor_key, "
 										  "bounds, CASE WHEN low = %s THEN row_count ELSE 0 END, "
 										  "CASE WHEN low = %s THEN key_count ELSE 0 END, CASE WHEN low = %s THEN errors END, "
 										  "CASE WHEN low = %s OR errors IS NULL THEN errors_of_whole ELSE coalesce(errors_of_whole, '[]') || errors END, "
-										  "retries, updated_at "
+										  "retries, repairs, updated_at "
 										  "FROM %s WHERE low::integer <= %s AND high::integer >= %s AND NOT (%s)", record,
 										  quote_literal_cstr(shard->value),
 										  format_type_be_qualified(get_atttype(relid, get_attnum(relid, d.column))),
@@ -512,7 +522,7 @@ bbm_cluster_nodes_ready(const char *command, const char *version)
 /*
  * Runs the command as this user on each node, in a transaction of its own, and
  * joins what they return, which are jsonb arrays; with a record only on nodes
- * that have shards of it.
+ * that have shards of it.  A node that returns something else has no record.
  */
 void
 bbm_cluster_ask(Oid user, const char *record, const char *command, BbmClusterReport *report)
@@ -539,15 +549,18 @@ bbm_cluster_ask(Oid user, const char *record, const char *command, BbmClusterRep
 	{
 		char	   *result = bbm_cluster_text(i, 3);
 		size_t		length = result ? strlen(result) : 0;
+		bool		success = strcmp(bbm_cluster_text(i, 2), "t") == 0;
 
-		if (strcmp(bbm_cluster_text(i, 2), "t") != 0)
+		if (!success || length == 0)
 		{
 			report->silent++;
+			report->lacking += success;
 			appendStringInfo(&silent, "%s%s", silent.len > 0 ? ", " : "", bbm_cluster_text(i, 1));
 			appendStringInfo(&trouble, "%snode %s: %s", trouble.len > 0 ? "; " : "", bbm_cluster_text(i, 1),
+							 success ? "the record of what is done in its shards is gone, with the extension bbm" :
 							 result ? result : "no answer");
 		}
-		else if (length > 2 && result[0] == '[')
+		else if (length > 2)
 			appendStringInfo(&all, "%s%.*s", all.len > 0 ? ", " : "", (int) length - 2, result + 1);
 	}
 	report->shards = psprintf("[%s]", all.data);
@@ -573,9 +586,10 @@ bbm_cluster_state(const char *record, Oid relid, const char *shards, BbmClusterS
 									  "min(f.waiting) FILTER (WHERE f.state NOT IN ('finished', 'failed')), "
 									  "(SELECT count(DISTINCT p.colocationid) = 1 AND count(*) = 2 FROM pg_catalog.pg_dist_partition p "
 									  " WHERE p.logicalrelid IN (%u, to_regclass(%s))), sum(f.errors), "
-									  "(array_agg(f.detail ORDER BY f.id) FILTER (WHERE f.state = 'failed'))[1] "
+									  "(array_agg(f.detail ORDER BY f.id) FILTER (WHERE f.state = 'failed'))[1], "
+									  "count(*) FILTER (WHERE f.state = 'failed' AND f.found > 0), sum(f.found) FILTER (WHERE f.state = 'failed') "
 									  "FROM pg_catalog.pg_dist_shard s LEFT JOIN (SELECT DISTINCT ON (r.id) * FROM "
-									  "jsonb_to_recordset(%s) AS r(id bigint, name text, state text, error text, detail text, sqlstate text, waiting text, errors bigint) "
+									  "jsonb_to_recordset(%s) AS r(id bigint, name text, state text, error text, detail text, sqlstate text, waiting text, errors bigint, found bigint) "
 									  "ORDER BY r.id, r.state = 'finished' DESC) f ON f.id = s.shardid WHERE s.logicalrelid = %u",
 									  relid, quote_literal_cstr(record), quote_literal_cstr(shards), relid));
 	state->shards = (int) bbm_cluster_int64(0, 1);
@@ -590,6 +604,8 @@ bbm_cluster_state(const char *record, Oid relid, const char *shards, BbmClusterS
 	state->same_table = strcmp(bbm_cluster_text(0, 10), "t") == 0;
 	state->errors = bbm_cluster_int64(0, 11);
 	state->detail = bbm_cluster_text(0, 12);
+	state->not_right = (int) bbm_cluster_int64(0, 13);
+	state->found = bbm_cluster_int64(0, 14);
 }
 
 /*

@@ -30,7 +30,8 @@ typedef struct BbmClusterReport
 {
 	char	   *shards;			/* a jsonb array, as text */
 	int			nodes;
-	int			silent;			/* nodes that have not answered ... */
+	int			silent;			/* nodes that have not answered, or not with such an array ... */
+	int			lacking;		/* ... of these: that have no record of the migration */
 	char	   *silent_nodes;	/* ... which; or NULL */
 	char	   *trouble;		/* ... and why; or NULL */
 } BbmClusterReport;
@@ -41,6 +42,8 @@ typedef struct BbmClusterState
 	int			shards;			/* that the table has */
 	int			finished;
 	int			failed;
+	int			not_right;		/* ... of these, by verification */
+	int64		found;			/* ... which has found so many rows in them */
 	int			missing;		/* of which there is no report */
 	int			unrecorded;		/* ... of which there is no record, after a split */
 	int64		errors;			/* quarantined rows, as far as they are reported */
@@ -62,6 +65,7 @@ extern void bbm_shard_record_define(Oid owner, const char *record, int64 migrati
 extern char *bbm_shard_places(Oid relid);
 extern int	bbm_shard_records_complete(Oid owner, const char *record, Oid relid, int reported);
 extern char *bbm_cluster_nodes_ready(const char *command, const char *version);
+extern char *bbm_shards_record_command(const char *record);
 extern char *bbm_shards_sync_command(const char *record, const char *table, const char *action);
 extern void bbm_cluster_ask(Oid user, const char *record, const char *command, BbmClusterReport *report);
 extern void bbm_cluster_state(const char *record, Oid relid, const char *shards, BbmClusterState *state);

@@ -282,7 +282,7 @@ bbm_shard_enter(BbmShard *shard)
 		return BBM_SHARD_GONE;
 	}
 	if (shard->read == NULL)
-		shard->read = prepare(psprintf("SELECT c.active, r.cursor_value, r.cursor_key FROM pg_catalog.pg_dist_placement p "
+		shard->read = prepare(psprintf("SELECT c.active, r.cursor_value, r.cursor_key, r.repairs FROM pg_catalog.pg_dist_placement p "
 									   "JOIN pg_catalog.pg_dist_local_group g ON g.groupid = p.groupid "
 									   "JOIN pg_catalog.pg_dist_shard s ON s.shardid = p.shardid "
 									   "CROSS JOIN %s r JOIN %s c ON c.low = r.low AND c.high = r.high AND c.kind = 'control' "
@@ -301,6 +301,7 @@ bbm_shard_enter(BbmShard *shard)
 	shard->cursor.key = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &isnull);
 	if (isnull)
 		shard->cursor.key = (Datum) 0;
+	shard->repairs = strcmp(bbm_cluster_text(0, 4), "t") == 0;
 	return strcmp(bbm_cluster_text(0, 1), "t") == 0 ? BBM_SHARD_OURS : BBM_SHARD_PAUSED;
 }
 
@@ -417,6 +418,23 @@ bbm_shard_note(BbmShard *shard, const BbmBound *cursor, int64 rows, int64 keys)
 		bbm_shard_record_is_lost(shard);
 }
 
+/*
+ * Rows that verification has found are being done, so many just now; or they
+ * have been.  A node that takes the shard over in between does what its own
+ * verification finds.  As above.
+ */
+void
+bbm_shard_repairs(BbmShard *shard, bool begun, int64 rows)
+{
+	if (bbm_cluster_query(GetUserId(),
+						  psprintf("UPDATE %s SET repairs = %s, row_count = row_count + " INT64_FORMAT ", updated_at = clock_timestamp() "
+								   "WHERE kind = 'shard' AND low = %s AND high = %s AND epoch = " INT64_FORMAT, shard->record,
+								   begun ? "true" : "false", rows, quote_literal_cstr(shard->low),
+								   quote_literal_cstr(shard->high), shard->epoch)) != 1)
+		bbm_shard_record_is_lost(shard);
+	shard->repairs = begun;
+}
+
 /* All keys are done, and what was to be tried again.  As above. */
 void
 bbm_shard_finish(BbmShard *shard)
@@ -434,7 +452,8 @@ read_record(BbmShardRecord *shard)
 {
 	char	   *key;
 	char	   *sql = psprintf("SELECT c.active, r.epoch, r.state = 'finished', r.cursor_value, r.cursor_key, r.row_count, "
-							   "r.key_count, c.definition, r.bounds, c.epoch > 0, coalesce(jsonb_array_length(r.errors), 0), r.retries "
+							   "r.key_count, c.definition, r.bounds, c.epoch > 0, coalesce(jsonb_array_length(r.errors), 0), r.retries, "
+							   "c.definition ->> 'min_found' = 'false', c.definition ->> 'max_found' = 'false' "
 							   "FROM %s r JOIN %s c ON c.low = r.low AND c.high = r.high "
 							   "AND c.kind = 'control' WHERE r.kind = 'shard' AND r.low = %s AND r.high = %s",
 							   shard->record, shard->record, quote_literal_cstr(shard->low),
@@ -457,6 +476,8 @@ read_record(BbmShardRecord *shard)
 	shard->altered = strcmp(bbm_cluster_text(0, 10), "t") == 0;
 	shard->errors = bbm_cluster_int64(0, 11);
 	shard->retries = bbm_cluster_text(0, 12);
+	shard->min_given = strcmp(bbm_cluster_text(0, 13), "t") == 0;
+	shard->max_given = strcmp(bbm_cluster_text(0, 14), "t") == 0;
 }
 
 /* Returns a list of BbmShardRecord: the shards of the table that are here now, in the current memory context. */

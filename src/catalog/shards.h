@@ -26,6 +26,7 @@ typedef struct BbmShard
 	bool		integer;		/* the key is one integer */
 	bool		has_cursor;		/* as of bbm_shard_enter: everything up to this key is done */
 	BbmBound	cursor;
+	bool		repairs;		/* the same: what verification has found in it is being done */
 	List	   *reads;			/* bigint, as text: other tables' shards that its statement reads */
 	SPIPlanPtr	lock;
 	SPIPlanPtr	read;
@@ -61,6 +62,8 @@ typedef struct BbmShardRecord
 	char	   *retries;		/* jsonb, as text: those that are to be tried again; or NULL */
 	char	   *definition;		/* jsonb, as text */
 	bool		altered;		/* ... since the record was created */
+	bool		min_given;		/* ... which has a bound of the range, for all shards */
+	bool		max_given;
 	char	   *bounds;			/* the same; NULL until the first node has taken it up */
 } BbmShardRecord;
 
@@ -79,6 +82,7 @@ extern bool bbm_shard_not_entered(void);
 extern char *bbm_shard_read(BbmShard *shard, Oid relid);
 extern bool bbm_shard_reads_are_here(BbmShard *shard);
 extern void bbm_shard_note(BbmShard *shard, const BbmBound *cursor, int64 rows, int64 keys);
+extern void bbm_shard_repairs(BbmShard *shard, bool begun, int64 rows);
 extern void bbm_shard_finish(BbmShard *shard);
 extern void bbm_shard_record_is_lost(const BbmShard *shard);
 extern List *bbm_shards_here(const char *record, const char *table);

@@ -380,7 +380,8 @@ time_limit(const BbmWork *work)
 /*
  * Does the job begin after everything that the shard's record says is done?
  * It does, unless somebody has changed our tables on this node; then rows must
- * not be done again.  What is tried again is in the record by itself.
+ * not be done again.  What is tried again is in the record by itself; what was
+ * found by verification is still to be done, or it is not found again.
  */
 static void
 check_follows_record(const BbmWork *work)
@@ -390,7 +391,7 @@ check_follows_record(const BbmWork *work)
 	const BbmBound *from = work->job->has_cursor ? &work->job->cursor : &work->job->min;
 	int			order;
 
-	if (!shard->has_cursor || work->job->kind != BBM_JOB_RANGE)
+	if (!shard->has_cursor || work->job->kind != BBM_JOB_RANGE || work->job->phase.verifies)
 		return;
 	if (key->is_integer)
 		order = from->number < shard->cursor.number ? -1 : from->number > shard->cursor.number;
@@ -428,7 +429,11 @@ enter_shard(BbmWork *work)
 	return true;
 }
 
-/* Records in the shard that everything up to this key is done, of the job or (not "more") with it. */
+/*
+ * Records in the shard that everything up to this key is done, of the job or
+ * (not "more") with it.  What verification has found needs no cursor: the
+ * condition by which it was found tells what is left.
+ */
 static void
 note_in_shard(BbmWork *work, const BbmRange *sub_batch, bool more)
 {
@@ -444,8 +449,12 @@ note_in_shard(BbmWork *work, const BbmRange *sub_batch, bool more)
 						work->target->migration->name),
 				 errdetail("Its shard is not beside shard " INT64_FORMAT " any more.", work->target->shard->id),
 				 errhint("The batch is undone, and tried again where both are.")));
+	if (job->phase.verifies)
+		return;
 	if (job->kind == BBM_JOB_RETRY)
 		bbm_shard_retry_note(shard, &job->min, &job->max, more ? &sub_batch->max : NULL, work->cost.rows);
+	else if (job->kind == BBM_JOB_REPAIR)
+		bbm_shard_repairs(work->target->shard, true, work->cost.rows);
 	else
 		bbm_shard_note(work->target->shard, more ? &sub_batch->max : &job->max, work->cost.rows, sub_batch->key_count);
 }

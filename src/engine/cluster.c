@@ -34,6 +34,7 @@
 #include "catalog/shard_errors.h"
 #include "catalog/shards.h"
 #include "catalog/totals.h"
+#include "engine/verify.h"
 
 /* ----------------------------------------------------------------
  * On the node of a shard
@@ -153,11 +154,12 @@ bbm_cluster_look(void *arg)
 					&step->report);
 	BBM_POINT("cluster-reported");
 	bbm_cluster_state(migration->shard_record, migration->table_oid, step->report.shards, &step->state);
-	if (step->state.unrecorded > 0)
+	/* what follows is about the record of all nodes */
+	if (step->report.silent == 0 && step->state.unrecorded > 0)
 		step->empty = bbm_shard_records_complete(migration->owner, migration->shard_record, migration->table_oid,
 												 step->state.shards);
 	/* what is reported has been committed, so what is read now has no less of them */
-	if (step->state.same_table && step->state.errors > bbm_errors_count(migration->id))
+	if (step->report.silent == 0 && step->state.same_table && step->state.errors > bbm_errors_count(migration->id))
 		step->errors = bbm_shard_errors_read(migration->shard_record, migration->table_oid);
 	MemoryContextSwitchTo(old);
 }
@@ -184,6 +186,35 @@ table_has_changed(const BbmMigration *migration)
 					migration->name),
 			 errdetail("Its rows have been copied to other shards, and the record of what is done in each says nothing about these."),
 			 errhint("Define another migration, whose filter leaves out the rows that are done.")));
+}
+
+/*
+ * Has it failed?  Where rows are not as they should be, all shards are verified
+ * first, so that it is started again once and not shard by shard.
+ */
+static bool
+has_failed(const BbmClusterStep *step)
+{
+	const BbmClusterState *state = &step->state;
+
+	return state->failed > state->not_right ||
+		(state->failed > 0 && state->failed + state->finished + step->empty == state->shards);
+}
+
+/* What verification has found in all shards together. */
+static void
+fail_by_verification(const BbmClusterStep *step)
+{
+	const BbmClusterState *state = &step->state;
+	ErrorData	error = {
+		.sqlerrcode = ERRCODE_CHECK_VIOLATION,
+		.message = psprintf(BBM_VERIFICATION_FOUND, state->found),
+		.detail = psprintf("They are in %d of %d shards. %s", state->not_right, state->shards,
+						   state->detail ? state->detail : ""),
+		.hint = BBM_VERIFICATION_HINT
+	};
+
+	bbm_migration_fail(step->migration->id, BBM_CODE_UNKNOWN, &error);
 }
 
 static void
@@ -251,9 +282,12 @@ bbm_cluster_decide(void *arg)
 	if (step->errors)
 		bbm_shard_errors_show(migration->id, step->errors);
 	keep_books(step);
-	if (state->failed > 0)
+	if (has_failed(step))
 	{
-		fail(step);
+		if (state->failed > state->not_right)
+			fail(step);
+		else
+			fail_by_verification(step);
 		step->status = BBM_FAILED;
 	}
 	else if (state->shards > 0 && state->finished + step->empty == state->shards)
@@ -291,7 +325,8 @@ bbm_cluster_reach(void *arg)
 	step->unreached = migration->unreached_nodes;
 	if (!may_ask(step))
 		return;
-	bbm_cluster_ask(migration->owner, migration->shard_record, "SELECT '[]'", &step->report);
+	bbm_cluster_ask(migration->owner, migration->shard_record, bbm_shards_record_command(migration->shard_record),
+					&step->report);
 	silent = bbm_unreached_nodes(&step->report);
 	if (silent && strcmp(silent, migration->unreached_nodes) == 0)
 		return;
@@ -312,7 +347,8 @@ char *
 bbm_cluster_waits_for(const BbmClusterStep *step)
 {
 	const BbmClusterState *state = &step->state;
-	char	   *shards = psprintf("its nodes: %d of %d shards done", state->finished, state->shards);
+	char	   *shards = psprintf("its nodes: %d of %d shards done%s", state->finished, state->shards,
+								  state->not_right > 0 ? psprintf(", %d verified and not right", state->not_right) : "");
 
 	if (step->report.trouble)
 		return psprintf("%d of %d nodes that do not answer (%s); %s", step->report.silent, step->report.nodes,

@@ -30,6 +30,7 @@
 #include "catalog/jobs.h"
 #include "catalog/migrations.h"
 #include "catalog/partitions.h"
+#include "catalog/shards.h"
 #include "engine/verify.h"
 #include "strategy/resolve.h"
 #include "target/key.h"
@@ -108,13 +109,13 @@ not_as_it_should_be(const BbmTarget *target, int64 found, bool by_check, bool wi
 
 	ereport(ERROR,
 			(errcode(ERRCODE_CHECK_VIOLATION),
-			 errmsg("verification found " INT64_FORMAT " rows that are not as they should be", found),
+			 errmsg(BBM_VERIFICATION_FOUND, found),
 			 by_check ?
 			 errdetail("They do not meet the check: %s", migration->row_check) :
 			 errdetail("They still meet \"filter\": %s", migration->filter),
 			 wide ?
-			 errhint("Start the migration again: they are done, and it is verified anew. Rows of any key count, also those that have come, or moved, since it was defined.") :
-			 errhint("Start the migration again: they are done, and it is verified anew.")));
+			 errhint(BBM_VERIFICATION_HINT " Rows of any key count, also those that have come, or moved, since it was defined.") :
+			 errhint(BBM_VERIFICATION_HINT)));
 }
 
 /* The least of n numbers. */
@@ -198,6 +199,8 @@ bbm_phase_ended(BbmTarget *target)
 	bbm_partitions_report(target);
 	if (!state.phase.verifies)
 	{
+		if (target->shard && round > 1)
+			bbm_shard_repairs(target->shard, false, 0);
 		/* before the work has caught up, so that a row which gets a key now is among the later ones */
 		bbm_null_keys_check(target);
 		if (migration->follow && state.phase.round == 1 && extend(target, &state))
@@ -212,9 +215,12 @@ bbm_phase_ended(BbmTarget *target)
 
 	found = bbm_jobs_found(migration->id, round);
 	by_check = bbm_verifies_by_check(target, round);
-	if (found > 0 && (by_check || state.is_wide || !target->rounds))
+	/* the shard's last node has been told to do them, and may have done a part */
+	if (found > 0 && target->shard && target->shard->repairs)
+		bbm_jobs_repair(migration->id, round);
+	else if (found > 0 && (by_check || state.is_wide || !target->rounds))
 		not_as_it_should_be(target, found, by_check, state.is_wide);
-	if (found > 0)
+	else if (found > 0)
 	{
 		check_progress(target, round, found);
 		report_another(target, round + 1, found);

@@ -355,7 +355,7 @@ skip_job(const JobArgs *args)
 	bbm_shard_error_add(shard, min, &job->max, args->error);
 	if (job->kind == BBM_JOB_RETRY)
 		bbm_shard_retry_note(shard, &job->min, &job->max, NULL, 0);
-	else
+	else if (job->kind == BBM_JOB_RANGE)
 		bbm_shard_note(shard, &job->max, 0, job->has_cursor ? job->ran_size : job->key_count);
 	return true;
 }

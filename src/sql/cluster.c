@@ -39,6 +39,7 @@
 #include "catalog/shard_parts.h"
 #include "catalog/shards.h"
 #include "sql/access.h"
+#include "sql/bounds.h"
 #include "sql/cluster_job.h"
 #include "strategy/resolve.h"
 #include "strategy/strategy.h"
@@ -109,13 +110,10 @@ check_option(Oid relid, bool given, const char *what, const char *hint)
 
 /* What needs more than a cursor in the record of a shard is not supported. */
 static void
-check_options(const BbmDefinition *d, const BbmMigration *m, Oid relid)
+check_options(const BbmMigration *m, Oid relid)
 {
 	check_option(relid, m->strategy && strcmp(m->strategy, "SerialKeySetBatchingStrategy") != 0,
 				 "Another batching_strategy than by the key", "Leave that out.");
-	check_option(relid, m->verify, "\"verify\"", "Call bbm_verify when it is finished: it counts what is left on all nodes.");
-	check_option(relid, m->row_check != NULL, "\"row_check\"",
-				 "Call bbm_verify with the check when it is finished: it counts the rows that do not meet it on all nodes.");
 	check_option(relid, m->follow, "\"follow\"",
 				 "Define another migration for the rows that come later, whose filter is about those.");
 	check_option(relid, m->index_name != NULL, "\"index_name\", as each shard has indexes of its own names,",
@@ -123,9 +121,6 @@ check_options(const BbmDefinition *d, const BbmMigration *m, Oid relid)
 	check_option(relid, m->allow_key_change, "\"allow_key_change\"", "Leave that out.");
 	check_option(relid, m->workers != 1, "\"workers\"",
 				 "Leave that out: each shard has one worker, and a node works on as many shards at once as its bbm.max_workers allows.");
-	check_option(relid, bbm_definition_has(d, "min_value") || bbm_definition_has(d, "max_value") ||
-				 bbm_definition_has(d, "min_key") || bbm_definition_has(d, "max_key"), "A bound of the key",
-				 "Write it as a condition in the filter.");
 }
 
 /* What can be altered afterwards: its name, and how the batches are done, as far as that can be given at all. */
@@ -145,6 +140,20 @@ bbm_cluster_may_alter(const char *column)
 	return false;
 }
 
+/* Bounds that are given hold for each shard; each node finds the others in the shard that it takes up. */
+static void
+resolve_bounds(BbmDefinition *d, BbmMigration *m, Oid relid)
+{
+	BbmTarget	target = {.migration = m, .relid = relid, .strategy = &bbm_strategy_serial};
+	BbmBounds	bounds = bbm_bounds_given(d);
+
+	bbm_key_resolve(&target.key, relid, m->column_name, NULL);
+	bbm_bounds_check(&target, d, &bounds);
+	bbm_bounds_complete(&bounds, &target.key, NULL, NULL);
+	bbm_definition_set_bound(d, "min_value", "min_key", bounds.min);
+	bbm_definition_set_bound(d, "max_value", "max_key", bounds.max);
+}
+
 /*
  * Resolves the definition of a migration of a distributed table, as far as that
  * is possible where no rows are; each node does the rest for each of its
@@ -160,7 +169,7 @@ bbm_cluster_resolve(BbmDefinition *d, BbmMigration *m, Oid relid)
 	if (!bbm_distribution(relid, &distribution))
 		bbm_check_rows_are_here(relid);
 	check_table(relid, &distribution);
-	check_options(d, m, relid);
+	check_options(m, relid);
 	if (bbm_citus_local_group() != 0)
 		bbm_cluster_refuse(relid, "This node is not the coordinator.", "Define the migration there.");
 	if (m->column_name == NULL)
@@ -170,8 +179,7 @@ bbm_cluster_resolve(BbmDefinition *d, BbmMigration *m, Oid relid)
 	if (m->column_name == NULL)
 		bbm_cluster_refuse(relid, "It has no primary key.", "Name the batching key in column_name.");
 	bbm_cluster_check_job(m, relid, &distribution);
-	bbm_definition_set(d, "min_value", Int64GetDatum(0));
-	bbm_definition_set(d, "max_value", Int64GetDatum(0));
+	resolve_bounds(d, m, relid);
 	bbm_definition_set_text(d, "column_name", m->column_name);
 	bbm_definition_set_text(d, "table_name", table);
 	if (m->operation)
@@ -265,11 +273,14 @@ copy_bound(const BbmBound *bound)
 	return copy;
 }
 
-/* Determines the range: what an earlier node has found in the shard, or what there is now. */
+/* Determines the range: what is given, and what there is in the shard now. */
 static void
 find_bounds(BbmDefinition *d, TakeUp *args)
 {
 	BbmMigration *m = bbm_definition_migration(d, CurrentMemoryContext);
+	BbmBound	min = m->min;
+	BbmBound	max = m->max;
+	BbmBounds	bounds = {args->shard->min_given ? &min : NULL, args->shard->max_given ? &max : NULL};
 	BbmBound	low;
 	BbmBound	high;
 	BbmTarget  *target;
@@ -281,14 +292,14 @@ find_bounds(BbmDefinition *d, TakeUp *args)
 	memset(&m->min, 0, sizeof(BbmBound));
 	memset(&m->max, 0, sizeof(BbmBound));
 	target = bbm_target_open(m);
-	/* an empty shard: one key, which no row has yet */
-	if (!bbm_target_bounds(target, &low, &high))
-		low.number = high.number = target->key.is_integer ? 1 : 0;
-	target->migration->min = low;
-	target->migration->max = high;
+	bbm_bounds_fix(target, &bounds);
+	target->migration->min = *bounds.min;
+	target->migration->max = *bounds.max;
+	target->migration->min_found = !args->shard->min_given;
+	target->migration->max_found = !args->shard->max_given;
 	args->total = bbm_target_estimate(target);
-	low = copy_bound(&low);
-	high = copy_bound(&high);
+	low = copy_bound(bounds.min);
+	high = copy_bound(bounds.max);
 	bbm_target_close(target);
 	bbm_definition_set_bound(d, "min_value", "min_key", &low);
 	bbm_definition_set_bound(d, "max_value", "max_key", &high);
@@ -367,6 +378,8 @@ report(StringInfo buf, const BbmShardRecord *shard, const BbmShardPart *part, co
 	append_text(buf, "error", error ? error->message : part ? part->error : NULL);
 	append_text(buf, "detail", error ? error->detail : part ? part->detail : NULL);
 	append_text(buf, "sqlstate", error ? unpack_sql_state(error->sqlerrcode) : part ? part->sqlstate : NULL);
+	if (part && part->found > 0)
+		appendStringInfo(buf, ", \"found\": " INT64_FORMAT, part->found);
 	append_text(buf, "waiting", part ? part->waiting : NULL);
 	appendStringInfoChar(buf, '}');
 }

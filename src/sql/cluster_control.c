@@ -29,6 +29,8 @@
 #include "catalog/shard_errors.h"
 #include "catalog/shard_records.h"
 
+#define RECORD_HINT \
+	"What was done in its shards is not known any more. Create the extension there, drop the migration, and define another one, whose filter leaves out the rows that are done."
 #define NODE_HINT \
 	"Repeat it when that node is back, or when a failover or citus_disable_node has made the cluster whole without it."
 
@@ -85,14 +87,15 @@ check_nodes_answer(const BbmClusterRow *row, bool with_shards, const char *verb,
 {
 	BbmClusterReport report;
 
-	bbm_cluster_ask(row->owner, with_shards ? row->record : NULL, "SELECT '[]'", &report);
+	bbm_cluster_ask(row->owner, with_shards ? row->record : NULL,
+					with_shards ? bbm_shards_record_command(row->record) : "SELECT '[]'", &report);
 	if (report.silent > 0)
 		ereport(ERROR,
-				(errcode(ERRCODE_CONNECTION_FAILURE),
+				(errcode(report.lacking > 0 ? ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE : ERRCODE_CONNECTION_FAILURE),
 				 errmsg("cannot %s migration \"%s\" on every node", verb, row->name),
 				 errdetail("It could be %s on %d of %d nodes, and nothing has changed on any; %s.", participle,
 						   report.nodes - report.silent, report.nodes, report.trouble),
-				 errhint("%s", hint)));
+				 errhint("%s", report.lacking > 0 ? RECORD_HINT : hint)));
 }
 
 /* ----------------------------------------------------------------

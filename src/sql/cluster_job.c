@@ -92,6 +92,19 @@ check_nodes(Oid relid, const char *call)
 }
 
 /*
+ * Raises an error unless a node can tell, of the rows of a shard alone, whether
+ * they are as they should be.
+ */
+static void
+check_conditions(const BbmMigration *m, Oid relid)
+{
+	if (m->row_check)
+		bbm_statement_check_condition(relid, m->row_check, "row_check");
+	if (m->verify)
+		bbm_reads_check_none(relid, m->row_check ? m->row_check : m->filter, m->row_check ? "row_check" : "filter");
+}
+
+/*
  * Checks what is to be done with the rows, and that each node can do it; raises
  * an error otherwise.  Needs SPI, a lock on the table, and the search_path of
  * the job; the migration has a column_name.
@@ -109,5 +122,6 @@ bbm_cluster_check_job(BbmMigration *m, Oid relid, const BbmDistribution *distrib
 		check_statement(m, relid, &key, distribution);
 	else
 		call = check_function(m, relid, &key);
+	check_conditions(m, relid);
 	check_nodes(relid, call);
 }

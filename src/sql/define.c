@@ -34,6 +34,7 @@
 #include "engine/event.h"
 #include "sql/access.h"
 #include "sql/arguments.h"
+#include "sql/bounds.h"
 #include "sql/cluster.h"
 #include "sql/doctor.h"
 #include "sql/existing.h"
@@ -74,28 +75,6 @@ name_is_taken(const char *name)
 #define BBM_TARGET_US 1000
 #define BBM_SYNCHRONOUS_TARGET_US (10 * 1000)
 
-/* Both ends of a range; NULL when not given. */
-typedef struct Bounds
-{
-	BbmBound   *min;
-	BbmBound   *max;
-} Bounds;
-
-/* A bound that is given as a number or as a key. */
-static BbmBound *
-given_bound(const BbmDefinition *d, const char *number, const char *key)
-{
-	BbmBound   *bound;
-
-	if (!bbm_definition_has(d, number) && !bbm_definition_has(d, key))
-		return NULL;
-	bound = palloc0(sizeof(BbmBound));
-	bound->number = DatumGetInt64(bbm_definition_get(d, number));
-	if (bbm_definition_has(d, key))
-		bound->key = PointerGetDatum(DatumGetArrayTypePCopy(bbm_definition_get(d, key)));
-	return bound;
-}
-
 /* Without a size the batch size is adaptive; with one it is exact. */
 static void
 default_size(BbmDefinition *d)
@@ -117,7 +96,7 @@ default_size(BbmDefinition *d)
  * block.
  */
 static void
-default_key(BbmMigration *m, const Bounds *bounds, Oid relid)
+default_key(BbmMigration *m, const BbmBounds *bounds, Oid relid)
 {
 	const BbmStrategy *strategy = bbm_strategy_find(m->strategy);
 
@@ -156,7 +135,7 @@ default_key(BbmMigration *m, const Bounds *bounds, Oid relid)
 
 /* An upper bound that is given is final; one that is determined from the table may move. */
 static void
-check_follow(const BbmMigration *m, const Bounds *bounds)
+check_follow(const BbmMigration *m, const BbmBounds *bounds)
 {
 	if (m->follow && bounds->max)
 		ereport(ERROR,
@@ -164,90 +143,6 @@ check_follow(const BbmMigration *m, const Bounds *bounds)
 				 errmsg("a migration with an upper bound cannot follow"),
 				 errdetail("\"follow\" goes on beyond what is the last key when the migration is defined."),
 				 errhint("Leave out the bound, or \"follow\".")));
-}
-
-static void
-wrong_bound(const BbmTarget *target, const char *given, const char *instead)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("%s does not fit the batching key", given),
-			 target->key.n == 0 ? errdetail("%s has no key of columns.", target->strategy->name) :
-			 target->key.is_integer ? errdetail("Column \"%s\" is an integer.", bbm_key_to_string(&target->key)) :
-			 errdetail("The key \"%s\" is not an integer.", bbm_key_to_string(&target->key)),
-			 errhint("%s", instead)));
-}
-
-/* A bound as the caller gave it, in the form in which it is stored. */
-static void
-check_bound(const BbmTarget *target, BbmBound *given, bool by_number, bool by_key)
-{
-	Datum		values[BBM_MAX_KEY_COLUMNS];
-
-	if (by_number && !target->key.is_integer)
-		wrong_bound(target, "min_value or max_value", target->key.n > 0 ?
-					"Give min_key and max_key, arrays of text with a value per column." : "Leave them out.");
-	if (by_key && (target->key.is_integer || target->key.n == 0))
-		wrong_bound(target, "min_key or max_key", target->key.is_integer ?
-					"Give min_value and max_value." : "Leave them out.");
-	if (given && DatumGetPointer(given->key))
-	{
-		bbm_key_values(&target->key, given, values);
-		bbm_key_bound(&target->key, values, given);
-	}
-}
-
-/* min_value and max_value are checked in the row that they are written to. */
-static void
-check_bounds(const BbmTarget *target, const BbmDefinition *d, const Bounds *bounds)
-{
-	bool		by_number = bbm_definition_has(d, "min_value") || bbm_definition_has(d, "max_value");
-	bool		by_key = bbm_definition_has(d, "min_key") || bbm_definition_has(d, "max_key");
-	Datum		min[BBM_MAX_KEY_COLUMNS];
-	Datum		max[BBM_MAX_KEY_COLUMNS];
-
-	check_bound(target, bounds->min, by_number, by_key);
-	check_bound(target, bounds->max, by_number, by_key);
-	if (!by_key || bounds->min == NULL || bounds->max == NULL)
-		return;
-	bbm_key_values(&target->key, bounds->min, min);
-	bbm_key_values(&target->key, bounds->max, max);
-	if (bbm_key_compare(&target->key, min, max) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("min_key is above max_key"),
-				 errdetail("Keys are in the order (%s).", bbm_key_order_list(&target->key)),
-				 errhint("Exchange them.")));
-}
-
-/* Sets the range to what the table has now, where the caller gave none. */
-static void
-fix_bounds(BbmTarget *target, Bounds *bounds)
-{
-	BbmBound   *low = palloc0(sizeof(BbmBound));
-	BbmBound   *high = palloc0(sizeof(BbmBound));
-
-	if (bounds->min && bounds->max)
-		return;
-	if (!bbm_target_bounds(target, low, high))
-	{
-		/* an empty table: one key, which no row has yet */
-		low->number = bounds->min ? bounds->min->number : bounds->max ? bounds->max->number : target->key.is_integer ?
-			1 : 0;
-		high->number = low->number;
-	}
-	if (bounds->min == NULL)
-	{
-		if (bounds->max)
-			low->number = Min(low->number, bounds->max->number);
-		bounds->min = low;
-	}
-	if (bounds->max == NULL)
-	{
-		/* all rows may lie below the lowest key asked for; then there is nothing to do */
-		high->number = Max(high->number, bounds->min->number);
-		bounds->max = high;
-	}
 }
 
 /* The statement as it is shown to users, for the table as a whole. */
@@ -271,7 +166,7 @@ static Oid
 resolve(BbmDefinition *d)
 {
 	BbmMigration *m;
-	Bounds		bounds = {given_bound(d, "min_value", "min_key"), given_bound(d, "max_value", "max_key")};
+	BbmBounds	bounds = bbm_bounds_given(d);
 	BbmTarget  *target;
 	Oid			relid;
 	int			level;
@@ -295,8 +190,8 @@ resolve(BbmDefinition *d)
 
 	target = bbm_target_open(m);
 	bbm_target_check_partitions(target);
-	check_bounds(target, d, &bounds);
-	fix_bounds(target, &bounds);
+	bbm_bounds_check(target, d, &bounds);
+	bbm_bounds_fix(target, &bounds);
 	bbm_null_keys_warn(target);
 	bbm_definition_set_bound(d, "min_value", "min_key", bounds.min);
 	bbm_definition_set_bound(d, "max_value", "max_key", bounds.max);
@@ -484,7 +379,7 @@ static void
 restart(const BbmMigration *old, BbmStatus status)
 {
 	BbmMigration migration = *old;
-	Bounds		bounds = {old->min_found ? NULL : &migration.min, old->max_found ? NULL : &migration.max};
+	BbmBounds	bounds = {old->min_found ? NULL : &migration.min, old->max_found ? NULL : &migration.max};
 	BbmTarget  *target;
 
 	if (old->owner != GetUserId())
@@ -506,7 +401,7 @@ restart(const BbmMigration *old, BbmStatus status)
 	/* a bound of another kind of key is void */
 	if (target->key.is_integer == (DatumGetPointer(old->max.key) != (Datum) 0))
 		bounds.min = bounds.max = NULL;
-	fix_bounds(target, &bounds);
+	bbm_bounds_fix(target, &bounds);
 	bbm_migration_restart(old->id, target->relid, old->operation ? composed_job(target) : NULL, bounds.min, bounds.max,
 						  bbm_key_order_to_string(&target->key));
 	bbm_report_event(old->id, old->name, "restarted", status == BBM_RUNNING ? BBM_ACTIVE : status, old->owner,

@@ -616,7 +616,7 @@ bbm_job_left_plan(BbmTarget *target, BbmPartition *partition)
 	if (partition->left_plan)
 		return partition->left_plan;
 	if (migration->operation)
-		bbm_job_parts(migration, &parts);
+		bbm_reads_parts(target, &parts);
 	if (range == NULL)
 		range = psprintf("%s.%s IS NULL", target->alias, quote_identifier(migration->column_name));
 	partition->left_plan = prepare_count(target, partition, &parts, range);

@@ -432,6 +432,41 @@ check_queries(Oid table, List *queries)
 	}
 }
 
+/* Finds a table that an expression reads. */
+static bool
+find_any_table(Node *node, void *arg)
+{
+	ListCell   *cell;
+
+	if (node == NULL)
+		return false;
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, find_any_table, arg);
+	foreach(cell, ((Query *) node)->rtable)
+	{
+		const RangeTblEntry *entry = lfirst_node(RangeTblEntry, cell);
+
+		if (entry->rtekind == RTE_RELATION)
+		{
+			*(Oid *) arg = entry->relid;
+			return true;
+		}
+	}
+	return query_tree_walker((Query *) node, find_any_table, arg, 0);
+}
+
+/* Raises an error if a condition by which the rows of shards are verified reads a table.  As above. */
+void
+bbm_reads_check_none(Oid relid, const char *condition, const char *what)
+{
+	Oid			found = InvalidOid;
+
+	if (condition && find_any_table(bbm_statement_condition(relid, condition), &found))
+		bbm_cluster_refuse(relid,
+						   psprintf("Its \"verify\" is by \"%s\", which reads table \"%s\".", what, bbm_table_sql_name(found)),
+						   "Call bbm_verify when it is finished: it counts the rows of all nodes. Or verify by a row_check that is about the row alone.");
+}
+
 /*
  * Raises an error unless a batch on a shard of the table can read, on that
  * shard's node, what its statement reads.  Needs what

@@ -22,6 +22,7 @@ typedef struct BbmReads
 } BbmReads;
 
 extern void bbm_cluster_refuse(Oid relid, const char *detail, const char *hint);
+extern void bbm_reads_check_none(Oid relid, const char *condition, const char *what);
 extern void bbm_reads_check(Oid relid, const BbmStatementParts *parts);
 extern void bbm_reads_resolve(BbmTarget *target);
 extern void bbm_reads_parts(const BbmTarget *target, BbmStatementParts *parts);

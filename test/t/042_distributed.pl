@@ -37,8 +37,8 @@ refuses(q(SELECT bbm_update('x', 'plain', 'n = (SELECT max(n) FROM local)')), qr
 refuses(q(SELECT bbm_update('x', 'plain', 'n = (SELECT max(n) FROM plain p)')), qr/$plain.*without a comparison/s, '... or its own');
 refuses(q(SELECT bbm_update('x', 'plain', 'n = l.n FROM local l WHERE l.id = plain.id')), qr/$plain.*reads another table/s, '... with FROM');
 refuses(q(SELECT bbm_delete('x', 'plain', 'EXISTS (SELECT FROM local l WHERE l.id = plain.id)')), qr/$plain.*reads another table/s, '... in a DELETE');
-my %instead = ('workers => 2' => 'bbm.max_workers', '"verify" => true' => 'Call bbm_verify', q(row_check => 'n = 1') => 'Call bbm_verify with',
-	'follow => true' => 'Define another', q(index_name => 'plain_pkey') => 'column_name', 'max_value => 5' => 'filter', q(batching_strategy => 'BlockRangeBatchingStrategy') => 'Leave that out');
+my %instead = ('workers => 2' => 'bbm.max_workers', 
+	'follow => true' => 'Define another', q(index_name => 'plain_pkey') => 'column_name', q(batching_strategy => 'BlockRangeBatchingStrategy') => 'Leave that out');
 refuses("\\set VERBOSITY verbose\nSELECT bbm_update('x', 'plain', 'n = 1', $_)", qr/ERROR:  0A000: $plain.*DETAIL:  .* is not supported for it.*HINT:  .*\Q$instead{$_}\E/s, "option $_")
   foreach sort keys %instead;
 refuses(q(SELECT bbm_update('x', 'nokey', 'n = 1')), qr/no primary key/, 'a table without a key');
@@ -301,9 +301,9 @@ sub as_altered
 }
 value($c, q(UPDATE batched_background_migrations SET batch_size = 2 WHERE name = 'altered'));
 as_altered(2, 2, 'an UPDATE is taken up by a node');
-value($c, q(SELECT bbm_alter('altered', batch_size => 3, max_attempts => 7)));
+value($c, q(SELECT bbm_alter('altered', batch_size => 3, max_attempts => 7, on_error => 'skip')));
 as_altered(2, 3, '... and so is bbm_alter');
-is(value($_, q(SELECT DISTINCT max_attempts, settings FROM batched_background_migrations)), '7|{bbm.max_row_rate=1}', '... with all that is given, and no more') foreach @worker;
+is(value($_, q(SELECT DISTINCT max_attempts, on_error, settings FROM batched_background_migrations)), '7|skip|{bbm.max_row_rate=1}', '... with all that is given, and no more') foreach @worker;
 value($c, q(SELECT bbm_pause('altered', wait => true)));
 value($c, q(SELECT bbm_alter('altered', batch_size => 4)));
 value($c, q(SELECT bbm_start('altered')));
