@@ -154,13 +154,25 @@ report_wait(const BbmEngine *engine, const char *name, TimestampTz *report_at)
 	*report_at = TimestampTzPlusMilliseconds(now, BBM_PROGRESS_MS);
 }
 
+/* The error is that the caller cancels: it says the same wherever it comes. */
+static void
+cancelled(void *name)
+{
+	if (geterrcode() != ERRCODE_QUERY_CANCELED)
+		return;
+	errdetail("Migration \"%s\" stays started; a batch in flight was requeued.", (const char *) name);
+	errhint("Pause it if nobody else is to go on with it.");
+}
+
 /* Drives the engine until the migration has ended. */
 static void
-drive(BbmEngine *engine, RunState *state, const char *name)
+drive(BbmEngine *engine, RunState *state, char *name)
 {
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = cancelled, .arg = name};
 	TimestampTz report_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_PROGRESS_MS);
 	TimestampTz report_wait_at = 0;
 
+	error_context_stack = &callback;
 	for (;;)
 	{
 		TimestampTz due;
@@ -168,13 +180,14 @@ drive(BbmEngine *engine, RunState *state, const char *name)
 		BbmStepResult result;
 
 		CHECK_FOR_INTERRUPTS();
+		/* a job may catch an error of its own */
+		error_context_stack = callback.previous;
 		result = bbm_engine_step(engine, &due);
+		error_context_stack = &callback;
 		if (engine->cancelled)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
-					 errmsg_internal("%s", engine->cancelled->message),
-					 errdetail("A batch in flight was requeued; migration \"%s\" stays started.", name),
-					 errhint("Pause it if nobody else is to go on with it.")));
+					 errmsg_internal("%s", engine->cancelled->message)));
 		if (result == BBM_STEP_WORKED)
 		{
 			now = GetCurrentTimestamp();
@@ -194,10 +207,11 @@ drive(BbmEngine *engine, RunState *state, const char *name)
 		/* nothing to do for us now: it has ended, or others run what is left, or a retry is not due */
 		run_or_throw(read_state, state);
 		if (!goes_on(state, name))
-			return;
+			break;
 		due = Min(due, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_POLL_MS));
 		bbm_sleep(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due), BBM_WAIT_OTHERS);
 	}
+	error_context_stack = callback.previous;
 }
 
 static void
