@@ -45,7 +45,9 @@
 /*
  * After a longer wait than this a target is resolved anew: the migration or
  * the table may have been altered meanwhile.  The process keeps the target
- * during a shorter wait, such as a pacing pause between two batches.
+ * during a shorter wait, and during a pacing pause between two batches, however
+ * long: how many of its batches have failed in a row is known there.  The claim
+ * detects what has changed.
  */
 #define BBM_KEEP_TARGET_MS 100
 
@@ -507,7 +509,8 @@ wait_until_throttled(BbmEngine *engine, BbmTarget *target)
 	bbm_slot_wait_with(id, bbm_wait_reason(&engine->wait));
 	bbm_set_waiting_for_table(engine->lock_class, id, false);
 	target->table_since = 0;
-	if (engine->wait.reason.due > TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_KEEP_TARGET_MS))
+	if (!engine->wait.of_process &&
+		engine->wait.reason.due > TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_KEEP_TARGET_MS))
 		bbm_forget_target(engine, id);
 	return outcome;
 }

@@ -20,11 +20,9 @@ counter_table($node, 'failing', 10);
 value($node, <<'EOS');
 CREATE SEQUENCE tries;
 CREATE FUNCTION fails_first(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE
-	until timestamptz := clock_timestamp() + '200 ms';
 BEGIN
 	IF nextval('tries') = 1 THEN
-		WHILE clock_timestamp() < until LOOP
+		FOR i IN 1 .. 5000000 LOOP
 		END LOOP;
 		RAISE EXCEPTION 'it fails';
 	END IF;
@@ -44,6 +42,23 @@ SKIP:
 	cmp_ok(value($node, q(SELECT coalesce(sum(seconds), 0) FROM bbm_wait_metrics WHERE migration = 'failing' AND reason = 'pace')), '>', 0.2,
 		'a batch that fails is paid for with a pause');
 }
+
+# Several that fail in a row are known to, although there are pauses between them.
+counter_table($node, 'all_fail', 8);
+value($node, <<'EOS');
+CREATE FUNCTION fails(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. 5000000 LOOP
+	END LOOP;
+	RAISE EXCEPTION 'it fails';
+END $$;
+EOS
+define($node, 'all_fail', 'all_fail', job => 'fails', batch_size => 1, settings => q('{bbm.retry_delay=1min}'));
+my $failing = background($node, 'postgres', q(SET application_name = 'failing'), q(CALL bbm_run('all_fail')));
+ok($node->poll_query_until('postgres', q(SELECT waiting_on = 'a while, after 6 errors in a row' FROM bbm_workers())),
+	'batches that fail in a row are counted across pauses');
+value($node, q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'failing'));
+finish_background($failing);
 value($node, 'ALTER SYSTEM RESET bbm.max_pace');
 value($node, 'SELECT pg_reload_conf()');
 
