@@ -11,7 +11,7 @@
 #include "base/user.h"
 #include "target/job.h"
 
-/* What is executed for a range; $1, $2 … are its bounds. */
+/* What is executed for a range; $1, $2 ... are its bounds. */
 char *
 bbm_job_statement(BbmTarget *target, BbmPartition *partition)
 {
