@@ -47,7 +47,8 @@ check_may_read(const BbmTarget *target, const BbmPartition *partition)
 {
 	char	   *sql = psprintf("SELECT %s FROM %s AS k WHERE false",
 							   bbm_key_list_sql(&target->key, "k", false, false), partition->source);
-	ErrorContextCallback callback = {.previous = error_context_stack, .callback = may_read_error, .arg = (void *) target};
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = may_read_error,
+	.arg = (void *) target};
 	int			result;
 
 	error_context_stack = &callback;
