@@ -488,7 +488,7 @@ CREATE FUNCTION @extschema@.bbm_update(
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_update IS
-    'define a migration that runs "UPDATE table SET … WHERE …" in batches; bbm adds the range of each; returns its id';
+    'define a migration that runs "UPDATE table SET ... WHERE ..." in batches; bbm adds the range of each; returns its id';
 
 CREATE FUNCTION @extschema@.bbm_delete(
     name text,
@@ -528,7 +528,7 @@ CREATE FUNCTION @extschema@.bbm_delete(
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_delete IS
-    'define a migration that runs "DELETE FROM table WHERE …" in batches; bbm adds the range of each; returns its id';
+    'define a migration that runs "DELETE FROM table WHERE ..." in batches; bbm adds the range of each; returns its id';
 
 CREATE FUNCTION @extschema@.bbm_alter(
     name text,
@@ -1015,7 +1015,7 @@ CREATE VIEW @extschema@.bbm_problems (migration, problem, detail, advice) WITH (
         WHERE m.status IN (1, 4) AND bbm_internal.bbm_is_copy(m.origin, m.restored)
         UNION ALL
         SELECT 'its table does not exist', format('It is table %s.', m.table_name),
-               'Correct the name: bbm_drop it and define it anew; or create the table and begin with it: bbm_alter(…, restart => true).'
+               'Correct the name: bbm_drop it and define it anew; or create the table and begin with it: bbm_alter(..., restart => true).'
         WHERE m.table_oid <> 0 AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = m.table_oid)
         UNION ALL
         SELECT 'its table has no usable index', format('Ranges are allocated along a btree index of table %s that begins with %s.', m.table_name, m.column_name),

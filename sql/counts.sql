@@ -138,7 +138,7 @@ SELECT bbm_create(repeat(chr(1), 512), 'c', 'long', max_attempts => 1, batch_siz
 SELECT bbm_start();
 SELECT bbm_wait(repeat(chr(1), 512), '1 minute');
 SELECT octet_length(error_message) < 8200 AS message, octet_length(error_detail) < 8200 AS detail,
-       octet_length(error_hint) < 8200 AS hint, error_message LIKE 'ä%…' AS truncated
+       octet_length(error_hint) < 8200 AS hint, error_message LIKE 'ä%...' AS truncated
 FROM batched_background_migrations;
 SELECT max(octet_length(error_message)) < 8200 AS message, max(octet_length(error_context)) < 8200 AS context
 FROM batched_background_migration_jobs;

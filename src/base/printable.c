@@ -42,7 +42,7 @@ bbm_shortened(const char *text, int longest)
 		return pstrdup(text);
 	/* longer than an int: clipping its beginning is enough */
 	length = pg_mbcliplen(text, (int) Min(length, 2 * (size_t) longest), longest);
-	return psprintf("%.*s …", (int) length, text);
+	return psprintf("%.*s ...", (int) length, text);
 }
 
 /*

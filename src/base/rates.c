@@ -38,7 +38,7 @@ bbm_time_has_come(TimestampTz now, TimestampTz when, int64 ahead_ms)
 }
 
 /*
- * The delay before the next try after the failed try "attempt" (1, 2, …): it
+ * The delay before the next try after the failed try "attempt" (1, 2, ...): it
  * doubles, is capped, and is varied by a third either way, so that jobs that
  * failed together are not retried together.  "random" is in [0, 1).
  */

@@ -195,7 +195,7 @@ check_tables(BbmCatalog *now, Oid schema)
 		now->flaw = psprintf("Table \"%s\" belongs to role \"%s\", and table \"%s\" to role \"%s\".",
 							 MIGRATIONS_TABLE, GetUserNameFromId(now->owner, false), JOBS_TABLE,
 							 GetUserNameFromId(now->owners[BBM_JOBS], false));
-		now->flaw_hint = "Give both to the same role with ALTER TABLE … OWNER TO.";
+		now->flaw_hint = "Give both to the same role with ALTER TABLE ... OWNER TO.";
 	}
 }
 

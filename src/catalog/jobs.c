@@ -307,7 +307,7 @@ append_key_string(StringInfo string, Datum key)
 		int			length = pg_mbcliplen(value, strlen(value), most);
 
 		appendStringInfo(string, "%s%s%s", i > 0 ? ", " : "(", bbm_printable(pnstrdup(value, length)),
-						 value[length] != '\0' ? "…" : "");
+						 value[length] != '\0' ? "..." : "");
 	}
 	appendStringInfoChar(string, ')');
 }

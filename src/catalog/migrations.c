@@ -526,7 +526,7 @@ bbm_migration_reopen(int64 id)
 }
 
 /*
- * Does the same as a user's UPDATE … SET status, guards included; the caller
+ * Does the same as a user's UPDATE ... SET status, guards included; the caller
  * has checked that its user may.  True when the status has changed.
  */
 bool

@@ -261,7 +261,7 @@ why_unusable(Oid role)
 	if (!bbm_may_log_in(role))
 		return bbm_make_error(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
 							  "the owner of the migration is a role that is not permitted to log in",
-							  "ALTER ROLE … LOGIN, or give the migration another owner; from PostgreSQL 17 on this is not needed.");
+							  "ALTER ROLE ... LOGIN, or give the migration another owner; from PostgreSQL 17 on this is not needed.");
 	if (object_aclcheck(DatabaseRelationId, MyDatabaseId, role, ACL_CONNECT) != ACLCHECK_OK)
 		return bbm_make_error(ERRCODE_INSUFFICIENT_PRIVILEGE,
 							  "the owner of the migration has no privilege to connect to the database",

@@ -62,7 +62,7 @@ bbm_check_may_log_in(Oid role)
 				 errmsg("role \"%s\" cannot own a migration, because it is not permitted to log in",
 						GetUserNameFromId(role, false)),
 				 errdetail("Before PostgreSQL 17 a background worker cannot run as such a role."),
-				 errhint("ALTER ROLE … LOGIN; without a password nobody can use that.")));
+				 errhint("ALTER ROLE ... LOGIN; without a password nobody can use that.")));
 }
 
 /*

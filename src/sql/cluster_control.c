@@ -115,7 +115,7 @@ bbm_cluster_check_pause(List *migrations)
 
 		if (has_nodes(lfirst(cell)))
 			check_nodes_answer(&row, true, "pause", "paused",
-							   "To pause and cancel it on the nodes that answer, without waiting: bbm_pause(…, cancel => true).");
+							   "To pause and cancel it on the nodes that answer, without waiting: bbm_pause(..., cancel => true).");
 	}
 }
 

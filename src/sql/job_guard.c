@@ -146,7 +146,7 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot insert jobs of migration \"%s\"", migration->name),
 				 errdetail("bbm owns this table: its workers allocate the ranges and write the jobs."),
-				 errhint("Start the migration with UPDATE … SET status = 1 or bbm_start. %s", BBM_OTHER_WORKER)));
+				 errhint("Start the migration with UPDATE ... SET status = 1 or bbm_start. %s", BBM_OTHER_WORKER)));
 	if (migration && !copy && migration->status != BBM_PAUSED)
 		refuse_job_write(update ? "update" : "delete", migration);
 	/* the owner of the tables may correct them */

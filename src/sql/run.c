@@ -313,7 +313,7 @@ bbm_run(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("bbm_run cannot be called inside a transaction block"),
 				 errdetail("It commits after each batch."),
-				 errhint("CALL it by itself, outside BEGIN … COMMIT and outside a function.")));
+				 errhint("CALL it by itself, outside BEGIN ... COMMIT and outside a function.")));
 
 	bbm_not_on_standby("CALL bbm_run()");
 	if (!PG_ARGISNULL(1))

@@ -122,7 +122,7 @@ check_partition_index(BbmTarget *target, const BbmPartition *partition)
 	}
 }
 
-/* "… FROM the partition WHERE the column is null and there is something to do". */
+/* "... FROM the partition WHERE the column is null and there is something to do". */
 static char *
 from_where(BbmTarget *target, BbmPartition *partition, const char *alias)
 {

@@ -86,7 +86,7 @@ bbm_key_compare_sql(const BbmKey *key, const char *alias, const char *op, int fi
 	return sql.data;
 }
 
-/* A predicate: the key of a row lies in the range $1…$n to $n+1…$2n, both inclusive. */
+/* A predicate: the key of a row lies in the range $1...$n to $n+1...$2n, both inclusive. */
 char *
 bbm_key_range_sql(const BbmKey *key, const char *alias)
 {

@@ -171,7 +171,7 @@ report(int elevel, const BbmTarget *target, int64 rows, const char *table, bool 
 			 elevel < ERROR ?
 			 errhint("The migration will fail when all else is done, unless this is done by hand WHERE %s IS NULL and is seen by its \"filter\", or skip_null_keys says that they are to stay as they are.",
 					 column) :
-			 errhint("Do by hand what is to be done WHERE %s IS NULL. If they then still count, as nothing shows that they are done, or if they are to stay as they are, say so with bbm_alter(…, skip_null_keys => true). Then start the migration again.",
+			 errhint("Do by hand what is to be done WHERE %s IS NULL. If they then still count, as nothing shows that they are done, or if they are to stay as they are, say so with bbm_alter(..., skip_null_keys => true). Then start the migration again.",
 					 column)));
 }
 

@@ -45,7 +45,8 @@ may_read_error(void *arg)
 static void
 check_may_read(const BbmTarget *target, const BbmPartition *partition)
 {
-	ErrorContextCallback callback = {.previous = error_context_stack, .callback = may_read_error, .arg = (void *) target};
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = may_read_error,
+	.arg = (void *) target};
 
 	error_context_stack = &callback;
 	(void) bbm_spi_execute_ours(psprintf("SELECT %s FROM %s AS k WHERE false",

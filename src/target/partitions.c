@@ -230,7 +230,7 @@ rows_of_others(const BbmTarget *target, const BbmPartitionState *joined, const c
 			 errmsg("table %s has come to \"%s\", and may have rows that are done", joined->name,
 					target->migration->table_name),
 			 errdetail("%s", detail),
-			 errhint("If they all are still to be done, say so with bbm_alter(…, rows_stay => true); otherwise define another migration for what is left.")));
+			 errhint("If they all are still to be done, say so with bbm_alter(..., rows_stay => true); otherwise define another migration for what is left.")));
 }
 
 /* Can rows of a new partition have been in this one with the same keys? */

@@ -171,7 +171,7 @@ bbm_table_is_gone(const char *name)
 			(errcode(ERRCODE_UNDEFINED_TABLE),
 			 errmsg("table \"%s\" does not exist any more", name),
 			 errdetail("It was there when the migration was defined or started."),
-			 errhint("bbm_drop the migration; or, if there is to be another table of that name, bbm_alter(…, restart => true) once there is.")));
+			 errhint("bbm_drop the migration; or, if there is to be another table of that name, bbm_alter(..., restart => true) once there is.")));
 }
 
 /* Raises an error for a table of Citus' columnar access method, whose rows can be neither updated nor deleted. */
@@ -296,7 +296,7 @@ bbm_migration_table(const BbmMigration *migration, LOCKMODE lock)
 						bbm_printable(migration->name)),
 				 errdetail("Its OID is %u. The migration was defined for, or started on, the one with OID %u, which %s.",
 						   relid, migration->table_oid, whereabouts(migration->table_oid)),
-				 errhint("Rename them back, or begin again with the table that has the name now: bbm_alter(…, restart => true).")));
+				 errhint("Rename them back, or begin again with the table that has the name now: bbm_alter(..., restart => true).")));
 	return relid;
 }
 

@@ -17,7 +17,7 @@
 #include "target/user_text.h"
 
 #define SYNTAX_HINT_SET \
-	"It is what stands after SET in an UPDATE: column = expression, …"
+	"It is what stands after SET in an UPDATE: column = expression, ..."
 #define SYNTAX_HINT_CONDITION "It is one expression, as after WHERE in an UPDATE."
 
 static void

@@ -80,7 +80,7 @@ typedef struct BbmStrategy
 
 typedef enum BbmJobForm
 {
-	BBM_JOB_STATEMENT,			/* $1 … are the bounds */
+	BBM_JOB_STATEMENT,			/* $1 ... are the bounds */
 	BBM_JOB_RANGE_FUNCTION,		/* (min, max) */
 	BBM_JOB_REGISTRY_FUNCTION,	/* (table_name, column_name, min, max, batch_size) */
 	BBM_JOB_COMPOSED,			/* an UPDATE or DELETE composed by us */

@@ -289,6 +289,30 @@ gate($node, 'open', 'app');
 finished($node, 'm', 'and finishes', 'app');
 once_each($node, 't', 200, undef, 'app');
 
+# A database of any encoding: what bbm says, and what it shortens, is text there.
+my %letters = (LATIN1 => 'c3a9', EUC_JP => 'e8a18c', SQL_ASCII => '78');
+for my $encoding (sort keys %letters)
+{
+	value($node, "CREATE DATABASE encoded ENCODING '$encoding' LOCALE 'C' TEMPLATE template0");
+	my ($rc, $out, $err) = $node->psql('encoded', 'CREATE EXTENSION bbm');
+	is("$rc$err", '0', "$encoding: CREATE EXTENSION");
+	counter_table($node, 't', 200, 'encoded');
+	my $letter = "convert_from('\\x$letters{$encoding}', 'UTF8')";
+	value($node, "ALTER TABLE t ADD COLUMN k text; UPDATE t SET k = repeat($letter, 100) || id; ALTER TABLE t ADD UNIQUE (k), ALTER COLUMN k SET NOT NULL", 'encoded');
+	value($node, "SELECT bbm_update(repeat($letter, 60), 't', 'n = 1 / (id - 17)', column_name => 'k', batch_size => 10, max_attempts => 1)", 'encoded');
+	is(value($node, q(SELECT name LIKE '%...%' AND bbm_internal.bbm_width(name) BETWEEN 30 AND 45 FROM bbm_status()), 'encoded'), 't', "$encoding: a long name is shortened");
+	value($node, 'SELECT bbm_start()', 'encoded');
+	$node->poll_query_until('encoded', q(SELECT status = 'failed' FROM bbm_status()));
+	($rc, $out, $err) = $node->psql('encoded', q(SELECT bbm_ensure_finished((SELECT name FROM bbm_status_detail()))));
+	like($err, qr/HINT:  bbm_jobs shows which job/, "$encoding: a failure is shown");
+	($rc, $out, $err) = $node->psql('encoded', q(SELECT bbm_preview((SELECT name FROM bbm_status_detail()), 0, false); DROP TABLE t;
+		SELECT advice FROM bbm_doctor(); SELECT count(*) FROM bbm_jobs(); SELECT bbm_start((SELECT name FROM bbm_status_detail()))));
+	is("$rc$err", '0', "$encoding: all that is said is text") or diag($out);
+	like($out, qr/bbm_alter\(\.\.\., restart => true\)/, "$encoding: ... and readable");
+	workers_gone($node);
+	value($node, 'DROP DATABASE encoded');
+}
+
 counter_table($node, 'last', 100);
 define($node, 'last', 'last', start => 'true');
 finished($node, 'last', 'after all that a migration runs as ever');
