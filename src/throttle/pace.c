@@ -193,8 +193,8 @@ wait_of(BbmPace *pace, const BbmPulse *pulse)
 
 /*
  * Did the pulse find others in need of what it takes?  How often, and of what.
- * Who waits for its locks, or for the WAL, surely does so because of it; that CPUs
- * are busy may have other reasons as well, and is said when there is none of these.
+ * A session that waits for its locks, or for the WAL, waits because of it.  CPUs
+ * may be busy for other reasons, so they are named only when there is neither.
  */
 static int
 lateness(const BbmPulse *pulse, double wait_us, BbmPaceReason *why)
@@ -259,7 +259,7 @@ control(BbmPace *pace, const BbmPaceLimits *limits, int late, BbmPaceReason why,
 	if (share >= limits->max)
 		pace->why = limits->max < 1 ? BBM_PACE_LIMIT : BBM_PACE_FREE;
 	else if (share >= most(pace, limits) && !lowered)
-		pace->why = pace->room > 0 && share >= pace->room ? BBM_PACE_CPU : BBM_PACE_IMPACT;
+		pace->why = pace->cap > 0 && share >= pace->cap ? BBM_PACE_IMPACT : BBM_PACE_CPU;
 }
 
 /* The process has worked, and waited for a CPU, for so long; returns for how long it is to pause now. */

@@ -313,7 +313,8 @@ bbm_test_pace(PG_FUNCTION_ARGS)
  * share, or the pause, or why.  "found": 1 blocks others, 2 fills the WAL
  * buffers; more: for so many microseconds nobody else has needed a CPU; less
  * than 0: others use so many thousandths of a CPU, of two, with 10000 more the
- * pulse blocks others besides, and with 100000 more there is one more worker.  "units" less than 0: the pulse fails.  Each pause is made in full.
+ * pulse blocks others besides, and with 100000 more there is one more worker.
+ * "units" less than 0: the pulse fails.  Each pause is made in full.
  */
 Datum
 bbm_test_pace_pulses(PG_FUNCTION_ARGS)
