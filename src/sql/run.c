@@ -154,14 +154,17 @@ report_wait(const BbmEngine *engine, const char *name, TimestampTz *report_at)
 	*report_at = TimestampTzPlusMilliseconds(now, BBM_PROGRESS_MS);
 }
 
+#define BBM_CANCELLED_DETAIL "Migration \"%s\" stays started; a batch in flight was requeued."
+#define BBM_CANCELLED_HINT "Pause it if nobody else is to go on with it."
+
 /* The error is that the caller cancels: it says the same wherever it comes. */
 static void
 cancelled(void *name)
 {
 	if (geterrcode() != ERRCODE_QUERY_CANCELED)
 		return;
-	errdetail("Migration \"%s\" stays started; a batch in flight was requeued.", (const char *) name);
-	errhint("Pause it if nobody else is to go on with it.");
+	errdetail(BBM_CANCELLED_DETAIL, (const char *) name);
+	errhint(BBM_CANCELLED_HINT);
 }
 
 /* Drives the engine until the migration has ended. */
@@ -187,7 +190,9 @@ drive(BbmEngine *engine, RunState *state, char *name)
 		if (engine->cancelled)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
-					 errmsg_internal("%s", engine->cancelled->message)));
+					 errmsg_internal("%s", engine->cancelled->message),
+					 errdetail(BBM_CANCELLED_DETAIL, name),
+					 errhint(BBM_CANCELLED_HINT)));
 		if (result == BBM_STEP_WORKED)
 		{
 			now = GetCurrentTimestamp();
