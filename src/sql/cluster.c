@@ -38,6 +38,7 @@
 #include "catalog/shard_records.h"
 #include "catalog/shard_parts.h"
 #include "catalog/shards.h"
+#include "engine/outcome.h"
 #include "sql/access.h"
 #include "sql/bounds.h"
 #include "sql/cluster_job.h"
@@ -366,7 +367,9 @@ append_text(StringInfo buf, const char *name, const char *value)
 static void
 report(StringInfo buf, const BbmShardRecord *shard, const BbmShardPart *part, const ErrorData *error)
 {
-	const char *state = error ? "failed" : part_state(shard, part);
+	/* what is transient is tried again when the coordinator asks the next time */
+	bool		fails = error && bbm_error_class(error) != BBM_ERROR_TRANSIENT;
+	const char *state = fails ? "failed" : part_state(shard, part);
 
 	appendStringInfo(buf, "%s{\"id\": " INT64_FORMAT ", \"state\": \"%s\", \"status\": %d, \"rows\": " INT64_FORMAT
 					 ", \"keys\": " INT64_FORMAT ", \"errors\": " INT64_FORMAT, buf->len > 1 ? ", " : "", shard->id, state,
@@ -380,7 +383,7 @@ report(StringInfo buf, const BbmShardRecord *shard, const BbmShardPart *part, co
 	append_text(buf, "sqlstate", error ? unpack_sql_state(error->sqlerrcode) : part ? part->sqlstate : NULL);
 	if (part && part->found > 0)
 		appendStringInfo(buf, ", \"found\": " INT64_FORMAT, part->found);
-	append_text(buf, "waiting", part ? part->waiting : NULL);
+	append_text(buf, "waiting", part ? part->waiting : error ? error->message : NULL);
 	appendStringInfoChar(buf, '}');
 }
 

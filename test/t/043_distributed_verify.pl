@@ -199,6 +199,23 @@ finishes('rest', '... and another one does the rest');
 once('lost', 4000, '... with every row once');
 value($c, q(SELECT bbm_drop('rest')));
 
+# ---- a node cannot take a shard up just now: it waits
+
+rate(0);
+table('taken', 400, 2);
+value($c, q(SELECT bbm_update('taken', 'taken', 'n = n + 1', batch_size => 100)));
+my $of_record = value($c, q(SELECT shard_name(s.logicalrelid, s.shardid) FROM pg_dist_shard s JOIN pg_dist_placement p USING (shardid) JOIN pg_dist_node n USING (groupid)
+	WHERE s.logicalrelid = (SELECT shard_record FROM batched_background_migrations WHERE name = 'taken')::regclass AND n.nodeport = ) . $worker[1]->port);
+my $holder = $worker[1]->background_psql('postgres');
+$holder->query_safe("BEGIN; SELECT count(*) FROM (SELECT FROM $of_record WHERE kind = 'shard' FOR UPDATE) r");
+value($c, q(SELECT bbm_start('taken')));
+ok($c->poll_query_until('postgres', q(SELECT status = 'failed' OR waiting_on LIKE '%one waits for %lock timeout' FROM bbm_status_detail('taken'))), 'a node that waits for a lock says so');
+is(value($c, q(SELECT status FROM bbm_status('taken'))), 'running', '... and fails nothing');
+$holder->quit;
+finishes('taken', '... and goes on without it');
+once('taken', 400, '... with every row once');
+value($c, q(SELECT bbm_drop('taken')));
+
 foreach my $each (@node)
 {
 	is(value($each, q(SELECT count(*) FROM batched_background_migrations)), 0, 'nothing is left on ' . $each->name);
