@@ -97,8 +97,8 @@ bbm_shard_retry_note(const BbmShard *shard, const BbmBound *min, const BbmBound 
 								   "updated_at = clock_timestamp() WHERE kind = 'shard' AND low = %s AND high = %s "
 								   "AND epoch = " INT64_FORMAT " AND EXISTS "
 								   "(SELECT FROM jsonb_array_elements(retries) e (e) WHERE %s)",
-								   shard->record, left, rows, quote_literal_cstr(shard->low), quote_literal_cstr(shard->high),
-								   shard->epoch, is_it)) != 1)
+								   shard->record, left, rows, quote_literal_cstr(shard->low),
+								   quote_literal_cstr(shard->high), shard->epoch, is_it)) != 1)
 		bbm_shard_record_is_lost(shard);
 }
 
