@@ -208,8 +208,8 @@ variance_of_mean(const BbmHistogram *histogram)
 }
 
 /* The duration that this share of the statements do not exceed; within a bucket they are spread evenly. */
-static double
-quantile(const BbmHistogram *histogram, double share)
+double
+bbm_histogram_quantile(const BbmHistogram *histogram, double share)
 {
 	double		rank = share * histogram->n;
 	double		below = 0;
@@ -255,8 +255,8 @@ bbm_impact_between(const BbmHistogram *silent, const BbmHistogram *worked)
 	}
 	if (impact.has_p99)
 	{
-		impact.p99_us = quantile(silent, 0.99);
-		impact.p99 = quantile(worked, 0.99) / impact.p99_us - 1;
+		impact.p99_us = bbm_histogram_quantile(silent, 0.99);
+		impact.p99 = bbm_histogram_quantile(worked, 0.99) / impact.p99_us - 1;
 	}
 	return impact;
 }

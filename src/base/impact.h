@@ -87,6 +87,7 @@ extern PGDLLEXPORT double bbm_impact_bucket_begin(int bucket);
 extern PGDLLEXPORT void bbm_histogram_add(BbmHistogram *histogram, int group, int64 us);
 extern PGDLLEXPORT double bbm_histogram_mean(const BbmHistogram *histogram);
 extern PGDLLEXPORT void bbm_histogram_since(BbmHistogram *histogram, const BbmImpactGroup *before);
+extern double bbm_histogram_quantile(const BbmHistogram *histogram, double share);
 extern PGDLLEXPORT BbmImpact bbm_impact_between(const BbmHistogram *silent, const BbmHistogram *worked);
 
 #endif							/* BBM_BASE_IMPACT_H */
