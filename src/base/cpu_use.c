@@ -324,7 +324,7 @@ bbm_cpu_use(TimestampTz now, BbmCpuUse *use)
 	static BbmCpuUse known = {0};
 	BusyReading reading;
 	double		passed_us = (double) (now - read_at);
-	int			cpus = (int) sysconf(_SC_NPROCESSORS_ONLN);
+	int			cpus;
 	double		others;
 	double		share;
 
@@ -333,6 +333,8 @@ bbm_cpu_use(TimestampTz now, BbmCpuUse *use)
 		*use = known;
 		return;
 	}
+	/* it reads a file */
+	cpus = (int) sysconf(_SC_NPROCESSORS_ONLN);
 	read_busy(&reading);
 	if (!reading.reported || !last.reported || cpus <= 0 || passed_us < 0 || passed_us > BBM_PROGRAMS_OLD_US)
 		known.cpus = 0;

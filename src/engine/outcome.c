@@ -428,7 +428,8 @@ write_job(const BbmTarget *target, JobArgs *args)
 		trouble = bbm_txn_run(record_job, args, false);
 	}
 	bbm_slot_wait(NULL);
-	if (trouble && (is_transient(trouble) || !bbm_extension_is_here()))
+	/* a shard that could not be entered is being moved: that is no fault of the job, either */
+	if (trouble && (bbm_shard_not_entered() || is_transient(trouble) || !bbm_extension_is_here()))
 		return false;
 	if (trouble)
 		ThrowErrorData(trouble);

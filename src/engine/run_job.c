@@ -385,7 +385,10 @@ bbm_run_jobs(BbmEngine *engine, BbmClaim *claim)
 		MemoryContextReset(engine->step);
 		if (!run_job(engine, claim->target, &job, waits, &next))
 			return false;
-		cancelled = bbm_books_keep(claim->target);
+		/* a job's own code may have caught a cancel that came as the next job was claimed */
+		cancelled = engine->cancelled;
+		if (cancelled == NULL)
+			cancelled = bbm_books_keep(claim->target);
 		if (cancelled == NULL)
 			cancelled = bbm_no_rows_check(claim->target);
 		if (cancelled)

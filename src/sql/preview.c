@@ -139,6 +139,8 @@ after_batch(BbmTrialBatch *batch)
 
 	preview->batches++;
 	preview->changed = bbm_add_counts(preview->changed, batch->rows);
+	/* a batch that repairs has opened it anew */
+	preview->changes.partition = batch->target->partition;
 	if (preview->compares)
 		bbm_changes_end(&preview->changes, is_wanted, show, preview);
 }

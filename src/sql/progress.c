@@ -108,10 +108,12 @@ static int64
 workers_of(const BbmMigration *migration, const BbmTotals *totals)
 {
 	bool		runs = migration->status == BBM_ACTIVE || migration->status == BBM_RUNNING;
+	int64		n = 0;
 
-	if (bbm_shared == NULL || !runs || RecoveryInProgress() || bbm_is_of_cluster(migration))
-		return totals->running;
-	return Min(bbm_workers_on(migration->id), migration->workers);
+	if (bbm_shared && runs && !RecoveryInProgress() && !bbm_is_of_cluster(migration))
+		n = Min(bbm_workers_on(migration->id), migration->workers);
+	/* a session that has found no slot free is not there, but its job is */
+	return n > 0 ? n : totals->running;
 }
 
 static void

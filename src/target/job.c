@@ -518,7 +518,7 @@ bbm_job_types(const BbmTarget *target, Oid *types)
 	return 0;
 }
 
-/* What is executed for a range; $1, $2 … are its bounds.  NULL for a target that is only read. */
+/* What is executed for a range; $1, $2 ... are its bounds.  NULL for a target that is only read. */
 char *
 bbm_job_statement(BbmTarget *target, BbmPartition *partition)
 {

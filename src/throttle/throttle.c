@@ -106,9 +106,8 @@ refresh_relations(BbmTarget *target, TimestampTz now)
 	if (!bbm_time_has_come(now, state->relations_until, BBM_RELATIONS_MS))
 		return;
 	state->relations_error = bbm_txn_run(find_relations, target, false);
-	/* otherwise read again at once */
-	if (state->relations_error == NULL)
-		state->relations_until = TimestampTzPlusMilliseconds(now, BBM_RELATIONS_MS);
+	/* otherwise read again at once: the error does not live longer than this check */
+	state->relations_until = state->relations_error ? 0 : TimestampTzPlusMilliseconds(now, BBM_RELATIONS_MS);
 }
 
 /*
