@@ -56,7 +56,7 @@ TAP = 001_latency 002_pause 003_crash 004_launcher 005_databases 006_versions 00
 	041_delete_standby 042_distributed 043_distributed_control 043_distributed_reads 043_distributed_speed 043_distributed_tables 043_distributed_verify 044_flush 045_cpu_use \
 	050_points_batch 051_points_claim 052_points_record 053_points_end 054_races 055_history 056_side_races 057_process_races 058_shard_races
 # They compare times: nothing may run beside them.
-TAP_ALONE = 001_latency 012_throttle 013_yielding
+TAP_ALONE = 001_latency 012_throttle 013_yielding 039_impact
 ISOLATION_OPTS = --inputdir=$(srcdir)/test
 REGRESS_OPTS = --no-locale --encoding=UTF8
 # installcheck is for a server that somebody has set up to preload the library; the
