@@ -527,8 +527,13 @@ bbm_work(void *arg)
 		bbm_job_finish(work->job, &work->cost, work->detached);
 		work->result = BBM_WORK_FINISHED;
 		BBM_POINT("batch-recorded");
-		/* such a commit may take long, and if it contained a claim, a pause would wait for it */
-		if (!work->outside && work->may_go_on(work->arg))
+		/*
+		 * Such a commit may take long, and if it contained a claim, a pause
+		 * would wait for it.  After rows of a shard that were quarantined there
+		 * may be others to try again, and those come before the next range: bbm_claim sees to that.
+		 */
+		if (!work->outside && (work->target->shard == NULL || work->job->kind == BBM_JOB_RANGE) &&
+			work->may_go_on(work->arg))
 			bbm_claim_next(work->next);
 	}
 	else

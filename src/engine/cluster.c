@@ -76,7 +76,7 @@ bbm_shard_may_run(const BbmMigration *migration)
 	else if (state == BBM_SHARD_GONE)
 	{
 		ereport(LOG,
-				(errmsg("migration \"%s\" ends on this node: shard " INT64_FORMAT " is not here, or is done",
+				(errmsg("migration \"%s\" ends on this node: shard " INT64_FORMAT " is not here, is done, or was taken over",
 						bbm_printable(migration->name), migration->shard_id)));
 		bbm_ours_begin();
 		bbm_migration_delete(migration->id);
@@ -154,12 +154,12 @@ bbm_cluster_look(void *arg)
 					&step->report);
 	BBM_POINT("cluster-reported");
 	bbm_cluster_state(migration->shard_record, migration->table_oid, step->report.shards, &step->state);
-	/* what follows is about the record of all nodes */
-	if (step->report.silent == 0 && step->state.unrecorded > 0)
+	/* what follows is about all shards; a node that does not answer may have none of them */
+	if (step->state.missing == 0 && step->state.unrecorded > 0)
 		step->empty = bbm_shard_records_complete(migration->owner, migration->shard_record, migration->table_oid,
 												 step->state.shards);
 	/* what is reported has been committed, so what is read now has no less of them */
-	if (step->report.silent == 0 && step->state.same_table && step->state.errors > bbm_errors_count(migration->id))
+	if (step->state.missing == 0 && step->state.same_table && step->state.errors > bbm_errors_count(migration->id))
 		step->errors = bbm_shard_errors_read(migration->shard_record, migration->table_oid);
 	MemoryContextSwitchTo(old);
 }
@@ -278,7 +278,7 @@ bbm_cluster_decide(void *arg)
 		return;
 	if (!state->same_table)
 		table_has_changed(migration);
-	bbm_cluster_show(migration->id, step->report.shards, step->report.silent == 0 && state->missing == 0);
+	bbm_cluster_show(migration->id, step->report.shards, state->missing == 0);
 	if (step->errors)
 		bbm_shard_errors_show(migration->id, step->errors);
 	keep_books(step);

@@ -214,5 +214,39 @@ for my $point ('parts-begin', 'parts-listed', 'parts-copied')
 	is(value($c, q(SELECT count(*) FROM dropped WHERE n > 1)), 0, '... and no row was done twice');
 }
 
+# engine/batch.c: what was quarantined is tried again before the next range; a node crashes in between.
+{
+	my $table = 'in_order';
+	table($table, 200, 1);
+	value($c, "UPDATE $table SET pad = 'bad' WHERE id IN (3, 7)");
+	value($c, "SELECT bbm_update('$table', '$table', 'n = n + 1 / CASE WHEN pad = ''bad'' THEN 0 ELSE 1 END', batch_size => 10, max_attempts => 1, on_error => 'split')");
+	rate(10);
+	start_migration($c, $table);
+	ok($c->poll_query_until('postgres', "SELECT coalesce(sum(count), 0) = 2 FROM bbm_errors('$table')"), 'two rows of one shard are quarantined');
+	works($_, 'off') foreach @worker;
+	no_workers($_) foreach @worker;
+	cmp_ok(value($c, "SELECT count(*) FROM $table WHERE n = 1"), '<', 150, '... and most others are not done yet');
+	value($c, "UPDATE $table SET pad = ''");
+	# a crash is an attempt
+	value($c, "SELECT bbm_alter('$table', max_attempts => 5)");
+	is(value($c, "SELECT bbm_retry('$table')"), 2, '... when they are to be tried again');
+	my $port = (shards_of($table))[0][3];
+	my ($home) = grep { $_->port == $port } @worker;
+	claims_along($home, 0);
+	arm($home, 'batch-begin', passes => 1);
+	rate(0);
+	works($home, 'on');
+	stands($home, 'batch-begin');
+	# what is committed is to survive
+	value($home, 'CHECKPOINT');
+	works($home, 'off');
+	$home->stop('immediate');
+	$home->start;
+	claims_along($home, 0);
+	works($_, 'on') foreach @worker;
+	is(value($c, "SELECT bbm_wait('$table', '3 min')"), 'finished', 'the node crashes when one of them is done, and finishes');
+	once($table, 200, '... with every row once');
+}
+
 log_clean($_) foreach @node;
 done_testing();
