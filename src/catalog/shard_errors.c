@@ -102,15 +102,31 @@ bbm_shard_retry_note(const BbmShard *shard, const BbmBound *min, const BbmBound 
 		bbm_shard_record_is_lost(shard);
 }
 
+/* Has the migration failed by what verification has found?  Then all its shards are finished, or have been verified. */
+static bool
+failed_by_verification(int64 migration_id)
+{
+	static BbmSql sql = {
+		"SELECT 1 FROM @.batched_background_migrations WHERE id = $1 AND status = 3 AND error_sqlstate = '23514' "
+		"AND failure_error_code IS DISTINCT FROM $2",
+		2, {INT8OID, INT2OID}
+	};
+
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id), Int16GetDatum(BBM_CODE_ATTEMPTS));
+	return SPI_processed > 0;
+}
+
 /*
  * All that is quarantined is to be tried again, wherever its shard is; returns
  * how many there are.  On the coordinator, in the caller's transaction.  Waits
  * for the batch in flight in each of these shards; the next one does not find
- * its epoch.
+ * its epoch.  The nodes make their migrations of these shards anew, which do not
+ * know what verification has found: it is found again, and is to be done then.
  */
 int64
-bbm_shard_errors_retry(Oid owner, const char *record)
+bbm_shard_errors_retry(Oid owner, const char *record, int64 migration_id)
 {
+	const char *repairs = failed_by_verification(migration_id) ? "repairs OR state <> 'finished'" : "repairs";
 	int64		n;
 
 	(void) bbm_cluster_query(owner, psprintf("SELECT coalesce(sum(jsonb_array_length(errors)), 0) FROM %s WHERE kind = 'shard'",
@@ -119,8 +135,9 @@ bbm_shard_errors_retry(Oid owner, const char *record)
 	(void) bbm_cluster_query(owner,
 							 psprintf("UPDATE %s SET retries = coalesce(retries, '[]') || coalesce(errors, '[]') || "
 									  "coalesce(errors_of_whole, '[]'), errors = NULL, errors_of_whole = NULL, state = 'running', "
-									  "epoch = epoch + 1 WHERE kind = 'shard' AND (errors IS NOT NULL OR errors_of_whole IS NOT NULL)",
-									  record));
+									  "repairs = %s, epoch = epoch + 1 "
+									  "WHERE kind = 'shard' AND (errors IS NOT NULL OR errors_of_whole IS NOT NULL)",
+									  record, repairs));
 	return n;
 }
 

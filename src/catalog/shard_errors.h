@@ -16,7 +16,7 @@ extern void bbm_shard_error_add(const BbmShard *shard, const BbmBound *min, cons
 								const ErrorData *error);
 extern void bbm_shard_retry_note(const BbmShard *shard, const BbmBound *min, const BbmBound *max,
 								 const BbmBound *cursor, int64 rows);
-extern int64 bbm_shard_errors_retry(Oid owner, const char *record);
+extern int64 bbm_shard_errors_retry(Oid owner, const char *record, int64 migration_id);
 extern int64 bbm_shard_errors_count(const BbmShard *shard);
 extern char *bbm_shard_errors_read(const char *record, Oid relid);
 extern void bbm_shard_errors_show(int64 migration_id, const char *errors);

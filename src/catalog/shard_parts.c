@@ -27,15 +27,17 @@ bbm_shard_parts(const char *record)
 {
 	static BbmSql sql = {
 		"SELECT m.id, m.shard_id, m.shard_epoch, m.status::bigint, m.total_tuple_count, m.error_message, m.error_sqlstate, "
-		"s.waiting_on, m.error_detail, CASE WHEN m.status = 3 AND m.phase = 'verify' AND m.error_sqlstate = '23514' THEN "
+		"s.waiting_on, m.error_detail, CASE WHEN m.status = 3 AND m.phase = 'verify' AND m.error_sqlstate = '23514' "
+		"AND m.failure_error_code IS DISTINCT FROM $3 THEN "
 		"(SELECT sum(j.row_count)::bigint FROM @.batched_background_migration_jobs j WHERE j.batched_background_migration_id = m.id "
 		" AND j.phase = 'verify' AND j.round = m.round) END FROM @.batched_background_migrations m JOIN @.bbm_migration_status s ON s.name = m.name "
 		"WHERE m.shard_record = $1 AND m.shard_id IS NOT NULL AND m.owner_oid = $2 ORDER BY m.id",
-		2, {TEXTOID, OIDOID}
+		3, {TEXTOID, OIDOID, INT2OID}
 	};
 	List	   *parts = NIL;
 
-	bbm_sql_run(&sql, false, CStringGetTextDatum(record), ObjectIdGetDatum(GetUserId()));
+	bbm_sql_run(&sql, false, CStringGetTextDatum(record), ObjectIdGetDatum(GetUserId()),
+				Int16GetDatum(BBM_CODE_ATTEMPTS));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		BbmShardPart *part = palloc(sizeof(BbmShardPart));
@@ -67,6 +69,8 @@ bbm_shard_part_definition(const BbmShardRecord *shard, BbmDefinition *d)
 		2, {TEXTOID, TEXTOID}
 	};
 
+	if (shard->definition == NULL)
+		bbm_shard_record_lacks(shard, "definition");
 	bbm_sql_run(&sql, false, CStringGetTextDatum(shard->definition), bbm_sql_text_value(shard->bounds));
 	memset(d, 0, sizeof(BbmDefinition));
 	bbm_each_option(option)
@@ -78,7 +82,11 @@ bbm_shard_part_definition(const BbmShardRecord *shard, BbmDefinition *d)
 			continue;
 		value = bbm_sql_get(0, option - bbm_options + 1, &isnull);
 		if (isnull)
+		{
+			if (option->flags & BBM_NOT_NULL)
+				bbm_shard_record_lacks(shard, option->column);
 			continue;
+		}
 		bbm_definition_set(d, option->column,
 						   datumCopy(value, get_typbyval(option->type), get_typlen(option->type)));
 	}

@@ -33,6 +33,7 @@
 #include "utils/ruleutils.h"
 
 #include "base/point.h"
+#include "base/txn.h"
 #include "catalog/extension.h"
 #include "catalog/jobs.h"
 #include "catalog/shards.h"
@@ -68,7 +69,7 @@ bbm_distribution(Oid relid, BbmDistribution *d)
 	d->column = column ? pstrdup(column) : NULL;
 	d->shards = (int) bbm_cluster_int64(0, 5);
 	d->placements = (int) bbm_cluster_int64(0, 6);
-	d->of_tenant = strcmp(bbm_cluster_text(0, 7), "t") == 0;
+	d->of_tenant = bbm_cluster_bool(0, 7);
 	return true;
 }
 
@@ -359,6 +360,14 @@ bbm_shard_record_drop(Oid owner, const char *record)
 	(void) bbm_cluster_query(bbm_catalog()->owner, psprintf("DROP TABLE IF EXISTS %s", record));
 }
 
+/* Needs SPI. */
+bool
+bbm_shard_record_is_here(Oid user, const char *record)
+{
+	return bbm_cluster_query(user, psprintf("SELECT 1 WHERE pg_catalog.to_regclass(%s) IS NOT NULL",
+												   quote_literal_cstr(record))) > 0;
+}
+
 /* Does the table exist, and belong to another than the current user?  Needs SPI. */
 bool
 bbm_shard_record_is_foreign(const char *record)
@@ -372,8 +381,7 @@ bbm_shard_record_is_foreign(const char *record)
 void
 bbm_shard_record_activate(Oid owner, const char *record, bool active)
 {
-	if (bbm_cluster_query(owner, psprintf("SELECT 1 WHERE pg_catalog.to_regclass(%s) IS NOT NULL",
-										  quote_literal_cstr(record))) > 0)
+	if (bbm_shard_record_is_here(owner, record))
 		(void) bbm_cluster_query(owner, psprintf("UPDATE %s SET active = %s WHERE kind = 'control' AND active IS DISTINCT FROM %s",
 												 record, active ? "true" : "false", active ? "true" : "false"));
 }
@@ -414,7 +422,9 @@ lock_shards(Oid owner, const char *record)
  * No batch moves the cursor meanwhile: none runs in a shard whose rows have
  * other hash values than the shard itself, and those of the whole are not in
  * use by any shard.  There is no other split either until we commit: it would
- * wait for the lock of the shard's metadata.  A split that came before we had
+ * wait for the lock of the shard's metadata.  Citus commits on the other nodes
+ * after us, so our commit has to survive a crash: what they have prepared would be
+ * rolled back on those which it has not told yet.  A split that came before we had
  * that lock has made the shards more; no split makes them fewer.
  */
 int
@@ -455,6 +465,7 @@ bbm_shard_records_complete(Oid owner, const char *record, Oid relid, int reporte
 			empty++;
 			continue;
 		}
+		bbm_txn_flush();
 		(void) bbm_cluster_query(owner,
 								 psprintf("INSERT INTO %s (key, low, high, kind, active, definition, epoch, state, cursor_value, "
 										  "cursor_key, bounds, row_count, key_count, errors, errors_of_whole, retries, repairs, updated_at) "
@@ -507,7 +518,7 @@ bbm_cluster_nodes_ready(const char *command, const char *version)
 	{
 		char	   *result = bbm_cluster_text(i, 3);
 		char	   *synced = bbm_cluster_text(i, 4);
-		bool		success = strcmp(bbm_cluster_text(i, 2), "t") == 0;
+		bool		success = bbm_cluster_bool(i, 2);
 
 		if (success && result && strcmp(result, version) == 0 && (synced == NULL || strcmp(synced, "t") == 0))
 			continue;
@@ -549,7 +560,7 @@ bbm_cluster_ask(Oid user, const char *record, const char *command, BbmClusterRep
 	{
 		char	   *result = bbm_cluster_text(i, 3);
 		size_t		length = result ? strlen(result) : 0;
-		bool		success = strcmp(bbm_cluster_text(i, 2), "t") == 0;
+		bool		success = bbm_cluster_bool(i, 2);
 
 		if (!success || length == 0)
 		{
@@ -569,7 +580,8 @@ bbm_cluster_ask(Oid user, const char *record, const char *command, BbmClusterRep
 }
 
 /*
- * What the reports come to.  The table's shards are read after the reports:
+ * What the reports come to; of several failures, one that is not what
+ * verification has found, if there is such a one.  The table's shards are read after the reports:
  * one that was split meanwhile is not among them, and its parts have no report.
  */
 void
@@ -580,13 +592,13 @@ bbm_cluster_state(const char *record, Oid relid, const char *shards, BbmClusterS
 							 psprintf("SELECT count(*), count(*) FILTER (WHERE f.state = 'finished'), "
 									  "count(*) FILTER (WHERE f.state = 'failed'), count(*) FILTER (WHERE f.state IS NULL), "
 									  "count(*) FILTER (WHERE f.state = 'unrecorded'), "
-									  "(array_agg(f.error ORDER BY f.id) FILTER (WHERE f.state = 'failed'))[1], "
-									  "(array_agg(f.sqlstate ORDER BY f.id) FILTER (WHERE f.state = 'failed'))[1], "
-									  "(array_agg(f.name ORDER BY f.id) FILTER (WHERE f.state = 'failed'))[1], "
+									  "(array_agg(f.error ORDER BY coalesce(f.found, 0) > 0, f.id) FILTER (WHERE f.state = 'failed'))[1], "
+									  "(array_agg(f.sqlstate ORDER BY coalesce(f.found, 0) > 0, f.id) FILTER (WHERE f.state = 'failed'))[1], "
+									  "(array_agg(f.name ORDER BY coalesce(f.found, 0) > 0, f.id) FILTER (WHERE f.state = 'failed'))[1], "
 									  "min(f.waiting) FILTER (WHERE f.state NOT IN ('finished', 'failed')), "
 									  "(SELECT count(DISTINCT p.colocationid) = 1 AND count(*) = 2 FROM pg_catalog.pg_dist_partition p "
 									  " WHERE p.logicalrelid IN (%u, to_regclass(%s))), sum(f.errors), "
-									  "(array_agg(f.detail ORDER BY f.id) FILTER (WHERE f.state = 'failed'))[1], "
+									  "(array_agg(f.detail ORDER BY coalesce(f.found, 0) > 0, f.id) FILTER (WHERE f.state = 'failed'))[1], "
 									  "count(*) FILTER (WHERE f.state = 'failed' AND f.found > 0), sum(f.found) FILTER (WHERE f.state = 'failed') "
 									  "FROM pg_catalog.pg_dist_shard s LEFT JOIN (SELECT DISTINCT ON (r.id) * FROM "
 									  "jsonb_to_recordset(%s) AS r(id bigint, name text, state text, error text, detail text, sqlstate text, waiting text, errors bigint, found bigint) "
@@ -601,7 +613,7 @@ bbm_cluster_state(const char *record, Oid relid, const char *shards, BbmClusterS
 	state->sqlstate = bbm_cluster_text(0, 7);
 	state->failed_shard = bbm_cluster_text(0, 8);
 	state->waiting = bbm_cluster_text(0, 9);
-	state->same_table = strcmp(bbm_cluster_text(0, 10), "t") == 0;
+	state->same_table = bbm_cluster_bool(0, 10);
 	state->errors = bbm_cluster_int64(0, 11);
 	state->detail = bbm_cluster_text(0, 12);
 	state->not_right = (int) bbm_cluster_int64(0, 13);

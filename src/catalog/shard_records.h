@@ -59,6 +59,7 @@ extern bool bbm_distribution(Oid relid, BbmDistribution *distribution);
 extern char *bbm_shard_record_create(int64 migration_id, Oid relid, const BbmDistribution *distribution, Oid owner,
 									 bool active);
 extern void bbm_shard_record_drop(Oid owner, const char *record);
+extern bool bbm_shard_record_is_here(Oid user, const char *record);
 extern bool bbm_shard_record_is_foreign(const char *record);
 extern void bbm_shard_record_activate(Oid owner, const char *record, bool active);
 extern void bbm_shard_record_define(Oid owner, const char *record, int64 migration_id);

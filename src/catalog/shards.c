@@ -131,6 +131,15 @@ bbm_cluster_text(uint64 row, int column)
 	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
 }
 
+/* false when NULL. */
+bool
+bbm_cluster_bool(uint64 row, int column)
+{
+	char	   *text = bbm_cluster_text(row, column);
+
+	return text && strcmp(text, "t") == 0;
+}
+
 /* 0 when NULL. */
 int64
 bbm_cluster_int64(uint64 row, int column)
@@ -301,8 +310,8 @@ bbm_shard_enter(BbmShard *shard)
 	shard->cursor.key = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &isnull);
 	if (isnull)
 		shard->cursor.key = (Datum) 0;
-	shard->repairs = strcmp(bbm_cluster_text(0, 4), "t") == 0;
-	return strcmp(bbm_cluster_text(0, 1), "t") == 0 ? BBM_SHARD_OURS : BBM_SHARD_PAUSED;
+	shard->repairs = bbm_cluster_bool(0, 4);
+	return bbm_cluster_bool(0, 1) ? BBM_SHARD_OURS : BBM_SHARD_PAUSED;
 }
 
 /*
@@ -391,6 +400,17 @@ bbm_shard_record_is_lost(const BbmShard *shard)
 			 errhint("Find out who writes it. The batch is undone, and tried again.")));
 }
 
+/* Raises the error for a record of which somebody has deleted what bbm has written there. */
+void
+bbm_shard_record_lacks(const BbmShardRecord *shard, const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("the record of shard " INT64_FORMAT " does not have \"%s\"", shard->id, what),
+			 errdetail("Somebody has changed %s, which is written by bbm alone.", shard->record),
+			 errhint("bbm_alter, with the migration's batch_size as it is, writes it again for all shards.")));
+}
+
 /*
  * Everything up to this key is done.  Caller has entered the shard in this
  * transaction, so the record is locked.
@@ -440,7 +460,7 @@ void
 bbm_shard_finish(BbmShard *shard)
 {
 	if (bbm_cluster_query(GetUserId(),
-						  psprintf("UPDATE %s SET state = 'finished', updated_at = clock_timestamp() WHERE kind = 'shard' "
+						  psprintf("UPDATE %s SET state = 'finished', repairs = false, updated_at = clock_timestamp() WHERE kind = 'shard' "
 								   "AND low = %s AND high = %s AND epoch = " INT64_FORMAT " AND retries IS NULL", shard->record,
 								   quote_literal_cstr(shard->low), quote_literal_cstr(shard->high), shard->epoch)) != 1)
 		bbm_shard_record_is_lost(shard);
@@ -462,9 +482,9 @@ read_record(BbmShardRecord *shard)
 	shard->found = bbm_cluster_query(GetUserId(), sql) == 1;
 	if (!shard->found)
 		return;
-	shard->active = strcmp(bbm_cluster_text(0, 1), "t") == 0;
+	shard->active = bbm_cluster_bool(0, 1);
 	shard->epoch = bbm_cluster_int64(0, 2);
-	shard->finished = strcmp(bbm_cluster_text(0, 3), "t") == 0;
+	shard->finished = bbm_cluster_bool(0, 3);
 	shard->has_cursor = bbm_cluster_text(0, 4) != NULL;
 	shard->cursor.number = bbm_cluster_int64(0, 4);
 	key = bbm_cluster_text(0, 5);
@@ -473,11 +493,11 @@ read_record(BbmShardRecord *shard)
 	shard->keys = bbm_cluster_int64(0, 7);
 	shard->definition = bbm_cluster_text(0, 8);
 	shard->bounds = bbm_cluster_text(0, 9);
-	shard->altered = strcmp(bbm_cluster_text(0, 10), "t") == 0;
+	shard->altered = bbm_cluster_bool(0, 10);
 	shard->errors = bbm_cluster_int64(0, 11);
 	shard->retries = bbm_cluster_text(0, 12);
-	shard->min_given = strcmp(bbm_cluster_text(0, 13), "t") == 0;
-	shard->max_given = strcmp(bbm_cluster_text(0, 14), "t") == 0;
+	shard->min_given = bbm_cluster_bool(0, 13);
+	shard->max_given = bbm_cluster_bool(0, 14);
 }
 
 /* Returns a list of BbmShardRecord: the shards of the table that are here now, in the current memory context. */

@@ -74,6 +74,7 @@ extern Oid	bbm_table_of_shard(Oid relid, const char *number);
 extern uint64 bbm_cluster_query(Oid user, const char *sql);
 extern void bbm_cluster_command(Oid user, const char *sql);
 extern char *bbm_cluster_text(uint64 row, int column);
+extern bool bbm_cluster_bool(uint64 row, int column);
 extern int64 bbm_cluster_int64(uint64 row, int column);
 extern BbmShard *bbm_shard_open(const BbmMigration *migration, bool integer);
 extern void bbm_shard_close(BbmShard *shard);
@@ -85,6 +86,7 @@ extern void bbm_shard_note(BbmShard *shard, const BbmBound *cursor, int64 rows, 
 extern void bbm_shard_repairs(BbmShard *shard, bool begun, int64 rows);
 extern void bbm_shard_finish(BbmShard *shard);
 extern void bbm_shard_record_is_lost(const BbmShard *shard);
+extern void bbm_shard_record_lacks(const BbmShardRecord *shard, const char *what);
 extern List *bbm_shards_here(const char *record, const char *table);
 extern BbmShardState bbm_shard_take_over(BbmShardRecord *shard);
 

@@ -61,8 +61,8 @@ compare_ids(const ListCell *a, const ListCell *b)
 }
 
 /*
- * Keeps others from starting these migrations on the nodes until our transaction
- * ends.  Called before their rows are written, so that a process that is asking
+ * Keeps others from starting these migrations on the nodes, and from completing
+ * their records, until our transaction ends.  Called before their rows are written, so that a process that is asking
  * the nodes at this moment does not wait for us; all sessions take the locks in
  * the same order.
  */
@@ -218,7 +218,8 @@ bbm_cluster_redefine(const BbmClusterRow *row)
 
 /*
  * All that is quarantined is to be tried again, where its shards are; returns how
- * many rows or ranges that are.  Caller has bbm_migration_lock.  What the nodes have
+ * many rows or ranges that are.  Caller has bbm_cluster_hold, so that no parts of a
+ * shard are given rows that we do not see, and bbm_migration_lock.  What the nodes have
  * reported before is not true any more: whoever is to decide by that sees that
  * the row has been written.
  */
@@ -231,7 +232,7 @@ bbm_cluster_retry(const BbmMigration *migration)
 	if (!has_nodes(migration) || bbm_errors_count(migration->id) == 0)
 		return 0;
 	check_nodes_answer(&row, true, "retry", "retried", NODE_HINT);
-	n = bbm_shard_errors_retry(row.owner, row.record);
+	n = bbm_shard_errors_retry(row.owner, row.record, row.id);
 	bbm_errors_forget(migration->id);
 	bbm_cluster_show_unfinished(migration->id);
 	bbm_migration_write(migration->id, &(BbmDefinition) {0}, true);

@@ -352,6 +352,7 @@ bbm_retry(PG_FUNCTION_ARGS)
 		PG_RETURN_DATUM(result);
 	SPI_connect();
 	migration = controlled(name, "retry");
+	bbm_cluster_hold(list_make1(migration));
 	/* it must not fail, and no job be claimed, between the check and the fresh attempts */
 	if (!bbm_migration_lock(migration->id, &status))
 		bbm_no_such_migration(name);

@@ -36,6 +36,7 @@
 #include "sql/arguments.h"
 #include "sql/bounds.h"
 #include "sql/cluster.h"
+#include "sql/cluster_control.h"
 #include "sql/doctor.h"
 #include "sql/existing.h"
 #include "sql/forward.h"
@@ -491,6 +492,8 @@ bbm_alter(PG_FUNCTION_ARGS)
 		migration->table_oid = InvalidOid;
 	if (new_name && strcmp(new_name, name) != 0 && bbm_migration_by_name(new_name, CurrentMemoryContext))
 		name_is_taken(new_name);
+	/* after a split, rows of the record are copied; those that we do not see would keep what is altered */
+	bbm_cluster_hold(list_make1(migration));
 	/* from here on nobody else can change it */
 	if (!bbm_migration_lock(migration->id, &status))
 		ereport(ERROR,

@@ -83,7 +83,7 @@ run_there(const char *coordinator, const char *sql)
 	if (SPI_processed != 1)
 		answer_is_error(coordinator, NULL);
 	answer = bbm_cluster_text(0, 2);
-	if (strcmp(bbm_cluster_text(0, 1), "t") != 0)
+	if (!bbm_cluster_bool(0, 1))
 		answer_is_error(coordinator, answer);
 	return answer;
 }

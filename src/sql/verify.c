@@ -23,6 +23,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -45,6 +46,7 @@
 #include "target/hierarchy.h"
 #include "target/key.h"
 #include "target/key_scan.h"
+#include "target/key_sql.h"
 #include "target/null_keys.h"
 #include "target/partition.h"
 #include "target/relation.h"
@@ -178,6 +180,20 @@ count_all(const BbmMigration *migration)
 	return rows;
 }
 
+/* What the bounds of the key that were given leave of a distributed table; empty: all. */
+static char *
+range_condition(const BbmMigration *migration, BbmKey *key, const char *alias)
+{
+	const char *low = migration->min_found ? NULL : bbm_key_compare_sql(key, alias, ">=", 1);
+	const char *high = migration->max_found ? NULL : bbm_key_compare_sql(key, alias, "<=", key->n + 1);
+
+	if (low == NULL && high == NULL)
+		return "";
+	/* as elsewhere, rows without a key are outside of no range, and count unless they are to be skipped */
+	return psprintf(" AND (%s%s%s) IS %s", low ? low : "", low && high ? " AND " : "", high ? high : "",
+					migration->skip_null_keys ? "TRUE" : "NOT FALSE");
+}
+
 /*
  * Counts all rows of a distributed table with one query, which Citus runs on
  * all shards.  It is the table that the migration was defined for, by its
@@ -187,6 +203,11 @@ static int64
 count_distributed(const BbmMigration *migration)
 {
 	const char *condition = migration->row_check ? migration->row_check : migration->filter;
+	BbmKey		key;
+	Datum		values[2 * BBM_MAX_KEY_COLUMNS] = {0};
+	Oid			types[2 * BBM_MAX_KEY_COLUMNS];
+	SPIPlanPtr	plan;
+	char	   *alias;
 	int			level;
 	int64		rows;
 
@@ -200,10 +221,21 @@ count_distributed(const BbmMigration *migration)
 	level = bbm_job_settings(migration);
 	/* it is a condition, and nothing else */
 	bbm_statement_check_condition(migration->table_oid, condition, migration->row_check ? "row_check" : "filter");
-	(void) bbm_spi_execute(psprintf("SELECT pg_catalog.count(*) FROM %s AS %s WHERE (%s\n) %s",
-									bbm_table_sql_name(migration->table_oid),
-									quote_identifier(get_rel_name(migration->table_oid)), condition,
-									migration->row_check ? "IS NOT TRUE" : "IS TRUE"), true, 0);
+	LockRelationOid(migration->table_oid, AccessShareLock);
+	alias = pstrdup(quote_identifier(get_rel_name(migration->table_oid)));
+	bbm_key_resolve(&key, migration->table_oid, migration->column_name, NULL);
+	for (int i = 0; i < key.n; i++)
+		types[i] = types[key.n + i] = key.columns[i].type;
+	if (!migration->min_found)
+		bbm_key_values(&key, &migration->min, values);
+	if (!migration->max_found)
+		bbm_key_values(&key, &migration->max, values + key.n);
+	plan = bbm_spi_prepare(psprintf("SELECT pg_catalog.count(*) FROM %s AS %s WHERE (%s\n) %s%s",
+									bbm_table_sql_name(migration->table_oid), alias, condition,
+									migration->row_check ? "IS NOT TRUE" : "IS TRUE",
+									range_condition(migration, &key, alias)),
+						   2 * key.n, types, 0);
+	(void) bbm_spi_execute_plan(plan, values, NULL, true, 0);
 	rows = bbm_spi_count();
 	bbm_user_settings_end(level);
 	return rows;

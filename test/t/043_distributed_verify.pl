@@ -118,6 +118,54 @@ is(value($c, q(SELECT count(*) FROM bbm_events WHERE name = 'moved' AND event = 
 once('moved', 400, '... with every row once');
 value($c, q(SELECT bbm_drop('moved')));
 
+# ---- what is quarantined is tried again when verification has failed: what it has found is done, too
+
+stubborn('twofold', 400, 2, 'id % 100 = 7');
+value($c, q(UPDATE twofold SET pad = 'worse' WHERE id % 100 = 8));
+value($c, q(SELECT bbm_update('twofold', 'twofold', 'n = CASE WHEN pad = ''bad'' THEN n WHEN pad = ''worse'' THEN 1 / n ELSE n + 1 END', 'n = 0', batch_size => 20, max_attempts => 1, on_error => 'split', "verify" => true, start => true)));
+is(value($c, q(SELECT bbm_wait('twofold', '3 min'))), 'failed', 'rows are left, and rows are quarantined');
+like(of_migration('error_message', 'twofold'), qr/^verification found/, '... which verification finds');
+value($c, q(UPDATE twofold SET pad = '' WHERE pad IN ('bad', 'worse')));
+cmp_ok(value($c, q(SELECT bbm_retry('twofold'))), '>', 0, 'tried again');
+finishes('twofold', '... it is finished');
+once('twofold', 400, '... with every row once');
+is(value($c, qq(SELECT bool_or(repairs) FROM ) . of_migration('shard_record', 'twofold') . q( WHERE kind = 'shard')), 'f', '... and the next verification reports what it finds');
+value($c, q(SELECT bbm_drop('twofold')));
+
+# ---- a failure that is not verification's is the one to be shown
+
+stubborn('causes', 400, 2, 'false');
+my ($first, $second) = map { $_->[0] } shards_of('causes');
+my $in = q{get_shard_id_for_distribution_column('causes', id)};
+value($c, qq(UPDATE causes SET pad = 'bad' WHERE id IN (SELECT min(id) FROM causes WHERE $in = $first)));
+value($c, qq(UPDATE causes SET pad = 'worse' WHERE id IN (SELECT max(id) FROM causes WHERE $in = $second)));
+my $locker = $c->background_psql('postgres');
+$locker->query_safe(qq(BEGIN; UPDATE causes SET n = n WHERE id = (SELECT min(id) FROM causes WHERE $in = $second)));
+value($c, q(SELECT bbm_update('causes', 'causes', 'n = CASE WHEN pad = ''bad'' THEN n WHEN pad = ''worse'' THEN 1 / n ELSE n + 1 END', 'n = 0', batch_size => 20, max_attempts => 1, "verify" => true, start => true)));
+ok($c->poll_query_until('postgres', q(SELECT waiting_on LIKE '%1 verified and not right%' FROM bbm_status_detail('causes'))), 'a shard is not right, the other one is at work');
+$locker->quit;
+is(value($c, q(SELECT bbm_wait('causes', '3 min'))), 'failed', '... and fails');
+is(of_migration('error_message', 'causes'), 'division by zero', '... by what its status says');
+value($c, q(SELECT bbm_drop('causes')));
+
+# ---- somebody has changed the record: an error, and no crash
+
+stubborn('spoilt', 100, 2, 'false');
+value($c, q(SELECT bbm_update('spoilt', 'spoilt', 'n = n + 1', batch_size => 20)));
+my $record = of_migration('shard_record', 'spoilt');
+my $sync = "SELECT bbm_internal.bbm_shards_sync('$record', 'public.spoilt', 'go on')";
+foreach (q(definition = definition - 'name', active = true), q(definition = NULL, active = true), q(definition = definition - 'min_found', active = NULL))
+{
+	value($c, "UPDATE $record SET $_ WHERE kind = 'control'");
+	my $said = value($worker[0], $sync);
+	like($said, /NULL$/ ? qr/"state": "waiting"/ : qr/"state": "failed".*"error": "the record of shard \d+ does not have .{1,2}(?:name|definition).{2,3}.*"sqlstate": "22004"/, "a node says that somebody has changed its record: $_") or diag($said);
+}
+value($c, q(SELECT bbm_alter('spoilt', batch_size => 10)));
+value($c, q(SELECT bbm_start('spoilt')));
+finishes('spoilt', 'bbm_alter has written it again');
+once('spoilt', 100, '... and every row is done once');
+value($c, q(SELECT bbm_drop('spoilt')));
+
 # ---- what no node can tell by itself
 
 $c->safe_psql('postgres', 'CREATE TABLE names (id bigint PRIMARY KEY); SELECT create_reference_table(\'names\'); INSERT INTO names SELECT i FROM generate_series(1, 10) i');
@@ -147,6 +195,7 @@ rate(0);
 finishes('bounded', 'it is finished, and verified in its range alone');
 is(value($c, q(SELECT count(*) FILTER (WHERE n = 1), min(id) FILTER (WHERE n = 1), max(id) FILTER (WHERE n = 1), sum(n) FROM bounded)), '1000|501|1500|1000', '... with every row of it once, and no other');
 is(value($c, q(SELECT rows_done, percent FROM bbm_status('bounded'))), '1000|100.0', '... as its status says');
+is(value($c, q(SELECT bbm_verify('bounded', 'n = 5'))), 1000, '... which is what is counted');
 value($c, q(SELECT bbm_drop('bounded')));
 value($c, q(SELECT bbm_update('bounded', 'bounded', 'n = n + 1', 'n = 0', batch_size => 100, min_value => 2901, start => true)));
 finishes('bounded', 'a lower bound alone');
@@ -172,6 +221,7 @@ refuses(q(SELECT bbm_update('x', 'bounded', 'n = 1', min_value => 5, max_value =
 value($c, q(SELECT bbm_update('by text', 'by_text', 'n = n + 1', min_key => '{0101}', max_key => '{0200}', batch_size => 10, start => true)));
 finishes('by text', 'a key of another type');
 is(value($c, q(SELECT count(*), min(id), max(id), max(n) FROM by_text WHERE n > 0)), '100|0101|0200|1', '... has its bounds as well');
+is(value($c, q(SELECT bbm_verify('by text', 'n = 5'))), 100, '... also when it is counted');
 value($c, q(SELECT bbm_drop('by text')));
 
 # ---- a node has lost the extension
@@ -186,12 +236,14 @@ ok($c->poll_query_until('postgres', qq{SELECT waiting_on LIKE '1 of % nodes that
 my $gone = qr/DETAIL:  .*node \Q$of_lost\E: the record of what is done in its shards is gone, with the extension bbm\.\nHINT:  What was done in its shards is not known any more\. Create the extension there/s;
 refuses(qq(\\set VERBOSITY verbose\nSELECT $_), qr/ERROR:  55000: cannot \w+ migration "lost" on every node.*$gone/s, "... and so does $_")
   foreach (q(bbm_pause('lost', wait => true)), q(bbm_cancel('lost')), q(bbm_alter('lost', batch_size => 3)));
+# created again, it has no record
+$worker[1]->safe_psql('postgres', 'SET citus.enable_ddl_propagation = off; CREATE EXTENSION bbm');
+ok($c->poll_query_until('postgres', qq{SELECT waiting_on LIKE '1 of % nodes that do not answer (node $of_lost: the record of what is done in its shards is gone%' FROM bbm_status_detail('lost')}), '... also when it was created again');
 my ($rc, $out, $err) = $c->psql('postgres', q(SELECT bbm_pause('lost')));
 ok($rc == 0 && $err =~ /WARNING:  migration "lost" is paused on 1 of 2 nodes\nDETAIL:  .*node \Q$of_lost\E: /, 'a pause is for the other one') or diag("$rc: $out; $err");
 ok($worker[0]->poll_query_until('postgres', q(SELECT count(*) = 0 FROM batched_background_migrations WHERE status IN (1, 4))), '... which is paused');
 refuses(qq(\\set VERBOSITY verbose\nSELECT bbm_start('lost')), qr/ERROR:  55000: cannot start migration "lost" on every node.*$gone/s, 'it cannot be started');
 is(value($c, q(SELECT status FROM bbm_status('lost'))), 'paused', '... and stays paused');
-$worker[1]->safe_psql('postgres', 'SET citus.enable_ddl_propagation = off; CREATE EXTENSION bbm');
 refuses(q(SELECT bbm_start('lost')), qr/cannot start migration "lost" on every node.*$gone/s, 'the extension alone is not enough');
 is(value($c, q(SELECT bbm_drop('lost'))), 't', 'it can be dropped');
 value($c, q(SELECT bbm_update('rest', 'lost', 'n = n + 1', 'n = 0', batch_size => 500, settings => '{bbm.max_row_rate=0}', start => true)));

@@ -198,6 +198,29 @@ for my $point ('parts-begin', 'parts-listed', 'parts-copied')
 	finishes($table, $point);
 }
 
+# ... what is quarantined is tried again meanwhile: the parts are not left out.
+{
+	my $table = 'retried_parts';
+	table($table, 400, 4);
+	value($c, "UPDATE $table SET pad = 'bad' WHERE id IN (SELECT min(id) FROM $table GROUP BY get_shard_id_for_distribution_column('$table', id))");
+	value($c, "SELECT bbm_update('$table', '$table', 'n = n + 1 / CASE WHEN pad = ''bad'' THEN 0 ELSE 1 END', batch_size => 10, max_attempts => 1, on_error => 'split')");
+	my $id = value($c, "SELECT id FROM batched_background_migrations WHERE name = '$table'");
+	rate(10);
+	start_migration($c, $table);
+	ok($c->poll_query_until('postgres', "SELECT coalesce(sum(count), 0) = 4 FROM bbm_errors('$table')"), 'rows are quarantined');
+	value($c, "SELECT bbm_pause('$table', wait => true)");
+	value($c, "UPDATE $table SET pad = ''");
+	ends_well(split_first($table), 'a shard that has such a row is split');
+	arm($c, 'parts-copied', migration => $id);
+	start_migration($c, $table);
+	stands($c, 'parts-copied');
+	my $retry = background($c, 'postgres', q(SET application_name = 'act'), "SELECT bbm_retry('$table')");
+	BbmPoints::ended_or_waits($c, $retry);
+	release($c);
+	ends_well($retry, '... they are tried again while its parts are given the record');
+	finishes($table, '... of all shards');
+}
+
 # ... a node takes its shards up between the two statements of a drop.
 {
 	my $id = half_done('dropped');
