@@ -110,7 +110,10 @@ EOS
 		}
 		else
 		{
-			is($counted->($by), $when eq 'at once' ? 1 : 0, "it does so for another migration that has taken the entry: $when");
+			# at once: that statement, and by chance one of the session that lets it go on
+			my $by_now = $counted->($by);
+			ok($when eq 'at once' ? $by_now == 1 || $by_now == 2 : $by_now == 0, "it does so for another migration that has taken the entry: $when")
+			  || diag("counted: $by_now");
 			value($node, "SELECT impact_window(100000 * $by + i, 1, NULL) FROM generate_series(2, $entries) i");
 			value($node, "SELECT impact_window($by, 1, NULL)");
 		}
