@@ -1071,6 +1071,11 @@ CREATE FUNCTION bbm_internal.bbm_waited(
 COMMENT ON FUNCTION bbm_internal.bbm_waited IS
     'how long the migrations that the caller may see were throttled, by signal, since the server started; users read bbm_wait_metrics';
 
+CREATE FUNCTION bbm_internal.bbm_requeues(id bigint, owner_oid oid) RETURNS bigint[]
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_requeues IS
+    'how often batches of a migration were requeued, for each reason; users read bbm_requeue_metrics';
+
 CREATE FUNCTION bbm_internal.bbm_batch_counts_add(counts bigint[], more integer[], run_ms float8) RETURNS bigint[]
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION bbm_internal.bbm_batch_counts_add IS
@@ -1114,9 +1119,8 @@ CREATE VIEW @extschema@.bbm_migration_metrics (
 CREATE VIEW @extschema@.bbm_requeue_metrics (migration, reason, requeues) WITH (security_barrier) AS
     SELECT m.name, r.reason, coalesce(r.requeues, 0)
     FROM @extschema@.batched_background_migrations m
-    CROSS JOIN LATERAL bbm_internal.bbm_progress(m.id, m.owner_oid, m.total_tuple_count) p
     CROSS JOIN LATERAL unnest(ARRAY['lock timeout', 'deadlock', 'blocking others', 'time limit', 'cancelled', 'other'],
-                              p.requeue_reasons) r (reason, requeues)
+                              bbm_internal.bbm_requeues(m.id, m.owner_oid)) r (reason, requeues)
     WHERE bbm_internal.bbm_may_see(m.owner_oid) AND (m.status <> 2 OR m.finished_at > now() - interval '1 day')
       -- a counter has to be seen before it grows
       AND (m.status IN (1, 4) OR r.requeues > 0);

@@ -61,9 +61,9 @@ scan_newest(int64 migration_id, int64 id, Relation jobs, Relation index, Snapsho
 {
 	ScanKeyData keys[2];
 
-	ScanKeyInit(&keys[0], get_attnum(RelationGetRelid(jobs), "batched_background_migration_id"),
+	ScanKeyInit(&keys[0], bbm_column_number(jobs, "batched_background_migration_id"),
 				BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(migration_id));
-	ScanKeyInit(&keys[1], get_attnum(RelationGetRelid(jobs), "id"),
+	ScanKeyInit(&keys[1], bbm_column_number(jobs, "id"),
 				BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(id));
 	return systable_beginscan_ordered(jobs, index, snapshot, 2, keys);
 }
@@ -207,7 +207,7 @@ bbm_competing_migrations(int64 migration_id, Oid table)
 	HeapTuple	tuple;
 	List	   *competitors = NIL;
 
-	ScanKeyInit(&key, get_attnum(catalog->migrations, "table_oid"), BTEqualStrategyNumber, F_OIDEQ,
+	ScanKeyInit(&key, bbm_column_number(migrations, "table_oid"), BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(table));
 	scan = systable_beginscan(migrations, catalog->migrations_by_table, true, snapshot, 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))

@@ -121,7 +121,7 @@ changed(HeapTuple tuple, Relation jobs, const BbmJob *job, const BbmBound *curso
 	Datum		counts = bbm_tuple_column(tuple, jobs, "batch_counts");
 
 	for (int i = 0; i < lengthof(columns); i++)
-		attnums[i] = get_attnum(RelationGetRelid(jobs), columns[i]);
+		attnums[i] = bbm_column_number(jobs, columns[i]);
 	values[2] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[3] = Int64GetDatum(bbm_add_counts(rows, cost->rows));
 	values[4] = Float8GetDatum(ms + cost->ms);

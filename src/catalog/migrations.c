@@ -7,6 +7,7 @@
  */
 #include "catalog/migrations.h"
 
+#include "access/table.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/varlena.h"
@@ -94,6 +95,24 @@ run_by_id(int64 id)
 
 	bbm_sql_run(&sql, false, Int64GetDatum(id));
 	return SPI_processed > 0;
+}
+
+/*
+ * Is there this migration, and is it this role's, with this snapshot?  Reads
+ * no more than that: the views ask it of each of their rows.
+ */
+bool
+bbm_migration_is_of(int64 id, Oid owner, Snapshot snapshot)
+{
+	Relation	migrations = table_open(bbm_catalog()->migrations, AccessShareLock);
+	SysScanDesc scan = bbm_scan_id(migrations, bbm_catalog()->migrations_key, "id", id, snapshot);
+	HeapTuple	tuple = systable_getnext(scan);
+	bool		is_of = HeapTupleIsValid(tuple) && !bbm_tuple_is_null(tuple, migrations, "owner_oid") &&
+		DatumGetObjectId(bbm_tuple_column(tuple, migrations, "owner_oid")) == owner;
+
+	systable_endscan(scan);
+	table_close(migrations, NoLock);
+	return is_of;
 }
 
 /* NULL when there is none. */

@@ -11,6 +11,7 @@
 #include "base/bbm.h"
 
 #include "nodes/pg_list.h"
+#include "utils/snapshot.h"
 
 #include "catalog/options.h"
 
@@ -39,6 +40,7 @@ typedef struct BbmProgress
 
 extern bool bbm_migration_is_copy(const char *origin, bool restored);
 extern BbmMigration *bbm_migration_by_name(const char *name, MemoryContext context);
+extern bool bbm_migration_is_of(int64 id, Oid owner, Snapshot snapshot);
 extern PGDLLEXPORT BbmMigration *bbm_migration_by_id(int64 id, MemoryContext context);
 extern bool bbm_migration_definition(int64 id, BbmDefinition *definition);
 extern char *bbm_migration_nearest(const char *name, bool (*may_see) (Oid owner));

@@ -48,6 +48,7 @@ typedef struct BbmCatalog
 } BbmCatalog;
 
 extern const char *bbm_table_name(BbmTable table);
+extern AttrNumber bbm_column_number(Relation rel, const char *name);
 extern Datum bbm_tuple_column(HeapTuple tuple, Relation rel, const char *name);
 extern bool bbm_tuple_is_null(HeapTuple tuple, Relation rel, const char *name);
 extern SysScanDesc bbm_scan_id(Relation rel, Oid index, const char *column, int64 id, Snapshot snapshot);

@@ -251,8 +251,8 @@ add_newer(BbmTotals *totals, JobRow *row, Snapshot snapshot, int64 migration_id,
 	HeapTuple	tuple;
 	bool		newest = true;
 
-	ScanKeyInit(&keys[0], get_attnum(RelationGetRelid(row->rel), "batched_background_migration_id"),
-				BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(migration_id));
+	ScanKeyInit(&keys[0], bbm_column_number(row->rel, "batched_background_migration_id"), BTEqualStrategyNumber,
+				F_INT8EQ, Int64GetDatum(migration_id));
 	/* the index has the ids in descending order, which makes no difference for the strategy of a scan key */
 	ScanKeyInit(&keys[1], row->attnums[J_ID], BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(low));
 	scan = systable_beginscan_ordered(row->rel, index, snapshot, 2, keys);
@@ -382,7 +382,7 @@ bbm_totals_read(int64 migration_id, Snapshot snapshot, BbmTotals *totals)
 	row.values = palloc(RelationGetDescr(jobs)->natts * sizeof(Datum));
 	row.nulls = palloc(RelationGetDescr(jobs)->natts * sizeof(bool));
 	for (int i = 0; i < J_COLUMNS; i++)
-		row.attnums[i] = get_attnum(RelationGetRelid(jobs), job_columns[i]);
+		row.attnums[i] = bbm_column_number(jobs, job_columns[i]);
 	stored_size = totals->batch_size;
 	totals->batch_size = 0;
 	add_newer(totals, &row, snapshot, migration_id, totals->last_job);
@@ -404,6 +404,13 @@ int64
 bbm_totals_rows(const BbmTotals *totals)
 {
 	return bbm_add_counts(totals->finished.rows, totals->open.rows);
+}
+
+/* How often batches were requeued for this reason. */
+int64
+bbm_totals_requeues(const BbmTotals *totals, BbmRequeueReason reason)
+{
+	return bbm_add_counts(totals->finished.reasons[reason - 1], totals->open.reasons[reason - 1]);
 }
 
 /* The time of a sample. */

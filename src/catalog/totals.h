@@ -61,6 +61,7 @@ extern Datum bbm_totals_open(const BbmTotals *totals);
 extern void bbm_totals_forget(int64 migration_id);
 extern int64 bbm_totals_keys(const BbmTotals *totals);
 extern int64 bbm_totals_rows(const BbmTotals *totals);
+extern int64 bbm_totals_requeues(const BbmTotals *totals, BbmRequeueReason reason);
 extern double bbm_totals_clock_ms(TimestampTz at);
 extern void bbm_totals_sample(const BbmTotals *totals, TimestampTz now, const BbmElapsed *elapsed, BbmSample *sample);
 

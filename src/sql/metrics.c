@@ -13,17 +13,20 @@
 #include "funcapi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
 #include "base/bbm.h"
 #include "base/compat.h"
 #include "catalog/batch_counts.h"
 #include "catalog/migrations.h"
+#include "catalog/totals.h"
 #include "sql/access.h"
 #include "throttle/throttle.h"
 
 PG_FUNCTION_INFO_V1(bbm_batch_bounds_array);
 PG_FUNCTION_INFO_V1(bbm_batch_counts_add);
+PG_FUNCTION_INFO_V1(bbm_requeues);
 PG_FUNCTION_INFO_V1(bbm_waited);
 
 Datum
@@ -88,6 +91,29 @@ bbm_batch_counts_add(PG_FUNCTION_ARGS)
 			add_up(&counts[i], 1);
 	}
 	PG_RETURN_ARRAYTYPE_P(state);
+}
+
+/*
+ * (id bigint, owner_oid oid) → how often its batches were requeued, for each
+ * reason; NULL for a migration that is not that owner's, or that the caller may
+ * not see.  A scrape asks it of each migration, so it reads only what it needs.
+ */
+Datum
+bbm_requeues(PG_FUNCTION_ARGS)
+{
+	int64		id = PG_GETARG_INT64(0);
+	Oid			owner = PG_GETARG_OID(1);
+	Datum		counts[BBM_REQUEUE_REASONS];
+	BbmTotals	totals;
+
+	if (!bbm_role_may_see(owner) || !bbm_migration_is_of(id, owner, GetActiveSnapshot()))
+		PG_RETURN_NULL();
+	/* as of the query that shows it */
+	bbm_totals_read(id, GetActiveSnapshot(), &totals);
+	for (int i = 0; i < BBM_REQUEUE_REASONS; i++)
+		counts[i] = Int64GetDatum(bbm_totals_requeues(&totals, (BbmRequeueReason) (i + 1)));
+	PG_RETURN_ARRAYTYPE_P(construct_array(counts, BBM_REQUEUE_REASONS, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+										  TYPALIGN_DOUBLE));
 }
 
 /* The migration that the last row was about, and whether the caller may see it. */

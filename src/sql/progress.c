@@ -149,7 +149,7 @@ put_progress(const BbmMigration *migration, const BbmTotals *totals, int64 total
 	rest = bbm_rate_for_rest(&minute, &five, totals->batch_size);
 	left = seconds_left(migration, &whole, &rest);
 	for (int i = 0; i < BBM_REQUEUE_REASONS; i++)
-		reasons[i] = Int64GetDatum(bbm_add_counts(totals->finished.reasons[i], totals->open.reasons[i]));
+		reasons[i] = Int64GetDatum(bbm_totals_requeues(totals, (BbmRequeueReason) (i + 1)));
 	put_number(values, nulls, 0, bbm_whole_percent(&whole), true);
 	put_count(values, nulls, 1, bbm_totals_rows(totals), true);
 	keys = bbm_count_of(bbm_whole_keys(&whole));

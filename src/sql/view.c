@@ -18,6 +18,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
@@ -147,22 +148,25 @@ bbm_is_copy(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(bbm_migration_is_copy(origin, PG_ARGISNULL(1) || PG_GETARG_BOOL(1)));
 }
 
-/* Is the migration this owner's, and one that the caller may see?  Sets *is_copy if it is not NULL. */
+/* Is the migration this owner's, and one that the caller may see? */
 static bool
-may_ask(int64 id, Oid owner, bool *is_copy)
+may_ask(int64 id, Oid owner)
+{
+	return bbm_role_may_see(owner) && bbm_migration_is_of(id, owner, GetActiveSnapshot());
+}
+
+/* Was it started elsewhere, and its database cloned or restored? */
+static bool
+is_copy(int64 id)
 {
 	BbmMigration *migration;
-	bool		may;
+	bool		is;
 
-	if (!bbm_role_may_see(owner))
-		return false;
 	SPI_connect();
 	migration = bbm_migration_by_id(id, CurrentMemoryContext);
-	may = migration && migration->owner == owner;
-	if (is_copy)
-		*is_copy = may && bbm_migration_is_copy(migration->origin, migration->restored);
+	is = migration && bbm_migration_is_copy(migration->origin, migration->restored);
 	SPI_finish();
-	return may;
+	return is;
 }
 
 /*
@@ -181,15 +185,14 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 {
 	int64		id = PG_GETARG_INT64(0);
 	Oid			owner = PG_ARGISNULL(1) ? InvalidOid : PG_GETARG_OID(1);
-	bool		is_copy;
 	const char *string;
 
 	/* the id gives access to slots and jobs: it has to belong to that owner */
-	if (!may_ask(id, owner, &is_copy))
+	if (!may_ask(id, owner))
 		PG_RETURN_NULL();
 	if (RecoveryInProgress())
 		PG_RETURN_TEXT_P(cstring_to_text("a promotion: this server is a standby, and migrations run on its primary"));
-	if (is_copy)
+	if (is_copy(id))
 		PG_RETURN_TEXT_P(cstring_to_text("a start here: the migration was started elsewhere, and its database cloned or restored"));
 	if (!bbm_catalog_trusts(owner))
 		PG_RETURN_TEXT_P(cstring_to_text("another owner of bbm's tables: this one must not act for the migration's"));
@@ -209,7 +212,7 @@ bbm_waiting_on(PG_FUNCTION_ARGS)
 Datum
 bbm_last_transient_error(PG_FUNCTION_ARGS)
 {
-	char	   *trouble = may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1), NULL) ?
+	char	   *trouble = may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1)) ?
 		bbm_trouble_now(PG_GETARG_INT64(0), PG_GETARG_OID(1)) : NULL;
 
 	if (trouble == NULL)
@@ -226,7 +229,7 @@ bbm_live_pace(PG_FUNCTION_ARGS)
 	double		share;
 	int			why;
 
-	if (may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1), NULL) && bbm_slots_pace(PG_GETARG_INT64(0), &share, &why))
+	if (may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1)) && bbm_slots_pace(PG_GETARG_INT64(0), &share, &why))
 	{
 		values[0] = Float8GetDatum(share);
 		values[1] = CStringGetTextDatum(bbm_pace_reason_to_string((BbmPaceReason) why));
@@ -242,7 +245,7 @@ bbm_impact(PG_FUNCTION_ARGS)
 	Datum		values[6];
 	bool		nulls[6] = {true, true, true, true, true, true};
 
-	if (bbm_shared && may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1), NULL))
+	if (bbm_shared && may_ask(PG_GETARG_INT64(0), PG_GETARG_OID(1)))
 	{
 		BbmHistogram histograms[BBM_WINDOW_KINDS];
 		BbmImpact	impact;
