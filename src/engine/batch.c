@@ -116,6 +116,9 @@ next_sub_batch(const BbmWork *work, BbmPartition *partition, BbmRange *sub_batch
 		*sub_batch = rest;
 		if (target->strategy->one_at_a_time)
 			sub_batch->key_count = *batch_size;
+		/* nobody has counted the keys of what was quarantined, and a range of other than numbers was allocated for its keys */
+		else if (!target->key.is_integer)
+			sub_batch->key_count = Max(rest.key_count, 1);
 		return false;
 	}
 	size = size > 0 ? size : PG_INT32_MAX;
