@@ -249,6 +249,27 @@ SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
 SELECT count(*) FROM bbm_row_errors;
 DROP VIEW quarantined;
 DROP EXTENSION bbm;
+
+-- in another extension ids begin anew: what this session knows of the jobs of the first one is not taken for its
+CREATE EXTENSION bbm;
+UPDATE poison SET n = NULL, done = 0, v = CASE WHEN id IN (5, 45, 85) THEN 'bad' ELSE id::text END;
+SELECT bbm_update('one', 'poison', 'n = v::integer, done = done + 1', batch_size => 34, max_attempts => 1, on_error => 'split');
+CALL bbm_run('one');
+UPDATE poison SET v = id;
+SELECT bbm_retry('one');
+CALL bbm_run('one');
+SELECT id, kind FROM bbm_jobs('one') ORDER BY id;
+DROP EXTENSION bbm;
+CREATE EXTENSION bbm;
+UPDATE poison SET n = NULL, done = 0, v = CASE WHEN id = 5 THEN 'bad' ELSE id::text END;
+SELECT bbm_update('other', 'poison', 'n = v::integer, done = done + 1', batch_size => 20, max_attempts => 1, on_error => 'split');
+CALL bbm_run('other');
+UPDATE poison SET v = id;
+SELECT bbm_retry('other');
+CALL bbm_run('other');
+SELECT id, kind FROM bbm_jobs('other') ORDER BY id;
+SELECT done, count(*) FROM poison GROUP BY done;
+DROP EXTENSION bbm;
 DROP TABLE poison, words, many, pinned;
 DROP FUNCTION stop_at, gone, note_settings;
 ALTER SYSTEM RESET bbm.enabled;
