@@ -98,25 +98,31 @@ resolve_operators(BbmKeyColumn *column, const TypeCacheEntry *type)
 
 /*
  * What determines the order of the column's values: the type, or the type
- * whose order it uses (varchar uses that of text), and the collation.
+ * whose order it uses (varchar uses that of text), and the collation.  It is
+ * kept and compared, so it must not depend on quote_all_identifiers.
  */
 static char *
 order_of(const BbmKeyColumn *column, const TypeCacheEntry *type)
 {
 	Oid			ordered = get_typtype(type->btree_opintype) == TYPTYPE_PSEUDO ? column->type : type->btree_opintype;
-	char	   *string = format_type_extended(ordered, -1, FORMAT_TYPE_FORCE_QUALIFY);
+	int			level = NewGUCNestLevel();
+	char	   *string;
 	HeapTuple	tuple;
 	Form_pg_collation form;
 
-	if (!OidIsValid(column->collation))
-		return string;
-	tuple = SearchSysCache1(COLLOID, ObjectIdGetDatum(column->collation));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for collation %u", column->collation);
-	form = (Form_pg_collation) GETSTRUCT(tuple);
-	string = psprintf("%s COLLATE %s", string,
-					  quote_qualified_identifier(get_namespace_name(form->collnamespace), NameStr(form->collname)));
-	ReleaseSysCache(tuple);
+	bbm_guc_set("quote_all_identifiers", "off", true);
+	string = format_type_extended(ordered, -1, FORMAT_TYPE_FORCE_QUALIFY);
+	if (OidIsValid(column->collation))
+	{
+		tuple = SearchSysCache1(COLLOID, ObjectIdGetDatum(column->collation));
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for collation %u", column->collation);
+		form = (Form_pg_collation) GETSTRUCT(tuple);
+		string = psprintf("%s COLLATE %s", string,
+						  quote_qualified_identifier(get_namespace_name(form->collnamespace), NameStr(form->collname)));
+		ReleaseSysCache(tuple);
+	}
+	AtEOXact_GUC(true, level);
 	return string;
 }
 
