@@ -313,6 +313,7 @@ run_sub_batch(BbmWork *work, BbmRange *sub_batch)
 		more = next_sub_batch(work, partition, sub_batch, &batch_size);
 		if (job->has_cursor)
 			bbm_replace_cursor(&work->job->ran_from, keep_cursor(work, &sub_batch->min));
+		work->job->ran_from_known = true;
 		work->keys += sub_batch->key_count;
 		work->new_keys += sub_batch->key_count;
 		/* a range that had no keys may have got one since */
@@ -505,6 +506,7 @@ bbm_work(void *arg)
 	bool		more;
 
 	work->job->ran_size = 0;
+	work->job->ran_from_known = !work->job->has_cursor;
 	bbm_lock_watch_begin(bbm_setting_int(work->target->migration, BBM_MAX_BLOCKING_TIME), time_limit(work));
 	BBM_POINT("batch-begin");
 	if (!may_begin(work))
