@@ -40,6 +40,7 @@
 #include "engine/run_range.h"
 #include "engine/verify.h"
 #include "strategy/resolve.h"
+#include "target/hierarchy.h"
 #include "target/key.h"
 #include "target/lockset.h"
 #include "target/partition.h"
@@ -116,7 +117,7 @@ next_sub_batch(const BbmWork *work, BbmPartition *partition, BbmRange *sub_batch
 		*sub_batch = rest;
 		if (target->strategy->one_at_a_time)
 			sub_batch->key_count = *batch_size;
-		/* nobody has counted the keys of what was quarantined, and a range of other than numbers was allocated for its keys */
+		/* a range that is not one of numbers has keys; nobody has counted those of one that was quarantined */
 		else if (!target->key.is_integer)
 			sub_batch->key_count = Max(rest.key_count, 1);
 		return false;
@@ -277,7 +278,7 @@ verify(BbmWork *work, BbmRange *sub_batch)
 	/* a range of numbers that had no keys may have got one since */
 	if (target->strategy->has_key && sub_batch->key_count == 0 && !target->key.is_integer)
 		return more;
-	PushActiveSnapshot(GetTransactionSnapshot());
+	bbm_partitions_snapshot(partition->relid, BBM_READ_LOCK);
 	work->cost.rows = bbm_verify_range(target, partition, sub_batch, by_check);
 	PopActiveSnapshot();
 	check_still_named(target, partition);
