@@ -315,6 +315,12 @@ CREATE UNIQUE INDEX better ON c (k DESC, o);
 SELECT bbm_alter('m', index_name => 'better');
 CALL bbm_run('m');
 SELECT n, count(*) FROM c GROUP BY n;
+-- the order is the same one, whatever the session, the role or the database quotes
+CALL started('k text PRIMARY KEY', '100 + x');
+SET quote_all_identifiers = on;
+CALL bbm_run('m');
+RESET quote_all_identifiers;
+SELECT n, count(*) FROM c GROUP BY n;
 -- a migration that has started with one key does not change to another
 CALL started('k text PRIMARY KEY', '100 + x');
 CALL bbm_run('m');

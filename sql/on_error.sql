@@ -145,6 +145,22 @@ SELECT error_sqlstate, error_message, count, first_key, last_key, error_detail F
 SELECT migration, count, first_key, last_key FROM bbm_errors() WHERE migration IN ('words', 'ties', 'many', 'skips');
 SELECT count(*) FROM bbm_errors('nobody');
 SELECT last_error, hint FROM bbm_status_detail('many');
+-- what was quarantined of a key that is no number is done when it is tried again: rows, and ranges that were skipped, whole or in parts
+UPDATE many SET d = 1;
+SELECT bbm_retry('many');
+CALL bbm_run('many');
+SELECT n, count(*) FROM many GROUP BY n ORDER BY n;
+UPDATE many SET d = 0 WHERE k IN (17, 50);
+SELECT bbm_update(name, 'many', 'n = n + 1 / d', batch_size => 10, sub_batch_size => part, max_attempts => 1, on_error => 'skip') > 0 AS created
+FROM (VALUES ('skipped', NULL), ('skipped parts', 3)) v (name, part);
+CALL bbm_run('skipped');
+CALL bbm_run('skipped parts');
+SELECT n, count(*) FROM many GROUP BY n ORDER BY n;
+UPDATE many SET d = 1;
+SELECT bbm_retry('skipped'), bbm_retry('skipped parts');
+CALL bbm_run('skipped');
+CALL bbm_run('skipped parts');
+SELECT n, count(*) FROM many GROUP BY n ORDER BY n;
 -- errors that differ only in a value are one; what is the same in all is shown, and names tell errors apart
 CREATE TABLE valued (id integer PRIMARY KEY, v text NOT NULL, n numeric CONSTRAINT valued_low CHECK (n < 1000) CONSTRAINT valued_high CHECK (n > -1000));
 INSERT INTO valued SELECT i, CASE i % 5 WHEN 0 THEN 'x' || i WHEN 1 THEN '2000' WHEN 2 THEN '-2000' WHEN 3 THEN 'NaN' ELSE '1' END FROM generate_series(1, 25) i;
@@ -232,6 +248,27 @@ SELECT count(*) > 0 AS some FROM bbm_row_errors;
 SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
 SELECT count(*) FROM bbm_row_errors;
 DROP VIEW quarantined;
+DROP EXTENSION bbm;
+
+-- in another extension ids begin anew: what this session knows of the jobs of the first one is not taken for its
+CREATE EXTENSION bbm;
+UPDATE poison SET n = NULL, done = 0, v = CASE WHEN id IN (5, 45, 85) THEN 'bad' ELSE id::text END;
+SELECT bbm_update('one', 'poison', 'n = v::integer, done = done + 1', batch_size => 34, max_attempts => 1, on_error => 'split');
+CALL bbm_run('one');
+UPDATE poison SET v = id;
+SELECT bbm_retry('one');
+CALL bbm_run('one');
+SELECT id, kind FROM bbm_jobs('one') ORDER BY id;
+DROP EXTENSION bbm;
+CREATE EXTENSION bbm;
+UPDATE poison SET n = NULL, done = 0, v = CASE WHEN id = 5 THEN 'bad' ELSE id::text END;
+SELECT bbm_update('other', 'poison', 'n = v::integer, done = done + 1', batch_size => 20, max_attempts => 1, on_error => 'split');
+CALL bbm_run('other');
+UPDATE poison SET v = id;
+SELECT bbm_retry('other');
+CALL bbm_run('other');
+SELECT id, kind FROM bbm_jobs('other') ORDER BY id;
+SELECT done, count(*) FROM poison GROUP BY done;
 DROP EXTENSION bbm;
 DROP TABLE poison, words, many, pinned;
 DROP FUNCTION stop_at, gone, note_settings;

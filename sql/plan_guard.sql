@@ -171,11 +171,26 @@ SET enable_indexscan = off;
 SET enable_bitmapscan = off;
 SELECT count(*) FROM large WHERE code = 7;
 
+-- a rule leaves no plan to check: nothing of the statement, a command without a plan, or another statement
+CREATE TABLE ruled (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+INSERT INTO ruled SELECT generate_series(1, 20);
+SELECT bbm_update(name, 'ruled', 'n = n + 1', batch_size => 10) > 0 FROM unnest(ARRAY['nothing', 'notify', 'deletes']) name;
+CREATE RULE instead AS ON UPDATE TO ruled DO INSTEAD NOTHING;
+SELECT operation, after FROM bbm_preview('nothing') WHERE operation = 'plan';
+CALL bbm_run('nothing');
+CREATE OR REPLACE RULE instead AS ON UPDATE TO ruled DO INSTEAD NOTIFY nobody;
+CALL bbm_run('notify');
+SELECT n, count(*) FROM ruled GROUP BY n;
+CREATE OR REPLACE RULE instead AS ON UPDATE TO ruled DO INSTEAD DELETE FROM ruled WHERE id = old.id AND id % 2 = 0;
+CALL bbm_run('deletes');
+SELECT n, count(*) FROM ruled GROUP BY n;
+SELECT status, rows_done FROM bbm_status() WHERE name IN ('nothing', 'notify', 'deletes');
+
 -- NULL is no answer
 SELECT bbm_create('null', 'large', 'in_function', allow_full_scan => NULL);
 
 SELECT bbm_drop(name) FROM bbm_status();
-DROP TABLE large, small, grows;
+DROP TABLE large, small, grows, ruled;
 DROP FUNCTION outcome, in_function, counts, get_expensive, keeps_plan;
 DROP EXTENSION bbm;
 ALTER SYSTEM RESET bbm.enabled;

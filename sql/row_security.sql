@@ -51,6 +51,42 @@ SELECT min_value, max_value, error_message FROM bbm_migration_errors WHERE migra
 SELECT bbm_drop('m'), bbm_update('m', 'secret', 'n = n + 1', column_name => 'k', batch_size => 3, min_key => '{k51}', max_key => '{k51}') > 0 AS defined;
 CALL bbm_run('m');
 SELECT total_tuple_count > 1 AS of_all FROM batched_background_migrations;
+-- a job that is to be skipped and cannot be read after a part of it: what is done of it is not done again
+\c - :admin
+SET client_min_messages = warning;
+CREATE TABLE unreadable (k text PRIMARY KEY, id int UNIQUE NOT NULL, v text NOT NULL, n int NOT NULL DEFAULT 0);
+INSERT INTO unreadable SELECT 'k' || 100 + i, i, i FROM generate_series(1, 20) i;
+ALTER TABLE unreadable ENABLE ROW LEVEL SECURITY;
+CREATE POLICY readable ON unreadable TO bbm_rls_app USING (v::int > 0);
+GRANT SELECT, UPDATE ON unreadable TO bbm_rls_app;
+CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    UPDATE unreadable SET v = 'x' WHERE id = 5;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER spoil AFTER UPDATE ON unreadable FOR EACH ROW WHEN (new.id = 2) EXECUTE FUNCTION spoil();
+\c - bbm_rls_app
+SET client_min_messages = warning;
+SELECT bbm_update('skips', 'unreadable', 'n = n + 1', column_name => 'k', batch_size => 10, sub_batch_size => 2, max_attempts => 1, on_error => 'skip') > 0 AS defined;
+CALL bbm_run('skips');
+SELECT status, last_error FROM bbm_status_detail('skips');
+SELECT count(*) FROM bbm_migration_errors WHERE migration = 'skips';
+\c - :admin
+SET client_min_messages = warning;
+DROP TRIGGER spoil ON unreadable;
+UPDATE unreadable SET v = id;
+SELECT n, count(*) FROM unreadable GROUP BY n ORDER BY n;
+\c - bbm_rls_app
+SET client_min_messages = warning;
+CALL bbm_run('skips', resume_failed => true);
+SELECT bbm_drop('skips');
+\c - :admin
+SET client_min_messages = warning;
+SELECT n, count(*) FROM unreadable GROUP BY n ORDER BY n;
+DROP TABLE unreadable;
+DROP FUNCTION spoil;
+\c - bbm_rls_app
+SET client_min_messages = warning;
 -- the statistics of ANALYZE are of all rows
 SELECT bbm_drop('m'), bbm_update('m', 'secret', 'gone = 1', 'gone IS NULL', column_name => 'gone',
                                  batching_strategy => 'NullKeySetBatchingStrategy', batch_size => 4) > 0 AS defined;

@@ -59,6 +59,30 @@ SELECT bbm_create('wider', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND 
 CALL bbm_run('wider');
 SELECT * FROM jobs('wider');
 SELECT n, count(*) FROM t GROUP BY n;
+-- ... where the type's highest value is the last of a range, or of a part of one, and where all of the range is beyond the type
+CREATE TABLE highest (id smallint PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO highest SELECT generate_series(32748, 32767);
+INSERT INTO highest SELECT generate_series(-32768, -32749);
+CREATE FUNCTION highest_by_row(low smallint, high smallint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    FOR i IN low::int .. high::int LOOP
+        UPDATE highest SET n = n + 1 WHERE id = i;
+    END LOOP;
+END $$;
+SELECT bbm_update('highest', 'highest', 'n = n + 1', batch_size => 4, max_value => 100000) > 0 AS created;
+SELECT bbm_update('highest in parts', 'highest', 'n = n + 1', batch_size => 20, sub_batch_size => 1, max_value => 100000) > 0 AS created;
+SELECT bbm_create('highest by row', 'highest', 'highest_by_row', batch_size => 10, max_value => 100000) > 0 AS created;
+CALL bbm_run('highest');
+SELECT n, count(*) FROM highest GROUP BY n;
+CALL bbm_run('highest in parts');
+SELECT n, count(*) FROM highest GROUP BY n;
+CALL bbm_run('highest by row');
+SELECT n, count(*) FROM highest GROUP BY n;
+SELECT bbm_update('above', 'highest', 'n = 100', min_value => 40000, max_value => 100000) > 0 AS created,
+       bbm_create('below', 'highest', 'highest_by_row', min_value => -100000, max_value => -40000) > 0 AS created;
+CALL bbm_run('above');
+CALL bbm_run('below');
+SELECT n, count(*) FROM highest GROUP BY n;
 -- nothing there: one empty job at most, and it is finished
 CREATE TABLE empty (id int PRIMARY KEY);
 SELECT bbm_create('empty', 'empty', 'DELETE FROM empty WHERE id BETWEEN $1 AND $2') AS id;

@@ -230,7 +230,8 @@ typedef struct BbmJob
 	int			no_progress;	/* the weight of its requeues since the last progress; see engine/outcome.h */
 	int			requeues_in_row;	/* ... and their number */
 	int			ran_size;		/* keys in its last batch; 0: it never started */
-	BbmBound	ran_from;		/* where that began, if has_cursor */
+	bool		ran_from_known;	/* it is known where that began: with the job, or (has_cursor) here ... */
+	BbmBound	ran_from;
 	bool		caught_cancel;	/* its last batch caught the cancel that was meant to end it */
 	BbmMarks   *marks;			/* in its range; NULL: none, or another process has allocated it */
 	ItemPointerData tid;		/* of its row, while we have locked it */

@@ -73,13 +73,15 @@ scan_newest(int64 migration_id, int64 id, Relation jobs, Relation index, Snapsho
  * has it, since ranges are allocated in order, one after the other, under the
  * migration's lock.  There may be any number of retries after it: this process
  * remembers how far it has passed over them.  No range can appear between them,
- * as its id has to be higher than last_id.
+ * as its id has to be higher than last_id.  Ids begin anew when the extension is
+ * created again, so a retry is known by its time as well.
  */
 static void
 read_last(BbmClaimState *state, int64 migration_id, Relation jobs, Snapshot snapshot)
 {
 	static int64 passed_migration = 0;
 	static int64 passed_from = 0;
+	static TimestampTz passed_at = 0;
 	static int64 passed_to = 0;
 	Relation	index = index_open(bbm_catalog()->jobs_newest, AccessShareLock);
 	SysScanDesc scan = scan_newest(migration_id, PG_INT64_MAX, jobs, index, snapshot);
@@ -88,7 +90,9 @@ read_last(BbmClaimState *state, int64 migration_id, Relation jobs, Snapshot snap
 	state->last_id = HeapTupleIsValid(tuple) ? id_of(tuple, jobs) : 0;
 	if (HeapTupleIsValid(tuple) && is_retry(tuple, jobs))
 	{
-		if (passed_migration == migration_id && passed_from == state->last_id)
+		TimestampTz created_at = DatumGetTimestampTz(bbm_tuple_column(tuple, jobs, "created_at"));
+
+		if (passed_migration == migration_id && passed_from == state->last_id && passed_at == created_at)
 		{
 			systable_endscan_ordered(scan);
 			scan = scan_newest(migration_id, passed_to, jobs, index, snapshot);
@@ -98,6 +102,7 @@ read_last(BbmClaimState *state, int64 migration_id, Relation jobs, Snapshot snap
 			tuple = systable_getnext_ordered(scan, ForwardScanDirection);
 		passed_migration = migration_id;
 		passed_from = state->last_id;
+		passed_at = created_at;
 		passed_to = HeapTupleIsValid(tuple) ? id_of(tuple, jobs) : 0;
 	}
 	state->has_job = HeapTupleIsValid(tuple);

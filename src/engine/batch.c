@@ -40,6 +40,7 @@
 #include "engine/run_range.h"
 #include "engine/verify.h"
 #include "strategy/resolve.h"
+#include "target/hierarchy.h"
 #include "target/key.h"
 #include "target/lockset.h"
 #include "target/partition.h"
@@ -116,6 +117,9 @@ next_sub_batch(const BbmWork *work, BbmPartition *partition, BbmRange *sub_batch
 		*sub_batch = rest;
 		if (target->strategy->one_at_a_time)
 			sub_batch->key_count = *batch_size;
+		/* a range that is not one of numbers has keys; nobody has counted those of one that was quarantined */
+		else if (!target->key.is_integer)
+			sub_batch->key_count = Max(rest.key_count, 1);
 		return false;
 	}
 	size = size > 0 ? size : PG_INT32_MAX;
@@ -274,7 +278,7 @@ verify(BbmWork *work, BbmRange *sub_batch)
 	/* a range of numbers that had no keys may have got one since */
 	if (target->strategy->has_key && sub_batch->key_count == 0 && !target->key.is_integer)
 		return more;
-	PushActiveSnapshot(GetTransactionSnapshot());
+	bbm_partitions_snapshot(partition->relid, BBM_READ_LOCK);
 	work->cost.rows = bbm_verify_range(target, partition, sub_batch, by_check);
 	PopActiveSnapshot();
 	check_still_named(target, partition);
@@ -310,6 +314,7 @@ run_sub_batch(BbmWork *work, BbmRange *sub_batch)
 		more = next_sub_batch(work, partition, sub_batch, &batch_size);
 		if (job->has_cursor)
 			bbm_replace_cursor(&work->job->ran_from, keep_cursor(work, &sub_batch->min));
+		work->job->ran_from_known = true;
 		work->keys += sub_batch->key_count;
 		work->new_keys += sub_batch->key_count;
 		/* a range that had no keys may have got one since */
@@ -502,6 +507,7 @@ bbm_work(void *arg)
 	bool		more;
 
 	work->job->ran_size = 0;
+	work->job->ran_from_known = !work->job->has_cursor;
 	bbm_lock_watch_begin(bbm_setting_int(work->target->migration, BBM_MAX_BLOCKING_TIME), time_limit(work));
 	BBM_POINT("batch-begin");
 	if (!may_begin(work))

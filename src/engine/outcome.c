@@ -511,11 +511,16 @@ bbm_record_stale(BbmTarget *target, BbmJob *job)
 			bbm_make_error(ERRCODE_QUERY_CANCELED, "the table has changed", NULL), GetCurrentTimestamp());
 }
 
-/* May rows that cannot be processed be quarantined, so that the others are done? */
+/*
+ * May rows that cannot be processed be quarantined, so that the others are done?
+ * To skip a job that has committed a part, it must be known where the rest
+ * begins: what is done must not be done again with what is quarantined.
+ */
 static bool
 may_quarantine(const BbmTarget *target, const BbmJob *job)
 {
-	return target->migration->on_error != BBM_ON_ERROR_FAIL && !job->bisect && !job->phase.verifies;
+	return target->migration->on_error != BBM_ON_ERROR_FAIL && !job->bisect && !job->phase.verifies &&
+		(target->migration->on_error != BBM_ON_ERROR_SKIP || job->ran_from_known);
 }
 
 /*
@@ -698,9 +703,7 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 														  bbm_setting_int(target->migration, BBM_RETRY_MAX_DELAY),
 														  pg_prng_double(&pg_global_prng_state)));
 	args.bisect = job->bisect || (quarantine && target->migration->on_error == BBM_ON_ERROR_BISECT);
-	/* what was committed of it is done, and must not be done again with what is quarantined */
-	args.skip = quarantine && target->migration->on_error == BBM_ON_ERROR_SKIP &&
-		(!job->has_cursor || job->ran_size > 0);
+	args.skip = quarantine && target->migration->on_error == BBM_ON_ERROR_SKIP;
 	if (quarantine)
 		args.due = GetCurrentTimestamp();
 	if (!write_job(target, &args))

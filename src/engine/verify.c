@@ -5,7 +5,7 @@
  *		where rows move, in all tables at one moment.
  *
  * NOTES
- *	  The check of all tables first locks the tables and takes its snapshot
+ *	  A check first locks all tables that it reads, and takes its snapshot
  *	  then.  Another session can insert, update, delete and vacuum meanwhile;
  *	  it cannot rewrite or truncate a table, whose rows the snapshot would not
  *	  see after that.  A partition that is attached between the list and the
@@ -17,7 +17,6 @@
 #include "engine/verify.h"
 
 #include "storage/block.h"
-#include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 
 #include "base/point.h"
@@ -116,10 +115,8 @@ bbm_check_all(BbmTarget *target, int round)
 	int64		all = 0;
 	ListCell   *cell;
 
-	if (!target->per_partition)
-		LockRelationOid(target->relid, AccessShareLock);
 	BBM_POINT("verify-listed");
-	PushActiveSnapshot(GetTransactionSnapshot());
+	bbm_partitions_snapshot(target->relid, target->lock_mode);
 	foreach(cell, partitions)
 	{
 		BbmPartition *partition = bbm_partition_open(target, lfirst_oid(cell));

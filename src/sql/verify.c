@@ -28,6 +28,7 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "base/bbm.h"
 #include "base/guc.h"
@@ -154,9 +155,12 @@ count_all(const BbmMigration *migration)
 		 * missed: so, except for blocks, count in the order of the key over all
 		 */
 		bool		per_partition = target->per_partition && (target->strategy->table_scans || !target->rounds);
-		List	   *partitions = per_partition ? bbm_partitions_list(target->relid) : list_make1_oid(target->relid);
+		List	   *partitions;
 		ListCell   *cell;
 
+		/* not with the snapshot of the caller's statement, which may be older than what we have waited for */
+		bbm_partitions_snapshot(target->relid, AccessShareLock);
+		partitions = per_partition ? bbm_partitions_list(target->relid) : list_make1_oid(target->relid);
 		foreach(cell, partitions)
 		{
 			BbmPartition *partition = per_partition ? bbm_partition_open(target, lfirst_oid(cell)) :
@@ -170,6 +174,7 @@ count_all(const BbmMigration *migration)
 			rows += bbm_null_keys(target, migration->row_check ?
 								  psprintf("(%s\n) IS NOT TRUE", migration->row_check) : migration->filter,
 								  0, &table);
+		PopActiveSnapshot();
 	}
 	PG_FINALLY();
 	{

@@ -186,8 +186,7 @@ draw_keys(const BbmTarget *target, const BbmClaimState *state, double pages, int
 		return NIL;
 	for (int i = 0; i < key->n; i++)
 		types[i] = types[key->n + i] = types[2 * key->n + i] = key->columns[i].type;
-	bbm_key_values(key, &state->min, values);
-	bbm_key_values(key, &state->max, values + key->n);
+	bbm_key_range_values(key, &state->min, &state->max, values, values + key->n);
 	if (state->has_last)
 		bbm_key_values(key, &state->last, values + 2 * key->n);
 	sql = psprintf("SELECT %s, %s FROM %s%s AS %s TABLESAMPLE pg_catalog.system (%g) WHERE %s%s%s%s"

@@ -11,9 +11,11 @@
 #include "access/table.h"
 #include "catalog/partition.h"
 #include "catalog/pg_inherits.h"
+#include "storage/lmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 /*
@@ -112,6 +114,21 @@ void
 bbm_partitions_lock(Oid root, LOCKMODE lock)
 {
 	(void) find_all_inheritors(root, lock, NULL);
+}
+
+/*
+ * Takes a snapshot with which the table and everything below it are to be
+ * read, and makes it the active one.  All of them are locked before, until the
+ * transaction ends: if another session rewrote or truncated one meanwhile, this
+ * snapshot would see none of its rows.  "lock" is the strongest that the
+ * transaction will take of any table below.
+ */
+void
+bbm_partitions_snapshot(Oid root, LOCKMODE lock)
+{
+	LockRelationOid(root, AccessShareLock);
+	bbm_partitions_lock(root, lock);
+	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
 /* Is the table the root, or still below it?  The caller has locked it. */

@@ -19,6 +19,7 @@ extern List *bbm_partitions_related(Oid relid);
 extern bool bbm_has_triggers(Oid relid);
 extern List *bbm_partitions_list(Oid root);
 extern void bbm_partitions_lock(Oid root, LOCKMODE lock);
+extern void bbm_partitions_snapshot(Oid root, LOCKMODE lock);
 extern bool bbm_partitions_include(Oid root, Oid relid);
 
 #endif							/* BBM_TARGET_HIERARCHY_H */

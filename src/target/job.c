@@ -670,10 +670,7 @@ bbm_range_bind(const BbmTarget *target, const BbmRange *range, int size, Datum *
 	if (values == NULL)
 		return 2 * n;
 	if (target->strategy->has_key)
-	{
-		bbm_key_values(&target->key, &range->min, values);
-		bbm_key_values(&target->key, &range->max, values + n);
-	}
+		bbm_key_range_values(&target->key, &range->min, &range->max, values, values + n);
 	else if (target->column_type == TIDOID)
 	{
 		values[0] = block_datum(range->min.number, 0);

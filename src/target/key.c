@@ -98,25 +98,31 @@ resolve_operators(BbmKeyColumn *column, const TypeCacheEntry *type)
 
 /*
  * What determines the order of the column's values: the type, or the type
- * whose order it uses (varchar uses that of text), and the collation.
+ * whose order it uses (varchar uses that of text), and the collation.  It is
+ * kept and compared, so it must not depend on quote_all_identifiers.
  */
 static char *
 order_of(const BbmKeyColumn *column, const TypeCacheEntry *type)
 {
 	Oid			ordered = get_typtype(type->btree_opintype) == TYPTYPE_PSEUDO ? column->type : type->btree_opintype;
-	char	   *string = format_type_extended(ordered, -1, FORMAT_TYPE_FORCE_QUALIFY);
+	int			level = NewGUCNestLevel();
+	char	   *string;
 	HeapTuple	tuple;
 	Form_pg_collation form;
 
-	if (!OidIsValid(column->collation))
-		return string;
-	tuple = SearchSysCache1(COLLOID, ObjectIdGetDatum(column->collation));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for collation %u", column->collation);
-	form = (Form_pg_collation) GETSTRUCT(tuple);
-	string = psprintf("%s COLLATE %s", string,
-					  quote_qualified_identifier(get_namespace_name(form->collnamespace), NameStr(form->collname)));
-	ReleaseSysCache(tuple);
+	bbm_guc_set("quote_all_identifiers", "off", true);
+	string = format_type_extended(ordered, -1, FORMAT_TYPE_FORCE_QUALIFY);
+	if (OidIsValid(column->collation))
+	{
+		tuple = SearchSysCache1(COLLOID, ObjectIdGetDatum(column->collation));
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for collation %u", column->collation);
+		form = (Form_pg_collation) GETSTRUCT(tuple);
+		string = psprintf("%s COLLATE %s", string,
+						  quote_qualified_identifier(get_namespace_name(form->collnamespace), NameStr(form->collname)));
+		ReleaseSysCache(tuple);
+	}
+	AtEOXact_GUC(true, level);
 	return string;
 }
 
@@ -627,14 +633,37 @@ bbm_key_check_bound(const BbmKey *key, const BbmBound *bound)
 			 errhint("Change it back, or define another migration for what is left.")));
 }
 
+/* The lowest and the highest value of an integer key. */
+static void
+integer_limits(const BbmKey *key, int64 *lowest, int64 *highest)
+{
+	switch (key->columns[0].type)
+	{
+		case INT2OID:
+			*lowest = PG_INT16_MIN;
+			*highest = PG_INT16_MAX;
+			break;
+		case INT4OID:
+			*lowest = PG_INT32_MIN;
+			*highest = PG_INT32_MAX;
+			break;
+		default:
+			*lowest = PG_INT64_MIN;
+			*highest = PG_INT64_MAX;
+	}
+}
+
 /*
  * The values of a bound.  A number outside the range of the key's type stands
- * for the type's lowest or highest value.
+ * for the type's lowest or highest value; as a range that begins or ends there
+ * is then another one, see bbm_key_range_values.
  */
 void
 bbm_key_values(const BbmKey *key, const BbmBound *bound, Datum *values)
 {
-	int64		number = bound->number;
+	int64		lowest;
+	int64		highest;
+	int64		number;
 
 	bbm_key_check_bound(key, bound);
 	if (!key->is_integer)
@@ -642,17 +671,46 @@ bbm_key_values(const BbmKey *key, const BbmBound *bound, Datum *values)
 		values_of_text(key, bound->key, values);
 		return;
 	}
-	switch (key->columns[0].type)
+	integer_limits(key, &lowest, &highest);
+	number = Min(Max(bound->number, lowest), highest);
+	values[0] = key->columns[0].type == INT2OID ? Int16GetDatum((int16) number) :
+		key->columns[0].type == INT4OID ? Int32GetDatum((int32) number) : Int64GetDatum(number);
+}
+
+/*
+ * Does the key's type have a value between the two bounds, of which either may
+ * be NULL?  Not between two numbers that are both above its highest value, or
+ * both below its lowest.
+ */
+bool
+bbm_key_has_between(const BbmKey *key, const BbmBound *min, const BbmBound *max)
+{
+	int64		lowest;
+	int64		highest;
+
+	if (!key->is_integer)
+		return true;
+	integer_limits(key, &lowest, &highest);
+	return (min == NULL || min->number <= highest) && (max == NULL || max->number >= lowest);
+}
+
+/*
+ * The values of both bounds of a range.  A range in which the key's type has no
+ * value gets bounds that no row is between.
+ */
+void
+bbm_key_range_values(const BbmKey *key, const BbmBound *min, const BbmBound *max, Datum *min_values, Datum *max_values)
+{
+	BbmBound	low = *min;
+	BbmBound	high = *max;
+
+	if (!bbm_key_has_between(key, min, max))
 	{
-		case INT2OID:
-			values[0] = Int16GetDatum((int16) Min(Max(number, PG_INT16_MIN), PG_INT16_MAX));
-			break;
-		case INT4OID:
-			values[0] = Int32GetDatum((int32) Min(Max(number, PG_INT32_MIN), PG_INT32_MAX));
-			break;
-		default:
-			values[0] = Int64GetDatum(number);
+		low.number = 1;
+		high.number = 0;
 	}
+	bbm_key_values(key, &low, min_values);
+	bbm_key_values(key, &high, max_values);
 }
 
 /* The later of two bounds; the first may be that of an empty table. */

@@ -73,6 +73,9 @@ extern void bbm_key_keep_order(BbmKey *key, const char *string);
 extern PGDLLEXPORT void bbm_key_bound(const BbmKey *key, const Datum *values, BbmBound *bound);
 extern void bbm_key_check_bound(const BbmKey *key, const BbmBound *bound);
 extern PGDLLEXPORT void bbm_key_values(const BbmKey *key, const BbmBound *bound, Datum *values);
+extern bool bbm_key_has_between(const BbmKey *key, const BbmBound *min, const BbmBound *max);
+extern void bbm_key_range_values(const BbmKey *key, const BbmBound *min, const BbmBound *max, Datum *min_values,
+								 Datum *max_values);
 extern PGDLLEXPORT int bbm_key_compare(const BbmKey *key, const Datum *a, const Datum *b);
 extern PGDLLEXPORT BbmBound bbm_key_later(const BbmKey *key, const BbmBound *a, const BbmBound *b);
 

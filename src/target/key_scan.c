@@ -292,6 +292,9 @@ void
 bbm_key_walk(BbmKeyWalk *walk)
 {
 	walk->count = 0;
+	/* beyond the type's highest value, a walk would find that value, which is in the range before */
+	if (!bbm_key_has_between(&walk->target->key, walk->from, walk->to))
+		return;
 	if (OidIsValid(walk->partition->index) && walk->condition == NULL)
 		walk_index(walk);
 	else

@@ -182,9 +182,9 @@ undone_rows(BbmTarget *target, char **table, bool *undone)
 	const BbmMigration *migration = target->migration;
 	int64		rows;
 
-	if (!target->strategy->has_key)
+	if (!target->strategy->has_key || all_declared(target))
 		return 0;
-	PushActiveSnapshot(GetTransactionSnapshot());
+	bbm_partitions_snapshot(target->relid, AccessShareLock);
 	*undone = true;
 	rows = bbm_null_keys(target, migration->filter, BBM_MOST_NULL_KEYS + 1, table);
 	if (rows == 0 && migration->verify && migration->row_check && !migration->skip_null_keys)

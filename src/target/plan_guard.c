@@ -229,12 +229,12 @@ bbm_plan_is_same(const BbmTarget *target, const BbmPartition *partition)
 	PlannedStmt *stmt;
 	bool		same = false;
 
-	/* a rule rewrote the statement to several */
 	if (plan == NULL)
 		return false;
-	stmt = linitial_node(PlannedStmt, plan->stmt_list);
+	/* a rule may have rewritten the statement: to several, to none, or to a NOTIFY, which has no plan */
+	stmt = list_length(plan->stmt_list) == 1 ? linitial_node(PlannedStmt, plan->stmt_list) : NULL;
 	/* if the key determines the partition, a plan made for one range leaves out the other partitions */
-	if (list_length(plan->stmt_list) == 1)
+	if (stmt && stmt->commandType != CMD_UTILITY)
 		same = partition->as_one_table ? is_plain_hierarchy(stmt) && !bbm_order_key_leads(target) :
 			is_plain(partition, stmt);
 	ReleaseCachedPlan(plan, CurrentResourceOwner);

@@ -254,6 +254,62 @@ EOS
 	once_each($node, 'joined', 40, 'the rows of a partition that a check has not listed are done');
 }
 
+# target/hierarchy.c, bbm_partitions_snapshot: a partition is rewritten by a session for which a check waits.  A snapshot from before
+# that would see none of its rows.
+{
+	value($node, <<'EOS');
+CREATE TABLE rewritten (id bigint, half integer NOT NULL, n integer NOT NULL DEFAULT 0) PARTITION BY LIST (half);
+CREATE TABLE rewritten_1 PARTITION OF rewritten FOR VALUES IN (1);
+CREATE TABLE rewritten_2 PARTITION OF rewritten FOR VALUES IN (2);
+CREATE INDEX ON rewritten (id);
+EOS
+	value($node, $_) for q(ALTER SYSTEM SET bbm.lock_timeout = '1min'), 'SELECT pg_reload_conf()';
+	my $key = "column_name => 'id', min_value => 1, max_value => 20";
+	for my $case (
+		# name, options, where the check stands, after how many passes, what is left to do
+		[ 'without_key', "$key, rows_stay => true", 'end-begin', 0, 'n = 0, id = NULL' ],
+		[ 'by_range', $key, 'batch-begin', 2, 'n = 0' ],
+		[ 'by_block', "batching_strategy => 'BlockRangeBatchingStrategy'", 'verify-listed', 0, 'n = 0' ])
+	{
+		my ($name, $options, $point, $passes, $change) = @$case;
+		my $id = value($node, <<"EOS");
+ALTER TABLE rewritten_1 SET LOGGED;
+TRUNCATE rewritten;
+INSERT INTO rewritten SELECT i, 1 + i / 11 FROM generate_series(1, 20) i;
+SELECT bbm_update('$name', 'rewritten', 'n = 1', 'n = 0', batch_size => 100, $options);
+EOS
+		arm($node, $point, migration => $id, passes => $passes);
+		start_migration($node, $name);
+		stands($node, $point);
+		value($node, "UPDATE rewritten SET $change WHERE id = 7");
+		my $rewrites = $node->background_psql('postgres');
+		$rewrites->query_safe('BEGIN; ALTER TABLE rewritten_1 SET UNLOGGED');
+		release($node);
+		ok($node->poll_query_until('postgres',
+			"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event_type = 'Lock')"),
+			"$name: a check waits for a partition that is rewritten");
+		my $verifies = background($node, 'postgres', q(SET application_name = 'verifies'), "SELECT bbm_verify('$name')");
+		waits_for_lock($node, 'verifies', '... and so does bbm_verify');
+		$rewrites->query_safe('COMMIT');
+		$rewrites->quit;
+		my ($out) = finish_background($verifies);
+		if ($name eq 'without_key')
+		{
+			is($out, 1, '... which counts the row that is left to do');
+			$node->poll_query_until('postgres', "SELECT status IN ('finished', 'failed') FROM bbm_status('$name')");
+			is(value($node, "SELECT failure_error_code, error_message FROM batched_background_migrations WHERE name = '$name'"),
+				'2|1 row has a null key and is in no range', '... and the migration does not pass it over');
+		}
+		else
+		{
+			finished($node, $name);
+			once_each($node, 'rewritten', 20, '... and the row that is left to do is done');
+		}
+		value($node, "SELECT bbm_drop('$name')");
+	}
+	value($node, $_) for 'ALTER SYSTEM RESET bbm.lock_timeout', 'SELECT pg_reload_conf()';
+}
+
 # catalog/jobs.c, bbm_job_ids_catch_up: another process takes a number while the sequence is set.
 {
 	my $id = subject($node, 'numbered', on_error => "'split'", max_attempts => 1, job => 'UPDATE numbered SET n = n + 1 / (id - 7) WHERE id BETWEEN $1 AND $2');
