@@ -11,7 +11,7 @@ EXTENSION = bbm
 DATA = sql/bbm--1.0.sql
 PGFILEDESC = "bbm - batched background migrations"
 OBJS = src/module.o \
-	src/base/blockers.o src/base/cancel.o src/base/clock.o src/base/commit.o src/base/cpu_use.o src/base/cpu_waits.o src/base/guc.o src/base/hours.o \
+	src/base/backends.o src/base/blockers.o src/base/cancel.o src/base/clock.o src/base/commit.o src/base/cpu_use.o src/base/cpu_waits.o src/base/guc.o src/base/hours.o \
 	src/base/impact.o src/base/impact_counts.o \
 	src/base/lock_watch.o src/base/locks.o src/base/overrides.o src/base/printable.o src/base/progress.o src/base/rates.o \
 	src/base/requests.o src/base/shares.o src/base/shmem.o src/base/slots.o src/base/spi.o src/base/standby.o src/base/trouble.o \

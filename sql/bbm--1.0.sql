@@ -866,16 +866,22 @@ CREATE VIEW @extschema@.bbm_migration_status (
     ) e ON true
     ORDER BY m.id;
 
+/*
+ * The bodies of these functions are parsed now.  As text they would name the
+ * extension's schema in each call: after ALTER SCHEMA ... RENAME they would fail, or
+ * run, with the rights of whoever calls them, what somebody has put into another
+ * schema of that name.
+ */
 CREATE FUNCTION @extschema@.bbm_status_detail(name text DEFAULT NULL) RETURNS SETOF @extschema@.bbm_migration_status
     LANGUAGE sql STABLE ROWS 10
     SET search_path = pg_catalog, pg_temp
-AS $$
+BEGIN ATOMIC
     SELECT * FROM @extschema@.bbm_migration_status s
     WHERE bbm_internal.bbm_reads(bbm_status_detail.name) AND (bbm_status_detail.name IS NULL OR s.name = bbm_status_detail.name)
     UNION ALL
     SELECT * FROM jsonb_populate_recordset(NULL::@extschema@.bbm_migration_status,
-                                           bbm_internal.bbm_elsewhere('bbm_status_detail', bbm_status_detail.name))
-$$;
+                                           bbm_internal.bbm_elsewhere('bbm_status_detail', bbm_status_detail.name));
+END;
 COMMENT ON FUNCTION @extschema@.bbm_status_detail IS
     'all that is known of each migration, one row for each: progress, rate, pace, the whole of what it waits for, the last error';
 
@@ -904,7 +910,7 @@ CREATE TYPE bbm_internal.bbm_status_line AS (
 CREATE FUNCTION @extschema@.bbm_status(name text DEFAULT NULL) RETURNS SETOF bbm_internal.bbm_status_line
     LANGUAGE sql STABLE ROWS 10
     SET search_path = pg_catalog, pg_temp
-AS $$
+BEGIN ATOMIC
     (SELECT bbm_internal.bbm_fit(w.name, w.room - least(w.waits, 16), true), w.status, w.percent, w.rows_done,
            w.rows_per_second, w.eta, w.workers,
            bbm_internal.bbm_fit(w.waiting_on, w.room - least(w.names, w.room - least(w.waits, 16)), false)
@@ -926,8 +932,8 @@ AS $$
     ORDER BY w.id)
     UNION ALL
     SELECT * FROM jsonb_populate_recordset(NULL::bbm_internal.bbm_status_line,
-                                           bbm_internal.bbm_elsewhere('bbm_status', bbm_status.name))
-$$;
+                                           bbm_internal.bbm_elsewhere('bbm_status', bbm_status.name));
+END;
 COMMENT ON FUNCTION @extschema@.bbm_status IS
     'one line for each migration, 120 columns wide: progress, rate, what it waits for; no row and a NOTICE if the name does not exist; bbm_status_detail has the rest';
 
@@ -961,13 +967,13 @@ CREATE VIEW @extschema@.bbm_migration_jobs (
 CREATE FUNCTION @extschema@.bbm_jobs(name text DEFAULT NULL) RETURNS SETOF @extschema@.bbm_migration_jobs
     LANGUAGE sql STABLE ROWS 1000
     SET search_path = pg_catalog, pg_temp
-AS $$
+BEGIN ATOMIC
     SELECT * FROM @extschema@.bbm_migration_jobs j
     WHERE bbm_internal.bbm_reads(bbm_jobs.name) AND (bbm_jobs.name IS NULL OR j.migration = bbm_jobs.name)
     UNION ALL
     SELECT * FROM jsonb_populate_recordset(NULL::@extschema@.bbm_migration_jobs,
-                                           bbm_internal.bbm_elsewhere('bbm_jobs', bbm_jobs.name))
-$$;
+                                           bbm_internal.bbm_elsewhere('bbm_jobs', bbm_jobs.name));
+END;
 COMMENT ON FUNCTION @extschema@.bbm_jobs IS
     'jobs of a migration, or of all, newest first; adjacent finished jobs are merged: column jobs counts those in a row';
 
@@ -1049,7 +1055,9 @@ CREATE VIEW @extschema@.bbm_problems (migration, problem, detail, advice) WITH (
 CREATE FUNCTION @extschema@.bbm_doctor() RETURNS SETOF @extschema@.bbm_problems
     LANGUAGE sql STABLE ROWS 5
     SET search_path = pg_catalog, pg_temp
-AS 'SELECT * FROM @extschema@.bbm_problems';
+BEGIN ATOMIC
+    SELECT * FROM @extschema@.bbm_problems;
+END;
 COMMENT ON FUNCTION @extschema@.bbm_doctor IS
     'one row for each thing that would keep migrations from running here, with what to do; no row if all is well';
 
@@ -1172,7 +1180,7 @@ COMMENT ON FUNCTION bbm_internal.bbm_error_kind IS
 CREATE FUNCTION @extschema@.bbm_errors(name text DEFAULT NULL) RETURNS SETOF bbm_internal.bbm_error_group
     LANGUAGE sql STABLE ROWS 10
     SET search_path = pg_catalog, pg_temp
-AS $$
+BEGIN ATOMIC
     SELECT e.migration, e.error_sqlstate,
            CASE WHEN min(e.error_message) = max(e.error_message) THEN min(e.error_message) ELSE e.kind END, count(*),
            (array_agg(e.first_key ORDER BY e.min_value, e.job, e.id))[1],
@@ -1188,8 +1196,8 @@ AS $$
           FROM @extschema@.bbm_migration_errors s
           WHERE bbm_internal.bbm_reads(bbm_errors.name) AND (bbm_errors.name IS NULL OR s.migration = bbm_errors.name)) e
     GROUP BY e.migration, e.error_sqlstate, e.kind
-    ORDER BY min(e.id)
-$$;
+    ORDER BY min(e.id);
+END;
 COMMENT ON TYPE bbm_internal.bbm_error_group IS 'a row of bbm_errors()';
 COMMENT ON COLUMN bbm_internal.bbm_error_group.migration IS
     'name of the migration';

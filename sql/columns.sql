@@ -313,6 +313,19 @@ SELECT state, message FROM fails($$INSERT INTO batched_background_migrations
     VALUES (1000010, 'fewer than none', 10, 10, 'f', 'public.r', 'id', 'moon/1', -1)$$);
 SELECT state, message FROM fails($$INSERT INTO batched_background_migration_jobs
     (id, batched_background_migration_id, min_value, max_value, attempts, claim_epoch) VALUES (1000010, 1000010, 1, 5, -1, 1)$$);
+-- a job before its migration, and without its kind
+SELECT state, message FROM fails($$INSERT INTO batched_background_migration_jobs
+    (id, batched_background_migration_id, min_value, max_value, kind) VALUES (1000010, 1000010, 1, 5, NULL)$$);
+SELECT state, message FROM fails($$INSERT INTO batched_background_migration_jobs
+    (id, batched_background_migration_id, min_value, max_value, claim_epoch, kind) VALUES (1000010, 1000010, 1, 5, 1, NULL)$$);
+-- a shard's migration without what records it
+INSERT INTO batched_background_migrations
+    (id, name, max_value, batch_size, job_signature_name, table_name, column_name, owner, origin, shard_id)
+VALUES (1000012, 'half a shard', 10, 10, 'UPDATE r SET n = n + 10 WHERE id BETWEEN $1 AND $2', 'public.r', 'id', 'regress_bbm_registry', 'moon/1', 5);
+SELECT bbm_start('half a shard');
+SELECT bbm_wait('half a shard', '1 minute');
+SELECT last_error, hint FROM bbm_status_detail('half a shard');
+SELECT bbm_drop('half a shard');
 -- jobs that a restore has loaded without their migration belong to none: the next migration with that id does not continue them
 SELECT nextval('bbm_migrations_id_seq') + 1 AS next_id \gset
 INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, attempts, claim_epoch)

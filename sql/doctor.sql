@@ -134,11 +134,17 @@ SELECT * FROM bbm_doctor();
 -- tables that are not as they were, and triggers: of others, and of bbm
 ALTER TABLE batched_background_migration_jobs RENAME COLUMN requeued TO renamed;
 SELECT * FROM bbm_doctor() \gx
+-- that is bbm's concern alone; and one may drop it
+TRUNCATE bare;
+BEGIN;
+DROP EXTENSION bbm;
+ROLLBACK;
 ALTER TABLE batched_background_migration_jobs RENAME COLUMN renamed TO requeued;
 CREATE FUNCTION strange() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 ALTER FUNCTION strange OWNER TO regress_bbm_tables;
 CREATE TRIGGER strange AFTER UPDATE ON batched_background_migration_jobs FOR EACH ROW EXECUTE FUNCTION strange();
 SELECT * FROM bbm_doctor() \gx
+TRUNCATE t;
 DROP TRIGGER strange ON batched_background_migration_jobs;
 DROP FUNCTION strange;
 ALTER TABLE batched_background_migrations DISABLE TRIGGER bbm_event;

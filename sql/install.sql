@@ -117,8 +117,25 @@ SELECT regress_ops.bbm_create('elsewhere', 't', 'UPDATE t SET n = n + 1 WHERE id
 CALL regress_ops.bbm_run('elsewhere');
 SELECT name, status, percent, rows_done, jobs_finished FROM regress_ops.bbm_status_detail();
 SELECT min(n), max(n) FROM t;
--- it cannot be moved, as its functions know their schema
+-- it cannot be moved
 ALTER EXTENSION bbm SET SCHEMA public;
+-- the schema's name may change, and another one may get it
+ALTER SCHEMA regress_ops RENAME TO regress_ops_now;
+CREATE SCHEMA regress_ops;
+CREATE VIEW regress_ops.bbm_problems AS SELECT 'not ours'::text AS migration, ''::text AS problem, ''::text AS detail, ''::text AS advice;
+CREATE TABLE renamed (id int PRIMARY KEY, n int);
+INSERT INTO renamed SELECT generate_series(1, 10);
+SELECT regress_ops_now.bbm_update('renamed', 'renamed', 'n = 10 / (id - 3)', on_error => 'split', max_attempts => 1, batch_size => 10, start => true) > 0 AS created;
+SELECT regress_ops_now.bbm_wait('renamed', '1 minute');
+SELECT name, status, rows_done FROM regress_ops_now.bbm_status();
+SELECT name, status, rows_done FROM regress_ops_now.bbm_status_detail('renamed');
+SELECT migration, rows FROM regress_ops_now.bbm_jobs();
+SELECT migration, count, first_key FROM regress_ops_now.bbm_errors();
+SELECT count(*) FROM regress_ops_now.bbm_doctor();
+SELECT count(*) FROM regress_ops_now.bbm_throttle('renamed');
+DROP TABLE renamed;
+DROP SCHEMA regress_ops CASCADE;
+ALTER SCHEMA regress_ops_now RENAME TO regress_ops;
 DROP SCHEMA regress_ops;
 DROP SCHEMA regress_ops CASCADE;
 SELECT count(*) AS extensions FROM pg_extension WHERE extname = 'bbm';

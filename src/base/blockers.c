@@ -28,6 +28,7 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "base/backends.h"
 #include "base/compat.h"
 #include "base/locks.h"
 #include "base/point.h"

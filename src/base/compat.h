@@ -283,22 +283,6 @@ bbm_backend_status(int n)
 	return local ? &local->backendStatus : NULL;
 }
 
-/* The one with this process id, or NULL. */
-static inline PgBackendStatus *
-bbm_status_of_process(int pid)
-{
-	int			n = pgstat_fetch_stat_numbackends();
-
-	for (int i = 1; i <= n; i++)
-	{
-		PgBackendStatus *status = bbm_backend_status(i);
-
-		if (status && status->st_procpid == pid)
-			return status;
-	}
-	return NULL;
-}
-
 static inline bool
 bbm_may_vacuum(Oid relid, Oid role)
 {

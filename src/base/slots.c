@@ -67,15 +67,42 @@ bbm_slot_reserve(BbmKind kind, Oid database, Oid owner, uint32 *generation)
 	return i;
 }
 
-/* For the launcher: the process did not start. */
+/* Is it still reserved for the process that was to be started then?  Caller holds the lock. */
+static bool
+is_reserved(const BbmSlot *slot, uint32 generation)
+{
+	return slot->in_use && slot->generation == generation && slot->pid == 0;
+}
+
+/* For the launcher: the process is not to be started. */
 void
 bbm_slot_cancel_reservation(int i, uint32 generation)
 {
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
-	if (bbm_shared->slots[i].in_use && bbm_shared->slots[i].generation == generation &&
-		bbm_shared->slots[i].pid == 0)
+	if (is_reserved(&bbm_shared->slots[i], generation))
 		bbm_shared->slots[i].in_use = false;
 	LWLockRelease(bbm_shared->lock);
+}
+
+/*
+ * For the launcher: the process has ended.  True if it ended before it took its
+ * slot, though it was wanted: the system could not start it, for example.  Then
+ * its request waits a little, as after any other death.
+ */
+bool
+bbm_slot_stillborn(int i, uint32 generation)
+{
+	BbmSlot    *slot = &bbm_shared->slots[i];
+	bool		stillborn;
+
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	stillborn = is_reserved(slot, generation) && !slot->must_exit;
+	if (stillborn && slot->kind == BBM_KIND_WORKER)
+		bbm_request_back_off(slot);
+	if (is_reserved(slot, generation))
+		slot->in_use = false;
+	LWLockRelease(bbm_shared->lock);
+	return stillborn;
 }
 
 static void

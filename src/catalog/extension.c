@@ -328,6 +328,16 @@ bbm_catalog_matches(const BbmCatalog *catalog)
 	return strcmp(catalog->version, BBM_VERSION) == 0;
 }
 
+/*
+ * Can our tables be read, and ("writes") written?  Where not, bbm_catalog and
+ * our statements raise an error: what must not fail because of that asks first.
+ */
+bool
+bbm_catalog_is_sound(const BbmCatalog *catalog, bool writes)
+{
+	return bbm_catalog_matches(catalog) && catalog->flaw == NULL && !(writes && catalog->strange_trigger_name);
+}
+
 /* The same for callers that need the extension: raises an error. */
 const BbmCatalog *
 bbm_catalog(void)

@@ -94,9 +94,12 @@ insert_job(BbmSql *sql, Datum *values)
 	return bbm_sql_int64(0, 1);
 }
 
+/* NULL, where a row is read before its constraints are checked, is the default. */
 BbmJobKind
 bbm_job_kind(const char *name)
 {
+	if (name == NULL)
+		return BBM_JOB_RANGE;
 	return strcmp(name, "repair") == 0 ? BBM_JOB_REPAIR : strcmp(name, "retry") == 0 ? BBM_JOB_RETRY : BBM_JOB_RANGE;
 }
 

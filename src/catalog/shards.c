@@ -208,13 +208,20 @@ prepare(const char *sql, int nargs, Oid *types)
 
 /*
  * Finds where this node records what is done in the migration's shard, in the
- * current memory context; NULL when that is not here any more.
+ * current memory context; NULL when that is not here any more.  bbm writes no
+ * migration of a shard without a record, but the owner of the tables may.
  */
 BbmShard *
 bbm_shard_open(const BbmMigration *migration, bool integer)
 {
 	BbmShard   *shard;
 
+	if (migration->shard_record == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("migration \"%s\" is about a shard, and has no record of it", migration->name),
+				 errdetail("Its shard_id is " INT64_FORMAT ", and its shard_record is NULL.", migration->shard_id),
+				 errhint("bbm_drop it: the coordinator has the migration of the whole table.")));
 	(void) bbm_cluster_query(GetUserId(),
 							 psprintf("SELECT r.shardid, coalesce(t.shardminvalue, ''), coalesce(t.shardmaxvalue, ''), %s "
 									  "FROM pg_catalog.pg_dist_shard t JOIN pg_catalog.pg_dist_shard r ON %s "

@@ -39,7 +39,8 @@ bbm_report_ended(void)
 	int			n = 0;
 	ListCell   *cell;
 
-	if (catalog == NULL || !bbm_catalog_matches(catalog))
+	/* to drop it may be what the user does about its flaw */
+	if (catalog == NULL || !bbm_catalog_is_sound(catalog, false))
 		return;
 	initStringInfo(&names);
 	SPI_connect();

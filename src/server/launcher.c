@@ -50,6 +50,8 @@
 
 /* The time to the next check when no worker process is available, or when one may have died unnoticed. */
 #define BBM_RETRY_MS 1000
+/* Discovery that cannot be started is tried again after that, and then after growing delays, up to this. */
+#define BBM_LAST_RETRY_MS (64 * BBM_RETRY_MS)
 /* A repeated message is logged at most this often. */
 #define BBM_LOG_MS (60 * 1000)
 
@@ -58,6 +60,7 @@ typedef struct Started
 {
 	BackgroundWorkerHandle *handle;
 	uint32		generation;
+	Oid			discovers;		/* the database that it is to check, or InvalidOid */
 } Started;
 
 /* The result of trying to start a worker. */
@@ -70,6 +73,8 @@ typedef enum Start
 
 static Started *started;
 static List *to_discover = NIL; /* OIDs of databases that discovery has still to check */
+static TimestampTz discover_after = 0;	/* none is started before */
+static int	discovery_failures = 0; /* in a row: it ended before it began */
 static TimestampTz next_poll;
 static bool no_slot_reported = false;
 
@@ -150,6 +155,7 @@ start_worker(BbmKind kind, Oid database, Oid owner, bool needed)
 		pfree(started[slot].handle);
 	started[slot].handle = NULL;
 	started[slot].generation = start.generation;
+	started[slot].discovers = kind == BBM_KIND_DISCOVERY ? database : InvalidOid;
 	registered = RegisterDynamicBackgroundWorker(&worker, &started[slot].handle);
 	MemoryContextSwitchTo(old);
 	if (registered)
@@ -167,20 +173,41 @@ start_worker(BbmKind kind, Oid database, Oid owner, bool needed)
 	return START_NO_ROOM;
 }
 
-/* Releases the slot of a worker that ended before it could take it. */
+/*
+ * A discovery has ended.  If it had not begun, its database is still to be
+ * checked, later: what nobody announced would otherwise wait for bbm.naptime, or
+ * for ever.
+ */
+static void
+discovery_ended(Oid database, bool stillborn)
+{
+	if (!stillborn)
+	{
+		discovery_failures = 0;
+		return;
+	}
+	to_discover = list_append_unique_oid(to_discover, database);
+	discover_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												 Min(BBM_RETRY_MS << Min(discovery_failures, 10), BBM_LAST_RETRY_MS));
+	discovery_failures++;
+}
+
+/* Releases the slots of processes that ended before they could take them. */
 static void
 forget_stillborn(void)
 {
 	for (int i = 0; i < bbm_shared->nslots; i++)
 	{
 		pid_t		pid;
+		bool		stillborn;
 
-		if (started[i].handle && GetBackgroundWorkerPid(started[i].handle, &pid) == BGWH_STOPPED)
-		{
-			bbm_slot_cancel_reservation(i, started[i].generation);
-			pfree(started[i].handle);
-			started[i].handle = NULL;
-		}
+		if (started[i].handle == NULL || GetBackgroundWorkerPid(started[i].handle, &pid) != BGWH_STOPPED)
+			continue;
+		stillborn = bbm_slot_stillborn(i, started[i].generation);
+		if (OidIsValid(started[i].discovers))
+			discovery_ended(started[i].discovers, stillborn);
+		pfree(started[i].handle);
+		started[i].handle = NULL;
 	}
 }
 
@@ -363,8 +390,10 @@ start_discovery(void)
 {
 	ListCell   *cell;
 
-	if (discovery_is_running())
+	if (to_discover == NIL || discovery_is_running())
 		return true;
+	if (!bbm_time_has_come(GetCurrentTimestamp(), discover_after, BBM_LAST_RETRY_MS))
+		return false;
 	foreach(cell, to_discover)
 	{
 		Oid			database = lfirst_oid(cell);

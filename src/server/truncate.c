@@ -21,6 +21,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "storage/lmgr.h"
 
 #include "base/bbm.h"
 #include "base/next_hook.h"
@@ -76,6 +77,31 @@ report(const BbmMigration *migration, List *tables)
 }
 
 /*
+ * Can the TRUNCATE be recorded?  It is the application's, and its table is locked
+ * by now: so it does not wait for whoever has locked our tables, to alter them
+ * for example, nor fail where they are not as they were created.
+ */
+static bool
+can_record(void)
+{
+	static const BbmTable used[] = {BBM_MIGRATIONS, BBM_JOBS, BBM_EVENTS};
+	const BbmCatalog *catalog = bbm_catalog_find();
+
+	for (int i = 0; catalog && bbm_catalog_is_sound(catalog, true) && i < lengthof(used); i++)
+	{
+		if (ConditionalLockRelationOid(catalog->tables[used[i]], RowExclusiveLock))
+			continue;
+		ereport(LOG,
+				(errmsg("a TRUNCATE is not recorded: table \"%s\" is locked", bbm_table_name(used[i])),
+				 errhint("If it was of a migration's table, and rows were inserted since, restart the migration with bbm_alter.")));
+		return false;
+	}
+	/* what was there before we had the locks may have been altered */
+	catalog = bbm_catalog_find();
+	return catalog && bbm_catalog_is_sound(catalog, true);
+}
+
+/*
  * The tables are locked until the transaction ends, so no batch on them is in
  * flight, and none begins before the event is visible.  A migration that is
  * started meanwhile starts after the TRUNCATE.
@@ -83,10 +109,9 @@ report(const BbmMigration *migration, List *tables)
 static void
 report_all(List *tables)
 {
-	const BbmCatalog *catalog = tables == NIL ? NULL : bbm_catalog_find();
 	ListCell   *cell;
 
-	if (catalog == NULL || !bbm_catalog_matches(catalog))
+	if (tables == NIL || !can_record())
 		return;
 	SPI_connect();
 	foreach(cell, bbm_migrations_started(CurrentMemoryContext))

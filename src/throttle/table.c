@@ -23,6 +23,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "base/backends.h"
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/locks.h"

@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
+#include "base/backends.h"
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/rates.h"

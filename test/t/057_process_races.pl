@@ -11,6 +11,7 @@ use BbmRaces;
 use BbmTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(time);
 
 # one worker: the second process is a session, which a test begins when it wants
 my $node = points_node('process_races', conf => POINTS_CONF . "bbm.max_workers = 1\nautovacuum = off\n");
@@ -222,6 +223,35 @@ EOS
 	release($node);
 	my (undef, $err) = finish_background($drop);
 	is($err, '', "$point: the database is dropped");
+	no_workers($node);
+}
+
+# server/launcher.c: what ends before it begins is not started again at once, since that would fill the log; nor is it forgotten.
+{
+	subject($node, 'stillborn');
+	arm($node, 'launch-attach', stops => 5);
+	my $began = time;
+	start_migration($node, 'stillborn');
+	for (1 .. 5)
+	{
+		my ($pid) = stands($node, 'launch-attach');
+		kill 'TERM', $pid;
+		$node->poll_query_until('postgres', "SELECT NOT $pid = ANY (point.standing('launch-attach'))");
+	}
+	# 200 ms, and then twice as long each time
+	cmp_ok(time - $began, '>=', 3, 'a worker that ends before it begins is started again after growing delays');
+	release($node);
+	is(value($node, q(SELECT bbm_wait('stillborn', '3 min'))), 'finished', '... until one begins');
+	no_workers($node);
+
+	subject($node, 'undiscovered');
+	value($node, q(SET session_replication_role = replica; UPDATE batched_background_migrations SET status = 1 WHERE name = 'undiscovered'));
+	arm($node, 'discovery-attach');
+	value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'bbm launcher'));
+	my ($pid) = stands($node, 'discovery-attach');
+	kill 'TERM', $pid;
+	is(value($node, q(SELECT bbm_wait('undiscovered', '1 min'))), 'finished', 'a discovery that ends before it begins is tried again');
+	release($node);
 	no_workers($node);
 }
 
