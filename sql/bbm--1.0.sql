@@ -936,7 +936,7 @@ CREATE FUNCTION @extschema@.bbm_throttle(
     OUT signal text, OUT value text, OUT limit_value text, OUT share float8, OUT throttles boolean, OUT reason text,
     OUT setting text, OUT microseconds float8
 ) RETURNS SETOF record
-    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 5 AS 'MODULE_PATHNAME';
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 5 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_throttle IS
     'what may throttle a migration before its next batch: for each signal that has a limit its value, the limit, the value''s share of it, and whether it throttles';
 
