@@ -367,9 +367,9 @@ CREATE TRIGGER bbm_replica BEFORE INSERT OR UPDATE OR DELETE
     FOR EACH ROW EXECUTE FUNCTION bbm_internal.bbm_replica_guard();
 ALTER TABLE @extschema@.bbm_totals ENABLE REPLICA TRIGGER bbm_replica;
 
-CREATE FUNCTION @extschema@.bbm_own_statement() RETURNS boolean
+CREATE FUNCTION bbm_internal.bbm_own_statement() RETURNS boolean
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.bbm_own_statement IS
+COMMENT ON FUNCTION bbm_internal.bbm_own_statement IS
     'is the running statement one of bbm''s own? Used by the policies of its tables';
 
 -- a role that was granted access sees and controls what its memberships allow
@@ -398,12 +398,12 @@ CREATE POLICY bbm_owner ON @extschema@.bbm_events
 CREATE POLICY bbm_monitor ON @extschema@.bbm_events FOR SELECT TO pg_monitor USING (true);
 GRANT SELECT ON @extschema@.bbm_events TO pg_monitor;
 -- FORCE ROW LEVEL SECURITY applies these policies to the tables' owner, too, but never to bbm
-CREATE POLICY bbm_own ON @extschema@.batched_background_migrations USING (@extschema@.bbm_own_statement());
-CREATE POLICY bbm_own ON @extschema@.batched_background_migration_jobs USING (@extschema@.bbm_own_statement());
-CREATE POLICY bbm_own ON @extschema@.bbm_partitions USING (@extschema@.bbm_own_statement());
-CREATE POLICY bbm_own ON @extschema@.bbm_row_errors USING (@extschema@.bbm_own_statement());
-CREATE POLICY bbm_own ON @extschema@.bbm_events USING (@extschema@.bbm_own_statement());
-CREATE POLICY bbm_own ON @extschema@.bbm_totals USING (@extschema@.bbm_own_statement());
+CREATE POLICY bbm_own ON @extschema@.batched_background_migrations USING (bbm_internal.bbm_own_statement());
+CREATE POLICY bbm_own ON @extschema@.batched_background_migration_jobs USING (bbm_internal.bbm_own_statement());
+CREATE POLICY bbm_own ON @extschema@.bbm_partitions USING (bbm_internal.bbm_own_statement());
+CREATE POLICY bbm_own ON @extschema@.bbm_row_errors USING (bbm_internal.bbm_own_statement());
+CREATE POLICY bbm_own ON @extschema@.bbm_events USING (bbm_internal.bbm_own_statement());
+CREATE POLICY bbm_own ON @extschema@.bbm_totals USING (bbm_internal.bbm_own_statement());
 
 /* Defining. */
 
@@ -942,7 +942,7 @@ CREATE FUNCTION @extschema@.bbm_throttle(
     OUT signal text, OUT value text, OUT limit_value text, OUT share float8, OUT throttles boolean, OUT reason text,
     OUT setting text, OUT microseconds float8
 ) RETURNS SETOF record
-    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 5 AS 'MODULE_PATHNAME';
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 5 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.bbm_throttle IS
     'what may throttle a migration before its next batch: for each signal that has a limit its value, the limit, the value''s share of it, and whether it throttles';
 

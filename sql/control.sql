@@ -32,6 +32,7 @@ SELECT * FROM fails($$SELECT bbm_retry(NULL)$$);
 SELECT * FROM fails($$SELECT bbm_drop(NULL)$$);
 SELECT * FROM fails($$SELECT bbm_alter(NULL)$$);
 SELECT * FROM fails($$SELECT bbm_wait(NULL)$$);
+SELECT * FROM fails($$SELECT * FROM bbm_throttle(NULL)$$);
 SELECT * FROM fails($$SELECT bbm_ensure_finished(NULL)$$);
 SELECT * FROM fails($$SELECT bbm_ensure_finished(VARIADIC NULL)$$);
 \pset expanded off

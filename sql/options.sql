@@ -71,6 +71,9 @@ SELECT bbm_alter('slow', target_duration => '250');
 SELECT bbm_alter('slow', workers => 2);
 SELECT bbm_alter('slow', target_duration => '2 s');
 UPDATE batched_background_migrations SET target_duration = '1000' WHERE name = 'slow';
+-- bytes
+SELECT bbm_alter('slow', max_batch_wal => 16);
+SELECT bbm_alter('slow', max_batch_wal => 16 * 1024 * 1024);
 -- milliseconds and kilobytes, as surely; a unit, a large number, and one that turns it off are meant
 SELECT bbm_alter('slow', settings => '{bbm.lock_timeout=5, bbm.max_wal_rate=10, bbm.max_row_rate=5, bbm.max_slot_wal=5}');
 SELECT bbm_alter('slow', workers => 3);

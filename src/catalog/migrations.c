@@ -602,7 +602,7 @@ bbm_migration_progress(int64 id, MemoryContext context, BbmProgress *progress)
 {
 	static BbmSql sql = {
 		"SELECT coalesce(s.percent, 0)::text, s.rows_done, s.jobs_finished, m.error_sqlstate, m.error_message, "
-		"m.error_detail, m.error_hint "
+		"m.error_detail, m.error_hint, s.last_error "
 		"FROM @.batched_background_migrations m JOIN @.bbm_migration_status s ON s.id = m.id WHERE m.id = $1",
 		1, {INT8OID}
 	};
@@ -618,4 +618,5 @@ bbm_migration_progress(int64 id, MemoryContext context, BbmProgress *progress)
 	progress->error = bbm_sql_text(0, 5, context);
 	progress->detail = bbm_sql_text(0, 6, context);
 	progress->hint = bbm_sql_text(0, 7, context);
+	progress->last_error = bbm_sql_text(0, 8, context);
 }

@@ -36,6 +36,7 @@ typedef struct BbmProgress
 	char	   *error;
 	char	   *detail;
 	char	   *hint;
+	char	   *last_error;		/* also one after which it tries again, or NULL */
 } BbmProgress;
 
 extern bool bbm_migration_is_copy(const char *origin, bool restored);

@@ -22,16 +22,34 @@
 #include "catalog/migrations.h"
 #include "catalog/shards.h"
 
-/* Raises an error unless the current user has the rights of this owner. */
+/* The name of a role, which may be gone. */
+static const char *
+role_name(Oid role)
+{
+	const char *name = GetUserNameFromId(role, true);
+
+	return name ? name : "?";
+}
+
+/*
+ * Raises an error unless the current user has the rights of this owner.  Who
+ * may see the migration is told whose it is.
+ */
 void
 bbm_check_owner(Oid owner, const char *name)
 {
-	if (!has_privs_of_role(bbm_acting_user(), owner))
+	Oid			caller = bbm_acting_user();
+	bool		sees = bbm_role_may_see(owner);
+
+	if (!has_privs_of_role(caller, owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for migration \"%s\"", name ? name : ""),
-				 errdetail("Only a member of its owner may define, start, pause or change it."),
-				 errhint("Its owner is in the column owner of batched_background_migrations.")));
+				 sees ? errdetail("Role \"%s\" does not have the privileges of its owner, role \"%s\".",
+								  role_name(caller), role_name(owner)) :
+				 errdetail("Role \"%s\" does not have the privileges of its owner.", role_name(caller)),
+				 sees ? errhint("Use the owner's role, or a member of it.") :
+				 errhint("Ask a superuser or a member of pg_monitor, who see the owner in bbm_status_detail().")));
 }
 
 /*
@@ -52,6 +70,23 @@ bbm_check_definer(Oid owner, const char *name)
 				 errhint("Starting, pausing and dropping it asks for the owner's privileges alone.")));
 }
 
+/* Raises an error unless the current user may make this role the owner of a migration. */
+void
+bbm_check_new_owner(Oid owner, const char *name)
+{
+	Oid			caller = bbm_acting_user();
+	bool		has_privileges = has_privs_of_role(caller, owner);
+
+	if (!has_privileges || !member_can_set_role(caller, owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to make role \"%s\" the owner of migration \"%s\"", role_name(owner), name ? name : ""),
+				 has_privileges ? errdetail("Role \"%s\" may not SET ROLE to it.", role_name(caller)) :
+				 errdetail("Role \"%s\" does not have its privileges.", role_name(caller)),
+				 errhint("GRANT %s TO %s, or name another owner.", quote_identifier(role_name(owner)),
+						 quote_identifier(role_name(caller)))));
+}
+
 /* Where a worker logs in as the owner, the owner must be allowed to log in. */
 void
 bbm_check_may_log_in(Oid role)
@@ -60,7 +95,7 @@ bbm_check_may_log_in(Oid role)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 				 errmsg("role \"%s\" cannot own a migration, because it is not permitted to log in",
-						GetUserNameFromId(role, false)),
+						role_name(role)),
 				 errdetail("Before PostgreSQL 17 a background worker cannot run as such a role."),
 				 errhint("ALTER ROLE ... LOGIN; without a password nobody can use that.")));
 }
@@ -216,7 +251,7 @@ bbm_check_session_owns(const BbmMigration *migration)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("cannot run migration \"%s\" in this session", migration->name),
 				 errdetail("Its job runs as role \"%s\", which this session did not log in as.",
-						   GetUserNameFromId(migration->owner, true) ? GetUserNameFromId(migration->owner, true) : "?"),
+						   role_name(migration->owner)),
 				 errhint("Log in as that role, or start it for the background workers with bbm_start.")));
 	bbm_catalog_check_trust(migration->owner);
 }

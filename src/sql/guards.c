@@ -93,7 +93,7 @@ set_owner(BbmRow *row, Oid before, bool restored)
 	{
 		if (owner != before)
 		{
-			bbm_check_definer(owner, bbm_row_text(*row, "name"));
+			bbm_check_new_owner(owner, bbm_row_text(*row, "name"));
 			bbm_catalog_check_trust(owner);
 		}
 		bbm_row_set(row, "owner", name_datum(GetUserNameFromId(owner, false)), false);

@@ -159,6 +159,19 @@ notice_target(BbmRow row)
 						 (int) (target->time / USECS_PER_SEC))));
 }
 
+/* Nothing is written in less than a page of WAL, so a smaller number is probably one of kilobytes or megabytes. */
+static void
+notice_batch_wal(BbmRow row)
+{
+	bool		isnull;
+	int64		bytes = DatumGetInt64(bbm_row_get(row, "max_batch_wal", &isnull));
+
+	if (!isnull && bytes < XLOG_BLCKSZ)
+		ereport(NOTICE,
+				(errmsg("max_batch_wal of migration \"%s\" is " INT64_FORMAT " bytes", bbm_row_text(row, "name"), bytes),
+				 errhint("It is a number of bytes. Megabytes are " INT64_FORMAT " * 1024 * 1024.", bytes)));
+}
+
 /*
  * Reports what a user has written and surely not meant: numbers without a
  * unit, which are of another unit than he thinks.  "old" is NULL for a new row.
@@ -171,6 +184,8 @@ bbm_notice_units(const BbmRow *old, BbmRow new)
 
 	if (old == NULL || !bbm_row_same(*old, new, "target_duration"))
 		notice_target(new);
+	if (old == NULL || !bbm_row_same(*old, new, "max_batch_wal"))
+		notice_batch_wal(new);
 	if (!isnull && (old == NULL || !bbm_row_same(*old, new, "settings")))
 		bbm_overrides_notice(DatumGetArrayTypeP(settings), bbm_row_text(new, "name"));
 }

@@ -167,6 +167,20 @@ cancelled(void *name)
 	errhint(BBM_CANCELLED_HINT);
 }
 
+/* How far the migration is, as it was just read, and its last error: a batch that is tried again looks like one that runs. */
+static void
+report_progress(const RunState *state, const char *name, TimestampTz *report_at)
+{
+	const BbmProgress *progress = &state->progress;
+
+	if (state->migration && state->migration->status == BBM_RUNNING)
+		ereport(NOTICE,
+				(errmsg("migration \"%s\": %s percent, " INT64_FORMAT " rows, " INT64_FORMAT " jobs",
+						name, progress->percent, progress->rows, progress->jobs),
+				 progress->last_error ? errdetail("The last error was: %s", progress->last_error) : 0));
+	*report_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_PROGRESS_MS);
+}
+
 /* Drives the engine until the migration has ended. */
 static void
 drive(BbmEngine *engine, RunState *state, char *name)
@@ -199,11 +213,7 @@ drive(BbmEngine *engine, RunState *state, char *name)
 			if (now < report_at)
 				continue;
 			run_or_throw(read_state, state);
-			if (state->migration && state->migration->status == BBM_RUNNING)
-				ereport(NOTICE,
-						(errmsg("migration \"%s\": %s percent, " INT64_FORMAT " rows, " INT64_FORMAT " jobs",
-								name, state->progress.percent, state->progress.rows, state->progress.jobs)));
-			report_at = TimestampTzPlusMilliseconds(now, BBM_PROGRESS_MS);
+			report_progress(state, name, &report_at);
 			continue;
 		}
 
@@ -213,6 +223,8 @@ drive(BbmEngine *engine, RunState *state, char *name)
 		run_or_throw(read_state, state);
 		if (!goes_on(state, name))
 			break;
+		if (!engine->throttled && GetCurrentTimestamp() >= report_at)
+			report_progress(state, name, &report_at);
 		due = Min(due, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_POLL_MS));
 		bbm_sleep(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due), BBM_WAIT_OTHERS);
 	}

@@ -421,7 +421,7 @@ put_signal(void *arg, const BbmThrottleRow *row)
 	nulls[4] = !row->checked;
 	put_string(values, nulls, 5, row->checked ? row->reason : "only its workers check it");
 	put_string(values, nulls, 6, row->setting);
-	values[7] = Float8GetDatum(row->microseconds);
+	values[7] = Float8GetDatum(rint(row->microseconds * 1000) / 1000);
 	nulls[7] = !row->checked;
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
@@ -430,16 +430,17 @@ put_signal(void *arg, const BbmThrottleRow *row)
 Datum
 bbm_throttle(PG_FUNCTION_ARGS)
 {
+	char	   *name = bbm_name_argument(fcinfo);
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	BbmMigration *migration;
 
 	InitMaterializedSRF(fcinfo, 0);
 	bbm_not_on_standby("bbm_throttle()");
 	SPI_connect();
-	migration = bbm_visible_migration(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	migration = bbm_visible_migration(name);
 	/* as in bbm_status: no row for a migration that does not exist, or that the caller may not see */
 	if (migration == NULL)
-		bbm_notice_no_such_migration(text_to_cstring(PG_GETARG_TEXT_PP(0)), "");
+		bbm_notice_no_such_migration(name, "");
 	else
 	{
 		MemoryContext old = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);

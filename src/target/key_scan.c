@@ -94,7 +94,7 @@ open_relations(IndexWalk *walk, BbmTarget *target, BbmPartition *partition)
 					 errmsg("the index on column \"%s\" of table \"%s\" is gone or invalid",
 							bbm_key_to_string(&target->key), migration->table_name),
 					 errdetail("The table was being split into ranges along it."),
-					 errhint("Create one with CREATE UNIQUE INDEX CONCURRENTLY, or name another with bbm_alter, and start the migration again.")));
+					 errhint("Create one with CREATE INDEX CONCURRENTLY, or name another with bbm_alter, and start the migration again.")));
 		}
 		partition->index = found.oid;
 		partition->backwards = found.backwards;

@@ -74,7 +74,7 @@ no_index(const BbmTarget *target, const BbmPartition *partition, Relation rel)
 					RelationGetRelationName(rel)),
 			 errdetail("A usable index is a valid btree index that begins with (%s), in the type's own order, without a predicate.",
 					   order),
-			 errhint("Create one with CREATE UNIQUE INDEX CONCURRENTLY, name another key, or use BlockRangeBatchingStrategy.")));
+			 errhint("Create one with CREATE INDEX CONCURRENTLY, name another key, or use BlockRangeBatchingStrategy.")));
 }
 
 /* Does a table with rows meet the requirements: nulls only where they are allowed, and what the strategy needs? */

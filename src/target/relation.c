@@ -126,7 +126,8 @@ no_such_table(const char *name)
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_TABLE),
 			 errmsg("table \"%s\" does not exist", name),
-			 errdetail("It was searched for with search_path \"%s\".", namespace_search_path),
+			 names ? errdetail("It was searched for with search_path \"%s\".", namespace_search_path) :
+			 errdetail("It is no name of one or two parts."),
 			 errhint("Write it as schema.table.")));
 }
 

@@ -98,6 +98,9 @@ value($node, q(SELECT bbm_retry('retries'), bbm_start('retries')));
 $node->poll_query_until('postgres', q(SELECT attempt = 1 FROM bbm_status_detail('retries')));
 ok($node->poll_query_until('postgres', reported('forgotten', 2)), 'polls go on');
 is(value($node, $unpaused), $reported, 'with bbm.stalled_after off, one that does not move is not reported');
+# a session that runs it says so, too, while it waits for the retry
+my ($rc, $shown, $notices) = $node->psql('postgres', "SET statement_timeout = '10s'; CALL bbm_run('retries')");
+like($notices, qr/NOTICE:  migration "retries": 0\.0 percent, 0 rows, 0 jobs\nDETAIL:  The last error was: P0001: no luck/, 'CALL bbm_run shows the last error with its progress');
 no_workers($node) if value($node, q(SELECT bbm_drop('retries')));
 log_clean($node, undef, qr/no luck/);
 done_testing();
