@@ -58,17 +58,8 @@
 /* A process of ours works when it has run for so much of the time. */
 #define BBM_BUSY_WORKS 0.01
 
-/* The processes of bbm; there are hardly more, and those that are do not belong to it then. */
-#define BBM_MOST_PROCESSES 64
-
-typedef struct Ours
-{
-	int			n;
-	pid_t		pid[BBM_MOST_PROCESSES];
-} Ours;
-
 static bool
-is_ours(const Ours *ours, pid_t pid)
+is_ours(const BbmCpuProcesses *ours, pid_t pid)
 {
 	for (int i = 0; i < ours->n; i++)
 	{
@@ -80,7 +71,7 @@ is_ours(const Ours *ours, pid_t pid)
 
 /* Those that have a slot, and this one: without preloading there are no slots, and a session may find none free. */
 static void
-find_ours(Ours *ours)
+find_ours(BbmCpuProcesses *ours)
 {
 	ours->n = bbm_slots_pids(ours->pid, BBM_MOST_PROCESSES);
 	if (is_ours(ours, MyProcPid))
@@ -94,8 +85,8 @@ find_ours(Ours *ours)
  * One that waits for something else does not need one, but it did when it began
  * its statement.
  */
-static int64
-idle_for(const PgBackendStatus *status, TimestampTz now)
+int64
+bbm_cpu_idle_for(const PgBackendStatus *status, TimestampTz now)
 {
 	if (status->st_state == STATE_DISABLED)
 		return 0;
@@ -116,7 +107,7 @@ idle_for(const PgBackendStatus *status, TimestampTz now)
  * one of them, which counts from then on.
  */
 static int64
-clients_idle_for(const Ours *ours, TimestampTz now)
+clients_idle_for(const BbmCpuProcesses *ours, TimestampTz now)
 {
 	static TimestampTz needed_at = 0;
 	int64		least = PG_INT64_MAX;
@@ -130,7 +121,7 @@ clients_idle_for(const Ours *ours, TimestampTz now)
 
 		if (status && (status->st_backendType == B_BACKEND || status->st_backendType == B_BG_WORKER) &&
 			!is_ours(ours, status->st_procpid))
-			least = Min(least, idle_for(status, now));
+			least = Min(least, bbm_cpu_idle_for(status, now));
 	}
 	pgstat_clear_backend_activity_snapshot();
 	if (least == 0)
@@ -178,7 +169,7 @@ bbm_cpu_parse_stat(const char *text, int64 *programs, int64 *idle)
 
 /* For how long programs that are not ours have run, in clock ticks, since the system was started. */
 static bool
-read_programs(const Ours *ours, int64 *ticks)
+read_programs(const BbmCpuProcesses *ours, int64 *ticks)
 {
 	char		text[1024];
 	char		path[64];
@@ -205,7 +196,7 @@ read_programs(const Ours *ours, int64 *ticks)
  * readings makes one of the answers wrong.
  */
 static int64
-programs_idle_for(const Ours *ours, TimestampTz now)
+programs_idle_for(const BbmCpuProcesses *ours, TimestampTz now)
 {
 	static TimestampTz read_at = 0;
 	static int64 read_ticks = 0;
@@ -236,7 +227,7 @@ bbm_cpus_are_ours_for(TimestampTz now)
 {
 	static TimestampTz known_at = 0;
 	static int64 known = 0;
-	Ours		ours;
+	BbmCpuProcesses ours;
 	int64		valid_us = known >= BBM_CPUS_OURS_US ? BBM_ANSWER_LONG_US :
 		known > 0 ? BBM_ANSWER_US : BBM_ANSWER_NOT_US;
 
@@ -258,8 +249,7 @@ typedef struct BusyReading
 {
 	bool		reported;		/* by the system */
 	double		idle_us;		/* of all CPUs, since the system was started */
-	Ours		ours;
-	double		ran_us[BBM_MOST_PROCESSES]; /* each of our processes, since it began */
+	BbmCpuProcesses ours;
 } BusyReading;
 
 static void
@@ -284,24 +274,24 @@ read_busy(BusyReading *reading)
 		if (read_beginning(path, text, sizeof(text)) ? !bbm_cpu_parse_times(text, &times) :
 			reading->ours.pid[i] == MyProcPid)
 			reading->reported = false;
-		reading->ran_us[i] = (double) times.ran_ns / 1000;
+		reading->ours.ran_us[i] = (double) times.ran_ns / 1000;
 	}
 }
 
 /* For how long our processes have run between two readings; *workers: how many of them. */
-static double
-ran_between(const BusyReading *before, const BusyReading *after, double passed_us, int *workers)
+double
+bbm_cpu_ran_between(const BbmCpuProcesses *before, const BbmCpuProcesses *after, double passed_us, int *workers)
 {
 	double		all_us = 0;
 
 	*workers = 0;
-	for (int i = 0; i < after->ours.n; i++)
+	for (int i = 0; i < after->n; i++)
 	{
 		double		ran_us = after->ran_us[i];
 
-		for (int j = 0; j < before->ours.n; j++)
+		for (int j = 0; j < before->n; j++)
 		{
-			if (before->ours.pid[j] == after->ours.pid[i])
+			if (before->pid[j] == after->pid[i])
 				ran_us -= before->ran_us[j];
 		}
 		/* one that was not there before has begun since; but a session may have run for hours before that */
@@ -341,7 +331,7 @@ bbm_cpu_use(TimestampTz now, BbmCpuUse *use)
 	else
 	{
 		others = cpus - (reading.idle_us - last.idle_us) / passed_us;
-		others -= ran_between(&last, &reading, passed_us, &known.workers) / passed_us;
+		others -= bbm_cpu_ran_between(&last.ours, &reading.ours, passed_us, &known.workers) / passed_us;
 		others = Min(Max(others, 0), cpus);
 		share = known.cpus == cpus ? 1.0 / BBM_BUSY_READINGS : 1;
 		known.others += (others - known.others) * share;

@@ -226,7 +226,11 @@ wait_for_batches(List *migrations, bool cancel)
 	bbm_await_batches(true);
 	PG_ENSURE_ERROR_CLEANUP(no_more_waiting, (Datum) 0);
 	{
-		/* a signal that came between a claim and its batch had nothing to cancel, so it is sent again */
+		/*
+		 * A signal that came between two transactions of a process is kept
+		 * for the next one; but one may be lost, as when all that it ends is
+		 * the wait of a commit for a standby.  So it is sent again.
+		 */
 		for (int i = 1;; i++)
 		{
 			bool		nodes = any_has_nodes(migrations);

@@ -15,6 +15,34 @@ counter_table($node, 'm', 10);
 define($node, 'm', 'm', job => 'gated');
 value($node, "CREATE FUNCTION cpu_use(ms int) RETURNS float8[] LANGUAGE c AS '$ENV{BBM_TEST_MODULE}', 'bbm_test_cpu_use'");
 
+# A session that executes a statement needs one, at whatever moment it is asked about; who waits, or has no statement, needs none.
+{
+	value($node, "CREATE FUNCTION idle_for(pid int) RETURNS bigint STRICT LANGUAGE c AS '$ENV{BBM_TEST_MODULE}', 'bbm_test_session_idle_for'");
+	# The least and the greatest of 50 answers.
+	my $idle_for = sub {
+		my ($session) = @_;
+		return split / /, value($node,
+			"SELECT concat_ws(' ', min(i), max(i)) FROM pg_stat_activity, generate_series(1, 50) g, LATERAL (SELECT idle_for(pid + 0 * g) AS i) x WHERE application_name = '$session'");
+	};
+	my $holder = $node->background_psql('postgres');
+	$holder->query_safe(q(SET application_name = 'idle'));
+	$holder->query_safe('SELECT pg_advisory_lock(2)');
+	my $executes = background($node, 'postgres', q(SET application_name = 'executes'), q(DO 'BEGIN LOOP END LOOP; END'));
+	my $waits    = background($node, 'postgres', q(SET application_name = 'waits'), q(SELECT pg_advisory_lock(2)));
+	$node->poll_query_until('postgres',
+		q{SELECT count(*) = 2 FROM pg_stat_activity WHERE application_name = 'executes' AND state = 'active' AND query LIKE 'DO%' OR application_name = 'waits' AND wait_event_type = 'Lock'});
+	my ($least, $most) = $idle_for->('executes');
+	is("$least $most", '0 0', 'a session that executes needs a CPU');
+	($least) = $idle_for->('waits');
+	cmp_ok($least, '>', 0, 'a session that waits for a lock needs none');
+	($least) = $idle_for->('idle');
+	cmp_ok($least, '>', 0, 'a session without a statement needs none');
+	value($node, q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'executes'));
+	finish_background($executes);
+	$holder->quit;
+	finish_background($waits);
+}
+
 # A batch that fails has used a CPU, and the process pauses for that.
 counter_table($node, 'failing', 10);
 value($node, <<'EOS');

@@ -170,8 +170,10 @@ for my $options ([ 'after_sub_batch', sub_batch_size => 2 ], [ 'claimed_along' ]
 	release($node, 'batch-begin');
 	if ($name eq 'claimed_along')
 	{
+		$node->poll_query_until('postgres',
+			"SELECT cardinality(point.standing('release-begin')) = 1 OR NOT EXISTS (SELECT FROM @{[jobs_of($name)]} j WHERE status = 4)");
+		is(value($node, "SELECT count(*) FROM $name WHERE n > 0"), $done, "$name: nothing is done after the pause");
 		# it was never begun; whoever takes it meanwhile must not lose it
-		stands($node, 'release-begin');
 		start_migration($node, $name);
 		my $second = background($node, 'postgres', "CALL bbm_run('$name')");
 		release($node);

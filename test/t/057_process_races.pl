@@ -14,8 +14,19 @@ use Test::More;
 use Time::HiRes qw(time);
 
 # one worker: the second process is a session, which a test begins when it wants
-my $node = points_node('process_races', conf => POINTS_CONF . "bbm.max_workers = 1\nautovacuum = off\n");
+my $node = points_node('process_races', streaming => 1, conf => POINTS_CONF . "bbm.max_workers = 1\nautovacuum = off\n");
 my $module = $ENV{BBM_POINTS_MODULE};
+
+# A session that pauses the migration, cancels its batch and waits for that, and does nothing else; it gives up after a while.
+sub pause_beside
+{
+	my ($server, $name) = @_;
+	my $pause = background($server, 'postgres', q(SET application_name = 'pause'), 'SET synchronous_commit = local', "SET statement_timeout = '20s'",
+		"SELECT bbm_pause('$name', cancel => true, wait => true)");
+	$server->poll_query_until('postgres',
+		q(SELECT count(*) = 0 OR bool_or(wait_event = 'Extension') FROM pg_stat_activity WHERE application_name = 'pause' AND state = 'active'));
+	return $pause;
+}
 
 # throttle/vacuum.c: the table is dropped, or given to another owner, between the check and the VACUUM.
 value($node, 'CREATE ROLE app LOGIN; CREATE ROLE other; GRANT EXECUTE ON FUNCTION bbm_create TO app; GRANT CREATE ON SCHEMA public TO app, other; GRANT app, other TO CURRENT_USER');
@@ -177,7 +188,7 @@ EOS
 	no_workers($node);
 }
 
-# sql/control.c, wait_for_batches: a cancel comes between a claim and its batch, which it cannot hit.
+# sql/control.c, wait_for_batches: a cancel comes between a claim and its batch, which it hits when that begins.
 {
 	my $holder = $node->background_psql('postgres');
 	$holder->query_safe('SELECT pg_advisory_lock(8)');
@@ -185,24 +196,51 @@ EOS
 CREATE FUNCTION waits_for_it(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql SET lock_timeout = 0 AS $$
 BEGIN
 	PERFORM pg_advisory_xact_lock_shared(8);
-	UPDATE public.cancel_missed SET n = n + 1 WHERE id BETWEEN lo AND hi;
+	UPDATE public.cancel_early SET n = n + 1 WHERE id BETWEEN lo AND hi;
 END $$;
 EOS
-	my $id = subject($node, 'cancel_missed', job => 'waits_for_it');
+	my $id = subject($node, 'cancel_early', job => 'waits_for_it');
 	arm($node, 'claim-committed', migration => $id);
-	start_migration($node, 'cancel_missed');
+	start_migration($node, 'cancel_early');
 	stands($node, 'claim-committed');
-	my $pause = background($node, 'postgres', q(SET application_name = 'pause'), q(SELECT bbm_pause('cancel_missed', cancel => true, wait => true)));
-	$node->poll_query_until('postgres',
-		q(SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'pause' AND wait_event = 'Extension')));
+	my $pause = pause_beside($node, 'cancel_early');
 	release($node);
 	my ($out, $err) = finish_background($pause);
-	is("$out$err", 1, 'a cancel that comes before its batch is sent again');
-	is(value($node, "SELECT count(*) FROM @{[jobs_of('cancel_missed')]} j WHERE status = 4"), 0, '... and no batch is in flight');
+	is("$out$err", 1, 'a cancel that comes before its batch hits it');
+	is(value($node, "SELECT count(*) FROM @{[jobs_of('cancel_early')]} j WHERE status = 4"), 0, '... and no batch is in flight');
 	$holder->quit;
-	start_migration($node, 'cancel_missed');
-	finished($node, 'cancel_missed');
-	once_each($node, 'cancel_missed', 20);
+	start_migration($node, 'cancel_early');
+	finished($node, 'cancel_early');
+	once_each($node, 'cancel_early', 20);
+}
+
+# ... or while a commit of a job waits for a standby, which is all that it ends: the job goes on, and waits for the pause to commit.
+{
+	my $id = subject($node, 'cancel_lost', batch_size => 20, sub_batch_size => 5, synchronous => 'true', settings => q('{bbm.lock_timeout=1h}'));
+	arm($node, 'batch-recorded', migration => $id);
+	start_migration($node, 'cancel_lost');
+	stands($node, 'batch-recorded');
+	value($node, q(ALTER SYSTEM SET synchronous_standby_names = 'absent'));
+	value($node, 'SELECT pg_reload_conf()');
+	# commits until one waits: then the setting has taken effect
+	my $waits = sub { return "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = '$_[0]' AND wait_event = 'SyncRep'" };
+	my $commits = background($node, 'postgres', q(SET application_name = 'commits'),
+		q(DO 'BEGIN LOOP PERFORM pg_logical_emit_message(true, pg_current_xact_id()::text, ''''); COMMIT; END LOOP; END'));
+	$node->poll_query_until('postgres', $waits->('commits'));
+	my $offset = log_size($node);
+	release($node);
+	ok($node->poll_query_until('postgres', $waits->('bbm worker')), 'a commit of a job waits for a standby');
+	my ($out, $err) = finish_background(pause_beside($node, 'cancel_lost'));
+	is("$out$err", 1, 'a cancel that ends this wait alone is sent again');
+	like(log_since($node, $offset), qr/canceling wait for synchronous replication due to user request/, '... as the commit took the first one');
+	is(value($node, "SELECT sum(n) || ' done, ' || (SELECT count(*) FROM @{[jobs_of('cancel_lost')]} j WHERE status = 4) || ' in flight' FROM cancel_lost"), '5 done, 0 in flight', '... and ends the job');
+	value($node, 'ALTER SYSTEM RESET synchronous_standby_names');
+	value($node, 'SELECT pg_reload_conf()');
+	value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'commits'));
+	finish_background($commits);
+	start_migration($node, 'cancel_lost');
+	finished($node, 'cancel_lost');
+	once_each($node, 'cancel_lost', 20);
 }
 
 # server/launcher.c, server/ddl.c: a database is dropped at each point of a launch for it.
@@ -275,6 +313,29 @@ for my $point (qw(claim-committed batch-committed batch-aborted end-begin end-co
 	my @errors = grep { /\[bbm worker\] .*(?:ERROR|FATAL|PANIC):/ && !/due to administrator command/ } split /\n/, log_since($node, $offset);
 	is("@errors", '', '... and its worker exits without an error');
 	value($node, 'CREATE EXTENSION bbm');
+}
+
+# base/requests.c: help is asked for after the last poll of a worker that exits: two workers do a phase, one finds no range any more, and the other one begins the next phase.
+{
+	value($node, 'ALTER SYSTEM SET bbm.max_workers = 2');
+	$node->restart;
+	my $id = subject($node, 'help_comes_late', batch_size => 10, workers => 2, verify => 'true', filter => "'n = 0'");
+	arm($node, 'batch-begin', migration => $id, passes => 1);
+	arm($node, 'exit-idle');
+	start_migration($node, 'help_comes_late');
+	stands($node, 'batch-begin');
+	stands($node, 'exit-idle');
+	arm($node, 'batch-statement', migration => $id, passes => 1, stops => 2);
+	release($node, 'batch-begin');
+	# the help that it asks for
+	stands($node, 'batch-statement');
+	release($node, 'exit-idle');
+	ok($node->poll_query_until('postgres', q(SELECT cardinality(point.standing('batch-statement')) = 2)),
+		'help that is asked for while a worker exits comes');
+	release($node);
+	finished($node, 'help_comes_late');
+	once_each($node, 'help_comes_late', 20);
+	no_workers($node);
 }
 
 log_clean($node);

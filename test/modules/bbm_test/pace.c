@@ -25,6 +25,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "base/compat.h"
 #include "base/cpu_use.h"
 #include "base/cpu_waits.h"
 #include "base/impact.h"
@@ -35,6 +36,8 @@
 PG_FUNCTION_INFO_V1(bbm_test_pace);
 PG_FUNCTION_INFO_V1(bbm_test_pace_pulses);
 PG_FUNCTION_INFO_V1(bbm_test_cpus_are_ours_for);
+PG_FUNCTION_INFO_V1(bbm_test_session_idle_for);
+PG_FUNCTION_INFO_V1(bbm_test_cpu_ran);
 PG_FUNCTION_INFO_V1(bbm_test_cpu_use);
 PG_FUNCTION_INFO_V1(bbm_test_cpu_stat);
 PG_FUNCTION_INFO_V1(bbm_test_cpu_times);
@@ -361,6 +364,26 @@ bbm_test_cpus_are_ours_for(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(bbm_cpus_are_ours_for(GetCurrentTimestamp()));
 }
 
+/* (pid int) → bigint: for how long, in microseconds, that session has not needed a CPU; NULL: there is none. */
+Datum
+bbm_test_session_idle_for(PG_FUNCTION_ARGS)
+{
+	int64		idle_us = -1;
+
+	pgstat_clear_backend_activity_snapshot();
+	for (int i = 1; i <= pgstat_fetch_stat_numbackends(); i++)
+	{
+		PgBackendStatus *status = bbm_backend_status(i);
+
+		if (status && status->st_procpid == PG_GETARG_INT32(0))
+			idle_us = bbm_cpu_idle_for(status, GetCurrentTimestamp());
+	}
+	pgstat_clear_backend_activity_snapshot();
+	if (idle_us < 0)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(idle_us);
+}
+
 static Datum
 numbers(const double *values, int n)
 {
@@ -369,6 +392,41 @@ numbers(const double *values, int n)
 	for (int i = 0; i < n; i++)
 		results[i] = Float8GetDatum(values[i]);
 	return PointerGetDatum(construct_array(results, n, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+/* Processes, of which two arguments have the pids and for how long each has run. */
+static void
+get_processes(FunctionCallInfo fcinfo, int arg, BbmCpuProcesses *processes)
+{
+	int			n_ran;
+	double	   *pid = bbm_test_numbers(fcinfo, arg, &processes->n);
+	double	   *ran_us = bbm_test_numbers(fcinfo, arg + 1, &n_ran);
+
+	if (processes->n != n_ran || n_ran > BBM_MOST_PROCESSES)
+		elog(ERROR, "the arrays must be of one length, and not too long");
+	for (int i = 0; i < n_ran; i++)
+	{
+		processes->pid[i] = (pid_t) pid[i];
+		processes->ran_us[i] = ran_us[i];
+	}
+}
+
+/*
+ * (pids float8[], ran_us float8[], the same later, passed_us float8) → float8[]:
+ * for how long they have run in between, and how many of them.
+ */
+Datum
+bbm_test_cpu_ran(PG_FUNCTION_ARGS)
+{
+	BbmCpuProcesses before;
+	BbmCpuProcesses after;
+	int			workers;
+	double		ran_us;
+
+	get_processes(fcinfo, 0, &before);
+	get_processes(fcinfo, 2, &after);
+	ran_us = bbm_cpu_ran_between(&before, &after, PG_GETARG_FLOAT8(4), &workers);
+	PG_RETURN_DATUM(numbers((double[]) {ran_us, workers}, 2));
 }
 
 /*
