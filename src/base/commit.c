@@ -5,7 +5,7 @@
  *
  * NOTES
  *	  COMMIT PREPARED may run in another session than the one whose callback
- *	  would wake the launcher, so it requests discovery.
+ *	  would wake the launcher, so it requests discovery (server/hooks.c).
  *
  *-------------------------------------------------------------------------
  */

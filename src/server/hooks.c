@@ -17,7 +17,9 @@
 #include "server/hooks.h"
 
 #include "access/xact.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 
@@ -28,6 +30,7 @@
 #include "base/shmem.h"
 #include "base/slots.h"
 #include "base/wait_event.h"
+#include "catalog/extension.h"
 #include "server/ddl.h"
 #include "server/ended.h"
 #include "server/handover.h"
@@ -151,15 +154,53 @@ block(Oid database)
 	make_free(database);
 }
 
+/*
+ * Has a prepared transaction, or another one that has not ended, written to the
+ * table of migrations, in this database?  A prepared transaction keeps its locks,
+ * through a restart as well, and is only known by them here.
+ */
+static bool
+anybody_writes_migrations(const BbmCatalog *catalog)
+{
+	LOCKTAG		tag;
+	int			n;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, catalog->migrations);
+	(void) GetLockConflicts(&tag, ShareLock, &n);
+	return n > 0;
+}
+
+/*
+ * COMMIT PREPARED: it may start a migration, and then the session that has
+ * prepared it is not here to say so.  But most of these transactions are others'; with
+ * distributed tables, each write to several nodes is one on each of them.  One
+ * that creates the extension may have defined migrations in it.
+ */
+static void
+commit_prepared(BBM_UTILITY_PARAMETERS)
+{
+	const BbmCatalog *catalog = IsTransactionState() ? bbm_catalog_find() : NULL;
+	bool		known = catalog != NULL;
+	bool		writes = known && anybody_writes_migrations(catalog);
+
+	bbm_next_utility(previous_utility, BBM_UTILITY_ARGUMENTS);
+	if (writes || (!known && OidIsValid(get_extension_oid("bbm", true))))
+		bbm_request_discovery(MyDatabaseId);
+}
+
 static void
 utility(BBM_UTILITY_PARAMETERS)
 {
 	Node	   *statement = pstmt->utilityStmt;
-	bool		commit_prepared = IsA(statement, TransactionStmt) &&
-		((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED;
 	Oid			database = InvalidOid;
 	Oid			owner = InvalidOid;
 
+	if (IsA(statement, TransactionStmt) && ((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED &&
+		bbm_shared != NULL)
+	{
+		commit_prepared(BBM_UTILITY_ARGUMENTS);
+		return;
+	}
 	/* a transaction command may run where no catalog can be read */
 	if (!IsA(statement, TransactionStmt) && bbm_shared != NULL)
 	{
@@ -174,8 +215,6 @@ utility(BBM_UTILITY_PARAMETERS)
 	bbm_next_utility(previous_utility, BBM_UTILITY_ARGUMENTS);
 	if (OidIsValid(owner))
 		bbm_handover_end(owner);
-	if (commit_prepared)
-		bbm_request_discovery(MyDatabaseId);
 }
 
 /* Called once per process, from _PG_init.  The commands matter only with shared memory. */

@@ -66,6 +66,39 @@ SKIP:
 	is(value($node, q(SELECT status FROM bbm_status('back'))), 'paused', 'rolled back, it is not started');
 }
 
+# Transactions that are none of bbm's: their commits start no process.  With distributed tables (Citus) each write to several
+# nodes is such a one on each of them.
+SKIP:
+{
+	# the launcher looks for what it was asked to discover before it starts a worker
+	my $discovers = sub { scalar(() = log_since($node, $_[0]) =~ /starting background worker process "bbm discovery/g) };
+	my $runs = sub { define($node, $_[0], 't'); value($node, "SELECT bbm_start('$_[0]')"); finished($node, $_[0]); return };
+	value($node, q(ALTER SYSTEM SET log_min_messages = 'debug1'; SELECT pg_reload_conf()));
+	$runs->('before');
+	my $since = log_size($node);
+	prepare('no_start', 'UPDATE t SET n = n - 2', 'a transaction of others can be prepared')
+	  or skip 'no prepared transaction', 3;
+	$node->safe_psql('postgres', "COMMIT PREPARED 'no_start'");
+	$runs->('after');
+	is($discovers->($since), 0, '... and its commit starts no process');
+
+	# the extension itself, with a migration
+	value($node, 'CREATE DATABASE prepared');
+	my ($rc, undef, $err) = $node->psql('prepared', <<'EOS');
+SET client_min_messages = error;
+BEGIN;
+CREATE TABLE u AS SELECT i::bigint AS id, 0 AS n FROM generate_series(1, 10) i;
+ALTER TABLE u ADD PRIMARY KEY (id);
+CREATE EXTENSION bbm;
+SELECT bbm_update('with it', 'u', 'n = n + 1', start => true);
+PREPARE TRANSACTION 'extension';
+EOS
+	is("$rc: $err", '0: ', 'the extension can be created, with a migration, and prepared');
+	value($node, "COMMIT PREPARED 'extension'", 'prepared');
+	ok($node->poll_query_until('prepared', 'SELECT min(n) = 1 FROM u'), '... and committed, it runs');
+	value($node, q(ALTER SYSTEM RESET log_min_messages; SELECT pg_reload_conf()));
+}
+
 # A migration defined and started, prepared, and committed after a restart.
 SKIP:
 {

@@ -42,6 +42,20 @@ sub half_done
 	return $id;
 }
 
+# ... or the first row of each shard is quarantined, and few others are done
+sub quarantines
+{
+	my ($table) = @_;
+	table($table, 400, 4);
+	value($c, "UPDATE $table SET pad = 'bad' WHERE id IN (SELECT min(id) FROM $table GROUP BY get_shard_id_for_distribution_column('$table', id))");
+	value($c, "SELECT bbm_update('$table', '$table', 'n = n + 1 / CASE WHEN pad = ''bad'' THEN 0 ELSE 1 END', batch_size => 10, max_attempts => 1, on_error => 'split')");
+	my $id = value($c, "SELECT id FROM batched_background_migrations WHERE name = '$table'");
+	rate(10);
+	start_migration($c, $table);
+	ok($c->poll_query_until('postgres', "SELECT coalesce(sum(count), 0) = 4 FROM bbm_errors('$table')"), 'rows are quarantined');
+	return $id;
+}
+
 # The nodes have done all that they have.
 sub nodes_done
 {
@@ -120,13 +134,7 @@ sub finishes
 # ... somebody has what is quarantined tried again: the reports say nothing about that.
 {
 	my $table = 'retried_late';
-	table($table, 400, 4);
-	value($c, "UPDATE $table SET pad = 'bad' WHERE id IN (SELECT min(id) FROM $table GROUP BY get_shard_id_for_distribution_column('$table', id))");
-	value($c, "SELECT bbm_update('$table', '$table', 'n = n + 1 / CASE WHEN pad = ''bad'' THEN 0 ELSE 1 END', batch_size => 10, max_attempts => 1, on_error => 'split')");
-	my $id = value($c, "SELECT id FROM batched_background_migrations WHERE name = '$table'");
-	rate(10);
-	start_migration($c, $table);
-	ok($c->poll_query_until('postgres', "SELECT coalesce(sum(count), 0) = 4 FROM bbm_errors('$table')"), 'rows are quarantined');
+	my $id = quarantines($table);
 	arm($c, 'cluster-reported', migration => $id);
 	stands($c, 'cluster-reported');
 	rate(0);
@@ -201,13 +209,7 @@ for my $point ('parts-begin', 'parts-listed', 'parts-copied')
 # ... what is quarantined is tried again meanwhile: the parts are not left out.
 {
 	my $table = 'retried_parts';
-	table($table, 400, 4);
-	value($c, "UPDATE $table SET pad = 'bad' WHERE id IN (SELECT min(id) FROM $table GROUP BY get_shard_id_for_distribution_column('$table', id))");
-	value($c, "SELECT bbm_update('$table', '$table', 'n = n + 1 / CASE WHEN pad = ''bad'' THEN 0 ELSE 1 END', batch_size => 10, max_attempts => 1, on_error => 'split')");
-	my $id = value($c, "SELECT id FROM batched_background_migrations WHERE name = '$table'");
-	rate(10);
-	start_migration($c, $table);
-	ok($c->poll_query_until('postgres', "SELECT coalesce(sum(count), 0) = 4 FROM bbm_errors('$table')"), 'rows are quarantined');
+	my $id = quarantines($table);
 	value($c, "SELECT bbm_pause('$table', wait => true)");
 	value($c, "UPDATE $table SET pad = ''");
 	ends_well(split_first($table), 'a shard that has such a row is split');
