@@ -147,6 +147,8 @@ SELECT bbm_launch_worker('-1 s');
 SELECT bbm_launch_worker(NULL);
 SELECT bbm_start('launched');
 SELECT bbm_wait('launched', '1 minute');
+-- they go when they find nothing to do; they would take a part in what follows
+SELECT wait_for($$NOT EXISTS (SELECT 1 FROM bbm_workers() WHERE kind = 'launched worker')$$);
 
 -- a worker that keeps to a rate of its own is at work on its migration, also between two batches
 SELECT bbm_create('slow', 'b', 'UPDATE b SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 5,

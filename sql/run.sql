@@ -83,6 +83,8 @@ SELECT bbm_update('above', 'highest', 'n = 100', min_value => 40000, max_value =
 CALL bbm_run('above');
 CALL bbm_run('below');
 SELECT n, count(*) FROM highest GROUP BY n;
+DROP TABLE highest;
+DROP FUNCTION highest_by_row;
 -- nothing there: one empty job at most, and it is finished
 CREATE TABLE empty (id int PRIMARY KEY);
 SELECT bbm_create('empty', 'empty', 'DELETE FROM empty WHERE id BETWEEN $1 AND $2') AS id;
