@@ -190,6 +190,21 @@ SELECT wait_for($$EXISTS (SELECT 1 FROM bbm_status('not due') WHERE status = 'fa
 SELECT m.status AS migration, j.min_value, j.status, j.attempts FROM batched_background_migrations m
     JOIN batched_background_migration_jobs j ON j.batched_background_migration_id = m.id WHERE m.name = 'not due' ORDER BY j.id;
 
+-- another server ends a statement that takes too long, which is no cancel of this batch: it becomes smaller until it does not
+CREATE TABLE broken.elsewhere (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO broken.elsewhere SELECT generate_series(1, 10);
+CREATE FUNCTION broken.elsewhere(lo int, hi int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF hi - lo > 1 THEN
+        RAISE EXCEPTION 'canceling statement due to statement timeout' USING ERRCODE = 'query_canceled';
+    END IF;
+    UPDATE broken.elsewhere SET n = n + 1 WHERE id BETWEEN lo AND hi;
+END $$;
+SELECT bbm_create('elsewhere', 'broken.elsewhere', 'broken.elsewhere', batch_size => 10, start => true) > 0 AS created;
+SELECT bbm_wait('elsewhere', '1 minute');
+SELECT n, count(*) FROM broken.elsewhere GROUP BY n;
+SELECT jsonb_object_keys(requeue_reasons) FROM bbm_status_detail('elsewhere');
+
 -- nothing of this has cost a process its life
 SELECT kind FROM bbm_workers(launcher => true) WHERE kind = 'launcher';
 

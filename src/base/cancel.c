@@ -187,7 +187,20 @@ bbm_cancel_seen(void)
 	return cancelled_at != 0;
 }
 
-/* ... and was it caught, so that it had to be raised with another SQLSTATE? */
+/*
+ * Has a cancel of this process ended the last transaction, with this error?
+ * Not if another server was told to end its statement, as by its
+ * statement_timeout, or if a function raised the error: that may be so each
+ * time.
+ */
+bool
+bbm_error_is_cancel(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		(error->funcname == NULL || is_cancel(error) || bbm_cancel_seen());
+}
+
+/* Was a cancel caught, so that it had to be raised with another SQLSTATE? */
 bool
 bbm_cancel_enforced(void)
 {

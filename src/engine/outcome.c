@@ -547,18 +547,19 @@ bbm_stop_error(BbmLockWatchStop stop, ErrorData *error, bool whole)
 }
 
 static BbmRequeueReason
-why_back(BbmLockWatchStop stop, int sqlstate)
+why_back(BbmLockWatchStop stop, const ErrorData *error)
 {
 	if (stop != BBM_STOP_NONE)
 		return stop == BBM_STOP_BLOCKING ? BBM_REQUEUE_BLOCKING : BBM_REQUEUE_TIME;
-	switch (sqlstate)
+	switch (error->sqlerrcode)
 	{
 		case ERRCODE_LOCK_NOT_AVAILABLE:
 			return BBM_REQUEUE_LOCK_TIMEOUT;
 		case ERRCODE_T_R_DEADLOCK_DETECTED:
 			return BBM_REQUEUE_DEADLOCK;
 		case ERRCODE_QUERY_CANCELED:
-			return BBM_REQUEUE_CANCELLED;
+			/* another server has such a limit, or the job itself */
+			return bbm_error_is_cancel(error) ? BBM_REQUEUE_CANCELLED : BBM_REQUEUE_TIME;
 		default:
 			return BBM_REQUEUE_OTHER;
 	}
@@ -683,7 +684,7 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 		args.error = error = bbm_stop_error(stop, error, bbm_verifies_whole(target, job));
 	if (class == BBM_ERROR_TRANSIENT)
 	{
-		BbmRequeueReason why = why_back(stop, error->sqlerrcode);
+		BbmRequeueReason why = why_back(stop, error);
 
 		reduce(target, job, why, error->sqlerrcode);
 		wait_for_resources(target, error);

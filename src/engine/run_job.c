@@ -292,7 +292,7 @@ job_failed(BbmEngine *engine, BbmTarget *target, BbmJob *job, BbmLockWatchStop s
 	if (!bbm_extension_is_here())
 		return false;
 	/* that is, cancelled by a user, not by this process */
-	if (stop == BBM_STOP_NONE && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	if (stop == BBM_STOP_NONE && bbm_error_is_cancel(error))
 		engine->cancelled = error;
 	/* a session does not go on with a job that could hardly be stopped */
 	else if (stop != BBM_STOP_NONE && job->caught_cancel && !bbm_txn_in_worker())
