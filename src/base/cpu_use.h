@@ -10,16 +10,10 @@
 
 #include "base/bbm.h"
 
+#include "base/shared.h"
+
 /* When nobody else has needed a CPU for so long, the CPUs are ours. */
 #define BBM_CPUS_OURS_US (300 * 1000)
-
-/* How busy the CPUs have been in the last seconds. */
-typedef struct BbmCpuUse
-{
-	int			cpus;			/* the machine has; 0: it is not known */
-	double		others;			/* CPUs that are busy on average, but not with processes of bbm */
-	int			workers;		/* processes of bbm that have run meanwhile */
-} BbmCpuUse;
 
 extern PGDLLEXPORT bool bbm_cpu_parse_stat(const char *text, int64 *programs, int64 *idle);
 extern PGDLLEXPORT void bbm_cpu_use(TimestampTz now, BbmCpuUse *use);
