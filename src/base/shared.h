@@ -219,7 +219,7 @@ typedef struct BbmBusy
 	BbmBusyReading last;
 } BbmBusy;
 
-#define BBM_MAX_REQUESTS 256
+#define BBM_MAX_REQUESTS 2048
 #define BBM_FOREGROUND_SLOTS 16
 
 typedef enum BbmKind
@@ -281,7 +281,9 @@ typedef struct BbmShared
 	TimestampTz laid_out_at;	/* when the server started, or restarted after a crash */
 	pid_t		launcher_pid;
 	Latch	   *launcher_latch;
-	bool		discover_everywhere;	/* requests were lost, or may exist unannounced */
+	bool		discover_everywhere;	/* there may be work that nobody has announced */
+	bool		requests_lost;	/* there was no room for them */
+	int			nrequests;		/* entries of the array that have ever been used: the first ones */
 	Oid			discovery_database; /* one database to check, or InvalidOid */
 	ConditionVariable changed;	/* a migration or job has changed its state */
 	int			batch_waiters;	/* sessions that wait for batches to end */
