@@ -18,6 +18,11 @@
  *	  counts the rest.  Here kernel threads and the server's other processes are
  *	  others, also when they write for us: nobody can tell for whom they do.
  *
+ *	  Both answers are the same for all processes of bbm, and to find them out is to
+ *	  read something of each of them, and of each session.  So one process does, whose
+ *	  turn it is when an answer is too old, and the others take it from shared memory;
+ *	  if it does not come back, another one takes over.
+ *
  *-------------------------------------------------------------------------
  */
 #include "base/cpu_use.h"
@@ -34,6 +39,9 @@
 
 #include "base/compat.h"
 #include "base/cpu_waits.h"
+#include "base/point.h"
+#include "base/shared.h"
+#include "base/shmem.h"
 #include "base/slots.h"
 
 /*
@@ -43,6 +51,8 @@
 #define BBM_ANSWER_US 10000
 #define BBM_ANSWER_NOT_US 50000
 #define BBM_ANSWER_LONG_US 25000
+/* Whoever finds it out has done so after that time, or will not any more; an answer is worth nothing then. */
+#define BBM_ANSWER_OLD_US (100 * 1000)
 
 /* Programs outside of the server are read at this interval; what is older than the latter says nothing. */
 #define BBM_PROGRAMS_US (250 * 1000)
@@ -58,8 +68,33 @@
 /* A process of ours works when it has run for so much of the time. */
 #define BBM_BUSY_WORKS 0.01
 
+/* Of a process that has no slot. */
+static BbmAlone own_alone = {0};
+static BbmBusy own_busy = {0};
+
+/* Is this process known to the others?  If not, they take what it runs for others', and it must not. */
 static bool
-is_ours(const BbmCpuProcesses *ours, pid_t pid)
+shares(void)
+{
+	return bbm_shared != NULL && bbm_my_slot >= 0;
+}
+
+/* Does nobody find out now what was asked for then, which takes at most so long? */
+static bool
+is_open(TimestampTz asked, TimestampTz now, int64 takes_us)
+{
+	return asked == 0 || now < asked || now - asked > takes_us;
+}
+
+/* Is what was known then valid for so long? */
+static bool
+is_valid(TimestampTz known_at, TimestampTz now, int64 valid_us)
+{
+	return known_at != 0 && now >= known_at && now - known_at < valid_us;
+}
+
+static bool
+is_ours(const BbmProcesses *ours, pid_t pid)
 {
 	for (int i = 0; i < ours->n; i++)
 	{
@@ -71,7 +106,7 @@ is_ours(const BbmCpuProcesses *ours, pid_t pid)
 
 /* Those that have a slot, and this one: without preloading there are no slots, and a session may find none free. */
 static void
-find_ours(BbmCpuProcesses *ours)
+find_ours(BbmProcesses *ours)
 {
 	ours->n = bbm_slots_pids(ours->pid, BBM_MOST_PROCESSES);
 	if (is_ours(ours, MyProcPid))
@@ -107,9 +142,8 @@ bbm_cpu_idle_for(const PgBackendStatus *status, TimestampTz now)
  * one of them, which counts from then on.
  */
 static int64
-clients_idle_for(const BbmCpuProcesses *ours, TimestampTz now)
+clients_idle_for(const BbmProcesses *ours, TimestampTz now, BbmAlone *alone)
 {
-	static TimestampTz needed_at = 0;
 	int64		least = PG_INT64_MAX;
 	int			n;
 
@@ -125,8 +159,8 @@ clients_idle_for(const BbmCpuProcesses *ours, TimestampTz now)
 	}
 	pgstat_clear_backend_activity_snapshot();
 	if (least == 0)
-		needed_at = now;
-	return Min(least, Max(now - needed_at, 0));
+		alone->needed_at = now;
+	return Min(least, Max(now - alone->needed_at, 0));
 }
 
 /* Reads the beginning of a file of the system; returns false where there is none. */
@@ -169,7 +203,7 @@ bbm_cpu_parse_stat(const char *text, int64 *programs, int64 *idle)
 
 /* For how long programs that are not ours have run, in clock ticks, since the system was started. */
 static bool
-read_programs(const BbmCpuProcesses *ours, int64 *ticks)
+read_programs(const BbmProcesses *ours, int64 *ticks)
 {
 	char		text[1024];
 	char		path[64];
@@ -196,12 +230,9 @@ read_programs(const BbmCpuProcesses *ours, int64 *ticks)
  * readings makes one of the answers wrong.
  */
 static int64
-programs_idle_for(const BbmCpuProcesses *ours, TimestampTz now)
+programs_idle_for(const BbmProcesses *ours, TimestampTz now, BbmAlone *alone)
 {
-	static TimestampTz read_at = 0;
-	static int64 read_ticks = 0;
-	static TimestampTz idle_since = 0;
-	int64		passed = now - read_at;
+	int64		passed = now - alone->programs_at;
 	int64		ticks;
 
 	if (passed < 0 || passed >= BBM_PROGRAMS_US)
@@ -209,57 +240,89 @@ programs_idle_for(const BbmCpuProcesses *ours, TimestampTz now)
 		if (!read_programs(ours, &ticks))
 			return 0;
 		if (passed < 0 || passed > BBM_PROGRAMS_OLD_US ||
-			(ticks - read_ticks) / (double) sysconf(_SC_CLK_TCK) > BBM_PROGRAMS_SHARE * passed / USECS_PER_SEC)
-			idle_since = now;
-		read_at = now;
-		read_ticks = ticks;
+			(ticks - alone->programs_ticks) / (double) sysconf(_SC_CLK_TCK) > BBM_PROGRAMS_SHARE * passed / USECS_PER_SEC)
+			alone->programs_idle_since = now;
+		alone->programs_at = now;
+		alone->programs_ticks = ticks;
 	}
-	return now - idle_since;
+	return now - alone->programs_idle_since;
+}
+
+static void
+find_alone(BbmAlone *alone, TimestampTz now)
+{
+	BbmProcesses ours;
+	int64		programs;
+
+	find_ours(&ours);
+	/* read in any case: it needs the reading before */
+	programs = programs_idle_for(&ours, now, alone);
+	alone->us = programs > 0 ? Min(clients_idle_for(&ours, now, alone), programs) : 0;
+	alone->known_at = now;
+	alone->asked = 0;
+}
+
+static int64
+alone_valid_us(int64 us)
+{
+	return us >= BBM_CPUS_OURS_US ? BBM_ANSWER_LONG_US : us > 0 ? BBM_ANSWER_US : BBM_ANSWER_NOT_US;
+}
+
+/* What all know, found out by this process if it is its turn. */
+static void
+ask_alone(BbmAlone *alone, TimestampTz now)
+{
+	bool		my_turn;
+
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	*alone = bbm_shared->alone;
+	my_turn = !is_valid(alone->known_at, now, alone_valid_us(alone->us)) && is_open(alone->asked, now, BBM_ANSWER_OLD_US);
+	if (my_turn)
+		bbm_shared->alone.asked = now;
+	LWLockRelease(bbm_shared->lock);
+	if (my_turn)
+	{
+		find_alone(alone, now);
+		LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+		bbm_shared->alone = *alone;
+		LWLockRelease(bbm_shared->lock);
+	}
+	else if (!is_valid(alone->known_at, now, BBM_ANSWER_OLD_US))
+		alone->us = 0;
 }
 
 /*
  * For how long, in microseconds, has nobody but bbm needed a CPU?  0: somebody
- * does.  It reads the state of all sessions of the server, at most 100 times a
- * second, and 40 times when that is not new.  Takes and releases LWLocks.
+ * does.  The state of all sessions of the server is read at most 100 times a
+ * second, and 40 times when that is not new, however many processes ask.  Takes
+ * and releases LWLocks.
  */
 int64
 bbm_cpus_are_ours_for(TimestampTz now)
 {
-	static TimestampTz known_at = 0;
-	static int64 known = 0;
-	BbmCpuProcesses ours;
-	int64		valid_us = known >= BBM_CPUS_OURS_US ? BBM_ANSWER_LONG_US :
-		known > 0 ? BBM_ANSWER_US : BBM_ANSWER_NOT_US;
+	static BbmAlone known = {0};
 
-	if (now < known_at || now - known_at >= valid_us)
+	if (is_valid(known.known_at, now, alone_valid_us(known.us)))
+		return known.us;
+	if (shares())
+		ask_alone(&known, now);
+	else
 	{
-		int64		programs;
-
-		find_ours(&ours);
-		/* read in any case: it needs the reading before */
-		programs = programs_idle_for(&ours, now);
-		known = programs > 0 ? Min(clients_idle_for(&ours, now), programs) : 0;
-		known_at = now;
+		find_alone(&own_alone, now);
+		known = own_alone;
 	}
-	return known;
+	return known.us;
 }
 
-/* What is read at the end of one interval and compared at the end of the next. */
-typedef struct BusyReading
-{
-	bool		reported;		/* by the system */
-	double		idle_us;		/* of all CPUs, since the system was started */
-	BbmCpuProcesses ours;
-} BusyReading;
-
 static void
-read_busy(BusyReading *reading)
+read_busy(BbmBusyReading *reading)
 {
 	char		text[1024];
 	char		path[64];
 	int64		programs;
 	int64		idle;
 
+	BBM_POINT_BETWEEN("cpu-read");
 	reading->reported = read_beginning("/proc/stat", text, sizeof(text)) && bbm_cpu_parse_stat(text, &programs, &idle);
 	if (!reading->reported)
 		return;
@@ -280,7 +343,7 @@ read_busy(BusyReading *reading)
 
 /* For how long our processes have run between two readings; *workers: how many of them. */
 double
-bbm_cpu_ran_between(const BbmCpuProcesses *before, const BbmCpuProcesses *after, double passed_us, int *workers)
+bbm_cpu_ran_between(const BbmProcesses *before, const BbmProcesses *after, double passed_us, int *workers)
 {
 	double		all_us = 0;
 
@@ -302,6 +365,66 @@ bbm_cpu_ran_between(const BbmCpuProcesses *before, const BbmCpuProcesses *after,
 	return all_us;
 }
 
+static void
+find_busy(BbmBusy *busy, TimestampTz now)
+{
+	BbmBusyReading reading;
+	double		passed_us = (double) (now - busy->known_at);
+	/* it reads a file */
+	int			cpus = (int) sysconf(_SC_NPROCESSORS_ONLN);
+	double		others;
+	double		share;
+
+	read_busy(&reading);
+	if (!reading.reported || !busy->last.reported || cpus <= 0 || passed_us <= 0 || passed_us > BBM_PROGRAMS_OLD_US)
+		busy->use.cpus = 0;
+	else
+	{
+		others = cpus - (reading.idle_us - busy->last.idle_us) / passed_us;
+		others -= bbm_cpu_ran_between(&busy->last.ours, &reading.ours, passed_us, &busy->use.workers) / passed_us;
+		others = Min(Max(others, 0), cpus);
+		share = busy->use.cpus == cpus ? 1.0 / BBM_BUSY_READINGS : 1;
+		busy->use.others += (others - busy->use.others) * share;
+		busy->use.cpus = cpus;
+	}
+	busy->last = reading;
+	busy->known_at = now;
+	busy->asked = 0;
+}
+
+/* As ask_alone; returns when it was found out. */
+static TimestampTz
+ask_busy(BbmCpuUse *use, TimestampTz now)
+{
+	BbmBusy    *busy = &bbm_shared->busy;
+	BbmBusy		mine;
+	TimestampTz known_at;
+	bool		my_turn;
+
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	known_at = busy->known_at;
+	*use = busy->use;
+	my_turn = !is_valid(known_at, now, BBM_BUSY_US) && is_open(busy->asked, now, BBM_BUSY_US);
+	if (my_turn)
+	{
+		busy->asked = now;
+		mine = *busy;
+	}
+	LWLockRelease(bbm_shared->lock);
+	if (my_turn)
+	{
+		find_busy(&mine, now);
+		known_at = mine.known_at;
+		*use = mine.use;
+		LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+		*busy = mine;
+		LWLockRelease(bbm_shared->lock);
+	}
+	else if (!is_valid(known_at, now, BBM_PROGRAMS_OLD_US))
+		use->cpus = 0;
+	return known_at;
+}
+
 /*
  * How busy the CPUs are, as an average of the last second or so.  Where the
  * system does not tell, use->cpus is 0.  Takes and releases an LWLock.
@@ -309,35 +432,19 @@ bbm_cpu_ran_between(const BbmCpuProcesses *before, const BbmCpuProcesses *after,
 void
 bbm_cpu_use(TimestampTz now, BbmCpuUse *use)
 {
-	static TimestampTz read_at = 0;
-	static BusyReading last = {0};
+	static TimestampTz known_at = 0;
 	static BbmCpuUse known = {0};
-	BusyReading reading;
-	double		passed_us = (double) (now - read_at);
-	int			cpus;
-	double		others;
-	double		share;
 
-	if (read_at != 0 && passed_us >= 0 && passed_us < BBM_BUSY_US)
+	if (!is_valid(known_at, now, BBM_BUSY_US))
 	{
-		*use = known;
-		return;
+		if (shares())
+			known_at = ask_busy(&known, now);
+		else
+		{
+			find_busy(&own_busy, now);
+			known = own_busy.use;
+			known_at = now;
+		}
 	}
-	/* it reads a file */
-	cpus = (int) sysconf(_SC_NPROCESSORS_ONLN);
-	read_busy(&reading);
-	if (!reading.reported || !last.reported || cpus <= 0 || passed_us < 0 || passed_us > BBM_PROGRAMS_OLD_US)
-		known.cpus = 0;
-	else
-	{
-		others = cpus - (reading.idle_us - last.idle_us) / passed_us;
-		others -= bbm_cpu_ran_between(&last.ours, &reading.ours, passed_us, &known.workers) / passed_us;
-		others = Min(Max(others, 0), cpus);
-		share = known.cpus == cpus ? 1.0 / BBM_BUSY_READINGS : 1;
-		known.others += (others - known.others) * share;
-		known.cpus = cpus;
-	}
-	read_at = now;
-	last = reading;
 	*use = known;
 }

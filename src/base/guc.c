@@ -323,7 +323,7 @@ bbm_guc_define(void)
 		DefineCustomIntVariable("bbm.max_workers",
 								"Sets the maximum number of workers of all migrations.",
 								"They are taken from max_worker_processes.",
-								&bbm_max_workers, 4, 1, 256,
+								&bbm_max_workers, 4, 1, BBM_MOST_WORKERS,
 								PGC_POSTMASTER, 0, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("bbm.naptime",

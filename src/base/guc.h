@@ -12,6 +12,9 @@
 
 #include "utils/array.h"
 
+/* bbm.max_workers is at most this. */
+#define BBM_MOST_WORKERS 256
+
 extern bool bbm_enabled;
 extern int	bbm_max_workers;
 extern int	bbm_naptime;		/* s, 0 never */

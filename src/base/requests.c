@@ -54,6 +54,8 @@ request_find(Oid database, Oid owner, bool create)
 	if (!create)
 		return NULL;
 
+	if (unused == NULL && bbm_shared->nrequests < BBM_MAX_REQUESTS)
+		unused = &bbm_shared->requests[bbm_shared->nrequests++];
 	/* When the array is full, reuse a fulfilled request: only an event or discovery can wake it again. */
 	for (int i = 0; unused == NULL && i < BBM_MAX_REQUESTS; i++)
 	{
@@ -62,7 +64,7 @@ request_find(Oid database, Oid owner, bool create)
 	}
 	if (unused == NULL)
 	{
-		bbm_shared->discover_everywhere = true;
+		bbm_shared->requests_lost = true;
 		return NULL;
 	}
 	memset(unused, 0, sizeof(BbmWorkRequest));

@@ -170,7 +170,56 @@ typedef struct BbmImpactState
 	BbmImpactEntry entries[BBM_MAX_IMPACTS];
 } BbmImpactState;
 
-#define BBM_MAX_REQUESTS 256
+/* How busy the CPUs have been in the last seconds. */
+typedef struct BbmCpuUse
+{
+	int			cpus;			/* the machine has; 0: it is not known */
+	double		others;			/* CPUs that are busy on average, but not with processes of bbm */
+	int			workers;		/* processes of bbm that have run meanwhile */
+} BbmCpuUse;
+
+/* The processes of bbm: as many as there can be. */
+#define BBM_MOST_PROCESSES 272
+
+typedef struct BbmProcesses
+{
+	int			n;
+	pid_t		pid[BBM_MOST_PROCESSES];
+	double		ran_us[BBM_MOST_PROCESSES]; /* since it began, where that was read */
+} BbmProcesses;
+
+/* What is read at the end of one interval and compared at the end of the next. */
+typedef struct BbmBusyReading
+{
+	bool		reported;		/* by the system */
+	double		idle_us;		/* of all CPUs, since the system was started */
+	BbmProcesses ours;
+} BbmBusyReading;
+
+/*
+ * What the processes of bbm know together: one of them finds it out, for all.  In
+ * shared memory, protected by BbmShared.lock; a process that has no slot has its own.
+ */
+typedef struct BbmAlone
+{
+	TimestampTz asked;			/* a process finds it out since then; 0: none does */
+	TimestampTz known_at;		/* 0: not known yet */
+	int64		us;				/* nobody else has needed a CPU for so long */
+	TimestampTz needed_at;		/* a session was seen to need one */
+	TimestampTz programs_at;	/* programs were read */
+	int64		programs_ticks;
+	TimestampTz programs_idle_since;
+} BbmAlone;
+
+typedef struct BbmBusy
+{
+	TimestampTz asked;			/* the same */
+	TimestampTz known_at;
+	BbmCpuUse	use;
+	BbmBusyReading last;
+} BbmBusy;
+
+#define BBM_MAX_REQUESTS 2048
 #define BBM_FOREGROUND_SLOTS 16
 
 typedef enum BbmKind
@@ -232,13 +281,17 @@ typedef struct BbmShared
 	TimestampTz laid_out_at;	/* when the server started, or restarted after a crash */
 	pid_t		launcher_pid;
 	Latch	   *launcher_latch;
-	bool		discover_everywhere;	/* requests were lost, or may exist unannounced */
+	bool		discover_everywhere;	/* there may be work that nobody has announced */
+	bool		requests_lost;	/* there was no room for them */
+	int			nrequests;		/* entries of the array that have ever been used: the first ones */
 	Oid			discovery_database; /* one database to check, or InvalidOid */
 	ConditionVariable changed;	/* a migration or job has changed its state */
 	int			batch_waiters;	/* sessions that wait for batches to end */
 	int			nslots;
 	BbmWaitStates wait_states;
 	BbmTransients troubles;
+	BbmAlone	alone;
+	BbmBusy		busy;
 	BbmImpactState impact;		/* not protected by it, but for what it says */
 	BbmWorkRequest requests[BBM_MAX_REQUESTS];
 	BbmSlot		slots[FLEXIBLE_ARRAY_MEMBER];

@@ -132,7 +132,7 @@ bbm_slot_is_wanted(bool works)
 	my = share_of(mine->database, mine->owner);
 	if (!works || is_largest_share(my))
 		missing = -free_slots(works, now);
-	for (int i = 0; i < BBM_MAX_REQUESTS && missing <= 0; i++)
+	for (int i = 0; i < bbm_shared->nrequests && missing <= 0; i++)
 	{
 		BbmWorkRequest *request = &bbm_shared->requests[i];
 		Share		other;

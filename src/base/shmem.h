@@ -26,13 +26,13 @@ extern PGDLLEXPORT BbmShared *bbm_shared;
 extern int	bbm_my_slot;
 extern uint32 bbm_my_generation;
 
-/* Each slot; each that counts against bbm.max_workers; each request, used or not.  The lock is to be held. */
+/* Each slot; each that counts against bbm.max_workers; each request, in use or not.  The lock is to be held. */
 #define bbm_each_slot(slot) \
 	for (BbmSlot *slot = bbm_shared->slots; slot < bbm_shared->slots + bbm_shared->nslots; slot++)
 #define bbm_each_worker_slot(slot) \
 	for (BbmSlot *slot = bbm_shared->slots; slot < bbm_shared->slots + bbm_max_workers; slot++)
 #define bbm_each_request(request) \
-	for (BbmWorkRequest *request = bbm_shared->requests; request < bbm_shared->requests + BBM_MAX_REQUESTS; request++)
+	for (BbmWorkRequest *request = bbm_shared->requests; request < bbm_shared->requests + bbm_shared->nrequests; request++)
 
 static inline bool
 bbm_is_my_slot(const BbmSlot *slot)

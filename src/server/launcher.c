@@ -52,6 +52,8 @@
 #define BBM_RETRY_MS 1000
 /* Discovery that cannot be started is tried again after that, and then after growing delays, up to this. */
 #define BBM_LAST_RETRY_MS (64 * BBM_RETRY_MS)
+/* Where there are more requests than there is room for, the others are looked for again at this interval. */
+#define BBM_LOST_MS (10 * 1000)
 /* A repeated message is logged at most this often. */
 #define BBM_LOG_MS (60 * 1000)
 
@@ -75,6 +77,7 @@ static Started *started;
 static List *to_discover = NIL; /* OIDs of databases that discovery has still to check */
 static TimestampTz discover_after = 0;	/* none is started before */
 static int	discovery_failures = 0; /* in a row: it ended before it began */
+static TimestampTz lost_after = 0;	/* requests that were lost are not looked for before */
 static TimestampTz next_poll;
 static bool no_slot_reported = false;
 
@@ -331,10 +334,11 @@ is_open(Oid database)
 
 /*
  * Collects the databases that discovery has to check: all, when that is due,
- * and the one that was requested.  False when it has to be tried again.
+ * and the one that was requested.  False when it has to be tried again; *wait is
+ * lowered to the time when requests that were lost are looked for.
  */
 static bool
-plan_checks(void)
+plan_checks(TimestampTz *wait)
 {
 	bool		everywhere;
 	Oid			one;
@@ -347,6 +351,19 @@ plan_checks(void)
 	one = bbm_shared->discovery_database;
 	bbm_shared->discover_everywhere = false;
 	bbm_shared->discovery_database = InvalidOid;
+	if (bbm_shared->requests_lost)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (bbm_time_has_come(now, lost_after, BBM_LOST_MS))
+		{
+			everywhere = true;
+			bbm_shared->requests_lost = false;
+			lost_after = TimestampTzPlusMilliseconds(now, BBM_LOST_MS);
+		}
+		else
+			*wait = Min(*wait, lost_after);
+	}
 	LWLockRelease(bbm_shared->lock);
 
 	if (bbm_naptime > 0 && bbm_time_has_come(GetCurrentTimestamp(), next_poll, (int64) bbm_naptime * 1000))
@@ -423,7 +440,7 @@ balance(void)
 
 	forget_stillborn();
 	retry = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_RETRY_MS);
-	if (!plan_checks())
+	if (!plan_checks(&wait))
 		wait = Min(wait, retry);
 	if (!bbm_enabled)
 		return wait;

@@ -303,6 +303,30 @@ ok( $node->poll_query_until(
 	'and logged again the next time');
 value($node, "SELECT pg_terminate_backend($hog)");
 finished($node, 'again');
+# More owners than there is room for: discovery looks for the others, now and then, and one of them is served when there is room.
+workers_gone($node);
+value($node, "CREATE FUNCTION requests(n integer, due timestamptz) RETURNS void LANGUAGE c AS '$ENV{BBM_TEST_MODULE}', 'bbm_test_requests'");
+value($node, <<'EOS');
+CREATE ROLE crowded LOGIN;
+GRANT EXECUTE ON FUNCTION bbm_create TO crowded;
+GRANT CREATE ON SCHEMA public TO crowded;
+SET ROLE crowded;
+CREATE TABLE crowded (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+INSERT INTO crowded SELECT generate_series(1, 10);
+SELECT bbm_create('crowded', 'crowded', 'UPDATE crowded SET n = n + 1 WHERE id BETWEEN $1 AND $2');
+EOS
+set('log_min_messages = debug1');
+value($node, q(SELECT requests(10000, now() + interval '1 hour')));
+$offset = log_size($node);
+start('crowded');
+value($node, 'SELECT pg_sleep(5)');
+my $discoveries = () = log_since($node, $offset) =~ /starting background worker process "bbm discovery/g;
+cmp_ok($discoveries, '<=', 2, 'requests that have no room are not looked for all the time');
+cmp_ok($discoveries, '>=', 1, '... but they are');
+is(value($node, q(SELECT status FROM bbm_status('crowded'))), 'active', '... and the owner waits');
+value($node, q(SELECT requests(10000, 'infinity')));
+finished($node, 'crowded', '... until there is room');
+once_each($node, 'crowded', 10);
 log_clean($node);
 
 done_testing();

@@ -338,5 +338,31 @@ for my $point (qw(claim-committed batch-committed batch-aborted end-begin end-co
 	no_workers($node);
 }
 
+# base/cpu_use.c: what the system says of the CPUs, and of each process of bbm, is read by one of these for all.
+{
+	my $many = points_node('cpu_reads', conf => "bbm.naptime = 0\nbbm.max_workers = 6\nautovacuum = off\n");
+	value($many, <<'EOS');
+CREATE TABLE many (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0) WITH (fillfactor = 50);
+INSERT INTO many SELECT generate_series(1, 300000);
+SELECT bbm_create('many', 'many', 'UPDATE many SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 5, workers => 6);
+EOS
+	# read every 250 ms: for 15 s by one, and for less than three by each of six
+	arm($many, 'cpu-read', passes => 60);
+	my $began = time;
+	value($many, q(SELECT bbm_start('many')));
+	$many->poll_query_until('postgres', q(SELECT count(*) = 6 FROM bbm_workers() WHERE migration = 'many'));
+	value($many, 'SELECT pg_sleep(5)');
+	my $working = value($many, q(SELECT count(*) FROM bbm_workers() WHERE migration = 'many'));
+	my $standing = standing($many, 'cpu-read');
+	SKIP:
+	{
+		skip 'the machine is too slow', 1 if time - $began > 14;
+		is("$working: $standing", '6: ', 'six workers do not read more often what is the same for all');
+	}
+	release($many);
+	value($many, q(SELECT bbm_drop('many')));
+	$many->stop;
+}
+
 log_clean($node);
 done_testing();

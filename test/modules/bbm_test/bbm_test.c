@@ -30,6 +30,7 @@ PG_FUNCTION_INFO_V1(bbm_test_statement);
 PG_FUNCTION_INFO_V1(bbm_test_condition);
 PG_FUNCTION_INFO_V1(bbm_test_cascades);
 PG_FUNCTION_INFO_V1(bbm_test_call_past_leaving);
+PG_FUNCTION_INFO_V1(bbm_test_requests);
 
 static char *
 text_or_null(FunctionCallInfo fcinfo, int n)
@@ -96,5 +97,22 @@ bbm_test_call_past_leaving(PG_FUNCTION_ARGS)
 
 	bbm_request_workers(MyDatabaseId, GetUserId(), PG_GETARG_INT32(0));
 	bbm_request_fulfil(MyDatabaseId, GetUserId(), generation, DT_NOEND, false);
+	PG_RETURN_VOID();
+}
+
+/*
+ * (n integer, due timestamptz): requests of so many other owners, who do not exist,
+ * that are due then.
+ */
+Datum
+bbm_test_requests(PG_FUNCTION_ARGS)
+{
+	for (int i = 0; i < PG_GETARG_INT32(0); i++)
+	{
+		Oid			owner = 4000000000U + i;
+		uint64		generation = bbm_request_generation(MyDatabaseId, owner);
+
+		bbm_request_fulfil(MyDatabaseId, owner, generation, PG_GETARG_TIMESTAMPTZ(1), false);
+	}
 	PG_RETURN_VOID();
 }

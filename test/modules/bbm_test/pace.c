@@ -396,7 +396,7 @@ numbers(const double *values, int n)
 
 /* Processes, of which two arguments have the pids and for how long each has run. */
 static void
-get_processes(FunctionCallInfo fcinfo, int arg, BbmCpuProcesses *processes)
+get_processes(FunctionCallInfo fcinfo, int arg, BbmProcesses *processes)
 {
 	int			n_ran;
 	double	   *pid = bbm_test_numbers(fcinfo, arg, &processes->n);
@@ -418,8 +418,8 @@ get_processes(FunctionCallInfo fcinfo, int arg, BbmCpuProcesses *processes)
 Datum
 bbm_test_cpu_ran(PG_FUNCTION_ARGS)
 {
-	BbmCpuProcesses before;
-	BbmCpuProcesses after;
+	BbmProcesses before;
+	BbmProcesses after;
 	int			workers;
 	double		ran_us;
 
