@@ -1325,7 +1325,7 @@ COMMENT ON COLUMN @extschema@.bbm_migration_status.requeued IS
 COMMENT ON COLUMN @extschema@.bbm_migration_status.requeue_reasons IS
     'how often by reason: lock timeout, deadlock, blocking others, time limit, cancelled, other; NULL: never';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.batch_size IS
-    'keys in each job; if adaptive, in the newest job';
+    'keys in each job; if adaptive, in each commit of the newest job';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.phase IS
     'work: it processes rows; verify: it verifies what it has done';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.round IS
@@ -1512,7 +1512,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.min_batch_size IS
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_batch_size IS
     'upper limit of an adaptive batch size';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_batch_wal IS
-    'limit in bytes of the WAL of a batch: the batch size is adaptive; NULL: no limit';
+    'limit in bytes of the WAL that a commit is to write: the batch size is adaptive; NULL: no limit';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.followed IS
     'bbm has moved the upper bound to keys that were added later: verification does not go beyond it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.verify_max_value IS
