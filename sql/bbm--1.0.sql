@@ -1013,6 +1013,15 @@ CREATE VIEW @extschema@.bbm_problems (migration, problem, detail, advice) WITH (
     UNION ALL
     SELECT m.name, p.problem, p.detail, p.advice
     FROM @extschema@.batched_background_migrations m
+    -- the one that it was defined for or started on; otherwise, of a name that is no riddle, any that has it
+    LEFT JOIN LATERAL (
+        SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE coalesce(m.table_oid, 0) = 0
+          AND c.relname IN (btrim(substring(m.table_name FROM '[^.]*$'), '"'), lower(substring(m.table_name FROM '[^.]*$')))
+          AND (strpos(m.table_name, '.') = 0 OR n.nspname IN (btrim(split_part(m.table_name, '.', 1), '"'), lower(split_part(m.table_name, '.', 1))))
+        ORDER BY c.oid LIMIT 1) named ON true
+    CROSS JOIN LATERAL (SELECT coalesce(nullif(m.table_oid, 0), named.oid) AS oid,
+                               coalesce(m.table_oid, 0) <> 0 OR m.table_name ~ '^("[^".]+"|[^".]+)(\.("[^".]+"|[^".]+))?$' AS is_known) tab
     CROSS JOIN LATERAL (
         SELECT o.problem, o.detail, o.advice FROM bbm_internal.bbm_owner_problems(m.owner_oid) o
         UNION ALL
@@ -1021,19 +1030,21 @@ CREATE VIEW @extschema@.bbm_problems (migration, problem, detail, advice) WITH (
         WHERE m.status IN (1, 4) AND bbm_internal.bbm_is_copy(m.origin, m.restored)
         UNION ALL
         SELECT 'its table does not exist', format('It is table %s.', m.table_name),
-               'Correct the name: bbm_drop it and define it anew; or create the table and begin with it: bbm_alter(..., restart => true).'
-        WHERE m.table_oid <> 0 AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = m.table_oid)
+               CASE WHEN m.table_oid <> 0
+                    THEN 'Correct the name: bbm_drop it and define it anew; or create the table and begin with it: bbm_alter(..., restart => true).'
+                    ELSE 'Create the table; or correct the name: UPDATE batched_background_migrations SET table_name = ...' END
+        WHERE tab.is_known AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = tab.oid)
         UNION ALL
         SELECT 'its table has no usable index', format('Ranges are allocated along a btree index of table %s that begins with %s.', m.table_name, m.column_name),
                'Create that index, valid and not partial, or define the migration with batching_strategy => ''BlockRangeBatchingStrategy''.'
         WHERE coalesce(m.batching_strategy, 'SerialKeySetBatchingStrategy') IN ('SerialKeySetBatchingStrategy', 'LooseIndexScanBatchingStrategy')
-          AND EXISTS (SELECT FROM pg_class c WHERE c.oid = m.table_oid AND c.relkind IN ('r', 'p', 'm'))
+          AND EXISTS (SELECT FROM pg_class c WHERE c.oid = tab.oid AND c.relkind IN ('r', 'p', 'm'))
           AND NOT EXISTS (
               SELECT FROM pg_index i
               JOIN pg_class c ON c.oid = i.indexrelid
               JOIN pg_am a ON a.oid = c.relam AND a.amname = 'btree'
               JOIN pg_attribute t ON t.attrelid = i.indrelid AND t.attnum = i.indkey[0]
-              WHERE i.indrelid = m.table_oid AND i.indisvalid AND i.indisready AND i.indpred IS NULL
+              WHERE i.indrelid = tab.oid AND i.indisvalid AND i.indisready AND i.indpred IS NULL
                 AND (t.attname = m.column_name OR t.attname = btrim(split_part(m.column_name, ',', 1), ' "')))
         UNION ALL
         SELECT 'its table has no index that finds the rows in which the column is null',
@@ -1041,13 +1052,13 @@ CREATE VIEW @extschema@.bbm_problems (migration, problem, detail, advice) WITH (
                format('CREATE INDEX CONCURRENTLY ON %s (%s) WHERE %s IS NULL; or let it read the whole table: allow_full_scan => true.',
                       m.table_name, quote_ident(m.column_name), quote_ident(m.column_name))
         WHERE m.batching_strategy = 'NullKeySetBatchingStrategy' AND NOT m.allow_full_scan
-          AND EXISTS (SELECT FROM pg_class c WHERE c.oid = m.table_oid AND c.relkind IN ('r', 'p', 'm'))
+          AND EXISTS (SELECT FROM pg_class c WHERE c.oid = tab.oid AND c.relkind IN ('r', 'p', 'm'))
           AND NOT EXISTS (
               SELECT FROM pg_index i
               JOIN pg_class c ON c.oid = i.indexrelid
               JOIN pg_am a ON a.oid = c.relam AND a.amname = 'btree'
               LEFT JOIN pg_attribute t ON t.attrelid = i.indrelid AND t.attnum = i.indkey[0]
-              WHERE i.indrelid = m.table_oid AND i.indisvalid AND i.indisready
+              WHERE i.indrelid = tab.oid AND i.indisvalid AND i.indisready
                 AND (t.attname = m.column_name OR strpos(pg_get_expr(i.indpred, i.indrelid), quote_ident(m.column_name) || ' IS NULL') > 0))
     ) p (problem, detail, advice)
     WHERE bbm_internal.bbm_may_see(m.owner_oid) AND m.status <> 2;
@@ -1326,7 +1337,7 @@ COMMENT ON COLUMN @extschema@.bbm_migration_status.requeued IS
 COMMENT ON COLUMN @extschema@.bbm_migration_status.requeue_reasons IS
     'how often by reason: lock timeout, deadlock, blocking others, time limit, cancelled, other; NULL: never';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.batch_size IS
-    'keys in each job; if adaptive, in the newest job';
+    'keys in each job; if adaptive, in each commit of the newest job';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.phase IS
     'work: it processes rows; verify: it verifies what it has done';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.round IS
@@ -1513,7 +1524,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.min_batch_size IS
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_batch_size IS
     'upper limit of an adaptive batch size';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.max_batch_wal IS
-    'limit in bytes of the WAL of a batch: the batch size is adaptive; NULL: no limit';
+    'limit in bytes of the WAL that a commit is to write: the batch size is adaptive; NULL: no limit';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.followed IS
     'bbm has moved the upper bound to keys that were added later: verification does not go beyond it';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.verify_max_value IS

@@ -90,6 +90,17 @@ RESET ROLE;
 
 SELECT bbm_drop(name) FROM unnest(ARRAY['owned', 'bare', 'gone', 'copied']) name;
 
+-- the same of those that an INSERT has defined, which nothing has checked; a name that may be another one is left alone
+CREATE TABLE "Odd" (id int PRIMARY KEY);
+CREATE TABLE "a.b" (id int PRIMARY KEY);
+INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name)
+SELECT 'inserted: ' || table_name, 10, 5, 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2', table_name, column_name
+FROM (VALUES ('public.t', 'id'), ('t', 'n'), ('PUBLIC.T', 'id'), ('public.Odd', 'id'), ('"Odd"', 'id'), ('public."a.b"', 'id'), ('public.nowhere', 'id'), ('nowhere', 'id'),
+             ('nowhere.t', 'id')) t (table_name, column_name);
+SELECT * FROM bbm_doctor() ORDER BY migration \gx
+SELECT count(*) FILTER (WHERE bbm_drop(name)) AS dropped FROM batched_background_migrations WHERE name LIKE 'inserted: %';
+DROP TABLE "Odd", "a.b";
+
 -- a column that is to be filled where it is null, and the index that finds it
 CREATE INDEX ON bare (n) WHERE n IS NULL AND id > 0;
 ALTER TABLE bare ALTER n DROP NOT NULL;

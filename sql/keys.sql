@@ -194,6 +194,11 @@ SELECT n, min((a, c)::text), max((a, c)::text), count(*) FROM wide GROUP BY n, (
 SELECT bbm_update('x', 'wide', 'n = 1', column_name => 'a, c', min_key => '{1}');
 SELECT bbm_update('x', 'wide', 'n = 1', column_name => 'c', max_key => '{2024-01-01,2024-01-02}');
 SELECT bbm_update('x', 'wide', 'n = 1', column_name => 'a, c', min_key => '{1,NULL}');
+SELECT bbm_update('x', 'wide', 'n = 1', column_name => 'a, c', max_key => '{NULL,2024-01-02}');
+INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name, min_key, max_key)
+VALUES ('null bound', 1, 10, 'UPDATE wide SET n = 1 WHERE (a, c) BETWEEN ($1, $2) AND ($3, $4)', 'public.wide', 'a, c', '{NULL,NULL}', '{1,2024-01-02}');
+CALL bbm_run('null bound');
+SELECT bbm_drop('null bound');
 SELECT bbm_update('x', 'wide', 'n = 1', column_name => 'a, c', max_key => '{1,soon}');
 SELECT bbm_update('x', 'wide', 'n = 1', column_name => 'a, c', min_key => '{1,2024-01-02}', max_key => '{1,2024-01-01}');
 SELECT bbm_update('x', 'wide', 'n = 1', column_name => 'a, c', min_value => 1);

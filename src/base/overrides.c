@@ -294,7 +294,8 @@ entry_hint(const char *entry)
 
 	if (def)
 		return def->variable ? psprintf("%s %c%s SHOW %s has the server's value.", def->name,
-										pg_ascii_tolower((unsigned char) def->short_desc[0]), def->short_desc + 1, def->name) :
+										pg_ascii_tolower((unsigned char) def->short_desc[0]),
+										def->short_desc + 1, def->name) :
 			psprintf("Write it as %s=condition.", def->name);
 	def = nearest_setting(pnstrdup(entry, strcspn(entry, "=")));
 	initStringInfo(&names);

@@ -35,7 +35,7 @@ bbm_must_be_writable(const char *what)
 		ereport(ERROR,
 				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
 				 errmsg("cannot execute %s in a read-only transaction", what),
-				 errdetail("It changes tables, and the transaction is one that must not."),
+				 errdetail("The call changes tables, which a read-only transaction must not."),
 				 errhint("Use BEGIN READ WRITE, or SET default_transaction_read_only = off.")));
 }
 

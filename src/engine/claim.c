@@ -93,12 +93,11 @@ take_orphan(BbmClaim *claim, const BbmRunningJob *job)
  * may read it could hold up its owner's migrations with some of his own.  Two
  * migrations that are both defined to share the table do not compete either.
  */
-static bool
-competes_with(const BbmTarget *target, const BbmCompetitor *competitor)
+bool
+bbm_competes(Oid table, const BbmMigration *migration, const BbmCompetitor *competitor)
 {
-	return !(competitor->share_table && target->migration->share_table) && bbm_may_write(target->relid,
-																						 competitor->owner) &&
-		bbm_may_write(target->relid, target->migration->owner);
+	return !(competitor->share_table && migration->share_table) && bbm_may_write(table, competitor->owner) &&
+		bbm_may_write(table, migration->owner);
 }
 
 /* Has the migration had the table for as long as it may while another one waits for it? */
@@ -169,7 +168,7 @@ table_is_taken(BbmClaim *claim, TimestampTz now)
 		bool		outranked;
 		char		reason[128];
 
-		if (!competes_with(target, competitor))
+		if (!bbm_competes(target->relid, target->migration, competitor))
 			continue;
 		alone = false;
 		at_work = bbm_permits_held(lock_class, competitor->id, competitor->workers);
@@ -187,7 +186,7 @@ table_is_taken(BbmClaim *claim, TimestampTz now)
 			/* who has a higher priority does not release the table */
 			bbm_set_waiting_for_table(lock_class, migration->id, !outranked);
 		}
-		snprintf(reason, sizeof(reason), "another migration on the table, id " INT64_FORMAT, competitor->id);
+		snprintf(reason, sizeof(reason), BBM_WAITS_FOR_TABLE, competitor->id);
 		later(claim, TimestampTzPlusMilliseconds(now, BBM_TABLE_POLL_MS), reason);
 		return true;
 	}
@@ -215,7 +214,7 @@ bbm_slice_is_over(const BbmTarget *target)
 	{
 		BbmCompetitor *competitor = lfirst(cell);
 
-		if (competes_with(target, competitor) && waits_for_table(bbm_lock_class(), competitor, now))
+		if (bbm_competes(target->relid, target->migration, competitor) && waits_for_table(bbm_lock_class(), competitor, now))
 			return true;
 	}
 	return false;

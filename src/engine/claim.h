@@ -11,6 +11,7 @@
 #include "base/bbm.h"
 
 #include "base/shared.h"
+#include "catalog/claims.h"
 #include "target/draw.h"
 #include "target/target.h"
 
@@ -39,11 +40,15 @@ typedef struct BbmClaim
 	TimestampTz idle_until;		/* until then nothing is left but jobs that are not due; or 0 */
 } BbmClaim;
 
+/* What a migration waits for while another one, with that id, is at work on its table. */
+#define BBM_WAITS_FOR_TABLE "another migration on the table, id " INT64_FORMAT
+
 /* A BbmTxnFn with a BbmClaim. */
 extern PGDLLEXPORT void bbm_claim(void *arg);
 extern void bbm_claim_next(BbmClaim *claim);
 extern bool bbm_claim_any(BbmClaim *claim);
 extern bool bbm_claim_at(BbmClaim *claim, const BbmDraw *draw);
+extern bool bbm_competes(Oid table, const BbmMigration *migration, const BbmCompetitor *competitor);
 extern bool bbm_slice_is_over(const BbmTarget *target);
 extern bool bbm_nothing_left(BbmTarget *target);
 

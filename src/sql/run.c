@@ -167,7 +167,10 @@ cancelled(void *name)
 	errhint(BBM_CANCELLED_HINT);
 }
 
-/* How far the migration is, as it was just read, and its last error: a batch that is tried again looks like one that runs. */
+/*
+ * How far the migration is, as it was just read; and its last error, as a
+ * batch that is tried again looks like one that runs.
+ */
 static void
 report_progress(const RunState *state, const char *name, TimestampTz *report_at)
 {

@@ -40,6 +40,7 @@
 #include "catalog/jobs.h"
 #include "catalog/migrations.h"
 #include "catalog/shards.h"
+#include "engine/claim.h"
 #include "engine/event.h"
 #include "sql/access.h"
 #include "sql/arguments.h"
@@ -107,6 +108,35 @@ waits_for_retry(int64 id, BbmReason *longest)
 }
 
 /*
+ * It is to be run, and no worker has come to it so far.  If another migration
+ * is at work on its table, a worker would not help.
+ */
+static const char *
+worker_or_table(int64 id)
+{
+	BbmMigration *migration;
+	int64		competitor_id = 0;
+
+	SPI_connect();
+	migration = bbm_migration_by_id(id, CurrentMemoryContext);
+	if (migration && OidIsValid(migration->table_oid) && get_rel_name(migration->table_oid))
+	{
+		ListCell   *cell;
+
+		foreach(cell, bbm_competing_migrations(id, migration->table_oid))
+		{
+			BbmCompetitor *competitor = lfirst(cell);
+
+			if (bbm_competes(migration->table_oid, migration, competitor) &&
+				bbm_permits_held(bbm_lock_class(), competitor->id, competitor->workers))
+				competitor_id = competitor->id;
+		}
+	}
+	SPI_finish();
+	return competitor_id != 0 ? psprintf(BBM_WAITS_FOR_TABLE, competitor_id) : "a worker";
+}
+
+/*
  * What a migration waits for: of all known reasons the one that lasts longest;
  * NULL when somebody works on it.
  */
@@ -137,7 +167,7 @@ what_it_waits_for(int64 id, Oid owner)
 	/* until then no worker would find anything to do, as after errors in a row: there is no lack of them */
 	return waiting->requested_for > now ?
 		psprintf("its next try, in %d s", (int) (TimestampDifferenceMilliseconds(now, waiting->requested_for) / 1000) + 1) :
-		"a worker";
+		worker_or_table(id);
 }
 
 Datum

@@ -576,6 +576,12 @@ values_of_text(const BbmKey *key, Datum bound, Datum *values)
 	deconstruct_array(DatumGetArrayTypeP(bound), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
 	if (n != key->n)
 		invalid_bound(key);
+	/* before the context that names a column, as none is at fault */
+	for (int i = 0; i < n; i++)
+	{
+		if (nulls[i])
+			invalid_bound(key);
+	}
 	level = pin_text_modes(key);
 	/* for example, an enum value may have been renamed */
 	bbm_failing_code = BBM_CODE_COLUMN;
@@ -584,8 +590,6 @@ values_of_text(const BbmKey *key, Datum bound, Datum *values)
 	{
 		const BbmKeyColumn *column = &key->columns[i];
 
-		if (nulls[i])
-			invalid_bound(key);
 		callback.arg = (void *) column;
 		/* without the column's type modifier, which would round or truncate the value */
 		values[i] = InputFunctionCall((FmgrInfo *) &column->in, TextDatumGetCString(elements[i]),

@@ -61,6 +61,25 @@ finished($node, "waited $_") for ('long', 'not', 'first');
 is(order_of_start('waited'), 'waited long, waited first, waited not', 'a migration that has waited for long comes before a higher priority');
 
 # ----
+# Two on one table and a single worker: what one of them waits for is not a worker, as another would not help.
+counter_table($node, 'single', 100);
+gate($node, 'shut');
+define($node, 'single first', 'single', job => 'gated', batch_size => 10, start => 'true');
+reach_gate($node);
+define($node, 'single second', 'single', batch_size => 10, start => 'true');
+is(value($node, q(SELECT waiting_on FROM bbm_status_detail('single second'))),
+	'another migration on the table, id ' . value($node, q(SELECT id FROM bbm_status_detail('single first'))),
+	'one that no worker has tried names the other migration on its table, too');
+value($node, q(SELECT bbm_alter('single second', share_table => true)));
+is(value($node, q(SELECT waiting_on FROM bbm_status_detail('single second'))), value($node, q(SELECT 'another migration on the table, id ' || id FROM bbm_status_detail('single first'))),
+	'... unless both share the table');
+value($node, q(SELECT bbm_alter('single first', share_table => true)));
+is(value($node, q(SELECT waiting_on FROM bbm_status_detail('single second'))), 'a worker', '... and then it is a worker');
+gate($node, 'open');
+finished($node, "single $_") for ('first', 'second');
+gate($node, 'shut');
+
+# ----
 # Two on one table: the one of a higher priority does not release it for the other, until that counts as much.
 $node->append_conf('postgresql.conf', 'bbm.max_workers = 2');
 $node->restart;
