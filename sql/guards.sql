@@ -86,6 +86,15 @@ SELECT name, event, status FROM bbm_events ORDER BY id;
 ROLLBACK;
 SELECT count(*) AS events FROM bbm_events;
 
+-- an error of one of bbm's own statements that is caught leaves no guard open
+BEGIN;
+SELECT define('broken');
+CREATE FUNCTION breaks() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'it breaks'; END $$;
+CREATE TRIGGER breaks BEFORE INSERT ON bbm_events FOR EACH ROW EXECUTE FUNCTION breaks();
+SELECT state, message FROM fails($$SELECT bbm_start('broken')$$);
+SELECT state, message FROM fails($$UPDATE batched_background_migrations SET status = 2$$);
+ROLLBACK;
+
 -- finished stays finished, and an UPDATE without a WHERE is harmless
 SELECT define('done');
 CALL bbm_run('done');

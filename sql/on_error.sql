@@ -243,6 +243,26 @@ SELECT settings, count(*) FROM pinned GROUP BY settings ORDER BY settings;
 RESET enable_seqscan;
 RESET jit;
 
+-- an error that passes says nothing about the row, also when that stands alone
+CREATE TABLE busy (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+INSERT INTO busy SELECT generate_series(1, 8);
+CREATE SEQUENCE tries_of_3;
+CREATE FUNCTION busy_at_3(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF lo = 3 AND hi = 3 AND nextval('tries_of_3') = 1 THEN
+        RAISE lock_not_available;
+    END IF;
+    IF 4 BETWEEN lo AND hi THEN
+        RAISE EXCEPTION 'not this one';
+    END IF;
+    UPDATE busy SET n = n + 1 WHERE id BETWEEN lo AND hi;
+END $$;
+SELECT bbm_create('busy', 'busy', 'busy_at_3', batch_size => 8, max_attempts => 1, on_error => 'split') > 0 AS created;
+CALL bbm_run('busy');
+SELECT min_value, max_value, error_message FROM quarantined WHERE name = 'busy';
+SELECT n, count(*) FROM busy GROUP BY n ORDER BY n;
+SELECT last_value AS tries_of_3 FROM tries_of_3;
+
 -- quarantined rows are deleted with the migration
 SELECT count(*) > 0 AS some FROM bbm_row_errors;
 SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
@@ -270,8 +290,9 @@ CALL bbm_run('other');
 SELECT id, kind FROM bbm_jobs('other') ORDER BY id;
 SELECT done, count(*) FROM poison GROUP BY done;
 DROP EXTENSION bbm;
-DROP TABLE poison, words, many, pinned;
-DROP FUNCTION stop_at, gone, note_settings;
+DROP TABLE poison, words, many, pinned, busy;
+DROP SEQUENCE tries_of_3;
+DROP FUNCTION stop_at, gone, note_settings, busy_at_3;
 ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.min_pace;
 ALTER SYSTEM RESET bbm.retry_delay;

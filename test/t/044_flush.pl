@@ -69,6 +69,16 @@ finish_background($waits);
 	ok(status_is($node, 'broken', 'failed'), 'a migration fails without a standby');
 	ok(status_is($node, 'tripped', 'paused'), 'and is paused');
 	is(value($node, $waiting), 0, 'nobody waits for a standby');
+
+	# but a migration that is synchronous does, with its batches
+	counter_table($node, 'together', 100);
+	define($node, 'together', 'together', batch_size => 10, synchronous => 'true', start => 'true');
+	ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event = 'SyncRep')),
+		'a synchronous migration waits for a standby');
+	value($node, 'ALTER SYSTEM RESET synchronous_standby_names');
+	value($node, 'SELECT pg_reload_conf()');
+	finished($node, 'together');
+	once_each($node, 'together', 100);
 }
 
 no_workers($node);
