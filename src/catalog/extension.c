@@ -356,6 +356,18 @@ bbm_catalog(void)
 	return catalog;
 }
 
+/*
+ * The same for what we add to statements of others, which must not fail
+ * because ours would: NULL instead of an error.
+ */
+const BbmCatalog *
+bbm_catalog_usable(void)
+{
+	const BbmCatalog *catalog = bbm_catalog_find();
+
+	return catalog && bbm_catalog_matches(catalog) && catalog->flaw == NULL ? catalog : NULL;
+}
+
 /* The lock class of our locks.  Needs a transaction. */
 Oid
 bbm_lock_class(void)

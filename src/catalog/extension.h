@@ -23,6 +23,7 @@
 
 extern const BbmCatalog *bbm_catalog_find(void);
 extern PGDLLEXPORT const BbmCatalog *bbm_catalog(void);
+extern const BbmCatalog *bbm_catalog_usable(void);
 extern void bbm_catalog_forget(void);
 extern bool bbm_extension_is_here(void);
 extern bool bbm_catalog_matches(const BbmCatalog *catalog);

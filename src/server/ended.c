@@ -34,12 +34,11 @@ word(BbmStatus status)
 void
 bbm_report_ended(void)
 {
-	const BbmCatalog *catalog = bbm_catalog_find();
 	StringInfoData names;
 	int			n = 0;
 	ListCell   *cell;
 
-	if (catalog == NULL || !bbm_catalog_matches(catalog))
+	if (bbm_catalog_usable() == NULL)
 		return;
 	initStringInfo(&names);
 	SPI_connect();

@@ -71,7 +71,9 @@ report(const BbmMigration *migration, List *tables)
 		ereport(LOG,
 				(errmsg("migration \"%s\": table %s was truncated", bbm_printable(migration->name),
 						bbm_printable(name))));
-		bbm_report_event(migration->id, migration->name, "truncated", migration->status, migration->owner, name);
+		/* where no event can be written, the log has it */
+		if (bbm_catalog()->strange_trigger_name == NULL)
+			bbm_report_event(migration->id, migration->name, "truncated", migration->status, migration->owner, name);
 	}
 }
 
@@ -83,10 +85,9 @@ report(const BbmMigration *migration, List *tables)
 static void
 report_all(List *tables)
 {
-	const BbmCatalog *catalog = tables == NIL ? NULL : bbm_catalog_find();
 	ListCell   *cell;
 
-	if (catalog == NULL || !bbm_catalog_matches(catalog))
+	if (tables == NIL || bbm_catalog_usable() == NULL)
 		return;
 	SPI_connect();
 	foreach(cell, bbm_migrations_started(CurrentMemoryContext))
