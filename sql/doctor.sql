@@ -157,6 +157,10 @@ ALTER TABLE batched_background_migrations DISABLE TRIGGER bbm_event;
 ALTER TABLE batched_background_migration_jobs DISABLE TRIGGER bbm_truncate;
 ALTER TABLE bbm_totals DISABLE TRIGGER bbm_replica;
 DROP TRIGGER bbm_guard ON bbm_events;
+-- as pg_restore --disable-triggers leaves them
+ALTER TABLE bbm_partitions DISABLE TRIGGER ALL;
+ALTER TABLE bbm_partitions ENABLE TRIGGER ALL;
+ALTER TABLE bbm_row_errors ENABLE REPLICA TRIGGER bbm_guard;
 SELECT * FROM bbm_doctor() ORDER BY detail \gx
 -- as it says
 SELECT left(advice, -1) FROM bbm_doctor() WHERE advice LIKE 'ALTER%' ORDER BY detail \gexec

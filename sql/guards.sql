@@ -266,6 +266,44 @@ RESET session_replication_role;
 CALL bbm_run('nameless');
 SELECT owner = current_user AS mine, status FROM batched_background_migrations WHERE name = 'nameless';
 
+-- a dump that is loaded with that setting is restored like any other, also beside the original
+CREATE TABLE half (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO half SELECT generate_series(1, 10);
+SELECT bbm_update('half done', 'half', 'n = n + 1', column_name => 'id', batch_size => 5) > 0 AS created;
+UPDATE batched_background_migrations SET max_value = 5 WHERE name = 'half done';
+CALL bbm_run('half done');
+CREATE TEMPORARY TABLE dumped AS SELECT * FROM batched_background_migrations WHERE name = 'half done';
+CREATE TEMPORARY TABLE dumped_jobs AS SELECT j.* FROM batched_background_migration_jobs j JOIN dumped d ON j.batched_background_migration_id = d.id;
+UPDATE dumped SET status = 1, finished_at = NULL, max_value = 10;
+SELECT bbm_drop('half done');
+CREATE TABLE copy AS TABLE half;
+ALTER TABLE copy ADD PRIMARY KEY (id);
+DROP TABLE half;
+ALTER TABLE copy RENAME TO half;
+SET session_replication_role = replica;
+INSERT INTO batched_background_migration_jobs SELECT * FROM dumped_jobs;
+INSERT INTO batched_background_migrations SELECT * FROM dumped;
+RESET session_replication_role;
+SELECT worker_pid, worker_id FROM batched_background_migration_jobs j JOIN dumped d ON j.batched_background_migration_id = d.id;
+SELECT status, is_copy, waiting_on FROM bbm_status_detail('half done');
+SELECT bbm_start('half done');
+CALL bbm_run('half done');
+SELECT n, count(*) FROM half GROUP BY n;
+
+-- what pg_restore --disable-triggers leaves behind does no harm
+ALTER TABLE batched_background_migrations DISABLE TRIGGER ALL;
+ALTER TABLE batched_background_migrations ENABLE TRIGGER ALL;
+CREATE ROLE regress_bbm_after LOGIN;
+GRANT INSERT, SELECT, UPDATE ON batched_background_migrations TO regress_bbm_after;
+SET ROLE regress_bbm_after;
+SELECT define('after');
+UPDATE batched_background_migrations SET status = 0;
+SELECT name, status, owner FROM batched_background_migrations;
+RESET ROLE;
+SELECT bbm_drop('after');
+DROP OWNED BY regress_bbm_after;
+DROP ROLE regress_bbm_after;
+
 DROP EXTENSION bbm;
 DROP FUNCTION fails, define, of;
-DROP TABLE t, slow;
+DROP TABLE t, slow, half;

@@ -16,7 +16,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "postgres.h"
+#include "sql/guards.h"
 
 #include "utils/builtins.h"
 
@@ -112,35 +112,42 @@ refresh_owner(BbmRow *row)
 		bbm_row_set(row, "owner", name_datum(name), false);
 }
 
-/* A row of a dump, which says where it was started. */
-static void
-restore(BbmRow *row)
+/*
+ * A row of a dump, which says where it was started, if the user may load one;
+ * else NULL.  The row has been checked.
+ */
+HeapTuple
+bbm_restored_migration(BbmRow row)
 {
+	if (bbm_row_is_null(row, "origin") || !bbm_may_restore())
+		return NULL;
 	/* zero and negative ids have a meaning of their own in some places */
-	if (bbm_row_int(*row, "id") <= 0)
+	if (bbm_row_int(row, "id") <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid id of a migration: " INT64_FORMAT, bbm_row_int(*row, "id")),
+				 errmsg("invalid id of a migration: " INT64_FORMAT, bbm_row_int(row, "id")),
 				 errdetail("An id is positive."),
 				 errhint("Leave it out, and it is the next one.")));
-	set_owner(row, InvalidOid, true);
+	set_owner(&row, InvalidOid, true);
+
 	/*
 	 * Even a row loaded into the same database counts as restored: the table it
 	 * works on may still be loading.  OIDs of elsewhere mean nothing here.
 	 */
-	bbm_row_set(row, "restored", BoolGetDatum(true), false);
-	bbm_row_set(row, "table_oid", (Datum) 0, true);
+	bbm_row_set(&row, "restored", BoolGetDatum(true), false);
+	bbm_row_set(&row, "table_oid", (Datum) 0, true);
+	return row.tuple;
 }
 
 static Datum
 guard_insert(Relation rel, BbmRow row)
 {
+	HeapTuple	restored;
+
 	bbm_check_row(row);
-	if (!bbm_row_is_null(row, "origin") && bbm_may_restore())
-	{
-		restore(&row);
-		return PointerGetDatum(row.tuple);
-	}
+	restored = bbm_restored_migration(row);
+	if (restored)
+		return PointerGetDatum(restored);
 	bbm_row_set(&row, "id", Int64GetDatum(bbm_new_id(rel, bbm_row_int(row, "id"))), false);
 	row.tuple = bbm_columns_insert(rel, row.tuple);
 	bbm_notice_units(NULL, row);
