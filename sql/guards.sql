@@ -286,6 +286,14 @@ INSERT INTO batched_background_migrations SELECT * FROM dumped;
 RESET session_replication_role;
 SELECT worker_pid, worker_id FROM batched_background_migration_jobs j JOIN dumped d ON j.batched_background_migration_id = d.id;
 SELECT status, is_copy, waiting_on FROM bbm_status_detail('half done');
+-- only a start starts it here
+UPDATE batched_background_migrations SET batch_size = 4 WHERE name = 'half done';
+SELECT bbm_alter('half done', priority => 1), bbm_retry('half done');
+SELECT is_copy, m.batch_size, m.priority FROM bbm_status_detail('half done'), batched_background_migrations m WHERE m.name = 'half done';
+BEGIN;
+UPDATE batched_background_migrations SET status = 1 WHERE name = 'half done';
+SELECT is_copy FROM bbm_status_detail('half done');
+ROLLBACK;
 SELECT bbm_start('half done');
 CALL bbm_run('half done');
 SELECT n, count(*) FROM half GROUP BY n;

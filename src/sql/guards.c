@@ -18,6 +18,8 @@
  */
 #include "sql/guards.h"
 
+#include "access/sysattr.h"
+#include "executor/spi.h"
 #include "utils/builtins.h"
 
 #include "base/bbm.h"
@@ -211,9 +213,17 @@ clear_error(BbmRow *row)
 		bbm_row_set(row, columns[i], (Datum) 0, true);
 }
 
-/* The rules for a status that a user sets. */
+/* Has the statement a value for this column, be it the one that it has had? */
+static bool
+is_written(const TriggerData *data, const char *column)
+{
+	return bms_is_member(SPI_fnumber(RelationGetDescr(data->tg_relation), column) - FirstLowInvalidHeapAttributeNumber,
+						 data->tg_updatedcols);
+}
+
+/* The rules for a status that a user sets; "written": the statement names it. */
 static void
-guard_status(BbmRow old, BbmRow *new)
+guard_status(BbmRow old, BbmRow *new, bool written)
 {
 	BbmStatus	from = (BbmStatus) bbm_row_int(old, "status");
 	int			to = (int) bbm_row_int(*new, "status");
@@ -223,8 +233,12 @@ guard_status(BbmRow old, BbmRow *new)
 	if (bbm_row_is_null(*new, "status"))
 		return;
 
-	/* a cloned or restored migration was never started here, whatever its status says */
-	if (copy && to == BBM_ACTIVE && from != BBM_FINISHED)
+	/*
+	 * A cloned or restored migration was never started here, whatever its
+	 * status says; one that says it is active is not started by a change of
+	 * something else.
+	 */
+	if (copy && to == BBM_ACTIVE && from != BBM_FINISHED && (written || from != BBM_ACTIVE))
 	{
 		start_here(new);
 		clear_error(new);
@@ -349,8 +363,9 @@ guard_definition(Relation rel, BbmRow old, BbmRow new)
 }
 
 static Datum
-guard_update(Relation rel, BbmRow old, BbmRow new)
+guard_update(const TriggerData *data, BbmRow old, BbmRow new)
 {
+	Relation	rel = data->tg_relation;
 	Oid			owner = (Oid) bbm_row_int(old, "owner_oid");
 
 	bbm_check_owner(owner, bbm_row_text(old, "name"));
@@ -373,7 +388,7 @@ guard_update(Relation rel, BbmRow old, BbmRow new)
 	else if (bbm_row_at_origin(old))
 		refresh_owner(&new);
 
-	guard_status(old, &new);
+	guard_status(old, &new, is_written(data, "status"));
 	bbm_check_row(new);
 	bbm_check_new_limits(old, new);
 	bbm_notice_units(&old, new);
@@ -419,7 +434,7 @@ guard(TriggerData *data)
 		bbm_row_set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
 		return PointerGetDatum(new.tuple);
 	}
-	return guard_update(data->tg_relation, old, new);
+	return guard_update(data, old, new);
 }
 
 /* BEFORE INSERT OR UPDATE OR DELETE ON batched_background_migrations FOR EACH ROW */
