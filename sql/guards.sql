@@ -298,6 +298,31 @@ SELECT bbm_start('half done');
 CALL bbm_run('half done');
 SELECT n, count(*) FROM half GROUP BY n;
 
+-- where one that was started goes on is a key, or a block: a strategy with other ranges would take the one for the other
+CREATE TABLE down (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO down SELECT generate_series(2000, 1, -1);
+INSERT INTO batched_background_migrations
+    (name, max_value, batch_size, job_signature_name, table_name, column_name, batching_strategy, filter, max_attempts)
+VALUES ('by blocks', 2000, 1, 'UPDATE down SET n = n + 1 WHERE ctid BETWEEN $1 AND $2 AND n = 0 AND 1 / (id - 50) IS NOT NULL',
+        'public.down', 'id', 'BlockRangeBatchingStrategy', 'n = 0', 1),
+       ('by keys', 2000, 1000, 'UPDATE down SET n = n / (id - 1500) WHERE id BETWEEN $1 AND $2', 'public.down', 'id', NULL, 'n = 0', 1);
+UPDATE batched_background_migrations SET batching_strategy = NULL WHERE name = 'by blocks';
+UPDATE batched_background_migrations SET batching_strategy = 'BlockRangeBatchingStrategy' WHERE name = 'by blocks';
+\set VERBOSITY terse
+CALL bbm_run('by blocks');
+CALL bbm_run('by keys');
+\set VERBOSITY default
+CREATE FUNCTION change(name text, strategy text) RETURNS TABLE (state text, message text, detail text, hint text) LANGUAGE sql AS $$
+    SELECT (fails(format('UPDATE batched_background_migrations SET batching_strategy = %L WHERE name = %L', strategy, name))).* $$;
+\pset expanded on
+SELECT * FROM change('by blocks', NULL);
+\pset expanded off
+SELECT n, s, c.state, c.message FROM unnest('{by blocks,by keys}'::text[]) n
+CROSS JOIN unnest('{SerialKeySetBatchingStrategy,LooseIndexScanBatchingStrategy,NullKeySetBatchingStrategy,BlockRangeBatchingStrategy,Random}'::text[]) s
+LEFT JOIN LATERAL change(n, s) c ON true;
+SELECT bbm_drop('by blocks'), bbm_drop('by keys');
+DROP FUNCTION change;
+
 -- what pg_restore --disable-triggers leaves behind does no harm
 ALTER TABLE batched_background_migrations DISABLE TRIGGER ALL;
 ALTER TABLE batched_background_migrations ENABLE TRIGGER ALL;
@@ -314,4 +339,4 @@ DROP ROLE regress_bbm_after;
 
 DROP EXTENSION bbm;
 DROP FUNCTION fails, define, of;
-DROP TABLE t, slow, half;
+DROP TABLE t, slow, half, down;

@@ -290,13 +290,30 @@ is_changed(BbmRow old, BbmRow new)
 	return false;
 }
 
+/*
+ * Do the ranges of both strategies mean the same: keys, blocks of the table, or
+ * nothing?  Of one that does not exist there are no ranges.
+ */
+static bool
+same_ranges(const char *before, const char *after)
+{
+	const BbmStrategy *x = bbm_strategy_find(before);
+	const BbmStrategy *y = bbm_strategy_find(after);
+
+	return x == NULL || (y && x->has_key == y->has_key && x->table_scans == y->table_scans);
+}
+
 /* What distinguishes the rows that are done from the others cannot change when some are done. */
 static void
 keep_what_is_started(Relation rel, BbmRow old, BbmRow new)
 {
-	const char *column = bbm_row_is_null(old, "started_at") ? NULL :
-		bbm_columns_changed(rel, old.tuple, new.tuple, BBM_FIXED);
+	const char *column;
 
+	if (bbm_row_is_null(old, "started_at"))
+		return;
+	column = bbm_columns_changed(rel, old.tuple, new.tuple, BBM_FIXED);
+	if (column == NULL && !same_ranges(bbm_row_text(old, "batching_strategy"), bbm_row_text(new, "batching_strategy")))
+		column = "batching_strategy";
 	if (column)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
