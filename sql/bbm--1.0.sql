@@ -996,11 +996,14 @@ CREATE VIEW @extschema@.bbm_problems (migration, problem, detail, advice) WITH (
     SELECT NULL::text, p.problem, p.detail, p.advice FROM bbm_internal.bbm_server_problems() p
     UNION ALL
     SELECT NULL, 'a trigger of bbm''s tables does not fire',
-           format('Trigger %I of table %s %s.', w.name, w.relation, CASE WHEN t.oid IS NULL THEN 'is missing' ELSE 'is disabled' END),
+           format('Trigger %I of table %s %s.', w.name, w.relation,
+                  CASE WHEN t.oid IS NULL THEN 'is missing' WHEN t.tgenabled = 'D' THEN 'is disabled'
+                       WHEN t.tgenabled = 'R' THEN 'fires only with session_replication_role = replica'
+                       ELSE 'does not fire with session_replication_role = replica, and so not for what logical replication brings' END),
            CASE WHEN t.oid IS NULL THEN 'Create it as it was: bbm--1.0.sql has it.'
                 ELSE format('ALTER TABLE %s ENABLE %sTRIGGER %I.', w.relation,
-                            CASE w.name WHEN 'bbm_truncate' THEN 'ALWAYS ' WHEN 'bbm_replica' THEN 'REPLICA ' ELSE '' END, w.name) END
-    FROM (SELECT r.relation, n.name
+                            CASE w.enabled WHEN 'A' THEN 'ALWAYS ' WHEN 'R' THEN 'REPLICA ' ELSE '' END, w.name) END
+    FROM (SELECT r.relation, n.name, CASE n.name WHEN 'bbm_truncate' THEN 'A' WHEN 'bbm_replica' THEN 'R' ELSE 'O' END AS enabled
           FROM unnest(ARRAY['@extschema@.batched_background_migrations', '@extschema@.batched_background_migration_jobs',
                             '@extschema@.bbm_partitions', '@extschema@.bbm_row_errors', '@extschema@.bbm_events',
                             '@extschema@.bbm_totals']::regclass[]) WITH ORDINALITY r (relation, nr)
@@ -1009,7 +1012,7 @@ CREATE VIEW @extschema@.bbm_problems (migration, problem, detail, advice) WITH (
           -- the last three are of the first table
           WHERE r.nr = 1 OR n.nr < 4) w
     LEFT JOIN pg_trigger t ON t.tgrelid = w.relation AND t.tgname = w.name
-    WHERE t.oid IS NULL OR t.tgenabled = 'D'
+    WHERE t.oid IS NULL OR t.tgenabled NOT IN (w.enabled, 'A')
     UNION ALL
     SELECT m.name, p.problem, p.detail, p.advice
     FROM @extschema@.batched_background_migrations m

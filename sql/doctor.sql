@@ -143,6 +143,12 @@ FROM unnest(ARRAY['batched_background_migrations', 'batched_background_migration
 SELECT * FROM bbm_doctor();
 
 -- tables that are not as they were, and triggers: of others, and of bbm
+CREATE TABLE emptied (id int PRIMARY KEY, n int);
+INSERT INTO emptied VALUES (1, 1);
+SELECT bbm_create('emptied', 'emptied', 'UPDATE emptied SET n = n / 0 WHERE id BETWEEN $1 AND $2', max_attempts => 1) > 0 AS created;
+\set VERBOSITY terse
+CALL bbm_run('emptied');
+\set VERBOSITY default
 ALTER TABLE batched_background_migration_jobs RENAME COLUMN requeued TO renamed;
 SELECT * FROM bbm_doctor() \gx
 -- that is bbm's concern alone; and one may drop it
@@ -156,18 +162,28 @@ ALTER FUNCTION strange OWNER TO regress_bbm_tables;
 CREATE TRIGGER strange AFTER UPDATE ON batched_background_migration_jobs FOR EACH ROW EXECUTE FUNCTION strange();
 SELECT * FROM bbm_doctor() \gx
 TRUNCATE t;
+-- what happens to a migration's table is not held up by them
+TRUNCATE emptied;
 DROP TRIGGER strange ON batched_background_migration_jobs;
 DROP FUNCTION strange;
+INSERT INTO emptied VALUES (1, 1);
+TRUNCATE emptied;
+SELECT event, detail FROM bbm_events WHERE name = 'emptied' AND event = 'truncated';
+SELECT bbm_drop('emptied');
 ALTER TABLE batched_background_migrations DISABLE TRIGGER bbm_event;
 ALTER TABLE batched_background_migration_jobs DISABLE TRIGGER bbm_truncate;
 ALTER TABLE bbm_totals DISABLE TRIGGER bbm_replica;
 DROP TRIGGER bbm_guard ON bbm_events;
+-- as pg_restore --disable-triggers leaves them
+ALTER TABLE bbm_partitions DISABLE TRIGGER ALL;
+ALTER TABLE bbm_partitions ENABLE TRIGGER ALL;
+ALTER TABLE bbm_row_errors ENABLE REPLICA TRIGGER bbm_guard;
 SELECT * FROM bbm_doctor() ORDER BY detail \gx
 -- as it says
 SELECT left(advice, -1) FROM bbm_doctor() WHERE advice LIKE 'ALTER%' ORDER BY detail \gexec
 SELECT detail FROM bbm_doctor();
 
 DROP EXTENSION bbm;
-DROP TABLE t, bare, owned, mine;
+DROP TABLE t, bare, owned, mine, emptied;
 REVOKE ALL ON SCHEMA public FROM regress_bbm_patient;
 DROP ROLE regress_bbm_patient, regress_bbm_tables;

@@ -275,6 +275,77 @@ RESET session_replication_role;
 CALL bbm_run('nameless');
 SELECT owner = current_user AS mine, status FROM batched_background_migrations WHERE name = 'nameless';
 
+-- a dump that is loaded with that setting is restored like any other, also beside the original
+CREATE TABLE half (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO half SELECT generate_series(1, 10);
+SELECT bbm_update('half done', 'half', 'n = n + 1', column_name => 'id', batch_size => 5) > 0 AS created;
+UPDATE batched_background_migrations SET max_value = 5 WHERE name = 'half done';
+CALL bbm_run('half done');
+CREATE TEMPORARY TABLE dumped AS SELECT * FROM batched_background_migrations WHERE name = 'half done';
+CREATE TEMPORARY TABLE dumped_jobs AS SELECT j.* FROM batched_background_migration_jobs j JOIN dumped d ON j.batched_background_migration_id = d.id;
+UPDATE dumped SET status = 1, finished_at = NULL, max_value = 10;
+SELECT bbm_drop('half done');
+CREATE TABLE copy AS TABLE half;
+ALTER TABLE copy ADD PRIMARY KEY (id);
+DROP TABLE half;
+ALTER TABLE copy RENAME TO half;
+SET session_replication_role = replica;
+INSERT INTO batched_background_migration_jobs SELECT * FROM dumped_jobs;
+INSERT INTO batched_background_migrations SELECT * FROM dumped;
+RESET session_replication_role;
+SELECT worker_pid, worker_id FROM batched_background_migration_jobs j JOIN dumped d ON j.batched_background_migration_id = d.id;
+SELECT status, is_copy, waiting_on FROM bbm_status_detail('half done');
+-- only a start starts it here
+UPDATE batched_background_migrations SET batch_size = 4 WHERE name = 'half done';
+SELECT bbm_alter('half done', priority => 1), bbm_retry('half done');
+SELECT is_copy, m.batch_size, m.priority FROM bbm_status_detail('half done'), batched_background_migrations m WHERE m.name = 'half done';
+BEGIN;
+UPDATE batched_background_migrations SET status = 1 WHERE name = 'half done';
+SELECT is_copy FROM bbm_status_detail('half done');
+ROLLBACK;
+SELECT bbm_start('half done');
+CALL bbm_run('half done');
+SELECT n, count(*) FROM half GROUP BY n;
+
+-- where one that was started goes on is a key, or a block: a strategy with other ranges would take the one for the other
+CREATE TABLE down (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO down SELECT generate_series(2000, 1, -1);
+INSERT INTO batched_background_migrations
+    (name, max_value, batch_size, job_signature_name, table_name, column_name, batching_strategy, filter, max_attempts)
+VALUES ('by blocks', 2000, 1, 'UPDATE down SET n = n + 1 WHERE ctid BETWEEN $1 AND $2 AND n = 0 AND 1 / (id - 50) IS NOT NULL',
+        'public.down', 'id', 'BlockRangeBatchingStrategy', 'n = 0', 1),
+       ('by keys', 2000, 1000, 'UPDATE down SET n = n / (id - 1500) WHERE id BETWEEN $1 AND $2', 'public.down', 'id', NULL, 'n = 0', 1);
+UPDATE batched_background_migrations SET batching_strategy = NULL WHERE name = 'by blocks';
+UPDATE batched_background_migrations SET batching_strategy = 'BlockRangeBatchingStrategy' WHERE name = 'by blocks';
+\set VERBOSITY terse
+CALL bbm_run('by blocks');
+CALL bbm_run('by keys');
+\set VERBOSITY default
+CREATE FUNCTION change(name text, strategy text) RETURNS TABLE (state text, message text, detail text, hint text) LANGUAGE sql AS $$
+    SELECT (fails(format('UPDATE batched_background_migrations SET batching_strategy = %L WHERE name = %L', strategy, name))).* $$;
+\pset expanded on
+SELECT * FROM change('by blocks', NULL);
+\pset expanded off
+SELECT n, s, c.state, c.message FROM unnest('{by blocks,by keys}'::text[]) n
+CROSS JOIN unnest('{SerialKeySetBatchingStrategy,LooseIndexScanBatchingStrategy,NullKeySetBatchingStrategy,BlockRangeBatchingStrategy,Random}'::text[]) s
+LEFT JOIN LATERAL change(n, s) c ON true;
+SELECT bbm_drop('by blocks'), bbm_drop('by keys');
+DROP FUNCTION change;
+
+-- what pg_restore --disable-triggers leaves behind does no harm
+ALTER TABLE batched_background_migrations DISABLE TRIGGER ALL;
+ALTER TABLE batched_background_migrations ENABLE TRIGGER ALL;
+CREATE ROLE regress_bbm_after LOGIN;
+GRANT INSERT, SELECT, UPDATE ON batched_background_migrations TO regress_bbm_after;
+SET ROLE regress_bbm_after;
+SELECT define('after');
+UPDATE batched_background_migrations SET status = 0;
+SELECT name, status, owner FROM batched_background_migrations;
+RESET ROLE;
+SELECT bbm_drop('after');
+DROP OWNED BY regress_bbm_after;
+DROP ROLE regress_bbm_after;
+
 DROP EXTENSION bbm;
 DROP FUNCTION fails, define, of;
-DROP TABLE t, slow;
+DROP TABLE t, slow, half, down;

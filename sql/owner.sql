@@ -69,6 +69,14 @@ SELECT state, message FROM fails($$INSERT INTO bbm_events (migration_id, name, e
 \c - :admin
 ALTER TABLE batched_background_migration_jobs OWNER TO regress_bbm_other;
 SELECT * FROM fails('SELECT bbm_start()') \gx
+-- but what is not bbm's goes on meanwhile, and so does what ends bbm
+CREATE TABLE others AS SELECT 1;
+CREATE TEMPORARY TABLE others_too AS SELECT 1;
+TRUNCATE others, others_too;
+SELECT FROM others, others_too;
+BEGIN;
+DROP EXTENSION bbm;
+ROLLBACK;
 ALTER TABLE batched_background_migration_jobs OWNER TO regress_bbm_app;
 
 -- with row security forced on it, it sees what its memberships give it, and bbm all of it
@@ -92,6 +100,8 @@ ALTER TABLE batched_background_migrations DROP COLUMN sub_batch_size;
 SELECT * FROM fails('SELECT bbm_start()');
 SELECT * FROM fails('UPDATE batched_background_migrations SET status = 1');
 SELECT * FROM fails($$SELECT bbm_create('x', 't', 'f')$$);
+CREATE TEMPORARY TABLE its_own ();
+TRUNCATE its_own;
 ALTER TABLE batched_background_migrations ADD COLUMN sub_batch_size bigint NOT NULL DEFAULT 0;
 SELECT * FROM fails('SELECT bbm_start()');
 ALTER TABLE batched_background_migrations ALTER COLUMN sub_batch_size TYPE integer, ALTER COLUMN sub_batch_size DROP NOT NULL;
@@ -257,7 +267,7 @@ SELECT pg_reload_conf();
 SET client_min_messages = warning;
 DROP EXTENSION bbm;
 DROP FUNCTION wait_for;
-DROP TABLE t, j, o;
+DROP TABLE t, j, o, others;
 DROP FUNCTION fails, trap, at_commit, at_once;
 REVOKE ALL ON SCHEMA public FROM regress_bbm_app;
 DROP ROLE regress_bbm_app, regress_bbm_job, regress_bbm_other;

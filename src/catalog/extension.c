@@ -328,16 +328,6 @@ bbm_catalog_matches(const BbmCatalog *catalog)
 	return strcmp(catalog->version, BBM_VERSION) == 0;
 }
 
-/*
- * Can our tables be read, and ("writes") written?  Where not, bbm_catalog and
- * our statements raise an error: what must not fail because of that asks first.
- */
-bool
-bbm_catalog_is_sound(const BbmCatalog *catalog, bool writes)
-{
-	return bbm_catalog_matches(catalog) && catalog->flaw == NULL && !(writes && catalog->strange_trigger_name);
-}
-
 /* The same for callers that need the extension: raises an error. */
 const BbmCatalog *
 bbm_catalog(void)
@@ -364,6 +354,18 @@ bbm_catalog(void)
 				 errdetail("%s", catalog->flaw),
 				 errhint("%s", catalog->flaw_hint)));
 	return catalog;
+}
+
+/*
+ * The same for what we add to statements of others, which must not fail
+ * because ours would: NULL instead of an error.
+ */
+const BbmCatalog *
+bbm_catalog_usable(void)
+{
+	const BbmCatalog *catalog = bbm_catalog_find();
+
+	return catalog && bbm_catalog_matches(catalog) && catalog->flaw == NULL ? catalog : NULL;
 }
 
 /* The lock class of our locks.  Needs a transaction. */

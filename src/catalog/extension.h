@@ -23,10 +23,10 @@
 
 extern const BbmCatalog *bbm_catalog_find(void);
 extern PGDLLEXPORT const BbmCatalog *bbm_catalog(void);
+extern const BbmCatalog *bbm_catalog_usable(void);
 extern void bbm_catalog_forget(void);
 extern bool bbm_extension_is_here(void);
 extern bool bbm_catalog_matches(const BbmCatalog *catalog);
-extern bool bbm_catalog_is_sound(const BbmCatalog *catalog, bool writes);
 extern const char *bbm_origin(void);
 extern PGDLLEXPORT Oid bbm_lock_class(void);
 extern bool bbm_catalog_trusts(Oid role);

@@ -546,15 +546,16 @@ bbm_migration_reopen(int64 id)
 
 /*
  * Does the same as a user's UPDATE ... SET status, guards included; the caller
- * has checked that its user may.  True when the status has changed.
+ * has checked that its user may.  True when the status has changed, or a copy
+ * has been started here.
  */
 bool
 bbm_migration_set_status(int64 id, BbmStatus status)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migrations m SET status = $2::smallint "
-		"FROM (SELECT o.id, o.status FROM @.batched_background_migrations o WHERE o.id = $1 FOR NO KEY UPDATE) old "
-		"WHERE m.id = old.id RETURNING m.status <> old.status",
+		"FROM (SELECT o.id, o.status, o.restored, o.origin FROM @.batched_background_migrations o WHERE o.id = $1 FOR NO KEY UPDATE) old "
+		"WHERE m.id = old.id RETURNING m.status <> old.status OR m.restored <> old.restored OR m.origin IS DISTINCT FROM old.origin",
 		2, {INT8OID, INT4OID}
 	};
 

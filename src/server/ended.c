@@ -34,13 +34,12 @@ word(BbmStatus status)
 void
 bbm_report_ended(void)
 {
-	const BbmCatalog *catalog = bbm_catalog_find();
 	StringInfoData names;
 	int			n = 0;
 	ListCell   *cell;
 
 	/* to drop it may be what the user does about its flaw */
-	if (catalog == NULL || !bbm_catalog_is_sound(catalog, false))
+	if (bbm_catalog_usable() == NULL)
 		return;
 	initStringInfo(&names);
 	SPI_connect();

@@ -72,7 +72,9 @@ report(const BbmMigration *migration, List *tables)
 		ereport(LOG,
 				(errmsg("migration \"%s\": table %s was truncated", bbm_printable(migration->name),
 						bbm_printable(name))));
-		bbm_report_event(migration->id, migration->name, "truncated", migration->status, migration->owner, name);
+		/* where no event can be written, the log has it */
+		if (bbm_catalog()->strange_trigger_name == NULL)
+			bbm_report_event(migration->id, migration->name, "truncated", migration->status, migration->owner, name);
 	}
 }
 
@@ -85,9 +87,9 @@ static bool
 can_record(void)
 {
 	static const BbmTable used[] = {BBM_MIGRATIONS, BBM_JOBS, BBM_EVENTS};
-	const BbmCatalog *catalog = bbm_catalog_find();
+	const BbmCatalog *catalog = bbm_catalog_usable();
 
-	for (int i = 0; catalog && bbm_catalog_is_sound(catalog, true) && i < lengthof(used); i++)
+	for (int i = 0; catalog && i < lengthof(used); i++)
 	{
 		if (ConditionalLockRelationOid(catalog->tables[used[i]], RowExclusiveLock))
 			continue;
@@ -97,8 +99,7 @@ can_record(void)
 		return false;
 	}
 	/* what was there before we had the locks may have been altered */
-	catalog = bbm_catalog_find();
-	return catalog && bbm_catalog_is_sound(catalog, true);
+	return bbm_catalog_usable() != NULL;
 }
 
 /*

@@ -16,8 +16,10 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "postgres.h"
+#include "sql/guards.h"
 
+#include "access/sysattr.h"
+#include "executor/spi.h"
 #include "utils/builtins.h"
 
 #include "base/bbm.h"
@@ -112,35 +114,42 @@ refresh_owner(BbmRow *row)
 		bbm_row_set(row, "owner", name_datum(name), false);
 }
 
-/* A row of a dump, which says where it was started. */
-static void
-restore(BbmRow *row)
+/*
+ * A row of a dump, which says where it was started, if the user may load one;
+ * else NULL.  The row has been checked.
+ */
+HeapTuple
+bbm_restored_migration(BbmRow row)
 {
+	if (bbm_row_is_null(row, "origin") || !bbm_may_restore())
+		return NULL;
 	/* zero and negative ids have a meaning of their own in some places */
-	if (bbm_row_int(*row, "id") <= 0)
+	if (bbm_row_int(row, "id") <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid id of a migration: " INT64_FORMAT, bbm_row_int(*row, "id")),
+				 errmsg("invalid id of a migration: " INT64_FORMAT, bbm_row_int(row, "id")),
 				 errdetail("An id is positive."),
 				 errhint("Leave it out, and it is the next one.")));
-	set_owner(row, InvalidOid, true);
+	set_owner(&row, InvalidOid, true);
+
 	/*
 	 * Even a row loaded into the same database counts as restored: the table it
 	 * works on may still be loading.  OIDs of elsewhere mean nothing here.
 	 */
-	bbm_row_set(row, "restored", BoolGetDatum(true), false);
-	bbm_row_set(row, "table_oid", (Datum) 0, true);
+	bbm_row_set(&row, "restored", BoolGetDatum(true), false);
+	bbm_row_set(&row, "table_oid", (Datum) 0, true);
+	return row.tuple;
 }
 
 static Datum
 guard_insert(Relation rel, BbmRow row)
 {
+	HeapTuple	restored;
+
 	bbm_check_row(row);
-	if (!bbm_row_is_null(row, "origin") && bbm_may_restore())
-	{
-		restore(&row);
-		return PointerGetDatum(row.tuple);
-	}
+	restored = bbm_restored_migration(row);
+	if (restored)
+		return PointerGetDatum(restored);
 	bbm_row_set(&row, "id", Int64GetDatum(bbm_new_id(rel, bbm_row_int(row, "id"))), false);
 	row.tuple = bbm_columns_insert(rel, row.tuple);
 	bbm_notice_units(NULL, row);
@@ -204,9 +213,17 @@ clear_error(BbmRow *row)
 		bbm_row_set(row, columns[i], (Datum) 0, true);
 }
 
-/* The rules for a status that a user sets. */
+/* Has the statement a value for this column, be it the one that it has had? */
+static bool
+is_written(const TriggerData *data, const char *column)
+{
+	return bms_is_member(SPI_fnumber(RelationGetDescr(data->tg_relation), column) - FirstLowInvalidHeapAttributeNumber,
+						 data->tg_updatedcols);
+}
+
+/* The rules for a status that a user sets; "written": the statement names it. */
 static void
-guard_status(BbmRow old, BbmRow *new)
+guard_status(BbmRow old, BbmRow *new, bool written)
 {
 	BbmStatus	from = (BbmStatus) bbm_row_int(old, "status");
 	int			to = (int) bbm_row_int(*new, "status");
@@ -216,8 +233,12 @@ guard_status(BbmRow old, BbmRow *new)
 	if (bbm_row_is_null(*new, "status"))
 		return;
 
-	/* a cloned or restored migration was never started here, whatever its status says */
-	if (copy && to == BBM_ACTIVE && from != BBM_FINISHED)
+	/*
+	 * A cloned or restored migration was never started here, whatever its
+	 * status says; one that says it is active is not started by a change of
+	 * something else.
+	 */
+	if (copy && to == BBM_ACTIVE && from != BBM_FINISHED && (written || from != BBM_ACTIVE))
 	{
 		start_here(new);
 		clear_error(new);
@@ -269,13 +290,30 @@ is_changed(BbmRow old, BbmRow new)
 	return false;
 }
 
+/*
+ * Do the ranges of both strategies mean the same: keys, blocks of the table, or
+ * nothing?  Of one that does not exist there are no ranges.
+ */
+static bool
+same_ranges(const char *before, const char *after)
+{
+	const BbmStrategy *x = bbm_strategy_find(before);
+	const BbmStrategy *y = bbm_strategy_find(after);
+
+	return x == NULL || (y && x->has_key == y->has_key && x->table_scans == y->table_scans);
+}
+
 /* What distinguishes the rows that are done from the others cannot change when some are done. */
 static void
 keep_what_is_started(Relation rel, BbmRow old, BbmRow new)
 {
-	const char *column = bbm_row_is_null(old, "started_at") ? NULL :
-		bbm_columns_changed(rel, old.tuple, new.tuple, BBM_FIXED);
+	const char *column;
 
+	if (bbm_row_is_null(old, "started_at"))
+		return;
+	column = bbm_columns_changed(rel, old.tuple, new.tuple, BBM_FIXED);
+	if (column == NULL && !same_ranges(bbm_row_text(old, "batching_strategy"), bbm_row_text(new, "batching_strategy")))
+		column = "batching_strategy";
 	if (column)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -342,8 +380,9 @@ guard_definition(Relation rel, BbmRow old, BbmRow new)
 }
 
 static Datum
-guard_update(Relation rel, BbmRow old, BbmRow new)
+guard_update(const TriggerData *data, BbmRow old, BbmRow new)
 {
+	Relation	rel = data->tg_relation;
 	Oid			owner = (Oid) bbm_row_int(old, "owner_oid");
 
 	bbm_check_owner(owner, bbm_row_text(old, "name"));
@@ -366,7 +405,7 @@ guard_update(Relation rel, BbmRow old, BbmRow new)
 	else if (bbm_row_at_origin(old))
 		refresh_owner(&new);
 
-	guard_status(old, &new);
+	guard_status(old, &new, is_written(data, "status"));
 	bbm_check_row(new);
 	bbm_check_new_limits(old, new);
 	bbm_notice_units(&old, new);
@@ -412,7 +451,7 @@ guard(TriggerData *data)
 		bbm_row_set(&new, "updated_at", TimestampTzGetDatum(GetCurrentTimestamp()), false);
 		return PointerGetDatum(new.tuple);
 	}
-	return guard_update(data->tg_relation, old, new);
+	return guard_update(data, old, new);
 }
 
 /* BEFORE INSERT OR UPDATE OR DELETE ON batched_background_migrations FOR EACH ROW */

@@ -7,6 +7,7 @@
  */
 #include "base/bbm.h"
 
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "replication/logicalworker.h"
 #include "utils/timestamp.h"
@@ -22,6 +23,7 @@
 #include "engine/event.h"
 #include "sql/access.h"
 #include "sql/columns.h"
+#include "sql/guards.h"
 #include "sql/row.h"
 
 PG_FUNCTION_INFO_V1(bbm_job_guard);
@@ -193,17 +195,39 @@ bbm_truncate_guard(PG_FUNCTION_ARGS)
 }
 
 /*
+ * A row that is inserted where the guards do not fire.  Of a dump, it is
+ * restored as they would; anything else is taken as it is.
+ */
+static HeapTuple
+inserted_unguarded(Relation rel, HeapTuple tuple)
+{
+	const BbmCatalog *catalog = bbm_catalog();
+	BbmRow		row = {tuple, RelationGetDescr(rel)};
+	HeapTuple	restored = NULL;
+
+	if (RelationGetRelid(rel) == catalog->migrations)
+		restored = bbm_restored_migration(row);
+	else if (RelationGetRelid(rel) == catalog->jobs)
+		restored = bbm_columns_restore_job(rel, tuple);
+	return restored ? restored : tuple;
+}
+
+/*
  * BEFORE INSERT OR UPDATE OR DELETE on our tables, where
  * session_replication_role is replica.  A publication FOR ALL TABLES includes
  * our tables, too; its ids are another server's, and must neither collide with
  * the migrations here nor change them.  The owner of the tables may load data
  * with that setting; another role may have been granted the setting, and the
  * guards do not fire with it.
+ *
+ * ENABLE TRIGGER ALL, as pg_restore --disable-triggers has it, makes this a
+ * trigger that fires where the guards do, which leave it nothing to do.
  */
 Datum
 bbm_replica_guard(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
+	Datum		row;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
@@ -213,6 +237,9 @@ bbm_replica_guard(PG_FUNCTION_ARGS)
 				 errhint("There is no need to call it.")));
 	if (IsLogicalWorker())
 		return PointerGetDatum(NULL);
+	row = PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple);
+	if (SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA)
+		return row;
 	if (!bbm_may_restore())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -220,5 +247,7 @@ bbm_replica_guard(PG_FUNCTION_ARGS)
 						RelationGetRelationName(data->tg_relation)),
 				 errdetail("The table's guards do not fire with it."),
 				 errhint("RESET session_replication_role.")));
-	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple : data->tg_trigtuple);
+	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
+		return PointerGetDatum(inserted_unguarded(data->tg_relation, data->tg_trigtuple));
+	return row;
 }
