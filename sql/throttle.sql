@@ -210,6 +210,13 @@ SELECT rows_done, requeued, requeue_reasons, last_error FROM bbm_status_detail('
 SELECT j.attempts, j.claim_epoch FROM batched_background_migration_jobs j JOIN batched_background_migrations m
 ON m.id = j.batched_background_migration_id WHERE m.name = 'released';
 
+-- many wait, and it is known of each for what and since when, so that each is polled less and less often
+SELECT count(bbm_create('many ' || i, 't', 'UPDATE public.t SET n = n + 1 WHERE id BETWEEN $1 AND $2', max_value => 10, start => true,
+                        settings => '{bbm.condition=false}')) AS created
+FROM generate_series(1, 300) i;
+SELECT wait_for($$(SELECT count(*) = 300 FROM bbm_status() WHERE name LIKE 'many %' AND waiting_on = 'condition: not met')$$);
+SELECT bbm_pause() >= 300 AS paused;
+
 DROP EXTENSION bbm CASCADE;
 DROP TABLE t, lights, half;
 DROP FUNCTION define, complaint, waits_for, writes, unlucky, wait_for;

@@ -24,7 +24,7 @@
 
 /* Length of the text of what a process or a migration waits for, with its terminating zero byte. */
 #define BBM_WAITING_LENGTH 256
-#define BBM_MAX_WAIT_STATES 128
+#define BBM_MAX_WAIT_STATES 1024
 
 /* The signals that throttle have numbers, which are below. */
 #define BBM_MAX_SIGNALS 20
@@ -47,6 +47,7 @@ typedef struct BbmWaitState
 	Oid			database;		/* InvalidOid: not in use */
 	int64		migration_id;
 	TimestampTz touched;		/* the one touched longest ago is reused for another */
+	bool		crowded;		/* that was one that waited: there are more than there is room for */
 	TimestampTz since;			/* waiting since then; 0 when it is not waiting ... */
 	BbmReason	reason;			/* ... for this, until the next poll */
 	TimestampTz logged;			/* when that was last logged */
@@ -75,10 +76,11 @@ typedef struct BbmWaitStates
 {
 	BbmTrace	wal;			/* the end of the WAL: shows for how long a standby has been behind */
 	BbmTrace	xids;			/* the next transaction id: shows for how long one has held back the horizon */
+	int			n;				/* entries that have ever been used: the first ones */
 	BbmWaitState entries[BBM_MAX_WAIT_STATES];
 } BbmWaitStates;
 
-#define BBM_MAX_TROUBLES 128
+#define BBM_MAX_TROUBLES 1024
 
 /*
  * An operation that is tried again: on one migration; or, with migration_id 0,
@@ -106,6 +108,7 @@ typedef struct BbmTransient
 typedef struct BbmTransients
 {
 	volatile int current;		/* number of entries that are not over; read without the lock */
+	int			n;				/* the same */
 	BbmTransient entries[BBM_MAX_TROUBLES];
 } BbmTransients;
 

@@ -68,7 +68,7 @@ any_trouble(void)
 static BbmTransient *
 find(BbmTransients *troubles, int64 migration_id, Oid owner)
 {
-	for (int i = 0; i < BBM_MAX_TROUBLES; i++)
+	for (int i = 0; i < troubles->n; i++)
 	{
 		BbmTransient *trouble = &troubles->entries[i];
 
@@ -87,8 +87,8 @@ find_or_make(BbmTransients *troubles, int64 migration_id, Oid owner)
 
 	if (trouble)
 		return trouble;
-	trouble = &troubles->entries[0];
-	for (int i = 1; i < BBM_MAX_TROUBLES; i++)
+	trouble = &troubles->entries[troubles->n < BBM_MAX_TROUBLES ? troubles->n++ : 0];
+	for (int i = 1; i < troubles->n; i++)
 	{
 		if (troubles->entries[i].touched < trouble->touched)
 			trouble = &troubles->entries[i];
@@ -222,7 +222,7 @@ forget_abandoned(BbmTransients *troubles)
 {
 	TimestampTz long_ago = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), -BBM_ABANDONED_MS);
 
-	for (int i = 0; i < BBM_MAX_TROUBLES; i++)
+	for (int i = 0; i < troubles->n; i++)
 	{
 		BbmTransient *trouble = &troubles->entries[i];
 

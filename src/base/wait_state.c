@@ -7,7 +7,8 @@
  * what it waited for, and since when, is kept here, and how much of a rate is
  * used up.  These are hints: after a restart, or if there are more migrations
  * than entries, they are lost; the rows of the newest jobs then show how much
- * of a rate is used up.
+ * of a rate is used up, and what waits is polled as seldom as if it had waited for
+ * long.
  *
  *-------------------------------------------------------------------------
  */
@@ -49,16 +50,44 @@ bbm_wait_states_unlock(void)
 		LWLockRelease(bbm_shared->lock);
 }
 
+static bool
+is_of(const BbmWaitState *entry, int64 migration_id)
+{
+	return entry->database == MyDatabaseId && entry->migration_id == migration_id;
+}
+
 /* The migration's entry, if it has one; else NULL. */
 static BbmWaitState *
 find_existing(BbmWaitStates *entries, int64 migration_id)
 {
-	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
+	static int	last = 0;		/* most of the time it is the same again */
+
+	if (last < entries->n && is_of(&entries->entries[last], migration_id))
+		return &entries->entries[last];
+	for (int i = 0; i < entries->n; i++)
 	{
-		if (entries->entries[i].database == MyDatabaseId && entries->entries[i].migration_id == migration_id)
-			return &entries->entries[i];
+		if (!is_of(&entries->entries[i], migration_id))
+			continue;
+		last = i;
+		return &entries->entries[i];
 	}
 	return NULL;
+}
+
+/* An entry for another migration: an unused one, or the one touched longest ago. */
+static BbmWaitState *
+take(BbmWaitStates *entries)
+{
+	BbmWaitState *oldest = &entries->entries[0];
+
+	if (entries->n < BBM_MAX_WAIT_STATES)
+		return &entries->entries[entries->n++];
+	for (int i = 1; i < BBM_MAX_WAIT_STATES; i++)
+	{
+		if (entries->entries[i].touched < oldest->touched)
+			oldest = &entries->entries[i];
+	}
+	return oldest;
 }
 
 /* The migration's entry, which may be a new one. */
@@ -66,23 +95,19 @@ BbmWaitState *
 bbm_wait_state_find(BbmWaitStates *entries, int64 migration_id, TimestampTz now)
 {
 	BbmWaitState *entry = find_existing(entries, migration_id);
-	BbmWaitState *oldest = &entries->entries[0];
+	bool		crowded;
 
-	if (entry)
+	if (entry == NULL)
 	{
-		entry->touched = now;
-		return entry;
+		entry = take(entries);
+		crowded = entry->since != 0;
+		memset(entry, 0, sizeof(BbmWaitState));
+		entry->database = MyDatabaseId;
+		entry->migration_id = migration_id;
+		entry->crowded = crowded;
 	}
-	for (int i = 1; i < BBM_MAX_WAIT_STATES; i++)
-	{
-		if (entries->entries[i].touched < oldest->touched)
-			oldest = &entries->entries[i];
-	}
-	memset(oldest, 0, sizeof(BbmWaitState));
-	oldest->database = MyDatabaseId;
-	oldest->migration_id = migration_id;
-	oldest->touched = now;
-	return oldest;
+	entry->touched = now;
+	return entry;
 }
 
 /*

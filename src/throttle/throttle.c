@@ -193,7 +193,8 @@ begin_wait(BbmReading *reading, BbmWait *wait)
 	bbm_idle_count(entry, now);
 	if (reading->paces)
 		strlcpy(entry->pace_reason, reading->reason, sizeof(entry->pace_reason));
-	poll_ms = bbm_next_poll_ms(throttled_ms, reading->first_poll_ms);
+	/* for how long it has been so in all is not known where entries are reused all the time */
+	poll_ms = bbm_next_poll_ms(entry->crowded ? PG_INT32_MAX : throttled_ms, reading->first_poll_ms);
 	entry->reason = bbm_reason(reading->reason,
 							   reading->due ? reading->due : TimestampTzPlusMilliseconds(now, poll_ms));
 	entry->reason.paces = reading->paces;
@@ -516,12 +517,15 @@ bbm_throttle_show(const BbmMigration *migration, Oid relid, BbmThrottleSink sink
 void
 bbm_throttle_waited(BbmWaitedSink sink, void *arg)
 {
+	/* first: nothing that allocates memory may run under the lock */
 	BbmWaitState *states = palloc(sizeof(BbmWaitState) * BBM_MAX_WAIT_STATES);
+	BbmWaitStates *shared = bbm_wait_states_lock();
 	TimestampTz now = GetCurrentTimestamp();
+	int			n = shared->n;
 
-	memcpy(states, bbm_wait_states_lock()->entries, sizeof(BbmWaitState) * BBM_MAX_WAIT_STATES);
+	memcpy(states, shared->entries, sizeof(BbmWaitState) * n);
 	bbm_wait_states_unlock();
-	for (int i = 0; i < BBM_MAX_WAIT_STATES; i++)
+	for (int i = 0; i < n; i++)
 	{
 		const BbmWaitState *state = &states[i];
 		double		uncounted = bbm_wait_state_uncounted(state, now);
