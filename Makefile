@@ -13,7 +13,7 @@ PGFILEDESC = "bbm - batched background migrations"
 OBJS = src/module.o \
 	src/base/backends.o src/base/blockers.o src/base/cancel.o src/base/clock.o src/base/commit.o src/base/cpu_use.o src/base/cpu_waits.o src/base/guc.o src/base/hours.o \
 	src/base/impact.o src/base/impact_counts.o \
-	src/base/lock_watch.o src/base/locks.o src/base/overrides.o src/base/printable.o src/base/progress.o src/base/rates.o \
+	src/base/lock_watch.o src/base/locks.o src/base/neighbours.o src/base/overrides.o src/base/printable.o src/base/progress.o src/base/rates.o \
 	src/base/requests.o src/base/shares.o src/base/shmem.o src/base/slots.o src/base/spi.o src/base/standby.o src/base/trouble.o \
 	src/base/txn.o src/base/user.o src/base/wait_event.o src/base/wait_state.o src/base/waiting.o \
 	src/catalog/batch_counts.o src/catalog/claims.o src/catalog/errors.o src/catalog/events.o src/catalog/extension.o src/catalog/import.o \

@@ -6,7 +6,8 @@
  * NOTES
  *	  A process that waits for a CPU tells that the CPUs are busy, but not with
  *	  whom.  If these are processes of bbm, and those of the server and of the
- *	  kernel that write for them, nobody minds.  Others are the clients of this
+ *	  kernel that write for them, nobody minds; nor if they are bbm's in another
+ *	  server on the machine (neighbours.c).  Others are the clients of this
  *	  server, of which the server knows when they began or ended a statement, and
  *	  programs outside of it, which show in the operating system's counts of the
  *	  time that programs have run.  Kernel threads do not show there, as they have
@@ -39,6 +40,7 @@
 
 #include "base/compat.h"
 #include "base/cpu_waits.h"
+#include "base/neighbours.h"
 #include "base/point.h"
 #include "base/shared.h"
 #include "base/shmem.h"
@@ -57,6 +59,9 @@
 /* Programs outside of the server are read at this interval; what is older than the latter says nothing. */
 #define BBM_PROGRAMS_US (250 * 1000)
 #define BBM_PROGRAMS_OLD_US (2 * 1000 * 1000)
+
+/* The workers of other servers are searched for at this interval. */
+#define BBM_NEIGHBOURS_US (250 * 1000)
 
 /* So much of one CPU's time they may take: it is hardly more than what the server's other processes do for us. */
 #define BBM_PROGRAMS_SHARE 0.25
@@ -104,15 +109,39 @@ is_ours(const BbmProcesses *ours, pid_t pid)
 	return false;
 }
 
-/* Those that have a slot, and this one: without preloading there are no slots, and a session may find none free. */
+/* Workers of other servers on this machine; a list of a moment ago is as good. */
 static void
-find_ours(BbmProcesses *ours)
+add_neighbours(BbmProcesses *ours, TimestampTz now)
+{
+	static TimestampTz found_at = 0;
+	static BbmProcesses found = {0};
+
+	if (found_at == 0 || now < found_at || now - found_at >= BBM_NEIGHBOURS_US)
+	{
+		found.n = bbm_neighbours_find(found.pid, BBM_MOST_PROCESSES);
+		found_at = now;
+	}
+	for (int i = 0; i < found.n && ours->n < BBM_MOST_PROCESSES; i++)
+	{
+		if (!is_ours(ours, found.pid[i]))
+			ours->pid[ours->n++] = found.pid[i];
+	}
+}
+
+/*
+ * Those that have a slot, and this one: without preloading there are no slots,
+ * and a session may find none free.  And those of other servers.
+ */
+static void
+find_ours(BbmProcesses *ours, TimestampTz now)
 {
 	ours->n = bbm_slots_pids(ours->pid, BBM_MOST_PROCESSES);
-	if (is_ours(ours, MyProcPid))
-		return;
-	ours->n = Min(ours->n + 1, BBM_MOST_PROCESSES);
-	ours->pid[ours->n - 1] = MyProcPid;
+	if (!is_ours(ours, MyProcPid))
+	{
+		ours->n = Min(ours->n + 1, BBM_MOST_PROCESSES);
+		ours->pid[ours->n - 1] = MyProcPid;
+	}
+	add_neighbours(ours, now);
 }
 
 /*
@@ -255,7 +284,7 @@ find_alone(BbmAlone *alone, TimestampTz now)
 	BbmProcesses ours;
 	int64		programs;
 
-	find_ours(&ours);
+	find_ours(&ours, now);
 	/* read in any case: it needs the reading before */
 	programs = programs_idle_for(&ours, now, alone);
 	alone->us = programs > 0 ? Min(clients_idle_for(&ours, now, alone), programs) : 0;
@@ -317,7 +346,7 @@ bbm_cpus_are_ours_for(TimestampTz now)
 }
 
 static void
-read_busy(BbmBusyReading *reading)
+read_busy(BbmBusyReading *reading, TimestampTz now)
 {
 	char		text[1024];
 	char		path[64];
@@ -329,7 +358,7 @@ read_busy(BbmBusyReading *reading)
 	if (!reading->reported)
 		return;
 	reading->idle_us = (double) idle * USECS_PER_SEC / sysconf(_SC_CLK_TCK);
-	find_ours(&reading->ours);
+	find_ours(&reading->ours, now);
 	for (int i = 0; i < reading->ours.n; i++)
 	{
 		BbmCpuTimes times = {0};
@@ -377,7 +406,7 @@ find_busy(BbmBusy *busy, TimestampTz now)
 	double		others;
 	double		share;
 
-	read_busy(&reading);
+	read_busy(&reading, now);
 	if (!reading.reported || !busy->last.reported || cpus <= 0 || passed_us <= 0 || passed_us > BBM_PROGRAMS_OLD_US)
 		busy->use.cpus = 0;
 	else

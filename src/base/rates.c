@@ -139,6 +139,20 @@ bbm_next_poll_ms(int64 throttled_ms, int64 first_ms)
 	return Min(Max(throttled_ms / 4, first_ms), BBM_LAST_POLL_MS);
 }
 
+/*
+ * The time until the next poll of what others do: as usual, or sooner if, at the
+ * rate of the last time, it is going to be done before that.  Where there is more
+ * to do than was thought, nothing is left by that estimate, which says nothing
+ * about when the rest is done; so polls are then as usual.
+ */
+int
+bbm_poll_when_done_ms(int64 left, int64 done, int64 in_us, int soonest_ms, int usual_ms)
+{
+	if (left <= 0 || done <= 0 || in_us <= 0)
+		return usual_ms;
+	return (int) Min(Max((double) left / done * in_us / 1000, soonest_ms), usual_ms);
+}
+
 static int
 within(const BbmSizeLimits *limits, double size)
 {

@@ -599,10 +599,11 @@ bbm_cluster_state(const char *record, Oid relid, const char *shards, BbmClusterS
 									  "(SELECT count(DISTINCT p.colocationid) = 1 AND count(*) = 2 FROM pg_catalog.pg_dist_partition p "
 									  " WHERE p.logicalrelid IN (%u, to_regclass(%s))), sum(f.errors), "
 									  "(array_agg(f.detail ORDER BY coalesce(f.found, 0) > 0, f.id) FILTER (WHERE f.state = 'failed'))[1], "
-									  "count(*) FILTER (WHERE f.state = 'failed' AND f.found > 0), sum(f.found) FILTER (WHERE f.state = 'failed') "
+									  "count(*) FILTER (WHERE f.state = 'failed' AND f.found > 0), sum(f.found) FILTER (WHERE f.state = 'failed'), "
+									  "sum(f.keys), CASE WHEN count(*) = count(f.total) THEN sum(f.total) END "
 									  "FROM pg_catalog.pg_dist_shard s LEFT JOIN (SELECT DISTINCT ON (r.id) * FROM "
-									  "jsonb_to_recordset(%s) AS r(id bigint, name text, state text, error text, detail text, sqlstate text, waiting text, errors bigint, found bigint) "
-									  "ORDER BY r.id, r.state = 'finished' DESC) f ON f.id = s.shardid WHERE s.logicalrelid = %u",
+									  "jsonb_to_recordset(%s) AS r(id bigint, name text, state text, error text, detail text, sqlstate text, waiting text, errors bigint, found bigint, "
+									  "keys bigint, total bigint) ORDER BY r.id, r.state = 'finished' DESC) f ON f.id = s.shardid WHERE s.logicalrelid = %u",
 									  relid, quote_literal_cstr(record), quote_literal_cstr(shards), relid));
 	state->shards = (int) bbm_cluster_int64(0, 1);
 	state->finished = (int) bbm_cluster_int64(0, 2);
@@ -618,6 +619,8 @@ bbm_cluster_state(const char *record, Oid relid, const char *shards, BbmClusterS
 	state->detail = bbm_cluster_text(0, 12);
 	state->not_right = (int) bbm_cluster_int64(0, 13);
 	state->found = bbm_cluster_int64(0, 14);
+	state->keys = bbm_cluster_int64(0, 15);
+	state->total = bbm_cluster_int64(0, 16);
 }
 
 /*

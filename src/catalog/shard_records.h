@@ -47,6 +47,8 @@ typedef struct BbmClusterState
 	int			missing;		/* of which there is no report */
 	int			unrecorded;		/* ... of which there is no record, after a split */
 	int64		errors;			/* quarantined rows, as far as they are reported */
+	int64		keys;			/* done, of all shards */
+	int64		total;			/* ... of so many; 0: not known yet */
 	char	   *failure;		/* of the first that has failed */
 	char	   *detail;			/* ... of that, or NULL */
 	char	   *sqlstate;

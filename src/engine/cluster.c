@@ -306,6 +306,7 @@ bbm_cluster_decide(void *arg)
 			bbm_definition_set(&d, "started_at", TimestampTzGetDatum(GetCurrentTimestamp()));
 		bbm_migration_write(migration->id, &d, true);
 		step->status = BBM_RUNNING;
+		step->updated_at = bbm_migration_by_id(migration->id, CurrentMemoryContext)->updated_at;
 	}
 }
 

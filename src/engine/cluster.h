@@ -21,6 +21,10 @@
 #define BBM_CLUSTER_POLL_MS 1000
 #define BBM_CLUSTER_SILENT_POLL_MS 1500
 
+/* ... after they have begun, as a small table is done soon; and when they seem to end, not more often than that. */
+#define BBM_CLUSTER_FIRST_POLL_MS 250
+#define BBM_CLUSTER_LAST_POLL_MS 150
+
 /* How often those are tried that have not been told of a pause: the status shows them without a process. */
 #define BBM_CLUSTER_REACH_MS 5000
 
@@ -41,6 +45,7 @@ typedef struct BbmClusterStep
 	char	   *places;			/* where the shards were when it began; NULL: it has not */
 	bool		stale;			/* out of bbm_cluster_decide: nothing, as somebody has changed the row since */
 	bool		moved;			/* out of bbm_cluster_compare: they are not there any more */
+	TimestampTz updated_at;		/* out of bbm_cluster_decide: when it was made running */
 	char	   *unreached;		/* out of bbm_cluster_reach: the nodes that have still not been told */
 	BbmStatus	status;			/* out: the migration's */
 } BbmClusterStep;

@@ -21,6 +21,7 @@
 #include "base/locks.h"
 #include "base/point.h"
 #include "base/printable.h"
+#include "base/rates.h"
 #include "base/requests.h"
 #include "base/slots.h"
 #include "base/trouble.h"
@@ -258,12 +259,17 @@ reach_nodes(BbmEngine *engine, const BbmMigration *migration)
 	return wait_until(migration->id, &reason);
 }
 
-/* When the nodes were last asked about a migration, as it was then: until when they are not to be asked again. */
+/*
+ * When the nodes were last asked about a migration, as it was then: until when
+ * they are not to be asked again, and how far they were.
+ */
 typedef struct Asked
 {
 	int64		id;
 	TimestampTz updated_at;
 	BbmReason	reason;
+	TimestampTz at;
+	int64		keys;
 } Asked;
 
 /*
@@ -296,6 +302,30 @@ shards_have_moved(BbmClusterStep *step)
 
 	bbm_failing_code = step_code;
 	return moved;
+}
+
+/* In how many milliseconds are the nodes to be asked again? */
+static int
+ask_again_in(const Asked *asked, const BbmClusterStep *step, TimestampTz now)
+{
+	if (step->report.silent > 0)
+		return BBM_CLUSTER_SILENT_POLL_MS;
+	if (asked->id != step->migration->id)
+		return BBM_CLUSTER_POLL_MS;
+	return bbm_poll_when_done_ms(step->state.total - step->state.keys, step->state.keys - asked->keys, now - asked->at,
+								 BBM_CLUSTER_LAST_POLL_MS, BBM_CLUSTER_POLL_MS);
+}
+
+/* They have been asked, about the row as it is then; returns what the migration waits for, and until when. */
+static BbmReason
+keep_asked(Asked *asked, const BbmClusterStep *step, TimestampTz updated_at)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			ms = step->updated_at != 0 ? BBM_CLUSTER_FIRST_POLL_MS : ask_again_in(asked, step, now);
+
+	*asked = (Asked) {step->migration->id, updated_at,
+		bbm_reason(bbm_cluster_waits_for(step), TimestampTzPlusMilliseconds(now, ms)), now, step->state.keys};
+	return asked->reason;
 }
 
 /* The migration of a distributed table: asks the nodes how far they are, and waits. */
@@ -338,12 +368,12 @@ lead_cluster(BbmEngine *engine, const BbmMigration *migration)
 						step.status == BBM_FINISHED ? "is finished" : step.status == BBM_FAILED ? "failed" :
 						step.status == BBM_RUNNING ? "is running" : "is paused or gone")));
 		bbm_state_changed();
+		/* it was this process that has changed the row, which says nothing new */
+		if (step.updated_at != 0)
+			(void) keep_asked(asked, &step, step.updated_at);
 		return WORKED;
 	}
-	reason = bbm_reason(bbm_cluster_waits_for(&step),
-						TimestampTzPlusMilliseconds(GetCurrentTimestamp(), step.report.silent > 0 ?
-													BBM_CLUSTER_SILENT_POLL_MS : BBM_CLUSTER_POLL_MS));
-	*asked = (Asked) {migration->id, migration->updated_at, reason};
+	reason = keep_asked(asked, &step, migration->updated_at);
 	return wait_until(migration->id, &reason);
 }
 

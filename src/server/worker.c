@@ -40,6 +40,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/locks.h"
+#include "base/neighbours.h"
 #include "base/point.h"
 #include "base/printable.h"
 #include "base/requests.h"
@@ -228,6 +229,8 @@ come_up(const BbmWorkerStart *start, int slot, Oid *owner)
 	(void) set_config_option("application_name", MyBgworkerEntry->bgw_type, PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SET, true, 0, false);
 	bbm_txn_become_worker();
+	if (start->kind != BBM_KIND_DISCOVERY)
+		bbm_neighbours_announce();
 	return true;
 }
 

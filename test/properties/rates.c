@@ -200,6 +200,31 @@ trace_is_not_late(const uint32 *n)
 	return trace.n == 0 ? found == 0 : (since == 0) == (found == 0) && found >= since;
 }
 
+/* it is polled when it is done, if it goes on as it did; never later than usual, nor sooner than is allowed */
+static bool
+poll_meets_end(const uint32 *n)
+{
+	int64		left = n[0] % 1000000;
+	int64		done = n[1] % 1000000;
+	int64		in_us = n[2] % 5000000;
+	int			soonest = 1 + n[3] % 500;
+	int			usual = soonest + n[4] % 2000;
+	int			ms = bbm_poll_when_done_ms(left, done, in_us, soonest, usual);
+	double		done_then = left == 0 ? 0 : (double) done * ms * 1000 / in_us;
+
+	if (left == 0 || done == 0 || in_us == 0)
+		return ms == usual;
+	return ms >= soonest && ms <= usual && (ms == soonest || done_then <= left * 1.001) &&
+		(ms == usual || done_then * (ms + 1) >= left * 0.999 * ms);
+}
+
+/* what takes longer than was thought is not polled more often for that */
+static bool
+poll_does_not_hurry(const uint32 *n)
+{
+	return bbm_poll_when_done_ms(-(int64) (n[0] % 1000), n[1] % 1000, n[2] % 1000000, 100, 1000) == 1000;
+}
+
 const Property rates_properties[] = {
 	{"backoff_is_bounded", backoff_is_bounded},
 	{"backoff_grows", backoff_grows},
@@ -211,5 +236,7 @@ const Property rates_properties[] = {
 	{"claim_is_bounded", claim_is_bounded},
 	{"last_claims_end", last_claims_end},
 	{"trace_is_not_late", trace_is_not_late},
+	{"poll_meets_end", poll_meets_end},
+	{"poll_does_not_hurry", poll_does_not_hurry},
 	{0}
 };

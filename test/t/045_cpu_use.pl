@@ -7,6 +7,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/../perl";
 use BbmTest;
+use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = bbm_node('cpu_use', conf => "bbm.enabled = off\n");
@@ -89,6 +90,37 @@ value($node, q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE applica
 finish_background($failing);
 value($node, 'ALTER SYSTEM RESET bbm.max_pace');
 value($node, 'SELECT pg_reload_conf()');
+
+# The workers of another server on the machine are bbm's as well, as long as they run.
+SKIP:
+{
+	skip 'the system has no list of processes', 5 unless -d '/proc/self' && -d '/dev/shm';
+	my $other = bbm_node('other', conf => "cluster_name = 'another one'\n");
+	counter_table($other, 'm', 10);
+	define($other, 'm', 'm', job => 'gated');
+	value($other, "SELECT bbm_start('m')");
+	reach_gate($other);
+	my $pid = worker_pid($other);
+	value($node, "CREATE FUNCTION neighbours() RETURNS integer[] LANGUAGE c AS '$ENV{BBM_TEST_MODULE}', 'bbm_test_neighbours'");
+	is(value($node, "SELECT $pid = ANY (neighbours())"), 't', 'a worker of another server is known');
+	my $file = sprintf '/dev/shm/bbm.%d/%d', $>, $pid;
+	ok(-f $file, '... by a file');
+	my $since = value($other, 'SELECT clock_timestamp()');
+	kill KILL => $pid;
+	$other->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bbm launcher' AND backend_start > '$since'");
+	is(value($node, "SELECT $pid = ANY (neighbours())"), 'f', '... until it ends');
+	ok(!-e $file, '... and the file of one that was killed is removed');
+
+	# a number that is another process's now
+	my $not_his = sprintf '/dev/shm/bbm.%d/%d', $>, $$;
+	append_to_file($not_his, '');
+	is(value($node, "SELECT $$ = ANY (neighbours())"), 'f', 'a process with such a file that is no worker is none');
+	gate($other, 'open');
+	finished($other, 'm');
+	workers_gone($other);
+	log_clean($other);
+	$other->stop;
+}
 
 my $cpus = value($node, 'SELECT (cpu_use(1900))[1] FROM cpu_use(0)');
 if ($cpus < 2)

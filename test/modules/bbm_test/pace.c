@@ -28,6 +28,7 @@
 #include "base/compat.h"
 #include "base/cpu_use.h"
 #include "base/cpu_waits.h"
+#include "base/neighbours.h"
 #include "base/impact.h"
 #include "throttle/pace.h"
 
@@ -39,6 +40,7 @@ PG_FUNCTION_INFO_V1(bbm_test_cpus_are_ours_for);
 PG_FUNCTION_INFO_V1(bbm_test_session_idle_for);
 PG_FUNCTION_INFO_V1(bbm_test_cpu_ran);
 PG_FUNCTION_INFO_V1(bbm_test_cpu_use);
+PG_FUNCTION_INFO_V1(bbm_test_neighbours);
 PG_FUNCTION_INFO_V1(bbm_test_cpu_stat);
 PG_FUNCTION_INFO_V1(bbm_test_cpu_times);
 PG_FUNCTION_INFO_V1(bbm_test_pace_impact);
@@ -444,6 +446,19 @@ bbm_test_cpu_use(PG_FUNCTION_ARGS)
 		first = GetCurrentTimestamp();
 	bbm_cpu_use(TimestampTzPlusMilliseconds(first, PG_GETARG_INT32(0)), &use);
 	PG_RETURN_DATUM(numbers((double[]) {use.cpus, use.others, use.workers}, 3));
+}
+
+/* () → integer[]: the processes of bbm's workers on this machine, those of other servers included. */
+Datum
+bbm_test_neighbours(PG_FUNCTION_ARGS)
+{
+	pid_t		pids[256];
+	int			n = bbm_neighbours_find(pids, lengthof(pids));
+	Datum	   *values = palloc((n + 1) * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		values[i] = Int32GetDatum((int32) pids[i]);
+	PG_RETURN_ARRAYTYPE_P(construct_array(values, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
 }
 
 /* (text) → float8[]: for how long programs have run and CPUs were idle, by /proc/stat; NULL: it does not say. */
