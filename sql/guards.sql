@@ -230,6 +230,21 @@ SELECT count(*) FROM batched_background_migrations;
 SELECT count(*) AS internal FROM pg_trigger
 WHERE tgrelid IN ('batched_background_migrations'::regclass, 'batched_background_migration_jobs'::regclass) AND tgisinternal;
 
+-- what a composed one runs is what it shows
+SELECT bbm_update('composed', 't', 'n = n + 1', 'n = 0') > 0 AS created;
+\pset expanded on
+SELECT * FROM fails($$UPDATE batched_background_migrations SET job_signature_name = 'UPDATE t SET n = 7' WHERE name = 'composed'$$);
+SELECT * FROM fails($$INSERT INTO batched_background_migrations
+    (name, max_value, batch_size, job_signature_name, table_name, column_name, operation)
+    VALUES ('all of it', 10, 5, 'UPDATE t SET n = 7', 't', 'id', 'delete')$$);
+\pset expanded off
+UPDATE batched_background_migrations SET set_clause = 'n = n + 2 -- two' WHERE name = 'composed';
+INSERT INTO batched_background_migrations
+  (name, max_value, batch_size, job_signature_name, table_name, column_name, operation, filter)
+VALUES ('inserted', 10, 5, 'UPDATE t SET n = 7', 't', 'id', 'delete', 'n > 7 -- or so');
+SELECT name, job_signature_name FROM batched_background_migrations WHERE operation IS NOT NULL ORDER BY name;
+SELECT bbm_drop(name) FROM batched_background_migrations WHERE operation IS NOT NULL;
+
 -- a dump has the jobs first: the table's owner may load those that have been claimed, and those of a repair or a retry,
 -- with or without their migration
 INSERT INTO batched_background_migration_jobs (id, batched_background_migration_id, min_value, max_value, status, claim_epoch)
