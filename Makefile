@@ -48,7 +48,7 @@ REGRESS = install settings doctor screen refused metrics limits throttle pace im
 	blocks verify verify_all dry_run preview counts trouble key_change reference documented
 ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alter-claim retry row-lock \
 	run-beside-run control-open control-rollback two-migrations prepared sync-trigger follow block-move dry-run \
-	lock-upgrade lock-partitions ids statement-trigger import null-keys lock-commands if-not-exists names truncate
+	lock-upgrade lock-partitions ids statement-trigger import null-keys lock-commands if-not-exists names truncate job-delete
 TAP = 001_latency 002_pause 003_crash 004_launcher 005_databases 006_versions 007_dump 008_prepared 009_torture 010_standby \
 	011_upgrade 012_throttle 013_yielding 014_attack 015_promotion 016_copies 017_resources 018_partitions 019_blocks 020_verify 021_stalled \
 	022_pg_upgrade 023_other_extensions 024_fuzz 025_blockers 030_commands 030_fairness 031_cancel 031_priority 032_null_keys 032_outside 032_registry \

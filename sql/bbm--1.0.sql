@@ -267,6 +267,8 @@ CREATE FUNCTION bbm_internal.bbm_migration_summary() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME';
 CREATE FUNCTION bbm_internal.bbm_job_guard() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME';
+CREATE FUNCTION bbm_internal.bbm_job_deleted() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME';
 CREATE FUNCTION bbm_internal.bbm_truncate_guard() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME';
 
@@ -280,6 +282,7 @@ COMMENT ON FUNCTION bbm_internal.bbm_migration_guard IS 'trigger: checks who may
 COMMENT ON FUNCTION bbm_internal.bbm_migration_event IS 'trigger: records the event, notifies listeners and wakes workers';
 COMMENT ON FUNCTION bbm_internal.bbm_migration_summary IS 'trigger: tells a user how many migrations a statement has started or paused, and if nothing runs them';
 COMMENT ON FUNCTION bbm_internal.bbm_job_guard IS 'trigger: only workers write jobs';
+COMMENT ON FUNCTION bbm_internal.bbm_job_deleted IS 'trigger: refuses the DELETE of a job whose range would be left out';
 COMMENT ON FUNCTION bbm_internal.bbm_truncate_guard IS 'trigger: refuses TRUNCATE while a migration is not paused';
 COMMENT ON FUNCTION bbm_internal.bbm_record_guard IS 'trigger: only bbm writes what it records';
 COMMENT ON FUNCTION bbm_internal.bbm_replica_guard IS 'trigger: ignores what logical replication applies to bbm''s tables';
@@ -302,6 +305,9 @@ CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
 CREATE TRIGGER bbm_guard BEFORE INSERT OR UPDATE OR DELETE
     ON @extschema@.batched_background_migration_jobs
     FOR EACH ROW EXECUTE FUNCTION bbm_internal.bbm_job_guard();
+CREATE TRIGGER bbm_deleted AFTER DELETE
+    ON @extschema@.batched_background_migration_jobs
+    FOR EACH ROW WHEN (OLD.status <> 2) EXECUTE FUNCTION bbm_internal.bbm_job_deleted();
 CREATE TRIGGER bbm_truncate BEFORE TRUNCATE
     ON @extschema@.batched_background_migration_jobs
     FOR EACH STATEMENT EXECUTE FUNCTION bbm_internal.bbm_truncate_guard();
@@ -1007,10 +1013,10 @@ CREATE VIEW @extschema@.bbm_problems (migration, problem, detail, advice) WITH (
           FROM unnest(ARRAY['@extschema@.batched_background_migrations', '@extschema@.batched_background_migration_jobs',
                             '@extschema@.bbm_partitions', '@extschema@.bbm_row_errors', '@extschema@.bbm_events',
                             '@extschema@.bbm_totals']::regclass[]) WITH ORDINALITY r (relation, nr)
-          CROSS JOIN unnest(ARRAY['bbm_guard', 'bbm_truncate', 'bbm_replica', 'bbm_event', 'bbm_begin', 'bbm_summary'])
+          CROSS JOIN unnest(ARRAY['bbm_guard', 'bbm_truncate', 'bbm_replica', 'bbm_event', 'bbm_begin', 'bbm_summary', 'bbm_deleted'])
               WITH ORDINALITY n (name, nr)
-          -- the last three are of the first table
-          WHERE r.nr = 1 OR n.nr < 4) w
+          -- the last is of the second table, and three are of the first
+          WHERE n.nr < 4 OR r.nr = 1 AND n.nr < 7 OR r.nr = 2 AND n.nr = 7) w
     LEFT JOIN pg_trigger t ON t.tgrelid = w.relation AND t.tgname = w.name
     WHERE t.oid IS NULL OR t.tgenabled NOT IN (w.enabled, 'A')
     UNION ALL
@@ -1796,7 +1802,7 @@ REVOKE ALL ON FUNCTION
     @extschema@.bbm_pause, @extschema@.bbm_cancel, @extschema@.bbm_retry, @extschema@.bbm_dry_run, @extschema@.bbm_preview, @extschema@.bbm_launch_worker,
     bbm_internal.bbm_shards_sync,
     bbm_internal.bbm_migration_guard, bbm_internal.bbm_migration_event, bbm_internal.bbm_migration_summary, bbm_internal.bbm_job_guard,
-    bbm_internal.bbm_truncate_guard, bbm_internal.bbm_replica_guard, bbm_internal.bbm_record_guard
+    bbm_internal.bbm_job_deleted, bbm_internal.bbm_truncate_guard, bbm_internal.bbm_replica_guard, bbm_internal.bbm_record_guard
     FROM PUBLIC;
 REVOKE ALL ON PROCEDURE @extschema@.bbm_run FROM PUBLIC;
 GRANT SELECT ON @extschema@.bbm_problems, @extschema@.bbm_migration_metrics, @extschema@.bbm_requeue_metrics, @extschema@.bbm_wait_metrics,

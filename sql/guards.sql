@@ -175,6 +175,29 @@ SELECT state, message FROM fails($$UPDATE batched_background_migration_jobs
 DELETE FROM batched_background_migration_jobs WHERE batched_background_migration_id = of('failing');
 SELECT count(*) AS jobs FROM batched_background_migration_jobs WHERE batched_background_migration_id = of('failing');
 
+-- but a job that is not done has to stay, when there are others after it: its range would be left out
+SELECT bbm_create('holes', 't', 'UPDATE t SET n = n + 1 / (id - 3) WHERE id BETWEEN $1 AND $2', batch_size => 1, max_attempts => 2,
+                  settings => '{bbm.retry_delay=1h}', start => true) IS NOT NULL AS created;
+DO $$ BEGIN
+    WHILE (SELECT count(*) FROM batched_background_migration_jobs WHERE batched_background_migration_id = of('holes') AND status IN (2, 3)) < 10 LOOP
+        COMMIT;
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+END $$;
+SELECT bbm_pause('holes');
+\pset expanded on
+SELECT state, regexp_replace(message, '\d+', 'N') AS message, detail, hint FROM fails($$DELETE FROM batched_background_migration_jobs
+    WHERE batched_background_migration_id = of('holes') AND status = 3$$);
+\pset expanded off
+SELECT status, count(*) FROM batched_background_migration_jobs WHERE batched_background_migration_id = of('holes') GROUP BY status ORDER BY status;
+-- what is done may go, and what is begun anew
+BEGIN;
+DELETE FROM batched_background_migration_jobs WHERE batched_background_migration_id = of('holes') AND min_value = 7;
+DELETE FROM batched_background_migration_jobs WHERE batched_background_migration_id = of('holes') AND min_value >= 3;
+SELECT max(max_value) FROM batched_background_migration_jobs WHERE batched_background_migration_id = of('holes');
+ROLLBACK;
+SELECT bbm_drop('holes');
+
 -- a failed one that is started has its failed jobs back, with fresh attempts
 UPDATE slow SET n = 0;
 UPDATE batched_background_migrations SET status = 1 WHERE name = 'failing';
@@ -215,6 +238,21 @@ SELECT count(*) FROM batched_background_migrations;
 -- no foreign key does that, as its triggers' state would not outlive an upgrade
 SELECT count(*) AS internal FROM pg_trigger
 WHERE tgrelid IN ('batched_background_migrations'::regclass, 'batched_background_migration_jobs'::regclass) AND tgisinternal;
+
+-- what a composed one runs is what it shows
+SELECT bbm_update('composed', 't', 'n = n + 1', 'n = 0') > 0 AS created;
+\pset expanded on
+SELECT * FROM fails($$UPDATE batched_background_migrations SET job_signature_name = 'UPDATE t SET n = 7' WHERE name = 'composed'$$);
+SELECT * FROM fails($$INSERT INTO batched_background_migrations
+    (name, max_value, batch_size, job_signature_name, table_name, column_name, operation)
+    VALUES ('all of it', 10, 5, 'UPDATE t SET n = 7', 't', 'id', 'delete')$$);
+\pset expanded off
+UPDATE batched_background_migrations SET set_clause = 'n = n + 2 -- two' WHERE name = 'composed';
+INSERT INTO batched_background_migrations
+  (name, max_value, batch_size, job_signature_name, table_name, column_name, operation, filter)
+VALUES ('inserted', 10, 5, 'UPDATE t SET n = 7', 't', 'id', 'delete', 'n > 7 -- or so');
+SELECT name, job_signature_name FROM batched_background_migrations WHERE operation IS NOT NULL ORDER BY name;
+SELECT bbm_drop(name) FROM batched_background_migrations WHERE operation IS NOT NULL;
 
 -- a dump has the jobs first: the table's owner may load those that have been claimed, and those of a repair or a retry,
 -- with or without their migration

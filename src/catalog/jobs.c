@@ -227,6 +227,20 @@ bbm_unfinished_to_string(const BbmUnfinished *unfinished)
 					unfinished->error ? unfinished->error : "");
 }
 
+/* Was another range allocated after this job's? */
+bool
+bbm_job_is_followed(int64 migration_id, int64 job_id)
+{
+	static BbmSql sql = {
+		"SELECT FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND id > $2 AND kind <> 'retry' LIMIT 1",
+		2, {INT8OID, INT8OID}
+	};
+
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id), Int64GetDatum(job_id));
+	return SPI_processed > 0;
+}
+
 /* Gives failed jobs fresh attempts; returns how many. */
 int64
 bbm_jobs_refresh(int64 migration_id)

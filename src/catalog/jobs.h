@@ -41,6 +41,7 @@ extern bool bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int
 							BbmJob *job);
 extern void bbm_jobs_unfinished(int64 migration_id, BbmUnfinished *unfinished);
 extern char *bbm_unfinished_to_string(const BbmUnfinished *unfinished);
+extern bool bbm_job_is_followed(int64 migration_id, int64 job_id);
 extern int64 bbm_jobs_refresh(int64 migration_id);
 extern bool bbm_jobs_idle(int64 migration_id, int n);
 extern int64 bbm_jobs_found(int64 migration_id, int round);

@@ -25,8 +25,10 @@
 #include "sql/columns.h"
 #include "sql/guards.h"
 #include "sql/row.h"
+#include "strategy/strategy.h"
 
 PG_FUNCTION_INFO_V1(bbm_job_guard);
+PG_FUNCTION_INFO_V1(bbm_job_deleted);
 PG_FUNCTION_INFO_V1(bbm_truncate_guard);
 PG_FUNCTION_INFO_V1(bbm_replica_guard);
 
@@ -106,6 +108,24 @@ checked_update(BbmRow row, HeapTuple newtuple)
 	return new.tuple;
 }
 
+/*
+ * The migration of a job that a user writes; NULL when there is none.  Unless
+ * the job is new, it stays as it is until the transaction ends: nobody starts
+ * it, and no worker takes a job for the newest that is not there any more.
+ */
+static BbmMigration *
+migration_of(BbmRow row, bool insert)
+{
+	int64		id = bbm_row_int(row, "batched_background_migration_id");
+	BbmMigration *migration = bbm_migration_by_id(id, CurrentMemoryContext);
+	BbmStatus	status;
+
+	if (migration == NULL || insert)
+		return migration;
+	bbm_check_owner(migration->owner, migration->name);
+	return bbm_migration_lock(id, &status) ? bbm_migration_by_id(id, CurrentMemoryContext) : NULL;
+}
+
 /* BEFORE INSERT OR UPDATE OR DELETE ON batched_background_migration_jobs FOR EACH ROW */
 Datum
 bbm_job_guard(PG_FUNCTION_ARGS)
@@ -131,7 +151,7 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 	else if (insert)
 		check_counts(row);
 	SPI_connect();
-	migration = bbm_migration_by_id(bbm_row_int(row, "batched_background_migration_id"), CurrentMemoryContext);
+	migration = migration_of(row, insert);
 	/* a dump loads the jobs of a cloned or restored migration; DELETE of a migration deletes its jobs */
 	copy = migration && bbm_migration_is_copy(migration->origin, migration->restored);
 	if (migration && !(insert && copy && bbm_may_restore()))
@@ -154,13 +174,47 @@ bbm_job_guard(PG_FUNCTION_ARGS)
 	/* the owner of the tables may correct them */
 	if (update && !bbm_may_restore())
 		bbm_check_job_columns(data->tg_relation, row.tuple, changed);
-	/* its sums may include the job; nobody adds it to them before we commit, since the migration is paused */
+	/* its sums may include the job; nobody adds it to them before we commit */
 	if (migration && !insert)
 		bbm_totals_forget(migration->id);
 	SPI_finish();
 	if (insert)
 		return PointerGetDatum(bbm_columns_restore_job(data->tg_relation, data->tg_trigtuple));
 	return PointerGetDatum(update ? changed : data->tg_trigtuple);
+}
+
+/*
+ * AFTER DELETE ON batched_background_migration_jobs FOR EACH ROW WHEN
+ * (OLD.status <> 2): a user has deleted a job that is not done.
+ *
+ * Ranges are allocated after that of the newest job: so if a later job is still
+ * there, the range would be left out, and the migration finish.  What has been
+ * allocated in a partition, and what was quarantined, is not looked at again at
+ * all.  Without ranges along a key, the rows themselves show what is left.
+ */
+Datum
+bbm_job_deleted(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = bbm_trigger_data(fcinfo, "bbm_job_deleted");
+	BbmRow		row = {data->tg_trigtuple, RelationGetDescr(data->tg_relation)};
+	BbmMigration *migration;
+	const BbmStrategy *strategy;
+
+	if (bbm_engine_writes())
+		return PointerGetDatum(NULL);
+	SPI_connect();
+	migration = bbm_migration_by_id(bbm_row_int(row, "batched_background_migration_id"), CurrentMemoryContext);
+	strategy = migration ? bbm_strategy_find(migration->strategy) : NULL;
+	if (strategy && strategy->has_key &&
+		(bbm_job_kind(bbm_row_text(row, "kind")) == BBM_JOB_RETRY || !bbm_row_is_null(row, "relation") ||
+		 bbm_job_is_followed(migration->id, bbm_row_int(row, "id"))))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot delete job " INT64_FORMAT " of migration \"%s\"", bbm_row_int(row, "id"), migration->name),
+				 errdetail("Its range is not done, and would be left out, since later ones have been allocated."),
+				 errhint("Start the migration, or use bbm_retry, and the job is done; bbm_alter(..., restart => true) begins anew; bbm_drop removes the migration.")));
+	SPI_finish();
+	return PointerGetDatum(NULL);
 }
 
 /* BEFORE TRUNCATE on both tables */

@@ -9,10 +9,12 @@
 #include "sql/row_checks.h"
 
 #include "catalog/pg_type_d.h"
+#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "base/bbm.h"
 #include "base/guc.h"
+#include "base/user.h"
 #include "catalog/options.h"
 #include "strategy/strategy.h"
 
@@ -48,12 +50,50 @@ check_statement_parts(BbmRow row)
 	if (operation && (strcmp(operation, "update") == 0) == bbm_row_is_null(row, "set_clause"))
 		bbm_row_out_of_range(row, "set_clause", "An update sets something, a delete nothing.",
 							 "Use bbm_update or bbm_delete.");
+	if (operation && strcmp(operation, "delete") == 0 && bbm_row_is_null(row, "filter"))
+		bbm_row_out_of_range(row, "filter", "It says which rows are to be deleted.", "For all of them, use true.");
 	if (DatumGetBool(bbm_row_get(row, "verify", &isnull)) && bbm_row_is_null(row, "filter") && bbm_row_is_null(row, "row_check"))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("verification needs \"filter\" or \"row_check\""),
 				 errdetail("Verification counts rows that still meet \"filter\", or that do not meet \"row_check\"."),
 				 errhint("Give one of them.")));
+}
+
+/*
+ * What a composed migration runs is in other columns: its job_signature_name
+ * shows it, and must not show anything else.  Our functions write it as it
+ * will be; for a user's row (old is NULL for a new one) it is put together
+ * here.  The row has been checked.
+ */
+void
+bbm_show_composed(const BbmRow *old, BbmRow *new)
+{
+	static const char *const columns[] = {"operation", "set_clause", "filter", "table_name"};
+	char	   *operation = bbm_row_text(*new, "operation");
+	char	   *table = bbm_row_text(*new, "table_name");
+	char	   *filter = bbm_row_text(*new, "filter");
+	bool		same = old != NULL;
+	char	   *job;
+
+	/* if there is no table, its constraint reports this */
+	if (operation == NULL || table == NULL || bbm_our_statement())
+		return;
+	for (int i = 0; i < lengthof(columns); i++)
+		same = same && bbm_row_same(*old, *new, columns[i]);
+	if (same && bbm_row_same(*old, *new, "job_signature_name"))
+		return;
+	if (same)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the job of migration \"%s\" cannot be changed", bbm_row_text(*new, "name")),
+				 errdetail("bbm_%s composed it from its arguments.", operation),
+				 errhint("Define another migration.")));
+	job = strcmp(operation, "delete") == 0 ? psprintf("DELETE FROM %s", table) :
+		psprintf("UPDATE %s SET %s", table, bbm_row_text(*new, "set_clause"));
+	/* a text may end in a comment */
+	bbm_row_set(new, "job_signature_name",
+				CStringGetTextDatum(filter ? psprintf("%s\nWHERE (%s\n)", job, filter) : job), false);
 }
 
 static void

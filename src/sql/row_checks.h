@@ -12,6 +12,7 @@
 
 extern void bbm_check_name(BbmRow row);
 extern void bbm_check_row(BbmRow row);
+extern void bbm_show_composed(const BbmRow *old, BbmRow *new);
 extern void bbm_check_limits(BbmRow row);
 extern void bbm_check_new_limits(BbmRow old, BbmRow new);
 extern void bbm_notice_units(const BbmRow *old, BbmRow new);
