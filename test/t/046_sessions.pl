@@ -38,4 +38,22 @@ like($err, qr/migration "reload" is finished: 1000 rows/, '... and goes on when 
 once_each($node, 't_reload', 1000);
 server_setting('RESET bbm.enabled');
 
+# Who waits for a migration is not what it waits for; nor is who waits for one in another database.
+value($node, 'CREATE DATABASE other');
+value($node, 'CREATE EXTENSION bbm', 'other');
+my %db = (here => 'postgres', there => 'other');
+for my $name (sort keys %db)
+{
+	counter_table($node, "t_$name", 500, $db{$name});
+	define($node, $name, "t_$name", db => $db{$name}, batch_size => 100, settings => q('{bbm.max_active_sessions=0, bbm.max_row_rate=500}'));
+}
+my @waits = map { background($node, $db{$_}, "SELECT bbm_wait('$_', '100s')") } qw(here there);
+$node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM pg_stat_activity WHERE query LIKE 'SELECT bbm_wait%' AND state = 'active'));
+value($node, "SELECT bbm_start('$_')", $db{$_}) for qw(here there);
+for my $wait (@waits)
+{
+	($out) = finish_background($wait);
+	is($out, 'finished', 'max_active_sessions: a migration does not wait for the session that waits for it');
+}
+
 done_testing();
