@@ -65,7 +65,8 @@ SELECT entry, limited.try(entry) FROM (VALUES
     (52, 'bbm.max_active_sessions=50'), (53, 'bbm.max_active_sessions=51'), (54, 'bbm.max_active_sessions=-1'),
     (55, 'bbm.min_pace=0.2'), (56, 'bbm.min_pace=0.3'), (57, 'bbm.max_pace=0.5'), (58, 'bbm.max_pace=1'),
     (59, 'bbm.active_hours=00:00-24:00'), (60, 'bbm.condition=true'),
-    (61, 'bbm.max_impact=0.5'), (62, 'bbm.max_impact=0.6'), (63, 'bbm.max_impact=-1')) AS v (i, entry) ORDER BY i;
+    (61, 'bbm.max_impact=0.5'), (62, 'bbm.max_impact=0.6'), (63, 'bbm.max_impact=-1'),
+    (64, 'bbm.max_impact=-0.5'), (65, 'bbm.max_dead_share=-0.5')) AS v (i, entry) ORDER BY i;
 -- one entry of many, and with plain statements
 SELECT bbm_create('many', 'limited.t', 'UPDATE limited.t SET n = n + 1 WHERE id BETWEEN $1 AND $2',
                   settings => '{bbm.lock_timeout=1s, bbm.max_batch_time=1h}');

@@ -175,6 +175,9 @@ SELECT share FROM bbm_throttle('measured') WHERE signal = 'dead tuples';
 SELECT bbm_create('one of two', 'half', 'UPDATE half SET n = 2 WHERE id BETWEEN $1 AND $2',
                   settings => '{bbm.max_dead_tuples=40,bbm.max_dead_share=0.5}') > 0 AS created;
 SELECT signal, value, limit_value, share, throttles, reason FROM bbm_throttle('one of two') WHERE signal = 'dead tuples';
+-- what is below zero is off, also where -1 is not all that is
+SELECT bbm_create('below zero', 'half', 'UPDATE half SET n = 2 WHERE id BETWEEN $1 AND $2', settings => '{bbm.max_dead_share=-0.5}') > 0 AS created;
+SELECT count(*) FROM bbm_throttle('below zero') WHERE setting = 'bbm.max_dead_share';
 -- a hundred rows at one a second
 CALL bbm_run('measured');
 SELECT signal, value ~ '^[0-9]+ rows a second$' AS value, limit_value, share > 1 AS exceeded, throttles, reason FROM bbm_throttle('measured') WHERE signal = 'row rate';

@@ -18,6 +18,7 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
+#include "postmaster/interrupt.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/varlena.h"
@@ -355,6 +356,21 @@ bbm_guc_define(void)
 		define_setting(&bbm_settings[i]);
 
 	MarkGUCPrefixReserved("bbm");
+}
+
+/*
+ * Reads the configuration files anew if the server was told to reload them;
+ * returns whether that was so.  Called between transactions of ours: a setting
+ * does not change while a batch runs.
+ */
+bool
+bbm_guc_reload(void)
+{
+	if (!ConfigReloadPending)
+		return false;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	return true;
 }
 
 void

@@ -77,6 +77,7 @@ extern const BbmOverrides *bbm_overrides_read(const ArrayType *entries, MemoryCo
 extern const BbmOverrides *bbm_overrides_copy(const BbmOverrides *overrides);
 
 extern void bbm_guc_define(void);
+extern bool bbm_guc_reload(void);
 
 /*
  * Sets a setting for this session, or until the GUC nest level ends.  Works in

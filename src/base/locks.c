@@ -30,8 +30,9 @@
  *				of sessions at once: the launcher starts none there meanwhile.
  *
  *	  ours		shared by all processes of bbm, and by sessions for as long as
- *				they are in a function of bbm that takes a while: a migration
- *				need not wait for what they keep from being vacuumed.
+ *				they are in a function of bbm that takes a while, in whatever
+ *				database: a migration need not wait for what they keep from
+ *				being vacuumed, nor until they are idle.
  *
  *	  Whoever also needs a migration's row lock takes that first.
  *
@@ -294,11 +295,14 @@ bbm_has_waiters(Oid lock_class, int64 migration_id)
 	return is_held(&tag, ExclusiveLock, false);
 }
 
-/* In no extension's lock class: it is checked outside of transactions. */
+/* In no extension's lock class, as it is checked outside of transactions; and in no database. */
 static LOCKTAG
 ours_tag(void)
 {
-	return session_tag(InvalidOid, 0, LOCK_OURS);
+	LOCKTAG		tag = session_tag(InvalidOid, 0, LOCK_OURS);
+
+	tag.locktag_field1 = InvalidOid;
+	return tag;
 }
 
 /* This session is in a function of bbm until bbm_ours_end; an error ends it with the (sub)transaction. */
@@ -318,7 +322,7 @@ bbm_ours_end(void)
 	LockRelease(&tag, ShareLock, false);
 }
 
-/* The transactions of other processes of bbm, as an array that the caller frees. */
+/* The transactions of other processes of bbm, in all databases, as an array that the caller frees. */
 VirtualTransactionId *
 bbm_ours(int *n)
 {

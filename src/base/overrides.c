@@ -74,11 +74,14 @@ server_value(const BbmSettingDef *def)
 	return value;
 }
 
-/* For LIMIT_MOST: the lowest value turns the setting off, unless it is a regular value (lock_timeout). */
+/*
+ * Is the setting off?  The lowest value turns it off, unless that is a regular
+ * one (lock_timeout); and where that is -1 so does any fraction below zero.
+ */
 static bool
 is_off(const BbmSettingDef *def, double value)
 {
-	return value == def->min && def->min <= 0;
+	return def->min < 0 ? value < 0 : def->min == 0 && value == 0;
 }
 
 /* Does the value exceed what the server allows a migration whose owner is no superuser? */
@@ -157,7 +160,7 @@ bbm_setting_server_string(const BbmMigration *migration, BbmSetting setting)
 		server_value(def).s : NULL;
 }
 
-/* Is it on?  Off is false, an empty string, or for numbers the lowest value. */
+/* Is it on?  Off is false, an empty string, or for numbers what is_off says. */
 bool
 bbm_setting_is_on(const BbmMigration *migration, BbmSetting setting)
 {
@@ -169,9 +172,9 @@ bbm_setting_is_on(const BbmMigration *migration, BbmSetting setting)
 		case KIND_BOOL:
 			return bbm_setting_bool(migration, setting);
 		case KIND_INT:
-			return bbm_setting_int(migration, setting) > def->min;
+			return !is_off(def, bbm_setting_int(migration, setting));
 		case KIND_REAL:
-			return bbm_setting_real(migration, setting) > def->min;
+			return !is_off(def, bbm_setting_real(migration, setting));
 		case KIND_STRING:
 			text = bbm_setting_string(migration, setting);
 			if (text && text[0] != '\0')

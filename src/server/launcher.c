@@ -491,10 +491,8 @@ bbm_launcher_main(Datum arg)
 
 		QueryCancelPending = false;
 		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
+		if (bbm_guc_reload())
 		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
 			bbm_requests_reconsider();
 			next_poll = Min(next_poll, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), (int64) bbm_naptime * 1000));
 		}

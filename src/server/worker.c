@@ -78,11 +78,7 @@ serve_interrupts(void)
 {
 	CHECK_FOR_INTERRUPTS();
 	QueryCancelPending = false;
-	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-	}
+	(void) bbm_guc_reload();
 }
 
 static void

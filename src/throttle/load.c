@@ -14,6 +14,7 @@
 #include "catalog/pg_type_d.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "storage/proc.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
@@ -21,6 +22,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/hours.h"
+#include "base/locks.h"
 #include "base/rates.h"
 #include "base/shared.h"
 #include "base/spi.h"
@@ -134,10 +136,29 @@ bbm_read_row_rate(BbmReading *reading)
  * ----------------------------------------------------------------
  */
 
-/* Counts clients that execute a statement just now, except this one. */
+static bool
+is_one_of(pid_t pid, const VirtualTransactionId *transactions, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		PGPROC	   *process = bbm_vxid_process(transactions[i]);
+
+		if (process && process->pid == pid)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Counts clients that execute a statement just now, except this one, and those
+ * that run a migration or wait for one: otherwise they would be what it waits
+ * for.
+ */
 static int
 count_active(void)
 {
+	int			nours;
+	VirtualTransactionId *ours = bbm_ours(&nours);
 	int			active = 0;
 	int			n;
 
@@ -148,10 +169,12 @@ count_active(void)
 		PgBackendStatus *status = bbm_backend_status(i);
 
 		if (status && status->st_backendType == B_BACKEND && status->st_procpid != MyProcPid &&
-			(status->st_state == STATE_RUNNING || status->st_state == STATE_FASTPATH))
+			(status->st_state == STATE_RUNNING || status->st_state == STATE_FASTPATH) &&
+			!is_one_of(status->st_procpid, ours, nours))
 			active++;
 	}
 	pgstat_clear_backend_activity_snapshot();
+	pfree(ours);
 	return active;
 }
 

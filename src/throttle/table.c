@@ -190,7 +190,7 @@ typedef struct Ours
 	int			n;
 	PGPROC	  **processes;
 	TransactionId oldest;		/* id of one of their transactions; invalid if there is none */
-	TransactionId kept;			/* the oldest id whose rows a snapshot or a transaction of another of them keeps */
+	TransactionId kept;			/* the oldest id whose rows a snapshot or a transaction of another of them keeps here */
 	int			keeper;			/* the process that keeps them */
 } Ours;
 
@@ -217,8 +217,12 @@ find_ours(void)
 		if (process == NULL)
 			continue;
 		ours.processes[ours.n++] = process;
-		keep(&keeper, xid, process->pid, false, false);
-		keep(&keeper, process->xmin, process->pid, false, false);
+		/* one in another database keeps no rows of this one, but is in everybody's snapshots */
+		if (process->databaseId == MyDatabaseId)
+		{
+			keep(&keeper, xid, process->pid, false, false);
+			keep(&keeper, process->xmin, process->pid, false, false);
+		}
 		ours.kept = keeper.xid;
 		ours.keeper = keeper.pid;
 		if (TransactionIdIsNormal(xid) &&
