@@ -176,6 +176,15 @@ SELECT bbm_retry('skipped by function'), bbm_retry('skipped parts by function');
 CALL bbm_run('skipped by function');
 CALL bbm_run('skipped parts by function');
 SELECT n, count(*) FROM many GROUP BY n ORDER BY n;
+-- ... and that are bisected then
+UPDATE many SET d = 0 WHERE k IN (17, 50);
+SELECT bbm_create('bisected by function', 'many', 'up_to', batch_size => 10, max_attempts => 1, on_error => 'skip') > 0 AS created;
+CALL bbm_run('bisected by function');
+SELECT bbm_retry('bisected by function');
+SELECT bbm_alter('bisected by function', on_error => 'split');
+CALL bbm_run('bisected by function');
+UPDATE many SET d = 1;
+SELECT n, count(*) FROM many GROUP BY n ORDER BY n;
 DROP FUNCTION up_to;
 -- errors that differ only in a value are one; what is the same in all is shown, and names tell errors apart
 CREATE TABLE valued (id integer PRIMARY KEY, v text NOT NULL, n numeric CONSTRAINT valued_low CHECK (n < 1000) CONSTRAINT valued_high CHECK (n > -1000));
