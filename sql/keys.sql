@@ -320,6 +320,23 @@ CREATE UNIQUE INDEX better ON c (k DESC, o);
 SELECT bbm_alter('m', index_name => 'better');
 CALL bbm_run('m');
 SELECT n, count(*) FROM c GROUP BY n;
+-- a function that processes as many rows as it is told is told of all that share a key
+CREATE TABLE shared (k text NOT NULL, n int NOT NULL DEFAULT 0);
+INSERT INTO shared SELECT chr(97 + i % 3) FROM generate_series(1, 45) i;
+CREATE INDEX ON shared (k);
+CREATE FUNCTION up_to(table_name text, column_name text, min text, max text, batch_size int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE shared SET n = n + 1 WHERE ctid = ANY (ARRAY(SELECT ctid FROM shared WHERE k BETWEEN min AND max LIMIT batch_size));
+END $$;
+SELECT bbm_create(name, 'shared', 'up_to', column_name => 'k', batch_size => 20, sub_batch_size => part) > 0 AS defined
+FROM (VALUES ('whole', NULL), ('parts', 4)) v (name, part);
+CALL bbm_run('whole');
+SELECT n, count(*) FROM shared GROUP BY n;
+CALL bbm_run('parts');
+SELECT n, count(*) FROM shared GROUP BY n;
+SELECT bbm_drop('whole'), bbm_drop('parts');
+DROP FUNCTION up_to;
+DROP TABLE shared;
 -- the order is the same one, whatever the session, the role or the database quotes
 CALL started('k text PRIMARY KEY', '100 + x');
 SET quote_all_identifiers = on;

@@ -161,6 +161,31 @@ SELECT bbm_retry('skipped'), bbm_retry('skipped parts');
 CALL bbm_run('skipped');
 CALL bbm_run('skipped parts');
 SELECT n, count(*) FROM many GROUP BY n ORDER BY n;
+-- ... by a function, too, that processes as many rows as it is told
+CREATE FUNCTION up_to(table_name text, column_name text, min numeric, max numeric, batch_size integer) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE many SET n = n + 1 / d WHERE k IN (SELECT k FROM many WHERE k BETWEEN min AND max ORDER BY k LIMIT batch_size);
+END $$;
+UPDATE many SET d = 0 WHERE k IN (17, 50);
+SELECT bbm_create(name, 'many', 'up_to', batch_size => 10, sub_batch_size => part, max_attempts => 1, on_error => 'skip') > 0 AS created
+FROM (VALUES ('skipped by function', NULL), ('skipped parts by function', 3)) v (name, part);
+CALL bbm_run('skipped by function');
+CALL bbm_run('skipped parts by function');
+UPDATE many SET d = 1;
+SELECT bbm_retry('skipped by function'), bbm_retry('skipped parts by function');
+CALL bbm_run('skipped by function');
+CALL bbm_run('skipped parts by function');
+SELECT n, count(*) FROM many GROUP BY n ORDER BY n;
+-- ... and that are bisected then
+UPDATE many SET d = 0 WHERE k IN (17, 50);
+SELECT bbm_create('bisected by function', 'many', 'up_to', batch_size => 10, max_attempts => 1, on_error => 'skip') > 0 AS created;
+CALL bbm_run('bisected by function');
+SELECT bbm_retry('bisected by function');
+SELECT bbm_alter('bisected by function', on_error => 'split');
+CALL bbm_run('bisected by function');
+UPDATE many SET d = 1;
+SELECT n, count(*) FROM many GROUP BY n ORDER BY n;
+DROP FUNCTION up_to;
 -- errors that differ only in a value are one; what is the same in all is shown, and names tell errors apart
 CREATE TABLE valued (id integer PRIMARY KEY, v text NOT NULL, n numeric CONSTRAINT valued_low CHECK (n < 1000) CONSTRAINT valued_high CHECK (n > -1000));
 INSERT INTO valued SELECT i, CASE i % 5 WHEN 0 THEN 'x' || i WHEN 1 THEN '2000' WHEN 2 THEN '-2000' WHEN 3 THEN 'NaN' ELSE '1' END FROM generate_series(1, 25) i;

@@ -106,26 +106,26 @@ next_sub_batch(const BbmWork *work, BbmPartition *partition, BbmRange *sub_batch
 	int			size = bbm_size_of_sub_batch(bbm_commit_size(target, job), reduced, 0);
 	bool		by_number = (target->key.is_integer || target->strategy->table_scans) && job->kind != BBM_JOB_REPAIR;
 
-	/* a function gets the size of this commit */
+	/* a function gets the size of this commit, which may have more rows, as those that share a key are not separated */
 	*batch_size = size > 0 ? Min(size, Max(bbm_job_size(target, job), rest.key_count)) : bbm_job_size(target, job);
 	job->ran_size = target->strategy->one_at_a_time ? *batch_size : (int) Max(Min(rest.key_count, INT_MAX), 1);
 	/* a user's job processes each row of its range, so a range is one key */
 	if (job->kind == BBM_JOB_REPAIR)
 		size = target->form == BBM_JOB_COMPOSED ? bbm_size_of_sub_batch(size, bbm_job_size(target, job), 0) : 1;
-	if (target->strategy->one_at_a_time || (size <= 0 && !job->has_cursor))
+	/* nobody has counted the keys of what was quarantined */
+	if (target->strategy->one_at_a_time || (size <= 0 && !job->has_cursor && job->kind != BBM_JOB_RETRY))
 	{
 		*sub_batch = rest;
 		if (target->strategy->one_at_a_time)
 			sub_batch->key_count = *batch_size;
-		/* a range that is not one of numbers has keys; nobody has counted those of one that was quarantined */
-		else if (!target->key.is_integer)
-			sub_batch->key_count = Max(rest.key_count, 1);
+		*batch_size = Max(*batch_size, job->ran_size);
 		return false;
 	}
 	size = size > 0 ? size : PG_INT32_MAX;
 	if (!sub_batch_of_marks(work, &rest, size, sub_batch))
 		target->strategy->first_sub_batch(target, partition, &rest, job->has_cursor, size, sub_batch);
 	job->ran_size = (int) Max(Min(sub_batch->key_count, INT_MAX), 1);
+	*batch_size = Max(*batch_size, job->ran_size);
 	if (by_number)
 		return sub_batch->max.number < job->max.number;
 	return sub_batch->key_count >= size;

@@ -54,7 +54,8 @@ try_half(Bisection *bisection, const BbmRange *sub_batch)
 		int64		rows;
 
 		PushActiveSnapshot(GetTransactionSnapshot());
-		rows = bbm_run_range(bisection->target, bisection->partition, sub_batch, bisection->job->batch_size);
+		rows = bbm_run_range(bisection->target, bisection->partition, sub_batch,
+							 (int) Min(Max(bisection->job->batch_size, sub_batch->key_count), INT_MAX));
 		PopActiveSnapshot();
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller);
