@@ -182,7 +182,7 @@ typedef struct BbmCpuUse
 } BbmCpuUse;
 
 /* The processes of bbm: as many as there can be. */
-#define BBM_MOST_PROCESSES 272
+#define BBM_MOST_PROCESSES 273
 
 typedef struct BbmProcesses
 {
@@ -224,6 +224,7 @@ typedef struct BbmBusy
 
 #define BBM_MAX_REQUESTS 2048
 #define BBM_FOREGROUND_SLOTS 16
+#define BBM_DISCOVERY_SLOTS 1	/* one runs at a time, however many sessions run migrations */
 
 typedef enum BbmKind
 {

@@ -29,8 +29,9 @@ uint32		bbm_my_generation = 0;
 static int
 slot_count(void)
 {
-	StaticAssertStmt(BBM_MOST_WORKERS + BBM_FOREGROUND_SLOTS <= BBM_MOST_PROCESSES, "not all processes could be measured");
-	return bbm_max_workers + BBM_FOREGROUND_SLOTS;
+	StaticAssertStmt(BBM_MOST_WORKERS + BBM_FOREGROUND_SLOTS + BBM_DISCOVERY_SLOTS <= BBM_MOST_PROCESSES,
+					 "not all processes could be measured");
+	return bbm_max_workers + BBM_FOREGROUND_SLOTS + BBM_DISCOVERY_SLOTS;
 }
 
 static void

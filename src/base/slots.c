@@ -24,8 +24,9 @@ static int
 slot_find_unused(BbmKind kind)
 {
 	bool		worker = kind == BBM_KIND_WORKER || kind == BBM_KIND_LAUNCHED;
-	int			first = worker ? 0 : bbm_max_workers;
-	int			last = worker ? bbm_max_workers : bbm_shared->nslots;
+	int			foreground_end = bbm_max_workers + BBM_FOREGROUND_SLOTS;
+	int			first = worker ? 0 : kind == BBM_KIND_FOREGROUND ? bbm_max_workers : foreground_end;
+	int			last = worker ? bbm_max_workers : kind == BBM_KIND_FOREGROUND ? foreground_end : bbm_shared->nslots;
 
 	for (int i = first; i < last; i++)
 	{

@@ -303,6 +303,24 @@ ok( $node->poll_query_until(
 	'and logged again the next time');
 value($node, "SELECT pg_terminate_backend($hog)");
 finished($node, 'again');
+
+# Sessions that run migrations, as many as have a slot, do not keep discovery from its own.
+value($node, 'CREATE DATABASE unseen');
+value($node, 'CREATE EXTENSION bbm', 'unseen');
+counter_table($node, 'unseen', 10, 'unseen');
+define($node, 'unseen', 'unseen', db => 'unseen');
+counter_table($node, 'waits', 10);
+define($node, 'waits', 'waits', settings => q('{bbm.condition=false}'));
+workers_gone($node);
+my @sessions = map { background($node, 'postgres', q(CALL bbm_run('waits'))) } 1 .. 17;
+$node->poll_query_until('postgres', q(SELECT count(*) = 16 FROM bbm_workers() WHERE kind = 'foreground'));
+value($node, q(SET session_replication_role = replica; UPDATE batched_background_migrations SET status = 1), 'unseen');
+value($node, q(SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE backend_type = 'bbm launcher'));
+finished($node, 'unseen', 'what nobody announced is found while all slots of sessions are taken', 'unseen');
+value($node, q(SELECT bbm_pause('waits')));
+finish_background($_) for @sessions;
+value($node, 'DROP DATABASE unseen WITH (FORCE)');
+
 # More owners than there is room for: discovery looks for the others, now and then, and one of them is served when there is room.
 workers_gone($node);
 value($node, "CREATE FUNCTION requests(n integer, due timestamptz) RETURNS void LANGUAGE c AS '$ENV{BBM_TEST_MODULE}', 'bbm_test_requests'");
