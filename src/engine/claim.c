@@ -214,7 +214,8 @@ bbm_slice_is_over(const BbmTarget *target)
 	{
 		BbmCompetitor *competitor = lfirst(cell);
 
-		if (bbm_competes(target->relid, target->migration, competitor) && waits_for_table(bbm_lock_class(), competitor, now))
+		if (bbm_competes(target->relid, target->migration, competitor) &&
+			waits_for_table(bbm_lock_class(), competitor, now))
 			return true;
 	}
 	return false;
