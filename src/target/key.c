@@ -633,8 +633,9 @@ bbm_key_check_bound(const BbmKey *key, const BbmBound *bound)
 	ereport(ERROR,
 			(errcode(ERRCODE_DATATYPE_MISMATCH),
 			 errmsg("the type of batching key \"%s\" has changed", bbm_key_to_string(key)),
-			 errdetail("The ranges allocated so far have bounds of another type."),
-			 errhint("Change it back, or define another migration for what is left.")));
+			 errdetail("The migration has bounds of another type."),
+			 key->is_integer ? errhint("Change it back, or define another migration for what is left. An INSERT gives the bounds of an integer key in min_value and max_value.") :
+			 errhint("Change it back, or define another migration for what is left. An INSERT gives the bounds of this key in min_key and max_key.")));
 }
 
 /* The lowest and the highest value of an integer key. */
