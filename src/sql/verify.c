@@ -266,7 +266,11 @@ bbm_verify(PG_FUNCTION_ARGS)
 	if (migration->shard_id != 0)
 		bbm_check_not_of_cluster(migration, "verify", BBM_OF_THE_WHOLE);
 	if (!PG_ARGISNULL(1))
+	{
+		/* the caller says what runs as the owner */
+		bbm_check_definer(migration->owner, name);
 		migration->row_check = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	}
 	check_condition(migration);
 
 	/* an error ends both with the (sub)transaction */

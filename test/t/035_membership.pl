@@ -21,12 +21,12 @@ GRANT owner TO heir WITH INHERIT TRUE, SET FALSE;
 GRANT owner TO deputy WITH INHERIT FALSE, SET TRUE;
 GRANT ALL ON SCHEMA public TO owner, heir, deputy;
 GRANT SELECT, INSERT, UPDATE, DELETE ON batched_background_migrations TO owner, heir, deputy;
-GRANT EXECUTE ON FUNCTION bbm_create, bbm_update, bbm_alter, bbm_start, bbm_pause, bbm_drop TO owner, heir, deputy;
+GRANT EXECUTE ON FUNCTION bbm_create, bbm_update, bbm_alter, bbm_start, bbm_pause, bbm_drop, bbm_verify TO owner, heir, deputy;
 CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 INSERT INTO t SELECT generate_series(1, 100);
 ALTER TABLE t OWNER TO owner;
 SET ROLE owner;
-SELECT bbm_update('theirs', 'public.t', 'n = n + 1');
+SELECT bbm_update('theirs', 'public.t', 'n = n + 1', row_check => 'n > 0');
 EOC
 
 # ROLE, STATEMENT: its SQLSTATE and message, or 'ok'; rolled back.
@@ -48,6 +48,7 @@ my %refused = (
 	'bbm_alter(owner)'      => q(SELECT bbm_update('x', 'public.t', 'n = n + 1'); SELECT bbm_alter('x', owner => 'owner')),
 	'UPDATE of the job'     => q(UPDATE batched_background_migrations SET job_signature_name = 'UPDATE t SET n = 7 WHERE id BETWEEN $1 AND $2' WHERE name = 'theirs'),
 	'UPDATE of the table'   => q(UPDATE batched_background_migrations SET table_name = 'public.u' WHERE name = 'theirs'),
+	'bbm_verify(row_check)' => q(SELECT bbm_verify('theirs', 'current_user IS NULL')),
 	'bbm_alter(job)'        => q(SELECT bbm_alter('theirs', job => 'f')),
 	'bbm_alter(batch_size)' => q(SELECT bbm_alter('theirs', batch_size => 7)));
 for my $what (sort keys %refused)
@@ -58,6 +59,7 @@ my %allowed = (
 	'SELECT'      => q(DO $$ BEGIN ASSERT (SELECT count(*) = 1 FROM bbm_status('theirs')); END $$),
 	'UPDATE to 1' => $start,
 	'bbm_start'   => q(SELECT bbm_start('theirs')),
+	'bbm_verify'  => q(SELECT bbm_verify('theirs')),
 	'bbm_pause'   => q(SELECT bbm_pause('theirs')),
 	# as ALTER TABLE … OWNER TO does: from then on it runs as heir
 	'taking over' => q(UPDATE batched_background_migrations SET owner = 'heir' WHERE name = 'theirs';
