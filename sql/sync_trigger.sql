@@ -61,6 +61,19 @@ SELECT state, message FROM fails($$INSERT INTO typed (id, e) VALUES (10, 'abcd')
 SELECT state, message FROM fails($$INSERT INTO typed (id, e) VALUES (-1, 'abc')$$);
 SELECT state, message FROM fails($$INSERT INTO typed (id, e) VALUES (70000, 'abc')$$);
 
+-- a column gets another type: with a new trigger, sessions that have written before go on
+CREATE TABLE retyped (id int, v int);
+SELECT bbm_sync_trigger('retyped', 'v = id');
+INSERT INTO retyped VALUES (1);
+BEGIN;
+SELECT bbm_sync_trigger('retyped', 'v = id', drop => true);
+ALTER TABLE retyped ALTER id TYPE bigint;
+SELECT bbm_sync_trigger('retyped', 'v = id');
+COMMIT;
+INSERT INTO retyped VALUES (2);
+SELECT * FROM retyped ORDER BY id;
+DROP TABLE retyped;
+
 -- names: of columns like PL/pgSQL's variables and keywords, and others that need care
 CREATE TABLE new (id int, new int, old int, tg_op text, bbm_row int, loop int, "into" text, "Odd ""%s"" ü" int, x int,
                   "found" int);
