@@ -1127,20 +1127,20 @@ CREATE VIEW @extschema@.bbm_migration_metrics (
            CASE WHEN isfinite(j.progress_at) THEN j.progress_at END
     FROM @extschema@.batched_background_migrations m
     CROSS JOIN LATERAL (
-        SELECT coalesce(sum(j.row_count), 0) AS rows,
+        -- what verification has found and read is no change; but it is progress, and may fail
+        SELECT coalesce(sum(j.row_count) FILTER (WHERE j.phase = 'work'), 0) AS rows,
                coalesce(sum(j.key_count) FILTER (WHERE j.phase = 'work' AND j.round = 1 AND j.status = 2), 0) AS keys,
                coalesce(sum(j.key_count) FILTER (WHERE j.phase = 'work' AND j.round = 1), 0) AS all_keys,
-               coalesce(sum(j.run_ms), 0) / 1000 AS seconds,
-               coalesce(sum(j.wal_bytes), 0) AS wal_bytes,
+               coalesce(sum(j.run_ms) FILTER (WHERE j.phase = 'work'), 0) / 1000 AS seconds,
+               coalesce(sum(j.wal_bytes) FILTER (WHERE j.phase = 'work'), 0) AS wal_bytes,
                coalesce(sum(j.failures), 0) AS failures,
                count(*) FILTER (WHERE j.status = 4) AS running,
                count(*) FILTER (WHERE j.status = 3) AS failed,
                -- only batches of several in a job are written before the job is finished
                max(coalesce(j.finished_at, CASE WHEN j.batch_counts IS NOT NULL THEN j.updated_at END)) AS progress_at,
-               bbm_internal.bbm_batch_counts(j.batch_counts, j.run_ms) AS batches
+               bbm_internal.bbm_batch_counts(j.batch_counts, j.run_ms) FILTER (WHERE j.phase = 'work') AS batches
         FROM @extschema@.batched_background_migration_jobs j
-        -- what verification has found and read is no change
-        WHERE j.batched_background_migration_id = m.id AND j.phase = 'work'
+        WHERE j.batched_background_migration_id = m.id
     ) j
     WHERE bbm_internal.bbm_may_see(m.owner_oid) AND (m.status <> 2 OR m.finished_at > now() - interval '1 day');
 
@@ -1768,7 +1768,7 @@ COMMENT ON COLUMN @extschema@.bbm_requeue_metrics.requeues IS 'how often; a coun
 COMMENT ON VIEW @extschema@.bbm_wait_metrics IS
     'for how long each migration was throttled since the server started, by signal; for exporters';
 COMMENT ON COLUMN @extschema@.bbm_wait_metrics.migration IS 'name of the migration';
-COMMENT ON COLUMN @extschema@.bbm_wait_metrics.reason IS 'signal, as bbm_throttle() names it';
+COMMENT ON COLUMN @extschema@.bbm_wait_metrics.reason IS 'signal, as bbm_throttle() names it; or pace: the pauses between batches, of all workers together';
 COMMENT ON COLUMN @extschema@.bbm_wait_metrics.seconds IS 'for how long; a counter';
 COMMENT ON COLUMN @extschema@.bbm_wait_metrics.now IS 'is it throttled by that signal now?';
 

@@ -49,6 +49,17 @@ CALL bbm_run('slow sub-batches');
 SELECT migration, batches, batch_buckets[5] AS up_to_100_ms, batch_seconds > 0.24 AS seconds
 FROM bbm_migration_metrics WHERE migration LIKE 'slow%' ORDER BY 1;
 
+-- verification is progress, and may fail, but it changes nothing
+SELECT bbm_create('verified', 'items', 'UPDATE items SET n = 1 WHERE id BETWEEN $1 AND $2', batch_size => 500, verify => true, row_check => 'n = 1') > 0 AS created;
+CALL bbm_run('verified');
+SELECT batches, rows, last_progress_at = (SELECT max(j.finished_at) FROM batched_background_migration_jobs j WHERE j.batched_background_migration_id = v.id AND j.phase = 'verify') AS progress
+FROM bbm_migration_metrics JOIN batched_background_migrations v ON v.name = migration WHERE migration = 'verified';
+SELECT bbm_create('not verified', 'items', 'UPDATE items SET n = 1 WHERE id BETWEEN $1 AND $2', batch_size => 1000, max_attempts => 2, verify => true, row_check => '1 / (n - 1) = 1') > 0 AS created;
+\set VERBOSITY sqlstate
+CALL bbm_run('not verified');
+\set VERBOSITY default
+SELECT batches, rows, failures, jobs_failed FROM bbm_migration_metrics WHERE migration = 'not verified';
+
 -- failed attempts, and a retry that gives new ones
 CREATE FUNCTION fails_at_700(lo int, hi int) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN

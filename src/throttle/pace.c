@@ -303,6 +303,14 @@ bbm_pace_after_failure(BbmPace *pace, const BbmPaceLimits *limits, double ran_us
 	return owe(pace, Max(ran_us, 0), 0);
 }
 
+static void
+raise_cap(BbmPace *pace, const BbmPaceLimits *limits, double times)
+{
+	pace->cap *= times;
+	if (pace->cap >= limits->max)
+		pace->cap = 0;
+}
+
 /*
  * Keeps the impact to that limit (negative: none), by what was measured in the
  * last "us".  Returns true when the next measurement is to begin anew, because
@@ -312,7 +320,8 @@ bbm_pace_after_failure(BbmPace *pace, const BbmPaceLimits *limits, double ran_us
  * process works.  The share shrinks when the impact exceeds the limit, and is told
  * from none by its error; how soon that is depends on how much the statements differ
  * from each other.  It grows when that is told from the limit, or after a long
- * while without either.
+ * while without either; also when there were too few statements in that while,
+ * as then there is hardly anybody to keep to the limit for.
  */
 bool
 bbm_pace_keep_impact(BbmPace *pace, const BbmPaceLimits *limits, double max_impact, const BbmImpact *impact, double us)
@@ -322,7 +331,12 @@ bbm_pace_keep_impact(BbmPace *pace, const BbmPaceLimits *limits, double max_impa
 	if (max_impact < 0)
 		pace->cap = 0;
 	if (max_impact < 0 || !impact->has_error)
-		return us > BBM_PACE_IMPACT_LONGEST_US;
+	{
+		if (us <= BBM_PACE_IMPACT_LONGEST_US)
+			return false;
+		raise_cap(pace, limits, BBM_PACE_IMPACT_MOST_UP);
+		return true;
+	}
 	if (impact->mean > BBM_PACE_IMPACT_ERRORS * impact->mean_error && impact->mean > max_impact)
 	{
 		pace->cap = Max(bbm_pace_share(pace, limits) * Max(max_impact / impact->mean, BBM_PACE_IMPACT_DOWN),
@@ -338,12 +352,8 @@ bbm_pace_keep_impact(BbmPace *pace, const BbmPaceLimits *limits, double max_impa
 	if (high > max_impact && us < BBM_PACE_IMPACT_LONGEST_US)
 		return false;
 	if (pace->cap > 0 && impact->mean <= max_impact)
-	{
-		pace->cap *= high > max_impact ? BBM_PACE_IMPACT_UP :
-			high > 0 ? Min(max_impact / high, BBM_PACE_IMPACT_MOST_UP) : BBM_PACE_IMPACT_MOST_UP;
-		if (pace->cap >= limits->max)
-			pace->cap = 0;
-	}
+		raise_cap(pace, limits, high > max_impact ? BBM_PACE_IMPACT_UP :
+				  high > 0 ? Min(max_impact / high, BBM_PACE_IMPACT_MOST_UP) : BBM_PACE_IMPACT_MOST_UP);
 	return true;
 }
 

@@ -160,11 +160,34 @@ two_late_lower(const uint32 *n)
 	return pace.share < before || before <= limits.min;
 }
 
+/* a cap for the sake of statements goes when there are too few of them to measure, whatever it was */
+static bool
+cap_goes_with_statements(const uint32 *n)
+{
+	BbmPace		pace = {0};
+	BbmPaceLimits limits = draw_limits(n);
+	BbmImpact	harm = {.mean = 1 + n[0] % 10, .mean_error = 0.01, .has_mean = true, .has_error = true};
+	BbmImpact	unknown = {.statements = n[3] % 1000, .has_mean = n[4] % 2};
+	double		since = 0;
+
+	for (int i = 0; i <= (int) (n[5] % 10); i++)
+		(void) bbm_pace_keep_impact(&pace, &limits, 0.1, &harm, 20e6);
+	if (!(pace.cap > 0))
+		return false;
+	for (double second = 1; second <= 3600; second++)
+	{
+		if (bbm_pace_keep_impact(&pace, &limits, 0.1, &unknown, (second - since) * 1e6))
+			since = second;
+	}
+	return pace.cap == 0;
+}
+
 const Property pace_properties[] = {
 	{"share_is_within_limits", share_is_within_limits},
 	{"share_is_worked", share_is_worked},
 	{"pause_is_not_longer", pause_is_not_longer},
 	{"share_moves_rightly", share_moves_rightly},
 	{"two_late_lower", two_late_lower},
+	{"cap_goes_with_statements", cap_goes_with_statements},
 	{0}
 };
