@@ -240,7 +240,8 @@ programs_idle_for(const BbmProcesses *ours, TimestampTz now, BbmAlone *alone)
 		if (!read_programs(ours, &ticks))
 			return 0;
 		if (passed < 0 || passed > BBM_PROGRAMS_OLD_US ||
-			(ticks - alone->programs_ticks) / (double) sysconf(_SC_CLK_TCK) > BBM_PROGRAMS_SHARE * passed / USECS_PER_SEC)
+			(ticks - alone->programs_ticks) / (double) sysconf(_SC_CLK_TCK) >
+			BBM_PROGRAMS_SHARE * passed / USECS_PER_SEC)
 			alone->programs_idle_since = now;
 		alone->programs_at = now;
 		alone->programs_ticks = ticks;
@@ -276,7 +277,8 @@ ask_alone(BbmAlone *alone, TimestampTz now)
 
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
 	*alone = bbm_shared->alone;
-	my_turn = !is_valid(alone->known_at, now, alone_valid_us(alone->us)) && is_open(alone->asked, now, BBM_ANSWER_OLD_US);
+	my_turn = !is_valid(alone->known_at, now, alone_valid_us(alone->us)) &&
+		is_open(alone->asked, now, BBM_ANSWER_OLD_US);
 	if (my_turn)
 		bbm_shared->alone.asked = now;
 	LWLockRelease(bbm_shared->lock);

@@ -32,7 +32,8 @@ extern uint32 bbm_my_generation;
 #define bbm_each_worker_slot(slot) \
 	for (BbmSlot *slot = bbm_shared->slots; slot < bbm_shared->slots + bbm_max_workers; slot++)
 #define bbm_each_request(request) \
-	for (BbmWorkRequest *request = bbm_shared->requests; request < bbm_shared->requests + bbm_shared->nrequests; request++)
+	for (BbmWorkRequest *request = bbm_shared->requests; \
+		 request < bbm_shared->requests + bbm_shared->nrequests; request++)
 
 static inline bool
 bbm_is_my_slot(const BbmSlot *slot)
