@@ -306,6 +306,17 @@ bbm_slot_is_void(const ReplicationSlotPersistentData *data)
 #endif
 }
 
+/* Has the server given the slot up, so that it keeps no rows either, whatever its xmin? */
+static inline bool
+bbm_slot_is_lost(const ReplicationSlotPersistentData *data)
+{
+#if PG_VERSION_NUM >= 160000
+	return data->invalidated != RS_INVAL_NONE;
+#else
+	return data->invalidated_at != InvalidXLogRecPtr && data->restart_lsn == InvalidXLogRecPtr;
+#endif
+}
+
 /* Is the column free of nulls for certain? 18 has NOT NULL constraints that are not valid for all rows. */
 static inline bool
 bbm_column_not_null(TupleDesc desc, AttrNumber attnum)

@@ -285,7 +285,7 @@ find_keeper(Keeper *keeper)
 		if (!slot->in_use)
 			continue;
 		SpinLockAcquire(&slot->mutex);
-		xmin = slot->effective_xmin;
+		xmin = bbm_slot_is_lost(&slot->data) ? InvalidTransactionId : slot->effective_xmin;
 		SpinLockRelease(&slot->mutex);
 		keep(keeper, xmin, 0, false, true);
 	}
