@@ -238,6 +238,31 @@ is(value($c, q(SELECT bbm_wait('gated', '3 min'))), 'finished', '... it goes on,
 once('gated', 400, '... with every row once');
 value($c, q(SELECT bbm_drop('gated')));
 
+# ---- several workers on a node, each in a shard of its own: one is killed, and a shard leaves the others
+
+table('several', 800, 4);
+shut_gates();
+value($c, q(SELECT bbm_update('several', 'several', 'n = n + 1 + length(pg_advisory_xact_lock_shared(78)::text)', batch_size => 20,
+	settings => '{bbm.lock_timeout=10min,bbm.max_blocking_time=10min}', start => true)));
+ok($_->poll_query_until('postgres', "SELECT ($waits_in_batch) = 2"), 'a node works on two shards at once') foreach @worker;
+is(value($_, q(SELECT count(DISTINCT pid) FROM bbm_workers() WHERE job IS NOT NULL)), 2, '... with two workers') foreach @worker;
+rate(50);
+kill KILL => value($worker[0], q(SELECT min(pid) FROM bbm_workers() WHERE job IS NOT NULL));
+# the gate's session ends with the server
+{
+	local $SIG{PIPE} = 'IGNORE';
+	eval { (shift @gate)->quit };
+}
+ok($c->poll_query_until('postgres', q(SELECT count(*) > 0 FROM several WHERE n = 1)), 'one is killed, and work goes on');
+my ($leaves) = map { $_->[0] } grep { $_->[3] == $worker[0]->port } shards_of('several');
+move('several', 'block_writes', $leaves);
+cmp_ok(value($c, q(SELECT count(*) FROM several WHERE n = 1)), '<', 800, 'a shard leaves, when not all is done');
+(shift @gate)->quit;
+rate(0);
+is(value($c, q(SELECT bbm_wait('several', '3 min'))), 'finished', '... and it is finished');
+once('several', 800, '... and every row is done once');
+value($c, q(SELECT bbm_drop('several')));
+
 # ---- an error in one shard
 
 table('bad', 400, 4);

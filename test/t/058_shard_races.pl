@@ -22,13 +22,20 @@ $c->safe_psql('postgres', 'CREATE EXTENSION bbm');
 join_cluster();
 points_sql($c);
 
+# a migration that counts how often each row of the table is done; the id
+sub define_migration
+{
+	my ($table) = @_;
+	value($c, "SELECT bbm_update('$table', '$table', 'n = n + 1', batch_size => 10)");
+	return value($c, "SELECT id FROM batched_background_migrations WHERE name = '$table'");
+}
+
 # a table of 400 rows in four shards, and its migration; the id
 sub define_it
 {
 	my ($table) = @_;
 	table($table, 400, 4);
-	value($c, "SELECT bbm_update('$table', '$table', 'n = n + 1', batch_size => 10)");
-	return value($c, "SELECT id FROM batched_background_migrations WHERE name = '$table'");
+	return define_migration($table);
 }
 
 # ... of which a part is done
@@ -80,17 +87,36 @@ sub about_to_finish
 	return $id;
 }
 
+# The statement that splits a shard in two, after this hash value.
+sub split_statement
+{
+	my ($shard, $at) = @_;
+	my $nodes = value($c, q(SELECT string_agg(nodeid::text, ',' ORDER BY nodeid) FROM (SELECT nodeid FROM pg_dist_node WHERE groupid > 0 ORDER BY nodeid LIMIT 2) n));
+	return "SELECT citus_split_shard_by_split_points($shard, ARRAY['$at'], ARRAY[$nodes], 'block_writes')";
+}
+
+# ... in the middle
+sub split_in_half
+{
+	my ($shard) = @_;
+	return split_statement($shard, value($c, "SELECT (shardminvalue::bigint + shardmaxvalue::bigint) / 2 FROM pg_dist_shard WHERE shardid = $shard"));
+}
+
 # Another session splits the shard with the lowest hash values; in the background.
 sub split_first
 {
 	my ($table) = @_;
-	my ($shard, $at) = split /\|/, value($c, <<"EOS");
-SELECT shardid, ((shardminvalue::bigint + shardmaxvalue::bigint) / 2)::text FROM pg_dist_shard
-WHERE logicalrelid = '$table'::regclass ORDER BY shardminvalue::integer LIMIT 1
-EOS
-	my $nodes = value($c, q(SELECT string_agg(nodeid::text, ',' ORDER BY nodeid) FROM (SELECT nodeid FROM pg_dist_node WHERE groupid > 0 ORDER BY nodeid LIMIT 2) n));
-	return background($c, 'postgres', q(SET application_name = 'act'),
-		"SELECT citus_split_shard_by_split_points($shard, ARRAY['$at'], ARRAY[$nodes], 'block_writes')");
+	my $shard = value($c, "SELECT shardid FROM pg_dist_shard WHERE logicalrelid = '$table'::regclass ORDER BY shardminvalue::integer LIMIT 1");
+	return background($c, 'postgres', q(SET application_name = 'act'), split_in_half($shard));
+}
+
+# Splits a shard so that one of the parts is empty.
+sub split_empty
+{
+	my ($table, $shard) = @_;
+	my $at = value($c, "SELECT max(worker_hash(id)) FROM $table WHERE get_shard_id_for_distribution_column('$table', id) = $shard");
+	value($c, split_statement($shard, $at));
+	return;
 }
 
 sub ends_well
@@ -175,6 +201,66 @@ sub finishes
 	release($c);
 	finishes('split_reported', '... but by the next');
 	record_complete('split_reported', $id, '... when the record has its parts');
+}
+
+# engine/step.c: the coordinator locks all shards, and waits for one that is being moved, say, while another one is split.
+# Citus then does not find that, which is no reason to fail.
+{
+	my $table = 'split_next';
+	my $id = half_done($table);
+	value($c, "SELECT bbm_pause('$table', wait => true)");
+	ends_well(split_first($table), 'a shard is split');
+	setting('bbm.lock_timeout', '1min', $c);
+	arm($c, 'parts-begin', migration => $id);
+	start_migration($c, $table);
+	stands($c, 'parts-begin');
+	my ($first, $next) = map { $_->[0] } shards_of($table);
+	my $mover = $c->background_psql('postgres', on_error_die => 1);
+	$mover->query_safe($_) foreach 'BEGIN', "SELECT lock_shard_metadata(7, ARRAY[$first])";
+	release($c);
+	waits_for_lock($c, 'bbm worker', '... and while the record gets the parts, the coordinator waits for another one');
+	value($c, split_in_half($next));
+	$mover->query_safe('COMMIT');
+	$mover->quit;
+	record_complete($table, $id, '... and a third one is split meanwhile: the record gets all parts');
+	finishes($table, '... of a migration that goes on');
+	setting('bbm.lock_timeout', '1s', $c);
+}
+
+# catalog/shard_records.c: a shard that is not done is split while the record is completed after another split.  Both have left
+# an empty part, which counts as done, as no value is known that belongs there.
+{
+	my $table = 'empty_parts';
+	$c->safe_psql('postgres', <<"EOS");
+SET citus.shard_count = 2;
+CREATE TABLE $table (id inet PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+SELECT create_distributed_table('$table', 'id', colocate_with => 'none');
+INSERT INTO $table SELECT '10.0.0.0'::inet + i FROM generate_series(1, 200) i;
+EOS
+	my ($open, $done) = shards_of($table);
+	my ($late) = grep { $_->port == $open->[3] } @worker;
+	works($late, 'off');
+	no_workers($late);
+	my $id = define_migration($table);
+	start_migration($c, $table);
+	ok($c->poll_query_until('postgres', "SELECT count(*) = 1 FROM bbm_internal.bbm_shards_$id WHERE kind = 'shard' AND state = 'finished'"), 'one of two shards is done');
+	split_empty($table, $done->[0]);
+	ok($c->poll_query_until('postgres', "SELECT count(*) = 3 AND count(*) FILTER (WHERE status = 'finished') = 1 FROM bbm_jobs('$table')"), '... and then a part of it');
+	arm($c, 'parts-begin', migration => $id);
+	stands($c, 'parts-begin');
+	split_empty($table, $open->[0]);
+	arm($c, 'cluster-decides', migration => $id);
+	release($c, 'parts-begin');
+	stands($c, 'cluster-decides');
+	# the next look, if there is one
+	arm($c, 'cluster-reported', migration => $id);
+	release($c, 'cluster-decides');
+	ok($c->poll_query_until('postgres', "SELECT cardinality(point.standing('cluster-reported')) > 0 OR EXISTS (SELECT FROM bbm_status('$table') WHERE status = 'finished')"), 'the other one is split while the record gets the parts of the first');
+	is(value($c, "SELECT status FROM bbm_status('$table')"), 'running', '... and is not taken for done');
+	release($c);
+	works($late, 'on');
+	is(value($c, "SELECT bbm_wait('$table', '3 min')"), 'finished', '... but finished when it is');
+	once($table, 200, '... with every row once');
 }
 
 # catalog/shard_records.c: another split of the same shard while the record is completed after the first one.
