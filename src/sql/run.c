@@ -200,7 +200,7 @@ drive(BbmEngine *engine, RunState *state, char *name)
 		BbmStepResult result;
 
 		CHECK_FOR_INTERRUPTS();
-		/* the server reloads when a session's command has ended; this one may take days, and wait for what a reload changes */
+		/* a session reloads when its command has ended; this one may take days, and wait for what a reload changes */
 		(void) bbm_guc_reload();
 		/* a job may catch an error of its own */
 		error_context_stack = callback.previous;
