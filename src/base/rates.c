@@ -153,6 +153,13 @@ bbm_poll_when_done_ms(int64 left, int64 done, int64 in_us, int soonest_ms, int u
 	return (int) Min(Max((double) left / done * in_us / 1000, soonest_ms), usual_ms);
 }
 
+/* The same where the end is near, or nobody knows: soon at first, and later each time, up to the usual. */
+int
+bbm_poll_less_often_ms(int times, int soonest_ms, int usual_ms)
+{
+	return (int) Min((int64) soonest_ms << Min(times, 20), usual_ms);
+}
+
 static int
 within(const BbmSizeLimits *limits, double size)
 {

@@ -270,6 +270,7 @@ typedef struct Asked
 	BbmReason	reason;
 	TimestampTz at;
 	int64		keys;
+	int			late;			/* how often more was done than was estimated */
 } Asked;
 
 /*
@@ -304,16 +305,24 @@ shards_have_moved(BbmClusterStep *step)
 	return moved;
 }
 
-/* In how many milliseconds are the nodes to be asked again? */
+/*
+ * In how many milliseconds are the nodes to be asked again?  When more is done
+ * than was estimated, the end is near, or nobody knows: so they are asked soon, and
+ * then less and less often.
+ */
 static int
-ask_again_in(const Asked *asked, const BbmClusterStep *step, TimestampTz now)
+ask_again_in(Asked *asked, const BbmClusterStep *step, TimestampTz now)
 {
+	int64		left = step->state.total - step->state.keys;
+	int64		done = step->state.keys - asked->keys;
+
 	if (step->report.silent > 0)
 		return BBM_CLUSTER_SILENT_POLL_MS;
-	if (asked->id != step->migration->id)
+	if (asked->id != step->migration->id || step->state.total == 0)
 		return BBM_CLUSTER_POLL_MS;
-	return bbm_poll_when_done_ms(step->state.total - step->state.keys, step->state.keys - asked->keys, now - asked->at,
-								 BBM_CLUSTER_LAST_POLL_MS, BBM_CLUSTER_POLL_MS);
+	if (left <= 0 && done > 0)
+		return bbm_poll_less_often_ms(asked->late++, BBM_CLUSTER_LAST_POLL_MS, BBM_CLUSTER_POLL_MS);
+	return bbm_poll_when_done_ms(left, done, now - asked->at, BBM_CLUSTER_LAST_POLL_MS, BBM_CLUSTER_POLL_MS);
 }
 
 /* They have been asked, about the row as it is then; returns what the migration waits for, and until when. */
@@ -322,9 +331,10 @@ keep_asked(Asked *asked, const BbmClusterStep *step, TimestampTz updated_at)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int			ms = step->updated_at != 0 ? BBM_CLUSTER_FIRST_POLL_MS : ask_again_in(asked, step, now);
+	int			late = step->updated_at != 0 || asked->id != step->migration->id ? 0 : asked->late;
 
 	*asked = (Asked) {step->migration->id, updated_at,
-		bbm_reason(bbm_cluster_waits_for(step), TimestampTzPlusMilliseconds(now, ms)), now, step->state.keys};
+		bbm_reason(bbm_cluster_waits_for(step), TimestampTzPlusMilliseconds(now, ms)), now, step->state.keys, late};
 	return asked->reason;
 }
 

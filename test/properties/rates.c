@@ -225,6 +225,27 @@ poll_does_not_hurry(const uint32 *n)
 	return bbm_poll_when_done_ms(-(int64) (n[0] % 1000), n[1] % 1000, n[2] % 1000000, 100, 1000) == 1000;
 }
 
+/* the first one is soon; within twice the usual time there are no more than so many, and then they are as usual */
+static bool
+poll_backs_off(const uint32 *n)
+{
+	int			soonest = 1 + n[0] % 500;
+	int			usual = soonest + n[1] % 5000;
+	int			before = soonest;
+	int64		all = 0;
+
+	for (int i = 0; i < 40; i++)
+	{
+		int			ms = bbm_poll_less_often_ms(i, soonest, usual);
+
+		if (ms < before || ms > usual || (i == 0 && ms != soonest) || (ms < usual && all > 2 * (int64) usual))
+			return false;
+		before = ms;
+		all += ms;
+	}
+	return before == usual;
+}
+
 const Property rates_properties[] = {
 	{"backoff_is_bounded", backoff_is_bounded},
 	{"backoff_grows", backoff_grows},
@@ -238,5 +259,6 @@ const Property rates_properties[] = {
 	{"trace_is_not_late", trace_is_not_late},
 	{"poll_meets_end", poll_meets_end},
 	{"poll_does_not_hurry", poll_does_not_hurry},
+	{"poll_backs_off", poll_backs_off},
 	{0}
 };

@@ -1,6 +1,7 @@
 # Distributed tables (Citus): how fast they are changed.  Printed, not tested, for doc/benchmark.md;
-# BBM_TEST_ROWS is how many rows there are (60,000).  Skipped where the server does not offer the
-# extension citus.
+# BBM_TEST_ROWS is how many rows there are (60,000).  Servers of tests do not flush what they write, which
+# is most of what a two-phase commit takes; with BBM_TEST_FSYNC=on these do.  Skipped where the server does
+# not offer the extension citus.
 
 use strict;
 use warnings;
@@ -17,6 +18,10 @@ my @node = citus_cluster();
 my ($c, @worker) = @node;
 $c->safe_psql('postgres', 'CREATE EXTENSION bbm');
 join_cluster();
+
+# as shipped
+setting('bbm.naptime', '10min', @node);
+setting('fsync', $ENV{BBM_TEST_FSYNC} // 'off', @node);
 
 my $many = $ENV{BBM_TEST_ROWS} // 60_000;
 my $changes = 0;
