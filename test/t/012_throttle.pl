@@ -238,7 +238,7 @@ my @waiters = (
 	background($node, 'postgres', q(DO $$ BEGIN PERFORM bbm_wait('waited'); END $$)),
 	background($node, 'postgres', 'BEGIN', 'CREATE TABLE waits_too ()', q(SELECT bbm_wait('waited'))));
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 3 FROM pg_stat_activity
-	WHERE query LIKE '%bbm\_wait%' AND wait_event = 'Extension')), 'three sessions wait');
+	WHERE query LIKE '%bbm\_wait%' AND wait_event_type = 'Extension')), 'three sessions wait');
 value($node, q(SELECT bbm_start('waited')));
 goes_on('waited', 1000);
 finish_background($_) for @waiters;
@@ -257,7 +257,7 @@ goes_on('share');
 counter_table($node, 't_kept', 300);
 define($node, 'kept', 't_kept', batch_size => 100, settings => q(ARRAY['bbm.max_dead_tuples=299']));
 my $patient = background($node, 'postgres', q(SELECT bbm_wait('kept', '2 minutes')));
-$node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE '%bbm\_wait%' AND wait_event = 'Extension'));
+$node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE '%bbm\_wait%' AND wait_event_type = 'Extension'));
 # somebody else with as old a snapshot
 my $keeper = $node->background_psql('postgres');
 $keeper->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');

@@ -202,7 +202,7 @@ EOS
 	stands($node, 'claim-committed');
 	my $pause = pause_beside($node, 'cancel_early');
 	$node->poll_query_until('postgres',
-		q(SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'pause' AND wait_event = 'Extension')));
+		q(SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'pause' AND wait_event_type = 'Extension')));
 	release($node);
 	my ($out, $err) = finish_background($pause);
 	is("$out$err", 1, 'a cancel that comes before its batch hits it');
@@ -259,7 +259,7 @@ EOS
 	stands($node, $point);
 	my $drop = background($node, 'postgres', 'DROP DATABASE going');
 	$node->poll_query_until('postgres',
-		q(SELECT NOT EXISTS (SELECT FROM pg_database WHERE datname = 'going') OR EXISTS (SELECT FROM pg_stat_activity WHERE query = 'DROP DATABASE going' AND wait_event = 'Extension')));
+		q(SELECT NOT EXISTS (SELECT FROM pg_database WHERE datname = 'going') OR EXISTS (SELECT FROM pg_stat_activity WHERE query = 'DROP DATABASE going' AND wait_event_type = 'Extension')));
 	release($node);
 	my (undef, $err) = finish_background($drop);
 	is($err, '', "$point: the database is dropped");
