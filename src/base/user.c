@@ -267,3 +267,12 @@ bbm_job_settings(const BbmMigration *migration)
 
 	return user_settings_begin(path);
 }
+
+/* The name of a role for a message: the role may be gone.  Needs a transaction. */
+const char *
+bbm_role_name(Oid role)
+{
+	const char *name = GetUserNameFromId(role, true);
+
+	return name ? name : "?";
+}

@@ -33,6 +33,7 @@ extern void bbm_switch_to_extension_owner(BbmUserSwitch *user_switch, Oid to, bo
 extern void bbm_restore_user(BbmUserSwitch *user_switch);
 extern bool bbm_engine_writes(void);
 extern bool bbm_may_log_in(Oid role);
+extern const char *bbm_role_name(Oid role);
 extern bool bbm_our_statement(void);
 extern Oid	bbm_acting_user(void);
 /* The settings that a job's text is parsed and run with, until bbm_user_settings_end. */

@@ -24,6 +24,7 @@
 
 #include "base/compat.h"
 #include "base/txn.h"
+#include "base/user.h"
 #include "catalog/shape.h"
 #include "catalog/tables.h"
 
@@ -419,12 +420,11 @@ void
 bbm_catalog_check_trust(Oid role)
 {
 	Oid			owner = untrusted(role);
-	char	   *name = GetUserNameFromId(role, true);
 
 	if (OidIsValid(owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("migrations of role \"%s\" do not run in this database", name ? name : "?"),
+				 errmsg("migrations of role \"%s\" do not run in this database", bbm_role_name(role)),
 				 errdetail("The tables of extension \"bbm\" belong to role \"%s\", which can write any row of them and must not act for it.",
 						   GetUserNameFromId(owner, false)),
 				 errhint("Give the tables to a superuser, or to a member of the role.")));

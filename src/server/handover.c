@@ -34,6 +34,7 @@
 
 #include "base/compat.h"
 #include "base/printable.h"
+#include "base/user.h"
 #include "catalog/extension.h"
 #include "catalog/tables.h"
 
@@ -89,14 +90,6 @@ column_of(Relation rel, const char *name, Oid type)
 	return attnum;
 }
 
-static const char *
-role_name(Oid role)
-{
-	char	   *name = GetUserNameFromId(role, true);
-
-	return name ? name : "?";
-}
-
 /*
  * Raises an error if what the previous owner has left in the table would start
  * to run.  The table is scanned directly: planning a statement on it may
@@ -144,7 +137,7 @@ bbm_handover_end(Oid before)
 				 errmsg("cannot give table \"%s\" to another role while migration \"%s\" is started",
 						RelationGetRelationName(rel), isnull ? "" : bbm_printable(TextDatumGetCString(datum))),
 				 errdetail("It would run as role \"%s\", which role \"%s\", that has been able to write it, must not act for.",
-						   role_name(role), role_name(before)),
+						   bbm_role_name(role), bbm_role_name(before)),
 				 errhint("Pause or drop it first, and check what it does before you start it again.")));
 	}
 	systable_endscan(scan);

@@ -22,15 +22,6 @@
 #include "catalog/migrations.h"
 #include "catalog/shards.h"
 
-/* The name of a role, which may be gone. */
-static const char *
-role_name(Oid role)
-{
-	const char *name = GetUserNameFromId(role, true);
-
-	return name ? name : "?";
-}
-
 /*
  * Raises an error unless the current user has the rights of this owner.  Who
  * may see the migration is told whose it is.
@@ -46,8 +37,8 @@ bbm_check_owner(Oid owner, const char *name)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for migration \"%s\"", name ? name : ""),
 				 sees ? errdetail("Role \"%s\" does not have the privileges of its owner, role \"%s\".",
-								  role_name(caller), role_name(owner)) :
-				 errdetail("Role \"%s\" does not have the privileges of its owner.", role_name(caller)),
+								  bbm_role_name(caller), bbm_role_name(owner)) :
+				 errdetail("Role \"%s\" does not have the privileges of its owner.", bbm_role_name(caller)),
 				 sees ? errhint("Use the owner's role, or a member of it.") :
 				 errhint("Ask a superuser or a member of pg_monitor, who see the owner in bbm_status_detail().")));
 }
@@ -80,11 +71,11 @@ bbm_check_new_owner(Oid owner, const char *name)
 	if (!has_privileges || !member_can_set_role(caller, owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied to make role \"%s\" the owner of migration \"%s\"", role_name(owner), name ? name : ""),
-				 has_privileges ? errdetail("Role \"%s\" may not SET ROLE to it.", role_name(caller)) :
-				 errdetail("Role \"%s\" does not have its privileges.", role_name(caller)),
-				 errhint("GRANT %s TO %s, or name another owner.", quote_identifier(role_name(owner)),
-						 quote_identifier(role_name(caller)))));
+				 errmsg("permission denied to make role \"%s\" the owner of migration \"%s\"", bbm_role_name(owner), name ? name : ""),
+				 has_privileges ? errdetail("Role \"%s\" may not SET ROLE to it.", bbm_role_name(caller)) :
+				 errdetail("Role \"%s\" does not have its privileges.", bbm_role_name(caller)),
+				 errhint("GRANT %s TO %s, or name another owner.", quote_identifier(bbm_role_name(owner)),
+						 quote_identifier(bbm_role_name(caller)))));
 }
 
 /* Where a worker logs in as the owner, the owner must be allowed to log in. */
@@ -95,7 +86,7 @@ bbm_check_may_log_in(Oid role)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 				 errmsg("role \"%s\" cannot own a migration, because it is not permitted to log in",
-						role_name(role)),
+						bbm_role_name(role)),
 				 errdetail("Before PostgreSQL 17 a background worker cannot run as such a role."),
 				 errhint("ALTER ROLE ... LOGIN; without a password nobody can use that.")));
 }
@@ -251,7 +242,7 @@ bbm_check_session_owns(const BbmMigration *migration)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("cannot run migration \"%s\" in this session", migration->name),
 				 errdetail("Its job runs as role \"%s\", which this session did not log in as.",
-						   role_name(migration->owner)),
+						   bbm_role_name(migration->owner)),
 				 errhint("Log in as that role, or start it for the background workers with bbm_start.")));
 	bbm_catalog_check_trust(migration->owner);
 }

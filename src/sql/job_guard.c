@@ -191,6 +191,9 @@ bbm_job_guard(PG_FUNCTION_ARGS)
  * there, the range would be left out, and the migration finish.  What has been
  * allocated in a partition, and what was quarantined, is not looked at again at
  * all.  Without ranges along a key, the rows themselves show what is left.
+ *
+ * The row's BEFORE trigger has locked the migration, which is paused, until we
+ * commit: meanwhile nobody allocates another range, and none is claimed.
  */
 Datum
 bbm_job_deleted(PG_FUNCTION_ARGS)

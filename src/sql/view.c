@@ -185,7 +185,10 @@ may_ask(int64 id, Oid owner)
 	return bbm_role_may_see(owner) && bbm_migration_is_of(id, owner, GetActiveSnapshot());
 }
 
-/* Was it started elsewhere, and its database cloned or restored? */
+/*
+ * Was it started elsewhere, and its database cloned or restored?  It may have
+ * been dropped since may_ask: then it is none, and nothing is known of it.
+ */
 static bool
 is_copy(int64 id)
 {
