@@ -55,11 +55,15 @@ SELECT * FROM fails($$SELECT bbm_create('no function', 't', 'nowhere.tellSize')$
 CREATE TABLE many (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 INSERT INTO many SELECT generate_series(1, 1000);
 ALTER SYSTEM SET bbm.job_retention = -1;
+-- by this session alone: several processes may each end before they merge
+ALTER SYSTEM SET bbm.enabled = off;
 ALTER SYSTEM SET bbm.min_pace = 1;
 SELECT pg_reload_conf();
 \c -
 INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name)
 VALUES ('kept', 1000, 2, 'UPDATE many SET n = n + 1 WHERE id BETWEEN $1 AND $2', 'public.many', 'id');
+-- a run of more than five seconds reports its progress
+SET client_min_messages = warning;
 CALL bbm_run('kept');
 SELECT least(count(*) * m.batch_size, 1000) AS done FROM batched_background_migration_jobs j
 JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name = 'kept' AND j.status = 2 GROUP BY m.id;
@@ -69,11 +73,14 @@ SELECT pg_reload_conf();
 \c -
 INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name)
 VALUES ('merged', 1000, 2, 'UPDATE many SET n = n + 1 WHERE id BETWEEN $1 AND $2', 'public.many', 'id');
+SET client_min_messages = warning;
 CALL bbm_run('merged');
 SELECT count(*) * m.batch_size < 1000 AS behind FROM batched_background_migration_jobs j
 JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id WHERE m.name = 'merged' AND j.status = 2 GROUP BY m.id;
 SELECT name, percent, jobs_finished FROM bbm_status_detail() WHERE name IN ('kept', 'merged');
 ALTER SYSTEM RESET bbm.job_retention;
+RESET client_min_messages;
+ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.min_pace;
 SELECT pg_reload_conf();
 

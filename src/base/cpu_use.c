@@ -132,8 +132,8 @@ add_neighbours(BbmProcesses *ours, TimestampTz now)
  * Those that have a slot, and this one: without preloading there are no slots,
  * and a session may find none free.  And those of other servers.
  */
-static void
-find_ours(BbmProcesses *ours, TimestampTz now)
+void
+bbm_cpu_find_ours(BbmProcesses *ours, TimestampTz now)
 {
 	ours->n = bbm_slots_pids(ours->pid, BBM_MOST_PROCESSES);
 	if (!is_ours(ours, MyProcPid))
@@ -284,7 +284,7 @@ find_alone(BbmAlone *alone, TimestampTz now)
 	BbmProcesses ours;
 	int64		programs;
 
-	find_ours(&ours, now);
+	bbm_cpu_find_ours(&ours, now);
 	/* read in any case: it needs the reading before */
 	programs = programs_idle_for(&ours, now, alone);
 	alone->us = programs > 0 ? Min(clients_idle_for(&ours, now, alone), programs) : 0;
@@ -358,7 +358,7 @@ read_busy(BbmBusyReading *reading, TimestampTz now)
 	if (!reading->reported)
 		return;
 	reading->idle_us = (double) idle * USECS_PER_SEC / sysconf(_SC_CLK_TCK);
-	find_ours(&reading->ours, now);
+	bbm_cpu_find_ours(&reading->ours, now);
 	for (int i = 0; i < reading->ours.n; i++)
 	{
 		BbmCpuTimes times = {0};

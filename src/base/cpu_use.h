@@ -18,6 +18,7 @@
 #define BBM_CPUS_OURS_US (300 * 1000)
 
 extern PGDLLEXPORT int64 bbm_cpu_idle_for(const PgBackendStatus *status, TimestampTz now);
+extern PGDLLEXPORT void bbm_cpu_find_ours(BbmProcesses *ours, TimestampTz now);
 extern PGDLLEXPORT bool bbm_cpu_parse_stat(const char *text, int64 *programs, int64 *idle);
 extern PGDLLEXPORT double bbm_cpu_ran_between(const BbmProcesses *before, const BbmProcesses *after, double passed_us,
 											  int *workers);

@@ -206,7 +206,8 @@ bbm_request_workers(Oid database, Oid owner, int wanted)
 
 /*
  * A worker that found nothing to do until "due" calls this before it exits.
- * An event since it polled (a higher generation than it saw) overrides it.
+ * An event since it polled (a higher generation than it saw) overrides it, and
+ * so does another worker that exits meanwhile and leaves something for later.
  * "polls": until an event, who comes then only polls whether a throttle is over.
  */
 void
@@ -233,6 +234,9 @@ bbm_request_fulfil(Oid database, Oid owner, uint64 generation, TimestampTz due, 
 		request->wanted = Max(others, 1);
 		request->due = others > 0 ? Min(request->due, due) : due;
 		request->polls = polls && others == 0;
+		/* one that exits after this, and has polled while we had a job, does not know when what we leave is due */
+		if (others > 0 && due != DT_NOEND)
+			request->generation++;
 	}
 	LWLockRelease(bbm_shared->lock);
 }

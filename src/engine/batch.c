@@ -517,6 +517,12 @@ bbm_work(void *arg)
 	bbm_outside_begin();
 	more = run_sub_batch_measured(work, &sub_batch);
 	work->outside = bbm_outside_end();
+	/*
+	 * The job may have released all advisory locks.  What is left of it, or a
+	 * job that is claimed along, must not seem to be nobody's when we have
+	 * committed, and its row is not locked any more.
+	 */
+	bbm_worker_id_keep(bbm_lock_class(), work->next->worker_id);
 	bbm_pacing_check_locks();
 	/* what was done outside survives a crash of this server, and so must its record */
 	if (work->outside)

@@ -269,7 +269,7 @@ run_sub_batches(BbmEngine *engine, BbmTarget *target, BbmWork *work, BbmLockWatc
 			engine->cancelled = bbm_cancelled_by_user();
 		if (error == NULL)
 			sub_batch_done(engine, target, job, work);
-		/* a job may have released all advisory locks */
+		/* a job that has failed, or a trigger at the commit, may have released all advisory locks */
 		bbm_worker_id_keep(engine->lock_class, engine->worker_id);
 		if (error)
 			bbm_pacing_failed(target->migration);

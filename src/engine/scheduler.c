@@ -15,6 +15,7 @@
 #include "engine/scheduler.h"
 
 #include "base/blockers.h"
+#include "base/clock.h"
 #include "base/impact_counts.h"
 #include "base/lock_watch.h"
 #include "base/locks.h"
@@ -162,7 +163,7 @@ refresh(BbmEngine *engine, TimestampTz *due)
 	engine->runnable = NIL;
 	engine->called_for_help = false;
 	engine->generation = bbm_request_generation(MyDatabaseId, engine->owner);
-	engine->slice_end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_SLICE_MS);
+	engine->slice_end_ms = bbm_clock_ms() + BBM_SLICE_MS;
 	if (engine->only != 0)
 	{
 		MemoryContext old = MemoryContextSwitchTo(engine->context);

@@ -188,6 +188,36 @@ for my $options ([ 'after_sub_batch', sub_batch_size => 2 ], [ 'claimed_along' ]
 	all_done($name, 20, "$name: a pause between two commits");
 }
 
+# engine/batch.c: another process looks for jobs that are left over, when one that has released all advisory locks has committed:
+# what is left of it, or the job that was claimed along, is not left over.
+for my $options ([ 'lets_go_along' ], [ 'lets_go_in_parts', sub_batch_size => 2 ])
+{
+	my ($name, @o) = @$options;
+	value($node, <<"EOS");
+CREATE FUNCTION $name(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS \$\$
+BEGIN
+	PERFORM pg_advisory_unlock_all();
+	UPDATE public.$name SET n = n + 1 WHERE id BETWEEN lo AND hi;
+END \$\$;
+EOS
+	my $id = subject($node, $name, job => $name, workers => 2, max_attempts => 1, @o);
+	claims_along($node, $id);
+	arm($node, 'batch-committed', migration => $id);
+	start_migration($node, $name);
+	stands($node, 'batch-committed');
+	my $claim = "SELECT id || ' ' || claim_epoch FROM @{[jobs_of($name)]} j WHERE status = 4 AND worker_pid IN (SELECT pid FROM pg_stat_activity WHERE backend_type = 'bbm worker')";
+	my $before = value($node, $claim);
+	like($before, qr/^\d+ 1$/, "$name: a job is between two commits, or was claimed along");
+	my $second = second($node, $name);
+	# it has nothing else to do any more
+	$node->poll_query_until('postgres', "SELECT count(*) = 4 AND count(*) FILTER (WHERE status = 4) <= 1 FROM @{[jobs_of($name)]} j");
+	is(value($node, $claim), $before, '... and another process does not take it over');
+	release($node);
+	my (undef, $err) = finish_background($second);
+	unlike($err, qr/ERROR/, '... nor fails the migration');
+	all_done($name, 20, $name);
+}
+
 # engine/batch.c, is_current: the table is another one, or has another key column type, since the claim.
 {
 	my $id = subject($node, 'rewritten');

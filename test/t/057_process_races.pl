@@ -340,6 +340,26 @@ for my $point (qw(claim-committed batch-committed batch-aborted end-begin end-co
 	no_workers($node);
 }
 
+# ... or a worker exits before another one that has polled while it worked: when its job is to be tried again is not forgotten.
+{
+	value($node, 'CREATE SEQUENCE tries');
+	my $id = subject($node, 'left_for_later', rows => 5, workers => 2, settings => q('{bbm.retry_delay=6s}'),
+		job => q(UPDATE left_for_later SET n = n + 1 + 0 / (nextval(''tries'') - 1)::integer WHERE id BETWEEN $1 AND $2));
+	arm($node, 'batch-begin', migration => $id);
+	arm($node, 'exit-idle');
+	start_migration($node, 'left_for_later');
+	stands($node, 'batch-begin');
+	my ($pid) = stands($node, 'exit-idle');
+	release($node, 'batch-begin');
+	ok($node->poll_query_until('postgres', "SELECT array_agg(pid) = ARRAY[$pid] FROM pg_stat_activity WHERE backend_type = 'bbm worker'"),
+		'a worker leaves a job for later, while another one that has not seen it exits');
+	release($node);
+	finished($node, 'left_for_later', '... and that is done');
+	once_each($node, 'left_for_later', 5);
+	is(value($node, "SELECT attempts FROM @{[jobs_of('left_for_later')]} j"), 2, '... in its second attempt');
+	no_workers($node);
+}
+
 # base/cpu_use.c: what the system says of the CPUs, and of each process of bbm, is read by one of these for all.
 {
 	my $many = points_node('cpu_reads', conf => "bbm.naptime = 0\nbbm.max_workers = 6\nautovacuum = off\n");

@@ -40,6 +40,7 @@ PG_FUNCTION_INFO_V1(bbm_test_cpus_are_ours_for);
 PG_FUNCTION_INFO_V1(bbm_test_session_idle_for);
 PG_FUNCTION_INFO_V1(bbm_test_cpu_ran);
 PG_FUNCTION_INFO_V1(bbm_test_cpu_use);
+PG_FUNCTION_INFO_V1(bbm_test_cpu_ours);
 PG_FUNCTION_INFO_V1(bbm_test_neighbours);
 PG_FUNCTION_INFO_V1(bbm_test_cpu_stat);
 PG_FUNCTION_INFO_V1(bbm_test_cpu_times);
@@ -448,17 +449,33 @@ bbm_test_cpu_use(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(numbers((double[]) {use.cpus, use.others, use.workers}, 3));
 }
 
+static Datum
+pids_array(const pid_t *pids, int n)
+{
+	Datum	   *values = palloc((n + 1) * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		values[i] = Int32GetDatum((int32) pids[i]);
+	return PointerGetDatum(construct_array(values, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+}
+
+/* () → integer[]: the processes that this one takes for bbm's own. */
+Datum
+bbm_test_cpu_ours(PG_FUNCTION_ARGS)
+{
+	BbmProcesses ours;
+
+	bbm_cpu_find_ours(&ours, GetCurrentTimestamp());
+	PG_RETURN_DATUM(pids_array(ours.pid, ours.n));
+}
+
 /* () → integer[]: the processes of bbm's workers on this machine, those of other servers included. */
 Datum
 bbm_test_neighbours(PG_FUNCTION_ARGS)
 {
 	pid_t		pids[256];
-	int			n = bbm_neighbours_find(pids, lengthof(pids));
-	Datum	   *values = palloc((n + 1) * sizeof(Datum));
 
-	for (int i = 0; i < n; i++)
-		values[i] = Int32GetDatum((int32) pids[i]);
-	PG_RETURN_ARRAYTYPE_P(construct_array(values, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+	PG_RETURN_DATUM(pids_array(pids, bbm_neighbours_find(pids, lengthof(pids))));
 }
 
 /* (text) → float8[]: for how long programs have run and CPUs were idle, by /proc/stat; NULL: it does not say. */
