@@ -68,6 +68,17 @@ CALL bbm_run('parted');
 SELECT * FROM grows();
 SELECT done, count(*) FROM parted GROUP BY done;
 
+-- a DO block that runs what there is to run, again and again: what each call leaves until the block ends
+TRUNCATE memory RESTART IDENTITY;
+DO $$
+BEGIN
+    FOR i IN 1 .. 300 LOOP
+        CALL bbm_run();
+        PERFORM remember('PortalContext', 'bbm_run');
+    END LOOP;
+END $$;
+SELECT * FROM grows();
+
 ALTER SYSTEM RESET bbm.min_pace;
 ALTER SYSTEM RESET bbm.enabled;
 SELECT pg_reload_conf();

@@ -272,6 +272,18 @@ bbm_request_discovery(Oid database)
 }
 
 /*
+ * Caller holds the lock exclusively.  A discovery has died, and its database is
+ * still to be checked, after growing delays: what nobody announced would
+ * otherwise wait for bbm.naptime, or for ever.
+ */
+void
+bbm_discovery_died(Oid database)
+{
+	bbm_shared->discovery_undone = database;
+	bbm_shared->discovery_failures++;
+}
+
+/*
  * Caller holds the lock exclusively.  A worker has died without reporting:
  * there is work left, and the next worker waits a little, also because the
  * dead process's locks may still be held.

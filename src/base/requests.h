@@ -33,5 +33,6 @@ extern void bbm_request_discovery(Oid database);
 /* With the lock held. */
 extern void bbm_launcher_wake_locked(void);
 extern void bbm_request_back_off(const BbmSlot *slot);
+extern void bbm_discovery_died(Oid database);
 
 #endif							/* BBM_BASE_REQUESTS_H */

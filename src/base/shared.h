@@ -289,6 +289,8 @@ typedef struct BbmShared
 	bool		requests_lost;	/* there was no room for them */
 	int			nrequests;		/* entries of the array that have ever been used: the first ones */
 	Oid			discovery_database; /* one database to check, or InvalidOid */
+	Oid			discovery_undone;	/* one whose discovery has ended and not checked it, or InvalidOid */
+	int			discovery_failures; /* so many in a row have ended by themselves like that */
 	ConditionVariable changed;	/* a migration or job has changed its state */
 	int			batch_waiters;	/* sessions that wait for batches to end */
 	int			nslots;

@@ -85,12 +85,23 @@ bbm_slot_cancel_reservation(int i, uint32 generation)
 	LWLockRelease(bbm_shared->lock);
 }
 
+/* Caller holds the lock exclusively.  A process has ended, and its work is not done: another one will come later. */
+static void
+died(const BbmSlot *slot)
+{
+	if (slot->must_exit && slot->kind == BBM_KIND_DISCOVERY)
+		return;
+	if (slot->kind == BBM_KIND_DISCOVERY)
+		bbm_discovery_died(slot->database);
+	else
+		bbm_request_back_off(slot);
+}
+
 /*
- * For the launcher: the process has ended.  True if it ended before it took its
- * slot, though it was wanted: the system could not start it, for example.  Then
- * its request waits a little, as after any other death.
+ * For the launcher: the process has ended.  Perhaps before it took its slot,
+ * though it was wanted: the system could not start it, for example.
  */
-bool
+void
 bbm_slot_stillborn(int i, uint32 generation)
 {
 	BbmSlot    *slot = &bbm_shared->slots[i];
@@ -98,12 +109,11 @@ bbm_slot_stillborn(int i, uint32 generation)
 
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
 	stillborn = is_reserved(slot, generation) && !slot->must_exit;
-	if (stillborn && slot->kind == BBM_KIND_WORKER)
-		bbm_request_back_off(slot);
+	if (stillborn)
+		died(slot);
 	if (is_reserved(slot, generation))
 		slot->in_use = false;
 	LWLockRelease(bbm_shared->lock);
-	return stillborn;
 }
 
 static void
@@ -192,8 +202,10 @@ bbm_slot_release(bool clean)
 	slot = &bbm_shared->slots[bbm_my_slot];
 	if (slot->in_use && slot->generation == bbm_my_generation)
 	{
-		if (!clean && slot->kind != BBM_KIND_DISCOVERY)
-			bbm_request_back_off(slot);
+		if (!clean)
+			died(slot);
+		else if (slot->kind == BBM_KIND_DISCOVERY)
+			bbm_shared->discovery_failures = 0;
 		slot->in_use = false;
 		slot->latch = NULL;
 		slot->pid = 0;
@@ -311,6 +323,49 @@ bbm_slot_must_exit(void)
 	must_exit = bbm_shared->slots[bbm_my_slot].must_exit;
 	LWLockRelease(bbm_shared->lock);
 	return must_exit;
+}
+
+/*
+ * For the launcher: is a discovery at work, or has one ended whose database is
+ * still to be checked?  If there are "others" to check after it, it must not
+ * wait for long.
+ */
+bool
+bbm_discovery_is_open(bool others)
+{
+	bool		open;
+
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	open = OidIsValid(bbm_shared->discovery_undone);
+	bbm_each_slot(slot)
+	{
+		if (!slot->in_use || slot->kind != BBM_KIND_DISCOVERY)
+			continue;
+		open = true;
+		if (others && !slot->yields && slot->latch)
+			SetLatch(slot->latch);
+		slot->yields |= others;
+	}
+	LWLockRelease(bbm_shared->lock);
+	return open;
+}
+
+/*
+ * For a discovery that cannot check its database now: must it leave the slot to
+ * the others?  Then another one tries again, after them.
+ */
+bool
+bbm_discovery_gives_way(void)
+{
+	BbmSlot    *slot = &bbm_shared->slots[bbm_my_slot];
+	bool		yields;
+
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	yields = slot->yields;
+	if (yields)
+		bbm_shared->discovery_undone = slot->database;
+	LWLockRelease(bbm_shared->lock);
+	return yields;
 }
 
 /* Counts other processes on a migration of this database. */

@@ -17,7 +17,7 @@ extern int	bbm_slot_reserve(BbmKind kind, Oid database, Oid owner, uint32 *gener
 extern bool bbm_slot_attach(int slot, uint32 generation, Oid *database, Oid *owner);
 extern bool bbm_slot_take(BbmKind kind, Oid owner);
 extern void bbm_slot_cancel_reservation(int slot, uint32 generation);
-extern bool bbm_slot_stillborn(int slot, uint32 generation);
+extern void bbm_slot_stillborn(int slot, uint32 generation);
 extern void bbm_slot_release(bool clean);
 extern void bbm_slot_connected(void);
 extern void bbm_slot_report(int64 migration_id, int64 job_id);
@@ -26,6 +26,8 @@ extern void bbm_slot_wait(const BbmReason *reason);
 extern void bbm_slot_pace(double share, int why);
 extern bool bbm_slot_blocked(const BbmBlockers *blockers, bool wait);
 extern bool bbm_slot_must_exit(void);
+extern bool bbm_discovery_is_open(bool others);
+extern bool bbm_discovery_gives_way(void);
 
 /* The slots of others. */
 extern int	bbm_slots_on(int64 migration_id);

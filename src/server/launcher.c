@@ -62,7 +62,6 @@ typedef struct Started
 {
 	BackgroundWorkerHandle *handle;
 	uint32		generation;
-	Oid			discovers;		/* the database that it is to check, or InvalidOid */
 } Started;
 
 /* The result of trying to start a worker. */
@@ -76,7 +75,6 @@ typedef enum Start
 static Started *started;
 static List *to_discover = NIL; /* OIDs of databases that discovery has still to check */
 static TimestampTz discover_after = 0;	/* none is started before */
-static int	discovery_failures = 0; /* in a row: it ended before it began */
 static TimestampTz lost_after = 0;	/* requests that were lost are not looked for before */
 static TimestampTz next_poll;
 static bool no_slot_reported = false;
@@ -158,7 +156,6 @@ start_worker(BbmKind kind, Oid database, Oid owner, bool needed)
 		pfree(started[slot].handle);
 	started[slot].handle = NULL;
 	started[slot].generation = start.generation;
-	started[slot].discovers = kind == BBM_KIND_DISCOVERY ? database : InvalidOid;
 	registered = RegisterDynamicBackgroundWorker(&worker, &started[slot].handle);
 	MemoryContextSwitchTo(old);
 	if (registered)
@@ -176,25 +173,6 @@ start_worker(BbmKind kind, Oid database, Oid owner, bool needed)
 	return START_NO_ROOM;
 }
 
-/*
- * A discovery has ended.  If it had not begun, its database is still to be
- * checked, later: what nobody announced would otherwise wait for bbm.naptime, or
- * for ever.
- */
-static void
-discovery_ended(Oid database, bool stillborn)
-{
-	if (!stillborn)
-	{
-		discovery_failures = 0;
-		return;
-	}
-	to_discover = list_append_unique_oid(to_discover, database);
-	discover_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												 Min(BBM_RETRY_MS << Min(discovery_failures, 10), BBM_LAST_RETRY_MS));
-	discovery_failures++;
-}
-
 /* Releases the slots of processes that ended before they could take them. */
 static void
 forget_stillborn(void)
@@ -202,13 +180,10 @@ forget_stillborn(void)
 	for (int i = 0; i < bbm_shared->nslots; i++)
 	{
 		pid_t		pid;
-		bool		stillborn;
 
 		if (started[i].handle == NULL || GetBackgroundWorkerPid(started[i].handle, &pid) != BGWH_STOPPED)
 			continue;
-		stillborn = bbm_slot_stillborn(i, started[i].generation);
-		if (OidIsValid(started[i].discovers))
-			discovery_ended(started[i].discovers, stillborn);
+		bbm_slot_stillborn(i, started[i].generation);
 		pfree(started[i].handle);
 		started[i].handle = NULL;
 	}
@@ -332,6 +307,25 @@ is_open(Oid database)
 	return open;
 }
 
+/* A database whose discovery has ended and not checked it comes after the others, and not at once. */
+static void
+plan_undone(void)
+{
+	Oid			database;
+	int			failures;
+
+	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
+	database = bbm_shared->discovery_undone;
+	failures = bbm_shared->discovery_failures;
+	bbm_shared->discovery_undone = InvalidOid;
+	LWLockRelease(bbm_shared->lock);
+	if (!OidIsValid(database))
+		return;
+	to_discover = list_append_unique_oid(to_discover, database);
+	discover_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												 Min(BBM_RETRY_MS << Min(Max(failures - 1, 0), 10), BBM_LAST_RETRY_MS));
+}
+
 /*
  * Collects the databases that discovery has to check: all, when that is due,
  * and the one that was requested.  False when it has to be tried again; *wait is
@@ -389,25 +383,13 @@ plan_checks(TimestampTz *wait)
 	return true;
 }
 
-static bool
-discovery_is_running(void)
-{
-	bool		out = false;
-
-	LWLockAcquire(bbm_shared->lock, LW_SHARED);
-	bbm_each_slot(slot)
-		out |= slot->in_use && slot->kind == BBM_KIND_DISCOVERY;
-	LWLockRelease(bbm_shared->lock);
-	return out;
-}
-
 /* Starts the next discovery when none is running; false when that has to be tried again soon. */
 static bool
 start_discovery(void)
 {
 	ListCell   *cell;
 
-	if (to_discover == NIL || discovery_is_running())
+	if (to_discover == NIL || bbm_discovery_is_open(true))
 		return true;
 	if (!bbm_time_has_come(GetCurrentTimestamp(), discover_after, BBM_LAST_RETRY_MS))
 		return false;
@@ -422,7 +404,7 @@ start_discovery(void)
 		/* a locked database does not delay the others */
 		if (start == START_DONE)
 			to_discover = foreach_delete_current(to_discover, cell);
-		if (start == START_DONE && discovery_is_running())
+		if (start == START_DONE && bbm_discovery_is_open(to_discover != NIL))
 			return true;
 	}
 	return to_discover == NIL;
@@ -439,6 +421,7 @@ balance(void)
 	bool		needed;
 
 	forget_stillborn();
+	plan_undone();
 	retry = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_RETRY_MS);
 	if (!plan_checks(&wait))
 		wait = Min(wait, retry);

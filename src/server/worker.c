@@ -328,11 +328,17 @@ bbm_discovery_main(Datum arg)
 		ListCell   *cell;
 		ListCell   *reason;
 
-		/* DDL or a restore may lock our table for a while; nobody else would check again soon */
+		/* DDL or a restore may lock our table for a while; that keeps nobody from checking other databases */
 		while ((error = bbm_txn_run(discovery, &args, false)) != NULL)
 		{
 			if (bbm_error_class(error) != BBM_ERROR_TRANSIENT)
+			{
+				/* it will be the same when it is tried again */
+				bbm_slot_release(true);
 				ThrowErrorData(error);
+			}
+			if (bbm_discovery_gives_way())
+				break;
 			sleep_until(bbm_trouble_met(0, InvalidOid, NULL, error, bbm_error_is_lock(error->sqlerrcode), false));
 			serve_interrupts();
 			if (bbm_slot_must_exit())
@@ -351,7 +357,7 @@ bbm_discovery_main(Datum arg)
 			bbm_request_drop(MyDatabaseId, migration->owner);
 			(void) bbm_record_migration_failed(migration, BBM_CODE_UNKNOWN, lfirst(reason));
 		}
-		if (!bbm_slot_must_exit())
+		if (error == NULL && !bbm_slot_must_exit())
 			bbm_report_stalled();
 	}
 	bbm_slot_release(true);

@@ -354,6 +354,8 @@ bbm_run(PG_FUNCTION_ARGS)
 	foreach(cell, args.ids)
 		run_one(*(int64 *) lfirst(cell), max_attempts, context);
 	SPI_finish();
+	/* a DO block may call this again and again */
+	MemoryContextDelete(context);
 	PG_RETURN_VOID();
 }
 

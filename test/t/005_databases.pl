@@ -318,6 +318,26 @@ define($node, 'last', 'last', start => 'true');
 finished($node, 'last', 'after all that a migration runs as ever');
 is(launcher_pid($node), $launcher, 'and the launcher is the same');
 no_workers($node);
+
+# A lock on our tables in one database, however long it is held, keeps nobody from being found in another one.
+my @checked = qw(postgres other);
+value($node, 'CREATE DATABASE other');
+value($node, 'CREATE EXTENSION bbm', 'other');
+for my $db (@checked)
+{
+	counter_table($node, 'silent', 100, $db);
+	define($node, 'silent', 'silent', db => $db);
+	# nobody announces it
+	value($node, q(SET session_replication_role = replica; UPDATE batched_background_migrations SET status = 1 WHERE name = 'silent'), $db);
+}
+my $locks = background($node, 'postgres', 'BEGIN', 'LOCK TABLE batched_background_migrations', 'SELECT pg_sleep(1000)');
+$node->poll_query_until('postgres', q(SELECT EXISTS (SELECT FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation = 'batched_background_migrations'::regclass)));
+value($node, "SELECT pg_terminate_backend($launcher)");
+finished($node, 'silent', 'while a database is locked, the others are checked', 'other');
+value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(1000)'));
+finish_background($locks);
+finished($node, 'silent', 'and then it is, too');
+no_workers($node);
 # a worker whose database or role went away while it started may say so
 log_clean($node, undef, qr/\[bbm (?:worker|discovery)\].* FATAL:  (database \d+ does not exist|role .* does not exist|database "app" is not currently accepting connections)/);
 done_testing();

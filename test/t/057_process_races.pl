@@ -284,15 +284,20 @@ EOS
 	is(value($node, q(SELECT bbm_wait('stillborn', '3 min'))), 'finished', '... until one begins');
 	no_workers($node);
 
-	subject($node, 'undiscovered');
-	value($node, q(SET session_replication_role = replica; UPDATE batched_background_migrations SET status = 1 WHERE name = 'undiscovered'));
-	arm($node, 'discovery-attach');
-	value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'bbm launcher'));
-	my ($pid) = stands($node, 'discovery-attach');
-	kill 'TERM', $pid;
-	is(value($node, q(SELECT bbm_wait('undiscovered', '1 min'))), 'finished', 'a discovery that ends before it begins is tried again');
-	release($node);
-	no_workers($node);
+	# before it takes its slot, and before it has checked anything
+	for my $point ('discovery-attach', 'discovery-connected')
+	{
+		my $name = 'undiscovered_' . $point =~ s/-/_/r;
+		subject($node, $name);
+		value($node, qq(SET session_replication_role = replica; UPDATE batched_background_migrations SET status = 1 WHERE name = '$name'));
+		arm($node, $point);
+		value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'bbm launcher'));
+		my ($pid) = stands($node, $point);
+		kill 'TERM', $pid;
+		is(value($node, qq(SELECT bbm_wait('$name', '1 min'))), 'finished', "$point: a discovery that ends there is tried again");
+		release($node);
+		no_workers($node);
+	}
 }
 
 # catalog/extension.c: the extension is dropped while a process works, and created anew.
