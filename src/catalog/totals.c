@@ -183,8 +183,8 @@ static int64
 keys_so_far(const JobRow *row)
 {
 	int64		keys = job_int64(row, J_KEYS);
-	double		width = (double) job_int64(row, J_MAX) - (double) job_int64(row, J_MIN) + 1;
-	double		done = (double) job_int64(row, J_CURSOR) - (double) job_int64(row, J_MIN) + 1;
+	double		width = bbm_distance(job_int64(row, J_MIN), job_int64(row, J_MAX)) + 1;
+	double		done = bbm_distance(job_int64(row, J_MIN), job_int64(row, J_CURSOR)) + 1;
 
 	if (!has_cursor(row))
 		return 0;

@@ -298,7 +298,7 @@ bbm_target_estimate(BbmTarget *target)
 	/* an integer key is there at most once; a range of which few rows were seen may well be dense */
 	if (target->key.is_integer && target->strategy->has_key)
 	{
-		double		width = (double) migration->max.number - (double) migration->min.number + 1;
+		double		width = bbm_distance(migration->min.number, migration->max.number) + 1;
 
 		if (!sample.complete && sample.seen < BBM_FEW_ROWS)
 			rows = sample.rows;
