@@ -1302,7 +1302,7 @@ COMMENT ON COLUMN @extschema@.bbm_migration_status.percent IS
 COMMENT ON COLUMN @extschema@.bbm_migration_status.rows_done IS
     'rows changed so far';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.estimated_total IS
-    'keys to do, by some of the table''s pages when it was started, and by the progress along its key';
+    'keys to do: those in its ranges so far, and what is to come by some of the table''s pages';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.rows_per_second IS
     'by the clock over the last minute, without the time in which it was throttled or paused';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.rows_per_second_5min IS
@@ -1456,7 +1456,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.failure_error_code I
 COMMENT ON COLUMN @extschema@.batched_background_migrations.batching_strategy IS
     'NULL or SerialKeySetBatchingStrategy: in key order; NullKeySetBatchingStrategy: while rows have NULL in the column; LooseIndexScanBatchingStrategy: a number of distinct values in each job; BlockRangeBatchingStrategy: block by block';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.total_tuple_count IS
-    'estimated number of rows in its range when a worker first started it, or later where rows arrive or the range was changed; recorded by bbm';
+    'estimated number of keys to do, when a worker first started it, and again while it runs; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.sub_batch_size IS
     'keys in each commit, if a job is to be larger than a transaction; 0: one commit for each job, or as many as target_duration says';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.workers IS 'how many of its jobs may run at once';

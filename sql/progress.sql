@@ -246,6 +246,18 @@ UPDATE batched_background_migrations SET max_key = '{010000}' WHERE name = 'exte
 SELECT bbm_start('extended text');
 SELECT wait_for($$(SELECT estimated_total BETWEEN 9000 AND 11000 AND percent BETWEEN 0.1 AND 10 FROM bbm_status_detail('extended text'))$$);
 SELECT bbm_drop('extended'), bbm_drop('extended text');
+-- rows that somebody deletes are not to be done any more; those that it has deleted itself are done
+CREATE TABLE shrinks (id uuid PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO shrinks SELECT md5(i::text)::uuid FROM generate_series(1, 20000) i;
+CREATE TABLE deleted (id bigint PRIMARY KEY);
+INSERT INTO deleted SELECT generate_series(1, 20000);
+SELECT bbm_create('shrinks', 'shrinks', 'UPDATE shrinks SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 10,
+    settings => '{bbm.max_row_rate=200}', start => true) > 0 AS id;
+SELECT bbm_create('deleted', 'deleted', 'DELETE FROM deleted WHERE id BETWEEN $1 AND $2', batch_size => 100, follow => true,
+    settings => '{bbm.max_row_rate=800}', start => true) > 0 AS id;
+SELECT wait_for($$(SELECT bool_and(rows_done > 0 AND estimated_total BETWEEN 19000 AND 21000) AND count(*) = 2 FROM bbm_status_detail() WHERE name IN ('shrinks', 'deleted'))$$);
+DELETE FROM shrinks WHERE id >= '80000000-0000-0000-0000-000000000000';
+INSERT INTO deleted SELECT generate_series(20001, 30000);
 -- it follows, and rows arrive: these are part of what there is to do, before it has come to them, and before any job has ended
 SELECT bbm_create('grows', 'extended', 'UPDATE extended SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 20000, sub_batch_size => 10,
     follow => true, settings => '{bbm.max_row_rate=200}', start => true) > 0 AS id;
@@ -253,6 +265,11 @@ SELECT wait_for($$(SELECT rows_done > 0 AND estimated_total BETWEEN 19000 AND 21
 INSERT INTO extended SELECT i, i::text FROM generate_series(100001, 120000) i;
 SELECT wait_for($$(SELECT estimated_total BETWEEN 36000 AND 44000 FROM bbm_status_detail('grows'))$$);
 SELECT jobs_finished FROM bbm_status_detail('grows');
+SELECT wait_for($$(SELECT estimated_total BETWEEN 9000 AND 11000 FROM bbm_status_detail('shrinks'))$$);
+SELECT wait_for($$(SELECT estimated_total > 25000 FROM bbm_status_detail('deleted'))$$);
+SELECT abs(estimated_total - 30000) <= 2000 AS total, rows_done > 2000 AS often FROM bbm_status_detail('deleted');
+SELECT bbm_drop('shrinks'), bbm_drop('deleted');
+DROP TABLE shrinks, deleted;
 -- a user's idea of it is not taken
 UPDATE batched_background_migrations SET total_tuple_count = 7 WHERE name = 'grows';
 SELECT total_tuple_count BETWEEN 36000 AND 44000 AS bbms FROM batched_background_migrations WHERE name = 'grows';
