@@ -1137,7 +1137,9 @@ CREATE VIEW @extschema@.bbm_migration_metrics (
                count(*) FILTER (WHERE j.status = 4) AS running,
                count(*) FILTER (WHERE j.status = 3) AS failed,
                -- only batches of several in a job are written before the job is finished
-               max(coalesce(j.finished_at, CASE WHEN j.batch_counts IS NOT NULL THEN j.updated_at END)) AS progress_at,
+               -- not by a clock that was set back since
+               max(coalesce(j.finished_at, CASE WHEN j.batch_counts IS NOT NULL THEN j.updated_at END))
+                   FILTER (WHERE coalesce(j.finished_at, j.updated_at) <= clock_timestamp()) AS progress_at,
                bbm_internal.bbm_batch_counts(j.batch_counts, j.run_ms) FILTER (WHERE j.phase = 'work') AS batches
         FROM @extschema@.batched_background_migration_jobs j
         WHERE j.batched_background_migration_id = m.id

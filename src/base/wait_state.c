@@ -179,7 +179,8 @@ bool
 bbm_table_wait_is_kept(int64 migration_id, TimestampTz now)
 {
 	const BbmWaitState *entry = find_existing(bbm_wait_states_lock(), migration_id);
-	bool		kept = entry && now < entry->table_wait_kept_until;
+	bool		kept = entry &&
+		!bbm_time_has_come(now, entry->table_wait_kept_until, BBM_TABLE_WAIT_FORGOTTEN_MS);
 
 	bbm_wait_states_unlock();
 	return kept;

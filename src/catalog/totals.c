@@ -389,6 +389,8 @@ bbm_totals_read(int64 migration_id, Snapshot snapshot, BbmTotals *totals)
 	if (totals->batch_size <= 0)
 		totals->batch_size = stored_size;
 	add_open(totals, &row, snapshot, open, n);
+	/* the clock may have been set back since */
+	totals->progress_at = Min(totals->progress_at, GetCurrentTimestamp());
 	table_close(jobs, NoLock);
 }
 
