@@ -1310,7 +1310,7 @@ COMMENT ON COLUMN @extschema@.bbm_migration_status.rows_per_second IS
 COMMENT ON COLUMN @extschema@.bbm_migration_status.rows_per_second_5min IS
     'the same over the last five minutes';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.eta IS
-    'remaining time at that rate, without the time in which it will be throttled or paused';
+    'remaining time at that rate, with the time outside of bbm.active_hours, and without that in which it will be throttled otherwise or paused';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.finish_by IS
     'when it is meant to be finished';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.schedule IS
@@ -1375,7 +1375,7 @@ COMMENT ON COLUMN bbm_internal.bbm_status_line.rows_done IS
 COMMENT ON COLUMN bbm_internal.bbm_status_line.rows_per_second IS
     'by the clock over the last minute, without the time in which it was throttled or paused';
 COMMENT ON COLUMN bbm_internal.bbm_status_line.eta IS
-    'remaining time at that rate, without the time in which it will be throttled or paused';
+    'remaining time at that rate, with the time outside of bbm.active_hours, and without that in which it will be throttled otherwise or paused';
 COMMENT ON COLUMN bbm_internal.bbm_status_line.workers IS
     'number of workers that are at work on it, or pause between two batches';
 COMMENT ON COLUMN bbm_internal.bbm_status_line.waiting_on IS

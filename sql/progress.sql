@@ -246,6 +246,27 @@ UPDATE batched_background_migrations SET max_key = '{010000}' WHERE name = 'exte
 SELECT bbm_start('extended text');
 SELECT wait_for($$(SELECT estimated_total BETWEEN 9000 AND 11000 AND percent BETWEEN 0.1 AND 10 FROM bbm_status_detail('extended text'))$$);
 SELECT bbm_drop('extended'), bbm_drop('extended text');
+-- the hours in which it may not work are part of what is left: two of each day, and the rest of these today; the server's are, too
+SET timezone = 'UTC';
+CREATE TABLE slow (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO slow SELECT generate_series(1, 20000);
+SELECT to_char(now() - interval '1 hour', 'HH24:MI') || '-' || to_char(now() + interval '1 hour', 'HH24:MI') || ' UTC' AS hours \gset
+SELECT bbm_create(name, 'slow', 'UPDATE slow SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 1, share_table => true,
+    finish_by => now() + interval '1 day', settings => settings || '{bbm.max_row_rate=1}', start => true) > 0 AS id
+FROM (VALUES ('at any time', '{}'::text[]), ('at times', ARRAY['bbm.active_hours=' || :'hours']),
+             ('all the time', '{bbm.active_hours=00:00-24:00 UTC}'), ('long', ARRAY['bbm.active_hours=' || to_char(now() - interval '1 hour', 'Dy ') || :'hours'])) v (name, settings);
+-- 5.5 hours by the rate
+SELECT wait_for($$(SELECT count(*) FILTER (WHERE eta > '0') = 4 FROM bbm_status_detail() WHERE table_name = 'public.slow')$$);
+SELECT name, schedule, date_trunc('hour', eta) BETWEEN '4 h' AND '6 h' AS hours, eta BETWEEN '47 h' AND '74 h' AS days, eta BETWEEN '14 d' AND '22 d' AS weeks
+FROM bbm_status_detail() WHERE table_name = 'public.slow' ORDER BY id;
+ALTER SYSTEM SET bbm.active_hours = :'hours';
+SELECT pg_reload_conf();
+\c -
+SELECT eta BETWEEN '47 h' AND '74 h' AS days FROM bbm_status('at any time');
+ALTER SYSTEM RESET bbm.active_hours;
+SELECT pg_reload_conf();
+SELECT count(bbm_drop(name)) FROM bbm_status_detail() WHERE table_name = 'public.slow';
+DROP TABLE slow;
 -- rows that somebody deletes are not to be done any more; those that it has deleted itself are done
 CREATE TABLE shrinks (id uuid PRIMARY KEY, n int NOT NULL DEFAULT 0);
 INSERT INTO shrinks SELECT md5(i::text)::uuid FROM generate_series(1, 20000) i;
