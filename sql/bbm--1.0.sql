@@ -1137,7 +1137,9 @@ CREATE VIEW @extschema@.bbm_migration_metrics (
                count(*) FILTER (WHERE j.status = 4) AS running,
                count(*) FILTER (WHERE j.status = 3) AS failed,
                -- only batches of several in a job are written before the job is finished
-               max(coalesce(j.finished_at, CASE WHEN j.batch_counts IS NOT NULL THEN j.updated_at END)) AS progress_at,
+               -- not by a clock that was set back since
+               max(coalesce(j.finished_at, CASE WHEN j.batch_counts IS NOT NULL THEN j.updated_at END))
+                   FILTER (WHERE coalesce(j.finished_at, j.updated_at) <= clock_timestamp()) AS progress_at,
                bbm_internal.bbm_batch_counts(j.batch_counts, j.run_ms) FILTER (WHERE j.phase = 'work') AS batches
         FROM @extschema@.batched_background_migration_jobs j
         WHERE j.batched_background_migration_id = m.id
@@ -1302,13 +1304,13 @@ COMMENT ON COLUMN @extschema@.bbm_migration_status.percent IS
 COMMENT ON COLUMN @extschema@.bbm_migration_status.rows_done IS
     'rows changed so far';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.estimated_total IS
-    'keys to do, by some of the table''s pages when it was started, and by the progress along its key';
+    'keys to do: those in its ranges so far, and what is to come by some of the table''s pages';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.rows_per_second IS
     'by the clock over the last minute, without the time in which it was throttled or paused';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.rows_per_second_5min IS
     'the same over the last five minutes';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.eta IS
-    'remaining time at that rate, without the time in which it will be throttled or paused';
+    'remaining time at that rate, with the time outside of bbm.active_hours, and without that in which it will be throttled otherwise or paused';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.finish_by IS
     'when it is meant to be finished';
 COMMENT ON COLUMN @extschema@.bbm_migration_status.schedule IS
@@ -1373,7 +1375,7 @@ COMMENT ON COLUMN bbm_internal.bbm_status_line.rows_done IS
 COMMENT ON COLUMN bbm_internal.bbm_status_line.rows_per_second IS
     'by the clock over the last minute, without the time in which it was throttled or paused';
 COMMENT ON COLUMN bbm_internal.bbm_status_line.eta IS
-    'remaining time at that rate, without the time in which it will be throttled or paused';
+    'remaining time at that rate, with the time outside of bbm.active_hours, and without that in which it will be throttled otherwise or paused';
 COMMENT ON COLUMN bbm_internal.bbm_status_line.workers IS
     'number of workers that are at work on it, or pause between two batches';
 COMMENT ON COLUMN bbm_internal.bbm_status_line.waiting_on IS
@@ -1456,7 +1458,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.failure_error_code I
 COMMENT ON COLUMN @extschema@.batched_background_migrations.batching_strategy IS
     'NULL or SerialKeySetBatchingStrategy: in key order; NullKeySetBatchingStrategy: while rows have NULL in the column; LooseIndexScanBatchingStrategy: a number of distinct values in each job; BlockRangeBatchingStrategy: block by block';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.total_tuple_count IS
-    'estimated number of rows in its range when a worker first started it, or later where rows arrive or the range was changed; recorded by bbm';
+    'estimated number of keys to do, when a worker first started it, and again while it runs; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.sub_batch_size IS
     'keys in each commit, if a job is to be larger than a transaction; 0: one commit for each job, or as many as target_duration says';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.workers IS 'how many of its jobs may run at once';

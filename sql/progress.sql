@@ -113,6 +113,9 @@ UPDATE "just updated" SET c = c + 1;
 ALTER TABLE "just updated" ENABLE TRIGGER notes;
 SELECT filled('a gap', 'CASE WHEN i <= 5000 THEN i ELSE 1000000000 + i END');
 SELECT filled('sparse', 'i * 1000');
+-- a float8 does not tell these apart
+SELECT filled('first bigints', '-9223372036854775809 + i', n => 800);
+SELECT filled('last bigints', '9223372036854775007 + i', n => 800);
 SELECT filled('uuid key', 'md5(i::text)::uuid', 'uuid');
 -- of these only some pages are read
 SELECT filled('large', 'md5(i::text)::uuid', 'uuid', 100000);
@@ -136,6 +139,7 @@ DELETE FROM log;
 SELECT count(bbm_update(name, quote_ident(name), 'done = true', 'NOT done', batch_size => 997))
 FROM unnest('{never analyzed,just updated,a gap,sparse,uuid key,text key,partitioned,empty}'::text[]) name;
 SELECT bbm_update('large', 'large', 'done = true', 'NOT done', batch_size => 1999, allow_full_scan => true) > 0 AS made;
+SELECT count(bbm_update(name, quote_ident(name), 'done = true', 'NOT done', batch_size => 23)) FROM unnest('{first bigints,last bigints}'::text[]) name;
 SELECT bbm_update('half of it', '"half of it"', 'done = true', 'NOT done', batch_size => 499, max_value => 10000) > 0 AS made;
 SELECT bbm_update('text range', '"text range"', 'done = true', 'NOT done', batch_size => 499, max_key => '{key 000005000}') > 0 AS made;
 SELECT bbm_update('block ranges', '"block ranges"', 'done = true', 'NOT done', batch_size => 997, batching_strategy => 'BlockRangeBatchingStrategy') > 0 AS made;
@@ -144,7 +148,7 @@ SET client_min_messages = warning;
 CALL bbm_run();
 RESET client_min_messages;
 SELECT name, status, percent,
-       abs(estimated_total - CASE name WHEN 'empty' THEN 0 WHEN 'half of it' THEN 10000 WHEN 'text range' THEN 5000 WHEN 'large' THEN 100000 ELSE 20000 END)
+       abs(estimated_total - CASE name WHEN 'empty' THEN 0 WHEN 'half of it' THEN 10000 WHEN 'text range' THEN 5000 WHEN 'large' THEN 100000 WHEN 'first bigints' THEN 800 WHEN 'last bigints' THEN 800 ELSE 20000 END)
        <= estimated_total / 10 AS estimate FROM bbm_status_detail() ORDER BY name;
 SELECT name, count(*) >= 10 AS often, max(abs(percent - truth)) <= 10 AS right, coalesce(min(step), 0) >= -10 AS on, max(percent) > 80 AS ends
 FROM (SELECT *, percent - max(percent) OVER (PARTITION BY name ORDER BY n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS step FROM log
@@ -242,6 +246,39 @@ UPDATE batched_background_migrations SET max_key = '{010000}' WHERE name = 'exte
 SELECT bbm_start('extended text');
 SELECT wait_for($$(SELECT estimated_total BETWEEN 9000 AND 11000 AND percent BETWEEN 0.1 AND 10 FROM bbm_status_detail('extended text'))$$);
 SELECT bbm_drop('extended'), bbm_drop('extended text');
+-- the hours in which it may not work are part of what is left: two of each day, and the rest of these today; the server's are, too
+SET timezone = 'UTC';
+CREATE TABLE slow (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO slow SELECT generate_series(1, 20000);
+SELECT to_char(now() - interval '1 hour', 'HH24:MI') || '-' || to_char(now() + interval '1 hour', 'HH24:MI') || ' UTC' AS hours \gset
+SELECT bbm_create(name, 'slow', 'UPDATE slow SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 1, share_table => true,
+    finish_by => now() + interval '1 day', settings => settings || '{bbm.max_row_rate=1}', start => true) > 0 AS id
+FROM (VALUES ('at any time', '{}'::text[]), ('at times', ARRAY['bbm.active_hours=' || :'hours']),
+             ('all the time', '{bbm.active_hours=00:00-24:00 UTC}'), ('long', ARRAY['bbm.active_hours=' || to_char(now() - interval '1 hour', 'Dy ') || :'hours'])) v (name, settings);
+-- 5.5 hours by the rate
+SELECT wait_for($$(SELECT count(*) FILTER (WHERE eta > '0') = 4 FROM bbm_status_detail() WHERE table_name = 'public.slow')$$);
+SELECT name, schedule, date_trunc('hour', eta) BETWEEN '4 h' AND '6 h' AS hours, eta BETWEEN '47 h' AND '74 h' AS days, eta BETWEEN '14 d' AND '22 d' AS weeks
+FROM bbm_status_detail() WHERE table_name = 'public.slow' ORDER BY id;
+ALTER SYSTEM SET bbm.active_hours = :'hours';
+SELECT pg_reload_conf();
+\c -
+SELECT eta BETWEEN '47 h' AND '74 h' AS days FROM bbm_status('at any time');
+ALTER SYSTEM RESET bbm.active_hours;
+SELECT pg_reload_conf();
+SELECT count(bbm_drop(name)) FROM bbm_status_detail() WHERE table_name = 'public.slow';
+DROP TABLE slow;
+-- rows that somebody deletes are not to be done any more; those that it has deleted itself are done
+CREATE TABLE shrinks (id uuid PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO shrinks SELECT md5(i::text)::uuid FROM generate_series(1, 20000) i;
+CREATE TABLE deleted (id bigint PRIMARY KEY);
+INSERT INTO deleted SELECT generate_series(1, 20000);
+SELECT bbm_create('shrinks', 'shrinks', 'UPDATE shrinks SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 10,
+    settings => '{bbm.max_row_rate=200}', start => true) > 0 AS id;
+SELECT bbm_create('deleted', 'deleted', 'DELETE FROM deleted WHERE id BETWEEN $1 AND $2', batch_size => 100, follow => true,
+    settings => '{bbm.max_row_rate=800}', start => true) > 0 AS id;
+SELECT wait_for($$(SELECT bool_and(rows_done > 0 AND estimated_total BETWEEN 19000 AND 21000) AND count(*) = 2 FROM bbm_status_detail() WHERE name IN ('shrinks', 'deleted'))$$);
+DELETE FROM shrinks WHERE id >= '80000000-0000-0000-0000-000000000000';
+INSERT INTO deleted SELECT generate_series(20001, 30000);
 -- it follows, and rows arrive: these are part of what there is to do, before it has come to them, and before any job has ended
 SELECT bbm_create('grows', 'extended', 'UPDATE extended SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 20000, sub_batch_size => 10,
     follow => true, settings => '{bbm.max_row_rate=200}', start => true) > 0 AS id;
@@ -249,6 +286,11 @@ SELECT wait_for($$(SELECT rows_done > 0 AND estimated_total BETWEEN 19000 AND 21
 INSERT INTO extended SELECT i, i::text FROM generate_series(100001, 120000) i;
 SELECT wait_for($$(SELECT estimated_total BETWEEN 36000 AND 44000 FROM bbm_status_detail('grows'))$$);
 SELECT jobs_finished FROM bbm_status_detail('grows');
+SELECT wait_for($$(SELECT estimated_total BETWEEN 9000 AND 11000 FROM bbm_status_detail('shrinks'))$$);
+SELECT wait_for($$(SELECT estimated_total > 25000 FROM bbm_status_detail('deleted'))$$);
+SELECT abs(estimated_total - 30000) <= 2000 AS total, rows_done > 2000 AS often FROM bbm_status_detail('deleted');
+SELECT bbm_drop('shrinks'), bbm_drop('deleted');
+DROP TABLE shrinks, deleted;
 -- a user's idea of it is not taken
 UPDATE batched_background_migrations SET total_tuple_count = 7 WHERE name = 'grows';
 SELECT total_tuple_count BETWEEN 36000 AND 44000 AS bbms FROM batched_background_migrations WHERE name = 'grows';

@@ -258,6 +258,16 @@ bbm_add_counts(int64 a, int64 b)
 }
 
 /*
+ * How far "to" is behind "from", negative if it is before it.  Near the ends of
+ * int64 a double does not tell neighbours apart, but it does tell their distance.
+ */
+static inline double
+bbm_distance(int64 from, int64 to)
+{
+	return to >= from ? (double) ((uint64) to - (uint64) from) : -(double) ((uint64) from - (uint64) to);
+}
+
+/*
  * Converts an estimate to a count.  A value that is not a number, or is out of
  * range, becomes the nearest possible count.
  */

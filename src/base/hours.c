@@ -12,6 +12,8 @@
  */
 #include "base/hours.h"
 
+#include <math.h>
+
 #include "utils/datetime.h"
 #include "utils/timestamp.h"
 
@@ -243,4 +245,90 @@ bbm_hours_open(const List *windows, TimestampTz now, TimestampTz *opens)
 			*opens = Min(*opens, opening(window, &local, days, zone, now));
 	}
 	return false;
+}
+
+/* Is one of the windows open at that second, in these lists both?  An empty list is always open. */
+static bool
+lists_are_open(const List *const lists[2], pg_time_t second)
+{
+	for (int i = 0; i < 2; i++)
+	{
+		bool		open = lists[i] == NIL;
+		ListCell   *cell;
+
+		foreach(cell, lists[i])
+		{
+			const BbmHours *window = lfirst(cell);
+
+			open |= window_is_open(window, pg_localtime(&second, window->zone ? window->zone : log_timezone));
+		}
+		if (!open)
+			return false;
+	}
+	return true;
+}
+
+/* The seconds until a window may open or close next; no zone is off by a part of a minute. */
+static int
+seconds_to_change(const List *const lists[2], pg_time_t second)
+{
+	int			least = MINUTES_A_DAY;
+
+	for (int i = 0; i < 2; i++)
+	{
+		ListCell   *cell;
+
+		foreach(cell, lists[i])
+		{
+			const BbmHours *window = lfirst(cell);
+			const struct pg_tm *local = pg_localtime(&second, window->zone ? window->zone : log_timezone);
+			int			minute = local->tm_hour * 60 + local->tm_min;
+			/* a window of the whole day ends at its end */
+			int			at[] = {window->from, window->to, MINUTES_A_DAY};
+
+			for (int k = 0; k < lengthof(at); k++)
+				least = Min(least, at[k] > minute ? at[k] - minute : at[k] - minute + MINUTES_A_DAY);
+		}
+	}
+	return least * SECS_PER_MINUTE - (int) (second % SECS_PER_MINUTE);
+}
+
+/*
+ * How many seconds it takes until both lists of windows have been open for so
+ * many from now on; negative if they never are.  An estimate: an hour by which
+ * a clock is set in between may be missing.
+ */
+double
+bbm_hours_last(const List *own, const List *servers, TimestampTz now, double seconds)
+{
+	const List *const lists[2] = {own, servers};
+	pg_time_t	begin = timestamptz_to_time_t(now);
+	pg_time_t	second = begin;
+	double		weeks = 0;
+	double		open = 0;
+
+	if (own == NIL && servers == NIL)
+		return seconds;
+	while (seconds > 0)
+	{
+		int			step = seconds_to_change(lists, second);
+
+		if (weeks == 0)
+			step = (int) Min(step, begin + 7 * SECS_PER_DAY - second);
+		if (lists_are_open(lists, second))
+		{
+			step = (int) Min(step, ceil(seconds));
+			seconds -= step;
+			open += step;
+		}
+		second += step;
+		if (weeks > 0 || second - begin < 7 * SECS_PER_DAY)
+			continue;
+		/* the weeks that are like this one */
+		if (open <= 0)
+			return -1;
+		weeks = 1 + floor(Max(seconds, 0) / open);
+		seconds -= (weeks - 1) * open;
+	}
+	return (double) (second - begin) + (weeks > 1 ? (weeks - 1) * 7 * SECS_PER_DAY : 0);
 }

@@ -23,6 +23,7 @@ typedef struct BbmHours
 } BbmHours;
 
 extern PGDLLEXPORT bool bbm_hours_parse(const char *text, List **windows, const char **why);
+extern double bbm_hours_last(const List *own, const List *servers, TimestampTz now, double seconds);
 extern PGDLLEXPORT bool bbm_hours_open(const List *windows, TimestampTz now, TimestampTz *opens);
 
 #endif							/* BBM_BASE_HOURS_H */

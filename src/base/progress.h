@@ -62,7 +62,7 @@ typedef struct BbmWhole
 	double		estimate;		/* of all keys, before the first range was allocated; negative: unknown */
 	double		first;			/* has_ends: the key is an integer, and these are the ends of the range, ... */
 	double		last;
-	double		allocated_to;	/* ... and the last key for which a range was allocated; first - 1: none */
+	double		allocated_to;	/* ... and the last key for which a range was allocated; all count from any key */
 	bool		has_ends;
 	bool		complete;		/* all ranges were allocated */
 } BbmWhole;

@@ -13,8 +13,6 @@
 /* The shortest time between two samples of a trace. */
 #define BBM_TRACE_GAP_MS 100
 
-#define BBM_LAST_POLL_MS (30 * 1000)
-
 /* The weight of the last batch against all before it. */
 #define BBM_WEIGHT 0.3
 

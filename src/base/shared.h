@@ -52,6 +52,8 @@ typedef struct BbmWaitState
 	BbmReason	reason;			/* ... for this, until the next poll */
 	TimestampTz logged;			/* when that was last logged */
 	TimestampTz vacuum_after;	/* no worker vacuums before */
+	TimestampTz recounted;		/* when its keys were last counted; or since when they are to be */
+	int			recount_ms;		/* how long that has taken */
 	/* waiting for its time slice on the table since then; 0 when it is not ... */
 	TimestampTz table_wait_since;
 	TimestampTz table_wait_seen;	/* ... as of the last check */

@@ -104,7 +104,7 @@ free_slots(bool works, TimestampTz now)
 	{
 		if (!slot->in_use || slot->yields ||
 			(works && !bbm_is_my_slot(slot) && slot->job_id == 0 &&
-			 now < TimestampTzPlusMilliseconds(slot->since, BBM_MOMENT_MS)))
+			 !bbm_time_has_come(now, TimestampTzPlusMilliseconds(slot->since, BBM_MOMENT_MS), BBM_MOMENT_MS)))
 			n++;
 	}
 	return n;

@@ -293,7 +293,8 @@ bbm_trouble_waits(int64 migration_id, Oid owner, BbmReason *reason, TimestampTz 
 	if (!any_trouble())
 		return false;
 	trouble = find(lock_troubles(LW_SHARED), migration_id, owner);
-	waits = trouble && trouble->since != 0 && trouble->pid == MyProcPid && trouble->due > GetCurrentTimestamp();
+	waits = trouble && trouble->since != 0 && trouble->pid == MyProcPid &&
+		!bbm_time_has_come(GetCurrentTimestamp(), trouble->due, BBM_LAST_POLL_MS);
 	if (waits)
 	{
 		*reason = bbm_reason(wait_to_string(trouble), trouble->due);

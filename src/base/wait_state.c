@@ -19,6 +19,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/rates.h"
 #include "base/shared.h"
 #include "base/shmem.h"
 
@@ -27,6 +28,15 @@
 
 /* A worker may be this late for its next poll. */
 #define BBM_LATE_MS (10 * 1000)
+
+/*
+ * How many keys a migration has is counted anew so often, but for no more than
+ * this share of the time: the table's pages may have to be read from a disk.
+ * Sooner where it is not known.
+ */
+#define BBM_RECOUNT_MS 10000
+#define BBM_RECOUNT_TIME 0.001
+#define BBM_RECOUNT_SOON_MS 1000
 
 static BbmWaitStates *own = NULL;
 
@@ -169,10 +179,44 @@ bool
 bbm_table_wait_is_kept(int64 migration_id, TimestampTz now)
 {
 	const BbmWaitState *entry = find_existing(bbm_wait_states_lock(), migration_id);
-	bool		kept = entry && now < entry->table_wait_kept_until;
+	bool		kept = entry &&
+		!bbm_time_has_come(now, entry->table_wait_kept_until, BBM_TABLE_WAIT_FORGOTTEN_MS);
 
 	bbm_wait_states_unlock();
 	return kept;
+}
+
+/*
+ * Are the migration's keys to be counted anew now, by this process?  The first
+ * time that is when it has been worked on for a while; or at once, if it is to
+ * be soon.
+ */
+bool
+bbm_recount_begin(int64 migration_id, TimestampTz now, bool soon)
+{
+	BbmWaitState *entry = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, now);
+	bool		first = entry->recounted == 0;
+	int64		after_ms = soon ? BBM_RECOUNT_SOON_MS :
+		Max(BBM_RECOUNT_MS, (int64) (entry->recount_ms / BBM_RECOUNT_TIME));
+	bool		due = first ? soon :
+		bbm_time_has_come(now, TimestampTzPlusMilliseconds(entry->recounted, after_ms), after_ms);
+
+	if (first || due)
+		entry->recounted = now;
+	bbm_wait_states_unlock();
+	return due;
+}
+
+/* They have been counted, or could not be. */
+void
+bbm_recount_end(int64 migration_id, TimestampTz begin)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	BbmWaitState *entry = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, now);
+
+	entry->recounted = now;
+	entry->recount_ms = (int) Min(Max(now - begin, 0) / 1000, PG_INT32_MAX);
+	bbm_wait_states_unlock();
 }
 
 /*

@@ -28,6 +28,8 @@ extern void bbm_table_wait_end(int64 migration_id, TimestampTz now);
 extern void bbm_table_wait_keep(int64 migration_id, TimestampTz until);
 extern bool bbm_table_wait_is_kept(int64 migration_id, TimestampTz now);
 extern void bbm_wait_state_forget(int64 migration_id);
+extern bool bbm_recount_begin(int64 migration_id, TimestampTz now, bool soon);
+extern void bbm_recount_end(int64 migration_id, TimestampTz begin);
 extern void bbm_idle_until(int64 migration_id, TimestampTz until);
 extern void bbm_wait_state_reason(int64 migration_id, TimestampTz now, BbmReason *longest, bool *idle);
 extern void bbm_wait_state_count(BbmWaitState *entry, int signal, TimestampTz now);

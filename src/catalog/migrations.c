@@ -458,8 +458,8 @@ bbm_migration_set_phase(int64 id, BbmPhase phase, const BbmBound *verify_max)
 }
 
 /*
- * Stores how many keys there are to do in all, while rows arrive that are to be
- * processed, too, or after a user has extended the range.  Leaves it when the
+ * Stores how many keys there are to do in all, by the table as it is now, or
+ * after a user has extended the range.  Leaves it when the
  * row is locked: a user changes it, or another worker does the same.
  */
 void
@@ -468,7 +468,7 @@ bbm_migration_recount(int64 id, int64 total)
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migrations SET total_tuple_count = $2 WHERE id = "
 		"(SELECT m.id FROM @.batched_background_migrations m WHERE m.id = $1 AND m.status = 4 "
-		"AND (m.follow OR m.total_tuple_count IS NULL) AND m.phase = 'work' AND m.round = 1 FOR NO KEY UPDATE SKIP LOCKED)",
+		"AND m.phase = 'work' AND m.round = 1 FOR NO KEY UPDATE SKIP LOCKED)",
 		2, {INT8OID, INT8OID}
 	};
 

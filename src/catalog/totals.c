@@ -183,8 +183,8 @@ static int64
 keys_so_far(const JobRow *row)
 {
 	int64		keys = job_int64(row, J_KEYS);
-	double		width = (double) job_int64(row, J_MAX) - (double) job_int64(row, J_MIN) + 1;
-	double		done = (double) job_int64(row, J_CURSOR) - (double) job_int64(row, J_MIN) + 1;
+	double		width = bbm_distance(job_int64(row, J_MIN), job_int64(row, J_MAX)) + 1;
+	double		done = bbm_distance(job_int64(row, J_MIN), job_int64(row, J_CURSOR)) + 1;
 
 	if (!has_cursor(row))
 		return 0;
@@ -389,6 +389,8 @@ bbm_totals_read(int64 migration_id, Snapshot snapshot, BbmTotals *totals)
 	if (totals->batch_size <= 0)
 		totals->batch_size = stored_size;
 	add_open(totals, &row, snapshot, open, n);
+	/* the clock may have been set back since */
+	totals->progress_at = Min(totals->progress_at, GetCurrentTimestamp());
 	table_close(jobs, NoLock);
 }
 

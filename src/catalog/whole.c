@@ -10,6 +10,14 @@
 #include "catalog/migrations.h"
 #include "catalog/partitions.h"
 
+/* The ends of the range, counted from the last key that was allocated; if none was, from the one before the first. */
+static void
+set_ends(BbmWhole *whole, int64 first, int64 last, const BbmTotals *totals)
+{
+	whole->first = totals->has_allocated ? bbm_distance(totals->allocated_to, first) : 1;
+	whole->last = totals->has_allocated ? bbm_distance(totals->allocated_to, last) : bbm_distance(first, last) + 1;
+}
+
 /*
  * The keys of block ranges are estimated by the planner's idea of the rows per
  * page, which changes as the table grows; how many blocks there are to do is
@@ -25,9 +33,7 @@ count_blocks(const BbmMigration *migration, const BbmTotals *totals, BbmWhole *w
 		return;
 	whole->has_ends = true;
 	whole->estimate = -1;
-	whole->first = 0;
-	whole->last = (double) part->end_block - 1;
-	whole->allocated_to = totals->has_allocated ? (double) totals->allocated_to : -1;
+	set_ends(whole, 0, (int64) part->end_block - 1, totals);
 }
 
 /* What is known about how many keys there are to do; "total" is negative where no estimate was made. */
@@ -49,9 +55,7 @@ bbm_whole_of(const BbmMigration *migration, const BbmTotals *totals, int64 total
 	whole->has_ends = (serial || loose) && !bbm_is_of_cluster(migration) && !totals->per_partition &&
 		migration->key_order == NULL && DatumGetPointer(migration->max.key) == NULL &&
 		!(migration->follow && total >= 0);
-	whole->first = migration->min.number;
-	whole->last = migration->max.number;
-	whole->allocated_to = totals->has_allocated ? (double) totals->allocated_to : whole->first - 1;
+	set_ends(whole, migration->min.number, migration->max.number, totals);
 	if (migration->strategy && strcmp(migration->strategy, "BlockRangeBatchingStrategy") == 0)
 		count_blocks(migration, totals, whole);
 	whole->complete = !bbm_phase_is(migration->phase, BBM_WORK(1)) ||

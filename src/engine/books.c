@@ -16,6 +16,7 @@
 #include <math.h>
 
 #include "common/pg_prng.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/guc.h"
@@ -40,11 +41,9 @@
 #define BBM_SHORT_MERGE_INTERVAL 32
 /* The sums are brought up to date after so long at the latest. */
 #define BBM_SUMS_MS 5000
-/* While rows arrive, how many there are is estimated so often, and stored if it differs by so much. */
-#define BBM_RECOUNT_MS 10000
+/* Whether the keys are to be counted is asked so often; their number is stored if it differs by so much. */
+#define BBM_RECOUNT_LOOK_MS 200
 #define BBM_RECOUNT_SHARE 0.01
-/* Where it is not known, as somebody had the row. */
-#define BBM_RECOUNT_AGAIN_MS 1000
 /* A failure is logged at most this often. */
 #define BBM_LOG_BOOKS_MS (60 * 1000)
 
@@ -142,18 +141,42 @@ is_merge_due(const BbmTarget *target)
 	return true;
 }
 
+/* How many keys there are to do in all, as far as that is known now; otherwise as before. */
+static int64
+count_anew(BbmTarget *target)
+{
+	const BbmMigration *migration = target->migration;
+	BbmClaimState state;
+	BbmTotals	totals;
+	Snapshot	snapshot;
+	double		allocated;
+	double		to_come;
+
+	if (!bbm_claim_state(migration->id, &state) || !bbm_phase_is(state.phase, BBM_WORK(1)))
+		return migration->total;
+	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	bbm_totals_read(migration->id, snapshot, &totals);
+	UnregisterSnapshot(snapshot);
+	allocated = (double) totals.finished.keys + totals.open.keys;
+	to_come = bbm_target_to_come(target, &state, allocated);
+	if (to_come >= 0)
+		return bbm_count_of(allocated + to_come);
+	return migration->total < 0 || migration->follow ? bbm_target_estimate(target) : migration->total;
+}
+
 /*
  * How much there is to do changes while rows arrive that are to be processed,
- * too: the table is sampled again.  Holds no lock of ours meanwhile: a pause
- * may commit between the sample and the update, which then changes nothing, and
- * a claim needs neither.
+ * too, or go, or partitions do: the table is sampled again.  Holds no lock of
+ * ours meanwhile: ranges may be allocated between the statements, which then
+ * count twice until the next time; a pause may commit between the sample and
+ * the update, which then changes nothing.
  */
 static void
 recount(void *arg)
 {
 	BbmTarget  *target = arg;
 	int64		before = target->migration->total;
-	int64		now = bbm_target_estimate(target);
+	int64		now = count_anew(target);
 
 	BBM_POINT("recount-sampled");
 	/* all processes read a row anew that has changed */
@@ -162,28 +185,20 @@ recount(void *arg)
 }
 
 /*
- * Is it time for that?  First when this process has worked on the migration for
- * a while, but at once where a user has extended its range.  By the clock,
- * whatever jobs end: a process comes here when its job has ended, and when it
- * releases one at the end of a time slice.
+ * Is it time for that?  By the clock, whatever jobs end: a process comes here
+ * when its job has ended, and when it releases one at the end of a time slice.
+ * At once where a user has extended the range, or somebody had the row.
  */
 static bool
 is_recount_due(const BbmTarget *target, TimestampTz now)
 {
-	static int64 migration_id = 0;
-	static TimestampTz last;
+	static TimestampTz look_again = 0;
 	const BbmMigration *migration = target->migration;
-	bool		unknown = migration->total < 0;
-	bool		goes_on = migration_id == migration->id;
-	int			interval = unknown ? BBM_RECOUNT_AGAIN_MS : BBM_RECOUNT_MS;
 
-	if (!bbm_phase_is(migration->phase, BBM_WORK(1)) || !(unknown || migration->follow))
+	if (!bbm_phase_is(migration->phase, BBM_WORK(1)) || !bbm_time_has_come(now, look_again, BBM_RECOUNT_LOOK_MS))
 		return false;
-	if (goes_on && !bbm_time_has_come(now, TimestampTzPlusMilliseconds(last, interval), interval))
-		return false;
-	migration_id = migration->id;
-	last = now;
-	return goes_on || unknown;
+	look_again = TimestampTzPlusMilliseconds(now, BBM_RECOUNT_LOOK_MS);
+	return bbm_recount_begin(migration->id, now, migration->total < 0);
 }
 
 /*
@@ -211,6 +226,8 @@ bbm_books_keep(BbmTarget *target)
 		error = bbm_txn_run(keep, &books, false);
 	if (error == NULL && recounts)
 		error = bbm_txn_run(recount, target, false);
+	if (recounts)
+		bbm_recount_end(target->migration->id, now);
 	bbm_pacing_end(target->migration, 0);
 	if (sums)
 		owes = books.merge && !books.done ? target->migration->id : 0;

@@ -52,9 +52,8 @@
 /* For how long a job that is between two sub-batches waits for a throttle; then the process releases the job. */
 #define BBM_KEEP_JOB_MS 1000
 
-/* After this many errors in a row the process pauses, and at most this long. */
+/* After this many errors in a row the process pauses. */
 #define BBM_ERRORS_IN_ROW 5
-#define BBM_LONGEST_WAIT_MS (30 * 1000)
 
 static void
 log_job(const BbmTarget *target, const BbmJob *job, const BbmCost *cost)
@@ -121,8 +120,8 @@ wait_after_errors(BbmTarget *target)
 
 	target->throttled_until = n <= 0 ? 0 :
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-									bbm_backoff_ms(n, first, BBM_LONGEST_WAIT_MS,
-												   pg_prng_double(&pg_global_prng_state)));
+									Min(bbm_backoff_ms(n, first, BBM_LONGEST_WAIT_MS,
+													   pg_prng_double(&pg_global_prng_state)), BBM_LONGEST_WAIT_MS));
 }
 
 typedef struct GoOn

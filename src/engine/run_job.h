@@ -14,6 +14,9 @@
 #include "engine/engine.h"
 #include "target/target.h"
 
+/* After errors in a row the process pauses for at most so long. */
+#define BBM_LONGEST_WAIT_MS (30 * 1000)
+
 extern bool bbm_run_jobs(BbmEngine *engine, BbmClaim *claim);
 extern bool bbm_wait_for_throttle(BbmEngine *engine, BbmTarget *target, bool may_help, int ms);
 

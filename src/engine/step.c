@@ -614,7 +614,7 @@ must_wait(BbmEngine *engine, BbmTarget *target, BbmOutcome *outcome)
 			return true;
 		}
 	}
-	if (target->throttled_until > GetCurrentTimestamp())
+	if (!bbm_time_has_come(GetCurrentTimestamp(), target->throttled_until, BBM_LONGEST_WAIT_MS))
 	{
 		BbmReason	reason = bbm_reason(psprintf("a while, after %d errors in a row", target->failures_in_row),
 										target->throttled_until);

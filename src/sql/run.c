@@ -23,6 +23,7 @@
 #include "base/impact_counts.h"
 #include "base/locks.h"
 #include "base/point.h"
+#include "base/rates.h"
 #include "base/requests.h"
 #include "base/shared.h"
 #include "base/shares.h"
@@ -147,7 +148,7 @@ report_wait(const BbmEngine *engine, const char *name, TimestampTz *report_at)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (now < *report_at || now < TimestampTzPlusMilliseconds(engine->wait.since, BBM_REPORT_WAIT_MS))
+	if (!bbm_time_has_come(now, *report_at, BBM_PROGRESS_MS) || now < TimestampTzPlusMilliseconds(engine->wait.since, BBM_REPORT_WAIT_MS))
 		return;
 	ereport(NOTICE,
 			(errmsg("migration \"%s\" waits: %s", name, engine->wait.reason.text)));
@@ -215,7 +216,7 @@ drive(BbmEngine *engine, RunState *state, char *name)
 		if (result == BBM_STEP_WORKED)
 		{
 			now = GetCurrentTimestamp();
-			if (now < report_at)
+			if (!bbm_time_has_come(now, report_at, BBM_PROGRESS_MS))
 				continue;
 			run_or_throw(read_state, state);
 			report_progress(state, name, &report_at);
@@ -228,7 +229,7 @@ drive(BbmEngine *engine, RunState *state, char *name)
 		run_or_throw(read_state, state);
 		if (!goes_on(state, name))
 			break;
-		if (!engine->throttled && GetCurrentTimestamp() >= report_at)
+		if (!engine->throttled && bbm_time_has_come(GetCurrentTimestamp(), report_at, BBM_PROGRESS_MS))
 			report_progress(state, name, &report_at);
 		due = Min(due, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_POLL_MS));
 		bbm_sleep(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due), BBM_WAIT_OTHERS);

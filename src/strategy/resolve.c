@@ -12,6 +12,8 @@
  */
 #include "strategy/resolve.h"
 
+#include <math.h>
+
 #include "access/table.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -22,6 +24,7 @@
 #include "catalog/claims.h"
 #include "catalog/extension.h"
 #include "catalog/options.h"
+#include "catalog/partitions.h"
 #include "catalog/shards.h"
 #include "strategy/strategy.h"
 #include "target/hierarchy.h"
@@ -276,6 +279,85 @@ bbm_target_is_current(BbmTarget *target)
 /* A sample with fewer rows of the range than this says little about their number. */
 #define BBM_FEW_ROWS 30
 
+/* A sample of rows that may be off by more than this share of the whole says too little about how many are to come. */
+#define BBM_SAMPLE_ERROR 0.05
+
+static const BbmPartitionState *
+find_partition(List *partitions, Oid relation)
+{
+	ListCell   *cell;
+
+	foreach(cell, partitions)
+	{
+		const BbmPartitionState *partition = lfirst(cell);
+
+		if (partition->relation == relation)
+			return partition;
+	}
+	return NULL;
+}
+
+/*
+ * The relations that have the target's rows, as BbmSampled: with how far ranges
+ * were allocated, or (state NULL) without.  A partition that was detached in the
+ * midst of it, and is back, counts as if none of its ranges had been allocated.
+ */
+static List *
+relations_of(const BbmTarget *target, const BbmClaimState *state)
+{
+	List	   *oids = target->has_partitions ? bbm_partitions_list(target->relid) : list_make1_oid(target->relid);
+	bool		by_partition = state && target->per_partition;
+	List	   *partitions = by_partition ? bbm_partitions(target->migration->id) : NIL;
+	List	   *relations = NIL;
+	ListCell   *cell;
+
+	foreach(cell, oids)
+	{
+		BbmSampled *sampled = palloc0(sizeof(BbmSampled));
+		const BbmPartitionState *partition = find_partition(partitions, lfirst_oid(cell));
+
+		sampled->relation = lfirst_oid(cell);
+		sampled->allocated = partition && partition->phase.round > 0;
+		if (state && state->has_last && (!by_partition || state->last_relation == sampled->relation))
+			sampled->after = &state->last;
+		relations = lappend(relations, sampled);
+	}
+	return relations;
+}
+
+/*
+ * An estimate of the keys that are in no range yet, while the first phase
+ * allocates ranges, of which there are so many keys so far; negative where the
+ * table's pages do not tell.  Needs a transaction and SPI.
+ *
+ * What was allocated is known, and so what has become of its rows makes no
+ * difference: they may be deleted, or others may be where they were.
+ */
+double
+bbm_target_to_come(BbmTarget *target, const BbmClaimState *state, double allocated)
+{
+	const BbmMigration *migration = target->migration;
+	BbmSampleOfRows sample;
+	double		keys;
+
+	if (target->as_owner || target->is_reference || target->shard || target->strategy->table_scans)
+		return -1;
+	bbm_sample_rows(target, relations_of(target, state), &sample);
+	if (!sample.by_pages)
+		return -1;
+	keys = sample.to_come;
+	if (!target->strategy->one_at_a_time && keys > 0)
+		keys *= target->strategy->share(target, sample.in_range) / sample.in_range;
+	if (target->key.is_integer && target->strategy->has_key && !migration->follow && !target->per_partition)
+		keys = Min(keys, Max(state->has_last ? bbm_distance(state->last.number, state->max.number) :
+							 bbm_distance(state->min.number, state->max.number) + 1, 0));
+	/* as many rows as were read of these, plus or minus its root */
+	if (!sample.complete && sample.read > 0 &&
+		sqrt(sample.seen_to_come + 1.0) * sample.rows / sample.read > BBM_SAMPLE_ERROR * (allocated + keys))
+		return -1;
+	return keys;
+}
+
 /*
  * An estimate of the keys to do, by some of the table's pages.  Needs a
  * transaction and SPI.
@@ -287,8 +369,7 @@ bbm_target_estimate(BbmTarget *target)
 	BbmSampleOfRows sample;
 	double		rows;
 
-	bbm_sample_rows(target, target->has_partitions ? bbm_partitions_list(target->relid) : list_make1_oid(target->relid),
-					&sample);
+	bbm_sample_rows(target, relations_of(target, NULL), &sample);
 	rows = sample.in_range;
 	/* what the null strategy is about is the share of rows with a null, which ANALYZE knows better than few rows */
 	if (target->strategy->one_at_a_time && (target->as_owner || (!sample.complete && sample.seen < BBM_FEW_ROWS)))
@@ -298,7 +379,7 @@ bbm_target_estimate(BbmTarget *target)
 	/* an integer key is there at most once; a range of which few rows were seen may well be dense */
 	if (target->key.is_integer && target->strategy->has_key)
 	{
-		double		width = (double) migration->max.number - (double) migration->min.number + 1;
+		double		width = bbm_distance(migration->min.number, migration->max.number) + 1;
 
 		if (!sample.complete && sample.seen < BBM_FEW_ROWS)
 			rows = sample.rows;

@@ -46,7 +46,17 @@ typedef struct RowTest
 	AttrNumber	attnums[BBM_MAX_KEY_COLUMNS];
 	Datum	   *min;			/* NULL: no limit */
 	Datum	   *max;
+	Datum	   *after;			/* ranges were allocated up to here; NULL: none */
+	bool		allocated;		/* ... or for all of the relation */
 } RowTest;
+
+/* What a page has. */
+typedef struct RowCounts
+{
+	int64		rows;
+	int64		in_range;
+	int64		to_come;
+} RowCounts;
 
 /* The values of a bound that the user has given; NULL where there is none, or where it is the first or last key. */
 static Datum *
@@ -62,13 +72,15 @@ given_bound(const BbmTarget *target, const BbmBound *bound, bool found)
 	return values;
 }
 
-/* Is it a row that the migration is about? */
+/* Is it a row that the migration is about?  *to_come: and that is in no range yet? */
 static bool
-is_in_range(const RowTest *test, TupleTableSlot *slot)
+is_in_range(const RowTest *test, TupleTableSlot *slot, bool *to_come)
 {
 	const BbmTarget *target = test->target;
 	Datum		values[BBM_MAX_KEY_COLUMNS];
 	bool		isnull;
+
+	*to_come = !test->allocated;
 
 	if (!target->strategy->has_key)
 	{
@@ -77,7 +89,7 @@ is_in_range(const RowTest *test, TupleTableSlot *slot)
 		(void) slot_getattr(slot, test->attnums[0], &isnull);
 		return isnull;
 	}
-	if (test->min == NULL && test->max == NULL)
+	if (test->min == NULL && test->max == NULL && test->after == NULL)
 		return true;
 	for (int i = 0; i < target->key.n; i++)
 	{
@@ -87,6 +99,8 @@ is_in_range(const RowTest *test, TupleTableSlot *slot)
 		if (isnull)
 			return false;
 	}
+	if (test->after && bbm_key_compare(&target->key, values, test->after) <= 0)
+		*to_come = false;
 	return (test->min == NULL || bbm_key_compare(&target->key, values, test->min) >= 0) &&
 		(test->max == NULL || bbm_key_compare(&target->key, values, test->max) <= 0);
 }
@@ -108,8 +122,8 @@ find_columns(RowTest *test, Oid relid)
 
 /* Counts the visible rows of a page. */
 static void
-read_page(Relation rel, Snapshot snapshot, BlockNumber block, const RowTest *test, TupleTableSlot *slot, int64 *rows,
-		  int64 *in_range)
+read_page(Relation rel, Snapshot snapshot, BlockNumber block, const RowTest *test, TupleTableSlot *slot,
+		  RowCounts *counts)
 {
 	ItemPointerData first;
 	ItemPointerData last;
@@ -122,9 +136,13 @@ read_page(Relation rel, Snapshot snapshot, BlockNumber block, const RowTest *tes
 	rel->rd_tableam->scan_set_tidrange(scan, &first, &last);
 	while (table_scan_getnextslot_tidrange(scan, ForwardScanDirection, slot))
 	{
-		(*rows)++;
-		if (is_in_range(test, slot))
-			(*in_range)++;
+		bool		to_come;
+
+		counts->rows++;
+		if (!is_in_range(test, slot, &to_come))
+			continue;
+		counts->in_range++;
+		counts->to_come += to_come;
 	}
 	table_endscan(scan);
 }
@@ -137,8 +155,7 @@ add_relation(RowTest *test, Relation rel, double pages_to_read, BbmSampleOfRows 
 	BlockNumber n = (BlockNumber) Min(Max(pages_to_read, 1), pages);
 	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	int64		rows = 0;
-	int64		in_range = 0;
+	RowCounts	counts = {0};
 
 	find_columns(test, RelationGetRelid(rel));
 	for (BlockNumber i = 0; i < n; i++)
@@ -147,17 +164,20 @@ add_relation(RowTest *test, Relation rel, double pages_to_read, BbmSampleOfRows 
 		double		place = n == pages ? i : (i + pg_prng_double(&pg_global_prng_state)) * pages / n;
 
 		CHECK_FOR_INTERRUPTS();
-		read_page(rel, snapshot, Min((BlockNumber) place, pages - 1), test, slot, &rows, &in_range);
+		read_page(rel, snapshot, Min((BlockNumber) place, pages - 1), test, slot, &counts);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
 	if (n < pages)
 		sample->complete = false;
-	sample->seen += in_range;
+	sample->seen += counts.in_range;
+	sample->seen_to_come += counts.to_come;
+	sample->read += counts.rows;
 	if (n > 0)
 	{
-		sample->rows += (double) rows * pages / n;
-		sample->in_range += (double) in_range * pages / n;
+		sample->rows += (double) counts.rows * pages / n;
+		sample->in_range += (double) counts.in_range * pages / n;
+		sample->to_come += (double) counts.to_come * pages / n;
 	}
 }
 
@@ -195,14 +215,28 @@ add_estimate(const BbmTarget *target, Relation rel, BbmSampleOfRows *sample)
 	sample->rows += tuples;
 	sample->in_range += tuples;
 	sample->complete = false;
+	sample->by_pages = false;
+}
+
+/* The values of the last key that was allocated in a relation; NULL if none was. */
+static Datum *
+allocated_up_to(const BbmTarget *target, const BbmBound *after)
+{
+	Datum	   *values;
+
+	if (!target->strategy->has_key || after == NULL)
+		return NULL;
+	values = palloc(target->key.n * sizeof(Datum));
+	bbm_key_values(&target->key, after, values);
+	return values;
 }
 
 /*
- * Estimates how many rows these relations have, all of which the migration is
- * about.  Needs a transaction.
+ * Estimates how many rows these relations (BbmSampled) have, all of which the
+ * migration is about.  Needs a transaction.
  */
 void
-bbm_sample_rows(BbmTarget *target, List *relations, BbmSampleOfRows *sample)
+bbm_sample_rows(BbmTarget *target, List *sampled, BbmSampleOfRows *sample)
 {
 	const BbmMigration *migration = target->migration;
 	RowTest		test = {
@@ -215,20 +249,23 @@ bbm_sample_rows(BbmTarget *target, List *relations, BbmSampleOfRows *sample)
 	ListCell   *cell;
 
 	memset(sample, 0, sizeof(BbmSampleOfRows));
-	sample->complete = true;
-	foreach(cell, relations)
+	sample->complete = sample->by_pages = true;
+	foreach(cell, sampled)
 	{
-		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);
+		Relation	rel = try_table_open(((BbmSampled *) lfirst(cell))->relation, AccessShareLock);
 
 		if (rel && has_pages(target, rel))
 			pages += RelationGetNumberOfBlocks(rel);
 		if (rel)
 			table_close(rel, AccessShareLock);
 	}
-	foreach(cell, relations)
+	foreach(cell, sampled)
 	{
-		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);
+		const BbmSampled *of = lfirst(cell);
+		Relation	rel = try_table_open(of->relation, AccessShareLock);
 
+		test.allocated = of->allocated;
+		test.after = allocated_up_to(target, of->after);
 		if (rel && has_pages(target, rel))
 			add_relation(&test, rel,
 						 pages > 0 ? ceil(BBM_SAMPLE_PAGES * (RelationGetNumberOfBlocks(rel) / pages)) : 0, sample);

@@ -198,8 +198,8 @@ begin_wait(BbmReading *reading, BbmWait *wait)
 	entry->reason = bbm_reason(reading->reason,
 							   reading->due ? reading->due : TimestampTzPlusMilliseconds(now, poll_ms));
 	entry->reason.paces = reading->paces;
-	report = throttled_ms >= BBM_REPORT_WAIT_MS && entry->logged < entry->since &&
-		now >= TimestampTzPlusMilliseconds(entry->logged, BBM_LOG_WAIT_MS);
+	report = throttled_ms >= BBM_REPORT_WAIT_MS && (entry->logged < entry->since || entry->logged > now) &&
+		bbm_time_has_come(now, TimestampTzPlusMilliseconds(entry->logged, BBM_LOG_WAIT_MS), BBM_LOG_WAIT_MS);
 	if (report)
 		entry->logged = now;
 	wait->reason = entry->reason;

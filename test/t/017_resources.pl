@@ -190,14 +190,55 @@ counter_table($node, 't', 2000);
 value($node, 'CREATE FUNCTION busy(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
 	BEGIN
 		UPDATE public.t SET n = n + 1 WHERE id BETWEEN lo AND hi;
-		WHILE EXISTS (SELECT FROM public.gate WHERE NOT open) LOOP
+		WHILE lo > 50 AND EXISTS (SELECT FROM public.gate WHERE NOT open) LOOP
 		END LOOP;
 	END $$');
 define($node, 'm', 't', job => 'busy', batch_size => 50, workers => 2, start => 'true');
+# held up in a session: by a lock, and after errors in a row
+counter_table($node, $_, 2000) for 'u', 'v';
+value($node, "CREATE TABLE gate_$_ AS SELECT true AS open") for 'u', 'v';
+value($node, 'CREATE FUNCTION waits(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+	BEGIN
+		UPDATE public.u SET n = n + 1 WHERE id BETWEEN lo AND hi;
+		WHILE lo > 50 AND EXISTS (SELECT FROM public.gate_u WHERE NOT open) LOOP
+		END LOOP;
+	END $$');
+value($node, 'CREATE FUNCTION breaks(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+	BEGIN
+		UPDATE public.v SET n = n + 1 WHERE id BETWEEN lo AND hi;
+		IF EXISTS (SELECT FROM public.gate_v WHERE NOT open) THEN
+			RAISE division_by_zero;
+		END IF;
+	END $$');
+value($node, 'UPDATE gate_u SET open = false');
+value($node, 'UPDATE gate_v SET open = false');
+define($node, 'locked', 'u', job => 'waits', batch_size => 50);
+define($node, 'breaks', 'v', job => 'breaks', batch_size => 20, max_attempts => 100, settings => q(ARRAY['bbm.retry_delay=20s']));
+my $run_locked = $node->background_psql('postgres', on_error_stop => 0);
+my $run_breaks = $node->background_psql('postgres', on_error_stop => 0);
+my $holder = $node->background_psql('postgres');
+$run_locked->query_until(qr/begins/, "\\echo begins\nCALL bbm_run('locked');\n\\echo ended\n");
+$run_breaks->query_until(qr/begins/, "\\echo begins\nCALL bbm_run('breaks');\n\\echo ended\n");
+$node->poll_query_until('postgres', q(SELECT jobs_running = 1 AND jobs_finished = 1 FROM bbm_status_detail('locked')));
+$holder->query_safe(q(BEGIN; SELECT bbm_alter('locked', batch_size => 100)));
+value($node, 'UPDATE gate_u SET open = true');
+$node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'a lock on%' FROM bbm_status_detail('locked')));
+$node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'a while, after % errors in a row' FROM bbm_status_detail('breaks')));
 $node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM bbm_jobs('m') WHERE status = 'running'));
+$node->poll_query_until('postgres', q(SELECT jobs_finished > 0 FROM bbm_status_detail('m')));
 my $before = value($node, 'SELECT clock_timestamp()');
 set_clock('-3600');
 is(value($node, "SELECT clock_timestamp() < '$before'"), 't', 'the clock is set back by an hour');
+is(value($node, "SELECT last_progress_at <= clock_timestamp() FROM bbm_status_detail('m')"), 't', 'nothing was done in the future');
+is(value($node, "SELECT count(*) FROM bbm_migration_metrics WHERE last_progress_at > clock_timestamp()"), 0, 'nor by the metrics');
+$holder->query_safe('COMMIT');
+$holder->quit;
+finished($node, 'locked', 'a session that waited for a lock goes on');
+value($node, 'UPDATE gate_v SET open = true');
+ok($node->poll_query_until('postgres', q(SELECT jobs_finished > 3 FROM bbm_status_detail('breaks'))), 'and so does one that waited after errors');
+value($node, q(SELECT bbm_retry('breaks')));
+finished($node, 'breaks');
+$_->quit for $run_locked, $run_breaks;
 gate($node, 'open');
 finished($node, 'm', 'what was at work finishes');
 once_each($node, 't', 2000);
