@@ -308,6 +308,23 @@ bbm_jobs_repair(int64 migration_id, int round)
 	bbm_sql_run(&sql, true, Int64GetDatum(migration_id), Int32GetDatum(round));
 }
 
+/*
+ * Are rows that verification has found still to be done?  Those of them that are
+ * quarantined are done along with them, and not tried again by themselves.
+ */
+bool
+bbm_jobs_have_repair(int64 migration_id)
+{
+	static BbmSql sql = {
+		"SELECT FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND kind = 'repair' AND status IN (1, 3, 4) AND status <> 2 LIMIT 1",
+		1, {INT8OID}
+	};
+
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id));
+	return SPI_processed > 0;
+}
+
 /* Appends a key, without control characters and shortened. */
 static void
 append_key_string(StringInfo string, Datum key)

@@ -307,9 +307,11 @@ run_sub_batch(BbmWork *work, BbmRange *sub_batch)
 				(errmsg("migration \"%s\": job " INT64_FORMAT " has nothing to do, as table %s no longer belongs to \"%s\"",
 						bbm_printable(target->migration->name), job->id, bbm_printable(job->relation_name),
 						bbm_printable(target->migration->table_name))));
-	else if (job->bisect && job->kind == BBM_JOB_REPAIR && target->form != BBM_JOB_COMPOSED)
+	else if (job->kind == BBM_JOB_REPAIR && !job->has_cursor)
+		bbm_quarantine_end(target, partition, job);
+	if (partition && job->bisect && job->kind == BBM_JOB_REPAIR && target->form != BBM_JOB_COMPOSED)
 		work->cost.rows = bbm_bisect(target, partition, job, NULL);
-	else
+	else if (partition)
 	{
 		more = next_sub_batch(work, partition, sub_batch, &batch_size);
 		if (job->has_cursor)
@@ -398,17 +400,7 @@ check_follows_record(const BbmWork *work)
 
 	if (!shard->has_cursor || work->job->kind != BBM_JOB_RANGE || work->job->phase.verifies)
 		return;
-	if (key->is_integer)
-		order = from->number < shard->cursor.number ? -1 : from->number > shard->cursor.number;
-	else
-	{
-		Datum		a[BBM_MAX_KEY_COLUMNS];
-		Datum		b[BBM_MAX_KEY_COLUMNS];
-
-		bbm_key_values(key, from, a);
-		bbm_key_values(key, &shard->cursor, b);
-		order = bbm_key_compare(key, a, b);
-	}
+	order = bbm_key_compare_bounds(key, from, &shard->cursor);
 	if (order < 0 || (order == 0 && !work->job->has_cursor))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -454,6 +454,17 @@ requeue_until(const BbmJob *job)
 	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
 }
 
+/* When a job that has failed is tried again. */
+static TimestampTz
+retry_at(const BbmTarget *target, const BbmJob *job)
+{
+	int64		delay = bbm_backoff_ms(job->attempts, bbm_setting_int(target->migration, BBM_RETRY_DELAY),
+									   bbm_setting_int(target->migration, BBM_RETRY_MAX_DELAY),
+									   pg_prng_double(&pg_global_prng_state));
+
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
+}
+
 static void
 log_requeue(const BbmTarget *target, const BbmJob *job, const ErrorData *error)
 {
@@ -698,15 +709,11 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 
 	if (class == BBM_ERROR_SIZE)
 		halve(target, job);
-	args.due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-										   bbm_backoff_ms(job->attempts,
-														  bbm_setting_int(target->migration, BBM_RETRY_DELAY),
-														  bbm_setting_int(target->migration, BBM_RETRY_MAX_DELAY),
-														  pg_prng_double(&pg_global_prng_state)));
-	args.bisect = job->bisect || (quarantine && target->migration->on_error == BBM_ON_ERROR_BISECT);
-	args.skip = quarantine && target->migration->on_error == BBM_ON_ERROR_SKIP;
-	if (quarantine)
-		args.due = GetCurrentTimestamp();
+	args.due = quarantine ? GetCurrentTimestamp() : retry_at(target, job);
+	/* of a range that verification has checked, rows are done that must not be done again: it is not quarantined as a whole */
+	args.bisect = job->bisect || (quarantine && (target->migration->on_error == BBM_ON_ERROR_BISECT ||
+												 job->kind == BBM_JOB_REPAIR));
+	args.skip = quarantine && !args.bisect;
 	if (!write_job(target, &args))
 		return true;
 	if (class != BBM_ERROR_TRANSIENT)

@@ -1,0 +1,84 @@
+-- What is tried again, and what is worked on once: after errors, verification, and changes of partitions and bounds.
+
+CREATE EXTENSION bbm;
+ALTER SYSTEM SET bbm.enabled = off;
+ALTER SYSTEM SET bbm.min_pace = 1;
+ALTER SYSTEM SET bbm.retry_delay = '1 ms';
+SELECT pg_reload_conf();
+\c -
+\set VERBOSITY terse
+\set SHOW_CONTEXT never
+CREATE VIEW quarantined AS
+    SELECT m.name, e.min_value, e.max_value, e.min_key, e.max_key
+    FROM batched_background_migrations m JOIN bbm_migration_errors e ON e.migration = m.name ORDER BY m.id, e.min_value, e.min_key;
+
+-- of keys with gaps, the key of the row alone is quarantined
+CREATE TABLE gaps (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0, v text);
+INSERT INTO gaps SELECT i * 10, 0, CASE WHEN i IN (3, 20) THEN 'bad' ELSE i::text END FROM generate_series(1, 20) i;
+CREATE TABLE words (w text PRIMARY KEY, n integer NOT NULL DEFAULT 0, v text);
+INSERT INTO words SELECT chr(96 + id / 10), 0, v FROM gaps;
+SELECT bbm_update('gaps', 'gaps', 'n = n + 1 + 0 * v::integer', row_check => 'n > 0', verify => true, batch_size => 10, max_attempts => 1, on_error => 'split') > 0 AS created;
+SELECT bbm_update('words', 'words', 'n = n + 1 + 0 * v::integer', row_check => 'n > 0', verify => true, batch_size => 10, max_attempts => 1, on_error => 'split') > 0 AS created;
+CALL bbm_run('gaps');
+CALL bbm_run('words');
+SELECT * FROM quarantined;
+-- verification has found these rows, and what does them ends the quarantine
+UPDATE gaps SET v = id WHERE id = 30;
+UPDATE words SET v = 1 WHERE w = 'c';
+CALL bbm_run('gaps', resume_failed => true);
+CALL bbm_run('words', resume_failed => true);
+SELECT * FROM quarantined;
+-- bbm_retry leaves to it what it does
+UPDATE gaps SET v = id;
+UPDATE words SET v = 1;
+SELECT bbm_retry('gaps'), bbm_retry('words');
+SELECT * FROM quarantined;
+CALL bbm_run('gaps');
+CALL bbm_run('words');
+SELECT bbm_ensure_finished('gaps', 'words');
+SELECT bbm_retry('gaps'), bbm_retry('words');
+SELECT n, count(*) FROM gaps GROUP BY n;
+SELECT n, count(*) FROM words GROUP BY n;
+-- what it has not found stays quarantined, and is tried again
+UPDATE gaps SET n = 0, v = CASE WHEN id IN (30, 40) THEN 'bad' ELSE id::text END;
+SELECT bbm_update('partial', 'gaps', 'n = n + 1 + 0 * v::integer', row_check => 'n > 0 OR id = 30', verify => true, batch_size => 10, max_attempts => 1, on_error => 'split') > 0 AS created;
+CALL bbm_run('partial');
+UPDATE gaps SET v = id;
+CALL bbm_run('partial', resume_failed => true);
+SELECT min_value, max_value FROM quarantined WHERE name = 'partial';
+SELECT bbm_retry('partial');
+CALL bbm_run('partial');
+SELECT n, count(*) FROM gaps GROUP BY n;
+
+-- of a range that verification has checked, a row that cannot be done is quarantined alone
+CREATE FUNCTION add_one(lo integer, hi integer) RETURNS void LANGUAGE sql AS
+    'UPDATE gaps SET n = n + 1 + 0 * v::integer WHERE id BETWEEN lo AND hi';
+UPDATE gaps SET n = 0, v = id;
+CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.id IN (40, 60) THEN
+        NEW.n = 0;
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER spoil BEFORE UPDATE ON gaps FOR EACH ROW EXECUTE FUNCTION spoil();
+SELECT bbm_create('skip', 'gaps', 'add_one', row_check => 'n = 1', verify => true, batch_size => 10, max_attempts => 1, on_error => 'skip') > 0 AS created;
+CALL bbm_run('skip');
+DROP TRIGGER spoil ON gaps;
+UPDATE gaps SET v = 'bad' WHERE id = 40;
+CALL bbm_run('skip', resume_failed => true);
+SELECT min_value, max_value FROM quarantined WHERE name = 'skip';
+UPDATE gaps SET v = id;
+SELECT bbm_retry('skip');
+CALL bbm_run('skip');
+SELECT n, count(*) FROM gaps GROUP BY n;
+
+SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
+DROP VIEW quarantined;
+DROP EXTENSION bbm;
+DROP TABLE gaps, words;
+DROP FUNCTION add_one, spoil;
+ALTER SYSTEM RESET bbm.enabled;
+ALTER SYSTEM RESET bbm.min_pace;
+ALTER SYSTEM RESET bbm.retry_delay;
+SELECT pg_reload_conf();
