@@ -73,6 +73,19 @@ SELECT bbm_retry('skip');
 CALL bbm_run('skip');
 SELECT n, count(*) FROM gaps GROUP BY n;
 
+-- max_errors holds for ranges, too
+UPDATE gaps SET n = 0, v = 'bad';
+SELECT bbm_update('limited', 'gaps', 'n = n + 1 + 0 * v::integer', batch_size => 2, max_attempts => 1, on_error => 'skip', max_errors => 3) > 0 AS created;
+\set VERBOSITY default
+CALL bbm_run('limited');
+\set VERBOSITY terse
+SELECT count(*) FROM quarantined WHERE name = 'limited';
+SELECT failure_error_code FROM batched_background_migrations WHERE name = 'limited';
+UPDATE gaps SET v = id;
+SELECT bbm_retry('limited');
+CALL bbm_run('limited');
+SELECT n, count(*) FROM gaps GROUP BY n;
+
 SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
 DROP VIEW quarantined;
 DROP EXTENSION bbm;

@@ -339,7 +339,7 @@ typedef struct JobArgs
  * again.
  */
 static bool
-skip_job(const JobArgs *args)
+skip_job(JobArgs *args)
 {
 	const BbmJob *job = args->job;
 	BbmShard   *shard = args->target->shard;
@@ -347,6 +347,12 @@ skip_job(const JobArgs *args)
 
 	if (shard && (!bbm_job_lock(args->job) || bbm_shard_enter(shard) == BBM_SHARD_GONE))
 		return false;
+	/* several processes at once may quarantine a few more */
+	if ((shard ? bbm_shard_errors_count(shard) : bbm_errors_count(job->migration_id)) >= args->target->migration->max_errors)
+	{
+		args->skip = false;
+		return bbm_job_fail(job, args->code, args->error, args->due, false);
+	}
 	if (!bbm_job_skip(job))
 		return false;
 	bbm_error_add(job, min, &job->max, args->error);
@@ -722,6 +728,8 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 
 	if (class == BBM_ERROR_HOPELESS)
 		bbm_record_migration_failed(target->migration, code, error);
+	else if (quarantine && !args.bisect && !args.skip)
+		bbm_record_migration_failed(target->migration, BBM_CODE_ATTEMPTS, bbm_errors_too_many(target->migration, error));
 	else if (used_up && !quarantine)
 	{
 		error->hint = used_up_hint(target, job, error, of_rows);
