@@ -86,10 +86,22 @@ SELECT bbm_retry('limited');
 CALL bbm_run('limited');
 SELECT n, count(*) FROM gaps GROUP BY n;
 
+-- a last key that is raised reopens partitions whose ranges have all been allocated
+CREATE TABLE parted (id integer PRIMARY KEY, n integer NOT NULL DEFAULT 0, v text) PARTITION BY RANGE (id);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (100);
+CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (100) TO (200);
+INSERT INTO parted SELECT i, 0, CASE i WHEN 45 THEN 'bad' ELSE i::text END FROM generate_series(1, 199) i;
+SELECT bbm_update('raised', 'parted', 'n = n + 1 + 0 * v::integer', min_value => 1, max_value => 50, batch_size => 10, max_attempts => 2) > 0 AS created;
+CALL bbm_run('raised');
+UPDATE parted SET v = id;
+SELECT bbm_alter('raised', max_value => 150);
+CALL bbm_run('raised', resume_failed => true);
+SELECT n, min(id), max(id), count(*) FROM parted GROUP BY n ORDER BY n;
+
 SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
 DROP VIEW quarantined;
 DROP EXTENSION bbm;
-DROP TABLE gaps, words;
+DROP TABLE gaps, words, parted;
 DROP FUNCTION add_one, spoil;
 ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.min_pace;
