@@ -98,11 +98,30 @@ SELECT bbm_alter('raised', max_value => 150);
 CALL bbm_run('raised', resume_failed => true);
 SELECT n, min(id), max(id), count(*) FROM parted GROUP BY n ORDER BY n;
 
+-- a partition that was away during verification goes on where it was
+UPDATE parted SET n = 0, v = CASE id WHEN 25 THEN 'bad' ELSE id::text END;
+SELECT bbm_update('away', 'parted', 'n = n + 1 + 0 * v::integer', row_check => 'n > 0 AND v <> ''wrong''', verify => true, batch_size => 10, max_attempts => 1) > 0 AS created;
+CALL bbm_run('away');
+ALTER TABLE parted DETACH PARTITION parted_1;
+UPDATE parted_1 SET v = id;
+CREATE FUNCTION spoil_150() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.v = 'wrong';
+    RETURN NEW;
+END $$;
+CREATE TRIGGER spoil BEFORE UPDATE ON parted_2 FOR EACH ROW WHEN (OLD.id = 150) EXECUTE FUNCTION spoil_150();
+CALL bbm_run('away', resume_failed => true);
+DROP TRIGGER spoil ON parted_2;
+ALTER TABLE parted ATTACH PARTITION parted_1 FOR VALUES FROM (0) TO (100);
+UPDATE parted SET v = id WHERE id = 150;
+CALL bbm_run('away', resume_failed => true);
+SELECT n, min(id), max(id), count(*) FROM parted GROUP BY n ORDER BY n;
+
 SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
 DROP VIEW quarantined;
 DROP EXTENSION bbm;
 DROP TABLE gaps, words, parted;
-DROP FUNCTION add_one, spoil;
+DROP FUNCTION add_one, spoil, spoil_150;
 ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.min_pace;
 ALTER SYSTEM RESET bbm.retry_delay;
