@@ -117,10 +117,30 @@ UPDATE parted SET v = id WHERE id = 150;
 CALL bbm_run('away', resume_failed => true);
 SELECT n, min(id), max(id), count(*) FROM parted GROUP BY n ORDER BY n;
 
+-- what is quarantined after a check over all partitions is tried again in all of them
+CREATE TABLE moving (id integer, r text, done boolean NOT NULL DEFAULT false, n integer, v text, PRIMARY KEY (id, r)) PARTITION BY LIST (r);
+CREATE TABLE moving_a PARTITION OF moving FOR VALUES IN ('a');
+CREATE TABLE moving_b PARTITION OF moving FOR VALUES IN ('b');
+INSERT INTO moving SELECT i, CASE WHEN i % 2 = 0 THEN 'a' ELSE 'b' END, false, NULL, CASE i WHEN 31 THEN 'bad' ELSE i::text END FROM generate_series(1, 100) i;
+SELECT bbm_update('moving', 'moving', 'done = true, n = v::integer', 'NOT done', column_name => 'id', batch_size => 10, max_attempts => 2) > 0 AS created;
+CALL bbm_run('moving');
+SELECT partition_order FROM batched_background_migrations WHERE name = 'moving';
+INSERT INTO moving VALUES (5, 'a', false, NULL, 'bad');
+UPDATE moving SET v = id WHERE id = 31;
+SELECT bbm_alter('moving', on_error => 'split');
+CALL bbm_run('moving', resume_failed => true);
+SELECT min_value, max_value FROM quarantined WHERE name = 'moving';
+UPDATE moving SET v = id;
+SELECT bbm_retry('moving');
+CALL bbm_run('moving');
+SELECT j.kind, j.round, j.phase, j.row_count, j.status FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON m.id = batched_background_migration_id
+WHERE name = 'moving' AND (j.phase = 'verify' OR kind <> 'range') ORDER BY j.id;
+SELECT done, count(*) FROM moving GROUP BY done;
+
 SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
 DROP VIEW quarantined;
 DROP EXTENSION bbm;
-DROP TABLE gaps, words, parted;
+DROP TABLE gaps, words, parted, moving;
 DROP FUNCTION add_one, spoil, spoil_150;
 ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.min_pace;

@@ -183,8 +183,13 @@ bbm_work_partition(const BbmWork *work)
 	BbmTarget  *target = work->target;
 	const BbmJob *job = work->job;
 	bool		of_partition = target->per_partition && job->relation_name;
-	/* a range from before the table had a child table is the table's own; in a later phase it covers all partitions */
-	BbmPartition *partition = !of_partition && !bbm_phase_is(job->phase, BBM_WORK(1)) ?
+	/*
+	 * A range from before the table had a child table is the table's own; in a
+	 * later phase it covers all partitions.  So does one of these that was
+	 * quarantined and is tried again; the filter shows what is done.
+	 */
+	BbmPartition *partition = !of_partition &&
+		(!bbm_phase_is(job->phase, BBM_WORK(1)) || (target->rounds && target->strategy->has_key)) ?
 		bbm_partitions_open_as_one(target) :
 		bbm_partition_open(target, of_partition ? job->relation : target->relid);
 
