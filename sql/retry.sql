@@ -137,11 +137,39 @@ SELECT j.kind, j.round, j.phase, j.row_count, j.status FROM batched_background_m
 WHERE name = 'moving' AND (j.phase = 'verify' OR kind <> 'range') ORDER BY j.id;
 SELECT done, count(*) FROM moving GROUP BY done;
 
+-- an error that says canceled, but is none of this session's, is tried again in a claim, too
+CREATE TABLE canceled (id integer PRIMARY KEY, n integer);
+CREATE INDEX ON canceled (n);
+INSERT INTO canceled SELECT generate_series(1, 10);
+CREATE SEQUENCE tries;
+CREATE FUNCTION canceled_once() RETURNS boolean STABLE LANGUAGE plpgsql AS $$
+BEGIN
+    IF nextval('tries') = 1 THEN
+        RAISE query_canceled USING MESSAGE = 'canceling statement due to statement timeout';
+    END IF;
+    RETURN true;
+END $$;
+SELECT bbm_update('canceled', 'canceled', 'n = 1', 'canceled_once()', column_name => 'n', batching_strategy => 'NullKeySetBatchingStrategy', batch_size => 5) > 0 AS created;
+SELECT setval('tries', 1, false);
+CALL bbm_run('canceled');
+SELECT n, count(*) FROM canceled GROUP BY n;
+
+-- a job with as many attempts as there can be, from an import, is tried again
+UPDATE gaps SET n = 0, v = 'bad' WHERE id = 10;
+SELECT bbm_update('attempts', 'gaps', 'n = n + 1 + 0 * v::integer', max_value => 20, batch_size => 2, max_attempts => 1) > 0 AS created;
+CALL bbm_run('attempts');
+SELECT bbm_pause('attempts');
+UPDATE batched_background_migration_jobs SET status = 1, attempts = 32767 WHERE status = 3;
+UPDATE gaps SET n = 0, v = id WHERE id <= 20;
+CALL bbm_run('attempts');
+SELECT n, count(*) FROM gaps GROUP BY n;
+
 SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
 DROP VIEW quarantined;
 DROP EXTENSION bbm;
-DROP TABLE gaps, words, parted, moving;
-DROP FUNCTION add_one, spoil, spoil_150;
+DROP TABLE gaps, words, parted, moving, canceled;
+DROP SEQUENCE tries;
+DROP FUNCTION add_one, spoil, spoil_150, canceled_once;
 ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.min_pace;
 ALTER SYSTEM RESET bbm.retry_delay;

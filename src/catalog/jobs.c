@@ -146,7 +146,7 @@ bool
 bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id, MemoryContext context, BbmJob *job)
 {
 	static BbmSql sql = {
-		"UPDATE @.batched_background_migration_jobs j SET status = 4, attempts = attempts + 1, "
+		"UPDATE @.batched_background_migration_jobs j SET status = 4, attempts = attempts + (attempts < 32767)::integer, "
 		"claim_epoch = claim_epoch + 1, worker_pid = $4, worker_id = $5, started_at = $3, updated_at = $3 "
 		"WHERE j.id = (SELECT o.id FROM @.batched_background_migration_jobs o "
 		" WHERE o.status = $2::smallint AND o.status <> 2 AND o.batched_background_migration_id = $1 "
