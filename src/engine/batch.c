@@ -40,6 +40,7 @@
 #include "engine/run_range.h"
 #include "engine/verify.h"
 #include "strategy/resolve.h"
+#include "target/bound.h"
 #include "target/hierarchy.h"
 #include "target/key.h"
 #include "target/lockset.h"
@@ -139,21 +140,10 @@ static BbmBound
 keep_cursor(const BbmWork *work, const BbmBound *reached)
 {
 	MemoryContext old = MemoryContextSwitchTo(work->context);
-	BbmBound	cursor = *reached;
+	BbmBound	cursor = bbm_bound_copy(reached);
 
-	if (DatumGetPointer(reached->key))
-		cursor.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(reached->key));
 	MemoryContextSwitchTo(old);
 	return cursor;
-}
-
-/* Replaces a kept cursor by another one.  A job may have millions of commits, and its memory lasts as long. */
-void
-bbm_replace_cursor(BbmBound *kept, BbmBound cursor)
-{
-	if (DatumGetPointer(kept->key))
-		pfree(DatumGetPointer(kept->key));
-	*kept = cursor;
 }
 
 /*
@@ -320,7 +310,7 @@ run_sub_batch(BbmWork *work, BbmRange *sub_batch)
 	{
 		more = next_sub_batch(work, partition, sub_batch, &batch_size);
 		if (job->has_cursor)
-			bbm_replace_cursor(&work->job->ran_from, keep_cursor(work, &sub_batch->min));
+			bbm_bound_replace(&work->job->ran_from, keep_cursor(work, &sub_batch->min));
 		work->job->ran_from_known = true;
 		work->keys += sub_batch->key_count;
 		work->new_keys += sub_batch->key_count;
@@ -580,7 +570,7 @@ bbm_work_whole(BbmWork *work)
 		if (!more)
 			break;
 		bbm_job_progress(job, &sub_batch.max, work->next_size, &work->cost);
-		bbm_replace_cursor(&job->cursor, keep_cursor(work, &sub_batch.max));
+		bbm_bound_replace(&job->cursor, keep_cursor(work, &sub_batch.max));
 		job->has_cursor = true;
 	}
 	work->outside = bbm_outside_end();

@@ -28,7 +28,7 @@
 #include "catalog/shard_errors.h"
 #include "engine/outcome.h"
 #include "engine/run_range.h"
-#include "target/key.h"
+#include "target/bound.h"
 #include "target/target.h"
 
 typedef struct Bisection

@@ -717,25 +717,3 @@ bbm_key_range_values(const BbmKey *key, const BbmBound *min, const BbmBound *max
 	bbm_key_values(key, &low, min_values);
 	bbm_key_values(key, &high, max_values);
 }
-
-/* Compares two bounds in the key's order, like a btree comparison function. */
-int
-bbm_key_compare_bounds(const BbmKey *key, const BbmBound *a, const BbmBound *b)
-{
-	Datum		a_values[BBM_MAX_KEY_COLUMNS];
-	Datum		b_values[BBM_MAX_KEY_COLUMNS];
-
-	/* a number may be beyond those of the key's type */
-	if (key->is_integer)
-		return a->number < b->number ? -1 : a->number > b->number;
-	bbm_key_values(key, a, a_values);
-	bbm_key_values(key, b, b_values);
-	return bbm_key_compare(key, a_values, b_values);
-}
-
-/* The later of two bounds; the first may be that of an empty table. */
-BbmBound
-bbm_key_later(const BbmKey *key, const BbmBound *a, const BbmBound *b)
-{
-	return (!key->is_integer && !DatumGetPointer(a->key)) || bbm_key_compare_bounds(key, a, b) < 0 ? *b : *a;
-}
