@@ -164,12 +164,52 @@ UPDATE gaps SET n = 0, v = id WHERE id <= 20;
 CALL bbm_run('attempts');
 SELECT n, count(*) FROM gaps GROUP BY n;
 
+-- without the condition by which verification has found rows none of them is to be done, and none is found
+UPDATE gaps SET n = 0, v = id;
+SELECT bbm_update('dropped', 'gaps', 'n = n + 1', row_check => 'n = 1 AND id <> 70', verify => true, batch_size => 10) > 0 AS created;
+CALL bbm_run('dropped');
+UPDATE batched_background_migrations SET verify = false, row_check = NULL WHERE name = 'dropped';
+CALL bbm_run('dropped', resume_failed => true);
+SELECT n, count(*) FROM gaps GROUP BY n;
+UPDATE gaps SET n = 0;
+CREATE FUNCTION pause() RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE batched_background_migrations SET status = 0 WHERE name = 'dropped midway';
+    RETURN true;
+END $$;
+CREATE FUNCTION pauses(id integer) RETURNS boolean STABLE LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN id <> 20 OR pause();
+END $$;
+SELECT bbm_update('dropped midway', 'gaps', 'n = n + 1', row_check => 'pauses(id)', verify => true, batch_size => 10, max_attempts => 1) > 0 AS created;
+CALL bbm_run('dropped midway');
+SELECT phase, round FROM batched_background_migrations WHERE name = 'dropped midway';
+UPDATE batched_background_migrations SET verify = false, row_check = NULL WHERE name = 'dropped midway';
+CALL bbm_run('dropped midway');
+SELECT phase, round FROM batched_background_migrations WHERE name = 'dropped midway';
+SELECT n, count(*) FROM gaps GROUP BY n;
+
+-- a job that was to be bisected fails when a user wants that
+UPDATE gaps SET n = 0, v = CASE id WHEN 30 THEN 'bad' ELSE id::text END;
+CREATE FUNCTION stop_at_100(lo integer, hi integer) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE gaps SET n = n + 1 + 0 * v::integer WHERE id BETWEEN lo AND hi;
+    IF hi = 100 THEN
+        UPDATE batched_background_migrations SET status = 0 WHERE name = 'decided';
+    END IF;
+END $$;
+SELECT bbm_create('decided', 'gaps', 'stop_at_100', batch_size => 5, max_attempts => 1, on_error => 'split') > 0 AS created;
+CALL bbm_run('decided');
+SELECT bbm_alter('decided', on_error => 'fail');
+CALL bbm_run('decided');
+SELECT count(*) FROM quarantined WHERE name = 'decided';
+
 SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
 DROP VIEW quarantined;
 DROP EXTENSION bbm;
 DROP TABLE gaps, words, parted, moving, canceled;
 DROP SEQUENCE tries;
-DROP FUNCTION add_one, spoil, spoil_150, canceled_once;
+DROP FUNCTION add_one, spoil, spoil_150, canceled_once, pause, pauses, stop_at_100;
 ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.min_pace;
 ALTER SYSTEM RESET bbm.retry_delay;

@@ -256,7 +256,7 @@ verify(BbmWork *work, BbmRange *sub_batch)
 
 	target->repairs = BBM_REPAIRS_NONE;
 	/* a job from before the migration was restarted: its result is not needed any more */
-	if (bbm_phase_precedes(job->phase, target->migration->phase))
+	if (bbm_phase_precedes(job->phase, target->migration->phase) || !bbm_has_condition(target))
 		return false;
 	if (target->strategy->table_scans)
 	{
@@ -294,6 +294,8 @@ run_sub_batch(BbmWork *work, BbmRange *sub_batch)
 	work->cost.rows = 0;
 	if (job->phase.verifies)
 		return verify(work, sub_batch);
+	if (job->kind == BBM_JOB_REPAIR && !bbm_has_condition(target))
+		return false;
 	target->repairs = job->kind != BBM_JOB_REPAIR ? BBM_REPAIRS_NONE :
 		bbm_verifies_by_check(target, job->phase.round - 1) ? BBM_REPAIRS_CHECK : BBM_REPAIRS_FILTER;
 	partition = bbm_work_partition(work);
