@@ -340,6 +340,9 @@ reclaim(BbmClaim *claim, int status, TimestampTz now)
 {
 	if (!bbm_job_reclaim(claim->target->migration->id, status, now, claim->worker_id, claim->context, &claim->job))
 		return false;
+	/* it was to be bisected, and a user has decided otherwise since */
+	if (claim->target->migration->on_error == BBM_ON_ERROR_FAIL)
+		claim->job.bisect = false;
 	ForceSyncCommit();
 	return true;
 }
