@@ -20,7 +20,7 @@ OBJS = src/module.o \
 	src/catalog/job_progress.o src/catalog/job_record.o src/catalog/jobs.o src/catalog/merge.o src/catalog/migrations.o \
 	src/catalog/options.o src/catalog/partitions.o \
 	src/catalog/recent.o src/catalog/shape.o src/catalog/shard_control.o src/catalog/shard_errors.o src/catalog/shard_parts.o src/catalog/shard_records.o src/catalog/shards.o src/catalog/sql.o src/catalog/stalled.o src/catalog/tables.o src/catalog/totals.o src/catalog/whole.o \
-	src/target/cascade.o src/target/changes.o src/target/draw.o src/target/explain.o src/target/filter.o src/target/hierarchy.o src/target/job.o src/target/key.o \
+	src/target/bound.o src/target/cascade.o src/target/changes.o src/target/draw.o src/target/explain.o src/target/filter.o src/target/hierarchy.o src/target/job.o src/target/key.o \
 	src/target/key_query.o src/target/key_scan.o src/target/key_sql.o src/target/lockset.o src/target/null_keys.o \
 	src/target/nulls.o src/target/order.o src/target/partition.o src/target/partitions.o src/target/plan_guard.o src/target/reads.o \
 	src/target/relation.o src/target/rights.o src/target/sample.o src/target/size.o src/target/statement.o src/target/statement_text.o \
@@ -44,7 +44,7 @@ OBJS += $(if $(BBM_POINTS),src/base/point.o)
 # The tests, in the order in which they run; `make lint` knows one not listed.
 # sql/NAME.sql, test/specs/NAME.spec and test/t/NAME.pl
 REGRESS = install settings doctor screen refused metrics limits throttle pace impact create options if_not_exists statement sync_trigger recipes guards properties privileges others operator spying attack columns forgotten shadow nologin \
-	control status progress run run_options runbook registry owner import plan_guard background failures keys nullable strategies partitions moved_rows row_security identity on_error breaker no_rows sizes claims memory follow table_scan \
+	control status progress run run_options runbook registry owner import plan_guard background failures keys nullable strategies partitions moved_rows row_security identity on_error retry breaker no_rows sizes claims memory follow table_scan \
 	blocks verify verify_all dry_run preview counts trouble key_change reference documented
 ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alter-claim retry row-lock \
 	run-beside-run control-open control-rollback two-migrations prepared sync-trigger follow block-move dry-run \

@@ -7,6 +7,7 @@
  */
 #include "catalog/errors.h"
 
+#include "base/cancel.h"
 #include "base/printable.h"
 #include "catalog/jobs.h"
 #include "catalog/sql.h"
@@ -59,6 +60,19 @@ bbm_errors_count(int64 migration_id)
 	return bbm_sql_int64(0, 1);
 }
 
+/* What a migration fails with when more cannot be done than its max_errors. */
+ErrorData *
+bbm_errors_too_many(const BbmMigration *migration, const ErrorData *last)
+{
+	ErrorData  *error = bbm_make_error(ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+									   psprintf("more than %d %s cannot be done", migration->max_errors,
+												migration->on_error == BBM_ON_ERROR_SKIP ? "ranges" : "rows"),
+									   "bbm_errors shows those before; correct the job, or raise max_errors, and start the migration again.");
+
+	error->detail = psprintf("The last error was: %s", last->message);
+	return error;
+}
+
 static const char *
 counted(int64 n, const char *one, const char *many)
 {
@@ -88,6 +102,42 @@ bbm_quarantined_to_string(int64 migration_id)
 		return "";
 	return psprintf(", %s%s%s quarantined", rows > 0 ? counted(rows, "row", "rows") : "",
 					rows > 0 && ranges > 0 ? " and " : "", ranges > 0 ? counted(ranges, "range", "ranges") : "");
+}
+
+/* Returns a list of BbmQuarantined, in the current memory context. */
+List *
+bbm_errors(int64 migration_id)
+{
+	static BbmSql sql = {
+		"SELECT id, relation, min_value, max_value, min_key, max_key FROM @.bbm_row_errors WHERE migration_id = $1",
+		1, {INT8OID}
+	};
+	List	   *list = NIL;
+
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		BbmQuarantined *entry = palloc0(sizeof(BbmQuarantined));
+		bool		isnull;
+		Datum		relation = bbm_sql_get(i, 2, &isnull);
+
+		entry->id = bbm_sql_int64(i, 1);
+		entry->relation = isnull ? InvalidOid : DatumGetObjectId(relation);
+		entry->min.number = bbm_sql_int64(i, 3);
+		entry->max.number = bbm_sql_int64(i, 4);
+		entry->min.key = bbm_sql_array(i, 5, CurrentMemoryContext);
+		entry->max.key = bbm_sql_array(i, 6, CurrentMemoryContext);
+		list = lappend(list, entry);
+	}
+	return list;
+}
+
+void
+bbm_error_delete(int64 id)
+{
+	static BbmSql sql = {"DELETE FROM @.bbm_row_errors WHERE id = $1", 1, {INT8OID}};
+
+	bbm_sql_run(&sql, true, Int64GetDatum(id));
 }
 
 /*

@@ -146,7 +146,7 @@ bool
 bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id, MemoryContext context, BbmJob *job)
 {
 	static BbmSql sql = {
-		"UPDATE @.batched_background_migration_jobs j SET status = 4, attempts = attempts + 1, "
+		"UPDATE @.batched_background_migration_jobs j SET status = 4, attempts = attempts + (attempts < 32767)::integer, "
 		"claim_epoch = claim_epoch + 1, worker_pid = $4, worker_id = $5, started_at = $3, updated_at = $3 "
 		"WHERE j.id = (SELECT o.id FROM @.batched_background_migration_jobs o "
 		" WHERE o.status = $2::smallint AND o.status <> 2 AND o.batched_background_migration_id = $1 "
@@ -306,6 +306,23 @@ bbm_jobs_repair(int64 migration_id, int round)
 
 	bbm_job_ids_catch_up();
 	bbm_sql_run(&sql, true, Int64GetDatum(migration_id), Int32GetDatum(round));
+}
+
+/*
+ * Are rows that verification has found still to be done?  Those of them that are
+ * quarantined are done along with them, and not tried again by themselves.
+ */
+bool
+bbm_jobs_have_repair(int64 migration_id)
+{
+	static BbmSql sql = {
+		"SELECT FROM @.batched_background_migration_jobs "
+		"WHERE batched_background_migration_id = $1 AND kind = 'repair' AND status IN (1, 3, 4) AND status <> 2 LIMIT 1",
+		1, {INT8OID}
+	};
+
+	bbm_sql_run(&sql, false, Int64GetDatum(migration_id));
+	return SPI_processed > 0;
 }
 
 /* Appends a key, without control characters and shortened. */

@@ -45,6 +45,7 @@ extern bool bbm_job_is_followed(int64 migration_id, int64 job_id);
 extern int64 bbm_jobs_refresh(int64 migration_id);
 extern bool bbm_jobs_idle(int64 migration_id, int n);
 extern int64 bbm_jobs_found(int64 migration_id, int round);
+extern bool bbm_jobs_have_repair(int64 migration_id);
 extern void bbm_jobs_repair(int64 migration_id, int round);
 extern char *bbm_job_range_to_string(const BbmJob *job);
 extern int64 *bbm_jobs_checks(int64 migration_id, int round, int *n);

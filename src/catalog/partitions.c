@@ -248,7 +248,8 @@ bbm_partition_extent(int64 migration_id, Oid relation, const BbmBound *low, cons
 }
 
 /*
- * Reads the end of a partition's last range in a phase; false when it has none.
+ * Reads the end of a partition's last range in a phase, or (round 0) in that
+ * phase of any round; false when it has none.
  * Ranges that were allocated when the root had no child table yet belong to
  * the root itself.
  */
@@ -257,8 +258,8 @@ bbm_jobs_last(int64 migration_id, Oid root, Oid relation, BbmPhase phase, BbmBou
 {
 	static BbmSql sql = {
 		"SELECT max_value, max_key FROM @.batched_background_migration_jobs "
-		"WHERE batched_background_migration_id = $1 AND coalesce(relation, $3) = $2 AND phase = $4 AND round = $5 "
-		"AND kind <> 'retry' "
+		"WHERE batched_background_migration_id = $1 AND coalesce(relation, $3) = $2 AND phase = $4 "
+		"AND (round = $5 OR $5 = 0) AND kind = 'range' "
 		"ORDER BY id DESC LIMIT 1",
 		5, {INT8OID, OIDOID, OIDOID, TEXTOID, INT4OID}
 	};

@@ -40,6 +40,7 @@
 #include "engine/run_range.h"
 #include "engine/verify.h"
 #include "strategy/resolve.h"
+#include "target/bound.h"
 #include "target/hierarchy.h"
 #include "target/key.h"
 #include "target/lockset.h"
@@ -139,21 +140,10 @@ static BbmBound
 keep_cursor(const BbmWork *work, const BbmBound *reached)
 {
 	MemoryContext old = MemoryContextSwitchTo(work->context);
-	BbmBound	cursor = *reached;
+	BbmBound	cursor = bbm_bound_copy(reached);
 
-	if (DatumGetPointer(reached->key))
-		cursor.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(reached->key));
 	MemoryContextSwitchTo(old);
 	return cursor;
-}
-
-/* Replaces a kept cursor by another one.  A job may have millions of commits, and its memory lasts as long. */
-void
-bbm_replace_cursor(BbmBound *kept, BbmBound cursor)
-{
-	if (DatumGetPointer(kept->key))
-		pfree(DatumGetPointer(kept->key));
-	*kept = cursor;
 }
 
 /*
@@ -183,8 +173,13 @@ bbm_work_partition(const BbmWork *work)
 	BbmTarget  *target = work->target;
 	const BbmJob *job = work->job;
 	bool		of_partition = target->per_partition && job->relation_name;
-	/* a range from before the table had a child table is the table's own; in a later phase it covers all partitions */
-	BbmPartition *partition = !of_partition && !bbm_phase_is(job->phase, BBM_WORK(1)) ?
+	/*
+	 * A range from before the table had a child table is the table's own; in a
+	 * later phase it covers all partitions.  So does one of these that was
+	 * quarantined and is tried again; the filter shows what is done.
+	 */
+	BbmPartition *partition = !of_partition &&
+		(!bbm_phase_is(job->phase, BBM_WORK(1)) || (target->rounds && target->strategy->has_key)) ?
 		bbm_partitions_open_as_one(target) :
 		bbm_partition_open(target, of_partition ? job->relation : target->relid);
 
@@ -261,7 +256,7 @@ verify(BbmWork *work, BbmRange *sub_batch)
 
 	target->repairs = BBM_REPAIRS_NONE;
 	/* a job from before the migration was restarted: its result is not needed any more */
-	if (bbm_phase_precedes(job->phase, target->migration->phase))
+	if (bbm_phase_precedes(job->phase, target->migration->phase) || !bbm_has_condition(target))
 		return false;
 	if (target->strategy->table_scans)
 	{
@@ -299,6 +294,8 @@ run_sub_batch(BbmWork *work, BbmRange *sub_batch)
 	work->cost.rows = 0;
 	if (job->phase.verifies)
 		return verify(work, sub_batch);
+	if (job->kind == BBM_JOB_REPAIR && !bbm_has_condition(target))
+		return false;
 	target->repairs = job->kind != BBM_JOB_REPAIR ? BBM_REPAIRS_NONE :
 		bbm_verifies_by_check(target, job->phase.round - 1) ? BBM_REPAIRS_CHECK : BBM_REPAIRS_FILTER;
 	partition = bbm_work_partition(work);
@@ -307,13 +304,15 @@ run_sub_batch(BbmWork *work, BbmRange *sub_batch)
 				(errmsg("migration \"%s\": job " INT64_FORMAT " has nothing to do, as table %s no longer belongs to \"%s\"",
 						bbm_printable(target->migration->name), job->id, bbm_printable(job->relation_name),
 						bbm_printable(target->migration->table_name))));
-	else if (job->bisect && job->kind == BBM_JOB_REPAIR && target->form != BBM_JOB_COMPOSED)
+	else if (job->kind == BBM_JOB_REPAIR && !job->has_cursor)
+		bbm_quarantine_end(target, partition, job);
+	if (partition && job->bisect && job->kind == BBM_JOB_REPAIR && target->form != BBM_JOB_COMPOSED)
 		work->cost.rows = bbm_bisect(target, partition, job, NULL);
-	else
+	else if (partition)
 	{
 		more = next_sub_batch(work, partition, sub_batch, &batch_size);
 		if (job->has_cursor)
-			bbm_replace_cursor(&work->job->ran_from, keep_cursor(work, &sub_batch->min));
+			bbm_bound_replace(&work->job->ran_from, keep_cursor(work, &sub_batch->min));
 		work->job->ran_from_known = true;
 		work->keys += sub_batch->key_count;
 		work->new_keys += sub_batch->key_count;
@@ -398,17 +397,7 @@ check_follows_record(const BbmWork *work)
 
 	if (!shard->has_cursor || work->job->kind != BBM_JOB_RANGE || work->job->phase.verifies)
 		return;
-	if (key->is_integer)
-		order = from->number < shard->cursor.number ? -1 : from->number > shard->cursor.number;
-	else
-	{
-		Datum		a[BBM_MAX_KEY_COLUMNS];
-		Datum		b[BBM_MAX_KEY_COLUMNS];
-
-		bbm_key_values(key, from, a);
-		bbm_key_values(key, &shard->cursor, b);
-		order = bbm_key_compare(key, a, b);
-	}
+	order = bbm_key_compare_bounds(key, from, &shard->cursor);
 	if (order < 0 || (order == 0 && !work->job->has_cursor))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -589,7 +578,7 @@ bbm_work_whole(BbmWork *work)
 		if (!more)
 			break;
 		bbm_job_progress(job, &sub_batch.max, work->next_size, &work->cost);
-		bbm_replace_cursor(&job->cursor, keep_cursor(work, &sub_batch.max));
+		bbm_bound_replace(&job->cursor, keep_cursor(work, &sub_batch.max));
 		job->has_cursor = true;
 	}
 	work->outside = bbm_outside_end();

@@ -51,6 +51,5 @@ typedef struct BbmWork
 extern PGDLLEXPORT void bbm_work(void *arg);
 extern BbmPartition *bbm_work_partition(const BbmWork *work);
 extern int64 bbm_work_whole(BbmWork *work);
-extern void bbm_replace_cursor(BbmBound *kept, BbmBound cursor);
 
 #endif							/* BBM_ENGINE_BATCH_H */

@@ -28,6 +28,7 @@
 #include "catalog/shard_errors.h"
 #include "engine/outcome.h"
 #include "engine/run_range.h"
+#include "target/bound.h"
 #include "target/target.h"
 
 typedef struct Bisection
@@ -75,24 +76,31 @@ try_half(Bisection *bisection, const BbmRange *sub_batch)
 	return error;
 }
 
-/* Records the rows of a range that cannot be halved any more, unless there are too many already. */
+/*
+ * Records the rows of a range that cannot be halved any more, unless there are
+ * too many already.  They have one key, which alone is recorded: an integer's
+ * range begins after the key before it.
+ */
 static void
 quarantine(Bisection *bisection, const BbmRange *sub_batch, const ErrorData *error)
 {
-	const BbmMigration *migration = bisection->target->migration;
+	BbmTarget  *target = bisection->target;
+	BbmRange	one;
 
-	if (++bisection->errors > migration->max_errors)
+	if (++bisection->errors > target->migration->max_errors)
 	{
 		bbm_failing_code = BBM_CODE_ATTEMPTS;
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("more than %d rows cannot be done", migration->max_errors),
-				 errdetail("The last error was: %s", error->message),
-				 errhint("bbm_errors shows those before; correct the job, or raise max_errors, and start the migration again.")));
+		ThrowErrorData(bbm_errors_too_many(target->migration, error));
 	}
-	bbm_error_add(bisection->job, &sub_batch->min, &sub_batch->max, error);
-	if (bisection->target->shard)
-		bbm_shard_error_add(bisection->target->shard, &sub_batch->min, &sub_batch->max, error);
+	target->strategy->first_sub_batch(target, bisection->partition, sub_batch, false, 1, &one);
+	/* the job fails where there is no row */
+	if (one.key_count == 0)
+		one = *sub_batch;
+	else
+		one.min = one.max;
+	bbm_error_add(bisection->job, &one.min, &one.max, error);
+	if (target->shard)
+		bbm_shard_error_add(target->shard, &one.min, &one.max, error);
 }
 
 /*
@@ -137,6 +145,38 @@ bisect(Bisection *bisection, const BbmRange *sub_batch)
 	{
 		all.max = sub_batch->max;
 		bisect(bisection, &all);
+	}
+}
+
+/*
+ * A range that verification has checked is about to be processed again.
+ * Quarantined rows of it that verification finds are processed along with it,
+ * or quarantined anew: were they to stay what bbm_retry tries again, they would
+ * be done twice.  Others stay; they are as they should be, and may be not done.
+ * "target->repairs" says what is found.  In the job's transaction, whose row is
+ * locked: bbm_retry may take them before that, under the migration's lock.
+ */
+void
+bbm_quarantine_end(BbmTarget *target, BbmPartition *partition, const BbmJob *job)
+{
+	ListCell   *cell;
+
+	/* what the record of a shard has is tried again before verification (catalog/shard_errors.c) */
+	if (target->shard)
+		return;
+	foreach(cell, bbm_errors(job->migration_id))
+	{
+		const BbmQuarantined *entry = lfirst(cell);
+		BbmRange	range = {entry->min, entry->max, 0};
+		BbmRange	found;
+
+		if ((!partition->as_one_table && entry->relation != job->relation) ||
+			bbm_key_compare_bounds(&target->key, &entry->max, &job->min) < 0 ||
+			bbm_key_compare_bounds(&target->key, &entry->min, &job->max) > 0)
+			continue;
+		target->strategy->first_sub_batch(target, partition, &range, false, 1, &found);
+		if (found.key_count > 0)
+			bbm_error_delete(entry->id);
 	}
 }
 

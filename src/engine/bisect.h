@@ -12,6 +12,7 @@
 
 #include "target/target.h"
 
+extern void bbm_quarantine_end(BbmTarget *target, BbmPartition *partition, const BbmJob *job);
 extern int64 bbm_bisect(BbmTarget *target, BbmPartition *partition, const BbmJob *job, const BbmRange *sub_batch);
 
 #endif							/* BBM_ENGINE_BISECT_H */

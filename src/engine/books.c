@@ -19,6 +19,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/cancel.h"
 #include "base/guc.h"
 #include "base/locks.h"
 #include "base/point.h"
@@ -231,7 +232,7 @@ bbm_books_keep(BbmTarget *target)
 	bbm_pacing_end(target->migration, 0);
 	if (sums)
 		owes = books.merge && !books.done ? target->migration->id : 0;
-	if (error && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	if (error && bbm_error_is_cancel(error))
 		return error;
 	if (error && bbm_time_has_come(GetCurrentTimestamp(), log_again, BBM_LOG_BOOKS_MS))
 	{

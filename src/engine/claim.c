@@ -39,6 +39,7 @@
 #include "catalog/jobs.h"
 #include "engine/books.h"
 #include "strategy/resolve.h"
+#include "target/bound.h"
 #include "target/partition.h"
 #include "target/partitions.h"
 #include "target/size.h"
@@ -247,16 +248,6 @@ take_orphans(BbmClaim *claim, bool *locked)
 	return others;
 }
 
-static BbmBound
-keep_bound(const BbmBound *bound)
-{
-	BbmBound	kept = *bound;
-
-	if (DatumGetPointer(bound->key))
-		kept.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(bound->key));
-	return kept;
-}
-
 /*
  * A claim that reaches the end of the table, or of its partition, would leave
  * nothing to the other workers: takes only the first keys of the range.
@@ -309,8 +300,8 @@ insert_job(BbmClaim *claim, const BbmClaimState *state, const BbmRange *range, c
 	of_partition = target->per_partition && partition && !partition->as_one_table;
 	claim->job.relation = of_partition ? partition->relid : InvalidOid;
 	claim->job.relation_name = of_partition ? pstrdup(partition->name) : NULL;
-	claim->job.min = keep_bound(&range->min);
-	claim->job.max = keep_bound(&range->max);
+	claim->job.min = bbm_bound_copy(&range->min);
+	claim->job.max = bbm_bound_copy(&range->max);
 	claim->job.key_count = range->key_count;
 	claim->job.batch_size = size;
 	claim->job.marks = keep_marks(range->marks);
@@ -349,6 +340,9 @@ reclaim(BbmClaim *claim, int status, TimestampTz now)
 {
 	if (!bbm_job_reclaim(claim->target->migration->id, status, now, claim->worker_id, claim->context, &claim->job))
 		return false;
+	/* it was to be bisected, and a user has decided otherwise since */
+	if (claim->target->migration->on_error == BBM_ON_ERROR_FAIL)
+		claim->job.bisect = false;
 	ForceSyncCommit();
 	return true;
 }

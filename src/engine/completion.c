@@ -33,6 +33,7 @@
 #include "catalog/shards.h"
 #include "engine/verify.h"
 #include "strategy/resolve.h"
+#include "target/bound.h"
 #include "target/key.h"
 #include "target/key_scan.h"
 #include "target/null_keys.h"

@@ -339,7 +339,7 @@ typedef struct JobArgs
  * again.
  */
 static bool
-skip_job(const JobArgs *args)
+skip_job(JobArgs *args)
 {
 	const BbmJob *job = args->job;
 	BbmShard   *shard = args->target->shard;
@@ -347,6 +347,12 @@ skip_job(const JobArgs *args)
 
 	if (shard && (!bbm_job_lock(args->job) || bbm_shard_enter(shard) == BBM_SHARD_GONE))
 		return false;
+	/* several processes at once may quarantine a few more */
+	if ((shard ? bbm_shard_errors_count(shard) : bbm_errors_count(job->migration_id)) >= args->target->migration->max_errors)
+	{
+		args->skip = false;
+		return bbm_job_fail(job, args->code, args->error, args->due, false);
+	}
 	if (!bbm_job_skip(job))
 		return false;
 	bbm_error_add(job, min, &job->max, args->error);
@@ -450,6 +456,17 @@ requeue_until(const BbmJob *job)
 {
 	int64		delay = bbm_backoff_ms(Min(job->requeues_in_row, PG_INT16_MAX) + 1, BBM_FIRST_REQUEUE_MS,
 									   BBM_LAST_REQUEUE_MS, pg_prng_double(&pg_global_prng_state));
+
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
+}
+
+/* When a job that has failed is tried again. */
+static TimestampTz
+retry_at(const BbmTarget *target, const BbmJob *job)
+{
+	int64		delay = bbm_backoff_ms(job->attempts, bbm_setting_int(target->migration, BBM_RETRY_DELAY),
+									   bbm_setting_int(target->migration, BBM_RETRY_MAX_DELAY),
+									   pg_prng_double(&pg_global_prng_state));
 
 	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
 }
@@ -698,15 +715,11 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 
 	if (class == BBM_ERROR_SIZE)
 		halve(target, job);
-	args.due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-										   bbm_backoff_ms(job->attempts,
-														  bbm_setting_int(target->migration, BBM_RETRY_DELAY),
-														  bbm_setting_int(target->migration, BBM_RETRY_MAX_DELAY),
-														  pg_prng_double(&pg_global_prng_state)));
-	args.bisect = job->bisect || (quarantine && target->migration->on_error == BBM_ON_ERROR_BISECT);
-	args.skip = quarantine && target->migration->on_error == BBM_ON_ERROR_SKIP;
-	if (quarantine)
-		args.due = GetCurrentTimestamp();
+	args.due = quarantine ? GetCurrentTimestamp() : retry_at(target, job);
+	/* of a range that verification has checked, rows are done that must not be done again: it is not quarantined as a whole */
+	args.bisect = job->bisect || (quarantine && (target->migration->on_error == BBM_ON_ERROR_BISECT ||
+												 job->kind == BBM_JOB_REPAIR));
+	args.skip = quarantine && !args.bisect;
 	if (!write_job(target, &args))
 		return true;
 	if (class != BBM_ERROR_TRANSIENT)
@@ -715,6 +728,8 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 
 	if (class == BBM_ERROR_HOPELESS)
 		bbm_record_migration_failed(target->migration, code, error);
+	else if (quarantine && !args.bisect && !args.skip)
+		bbm_record_migration_failed(target->migration, BBM_CODE_ATTEMPTS, bbm_errors_too_many(target->migration, error));
 	else if (used_up && !quarantine)
 	{
 		error->hint = used_up_hint(target, job, error, of_rows);

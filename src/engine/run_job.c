@@ -45,6 +45,7 @@
 #include "engine/no_rows.h"
 #include "engine/outcome.h"
 #include "engine/title.h"
+#include "target/bound.h"
 #include "target/target.h"
 #include "throttle/pacing.h"
 #include "throttle/throttle.h"
@@ -225,7 +226,7 @@ sub_batch_done(BbmEngine *engine, BbmTarget *target, BbmJob *job, const BbmWork 
 {
 	if (work->result == BBM_WORK_SUB_BATCH)
 	{
-		bbm_replace_cursor(&job->cursor, work->next_cursor);
+		bbm_bound_replace(&job->cursor, work->next_cursor);
 		job->has_cursor = true;
 		job->reduced_sub_batch_size = work->next_size;
 		job->no_progress = job->requeues_in_row = 0;

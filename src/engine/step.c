@@ -109,7 +109,7 @@ bbm_try_later(BbmEngine *engine, int64 id, const char *name, ErrorData *error)
 {
 	BbmOutcome	outcome = {BBM_STEP_WAIT};
 
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	if (bbm_error_is_cancel(error))
 		engine->cancelled = error;
 	outcome.due = bbm_trouble_met(id, engine->owner, name, error, bbm_error_is_lock(error->sqlerrcode), false);
 	(void) in_trouble(engine, id, &outcome);

@@ -45,6 +45,19 @@ bbm_verifies_by_check(const BbmTarget *target, int round)
 }
 
 /*
+ * Is there a condition by which verification finds rows?  Both may have been
+ * taken away since it began; then all rows are as they should be.  The null
+ * strategy finds rows by its column.
+ */
+bool
+bbm_has_condition(const BbmTarget *target)
+{
+	const BbmMigration *migration = target->migration;
+
+	return migration->row_check != NULL || migration->filter != NULL || !target->strategy->has_key;
+}
+
+/*
  * Is the job a check of a whole table, or of all of them?  Without
  * a key nothing shows which rows have been seen: they may move between two
  * ranges of a check, so that it must be done with one snapshot, and cannot be

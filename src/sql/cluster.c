@@ -44,6 +44,7 @@
 #include "sql/cluster_job.h"
 #include "strategy/resolve.h"
 #include "strategy/strategy.h"
+#include "target/bound.h"
 #include "target/hierarchy.h"
 #include "target/key.h"
 #include "target/order.h"
@@ -264,16 +265,6 @@ typedef struct TakeUp
 	int64		total;			/* an estimate of the keys to do; negative: none yet */
 } TakeUp;
 
-static BbmBound
-copy_bound(const BbmBound *bound)
-{
-	BbmBound	copy = *bound;
-
-	if (DatumGetPointer(bound->key))
-		copy.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(bound->key));
-	return copy;
-}
-
 /* Determines the range: what is given, and what there is in the shard now. */
 static void
 find_bounds(BbmDefinition *d, TakeUp *args)
@@ -299,8 +290,8 @@ find_bounds(BbmDefinition *d, TakeUp *args)
 	target->migration->min_found = !args->shard->min_given;
 	target->migration->max_found = !args->shard->max_given;
 	args->total = bbm_target_estimate(target);
-	low = copy_bound(bounds.min);
-	high = copy_bound(bounds.max);
+	low = bbm_bound_copy(bounds.min);
+	high = bbm_bound_copy(bounds.max);
 	bbm_target_close(target);
 	bbm_definition_set_bound(d, "min_value", "min_key", &low);
 	bbm_definition_set_bound(d, "max_value", "max_key", &high);

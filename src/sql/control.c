@@ -362,13 +362,17 @@ bbm_retry(PG_FUNCTION_ARGS)
 		bbm_no_such_migration(name);
 	bbm_jobs_unfinished(migration->id, &unfinished);
 	(void) bbm_jobs_refresh(migration->id);
-	quarantined = bbm_is_of_cluster(migration) ? bbm_cluster_retry(migration) : bbm_errors_retry(migration->id);
+	/* before the rows: what verification has found begins to be done */
+	if (status == BBM_FAILED && !bbm_is_of_cluster(migration))
+		(void) bbm_migration_set_status(migration->id, BBM_ACTIVE);
+	quarantined = bbm_is_of_cluster(migration) ? bbm_cluster_retry(migration) :
+		bbm_jobs_have_repair(migration->id) ? bbm_errors_count(migration->id) : bbm_errors_retry(migration->id);
 	if (status == BBM_FINISHED && quarantined > 0)
 	{
 		bbm_migration_reopen(migration->id);
 		bbm_wake_at_commit(migration->owner);
 	}
-	else if (status == BBM_FAILED)
+	else if (status == BBM_FAILED && bbm_is_of_cluster(migration))
 		(void) bbm_migration_set_status(migration->id, BBM_ACTIVE);
 	else if (status == BBM_ACTIVE || status == BBM_RUNNING)
 		/* a change of the row, so that a sleeping worker polls at once */

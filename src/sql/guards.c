@@ -621,6 +621,10 @@ updated(Relation rel, BbmRow old, BbmRow now)
 	/* a restored migration that is started here */
 	if (accepted && !bbm_row_is_null(old, "origin") && bbm_row_is_restored(old))
 		bbm_partitions_accept(id);
+	/* ranges may be left to allocate in partitions whose ranges have all been allocated up to the last key of then */
+	if (!bbm_engine_writes() && !verifies(now) && bbm_row_int(now, "round") == 1 &&
+		(!bbm_row_same(old, now, "max_value") || !bbm_row_same(old, now, "max_key")))
+		bbm_partitions_reopen(id);
 	/* its verification has failed: see verify_anew */
 	if (bbm_row_int(now, "round") == bbm_row_int(old, "round") + 1 && !bbm_engine_writes())
 		bbm_jobs_repair(id, (int) bbm_row_int(old, "round"));

@@ -44,6 +44,7 @@
 #include "sql/forward.h"
 #include "strategy/resolve.h"
 #include "strategy/strategy.h"
+#include "target/bound.h"
 #include "target/hierarchy.h"
 #include "target/key.h"
 #include "target/key_scan.h"
@@ -78,16 +79,6 @@ check_condition(const BbmMigration *migration)
 				 errhint("Give it another with bbm_alter.")));
 }
 
-static void
-keep(BbmBound *last, const BbmBound *bound)
-{
-	if (DatumGetPointer(last->key))
-		pfree(DatumGetPointer(last->key));
-	*last = *bound;
-	if (DatumGetPointer(bound->key))
-		last->key = PointerGetDatum(PG_DETOAST_DATUM_COPY(bound->key));
-}
-
 /*
  * Counts range by range along the key, from the migration's first to its last,
  * or over all rows where the range is open.
@@ -119,7 +110,7 @@ count_ranges(BbmTarget *target, BbmPartition *partition, bool by_check)
 			break;
 		rows += bbm_verify_range(target, partition, &range, by_check);
 		MemoryContextSwitchTo(old);
-		keep(&last, &range.max);
+		bbm_bound_replace(&last, bbm_bound_copy(&range.max));
 		allocation.after = &last;
 		MemoryContextReset(context);
 	}

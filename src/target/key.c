@@ -717,17 +717,3 @@ bbm_key_range_values(const BbmKey *key, const BbmBound *min, const BbmBound *max
 	bbm_key_values(key, &low, min_values);
 	bbm_key_values(key, &high, max_values);
 }
-
-/* The later of two bounds; the first may be that of an empty table. */
-BbmBound
-bbm_key_later(const BbmKey *key, const BbmBound *a, const BbmBound *b)
-{
-	Datum		a_values[BBM_MAX_KEY_COLUMNS];
-	Datum		b_values[BBM_MAX_KEY_COLUMNS];
-
-	if (!key->is_integer && !DatumGetPointer(a->key))
-		return *b;
-	bbm_key_values(key, a, a_values);
-	bbm_key_values(key, b, b_values);
-	return bbm_key_compare(key, a_values, b_values) < 0 ? *b : *a;
-}

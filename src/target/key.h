@@ -77,6 +77,5 @@ extern bool bbm_key_has_between(const BbmKey *key, const BbmBound *min, const Bb
 extern void bbm_key_range_values(const BbmKey *key, const BbmBound *min, const BbmBound *max, Datum *min_values,
 								 Datum *max_values);
 extern PGDLLEXPORT int bbm_key_compare(const BbmKey *key, const Datum *a, const Datum *b);
-extern PGDLLEXPORT BbmBound bbm_key_later(const BbmKey *key, const BbmBound *a, const BbmBound *b);
 
 #endif							/* BBM_TARGET_KEY_H */

@@ -351,6 +351,9 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 	BbmAllocation		allocation = {.after = state->has_last ? &state->last : NULL, .max = &state->max, .size = size,
 	.verifies = state->phase.verifies, .open_below = state->is_wide && state->min_found};
 	Oid			current = state->has_last && !is_repair(target, state->phase) ? state->last_relation : InvalidOid;
+	/* along a key a partition is worked on once, in whatever round */
+	BbmPhase	began = {.round = target->strategy->has_key && !state->phase.verifies ? 0 : state->phase.round,
+	.verifies = state->phase.verifies};
 	List	   *gone = NIL;
 	BbmBound	last;
 
@@ -394,8 +397,7 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 		if (!OidIsValid(current))
 			return false;
 		/* it may have been attached before, with some of its ranges allocated */
-		allocation.after = bbm_jobs_last(target->migration->id, target->relid, current, state->phase, &last) ? &last :
-			NULL;
+		allocation.after = bbm_jobs_last(target->migration->id, target->relid, current, began, &last) ? &last : NULL;
 		if (allocation.after == NULL && target->order == BBM_ORDER_BY_KEY)
 			begin_by_key(target, current);
 	}

@@ -24,6 +24,7 @@
 #include "base/hours.h"
 #include "catalog/migrations.h"
 #include "strategy/resolve.h"
+#include "target/bound.h"
 #include "target/key.h"
 #include "target/key_sql.h"
 #include "target/partition.h"
