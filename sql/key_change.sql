@@ -40,6 +40,32 @@ CREATE INDEX ON chain (before);
 SELECT bbm_update('chain', 'chain', 'code = code + 1', column_name => 'before');
 SELECT bbm_update('chain', 'chain', 'v = 1', column_name => 'before') > 0 AS created;
 
+-- ... by way of another table, and the columns of all of a key that is set to null
+CREATE TABLE round_trip (a int UNIQUE, k int PRIMARY KEY, other int);
+CREATE TABLE between_them (c int PRIMARY KEY CONSTRAINT first_leg REFERENCES round_trip (a) ON UPDATE CASCADE, twice int GENERATED ALWAYS AS (c * 2) STORED UNIQUE);
+ALTER TABLE round_trip ADD CONSTRAINT second_leg FOREIGN KEY (k) REFERENCES between_them (twice) ON UPDATE CASCADE;
+SELECT bbm_update('round trip', 'round_trip', 'a = a + 10', column_name => 'k');
+SELECT bbm_update('round trip', 'round_trip', 'other = 1', column_name => 'k') > 0 AS created;
+ALTER TABLE round_trip DROP CONSTRAINT second_leg, ADD CONSTRAINT second_leg FOREIGN KEY (k) REFERENCES between_them (twice);
+SELECT bbm_update('no action', 'round_trip', 'a = a + 10', column_name => 'k') > 0 AS created;
+-- rows that stay when others are deleted: by a foreign key of the table to itself, or by way of another one
+CREATE TABLE up (id int PRIMARY KEY, up int NOT NULL DEFAULT 1 REFERENCES up ON DELETE SET DEFAULT, gone bool);
+CREATE INDEX ON up (up);
+INSERT INTO up SELECT i, greatest(i - 1, 1), i % 2 = 0 OR i > 20 FROM generate_series(1, 40) i;
+SELECT bbm_delete('up', 'up', 'gone', column_name => 'up', batch_size => 3);
+SELECT bbm_delete('up', 'up', 'gone', batch_size => 3) > 0 AS created;
+CALL bbm_run('up');
+SELECT gone, count(*) FROM up GROUP BY gone;
+CREATE TABLE parts (id int PRIMARY KEY, a int, b int, part int) PARTITION BY RANGE (id);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (100);
+CREATE TABLE links (id int PRIMARY KEY REFERENCES parts ON DELETE CASCADE);
+ALTER TABLE parts ADD FOREIGN KEY (a) REFERENCES links ON DELETE SET NULL;
+CREATE INDEX ON parts (a);
+CREATE INDEX ON parts (b);
+SELECT bbm_delete('parts', 'parts', 'part = 1', column_name => 'a');
+SELECT bbm_delete('parts', 'parts_1', 'part = 1', column_name => 'a');
+SELECT bbm_delete('parts', 'parts', 'part = 1', column_name => 'b') > 0 AS created;
+
 -- a domain, and a collation of its own
 CREATE DOMAIN word AS text COLLATE "C";
 CREATE TABLE words (w word PRIMARY KEY, v int);
@@ -109,6 +135,33 @@ SELECT pg_advisory_unlock(4242);
 SELECT bbm_wait('meanwhile', '1 minute');
 SELECT failure_error_code, error_message FROM batched_background_migrations WHERE name = 'meanwhile';
 SELECT v, count(*), max(id) FROM t GROUP BY v ORDER BY v;
+-- a rule of the table does not keep it from being seen, whatever it is about
+DROP TRIGGER away ON t;
+TRUNCATE t;
+INSERT INTO t SELECT generate_series(1, 100);
+CREATE FUNCTION next_batch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.id := NEW.id + 100; RETURN NEW; END $$;
+CREATE TRIGGER away BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION next_batch();
+CREATE TABLE seen (id int);
+CREATE RULE also AS ON INSERT TO t DO ALSO INSERT INTO seen VALUES (NEW.id);
+SELECT bbm_update('rule', 't', 'v = v + 1', batch_size => 10, max_value => 200) > 0 AS created;
+CALL bbm_run('rule');
+DROP RULE also ON t;
+CREATE RULE also AS ON UPDATE TO t DO ALSO INSERT INTO seen VALUES (NEW.id);
+CALL bbm_run('rule');
+SELECT v, count(*) FROM t GROUP BY v;
+-- ... but for one that replaces the UPDATE of some rows
+DROP RULE also ON t;
+CREATE RULE partly AS ON UPDATE TO t WHERE OLD.id = 3 DO INSTEAD NOTHING;
+CALL bbm_run('rule');
+\set VERBOSITY default
+SELECT bbm_update('partly', 't', 'v = v + 1', batch_size => 10);
+\set VERBOSITY terse
+SELECT v, count(*) FROM t GROUP BY v;
+DROP RULE partly ON t;
+CREATE RULE no_update AS ON UPDATE TO t DO INSTEAD NOTHING;
+SELECT bbm_update('replaced', 't', 'v = v + 1', batch_size => 10) > 0 AS created;
+DROP RULE no_update ON t;
+DROP TABLE seen;
 -- a trigger of one partition
 CREATE TABLE p (id int NOT NULL, v int NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
 CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (1) TO (51);
@@ -140,7 +193,7 @@ DROP EXTENSION bbm;
 \if :allowed
 DROP TABLE child;
 \endif
-DROP TABLE g, identities, parent, chain, words, t, p;
+DROP TABLE g, identities, parent, chain, round_trip, between_them, up, parts, links, words, t, p;
 DROP DOMAIN word;
 DROP VIEW at_work;
-DROP FUNCTION away, comes, held, away_within, wait_for;
+DROP FUNCTION away, comes, held, away_within, next_batch, wait_for;

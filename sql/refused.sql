@@ -71,6 +71,40 @@ SELECT call, says.* FROM (VALUES ($$bbm_update('x', 'pg_class', 'relname = ''x''
     ($$bbm_update('x', 'nowhere', 'n = 1')$$), ($$bbm_update('x', '', 'n = 1')$$),
     ($$bbm_create('x', 't', 'UPDATE t SET n = 1 WHERE id BETWEEN $1 AND $3')$$)) v (call), says(call);
 
+-- what the server would say only when the first batch begins, or when all is done and verified
+CREATE FUNCTION secret(int) RETURNS int STABLE LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';
+REVOKE EXECUTE ON FUNCTION secret FROM public;
+CREATE TABLE hidden (x int);
+CREATE TABLE readers (id int PRIMARY KEY, n int);
+ALTER TABLE readers OWNER TO regress_bbm_reader;
+CREATE TEMPORARY TABLE mine (x int);
+GRANT SELECT ON mine TO regress_bbm_reader;
+CREATE EXTENSION file_fdw;
+CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
+CREATE FOREIGN TABLE elsewhere (id int NOT NULL, n int) SERVER files OPTIONS (filename '/dev/null');
+CREATE TABLE published (id int UNIQUE, n int);
+SET client_min_messages = error;
+CREATE PUBLICATION regress_bbm FOR TABLE published;
+RESET client_min_messages;
+\pset expanded on
+SELECT call, says.* FROM (VALUES ($$bbm_update('x', 'elsewhere', 'n = 1', column_name => 'id')$$), ($$bbm_update('x', 'published', 'n = 1', column_name => 'id')$$),
+    ($$bbm_delete('x', 'published', 'n = 1', column_name => 'id')$$)) v (call), says(call);
+SET ROLE regress_bbm_reader;
+SELECT call, says.* FROM (VALUES ($$bbm_update('x', 'public.readers', 'n = secret(id)')$$), ($$bbm_update('x', 'public.readers', 'n = 1', 'n = secret(id)')$$),
+    ($$bbm_create('x', 'public.readers', 'UPDATE public.readers SET n = secret(id) WHERE id BETWEEN $1 AND $2')$$),
+    ($$bbm_update('x', 'public.readers', 'n = 1', row_check => 'n = secret(id)')$$), ($$bbm_update('x', 'public.readers', 'n = 1', row_check => 'n IN (SELECT x FROM hidden)')$$),
+    ($$bbm_update('x', 'public.readers', 'n = 1', row_check => 'n IN (SELECT x FROM mine)')$$)) v (call), says(call);
+SELECT call, says.* FROM (VALUES ($$bbm_create('x', 'public.readers', 'UPDATE public.readers SET n = 1 WHERE id BETWEEN $1 AND $2', filter => 'n IN (SELECT x FROM hidden)', verify => true)$$)) v (call), says(call);
+RESET ROLE;
+\pset expanded off
+SELECT count(*) FROM batched_background_migrations WHERE name = 'x';
+DROP PUBLICATION regress_bbm;
+DROP FOREIGN TABLE elsewhere;
+DROP SERVER files;
+DROP EXTENSION file_fdw;
+DROP TABLE hidden, readers, published, mine;
+DROP FUNCTION secret;
+
 -- a table that was renamed or dropped before the migration began
 CREATE TABLE gone (id int PRIMARY KEY, n int);
 INSERT INTO gone SELECT generate_series(1, 10);

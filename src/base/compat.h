@@ -131,6 +131,11 @@ bbm_check_privileges(PlannedStmt *stmt)
 	PG_END_TRY();
 }
 
+/* 16: an executor's start that only explains needs no parameter's value. */
+#if PG_VERSION_NUM < 160000
+#define EXEC_FLAG_EXPLAIN_GENERIC 0
+#endif
+
 /* From 17 on an extension has wait events of its own. */
 static inline uint32
 bbm_wait_event_allocate(const char *name)

@@ -19,8 +19,10 @@
  */
 #include "base/spi.h"
 
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "tcop/tcopprot.h"
+#include "utils/snapmgr.h"
 
 /* The state around a statement, to be restored after it. */
 typedef struct Surroundings
@@ -227,13 +229,16 @@ bbm_spi_count(void)
 	return n;
 }
 
-/* SPI_cursor_open, without NULLs, and with its own snapshot. */
+/* SPI_cursor_open, without NULLs, for a query that only reads, with its own snapshot whatever the isolation level. */
 Portal
 bbm_spi_cursor_open(SPIPlanPtr plan, Datum *values)
 {
 	volatile Portal portal = NULL;
 
-	SURROUNDED(plan_text(plan), portal = SPI_cursor_open(NULL, plan, values, NULL, false));
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	SURROUNDED(plan_text(plan), portal = SPI_cursor_open(NULL, plan, values, NULL, true));
+	PopActiveSnapshot();
 	return portal;
 }
 

@@ -191,6 +191,7 @@ resolve(BbmDefinition *d)
 
 	target = bbm_target_open(m);
 	bbm_target_check_partitions(target);
+	bbm_target_check_verification(target);
 	bbm_bounds_check(target, d, &bounds);
 	bbm_bounds_fix(target, &bounds);
 	bbm_null_keys_warn(target);

@@ -10,8 +10,8 @@
  *	  would show what that role may not see.  The owner's code cannot switch
  *	  back: the block is restricted as an index function's is.
  *
- *	  All ranges are counted with the snapshot of the calling statement, and
- *	  are allocated as the engine allocates them.  This blocks no other
+ *	  All ranges are counted with one snapshot, taken when the tables are locked,
+ *	  and are allocated as the engine allocates them.  This blocks no other
  *	  session, but it keeps VACUUM from removing dead tuples.  The rows of a
  *	  distributed table are counted by Citus, on each node with a snapshot of
  *	  its own.

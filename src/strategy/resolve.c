@@ -133,6 +133,25 @@ decide_partition_order(BbmTarget *target)
 				 errhint("Use bbm_update or bbm_delete, or a function with the parameter table_name.")));
 }
 
+/*
+ * Raises the errors of the conditions that verification counts by, which
+ * nothing executes before: they would be raised when all is done.  Needs what
+ * bbm_partition_open needs.
+ */
+void
+bbm_target_check_verification(BbmTarget *target)
+{
+	const BbmMigration *migration = target->migration;
+	int			level = bbm_job_settings(migration);
+
+	/* without partitions there is nothing that it could be prepared for */
+	if (target->partition && migration->row_check)
+		(void) bbm_job_check_plan(target, target->partition);
+	if (target->partition && migration->filter)
+		(void) bbm_job_left_plan(target, target->partition);
+	bbm_user_settings_end(level);
+}
+
 /* Where this node records what is done in the shard. */
 static void
 find_shard(BbmTarget *target)

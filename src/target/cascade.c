@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * cascade.c
- *		What foreign keys make of a DELETE.
+ *		What the server makes of a statement: foreign keys and generated columns.
  *
  *-------------------------------------------------------------------------
  */
@@ -9,12 +9,18 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "catalog/pg_constraint.h"
+#include "commands/trigger.h"
+#include "optimizer/optimizer.h"
+#include "rewrite/rewriteHandler.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 #include "base/point.h"
 #include "target/hierarchy.h"
@@ -147,4 +153,208 @@ bbm_statement_cascades(Oid relid)
 		}
 	}
 	return text.len > 0 ? text.data : NULL;
+}
+
+/* ----------------------------------------------------------------
+ * Which columns change
+ * ----------------------------------------------------------------
+ */
+
+/* What a statement, with its consequences, does to a table. */
+typedef struct Change
+{
+	Oid			table;
+	bool		deletes;		/* rows */
+	Bitmapset  *columns;		/* changed in rows that stay; offset by FirstLowInvalidHeapAttributeNumber */
+	bool		todo;			/* its consequences have not been followed */
+} Change;
+
+/* Adds the relation's generated columns that are computed from these columns. */
+static Bitmapset *
+add_generated(Relation rel, Bitmapset *columns)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	bool		more = true;
+
+	/* repeated, as one generated column may depend on another */
+	while (more)
+	{
+		more = false;
+		for (AttrNumber attnum = 1; attnum <= desc->natts; attnum++)
+		{
+			Form_pg_attribute attribute = TupleDescAttr(desc, attnum - 1);
+			Bitmapset  *used = NULL;
+			int			member = attnum - FirstLowInvalidHeapAttributeNumber;
+
+			if (attribute->attisdropped || attribute->attgenerated == '\0' || bms_is_member(member, columns))
+				continue;
+			pull_varattnos(build_column_default(rel, attnum), 1, &used);
+			if (!bms_overlap(used, columns))
+				continue;
+			columns = bms_add_member(columns, member);
+			more = true;
+		}
+	}
+	return columns;
+}
+
+/* Maps columns of one relation to those of the same names in another. */
+static Bitmapset *
+in_other(const Bitmapset *columns, Oid from, Oid to)
+{
+	Bitmapset  *result = NULL;
+	int			column = -1;
+
+	while ((column = bms_next_member(columns, column)) >= 0)
+	{
+		char	   *name = get_attname(from, column + FirstLowInvalidHeapAttributeNumber, true);
+		AttrNumber	there = name ? get_attnum(to, name) : InvalidAttrNumber;
+
+		if (there != InvalidAttrNumber)
+			result = bms_add_member(result, there - FirstLowInvalidHeapAttributeNumber);
+	}
+	return result;
+}
+
+static Change *
+change_of(List **changes, Oid table)
+{
+	Change	   *change;
+	ListCell   *cell;
+
+	foreach(cell, *changes)
+	{
+		change = lfirst(cell);
+		if (change->table == table)
+			return change;
+	}
+	change = palloc0(sizeof(Change));
+	change->table = table;
+	*changes = lappend(*changes, change);
+	return change;
+}
+
+/* Adds a change of a table, which is one of its partitions or child tables, and of the tables it is a partition of. */
+static void
+add_change(List **changes, Oid table, bool deletes, Bitmapset *columns)
+{
+	ListCell   *cell;
+
+	foreach(cell, bbm_partitions_related(table))
+	{
+		Change	   *change = change_of(changes, lfirst_oid(cell));
+		Bitmapset  *here = in_other(columns, table, change->table);
+
+		if ((change->deletes || !deletes) && bms_is_subset(here, change->columns))
+			continue;
+		change->deletes |= deletes;
+		change->columns = bms_add_members(change->columns, here);
+		change->todo = true;
+	}
+}
+
+/* Adds what a foreign key does to rows that refer to those that the change is about. */
+static void
+follow_key(List **changes, const Change *change, HeapTuple constraint)
+{
+	Form_pg_constraint form = (Form_pg_constraint) GETSTRUCT(constraint);
+	AttrNumber	columns[INDEX_MAX_KEYS];
+	AttrNumber	referred[INDEX_MAX_KEYS];
+	AttrNumber	set[INDEX_MAX_KEYS];
+	int			n;
+	int			nset;
+	Bitmapset  *cascaded = NULL;
+	Bitmapset  *all = NULL;
+	Bitmapset  *on_delete = NULL;
+
+	DeconstructFkConstraintRow(constraint, &n, columns, referred, NULL, NULL, NULL, &nset, set);
+	for (int i = 0; i < n; i++)
+	{
+		int			member = columns[i] - FirstLowInvalidHeapAttributeNumber;
+
+		all = bms_add_member(all, member);
+		if (bms_is_member(referred[i] - FirstLowInvalidHeapAttributeNumber, change->columns))
+			cascaded = bms_add_member(cascaded, member);
+	}
+	for (int i = 0; i < nset; i++)
+		on_delete = bms_add_member(on_delete, set[i] - FirstLowInvalidHeapAttributeNumber);
+	if (cascaded && form->confupdtype == FKCONSTR_ACTION_CASCADE)
+		add_change(changes, form->conrelid, false, cascaded);
+	else if (cascaded &&
+			 (form->confupdtype == FKCONSTR_ACTION_SETNULL || form->confupdtype == FKCONSTR_ACTION_SETDEFAULT))
+		add_change(changes, form->conrelid, false, all);
+	if (change->deletes && form->confdeltype == FKCONSTR_ACTION_CASCADE)
+		add_change(changes, form->conrelid, true, NULL);
+	else if (change->deletes &&
+			 (form->confdeltype == FKCONSTR_ACTION_SETNULL || form->confdeltype == FKCONSTR_ACTION_SETDEFAULT))
+		add_change(changes, form->conrelid, false, on_delete ? on_delete : all);
+}
+
+/* Adds what follows from a change of the table, which is open and locked. */
+static void
+follow(List **changes, Change *change, Relation rel)
+{
+	TriggerDesc *triggers = rel->trigdesc;
+
+	add_change(changes, change->table, false, add_generated(rel, bms_copy(change->columns)));
+	/* these triggers are on the table that is referred to */
+	for (int i = 0; triggers && i < triggers->numtriggers; i++)
+	{
+		HeapTuple	constraint;
+
+		if (RI_FKey_trigger_type(triggers->triggers[i].tgfoid) != RI_TRIGGER_PK)
+			continue;
+		constraint = SearchSysCache1(CONSTROID, ObjectIdGetDatum(triggers->triggers[i].tgconstraint));
+		if (!HeapTupleIsValid(constraint))
+			continue;
+		follow_key(changes, change, constraint);
+		ReleaseSysCache(constraint);
+	}
+}
+
+/*
+ * The columns that change in rows of the table that a statement does not
+ * delete: those that it assigns, and those that the server then computes, or
+ * changes by foreign keys, also by way of other tables, and also where only a
+ * partition or child table has them.  A table that another session adds after
+ * this check, or a foreign key, is not seen.
+ */
+Bitmapset *
+bbm_cascaded_columns(Oid relid, bool deletes, Bitmapset *assigned)
+{
+	List	   *tables = bbm_partitions_all(relid);
+	List	   *changes = NIL;
+	Bitmapset  *columns = NULL;
+	ListCell   *cell;
+	bool		more = true;
+
+	add_change(&changes, relid, deletes, assigned);
+	while (more)
+	{
+		more = false;
+		/* more may be added to its end meanwhile */
+		foreach(cell, changes)
+		{
+			Change	   *change = lfirst(cell);
+			Relation	rel = change->todo ? try_relation_open(change->table, AccessShareLock) : NULL;
+
+			more |= change->todo;
+			change->todo = false;
+			if (rel == NULL)
+				continue;
+			follow(&changes, change, rel);
+			/* the check releases its lock: the caller may want a stronger one later */
+			relation_close(rel, AccessShareLock);
+		}
+	}
+	/* what only a child table changes is changed by the statement on its parent */
+	foreach(cell, changes)
+	{
+		const Change *change = lfirst(cell);
+
+		if (list_member_oid(tables, change->table))
+			columns = bms_add_members(columns, in_other(change->columns, change->table, relid));
+	}
+	list_free_deep(changes);
+	return columns;
 }

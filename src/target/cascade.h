@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * cascade.h
- *		What a DELETE cascades to.
+ *		What the server makes of a statement: foreign keys and generated columns.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,6 +10,9 @@
 
 #include "base/bbm.h"
 
+#include "nodes/bitmapset.h"
+
 extern PGDLLEXPORT char *bbm_statement_cascades(Oid relid);
+extern Bitmapset *bbm_cascaded_columns(Oid relid, bool deletes, Bitmapset *assigned);
 
 #endif							/* BBM_TARGET_CASCADE_H */

@@ -128,7 +128,8 @@ bbm_partitions_snapshot(Oid root, LOCKMODE lock)
 {
 	LockRelationOid(root, AccessShareLock);
 	bbm_partitions_lock(root, lock);
-	PushActiveSnapshot(GetTransactionSnapshot());
+	/* whatever the isolation level */
+	PushActiveSnapshot(GetLatestSnapshot());
 }
 
 /* Is the table the root, or still below it?  The caller has locked it. */

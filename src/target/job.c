@@ -274,9 +274,9 @@ check_no_temporary(PlannedStmt *stmt)
 	}
 }
 
-/* Raises an error when the owner lacks a privilege that the statement needs. */
+/* Raises an error when the statement cannot be executed: the owner lacks a privilege, or a table does not allow it. */
 static void
-check_allowed(SPIPlanPtr plan)
+check_allowed(SPIPlanPtr plan, const char *sql, int nargs, const Oid *types)
 {
 	CachedPlan *cached = bbm_spi_cached_plan(plan);
 	ListCell   *cell;
@@ -292,6 +292,7 @@ check_allowed(SPIPlanPtr plan)
 			continue;
 		check_no_temporary(stmt);
 		bbm_check_privileges(stmt);
+		bbm_plan_check_start(stmt, sql, nargs, types);
 	}
 	ReleaseCachedPlan(cached, CurrentResourceOwner);
 }
@@ -478,7 +479,7 @@ prepare(const char *sql, int nargs, Oid *types, int bounds, int cursor_options)
 	bbm_spi_keep(plan);
 	PG_TRY();
 	{
-		check_allowed(plan);
+		check_allowed(plan, sql, nargs, types);
 	}
 	PG_CATCH();
 	{

@@ -105,7 +105,11 @@ open_relations(IndexWalk *walk, BbmTarget *target, BbmPartition *partition)
 	walk->skips_nulls = !bbm_column_not_null(RelationGetDescr(walk->heap), walk->index->rd_index->indkey.values[0]);
 }
 
-/* Takes its own snapshot, which sees what was committed before the caller got its locks. */
+/*
+ * Takes its own snapshot, which sees what was committed before the caller got
+ * its locks, whatever the isolation level: a migration may be defined in a
+ * transaction that began before.
+ */
 static void
 walk_begin(IndexWalk *walk, BbmTarget *target, BbmPartition *partition)
 {
@@ -114,7 +118,7 @@ walk_begin(IndexWalk *walk, BbmTarget *target, BbmPartition *partition)
 	open_relations(walk, target, partition);
 	walk->slot = table_slot_create(walk->heap, NULL);
 	walk->vm_buffer = InvalidBuffer;
-	PushActiveSnapshot(GetTransactionSnapshot());
+	PushActiveSnapshot(GetLatestSnapshot());
 }
 
 static void

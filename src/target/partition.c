@@ -10,6 +10,7 @@
 #include "access/table.h"
 #include "catalog/pg_am_d.h"
 #include "optimizer/plancat.h"
+#include "rewrite/prs2lock.h"
 
 #include "base/spi.h"
 #include "base/txn.h"
@@ -103,6 +104,23 @@ find_index(BbmTarget *target, BbmPartition *partition, Relation rel)
 	partition->backwards = found.backwards;
 }
 
+/*
+ * Does a rule replace the table's UPDATE: always, or (conditional) of some
+ * rows?  Other rules, those of an INSERT for one, leave it as it is.
+ */
+static bool
+has_instead_rule(Relation rel, bool conditional)
+{
+	for (int i = 0; rel->rd_rules && i < rel->rd_rules->numLocks; i++)
+	{
+		const RewriteRule *rule = rel->rd_rules->rules[i];
+
+		if (rule->event == CMD_UPDATE && rule->isInstead && (rule->qual != NULL) == conditional)
+			return true;
+	}
+	return false;
+}
+
 /* Could a trigger of the table change a key that the migration relies on? */
 bool
 bbm_could_change_key(const BbmTarget *target, Oid relid)
@@ -118,9 +136,21 @@ bbm_could_change_key(const BbmTarget *target, Oid relid)
 	rel = RelationIdGetRelation(relid);
 	if (!RelationIsValid(rel))
 		return false;
-	could = rel->rd_rules == NULL && rel->trigdesc && rel->trigdesc->trig_update_before_row;
+	could = !has_instead_rule(rel, false) && rel->trigdesc && rel->trigdesc->trig_update_before_row;
 	RelationClose(rel);
 	return could;
+}
+
+/* The server returns nothing of an UPDATE that a rule replaces for some rows, so that its keys cannot be checked. */
+pg_noreturn static void
+key_cannot_be_checked(Relation rel)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("triggers of table \"%s\" may change the batching key, which cannot be checked",
+					RelationGetRelationName(rel)),
+			 errdetail("The table has a BEFORE trigger for updates, and a rule that replaces the UPDATE for some rows."),
+			 errhint("If no trigger changes the key, or that does no harm here, say allow_key_change => true.")));
 }
 
 /*
@@ -267,6 +297,8 @@ partition_resolve(BbmTarget *target, BbmPartition *partition, Relation rel)
 	if (target->strategy->has_key)
 		check_may_read(target, partition);
 	partition->checks_key = bbm_could_change_key(target, partition->relid);
+	if (partition->checks_key && has_instead_rule(rel, true))
+		key_cannot_be_checked(rel);
 	if (partition->as_one_table)
 		check_all_partitions(target, partition);
 	else

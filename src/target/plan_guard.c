@@ -22,12 +22,15 @@
  */
 #include "target/plan_guard.h"
 
+#include "executor/executor.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/plancat.h"
 #include "parser/parsetree.h"
 #include "storage/bufmgr.h"
+#include "tcop/dest.h"
 #include "utils/plancache.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #include "base/next_hook.h"
 #include "base/spi.h"
@@ -281,4 +284,53 @@ bbm_plan_execute(BbmTarget *target, BbmPartition *partition, Datum *values, int6
 	}
 	PG_END_TRY();
 	return result;
+}
+
+/* What the server says does not say when, or what to do. */
+static void
+start_error(void *arg)
+{
+	if (geterrcode() != ERRCODE_FEATURE_NOT_SUPPORTED && geterrcode() != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+		return;
+	errdetail("The server does not begin to execute such a statement.");
+	if (geterrcode() == ERRCODE_FEATURE_NOT_SUPPORTED)
+		errhint("Name a table that can be written.");
+}
+
+/*
+ * Raises the errors that the server raises when the execution of the statement
+ * begins: for functions that the owner may not execute, a table that is
+ * published and has no replica identity, a foreign table that cannot be
+ * written.  Nothing is executed, so no hook must see it.
+ */
+void
+bbm_plan_check_start(PlannedStmt *stmt, const char *sql, int nargs, const Oid *types)
+{
+	ExecutorCheckPerms_hook_type hook = ExecutorCheckPerms_hook;
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = start_error};
+	ParamListInfo params = makeParamList(nargs);
+	QueryDesc  *query;
+
+	/* a plan that another extension has made does what that likes when it begins */
+	if (IsA(stmt->planTree, CustomScan))
+		return;
+	for (int i = 0; i < nargs; i++)
+		params->params[i] = (ParamExternData) {.isnull = true, .ptype = types[i]};
+	PushActiveSnapshot(GetTransactionSnapshot());
+	query = CreateQueryDesc(stmt, sql, GetActiveSnapshot(), InvalidSnapshot, None_Receiver, params, NULL, 0);
+	error_context_stack = &callback;
+	ExecutorCheckPerms_hook = NULL;
+	PG_TRY();
+	{
+		standard_ExecutorStart(query, EXEC_FLAG_EXPLAIN_ONLY | EXEC_FLAG_EXPLAIN_GENERIC);
+	}
+	PG_FINALLY();
+	{
+		ExecutorCheckPerms_hook = hook;
+	}
+	PG_END_TRY();
+	error_context_stack = callback.previous;
+	standard_ExecutorEnd(query);
+	FreeQueryDesc(query);
+	PopActiveSnapshot();
 }

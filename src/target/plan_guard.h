@@ -10,9 +10,12 @@
 
 #include "base/bbm.h"
 
+#include "nodes/plannodes.h"
+
 #include "target/target.h"
 
 extern void bbm_plan_guard_install(void);
+extern void bbm_plan_check_start(PlannedStmt *stmt, const char *sql, int nargs, const Oid *types);
 extern bool bbm_plan_is_same(const BbmTarget *target, const BbmPartition *partition);
 extern bool bbm_plan_is_current(const BbmPartition *partition);
 extern int	bbm_plan_execute(BbmTarget *target, BbmPartition *partition, Datum *values, int64 keys);

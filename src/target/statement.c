@@ -22,7 +22,6 @@
 
 #include "access/relation.h"
 #include "catalog/partition.h"
-#include "catalog/pg_constraint.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -36,6 +35,7 @@
 #include "utils/syscache.h"
 
 #include "base/point.h"
+#include "target/cascade.h"
 #include "target/hierarchy.h"
 #include "target/relation.h"
 #include "target/statement_text.h"
@@ -166,117 +166,18 @@ bbm_statement_assigned(const Query *update)
 	return columns;
 }
 
-/* Adds the relation's generated columns that are computed from these columns. */
-static Bitmapset *
-add_generated(Relation rel, Bitmapset *columns)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-	bool		more = true;
-
-	/* repeated, as one generated column may depend on another */
-	while (more)
-	{
-		more = false;
-		for (AttrNumber attnum = 1; attnum <= desc->natts; attnum++)
-		{
-			Form_pg_attribute attribute = TupleDescAttr(desc, attnum - 1);
-			Bitmapset  *used = NULL;
-			int			member = attnum - FirstLowInvalidHeapAttributeNumber;
-
-			if (attribute->attisdropped || attribute->attgenerated == '\0' || bms_is_member(member, columns))
-				continue;
-			pull_varattnos(build_column_default(rel, attnum), 1, &used);
-			if (!bms_overlap(used, columns))
-				continue;
-			columns = bms_add_member(columns, member);
-			more = true;
-		}
-	}
-	return columns;
-}
-
-/* Adds the columns that a foreign key of the table to itself changes together with these. */
-static Bitmapset *
-add_cascaded(Relation rel, Bitmapset *columns)
-{
-	ListCell   *cell;
-
-	foreach(cell, RelationGetFKeyList(rel))
-	{
-		ForeignKeyCacheInfo *info = lfirst(cell);
-		HeapTuple	tuple;
-		char		action = FKCONSTR_ACTION_NOACTION;
-
-		if (info->confrelid != RelationGetRelid(rel))
-			continue;
-		tuple = SearchSysCache1(CONSTROID, ObjectIdGetDatum(info->conoid));
-		if (HeapTupleIsValid(tuple))
-		{
-			action = ((Form_pg_constraint) GETSTRUCT(tuple))->confupdtype;
-			ReleaseSysCache(tuple);
-		}
-		if (action == FKCONSTR_ACTION_NOACTION || action == FKCONSTR_ACTION_RESTRICT)
-			continue;
-		for (int i = 0; i < info->nkeys; i++)
-		{
-			if (bms_is_member(info->confkey[i] - FirstLowInvalidHeapAttributeNumber, columns))
-				columns = bms_add_member(columns, info->conkey[i] - FirstLowInvalidHeapAttributeNumber);
-		}
-	}
-	return columns;
-}
-
-/* Maps columns of one relation to those of the same names in another. */
-static Bitmapset *
-by_name(const Bitmapset *columns, Oid from, Oid to)
-{
-	Bitmapset  *result = NULL;
-	int			column = -1;
-
-	while ((column = bms_next_member(columns, column)) >= 0)
-	{
-		char	   *name = get_attname(from, column + FirstLowInvalidHeapAttributeNumber, true);
-		AttrNumber	there = name ? get_attnum(to, name) : InvalidAttrNumber;
-
-		if (there != InvalidAttrNumber)
-			result = bms_add_member(result, there - FirstLowInvalidHeapAttributeNumber);
-	}
-	return result;
-}
-
 /*
  * The columns that an UPDATE changes: those that it assigns, and those that
- * the server computes from them, in the table or in a partition or child table
- * that has its own generation expression.  Changes by a trigger are not
- * included: they are detected after the fact (engine/batch.c).  A partition
- * that another session attaches after this check is not seen.
+ * the server then changes (target/cascade.c).  Changes by a trigger are not
+ * included: they are detected after the fact (engine/batch.c).
  */
 Bitmapset *
 bbm_statement_changed(Oid relid, const Query *update)
 {
-	Bitmapset  *changed = bbm_statement_assigned(update);
-	int			before;
-	ListCell   *cell;
+	Bitmapset  *assigned = bbm_statement_assigned(update);
 
 	BBM_POINT("statement-checked");
-	do
-	{
-		before = bms_num_members(changed);
-		foreach(cell, bbm_partitions_all(relid))
-		{
-			Relation	rel = try_relation_open(lfirst_oid(cell), AccessShareLock);
-			Bitmapset  *here;
-
-			if (rel == NULL)
-				continue;
-			here = by_name(changed, relid, RelationGetRelid(rel));
-			here = add_cascaded(rel, add_generated(rel, here));
-			changed = bms_add_members(changed, by_name(here, RelationGetRelid(rel), relid));
-			/* the check releases its lock: the caller may want a stronger one later */
-			relation_close(rel, AccessShareLock);
-		}
-	} while (bms_num_members(changed) > before);
-	return changed;
+	return bbm_cascaded_columns(relid, false, assigned);
 }
 
 /*
@@ -333,7 +234,7 @@ check_key_change(Oid relid, const Query *update, const AttrNumber *key, int nkey
 					 errmsg("\"set\" changes column \"%s\" of the batching key", get_attname(relid, key[i], false)),
 					 bms_is_member(member, assigned) ?
 					 errdetail("A row whose key changes can move into another batch, and be done twice or not at all.") :
-					 errdetail("The server computes it from what is set. A row whose key changes can move into another batch, and be done twice or not at all."),
+					 errdetail("The server computes it from what is set, or a foreign key changes it. A row whose key changes can move into another batch, and be done twice or not at all."),
 					 errhint("If that does no harm here, say allow_key_change => true.")));
 	}
 	column = bbm_statement_partition_column(relid, changed);
@@ -343,6 +244,24 @@ check_key_change(Oid relid, const Query *update, const AttrNumber *key, int nkey
 				 errmsg("\"set\" changes column \"%s\" of the partition key", column),
 				 errdetail("A row that moves into another partition can be done twice."),
 				 errhint("If that does no harm here, say allow_key_change => true.")));
+}
+
+/* Of a DELETE, foreign keys may change the key of rows that stay. */
+static void
+check_key_of_others(Oid relid, const AttrNumber *key, int nkey)
+{
+	Bitmapset  *changed = bbm_cascaded_columns(relid, true, NULL);
+
+	for (int i = 0; i < nkey; i++)
+	{
+		if (bms_is_member(key[i] - FirstLowInvalidHeapAttributeNumber, changed))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a foreign key changes column \"%s\" of the batching key when rows are deleted",
+							get_attname(relid, key[i], false)),
+					 errdetail("It is set in rows that refer to a deleted one. A row whose key changes can move into another batch, and be done twice or not at all."),
+					 errhint("Name another key in column_name.")));
+	}
 }
 
 /*
@@ -374,8 +293,8 @@ bbm_statement_analyse(Oid relid, const BbmStatementParts *parts)
 
 /*
  * Raises an error unless the parts are valid for the table, whose batching key
- * consists of these columns: its set changes no key, unless allowed, and the
- * result of its filter stays the same as long as the row does.  Needs what
+ * consists of these columns: it changes no key, unless allowed, and the result
+ * of its filter stays the same as long as the row does.  Needs what
  * bbm_statement_check_condition needs.
  */
 void
@@ -389,8 +308,13 @@ bbm_statement_check(Oid relid, const BbmStatementParts *parts, const AttrNumber 
 		if (!allow_key_change)
 			check_key_change(relid, update, key, nkey);
 	}
-	else if (parts->condition)
-		bbm_statement_check_condition(relid, parts->condition, "filter");
+	else
+	{
+		if (parts->condition)
+			bbm_statement_check_condition(relid, parts->condition, "filter");
+		if (!allow_key_change)
+			check_key_of_others(relid, key, nkey);
+	}
 }
 
 /* The expression of a checked condition; the table's columns have varno 1. */
