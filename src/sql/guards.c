@@ -153,9 +153,9 @@ guard_insert(Relation rel, BbmRow row)
 	bbm_row_set(&row, "id", Int64GetDatum(bbm_new_id(rel, bbm_row_int(row, "id"))), false);
 	row.tuple = bbm_columns_insert(rel, row.tuple);
 	bbm_show_composed(NULL, &row);
-	bbm_notice_units(NULL, row);
 	set_owner(&row, InvalidOid, false);
-	bbm_check_limits(row);
+	bbm_check_settings(row);
+	bbm_notice_units(NULL, row);
 	bbm_row_set(&row, "origin", CStringGetTextDatum(bbm_origin()), false);
 	return PointerGetDatum(row.tuple);
 }
@@ -409,7 +409,7 @@ guard_update(const TriggerData *data, BbmRow old, BbmRow new)
 	guard_status(old, &new, is_written(data, "status"));
 	bbm_check_row(new);
 	bbm_show_composed(&old, &new);
-	bbm_check_new_limits(old, new);
+	bbm_check_new_settings(old, new);
 	bbm_notice_units(&old, new);
 	/* workers notice a changed row by its new time, and discard what they know about the old one */
 	if (is_changed(old, new))
