@@ -375,6 +375,15 @@ bbm_origin(void)
 	return origin;
 }
 
+/* Was a migration with this "origin" started on this server, be it in another database? */
+bool
+bbm_is_of_this_server(const char *origin)
+{
+	const char *here = bbm_origin();
+
+	return strncmp(origin, here, strchr(here, '/') + 1 - here) == 0;
+}
+
 /* Returns an owner of one of our tables that must not act for this role; InvalidOid when there is none. */
 static Oid
 untrusted(Oid role)
