@@ -6,7 +6,7 @@
 CREATE EXTENSION bbm;
 \getenv bbm_test BBM_TEST_MODULE
 CREATE FUNCTION test_statement(target regclass, set text, filter text DEFAULT NULL, range text DEFAULT NULL,
-    alone boolean DEFAULT false, returns boolean DEFAULT false, key smallint[] DEFAULT '{1}',
+    returns boolean DEFAULT false, key smallint[] DEFAULT '{1}',
     allow_key_change boolean DEFAULT false) RETURNS text LANGUAGE c AS :'bbm_test', 'bbm_test_statement';
 CREATE FUNCTION test_condition(target regclass, condition text, what text DEFAULT 'where', range text DEFAULT NULL)
     RETURNS text LANGUAGE c AS :'bbm_test', 'bbm_test_condition';
@@ -23,13 +23,13 @@ INSERT INTO other SELECT i, i * 10, i * 100 FROM generate_series(1, 6) i;
 -- what comes out
 SELECT test_statement('t', 'b = a');
 SELECT test_statement('t', 'b = a', 'b IS NULL', 't.id BETWEEN $1 AND $2');
-SELECT test_statement('t', 'b = a', 'b IS NULL', 't.id BETWEEN $1 AND $2', alone => true, returns => true);
+SELECT test_statement('t', 'b = a', 'b IS NULL', 't.id BETWEEN $1 AND $2', returns => true);
 SELECT test_statement('t', 'b = a', NULL, 't.id BETWEEN $1 AND $2', returns => true);
 SELECT test_statement('t', 'b = v FROM other WHERE other.id = t.id', 'b IS NULL', 't.id BETWEEN $1 AND $2');
 SELECT test_statement('t', 'b = v FROM other JOIN other o2 USING (id, v)', 't.id > 2', 't.id BETWEEN $1 AND $2');
 SELECT test_statement('t', '(a, b) = (SELECT v, count(*) FROM other WHERE other.id = t.id GROUP BY v)', 'a > 1');
 SELECT test_statement('t', NULL);
-SELECT test_statement('t', NULL, 'a % 2 = 0', 't.id BETWEEN $1 AND $2', alone => true, returns => true);
+SELECT test_statement('t', NULL, 'a % 2 = 0', 't.id BETWEEN $1 AND $2', returns => true);
 SELECT test_condition('t', 'b IS NULL', range => 't.id BETWEEN $1 AND $2');
 SELECT test_condition('t', 't.b IS NULL');
 -- where a WHERE is, and where none is

@@ -110,6 +110,24 @@ WHERE "table" = 'wide'::regclass;
 SELECT length(bbm_sync_trigger('wide', 'long_name_of_a_column_that_has_twin_1 = id, long_name_of_a_column_that_has_twin_3 = id',
                                drop => true));
 SELECT count(*) FROM sync_triggers WHERE "table" = 'wide'::regclass;
+-- other columns, whose names make the same one: each is found, and dropped, by its columns
+CREATE TABLE joined (id int, a int, b_c int, a_b int, c int);
+SELECT bbm_sync_trigger('joined', 'a = id, b_c = id');
+SELECT bbm_sync_trigger('joined', 'a_b = -id, c = -id', 'id > 0') AS other \gset
+SELECT :'other' ~ '^bbm_sync_a_b_c_[0-9a-f]{8}$' AS named;
+SELECT state, message FROM fails($$SELECT bbm_sync_trigger('joined', 'a_b = 1, c = 1')$$);
+INSERT INTO joined VALUES (1);
+SELECT bbm_sync_trigger('joined', 'a = id, b_c = id', drop => true);
+SELECT state, message FROM fails($$SELECT bbm_sync_trigger('joined', 'a = id, b_c = id', drop => true)$$);
+INSERT INTO joined VALUES (2);
+SELECT * FROM joined;
+SELECT bbm_sync_trigger('joined', 'a_b = id, c = id', drop => true) = :'other' AS found;
+-- and a trigger of somebody else has the name
+CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER bbm_sync_a_b_c BEFORE UPDATE ON joined FOR EACH ROW EXECUTE FUNCTION nothing();
+SELECT bbm_sync_trigger('joined', 'a_b = id, c = id') = :'other' AS beside_it;
+DROP TABLE joined;
+DROP FUNCTION nothing;
 -- two tables whose functions would have one name
 CREATE TABLE one (two_x int, x int);
 CREATE TABLE one_two (x int);

@@ -12,6 +12,7 @@
  */
 #include "base/guc.h"
 
+#include <ctype.h>
 #include <limits.h>
 
 #include "mb/pg_wchar.h"
@@ -198,9 +199,19 @@ typedef struct ConditionText
 static bool
 is_expression(const char *condition)
 {
+	static const char *const first_words[] = {"select", "with"};
 	const char *p = condition + strspn(condition, " \t\r\n");
 
-	return pg_strncasecmp(p, "select", 6) != 0 && pg_strncasecmp(p, "with", 4) != 0;
+	for (int i = 0; i < lengthof(first_words); i++)
+	{
+		int			n = strlen(first_words[i]);
+
+		/* and no longer name that begins with it */
+		if (pg_strncasecmp(p, first_words[i], n) == 0 && !isalnum((unsigned char) p[n]) && p[n] != '_' && p[n] != '$' &&
+			!IS_HIGHBIT_SET(p[n]))
+			return false;
+	}
+	return true;
 }
 
 /* Returns the SQL to run: an expression is put into a SELECT. */

@@ -196,9 +196,13 @@ find_setting(const char *name)
 	return NULL;
 }
 
-/* Parses a value as in postgresql.conf; false with a reason when it is invalid. */
+/*
+ * Parses a value as in postgresql.conf; false with a reason when it is invalid.
+ * "check": also whether a string makes sense, which may depend on more than the
+ * string, as a time zone's name does.
+ */
 static bool
-parse_value(const BbmSettingDef *def, const char *text, SettingValue *value, const char **why)
+parse_value(const BbmSettingDef *def, const char *text, bool check, SettingValue *value, const char **why)
 {
 	const char *hint = NULL;
 	bool		ok = true;
@@ -211,7 +215,7 @@ parse_value(const BbmSettingDef *def, const char *text, SettingValue *value, con
 			return *why == NULL;
 		case KIND_STRING:
 			value->s = pstrdup(text);
-			return def->check(text, why);
+			return !check || def->check(text, why);
 		case KIND_INT:
 			ok = parse_int(text, &value->i, def->flags, &hint);
 			if (ok && (value->i < def->min || value->i > def->max))
@@ -236,9 +240,9 @@ named_setting(const char *entry)
 	return find_setting(pnstrdup(entry, strcspn(entry, "=")));
 }
 
-/* Parses one "name=value"; NULL with a reason when it is invalid. */
+/* Parses one "name=value"; NULL with a reason when it is invalid.  For "check" see parse_value. */
 static const BbmSettingDef *
-parse_entry(const char *entry, SettingValue *value, const char **why)
+parse_entry(const char *entry, bool check, SettingValue *value, const char **why)
 {
 	const char *equals = strchr(entry, '=');
 	const BbmSettingDef *def;
@@ -252,7 +256,7 @@ parse_entry(const char *entry, SettingValue *value, const char **why)
 	def = named_setting(entry);
 	if (def == NULL)
 		*why = "A migration has no setting of that name.";
-	else if (!parse_value(def, equals + 1, value, why))
+	else if (!parse_value(def, equals + 1, check, value, why))
 		def = NULL;
 	return def;
 }
@@ -328,7 +332,7 @@ bbm_overrides_check(const ArrayType *entries)
 		SettingValue value;
 
 		if (!nulls[i])
-			def = parse_entry(entry, &value, &why);
+			def = parse_entry(entry, true, &value, &why);
 		if (def && seen[def - bbm_settings])
 		{
 			why = "It is given twice.";
@@ -417,7 +421,7 @@ bbm_overrides_check_limits(const ArrayType *entries, Oid owner)
 		SettingValue value;
 		const char *why;
 		char	   *entry = nulls[i] ? NULL : TextDatumGetCString(values[i]);
-		const BbmSettingDef *def = entry ? parse_entry(entry, &value, &why) : NULL;
+		const BbmSettingDef *def = entry ? parse_entry(entry, false, &value, &why) : NULL;
 		const char *limit;
 
 		if (def == NULL || !is_beyond(def, &value))
@@ -432,8 +436,11 @@ bbm_overrides_check_limits(const ArrayType *entries, Oid owner)
 }
 
 /*
- * Reads the entries of a row, which were checked before.  Entries of another
- * version that this one does not know are ignored.
+ * Reads the entries of a row.  They were checked when they were set, but by
+ * another version perhaps, or when there was a time zone that is gone.  What
+ * this version does not know is ignored; a string is taken as it is, and who
+ * uses it says what is wrong with it: the row can be read, and corrected, and
+ * the migration waits.
  */
 const BbmOverrides *
 bbm_overrides_read(const ArrayType *entries, MemoryContext context)
@@ -448,7 +455,7 @@ bbm_overrides_read(const ArrayType *entries, MemoryContext context)
 	{
 		SettingValue value;
 		const char *why;
-		const BbmSettingDef *def = nulls[i] ? NULL : parse_entry(TextDatumGetCString(values[i]), &value, &why);
+		const BbmSettingDef *def = nulls[i] ? NULL : parse_entry(TextDatumGetCString(values[i]), false, &value, &why);
 
 		if (def == NULL)
 			continue;

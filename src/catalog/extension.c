@@ -35,7 +35,6 @@ static BbmCatalog found;
 static bool found_valid = false;
 static bool searching = false;	/* the OIDs are not known yet: an invalidation of any table may be for ours */
 static uint64 forgotten = 0;	/* number of invalidations */
-static char *found_schema = NULL;	/* of the last generation */
 static uint64 generation = 0;
 
 /*
@@ -220,17 +219,18 @@ search(BbmCatalog *now)
 	return true;
 }
 
+/*
+ * A text that outlives the transaction: the known one, if it is the same.  A
+ * search may come inside of any statement of ours, so callers that hold what was
+ * found before may read its texts afterwards; the few that differ, as after a
+ * schema was renamed, are never freed.
+ */
 static char *
-keep_text(const char *text)
+keep_text(char *known, const char *text)
 {
+	if (known && text && strcmp(known, text) == 0)
+		return known;
 	return text ? MemoryContextStrdup(TopMemoryContext, text) : NULL;
-}
-
-static void
-forget_text(char *text)
-{
-	if (text)
-		pfree(text);
 }
 
 /*
@@ -266,25 +266,13 @@ bbm_catalog_find(void)
 	PG_END_TRY();
 	if (!is_here)
 		return NULL;
-	now.schema = MemoryContextStrdup(TopMemoryContext, now.schema);
-	now.version = MemoryContextStrdup(TopMemoryContext, now.version);
-	now.strange_trigger_name = keep_text(now.strange_trigger_name);
-	now.flaw = keep_text(now.flaw);
-	now.flaw_hint = keep_text(now.flaw_hint);
-	if (found.schema)
-	{
-		pfree(found.schema);
-		pfree(found.version);
-		forget_text(found.strange_trigger_name);
-		forget_text(found.flaw);
-		forget_text(found.flaw_hint);
-	}
-	if (found.migrations != now.migrations || found.jobs != now.jobs ||
-		found_schema == NULL || strcmp(found_schema, now.schema) != 0)
+	now.schema = keep_text(found.schema, now.schema);
+	now.version = keep_text(found.version, now.version);
+	now.strange_trigger_name = keep_text(found.strange_trigger_name, now.strange_trigger_name);
+	now.flaw = keep_text(found.flaw, now.flaw);
+	now.flaw_hint = keep_text(found.flaw_hint, now.flaw_hint);
+	if (found.migrations != now.migrations || found.jobs != now.jobs || found.schema != now.schema)
 		generation++;
-	if (found_schema)
-		pfree(found_schema);
-	found_schema = MemoryContextStrdup(TopMemoryContext, now.schema);
 	found = now;
 	found_valid = forgotten == before;
 	return &found;
@@ -385,6 +373,15 @@ bbm_origin(void)
 	if (origin[0] == '\0')
 		snprintf(origin, sizeof(origin), UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId);
 	return origin;
+}
+
+/* Was a migration with this "origin" started on this server, be it in another database? */
+bool
+bbm_is_of_this_server(const char *origin)
+{
+	const char *here = bbm_origin();
+
+	return strncmp(origin, here, strchr(here, '/') + 1 - here) == 0;
 }
 
 /* Returns an owner of one of our tables that must not act for this role; InvalidOid when there is none. */

@@ -28,6 +28,7 @@ extern void bbm_catalog_forget(void);
 extern bool bbm_extension_is_here(void);
 extern bool bbm_catalog_matches(const BbmCatalog *catalog);
 extern const char *bbm_origin(void);
+extern bool bbm_is_of_this_server(const char *origin);
 extern PGDLLEXPORT Oid bbm_lock_class(void);
 extern bool bbm_catalog_trusts(Oid role);
 extern void bbm_catalog_check_trust(Oid role);

@@ -274,6 +274,25 @@ bbm_migrations_started(MemoryContext context)
 	return read_migrations(context);
 }
 
+/*
+ * Writes the names of owners that were renamed: what counts here is the OID,
+ * but on another server a dump has only the name, which may be another role's
+ * by then.  A row that somebody has locked is left for the next time.
+ */
+void
+bbm_migrations_refresh_owners(void)
+{
+	static BbmSql sql = {
+		"UPDATE @.batched_background_migrations SET owner = owner WHERE id = ANY (ARRAY("
+		"SELECT m.id FROM @.batched_background_migrations m JOIN pg_roles r ON r.oid = m.owner_oid "
+		"WHERE m.owner IS DISTINCT FROM r.rolname AND m.origin = $1 AND NOT m.restored "
+		"ORDER BY m.id FOR UPDATE OF m SKIP LOCKED))",
+		1, {TEXTOID}
+	};
+
+	bbm_sql_run(&sql, true, CStringGetTextDatum(bbm_origin()));
+}
+
 /* Returns the OIDs of the owners whose migrations a worker may run here. */
 List *
 bbm_runnable_owners(MemoryContext context)

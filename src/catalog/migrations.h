@@ -48,6 +48,7 @@ extern char *bbm_migration_nearest(const char *name, bool (*may_see) (Oid owner)
 extern List *bbm_migrations_runnable(Oid owner, MemoryContext context);
 extern List *bbm_migrations_with_status(List *statuses, MemoryContext context);
 extern List *bbm_migrations_started(MemoryContext context);
+extern void bbm_migrations_refresh_owners(void);
 extern List *bbm_runnable_owners(MemoryContext context);
 extern PGDLLEXPORT bool bbm_migration_lock(int64 id, BbmStatus *status);
 extern bool bbm_migration_is_as_read(const BbmMigration *as_read);

@@ -310,6 +310,17 @@ discovery(void *arg)
 	}
 }
 
+/* One transaction; a migration that another session changes meanwhile is locked, and left out. */
+static void
+refresh_owners(void *arg)
+{
+	const BbmCatalog *catalog = bbm_catalog_usable();
+
+	bbm_ours_begin();
+	if (catalog)
+		bbm_migrations_refresh_owners();
+}
+
 /*
  * Entry point of discovery: a short-lived process that checks, as a superuser
  * and through our own statements only, what should run in a database.
@@ -357,6 +368,9 @@ bbm_discovery_main(Datum arg)
 			bbm_request_drop(MyDatabaseId, migration->owner);
 			(void) bbm_record_migration_failed(migration, BBM_CODE_UNKNOWN, lfirst(reason));
 		}
+		/* if this fails, the next discovery does it */
+		if (error == NULL && !bbm_slot_must_exit())
+			(void) bbm_txn_run(refresh_owners, NULL, false);
 		if (error == NULL && !bbm_slot_must_exit())
 			bbm_report_stalled();
 	}

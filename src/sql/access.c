@@ -61,6 +61,15 @@ bbm_check_definer(Oid owner, const char *name)
 				 errhint("Starting, pausing and dropping it asks for the owner's privileges alone.")));
 }
 
+/* May the current user make this role the owner of a migration? */
+bool
+bbm_may_own(Oid owner)
+{
+	Oid			caller = bbm_acting_user();
+
+	return has_privs_of_role(caller, owner) && member_can_set_role(caller, owner) && bbm_catalog_trusts(owner);
+}
+
 /* Raises an error unless the current user may make this role the owner of a migration. */
 void
 bbm_check_new_owner(Oid owner, const char *name)

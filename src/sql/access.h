@@ -21,6 +21,7 @@
 
 extern void bbm_check_owner(Oid owner, const char *name);
 extern void bbm_check_definer(Oid owner, const char *name);
+extern bool bbm_may_own(Oid owner);
 extern void bbm_check_new_owner(Oid owner, const char *name);
 extern void bbm_check_may_log_in(Oid role);
 extern bool bbm_may_restore(void);

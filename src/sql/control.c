@@ -125,6 +125,49 @@ mine_with_status(List *statuses)
 	return mine;
 }
 
+/*
+ * Can it be started as far as its owner is concerned?  A cloned or restored
+ * one is given to the role here that has its owner's name.  If not, a WARNING
+ * says so: it must not keep the others from being started.
+ */
+static bool
+check_owner_is_here(const BbmMigration *migration)
+{
+	BbmDefinition d;
+	const char *name;
+	Oid			owner;
+
+	if (!bbm_migration_is_copy(migration->origin, migration->restored) ||
+		!bbm_migration_definition(migration->id, &d) || !bbm_definition_has(&d, "owner"))
+		return true;
+	name = NameStr(*DatumGetName(bbm_definition_get(&d, "owner")));
+	owner = get_role_oid(name, true);
+	if (OidIsValid(owner) && (owner == migration->owner || bbm_may_own(owner)))
+		return true;
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("migration \"%s\" was not started", migration->name),
+			 OidIsValid(owner) ? errdetail("Its owner is role \"%s\", for which you may not start it here.", name) :
+			 errdetail("Its owner was role \"%s\", which does not exist here.", name),
+			 errhint("bbm_alter(..., owner => ...) gives it to another role.")));
+	return false;
+}
+
+/* Those that can be started. */
+static List *
+with_owners(List *migrations)
+{
+	List	   *result = NIL;
+	ListCell   *cell;
+
+	foreach(cell, migrations)
+	{
+		if (check_owner_is_here(lfirst(cell)))
+			result = lappend(result, lfirst(cell));
+	}
+	return result;
+}
+
 static int
 set_all(List *migrations, BbmStatus status)
 {
@@ -153,7 +196,7 @@ bbm_start(PG_FUNCTION_ARGS)
 		PG_RETURN_DATUM(result);
 	SPI_connect();
 	if (PG_ARGISNULL(0))
-		migrations = mine_with_status(list_make1_int(BBM_PAUSED));
+		migrations = with_owners(mine_with_status(list_make1_int(BBM_PAUSED)));
 	else
 		migrations = list_make1(controlled(bbm_name_argument(fcinfo), "start"));
 	n = set_all(migrations, BBM_ACTIVE);

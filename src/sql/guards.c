@@ -72,6 +72,25 @@ name_datum(const char *text)
  */
 
 /*
+ * The role that is to own the row.  The OID of a dump's row is of the server
+ * that the dump was taken from: if that is this one, it means the owner, who
+ * may have been renamed, and somebody else have got the name.  Elsewhere there
+ * is only the name.
+ */
+static Oid
+role_of(BbmRow row, bool restored)
+{
+	char	   *name = bbm_row_text(row, "owner");
+	char	   *origin = bbm_row_text(row, "origin");
+	Oid			known = (Oid) bbm_row_int(row, "owner_oid");
+
+	/* a row that was restored there has an OID of there, and an origin of elsewhere */
+	if (restored && !bbm_row_is_restored(row) && bbm_is_of_this_server(origin) && GetUserNameFromId(known, true))
+		return known;
+	return name ? get_role_oid(name, true) : bbm_acting_user();
+}
+
+/*
  * A user may write a row for himself or for a role that he may SET ROLE to.  A
  * restored row may name a role that does not exist here, or that the restoring
  * user may not use: the migration waits, and belongs to nobody until a
@@ -80,17 +99,16 @@ name_datum(const char *text)
 static void
 set_owner(BbmRow *row, Oid before, bool restored)
 {
-	char	   *name = bbm_row_text(*row, "owner");
-	Oid			owner = name ? get_role_oid(name, true) : bbm_acting_user();
+	Oid			owner = role_of(*row, restored);
 
 	if (restored && !(OidIsValid(owner) && member_can_set_role(bbm_acting_user(), owner)))
 		owner = InvalidOid;
 	else if (!OidIsValid(owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("role \"%s\" does not exist", name),
+				 errmsg("role \"%s\" does not exist", bbm_row_text(*row, "owner")),
 				 errdetail("The owner is the role that the job runs as."),
-				 errhint("Name a role that you may SET ROLE to, or leave owner out: then it is you.")));
+				 errhint("Name a role that you may SET ROLE to, with bbm_alter if the migration exists; or leave owner out: then it is you.")));
 	if (OidIsValid(owner))
 	{
 		if (owner != before)
@@ -153,9 +171,9 @@ guard_insert(Relation rel, BbmRow row)
 	bbm_row_set(&row, "id", Int64GetDatum(bbm_new_id(rel, bbm_row_int(row, "id"))), false);
 	row.tuple = bbm_columns_insert(rel, row.tuple);
 	bbm_show_composed(NULL, &row);
-	bbm_notice_units(NULL, row);
 	set_owner(&row, InvalidOid, false);
-	bbm_check_limits(row);
+	bbm_check_settings(row);
+	bbm_notice_units(NULL, row);
 	bbm_row_set(&row, "origin", CStringGetTextDatum(bbm_origin()), false);
 	return PointerGetDatum(row.tuple);
 }
@@ -409,7 +427,7 @@ guard_update(const TriggerData *data, BbmRow old, BbmRow new)
 	guard_status(old, &new, is_written(data, "status"));
 	bbm_check_row(new);
 	bbm_show_composed(&old, &new);
-	bbm_check_new_limits(old, new);
+	bbm_check_new_settings(old, new);
 	bbm_notice_units(&old, new);
 	/* workers notice a changed row by its new time, and discard what they know about the old one */
 	if (is_changed(old, new))

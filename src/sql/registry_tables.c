@@ -177,6 +177,16 @@ check_columns(Original *original, TupleDesc desc)
 	}
 }
 
+static void
+no_such_table(const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("%s does not exist", what),
+			 errdetail("It was dropped, or the number is not that of a table."),
+			 errhint("Give the names of the registry's tables.")));
+}
+
 /*
  * Locks the table against writing, as LOCK TABLE would with the same rights,
  * so that its last state is read.  This waits for transactions that have
@@ -190,11 +200,7 @@ open_original(Original *original, Oid relid, LOCKMODE mode)
 
 	original->relid = relid;
 	if (get_rel_name(relid) == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", relid),
-				 errdetail("It was dropped, or the number is not that of a table."),
-				 errhint("Give the names of the registry's tables.")));
+		no_such_table(psprintf("relation with OID %u", relid));
 	original->name = bbm_table_sql_name(relid);
 	if (getExtensionOfObject(RelationRelationId, relid) == bbm_catalog()->extension)
 		ereport(ERROR,
@@ -211,7 +217,10 @@ open_original(Original *original, Oid relid, LOCKMODE mode)
 				 errmsg("permission denied for table %s", original->name),
 				 errdetail("It is read, and locked against writing meanwhile, with the rights of the caller."),
 				 errhint("Call it as the table's owner, or as a superuser.")));
-	rel = relation_open(relid, mode);
+	rel = try_relation_open(relid, mode);
+	/* it was dropped while we waited for its lock */
+	if (rel == NULL)
+		no_such_table(psprintf("table %s", original->name));
 	original->owner = rel->rd_rel->relowner;
 	check_columns(original, RelationGetDescr(rel));
 	relation_close(rel, NoLock);

@@ -111,36 +111,33 @@ check_on_error(BbmRow row)
 				 errhint("Use SerialKeySetBatchingStrategy or LooseIndexScanBatchingStrategy.")));
 }
 
-static void
-check_settings(BbmRow row)
+/*
+ * Are the settings valid, and do they keep to the server's limits?  A dump's
+ * row is taken as it is: values beyond the limits have no effect while it runs,
+ * and see bbm_overrides_read about those that are not valid here.
+ */
+void
+bbm_check_settings(BbmRow row)
 {
 	bool		isnull;
 	Datum		entries = bbm_row_get(row, "settings", &isnull);
 
-	if (!isnull)
-		bbm_overrides_check(DatumGetArrayTypeP(entries));
+	if (isnull)
+		return;
+	bbm_overrides_check(DatumGetArrayTypeP(entries));
+	bbm_overrides_check_limits(DatumGetArrayTypeP(entries), (Oid) bbm_row_int(row, "owner_oid"));
 }
 
 /*
- * Does what is written now keep to the server's limits?  A dump's row is taken
- * as it is: values beyond the limits have no effect while it runs.
+ * Settings that were valid when they were given, and that the server's limits
+ * allowed then, do not prevent changes of the other columns: least of all a
+ * pause.
  */
 void
-bbm_check_limits(BbmRow row)
-{
-	bool		isnull;
-	Datum		entries = bbm_row_get(row, "settings", &isnull);
-
-	if (!isnull)
-		bbm_overrides_check_limits(DatumGetArrayTypeP(entries), (Oid) bbm_row_int(row, "owner_oid"));
-}
-
-/* Settings that were given before the server's limits were lowered do not prevent changes of the other columns. */
-void
-bbm_check_new_limits(BbmRow old, BbmRow new)
+bbm_check_new_settings(BbmRow old, BbmRow new)
 {
 	if (!bbm_row_same(old, new, "settings"))
-		bbm_check_limits(new);
+		bbm_check_settings(new);
 }
 
 /* Checks each column by itself; false when one is NULL that must not be, which its constraint reports. */
@@ -164,7 +161,6 @@ void
 bbm_check_row(BbmRow row)
 {
 	bbm_check_name(row);
-	check_settings(row);
 	if (!check_columns(row))
 		return;
 	if (bbm_row_int(row, "min_batch_size") > bbm_row_int(row, "max_batch_size"))

@@ -13,8 +13,8 @@
 extern void bbm_check_name(BbmRow row);
 extern void bbm_check_row(BbmRow row);
 extern void bbm_show_composed(const BbmRow *old, BbmRow *new);
-extern void bbm_check_limits(BbmRow row);
-extern void bbm_check_new_limits(BbmRow old, BbmRow new);
+extern void bbm_check_settings(BbmRow row);
+extern void bbm_check_new_settings(BbmRow old, BbmRow new);
 extern void bbm_notice_units(const BbmRow *old, BbmRow new);
 
 #endif							/* BBM_SQL_ROW_CHECKS_H */

@@ -79,15 +79,24 @@ joined_columns(List *assignments)
 	return result.data;
 }
 
-/* Makes a name from the columns.  A name that has to be truncated gets a hash of the whole name. */
+/*
+ * Makes a name from the columns.  A name that has to be truncated gets a hash of
+ * the whole name; "other": as does one that another trigger has already.
+ */
 static char *
-trigger_name(List *assignments)
+trigger_name(List *assignments, bool other)
 {
 	char	   *columns = joined_columns(assignments);
+	char	   *whole = columns;
 	char	   *hash = NULL;
+	ListCell   *cell;
 
-	if (strlen(columns) + strlen("bbm_sync_") >= NAMEDATALEN)
-		hash = psprintf("%08x", hash_bytes((const unsigned char *) columns, strlen(columns)));
+	/* no name of a column contains this */
+	if (other)
+		foreach(cell, assignments)
+			whole = psprintf("%s\n%s", whole, quoted(((BbmAssignment *) lfirst(cell))->column));
+	if (other || strlen(columns) + strlen("bbm_sync_") >= NAMEDATALEN)
+		hash = psprintf("%08x", hash_bytes((const unsigned char *) whole, strlen(whole)));
 	return makeObjectName("bbm_sync", columns, hash);
 }
 
@@ -125,6 +134,23 @@ pinned_search_path(void)
 	return path.data;
 }
 
+/* The end of the function's body, by which we also recognize which columns a trigger fills. */
+static char *
+body_end(List *assignments, bool conditional)
+{
+	StringInfoData end;
+	ListCell   *cell;
+
+	initStringInfo(&end);
+	foreach(cell, assignments)
+		appendStringInfo(&end, "%sNEW.%s := bbm_row.f%d;\n", conditional ? "        " : "    ",
+						 quoted(((BbmAssignment *) lfirst(cell))->column), foreach_current_index(cell) + 1);
+	if (conditional)
+		appendStringInfoString(&end, "    END IF;\n");
+	appendStringInfoString(&end, "    RETURN NEW;\nEND\n");
+	return end.data;
+}
+
 static char *
 function_body(Oid relid, List *assignments, const char *condition)
 {
@@ -142,13 +168,7 @@ function_body(Oid relid, List *assignments, const char *condition)
 	foreach(cell, assignments)
 		appendStringInfo(&body, "%s(%s\n%s)", foreach_current_index(cell) > 0 ? ", " : "",
 						 ((BbmAssignment *) lfirst(cell))->expression, indent);
-	appendStringInfo(&body, ") %s);\n", row);
-	foreach(cell, assignments)
-		appendStringInfo(&body, "%sNEW.%s := bbm_row.f%d;\n", indent,
-						 quoted(((BbmAssignment *) lfirst(cell))->column), foreach_current_index(cell) + 1);
-	if (condition)
-		appendStringInfoString(&body, "    END IF;\n");
-	appendStringInfoString(&body, "    RETURN NEW;\nEND\n");
+	appendStringInfo(&body, ") %s);\n%s", row, body_end(assignments, condition != NULL));
 	return body.data;
 }
 
@@ -239,42 +259,23 @@ check_may_drop(Oid relid, const char *name)
 		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relid)), get_rel_name(relid));
 }
 
-/*
- * One transaction, the caller's.  We take the lock that CREATE TRIGGER takes
- * from the start: it waits for everybody who has written to the table, so that
- * each row is either committed by then, or written with the trigger; and a
- * second call waits here, and finds the first one's trigger.
- */
-static void
-create_trigger(Oid relid, const char *name, List *assignments, const BbmStatementParts *parts)
+static bool
+ends_with(const char *text, const char *end)
 {
-	char	   *table = bbm_table_sql_name(relid);
-	char	   *function;
-	Query	   *update;
-
-	if (OidIsValid(get_trigger_oid(relid, name, true)))
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("trigger \"%s\" of table \"%s\" already exists", name, get_rel_name(relid)),
-				 errdetail("Its name is that of the columns it fills."),
-				 errhint("Drop it first, with drop => true.")));
-	update = bbm_statement_analyse(relid, parts);
-	check_referenced(relid, update);
-	check_partition_key(relid, update);
-	report_limits(relid, name);
-
-	function = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-										  function_name(relid, assignments));
-	(void) bbm_spi_execute_ours(psprintf("CREATE FUNCTION %s() RETURNS pg_catalog.trigger LANGUAGE plpgsql SET search_path TO %s AS %s",
-									function, pinned_search_path(),
-									quote_literal_cstr(function_body(relid, assignments, parts->condition))), false);
-	(void) bbm_spi_execute_ours(psprintf("CREATE TRIGGER %s BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION %s()",
-									quote_identifier(name), table, function), false);
+	return strlen(text) >= strlen(end) && strcmp(text + strlen(text) - strlen(end), end) == 0;
 }
 
-/* The function of one of our triggers, or InvalidOid when the trigger does not exist or is not ours. */
+/* Is it a function of ours that fills these columns? */
+static bool
+is_function_of(const char *body, List *assignments)
+{
+	return strncmp(body, BODY_MARK, strlen(BODY_MARK)) == 0 &&
+		(ends_with(body, body_end(assignments, false)) || ends_with(body, body_end(assignments, true)));
+}
+
+/* The function of our trigger of that name which fills these columns; InvalidOid when there is none. */
 static Oid
-trigger_function(Oid relid, const char *name)
+trigger_function(Oid relid, const char *name, List *assignments)
 {
 	Relation	rel = relation_open(relid, NoLock);
 	TriggerDesc *triggers = rel->trigdesc;
@@ -293,18 +294,91 @@ trigger_function(Oid relid, const char *name)
 		bool		isnull;
 		Datum		body = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &isnull);
 
-		if (isnull || strncmp(TextDatumGetCString(body), BODY_MARK, strlen(BODY_MARK)) != 0)
+		if (isnull || !is_function_of(TextDatumGetCString(body), assignments))
 			function = InvalidOid;
 		ReleaseSysCache(tuple);
 	}
 	return function;
 }
 
-/* With the lock that DROP TRIGGER takes: if another session drops the trigger first, it does not exist any more. */
-static void
-drop_trigger(Oid relid, const char *name)
+/* The name of our trigger that fills these columns, and its function; NULL when there is none. */
+static char *
+find_trigger(Oid relid, List *assignments, Oid *function)
 {
-	Oid			function = trigger_function(relid, name);
+	for (int other = 0; other < 2; other++)
+	{
+		char	   *name = trigger_name(assignments, other);
+
+		*function = trigger_function(relid, name, assignments);
+		if (OidIsValid(*function))
+			return name;
+	}
+	return NULL;
+}
+
+/* A name for a new trigger. */
+static char *
+free_name(Oid relid, List *assignments)
+{
+	char	   *name = NULL;
+
+	for (int other = 0; other < 2; other++)
+	{
+		name = trigger_name(assignments, other);
+		if (!OidIsValid(get_trigger_oid(relid, name, true)))
+			return name;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_DUPLICATE_OBJECT),
+			 errmsg("trigger \"%s\" of table \"%s\" already exists", name, get_rel_name(relid)),
+			 errdetail("It is not one of bbm_sync_trigger for these columns."),
+			 errhint("Rename it.")));
+	return NULL;
+}
+
+/*
+ * One transaction, the caller's.  We take the lock that CREATE TRIGGER takes
+ * from the start: it waits for everybody who has written to the table, so that
+ * each row is either committed by then, or written with the trigger; and a
+ * second call waits here, and finds the first one's trigger.
+ */
+static char *
+create_trigger(Oid relid, List *assignments, const BbmStatementParts *parts)
+{
+	char	   *table = bbm_table_sql_name(relid);
+	Oid			oid;
+	char	   *name = find_trigger(relid, assignments, &oid);
+	char	   *function;
+	Query	   *update;
+
+	if (name)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("trigger \"%s\" of table \"%s\" already exists", name, get_rel_name(relid)),
+				 errdetail("It fills these columns; one trigger does that for all rows."),
+				 errhint("Drop it first, with drop => true; if another migration needs it, make one \"set\" of both, with CASE.")));
+	name = free_name(relid, assignments);
+	update = bbm_statement_analyse(relid, parts);
+	check_referenced(relid, update);
+	check_partition_key(relid, update);
+	report_limits(relid, name);
+
+	function = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+										  function_name(relid, assignments));
+	(void) bbm_spi_execute_ours(psprintf("CREATE FUNCTION %s() RETURNS pg_catalog.trigger LANGUAGE plpgsql SET search_path TO %s AS %s",
+									function, pinned_search_path(),
+									quote_literal_cstr(function_body(relid, assignments, parts->condition))), false);
+	(void) bbm_spi_execute_ours(psprintf("CREATE TRIGGER %s BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION %s()",
+									quote_identifier(name), table, function), false);
+	return name;
+}
+
+/* With the lock that DROP TRIGGER takes: if another session drops the trigger first, it does not exist any more. */
+static char *
+drop_trigger(Oid relid, List *assignments)
+{
+	Oid			function;
+	char	   *name = find_trigger(relid, assignments, &function);
 	char	   *schema = get_namespace_name(get_func_namespace(function));
 	char	   *name_now = get_func_name(function);
 	char	   *function_sql;
@@ -313,12 +387,14 @@ drop_trigger(Oid relid, const char *name)
 	if (schema == NULL || name_now == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("table \"%s\" has no trigger \"%s\" of bbm_sync_trigger", get_rel_name(relid), name),
+				 errmsg("table \"%s\" has no trigger \"%s\" of bbm_sync_trigger", get_rel_name(relid),
+						trigger_name(assignments, false)),
 				 errdetail("Its name is that of the columns it fills, in the order of \"set\"."),
 				 errhint("Give the same \"set\" as when it was created.")));
 	function_sql = quote_qualified_identifier(schema, name_now);
 	(void) bbm_spi_execute_ours(psprintf("DROP TRIGGER %s ON %s", quote_identifier(name), bbm_table_sql_name(relid)), false);
 	(void) bbm_spi_execute_ours(psprintf("DROP FUNCTION %s()", function_sql), false);
+	return name;
 }
 
 /* Only what stores rows itself, or whose partitions do, has triggers that may change a row. */
@@ -367,12 +443,8 @@ bbm_sync_trigger(PG_FUNCTION_ARGS)
 		bbm_table_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)), ShareRowExclusiveLock, check_may_create);
 	check_kind(relid);
 	assignments = bbm_statement_assignments(parts.set);
-	namestrcpy(result, trigger_name(assignments));
 	SPI_connect();
-	if (PG_GETARG_BOOL(3))
-		drop_trigger(relid, NameStr(*result));
-	else
-		create_trigger(relid, NameStr(*result), assignments, &parts);
+	namestrcpy(result, PG_GETARG_BOOL(3) ? drop_trigger(relid, assignments) : create_trigger(relid, assignments, &parts));
 	SPI_finish();
 	PG_RETURN_NAME(result);
 }

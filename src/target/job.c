@@ -457,10 +457,10 @@ bbm_job_sql(BbmTarget *target, BbmPartition *partition)
 		range = psprintf("%s\n) AND (%s", range, bbm_job_found(target));
 	/* only a statement on the root can move a row out of a partition */
 	if (target->moves_rows && !partition->as_one_table)
-		return bbm_statement_compose(&parts, bbm_table_sql_name(target->relid), target->alias, false,
+		return bbm_statement_compose(&parts, bbm_table_sql_name(target->relid), target->alias,
 									 psprintf("%s.tableoid OPERATOR(pg_catalog.=) %u::pg_catalog.oid AND %s",
 											  target->alias, partition->relid, range), undone);
-	return bbm_statement_compose(&parts, partition->source, target->alias, false, with_rows(partition, range), undone);
+	return bbm_statement_compose(&parts, partition->source, target->alias, with_rows(partition, range), undone);
 }
 
 /* Prepares a statement of the owner's and keeps its plan; errors refer to the text that it comes from. */
@@ -592,7 +592,7 @@ prepare_count(BbmTarget *target, BbmPartition *partition, const BbmStatementPart
 	Oid			types[BBM_MAX_JOB_ARGS];
 	int			nbounds = bbm_range_bind(target, NULL, 0, NULL, types);
 
-	return prepare(bbm_statement_count(parts, partition->source, target->alias, false, with_rows(partition, range)),
+	return prepare(bbm_statement_count(parts, partition->source, target->alias, with_rows(partition, range)),
 				   nbounds + 1, types, 0, 0);
 }
 

@@ -484,7 +484,7 @@ bbm_reads_check(Oid relid, const BbmStatementParts *parts)
 	if (!rewrite(&reads, NULL, &rewritten))
 		return;
 	/* a server that prepares it finds what a WITH cannot do that a table could */
-	sql = bbm_statement_compose(&rewritten, bbm_table_sql_name(relid), quote_identifier(get_rel_name(relid)), false,
+	sql = bbm_statement_compose(&rewritten, bbm_table_sql_name(relid), quote_identifier(get_rel_name(relid)),
 								NULL, NULL);
 	plan = bbm_spi_prepare(sql, 0, NULL, 0);
 	if (plan == NULL)

@@ -284,7 +284,7 @@ bbm_statement_analyse(Oid relid, const BbmStatementParts *parts)
 		BbmStatementText whole;
 
 		bbm_statement_check_condition(relid, parts->condition, "filter");
-		whole = bbm_statement_text(bbm_statement_compose(parts, "x", quote_identifier(name), false, NULL, NULL),
+		whole = bbm_statement_text(bbm_statement_compose(parts, "x", quote_identifier(name), NULL, NULL),
 							   "filter", true, relid);
 		query = analyse(&whole, bbm_parse_text(&whole, "", ""), "");
 	}
@@ -355,7 +355,7 @@ append_conditions(StringInfo sql, const char *const *conditions, int n)
  * UPDATE returns that expression for each row.
  */
 char *
-bbm_statement_compose(const BbmStatementParts *parts, const char *relation, const char *alias, bool only,
+bbm_statement_compose(const BbmStatementParts *parts, const char *relation, const char *alias,
 					  const char *range, const char *returning)
 {
 	char	   *join = NULL;
@@ -367,11 +367,11 @@ bbm_statement_compose(const BbmStatementParts *parts, const char *relation, cons
 	{
 		BbmStatementText text = bbm_statement_text(parts->set, "set", false, InvalidOid);
 
-		appendStringInfo(&sql, "UPDATE %s%s AS %s SET %s", only ? "ONLY " : "", relation, alias,
+		appendStringInfo(&sql, "UPDATE %s AS %s SET %s", relation, alias,
 						 bbm_split_set(&text, &join));
 	}
 	else
-		appendStringInfo(&sql, "DELETE FROM %s%s AS %s", only ? "ONLY " : "", relation, alias);
+		appendStringInfo(&sql, "DELETE FROM %s AS %s", relation, alias);
 	append_conditions(&sql, (const char *[]) {join, parts->condition, range}, 3);
 	if (parts->verb == BBM_UPDATE && returning)
 		appendStringInfo(&sql, "\nRETURNING (%s\n)", returning);
@@ -384,7 +384,7 @@ bbm_statement_compose(const BbmStatementParts *parts, const char *relation, cons
  * FROM of the set does not count.
  */
 char *
-bbm_statement_count(const BbmStatementParts *parts, const char *relation, const char *alias, bool only,
+bbm_statement_count(const BbmStatementParts *parts, const char *relation, const char *alias,
 					const char *range)
 {
 	char	   *join = NULL;
@@ -404,7 +404,7 @@ bbm_statement_count(const BbmStatementParts *parts, const char *relation, const 
 						   join ? "\n))" : "\n)");
 	initStringInfo(&sql);
 	append_with(&sql, parts);
-	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM %s%s AS %s", only ? "ONLY " : "", relation, alias);
+	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM %s AS %s", relation, alias);
 	append_conditions(&sql, (const char *[]) {partner ? partner : join, parts->condition, range}, 3);
 	return sql.data;
 }

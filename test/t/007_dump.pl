@@ -14,13 +14,17 @@ my $node = bbm_node('dump', conf => "bbm.naptime = 1s\n");
 my $dir  = PostgreSQL::Test::Utils::tempdir;
 my $conn = $node->connstr('postgres');
 
-$node->safe_psql('postgres', 'CREATE ROLE gone LOGIN');
+$node->safe_psql('postgres', 'CREATE ROLE early LOGIN');
 counter_table($node, 't', 1000);
 counter_table($node, 'u', 1000);
 define($node, 'running', 't', job => 'gated', batch_size => 100, workers => 2);
 define($node, 'done', 'u');
 define($node, 'paused', 'u');
-value($node, "ALTER TABLE u OWNER TO gone; UPDATE batched_background_migrations SET owner = 'gone' WHERE name = 'paused'");
+value($node, "ALTER TABLE u OWNER TO early; UPDATE batched_background_migrations SET owner = 'early' WHERE name = 'paused'");
+# a dump has the owner's name, which has to be the one of now
+value($node, 'ALTER ROLE early RENAME TO gone');
+ok($node->poll_query_until('postgres', "SELECT owner = 'gone' FROM batched_background_migrations WHERE name = 'paused'"),
+	'the new name of an owner is recorded');
 define($node, 'failed', 'u', max_attempts => 1, job => 'UPDATE u SET n = n / (id - id) WHERE id BETWEEN $1 AND $2');
 
 # Half of it done, two batches in the middle of it.

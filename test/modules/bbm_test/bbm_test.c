@@ -39,8 +39,8 @@ text_or_null(FunctionCallInfo fcinfo, int n)
 }
 
 /*
- * (regclass, set text, "filter" text, range text, only boolean, returning boolean,
- * key smallint[], allow_key_change boolean) → the checked UPDATE, or DELETE without a set.
+ * (regclass, set text, "filter" text, range text, returning boolean, key smallint[],
+ * allow_key_change boolean) → the checked UPDATE, or DELETE without a set.
  */
 Datum
 bbm_test_statement(PG_FUNCTION_ARGS)
@@ -51,14 +51,14 @@ bbm_test_statement(PG_FUNCTION_ARGS)
 		.set = text_or_null(fcinfo, 1),
 		.condition = text_or_null(fcinfo, 2)
 	};
-	ArrayType  *key = PG_GETARG_ARRAYTYPE_P(6);
+	ArrayType  *key = PG_GETARG_ARRAYTYPE_P(5);
 
 	bbm_statement_check(relid, &parts, (AttrNumber *) ARR_DATA_PTR(key),
-						ArrayGetNItems(ARR_NDIM(key), ARR_DIMS(key)), PG_GETARG_BOOL(7));
+						ArrayGetNItems(ARR_NDIM(key), ARR_DIMS(key)), PG_GETARG_BOOL(6));
 	PG_RETURN_TEXT_P(cstring_to_text(bbm_statement_compose(&parts, bbm_table_sql_name(relid),
 														   quote_identifier(get_rel_name(relid)),
-														   PG_GETARG_BOOL(4), text_or_null(fcinfo, 3),
-														   PG_GETARG_BOOL(5) ? parts.condition : NULL)));
+														   text_or_null(fcinfo, 3),
+														   PG_GETARG_BOOL(4) ? parts.condition : NULL)));
 }
 
 /* (regclass, condition text, what text, range text) → the SELECT that counts. */
@@ -70,7 +70,7 @@ bbm_test_condition(PG_FUNCTION_ARGS)
 
 	bbm_statement_check_condition(relid, parts.condition, text_to_cstring(PG_GETARG_TEXT_PP(2)));
 	PG_RETURN_TEXT_P(cstring_to_text(bbm_statement_count(&parts, bbm_table_sql_name(relid),
-														 quote_identifier(get_rel_name(relid)), false,
+														 quote_identifier(get_rel_name(relid)),
 														 text_or_null(fcinfo, 3))));
 }
 

@@ -1,0 +1,81 @@
+--
+-- Rows of a dump: whose they are, and what was valid elsewhere or once.
+--
+
+CREATE EXTENSION bbm;
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set helper :abs_srcdir '/sql/fails.inc'
+\i :helper
+\set helper :abs_srcdir '/sql/wait_for.inc'
+\i :helper
+CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO t SELECT generate_series(1, 100);
+CREATE ROLE regress_bbm_early LOGIN;
+GRANT SELECT, UPDATE ON t TO regress_bbm_early;
+GRANT EXECUTE ON FUNCTION bbm_update, bbm_alter, bbm_pause, bbm_drop, bbm_start TO regress_bbm_early;
+SET client_min_messages = warning;
+
+-- the owner was renamed, and another role has the name: in a dump of this server the OID says who it was
+SET ROLE regress_bbm_early;
+SELECT bbm_update('original', 't', 'n = 1') > 0 AS defined;
+RESET ROLE;
+ALTER ROLE regress_bbm_early RENAME TO regress_bbm_late;
+CREATE ROLE regress_bbm_early LOGIN;
+SELECT owner, owner_oid::regrole FROM batched_background_migrations;
+CREATE TABLE dumped AS SELECT * FROM batched_background_migrations;
+SELECT bbm_drop('original');
+INSERT INTO batched_background_migrations SELECT * FROM dumped;
+SELECT owner, owner_oid::regrole, restored FROM batched_background_migrations;
+SELECT bbm_drop('original');
+-- one of another server has the name alone, also if it was restored there
+UPDATE dumped SET origin = '1/1';
+INSERT INTO batched_background_migrations SELECT * FROM dumped;
+SELECT owner, owner_oid::regrole FROM batched_background_migrations;
+SELECT bbm_drop('original');
+UPDATE dumped SET origin = (SELECT system_identifier FROM pg_control_system()) || '/1', restored = true;
+INSERT INTO batched_background_migrations SELECT * FROM dumped;
+SELECT owner, owner_oid::regrole FROM batched_background_migrations;
+SELECT bbm_drop('original');
+
+-- one whose owner does not exist here cannot be started, and does not keep the others from it
+UPDATE dumped SET owner = 'regress_bbm_nobody', origin = '1/1', restored = false, name = 'orphan', id = id + 100;
+INSERT INTO batched_background_migrations SELECT * FROM dumped;
+SELECT bbm_update('one', 't', 'n = 1') > 0 AS defined;
+SELECT bbm_update('two', 't', 'n = 1') > 0 AS defined;
+SELECT bbm_start();
+SELECT name, status FROM bbm_status() WHERE name = 'orphan';
+SELECT * FROM fails($$SELECT bbm_start('orphan')$$);
+SELECT bbm_wait('one', '1 minute'), bbm_wait('two', '1 minute');
+SELECT bbm_alter('orphan', owner => current_user);
+SELECT bbm_start();
+SELECT bbm_wait('orphan', '1 minute');
+
+-- settings that were valid in another version, or with time zones that are gone: the row loads, and the migration waits;
+-- it can be seen, paused, started, altered, corrected and dropped
+UPDATE dumped SET owner = current_user, name = 'zone', id = id + 100,
+    settings = '{"bbm.active_hours=22:00-06:00 Gone/Zone",bbm.no_longer=1}';
+INSERT INTO batched_background_migrations SELECT * FROM dumped;
+UPDATE dumped SET name = 'condition', id = id + 100, settings = '{"bbm.condition=n >"}';
+INSERT INTO batched_background_migrations SELECT * FROM dumped;
+SELECT bbm_start();
+SELECT wait_for($$(SELECT count(*) = 2 FROM bbm_status() WHERE waiting_on LIKE '%cannot be read%')$$);
+SELECT waiting_on FROM bbm_status_detail() WHERE status = 'running';
+SELECT signal, reason FROM bbm_throttle('zone') WHERE throttles;
+SELECT bbm_pause();
+UPDATE batched_background_migrations SET status = 1 WHERE name = 'zone';
+UPDATE batched_background_migrations SET status = 0 WHERE name = 'zone';
+SELECT bbm_alter(name, priority => 1) FROM unnest(ARRAY['zone', 'condition']) name;
+SELECT * FROM fails($$SELECT bbm_alter('zone', settings => '{"bbm.active_hours=22:00-06:00 Gone/Zone"}')$$);
+SELECT bbm_alter('condition', settings => '{}');
+SELECT bbm_start('condition');
+SELECT bbm_wait('condition', '1 minute');
+SELECT bbm_drop('zone');
+-- a name that begins like a statement
+SELECT bbm_update('words', 't', 'n = 1', settings => ARRAY['bbm.condition=within > 1']) > 0 AS defined;
+SELECT bbm_alter('words', settings => ARRAY['bbm.condition=' || condition])
+FROM unnest(ARRAY['selected', 'SELECT(true)', 'WITH x AS (SELECT true) TABLE x', 'select_1()', 'selecté']) condition;
+
+DROP EXTENSION bbm;
+DROP TABLE t, dumped;
+DROP FUNCTION fails, wait_for;
+DROP ROLE regress_bbm_early, regress_bbm_late;
