@@ -9,10 +9,8 @@
 
 #include "access/table.h"
 #include "mb/pg_wchar.h"
-#include "miscadmin.h"
 #include "utils/varlena.h"
 
-#include "base/guc.h"
 #include "base/locks.h"
 #include "catalog/errors.h"
 #include "catalog/extension.h"

@@ -21,7 +21,6 @@
 
 #include "access/genam.h"
 #include "access/table.h"
-#include "catalog/indexing.h"
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"

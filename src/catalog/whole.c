@@ -7,7 +7,6 @@
  */
 #include "catalog/whole.h"
 
-#include "catalog/migrations.h"
 #include "catalog/partitions.h"
 
 /*

@@ -50,7 +50,6 @@
 #include "rewrite/rewriteHandler.h"
 #include "utils/datum.h"
 #include "utils/fmgrprotos.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/compat.h"

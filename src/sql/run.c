@@ -7,12 +7,10 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
-#include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"

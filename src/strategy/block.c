@@ -29,7 +29,6 @@
 #include "catalog/pg_type_d.h"
 #include "optimizer/plancat.h"
 #include "storage/bufmgr.h"
-#include "utils/rel.h"
 
 #include "catalog/partitions.h"
 #include "strategy/strategy.h"

@@ -14,9 +14,7 @@
 
 #include "access/table.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 
-#include "base/guc.h"
 #include "base/txn.h"
 #include "base/user.h"
 #include "catalog/claims.h"

@@ -12,8 +12,6 @@
 #include "access/table.h"
 #include "catalog/pg_constraint.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 
 #include "base/point.h"
