@@ -433,12 +433,11 @@ bbm_overrides_check_limits(const ArrayType *entries, Oid owner)
 
 /*
  * Reads the entries of a row, which were checked before.  Entries of another
- * version that this one does not know are ignored.
+ * version that this one does not know are ignored.  In the current memory context.
  */
 const BbmOverrides *
-bbm_overrides_read(const ArrayType *entries, MemoryContext context)
+bbm_overrides_read(const ArrayType *entries)
 {
-	MemoryContext old = MemoryContextSwitchTo(context);
 	BbmOverrides *overrides = palloc0(sizeof(BbmOverrides));
 	Datum	   *values;
 	bool	   *nulls;
@@ -455,7 +454,6 @@ bbm_overrides_read(const ArrayType *entries, MemoryContext context)
 		overrides->is_set[def - bbm_settings] = true;
 		overrides->value[def - bbm_settings] = value;
 	}
-	MemoryContextSwitchTo(old);
 	return overrides;
 }
 

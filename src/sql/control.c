@@ -114,7 +114,7 @@ mine_with_status(List *statuses)
 	List	   *mine = NIL;
 	ListCell   *cell;
 
-	foreach(cell, bbm_migrations_with_status(statuses, CurrentMemoryContext))
+	foreach(cell, bbm_migrations_with_status(statuses))
 	{
 		BbmMigration *migration = lfirst(cell);
 
@@ -287,7 +287,7 @@ warn_of_shards(void)
 	int			n = 0;
 	ListCell   *cell;
 
-	foreach(cell, bbm_migrations_with_status(list_make2_int(BBM_ACTIVE, BBM_RUNNING), CurrentMemoryContext))
+	foreach(cell, bbm_migrations_with_status(list_make2_int(BBM_ACTIVE, BBM_RUNNING)))
 		n += ((BbmMigration *) lfirst(cell))->shard_id != 0;
 	if (n > 0)
 		ereport(WARNING,

@@ -299,8 +299,7 @@ find(void *arg)
 	else
 		migrations = bbm_migrations_with_status(args->failed ?
 												list_make4_int(BBM_PAUSED, BBM_ACTIVE, BBM_RUNNING, BBM_FAILED) :
-												list_make3_int(BBM_PAUSED, BBM_ACTIVE, BBM_RUNNING),
-												CurrentMemoryContext);
+												list_make3_int(BBM_PAUSED, BBM_ACTIVE, BBM_RUNNING));
 	foreach(cell, migrations)
 	{
 		BbmMigration *migration = lfirst(cell);

@@ -409,11 +409,11 @@ append_with(StringInfo sql, const BbmStatementParts *parts)
 }
 
 static void
-append_conditions(StringInfo sql, const char *const *conditions, int n)
+append_conditions(StringInfo sql, const char *const conditions[3])
 {
 	const char *before = "\nWHERE ";
 
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < 3; i++)
 	{
 		if (conditions[i] == NULL)
 			continue;
@@ -447,7 +447,7 @@ bbm_statement_compose(const BbmStatementParts *parts, const char *relation, cons
 	}
 	else
 		appendStringInfo(&sql, "DELETE FROM %s%s AS %s", only ? "ONLY " : "", relation, alias);
-	append_conditions(&sql, (const char *[]) {join, parts->condition, range}, 3);
+	append_conditions(&sql, (const char *[]) {join, parts->condition, range});
 	if (parts->verb == BBM_UPDATE && returning)
 		appendStringInfo(&sql, "\nRETURNING (%s\n)", returning);
 	return sql.data;
@@ -459,8 +459,7 @@ bbm_statement_compose(const BbmStatementParts *parts, const char *relation, cons
  * FROM of the set does not count.
  */
 char *
-bbm_statement_count(const BbmStatementParts *parts, const char *relation, const char *alias, bool only,
-					const char *range)
+bbm_statement_count(const BbmStatementParts *parts, const char *relation, const char *alias, const char *range)
 {
 	char	   *join = NULL;
 	char	   *from = NULL;
@@ -479,8 +478,8 @@ bbm_statement_count(const BbmStatementParts *parts, const char *relation, const 
 						   join ? "\n))" : "\n)");
 	initStringInfo(&sql);
 	append_with(&sql, parts);
-	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM %s%s AS %s", only ? "ONLY " : "", relation, alias);
-	append_conditions(&sql, (const char *[]) {partner ? partner : join, parts->condition, range}, 3);
+	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM %s AS %s", relation, alias);
+	append_conditions(&sql, (const char *[]) {partner ? partner : join, parts->condition, range});
 	return sql.data;
 }
 

@@ -43,7 +43,7 @@ extern PGDLLEXPORT void bbm_statement_check_condition(Oid relid, const char *con
 extern PGDLLEXPORT char *bbm_statement_compose(const BbmStatementParts *parts, const char *relation, const char *alias,
 											   bool only, const char *range, const char *returning);
 extern PGDLLEXPORT char *bbm_statement_count(const BbmStatementParts *parts, const char *relation, const char *alias,
-											 bool only, const char *range);
+											 const char *range);
 extern Node *bbm_statement_condition(Oid relid, const char *condition);
 
 /* For triggers, whose set is only a list; column sets are offset by FirstLowInvalidHeapAttributeNumber. */

@@ -70,7 +70,7 @@ bbm_test_condition(PG_FUNCTION_ARGS)
 
 	bbm_statement_check_condition(relid, parts.condition, text_to_cstring(PG_GETARG_TEXT_PP(2)));
 	PG_RETURN_TEXT_P(cstring_to_text(bbm_statement_count(&parts, bbm_table_sql_name(relid),
-														 quote_identifier(get_rel_name(relid)), false,
+														 quote_identifier(get_rel_name(relid)),
 														 text_or_null(fcinfo, 3))));
 }
 
