@@ -111,14 +111,14 @@ check_on_error(BbmRow row)
 				 errhint("Use SerialKeySetBatchingStrategy or LooseIndexScanBatchingStrategy.")));
 }
 
-static void
-check_settings(BbmRow row)
+/* NULL without. */
+static const ArrayType *
+settings_of(BbmRow row)
 {
 	bool		isnull;
 	Datum		entries = bbm_row_get(row, "settings", &isnull);
 
-	if (!isnull)
-		bbm_overrides_check(DatumGetArrayTypeP(entries));
+	return isnull ? NULL : DatumGetArrayTypeP(entries);
 }
 
 /*
@@ -128,11 +128,8 @@ check_settings(BbmRow row)
 void
 bbm_check_limits(BbmRow row)
 {
-	bool		isnull;
-	Datum		entries = bbm_row_get(row, "settings", &isnull);
-
-	if (!isnull)
-		bbm_overrides_check_limits(DatumGetArrayTypeP(entries), (Oid) bbm_row_int(row, "owner_oid"));
+	if (settings_of(row))
+		bbm_overrides_check_limits(settings_of(row), (Oid) bbm_row_int(row, "owner_oid"));
 }
 
 /* Settings that were given before the server's limits were lowered do not prevent changes of the other columns. */
@@ -164,7 +161,8 @@ void
 bbm_check_row(BbmRow row)
 {
 	bbm_check_name(row);
-	check_settings(row);
+	if (settings_of(row))
+		bbm_overrides_check(settings_of(row));
 	if (!check_columns(row))
 		return;
 	if (bbm_row_int(row, "min_batch_size") > bbm_row_int(row, "max_batch_size"))
@@ -219,13 +217,10 @@ notice_batch_wal(BbmRow row)
 void
 bbm_notice_units(const BbmRow *old, BbmRow new)
 {
-	bool		isnull;
-	Datum		settings = bbm_row_get(new, "settings", &isnull);
-
 	if (old == NULL || !bbm_row_same(*old, new, "target_duration"))
 		notice_target(new);
 	if (old == NULL || !bbm_row_same(*old, new, "max_batch_wal"))
 		notice_batch_wal(new);
-	if (!isnull && (old == NULL || !bbm_row_same(*old, new, "settings")))
-		bbm_overrides_notice(DatumGetArrayTypeP(settings), bbm_row_text(new, "name"));
+	if (settings_of(new) && (old == NULL || !bbm_row_same(*old, new, "settings")))
+		bbm_overrides_notice(settings_of(new), bbm_row_text(new, "name"));
 }
