@@ -21,7 +21,6 @@
 #include "base/blockers.h"
 
 #include "lib/stringinfo.h"
-#include "miscadmin.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "utils/builtins.h"

@@ -32,11 +32,9 @@
 #include <unistd.h>
 
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "storage/fd.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
-#include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "base/cpu_waits.h"

@@ -20,7 +20,6 @@
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
 #include "postmaster/interrupt.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/varlena.h"
 

@@ -73,7 +73,7 @@ extern char *bbm_condition_query(const char *condition);
 extern void bbm_overrides_check(const ArrayType *entries);
 extern void bbm_overrides_notice(const ArrayType *entries, const char *migration);
 extern void bbm_overrides_check_limits(const ArrayType *entries, Oid owner);
-extern const BbmOverrides *bbm_overrides_read(const ArrayType *entries, MemoryContext context);
+extern const BbmOverrides *bbm_overrides_read(const ArrayType *entries);
 extern const BbmOverrides *bbm_overrides_copy(const BbmOverrides *overrides);
 
 extern void bbm_guc_define(void);

@@ -99,20 +99,27 @@ session_tag(Oid lock_class, int64 number, uint16 kind)
 
 /* Does another process hold a lock that conflicts?  "session": the caller needs no transaction. */
 static bool
-is_held(const LOCKTAG *tag, LOCKMODE mode, bool session)
+is_held(LOCKTAG tag, LOCKMODE mode, bool session)
 {
-	if (LockAcquire(tag, mode, session, true) == LOCKACQUIRE_NOT_AVAIL)
+	if (LockAcquire(&tag, mode, session, true) == LOCKACQUIRE_NOT_AVAIL)
 		return true;
-	LockRelease(tag, mode, session);
+	LockRelease(&tag, mode, session);
 	return false;
 }
 
 /* Releases a session's lock, if it still has it: SQL releases such locks with pg_advisory_unlock_all. */
 static void
-release_if_held(const LOCKTAG *tag, LOCKMODE mode)
+release_if_held(LOCKTAG tag, LOCKMODE mode)
 {
-	if (LockHeldByMe(tag, mode, false))
-		LockRelease(tag, mode, true);
+	if (LockHeldByMe(&tag, mode, false))
+		LockRelease(&tag, mode, true);
+}
+
+/* Takes a session's lock if it has it not, unless that would wait; returns whether it has it then. */
+static bool
+keep(LOCKTAG tag, LOCKMODE mode)
+{
+	return LockHeldByMe(&tag, mode, false) || LockAcquire(&tag, mode, true, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 /* Until the end of the transaction.  Waits at most lock_timeout. */
@@ -205,17 +212,13 @@ bbm_permit_acquire(Oid lock_class, int64 migration_id, int limit)
 bool
 bbm_permit_keep(Oid lock_class, int64 migration_id, int slot)
 {
-	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_FIRST_SLOT + slot);
-
-	return LockHeldByMe(&tag, ExclusiveLock, false) || LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK;
+	return keep(session_tag(lock_class, migration_id, LOCK_FIRST_SLOT + slot), ExclusiveLock);
 }
 
 void
 bbm_permit_release(Oid lock_class, int64 migration_id, int slot)
 {
-	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_FIRST_SLOT + slot);
-
-	release_if_held(&tag, ExclusiveLock);
+	release_if_held(session_tag(lock_class, migration_id, LOCK_FIRST_SLOT + slot), ExclusiveLock);
 }
 
 /* Has another process a permit of the migration?  Needs a transaction. */
@@ -224,9 +227,7 @@ bbm_permits_held(Oid lock_class, int64 migration_id, int limit)
 {
 	for (int i = 0; i < limit; i++)
 	{
-		LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_FIRST_SLOT + i);
-
-		if (is_held(&tag, ShareLock, false))
+		if (is_held(session_tag(lock_class, migration_id, LOCK_FIRST_SLOT + i), ShareLock, false))
 			return true;
 	}
 	return false;
@@ -256,11 +257,7 @@ bbm_launched_permits(Oid lock_class, int limit)
 	int			n = 0;
 
 	for (int i = 0; i < limit; i++)
-	{
-		LOCKTAG		tag = session_tag(lock_class, i, LOCK_LAUNCHED);
-
-		n += !is_held(&tag, ShareLock, false);
-	}
+		n += !is_held(session_tag(lock_class, i, LOCK_LAUNCHED), ShareLock, false);
 	return n;
 }
 
@@ -277,22 +274,17 @@ bbm_is_waiting_for_table(Oid lock_class, int64 migration_id)
 void
 bbm_set_waiting_for_table(Oid lock_class, int64 migration_id, bool begin)
 {
-	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_WAITER);
-	bool		is_waiting = bbm_is_waiting_for_table(lock_class, migration_id);
-
-	if (begin && !is_waiting)
-		(void) LockAcquire(&tag, ShareLock, true, true);
-	else if (!begin && is_waiting)
-		LockRelease(&tag, ShareLock, true);
+	if (begin)
+		(void) keep(session_tag(lock_class, migration_id, LOCK_WAITER), ShareLock);
+	else
+		release_if_held(session_tag(lock_class, migration_id, LOCK_WAITER), ShareLock);
 }
 
 /* Does another process wait for the migration's time slice?  Needs a transaction. */
 bool
 bbm_has_waiters(Oid lock_class, int64 migration_id)
 {
-	LOCKTAG		tag = session_tag(lock_class, migration_id, LOCK_WAITER);
-
-	return is_held(&tag, ExclusiveLock, false);
+	return is_held(session_tag(lock_class, migration_id, LOCK_WAITER), ExclusiveLock, false);
 }
 
 /* In no extension's lock class, as it is checked outside of transactions; and in no database. */
@@ -331,15 +323,6 @@ bbm_ours(int *n)
 	return GetLockConflicts(&tag, ExclusiveLock, n);
 }
 
-static void
-keep_ours(void)
-{
-	LOCKTAG		tag = ours_tag();
-
-	if (!LockHeldByMe(&tag, ShareLock, false))
-		(void) LockAcquire(&tag, ShareLock, true, true);
-}
-
 /*
  * Picks a worker id that nobody holds and holds it for the session: across
  * transactions, until bbm_worker_id_release or the end of the process.  The
@@ -355,7 +338,7 @@ bbm_worker_id_acquire(Oid lock_class)
 
 		if (worker_id != 0 && LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_OK)
 		{
-			keep_ours();
+			(void) keep(ours_tag(), ShareLock);
 			return worker_id;
 		}
 	}
@@ -365,21 +348,15 @@ bbm_worker_id_acquire(Oid lock_class)
 void
 bbm_worker_id_keep(Oid lock_class, int32 worker_id)
 {
-	LOCKTAG		tag = session_tag(lock_class, worker_id, LOCK_WORKER_ID);
-
-	if (!LockHeldByMe(&tag, ExclusiveLock, false))
-		(void) LockAcquire(&tag, ExclusiveLock, true, true);
-	keep_ours();
+	(void) keep(session_tag(lock_class, worker_id, LOCK_WORKER_ID), ExclusiveLock);
+	(void) keep(ours_tag(), ShareLock);
 }
 
 void
 bbm_worker_id_release(Oid lock_class, int32 worker_id)
 {
-	LOCKTAG		tag = session_tag(lock_class, worker_id, LOCK_WORKER_ID);
-	LOCKTAG		ours = ours_tag();
-
-	release_if_held(&tag, ExclusiveLock);
-	release_if_held(&ours, ShareLock);
+	release_if_held(session_tag(lock_class, worker_id, LOCK_WORKER_ID), ExclusiveLock);
+	release_if_held(ours_tag(), ShareLock);
 }
 
 /* Whoever holds a lock with this tag is a process of bbm. */
@@ -413,9 +390,7 @@ bbm_lock_is_for_claims(const LOCKTAG *tag, Oid *table)
 bool
 bbm_worker_is_alive(Oid lock_class, int32 worker_id)
 {
-	LOCKTAG		tag = session_tag(lock_class, worker_id, LOCK_WORKER_ID);
-
-	return is_held(&tag, ShareLock, false);
+	return is_held(session_tag(lock_class, worker_id, LOCK_WORKER_ID), ShareLock, false);
 }
 
 static LOCKTAG
@@ -439,9 +414,7 @@ bbm_lock_database_for_us(Oid database)
 void
 bbm_unlock_database_for_us(Oid database)
 {
-	LOCKTAG		tag = database_tag(database);
-
-	release_if_held(&tag, ShareLock);
+	release_if_held(database_tag(database), ShareLock);
 }
 
 /*
@@ -453,9 +426,8 @@ bbm_unlock_database_for_us(Oid database)
 bool
 bbm_database_is_locked(Oid database)
 {
-	LOCKTAG		ours = database_tag(database);
 	LOCKTAG		servers;
 
 	SET_LOCKTAG_OBJECT(servers, InvalidOid, DatabaseRelationId, database, 0);
-	return is_held(&ours, ExclusiveLock, true) || is_held(&servers, RowExclusiveLock, true);
+	return is_held(database_tag(database), ExclusiveLock, true) || is_held(servers, RowExclusiveLock, true);
 }

@@ -440,12 +440,11 @@ bbm_overrides_check_limits(const ArrayType *entries, Oid owner)
  * another version perhaps, or when there was a time zone that is gone.  What
  * this version does not know is ignored; a string is taken as it is, and who
  * uses it says what is wrong with it: the row can be read, and corrected, and
- * the migration waits.
+ * the migration waits.  In the current memory context.
  */
 const BbmOverrides *
-bbm_overrides_read(const ArrayType *entries, MemoryContext context)
+bbm_overrides_read(const ArrayType *entries)
 {
-	MemoryContext old = MemoryContextSwitchTo(context);
 	BbmOverrides *overrides = palloc0(sizeof(BbmOverrides));
 	Datum	   *values;
 	bool	   *nulls;
@@ -462,7 +461,6 @@ bbm_overrides_read(const ArrayType *entries, MemoryContext context)
 		overrides->is_set[def - bbm_settings] = true;
 		overrides->value[def - bbm_settings] = value;
 	}
-	MemoryContextSwitchTo(old);
 	return overrides;
 }
 

@@ -11,7 +11,6 @@
 #include "access/table.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
 #include "catalog/extension.h"

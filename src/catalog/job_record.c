@@ -13,7 +13,6 @@
 #include "catalog/job_record.h"
 
 #include "access/table.h"
-#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
 #include "catalog/batch_counts.h"

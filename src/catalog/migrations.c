@@ -9,10 +9,8 @@
 
 #include "access/table.h"
 #include "mb/pg_wchar.h"
-#include "miscadmin.h"
 #include "utils/varlena.h"
 
-#include "base/guc.h"
 #include "base/locks.h"
 #include "catalog/errors.h"
 #include "catalog/extension.h"
@@ -71,9 +69,9 @@ read_migration(uint64 row, MemoryContext context)
 	return m;
 }
 
-/* NULL when there is none. */
+/* In the current memory context; NULL when there is none. */
 BbmMigration *
-bbm_migration_by_name(const char *name, MemoryContext context)
+bbm_migration_by_name(const char *name)
 {
 	static BbmSql sql = {
 		"SELECT # FROM @.batched_background_migrations WHERE name = $1",
@@ -81,7 +79,7 @@ bbm_migration_by_name(const char *name, MemoryContext context)
 	};
 
 	bbm_sql_run(&sql, false, CStringGetTextDatum(name));
-	return SPI_processed == 0 ? NULL : read_migration(0, context);
+	return SPI_processed == 0 ? NULL : read_migration(0, CurrentMemoryContext);
 }
 
 /* Leaves its row in SPI_tuptable; false when there is none. */
@@ -225,22 +223,20 @@ bbm_migrations_runnable(Oid owner, MemoryContext context)
 	return list;
 }
 
-/* All rows of the last statement. */
+/* All rows of the last statement, in the current memory context. */
 static List *
-read_migrations(MemoryContext context)
+read_migrations(void)
 {
-	MemoryContext old = MemoryContextSwitchTo(context);
 	List	   *list = NIL;
 
 	for (uint64 i = 0; i < SPI_processed; i++)
-		list = lappend(list, read_migration(i, context));
-	MemoryContextSwitchTo(old);
+		list = lappend(list, read_migration(i, CurrentMemoryContext));
 	return list;
 }
 
 /* Returns a list of BbmMigration with one of these statuses, by priority and id. */
 List *
-bbm_migrations_with_status(List *statuses, MemoryContext context)
+bbm_migrations_with_status(List *statuses)
 {
 	static BbmSql sql = {
 		"SELECT # FROM @.batched_background_migrations "
@@ -256,12 +252,12 @@ bbm_migrations_with_status(List *statuses, MemoryContext context)
 		elements[n++] = Int16GetDatum(lfirst_int(cell));
 	values[0] = PointerGetDatum(construct_array(elements, n, INT2OID, 2, true, TYPALIGN_SHORT));
 	bbm_sql_run_values(&sql, values, NULL, false);
-	return read_migrations(context);
+	return read_migrations();
 }
 
 /* Returns a list of BbmMigration: those that have started on a table here and are not finished, by id. */
 List *
-bbm_migrations_started(MemoryContext context)
+bbm_migrations_started(void)
 {
 	static BbmSql sql = {
 		"SELECT # FROM @.batched_background_migrations "
@@ -271,7 +267,7 @@ bbm_migrations_started(MemoryContext context)
 	};
 
 	bbm_sql_run(&sql, false, CStringGetTextDatum(bbm_origin()));
-	return read_migrations(context);
+	return read_migrations();
 }
 
 /*

@@ -40,14 +40,14 @@ typedef struct BbmProgress
 } BbmProgress;
 
 extern bool bbm_migration_is_copy(const char *origin, bool restored);
-extern BbmMigration *bbm_migration_by_name(const char *name, MemoryContext context);
+extern BbmMigration *bbm_migration_by_name(const char *name);
 extern bool bbm_migration_is_of(int64 id, Oid owner, Snapshot snapshot);
 extern PGDLLEXPORT BbmMigration *bbm_migration_by_id(int64 id, MemoryContext context);
 extern bool bbm_migration_definition(int64 id, BbmDefinition *definition);
 extern char *bbm_migration_nearest(const char *name, bool (*may_see) (Oid owner));
 extern List *bbm_migrations_runnable(Oid owner, MemoryContext context);
-extern List *bbm_migrations_with_status(List *statuses, MemoryContext context);
-extern List *bbm_migrations_started(MemoryContext context);
+extern List *bbm_migrations_with_status(List *statuses);
+extern List *bbm_migrations_started(void);
 extern void bbm_migrations_refresh_owners(void);
 extern List *bbm_runnable_owners(MemoryContext context);
 extern PGDLLEXPORT bool bbm_migration_lock(int64 id, BbmStatus *status);

@@ -120,8 +120,7 @@ read_array(const BbmOption *option, void *field, Datum value, bool isnull)
 static void
 read_settings(const BbmOption *option, void *field, Datum value, bool isnull)
 {
-	*(const BbmOverrides **) field = isnull ? NULL :
-		bbm_overrides_read(DatumGetArrayTypeP(value), CurrentMemoryContext);
+	*(const BbmOverrides **) field = isnull ? NULL : bbm_overrides_read(DatumGetArrayTypeP(value));
 }
 
 /* The first when NULL; also for any other word, which an INSERT may contain. */

@@ -21,7 +21,6 @@
 
 #include "access/genam.h"
 #include "access/table.h"
-#include "catalog/indexing.h"
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
@@ -144,15 +143,13 @@ static const ShapeColumn columns[] = {
 	{BBM_TOTALS, "samples", FLOAT8ARRAYOID, true}
 };
 
-/* Is it a column of bbm, or one that somebody has added? */
+/* Is it a job's column of bbm, or one that somebody has added? */
 bool
-bbm_shape_has_column(BbmTable table, const char *name)
+bbm_shape_job_has(const char *name)
 {
-	if (table == BBM_MIGRATIONS)
-		return bbm_option_of_column(name) != NULL;
 	for (int i = 0; i < lengthof(columns); i++)
 	{
-		if (columns[i].table == table && strcmp(columns[i].name, name) == 0)
+		if (columns[i].table == BBM_JOBS && strcmp(columns[i].name, name) == 0)
 			return true;
 	}
 	return false;

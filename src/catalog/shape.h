@@ -12,7 +12,7 @@
 
 #include "catalog/tables.h"
 
-extern bool bbm_shape_has_column(BbmTable table, const char *name);
+extern bool bbm_shape_job_has(const char *name);
 extern char *bbm_shape_flaw(const BbmCatalog *catalog, char **hint);
 extern Oid	bbm_shape_index(Oid relid, const char *first, const char *second);
 

@@ -42,7 +42,6 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "catalog/claims.h"
 #include "catalog/extension.h"
 #include "catalog/sql.h"
 

@@ -7,7 +7,6 @@
  */
 #include "catalog/whole.h"
 
-#include "catalog/migrations.h"
 #include "catalog/partitions.h"
 
 /* The ends of the range, counted from the last key that was allocated; if none was, from the one before the first. */

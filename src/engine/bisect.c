@@ -16,9 +16,7 @@
 #include "engine/bisect.h"
 
 #include "access/xact.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 

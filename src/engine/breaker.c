@@ -20,7 +20,6 @@
 #include "base/printable.h"
 #include "base/slots.h"
 #include "base/txn.h"
-#include "catalog/claims.h"
 #include "catalog/migrations.h"
 #include "catalog/recent.h"
 

@@ -30,7 +30,6 @@
  */
 #include "engine/outside.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/transam.h"
 #include "access/xact.h"

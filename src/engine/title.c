@@ -12,7 +12,6 @@
  */
 #include "engine/title.h"
 
-#include "pgstat.h"
 #include "utils/ps_status.h"
 
 #include "base/printable.h"

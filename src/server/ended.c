@@ -43,8 +43,7 @@ bbm_report_ended(void)
 		return;
 	initStringInfo(&names);
 	SPI_connect();
-	foreach(cell, bbm_migrations_with_status(list_make4_int(BBM_PAUSED, BBM_ACTIVE, BBM_FAILED, BBM_RUNNING),
-											 CurrentMemoryContext))
+	foreach(cell, bbm_migrations_with_status(list_make4_int(BBM_PAUSED, BBM_ACTIVE, BBM_FAILED, BBM_RUNNING)))
 	{
 		const BbmMigration *migration = lfirst(cell);
 

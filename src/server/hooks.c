@@ -21,7 +21,6 @@
 #include "miscadmin.h"
 #include "storage/lock.h"
 #include "utils/memutils.h"
-#include "utils/wait_event.h"
 
 #include "base/commit.h"
 #include "base/locks.h"

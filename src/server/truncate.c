@@ -19,7 +19,6 @@
 #include "catalog/objectaccess.h"
 #include "catalog/pg_class.h"
 #include "executor/spi.h"
-#include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "storage/lmgr.h"
 
@@ -115,7 +114,7 @@ report_all(List *tables)
 	if (tables == NIL || !can_record())
 		return;
 	SPI_connect();
-	foreach(cell, bbm_migrations_started(CurrentMemoryContext))
+	foreach(cell, bbm_migrations_started())
 		report(lfirst(cell), tables);
 	SPI_finish();
 }

@@ -220,7 +220,7 @@ bbm_notice_no_such_migration(const char *name, const char *suffix)
 BbmMigration *
 bbm_get_migration(const char *name)
 {
-	BbmMigration *migration = bbm_migration_by_name(name, CurrentMemoryContext);
+	BbmMigration *migration = bbm_migration_by_name(name);
 
 	if (migration == NULL)
 		bbm_no_such_migration(name);
@@ -232,7 +232,7 @@ bbm_get_migration(const char *name)
 BbmMigration *
 bbm_visible_migration(const char *name)
 {
-	BbmMigration *migration = bbm_migration_by_name(name, CurrentMemoryContext);
+	BbmMigration *migration = bbm_migration_by_name(name);
 
 	return migration && bbm_role_may_see(migration->owner) ? migration : NULL;
 }

@@ -10,7 +10,6 @@
 #include "utils/array.h"
 
 #include "strategy/resolve.h"
-#include "strategy/strategy.h"
 #include "target/key.h"
 
 /* A bound that is given as a number or as a key. */

@@ -50,7 +50,6 @@
 #include "rewrite/rewriteHandler.h"
 #include "utils/datum.h"
 #include "utils/fmgrprotos.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
@@ -240,7 +239,7 @@ bbm_check_job_columns(Relation rel, HeapTuple old, HeapTuple new)
 		const char *name = NameStr(TupleDescAttr(desc, attnum - 1)->attname);
 
 		if (TupleDescAttr(desc, attnum - 1)->attisdropped || is_among(name, users, lengthof(users)) ||
-			!bbm_shape_has_column(BBM_JOBS, name) || !bbm_tuples_differ(desc, old, new, attnum))
+			!bbm_shape_job_has(name) || !bbm_tuples_differ(desc, old, new, attnum))
 			continue;
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -16,7 +16,6 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
 #include "utils/acl.h"
@@ -115,7 +114,7 @@ mine_with_status(List *statuses)
 	List	   *mine = NIL;
 	ListCell   *cell;
 
-	foreach(cell, bbm_migrations_with_status(statuses, CurrentMemoryContext))
+	foreach(cell, bbm_migrations_with_status(statuses))
 	{
 		BbmMigration *migration = lfirst(cell);
 
@@ -331,7 +330,7 @@ warn_of_shards(void)
 	int			n = 0;
 	ListCell   *cell;
 
-	foreach(cell, bbm_migrations_with_status(list_make2_int(BBM_ACTIVE, BBM_RUNNING), CurrentMemoryContext))
+	foreach(cell, bbm_migrations_with_status(list_make2_int(BBM_ACTIVE, BBM_RUNNING)))
 		n += ((BbmMigration *) lfirst(cell))->shard_id != 0;
 	if (n > 0)
 		ereport(WARNING,

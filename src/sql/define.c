@@ -17,7 +17,6 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
@@ -248,7 +247,7 @@ define(BbmDefinition *d, bool start, bool if_not_exists, Oid *table)
 	default_size(d);
 	bbm_definition_set(d, "min_found", BoolGetDatum(min_found));
 	bbm_definition_set(d, "max_found", BoolGetDatum(max_found));
-	existing = bbm_migration_by_name(name, CurrentMemoryContext);
+	existing = bbm_migration_by_name(name);
 	if (existing && if_not_exists)
 		return keep_existing(existing, d, false);
 	if (existing)
@@ -260,7 +259,7 @@ define(BbmDefinition *d, bool start, bool if_not_exists, Oid *table)
 	id = bbm_migration_insert(d);
 	if (id == 0)
 	{
-		existing = if_not_exists ? bbm_migration_by_name(name, CurrentMemoryContext) : NULL;
+		existing = if_not_exists ? bbm_migration_by_name(name) : NULL;
 		if (existing)
 			return keep_existing(existing, d, true);
 		name_is_taken(name);
@@ -491,7 +490,7 @@ bbm_alter(PG_FUNCTION_ARGS)
 	/* whichever table has the name now */
 	if (again)
 		migration->table_oid = InvalidOid;
-	if (new_name && strcmp(new_name, name) != 0 && bbm_migration_by_name(new_name, CurrentMemoryContext))
+	if (new_name && strcmp(new_name, name) != 0 && bbm_migration_by_name(new_name))
 		name_is_taken(new_name);
 	/* after a split, rows of the record are copied; those that we do not see would keep what is altered */
 	bbm_cluster_hold(list_make1(migration));
@@ -524,7 +523,7 @@ bbm_drop(PG_FUNCTION_ARGS)
 	if (bbm_forward(fcinfo, name, &result))
 		PG_RETURN_DATUM(result);
 	SPI_connect();
-	exists = bbm_migration_by_name(name, CurrentMemoryContext) != NULL;
+	exists = bbm_migration_by_name(name) != NULL;
 	if (!exists && if_exists)
 		bbm_notice_no_such_migration(name, ", skipping");
 	else

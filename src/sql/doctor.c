@@ -13,7 +13,6 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker_internals.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -39,19 +38,16 @@ PG_FUNCTION_INFO_V1(bbm_check_server);
 	"ALTER SYSTEM SET bbm.enabled = on; then SELECT pg_reload_conf(). Until then CALL bbm_run() runs migrations in a session."
 
 static void
-warn_not_preloaded(void)
+warn(bool preloaded)
 {
-	ereport(WARNING,
-			(errmsg("no worker runs migrations on this server: the library is not preloaded"),
-			 errhint("%s", BBM_PRELOAD_HINT)));
-}
-
-static void
-warn_not_enabled(void)
-{
-	ereport(WARNING,
-			(errmsg("no worker runs migrations on this server: bbm.enabled is off"),
-			 errhint("%s", BBM_ENABLED_HINT)));
+	if (!preloaded)
+		ereport(WARNING,
+				(errmsg("no worker runs migrations on this server: the library is not preloaded"),
+				 errhint("%s", BBM_PRELOAD_HINT)));
+	else if (!bbm_enabled)
+		ereport(WARNING,
+				(errmsg("no worker runs migrations on this server: bbm.enabled is off"),
+				 errhint("%s", BBM_ENABLED_HINT)));
 }
 
 /*
@@ -62,20 +58,14 @@ warn_not_enabled(void)
 void
 bbm_warn_if_nothing_runs(void)
 {
-	if (bbm_shared == NULL && bbm_launched_permits(bbm_lock_class(), bbm_max_workers) == bbm_max_workers)
-		warn_not_preloaded();
-	else if (!bbm_enabled)
-		warn_not_enabled();
+	warn(bbm_shared || bbm_launched_permits(bbm_lock_class(), bbm_max_workers) < bbm_max_workers);
 }
 
 /* Called by the script of CREATE EXTENSION. */
 Datum
 bbm_check_server(PG_FUNCTION_ARGS)
 {
-	if (bbm_shared == NULL)
-		warn_not_preloaded();
-	else if (!bbm_enabled)
-		warn_not_enabled();
+	warn(bbm_shared != NULL);
 	PG_RETURN_VOID();
 }
 

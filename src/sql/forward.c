@@ -53,7 +53,7 @@ PG_FUNCTION_INFO_V1(bbm_elsewhere);
 static char *
 elsewhere(const char *name)
 {
-	return bbm_migration_by_name(name, CurrentMemoryContext) ? NULL : bbm_citus_coordinator();
+	return bbm_migration_by_name(name) ? NULL : bbm_citus_coordinator();
 }
 
 static void

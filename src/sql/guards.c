@@ -35,7 +35,6 @@
 #include "catalog/jobs.h"
 #include "catalog/merge.h"
 #include "catalog/options.h"
-#include "catalog/migrations.h"
 #include "catalog/partitions.h"
 #include "engine/event.h"
 #include "engine/outcome.h"

@@ -129,7 +129,7 @@ make_room(const BbmMigration *known, char **why)
 static void
 import_one(const Import *import, BbmForeignMigration *m)
 {
-	BbmMigration *known = bbm_migration_by_name(m->name, CurrentMemoryContext);
+	BbmMigration *known = bbm_migration_by_name(m->name);
 	BbmStatus	status = m->status == BBM_FINISHED || m->status == BBM_FAILED ? m->status : BBM_PAUSED;
 	ErrorContextCallback context = {.callback = name_row, .arg = m, .previous = error_context_stack};
 	char	   *why = NULL;

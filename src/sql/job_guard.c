@@ -230,15 +230,14 @@ bbm_truncate_guard(PG_FUNCTION_ARGS)
 
 	SPI_connect();
 	/* no policy limits a TRUNCATE to one's own rows */
-	foreach(cell, bbm_migrations_with_status(list_make1_int(BBM_PAUSED), CurrentMemoryContext))
+	foreach(cell, bbm_migrations_with_status(list_make1_int(BBM_PAUSED)))
 	{
 		BbmMigration *migration = lfirst(cell);
 
 		if (!bbm_may_restore())
 			bbm_check_owner(migration->owner, migration->name);
 	}
-	unpaused = bbm_migrations_with_status(list_make4_int(BBM_ACTIVE, BBM_FINISHED, BBM_FAILED, BBM_RUNNING),
-										  CurrentMemoryContext);
+	unpaused = bbm_migrations_with_status(list_make4_int(BBM_ACTIVE, BBM_FINISHED, BBM_FAILED, BBM_RUNNING));
 	if (unpaused != NIL)
 		refuse_job_write("truncate", linitial(unpaused));
 	/* the ranges that were allocated are forgotten, and no migration leaves its jobs behind */

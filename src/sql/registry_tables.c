@@ -20,7 +20,6 @@
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -410,27 +409,22 @@ check_names(const Original *original, BbmForeignMigration *list, int n)
 	}
 }
 
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		x = ((const BbmForeignMigration *) a)->id;
+	int64		y = ((const BbmForeignMigration *) b)->id;
+
+	return (x > y) - (x < y);
+}
+
 /* The ids ascend. */
 static BbmForeignMigration *
 migration_of(BbmForeignMigration *list, int n, int64 id)
 {
-	int			low = 0;
+	BbmForeignMigration wanted = {.id = id};
 
-	while (n > 0)
-	{
-		int			half = n / 2;
-
-		if (list[low + half].id == id)
-			return &list[low + half];
-		if (list[low + half].id < id)
-		{
-			low += half + 1;
-			n -= half + 1;
-		}
-		else
-			n = half;
-	}
-	return NULL;
+	return bsearch(&wanted, list, n, sizeof(BbmForeignMigration), compare_ids);
 }
 
 /* Has the migration jobs with ranges, or does each process what it finds? */

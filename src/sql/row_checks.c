@@ -111,6 +111,16 @@ check_on_error(BbmRow row)
 				 errhint("Use SerialKeySetBatchingStrategy or LooseIndexScanBatchingStrategy.")));
 }
 
+/* NULL without. */
+static const ArrayType *
+settings_of(BbmRow row)
+{
+	bool		isnull;
+	Datum		entries = bbm_row_get(row, "settings", &isnull);
+
+	return isnull ? NULL : DatumGetArrayTypeP(entries);
+}
+
 /*
  * Are the settings valid, and do they keep to the server's limits?  A dump's
  * row is taken as it is: values beyond the limits have no effect while it runs,
@@ -119,13 +129,12 @@ check_on_error(BbmRow row)
 void
 bbm_check_settings(BbmRow row)
 {
-	bool		isnull;
-	Datum		entries = bbm_row_get(row, "settings", &isnull);
+	const ArrayType *settings = settings_of(row);
 
-	if (isnull)
+	if (settings == NULL)
 		return;
-	bbm_overrides_check(DatumGetArrayTypeP(entries));
-	bbm_overrides_check_limits(DatumGetArrayTypeP(entries), (Oid) bbm_row_int(row, "owner_oid"));
+	bbm_overrides_check(settings);
+	bbm_overrides_check_limits(settings, (Oid) bbm_row_int(row, "owner_oid"));
 }
 
 /*
@@ -215,13 +224,10 @@ notice_batch_wal(BbmRow row)
 void
 bbm_notice_units(const BbmRow *old, BbmRow new)
 {
-	bool		isnull;
-	Datum		settings = bbm_row_get(new, "settings", &isnull);
-
 	if (old == NULL || !bbm_row_same(*old, new, "target_duration"))
 		notice_target(new);
 	if (old == NULL || !bbm_row_same(*old, new, "max_batch_wal"))
 		notice_batch_wal(new);
-	if (!isnull && (old == NULL || !bbm_row_same(*old, new, "settings")))
-		bbm_overrides_notice(DatumGetArrayTypeP(settings), bbm_row_text(new, "name"));
+	if (settings_of(new) && (old == NULL || !bbm_row_same(*old, new, "settings")))
+		bbm_overrides_notice(settings_of(new), bbm_row_text(new, "name"));
 }

@@ -7,12 +7,10 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
-#include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -302,8 +300,7 @@ find(void *arg)
 	else
 		migrations = bbm_migrations_with_status(args->failed ?
 												list_make4_int(BBM_PAUSED, BBM_ACTIVE, BBM_RUNNING, BBM_FAILED) :
-												list_make3_int(BBM_PAUSED, BBM_ACTIVE, BBM_RUNNING),
-												CurrentMemoryContext);
+												list_make3_int(BBM_PAUSED, BBM_ACTIVE, BBM_RUNNING));
 	foreach(cell, migrations)
 	{
 		BbmMigration *migration = lfirst(cell);

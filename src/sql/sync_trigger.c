@@ -30,7 +30,6 @@
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -40,7 +39,6 @@
 #include "base/compat.h"
 #include "base/spi.h"
 #include "base/standby.h"
-#include "sql/access.h"
 #include "target/relation.h"
 #include "target/statement.h"
 

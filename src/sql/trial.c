@@ -35,7 +35,6 @@
 #include "base/point.h"
 #include "base/standby.h"
 #include "base/txn.h"
-#include "catalog/claims.h"
 #include "catalog/jobs.h"
 #include "catalog/migrations.h"
 #include "engine/event.h"

@@ -29,7 +29,6 @@
 #include "catalog/pg_type_d.h"
 #include "optimizer/plancat.h"
 #include "storage/bufmgr.h"
-#include "utils/rel.h"
 
 #include "catalog/partitions.h"
 #include "strategy/strategy.h"
@@ -154,12 +153,6 @@ undone(BbmTarget *target, const char *alias)
 	return target->migration->filter;
 }
 
-static double
-share(BbmTarget *target, double rows)
-{
-	return rows;
-}
-
 const BbmStrategy bbm_strategy_block = {
 	.name = "BlockRangeBatchingStrategy",
 	.table_scans = true,
@@ -168,6 +161,5 @@ const BbmStrategy bbm_strategy_block = {
 	.next_range = next_range,
 	.first_sub_batch = first_sub_batch,
 	.predicate = predicate,
-	.undone = undone,
-	.share = share
+	.undone = undone
 };

@@ -16,9 +16,7 @@
 
 #include "access/table.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 
-#include "base/guc.h"
 #include "base/txn.h"
 #include "base/user.h"
 #include "catalog/claims.h"
@@ -393,7 +391,7 @@ bbm_target_estimate(BbmTarget *target)
 	/* what the null strategy is about is the share of rows with a null, which ANALYZE knows better than few rows */
 	if (target->strategy->one_at_a_time && (target->as_owner || (!sample.complete && sample.seen < BBM_FEW_ROWS)))
 		rows = target->strategy->share(target, sample.rows);
-	else if (!target->strategy->one_at_a_time)
+	else if (!target->strategy->one_at_a_time && target->strategy->share)
 		rows = target->strategy->share(target, rows);
 	/* an integer key is there at most once; a range of which few rows were seen may well be dense */
 	if (target->key.is_integer && target->strategy->has_key)

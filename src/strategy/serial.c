@@ -135,17 +135,10 @@ bbm_key_predicate(BbmTarget *target, BbmPartition *partition, const char *alias)
 	return bbm_key_range_sql(&target->key, alias);
 }
 
-static double
-share(BbmTarget *target, double rows)
-{
-	return rows;
-}
-
 const BbmStrategy bbm_strategy_serial = {
 	.name = "SerialKeySetBatchingStrategy",
 	.has_key = true,
 	.next_range = next_range,
 	.first_sub_batch = first_sub_batch,
-	.predicate = bbm_key_predicate,
-	.share = share
+	.predicate = bbm_key_predicate
 };

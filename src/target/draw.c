@@ -30,7 +30,6 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/acl.h"
-#include "utils/rel.h"
 
 #include "base/spi.h"
 #include "base/user.h"

@@ -502,21 +502,17 @@ has_bounds(const BbmTarget *target)
 int
 bbm_job_types(const BbmTarget *target, Oid *types)
 {
-	switch (target->form)
+	/* the last parameter, after the bounds, is a size */
+	bool		sized = target->form == BBM_JOB_COMPOSED || (target->form == BBM_JOB_STATEMENT && !has_bounds(target));
+
+	if (target->form == BBM_JOB_NONE)
+		return 0;
+	if (target->form == BBM_JOB_REGISTRY_FUNCTION)
 	{
-		case BBM_JOB_STATEMENT:
-			return bbm_range_bind(target, NULL, 0, NULL, types) + (has_bounds(target) ? 0 : 1);
-		case BBM_JOB_COMPOSED:
-			return bbm_range_bind(target, NULL, 0, NULL, types) + 1;
-		case BBM_JOB_RANGE_FUNCTION:
-			return bbm_range_bind(target, NULL, 0, NULL, types);
-		case BBM_JOB_REGISTRY_FUNCTION:
-			types[0] = types[1] = TEXTOID;
-			return 2 + bbm_range_bind(target, NULL, 0, NULL, &types[2]) + 1;
-		case BBM_JOB_NONE:
-			break;
+		types[0] = types[1] = TEXTOID;
+		return 2 + bbm_range_bind(target, NULL, 0, NULL, &types[2]) + 1;
 	}
-	return 0;
+	return bbm_range_bind(target, NULL, 0, NULL, types) + sized;
 }
 
 /* What is executed for a range; $1, $2 ... are its bounds.  NULL for a target that is only read. */

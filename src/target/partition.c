@@ -170,19 +170,17 @@ check_all_partitions(BbmTarget *target, BbmPartition *whole)
 		BbmPartition partition = {.relid = lfirst_oid(cell)};
 		Relation	rel = try_table_open(partition.relid, AccessShareLock);
 
-		if (rel)
-			bbm_check_rows_are_here(partition.relid);
-		if (rel && bbm_could_change_key(target, partition.relid))
-			whole->checks_key = true;
 		target->partitions++;
-		if (rel)
-			check_table(target, rel);
-		if (rel && rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
+		if (rel == NULL)
+			continue;
+		bbm_check_rows_are_here(partition.relid);
+		whole->checks_key |= bbm_could_change_key(target, partition.relid);
+		check_table(target, rel);
+		if (rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
 			whole->is_foreign = true;
-		else if (rel && target->strategy->has_key)
+		else if (target->strategy->has_key)
 			find_index(target, &partition, rel);
-		if (rel)
-			table_close(rel, AccessShareLock);
+		table_close(rel, AccessShareLock);
 	}
 }
 

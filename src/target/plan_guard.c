@@ -179,17 +179,24 @@ bbm_plan_guard_install(void)
 	ExecutorStart_hook = guarded_start;
 }
 
+/* What finds the rows that an UPDATE or a DELETE changes, which has nothing else to do; else NULL. */
+static Plan *
+plan_of_rows(const PlannedStmt *stmt)
+{
+	if (!IsA(stmt->planTree, ModifyTable) || (stmt->commandType != CMD_UPDATE && stmt->commandType != CMD_DELETE) ||
+		stmt->subplans != NIL)
+		return NULL;
+	return outerPlan(stmt->planTree);
+}
+
 /* Does the statement only change the rows between two bounds, of the target's index or of blocks? */
 static bool
 is_plain(const BbmPartition *partition, const PlannedStmt *stmt)
 {
-	ModifyTable *modify = (ModifyTable *) stmt->planTree;
-	IndexScan  *scan;
+	IndexScan  *scan = (IndexScan *) plan_of_rows(stmt);
 
-	if (!IsA(modify, ModifyTable) || (stmt->commandType != CMD_UPDATE && stmt->commandType != CMD_DELETE) ||
-		stmt->subplans != NIL || list_length(modify->resultRelations) != 1)
+	if (scan && list_length(((ModifyTable *) stmt->planTree)->resultRelations) != 1)
 		return false;
-	scan = (IndexScan *) outerPlan(modify);
 	if (scan && IsA(scan, TidRangeScan))
 		return true;
 	return scan && IsA(scan, IndexScan) && scan->indexid == partition->index && list_length(scan->indexqual) >= 2;
@@ -199,14 +206,9 @@ is_plain(const BbmPartition *partition, const PlannedStmt *stmt)
 static bool
 is_plain_hierarchy(const PlannedStmt *stmt)
 {
-	ModifyTable *modify = (ModifyTable *) stmt->planTree;
-	Plan	   *below;
+	Plan	   *below = plan_of_rows(stmt);
 	ListCell   *cell;
 
-	if (!IsA(modify, ModifyTable) || (stmt->commandType != CMD_UPDATE && stmt->commandType != CMD_DELETE) ||
-		stmt->subplans != NIL)
-		return false;
-	below = outerPlan(modify);
 	if (below && IsA(below, Result))
 		below = outerPlan(below);
 	if (below == NULL || !IsA(below, Append))

@@ -31,9 +31,7 @@
 #include "target/reads.h"
 
 #include "catalog/namespace.h"
-#include "catalog/pg_class.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parsetree.h"
 #include "utils/acl.h"
@@ -487,8 +485,6 @@ bbm_reads_check(Oid relid, const BbmStatementParts *parts)
 	sql = bbm_statement_compose(&rewritten, bbm_table_sql_name(relid), quote_identifier(get_rel_name(relid)),
 								NULL, NULL);
 	plan = bbm_spi_prepare(sql, 0, NULL, 0);
-	if (plan == NULL)
-		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
 	check_queries(relid, ((CachedPlanSource *) linitial(SPI_plan_get_plan_sources(plan)))->query_list);
 	SPI_freeplan(plan);
 }
@@ -506,22 +502,18 @@ bbm_reads_resolve(BbmTarget *target)
 	read_tables(target->relid, bbm_shard_table(target->relid), &parts, &reads);
 	if (!rewrite(&reads, target->shard, &parts))
 		return;
-	target->reads = palloc(sizeof(BbmReads));
-	target->reads->set = parts.set;
-	target->reads->condition = parts.condition;
-	target->reads->with = parts.with;
+	target->reads = palloc(sizeof(BbmStatementParts));
+	*target->reads = parts;
 }
 
 /* The parts of the statement that a target's batches execute. */
 void
 bbm_reads_parts(const BbmTarget *target, BbmStatementParts *parts)
 {
-	bbm_job_parts(target->migration, parts);
-	if (target->reads == NULL)
-		return;
-	parts->set = target->reads->set;
-	parts->condition = target->reads->condition;
-	parts->with = target->reads->with;
+	if (target->reads)
+		*parts = *target->reads;
+	else
+		bbm_job_parts(target->migration, parts);
 }
 
 /*

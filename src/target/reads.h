@@ -13,14 +13,6 @@
 #include "target/statement.h"
 #include "target/target.h"
 
-/* How a composed statement reads other tables of the cluster; all NULL if it reads none. */
-typedef struct BbmReads
-{
-	const char *set;			/* the texts, with the names of these tables as they are in "with" */
-	const char *condition;
-	const char *with;			/* a list of common table expressions: what is read in each table's place */
-} BbmReads;
-
 extern void bbm_cluster_refuse(Oid relid, const char *detail, const char *hint);
 extern void bbm_reads_check_none(Oid relid, const char *condition, const char *what);
 extern void bbm_reads_check(Oid relid, const BbmStatementParts *parts);

@@ -175,6 +175,17 @@ bbm_table_is_gone(const char *name)
 			 errhint("bbm_drop the migration; or, if there is to be another table of that name, bbm_alter(..., restart => true) once there is.")));
 }
 
+/* Raises the error for a table that is none of those that have rows of their own to work on. */
+static void
+refuse(const char *name, int sqlstate, const char *detail, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(sqlstate),
+			 errmsg("cannot run batches over \"%s\"", name),
+			 errdetail_internal("%s", detail),
+			 errhint("%s", hint)));
+}
+
 /* Raises an error for a table of Citus' columnar access method, whose rows can be neither updated nor deleted. */
 static void
 check_access_method(Relation rel)
@@ -183,11 +194,9 @@ check_access_method(Relation rel)
 		get_am_name(rel->rd_rel->relam);
 
 	if (name && strcmp(name, "columnar") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot run batches over \"%s\"", bbm_table_sql_name(RelationGetRelid(rel))),
-				 errdetail("It is a columnar table, whose rows can be neither updated nor deleted."),
-				 errhint("Make it a heap, with alter_table_set_access_method.")));
+		refuse(bbm_table_sql_name(RelationGetRelid(rel)), ERRCODE_FEATURE_NOT_SUPPORTED,
+			   "It is a columnar table, whose rows can be neither updated nor deleted.",
+			   "Make it a heap, with alter_table_set_access_method.");
 }
 
 /*
@@ -220,25 +229,13 @@ bbm_target_table(const char *name, LOCKMODE lock, bool distributed)
 			break;
 	}
 	if (what)
-		ereport(ERROR,
-				(errcode(rel->rd_rel->relkind == RELKIND_RELATION ||
-						 rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE ?
-						 ERRCODE_FEATURE_NOT_SUPPORTED : ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("cannot run batches over \"%s\"", name),
-				 errdetail("It is %s.", what),
-				 errhint("Name a table, partitioned or not.")));
+		refuse(name, rel->rd_rel->relkind == RELKIND_RELATION || rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE ?
+			   ERRCODE_FEATURE_NOT_SUPPORTED : ERRCODE_WRONG_OBJECT_TYPE,
+			   psprintf("It is %s.", what), "Name a table, partitioned or not.");
 	if (IsCatalogRelationOid(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("cannot run batches over \"%s\"", name),
-				 errdetail("It is a system catalog."),
-				 errhint("Name a table of your own.")));
+		refuse(name, ERRCODE_WRONG_OBJECT_TYPE, "It is a system catalog.", "Name a table of your own.");
 	if (getExtensionOfObject(RelationRelationId, relid) == bbm_catalog()->extension)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("cannot run batches over \"%s\"", name),
-				 errdetail("It is a table of the extension itself."),
-				 errhint("Name a table of your own.")));
+		refuse(name, ERRCODE_WRONG_OBJECT_TYPE, "It is a table of the extension itself.", "Name a table of your own.");
 	if (!distributed)
 		bbm_check_rows_are_here(relid);
 	/* of a distributed one, the partitions are checked as well, when it is defined */
@@ -416,12 +413,10 @@ bbm_check_rows_are_here(Oid relid)
 	if (!bbm_is_distributed(relid))
 		return;
 	bbm_failing_code = BBM_CODE_TABLE;
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("cannot run batches over \"%s\"", bbm_table_sql_name(relid)),
-			 errdetail("It is a distributed table: its rows are in shards, and not in it."),
-			 bbm_citus_is_here() ? errhint("Define the migration with bbm_update, bbm_delete or bbm_create, on the coordinator.") :
-			 errhint("Distributed tables are not supported.")));
+	refuse(bbm_table_sql_name(relid), ERRCODE_FEATURE_NOT_SUPPORTED,
+		   "It is a distributed table: its rows are in shards, and not in it.",
+		   bbm_citus_is_here() ? "Define the migration with bbm_update, bbm_delete or bbm_create, on the coordinator." :
+		   "Distributed tables are not supported.");
 }
 
 /*
@@ -468,12 +463,9 @@ bbm_check_is_no_shard(Oid relid)
 	if (!OidIsValid(table))
 		return;
 	bbm_failing_code = BBM_CODE_TABLE;
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("cannot run batches over \"%s\"", bbm_table_sql_name(relid)),
-			 errdetail("It is a shard of distributed table %s, and may move to another node.",
-					   bbm_table_sql_name(table)),
-			 errhint("Name the table.")));
+	refuse(bbm_table_sql_name(relid), ERRCODE_FEATURE_NOT_SUPPORTED,
+		   psprintf("It is a shard of distributed table %s, and may move to another node.", bbm_table_sql_name(table)),
+		   "Name the table.");
 }
 
 static void

@@ -27,7 +27,6 @@
 #include "optimizer/optimizer.h"
 #include "parser/analyze.h"
 #include "rewrite/rewriteHandler.h"
-#include "rewrite/rewriteManip.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -334,11 +333,11 @@ append_with(StringInfo sql, const BbmStatementParts *parts)
 }
 
 static void
-append_conditions(StringInfo sql, const char *const *conditions, int n)
+append_conditions(StringInfo sql, const char *const conditions[3])
 {
 	const char *before = "\nWHERE ";
 
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < 3; i++)
 	{
 		if (conditions[i] == NULL)
 			continue;
@@ -372,7 +371,7 @@ bbm_statement_compose(const BbmStatementParts *parts, const char *relation, cons
 	}
 	else
 		appendStringInfo(&sql, "DELETE FROM %s AS %s", relation, alias);
-	append_conditions(&sql, (const char *[]) {join, parts->condition, range}, 3);
+	append_conditions(&sql, (const char *[]) {join, parts->condition, range});
 	if (parts->verb == BBM_UPDATE && returning)
 		appendStringInfo(&sql, "\nRETURNING (%s\n)", returning);
 	return sql.data;
@@ -384,8 +383,7 @@ bbm_statement_compose(const BbmStatementParts *parts, const char *relation, cons
  * FROM of the set does not count.
  */
 char *
-bbm_statement_count(const BbmStatementParts *parts, const char *relation, const char *alias,
-					const char *range)
+bbm_statement_count(const BbmStatementParts *parts, const char *relation, const char *alias, const char *range)
 {
 	char	   *join = NULL;
 	char	   *from = NULL;
@@ -405,7 +403,7 @@ bbm_statement_count(const BbmStatementParts *parts, const char *relation, const 
 	initStringInfo(&sql);
 	append_with(&sql, parts);
 	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM %s AS %s", relation, alias);
-	append_conditions(&sql, (const char *[]) {partner ? partner : join, parts->condition, range}, 3);
+	append_conditions(&sql, (const char *[]) {partner ? partner : join, parts->condition, range});
 	return sql.data;
 }
 

@@ -10,7 +10,6 @@
 #include "parser/parser.h"
 #include "parser/scanner.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 
 #include "base/compat.h"
 #include "target/relation.h"

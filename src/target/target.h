@@ -166,7 +166,7 @@ struct BbmTarget
 	TimestampTz table_since;	/* since when this process has had the table; 0 if another one has it */
 	struct BbmThrottle *throttle;	/* of throttle/throttle.c; NULL until needed */
 	struct BbmShard *shard;		/* of catalog/shards.c; NULL: the table is no shard of a distributed one */
-	struct BbmReads *reads;		/* of target/reads.c; NULL: the statement reads no other table of the cluster */
+	struct BbmStatementParts *reads;	/* of target/reads.c; NULL: the statement reads no other table of the cluster */
 	struct BbmLockSet *locks;	/* of target/lockset.c; NULL before the first batch */
 	LOCKMODE	lock_mode;		/* for its tables, when they are resolved */
 	char	   *activity;		/* what its processes show; NULL: the sums are not known yet */

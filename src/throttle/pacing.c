@@ -16,7 +16,6 @@
 #include "throttle/pacing.h"
 
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"

@@ -109,8 +109,8 @@ name_of(int i, const Sender *sender, TimestampTz now)
 	return sender_names[i].pid == sender->pid ? sender_names[i].name : "";
 }
 
-/* Is this standby too far behind?  Then this is reported in the reading. */
-typedef bool (*Behind) (BbmReading *reading, int i, const Sender *sender);
+/* Reports in the reading how far a standby is behind, and whether that is too far. */
+typedef void (*Behind) (BbmReading *reading, int i, const Sender *sender);
 
 /* Checks a standby that was named: each connection of that name counts, and there must be one. */
 static void
@@ -128,7 +128,7 @@ check_named(BbmReading *reading, const char *name, Behind behind)
 		if (sender.replayed == InvalidXLogRecPtr)
 			bbm_reading_throttles(reading, "cannot be read: standby \"%s\" has not said what it has replayed", name);
 		else
-			(void) behind(reading, i, &sender);
+			behind(reading, i, &sender);
 	}
 	if (!found)
 		bbm_reading_throttles(reading, "cannot be read: standby \"%s\" is not connected", name);
@@ -160,7 +160,7 @@ check_listed(BbmReading *reading, const char *list, Behind behind)
 		Sender		sender;
 
 		if (read_sender(i, &sender) && sender.replayed != InvalidXLogRecPtr)
-			(void) behind(reading, i, &sender);
+			behind(reading, i, &sender);
 	}
 }
 
@@ -177,7 +177,7 @@ check_standbys(BbmReading *reading, Behind behind)
 		bbm_reading_describes(reading, "no standby is connected", NULL);
 }
 
-static bool
+static void
 behind_in_bytes(BbmReading *reading, int i, const Sender *sender)
 {
 	XLogRecPtr	flushed = GetFlushRecPtr(NULL);
@@ -185,10 +185,9 @@ behind_in_bytes(BbmReading *reading, int i, const Sender *sender)
 	uint64		limit = (uint64) bbm_setting_int(reading->migration, BBM_MAX_REPLICATION_LAG) * 1024;
 
 	bbm_reading_measures(reading, "bytes", (double) lag, (double) limit);
-	if (lag <= limit)
-		return false;
-	bbm_reading_throttles(reading, "%s is %s behind (limit %s)", name_of(i, sender, reading->now), bbm_bytes(lag), bbm_bytes(limit));
-	return true;
+	if (lag > limit)
+		bbm_reading_throttles(reading, "%s is %s behind (limit %s)", name_of(i, sender, reading->now), bbm_bytes(lag),
+							  bbm_bytes(limit));
 }
 
 /* bbm.max_replication_lag */
@@ -203,7 +202,7 @@ bbm_read_replication_lag(BbmReading *reading)
  * server measured it for what was replayed last, or as we know from when that
  * WAL was there.  The first says nothing while replay stands still.
  */
-static bool
+static void
 behind_in_time(BbmReading *reading, int i, const Sender *sender)
 {
 	int64		limit = (int64) bbm_setting_int(reading->migration, BBM_MAX_REPLICATION_DELAY) * 1000;
@@ -214,7 +213,7 @@ behind_in_time(BbmReading *reading, int i, const Sender *sender)
 	if (sender->replayed >= GetFlushRecPtr(NULL))
 	{
 		bbm_reading_measures(reading, "s", 0, limit / 1000000.0);
-		return false;
+		return;
 	}
 	entries = bbm_wait_states_lock();
 	since = bbm_trace_behind_since(&entries->wal, sender->replayed);
@@ -222,11 +221,9 @@ behind_in_time(BbmReading *reading, int i, const Sender *sender)
 	lag = since ? reading->now - since : 0;
 	lag = Max(lag, sender->lag);
 	bbm_reading_measures(reading, "s", lag / 1000000.0, limit / 1000000.0);
-	if (lag <= limit)
-		return false;
-	bbm_reading_throttles(reading, "%s is %.1f s behind (limit %.1f s)", name_of(i, sender, reading->now), lag / 1000000.0,
-						  limit / 1000000.0);
-	return true;
+	if (lag > limit)
+		bbm_reading_throttles(reading, "%s is %.1f s behind (limit %.1f s)", name_of(i, sender, reading->now),
+							  lag / 1000000.0, limit / 1000000.0);
 }
 
 /* bbm.max_replication_delay */
@@ -256,17 +253,16 @@ last_commit(const BbmReading *reading)
 	return commit;
 }
 
-static bool
+static void
 behind_last_commit(BbmReading *reading, int i, const Sender *sender)
 {
 	XLogRecPtr	commit = last_commit(reading);
 
 	bbm_reading_measures(reading, "bytes", commit > sender->replayed ? (double) (commit - sender->replayed) : 0, 0);
 	if (sender->replayed >= commit)
-		return false;
+		return;
 	bbm_reading_throttles(reading, "%s has not replayed it", name_of(i, sender, reading->now));
 	reading->first_poll_ms = BBM_REPLAY_MS;
-	return true;
 }
 
 /* bbm.wait_for_standbys */
