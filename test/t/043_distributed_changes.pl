@@ -1,0 +1,113 @@
+# Distributed tables (Citus) that change, and what is changed in one transaction: names, other types of the distribution
+# column, parts of a split shard that are empty, metadata that are not synced, owners.  Skipped where the server does not
+# offer the extension citus.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use BbmCitus;
+use BbmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my @node = citus_cluster();
+my ($c, @worker) = @node;
+$c->safe_psql('postgres', 'CREATE EXTENSION bbm');
+join_cluster();
+
+sub of_migration
+{
+	my ($column, $name) = @_;
+	return value($c, "SELECT $column FROM batched_background_migrations WHERE name = '$name'");
+}
+
+# a migration of the table that has done a part of it
+sub half_done
+{
+	my ($table, $options) = @_;
+	rate(20);
+	value($c, "SELECT bbm_update('$table', '$table', 'n = n + 1', batch_size => 10, start => true" . ($options // '') . ')');
+	ok($c->poll_query_until('postgres', "SELECT count(*) > 0 FROM $table WHERE n = 1"), "$table: some of it is done");
+	return;
+}
+
+sub finishes
+{
+	my ($name, $what) = @_;
+	rate(0);
+	return is(value($c, "SELECT bbm_wait('$name', '2 min')"), 'finished', $what);
+}
+
+# ---- the table gets another name, and another one gets its name
+
+table('renamed', 2000, 4);
+$c->safe_psql('postgres', <<'EOS');
+SET citus.shard_count = 4;
+CREATE TABLE other (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+SELECT create_distributed_table('other', 'id', colocate_with => 'renamed');
+INSERT INTO other SELECT i, 0 FROM generate_series(1, 2000) i;
+EOS
+half_done('renamed');
+value($c, 'ALTER TABLE renamed RENAME TO renamed_old');
+is(value($c, q(SELECT bbm_wait('renamed', '2 min'))), 'failed', 'a table that is renamed fails its migration');
+is(of_migration('error_message, error_detail, failure_error_code', 'renamed'),
+	'table "public.renamed" does not exist any more|The migration was defined for the table that is now public.renamed_old.|1', '... with the reason');
+value($c, 'ALTER TABLE other RENAME TO renamed');
+my $done = value($c, 'SELECT sum(n) FROM renamed_old');
+value($c, q(SELECT bbm_start('renamed')));
+is(value($c, q(SELECT bbm_wait('renamed', '2 min'))), 'failed', '... also if it is started when another, colocated one has its name');
+is(of_migration('error_message, error_detail', 'renamed'),
+	'table "public.renamed" is not the one that migration "renamed" is about|The migration was defined for the table that is now public.renamed_old.', '... with the reason');
+is(value($c, 'SELECT (SELECT sum(n) FROM renamed), (SELECT sum(n) FROM renamed_old)'), "0|$done", '... and no row of either is done');
+value($c, 'ALTER TABLE renamed RENAME TO other; ALTER TABLE renamed_old RENAME TO renamed');
+value($c, q(SELECT bbm_start('renamed')));
+finishes('renamed', 'when it has its name again, it is finished');
+once('renamed', 2000, '... with every row once');
+value($c, q(SELECT bbm_drop('renamed')));
+# ... while it runs, in one transaction
+half_done('renamed');
+$c->safe_psql('postgres', 'BEGIN; ALTER TABLE renamed RENAME TO renamed_old; ALTER TABLE other RENAME TO renamed; COMMIT');
+is(value($c, q(SELECT bbm_wait('renamed', '2 min'))), 'failed', 'another table gets its name while it runs');
+is(value($c, 'SELECT sum(n), count(*) FROM renamed'), '0|2000', '... and no row of that is done');
+value($c, q(SELECT bbm_drop('renamed')));
+# ... and while a node is down, the others can be paused
+value($c, 'ALTER TABLE renamed RENAME TO other; ALTER TABLE renamed_old RENAME TO renamed; UPDATE renamed SET n = 0');
+half_done('renamed');
+works($c, 'off');
+ok(workers_gone($c), 'nobody works on the coordinator');
+value($c, 'ALTER TABLE renamed RENAME TO renamed_old');
+$worker[1]->stop('immediate');
+my ($rc, undef, $said) = $c->psql('postgres', q(SELECT bbm_pause('renamed')));
+ok($rc == 0 && $said =~ /WARNING:  migration "renamed" is paused on 1 of 2 nodes/, 'a table is renamed and a node is down: a pause is for the other one') or diag($said);
+$worker[1]->start;
+works($c, 'on');
+ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations)), '... and for that one when it is back');
+value($c, q(SELECT bbm_drop('renamed')));
+# ... or its schema does
+table('in_schema', 2000, 4);
+half_done('in_schema');
+value($c, 'CREATE SCHEMA aside');
+value($c, 'ALTER TABLE in_schema SET SCHEMA aside');
+is(value($c, q(SELECT bbm_wait('in_schema', '2 min'))), 'failed', 'a table that gets another schema fails it, too');
+like(of_migration('error_detail', 'in_schema'), qr/is now aside\.in_schema/, '... with the reason');
+value($c, q(SELECT bbm_drop('in_schema')));
+
+# ---- the table is dropped
+
+table('dropped', 2000, 4);
+half_done('dropped');
+value($c, 'DROP TABLE dropped');
+is(value($c, q(SELECT bbm_wait('dropped', '2 min'))), 'failed', 'a table that is dropped fails it');
+is(of_migration('error_message, error_detail, error_hint, failure_error_code', 'dropped'),
+	'table "public.dropped" does not exist any more|It was there when the migration was defined.|bbm_drop the migration.|1', '... with the reason');
+is(value($c, q(SELECT bbm_drop('dropped'))), 't', '... and it can be dropped');
+
+foreach my $each (@node)
+{
+	is(value($each, q(SELECT count(*) FROM batched_background_migrations)), 0, 'nothing is left on ' . $each->name);
+	$each->stop;
+}
+done_testing();
