@@ -105,6 +105,75 @@ is(of_migration('error_message, error_detail, error_hint, failure_error_code', '
 	'table "public.dropped" does not exist any more|It was there when the migration was defined.|bbm_drop the migration.|1', '... with the reason');
 is(value($c, q(SELECT bbm_drop('dropped'))), 't', '... and it can be dropped');
 
+# ---- types of the distribution column
+
+$c->safe_psql('postgres', <<'EOS');
+CREATE DOMAIN short AS text CHECK (VALUE LIKE 't%');
+CREATE COLLATION backwards (provider = libc, locale = 'C');
+EOS
+my %values = ('char(4)' => 'i', 'varchar(1)' => q(substr('abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ', 1 + i % 60, 1)), 'numeric(3,1)' => 'i % 100', 'numeric(2,2)' => '(i % 100) / 100.0',
+	'numeric' => 'i', 'short' => q('t' || i), 'text COLLATE backwards' => 'i', 'boolean' => 'i % 2 = 0');
+foreach my $type (sort keys %values)
+{
+	my $table = 'of_' . $type =~ s/\W+/_/gr;
+	$c->safe_psql('postgres', <<"EOS");
+SET citus.shard_count = 4;
+CREATE TABLE $table (value $type, id integer, n integer NOT NULL DEFAULT 0, PRIMARY KEY (value, id));
+SELECT create_distributed_table('$table', 'value', colocate_with => 'none');
+INSERT INTO $table SELECT ($values{$type})::@{[ $type =~ s/ COLLATE.*//r ]}, i, 0 FROM generate_series(1, 400) i;
+EOS
+	half_done($table);
+	# the part that is split has rows
+	my $shard = value($c, "SELECT get_shard_id_for_distribution_column('$table', value) FROM $table LIMIT 1");
+	my $at = value($c, "SELECT (shardminvalue::bigint + shardmaxvalue::bigint) / 2 FROM pg_dist_shard WHERE shardid = $shard");
+	my $nodes = value($c, q(SELECT string_agg(nodeid::text, ',') FROM pg_dist_node WHERE groupid > 0));
+	$c->safe_psql('postgres', "SELECT citus_split_shard_by_split_points($shard, ARRAY['$at'], ARRAY[$nodes], 'block_writes')");
+	finishes($table, "$table: it is finished, through a split");
+	once($table, 400, '... with every row once');
+	value($c, "SELECT bbm_drop('$table')");
+}
+
+# ---- a part of a split shard is empty, and gets a row
+
+$c->safe_psql('postgres', <<'EOS');
+SET citus.shard_count = 2;
+CREATE TABLE addresses (id inet PRIMARY KEY, n integer NOT NULL DEFAULT 0, pad text);
+SELECT create_distributed_table('addresses', 'id', colocate_with => 'none');
+INSERT INTO addresses SELECT '10.0.0.0'::inet + i, 0, '' FROM generate_series(1, 200) i;
+EOS
+foreach my $side ('first', 'second')
+{
+	value($c, q(UPDATE addresses SET n = 0, pad = ''));
+	my ($shard) = map { $_->[0] } shards_of('addresses');
+	my $in = "get_shard_id_for_distribution_column('addresses', id)";
+	value($c, "UPDATE addresses SET pad = 'bad' WHERE id = (SELECT min(id) FROM addresses WHERE $in = $shard)");
+	rate(5);
+	value($c, q(SELECT bbm_update('addresses', 'addresses', 'n = n + 1 / CASE WHEN pad = ''bad'' THEN 0 ELSE 1 END', batch_size => 5, max_attempts => 1, on_error => 'split', start => true)));
+	ok($c->poll_query_until('postgres', q(SELECT coalesce(sum(count), 0) = 1 FROM bbm_errors('addresses'))), 'a row is quarantined');
+	# one part of it gets all rows
+	my $at = value($c, $side eq 'first' ? "SELECT min(worker_hash(id)) - 1 FROM addresses WHERE $in = $shard" : "SELECT max(worker_hash(id)) FROM addresses WHERE $in = $shard");
+	my $nodes = value($c, q(SELECT string_agg(nodeid::text, ',') FROM pg_dist_node WHERE groupid > 0));
+	$c->safe_psql('postgres', "SELECT citus_split_shard_by_split_points($shard, ARRAY['$at'], ARRAY[$nodes], 'block_writes')");
+	my $whose = $side eq 'first' ? "shardmaxvalue = '$at'" : "shardminvalue::integer = $at + 1";
+	my $empty = value($c, "SELECT shardid FROM pg_dist_shard WHERE logicalrelid = 'addresses'::regclass AND $whose");
+	# the others go on
+	my $others = "SELECT sum(n) FROM addresses WHERE $in <> $empty";
+	my $before = value($c, $others);
+	ok($c->poll_query_until('postgres', "SELECT ($others) > $before"), "the $side part of a shard that was split is empty, and the others go on");
+	is(value($c, q(SELECT coalesce(sum(count), 0) FROM bbm_errors('addresses'))), 1, '... with what is quarantined');
+	value($c, "INSERT INTO addresses SELECT ip FROM (SELECT '10.0.0.0'::inet + i AS ip FROM generate_series(201, 400000) i) s
+		WHERE get_shard_id_for_distribution_column('addresses', ip) = $empty LIMIT 1");
+	rate(0);
+	like(value($c, q(SELECT bbm_wait('addresses', '2 min'))), qr/^finished, 1 row/, '... and it is finished when that part has got a row');
+	is(value($c, q(SELECT coalesce(sum(count), 0) FROM bbm_errors('addresses'))), 1, '... with what is quarantined, once');
+	is(value($c, 'SELECT max(n), count(*) FILTER (WHERE n = 0 AND pad = \'\') <= 1 FROM addresses'), '1|t', '... and every other row once');
+	value($c, q(UPDATE addresses SET pad = '' WHERE pad = 'bad'));
+	is(value($c, q(SELECT bbm_retry('addresses'))), 1, '... which is tried again');
+	finishes('addresses', '... and done');
+	is(value($c, 'SELECT max(n), count(*) FILTER (WHERE n = 0) <= 1 FROM addresses'), '1|t', '... with every row once');
+	value($c, q(SELECT bbm_drop('addresses')));
+}
+
 foreach my $each (@node)
 {
 	is(value($each, q(SELECT count(*) FROM batched_background_migrations)), 0, 'nothing is left on ' . $each->name);
