@@ -29,6 +29,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 
 #include "base/point.h"
 #include "base/txn.h"
@@ -384,6 +385,24 @@ bbm_cluster_nodes_ready(const char *command, const char *version)
 }
 
 /*
+ * Has this transaction created the record?  Then no other session sees it yet,
+ * and no node has anything to say about it.  Needs SPI.
+ */
+static bool
+is_new(Oid user, const char *record)
+{
+	Relation	rel;
+	bool		result;
+
+	(void) bbm_cluster_query(user, psprintf("SELECT to_regclass(%s)::oid", quote_literal_cstr(record)));
+	rel = RelationIdGetRelation((Oid) bbm_cluster_int64(0, 1));
+	result = rel && rel->rd_createSubid != InvalidSubTransactionId;
+	if (rel)
+		RelationClose(rel);
+	return result;
+}
+
+/*
  * Runs the command as this user on each node, in a transaction of its own, and
  * joins what they return, which are jsonb arrays; with a record only on nodes
  * that have shards of it.  A node that returns something else has no record.
@@ -400,11 +419,15 @@ bbm_cluster_ask(Oid user, const char *record, const char *command, BbmClusterRep
 	StringInfoData trouble;
 
 	memset(report, 0, sizeof(BbmClusterReport));
+	report->shards = "[]";
+	if (record && is_new(user, record))
+		return;
 	initStringInfo(&all);
 	initStringInfo(&silent);
 	initStringInfo(&trouble);
 	(void) bbm_cluster_query(user,
-							 psprintf("SELECT coalesce(n.nodename || ':' || n.nodeport, 'this node'), c.success, c.result "
+							 psprintf("SELECT coalesce(n.nodename || ':' || n.nodeport, 'this node'), c.success, c.result, "
+									  "n.nodeid IS NULL OR (n.hasmetadata AND n.metadatasynced) "
 									  "FROM run_command_on_all_nodes(%s, give_warning_for_connection_errors => false) c "
 									  "LEFT JOIN pg_catalog.pg_dist_node n ON n.nodeid = c.nodeid %sORDER BY 1",
 									  quote_literal_cstr(command), which));
@@ -414,15 +437,17 @@ bbm_cluster_ask(Oid user, const char *record, const char *command, BbmClusterRep
 		char	   *result = bbm_cluster_text(i, 3);
 		size_t		length = result ? strlen(result) : 0;
 		bool		success = bbm_cluster_bool(i, 2);
+		bool		synced = bbm_cluster_bool(i, 4);
 
 		if (!success || length == 0)
 		{
 			report->silent++;
-			report->lacking += success;
+			report->lacking += success && synced;
 			appendStringInfo(&silent, "%s%s", silent.len > 0 ? ", " : "", bbm_cluster_text(i, 1));
 			appendStringInfo(&trouble, "%snode %s: %s", trouble.len > 0 ? "; " : "", bbm_cluster_text(i, 1),
-							 success ? "the record of what is done in its shards is gone, with the extension bbm" :
-							 result ? result : "no answer");
+							 !success ? result ? result : "no answer" :
+							 synced ? "the record of what is done in its shards is gone, with the extension bbm" :
+							 "its metadata are not synced (start_metadata_sync_to_node)");
 		}
 		else if (length > 2)
 			appendStringInfo(&all, "%s%.*s", all.len > 0 ? ", " : "", (int) length - 2, result + 1);

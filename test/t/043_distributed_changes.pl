@@ -105,6 +105,25 @@ is(of_migration('error_message, error_detail, error_hint, failure_error_code', '
 	'table "public.dropped" does not exist any more|It was there when the migration was defined.|bbm_drop the migration.|1', '... with the reason');
 is(value($c, q(SELECT bbm_drop('dropped'))), 't', '... and it can be dropped');
 
+# ---- what is defined, started, altered, paused and dropped in one transaction
+
+table('at_once', 400, 4);
+value($c, q(BEGIN; SELECT bbm_update('at_once', 'at_once', 'n = n + 1'); SAVEPOINT s; SELECT bbm_alter('at_once', batch_size => 50); SELECT bbm_start('at_once'); COMMIT));
+finishes('at_once', 'one that is defined, altered and started in one transaction is finished');
+is(of_migration('batch_size', 'at_once'), 50, '... as altered');
+once('at_once', 400, '... with every row once');
+value($c, q(SELECT bbm_drop('at_once')));
+($rc, undef, $said) = $c->psql('postgres', q(BEGIN; SELECT bbm_update('at_once', 'at_once', 'n = n + 1', start => true); SELECT bbm_pause('at_once', wait => true); COMMIT));
+ok($rc == 0 && $said !~ /WARNING/, 'one that is started and paused in its transaction') or diag($said);
+is(of_migration('status, unreached_nodes', 'at_once'), '0|', '... is paused on all nodes');
+value($c, q(SELECT bbm_start('at_once'); SELECT bbm_wait('at_once', '2 min')));
+is(value($c, 'SELECT count(*), sum(n) FROM at_once'), '400|800', '... and is done when it is started');
+value($c, q(SELECT bbm_drop('at_once')));
+value($c, q(BEGIN; SELECT bbm_update('at_once', 'at_once', 'n = n + 1', start => true); SELECT bbm_drop('at_once'); COMMIT));
+is(value($c, q(SELECT count(*) FROM pg_dist_partition WHERE logicalrelid::text LIKE '%bbm_shards%')), 0, '... or is dropped, with its record');
+$c->psql('postgres', q(BEGIN; SELECT bbm_update('at_once', 'at_once', 'n = n + 1'); SELECT bbm_start('at_once'); ROLLBACK));
+is(value($c, q(SELECT (SELECT count(*) FROM batched_background_migrations), (SELECT count(*) FROM pg_dist_partition WHERE logicalrelid::text LIKE '%bbm_shards%'))), '0|0', '... or rolled back');
+
 # ---- types of the distribution column
 
 $c->safe_psql('postgres', <<'EOS');
@@ -173,6 +192,27 @@ foreach my $side ('first', 'second')
 	is(value($c, 'SELECT max(n), count(*) FILTER (WHERE n = 0) <= 1 FROM addresses'), '1|t', '... with every row once');
 	value($c, q(SELECT bbm_drop('addresses')));
 }
+
+# ---- a node's metadata are not synced any more
+
+table('unsynced', 2000, 4);
+half_done('unsynced');
+my $at = sprintf q('%s', %d), $worker[1]->host, $worker[1]->port;
+my $away = quotemeta sprintf '%s:%d: its metadata are not synced (start_metadata_sync_to_node)', $worker[1]->host, $worker[1]->port;
+value($c, "SELECT stop_metadata_sync_to_node($at)");
+ok($c->poll_query_until('postgres', q(SELECT waiting_on LIKE '%its metadata are not synced%' FROM bbm_status_detail('unsynced'))), 'a node whose metadata are not synced is named');
+foreach (q(bbm_alter('unsynced', batch_size => 50)), q(bbm_pause('unsynced', wait => true)))
+{
+	refuses("SELECT $_", qr/on every node.*DETAIL:  .*node $away\.\nHINT:  (?!What was done)/s, "... $_");
+}
+($rc, undef, $said) = $c->psql('postgres', q(SELECT bbm_pause('unsynced')));
+ok($rc == 0 && $said =~ /DETAIL:  It may go on at the others: node $away\./, '... and a pause says so') or diag($said);
+value($c, "SELECT start_metadata_sync_to_node($at)");
+ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations)), '... until they are again');
+value($c, q(SELECT bbm_start('unsynced')));
+finishes('unsynced', '... and then it is finished');
+once('unsynced', 2000, '... with every row once');
+value($c, q(SELECT bbm_drop('unsynced')));
 
 foreach my $each (@node)
 {
