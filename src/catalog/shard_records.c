@@ -50,14 +50,33 @@
 /*
  * The record's name.  A schema that is distributed as a whole has its own
  * group of colocated tables, with the tables that are created in it and no
- * others.
+ * others.  And Citus creates a shard that it moves as the table's owner: one who is no
+ * superuser may not create anything in our schema, where functions of ours are, but
+ * may beside the table.
  */
 static char *
-record_name(int64 migration_id, Oid relid, const BbmDistribution *d)
+record_name(int64 migration_id, Oid relid, const BbmDistribution *d, Oid owner)
 {
-	char	   *schema = d->of_tenant ? get_namespace_name(get_rel_namespace(relid)) : "bbm_internal";
+	char	   *schema = d->of_tenant || !superuser_arg(owner) ? get_namespace_name(get_rel_namespace(relid)) : "bbm_internal";
 
 	return quote_qualified_identifier(schema, psprintf("bbm_shards_" INT64_FORMAT, migration_id));
+}
+
+/* Raises an error for an owner as whom Citus could not create the record's shards where it moves them. */
+static void
+check_may_create(Oid relid, Oid owner)
+{
+	char	   *schema = get_namespace_name(get_rel_namespace(relid));
+
+	(void) bbm_cluster_query(bbm_catalog()->owner, psprintf("SELECT has_schema_privilege(%u, %u, 'CREATE')", owner,
+															get_rel_namespace(relid)));
+	if (!bbm_cluster_bool(0, 1))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for schema %s", schema),
+				 errdetail("What is done in each shard is recorded in a table beside it, which belongs to the migration's owner."),
+				 errhint("GRANT CREATE ON SCHEMA %s TO %s.", quote_identifier(schema),
+						 quote_identifier(GetUserNameFromId(owner, false)))));
 }
 
 /* DROP EXTENSION names the record, or drops it, as it does with what is in a schema of the extension. */
@@ -97,7 +116,7 @@ create_table(const char *record, int64 migration_id, Oid relid, const BbmDistrib
 		(void) bbm_cluster_query(us, psprintf("SELECT create_distributed_table(%s, %s, colocate_with => %s)",
 											  quote_literal_cstr(record), d->column ? "'key'" : "NULL",
 											  quote_literal_cstr(table)));
-	if (d->of_tenant)
+	if (d->of_tenant || !superuser_arg(owner))
 		depend_on_extension(record);
 }
 
@@ -139,7 +158,7 @@ definition_of(int64 migration_id)
 char *
 bbm_shard_record_create(int64 migration_id, Oid relid, const BbmDistribution *d, Oid owner, bool active)
 {
-	char	   *record = record_name(migration_id, relid, d);
+	char	   *record = record_name(migration_id, relid, d, owner);
 	List	   *shards = bbm_distribution_shards(relid);
 	StringInfoData values;
 	const char *key = NULL;
@@ -147,6 +166,7 @@ bbm_shard_record_create(int64 migration_id, Oid relid, const BbmDistribution *d,
 	bool		empty = false;
 	ListCell   *cell;
 
+	check_may_create(relid, owner);
 	bbm_distribution_values(GetUserId(), relid, d, shards);
 	create_table(record, migration_id, relid, d, owner);
 	definition = quote_literal_cstr(definition_of(migration_id));

@@ -214,6 +214,43 @@ finishes('unsynced', '... and then it is finished');
 once('unsynced', 2000, '... with every row once');
 value($c, q(SELECT bbm_drop('unsynced')));
 
+# ---- an owner who is no superuser: his shards move; who has no shard of his own there
+
+$c->safe_psql('postgres', <<'EOS');
+CREATE ROLE app LOGIN;
+CREATE ROLE deploy LOGIN;
+GRANT CREATE ON SCHEMA public TO app;
+GRANT EXECUTE ON FUNCTION bbm_update, bbm_start, bbm_pause, bbm_drop TO app, deploy;
+SET ROLE app;
+SET citus.shard_count = 4;
+CREATE TABLE of_app (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+SELECT create_distributed_table('of_app', 'id', colocate_with => 'none');
+INSERT INTO of_app SELECT i, 0 FROM generate_series(1, 2000) i;
+GRANT SELECT, UPDATE ON of_app TO deploy;
+EOS
+value($_, 'GRANT EXECUTE ON FUNCTION bbm_internal.bbm_shards_sync TO app, deploy') foreach @node;
+refuses(q(SET ROLE deploy; SELECT bbm_update('of app', 'of_app', 'n = n + 1')), qr/permission denied for schema public.*HINT:  GRANT CREATE ON SCHEMA public TO deploy\./s, 'an owner as whom Citus could not move the record is refused');
+rate(20);
+value($c, q(SET ROLE app; SELECT bbm_update('of app', 'of_app', 'n = n + 1', batch_size => 10, start => true)));
+ok($c->poll_query_until('postgres', 'SELECT count(*) > 0 FROM of_app WHERE n = 1'), 'a migration of another role is at work');
+move('of_app', $_) foreach 'block_writes', 'force_logical';
+split_shard('of_app', 'block_writes');
+value($c, 'SET ROLE app; ' . move_statement('of_app', 'block_writes'));
+my $record = of_migration('shard_record', 'of app');
+like($record, qr/^public\.bbm_shards_\d+$/, '... through moves, with its record beside the table');
+refuses('DROP EXTENSION bbm', qr/table bbm_shards_\d+ depends on extension bbm/, '... which DROP EXTENSION names');
+# what it is about changes its owner
+value($c, 'ALTER TABLE of_app OWNER TO deploy');
+is(value($c, q(SELECT bbm_wait('of app', '2 min'))), 'failed', '... and fails when the table is not his any more');
+like(of_migration('error_message', 'of app'), qr/^permission denied for table of_app/, '... with the reason');
+refuses(q(UPDATE batched_background_migrations SET owner = 'deploy'), qr/owner of migration "of app" cannot be changed.*HINT:  Drop it, and define another one/s, '... and cannot be given to the new owner');
+value($c, 'GRANT SELECT, UPDATE ON of_app TO app; ALTER ROLE app RENAME TO application');
+value($c, q(SELECT bbm_start('of app')));
+finishes('of app', 'with the right to do that, it is finished, though the role is renamed');
+once('of_app', 2000, '... with every row once, through moves and a split');
+is(value($c, q(SELECT bbm_drop('of app'))), 't', '... and can be dropped');
+is(value($_, q(SELECT count(*) FROM pg_class WHERE relname ~ '^bbm_shards_[0-9]+$')), 0, '... with its record, on ' . $_->name) foreach @node;
+
 foreach my $each (@node)
 {
 	is(value($each, q(SELECT count(*) FROM batched_background_migrations)), 0, 'nothing is left on ' . $each->name);
