@@ -251,6 +251,38 @@ once('of_app', 2000, '... with every row once, through moves and a split');
 is(value($c, q(SELECT bbm_drop('of app'))), 't', '... and can be dropped');
 is(value($_, q(SELECT count(*) FROM pg_class WHERE relname ~ '^bbm_shards_[0-9]+$')), 0, '... with its record, on ' . $_->name) foreach @node;
 
+# ---- a shard by itself cannot be run, either
+
+table('by_hand', 400, 2);
+value($c, q(SELECT bbm_update('by_hand', 'by_hand', 'n = n + 1', batch_size => 5, settings => '{bbm.max_row_rate=1}', start => true)));
+ok($worker[0]->poll_query_until('postgres', q(SELECT count(*) = 1 FROM batched_background_migrations WHERE status = 4)), 'a shard is at work');
+my $part = value($worker[0], q(SELECT name FROM batched_background_migrations));
+refuses("CALL bbm_run('$part')", qr/cannot run migration "\Q$part\E".*one shard.*HINT:  Do that with the migration of the whole/s, 'a session cannot run a shard by itself', $worker[0]);
+my ($quick) = $worker[0]->psql('postgres', q(SET statement_timeout = '60s'; CALL bbm_run()));
+is($quick, 0, '... nor is one meant where all are to be run');
+value($c, q(SELECT bbm_alter('by_hand', batch_size => 100, settings => '{}')));
+value($c, q(CALL bbm_run('by_hand')));
+once('by_hand', 400, 'the whole can be run on the coordinator');
+value($c, q(SELECT bbm_drop('by_hand')));
+
+# ---- the coordinator has shards, too
+
+value($c, sprintf(q(SELECT citus_set_node_property('%s', %d, 'shouldhaveshards', true)), $c->host, $c->port));
+table('everywhere', 2000, 6);
+is(scalar(grep { $_->[3] == $c->port } shards_of('everywhere')), 2, 'the coordinator has shards');
+half_done('everywhere');
+value($c, q(SELECT bbm_pause('everywhere', wait => true)));
+is(value($c, q(SELECT string_agg(DISTINCT status, ',') FROM bbm_status())), 'paused', '... and is paused with all of them');
+value($c, q(SELECT bbm_start()));
+ok($c->poll_query_until('postgres', q(SELECT count(*) = 2 FROM bbm_status() WHERE name LIKE 'everywhere/%' AND status = 'running')), '... and started');
+value($c, q(SELECT bbm_drop('everywhere')));
+is(value($c, q(SELECT count(*) FROM batched_background_migrations)), 0, '... and dropped while it runs');
+is(value($c, 'SELECT max(n) FROM everywhere'), 1, '... with no row done twice');
+value($c, q(SELECT bbm_update('everywhere', 'everywhere', 'n = n + 1', 'n = 0', batch_size => 100, start => true)));
+finishes('everywhere', '... and finished');
+once('everywhere', 2000, '... with every row once');
+value($c, q(SELECT bbm_drop('everywhere')));
+
 foreach my $each (@node)
 {
 	is(value($each, q(SELECT count(*) FROM batched_background_migrations)), 0, 'nothing is left on ' . $each->name);
