@@ -19,7 +19,7 @@ OBJS = src/module.o \
 	src/catalog/batch_counts.o src/catalog/claims.o src/catalog/errors.o src/catalog/events.o src/catalog/extension.o src/catalog/import.o \
 	src/catalog/job_progress.o src/catalog/job_record.o src/catalog/jobs.o src/catalog/merge.o src/catalog/migrations.o \
 	src/catalog/options.o src/catalog/partitions.o \
-	src/catalog/recent.o src/catalog/shape.o src/catalog/shard_control.o src/catalog/shard_errors.o src/catalog/shard_parts.o src/catalog/shard_records.o src/catalog/shards.o src/catalog/sql.o src/catalog/stalled.o src/catalog/tables.o src/catalog/totals.o src/catalog/whole.o \
+	src/catalog/distribution.o src/catalog/recent.o src/catalog/shape.o src/catalog/shard_control.o src/catalog/shard_errors.o src/catalog/shard_parts.o src/catalog/shard_records.o src/catalog/shards.o src/catalog/sql.o src/catalog/stalled.o src/catalog/tables.o src/catalog/totals.o src/catalog/whole.o \
 	src/target/bound.o src/target/cascade.o src/target/changes.o src/target/draw.o src/target/explain.o src/target/filter.o src/target/hierarchy.o src/target/job.o src/target/key.o \
 	src/target/key_query.o src/target/key_scan.o src/target/key_sql.o src/target/lockset.o src/target/null_keys.o \
 	src/target/nulls.o src/target/order.o src/target/partition.o src/target/partitions.o src/target/plan_guard.o src/target/reads.o \
@@ -53,7 +53,7 @@ TAP = 001_latency 002_pause 003_crash 004_launcher 005_databases 006_versions 00
 	011_upgrade 012_throttle 013_yielding 014_attack 015_promotion 016_copies 017_resources 018_partitions 019_blocks 020_verify 021_stalled \
 	022_pg_upgrade 023_other_extensions 024_fuzz 025_blockers 030_commands 030_fairness 031_cancel 031_priority 032_null_keys 032_outside 032_registry \
 	033_job_comes_later 034_owned_tables 035_membership 036_lock_watch 037_last_job 036_rights 037_xid_limit 038_metrics 039_claims 039_impact 040_pages \
-	041_delete_standby 042_distributed 043_distributed_control 043_distributed_reads 043_distributed_speed 043_distributed_tables 043_distributed_verify 044_flush 045_cpu_use 046_sessions 047_lost_slot \
+	041_delete_standby 042_distributed 043_distributed_changes 043_distributed_control 043_distributed_reads 043_distributed_speed 043_distributed_tables 043_distributed_verify 044_flush 045_cpu_use 046_sessions 047_lost_slot \
 	050_points_batch 051_points_claim 052_points_record 053_points_end 054_races 055_history 056_side_races 057_process_races 058_shard_races
 # They compare times: nothing may run beside them.
 TAP_ALONE = 001_latency 012_throttle 013_yielding 039_impact

@@ -33,15 +33,16 @@
 /*
  * On a node: appends a jsonb array with an object for each shard of the record
  * that is here, its number and the keys of the rows that say what is to be done.
- * Needs SPI; reads as the current user, whose table the record is.
+ * The table itself may have another name by now.  Needs SPI; reads as the current
+ * user, whose table the record is.
  */
 void
-bbm_shard_keys(const char *record, const char *table, StringInfo buf)
+bbm_shard_keys(const char *record, StringInfo buf)
 {
 	ListCell   *cell;
 
 	appendStringInfoChar(buf, '[');
-	foreach(cell, bbm_shards_here(record, table))
+	foreach(cell, bbm_shards_here(record, record))
 	{
 		const BbmShardRecord *shard = lfirst(cell);
 

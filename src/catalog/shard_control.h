@@ -15,7 +15,7 @@
 
 #include "catalog/shard_records.h"
 
-extern void bbm_shard_keys(const char *record, const char *table, StringInfo buf);
+extern void bbm_shard_keys(const char *record, StringInfo buf);
 extern void bbm_shard_record_pause(Oid owner, const char *record, const char *table, BbmClusterReport *report);
 extern char *bbm_unreached_nodes(const BbmClusterReport *report);
 extern void bbm_unreached_nodes_write(int64 migration_id, const BbmClusterReport *report);

@@ -27,10 +27,9 @@
 #include "catalog/pg_type_d.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "parser/parse_type.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/ruleutils.h"
+#include "utils/rel.h"
 
 #include "base/point.h"
 #include "base/txn.h"
@@ -40,185 +39,44 @@
 #include "catalog/sql.h"
 #include "catalog/totals.h"
 
-/* How many values are tried at first, for each shard, and at most. */
-#define FIRST_VALUES 64
-#define MOST_VALUES 1000000
-
-/* Reads how Citus has distributed the table; false if it has not. */
-bool
-bbm_distribution(Oid relid, BbmDistribution *d)
-{
-	char	   *column;
-
-	memset(d, 0, sizeof(BbmDistribution));
-	if (!bbm_citus_is_here() ||
-		bbm_cluster_query(GetUserId(),
-						  psprintf("SELECT p.partmethod, p.repmodel, p.colocationid, "
-								   "CASE WHEN p.partkey IS NOT NULL THEN column_to_column_name(p.logicalrelid, p.partkey) END, "
-								   "(SELECT count(*) FROM pg_catalog.pg_dist_shard s WHERE s.logicalrelid = p.logicalrelid), "
-								   "(SELECT count(*) FROM pg_catalog.pg_dist_shard s JOIN pg_catalog.pg_dist_placement l "
-								   " ON l.shardid = s.shardid WHERE s.logicalrelid = p.logicalrelid), "
-								   "EXISTS (SELECT FROM pg_catalog.pg_dist_schema n JOIN pg_catalog.pg_class c ON c.relnamespace = n.schemaid "
-								   " WHERE c.oid = p.logicalrelid) "
-								   "FROM pg_catalog.pg_dist_partition p WHERE p.logicalrelid = %u", relid)) == 0)
-		return false;
-	d->method = bbm_cluster_text(0, 1)[0];
-	d->replication = bbm_cluster_text(0, 2)[0];
-	d->colocation = (int) bbm_cluster_int64(0, 3);
-	column = bbm_cluster_text(0, 4);
-	d->column = column ? pstrdup(column) : NULL;
-	d->shards = (int) bbm_cluster_int64(0, 5);
-	d->placements = (int) bbm_cluster_int64(0, 6);
-	d->of_tenant = bbm_cluster_bool(0, 7);
-	return true;
-}
-
-/* ----------------------------------------------------------------
- * Keys that hash into a shard
- * ----------------------------------------------------------------
- */
-
-/* An expression that makes values of the type from the number i; NULL if we know none. */
-static char *
-value_expression(Oid type)
-{
-	char	   *name = format_type_be_qualified(type);
-	char		category;
-	bool		preferred;
-
-	if (type == UUIDOID)
-		return pstrdup("pg_catalog.md5(i::pg_catalog.text)::pg_catalog.uuid");
-	if (type == INT2OID)
-		return pstrdup("(i % 32768)::pg_catalog.int2");
-	if (type == DATEOID || type == TIMESTAMPOID || type == TIMESTAMPTZOID)
-		return psprintf("('2000-01-01'::pg_catalog.date + i::pg_catalog.int4)::%s", name);
-	get_type_category_preferred(type, &category, &preferred);
-	if (category == TYPCATEGORY_NUMERIC || category == TYPCATEGORY_STRING)
-		return psprintf("i::pg_catalog.text::%s", name);
-	return NULL;
-}
-
-/* A shard of a table, and a value of the distribution column that hashes into it, as text. */
-typedef struct Shard
-{
-	int64		id;
-	char	   *low;
-	char	   *high;
-	char	   *value;			/* NULL: none was found */
-} Shard;
-
-static Shard *
-shard_of(List *shards, int64 id)
-{
-	ListCell   *cell;
-
-	foreach(cell, shards)
-	{
-		if (((Shard *) lfirst(cell))->id == id)
-			return lfirst(cell);
-	}
-	return NULL;
-}
-
-static List *
-read_shards(Oid relid)
-{
-	List	   *shards = NIL;
-
-	(void) bbm_cluster_query(GetUserId(),
-							 psprintf("SELECT shardid, coalesce(shardminvalue, ''), coalesce(shardmaxvalue, '') "
-									  "FROM pg_catalog.pg_dist_shard WHERE logicalrelid = %u ORDER BY shardid", relid));
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		Shard	   *shard = palloc0(sizeof(Shard));
-
-		shard->id = bbm_cluster_int64(i, 1);
-		shard->low = bbm_cluster_text(i, 2);
-		shard->high = bbm_cluster_text(i, 3);
-		shards = lappend(shards, shard);
-	}
-	return shards;
-}
-
-static int
-without_value(List *shards)
-{
-	int			n = 0;
-	ListCell   *cell;
-
-	foreach(cell, shards)
-		n += ((Shard *) lfirst(cell))->value == NULL;
-	return n;
-}
-
-/* Sets the values of the last statement, (shard, value). */
-static void
-set_values(List *shards)
-{
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		Shard	   *shard = shard_of(shards, bbm_cluster_int64(i, 1));
-
-		if (shard && shard->value == NULL)
-			shard->value = bbm_cluster_text(i, 2);
-	}
-}
-
-/*
- * Finds a value for each shard: Citus says where one goes.  A shard of few
- * hash values, as a single tenant's, is hardly hit by chance: a row of its own
- * has such a value.  A shard that is empty, too, remains without.
- */
-static void
-find_values(Oid user, Oid relid, const char *column, List *shards)
-{
-	Oid			type = column ? get_atttype(relid, get_attnum(relid, column)) : INT8OID;
-	char	   *value = value_expression(type);
-	int			least = list_length(shards) * FIRST_VALUES;
-	char	   *command;
-	ListCell   *cell;
-
-	if (column == NULL)
-	{
-		foreach(cell, shards)
-			((Shard *) lfirst(cell))->value = "0";
-		return;
-	}
-	for (int n = least, from = 1; value && without_value(shards) > 0 && n <= MOST_VALUES; from = n + 1, n *= 8)
-	{
-		(void) bbm_cluster_query(GetUserId(),
-								 psprintf("SELECT shard, min(value::text) FROM (SELECT v.value, "
-										  "get_shard_id_for_distribution_column(%u::regclass, v.value) AS shard "
-										  "FROM (SELECT %s AS value FROM generate_series(%d, %d) i) v) s GROUP BY shard",
-										  relid, value, from, n));
-		set_values(shards);
-	}
-	if (without_value(shards) == 0)
-		return;
-	command = psprintf("SELECT %s::text FROM %%s WHERE %s IS NOT NULL LIMIT 1", quote_identifier(column),
-					   quote_identifier(column));
-	(void) bbm_cluster_query(user,
-							 psprintf("SELECT shardid, result FROM run_command_on_shards(%u::regclass, %s) WHERE success AND result <> ''",
-									  relid, quote_literal_cstr(command)));
-	set_values(shards);
-}
-
 /* ----------------------------------------------------------------
  * The record
  * ----------------------------------------------------------------
  */
 
+/* The lowest hash value, and the highest. */
+#define ALL_HASHES "-2147483648", "2147483647"
+
 /*
  * The record's name.  A schema that is distributed as a whole has its own
  * group of colocated tables, with the tables that are created in it and no
- * others.
+ * others.  And Citus creates a shard that it moves as the table's owner: one who is no
+ * superuser may not create anything in our schema, where functions of ours are, but
+ * may beside the table.
  */
 static char *
-record_name(int64 migration_id, Oid relid, const BbmDistribution *d)
+record_name(int64 migration_id, Oid relid, const BbmDistribution *d, Oid owner)
 {
-	char	   *schema = d->of_tenant ? get_namespace_name(get_rel_namespace(relid)) : "bbm_internal";
+	char	   *schema = d->of_tenant || !superuser_arg(owner) ? get_namespace_name(get_rel_namespace(relid)) : "bbm_internal";
 
 	return quote_qualified_identifier(schema, psprintf("bbm_shards_" INT64_FORMAT, migration_id));
+}
+
+/* Raises an error for an owner as whom Citus could not create the record's shards where it moves them. */
+static void
+check_may_create(Oid relid, Oid owner)
+{
+	char	   *schema = get_namespace_name(get_rel_namespace(relid));
+
+	(void) bbm_cluster_query(bbm_catalog()->owner, psprintf("SELECT has_schema_privilege(%u, %u, 'CREATE')", owner,
+															get_rel_namespace(relid)));
+	if (!bbm_cluster_bool(0, 1))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for schema %s", schema),
+				 errdetail("What is done in each shard is recorded in a table beside it, which belongs to the migration's owner."),
+				 errhint("GRANT CREATE ON SCHEMA %s TO %s.", quote_identifier(schema),
+						 quote_identifier(GetUserNameFromId(owner, false)))));
 }
 
 /* DROP EXTENSION names the record, or drops it, as it does with what is in a schema of the extension. */
@@ -237,44 +95,49 @@ static void
 create_table(const char *record, int64 migration_id, Oid relid, const BbmDistribution *d, Oid owner)
 {
 	Oid			us = bbm_catalog()->owner;
-	Oid			type = INT8OID;
-	int32		typmod = -1;
-	Oid			collation = InvalidOid;
 	char	   *table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
 
-	if (d->column)
-		get_atttypetypmodcoll(relid, get_attnum(relid, d->column), &type, &typmod, &collation);
 	bbm_cluster_command(us, psprintf("CREATE TABLE %s (key %s%s%s NOT NULL, low text NOT NULL, high text NOT NULL, "
 									 "kind text NOT NULL, active boolean, definition jsonb, epoch bigint NOT NULL DEFAULT 0, "
 									 "state text, cursor_value bigint, cursor_key text[], bounds jsonb, "
 									 "row_count bigint NOT NULL DEFAULT 0, key_count bigint NOT NULL DEFAULT 0, errors jsonb, "
 									 "errors_of_whole jsonb, retries jsonb, repairs boolean NOT NULL DEFAULT false, updated_at timestamptz, PRIMARY KEY (key, low, high, kind)) WITH (fillfactor = 10)",
-									 record, format_type_with_typemod(type, typmod), OidIsValid(collation) ? " COLLATE " : "",
-									 OidIsValid(collation) ? generate_collation_name(collation) : ""));
+									 record, d->column ? d->type : "bigint", d->collation ? " COLLATE " : "",
+									 d->collation ? d->collation : ""));
 	(void) bbm_cluster_query(us, psprintf("COMMENT ON TABLE %s IS %s", record,
 										  quote_literal_cstr(psprintf("bbm: what is done in each shard, by migration " INT64_FORMAT, migration_id))));
 	(void) bbm_cluster_query(us, psprintf("ALTER TABLE %s OWNER TO %s", record,
 										  quote_identifier(GetUserNameFromId(owner, false))));
-	/* there, Citus has distributed it when it was created */
-	if (d->of_tenant)
-	{
+	/*
+	 * In a distributed schema, Citus has distributed it when it was created.  The
+	 * transaction's other statements may have used one connection for each shard, and so does this.
+	 */
+	if (!d->of_tenant)
+		(void) bbm_cluster_query(us, psprintf("SELECT create_distributed_table(%s, %s, colocate_with => %s)",
+											  quote_literal_cstr(record), d->column ? "'key'" : "NULL",
+											  quote_literal_cstr(table)));
+	if (d->of_tenant || !superuser_arg(owner))
 		depend_on_extension(record);
-		return;
-	}
-	/* the transaction's other statements may have used one connection for each shard, and so does this */
-	(void) bbm_cluster_query(us, psprintf("SELECT create_distributed_table(%s, %s, colocate_with => %s)",
-										  quote_literal_cstr(record), d->column ? "'key'" : "NULL",
-										  quote_literal_cstr(table)));
 }
 
 static void
-no_value(const char *table, int64 shard)
+no_value(const char *table)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("found no value of the distribution column for shard " INT64_FORMAT " of table \"%s\"", shard, table),
-			 errdetail("What is done in a shard is recorded in a row that goes where the shard goes; the shard has no row to learn its values from."),
-			 errhint("Insert the rows of that shard first, or distribute the table by a column of a number, a text, a date or a uuid.")));
+			 errmsg("found no value of the distribution column of table \"%s\"", table),
+			 errdetail("What is done in a shard is recorded in a row that goes where the shard goes; no shard has a row to learn a value from."),
+			 errhint("Insert the rows first, or distribute the table by a column of a number, a text, a date or a uuid.")));
+}
+
+/* Adds the two rows of the record that are about these hash values. */
+static void
+append_rows(StringInfo values, const char *key, const char *low, const char *high, bool active, const char *definition)
+{
+	char	   *of = psprintf("%s, %s, %s", quote_literal_cstr(key), quote_literal_cstr(low), quote_literal_cstr(high));
+
+	appendStringInfo(values, "%s(%s, 'control', %s, %s::jsonb, NULL), (%s, 'shard', NULL, NULL, 'new')",
+					 values->len > 0 ? ", " : "", of, active ? "true" : "false", definition, of);
 }
 
 /* The migration's row, as jsonb. */
@@ -295,28 +158,33 @@ definition_of(int64 migration_id)
 char *
 bbm_shard_record_create(int64 migration_id, Oid relid, const BbmDistribution *d, Oid owner, bool active)
 {
-	char	   *record = record_name(migration_id, relid, d);
-	List	   *shards = read_shards(relid);
+	char	   *record = record_name(migration_id, relid, d, owner);
+	List	   *shards = bbm_distribution_shards(relid);
 	StringInfoData values;
+	const char *key = NULL;
 	char	   *definition;
+	bool		empty = false;
 	ListCell   *cell;
 
-	find_values(GetUserId(), relid, d->column, shards);
+	check_may_create(relid, owner);
+	bbm_distribution_values(GetUserId(), relid, d, shards);
 	create_table(record, migration_id, relid, d, owner);
 	definition = quote_literal_cstr(definition_of(migration_id));
 	initStringInfo(&values);
 	foreach(cell, shards)
 	{
-		Shard	   *shard = lfirst(cell);
-		char	   *low = quote_literal_cstr(shard->low);
-		char	   *high = quote_literal_cstr(shard->high);
+		BbmDistributionShard *shard = lfirst(cell);
 
-		if (shard->value == NULL)
-			no_value(get_rel_name(relid), shard->id);
-		appendStringInfo(&values, "%s(%s, %s, %s, 'control', %s, %s::jsonb, NULL), (%s, %s, %s, 'shard', NULL, NULL, 'new')",
-						 values.len > 0 ? ", " : "", quote_literal_cstr(shard->value), low, high,
-						 active ? "true" : "false", definition, quote_literal_cstr(shard->value), low, high);
+		if (shard->value)
+			append_rows(&values, key = shard->value, shard->low, shard->high, active, definition);
+		else
+			empty = true;
 	}
+	if (key == NULL)
+		no_value(get_rel_name(relid));
+	/* an empty shard gets its rows from these when it has a row, as after a split */
+	if (empty)
+		append_rows(&values, key, ALL_HASHES, active, definition);
 	(void) bbm_cluster_query(bbm_catalog()->owner,
 							 psprintf("INSERT INTO %s (key, low, high, kind, active, definition, state) VALUES %s", record,
 									  values.data));
@@ -413,9 +281,39 @@ lock_shards(Oid owner, const char *record)
 }
 
 /*
+ * Gives a part of a shard that was split rows of its own, from those that are
+ * about hash values of no shard (not "known") but include its own: of several, a
+ * part that was split again is the smallest.  The first part shows what is
+ * quarantined; if the rows of the whole stay, they do not.
+ */
+static void
+add_part(Oid owner, const char *record, const BbmDistribution *d, const BbmDistributionShard *shard, const char *known)
+{
+	char	   *low = quote_literal_cstr(shard->low);
+
+	bbm_txn_flush();
+	(void) bbm_cluster_query(owner,
+							 psprintf("INSERT INTO %s (key, low, high, kind, active, definition, epoch, state, cursor_value, "
+									  "cursor_key, bounds, row_count, key_count, errors, errors_of_whole, retries, repairs, updated_at) "
+									  "SELECT DISTINCT ON (kind) %s::%s, %s, %s, kind, active, definition, epoch, state, cursor_value, cursor_key, "
+									  "bounds, CASE WHEN low = %s THEN row_count ELSE 0 END, "
+									  "CASE WHEN low = %s THEN key_count ELSE 0 END, CASE WHEN low = %s THEN errors END, "
+									  "CASE WHEN low = %s OR errors IS NULL THEN errors_of_whole ELSE coalesce(errors_of_whole, '[]') || errors END, "
+									  "retries, repairs, updated_at "
+									  "FROM %s WHERE low::integer <= %s AND high::integer >= %s AND NOT (%s) "
+									  "ORDER BY kind, high::bigint - low::bigint", record,
+									  quote_literal_cstr(shard->value), d->type, low, quote_literal_cstr(shard->high),
+									  low, low, low, low, record, shard->low, shard->high, known));
+	(void) bbm_cluster_query(owner,
+							 psprintf("UPDATE %s SET errors = NULL, errors_of_whole = coalesce(errors_of_whole, '[]') || errors "
+									  "WHERE errors IS NOT NULL AND low = %s AND NOT (%s)", record, low, known));
+}
+
+/*
  * After a split: gives each shard its own rows, with the cursor of the shard
  * that it was a part of.  Returns how many shards have none, because they are
- * empty and no value is known that would be in them.  "reported" is how many
+ * empty and no value is known that would be in them; the rows of the whole stay
+ * for these, as they may get a row of the table at any time.  "reported" is how many
  * shards there were when that was found out: where there are others now, the
  * next call does it, as the caller's count does not include them.
  *
@@ -431,20 +329,20 @@ int
 bbm_shard_records_complete(Oid owner, const char *record, Oid relid, int reported)
 {
 	BbmDistribution d;
-	List	   *shards;
 	List	   *missing = NIL;
 	StringInfoData known;
+	StringInfoData needed;
 	int			empty = 0;
 	ListCell   *cell;
 
 	BBM_POINT("parts-begin");
 	if (!bbm_distribution(relid, &d) || lock_shards(owner, record) != reported)
 		return 0;
-	shards = read_shards(relid);
 	initStringInfo(&known);
-	foreach(cell, shards)
+	initStringInfo(&needed);
+	foreach(cell, bbm_distribution_shards(relid))
 	{
-		Shard	   *shard = lfirst(cell);
+		BbmDistributionShard *shard = lfirst(cell);
 		char	   *is_his = psprintf("low = %s AND high = %s", quote_literal_cstr(shard->low), quote_literal_cstr(shard->high));
 
 		appendStringInfo(&known, "%s(%s)", known.len > 0 ? " OR " : "", is_his);
@@ -454,46 +352,22 @@ bbm_shard_records_complete(Oid owner, const char *record, Oid relid, int reporte
 	if (missing == NIL || d.column == NULL)
 		return 0;
 	BBM_POINT("parts-listed");
-	find_values(owner, relid, d.column, missing);
+	bbm_distribution_values(owner, relid, &d, missing);
 	foreach(cell, missing)
 	{
-		Shard	   *shard = lfirst(cell);
-		char	   *low = quote_literal_cstr(shard->low);
+		BbmDistributionShard *shard = lfirst(cell);
 
-		if (shard->value == NULL)
+		if (shard->value)
 		{
-			empty++;
+			add_part(owner, record, &d, shard, known.data);
 			continue;
 		}
-		bbm_txn_flush();
-		(void) bbm_cluster_query(owner,
-								 psprintf("INSERT INTO %s (key, low, high, kind, active, definition, epoch, state, cursor_value, "
-										  "cursor_key, bounds, row_count, key_count, errors, errors_of_whole, retries, repairs, updated_at) "
-										  "SELECT %s::%s, %s, %s, kind, active, definition, epoch, state, cursor_value, cursor_key, "
-										  "bounds, CASE WHEN low = %s THEN row_count ELSE 0 END, "
-										  "CASE WHEN low = %s THEN key_count ELSE 0 END, CASE WHEN low = %s THEN errors END, "
-										  "CASE WHEN low = %s OR errors IS NULL THEN errors_of_whole ELSE coalesce(errors_of_whole, '[]') || errors END, "
-										  "retries, repairs, updated_at "
-										  "FROM %s WHERE low::integer <= %s AND high::integer >= %s AND NOT (%s)", record,
-										  quote_literal_cstr(shard->value),
-										  format_type_be_qualified(get_atttype(relid, get_attnum(relid, d.column))),
-										  low, quote_literal_cstr(shard->high), low, low, low, low, record, shard->low,
-										  shard->high, known.data));
+		empty++;
+		appendStringInfo(&needed, " OR (low::integer <= %s AND high::integer >= %s)", shard->low, shard->high);
 	}
 	BBM_POINT("parts-copied");
-	(void) bbm_cluster_query(owner, psprintf("DELETE FROM %s WHERE NOT (%s)", record, known.data));
+	(void) bbm_cluster_query(owner, psprintf("DELETE FROM %s WHERE NOT (%s%s)", record, known.data, needed.data));
 	return empty;
-}
-
-/* Where the shards of the table are, as a text that is the same as long as they are the same shards, there. */
-char *
-bbm_shard_places(Oid relid)
-{
-	(void) bbm_cluster_query(GetUserId(),
-							 psprintf("SELECT coalesce(string_agg(s.shardid || ' ' || p.groupid, ', ' ORDER BY s.shardid, p.groupid), '') "
-									  "FROM pg_catalog.pg_dist_shard s JOIN pg_catalog.pg_dist_placement p ON p.shardid = s.shardid "
-									  "WHERE s.logicalrelid = %u", relid));
-	return bbm_cluster_text(0, 1);
 }
 
 /* ----------------------------------------------------------------
@@ -531,6 +405,24 @@ bbm_cluster_nodes_ready(const char *command, const char *version)
 }
 
 /*
+ * Has this transaction created the record?  Then no other session sees it yet,
+ * and no node has anything to say about it.  Needs SPI.
+ */
+static bool
+is_new(Oid user, const char *record)
+{
+	Relation	rel;
+	bool		result;
+
+	(void) bbm_cluster_query(user, psprintf("SELECT to_regclass(%s)::oid", quote_literal_cstr(record)));
+	rel = RelationIdGetRelation((Oid) bbm_cluster_int64(0, 1));
+	result = rel && rel->rd_createSubid != InvalidSubTransactionId;
+	if (rel)
+		RelationClose(rel);
+	return result;
+}
+
+/*
  * Runs the command as this user on each node, in a transaction of its own, and
  * joins what they return, which are jsonb arrays; with a record only on nodes
  * that have shards of it.  A node that returns something else has no record.
@@ -547,11 +439,15 @@ bbm_cluster_ask(Oid user, const char *record, const char *command, BbmClusterRep
 	StringInfoData trouble;
 
 	memset(report, 0, sizeof(BbmClusterReport));
+	report->shards = "[]";
+	if (record && is_new(user, record))
+		return;
 	initStringInfo(&all);
 	initStringInfo(&silent);
 	initStringInfo(&trouble);
 	(void) bbm_cluster_query(user,
-							 psprintf("SELECT coalesce(n.nodename || ':' || n.nodeport, 'this node'), c.success, c.result "
+							 psprintf("SELECT coalesce(n.nodename || ':' || n.nodeport, 'this node'), c.success, c.result, "
+									  "n.nodeid IS NULL OR (n.hasmetadata AND n.metadatasynced) "
 									  "FROM run_command_on_all_nodes(%s, give_warning_for_connection_errors => false) c "
 									  "LEFT JOIN pg_catalog.pg_dist_node n ON n.nodeid = c.nodeid %sORDER BY 1",
 									  quote_literal_cstr(command), which));
@@ -561,15 +457,17 @@ bbm_cluster_ask(Oid user, const char *record, const char *command, BbmClusterRep
 		char	   *result = bbm_cluster_text(i, 3);
 		size_t		length = result ? strlen(result) : 0;
 		bool		success = bbm_cluster_bool(i, 2);
+		bool		synced = bbm_cluster_bool(i, 4);
 
 		if (!success || length == 0)
 		{
 			report->silent++;
-			report->lacking += success;
+			report->lacking += success && synced;
 			appendStringInfo(&silent, "%s%s", silent.len > 0 ? ", " : "", bbm_cluster_text(i, 1));
 			appendStringInfo(&trouble, "%snode %s: %s", trouble.len > 0 ? "; " : "", bbm_cluster_text(i, 1),
-							 success ? "the record of what is done in its shards is gone, with the extension bbm" :
-							 result ? result : "no answer");
+							 !success ? result ? result : "no answer" :
+							 synced ? "the record of what is done in its shards is gone, with the extension bbm" :
+							 "its metadata are not synced (start_metadata_sync_to_node)");
 		}
 		else if (length > 2)
 			appendStringInfo(&all, "%s%.*s", all.len > 0 ? ", " : "", (int) length - 2, result + 1);

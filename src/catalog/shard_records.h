@@ -11,19 +11,7 @@
 
 #include "base/bbm.h"
 
-#include "nodes/pg_list.h"
-
-/* How a table is distributed. */
-typedef struct BbmDistribution
-{
-	char		method;			/* as in pg_dist_partition */
-	char		replication;
-	int			colocation;
-	char	   *column;			/* NULL without */
-	int			shards;
-	int			placements;
-	bool		of_tenant;		/* in a schema that is distributed as a whole */
-} BbmDistribution;
+#include "catalog/distribution.h"
 
 /* What the nodes have reported. */
 typedef struct BbmClusterReport
@@ -57,7 +45,6 @@ typedef struct BbmClusterState
 	bool		same_table;		/* the table and its record are still colocated */
 } BbmClusterState;
 
-extern bool bbm_distribution(Oid relid, BbmDistribution *distribution);
 extern char *bbm_shard_record_create(int64 migration_id, Oid relid, const BbmDistribution *distribution, Oid owner,
 									 bool active);
 extern void bbm_shard_record_drop(Oid owner, const char *record);
@@ -65,7 +52,6 @@ extern bool bbm_shard_record_is_here(Oid user, const char *record);
 extern bool bbm_shard_record_is_foreign(const char *record);
 extern void bbm_shard_record_activate(Oid owner, const char *record, bool active);
 extern void bbm_shard_record_define(Oid owner, const char *record, int64 migration_id);
-extern char *bbm_shard_places(Oid relid);
 extern int	bbm_shard_records_complete(Oid owner, const char *record, Oid relid, int reported);
 extern char *bbm_cluster_nodes_ready(const char *command, const char *version);
 extern char *bbm_shards_record_command(const char *record);

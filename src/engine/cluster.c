@@ -18,6 +18,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -25,6 +26,7 @@
 #include "base/point.h"
 #include "base/printable.h"
 #include "base/rates.h"
+#include "base/txn.h"
 #include "base/wait_state.h"
 #include "catalog/errors.h"
 #include "catalog/events.h"
@@ -35,6 +37,7 @@
 #include "catalog/shards.h"
 #include "catalog/totals.h"
 #include "engine/verify.h"
+#include "target/relation.h"
 
 /* ----------------------------------------------------------------
  * On the node of a shard
@@ -122,8 +125,49 @@ action(const BbmMigration *migration)
 	return "start";
 }
 
+static void
+table_has_changed(const BbmMigration *migration)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("table \"%s\" is not distributed as it was when migration \"%s\" was defined", migration->table_name,
+					migration->name),
+			 errdetail("Its rows have been copied to other shards, and the record of what is done in each says nothing about these."),
+			 errhint("Define another migration, whose filter leaves out the rows that are done.")));
+}
+
 /*
- * Asks all nodes.  No lock of ours is held but the permit, which says that
+ * The nodes are asked about the table by its name.  Raises an error if that is
+ * not the table of the migration now, and locks it, so that it is until they
+ * have answered.
+ */
+static void
+check_name(const BbmMigration *migration)
+{
+	char	   *name;
+	Oid			named;
+
+	LockRelationOid(migration->table_oid, AccessShareLock);
+	name = bbm_table_sql_name(migration->table_oid);
+	named = bbm_table_find(migration->table_name);
+	if (name && named == migration->table_oid)
+		return;
+	if (name == NULL && OidIsValid(named))
+		table_has_changed(migration);
+	bbm_failing_code = BBM_CODE_TABLE;
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 OidIsValid(named) ?
+			 errmsg("table \"%s\" is not the one that migration \"%s\" is about", migration->table_name, migration->name) :
+			 errmsg("table \"%s\" does not exist any more", migration->table_name),
+			 name ? errdetail("The migration was defined for the table that is now %s.", name) :
+			 errdetail("It was there when the migration was defined."),
+			 name ? errhint("Name the table as it was; or bbm_drop the migration, and define another one for what is left.") :
+			 errhint("bbm_drop the migration.")));
+}
+
+/*
+ * Asks all nodes.  No lock of ours is held but the table's, the permit, which says that
  * this process does it, and that of the nodes: a pause may commit meanwhile,
  * and is seen before anything is decided; one that awaits batches waits for us
  * before it writes anything, and we do not ask until it has ended.  A shard
@@ -147,6 +191,7 @@ bbm_cluster_look(void *arg)
 						migration->name),
 				 errdetail("Only the coordinator knows which node has which shards."),
 				 errhint("Define it again on the coordinator.")));
+	check_name(migration);
 	old = MemoryContextSwitchTo(step->context);
 	step->places = bbm_shard_places(migration->table_oid);
 	bbm_cluster_ask(GetUserId(), NULL,
@@ -175,17 +220,6 @@ bbm_cluster_compare(void *arg)
 	BbmClusterStep *step = arg;
 
 	step->moved = step->places && strcmp(step->places, bbm_shard_places(step->migration->table_oid)) != 0;
-}
-
-static void
-table_has_changed(const BbmMigration *migration)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_TABLE),
-			 errmsg("table \"%s\" is not distributed as it was when migration \"%s\" was defined", migration->table_name,
-					migration->name),
-			 errdetail("Its rows have been copied to other shards, and the record of what is done in each says nothing about these."),
-			 errhint("Define another migration, whose filter leaves out the rows that are done.")));
 }
 
 /*

@@ -527,7 +527,7 @@ bbm_shards_sync(PG_FUNCTION_ARGS)
 	if (strcmp(action, "end") != 0 && !bbm_shard_record_is_here(GetUserId(), record))
 		;
 	else if (strcmp(action, "keys") == 0)
-		bbm_shard_keys(record, table, &buf);
+		bbm_shard_keys(record, &buf);
 	else if (cancel || strcmp(action, "pause") == 0)
 		appendStringInfo(&buf, "[%d]", pause_parts(record, cancel));
 	else

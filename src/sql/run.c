@@ -38,6 +38,7 @@
 #include "engine/scheduler.h"
 #include "server/worker.h"
 #include "sql/access.h"
+#include "sql/cluster.h"
 #include "throttle/throttle.h"
 
 PG_FUNCTION_INFO_V1(bbm_run);
@@ -294,8 +295,12 @@ find(void *arg)
 
 	if (args->name)
 	{
-		migrations = list_make1(bbm_get_migration(args->name));
-		bbm_check_session_owns(linitial(migrations));
+		BbmMigration *named = bbm_get_migration(args->name);
+
+		if (named->shard_id != 0)
+			bbm_check_not_of_cluster(named, "run", BBM_OF_THE_WHOLE);
+		bbm_check_session_owns(named);
+		migrations = list_make1(named);
 	}
 	else
 		migrations = bbm_migrations_with_status(args->failed ?
@@ -308,7 +313,8 @@ find(void *arg)
 		int64	   *id = palloc(sizeof(int64));
 
 		*id = migration->id;
-		if (migration->owner == GetSessionUserId())
+		/* one that is about a shard goes as the whole does */
+		if (migration->owner == GetSessionUserId() && migration->shard_id == 0)
 			args->ids = lappend(args->ids, id);
 		MemoryContextSwitchTo(old);
 	}

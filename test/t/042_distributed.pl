@@ -369,7 +369,7 @@ value($_, 'GRANT EXECUTE ON FUNCTION bbm_internal.bbm_shards_sync TO app') forea
 value($c, q(SET ROLE app; SELECT bbm_update('of app', 'of_app', 'n = n + 1', batch_size => 100, start => true)));
 is(value($c, q(SELECT bbm_wait('of app', '3 min'))), 'finished', '... with it, its migration is finished');
 once('of_app', 1000, '... with every row once');
-refuses(sprintf(q(SELECT bbm_internal.bbm_shards_sync('bbm_internal.bbm_shards_%d', 'public.of_app', 'go on')), value($c, q(SELECT id FROM batched_background_migrations))),
+refuses(sprintf(q(SELECT bbm_internal.bbm_shards_sync('%s', 'public.of_app', 'go on')), value($c, q(SELECT shard_record FROM batched_background_migrations))),
 	qr/must be owner of table/, 'nobody else takes up its shards, not even a superuser');
 value($c, q(SET ROLE app; SELECT bbm_drop('of app')));
 
