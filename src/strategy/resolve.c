@@ -363,7 +363,7 @@ bbm_target_to_come(BbmTarget *target, const BbmClaimState *state, double allocat
 	if (!sample.by_pages)
 		return -1;
 	keys = sample.to_come;
-	if (!target->strategy->one_at_a_time && keys > 0)
+	if (!target->strategy->one_at_a_time && target->strategy->share && keys > 0)
 		keys *= target->strategy->share(target, sample.in_range) / sample.in_range;
 	if (target->key.is_integer && target->strategy->has_key && !migration->follow && !target->per_partition)
 		keys = Min(keys, Max(state->has_last ? bbm_distance(state->last.number, state->max.number) :
