@@ -14,7 +14,9 @@
 
 #include "server/ended.h"
 
+#include "catalog/pg_extension.h"
 #include "executor/spi.h"
+#include "storage/lmgr.h"
 
 #include "base/bbm.h"
 #include "catalog/extension.h"
@@ -29,7 +31,7 @@ word(BbmStatus status)
 /*
  * Names the migrations of distributed tables that are not finished, before the
  * extension is dropped, by a user who may drop it.  Others may be defined or
- * finished until the command has its locks.  Needs a transaction.
+ * finished until the command has locked our tables.  Needs a transaction.
  */
 void
 bbm_report_ended(void)
@@ -37,7 +39,12 @@ bbm_report_ended(void)
 	StringInfoData names;
 	int			n = 0;
 	ListCell   *cell;
+	const BbmCatalog *catalog = bbm_catalog_find();
 
+	if (catalog == NULL)
+		return;
+	/* the command's own first lock: another session may drop it until this is granted */
+	LockDatabaseObject(ExtensionRelationId, catalog->extension, 0, AccessExclusiveLock);
 	/* to drop it may be what the user does about its flaw */
 	if (bbm_catalog_usable() == NULL)
 		return;

@@ -124,6 +124,53 @@ attach(void)
 }
 
 /*
+ * In a PG_CATCH: the launcher does without what it has tried, for lack of memory
+ * or of locks for example, and will try again.  That is logged at most once a
+ * minute.  Ending with the error would restart the launcher every second.
+ */
+static void
+put_up_with_error(MemoryContext caller)
+{
+	static TimestampTz log_again = 0;
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(caller);
+	error = CopyErrorData();
+	HOLD_INTERRUPTS();
+	AbortOutOfAnyTransaction();
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+	MemoryContextSwitchTo(caller);
+	if (bbm_time_has_come(GetCurrentTimestamp(), log_again, BBM_LOG_MS))
+	{
+		log_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_LOG_MS);
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("bbm launcher cannot go on just now: %s", bbm_printable(error->message))));
+	}
+	FreeErrorData(error);
+}
+
+/* Does somebody need the database without us?  Also if there is no lock left to find that out. */
+static bool
+is_locked(Oid database)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	volatile bool locked = true;
+
+	PG_TRY();
+	{
+		locked = bbm_database_is_locked(database);
+	}
+	PG_CATCH();
+	{
+		put_up_with_error(caller);
+	}
+	PG_END_TRY();
+	return locked;
+}
+
+/*
  * Starts a worker in a slot, if one is available now.  If no other worker
  * serves the request ("needed"), the lack of a process is logged once, and
  * again only after a worker could be started in between.  A command that needs
@@ -141,7 +188,7 @@ start_worker(BbmKind kind, Oid database, Oid owner, bool needed)
 
 	if (slot < 0)
 		return START_NO_ROOM;
-	if (bbm_database_is_locked(database))
+	if (is_locked(database))
 	{
 		bbm_slot_cancel_reservation(slot, start.generation);
 		return START_LOCKED;
@@ -246,17 +293,12 @@ list_databases(List **own)
 	return list;
 }
 
-/*
- * The same; false when the list cannot be read now, for example for lack of
- * memory, which is logged at most once a minute.  Ending with the error would
- * restart the launcher every second.
- */
+/* The same; false when the list cannot be read now. */
 static bool
 try_list_databases(List **databases, List **own)
 {
-	static TimestampTz log_again = 0;
 	MemoryContext caller = CurrentMemoryContext;
-	ErrorData  *volatile error = NULL;
+	volatile bool listed = true;
 
 	PG_TRY();
 	{
@@ -264,26 +306,11 @@ try_list_databases(List **databases, List **own)
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		HOLD_INTERRUPTS();
-		AbortOutOfAnyTransaction();
-		FlushErrorState();
-		RESUME_INTERRUPTS();
-		MemoryContextSwitchTo(caller);
+		put_up_with_error(caller);
+		listed = false;
 	}
 	PG_END_TRY();
-	if (error == NULL)
-		return true;
-	if (bbm_time_has_come(GetCurrentTimestamp(), log_again, BBM_LOG_MS))
-	{
-		log_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_LOG_MS);
-		ereport(LOG,
-				(errcode(error->sqlerrcode),
-				 errmsg("could not list the databases to check: %s", bbm_printable(error->message))));
-	}
-	FreeErrorData(error);
-	return false;
+	return listed;
 }
 
 /*

@@ -338,6 +338,20 @@ value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE quer
 finish_background($locks);
 finished($node, 'silent', 'and then it is, too');
 no_workers($node);
+
+# Two sessions drop the extension: the second one finds it gone, as that of any extension would.
+my $holder = background($node, 'other', 'SELECT pg_advisory_lock(7)', 'SELECT pg_sleep(1000)');
+$node->poll_query_until('other', q(SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND granted)));
+my $waiting = sub { $node->poll_query_until('other', "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ '^$_[0]')") };
+my @drops = background($node, 'other', 'BEGIN', 'DROP EXTENSION bbm', 'SELECT pg_advisory_xact_lock(7)', 'COMMIT');
+$waiting->('SELECT pg_advisory_xact_lock');
+push @drops, background($node, 'other', 'DROP EXTENSION IF EXISTS bbm');
+$waiting->('DROP EXTENSION IF EXISTS');
+value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(1000)'));
+finish_background($holder);
+is((finish_background($drops[0]))[1], '', 'of two sessions that drop the extension, one does');
+is((finish_background($drops[1]))[1], 'NOTICE:  extension "bbm" does not exist, skipping', '... and the other one finds that it is gone');
+
 # a worker whose database or role went away while it started may say so
 log_clean($node, undef, qr/\[bbm (?:worker|discovery)\].* FATAL:  (database \d+ does not exist|role .* does not exist|database "app" is not currently accepting connections)/);
 done_testing();

@@ -95,6 +95,8 @@ END $$
 EOS
 value($node, q(SELECT bbm_create('m', 't', 'until_taken', batch_size => 50, workers => 2, start => true)));
 reach_gate($node, 2);
+my $launcher = launcher_pid($node);
+my @workers = split / /, value($node, q(SELECT string_agg(pid::text, ' ') FROM bbm_workers() WHERE job IS NOT NULL));
 # nobody can even log in then, nor read a view of shared catalogs, so one session does and sees all of it
 my $hog = background($node, 'postgres', <<'EOS', q(SET application_name = 'taken'), <<'EOS2');
 DO $$
@@ -136,19 +138,28 @@ for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 	$met = log_since($node) =~ /\[bbm worker\].*out of shared memory/ and last;
 	select(undef, undef, undef, 0.1);
 }
+# one is missing, and cannot be started
+kill 'TERM', @workers;
+for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+{
+	last if log_since($node) =~ /\[bbm launcher\].*cannot go on just now: out of shared memory/;
+	select(undef, undef, undef, 0.1);
+}
+select(undef, undef, undef, 0.5);
 append_to_file($node->data_dir . '/enough', "x");
 ($out, $err) = finish_background($hog);
 like($err, qr/all are taken.*a pause is refused/s, 'with all locks of the server taken a pause is refused, clearly');
 gate($node, 'open');
 ok($met, 'the workers met it');
 finished($node, 'm', 'when there are locks again, it finishes');
+is(launcher_pid($node), $launcher, 'and the launcher is the same');
 once_each($node, 't', 500);
 ranges_ok($node, 'm', 't');
 # a worker that gets no lock to record its job exits, and another takes the job over, once: an attempt, as after any crash
 cmp_ok(value($node, q(SELECT max(attempts) FROM bbm_jobs('m'))), '<=', 2, 'what was refused was no attempt');
 workers_gone($node);
-# neither can the processes that start meanwhile do without locks
-my $no_locks = qr/\[bbm (launcher|worker|discovery)\] .*ERROR:  out of shared memory/;
+# the processes that start meanwhile cannot do without locks
+my $no_locks = qr/\[bbm (worker|discovery)\] .*ERROR:  out of shared memory/;
 
 # Connections: workers have slots of their own.
 gate($node, 'open');
@@ -275,7 +286,7 @@ define($node, 'due', 't', job => 'fails', batch_size => 2000, settings => q(ARRA
 $node->poll_query_until('postgres', q(SELECT waiting_on = 'retry of a failed job' FROM bbm_status_detail('due')));
 workers_gone($node);
 gate($node, 'open');
-my $launcher = launcher_pid($node);
+$launcher = launcher_pid($node);
 is(value($node, q(SELECT status, attempt FROM bbm_status_detail('due'))), 'running|1', 'a retry is due in hours, and no worker waits for it');
 set_clock('86400');
 finished($node, 'due', 'a day later it is done');
