@@ -13,6 +13,7 @@
 
 #include "miscadmin.h"
 
+#include "base/guc.h"
 #include "base/locks.h"
 #include "base/point.h"
 #include "base/printable.h"
@@ -21,6 +22,7 @@
 #include "catalog/stalled.h"
 #include "catalog/tables.h"
 #include "engine/event.h"
+#include "throttle/throttle.h"
 
 typedef struct WatchArgs
 {
@@ -28,17 +30,26 @@ typedef struct WatchArgs
 	List	   *stalled;		/* BbmStalled */
 } WatchArgs;
 
-/* Makes the check.  It locks nothing: another session may change a migration meanwhile. */
+/* Makes the check, without those that are not to move.  It locks nothing: another session may change a migration meanwhile. */
 static void
 watch(void *arg)
 {
 	WatchArgs  *args = arg;
 	const BbmCatalog *catalog = bbm_catalog_find();
+	TimestampTz long_ago = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), -INT64CONST(1000) * bbm_stalled_after);
+	ListCell   *cell;
 
 	bbm_ours_begin();
 	if (catalog == NULL || !bbm_catalog_matches(catalog))
 		return;
 	args->stalled = bbm_migrations_stalled(args->context);
+	foreach(cell, args->stalled)
+	{
+		const BbmStalled *stalled = lfirst(cell);
+
+		if (stalled->status != BBM_PAUSED && bbm_throttle_was_outside_hours(stalled->id, long_ago))
+			args->stalled = foreach_delete_current(args->stalled, cell);
+	}
 }
 
 /*

@@ -16,7 +16,7 @@ bbm.stale_pause_after = 0
 bbm.retry_delay = 1h
 bbm.retry_max_delay = 1h
 EOC
-counter_table($node, $_, 100) for 'retries', 'busy', 'forgotten', 'parted';
+counter_table($node, $_, 100) for 'retries', 'busy', 'forgotten', 'parted', 'asleep';
 
 sub events
 {
@@ -47,6 +47,11 @@ define($node, 'forgotten', 'forgotten');
 define($node, "time $_", 'forgotten') for 'infinity', '-infinity';
 value($node, qq(SET session_replication_role = replica; UPDATE batched_background_migrations SET created_at = '$_' WHERE name = 'time $_'))
   for 'infinity', '-infinity';
+# outside of its hours nothing is expected of it
+my $hours = value($node, q(SET timezone = 'UTC'; SELECT to_char(now() + interval '6 hours', 'HH24:MI') || '-' || to_char(now() + interval '8 hours', 'HH24:MI') || ' UTC'));
+define($node, 'asleep', 'asleep', settings => "ARRAY['bbm.active_hours=$hours']", start => 'true');
+$node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'active hours: %' FROM bbm_status_detail('asleep')));
+my $asleep = value($node, events('asleep'));
 my $listener = background($node, 'postgres', 'LISTEN bbm', "DO \$\$ BEGIN WHILE (@{[events('retries')]}) < 3 LOOP PERFORM pg_sleep(0.05); COMMIT; END LOOP; END \$\$", 'SELECT 1');
 
 ok($node->poll_query_until('postgres', reported('retries', 1)), 'one that does not move is reported');
@@ -77,9 +82,12 @@ WITH moves_ AS (
 	SELECT name, at FROM moves UNION ALL SELECT name, started_at FROM bbm_status_detail()),
 gaps AS (SELECT name, at - lag(at) OVER (PARTITION BY name ORDER BY at) AS gap FROM moves_ WHERE name IN ('busy', 'parted'))
 SELECT string_agg(DISTINCT name, ' ') FROM bbm_events
-WHERE event = 'stalled' AND name NOT IN (SELECT name FROM gaps WHERE gap > '0.75 s')
+WHERE event = 'stalled' AND name <> 'asleep' AND name NOT IN (SELECT name FROM gaps WHERE gap > '0.75 s')
 EOS
 is(value($node, q(SELECT last_progress_at BETWEEN started_at AND finished_at FROM bbm_status_detail('busy'))), 't', 'last_progress_at is when the last job was done');
+
+is(value($node, events('asleep')), $asleep, 'nor is one outside of its active hours');
+value($node, q(SELECT bbm_drop('asleep')));
 
 # Paused and forgotten.
 value($node, q(SELECT bbm_pause('retries')));
