@@ -140,7 +140,8 @@ least(const int64 *numbers, int n)
 static void
 check_progress(const BbmTarget *target, int round, int64 found)
 {
-	int			attempts = target->migration->max_attempts;
+	/* of one round alone nothing is known */
+	int			attempts = Max(target->migration->max_attempts, 2);
 	int			n;
 	int64	   *counts = bbm_jobs_checks(target->migration->id, round, &n);
 
