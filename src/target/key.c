@@ -30,6 +30,7 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 #include "utils/typcache.h"
 #include "utils/varlena.h"
 
@@ -126,6 +127,32 @@ order_of(const BbmKeyColumn *column, const TypeCacheEntry *type)
 	return string;
 }
 
+/* The number of digits after the point that the column's type has values rounded to. */
+static int
+kept_digits(const BbmKeyColumn *column)
+{
+	int32		typmod = column->typmod;
+
+	(void) getBaseTypeAndTypmod(column->declared, &typmod);
+	if (typmod < 0)
+		return BBM_ALL_DIGITS;
+	switch (column->type)
+	{
+		case NUMERICOID:
+			/* the scale, which may be negative, as numeric.c reads it */
+			return (((typmod - VARHDRSZ) & 0x7ff) ^ 1024) - 1024;
+		case TIMEOID:
+		case TIMETZOID:
+		case TIMESTAMPOID:
+		case TIMESTAMPTZOID:
+			return typmod;
+		case INTERVALOID:
+			return INTERVAL_PRECISION(typmod) == INTERVAL_FULL_PRECISION ? BBM_ALL_DIGITS : INTERVAL_PRECISION(typmod);
+		default:
+			return BBM_ALL_DIGITS;
+	}
+}
+
 static void
 resolve_column(BbmKeyColumn *column, Relation rel, AttrNumber attnum)
 {
@@ -137,6 +164,7 @@ resolve_column(BbmKeyColumn *column, Relation rel, AttrNumber attnum)
 	column->name = pstrdup(NameStr(attribute->attname));
 	column->attnum = attnum;
 	column->declared = attribute->atttypid;
+	column->typmod = attribute->atttypmod;
 	column->type = getBaseType(attribute->atttypid);
 	column->collation = attribute->attcollation;
 	type = lookup_type_cache(column->type, TYPECACHE_BTREE_OPFAMILY | TYPECACHE_LT_OPR | TYPECACHE_CMP_PROC);
@@ -154,6 +182,7 @@ resolve_column(BbmKeyColumn *column, Relation rel, AttrNumber attnum)
 	column->cast = column->type == column->declared ? "" :
 		psprintf("::%s", format_type_extended(column->type, -1, FORMAT_TYPE_FORCE_QUALIFY));
 	column->string = order_of(column, type);
+	column->digits = kept_digits(column);
 	get_typlenbyval(column->type, &column->typlen, &column->typbyval);
 	resolve_operators(column, type);
 
@@ -261,7 +290,8 @@ bbm_key_is_current(const BbmKey *key, Oid relid)
 		if (!HeapTupleIsValid(tuple))
 			return false;
 		attribute = (Form_pg_attribute) GETSTRUCT(tuple);
-		same = attribute->atttypid == column->declared && attribute->attcollation == column->collation &&
+		same = attribute->atttypid == column->declared && attribute->atttypmod == column->typmod &&
+			attribute->attcollation == column->collation &&
 			strcmp(NameStr(attribute->attname), column->name) == 0;
 		ReleaseSysCache(tuple);
 		if (!same)
@@ -285,8 +315,8 @@ bbm_key_order_list(const BbmKey *key)
 
 /*
  * The order in which ranges are allocated, to be kept with their bounds: in
- * another order they would be other ranges.  NULL for an integer, whose order
- * cannot change.
+ * another order they would be other ranges, and keys that are rounded cross
+ * the bounds.  NULL for an integer, whose order cannot change.
  */
 char *
 bbm_key_order_to_string(const BbmKey *key)
@@ -297,9 +327,30 @@ bbm_key_order_to_string(const BbmKey *key)
 		return NULL;
 	initStringInfo(&string);
 	for (int i = 0; i < key->n; i++)
-		appendStringInfo(&string, "%s%s%s", i > 0 ? ", " : "", key->columns[i].string,
-						 key->columns[i].descending ? " DESC" : "");
+	{
+		appendStringInfo(&string, "%s%s", i > 0 ? ", " : "", key->columns[i].string);
+		if (key->columns[i].digits != BBM_ALL_DIGITS)
+			appendStringInfo(&string, "(%d)", key->columns[i].digits);
+		appendStringInfoString(&string, key->columns[i].descending ? " DESC" : "");
+	}
 	return string.data;
+}
+
+/* Skips what stands there of a column; NULL if the column has another order, or its values (*rounded) fewer digits. */
+static const char *
+skip_column(const BbmKeyColumn *column, const char *at, bool *rounded)
+{
+	int			length = strlen(column->string);
+	int			digits = BBM_ALL_DIGITS;
+	int			read = 0;
+
+	if (strncmp(at, column->string, length) != 0)
+		return NULL;
+	at += length;
+	if (sscanf(at, "(%d)%n", &digits, &read) == 1)
+		at += read;
+	*rounded = column->digits < digits;
+	return *rounded ? NULL : at;
 }
 
 /* Restores an order written by bbm_key_order_to_string; raises an error if the columns cannot have it any more. */
@@ -307,14 +358,14 @@ void
 bbm_key_keep_order(BbmKey *key, const char *string)
 {
 	const char *rest = string;
+	bool		rounded = false;
 
 	key->is_mixed = false;
 	for (int i = 0; i < key->n && rest; i++)
 	{
 		BbmKeyColumn *column = &key->columns[i];
-		int			length = strlen(column->string);
 
-		rest = strncmp(rest, column->string, length) == 0 ? rest + length : NULL;
+		rest = skip_column(column, rest, &rounded);
 		column->descending = column->nulls_first = rest && strncmp(rest, " DESC", 5) == 0;
 		key->is_mixed |= column->descending;
 		if (column->descending)
@@ -328,6 +379,7 @@ bbm_key_keep_order(BbmKey *key, const char *string)
 			(errcode(ERRCODE_DATATYPE_MISMATCH),
 			 errmsg("the type of batching key \"%s\" has changed", bbm_key_to_string(key)),
 			 errdetail("The ranges allocated so far are in the order of %s.", string),
+			 rounded ? errhint("Keys were rounded, so that some may have left their ranges, which changing it back does not undo. Define another migration for what is left.") :
 			 errhint("Change it back, or define another migration for what is left.")));
 }
 

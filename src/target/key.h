@@ -17,12 +17,14 @@
 #include "base/compat.h"
 
 #define BBM_MAX_KEY_COLUMNS INDEX_MAX_KEYS
+#define BBM_ALL_DIGITS INT_MAX
 
 typedef struct BbmKeyColumn
 {
 	char	   *name;			/* not quoted */
 	AttrNumber	attnum;			/* in the migration's table; it may differ in a partition */
-	Oid			declared;		/* the column's type in the table */
+	Oid			declared;		/* the column's type in the table, ... */
+	int32		typmod;			/* ... and its modifier */
 	Oid			type;			/* the base type of a domain; oid for regclass and the like */
 	int16		typlen;
 	bool		typbyval;
@@ -30,7 +32,8 @@ typedef struct BbmKeyColumn
 	bool		descending;		/* in the key's order, in which the first column ascends */
 	bool		nulls_first;	/* whether the index has nulls first in that order; a query that uses it says so */
 	char	   *cast;			/* "::type" if the operators do not accept the column's type, else "" */
-	char	   *string;			/* what determines its values' order, for bbm_key_order_to_string */
+	char	   *string;			/* what determines its values' order, for bbm_key_order_to_string, ... */
+	int			digits;			/* ... and to how many digits they are rounded; BBM_ALL_DIGITS: not */
 	char	   *op[BTMaxStrategyNumber + 1];	/* "OPERATOR(schema.<)" ... */
 	FmgrInfo	compare;
 	FmgrInfo	out;
