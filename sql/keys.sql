@@ -327,6 +327,7 @@ UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'other'::regclass;
 CALL bbm_run('m');
 SELECT * FROM outcome('m') \gx
 UPDATE pg_index SET indisvalid = true WHERE indexrelid = 'other'::regclass;
+UPDATE batched_background_migrations SET index_name = NULL WHERE name = 'm';
 CALL bbm_run('m');
 SELECT n, count(*) FROM c GROUP BY n;
 CALL started('k int NOT NULL, o int NOT NULL', 'x % 4, x', 'k, o DESC', 'c_key');

@@ -54,7 +54,7 @@ find_column(Oid relid, const char *column)
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("column \"%s\" of table \"%s\" does not exist", column, get_rel_name(relid)),
 				 errdetail("A single name is taken as it is, without folding to lower case; several are separated by commas."),
-				 errhint("Name a column, or columns, with a btree index.")));
+				 errhint("Name a column, or columns, with a btree index; rename one back that a started migration had.")));
 	if (attnum < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),

@@ -68,7 +68,7 @@ no_index(const BbmTarget *target, const BbmPartition *partition, Relation rel)
 				 errmsg("table \"%s\" cannot be split into ranges along index \"%s\"", RelationGetRelationName(rel), name),
 				 errdetail("It must be a valid btree index that begins with (%s), in the type's own order, without a predicate.",
 						   order),
-				 errhint("Name another index with bbm_alter, or none.")));
+				 errhint("Name another index with bbm_alter; or none, with UPDATE batched_background_migrations SET index_name = NULL.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("column \"%s\" of table \"%s\" has no usable index", bbm_key_to_string(&target->key),
