@@ -127,7 +127,7 @@ const BbmSettingDef bbm_settings[BBM_SETTINGS] = {
 	"-1 turns it off.",
 	.limit = LIMIT_MOST},
 	[BBM_MAX_DEAD_SHARE] = {"bbm.max_dead_share", KIND_REAL, &max_dead_share, -1, -1, 1, 0,
-		"Sets which share of the table's rows may be dead while batches run.",
+		"Sets the maximum dead tuple ratio of the table while batches run.",
 	"-1 turns it off.",
 	.limit = LIMIT_MOST},
 	[BBM_VACUUM] = {"bbm.vacuum", KIND_BOOL, &vacuum, false, 0, 0, 0,

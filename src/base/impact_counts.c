@@ -42,7 +42,7 @@
 /* ... and count from so long after the first. */
 #define BBM_HEARD_FIRST_US (2 * USECS_PER_SEC)
 
-/* When nobody has worked for so long, sessions need not look any more. */
+/* When nobody has worked for so long, sessions need not search for an entry any more. */
 #define BBM_OFF_US (INT64CONST(10) * USECS_PER_SEC)
 
 /* Windows are no longer than anybody has needed them for so long, which is longer than any pause. */
@@ -67,7 +67,7 @@ static uint32 mine_generation;	/* of that entry when it was taken, for that one 
 static bool in_pulse = false;	/* counted in the entry's pulses */
 static bool is_first = true;	/* its next pulse */
 static double usual_us = 0;		/* how long its pulses last, about; 0: not known */
-static TimestampTz looked = 0;	/* for an entry */
+static TimestampTz searched = 0;	/* when an entry was last searched for */
 static TimestampTz checked = 0; /* whether counts are to begin anew */
 static TimestampTz left_out = 0;	/* the message whose statement does not count */
 
@@ -194,7 +194,7 @@ work_on(int64 migration_id, TimestampTz now)
 	LWLockRelease(bbm_shared->lock);
 	mine_of = migration_id;
 	usual_us = 0;
-	looked = now;
+	searched = now;
 }
 
 /* Is the entry still that of the migration?  Another one may have taken it while this one did not work. */
@@ -214,7 +214,7 @@ bbm_impact_pulse_begins(int64 migration_id, TimestampTz now)
 	if (in_pulse && mine_of == migration_id)
 		return;
 	/* there was no entry a moment ago */
-	if (mine_of == migration_id && mine < 0 && now >= looked && now < looked + BBM_CHECK_US)
+	if (mine_of == migration_id && mine < 0 && now >= searched && now < searched + BBM_CHECK_US)
 		return;
 	if (is_still_mine(migration_id))
 	{
@@ -257,7 +257,7 @@ bbm_impact_works_until(TimestampTz until)
 		;
 }
 
-/* The counts of some time ago give way to new ones. */
+/* New counts replace those of some time ago. */
 static void
 renew_counts(TimestampTz now)
 {

@@ -15,8 +15,9 @@
  *	  belongs to the servers' user of the operating system.  The files are only
  *	  hints, as a process may be killed, and its number be used again: what
  *	  counts is the title of the process, which the server has given it.  A server
- *	  that runs as another user has another directory, and is a stranger; so
- *	  it is where the directory cannot be made, or belongs to somebody else.
+ *	  that runs as another user has another directory, and counts as any other
+ *	  program; so does one whose directory cannot be made, or belongs to somebody
+ *	  else.
  *
  *-------------------------------------------------------------------------
  */

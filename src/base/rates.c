@@ -196,7 +196,7 @@ weigh(double before, double now, double share)
  * much smaller as necessary.  A batch without keys is ignored.
  */
 void
-bbm_sizing_follow(BbmSizing *sizing, const BbmSizeLimits *limits, int64 keys, double ms, double wal)
+bbm_sizing_adapt(BbmSizing *sizing, const BbmSizeLimits *limits, int64 keys, double ms, double wal)
 {
 	double		tried = Min((double) keys, sizing->size);
 	double		share = tried / sizing->size;

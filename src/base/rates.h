@@ -74,7 +74,7 @@ typedef struct BbmSizeLimits
 } BbmSizeLimits;
 
 extern PGDLLEXPORT void bbm_sizing_start(BbmSizing *sizing, const BbmSizeLimits *limits, int size);
-extern PGDLLEXPORT void bbm_sizing_follow(BbmSizing *sizing, const BbmSizeLimits *limits, int64 keys, double ms,
+extern PGDLLEXPORT void bbm_sizing_adapt(BbmSizing *sizing, const BbmSizeLimits *limits, int64 keys, double ms,
 										  double wal);
 
 #endif							/* BBM_BASE_RATES_H */

@@ -55,7 +55,7 @@ compare_shares(Share a, Share b)
 /*
  * Would my share still not be the smaller one if one of its workers gave its
  * slot to the other?  The last worker exits in favour of an owner that has
- * none: where there are more owners than slots they take turns.
+ * none: where there are more owners than slots they alternate.
  */
 static bool
 yields_to(const BbmSlot *mine, Share my, const BbmWorkRequest *request, Share other)
@@ -69,7 +69,7 @@ yields_to(const BbmSlot *mine, Share my, const BbmWorkRequest *request, Share ot
  * Is the request only to poll whether what its migrations wait for is over?
  * Workers that work do not exit for it, nor do requests of others wait for it,
  * unless it is already late: with many throttled owners, the others would spend
- * most of their time in taking turns with them.
+ * most of their time in alternating with them.
  */
 static bool
 only_polls(const BbmWorkRequest *request, TimestampTz now)

@@ -206,14 +206,14 @@ adapt(BbmWork *work, bool more)
 	/* a job that has failed does not try a larger size again, which could cost it another attempt */
 	work->next_size = work->job->attempts > 1 ? reduced :
 		bbm_size_after_success(reduced, full > 0 ? full : Max(work->job->batch_size, 1));
-	if ((more && full > 0) || !bbm_size_follows(target->migration) || work->job->bisect ||
+	if ((more && full > 0) || !bbm_size_is_adaptive(target->migration) || work->job->bisect ||
 		work->job->kind != BBM_JOB_RANGE || work->job->phase.verifies)
 		return;
 	bbm_size_limits(target, &limits);
 	/* the job was taken over, and this process has not allocated a range yet */
 	if (target->sizing.size == 0)
 		bbm_sizing_start(&target->sizing, &limits, bbm_job_size(target, work->job));
-	bbm_sizing_follow(&target->sizing, &limits, work->new_keys, work->new_ms, work->new_wal);
+	bbm_sizing_adapt(&target->sizing, &limits, work->new_keys, work->new_ms, work->new_wal);
 	work->new_keys = 0;
 	work->new_ms = work->new_wal = 0;
 	if (bbm_commit_size(target, work->job) > 0 && full == 0)

@@ -183,7 +183,7 @@ bbm_quarantine_end(BbmTarget *target, BbmPartition *partition, const BbmJob *job
  * user's job always processes the whole range that it gets.
  */
 static void
-split_keys(Bisection *bisection, BbmRange *rest, bool after)
+bisect_keys(Bisection *bisection, BbmRange *rest, bool after)
 {
 	const BbmStrategy *strategy = bisection->target->strategy;
 	BbmRange	sub_batch;
@@ -216,7 +216,7 @@ bbm_bisect(BbmTarget *target, BbmPartition *partition, const BbmJob *job, const 
 	BbmRange	rest = {job->has_cursor ? job->cursor : job->min, job->max, job->key_count};
 
 	if (sub_batch == NULL)
-		split_keys(&bisection, &rest, job->has_cursor);
+		bisect_keys(&bisection, &rest, job->has_cursor);
 	else
 		bisect(&bisection, sub_batch);
 	return bisection.rows;

@@ -203,7 +203,7 @@ is_recount_due(const BbmTarget *target, TimestampTz now)
 }
 
 /*
- * Called after each job, and after a part of one, between transactions.  This
+ * Called after each job, and after each of its commits, between transactions.  This
  * is housekeeping: no batch depends on it, and the next time it can be done as
  * well; so it raises no error.  But a cancel that has hit it was meant for the
  * process, and is returned; else NULL is.

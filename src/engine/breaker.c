@@ -23,7 +23,7 @@
 #include "catalog/migrations.h"
 #include "catalog/recent.h"
 
-/* How many of the newest jobs are looked at, and how many have to have ended. */
+/* How many of the newest jobs are checked, and how many of these have to have ended. */
 #define BBM_BREAKER_JOBS 100
 #define BBM_BREAKER_FEWEST 20
 

@@ -591,7 +591,7 @@ halve(BbmTarget *target, BbmJob *job)
 	job->reduced_sub_batch_size = target->reduced_sub_batch_size = bbm_size_after_requeue(job->ran_size,
 																						  BBM_SMALLEST_SUB_BATCH);
 	/* future ranges become smaller, too, where we choose their size */
-	if (bbm_size_follows(target->migration) && target->sizing.size > 0)
+	if (bbm_size_is_adaptive(target->migration) && target->sizing.size > 0)
 		target->sizing.size = Max(Min(target->sizing.size / 2, job->reduced_sub_batch_size),
 								  target->migration->min_batch_size);
 }

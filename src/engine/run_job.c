@@ -186,7 +186,7 @@ bbm_wait_for_throttle(BbmEngine *engine, BbmTarget *target, bool may_help, int m
  * With a claimed job, between two sub-batches or before its first batch:
  * returns true when that batch may start; waits for a throttle that is over
  * soon.  When the time slice is over, the driver finds out whether others are to
- * have their turn.  Holds no transaction, snapshot or lock but the permit.
+ * have their time slice.  Holds no transaction, snapshot or lock but the permit.
  */
 static bool
 may_begin_batch(BbmEngine *engine, BbmTarget *target)

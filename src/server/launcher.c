@@ -50,7 +50,7 @@
 #define BBM_RETRY_MS 1000
 /* Discovery that cannot be started is tried again after that, and then after growing delays, up to this. */
 #define BBM_LAST_RETRY_MS (64 * BBM_RETRY_MS)
-/* Where there are more requests than there is room for, the others are looked for again at this interval. */
+/* Where there are more requests than there is room for, the others are discovered again at this interval. */
 #define BBM_LOST_MS (10 * 1000)
 /* A repeated message is logged at most this often. */
 #define BBM_LOG_MS (60 * 1000)
@@ -73,7 +73,7 @@ typedef enum Start
 static Started *started;
 static List *to_discover = NIL; /* OIDs of databases that discovery has still to check */
 static TimestampTz discover_after = 0;	/* none is started before */
-static TimestampTz lost_after = 0;	/* requests that were lost are not looked for before */
+static TimestampTz lost_after = 0;	/* requests that were lost are not discovered before */
 static TimestampTz next_poll;
 static bool no_slot_reported = false;
 
@@ -354,7 +354,7 @@ plan_undone(void)
 /*
  * Collects the databases that discovery has to check: all, when that is due,
  * and the one that was requested.  False when it has to be tried again; *wait is
- * lowered to the time when requests that were lost are looked for.
+ * lowered to the time when requests that were lost are discovered.
  */
 static bool
 plan_checks(TimestampTz *wait)

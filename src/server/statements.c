@@ -34,7 +34,7 @@
  *	  lot.
  *
  *	  While no migration runs, a statement costs one branch on a flag in shared
- *	  memory for each hook.  While one runs, it also costs a look at the lot of its
+ *	  memory for each hook.  While one runs, it also reads the lot of its
  *	  window; the system is asked only for the few statements that count.  There is
  *	  no PG_TRY: an error that is raised leaves a statement that has no end yet, and
  *	  the next message finds it.

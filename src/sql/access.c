@@ -23,8 +23,8 @@
 #include "catalog/shards.h"
 
 /*
- * Raises an error unless the current user has the rights of this owner.  Who
- * may see the migration is told whose it is.
+ * Raises an error unless the current user has the rights of this owner.  To those
+ * who may see the migration it names the owner.
  */
 void
 bbm_check_owner(Oid owner, const char *name)

@@ -189,7 +189,7 @@ bbm_job_guard(PG_FUNCTION_ARGS)
  *
  * Ranges are allocated after that of the newest job: so if a later job is still
  * there, the range would be left out, and the migration finish.  What has been
- * allocated in a partition, and what was quarantined, is not looked at again at
+ * allocated in a partition, and what was quarantined, is not read again at
  * all.  Without ranges along a key, the rows themselves show what is left.
  *
  * The row's BEFORE trigger has locked the migration, which is paused, until we

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * row_checks.c
- *		Checks of what a migration's row itself shows, without a look at the
- *		table or the job.
+ *		Checks of what a migration's row itself shows, which read neither the
+ *		table nor the job.
  *
  *-------------------------------------------------------------------------
  */

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * order.c
- *		Whether a tree is gone over partition by partition, or as one table.
+ *		Whether a migration processes the partitions of a table one by one, or
+ *		as one table.
  *
  * NOTES
  *	  An application may move rows between partitions, or child tables, at any

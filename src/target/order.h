@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * order.h
- *		Whether a tree is gone over partition by partition.
+ *		Whether a migration processes the partitions of a table one by one.
  *
  *-------------------------------------------------------------------------
  */

@@ -25,7 +25,7 @@
 #define BBM_MOST_MARKED 1000
 
 bool
-bbm_size_follows(const BbmMigration *migration)
+bbm_size_is_adaptive(const BbmMigration *migration)
 {
 	return migration->target_ms > 0 || migration->max_batch_wal > 0;
 }
@@ -54,7 +54,7 @@ bbm_size_now(BbmTarget *target, const BbmClaimState *state)
 {
 	BbmSizeLimits limits;
 
-	if (!bbm_size_follows(target->migration))
+	if (!bbm_size_is_adaptive(target->migration))
 		return state->batch_size;
 	bbm_size_limits(target, &limits);
 	if (target->sizing.size == 0)

@@ -15,7 +15,7 @@
 #include "target/target.h"
 
 extern void bbm_size_limits(const BbmTarget *target, BbmSizeLimits *limits);
-extern bool bbm_size_follows(const BbmMigration *migration);
+extern bool bbm_size_is_adaptive(const BbmMigration *migration);
 extern int	bbm_size_now(BbmTarget *target, const BbmClaimState *state);
 extern int	bbm_claim_size(const BbmTarget *target, const BbmClaimState *state, int size);
 extern int	bbm_commit_size(const BbmTarget *target, const BbmJob *job);

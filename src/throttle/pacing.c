@@ -192,7 +192,7 @@ bbm_pacing_end(const BbmMigration *migration, double units)
 		pulse.turns = (int) Min(times.turns - before.turns, PG_INT16_MAX);
 	}
 	keep_impact(migration, &limits, ended);
-	/* read and asked only where it matters, as it looks at all sessions: not where the share is fixed */
+	/* read and asked only where it matters, as that reads all sessions: not where the share is fixed */
 	if (limits.min < limits.max)
 		bbm_cpu_use(ended, &pulse.use);
 	if (limits.min < limits.max || pulse.wait_us > BBM_PACE_WAIT_US || pulse.wait_us < 0)

@@ -491,7 +491,7 @@ bbm_read_dead_tuples(BbmReading *reading)
 
 	bbm_reading_measures(reading, "rows", reading->state->dead, limit);
 	if (counts && reading->state->dead > limit)
-		bbm_reading_throttles(reading, "%.0f rows of the table are dead (limit %d)", reading->state->dead, limit);
+		bbm_reading_throttles(reading, "the table has %.0f dead tuples (limit %d)", reading->state->dead, limit);
 }
 
 /* bbm.max_dead_share */
@@ -505,5 +505,5 @@ bbm_read_dead_share(BbmReading *reading)
 
 	bbm_reading_measures(reading, "percent", 100 * share, 100 * limit);
 	if (counts && share > limit)
-		bbm_reading_throttles(reading, "%.1f percent of the table are dead (limit %.1f)", 100 * share, 100 * limit);
+		bbm_reading_throttles(reading, "%.1f percent of the table's tuples are dead (limit %.1f)", 100 * share, 100 * limit);
 }

@@ -91,7 +91,7 @@ sub define
 	my $db  = delete $o{db}  || 'postgres';
 	my $job = delete $o{job} || "UPDATE $table SET n = n + 1 WHERE id BETWEEN \$1 AND \$2";
 	$job = "gated_$table" if $job eq 'gated';
-	# a size that follows the time is for those that ask for it
+	# an adaptive size is for those that ask for it
 	$o{batch_size} //= 1000 unless $o{target_duration};
 	my $options = join '', map { ", $_ => $o{$_}" } sort keys %o;
 	return value($node, "SELECT bbm_create('$name', '$table', '$job'$options)", $db);

@@ -80,7 +80,7 @@ bucket_forgets_nothing(const uint32 *n)
 
 /* sizes stay within their limits, at most double what was tried, and never grow beyond what the time allows */
 static bool
-size_follows(const uint32 *n)
+size_adapts(const uint32 *n)
 {
 	BbmSizeLimits limits = {.target_ms = n[0] % 1000, .max_wal = n[1] % 1000, .min_size = 1 + n[2] % 100};
 	BbmSizing	sizing;
@@ -93,7 +93,7 @@ size_follows(const uint32 *n)
 		return false;
 	before = sizing.size;
 	keys = 1 + n[5] % before;
-	bbm_sizing_follow(&sizing, &limits, keys, n[4] % 3000, n[0] % 3000);
+	bbm_sizing_adapt(&sizing, &limits, keys, n[4] % 3000, n[0] % 3000);
 	if (sizing.size < limits.min_size || sizing.size > limits.max_size || sizing.size > 2 * before)
 		return false;
 	/* the first measure counts in full: as many keys as fit, or the least */
@@ -251,7 +251,7 @@ const Property rates_properties[] = {
 	{"backoff_grows", backoff_grows},
 	{"bucket_keeps_rate", bucket_keeps_rate},
 	{"bucket_forgets_nothing", bucket_forgets_nothing},
-	{"size_follows", size_follows},
+	{"size_adapts", size_adapts},
 	{"size_comes_back", size_comes_back},
 	{"sub_batch_is_least", sub_batch_is_least},
 	{"claim_is_bounded", claim_is_bounded},

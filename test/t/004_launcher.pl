@@ -321,7 +321,7 @@ value($node, q(SELECT bbm_pause('waits')));
 finish_background($_) for @sessions;
 value($node, 'DROP DATABASE unseen WITH (FORCE)');
 
-# More owners than there is room for: discovery looks for the others, now and then, and one of them is served when there is room.
+# More owners than there is room for: discovery finds the others, now and then, and one of them is served when there is room.
 workers_gone($node);
 value($node, "CREATE FUNCTION requests(n integer, due timestamptz) RETURNS void LANGUAGE c AS '$ENV{BBM_TEST_MODULE}', 'bbm_test_requests'");
 value($node, <<'EOS');

@@ -70,7 +70,7 @@ SKIP:
 # nodes is such a one on each of them.
 SKIP:
 {
-	# the launcher looks for what it was asked to discover before it starts a worker
+	# the launcher searches for what it was asked to discover before it starts a worker
 	my $discovers = sub { scalar(() = log_since($node, $_[0]) =~ /starting background worker process "bbm discovery/g) };
 	my $runs = sub { define($node, $_[0], 't'); value($node, "SELECT bbm_start('$_[0]')"); finished($node, $_[0]); return };
 	value($node, q(ALTER SYSTEM SET log_min_messages = 'debug1'; SELECT pg_reload_conf()));

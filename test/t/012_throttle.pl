@@ -245,11 +245,11 @@ finish_background($_) for @waiters;
 
 # Dead tuples: whoever vacuums.  Its own batches do not leave as many again before the last.
 migration('dead', ['bbm.max_dead_tuples=299'], prepare => 'UPDATE t_dead SET n = 0');
-waits('dead', 'dead tuples: 300 rows of the table are dead (limit 299)');
+waits('dead', 'dead tuples: the table has 300 dead tuples (limit 299)');
 value($node, 'VACUUM t_dead');
 goes_on('dead');
 migration('share', ['bbm.max_dead_share=0.25'], prepare => 'UPDATE t_share SET n = 0');
-waits('share', 'dead tuples: 50.0 percent of the table are dead (limit 25.0)');
+waits('share', q(dead tuples: 50.0 percent of the table's tuples are dead (limit 25.0)));
 settings('share');
 goes_on('share');
 
@@ -263,7 +263,7 @@ my $keeper = $node->background_psql('postgres');
 $keeper->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
 value($node, 'UPDATE t_kept SET n = 0');
 value($node, q(SELECT bbm_start('kept')));
-waits('kept', 'dead tuples: 300 rows of the table are dead (limit 299)');
+waits('kept', 'dead tuples: the table has 300 dead tuples (limit 299)');
 value($node, 'VACUUM t_kept');
 is(value($node, q(SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 't_kept')), 300, 'kept: a vacuum leaves them');
 is(value($node, q(SELECT throttles FROM bbm_throttle('kept') WHERE signal = 'dead tuples')), 't', 'kept: for somebody else, too');

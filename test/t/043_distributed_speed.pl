@@ -28,7 +28,7 @@ my $changes = 0;
 table('fast', $many, 16);
 $c->safe_psql('postgres', 'VACUUM ANALYZE fast');
 
-# how many seconds it takes, on a table without dead rows
+# how many seconds it takes, on a table without dead tuples
 sub seconds
 {
 	my ($table, $act) = @_;

@@ -252,7 +252,7 @@ EOS
 	arm($c, 'cluster-decides', migration => $id);
 	release($c, 'parts-begin');
 	stands($c, 'cluster-decides');
-	# the next look, if there is one
+	# the next check, if there is one
 	arm($c, 'cluster-reported', migration => $id);
 	release($c, 'cluster-decides');
 	ok($c->poll_query_until('postgres', "SELECT cardinality(point.standing('cluster-reported')) > 0 OR EXISTS (SELECT FROM bbm_status('$table') WHERE status = 'finished')"), 'the other one is split while the record gets the parts of the first');

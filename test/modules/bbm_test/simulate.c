@@ -109,7 +109,7 @@ bbm_test_sizing(PG_FUNCTION_ARGS)
 	{
 		int64		done = isnan(keys[i]) ? sizing.size : (int64) keys[i];
 
-		bbm_sizing_follow(&sizing, &limits, done, ms[i] < 0 ? -ms[i] * done : ms[i],
+		bbm_sizing_adapt(&sizing, &limits, done, ms[i] < 0 ? -ms[i] * done : ms[i],
 						  wal[i] < 0 ? -wal[i] * done : wal[i]);
 		sizes[i + 1] = Int32GetDatum(sizing.size);
 	}
