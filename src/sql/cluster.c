@@ -190,7 +190,8 @@ bbm_cluster_resolve(BbmDefinition *d, BbmMigration *m, Oid relid)
 
 		bbm_job_parts(m, &parts);
 		bbm_definition_set_text(d, "job_signature_name",
-								bbm_statement_compose(&parts, table, quote_identifier(get_rel_name(relid)), NULL, NULL));
+								bbm_statement_compose(&parts, table, quote_identifier(get_rel_name(relid)), NULL,
+													  NULL));
 	}
 	bbm_failing_code = BBM_CODE_UNKNOWN;
 }

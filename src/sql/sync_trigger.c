@@ -442,7 +442,8 @@ bbm_sync_trigger(PG_FUNCTION_ARGS)
 	check_kind(relid);
 	assignments = bbm_statement_assignments(parts.set);
 	SPI_connect();
-	namestrcpy(result, PG_GETARG_BOOL(3) ? drop_trigger(relid, assignments) : create_trigger(relid, assignments, &parts));
+	namestrcpy(result, PG_GETARG_BOOL(3) ? drop_trigger(relid, assignments) :
+			   create_trigger(relid, assignments, &parts));
 	SPI_finish();
 	PG_RETURN_NAME(result);
 }
