@@ -30,7 +30,10 @@ typedef struct WatchArgs
 	List	   *stalled;		/* BbmStalled */
 } WatchArgs;
 
-/* Makes the check, without those that are not to move.  It locks nothing: another session may change a migration meanwhile. */
+/*
+ * Makes the check, without those that are not to move.  It locks nothing: another
+ * session may change a migration meanwhile.
+ */
 static void
 watch(void *arg)
 {

@@ -147,7 +147,8 @@ report_wait(const BbmEngine *engine, const char *name, TimestampTz *report_at)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (!bbm_time_has_come(now, *report_at, BBM_PROGRESS_MS) || now < TimestampTzPlusMilliseconds(engine->wait.since, BBM_REPORT_WAIT_MS))
+	if (!bbm_time_has_come(now, *report_at, BBM_PROGRESS_MS) ||
+		now < TimestampTzPlusMilliseconds(engine->wait.since, BBM_REPORT_WAIT_MS))
 		return;
 	ereport(NOTICE,
 			(errmsg("migration \"%s\" waits: %s", name, engine->wait.reason.text)));
