@@ -348,7 +348,8 @@ skip_job(JobArgs *args)
 	if (shard && (!bbm_job_lock(args->job) || bbm_shard_enter(shard) == BBM_SHARD_GONE))
 		return false;
 	/* several processes at once may quarantine a few more */
-	if ((shard ? bbm_shard_errors_count(shard) : bbm_errors_count(job->migration_id)) >= args->target->migration->max_errors)
+	if ((shard ? bbm_shard_errors_count(shard) : bbm_errors_count(job->migration_id)) >=
+		args->target->migration->max_errors)
 	{
 		args->skip = false;
 		return bbm_job_fail(job, args->code, args->error, args->due, false);
@@ -716,7 +717,7 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 	if (class == BBM_ERROR_SIZE)
 		halve(target, job);
 	args.due = quarantine ? GetCurrentTimestamp() : retry_at(target, job);
-	/* of a range that verification has checked, rows are done that must not be done again: it is not quarantined as a whole */
+	/* of a range that verification has checked, rows are done: it is not quarantined as a whole */
 	args.bisect = job->bisect || (quarantine && (target->migration->on_error == BBM_ON_ERROR_BISECT ||
 												 job->kind == BBM_JOB_REPAIR));
 	args.skip = quarantine && !args.bisect;
@@ -729,7 +730,8 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 	if (class == BBM_ERROR_HOPELESS)
 		bbm_record_migration_failed(target->migration, code, error);
 	else if (quarantine && !args.bisect && !args.skip)
-		bbm_record_migration_failed(target->migration, BBM_CODE_ATTEMPTS, bbm_errors_too_many(target->migration, error));
+		bbm_record_migration_failed(target->migration, BBM_CODE_ATTEMPTS,
+									bbm_errors_too_many(target->migration, error));
 	else if (used_up && !quarantine)
 	{
 		error->hint = used_up_hint(target, job, error, of_rows);
