@@ -717,7 +717,7 @@ bbm_record_failure(BbmTarget *target, BbmJob *job, BbmLockWatchStop stop, ErrorD
 	if (class == BBM_ERROR_SIZE)
 		halve(target, job);
 	args.due = quarantine ? GetCurrentTimestamp() : retry_at(target, job);
-	/* of a range that verification has checked, rows are done that must not be done again: no quarantine of the whole */
+	/* of a range that verification has checked, rows are done: it is not quarantined as a whole */
 	args.bisect = job->bisect || (quarantine && (target->migration->on_error == BBM_ON_ERROR_BISECT ||
 												 job->kind == BBM_JOB_REPAIR));
 	args.skip = quarantine && !args.bisect;
