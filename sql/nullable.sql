@@ -167,6 +167,28 @@ RESET client_min_messages;
 SELECT * FROM wrong;
 SELECT new('m');
 
+/* A composite value with parts that are null, or all of them, is a key like any other. */
+
+CREATE TYPE pair AS (a int, b int);
+CREATE TABLE o (k pair, p int NOT NULL, n int NOT NULL DEFAULT 0) PARTITION BY LIST (p);
+CREATE TABLE o0 PARTITION OF o FOR VALUES IN (0);
+CREATE TABLE o1 PARTITION OF o FOR VALUES IN (1);
+CREATE INDEX ON o (k);
+INSERT INTO o SELECT ROW(nullif(i / 4, 2), nullif(i % 4, 1))::pair, i & 1 FROM generate_series(0, 19) i;
+INSERT INTO o VALUES (ROW(NULL, NULL), 1);
+SELECT count(*) FROM o WHERE k IS NOT NULL;
+SELECT bbm_update('m', 'o', 'n = n + 1', column_name => 'k', batch_size => 3) > 0 AS defined;
+CALL bbm_run('m');
+SELECT n, count(*) FROM o GROUP BY n;
+INSERT INTO o VALUES (NULL, 0);
+SELECT new('m');
+SELECT bbm_update('m', 'o', 'n = n + 1', column_name => 'k', batch_size => 3) > 0 AS defined;
+CALL bbm_run('m');
+SELECT n, count(*) FROM o GROUP BY n ORDER BY n;
+SELECT new('m');
+DROP TABLE o;
+DROP TYPE pair;
+
 /* Of several columns only the first may be null. */
 
 CREATE TABLE c (a int, b int, n int NOT NULL DEFAULT 0);

@@ -70,10 +70,10 @@ query_text(const BbmKeyWalk *walk, bool backwards)
 		appendStringInfo(&sql, "%s%s", word, bbm_key_compare_sql(key, alias, "<=", nargs + 1));
 		word = " AND ";
 	}
-	/* no bound excludes them: rows whose key is null are in no range */
+	/* no bound excludes them: rows with a null key are in no range; IS NOT NULL asks for parts of a composite value */
 	if (!walk->from && !walk->to)
 	{
-		appendStringInfo(&sql, "%s%s.%s IS NOT NULL", word, alias, quote_identifier(key->columns[0].name));
+		appendStringInfo(&sql, "%s%s.%s IS DISTINCT FROM NULL", word, alias, quote_identifier(key->columns[0].name));
 		word = " AND ";
 	}
 	/* the condition may end in a comment */

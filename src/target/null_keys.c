@@ -64,7 +64,8 @@ count_nulls(const BbmTarget *target, const char *source, List *columns, const ch
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM (SELECT 1 FROM %s AS %s WHERE (", source, target->alias);
 	foreach(cell, columns)
-		appendStringInfo(&sql, "%s%s.%s IS NULL", foreach_current_index(cell) > 0 ? " OR " : "", target->alias,
+		/* IS NULL would ask for each part of a composite value */
+		appendStringInfo(&sql, "%s%s.%s IS NOT DISTINCT FROM NULL", foreach_current_index(cell) > 0 ? " OR " : "", target->alias,
 						 quote_identifier(lfirst(cell)));
 	/* the condition may end in a comment */
 	appendStringInfo(&sql, ")%s%s%s", condition ? " AND (" : "", condition ? condition : "", condition ? "\n)" : "");
