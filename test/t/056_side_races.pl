@@ -396,5 +396,34 @@ EOS
 	once_each($node, 'parts', 20);
 }
 
+# target/key_scan.c: a claim finds another index than the table had when it was checked, and one in which a key may be null.
+{
+	my $id = value($node, <<'EOS');
+CREATE TABLE walked (id bigint NOT NULL, n integer NOT NULL DEFAULT 0);
+CREATE UNIQUE INDEX walked_1 ON walked (id NULLS FIRST);
+INSERT INTO walked SELECT generate_series(1, 20);
+SELECT bbm_create('walked', 'walked', 'UPDATE walked SET n = n + 1 WHERE id BETWEEN $1 AND $2', column_name => 'id', batch_size => 5);
+EOS
+	arm($node, 'claim-permitted', migration => $id);
+	start_migration($node, 'walked');
+	stands($node, 'claim-permitted');
+	value($node, <<'EOS');
+SET lock_timeout = '10s';
+BEGIN;
+DROP INDEX walked_1;
+CREATE UNIQUE INDEX walked_2 ON walked (id NULLS FIRST);
+ALTER TABLE walked ALTER id DROP NOT NULL;
+INSERT INTO walked VALUES (NULL);
+COMMIT;
+EOS
+	release($node);
+	ok(status_is($node, 'walked', 'failed'), 'a claim whose index is another one now goes on with that');
+	is(value($node, q(SELECT error_message FROM batched_background_migrations WHERE name = 'walked')), '1 row has a null key and is in no range',
+		'... and takes no key that is null into a range');
+	once_each($node, '(SELECT n FROM walked WHERE id IS NOT NULL) ranges', 20);
+	value($node, q(DELETE FROM walked WHERE id IS NULL; SELECT bbm_start('walked')));
+	finished($node, 'walked');
+}
+
 log_clean($node);
 done_testing();
