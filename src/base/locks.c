@@ -431,3 +431,19 @@ bbm_database_is_locked(Oid database)
 	SET_LOCKTAG_OBJECT(servers, InvalidOid, DatabaseRelationId, database, 0);
 	return is_held(database_tag(database), ExclusiveLock, true) || is_held(servers, RowExclusiveLock, true);
 }
+
+/*
+ * Has a prepared transaction, or another one that has not ended, written to the
+ * table, in this database?  A prepared transaction keeps its locks, through a
+ * restart as well, and is only known by them here.
+ */
+bool
+bbm_table_is_written(Oid table)
+{
+	LOCKTAG		tag;
+	int			n;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, table);
+	pfree(GetLockConflicts(&tag, ShareLock, &n));
+	return n > 0;
+}

@@ -41,5 +41,6 @@ extern bool bbm_lock_is_for_claims(const LOCKTAG *tag, Oid *table);
 extern void bbm_lock_database_for_us(Oid database);
 extern void bbm_unlock_database_for_us(Oid database);
 extern bool bbm_database_is_locked(Oid database);
+extern bool bbm_table_is_written(Oid table);
 
 #endif							/* BBM_BASE_LOCKS_H */

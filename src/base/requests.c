@@ -96,7 +96,7 @@ bbm_request_announce(Oid database, Oid owner)
 	request = request_find(database, owner, true);
 	if (request)
 	{
-		request->generation++;
+		request->generation = ++bbm_shared->events;
 		/* the workers that run may be in long batches, so one more; it exits if there is nothing to do */
 		request->wanted = Max(request->wanted, working + 1);
 		request->due = BBM_DUE_NOW;
@@ -127,7 +127,7 @@ bbm_request_found(Oid database, Oid owner)
 	request = request_find(database, owner, true);
 	if (request && request->due > GetCurrentTimestamp())
 	{
-		request->generation++;
+		request->generation = ++bbm_shared->events;
 		request->wanted = Max(request->wanted, 1);
 		request->due = BBM_DUE_NOW;
 	}
@@ -148,20 +148,36 @@ bbm_request_drop(Oid database, Oid owner)
 	LWLockRelease(bbm_shared->lock);
 }
 
-/* Drops all requests except those of these databases, the only ones that accept connections. */
+/* The number of the last event; read it before listing databases, and pass it to bbm_requests_keep. */
+uint64
+bbm_requests_events(void)
+{
+	uint64		events;
+
+	LWLockAcquire(bbm_shared->lock, LW_SHARED);
+	events = bbm_shared->events;
+	LWLockRelease(bbm_shared->lock);
+	return events;
+}
+
+/*
+ * Drops all requests except those of these databases, the only ones that
+ * accept connections, and except those that had an event since they were
+ * listed: such a database has perhaps been opened meanwhile.
+ */
 void
-bbm_requests_keep(List *databases)
+bbm_requests_keep(List *databases, uint64 events)
 {
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
 	bbm_each_request(request)
 	{
-		if (request->in_use && !list_member_oid(databases, request->database))
+		if (request->in_use && request->generation <= events && !list_member_oid(databases, request->database))
 			request->in_use = false;
 	}
 	LWLockRelease(bbm_shared->lock);
 }
 
-/* The number of events so far; read it before reading the tables, and pass it to bbm_request_fulfil. */
+/* The number of its last event; read it before reading the tables, and pass it to bbm_request_fulfil. */
 uint64
 bbm_request_generation(Oid database, Oid owner)
 {
@@ -193,7 +209,7 @@ bbm_request_workers(Oid database, Oid owner, int wanted)
 		request->failures = 0;
 		request->polls = false;
 		/* also for a worker that has polled before this, and is about to fulfil it and exit */
-		request->generation++;
+		request->generation = ++bbm_shared->events;
 		if (request->wanted < wanted)
 		{
 			request->wanted = wanted;
@@ -206,7 +222,7 @@ bbm_request_workers(Oid database, Oid owner, int wanted)
 
 /*
  * A worker that found nothing to do until "due" calls this before it exits.
- * An event since it polled (a higher generation than it saw) overrides it, and
+ * An event since it polled (another generation than it saw) overrides it, and
  * so does another worker that exits meanwhile and leaves something for later.
  * "polls": until an event, who comes then only polls whether a throttle is over.
  */
@@ -236,7 +252,7 @@ bbm_request_fulfil(Oid database, Oid owner, uint64 generation, TimestampTz due, 
 		request->polls = polls && others == 0;
 		/* one that exits after this, and has polled while we had a job, does not know when what we leave is due */
 		if (others > 0 && due != DT_NOEND)
-			request->generation++;
+			request->generation = ++bbm_shared->events;
 	}
 	LWLockRelease(bbm_shared->lock);
 }

@@ -22,7 +22,8 @@
 extern void bbm_request_announce(Oid database, Oid owner);
 extern void bbm_request_found(Oid database, Oid owner);
 extern void bbm_request_drop(Oid database, Oid owner);
-extern void bbm_requests_keep(List *databases);
+extern uint64 bbm_requests_events(void);
+extern void bbm_requests_keep(List *databases, uint64 events);
 extern PGDLLEXPORT uint64 bbm_request_generation(Oid database, Oid owner);
 extern PGDLLEXPORT void bbm_request_workers(Oid database, Oid owner, int wanted);
 extern PGDLLEXPORT void bbm_request_fulfil(Oid database, Oid owner, uint64 generation, TimestampTz due,

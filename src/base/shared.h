@@ -53,7 +53,7 @@ typedef struct BbmWaitState
 	TimestampTz logged;			/* when that was last logged */
 	TimestampTz vacuum_after;	/* no worker vacuums before */
 	TimestampTz recounted;		/* when its keys were last counted; or since when they are to be */
-	int			recount_ms;		/* how long that has taken */
+	int			recount_ms;		/* how long that has taken; -1: they were not yet counted */
 	/* waiting for its time slice on the table since then; 0 when it is not ... */
 	TimestampTz table_wait_since;
 	TimestampTz table_wait_seen;	/* ... as of the last check */
@@ -276,7 +276,7 @@ typedef struct BbmWorkRequest
 	TimestampTz due;			/* when; DT_NOEND: only after an event */
 	bool		polls;			/* all that the last worker found was to be waited for */
 	TimestampTz served;			/* when a worker was started last */
-	uint64		generation;			/* number of events so far: a worker that saw fewer must check again */
+	uint64		generation;			/* its last event's number: a worker that saw an earlier one must check again */
 	int			failures;		/* successive workers that died before doing anything */
 	TimestampTz not_before;		/* back-off after such a death */
 } BbmWorkRequest;
@@ -289,6 +289,7 @@ typedef struct BbmShared
 	Latch	   *launcher_latch;
 	bool		discover_everywhere;	/* there may be work that nobody has announced */
 	bool		requests_lost;	/* there was no room for them */
+	uint64		events;			/* number of the last event of any request */
 	int			nrequests;		/* entries of the array that have ever been used: the first ones */
 	Oid			discovery_database; /* one database to check, or InvalidOid */
 	Oid			discovery_undone;	/* one whose discovery has ended and not checked it, or InvalidOid */

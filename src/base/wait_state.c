@@ -188,8 +188,8 @@ bbm_table_wait_is_kept(int64 migration_id, TimestampTz now)
 
 /*
  * Are the migration's keys to be counted anew now, by this process?  The first
- * time that is when it has been worked on for a while; or at once, if it is to
- * be soon.
+ * time that is when it has been worked on for a while.  "Soon", as their number
+ * is not known: at once, if that has not just been tried.
  */
 bool
 bbm_recount_begin(int64 migration_id, TimestampTz now, bool soon)
@@ -198,11 +198,15 @@ bbm_recount_begin(int64 migration_id, TimestampTz now, bool soon)
 	bool		first = entry->recounted == 0;
 	int64		after_ms = soon ? BBM_RECOUNT_SOON_MS :
 		Max(BBM_RECOUNT_MS, (int64) (entry->recount_ms / BBM_RECOUNT_TIME));
-	bool		due = first ? soon :
+	bool		due = first || (soon && entry->recount_ms < 0) ? soon :
 		bbm_time_has_come(now, TimestampTzPlusMilliseconds(entry->recounted, after_ms), after_ms);
 
 	if (first || due)
 		entry->recounted = now;
+	if (due)
+		entry->recount_ms = Max(entry->recount_ms, 0);
+	else if (first)
+		entry->recount_ms = -1;
 	bbm_wait_states_unlock();
 	return due;
 }

@@ -207,6 +207,7 @@ static pg_noinline bool
 search(BbmCatalog *now)
 {
 	Oid			schema;
+	char	   *schema_name;
 
 	if (!read_extension(&now->extension, &schema, &now->version))
 		return false;
@@ -214,7 +215,11 @@ search(BbmCatalog *now)
 	now->jobs = member_table(now->extension, schema, JOBS_TABLE);
 	if (!OidIsValid(now->migrations) || !OidIsValid(now->jobs))
 		return false;
-	now->schema = pstrdup(quote_identifier(get_namespace_name(schema)));
+	/* nothing is locked: it may be dropped between any two of these look-ups */
+	schema_name = get_namespace_name(schema);
+	if (schema_name == NULL)
+		return false;
+	now->schema = pstrdup(quote_identifier(schema_name));
 	check_tables(now, schema);
 	return true;
 }

@@ -195,11 +195,13 @@ is_recount_due(const BbmTarget *target, TimestampTz now)
 {
 	static TimestampTz look_again = 0;
 	const BbmMigration *migration = target->migration;
+	bool		unknown = migration->total < 0;
 
-	if (!bbm_phase_is(migration->phase, BBM_WORK(1)) || !bbm_time_has_come(now, look_again, BBM_RECOUNT_LOOK_MS))
+	if (!bbm_phase_is(migration->phase, BBM_WORK(1)) ||
+		!(unknown || bbm_time_has_come(now, look_again, BBM_RECOUNT_LOOK_MS)))
 		return false;
 	look_again = TimestampTzPlusMilliseconds(now, BBM_RECOUNT_LOOK_MS);
-	return bbm_recount_begin(migration->id, now, migration->total < 0);
+	return bbm_recount_begin(migration->id, now, unknown);
 }
 
 /*

@@ -19,7 +19,6 @@
 #include "access/xact.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
-#include "storage/lock.h"
 #include "utils/memutils.h"
 
 #include "base/commit.h"
@@ -154,22 +153,6 @@ block(Oid database)
 }
 
 /*
- * Has a prepared transaction, or another one that has not ended, written to the
- * table of migrations, in this database?  A prepared transaction keeps its locks,
- * through a restart as well, and is only known by them here.
- */
-static bool
-anybody_writes_migrations(const BbmCatalog *catalog)
-{
-	LOCKTAG		tag;
-	int			n;
-
-	SET_LOCKTAG_RELATION(tag, MyDatabaseId, catalog->migrations);
-	(void) GetLockConflicts(&tag, ShareLock, &n);
-	return n > 0;
-}
-
-/*
  * COMMIT PREPARED: it may start a migration, and then the session that has
  * prepared it is not here to say so.  But most of these transactions are others'; with
  * distributed tables, each write to several nodes is one on each of them.  One
@@ -180,7 +163,7 @@ commit_prepared(BBM_UTILITY_PARAMETERS)
 {
 	const BbmCatalog *catalog = IsTransactionState() ? bbm_catalog_find() : NULL;
 	bool		known = catalog != NULL;
-	bool		writes = known && anybody_writes_migrations(catalog);
+	bool		writes = known && bbm_table_is_written(catalog->migrations);
 
 	bbm_next_utility(previous_utility, BBM_UTILITY_ARGUMENTS);
 	if (writes || (!known && OidIsValid(get_extension_oid("bbm", true))))

@@ -262,6 +262,7 @@ list_databases(List **own)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	List	   *list = NIL;
+	uint64		events = bbm_requests_events();
 	Relation	rel;
 	TableScanDesc scan;
 	HeapTuple	tuple;
@@ -289,7 +290,8 @@ list_databases(List **own)
 	table_close(rel, AccessShareLock);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(caller);
-	bbm_requests_keep(list);
+	BBM_POINT_BETWEEN("launcher-listed");
+	bbm_requests_keep(list, events);
 	return list;
 }
 

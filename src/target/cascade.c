@@ -17,6 +17,7 @@
 #include "optimizer/optimizer.h"
 #include "rewrite/rewriteHandler.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -68,6 +69,8 @@ referring(List *tables)
 			!list_member_oid(tables, row->confrelid))
 			continue;
 		BBM_POINT("cascade-found");
+		/* its name may be cached: the check of the key has seen these tables, too */
+		AcceptInvalidationMessages();
 		cascade = palloc(sizeof(Cascade));
 		cascade->constraint = row->oid;
 		cascade->table = row->conrelid;

@@ -300,6 +300,24 @@ EOS
 	}
 }
 
+# server/launcher.c: a database is opened, and a migration started in it, while the launcher has listed those that are open.
+{
+	value($node, 'CREATE DATABASE opened');
+	value($node, 'CREATE EXTENSION bbm', 'opened');
+	value($node, 'CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0); INSERT INTO t SELECT generate_series(1, 100)', 'opened');
+	value($node, q(SELECT bbm_create('opened', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2')), 'opened');
+	value($node, 'ALTER DATABASE opened ALLOW_CONNECTIONS false');
+	arm($node, 'launcher-listed');
+	value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'bbm launcher'));
+	stands($node, 'launcher-listed');
+	value($node, 'ALTER DATABASE opened ALLOW_CONNECTIONS true');
+	value($node, q(SELECT bbm_start('opened')), 'opened');
+	release($node);
+	is(value($node, q(SELECT bbm_wait('opened', '1 min')), 'opened'), 'finished', 'a migration that is started then runs');
+	no_workers($node);
+	value($node, 'DROP DATABASE opened');
+}
+
 # catalog/extension.c: the extension is dropped while a process works, and created anew.
 for my $point (qw(claim-committed batch-committed batch-aborted end-begin end-committed launch-connected))
 {
