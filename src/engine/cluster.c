@@ -219,6 +219,7 @@ bbm_cluster_compare(void *arg)
 {
 	BbmClusterStep *step = arg;
 
+	BBM_POINT("shards-compare");
 	step->moved = step->places && strcmp(step->places, bbm_shard_places(step->migration->table_oid)) != 0;
 }
 

@@ -293,13 +293,13 @@ is_asked(const Asked *asked, const BbmMigration *migration)
 		!bbm_time_has_come(GetCurrentTimestamp(), asked->reason.due, BBM_CLUSTER_SILENT_POLL_MS);
 }
 
-/* After an error: is that no wonder? */
+/* After an error: is that no wonder, or can it not be said just now? */
 static bool
 shards_have_moved(BbmClusterStep *step)
 {
 	/* what the error was about */
 	int			step_code = bbm_failing_code;
-	bool		moved = bbm_txn_run(bbm_cluster_compare, step, false) == NULL && step->moved;
+	bool		moved = bbm_txn_run(bbm_cluster_compare, step, false) != NULL || step->moved;
 
 	bbm_failing_code = step_code;
 	return moved;

@@ -339,7 +339,7 @@ ok($c->poll_query_until('postgres', q(SELECT percent IS NOT NULL FROM bbm_status
 my ($new_home) = grep { $_->port != $moves->[3] } @worker;
 ok($new_home->poll_query_until('postgres', q(SELECT count(*) = 3 FROM batched_background_migrations WHERE batch_size = 4 AND max_attempts = 7)), '... and is done as altered');
 refuses("SELECT bbm_alter('altered', $_)", qr/cannot alter migration "altered".*distributed table.*HINT:  Alter how/s, "what the nodes do not take up: $_")
-  foreach ('workers => 2', q(job => 'UPDATE altered SET n = 2 WHERE id BETWEEN $1 AND $2'), 'restart => true', q(batch_size => 9, workers => 2));
+  foreach ('workers => 2', q(job => 'UPDATE altered SET n = 2 WHERE id BETWEEN $1 AND $2'), 'restart => true', q(batch_size => 9, workers => 2), 'follow => true', q(index_name => 'altered_pkey'), q(owner => 'postgres'));
 refuses("UPDATE batched_background_migrations SET $_ WHERE name = 'altered'", qr/cannot be changed.*distributed table/s, "... with an UPDATE: $_")
   foreach ('workers = 2', q(row_check = 'n = 1'));
 refuses(q(SELECT bbm_alter(name, batch_size => 9) FROM batched_background_migrations LIMIT 1), qr/cannot alter migration "altered\/\d+".*one shard/s, 'a shard by itself', $new_home);
