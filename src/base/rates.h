@@ -49,10 +49,10 @@ typedef struct BbmTrace
 extern void bbm_trace_note(BbmTrace *trace, TimestampTz now, uint64 position);
 extern TimestampTz bbm_trace_behind_since(const BbmTrace *trace, uint64 position);
 
-/* How long to wait before the next poll, when throttled for throttled_ms. */
 /* No poll is further off. */
 #define BBM_LAST_POLL_MS (30 * 1000)
 
+/* How long to wait before the next poll, when throttled for throttled_ms. */
 extern int64 bbm_next_poll_ms(int64 throttled_ms, int64 first_ms);
 extern int	bbm_poll_when_done_ms(int64 left, int64 done, int64 in_us, int soonest_ms, int usual_ms);
 extern int	bbm_poll_less_often_ms(int times, int soonest_ms, int usual_ms);
