@@ -35,6 +35,9 @@ INSERT INTO steps SELECT 'now and then', i, CASE WHEN i % 20 = 0 THEN 'throttle'
     CASE WHEN i % 20 = 0 THEN 0 ELSE 100 END FROM generate_series(1, 6000) i;
 INSERT INTO steps SELECT 'paused', i, 'work', 0.1, 100 FROM generate_series(1, 3000) i WHERE i <> 1500
 UNION ALL SELECT 'paused', 1500, 'pause', 3600, 0;
+-- the server is restarted after every seven seconds of work, for twelve
+INSERT INTO steps SELECT 'restarted', i, CASE WHEN i % 71 = 0 THEN 'restart' ELSE 'work' END, CASE WHEN i % 71 = 0 THEN 12 ELSE 0.1 END,
+    CASE WHEN i % 71 = 0 THEN 0 ELSE 100 END FROM generate_series(1, 6000) i;
 -- few and long batches
 INSERT INTO steps SELECT 'long batches', i, 'work', 40, 100000 FROM generate_series(1, 60) i;
 -- several steps a batch, and one that has been running for a while
@@ -44,7 +47,7 @@ UNION ALL SELECT 'in a batch', 2 * i + 1, 'work', 4, 1000 FROM generate_series(1
 SET enable_nestloop = off;
 WITH numbered AS (
     SELECT *, row_number() OVER (PARTITION BY scenario ORDER BY n) AS i,
-           CASE WHEN kind IN ('throttle', 'pause') THEN 0 ELSE seconds END AS counts FROM steps),
+           CASE WHEN kind IN ('throttle', 'pause', 'restart') THEN 0 ELSE seconds END AS counts FROM steps),
 run AS (
     SELECT scenario, rate(array_agg(kind ORDER BY n), array_agg(seconds ORDER BY n), array_agg(keys ORDER BY n), 5, max(keys)) AS rates,
            sum(keys) AS keys, sum(counts) AS seconds
