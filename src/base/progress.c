@@ -39,8 +39,8 @@ drop_future(BbmHistory *history, double at_ms)
 
 /*
  * When no job runs: has nobody been at work since something was last done or
- * recorded?  That is so when it is long ago, or when the server was started
- * since, at start_ms.
+ * recorded?  That is so when it is long ago, or when the server, or a migration
+ * that was paused, was started since, at start_ms.
  */
 bool
 bbm_nobody_works(const BbmSample *now, double last_at_ms, double start_ms)

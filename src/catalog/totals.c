@@ -544,7 +544,7 @@ bbm_totals_advance(int64 migration_id, const BbmElapsed *elapsed, BbmTotals *tot
 	bbm_totals_sample(totals, clock, elapsed, &now);
 	if (elapsed->resumes)
 		bbm_history_resume(&totals->history, &now, totals->at_work == 0, bbm_totals_clock_ms(totals->progress_at),
-						   bbm_totals_clock_ms(bbm_server_start()));
+						   elapsed->starts ? now.at_ms : bbm_totals_clock_ms(bbm_server_start()));
 	else
 		bbm_history_note(&totals->history, &now);
 	if (totals->nopen > BBM_MOST_OPEN)

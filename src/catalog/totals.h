@@ -51,7 +51,8 @@ typedef struct BbmTotals
 /* What a process knows about the time since it last recorded totals. */
 typedef struct BbmElapsed
 {
-	bool		resumes;		/* it begins to work on the migration */
+	bool		resumes;		/* it begins to work on the migration, ... */
+	bool		starts;			/* ... which was paused, or has not run yet */
 	double		left_out_ms;
 	double		paced_ms;
 } BbmElapsed;
