@@ -58,14 +58,14 @@
 typedef enum JobColumn
 {
 	J_ID, J_STATUS, J_PHASE, J_ROUND, J_KIND, J_KEYS, J_ROWS, J_MS, J_WAL, J_MERGED, J_REQUEUED, J_REASONS, J_MIN,
-	J_MAX, J_CURSOR, J_CURSOR_KEY, J_RELATION, J_BATCH_SIZE, J_STARTED, J_FINISHED, J_UPDATED, J_REQUEUES_IN_ROW,
-	J_WORKER_ID, J_COLUMNS
+	J_MAX, J_CURSOR, J_CURSOR_KEY, J_KEYS_DONE, J_RELATION, J_BATCH_SIZE, J_STARTED, J_FINISHED, J_UPDATED,
+	J_REQUEUES_IN_ROW, J_WORKER_ID, J_COLUMNS
 } JobColumn;
 
 static const char *const job_columns[J_COLUMNS] = {
 	"id", "status", "phase", "round", "kind", "key_count", "row_count", "run_ms", "wal_bytes", "merged_jobs", "requeued",
-	"requeue_reasons", "min_value", "max_value", "cursor_value", "cursor_key", "relation", "batch_size", "started_at",
-	"finished_at", "updated_at", "requeues_in_row", "worker_id"
+	"requeue_reasons", "min_value", "max_value", "cursor_value", "cursor_key", "keys_done", "relation", "batch_size",
+	"started_at", "finished_at", "updated_at", "requeues_in_row", "worker_id"
 };
 
 /* A job's row, with the numbers of its columns. */
@@ -190,10 +190,9 @@ keys_so_far(const JobRow *row)
 
 	if (!has_cursor(row))
 		return 0;
-	/* an integer key, or a block */
-	if (!job_has(row, J_CURSOR_KEY) && width > 1)
-		return bbm_count_of(keys * Min(done / width, 1));
-	return Min(job_int64(row, J_ROWS), keys);
+	/* blocks have no keys that could be counted; of a distributed table's shard, only what its node has done is */
+	return job_has(row, J_KEYS_DONE) || job_has(row, J_CURSOR_KEY) ? Min(job_int64(row, J_KEYS_DONE), keys) :
+		bbm_count_of(keys * Min(done / width, 1));
 }
 
 /*
