@@ -58,8 +58,11 @@
 #define BBM_PROGRAMS_US (250 * 1000)
 #define BBM_PROGRAMS_OLD_US (2 * 1000 * 1000)
 
-/* The workers of other servers are searched for at this interval. */
-#define BBM_NEIGHBOURS_US (250 * 1000)
+/*
+ * The workers of other servers are searched for at this interval, by each process that finds something out: that
+ * reads a directory, and a file of each of them.
+ */
+#define BBM_NEIGHBOURS_US (1000 * 1000)
 
 /* So much of one CPU's time they may take: it is hardly more than what the server's other processes do for us. */
 #define BBM_PROGRAMS_SHARE 0.25
