@@ -119,6 +119,7 @@ CREATE TABLE @extschema@.batched_background_migration_jobs (
     max_key text[],
     cursor_value bigint,
     cursor_key text[],
+    keys_done bigint,
     batch_size integer,
     bisect boolean NOT NULL DEFAULT false,
     key_count bigint NOT NULL DEFAULT 0,
@@ -1634,6 +1635,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.max_key IS
     'last key of the range, if the key is not an integer';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.cursor_key IS
     'last key done, if the job has several commits and the key is not an integer';
+COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.keys_done IS
+    'how many of its keys are done, if the job has several commits; NULL: they are not counted, as with block ranges';
 COMMENT ON COLUMN @extschema@.batched_background_migration_jobs.batch_size IS
     'intended number of keys of the range; of its last commit, if the size is adaptive';
 

@@ -35,6 +35,9 @@ INSERT INTO steps SELECT 'now and then', i, CASE WHEN i % 20 = 0 THEN 'throttle'
     CASE WHEN i % 20 = 0 THEN 0 ELSE 100 END FROM generate_series(1, 6000) i;
 INSERT INTO steps SELECT 'paused', i, 'work', 0.1, 100 FROM generate_series(1, 3000) i WHERE i <> 1500
 UNION ALL SELECT 'paused', 1500, 'pause', 3600, 0;
+-- the server is restarted after every seven seconds of work, for twelve
+INSERT INTO steps SELECT 'restarted', i, CASE WHEN i % 71 = 0 THEN 'restart' ELSE 'work' END, CASE WHEN i % 71 = 0 THEN 12 ELSE 0.1 END,
+    CASE WHEN i % 71 = 0 THEN 0 ELSE 100 END FROM generate_series(1, 6000) i;
 -- few and long batches
 INSERT INTO steps SELECT 'long batches', i, 'work', 40, 100000 FROM generate_series(1, 60) i;
 -- several steps a batch, and one that has been running for a while
@@ -44,7 +47,7 @@ UNION ALL SELECT 'in a batch', 2 * i + 1, 'work', 4, 1000 FROM generate_series(1
 SET enable_nestloop = off;
 WITH numbered AS (
     SELECT *, row_number() OVER (PARTITION BY scenario ORDER BY n) AS i,
-           CASE WHEN kind IN ('throttle', 'pause') THEN 0 ELSE seconds END AS counts FROM steps),
+           CASE WHEN kind IN ('throttle', 'pause', 'restart') THEN 0 ELSE seconds END AS counts FROM steps),
 run AS (
     SELECT scenario, rate(array_agg(kind ORDER BY n), array_agg(seconds ORDER BY n), array_agg(keys ORDER BY n), 5, max(keys)) AS rates,
            sum(keys) AS keys, sum(counts) AS seconds
@@ -128,6 +131,10 @@ SELECT filled('block ranges', 'i');
 SELECT filled('deletes', 'i');
 SELECT filled('uuid deletes', 'md5(i::text)::uuid', 'uuid');
 SELECT filled('empty', 'i', n => 0);
+-- one range, in many commits; and a job that does not say how many rows it has changed
+SELECT filled('one claim', 'CASE WHEN i <= 5000 THEN i ELSE 1000000000 + i END');
+SELECT filled('one text claim', $$'key ' || md5(i::text)$$, 'text');
+CREATE FUNCTION silent(min text, max text) RETURNS void LANGUAGE sql AS 'UPDATE "one text claim" SET done = true WHERE id BETWEEN $1 AND $2';
 CREATE TABLE partitioned (id bigint, a numeric, b text, c int, done boolean DEFAULT false, counts boolean DEFAULT true, PRIMARY KEY (id)) PARTITION BY RANGE (id);
 CREATE TABLE partitioned_1 PARTITION OF partitioned FOR VALUES FROM (1) TO (1001) WITH (autovacuum_enabled = off);
 CREATE TABLE partitioned_2 PARTITION OF partitioned FOR VALUES FROM (1001) TO (12001) WITH (autovacuum_enabled = off);
@@ -140,6 +147,8 @@ SELECT count(bbm_update(name, quote_ident(name), 'done = true', 'NOT done', batc
 FROM unnest('{never analyzed,just updated,a gap,sparse,uuid key,text key,partitioned,empty}'::text[]) name;
 SELECT bbm_update('large', 'large', 'done = true', 'NOT done', batch_size => 1999, allow_full_scan => true) > 0 AS made;
 SELECT count(bbm_update(name, quote_ident(name), 'done = true', 'NOT done', batch_size => 23)) FROM unnest('{first bigints,last bigints}'::text[]) name;
+SELECT bbm_update('one claim', '"one claim"', 'done = true', 'NOT done', batch_size => 20000, sub_batch_size => 997) > 0 AS made;
+SELECT bbm_create('one text claim', '"one text claim"', 'silent', batch_size => 20000, sub_batch_size => 997) > 0 AS made;
 SELECT bbm_update('half of it', '"half of it"', 'done = true', 'NOT done', batch_size => 499, max_value => 10000) > 0 AS made;
 SELECT bbm_update('text range', '"text range"', 'done = true', 'NOT done', batch_size => 499, max_key => '{key 000005000}') > 0 AS made;
 SELECT bbm_update('block ranges', '"block ranges"', 'done = true', 'NOT done', batch_size => 997, batching_strategy => 'BlockRangeBatchingStrategy') > 0 AS made;
@@ -158,7 +167,7 @@ GROUP BY name ORDER BY name;
 SELECT count(bbm_drop(name)) FROM bbm_status();
 SELECT format('DROP TABLE %I', relname) FROM pg_class
 WHERE relkind IN ('r', 'p') AND NOT relispartition AND relnamespace = 'public'::regnamespace AND relname !~ '^(batched|bbm)' ORDER BY relname COLLATE "C" \gexec
-DROP FUNCTION notes, filled;
+DROP FUNCTION notes, filled, silent;
 
 --
 -- The sums: whatever was summed up before, they are those of all jobs.

@@ -13,5 +13,7 @@
 #include "utils/backend_status.h"
 
 extern PgBackendStatus *bbm_status_of_process(int pid);
+extern PGDLLEXPORT void bbm_waits_read(void);
+extern bool bbm_wait_of_process(int pid, uint32 *event);
 
 #endif							/* BBM_BASE_BACKENDS_H */

@@ -33,9 +33,8 @@
 
 #include "miscadmin.h"
 #include "storage/fd.h"
-#include "storage/proc.h"
-#include "storage/procarray.h"
 
+#include "base/backends.h"
 #include "base/compat.h"
 #include "base/cpu_waits.h"
 #include "base/neighbours.h"
@@ -58,8 +57,11 @@
 #define BBM_PROGRAMS_US (250 * 1000)
 #define BBM_PROGRAMS_OLD_US (2 * 1000 * 1000)
 
-/* The workers of other servers are searched for at this interval. */
-#define BBM_NEIGHBOURS_US (250 * 1000)
+/*
+ * The workers of other servers are searched for at this interval, by each process that finds something out: that
+ * reads a directory, and a file of each of them.
+ */
+#define BBM_NEIGHBOURS_US (1000 * 1000)
 
 /* So much of one CPU's time they may take: it is hardly more than what the server's other processes do for us. */
 #define BBM_PROGRAMS_SHARE 0.25
@@ -145,7 +147,7 @@ bbm_cpu_find_ours(BbmProcesses *ours, TimestampTz now)
 /*
  * For how long has the process not needed a CPU, as far as this moment tells?
  * One that waits for something else does not need one, but it did when it began
- * its statement.
+ * its statement.  Needs bbm_waits_read.
  */
 int64
 bbm_cpu_idle_for(const PgBackendStatus *status, TimestampTz now)
@@ -154,10 +156,9 @@ bbm_cpu_idle_for(const PgBackendStatus *status, TimestampTz now)
 		return 0;
 	if (status->st_state == STATE_RUNNING || status->st_state == STATE_FASTPATH)
 	{
-		/* it may be gone, and its entry another's, who then needs a CPU or not */
-		PGPROC	   *proc = BackendPidGetProc(status->st_procpid);
+		uint32		event;
 
-		if (proc && *(volatile uint32 *) &proc->wait_event_info == 0)
+		if (bbm_wait_of_process(status->st_procpid, &event) && event == 0)
 			return 0;
 	}
 	return Max(now - status->st_state_start_timestamp, 0);
@@ -175,6 +176,7 @@ clients_idle_for(const BbmProcesses *ours, TimestampTz now, BbmAlone *alone)
 	int			n;
 
 	pgstat_clear_backend_activity_snapshot();
+	bbm_waits_read();
 	n = pgstat_fetch_stat_numbackends();
 	for (int i = 1; i <= n && least > 0; i++)
 	{

@@ -386,7 +386,15 @@ bbm_lock_is_for_claims(const LOCKTAG *tag, Oid *table)
 	return true;
 }
 
-/* Is the process with this worker id still alive?  Needs a transaction. */
+bool
+bbm_worker_id_is_mine(Oid lock_class, int32 worker_id)
+{
+	LOCKTAG		tag = session_tag(lock_class, worker_id, LOCK_WORKER_ID);
+
+	return LockHeldByMe(&tag, ExclusiveLock, false);
+}
+
+/* Is another process, with this worker id, still alive?  Needs a transaction. */
 bool
 bbm_worker_is_alive(Oid lock_class, int32 worker_id)
 {

@@ -31,6 +31,7 @@ extern bool bbm_has_waiters(Oid lock_class, int64 migration_id);
 extern PGDLLEXPORT int32 bbm_worker_id_acquire(Oid lock_class);
 extern void bbm_worker_id_keep(Oid lock_class, int32 worker_id);
 extern PGDLLEXPORT void bbm_worker_id_release(Oid lock_class, int32 worker_id);
+extern bool bbm_worker_id_is_mine(Oid lock_class, int32 worker_id);
 extern bool bbm_worker_is_alive(Oid lock_class, int32 worker_id);
 extern void bbm_ours_begin(void);
 extern void bbm_ours_end(void);

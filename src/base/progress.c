@@ -37,21 +37,26 @@ drop_future(BbmHistory *history, double at_ms)
 		history->n--;
 }
 
-/* Has nothing been recorded for so long that nobody is at work, when no job runs? */
+/*
+ * When no job runs: has nobody been at work since something was last done or
+ * recorded?  That is so when it is long ago, or when the server, or a migration
+ * that was paused, was started since, at start_ms.
+ */
 bool
-bbm_nobody_works(const BbmSample *now, double last_at_ms)
+bbm_nobody_works(const BbmSample *now, double last_at_ms, double start_ms)
 {
-	return now->at_ms - last_at_ms > BBM_NOBODY_MS;
+	return now->at_ms - last_at_ms > BBM_NOBODY_MS || (last_at_ms < start_ms && start_ms <= now->at_ms);
 }
 
 /*
  * A process begins to work on the migration.  *now has the counts; its times
  * that are left out are those up to the last sample, plus what is known to
- * have been left out since.  With "idle" no job was running: if nobody has
- * recorded anything for a while, then nobody worked in that time.
+ * have been left out since.  With "idle" no process runs a job: if nobody was
+ * there for a while, nobody has worked since the last batch, which was done at
+ * done_at_ms (0: not known).
  */
 void
-bbm_history_resume(BbmHistory *history, BbmSample *now, bool idle)
+bbm_history_resume(BbmHistory *history, BbmSample *now, bool idle, double done_at_ms, double start_ms)
 {
 	drop_future(history, now->at_ms);
 	if (history->n == 0)
@@ -59,10 +64,11 @@ bbm_history_resume(BbmHistory *history, BbmSample *now, bool idle)
 	else if (idle)
 	{
 		const BbmSample *last = &history->samples[history->n - 1];
+		double		last_at = Min(Max(last->at_ms, done_at_ms), now->at_ms);
 
-		if (bbm_nobody_works(now, last->at_ms))
+		if (bbm_nobody_works(now, last_at, start_ms))
 		{
-			now->left_out_ms = last->left_out_ms + (now->at_ms - last->at_ms);
+			now->left_out_ms = Max(now->left_out_ms, last->left_out_ms + (now->at_ms - last_at));
 			now->begins = 1;
 		}
 	}

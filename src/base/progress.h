@@ -46,8 +46,9 @@ typedef struct BbmRate
 	double		pace;			/* share of the time in which it works; negative: unknown */
 } BbmRate;
 
-extern bool bbm_nobody_works(const BbmSample *now, double last_at_ms);
-extern PGDLLEXPORT void bbm_history_resume(BbmHistory *history, BbmSample *now, bool idle);
+extern bool bbm_nobody_works(const BbmSample *now, double last_at_ms, double start_ms);
+extern PGDLLEXPORT void bbm_history_resume(BbmHistory *history, BbmSample *now, bool idle, double done_at_ms,
+										   double start_ms);
 extern PGDLLEXPORT void bbm_history_note(BbmHistory *history, const BbmSample *now);
 extern PGDLLEXPORT BbmRate bbm_history_rate(const BbmHistory *history, const BbmSample *live, double done_at_ms,
 											double batch_keys, double window_ms);

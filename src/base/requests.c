@@ -12,6 +12,8 @@
  */
 #include "base/requests.h"
 
+#include "utils/builtins.h"
+
 #include "base/guc.h"
 #include "base/shared.h"
 #include "base/shmem.h"
@@ -163,18 +165,27 @@ bbm_requests_events(void)
 /*
  * Drops all requests except those of these databases, the only ones that
  * accept connections, and except those that had an event since they were
- * listed: such a database has perhaps been opened meanwhile.
+ * listed: such a database has perhaps been opened meanwhile.  Both may be
+ * thousands, and all processes wait for the lock.
  */
 void
 bbm_requests_keep(List *databases, uint64 events)
 {
+	int			n = list_length(databases);
+	Oid		   *sorted = palloc(Max(n, 1) * sizeof(Oid));
+
+	for (int i = 0; i < n; i++)
+		sorted[i] = list_nth_oid(databases, i);
+	qsort(sorted, n, sizeof(Oid), oid_cmp);
 	LWLockAcquire(bbm_shared->lock, LW_EXCLUSIVE);
 	bbm_each_request(request)
 	{
-		if (request->in_use && request->generation <= events && !list_member_oid(databases, request->database))
+		if (request->in_use && request->generation <= events &&
+			bsearch(&request->database, sorted, n, sizeof(Oid), oid_cmp) == NULL)
 			request->in_use = false;
 	}
 	LWLockRelease(bbm_shared->lock);
+	pfree(sorted);
 }
 
 /* The number of its last event; read it before reading the tables, and pass it to bbm_request_fulfil. */

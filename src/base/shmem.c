@@ -10,6 +10,7 @@
 #include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
+#include "utils/timestamp.h"
 
 #include "base/guc.h"
 #include "base/point.h"
@@ -119,6 +120,13 @@ bbm_shmem_install(void)
 	shmem_request_hook = shmem_request;
 	previous_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = shmem_startup;
+}
+
+/* When the server was started, or restarted after a crash. */
+TimestampTz
+bbm_server_start(void)
+{
+	return bbm_shared ? bbm_shared->laid_out_at : PgStartTime;
 }
 
 /*

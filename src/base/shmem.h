@@ -43,6 +43,7 @@ bbm_is_my_slot(const BbmSlot *slot)
 
 extern void bbm_shmem_install(void);
 
+extern TimestampTz bbm_server_start(void);
 extern bool bbm_server_is_young(void);
 
 #endif							/* BBM_BASE_SHMEM_H */

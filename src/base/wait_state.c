@@ -245,11 +245,13 @@ void
 bbm_idle_count(BbmWaitState *entry, TimestampTz now)
 {
 	TimestampTz from = Max(entry->since, entry->counted);
+	/* whoever keeps to a rate comes back then; or nobody is there any more */
+	TimestampTz paced_until = Min(now, TimestampTzPlusMilliseconds(entry->reason.due, BBM_LATE_MS));
 
 	if (entry->since == 0)
 		return;
 	if (now > from && entry->reason.paces)
-		entry->paced_us += now - from;
+		entry->paced_us += Max(paced_until - from, 0);
 	else if (now > from)
 		entry->left_out_us += now - from;
 	entry->counted = now;

@@ -37,7 +37,7 @@
 
 static const char *const columns[] = {
 	"cursor_value", "cursor_key", "updated_at", "row_count", "run_ms", "wal_bytes", "reduced_sub_batch_size",
-	"no_progress", "requeues_in_row", "batch_counts", "batch_size"
+	"no_progress", "requeues_in_row", "batch_counts", "batch_size", "keys_done"
 };
 
 /*
@@ -52,14 +52,15 @@ update_by_statement(const BbmJob *job, const BbmBound *cursor, int reduced_sub_b
 		"UPDATE @.batched_background_migration_jobs SET cursor_value = $2, cursor_key = $6, "
 		"updated_at = clock_timestamp(), row_count = row_count + " BBM_UP_TO("$3", "row_count") ", run_ms = run_ms + $4, "
 		"wal_bytes = wal_bytes + " BBM_UP_TO("$5", "wal_bytes") ", reduced_sub_batch_size = nullif($7, 0), no_progress = 0, "
-		"requeues_in_row = 0, batch_counts = " BBM_BATCH_COUNTED("$8") ", batch_size = nullif($9, 0) WHERE ctid = $1",
-		9, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID, TEXTARRAYOID, INT4OID, INT4OID, INT4OID}
+		"requeues_in_row = 0, batch_counts = " BBM_BATCH_COUNTED("$8") ", batch_size = nullif($9, 0), "
+		"keys_done = nullif(coalesce(keys_done, 0) + " BBM_UP_TO("$10", "coalesce(keys_done, 0)") ", 0) WHERE ctid = $1",
+		10, {TIDOID, INT8OID, INT8OID, FLOAT8OID, INT8OID, TEXTARRAYOID, INT4OID, INT4OID, INT4OID, INT8OID}
 	};
 
 	bbm_sql_run(&sql, true, PointerGetDatum(&job->tid), Int64GetDatum(cursor->number), Int64GetDatum(cost->rows),
 				Float8GetDatum(cost->ms), Int64GetDatum(cost->wal), cursor->key,
 				Int32GetDatum(reduced_sub_batch_size), Int32GetDatum(bbm_batch_bucket(cost->ms)),
-				Int32GetDatum(Max(job->batch_size, 0)));
+				Int32GetDatum(Max(job->batch_size, 0)), Int64GetDatum(cost->keys));
 	bbm_job_check_recorded(job, SPI_processed);
 }
 
@@ -117,6 +118,7 @@ changed(HeapTuple tuple, Relation jobs, const BbmJob *job, const BbmBound *curso
 	double		ms = DatumGetFloat8(bbm_tuple_column(tuple, jobs, "run_ms"));
 	int64		rows = DatumGetInt64(bbm_tuple_column(tuple, jobs, "row_count"));
 	int64		wal = DatumGetInt64(bbm_tuple_column(tuple, jobs, "wal_bytes"));
+	int64		keys = bbm_add_counts(DatumGetInt64(bbm_tuple_column(tuple, jobs, "keys_done")), cost->keys);
 	Datum		counts = bbm_tuple_column(tuple, jobs, "batch_counts");
 
 	for (int i = 0; i < lengthof(columns); i++)
@@ -131,6 +133,8 @@ changed(HeapTuple tuple, Relation jobs, const BbmJob *job, const BbmBound *curso
 	values[9] = counted(counts, bbm_batch_bucket(cost->ms));
 	values[10] = Int32GetDatum(job->batch_size);
 	nulls[10] = job->batch_size <= 0;
+	values[11] = Int64GetDatum(keys);
+	nulls[11] = keys == 0;
 	return heap_modify_tuple_by_cols(tuple, RelationGetDescr(jobs), lengthof(columns), attnums, values, nulls);
 }
 

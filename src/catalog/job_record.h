@@ -23,6 +23,7 @@ typedef enum BbmRequeueReason
 
 typedef struct BbmCost
 {
+	int64		keys;			/* of its range; 0: they are not counted */
 	int64		rows;
 	double		ms;
 	int64		wal;

@@ -78,7 +78,7 @@ bbm_jobs_merge(int64 migration_id, int retention, const BbmTotals *totals)
 		" requeued = merged.requeued, requeue_reasons = merged.requeue_reasons, "
 		" failures = merged.failures, batch_counts = merged.batch_counts, reduced_sub_batch_size = NULL, "
 		" started_at = merged.started_at, finished_at = merged.finished_at, batch_size = merged.batch_size, "
-		" cursor_value = NULL, cursor_key = NULL, "
+		" cursor_value = NULL, cursor_key = NULL, keys_done = NULL, "
 		" updated_at = clock_timestamp() FROM merged WHERE j.id = merged.id",
 		3, {INT8OID, INT8OID, INT8ARRAYOID}
 	};

@@ -66,6 +66,7 @@ static const ShapeColumn columns[] = {
 	{BBM_JOBS, "max_key", TEXTARRAYOID, false},
 	{BBM_JOBS, "cursor_value", INT8OID, false},
 	{BBM_JOBS, "cursor_key", TEXTARRAYOID, false},
+	{BBM_JOBS, "keys_done", INT8OID, false},
 	{BBM_JOBS, "batch_size", INT4OID, false},
 	{BBM_JOBS, "bisect", BOOLOID, true},
 	{BBM_JOBS, "key_count", INT8OID, true},

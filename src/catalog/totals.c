@@ -32,6 +32,7 @@
 #include "catalog/totals.h"
 
 #include "access/table.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -42,6 +43,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/locks.h"
+#include "base/shmem.h"
 #include "catalog/extension.h"
 #include "catalog/sql.h"
 
@@ -55,14 +58,14 @@
 typedef enum JobColumn
 {
 	J_ID, J_STATUS, J_PHASE, J_ROUND, J_KIND, J_KEYS, J_ROWS, J_MS, J_WAL, J_MERGED, J_REQUEUED, J_REASONS, J_MIN,
-	J_MAX, J_CURSOR, J_CURSOR_KEY, J_RELATION, J_BATCH_SIZE, J_STARTED, J_FINISHED, J_UPDATED, J_REQUEUES_IN_ROW,
-	J_COLUMNS
+	J_MAX, J_CURSOR, J_CURSOR_KEY, J_KEYS_DONE, J_RELATION, J_BATCH_SIZE, J_STARTED, J_FINISHED, J_UPDATED,
+	J_REQUEUES_IN_ROW, J_WORKER_ID, J_COLUMNS
 } JobColumn;
 
 static const char *const job_columns[J_COLUMNS] = {
 	"id", "status", "phase", "round", "kind", "key_count", "row_count", "run_ms", "wal_bytes", "merged_jobs", "requeued",
-	"requeue_reasons", "min_value", "max_value", "cursor_value", "cursor_key", "relation", "batch_size", "started_at",
-	"finished_at", "updated_at", "requeues_in_row"
+	"requeue_reasons", "min_value", "max_value", "cursor_value", "cursor_key", "keys_done", "relation", "batch_size",
+	"started_at", "finished_at", "updated_at", "requeues_in_row", "worker_id"
 };
 
 /* A job's row, with the numbers of its columns. */
@@ -187,10 +190,9 @@ keys_so_far(const JobRow *row)
 
 	if (!has_cursor(row))
 		return 0;
-	/* an integer key, or a block */
-	if (!job_has(row, J_CURSOR_KEY) && width > 1)
-		return bbm_count_of(keys * Min(done / width, 1));
-	return Min(job_int64(row, J_ROWS), keys);
+	/* blocks have no keys that could be counted; of a distributed table's shard, only what its node has done is */
+	return job_has(row, J_KEYS_DONE) || job_has(row, J_CURSOR_KEY) ? Min(job_int64(row, J_KEYS_DONE), keys) :
+		bbm_count_of(keys * Min(done / width, 1));
 }
 
 /*
@@ -206,6 +208,20 @@ progress_of(const JobRow *row, int status)
 							 job_int32(row, J_REQUEUES_IN_ROW) > 1))
 		return 0;
 	return job_time(row, J_UPDATED);
+}
+
+/*
+ * Does a process run this job, which is marked as running?  After a crash it
+ * still is, and nobody does.  The processes of a standby's primary, and those of
+ * the nodes that have a distributed table's shards, cannot be seen from here.
+ */
+static bool
+is_at_work(const JobRow *row)
+{
+	int32		worker_id = job_int32(row, J_WORKER_ID);
+
+	return worker_id == 0 || RecoveryInProgress() || bbm_worker_id_is_mine(bbm_lock_class(), worker_id) ||
+		bbm_worker_is_alive(bbm_lock_class(), worker_id);
 }
 
 static void
@@ -230,6 +246,7 @@ add_job(BbmTotals *totals, const JobRow *row)
 	if (bbm_phase_is(phase, BBM_WORK(1)))
 		totals->part_keys = bbm_add_counts(totals->part_keys, keys_so_far(row));
 	totals->running += status == BBM_RUNNING;
+	totals->at_work += status == BBM_RUNNING && is_at_work(row);
 	totals->failed += status == BBM_FAILED;
 	if ((totals->nopen & (totals->nopen - 1)) == 0)
 	{
@@ -525,7 +542,8 @@ bbm_totals_advance(int64 migration_id, const BbmElapsed *elapsed, BbmTotals *tot
 	bbm_totals_read(migration_id, snapshot, totals);
 	bbm_totals_sample(totals, clock, elapsed, &now);
 	if (elapsed->resumes)
-		bbm_history_resume(&totals->history, &now, totals->running == 0);
+		bbm_history_resume(&totals->history, &now, totals->at_work == 0, bbm_totals_clock_ms(totals->progress_at),
+						   elapsed->starts ? now.at_ms : bbm_totals_clock_ms(bbm_server_start()));
 	else
 		bbm_history_note(&totals->history, &now);
 	if (totals->nopen > BBM_MOST_OPEN)

@@ -34,7 +34,8 @@ typedef struct BbmTotals
 	BbmSums		finished;		/* of the jobs up to last_job */
 	BbmSums		open;			/* of the jobs that are not finished, as far as they are */
 	int64		part_keys;		/* keys done in these, of the first round */
-	int64		running;		/* the number of jobs that run, or that wait for another attempt */
+	int64		running;		/* the number of jobs that are marked as running, ... */
+	int64		at_work;		/* ... and of those that a process runs, as far as is known here */
 	int64		failed;
 	bool		has_allocated;	/* a range has been allocated, ... */
 	int64		allocated_to;	/* ... and this is the highest max_value */
@@ -50,7 +51,8 @@ typedef struct BbmTotals
 /* What a process knows about the time since it last recorded totals. */
 typedef struct BbmElapsed
 {
-	bool		resumes;		/* it begins to work on the migration */
+	bool		resumes;		/* it begins to work on the migration, ... */
+	bool		starts;			/* ... which was paused, or has not run yet */
 	double		left_out_ms;
 	double		paced_ms;
 } BbmElapsed;

@@ -291,7 +291,7 @@ run_sub_batch(BbmWork *work, BbmRange *sub_batch)
 	int			batch_size;
 
 	*sub_batch = (BbmRange) {job->min, job->max, 0};
-	work->cost.rows = 0;
+	work->cost.rows = work->cost.keys = 0;
 	if (job->phase.verifies)
 		return verify(work, sub_batch);
 	if (job->kind == BBM_JOB_REPAIR && !bbm_has_condition(target))
@@ -316,6 +316,7 @@ run_sub_batch(BbmWork *work, BbmRange *sub_batch)
 		work->job->ran_from_known = true;
 		work->keys += sub_batch->key_count;
 		work->new_keys += sub_batch->key_count;
+		work->cost.keys = target->strategy->has_key ? sub_batch->key_count : 0;
 		/* a range that had no keys may have got one since */
 		if (sub_batch->key_count > 0 || (target->key.is_integer && job->kind != BBM_JOB_REPAIR))
 			work->cost.rows = job->bisect ? bbm_bisect(target, partition, job, sub_batch) :

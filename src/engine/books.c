@@ -54,13 +54,14 @@ advance(BbmTarget *target, bool resumes, BbmTotals *totals)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int64		id = target->migration->id;
-	BbmElapsed	elapsed = {.resumes = resumes};
+	BbmElapsed	elapsed = {.resumes = resumes, .starts = target->starts};
 	BbmIdleTime idle;
 
 	bbm_idle_time(id, now, true, &idle);
 	elapsed.left_out_ms = idle.left_out_ms;
 	elapsed.paced_ms = idle.paced_ms;
 	bbm_totals_advance(id, &elapsed, totals);
+	target->starts = false;
 	bbm_title_update(target, totals);
 	/* the rate counts from the end of the first batch on */
 	target->sums_due = totals->history.samples[totals->history.n - 1].begins ? now :

@@ -34,6 +34,7 @@ typedef struct BbmEngine
 	MemoryContext job[2];		/* the bounds of the current job, and of the next */
 	List	   *targets;		/* BbmTarget, resolved so far */
 	List	   *runnable;		/* BbmRunnable, as last read */
+	int64		started;		/* this process has set it to running last, and not yet worked on it; 0: none */
 	int64		current;		/* id of the current migration, or 0 */
 	double		slice_end_ms;	/* when other migrations get their time slice; see base/clock.h */
 	uint64		generation;		/* events seen before "runnable" was read */

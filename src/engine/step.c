@@ -422,6 +422,8 @@ target_for(BbmEngine *engine, int64 id, BbmOutcome *outcome)
 	{
 		MemoryContext old = MemoryContextSwitchTo(engine->context);
 
+		args.target->starts = engine->started == id;
+		engine->started = 0;
 		engine->targets = lappend(engine->targets, args.target);
 		MemoryContextSwitchTo(old);
 		return args.target;
@@ -433,7 +435,10 @@ target_for(BbmEngine *engine, int64 id, BbmOutcome *outcome)
 	else
 	{
 		if (args.started)
+		{
+			engine->started = id;
 			ereport(LOG, (errmsg("migration \"%s\" is running", bbm_printable(args.migration->name))));
+		}
 		bbm_state_changed();
 		*outcome = WORKED;
 	}

@@ -19,7 +19,10 @@
 #include "access/xact.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "tcop/pquery.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/snapmgr.h"
 
 #include "base/commit.h"
 #include "base/locks.h"
@@ -89,21 +92,42 @@ end_savepoint(SubXactEvent event, SubTransactionId my_id, SubTransactionId paren
 	}
 }
 
+/*
+ * Releases the snapshot that the server has taken for the command, if that is
+ * the session's only one: held while we wait, it would keep dead rows from being
+ * vacuumed.  Nothing has been read with it, and the command gets another one.
+ */
+static bool
+release_snapshot(void)
+{
+	if (ActivePortal == NULL || ActivePortal->portalSnapshot == NULL || !ActiveSnapshotSet() ||
+		ActivePortal->portalSnapshot != GetActiveSnapshot())
+		return false;
+	PopActiveSnapshot();
+	ActivePortal->portalSnapshot = NULL;
+	InvalidateCatalogSnapshot();
+	return true;
+}
+
 /* Waits until our workers have exited, or until the time is up. */
 static void
 make_free(Oid database)
 {
 	TimestampTz start = GetCurrentTimestamp();
 	TimestampTz now = start;
+	bool		released = false;
 
 	ConditionVariablePrepareToSleep(&bbm_shared->changed);
 	while (bbm_database_ask_to_exit(database, now >= TimestampTzPlusMilliseconds(start, BBM_TERMINATE_AFTER_MS)) > 0 &&
 		   now < TimestampTzPlusMilliseconds(start, BBM_EXIT_MS))
 	{
+		released |= release_snapshot();
 		(void) ConditionVariableTimedSleep(&bbm_shared->changed, 100, bbm_wait_event(BBM_WAIT_EXIT));
 		now = GetCurrentTimestamp();
 	}
 	ConditionVariableCancelSleep();
+	if (released)
+		EnsurePortalSnapshotExists();
 }
 
 /*

@@ -40,7 +40,7 @@ static void
 check_counts(BbmRow row)
 {
 	static const char *const counts[] = {
-		"attempts", "claim_epoch", "key_count", "row_count", "wal_bytes", "merged_jobs", "requeued", "failures",
+		"attempts", "claim_epoch", "keys_done", "key_count", "row_count", "wal_bytes", "merged_jobs", "requeued", "failures",
 		"reduced_sub_batch_size", "no_progress", "requeues_in_row"
 	};
 	/* in milliseconds; more than any job has */

@@ -100,7 +100,8 @@ rates_of(const BbmMigration *migration, const BbmTotals *totals, BbmRate *minute
 	bbm_totals_sample(totals, now, &elapsed, &live);
 	if (totals->history.n > 0)
 		last_at = Max(last_at, totals->history.samples[totals->history.n - 1].at_ms);
-	if (migration->status != BBM_RUNNING || (totals->running == 0 && bbm_nobody_works(&live, last_at)))
+	if (migration->status != BBM_RUNNING ||
+		(totals->at_work == 0 && bbm_nobody_works(&live, last_at, bbm_totals_clock_ms(bbm_server_start()))))
 	{
 		live.left_out_ms = totals->history.n > 0 ? totals->history.samples[totals->history.n - 1].left_out_ms : 0;
 		live.at_ms = Min(live.at_ms, last_at);
@@ -126,7 +127,7 @@ workers_of(const BbmMigration *migration, const BbmTotals *totals)
 	if (bbm_shared && runs && !RecoveryInProgress() && !bbm_is_of_cluster(migration))
 		n = Min(bbm_workers_on(migration->id), migration->workers);
 	/* a session that has found no slot free is not there, but its job is */
-	return n > 0 ? n : totals->running;
+	return n > 0 ? n : totals->at_work;
 }
 
 static void

@@ -171,6 +171,7 @@ struct BbmTarget
 	LOCKMODE	lock_mode;		/* for its tables, when they are resolved */
 	char	   *activity;		/* what its processes show; NULL: the sums are not known yet */
 	int			title_length;	/* of its beginning, which is the title of a worker */
+	bool		starts;			/* this process has just set it to running, and has not worked on it yet */
 	TimestampTz sums_due;		/* when to bring the sums over the jobs up to date; 0: this process is to begin */
 	TimestampTz next_poll;		/* when to check for leftover jobs; 0 with the next claim */
 };

@@ -18,10 +18,10 @@
 #include "miscadmin.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
-#include "storage/procarray.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "base/backends.h"
 #include "base/compat.h"
 #include "base/cpu_use.h"
 #include "base/cpu_waits.h"
@@ -65,18 +65,16 @@ anybody_waits_for_wal(void)
 	int			n;
 
 	pgstat_clear_backend_activity_snapshot();
+	bbm_waits_read();
 	n = pgstat_fetch_stat_numbackends();
 	for (int i = 1; i <= n && !anybody; i++)
 	{
 		PgBackendStatus *status = bbm_backend_status(i);
-		PGPROC	   *proc;
-		uint32		event;
+		uint32		event = 0;
 
-		if (status == NULL || status->st_backendType != B_BACKEND || status->st_procpid == MyProcPid)
+		if (status == NULL || status->st_backendType != B_BACKEND || status->st_procpid == MyProcPid ||
+			!bbm_wait_of_process(status->st_procpid, &event))
 			continue;
-		proc = BackendPidGetProc(status->st_procpid);
-		/* it may be gone, and its entry another's, who waits as well */
-		event = proc ? *(volatile uint32 *) &proc->wait_event_info : 0;
 		anybody = event == (PG_WAIT_LWLOCK | WALWriteLock->tranche) || event == (PG_WAIT_LWLOCK | LWTRANCHE_WAL_INSERT);
 	}
 	pgstat_clear_backend_activity_snapshot();

@@ -26,7 +26,8 @@ history_is_in_order(const uint32 *n)
 		sample.left_out_ms = property_draw(&state) % (1 + n[3] % 1000);
 		sample.keys = i;
 		if (property_draw(&state) % 10 == 0)
-			bbm_history_resume(&history, &sample, property_draw(&state) % 2);
+			bbm_history_resume(&history, &sample, property_draw(&state) % 2, now_ms - property_draw(&state) % 60000,
+							   now_ms - property_draw(&state) % 60000);
 		else
 			bbm_history_note(&history, &sample);
 		if (history.n < 1 || history.n > BBM_SAMPLES || history.samples[history.n - 1].keys != i)

@@ -352,6 +352,18 @@ finish_background($holder);
 is((finish_background($drops[0]))[1], '', 'of two sessions that drop the extension, one does');
 is((finish_background($drops[1]))[1], 'NOTICE:  extension "bbm" does not exist, skipping', '... and the other one finds that it is gone');
 
+# Whoever waits for our workers to exit holds back no vacuum meanwhile.  A process that is stopped does not answer.
+busy('stopped');
+my @stopped = split ' ', workers_in('stopped');
+kill STOP => @stopped;
+my $drop = background($node, 'postgres', 'DROP DATABASE stopped');
+ok($node->poll_query_until('postgres',
+	q(SELECT count(*) = 1 FROM pg_stat_activity WHERE query = 'DROP DATABASE stopped' AND wait_event_type = 'Extension' AND backend_xmin IS NULL)),
+	'DROP DATABASE waits without a snapshot');
+kill CONT => @stopped;
+my (undef, $problem) = finish_background($drop);
+is($problem, '', '... and is done when the workers have exited');
+
 # a worker whose database or role went away while it started may say so
 log_clean($node, undef, qr/\[bbm (?:worker|discovery)\].* FATAL:  (database \d+ does not exist|role .* does not exist|database "app" is not currently accepting connections)/);
 done_testing();

@@ -25,6 +25,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "base/backends.h"
 #include "base/compat.h"
 #include "base/cpu_use.h"
 #include "base/cpu_waits.h"
@@ -374,6 +375,7 @@ bbm_test_session_idle_for(PG_FUNCTION_ARGS)
 	int64		idle_us = -1;
 
 	pgstat_clear_backend_activity_snapshot();
+	bbm_waits_read();
 	for (int i = 1; i <= pgstat_fetch_stat_numbackends(); i++)
 	{
 		PgBackendStatus *status = bbm_backend_status(i);

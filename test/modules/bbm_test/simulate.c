@@ -186,8 +186,8 @@ bbm_test_bucket(PG_FUNCTION_ARGS)
  * each step.  The simulated clock advances by the seconds of each step, which is a batch
  * of so many keys ('work'), a pause for pacing ('pace'), another that counts, such as
  * a claim ('other'), or one that does not ('throttle'; 'pause': nobody is there to
- * record it).  A sample is recorded after a batch if the last one is at least
- * "every" seconds old, or nobody was there before, and after a 'pause'.
+ * record it; 'restart': nor is the server).  A sample is recorded after a batch if the last one is at least
+ * "every" seconds old, or nobody was there before, and after a 'pause' or 'restart'.
  */
 Datum
 bbm_test_rate(PG_FUNCTION_ARGS)
@@ -210,7 +210,7 @@ bbm_test_rate(PG_FUNCTION_ARGS)
 	deconstruct_array(kinds, TEXTOID, -1, false, TYPALIGN_INT, &words, NULL, &n_kinds);
 	if (n_kinds != n || n_keys != n)
 		elog(ERROR, "the arrays must be of one length");
-	bbm_history_resume(&history, &now, true);
+	bbm_history_resume(&history, &now, true, 0, 0);
 	for (int i = 0; i < n; i++)
 	{
 		char	   *kind = TextDatumGetCString(words[i]);
@@ -231,8 +231,8 @@ bbm_test_rate(PG_FUNCTION_ARGS)
 			now.paced_ms += ms;
 		else if (strcmp(kind, "throttle") == 0)
 			now.left_out_ms += ms;
-		if (strcmp(kind, "pause") == 0)
-			bbm_history_resume(&history, &now, true);
+		if (strcmp(kind, "pause") == 0 || strcmp(kind, "restart") == 0)
+			bbm_history_resume(&history, &now, true, done_at, strcmp(kind, "restart") == 0 ? now.at_ms : 0);
 		else if (done_at == now.at_ms && (now.at_ms - noted >= every || history.samples[history.n - 1].begins))
 		{
 			bbm_history_note(&history, &now);
