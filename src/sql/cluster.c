@@ -47,6 +47,7 @@
 #include "target/bound.h"
 #include "target/hierarchy.h"
 #include "target/key.h"
+#include "target/key_index.h"
 #include "target/order.h"
 #include "target/reads.h"
 #include "target/relation.h"

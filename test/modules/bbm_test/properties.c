@@ -26,6 +26,7 @@
 #include "strategy/resolve.h"
 #include "target/bound.h"
 #include "target/key.h"
+#include "target/key_index.h"
 #include "target/key_sql.h"
 #include "target/partition.h"
 #include "target/target.h"
