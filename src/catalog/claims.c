@@ -238,9 +238,9 @@ bbm_competing_migrations(int64 migration_id, Oid table)
 	return competitors;
 }
 
-/* Returns a list of BbmRunningJob: those of this migration, or (0) of all. */
+/* Returns a list of BbmRunningJob, in the current memory context: those of this migration, or (0) of all. */
 List *
-bbm_jobs_running(int64 migration_id, MemoryContext context)
+bbm_jobs_running(int64 migration_id)
 {
 	static BbmSql sql = {
 		"SELECT j.id, j.batched_background_migration_id, j.attempts::bigint, "
@@ -251,10 +251,8 @@ bbm_jobs_running(int64 migration_id, MemoryContext context)
 		1, {INT8OID}
 	};
 	List	   *list = NIL;
-	MemoryContext old;
 
 	bbm_sql_run(&sql, false, Int64GetDatum(migration_id));
-	old = MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		BbmRunningJob *job = palloc(sizeof(BbmRunningJob));
@@ -271,6 +269,5 @@ bbm_jobs_running(int64 migration_id, MemoryContext context)
 			job->started_at = DT_NOBEGIN;
 		list = lappend(list, job);
 	}
-	MemoryContextSwitchTo(old);
 	return list;
 }

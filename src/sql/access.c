@@ -145,7 +145,7 @@ bbm_job_is_alive(const BbmRunningJob *job)
 int
 bbm_cancel_running(int64 migration_id)
 {
-	List	   *running = bbm_jobs_running(migration_id, CurrentMemoryContext);
+	List	   *running = bbm_jobs_running(migration_id);
 	int			n = 0;
 	ListCell   *cell;
 

@@ -150,7 +150,7 @@ resolve_bounds(BbmDefinition *d, BbmMigration *m, Oid relid)
 	BbmTarget	target = {.migration = m, .relid = relid, .strategy = &bbm_strategy_serial};
 	BbmBounds	bounds = bbm_bounds_given(d);
 
-	bbm_key_resolve(&target.key, relid, m->column_name, NULL);
+	bbm_key_resolve(&target.key, relid, m->column_name);
 	bbm_bounds_check(&target, d, &bounds);
 	bbm_bounds_complete(&bounds, &target.key, NULL, NULL);
 	bbm_definition_set_bound(d, "min_value", "min_key", bounds.min);
@@ -493,7 +493,7 @@ pause_parts(const char *record, bool cancel)
 		if (cancel)
 			n += bbm_cancel_running(part->id);
 		else
-			foreach(other, bbm_jobs_running(part->id, CurrentMemoryContext))
+			foreach(other, bbm_jobs_running(part->id))
 				n += bbm_job_is_alive(lfirst(other));
 	}
 	return n;

@@ -227,7 +227,7 @@ batches_in_flight(List *migrations, bool cancel, bool strict)
 			n += bbm_cancel_running(id);
 		else
 		{
-			foreach(inner, bbm_jobs_running(id, CurrentMemoryContext))
+			foreach(inner, bbm_jobs_running(id))
 			{
 				BbmRunningJob *job = lfirst(inner);
 

@@ -230,12 +230,12 @@ bbm_key_has_null(const BbmKeyColumn *column)
 }
 
 /*
- * Resolves the named columns, or without a name those of the index, in the
- * current memory context.  Needs a transaction and a lock on the table; raises
- * an error when one of them cannot be in a key.
+ * Resolves the named columns, in the current memory context.  Needs a
+ * transaction and a lock on the table; raises an error when one of them cannot
+ * be in a key.
  */
 void
-bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name, const char *index_name)
+bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name)
 {
 	Relation	rel = table_open(relid, NoLock);
 	List	   *names = split_columns(relid, column_name);

@@ -49,7 +49,7 @@ typedef struct BbmKey
 	BbmKeyColumn *columns;
 } BbmKey;
 
-extern PGDLLEXPORT void bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name, const char *index_name);
+extern PGDLLEXPORT void bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name);
 extern const char *bbm_key_to_string(const BbmKey *key);
 extern void bbm_key_check_nulls(const BbmKey *key, Relation rel);
 pg_noreturn extern void bbm_key_has_null(const BbmKeyColumn *column);
