@@ -36,6 +36,7 @@
 #include "engine/claim.h"
 #include "engine/cluster.h"
 #include "engine/completion.h"
+#include "engine/error_class.h"
 #include "engine/outcome.h"
 #include "engine/run_job.h"
 #include "strategy/resolve.h"

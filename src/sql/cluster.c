@@ -38,7 +38,7 @@
 #include "catalog/shard_records.h"
 #include "catalog/shard_parts.h"
 #include "catalog/shards.h"
-#include "engine/outcome.h"
+#include "engine/error_class.h"
 #include "sql/access.h"
 #include "sql/bounds.h"
 #include "sql/cluster_job.h"
