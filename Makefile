@@ -30,7 +30,7 @@ OBJS = src/module.o \
 	src/throttle/load.o src/throttle/pace.o src/throttle/pacing.o src/throttle/signal.o src/throttle/table.o src/throttle/throttle.o src/throttle/vacuum.o \
 	src/throttle/wal.o \
 	src/engine/batch.o src/engine/bisect.o src/engine/books.o src/engine/breaker.o src/engine/claim.o src/engine/cluster.o src/engine/completion.o src/engine/engine.o src/engine/error_class.o \
-	src/engine/event.o src/engine/no_rows.o src/engine/outcome.o src/engine/outside.o src/engine/run_job.o src/engine/run_range.o \
+	src/engine/event.o src/engine/no_rows.o src/engine/outcome.o src/engine/outside.o src/engine/postpone.o src/engine/run_job.o src/engine/run_range.o \
 	src/engine/scheduler.o src/engine/step.o src/engine/title.o src/engine/verify.o \
 	src/server/ddl.o src/server/ended.o src/server/handover.o src/server/hooks.o src/server/launcher.o src/server/read_only.o src/server/stalled.o \
 	src/server/statements.o \
