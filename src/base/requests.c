@@ -12,7 +12,6 @@
  */
 #include "base/requests.h"
 
-#include "base/guc.h"
 #include "base/shared.h"
 #include "base/shmem.h"
 

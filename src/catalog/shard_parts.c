@@ -17,7 +17,6 @@
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
 
-#include "catalog/extension.h"
 #include "catalog/migrations.h"
 #include "catalog/sql.h"
 

@@ -34,7 +34,6 @@
 #include "base/point.h"
 #include "base/txn.h"
 #include "catalog/extension.h"
-#include "catalog/jobs.h"
 #include "catalog/shards.h"
 #include "catalog/sql.h"
 #include "catalog/totals.h"

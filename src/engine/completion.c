@@ -34,7 +34,6 @@
 #include "engine/verify.h"
 #include "strategy/resolve.h"
 #include "target/bound.h"
-#include "target/key.h"
 #include "target/key_scan.h"
 #include "target/null_keys.h"
 #include "target/partition.h"

@@ -27,10 +27,8 @@
 #include "utils/rel.h"
 
 #include "base/guc.h"
-#include "base/locks.h"
 #include "base/shmem.h"
 #include "base/txn.h"
-#include "base/user.h"
 #include "catalog/claims.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"

@@ -11,7 +11,6 @@
 #include "base/bbm.h"
 
 #include "catalog/options.h"
-#include "catalog/shard_records.h"
 
 extern void bbm_cluster_check_job(BbmMigration *m, Oid relid, const BbmDistribution *distribution);
 
