@@ -50,7 +50,7 @@ static int	max_unarchived_wal;
 static bool wait_for_autovacuum;
 static int	max_horizon_age;
 static int	max_dead_tuples;
-static double max_dead_share;
+static double max_dead_tuple_ratio;
 static bool vacuum;
 static int	max_wal_rate;
 static int	max_row_rate;
@@ -126,7 +126,7 @@ const BbmSettingDef bbm_settings[BBM_SETTINGS] = {
 		"Sets how many dead tuples the table may have while batches run.",
 	"-1 turns it off.",
 	.limit = LIMIT_MOST},
-	[BBM_MAX_DEAD_SHARE] = {"bbm.max_dead_share", KIND_REAL, &max_dead_share, -1, -1, 1, 0,
+	[BBM_MAX_DEAD_TUPLE_RATIO] = {"bbm.max_dead_tuple_ratio", KIND_REAL, &max_dead_tuple_ratio, -1, -1, 1, 0,
 		"Sets the maximum dead tuple ratio of the table while batches run.",
 	"-1 turns it off.",
 	.limit = LIMIT_MOST},
