@@ -189,7 +189,7 @@ bbm_cancel_seen(void)
 
 /*
  * Has a cancel of this process ended the last transaction, with this error?
- * Not if another server was told to end its statement, as by its
+ * Not if another server had to end its statement, as by its
  * statement_timeout, or if a function raised the error: that may be so each
  * time.
  */

@@ -369,7 +369,7 @@ bbm_guc_define(void)
 }
 
 /*
- * Reads the configuration files anew if the server was told to reload them;
+ * Reads the configuration files anew if somebody has the server reload them;
  * returns whether that was so.  Called between transactions of ours: a setting
  * does not change while a batch runs.
  */

@@ -7,9 +7,9 @@
  * NOTES
  *	  The batches are the nodes' own: each node has a migration for each of its
  *	  shards, made of the shard's record, and runs it like any other.  The
- *	  migration of the table has no batch.  It asks the nodes from time to time
- *	  to take up the shards that they have got, and how far they are; and it is
- *	  finished when each shard that there is then is.  While the coordinator is
+ *	  migration of the table has no batch.  It has the nodes begin, from time to
+ *	  time, with the shards that they have got, and asks how far they are; and it
+ *	  is finished when each shard that there is then is.  While the coordinator is
  *	  away, the nodes go on with what they have.
  *
  *-------------------------------------------------------------------------
@@ -53,7 +53,7 @@
 #define BBM_CLUSTER_FIRST_POLL_MS 250
 #define BBM_CLUSTER_LAST_POLL_MS 150
 
-/* How often those are tried that have not been told of a pause: the status shows them without a process. */
+/* How often those are tried that do not know of a pause yet: the status shows them without a process. */
 #define BBM_CLUSTER_REACH_MS 5000
 
 /* How often the sums over its shards are made. */
@@ -128,7 +128,7 @@ typedef struct ClusterStep
 	bool		stale;			/* out of decide: nothing, as somebody has changed the row since */
 	bool		moved;			/* out of compare_shards: they are not there any more */
 	TimestampTz updated_at;		/* out of decide: when it was made running */
-	char	   *unreached;		/* out of reach: the nodes that have still not been told */
+	char	   *unreached;		/* out of reach: the nodes that still do not know */
 	BbmStatus	status;			/* out: the migration's */
 } ClusterStep;
 
@@ -385,10 +385,10 @@ decide(void *arg)
 }
 
 /*
- * The migration is paused, or has failed, and some nodes could not be told.
+ * The migration is paused, or has failed, and some nodes could not be reached.
  * They are asked first, without a lock of the migration; if other nodes are
- * away now, those that have come back are told.  A session may start it before
- * we have its lock: then the nodes know, and there is nothing left to tell.
+ * away now, those that have come back are paused.  A session may start it before
+ * we have its lock: then the nodes know, and there is nothing left to do.
  */
 static void
 reach(void *arg)
@@ -431,7 +431,7 @@ waits_for(const ClusterStep *step)
 	return state->waiting ? psprintf("%s; one waits for %s", shards, state->waiting) : shards;
 }
 
-/* The migration of a distributed table does not run, but some nodes do not know that yet: tells them. */
+/* The migration of a distributed table does not run, but some nodes do not know that yet: pauses it there. */
 BbmOutcome
 bbm_reach_nodes(BbmEngine *engine, const BbmMigration *migration)
 {
@@ -449,11 +449,11 @@ bbm_reach_nodes(BbmEngine *engine, const BbmMigration *migration)
 	if (step.unreached == NULL)
 	{
 		ereport(LOG,
-				(errmsg("all nodes have been told that migration \"%s\" does not run", bbm_printable(migration->name))));
+				(errmsg("all nodes know that migration \"%s\" does not run", bbm_printable(migration->name))));
 		bbm_state_changed();
 		return BBM_WORKED;
 	}
-	reason = bbm_reason(psprintf("nodes that are to be told that it does not run: %s", step.unreached),
+	reason = bbm_reason(psprintf("nodes that do not know yet that it does not run: %s", step.unreached),
 						TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_CLUSTER_REACH_MS));
 	return bbm_wait_until(migration->id, &reason);
 }

@@ -216,7 +216,7 @@ bbm_phase_ended(BbmTarget *target)
 
 	found = bbm_jobs_found(migration->id, round);
 	by_check = bbm_verifies_by_check(target, round);
-	/* the shard's last node has been told to do them, and may have done a part */
+	/* the shard's last node had to do them, and may have done a part */
 	if (found > 0 && target->shard && target->shard->repairs)
 		bbm_jobs_repair(migration->id, round);
 	else if (found > 0 && (by_check || state.is_wide || !target->rounds))

@@ -2,7 +2,7 @@
  *
  * cluster.c
  *		Migrations of distributed tables (Citus): what can be defined, and how
- *		a node takes up the shards that it has.
+ *		a node begins with the shards that it has.
  *
  * NOTES
  *	  See catalog/shards.c for how a batch and its record stay together, and
@@ -141,7 +141,7 @@ bbm_cluster_may_alter(const char *column)
 	return false;
 }
 
-/* Bounds that are given hold for each shard; each node finds the others in the shard that it takes up. */
+/* Bounds that are given hold for each shard; each node finds the others in the shard that it begins with. */
 static void
 resolve_bounds(BbmDefinition *d, BbmMigration *m, Oid relid)
 {
@@ -257,16 +257,16 @@ bbm_shards_ready(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(version));
 }
 
-typedef struct TakeUp
+typedef struct NewPart
 {
 	const char *record;
 	BbmShardRecord *shard;
 	int64		total;			/* an estimate of the keys to do; negative: none yet */
-} TakeUp;
+} NewPart;
 
 /* Determines the range: what is given, and what there is in the shard now. */
 static void
-find_bounds(BbmDefinition *d, TakeUp *args)
+find_bounds(BbmDefinition *d, NewPart *args)
 {
 	BbmMigration *m = bbm_definition_migration(d, CurrentMemoryContext);
 	BbmBound	min = m->min;
@@ -303,9 +303,9 @@ find_bounds(BbmDefinition *d, TakeUp *args)
  * belong to the current user.
  */
 static void
-take_up(void *arg)
+make_part(void *arg)
 {
-	TakeUp	   *args = arg;
+	NewPart    *args = arg;
 	BbmShardRecord *shard = args->shard;
 	BbmDefinition d;
 	BbmMigration *m;
@@ -385,7 +385,7 @@ report(StringInfo buf, const BbmShardRecord *shard, const BbmShardPart *part, co
 static ErrorData *
 sync_shard(const char *record, BbmShardRecord *shard, const BbmShardPart *part, bool restart)
 {
-	TakeUp		args = {record, shard, -1};
+	NewPart		args = {record, shard, -1};
 
 	if (part && (!shard->found || shard->finished || part->epoch != shard->epoch))
 	{
@@ -397,7 +397,7 @@ sync_shard(const char *record, BbmShardRecord *shard, const BbmShardPart *part, 
 	if (part && shard->altered)
 		bbm_shard_part_alter(part, shard);
 	if (part == NULL)
-		return shard->active ? bbm_txn_part(take_up, &args) : NULL;
+		return shard->active ? bbm_txn_part(make_part, &args) : NULL;
 	if (shard->active ? part->status == BBM_PAUSED || (restart && part->status == BBM_FAILED) :
 		part->status == BBM_ACTIVE || part->status == BBM_RUNNING)
 		(void) bbm_migration_set_status(part->id, shard->active ? BBM_ACTIVE : BBM_PAUSED);
