@@ -124,7 +124,7 @@ see_error(void *arg)
 	if (!enforced)
 		ereport(LOG,
 				(errmsg("a statement caught the cancel that was to end it, and goes on"),
-				 errdetail("It is cancelled again in a way that PL/pgSQL does not catch. If that is of no use, the process is terminated."),
+				 errdetail("It is cancelled again in a way that PL/pgSQL does not catch. If that has no effect, the process is terminated."),
 				 errhidestmt(true), errhidecontext(true)));
 	enforced = true;
 }

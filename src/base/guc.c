@@ -116,7 +116,7 @@ const BbmSettingDef bbm_settings[BBM_SETTINGS] = {
 	.limit = LIMIT_MOST},
 	[BBM_WAIT_FOR_AUTOVACUUM] = {"bbm.wait_for_autovacuum", KIND_BOOL, &wait_for_autovacuum, true, 0, 0, 0,
 		"Begins no batch while autovacuum is at work on the table.",
-	"One against transaction ID wraparound is not waited for.",
+	"An autovacuum against transaction ID wraparound does not count.",
 	.limit = LIMIT_ON},
 	[BBM_MAX_HORIZON_AGE] = {"bbm.max_horizon_age", KIND_INT, &max_horizon_age, -1, -1, INT_MAX, GUC_UNIT_MS,
 		"Sets for how long a transaction may keep dead tuples from being removed while batches run.",

@@ -112,7 +112,7 @@ bbm_shard_record_pause(Oid owner, const char *record, const char *table, BbmClus
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("shards of table %s are being moved", table),
-					 errdetail("Which of its nodes has them cannot be said just now; and %s.", report->trouble),
+					 errdetail("It is not known at this moment which of its nodes has them; and %s.", report->trouble),
 					 errhint("Repeat it.")));
 	}
 	if (report->silent == 0)

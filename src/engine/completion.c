@@ -114,7 +114,7 @@ not_as_it_should_be(const BbmTarget *target, int64 found, bool by_check, bool wi
 			 errdetail("They do not meet the check: %s", migration->row_check) :
 			 errdetail("They still meet \"filter\": %s", migration->filter),
 			 wide ?
-			 errhint(BBM_VERIFICATION_HINT " Rows of any key count, also those that have come, or moved, since it was defined.") :
+			 errhint(BBM_VERIFICATION_HINT " Rows with any key count, also those that were inserted or moved since it was defined.") :
 			 errhint(BBM_VERIFICATION_HINT)));
 }
 
