@@ -29,7 +29,6 @@
 #include "base/guc.h"
 #include "base/shmem.h"
 #include "base/txn.h"
-#include "catalog/claims.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"
 #include "catalog/shard_control.h"
@@ -480,7 +479,6 @@ pause_parts(const char *record, bool cancel)
 {
 	int			n = 0;
 	ListCell   *cell;
-	ListCell   *other;
 
 	foreach(cell, bbm_shard_parts(record))
 	{
@@ -488,11 +486,7 @@ pause_parts(const char *record, bool cancel)
 
 		if (part->status == BBM_ACTIVE || part->status == BBM_RUNNING)
 			(void) bbm_migration_set_status(part->id, BBM_PAUSED);
-		if (cancel)
-			n += bbm_cancel_running(part->id);
-		else
-			foreach(other, bbm_jobs_running(part->id))
-				n += bbm_job_is_alive(lfirst(other));
+		n += cancel ? bbm_cancel_running(part->id) : bbm_count_running(part->id);
 	}
 	return n;
 }
