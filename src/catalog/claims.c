@@ -256,17 +256,14 @@ bbm_jobs_running(int64 migration_id)
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		BbmRunningJob *job = palloc(sizeof(BbmRunningJob));
-		bool		isnull;
 
 		job->id = bbm_sql_int64(i, 1);
 		job->migration_id = bbm_sql_int64(i, 2);
 		job->attempts = bbm_sql_int64(i, 3);
 		job->pid = bbm_sql_int64(i, 4);
 		job->worker_id = bbm_sql_int64(i, 5);
-		job->owner = DatumGetObjectId(bbm_sql_get(i, 6, &isnull));
-		job->started_at = DatumGetTimestampTz(bbm_sql_get(i, 7, &isnull));
-		if (isnull)
-			job->started_at = DT_NOBEGIN;
+		job->owner = bbm_sql_oid(i, 6);
+		job->started_at = bbm_sql_is_null(i, 7) ? DT_NOBEGIN : bbm_sql_int64(i, 7);
 		list = lappend(list, job);
 	}
 	return list;
