@@ -12,6 +12,7 @@
  */
 #include "base/requests.h"
 
+#include "base/guc.h"
 #include "base/shared.h"
 #include "base/shmem.h"
 

@@ -35,6 +35,7 @@
 #include "catalog/shards.h"
 #include "engine/bisect.h"
 #include "engine/claim.h"
+#include "engine/outcome.h"
 #include "engine/outside.h"
 #include "engine/run_range.h"
 #include "engine/verify.h"

@@ -21,6 +21,7 @@
 
 #include "base/txn.h"
 #include "catalog/extension.h"
+#include "catalog/shard_records.h"
 #include "strategy/strategy.h"
 #include "target/job.h"
 #include "target/key.h"

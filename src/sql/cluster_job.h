@@ -10,6 +10,7 @@
 
 #include "base/bbm.h"
 
+#include "catalog/distribution.h"
 #include "catalog/options.h"
 
 extern void bbm_cluster_check_job(BbmMigration *m, Oid relid, const BbmDistribution *distribution);

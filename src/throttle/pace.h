@@ -13,7 +13,7 @@
 
 #include "base/bbm.h"
 
-#include "base/shared.h"
+#include "base/cpu_use.h"
 #include "base/impact.h"
 
 /* The set point: a wait for a CPU, or for a lock, that nobody minds. */
