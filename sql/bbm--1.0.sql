@@ -281,7 +281,7 @@ CREATE FUNCTION bbm_internal.bbm_record_guard() RETURNS trigger
 
 COMMENT ON FUNCTION bbm_internal.bbm_migration_guard IS 'trigger: checks who may write a migration, and which status may follow which';
 COMMENT ON FUNCTION bbm_internal.bbm_migration_event IS 'trigger: records the event, notifies listeners and wakes workers';
-COMMENT ON FUNCTION bbm_internal.bbm_migration_summary IS 'trigger: tells a user how many migrations a statement has started or paused, and if nothing runs them';
+COMMENT ON FUNCTION bbm_internal.bbm_migration_summary IS 'trigger: reports how many migrations a statement has started or paused, and whether nothing runs them';
 COMMENT ON FUNCTION bbm_internal.bbm_job_guard IS 'trigger: only workers write jobs';
 COMMENT ON FUNCTION bbm_internal.bbm_job_deleted IS 'trigger: refuses the DELETE of a job whose range would be left out';
 COMMENT ON FUNCTION bbm_internal.bbm_truncate_guard IS 'trigger: refuses TRUNCATE while a migration is not paused';

@@ -340,7 +340,7 @@ CREATE UNIQUE INDEX better ON c (k DESC, o);
 SELECT bbm_alter('m', index_name => 'better');
 CALL bbm_run('m');
 SELECT n, count(*) FROM c GROUP BY n;
--- a function that processes as many rows as it is told is told of all that share a key
+-- a function that processes batch_size rows gets the number of all that share a key
 CREATE TABLE shared (k text NOT NULL, n int NOT NULL DEFAULT 0);
 INSERT INTO shared SELECT chr(97 + i % 3) FROM generate_series(1, 45) i;
 CREATE INDEX ON shared (k);

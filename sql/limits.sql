@@ -18,7 +18,7 @@ ALTER SYSTEM SET bbm.max_replication_delay = '10s';
 ALTER SYSTEM SET bbm.wait_for_standbys = on;
 ALTER SYSTEM SET bbm.max_horizon_age = '1h';
 ALTER SYSTEM SET bbm.max_dead_tuples = 1000000;
-ALTER SYSTEM SET bbm.max_dead_share = 0.5;
+ALTER SYSTEM SET bbm.max_dead_tuple_ratio = 0.5;
 ALTER SYSTEM SET bbm.max_wal_rate = '10MB';
 ALTER SYSTEM SET bbm.max_row_rate = 1000;
 ALTER SYSTEM SET bbm.max_active_sessions = 50;
@@ -58,7 +58,7 @@ SELECT entry, limited.try(entry) FROM (VALUES
     (33, 'bbm.wait_for_autovacuum=on'), (34, 'bbm.wait_for_autovacuum=off'),
     (35, 'bbm.max_horizon_age=1h'), (36, 'bbm.max_horizon_age=2h'), (37, 'bbm.max_horizon_age=-1'),
     (38, 'bbm.max_dead_tuples=0'), (39, 'bbm.max_dead_tuples=1000001'), (40, 'bbm.max_dead_tuples=-1'),
-    (41, 'bbm.max_dead_share=0.5'), (42, 'bbm.max_dead_share=0.6'), (43, 'bbm.max_dead_share=-1'),
+    (41, 'bbm.max_dead_tuple_ratio=0.5'), (42, 'bbm.max_dead_tuple_ratio=0.6'), (43, 'bbm.max_dead_tuple_ratio=-1'),
     (44, 'bbm.vacuum=on'), (45, 'bbm.vacuum=off'),
     (46, 'bbm.max_wal_rate=1MB'), (47, 'bbm.max_wal_rate=11MB'), (48, 'bbm.max_wal_rate=0'),
     (49, 'bbm.max_row_rate=1000'), (50, 'bbm.max_row_rate=1001'), (51, 'bbm.max_row_rate=0'),
@@ -66,7 +66,7 @@ SELECT entry, limited.try(entry) FROM (VALUES
     (55, 'bbm.min_pace=0.2'), (56, 'bbm.min_pace=0.3'), (57, 'bbm.max_pace=0.5'), (58, 'bbm.max_pace=1'),
     (59, 'bbm.active_hours=00:00-24:00'), (60, 'bbm.condition=true'),
     (61, 'bbm.max_impact=0.5'), (62, 'bbm.max_impact=0.6'), (63, 'bbm.max_impact=-1'),
-    (64, 'bbm.max_impact=-0.5'), (65, 'bbm.max_dead_share=-0.5')) AS v (i, entry) ORDER BY i;
+    (64, 'bbm.max_impact=-0.5'), (65, 'bbm.max_dead_tuple_ratio=-0.5')) AS v (i, entry) ORDER BY i;
 -- one entry of many, and with plain statements
 SELECT bbm_create('many', 'limited.t', 'UPDATE limited.t SET n = n + 1 WHERE id BETWEEN $1 AND $2',
                   settings => '{bbm.lock_timeout=1s, bbm.max_batch_time=1h}');

@@ -161,7 +161,7 @@ SELECT bbm_retry('skipped'), bbm_retry('skipped parts');
 CALL bbm_run('skipped');
 CALL bbm_run('skipped parts');
 SELECT n, count(*) FROM many GROUP BY n ORDER BY n;
--- ... by a function, too, that processes as many rows as it is told
+-- ... by a function, too, that processes batch_size rows
 CREATE FUNCTION up_to(table_name text, column_name text, min numeric, max numeric, batch_size integer) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE many SET n = n + 1 / d WHERE k IN (SELECT k FROM many WHERE k BETWEEN min AND max ORDER BY k LIMIT batch_size);

@@ -92,7 +92,7 @@ FROM (VALUES (0.05), (0.25), (0.5), (1)) v (max);
 SELECT pulse_us, round(mean(shares, 6, 20)::numeric, 2) AS full, mean(shares, 26, 40) > 0.97 AS idle
 FROM (VALUES (500), (1000), (3000), (10000)) p (pulse_us), LATERAL (SELECT machine(2, 1, 32, 300, load('full 20', 'idle 20'), pulse_us, 0.1, 1, true)) m (shares);
 -- bbm.max_impact, on a machine with two CPUs and 32 clients, at half load and nearer to its limit, for twenty minutes after ten; -1 is off, and 7 is the reason.
--- What cannot be told from none is not kept to: that is less than 0.05 here.
+-- What cannot be distinguished from none is not kept to: that is less than 0.05 here.
 CREATE FUNCTION kept(cpus int, clients int, service_us float8, think_us float8, pulse_us float8, min_pace float8, max_impact float8, seconds int, settles int)
 RETURNS float8[] STRICT LANGUAGE c AS :'module', 'bbm_test_pace_impact';
 CREATE TABLE kept_to AS SELECT think_us, max_impact, r[1] AS share, r[2] AS impact, r[4] AS why
@@ -114,7 +114,7 @@ SELECT cpu_times('1000 200 3') AS all, cpu_times('0 0 1') AS began, cpu_times('0
 -- one process that has been there for a while, one that has come since, and sessions that have run for hours before: what they ran then is not counted; nor is one that has gone
 CREATE FUNCTION cpu_ran(pids float8[], ran_us float8[], pids_later float8[], ran_us_later float8[], passed_us float8) RETURNS float8[] STRICT LANGUAGE c AS :'module', 'bbm_test_cpu_ran';
 SELECT cpu_ran('{7}', '{5e6}', '{7}', '{5.6e6}', 1e6) AS there, cpu_ran('{7,8}', '{5e6,1e6}', '{7,9}', '{5.6e6,2e5}', 1e6) AS new, cpu_ran('{}', '{}', '{7}', '{3.6e9}', 1e6) AS session,
-    cpu_ran('{8}', '{1e6}', '{7,9}', '{3.6e9,3.6e9}', 1e6) AS sessions, cpu_ran('{7}', '{5e6}', '{7}', '{5.001e6}', 1e6) AS rests, cpu_ran('{7}', '{5e6}', '{7}', '{4e6}', 1e6) AS again;
+    cpu_ran('{8}', '{1e6}', '{7,9}', '{3.6e9,3.6e9}', 1e6) AS sessions, cpu_ran('{7}', '{5e6}', '{7}', '{5.001e6}', 1e6) AS waits, cpu_ran('{7}', '{5e6}', '{7}', '{4e6}', 1e6) AS again;
 -- a session that has no slot is one of bbm's own processes, too
 SELECT pg_backend_pid() = ANY (cpu_ours()) AS mine;
 SELECT count(*) FROM cpu_use(0);

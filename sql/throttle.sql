@@ -23,7 +23,7 @@ END $$;
 SELECT define('all', ARRAY['bbm.lock_timeout=2s', 'bbm.retry_delay=5ms', 'bbm.retry_max_delay=1h', 'bbm.log_min_duration=0',
     'bbm.max_replication_lag=16MB', 'bbm.max_replication_delay=1min', 'bbm.wait_for_standbys=off',
     'bbm.standby_names=a, "B c"', 'bbm.max_slot_wal=1GB', 'bbm.max_unarchived_wal=-1', 'bbm.wait_for_autovacuum=no',
-    'bbm.max_horizon_age=1h', 'bbm.max_dead_tuples=1000', 'bbm.max_dead_share=0.5', 'bbm.max_wal_rate=1MB',
+    'bbm.max_horizon_age=1h', 'bbm.max_dead_tuples=1000', 'bbm.max_dead_tuple_ratio=0.5', 'bbm.max_wal_rate=1MB',
     'bbm.max_row_rate=1000', 'BBM.Max_Active_Sessions=10', 'bbm.active_hours=Mon-Fri 22:00-06:00 Europe/Berlin, Sat-Sun 0:00-24:00',
     'bbm.condition=SELECT true']);
 SELECT unnest(settings) FROM batched_background_migrations WHERE name = 'all';
@@ -35,8 +35,8 @@ SELECT bbm_drop('all');
 -- what is none
 SELECT e AS entry, c.* FROM (VALUES (1, 'bbm.max_replication_lag'), (2, '=1'), (3, 'bbm.max_workers=1'), (4, 'work_mem=1GB'),
     (5, 'bbm.max_replication_lag='), (6, 'bbm.max_replication_lag=many'), (7, 'bbm.max_replication_lag=-2'),
-    (8, 'bbm.max_replication_lag=10s'), (9, 'bbm.lock_timeout=0'), (10, 'bbm.max_dead_share=1.1'),
-    (11, 'bbm.max_dead_share=NaN'), (12, 'bbm.wait_for_standbys=perhaps'), (13, 'bbm.standby_names=a,,b'),
+    (8, 'bbm.max_replication_lag=10s'), (9, 'bbm.lock_timeout=0'), (10, 'bbm.max_dead_tuple_ratio=1.1'),
+    (11, 'bbm.max_dead_tuple_ratio=NaN'), (12, 'bbm.wait_for_standbys=perhaps'), (13, 'bbm.standby_names=a,,b'),
     (14, 'bbm.max_row_rate=-1'), (15, 'bbm.active_hours=22-6'), (16, 'bbm.active_hours=22:00-25:00'),
     (17, 'bbm.active_hours=22:60-23:00'), (18, 'bbm.active_hours=07:00-07:00'), (19, 'bbm.active_hours=22:00-06:00 Europe/Nowhere'),
     (20, 'bbm.active_hours=Mo 22:00-06:00'), (21, 'bbm.active_hours=22:00-06:00,'), (22, 'bbm.active_hours=22:00-06:00Europe/Berlin'),
@@ -59,7 +59,7 @@ SELECT bbm_drop('plain');
 ALTER SYSTEM SET bbm.active_hours = '22-6';
 ALTER SYSTEM SET bbm.active_hours = '22:00-06:00 Atlantis';
 ALTER SYSTEM SET bbm.standby_names = 'a,,b';
-ALTER SYSTEM SET bbm.max_dead_share = 2;
+ALTER SYSTEM SET bbm.max_dead_tuple_ratio = 2;
 ALTER SYSTEM SET bbm.max_replication_lag = '1h';
 SELECT count(*) FROM pg_settings WHERE name = 'bbm.condition';
 SET bbm.active_hours = '';
@@ -164,7 +164,7 @@ CREATE TABLE half (id int PRIMARY KEY, n int NOT NULL DEFAULT 0) WITH (autovacuu
 INSERT INTO half SELECT generate_series(1, 100);
 UPDATE half SET n = 1 WHERE id <= 50;
 SELECT bbm_create('measured', 'half', 'UPDATE half SET n = 2 WHERE id BETWEEN $1 AND $2', batch_size => 100, settings => ARRAY['bbm.max_dead_tuples=200',
-    'bbm.max_dead_share=0.5', 'bbm.wait_for_autovacuum=on', 'bbm.max_unarchived_wal=5', 'bbm.max_replication_lag=1MB', 'bbm.max_slot_wal=1GB',
+    'bbm.max_dead_tuple_ratio=0.5', 'bbm.wait_for_autovacuum=on', 'bbm.max_unarchived_wal=5', 'bbm.max_replication_lag=1MB', 'bbm.max_slot_wal=1GB',
     'bbm.max_active_sessions=1000', 'bbm.active_hours=00:00-12:00 UTC, 12:00-00:00 UTC', 'bbm.max_row_rate=1', 'bbm.max_horizon_age=1d']) > 0 AS created;
 SELECT pg_stat_force_next_flush();
 SELECT signal, CASE WHEN limit_value LIKE '% s' OR signal LIKE '%session%' THEN regexp_replace(value, '^[0-9.]+', 'n') ELSE value END AS value,
@@ -173,11 +173,11 @@ FROM bbm_throttle('measured');
 SELECT share FROM bbm_throttle('measured') WHERE signal = 'dead tuples';
 -- the one limit is exceeded, and the other is not
 SELECT bbm_create('one of two', 'half', 'UPDATE half SET n = 2 WHERE id BETWEEN $1 AND $2',
-                  settings => '{bbm.max_dead_tuples=40,bbm.max_dead_share=0.5}') > 0 AS created;
+                  settings => '{bbm.max_dead_tuples=40,bbm.max_dead_tuple_ratio=0.5}') > 0 AS created;
 SELECT signal, value, limit_value, share, throttles, reason FROM bbm_throttle('one of two') WHERE signal = 'dead tuples';
 -- what is below zero is off, also where -1 is not all that is
-SELECT bbm_create('below zero', 'half', 'UPDATE half SET n = 2 WHERE id BETWEEN $1 AND $2', settings => '{bbm.max_dead_share=-0.5}') > 0 AS created;
-SELECT count(*) FROM bbm_throttle('below zero') WHERE setting = 'bbm.max_dead_share';
+SELECT bbm_create('below zero', 'half', 'UPDATE half SET n = 2 WHERE id BETWEEN $1 AND $2', settings => '{bbm.max_dead_tuple_ratio=-0.5}') > 0 AS created;
+SELECT count(*) FROM bbm_throttle('below zero') WHERE setting = 'bbm.max_dead_tuple_ratio';
 -- a hundred rows at one a second
 CALL bbm_run('measured');
 SELECT signal, value ~ '^[0-9]+ rows a second$' AS value, limit_value, share > 1 AS exceeded, throttles, reason FROM bbm_throttle('measured') WHERE signal = 'row rate';

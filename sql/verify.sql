@@ -73,14 +73,14 @@ DROP FUNCTION job;
 SELECT bbm_verify('job');
 
 -- what is wrong
-SELECT bbm_create('untold', 'items', 'UPDATE items SET total = 0 WHERE id BETWEEN $1 AND $2');
-SELECT bbm_verify('untold');
-SELECT bbm_verify('untold', 'total IS NOT NULL');
-SELECT bbm_verify('untold', 'total =');
-SELECT bbm_verify('untold', 'nonsense > 0');
-SELECT bbm_verify('untold', 'random() > 0.5');
-SELECT bbm_verify('untold', 'true) OR (true');
-SELECT bbm_verify('untold', 'total');
+SELECT bbm_create('untested', 'items', 'UPDATE items SET total = 0 WHERE id BETWEEN $1 AND $2');
+SELECT bbm_verify('untested');
+SELECT bbm_verify('untested', 'total IS NOT NULL');
+SELECT bbm_verify('untested', 'total =');
+SELECT bbm_verify('untested', 'nonsense > 0');
+SELECT bbm_verify('untested', 'random() > 0.5');
+SELECT bbm_verify('untested', 'true) OR (true');
+SELECT bbm_verify('untested', 'total');
 SELECT bbm_verify(NULL);
 SELECT bbm_verify('nothing');
 BEGIN;

@@ -124,7 +124,7 @@ see_error(void *arg)
 	if (!enforced)
 		ereport(LOG,
 				(errmsg("a statement caught the cancel that was to end it, and goes on"),
-				 errdetail("It is cancelled again in a way that PL/pgSQL does not catch. If that is of no use, the process is terminated."),
+				 errdetail("It is cancelled again in a way that PL/pgSQL does not catch. If that has no effect, the process is terminated."),
 				 errhidestmt(true), errhidecontext(true)));
 	enforced = true;
 }
@@ -189,7 +189,7 @@ bbm_cancel_seen(void)
 
 /*
  * Has a cancel of this process ended the last transaction, with this error?
- * Not if another server was told to end its statement, as by its
+ * Not if another server had to end its statement, as by its
  * statement_timeout, or if a function raised the error: that may be so each
  * time.
  */

@@ -50,7 +50,7 @@ static int	max_unarchived_wal;
 static bool wait_for_autovacuum;
 static int	max_horizon_age;
 static int	max_dead_tuples;
-static double max_dead_share;
+static double max_dead_tuple_ratio;
 static bool vacuum;
 static int	max_wal_rate;
 static int	max_row_rate;
@@ -116,7 +116,7 @@ const BbmSettingDef bbm_settings[BBM_SETTINGS] = {
 	.limit = LIMIT_MOST},
 	[BBM_WAIT_FOR_AUTOVACUUM] = {"bbm.wait_for_autovacuum", KIND_BOOL, &wait_for_autovacuum, true, 0, 0, 0,
 		"Begins no batch while autovacuum is at work on the table.",
-	"One against transaction ID wraparound is not waited for.",
+	"An autovacuum against transaction ID wraparound does not count.",
 	.limit = LIMIT_ON},
 	[BBM_MAX_HORIZON_AGE] = {"bbm.max_horizon_age", KIND_INT, &max_horizon_age, -1, -1, INT_MAX, GUC_UNIT_MS,
 		"Sets for how long a transaction may keep dead tuples from being removed while batches run.",
@@ -126,7 +126,7 @@ const BbmSettingDef bbm_settings[BBM_SETTINGS] = {
 		"Sets how many dead tuples the table may have while batches run.",
 	"-1 turns it off.",
 	.limit = LIMIT_MOST},
-	[BBM_MAX_DEAD_SHARE] = {"bbm.max_dead_share", KIND_REAL, &max_dead_share, -1, -1, 1, 0,
+	[BBM_MAX_DEAD_TUPLE_RATIO] = {"bbm.max_dead_tuple_ratio", KIND_REAL, &max_dead_tuple_ratio, -1, -1, 1, 0,
 		"Sets the maximum dead tuple ratio of the table while batches run.",
 	"-1 turns it off.",
 	.limit = LIMIT_MOST},
@@ -369,7 +369,7 @@ bbm_guc_define(void)
 }
 
 /*
- * Reads the configuration files anew if the server was told to reload them;
+ * Reads the configuration files anew if somebody has the server reload them;
  * returns whether that was so.  Called between transactions of ours: a setting
  * does not change while a batch runs.
  */

@@ -47,7 +47,7 @@ typedef enum BbmSetting
 	BBM_WAIT_FOR_AUTOVACUUM,
 	BBM_MAX_HORIZON_AGE,		/* ms, -1 off */
 	BBM_MAX_DEAD_TUPLES,		/* -1 off */
-	BBM_MAX_DEAD_SHARE,			/* of the table's rows, -1 off */
+	BBM_MAX_DEAD_TUPLE_RATIO,	/* of the table's rows, -1 off */
 	BBM_VACUUM,
 	BBM_MAX_WAL_RATE,			/* kB/s, 0 off */
 	BBM_MAX_ROW_RATE,			/* rows/s, 0 off */

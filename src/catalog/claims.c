@@ -238,9 +238,9 @@ bbm_competing_migrations(int64 migration_id, Oid table)
 	return competitors;
 }
 
-/* Returns a list of BbmRunningJob: those of this migration, or (0) of all. */
+/* Returns a list of BbmRunningJob, in the current memory context: those of this migration, or (0) of all. */
 List *
-bbm_jobs_running(int64 migration_id, MemoryContext context)
+bbm_jobs_running(int64 migration_id)
 {
 	static BbmSql sql = {
 		"SELECT j.id, j.batched_background_migration_id, j.attempts::bigint, "
@@ -251,26 +251,20 @@ bbm_jobs_running(int64 migration_id, MemoryContext context)
 		1, {INT8OID}
 	};
 	List	   *list = NIL;
-	MemoryContext old;
 
 	bbm_sql_run(&sql, false, Int64GetDatum(migration_id));
-	old = MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		BbmRunningJob *job = palloc(sizeof(BbmRunningJob));
-		bool		isnull;
 
 		job->id = bbm_sql_int64(i, 1);
 		job->migration_id = bbm_sql_int64(i, 2);
 		job->attempts = bbm_sql_int64(i, 3);
 		job->pid = bbm_sql_int64(i, 4);
 		job->worker_id = bbm_sql_int64(i, 5);
-		job->owner = DatumGetObjectId(bbm_sql_get(i, 6, &isnull));
-		job->started_at = DatumGetTimestampTz(bbm_sql_get(i, 7, &isnull));
-		if (isnull)
-			job->started_at = DT_NOBEGIN;
+		job->owner = bbm_sql_oid(i, 6);
+		job->started_at = bbm_sql_is_null(i, 7) ? DT_NOBEGIN : bbm_sql_int64(i, 7);
 		list = lappend(list, job);
 	}
-	MemoryContextSwitchTo(old);
 	return list;
 }

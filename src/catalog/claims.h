@@ -59,6 +59,6 @@ typedef struct BbmRunningJob
 extern bool bbm_claim_is_running(int64 migration_id, TimestampTz updated_at);
 extern bool bbm_claim_state(int64 migration_id, BbmClaimState *state);
 extern List *bbm_competing_migrations(int64 migration_id, Oid table);
-extern List *bbm_jobs_running(int64 migration_id, MemoryContext context);
+extern List *bbm_jobs_running(int64 migration_id);
 
 #endif							/* BBM_CATALOG_CLAIMS_H */

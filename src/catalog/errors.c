@@ -118,11 +118,9 @@ bbm_errors(int64 migration_id)
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		BbmQuarantined *entry = palloc0(sizeof(BbmQuarantined));
-		bool		isnull;
-		Datum		relation = bbm_sql_get(i, 2, &isnull);
 
 		entry->id = bbm_sql_int64(i, 1);
-		entry->relation = isnull ? InvalidOid : DatumGetObjectId(relation);
+		entry->relation = bbm_sql_oid(i, 2);
 		entry->min.number = bbm_sql_int64(i, 3);
 		entry->max.number = bbm_sql_int64(i, 4);
 		entry->min.key = bbm_sql_array(i, 5, CurrentMemoryContext);
@@ -164,11 +162,9 @@ bbm_errors_retry(int64 migration_id)
 		8, {INT8OID, INT8ARRAYOID, OIDARRAYOID, TEXTARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID}
 	};
 	Datum		values[8] = {Int64GetDatum(migration_id)};
-	bool		isnull;
 
 	bbm_sql_run_values(&take, values, NULL, true);
-	(void) bbm_sql_get(0, 1, &isnull);
-	if (isnull)
+	if (bbm_sql_is_null(0, 1))
 		return 0;
 	for (int i = 1; i < lengthof(values); i++)
 		values[i] = bbm_sql_array(0, i, CurrentMemoryContext);

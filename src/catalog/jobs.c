@@ -157,9 +157,6 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id
 		"reduced_sub_batch_size::bigint, no_progress::bigint, kind, phase = 'verify', requeues_in_row::bigint",
 		5, {INT8OID, INT4OID, TIMESTAMPTZOID, INT4OID, INT4OID}
 	};
-	Datum		cursor;
-	Datum		relation;
-	bool		isnull;
 
 	bbm_sql_run(&sql, true, Int64GetDatum(migration_id), Int32GetDatum(status), TimestampTzGetDatum(now),
 				Int32GetDatum(MyProcPid), Int32GetDatum(worker_id));
@@ -169,9 +166,8 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id
 	job->migration_id = migration_id;
 	job->min.number = bbm_sql_int64(0, 2);
 	job->max.number = bbm_sql_int64(0, 3);
-	cursor = bbm_sql_get(0, 4, &isnull);
-	job->has_cursor = !isnull;
-	job->cursor.number = isnull ? 0 : DatumGetInt64(cursor);
+	job->has_cursor = !bbm_sql_is_null(0, 4);
+	job->cursor.number = bbm_sql_int64(0, 4);
 	job->attempts = bbm_sql_int64(0, 5);
 	job->claim_epoch = bbm_sql_int64(0, 6);
 	job->key_count = bbm_sql_int64(0, 7);
@@ -179,15 +175,14 @@ bbm_job_reclaim(int64 migration_id, int status, TimestampTz now, int32 worker_id
 	job->min.key = bbm_sql_array(0, 9, context);
 	job->max.key = bbm_sql_array(0, 10, context);
 	job->cursor.key = bbm_sql_array(0, 11, context);
-	relation = bbm_sql_get(0, 12, &isnull);
-	job->relation = isnull ? InvalidOid : DatumGetObjectId(relation);
+	job->relation = bbm_sql_oid(0, 12);
 	job->relation_name = bbm_sql_text(0, 13, context);
 	job->batch_size = bbm_sql_int64(0, 14);
-	job->bisect = DatumGetBool(bbm_sql_get(0, 15, &isnull));
+	job->bisect = bbm_sql_bool(0, 15);
 	job->reduced_sub_batch_size = bbm_sql_int64(0, 16);
 	job->no_progress = bbm_sql_int64(0, 17);
 	job->kind = bbm_job_kind(bbm_sql_text(0, 18, CurrentMemoryContext));
-	job->phase.verifies = DatumGetBool(bbm_sql_get(0, 19, &isnull));
+	job->phase.verifies = bbm_sql_bool(0, 19);
 	job->requeues_in_row = bbm_sql_int64(0, 20);
 	return true;
 }

@@ -16,24 +16,6 @@
 #include "catalog/extension.h"
 #include "catalog/sql.h"
 
-static Oid
-get_oid(uint64 row, int column)
-{
-	bool		isnull;
-	Datum		datum = bbm_sql_get(row, column, &isnull);
-
-	return isnull ? InvalidOid : DatumGetObjectId(datum);
-}
-
-static bool
-get_bool(uint64 row, int column)
-{
-	bool		isnull;
-	Datum		datum = bbm_sql_get(row, column, &isnull);
-
-	return !isnull && DatumGetBool(datum);
-}
-
 /* What a row of all our columns has: its values last as long as SPI_tuptable. */
 static void
 read_definition(uint64 row, BbmDefinition *d)
@@ -164,7 +146,7 @@ bbm_migration_nearest(const char *name, bool (*may_see) (Oid owner))
 		int			distance = is_shortened(name, other) ? 0 :
 			varstr_levenshtein_less_equal(name, strlen(name), other, strlen(other), 1, 1, 1, most, true);
 
-		if (distance > most || !may_see(get_oid(i, 2)))
+		if (distance > most || !may_see(bbm_sql_oid(i, 2)))
 			continue;
 		nearest = other;
 		/* another one has to be nearer */
@@ -304,7 +286,7 @@ bbm_runnable_owners(MemoryContext context)
 	bbm_sql_run(&sql, false, CStringGetTextDatum(bbm_origin()));
 	old = MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < SPI_processed; i++)
-		list = lappend_oid(list, get_oid(i, 1));
+		list = lappend_oid(list, bbm_sql_oid(i, 1));
 	MemoryContextSwitchTo(old);
 	return list;
 }
@@ -575,7 +557,7 @@ bbm_migration_set_status(int64 id, BbmStatus status)
 	};
 
 	bbm_sql_run(&sql, false, Int64GetDatum(id), Int32GetDatum((int) status));
-	return SPI_processed > 0 && get_bool(0, 1);
+	return SPI_processed > 0 && bbm_sql_bool(0, 1);
 }
 
 /*

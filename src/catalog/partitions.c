@@ -27,21 +27,20 @@ static BbmPartitionState *
 read_entry(uint64 row)
 {
 	BbmPartitionState *entry = palloc0(sizeof(BbmPartitionState));
-	bool		isnull;
 
-	entry->relation = DatumGetObjectId(bbm_sql_get(row, 1, &isnull));
+	entry->relation = bbm_sql_oid(row, 1);
 	entry->name = bbm_sql_text(row, 2, CurrentMemoryContext);
 	entry->phase.round = bbm_sql_int64(row, 3);
 	entry->started_round = bbm_sql_int64(row, 4);
 	entry->end_block = (BlockNumber) bbm_sql_int64(row, 5);
-	entry->joined = DatumGetBool(bbm_sql_get(row, 6, &isnull));
-	entry->has_extent = DatumGetBool(bbm_sql_get(row, 7, &isnull));
+	entry->joined = bbm_sql_bool(row, 6);
+	entry->has_extent = bbm_sql_bool(row, 7);
 	entry->low.number = bbm_sql_int64(row, 8);
 	entry->high.number = bbm_sql_int64(row, 9);
 	entry->low.key = bbm_sql_array(row, 10, CurrentMemoryContext);
 	entry->high.key = bbm_sql_array(row, 11, CurrentMemoryContext);
-	entry->phase.verifies = DatumGetBool(bbm_sql_get(row, 12, &isnull));
-	entry->attached = DatumGetBool(bbm_sql_get(row, 13, &isnull));
+	entry->phase.verifies = bbm_sql_bool(row, 12);
+	entry->attached = bbm_sql_bool(row, 13);
 	return entry;
 }
 

@@ -22,13 +22,9 @@ started_at(int64 migration_id)
 		"SELECT at FROM @.bbm_events WHERE migration_id = $1 AND event IN ('created', 'started') ORDER BY id DESC LIMIT 1",
 		1, {INT8OID}
 	};
-	bool		isnull = true;
-	Datum		at = (Datum) 0;
 
 	bbm_sql_run(&sql, false, Int64GetDatum(migration_id));
-	if (SPI_processed > 0)
-		at = bbm_sql_get(0, 1, &isnull);
-	return isnull ? DT_NOBEGIN : DatumGetTimestampTz(at);
+	return SPI_processed == 0 || bbm_sql_is_null(0, 1) ? DT_NOBEGIN : bbm_sql_int64(0, 1);
 }
 
 /* The ids of jobs that had rows quarantined since then, as an array in the current context. */
@@ -39,10 +35,9 @@ jobs_with_quarantined(int64 migration_id, TimestampTz since)
 		"SELECT coalesce(array_agg(DISTINCT job_id), '{}') FROM @.bbm_row_errors WHERE migration_id = $1 AND at >= $2",
 		2, {INT8OID, TIMESTAMPTZOID}
 	};
-	bool		isnull;
 
 	bbm_sql_run(&sql, false, Int64GetDatum(migration_id), TimestampTzGetDatum(since));
-	return PointerGetDatum(DatumGetArrayTypePCopy(bbm_sql_get(0, 1, &isnull)));
+	return bbm_sql_array(0, 1, CurrentMemoryContext);
 }
 
 /*

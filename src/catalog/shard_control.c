@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * shard_control.c
- *		How the nodes of a migration of a distributed table are told that it is
+ *		How the nodes of a migration of a distributed table learn that it is
  *		paused, while some of them do not answer.
  *
  * NOTES
@@ -14,7 +14,7 @@
  *	  but the nodes knows these keys.
  *
  *	  Which nodes are left is in the migration's row, until the coordinator has
- *	  told them as well (engine/cluster.c).
+ *	  reached them as well (engine/cluster.c).
  *
  *-------------------------------------------------------------------------
  */
@@ -86,14 +86,14 @@ reported_keys(const BbmClusterReport *report)
 }
 
 /*
- * Tells the nodes, in this transaction, that they are to begin no other batch.
- * Those that cannot be told are in the report, and what the others are told
- * does not depend on them.
+ * Has the nodes begin no other batch, once this transaction has committed.
+ * Those that cannot be reached are in the report, and the others do not depend
+ * on them.
  *
  * A shard that moves while we ask may be reported by neither of its nodes, so
  * we then ask again; one that moves after that keeps its key.  If a node that
  * did not answer has come back and lost a shard to another one meanwhile, that
- * shard goes on until the coordinator tells the node that is in the report.
+ * shard goes on until the coordinator reaches the node that is in the report.
  * After a split, a part without a row of its own does not run.
  */
 void
@@ -112,7 +112,7 @@ bbm_shard_record_pause(Oid owner, const char *record, const char *table, BbmClus
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("shards of table %s are being moved", table),
-					 errdetail("Which of its nodes has them cannot be said just now; and %s.", report->trouble),
+					 errdetail("It is not known at this moment which of its nodes has them; and %s.", report->trouble),
 					 errhint("Repeat it.")));
 	}
 	if (report->silent == 0)
@@ -125,7 +125,7 @@ bbm_shard_record_pause(Oid owner, const char *record, const char *table, BbmClus
 												 record, quote_literal_cstr(lfirst(cell))));
 }
 
-/* The nodes that are not told yet, as they are in the migration's row; NULL: none. */
+/* The nodes that were not reached yet, as they are in the migration's row; NULL: none. */
 char *
 bbm_unreached_nodes(const BbmClusterReport *report)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * shard_control.h
- *		How the nodes of a migration of a distributed table are told that it is
+ *		How the nodes of a migration of a distributed table learn that it is
  *		paused, while some of them do not answer.
  *
  *-------------------------------------------------------------------------

@@ -17,7 +17,6 @@
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
 
-#include "catalog/extension.h"
 #include "catalog/migrations.h"
 #include "catalog/sql.h"
 
@@ -41,14 +40,12 @@ bbm_shard_parts(const char *record)
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		BbmShardPart *part = palloc(sizeof(BbmShardPart));
-		bool		isnull;
 
 		part->id = bbm_sql_int64(i, 1);
 		part->shard = bbm_sql_int64(i, 2);
 		part->epoch = bbm_sql_int64(i, 3);
 		part->status = (BbmStatus) bbm_sql_int64(i, 4);
-		(void) bbm_sql_get(i, 5, &isnull);
-		part->has_total = !isnull;
+		part->has_total = !bbm_sql_is_null(i, 5);
 		part->total = bbm_sql_int64(i, 5);
 		part->error = bbm_sql_text(i, 6, CurrentMemoryContext);
 		part->sqlstate = bbm_sql_text(i, 7, CurrentMemoryContext);

@@ -34,7 +34,6 @@
 #include "base/point.h"
 #include "base/txn.h"
 #include "catalog/extension.h"
-#include "catalog/jobs.h"
 #include "catalog/shards.h"
 #include "catalog/sql.h"
 #include "catalog/totals.h"
@@ -322,7 +321,7 @@ add_part(Oid owner, const char *record, const BbmDistribution *d, const BbmDistr
  * use by any shard.  There is no other split either until we commit: it would
  * wait for the lock of the shard's metadata.  Citus commits on the other nodes
  * after us, so our commit has to survive a crash: what they have prepared would be
- * rolled back on those which it has not told yet.  A split that came before we had
+ * rolled back on those which do not know of it yet.  A split that came before we had
  * that lock has made the shards more; no split makes them fewer.
  */
 int

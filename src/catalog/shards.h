@@ -64,7 +64,7 @@ typedef struct BbmShardRecord
 	bool		altered;		/* ... since the record was created */
 	bool		min_given;		/* ... which has a bound of the range, for all shards */
 	bool		max_given;
-	char	   *bounds;			/* the same; NULL until the first node has taken it up */
+	char	   *bounds;			/* the same; NULL until the first node has begun with it */
 } BbmShardRecord;
 
 extern bool bbm_citus_is_here(void);

@@ -171,6 +171,35 @@ bbm_sql_int64(uint64 row, int column)
 	return isnull ? 0 : DatumGetInt64(datum);
 }
 
+/* InvalidOid when NULL. */
+Oid
+bbm_sql_oid(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		datum = bbm_sql_get(row, column, &isnull);
+
+	return isnull ? InvalidOid : DatumGetObjectId(datum);
+}
+
+/* false when NULL. */
+bool
+bbm_sql_bool(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		datum = bbm_sql_get(row, column, &isnull);
+
+	return !isnull && DatumGetBool(datum);
+}
+
+bool
+bbm_sql_is_null(uint64 row, int column)
+{
+	bool		isnull;
+
+	(void) bbm_sql_get(row, column, &isnull);
+	return isnull;
+}
+
 /* NULL when NULL. */
 char *
 bbm_sql_text(uint64 row, int column, MemoryContext context)

@@ -51,7 +51,10 @@ extern Datum bbm_sql_text_value(const char *text);
 
 /* Read the first rows of SPI_tuptable. */
 extern Datum bbm_sql_get(uint64 row, int column, bool *isnull);
+extern bool bbm_sql_is_null(uint64 row, int column);
 extern int64 bbm_sql_int64(uint64 row, int column);
+extern Oid	bbm_sql_oid(uint64 row, int column);
+extern bool bbm_sql_bool(uint64 row, int column);
 extern Datum bbm_sql_array(uint64 row, int column, MemoryContext context);
 extern char *bbm_sql_text(uint64 row, int column, MemoryContext context);
 

@@ -20,12 +20,9 @@ was_reported(const BbmStalled *stalled)
 		"WHERE migration_id = $1 AND event = 'stalled' AND at > $2 AND at <= clock_timestamp()",
 		2, {INT8OID, TIMESTAMPTZOID}
 	};
-	bool		isnull;
-	Datum		reported;
 
 	bbm_sql_run(&sql, false, Int64GetDatum(stalled->id), TimestampTzGetDatum(stalled->since_at));
-	reported = bbm_sql_get(0, 1, &isnull);
-	return !isnull && DatumGetBool(reported);
+	return bbm_sql_bool(0, 1);
 }
 
 /*
@@ -63,11 +60,10 @@ bbm_migrations_stalled(MemoryContext context)
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		BbmStalled *stalled = palloc(sizeof(BbmStalled));
-		bool		isnull;
 
 		stalled->id = bbm_sql_int64(i, 1);
 		stalled->status = (BbmStatus) bbm_sql_int64(i, 2);
-		stalled->owner = DatumGetObjectId(bbm_sql_get(i, 3, &isnull));
+		stalled->owner = bbm_sql_oid(i, 3);
 		stalled->name = bbm_sql_text(i, 4, context);
 		stalled->since = bbm_sql_text(i, 5, context);
 		stalled->waiting_on = bbm_sql_text(i, 6, context);

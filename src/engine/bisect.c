@@ -24,7 +24,7 @@
 #include "base/txn.h"
 #include "catalog/errors.h"
 #include "catalog/shard_errors.h"
-#include "engine/outcome.h"
+#include "engine/error_class.h"
 #include "engine/run_range.h"
 #include "target/bound.h"
 #include "target/target.h"

@@ -131,7 +131,7 @@ may_pass(const BbmMigration *migration, const BbmCompetitor *competitor, Timesta
 
 	if (bbm_table_wait_since(migration->id, now) < BBM_LONGEST_TABLE_WAIT_MS)
 		return false;
-	jobs = bbm_jobs_running(competitor->id, CurrentMemoryContext);
+	jobs = bbm_jobs_running(competitor->id);
 	foreach(cell, jobs)
 	{
 		TimestampTz started_at = ((BbmRunningJob *) lfirst(cell))->started_at;
@@ -233,7 +233,7 @@ take_orphans(BbmClaim *claim, bool *locked)
 	int			others = 0;
 	ListCell   *cell;
 
-	foreach(cell, bbm_jobs_running(claim->target->migration->id, CurrentMemoryContext))
+	foreach(cell, bbm_jobs_running(claim->target->migration->id))
 	{
 		BbmRunningJob *job = lfirst(cell);
 		/* we run no job while we claim, so one with our worker id is left over too */
@@ -570,7 +570,7 @@ bbm_nothing_left(BbmTarget *target)
 	 * the job that it runs, which takes none of the locks we have, and then
 	 * the second one sees it.  No claim can turn a job the other way.
 	 */
-	if (bbm_jobs_running(target->migration->id, CurrentMemoryContext) != NIL)
+	if (bbm_jobs_running(target->migration->id) != NIL)
 		return false;
 	BBM_POINT("end-running-read");
 	bbm_jobs_unfinished(target->migration->id, &unfinished);

@@ -7,9 +7,9 @@
  * NOTES
  *	  The batches are the nodes' own: each node has a migration for each of its
  *	  shards, made of the shard's record, and runs it like any other.  The
- *	  migration of the table has no batch.  It asks the nodes from time to time
- *	  to take up the shards that they have got, and how far they are; and it is
- *	  finished when each shard that there is then is.  While the coordinator is
+ *	  migration of the table has no batch.  It has the nodes begin, from time to
+ *	  time, with the shards that they have got, and asks how far they are; and it
+ *	  is finished when each shard that there is then is.  While the coordinator is
  *	  away, the nodes go on with what they have.
  *
  *-------------------------------------------------------------------------
@@ -26,6 +26,8 @@
 #include "base/point.h"
 #include "base/printable.h"
 #include "base/rates.h"
+#include "base/slots.h"
+#include "base/trouble.h"
 #include "base/txn.h"
 #include "base/wait_state.h"
 #include "catalog/errors.h"
@@ -34,10 +36,28 @@
 #include "catalog/migrations.h"
 #include "catalog/shard_control.h"
 #include "catalog/shard_errors.h"
+#include "catalog/shard_records.h"
 #include "catalog/shards.h"
 #include "catalog/totals.h"
 #include "engine/verify.h"
 #include "target/relation.h"
+
+/*
+ * How often the nodes are asked, and how often when one of them does not answer:
+ * the process stays meanwhile, so that the status shows which.
+ */
+#define BBM_CLUSTER_POLL_MS 1000
+#define BBM_CLUSTER_SILENT_POLL_MS 1500
+
+/* ... after they have begun, as a small table is done soon; and when they seem to end, not more often than that. */
+#define BBM_CLUSTER_FIRST_POLL_MS 250
+#define BBM_CLUSTER_LAST_POLL_MS 150
+
+/* How often those are tried that do not know of a pause yet: the status shows them without a process. */
+#define BBM_CLUSTER_REACH_MS 5000
+
+/* How often the sums over its shards are made. */
+#define BBM_CLUSTER_SUMS_MS 3000
 
 /* ----------------------------------------------------------------
  * On the node of a shard
@@ -93,9 +113,28 @@ bbm_shard_may_run(const BbmMigration *migration)
  * ----------------------------------------------------------------
  */
 
+typedef struct ClusterStep
+{
+	BbmEngine  *engine;
+	const BbmMigration *migration;
+	MemoryContext context;		/* what is found is allocated here */
+	bool		ours;			/* no other process does this just now */
+	bool		held;			/* a session is pausing it, and has not committed yet */
+	BbmClusterReport report;
+	BbmClusterState state;
+	char	   *errors;			/* all quarantined rows, if there are new ones; or NULL */
+	int			empty;			/* shards that have neither a row nor a record */
+	char	   *places;			/* where the shards were when it began; NULL: it has not */
+	bool		stale;			/* out of decide: nothing, as somebody has changed the row since */
+	bool		moved;			/* out of compare_shards: they are not there any more */
+	TimestampTz updated_at;		/* out of decide: when it was made running */
+	char	   *unreached;		/* out of reach: the nodes that still do not know */
+	BbmStatus	status;			/* out: the migration's */
+} ClusterStep;
+
 /* Is it this process that asks the nodes now?  So says the permit; and a session that pauses them goes first. */
 static bool
-may_ask(BbmClusterStep *step)
+may_ask(ClusterStep *step)
 {
 	int64		id = step->migration->id;
 
@@ -175,10 +214,10 @@ check_name(const BbmMigration *migration)
  * none; it counts as finished only if one of them has read that in its record,
  * which is then true for good.
  */
-void
-bbm_cluster_look(void *arg)
+static void
+poll_nodes(void *arg)
 {
-	BbmClusterStep *step = arg;
+	ClusterStep *step = arg;
 	const BbmMigration *migration = step->migration;
 	MemoryContext old;
 
@@ -210,14 +249,14 @@ bbm_cluster_look(void *arg)
 }
 
 /*
- * After an error: was a shard moved or split since the look began?  Citus then
+ * After an error: was a shard moved or split since the poll began?  Citus then
  * raises errors of its own, for what it has planned with the shards that were
- * there, and the next look may succeed.
+ * there, and the next poll may succeed.
  */
-void
-bbm_cluster_compare(void *arg)
+static void
+compare_shards(void *arg)
 {
-	BbmClusterStep *step = arg;
+	ClusterStep *step = arg;
 
 	BBM_POINT("shards-compare");
 	step->moved = step->places && strcmp(step->places, bbm_shard_places(step->migration->table_oid)) != 0;
@@ -228,7 +267,7 @@ bbm_cluster_compare(void *arg)
  * first, so that it is started again once and not shard by shard.
  */
 static bool
-has_failed(const BbmClusterStep *step)
+has_failed(const ClusterStep *step)
 {
 	const BbmClusterState *state = &step->state;
 
@@ -238,7 +277,7 @@ has_failed(const BbmClusterStep *step)
 
 /* What verification has found in all shards together. */
 static void
-fail_by_verification(const BbmClusterStep *step)
+fail_by_verification(const ClusterStep *step)
 {
 	const BbmClusterState *state = &step->state;
 	ErrorData	error = {
@@ -253,7 +292,7 @@ fail_by_verification(const BbmClusterStep *step)
 }
 
 static void
-fail(const BbmClusterStep *step)
+fail(const ClusterStep *step)
 {
 	const BbmClusterState *state = &step->state;
 	const char *code = state->sqlstate;
@@ -270,7 +309,7 @@ fail(const BbmClusterStep *step)
 
 /* The sums over the shards, of which rate and ETA are made; the rate counts from when they are begun. */
 static void
-keep_books(const BbmClusterStep *step)
+keep_books(const ClusterStep *step)
 {
 	static int64 migration_id = 0;
 	static TimestampTz due = 0;
@@ -297,10 +336,10 @@ keep_books(const BbmClusterStep *step)
  * again, which changes the row; and no shard is added to a table but by a split,
  * whose parts are as far as the whole was.
  */
-void
-bbm_cluster_decide(void *arg)
+static void
+decide(void *arg)
 {
-	BbmClusterStep *step = arg;
+	ClusterStep *step = arg;
 	const BbmMigration *migration = step->migration;
 	const BbmClusterState *state = &step->state;
 
@@ -346,15 +385,15 @@ bbm_cluster_decide(void *arg)
 }
 
 /*
- * The migration is paused, or has failed, and some nodes could not be told.
+ * The migration is paused, or has failed, and some nodes could not be reached.
  * They are asked first, without a lock of the migration; if other nodes are
- * away now, those that have come back are told.  A session may start it before
- * we have its lock: then the nodes know, and there is nothing left to tell.
+ * away now, those that have come back are paused.  A session may start it before
+ * we have its lock: then the nodes know, and there is nothing left to do.
  */
-void
-bbm_cluster_reach(void *arg)
+static void
+reach(void *arg)
 {
-	BbmClusterStep *step = arg;
+	ClusterStep *step = arg;
 	const BbmMigration *migration = step->migration;
 	char	   *silent = NULL;
 
@@ -379,8 +418,8 @@ bbm_cluster_reach(void *arg)
 }
 
 /* What the migration waits for, as bbm_status() shows it. */
-char *
-bbm_cluster_waits_for(const BbmClusterStep *step)
+static char *
+waits_for(const ClusterStep *step)
 {
 	const BbmClusterState *state = &step->state;
 	char	   *shards = psprintf("its nodes: %d of %d shards done%s", state->finished, state->shards,
@@ -390,4 +429,159 @@ bbm_cluster_waits_for(const BbmClusterStep *step)
 		return psprintf("%d of %d nodes that do not answer (%s); %s", step->report.silent, step->report.nodes,
 						step->report.trouble, shards);
 	return state->waiting ? psprintf("%s; one waits for %s", shards, state->waiting) : shards;
+}
+
+/* The migration of a distributed table does not run, but some nodes do not know that yet: pauses it there. */
+BbmOutcome
+bbm_reach_nodes(BbmEngine *engine, const BbmMigration *migration)
+{
+	ClusterStep step = {.engine = engine, .migration = migration, .context = CurrentMemoryContext};
+	ErrorData  *error = bbm_txn_run(reach, &step, false);
+	BbmReason	reason;
+
+	bbm_release_permit(engine);
+	/* it does not run, so no error fails it */
+	if (error)
+		return bbm_try_later(engine, migration->id, migration->name, error);
+	bbm_trouble_over(migration->id, engine->owner, migration->name, true);
+	if (!step.ours)
+		return BBM_NOTHING;
+	if (step.unreached == NULL)
+	{
+		ereport(LOG,
+				(errmsg("all nodes know that migration \"%s\" does not run", bbm_printable(migration->name))));
+		bbm_state_changed();
+		return BBM_WORKED;
+	}
+	reason = bbm_reason(psprintf("nodes that do not know yet that it does not run: %s", step.unreached),
+						TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_CLUSTER_REACH_MS));
+	return bbm_wait_until(migration->id, &reason);
+}
+
+/*
+ * When the nodes were last asked about a migration, as it was then: until when
+ * they are not to be asked again, and how far they were.
+ */
+typedef struct Asked
+{
+	int64		id;
+	TimestampTz updated_at;
+	BbmReason	reason;
+	TimestampTz at;
+	int64		keys;
+	int			late;			/* how often more was done than was estimated */
+} Asked;
+
+/*
+ * This process is woken for other reasons as well, and each question costs a
+ * node a new session, whose start its workers take for an application's need of
+ * the CPUs.  Whatever is to be asked at once has changed the migration's row.
+ */
+static Asked *
+asked_about(const BbmMigration *migration)
+{
+	static Asked asked[16];
+
+	return &asked[migration->id % lengthof(asked)];
+}
+
+static bool
+is_asked(const Asked *asked, const BbmMigration *migration)
+{
+	return asked->id == migration->id && asked->updated_at == migration->updated_at &&
+		!bbm_time_has_come(GetCurrentTimestamp(), asked->reason.due, BBM_CLUSTER_SILENT_POLL_MS);
+}
+
+/* After an error: is that no wonder, or can it not be said just now? */
+static bool
+shards_have_moved(ClusterStep *step)
+{
+	/* what the error was about */
+	int			step_code = bbm_failing_code;
+	bool		moved = bbm_txn_run(compare_shards, step, false) != NULL || step->moved;
+
+	bbm_failing_code = step_code;
+	return moved;
+}
+
+/*
+ * In how many milliseconds are the nodes to be asked again?  When more is done
+ * than was estimated, the end is near, or nobody knows: so they are asked soon, and
+ * then less and less often.
+ */
+static int
+ask_again_in(Asked *asked, const ClusterStep *step, TimestampTz now)
+{
+	int64		left = step->state.total - step->state.keys;
+	int64		done = step->state.keys - asked->keys;
+
+	if (step->report.silent > 0)
+		return BBM_CLUSTER_SILENT_POLL_MS;
+	if (asked->id != step->migration->id || step->state.total == 0)
+		return BBM_CLUSTER_POLL_MS;
+	if (left <= 0 && done > 0)
+		return bbm_poll_less_often_ms(asked->late++, BBM_CLUSTER_LAST_POLL_MS, BBM_CLUSTER_POLL_MS);
+	return bbm_poll_when_done_ms(left, done, now - asked->at, BBM_CLUSTER_LAST_POLL_MS, BBM_CLUSTER_POLL_MS);
+}
+
+/* They have been asked, about the row as it is then; returns what the migration waits for, and until when. */
+static BbmReason
+keep_asked(Asked *asked, const ClusterStep *step, TimestampTz updated_at)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			ms = step->updated_at != 0 ? BBM_CLUSTER_FIRST_POLL_MS : ask_again_in(asked, step, now);
+	int			late = step->updated_at != 0 || asked->id != step->migration->id ? 0 : asked->late;
+
+	*asked = (Asked) {step->migration->id, updated_at,
+		bbm_reason(waits_for(step), TimestampTzPlusMilliseconds(now, ms)), now, step->state.keys, late};
+	return asked->reason;
+}
+
+/* The migration of a distributed table: asks the nodes how far they are, and waits. */
+BbmOutcome
+bbm_lead_cluster(BbmEngine *engine, const BbmMigration *migration)
+{
+	ClusterStep step = {.engine = engine, .migration = migration, .context = CurrentMemoryContext};
+	Asked	   *asked = asked_about(migration);
+	ErrorData  *error;
+	BbmReason	reason;
+	bool		ends;
+
+	if (is_asked(asked, migration))
+		return bbm_wait_until(migration->id, &asked->reason);
+	error = bbm_txn_run(poll_nodes, &step, false);
+	if (error == NULL && step.ours && !step.held)
+		error = bbm_txn_run(decide, &step, false);
+	bbm_release_permit(engine);
+	if (error && shards_have_moved(&step))
+		return bbm_try_later(engine, migration->id, migration->name, error);
+	if (error)
+		return bbm_fail_or_wait(engine, migration, error);
+	bbm_trouble_over(migration->id, engine->owner, migration->name, true);
+	if (!step.ours)
+		return BBM_NOTHING;
+	/* somebody has changed the row since: asks again */
+	if (step.stale)
+		return BBM_WORKED;
+	if (step.held)
+	{
+		reason = bbm_reason("a session that pauses it",
+							TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_CLUSTER_POLL_MS));
+		return bbm_wait_until(migration->id, &reason);
+	}
+	ends = step.status == BBM_FINISHED || step.status == BBM_FAILED;
+	if (ends || step.status != migration->status)
+	{
+		ereport(LOG,
+				(errmsg("migration \"%s\" %s", bbm_printable(migration->name),
+						step.status == BBM_FINISHED ? "is finished" : step.status == BBM_FAILED ? "failed" :
+						step.status == BBM_RUNNING ? "is running" : "is paused or gone")));
+		bbm_state_changed();
+		/* it was this process that has changed the row, which says nothing new */
+		if (step.updated_at != 0)
+			(void) keep_asked(asked, &step, step.updated_at);
+		return BBM_WORKED;
+	}
+	reason = keep_asked(asked, &step, migration->updated_at);
+	return bbm_wait_until(migration->id, &reason);
 }

@@ -34,7 +34,6 @@
 #include "engine/verify.h"
 #include "strategy/resolve.h"
 #include "target/bound.h"
-#include "target/key.h"
 #include "target/key_scan.h"
 #include "target/null_keys.h"
 #include "target/partition.h"
@@ -115,7 +114,7 @@ not_as_it_should_be(const BbmTarget *target, int64 found, bool by_check, bool wi
 			 errdetail("They do not meet the check: %s", migration->row_check) :
 			 errdetail("They still meet \"filter\": %s", migration->filter),
 			 wide ?
-			 errhint(BBM_VERIFICATION_HINT " Rows of any key count, also those that have come, or moved, since it was defined.") :
+			 errhint(BBM_VERIFICATION_HINT " Rows with any key count, also those that were inserted or moved since it was defined.") :
 			 errhint(BBM_VERIFICATION_HINT)));
 }
 
@@ -217,7 +216,7 @@ bbm_phase_ended(BbmTarget *target)
 
 	found = bbm_jobs_found(migration->id, round);
 	by_check = bbm_verifies_by_check(target, round);
-	/* the shard's last node has been told to do them, and may have done a part */
+	/* the shard's last node had to do them, and may have done a part */
 	if (found > 0 && target->shard && target->shard->repairs)
 		bbm_jobs_repair(migration->id, round);
 	else if (found > 0 && (by_check || state.is_wide || !target->rounds))

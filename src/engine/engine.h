@@ -50,5 +50,6 @@ typedef struct BbmEngine
 #define BBM_SLICE_MS 1000
 
 extern bool bbm_engine_slice_over(const BbmEngine *engine);
+extern void bbm_release_permit(BbmEngine *engine);
 
 #endif							/* BBM_ENGINE_ENGINE_H */

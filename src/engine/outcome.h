@@ -35,20 +35,6 @@ typedef struct BbmStart
 extern void bbm_prepare_start(BbmTarget *target, BbmStart *start);
 extern void bbm_record_started(const BbmTarget *target, const BbmStart *start);
 
-/* What an error means for a job. */
-typedef enum BbmErrorClass
-{
-	BBM_ERROR_TRANSIENT,		/* requeued, not an attempt */
-	BBM_ERROR_DATA,				/* a failed attempt */
-	BBM_ERROR_SIZE,				/* a failed attempt, and the next batch is smaller */
-	BBM_ERROR_HOPELESS			/* fails the migration now */
-} BbmErrorClass;
-
-extern BbmErrorClass bbm_error_class(const ErrorData *error);
-extern bool bbm_error_is_lock(int sqlstate);
-extern int	bbm_error_code(int sqlstate, int step_code);
-extern ErrorData *bbm_error_if_early(const BbmMigration *migration, const ErrorData *error, int step_code);
-
 /*
  * A job that is requeued again and again, without progress in between, has a
  * problem of its own, and from then on each time counts as an attempt.  A lock

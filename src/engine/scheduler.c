@@ -27,7 +27,7 @@
 #include "base/wait_state.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"
-#include "engine/outcome.h"
+#include "engine/error_class.h"
 #include "engine/step.h"
 #include "target/target.h"
 

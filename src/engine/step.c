@@ -30,13 +30,13 @@
 #include "catalog/errors.h"
 #include "catalog/events.h"
 #include "catalog/extension.h"
-#include "catalog/jobs.h"
 #include "catalog/migrations.h"
 #include "catalog/shards.h"
 #include "engine/claim.h"
 #include "engine/cluster.h"
 #include "engine/completion.h"
 #include "engine/outcome.h"
+#include "engine/postpone.h"
 #include "engine/run_job.h"
 #include "strategy/resolve.h"
 #include "target/null_keys.h"
@@ -51,9 +51,6 @@
  * detects what has changed.
  */
 #define BBM_KEEP_TARGET_MS 100
-
-static const BbmOutcome WORKED = {BBM_STEP_WORKED, 0};
-static const BbmOutcome NOTHING = {BBM_STEP_IDLE, DT_NOEND};
 
 void
 bbm_forget_target(BbmEngine *engine, int64 id)
@@ -70,83 +67,6 @@ bbm_forget_target(BbmEngine *engine, int64 id)
 			bbm_target_close(target);
 		}
 	}
-}
-
-/* Releases the permit that the last claim has acquired, if any. */
-void
-bbm_release_permit(BbmEngine *engine)
-{
-	if (engine->permit >= 0)
-		bbm_permit_release(engine->lock_class, engine->permit_of, engine->permit);
-	engine->permit = -1;
-}
-
-/*
- * Has this process met a transient error (base/trouble.c), so that it waits
- * before it may try again?  Returns false when it has not, or when it may try
- * again.
- */
-static bool
-in_trouble(BbmEngine *engine, int64 id, BbmOutcome *outcome)
-{
-	BbmWait    *wait = &engine->wait;
-
-	if (!bbm_trouble_waits(id, engine->owner, &wait->reason, &wait->since))
-		return false;
-	engine->throttled = true;
-	bbm_slot_wait_with(id, &wait->reason);
-	outcome->result = BBM_STEP_WAIT;
-	outcome->due = wait->reason.due;
-	return true;
-}
-
-/*
- * Takes over an error that is not the migration's fault, with the migration's
- * name if that was known: the next poll is later.
- */
-BbmOutcome
-bbm_try_later(BbmEngine *engine, int64 id, const char *name, ErrorData *error)
-{
-	BbmOutcome	outcome = {BBM_STEP_WAIT};
-
-	if (bbm_error_is_cancel(error))
-		engine->cancelled = error;
-	outcome.due = bbm_trouble_met(id, engine->owner, name, error, bbm_error_is_lock(error->sqlerrcode), false);
-	(void) in_trouble(engine, id, &outcome);
-	return outcome;
-}
-
-static void
-catch_up(void *arg)
-{
-	bbm_job_ids_catch_up();
-}
-
-/* An error outside a batch: the migration fails with it, unless it is transient. */
-static BbmOutcome
-fail_or_wait(BbmEngine *engine, const BbmMigration *migration, ErrorData *error)
-{
-	int			step_code = bbm_failing_code;
-	ErrorData  *early;
-	BbmOutcome	outcome;
-
-	/* if this does not succeed now, the next try meets the same error */
-	if (bbm_job_ids_are_behind(error))
-	{
-		(void) bbm_txn_run(catch_up, NULL, false);
-		return bbm_try_later(engine, migration->id, migration->name, error);
-	}
-	if (!bbm_extension_is_here())
-		return NOTHING;
-	if (bbm_error_class(error) == BBM_ERROR_TRANSIENT || bbm_shard_not_entered())
-		return bbm_try_later(engine, migration->id, migration->name, error);
-	early = bbm_error_if_early(migration, error, step_code);
-	if (early)
-		return bbm_try_later(engine, migration->id, migration->name, early);
-	if (!bbm_record_migration_failed(migration, bbm_error_code(error->sqlerrcode, step_code), error) &&
-		in_trouble(engine, migration->id, &outcome))
-		return outcome;
-	return WORKED;
 }
 
 typedef struct OpenArgs
@@ -224,169 +144,6 @@ set_running(void *arg)
 		bbm_record_started(args->target, &args->start);
 }
 
-/* Nothing can be done for the migration before that. */
-static BbmOutcome
-wait_until(int64 id, const BbmReason *reason)
-{
-	bbm_slot_wait_with(id, reason);
-	return (BbmOutcome) {BBM_STEP_WAIT, reason->due};
-}
-
-/* The migration of a distributed table does not run, but some nodes do not know that yet: tells them. */
-static BbmOutcome
-reach_nodes(BbmEngine *engine, const BbmMigration *migration)
-{
-	BbmClusterStep step = {.engine = engine, .migration = migration, .context = CurrentMemoryContext};
-	ErrorData  *error = bbm_txn_run(bbm_cluster_reach, &step, false);
-	BbmReason	reason;
-
-	bbm_release_permit(engine);
-	/* it does not run, so no error fails it */
-	if (error)
-		return bbm_try_later(engine, migration->id, migration->name, error);
-	bbm_trouble_over(migration->id, engine->owner, migration->name, true);
-	if (!step.ours)
-		return NOTHING;
-	if (step.unreached == NULL)
-	{
-		ereport(LOG,
-				(errmsg("all nodes have been told that migration \"%s\" does not run", bbm_printable(migration->name))));
-		bbm_state_changed();
-		return WORKED;
-	}
-	reason = bbm_reason(psprintf("nodes that are to be told that it does not run: %s", step.unreached),
-						TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_CLUSTER_REACH_MS));
-	return wait_until(migration->id, &reason);
-}
-
-/*
- * When the nodes were last asked about a migration, as it was then: until when
- * they are not to be asked again, and how far they were.
- */
-typedef struct Asked
-{
-	int64		id;
-	TimestampTz updated_at;
-	BbmReason	reason;
-	TimestampTz at;
-	int64		keys;
-	int			late;			/* how often more was done than was estimated */
-} Asked;
-
-/*
- * This process is woken for other reasons as well, and each question costs a
- * node a new session, whose start its workers take for an application's need of
- * the CPUs.  Whatever is to be asked at once has changed the migration's row.
- */
-static Asked *
-asked_about(const BbmMigration *migration)
-{
-	static Asked asked[16];
-
-	return &asked[migration->id % lengthof(asked)];
-}
-
-static bool
-is_asked(const Asked *asked, const BbmMigration *migration)
-{
-	return asked->id == migration->id && asked->updated_at == migration->updated_at &&
-		!bbm_time_has_come(GetCurrentTimestamp(), asked->reason.due, BBM_CLUSTER_SILENT_POLL_MS);
-}
-
-/* After an error: is that no wonder, or can it not be said just now? */
-static bool
-shards_have_moved(BbmClusterStep *step)
-{
-	/* what the error was about */
-	int			step_code = bbm_failing_code;
-	bool		moved = bbm_txn_run(bbm_cluster_compare, step, false) != NULL || step->moved;
-
-	bbm_failing_code = step_code;
-	return moved;
-}
-
-/*
- * In how many milliseconds are the nodes to be asked again?  When more is done
- * than was estimated, the end is near, or nobody knows: so they are asked soon, and
- * then less and less often.
- */
-static int
-ask_again_in(Asked *asked, const BbmClusterStep *step, TimestampTz now)
-{
-	int64		left = step->state.total - step->state.keys;
-	int64		done = step->state.keys - asked->keys;
-
-	if (step->report.silent > 0)
-		return BBM_CLUSTER_SILENT_POLL_MS;
-	if (asked->id != step->migration->id || step->state.total == 0)
-		return BBM_CLUSTER_POLL_MS;
-	if (left <= 0 && done > 0)
-		return bbm_poll_less_often_ms(asked->late++, BBM_CLUSTER_LAST_POLL_MS, BBM_CLUSTER_POLL_MS);
-	return bbm_poll_when_done_ms(left, done, now - asked->at, BBM_CLUSTER_LAST_POLL_MS, BBM_CLUSTER_POLL_MS);
-}
-
-/* They have been asked, about the row as it is then; returns what the migration waits for, and until when. */
-static BbmReason
-keep_asked(Asked *asked, const BbmClusterStep *step, TimestampTz updated_at)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	int			ms = step->updated_at != 0 ? BBM_CLUSTER_FIRST_POLL_MS : ask_again_in(asked, step, now);
-	int			late = step->updated_at != 0 || asked->id != step->migration->id ? 0 : asked->late;
-
-	*asked = (Asked) {step->migration->id, updated_at,
-		bbm_reason(bbm_cluster_waits_for(step), TimestampTzPlusMilliseconds(now, ms)), now, step->state.keys, late};
-	return asked->reason;
-}
-
-/* The migration of a distributed table: asks the nodes how far they are, and waits. */
-static BbmOutcome
-lead_cluster(BbmEngine *engine, const BbmMigration *migration)
-{
-	BbmClusterStep step = {.engine = engine, .migration = migration, .context = CurrentMemoryContext};
-	Asked	   *asked = asked_about(migration);
-	ErrorData  *error;
-	BbmReason	reason;
-	bool		ends;
-
-	if (is_asked(asked, migration))
-		return wait_until(migration->id, &asked->reason);
-	error = bbm_txn_run(bbm_cluster_look, &step, false);
-	if (error == NULL && step.ours && !step.held)
-		error = bbm_txn_run(bbm_cluster_decide, &step, false);
-	bbm_release_permit(engine);
-	if (error && shards_have_moved(&step))
-		return bbm_try_later(engine, migration->id, migration->name, error);
-	if (error)
-		return fail_or_wait(engine, migration, error);
-	bbm_trouble_over(migration->id, engine->owner, migration->name, true);
-	if (!step.ours)
-		return NOTHING;
-	/* somebody has changed the row since: asks again */
-	if (step.stale)
-		return WORKED;
-	if (step.held)
-	{
-		reason = bbm_reason("a session that pauses it",
-							TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_CLUSTER_POLL_MS));
-		return wait_until(migration->id, &reason);
-	}
-	ends = step.status == BBM_FINISHED || step.status == BBM_FAILED;
-	if (ends || step.status != migration->status)
-	{
-		ereport(LOG,
-				(errmsg("migration \"%s\" %s", bbm_printable(migration->name),
-						step.status == BBM_FINISHED ? "is finished" : step.status == BBM_FAILED ? "failed" :
-						step.status == BBM_RUNNING ? "is running" : "is paused or gone")));
-		bbm_state_changed();
-		/* it was this process that has changed the row, which says nothing new */
-		if (step.updated_at != 0)
-			(void) keep_asked(asked, &step, step.updated_at);
-		return WORKED;
-	}
-	reason = keep_asked(asked, &step, migration->updated_at);
-	return wait_until(migration->id, &reason);
-}
-
 /* Returns the migration's current target, started; NULL with an outcome when there is none. */
 static BbmTarget *
 target_for(BbmEngine *engine, int64 id, BbmOutcome *outcome)
@@ -407,15 +164,15 @@ target_for(BbmEngine *engine, int64 id, BbmOutcome *outcome)
 	if (error)
 	{
 		if (args.migration)
-			*outcome = fail_or_wait(engine, args.migration, error);
+			*outcome = bbm_fail_or_wait(engine, args.migration, error);
 		else
 			/* its row could not be read, so that its name is not known yet */
 			*outcome = bbm_try_later(engine, 0, NULL, error);
 		return NULL;
 	}
-	*outcome = NOTHING;
+	*outcome = BBM_NOTHING;
 	if (args.target == NULL && args.migration && !args.elsewhere)
-		*outcome = runs(args.migration) ? lead_cluster(engine, args.migration) : reach_nodes(engine, args.migration);
+		*outcome = runs(args.migration) ? bbm_lead_cluster(engine, args.migration) : bbm_reach_nodes(engine, args.migration);
 	if (args.target == NULL)
 		return NULL;
 	if (!is_new(args.migration))
@@ -431,7 +188,7 @@ target_for(BbmEngine *engine, int64 id, BbmOutcome *outcome)
 
 	error = bbm_txn_run(set_running, &args, false);
 	if (error)
-		*outcome = fail_or_wait(engine, args.migration, error);
+		*outcome = bbm_fail_or_wait(engine, args.migration, error);
 	else
 	{
 		if (args.started)
@@ -440,7 +197,7 @@ target_for(BbmEngine *engine, int64 id, BbmOutcome *outcome)
 			ereport(LOG, (errmsg("migration \"%s\" is running", bbm_printable(args.migration->name))));
 		}
 		bbm_state_changed();
-		*outcome = WORKED;
+		*outcome = BBM_WORKED;
 	}
 	/* the row has changed; the next step reads it again */
 	bbm_target_close(args.target);
@@ -504,11 +261,11 @@ finish_migration(BbmEngine *engine, BbmTarget *target, bool *left)
 	ErrorData  *error = bbm_txn_run(finish, &args, false);
 
 	if (error)
-		return fail_or_wait(engine, target->migration, error);
+		return bbm_fail_or_wait(engine, target->migration, error);
 	if (left && !args.ended)
 	{
 		*left = true;
-		return NOTHING;
+		return BBM_NOTHING;
 	}
 	bbm_trouble_over(target->migration->id, engine->owner, target->migration->name, true);
 	if (args.finished)
@@ -520,7 +277,7 @@ finish_migration(BbmEngine *engine, BbmTarget *target, bool *left)
 		engine->called_for_help = false;
 	bbm_forget_target(engine, engine->current);
 	bbm_state_changed();
-	return WORKED;
+	return BBM_WORKED;
 }
 
 /* There is work: requests further workers, which exit when there is not enough of it. */
@@ -624,7 +381,7 @@ must_wait(BbmEngine *engine, BbmTarget *target, BbmOutcome *outcome)
 		BbmReason	reason = bbm_reason(psprintf("a while, after %d errors in a row", target->failures_in_row),
 										target->throttled_until);
 
-		*outcome = wait_until(id, &reason);
+		*outcome = bbm_wait_until(id, &reason);
 		return true;
 	}
 	return false;
@@ -681,7 +438,7 @@ bbm_try_migration(BbmEngine *engine, int64 id)
 
 	engine->current = id;
 	bbm_blockers_work_on(id);
-	if (in_trouble(engine, id, &outcome))
+	if (bbm_in_trouble(engine, id, &outcome))
 		return outcome;
 	claim.target = target_for(engine, id, &outcome);
 	if (claim.target == NULL)
@@ -691,7 +448,7 @@ bbm_try_migration(BbmEngine *engine, int64 id)
 		return outcome;
 	error = claim_job(engine, &claim);
 	if (error)
-		return fail_or_wait(engine, claim.target->migration, error);
+		return bbm_fail_or_wait(engine, claim.target->migration, error);
 
 	switch (claim.result)
 	{
@@ -702,28 +459,28 @@ bbm_try_migration(BbmEngine *engine, int64 id)
 			bbm_release_permit(engine);
 			if (!goes_on)
 				bbm_forget_target(engine, id);
-			return WORKED;
+			return BBM_WORKED;
 		case BBM_CLAIM_DONE:
 			return finish_migration(engine, claim.target, NULL);
 		case BBM_CLAIM_CHANGED:
 			/* read it again, once; if its row is gone or paused, there is no target */
 			bbm_forget_target(engine, id);
 			claim.target = target_for(engine, id, &outcome);
-			return claim.target ? WORKED : outcome;
+			return claim.target ? BBM_WORKED : outcome;
 		case BBM_CLAIM_USED_UP:
 			error = bbm_make_error(ERRCODE_CRASH_SHUTDOWN,
 								   "the workers that ran a job are gone, and it has no attempts left",
 								   "See the server log for why they ended, then bbm_retry.");
 			bbm_record_migration_failed(claim.target->migration, BBM_CODE_ATTEMPTS, error);
 			bbm_forget_target(engine, id);
-			return WORKED;
+			return BBM_WORKED;
 		case BBM_CLAIM_OTHERS:
-			return NOTHING;
+			return BBM_NOTHING;
 		case BBM_CLAIM_LATER:
 			/* its rate begins anew after that, if nobody else works on it */
 			if (claim.reason.due > TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_SLICE_MS))
 				claim.target->sums_due = 0;
 			break;
 	}
-	return wait_until(id, &claim.reason);
+	return bbm_wait_until(id, &claim.reason);
 }

@@ -53,6 +53,7 @@
 #include "catalog/migrations.h"
 #include "catalog/tables.h"
 #include "engine/engine.h"
+#include "engine/error_class.h"
 #include "engine/outcome.h"
 #include "engine/scheduler.h"
 #include "server/stalled.h"

@@ -129,8 +129,8 @@ bbm_role_may_see(Oid owner)
  * the job has released all advisory locks of its session; then the lock of the
  * job's row does.
  */
-bool
-bbm_job_is_alive(const BbmRunningJob *job)
+static bool
+job_is_alive(const BbmRunningJob *job)
 {
 	return bbm_worker_is_alive(bbm_lock_class(), job->worker_id) || bbm_job_is_locked(job->id);
 }
@@ -145,7 +145,7 @@ bbm_job_is_alive(const BbmRunningJob *job)
 int
 bbm_cancel_running(int64 migration_id)
 {
-	List	   *running = bbm_jobs_running(migration_id, CurrentMemoryContext);
+	List	   *running = bbm_jobs_running(migration_id);
 	int			n = 0;
 	ListCell   *cell;
 
@@ -155,7 +155,7 @@ bbm_cancel_running(int64 migration_id)
 		BbmRunningJob *job = lfirst(cell);
 		PGPROC	   *proc;
 
-		if (job->pid == MyProcPid || !bbm_job_is_alive(job))
+		if (job->pid == MyProcPid || !job_is_alive(job))
 			continue;
 		n++;
 		/* the row alone does not suffice to signal a process */
@@ -163,6 +163,18 @@ bbm_cancel_running(int64 migration_id)
 		if (proc && proc->databaseId == MyDatabaseId && proc->roleId == job->owner)
 			kill(job->pid, SIGINT);
 	}
+	return n;
+}
+
+/* How many batches of a migration live processes run.  Needs a transaction and SPI. */
+int
+bbm_count_running(int64 migration_id)
+{
+	int			n = 0;
+	ListCell   *cell;
+
+	foreach(cell, bbm_jobs_running(migration_id))
+		n += job_is_alive(lfirst(cell));
 	return n;
 }
 

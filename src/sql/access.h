@@ -13,7 +13,6 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 
-#include "catalog/claims.h"
 
 /* A process that writes what only workers write may be the container registry's own worker, left running. */
 #define BBM_OTHER_WORKER \
@@ -26,8 +25,8 @@ extern void bbm_check_new_owner(Oid owner, const char *name);
 extern void bbm_check_may_log_in(Oid role);
 extern bool bbm_may_restore(void);
 extern bool bbm_role_may_see(Oid owner);
-extern bool bbm_job_is_alive(const BbmRunningJob *job);
 extern int	bbm_cancel_running(int64 migration_id);
+extern int	bbm_count_running(int64 migration_id);
 extern void bbm_must_not_be_null(const char *what);
 extern char *bbm_name_argument(FunctionCallInfo fcinfo);
 extern void bbm_no_such_migration(const char *name);

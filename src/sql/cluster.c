@@ -2,7 +2,7 @@
  *
  * cluster.c
  *		Migrations of distributed tables (Citus): what can be defined, and how
- *		a node takes up the shards that it has.
+ *		a node begins with the shards that it has.
  *
  * NOTES
  *	  See catalog/shards.c for how a batch and its record stay together, and
@@ -27,18 +27,15 @@
 #include "utils/rel.h"
 
 #include "base/guc.h"
-#include "base/locks.h"
 #include "base/shmem.h"
 #include "base/txn.h"
-#include "base/user.h"
-#include "catalog/claims.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"
 #include "catalog/shard_control.h"
 #include "catalog/shard_records.h"
 #include "catalog/shard_parts.h"
 #include "catalog/shards.h"
-#include "engine/outcome.h"
+#include "engine/error_class.h"
 #include "sql/access.h"
 #include "sql/bounds.h"
 #include "sql/cluster_job.h"
@@ -47,6 +44,7 @@
 #include "target/bound.h"
 #include "target/hierarchy.h"
 #include "target/key.h"
+#include "target/key_index.h"
 #include "target/order.h"
 #include "target/reads.h"
 #include "target/relation.h"
@@ -142,14 +140,14 @@ bbm_cluster_may_alter(const char *column)
 	return false;
 }
 
-/* Bounds that are given hold for each shard; each node finds the others in the shard that it takes up. */
+/* Bounds that are given hold for each shard; each node finds the others in the shard that it begins with. */
 static void
 resolve_bounds(BbmDefinition *d, BbmMigration *m, Oid relid)
 {
 	BbmTarget	target = {.migration = m, .relid = relid, .strategy = &bbm_strategy_serial};
 	BbmBounds	bounds = bbm_bounds_given(d);
 
-	bbm_key_resolve(&target.key, relid, m->column_name, NULL);
+	bbm_key_resolve(&target.key, relid, m->column_name);
 	bbm_bounds_check(&target, d, &bounds);
 	bbm_bounds_complete(&bounds, &target.key, NULL, NULL);
 	bbm_definition_set_bound(d, "min_value", "min_key", bounds.min);
@@ -258,16 +256,16 @@ bbm_shards_ready(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(version));
 }
 
-typedef struct TakeUp
+typedef struct NewPart
 {
 	const char *record;
 	BbmShardRecord *shard;
 	int64		total;			/* an estimate of the keys to do; negative: none yet */
-} TakeUp;
+} NewPart;
 
 /* Determines the range: what is given, and what there is in the shard now. */
 static void
-find_bounds(BbmDefinition *d, TakeUp *args)
+find_bounds(BbmDefinition *d, NewPart *args)
 {
 	BbmMigration *m = bbm_definition_migration(d, CurrentMemoryContext);
 	BbmBound	min = m->min;
@@ -304,9 +302,9 @@ find_bounds(BbmDefinition *d, TakeUp *args)
  * belong to the current user.
  */
 static void
-take_up(void *arg)
+make_part(void *arg)
 {
-	TakeUp	   *args = arg;
+	NewPart    *args = arg;
 	BbmShardRecord *shard = args->shard;
 	BbmDefinition d;
 	BbmMigration *m;
@@ -386,7 +384,7 @@ report(StringInfo buf, const BbmShardRecord *shard, const BbmShardPart *part, co
 static ErrorData *
 sync_shard(const char *record, BbmShardRecord *shard, const BbmShardPart *part, bool restart)
 {
-	TakeUp		args = {record, shard, -1};
+	NewPart		args = {record, shard, -1};
 
 	if (part && (!shard->found || shard->finished || part->epoch != shard->epoch))
 	{
@@ -398,7 +396,7 @@ sync_shard(const char *record, BbmShardRecord *shard, const BbmShardPart *part, 
 	if (part && shard->altered)
 		bbm_shard_part_alter(part, shard);
 	if (part == NULL)
-		return shard->active ? bbm_txn_part(take_up, &args) : NULL;
+		return shard->active ? bbm_txn_part(make_part, &args) : NULL;
 	if (shard->active ? part->status == BBM_PAUSED || (restart && part->status == BBM_FAILED) :
 		part->status == BBM_ACTIVE || part->status == BBM_RUNNING)
 		(void) bbm_migration_set_status(part->id, shard->active ? BBM_ACTIVE : BBM_PAUSED);
@@ -481,7 +479,6 @@ pause_parts(const char *record, bool cancel)
 {
 	int			n = 0;
 	ListCell   *cell;
-	ListCell   *other;
 
 	foreach(cell, bbm_shard_parts(record))
 	{
@@ -489,11 +486,7 @@ pause_parts(const char *record, bool cancel)
 
 		if (part->status == BBM_ACTIVE || part->status == BBM_RUNNING)
 			(void) bbm_migration_set_status(part->id, BBM_PAUSED);
-		if (cancel)
-			n += bbm_cancel_running(part->id);
-		else
-			foreach(other, bbm_jobs_running(part->id, CurrentMemoryContext))
-				n += bbm_job_is_alive(lfirst(other));
+		n += cancel ? bbm_cancel_running(part->id) : bbm_count_running(part->id);
 	}
 	return n;
 }

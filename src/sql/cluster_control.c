@@ -7,7 +7,7 @@
  * NOTES
  *	  A node may not answer just when somebody wants a migration to stop.  So a
  *	  pause, and a failure, are for the nodes that answer, and say which do not:
- *	  in a WARNING, and in the migration's row until these have been told, too.
+ *	  in a WARNING, and in the migration's row until these know it, too.
  *	  Whoever waits for the end of all batches asks for more than that, and gets
  *	  an error.  So does everything else, before anything has changed on any
  *	  node: a migration that is started, altered or dropped on some nodes alone
@@ -80,7 +80,7 @@ bbm_cluster_hold(List *migrations)
 	}
 }
 
-/* Raises an error that names the nodes which cannot be told; with a record, of those that have shards of it. */
+/* Raises an error that names the nodes which cannot be reached; with a record, of those that have shards of it. */
 static void
 check_nodes_answer(const BbmClusterRow *row, bool with_shards, const char *verb, const char *participle,
 				   const char *hint)
@@ -151,8 +151,8 @@ bbm_cluster_pause(const BbmMigration *migration, bool cancel, bool strict)
 }
 
 /*
- * Tells the nodes that they are to begin no other batch; warns of those that
- * cannot be told, and has the coordinator tell them later.  Caller has
+ * Has the nodes begin no other batch; warns of those that cannot be reached,
+ * and leaves them to the coordinator.  Caller has
  * bbm_migration_lock, or is the trigger of a change of the row.
  */
 void
@@ -170,10 +170,10 @@ bbm_cluster_tell_stop(const BbmClusterRow *row, bool failed)
 			 errmsg("migration \"%s\" is %s on %d of %d nodes", row->name, failed ? "stopped" : "paused",
 					report.nodes - report.silent, report.nodes),
 			 errdetail("It may go on at the others: %s.", report.trouble),
-			 errhint("bbm tells them as soon as they answer the coordinator; until then bbm_status() shows which they are.")));
+			 errhint("bbm pauses it there as soon as they answer the coordinator; until then bbm_status() shows which they are.")));
 }
 
-/* Somebody pauses what is paused: tries the nodes that could not be told again, and says which cannot now. */
+/* Somebody pauses what is paused: tries the nodes again that could not be reached, and says which cannot now. */
 void
 bbm_cluster_pause_again(List *migrations)
 {

@@ -21,6 +21,7 @@
 
 #include "base/txn.h"
 #include "catalog/extension.h"
+#include "catalog/shard_records.h"
 #include "strategy/strategy.h"
 #include "target/job.h"
 #include "target/key.h"
@@ -116,7 +117,7 @@ bbm_cluster_check_job(BbmMigration *m, Oid relid, const BbmDistribution *distrib
 	char	   *call = NULL;
 
 	bbm_failing_code = BBM_CODE_COLUMN;
-	bbm_key_resolve(&key, relid, m->column_name, NULL);
+	bbm_key_resolve(&key, relid, m->column_name);
 	bbm_failing_code = BBM_CODE_SIGNATURE;
 	if (m->operation)
 		check_statement(m, relid, &key, distribution);

@@ -10,8 +10,8 @@
 
 #include "base/bbm.h"
 
+#include "catalog/distribution.h"
 #include "catalog/options.h"
-#include "catalog/shard_records.h"
 
 extern void bbm_cluster_check_job(BbmMigration *m, Oid relid, const BbmDistribution *distribution);
 

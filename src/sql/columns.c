@@ -58,7 +58,6 @@
 #include "catalog/migrations.h"
 #include "catalog/options.h"
 #include "catalog/shape.h"
-#include "catalog/tables.h"
 #include "sql/access.h"
 #include "sql/row.h"
 

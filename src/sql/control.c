@@ -32,7 +32,6 @@
 #include "base/slots.h"
 #include "base/standby.h"
 #include "base/wait_event.h"
-#include "catalog/claims.h"
 #include "catalog/errors.h"
 #include "catalog/extension.h"
 #include "catalog/jobs.h"
@@ -218,23 +217,10 @@ batches_in_flight(List *migrations, bool cancel, bool strict)
 
 	foreach(cell, migrations)
 	{
-		int64		id = ((BbmMigration *) lfirst(cell))->id;
-		ListCell   *inner;
+		BbmMigration *migration = lfirst(cell);
 
-		if (bbm_is_of_cluster(lfirst(cell)))
-			n += bbm_cluster_pause(lfirst(cell), cancel, strict);
-		else if (cancel)
-			n += bbm_cancel_running(id);
-		else
-		{
-			foreach(inner, bbm_jobs_running(id, CurrentMemoryContext))
-			{
-				BbmRunningJob *job = lfirst(inner);
-
-				if (bbm_job_is_alive(job))
-					n++;
-			}
-		}
+		n += bbm_is_of_cluster(migration) ? bbm_cluster_pause(migration, cancel, strict) :
+			cancel ? bbm_cancel_running(migration->id) : bbm_count_running(migration->id);
 	}
 	return n;
 }

@@ -203,7 +203,7 @@ verify_anew(BbmRow *row)
 static void
 start_here(BbmRow *row)
 {
-	/* all nodes are told, or it is not started */
+	/* all nodes start it, or none does */
 	bbm_row_set(row, "unreached_nodes", (Datum) 0, true);
 	if (!bbm_row_at_origin(*row))
 	{

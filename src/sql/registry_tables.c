@@ -205,7 +205,7 @@ open_original(Original *original, Oid relid, LOCKMODE mode)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("table %s is bbm's own", original->name),
-				 errdetail("What is taken over is in the registry's tables, under the names that they were given before CREATE EXTENSION."),
+				 errdetail("bbm_import reads the registry's tables, under the names that you gave them before CREATE EXTENSION."),
 				 errhint("Rename the registry's tables first; doc/registry.md has the steps.")));
 	if (get_rel_relkind(relid) != RELKIND_RELATION)
 		not_the_registrys(original, ERRCODE_WRONG_OBJECT_TYPE, "It is not an ordinary table.");

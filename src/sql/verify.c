@@ -219,7 +219,7 @@ count_distributed(const BbmMigration *migration)
 	bbm_statement_check_condition(migration->table_oid, condition, migration->row_check ? "row_check" : "filter");
 	LockRelationOid(migration->table_oid, AccessShareLock);
 	alias = pstrdup(quote_identifier(get_rel_name(migration->table_oid)));
-	bbm_key_resolve(&key, migration->table_oid, migration->column_name, NULL);
+	bbm_key_resolve(&key, migration->table_oid, migration->column_name);
 	for (int i = 0; i < key.n; i++)
 		types[i] = types[key.n + i] = key.columns[i].type;
 	if (!migration->min_found)

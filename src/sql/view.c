@@ -79,7 +79,7 @@ runs_somewhere(int64 id)
 	ListCell   *cell;
 
 	SPI_connect();
-	foreach(cell, bbm_jobs_running(id, CurrentMemoryContext))
+	foreach(cell, bbm_jobs_running(id))
 	{
 		BbmRunningJob *job = lfirst(cell);
 
@@ -374,7 +374,7 @@ put_running(ReturnSetInfo *rsinfo)
 {
 	ListCell   *cell;
 
-	foreach(cell, bbm_jobs_running(0, CurrentMemoryContext))
+	foreach(cell, bbm_jobs_running(0))
 	{
 		BbmRunningJob *job = lfirst(cell);
 

@@ -28,6 +28,7 @@
 #include "target/hierarchy.h"
 #include "target/job.h"
 #include "target/key.h"
+#include "target/key_index.h"
 #include "target/key_scan.h"
 #include "target/lockset.h"
 #include "target/order.h"
@@ -191,7 +192,7 @@ resolve(BbmTarget *target)
 
 	bbm_failing_code = BBM_CODE_COLUMN;
 	if (target->strategy->has_key)
-		bbm_key_resolve(&target->key, target->relid, migration->column_name, migration->index_name);
+		bbm_key_resolve(&target->key, target->relid, migration->column_name);
 	if (target->strategy->resolve)
 		target->strategy->resolve(target);
 

@@ -49,21 +49,7 @@ typedef struct BbmKey
 	BbmKeyColumn *columns;
 } BbmKey;
 
-/* How an index of a table orders the key's columns. */
-typedef struct BbmKeyIndex
-{
-	Oid			oid;
-	bool		is_unique;		/* over exactly these columns */
-	bool		backwards;		/* it has the key's order when read backwards */
-	bool		descending[BBM_MAX_KEY_COLUMNS];	/* in that direction */
-	bool		nulls_first[BBM_MAX_KEY_COLUMNS];	/* in that direction */
-} BbmKeyIndex;
-
-extern PGDLLEXPORT void bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name, const char *index_name);
-extern PGDLLEXPORT void bbm_key_use_order(BbmKey *key, const BbmKeyIndex *index);
-extern PGDLLEXPORT bool bbm_key_find_index(const BbmKey *key, Relation heap, const char *index_name, bool any_order,
-										   BbmKeyIndex *found);
-extern char *bbm_key_default_columns(Oid relid, const char *index_name);
+extern PGDLLEXPORT void bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name);
 extern const char *bbm_key_to_string(const BbmKey *key);
 extern void bbm_key_check_nulls(const BbmKey *key, Relation rel);
 pg_noreturn extern void bbm_key_has_null(const BbmKeyColumn *column);

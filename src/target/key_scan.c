@@ -42,6 +42,7 @@
 #include "base/compat.h"
 #include "base/txn.h"
 #include "target/key.h"
+#include "target/key_index.h"
 #include "target/key_query.h"
 #include "target/relation.h"
 #include "target/target.h"

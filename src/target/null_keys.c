@@ -170,9 +170,9 @@ report(int elevel, const BbmTarget *target, int64 rows, const char *table, bool 
 					   migration->row_check),
 			 migration->skip_null_keys ? errhint("They are left as they are, as skip_null_keys says.") :
 			 elevel < ERROR ?
-			 errhint("The migration will fail when all else is done, unless this is done by hand WHERE %s IS NULL and is seen by its \"filter\", or skip_null_keys says that they are to stay as they are.",
+			 errhint("The migration will fail at its end, unless you process these rows by hand (WHERE %s IS NULL) so that they no longer meet \"filter\", or set skip_null_keys so that they stay as they are.",
 					 column) :
-			 errhint("Do by hand what is to be done WHERE %s IS NULL. If they then still count, as nothing shows that they are done, or if they are to stay as they are, say so with bbm_alter(..., skip_null_keys => true). Then start the migration again.",
+			 errhint("Process these rows by hand (WHERE %s IS NULL). If they still count then, because nothing shows that they are done, or if they are to stay as they are, call bbm_alter(..., skip_null_keys => true). Then start the migration again.",
 					 column)));
 }
 

@@ -18,6 +18,7 @@
 #include "target/hierarchy.h"
 #include "target/job.h"
 #include "target/key.h"
+#include "target/key_index.h"
 #include "target/key_sql.h"
 #include "target/relation.h"
 #include "target/rights.h"

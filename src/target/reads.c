@@ -42,7 +42,7 @@
 
 #include "base/spi.h"
 #include "base/txn.h"
-#include "catalog/shard_records.h"
+#include "catalog/distribution.h"
 #include "catalog/shards.h"
 #include "target/relation.h"
 #include "target/statement_text.h"

@@ -87,7 +87,7 @@
 /* The best is forgotten: half of it in an hour. */
 #define BBM_PACE_FORGET 1.9e-10
 
-/* An impact is told from none when it is so many times its standard error. */
+/* An impact is distinguished from none when it is so many times its standard error. */
 #define BBM_PACE_IMPACT_ERRORS 3.0
 
 /* The share shrinks at most to so much of itself because of the impact, and grows by so much. */
@@ -317,10 +317,10 @@ raise_cap(BbmPace *pace, const BbmPaceLimits *limits, double times)
  * the process works more or less from now on, or since it has been too long.
  *
  * The impact is taken for proportional to the share of the time that the
- * process works.  The share shrinks when the impact exceeds the limit, and is told
- * from none by its error; how soon that is depends on how much the statements differ
- * from each other.  It grows when that is told from the limit, or after a long
- * while without either; also when there were too few statements in that while,
+ * process works.  The share shrinks when the impact exceeds the limit, and
+ * differs from none by more than its error; how soon that is depends on how much
+ * the statements differ from each other.  It grows when the impact is that far
+ * below the limit, or after a long while without either; also when there were too few statements in that while,
  * as then there is hardly anybody to keep to the limit for.
  */
 bool

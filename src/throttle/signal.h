@@ -96,7 +96,7 @@ extern void bbm_read_unarchived(BbmReading *reading);
 extern void bbm_read_autovacuum(BbmReading *reading);
 extern void bbm_read_horizon(BbmReading *reading);
 extern void bbm_read_dead_tuples(BbmReading *reading);
-extern void bbm_read_dead_share(BbmReading *reading);
+extern void bbm_read_dead_ratio(BbmReading *reading);
 extern void bbm_find_relations(BbmThrottle *state, MemoryContext context, Oid relid);
 
 /* throttle/vacuum.c */

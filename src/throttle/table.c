@@ -494,11 +494,11 @@ bbm_read_dead_tuples(BbmReading *reading)
 		bbm_reading_throttles(reading, "the table has %.0f dead tuples (limit %d)", reading->state->dead, limit);
 }
 
-/* bbm.max_dead_share */
+/* bbm.max_dead_tuple_ratio */
 void
-bbm_read_dead_share(BbmReading *reading)
+bbm_read_dead_ratio(BbmReading *reading)
 {
-	double		limit = bbm_setting_real(reading->migration, BBM_MAX_DEAD_SHARE);
+	double		limit = bbm_setting_real(reading->migration, BBM_MAX_DEAD_TUPLE_RATIO);
 	bool		counts = read_dead(reading);
 	double		dead = reading->state->dead;
 	double		share = dead > 0 ? dead / (dead + reading->state->live) : 0;

@@ -71,7 +71,7 @@ static const Signal signals[] = {
 	{"autovacuum", BBM_WAIT_FOR_AUTOVACUUM, bbm_read_autovacuum, .by_relation = true, .of_writing = true},
 	{"old snapshot", BBM_MAX_HORIZON_AGE, bbm_read_horizon},
 	{"dead tuples", BBM_MAX_DEAD_TUPLES, bbm_read_dead_tuples, .by_relation = true, .of_writing = true, .of_dead = true},
-	{"dead tuples", BBM_MAX_DEAD_SHARE, bbm_read_dead_share, .by_relation = true, .of_writing = true, .of_dead = true},
+	{"dead tuples", BBM_MAX_DEAD_TUPLE_RATIO, bbm_read_dead_ratio, .by_relation = true, .of_writing = true, .of_dead = true},
 	{"active sessions", BBM_MAX_ACTIVE_SESSIONS, bbm_read_sessions},
 	{"condition", BBM_CONDITION, bbm_read_condition, .in_transaction = true}
 };

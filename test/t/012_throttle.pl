@@ -115,7 +115,7 @@ my $long_since = time;
 counter_table($node, 't_cost', 300);
 define($node, 'cost', 't_cost', settings => q(ARRAY['bbm.max_replication_lag=1GB', 'bbm.max_replication_delay=1h',
 	'bbm.standby_names=standby', 'bbm.max_slot_wal=1TB', 'bbm.max_unarchived_wal=42', 'bbm.max_horizon_age=1d',
-	'bbm.max_dead_tuples=1000000', 'bbm.max_dead_share=1', 'bbm.max_wal_rate=1GB', 'bbm.max_row_rate=1000000',
+	'bbm.max_dead_tuples=1000000', 'bbm.max_dead_tuple_ratio=1', 'bbm.max_wal_rate=1GB', 'bbm.max_row_rate=1000000',
 	'bbm.max_active_sessions=1000', 'bbm.min_pace=0.2', 'bbm.active_hours=00:00-12:00 Europe/Berlin, 12:00-00:00 Europe/Berlin']));
 value($node, q(SELECT bbm_start('cost')));
 finished($node, 'cost', 'with every signal on and nothing wrong it runs');
@@ -248,7 +248,7 @@ migration('dead', ['bbm.max_dead_tuples=299'], prepare => 'UPDATE t_dead SET n =
 waits('dead', 'dead tuples: the table has 300 dead tuples (limit 299)');
 value($node, 'VACUUM t_dead');
 goes_on('dead');
-migration('share', ['bbm.max_dead_share=0.25'], prepare => 'UPDATE t_share SET n = 0');
+migration('share', ['bbm.max_dead_tuple_ratio=0.25'], prepare => 'UPDATE t_share SET n = 0');
 waits('share', q(dead tuples: 50.0 percent of the table's tuples are dead (limit 25.0)));
 settings('share');
 goes_on('share');

@@ -101,7 +101,7 @@ command_ok([ 'pg_restore', '-j2', '--clean', '--if-exists', '-d', $node->connstr
 copy_waits($node, 'inserts', 'pg_restore --clean');
 original_goes_on('app');
 
-# A base backup cannot be told from its original: it goes on, unless bbm.enabled is off.
+# A base backup cannot be distinguished from its original: it goes on, unless bbm.enabled is off.
 database('base', 'ops');
 $node->backup('base');
 ok($node->poll_query_until('postgres', in_flight(), 2), 'pg_basebackup disturbs no batch');

@@ -50,7 +50,7 @@ my @conditions = ('n = 0', 'true', 'false', 'NULL', 'n IS NULL', '1 / 0 = 1', 'r
 	'EXISTS (SELECT FROM t2 WHERE t2.id = t1.id)', 'ctid IS NOT NULL', 'xmin IS NULL', '', ')', 'true) OR (true', 'n = $1', 'n = 0 LIMIT 1', 'n = 0 -- ', 'current_user = \'x\'', 'n');
 my @settings = ('bbm.lock_timeout=1ms', 'bbm.condition=SELECT true', 'bbm.condition=SELECT 1/0', 'bbm.condition=', 'bbm.max_dead_tuples=0', 'bbm.active_hours=00:00-24:00',
 	'bbm.active_hours=x', 'bbm.max_wal_rate=1kB', 'bbm.gone=1', '=', 'x', '', 'bbm.vacuum=on', 'bbm.max_batch_time=-1', 'bbm.max_row_rate=2147483647', 'bbm.max_pace=NaN', 'bbm.max_impact=NaN',
-	'bbm.wait_for_autovacuum=maybe', 'bbm.max_horizon_age=1s', 'bbm.max_active_sessions=0', 'bbm.max_dead_share=0.5', 'bbm.max_replication_lag=1', 'bbm.max_unarchived_wal=1');
+	'bbm.wait_for_autovacuum=maybe', 'bbm.max_horizon_age=1s', 'bbm.max_active_sessions=0', 'bbm.max_dead_tuple_ratio=0.5', 'bbm.max_replication_lag=1', 'bbm.max_unarchived_wal=1');
 my @strange = ('', ' ', "'", '\\', '%s', '%', '$$', "\x{c3}\x{a9}\x{e2}\x{82}\x{ac}", 'x' x 600, 'NaN', '-1', '1 day', '{', '{}', 'null', '*', "a\nb", 'on', 'public', 'pg_temp.t');
 my %text = (
 	name => \@migrations, names => \@migrations, new_name => \@migrations, table_name => \@tables, column_name => \@columns, job => \@jobs, set => \@sets,

@@ -42,7 +42,6 @@ sub define_for
 }
 
 sub start { return value($node, "SELECT bbm_start('$_[0]')") }
-sub slots_of { return value($node, "SELECT count(*) FROM bbm_workers() WHERE role = '$_[0]'") }
 
 # ----
 # A migration that only waits: for its time slice of a table, for which it polls ten times a second and

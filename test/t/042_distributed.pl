@@ -58,7 +58,7 @@ refuses("SELECT bbm_create('x', 'aside', 'UPDATE $shard SET n = 1 WHERE id BETWE
 value($home, q(SELECT bbm_create('x', 'aside', 'hidden')));
 refuses(q(CALL bbm_run('x')), $writes, '... or by a function', $home);
 value($home, q(SELECT bbm_drop('x')));
-# ... or by an INSERT, which is checked when a worker takes it up, as is one of the table on another node
+# ... or by an INSERT, which is checked when a worker starts it, as is one of the table on another node
 foreach (["public.$shard", 'It is a shard of'], ['public.plain', 'It is a distributed table'])
 {
 	$home->safe_psql('postgres', "INSERT INTO batched_background_migrations (name, table_name, job_signature_name, column_name, min_value, max_value, batch_size, status)
@@ -147,7 +147,7 @@ is(value($c, q(SELECT count(*) FROM slow WHERE n = 1)), $done, '... and does no 
 $worker[0]->stop('immediate');
 my $down = $worker[0]->port;
 my $half = qr/on 1 of 2 nodes, and nothing has changed on any; node \S+:$down: .*HINT:  Repeat it/s;
-refuses(q(SELECT bbm_start('slow')), qr/cannot start migration "slow" on every node.*could be started $half/s, 'what a node cannot be told is an error');
+refuses(q(SELECT bbm_start('slow')), qr/cannot start migration "slow" on every node.*could be started $half/s, 'a node that cannot be reached is an error');
 is(value($c, q(SELECT status FROM bbm_status('slow'))), 'paused', '... and nothing has changed');
 $worker[0]->start;
 value($c, q(SELECT bbm_start('slow')));
@@ -299,7 +299,7 @@ is(value($c, q(SELECT bbm_retry('retried'))), 1, 'one shard is tried again');
 fails_after(2, '... and fails again');
 is(value($c, q(SELECT count(*) FROM bbm_events WHERE name = 'retried' AND event = 'failed')), 2, '... for the second time');
 $worker[1]->stop;
-refuses(q(SELECT bbm_retry('retried')), qr/cannot start migration "retried" on every node/, 'a node that is down is not told to try again');
+refuses(q(SELECT bbm_retry('retried')), qr/cannot start migration "retried" on every node/, 'a node that is down does not try again');
 is(value($c, q(SELECT status, jobs_failed FROM bbm_status_detail('retried'))), 'failed|1', '... and nothing has changed');
 $worker[1]->start;
 value($c, q(UPDATE retried SET pad = '' WHERE id = 77));
@@ -325,20 +325,20 @@ sub as_altered
 	return;
 }
 value($c, q(UPDATE batched_background_migrations SET batch_size = 2 WHERE name = 'altered'));
-as_altered(2, 2, 'an UPDATE is taken up by a node');
+as_altered(2, 2, 'an UPDATE arrives at a node');
 value($c, q(SELECT bbm_alter('altered', batch_size => 3, max_attempts => 7, on_error => 'skip')));
 as_altered(2, 3, '... and so is bbm_alter');
 is(value($_, q(SELECT DISTINCT max_attempts, on_error, settings FROM batched_background_migrations)), '7|skip|{bbm.max_row_rate=1}', '... with all that is given, and no more') foreach @worker;
 value($c, q(SELECT bbm_pause('altered', wait => true)));
 value($c, q(SELECT bbm_alter('altered', batch_size => 4)));
 value($c, q(SELECT bbm_start('altered')));
-as_altered(2, 4, 'what was altered in a pause is taken up after it');
+as_altered(2, 4, 'what was altered in a pause arrives after it');
 my ($moves) = shards_of('altered');
 move('altered', 'block_writes', $moves->[0]);
 ok($c->poll_query_until('postgres', q(SELECT percent IS NOT NULL FROM bbm_status('altered'))), 'a shard has moved');
 my ($new_home) = grep { $_->port != $moves->[3] } @worker;
 ok($new_home->poll_query_until('postgres', q(SELECT count(*) = 3 FROM batched_background_migrations WHERE batch_size = 4 AND max_attempts = 7)), '... and is done as altered');
-refuses("SELECT bbm_alter('altered', $_)", qr/cannot alter migration "altered".*distributed table.*HINT:  Alter how/s, "what the nodes do not take up: $_")
+refuses("SELECT bbm_alter('altered', $_)", qr/cannot alter migration "altered".*distributed table.*HINT:  Alter how/s, "what the nodes do not get: $_")
   foreach ('workers => 2', q(job => 'UPDATE altered SET n = 2 WHERE id BETWEEN $1 AND $2'), 'restart => true', q(batch_size => 9, workers => 2), 'follow => true', q(index_name => 'altered_pkey'), q(owner => 'postgres'));
 refuses("UPDATE batched_background_migrations SET $_ WHERE name = 'altered'", qr/cannot be changed.*distributed table/s, "... with an UPDATE: $_")
   foreach ('workers = 2', q(row_check = 'n = 1'));
@@ -370,7 +370,7 @@ value($c, q(SET ROLE app; SELECT bbm_update('of app', 'of_app', 'n = n + 1', bat
 is(value($c, q(SELECT bbm_wait('of app', '3 min'))), 'finished', '... with it, its migration is finished');
 once('of_app', 1000, '... with every row once');
 refuses(sprintf(q(SELECT bbm_internal.bbm_shards_sync('%s', 'public.of_app', 'go on')), value($c, q(SELECT shard_record FROM batched_background_migrations))),
-	qr/must be owner of table/, 'nobody else takes up its shards, not even a superuser');
+	qr/must be owner of table/, 'nobody else begins with its shards, not even a superuser');
 value($c, q(SET ROLE app; SELECT bbm_drop('of app')));
 
 # ---- a key that is not an integer, in the order of two columns; one tenant's shard

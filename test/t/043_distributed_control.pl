@@ -84,7 +84,7 @@ my $done = value($two, q(SELECT sum(row_count) FROM batched_background_migration
 ok($two->poll_query_until('postgres', "SELECT sum(row_count) > $done FROM batched_background_migration_jobs"), '... after which the other node goes on');
 warns(q(SELECT bbm_pause('slow')), 1, $away, 'a pause with a node down pauses');
 ok($two->poll_query_until('postgres', $nobody), '... the other node');
-is(value($c, q(SELECT status, waiting_on FROM bbm_status_detail('slow'))), "paused|may go on at $unreached", '... and the status says which is not told');
+is(value($c, q(SELECT status, waiting_on FROM bbm_status_detail('slow'))), "paused|may go on at $unreached", '... and the status says which does not know');
 like(value($c, q(SELECT waiting_on FROM bbm_status('slow'))), qr/^may go on at 1 of 2 nodes/, '... also where there is little room');
 warns(q(SELECT bbm_pause('slow')), 0, $away, 'another pause says so again');
 warns(q(SELECT bbm_pause('slow', cancel => true)), 0, $away, '... and one that cancels');
@@ -94,11 +94,11 @@ refuses(q(SELECT bbm_start('slow')), qr/cannot start migration "slow" on every n
 refuses(q(SELECT bbm_alter('slow', batch_size => 7)), qr/cannot alter migration "slow" on every node/, '... nor altered');
 refuses(q(SELECT bbm_drop('slow')), qr/cannot drop migration "slow" on every node.*could be dropped on \d of \d nodes, and nothing has changed/s, '... nor dropped');
 is(of_migration('status, unreached_nodes, batch_size', 'slow'), "0|$unreached|2", '... and stays as it is');
-# what is to be told survives a crash of the coordinator
+# which nodes do not know survives a crash of the coordinator
 $c->stop('immediate');
 $c->start;
 $one->start;
-ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations WHERE name = 'slow')), 'when the node is back, it is told');
+ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations WHERE name = 'slow')), 'when the node is back, it is paused there');
 ok($one->poll_query_until('postgres', $nobody), '... and pauses');
 is(value($c, q(SELECT status, waiting_on FROM bbm_status_detail('slow'))), 'paused|', '... and the status shows no more');
 $done = value($c, q(SELECT count(*) FROM slow WHERE n = 1));
@@ -171,7 +171,7 @@ value($c, q(SELECT bbm_update('bad', 'bad', 'n = 1 / (CASE WHEN pad = ''x'' THEN
 ok($_->poll_query_until('postgres', $at_work), 'one that will fail is at work') foreach @worker;
 $one->stop('immediate');
 is(value($c, q(SELECT bbm_wait('bad', '3 min'))), 'failed', 'it fails while a node is down');
-is(of_migration('unreached_nodes', 'bad'), $unreached, '... which is not told yet');
+is(of_migration('unreached_nodes', 'bad'), $unreached, '... which does not know yet');
 ok($two->poll_query_until('postgres', $nobody), '... while the other one has stopped');
 $one->start;
 ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations WHERE name = 'bad')), '... until it is back');
@@ -199,7 +199,7 @@ $one->stop('immediate');
 works($c, 'on');
 is(value($c, q(SELECT bbm_wait('retried', '3 min'))), 'failed', 'it fails again, though a node is down');
 $one->start;
-ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations WHERE name = 'retried')), '... which is told later');
+ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations WHERE name = 'retried')), '... which learns it later');
 value($c, q(UPDATE retried SET pad = ''));
 value($c, q(SELECT bbm_retry('retried')));
 is(value($c, q(SELECT bbm_wait('retried', '3 min'))), 'finished', '... and then is finished');
@@ -237,7 +237,7 @@ ok($_->poll_query_until('postgres', $at_work), '... on all nodes') foreach @work
 ok($c->poll_query_until('postgres', q(SELECT rows_done > 0 FROM bbm_status('any'))), 'it is at work');
 foreach my $shown ('bbm_status', 'bbm_status_detail', 'bbm_jobs')
 {
-	# what changes from one look to the next is left out
+	# what changes from one poll to the next is left out
 	my $row = q(to_jsonb(s) - '{rows_done,rows,rows_per_second,rows_per_second_5min,percent,eta,waiting_on,last_progress_at,pace,pace_reason,jobs_finished,jobs_running,id}'::text[]);
 	my $sql = "SELECT jsonb_agg($row ORDER BY s::text) FROM $shown('any') s";
 	$sql =~ s/ORDER BY s::text/ORDER BY min_value/ if $shown eq 'bbm_jobs';
@@ -269,7 +269,7 @@ is(value($two, q(SELECT bbm_resume('any'))), 1, 'it resumes');
 $one->stop('immediate');
 warns(q(SELECT bbm_pause('any')), 1, qr/WARNING:  migration "any" is not paused on every node\nDETAIL:  It may go on at 1 of 2 nodes: \Q$of_one\E/, 'a pause with a node down says so, from another one, too', $two);
 $one->start;
-ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations)), '... which is told later');
+ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations)), '... which learns it later');
 is(value($two, q(SELECT bbm_cancel('any'))), 0, 'it cancels');
 # a shard by itself
 my $part = value($two, q(SELECT min(name) FROM batched_background_migrations));
@@ -278,7 +278,7 @@ refuses("SELECT $_('$part')", qr/cannot \w+ migration "\Q$part\E".*one shard\.\n
 refuses("UPDATE batched_background_migrations SET status = 1 WHERE name = '$part'", qr/the status of migration "\Q$part\E" cannot be set.*HINT:  Do that with/s, '... or with an UPDATE', $two);
 is(value($one, q(SELECT bbm_start('any'))), 1, 'it is started again');
 ok($_->poll_query_until('postgres', $at_work), '... on all nodes') foreach @worker;
-warns(q(SELECT bbm_pause()), 0, qr/WARNING:  \d migrations? of (a shard goes|shards go) on.*HINT:  Pause those/s, 'who pauses all on a node is told of its shards', $one);
+warns(q(SELECT bbm_pause()), 0, qr/WARNING:  \d migrations? of (a shard goes|shards go) on.*HINT:  Pause those/s, 'a WARNING shows who pauses all on a node its shards', $one);
 is(value($c, $status), 'running', '... and the whole goes on');
 refuses(q(SELECT bbm_start('anny')), qr/migration "anny" does not exist\nDETAIL:  .*coordinator, node $there/, 'a name that does not exist', $one);
 refuses(q(SELECT bbm_wait('anny')), qr/migration "anny" does not exist/, '... to wait for', $one);
@@ -366,7 +366,7 @@ $standby->promote;
 value($c, sprintf(q(SELECT citus_update_node(%d, '%s', %d)), $node_of_one, $standby->host, $standby->port));
 replace_node($one, $standby);
 ($one, $two) = @worker = ($standby, $two);
-ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations)), 'its standby, in its place, is told');
+ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations)), 'its standby, in its place, learns it');
 ok($one->poll_query_until('postgres', $nobody), '... and pauses');
 value($c, q(SELECT bbm_start('fails_over')));
 goes_on('fails_over', $one, 'started again, it goes on there');

@@ -87,7 +87,7 @@ refuses(qq(SELECT $_), qr/cannot \w+ migration "frozen" on every node.*on 1 of 2
   foreach (q(bbm_start('frozen')), q(bbm_alter('frozen', batch_size => 9)), q(bbm_pause('frozen', wait => true)));
 refuses(q(SELECT bbm_drop('frozen')), qr/cannot drop migration "frozen" on every node.*on 2 of 3 nodes, and nothing has changed on any; node $of_two: /s, '... and by bbm_drop');
 kill 'CONT', $postmaster;
-ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations)), 'when it answers, it is told');
+ok($c->poll_query_until('postgres', q(SELECT unreached_nodes IS NULL FROM batched_background_migrations)), 'when it answers, it learns it');
 ok($two->poll_query_until('postgres', $nobody), '... and pauses');
 value($c, q(SELECT bbm_start('frozen')));
 ok($_->poll_query_until('postgres', $at_work), 'started, it is at work') foreach @worker;

@@ -97,7 +97,7 @@ for my $raised (1, 0)
 	value($node, q(SELECT bbm_drop('tripped'); SELECT bbm_drop('paused_first')));
 }
 
-# engine/step.c, take_up: the migration is paused, or dropped, between being read and being started.
+# engine/step.c, set_running: the migration is paused, or dropped, between being read and being started.
 {
 	my $id = subject($node, 'pause_at_start');
 	arm($node, 'start-begin', migration => $id);

@@ -203,7 +203,7 @@ sub finishes
 	record_complete('split_reported', $id, '... when the record has its parts');
 }
 
-# engine/step.c: the coordinator locks all shards, and waits for one that is being moved, say, while another one is split.
+# engine/cluster.c: the coordinator locks all shards, and waits for one that is being moved, say, while another one is split.
 # Citus then does not find that, which is no reason to fail; nor is it when nobody can say just then whether shards have moved.
 for my $cancelled (0, 1)
 {

@@ -26,6 +26,7 @@
 #include "strategy/resolve.h"
 #include "target/bound.h"
 #include "target/key.h"
+#include "target/key_index.h"
 #include "target/key_sql.h"
 #include "target/partition.h"
 #include "target/target.h"
@@ -351,7 +352,7 @@ resolve(Oid relid, const char *columns, const char *index_name)
 	Relation	rel = table_open(relid, AccessShareLock);
 	BbmKeyIndex index;
 
-	bbm_key_resolve(&key, relid, columns, index_name);
+	bbm_key_resolve(&key, relid, columns);
 	if (!bbm_key_find_index(&key, rel, index_name, true, &index))
 		elog(ERROR, "there is no index \"%s\" on these columns", index_name);
 	bbm_key_use_order(&key, &index);
