@@ -121,8 +121,8 @@ wait_after_errors(BbmTarget *target)
 
 	target->throttled_until = n <= 0 ? 0 :
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-									Min(bbm_backoff_ms(n, first, BBM_LONGEST_WAIT_MS,
-													   pg_prng_double(&pg_global_prng_state)), BBM_LONGEST_WAIT_MS));
+									bbm_backoff_ms(n, first, BBM_LONGEST_WAIT_MS,
+												   pg_prng_double(&pg_global_prng_state)));
 }
 
 typedef struct GoOn
