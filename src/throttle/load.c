@@ -313,7 +313,7 @@ bbm_read_condition(BbmReading *reading)
 		/* a cancel that the condition has caught was meant for the session, too, whatever the condition returns */
 		if (bbm_cancel_seen())
 			error = reading->cancelled = bbm_cancelled_by_user();
-		else if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		else if (bbm_error_is_cancel(error))
 			reading->cancelled = error;
 		bbm_reading_throttles(reading, "cannot be read: %s", bbm_error_to_string(error));
 	}

@@ -21,6 +21,7 @@
  */
 #include "throttle/throttle.h"
 
+#include "base/cancel.h"
 #include "base/guc.h"
 #include "base/impact_counts.h"
 #include "base/printable.h"
@@ -329,7 +330,7 @@ recall_or_wait(BbmReading *reading)
 
 	if (error == NULL)
 		return;
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	if (bbm_error_is_cancel(error))
 		reading->cancelled = error;
 	reading->first_poll_ms = BBM_FIRST_POLL_MS;
 	bbm_reading_throttles(reading, "rates: cannot be read: %s", bbm_error_to_string(error));
