@@ -228,6 +228,26 @@ EOS
 	once_each($node, 'recounted', 600);
 }
 
+# ... or the user extends the range: the sample is of the one before.
+{
+	my $id = subject($node, 'extended', rows => 600, batch_size => 1, max_value => 10);
+	arm($node, 'batch-done', migration => $id);
+	start_migration($node, 'extended');
+	stands($node, 'batch-done');
+	value($node, q(UPDATE batched_background_migrations SET max_value = 20 WHERE name = 'extended'));
+	arm($node, 'recount-sampled', migration => $id);
+	release($node, 'batch-done');
+	stands($node, 'recount-sampled');
+	value($node, q(UPDATE batched_background_migrations SET max_value = 600 WHERE name = 'extended'));
+	arm($node, 'recount-committed', migration => $id);
+	release($node, 'recount-sampled');
+	stands($node, 'recount-committed');
+	is(value($node, q(SELECT total_tuple_count FROM batched_background_migrations WHERE name = 'extended')), '', 'the range is extended after the sample: it is to be sampled anew');
+	release($node);
+	finished($node, 'extended');
+	once_each($node, 'extended', 600);
+}
+
 # sql/access.c, bbm_cancel_running: the process has gone on to a batch of another migration when the signal arrives.
 {
 	my $first = subject($node, 'cancelled');
