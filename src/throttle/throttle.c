@@ -512,23 +512,6 @@ bbm_throttle_show(const BbmMigration *migration, Oid relid, BbmThrottleSink sink
 }
 
 /*
- * Is the migration outside of its active hours, or was it since then?  It has
- * had no reason to make progress.
- */
-bool
-bbm_throttle_was_outside_hours(int64 migration_id, TimestampTz since)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	const BbmWaitState *entry = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, now);
-	TimestampTz until = entry->since != 0 ? Min(now, entry->reason.due) : entry->metered;
-	bool		outside = entry->signal < lengthof(signals) &&
-		signals[entry->signal].limit == BBM_ACTIVE_HOURS && until > since;
-
-	bbm_wait_states_unlock();
-	return outside;
-}
-
-/*
  * Passes on for how long each migration of this database was throttled since
  * the server started, by signal.  Two settings may limit the same signal.
  */
