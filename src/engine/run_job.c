@@ -273,7 +273,10 @@ run_sub_batches(BbmEngine *engine, BbmTarget *target, BbmWork *work, BbmLockWatc
 		bbm_worker_id_keep(engine->lock_class, engine->worker_id);
 		if (error)
 			bbm_pacing_failed(target->migration);
-		else if (work->result == BBM_WORK_SUB_BATCH && (engine->cancelled || !may_begin_batch(engine, target)))
+		/* the permit was released with the other locks, and another process may have acquired it since */
+		else if (work->result == BBM_WORK_SUB_BATCH &&
+				 (engine->cancelled || !bbm_permit_keep(engine->lock_class, engine->permit_of, engine->permit) ||
+				  !may_begin_batch(engine, target)))
 			work->result = BBM_WORK_PAUSED;
 	}
 	MemoryContextSwitchTo(old);
