@@ -298,6 +298,18 @@ ALTER TABLE c ALTER k TYPE timestamptz(0) USING k + id * interval '1 s';
 CALL bbm_run('m');
 SELECT message FROM outcome('m');
 SELECT n, count(*) FROM c GROUP BY n;
+-- the fields of an interval, and the elements of an array
+CALL started('k interval PRIMARY KEY', 'make_interval(days => x, hours => 7)');
+CALL bbm_run('m');
+ALTER TABLE c ALTER k TYPE interval day to second;
+INSERT INTO stop_at VALUES (10);
+CALL bbm_run('m');
+ALTER TABLE c ALTER k TYPE interval day;
+CALL bbm_run('m');
+CALL started('k numeric[] PRIMARY KEY', 'ARRAY[x + 0.6]');
+CALL bbm_run('m');
+ALTER TABLE c ALTER k TYPE numeric(10)[];
+CALL bbm_run('m');
 -- a bound whose text the type no longer accepts
 CREATE TYPE grade AS ENUM ('one', 'two', 'three', 'four');
 CALL started('k grade NOT NULL, o int NOT NULL', '(enum_range(NULL::grade))[1 + (x - 1) / 5], x', 'k, o', 'c_key');

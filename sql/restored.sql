@@ -57,8 +57,10 @@ UPDATE dumped SET owner = current_user, name = 'zone', id = id + 100,
 INSERT INTO batched_background_migrations SELECT * FROM dumped;
 UPDATE dumped SET name = 'condition', id = id + 100, settings = '{"bbm.condition=n >"}';
 INSERT INTO batched_background_migrations SELECT * FROM dumped;
+UPDATE dumped SET name = 'names', id = id + 100, settings = '{"bbm.standby_names=\"a",bbm.max_replication_lag=1MB}';
+INSERT INTO batched_background_migrations SELECT * FROM dumped;
 SELECT bbm_start();
-SELECT wait_for($$(SELECT count(*) = 2 FROM bbm_status() WHERE waiting_on LIKE '%cannot be read%')$$);
+SELECT wait_for($$(SELECT count(*) = 3 FROM bbm_status() WHERE waiting_on LIKE '%cannot be read%')$$);
 SELECT waiting_on FROM bbm_status_detail() WHERE status = 'running';
 SELECT signal, reason FROM bbm_throttle('zone') WHERE throttles;
 SELECT bbm_pause();
@@ -69,7 +71,7 @@ SELECT * FROM fails($$SELECT bbm_alter('zone', settings => '{"bbm.active_hours=2
 SELECT bbm_alter('condition', settings => '{}');
 SELECT bbm_start('condition');
 SELECT bbm_wait('condition', '1 minute');
-SELECT bbm_drop('zone');
+SELECT bbm_drop('zone'), bbm_drop('names');
 -- a name that begins like a statement
 SELECT bbm_update('words', 't', 'n = 1', settings => ARRAY['bbm.condition=within > 1']) > 0 AS defined;
 SELECT bbm_alter('words', settings => ARRAY['bbm.condition=' || condition])

@@ -50,6 +50,19 @@ SELECT bbm_retry('partial');
 CALL bbm_run('partial');
 SELECT n, count(*) FROM gaps GROUP BY n;
 
+-- nothing comes after the last number that there is, and what is there is not found again
+CREATE TABLE ends (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0, v text);
+INSERT INTO ends VALUES (1, 0, '1'), (9223372036854775807, 0, 'bad');
+CREATE FUNCTION add_to_ends(lo bigint, hi bigint) RETURNS void LANGUAGE sql AS
+    'UPDATE ends SET n = n + 1 + 0 * v::integer WHERE id BETWEEN lo AND hi';
+SELECT bbm_create('ends', 'ends', 'add_to_ends', row_check => 'n > 0', verify => true, batch_size => 10, max_attempts => 1, on_error => 'split', max_errors => 5) > 0 AS created;
+CALL bbm_run('ends');
+CALL bbm_run('ends', resume_failed => true);
+SELECT min_value, max_value FROM quarantined WHERE name = 'ends';
+UPDATE ends SET v = 1;
+CALL bbm_run('ends', resume_failed => true);
+SELECT n, count(*) FROM ends GROUP BY n;
+
 -- of a range that verification has checked, a row that cannot be done is quarantined alone
 CREATE FUNCTION add_one(lo integer, hi integer) RETURNS void LANGUAGE sql AS
     'UPDATE gaps SET n = n + 1 + 0 * v::integer WHERE id BETWEEN lo AND hi';
@@ -207,9 +220,9 @@ SELECT count(*) FROM quarantined WHERE name = 'decided';
 SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY id;
 DROP VIEW quarantined;
 DROP EXTENSION bbm;
-DROP TABLE gaps, words, parted, moving, canceled;
+DROP TABLE gaps, words, parted, moving, canceled, ends;
 DROP SEQUENCE tries;
-DROP FUNCTION add_one, spoil, spoil_150, canceled_once, pause, pauses, stop_at_100;
+DROP FUNCTION add_one, add_to_ends, spoil, spoil_150, canceled_once, pause, pauses, stop_at_100;
 ALTER SYSTEM RESET bbm.enabled;
 ALTER SYSTEM RESET bbm.min_pace;
 ALTER SYSTEM RESET bbm.retry_delay;

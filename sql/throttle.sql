@@ -79,6 +79,20 @@ INSERT INTO lights VALUES (false);
 SELECT define('true', '{bbm.condition=1 < 2 -- always}'), define('select', '{"bbm.condition=WITH c AS (SELECT true) SELECT * FROM c"}');
 CALL bbm_run('true');
 CALL bbm_run('select');
+-- one whose statement on another server was cancelled cannot be read just then: that is no cancel of this one
+CREATE FUNCTION asks_elsewhere() RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND pid = pg_backend_pid()) THEN
+        PERFORM pg_advisory_lock(4711);
+        RAISE query_canceled USING MESSAGE = 'canceling statement due to statement timeout';
+    END IF;
+    RETURN true;
+END $$;
+SELECT define('elsewhere', '{bbm.condition=asks_elsewhere()}');
+SET client_min_messages = warning;
+CALL bbm_run('elsewhere');
+RESET client_min_messages;
+SELECT pg_advisory_unlock(4711), status FROM bbm_status('elsewhere');
 -- a condition that is not met throttles until the statement is cancelled
 SELECT define('red', '{bbm.condition=(SELECT green FROM lights)}'), define('null', '{bbm.condition=NULL::boolean}'),
        define('none', '{bbm.condition=SELECT true WHERE false}'), define('wrong', '{bbm.condition=SELECT 1}'),
@@ -222,4 +236,4 @@ SELECT bbm_pause() >= 300 AS paused;
 
 DROP EXTENSION bbm CASCADE;
 DROP TABLE t, lights, half;
-DROP FUNCTION define, complaint, waits_for, writes, unlucky, wait_for;
+DROP FUNCTION define, complaint, waits_for, writes, unlucky, wait_for, asks_elsewhere;

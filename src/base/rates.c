@@ -37,19 +37,21 @@ bbm_time_has_come(TimestampTz now, TimestampTz when, int64 ahead_ms)
 
 /*
  * The delay before the next try after the failed try "attempt" (1, 2, ...): it
- * doubles, is capped, and is varied by a third either way, so that jobs that
- * failed together are not retried together.  "random" is in [0, 1).
+ * doubles, and is varied by a third either way, so that jobs that failed
+ * together are not retried together.  It is never longer than max_ms.  "random"
+ * is in [0, 1).
  */
 int64
 bbm_backoff_ms(int attempt, int64 first_ms, int64 max_ms, double random)
 {
 	double		delay = (double) first_ms;
+	double		least;
 
 	for (int i = 1; i < attempt && delay < max_ms; i++)
 		delay *= 2;
-	if (delay > max_ms)
-		delay = max_ms;
-	return (int64) (delay * (1.0 + (2.0 * random - 1.0) / 3.0));
+	delay = Min(delay, max_ms);
+	least = delay * 2 / 3;
+	return (int64) (least + random * (Min(delay * 4 / 3, max_ms) - least));
 }
 
 /* The debt shrinks with time, at the rate.  A clock that went back repays nothing. */

@@ -456,20 +456,21 @@ bbm_migration_set_phase(int64 id, BbmPhase phase, const BbmBound *verify_max)
 
 /*
  * Stores how many keys there are to do in all, by the table as it is now, or
- * after a user has extended the range.  Leaves it when the
- * row is locked: a user changes it, or another worker does the same.
+ * after a user has extended the range.  Leaves it when the row is locked: a user
+ * changes it, or another worker does the same; and when it was changed since it
+ * was read: the number is of another range, perhaps, or it does not run any more.
  */
 void
-bbm_migration_recount(int64 id, int64 total)
+bbm_migration_recount(const BbmMigration *as_read, int64 total)
 {
 	static BbmSql sql = {
 		"UPDATE @.batched_background_migrations SET total_tuple_count = $2 WHERE id = "
-		"(SELECT m.id FROM @.batched_background_migrations m WHERE m.id = $1 AND m.status = 4 "
-		"AND m.phase = 'work' AND m.round = 1 FOR NO KEY UPDATE SKIP LOCKED)",
-		2, {INT8OID, INT8OID}
+		"(SELECT m.id FROM @.batched_background_migrations m WHERE m.id = $1 "
+		"AND coalesce(m.updated_at, '2000-01-01+00') = $3 FOR NO KEY UPDATE SKIP LOCKED)",
+		3, {INT8OID, INT8OID, TIMESTAMPTZOID}
 	};
 
-	bbm_sql_run(&sql, true, Int64GetDatum(id), Int64GetDatum(total));
+	bbm_sql_run(&sql, true, Int64GetDatum(as_read->id), Int64GetDatum(total), TimestampTzGetDatum(as_read->updated_at));
 }
 
 /* Extends the first phase up to "max", and (follow) perhaps further later.  The caller has bbm_migration_lock. */

@@ -67,7 +67,7 @@ extern void bbm_migration_pause(int64 id, const ErrorData *reason);
 extern void bbm_migration_reopen(int64 id);
 extern PGDLLEXPORT bool bbm_migration_set_status(int64 id, BbmStatus status);
 extern int64 bbm_migration_insert(const BbmDefinition *definition);
-extern void bbm_migration_recount(int64 id, int64 total);
+extern void bbm_migration_recount(const BbmMigration *as_read, int64 total);
 extern void bbm_migration_write(int64 id, const BbmDefinition *definition, bool engine);
 extern void bbm_migration_delete(int64 id);
 extern void bbm_migration_progress(int64 id, MemoryContext context, BbmProgress *progress);

@@ -21,6 +21,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/cancel.h"
+#include "base/point.h"
 #include "base/txn.h"
 #include "catalog/errors.h"
 #include "catalog/shard_errors.h"
@@ -77,22 +78,28 @@ try_half(Bisection *bisection, const BbmRange *sub_batch)
 /*
  * Records the rows of a range that cannot be halved any more, unless there are
  * too many already.  They have one key, which alone is recorded: an integer's
- * range begins after the key before it.
+ * range begins after the key before it.  If another session has inserted a key
+ * since the range was tried, nobody knows which one it was: all of it is recorded.
  */
 static void
 quarantine(Bisection *bisection, const BbmRange *sub_batch, const ErrorData *error)
 {
 	BbmTarget  *target = bisection->target;
+	BbmRange	rest = *sub_batch;
 	BbmRange	one;
+	BbmRange	other;
 
 	if (++bisection->errors > target->migration->max_errors)
 	{
 		bbm_failing_code = BBM_CODE_ATTEMPTS;
 		ThrowErrorData(bbm_errors_too_many(target->migration, error));
 	}
+	BBM_POINT("batch-bisected");
 	target->strategy->first_sub_batch(target, bisection->partition, sub_batch, false, 1, &one);
-	/* the job fails where there is no row */
-	if (one.key_count == 0)
+	rest.min = one.max;
+	target->strategy->first_sub_batch(target, bisection->partition, &rest, true, 1, &other);
+	/* the job fails where there is no row, or there are several keys now */
+	if (one.key_count == 0 || other.key_count > 0)
 		one = *sub_batch;
 	else
 		one.min = one.max;

@@ -170,8 +170,8 @@ count_anew(BbmTarget *target)
  * How much there is to do changes while rows arrive that are to be processed,
  * too, or go, or partitions do: the table is sampled again.  Holds no lock of
  * ours meanwhile: ranges may be allocated between the statements, which then
- * count twice until the next time; a pause may commit between the sample and
- * the update, which then changes nothing.
+ * count twice until the next time; a pause or another change of the row may
+ * commit between the sample and the update, which then changes nothing.
  */
 static void
 recount(void *arg)
@@ -183,7 +183,7 @@ recount(void *arg)
 	BBM_POINT("recount-sampled");
 	/* all processes read a row anew that has changed */
 	if (before < 0 || fabs((double) now - before) > before * BBM_RECOUNT_SHARE)
-		bbm_migration_recount(target->migration->id, now);
+		bbm_migration_recount(target->migration, now);
 }
 
 /*

@@ -95,7 +95,7 @@ bbm_breaker_trips(const BbmMigration *migration, const ErrorData *last, ErrorDat
 	}
 	if (*error)
 	{
-		if ((*error)->sqlerrcode != ERRCODE_QUERY_CANCELED)
+		if (!bbm_error_is_cancel(*error))
 			*error = NULL;
 		return false;
 	}

@@ -14,6 +14,7 @@
 
 #include "utils/snapmgr.h"
 
+#include "base/cancel.h"
 #include "base/locks.h"
 #include "base/point.h"
 #include "base/printable.h"
@@ -94,7 +95,7 @@ bbm_no_rows_check(BbmTarget *target)
 		return NULL;
 	error = bbm_txn_run(check, &args, false);
 	if (error)
-		return error->sqlerrcode == ERRCODE_QUERY_CANCELED ? error : NULL;
+		return bbm_error_is_cancel(error) ? error : NULL;
 	if (args.checked)
 		target->batches_without_rows = -1;
 	if (args.reported)

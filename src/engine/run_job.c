@@ -121,8 +121,8 @@ wait_after_errors(BbmTarget *target)
 
 	target->throttled_until = n <= 0 ? 0 :
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-									Min(bbm_backoff_ms(n, first, BBM_LONGEST_WAIT_MS,
-													   pg_prng_double(&pg_global_prng_state)), BBM_LONGEST_WAIT_MS));
+									bbm_backoff_ms(n, first, BBM_LONGEST_WAIT_MS,
+												   pg_prng_double(&pg_global_prng_state)));
 }
 
 typedef struct GoOn
@@ -273,7 +273,10 @@ run_sub_batches(BbmEngine *engine, BbmTarget *target, BbmWork *work, BbmLockWatc
 		bbm_worker_id_keep(engine->lock_class, engine->worker_id);
 		if (error)
 			bbm_pacing_failed(target->migration);
-		else if (work->result == BBM_WORK_SUB_BATCH && (engine->cancelled || !may_begin_batch(engine, target)))
+		/* the permit was released with the other locks, and another process may have acquired it since */
+		else if (work->result == BBM_WORK_SUB_BATCH &&
+				 (engine->cancelled || !bbm_permit_keep(engine->lock_class, engine->permit_of, engine->permit) ||
+				  !may_begin_batch(engine, target)))
 			work->result = BBM_WORK_PAUSED;
 	}
 	MemoryContextSwitchTo(old);

@@ -19,6 +19,7 @@
 #include "base/printable.h"
 #include "base/txn.h"
 #include "catalog/extension.h"
+#include "catalog/migrations.h"
 #include "catalog/stalled.h"
 #include "catalog/tables.h"
 #include "engine/event.h"
@@ -49,8 +50,11 @@ watch(void *arg)
 	foreach(cell, args->stalled)
 	{
 		const BbmStalled *stalled = lfirst(cell);
+		const BbmMigration *migration = bbm_migration_by_id(stalled->id, CurrentMemoryContext);
 
-		if (stalled->status != BBM_PAUSED && bbm_throttle_was_outside_hours(stalled->id, long_ago))
+		/* by its hours alone: what it waited for is not known after a restart of the server */
+		if (stalled->status != BBM_PAUSED && migration &&
+			bbm_throttle_hours_last(migration, long_ago, bbm_stalled_after) != bbm_stalled_after)
 			args->stalled = foreach_delete_current(args->stalled, cell);
 	}
 }

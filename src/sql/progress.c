@@ -19,7 +19,6 @@
 
 #include "base/bbm.h"
 #include "base/guc.h"
-#include "base/hours.h"
 #include "base/progress.h"
 #include "base/shmem.h"
 #include "base/wait_state.h"
@@ -29,6 +28,7 @@
 #include "catalog/whole.h"
 #include "sql/access.h"
 #include "sql/arguments.h"
+#include "throttle/throttle.h"
 
 PG_FUNCTION_INFO_V1(bbm_progress);
 
@@ -54,16 +54,6 @@ limit_rate(const BbmMigration *migration, const BbmTotals *totals, BbmRate *rate
 	rate->keys_per_second *= share;
 }
 
-/* The hours of the text; none where they cannot be read. */
-static List *
-hours_of(const char *text)
-{
-	List	   *windows = NIL;
-	const char *why;
-
-	return text && bbm_hours_parse(text, &windows, &why) ? windows : NIL;
-}
-
 /* The seconds that are left at this rate, with those outside of the hours in which it may work; negative: not known. */
 static double
 seconds_left(const BbmMigration *migration, const BbmWhole *whole, const BbmRate *rate)
@@ -73,9 +63,7 @@ seconds_left(const BbmMigration *migration, const BbmWhole *whole, const BbmRate
 	/* a verification counts no keys, and is not part of the estimate */
 	if (!rate->known || rate->keys_per_second <= 0 || keys < 0 || !bbm_phase_is(migration->phase, BBM_WORK(1)))
 		return -1;
-	return bbm_hours_last(hours_of(bbm_setting_string(migration, BBM_ACTIVE_HOURS)),
-						  hours_of(bbm_setting_server_string(migration, BBM_ACTIVE_HOURS)), GetCurrentTimestamp(),
-						  Max(keys - whole->done, 0) / rate->keys_per_second);
+	return bbm_throttle_hours_last(migration, GetCurrentTimestamp(), Max(keys - whole->done, 0) / rate->keys_per_second);
 }
 
 /*

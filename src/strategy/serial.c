@@ -98,6 +98,12 @@ bbm_key_first_sub_batch(BbmTarget *target, BbmPartition *partition, const BbmRan
 	BbmBound	next = rest->min;
 
 	*sub_batch = *rest;
+	/* nothing is after the last number that there is */
+	if (target->key.is_integer && after && next.number == PG_INT64_MAX)
+	{
+		sub_batch->key_count = 0;
+		return;
+	}
 	if (target->key.is_integer && after)
 	{
 		next.number++;

@@ -24,6 +24,7 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_operator.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/bytea.h"
 #include "utils/float.h"
 #include "utils/guc.h"
@@ -126,16 +127,34 @@ order_of(const BbmKeyColumn *column, const TypeCacheEntry *type)
 	return string;
 }
 
-/* The number of digits after the point that the column's type has values rounded to. */
+/* The same of an interval.  One whose last field is minutes has -1, up to -5 for years. */
+static int
+kept_of_interval(int32 typmod)
+{
+	static const int fields[] = {SECOND, MINUTE, HOUR, DAY, MONTH, YEAR};
+	int			range = INTERVAL_RANGE(typmod);
+
+	for (int i = 1; i < lengthof(fields) && range != INTERVAL_FULL_RANGE; i++)
+	{
+		if (range & INTERVAL_MASK(fields[i - 1]))
+			break;
+		if (range & INTERVAL_MASK(fields[i]))
+			return -i;
+	}
+	return INTERVAL_PRECISION(typmod) == INTERVAL_FULL_PRECISION ? BBM_ALL_DIGITS : INTERVAL_PRECISION(typmod);
+}
+
+/* The number of digits after the point that the column's type has values rounded to, or those that an array has. */
 static int
 kept_digits(const BbmKeyColumn *column)
 {
 	int32		typmod = column->typmod;
+	Oid			element = get_element_type(column->type);
 
 	(void) getBaseTypeAndTypmod(column->declared, &typmod);
 	if (typmod < 0)
 		return BBM_ALL_DIGITS;
-	switch (column->type)
+	switch (OidIsValid(element) ? element : column->type)
 	{
 		case NUMERICOID:
 			/* the scale, which may be negative, as numeric.c reads it */
@@ -146,7 +165,7 @@ kept_digits(const BbmKeyColumn *column)
 		case TIMESTAMPTZOID:
 			return typmod;
 		case INTERVALOID:
-			return INTERVAL_PRECISION(typmod) == INTERVAL_FULL_PRECISION ? BBM_ALL_DIGITS : INTERVAL_PRECISION(typmod);
+			return kept_of_interval(typmod);
 		default:
 			return BBM_ALL_DIGITS;
 	}

@@ -31,6 +31,7 @@
 #include "base/user.h"
 #include "base/wait_state.h"
 #include "throttle/signal.h"
+#include "throttle/throttle.h"
 
 /* How long a count of sessions stays valid. */
 #define BBM_SESSIONS_MS 200
@@ -80,6 +81,24 @@ bbm_read_hours(BbmReading *reading)
 		read_hours(reading, own, &reading->state->hours);
 	if (servers && servers[0] != '\0' && !reading->throttles)
 		read_hours(reading, servers, &reading->state->server_hours);
+}
+
+/* The hours of the text; none where they cannot be read. */
+static List *
+hours_of(const char *text)
+{
+	List	   *windows = NIL;
+	const char *why;
+
+	return text && bbm_hours_parse(text, &windows, &why) ? windows : NIL;
+}
+
+/* How many seconds it takes from then on until the migration may have worked for so many; negative: it never may. */
+double
+bbm_throttle_hours_last(const BbmMigration *migration, TimestampTz from, double seconds)
+{
+	return bbm_hours_last(hours_of(bbm_setting_string(migration, BBM_ACTIVE_HOURS)),
+						  hours_of(bbm_setting_server_string(migration, BBM_ACTIVE_HOURS)), from, seconds);
 }
 
 /* ----------------------------------------------------------------
@@ -313,7 +332,7 @@ bbm_read_condition(BbmReading *reading)
 		/* a cancel that the condition has caught was meant for the session, too, whatever the condition returns */
 		if (bbm_cancel_seen())
 			error = reading->cancelled = bbm_cancelled_by_user();
-		else if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		else if (bbm_error_is_cancel(error))
 			reading->cancelled = error;
 		bbm_reading_throttles(reading, "cannot be read: %s", bbm_error_to_string(error));
 	}

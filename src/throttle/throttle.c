@@ -21,6 +21,7 @@
  */
 #include "throttle/throttle.h"
 
+#include "base/cancel.h"
 #include "base/guc.h"
 #include "base/impact_counts.h"
 #include "base/printable.h"
@@ -329,7 +330,7 @@ recall_or_wait(BbmReading *reading)
 
 	if (error == NULL)
 		return;
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	if (bbm_error_is_cancel(error))
 		reading->cancelled = error;
 	reading->first_poll_ms = BBM_FIRST_POLL_MS;
 	bbm_reading_throttles(reading, "rates: cannot be read: %s", bbm_error_to_string(error));
@@ -508,23 +509,6 @@ bbm_throttle_show(const BbmMigration *migration, Oid relid, BbmThrottleSink sink
 		}
 		sink(arg, &row);
 	}
-}
-
-/*
- * Is the migration outside of its active hours, or was it since then?  It has
- * had no reason to make progress.
- */
-bool
-bbm_throttle_was_outside_hours(int64 migration_id, TimestampTz since)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	const BbmWaitState *entry = bbm_wait_state_find(bbm_wait_states_lock(), migration_id, now);
-	TimestampTz until = entry->since != 0 ? Min(now, entry->reason.due) : entry->metered;
-	bool		outside = entry->signal < lengthof(signals) &&
-		signals[entry->signal].limit == BBM_ACTIVE_HOURS && until > since;
-
-	bbm_wait_states_unlock();
-	return outside;
 }
 
 /*

@@ -59,7 +59,7 @@ extern void bbm_throttle_show(const BbmMigration *migration, Oid relid, BbmThrot
 /* Gets for how long a migration was throttled by a signal, and whether it is now. */
 typedef void (*BbmWaitedSink) (void *arg, int64 migration_id, const char *signal, double seconds, bool now);
 
-extern bool bbm_throttle_was_outside_hours(int64 migration_id, TimestampTz since);
+extern double bbm_throttle_hours_last(const BbmMigration *migration, TimestampTz from, double seconds);
 extern void bbm_throttle_waited(BbmWaitedSink sink, void *arg);
 
 #endif							/* BBM_THROTTLE_THROTTLE_H */

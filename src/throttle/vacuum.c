@@ -22,6 +22,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/cancel.h"
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/lock_watch.h"
@@ -163,7 +164,7 @@ bbm_vacuum_instead(BbmReading *reading)
 		error = run_vacuum(reading->migration, state->relations[i], state->names[i], &stop);
 		if (error == NULL)
 			continue;
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && stop == BBM_STOP_NONE)
+		if (bbm_error_is_cancel(error) && stop == BBM_STOP_NONE)
 			reading->cancelled = error;
 		else if (stop == BBM_STOP_NONE)
 			ereport(LOG,

@@ -147,7 +147,9 @@ check_listed(BbmReading *reading, const char *list, Behind behind)
 
 	if (list[0] != '\0')
 	{
-		(void) SplitGUCList(pstrdup(list), ',', &names);
+		/* it was checked when it was set, but perhaps not by this version */
+		if (!SplitGUCList(pstrdup(list), ',', &names))
+			bbm_reading_throttles(reading, "cannot be read: %s is no list of names", list);
 		foreach(cell, names)
 		{
 			if (!reading->throttles)

@@ -7,7 +7,7 @@
 
 #include "base/rates.h"
 
-/* never longer than the limit and a third, never shorter than the first delay less a third */
+/* never longer than the limit, never shorter than the first delay less a third */
 static bool
 backoff_is_bounded(const uint32 *n)
 {
@@ -15,7 +15,7 @@ backoff_is_bounded(const uint32 *n)
 	int64		most = first + n[2] % 1000000;
 	int64		delay = bbm_backoff_ms(1 + n[0] % 200, first, most, (n[3] % 1000) / 1000.0);
 
-	return delay >= first * 2 / 3 - 1 && delay <= most * 4 / 3 + 1;
+	return delay >= first * 2 / 3 - 1 && delay <= most;
 }
 
 /* the next try never waits for less, with the same luck */

@@ -87,6 +87,12 @@ EOS
 is(value($node, q(SELECT last_progress_at BETWEEN started_at AND finished_at FROM bbm_status_detail('busy'))), 't', 'last_progress_at is when the last job was done');
 
 is(value($node, events('asleep')), $asleep, 'nor is one outside of its active hours');
+# After a restart discovery comes before any worker has seen that; a later one has reported the other.
+$node->restart;
+define($node, 'later', 'forgotten', job => 'fails', batch_size => 100, start => 'true');
+ok($node->poll_query_until('postgres', reported('later', 1)), 'after a restart one that does not move is reported');
+is(value($node, events('asleep')), $asleep, '... and not one outside of its active hours, which nobody has seen yet');
+value($node, q(SELECT bbm_drop('later')));
 value($node, q(SELECT bbm_drop('asleep')));
 
 # Paused and forgotten.

@@ -84,11 +84,18 @@ END $$;
 EOS
 define($node, 'all_fail', 'all_fail', job => 'fails', batch_size => 1, settings => q('{bbm.retry_delay=1min}'));
 my $failing = background($node, 'postgres', q(SET application_name = 'failing'), q(CALL bbm_run('all_fail')));
-# on a slow machine the pauses are longer than the first of these waits, which doubles with each error
 ok($node->poll_query_until('postgres', q(SELECT waiting_on ~ '^a while, after \d+ errors in a row$' FROM bbm_workers())),
 	'batches that fail in a row are counted across pauses');
 value($node, q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'failing'));
 finish_background($failing);
+# a wait of 20 to 30 seconds begins with the sixth error; a pause takes ten at most
+is(value($node, <<'EOS'), '', '... and the first wait after too many comes at once');
+SELECT string_agg(format('job %s after %s', number, waited), ', ') FROM
+	(SELECT row_number() OVER jobs AS number, j.started_at - lag(j.updated_at) OVER jobs AS waited
+	 FROM batched_background_migration_jobs j JOIN batched_background_migrations m ON m.id = j.batched_background_migration_id
+	 WHERE m.name = 'all_fail' WINDOW jobs AS (ORDER BY j.id)) j
+WHERE number > 6 AND waited < '19 s'
+EOS
 value($node, 'ALTER SYSTEM RESET bbm.max_pace');
 value($node, 'SELECT pg_reload_conf()');
 

@@ -218,6 +218,28 @@ EOS
 	all_done($name, 20, $name);
 }
 
+# ... or for a permit: with one worker, there is none for another process between two commits.
+{
+	value($node, <<'EOS');
+CREATE FUNCTION lets_go_alone(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_advisory_unlock_all();
+	UPDATE public.lets_go_alone SET n = n + 1 WHERE id BETWEEN lo AND hi;
+END $$;
+EOS
+	my $id = subject($node, 'lets_go_alone', job => 'lets_go_alone', sub_batch_size => 2);
+	arm($node, 'batch-begin', migration => $id, passes => 1);
+	start_migration($node, 'lets_go_alone');
+	stands($node, 'batch-begin');
+	my $second = second($node, 'lets_go_alone');
+	# it has found nothing that it may do, or has done something
+	$node->poll_query_until('postgres', q(SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'second' AND wait_event_type = 'Extension'));
+	is(value($node, "SELECT count(*) FROM @{[jobs_of('lets_go_alone')]} j"), 1, 'a job that has released all advisory locks, and is between two commits, has a permit that no other process gets');
+	release($node);
+	finish_background($second);
+	all_done('lets_go_alone', 20, 'lets_go_alone');
+}
+
 # engine/batch.c, is_current: the table is another one, or has another key column type, since the claim.
 {
 	my $id = subject($node, 'rewritten');

@@ -186,6 +186,26 @@ EOS
 	is(value($node, 'SELECT count(*), max(n) FROM drawn'), '5|0', '... and nothing is left of it');
 }
 
+# engine/bisect.c: a key is inserted before the one that cannot be done, between the try and its record.
+{
+	my $id = value($node, <<'EOS');
+CREATE TABLE quarantined (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0, d integer NOT NULL DEFAULT 1);
+INSERT INTO quarantined (id, d) SELECT 10 * i, (i <> 3)::integer FROM generate_series(1, 5) i;
+SELECT bbm_create('quarantined', 'quarantined', 'UPDATE quarantined SET n = n + 1 / d WHERE id BETWEEN $1 AND $2', max_attempts => 1, on_error => 'split');
+EOS
+	arm($node, 'batch-bisected', migration => $id);
+	start_migration($node, 'quarantined');
+	stands($node, 'batch-bisected');
+	value($node, 'INSERT INTO quarantined (id) VALUES (25)');
+	release($node);
+	finished($node, 'quarantined');
+	is(value($node, 'SELECT count(*) FROM bbm_migration_errors WHERE 30 BETWEEN min_value AND max_value'), 1,
+		'a key comes before the one that cannot be done: that one is quarantined');
+	value($node, q(UPDATE quarantined SET d = 1; SELECT bbm_retry('quarantined')));
+	finished($node, 'quarantined');
+	once_each($node, 'quarantined', 6);
+}
+
 # engine/books.c, recount: a pause commits between the sample and the update.
 {
 	my $id = subject($node, 'recounted', rows => 600, batch_size => 1, max_value => 10);
@@ -206,6 +226,26 @@ EOS
 	start_migration($node, 'recounted');
 	finished($node, 'recounted');
 	once_each($node, 'recounted', 600);
+}
+
+# ... or the user extends the range: the sample is of the one before.
+{
+	my $id = subject($node, 'extended', rows => 600, batch_size => 1, max_value => 10);
+	arm($node, 'batch-done', migration => $id);
+	start_migration($node, 'extended');
+	stands($node, 'batch-done');
+	value($node, q(UPDATE batched_background_migrations SET max_value = 20 WHERE name = 'extended'));
+	arm($node, 'recount-sampled', migration => $id);
+	release($node, 'batch-done');
+	stands($node, 'recount-sampled');
+	value($node, q(UPDATE batched_background_migrations SET max_value = 600 WHERE name = 'extended'));
+	arm($node, 'recount-committed', migration => $id);
+	release($node, 'recount-sampled');
+	stands($node, 'recount-committed');
+	is(value($node, q(SELECT total_tuple_count FROM batched_background_migrations WHERE name = 'extended')), '', 'the range is extended after the sample: it is to be sampled anew');
+	release($node);
+	finished($node, 'extended');
+	once_each($node, 'extended', 600);
 }
 
 # sql/access.c, bbm_cancel_running: the process has gone on to a batch of another migration when the signal arrives.
