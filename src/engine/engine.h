@@ -36,6 +36,7 @@ typedef struct BbmEngine
 	List	   *runnable;		/* BbmRunnable, as last read */
 	int64		started;		/* this process has set it to running last, and not yet worked on it; 0: none */
 	int64		current;		/* id of the current migration, or 0 */
+	int64		last;			/* id of the one that has worked last, also when there is no current one; or 0 */
 	double		slice_end_ms;	/* when other migrations get their time slice; see base/clock.h */
 	uint64		generation;		/* events seen before "runnable" was read */
 	int64		permit_of;		/* the migration for which we hold a permit ... */

@@ -208,7 +208,8 @@ first_to_try(const ListCell *a, const ListCell *b)
 
 /*
  * The migrations to try: those of the highest rank first, of these those with
- * the fewest other processes, then in round-robin order after the current one.
+ * the fewest other processes, then in round-robin order after the one that has
+ * worked last.  There need not be a current one: all wait while the process pauses.
  */
 static List *
 order_of_trial(BbmEngine *engine)
@@ -223,7 +224,7 @@ order_of_trial(BbmEngine *engine)
 		BbmRunnable *runnable = lfirst(cell);
 
 		runnable->others = bbm_slots_on(runnable->id);
-		if (runnable->id == engine->current)
+		if (runnable->id == engine->last)
 			start = foreach_current_index(cell) + 1;
 	}
 	for (int i = 0; i < n; i++)
@@ -254,6 +255,8 @@ try_migrations(BbmEngine *engine, TimestampTz *due)
 	ListCell   *cell;
 	List	   *order;
 
+	if (engine->current != 0)
+		engine->last = engine->current;
 	if (engine->current != 0 && !bbm_engine_slice_over(engine) &&
 		bbm_try_migration(engine, engine->current).result == BBM_STEP_WORKED)
 		return BBM_STEP_WORKED;

@@ -148,21 +148,6 @@ SELECT $define;
 EOS
 }
 
-# The server is back after a crash, and nobody that it had is left.
-sub wait_restarted
-{
-	my ($node, $since) = @_;
-	for (1 .. 10)
-	{
-		my $seen = eval {
-			$node->poll_query_until('postgres',
-				"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bbm launcher' AND backend_start > '$since'");
-		};
-		return if $seen;
-	}
-	BAIL_OUT('the server does not come back');
-}
-
 # Waits until a background statement has ended, or until it waits for a lock (then false).
 sub ended_or_waits
 {
@@ -191,7 +176,7 @@ my %acts = (
 		my ($node, $name, $point, $pid) = @_;
 		my $since = value($node, 'SELECT clock_timestamp()');
 		kill KILL => $pid;
-		wait_restarted($node, $since);
+		restarted($node, $since) or BAIL_OUT('the server does not come back');
 		return;
 	},
 	immediate => sub {

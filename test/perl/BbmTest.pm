@@ -17,7 +17,7 @@ use Time::HiRes qw(usleep);
 our @EXPORT = qw(
   bbm_node counter_table define gate reach_gate in_flight status_is finished
   once_each ranges_ok no_workers workers_gone launcher_pid worker_pid value
-  background finish_background log_since log_size log_clean start_anyway
+  background finish_background log_since log_size log_clean start_anyway poll_restarting restarted
 );
 
 # Why a test ended early belongs in its output, not only in its log.
@@ -259,6 +259,27 @@ sub log_clean
 	} split /\n/, log_since($node);
 	is(join("\n", @bad), '', $what || 'nothing unexpected in the server log');
 	return;
+}
+
+# poll_query_until of a server that restarts meanwhile: a psql that it refuses may be gone before its statement is written to it.
+sub poll_restarting
+{
+	my ($node, $sql, $expected) = @_;
+	for (1 .. 100)
+	{
+		my $seen = eval { local $SIG{__DIE__}; $node->poll_query_until('postgres', $sql, $expected) };
+		return $seen if defined $seen;
+		usleep(100_000);
+	}
+	return 0;
+}
+
+# Waits until the server is back after a crash, with a launcher that has begun since then.
+sub restarted
+{
+	my ($node, $since) = @_;
+	return poll_restarting($node,
+		"SELECT NOT pg_is_in_recovery() AND count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bbm launcher' AND backend_start > '$since'");
 }
 
 # Starts a server whose processes may still be on their way out.

@@ -456,7 +456,7 @@ sub finish_all
 	# one sleep in fifty is longer than the limit so far: a job of 500 single rows would be requeued ten times, for longer each time
 	value($node, q(ALTER SYSTEM SET bbm.max_batch_time = '1s'));
 	value($node, 'SELECT pg_reload_conf()');
-	my $until = time + $PostgreSQL::Test::Utils::timeout_default;
+	my $until = time + 2 * $PostgreSQL::Test::Utils::timeout_default;
 	while (time < $until && scalar(keys %{ $state->{complete} || {} }) < keys %subjects)
 	{
 		check_all($state, 0);

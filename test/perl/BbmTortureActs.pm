@@ -373,7 +373,7 @@ sub deck
 sub calm
 {
 	my ($state) = @_;
-	$state->{node}->poll_query_until('postgres', 'SELECT true');
+	poll_restarting($state->{node}, 'SELECT true');
 	switch_on($state);
 	try($state, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND query LIKE '%pg_sleep%'));
 	for my $p (@{ $state->{beside} || [] }) { eval { $p->{run}->finish } }

@@ -39,15 +39,7 @@ sub survives
 # The next statement may still meet the old server.
 sub wait_for_restart
 {
-	my ($since) = @_;
-	my $back = "SELECT NOT pg_is_in_recovery() AND count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bbm launcher' AND backend_start > '$since'";
-	# a psql that is refused may be gone before its statement is written to it
-	for (1 .. 10)
-	{
-		my $seen = eval { $node->poll_query_until('postgres', $back) };
-		return $seen if defined $seen;
-	}
-	return 0;
+	return restarted($node, @_);
 }
 
 sub now
@@ -149,7 +141,7 @@ EOS
 value($node, q(SELECT bbm_create('poison', 'poison', 'poisoned', batch_size => 100, max_attempts => 3)));
 my $crashes = log_size($node);
 value($node, q(SELECT bbm_start('poison')));
-ok($node->poll_query_until('postgres', q(SELECT status FROM bbm_status('poison')), 'failed'), 'a batch that crashes the server ends by failing');
+ok(poll_restarting($node, q(SELECT status FROM bbm_status('poison')), 'failed'), 'a batch that crashes the server ends by failing');
 is(value($node, q(SELECT failure_error_code FROM batched_background_migrations WHERE name = 'poison')), 4, 'for want of attempts');
 my @crashes = log_since($node, $crashes) =~ /terminated by signal 9/g;
 # the first may be forgotten with the commits that nobody had flushed

@@ -203,7 +203,7 @@ value($node, 'CREATE EXTENSION bbm', 'app');
 # that migration alone.
 value($node, 'CREATE TABLE kept AS TABLE t; ALTER TABLE kept ADD PRIMARY KEY (id); UPDATE kept SET n = 0; UPDATE t SET n = 0', 'app');
 gate($node, 'shut', 'app');
-define($node, 'doomed', 't', db => 'app', job => 'gated', batch_size => 50, workers => 2, start => 'true');
+define($node, 'doomed', 't', db => 'app', job => 'gated', batch_size => 50, workers => 2, start => 'true', settings => q('{bbm.max_blocking_time=10min}'));
 reach_gate($node, 2);
 my $drop = background($node, 'app', "SET application_name = 'dropper'", "SET statement_timeout = '60s'", 'DROP TABLE t');
 $node->poll_query_until('postgres', "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE application_name = 'dropper'");
@@ -231,7 +231,7 @@ define($node, 'guest', 'kept', db => 'app', job => 'gated', batch_size => 100);
 value($node, q(UPDATE batched_background_migrations SET owner = 'guest', status = 1 WHERE name = 'guest'), 'app');
 reach_gate($node);
 # workers of other migrations may still be about to exit
-is(value($node, q(SELECT DISTINCT usename FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND state = 'active')), 'guest', 'the worker is its owner');
+ok($node->poll_query_until('postgres', q(SELECT DISTINCT usename FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND state = 'active'), 'guest'), 'the worker is its owner');
 value($node, "SET statement_timeout = '60s'; DROP OWNED BY guest; DROP ROLE guest", 'app');
 gate($node, 'open', 'app');
 ok(status_is($node, 'guest', 'failed', 'app'), 'DROP OWNED and DROP ROLE of the owner while it works fail the migration');

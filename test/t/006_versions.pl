@@ -156,7 +156,7 @@ define($node, 'killed', 't', job => 'gated', batch_size => 100, start => 'true')
 $worker = value($node, q(SELECT bbm_launch_worker()));
 reach_gate($node);
 kill KILL => $worker;
-$node->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $worker");
+poll_restarting($node, "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $worker");
 like(value($node, q(SELECT waiting_on FROM bbm_status_detail('killed'))), qr/preload/, 'killed with the server, it stays away');
 gate($node, 'open');
 value($node, q(SELECT bbm_launch_worker('0')));

@@ -10,7 +10,8 @@ use BbmTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = bbm_node('dump', conf => "bbm.naptime = 1s\n");
+# no batch yields to what waits for it before the test says so
+my $node = bbm_node('dump', conf => "bbm.naptime = 1s\nbbm.max_blocking_time = 10min\n");
 my $dir  = PostgreSQL::Test::Utils::tempdir;
 my $conn = $node->connstr('postgres');
 

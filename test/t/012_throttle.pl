@@ -48,16 +48,16 @@ sub migration
 	return;
 }
 
-# It waits for that, and no batch of it runs.
+# It waits for that, and no batch of it runs, unless it may go on at any moment.
 sub waits
 {
-	my ($name, $pattern) = @_;
+	my ($name, $pattern, $for_a_moment) = @_;
 	$pattern =~ s/'/''/g;
 	my $ok = $node->poll_query_until('postgres',
 		"SELECT waiting_on LIKE '$pattern' AND status IN ('active', 'running') FROM bbm_status_detail('$name')");
 	ok($ok, "$name: waits for $pattern") or diag(value($node, "SELECT status, waiting_on FROM bbm_status_detail('$name')"));
 	is( value($node, "SELECT count(*) FROM bbm_workers() WHERE migration = '$name' AND job IS NOT NULL"),
-		0, "$name: no batch runs");
+		0, "$name: no batch runs") unless $for_a_moment;
 	return;
 }
 
@@ -256,7 +256,7 @@ goes_on('share');
 # Those that a vacuum has left for the sake of who waits for the migration, and of nobody else, are not waited for.
 counter_table($node, 't_kept', 300);
 define($node, 'kept', 't_kept', batch_size => 100, settings => q(ARRAY['bbm.max_dead_tuples=299']));
-my $patient = background($node, 'postgres', q(SELECT bbm_wait('kept', '2 minutes')));
+my $patient = background($node, 'postgres', q(SELECT bbm_wait('kept', '10 minutes')));
 $node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE '%bbm\_wait%' AND wait_event_type = 'Extension'));
 # somebody else with as old a snapshot
 my $keeper = $node->background_psql('postgres');
@@ -347,11 +347,12 @@ settings('hours', sprintf 'bbm.active_hours=%02d:00-%02d:00 UTC', ($then + 10) %
 goes_on('hours');
 
 # Rates: the average is kept, whoever does the batches.
-migration('rows', ['bbm.max_row_rate=1000'], rows => 2000, batch_size => 500, workers => 2);
-waits('rows', 'row rate: limit 1000 rows a second');
+# each batch is to be waited for for longer than a slow machine takes to see it
+migration('rows', ['bbm.max_row_rate=200'], rows => 2000, batch_size => 500, workers => 2);
+waits('rows', 'row rate: limit 200 rows a second', 1);
 goes_on('rows', 2000);
 my $seconds = q(SELECT extract(epoch FROM max(started_at) - min(started_at)) FROM bbm_jobs);
-cmp_ok(value($node, "$seconds('rows')"), '>=', 1.0, '2000 rows at 1000 a second');
+cmp_ok(value($node, "$seconds('rows')"), '>=', 5.0, '2000 rows at 200 a second');
 migration('wal', ['bbm.max_wal_rate=100kB'], rows => 2000, batch_size => 500);
 goes_on('wal', 2000);
 is( value($node, q(SELECT sum(wal_bytes) FILTER (WHERE first < last) / 102400.0 <= extract(epoch FROM max(last) - min(first))
@@ -378,14 +379,17 @@ migration('pace', ['bbm.max_pace=0.1'], rows => 200000, batch_size => 10, job =>
 ok($node->poll_query_until('postgres', pace('pace'), '0.1|bbm.max_pace'), 'pace: a worker keeps to bbm.max_pace, and says that it does');
 SKIP:
 {
-	my $pid = value($node, q(SELECT pid FROM bbm_workers() WHERE migration = 'pace'));
-	skip 'the system does not report the CPU time of a process', 1 unless -r "/proc/$pid/stat";
+	skip 'the system does not report the CPU time of a process', 1 unless -r '/proc/self/stat';
+	# it may be about to choose a migration
+	my $pid = '';
+	$pid = worker_pid($node) while $pid eq '';
 	my ($began, $before) = (time, cpu_of($pid));
 	$node->poll_query_until('postgres', 'SELECT pg_sleep(5) IS NOT NULL');
 	cmp_ok((cpu_of($pid) - $before) / (time - $began), '<', 0.15, 'pace: it computes for about a tenth of the time, at most');
 }
-is(value($node, q(SELECT count(*), count(s.waiting_on), count(w.waiting_on) FROM bbm_status_detail('pace') s, bbm_workers() w WHERE w.migration = s.name AND s.status = 'running')),
-	'1|0|0', 'pace: nobody waits for anything meanwhile');
+# another process may come by, or the one be about to choose a migration
+is(value($node, q(SELECT count(s.waiting_on), count(w.waiting_on) FROM bbm_status_detail('pace') s LEFT JOIN bbm_workers() w ON w.migration = s.name WHERE s.status = 'running')),
+	'0|0', 'pace: nobody waits for anything meanwhile');
 # the next job is claimed before the pacing pause: when the migration is paused meanwhile, the job does not start
 settings('pace', 'bbm.max_pace=0.01');
 value($node, q(CREATE TABLE computed (lo bigint)));

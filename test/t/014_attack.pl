@@ -266,7 +266,7 @@ for my $i (0 .. $#names)
 LISTEN bbm;
 SELECT bbm_create($quoted, 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN \$1 AND \$2');
 SELECT bbm_start($quoted);
-SELECT bbm_wait($quoted, '1 minute');
+SELECT bbm_wait($quoted, '3 minutes');
 SELECT 1;
 EOS
 	my @got = map { eval { decode_json($_)->{name} } // "no JSON: $_" }

@@ -62,7 +62,7 @@ value($primary, q(SELECT bbm_start()));
 	ok($standby->poll_query_until('postgres', q(SELECT count(*) = 2 AND min(jobs_finished) > 50 FROM bbm_status_detail())),
 		'the standby has seen jobs of both finish');
 }
-ok(value($primary, q(SELECT count(*) FROM bbm_jobs('t') WHERE status = 'running')) > 0, 'workers are in the middle of batches');
+ok($primary->poll_query_until('postgres', q(SELECT count(*) > 0 FROM bbm_jobs('t') WHERE status = 'running')), 'workers are in the middle of batches');
 $primary->stop('immediate');
 $load->[0]->finish;
 like(${ $load->[2] }, qr/aborted|terminat|unexpectedly|lost/, 'and the application was, too');

@@ -60,7 +60,7 @@ SKIP:
 	$filler = fill("$small/wal");
 	value($node, q(SELECT bbm_start('m')));
 	my $down = 0;
-	for (1 .. 600)
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 	{
 		$down = log_since($node) =~ /PANIC:.*No space left on device/ and last;
 		select(undef, undef, undef, 0.1);
@@ -165,11 +165,26 @@ my $no_locks = qr/\[bbm (worker|discovery)\] .*ERROR:  out of shared memory/;
 gate($node, 'open');
 value($node, 'UPDATE t SET n = 0');
 define($node, 'c', 't', job => 'gated', batch_size => 50, workers => 2);
+# the last connection is a session that stays, as one that has just ended may still have its own
+my $last = $node->background_psql('postgres');
+my $until = sub {
+	my ($condition) = @_;
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		last if $last->query_safe("SELECT $condition FROM pg_stat_activity WHERE backend_type = 'client backend'") eq 't';
+		select(undef, undef, undef, 0.1);
+	}
+	return;
+};
+$until->('count(*) = 1');
 my @idle = map { background($node, 'postgres', "SET application_name = 'idle'", 'SELECT pg_sleep(1000)') } 1 .. 11;
-$node->poll_query_until('postgres', "SELECT count(*) = 11 FROM pg_stat_activity WHERE application_name = 'idle' AND wait_event = 'PgSleep'");
-is( value($node, q(SELECT bbm_start('c'); SELECT bbm_wait('c', '1 minute'), (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'))),
-	"1\nfinished|12", 'with all connections in use, a migration starts and finishes');
-value($node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'idle'");
+$until->(q(count(*) FILTER (WHERE application_name = 'idle' AND wait_event = 'PgSleep') = 11));
+$last->query_safe(q(SELECT bbm_start('c')));
+is( $last->query_safe(q(SELECT bbm_wait('c', '3 minutes'), (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'))),
+	'finished|12', 'with all connections in use, a migration starts and finishes');
+$last->query_safe("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'idle'");
+$until->('count(*) = 1');
+$last->quit;
 finish_background($_) for @idle;
 once_each($node, 't', 500);
 no_workers($node);

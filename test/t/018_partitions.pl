@@ -28,9 +28,13 @@ CREATE TABLE pt_3 PARTITION OF pt FOR VALUES FROM (200) TO (300);
 CREATE TRIGGER gate BEFORE UPDATE ON pt FOR EACH ROW EXECUTE FUNCTION wait_at_gate();
 SQL
 
+my $patient = '{bbm.lock_timeout=10min, bbm.max_blocking_time=10min}';
+
 sub begin_at_gate
 {
 	my ($name, $id, %options) = @_;
+	# the batch at the gate waits, for as long as it takes, unless DDL is to get through
+	my $settings = $options{yields} ? '' : ", settings => '$patient'";
 	$node->safe_psql('postgres', qq{
 		TRUNCATE pt, gate;
 		INSERT INTO pt SELECT generate_series(0, 299);
@@ -41,7 +45,7 @@ sub begin_at_gate
 	my $workers = $options{workers} // 1;
 	$node->safe_psql('postgres',
 		"SELECT bbm_update('$name', 'pt', 'n = n + 1', batch_size => 10, max_value => 1000,
-			workers => $workers, start => true)");
+			workers => $workers, start => true$settings)");
 	ok( $node->poll_query_until('postgres',
 			"SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"),
 		"$name: a batch is in flight");
@@ -112,7 +116,7 @@ is(events('concurrently'), 'detached public.pt_2', 'it is reported');
 $node->safe_psql('postgres', 'ALTER TABLE pt ATTACH PARTITION pt_2 FOR VALUES FROM (100) TO (200)');
 
 # while a batch runs, another partition goes and comes back, one is renamed, one comes, with several workers
-$holder = begin_at_gate('busy', 5, workers => 3);
+$holder = begin_at_gate('busy', 5, workers => 3, yields => 1);
 $node->safe_psql('postgres', <<'SQL');
 -- in one, as a worker that found it empty would be done with it
 BEGIN;
@@ -130,7 +134,7 @@ is($node->safe_psql('postgres', 'SELECT n, count(*) FROM pt GROUP BY n'), '1|400
 is(events('busy'), 'attached public.pt_4', 'the new partition is reported');
 
 # DROP TABLE of a partition in mid-run; its jobs end
-$holder = begin_at_gate('drop', 5);
+$holder = begin_at_gate('drop', 5, yields => 1);
 $node->safe_psql('postgres', 'DROP TABLE pt_4');
 open_gate($holder);
 ends('drop');
@@ -161,7 +165,7 @@ sub change_type
 	});
 	my $gate = $node->background_psql('postgres');
 	$gate->query_safe('SELECT pg_advisory_lock(1)');
-	$node->safe_psql('postgres', "SELECT bbm_update('$name', 'typed', 'n = n + 1', batch_size => 10, start => true)");
+	$node->safe_psql('postgres', "SELECT bbm_update('$name', 'typed', 'n = n + 1', batch_size => 10, start => true, settings => '$patient')");
 	ok( $node->poll_query_until('postgres',
 			"SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"),
 		"$name: a batch is in flight");

@@ -148,6 +148,8 @@ BEGIN
 	EXECUTE format('UPDATE %s SET n = n + 1 WHERE %I BETWEEN $1 AND $2', table_name, column_name) USING lo, hi;
 END $$;
 ALTER TABLE many SET (autovacuum_enabled = off);
+-- whose dead tuples a worker is to vacuum away
+ALTER TABLE ints SET (autovacuum_enabled = off);
 GRANT ALL ON ALL TABLES IN SCHEMA app TO auditor;
 EOS
 	return;

@@ -53,6 +53,7 @@ define($node, 'holder', 'held', job => 'gated', batch_size => 10, start => 'fals
 my $holder = background($node, 'postgres', q(CALL bbm_run('holder')));
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep')),
 	'a session is in a batch of the table');
+my $waits_since = time;
 define_for('owner_a', 'waits a', 'none', table => 'held', job => 'UPDATE public.held SET n = n + 1 WHERE id BETWEEN $1 AND $2', start => 'true');
 define_for('owner_b', 'waits b', 'none', table => 'held', job => 'UPDATE public.held SET n = n + 1 WHERE id BETWEEN $1 AND $2', start => 'true');
 for my $name ('waits a', 'waits b')
@@ -61,7 +62,13 @@ for my $name ('waits a', 'waits b')
 }
 define_for('owner_c', 'ready', 't_ready', rows => 1000, start => 'true');
 finished($node, 'ready', 'another owner\'s migration finishes while all slots were taken by those that wait');
-is(value($node, q(SELECT count(*) FROM bbm_jobs('waits a')) ), '0', 'they have not started meanwhile');
+my $started = value($node, q(SELECT count(*) FROM bbm_jobs('waits a')));
+SKIP:
+{
+	# after ten seconds the batch of another migration is not waited for any more
+	skip 'the machine is too slow', 1 if time - $waits_since > 9;
+	is($started, '0', 'they have not started meanwhile');
+}
 gate($node, 'open');
 finish_background($holder);
 finished($node, 'waits a', 'a migration that has lost its slot gets one for its time slice');
@@ -83,11 +90,11 @@ value($node, q(SELECT bbm_drop('held ' || i) FROM generate_series(1, 8) i));
 # An owner has no more than a share of the slots while another has work ready.
 value($node, 'UPDATE gate SET open = true');
 define_for('owner_a', 'greedy', 't_greedy', rows => 100000, batch_size => 1, workers => 256,
-	job => 'UPDATE public.t_greedy SET n = n + 1 WHERE id BETWEEN $1 AND $2 AND pg_sleep(0.002) IS NOT NULL', allow_full_scan => 'true', start => 'true');
+	job => 'UPDATE public.t_greedy SET n = n + 1 WHERE id BETWEEN $1 AND $2 AND pg_sleep(0.005) IS NOT NULL', allow_full_scan => 'true', start => 'true');
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM bbm_workers() WHERE role = 'owner_a' AND job IS NOT NULL)),
 	'alone, an owner has all slots');
 define_for('owner_b', 'modest', 't_modest', rows => 100000, batch_size => 1, workers => 256,
-	job => 'UPDATE public.t_modest SET n = n + 1 WHERE id BETWEEN $1 AND $2 AND pg_sleep(0.002) IS NOT NULL', allow_full_scan => 'true', start => 'true');
+	job => 'UPDATE public.t_modest SET n = n + 1 WHERE id BETWEEN $1 AND $2 AND pg_sleep(0.005) IS NOT NULL', allow_full_scan => 'true', start => 'true');
 ok($node->poll_query_until('postgres', q(SELECT count(*) FILTER (WHERE role = 'owner_a' AND job IS NOT NULL) = 1 AND
 	count(*) FILTER (WHERE role = 'owner_b' AND job IS NOT NULL) = 1 FROM bbm_workers())), 'two have one each');
 # a third one gets its time slice, too, though there are fewer slots than owners
@@ -170,7 +177,7 @@ value($node, q(SELECT bbm_cancel('for ever'), bbm_drop('for ever')));
 # So does that of a job with many commits, between two of them.
 value($node, 'CREATE FUNCTION slow(lo bigint, hi bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
-	PERFORM pg_sleep(0.2);
+	PERFORM pg_sleep(0.5);
 	UPDATE public.theirs SET secret = \'x\' WHERE id BETWEEN lo AND hi;
 	RETURN hi - lo + 1;
 END $$');
@@ -179,6 +186,9 @@ ok($node->poll_query_until('postgres', q(SELECT rows_done > 2 FROM bbm_status('o
 define_for('owner_a', 'in between', 'none', table => 'theirs', job => 'UPDATE public.theirs SET n = n + 1 WHERE id BETWEEN $1 AND $2', start => 'true');
 finished($node, 'in between', 'another has its turn before it ends');
 cmp_ok(value($node, q(SELECT rows_done FROM bbm_status('one job'))), '<', 100, 'it is not done yet');
+# the rest of it may be quick
+value($node, q(CREATE OR REPLACE FUNCTION slow(lo bigint, hi bigint) RETURNS bigint LANGUAGE sql AS
+	$$ UPDATE public.theirs SET secret = 'x' WHERE id BETWEEN lo AND hi; SELECT hi - lo + 1 $$));
 finished($node, 'one job');
 is(value($node, q(SELECT requeued, rows_done FROM bbm_status_detail('one job'))), '0|100', 'which is no batch requeued, and all is done');
 is( value($node, q(SELECT claim_epoch > 1 FROM batched_background_migration_jobs j JOIN batched_background_migrations m

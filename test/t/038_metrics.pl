@@ -68,8 +68,8 @@ my $data       = PostgreSQL::Test::Utils::tempdir();
 }
 PostgreSQL::Test::Utils::append_to_file("$data/prometheus.yml", <<"EOC");
 global:
-  scrape_interval: 1s
-  scrape_timeout: 1s
+  scrape_interval: 2s
+  scrape_timeout: 2s
   evaluation_interval: 1s
 rule_files:
   - $folder/alerts.yaml

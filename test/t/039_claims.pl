@@ -79,7 +79,7 @@ is(jobs_of('pauses'), '900|2|1|0|0', 'as the same job');
 # The worker dies in the third commit: whoever takes the job over begins with that.
 in_third_commit('crashes');
 kill KILL => worker_pid($node);
-$node->poll_query_until('postgres', q(SELECT attempts = 2 FROM bbm_jobs('crashes')))
+poll_restarting($node, q(SELECT attempts = 2 FROM bbm_jobs('crashes')))
   || fail('nobody took the job over');
 reach_gate($node);
 is(jobs_of('crashes'), '200|4|2|0|1', 'after a crash the job is taken over at its cursor');

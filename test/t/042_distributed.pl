@@ -435,7 +435,7 @@ sub kill_a_worker
 	return if $pid eq '';
 	kill 'KILL', $pid;
 	# the server notices, and restarts all its processes
-	$node->poll_query_until('postgres', q(SELECT 1), '1');
+	poll_restarting($node, q(SELECT 1), '1');
 	return;
 }
 

@@ -115,7 +115,7 @@ SKIP:
 	ok(-f $file, '... by a file');
 	my $since = value($other, 'SELECT clock_timestamp()');
 	kill KILL => $pid;
-	$other->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bbm launcher' AND backend_start > '$since'");
+	restarted($other, $since);
 	is(value($node, "SELECT $pid = ANY (neighbours())"), 'f', '... until it ends');
 	ok(!-e $file, '... and the file of one that was killed is removed');
 

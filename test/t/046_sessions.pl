@@ -29,7 +29,7 @@ define($node, 'reload', 't_reload', batch_size => 10);
 my $then = ((gmtime)[2] + 12) % 24;
 server_setting('SET bbm.enabled = off', sprintf q(SET bbm.active_hours = '%02d:00-%02d:30 UTC'), $then, $then);
 $node->poll_query_until('postgres', q(SELECT current_setting('bbm.active_hours') <> ''));
-my $run = background($node, 'postgres', q(SET statement_timeout = '100s'), q(CALL bbm_run('reload')));
+my $run = background($node, 'postgres', q(SET statement_timeout = '180s'), q(CALL bbm_run('reload')));
 ok($node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'active hours: %' FROM bbm_status_detail('reload'))),
 	'a session in bbm_run waits for the active hours');
 server_setting('RESET bbm.active_hours');
@@ -47,7 +47,7 @@ for my $name (sort keys %db)
 	counter_table($node, "t_$name", 500, $db{$name});
 	define($node, $name, "t_$name", db => $db{$name}, batch_size => 100, settings => q('{bbm.max_active_sessions=0, bbm.max_row_rate=500}'));
 }
-my @waits = map { background($node, $db{$_}, "SELECT bbm_wait('$_', '100s')") } qw(here there);
+my @waits = map { background($node, $db{$_}, "SELECT bbm_wait('$_', '180s')") } qw(here there);
 $node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM pg_stat_activity WHERE query LIKE 'SELECT bbm_wait%' AND state = 'active'));
 value($node, "SELECT bbm_start('$_')", $db{$_}) for qw(here there);
 for my $wait (@waits)

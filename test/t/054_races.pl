@@ -366,10 +366,7 @@ EOS
 		my ($pid) = stands($node, $point);
 		my $since = value($node, 'SELECT clock_timestamp()');
 		kill KILL => $pid;
-		for (1 .. 10)
-		{
-			last if eval { $node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bbm launcher' AND backend_start > '$since'") };
-		}
+		restarted($node, $since);
 		# the next one comes there after a restart of the server, with its points forgotten
 		last if value($node, q(SELECT status FROM bbm_status('promoted'))) eq 'finished';
 		arm($node, 'launcher-begin');

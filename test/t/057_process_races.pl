@@ -21,7 +21,7 @@ my $module = $ENV{BBM_POINTS_MODULE};
 sub pause_beside
 {
 	my ($server, $name) = @_;
-	return background($server, 'postgres', q(SET application_name = 'pause'), 'SET synchronous_commit = local', "SET statement_timeout = '20s'",
+	return background($server, 'postgres', q(SET application_name = 'pause'), 'SET synchronous_commit = local', "SET statement_timeout = '60s'",
 		"SELECT bbm_pause('$name', cancel => true, wait => true)");
 }
 
@@ -401,8 +401,8 @@ EOS
 	my $standing = standing($many, 'cpu-read');
 	SKIP:
 	{
-		skip 'the machine is too slow', 1 if time - $began > 14;
-		is("$working: $standing", '6: ', 'six workers do not read more often what is the same for all');
+		skip 'the machine is too slow', 1 if time - $began > 14 || $working < 6;
+		is($standing, '', 'six workers do not read more often what is the same for all');
 	}
 	release($many);
 	value($many, q(SELECT bbm_drop('many')));
