@@ -43,7 +43,7 @@ OBJS += $(if $(BBM_POINTS),src/base/point.o)
 
 # The tests, in the order in which they run; `make lint` knows one not listed.
 # sql/NAME.sql, test/specs/NAME.spec and test/t/NAME.pl
-REGRESS = install settings doctor screen refused metrics limits throttle pace impact create options if_not_exists statement sync_trigger recipes guards properties privileges others operator spying attack columns forgotten shadow nologin \
+REGRESS = install settings role_settings doctor screen refused metrics limits throttle pace impact create options if_not_exists statement sync_trigger recipes guards properties privileges others operator spying attack columns forgotten shadow nologin \
 	control status progress run run_options runbook registry owner restored import plan_guard background failures keys nullable strategies partitions moved_rows row_security identity on_error retry breaker no_rows sizes claims memory follow table_scan \
 	blocks verify verify_all dry_run preview counts trouble key_change reference documented
 ISOLATION = claim-claim claim-pause pause-work start-finish steal drop-batch alter-claim retry row-lock \

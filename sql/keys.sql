@@ -15,6 +15,7 @@ SET intervalstyle = sql_standard;
 SET timezone = 'Asia/Kathmandu';
 SET extra_float_digits = -15;
 SET bytea_output = escape;
+SET array_nulls = off;
 SET lc_monetary = 'C.UTF-8';
 
 CREATE FUNCTION outcome(name text) RETURNS TABLE (status smallint, code smallint, sqlstate text, message text,
@@ -105,13 +106,14 @@ SELECT format($$
         OR count(*) <> ceil((SELECT count(*) FROM typed) / %2$s::numeric)$$, type, size, sub),
     $$SELECT bbm_drop('typed')$$,
     'DROP TABLE typed'
-FROM types, unnest('{1,7}'::int[], '{NULL,3}'::int[]) s(size, sub) \gexec
+FROM types, unnest(ARRAY[1, 7], ARRAY[NULL, 3]) s(size, sub) \gexec
 \o
 \set ECHO all
 SELECT * FROM wrong;
 RESET datestyle;
 RESET intervalstyle;
 RESET timezone;
+RESET array_nulls;
 RESET extra_float_digits;
 RESET bytea_output;
 RESET lc_monetary;

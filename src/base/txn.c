@@ -92,6 +92,9 @@ pin_session(void)
 	bbm_guc_set("synchronous_commit", "off", false);
 	bbm_guc_set("idle_in_transaction_session_timeout", "0", false);
 	bbm_guc_set("client_min_messages", "error", false);
+	bbm_guc_set("session_replication_role", "origin", false);
+	/* an error of a batch is not the end of its worker */
+	bbm_guc_set("exit_on_error", "off", false);
 	if (BBM_HAS_TRANSACTION_TIMEOUT)
 		bbm_guc_set("transaction_timeout", "0", false);
 	bbm_txn_lock_limits(lock_timeout(), false);
@@ -108,6 +111,7 @@ pin_session_again(void)
 	if (LockTimeout != lock_timeout() || DeadlockTimeout != BBM_DEADLOCK_TIMEOUT || log_lock_waits ||
 		enable_seqscan || jit_enabled || synchronous_commit != SYNCHRONOUS_COMMIT_OFF ||
 		IdleInTransactionSessionTimeout != 0 || client_min_messages != ERROR ||
+		SessionReplicationRole != SESSION_REPLICATION_ROLE_ORIGIN || ExitOnAnyError ||
 		strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 ||
 		GetCurrentRoleId() != InvalidOid)
 		pin_session();

@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
+#include "commands/trigger.h"
 #include "jit/jit.h"
 #include "miscadmin.h"
 #include "optimizer/cost.h"
@@ -23,6 +24,7 @@
 
 static const char *original_seqscan = "on";
 static const char *original_jit = "on";
+static const char *original_replication_role = "origin";
 static bool pinned = false;		/* are the settings those of our own statements? */
 
 /*
@@ -62,13 +64,16 @@ bbm_settings_remember(void)
 {
 	original_seqscan = enable_seqscan ? "on" : "off";
 	original_jit = jit_enabled ? "on" : "off";
+	/* one of the words of the setting, which last */
+	original_replication_role = GetConfigOption("session_replication_role", false, false);
 }
 
 /*
  * The settings for our own statements: no schema before pg_catalog, and plans
  * that stay good when a table that was empty has grown.  A scan of a whole
  * table then has such a high cost that it would be JIT-compiled, which takes
- * longer than any of them.
+ * longer than any of them.  The triggers of our tables fire, whatever the role
+ * has that wants its own triggers not to fire.
  */
 void
 bbm_settings_pin(void)
@@ -76,6 +81,9 @@ bbm_settings_pin(void)
 	bbm_guc_set("search_path", BBM_SEARCH_PATH, true);
 	bbm_guc_set("enable_seqscan", "off", true);
 	bbm_guc_set("jit", "off", true);
+	/* a change of it makes the server plan everything anew */
+	if (SessionReplicationRole != SESSION_REPLICATION_ROLE_ORIGIN)
+		bbm_guc_set("session_replication_role", "origin", true);
 }
 
 /* Are the settings those of our own statements from here on?  Returns whether they were. */
@@ -105,6 +113,8 @@ user_settings_begin(const char *search_path)
 	{
 		bbm_guc_set("enable_seqscan", original_seqscan, true);
 		bbm_guc_set("jit", original_jit, true);
+		if (strcmp(original_replication_role, "origin") != 0)
+			bbm_guc_set("session_replication_role", original_replication_role, true);
 	}
 	block->subtransaction = GetCurrentSubTransactionId();
 	block->pinned_before = pinned;
@@ -190,7 +200,8 @@ bbm_switch_to_extension_owner(BbmUserSwitch *user_switch, Oid to, bool engine)
 		elog(ERROR, "too many nested statements of extension \"bbm\"");
 	user_switch->nest_level = 0;
 	/* the flag saves time; the settings themselves decide */
-	if (!pinned || strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 || enable_seqscan || jit_enabled)
+	if (!pinned || strcmp(namespace_search_path, BBM_SEARCH_PATH) != 0 || enable_seqscan || jit_enabled ||
+		SessionReplicationRole != SESSION_REPLICATION_ROLE_ORIGIN)
 	{
 		user_switch->nest_level = NewGUCNestLevel();
 		bbm_settings_pin();

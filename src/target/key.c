@@ -449,6 +449,8 @@ pin_text_modes(const BbmKey *key)
 		bbm_guc_set("extra_float_digits", "1", true);
 	if (bytea_output != BYTEA_OUTPUT_HEX)
 		bbm_guc_set("bytea_output", "hex", true);
+	if (!Array_nulls)
+		bbm_guc_set("array_nulls", "on", true);
 	for (int i = 0; i < key->n; i++)
 	{
 		if (key->columns[i].type == CASHOID)
