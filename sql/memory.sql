@@ -79,6 +79,20 @@ BEGIN
 END $$;
 SELECT * FROM grows();
 
+-- a definition that is refused, again and again: what is known of its table
+TRUNCATE memory RESTART IDENTITY;
+DO $$
+BEGIN
+    FOR i IN 1 .. 300 LOOP
+        BEGIN
+            PERFORM bbm_update('refused', 'long_keys', 'done = 1', min_key => '{b}', max_key => '{a}');
+        EXCEPTION WHEN invalid_parameter_value THEN
+            PERFORM remember('bbm target', 'bbm partition');
+        END;
+    END LOOP;
+END $$;
+SELECT * FROM grows();
+
 ALTER SYSTEM RESET bbm.min_pace;
 ALTER SYSTEM RESET bbm.enabled;
 SELECT pg_reload_conf();

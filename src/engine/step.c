@@ -163,6 +163,8 @@ target_for(BbmEngine *engine, int64 id, BbmOutcome *outcome)
 	error = bbm_txn_run(open_target, &args, false);
 	if (error)
 	{
+		if (args.target)
+			bbm_target_close(args.target);
 		if (args.migration)
 			*outcome = bbm_fail_or_wait(engine, args.migration, error);
 		else

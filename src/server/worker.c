@@ -340,15 +340,18 @@ bbm_discovery_main(Datum arg)
 		/* DDL or a restore may lock our table for a while; that keeps nobody from checking other databases */
 		while ((error = bbm_txn_run(discovery, &args, false)) != NULL)
 		{
+			TimestampTz due;
+
 			if (bbm_error_class(error) != BBM_ERROR_TRANSIENT)
 			{
 				/* it will be the same when it is tried again */
 				bbm_slot_release(true);
 				ThrowErrorData(error);
 			}
+			due = bbm_trouble_met(0, InvalidOid, NULL, error, bbm_error_is_lock(error->sqlerrcode), false);
 			if (bbm_discovery_gives_way())
 				break;
-			sleep_until(bbm_trouble_met(0, InvalidOid, NULL, error, bbm_error_is_lock(error->sqlerrcode), false));
+			sleep_until(due);
 			serve_interrupts();
 			if (bbm_slot_must_exit())
 				break;

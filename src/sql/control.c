@@ -411,6 +411,13 @@ bbm_retry(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(unfinished.failed + quarantined);
 }
 
+/* Until when a wait goes on, if the clock was set back since "before": no longer for that. */
+static TimestampTz
+until_by_clock(TimestampTz until, TimestampTz now, TimestampTz before)
+{
+	return until == DT_NOEND || now >= before ? until : until - (before - now);
+}
+
 /*
  * Waits for a migration that is on the coordinator; returns what bbm_wait
  * returns, or NULL if there is none.
@@ -418,12 +425,16 @@ bbm_retry(PG_FUNCTION_ARGS)
 static char *
 wait_elsewhere(const char *name, TimestampTz until)
 {
+	TimestampTz before = GetCurrentTimestamp();
+
 	for (;;)
 	{
 		char	   *status = bbm_forward_query(name, psprintf("SELECT %s.bbm_wait(%s, '0')", bbm_catalog()->schema,
 															  quote_literal_cstr(name)));
 		TimestampTz now = GetCurrentTimestamp();
 
+		until = until_by_clock(until, now, before);
+		before = now;
 		if (status == NULL || strncmp(status, "finished", 8) == 0 || strncmp(status, "failed", 6) == 0 || now >= until)
 			return status;
 		pfree(status);
@@ -452,6 +463,7 @@ Datum
 bbm_wait(PG_FUNCTION_ARGS)
 {
 	char	   *name = bbm_name_argument(fcinfo);
+	TimestampTz before = GetCurrentTimestamp();
 	TimestampTz until = DT_NOEND;
 	int			status;
 	const char *quarantined = "";
@@ -461,8 +473,7 @@ bbm_wait(PG_FUNCTION_ARGS)
 
 	if (!PG_ARGISNULL(1))
 		until = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-														TimestampTzGetDatum(GetCurrentTimestamp()),
-														PG_GETARG_DATUM(1)));
+														TimestampTzGetDatum(before), PG_GETARG_DATUM(1)));
 	check_isolation();
 	bbm_notice_standby();
 	there = wait_elsewhere(name, until);
@@ -475,6 +486,8 @@ bbm_wait(PG_FUNCTION_ARGS)
 		BbmMigration *migration;
 		TimestampTz now = GetCurrentTimestamp();
 
+		until = until_by_clock(until, now, before);
+		before = now;
 		SPI_connect();
 		migration = bbm_visible_migration(name);
 		if (migration == NULL)

@@ -158,6 +158,25 @@ composed_job(BbmTarget *target)
 	return bbm_job_sql(target, &root);
 }
 
+/* Checks a definition by its target, and sets what was not given. */
+static void
+complete(BbmDefinition *d, const BbmMigration *m, BbmBounds *bounds, BbmTarget *target)
+{
+	bbm_target_check_partitions(target);
+	bbm_target_check_verification(target);
+	bbm_bounds_check(target, d, bounds);
+	bbm_bounds_fix(target, bounds);
+	bbm_null_keys_warn(target);
+	bbm_definition_set_bound(d, "min_value", "min_key", bounds->min);
+	bbm_definition_set_bound(d, "max_value", "max_key", bounds->max);
+	bbm_definition_set_text(d, "column_name", m->column_name);
+	bbm_definition_set_text(d, "batching_strategy", m->strategy);
+	bbm_definition_set_text(d, "key_order", bbm_key_order_to_string(&target->key));
+	bbm_definition_set_text(d, "table_name", bbm_table_sql_name(target->relid));
+	if (m->operation)
+		bbm_definition_set_text(d, "job_signature_name", composed_job(target));
+}
+
 /*
  * Resolves a definition as a worker would, and as the caller, who will be the
  * owner; sets what was not given.  No check is left for later.  Returns the
@@ -190,21 +209,17 @@ resolve(BbmDefinition *d)
 	bbm_user_settings_end(level);
 
 	target = bbm_target_open(m);
-	bbm_target_check_partitions(target);
-	bbm_target_check_verification(target);
-	bbm_bounds_check(target, d, &bounds);
-	bbm_bounds_fix(target, &bounds);
-	bbm_null_keys_warn(target);
-	bbm_definition_set_bound(d, "min_value", "min_key", bounds.min);
-	bbm_definition_set_bound(d, "max_value", "max_key", bounds.max);
-	bbm_definition_set_text(d, "column_name", m->column_name);
-	bbm_definition_set_text(d, "batching_strategy", m->strategy);
-	bbm_definition_set_text(d, "key_order", bbm_key_order_to_string(&target->key));
-	bbm_definition_set_text(d, "table_name", bbm_table_sql_name(target->relid));
-	if (m->operation)
-		bbm_definition_set_text(d, "job_signature_name", composed_job(target));
 	relid = target->relid;
-	bbm_target_close(target);
+	PG_TRY();
+	{
+		complete(d, m, &bounds, target);
+	}
+	PG_FINALLY();
+	{
+		/* the target outlives the transaction */
+		bbm_target_close(target);
+	}
+	PG_END_TRY();
 	return relid;
 }
 
@@ -399,16 +414,23 @@ restart(const BbmMigration *old, BbmStatus status)
 	migration.partition_order = BBM_ORDER_UNDECIDED;
 	migration.phase = BBM_WORK(1);
 	target = bbm_target_open(&migration);
-	bbm_target_check_partitions(target);
-	/* a bound of another kind of key is void */
-	if (target->key.is_integer == (DatumGetPointer(old->max.key) != (Datum) 0))
-		bounds.min = bounds.max = NULL;
-	bbm_bounds_fix(target, &bounds);
-	bbm_migration_restart(old->id, target->relid, old->operation ? composed_job(target) : NULL, bounds.min, bounds.max,
-						  bbm_key_order_to_string(&target->key));
-	bbm_report_event(old->id, old->name, "restarted", status == BBM_RUNNING ? BBM_ACTIVE : status, old->owner,
-					 psprintf("with table %s, OID %u", bbm_table_sql_name(target->relid), target->relid));
-	bbm_target_close(target);
+	PG_TRY();
+	{
+		bbm_target_check_partitions(target);
+		/* a bound of another kind of key is void */
+		if (target->key.is_integer == (DatumGetPointer(old->max.key) != (Datum) 0))
+			bounds.min = bounds.max = NULL;
+		bbm_bounds_fix(target, &bounds);
+		bbm_migration_restart(old->id, target->relid, old->operation ? composed_job(target) : NULL, bounds.min,
+							  bounds.max, bbm_key_order_to_string(&target->key));
+		bbm_report_event(old->id, old->name, "restarted", status == BBM_RUNNING ? BBM_ACTIVE : status, old->owner,
+						 psprintf("with table %s, OID %u", bbm_table_sql_name(target->relid), target->relid));
+	}
+	PG_FINALLY();
+	{
+		bbm_target_close(target);
+	}
+	PG_END_TRY();
 }
 
 /* Others rely on exactly this definition having been executed. */

@@ -63,7 +63,8 @@ seconds_left(const BbmMigration *migration, const BbmWhole *whole, const BbmRate
 	/* a verification counts no keys, and is not part of the estimate */
 	if (!rate->known || rate->keys_per_second <= 0 || keys < 0 || !bbm_phase_is(migration->phase, BBM_WORK(1)))
 		return -1;
-	return bbm_throttle_hours_last(migration, GetCurrentTimestamp(), Max(keys - whole->done, 0) / rate->keys_per_second);
+	return bbm_throttle_hours_last(migration, GetCurrentTimestamp(),
+								   Max(keys - whole->done, 0) / rate->keys_per_second);
 }
 
 /*

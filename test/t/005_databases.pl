@@ -323,6 +323,19 @@ no_workers($node);
 my @checked = qw(postgres other);
 value($node, 'CREATE DATABASE other');
 value($node, 'CREATE EXTENSION bbm', 'other');
+# two that are locked leave the slot to each other, and each says why it is not checked
+my @locks = map { background($node, $_, 'BEGIN', 'LOCK TABLE batched_background_migrations', 'SELECT pg_sleep(1000)') } @checked;
+$node->poll_query_until($_, q(SELECT EXISTS (SELECT FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation = 'batched_background_migrations'::regclass))) for @checked;
+value($node, "SELECT pg_terminate_backend($launcher)");
+for my $db (@checked)
+{
+	my $oid = value($node, "SELECT oid FROM pg_database WHERE datname = '$db'");
+	$node->wait_for_log(qr/\[bbm discovery\] LOG:  cannot run migrations in database with OID $oid just now/);
+	pass("a database whose tables are locked is named: $db");
+}
+value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(1000)'));
+finish_background($_) for @locks;
+$launcher = launcher_pid($node);
 for my $db (@checked)
 {
 	counter_table($node, 'silent', 100, $db);

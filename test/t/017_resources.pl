@@ -252,11 +252,14 @@ $node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'a lock on%' FROM b
 $node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'a while, after % errors in a row' FROM bbm_status_detail('breaks')));
 $node->poll_query_until('postgres', q(SELECT count(*) = 2 FROM bbm_jobs('m') WHERE status = 'running'));
 $node->poll_query_until('postgres', q(SELECT jobs_finished > 0 FROM bbm_status_detail('m')));
+my $waiter = background($node, 'postgres', q(SET application_name = 'waiter'), q(SELECT bbm_wait('m', '5 s')));
+$node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'waiter' AND query LIKE '%bbm_wait%'));
 my $before = value($node, 'SELECT clock_timestamp()');
 set_clock('-3600');
 is(value($node, "SELECT clock_timestamp() < '$before'"), 't', 'the clock is set back by an hour');
 is(value($node, "SELECT last_progress_at <= clock_timestamp() FROM bbm_status_detail('m')"), 't', 'nothing was done in the future');
 is(value($node, "SELECT count(*) FROM bbm_migration_metrics WHERE last_progress_at > clock_timestamp()"), 0, 'nor by the metrics');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'waiter')), 'a wait with a limit ends');
 $holder->query_safe('COMMIT');
 $holder->quit;
 finished($node, 'locked', 'a session that waited for a lock goes on');
