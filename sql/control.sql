@@ -123,6 +123,8 @@ SELECT * FROM fails($$SELECT bbm_alter('d', workers => 1000)$$);
 SELECT * FROM fails($$SELECT bbm_alter('d', max_attempts => 1000)$$);
 SELECT * FROM fails($$SELECT bbm_alter('d', max_attempts => 100000)$$);
 SELECT * FROM fails($$SELECT bbm_alter('d', owner => 'regress_bbm_nobody')$$);
+SELECT * FROM fails($$SELECT bbm_alter('d', owner => '')$$);
+SELECT * FROM fails($$SELECT bbm_wait('d', '300000 years')$$);
 SELECT state, message FROM fails($$SELECT bbm_alter('d', job => '')$$);
 SELECT state, message FROM fails($$SELECT bbm_alter('d', job => 'DELETE FROM t')$$);
 SELECT state, message FROM fails($$SELECT bbm_alter('d', job => 'nothing_of_that_name')$$);

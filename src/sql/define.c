@@ -433,7 +433,14 @@ alter(const BbmMigration *migration, BbmDefinition *d)
 	if (DatumGetBool(bbm_definition_get(d, "follow")))
 		bbm_check_follow(migration->strategy);
 	if (bbm_definition_has(d, "owner"))
-		bbm_check_may_log_in(get_role_oid(NameStr(*DatumGetName(bbm_definition_get(d, "owner"))), false));
+	{
+		const char *name = NameStr(*DatumGetName(bbm_definition_get(d, "owner")));
+		Oid			owner = get_role_oid(name, true);
+
+		if (!OidIsValid(owner))
+			bbm_no_such_owner(name);
+		bbm_check_may_log_in(owner);
+	}
 	if (bbm_definition_has(d, "job_signature_name"))
 		check_new_job(migration, d);
 	if (bbm_definition_has(d, "index_name") && migration->owner == GetUserId())

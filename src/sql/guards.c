@@ -103,11 +103,7 @@ set_owner(BbmRow *row, Oid before, bool restored)
 	if (restored && !(OidIsValid(owner) && member_can_set_role(bbm_acting_user(), owner)))
 		owner = InvalidOid;
 	else if (!OidIsValid(owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("role \"%s\" does not exist", bbm_row_text(*row, "owner")),
-				 errdetail("The owner is the role that the job runs as."),
-				 errhint("Name a role that you may SET ROLE to, with bbm_alter if the migration exists; or leave owner out: then it is you.")));
+		bbm_no_such_owner(bbm_row_text(*row, "owner"));
 	if (OidIsValid(owner))
 	{
 		if (owner != before)
