@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "base/bbm.h"
+#include "base/guc.h"
 #include "base/locks.h"
 #include "base/standby.h"
 #include "base/user.h"
@@ -157,6 +158,20 @@ composed_job(BbmTarget *target)
 	return bbm_job_sql(target, &root);
 }
 
+/* Its condition, if it has one, is evaluated with the search_path of its job. */
+static void
+check_condition(const BbmMigration *m)
+{
+	const char *condition = bbm_setting_string(m, BBM_CONDITION);
+	int			level;
+
+	if (condition == NULL)
+		return;
+	level = bbm_job_settings(m);
+	bbm_condition_check(condition);
+	bbm_user_settings_end(level);
+}
+
 /*
  * Resolves a definition as a worker would, and as the caller, who will be the
  * owner; sets what was not given.  No check is left for later.  Returns the
@@ -177,6 +192,7 @@ resolve(BbmDefinition *d)
 	memset(&m->min, 0, sizeof(BbmBound));
 	memset(&m->max, 0, sizeof(BbmBound));
 	check_follow(m, &bounds);
+	check_condition(m);
 	level = bbm_job_settings(m);
 	relid = bbm_target_table(m->table_name, BBM_WORK_LOCK, true);
 	if (bbm_is_distributed(relid))
@@ -368,6 +384,20 @@ check_new_index(const BbmMigration *old, char *index_name)
 	bbm_target_close(bbm_target_open(&migration));
 }
 
+/* Does the same for a condition. */
+static void
+check_new_settings(const BbmMigration *old, const BbmDefinition *d)
+{
+	BbmMigration migration = *old;
+
+	/* the search_path is one of the row's */
+	bbm_catalog_check_trust(old->owner);
+	migration.overrides = bbm_overrides_read(DatumGetArrayTypeP(bbm_definition_get(d, "settings")));
+	if (bbm_definition_has(d, "job_search_path"))
+		migration.search_path = TextDatumGetCString(bbm_definition_get(d, "job_search_path"));
+	check_condition(&migration);
+}
+
 /*
  * Restarts the migration from the first key, with the table that has the
  * migration's table name now: the record of what was done is deleted.  Caller
@@ -445,6 +475,8 @@ alter(const BbmMigration *migration, BbmDefinition *d)
 		check_new_job(migration, d);
 	if (bbm_definition_has(d, "index_name") && migration->owner == GetUserId())
 		check_new_index(migration, TextDatumGetCString(bbm_definition_get(d, "index_name")));
+	if (bbm_definition_has(d, "settings") && migration->owner == GetUserId())
+		check_new_settings(migration, d);
 	/* a size without a target duration is exact, as in bbm_create */
 	if (bbm_definition_has(d, "batch_size") && !bbm_definition_has(d, "target_duration"))
 		bbm_definition_set_null(d, "target_duration");
