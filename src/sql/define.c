@@ -429,6 +429,7 @@ restart(const BbmMigration *old, BbmStatus status)
 	migration.phase = BBM_WORK(1);
 	target = bbm_target_open(&migration);
 	bbm_target_check_partitions(target);
+	bbm_target_check_verification(target);
 	/* a bound of another kind of key is void */
 	if (target->key.is_integer == (DatumGetPointer(old->max.key) != (Datum) 0))
 		bounds.min = bounds.max = NULL;
