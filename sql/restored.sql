@@ -80,6 +80,10 @@ BEGIN
         UPDATE batched_background_migrations SET settings = ARRAY['bbm.condition=' || condition] WHERE name = 'words';
     END LOOP;
 END $$;
+-- what a type or a collation is called elsewhere is its name, and no OID
+UPDATE dumped SET name = 'order', id = id + 100, settings = NULL, key_order = 'public."a/1, b/2"/16401 COLLATE public.c/16402(2) DESC, other.e/16403[''x/1'', ''"/2'']';
+INSERT INTO batched_background_migrations SELECT * FROM dumped;
+SELECT key_order FROM batched_background_migrations WHERE name = 'order';
 
 DROP EXTENSION bbm;
 DROP TABLE t, dumped;

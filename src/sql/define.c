@@ -45,6 +45,7 @@
 #include "target/cascade.h"
 #include "target/job.h"
 #include "target/key.h"
+#include "target/key_order.h"
 #include "target/lockset.h"
 #include "target/null_keys.h"
 #include "target/order.h"

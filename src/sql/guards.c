@@ -45,6 +45,7 @@
 #include "sql/row.h"
 #include "sql/row_checks.h"
 #include "strategy/strategy.h"
+#include "target/key_order.h"
 
 PG_FUNCTION_INFO_V1(bbm_migration_guard);
 PG_FUNCTION_INFO_V1(bbm_migration_event);
@@ -151,6 +152,8 @@ bbm_restored_migration(BbmRow row)
 	 */
 	bbm_row_set(&row, "restored", BoolGetDatum(true), false);
 	bbm_row_set(&row, "table_oid", (Datum) 0, true);
+	if (!bbm_row_is_null(row, "key_order"))
+		bbm_row_set(&row, "key_order", CStringGetTextDatum(bbm_key_order_without_oids(bbm_row_text(row, "key_order"))), false);
 	return row.tuple;
 }
 

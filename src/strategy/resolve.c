@@ -28,6 +28,7 @@
 #include "target/hierarchy.h"
 #include "target/job.h"
 #include "target/key.h"
+#include "target/key_order.h"
 #include "target/key_scan.h"
 #include "target/lockset.h"
 #include "target/order.h"
