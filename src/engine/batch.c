@@ -49,6 +49,7 @@
 #include "target/lockset.h"
 #include "target/partition.h"
 #include "target/relation.h"
+#include "target/rights.h"
 #include "target/size.h"
 #include "target/target.h"
 #include "throttle/pacing.h"
@@ -243,6 +244,25 @@ check_still_named(const BbmTarget *target, const BbmPartition *partition)
 }
 
 /*
+ * Checks that the statement has checked the keys of the rows, if a trigger
+ * could change them.  Where all partitions are worked on as one table, the
+ * statement itself may be the first to lock one of them, and so wait for the
+ * session that creates the trigger.
+ */
+static void
+check_triggers(BbmTarget *target, const BbmPartition *partition)
+{
+	if (!bbm_rights_are_stale(target) ||
+		partition->checks_key == bbm_could_change_key(target, partition->relid, partition->as_one_table))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("table %s got or lost a trigger while a batch waited for it", partition->name),
+			 errdetail("A trigger may change the batching key, which the batch did not check; it is undone."),
+			 errhint("It is tried again, with the triggers that the table has then.")));
+}
+
+/*
  * Counts the rows that a verification job covers: a whole table, or the
  * portion of its range that this transaction is to do.  Returns true if more
  * is left.
@@ -353,7 +373,10 @@ run_sub_batch(BbmWork *work, BbmRange *sub_batch)
 				bbm_run_range(target, partition, sub_batch, batch_size);
 	}
 	if (partition)
+	{
 		check_still_named(target, partition);
+		check_triggers(target, partition);
+	}
 	return more;
 }
 
