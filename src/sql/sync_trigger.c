@@ -282,7 +282,10 @@ is_function_of(Oid function, List *assignments)
 		(ends_with(body, body_end(assignments, false)) || ends_with(body, body_end(assignments, true)));
 }
 
-/* The name of our trigger that fills these columns, which may have been renamed, and its function; NULL when there is none. */
+/*
+ * The name of our trigger that fills these columns, which may have been renamed,
+ * and its function; NULL when there is none.
+ */
 static char *
 find_trigger(Oid relid, List *assignments, Oid *function)
 {

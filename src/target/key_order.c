@@ -40,7 +40,7 @@
 /* Values that are not rounded. */
 #define ALL_DIGITS INT_MAX
 
-/* An interval of fewer fields has all that is smaller than its last one cut off: fewer than no digits after the point. */
+/* An interval of fewer fields keeps nothing that is smaller than its last one: that is fewer than no digits. */
 static int
 kept_of_interval(int32 typmod)
 {
