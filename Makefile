@@ -20,11 +20,11 @@ OBJS = src/module.o \
 	src/catalog/job_progress.o src/catalog/job_record.o src/catalog/jobs.o src/catalog/merge.o src/catalog/migrations.o \
 	src/catalog/options.o src/catalog/partitions.o \
 	src/catalog/distribution.o src/catalog/recent.o src/catalog/shape.o src/catalog/shard_control.o src/catalog/shard_errors.o src/catalog/shard_parts.o src/catalog/shard_records.o src/catalog/shards.o src/catalog/sql.o src/catalog/stalled.o src/catalog/tables.o src/catalog/totals.o src/catalog/whole.o \
-	src/target/bound.o src/target/cascade.o src/target/changes.o src/target/draw.o src/target/explain.o src/target/filter.o src/target/hierarchy.o src/target/job.o src/target/key.o src/target/key_index.o \
+	src/target/bound.o src/target/cascade.o src/target/changes.o src/target/draw.o src/target/explain.o src/target/filter.o src/target/hierarchy.o src/target/job.o src/target/key.o src/target/key_index.o src/target/key_order.o \
 	src/target/key_query.o src/target/key_scan.o src/target/key_sql.o src/target/lockset.o src/target/null_keys.o \
 	src/target/nulls.o src/target/order.o src/target/partition.o src/target/partitions.o src/target/plan_guard.o src/target/reads.o \
 	src/target/relation.o src/target/rights.o src/target/sample.o src/target/size.o src/target/statement.o src/target/statement_text.o \
-	src/target/user_text.o \
+	src/target/type_parts.o src/target/user_text.o \
 	src/strategy/block.o src/strategy/loose.o src/strategy/null.o src/strategy/resolve.o src/strategy/serial.o \
 	src/strategy/strategy.o \
 	src/throttle/load.o src/throttle/pace.o src/throttle/pacing.o src/throttle/signal.o src/throttle/table.o src/throttle/throttle.o src/throttle/vacuum.o \

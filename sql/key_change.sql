@@ -160,8 +160,33 @@ SELECT v, count(*) FROM t GROUP BY v;
 DROP RULE partly ON t;
 CREATE RULE no_update AS ON UPDATE TO t DO INSTEAD NOTHING;
 SELECT bbm_update('replaced', 't', 'v = v + 1', batch_size => 10) > 0 AS created;
+-- ... and is not disabled, or for replicas alone
+ALTER TABLE t DISABLE RULE no_update;
+SELECT bbm_update('disabled', 't', 'v = v + 1', batch_size => 10, max_value => 200) > 0 AS created;
+CALL bbm_run('disabled');
+ALTER TABLE t ENABLE REPLICA RULE no_update;
+CALL bbm_run('disabled');
+SELECT v, count(*) FROM t GROUP BY v;
 DROP RULE no_update ON t;
 DROP TABLE seen;
+-- the rules of a partition do not apply to a statement on its table; those of the table do
+CREATE TABLE q (id int PRIMARY KEY, v int NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
+CREATE TABLE q1 PARTITION OF q FOR VALUES FROM (1) TO (1000);
+INSERT INTO q SELECT generate_series(1, 100);
+CREATE TRIGGER away BEFORE UPDATE ON q1 FOR EACH ROW EXECUTE FUNCTION next_batch();
+CREATE RULE no_update AS ON UPDATE TO q1 DO INSTEAD NOTHING;
+SELECT bbm_update('rule of a partition', 'q', 'v = v + 1', batch_size => 10, max_value => 200) > 0 AS created;
+CALL bbm_run('rule of a partition');
+SELECT v, count(*) FROM q GROUP BY v;
+DROP RULE no_update ON q1;
+CREATE RULE partly AS ON UPDATE TO q WHERE OLD.id = 3 DO INSTEAD NOTHING;
+SELECT bbm_update('rule of the table', 'q', 'v = v + 1', batch_size => 10);
+DROP RULE partly ON q;
+CREATE RULE no_update AS ON UPDATE TO q DO INSTEAD NOTHING;
+SELECT bbm_update('replaced in all', 'q', 'v = v + 1', batch_size => 50) > 0 AS created;
+CALL bbm_run('replaced in all');
+SELECT v, count(*) FROM q GROUP BY v;
+DROP TABLE q;
 -- a trigger of one partition
 CREATE TABLE p (id int NOT NULL, v int NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
 CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (1) TO (51);
@@ -188,6 +213,24 @@ SELECT bbm_wait('partition meanwhile', '1 minute');
 SELECT failure_error_code, error_message FROM batched_background_migrations WHERE name = 'partition meanwhile';
 SELECT v, count(*) FROM p GROUP BY v ORDER BY v;
 
+-- ... and the same while all are worked on as one table
+CREATE TABLE l (id int NOT NULL, v int NOT NULL DEFAULT 0, r int NOT NULL DEFAULT 1) PARTITION BY LIST (r);
+CREATE TABLE l1 PARTITION OF l FOR VALUES IN (1);
+CREATE TABLE l2 PARTITION OF l FOR VALUES IN (2);
+CREATE INDEX ON l (id);
+INSERT INTO l SELECT i FROM generate_series(1, 100) i WHERE i <> 35;
+CREATE FUNCTION away_back() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN NEW.id := CASE NEW.id WHEN 45 THEN 35 ELSE NEW.id END; RETURN NEW; END $$;
+SELECT pg_advisory_lock(4242);
+SELECT bbm_update('as one meanwhile', 'l', 'v = v + held(id, 31)', column_name => 'id', batch_size => 10, settings => '{bbm.min_pace=1}', start => true) > 0 AS created;
+SELECT wait_for($$EXISTS (SELECT FROM at_work)$$);
+CREATE TRIGGER away BEFORE UPDATE ON l1 FOR EACH ROW EXECUTE FUNCTION away_back();
+SELECT pg_advisory_unlock(4242);
+SELECT bbm_wait('as one meanwhile', '1 minute');
+SELECT partition_order, failure_error_code, error_message FROM batched_background_migrations WHERE name = 'as one meanwhile';
+SELECT max(v), count(*) FROM l WHERE id IN (35, 45);
+DROP TABLE l;
+
 SELECT bbm_drop(name) FROM batched_background_migrations ORDER BY name;
 DROP EXTENSION bbm;
 \if :allowed
@@ -196,4 +239,4 @@ DROP TABLE child;
 DROP TABLE g, identities, parent, chain, round_trip, between_them, up, parts, links, words, t, p;
 DROP DOMAIN word;
 DROP VIEW at_work;
-DROP FUNCTION away, comes, held, away_within, next_batch, wait_for;
+DROP FUNCTION away, comes, held, away_within, away_back, next_batch, wait_for;

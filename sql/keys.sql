@@ -227,6 +227,15 @@ SELECT bbm_update('x', 'no_order', 'n = 1', column_name => 'j');
 SELECT bbm_update('x', 'no_order', 'n = 1', column_name => 'x');
 SELECT bbm_update('x', 'no_order', 'n = 1', column_name => 'p');
 SELECT bbm_update('x', 'no_order', 'n = 1', column_name => 'l');
+-- names of objects within values: not in their order, and they may change
+CREATE TYPE of_class AS (class regclass, x int);
+CREATE TABLE classes (a regclass[] PRIMARY KEY, b of_class UNIQUE, c oid[] UNIQUE, n int NOT NULL DEFAULT 0);
+SELECT bbm_update('x', 'classes', 'n = 1');
+SELECT bbm_update('x', 'classes', 'n = 1', column_name => 'b');
+SELECT bbm_update('oids', 'classes', 'n = 1', column_name => 'c') > 0 AS defined;
+SELECT bbm_drop('oids');
+DROP TABLE classes;
+DROP TYPE of_class;
 SELECT count(bbm_drop(name)) FROM batched_background_migrations;
 
 --
@@ -300,18 +309,64 @@ ALTER TABLE c ALTER k TYPE timestamptz(0) USING k + id * interval '1 s';
 CALL bbm_run('m');
 SELECT message FROM outcome('m');
 SELECT n, count(*) FROM c GROUP BY n;
--- the fields of an interval, and the elements of an array
-CALL started('k interval PRIMARY KEY', 'make_interval(days => x, hours => 7)');
+-- so do those of an array, and intervals of fewer fields; microseconds are all there are
+CALL started('k numeric(10,2)[] PRIMARY KEY', 'ARRAY[x + 0.6]');
+CALL bbm_run('m');
+ALTER TABLE c ALTER k TYPE numeric(10,0)[];
+CALL bbm_run('m');
+SELECT message FROM outcome('m');
+CALL started('k interval PRIMARY KEY', $$make_interval(days => x, hours => 13)$$);
 CALL bbm_run('m');
 ALTER TABLE c ALTER k TYPE interval day to second;
 INSERT INTO stop_at VALUES (10);
 CALL bbm_run('m');
 ALTER TABLE c ALTER k TYPE interval day;
 CALL bbm_run('m');
-CALL started('k numeric[] PRIMARY KEY', 'ARRAY[x + 0.6]');
+SELECT message FROM outcome('m');
+CALL started('k timestamptz PRIMARY KEY', $$timestamptz '2024-01-01' + x * interval '0.4 s'$$);
 CALL bbm_run('m');
-ALTER TABLE c ALTER k TYPE numeric(10)[];
+ALTER TABLE c ALTER k TYPE timestamptz(6);
 CALL bbm_run('m');
+SELECT n, count(*) FROM c GROUP BY n;
+-- a type, or a collation, that was renamed is the same one; another one that has got its name is not
+CREATE COLLATION plain (locale = 'C');
+CREATE SCHEMA elsewhere;
+CALL started('k text COLLATE plain PRIMARY KEY', '100 + x');
+CALL bbm_run('m');
+ALTER COLLATION plain RENAME TO simple;
+ALTER COLLATION simple SET SCHEMA elsewhere;
+INSERT INTO stop_at VALUES (10);
+CALL bbm_run('m');
+CREATE COLLATION other_order (locale = 'POSIX');
+ALTER TABLE c ALTER k TYPE text COLLATE other_order;
+CALL bbm_run('m');
+SELECT message, detail FROM outcome('m');
+ALTER TABLE c ALTER k TYPE text COLLATE elsewhere.simple;
+CALL bbm_run('m');
+SELECT n, count(*) FROM c GROUP BY n;
+DROP TABLE c;
+DROP COLLATION elsewhere.simple, other_order;
+CREATE TYPE "a, b" AS (a int, b int);
+CREATE DOMAIN steps AS ext.citext;
+CALL started('k "a, b" NOT NULL, o steps NOT NULL', '(x / 4, x)::"a, b", x', 'k, o', 'c_key');
+CALL bbm_run('m');
+ALTER TYPE "a, b" RENAME TO renamed;
+ALTER DOMAIN steps RENAME TO stairs;
+ALTER EXTENSION citext SET SCHEMA elsewhere;
+CALL bbm_run('m');
+SELECT n, count(*) FROM c GROUP BY n;
+DROP TABLE c;
+DROP TYPE renamed;
+DROP DOMAIN stairs;
+ALTER EXTENSION citext SET SCHEMA ext;
+DROP SCHEMA elsewhere;
+-- arrays with nulls, whatever array_nulls is
+CALL started('k text[] PRIMARY KEY', 'ARRAY[CASE WHEN x % 2 = 0 THEN x::text END, x::text]');
+SET array_nulls = off;
+CALL bbm_run('m');
+CALL bbm_run('m');
+RESET array_nulls;
+SELECT n, count(*) FROM c GROUP BY n;
 -- a bound whose text the type no longer accepts
 CREATE TYPE grade AS ENUM ('one', 'two', 'three', 'four');
 CALL started('k grade NOT NULL, o int NOT NULL', '(enum_range(NULL::grade))[1 + (x - 1) / 5], x', 'k, o', 'c_key');
@@ -323,6 +378,17 @@ SELECT * FROM outcome('m') \gx
 ALTER TYPE grade RENAME VALUE 'second' TO 'two';
 ALTER TYPE grade RENAME VALUE 'fourth' TO 'four';
 ALTER TYPE grade ADD VALUE 'half' BEFORE 'one';
+INSERT INTO stop_at VALUES (10);
+CALL bbm_run('m');
+-- ... or would take for another value
+ALTER TYPE grade RENAME VALUE 'two' TO 'x';
+ALTER TYPE grade RENAME VALUE 'three' TO 'two';
+ALTER TYPE grade RENAME VALUE 'x' TO 'three';
+CALL bbm_run('m');
+SELECT * FROM outcome('m') \gx
+ALTER TYPE grade RENAME VALUE 'two' TO 'x';
+ALTER TYPE grade RENAME VALUE 'three' TO 'two';
+ALTER TYPE grade RENAME VALUE 'x' TO 'three';
 CALL bbm_run('m');
 SELECT n, count(*) FROM c GROUP BY n;
 

@@ -96,6 +96,14 @@ SELECT call, says.* FROM (VALUES ($$bbm_update('x', 'public.readers', 'n = secre
     ($$bbm_update('x', 'public.readers', 'n = 1', row_check => 'n IN (SELECT x FROM mine)')$$)) v (call), says(call);
 SELECT call, says.* FROM (VALUES ($$bbm_create('x', 'public.readers', 'UPDATE public.readers SET n = 1 WHERE id BETWEEN $1 AND $2', filter => 'n IN (SELECT x FROM hidden)', verify => true)$$)) v (call), says(call);
 RESET ROLE;
+-- ... also when it begins anew
+SELECT bbm_update('again', 'readers', 'n = 1', row_check => 'n IN (SELECT x FROM hidden)', verify => true) > 0 AS created;
+ALTER TABLE hidden RENAME TO no_more;
+CREATE TEMPORARY TABLE hidden (x int);
+SELECT * FROM says($$bbm_alter('again', restart => true)$$);
+DROP TABLE hidden;
+ALTER TABLE no_more RENAME TO hidden;
+SELECT bbm_drop('again');
 \pset expanded off
 SELECT count(*) FROM batched_background_migrations WHERE name = 'x';
 DROP PUBLICATION regress_bbm;

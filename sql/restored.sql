@@ -73,9 +73,19 @@ SELECT bbm_start('condition');
 SELECT bbm_wait('condition', '1 minute');
 SELECT bbm_drop('zone'), bbm_drop('names');
 -- a name that begins like a statement
-SELECT bbm_update('words', 't', 'n = 1', settings => ARRAY['bbm.condition=within > 1']) > 0 AS defined;
-SELECT bbm_alter('words', settings => ARRAY['bbm.condition=' || condition])
-FROM unnest(ARRAY['selected', 'SELECT(true)', 'WITH x AS (SELECT true) TABLE x', 'select_1()', 'selecté']) condition;
+SELECT bbm_update('words', 't', 'n = 1') > 0 AS defined;
+DO $$
+DECLARE
+    condition text;
+BEGIN
+    FOREACH condition IN ARRAY ARRAY['within > 1', 'selected', 'SELECT(true)', 'WITH x AS (SELECT true) TABLE x', 'select_1()', 'selecté'] LOOP
+        UPDATE batched_background_migrations SET settings = ARRAY['bbm.condition=' || condition] WHERE name = 'words';
+    END LOOP;
+END $$;
+-- what a type or a collation is called elsewhere is its name, and no OID
+UPDATE dumped SET name = 'order', id = id + 100, settings = NULL, key_order = 'public."a/1, b/2"/16401 COLLATE public.c/16402(2) DESC, other.e/16403[''x/1'', ''"/2'']';
+INSERT INTO batched_background_migrations SELECT * FROM dumped;
+SELECT key_order FROM batched_background_migrations WHERE name = 'order';
 
 DROP EXTENSION bbm;
 DROP TABLE t, dumped;

@@ -130,6 +130,22 @@ UPDATE parted SET v = id WHERE id = 150;
 CALL bbm_run('away', resume_failed => true);
 SELECT n, min(id), max(id), count(*) FROM parted GROUP BY n ORDER BY n;
 
+-- a row of a partition that was detached stays quarantined
+UPDATE parted SET n = 0, v = CASE WHEN id IN (25, 125) THEN 'bad' ELSE id::text END;
+SELECT bbm_update('detached', 'parted', 'n = n + 1 + 0 * v::integer', batch_size => 10, max_attempts => 1, on_error => 'split') > 0 AS created;
+CALL bbm_run('detached');
+ALTER TABLE parted DETACH PARTITION parted_1;
+UPDATE parted SET v = id;
+SELECT bbm_retry('detached');
+CALL bbm_run('detached');
+SELECT relation, min_value, max_value, error_sqlstate, error_message, error_detail, error_hint FROM bbm_migration_errors WHERE migration = 'detached' \gx
+ALTER TABLE parted ATTACH PARTITION parted_1 FOR VALUES FROM (0) TO (100);
+UPDATE parted SET v = id;
+CALL bbm_run('detached');
+SELECT bbm_retry('detached');
+CALL bbm_run('detached');
+SELECT n, count(*) FROM parted GROUP BY n;
+
 -- what is quarantined after a check over all partitions is tried again in all of them
 CREATE TABLE moving (id integer, r text, done boolean NOT NULL DEFAULT false, n integer, v text, PRIMARY KEY (id, r)) PARTITION BY LIST (r);
 CREATE TABLE moving_a PARTITION OF moving FOR VALUES IN ('a');

@@ -126,6 +126,10 @@ SELECT bbm_sync_trigger('joined', 'a_b = id, c = id', drop => true) = :'other' A
 CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 CREATE TRIGGER bbm_sync_a_b_c BEFORE UPDATE ON joined FOR EACH ROW EXECUTE FUNCTION nothing();
 SELECT bbm_sync_trigger('joined', 'a_b = id, c = id') = :'other' AS beside_it;
+-- whatever its name is now
+ALTER TRIGGER :"other" ON joined RENAME TO renamed;
+SELECT state, message FROM fails($$SELECT bbm_sync_trigger('joined', 'a_b = 1, c = 1')$$);
+SELECT bbm_sync_trigger('joined', 'a_b = id, c = id', drop => true);
 DROP TABLE joined;
 DROP FUNCTION nothing;
 -- two tables whose functions would have one name
@@ -151,6 +155,13 @@ SELECT * FROM sync_triggers WHERE "table"::text LIKE 'parted%';
 SELECT bbm_sync_trigger('parted', 'v = id', drop => true);
 INSERT INTO parted VALUES ('a', 5);
 SELECT v IS NULL AS none FROM parted WHERE id = 5;
+-- a partition has a trigger of that name
+CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER bbm_sync_v BEFORE DELETE ON parted_b FOR EACH ROW EXECUTE FUNCTION nothing();
+SELECT bbm_sync_trigger('parted', 'v = id') ~ '^bbm_sync_v_[0-9a-f]{8}$' AS named;
+SELECT length(bbm_sync_trigger('parted', 'v = id', drop => true));
+DROP TRIGGER bbm_sync_v ON parted_b;
+DROP FUNCTION nothing;
 
 -- tables that the trigger does not reach are reported
 CREATE TABLE parent (id int, v int);

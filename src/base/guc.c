@@ -15,9 +15,14 @@
 #include <ctype.h>
 #include <limits.h>
 
+#include "catalog/namespace.h"
+#include "catalog/pg_type_d.h"
+#include "executor/executor.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
 #include "nodes/parsenodes.h"
+#include "parser/analyze.h"
 #include "parser/parser.h"
 #include "postmaster/interrupt.h"
 #include "utils/guc.h"
@@ -238,6 +243,14 @@ condition_position(void *arg)
 		internalerrquery(text->condition);
 	}
 	errcontext("setting \"%s\"", bbm_settings[BBM_CONDITION].name);
+	if (geterrcode() == ERRCODE_UNDEFINED_TABLE || geterrcode() == ERRCODE_UNDEFINED_COLUMN ||
+		geterrcode() == ERRCODE_UNDEFINED_FUNCTION)
+	{
+		errdetail("It is evaluated before batches, and knows none of their rows.");
+		errhint("Names are looked up with search_path \"%s\".", namespace_search_path);
+	}
+	if (geterrcode() == ERRCODE_INSUFFICIENT_PRIVILEGE)
+		errhint("It is evaluated as the migration's owner: GRANT that role what it reads.");
 }
 
 /*
@@ -263,6 +276,34 @@ check_condition(const char *value, const char **why)
 		return false;
 	select = (SelectStmt *) linitial_node(RawStmt, statements)->stmt;
 	return IsA(select, SelectStmt) && select->intoClause == NULL;
+}
+
+/*
+ * Raises an error unless the condition can be run with the current search_path,
+ * and returns one column of type boolean.  Needs a transaction and a snapshot.
+ * One whose syntax is wrong is reported when the setting is written.
+ */
+void
+bbm_condition_check(const char *condition)
+{
+	char	   *sql = bbm_condition_query(condition);
+	ConditionText text = {.condition = condition, .before = is_expression(condition) ? strlen(EXPRESSION_PREFIX) : 0};
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = condition_position, .arg = &text};
+	const char *why;
+	Query	   *query;
+
+	if (!check_condition(condition, &why))
+		return;
+	error_context_stack = &callback;
+	query = parse_analyze_fixedparams(linitial_node(RawStmt, raw_parser(sql, RAW_PARSE_DEFAULT)), sql, NULL, 0, NULL);
+	error_context_stack = callback.previous;
+	if (ExecCleanTargetListLength(query->targetList) != 1 ||
+		exprType((Node *) linitial_node(TargetEntry, query->targetList)->expr) != BOOLOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("%s must return one column of type boolean", bbm_settings[BBM_CONDITION].name),
+				 errdetail("It says whether batches may run."),
+				 errhint("Write it as an expression, or as a SELECT of one.")));
 }
 
 /* The same checks as GUC check hooks, which have a signature of their own. */

@@ -69,6 +69,7 @@ extern const char *bbm_setting_server_string(const BbmMigration *migration, BbmS
 extern const char *bbm_setting_name(BbmSetting setting);
 
 extern char *bbm_condition_query(const char *condition);
+extern void bbm_condition_check(const char *condition);
 
 extern void bbm_overrides_check(const ArrayType *entries);
 extern void bbm_overrides_notice(const ArrayType *entries, const char *migration);

@@ -17,8 +17,10 @@
 #include "engine/batch.h"
 
 #include "storage/lmgr.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+#include "base/cancel.h"
 #include "base/clock.h"
 #include "base/guc.h"
 #include "base/lock_watch.h"
@@ -28,6 +30,7 @@
 #include "base/rates.h"
 #include "base/txn.h"
 #include "catalog/claims.h"
+#include "catalog/errors.h"
 #include "catalog/extension.h"
 #include "catalog/job_progress.h"
 #include "catalog/job_record.h"
@@ -46,6 +49,7 @@
 #include "target/lockset.h"
 #include "target/partition.h"
 #include "target/relation.h"
+#include "target/rights.h"
 #include "target/size.h"
 #include "target/target.h"
 #include "throttle/pacing.h"
@@ -240,6 +244,25 @@ check_still_named(const BbmTarget *target, const BbmPartition *partition)
 }
 
 /*
+ * Checks that the statement has checked the keys of the rows, if a trigger
+ * could change them.  Where all partitions are worked on as one table, the
+ * statement itself may be the first to lock one of them, and so wait for the
+ * session that creates the trigger.
+ */
+static void
+check_triggers(BbmTarget *target, const BbmPartition *partition)
+{
+	if (!bbm_rights_are_stale(target) ||
+		partition->checks_key == bbm_could_change_key(target, partition->relid, partition->as_one_table))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("table %s got or lost a trigger while a batch waited for it", partition->name),
+			 errdetail("A trigger may change the batching key, which the batch did not check; it is undone."),
+			 errhint("It is tried again, with the triggers that the table has then.")));
+}
+
+/*
  * Counts the rows that a verification job covers: a whole table, or the
  * portion of its range that this transaction is to do.  Returns true if more
  * is left.
@@ -280,6 +303,37 @@ verify(BbmWork *work, BbmRange *sub_batch)
 	return more;
 }
 
+/*
+ * The partition of the job is not part of the table any more.  What was
+ * quarantined in it stays so, until another bbm_retry, unless it was dropped.
+ * The rest of a job that was begun needs a first key, which only an integer has
+ * without the table.  Any other job is done when the partition is back.
+ */
+static void
+leave_detached(BbmWork *work)
+{
+	const BbmMigration *migration = work->target->migration;
+	const BbmJob *job = work->job;
+	BbmBound	min = job->min;
+	ErrorData  *error;
+
+	ereport(LOG,
+			(errmsg("migration \"%s\": job " INT64_FORMAT " has nothing to do, as table %s no longer belongs to \"%s\"",
+					bbm_printable(migration->name), job->id, bbm_printable(job->relation_name),
+					bbm_printable(migration->table_name))));
+	work->detached = job->kind != BBM_JOB_RETRY || get_rel_relkind(job->relation) == '\0' ||
+		(job->has_cursor && !work->target->key.is_integer);
+	if (work->detached)
+		return;
+	if (job->has_cursor)
+		min.number = job->cursor.number + 1;
+	error = bbm_make_error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+						   psprintf("table %s no longer belongs to \"%s\"", job->relation_name, migration->table_name),
+						   "Attach it, or drop it, then call bbm_retry again.");
+	error->detail = pstrdup("So what is quarantined in it was not tried again.");
+	bbm_error_add(job, &min, &job->max, error);
+}
+
 /* Runs one sub-batch of the job.  Returns true if more is left. */
 static bool
 run_sub_batch(BbmWork *work, BbmRange *sub_batch)
@@ -300,10 +354,7 @@ run_sub_batch(BbmWork *work, BbmRange *sub_batch)
 		bbm_verifies_by_check(target, job->phase.round - 1) ? BBM_REPAIRS_CHECK : BBM_REPAIRS_FILTER;
 	partition = bbm_work_partition(work);
 	if (partition == NULL)
-		ereport(LOG,
-				(errmsg("migration \"%s\": job " INT64_FORMAT " has nothing to do, as table %s no longer belongs to \"%s\"",
-						bbm_printable(target->migration->name), job->id, bbm_printable(job->relation_name),
-						bbm_printable(target->migration->table_name))));
+		leave_detached(work);
 	else if (job->kind == BBM_JOB_REPAIR && !job->has_cursor)
 		bbm_quarantine_end(target, partition, job);
 	if (partition && job->bisect && job->kind == BBM_JOB_REPAIR && target->form != BBM_JOB_COMPOSED)
@@ -322,9 +373,11 @@ run_sub_batch(BbmWork *work, BbmRange *sub_batch)
 			work->cost.rows = job->bisect ? bbm_bisect(target, partition, job, sub_batch) :
 				bbm_run_range(target, partition, sub_batch, batch_size);
 	}
-	work->detached = partition == NULL;
 	if (partition)
+	{
 		check_still_named(target, partition);
+		check_triggers(target, partition);
+	}
 	return more;
 }
 

@@ -42,6 +42,7 @@
 #include "engine/verify.h"
 #include "strategy/resolve.h"
 #include "target/key.h"
+#include "target/key_order.h"
 #include "target/size.h"
 #include "target/target.h"
 

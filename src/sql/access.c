@@ -70,6 +70,17 @@ bbm_may_own(Oid owner)
 	return has_privs_of_role(caller, owner) && member_can_set_role(caller, owner) && bbm_catalog_trusts(owner);
 }
 
+/* Raises the error for a role that does not exist and was to own a migration. */
+pg_noreturn void
+bbm_no_such_owner(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("role \"%s\" does not exist", name),
+			 errdetail("The owner is the role that the job runs as."),
+			 errhint("Name a role that you may SET ROLE to, with bbm_alter if the migration exists; or leave owner out: then it is you.")));
+}
+
 /* Raises an error unless the current user may make this role the owner of a migration. */
 void
 bbm_check_new_owner(Oid owner, const char *name)

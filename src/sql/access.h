@@ -13,6 +13,7 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 
+#include "base/compat.h"
 
 /* A process that writes what only workers write may be the container registry's own worker, left running. */
 #define BBM_OTHER_WORKER \
@@ -21,6 +22,7 @@
 extern void bbm_check_owner(Oid owner, const char *name);
 extern void bbm_check_definer(Oid owner, const char *name);
 extern bool bbm_may_own(Oid owner);
+pg_noreturn extern void bbm_no_such_owner(const char *name);
 extern void bbm_check_new_owner(Oid owner, const char *name);
 extern void bbm_check_may_log_in(Oid role);
 extern bool bbm_may_restore(void);

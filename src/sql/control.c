@@ -459,21 +459,39 @@ warn_of_endless_wait(const BbmMigration *migration, bool limited)
 		bbm_warn_if_nothing_runs();
 }
 
+/* What the server says of a timeout that cannot be added to the time. */
+static void
+timeout_error(void *arg)
+{
+	errdetail("The wait would end at a time that no timestamp can have.");
+	errhint("Give a shorter timeout, or none to wait without a limit.");
+}
+
+/* When a wait ends that begins at that time. */
+static TimestampTz
+end_of_timeout(TimestampTz begins, Datum timeout)
+{
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = timeout_error};
+	Datum		until;
+
+	error_context_stack = &callback;
+	until = DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(begins), timeout);
+	error_context_stack = callback.previous;
+	return DatumGetTimestampTz(until);
+}
+
 Datum
 bbm_wait(PG_FUNCTION_ARGS)
 {
 	char	   *name = bbm_name_argument(fcinfo);
 	TimestampTz before = GetCurrentTimestamp();
-	TimestampTz until = DT_NOEND;
+	TimestampTz until = PG_ARGISNULL(1) ? DT_NOEND : end_of_timeout(before, PG_GETARG_DATUM(1));
 	int			status;
 	const char *quarantined = "";
 	bool		begins = true;
 	MemoryContext context = CurrentMemoryContext;
 	char	   *there;
 
-	if (!PG_ARGISNULL(1))
-		until = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-														TimestampTzGetDatum(before), PG_GETARG_DATUM(1)));
 	check_isolation();
 	bbm_notice_standby();
 	there = wait_elsewhere(name, until);

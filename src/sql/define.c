@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "base/bbm.h"
+#include "base/guc.h"
 #include "base/locks.h"
 #include "base/standby.h"
 #include "base/user.h"
@@ -45,6 +46,7 @@
 #include "target/job.h"
 #include "target/key.h"
 #include "target/key_index.h"
+#include "target/key_order.h"
 #include "target/lockset.h"
 #include "target/null_keys.h"
 #include "target/order.h"
@@ -158,6 +160,20 @@ composed_job(BbmTarget *target)
 	return bbm_job_sql(target, &root);
 }
 
+/* Its condition, if it has one, is evaluated with the search_path of its job. */
+static void
+check_condition(const BbmMigration *m)
+{
+	const char *condition = bbm_setting_string(m, BBM_CONDITION);
+	int			level;
+
+	if (condition == NULL)
+		return;
+	level = bbm_job_settings(m);
+	bbm_condition_check(condition);
+	bbm_user_settings_end(level);
+}
+
 /* Checks a definition by its target, and sets what was not given. */
 static void
 complete(BbmDefinition *d, const BbmMigration *m, BbmBounds *bounds, BbmTarget *target)
@@ -197,6 +213,7 @@ resolve(BbmDefinition *d)
 	memset(&m->min, 0, sizeof(BbmBound));
 	memset(&m->max, 0, sizeof(BbmBound));
 	check_follow(m, &bounds);
+	check_condition(m);
 	level = bbm_job_settings(m);
 	relid = bbm_target_table(m->table_name, BBM_WORK_LOCK, true);
 	if (bbm_is_distributed(relid))
@@ -384,6 +401,20 @@ check_new_index(const BbmMigration *old, char *index_name)
 	bbm_target_close(bbm_target_open(&migration));
 }
 
+/* Does the same for a condition. */
+static void
+check_new_settings(const BbmMigration *old, const BbmDefinition *d)
+{
+	BbmMigration migration = *old;
+
+	/* the search_path is one of the row's */
+	bbm_catalog_check_trust(old->owner);
+	migration.overrides = bbm_overrides_read(DatumGetArrayTypeP(bbm_definition_get(d, "settings")));
+	if (bbm_definition_has(d, "job_search_path"))
+		migration.search_path = TextDatumGetCString(bbm_definition_get(d, "job_search_path"));
+	check_condition(&migration);
+}
+
 /*
  * Restarts the migration from the first key, with the table that has the
  * migration's table name now: the record of what was done is deleted.  Caller
@@ -417,6 +448,7 @@ restart(const BbmMigration *old, BbmStatus status)
 	PG_TRY();
 	{
 		bbm_target_check_partitions(target);
+		bbm_target_check_verification(target);
 		/* a bound of another kind of key is void */
 		if (target->key.is_integer == (DatumGetPointer(old->max.key) != (Datum) 0))
 			bounds.min = bounds.max = NULL;
@@ -456,11 +488,20 @@ alter(const BbmMigration *migration, BbmDefinition *d)
 	if (DatumGetBool(bbm_definition_get(d, "follow")))
 		bbm_check_follow(migration->strategy);
 	if (bbm_definition_has(d, "owner"))
-		bbm_check_may_log_in(get_role_oid(NameStr(*DatumGetName(bbm_definition_get(d, "owner"))), false));
+	{
+		const char *name = NameStr(*DatumGetName(bbm_definition_get(d, "owner")));
+		Oid			owner = get_role_oid(name, true);
+
+		if (!OidIsValid(owner))
+			bbm_no_such_owner(name);
+		bbm_check_may_log_in(owner);
+	}
 	if (bbm_definition_has(d, "job_signature_name"))
 		check_new_job(migration, d);
 	if (bbm_definition_has(d, "index_name") && migration->owner == GetUserId())
 		check_new_index(migration, TextDatumGetCString(bbm_definition_get(d, "index_name")));
+	if (bbm_definition_has(d, "settings") && migration->owner == GetUserId())
+		check_new_settings(migration, d);
 	/* a size without a target duration is exact, as in bbm_create */
 	if (bbm_definition_has(d, "batch_size") && !bbm_definition_has(d, "target_duration"))
 		bbm_definition_set_null(d, "target_duration");

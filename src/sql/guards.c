@@ -45,6 +45,7 @@
 #include "sql/row.h"
 #include "sql/row_checks.h"
 #include "strategy/strategy.h"
+#include "target/key_order.h"
 
 PG_FUNCTION_INFO_V1(bbm_migration_guard);
 PG_FUNCTION_INFO_V1(bbm_migration_event);
@@ -103,11 +104,7 @@ set_owner(BbmRow *row, Oid before, bool restored)
 	if (restored && !(OidIsValid(owner) && member_can_set_role(bbm_acting_user(), owner)))
 		owner = InvalidOid;
 	else if (!OidIsValid(owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("role \"%s\" does not exist", bbm_row_text(*row, "owner")),
-				 errdetail("The owner is the role that the job runs as."),
-				 errhint("Name a role that you may SET ROLE to, with bbm_alter if the migration exists; or leave owner out: then it is you.")));
+		bbm_no_such_owner(bbm_row_text(*row, "owner"));
 	if (OidIsValid(owner))
 	{
 		if (owner != before)
@@ -155,6 +152,8 @@ bbm_restored_migration(BbmRow row)
 	 */
 	bbm_row_set(&row, "restored", BoolGetDatum(true), false);
 	bbm_row_set(&row, "table_oid", (Datum) 0, true);
+	if (!bbm_row_is_null(row, "key_order"))
+		bbm_row_set(&row, "key_order", CStringGetTextDatum(bbm_key_order_without_oids(bbm_row_text(row, "key_order"))), false);
 	return row.tuple;
 }
 

@@ -155,8 +155,10 @@ import_one(const Import *import, BbmForeignMigration *m)
 static Oid
 owner_of(FunctionCallInfo fcinfo, int n)
 {
-	Oid			owner = PG_ARGISNULL(n) ? GetUserId() : get_role_oid(NameStr(*PG_GETARG_NAME(n)), false);
+	Oid			owner = PG_ARGISNULL(n) ? GetUserId() : get_role_oid(NameStr(*PG_GETARG_NAME(n)), true);
 
+	if (!OidIsValid(owner))
+		bbm_no_such_owner(NameStr(*PG_GETARG_NAME(n)));
 	if (!member_can_set_role(GetUserId(), owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -39,6 +39,7 @@
 #include "base/compat.h"
 #include "base/spi.h"
 #include "base/standby.h"
+#include "target/hierarchy.h"
 #include "target/relation.h"
 #include "target/statement.h"
 
@@ -265,53 +266,59 @@ ends_with(const char *text, const char *end)
 
 /* Is it a function of ours that fills these columns? */
 static bool
-is_function_of(const char *body, List *assignments)
+is_function_of(Oid function, List *assignments)
 {
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	Datum		source;
+	bool		isnull;
+	char	   *body;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	source = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &isnull);
+	body = isnull ? "" : TextDatumGetCString(source);
+	ReleaseSysCache(tuple);
 	return strncmp(body, BODY_MARK, strlen(BODY_MARK)) == 0 &&
 		(ends_with(body, body_end(assignments, false)) || ends_with(body, body_end(assignments, true)));
 }
 
-/* The function of our trigger of that name which fills these columns; InvalidOid when there is none. */
-static Oid
-trigger_function(Oid relid, const char *name, List *assignments)
-{
-	Relation	rel = relation_open(relid, NoLock);
-	TriggerDesc *triggers = rel->trigdesc;
-	Oid			function = InvalidOid;
-	HeapTuple	tuple;
-
-	for (int i = 0; triggers && i < triggers->numtriggers; i++)
-	{
-		if (strcmp(triggers->triggers[i].tgname, name) == 0)
-			function = triggers->triggers[i].tgfoid;
-	}
-	relation_close(rel, NoLock);
-	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	if (HeapTupleIsValid(tuple))
-	{
-		bool		isnull;
-		Datum		body = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &isnull);
-
-		if (isnull || !is_function_of(TextDatumGetCString(body), assignments))
-			function = InvalidOid;
-		ReleaseSysCache(tuple);
-	}
-	return function;
-}
-
-/* The name of our trigger that fills these columns, and its function; NULL when there is none. */
+/*
+ * The name of our trigger that fills these columns, which may have been renamed,
+ * and its function; NULL when there is none.
+ */
 static char *
 find_trigger(Oid relid, List *assignments, Oid *function)
 {
-	for (int other = 0; other < 2; other++)
-	{
-		char	   *name = trigger_name(assignments, other);
+	Relation	rel = relation_open(relid, NoLock);
+	TriggerDesc *triggers = rel->trigdesc;
+	char	   *name = NULL;
 
-		*function = trigger_function(relid, name, assignments);
-		if (OidIsValid(*function))
-			return name;
+	*function = InvalidOid;
+	for (int i = 0; triggers && i < triggers->numtriggers && name == NULL; i++)
+	{
+		if (!is_function_of(triggers->triggers[i].tgfoid, assignments))
+			continue;
+		name = pstrdup(triggers->triggers[i].tgname);
+		*function = triggers->triggers[i].tgfoid;
 	}
-	return NULL;
+	relation_close(rel, NoLock);
+	return name;
+}
+
+/* Has the table a trigger of that name, or a partition, which would get one as well? */
+static bool
+is_taken(Oid relid, const char *name)
+{
+	ListCell   *cell;
+
+	if (get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE)
+		return OidIsValid(get_trigger_oid(relid, name, true));
+	foreach(cell, bbm_partitions_all(relid))
+	{
+		if (OidIsValid(get_trigger_oid(lfirst_oid(cell), name, true)))
+			return true;
+	}
+	return false;
 }
 
 /* A name for a new trigger. */
@@ -323,13 +330,13 @@ free_name(Oid relid, List *assignments)
 	for (int other = 0; other < 2; other++)
 	{
 		name = trigger_name(assignments, other);
-		if (!OidIsValid(get_trigger_oid(relid, name, true)))
+		if (!is_taken(relid, name))
 			return name;
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_DUPLICATE_OBJECT),
 			 errmsg("trigger \"%s\" of table \"%s\" already exists", name, get_rel_name(relid)),
-			 errdetail("It is not one of bbm_sync_trigger for these columns."),
+			 errdetail("There or in a partition, and it is not one of bbm_sync_trigger for these columns."),
 			 errhint("Rename it.")));
 	return NULL;
 }

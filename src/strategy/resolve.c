@@ -29,6 +29,7 @@
 #include "target/job.h"
 #include "target/key.h"
 #include "target/key_index.h"
+#include "target/key_order.h"
 #include "target/key_scan.h"
 #include "target/lockset.h"
 #include "target/order.h"
@@ -165,6 +166,13 @@ find_shard(BbmTarget *target)
 				 errhint("The node that has its rows now goes on with it.")));
 }
 
+/* Could a trigger of the table, or of the partitions that are worked on as one table, change the key? */
+static bool
+has_triggers(const BbmTarget *target)
+{
+	return bbm_could_change_key(target, target->relid, target->has_partitions && !target->per_partition);
+}
+
 static void
 resolve(BbmTarget *target)
 {
@@ -202,9 +210,9 @@ resolve(BbmTarget *target)
 	bbm_failing_code = BBM_CODE_SIGNATURE;
 	bbm_job_resolve(target);
 	bbm_reads_resolve(target);
-	target->has_triggers = bbm_could_change_key(target, target->relid);
 	bbm_failing_code = BBM_CODE_STRATEGY;
 	decide_partition_order(target);
+	target->has_triggers = has_triggers(target);
 	bbm_failing_code = BBM_CODE_COLUMN;
 	if (target->strategy->has_key)
 		find_order(target);
@@ -290,7 +298,7 @@ bbm_target_is_current(BbmTarget *target)
 		bbm_target_is_named(target) &&
 		bbm_where_rows_are(target->relid) == (target->is_reference ? BBM_ROWS_ON_ALL_NODES : BBM_ROWS_HERE) &&
 		bbm_key_is_current(&target->key, target->relid) &&
-		target->has_triggers == bbm_could_change_key(target, target->relid) &&
+		(!bbm_rights_are_stale(target) || target->has_triggers == has_triggers(target)) &&
 		target->has_partitions == bbm_has_partitions(target->relid) && bbm_rights_are_current(target);
 }
 

@@ -21,22 +21,22 @@
 #include "target/key.h"
 
 #include "access/table.h"
-#include "catalog/pg_collation.h"
+#include "access/transam.h"
 #include "catalog/pg_operator.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/datetime.h"
 #include "utils/bytea.h"
 #include "utils/float.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
-#include "utils/timestamp.h"
 #include "utils/typcache.h"
 #include "utils/varlena.h"
 
 #include "base/guc.h"
 #include "base/txn.h"
 #include "target/nulls.h"
+#include "target/type_parts.h"
 
 /* ----------------------------------------------------------------
  * Which columns
@@ -97,78 +97,35 @@ resolve_operators(BbmKeyColumn *column, const TypeCacheEntry *type)
 	fmgr_info(type->cmp_proc, &column->compare);
 }
 
-/*
- * What determines the order of the column's values: the type, or the type
- * whose order it uses (varchar uses that of text), and the collation.  It is
- * kept and compared, so it must not depend on quote_all_identifiers.
- */
-static char *
-order_of(const BbmKeyColumn *column, const TypeCacheEntry *type)
+/* Is it a type that is output as a name, as regclass is? */
+static bool
+is_name_of(Oid type)
 {
-	Oid			ordered = get_typtype(type->btree_opintype) == TYPTYPE_PSEUDO ? column->type : type->btree_opintype;
+	return lookup_type_cache(type, TYPECACHE_BTREE_OPFAMILY)->btree_opintype == OIDOID && type != OIDOID;
+}
+
+static bool
+is_money(Oid type)
+{
+	return type == CASHOID;
+}
+
+/* The names by which statements call the type and its operators, whatever quote_all_identifiers is. */
+static char *
+names_of(const BbmKeyColumn *column)
+{
+	BbmKeyColumn now = *column;
+	StringInfoData names;
 	int			level = NewGUCNestLevel();
-	char	   *string;
-	HeapTuple	tuple;
-	Form_pg_collation form;
 
 	bbm_guc_set("quote_all_identifiers", "off", true);
-	string = format_type_extended(ordered, -1, FORMAT_TYPE_FORCE_QUALIFY);
-	if (OidIsValid(column->collation))
-	{
-		tuple = SearchSysCache1(COLLOID, ObjectIdGetDatum(column->collation));
-		if (!HeapTupleIsValid(tuple))
-			elog(ERROR, "cache lookup failed for collation %u", column->collation);
-		form = (Form_pg_collation) GETSTRUCT(tuple);
-		string = psprintf("%s COLLATE %s", string,
-						  quote_qualified_identifier(get_namespace_name(form->collnamespace), NameStr(form->collname)));
-		ReleaseSysCache(tuple);
-	}
+	initStringInfo(&names);
+	appendStringInfoString(&names, format_type_extended(column->type, -1, FORMAT_TYPE_FORCE_QUALIFY));
+	resolve_operators(&now, lookup_type_cache(column->type, TYPECACHE_BTREE_OPFAMILY | TYPECACHE_CMP_PROC));
+	for (StrategyNumber strategy = BTLessStrategyNumber; strategy <= BTMaxStrategyNumber; strategy++)
+		appendStringInfo(&names, " %s", now.op[strategy]);
 	AtEOXact_GUC(true, level);
-	return string;
-}
-
-/* The same of an interval.  One whose last field is minutes has -1, up to -5 for years. */
-static int
-kept_of_interval(int32 typmod)
-{
-	static const int fields[] = {SECOND, MINUTE, HOUR, DAY, MONTH, YEAR};
-	int			range = INTERVAL_RANGE(typmod);
-
-	for (int i = 1; i < lengthof(fields) && range != INTERVAL_FULL_RANGE; i++)
-	{
-		if (range & INTERVAL_MASK(fields[i - 1]))
-			break;
-		if (range & INTERVAL_MASK(fields[i]))
-			return -i;
-	}
-	return INTERVAL_PRECISION(typmod) == INTERVAL_FULL_PRECISION ? BBM_ALL_DIGITS : INTERVAL_PRECISION(typmod);
-}
-
-/* The number of digits after the point that the column's type has values rounded to, or those that an array has. */
-static int
-kept_digits(const BbmKeyColumn *column)
-{
-	int32		typmod = column->typmod;
-	Oid			element = get_element_type(column->type);
-
-	(void) getBaseTypeAndTypmod(column->declared, &typmod);
-	if (typmod < 0)
-		return BBM_ALL_DIGITS;
-	switch (OidIsValid(element) ? element : column->type)
-	{
-		case NUMERICOID:
-			/* the scale, which may be negative, as numeric.c reads it */
-			return (((typmod - VARHDRSZ) & 0x7ff) ^ 1024) - 1024;
-		case TIMEOID:
-		case TIMETZOID:
-		case TIMESTAMPOID:
-		case TIMESTAMPTZOID:
-			return typmod;
-		case INTERVALOID:
-			return kept_of_interval(typmod);
-		default:
-			return BBM_ALL_DIGITS;
-	}
+	return names.data;
 }
 
 static void
@@ -196,13 +153,22 @@ resolve_column(BbmKeyColumn *column, Relation rel, AttrNumber attnum)
 	/* regclass and the like are output as names, which are not in their order and may change */
 	if (type->btree_opintype == OIDOID)
 		column->type = OIDOID;
+	else if (bbm_type_contains(column->type, is_name_of))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("column \"%s\" of type %s cannot be a batching key", column->name,
+						format_type_be(attribute->atttypid)),
+				 errdetail("Its values contain objects by their names, which are not in their order and may change."),
+				 errhint("Name a column of another type, or use BlockRangeBatchingStrategy.")));
 	/* the operators for enums and arrays do not accept a domain over one */
 	column->cast = column->type == column->declared ? "" :
 		psprintf("::%s", format_type_extended(column->type, -1, FORMAT_TYPE_FORCE_QUALIFY));
-	column->string = order_of(column, type);
-	column->digits = kept_digits(column);
+	column->ordered = get_typtype(type->btree_opintype) == TYPTYPE_PSEUDO ? column->type : type->btree_opintype;
+	column->has_money = bbm_type_contains(column->type, is_money);
 	get_typlenbyval(column->type, &column->typlen, &column->typbyval);
 	resolve_operators(column, type);
+	if (column->type >= FirstNormalObjectId)
+		column->names = names_of(column);
 
 	getTypeOutputInfo(column->type, &function, &varlena);
 	fmgr_info(function, &column->out);
@@ -293,7 +259,8 @@ bbm_key_resolve(BbmKey *key, Oid relid, const char *column_name)
 
 /*
  * Are the key's columns the same as when it was resolved?  They are not if a
- * column was dropped and added again, renamed, or changed to another type.
+ * column was dropped and added again, renamed, or changed to another type, or
+ * if its type was renamed.
  */
 bool
 bbm_key_is_current(const BbmKey *key, Oid relid)
@@ -310,7 +277,8 @@ bbm_key_is_current(const BbmKey *key, Oid relid)
 		attribute = (Form_pg_attribute) GETSTRUCT(tuple);
 		same = attribute->atttypid == column->declared && attribute->atttypmod == column->typmod &&
 			attribute->attcollation == column->collation &&
-			strcmp(NameStr(attribute->attname), column->name) == 0;
+			strcmp(NameStr(attribute->attname), column->name) == 0 &&
+			(column->names == NULL || strcmp(names_of(column), column->names) == 0);
 		ReleaseSysCache(tuple);
 		if (!same)
 			return false;
@@ -329,76 +297,6 @@ bbm_key_order_list(const BbmKey *key)
 		appendStringInfo(&string, "%s%s%s", i > 0 ? ", " : "", quote_identifier(key->columns[i].name),
 						 key->columns[i].descending ? " DESC" : "");
 	return string.data;
-}
-
-/*
- * The order in which ranges are allocated, to be kept with their bounds: in
- * another order they would be other ranges, and keys that are rounded cross
- * the bounds.  NULL for an integer, whose order cannot change.
- */
-char *
-bbm_key_order_to_string(const BbmKey *key)
-{
-	StringInfoData string;
-
-	if (key->n == 0 || key->is_integer)
-		return NULL;
-	initStringInfo(&string);
-	for (int i = 0; i < key->n; i++)
-	{
-		appendStringInfo(&string, "%s%s", i > 0 ? ", " : "", key->columns[i].string);
-		if (key->columns[i].digits != BBM_ALL_DIGITS)
-			appendStringInfo(&string, "(%d)", key->columns[i].digits);
-		appendStringInfoString(&string, key->columns[i].descending ? " DESC" : "");
-	}
-	return string.data;
-}
-
-/* Skips what stands there of a column; NULL if the column has another order, or its values (*rounded) fewer digits. */
-static const char *
-skip_column(const BbmKeyColumn *column, const char *at, bool *rounded)
-{
-	int			length = strlen(column->string);
-	int			digits = BBM_ALL_DIGITS;
-	int			read = 0;
-
-	if (strncmp(at, column->string, length) != 0)
-		return NULL;
-	at += length;
-	if (sscanf(at, "(%d)%n", &digits, &read) == 1)
-		at += read;
-	*rounded = column->digits < digits;
-	return *rounded ? NULL : at;
-}
-
-/* Restores an order written by bbm_key_order_to_string; raises an error if the columns cannot have it any more. */
-void
-bbm_key_keep_order(BbmKey *key, const char *string)
-{
-	const char *rest = string;
-	bool		rounded = false;
-
-	key->is_mixed = false;
-	for (int i = 0; i < key->n && rest; i++)
-	{
-		BbmKeyColumn *column = &key->columns[i];
-
-		rest = skip_column(column, rest, &rounded);
-		column->descending = column->nulls_first = rest && strncmp(rest, " DESC", 5) == 0;
-		key->is_mixed |= column->descending;
-		if (column->descending)
-			rest += 5;
-		if (rest && i < key->n - 1)
-			rest = strncmp(rest, ", ", 2) == 0 ? rest + 2 : NULL;
-	}
-	if (rest && *rest == '\0')
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_DATATYPE_MISMATCH),
-			 errmsg("the type of batching key \"%s\" has changed", bbm_key_to_string(key)),
-			 errdetail("The ranges allocated so far are in the order of %s.", string),
-			 rounded ? errhint("Keys were rounded, so that some may have left their ranges, which changing it back does not undo. Define another migration for what is left.") :
-			 errhint("Change it back, or define another migration for what is left.")));
 }
 
 /* The columns, in the form of column_name. */
@@ -453,7 +351,7 @@ pin_text_modes(const BbmKey *key)
 		bbm_guc_set("array_nulls", "on", true);
 	for (int i = 0; i < key->n; i++)
 	{
-		if (key->columns[i].type == CASHOID)
+		if (key->columns[i].has_money)
 			bbm_guc_set("lc_monetary", "C", true);
 	}
 	return level;

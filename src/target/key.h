@@ -17,7 +17,6 @@
 #include "base/compat.h"
 
 #define BBM_MAX_KEY_COLUMNS INDEX_MAX_KEYS
-#define BBM_ALL_DIGITS INT_MAX
 
 typedef struct BbmKeyColumn
 {
@@ -32,8 +31,9 @@ typedef struct BbmKeyColumn
 	bool		descending;		/* in the key's order, in which the first column ascends */
 	bool		nulls_first;	/* whether the index has nulls first in that order; a query that uses it says so */
 	char	   *cast;			/* "::type" if the operators do not accept the column's type, else "" */
-	char	   *string;			/* what determines its values' order, for bbm_key_order_to_string, ... */
-	int			digits;			/* ... and to how many digits they are rounded; BBM_ALL_DIGITS: not */
+	Oid			ordered;		/* the type whose order its values have: varchar uses that of text */
+	bool		has_money;		/* its text depends on lc_monetary */
+	char	   *names;			/* of its type and operators, which may be renamed; NULL if they are built in */
 	char	   *op[BTMaxStrategyNumber + 1];	/* "OPERATOR(schema.<)" ... */
 	FmgrInfo	compare;
 	FmgrInfo	out;
@@ -55,8 +55,6 @@ extern void bbm_key_check_nulls(const BbmKey *key, Relation rel);
 pg_noreturn extern void bbm_key_has_null(const BbmKeyColumn *column);
 extern bool bbm_key_is_current(const BbmKey *key, Oid relid);
 extern char *bbm_key_order_list(const BbmKey *key);
-extern char *bbm_key_order_to_string(const BbmKey *key);
-extern void bbm_key_keep_order(BbmKey *key, const char *string);
 
 /* Values and bounds; results are allocated in the current memory context. */
 extern PGDLLEXPORT void bbm_key_bound(const BbmKey *key, const Datum *values, BbmBound *bound);

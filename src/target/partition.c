@@ -9,8 +9,11 @@
 
 #include "access/table.h"
 #include "catalog/pg_am_d.h"
+#include "commands/trigger.h"
 #include "optimizer/plancat.h"
 #include "rewrite/prs2lock.h"
+#include "rewrite/rewriteDefine.h"
+#include "utils/lsyscache.h"
 
 #include "base/spi.h"
 #include "base/txn.h"
@@ -105,51 +108,84 @@ find_index(BbmTarget *target, BbmPartition *partition, Relation rel)
 	partition->backwards = found.backwards;
 }
 
+/* Does the server apply the rule to statements of this session? */
+static bool
+is_applied(const RewriteRule *rule)
+{
+	char		others = SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA ? RULE_FIRES_ON_ORIGIN :
+		RULE_FIRES_ON_REPLICA;
+
+	return rule->enabled != RULE_DISABLED && rule->enabled != others;
+}
+
 /*
  * Does a rule replace the table's UPDATE: always, or (conditional) of some
  * rows?  Other rules, those of an INSERT for one, leave it as it is.
  */
 static bool
-has_instead_rule(Relation rel, bool conditional)
+has_instead_rule(Oid relid, bool conditional)
 {
+	Relation	rel = RelationIdGetRelation(relid);
+	bool		has = false;
+
+	if (!RelationIsValid(rel))
+		return false;
 	for (int i = 0; rel->rd_rules && i < rel->rd_rules->numLocks; i++)
 	{
 		const RewriteRule *rule = rel->rd_rules->rules[i];
 
-		if (rule->event == CMD_UPDATE && rule->isInstead && (rule->qual != NULL) == conditional)
-			return true;
+		has |= rule->event == CMD_UPDATE && rule->isInstead && (rule->qual != NULL) == conditional && is_applied(rule);
 	}
-	return false;
+	RelationClose(rel);
+	return has;
 }
 
-/* Could a trigger of the table change a key that the migration relies on? */
+/* The table that the statement for a partition, or (whole) for all of them, names: the rules of no other one apply. */
+static Oid
+named_table(const BbmTarget *target, Oid relid, bool whole)
+{
+	return whole || (target->has_partitions && (target->as_owner || target->moves_rows)) ? target->relid : relid;
+}
+
+/* The caller may have no lock on it; of the triggers it is only checked whether there are any. */
+static bool
+has_row_trigger(Oid relid)
+{
+	Relation	rel = RelationIdGetRelation(relid);
+	bool		has;
+
+	if (!RelationIsValid(rel))
+		return false;
+	has = rel->trigdesc && rel->trigdesc->trig_update_before_row;
+	RelationClose(rel);
+	return has;
+}
+
+/* Could a trigger of the table, or (whole) of one below the target's, change a key that the migration relies on? */
 bool
-bbm_could_change_key(const BbmTarget *target, Oid relid)
+bbm_could_change_key(const BbmTarget *target, Oid relid, bool whole)
 {
 	const BbmMigration *migration = target->migration;
-	Relation	rel;
 	bool		could;
+	ListCell   *cell;
 
 	if (target->form != BBM_JOB_COMPOSED || !target->strategy->has_key || migration->allow_key_change ||
 		migration->set_clause == NULL)
 		return false;
-	/* the caller may have no lock on it; of the triggers it is only checked whether there are any */
-	rel = RelationIdGetRelation(relid);
-	if (!RelationIsValid(rel))
-		return false;
-	could = !has_instead_rule(rel, false) && rel->trigdesc && rel->trigdesc->trig_update_before_row;
-	RelationClose(rel);
-	return could;
+	could = has_row_trigger(relid);
+	foreach(cell, whole && !could ? bbm_partitions_list(target->relid) : NIL)
+		could |= has_row_trigger(lfirst_oid(cell));
+	return could && !has_instead_rule(named_table(target, relid, whole), false);
 }
 
 /* The server returns nothing of an UPDATE that a rule replaces for some rows, so that its keys cannot be checked. */
 pg_noreturn static void
-key_cannot_be_checked(Relation rel)
+key_cannot_be_checked(Oid relid)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("triggers of table \"%s\" may change the batching key, which cannot be checked",
-					RelationGetRelationName(rel)),
+					get_rel_name(relid)),
 			 errdetail("The table has a BEFORE trigger for updates, and a rule that replaces the UPDATE for some rows."),
 			 errhint("If no trigger changes the key, or that does no harm here, say allow_key_change => true.")));
 }
@@ -175,7 +211,6 @@ check_all_partitions(BbmTarget *target, BbmPartition *whole)
 		if (rel == NULL)
 			continue;
 		bbm_check_rows_are_here(partition.relid);
-		whole->checks_key |= bbm_could_change_key(target, partition.relid);
 		check_table(target, rel);
 		if (rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
 			whole->is_foreign = true;
@@ -281,6 +316,8 @@ find_source(const BbmTarget *target, BbmPartition *partition)
 static void
 partition_resolve(BbmTarget *target, BbmPartition *partition, Relation rel)
 {
+	Oid			named;
+
 	bbm_rights_check_partition(target, partition->relid);
 	check_as_owner(target);
 	/* reading its keys, and planning its job, locks everything below the table */
@@ -295,9 +332,10 @@ partition_resolve(BbmTarget *target, BbmPartition *partition, Relation rel)
 	partition->is_foreign = partition->relkind == RELKIND_FOREIGN_TABLE || target->is_reference;
 	if (target->strategy->has_key)
 		check_may_read(target, partition);
-	partition->checks_key = bbm_could_change_key(target, partition->relid);
-	if (partition->checks_key && has_instead_rule(rel, true))
-		key_cannot_be_checked(rel);
+	partition->checks_key = bbm_could_change_key(target, partition->relid, partition->as_one_table);
+	named = named_table(target, partition->relid, partition->as_one_table);
+	if (partition->checks_key && has_instead_rule(named, true))
+		key_cannot_be_checked(named);
 	if (partition->as_one_table)
 		check_all_partitions(target, partition);
 	else
@@ -351,7 +389,7 @@ open_partition(BbmTarget *target, Oid relid, bool whole)
 		if (rel == NULL)
 			return NULL;
 		/* its plan contains the name of that time, and checks the key if there were triggers */
-		if (target->partition->checks_key == bbm_could_change_key(target, relid) &&
+		if (target->partition->checks_key == bbm_could_change_key(target, relid, whole) &&
 			bbm_partition_is_named(target->partition))
 		{
 			table_close(rel, NoLock);

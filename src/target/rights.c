@@ -220,6 +220,13 @@ bbm_rights_check_partition(BbmTarget *target, Oid partition)
 		bbm_rights_find(target);
 }
 
+/* Has the table, or one below it, changed since this was last checked? */
+bool
+bbm_rights_are_stale(const BbmTarget *target)
+{
+	return target->rights == NULL || target->rights->stale;
+}
+
 /* Is the result still valid?  Needs a transaction; the current user is the owner. */
 bool
 bbm_rights_are_current(BbmTarget *target)
@@ -239,7 +246,7 @@ bbm_rights_are_current(BbmTarget *target)
 	/* its plans were made for these, until it is resolved again; the next check must find the difference, too */
 	target->as_owner = as_owner;
 	target->rights->may_read = readable;
-	target->rights->stale = !current;
+	target->rights->stale |= !current;
 	return current;
 }
 

@@ -14,6 +14,7 @@
 
 extern void bbm_rights_find(BbmTarget *target);
 extern void bbm_rights_check_partition(BbmTarget *target, Oid partition);
+extern bool bbm_rights_are_stale(const BbmTarget *target);
 extern bool bbm_rights_are_current(BbmTarget *target);
 extern void bbm_rights_forget(BbmTarget *target);
 

@@ -156,7 +156,7 @@ struct BbmTarget
 	BbmPartition *partition;	/* the one opened last */
 	BbmSizing	sizing;			/* of the adaptive batch size */
 	int			reduced_sub_batch_size;		/* keys per commit, when this process has reduced it; 0 not */
-	bool		has_triggers;	/* BEFORE UPDATE, of the table itself */
+	bool		has_triggers;	/* BEFORE UPDATE, of the table itself, or of all that are worked on as one table */
 	bool		claim_apart;	/* after an error: do not claim in the transaction of a batch */
 	bool		has_worked;		/* this process has run a job; see may_have_ended */
 	int			failures_in_row;
