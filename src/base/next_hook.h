@@ -11,6 +11,7 @@
 
 #include "base/bbm.h"
 
+#include "catalog/objectaccess.h"
 #include "executor/executor.h"
 #include "tcop/utility.h"
 
@@ -43,6 +44,38 @@ static inline void
 bbm_next_finish(ExecutorFinish_hook_type previous, QueryDesc *query)
 {
 	(previous ? previous : standard_ExecutorFinish) (query);
+}
+
+/*
+ * An object_access_hook that is there only while it is needed.  Whatever it does,
+ * that one is there makes the server, from 17 on, work out the search_path anew
+ * each time that it changes, as in each call of a function with a setting of it.
+ */
+typedef struct BbmAccessHook
+{
+	object_access_hook_type hook;
+	object_access_hook_type previous;
+	bool		is_there;
+} BbmAccessHook;
+
+static inline void
+bbm_access_hook_begin(BbmAccessHook *own)
+{
+	if (own->is_there)
+		return;
+	own->previous = object_access_hook;
+	object_access_hook = own->hook;
+	own->is_there = true;
+}
+
+/* It stays where a library that was loaded meanwhile calls it. */
+static inline void
+bbm_access_hook_end(BbmAccessHook *own)
+{
+	if (!own->is_there || object_access_hook != own->hook)
+		return;
+	object_access_hook = own->previous;
+	own->is_there = false;
 }
 
 #endif							/* BBM_BASE_NEXT_HOOK_H */

@@ -48,6 +48,9 @@
 /* How often to check for orphaned and requeued jobs. */
 #define BBM_POLL_MS 1000
 
+/* ... and whether a lock on a job that is due is gone: soon at first, and then as often. */
+#define BBM_FIRST_LOCKED_POLL_MS 10
+
 /* How often to check whether another migration has released the table. */
 #define BBM_TABLE_POLL_MS 100
 
@@ -361,20 +364,31 @@ take_left_over(BbmClaim *claim, TimestampTz now, int *others, bool *locked)
 	return reclaim(claim, BBM_JOB_NEW, now);
 }
 
-/* All ranges are allocated: claims a failed job that is due, or reports what there is to wait for. */
+/*
+ * All ranges are allocated: claims a failed job that is due, or reports what
+ * there is to wait for.  A job that is due and cannot be claimed has its row
+ * locked, by a user as a rule: whoever ends a job releases it in a moment.
+ */
 static void
 take_failed(BbmClaim *claim, TimestampTz now, int others, bool locked)
 {
-	int64		id = claim->target->migration->id;
+	BbmTarget  *target = claim->target;
+	int			polls = target->locked_polls;
 	BbmUnfinished unfinished;
 
+	target->locked_polls = 0;
 	if (reclaim(claim, BBM_FAILED, now))
 		return;
-	bbm_jobs_unfinished(id, &unfinished);
-	if (unfinished.jobs > 0)
+	bbm_jobs_unfinished(target->migration->id, &unfinished);
+	if (unfinished.jobs > 0 && unfinished.due <= now)
 	{
-		later(claim, Max(unfinished.due, TimestampTzPlusMilliseconds(now, 1)),
-			  bbm_unfinished_to_string(&unfinished));
+		later(claim, TimestampTzPlusMilliseconds(now, bbm_poll_less_often_ms(polls, BBM_FIRST_LOCKED_POLL_MS, BBM_POLL_MS)),
+			  "a lock on a job that is due");
+		target->locked_polls = polls + 1;
+	}
+	else if (unfinished.jobs > 0)
+	{
+		later(claim, unfinished.due, bbm_unfinished_to_string(&unfinished));
 		claim->idle_until = unfinished.due;
 	}
 	else if (locked)

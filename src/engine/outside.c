@@ -74,7 +74,6 @@ static ExecutorStart_hook_type previous_start = NULL;
 static ExecutorRun_hook_type previous_run = NULL;
 static ExecutorFinish_hook_type previous_finish = NULL;
 static ProcessUtility_hook_type previous_utility = NULL;
-static object_access_hook_type previous_access = NULL;
 static needs_fmgr_hook_type previous_needs = NULL;
 static fmgr_hook_type previous_call = NULL;
 
@@ -255,6 +254,10 @@ call(FmgrHookEventType event, FmgrInfo *info, Datum *private)
 		previous_call(event, info, private);
 }
 
+static void access_object(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg);
+
+static BbmAccessHook access_hook = {access_object};
+
 /* The server reports built-in functions when a statement that contains them begins. */
 static void
 access_object(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
@@ -262,8 +265,8 @@ access_object(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, 
 	/* listeners are notified right after the commit; a large object is written to a file */
 	if (access == OAT_FUNCTION_EXECUTE && is_watched() && (object_id == F_PG_NOTIFY || object_id == F_LO_EXPORT))
 		reaches(BY_FUNCTION, object_id, NULL);
-	if (previous_access)
-		previous_access(access, class_id, object_id, sub_id, arg);
+	if (access_hook.previous)
+		access_hook.previous(access, class_id, object_id, sub_id, arg);
 }
 
 /* ----------------------------------------------------------------
@@ -484,6 +487,7 @@ bbm_outside_begin(void)
 {
 	watching = true;
 	way = NO_WAY;
+	bbm_access_hook_begin(&access_hook);
 }
 
 bool
@@ -528,6 +532,7 @@ static void
 end_with_transaction(XactEvent event, void *arg)
 {
 	watching = false;
+	bbm_access_hook_end(&access_hook);
 }
 
 /* Called once per process, from _PG_init. */
@@ -545,8 +550,6 @@ bbm_outside_install(void)
 	ExecutorFinish_hook = finish;
 	previous_utility = ProcessUtility_hook;
 	ProcessUtility_hook = utility;
-	previous_access = object_access_hook;
-	object_access_hook = access_object;
 	previous_needs = needs_fmgr_hook;
 	needs_fmgr_hook = needs_hook;
 	previous_call = fmgr_hook;

@@ -16,7 +16,6 @@
  */
 #include "server/truncate.h"
 
-#include "catalog/objectaccess.h"
 #include "catalog/pg_class.h"
 #include "executor/spi.h"
 #include "nodes/parsenodes.h"
@@ -32,7 +31,9 @@
 #include "target/hierarchy.h"
 #include "target/relation.h"
 
-static object_access_hook_type previous_access = NULL;
+static void note_truncate(ObjectAccessType access, Oid class, Oid object, int column, void *arg);
+
+static BbmAccessHook access_hook = {note_truncate};
 static ProcessUtility_hook_type previous_utility = NULL;
 
 /* The tables that the current TRUNCATE has affected so far, in its order; NULL: none is running. */
@@ -44,8 +45,8 @@ note_truncate(ObjectAccessType access, Oid class, Oid object, int column, void *
 {
 	MemoryContext old;
 
-	if (previous_access)
-		previous_access(access, class, object, column, arg);
+	if (access_hook.previous)
+		access_hook.previous(access, class, object, column, arg);
 	if (access != OAT_TRUNCATE || class != RelationRelationId || truncated == NULL)
 		return;
 	old = MemoryContextSwitchTo(truncated_context);
@@ -134,6 +135,7 @@ utility(BBM_UTILITY_PARAMETERS)
 	}
 	truncated = &tables;
 	truncated_context = CurrentMemoryContext;
+	bbm_access_hook_begin(&access_hook);
 	PG_TRY();
 	{
 		bbm_next_utility(previous_utility, BBM_UTILITY_ARGUMENTS);
@@ -142,6 +144,8 @@ utility(BBM_UTILITY_PARAMETERS)
 	{
 		truncated = outer;
 		truncated_context = outer_context;
+		if (outer == NULL)
+			bbm_access_hook_end(&access_hook);
 	}
 	PG_END_TRY();
 	report_all(tables);
@@ -151,8 +155,6 @@ utility(BBM_UTILITY_PARAMETERS)
 void
 bbm_truncate_install(void)
 {
-	previous_access = object_access_hook;
-	object_access_hook = note_truncate;
 	previous_utility = ProcessUtility_hook;
 	ProcessUtility_hook = utility;
 }

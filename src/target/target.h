@@ -174,6 +174,7 @@ struct BbmTarget
 	bool		starts;			/* this process has just set it to running, and has not worked on it yet */
 	TimestampTz sums_due;		/* when to bring the sums over the jobs up to date; 0: this process is to begin */
 	TimestampTz next_poll;		/* when to check for leftover jobs; 0 with the next claim */
+	int			locked_polls;	/* how often in a row a job that is due was found locked */
 };
 
 #endif							/* BBM_TARGET_TARGET_H */

@@ -56,4 +56,28 @@ for my $wait (@waits)
 	is($out, 'finished', 'max_active_sessions: a migration does not wait for the session that waits for it');
 }
 
+# A session that truncates nothing and runs no batch has no hook for it.
+value($node, <<"EOS");
+CREATE FUNCTION has_access_hook() RETURNS boolean LANGUAGE c AS '$ENV{BBM_TEST_MODULE}', 'bbm_test_has_access_hook';
+CREATE TABLE seen (what text, has_hook boolean);
+CREATE TABLE hooked (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+INSERT INTO hooked VALUES (1);
+CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS \$\$
+BEGIN
+	INSERT INTO public.seen VALUES (TG_OP, public.has_access_hook());
+	RETURN NULL;
+END \$\$;
+CREATE TRIGGER see AFTER UPDATE OR TRUNCATE ON hooked FOR EACH STATEMENT EXECUTE FUNCTION see();
+CREATE TABLE other (id bigint);
+EOS
+define($node, 'hooked', 'hooked');
+is(value($node, <<'EOS'), "UPDATE|t\nTRUNCATE|t\nafter|f", 'the hook of a batch, and of a TRUNCATE, ends with it');
+SET client_min_messages = warning;
+CALL bbm_run('hooked');
+TRUNCATE hooked;
+DO $$BEGIN TRUNCATE other, hooked; RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN NULL; END$$;
+INSERT INTO seen VALUES ('after', has_access_hook());
+SELECT * FROM seen;
+EOS
+
 done_testing();

@@ -465,5 +465,29 @@ EOS
 	finished($node, 'walked');
 }
 
+# engine/claim.c, take_failed: a session has a job's row locked, and the job is due.  It is checked ten times in ten seconds.
+{
+	value($node, 'CREATE FUNCTION divider(bigint) RETURNS integer LANGUAGE plpgsql AS $$BEGIN RETURN 0; END$$');
+	my $id = subject($node, 'locked_job', rows => 5, job => 'UPDATE locked_job SET n = n + 1 / divider(id) WHERE id BETWEEN $1 AND $2');
+	arm($node, 'claim-begin', migration => $id, passes => 1);
+	start_migration($node, 'locked_job');
+	stands($node, 'claim-begin');
+	my $locker = background($node, 'postgres', "SET application_name = 'locker'", 'BEGIN',
+		"SELECT FROM batched_background_migration_jobs WHERE batched_background_migration_id = $id FOR UPDATE", 'SELECT pg_sleep(1000)');
+	ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'locker' AND wait_event = 'PgSleep')),
+		'a job that has failed is locked');
+	release($node);
+	ok($node->poll_query_until('postgres', q(SELECT waiting_on = 'a lock on a job that is due' FROM bbm_status_detail('locked_job'))), '... which its migration waits for');
+	# a hundred times in a minute and a half
+	arm($node, 'claim-begin', migration => $id, passes => 100);
+	value($node, 'SELECT pg_sleep(2)');
+	is(standing($node, 'claim-begin'), '', '... without checking it again and again');
+	value($node, 'CREATE OR REPLACE FUNCTION divider(bigint) RETURNS integer LANGUAGE plpgsql AS $$BEGIN RETURN 1; END$$');
+	release($node);
+	value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'locker'));
+	finish_background($locker);
+	finished($node, 'locked_job', '... and it goes on when the lock is gone');
+}
+
 log_clean($node);
 done_testing();

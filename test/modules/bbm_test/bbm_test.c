@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/objectaccess.h"
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -31,6 +32,7 @@ PG_FUNCTION_INFO_V1(bbm_test_condition);
 PG_FUNCTION_INFO_V1(bbm_test_cascades);
 PG_FUNCTION_INFO_V1(bbm_test_call_past_leaving);
 PG_FUNCTION_INFO_V1(bbm_test_requests);
+PG_FUNCTION_INFO_V1(bbm_test_has_access_hook);
 
 static char *
 text_or_null(FunctionCallInfo fcinfo, int n)
@@ -115,4 +117,11 @@ bbm_test_requests(PG_FUNCTION_ARGS)
 		bbm_request_fulfil(MyDatabaseId, owner, generation, PG_GETARG_TIMESTAMPTZ(1), false);
 	}
 	PG_RETURN_VOID();
+}
+
+/* () → boolean: is there an object_access_hook, which the server has to take into account? */
+Datum
+bbm_test_has_access_hook(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(object_access_hook != NULL);
 }
