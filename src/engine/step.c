@@ -174,7 +174,8 @@ target_for(BbmEngine *engine, int64 id, BbmOutcome *outcome)
 	}
 	*outcome = BBM_NOTHING;
 	if (args.target == NULL && args.migration && !args.elsewhere)
-		*outcome = runs(args.migration) ? bbm_lead_cluster(engine, args.migration) : bbm_reach_nodes(engine, args.migration);
+		*outcome = runs(args.migration) ? bbm_lead_cluster(engine, args.migration) :
+			bbm_reach_nodes(engine, args.migration);
 	if (args.target == NULL)
 		return NULL;
 	if (!is_new(args.migration))
