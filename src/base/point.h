@@ -6,7 +6,8 @@
  * NOTES
  *	  A point is named GROUP-PLACE.  The group says what the transaction is
  *	  for; the points that every transaction has (base/txn.c) take the group of
- *	  the last point that was passed in it.
+ *	  the last point that was passed in it.  A point in code that transactions
+ *	  of several groups share has a name without a group, and leaves it.
  *
  *	  While a process stands at a point it reacts to interrupts as the code
  *	  there could: BBM_POINT() is for places where an error may be raised, and

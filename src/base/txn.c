@@ -473,6 +473,7 @@ make_string(void *arg)
 {
 	NameArgs   *args = arg;
 
+	BBM_POINT("blockers_known");
 	args->string = MemoryContextStrdup(args->context, bbm_blockers_to_string(&args->blockers));
 }
 

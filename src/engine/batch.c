@@ -390,6 +390,7 @@ run_sub_batch_measured(BbmWork *work, BbmRange *sub_batch)
 	bool		more = run_sub_batch(work, sub_batch);
 
 	bbm_lockset_end();
+	BBM_POINT_BETWEEN("batch-ran");
 	/* the work is done: what remains takes no longer than a rollback */
 	bbm_lock_watch_end();
 	work->cost.ms = bbm_clock_ms() - start;

@@ -53,6 +53,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/point.h"
 #include "base/user.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"
@@ -145,6 +146,7 @@ bbm_new_id(Relation rel, int64 id)
 	while (bbm_migration_by_id(last, CurrentMemoryContext) != NULL)
 		last = nextval_internal(sequence, false);
 	SPI_finish();
+	BBM_POINT("id-checked");
 	bbm_restore_user(&user_switch);
 	return last;
 }

@@ -18,6 +18,8 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "base/point.h"
+
 /*
  * The server's lookup raises an internal error for a table that is not locked
  * and has been dropped.  Between our check, which caches the row of pg_class,
@@ -128,6 +130,7 @@ bbm_partitions_snapshot(Oid root, LOCKMODE lock)
 {
 	LockRelationOid(root, AccessShareLock);
 	bbm_partitions_lock(root, lock);
+	BBM_POINT("partitions_locked");
 	/* whatever the isolation level */
 	PushActiveSnapshot(GetLatestSnapshot());
 }

@@ -14,6 +14,7 @@
 
 #include "base/compat.h"
 #include "base/guc.h"
+#include "base/point.h"
 #include "base/spi.h"
 #include "base/txn.h"
 #include "base/user.h"
@@ -118,6 +119,7 @@ bbm_null_keys(BbmTarget *target, const char *condition, int64 most, char **table
 	if (all_declared(target))
 		return 0;
 	partitions = bbm_partitions_list(target->relid);
+	BBM_POINT("null_keys_listed");
 	foreach(cell, partitions)
 	{
 		Relation	rel = try_table_open(lfirst_oid(cell), AccessShareLock);

@@ -23,6 +23,7 @@
 #include "base/guc.h"
 #include "base/hours.h"
 #include "base/locks.h"
+#include "base/point.h"
 #include "base/rates.h"
 #include "base/shared.h"
 #include "base/spi.h"
@@ -248,6 +249,7 @@ static void
 no_more_timeout(void)
 {
 	disable_timeout(condition_timeout, false);
+	BBM_POINT_BETWEEN("condition_ended");
 	if (condition_timed_out)
 		QueryCancelPending = false;
 }

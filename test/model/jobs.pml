@@ -567,7 +567,7 @@ work:
 	STEP(run_sub_batch, true) ->
 		if
 		:: errors > 0 -> SAY(a transient error); errors--; bad = 1; rollback(); goto record
-		:: errors > 0 && my_phase == 1 -> SAY(an error of the data); errors--; bad = 2; rollback(); goto record
+		:: errors > 0 -> SAY(an error of the data); errors--; bad = 2; rollback(); goto record
 		/* more is left of the range than this */
 		:: cursor < SUBS - 1 && my_phase == 1 ->
 			TRACE(bbm_job_progress);
@@ -636,14 +636,18 @@ record:
 	STEP(record_job, job_row[r] == 0) ->
 		if
 		/* the job is taken back with the next claim */
-		:: errors > 0 -> SAY(it cannot be written); errors--; goto after
-		:: !IS_OURS -> SAY(it was taken over); goto after
+		:: errors > 0 -> SAY(it cannot be written); errors--; goto breaker
+		:: !IS_OURS -> SAY(it was taken over); goto breaker
 		:: IS_OURS && bad == 1 ->
-			TRACE(bbm_job_requeue); job[r].status = NEW; job[r].worker = 0; job[r].attempts--; commit(); goto after
+			TRACE(bbm_job_requeue); job[r].status = NEW; job[r].worker = 0; job[r].attempts--; commit(); goto breaker
 		:: IS_OURS && bad == 3 ->
 			TRACE(bbm_job_release_unstarted); job[r].status = NEW; job[r].worker = 0; job[r].attempts--; commit(); goto after
-		/* what is left of the range is quarantined */
+		/* what is left of the range is quarantined, but for one that is only verified */
+#ifdef BREAK_QUARANTINE
 		:: IS_OURS && bad == 2 && job[r].attempts >= MAX_ATTEMPTS && !job[r].bisect ->
+#else
+		:: IS_OURS && bad == 2 && job[r].attempts >= MAX_ATTEMPTS && !job[r].bisect && my_phase == 1 ->
+#endif
 			TRACE(bbm_job_skip);
 			do
 			:: cursor < SUBS -> change_rows(); cursor++
@@ -655,7 +659,7 @@ record:
 			job[r].attempts = 0;
 			job[r].cursor = 0;
 			commit();
-			goto after
+			goto breaker
 		:: IS_OURS && bad == 2 ->
 			TRACE(bbm_job_fail);
 			job[r].status = FAILED;
@@ -663,20 +667,28 @@ record:
 			commit();
 			if
 			:: job[r].attempts < MAX_ATTEMPTS
-			:: job[r].attempts >= MAX_ATTEMPTS && !job[r].bisect -> job[r].bisect = true
+			:: job[r].attempts >= MAX_ATTEMPTS && !job[r].bisect && my_phase == 1 -> job[r].bisect = true
 			:: else -> goto fail
 			fi
 		fi
 	END;
-	/* engine/breaker.c: too many have failed */
+	/* engine/breaker.c: too many have failed; it is asked after each error of a batch, whatever became of the job */
+breaker:
 	if
-	:: STEP(bbm_breaker_trips, pauses > 0 && row == 0) -> pauses--; TRACE(bbm_migration_lock_as_read); row = me END
+	:: STEP(bbm_breaker_trips, bad != 3 && pauses > 0 && row == 0) -> pauses--; TRACE(bbm_migration_lock_as_read); row = me END
 	:: true -> goto after
 	fi;
 	STEP(pause_it, migration == 0) ->
 		if
-		:: status == RUNNING && current[me] -> TRACE(bbm_migration_pause); status = PAUSED; row_changed()
-		:: else
+#ifndef BREAK_BREAKER
+		:: status != RUNNING || !current[me]
+#endif
+		:: else ->
+			/* neither a pause of a user's nor the end is overwritten */
+			assert(status == RUNNING);
+			TRACE(bbm_migration_pause);
+			status = PAUSED;
+			row_changed()
 		fi;
 		commit();
 		goto open

@@ -81,7 +81,7 @@ EOC
 run_beside('prometheus.log', 'prometheus', "--config.file=$data/prometheus.yml", "--storage.tsdb.path=$data/tsdb",
 	"--web.listen-address=$prometheus");
 
-my $http = HTTP::Tiny->new(timeout => 10);
+my $http = HTTP::Tiny->new(timeout => 180);
 
 # What Prometheus answers to an expression: a hash of values, by the labels named, or by the migration.
 sub ask
@@ -217,11 +217,10 @@ becomes('Prometheus raises alerts', 'ALERTS{alertstate="firing"}', [ 'alertname'
 	sub { exists $_[0]{'BbmMigrationFailed/broken'} && exists $_[0]{'BbmRowsQuarantined/marred'} });
 
 # exact numbers
-my $rows = ask('bbm_migration_rows_total');
-is($rows->{whole}, 1000, 'rows are counted');
-is(ask('bbm_migration_batch_seconds_count')->{whole}, 40, '... and batches, of which each job has two');
-is(ask('bbm_migration_failures_total')->{broken}, 2, '... and failed attempts');
-is(ask('sum by (migration) (bbm_migration_batch_seconds_bucket{le="+Inf"})')->{whole}, 40, '... and are in the histogram');
+becomes('rows are counted', 'bbm_migration_rows_total', [], sub { ($_[0]{whole} // 0) == 1000 });
+becomes('... and batches, of which each job has two', 'bbm_migration_batch_seconds_count', [], sub { ($_[0]{whole} // 0) == 40 });
+becomes('... and failed attempts', 'bbm_migration_failures_total', [], sub { ($_[0]{broken} // 0) == 2 });
+becomes('... and are in the histogram', 'sum by (migration) (bbm_migration_batch_seconds_bucket{le="+Inf"})', [], sub { ($_[0]{whole} // 0) == 40 });
 
 # What a scrape costs that shows a thousand migrations, a hundred of them with a hundred jobs.
 value($node, q(INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name)
@@ -239,8 +238,8 @@ for (1 .. 10)
 	my $started = time;
 	my $answer = $http->get("http://$exporter/metrics");
 	my $ms = (time - $started) * 1000;
-	$best = $ms if !defined $best || $ms < $best;
 	die $answer->{content} unless $answer->{success};
+	$best = $ms if !defined $best || $ms < $best;
 }
 my %cost;
 for my $view (qw(bbm_migration_metrics bbm_requeue_metrics bbm_wait_metrics))

@@ -1,0 +1,224 @@
+# Races as in 054 that comments call harmless: of locks that are lost, or whose holder ends; of cancels that come as their
+# target ends; of tables, ids and rows that others add or lock just then.  doc/proof.md has the list.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use BbmPoints;
+use BbmRaces;
+use BbmTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+# one worker: the second process is a session, which a test begins when it wants
+my $node = points_node('small_races', conf => POINTS_CONF . "bbm.max_workers = 1\nautovacuum = off\n");
+
+# base/txn.c, name_blockers: the session that had the lock ends between the error and its detail.
+{
+	my $id = subject($node, 'blocked');
+	my $holder = $node->background_psql('postgres');
+	my $pid = $holder->query_safe('SELECT pg_backend_pid()');
+	$holder->query_safe('BEGIN; SELECT FROM blocked WHERE id = 3 FOR UPDATE');
+	arm($node, 'blockers_known', migration => $id);
+	start_migration($node, 'blocked');
+	stands($node, 'blockers_known');
+	$holder->quit;
+	$node->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid");
+	arm($node, 'requeue-committed', migration => $id);
+	release($node, 'blockers_known');
+	stands($node, 'requeue-committed');
+	is(value($node, "SELECT error_sqlstate || ': ' || error_detail FROM @{[jobs_of('blocked')]} j WHERE error_sqlstate IS NOT NULL"),
+		"55P03: a lock on a row of public.blocked: process $pid", 'a session that ends before it is named is named without its state');
+	release($node);
+	finished($node, 'blocked');
+	once_each($node, 'blocked', 20);
+}
+
+# base/locks.c, bbm_permit_keep: a job has released the permit of its process, and another process takes it.
+{
+	value($node, <<'EOS');
+CREATE FUNCTION lets_permit_go(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_advisory_unlock_all();
+	UPDATE public.permit_lost SET n = n + 1 WHERE id BETWEEN lo AND hi;
+END $$;
+EOS
+	my $id = subject($node, 'permit_lost', job => 'lets_permit_go');
+	claims_along($node, $id);
+	arm($node, 'batch-done', migration => $id);
+	start_migration($node, 'permit_lost');
+	stands($node, 'batch-done');
+	arm($node, 'batch-statement', migration => $id);
+	my $second = second($node, 'permit_lost');
+	stands($node, 'batch-statement');
+	release($node, 'batch-done');
+	ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM @{[jobs_of('permit_lost')]} j WHERE status = 2"),
+		'a process whose job has released its permit, which another one has by now, ends that job');
+	is(value($node, "SELECT count(*) FROM @{[jobs_of('permit_lost')]} j WHERE status = 4"), 1, '... and claims no other along with it');
+	release($node);
+	finish_background($second);
+	finished($node, 'permit_lost');
+	once_each($node, 'permit_lost', 20);
+}
+
+# base/lock_watch.c, bbm_lock_watch_end: a user's cancel comes when the batch, which its own process has stopped too late, is done.
+{
+	value($node, <<'EOS');
+CREATE FUNCTION ends_late(lo bigint, hi bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	UPDATE public.stopped_late SET n = n + 1 WHERE id BETWEEN lo AND hi;
+	BEGIN
+		PERFORM pg_sleep(1000000);
+	EXCEPTION WHEN query_canceled THEN
+		NULL;
+	END;
+END $$;
+EOS
+	my $id = subject($node, 'stopped_late', job => 'ends_late', settings => q('{bbm.max_batch_time=100ms}'));
+	arm($node, 'batch-ran', migration => $id);
+	start_migration($node, 'stopped_late');
+	stands($node, 'batch-ran');
+	my $pause = background($node, 'postgres', q(SET application_name = 'pause'), q(SELECT bbm_pause('stopped_late', cancel => true, wait => true)));
+	$node->poll_query_until('postgres',
+		q(SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'pause' AND wait_event_type = 'Extension')));
+	release($node);
+	my ($out, $err) = finish_background($pause);
+	is("$out$err", 1, 'a cancel of a batch that is done: who waits for it sees its end');
+	is(value($node, q(SELECT count(*) FILTER (WHERE n = 1), count(*) FILTER (WHERE n > 1) FROM stopped_late)), '5|0', '... and the batch is not undone');
+	is(value($node, "SELECT string_agg(status || ' ' || failures, ', ') FROM @{[jobs_of('stopped_late')]} j"), '2 0', '... which is recorded');
+	value($node, q(SELECT bbm_drop('stopped_late')));
+}
+
+# throttle/load.c, no_more_timeout: a cancel of the session comes when its condition has ended, after its own time limit.  It is
+# lost with that; the next one is not.
+{
+	value($node, <<'EOS');
+CREATE FUNCTION answers_late() RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_sleep(1000000);
+	RETURN false;
+EXCEPTION WHEN query_canceled THEN
+	RETURN true;
+END $$;
+EOS
+	my $id = subject($node, 'asked_late', settings => q('{bbm.condition=SELECT answers_late()}'));
+	arm($node, 'condition_ended', migration => $id);
+	my $second = second($node, 'asked_late');
+	stands($node, 'condition_ended');
+	value($node, q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'second'));
+	release($node);
+	ok($node->poll_query_until('postgres', q(SELECT waiting_on LIKE 'condition: cannot be read: it takes more than%' FROM bbm_status_detail('asked_late'))),
+		'a cancel that comes with the end of a condition that takes too long: it has taken too long');
+	# a cancel may come with that again
+	ok($node->poll_query_until('postgres', q(SELECT there = 0 FROM (SELECT count(pg_cancel_backend(pid)),
+		(SELECT count(*) FROM pg_stat_activity WHERE application_name = 'second')
+		FROM pg_stat_activity WHERE application_name = 'second' AND wait_event = 'PgSleep') AS c (cancelled, there))),
+		'... and another cancel ends the session');
+	like((finish_background($second))[1], qr/ERROR:  canceling statement due to user request/, '... which says so');
+	is(value($node, 'SELECT max(n) FROM asked_late'), 0, '... with nothing done');
+	value($node, q(SELECT bbm_drop('asked_late')));
+}
+
+# target/hierarchy.c, bbm_partitions_lock, and target/null_keys.c: after all child tables were locked for a check, another one
+# comes, with a row that the check is about, and (1) goes before it is read.
+for my $goes (0, 1)
+{
+	my $name = $goes ? 'child_goes' : 'child_comes';
+	my $id = value($node, <<"EOS");
+CREATE TABLE $name (id bigint, n integer NOT NULL DEFAULT 0);
+CREATE UNIQUE INDEX ON $name (id);
+CREATE TABLE ${name}_0 () INHERITS ($name);
+CREATE UNIQUE INDEX ON ${name}_0 (id);
+INSERT INTO $name SELECT generate_series(1, 20);
+SELECT bbm_create('$name', '$name', 'UPDATE $name SET n = n + 1 WHERE id BETWEEN \$1 AND \$2', column_name => 'id', batch_size => 5);
+EOS
+	arm($node, 'end-begin', migration => $id);
+	start_migration($node, $name);
+	stands($node, 'end-begin');
+	arm($node, 'partitions_locked', migration => $id);
+	release($node, 'end-begin');
+	stands($node, 'partitions_locked');
+	value($node, "SET lock_timeout = '10s'; CREATE TABLE ${name}_1 () INHERITS ($name); CREATE UNIQUE INDEX ON ${name}_1 (id); INSERT INTO ${name}_1 VALUES (NULL)");
+	arm($node, 'null_keys_listed', migration => $id) if $goes;
+	release($node, 'partitions_locked');
+	if ($goes)
+	{
+		stands($node, 'null_keys_listed');
+		value($node, "SET lock_timeout = '10s'; DROP TABLE ${name}_1");
+		release($node);
+		finished($node, $name, 'a child table that comes and goes while rows without a key are counted harms nothing');
+	}
+	else
+	{
+		ok(status_is($node, $name, 'failed'), 'a child table that comes after all were locked is counted, too');
+		is(value($node, "SELECT error_message FROM batched_background_migrations WHERE name = '$name'"), '1 row has a null key and is in no range', '... with its row');
+	}
+	once_each($node, "(SELECT n FROM $name WHERE id IS NOT NULL) ranges", 20);
+	value($node, "SELECT bbm_drop('$name')");
+}
+
+# sql/columns.c, bbm_new_id: another session defines a migration while one has skipped an id that is taken.
+{
+	my $last = value($node, q(SELECT bbm_create('counted', 'blocked', 'UPDATE blocked SET n = n WHERE id BETWEEN $1 AND $2')));
+	# as a restore brings it along
+	value($node, 'INSERT INTO batched_background_migrations (id, name, max_value, batch_size, job_signature_name, table_name, column_name, origin) '
+		  . "VALUES ($last + 1, 'restored', 20, 10, 'UPDATE blocked SET n = n WHERE id BETWEEN \$1 AND \$2', 'public.blocked', 'id', 'elsewhere')");
+	arm($node, 'id-checked');
+	my $define = sub { return background($node, 'postgres', "SELECT bbm_create('$_[0]', 'blocked', 'UPDATE blocked SET n = n WHERE id BETWEEN \$1 AND \$2')") };
+	my $first = $define->('defined first');
+	stands($node, 'id-checked');
+	my ($out, $err) = finish_background($define->('defined meanwhile'));
+	is("$out$err", $last + 3, 'an id that is given while another session has found one');
+	release($node);
+	($out, $err) = finish_background($first);
+	is("$out$err", $last + 2, '... is not that one, nor the one that it has skipped');
+	value($node, "SELECT bbm_drop('$_')") for 'counted', 'restored', 'defined first', 'defined meanwhile';
+}
+
+# catalog/migrations.c, bbm_migration_recount: somebody has the row locked when the number of keys is to be written.
+{
+	my $id = subject($node, 'row_taken', rows => 600, batch_size => 1, max_value => 10);
+	arm($node, 'batch-done', migration => $id);
+	start_migration($node, 'row_taken');
+	stands($node, 'batch-done');
+	value($node, q(UPDATE batched_background_migrations SET max_value = 600, batch_size = 100 WHERE name = 'row_taken'));
+	arm($node, 'recount-sampled', migration => $id);
+	release($node, 'batch-done');
+	stands($node, 'recount-sampled');
+	my $holder = $node->background_psql('postgres');
+	$holder->query_safe(q(BEGIN; SELECT FROM batched_background_migrations WHERE name = 'row_taken' FOR NO KEY UPDATE));
+	arm($node, 'batch-begin', migration => $id);
+	release($node, 'recount-sampled');
+	# it waits, or is about to do the next batch
+	my $then = '';
+	$then = value($node, q(SELECT CASE WHEN EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event_type = 'Lock') THEN 'waits'
+		WHEN cardinality(point.standing('batch-begin')) = 1 THEN 'goes on' ELSE '' END)) while $then eq '';
+	is($then, 'goes on', 'a row that somebody has locked is not waited for, to write how much there is to do');
+	is(value($node, q(SELECT total_tuple_count FROM batched_background_migrations WHERE name = 'row_taken')), '', '... and is left');
+	$holder->query_safe('COMMIT');
+	$holder->quit;
+	release($node);
+	finished($node, 'row_taken');
+	once_each($node, 'row_taken', 600);
+}
+
+# engine/outcome.c, fail_migration: a user corrects the definition after the row was locked, and before the failure commits.
+{
+	value($node, q(CREATE TABLE fails_first (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0)));
+	value($node, q(SELECT bbm_create('fails_first', 'fails_first', 'UPDATE fails_first SET n = n + 1 WHERE id BETWEEN $1 AND $2')));
+	value($node, 'ALTER TABLE fails_first RENAME COLUMN id TO key');
+	arm($node, 'fail-locked');
+	start_migration($node, 'fails_first');
+	stands($node, 'fail-locked');
+	my $alter = background($node, 'postgres', q(SET application_name = 'alter'), q(SELECT bbm_alter('fails_first', batch_size => 7)));
+	waits_for_lock($node, 'alter', 'a change of a migration that is about to fail waits');
+	release($node);
+	my (undef, $err) = finish_background($alter);
+	is(value($node, q(SELECT status, batch_size FROM batched_background_migrations WHERE name = 'fails_first')), '3|7', '... and comes after the failure') or diag($err);
+	value($node, q(SELECT bbm_drop('fails_first')));
+}
+
+log_clean($node);
+done_testing();
