@@ -121,6 +121,15 @@ settings_of(BbmRow row)
 	return isnull ? NULL : DatumGetArrayTypeP(entries);
 }
 
+PG_FUNCTION_INFO_V1(bbm_session_settings);
+
+/* () → text[]: the column job_settings, as this session defines it. */
+Datum
+bbm_session_settings(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_DATUM(bbm_session_settings_now());
+}
+
 /*
  * Are the settings valid, and do they keep to the server's limits?  A dump's
  * row is taken as it is: values beyond the limits have no effect while it runs,
@@ -130,7 +139,11 @@ void
 bbm_check_settings(BbmRow row)
 {
 	const ArrayType *settings = settings_of(row);
+	bool		isnull;
+	Datum		entries = bbm_row_get(row, "job_settings", &isnull);
 
+	if (!isnull)
+		bbm_job_settings_check(entries);
 	if (settings == NULL)
 		return;
 	bbm_overrides_check(settings);
@@ -145,7 +158,7 @@ bbm_check_settings(BbmRow row)
 void
 bbm_check_new_settings(BbmRow old, BbmRow new)
 {
-	if (!bbm_row_same(old, new, "settings"))
+	if (!bbm_row_same(old, new, "settings") || !bbm_row_same(old, new, "job_settings"))
 		bbm_check_settings(new);
 }
 
