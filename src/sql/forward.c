@@ -181,7 +181,8 @@ set_config_calls(void)
 
 	initStringInfo(&calls);
 	appendStringInfo(&calls, "pg_catalog.set_config('search_path', %s, true)", quote_literal_cstr(namespace_search_path));
-	deconstruct_array(DatumGetArrayTypeP(bbm_session_settings_now()), TEXTOID, -1, false, TYPALIGN_INT, &entries, &nulls, &n);
+	deconstruct_array(DatumGetArrayTypeP(bbm_session_settings_now()), TEXTOID, -1, false, TYPALIGN_INT,
+					  &entries, &nulls, &n);
 	for (int i = 0; i < n; i++)
 	{
 		char	   *name = TextDatumGetCString(entries[i]);
@@ -212,7 +213,7 @@ bbm_forward_definition(FunctionCallInfo fcinfo, const char *name, const char *ta
 		return false;
 	}
 	refuse_in_block(coordinator, "define", name);
-	/* names and values in its text mean what they mean here; the settings there are as before when the call has ended */
+	/* names and values in its text mean what they mean here; the settings there last as long as the call */
 	call = psprintf("WITH path AS MATERIALIZED (SELECT pg_catalog.concat(%s) AS p) %s FROM path WHERE p IS NOT NULL",
 					set_config_calls(), call_text(fcinfo));
 	*id = pg_strtoint64(run_there(coordinator, call));
