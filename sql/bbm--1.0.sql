@@ -19,6 +19,12 @@ CREATE SCHEMA bbm_internal;
 GRANT USAGE ON SCHEMA bbm_internal TO PUBLIC;
 COMMENT ON SCHEMA bbm_internal IS 'what the functions and views of bbm use; users call none of it';
 
+-- the default of a column of the first table
+CREATE FUNCTION bbm_internal.bbm_session_settings() RETURNS text[]
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION bbm_internal.bbm_session_settings IS
+    'the session''s settings that the meaning of a job''s text depends on, each as name=value';
+
 /*
  * Tables.  The first seventeen (eleven) columns, their types, defaults and
  * codes are those of the GitLab container registry's tables; all other columns
@@ -53,6 +59,7 @@ CREATE TABLE @extschema@.batched_background_migrations (
     synchronous boolean NOT NULL DEFAULT false,
     allow_full_scan boolean NOT NULL DEFAULT false,
     job_search_path text NOT NULL DEFAULT pg_catalog.current_setting('search_path'),
+    job_settings text[] NOT NULL DEFAULT bbm_internal.bbm_session_settings(),
     min_key text[],
     max_key text[],
     index_name text,
@@ -1484,6 +1491,8 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.allow_full_scan IS
     'a batch may read the whole of a large table; otherwise bbm refuses a batch with such a plan before it runs';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.job_search_path IS
     'search_path of the job; pg_temp always comes last';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.job_settings IS
+    'settings that the meaning of the job''s text depends on, each as name=value, as the defining session had them';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.owner IS 'role that the job runs as; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.owner_oid IS 'OID of that role; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.origin IS

@@ -43,7 +43,7 @@ CALL bbm_run('after');
 CREATE TABLE evil.columns AS
 SELECT a.attnum, a.attname AS name,
        coalesce((SELECT v.value FROM (VALUES ('on_error', 'skip'), ('operation', 'delete'), ('owner', 'regress_bbm_evil'),
-                                             ('verify', 'false'), ('settings', '{bbm.lock_timeout=7ms}')) v (name, value)
+                                             ('verify', 'false'), ('settings', '{bbm.lock_timeout=7ms}'), ('job_settings', '{TimeZone=UTC}')) v (name, value)
                  WHERE v.name = a.attname),
                 CASE format_type(a.atttypid, NULL) WHEN 'text' THEN 'x' WHEN 'text[]' THEN '{7}' WHEN 'interval' THEN '00:00:07'
                      WHEN 'boolean' THEN 'true' WHEN 'timestamp with time zone' THEN '2001-01-01 00:00:00+00'

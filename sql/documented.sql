@@ -105,7 +105,7 @@ WHERE relkind IN ('r', 'v') AND relnamespace = 'public'::regnamespace AND relnam
 -- the defaults of the two tables that users write
 SELECT c.of, c.name, c.value AS "default", d.third AS documented
 FROM seen c JOIN doc_rows d ON d.section = c.of AND d.name = c.name
-WHERE c.of LIKE 'batched%' AND c.value IS NOT NULL AND c.name <> 'job_search_path'
+WHERE c.of LIKE 'batched%' AND c.value IS NOT NULL AND c.name NOT IN ('job_search_path', 'job_settings')
   AND trim(split_part(d.third || ', ' || d.third, ', ', greatest(d.o, 1)::int), ' `') <> trim(replace(c.value, '::text', ''), '''')
 ORDER BY 1, 2;
 

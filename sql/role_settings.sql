@@ -22,6 +22,7 @@ SET client_min_messages = warning;
 CREATE ROLE regress_bbm_set LOGIN;
 GRANT EXECUTE ON FUNCTION bbm_create, bbm_update, bbm_delete, bbm_alter, bbm_start TO regress_bbm_set;
 GRANT EXECUTE ON PROCEDURE bbm_run TO regress_bbm_set;
+GRANT SELECT, INSERT ON batched_background_migrations TO regress_bbm_set;
 CREATE SCHEMA regress_bbm_set AUTHORIZATION regress_bbm_set;
 CREATE TABLE regress_bbm_set.t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 INSERT INTO regress_bbm_set.t SELECT generate_series(1, 100);
@@ -108,6 +109,59 @@ WHERE m.name IN ('without triggers', 'in a session', 'by functions') GROUP BY m.
 SELECT min(n), max(n) FROM regress_bbm_set.t;
 ALTER ROLE regress_bbm_set RESET ALL;
 DROP TRIGGER fires ON regress_bbm_set.t;
+
+-- a text means in a worker what it means in the session that defines it
+CREATE TABLE regress_bbm_set.visits (id int PRIMARY KEY, at timestamptz NOT NULL, day text, lasted interval, found tsvector, note text NOT NULL DEFAULT 'The runs');
+INSERT INTO regress_bbm_set.visits (id, at) SELECT i, timestamptz '2024-01-01 00:00+00' + i * interval '6 hours' FROM generate_series(1, 400) i;
+ALTER TABLE regress_bbm_set.visits OWNER TO regress_bbm_set;
+ALTER ROLE regress_bbm_set SET datestyle = 'ISO, MDY';
+ALTER ROLE regress_bbm_set SET timezone = 'UTC';
+ALTER ROLE regress_bbm_set SET default_text_search_config = 'simple';
+ALTER ROLE regress_bbm_set SET standard_conforming_strings = on;
+SET ROLE regress_bbm_set;
+SET datestyle = 'German, DMY';
+SET timezone = 'Asia/Kathmandu';
+SET intervalstyle = 'iso_8601';
+SET default_text_search_config = 'english';
+SELECT bbm_delete('before March', 'regress_bbm_set.visits', $$at < '01.03.2024'$$) > 0 AS created;
+CREATE TABLE regress_bbm_set.kept AS SELECT id FROM regress_bbm_set.visits WHERE NOT at < '01.03.2024';
+SELECT bbm_update('texts', 'regress_bbm_set.visits', $$day = at::text || ' ' || (at - '01.03.2024')::text, found = to_tsvector(note)$$) > 0 AS created;
+CREATE TABLE regress_bbm_set.texts AS
+SELECT id, at::text || ' ' || (at - '01.03.2024')::text AS day, to_tsvector(note) AS found FROM regress_bbm_set.visits;
+CREATE FUNCTION regress_bbm_set.lasts(lo int, hi int) RETURNS void LANGUAGE sql
+    AS $$UPDATE regress_bbm_set.visits SET lasted = at - '01.03.2024' WHERE id BETWEEN lo AND hi$$;
+INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name)
+VALUES ('by an INSERT', 1000, 50, 'regress_bbm_set.lasts', 'regress_bbm_set.visits', 'id');
+RESET ROLE;
+RESET ALL;
+SET client_min_messages = warning;
+SELECT name, bbm_start(name) FROM unnest(ARRAY['before March', 'texts', 'by an INSERT']) name;
+SELECT name, bbm_wait(name, '1 minute') FROM unnest(ARRAY['before March', 'texts', 'by an INSERT']) name;
+SELECT count(v.id) AS left, count(k.id) AS to_be_left FROM regress_bbm_set.visits v FULL JOIN regress_bbm_set.kept k USING (id);
+SELECT v.day = t.day AS day, v.found = t.found AS found, v.lasted = v.at - timestamptz '2024-03-01 00:00+05:45' AS lasted, count(*)
+FROM regress_bbm_set.visits v JOIN regress_bbm_set.texts t USING (id) GROUP BY 1, 2, 3;
+-- whoever gives it another job has defined it anew
+SET ROLE regress_bbm_set;
+SELECT bbm_create('anew', 'regress_bbm_set.visits', $$UPDATE regress_bbm_set.visits SET day = at::text WHERE id BETWEEN $1 AND $2$$) > 0 AS created;
+SET timezone = 'America/New_York';
+SELECT bbm_alter('anew', job => $$UPDATE regress_bbm_set.visits SET day = at::text WHERE id BETWEEN $1 AND $2 AND true$$, batch_size => 1000);
+SELECT count(*) FROM batched_background_migrations WHERE name = 'anew' AND 'TimeZone=America/New_York' = ANY (job_settings);
+RESET ROLE;
+-- it does not have to be a definition that another session repeats
+SET timezone = 'UTC';
+SET ROLE regress_bbm_set;
+SELECT bbm_delete('before March', 'regress_bbm_set.visits', $$at < '01.03.2024'$$, if_not_exists => true) > 0 AS exists;
+RESET ROLE;
+-- nor anything but these settings
+\pset expanded on
+SELECT * FROM fails($$UPDATE batched_background_migrations SET job_settings = '{TimeZone=Nowhere/Land}' WHERE name = 'anew'$$);
+SELECT * FROM fails($$UPDATE batched_background_migrations SET job_settings = '{work_mem=1GB}' WHERE name = 'anew'$$);
+SELECT state FROM fails($$UPDATE batched_background_migrations SET job_settings = '{NULL}' WHERE name = 'anew'$$);
+SELECT state FROM fails($$UPDATE batched_background_migrations SET job_settings = NULL WHERE name = 'anew'$$);
+\pset expanded off
+UPDATE batched_background_migrations SET job_settings = '{"timezone=Asia/Tokyo"}', status = 1 WHERE name = 'anew';
+SELECT bbm_wait('anew', '1 minute');
+SELECT max(day) FROM regress_bbm_set.visits;
 
 DROP EXTENSION bbm;
 DROP TABLE tried;

@@ -156,6 +156,7 @@ typedef struct BbmMigration
 	bool		synchronous;
 	bool		allow_full_scan;	/* a batch may read the whole table */
 	char	   *search_path;
+	Datum		job_settings;	/* text[] of name=value; 0: those of the session apply */
 	Oid			owner;
 	char	   *origin;			/* where it was started, or defined */
 	bool		restored;		/* its row came with a dump, and it was not started since */

@@ -11,10 +11,13 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
+#include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
 #include "jit/jit.h"
 #include "miscadmin.h"
 #include "optimizer/cost.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
@@ -267,16 +270,97 @@ bbm_may_log_in(Oid role)
 }
 
 /*
- * Opens a GUC nest level with the migration's search_path; pg_temp comes last,
- * so that no temporary object hides another.
+ * What search_path is to names, these are to values: what a constant in a
+ * user's text means, and what an expression makes of a date or of a number,
+ * depends on them.  A migration keeps those of the session that defines it: in
+ * a worker, which has those of its owner's role, it does what was previewed.
+ */
+static const char *const text_settings[] = {
+	"DateStyle", "IntervalStyle", "TimeZone", "bytea_output", "default_text_search_config", "extra_float_digits",
+	"lc_monetary", "lc_numeric", "lc_time", "standard_conforming_strings"
+};
+
+/* The column job_settings as this session would define it: text[], each as name=value. */
+Datum
+bbm_session_settings_now(void)
+{
+	Datum		entries[lengthof(text_settings)];
+
+	for (int i = 0; i < lengthof(text_settings); i++)
+		entries[i] = CStringGetTextDatum(psprintf("%s=%s", text_settings[i],
+												  GetConfigOption(text_settings[i], false, false)));
+	return PointerGetDatum(construct_array(entries, lengthof(text_settings), TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* The name of the setting of an entry, and its value; NULL for one that is none of these. */
+static const char *
+entry_name(const char *entry, const char **value)
+{
+	const char *equals = strchr(entry, '=');
+
+	for (int i = 0; equals && i < lengthof(text_settings); i++)
+	{
+		if (pg_strcasecmp(pnstrdup(entry, equals - entry), text_settings[i]) != 0)
+			continue;
+		*value = equals + 1;
+		return text_settings[i];
+	}
+	return NULL;
+}
+
+/* Makes the setting what the entry says, until the GUC nest level ends, or (!set) only checks it. */
+static void
+entry_apply(const char *entry, bool set)
+{
+	const char *value = NULL;
+	const char *name = entry_name(entry, &value);
+
+	if (name && strcmp(GetConfigOption(name, false, false), value) == 0)
+		return;
+	/* the server's own error has no hint */
+	if (name && set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, set, DEBUG5, false) != 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid job_settings: \"%s\"", entry),
+			 name ? errdetail("This server has no such value of %s.", name) :
+			 errdetail("It is no name=value of a setting that the meaning of a job's text depends on."),
+			 errhint("SELECT bbm_internal.bbm_session_settings() shows those of this session; an UPDATE of job_settings to DEFAULT takes them.")));
+}
+
+static void
+entries_apply(Datum entries, bool set)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	int			n;
+
+	deconstruct_array(DatumGetArrayTypeP(entries), TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
+	for (int i = 0; i < n; i++)
+		entry_apply(nulls[i] ? "null" : TextDatumGetCString(values[i]), set);
+}
+
+/* Raises an error unless each entry is one of these settings, with a value that it may have here. */
+void
+bbm_job_settings_check(Datum entries)
+{
+	entries_apply(entries, false);
+}
+
+/*
+ * Opens a GUC nest level with the migration's search_path and job_settings;
+ * pg_temp comes last, so that no temporary object hides another.
  */
 int
 bbm_job_settings(const BbmMigration *migration)
 {
 	char	   *path = migration->search_path[0] == '\0' ? pstrdup("pg_temp") :
 		psprintf("%s, pg_temp", migration->search_path);
+	int			level = user_settings_begin(path);
 
-	return user_settings_begin(path);
+	if (DatumGetPointer(migration->job_settings))
+		entries_apply(migration->job_settings, true);
+	return level;
 }
 
 /* The name of a role for a message: the role may be gone.  Needs a transaction. */

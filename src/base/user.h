@@ -36,6 +36,8 @@ extern bool bbm_may_log_in(Oid role);
 extern const char *bbm_role_name(Oid role);
 extern bool bbm_our_statement(void);
 extern Oid	bbm_acting_user(void);
+extern Datum bbm_session_settings_now(void);
+extern void bbm_job_settings_check(Datum entries);
 /* The settings that a job's text is parsed and run with, until bbm_user_settings_end. */
 extern int	bbm_job_settings(const BbmMigration *migration);
 

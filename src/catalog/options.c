@@ -200,6 +200,7 @@ const BbmOption bbm_options[] = {
 	{"synchronous", BOOLOID, BBM_HOW | BBM_REQUIRED, FIELD(bool, synchronous)},
 	{"allow_full_scan", BOOLOID, BBM_HOW | BBM_REQUIRED, FIELD(bool, allow_full_scan)},
 	{"job_search_path", TEXTOID, BBM_WHAT | BBM_NOT_NULL, FIELD(text, search_path)},
+	{"job_settings", TEXTARRAYOID, BBM_WHAT | BBM_NOT_NULL, FIELD(array, job_settings)},
 	{"min_key", TEXTARRAYOID, BBM_WHAT | BBM_FIXED | BBM_DERIVED, FIELD(array, min.key)},
 	{"max_key", TEXTARRAYOID, BBM_WHAT | BBM_DERIVED, FIELD(array, max.key)},
 	{"index_name", TEXTOID, BBM_HOW, FIELD(text, index_name)},

@@ -388,6 +388,8 @@ check_new_job(const BbmMigration *old, BbmDefinition *d)
 	migration.job = TextDatumGetCString(bbm_definition_get(d, "job_signature_name"));
 	migration.search_path = pstrdup(namespace_search_path);
 	bbm_definition_set_text(d, "job_search_path", migration.search_path);
+	migration.job_settings = bbm_session_settings_now();
+	bbm_definition_set(d, "job_settings", migration.job_settings);
 	bbm_target_close(bbm_target_open(&migration));
 }
 

@@ -15,7 +15,8 @@
  *	  refused in a transaction block, whose ROLLBACK could not undo it.
  *
  *	  One that is defined on a distributed table is the coordinator's, too, and
- *	  defined there, with the search_path of the session here.
+ *	  defined there, with the search_path and the job_settings of the session
+ *	  here.
  *
  *	  Citus passes on only the message of an error there, and nothing of a
  *	  warning.
@@ -29,12 +30,14 @@
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 
 #include "base/guc.h"
+#include "base/user.h"
 #include "catalog/extension.h"
 #include "catalog/migrations.h"
 #include "catalog/shards.h"
@@ -167,6 +170,30 @@ bbm_forward(FunctionCallInfo fcinfo, const char *name, Datum *result)
 	return true;
 }
 
+/* A list of calls, which make the settings there those that names and values in a text depend on here. */
+static char *
+set_config_calls(void)
+{
+	StringInfoData calls;
+	Datum	   *entries;
+	bool	   *nulls;
+	int			n;
+
+	initStringInfo(&calls);
+	appendStringInfo(&calls, "pg_catalog.set_config('search_path', %s, true)", quote_literal_cstr(namespace_search_path));
+	deconstruct_array(DatumGetArrayTypeP(bbm_session_settings_now()), TEXTOID, -1, false, TYPALIGN_INT,
+					  &entries, &nulls, &n);
+	for (int i = 0; i < n; i++)
+	{
+		char	   *name = TextDatumGetCString(entries[i]);
+		char	   *value = strchr(name, '=');
+
+		*value++ = '\0';
+		appendStringInfo(&calls, ", pg_catalog.set_config(%s, %s, true)", quote_literal_cstr(name), quote_literal_cstr(value));
+	}
+	return calls.data;
+}
+
 /*
  * If the table is a distributed one, and this is not the coordinator: has it do
  * this call, which defines a migration, and returns true with its id.  The
@@ -175,7 +202,6 @@ bbm_forward(FunctionCallInfo fcinfo, const char *name, Datum *result)
 bool
 bbm_forward_definition(FunctionCallInfo fcinfo, const char *name, const char *table, int64 *id)
 {
-	const char *path = namespace_search_path;
 	char	   *coordinator;
 	char	   *call;
 
@@ -187,9 +213,9 @@ bbm_forward_definition(FunctionCallInfo fcinfo, const char *name, const char *ta
 		return false;
 	}
 	refuse_in_block(coordinator, "define", name);
-	/* names in its text are looked up as here; the search_path there is as before when the call has ended */
-	call = psprintf("WITH path AS MATERIALIZED (SELECT pg_catalog.set_config('search_path', %s, true) AS p) "
-					"%s FROM path WHERE p IS NOT NULL", quote_literal_cstr(path), call_text(fcinfo));
+	/* names and values in its text mean what they mean here; the settings there last as long as the call */
+	call = psprintf("WITH path AS MATERIALIZED (SELECT pg_catalog.concat(%s) AS p) %s FROM path WHERE p IS NOT NULL",
+					set_config_calls(), call_text(fcinfo));
 	*id = pg_strtoint64(run_there(coordinator, call));
 	SPI_finish();
 	return true;

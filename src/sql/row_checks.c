@@ -121,6 +121,37 @@ settings_of(BbmRow row)
 	return isnull ? NULL : DatumGetArrayTypeP(entries);
 }
 
+PG_FUNCTION_INFO_V1(bbm_session_settings);
+
+/* () → text[]: the column job_settings, as this session defines it. */
+Datum
+bbm_session_settings(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_DATUM(bbm_session_settings_now());
+}
+
+static void
+check_job_settings(BbmRow row)
+{
+	bool		isnull;
+	Datum		entries = bbm_row_get(row, "job_settings", &isnull);
+
+	/* its NOT NULL constraint reports the other case */
+	if (!isnull)
+		bbm_job_settings_check(entries);
+}
+
+static void
+check_overrides(BbmRow row)
+{
+	const ArrayType *settings = settings_of(row);
+
+	if (settings == NULL)
+		return;
+	bbm_overrides_check(settings);
+	bbm_overrides_check_limits(settings, (Oid) bbm_row_int(row, "owner_oid"));
+}
+
 /*
  * Are the settings valid, and do they keep to the server's limits?  A dump's
  * row is taken as it is: values beyond the limits have no effect while it runs,
@@ -129,12 +160,8 @@ settings_of(BbmRow row)
 void
 bbm_check_settings(BbmRow row)
 {
-	const ArrayType *settings = settings_of(row);
-
-	if (settings == NULL)
-		return;
-	bbm_overrides_check(settings);
-	bbm_overrides_check_limits(settings, (Oid) bbm_row_int(row, "owner_oid"));
+	check_overrides(row);
+	check_job_settings(row);
 }
 
 /*
@@ -146,7 +173,9 @@ void
 bbm_check_new_settings(BbmRow old, BbmRow new)
 {
 	if (!bbm_row_same(old, new, "settings"))
-		bbm_check_settings(new);
+		check_overrides(new);
+	if (!bbm_row_same(old, new, "job_settings"))
+		check_job_settings(new);
 }
 
 /* Checks each column by itself; false when one is NULL that must not be, which its constraint reports. */
