@@ -167,6 +167,20 @@ check_name(const BbmMigration *migration)
 }
 
 /*
+ * Is something else quarantined than what is shown?  What verification has found
+ * and is done is quarantined no more.  When all shards have ended, there may be
+ * as many others.
+ */
+static bool
+errors_differ(const BbmClusterStep *step)
+{
+	const BbmClusterState *state = &step->state;
+
+	return state->errors != bbm_errors_count(step->migration->id) ||
+		(state->errors > 0 && state->failed + state->finished + step->empty == state->shards);
+}
+
+/*
  * Asks all nodes.  No lock of ours is held but the table's, the permit, which says that
  * this process does it, and that of the nodes: a pause may commit meanwhile,
  * and is seen before anything is decided; one that awaits batches waits for us
@@ -203,8 +217,7 @@ bbm_cluster_look(void *arg)
 	if (step->state.missing == 0 && step->state.unrecorded > 0)
 		step->empty = bbm_shard_records_complete(migration->owner, migration->shard_record, migration->table_oid,
 												 step->state.shards);
-	/* what is reported has been committed, so what is read now has no less of them */
-	if (step->state.missing == 0 && step->state.same_table && step->state.errors > bbm_errors_count(migration->id))
+	if (step->state.missing == 0 && step->state.same_table && errors_differ(step))
 		step->errors = bbm_shard_errors_read(migration->shard_record, migration->table_oid);
 	MemoryContextSwitchTo(old);
 }

@@ -1,0 +1,92 @@
+# Distributed tables (Citus): rows that are quarantined and found by verification, and what is started while a node is
+# down; the coordinator crashes when a transaction has ended on some servers of the cluster alone.  Skipped where the
+# server does not offer the extension citus.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use BbmCitus;
+use BbmTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep);
+
+my @node = citus_cluster();
+my ($c, @worker) = @node;
+my ($one, $two) = @worker;
+$c->safe_psql('postgres', 'CREATE EXTENSION bbm');
+join_cluster();
+
+sub of_migration
+{
+	my ($column, $name) = @_;
+	return value($c, "SELECT $column FROM batched_background_migrations WHERE name = '$name'");
+}
+
+sub ends
+{
+	my ($name, $how, $what) = @_;
+	return like(value($c, "SELECT bbm_wait('$name', '3 min')"), qr/^$how/, $what);
+}
+
+sub quarantined
+{
+	my ($name, $n, $what) = @_;
+	return is(value($c, "SELECT coalesce(sum(count), 0) FROM bbm_errors('$name')"), $n, $what);
+}
+
+# A migration of the table that cannot do a row while its pad is 'bad'.
+sub define_picky
+{
+	my ($table, $options) = @_;
+	value($c, "SELECT bbm_update('$table', '$table', 'n = n + 1 / CASE WHEN pad = ''bad'' THEN 0 ELSE 1 END', batch_size => 20, max_attempts => 1" . ($options // '') . ')');
+	return;
+}
+
+# ---- what is quarantined, and found by verification, is done once
+
+foreach my $type ('bigint', 'text')
+{
+	my $table = "by_$type";
+	$c->safe_psql('postgres', <<"EOS");
+SET citus.shard_count = 4;
+CREATE TABLE $table (id $type PRIMARY KEY, n integer NOT NULL DEFAULT 0, pad text);
+SELECT create_distributed_table('$table', 'id', colocate_with => 'none');
+INSERT INTO $table SELECT i::text::$type, 0, CASE WHEN i % 100 = 7 THEN 'bad' END FROM generate_series(1000, 1399) i;
+EOS
+	my $split = $type eq 'text';
+	define_picky($table, q(, on_error => 'split', row_check => 'n > 0', "verify" => true, start => true));
+	ends($table, 'failed', "$table: verification finds the rows that are quarantined");
+	quarantined($table, 4, '... which are shown');
+	value($c, "UPDATE $table SET pad = '' WHERE id IN ('1007', '1107')");
+	split_shard($table, 'block_writes') if $split;
+	move($table, 'block_writes');
+	value($c, "SELECT bbm_start('$table')");
+	ends($table, 'failed', '... and found again, as some cannot be done yet, where they are by now');
+	# a node that has got a shard since has only found them
+	value($c, "SELECT bbm_start('$table')");
+	ends($table, 'failed', '... or by those that had to find them first');
+	is(value($c, "SELECT count(*) FROM $table WHERE n = 1"), 398, '... which have done the others');
+	quarantined($table, 2, '... and these are quarantined no more') if !$split;
+	value($c, "UPDATE $table SET pad = ''");
+	value($c, "SELECT bbm_start('$table')");
+	ends($table, 'finished', '... started when all can be done, it is finished');
+	quarantined($table, 0, '... with nothing quarantined') if !$split;
+	# nobody knows in which part of a split shard a row is
+	my $tried = value($c, "SELECT bbm_retry('$table')");
+	is($tried, 0, '... or to be tried again') if !$split;
+	ends($table, 'finished', '... which is done when that was tried');
+	quarantined($table, 0, '... with nothing quarantined');
+	once($table, 400, '... and every row once');
+	value($c, "SELECT bbm_drop('$table')");
+}
+
+foreach my $each (@node)
+{
+	is(value($each, q(SELECT count(*) FROM batched_background_migrations)), 0, 'nothing is left on ' . $each->name);
+	$each->stop;
+}
+done_testing();
