@@ -84,6 +84,25 @@ EOS
 	value($c, "SELECT bbm_drop('$table')");
 }
 
+# ---- all are started while a node is down: those that need it are named, and the others start
+
+table('needs_both', 400, 4);
+value($c, q(SELECT bbm_update('needs_both', 'needs_both', 'n = n + 1', batch_size => 100)));
+$c->safe_psql('postgres', 'CREATE TABLE needs_none (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0); INSERT INTO needs_none SELECT generate_series(1, 100)');
+value($c, q(SELECT bbm_update('needs_none', 'needs_none', 'n = n + 1', batch_size => 100)));
+$one->stop;
+my ($rc, $out, $said) = $c->psql('postgres', 'SELECT bbm_start()');
+ok($rc == 0 && $out eq '1', 'all are started while a node is down: one is') or diag("$rc: $out; $said");
+my $of_one = quotemeta($one->host . ':' . $one->port);
+like($said, qr/WARNING:  cannot start migration "needs_both" on every node\nDETAIL:  It could be started on 1 of 2 nodes, and nothing has changed on any; node $of_one: .*\nHINT:  Repeat it/s, '... and a warning names the other one, and the node');
+is(value($c, q(SELECT status FROM bbm_status('needs_both'))), 'paused', '... which stays paused');
+ends('needs_none', 'finished', 'the one that was started is finished');
+$one->start;
+is(value($c, 'SELECT bbm_start()'), 1, 'when the node is back, the other one is started');
+ends('needs_both', 'finished', '... and finished');
+once('needs_both', 400, '... with every row once');
+value($c, "SELECT bbm_drop('$_')") foreach 'needs_both', 'needs_none';
+
 foreach my $each (@node)
 {
 	is(value($each, q(SELECT count(*) FROM batched_background_migrations)), 0, 'nothing is left on ' . $each->name);
