@@ -106,6 +106,36 @@ may_ask(BbmClusterStep *step)
 	return step->ours && !step->held;
 }
 
+/* What this process, which may lead several migrations by turns, has done for one of them. */
+typedef struct Led
+{
+	int64		id;
+	TimestampTz started_at;		/* the row that the nodes were asked to start */
+	TimestampTz sums_due;		/* 0: they have not been made */
+} Led;
+
+static Led *
+led(int64 migration_id)
+{
+	static List *all = NIL;
+	MemoryContext old;
+	Led		   *one;
+	ListCell   *cell;
+
+	foreach(cell, all)
+	{
+		one = lfirst(cell);
+		if (one->id == migration_id)
+			return one;
+	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	one = palloc0(sizeof(Led));
+	one->id = migration_id;
+	all = lappend(all, one);
+	MemoryContextSwitchTo(old);
+	return one;
+}
+
 /*
  * What the nodes are asked to do.  A migration that was started again gives its
  * failed shards fresh attempts, once: it stays active while a node does not
@@ -114,14 +144,11 @@ may_ask(BbmClusterStep *step)
 static const char *
 action(const BbmMigration *migration)
 {
-	static int64 started = 0;
-	static TimestampTz started_at = 0;
-	bool		again = started == migration->id && started_at == migration->updated_at;
+	Led		   *before = led(migration->id);
 
-	if (migration->status != BBM_ACTIVE || again)
+	if (migration->status != BBM_ACTIVE || before->started_at == migration->updated_at)
 		return "go on";
-	started = migration->id;
-	started_at = migration->updated_at;
+	before->started_at = migration->updated_at;
 	return "start";
 }
 
@@ -285,21 +312,19 @@ fail(const BbmClusterStep *step)
 static void
 keep_books(const BbmClusterStep *step)
 {
-	static int64 migration_id = 0;
-	static TimestampTz due = 0;
+	Led		   *before = led(step->migration->id);
 	TimestampTz now = GetCurrentTimestamp();
-	BbmElapsed	elapsed = {.resumes = migration_id != step->migration->id};
+	BbmElapsed	elapsed = {.resumes = before->sums_due == 0};
 	BbmIdleTime idle;
 	BbmTotals	totals;
 
-	if (!elapsed.resumes && !bbm_time_has_come(now, due, BBM_CLUSTER_SUMS_MS))
+	if (!elapsed.resumes && !bbm_time_has_come(now, before->sums_due, BBM_CLUSTER_SUMS_MS))
 		return;
 	bbm_idle_time(step->migration->id, now, true, &idle);
 	elapsed.left_out_ms = idle.left_out_ms;
 	elapsed.paced_ms = idle.paced_ms;
 	bbm_totals_advance(step->migration->id, &elapsed, &totals);
-	migration_id = step->migration->id;
-	due = TimestampTzPlusMilliseconds(now, BBM_CLUSTER_SUMS_MS);
+	before->sums_due = TimestampTzPlusMilliseconds(now, BBM_CLUSTER_SUMS_MS);
 }
 
 /*

@@ -103,6 +103,35 @@ ends('needs_both', 'finished', '... and finished');
 once('needs_both', 400, '... with every row once');
 value($c, "SELECT bbm_drop('$_')") foreach 'needs_both', 'needs_none';
 
+# ---- several that fail are tried again while a node is down: each once, though one process leads them by turns
+
+my @fail = ('fails_first', 'fails_next');
+foreach my $table (@fail)
+{
+	table($table, 400, 4);
+	my $here = join ', ', map { $_->[0] } grep { $_->[3] == $two->port } shards_of($table);
+	value($c, "UPDATE $table SET pad = 'bad' WHERE id = (SELECT min(id) FROM $table WHERE get_shard_id_for_distribution_column('$table', id) IN ($here))");
+	define_picky($table, ', start => true');
+	ends($table, 'failed', "$table: it fails");
+}
+# the coordinator does not work until the node is down
+works($c, 'off');
+ok(workers_gone($c), 'nobody works on the coordinator');
+is(value($c, "SELECT bbm_retry('$_')"), 1, "$_ is to be tried again") foreach @fail;
+$one->stop('immediate');
+works($c, 'on');
+ends($_, 'failed', "$_: it fails again, though a node is down") foreach @fail;
+$one->start;
+ok($c->poll_query_until('postgres', q(SELECT count(*) = 0 FROM batched_background_migrations WHERE unreached_nodes IS NOT NULL)), 'the node is told later');
+foreach my $table (@fail)
+{
+	value($c, "UPDATE $table SET pad = ''");
+	value($c, "SELECT bbm_retry('$table')");
+	ends($table, 'finished', "$table: it is finished");
+	once($table, 400, '... with every row once');
+	value($c, "SELECT bbm_drop('$table')");
+}
+
 foreach my $each (@node)
 {
 	is(value($each, q(SELECT count(*) FROM batched_background_migrations)), 0, 'nothing is left on ' . $each->name);
