@@ -118,7 +118,10 @@ failed_by_verification(int64 migration_id)
 
 /*
  * All that is quarantined is to be tried again, wherever its shard is; returns
- * how many there are.  On the coordinator, in the caller's transaction.  Waits
+ * how many there are, or else how many are to be tried again already: before a crash
+ * of this server somebody may have asked for that in a transaction that has
+ * committed on nodes alone, or there later than the migration was finished again.
+ * On the coordinator, in the caller's transaction.  Waits
  * for the batch in flight in each of these shards; the next one does not find
  * its epoch.  The nodes make their migrations of these shards anew, which do not
  * know what verification has found: it is found again, and is to be done then.
@@ -129,8 +132,8 @@ bbm_shard_errors_retry(Oid owner, const char *record, int64 migration_id)
 	const char *repairs = failed_by_verification(migration_id) ? "repairs OR state <> 'finished'" : "repairs";
 	int64		n;
 
-	(void) bbm_cluster_query(owner, psprintf("SELECT coalesce(sum(jsonb_array_length(errors)), 0) FROM %s WHERE kind = 'shard'",
-											 record));
+	(void) bbm_cluster_query(owner, psprintf("SELECT coalesce(nullif(sum(jsonb_array_length(errors)), 0), sum(jsonb_array_length(retries)), 0) "
+											 "FROM %s WHERE kind = 'shard'", record));
 	n = bbm_cluster_int64(0, 1);
 	(void) bbm_cluster_query(owner,
 							 psprintf("UPDATE %s SET retries = coalesce(retries, '[]') || coalesce(errors, '[]') || "

@@ -110,7 +110,8 @@ may_ask(BbmClusterStep *step)
 typedef struct Led
 {
 	int64		id;
-	TimestampTz started_at;		/* the row that the nodes were asked to start */
+	TimestampTz started_at;		/* the row that the nodes were asked to start ... */
+	bool		held;			/* ... which some of them could not do */
 	TimestampTz sums_due;		/* 0: they have not been made */
 } Led;
 
@@ -146,6 +147,11 @@ action(const BbmMigration *migration)
 {
 	Led		   *before = led(migration->id);
 
+	if (before->held)
+	{
+		before->held = false;
+		return "start";
+	}
 	if (migration->status != BBM_ACTIVE || before->started_at == migration->updated_at)
 		return "go on";
 	before->started_at = migration->updated_at;
@@ -328,6 +334,21 @@ keep_books(const BbmClusterStep *step)
 }
 
 /*
+ * Shards are paused in their record, and the migration is not: when this server has
+ * crashed while a transaction ended, it may have committed on nodes alone, or
+ * on some of them later than one that came after it.  As nobody has changed the
+ * migration's row since the nodes were asked, it is the row that holds.
+ */
+static void
+release_held(const BbmClusterStep *step)
+{
+	if (step->state.held == 0)
+		return;
+	bbm_shard_record_activate(step->migration->owner, step->migration->shard_record, true);
+	led(step->migration->id)->held = true;
+}
+
+/*
  * Decides by what the nodes have said.  The row's lock and the migration's
  * lock are held from the check of the status to the commit: no pause can
  * intervene.  What the nodes have said may be out of date by now, but a shard
@@ -355,6 +376,7 @@ bbm_cluster_decide(void *arg)
 	if (step->errors)
 		bbm_shard_errors_show(migration->id, step->errors);
 	keep_books(step);
+	release_held(step);
 	if (has_failed(step))
 	{
 		if (state->failed > state->not_right)
