@@ -165,6 +165,19 @@ ends('held_failed', 'finished', '... and is finished, though its shards could no
 once('held_failed', 400, '... with every row once');
 value($c, q(SELECT bbm_drop('held_failed')));
 
+# ---- a distribution column whose name has a percent sign
+
+$c->safe_psql('postgres', <<'EOS');
+SET citus.shard_count = 4;
+CREATE TABLE percents ("of 100%" boolean, id integer, n integer NOT NULL DEFAULT 0, PRIMARY KEY ("of 100%", id));
+SELECT create_distributed_table('percents', 'of 100%', colocate_with => 'none');
+INSERT INTO percents SELECT i % 2 = 0, i, 0 FROM generate_series(1, 400) i;
+EOS
+value($c, q(SELECT bbm_update('percents', 'percents', 'n = n + 1', batch_size => 100, start => true)));
+ends('percents', 'finished', 'a row shows what belongs into a shard, whatever the column is called');
+once('percents', 400, '... with every row once');
+value($c, q(SELECT bbm_drop('percents')));
+
 # ---- the coordinator crashes when it has committed, and the nodes have only prepared to: they learn of it when Citus recovers that
 
 my @gate;
