@@ -53,7 +53,7 @@ TAP = 001_latency 002_pause 003_crash 004_launcher 005_databases 006_versions 00
 	011_upgrade 012_throttle 013_yielding 014_attack 015_promotion 016_copies 017_resources 018_partitions 019_blocks 020_verify 021_stalled \
 	022_pg_upgrade 023_other_extensions 024_fuzz 025_blockers 030_commands 030_fairness 031_cancel 031_priority 032_null_keys 032_outside 032_registry \
 	033_job_comes_later 034_owned_tables 035_membership 036_lock_watch 037_last_job 036_rights 037_xid_limit 038_metrics 039_claims 039_impact 040_pages \
-	041_delete_standby 042_distributed 043_distributed_changes 043_distributed_control 043_distributed_reads 043_distributed_speed 043_distributed_tables 043_distributed_verify 043_distributed_windows 044_flush 045_cpu_use 046_sessions 047_lost_slot 048_downtime \
+	041_delete_standby 042_distributed 043_distributed_changes 043_distributed_control 043_distributed_reads 043_distributed_recovery 043_distributed_speed 043_distributed_tables 043_distributed_verify 043_distributed_windows 044_flush 045_cpu_use 046_sessions 047_lost_slot 048_downtime \
 	050_points_batch 051_points_claim 052_points_record 053_points_end 054_races 055_history 056_side_races 057_process_races 058_shard_races 059_small_races
 # They compare times: nothing may run beside them.
 TAP_ALONE = 001_latency 012_throttle 013_yielding 039_impact

@@ -9,6 +9,7 @@
 #include "catalog/distribution.h"
 
 #include "catalog/pg_type_d.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -153,6 +154,18 @@ set_values(List *shards)
 	}
 }
 
+/* A text that format() shows as it is. */
+static char *
+for_format(const char *text)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (; *text != '\0'; text++)
+		appendStringInfo(&buf, "%s%c", *text == '%' ? "%" : "", *text);
+	return buf.data;
+}
+
 /*
  * Finds a value for each shard: Citus says where one goes.  A shard of few
  * hash values, as a single tenant's, is hardly hit by chance: a row of its own
@@ -163,6 +176,7 @@ bbm_distribution_values(Oid user, Oid relid, const BbmDistribution *d, List *sha
 {
 	int			least = list_length(shards) * FIRST_VALUES;
 	char	   *value;
+	char	   *column;
 	char	   *command;
 	ListCell   *cell;
 
@@ -184,8 +198,9 @@ bbm_distribution_values(Oid user, Oid relid, const BbmDistribution *d, List *sha
 	}
 	if (without_value(shards) == 0)
 		return;
-	command = psprintf("SELECT %s::text FROM %%s WHERE %s IS NOT NULL LIMIT 1", quote_identifier(d->column),
-					   quote_identifier(d->column));
+	/* run_command_on_shards puts in the shard's name with format() */
+	column = for_format(quote_identifier(d->column));
+	command = psprintf("SELECT %s::text FROM %%s WHERE %s IS NOT NULL LIMIT 1", column, column);
 	(void) bbm_cluster_query(user,
 							 psprintf("SELECT shardid, result FROM run_command_on_shards(%u::regclass, %s) WHERE success AND result <> ''",
 									  relid, quote_literal_cstr(command)));

@@ -121,7 +121,7 @@ bbm_shard_record_pause(Oid owner, const char *record, const char *table, BbmClus
 		return;
 	}
 	foreach(cell, reported_keys(report))
-		(void) bbm_cluster_query(owner, psprintf("UPDATE %s SET active = false WHERE key = %s AND kind = 'control' AND active",
+		(void) bbm_cluster_query(owner, psprintf("UPDATE %s SET active = false WHERE key = %s AND kind = 'control'",
 												 record, quote_literal_cstr(lfirst(cell))));
 }
 

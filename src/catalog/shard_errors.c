@@ -118,7 +118,10 @@ failed_by_verification(int64 migration_id)
 
 /*
  * All that is quarantined is to be tried again, wherever its shard is; returns
- * how many there are.  On the coordinator, in the caller's transaction.  Waits
+ * how many there are, or else how many are to be tried again already: before a crash
+ * of this server somebody may have asked for that in a transaction that has
+ * committed on nodes alone, or there later than the migration was finished again.
+ * On the coordinator, in the caller's transaction.  Waits
  * for the batch in flight in each of these shards; the next one does not find
  * its epoch.  The nodes make their migrations of these shards anew, which do not
  * know what verification has found: it is found again, and is to be done then.
@@ -129,8 +132,8 @@ bbm_shard_errors_retry(Oid owner, const char *record, int64 migration_id)
 	const char *repairs = failed_by_verification(migration_id) ? "repairs OR state <> 'finished'" : "repairs";
 	int64		n;
 
-	(void) bbm_cluster_query(owner, psprintf("SELECT coalesce(sum(jsonb_array_length(errors)), 0) FROM %s WHERE kind = 'shard'",
-											 record));
+	(void) bbm_cluster_query(owner, psprintf("SELECT coalesce(nullif(sum(jsonb_array_length(errors)), 0), sum(jsonb_array_length(retries)), 0) "
+											 "FROM %s WHERE kind = 'shard'", record));
 	n = bbm_cluster_int64(0, 1);
 	(void) bbm_cluster_query(owner,
 							 psprintf("UPDATE %s SET retries = coalesce(retries, '[]') || coalesce(errors, '[]') || "
@@ -149,6 +152,51 @@ bbm_shard_errors_count(const BbmShard *shard)
 							 psprintf("SELECT coalesce(jsonb_array_length(errors), 0) FROM %s WHERE kind = 'shard' AND low = %s "
 									  "AND high = %s", shard->record, quote_literal_cstr(shard->low),
 									  quote_literal_cstr(shard->high))) > 0 ? bbm_cluster_int64(0, 1) : 0;
+}
+
+/*
+ * Returns a list of BbmQuarantined: what is quarantined in the shard, and what
+ * was in the whole that it is a part of.  As above.
+ */
+List *
+bbm_shard_errors(const BbmShard *shard)
+{
+	List	   *list = NIL;
+
+	(void) bbm_cluster_query(GetUserId(),
+							 psprintf("SELECT e.min_value, e.max_value, e.min_key, e.max_key FROM %s r CROSS JOIN "
+									  "jsonb_to_recordset(coalesce(r.errors, '[]') || coalesce(r.errors_of_whole, '[]')) "
+									  "AS e(min_value bigint, max_value bigint, min_key text[], max_key text[]) "
+									  "WHERE r.kind = 'shard' AND r.low = %s AND r.high = %s", shard->record,
+									  quote_literal_cstr(shard->low), quote_literal_cstr(shard->high)));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		BbmQuarantined *entry = palloc0(sizeof(BbmQuarantined));
+
+		entry->min.number = bbm_cluster_int64(i, 1);
+		entry->max.number = bbm_cluster_int64(i, 2);
+		entry->min.key = bbm_cluster_array(i, 3);
+		entry->max.key = bbm_cluster_array(i, 4);
+		list = lappend(list, entry);
+	}
+	return list;
+}
+
+/* This range is not quarantined any more.  As above. */
+void
+bbm_shard_error_end(const BbmShard *shard, const BbmBound *min, const BbmBound *max)
+{
+	char	   *is_it = psprintf(RANGE_OF_ELEMENT " = %s", range_of(min, max));
+
+	if (bbm_cluster_query(GetUserId(),
+						  psprintf("UPDATE %s SET errors = (SELECT jsonb_agg(e.e ORDER BY e.n) "
+								   "FROM jsonb_array_elements(errors) WITH ORDINALITY e (e, n) WHERE NOT %s), "
+								   "errors_of_whole = (SELECT jsonb_agg(e.e ORDER BY e.n) "
+								   "FROM jsonb_array_elements(errors_of_whole) WITH ORDINALITY e (e, n) WHERE NOT %s) "
+								   "WHERE kind = 'shard' AND low = %s AND high = %s AND epoch = " INT64_FORMAT,
+								   shard->record, is_it, is_it, quote_literal_cstr(shard->low),
+								   quote_literal_cstr(shard->high), shard->epoch)) != 1)
+		bbm_shard_record_is_lost(shard);
 }
 
 /* The number of the table's shard that begins with this hash value. */

@@ -244,13 +244,18 @@ bbm_shard_record_is_foreign(const char *record)
 									  quote_literal_cstr(record), GetUserId())) > 0;
 }
 
-/* Batches that begin after the commit see it, on each node. */
+/*
+ * Batches that begin after the commit see it, on each node.  Rows that say so
+ * already are written, too: after a crash of this server, a node may have a
+ * change prepared that says the opposite, and which Citus is about to commit
+ * there.  Then this waits for that.
+ */
 void
 bbm_shard_record_activate(Oid owner, const char *record, bool active)
 {
 	if (bbm_shard_record_is_here(owner, record))
-		(void) bbm_cluster_query(owner, psprintf("UPDATE %s SET active = %s WHERE kind = 'control' AND active IS DISTINCT FROM %s",
-												 record, active ? "true" : "false", active ? "true" : "false"));
+		(void) bbm_cluster_query(owner, psprintf("UPDATE %s SET active = %s WHERE kind = 'control'", record,
+												 active ? "true" : "false"));
 }
 
 /*
@@ -283,7 +288,9 @@ lock_shards(Oid owner, const char *record)
  * Gives a part of a shard that was split rows of its own, from those that are
  * about hash values of no shard (not "known") but include its own: of several, a
  * part that was split again is the smallest.  The first part shows what is
- * quarantined; if the rows of the whole stay, they do not.
+ * quarantined; if the rows of the whole stay, they do not.  Before a crash of
+ * this server we may have done so already: then the node has the same rows
+ * prepared, and this waits until Citus commits them there.
  */
 static void
 add_part(Oid owner, const char *record, const BbmDistribution *d, const BbmDistributionShard *shard, const char *known)
@@ -300,7 +307,7 @@ add_part(Oid owner, const char *record, const BbmDistribution *d, const BbmDistr
 									  "CASE WHEN low = %s OR errors IS NULL THEN errors_of_whole ELSE coalesce(errors_of_whole, '[]') || errors END, "
 									  "retries, repairs, updated_at "
 									  "FROM %s WHERE low::integer <= %s AND high::integer >= %s AND NOT (%s) "
-									  "ORDER BY kind, high::bigint - low::bigint", record,
+									  "ORDER BY kind, high::bigint - low::bigint ON CONFLICT DO NOTHING", record,
 									  quote_literal_cstr(shard->value), d->type, low, quote_literal_cstr(shard->high),
 									  low, low, low, low, record, shard->low, shard->high, known));
 	(void) bbm_cluster_query(owner,
@@ -497,10 +504,10 @@ bbm_cluster_state(const char *record, Oid relid, const char *shards, BbmClusterS
 									  " WHERE p.logicalrelid IN (%u, to_regclass(%s))), sum(f.errors), "
 									  "(array_agg(f.detail ORDER BY coalesce(f.found, 0) > 0, f.id) FILTER (WHERE f.state = 'failed'))[1], "
 									  "count(*) FILTER (WHERE f.state = 'failed' AND f.found > 0), sum(f.found) FILTER (WHERE f.state = 'failed'), "
-									  "sum(f.keys), CASE WHEN count(*) = count(f.total) THEN sum(f.total) END "
+									  "sum(f.keys), CASE WHEN count(*) = count(f.total) THEN sum(f.total) END, count(*) FILTER (WHERE f.held) "
 									  "FROM pg_catalog.pg_dist_shard s LEFT JOIN (SELECT DISTINCT ON (r.id) * FROM "
 									  "jsonb_to_recordset(%s) AS r(id bigint, name text, state text, error text, detail text, sqlstate text, waiting text, errors bigint, found bigint, "
-									  "keys bigint, total bigint) ORDER BY r.id, r.state = 'finished' DESC) f ON f.id = s.shardid WHERE s.logicalrelid = %u",
+									  "keys bigint, total bigint, held boolean) ORDER BY r.id, r.state = 'finished' DESC) f ON f.id = s.shardid WHERE s.logicalrelid = %u",
 									  relid, quote_literal_cstr(record), quote_literal_cstr(shards), relid));
 	state->shards = (int) bbm_cluster_int64(0, 1);
 	state->finished = (int) bbm_cluster_int64(0, 2);
@@ -518,6 +525,7 @@ bbm_cluster_state(const char *record, Oid relid, const char *shards, BbmClusterS
 	state->found = bbm_cluster_int64(0, 14);
 	state->keys = bbm_cluster_int64(0, 15);
 	state->total = bbm_cluster_int64(0, 16);
+	state->held = (int) bbm_cluster_int64(0, 17);
 }
 
 /*

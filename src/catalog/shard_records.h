@@ -32,6 +32,7 @@ typedef struct BbmClusterState
 	int			failed;
 	int			not_right;		/* ... of these, by verification */
 	int64		found;			/* ... which has found so many rows in them */
+	int			held;			/* that are paused in their record */
 	int			missing;		/* of which there is no report */
 	int			unrecorded;		/* ... of which there is no record, after a split */
 	int64		errors;			/* quarantined rows, as far as they are reported */

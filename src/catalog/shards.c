@@ -149,6 +149,15 @@ bbm_cluster_int64(uint64 row, int column)
 	return text ? DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(text))) : 0;
 }
 
+/* A text[], in the current memory context; none when NULL. */
+Datum
+bbm_cluster_array(uint64 row, int column)
+{
+	char	   *text = bbm_cluster_text(row, column);
+
+	return text ? OidInputFunctionCall(F_ARRAY_IN, text, TEXTOID, -1) : (Datum) 0;
+}
+
 /* The number of this node's group; 0 is the coordinator's. */
 int
 bbm_citus_local_group(void)
@@ -477,7 +486,6 @@ bbm_shard_finish(BbmShard *shard)
 static void
 read_record(BbmShardRecord *shard)
 {
-	char	   *key;
 	char	   *sql = psprintf("SELECT c.active, r.epoch, r.state = 'finished', r.cursor_value, r.cursor_key, r.row_count, "
 							   "r.key_count, c.definition, r.bounds, c.epoch > 0, coalesce(jsonb_array_length(r.errors), 0), r.retries, "
 							   "c.definition ->> 'min_found' = 'false', c.definition ->> 'max_found' = 'false' "
@@ -494,8 +502,7 @@ read_record(BbmShardRecord *shard)
 	shard->finished = bbm_cluster_bool(0, 3);
 	shard->has_cursor = bbm_cluster_text(0, 4) != NULL;
 	shard->cursor.number = bbm_cluster_int64(0, 4);
-	key = bbm_cluster_text(0, 5);
-	shard->cursor.key = key ? OidInputFunctionCall(F_ARRAY_IN, key, TEXTOID, -1) : (Datum) 0;
+	shard->cursor.key = bbm_cluster_array(0, 5);
 	shard->rows = bbm_cluster_int64(0, 6);
 	shard->keys = bbm_cluster_int64(0, 7);
 	shard->definition = bbm_cluster_text(0, 8);

@@ -76,6 +76,7 @@ extern void bbm_cluster_command(Oid user, const char *sql);
 extern char *bbm_cluster_text(uint64 row, int column);
 extern bool bbm_cluster_bool(uint64 row, int column);
 extern int64 bbm_cluster_int64(uint64 row, int column);
+extern Datum bbm_cluster_array(uint64 row, int column);
 extern BbmShard *bbm_shard_open(const BbmMigration *migration, bool integer);
 extern void bbm_shard_close(BbmShard *shard);
 extern BbmShardState bbm_shard_enter(BbmShard *shard);

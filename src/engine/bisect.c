@@ -153,35 +153,48 @@ bisect(Bisection *bisection, const BbmRange *sub_batch)
 	}
 }
 
+/* Is a quarantined row in the job's range, and does "target->repairs" find it there? */
+static bool
+is_found(BbmTarget *target, BbmPartition *partition, const BbmJob *job, const BbmQuarantined *entry)
+{
+	BbmRange	range = {entry->min, entry->max, 0};
+	BbmRange	found;
+
+	if ((!partition->as_one_table && entry->relation != job->relation) ||
+		bbm_key_compare_bounds(&target->key, &entry->max, &job->min) < 0 ||
+		bbm_key_compare_bounds(&target->key, &entry->min, &job->max) > 0)
+		return false;
+	target->strategy->first_sub_batch(target, partition, &range, false, 1, &found);
+	return found.key_count > 0;
+}
+
 /*
  * A range that verification has checked is about to be processed again.
  * Quarantined rows of it that verification finds are processed along with it,
  * or quarantined anew: were they to stay what bbm_retry tries again, they would
  * be done twice.  Others stay; they are as they should be, and may be not done.
- * "target->repairs" says what is found.  In the job's transaction, whose row is
- * locked: bbm_retry may take them before that, under the migration's lock.
+ * In the job's transaction, whose row is locked, and so is the record of a
+ * shard: bbm_retry may take them before that, under the migration's lock.
  */
 void
 bbm_quarantine_end(BbmTarget *target, BbmPartition *partition, const BbmJob *job)
 {
 	ListCell   *cell;
 
-	/* what the record of a shard has is tried again before verification (catalog/shard_errors.c) */
-	if (target->shard)
-		return;
 	foreach(cell, bbm_errors(job->migration_id))
 	{
 		const BbmQuarantined *entry = lfirst(cell);
-		BbmRange	range = {entry->min, entry->max, 0};
-		BbmRange	found;
 
-		if ((!partition->as_one_table && entry->relation != job->relation) ||
-			bbm_key_compare_bounds(&target->key, &entry->max, &job->min) < 0 ||
-			bbm_key_compare_bounds(&target->key, &entry->min, &job->max) > 0)
-			continue;
-		target->strategy->first_sub_batch(target, partition, &range, false, 1, &found);
-		if (found.key_count > 0)
+		if (is_found(target, partition, job, entry))
 			bbm_error_delete(entry->id);
+	}
+	/* those that this node has not found itself are in the record alone */
+	foreach(cell, target->shard ? bbm_shard_errors(target->shard) : NIL)
+	{
+		const BbmQuarantined *entry = lfirst(cell);
+
+		if (is_found(target, partition, job, entry))
+			bbm_shard_error_end(target->shard, &entry->min, &entry->max);
 	}
 }
 

@@ -145,6 +145,37 @@ may_ask(ClusterStep *step)
 	return step->ours && !step->held;
 }
 
+/* What this process, which may lead several migrations by turns, has done for one of them. */
+typedef struct Led
+{
+	int64		id;
+	TimestampTz started_at;		/* the row that the nodes were asked to start ... */
+	bool		held;			/* ... which some of them could not do */
+	TimestampTz sums_due;		/* 0: they have not been made */
+} Led;
+
+static Led *
+led(int64 migration_id)
+{
+	static List *all = NIL;
+	MemoryContext old;
+	Led		   *one;
+	ListCell   *cell;
+
+	foreach(cell, all)
+	{
+		one = lfirst(cell);
+		if (one->id == migration_id)
+			return one;
+	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	one = palloc0(sizeof(Led));
+	one->id = migration_id;
+	all = lappend(all, one);
+	MemoryContextSwitchTo(old);
+	return one;
+}
+
 /*
  * What the nodes are asked to do.  A migration that was started again gives its
  * failed shards fresh attempts, once: it stays active while a node does not
@@ -153,14 +184,16 @@ may_ask(ClusterStep *step)
 static const char *
 action(const BbmMigration *migration)
 {
-	static int64 started = 0;
-	static TimestampTz started_at = 0;
-	bool		again = started == migration->id && started_at == migration->updated_at;
+	Led		   *before = led(migration->id);
 
-	if (migration->status != BBM_ACTIVE || again)
+	if (before->held)
+	{
+		before->held = false;
+		return "start";
+	}
+	if (migration->status != BBM_ACTIVE || before->started_at == migration->updated_at)
 		return "go on";
-	started = migration->id;
-	started_at = migration->updated_at;
+	before->started_at = migration->updated_at;
 	return "start";
 }
 
@@ -206,6 +239,20 @@ check_name(const BbmMigration *migration)
 }
 
 /*
+ * Is something else quarantined than what is shown?  What verification has found
+ * and is done is quarantined no more.  When all shards have ended, there may be
+ * as many others.
+ */
+static bool
+errors_differ(const BbmClusterStep *step)
+{
+	const BbmClusterState *state = &step->state;
+
+	return state->errors != bbm_errors_count(step->migration->id) ||
+		(state->errors > 0 && state->failed + state->finished + step->empty == state->shards);
+}
+
+/*
  * Asks all nodes.  No lock of ours is held but the table's, the permit, which says that
  * this process does it, and that of the nodes: a pause may commit meanwhile,
  * and is seen before anything is decided; one that awaits batches waits for us
@@ -242,8 +289,7 @@ poll_nodes(void *arg)
 	if (step->state.missing == 0 && step->state.unrecorded > 0)
 		step->empty = bbm_shard_records_complete(migration->owner, migration->shard_record, migration->table_oid,
 												 step->state.shards);
-	/* what is reported has been committed, so what is read now has no less of them */
-	if (step->state.missing == 0 && step->state.same_table && step->state.errors > bbm_errors_count(migration->id))
+	if (step->state.missing == 0 && step->state.same_table && errors_differ(step))
 		step->errors = bbm_shard_errors_read(migration->shard_record, migration->table_oid);
 	MemoryContextSwitchTo(old);
 }
@@ -311,21 +357,34 @@ fail(const ClusterStep *step)
 static void
 keep_books(const ClusterStep *step)
 {
-	static int64 migration_id = 0;
-	static TimestampTz due = 0;
+	Led		   *before = led(step->migration->id);
 	TimestampTz now = GetCurrentTimestamp();
-	BbmElapsed	elapsed = {.resumes = migration_id != step->migration->id};
+	BbmElapsed	elapsed = {.resumes = before->sums_due == 0};
 	BbmIdleTime idle;
 	BbmTotals	totals;
 
-	if (!elapsed.resumes && !bbm_time_has_come(now, due, BBM_CLUSTER_SUMS_MS))
+	if (!elapsed.resumes && !bbm_time_has_come(now, before->sums_due, BBM_CLUSTER_SUMS_MS))
 		return;
 	bbm_idle_time(step->migration->id, now, true, &idle);
 	elapsed.left_out_ms = idle.left_out_ms;
 	elapsed.paced_ms = idle.paced_ms;
 	bbm_totals_advance(step->migration->id, &elapsed, &totals);
-	migration_id = step->migration->id;
-	due = TimestampTzPlusMilliseconds(now, BBM_CLUSTER_SUMS_MS);
+	before->sums_due = TimestampTzPlusMilliseconds(now, BBM_CLUSTER_SUMS_MS);
+}
+
+/*
+ * Shards are paused in their record, and the migration is not: when this server has
+ * crashed while a transaction ended, it may have committed on nodes alone, or
+ * on some of them later than one that came after it.  As nobody has changed the
+ * migration's row since the nodes were asked, it is the row that holds.
+ */
+static void
+release_held(const BbmClusterStep *step)
+{
+	if (step->state.held == 0)
+		return;
+	bbm_shard_record_activate(step->migration->owner, step->migration->shard_record, true);
+	led(step->migration->id)->held = true;
 }
 
 /*
@@ -356,6 +415,7 @@ decide(void *arg)
 	if (step->errors)
 		bbm_shard_errors_show(migration->id, step->errors);
 	keep_books(step);
+	release_held(step);
 	if (has_failed(step))
 	{
 		if (state->failed > state->not_right)

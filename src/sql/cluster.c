@@ -338,7 +338,8 @@ part_state(const BbmShardRecord *shard, const BbmShardPart *part)
 		return "unrecorded";
 	if (shard->finished)
 		return "finished";
-	if (part == NULL)
+	/* one that has failed before and is not started yet has no news */
+	if (part == NULL || (part->status == BBM_FAILED && !shard->active))
 		return "waiting";
 	return part->status == BBM_FAILED ? "failed" : part->status == BBM_PAUSED ? "paused" : "running";
 }
@@ -365,6 +366,8 @@ report(StringInfo buf, const BbmShardRecord *shard, const BbmShardPart *part, co
 					 strcmp(state, "finished") == 0 ? BBM_FINISHED : strcmp(state, "failed") == 0 ? BBM_FAILED :
 					 strcmp(state, "running") == 0 ? BBM_RUNNING : BBM_JOB_NEW, shard->rows, shard->keys, shard->errors);
 	append_text(buf, "name", shard->table);
+	if (shard->found && !shard->finished && !shard->active)
+		appendStringInfoString(buf, ", \"held\": true");
 	if (shard->finished || (part && part->has_total))
 		appendStringInfo(buf, ", \"total\": " INT64_FORMAT, shard->finished ? shard->keys : part->total);
 	append_text(buf, "error", error ? error->message : part ? part->error : NULL);

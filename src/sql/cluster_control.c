@@ -80,22 +80,29 @@ bbm_cluster_hold(List *migrations)
 	}
 }
 
-/* Raises an error that names the nodes which cannot be reached; with a record, of those that have shards of it. */
-static void
-check_nodes_answer(const BbmClusterRow *row, bool with_shards, const char *verb, const char *participle,
+/*
+ * Raises an error that names the nodes which cannot be reached; with a
+ * record, of those that have shards of it.  Or says so in a WARNING, and returns false.
+ */
+static bool
+check_nodes_answer(int elevel, const BbmClusterRow *row, bool with_shards, const char *verb, const char *participle,
 				   const char *hint)
 {
 	BbmClusterReport report;
+	int			code;
 
 	bbm_cluster_ask(row->owner, with_shards ? row->record : NULL,
 					with_shards ? bbm_shards_record_command(row->record) : "SELECT '[]'", &report);
-	if (report.silent > 0)
-		ereport(ERROR,
-				(errcode(report.lacking > 0 ? ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE : ERRCODE_CONNECTION_FAILURE),
-				 errmsg("cannot %s migration \"%s\" on every node", verb, row->name),
-				 errdetail("It could be %s on %d of %d nodes, and nothing has changed on any; %s.", participle,
-						   report.nodes - report.silent, report.nodes, report.trouble),
-				 errhint("%s", report.lacking > 0 ? RECORD_HINT : hint)));
+	if (report.silent == 0)
+		return true;
+	code = report.lacking > 0 ? ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE : ERRCODE_CONNECTION_FAILURE;
+	ereport(elevel,
+			(errcode(elevel == WARNING ? ERRCODE_WARNING : code),
+			 errmsg("cannot %s migration \"%s\" on every node", verb, row->name),
+			 errdetail("It could be %s on %d of %d nodes, and nothing has changed on any; %s.", participle,
+					   report.nodes - report.silent, report.nodes, report.trouble),
+			 errhint("%s", report.lacking > 0 ? RECORD_HINT : hint)));
+	return false;
 }
 
 /* ----------------------------------------------------------------
@@ -114,8 +121,8 @@ bbm_cluster_check_pause(List *migrations)
 		BbmClusterRow row = row_of(lfirst(cell));
 
 		if (has_nodes(lfirst(cell)))
-			check_nodes_answer(&row, true, "pause", "paused",
-							   "To pause and cancel it on the nodes that answer, without waiting: bbm_pause(..., cancel => true).");
+			(void) check_nodes_answer(ERROR, &row, true, "pause", "paused",
+									  "To pause and cancel it on the nodes that answer, without waiting: bbm_pause(..., cancel => true).");
 	}
 }
 
@@ -199,12 +206,25 @@ bbm_cluster_pause_again(List *migrations)
  * ----------------------------------------------------------------
  */
 
+/*
+ * Can it be started, as far as its nodes are concerned?  If not, a WARNING says
+ * so: somebody starts all that are paused, and it must not keep the others from that.  A
+ * node that is gone a moment later makes the start an error nevertheless.
+ */
+bool
+bbm_cluster_may_start(const BbmMigration *migration)
+{
+	BbmClusterRow row = row_of(migration);
+
+	return !has_nodes(migration) || check_nodes_answer(WARNING, &row, true, "start", "started", NODE_HINT);
+}
+
 /* Tells the nodes that they may go on. */
 void
 bbm_cluster_tell_start(const BbmClusterRow *row)
 {
 	if (!bbm_engine_writes())
-		check_nodes_answer(row, true, "start", "started", NODE_HINT);
+		(void) check_nodes_answer(ERROR, row, true, "start", "started", NODE_HINT);
 	bbm_shard_record_activate(row->owner, row->record, true);
 }
 
@@ -212,7 +232,7 @@ bbm_cluster_tell_start(const BbmClusterRow *row)
 void
 bbm_cluster_redefine(const BbmClusterRow *row)
 {
-	check_nodes_answer(row, true, "alter", "altered", NODE_HINT);
+	(void) check_nodes_answer(ERROR, row, true, "alter", "altered", NODE_HINT);
 	bbm_shard_record_define(row->owner, row->record, row->id);
 }
 
@@ -231,7 +251,7 @@ bbm_cluster_retry(const BbmMigration *migration)
 
 	if (!has_nodes(migration) || bbm_errors_count(migration->id) == 0)
 		return 0;
-	check_nodes_answer(&row, true, "retry", "retried", NODE_HINT);
+	(void) check_nodes_answer(ERROR, &row, true, "retry", "retried", NODE_HINT);
 	n = bbm_shard_errors_retry(row.owner, row.record, row.id);
 	bbm_errors_forget(migration->id);
 	bbm_cluster_show_unfinished(migration->id);
@@ -243,6 +263,6 @@ bbm_cluster_retry(const BbmMigration *migration)
 void
 bbm_cluster_drop(const BbmClusterRow *row)
 {
-	check_nodes_answer(row, false, "drop", "dropped", NODE_HINT);
+	(void) check_nodes_answer(ERROR, row, false, "drop", "dropped", NODE_HINT);
 	bbm_shard_record_drop(row->owner, row->record);
 }

@@ -27,6 +27,7 @@ extern void bbm_cluster_hold(List *migrations);
 extern void bbm_cluster_check_pause(List *migrations);
 extern int	bbm_cluster_pause(const BbmMigration *migration, bool cancel, bool strict);
 extern void bbm_cluster_pause_again(List *migrations);
+extern bool bbm_cluster_may_start(const BbmMigration *migration);
 extern void bbm_cluster_tell_start(const BbmClusterRow *row);
 extern void bbm_cluster_tell_stop(const BbmClusterRow *row, bool failed);
 extern void bbm_cluster_redefine(const BbmClusterRow *row);

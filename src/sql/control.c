@@ -153,14 +153,14 @@ check_owner_is_here(const BbmMigration *migration)
 
 /* Those that can be started. */
 static List *
-with_owners(List *migrations)
+startable(List *migrations)
 {
 	List	   *result = NIL;
 	ListCell   *cell;
 
 	foreach(cell, migrations)
 	{
-		if (check_owner_is_here(lfirst(cell)))
+		if (check_owner_is_here(lfirst(cell)) && bbm_cluster_may_start(lfirst(cell)))
 			result = lappend(result, lfirst(cell));
 	}
 	return result;
@@ -194,7 +194,7 @@ bbm_start(PG_FUNCTION_ARGS)
 		PG_RETURN_DATUM(result);
 	SPI_connect();
 	if (PG_ARGISNULL(0))
-		migrations = with_owners(mine_with_status(list_make1_int(BBM_PAUSED)));
+		migrations = startable(mine_with_status(list_make1_int(BBM_PAUSED)));
 	else
 		migrations = list_make1(controlled(bbm_name_argument(fcinfo), "start"));
 	n = set_all(migrations, BBM_ACTIVE);
