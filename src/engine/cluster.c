@@ -244,7 +244,7 @@ check_name(const BbmMigration *migration)
  * as many others.
  */
 static bool
-errors_differ(const BbmClusterStep *step)
+errors_differ(const ClusterStep *step)
 {
 	const BbmClusterState *state = &step->state;
 
@@ -379,7 +379,7 @@ keep_books(const ClusterStep *step)
  * migration's row since the nodes were asked, it is the row that holds.
  */
 static void
-release_held(const BbmClusterStep *step)
+release_held(const ClusterStep *step)
 {
 	if (step->state.held == 0)
 		return;
