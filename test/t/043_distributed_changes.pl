@@ -179,6 +179,10 @@ foreach my $side ('first', 'second')
 	my $others = "SELECT sum(n) FROM addresses WHERE $in <> $empty";
 	my $before = value($c, $others);
 	ok($c->poll_query_until('postgres', "SELECT ($others) > $before"), "the $side part of a shard that was split is empty, and the others go on");
+	# the other part has its record before a row tells what belongs into this one
+	my $recorded = 'SELECT count(*) FROM (SELECT low, high FROM ' . of_migration('shard_record', 'addresses') . q{ WHERE kind = 'shard') r
+		JOIN (SELECT * FROM pg_dist_shard WHERE logicalrelid = 'addresses'::regclass) s ON r.low = s.shardminvalue AND r.high = s.shardmaxvalue};
+	ok($c->poll_query_until('postgres', "SELECT ($recorded) = count(*) - 1 FROM pg_dist_shard WHERE logicalrelid = 'addresses'::regclass"), '... the other part of it, too');
 	is(value($c, q(SELECT coalesce(sum(count), 0) FROM bbm_errors('addresses'))), 1, '... with what is quarantined');
 	value($c, "INSERT INTO addresses SELECT ip FROM (SELECT '10.0.0.0'::inet + i AS ip FROM generate_series(201, 400000) i) s
 		WHERE get_shard_id_for_distribution_column('addresses', ip) = $empty LIMIT 1");
