@@ -382,8 +382,9 @@ take_failed(BbmClaim *claim, TimestampTz now, int others, bool locked)
 	bbm_jobs_unfinished(target->migration->id, &unfinished);
 	if (unfinished.jobs > 0 && unfinished.due <= now)
 	{
-		later(claim, TimestampTzPlusMilliseconds(now, bbm_poll_less_often_ms(polls, BBM_FIRST_LOCKED_POLL_MS, BBM_POLL_MS)),
-			  "a lock on a job that is due");
+		int			ms = bbm_poll_less_often_ms(polls, BBM_FIRST_LOCKED_POLL_MS, BBM_POLL_MS);
+
+		later(claim, TimestampTzPlusMilliseconds(now, ms), "a lock on a job that is due");
 		target->locked_polls = polls + 1;
 	}
 	else if (unfinished.jobs > 0)
