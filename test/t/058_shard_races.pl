@@ -312,24 +312,6 @@ for my $point ('parts-begin', 'parts-listed', 'parts-copied')
 	finishes($table, '... of all shards');
 }
 
-# ... a pause, of which the parts get the copy, and a start that comes before they are seen: they are started nevertheless.
-{
-	my $table = 'started_parts';
-	my $id = half_done($table);
-	value($c, "SELECT bbm_pause('$table', wait => true)");
-	ends_well(split_first($table), 'a shard is split');
-	arm($c, 'parts-begin', migration => $id);
-	start_migration($c, $table);
-	stands($c, 'parts-begin');
-	value($c, "SELECT bbm_pause('$table')");
-	arm($c, 'parts-copied', migration => $id);
-	release($c, 'parts-begin');
-	stands($c, 'parts-copied');
-	start_migration($c, $table);
-	release($c);
-	finishes($table, '... which is paused before its parts are given the record, and started before that is done');
-}
-
 # ... a node takes its shards up between the two statements of a drop.
 {
 	my $id = half_done('dropped');
