@@ -26,11 +26,12 @@ static int	n_to_wake = 0;
 static bool wake_overflow = false;
 static bool wakes_anybody = false;
 
-/* A notification to send at commit, and the savepoint it belongs to. */
+/* A notification to send at commit, a line to log then, and the savepoint they belong to. */
 typedef struct Notification
 {
 	int			level;
 	char	   *json;
+	char	   *line;			/* or NULL */
 } Notification;
 
 static List *to_notify = NIL;	/* in TopTransactionContext */
@@ -52,19 +53,20 @@ bbm_wake_at_commit(Oid owner)
 }
 
 /*
- * Sends a notification, and wakes the sessions that wait for a state, once
- * this transaction has committed.  It is kept until the commit, since a
+ * Sends a notification, logs the line if there is one, and wakes the sessions
+ * that wait for a state, once this transaction has committed.  It is kept until the commit, since a
  * transaction that has executed NOTIFY cannot be prepared; a prepared
- * transaction sends none.
+ * transaction sends none, and logs none.
  */
 void
-bbm_notify_at_commit(const char *json)
+bbm_notify_at_commit(const char *json, const char *line)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
 	Notification *notification = palloc(sizeof(Notification));
 
 	notification->level = GetCurrentTransactionNestLevel();
 	notification->json = pstrdup(json);
+	notification->line = line ? pstrdup(line) : NULL;
 	to_notify = lappend(to_notify, notification);
 	MemoryContextSwitchTo(old);
 	wakes_anybody = true;
@@ -91,6 +93,13 @@ wake(XactEvent event, void *arg)
 		if (wake_overflow)
 			bbm_request_discovery(MyDatabaseId);
 		bbm_state_changed();
+		foreach(cell, to_notify)
+		{
+			const char *line = ((Notification *) lfirst(cell))->line;
+
+			if (line)
+				ereport(LOG, (errmsg_internal("%s", line), errhidestmt(true), errhidecontext(true)));
+		}
 	}
 	n_to_wake = 0;
 	to_notify = NIL;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * event.c
- *		Every change of state: its event row and its notification.
+ *		Every change of state: its event row, its notification and, of a user's, its log line.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,12 +23,8 @@ bbm_status_word(int status)
 	return status >= 0 && status < lengthof(string) ? string[status] : "unknown";
 }
 
-/*
- * Writes an event's row and sends its notification.  The caller is in the
- * transaction of what has happened, with SPI connected.
- */
-void
-bbm_report_event(int64 id, const char *name, const char *event, BbmStatus status, Oid owner, const char *detail)
+static void
+report(int64 id, const char *name, const char *event, BbmStatus status, Oid owner, const char *detail, bool logs)
 {
 	char	   *role = GetUserNameFromId(bbm_acting_user(), true);
 	StringInfoData json;
@@ -45,5 +41,24 @@ bbm_report_event(int64 id, const char *name, const char *event, BbmStatus status
 	appendStringInfoString(&json, ", \"role\": ");
 	escape_json(&json, role ? role : "");
 	appendStringInfoChar(&json, '}');
-	bbm_notify_at_commit(json.data);
+	bbm_notify_at_commit(json.data,
+						 logs ? psprintf("migration \"%s\": %s by role \"%s\"", bbm_printable(name), event,
+										 role ? bbm_printable(role) : "") : NULL);
+}
+
+/*
+ * Writes an event's row and sends its notification.  The caller is in the
+ * transaction of what has happened, with SPI connected; it logs what it does.
+ */
+void
+bbm_report_event(int64 id, const char *name, const char *event, BbmStatus status, Oid owner, const char *detail)
+{
+	report(id, name, event, status, owner, detail, false);
+}
+
+/* The same of what a user has done, which the server log gets as well once it is committed. */
+void
+bbm_report_act(int64 id, const char *name, const char *event, BbmStatus status, Oid owner, const char *detail)
+{
+	report(id, name, event, status, owner, detail, true);
 }

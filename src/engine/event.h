@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * event.h
- *		Every change of state: its event row and its notification.
+ *		Every change of state: its event row, its notification and, of a user's, its log line.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,5 +13,7 @@
 extern const char *bbm_status_word(int status);
 extern void bbm_report_event(int64 id, const char *name, const char *event, BbmStatus status, Oid owner,
 							 const char *detail);
+extern void bbm_report_act(int64 id, const char *name, const char *event, BbmStatus status, Oid owner,
+						   const char *detail);
 
 #endif							/* BBM_ENGINE_EVENT_H */

@@ -457,8 +457,8 @@ restart(const BbmMigration *old, BbmStatus status)
 		bbm_bounds_fix(target, &bounds);
 		bbm_migration_restart(old->id, target->relid, old->operation ? composed_job(target) : NULL, bounds.min,
 							  bounds.max, bbm_key_order_to_string(&target->key));
-		bbm_report_event(old->id, old->name, "restarted", status == BBM_RUNNING ? BBM_ACTIVE : status, old->owner,
-						 psprintf("with table %s, OID %u", bbm_table_sql_name(target->relid), target->relid));
+		bbm_report_act(old->id, old->name, "restarted", status == BBM_RUNNING ? BBM_ACTIVE : status, old->owner,
+					   psprintf("with table %s, OID %u", bbm_table_sql_name(target->relid), target->relid));
 	}
 	PG_FINALLY();
 	{

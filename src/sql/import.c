@@ -144,8 +144,8 @@ import_one(const Import *import, BbmForeignMigration *m)
 			m->finished_at = 0;
 		id = bbm_import_migration(m, status, namespace_search_path, GetUserNameFromId(import->owner, false));
 		bbm_import_jobs(id, m, m->jobs, m->n_jobs);
-		bbm_report_event(id, m->name, "imported", status, import->owner,
-						 psprintf("from the registry's row with id " INT64_FORMAT, m->id));
+		bbm_report_act(id, m->name, "imported", status, import->owner,
+					   psprintf("from the registry's row with id " INT64_FORMAT, m->id));
 		report(import, m, status, true, true, note(m, status, known != NULL));
 	}
 	error_context_stack = context.previous;

@@ -225,6 +225,15 @@ value($node, q(BEGIN; SAVEPOINT s; UPDATE batched_background_migrations SET stat
 workers_gone($node);
 is(value($node, "$jobs 'i'"), 0, 'a start that is rolled back is none');
 
+# What a user does is in the server log, once it is committed.
+my $since = -s $node->logfile;
+value($node, q(BEGIN; UPDATE batched_background_migrations SET status = 1 WHERE name = 'i'; ROLLBACK; BEGIN; SAVEPOINT s;
+	SELECT bbm_drop('i'); ROLLBACK TO s; UPDATE batched_background_migrations SET batch_size = 50 WHERE name = 'i'; COMMIT));
+value($node, q(SELECT bbm_drop('i')));
+my $logged = slurp_file($node->logfile, $since);
+is(join("\n", $logged =~ /LOG:  (migration "i": .*)/g), qq(migration "i": altered by role "postgres"\nmigration "i": dropped by role "postgres"),
+	'what a user does is logged, and what is rolled back is not');
+
 # To drop one in the middle of a batch takes no longer than to cancel that.
 gate($node, 'shut');
 define($node, 'j', 'h', job => 'gated');
