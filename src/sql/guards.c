@@ -534,8 +534,12 @@ report_event(BbmRow row, const char *event)
 	/* rows that were not done must not look like success */
 	else if (status == BBM_FINISHED && strcmp(event, event_word(status)) == 0)
 		detail = quarantined(bbm_row_int(row, "id"));
-	(bbm_engine_writes() ? bbm_report_event : bbm_report_act)
-		(bbm_row_int(row, "id"), bbm_row_text(row, "name"), event, status, (Oid) bbm_row_int(row, "owner_oid"), detail);
+	if (bbm_engine_writes())
+		bbm_report_event(bbm_row_int(row, "id"), bbm_row_text(row, "name"), event, status,
+						 (Oid) bbm_row_int(row, "owner_oid"), detail);
+	else
+		bbm_report_act(bbm_row_int(row, "id"), bbm_row_text(row, "name"), event, status,
+					   (Oid) bbm_row_int(row, "owner_oid"), detail);
 }
 
 /*
