@@ -280,10 +280,11 @@ EOS
 # and an error that its job words itself
 like(by_worker(attack(q(RAISE E'boom\n2026-01-01 00:00:00.000 UTC [1] [bbm worker] LOG:  forged\x1b[31m' USING DETAIL = E'a\nb', HINT = E'c\nd';))),
 	qr/^failed .*boom/, 'an error with line breaks');
+# of a worker, or of the session that has created it, whose line has the name, too
 my $log = log_since($node, $offset);
 my @ours = grep { /\[bbm worker\]/ } split /\n/, $log;
 cmp_ok(scalar(grep { /is finished$/ } @ours), '>=', scalar @names, 'the log has them');
-is_deeply([ grep { !/^\d{4}-\d\d-\d\d \S+ \S+ \[\d+\] \[bbm worker\] / } @ours ], [], 'each on a line that begins as it should');
+is_deeply([ grep { !/^\d{4}-\d\d-\d\d \S+ \S+ \[\d+\] \[(?:bbm worker|client backend)\] / } @ours ], [], 'each on a line that begins as it should');
 is_deeply([ grep { /^\S+ \S+ \S+ \[1\] / } split /\n/, $log ], [], 'none is forged');
 is_deeply([ grep { /[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]/ } @ours ], [], 'and no control character is in one');
 unlike($log, qr/\[bbm worker\][^\n]*\n\t/, 'nor a line that goes on');
