@@ -67,6 +67,15 @@ later(BbmClaim *claim, TimestampTz due, const char *reason)
 	claim->reason = bbm_reason(reason, due);
 }
 
+/* There is only a job whose row is locked.  Nobody wakes us when it no longer is. */
+static void
+later_than_lock(BbmClaim *claim, TimestampTz due, const char *reason)
+{
+	later(claim, due, reason);
+	claim->target->locked_until = due;
+	claim->target->locked_by = reason;
+}
+
 /*
  * Records the job of a dead worker as failed, like any other; it is retried
  * after the new ranges, so that a job that crashes the server is not the first
@@ -382,9 +391,9 @@ take_failed(BbmClaim *claim, TimestampTz now, int others, bool locked)
 	bbm_jobs_unfinished(target->migration->id, &unfinished);
 	if (unfinished.jobs > 0 && unfinished.due <= now)
 	{
-		int			ms = bbm_poll_less_often_ms(polls, BBM_FIRST_LOCKED_POLL_MS, BBM_POLL_MS);
+		int			ms = bbm_poll_less_often_ms(polls, BBM_FIRST_LOCKED_POLL_MS, BBM_LOCKED_POLL_MS);
 
-		later(claim, TimestampTzPlusMilliseconds(now, ms), "a lock on a job that is due");
+		later_than_lock(claim, TimestampTzPlusMilliseconds(now, ms), "a lock on a job that is due");
 		target->locked_polls = polls + 1;
 	}
 	else if (unfinished.jobs > 0)
@@ -393,7 +402,7 @@ take_failed(BbmClaim *claim, TimestampTz now, int others, bool locked)
 		claim->idle_until = unfinished.due;
 	}
 	else if (locked)
-		later(claim, TimestampTzPlusMilliseconds(now, BBM_POLL_MS), "a lock on a job whose worker is gone");
+		later_than_lock(claim, TimestampTzPlusMilliseconds(now, BBM_LOCKED_POLL_MS), "a lock on a job whose worker is gone");
 	else
 		claim->result = others > 0 ? BBM_CLAIM_OTHERS : BBM_CLAIM_DONE;
 }

@@ -15,6 +15,9 @@
 #include "target/draw.h"
 #include "target/target.h"
 
+/* The usual time between checks of a job whose row somebody has locked; the first ones are sooner. */
+#define BBM_LOCKED_POLL_MS 1000
+
 typedef enum BbmClaimResult
 {
 	BBM_CLAIM_JOB,				/* "job" is ours */

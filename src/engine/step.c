@@ -358,7 +358,8 @@ ends_instead(BbmEngine *engine, BbmTarget *target, BbmOutcome *outcome)
 
 /*
  * Is the migration to be left alone for now, with that outcome?  Either the
- * server has no room, or it has failed too often in a row.
+ * server has no room, or it has failed too often in a row, or somebody has the
+ * row of its last job locked.
  */
 static bool
 must_wait(BbmEngine *engine, BbmTarget *target, BbmOutcome *outcome)
@@ -383,6 +384,14 @@ must_wait(BbmEngine *engine, BbmTarget *target, BbmOutcome *outcome)
 	{
 		BbmReason	reason = bbm_reason(psprintf("a while, after %d errors in a row", target->failures_in_row),
 										target->throttled_until);
+
+		*outcome = bbm_wait_until(id, &reason);
+		return true;
+	}
+	/* the timer of the last check's transaction wakes us, though it is off: a check for that would start another one */
+	if (!bbm_time_has_come(GetCurrentTimestamp(), target->locked_until, BBM_LOCKED_POLL_MS))
+	{
+		BbmReason	reason = bbm_reason(target->locked_by, target->locked_until);
 
 		*outcome = bbm_wait_until(id, &reason);
 		return true;

@@ -175,6 +175,8 @@ struct BbmTarget
 	TimestampTz sums_due;		/* when to bring the sums over the jobs up to date; 0: this process is to begin */
 	TimestampTz next_poll;		/* when to check for leftover jobs; 0 with the next claim */
 	int			locked_polls;	/* how often in a row a job that is due was found locked */
+	TimestampTz locked_until;	/* it is not checked again before this */
+	const char *locked_by;
 };
 
 #endif							/* BBM_TARGET_TARGET_H */
