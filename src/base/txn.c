@@ -424,7 +424,7 @@ run_in_foreground(BbmTxnFn fn, void *arg, bool synchronous)
 	ErrorData  *volatile error = NULL;
 
 	flushes = false;
-	/* CALL itself has taken a snapshot of that isolation level: its transaction, which has done nothing, ends as it began */
+	/* CALL itself has taken a snapshot of that level: its transaction, which has done nothing, ends as it began */
 	if (IsolationUsesXactSnapshot())
 		SPI_commit();
 	SetCurrentStatementStartTimestamp();
