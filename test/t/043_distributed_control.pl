@@ -71,7 +71,7 @@ sub of_migration
 # ---- a pause while a node is down: for the others, and for that one when it is back
 
 my $of_one = $one->host . ':' . $one->port;
-my $away = qr/WARNING:  migration "slow" is paused on 1 of 2 nodes\nDETAIL:  It may go on at the others: node \Q$of_one\E: .*HINT:  bbm tells them/s;
+my $away = qr/WARNING:  migration "slow" is paused on 1 of 2 nodes\nDETAIL:  It may go on at the others: node \Q$of_one\E: .*HINT:  bbm pauses it there as soon as they answer/s;
 my $unreached = "1 of 2 nodes: $of_one";
 
 rate($slow);
@@ -423,10 +423,10 @@ table('elsewhere', 400, 1);
 $c->safe_psql('postgres', q(UPDATE elsewhere SET pad = 'bad' WHERE id % 100 = 7));
 value($c, q(SELECT bbm_update('elsewhere', 'elsewhere', 'n = n + 1 / CASE WHEN pad = ''bad'' THEN 0 ELSE 1 END', batch_size => 20, max_attempts => 1, on_error => 'split')));
 my ($its_id, $its_node, undef, $its_port) = @{ (shards_of('elsewhere'))[0] };
-my ($away) = grep { $_->port != $its_port } @worker;
+my ($without) = grep { $_->port != $its_port } @worker;
 my $middle = value($c, "SELECT ((shardminvalue::bigint + shardmaxvalue::bigint) / 2)::text FROM pg_dist_shard WHERE shardid = $its_id");
 $c->safe_psql('postgres', "SELECT citus_split_shard_by_split_points($its_id, ARRAY['$middle'], ARRAY[$its_node, $its_node], 'block_writes')");
-$away->stop;
+$without->stop;
 value($c, q(SELECT bbm_start('elsewhere')));
 like(value($c, q(SELECT bbm_wait('elsewhere', '1 min'))), qr/^finished, .* quarantined$/, 'a node without a shard is away: after a split it is done, with the rows that cannot be');
 is(value($c, q(SELECT coalesce(sum(count), 0) FROM bbm_errors('elsewhere'))), 4, '... which it shows');
@@ -434,7 +434,7 @@ $c->safe_psql('postgres', q(UPDATE elsewhere SET pad = ''));
 is(value($c, q(SELECT bbm_retry('elsewhere'))), 4, '... and tries again');
 is(value($c, q(SELECT bbm_wait('elsewhere', '1 min'))), 'finished', '... still without that node');
 once('elsewhere', 400, '... with every row once');
-$away->start;
+$without->start;
 value($c, q(SELECT bbm_drop('elsewhere')));
 
 # ---- DROP EXTENSION
