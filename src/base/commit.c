@@ -54,9 +54,10 @@ bbm_wake_at_commit(Oid owner)
 
 /*
  * Sends a notification, logs the line if there is one, and wakes the sessions
- * that wait for a state, once this transaction has committed.  It is kept until the commit, since a
- * transaction that has executed NOTIFY cannot be prepared; a prepared
- * transaction sends none, and logs none.
+ * that wait for a state, once this transaction has committed.  They are kept
+ * until then, since a transaction that has executed NOTIFY cannot be prepared,
+ * and what is rolled back must leave no line.  A prepared transaction sends
+ * none, and logs none.
  */
 void
 bbm_notify_at_commit(const char *json, const char *line)
