@@ -122,7 +122,7 @@ SELECT pg_advisory_unlock(4242);
 SELECT bbm_wait('shares 1', '1 minute'), bbm_wait('shares 2', '1 minute');
 SELECT min(n), max(n), count(*) FROM a;
 
--- a session may help a worker (without pauses for busy CPUs: a run of more than five seconds reports its progress)
+-- a session may help a worker (without pauses for busy CPUs)
 SELECT bbm_create('helped', 'a', 'UPDATE a SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 10, workers => 2,
                   settings => '{bbm.min_pace=1}', start => true) > 0 AS created;
 CALL bbm_run('helped');

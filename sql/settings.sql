@@ -7,7 +7,11 @@ SELECT name, boot_val, unit, context, vartype, min_val, max_val FROM pg_settings
 SELECT name, short_desc, extra_desc FROM pg_settings WHERE name LIKE 'bbm.%' ORDER BY name;
 SELECT name FROM pg_settings WHERE name LIKE 'bbm.%' AND (short_desc IS NULL OR category <> 'Customized Options');
 
+-- what only the session sees is the session's
+SET bbm.progress_interval = '1 min';
+RESET bbm.progress_interval;
 \set VERBOSITY sqlstate
+SET bbm.progress_interval = -1;
 -- one value for the server: a session gives itself no more
 SET bbm.enabled = off;
 SET bbm.max_workers = 100;
@@ -66,8 +70,7 @@ SELECT bbm_wait('switched', '1 minute');
 SELECT min(n), max(n) FROM t;
 
 -- finished neighbours are merged into one row, which says how many it stands for;
--- without pauses, as bbm_run reports what takes longer than five seconds
--- and alone: a merge comes once in so many jobs of a process, and a worker would do some of them
+-- without pauses, and alone: a merge comes once in so many jobs of a process, and a worker would do some of them
 ALTER SYSTEM SET bbm.enabled = off;
 ALTER SYSTEM SET bbm.job_retention = 0;
 ALTER SYSTEM SET bbm.min_pace = 1;

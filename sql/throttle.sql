@@ -104,8 +104,13 @@ UPDATE batched_background_migrations SET settings = '{bbm.condition=SELECT true 
 CREATE FUNCTION writes() RETURNS boolean LANGUAGE sql AS 'INSERT INTO public.lights VALUES (true); SELECT true';
 SELECT define('writes inside', '{bbm.condition=writes()}');
 \set SHOW_CONTEXT never
+SET statement_timeout = '2500ms';
+-- reports are off
+CALL bbm_run('red');
+SET bbm.progress_interval = '1 h';
 SET statement_timeout = '4500ms';
 CALL bbm_run('red');
+RESET bbm.progress_interval;
 RESET statement_timeout;
 \set SHOW_CONTEXT errors
 -- it throttles workers, too, which say the same, of each

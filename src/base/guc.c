@@ -39,6 +39,7 @@ int			bbm_job_retention = 1000;
 int			bbm_event_retention = 90 * 24 * 60;
 int			bbm_stalled_after = 60 * 60;
 int			bbm_stale_pause_after = 7 * 24 * 60 * 60;
+int			bbm_progress_interval = 5;
 
 static int	max_blocking_time;
 static int	max_batch_time;
@@ -403,6 +404,12 @@ bbm_guc_define(void)
 							"It is checked every bbm.naptime. Zero turns it off.",
 							&bbm_stale_pause_after, 7 * 24 * 60 * 60, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	/* about what the session sees, so it is the session's */
+	DefineCustomIntVariable("bbm.progress_interval",
+							"Sets the time between two progress reports of CALL bbm_run.",
+							"Zero turns them off.",
+							&bbm_progress_interval, 5, 0, INT_MAX / 1000,
+							PGC_USERSET, GUC_UNIT_S, NULL, NULL, NULL);
 	for (int i = 0; i < BBM_SETTINGS; i++)
 		define_setting(&bbm_settings[i]);
 

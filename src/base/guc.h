@@ -23,6 +23,7 @@ extern PGDLLEXPORT int bbm_job_retention;	/* jobs, -1 keeps all */
 extern int	bbm_event_retention;	/* min, -1 keeps all */
 extern int	bbm_stalled_after;	/* s, 0 off */
 extern int	bbm_stale_pause_after;	/* s, 0 off */
+extern int	bbm_progress_interval;	/* s, 0 never; of this session */
 
 /*
  * What a migration may override.  Read the values with the functions below.

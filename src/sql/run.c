@@ -44,7 +44,6 @@
 PG_FUNCTION_INFO_V1(bbm_run);
 PG_FUNCTION_INFO_V1(bbm_launch_worker);
 
-#define BBM_PROGRESS_MS 5000
 #define BBM_POLL_MS 200
 /* a launched worker that has nothing to do occupies a process slot: for this long at most */
 #define BBM_LONGEST_IDLE_MS (60 * 60 * 1000)
@@ -141,18 +140,27 @@ goes_on(const RunState *state, const char *name)
 	}
 }
 
+/* Is a report due, as the last one was made at reported_at? */
+static bool
+report_is_due(TimestampTz now, TimestampTz reported_at)
+{
+	int64		interval = bbm_progress_interval * INT64CONST(1000);
+
+	return interval > 0 && bbm_time_has_come(now, TimestampTzPlusMilliseconds(reported_at, interval), interval);
+}
+
 /* Reports what the migration waits for, once that has lasted a while and then from time to time. */
 static void
-report_wait(const BbmEngine *engine, const char *name, TimestampTz *report_at)
+report_wait(const BbmEngine *engine, const char *name, TimestampTz *reported_at)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (!bbm_time_has_come(now, *report_at, BBM_PROGRESS_MS) ||
+	if (!report_is_due(now, *reported_at) ||
 		now < TimestampTzPlusMilliseconds(engine->wait.since, BBM_REPORT_WAIT_MS))
 		return;
 	ereport(NOTICE,
 			(errmsg("migration \"%s\" waits: %s", name, engine->wait.reason.text)));
-	*report_at = TimestampTzPlusMilliseconds(now, BBM_PROGRESS_MS);
+	*reported_at = now;
 }
 
 #define BBM_CANCELLED_DETAIL "Migration \"%s\" stays started; a batch in flight was requeued."
@@ -173,7 +181,7 @@ cancelled(void *name)
  * batch that is tried again looks like one that runs.
  */
 static void
-report_progress(const RunState *state, const char *name, TimestampTz *report_at)
+report_progress(const RunState *state, const char *name, TimestampTz *reported_at)
 {
 	const BbmProgress *progress = &state->progress;
 
@@ -182,7 +190,7 @@ report_progress(const RunState *state, const char *name, TimestampTz *report_at)
 				(errmsg("migration \"%s\": %s percent, " INT64_FORMAT " rows, " INT64_FORMAT " jobs",
 						name, progress->percent, progress->rows, progress->jobs),
 				 progress->last_error ? errdetail("The last error was: %s", progress->last_error) : 0));
-	*report_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_PROGRESS_MS);
+	*reported_at = GetCurrentTimestamp();
 }
 
 /* Drives the engine until the migration has ended. */
@@ -190,14 +198,13 @@ static void
 drive(BbmEngine *engine, RunState *state, char *name)
 {
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = cancelled, .arg = name};
-	TimestampTz report_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_PROGRESS_MS);
-	TimestampTz report_wait_at = 0;
+	TimestampTz reported_at = GetCurrentTimestamp();
+	TimestampTz wait_reported_at = 0;
 
 	error_context_stack = &callback;
 	for (;;)
 	{
 		TimestampTz due;
-		TimestampTz now;
 		BbmStepResult result;
 
 		CHECK_FOR_INTERRUPTS();
@@ -215,22 +222,21 @@ drive(BbmEngine *engine, RunState *state, char *name)
 					 errhint(BBM_CANCELLED_HINT)));
 		if (result == BBM_STEP_WORKED)
 		{
-			now = GetCurrentTimestamp();
-			if (!bbm_time_has_come(now, report_at, BBM_PROGRESS_MS))
+			if (!report_is_due(GetCurrentTimestamp(), reported_at))
 				continue;
 			run_or_throw(read_state, state);
-			report_progress(state, name, &report_at);
+			report_progress(state, name, &reported_at);
 			continue;
 		}
 
 		if (engine->throttled)
-			report_wait(engine, name, &report_wait_at);
+			report_wait(engine, name, &wait_reported_at);
 		/* nothing to do for us now: it has ended, or others run what is left, or a retry is not due */
 		run_or_throw(read_state, state);
 		if (!goes_on(state, name))
 			break;
-		if (!engine->throttled && bbm_time_has_come(GetCurrentTimestamp(), report_at, BBM_PROGRESS_MS))
-			report_progress(state, name, &report_at);
+		if (!engine->throttled && report_is_due(GetCurrentTimestamp(), reported_at))
+			report_progress(state, name, &reported_at);
 		due = Min(due, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_POLL_MS));
 		bbm_sleep(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due), BBM_WAIT_OTHERS);
 	}
