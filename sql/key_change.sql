@@ -187,6 +187,27 @@ SELECT bbm_update('replaced in all', 'q', 'v = v + 1', batch_size => 50) > 0 AS 
 CALL bbm_run('replaced in all');
 SELECT v, count(*) FROM q GROUP BY v;
 DROP TABLE q;
+-- ... nor does a rule that a partition gets while the partitions are done one by one
+CREATE TABLE q (id int PRIMARY KEY, v int NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
+CREATE TABLE q1 PARTITION OF q FOR VALUES FROM (1) TO (1000);
+INSERT INTO q SELECT generate_series(1, 100);
+CREATE TABLE gate (open boolean);
+CREATE FUNCTION passes(id int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    IF id = 51 AND NOT EXISTS (SELECT FROM gate) THEN
+        RAISE EXCEPTION 'the gate is closed';
+    END IF;
+    RETURN 1;
+END $$;
+SELECT bbm_update('rule later', 'q', 'v = v + passes(id)', batch_size => 10, max_value => 200, max_attempts => 1) > 0 AS created;
+CALL bbm_run('rule later');
+CREATE TRIGGER away BEFORE UPDATE ON q1 FOR EACH ROW EXECUTE FUNCTION next_batch();
+CREATE RULE no_update AS ON UPDATE TO q1 DO INSTEAD NOTHING;
+INSERT INTO gate VALUES (true);
+CALL bbm_run('rule later');
+SELECT partition_order FROM batched_background_migrations WHERE name = 'rule later';
+SELECT v, count(*) FROM q GROUP BY v ORDER BY v;
+DROP TABLE q, gate;
 -- a trigger of one partition
 CREATE TABLE p (id int NOT NULL, v int NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
 CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (1) TO (51);
@@ -239,4 +260,4 @@ DROP TABLE child;
 DROP TABLE g, identities, parent, chain, round_trip, between_them, up, parts, links, words, t, p;
 DROP DOMAIN word;
 DROP VIEW at_work;
-DROP FUNCTION away, comes, held, away_within, away_back, next_batch, wait_for;
+DROP FUNCTION away, comes, held, away_within, away_back, next_batch, passes, wait_for;

@@ -358,6 +358,21 @@ SELECT n, count(*) FROM c GROUP BY n;
 DROP TABLE c;
 DROP TYPE renamed;
 DROP DOMAIN stairs;
+-- ... and where its operators go elsewhere in the midst of a run
+ALTER EXTENSION citext SET SCHEMA ext;
+CALL started('k ext.citext PRIMARY KEY', '100 + x');
+TRUNCATE stop_at;
+CREATE FUNCTION moves() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF new.id = 5 THEN ALTER EXTENSION citext SET SCHEMA elsewhere; END IF;
+    RETURN new;
+END $$;
+CREATE TRIGGER moves BEFORE UPDATE ON c FOR EACH ROW EXECUTE FUNCTION moves();
+CALL bbm_run('m');
+SELECT n, count(*) FROM c GROUP BY n;
+SELECT max(attempts) AS attempts, sum(requeued) AS requeued FROM bbm_jobs('m');
+DROP TABLE c;
+DROP FUNCTION moves;
 ALTER EXTENSION citext SET SCHEMA ext;
 DROP SCHEMA elsewhere;
 -- arrays with nulls, whatever array_nulls is

@@ -140,11 +140,11 @@ has_instead_rule(Oid relid, bool conditional)
 	return has;
 }
 
-/* The table that the statement for a partition, or (whole) for all of them, names: the rules of no other one apply. */
+/* The table that the statement for a partition, or for the table itself, names: the rules of no other one apply. */
 static Oid
-named_table(const BbmTarget *target, Oid relid, bool whole)
+named_table(const BbmTarget *target, Oid relid)
 {
-	return whole || (target->has_partitions && (target->as_owner || target->moves_rows)) ? target->relid : relid;
+	return target->has_partitions && (target->as_owner || target->moves_rows) ? target->relid : relid;
 }
 
 /* The caller may have no lock on it; of the triggers it is only checked whether there are any. */
@@ -175,7 +175,7 @@ bbm_could_change_key(const BbmTarget *target, Oid relid, bool whole)
 	could = has_row_trigger(relid);
 	foreach(cell, whole && !could ? bbm_partitions_list(target->relid) : NIL)
 		could |= has_row_trigger(lfirst_oid(cell));
-	return could && !has_instead_rule(named_table(target, relid, whole), false);
+	return could && !has_instead_rule(named_table(target, relid), false);
 }
 
 /* The server returns nothing of an UPDATE that a rule replaces for some rows, so that its keys cannot be checked. */
@@ -333,7 +333,7 @@ partition_resolve(BbmTarget *target, BbmPartition *partition, Relation rel)
 	if (target->strategy->has_key)
 		check_may_read(target, partition);
 	partition->checks_key = bbm_could_change_key(target, partition->relid, partition->as_one_table);
-	named = named_table(target, partition->relid, partition->as_one_table);
+	named = named_table(target, partition->relid);
 	if (partition->checks_key && has_instead_rule(named, true))
 		key_cannot_be_checked(named);
 	if (partition->as_one_table)
