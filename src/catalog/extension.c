@@ -192,9 +192,10 @@ check_tables(BbmCatalog *now, Oid schema)
 	now->totals_key = find_index(now, BBM_TOTALS, "migration_id", NULL);
 	if (now->flaw == NULL && now->owner != now->owners[BBM_JOBS])
 	{
+		/* no role, where DROP EXTENSION commits in the midst of this */
 		now->flaw = psprintf("Table \"%s\" belongs to role \"%s\", and table \"%s\" to role \"%s\".",
-							 MIGRATIONS_TABLE, GetUserNameFromId(now->owner, false), JOBS_TABLE,
-							 GetUserNameFromId(now->owners[BBM_JOBS], false));
+							 MIGRATIONS_TABLE, bbm_role_name(now->owner), JOBS_TABLE,
+							 bbm_role_name(now->owners[BBM_JOBS]));
 		now->flaw_hint = "Give both to the same role with ALTER TABLE ... OWNER TO.";
 	}
 }
@@ -428,7 +429,7 @@ bbm_catalog_check_trust(Oid role)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("migrations of role \"%s\" do not run in this database", bbm_role_name(role)),
 				 errdetail("The tables of extension \"bbm\" belong to role \"%s\", which can write any row of them and must not act for it.",
-						   GetUserNameFromId(owner, false)),
+						   bbm_role_name(owner)),
 				 errhint("Give the tables to a superuser, or to a member of the role.")));
 }
 

@@ -27,6 +27,7 @@
 #include "utils/rel.h"
 
 #include "base/guc.h"
+#include "base/point.h"
 #include "base/shmem.h"
 #include "base/txn.h"
 #include "catalog/extension.h"
@@ -520,6 +521,7 @@ bbm_shards_sync(PG_FUNCTION_ARGS)
 	bbm_guc_set("lock_timeout", BBM_SYNC_LOCK_TIMEOUT, true);
 	SPI_connect();
 	check_record(record);
+	BBM_POINT("shards-asked");
 	/* somebody has dropped the extension here; the end of what is left needs no record */
 	if (strcmp(action, "end") != 0 && !bbm_shard_record_is_here(GetUserId(), record))
 		;

@@ -203,6 +203,53 @@ sub finishes
 	record_complete('split_reported', $id, '... when the record has its parts');
 }
 
+# The statement that moves a shard from one node to another one.
+sub move_to
+{
+	my ($shard, $from, $to) = @_;
+	return sprintf q(SELECT citus_move_shard_placement(%d, '%s', %d, '%s', %d, 'block_writes')), $shard, $from->host, $from->port, $to->host, $to->port;
+}
+
+# Two nodes are asked about their shards: one has answered before the statement is run on the coordinator, the other one after that.
+sub between_answers
+{
+	my ($first, $second, $statement) = @_;
+	my ($pid) = stands($first, 'shards-asked');
+	stands($second, 'shards-asked');
+	release($first, 'shards-asked');
+	ok($first->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid AND state = 'active'"), 'one node has answered');
+	value($c, $statement);
+	return release($second, 'shards-asked');
+}
+
+# engine/cluster.c: a shard moves while the nodes are asked, and is reported by both nodes, or by none.
+for my $by (qw(both none))
+{
+	my $table = "reported_by_$by";
+	table($table, 400, 2);
+	my ($shard, undef, undef, $port) = @{ (shards_of($table))[0] };
+	my ($from) = grep { $_->port == $port } @worker;
+	my ($to) = grep { $_->port != $port } @worker;
+	my $id = define_migration($table);
+	works($from, 'off');
+	no_workers($from);
+	start_migration($c, $table);
+	ok($c->poll_query_until('postgres', "SELECT count(*) = 1 FROM bbm_internal.bbm_shards_$id WHERE kind = 'shard' AND state = 'finished'"), 'one of two shards is done');
+	# both are asked at once, and stop
+	arm($c, 'cluster-reported', migration => $id);
+	stands($c, 'cluster-reported');
+	arm($_, 'shards-asked') foreach @worker;
+	release($c);
+	stands($_, 'shards-asked') foreach @worker;
+	arm($c, 'cluster-decides', migration => $id);
+	between_answers($by eq 'both' ? ($from, $to) : ($to, $from), move_to($shard, $from, $to));
+	stands($c, 'cluster-decides');
+	is(value($c, "SELECT status FROM bbm_status('$table')"), 'running', "the other one moves, and is reported by $by: it is not finished");
+	release($c);
+	finishes($table, '... but when the shard is done');
+	works($from, 'on');
+}
+
 # engine/cluster.c: the coordinator locks all shards, and waits for one that is being moved, say, while another one is split.
 # Citus then does not find that, which is no reason to fail; nor is it when nobody can say just then whether shards have moved.
 for my $cancelled (0, 1)
@@ -360,6 +407,32 @@ for my $point ('parts-begin', 'parts-listed', 'parts-copied')
 	works($_, 'on') foreach @worker;
 	is(value($c, "SELECT bbm_wait('$table', '3 min')"), 'finished', 'the node crashes when one of them is done, and finishes');
 	once($table, 200, '... with every row once');
+}
+
+# catalog/shard_control.c: a pause writes the rows of each shard, as a node does not answer; a shard moves while the others say
+# which they have, and is said by none.  (The last one here: the node has lost its record.)
+{
+	my $table = 'paused_moving';
+	my $property = sprintf q(SELECT citus_set_node_property('%s', %d, 'shouldhaveshards', true)), $c->host, $c->port;
+	my ($from, $lost) = @worker;
+	value($c, $property);
+	rate(2);
+	table($table, 600, 3);
+	my $id = define_migration($table);
+	start_migration($c, $table);
+	ok($_->poll_query_until('postgres', q(SELECT count(*) > 0 FROM batched_background_migrations WHERE shard_id <> 0 AND status = 4)), 'each node is at work on a shard') foreach @node;
+	$lost->safe_psql('postgres', 'SET citus.enable_ddl_propagation = off; DROP EXTENSION bbm CASCADE');
+	# nobody else asks
+	works($c, 'off');
+	no_workers($c);
+	my ($shard) = map { $_->[0] } grep { $_->[3] == $from->port } shards_of($table);
+	arm($_, 'shards-asked') foreach $c, $from;
+	my $pause = background($c, 'postgres', q(SET application_name = 'act'), "SELECT bbm_pause('$table')");
+	between_answers($c, $from, move_to($shard, $from, $c));
+	like((finish_background($pause))[1], qr/^WARNING:  migration "$table" is paused on 1 of 2 nodes\n/, '... a pause is not for the node that has lost its record');
+	my $active = sprintf q(run_command_on_shards('bbm_internal.bbm_shards_%d', $q$SELECT count(*) FROM %%s WHERE kind = 'control' AND active$q$)), $id;
+	is(value($c, "SELECT count(*), sum(result::integer) FROM $active WHERE success"), '2|0', '... but for each shard of the others, also the one that has moved');
+	ok($from->poll_query_until('postgres', q(SELECT count(*) = 0 FROM batched_background_migrations WHERE status IN (1, 4))), '... none of which goes on');
 }
 
 log_clean($_) foreach @node;
