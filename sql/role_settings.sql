@@ -6,7 +6,7 @@
 CREATE ACCESS METHOD regress_bbm_am TYPE TABLE HANDLER heap_tableam_handler;
 SET default_table_access_method = regress_bbm_am;
 DO $$ BEGIN SET standard_conforming_strings = off; EXCEPTION WHEN OTHERS THEN NULL; END $$;
-SET escape_string_warning = on;
+DO $$ BEGIN SET escape_string_warning = on; EXCEPTION WHEN OTHERS THEN NULL; END $$;
 CREATE EXTENSION bbm;
 RESET ALL;
 SELECT c.oid::regclass FROM pg_class c JOIN pg_am a ON a.oid = c.relam WHERE amname = 'regress_bbm_am';
