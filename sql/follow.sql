@@ -6,7 +6,7 @@
 CREATE EXTENSION bbm;
 -- alone: no background worker takes a hand in it
 ALTER SYSTEM SET bbm.enabled = off;
--- a run of more than five seconds reports its progress: without pauses for busy CPUs none takes so long
+-- without pauses for busy CPUs
 ALTER SYSTEM SET bbm.min_pace = 1;
 ALTER SYSTEM SET bbm.retry_delay = '10 ms';
 SELECT pg_reload_conf();

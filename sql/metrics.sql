@@ -3,7 +3,7 @@
 --
 
 CREATE EXTENSION bbm;
--- without pacing pauses, as bbm_run reports what takes longer than five seconds
+-- without pauses for busy CPUs
 ALTER SYSTEM SET bbm.min_pace = 1;
 ALTER SYSTEM SET bbm.job_retention = 0;
 ALTER SYSTEM SET bbm.retry_delay = '1ms';

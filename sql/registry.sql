@@ -62,7 +62,6 @@ SELECT pg_reload_conf();
 \c -
 INSERT INTO batched_background_migrations (name, max_value, batch_size, job_signature_name, table_name, column_name)
 VALUES ('kept', 1000, 2, 'UPDATE many SET n = n + 1 WHERE id BETWEEN $1 AND $2', 'public.many', 'id');
--- a run of more than five seconds reports its progress
 SET client_min_messages = warning;
 CALL bbm_run('kept');
 SELECT least(count(*) * m.batch_size, 1000) AS done FROM batched_background_migration_jobs j

@@ -106,6 +106,7 @@ SELECT define('writes inside', '{bbm.condition=writes()}');
 \set SHOW_CONTEXT never
 SET statement_timeout = '2500ms';
 -- reports are off
+SET bbm.progress_interval = 0;
 CALL bbm_run('red');
 SET bbm.progress_interval = '1 h';
 SET statement_timeout = '4500ms';
