@@ -344,7 +344,12 @@ bbm_worker_id_acquire(Oid lock_class)
 	}
 }
 
-/* A job may have released it with pg_advisory_unlock_all: take it again. */
+/*
+ * A job may have released it with pg_advisory_unlock_all: take it again.  What
+ * refuses it is another process's look whether we are alive, for a moment; that
+ * one may take over a job of ours, which claim_epoch then tells us.  The end of
+ * the next batch takes it.
+ */
 void
 bbm_worker_id_keep(Oid lock_class, int32 worker_id)
 {

@@ -110,6 +110,14 @@ free_slots(bool works, TimestampTz now)
 	return n;
 }
 
+/* When a worker may be started for it: not before its back-off has ended, unless the clock was set back since. */
+static TimestampTz
+due_of(const BbmWorkRequest *request, TimestampTz now)
+{
+	return bbm_time_has_come(now, request->not_before, BBM_LAST_BACKOFF_MS) ? request->due :
+		Max(request->due, request->not_before);
+}
+
 /*
  * Is there due work for which all slots are taken, and should this worker exit
  * for it?  One that waits ("works" is false) exits in favour of any other that
@@ -137,7 +145,7 @@ bbm_slot_is_wanted(bool works)
 		BbmWorkRequest *request = &bbm_shared->requests[i];
 		Share		other;
 
-		if (!request->in_use || request->due > now || request->not_before > now ||
+		if (!request->in_use || due_of(request, now) > now ||
 			(request->database == mine->database && request->owner == mine->owner))
 			continue;
 		other = share_of(request->database, request->owner);
@@ -192,8 +200,7 @@ bbm_request_next(Oid *database, Oid *owner, bool *needed, TimestampTz *wait)
 	LWLockAcquire(bbm_shared->lock, LW_SHARED);
 	bbm_each_request(request)
 	{
-		TimestampTz when = bbm_time_has_come(now, request->not_before, BBM_LAST_BACKOFF_MS) ?
-			request->due : Max(request->due, request->not_before);
+		TimestampTz when = due_of(request, now);
 		Share		share;
 		int			order;
 
