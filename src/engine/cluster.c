@@ -151,6 +151,7 @@ typedef struct Led
 	int64		id;
 	TimestampTz started_at;		/* the row that the nodes were asked to start ... */
 	bool		held;			/* ... which some of them could not do */
+	char	   *missed;			/* nodes that did not hear it, as in a report; NULL: none */
 	TimestampTz sums_due;		/* 0: they have not been made */
 } Led;
 
@@ -195,6 +196,35 @@ action(const BbmMigration *migration)
 		return "go on";
 	before->started_at = migration->updated_at;
 	return "start";
+}
+
+/* Nodes that did not answer have not started what had failed there. */
+static void
+note_missed(const BbmMigration *migration, const BbmClusterReport *report)
+{
+	Led		   *before = led(migration->id);
+
+	if (before->missed)
+		pfree(before->missed);
+	before->missed = report->silent_nodes ? MemoryContextStrdup(TopMemoryContext, report->silent_nodes) : NULL;
+}
+
+/*
+ * Is a node back that did not hear that the migration was started?  What has
+ * failed there had failed before.  All are asked to start again, once: while it
+ * is away, what fails on the others counts.
+ */
+static bool
+is_started_late(const ClusterStep *step)
+{
+	Led		   *before = led(step->migration->id);
+
+	if (before->missed == NULL || step->report.silent > 0)
+		return false;
+	pfree(before->missed);
+	before->missed = NULL;
+	before->held = true;
+	return true;
 }
 
 static void
@@ -266,6 +296,7 @@ poll_nodes(void *arg)
 {
 	ClusterStep *step = arg;
 	const BbmMigration *migration = step->migration;
+	const char *what;
 	MemoryContext old;
 
 	if (!may_ask(step))
@@ -280,9 +311,11 @@ poll_nodes(void *arg)
 	check_name(migration);
 	old = MemoryContextSwitchTo(step->context);
 	step->places = bbm_shard_places(migration->table_oid);
-	bbm_cluster_ask(GetUserId(), NULL,
-					bbm_shards_sync_command(migration->shard_record, migration->table_name, action(migration)),
+	what = action(migration);
+	bbm_cluster_ask(GetUserId(), NULL, bbm_shards_sync_command(migration->shard_record, migration->table_name, what),
 					&step->report);
+	if (strcmp(what, "start") == 0)
+		note_missed(migration, &step->report);
 	BBM_POINT("cluster-reported");
 	bbm_cluster_state(migration->shard_record, migration->table_oid, step->report.shards, &step->state);
 	/* what follows is about all shards; a node that does not answer may have none of them */
@@ -416,7 +449,7 @@ decide(void *arg)
 		bbm_shard_errors_show(migration->id, step->errors);
 	keep_books(step);
 	release_held(step);
-	if (has_failed(step))
+	if (has_failed(step) && !is_started_late(step))
 	{
 		if (state->failed > state->not_right)
 			fail(step);

@@ -320,6 +320,29 @@ is(value($c, q(SELECT count(*) FROM batched_background_migrations)), 0, '... whi
 recover();
 is(value($_, q(SELECT count(*) FROM pg_class WHERE relname ~ '^bbm_shards_')), 0, 'nothing of it is left on ' . $_->name) foreach @node;
 
+# A node is away while the others are asked to start again what has failed: what had failed there is not news.
+{
+	my $table = 'started_late';
+	table($table, 400, 2);
+	my ($shard, undef, undef, $port) = @{ (shards_of($table))[0] };
+	my ($away) = grep { $_->port == $port } @worker;
+	value($c, "UPDATE $table SET pad = 'bad' WHERE id = (SELECT min(id) FROM $table WHERE get_shard_id_for_distribution_column('$table', id) = $shard)");
+	define_picky($table, ', start => true');
+	ends($table, 'failed', 'a row cannot be done');
+	value($c, "UPDATE $table SET pad = ''");
+	works($c, 'off');
+	no_workers($c);
+	value($c, "SELECT bbm_start('$table')");
+	$away->stop('fast');
+	works($c, 'on');
+	ok($c->poll_query_until('postgres', "SELECT waiting_on LIKE '1 of % nodes that do not answer%' FROM bbm_status_detail('$table')"), '... the row is corrected, and its node away when the nodes are asked to start');
+	$away->start;
+	ends($table, 'finished', '... it is back, and starts, too');
+	is(value($c, "SELECT count(*) FROM bbm_events WHERE name = '$table' AND event = 'failed'"), 1, '... and fails nothing once more');
+	once($table, 400, '... with every row once');
+	value($c, "SELECT bbm_drop('$table')");
+}
+
 foreach my $each (@node)
 {
 	is(value($each, q(SELECT count(*) FROM batched_background_migrations)), 0, 'nothing is left on ' . $each->name);
