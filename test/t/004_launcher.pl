@@ -224,7 +224,9 @@ $node->poll_query_until('postgres', q(SELECT jobs_finished > 20 FROM bbm_status_
 
 counter_table($node, 'same', 100);
 define($node, 'same owner', 'same', batch_size => 20, start => 'true');
+my $jobs = value($node, q(SELECT jobs_finished FROM bbm_status_detail('large')));
 finished($node, 'same owner', 'a small migration of the same owner finishes while the large one runs');
+cmp_ok(value($node, q(SELECT jobs_finished FROM bbm_status_detail('large'))) - $jobs, '<', 100, '... in turns with it');
 
 counter_table($node, 'mine', 100);
 value($node, 'ALTER TABLE mine OWNER TO somebody');
