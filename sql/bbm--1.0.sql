@@ -744,7 +744,7 @@ COMMENT ON FUNCTION bbm_internal.bbm_is_copy IS
 CREATE FUNCTION bbm_internal.bbm_waiting_on(id bigint, owner_oid oid) RETURNS text
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION bbm_internal.bbm_waiting_on IS
-    'what an active migration waits for, for a lock with the processes that block it; NULL while a worker runs it';
+    'what an active migration waits for, for a lock with the processes that block it; NULL if it waits for nothing';
 
 CREATE FUNCTION bbm_internal.bbm_progress(
     id bigint, owner_oid oid, total bigint,
@@ -1131,7 +1131,7 @@ CREATE VIEW @extschema@.bbm_migration_metrics (
     failures, quarantined, jobs_running, jobs_failed, last_progress_at
 ) WITH (security_barrier) AS
     SELECT m.name, m.status, j.rows, j.keys,
-           CASE WHEN m.status = 2 THEN j.keys ELSE greatest(m.total_tuple_count, j.all_keys) END,
+           CASE WHEN m.status = 2 THEN j.keys ELSE greatest(m.total_tuple_count, nullif(j.all_keys, 0)) END,
            bbm_internal.bbm_batch_bounds(), j.batches[:10], j.batches[11],
            j.seconds, j.wal_bytes, j.failures,
            (SELECT count(*) FROM @extschema@.bbm_row_errors e WHERE e.migration_id = m.id),
@@ -1493,7 +1493,7 @@ COMMENT ON COLUMN @extschema@.batched_background_migrations.job_search_path IS
     'search_path of the job; pg_temp always comes last';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.job_settings IS
     'settings that the meaning of the job''s text depends on, each as name=value, as the defining session had them';
-COMMENT ON COLUMN @extschema@.batched_background_migrations.owner IS 'role that the job runs as; recorded by bbm';
+COMMENT ON COLUMN @extschema@.batched_background_migrations.owner IS 'role that the job runs as; the one that defines the migration, unless another is given';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.owner_oid IS 'OID of that role; recorded by bbm';
 COMMENT ON COLUMN @extschema@.batched_background_migrations.origin IS
     'system identifier and database OID where it was started; in a cloned or restored database it does not run until it is started there';
@@ -1786,7 +1786,7 @@ COMMENT ON COLUMN @extschema@.bbm_requeue_metrics.requeues IS 'how often; a coun
 COMMENT ON VIEW @extschema@.bbm_wait_metrics IS
     'for how long each migration was throttled since the server started, by signal; for exporters';
 COMMENT ON COLUMN @extschema@.bbm_wait_metrics.migration IS 'name of the migration';
-COMMENT ON COLUMN @extschema@.bbm_wait_metrics.reason IS 'signal, as bbm_throttle() names it; or pace: the pauses between batches, of all workers together';
+COMMENT ON COLUMN @extschema@.bbm_wait_metrics.reason IS 'signal, as bbm_throttle() names it; rates: how much of its rates the migration has used could not be read; or pace: the pauses between batches, of all workers together';
 COMMENT ON COLUMN @extschema@.bbm_wait_metrics.seconds IS 'for how long; a counter';
 COMMENT ON COLUMN @extschema@.bbm_wait_metrics.now IS 'is it throttled by that signal now?';
 

@@ -29,6 +29,7 @@ $$;
 
 -- a job a batch, and merged as it goes on
 SELECT bbm_create('single', 'items', 'UPDATE items SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 2) > 0 AS created;
+SELECT keys_total IS NULL AS not_known_yet FROM bbm_migration_metrics WHERE migration = 'single';
 CALL bbm_run('single');
 SELECT count(*) < 500 AS merged, sum(merged_jobs) AS jobs FROM batched_background_migration_jobs;
 SELECT * FROM metrics('single');
