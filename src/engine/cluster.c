@@ -151,7 +151,7 @@ typedef struct Led
 	int64		id;
 	TimestampTz started_at;		/* the row that the nodes were asked to start ... */
 	bool		held;			/* ... which some of them could not do */
-	char	   *missed;			/* nodes that did not hear it, as in a report; NULL: none */
+	bool		missed;			/* ... or some of them did not hear */
 	TimestampTz sums_due;		/* 0: they have not been made */
 } Led;
 
@@ -198,17 +198,6 @@ action(const BbmMigration *migration)
 	return "start";
 }
 
-/* Nodes that did not answer have not started what had failed there. */
-static void
-note_missed(const BbmMigration *migration, const BbmClusterReport *report)
-{
-	Led		   *before = led(migration->id);
-
-	if (before->missed)
-		pfree(before->missed);
-	before->missed = report->silent_nodes ? MemoryContextStrdup(TopMemoryContext, report->silent_nodes) : NULL;
-}
-
 /*
  * Is a node back that did not hear that the migration was started?  What has
  * failed there had failed before.  All are asked to start again, once: while it
@@ -219,10 +208,9 @@ is_started_late(const ClusterStep *step)
 {
 	Led		   *before = led(step->migration->id);
 
-	if (before->missed == NULL || step->report.silent > 0)
+	if (!before->missed || step->report.silent > 0)
 		return false;
-	pfree(before->missed);
-	before->missed = NULL;
+	before->missed = false;
 	before->held = true;
 	return true;
 }
@@ -315,7 +303,7 @@ poll_nodes(void *arg)
 	bbm_cluster_ask(GetUserId(), NULL, bbm_shards_sync_command(migration->shard_record, migration->table_name, what),
 					&step->report);
 	if (strcmp(what, "start") == 0)
-		note_missed(migration, &step->report);
+		led(migration->id)->missed = step->report.silent > 0;
 	BBM_POINT("cluster-reported");
 	bbm_cluster_state(migration->shard_record, migration->table_oid, step->report.shards, &step->state);
 	/* what follows is about all shards; a node that does not answer may have none of them */
