@@ -97,6 +97,16 @@ session_tag(Oid lock_class, int64 number, uint16 kind)
 	return tag_of(lock_class, number, kind, USER_LOCKMETHOD);
 }
 
+/* The lock of a table's claims, as LockDatabaseObject has it. */
+static LOCKTAG
+table_tag(Oid lock_class, Oid table)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, lock_class, table, LOCK_TABLE);
+	return tag;
+}
+
 /* Does another process hold a lock that conflicts?  "session": the caller needs no transaction. */
 static bool
 is_held(LOCKTAG tag, LOCKMODE mode, bool session)
@@ -167,8 +177,14 @@ bbm_lock_nodes_at_once(Oid lock_class, int64 migration_id)
 bool
 bbm_lock_for_claim_at_once(Oid lock_class, int64 migration_id, Oid table)
 {
-	return bbm_lock_migration_at_once(lock_class, migration_id) &&
-		ConditionalLockDatabaseObject(lock_class, table, LOCK_TABLE, ExclusiveLock);
+	LOCKTAG		tag = table_tag(lock_class, table);
+
+	/* not ConditionalLockDatabaseObject, which older minor releases lack */
+	if (!bbm_lock_migration_at_once(lock_class, migration_id) ||
+		LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	AcceptInvalidationMessages();
+	return true;
 }
 
 /* For a caller that has only read, and continues without the lock. */
@@ -184,7 +200,10 @@ bbm_unlock_migration(Oid lock_class, int64 migration_id)
 void
 bbm_lock_table(Oid lock_class, Oid table)
 {
-	LockDatabaseObject(lock_class, table, LOCK_TABLE, ExclusiveLock);
+	LOCKTAG		tag = table_tag(lock_class, table);
+
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	AcceptInvalidationMessages();
 }
 
 /*
