@@ -23,6 +23,18 @@ our @EXPORT = qw(
 # Why a test ended early belongs in its output, not only in its log.
 $SIG{__DIE__} = sub { diag($_[0]) if defined $^S && !$^S };
 
+# Minor releases before May 2025 leave the newline at the end of what a query of a background session says.
+if (eval { require PostgreSQL::Test::BackgroundPsql })
+{
+	my $query = \&PostgreSQL::Test::BackgroundPsql::query;
+	no warnings 'redefine';
+	*PostgreSQL::Test::BackgroundPsql::query = sub {
+		my ($output, $failed) = $query->(@_);
+		$output =~ s/\r?\n\z// if defined $output;
+		return wantarray ? ($output, $failed) : $output;
+	};
+}
+
 # A server that preloads bbm, with the extension in database postgres.  Its settings
 # of bbm are those that are shipped but for one: a failed job is tried again soon.
 # Options: conf (text), preload (1), extension (1), streaming (0), start (1), initdb (its options),
