@@ -415,7 +415,8 @@ value($node, q(CREATE FUNCTION pins(lo bigint, hi bigint) RETURNS bigint LANGUAG
 define($node, 'pinned', 'pinned', job => 'pins', start => 'true');
 reach_gate($node);
 my $vacuum = background($node, 'postgres', q(SET application_name = 'vacuum'), 'VACUUM (FREEZE) pinned');
-ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'vacuum' AND wait_event_type = 'BufferPin')),
+# BufferPin, and from 19 on Buffer
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'vacuum' AND wait_event_type ~ '^Buffer')),
 	'a vacuum waits for a pin of a batch');
 is(value($node, q(SET statement_timeout = '60s'; UPDATE pinned SET n = 0 WHERE id = 50; SELECT count(*) FROM pinned)), 100, 'a statement of the application does not');
 is(value($node, q(SELECT requeued FROM bbm_status_detail('pinned'))), 0, 'nor does the batch yield for it');

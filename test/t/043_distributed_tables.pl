@@ -60,7 +60,7 @@ is(value($_, q(SELECT count(*) FROM batched_background_migrations)), 0, 'nothing
 SKIP:
 {
 	skip 'columnar tables are not offered', 1 if value($c, q(SELECT count(*) FROM pg_available_extensions WHERE name = 'citus_columnar')) eq '0';
-	$c->safe_psql('postgres', 'CREATE EXTENSION citus_columnar');
+	$c->safe_psql('postgres', 'CREATE EXTENSION IF NOT EXISTS citus_columnar');
 	$c->safe_psql('postgres', q(CREATE TABLE parted_cold PARTITION OF parted FOR VALUES FROM ('2010-01-01') TO ('2011-01-01') USING columnar));
 	refuses(q(SELECT bbm_update('x', 'parted', 'n = 1')), qr/distributed table "public\.parted".*Partition "public\.parted_cold" is not a heap/s, 'a columnar partition');
 }

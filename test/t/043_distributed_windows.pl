@@ -128,7 +128,7 @@ value($two, q(UPDATE pg_extension e SET extversion = a.default_version FROM pg_a
 SKIP:
 {
 	skip 'columnar tables are not offered', 2 if value($c, q(SELECT count(*) FROM pg_available_extensions WHERE name = 'citus_columnar')) eq '0';
-	$c->safe_psql('postgres', 'CREATE EXTENSION citus_columnar');
+	$c->safe_psql('postgres', 'CREATE EXTENSION IF NOT EXISTS citus_columnar');
 	for (1 .. 10)
 	{
 		my ($rc, undef, $stderr) = $c->psql('postgres', q(ALTER TABLE versions DROP COLUMN pad; SELECT alter_table_set_access_method('versions', 'columnar')));
