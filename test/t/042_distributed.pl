@@ -416,18 +416,6 @@ value($c, q(SELECT bbm_drop('held')));
 
 # ---- crashes, moves, a split and a rebalance
 
-sub split_shard
-{
-	my ($table) = @_;
-	my @shards = shards_of($table);
-	my $id = $shards[int(rand(@shards))][0];
-	my $at = value($c, "SELECT ((shardminvalue::bigint + shardmaxvalue::bigint) / 2)::text FROM pg_dist_shard WHERE shardid = $id");
-	my $nodes = value($c, 'SELECT string_agg(nodeid::text, \',\' ORDER BY nodeid) FROM pg_dist_node WHERE groupid > 0');
-	$c->safe_psql('postgres', "SELECT citus_split_shard_by_split_points($id, ARRAY['$at'], ARRAY[$nodes], '"
-		  . (rand() < 0.5 ? 'block_writes' : 'force_logical') . "')");
-	return;
-}
-
 sub kill_a_worker
 {
 	my $node = $worker[int(rand(@worker))];
@@ -478,7 +466,7 @@ my @acts = (
 	[ 'a move with logical replication', sub { move('busy', 'force_logical') } ],
 	[ 'a move that blocks writes', sub { move('busy', 'block_writes') } ],
 	[ 'another move that blocks writes', sub { move('busy', 'block_writes') } ],
-	[ 'a split', sub { split_shard('busy') } ],
+	[ 'a split', sub { split_shard('busy', rand() < 0.5 ? 'block_writes' : 'force_logical') } ],
 	[ 'kill -9 of a worker', \&kill_a_worker ],
 	[ 'kill -9 of another worker', \&kill_a_worker ],
 	[ 'a crash of a node', \&kill_a_node ],
