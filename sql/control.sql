@@ -35,6 +35,8 @@ SELECT * FROM fails($$SELECT bbm_wait(NULL)$$);
 SELECT * FROM fails($$SELECT * FROM bbm_throttle(NULL)$$);
 SELECT * FROM fails($$SELECT bbm_ensure_finished(NULL)$$);
 SELECT * FROM fails($$SELECT bbm_ensure_finished(VARIADIC NULL)$$);
+SELECT * FROM fails($$SELECT bbm_ensure_finished(VARIADIC '{}')$$);
+SELECT * FROM fails($$SELECT bbm_ensure_finished(VARIADIC '{NULL}')$$);
 \pset expanded off
 -- all of none
 SELECT bbm_start(), bbm_resume(), bbm_pause();

@@ -624,6 +624,13 @@ bbm_ensure_finished(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		bbm_must_not_be_null("names");
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT, &names, &nulls, &n);
+	/* a list that was computed, and came out empty, must not be taken for one of finished migrations */
+	if (n == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("names must not be empty"),
+				 errdetail("It says which migrations must be finished, and without any there is nothing to check."),
+				 errhint("Name each migration that the change relies on; bbm_status() lists those you may see.")));
 	initStringInfo(&detail);
 	initStringInfo(&hint);
 	SPI_connect();
