@@ -92,6 +92,8 @@ SELECT bbm_create('c', 't', 'UPDATE t SET n = n + 1 WHERE id BETWEEN $1 AND $2')
 SELECT bbm_wait('c', '0');
 SELECT bbm_wait('c', '50 ms');
 SELECT bbm_wait('c', '-1 s');
+SELECT bbm_wait('c', '-178000000 years');
+SELECT bbm_wait('c', '-1 month');
 SELECT bbm_wait(name => 'c', timeout => '10 ms');
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT bbm_wait('c');

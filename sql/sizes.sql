@@ -287,6 +287,11 @@ SELECT bbm_create('bad', 't', 'slow', target_duration => '1 day 1 us');
 SELECT bbm_create('bad', 't', 'slow', target_duration => '1 month');
 SELECT bbm_create('bad', 't', 'slow', min_batch_size => 0);
 SELECT bbm_create('bad', 't', 'slow', min_batch_size => 20, max_batch_size => 10);
+-- below the other's default, which is not what was given
+SELECT bbm_create('bad', 't', 'slow', max_batch_size => 4);
+SELECT bbm_create('bad', 't', 'slow', max_batch_size => 0);
+SELECT bbm_create('bad', 't', 'slow', max_batch_size => -2147483648);
+SELECT bbm_create('bad', 't', 'slow', target_duration => '-178000000 years');
 SELECT bbm_create('bad', 't', 'slow', max_batch_wal => 0);
 SELECT bbm_create('a day', 't', 'slow', target_duration => '24 hours') IS NOT NULL AS a_day;
 

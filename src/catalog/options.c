@@ -221,7 +221,8 @@ const BbmOption bbm_options[] = {
 	.hint = "Use an interval from 1 millisecond to 1 day, or NULL for batches of exactly batch_size keys."},
 	{"min_batch_size", INT4OID, BBM_HOW | BBM_REQUIRED, FIELD(int, min_batch_size), 1, PG_INT32_MAX, NULL,
 	"A batch has at least one key, and no more than max_batch_size.", "Use a number from 1 to max_batch_size."},
-	{"max_batch_size", INT4OID, BBM_HOW | BBM_REQUIRED, FIELD(int, max_batch_size)},
+	{"max_batch_size", INT4OID, BBM_HOW | BBM_REQUIRED, FIELD(int, max_batch_size), 1, PG_INT32_MAX, NULL,
+	"A batch has at least one key, and no less than min_batch_size.", "Use a number from min_batch_size to 2147483647."},
 	{"max_batch_wal", INT8OID, BBM_HOW, FIELD(int64, max_batch_wal), 1, PG_INT64_MAX, NULL,
 	"It is the WAL that a batch may write, in bytes.", "Use a positive number, or NULL for no limit."},
 	{"on_error", TEXTOID, BBM_HOW | BBM_REQUIRED, FIELD(word, on_error), .words = on_error_words,
@@ -342,8 +343,8 @@ value_text(Datum value, Oid type)
 }
 
 /* Raises the error for a value that the option may not have. */
-void
-bbm_option_refuse(const BbmOption *option, Datum value, Oid type)
+static void
+refuse(const BbmOption *option, Datum value, Oid type)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -369,7 +370,7 @@ bbm_option_check(const BbmOption *option, Datum value, Oid type)
 	else
 		allowed = number(value, type) >= option->min && number(value, type) <= option->max;
 	if (!allowed)
-		bbm_option_refuse(option, value, type);
+		refuse(option, value, type);
 }
 
 /* The value as text. */

@@ -62,7 +62,6 @@ extern const BbmOption *bbm_option_of_parameter(const char *parameter);
 extern const char *bbm_option_parameter(const BbmOption *option);
 extern char *bbm_option_names(void);
 extern const char *bbm_partition_order_word(BbmPartitionOrder order);
-extern void bbm_option_refuse(const BbmOption *option, Datum value, Oid type);
 extern void bbm_option_check(const BbmOption *option, Datum value, Oid type);
 extern char *bbm_option_value(const BbmOption *option, Datum value);
 

@@ -467,13 +467,16 @@ timeout_error(void *arg)
 	errhint("Give a shorter timeout, or none to wait without a limit.");
 }
 
-/* When a wait ends that begins at that time. */
+/* When a wait ends that begins at that time; at once with a negative timeout, however long before all timestamps. */
 static TimestampTz
 end_of_timeout(TimestampTz begins, Datum timeout)
 {
 	ErrorContextCallback callback = {.previous = error_context_stack, .callback = timeout_error};
+	Interval	zero = {0};
 	Datum		until;
 
+	if (DatumGetBool(DirectFunctionCall2(interval_lt, timeout, IntervalPGetDatum(&zero))))
+		return begins;
 	error_context_stack = &callback;
 	until = DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(begins), timeout);
 	error_context_stack = callback.previous;

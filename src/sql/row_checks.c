@@ -202,8 +202,12 @@ bbm_check_row(BbmRow row)
 	if (!check_columns(row))
 		return;
 	if (bbm_row_int(row, "min_batch_size") > bbm_row_int(row, "max_batch_size"))
-		bbm_option_refuse(bbm_option_of_column("min_batch_size"), Int32GetDatum((int32) bbm_row_int(row, "min_batch_size")),
-						  INT4OID);
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("min_batch_size is above max_batch_size"),
+				 errdetail("They are " INT64_FORMAT " and " INT64_FORMAT ".",
+						   bbm_row_int(row, "min_batch_size"), bbm_row_int(row, "max_batch_size")),
+				 errhint("Set both, as one of them may have its default; for batches of one size, give batch_size without target_duration.")));
 	check_statement_parts(row);
 	check_on_error(row);
 	if (bbm_row_int(row, "min_value") > bbm_row_int(row, "max_value"))
