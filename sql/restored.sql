@@ -87,7 +87,40 @@ UPDATE dumped SET name = 'order', id = id + 100, settings = NULL, key_order = 'p
 INSERT INTO batched_background_migrations SELECT * FROM dumped;
 SELECT key_order FROM batched_background_migrations WHERE name = 'order';
 
+-- what the server lacks that a dump was restored on: the row loads, and the migration fails when it is started, and says why
+UPDATE dumped SET name = 'locale', id = id + 100, key_order = NULL, job_settings = '{lc_time=xx_XX,TimeZone=UTC}';
+INSERT INTO batched_background_migrations SELECT * FROM dumped;
+SELECT bbm_start('locale');
+SELECT bbm_wait('locale', '1 minute');
+SELECT last_error FROM bbm_status_detail('locale');
+SELECT error_detail, error_hint FROM batched_background_migrations WHERE name = 'locale' \gx
+UPDATE batched_background_migrations SET job_settings = DEFAULT WHERE name = 'locale';
+SELECT bbm_start('locale');
+SELECT bbm_wait('locale', '1 minute');
+-- a type that the job's text names comes perhaps later
+CREATE TYPE level AS ENUM ('low', 'high');
+CREATE TABLE levels (level level PRIMARY KEY, n int NOT NULL DEFAULT 0);
+INSERT INTO levels VALUES ('low'), ('high');
+SELECT bbm_create('named', 'levels', 'UPDATE levels SET n = 1 WHERE level BETWEEN $1::level AND $2', batch_size => 1) > 0 AS defined;
+SELECT bbm_create('keyed', 'levels', 'UPDATE levels SET n = 1 WHERE level BETWEEN $1 AND $2', batch_size => 1) > 0 AS defined;
+TRUNCATE dumped;
+INSERT INTO dumped SELECT * FROM batched_background_migrations WHERE name IN ('named', 'keyed');
+SELECT bbm_drop('named'), bbm_drop('keyed');
+ALTER TYPE level RENAME TO grade;
+UPDATE dumped SET origin = '1/1', key_order = CASE name WHEN 'keyed' THEN key_order END;
+INSERT INTO batched_background_migrations SELECT * FROM dumped;
+SELECT bbm_start('named'), bbm_start('keyed');
+SELECT wait_for($$(SELECT waiting_on LIKE '%not there yet%' FROM bbm_status_detail('named'))$$);
+SELECT last_error FROM bbm_status_detail('named');
+-- that of the key is known by its name
+SELECT bbm_wait('keyed', '1 minute');
+SELECT error_message, error_detail, error_hint FROM batched_background_migrations WHERE name = 'keyed' \gx
+ALTER TYPE grade RENAME TO level;
+SELECT bbm_start('keyed');
+SELECT bbm_wait(name, '1 minute') FROM unnest(ARRAY['named', 'keyed']) name;
+
 DROP EXTENSION bbm;
-DROP TABLE t, dumped;
+DROP TABLE t, dumped, levels;
+DROP TYPE level;
 DROP FUNCTION fails, wait_for;
 DROP ROLE regress_bbm_early, regress_bbm_late;
