@@ -289,6 +289,33 @@ find_keeper(Keeper *keeper)
 	LWLockRelease(ReplicationSlotControlLock);
 }
 
+static int
+compare_pids(const void *a, const void *b)
+{
+	int			one = *(const int *) a;
+	int			other = *(const int *) b;
+
+	return (one > other) - (one < other);
+}
+
+/* The processes whose transactions keep as much as that one, in order.  Takes no lock, as find_keeper. */
+static int *
+pids_that_keep(TransactionId xid, int *n)
+{
+	int		   *pids = palloc(ProcGlobal->allProcCount * sizeof(int));
+
+	*n = 0;
+	for (uint32 i = 0; i < ProcGlobal->allProcCount; i++)
+	{
+		PGPROC	   *process = &ProcGlobal->allProcs[i];
+
+		if (keeps(process) && (process->xid == xid || process->xmin == xid))
+			pids[(*n)++] = process->pid;
+	}
+	qsort(pids, *n, sizeof(int), compare_pids);
+	return pids;
+}
+
 /*
  * When the transaction that keeps the rows began, or 0; checked at most once a
  * second.  A snapshot that was taken meanwhile has the same xmin, so of all
@@ -305,6 +332,8 @@ began(Keeper *keeper, TimestampTz now)
 	if (keeper->xid != known_xid || bbm_time_has_come(now, until, BBM_BEGAN_MS))
 	{
 		int			n;
+		int			nkeeping;
+		int		   *keeping = pids_that_keep(keeper->xid, &nkeeping);
 
 		known_xid = keeper->xid;
 		known_pid = keeper->pid;
@@ -315,18 +344,16 @@ began(Keeper *keeper, TimestampTz now)
 		for (int i = 1; i <= n; i++)
 		{
 			PgBackendStatus *status = bbm_backend_status(i);
-			PGPROC	   *process;
 
 			if (status == NULL || status->st_backendType == B_WAL_SENDER || status->st_xact_start_timestamp == 0 ||
-				(known != 0 && status->st_xact_start_timestamp >= known))
-				continue;
-			process = BackendPidGetProc(status->st_procpid);
-			if (process == NULL || !keeps(process) || (process->xid != known_xid && process->xmin != known_xid))
+				(known != 0 && status->st_xact_start_timestamp >= known) ||
+				bsearch(&status->st_procpid, keeping, nkeeping, sizeof(int), compare_pids) == NULL)
 				continue;
 			known_pid = status->st_procpid;
 			known = status->st_xact_start_timestamp;
 		}
 		pgstat_clear_backend_activity_snapshot();
+		pfree(keeping);
 	}
 	keeper->pid = known_pid;
 	return known;
