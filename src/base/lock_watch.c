@@ -253,11 +253,14 @@ tick(void)
 static void
 start_ticking(void)
 {
+	TimestampTz due;
+
 	if (ticker == MAX_TIMEOUTS)
 		ticker = RegisterTimeout(USER_TIMEOUT, tick);
-	/* an error may have turned it off */
-	if (!get_timeout_active(ticker))
-		enable_timeout_every(ticker, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_TICK_MS), BBM_TICK_MS);
+	due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BBM_TICK_MS);
+	/* an error may have turned it off; and a clock that was set back puts it off, as the server's timers go by it */
+	if (!get_timeout_active(ticker) || get_timeout_finish_time(ticker) > due)
+		enable_timeout_every(ticker, due, BBM_TICK_MS);
 }
 
 /*

@@ -10,7 +10,6 @@
 #include "utils/timestamp.h"
 
 #include "base/guc.h"
-#include "base/rates.h"
 #include "base/txn.h"
 
 /* An error that another session has caused, and that ends with what that session does: it is retried soon. */
@@ -158,7 +157,8 @@ may_be_early(const ErrorData *error, int step_code)
  * a worker waits for its cause to go away; NULL when the worker does not wait.
  * A session gets the error at once, as somebody is there.  The time to wait is
  * counted from the row: from when it was inserted, started or altered last,
- * whichever process checks.
+ * whichever process checks.  If the clock has been set back since, that may lie
+ * ahead, and the wait is longer by so much: to fail at once would be worse.
  */
 ErrorData *
 bbm_error_if_early(const BbmMigration *migration, const ErrorData *error, int step_code)
@@ -167,7 +167,7 @@ bbm_error_if_early(const BbmMigration *migration, const ErrorData *error, int st
 	ErrorData  *early;
 
 	if (!bbm_txn_in_worker() || migration->was_started || !may_be_early(error, step_code) ||
-		bbm_time_has_come(GetCurrentTimestamp(), TimestampTzPlusMilliseconds(migration->changed_at, ms), ms))
+		GetCurrentTimestamp() >= TimestampTzPlusMilliseconds(migration->changed_at, ms))
 		return NULL;
 	early = palloc(sizeof(ErrorData));
 	*early = *error;

@@ -24,6 +24,7 @@
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
 
+#include "base/clock.h"
 #include "base/commit.h"
 #include "base/locks.h"
 #include "base/next_hook.h"
@@ -113,17 +114,17 @@ release_snapshot(void)
 static void
 make_free(Oid database)
 {
-	TimestampTz start = GetCurrentTimestamp();
-	TimestampTz now = start;
+	/* not the time of day, which may be set back meanwhile */
+	double		start = bbm_clock_ms();
+	double		now = start;
 	bool		released = false;
 
 	ConditionVariablePrepareToSleep(&bbm_shared->changed);
-	while (bbm_database_ask_to_exit(database, now >= TimestampTzPlusMilliseconds(start, BBM_TERMINATE_AFTER_MS)) > 0 &&
-		   now < TimestampTzPlusMilliseconds(start, BBM_EXIT_MS))
+	while (bbm_database_ask_to_exit(database, now >= start + BBM_TERMINATE_AFTER_MS) > 0 && now < start + BBM_EXIT_MS)
 	{
 		released |= release_snapshot();
 		(void) ConditionVariableTimedSleep(&bbm_shared->changed, 100, bbm_wait_event(BBM_WAIT_EXIT));
-		now = GetCurrentTimestamp();
+		now = bbm_clock_ms();
 	}
 	ConditionVariableCancelSleep();
 	if (released)

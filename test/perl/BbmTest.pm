@@ -18,6 +18,7 @@ our @EXPORT = qw(
   bbm_node counter_table define gate reach_gate in_flight status_is finished
   once_each ranges_ok no_workers workers_gone launcher_pid worker_pid value
   background finish_background log_since log_size log_clean start_anyway poll_restarting restarted
+  set_clock start_with_clock
 );
 
 # Why a test ended early belongs in its output, not only in its log.
@@ -61,6 +62,31 @@ EOC
 	$node->safe_psql('postgres', 'CREATE EXTENSION bbm')
 	  unless defined $o{extension} && !$o{extension};
 	return $node;
+}
+
+# A clock that is so many seconds ahead, or behind, for each server that start_with_clock
+# starts: by a library between the server and the system.
+my $clock_folder;
+
+sub set_clock
+{
+	my ($seconds) = @_;
+	$clock_folder //= PostgreSQL::Test::Utils::tempdir();
+	append_to_file("$clock_folder/new", $seconds);
+	rename "$clock_folder/new", "$clock_folder/clock" or die $!;
+	return;
+}
+
+sub start_with_clock
+{
+	my ($node, $seconds) = @_;
+	set_clock($seconds // 0);
+	my $library = "$clock_folder/clock.so";
+	PostgreSQL::Test::Utils::system_or_bail('cc', '-shared', '-fPIC', '-o', $library, dirname(__FILE__) . '/../clock.c', '-ldl')
+	  unless -e $library;
+	local @ENV{qw(LD_PRELOAD BBM_TEST_CLOCK)} = ($library, "$clock_folder/clock");
+	$node->start;
+	return;
 }
 
 # One value, from whichever database.

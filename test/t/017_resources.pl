@@ -191,25 +191,9 @@ no_workers($node);
 log_clean($node, undef, $no_locks);
 $node->stop;
 
-# The clock, by a library between the server and the system.
-my $folder  = PostgreSQL::Test::Utils::tempdir;
-my $library = "$folder/clock.so";
-my $clock   = "$folder/clock";
-system_or_bail('cc', '-shared', '-fPIC', '-o', $library, "$FindBin::RealBin/../clock.c", '-ldl');
-
-sub set_clock
-{
-	append_to_file("$clock.new", $_[0]);
-	rename "$clock.new", $clock or die $!;
-	return;
-}
-
-set_clock('0');
+# A clock that is set back.
 $node = bbm_node('clock', start => 0, conf => "bbm.naptime = 1s\nbbm.retry_delay = 1s\n");
-{
-	local @ENV{qw(LD_PRELOAD BBM_TEST_CLOCK)} = ($library, $clock);
-	$node->start;
-}
+start_with_clock($node);
 value($node, 'CREATE EXTENSION bbm');
 counter_table($node, 't', 2000);
 # pg_sleep would sleep for the hour

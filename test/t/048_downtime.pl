@@ -10,30 +10,7 @@ use BbmTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-# The clock, by a library between the server and the system.
-my $folder  = PostgreSQL::Test::Utils::tempdir();
-my $library = "$folder/clock.so";
-my $clock   = "$folder/clock";
-system_or_bail('cc', '-shared', '-fPIC', '-o', $library, "$FindBin::RealBin/../clock.c", '-ldl');
-
 my $node = bbm_node('downtime', start => 0, conf => "bbm.naptime = 0\nbbm.min_pace = 1\n");
-
-# So many seconds later.
-sub set_clock
-{
-	append_to_file("$clock.new", $_[0]);
-	rename "$clock.new", $clock or die $!;
-	return;
-}
-
-# Starts the server then.
-sub start_at
-{
-	set_clock($_[0]);
-	local @ENV{qw(LD_PRELOAD BBM_TEST_CLOCK)} = ($library, $clock);
-	$node->start;
-	return;
-}
 
 sub enable
 {
@@ -43,7 +20,7 @@ sub enable
 	return;
 }
 
-start_at(0);
+start_with_clock($node, 0);
 value($node, 'CREATE EXTENSION bbm');
 counter_table($node, 't', 1000);
 # batches up to a row are done, and the next one lasts
@@ -76,7 +53,7 @@ rate_is_right(200, 1, 'before');
 value($node, 'CHECKPOINT');
 enable('off');
 $node->stop('immediate');
-start_at(3600);
+start_with_clock($node, 3600);
 rate_is_right(200, 0, 'after an hour without a server, and without a worker');
 value($node, 'UPDATE allowed SET row_id = 600');
 enable('on');
