@@ -186,12 +186,31 @@ CALL bbm_run('deletes');
 SELECT n, count(*) FROM ruled GROUP BY n;
 SELECT status, rows_done FROM bbm_status() WHERE name IN ('nothing', 'notify', 'deletes');
 
+-- a statement is checked before there is a range: no function of it is called for a bound that is NULL
+CREATE TABLE days (id bigint, day integer, n integer NOT NULL DEFAULT 0, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM (0) TO (10);
+CREATE TABLE days_2 PARTITION OF days FOR VALUES FROM (10) TO (20);
+INSERT INTO days SELECT i, i % 20 FROM generate_series(1, 40) i;
+CREATE FUNCTION day_of(id bigint) RETURNS integer LANGUAGE plpgsql STABLE AS $$
+BEGIN
+	IF id IS NULL THEN RAISE 'no id'; END IF;
+	RETURN 0;
+END $$;
+SELECT bbm_create('partitions of a day', 'days', $$UPDATE days SET n = n + 1 WHERE id >= $1 AND id <= $3 AND day >= day_of($1)
+	AND (id, day) >= ($1, $2) AND (id, day) <= ($3, $4)$$, column_name => 'id, day', batch_size => 15) > 0;
+SELECT bbm_create('from a day', 'small', $$UPDATE small SET n = -d.n FROM (SELECT * FROM days WHERE day >= day_of($1) LIMIT 50) d
+	WHERE small.id BETWEEN $1 AND $2 AND d.id = small.id$$, max_value => 40, batch_size => 15) > 0;
+CALL bbm_run('partitions of a day');
+CALL bbm_run('from a day');
+SELECT name, status, rows_done FROM bbm_status() WHERE name LIKE '% a day' ORDER BY name;
+SELECT min(n), max(n), (SELECT count(*) FROM small WHERE n = -1) AS small FROM days;
+
 -- NULL is no answer
 SELECT bbm_create('null', 'large', 'in_function', allow_full_scan => NULL);
 
 SELECT bbm_drop(name) FROM bbm_status();
-DROP TABLE large, small, grows, ruled;
-DROP FUNCTION outcome, in_function, counts, get_expensive, keeps_plan;
+DROP TABLE large, small, grows, ruled, days;
+DROP FUNCTION outcome, in_function, counts, get_expensive, keeps_plan, day_of;
 DROP EXTENSION bbm;
 ALTER SYSTEM RESET bbm.enabled;
 SELECT pg_reload_conf();

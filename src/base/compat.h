@@ -131,10 +131,55 @@ bbm_check_privileges(PlannedStmt *stmt)
 	PG_END_TRY();
 }
 
-/* 16: an executor's start that only explains needs no parameter's value. */
+/*
+ * 16: an executor's start that only explains needs no parameter's value.  Before, it computes which partitions
+ * are left out with the parameters' values, by functions perhaps that raise an error for NULL: leave out none.
+ */
 #if PG_VERSION_NUM < 160000
 #define EXEC_FLAG_EXPLAIN_GENERIC 0
+
+static inline void
+bbm_leave_out_none(Plan *plan)
+{
+	List	   *below = NIL;
+	ListCell   *cell;
+
+	if (plan == NULL)
+		return;
+	if (IsA(plan, Append))
+	{
+		((Append *) plan)->part_prune_info = NULL;
+		below = ((Append *) plan)->appendplans;
+	}
+	else if (IsA(plan, MergeAppend))
+	{
+		((MergeAppend *) plan)->part_prune_info = NULL;
+		below = ((MergeAppend *) plan)->mergeplans;
+	}
+	else if (IsA(plan, SubqueryScan))
+		bbm_leave_out_none(((SubqueryScan *) plan)->subplan);
+	foreach(cell, below)
+		bbm_leave_out_none(lfirst(cell));
+	bbm_leave_out_none(plan->lefttree);
+	bbm_leave_out_none(plan->righttree);
+}
 #endif
+
+/* The statement for a start with EXEC_FLAG_EXPLAIN_GENERIC. */
+static inline PlannedStmt *
+bbm_generic_statement(PlannedStmt *stmt)
+{
+#if PG_VERSION_NUM < 160000
+	ListCell   *cell;
+
+	/* a cached plan is not ours to change */
+	stmt = copyObject(stmt);
+	bbm_leave_out_none(stmt->planTree);
+	foreach(cell, stmt->subplans)
+		bbm_leave_out_none(lfirst(cell));
+#endif
+	return stmt;
+}
 
 /* From 17 on an extension has wait events of its own. */
 static inline uint32

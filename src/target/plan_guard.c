@@ -319,6 +319,7 @@ bbm_plan_check_start(PlannedStmt *stmt, const char *sql, int nargs, const Oid *t
 	for (int i = 0; i < nargs; i++)
 		params->params[i] = (ParamExternData) {.isnull = true, .ptype = types[i]};
 	PushActiveSnapshot(GetTransactionSnapshot());
+	stmt = bbm_generic_statement(stmt);
 	query = CreateQueryDesc(stmt, sql, GetActiveSnapshot(), InvalidSnapshot, None_Receiver, params, NULL, 0);
 	error_context_stack = &callback;
 	ExecutorCheckPerms_hook = NULL;
