@@ -66,6 +66,22 @@ FROM (SELECT * FROM functions WHERE name = 'bbm_create') f
 FULL JOIN (SELECT * FROM doc_rows WHERE section = 'bbm_create' AND tab = 1) d ON d.name = f.parameter AND type_of(d.second, d.o) = f.type
 WHERE f.name IS NULL OR d.name IS NULL ORDER BY f.i, d.n;
 
+-- how it is done is bounded by something, and may be changed by whom the page says; the rest is what is done
+CREATE VIEW how AS
+SELECT DISTINCT parameter AS name FROM functions
+WHERE name IN ('bbm_create', 'bbm_update', 'bbm_delete', 'bbm_alter') AND parameter NOT IN
+    ('name', 'new_name', 'owner', 'start', 'restart', 'if_not_exists', 'table_name', 'job', 'set', 'filter', 'row_check', 'column_name',
+     'batching_strategy', 'min_value', 'max_value', 'min_key', 'max_key');
+SELECT coalesce(h.name, d.name) AS option, h.name IS NULL AS no_such_option
+FROM (SELECT name FROM how WHERE name <> 'settings') h
+FULL JOIN (SELECT name FROM doc_rows WHERE section = 'Limits' AND tab = 2 AND name NOT IN ('idle_timeout', 'bbm_launch_worker')) d USING (name)
+WHERE h.name IS NULL OR d.name IS NULL ORDER BY 1;
+SELECT coalesce(h.name, d.name) AS option, h.name IS NULL AS no_such_option
+FROM how h
+FULL JOIN (SELECT d.name FROM doc_rows d JOIN doc_rows b ON b.n = d.n AND b.name = 'batch_size'
+           WHERE d.section = 'Plain statements' AND d.tab = 2) d USING (name)
+WHERE h.name IS NULL OR d.name IS NULL ORDER BY 1;
+
 -- columns of tables, views and what functions return
 CREATE TABLE shown (section text, tab int, of text);
 INSERT INTO shown VALUES ('bbm_status', 1, 'bbm_status'), ('bbm_status_detail', 1, 'bbm_status_detail'), ('bbm_jobs', 1, 'bbm_jobs'),
@@ -125,6 +141,6 @@ FULL JOIN (SELECT *, trim(third, ' `''') AS value FROM doc_rows WHERE section = 
 WHERE s.name IS NULL OR d.name IS NULL ORDER BY 1;
 
 DROP TABLE doc_lines, doc_rows, signatures, shown, seen;
-DROP VIEW functions;
+DROP VIEW how, functions;
 DROP FUNCTION type_of;
 DROP EXTENSION bbm;
