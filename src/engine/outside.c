@@ -51,6 +51,7 @@
 #include "utils/syscache.h"
 
 #include "base/next_hook.h"
+#include "base/point.h"
 
 /* How a batch has reached outside. */
 typedef enum Way
@@ -213,14 +214,14 @@ stays_here(Oid function)
 	/* dropped: its call fails */
 	if (!HeapTupleIsValid(tuple))
 		return true;
+	BBM_POINT("function_found");
 	stays = judge(tuple);
 	ReleaseSysCache(tuple);
-	/* the function may have been changed during the look-up */
-	if (!verdicts_are_old)
-	{
-		verdict = hash_search(verdicts, &function, HASH_ENTER, NULL);
-		verdict->stays = stays;
-	}
+	/* changed during the look-up: its language's handler may well run what it is now */
+	if (verdicts_are_old)
+		return false;
+	verdict = hash_search(verdicts, &function, HASH_ENTER, NULL);
+	verdict->stays = stays;
 	return stays;
 }
 

@@ -220,5 +220,33 @@ EOS
 	value($node, q(SELECT bbm_drop('fails_first')));
 }
 
+# engine/outside.c, stays_here: a function is replaced while the batch judges it.  The look-up of its language shows that, and the
+# handler of the language then runs what the function is by now.
+{
+	value($node, <<'EOS');
+CREATE TRUSTED LANGUAGE inside HANDLER plpgsql_call_handler;
+CREATE LANGUAGE outside HANDLER plpgsql_call_handler;
+CREATE FUNCTION judged(n integer) RETURNS integer LANGUAGE inside AS $$BEGIN RETURN n + 2; END$$;
+EOS
+	my $id = subject($node, 'judged', batch_size => 100, job => 'UPDATE judged SET n = judged(n) WHERE id BETWEEN $1 AND $2');
+	value($node, $_) for 'ALTER SYSTEM SET log_min_messages = debug1', 'SELECT pg_reload_conf()';
+	my $logged = log_size($node);
+	arm($node, 'batch-begin', migration => $id);
+	start_migration($node, 'judged');
+	stands($node, 'batch-begin');
+	# it has looked up the language before
+	value($node, 'ALTER LANGUAGE inside RENAME TO inside_again');
+	arm($node, 'function_found', migration => $id);
+	release($node, 'batch-begin');
+	stands($node, 'function_found');
+	value($node, 'CREATE OR REPLACE FUNCTION judged(n integer) RETURNS integer LANGUAGE outside AS $$BEGIN RETURN n + 1; END$$');
+	release($node);
+	finished($node, 'judged');
+	once_each($node, 'judged', 20, 'a function that is replaced while it is judged is run as it is now');
+	like(log_since($node, $logged), qr/the batch may have reached outside of this server by function public\.judged\(integer\)/,
+		'... and the batch counts as one that has reached outside');
+	value($node, $_) for 'ALTER SYSTEM RESET log_min_messages', 'SELECT pg_reload_conf()';
+}
+
 log_clean($node);
 done_testing();
