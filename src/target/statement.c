@@ -213,6 +213,7 @@ bbm_statement_partition_column(Oid relid, const Bitmapset *columns)
 		}
 		relation_close(rel, AccessShareLock);
 	}
+	BBM_POINT("levels_checked");
 	return found;
 }
 

@@ -248,5 +248,31 @@ EOS
 	value($node, $_) for 'ALTER SYSTEM RESET log_min_messages', 'SELECT pg_reload_conf()';
 }
 
+# target/statement.c, bbm_statement_partition_column: a level of partitions whose key the statement changes is attached after the check.
+{
+	value($node, <<'EOS');
+CREATE TABLE levels (id bigint NOT NULL, region integer NOT NULL, n integer NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
+CREATE INDEX ON levels (id);
+CREATE TABLE levels_1 PARTITION OF levels FOR VALUES FROM (0) TO (100);
+CREATE TABLE levels_2 (LIKE levels INCLUDING DEFAULTS) PARTITION BY LIST (region);
+CREATE TABLE levels_2_1 PARTITION OF levels_2 FOR VALUES IN (1);
+CREATE TABLE levels_2_2 PARTITION OF levels_2 FOR VALUES IN (2);
+INSERT INTO levels SELECT i, 1 FROM generate_series(1, 10) i;
+INSERT INTO levels_2 SELECT i, 1 FROM generate_series(101, 110) i;
+EOS
+	arm($node, 'levels_checked');
+	my $defines = background($node, 'postgres', q(SELECT bbm_update('levels', 'levels', 'region = 2, n = n + 1', column_name => 'id', min_value => 1, max_value => 200)));
+	stands($node, 'levels_checked');
+	value($node, q(SET lock_timeout = '10s'; ALTER TABLE levels ATTACH PARTITION levels_2 FOR VALUES FROM (100) TO (200)));
+	release($node);
+	my ($out, $err) = finish_background($defines);
+	like($out, qr/^\d+$/, 'a level of partitions that comes after the check of a statement is not seen') or diag($err);
+	start_migration($node, 'levels');
+	ok(status_is($node, 'levels', 'failed'), '... but when the migration begins');
+	is(value($node, q(SELECT error_message FROM batched_background_migrations WHERE name = 'levels')), '"set" changes column "region" of the partition key', '... which says why');
+	is(value($node, 'SELECT sum(n) FROM levels'), 0, '... with nothing done');
+	value($node, q(SELECT bbm_drop('levels')));
+}
+
 log_clean($node);
 done_testing();
