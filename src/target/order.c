@@ -53,6 +53,7 @@
 #include "utils/syscache.h"
 #include "utils/varlena.h"
 
+#include "base/point.h"
 #include "base/spi.h"
 #include "target/filter.h"
 #include "target/hierarchy.h"
@@ -120,6 +121,7 @@ all_partition_columns(Oid relid, bool *has_default)
 		*has_default |= OidIsValid(get_default_partition_oid(RelationGetRelid(rel)));
 		table_close(rel, NoLock);
 	}
+	BBM_POINT("levels_read");
 	return names;
 }
 

@@ -243,13 +243,29 @@ may_have_had(const BbmTarget *target, const BbmPartitionState *entry)
 }
 
 /*
+ * Raises the error for a level of partitions that was attached after the order
+ * was decided, and before any range was allocated.
+ */
+pg_noreturn static void
+order_is_void(const BbmTarget *target)
+{
+	bbm_failing_code = BBM_CODE_TABLE;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("the partitions of \"%s\" cannot be processed one by one", target->migration->table_name),
+			 errdetail("Since the migration was started, one has come to it whose partition key is not the first columns of the batching key, so rows may move between partitions."),
+			 errhint("Begin again with bbm_alter(..., restart => true); or if rows stay where they are, say so with bbm_alter(..., rows_stay => true).")));
+}
+
+/*
  * Starts a partition that is processed on its own because a row that moves has
  * another key.  A partition that is attached during the run can break that
  * rule: its rows may have been in another partition with the same keys, and
- * done there.
+ * done there.  One that was attached after the order was decided, and before
+ * the partitions were first recorded ("first"), can break it, too.
  */
 static void
-begin_by_key(BbmTarget *target, Oid relid)
+begin_by_key(BbmTarget *target, Oid relid, bool first)
 {
 	int64		id = target->migration->id;
 	List	   *entries = bbm_partitions(id);
@@ -263,7 +279,11 @@ begin_by_key(BbmTarget *target, Oid relid)
 		return;
 	if (bbm_key_end(target, partition, false, &low) && bbm_key_end(target, partition, true, &high))
 		bbm_partition_extent(id, relid, &low, &high);
-	if (!joined->joined || target->migration->rows_stay)
+	if (target->migration->rows_stay)
+		return;
+	if (first && !bbm_order_key_leads(target))
+		order_is_void(target);
+	if (!joined->joined)
 		return;
 	if (!bbm_order_key_leads(target))
 		rows_of_others(target, joined,
@@ -399,6 +419,6 @@ bbm_next_range(BbmTarget *target, const BbmClaimState *state, int size, bool at_
 		/* it may have been attached before, with some of its ranges allocated */
 		allocation.after = bbm_jobs_last(target->migration->id, target->relid, current, began, &last) ? &last : NULL;
 		if (allocation.after == NULL && target->order == BBM_ORDER_BY_KEY)
-			begin_by_key(target, current);
+			begin_by_key(target, current, !state->has_job);
 	}
 }

@@ -274,5 +274,39 @@ EOS
 	value($node, q(SELECT bbm_drop('levels')));
 }
 
+# target/order.c, all_partition_columns: a level of partitions between which rows move is attached after the order was decided, and
+# before the first claim.
+{
+	my $id = value($node, <<'EOS');
+CREATE TABLE ordered (id bigint NOT NULL, region integer NOT NULL, n integer NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
+CREATE INDEX ON ordered (id);
+CREATE TABLE ordered_1 PARTITION OF ordered FOR VALUES FROM (0) TO (100);
+CREATE TABLE ordered_2 (LIKE ordered INCLUDING DEFAULTS) PARTITION BY LIST (region);
+CREATE TABLE ordered_2_1 PARTITION OF ordered_2 FOR VALUES IN (1);
+CREATE TABLE ordered_2_2 PARTITION OF ordered_2 FOR VALUES IN (2);
+INSERT INTO ordered SELECT i, 1 FROM generate_series(1, 10) i;
+INSERT INTO ordered_2 SELECT i, 1 FROM generate_series(101, 110) i;
+SELECT bbm_update('ordered', 'ordered', 'n = n + 1', column_name => 'id', min_value => 1, max_value => 200, batch_size => 5);
+EOS
+	arm($node, 'levels_read', migration => $id);
+	start_migration($node, 'ordered');
+	stands($node, 'levels_read');
+	value($node, q(SET lock_timeout = '10s'; ALTER TABLE ordered ATTACH PARTITION ordered_2 FOR VALUES FROM (100) TO (200)));
+	release($node, 'levels_read');
+	ok(status_is($node, 'ordered', 'failed'), 'a level of partitions that comes after the order was decided is found by the first claim');
+	is(value($node, q(SELECT error_message FROM batched_background_migrations WHERE name = 'ordered')),
+		'the partitions of "public.ordered" cannot be processed one by one', '... which says why');
+	is(value($node, 'SELECT sum(n) FROM ordered'), 0, '... with nothing done');
+	value($node, q(SELECT bbm_alter('ordered', restart => true)));
+	arm($node, 'batch-begin', migration => $id, passes => 3);
+	start_migration($node, 'ordered');
+	stands($node, 'batch-begin');
+	value($node, 'UPDATE ordered SET region = 2 WHERE id IN (102, 109)');
+	release($node);
+	finished($node, 'ordered');
+	once_each($node, 'ordered', 20, '... and after a restart a row may move');
+	is(value($node, q(SELECT partition_order FROM batched_background_migrations WHERE name = 'ordered')), 'as_one_table', '... as the partitions are processed as one table');
+}
+
 log_clean($node);
 done_testing();
