@@ -84,6 +84,7 @@ referring(List *tables)
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
+	BBM_POINT("cascades_read");
 	list_sort(result, by_name);
 	return result;
 }
@@ -349,6 +350,7 @@ bbm_cascaded_columns(Oid relid, bool deletes, Bitmapset *assigned)
 			relation_close(rel, AccessShareLock);
 		}
 	}
+	BBM_POINT("changes_followed");
 	/* what only a child table changes is changed by the statement on its parent */
 	foreach(cell, changes)
 	{

@@ -308,5 +308,49 @@ EOS
 	is(value($node, q(SELECT partition_order FROM batched_background_migrations WHERE name = 'ordered')), 'as_one_table', '... as the partitions are processed as one table');
 }
 
+# target/cascade.c, bbm_statement_cascades: a foreign key is added after those to the table were read.
+{
+	value($node, <<'EOS');
+CREATE TABLE described (id bigint PRIMARY KEY);
+CREATE TABLE described_1 (id bigint PRIMARY KEY REFERENCES described ON DELETE CASCADE);
+CREATE TABLE described_2 (id bigint PRIMARY KEY);
+EOS
+	arm($node, 'cascades_read', passes => 1);
+	my $defines = background($node, 'postgres', q(SELECT bbm_delete('described', 'described', 'id < 0')));
+	stands($node, 'cascades_read');
+	value($node, q(SET lock_timeout = '10s'; ALTER TABLE described_2 ADD FOREIGN KEY (id) REFERENCES described_1 ON DELETE CASCADE));
+	release($node);
+	my (undef, $err) = finish_background($defines);
+	like($err, qr/NOTICE:.*table public\.described_1: ON DELETE CASCADE/s, 'a foreign key that comes when those to its table were read: the others are described');
+	unlike($err, qr/ERROR|described_2/, '... and that one is not');
+	(undef, $err) = finish_background(background($node, 'postgres', q(SELECT bbm_delete('described again', 'described', 'id < 0'))));
+	like($err, qr/described_1: ON DELETE CASCADE.*described_2: ON DELETE CASCADE/s, '... but the next time');
+	value($node, "SELECT bbm_drop('$_')") for 'described', 'described again';
+}
+
+# ... bbm_cascaded_columns: a foreign key by which the statement changes the batching key is added after the check.
+{
+	value($node, <<'EOS');
+CREATE TABLE ring_3 (id bigint PRIMARY KEY);
+CREATE TABLE ring (id bigint PRIMARY KEY REFERENCES ring_3 ON UPDATE CASCADE, other bigint UNIQUE);
+CREATE TABLE ring_2 (id bigint PRIMARY KEY REFERENCES ring (other) ON UPDATE CASCADE);
+INSERT INTO ring_3 SELECT generate_series(1, 5);
+INSERT INTO ring SELECT i, i FROM generate_series(1, 5) i;
+INSERT INTO ring_2 SELECT generate_series(1, 5);
+EOS
+	arm($node, 'changes_followed');
+	my $defines = background($node, 'postgres', q(SELECT bbm_update('ring', 'ring', 'other = other + 100')));
+	stands($node, 'changes_followed');
+	value($node, q(SET lock_timeout = '10s'; ALTER TABLE ring_3 ADD FOREIGN KEY (id) REFERENCES ring_2 ON UPDATE CASCADE));
+	release($node);
+	my ($out, $err) = finish_background($defines);
+	like($out, qr/^\d+$/, 'a foreign key that comes after the check of a statement is not seen') or diag($err);
+	start_migration($node, 'ring');
+	ok(status_is($node, 'ring', 'failed'), '... but when the migration begins');
+	is(value($node, q(SELECT error_message FROM batched_background_migrations WHERE name = 'ring')), '"set" changes column "id" of the batching key', '... which says why');
+	is(value($node, 'SELECT max(id), max(other) FROM ring'), '5|5', '... with nothing done');
+	value($node, q(SELECT bbm_drop('ring')));
+}
+
 log_clean($node);
 done_testing();
