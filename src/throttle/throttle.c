@@ -24,6 +24,7 @@
 #include "base/cancel.h"
 #include "base/guc.h"
 #include "base/impact_counts.h"
+#include "base/point.h"
 #include "base/printable.h"
 #include "base/rates.h"
 #include "base/shared.h"
@@ -304,9 +305,12 @@ recall_rates(void *arg)
 	int			wal_rate = bbm_setting_int(migration, BBM_MAX_WAL_RATE);
 	int			row_rate = bbm_setting_int(migration, BBM_MAX_ROW_RATE);
 	TimestampTz busy_until = DT_NOBEGIN;
-	BbmWaitStates *entries = bbm_wait_states_lock();
-	BbmWaitState *entry = bbm_wait_state_find(entries, migration->id, GetCurrentTimestamp());
+	BbmWaitStates *entries;
+	BbmWaitState *entry;
 
+	BBM_POINT("rates_read");
+	entries = bbm_wait_states_lock();
+	entry = bbm_wait_state_find(entries, migration->id, GetCurrentTimestamp());
 	for (int i = 0; i < n && !entry->recalled; i++)
 	{
 		if (spent[i].since >= busy_until)
@@ -454,6 +458,7 @@ bbm_throttle_spent(const BbmTarget *target, const BbmCost *cost)
 	spend(&entry->wal, since, now, bbm_setting_int(migration, BBM_MAX_WAL_RATE), cost->wal / 1024.0);
 	spend(&entry->rows, since, now, bbm_setting_int(migration, BBM_MAX_ROW_RATE), cost->rows);
 	bbm_wait_states_unlock();
+	BBM_POINT_BETWEEN("rates_charged");
 }
 
 /* What a reader has measured, in words, and as a share of the limit. */

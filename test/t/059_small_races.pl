@@ -248,6 +248,44 @@ EOS
 	value($node, $_) for 'ALTER SYSTEM RESET log_min_messages', 'SELECT pg_reload_conf()';
 }
 
+# throttle/throttle.c, recall_rates: the migration's entry is lost while a batch runs, and the batch is added to the new one after
+# another process has read the rates from the jobs.  (1) By then the batch's own process has read them, too.
+{
+	value($node, q(SET log_min_messages = error; SELECT count(bbm_create('crowd ' || i, 'blocked', 'UPDATE blocked SET n = n WHERE id BETWEEN $1 AND $2')) FROM generate_series(1, 1024) i));
+	for my $recalls (0, 1)
+	{
+		my $name = $recalls ? 'rate_recalled' : 'rate_missed';
+		my $id = subject($node, $name, rows => 3000, batch_size => 1000, workers => 2, settings => q('{bbm.max_row_rate=1}'));
+		arm($node, 'batch-done', migration => $id);
+		start_migration($node, $name);
+		stands($node, 'batch-done');
+		# as many as there are entries
+		value($node, q(SELECT count(*) FROM generate_series(1, 1024) i, bbm_throttle('crowd ' || i)));
+		arm($node, 'rates_read', migration => $id);
+		arm($node, 'rates_charged', migration => $id) unless $recalls;
+		my $second = second($node, $name);
+		stands($node, 'rates_read');
+		release($node, 'batch-done');
+		$recalls ? $node->poll_query_until('postgres', "SELECT waiting_on LIKE 'row rate: limit 1 rows a second%' FROM bbm_status_detail('$name')") :
+			stands($node, 'rates_charged');
+		arm($node, 'claim-begin', migration => $id);
+		release($node, 'rates_read');
+		my $then = '';
+		$then = value($node, q(SELECT CASE WHEN cardinality(point.standing('claim-begin')) = 1 THEN 'goes on'
+			WHEN EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'second' AND wait_event_type = 'Extension') THEN 'waits' ELSE '' END)) while $then eq '';
+		is($then, $recalls ? 'waits' : 'goes on', $recalls ? 'what another process has recalled of a rate is kept' : 'a rate that is recalled misses the batch that has just been added to it');
+		release($node, 'claim-begin');
+		ok($node->poll_query_until('postgres', "SELECT throttles FROM bbm_throttle('$name') WHERE signal = 'row rate'"), '... and the next one is charged') unless $recalls;
+		is(value($node, "SELECT sum(n) FROM $name"), $recalls ? 1000 : 2000, $recalls ? '... so there is one batch' : '... after one more batch');
+		release($node);
+		value($node, "SELECT bbm_alter('$name', settings => '{}')");
+		finish_background($second);
+		finished($node, $name);
+		once_each($node, $name, 3000);
+	}
+	value($node, q(SET log_min_messages = error; SELECT count(bbm_drop('crowd ' || i)) FROM generate_series(1, 1024) i));
+}
+
 # target/statement.c, bbm_statement_partition_column: a level of partitions whose key the statement changes is attached after the check.
 {
 	value($node, <<'EOS');
