@@ -111,6 +111,7 @@ vacuumed_by(Oid relid)
 	/* the lock that a vacuum holds; writers and readers hold none that conflicts with it */
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
 	holders = GetLockConflicts(&tag, ShareUpdateExclusiveLock, &n);
+	BBM_POINT_BETWEEN("vacuums_listed");
 	for (int i = 0; i < n && pid == 0; i++)
 	{
 		PGPROC	   *process = bbm_vxid_process(holders[i]);
@@ -341,6 +342,7 @@ began(Keeper *keeper, TimestampTz now)
 		until = TimestampTzPlusMilliseconds(now, BBM_BEGAN_MS);
 		pgstat_clear_backend_activity_snapshot();
 		n = pgstat_fetch_stat_numbackends();
+		BBM_POINT_BETWEEN("sessions_listed");
 		for (int i = 1; i <= n; i++)
 		{
 			PgBackendStatus *status = bbm_backend_status(i);
@@ -464,6 +466,7 @@ ours_alone_keep(const BbmThrottle *state)
 	find_keeper(&keeper);
 	if (TransactionIdIsNormal(keeper.xid) && !TransactionIdPrecedes(ours.kept, keeper.xid))
 		return false;
+	BBM_POINT_BETWEEN("keeper_found");
 	start = transaction_start(ours.keeper);
 	if (start == 0)
 		return false;

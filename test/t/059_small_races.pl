@@ -390,5 +390,79 @@ EOS
 	value($node, q(SELECT bbm_drop('ring')));
 }
 
+# throttle/throttle.c: what throttles comes between the check and the batch: the next check sees it.
+{
+	my $id = subject($node, 'snapshots', settings => q('{bbm.max_horizon_age=1ms}'));
+	arm($node, 'claim-begin', migration => $id);
+	start_migration($node, 'snapshots');
+	stands($node, 'claim-begin');
+	my $holder = $node->background_psql('postgres');
+	my $pid = $holder->query_safe('BEGIN; SELECT pg_backend_pid() FROM txid_current()');
+	release($node, 'claim-begin');
+	ok($node->poll_query_until('postgres', "SELECT waiting_on LIKE 'old snapshot: process $pid has kept dead tuples%' FROM bbm_status_detail('snapshots')"),
+		'what comes between a check and its batch throttles the next one');
+	is(value($node, 'SELECT sum(n) FROM snapshots'), 5, '... which is one batch');
+	$holder->quit;
+	finished($node, 'snapshots');
+	once_each($node, 'snapshots', 20);
+}
+
+# throttle/table.c, began: the session that keeps dead tuples ends while the check reads when each began.
+{
+	my $id = subject($node, 'keeper_ends', settings => q('{bbm.max_horizon_age=10min}'));
+	my $holder = $node->background_psql('postgres');
+	my $pid = $holder->query_safe('BEGIN; SELECT pg_backend_pid() FROM txid_current()');
+	arm($node, 'sessions_listed', migration => $id);
+	start_migration($node, 'keeper_ends');
+	stands($node, 'sessions_listed');
+	$holder->quit;
+	$node->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid");
+	release($node);
+	finished($node, 'keeper_ends', 'a session that ends while it is read when it began harms nothing');
+	once_each($node, 'keeper_ends', 20);
+}
+
+# throttle/table.c, ours_alone_keep: the session for whose sake dead tuples were to be passed over ends before that is decided.
+{
+	my $id = subject($node, 'kept', rows => 300, batch_size => 100, settings => q('{bbm.max_dead_tuples=299}'));
+	my $patient = background($node, 'postgres', q(SET application_name = 'patient'), q(SELECT bbm_wait('kept', '10 minutes')));
+	$node->poll_query_until('postgres', q(SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'patient' AND wait_event_type = 'Extension')));
+	value($node, 'UPDATE kept SET n = 0');
+	value($node, 'VACUUM kept');
+	$node->poll_query_until('postgres', q(SELECT n_dead_tup = 300 AND last_vacuum IS NOT NULL FROM pg_stat_user_tables WHERE relname = 'kept'));
+	arm($node, 'keeper_found', migration => $id);
+	start_migration($node, 'kept');
+	stands($node, 'keeper_found');
+	value($node, q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'patient'));
+	finish_background($patient);
+	arm($node, 'claim-begin', migration => $id);
+	release($node, 'keeper_found');
+	my $then = '';
+	$then = value($node, q(SELECT CASE WHEN cardinality(point.standing('claim-begin')) = 1 THEN 'goes on' ELSE waiting_on END FROM bbm_status_detail('kept'))) while $then eq '';
+	is($then, 'dead tuples: the table has 300 dead tuples (limit 299)', 'dead tuples that a session has kept which has just ended are waited for');
+	release($node);
+	value($node, 'VACUUM kept');
+	finished($node, 'kept', '... until they are vacuumed');
+	once_each($node, 'kept', 300);
+}
+
+# throttle/table.c, vacuumed_by: an autovacuum ends between the list of those that hold its lock and the look at each.
+{
+	my $id = subject($node, 'vacuumed', rows => 20000, batch_size => 5000, settings => q('{bbm.wait_for_autovacuum=on}'));
+	value($node, 'ALTER TABLE vacuumed SET (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1,
+		autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0)');
+	value($node, 'UPDATE vacuumed SET n = 0');
+	value($node, $_) for 'ALTER SYSTEM SET autovacuum_naptime = 1', 'ALTER SYSTEM SET autovacuum = on', 'SELECT pg_reload_conf()';
+	$node->poll_query_until('postgres', q(SELECT EXISTS (SELECT FROM pg_stat_progress_vacuum WHERE relid = 'vacuumed'::regclass)));
+	arm($node, 'vacuums_listed', migration => $id);
+	start_migration($node, 'vacuumed');
+	stands($node, 'vacuums_listed');
+	value($node, $_) for 'ALTER SYSTEM RESET autovacuum_naptime', 'ALTER SYSTEM RESET autovacuum', 'SELECT pg_reload_conf()';
+	$node->poll_query_until('postgres', q(SELECT count(pg_terminate_backend(pid)) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'autovacuum %'));
+	release($node);
+	finished($node, 'vacuumed', 'an autovacuum that ends while it is found harms nothing');
+	once_each($node, 'vacuumed', 20000);
+}
+
 log_clean($node);
 done_testing();
