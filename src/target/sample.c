@@ -32,6 +32,7 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+#include "base/point.h"
 #include "base/spi.h"
 #include "target/key.h"
 #include "target/relation.h"
@@ -259,6 +260,7 @@ bbm_sample_rows(BbmTarget *target, List *sampled, BbmSampleOfRows *sample)
 		if (rel)
 			table_close(rel, AccessShareLock);
 	}
+	BBM_POINT("pages_counted");
 	foreach(cell, sampled)
 	{
 		const BbmSampled *of = lfirst(cell);

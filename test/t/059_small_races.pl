@@ -464,5 +464,27 @@ EOS
 	once_each($node, 'vacuumed', 20000);
 }
 
+# target/sample.c: between the two passes over the tables to sample, one is dropped, one filled and one truncated.
+{
+	my $id = value($node, <<'EOS');
+CREATE TABLE sampled (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0);
+CREATE TABLE sampled_1 (PRIMARY KEY (id)) INHERITS (sampled);
+CREATE TABLE sampled_2 (PRIMARY KEY (id)) INHERITS (sampled);
+CREATE TABLE sampled_3 (PRIMARY KEY (id)) INHERITS (sampled);
+INSERT INTO sampled SELECT generate_series(1, 20);
+INSERT INTO sampled_1 SELECT generate_series(101, 200);
+INSERT INTO sampled_3 SELECT generate_series(301, 400);
+SELECT bbm_update('sampled', 'sampled', 'n = n + 1', min_value => 1, max_value => 1000, rows_stay => true);
+EOS
+	arm($node, 'pages_counted', migration => $id);
+	start_migration($node, 'sampled');
+	stands($node, 'pages_counted');
+	value($node, q(SET lock_timeout = '10s'; DROP TABLE sampled_1; INSERT INTO sampled_2 SELECT generate_series(201, 240); TRUNCATE ONLY sampled_3));
+	release($node);
+	finished($node, 'sampled', 'tables that change while they are sampled harm nothing');
+	is(value($node, q(SELECT total_tuple_count FROM batched_background_migrations WHERE name = 'sampled')), 60, '... and are counted as they are then');
+	once_each($node, 'sampled', 60);
+}
+
 log_clean($node);
 done_testing();
