@@ -486,5 +486,47 @@ EOS
 	once_each($node, 'sampled', 60);
 }
 
+# catalog/migrations.c, bbm_migrations_refresh_owners: somebody has a migration's row locked when the new name of its owner is to be written.
+{
+	value($node, 'CREATE ROLE named_before LOGIN');
+	for my $name ('renamed', 'renamed_and_locked')
+	{
+		subject($node, $name);
+		value($node, "ALTER TABLE $name OWNER TO named_before; UPDATE batched_background_migrations SET owner = 'named_before' WHERE name = '$name'");
+	}
+	my $holder = $node->background_psql('postgres');
+	$holder->query_safe(q(BEGIN; SELECT FROM batched_background_migrations WHERE name = 'renamed_and_locked' FOR NO KEY UPDATE));
+	value($node, 'ALTER ROLE named_before RENAME TO named_after');
+	value($node, $_) for 'ALTER SYSTEM SET bbm.naptime = 1', 'SELECT pg_reload_conf()';
+	my $owner = sub { return "SELECT owner FROM batched_background_migrations WHERE name = '$_[0]'" };
+	ok($node->poll_query_until('postgres', $owner->('renamed'), 'named_after'), 'the new name of an owner is written');
+	is(value($node, $owner->('renamed_and_locked')), 'named_before', '... but not to a row that somebody has locked, which is not waited for');
+	$holder->query_safe('COMMIT');
+	$holder->quit;
+	ok($node->poll_query_until('postgres', $owner->('renamed_and_locked'), 'named_after'), '... until that is over');
+	value($node, $_) for 'ALTER SYSTEM RESET bbm.naptime', 'SELECT pg_reload_conf()';
+	value($node, "SELECT bbm_drop('$_')") for 'renamed', 'renamed_and_locked';
+}
+
+# strategy/null.c, predicate: the application fills a row that a batch has selected, and waits for.
+{
+	my $id = value($node, <<'EOS');
+CREATE TABLE filled (id bigint PRIMARY KEY, n integer NOT NULL DEFAULT 0, by_whom text);
+INSERT INTO filled SELECT generate_series(1, 20);
+SELECT bbm_update('filled', 'filled', 'by_whom = ''bbm'', n = n + 1', column_name => 'by_whom', batching_strategy => 'NullKeySetBatchingStrategy',
+	batch_size => 5, allow_full_scan => true, settings => '{bbm.lock_timeout=10min}');
+EOS
+	my $holder = $node->background_psql('postgres');
+	$holder->query_safe(q(BEGIN; UPDATE filled SET by_whom = 'application', n = n + 1 WHERE id = 3));
+	start_migration($node, 'filled');
+	ok($node->poll_query_until('postgres',
+		q(SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bbm worker' AND wait_event_type = 'Lock'))), 'a batch waits for a row that the application fills');
+	$holder->query_safe('COMMIT');
+	$holder->quit;
+	finished($node, 'filled');
+	once_each($node, 'filled', 20);
+	is(value($node, q(SELECT by_whom FROM filled WHERE id = 3)), 'application', '... and leaves that as it is');
+}
+
 log_clean($node);
 done_testing();
