@@ -111,7 +111,13 @@ value($node, q(SELECT bbm_drop('greedy')));
 # somebody else has.
 workers_gone($node);
 value($node, q(SET SESSION AUTHORIZATION owner_a; SELECT bbm_launch_worker('1 hour') FROM generate_series(1, 2)));
-my ($ret, $out, $err) = $node->psql('postgres', q(SET SESSION AUTHORIZATION owner_a; SELECT bbm_launch_worker('1 hour')));
+# a worker that the launcher was about to start may have taken the slot of one of them, and exits itself: then one more can be
+my $err = '';
+for (1 .. 10)
+{
+	(undef, undef, $err) = $node->psql('postgres', q(SET SESSION AUTHORIZATION owner_a; SELECT bbm_launch_worker('1 hour')));
+	last if $err ne '';
+}
 like($err, qr/as many run as are allowed/, 'no more workers can be launched than there are slots');
 define_for('owner_c', 'beside', 't_beside', start => 'true');
 finished($node, 'beside', 'launched workers without work exit for others');
@@ -209,7 +215,7 @@ for my $n (2 .. 4)
 	value($plain, q(SELECT bbm_launch_worker('1 hour')));
 }
 ok($plain->poll_query_until('postgres', q(SELECT count(*) = 4 FROM pg_locks WHERE locktype = 'userlock' AND objsubid = 6)), 'four workers');
-($ret, $out, $err) = $plain->psql('postgres', q(SELECT bbm_launch_worker('1 hour')));
+(undef, undef, $err) = $plain->psql('postgres', q(SELECT bbm_launch_worker('1 hour')));
 like($err, qr/as many run as are allowed/, 'a fifth is refused');
 is(value($plain, $more), '4', 'four are there');
 $plain->stop;
