@@ -103,7 +103,7 @@ SELECT bbm_update('waits', 'items', 'n = n', start => true, settings => ARRAY['b
 \i :helper
 SELECT wait_for($$EXISTS (SELECT FROM bbm_wait_metrics WHERE migration = 'waits' AND reason = 'condition' AND now AND seconds > 0.3)$$);
 SELECT seconds AS before FROM bbm_wait_metrics WHERE migration = 'waits' AND reason = 'condition' \gset
-SELECT wait_for(format('EXISTS (SELECT FROM bbm_wait_metrics WHERE migration = %L AND reason = 'condition' AND seconds > %s)', 'waits', :before + 0.3));
+SELECT wait_for(format($$EXISTS (SELECT FROM bbm_wait_metrics WHERE migration = 'waits' AND reason = 'condition' AND seconds > %s)$$, :before + 0.3));
 SELECT migration, reason, now FROM bbm_wait_metrics WHERE reason = 'condition';
 -- it has no jobs yet, and its counters are seen before they grow
 SELECT reason, requeues FROM bbm_requeue_metrics WHERE migration = 'waits';
