@@ -285,7 +285,7 @@ INSERT INTO deleted SELECT generate_series(1, 20000);
 SELECT bbm_create('shrinks', 'shrinks', 'UPDATE shrinks SET n = n + 1 WHERE id BETWEEN $1 AND $2', batch_size => 10,
     settings => '{bbm.max_row_rate=200}', start => true) > 0 AS id;
 SELECT bbm_create('deleted', 'deleted', 'DELETE FROM deleted WHERE id BETWEEN $1 AND $2', batch_size => 100, follow => true,
-    settings => '{bbm.max_row_rate=800}', start => true) > 0 AS id;
+    settings => '{bbm.max_row_rate=400}', start => true) > 0 AS id;
 SELECT wait_for($$(SELECT bool_and(rows_done > 0 AND estimated_total BETWEEN 19000 AND 21000) AND count(*) = 2 FROM bbm_status_detail() WHERE name IN ('shrinks', 'deleted'))$$);
 DELETE FROM shrinks WHERE id >= '80000000-0000-0000-0000-000000000000';
 INSERT INTO deleted SELECT generate_series(20001, 30000);
@@ -297,7 +297,8 @@ INSERT INTO extended SELECT i, i::text FROM generate_series(100001, 120000) i;
 SELECT wait_for($$(SELECT estimated_total BETWEEN 36000 AND 44000 FROM bbm_status_detail('grows'))$$);
 SELECT jobs_finished FROM bbm_status_detail('grows');
 SELECT wait_for($$(SELECT estimated_total BETWEEN 9000 AND 11000 FROM bbm_status_detail('shrinks'))$$);
-SELECT wait_for($$(SELECT estimated_total BETWEEN 28000 AND 32000 AND rows_done > 2000 FROM bbm_status_detail('deleted'))$$);
+-- when some thousand are deleted and some thousand are left: what is left, or what is done, alone is less than that
+SELECT wait_for($$(SELECT estimated_total BETWEEN 28000 AND 32000 AND rows_done BETWEEN 5000 AND 22000 FROM bbm_status_detail('deleted'))$$);
 SELECT bbm_drop('shrinks'), bbm_drop('deleted');
 DROP TABLE shrinks, deleted;
 -- a user's idea of it is not taken
