@@ -24,7 +24,7 @@ our @EXPORT = qw(
 # Why a test ended early belongs in its output, not only in its log.
 $SIG{__DIE__} = sub { diag($_[0]) if defined $^S && !$^S };
 
-# Minor releases before May 2025 leave the newline at the end of what a query of a background session says.
+# Older minor releases, 16.2 for one, leave the newline at the end of what a query of a background session says.
 if (eval { require PostgreSQL::Test::BackgroundPsql })
 {
 	my $query = \&PostgreSQL::Test::BackgroundPsql::query;
