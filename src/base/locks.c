@@ -132,27 +132,29 @@ keep(LOCKTAG tag, LOCKMODE mode)
 	return LockHeldByMe(&tag, mode, false) || LockAcquire(&tag, mode, true, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
+/* Until the end of the transaction.  "at_once": false if another process has it; else it waits at most lock_timeout. */
+static bool
+acquire(LOCKTAG tag, bool at_once)
+{
+	if (LockAcquire(&tag, ExclusiveLock, false, at_once) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	/* as the server's own locks do: the lock holder may have changed what we have cached */
+	AcceptInvalidationMessages();
+	return true;
+}
+
 /* Until the end of the transaction.  Waits at most lock_timeout. */
 void
 bbm_lock_migration(Oid lock_class, int64 migration_id)
 {
-	LOCKTAG		tag = xact_tag(lock_class, migration_id, LOCK_MIGRATION);
-
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-	/* as the server's own locks do: the lock holder may have changed what we have cached */
-	AcceptInvalidationMessages();
+	(void) acquire(xact_tag(lock_class, migration_id, LOCK_MIGRATION), false);
 }
 
 /* The same, but only if the lock is free now. */
 bool
 bbm_lock_migration_at_once(Oid lock_class, int64 migration_id)
 {
-	LOCKTAG		tag = xact_tag(lock_class, migration_id, LOCK_MIGRATION);
-
-	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
-		return false;
-	AcceptInvalidationMessages();
-	return true;
+	return acquire(xact_tag(lock_class, migration_id, LOCK_MIGRATION), true);
 }
 
 /* No process has the nodes go on, until the end of the transaction.  Waits at most lock_timeout. */
@@ -177,14 +179,8 @@ bbm_lock_nodes_at_once(Oid lock_class, int64 migration_id)
 bool
 bbm_lock_for_claim_at_once(Oid lock_class, int64 migration_id, Oid table)
 {
-	LOCKTAG		tag = table_tag(lock_class, table);
-
 	/* not ConditionalLockDatabaseObject, which older minor releases lack */
-	if (!bbm_lock_migration_at_once(lock_class, migration_id) ||
-		LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
-		return false;
-	AcceptInvalidationMessages();
-	return true;
+	return bbm_lock_migration_at_once(lock_class, migration_id) && acquire(table_tag(lock_class, table), true);
 }
 
 /* For a caller that has only read, and continues without the lock. */
@@ -200,10 +196,7 @@ bbm_unlock_migration(Oid lock_class, int64 migration_id)
 void
 bbm_lock_table(Oid lock_class, Oid table)
 {
-	LOCKTAG		tag = table_tag(lock_class, table);
-
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-	AcceptInvalidationMessages();
+	(void) acquire(table_tag(lock_class, table), false);
 }
 
 /*

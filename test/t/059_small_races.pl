@@ -286,18 +286,26 @@ EOS
 	value($node, q(SET log_min_messages = error; SELECT count(bbm_drop('crowd ' || i)) FROM generate_series(1, 1024) i));
 }
 
+# A partitioned table, and beside it a level of partitions, NAME_2, that is to be attached; ten rows in each.
+sub with_level
+{
+	my ($table) = @_;
+	value($node, <<"EOS");
+CREATE TABLE $table (id bigint NOT NULL, region integer NOT NULL, n integer NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
+CREATE INDEX ON $table (id);
+CREATE TABLE ${table}_1 PARTITION OF $table FOR VALUES FROM (0) TO (100);
+CREATE TABLE ${table}_2 (LIKE $table INCLUDING DEFAULTS) PARTITION BY LIST (region);
+CREATE TABLE ${table}_2_1 PARTITION OF ${table}_2 FOR VALUES IN (1);
+CREATE TABLE ${table}_2_2 PARTITION OF ${table}_2 FOR VALUES IN (2);
+INSERT INTO $table SELECT i, 1 FROM generate_series(1, 10) i;
+INSERT INTO ${table}_2 SELECT i, 1 FROM generate_series(101, 110) i;
+EOS
+	return;
+}
+
 # target/statement.c, bbm_statement_partition_column: a level of partitions whose key the statement changes is attached after the check.
 {
-	value($node, <<'EOS');
-CREATE TABLE levels (id bigint NOT NULL, region integer NOT NULL, n integer NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
-CREATE INDEX ON levels (id);
-CREATE TABLE levels_1 PARTITION OF levels FOR VALUES FROM (0) TO (100);
-CREATE TABLE levels_2 (LIKE levels INCLUDING DEFAULTS) PARTITION BY LIST (region);
-CREATE TABLE levels_2_1 PARTITION OF levels_2 FOR VALUES IN (1);
-CREATE TABLE levels_2_2 PARTITION OF levels_2 FOR VALUES IN (2);
-INSERT INTO levels SELECT i, 1 FROM generate_series(1, 10) i;
-INSERT INTO levels_2 SELECT i, 1 FROM generate_series(101, 110) i;
-EOS
+	with_level('levels');
 	arm($node, 'levels_checked');
 	my $defines = background($node, 'postgres', q(SELECT bbm_update('levels', 'levels', 'region = 2, n = n + 1', column_name => 'id', min_value => 1, max_value => 200)));
 	stands($node, 'levels_checked');
@@ -315,17 +323,8 @@ EOS
 # target/order.c, all_partition_columns: a level of partitions between which rows move is attached after the order was decided, and
 # before the first claim.
 {
-	my $id = value($node, <<'EOS');
-CREATE TABLE ordered (id bigint NOT NULL, region integer NOT NULL, n integer NOT NULL DEFAULT 0) PARTITION BY RANGE (id);
-CREATE INDEX ON ordered (id);
-CREATE TABLE ordered_1 PARTITION OF ordered FOR VALUES FROM (0) TO (100);
-CREATE TABLE ordered_2 (LIKE ordered INCLUDING DEFAULTS) PARTITION BY LIST (region);
-CREATE TABLE ordered_2_1 PARTITION OF ordered_2 FOR VALUES IN (1);
-CREATE TABLE ordered_2_2 PARTITION OF ordered_2 FOR VALUES IN (2);
-INSERT INTO ordered SELECT i, 1 FROM generate_series(1, 10) i;
-INSERT INTO ordered_2 SELECT i, 1 FROM generate_series(101, 110) i;
-SELECT bbm_update('ordered', 'ordered', 'n = n + 1', column_name => 'id', min_value => 1, max_value => 200, batch_size => 5);
-EOS
+	with_level('ordered');
+	my $id = value($node, q(SELECT bbm_update('ordered', 'ordered', 'n = n + 1', column_name => 'id', min_value => 1, max_value => 200, batch_size => 5)));
 	arm($node, 'levels_read', migration => $id);
 	start_migration($node, 'ordered');
 	stands($node, 'levels_read');
