@@ -108,15 +108,15 @@ DROP FUNCTION mean, swing, load, same, machine, pulses, kept;
 CREATE FUNCTION cpu_stat(line text) RETURNS float8[] STRICT LANGUAGE c AS :'module', 'bbm_test_cpu_stat';
 CREATE FUNCTION cpu_times(line text) RETURNS float8[] STRICT LANGUAGE c AS :'module', 'bbm_test_cpu_times';
 CREATE FUNCTION cpu_use(ms int) RETURNS float8[] STRICT LANGUAGE c AS :'module', 'bbm_test_cpu_use';
-CREATE FUNCTION cpu_ours() RETURNS int[] LANGUAGE c AS :'module', 'bbm_test_cpu_ours';
+CREATE FUNCTION cpu_ours(ms int) RETURNS int[] LANGUAGE c AS :'module', 'bbm_test_cpu_ours';
 SELECT cpu_stat('cpu  100 20 3 4000 500 6 7 8 9 10') AS all, cpu_stat('cpu  0 0 0 40 0') AS idle, cpu_stat('cpu  0 0 0 0 0 0 0 0 0 0') AS zeros, cpu_stat('cpu  1 2 3') AS short, cpu_stat('') AS nothing;
 SELECT cpu_times('1000 200 3') AS all, cpu_times('0 0 1') AS began, cpu_times('0 0 0') AS zeros, cpu_times('1000') AS short, cpu_times('') AS nothing;
--- one process that has been there for a while, one that has come since, and sessions that have run for hours before: what they ran then is not counted; nor is one that has gone
+-- one process that has been there for a while, one that has come since, and sessions that have run for hours before: what they ran then is not counted; one that has gone may have run all the time
 CREATE FUNCTION cpu_ran(pids float8[], ran_us float8[], pids_later float8[], ran_us_later float8[], passed_us float8) RETURNS float8[] STRICT LANGUAGE c AS :'module', 'bbm_test_cpu_ran';
 SELECT cpu_ran('{7}', '{5e6}', '{7}', '{5.6e6}', 1e6) AS there, cpu_ran('{7,8}', '{5e6,1e6}', '{7,9}', '{5.6e6,2e5}', 1e6) AS new, cpu_ran('{}', '{}', '{7}', '{3.6e9}', 1e6) AS session,
-    cpu_ran('{8}', '{1e6}', '{7,9}', '{3.6e9,3.6e9}', 1e6) AS sessions, cpu_ran('{7}', '{5e6}', '{7}', '{5.001e6}', 1e6) AS waits, cpu_ran('{7}', '{5e6}', '{7}', '{4e6}', 1e6) AS again;
+    cpu_ran('{8}', '{1e6}', '{7,9}', '{3.6e9,3.6e9}', 1e6) AS sessions, cpu_ran('{7}', '{5e6}', '{7}', '{5.001e6}', 1e6) AS waits, cpu_ran('{7}', '{5e6}', '{7}', '{4e6}', 1e6) AS again, cpu_ran('{7,8,9}', '{5e6,6e6,7e6}', '{8}', '{6.5e6}', 1e6) AS ended;
 -- a session that has no slot is one of bbm's own processes, too
-SELECT pg_backend_pid() = ANY (cpu_ours()) AS mine;
+SELECT pg_backend_pid() = ANY (cpu_ours(0)) AS mine;
 SELECT count(*) FROM cpu_use(0);
 DO $$
 DECLARE

@@ -480,4 +480,11 @@ bbm_insert_index_tuples(ResultRelInfo *result, EState *estate, TupleTableSlot *s
 #endif
 }
 
+/* When a file was changed: the nanoseconds after the second, which systems have under different names. */
+#ifdef __APPLE__
+#define BBM_STAT_MTIME_NS(status) ((status)->st_mtimespec.tv_nsec)
+#else
+#define BBM_STAT_MTIME_NS(status) ((status)->st_mtim.tv_nsec)
+#endif
+
 #endif							/* BBM_BASE_COMPAT_H */

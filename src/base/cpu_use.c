@@ -58,10 +58,12 @@
 #define BBM_PROGRAMS_OLD_US (2 * 1000 * 1000)
 
 /*
- * The workers of other servers are searched for at this interval, by each process that finds something out: that
- * reads a directory, and a file of each of them.
+ * The workers of other servers are searched for by each process that finds something out: that reads a directory,
+ * and a file of each of them.  So it does when one has begun or ended, and at this interval, as one may be killed.
+ * Those that have begun at about the same time as the last one may not all have been there.
  */
 #define BBM_NEIGHBOURS_US (1000 * 1000)
+#define BBM_NEIGHBOURS_SAME_US (20 * 1000)
 
 /* So much of one CPU's time they may take: it is hardly more than what the server's other processes do for us. */
 #define BBM_PROGRAMS_SHARE 0.25
@@ -98,25 +100,40 @@ is_valid(TimestampTz known_at, TimestampTz now, int64 valid_us)
 	return known_at != 0 && now >= known_at && now - known_at < valid_us;
 }
 
+/* Is the process one of these?  Then for how long it has run. */
 static bool
-is_ours(const BbmProcesses *ours, pid_t pid)
+is_among(pid_t pid, const BbmProcesses *processes, double *ran_us)
 {
-	for (int i = 0; i < ours->n; i++)
+	for (int i = 0; i < processes->n; i++)
 	{
-		if (ours->pid[i] == pid)
-			return true;
+		if (processes->pid[i] != pid)
+			continue;
+		*ran_us = processes->ran_us[i];
+		return true;
 	}
 	return false;
 }
 
-/* Workers of other servers on this machine; a list of a moment ago is as good. */
+static bool
+is_ours(const BbmProcesses *ours, pid_t pid)
+{
+	double		ran_us;
+
+	return is_among(pid, ours, &ran_us);
+}
+
+/*
+ * Workers of other servers on this machine.  One that is not known counts as a
+ * program, and each of the servers would leave the CPUs to the others.
+ */
 static void
 add_neighbours(BbmProcesses *ours, TimestampTz now)
 {
 	static TimestampTz found_at = 0;
 	static BbmProcesses found = {0};
 
-	if (found_at == 0 || now < found_at || now - found_at >= BBM_NEIGHBOURS_US)
+	if (!is_valid(found_at, now, BBM_NEIGHBOURS_US) ||
+		found_at - bbm_neighbours_changed_at() < BBM_NEIGHBOURS_SAME_US)
 	{
 		found.n = bbm_neighbours_find(found.pid, BBM_MOST_PROCESSES);
 		found_at = now;
@@ -230,50 +247,60 @@ bbm_cpu_parse_stat(const char *text, int64 *programs, int64 *idle)
 	return true;
 }
 
-/* For how long programs that are not ours have run, in clock ticks, since the system was started. */
+static double
+ticks_us(int64 ticks)
+{
+	return (double) ticks * USECS_PER_SEC / sysconf(_SC_CLK_TCK);
+}
+
+/* For how long all programs have run, since the system was started, and ours. */
 static bool
-read_programs(const BbmProcesses *ours, int64 *ticks)
+read_programs(BbmProcesses *ours, double *us)
 {
 	char		text[1024];
 	char		path[64];
 	const char *rest;
-	unsigned long long user;
+	int64		programs;
 	int64		idle;
 
-	if (!read_beginning("/proc/stat", text, sizeof(text)) || !bbm_cpu_parse_stat(text, ticks, &idle))
+	if (!read_beginning("/proc/stat", text, sizeof(text)) || !bbm_cpu_parse_stat(text, &programs, &idle))
 		return false;
+	*us = ticks_us(programs);
 	for (int i = 0; i < ours->n; i++)
 	{
+		unsigned long long user = 0;
+
 		snprintf(path, sizeof(path), "/proc/%d/stat", (int) ours->pid[i]);
 		/* the name, in parentheses, may have any characters; the time is the 12th field after it */
-		if (read_beginning(path, text, sizeof(text)) && (rest = strrchr(text, ')')) != NULL &&
-			sscanf(rest, ") %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu", &user) == 1)
-			*ticks -= (int64) user;
+		if (read_beginning(path, text, sizeof(text)) && (rest = strrchr(text, ')')) != NULL)
+			(void) sscanf(rest, ") %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu", &user);
+		ours->ran_us[i] = ticks_us((int64) user);
 	}
 	return true;
 }
 
 /*
  * For how long have programs outside of the server hardly needed a CPU?  Not at
- * all where that is not known.  A process of ours that began or ended between two
- * readings makes one of the answers wrong.
+ * all where that is not known.
  */
 static int64
-programs_idle_for(const BbmProcesses *ours, TimestampTz now, BbmAlone *alone)
+programs_idle_for(BbmProcesses *ours, TimestampTz now, BbmAlone *alone)
 {
 	int64		passed = now - alone->programs_at;
-	int64		ticks;
+	double		us;
+	int			workers;
 
 	if (passed < 0 || passed >= BBM_PROGRAMS_US)
 	{
-		if (!read_programs(ours, &ticks))
+		if (!read_programs(ours, &us))
 			return 0;
 		if (passed < 0 || passed > BBM_PROGRAMS_OLD_US ||
-			(ticks - alone->programs_ticks) / (double) sysconf(_SC_CLK_TCK) >
-			BBM_PROGRAMS_SHARE * passed / USECS_PER_SEC)
+			us - alone->programs_us - bbm_cpu_ran_between(&alone->ours, ours, (double) passed, &workers) >
+			BBM_PROGRAMS_SHARE * passed)
 			alone->programs_idle_since = now;
 		alone->programs_at = now;
-		alone->programs_ticks = ticks;
+		alone->programs_us = us;
+		alone->ours = *ours;
 	}
 	return now - alone->programs_idle_since;
 }
@@ -357,7 +384,7 @@ read_busy(BbmBusyReading *reading, TimestampTz now)
 	reading->reported = read_beginning("/proc/stat", text, sizeof(text)) && bbm_cpu_parse_stat(text, &programs, &idle);
 	if (!reading->reported)
 		return;
-	reading->idle_us = (double) idle * USECS_PER_SEC / sysconf(_SC_CLK_TCK);
+	reading->idle_us = ticks_us(idle);
 	bbm_cpu_find_ours(&reading->ours, now);
 	for (int i = 0; i < reading->ours.n; i++)
 	{
@@ -372,26 +399,36 @@ read_busy(BbmBusyReading *reading, TimestampTz now)
 	}
 }
 
-/* For how long our processes have run between two readings; *workers: how many of them. */
+/*
+ * For how long our processes have run between two readings; *workers: how many
+ * of them.  One that has ended since counts as if it had run all the time, which
+ * is not known: else its work would seem to be that of others, and all workers
+ * would leave the CPUs to nobody.  If it has run for less, others seem to have run
+ * for less, until the next reading.
+ */
 double
 bbm_cpu_ran_between(const BbmProcesses *before, const BbmProcesses *after, double passed_us, int *workers)
 {
 	double		all_us = 0;
+	double		ran_us;
 
 	*workers = 0;
 	for (int i = 0; i < after->n; i++)
 	{
-		double		ran_us = after->ran_us[i];
+		double		before_us;
 
-		for (int j = 0; j < before->n; j++)
-		{
-			if (before->pid[j] == after->pid[i])
-				ran_us -= before->ran_us[j];
-		}
+		ran_us = after->ran_us[i];
+		if (is_among(after->pid[i], before, &before_us))
+			ran_us -= before_us;
 		/* one that was not there before has begun since; but a session may have run for hours before that */
 		ran_us = Min(Max(ran_us, 0), passed_us);
 		all_us += ran_us;
 		*workers += ran_us > BBM_BUSY_WORKS * passed_us;
+	}
+	for (int i = 0; i < before->n; i++)
+	{
+		if (!is_among(before->pid[i], after, &ran_us))
+			all_us += passed_us;
 	}
 	return all_us;
 }

@@ -30,6 +30,9 @@
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
 
 /* Where the files are; the number is the user's. */
 #define BBM_NEIGHBOURS_DIRECTORY "/dev/shm/bbm.%u"
@@ -43,15 +46,13 @@ static char announced[MAXPGPATH] = "";
 
 /* Finds the directory, and makes it if it is not there; false when it is not ours alone to write to. */
 static bool
-find_directory(char *path, size_t size, bool make)
+find_directory(char *path, size_t size, bool make, struct stat *status)
 {
-	struct stat status;
-
 	snprintf(path, size, BBM_NEIGHBOURS_DIRECTORY, (unsigned) geteuid());
 	if (make)
 		(void) mkdir(path, S_IRWXU);
-	return lstat(path, &status) == 0 && S_ISDIR(status.st_mode) && status.st_uid == geteuid() &&
-		(status.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+	return lstat(path, status) == 0 && S_ISDIR(status->st_mode) && status->st_uid == geteuid() &&
+		(status->st_mode & (S_IWGRP | S_IWOTH)) == 0;
 }
 
 static void
@@ -65,9 +66,10 @@ void
 bbm_neighbours_announce(void)
 {
 	char		directory[MAXPGPATH];
+	struct stat status;
 	int			fd;
 
-	if (announced[0] != '\0' || !find_directory(directory, sizeof(directory), true))
+	if (announced[0] != '\0' || !find_directory(directory, sizeof(directory), true, &status))
 		return;
 	snprintf(announced, sizeof(announced), "%s/%d", directory, MyProcPid);
 	fd = OpenTransientFile(announced, O_CREAT | O_WRONLY | PG_BINARY);
@@ -110,9 +112,10 @@ bbm_neighbours_find(pid_t *pids, int most)
 	char		directory[MAXPGPATH];
 	DIR		   *dir = NULL;
 	struct dirent *entry;
+	struct stat status;
 	int			n = 0;
 
-	if (find_directory(directory, sizeof(directory), false))
+	if (find_directory(directory, sizeof(directory), false, &status))
 		dir = AllocateDir(directory);
 	if (dir == NULL)
 		return 0;
@@ -133,4 +136,20 @@ bbm_neighbours_find(pid_t *pids, int most)
 	}
 	FreeDir(dir);
 	return n;
+}
+
+/*
+ * When a worker on this machine, whose server runs as this user, has last begun
+ * or ended; 0 if that is not known.  Several that did so at about the same time
+ * may have the same time.
+ */
+TimestampTz
+bbm_neighbours_changed_at(void)
+{
+	char		path[MAXPGPATH];
+	struct stat status;
+
+	if (!find_directory(path, sizeof(path), false, &status))
+		return 0;
+	return time_t_to_timestamptz(status.st_mtime) + BBM_STAT_MTIME_NS(&status) / 1000;
 }

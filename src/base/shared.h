@@ -190,7 +190,7 @@ typedef struct BbmProcesses
 {
 	int			n;
 	pid_t		pid[BBM_MOST_PROCESSES];
-	double		ran_us[BBM_MOST_PROCESSES]; /* since it began, where that was read */
+	double		ran_us[BBM_MOST_PROCESSES]; /* since it began, where that was read; or in user mode alone */
 } BbmProcesses;
 
 /* What is read at the end of one interval and compared at the end of the next. */
@@ -212,7 +212,8 @@ typedef struct BbmAlone
 	int64		us;				/* nobody else has needed a CPU for so long */
 	TimestampTz needed_at;		/* a session was seen to need one */
 	TimestampTz programs_at;	/* programs were read */
-	int64		programs_ticks;
+	double		programs_us;	/* for so long all of them had run ... */
+	BbmProcesses ours;			/* ... and these */
 	TimestampTz programs_idle_since;
 } BbmAlone;
 

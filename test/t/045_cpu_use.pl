@@ -102,13 +102,19 @@ value($node, 'SELECT pg_reload_conf()');
 # The workers of another server on the machine are bbm's as well, as long as they run.
 SKIP:
 {
-	skip 'the system has no list of processes', 5 unless -d '/proc/self' && -d '/dev/shm';
+	skip 'the system has no list of processes', 6 unless -d '/proc/self' && -d '/dev/shm';
 	my $other = bbm_node('other', conf => "cluster_name = 'another one'\n");
 	counter_table($other, 'm', 10);
 	define($other, 'm', 'm', job => 'gated');
+	# by the clock of this session no time passes, so that it would search again
+	value($node, "CREATE FUNCTION cpu_ours(ms int) RETURNS integer[] LANGUAGE c AS '$ENV{BBM_TEST_MODULE}', 'bbm_test_cpu_ours'");
+	my $session = $node->background_psql('postgres');
+	$session->query_safe('SELECT cpu_ours(0)');
 	value($other, "SELECT bbm_start('m')");
 	reach_gate($other);
 	my $pid = worker_pid($other);
+	is($session->query_safe("SELECT $pid = ANY (cpu_ours(0))"), 't', 'a worker of another server is one of ours as soon as it begins');
+	$session->quit;
 	value($node, "CREATE FUNCTION neighbours() RETURNS integer[] LANGUAGE c AS '$ENV{BBM_TEST_MODULE}', 'bbm_test_neighbours'");
 	is(value($node, "SELECT $pid = ANY (neighbours())"), 't', 'a worker of another server is known');
 	my $file = sprintf '/dev/shm/bbm.%d/%d', $>, $pid;

@@ -434,20 +434,28 @@ bbm_test_cpu_ran(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(numbers((double[]) {ran_us, workers}, 2));
 }
 
+/* So many milliseconds after the first call of this session. */
+static TimestampTz
+at(int ms)
+{
+	static TimestampTz first = 0;
+
+	if (first == 0)
+		first = GetCurrentTimestamp();
+	return TimestampTzPlusMilliseconds(first, ms);
+}
+
 /*
- * (ms int) → float8[]: how busy the CPUs are, read so many milliseconds after
- * the first call of this session, by a clock that only says so: how many there
- * are, how many others use, and how many processes of bbm have run.
+ * (ms int) → float8[]: how busy the CPUs are, read at that time, by a clock that
+ * only says so: how many there are, how many others use, and how many processes
+ * of bbm have run.
  */
 Datum
 bbm_test_cpu_use(PG_FUNCTION_ARGS)
 {
-	static TimestampTz first = 0;
 	BbmCpuUse	use;
 
-	if (first == 0)
-		first = GetCurrentTimestamp();
-	bbm_cpu_use(TimestampTzPlusMilliseconds(first, PG_GETARG_INT32(0)), &use);
+	bbm_cpu_use(at(PG_GETARG_INT32(0)), &use);
 	PG_RETURN_DATUM(numbers((double[]) {use.cpus, use.others, use.workers}, 3));
 }
 
@@ -461,13 +469,13 @@ pids_array(const pid_t *pids, int n)
 	return PointerGetDatum(construct_array(values, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
 }
 
-/* () → integer[]: the processes that this one takes for bbm's own. */
+/* (ms int) → integer[]: the processes that this one takes for bbm's own at that time, by such a clock. */
 Datum
 bbm_test_cpu_ours(PG_FUNCTION_ARGS)
 {
 	BbmProcesses ours;
 
-	bbm_cpu_find_ours(&ours, GetCurrentTimestamp());
+	bbm_cpu_find_ours(&ours, at(PG_GETARG_INT32(0)));
 	PG_RETURN_DATUM(pids_array(ours.pid, ours.n));
 }
 
